@@ -1,0 +1,143 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"postern/mail"
+)
+
+// Status is where one recipient of a queued message stands.
+type Status string
+
+// The states of a recipient. A message leaves the queue when none is pending.
+const (
+	Pending   Status = "pending"
+	Delivered Status = "delivered"
+	Failed    Status = "failed"
+)
+
+// Recipient is a recipient of a queued message and what became of it.
+type Recipient struct {
+	mail.Recipient
+	Status   Status     `json:"status"`
+	Reply    mail.Reply `json:"reply,omitzero"` // the last one, verbatim
+	Upstream string     `json:"upstream,omitempty"`
+	Relayed  bool       `json:"relayed,omitempty"` // DSN parameters were passed on
+}
+
+// Message is one row of the queue. Its content is kept beside it and never changes.
+type Message struct {
+	ID         string
+	Login      string // "" for our own reports
+	Listener   string
+	Session    string
+	Envelope   mail.Envelope // Recipients is empty here: see Recipients
+	Recipients []Recipient
+	Author     mail.Address // header author
+	MessageID  string       // header field, printable
+	Size       int64        // octets of the content
+	Received   time.Time    // when it was accepted
+	Expires    time.Time    // after this a deferral is a failure
+
+	Attempts    int       // recorded before dialling
+	NextAttempt time.Time // due when it has come
+	WaitingFor  string    // upstream identity that it was postponed for, "" if its own retry time counts
+	LastReply   mail.Reply
+	Warned      bool // a delay report was made, or the time for it has passed
+	Held        bool // waits for a release
+	HoldReason  string
+	Bounce      bool // a person asked to give it up: fail what is pending at the next look
+
+	// LeaseOwner and LeaseUntil are set while an attempt runs. A lease that ran out counts as none.
+	LeaseOwner string
+	LeaseUntil time.Time
+}
+
+// New is a message to be added with its content.
+type New struct {
+	Message *Message
+	Content mail.Content
+}
+
+// Outcome is what an attempt, or a person, made of a message. It is committed as one.
+type Outcome struct {
+	Recipients  []Recipient // new states, all of them
+	Remove      bool        // no recipient is pending: message and content go
+	NextAttempt time.Time
+	WaitingFor  string
+	Warned      bool
+	LastReply   mail.Reply
+	Reports     []New // DSNs, added in the same transaction
+}
+
+// Filter selects messages for a listing or an operator's action. Zero fields select everything.
+type Filter struct {
+	IDs         []string
+	Login, From string
+	To          string // exact, or "*@domain"
+	Held        bool   // only held ones
+	After       string // ID, for paging
+	Limit       int    // 0: all for actions, 1000 for listings
+}
+
+// Stats is the state of the queue at a glance.
+type Stats struct {
+	Messages int64
+	Held     int64
+	Leased   int64
+	Bytes    int64
+	Oldest   time.Time // of Received; zero when empty
+}
+
+// The errors that a Store tells apart. Any other error is the store's own trouble: temporary.
+var (
+	// ErrNotFound: no such message, or the lease is not ours any more.
+	ErrNotFound = errors.New("no such message")
+	// ErrFull: no space left on the device or the store's own limit is reached.
+	ErrFull = errors.New("store is full")
+)
+
+// Store is the durable truth of the queue. Every method that changes something returns only when the
+// change is committed and synced, or with an error and nothing changed. All methods are safe for
+// concurrent use, also by other processes.
+type Store interface {
+	// Add commits messages and their contents, all or none. A Message with LeaseOwner set is added
+	// as already leased, with its first attempt recorded.
+	Add(ctx context.Context, news ...New) error
+	// Content returns the octets of a message. They are read when opened, in chunks.
+	Content(ctx context.Context, id string) (mail.Content, error)
+	// Get returns one message, ErrNotFound if it is not in the queue.
+	Get(ctx context.Context, id string) (*Message, error)
+	// Due returns at most limit messages whose time has come, neither held nor leased, in a fair mix: logins
+	// take turns, beginning behind the login named by after; at most perLogin of each. It also tells when the next one that
+	// is not yet due will be (zero: none).
+	Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (due []*Message, next time.Time, err error)
+	// Lease records an attempt before it is made: attempts is raised by one and the lease set.
+	// It returns ErrNotFound if the message is gone, held, or leased to somebody else.
+	Lease(ctx context.Context, id, owner string, now, until time.Time) error
+	// Extend moves the end of a lease that is ours.
+	Extend(ctx context.Context, id, owner string, until time.Time) error
+	// Finish commits the outcome of a leased attempt and ends the lease.
+	Finish(ctx context.Context, id, owner string, o Outcome) error
+	// Postpone moves the next attempt of messages that are neither leased nor held, without counting an attempt.
+	Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error
+	// Wake makes everything due at once that waits for the named upstream identity; it returns how many.
+	Wake(ctx context.Context, waitingFor string, now time.Time) (int64, error)
+	// ReleaseLeases ends all leases of an owner: at start, those of its former life.
+	ReleaseLeases(ctx context.Context, owner string) (int64, error)
+
+	// List returns messages in order of ID.
+	List(ctx context.Context, f Filter) ([]*Message, error)
+	// Hold, Release, Retry, Bounce and Delete are what a person may do to messages, also while the
+	// daemon runs. They return how many messages they changed. Hold keeps a running attempt's
+	// outcome. Delete leaves leased messages alone and says so by its count.
+	Hold(ctx context.Context, f Filter, reason string) (int64, error)
+	Release(ctx context.Context, f Filter, now time.Time) (int64, error)
+	Retry(ctx context.Context, f Filter, now time.Time) (int64, error)
+	Bounce(ctx context.Context, f Filter, now time.Time) (int64, error)
+	Delete(ctx context.Context, f Filter) (int64, error)
+	// Stats counts; it may be a moment old but costs the same with any number of messages.
+	Stats(ctx context.Context) (Stats, error)
+}

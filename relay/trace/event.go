@@ -1,0 +1,62 @@
+// Package trace records what happened: one Event for everything that concerns a message or a refused
+// session, from the first refused connection to the upstream's verbatim reply.
+//
+// Failure semantics: recording never holds up mail. Events wait in a bounded buffer and are written in
+// batches; when the buffer is full or the store fails, events are dropped, counted and logged once. A
+// crash loses the events of the last moments, never a message.
+package trace
+
+import (
+	"time"
+
+	"postern/mail"
+)
+
+// Kind names what happened.
+type Kind string
+
+// The kinds of events. Add to them; do not rename: people search for them.
+const (
+	Refused   Kind = "refused"   // a connection or session turned away before any message (limit, TLS, PROXY, protocol)
+	AuthFail  Kind = "auth-fail" // AUTH answered with anything but 235
+	Rejected  Kind = "rejected"  // MAIL, RCPT or the message answered 4yz or 5yz
+	Accepted  Kind = "accepted"  // 250 after DATA, with how: handed off or queued
+	Attempt   Kind = "attempt"   // an attempt that had no result for a recipient (deferred before MAIL, postponed)
+	Delivered Kind = "delivered" // a recipient taken by the upstream
+	Deferred  Kind = "deferred"  // a recipient to be tried again
+	Failed    Kind = "failed"    // a recipient given up
+	Report    Kind = "report"    // a DSN made, or withheld and why
+	Operator  Kind = "operator"  // hold, release, retry, delete, bounce by a person
+)
+
+// Event is one row of the trace. Only Time and Kind are always set.
+type Event struct {
+	Time      time.Time     `json:"time"`
+	Kind      Kind          `json:"kind"`
+	ID        string        `json:"id,omitempty"`      // message
+	Session   string        `json:"session,omitempty"` // client connection
+	Listener  string        `json:"listener,omitempty"`
+	Client    string        `json:"client,omitempty"` // address of the client
+	Login     string        `json:"login,omitempty"`
+	From      string        `json:"from,omitempty"`   // reverse-path
+	Author    string        `json:"author,omitempty"` // header author
+	To        string        `json:"to,omitempty"`     // forward-path
+	MessageID string        `json:"message_id,omitempty"`
+	Size      int64         `json:"size,omitempty"` // octets
+	Upstream  string        `json:"upstream,omitempty"`
+	Identity  string        `json:"identity,omitempty"`
+	Class     string        `json:"class,omitempty"`  // mail.Class of an outcome
+	Stage     string        `json:"stage,omitempty"`  // mail.Stage of an outcome
+	Reply     mail.Reply    `json:"reply,omitzero"`   // ours to the client, or the upstream's to us
+	Detail    string        `json:"detail,omitempty"` // one plain sentence
+	Attempt   int           `json:"attempt,omitempty"`
+	Took      time.Duration `json:"took_ns,omitempty"`
+}
+
+// Query selects events. Zero fields select everything.
+type Query struct {
+	ID, Session, Login, From, To string // exact; From and To also as "*@domain"
+	Kinds                        []Kind
+	Since, Until                 time.Time
+	Limit                        int // 0: 200
+}
