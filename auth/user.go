@@ -1,0 +1,76 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// Identity is who a client is once its password is verified.
+type Identity struct {
+	Login    string         // normalised, see NormalizeLogin
+	Groups   []string       // names that [[policy]] blocks and routes may select
+	Senders  []string       // sender patterns of this user; empty: the policy's senders apply
+	Networks []netip.Prefix // where it may log in from; empty: anywhere
+}
+
+// Allows reports whether the identity may be used from client.
+func (i Identity) Allows(client netip.Addr) bool {
+	if len(i.Networks) == 0 {
+		return true
+	}
+	client = client.Unmap().WithZone("")
+	for _, n := range i.Networks {
+		if n.Contains(client) {
+			return true
+		}
+	}
+	return false
+}
+
+// User is a login as the store keeps it, managed by `postern user` and `postern device`.
+type User struct {
+	Login      string         // normalised, the key
+	Hash       Secret         // of HashChosen or HashGenerated; stored as string(u.Hash), never shown
+	Generated  bool           // the password is one of ours with 128 bits of entropy
+	Device     bool           // made by `postern device add`
+	Locked     bool           // by a person, or by over_limit = "lock"; LockReason says why
+	LockReason string         // one plain sentence
+	Senders    []string       // sender patterns; empty: the policy's senders apply
+	Groups     []string       //
+	Networks   []netip.Prefix // where it may log in from; empty: anywhere
+	Created    time.Time
+	Changed    time.Time // of the last change to this user, its password included
+	Note       string    // free text of the administrator
+}
+
+// Identity returns who the user is, without the credential.
+func (u User) Identity() Identity {
+	return Identity{Login: u.Login, Groups: u.Groups, Senders: u.Senders, Networks: u.Networks}
+}
+
+// The reasons for which a Source does not vouch for a login. Any other error means that the source
+// could not answer: temporary, never held against the client.
+var (
+	ErrUnknownLogin  = errors.New("unknown login")
+	ErrWrongPassword = errors.New("wrong password")
+	ErrLocked        = errors.New("login is locked")
+)
+
+// UserStore is what the store source needs of a store.
+type UserStore interface {
+	// User returns the user with exactly this (normalised) login, or ErrUnknownLogin.
+	User(ctx context.Context, login string) (User, error)
+}
+
+// Source verifies passwords. The Authenticator gives it normalised logins and passwords of at most
+// MaxLength octets.
+type Source interface {
+	// Name is what logs call the source.
+	Name() string
+	// Verify returns the identity, or ErrUnknownLogin at once, so that the next source is asked.
+	// For a login that it knows it takes the time of one full verification whatever the outcome:
+	// ErrWrongPassword, or ErrLocked however good the password is.
+	Verify(ctx context.Context, login, password string) (Identity, error)
+}
