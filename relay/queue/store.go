@@ -31,6 +31,7 @@ type Recipient struct {
 type Message struct {
 	ID         string
 	Login      string // "" for our own reports
+	Groups     []string // of the login when it submitted, for routes
 	Listener   string
 	Session    string
 	Envelope   mail.Envelope // Recipients is empty here: see Recipients
@@ -38,6 +39,7 @@ type Message struct {
 	Author     mail.Address // header author
 	MessageID  string       // header field, printable
 	Size       int64        // octets of the content
+	EightBit   bool         // the content has octets above 0x7f
 	Received   time.Time    // when it was accepted
 	Expires    time.Time    // after this a deferral is a failure
 
