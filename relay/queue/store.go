@@ -30,7 +30,7 @@ type Recipient struct {
 // Message is one row of the queue. Its content is kept beside it and never changes.
 type Message struct {
 	ID         string
-	Login      string // "" for our own reports
+	Login      string   // "" for our own reports
 	Groups     []string // of the login when it submitted, for routes
 	Listener   string
 	Session    string
