@@ -1,0 +1,55 @@
+// Package testkit is what end-to-end tests stand on: certificates, real mail clients, an independent
+// DKIM verifier, and the postern binary as a process that can be killed at any moment.
+//
+// Failure semantics: a helper that cannot do its work fails the test. A missing tool skips it, except
+// under CI (CI=true), where a test that does not run would look like one that passes. Whatever is
+// started ends with the test.
+package testkit
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// debianPython has Debian's python3-dkim; another python3 in front of it in PATH usually has not.
+const debianPython = "/usr/bin/python3"
+
+// Need returns the path of a tool. "python3-dkim" names Debian's python3 with that package.
+func Need(t testing.TB, tool string) string {
+	t.Helper()
+	path, err := find(tool)
+	if err == nil {
+		return path
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is missing, and under CI no test may be skipped: run scripts/test-tools", tool)
+	}
+	t.Skipf("%s is missing: run scripts/test-tools", tool)
+	return ""
+}
+
+func find(tool string) (string, error) {
+	switch tool {
+	case "python3-dkim":
+		return debianPython, exec.Command(debianPython, "-c", "import dkim").Run()
+	case "python3":
+		if path, err := exec.LookPath(debianPython); err == nil {
+			return path, nil
+		}
+	}
+	return exec.LookPath(tool)
+}
+
+// FreePort returns a TCP port on 127.0.0.1 that was free a moment ago. It is for servers that run as
+// another process and cannot tell which port they took; anything in this process listens on port 0.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
