@@ -1,0 +1,320 @@
+package mail
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+)
+
+// Bounds of a header that comes from outside. Postfix stops at 100 KiB (header_size_limit), Exim at 1 MiB; what
+// people send stays under 20 KiB and 100 fields. Both bound the work of everything that looks at fields.
+const (
+	MaxHeader       = 256 << 10 // octets, without the blank line
+	MaxHeaderFields = 1000
+	// HeaderPrefix is how many of a message's first octets ReadHeader needs to see: enough to hold
+	// every header that it accepts, with its blank line.
+	HeaderPrefix = MaxHeader + 2
+)
+
+// Field is one header field with the very octets of the message.
+type Field struct {
+	Name string // as written, without the colon
+	Raw  []byte // from the name to the last CRLF, folding kept
+}
+
+// NewField makes a field of ours. The value is one logical line: what is not printable becomes a
+// question mark, lines are folded before white space so that none is longer than 78 octets where the
+// words allow it. Octets above 0x7f are kept: a caller that needs seven bits encodes them first.
+func NewField(name, value string) Field {
+	return foldField(name, Printable(strings.ReplaceAll(value, "\t", " ")))
+}
+
+// foldField makes a field of a value that has no controls.
+func foldField(name, value string) Field {
+	b := make([]byte, 0, len(name)+len(value)+16)
+	return Field{Name: name, Raw: appendFolded(b, name, value)}
+}
+
+// Is reports whether the field has this name, in any case.
+func (f Field) Is(name string) bool {
+	return len(f.Name) == len(name) && strings.EqualFold(f.Name, name)
+}
+
+// Body returns what stands behind the colon as it is, folding kept, without the last CRLF.
+func (f Field) Body() []byte { return bytes.TrimSuffix(f.Raw[len(f.Name)+1:], crlf) }
+
+// Value returns the body unfolded (RFC 5322 §2.2.3) and without white space at either end.
+func (f Field) Value() string {
+	return strings.Trim(strings.ReplaceAll(string(f.Body()), "\r\n", ""), " \t")
+}
+
+var crlf = []byte("\r\n")
+
+// Header is the fields of a message from top to bottom. The edits change the list only: the octets of
+// every field that stays are the ones that came.
+type Header struct {
+	Fields []Field
+}
+
+// ReadHeader splits a message, or at least its first HeaderPrefix octets, into header fields and tells
+// where the body begins. The fields point into b, which must not change while they are in use.
+//
+// It accepts no more than RFC 5322 §2.2 allows to generate, so that every reader behind us sees the
+// same fields: a line that is no field, white space before a colon (`From :`), a continuation without
+// a field or of white space only, controls and stray CR or LF are refused with a *Error of
+// 550 5.6.0; more than MaxHeader octets with 552 5.3.4. A message that ends without a blank line is
+// all header: its body begins at len(b), and Bytes adds the line.
+func ReadHeader(b []byte) (h Header, body int, err error) {
+	h, body, err = scanHeader(b, MaxHeader, MaxHeaderFields)
+	if err == nil {
+		return h, body, nil
+	}
+	code, enhanced := 550, "5.6.0"
+	if errors.Is(err, errHeaderSize) {
+		code, enhanced = 552, "5.3.4" // RFC 3463 §3.4: message too big for system
+	}
+	return Header{}, 0, Refuse(R(code, enhanced, "header refused: %s", err), nil)
+}
+
+// SplitHeader reads the header of a message that ReadHeader accepted and that we completed: the form
+// is checked in the same way, the bounds are not, since our own fields came on top.
+func SplitHeader(b []byte) (h Header, body int, err error) { return scanHeader(b, len(b), len(b)) }
+
+var (
+	errHeaderSize     = errors.New("it is larger than 256 KiB")
+	errHeaderFields   = errors.New("it has more than 1000 fields")
+	errHeaderLineEnd  = errors.New("a line does not end with CRLF")
+	errHeaderControl  = errors.New("it contains a control character")
+	errHeaderNotField = errors.New("a line is neither a header field nor a blank line")
+	errHeaderSpace    = errors.New("white space before the colon of a field name")
+	errHeaderLeading  = errors.New("it begins with a continuation line")
+	errHeaderBlank    = errors.New("a continuation line of white space only")
+)
+
+func scanHeader(b []byte, maxOctets, maxFields int) (Header, int, error) {
+	fields := make([]Field, 0, 24)
+	start, pos := 0, 0 // of the field, of the line
+	for pos < len(b) {
+		line, err := headerLine(b[pos:])
+		if err != nil {
+			if len(b) > maxOctets {
+				err = errHeaderSize
+			}
+			return Header{}, 0, err
+		}
+		if len(line) == 0 {
+			return nameFields(fields, b[:pos]), pos + 2, nil
+		}
+		next := pos + len(line) + 2
+		if next > maxOctets {
+			return Header{}, 0, errHeaderSize
+		}
+		if line[0] == ' ' || line[0] == '\t' {
+			if err := checkContinuation(line, len(fields)); err != nil {
+				return Header{}, 0, err
+			}
+			fields[len(fields)-1].Raw = b[start:next]
+		} else {
+			if err := checkName(line); err != nil {
+				return Header{}, 0, err
+			}
+			if len(fields) == maxFields {
+				return Header{}, 0, errHeaderFields
+			}
+			start = pos
+			fields = append(fields, Field{Raw: b[start:next]})
+		}
+		pos = next
+	}
+	return nameFields(fields, b), pos, nil
+}
+
+// headerLine returns the line at the beginning of b without its CRLF.
+func headerLine(b []byte) ([]byte, error) {
+	i := bytes.IndexByte(b, '\n')
+	if i < 1 || b[i-1] != '\r' {
+		return nil, errHeaderLineEnd
+	}
+	line := b[:i-1]
+	for _, c := range line {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return nil, errHeaderControl // a stray CR too
+		}
+	}
+	return line, nil
+}
+
+// checkContinuation refuses a line of white space only (RFC 5322 §4.2, obsolete): some readers end the
+// header there.
+func checkContinuation(line []byte, fields int) error {
+	if fields == 0 {
+		return errHeaderLeading
+	}
+	if len(bytes.TrimLeft(line, " \t")) == 0 {
+		return errHeaderBlank
+	}
+	return nil
+}
+
+func checkName(line []byte) error {
+	colon := bytes.IndexByte(line, ':')
+	if colon <= 0 {
+		return errHeaderNotField
+	}
+	for _, c := range line[:colon] {
+		if c == ' ' || c == '\t' {
+			if len(bytes.TrimRight(line[:colon], " \t")) == bytes.IndexAny(line, " \t") {
+				return errHeaderSpace
+			}
+			return errHeaderNotField
+		}
+		if c > '~' {
+			return errHeaderNotField // RFC 6532 §3.2 leaves field names ASCII
+		}
+	}
+	return nil
+}
+
+// nameFields gives the fields their names, all cut from one string.
+func nameFields(fields []Field, header []byte) Header {
+	s, pos := string(header), 0
+	for i := range fields {
+		fields[i].Name = s[pos : pos+strings.IndexByte(s[pos:], ':')]
+		pos += len(fields[i].Raw)
+	}
+	return Header{Fields: fields}
+}
+
+// Index returns the place of the first field with this name, -1 if there is none.
+func (h Header) Index(name string) int {
+	for i, f := range h.Fields {
+		if f.Is(name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// Has reports whether there is a field with this name.
+func (h Header) Has(name string) bool { return h.Index(name) >= 0 }
+
+// Get returns the value of the first field with this name, "" if there is none.
+func (h Header) Get(name string) string {
+	if i := h.Index(name); i >= 0 {
+		return h.Fields[i].Value()
+	}
+	return ""
+}
+
+// All returns the fields with this name from top to bottom.
+func (h Header) All(name string) []Field {
+	var all []Field
+	for _, f := range h.Fields {
+		if f.Is(name) {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// Count returns how many fields have this name.
+func (h Header) Count(name string) int {
+	n := 0
+	for _, f := range h.Fields {
+		if f.Is(name) {
+			n++
+		}
+	}
+	return n
+}
+
+// Remove takes out every field with one of these names and returns how many there were.
+func (h *Header) Remove(names ...string) int {
+	kept := make([]Field, 0, len(h.Fields))
+next:
+	for _, f := range h.Fields {
+		for _, name := range names {
+			if f.Is(name) {
+				continue next
+			}
+		}
+		kept = append(kept, f)
+	}
+	n := len(h.Fields) - len(kept)
+	h.Fields = kept
+	return n
+}
+
+// RemoveAt takes out the field at place i.
+func (h *Header) RemoveAt(i int) {
+	h.Fields = append(h.Fields[:i:i], h.Fields[i+1:]...)
+}
+
+// Prepend puts fields on top, the first one uppermost: where trace fields go (RFC 5321 §4.4).
+func (h *Header) Prepend(fields ...Field) {
+	h.Fields = append(append(make([]Field, 0, len(fields)+len(h.Fields)), fields...), h.Fields...)
+}
+
+// Append puts fields at the bottom.
+func (h *Header) Append(fields ...Field) {
+	h.Fields = append(h.Fields[:len(h.Fields):len(h.Fields)], fields...)
+}
+
+// Replace puts a field in the place of the one at i.
+func (h *Header) Replace(i int, f Field) {
+	fields := append([]Field(nil), h.Fields...)
+	fields[i] = f
+	h.Fields = fields
+}
+
+// Bytes returns the header with its blank line.
+func (h Header) Bytes() []byte {
+	n := len(crlf)
+	for _, f := range h.Fields {
+		n += len(f.Raw)
+	}
+	b := make([]byte, 0, n)
+	for _, f := range h.Fields {
+		b = append(b, f.Raw...)
+	}
+	return append(b, crlf...)
+}
+
+// Widths of the lines we write, without CRLF (RFC 5322 §2.1.1).
+const (
+	foldWidth = 78
+	maxLine   = 998
+)
+
+// appendFolded writes a field. A fold goes before white space that is there already, so that unfolding
+// gives the same value; a word that alone exceeds what a line may hold is cut.
+func appendFolded(b []byte, name, value string) []byte {
+	b = append(append(b, name...), ':')
+	width := len(name) + 1
+	value = strings.Trim(value, " ")
+	if value != "" {
+		value = " " + value
+	}
+	first := true
+	for value != "" {
+		n := len(value) - len(strings.TrimLeft(value, " "))
+		if end := strings.IndexByte(value[n:], ' '); end >= 0 {
+			n += end
+		} else {
+			n = len(value)
+		}
+		word := value[:n]
+		value = value[n:]
+		if !first && width+len(word) > foldWidth {
+			b = append(b, crlf...)
+			width = 0
+		}
+		if width+len(word) > maxLine {
+			word = word[:runeBoundary(word, maxLine-width)]
+		}
+		b = append(b, word...)
+		width += len(word)
+		first = false
+	}
+	return append(b, crlf...)
+}

@@ -1,0 +1,276 @@
+package spool
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"postern/mail"
+)
+
+// Sizes of the memory a Buffer begins with, in octets. A declared size is believed up to firstMost
+// before that much has come.
+const (
+	firstLeast = 8 << 10
+	firstMost  = 64 << 10
+	pieceSize  = 32 << 10 // of small writes gathered for a file
+)
+
+// Buffer takes the octets of one message and gives them back as mail.Content. Write and Content belong
+// to one goroutine; the Content is read by any number of them.
+type Buffer struct {
+	spool *Spool
+	hint  int64
+	err   error // sticky
+
+	memory []byte
+	taken  int64 // of the memory budget
+
+	file   *os.File
+	size   int64 // octets in the file or its pending piece
+	onDisk int64 // of the disk budget
+	piece  []byte
+
+	content *content
+}
+
+// Buffer returns an empty Buffer. size is what the client declared, 0 if it did not: a hint, no limit.
+func (s *Spool) Buffer(size int64) *Buffer { return &Buffer{spool: s, hint: size} }
+
+// Size is the number of octets taken so far.
+func (b *Buffer) Size() int64 {
+	if b.file != nil {
+		return b.size
+	}
+	return int64(len(b.memory))
+}
+
+// Write implements io.Writer. Its error is a *mail.Error; after one, every Write and Content fails.
+func (b *Buffer) Write(p []byte) (int, error) {
+	if b.err == nil && b.content != nil {
+		b.err = trouble(os.ErrClosed)
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	if b.file == nil && b.fits(len(p)) {
+		b.memory = append(b.memory, p...)
+		return len(p), nil
+	}
+	if err := b.toFile(p); err != nil {
+		b.err = trouble(err)
+		return 0, b.err
+	}
+	return len(p), nil
+}
+
+// fits makes room for n more octets in memory if the budgets allow.
+func (b *Buffer) fits(n int) bool {
+	need := int64(len(b.memory) + n)
+	if need <= int64(cap(b.memory)) {
+		return true
+	}
+	most := b.spool.options.MemoryPerMessage
+	if need > most || b.hint > most {
+		return false
+	}
+	size := max(2*int64(cap(b.memory)), firstLeast, need)
+	if cap(b.memory) == 0 {
+		size = max(need, min(max(b.hint+512, firstLeast), firstMost)) // 512: what BDAT or a liar adds
+	} else if b.hint >= need {
+		size = b.hint + 512
+	}
+	size = min(size, max(most, need))
+	if !b.spool.memory.take(size) {
+		return false
+	}
+	grown := make([]byte, len(b.memory), size)
+	copy(grown, b.memory)
+	b.dropMemory()
+	b.memory, b.taken = grown, size
+	return true
+}
+
+func (b *Buffer) dropMemory() {
+	b.spool.memory.give(b.taken)
+	b.memory, b.taken = nil, 0
+}
+
+// pieces are private to a Buffer that still writes: no Content ever shows them.
+var pieces = sync.Pool{New: func() any { p := make([]byte, 0, pieceSize); return &p }}
+
+func (b *Buffer) toFile(p []byte) error {
+	if b.file == nil {
+		f, err := b.spool.createFile()
+		if err != nil {
+			return fmt.Errorf("create a spool file: %w", err)
+		}
+		b.file, b.piece = f, *pieces.Get().(*[]byte)
+		if err := b.put(b.memory); err != nil {
+			return err
+		}
+		b.dropMemory()
+	}
+	return b.put(p)
+}
+
+// put gathers small writes into pieces.
+func (b *Buffer) put(p []byte) error {
+	if !b.spool.disk.take(int64(len(p))) {
+		return errDiskBudget
+	}
+	b.onDisk += int64(len(p))
+	b.size += int64(len(p))
+	if len(b.piece)+len(p) <= cap(b.piece) {
+		b.piece = append(b.piece, p...)
+		return nil
+	}
+	if err := b.flush(); err != nil {
+		return err
+	}
+	if len(p) < cap(b.piece) {
+		b.piece = append(b.piece, p...)
+		return nil
+	}
+	if _, err := b.file.Write(p); err != nil {
+		return fmt.Errorf("write a spool file: %w", err)
+	}
+	return nil
+}
+
+func (b *Buffer) flush() error {
+	if len(b.piece) == 0 {
+		return nil
+	}
+	_, err := b.file.Write(b.piece)
+	b.piece = b.piece[:0]
+	if err != nil {
+		return fmt.Errorf("write a spool file: %w", err)
+	}
+	return nil
+}
+
+func (b *Buffer) dropPiece() {
+	if b.piece != nil {
+		piece := b.piece[:0]
+		pieces.Put(&piece)
+		b.piece = nil
+	}
+}
+
+// Content ends the writing and returns what was written. It stays readable until Close, and readers
+// opened before then to their own end.
+func (b *Buffer) Content() (mail.Content, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	if b.content != nil {
+		return b.content, nil
+	}
+	if b.file != nil {
+		err := b.flush()
+		b.dropPiece()
+		if err != nil {
+			b.err = trouble(err)
+			return nil, b.err
+		}
+	}
+	b.content = &content{memory: b.memory, file: b.file, size: b.Size(), users: 1}
+	return b.content, nil
+}
+
+// Close frees the memory or the file, the latter when its last reader is done. It may be called at any
+// time and more than once.
+func (b *Buffer) Close() error {
+	if b.err == nil {
+		b.err = trouble(os.ErrClosed)
+	}
+	b.dropMemory()
+	b.dropPiece()
+	b.spool.disk.give(b.onDisk)
+	b.onDisk = 0
+	if b.content != nil {
+		b.content.close()
+	} else if b.file != nil {
+		b.file.Close() // nameless, and nothing in it counts
+	}
+	b.file = nil
+	return nil
+}
+
+// content is what a Buffer became.
+type content struct {
+	size   int64
+	memory []byte
+	file   *os.File
+
+	mu     sync.Mutex // guards what follows
+	users  int        // readers, and 1 until close
+	closed bool
+}
+
+func (c *content) Size() int64 { return c.size }
+
+func (c *content) Bytes() []byte {
+	if c.file == nil && c.memory == nil {
+		return []byte{}
+	}
+	return c.memory
+}
+
+// Open implements mail.Content. Readers share the file by ReadAt.
+func (c *content) Open() (io.ReadCloser, error) {
+	if c.file == nil {
+		return io.NopCloser(bytes.NewReader(c.memory)), nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, fmt.Errorf("open a spooled message: %w", os.ErrClosed)
+	}
+	c.users++
+	return &reader{SectionReader: io.NewSectionReader(c.file, 0, c.size), content: c}, nil
+}
+
+func (c *content) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.closed = true
+		c.leaveLocked()
+	}
+}
+
+func (c *content) leaveLocked() {
+	if c.users--; c.users == 0 && c.file != nil {
+		c.file.Close() // nameless, and nothing in it counts any more
+	}
+}
+
+// reader reads a spooled file. A file shorter than it was is an error, never an end.
+type reader struct {
+	*io.SectionReader
+	content *content
+	once    sync.Once
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	n, err := r.SectionReader.Read(p)
+	if err == io.EOF {
+		if at, _ := r.Seek(0, io.SeekCurrent); at < r.Size() {
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	return n, err
+}
+
+func (r *reader) Close() error {
+	r.once.Do(func() {
+		r.content.mu.Lock()
+		defer r.content.mu.Unlock()
+		r.content.leaveLocked()
+	})
+	return nil
+}

@@ -1,0 +1,131 @@
+// Package spool buffers the octets of a message between the client's connection and the place that
+// takes responsibility for them: in memory under a budget for all messages together, beyond it in
+// temporary files that have no name.
+//
+// Failure semantics: nothing here is durable and nothing is acknowledged on its strength. A Buffer that
+// could not take an octet keeps failing, so that no cut message can come out of it; every error is a
+// *mail.Error of 4yz (452 4.3.1 for space, 451 4.3.0 otherwise). A message never shows another's octets:
+// memory that has held a message is left to the garbage collector, never used again, so that a reader
+// that outlives its message reads what it always read. A crash leaves at most an empty name in the
+// directory, which New removes.
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+
+	"postern/mail"
+)
+
+// Defaults of Options, in octets.
+const (
+	DefaultMemoryPerMessage = 2 << 20
+	DefaultMemoryTotal      = 64 << 20
+	DefaultDiskTotal        = 4 << 30
+)
+
+// prefix of the names of temporary files during the moment in which they have one.
+const prefix = "spool-"
+
+// Options bound a Spool.
+type Options struct {
+	Dir              string // for temporary files; "": the system's directory
+	MemoryPerMessage int64  // octets of a message kept in memory; 0: DefaultMemoryPerMessage
+	MemoryTotal      int64  // octets of all messages kept in memory; 0: DefaultMemoryTotal
+	DiskTotal        int64  // octets of all temporary files; 0: DefaultDiskTotal
+}
+
+// Spool hands out Buffers and keeps their budget. It is safe for concurrent use.
+type Spool struct {
+	options Options
+	memory  budget
+	disk    budget
+}
+
+// Stats is what the Buffers of a Spool hold, in octets.
+type Stats struct{ Memory, Disk int64 }
+
+// New removes what a former life left in the directory and returns a Spool.
+func New(o Options) (*Spool, error) {
+	if o.Dir == "" {
+		o.Dir = os.TempDir()
+	}
+	if o.MemoryPerMessage == 0 {
+		o.MemoryPerMessage = DefaultMemoryPerMessage
+	}
+	if o.MemoryTotal == 0 {
+		o.MemoryTotal = DefaultMemoryTotal
+	}
+	if o.DiskTotal == 0 {
+		o.DiskTotal = DefaultDiskTotal
+	}
+	s := &Spool{options: o, memory: budget{limit: o.MemoryTotal}, disk: budget{limit: o.DiskTotal}}
+	if err := s.clean(); err != nil {
+		return nil, fmt.Errorf("clean the spool directory: %w", err)
+	}
+	f, err := s.createFile()
+	if err != nil {
+		return nil, fmt.Errorf("write to the spool directory: %w", err)
+	}
+	return s, f.Close()
+}
+
+// clean removes files that kept their name because a process died between two system calls. A file that
+// another process is about to unlink is none of its worries: it has it open.
+func (s *Spool) clean() error {
+	names, err := filepath.Glob(filepath.Join(s.options.Dir, prefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// createFile returns an open file without a name: it goes with the last descriptor, whatever happens.
+func (s *Spool) createFile() (*os.File, error) {
+	f, err := os.CreateTemp(s.options.Dir, prefix) // 0600
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Stats tells what is held now.
+func (s *Spool) Stats() Stats { return Stats{Memory: s.memory.used.Load(), Disk: s.disk.used.Load()} }
+
+// budget counts octets up to a limit.
+type budget struct {
+	limit int64
+	used  atomic.Int64
+}
+
+func (b *budget) take(n int64) bool {
+	if b.used.Add(n) <= b.limit {
+		return true
+	}
+	b.used.Add(-n)
+	return false
+}
+
+func (b *budget) give(n int64) { b.used.Add(-n) }
+
+// trouble turns an error of ours into what a client may hear.
+func trouble(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, errDiskBudget) {
+		return mail.Refuse(mail.R(452, "4.3.1", "no space for the message right now, try again later"), err)
+	}
+	return mail.Refuse(mail.R(451, "4.3.0", "the message could not be kept, try again later"), err)
+}
+
+var errDiskBudget = errors.New("temporary files reached their limit")
