@@ -1,0 +1,250 @@
+// Package config owns relay.toml: what its keys are called, what they mean, their defaults, and which
+// values and combinations are refused.
+//
+// Failure semantics: nothing is guessed. A file with any problem yields all of its problems at once,
+// each with file, line and key, and no configuration. Loading does no name resolution and no network
+// traffic; it reads relay.toml and the files that it names. A loaded Config is complete (every default
+// filled in, every path absolute, every secret read) and is never changed afterwards: a reload loads a
+// new one. No error, warning or printed Config contains a secret.
+//
+// Keys inside lists of tables are named with the number of their block, counted from one:
+// listener[2].address is in the second [[listener]].
+//
+// Each field's `default` tag is the default in the spelling of relay.toml, list elements separated by
+// commas; a field without one is empty unless its comment says otherwise.
+package config
+
+import "net/netip"
+
+// Config is the whole of relay.toml.
+type Config struct {
+	// Hostname stands in the banner, EHLO, Received and Message-ID. Default: the machine's name.
+	Hostname string `toml:"hostname"`
+	// DataDir holds the store, keys, tokens and temporary files.
+	DataDir string `toml:"data_dir" default:"/var/lib/postern"`
+
+	Store     Store      `toml:"store"`
+	TLS       TLS        `toml:"tls"`
+	Listeners []Listener `toml:"listener"` // default: submission on :587 and submissions on :465
+	Auth      Auth       `toml:"auth"`
+	// Policies are asked in order; for each setting the first block that matches and sets it wins.
+	// DefaultPolicy stands behind them.
+	Policies  []Policy   `toml:"policy"`
+	DKIM      []DKIM     `toml:"dkim"`
+	Upstreams []Upstream `toml:"upstream"`
+	Routes    []Route    `toml:"route"` // first match wins; none: every upstream in file order
+	Delivery  Delivery   `toml:"delivery"`
+	Admin     Admin      `toml:"admin"`
+	Alerts    []Alert    `toml:"alert"` // not available in this version
+	Log       Log        `toml:"log"`
+
+	doc      *document
+	warnings []Problem
+}
+
+// Store says where messages, users and traces are kept, and how much of the disk they may take.
+type Store struct {
+	// URL is "sqlite", embedded in DataDir.
+	URL string `toml:"url" default:"sqlite"`
+	// History is how long finished messages and refused sessions stay searchable.
+	History Duration `toml:"history" default:"30d"`
+	// MaxSize is the size of the store above which new mail is answered 452 4.3.1; 0: no bound.
+	MaxSize Size `toml:"max_size" default:"10GB"`
+	// MinFree is the free space on the store's disk below which new mail is answered 452 4.3.1.
+	MinFree Size `toml:"min_free" default:"500MB"`
+}
+
+// TLS is what the listeners present. Without files a self-signed pair is made in DataDir.
+type TLS struct {
+	CertFile   string     `toml:"cert_file"` // PEM, leaf first; read again when it changes
+	KeyFile    string     `toml:"key_file"`  // PEM; others than owner and group must not be able to read it
+	MinVersion TLSVersion `toml:"min_version" default:"1.2"`
+	// SelfSignedNames are names and addresses of the self-signed certificate beside Hostname.
+	SelfSignedNames []string `toml:"self_signed_names"`
+	ACME            *ACME    `toml:"acme"` // not available in this version
+}
+
+// ACME gets a certificate from a certificate authority. Not available in this version.
+type ACME struct {
+	Email        string `toml:"email"`
+	DirectoryURL string `toml:"directory_url" default:"https://acme-v02.api.letsencrypt.org/directory"`
+}
+
+// The ways in which a listener or an upstream uses TLS.
+const (
+	StartTLS = "starttls" // required before AUTH and MAIL
+	Implicit = "implicit" // from the first octet
+	Auto     = "auto"     // listeners: TLS-first or STARTTLS, as the client begins
+	NoTLS    = "none"     // behind networks only
+)
+
+// The ways in which a listener knows its clients.
+const (
+	AuthRequired = "required"
+	AuthNetwork  = "network" // a client in Networks needs no AUTH and is Login
+)
+
+// Listener is one address that accepts clients.
+type Listener struct {
+	// Name appears in logs, policies and routes. Default: submission, or submissions where TLS is implicit.
+	Name string `toml:"name"`
+	// Address is host:port; an empty host means every interface. Default: :587, or :465 where TLS is implicit.
+	Address string `toml:"address"`
+	TLS     string `toml:"tls" default:"starttls"`  // StartTLS, Implicit, Auto or NoTLS
+	Auth    string `toml:"auth" default:"required"` // AuthRequired or AuthNetwork
+	// Networks may connect at all; empty: any. Must be set where TLS is NoTLS or Auth is AuthNetwork.
+	Networks Networks `toml:"networks"`
+	Login    string   `toml:"login"`                      // the account of a client let in by its network
+	Profile  string   `toml:"profile" default:"standard"` // only "standard" in this version
+	// MinVersion overrides TLS.MinVersion, which is its default.
+	MinVersion          TLSVersion `toml:"min_version"`
+	Handoff             Duration   `toml:"handoff" default:"5s"` // wait this long for the upstream's verdict; 0: always queue first
+	MaxMessageSize      Size       `toml:"max_message_size" default:"35MB"`
+	MaxRecipients       int        `toml:"max_recipients" default:"100"` // per message
+	MaxConnections      int        `toml:"max_connections" default:"2000"`
+	MaxConnectionsPerIP int        `toml:"max_connections_per_ip" default:"50"`
+	IdleTimeout         Duration   `toml:"idle_timeout" default:"5m"`     // longest silence between commands (RFC 5321 §4.5.3.2)
+	AuthTimeout         Duration   `toml:"auth_timeout" default:"1m"`     // from connection to successful AUTH, absolute
+	DataTimeout         Duration   `toml:"data_timeout" default:"3m"`     // longest silence inside a transfer
+	MinDataRate         Rate       `toml:"min_data_rate" default:"1KB/s"` // average below which a transfer is ended, after the first DataTimeout
+	ProxyProtocol       Networks   `toml:"proxy_protocol"`                // load balancers that send a PROXY header
+	ClientCAFile        string     `toml:"client_ca_file"`                // not available in this version
+	HideClient          bool       `toml:"hide_client" default:"true"`    // no client address in Received
+}
+
+// Auth says how logins are proved.
+type Auth struct {
+	Mechanisms []string     `toml:"mechanisms" default:"PLAIN,LOGIN"`
+	Sources    []AuthSource `toml:"source"` // asked in order; default: the store
+	Lockout    Lockout      `toml:"lockout"`
+}
+
+// AuthSource is one place that knows passwords.
+type AuthSource struct {
+	Type string `toml:"type" default:"store"` // only "store" in this version
+}
+
+// Lockout refuses a login, and an address, for Duration after Failures distinct wrong passwords within Window.
+type Lockout struct {
+	Failures int      `toml:"failures" default:"10"`
+	Window   Duration `toml:"window" default:"10m"`
+	Duration Duration `toml:"duration" default:"15m"`
+}
+
+// Policy says who may send as whom and how much. A nil list or empty string leaves its setting to the
+// next block that matches; an empty list that was written sets it.
+type Policy struct {
+	// A block matches when every one of these that is set matches; one without any matches everybody.
+	Logins    []string `toml:"logins"` // a star stands for any text
+	Groups    []string `toml:"groups"`
+	Networks  Networks `toml:"networks"`
+	Listeners []string `toml:"listeners"`
+
+	Senders        []string `toml:"senders"`         // address, *@domain, {login}, @group
+	UnlistedSender string   `toml:"unlisted_sender"` // refuse | rewrite
+	Recipients     []string `toml:"recipients"`      // allowed forward-paths; "!" before a pattern denies
+	Limits         []string `toml:"limits"`          // "60 messages/minute", "2GB/day"
+	OverLimit      string   `toml:"over_limit"`      // defer | refuse | hold | lock
+}
+
+// DefaultPolicy is the block that stands behind those of the file: a login sends as itself, to
+// anybody, within limits that a person does not reach and a stolen password does.
+func DefaultPolicy() Policy {
+	return Policy{
+		Senders:        []string{"{login}"},
+		UnlistedSender: "refuse",
+		Recipients:     []string{"*"},
+		Limits:         []string{"60 messages/minute", "1000 messages/day", "2000 recipients/day", "200 new recipients/day", "2GB/day"},
+		OverLimit:      "defer",
+	}
+}
+
+// DKIM is a key from a file, beside those made by `postern dkim add`.
+type DKIM struct {
+	Domain   string `toml:"domain"`
+	Selector string `toml:"selector"`
+	KeyFile  string `toml:"key_file"` // PEM
+}
+
+// What happens to our signature at an upstream.
+const (
+	DKIMSign  = "sign"
+	DKIMSkip  = "skip"
+	DKIMStrip = "strip"
+)
+
+// Upstream is a provider that takes our mail, under one identity.
+type Upstream struct {
+	Name     string `toml:"name"`
+	Provider string `toml:"provider" default:"generic"` // only "generic" in this version
+	Host     string `toml:"host"`
+	// Port defaults to 587, to 465 where TLS is implicit, to 25 where it is none.
+	Port   int    `toml:"port"`
+	TLS    string `toml:"tls" default:"starttls"` // StartTLS (required), Implicit or NoTLS
+	CAFile string `toml:"ca_file"`                // PEM trust anchors beside the system's
+	// InsecureSkipVerify accepts any certificate; said at start, in doctor and in every delivery's trace.
+	InsecureSkipVerify bool `toml:"insecure_skip_verify" default:"false"`
+	// Networks are those that TLS none may reach beside loopback; Host is then checked when dialling, see MayDialPlain.
+	Networks              Networks `toml:"networks"`
+	Username              string   `toml:"username"`
+	Password              Secret   `toml:"password"`
+	MaxConnections        int      `toml:"max_connections" default:"10"`
+	MessagesPerConnection int      `toml:"messages_per_connection" default:"100"`
+	Rate                  []string `toml:"rate"`                         // same grammar as limits, messages only
+	MaxRecipients         int      `toml:"max_recipients" default:"100"` // larger envelopes are split
+	DKIM                  string   `toml:"dkim" default:"sign"`          // DKIMSign, DKIMSkip or DKIMStrip
+	DANE                  bool     `toml:"dane" default:"false"`         // not available in this version
+	OAuth                 *OAuth   `toml:"oauth"`                        // not available in this version
+}
+
+// OAuth logs in with a token instead of a password. Not available in this version.
+type OAuth struct {
+	Flow         string `toml:"flow"` // client-credentials | device-code | authorization-code | service-account
+	Tenant       string `toml:"tenant"`
+	ClientID     string `toml:"client_id"`
+	ClientSecret Secret `toml:"client_secret"`
+	Identity     string `toml:"identity"` // sender | username
+}
+
+// Route chooses the upstreams of a message. A route matches when every condition that is set matches.
+type Route struct {
+	Logins     []string `toml:"logins"`
+	Groups     []string `toml:"groups"`
+	Listeners  []string `toml:"listeners"`
+	Senders    []string `toml:"senders"`
+	Recipients []string `toml:"recipients"`
+	// Upstreams in order: the next is tried when the one before is down or paused.
+	Upstreams []string `toml:"upstreams"`
+}
+
+// Delivery is the patience of the queue.
+type Delivery struct {
+	Retry      []Duration `toml:"retry" default:"1m,5m,15m,30m,1h,2h,4h"` // the last value repeats
+	Expire     Duration   `toml:"expire" default:"2d"`
+	WarnAfter  Duration   `toml:"warn_after" default:"4h"` // 0: no delay report
+	BounceFrom string     `toml:"bounce_from"`             // for upstreams that refuse <>
+}
+
+// Admin is the HTTP listener for health, metrics and the console.
+type Admin struct {
+	Address string `toml:"address" default:"127.0.0.1:8587"` // "" switches it off
+}
+
+// Alert tells a person about faults without mail. Not available in this version.
+type Alert struct {
+	URL    string   `toml:"url"`
+	Events []string `toml:"events"`
+}
+
+// Log is the form of the log on standard error.
+type Log struct {
+	Format string `toml:"format" default:"text"` // text | json
+	Level  string `toml:"level" default:"info"`  // debug | info | warn | error
+}
+
+// MayDialPlain reports whether an upstream without TLS may be reached at addr: loopback, or inside its
+// networks. The dialler asks after resolving Host, so that a name cannot lead outside.
+func (u *Upstream) MayDialPlain(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return addr.IsLoopback() || u.Networks.Contains(addr)
+}

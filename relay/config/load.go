@@ -1,0 +1,138 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+)
+
+// maxFile bounds relay.toml, in octets.
+const maxFile = 1 << 20
+
+// Load reads and validates a configuration for the daemon. The error is an *Error with every problem;
+// without one the Config is complete. Warnings returns what deserves a word all the same.
+func Load(path string) (*Config, error) {
+	c, err := Read(path)
+	if c == nil {
+		return nil, err
+	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Read reads a configuration for a command that works on the store beside the daemon: keys, types and
+// single values are judged, defaults filled in and paths made absolute, but combinations are not
+// judged and secrets not read. On an error the Config, where not nil, serves Validate only.
+func Read(path string) (*Config, error) {
+	data, err := readBounded(path, maxFile)
+	if err != nil {
+		return nil, &Error{Problems: []Problem{{File: path, Message: err.Error()}}}
+	}
+	c := Parse(path, data)
+	return c, c.doc.err()
+}
+
+// Parse is Read on text that has been read already; its problems are Validate's to return. The path
+// names the file in messages and is where relative paths start.
+func Parse(path string, data []byte) *Config {
+	c := &Config{doc: &document{file: path, lines: make(map[string]int)}}
+	root := reflect.ValueOf(c).Elem()
+	if !c.doc.decode(data, root) {
+		return c
+	}
+	if len(c.Listeners) == 0 && !c.doc.has("listener") {
+		c.Listeners = []Listener{{TLS: StartTLS}, {TLS: Implicit}}
+	}
+	if len(c.Auth.Sources) == 0 && !c.doc.has("auth.source") {
+		c.Auth.Sources = make([]AuthSource, 1)
+	}
+	c.doc.fill(root, "")
+	c.derive()
+	return c
+}
+
+// derive fills in the defaults that depend on other keys or on the machine.
+func (c *Config) derive() {
+	if !c.doc.has("hostname") {
+		c.Hostname, _ = os.Hostname()
+	}
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		name, address := "submission", ":587"
+		if l.TLS == Implicit {
+			name, address = "submissions", ":465"
+		}
+		setDefault(&l.Name, c.doc.has(element("listener", i)+".name"), name)
+		setDefault(&l.Address, c.doc.has(element("listener", i)+".address"), address)
+		if l.MinVersion == 0 {
+			l.MinVersion = c.TLS.MinVersion
+		}
+	}
+	for i := range c.Upstreams {
+		u := &c.Upstreams[i]
+		port := map[string]int{Implicit: 465, NoTLS: 25}[u.TLS]
+		if port == 0 {
+			port = 587
+		}
+		setDefault(&u.Port, c.doc.has(element("upstream", i)+".port"), port)
+	}
+	c.resolvePaths()
+}
+
+func setDefault[T any](v *T, written bool, value T) {
+	if !written {
+		*v = value
+	}
+}
+
+// resolvePaths makes every path of the file absolute, from the directory that the file is in.
+func (c *Config) resolvePaths() {
+	paths := []*string{&c.DataDir, &c.TLS.CertFile, &c.TLS.KeyFile}
+	for i := range c.DKIM {
+		paths = append(paths, &c.DKIM[i].KeyFile)
+	}
+	for i := range c.Upstreams {
+		paths = append(paths, &c.Upstreams[i].CAFile)
+	}
+	dir := c.dir()
+	for _, p := range paths {
+		*p = absolute(dir, *p)
+	}
+}
+
+// dir returns the absolute directory of relay.toml.
+func (c *Config) dir() string {
+	dir := filepath.Dir(c.doc.file)
+	if full, err := filepath.Abs(dir); err == nil {
+		return full
+	}
+	return dir
+}
+
+// Path returns the file that the configuration was read from.
+func (c *Config) Path() string { return c.doc.file }
+
+// Files returns the files a change of which means that the configuration should be loaded again:
+// relay.toml, secrets, DKIM keys and trust anchors. The listeners' certificates are watched by package certs.
+func (c *Config) Files() []string {
+	files := []string{c.doc.file}
+	for i := range c.DKIM {
+		files = append(files, c.DKIM[i].KeyFile)
+	}
+	for i := range c.Upstreams {
+		files = append(files, c.Upstreams[i].CAFile, c.Upstreams[i].Password.path(c.dir()))
+	}
+	slices.Sort(files)
+	files = slices.Compact(files)
+	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
+}
+
+// Problem returns a problem about a key at its place in the file, for what only other packages can
+// judge, such as the content of tls.cert_file.
+func (c *Config) Problem(key, format string, args ...any) Problem {
+	return Problem{File: c.doc.file, Line: c.doc.lineOf(key), Key: key, Message: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,178 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+const redacted = "[secret]"
+
+// maxSecret bounds what is read of a secret file, in octets: a token fits, a wrong path does no harm.
+const maxSecret = 64 << 10
+
+// Secret is a password or token: the literal, "env:NAME" for an environment variable, or "file:PATH"
+// for a file, relative to relay.toml, of which one line end at the end does not count. However it is
+// printed, logged or marshalled it shows as "[secret]"; Value is the only way to it.
+type Secret struct {
+	ref   string // as written
+	value string
+}
+
+// UnmarshalText keeps the reference; the file or variable is read when the configuration is validated,
+// so that commands which need no secret do not ask for one.
+func (s *Secret) UnmarshalText(text []byte) error {
+	*s = Secret{ref: string(text)}
+	return nil
+}
+
+// Value returns the secret itself.
+func (s Secret) Value() string { return s.value }
+
+// IsSet reports whether the key was given, even as an empty text or one that could not be read.
+func (s Secret) IsSet() bool { return s.ref != "" || s.value != "" }
+
+// literal reports whether the secret stands in relay.toml itself.
+func (s Secret) literal() bool {
+	return s.ref != "" && !strings.HasPrefix(s.ref, "env:") && !strings.HasPrefix(s.ref, "file:")
+}
+
+// path returns the file that holds the secret, "" when none does.
+func (s Secret) path(dir string) string {
+	name, ok := strings.CutPrefix(s.ref, "file:")
+	if !ok || name == "" {
+		return ""
+	}
+	return absolute(dir, name)
+}
+
+// resolve reads the secret. The error says what to write and never what was read.
+func (s *Secret) resolve(dir string) error {
+	if name, ok := strings.CutPrefix(s.ref, "env:"); ok {
+		return s.resolveEnv(name)
+	}
+	if strings.HasPrefix(s.ref, "file:") {
+		return s.resolveFile(s.path(dir))
+	}
+	if s.ref == "" {
+		return errors.New(`is empty, write the password, "env:NAME" or "file:PATH"`)
+	}
+	return s.set(s.ref, "the text in quotes")
+}
+
+func (s *Secret) resolveEnv(name string) error {
+	if name == "" {
+		return errors.New(`names no environment variable, write "env:NAME"`)
+	}
+	value, ok := os.LookupEnv(name)
+	if !ok {
+		return fmt.Errorf("environment variable %s is not set, set it where postern is started or write file:PATH", name)
+	}
+	return s.set(value, "environment variable "+name)
+}
+
+func (s *Secret) resolveFile(path string) error {
+	if path == "" {
+		return errors.New(`names no file, write "file:PATH"`)
+	}
+	if err := checkPrivate(path); err != nil {
+		return err
+	}
+	data, err := readBounded(path, maxSecret)
+	if err != nil {
+		return err
+	}
+	value := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	return s.set(value, path)
+}
+
+// set refuses what no peer could take: SASL forbids NUL (RFC 4616 §2), and a line end is a slip.
+func (s *Secret) set(value, source string) error {
+	if value == "" {
+		return fmt.Errorf("%s is empty, put the password there", source)
+	}
+	if strings.ContainsAny(value, "\x00\r\n") {
+		return fmt.Errorf("%s has a line end or NUL inside, write the password alone on one line", source)
+	}
+	s.value = value
+	return nil
+}
+
+// Format, and the methods below it, keep the secret out of every kind of output.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// String returns a placeholder.
+func (s Secret) String() string { return redacted }
+
+// GoString returns a placeholder.
+func (s Secret) GoString() string { return redacted }
+
+// LogValue returns a placeholder.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns a placeholder.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// MarshalJSON returns a placeholder.
+func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
+// checkPrivate refuses a file that every user of the machine can read.
+func checkPrivate(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileError(path, err)
+	}
+	if info.IsDir() {
+		return fmt.Errorf("%s is a directory, write the path of a file", path)
+	}
+	if info.Mode().Perm()&0o004 != 0 {
+		return fmt.Errorf("%s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path, info.Mode().Perm(), path)
+	}
+	return nil
+}
+
+// readBounded reads a regular file of at most limit octets. Others could block or never end.
+func readBounded(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file, write the path of one", path)
+	}
+	if info.Size() > limit {
+		return nil, fmt.Errorf("%s has %d octets, more than the %d allowed here: is it the right file?", path, info.Size(), limit)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	return data, nil
+}
+
+// fileError says in plain words why a file cannot be used.
+func fileError(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s does not exist, create it or correct the path", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s cannot be read by the user that runs this command (uid %d), change its owner or group", path, os.Getuid())
+	}
+	var pathError *fs.PathError
+	if errors.As(err, &pathError) {
+		err = pathError.Err
+	}
+	return fmt.Errorf("%s cannot be read: %w", path, err)
+}
+
+// absolute resolves a path of relay.toml against the directory that relay.toml is in.
+func absolute(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}

@@ -1,0 +1,171 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"postern/mail"
+)
+
+func (v *validator) upstreams() {
+	if len(v.Upstreams) == 0 {
+		v.fail("upstream", "there is none, write [[upstream]] with name and host of the provider that takes your mail")
+	}
+	names := make(map[string]int)
+	for i := range v.Upstreams {
+		key, u := element("upstream", i), &v.Upstreams[i]
+		v.name(key, u.Name, names, i)
+		v.upstreamMissing(key, u)
+		v.upstreamHost(key, u)
+		v.upstreamTLS(key, u)
+		v.credentials(key, u)
+		v.between(key+".max_connections", u.MaxConnections, 1, 1000)
+		v.between(key+".messages_per_connection", u.MessagesPerConnection, 1, 1_000_000)
+		v.between(key+".max_recipients", u.MaxRecipients, 1, 10_000)
+		v.oneOf(key+".dkim", u.DKIM, DKIMSign, DKIMSkip, DKIMStrip)
+		for j, rate := range u.Rate {
+			v.rate(element(key+".rate", j), rate)
+		}
+	}
+}
+
+// upstreamMissing refuses what this version does not have.
+func (v *validator) upstreamMissing(key string, u *Upstream) {
+	if u.Provider != "generic" {
+		v.unavailable(key+".provider", `write "generic" and the provider's host`)
+	}
+	if u.OAuth != nil {
+		v.unavailable(key+".oauth", "remove it and write username and password")
+	}
+	if u.DANE {
+		v.unavailable(key+".dane", "remove it; the certificate is verified against the system's authorities")
+	}
+}
+
+func (v *validator) upstreamHost(key string, u *Upstream) {
+	if u.Host == "" {
+		if u.Provider == "generic" {
+			v.fail(key+".host", `is missing, write the provider's server, such as "smtp.example.net"`)
+		}
+		return
+	}
+	if _, err := netip.ParseAddr(u.Host); err == nil {
+		return
+	}
+	domain, err := mail.ParseDomain(u.Host)
+	if err != nil || strings.HasPrefix(domain, "[") || !isASCII(domain) {
+		v.fail(key+".host", "%q is not a host name or IP address, write it without scheme and port", u.Host)
+	}
+	v.between(key+".port", u.Port, 1, 65535)
+}
+
+func (v *validator) upstreamTLS(key string, u *Upstream) {
+	if !v.oneOf(key+".tls", u.TLS, StartTLS, Implicit, NoTLS) {
+		return
+	}
+	if u.TLS == NoTLS {
+		v.upstreamPlain(key, u)
+	}
+	if u.TLS != NoTLS && len(u.Networks) > 0 {
+		v.fail(key+".networks", `has no effect unless tls = "none", remove it`)
+	}
+	if u.InsecureSkipVerify && u.TLS != NoTLS {
+		v.warn(key+".insecure_skip_verify", "anybody on the way can read and change mail and password, remove it and write ca_file with the server's authority")
+	}
+	if u.CAFile != "" {
+		if _, err := readCertificates(u.CAFile); err != nil {
+			v.fail(key+".ca_file", "%s", err)
+		}
+	}
+}
+
+// upstreamPlain lets mail go out in clear only where the path is the operator's own.
+func (v *validator) upstreamPlain(key string, u *Upstream) {
+	v.narrow(key+".networks", u.Networks, "mail would cross them in clear")
+	if isLoopback(u.Host) {
+		return
+	}
+	if len(u.Networks) == 0 {
+		v.fail(key+".tls", `"none" sends mail in clear to %s, which is not this machine, write "starttls", or networks = with the ranges where that is allowed`, u.Host)
+		return
+	}
+	if addr, err := netip.ParseAddr(u.Host); err == nil && !u.MayDialPlain(addr) {
+		v.fail(key+".host", `%s is outside networks, where tls = "none" is allowed, write "starttls" or add it`, u.Host)
+	}
+	v.warn(key+".tls", "mail and password go to %s in clear", u.Host)
+}
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
+// credentials reads the password, which stands with a username or not at all.
+func (v *validator) credentials(key string, u *Upstream) {
+	hasPassword := v.doc.has(key + ".password")
+	switch {
+	case u.OAuth != nil:
+		return
+	case hasPassword && u.Username == "":
+		v.fail(key+".username", "is missing beside password, write the account at the provider")
+	case !hasPassword && u.Username != "":
+		v.fail(key+".password", `is missing beside username, write "env:NAME" or "file:PATH"`)
+	}
+	if strings.ContainsAny(u.Username, "\x00\r\n") {
+		v.fail(key+".username", "has a line end or NUL inside, write the account alone")
+	}
+	if !hasPassword {
+		return
+	}
+	if err := u.Password.resolve(v.dir()); err != nil {
+		v.fail(key+".password", "%s", err)
+	}
+	if u.Password.literal() && strings.HasPrefix(u.Password.ref, "$") {
+		v.warn(key+".password", "is taken as it stands; for an environment variable write env:NAME")
+	}
+}
+
+func (v *validator) routes() {
+	catchAll := -1
+	for i := range v.Routes {
+		key, r := element("route", i), &v.Routes[i]
+		if catchAll >= 0 {
+			v.fail(key, "is never reached, since route[%d] before it matches every message, move that one to the end", catchAll+1)
+		}
+		if r.matchesAll() {
+			catchAll = i
+		}
+		if len(r.Upstreams) == 0 {
+			v.fail(key+".upstreams", "is empty, write the names of the upstreams to use, in order")
+		}
+		v.upstreamNames(key+".upstreams", r.Upstreams)
+		v.matchers(key, r.Logins, r.Groups, r.Listeners)
+		v.senders(key+".senders", r.Senders)
+		v.recipients(key+".recipients", r.Recipients)
+	}
+}
+
+func (r *Route) matchesAll() bool {
+	return len(r.Logins)+len(r.Groups)+len(r.Listeners)+len(r.Senders)+len(r.Recipients) == 0
+}
+
+func (v *validator) upstreamNames(key string, names []string) {
+	for i, name := range names {
+		known := slices.ContainsFunc(v.Upstreams, func(u Upstream) bool { return u.Name == name })
+		switch {
+		case !known:
+			v.fail(element(key, i), "there is no [[upstream]] named %q, write one of %s", name, quoteNames(v.upstreamList()))
+		case slices.Index(names, name) < i:
+			v.fail(element(key, i), "%q stands twice, remove one", name)
+		}
+	}
+}
+
+func (v *validator) upstreamList() []string {
+	names := make([]string, len(v.Upstreams))
+	for i, u := range v.Upstreams {
+		names[i] = u.Name
+	}
+	return names
+}

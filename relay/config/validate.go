@@ -1,0 +1,332 @@
+package config
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"postern/mail"
+)
+
+// Validate reads the secrets and judges every value and combination. The error is an *Error with all
+// problems, those of reading included, in the order of the file. Load has called it already.
+func (c *Config) Validate() error {
+	v := &validator{Config: c}
+	for _, p := range c.doc.problems {
+		v.problems.add(p)
+	}
+	if c.doc.parsed {
+		v.all()
+	}
+	c.warnings = v.warnings.sorted()
+	return v.problems.err()
+}
+
+// Warnings returns what is allowed and yet deserves a word, in the order of the file.
+func (c *Config) Warnings() []Problem { return slices.Clone(c.warnings) }
+
+// validator judges one Config.
+type validator struct {
+	*Config
+	problems, warnings list
+}
+
+func (v *validator) fail(key, format string, args ...any) {
+	v.problems.add(v.Problem(key, format, args...))
+}
+
+func (v *validator) warn(key, format string, args ...any) {
+	v.warnings.add(v.Problem(key, format, args...))
+}
+
+func (v *validator) all() {
+	v.hostname()
+	v.store()
+	v.tls()
+	v.listeners()
+	v.auth()
+	v.policies()
+	v.dkim()
+	v.upstreams()
+	v.routes()
+	v.delivery()
+	v.admin()
+	v.log()
+	if len(v.Alerts) > 0 {
+		v.unavailable("alert[1]", "remove [[alert]] and watch /metrics instead")
+	}
+	v.ownFile()
+}
+
+// unavailable refuses a key of the contract that this version does not have yet, so that nobody
+// relies on it.
+func (v *validator) unavailable(key, instead string) {
+	v.fail(key, "not available in this version; %s", instead)
+}
+
+func (v *validator) hostname() {
+	name := v.Hostname
+	domain, err := mail.ParseDomain(name)
+	switch {
+	case name == "" && !v.doc.has("hostname"):
+		v.fail("hostname", "this machine has no name, write the name that clients connect to")
+	case err != nil || strings.HasPrefix(name, "[") || !isASCII(name):
+		v.fail("hostname", "%q is not a host name, write the name that clients connect to, such as relay.example.com", name)
+	case !strings.Contains(domain, ".") && !v.doc.has("hostname"):
+		v.warn("hostname", "this machine's name %q has no domain and receivers may distrust it, write hostname = and the full name", name)
+	}
+}
+
+func (v *validator) store() {
+	if v.DataDir == "" {
+		v.fail("data_dir", "is empty, write a directory that postern may write to")
+	}
+	switch s := v.Store; {
+	case strings.HasPrefix(s.URL, "postgres"):
+		v.unavailable("store.url", `write "sqlite"`)
+	case s.URL != "sqlite":
+		v.fail("store.url", `unknown store, write "sqlite"`) // the value may hold a password
+	}
+	v.atLeast("store.history", v.Store.History, time.Hour)
+	largest := Size(0)
+	for _, l := range v.Listeners {
+		largest = max(largest, l.MaxMessageSize)
+	}
+	if v.Store.MaxSize != 0 && v.Store.MaxSize < 4*largest {
+		v.fail("store.max_size", "%s holds hardly one message of %s, write at least %s, or 0 for no bound", v.Store.MaxSize, largest, 4*largest)
+	}
+}
+
+func (v *validator) tls() {
+	t := v.TLS
+	switch {
+	case t.CertFile != "" && t.KeyFile == "":
+		v.fail("tls.cert_file", "has no tls.key_file beside it, write both or neither")
+	case t.CertFile == "" && t.KeyFile != "":
+		v.fail("tls.key_file", "has no tls.cert_file beside it, write both or neither")
+	}
+	for i, name := range t.SelfSignedNames {
+		key := element("tls.self_signed_names", i)
+		if _, err := netip.ParseAddr(name); err == nil {
+			continue
+		}
+		if _, err := mail.ParseDomain(name); err != nil || strings.HasPrefix(name, "[") || !isASCII(name) {
+			v.fail(key, "%q is not a name or address for a certificate, write a host name or an IP address", name)
+		}
+	}
+	if len(t.SelfSignedNames) > 0 && t.CertFile != "" {
+		v.warn("tls.self_signed_names", "has no effect beside tls.cert_file, remove one of them")
+	}
+	if t.ACME != nil {
+		v.unavailable("tls.acme", "remove [tls.acme] and write tls.cert_file and tls.key_file")
+	}
+}
+
+func (v *validator) auth() {
+	if len(v.Auth.Mechanisms) == 0 {
+		v.fail("auth.mechanisms", `is empty, write ["PLAIN", "LOGIN"]`)
+	}
+	for i, m := range v.Auth.Mechanisms {
+		key := element("auth.mechanisms", i)
+		switch m {
+		case "PLAIN", "LOGIN":
+			if slices.Index(v.Auth.Mechanisms, m) < i {
+				v.fail(key, "%s stands twice, remove one", m)
+			}
+		case "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL", "CRAM-MD5":
+			v.unavailable(key, `write ["PLAIN", "LOGIN"]`)
+		default:
+			v.fail(key, `unknown mechanism %q, write "PLAIN" or "LOGIN"`, m)
+		}
+	}
+	if len(v.Auth.Sources) == 0 {
+		v.fail("auth.source", `is empty, remove it or write [[auth.source]] and type = "store"`)
+	}
+	for i, s := range v.Auth.Sources {
+		key := element("auth.source", i) + ".type"
+		switch s.Type {
+		case "store":
+			if i > 0 && v.Auth.Sources[0].Type == "store" {
+				v.fail(key, "the store is asked already, remove this [[auth.source]]")
+			}
+		case "file", "ldap", "oidc", "dovecot", "http":
+			v.unavailable(key, `write "store" and manage logins with: postern user`)
+		default:
+			v.fail(key, `unknown source %q, write "store"`, s.Type)
+		}
+	}
+	v.between("auth.lockout.failures", v.Auth.Lockout.Failures, 1, 1000)
+	v.atLeast("auth.lockout.window", v.Auth.Lockout.Window, time.Second)
+	v.atLeast("auth.lockout.duration", v.Auth.Lockout.Duration, time.Second)
+	v.atMost("auth.lockout.window", v.Auth.Lockout.Window, 7*24*time.Hour, "a person who was locked out would wait too long")
+	v.atMost("auth.lockout.duration", v.Auth.Lockout.Duration, 7*24*time.Hour, "a person who was locked out would wait too long")
+}
+
+func (v *validator) delivery() {
+	d := v.Delivery
+	if len(d.Retry) == 0 {
+		v.fail("delivery.retry", `is empty, write at least one wait, such as ["5m", "1h"]`)
+	}
+	for i, wait := range d.Retry {
+		key := element("delivery.retry", i)
+		v.atLeast(key, wait, time.Second)
+		if i > 0 && wait < d.Retry[i-1] {
+			v.fail(key, "%s is shorter than %s before it, write the waits from short to long", wait, d.Retry[i-1])
+		}
+	}
+	v.atLeast("delivery.expire", d.Expire, time.Minute)
+	if d.WarnAfter > 0 && d.Expire <= d.WarnAfter {
+		v.fail("delivery.expire", "%s is not longer than warn_after %s, so senders would be warned after the end, write a longer one", d.Expire, d.WarnAfter)
+	}
+	if len(d.Retry) > 0 && d.Expire <= d.Retry[0] {
+		v.fail("delivery.expire", "%s is not longer than the first retry %s, so nothing would be tried twice, write a longer one", d.Expire, d.Retry[0])
+	}
+	if d.Expire.Std() > 30*24*time.Hour {
+		v.warn("delivery.expire", "senders hear only after %s that a message failed, RFC 5321 §4.5.4.1 suggests 4 to 5 days", d.Expire)
+	}
+	if d.BounceFrom != "" {
+		if _, err := mail.ParseAddress(d.BounceFrom); err != nil {
+			v.fail("delivery.bounce_from", `%q is not an address, write one such as "bounces@example.com", or ""`, d.BounceFrom)
+		}
+	}
+}
+
+func (v *validator) admin() {
+	if v.Admin.Address == "" {
+		return
+	}
+	addr, err := parseListen(v.Admin.Address)
+	if err != nil {
+		v.fail("admin.address", "%s", err)
+		return
+	}
+	if !addr.host.IsLoopback() {
+		v.warn("admin.address", "%s can be reached from other machines, without TLS; write 127.0.0.1:8587 unless a firewall or proxy stands before it", v.Admin.Address)
+	}
+	for i, l := range v.Listeners {
+		if other, err := parseListen(l.Address); err == nil && addr.conflicts(other) {
+			v.fail("admin.address", "%s is the address of listener[%d] too, write another port", v.Admin.Address, i+1)
+		}
+	}
+}
+
+func (v *validator) log() {
+	v.oneOf("log.format", v.Log.Format, "text", "json")
+	v.oneOf("log.level", v.Log.Level, "debug", "info", "warn", "error")
+}
+
+// ownFile warns of passwords that everybody on the machine can read.
+func (v *validator) ownFile() {
+	info, err := os.Stat(v.doc.file)
+	if err != nil || info.Mode().Perm()&0o004 == 0 {
+		return
+	}
+	for i, u := range v.Upstreams {
+		if u.Password.literal() {
+			v.warn(element("upstream", i)+".password", "stands in a file that every user of this machine can read (mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
+				info.Mode().Perm(), v.doc.file)
+		}
+	}
+}
+
+// oneOf refuses a value that is not among the choices.
+func (v *validator) oneOf(key, value string, choices ...string) bool {
+	if slices.Contains(choices, value) {
+		return true
+	}
+	quoted := make([]string, len(choices))
+	for i, c := range choices {
+		quoted[i] = strconv.Quote(c)
+	}
+	last := len(quoted) - 1
+	v.fail(key, "unknown value %q, write %s or %s", value, strings.Join(quoted[:last], ", "), quoted[last])
+	return false
+}
+
+func (v *validator) between(key string, n, low, high int) {
+	if n < low || n > high {
+		v.fail(key, "%d is out of range, write a number from %d to %d", n, low, high)
+	}
+}
+
+func (v *validator) atLeast(key string, d Duration, low time.Duration) {
+	if d.Std() < low {
+		v.fail(key, "%s is too short, write at least %s", d, Duration(low))
+	}
+}
+
+func (v *validator) atMost(key string, d Duration, high time.Duration, why string) {
+	if d.Std() > high {
+		v.fail(key, "%s is too long (%s), write at most %s", d, why, Duration(high))
+	}
+}
+
+// listenAddress is where a listener binds; the host is 0.0.0.0 or :: for one family's interfaces and
+// the zero Addr for all.
+type listenAddress struct {
+	host netip.Addr
+	port int
+}
+
+// parseListen reads "host:port" without asking DNS: the host is an IP address, "localhost" or empty.
+func parseListen(s string) (listenAddress, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return listenAddress{}, fmt.Errorf(`%q is not an address to listen on, write host:port such as ":587" or "127.0.0.1:587"`, s)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return listenAddress{}, fmt.Errorf(`%q has no port from 0 to 65535, write one such as ":587"`, s)
+	}
+	a := listenAddress{port: int(n)}
+	switch host {
+	case "":
+	case "localhost":
+		a.host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	default:
+		if a.host, err = netip.ParseAddr(host); err != nil {
+			return listenAddress{}, fmt.Errorf("%q has a name where only an IP address is certain, write the address of an interface, or none for all", s)
+		}
+	}
+	return a, nil
+}
+
+// conflicts reports whether both cannot be bound at once.
+func (a listenAddress) conflicts(b listenAddress) bool {
+	if a.port != b.port || a.port == 0 {
+		return false
+	}
+	return a.host == b.host || a.covers(b) || b.covers(a)
+}
+
+// covers reports whether a listens on every interface of b's family. Go binds "::" for both families.
+func (a listenAddress) covers(b listenAddress) bool {
+	if !a.host.IsValid() || a.host == netip.IPv6Unspecified() {
+		return true
+	}
+	return a.host == netip.IPv4Unspecified() && b.host.Is4()
+}
+
+// readCertificates reads a file of PEM certificates.
+func readCertificates(path string) (*x509.CertPool, error) {
+	data, err := readBounded(path, maxFile)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("%s has no certificate in PEM form, write the path of a file with -----BEGIN CERTIFICATE-----", filepath.Clean(path))
+	}
+	return pool, nil
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > 0x7e })
+}
