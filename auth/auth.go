@@ -1,0 +1,308 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"postern/mail"
+)
+
+// Defaults of Options.
+const (
+	DefaultCacheSize = 16384
+	DefaultCacheTTL  = 10 * time.Minute
+	DefaultHashWait  = 5 * time.Second
+)
+
+const (
+	// wrongTTL is how long a refused credential is refused again without being verified: long enough
+	// for a printer with an old password, short enough for a source that cannot tell us of a change.
+	wrongTTL = time.Minute
+	// verifyTimeout bounds the sources together. A client waits no longer for a reply to AUTH.
+	verifyTimeout = 20 * time.Second
+	// queuePerSlot bounds how many may wait for a place to hash.
+	queuePerSlot = 64
+)
+
+// Options configure an Authenticator. Only Sources is needed.
+type Options struct {
+	Sources      []Source // asked in order; the first that knows the login decides
+	Lockout      Lockout
+	CacheSize    int           // verified credentials remembered, and as many refused ones
+	CacheTTL     time.Duration // how long a verified credential is not asked about again
+	HashParallel int           // credentials verified at once; 0: one per processor
+	HashWait     time.Duration // longest wait for that, then 454
+	OnLock       func(Lock)    // called, not under locks, when somebody is locked out
+	Logger       *slog.Logger
+}
+
+// Authenticator verifies credentials. It is safe for concurrent use and starts no goroutine.
+type Authenticator struct {
+	sources []Source
+	cache   *cache
+	lockout *lockout
+	slots   *slots
+	flight  singleflight.Group
+	argon   argon
+	onLock  func(Lock)
+	log     *slog.Logger
+	stats   counters
+}
+
+// New returns an Authenticator.
+func New(o Options) *Authenticator {
+	orInt := func(v, def int) int {
+		if v <= 0 {
+			return def
+		}
+		return v
+	}
+	orDuration := func(v, def time.Duration) time.Duration {
+		if v <= 0 {
+			return def
+		}
+		return v
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Authenticator{
+		sources: o.Sources,
+		cache:   newCache(orInt(o.CacheSize, DefaultCacheSize), orDuration(o.CacheTTL, DefaultCacheTTL), wrongTTL),
+		lockout: newLockout(o.Lockout),
+		slots:   newSlots(orInt(o.HashParallel, runtime.NumCPU()), orDuration(o.HashWait, DefaultHashWait)),
+		argon:   realArgon,
+		onLock:  o.OnLock,
+		log:     o.Logger,
+	}
+}
+
+// The reasons for a refusal that are not a Source's. They are for the log; the client hears one text.
+var (
+	ErrMalformed = errors.New("no such credential can exist")
+	ErrLockedOut = errors.New("locked out")
+	ErrNetwork   = errors.New("client is outside the networks of this login")
+	ErrBusy      = errors.New("too many credentials are being verified")
+)
+
+// RFC 4954 §6.
+var (
+	replyRefused = mail.R(535, "5.7.8", "login or password not accepted")
+	replyBusy    = mail.R(454, "4.7.0", "too many logins at once; try again in a minute")
+	replyDown    = mail.R(454, "4.7.0", "logins cannot be checked now; try again later")
+)
+
+// attempt is one credential offered from one place.
+type attempt struct {
+	login    string // normalised
+	password string
+	client   netip.Addr
+	place    netip.Prefix
+	cred     credential
+}
+
+// Authenticate returns who has this login and password. Its errors are *mail.Error: 535 5.7.8 for
+// whatever is wrong with the credential, 454 4.7.0 for whatever is wrong with us.
+func (a *Authenticator) Authenticate(ctx context.Context, login, password string, client netip.Addr) (Identity, error) {
+	return a.authenticate(ctx, time.Now(), login, password, client)
+}
+
+func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, password string, client netip.Addr) (Identity, error) {
+	login, ok := NormalizeLogin(login)
+	if !ok || password == "" || len(password) > MaxLength || !printable(password) {
+		return a.answer(Identity{}, ErrMalformed)
+	}
+	t := attempt{
+		login: login, password: password, client: client, place: prefixOf(client),
+		cred: a.cache.credential(login, password),
+	}
+	id, err := a.decide(ctx, now, t)
+	if err == nil && !id.Allows(client) {
+		// Counted like a wrong password, or the lockout would tell a right one from a wrong one.
+		a.charge(now, t)
+		err = fmt.Errorf("%w: the password is right, but %s is not in %v", ErrNetwork, client, id.Networks)
+	}
+	if err == nil {
+		a.lockout.succeeded(now, t.login, t.place)
+	}
+	return a.answer(id, err)
+}
+
+// answer is the one way out.
+func (a *Authenticator) answer(id Identity, err error) (Identity, error) {
+	var down *downError
+	switch {
+	case err == nil:
+		return id, nil
+	case errors.Is(err, ErrBusy):
+		a.stats.busy.Add(1)
+		return Identity{}, mail.Refuse(replyBusy, err)
+	case errors.As(err, &down):
+		a.stats.down.Add(1)
+		return Identity{}, mail.Refuse(replyDown, err)
+	}
+	a.stats.refused.Add(1)
+	return Identity{}, mail.Refuse(replyRefused, err)
+}
+
+// decide takes the cheapest way to an answer.
+func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (Identity, error) {
+	known := a.cache.look(now, t.cred)
+	if known.right {
+		a.stats.hits.Add(1)
+		return known.identity, nil
+	}
+	if known.wrong != nil {
+		a.stats.wrongHits.Add(1)
+		a.charge(now, t) // it may be new from this place
+		return Identity{}, known.wrong
+	}
+	id, ok, err := a.verifyFast(ctx, t)
+	if err != nil {
+		return Identity{}, err
+	}
+	if ok {
+		a.cache.remember(now, t.cred, known.generation, t.login, id, nil)
+		return id, nil
+	}
+	if err := a.lockedOut(now, t, known); err != nil {
+		return Identity{}, err
+	}
+	return a.verifyOnce(ctx, now, t)
+}
+
+// lockedOut returns an error when nothing that this place offers for this login is looked at now.
+func (a *Authenticator) lockedOut(now time.Time, t attempt, known answer) error {
+	if known.once && known.identity.Allows(t.client) {
+		return nil // it was right before: verify it, whoever else guesses
+	}
+	until := a.lockout.locked(now, t.login, t.place)
+	if until.IsZero() {
+		return nil
+	}
+	return fmt.Errorf("%w until %s", ErrLockedOut, until.UTC().Format(time.RFC3339))
+}
+
+// verifyOnce verifies a credential once however many connections of one place offer it together. The
+// verification runs in the goroutine of the first and ends with it, but not because it gave up.
+func (a *Authenticator) verifyOnce(ctx context.Context, now time.Time, t attempt) (Identity, error) {
+	v, err, _ := a.flight.Do(string(t.cred[:])+t.place.String(), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
+		defer cancel()
+		return a.verifyInSlot(ctx, now, t)
+	})
+	return v.(Identity), err
+}
+
+// verifyInSlot waits for a place and looks again at what may have changed meanwhile: of many guesses
+// that came together, those that reach their turn after the lock are not verified.
+func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attempt) (Identity, error) {
+	if err := a.slots.acquire(ctx); err != nil {
+		return Identity{}, err
+	}
+	defer a.slots.release()
+	known := a.cache.look(now, t.cred)
+	if known.right {
+		return known.identity, nil
+	}
+	if err := a.lockedOut(now, t, known); err != nil {
+		return Identity{}, err
+	}
+	a.stats.verified.Add(1)
+	id, err := a.verify(ctx, t)
+	if _, ok := errors.AsType[*downError](err); ok {
+		return Identity{}, err
+	}
+	a.cache.remember(now, t.cred, known.generation, t.login, id, err)
+	if err != nil {
+		a.charge(now, t)
+	}
+	return id, err
+}
+
+// charge counts a refused credential and says who is locked out by it.
+func (a *Authenticator) charge(now time.Time, t attempt) {
+	for _, lock := range a.lockout.failed(now, t.login, t.place, t.cred.short()) {
+		a.stats.lockouts.Add(1)
+		attrs := []any{"distinct_wrong_passwords", a.lockout.Failures, "until", lock.Until.UTC().Format(time.RFC3339)}
+		if lock.Login != "" {
+			attrs = append(attrs, "login", lock.Login)
+		}
+		if lock.Client.IsValid() {
+			attrs = append(attrs, "client", lock.Client)
+		}
+		a.log.Warn("locked out", attrs...)
+		if a.onLock != nil {
+			a.onLock(lock)
+		}
+	}
+}
+
+// Forget makes every remembered credential be verified again, of the logins named or of all. With
+// names it also ends their lockouts. To be called when users change.
+func (a *Authenticator) Forget(logins ...string) {
+	names := make([]string, 0, len(logins))
+	for _, l := range logins {
+		if n, ok := NormalizeLogin(l); ok {
+			names = append(names, n)
+		}
+	}
+	if len(logins) > 0 && len(names) == 0 {
+		return
+	}
+	a.cache.forget(names)
+	for _, n := range names {
+		a.lockout.forget(n)
+	}
+}
+
+// Lookup returns who has a login without a password, for listeners that let clients in by their
+// network. Its errors are *mail.Error; an unknown login there is our configuration's fault.
+func (a *Authenticator) Lookup(ctx context.Context, login string) (Identity, error) {
+	name, _ := NormalizeLogin(login)
+	id, err := a.lookup(ctx, name)
+	switch {
+	case err == nil:
+		return id, nil
+	case errors.Is(err, ErrLocked):
+		return Identity{}, mail.Refuse(mail.R(550, "5.7.1", "the login of this network is locked"), fmt.Errorf("login %q: %w", login, err))
+	case errors.Is(err, ErrUnknownLogin):
+		return Identity{}, mail.Refuse(mail.R(451, "4.3.5", "the login of this network does not exist"), fmt.Errorf("login %q: %w", login, err))
+	}
+	return Identity{}, mail.Refuse(mail.R(451, "4.3.0", "the login of this network cannot be looked up now; try again later"), err)
+}
+
+// Stats are totals since the start.
+type Stats struct {
+	Hits      uint64 // verified credentials found in the cache
+	WrongHits uint64 // refused credentials found in the cache
+	Verified  uint64 // credentials that sources were asked about, and hashed for
+	Refused   uint64 // 535
+	Busy      uint64 // 454 because too many waited
+	Down      uint64 // 454 because a source did not answer
+	Lockouts  uint64
+	Cached    int // verified credentials held now
+	Waiting   int // for a place to hash, now
+}
+
+type counters struct {
+	hits, wrongHits, verified, refused, busy, down, lockouts atomic.Uint64
+}
+
+// Stats returns the totals.
+func (a *Authenticator) Stats() Stats {
+	s := &a.stats
+	return Stats{
+		Hits: s.hits.Load(), WrongHits: s.wrongHits.Load(), Verified: s.verified.Load(), Refused: s.refused.Load(),
+		Busy: s.busy.Load(), Down: s.down.Load(), Lockouts: s.lockouts.Load(),
+		Cached: a.cache.size(), Waiting: int(a.slots.waiting.Load()),
+	}
+}

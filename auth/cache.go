@@ -1,0 +1,142 @@
+package auth
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// credential names a login and its password without being either: an HMAC with a key that lives and
+// dies with the process.
+type credential [sha256.Size]byte
+
+// short is what counters keep of a credential.
+func (c credential) short() uint64 { return binary.LittleEndian.Uint64(c[:8]) }
+
+// cache remembers which credentials were right and which were wrong. A right one can be used until it
+// runs out; after that the entry still says that the credential was right once, which lets it past a
+// lock to be verified again. A flood of wrong ones, each of which costs its sender a hash, displaces
+// only other wrong ones.
+type cache struct {
+	key           [sha256.Size]byte
+	ttl, wrongTTL time.Duration
+
+	mu         sync.Mutex // guards all below
+	generation uint64     // raised by forget
+	right      *simplelru.LRU[credential, *verified]
+	wrong      *simplelru.LRU[credential, *rejected]
+}
+
+// verified is a credential that was right until expires; zero: only once.
+type verified struct {
+	login    string
+	identity Identity
+	expires  time.Time
+}
+
+type rejected struct {
+	login   string
+	reason  error
+	expires time.Time
+}
+
+func newCache(size int, ttl, wrongTTL time.Duration) *cache {
+	c := &cache{
+		ttl: ttl, wrongTTL: wrongTTL,
+		right: newLRU[credential, *verified](size),
+		wrong: newLRU[credential, *rejected](size),
+	}
+	rand.Read(c.key[:]) // never fails
+	return c
+}
+
+// credential computes the name; the length keeps login and password apart.
+func (c *cache) credential(login, password string) (sum credential) {
+	mac := hmac.New(sha256.New, c.key[:])
+	buf := make([]byte, 0, 96)
+	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(login)))
+	buf = append(append(buf, login...), password...)
+	mac.Write(buf)
+	clear(buf)
+	mac.Sum(sum[:0])
+	return sum
+}
+
+// answer is what the cache knows of a credential.
+type answer struct {
+	identity   Identity
+	right      bool   // verified: no need to ask anybody
+	once       bool   // was right, must be verified again
+	wrong      error  // why it was refused a moment ago
+	generation uint64 // for remember
+}
+
+func (c *cache) look(now time.Time, cred credential) answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := answer{generation: c.generation}
+	if v, ok := c.right.Get(cred); ok {
+		a.identity = v.identity
+		a.right = now.Before(v.expires)
+		a.once = !a.right
+	}
+	if a.right {
+		return a
+	}
+	if r, ok := c.wrong.Get(cred); ok {
+		if now.Before(r.expires) {
+			a.wrong = r.reason
+		} else {
+			c.wrong.Remove(cred)
+		}
+	}
+	return a
+}
+
+// remember keeps the outcome of a verification that began at generation. If users changed meanwhile,
+// the outcome may be of yesterday's password and is thrown away.
+func (c *cache) remember(now time.Time, cred credential, generation uint64, login string, id Identity, reason error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if generation != c.generation {
+		return
+	}
+	if reason != nil {
+		c.wrong.Add(cred, &rejected{login, reason, now.Add(c.wrongTTL)})
+		return
+	}
+	c.wrong.Remove(cred)
+	c.right.Add(cred, &verified{login, id, now.Add(c.ttl)})
+}
+
+// forget makes nothing usable any more of the logins named, of all if none is. That a credential was
+// right once is kept: it opens nothing.
+func (c *cache) forget(logins []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.generation++
+	concerned := func(login string) bool { return len(logins) == 0 || slices.Contains(logins, login) }
+	for _, v := range c.right.Values() {
+		if concerned(v.login) {
+			v.expires = time.Time{}
+		}
+	}
+	for _, cred := range c.wrong.Keys() {
+		if r, ok := c.wrong.Peek(cred); ok && concerned(r.login) {
+			c.wrong.Remove(cred)
+		}
+	}
+}
+
+// size returns how many right credentials are held.
+func (c *cache) size() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.right.Len()
+}

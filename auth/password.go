@@ -1,0 +1,167 @@
+package auth
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/argon2"
+)
+
+// params are the cost of argon2id. They travel in each hash, so that they can change.
+type params struct {
+	memory  uint32 // KiB
+	time    uint32 // passes
+	threads uint8
+}
+
+// chosen is the cost for new hashes: the first choice of the OWASP password storage cheat sheet,
+// about 18 ms of one core.
+var chosen = params{memory: 19 * 1024, time: 2, threads: 1}
+
+const (
+	saltLength = 16
+	hashLength = 32
+	// The most that a stored hash may ask of us: a damaged store must not take the machine down.
+	maxMemory, maxTime = 1 << 20, 64
+)
+
+const (
+	chosenPrefix    = "$argon2id$v=19$"
+	generatedPrefix = "$postern-hmac-sha256$"
+)
+
+var errHash = errors.New("stored password hash is damaged or of an unknown kind")
+
+var b64 = base64.RawStdEncoding.Strict()
+
+// argon computes argon2id; tests replace it to count.
+type argon func(password, salt []byte, p params) []byte
+
+func realArgon(password, salt []byte, p params) []byte {
+	return argon2.IDKey(password, salt, p.time, p.memory, p.threads, hashLength)
+}
+
+// HashChosen hashes a password that a person chose: argon2id as a PHC string. The password's rules are
+// CheckPassword's.
+func HashChosen(password Secret) Secret {
+	salt := make([]byte, saltLength)
+	rand.Read(salt) // never fails
+	return encodeChosen(chosen, salt, realArgon([]byte(password), salt, chosen))
+}
+
+func encodeChosen(p params, salt, sum []byte) Secret {
+	return Secret(fmt.Sprintf("%sm=%d,t=%d,p=%d$%s$%s", chosenPrefix, p.memory, p.time, p.threads,
+		b64.EncodeToString(salt), b64.EncodeToString(sum)))
+}
+
+func decodeChosen(hash Secret) (p params, salt, sum []byte, err error) {
+	rest, ok := strings.CutPrefix(string(hash), chosenPrefix)
+	parts := strings.Split(rest, "$")
+	if !ok || len(parts) != 3 {
+		return p, nil, nil, errHash
+	}
+	if _, err := fmt.Sscanf(parts[0], "m=%d,t=%d,p=%d", &p.memory, &p.time, &p.threads); err != nil {
+		return p, nil, nil, errHash
+	}
+	if p.memory < 8 || p.memory > maxMemory || p.time < 1 || p.time > maxTime || p.threads < 1 {
+		return p, nil, nil, errHash
+	}
+	salt, err1 := b64.DecodeString(parts[1])
+	sum, err2 := b64.DecodeString(parts[2])
+	if err1 != nil || err2 != nil || len(salt) < 8 || len(sum) != hashLength {
+		return p, nil, nil, errHash
+	}
+	return p, salt, sum, nil
+}
+
+// HashGenerated hashes a password of GeneratePassword: HMAC-SHA-256 with a pepper that only this
+// installation has. 128 bits of entropy need no slow hash (NIST SP 800-63B-4 §3.1.2.2).
+func HashGenerated(pepper []byte, password Secret) Secret {
+	return Secret(generatedPrefix + b64.EncodeToString(generatedSum(pepper, string(password))))
+}
+
+func generatedSum(pepper []byte, password string) []byte {
+	mac := hmac.New(sha256.New, pepper)
+	mac.Write([]byte("postern generated password\x00"))
+	mac.Write([]byte(canonicalGenerated(password)))
+	return mac.Sum(nil)
+}
+
+// canonicalGenerated undoes what happens to a password that is typed on a printer's panel: capitals,
+// and hyphens left out or replaced by blanks. None of them carries entropy.
+func canonicalGenerated(password string) string {
+	return lowerASCII(strings.NewReplacer("-", "", " ", "").Replace(password))
+}
+
+// IsGenerated reports whether hash is one of HashGenerated.
+func IsGenerated(hash Secret) bool { return strings.HasPrefix(string(hash), generatedPrefix) }
+
+// Verify reports whether password belongs to hash. An error means that the hash cannot be used; a
+// wrong password is none. It takes about 18 ms for a chosen password and a microsecond otherwise: what
+// is answered to an outsider goes through an Authenticator instead.
+func Verify(hash Secret, pepper []byte, password Secret) (bool, error) {
+	if IsGenerated(hash) {
+		return verifyGenerated(hash, pepper, string(password))
+	}
+	return verifyChosen(realArgon, hash, string(password))
+}
+
+func verifyGenerated(hash Secret, pepper []byte, password string) (bool, error) {
+	want, err := b64.DecodeString(strings.TrimPrefix(string(hash), generatedPrefix))
+	if err != nil || len(want) != sha256.Size {
+		return false, errHash
+	}
+	return subtle.ConstantTimeCompare(want, generatedSum(pepper, password)) == 1, nil
+}
+
+func verifyChosen(work argon, hash Secret, password string) (bool, error) {
+	p, salt, want, err := decodeChosen(hash)
+	if err != nil {
+		return false, err
+	}
+	return subtle.ConstantTimeCompare(want, work([]byte(password), salt, p)) == 1, nil
+}
+
+// dummy costs what verifying a chosen password costs, for logins that have none.
+func dummy(work argon, password string) {
+	work([]byte(password), make([]byte, saltLength), chosen)
+}
+
+// alphabet has no look-alikes: no i, l, o, 0, 1. It is lower case, since a device's keyboard begins so.
+const alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
+
+// generatedLength characters of the alphabet are 128.8 bits.
+const generatedLength = 26
+
+// GeneratePassword returns a password with 128 bits of entropy that can be typed on a printer: 30
+// characters, "k3m9p-…", within the 31 that many devices store, lower-case ASCII letters, digits and
+// hyphens, which are only for the eye.
+func GeneratePassword() Secret {
+	var out []byte
+	for n := 0; n < generatedLength; n++ {
+		if n > 0 && n%5 == 0 && n < generatedLength-1 {
+			out = append(out, '-')
+		}
+		out = append(out, randomLetter())
+	}
+	return Secret(out)
+}
+
+// randomLetter draws without bias: octets beyond the last multiple of the alphabet's length are thrown
+// away.
+func randomLetter() byte {
+	const limit = 256 / len(alphabet) * len(alphabet)
+	var b [1]byte
+	for {
+		rand.Read(b[:]) // never fails
+		if int(b[0]) < limit {
+			return alphabet[int(b[0])%len(alphabet)]
+		}
+	}
+}
