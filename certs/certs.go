@@ -1,0 +1,224 @@
+// Package certs owns the certificates that the listeners present: from files, read again when they
+// change, or self-signed ones made on first start.
+//
+// Failure semantics: at start, files that are unreadable, expired, not yet valid, not a pair, or
+// readable by every user of the machine are refused with the reason. While running, a bad change is
+// refused with the same reason, reported once, and the certificates in use stay; so does a
+// certificate that expires while in use, since a client that warns is better off than one that cannot
+// connect. What is allowed and still unwise is a warning in Info.
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// interval is the time between two looks at the files. A change is taken when two looks in a row found
+// the same, so that a certificate is not read while its key is still being written.
+const interval = 5 * time.Second
+
+// Options says where the certificates come from.
+type Options struct {
+	CertFile, KeyFile string   // PEM, leaf first; both empty: self-signed
+	Dir               string   // where self-signed certificates are kept, data_dir/tls
+	Hostname          string   // what clients connect to
+	Names             []string // names and addresses of a self-signed certificate beside Hostname
+	Logger            *slog.Logger
+	// Changed is called after each reload, with the reason when the change was refused. May be nil.
+	Changed func(error)
+}
+
+func (o *Options) selfSigned() bool { return o.CertFile == "" && o.KeyFile == "" }
+
+// Manager holds the certificates in use.
+type Manager struct {
+	options Options
+	current atomic.Pointer[set]
+
+	mu     sync.Mutex // serialises loading; guards what follows
+	stamps stamps     // of the files as last loaded or refused
+	spoken time.Time  // when expiry was last spoken of
+}
+
+// set is what is presented at one time: the more efficient certificate first.
+type set struct {
+	certificates []*tls.Certificate
+	info         []Info
+}
+
+// New loads the certificates, or makes self-signed ones.
+func New(o Options) (*Manager, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	m := &Manager{options: o}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.loadLocked(time.Now()); err != nil {
+		return nil, err
+	}
+	m.announce()
+	return m, nil
+}
+
+// Check judges the certificates without making or changing any. Without files and before the first
+// start there is nothing to judge: nil, nil.
+func Check(o Options, now time.Time) ([]Info, error) {
+	s, err := load(&o, now)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	return s.info, nil
+}
+
+// loadLocked puts what the files hold into use. New self-signed certificates are made where there are
+// none, or none that serve.
+func (m *Manager) loadLocked(now time.Time) error {
+	m.stamps = stampsOf(m.options.files())
+	s, err := load(&m.options, now)
+	if m.options.selfSigned() && (s == nil || err != nil || renewalDue(&m.options, s, now)) {
+		if err != nil {
+			m.options.Logger.Warn("self-signed certificate cannot be used, making a new one", "reason", err)
+		}
+		s, err = m.renewLocked(now)
+	}
+	if err != nil {
+		return err
+	}
+	m.current.Store(s)
+	return nil
+}
+
+func (m *Manager) renewLocked(now time.Time) (*set, error) {
+	if err := makeSelfSigned(&m.options, now); err != nil {
+		return nil, err
+	}
+	m.stamps = stampsOf(m.options.files())
+	s, err := load(&m.options, now)
+	if err == nil && s == nil {
+		err = errors.New("self-signed certificates vanished while they were made")
+	}
+	return s, err
+}
+
+// Reload reads the files again. On an error the certificates in use stay.
+func (m *Manager) Reload() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.reloadLocked(time.Now())
+}
+
+func (m *Manager) reloadLocked(now time.Time) error {
+	err := m.loadLocked(now)
+	if err != nil {
+		err = fmt.Errorf("certificate not changed, the one before stays: %w", err)
+		m.options.Logger.Error("certificate refused, the one before stays", "reason", err)
+	} else {
+		m.announce()
+	}
+	if m.options.Changed != nil {
+		m.options.Changed(err)
+	}
+	return err
+}
+
+// Run watches the files and the dates until ctx ends.
+func (m *Manager) Run(ctx context.Context) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	var before stamps
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			before = m.look(now, before)
+		}
+	}
+}
+
+// look takes a settled change and renews what is self-signed; it returns what it saw for the next look.
+func (m *Manager) look(now time.Time, before stamps) stamps {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen := stampsOf(m.options.files())
+	changed := seen != m.stamps && seen == before
+	if changed || m.options.selfSigned() && renewalDue(&m.options, m.current.Load(), now) && now.Sub(m.spoken) >= time.Hour {
+		m.spoken = now
+		_ = m.reloadLocked(now) // reported there
+		return m.stamps
+	}
+	if now.Sub(m.spoken) >= 24*time.Hour {
+		m.spoken = now
+		m.remind(now)
+	}
+	return seen
+}
+
+// announce logs what is presented from now on.
+func (m *Manager) announce() {
+	for _, info := range m.Info() {
+		m.options.Logger.Info("certificate in use", "names", info.Names, "key", info.Key, "expires", info.NotAfter, "file", info.File)
+		for _, w := range info.Warnings {
+			m.options.Logger.Warn("certificate: "+w, "file", info.File)
+		}
+	}
+	if m.options.selfSigned() {
+		m.options.Logger.Warn("listeners present a self-signed certificate, which clients do not trust by themselves. "+
+			"Write tls.cert_file and tls.key_file with a certificate for the host name; until then give clients the file `trust`, or compare the fingerprint when they ask",
+			"hostname", m.options.Hostname, "trust", m.options.trustFile(), "fingerprints", m.fingerprints())
+	}
+}
+
+func (m *Manager) fingerprints() []string {
+	var all []string
+	for _, info := range m.Info() {
+		all = append(all, info.Key+" SHA-256 "+info.Fingerprint)
+	}
+	return all
+}
+
+// remind speaks once a day of a certificate from a file that nobody has renewed.
+func (m *Manager) remind(now time.Time) {
+	for _, info := range m.Info() {
+		if w := expiry(info.NotAfter, now); w != "" {
+			m.options.Logger.Warn("certificate: "+w, "file", info.File)
+		}
+	}
+}
+
+// Info returns what is presented, for doctor, metrics and the console.
+func (m *Manager) Info() []Info { return m.current.Load().info }
+
+// GetCertificate is for tls.Config. It returns the first certificate that the client can verify, ECDSA
+// before RSA, since a handshake costs half with it. A client that asks for a name which none covers is
+// given one all the same: it may be content, and its own complaint is clearer than a TLS alert.
+func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	all := m.current.Load().certificates
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	nameless := *hello
+	nameless.ServerName = ""
+	for _, c := range all {
+		if nameless.SupportsCertificate(c) == nil {
+			return c, nil
+		}
+	}
+	return all[len(all)-1], nil
+}
+
+// TLSConfig returns the configuration of a listener that takes at least version least (0: TLS 1.2).
+// Session tickets are off: with those of TLS 1.3 Microsoft's clients have failed to reconnect.
+func (m *Manager) TLSConfig(least uint16) *tls.Config {
+	if least == 0 {
+		least = tls.VersionTLS12
+	}
+	return &tls.Config{MinVersion: least, GetCertificate: m.GetCertificate, SessionTicketsDisabled: true}
+}

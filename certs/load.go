@@ -1,0 +1,243 @@
+package certs
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Info describes a certificate in use.
+type Info struct {
+	File        string // where it was read from
+	Subject     string
+	Names       []string // host names and addresses that it covers
+	Key         string   // "ECDSA P-256", "RSA 2048"
+	NotAfter    time.Time
+	SelfSigned  bool
+	Fingerprint string   // SHA-256 in the notation of openssl and mail clients: "AB:CD:…"
+	Warnings    []string // what is allowed and unwise, with what to do
+}
+
+// expiryWarning is the time before expiry from which it is spoken of.
+const expiryWarning = 14 * 24 * time.Hour
+
+// maxFile bounds what is read, in octets: a certificate with a long chain has 10 KB.
+const maxFile = 1 << 20
+
+// load reads and judges the certificates that o names. It returns nil without error when they are
+// self-signed and not made yet.
+func load(o *Options, now time.Time) (*set, error) {
+	if o.selfSigned() {
+		return loadSelfSigned(o, now)
+	}
+	c, err := readPair(o.CertFile, o.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return newSet(o, now, []string{o.CertFile}, c)
+}
+
+func newSet(o *Options, now time.Time, files []string, certificates ...*tls.Certificate) (*set, error) {
+	s := &set{certificates: certificates}
+	for i, c := range certificates {
+		if err := judge(files[i], c.Leaf, now); err != nil {
+			return nil, err
+		}
+		s.info = append(s.info, describe(o, files[i], c, now))
+	}
+	return s, nil
+}
+
+// readPair reads a certificate with its chain, and its key. Both may be the same file.
+func readPair(certFile, keyFile string) (*tls.Certificate, error) {
+	certPEM, err := readFile(certFile)
+	if err != nil {
+		return nil, err
+	}
+	keyPEM, err := readPrivate(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	if !hasBlock(certPEM, "CERTIFICATE") {
+		return nil, fmt.Errorf("%s has no certificate in PEM form (-----BEGIN CERTIFICATE-----)", certFile)
+	}
+	switch {
+	case hasBlock(keyPEM, "ENCRYPTED PRIVATE KEY") || strings.Contains(string(keyPEM), "Proc-Type: 4,ENCRYPTED"):
+		return nil, fmt.Errorf("the key in %s is protected by a passphrase, store it without: openssl pkey -in %s -out FILE", keyFile, keyFile)
+	case !hasBlock(keyPEM, "PRIVATE KEY"):
+		return nil, fmt.Errorf("%s has no private key in PEM form (-----BEGIN PRIVATE KEY-----)", keyFile)
+	}
+	c, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, pairError(certFile, keyFile, certPEM, keyPEM, err)
+	}
+	return &c, nil
+}
+
+// hasBlock reports whether data has a PEM block whose type ends with suffix.
+func hasBlock(data []byte, suffix string) bool {
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return false
+		}
+		if strings.HasSuffix(block.Type, suffix) {
+			return true
+		}
+	}
+}
+
+// pairError says why the two do not fit. The common case is a chain in the wrong order: then the key
+// belongs to a certificate further down.
+func pairError(certFile, keyFile string, certPEM, keyPEM []byte, err error) error {
+	for rest := certPEM; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		one := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})
+		if _, e := tls.X509KeyPair(one, keyPEM); e == nil {
+			return fmt.Errorf("%s is in the wrong order: put the server's own certificate first and the authorities' after it", certFile)
+		}
+	}
+	if strings.Contains(err.Error(), "does not match") {
+		return fmt.Errorf("the key in %s does not belong to the certificate in %s, put files of one pair there", keyFile, certFile)
+	}
+	return fmt.Errorf("certificate %s with key %s: %s", certFile, keyFile, strings.TrimPrefix(err.Error(), "tls: "))
+}
+
+// judge refuses a certificate that no careful client would accept.
+func judge(file string, leaf *x509.Certificate, now time.Time) error {
+	switch {
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("the certificate in %s expired on %s, renew it", file, day(leaf.NotAfter))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("the certificate in %s is not valid before %s, use it then or set this machine's clock (it says %s)",
+			file, leaf.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func describe(o *Options, file string, c *tls.Certificate, now time.Time) Info {
+	leaf := c.Leaf
+	info := Info{
+		File:        file,
+		Subject:     leaf.Subject.String(),
+		Names:       slices.Clone(leaf.DNSNames),
+		Key:         keyName(leaf),
+		NotAfter:    leaf.NotAfter,
+		SelfSigned:  string(leaf.RawIssuer) == string(leaf.RawSubject) && leaf.CheckSignatureFrom(leaf) == nil || o.selfSigned(),
+		Fingerprint: fingerprint(leaf),
+	}
+	for _, ip := range leaf.IPAddresses {
+		info.Names = append(info.Names, ip.String())
+	}
+	info.Warnings = warnings(o, info, c, now)
+	return info
+}
+
+func warnings(o *Options, info Info, c *tls.Certificate, now time.Time) []string {
+	var all []string
+	warn := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	if len(info.Names) == 0 {
+		warn("it covers no name at all (a common name alone does not count), get one for %s", o.Hostname)
+	} else if o.Hostname != "" && c.Leaf.VerifyHostname(o.Hostname) != nil {
+		warn("it covers %s but not the host name %s; clients that connect by that name will refuse it", strings.Join(info.Names, ", "), o.Hostname)
+	}
+	if w := expiry(info.NotAfter, now); w != "" && !o.selfSigned() {
+		warn("%s", w)
+	}
+	if len(c.Leaf.ExtKeyUsage) > 0 && !slices.Contains(c.Leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && !slices.Contains(c.Leaf.ExtKeyUsage, x509.ExtKeyUsageAny) {
+		warn("it is not meant for servers (no TLS server authentication), get a server certificate")
+	}
+	if !info.SelfSigned && len(c.Certificate) == 1 {
+		warn("it comes without its authority's intermediate certificate; use the full chain, or many clients will refuse it")
+	}
+	switch key := c.Leaf.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if key.N.BitLen() < 2048 {
+			warn("its RSA key of %d bits is too short for current clients, get one with 2048", key.N.BitLen())
+		}
+	case ed25519.PublicKey:
+		warn("many mail clients do not know Ed25519 certificates, get one with an ECDSA P-256 or RSA key")
+	}
+	return all
+}
+
+// expiry returns what to say of a certificate that ends at notAfter, "" while there is time.
+func expiry(notAfter, now time.Time) string {
+	left := notAfter.Sub(now)
+	switch {
+	case left <= 0:
+		return fmt.Sprintf("it expired on %s and clients refuse it, renew it now", day(notAfter))
+	case left < expiryWarning:
+		return fmt.Sprintf("it expires on %s, in %d days; renew it", day(notAfter), int(left.Hours()/24))
+	}
+	return ""
+}
+
+func day(t time.Time) string { return t.UTC().Format("2006-01-02") }
+
+func keyName(leaf *x509.Certificate) string {
+	switch key := leaf.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		return "ECDSA " + key.Params().Name
+	case *rsa.PublicKey:
+		return "RSA " + strconv.Itoa(key.N.BitLen())
+	}
+	return leaf.PublicKeyAlgorithm.String()
+}
+
+func fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return strings.ReplaceAll(fmt.Sprintf("% X", sum[:]), " ", ":")
+}
+
+// readPrivate reads a file that others than its owner and group must not be able to read.
+func readPrivate(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	if info.Mode().Perm()&0o004 != 0 {
+		return nil, fmt.Errorf("the private key in %s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path, info.Mode().Perm(), path)
+	}
+	return readFile(path)
+}
+
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, fmt.Errorf("%s is not a file with a certificate or key, correct the path", path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	return data, nil
+}
+
+func fileError(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s does not exist, create it or correct the path", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s cannot be read by the user that runs postern (uid %d), change its owner or group", path, os.Getuid())
+	}
+	return err
+}
