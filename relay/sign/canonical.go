@@ -1,0 +1,273 @@
+package sign
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"postern/mail"
+)
+
+// readSize is the piece in which a message that is not in memory is read, in octets.
+const readSize = 64 << 10
+
+// maxHeader bounds the header of a stored message: what mail.ReadHeader lets in, and ours on top.
+const maxHeader = mail.MaxHeader + 256<<10
+
+var errHeaderSize = errors.New("the header is larger than any that was accepted")
+
+// Hash reads a message once. Its lines must end with CRLF; where its octets cannot be read, or its header is
+// not one that was accepted, there is an error.
+func Hash(c mail.Content, o Options) (*Digest, error) {
+	d := &Digest{expire: o.Expire}
+	body := bodyHash{hash: sha256.New()}
+	take := func(header []byte) error {
+		h, _, err := mail.SplitHeader(header)
+		if err != nil {
+			return err
+		}
+		return d.addHeader(h, o.Unsigned)
+	}
+	if err := feed(c, take, &body); err != nil {
+		return nil, err
+	}
+	body.sum(&d.body)
+	return d, nil
+}
+
+// feed gives the header to one function and the body to another, in place where memory holds them.
+func feed(c mail.Content, header func([]byte) error, body *bodyHash) error {
+	pieces := [][]byte{c.Bytes()}
+	if p, ok := c.(interface{ Pieces() [][]byte }); ok && pieces[0] == nil {
+		pieces = p.Pieces()
+	}
+	if len(pieces) == 0 || pieces[0] == nil {
+		return feedReader(c, header, body)
+	}
+	end, found := headerEnd(pieces[0])
+	if !found && len(pieces) > 1 {
+		return feedReader(c, header, body)
+	}
+	if err := header(pieces[0][:end]); err != nil {
+		return err
+	}
+	body.write(pieces[0][end:])
+	for _, p := range pieces[1:] {
+		body.write(p)
+	}
+	return nil
+}
+
+func feedReader(c mail.Content, header func([]byte) error, body *bodyHash) error {
+	r, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	buf := make([]byte, readSize)
+	n, err := io.ReadFull(r, buf)
+	end, found := headerEnd(buf[:n])
+	for !found && err == nil {
+		if n > maxHeader {
+			return errHeaderSize
+		}
+		buf = append(buf, make([]byte, len(buf))...)
+		var more int
+		more, err = io.ReadFull(r, buf[n:])
+		n += more
+		end, found = headerEnd(buf[:n])
+	}
+	if err != nil && !isEnd(err) {
+		return err
+	}
+	if err := header(buf[:end]); err != nil {
+		return err
+	}
+	body.write(buf[end:n])
+	total := int64(n)
+	for err == nil {
+		n, err = io.ReadFull(r, buf)
+		body.write(buf[:n])
+		total += int64(n)
+	}
+	if !isEnd(err) {
+		return err
+	}
+	if total != c.Size() { // never sign a part
+		return fmt.Errorf("read %d of %d octets: %w", total, c.Size(), io.ErrUnexpectedEOF)
+	}
+	return nil
+}
+
+// isEnd reports the two ways in which io.ReadFull comes to an end.
+func isEnd(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
+
+// headerEnd returns where the body begins, or len(b) if there is no blank line in b.
+func headerEnd(b []byte) (end int, found bool) {
+	if bytes.HasPrefix(b, crlf) {
+		return 2, true
+	}
+	if i := bytes.Index(b, []byte("\r\n\r\n")); i >= 0 {
+		return i + 4, true
+	}
+	return len(b), false
+}
+
+var (
+	crlf     = []byte("\r\n")
+	oneBlank = []byte(" ")
+	oneCR    = []byte("\r")
+)
+
+// appendRelaxed appends a field in relaxed canonical form (RFC 6376 §3.4.2) without its CRLF. The name
+// is in lower case already.
+func appendRelaxed(b []byte, name string, body []byte) []byte {
+	b = append(append(b, name...), ':')
+	start := len(b)
+	space := false
+	for _, c := range body {
+		if c == ' ' || c == '\t' || c == '\r' || c == '\n' {
+			space = true
+			continue
+		}
+		if space && len(b) > start {
+			b = append(b, ' ')
+		}
+		space = false
+		b = append(b, c)
+	}
+	return b
+}
+
+// bodyHash hashes a body in relaxed canonical form (RFC 6376 §3.4.4) as it comes, in pieces cut
+// anywhere: white space at the end of a line goes, runs of it become one blank, empty lines at the
+// end go. Octets that are canonical already, which is nearly all, are hashed where they lie.
+type bodyHash struct {
+	hash  hash.Hash
+	lines int  // line ends withheld: empty lines if the body ends here
+	blank bool // white space withheld: nothing if the line ends here
+	cr    bool // a CR withheld: LF may follow
+	any   bool // something was hashed
+}
+
+func (h *bodyHash) write(b []byte) {
+	s := scanner{b: b}
+	for s.pos < len(b) {
+		if !h.resume(&s) {
+			return
+		}
+		start := s.pos
+		s.pos = s.change()
+		piece := b[start:s.pos]
+		if s.pos == len(b) && len(piece) > 0 && piece[len(piece)-1] == '\r' {
+			h.cr = true
+			piece = piece[:len(piece)-1]
+		}
+		h.emit(piece)
+		h.blank = s.pos < len(b)
+	}
+}
+
+// resume settles what is withheld with the octets that follow. It returns false when there are none.
+func (h *bodyHash) resume(s *scanner) bool {
+	for h.blank && !h.cr && s.pos < len(s.b) && (s.b[s.pos] == ' ' || s.b[s.pos] == '\t') {
+		s.pos++
+	}
+	if s.pos == len(s.b) {
+		return false
+	}
+	if h.blank && !h.cr && s.b[s.pos] == '\r' {
+		h.cr = true
+		if s.pos++; s.pos == len(s.b) {
+			return false
+		}
+	}
+	if h.cr && s.b[s.pos] == '\n' {
+		h.cr, h.blank = false, false
+		h.lines++
+		s.pos++
+		return s.pos < len(s.b)
+	}
+	h.flushBlank()
+	return true
+}
+
+// flushBlank hashes the withheld white space as a blank, and the CR that turned out to be alone.
+func (h *bodyHash) flushBlank() {
+	if h.blank {
+		h.emit(oneBlank)
+	}
+	if h.cr {
+		h.emit(oneCR)
+	}
+	h.blank, h.cr = false, false
+}
+
+// emit hashes canonical octets, except for the line ends behind the last of them.
+func (h *bodyHash) emit(p []byte) {
+	end := len(p)
+	for end >= 2 && p[end-2] == '\r' && p[end-1] == '\n' {
+		end -= 2
+	}
+	if end > 0 {
+		for ; h.lines > 0; h.lines-- {
+			h.hash.Write(crlf)
+		}
+		h.hash.Write(p[:end])
+		h.any = true
+	}
+	h.lines += (len(p) - end) / 2
+}
+
+// sum ends the body. One that is not empty ends with exactly one CRLF.
+func (h *bodyHash) sum(out *[sha256.Size]byte) {
+	if h.cr {
+		h.flushBlank()
+	}
+	if h.any {
+		h.hash.Write(crlf)
+	}
+	h.hash.Sum(out[:0])
+}
+
+// scanner finds the white space that the canonical form changes. Each of its three searches runs once
+// over the octets, however often it is asked.
+type scanner struct {
+	b                []byte
+	pos              int
+	tab, double, end int // next finding at or behind pos; recomputed when behind
+	started          bool
+}
+
+// change returns where, at or behind pos, white space begins that is no single blank before text, or
+// that reaches the end of the octets; len(b) if nowhere.
+func (s *scanner) change() int {
+	if !s.started || s.tab < s.pos {
+		s.tab = s.find(func(b []byte) int { return bytes.IndexByte(b, '\t') })
+	}
+	if !s.started || s.double < s.pos {
+		s.double = s.find(func(b []byte) int { return bytes.Index(b, []byte("  ")) })
+	}
+	if !s.started || s.end < s.pos {
+		s.end = s.find(func(b []byte) int { return bytes.Index(b, []byte(" \r")) })
+	}
+	s.started = true
+	first := min(s.tab, s.double, s.end)
+	if first == s.tab && first > s.pos && first < len(s.b) && s.b[first-1] == ' ' {
+		return first - 1
+	}
+	if first == len(s.b) && first > s.pos && s.b[first-1] == ' ' {
+		return first - 1
+	}
+	return first
+}
+
+func (s *scanner) find(index func([]byte) int) int {
+	if i := index(s.b[s.pos:]); i >= 0 {
+		return s.pos + i
+	}
+	return len(s.b)
+}

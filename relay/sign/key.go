@@ -1,0 +1,233 @@
+package sign
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	"postern/mail"
+)
+
+// Key signs for a domain under a selector. Signer holds RSA or Ed25519; it never shows itself in logs
+// because Key prints as its record name.
+type Key struct {
+	Domain   string // lower case, A-labels
+	Selector string
+	Signer   crypto.Signer
+}
+
+// String returns the record name.
+func (k Key) String() string { return k.RecordName() }
+
+// GoString keeps %#v from printing the private part.
+func (k Key) GoString() string { return k.RecordName() }
+
+// RecordName returns the DNS name under which the public key is published (RFC 6376 §3.6.2.1).
+func (k Key) RecordName() string { return k.Selector + "._domainkey." + k.Domain }
+
+// The algorithms of Generate.
+const (
+	RSA2048 = "rsa-2048"
+	Ed25519 = "ed25519"
+)
+
+// Algorithm names the kind of a key, "rsa-2048" or "ed25519".
+func (k Key) Algorithm() string {
+	if public, ok := k.Signer.Public().(*rsa.PublicKey); ok {
+		return fmt.Sprintf("rsa-%d", public.N.BitLen())
+	}
+	return Ed25519
+}
+
+// Bounds of RSA keys in bits. Gmail's floor is 1024 (RFC 8301 §3.2 wants 2048 for signing); more than 2048
+// does not fit a DNS answer everywhere and some receivers do not verify it.
+const (
+	leastBits = 1024
+	goodBits  = 2048
+	mostBits  = 4096
+)
+
+// ParseKey reads a private key in PEM: PKCS#8 or PKCS#1, RSA from 1024 to 4096 bits or Ed25519. The error says
+// what was found instead.
+func ParseKey(data []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, errors.New("no PEM block: expected a line -----BEGIN PRIVATE KEY-----")
+	}
+	if strings.Contains(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "" {
+		return nil, errors.New("the key is encrypted: store it without a passphrase")
+	}
+	var key any
+	var err error
+	switch block.Type {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	default:
+		return nil, fmt.Errorf("a PEM block of type %q is no private key for DKIM: expected PRIVATE KEY or RSA PRIVATE KEY", mail.Printable(mail.Cut(block.Type, 40)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("damaged key: %w", err)
+	}
+	switch k := key.(type) {
+	case *rsa.PrivateKey:
+		return k, checkBits(k.N.BitLen())
+	case ed25519.PrivateKey:
+		return k, nil
+	}
+	return nil, fmt.Errorf("keys of type %T cannot sign with DKIM: use RSA or Ed25519", key)
+}
+
+func checkBits(n int) error {
+	if n < leastBits {
+		return fmt.Errorf("RSA key of %d bits: receivers refuse less than %d, use %d", n, leastBits, goodBits)
+	}
+	if n > mostBits {
+		return fmt.Errorf("RSA key of %d bits: too slow to sign and too large for DNS, use %d", n, goodBits)
+	}
+	return nil
+}
+
+// Generate makes a key, RSA2048 or Ed25519, and its PEM (PKCS#8).
+func Generate(algorithm string) (crypto.Signer, []byte, error) {
+	var key crypto.Signer
+	var err error
+	switch algorithm {
+	case RSA2048:
+		key, err = rsa.GenerateKey(rand.Reader, goodBits)
+	case Ed25519:
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		return nil, nil, fmt.Errorf("unknown key algorithm %q: use %s or %s", algorithm, RSA2048, Ed25519)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	return key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// CheckKey refuses a key that cannot make a valid signature: names that DNS cannot hold, a bad size, a
+// private part that does not fit the public one. The warning, "" if none, is for the operator.
+func CheckKey(k Key) (warning string, err error) {
+	if k.Signer == nil {
+		return "", errors.New("no private key")
+	}
+	if err := checkNames(k); err != nil {
+		return "", err
+	}
+	public, isRSA := k.Signer.Public().(*rsa.PublicKey)
+	if isRSA {
+		if err := checkBits(public.N.BitLen()); err != nil {
+			return "", err
+		}
+		warning = sizeWarning(public.N.BitLen())
+	}
+	return warning, trial(k)
+}
+
+func sizeWarning(bits int) string {
+	switch {
+	case bits > goodBits:
+		return fmt.Sprintf("RSA key of %d bits: some receivers do not verify more than %d", bits, goodBits)
+	case bits < goodBits:
+		return fmt.Sprintf("RSA key of %d bits: weak, use %d", bits, goodBits)
+	}
+	return ""
+}
+
+func checkNames(k Key) error {
+	for what, name := range map[string]string{"domain": k.Domain, "selector": k.Selector} {
+		parsed, err := mail.ParseDomain(name)
+		if err != nil || strings.HasPrefix(name, "[") {
+			return fmt.Errorf("%s %q is no domain name", what, name)
+		}
+		if parsed != name || toASCII(name) != name {
+			return fmt.Errorf("%s %q: write it in lower case and as DNS has it (xn--…): %q", what, name, toASCII(parsed))
+		}
+	}
+	if len(k.RecordName()) > 253 {
+		return fmt.Errorf("the DNS name %s is too long", k.RecordName())
+	}
+	return nil
+}
+
+// trial signs and verifies once.
+func trial(k Key) error {
+	_, hash, err := k.algorithm()
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(k.RecordName()))
+	signature, err := k.Signer.Sign(rand.Reader, sum[:], hash)
+	if err != nil {
+		return fmt.Errorf("the key does not sign: %w", err)
+	}
+	valid := false
+	switch public := k.Signer.Public().(type) {
+	case *rsa.PublicKey:
+		valid = rsa.VerifyPKCS1v15(public, hash, sum[:], signature) == nil
+	case ed25519.PublicKey:
+		valid = ed25519.Verify(public, sum[:], signature)
+	}
+	if !valid {
+		return errors.New("the private key does not belong to its public key")
+	}
+	return nil
+}
+
+// Ring finds the keys for a header author. It does not change and is safe for concurrent use.
+type Ring struct {
+	keys map[string][]Key // by domain, at most one of each algorithm, RSA first
+}
+
+// NewRing returns a Ring of keys that CheckKey accepted. Where a domain has more keys of one algorithm,
+// the first given signs.
+func NewRing(keys []Key) *Ring {
+	r := &Ring{keys: make(map[string][]Key)}
+	for _, algorithm := range []string{"rsa-sha256", "ed25519-sha256"} {
+		taken := make(map[string]bool)
+		for _, k := range keys {
+			if a, _, err := k.algorithm(); err == nil && a == algorithm && !taken[k.Domain] {
+				taken[k.Domain] = true
+				r.keys[k.Domain] = append(r.keys[k.Domain], k)
+			}
+		}
+	}
+	return r
+}
+
+// For returns the keys of a domain, or of its nearest parent that has any: such a signature is aligned for
+// DMARC (RFC 9989, relaxed). RSA comes first; nil if there is no key. A nil Ring has none.
+func (r *Ring) For(domain string) []Key {
+	if r == nil || strings.HasPrefix(domain, "[") {
+		return nil
+	}
+	domain = toASCII(strings.ToLower(strings.TrimSuffix(domain, ".")))
+	for domain != "" {
+		if keys := r.keys[domain]; len(keys) > 0 {
+			return keys
+		}
+		_, domain, _ = strings.Cut(domain, ".")
+	}
+	return nil
+}
+
+// samePublic compares public keys of any kind.
+func samePublic(a, b crypto.PublicKey) bool {
+	x, errX := x509.MarshalPKIXPublicKey(a)
+	y, errY := x509.MarshalPKIXPublicKey(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}

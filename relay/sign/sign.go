@@ -1,0 +1,214 @@
+// Package sign makes DKIM signatures (RFC 6376, RFC 8463) and keeps the keys that make them: which key
+// for which header author, which fields are covered, what to publish in DNS.
+//
+// Failure semantics: a signature is made or there is an error; nothing is signed in part and a message
+// that must be signed never goes out without. An error here is temporary to the message (the attempt
+// defers). Keys are checked when they are read: one that cannot sign is refused at start, not at night.
+package sign
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"postern/mail"
+)
+
+// oversigned fields are listed once more than they occur, so that none can be added to a signed message
+// (RFC 6376 §8.15): what a reader shows or trusts, and what decides how the body is read.
+var oversigned = []string{
+	"From", "To", "Cc", "Subject", "Date", "Reply-To", "Sender", "Message-ID", "In-Reply-To", "References",
+	"MIME-Version", "Content-Type", "Content-Transfer-Encoding",
+}
+
+// signed fields are listed as often as they occur. Never here: what changes on the way (Received,
+// Return-Path), what nobody may see (Bcc), and other signatures.
+var signed = []string{
+	"List-Unsubscribe", "List-Unsubscribe-Post", "List-Id", "List-Help", "List-Subscribe", "List-Post", "List-Owner",
+	"List-Archive", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Date", "Resent-Message-ID",
+	"Autocrypt", "Feedback-ID",
+}
+
+// Options say how to sign.
+type Options struct {
+	// Expire is the life of a signature, x= (RFC 6376 §3.5): a few days bound its replay, less than the
+	// queue's life plus the recipient's would fail honest mail. 0: none.
+	Expire time.Duration
+	// Unsigned names fields left out because the upstream rewrites them. From cannot be left out.
+	Unsigned []string
+}
+
+// Digest is what all signatures of one message share: the canonical header fields and the body's hash.
+// It is made by one pass over the message and does not change.
+type Digest struct {
+	names  []string // of h=, in order
+	fields []byte   // canonical, in the order of names
+	body   [sha256.Size]byte
+	expire time.Duration
+}
+
+// Sign returns the DKIM-Signature fields of a message, one for each key, ready to stand on top of it.
+func Sign(c mail.Content, keys []Key, now time.Time, o Options) ([]byte, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	d, err := Hash(c, o)
+	if err != nil {
+		return nil, err
+	}
+	return d.Sign(keys, now)
+}
+
+// Sign returns the DKIM-Signature fields, one for each key.
+func (d *Digest) Sign(keys []Key, now time.Time) ([]byte, error) {
+	var all []byte
+	for _, k := range keys {
+		field, err := d.signature(k, now)
+		if err != nil {
+			return nil, fmt.Errorf("sign as %s: %w", k.RecordName(), err)
+		}
+		all = append(all, field...)
+	}
+	return all, nil
+}
+
+func (d *Digest) signature(k Key, now time.Time) ([]byte, error) {
+	algorithm, hash, err := k.algorithm()
+	if err != nil {
+		return nil, err
+	}
+	f := d.fieldOf(k, algorithm, now)
+	h := sha256.New()
+	h.Write(d.fields)
+	// RFC 6376 §3.7: the field itself comes last, its b= empty, without its CRLF.
+	h.Write(appendRelaxed(nil, "dkim-signature", f.b[len(signatureName)+1:]))
+	sum := h.Sum(nil)
+	// For Ed25519 the hash is the message (RFC 8463 §3), which crypto.Hash(0) says.
+	signature, err := k.Signer.Sign(rand.Reader, sum, hash)
+	if err != nil {
+		return nil, err
+	}
+	f.fold(base64.StdEncoding.EncodeToString(signature), 1)
+	return append(f.b, '\r', '\n'), nil
+}
+
+const signatureName = "DKIM-Signature"
+
+// fieldOf writes the field up to and with an empty b=. i= is left out: it would be "@" and the domain.
+func (d *Digest) fieldOf(k Key, algorithm string, now time.Time) folder {
+	f := folder{b: make([]byte, 0, 1536)}
+	f.word(signatureName + ":")
+	f.word("v=1;")
+	f.word("a=" + algorithm + ";")
+	f.word("c=relaxed/relaxed;")
+	f.word("d=" + k.Domain + ";")
+	f.word("s=" + k.Selector + ";")
+	f.word("t=" + strconv.FormatInt(now.Unix(), 10) + ";")
+	if d.expire > 0 {
+		f.word("x=" + strconv.FormatInt(now.Add(d.expire).Unix(), 10) + ";")
+	}
+	f.line("h=")
+	for i, name := range d.names {
+		if i < len(d.names)-1 {
+			f.fold(name+":", 1+len(name))
+		} else {
+			f.fold(name+";", 1+len(name))
+		}
+	}
+	f.line("bh=" + base64.StdEncoding.EncodeToString(d.body[:]) + ";")
+	f.line("b=")
+	return f
+}
+
+// folder writes a field with lines of at most 78 octets where its words allow it.
+type folder struct {
+	b     []byte
+	width int
+}
+
+const foldWidth = 78
+
+// word appends s behind a blank, or on a new line if it does not fit.
+func (f *folder) word(s string) {
+	switch {
+	case f.width == 0:
+	case f.width+1+len(s) > foldWidth:
+		f.line(s)
+		return
+	default:
+		f.b, f.width = append(f.b, ' '), f.width+1
+	}
+	f.b, f.width = append(f.b, s...), f.width+len(s)
+}
+
+// line appends s on a new line.
+func (f *folder) line(s string) {
+	f.b, f.width = append(append(f.b, "\r\n\t"...), s...), 1+len(s)
+}
+
+// fold appends s without a blank, cut to the lines in units of at least n octets.
+func (f *folder) fold(s string, n int) {
+	for s != "" {
+		if room := foldWidth - f.width; room < n {
+			f.line("")
+		}
+		cut := min(max(foldWidth-f.width, n), len(s))
+		f.b, f.width = append(f.b, s[:cut]...), f.width+cut
+		s = s[cut:]
+	}
+}
+
+// algorithm returns a= and the hash to tell the signer.
+func (k Key) algorithm() (string, crypto.Hash, error) {
+	switch public := k.Signer.Public().(type) {
+	case *rsa.PublicKey:
+		return "rsa-sha256", crypto.SHA256, nil
+	case ed25519.PublicKey:
+		return "ed25519-sha256", crypto.Hash(0), nil
+	default:
+		return "", 0, fmt.Errorf("keys of type %T cannot sign with DKIM", public)
+	}
+}
+
+var errAuthor = errors.New("a message is signed only with exactly one From field")
+
+// addHeader picks the fields to sign and their order.
+func (d *Digest) addHeader(h mail.Header, unsigned []string) error {
+	if h.Count("From") != 1 {
+		return errAuthor
+	}
+	leave := func(name string) bool {
+		return name != "From" && slices.ContainsFunc(unsigned, func(s string) bool { return strings.EqualFold(s, name) })
+	}
+	for _, name := range oversigned {
+		if !leave(name) {
+			d.addFields(h, name)
+			d.names = append(d.names, name)
+		}
+	}
+	for _, name := range signed {
+		if !leave(name) {
+			d.addFields(h, name)
+		}
+	}
+	return nil
+}
+
+// addFields adds all fields with a name from the bottom up, as RFC 6376 §5.4.2 counts them.
+func (d *Digest) addFields(h mail.Header, name string) {
+	for _, f := range slices.Backward(h.Fields) {
+		if f.Is(name) {
+			d.names = append(d.names, name)
+			d.fields = append(appendRelaxed(d.fields, strings.ToLower(name), f.Body()), '\r', '\n')
+		}
+	}
+}
