@@ -38,12 +38,13 @@ func (o *Options) selfSigned() bool { return o.CertFile == "" && o.KeyFile == ""
 
 // Manager holds the certificates in use.
 type Manager struct {
-	options Options
 	current atomic.Pointer[set]
 
-	mu     sync.Mutex // serialises loading; guards what follows
-	stamps stamps     // of the files as last loaded or refused
-	spoken time.Time  // when expiry was last spoken of
+	mu      sync.Mutex // serialises loading; guards what follows
+	options Options
+	stamps  stamps    // of the files as last loaded or refused
+	spoken  time.Time // when expiry was last spoken of
+	renewed time.Time // when renewal was last tried
 }
 
 // set is what is presented at one time: the more efficient certificate first.
@@ -57,13 +58,14 @@ func New(o Options) (*Manager, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Manager{options: o}
+	now := time.Now()
+	m := &Manager{options: o, spoken: now, renewed: now}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.loadLocked(time.Now()); err != nil {
+	if err := m.loadLocked(now); err != nil {
 		return nil, err
 	}
-	m.announce()
+	m.announceLocked()
 	return m, nil
 }
 
@@ -96,6 +98,7 @@ func (m *Manager) loadLocked(now time.Time) error {
 }
 
 func (m *Manager) renewLocked(now time.Time) (*set, error) {
+	m.renewed = now
 	if err := makeSelfSigned(&m.options, now); err != nil {
 		return nil, err
 	}
@@ -114,13 +117,28 @@ func (m *Manager) Reload() error {
 	return m.reloadLocked(time.Now())
 }
 
+// Use takes the certificates from elsewhere from now on, as after a change of relay.toml. On an error
+// nothing changes. Logger and Changed stay what they were.
+func (m *Manager) Use(o Options) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o.Logger, o.Changed = m.options.Logger, m.options.Changed
+	before := m.options
+	m.options = o
+	err := m.reloadLocked(time.Now())
+	if err != nil {
+		m.options, m.stamps = before, stampsOf(before.files())
+	}
+	return err
+}
+
 func (m *Manager) reloadLocked(now time.Time) error {
 	err := m.loadLocked(now)
 	if err != nil {
 		err = fmt.Errorf("certificate not changed, the one before stays: %w", err)
 		m.options.Logger.Error("certificate refused, the one before stays", "reason", err)
 	} else {
-		m.announce()
+		m.announceLocked()
 	}
 	if m.options.Changed != nil {
 		m.options.Changed(err)
@@ -148,21 +166,21 @@ func (m *Manager) look(now time.Time, before stamps) stamps {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	seen := stampsOf(m.options.files())
-	changed := seen != m.stamps && seen == before
-	if changed || m.options.selfSigned() && renewalDue(&m.options, m.current.Load(), now) && now.Sub(m.spoken) >= time.Hour {
-		m.spoken = now
+	renewal := m.options.selfSigned() && now.Sub(m.renewed) >= time.Hour && renewalDue(&m.options, m.current.Load(), now)
+	changed := !seen.same(m.stamps) && seen.same(before)
+	if changed || renewal {
 		_ = m.reloadLocked(now) // reported there
 		return m.stamps
 	}
 	if now.Sub(m.spoken) >= 24*time.Hour {
 		m.spoken = now
-		m.remind(now)
+		m.remindLocked(now)
 	}
 	return seen
 }
 
-// announce logs what is presented from now on.
-func (m *Manager) announce() {
+// announceLocked logs what is presented from now on.
+func (m *Manager) announceLocked() {
 	for _, info := range m.Info() {
 		m.options.Logger.Info("certificate in use", "names", info.Names, "key", info.Key, "expires", info.NotAfter, "file", info.File)
 		for _, w := range info.Warnings {
@@ -184,8 +202,8 @@ func (m *Manager) fingerprints() []string {
 	return all
 }
 
-// remind speaks once a day of a certificate from a file that nobody has renewed.
-func (m *Manager) remind(now time.Time) {
+// remindLocked speaks once a day of a certificate from a file that nobody has renewed.
+func (m *Manager) remindLocked(now time.Time) {
 	for _, info := range m.Info() {
 		if w := expiry(info.NotAfter, now); w != "" {
 			m.options.Logger.Warn("certificate: "+w, "file", info.File)

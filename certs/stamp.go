@@ -1,19 +1,17 @@
 package certs
 
-import (
-	"os"
-	"syscall"
-	"time"
-)
+import "os"
 
-// stamp tells one state of a file from another without reading it. The inode finds a file that was
-// replaced by one of the same size and time; symbolic links are followed, since certbot and
-// Kubernetes renew by pointing a link elsewhere.
-type stamp struct {
-	modified time.Time
-	size     int64
-	inode    uint64
-	mode     os.FileMode
+// stamp tells one state of a file from another without reading it; nil for a file that cannot be
+// looked at. Symbolic links are followed, since certbot and Kubernetes renew by pointing one elsewhere.
+type stamp struct{ os.FileInfo }
+
+func (a stamp) same(b stamp) bool {
+	if a.FileInfo == nil || b.FileInfo == nil {
+		return a.FileInfo == nil && b.FileInfo == nil
+	}
+	// SameFile compares inodes: it finds a file replaced by one of the same size and time.
+	return os.SameFile(a.FileInfo, b.FileInfo) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
 }
 
 // stamps are those of the two files that are watched.
@@ -22,20 +20,11 @@ type stamps [2]stamp
 func stampsOf(files [2]string) stamps {
 	var s stamps
 	for i, f := range files {
-		s[i] = stampOf(f)
+		if info, err := os.Stat(f); err == nil {
+			s[i] = stamp{info}
+		}
 	}
 	return s
 }
 
-// stampOf returns the zero stamp for a file that cannot be looked at.
-func stampOf(path string) stamp {
-	info, err := os.Stat(path)
-	if err != nil {
-		return stamp{}
-	}
-	s := stamp{modified: info.ModTime(), size: info.Size(), mode: info.Mode()}
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.inode = sys.Ino
-	}
-	return s
-}
+func (a stamps) same(b stamps) bool { return a[0].same(b[0]) && a[1].same(b[1]) }
