@@ -57,8 +57,8 @@ type Message struct {
 	LeaseUntil time.Time
 }
 
-// New is a message to be added with its content.
-type New struct {
+// NewMessage is a message to be added with its content.
+type NewMessage struct {
 	Message *Message
 	Content mail.Content
 }
@@ -71,7 +71,7 @@ type Outcome struct {
 	WaitingFor  string
 	Warned      bool
 	LastReply   mail.Reply
-	Reports     []New // DSNs, added in the same transaction
+	Reports     []NewMessage // DSNs, added in the same transaction
 }
 
 // Filter selects messages for a listing or an operator's action. Zero fields select everything.
@@ -107,7 +107,7 @@ var (
 type Store interface {
 	// Add commits messages and their contents, all or none. A Message with LeaseOwner set is added
 	// as already leased, with its first attempt recorded.
-	Add(ctx context.Context, news ...New) error
+	Add(ctx context.Context, news ...NewMessage) error
 	// Content returns the octets of a message. They are read when opened, in chunks.
 	Content(ctx context.Context, id string) (mail.Content, error)
 	// Get returns one message, ErrNotFound if it is not in the queue.

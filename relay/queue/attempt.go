@@ -1,0 +1,229 @@
+package queue
+
+import (
+	"errors"
+	"time"
+
+	"postern/mail"
+)
+
+// run makes one attempt: lease, content, attempt, outcome. The lease is committed first, so that a killed
+// process leaves a trace of every attempt that it may have made.
+func (q *Queue) run(e *entry, t Ticket) {
+	began := time.Now()
+	if !q.lease(e, began) {
+		t.Release()
+		q.placeFree()
+		return
+	}
+	c, err := q.contentOf(e)
+	if err != nil {
+		t.Release()
+		q.placeFree()
+		q.conclude(e, nil, unreadable(e.m, err), began)
+		return
+	}
+	results := complete(e.m, t.Attempt(q.attempts, e.m, c))
+	q.placeFree()
+	q.conclude(e, c, results, began)
+}
+
+// lease records the attempt and reports whether it may be made. If not, the entry is dealt with.
+func (q *Queue) lease(e *entry, now time.Time) bool {
+	q.mu.Lock()
+	leased, goOn := !e.leaseUntil.IsZero(), q.phase == running
+	if !leased && !goOn {
+		q.forgetLocked(e)
+	}
+	q.mu.Unlock()
+	if leased || !goOn {
+		return leased
+	}
+	until := now.Add(q.opts.LeaseFor)
+	err := q.opts.Store.Lease(q.hard, e.m.ID, q.opts.Owner, now, until)
+	switch {
+	case err == nil:
+		q.storeWorks()
+	case errors.Is(err, ErrNotFound): // delivered, held or deleted meanwhile
+		q.forget(e)
+		return false
+	default:
+		q.storeFailed("lease", err)
+		q.waitAgain(e)
+		return false
+	}
+	e.m.Attempts++
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e.leaseUntil = until
+	return true
+}
+
+// waitAgain puts an entry back whose attempt was not recorded.
+func (q *Queue) waitAgain(e *entry) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e.state == active {
+		q.busy--
+	}
+	q.waitLocked(e, q.fresh)
+}
+
+func (q *Queue) contentOf(e *entry) (mail.Content, error) {
+	if e.content != nil {
+		return e.content, nil
+	}
+	return q.opts.Store.Content(q.hard, e.m.ID)
+}
+
+// unreadable is the outcome of an attempt that could not begin because the store did not give the content.
+func unreadable(m *Message, err error) []mail.Result {
+	var out []mail.Result
+	for i, to := range m.Recipients {
+		if to.Status == Pending {
+			out = append(out, mail.Result{Recipient: i, Class: mail.Deferral, Err: err,
+				Reply: mail.R(451, "4.3.0", "the stored message could not be read")})
+		}
+	}
+	return out
+}
+
+// conclude settles and records what an attempt brought. From here to the commit the results are kept in
+// memory, whatever the store does.
+func (q *Queue) conclude(e *entry, c mail.Content, results []mail.Result, began time.Time) {
+	now := time.Now()
+	s := q.settle(now, e.m, c, results)
+	if waitsForUpstream(s.Outcome, results) {
+		s.WaitingFor = e.key
+	}
+	q.traceResults(now, e.m, results, s, now.Sub(began))
+	q.learn(e.key, results)
+	q.finish(e, s)
+}
+
+// waitsForUpstream reports that every pending recipient waits for the upstream only, so that its return is
+// the time to try again.
+func waitsForUpstream(o Outcome, results []mail.Result) bool {
+	waits := false
+	for _, r := range results {
+		if o.Recipients[r.Recipient].Status != Pending {
+			continue
+		}
+		if !upstreamsMatter(r.Class) {
+			return false
+		}
+		waits = true
+	}
+	return waits
+}
+
+// learn ends a pause when the upstream identity took, or judged, a message.
+func (q *Queue) learn(key string, results []mail.Result) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.pauses[key] == nil {
+		return
+	}
+	for _, r := range results {
+		if r.Class == mail.Delivered || r.Class.Permanent() {
+			q.resumeLocked(key)
+			q.nudge()
+			return
+		}
+	}
+}
+
+// look settles a message without an attempt: given up by a person, out of time or due for a delay report
+// while its upstream is paused.
+func (q *Queue) look(e *entry) {
+	defer q.looked()
+	now := time.Now()
+	if !q.lease(e, now) {
+		return
+	}
+	c, err := q.contentOf(e)
+	if err != nil {
+		q.log.Error("content not read", "id", e.m.ID, "error", err)
+		c = nil
+	}
+	s := q.settle(now, e.m, c, nil)
+	if !s.Remove && !e.until.IsZero() {
+		after := *e.m
+		s.applyTo(&after)
+		s.NextAttempt, s.WaitingFor = q.lookAt(now, &after, e.until), e.key
+	}
+	q.traceResults(now, e.m, nil, s, 0)
+	q.finish(e, s)
+}
+
+func (q *Queue) looked() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.looking--
+	q.nudge()
+}
+
+// finish records the outcome and ends the entry.
+func (q *Queue) finish(e *entry, s settlement) {
+	recorded := q.record(e, s.Outcome)
+	if recorded {
+		q.traceReports(time.Now(), e.m, s)
+	}
+	q.mu.Lock()
+	doubted := e.doubted
+	q.forgetLocked(e)
+	if recorded && !s.Remove {
+		q.noteLocked(s.NextAttempt)
+	}
+	q.mu.Unlock()
+	if recorded && doubted && !s.Remove {
+		q.recheck(e.m.ID)
+	}
+	if recorded && len(s.Reports) > 0 {
+		q.added(s.Reports...)
+	}
+}
+
+// record commits an outcome. While the store fails it tries again, as long as this process may.
+func (q *Queue) record(e *entry, o Outcome) bool {
+	backoff := storeBackoff
+	for {
+		err := q.opts.Store.Finish(q.hard, e.m.ID, q.opts.Owner, o)
+		switch {
+		case err == nil:
+			q.storeWorks()
+			return true
+		case errors.Is(err, ErrNotFound):
+			q.log.Error("outcome not recorded: the message or its lease is gone", "id", e.m.ID)
+			return false
+		}
+		q.storeFailed("finish", err)
+		select {
+		case <-q.hard.Done():
+			q.log.Error("outcome not recorded: the message will be tried again", "id", e.m.ID, "error", err)
+			q.mu.Lock()
+			q.unrecorded++
+			q.mu.Unlock()
+			return false
+		case <-time.After(backoff):
+			backoff = min(2*backoff, maxStoreBackoff/3)
+		}
+	}
+}
+
+// recheck looks at a deferred message that a person gave up while its attempt ran: that counts now, not
+// at the next retry time.
+func (q *Queue) recheck(id string) {
+	m, err := q.opts.Store.Get(q.hard, id)
+	if err != nil || !m.Bounce || m.Held {
+		return
+	}
+	now := time.Now()
+	if _, err := q.opts.Store.Retry(q.hard, Filter{IDs: []string{id}}, now); err != nil {
+		q.storeFailed("retry", err)
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.noteLocked(now)
+}

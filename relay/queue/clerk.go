@@ -1,0 +1,348 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// clerk is what the loop knows about the store. It is guarded by Queue.mu. One goroutine at a time, work,
+// postpones, wakes and reads; another extends leases.
+type clerk struct {
+	working bool
+
+	dirty   bool      // read at once
+	polled  bool      // Wake was called since the last read
+	more    bool      // the store has due messages that are not in the window
+	nextDue time.Time // zero: nothing known
+	cursor  string    // the last login that the last read got to
+	read    time.Time // when the last read began
+	rows    int       // what it returned
+	moved   int       // messages that left the lines since
+	turned  time.Time // when the window was last turned over
+
+	filling bool
+	left    map[string]struct{} // forgotten while filling: what the read says of them is old
+
+	asides  []*entry
+	resumes []string // keys
+	asked   time.Time
+	reasked time.Time
+	looking int
+
+	extending  bool
+	extendAt   time.Time
+	unrecorded int
+}
+
+func newClerk() clerk { return clerk{left: make(map[string]struct{})} }
+
+// health remembers whether the store works. While it fails, nothing is scheduled.
+type health struct {
+	failing bool
+	until   time.Time // when to try again
+	backoff time.Duration
+}
+
+// Back-off of a failing store.
+const (
+	storeBackoff    = 250 * time.Millisecond
+	maxStoreBackoff = 15 * time.Second
+)
+
+// storeFailed pauses scheduling.
+func (q *Queue) storeFailed(op string, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.hard != nil && q.hard.Err() != nil && errors.Is(err, context.Canceled) {
+		return
+	}
+	now, h := time.Now(), &q.health
+	if !h.failing {
+		q.log.Error("the store fails: no attempts until it works again", "operation", op, "error", err)
+		h.failing, h.backoff = true, storeBackoff
+	} else if now.After(h.until) {
+		h.backoff = min(2*h.backoff, maxStoreBackoff)
+	}
+	h.until = now.Add(h.backoff)
+	q.nudge()
+}
+
+// storeWorks ends the pause.
+func (q *Queue) storeWorks() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.health.failing {
+		return
+	}
+	q.log.Info("the store works again")
+	q.health = health{}
+	q.dirty = true
+	q.nudge()
+}
+
+// noteLocked remembers when a message becomes due.
+func (q *Queue) noteLocked(at time.Time) {
+	if at.IsZero() {
+		return
+	}
+	if q.nextDue.IsZero() || at.Before(q.nextDue) {
+		q.nextDue = at
+		q.nudge()
+	}
+}
+
+// readAtLocked is when the store is to be read next; zero: nothing calls for it.
+func (q *Queue) readAtLocked() time.Time {
+	var at time.Time
+	want := func(t time.Time) {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
+	if q.health.failing {
+		return q.health.until
+	}
+	if q.dirty {
+		want(q.read.Add(10 * time.Millisecond))
+	}
+	if q.polled {
+		want(q.read.Add(pollEvery))
+	}
+	if !q.nextDue.IsZero() {
+		due := q.nextDue
+		if soonest := q.read.Add(dueEvery); due.Before(soonest) {
+			due = soonest
+		}
+		want(due)
+	}
+	switch {
+	case !q.more:
+	case 2*q.moved >= q.rows:
+		want(q.read)
+	case q.moved > 0:
+		want(q.read.Add(moreEvery))
+	default:
+		want(q.read.Add(turnEvery))
+	}
+	return at
+}
+
+func (q *Queue) readWantedLocked(now time.Time) bool {
+	at := q.readAtLocked()
+	return !at.IsZero() && !at.After(now)
+}
+
+// napLocked is how long the loop may sleep.
+func (q *Queue) napLocked(now time.Time) time.Duration {
+	next := now.Add(time.Hour)
+	if at := q.readAtLocked(); !q.working && !at.IsZero() {
+		next = earlier(next, at)
+	}
+	if q.waiting > 0 && !q.health.failing {
+		next = earlier(next, q.asked.Add(askAgain))
+	}
+	if q.busy > 0 && !q.extending {
+		next = earlier(next, q.extendAt)
+	}
+	return next.Sub(now)
+}
+
+// choresLocked starts what is to be done with the store.
+func (q *Queue) choresLocked(now time.Time) {
+	if q.busy > 0 && !q.extending && !q.extendAt.After(now) {
+		q.extending = true
+		q.extendAt = now.Add(q.opts.LeaseFor / 3)
+		q.tasks.Go(q.extendAll)
+	}
+	if q.working || q.health.failing && q.health.until.After(now) {
+		return
+	}
+	if len(q.asides) == 0 && len(q.resumes) == 0 && !q.readWantedLocked(now) {
+		return
+	}
+	q.working = true
+	q.tasks.Go(q.work)
+}
+
+func (q *Queue) work() {
+	q.postpone()
+	q.resume()
+	q.fill()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.working = false
+	q.nudge()
+}
+
+// postpone commits the postponement of all messages that were set aside, and forgets them.
+func (q *Queue) postpone() {
+	type batch struct {
+		at  time.Time
+		key string
+	}
+	q.mu.Lock()
+	now := time.Now()
+	batches := make(map[batch][]*entry)
+	for _, e := range q.asides {
+		b := batch{q.lookAt(now, e.m, e.until), e.key}
+		batches[b] = append(batches[b], e)
+	}
+	q.asides = nil
+	q.mu.Unlock()
+	for b, entries := range batches {
+		ids := make([]string, len(entries))
+		for i, e := range entries {
+			ids[i] = e.m.ID
+		}
+		err := q.opts.Store.Postpone(q.hard, ids, b.at, b.key)
+		if err != nil {
+			q.storeFailed("postpone", err)
+		}
+		q.postponed(entries, b.at, err)
+	}
+}
+
+func (q *Queue) postponed(entries []*entry, at time.Time, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range entries {
+		if err != nil { // it is still due: ask again when the store works
+			q.waitLocked(e, q.fresh)
+			continue
+		}
+		if e.m.WaitingFor != e.key {
+			q.traceWaiting(e.m, e.key, at)
+		}
+		q.forgetLocked(e)
+	}
+	if err == nil {
+		q.noteLocked(at)
+	}
+}
+
+// resume wakes the messages of upstream identities whose pause ended.
+func (q *Queue) resume() {
+	q.mu.Lock()
+	keys := q.resumes
+	q.resumes = nil
+	q.mu.Unlock()
+	for i, key := range keys {
+		n, err := q.opts.Store.Wake(q.hard, key, time.Now())
+		q.mu.Lock()
+		if err != nil {
+			q.resumes = append(q.resumes, keys[i:]...)
+			q.mu.Unlock()
+			q.storeFailed("wake", err)
+			return
+		}
+		q.dirty = q.dirty || n > 0
+		q.mu.Unlock()
+		if n > 0 {
+			q.log.Info("upstream is back", "upstream", key, "messages", n)
+		}
+	}
+}
+
+// fill reads due messages into the window.
+func (q *Queue) fill() {
+	q.mu.Lock()
+	now := time.Now()
+	if !q.readWantedLocked(now) {
+		q.mu.Unlock()
+		return
+	}
+	q.dirty, q.polled, q.more, q.nextDue = false, false, false, time.Time{}
+	q.read, q.moved, q.filling = now, 0, true
+	q.turnOverLocked(now)
+	cursor := q.cursor
+	q.mu.Unlock()
+
+	limit := q.opts.Window
+	each := max(1, limit/4)
+	due, next, err := q.opts.Store.Due(q.hard, now, cursor, each, limit)
+	if err != nil {
+		q.storeFailed("due", err)
+	} else {
+		q.storeWorks()
+	}
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err != nil {
+		q.dirty = true
+	}
+	q.rows = len(due)
+	q.noteLocked(next)
+	q.loadLocked(due, each, limit)
+	q.filling = false
+	clear(q.left)
+}
+
+// turnOverLocked makes room in a window full of messages that all wait for busy upstreams.
+func (q *Queue) turnOverLocked(now time.Time) {
+	if len(q.entries) < q.opts.Window || now.Sub(q.turned) < turnEvery {
+		return
+	}
+	q.turned = now
+	for _, e := range q.rotateLocked(max(1, q.opts.Window/4)) {
+		q.forgetLocked(e)
+	}
+}
+
+// loadLocked takes what a read returned into the window, except what the window knows better. What does
+// not fit stays in the store.
+func (q *Queue) loadLocked(due []*Message, each, limit int) {
+	q.more = q.more || len(due) >= limit
+	perLogin := make(map[string]int)
+	for _, m := range due {
+		if perLogin[m.Login]++; perLogin[m.Login] >= each {
+			q.more = true
+		}
+		if _, old := q.left[m.ID]; old || q.entries[m.ID] != nil {
+			continue
+		}
+		if !q.roomLocked(m.Login) {
+			q.more = true
+			continue
+		}
+		q.cursor = m.Login
+		e := &entry{m: m}
+		q.entries[m.ID] = e
+		q.joinLocked(e)
+	}
+}
+
+// extendAll extends the leases of all running attempts that need it before the next time.
+func (q *Queue) extendAll() {
+	q.mu.Lock()
+	now := time.Now()
+	until := now.Add(q.opts.LeaseFor)
+	var ids []string
+	for id, e := range q.entries {
+		if e.state == active && !e.leaseUntil.IsZero() && e.leaseUntil.Sub(now) < q.opts.LeaseFor*2/3 {
+			ids = append(ids, id)
+		}
+	}
+	q.mu.Unlock()
+	for _, id := range ids {
+		err := q.opts.Store.Extend(q.hard, id, q.opts.Owner, until)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			q.storeFailed("extend", err)
+			break
+		}
+		q.extended(id, until)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.extending = false
+	q.nudge()
+}
+
+func (q *Queue) extended(id string, until time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e := q.entries[id]; e != nil {
+		e.leaseUntil = until
+	}
+}

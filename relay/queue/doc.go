@@ -1,0 +1,25 @@
+// Package queue is the durable queue: what a Store must do, and the scheduler that takes accepted
+// messages through attempts until every recipient is delivered or failed.
+//
+// The store is the truth; memory holds a bounded window of due messages. The scheduler never owns a
+// message: whatever is in the window can be forgotten at any moment and will be found again.
+//
+// Failure semantics, in the order of a message's life:
+//
+//   - Submit returns nil only when the message is committed. A store that fails or is full is 451 4.3.0
+//     or 452 4.3.1 to the client, and nothing is kept.
+//   - An attempt needs a place (a Ticket) and a lease. The lease is committed before the attempt, so
+//     that a killed process leaves a trace of every attempt it may have made. Attempts of a former life
+//     are made again: a duplicate is possible only where an attempt was cut.
+//   - What an attempt brought is settled by a pure function and committed as one transaction with the
+//     reports (DSNs) it makes necessary. While the store refuses it, the result stays in memory and is
+//     offered again with back-off; the message cannot be tried again meanwhile, the place is free.
+//   - A store that fails pauses scheduling. It is probed with back-off; running attempts go on.
+//   - Only permanent faults of a recipient or message fail a recipient at once. Everything else keeps
+//     the mail until its time is over (RFC 5321 §4.5.4.1), then it fails with 5.4.7. A message past its
+//     time still gets the attempt it was promised, unless its upstream is paused.
+//   - A failure whose report cannot be made stays pending and is tried again: nobody's mail ends in
+//     silence. A null reverse-path never gets a report (RFC 5321 §4.5.5); the trace says so.
+//   - Shutdown stops scheduling and lets running attempts end until the drain deadline, then cancels
+//     them. An outcome that could not be recorded by then is forgotten: its message is tried again.
+package queue

@@ -1,0 +1,300 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// How often the loop does by itself what events normally make it do, and how hard it presses the store.
+const (
+	askAgain   = time.Second            // a dispatcher that forgot to call Wake costs this much
+	pollEvery  = time.Second            // reads of the store for Wake
+	dueEvery   = 100 * time.Millisecond // reads of the store for messages that become due
+	moreEvery  = 250 * time.Millisecond // reads while the store has more than the window and some mail moves
+	turnEvery  = 2 * time.Second        // reads while none moves, each showing us other messages
+	grace      = 10 * time.Second       // for cut attempts to return and outcomes to be recorded
+	maxLooks   = 16                     // messages settled without an attempt at a time
+	maxPauses  = 4096                   // upstream identities remembered as paused
+	forgetOver = 10 * time.Minute       // a pause that ended this long ago
+)
+
+// Run ends the leases of a former life and schedules attempts until ctx ends, then drains: attempts may
+// end until the drain deadline. It returns when everything that the Queue started has returned, and may be
+// called once. Start it before anything submits.
+func (q *Queue) Run(ctx context.Context) error {
+	released, err := q.opts.Store.ReleaseLeases(ctx, q.opts.Owner)
+	if err != nil {
+		return fmt.Errorf("release leases of %s: %w", q.opts.Owner, err)
+	}
+	if released > 0 {
+		q.log.Info("attempts of a former life are made again", "messages", released)
+	}
+	hard, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	attempts, cut := context.WithCancel(hard)
+	defer cut()
+	q.mu.Lock()
+	q.hard, q.attempts, q.phase, q.dirty = hard, attempts, running, true
+	q.mu.Unlock()
+	q.loop(ctx)
+	return q.drain(cut, kill)
+}
+
+func (q *Queue) loop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-q.wake:
+		case <-timer.C:
+		}
+		timer.Reset(q.turn(time.Now()))
+	}
+}
+
+// drain waits for running attempts, cuts them at the deadline, and stops recording outcomes some time
+// after that.
+func (q *Queue) drain(cut, kill context.CancelFunc) error {
+	q.mu.Lock()
+	q.phase = stopping
+	q.mu.Unlock()
+	done := make(chan struct{})
+	go func() { q.tasks.Wait(); close(done) }()
+	for _, step := range []struct {
+		after time.Duration
+		then  func()
+	}{{q.opts.Drain, cut}, {grace, kill}} {
+		select {
+		case <-done:
+		case <-time.After(step.after):
+			step.then()
+		}
+	}
+	<-done
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.unrecorded > 0 {
+		return fmt.Errorf("%d outcomes could not be recorded: these messages will be tried again", q.unrecorded)
+	}
+	return nil
+}
+
+// turn does what can be done now and returns how long nothing needs to be done unless somebody nudges.
+func (q *Queue) turn(now time.Time) time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stale.Swap(false) {
+		q.doubtLocked()
+	}
+	if q.poll.Swap(false) {
+		q.polled = true
+	}
+	if q.freed.Swap(false) || now.Sub(q.asked) >= askAgain {
+		q.asked = now
+		for _, l := range q.lines {
+			l.busy = false
+		}
+	}
+	if !q.health.failing {
+		q.reaskLocked(now)
+		q.passLocked(now)
+	}
+	q.choresLocked(now)
+	return max(q.napLocked(now), time.Millisecond)
+}
+
+// doubtLocked forgets what waits, because the store may know better, and marks what runs.
+func (q *Queue) doubtLocked() {
+	q.dirty = true
+	for _, e := range q.entries {
+		switch e.state {
+		case waiting:
+			q.forgetLocked(e)
+		case active:
+			e.doubted = true
+		}
+	}
+	q.waiting = 0
+	q.fresh = newLine("")
+	clear(q.lines)
+}
+
+// passLocked gives away all places there are. Who was asked for before comes first: a newcomer must not
+// take the place that somebody waits for.
+func (q *Queue) passLocked(now time.Time) {
+	for _, l := range q.lines {
+		q.serveLocked(now, l)
+	}
+	q.serveLocked(now, q.fresh)
+	for len(q.looks) > 0 && q.looking < maxLooks {
+		e := q.looks[0]
+		q.looks = q.looks[1:]
+		q.looking++
+		q.tasks.Go(func() { q.look(e) })
+	}
+}
+
+// serveLocked asks for places for the messages of one line until there is none.
+func (q *Queue) serveLocked(now time.Time, l *line) {
+	for !l.busy {
+		e := l.first()
+		if e == nil {
+			return
+		}
+		t, w := q.opts.Dispatcher.Reserve(now, e.m)
+		switch {
+		case t != nil:
+			q.takeLocked(l)
+			q.startLocked(e, t, w.Key)
+		case w.Until.After(now):
+			q.takeLocked(l)
+			q.pauseLocked(now, e, w)
+		default:
+			q.busyLocked(l, e, w.Key)
+		}
+	}
+}
+
+// startLocked begins an attempt.
+func (q *Queue) startLocked(e *entry, t Ticket, key string) {
+	if key != "" {
+		e.key = key
+	}
+	q.moved++
+	q.activateLocked(e)
+	q.tasks.Go(func() { q.run(e, t) })
+}
+
+func (q *Queue) activateLocked(e *entry) {
+	e.state = active
+	q.busy++
+}
+
+// busyLocked lets the first entry of l wait where its key belongs.
+func (q *Queue) busyLocked(l *line, e *entry, key string) {
+	e.key = key
+	to := q.lineLocked(key)
+	to.busy = true
+	if to == l {
+		return
+	}
+	q.takeLocked(l)
+	q.waitLocked(e, q.lineLocked(key))
+}
+
+// pauseLocked sets e and everything that waits for the same key aside, to be postponed.
+func (q *Queue) pauseLocked(now time.Time, e *entry, w Wait) {
+	q.pausedLocked(w, e.m)
+	q.setAsideLocked(now, e, w)
+	l := q.lines[w.Key]
+	for l != nil && l.n > 0 {
+		q.setAsideLocked(now, q.takeLocked(l), w)
+	}
+}
+
+// pausedLocked remembers that an upstream identity is paused.
+func (q *Queue) pausedLocked(w Wait, m *Message) {
+	p := q.pauses[w.Key]
+	if p == nil {
+		if len(q.pauses) >= maxPauses {
+			return
+		}
+		sample := *m
+		p = &pause{sample: &sample}
+		q.pauses[w.Key] = p
+	}
+	p.told = w.Until
+	if p.stored.Before(w.Until) {
+		p.stored = w.Until
+	}
+}
+
+// setAsideLocked takes a message that is in no line off the schedule until a time, or has it settled if it
+// cannot wait that long.
+func (q *Queue) setAsideLocked(now time.Time, e *entry, w Wait) {
+	q.moved++
+	e.key, e.until = w.Key, w.Until
+	if q.overdue(now, e.m) {
+		q.lookLocked(e)
+		return
+	}
+	e.state = aside
+	q.asides = append(q.asides, e)
+}
+
+func (q *Queue) lookLocked(e *entry) {
+	e.state = looking
+	q.looks = append(q.looks, e)
+}
+
+// joinLocked lets a due message that is in no line wait where it belongs, as far as that is known.
+func (q *Queue) joinLocked(e *entry) {
+	now := time.Now()
+	key := e.m.WaitingFor
+	if p := q.pauses[key]; key != "" && p != nil && p.told.After(now) {
+		q.setAsideLocked(now, e, Wait{Key: key, Until: p.told})
+		return
+	}
+	if key == "" {
+		key = e.key
+	}
+	switch l := q.lines[key]; {
+	case e.m.Bounce:
+		q.lookLocked(e)
+	case l != nil:
+		q.waitLocked(e, l)
+	default:
+		q.waitLocked(e, q.fresh)
+	}
+}
+
+// reaskLocked learns of pauses that ended before their time. Their messages are woken in the store.
+func (q *Queue) reaskLocked(now time.Time) {
+	if !q.polled || now.Sub(q.reasked) < pollEvery {
+		return
+	}
+	q.reasked = now
+	for key, p := range q.pauses {
+		if !now.Before(p.stored) {
+			if now.Sub(p.stored) > forgetOver {
+				delete(q.pauses, key)
+			}
+			continue
+		}
+		t, w := q.opts.Dispatcher.Reserve(now, p.sample)
+		if t != nil {
+			t.Release()
+		}
+		if t == nil && w.Until.After(now) && w.Key == key {
+			q.pausedLocked(w, p.sample)
+			continue
+		}
+		q.resumeLocked(key)
+	}
+}
+
+// resumeLocked ends a pause.
+func (q *Queue) resumeLocked(key string) {
+	delete(q.pauses, key)
+	q.resumes = append(q.resumes, key)
+}
+
+// forgetLocked removes an entry, which is in no line, from the window.
+func (q *Queue) forgetLocked(e *entry) {
+	if e.state == active {
+		q.busy--
+	}
+	q.removeLocked(e)
+	if q.filling {
+		q.left[e.m.ID] = struct{}{}
+	}
+}
+
+func (q *Queue) forget(e *entry) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.forgetLocked(e)
+}

@@ -1,0 +1,241 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"postern/mail"
+	"postern/relay/trace"
+)
+
+// Submit takes responsibility for a message: it is committed and synced when Submit returns nil. The
+// error is a *mail.Error with a 4yz reply. m belongs to the Queue from then on. Content whose Bytes are
+// not nil may be kept in memory until the first attempt and must stay valid; other content is read from
+// the store again.
+//
+// Where a place is free and nobody waits, the message is added as leased and its attempt begins at once.
+func (q *Queue) Submit(ctx context.Context, m *Message, c mail.Content) error {
+	now := time.Now()
+	q.fillIn(now, m)
+	e := &entry{m: m, state: adding}
+	ticket := q.admit(now, e, c)
+	err := q.opts.Store.Add(ctx, NewMessage{Message: m, Content: c})
+	q.admitted(e, ticket, err)
+	return refusal(err)
+}
+
+// SubmitAfter is Submit for a message whose first attempt, a hand-off, has ended already: it settles the
+// results and commits what is still to do, the message and reports, as one transaction. Where nothing is,
+// nothing is written. Results are traced in any case.
+func (q *Queue) SubmitAfter(ctx context.Context, m *Message, c mail.Content, results []mail.Result) error {
+	now := time.Now()
+	q.fillIn(now, m)
+	m.Attempts = max(m.Attempts, 1)
+	results = complete(m, results)
+	s := q.settle(now, m, c, results)
+	q.traceResults(now, m, results, s, 0)
+	news := s.Reports
+	if !s.Remove {
+		after := *m
+		s.applyTo(&after)
+		news = append([]NewMessage{{Message: &after, Content: c}}, news...)
+	}
+	if len(news) == 0 {
+		q.traceReports(now, m, s)
+		return nil
+	}
+	if err := q.opts.Store.Add(ctx, news...); err != nil {
+		return refusal(err)
+	}
+	q.traceReports(now, m, s)
+	q.added(news...)
+	return nil
+}
+
+// applyTo sets in m what the outcome changes in the store.
+func (o *Outcome) applyTo(m *Message) {
+	m.Recipients, m.NextAttempt, m.WaitingFor = o.Recipients, o.NextAttempt, o.WaitingFor
+	m.Warned, m.LastReply = o.Warned, o.LastReply
+	m.LeaseOwner, m.LeaseUntil = "", time.Time{}
+}
+
+// Adopt takes responsibility for a message whose hand-off is still running: it is committed, with a
+// lease, when Adopt returns nil, and the outcome is recorded when results gives it. A closed channel
+// counts as results that nobody knows. If the store refuses, the error (a *mail.Error, 4yz) is for the
+// client, and the results are still waited for and traced.
+func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result) error {
+	now := time.Now()
+	q.fillIn(now, m)
+	m.Attempts = max(m.Attempts, 1)
+	m.LeaseOwner, m.LeaseUntil = q.opts.Owner, now.Add(q.opts.LeaseFor)
+	e := &entry{m: m, state: active, leaseUntil: m.LeaseUntil}
+	tracked := q.track(e)
+	err := q.opts.Store.Add(ctx, NewMessage{Message: m, Content: c})
+	if !tracked { // no loop to record outcomes: the lease is released at the next start
+		return refusal(err)
+	}
+	go q.adopted(e, c, now, results, err)
+	return refusal(err)
+}
+
+// adopted waits for the results of an adopted attempt. Its task was counted by track.
+func (q *Queue) adopted(e *entry, c mail.Content, began time.Time, results <-chan []mail.Result, refused error) {
+	defer q.tasks.Done()
+	var got []mail.Result
+	select {
+	case got = <-results:
+	case <-q.hard.Done():
+		q.forget(e)
+		return
+	}
+	if refused == nil {
+		q.conclude(e, c, complete(e.m, got), began)
+		return
+	}
+	now := time.Now()
+	got = complete(e.m, got)
+	q.traceResults(now, e.m, got, q.settleQuietly(now, e.m, got), now.Sub(began))
+	q.opts.Trace(q.event(now, e.m, trace.Event{Kind: trace.Attempt,
+		Detail: "the client was told to try again, for the message could not be stored while this attempt ran"}))
+	q.forget(e)
+}
+
+// settleQuietly is settle without reports, for results that will not be recorded.
+func (q *Queue) settleQuietly(now time.Time, m *Message, results []mail.Result) settlement {
+	s := settlement{Outcome: Outcome{Recipients: append([]Recipient(nil), m.Recipients...)}}
+	s.apply(results)
+	return s
+}
+
+// track enters an attempt that somebody else began. It reports false when Run is not there to wait for it.
+func (q *Queue) track(e *entry) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.phase != running {
+		return false
+	}
+	q.tasks.Add(1)
+	q.entries[e.m.ID] = e
+	q.busy++
+	return true
+}
+
+// admit gives a new message its place in the window, if there is one, and asks for a ticket if nobody
+// waits. With a ticket the message is marked as leased and its task is counted.
+func (q *Queue) admit(now time.Time, e *entry, c mail.Content) Ticket {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	m := e.m
+	if q.phase != running || q.health.failing || m.Held || m.NextAttempt.After(now) || m.Bounce {
+		return nil
+	}
+	if !q.roomLocked(m.Login) {
+		return nil
+	}
+	q.entries[m.ID] = e
+	q.keepContentLocked(e, c, q.opts.MaxContent)
+	if q.waiting > 0 || len(q.looks) > 0 {
+		return nil
+	}
+	t, w := q.opts.Dispatcher.Reserve(now, m)
+	e.key = w.Key
+	switch {
+	case t != nil:
+		m.LeaseOwner, m.LeaseUntil, m.Attempts = q.opts.Owner, now.Add(q.opts.LeaseFor), m.Attempts+1
+		e.leaseUntil = m.LeaseUntil
+		q.activateLocked(e)
+		q.tasks.Add(1)
+	case w.Until.After(now):
+		q.pausedLocked(w, m)
+		m.NextAttempt, m.WaitingFor = q.lookAt(now, m, w.Until), w.Key
+	}
+	return t
+}
+
+// admitted puts the message where admit meant it to go, now that the store has answered.
+func (q *Queue) admitted(e *entry, t Ticket, err error) {
+	switch {
+	case err != nil && t != nil:
+		t.Release()
+		q.forget(e)
+		q.tasks.Done()
+	case t != nil:
+		go func() {
+			defer q.tasks.Done()
+			q.run(e, t)
+		}()
+	default:
+		q.enter(e, err)
+	}
+}
+
+// enter lets a message that was just added wait in the window, if it has a place there and is due.
+func (q *Queue) enter(e *entry, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	in := q.entries[e.m.ID] == e
+	switch {
+	case err != nil:
+		if in {
+			q.forgetLocked(e)
+		}
+	case in && e.m.NextAttempt.After(time.Now()):
+		q.traceWaiting(e.m, e.key, e.m.NextAttempt)
+		q.forgetLocked(e)
+		q.noteLocked(e.m.NextAttempt)
+	case in:
+		q.joinLocked(e)
+		q.nudge()
+	case !e.m.Held:
+		q.noteLocked(e.m.NextAttempt)
+	}
+}
+
+// added lets messages that are in the store already wait in the window, where there is room.
+func (q *Queue) added(news ...NewMessage) {
+	now := time.Now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, n := range news {
+		m := n.Message
+		if q.phase != running || m.Held || m.NextAttempt.After(now) || q.entries[m.ID] != nil || !q.roomLocked(m.Login) {
+			q.noteLocked(m.NextAttempt)
+			continue
+		}
+		e := &entry{m: m}
+		q.entries[m.ID] = e
+		q.keepContentLocked(e, n.Content, q.opts.MaxContent)
+		q.joinLocked(e)
+	}
+	q.nudge()
+}
+
+// roomLocked reports whether the window has room for a message of login, making it at the cost of a login
+// that has more.
+func (q *Queue) roomLocked(login string) bool {
+	if len(q.entries) < q.opts.Window {
+		return true
+	}
+	e := q.displaceLocked(login)
+	if e == nil {
+		return false
+	}
+	q.forgetLocked(e)
+	q.more = true
+	return true
+}
+
+// refusal is the reply to a client whose message could not be stored.
+func refusal(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrFull):
+		return mail.Refuse(mail.R(452, "4.3.1", "no space left to store the message, try again later"), err)
+	}
+	if _, ok := mail.ReplyFor(err); ok {
+		return err
+	}
+	return mail.Refuse(mail.R(451, "4.3.0", "the message could not be stored, try again later"), err)
+}
