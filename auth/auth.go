@@ -213,6 +213,10 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 	if known.right {
 		return known.identity, nil
 	}
+	if known.wrong != nil {
+		a.charge(now, t)
+		return Identity{}, known.wrong
+	}
 	if err := a.lockedOut(now, t, known); err != nil {
 		return Identity{}, err
 	}
@@ -232,7 +236,7 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 func (a *Authenticator) charge(now time.Time, t attempt) {
 	for _, lock := range a.lockout.failed(now, t.login, t.place, t.cred.short()) {
 		a.stats.lockouts.Add(1)
-		attrs := []any{"distinct_wrong_passwords", a.lockout.Failures, "until", lock.Until.UTC().Format(time.RFC3339)}
+		attrs := []any{"distinct_wrong_passwords", lock.Failures, "until", lock.Until.UTC().Format(time.RFC3339)}
 		if lock.Login != "" {
 			attrs = append(attrs, "login", lock.Login)
 		}
@@ -263,6 +267,9 @@ func (a *Authenticator) Forget(logins ...string) {
 		a.lockout.forget(n)
 	}
 }
+
+// SetLockout changes the numbers of the lockout. Who is locked out stays so.
+func (a *Authenticator) SetLockout(l Lockout) { a.lockout.set(l) }
 
 // Lookup returns who has a login without a password, for listeners that let clients in by their
 // network. Its errors are *mail.Error; an unknown login there is our configuration's fault.

@@ -3,6 +3,8 @@ package auth
 import (
 	"bytes"
 	"context"
+	"errors"
+	"strings"
 
 	"postern/mail"
 )
@@ -21,15 +23,19 @@ type CheckFunc func(ctx context.Context, authzid, login, password string) mail.R
 // Mechanisms are the names that NewExchange knows, in the order in which they should be offered.
 var Mechanisms = []string{"PLAIN", "LOGIN"}
 
-// NewExchange begins an exchange; nil for a mechanism that we do not have. The name is in upper case.
-func NewExchange(mechanism string, check CheckFunc) Exchange {
-	switch mechanism {
+// ErrMechanism: we do not have the mechanism; RFC 4954 §4 has 504 5.5.4 for it.
+var ErrMechanism = errors.New("unknown authentication mechanism")
+
+// NewExchange begins an exchange. The name of the mechanism counts in any case (RFC 4422 §3.1 has it
+// in capitals; clients do not).
+func NewExchange(mechanism string, check CheckFunc) (Exchange, error) {
+	switch strings.ToUpper(mechanism) {
 	case "PLAIN":
-		return &plain{check: check}
+		return &plain{check: check}, nil
 	case "LOGIN":
-		return &login{check: check}
+		return &login{check: check}, nil
 	}
-	return nil
+	return nil, ErrMechanism
 }
 
 var (

@@ -27,6 +27,8 @@ type Lock struct {
 	Login  string       // "" when an address is locked for all logins
 	Client netip.Prefix // invalid when a login is locked for all who are not known with it
 	Until  time.Time
+	// Failures is how many distinct wrong passwords it took.
+	Failures int
 }
 
 // pair is a login used from an address.
@@ -54,8 +56,8 @@ type goodPair struct {
 
 // lockout holds the counters. Its methods take now and are safe for concurrent use.
 type lockout struct {
+	mu sync.Mutex // guards all below
 	Lockout
-	mu      sync.Mutex // guards all below
 	clients *simplelru.LRU[netip.Prefix, *counter]
 	logins  *simplelru.LRU[string, *counter]
 	pairs   *simplelru.LRU[pair, *goodPair]
@@ -89,13 +91,20 @@ func prefixOf(client netip.Addr) netip.Prefix {
 	return p
 }
 
+// set changes the numbers; what was counted stays.
+func (l *lockout) set(to Lockout) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Lockout = to
+}
+
 // locked returns until when login is locked for client; the zero time when it is not.
 func (l *lockout) locked(now time.Time, login string, client netip.Prefix) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.Failures <= 0 {
 		return time.Time{}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if g := l.goodLocked(now, login, client); g != nil {
 		return g.lockedUntil(now)
 	}
@@ -111,32 +120,29 @@ func (l *lockout) locked(now time.Time, login string, client netip.Prefix) time.
 
 // failed counts a wrong credential and returns the locks that it caused.
 func (l *lockout) failed(now time.Time, login string, client netip.Prefix, credential uint64) []Lock {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.Failures <= 0 {
 		return nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if g := l.goodLocked(now, login, client); g != nil {
 		if g.add(l.Lockout, now, credential) {
-			return []Lock{{Login: login, Client: client, Until: g.until}}
+			return []Lock{{Login: login, Client: client, Until: g.until, Failures: l.Failures}}
 		}
 		return nil
 	}
 	var locks []Lock
 	if c := counterOf(l.clients, client); c.add(l.Lockout, now, credential) {
-		locks = append(locks, Lock{Client: client, Until: c.until})
+		locks = append(locks, Lock{Client: client, Until: c.until, Failures: l.Failures})
 	}
 	if c := counterOf(l.logins, login); c.add(l.Lockout, now, credential) {
-		locks = append(locks, Lock{Login: login, Until: c.until})
+		locks = append(locks, Lock{Login: login, Until: c.until, Failures: l.Failures})
 	}
 	return locks
 }
 
 // succeeded remembers that login was used from client.
 func (l *lockout) succeeded(now time.Time, login string, client netip.Prefix) {
-	if l.Failures <= 0 {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key := pair{login, client}

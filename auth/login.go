@@ -62,43 +62,51 @@ func printableUnicode(s string) bool {
 // a shell.
 const loginSpecial = "*?!{}[]()<>,;:\"'`\\|&$#"
 
-// CheckLogin reports what is wrong with a login that a person wants to create.
-func CheckLogin(login string) error {
+// CheckLogin returns the normalised form of a login that a person wants to create, or what is wrong
+// with it.
+func CheckLogin(login string) (string, error) {
 	switch {
 	case login == "":
-		return errors.New("the login is empty")
+		return "", errors.New("the login is empty")
 	case len(login) > MaxLength:
-		return fmt.Errorf("the login is longer than %d octets", MaxLength)
+		return "", fmt.Errorf("the login is longer than %d octets", MaxLength)
 	case !printable(login):
-		return errors.New("the login has characters that cannot be printed")
+		return "", errors.New("the login has characters that cannot be printed")
 	case strings.ContainsFunc(login, unicode.IsSpace):
-		return errors.New("the login has a blank in it; write it with '-' or '.'")
+		return "", fmt.Errorf("the login %q has a blank in it; write it with - or .", login)
 	case strings.ContainsAny(login, loginSpecial):
-		return fmt.Errorf("the login has one of %s in it; use letters, digits and any of - _ . + @ / %%", loginSpecial)
+		return "", fmt.Errorf("the login %q has one of %s in it; use letters, digits and - _ . + @ / %%", login, loginSpecial)
 	case login[0] == '-' || login[0] == '@':
-		return fmt.Errorf("the login begins with %q; begin it with a letter or a digit", login[:1])
+		return "", fmt.Errorf("the login %q begins with %q; begin it with a letter or a digit", login, login[:1])
 	}
-	return nil
+	return lowerASCII(login), nil
 }
 
-// MinChosen is the least length of a chosen password, in characters (NIST SP 800-63B-4 §3.1.1.2 asks
-// for 8 beside a second factor; what is used over years in mail clients should have more).
-const MinChosen = 10
-
-// CheckPassword reports what is wrong with a password that a person wants to choose.
-func CheckPassword(login string, password Secret) error {
-	pw := string(password)
+// CheckPassword reports why a password could never be used to log in.
+func CheckPassword(password string) error {
 	switch {
-	case pw == "":
+	case password == "":
 		return errors.New("the password is empty")
-	case len(pw) > MaxLength:
+	case len(password) > MaxLength:
 		return fmt.Errorf("the password is longer than %d octets", MaxLength)
-	case !printable(pw):
+	case !printable(password):
 		return errors.New("the password has characters that cannot be printed: many clients could not send it")
-	case utf8.RuneCountInString(pw) < MinChosen:
-		return fmt.Errorf("the password is shorter than %d characters", MinChosen)
-	case lowerASCII(pw) == lowerASCII(login):
-		return errors.New("the password is the login")
 	}
 	return nil
 }
+
+// AdviseOn returns what is weak about a chosen password, for a warning; "" if nothing strikes. It does
+// not forbid: who may log in only from the own network may have reasons for a short one.
+func AdviseOn(login, password string) string {
+	switch {
+	case lowerASCII(password) == lowerASCII(login):
+		return "the password is the login: anybody can guess it"
+	case utf8.RuneCountInString(password) < MinChosen:
+		return fmt.Sprintf("the password has fewer than %d characters: without --password-stdin a strong one is made", MinChosen)
+	}
+	return ""
+}
+
+// MinChosen is the length below which AdviseOn speaks up (NIST SP 800-63B-4 §3.1.1.2: at least 8, and
+// 15 where the password is all there is; lockout stands between).
+const MinChosen = 10

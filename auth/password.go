@@ -47,12 +47,15 @@ func realArgon(password, salt []byte, p params) []byte {
 	return argon2.IDKey(password, salt, p.time, p.memory, p.threads, hashLength)
 }
 
-// HashChosen hashes a password that a person chose: argon2id as a PHC string. The password's rules are
-// CheckPassword's.
-func HashChosen(password Secret) Secret {
+// HashChosen hashes a password that a person chose: argon2id as a PHC string. It refuses what
+// CheckPassword refuses.
+func HashChosen(password string) (Secret, error) {
+	if err := CheckPassword(password); err != nil {
+		return "", err
+	}
 	salt := make([]byte, saltLength)
 	rand.Read(salt) // never fails
-	return encodeChosen(chosen, salt, realArgon([]byte(password), salt, chosen))
+	return encodeChosen(chosen, salt, realArgon([]byte(password), salt, chosen)), nil
 }
 
 func encodeChosen(p params, salt, sum []byte) Secret {
@@ -82,8 +85,8 @@ func decodeChosen(hash Secret) (p params, salt, sum []byte, err error) {
 
 // HashGenerated hashes a password of GeneratePassword: HMAC-SHA-256 with a pepper that only this
 // installation has. 128 bits of entropy need no slow hash (NIST SP 800-63B-4 §3.1.2.2).
-func HashGenerated(pepper []byte, password Secret) Secret {
-	return Secret(generatedPrefix + b64.EncodeToString(generatedSum(pepper, string(password))))
+func HashGenerated(pepper []byte, password string) Secret {
+	return Secret(generatedPrefix + b64.EncodeToString(generatedSum(pepper, password)))
 }
 
 func generatedSum(pepper []byte, password string) []byte {
@@ -105,11 +108,14 @@ func IsGenerated(hash Secret) bool { return strings.HasPrefix(string(hash), gene
 // Verify reports whether password belongs to hash. An error means that the hash cannot be used; a
 // wrong password is none. It takes about 18 ms for a chosen password and a microsecond otherwise: what
 // is answered to an outsider goes through an Authenticator instead.
-func Verify(hash Secret, pepper []byte, password Secret) (bool, error) {
-	if IsGenerated(hash) {
-		return verifyGenerated(hash, pepper, string(password))
+func Verify(hash Secret, pepper []byte, password string) (bool, error) {
+	if len(password) > MaxLength {
+		return false, nil
 	}
-	return verifyChosen(realArgon, hash, string(password))
+	if IsGenerated(hash) {
+		return verifyGenerated(hash, pepper, password)
+	}
+	return verifyChosen(realArgon, hash, password)
 }
 
 func verifyGenerated(hash Secret, pepper []byte, password string) (bool, error) {
@@ -142,7 +148,7 @@ const generatedLength = 26
 // GeneratePassword returns a password with 128 bits of entropy that can be typed on a printer: 30
 // characters, "k3m9p-…", within the 31 that many devices store, lower-case ASCII letters, digits and
 // hyphens, which are only for the eye.
-func GeneratePassword() Secret {
+func GeneratePassword() string {
 	var out []byte
 	for n := 0; n < generatedLength; n++ {
 		if n > 0 && n%5 == 0 && n < generatedLength-1 {
@@ -150,7 +156,7 @@ func GeneratePassword() Secret {
 		}
 		out = append(out, randomLetter())
 	}
-	return Secret(out)
+	return string(out)
 }
 
 // randomLetter draws without bias: octets beyond the last multiple of the alphabet's length are thrown
