@@ -1,0 +1,230 @@
+package policy
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"postern/mail"
+)
+
+const (
+	// maxBuckets bounds the memory of a Limiter to some 15 MB.
+	maxBuckets = 50_000
+	// evictionScan is how many of the longest unused buckets are looked at for the one to drop.
+	evictionScan = 32
+	// saveEvery is the longest that a crash gives away.
+	saveEvery = 2 * time.Second
+	// closeTimeout bounds the last save.
+	closeTimeout = 10 * time.Second
+)
+
+// Usage is what a message takes.
+type Usage struct {
+	Messages   int
+	Recipients []mail.Address // of the envelope; how many of them are new is found out
+	Bytes      int64
+}
+
+// Verdict is what a Limiter says. Refund is never nil.
+type Verdict struct {
+	OK    bool
+	Limit Limit     // the one that stands in the way longest
+	Need  int64     // what the message counts under it
+	Retry time.Time // when the same message passes, if nothing else is sent until then
+	Never bool      // the message alone is more than the limit allows: it can never pass
+	// Refund gives back what was taken, once: for a message that was then not accepted. Recipients
+	// that became known stay known, and what was taken for them stays taken.
+	Refund func()
+}
+
+// Limiter keeps a token bucket for each login and limit. It is safe for concurrent use.
+type Limiter struct {
+	store LimitStore
+	log   *slog.Logger
+	known *known
+	size  int
+
+	mu      sync.Mutex // guards all below
+	buckets map[key]*bucket
+	order   *list.List // of *bucket, the last used in front
+	dirty   map[*bucket]struct{}
+}
+
+type key struct {
+	login string
+	limit Limit
+}
+
+// bucket is a token bucket whose time never runs backwards: rate.Limiter would refill the same stretch
+// twice.
+type bucket struct {
+	key
+	tokens *rate.Limiter
+	last   time.Time
+	place  *list.Element
+}
+
+// NewLimiter returns a Limiter with the states that store kept. Run saves them, Close for the last time.
+func NewLimiter(ctx context.Context, store LimitStore, now time.Time, log *slog.Logger) (*Limiter, error) {
+	return newLimiter(ctx, store, now, log, maxBuckets)
+}
+
+func newLimiter(ctx context.Context, store LimitStore, now time.Time, log *slog.Logger, size int) (*Limiter, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	l := &Limiter{
+		store: store, log: log, known: newKnown(store), size: size,
+		buckets: make(map[key]*bucket), order: list.New(), dirty: make(map[*bucket]struct{}),
+	}
+	states, err := store.LoadLimits(ctx, now)
+	if err != nil {
+		return nil, fmt.Errorf("load the state of limits: %w", err)
+	}
+	for _, s := range states {
+		l.restoreLocked(now, s) // nobody else has it yet
+	}
+	return l, nil
+}
+
+// Take counts a message of login against limits: all of them, or none if one stands in the way. An
+// error means that the store could not say which recipients are new: our own trouble, temporary.
+func (l *Limiter) Take(ctx context.Context, now time.Time, login string, limits []Limit, u Usage) (Verdict, error) {
+	var fresh []string
+	if slices.ContainsFunc(limits, func(l Limit) bool { return l.Unit == NewRecipients }) {
+		var err error
+		if fresh, err = l.known.fresh(ctx, now, login, u.Recipients); err != nil {
+			return Verdict{Refund: func() {}}, fmt.Errorf("look for new recipients of %q: %w", login, err)
+		}
+	}
+	need := amounts{Messages: int64(u.Messages), Recipients: int64(len(u.Recipients)), NewRecipients: int64(len(fresh)), Bytes: u.Bytes}
+	v := l.take(now, login, limits, need)
+	v.Refund = func() {}
+	if !v.OK {
+		return v, nil
+	}
+	l.known.remember(now, login, fresh)
+	need[NewRecipients] = 0
+	v.Refund = sync.OnceFunc(func() { l.refund(login, limits, need) })
+	return v, nil
+}
+
+// amounts are what a message counts, by unit.
+type amounts [Bytes + 1]int64
+
+func (l *Limiter) take(now time.Time, login string, limits []Limit, need amounts) Verdict {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := Verdict{OK: true}
+	for _, limit := range limits {
+		n := need[limit.Unit]
+		if n > limit.Count {
+			return Verdict{Limit: limit, Need: n, Never: true}
+		}
+		if retry, ok := l.retryLocked(now, key{login, limit}, n); !ok && retry.After(v.Retry) {
+			v = Verdict{Limit: limit, Need: n, Retry: retry}
+		}
+	}
+	if !v.OK {
+		return v
+	}
+	for i, limit := range limits {
+		if n := need[limit.Unit]; n > 0 && !slices.Contains(limits[:i], limit) {
+			l.spendLocked(now, key{login, limit}, n)
+		}
+	}
+	l.evictLocked(now)
+	return v
+}
+
+// retryLocked returns when n tokens are there, ok if they are now. A bucket that is not kept is full.
+func (l *Limiter) retryLocked(now time.Time, k key, n int64) (retry time.Time, ok bool) {
+	b := l.buckets[k]
+	if b == nil || n == 0 {
+		return time.Time{}, true
+	}
+	at := b.advance(now)
+	missing := float64(n) - b.tokens.TokensAt(at)
+	if missing <= 0 {
+		return time.Time{}, true
+	}
+	// A millisecond covers what floating point may have lost.
+	seconds := missing / k.limit.perSecond()
+	return at.Add(time.Duration(seconds*float64(time.Second)) + time.Millisecond), false
+}
+
+func (l *Limiter) spendLocked(now time.Time, k key, n int64) {
+	b := l.buckets[k]
+	if b == nil {
+		b = l.addLocked(k, now)
+	}
+	b.last = b.advance(now)
+	b.tokens.AllowN(b.last, int(n))
+	l.order.MoveToFront(b.place)
+	l.dirty[b] = struct{}{}
+}
+
+// refund puts tokens back as of the last time something was taken: no clock is needed, and the bucket
+// never holds more than its count.
+func (l *Limiter) refund(login string, limits []Limit, taken amounts) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, limit := range limits {
+		b := l.buckets[key{login, limit}]
+		if b == nil || taken[limit.Unit] == 0 || slices.Contains(limits[:i], limit) {
+			continue // dropped meanwhile: it is full
+		}
+		missing := float64(limit.Count) - b.tokens.TokensAt(b.last)
+		b.tokens.AllowN(b.last, -int(min(float64(taken[limit.Unit]), missing)))
+		l.dirty[b] = struct{}{}
+	}
+}
+
+func (b *bucket) advance(now time.Time) time.Time {
+	if now.Before(b.last) {
+		return b.last
+	}
+	return now
+}
+
+func (l *Limiter) addLocked(k key, now time.Time) *bucket {
+	b := &bucket{key: k, last: now, tokens: rate.NewLimiter(rate.Limit(k.limit.perSecond()), int(k.limit.Count))}
+	b.place = l.order.PushFront(b)
+	l.buckets[k] = b
+	return b
+}
+
+// evictLocked drops buckets above the bound. Whatever the dropped one lacked is given away, so of the
+// longest unused it is the fullest.
+func (l *Limiter) evictLocked(now time.Time) {
+	for len(l.buckets) > l.size {
+		var victim *bucket
+		lacking := 2.0
+		e := l.order.Back()
+		for i := 0; i < evictionScan && e != nil && lacking > 0; i, e = i+1, e.Prev() {
+			b := e.Value.(*bucket)
+			if lacks := b.lacks(now); lacks < lacking {
+				victim, lacking = b, lacks
+			}
+		}
+		l.removeLocked(victim)
+	}
+}
+
+// lacks is the share of a bucket that has not been refilled, between 0 and 1.
+func (b *bucket) lacks(now time.Time) float64 {
+	return 1 - b.tokens.TokensAt(b.advance(now))/float64(b.limit.Count)
+}
+
+func (l *Limiter) removeLocked(b *bucket) {
+	l.order.Remove(b.place)
+	delete(l.buckets, b.key)
+	delete(l.dirty, b)
+}

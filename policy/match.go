@@ -1,0 +1,137 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"postern/mail"
+)
+
+// Match is the conditions of a route, or of a rule. Every one that is set must be met by one of its
+// values; without any it matches everything.
+type Match struct {
+	Logins     []string // stars stand for any text
+	Groups     []string
+	Listeners  []string
+	Networks   []netip.Prefix // of the client
+	Senders    []string       // patterns of the reverse-path; "<>" for the null one
+	Recipients []string       // as in [[policy]]; "!" denies
+}
+
+// Facts are what a Match is held against. Zero fields meet no condition.
+type Facts struct {
+	Login     string
+	Groups    []string
+	Listener  string
+	Client    netip.Addr
+	Sender    mail.Address
+	Recipient mail.Address
+}
+
+// Matcher is a Match, compiled. It is immutable.
+type Matcher struct {
+	logins, groups, listeners []string
+	networks                  []netip.Prefix
+	senders                   []pattern
+	recipients                *recipients
+}
+
+// NewMatcher compiles m.
+func NewMatcher(m Match) (Matcher, error) {
+	c := Matcher{groups: lowerAll(m.Groups), listeners: m.Listeners}
+	var err error
+	if c.logins, err = parseLogins(m.Logins); err != nil {
+		return Matcher{}, err
+	}
+	for _, n := range m.Networks {
+		if !n.IsValid() {
+			return Matcher{}, errors.New("networks: a network is not valid")
+		}
+		c.networks = append(c.networks, n.Masked())
+	}
+	for _, s := range m.Senders {
+		p, err := parseRouteSender(s)
+		if err != nil {
+			return Matcher{}, fmt.Errorf("senders: %w", err)
+		}
+		c.senders = append(c.senders, p)
+	}
+	if len(m.Recipients) > 0 {
+		if c.recipients, err = parseRecipients(m.Recipients); err != nil {
+			return Matcher{}, fmt.Errorf("recipients: %w", err)
+		}
+	}
+	return c, nil
+}
+
+func parseLogins(list []string) ([]string, error) {
+	for _, s := range list {
+		switch {
+		case strings.TrimSpace(s) == "":
+			return nil, errors.New(`logins: an entry is empty; write a login, or "*" for all`)
+		case strings.HasPrefix(s, "!"):
+			return nil, fmt.Errorf("logins: %q: a login cannot be excluded here; write a block for it before this one", s)
+		}
+	}
+	return lowerAll(list), nil
+}
+
+// parseRouteSender reads a sender of a route, which grants nothing: everybody and the null
+// reverse-path may stand there, a group may not.
+func parseRouteSender(s string) (pattern, error) {
+	switch {
+	case s == "*":
+		return pattern{text: s, everybody: true}, nil
+	case s == "<>":
+		return pattern{text: s, null: true}, nil
+	case strings.HasPrefix(s, "@"):
+		return pattern{}, fmt.Errorf("%q: for all addresses of a domain write \"*%s\"; for a group write groups = [...]", s, s)
+	}
+	return parsePattern(s)
+}
+
+// Matches reports whether all conditions are met.
+func (m *Matcher) Matches(f Facts) bool {
+	if !m.matchesClient(lowerASCII(f.Login), f.Groups, f.Listener, f.Client) {
+		return false
+	}
+	if m.senders != nil && find(m.senders, folded(f.Sender), f.Login) == nil {
+		return false
+	}
+	if m.recipients == nil {
+		return true
+	}
+	ok, _ := m.recipients.allows(folded(f.Recipient), f.Login)
+	return ok && !f.Recipient.IsNull()
+}
+
+func (m *Matcher) matchesClient(login string, groups []string, listener string, client netip.Addr) bool {
+	if m.logins != nil && !slices.ContainsFunc(m.logins, func(p string) bool { return glob(p, login) }) {
+		return false
+	}
+	if m.groups != nil && !slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(m.groups, lowerASCII(g)) }) {
+		return false
+	}
+	if m.listeners != nil && !slices.Contains(m.listeners, listener) {
+		return false
+	}
+	if m.networks == nil {
+		return true
+	}
+	client = client.Unmap().WithZone("")
+	return slices.ContainsFunc(m.networks, func(n netip.Prefix) bool { return n.Contains(client) })
+}
+
+func lowerAll(list []string) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	lower := make([]string, len(list))
+	for i, s := range list {
+		lower[i] = lowerASCII(s)
+	}
+	return lower
+}

@@ -1,0 +1,126 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"postern/mail"
+)
+
+// Run saves what changed until ctx is done. It returns when nothing of it runs any more; the last
+// changes are Close's.
+func (l *Limiter) Run(ctx context.Context) {
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := l.Save(ctx, time.Now())
+		if err != nil && !failing && ctx.Err() == nil {
+			l.log.Error("the state of limits cannot be saved; a restart would forget it", "err", err)
+		}
+		failing = err != nil
+	}
+}
+
+// Close saves what changed. The Limiter must not be used afterwards.
+func (l *Limiter) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	return l.Save(ctx, time.Now())
+}
+
+// Save writes every bucket that changed since the last Save, and the recipients that became known. What
+// could not be written is tried again by the next.
+func (l *Limiter) Save(ctx context.Context, now time.Time) error {
+	return errors.Join(l.saveBuckets(ctx, now), l.known.save(ctx, now))
+}
+
+func (l *Limiter) saveBuckets(ctx context.Context, now time.Time) error {
+	states, saved := l.changed(now)
+	if len(states) == 0 {
+		return nil
+	}
+	if err := l.store.SaveLimits(ctx, now, states); err != nil {
+		l.markDirty(saved)
+		return fmt.Errorf("save the state of %d limits: %w", len(states), err)
+	}
+	return nil
+}
+
+func (l *Limiter) changed(now time.Time) (states []State, buckets []*bucket) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for b := range l.dirty {
+		states = append(states, b.state(now))
+		buckets = append(buckets, b)
+	}
+	clear(l.dirty)
+	return states, buckets
+}
+
+func (l *Limiter) markDirty(buckets []*bucket) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range buckets {
+		if l.buckets[b.key] == b {
+			l.dirty[b] = struct{}{}
+		}
+	}
+}
+
+func (b *bucket) state(now time.Time) State {
+	at := b.advance(now)
+	tokens := min(max(b.tokens.TokensAt(at), 0), float64(b.limit.Count))
+	missing := (float64(b.limit.Count) - tokens) / b.limit.perSecond()
+	return State{
+		Login: b.login, Limit: b.limit.String(), Tokens: tokens, At: at,
+		Full: at.Add(time.Duration(missing * float64(time.Second))),
+	}
+}
+
+// restoreLocked makes a bucket that is as full at s.At as it was; what passed since then refills it by
+// itself. A state from the future, of a clock that was wrong, counts as of now: nothing is refilled for
+// time that has not passed. A state that cannot be read belongs to a limit that we do not have.
+func (l *Limiter) restoreLocked(now time.Time, s State) {
+	limit, err := ParseLimit(s.Limit)
+	if err != nil || math.IsNaN(s.Tokens) {
+		return
+	}
+	at := s.At
+	if at.After(now) {
+		at = now
+	}
+	k := key{s.Login, limit}
+	if l.buckets[k] != nil {
+		return
+	}
+	tokens := min(max(s.Tokens, 0), float64(limit.Count))
+	whole := math.Floor(tokens)
+	// rate.Limiter takes whole tokens: the fraction is the time that it took to refill it.
+	fraction := time.Duration((tokens - whole) / limit.perSecond() * float64(time.Second))
+	b := l.addLocked(k, at)
+	b.tokens.AllowN(at.Add(-fraction), int(limit.Count)-int(whole))
+	l.evictLocked(now)
+}
+
+// recipientKeys returns the distinct keys of addresses.
+func recipientKeys(addrs []mail.Address) []string {
+	keys := make([]string, 0, len(addrs))
+	seen := make(map[string]struct{}, len(addrs))
+	for _, a := range addrs {
+		k := RecipientKey(a)
+		if _, ok := seen[k]; !ok {
+			seen[k] = struct{}{}
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}

@@ -1,0 +1,276 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync/atomic"
+
+	"postern/mail"
+)
+
+// The values of unlisted_sender and over_limit. Refuse is of both.
+const (
+	Refuse  = "refuse"
+	Rewrite = "rewrite" // From becomes the first sender
+	Defer   = "defer"   // 452 and when to come back
+	Hold    = "hold"    // accept, and wait for a release
+	Lock    = "lock"    // refuse, lock the login and alert
+)
+
+// Rule is one [[policy]] block. A setting that is nil or empty is not set by it; Limits that are empty
+// but not nil set "no limits".
+type Rule struct {
+	Name string // how replies call it, "policy 2"
+
+	Logins    []string // stars stand for any text
+	Groups    []string
+	Listeners []string
+	Networks  []netip.Prefix // of the client
+
+	Senders        []string // see CheckSenderPattern
+	UnlistedSender string   // Refuse | Rewrite
+	Recipients     []string // see CheckRecipientPattern
+	Limits         []Limit
+	OverLimit      string // Defer | Refuse | Hold | Lock
+}
+
+// Subject is who wants to send.
+type Subject struct {
+	Login    string
+	Groups   []string
+	Senders  []string // of `postern user add --sender`: when there are any, these are the senders
+	Client   netip.Addr
+	Listener string
+}
+
+// Policy is a list of rules, compiled. It is safe for concurrent use.
+type Policy struct {
+	rules  []rule
+	groups atomic.Pointer[map[string][]pattern]
+}
+
+type rule struct {
+	Rule
+	match      Matcher
+	senders    []pattern
+	recipients *recipients
+}
+
+// New compiles rules; the error names the rule and the setting.
+func New(rules []Rule) (*Policy, error) {
+	p := &Policy{}
+	for i, r := range rules {
+		if r.Name == "" {
+			r.Name = "policy " + strconv.Itoa(i+1)
+		}
+		c, err := compile(r)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", r.Name, err)
+		}
+		p.rules = append(p.rules, c)
+	}
+	return p, nil
+}
+
+func compile(r Rule) (c rule, err error) {
+	c.Rule = r
+	if c.match, err = NewMatcher(Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Networks: r.Networks}); err != nil {
+		return c, err
+	}
+	if r.Senders != nil && len(r.Senders) == 0 {
+		return c, fmt.Errorf(`senders: the list is empty; write what may be used, or remove the line for {login}`)
+	}
+	for _, s := range r.Senders {
+		sender, err := parseSender(s)
+		if err != nil {
+			return c, fmt.Errorf("senders: %w", err)
+		}
+		c.senders = append(c.senders, sender)
+	}
+	if r.Recipients != nil {
+		if c.recipients, err = parseRecipients(r.Recipients); err != nil {
+			return c, fmt.Errorf("recipients: %w", err)
+		}
+	}
+	if !slices.Contains([]string{"", Refuse, Rewrite}, r.UnlistedSender) {
+		return c, fmt.Errorf("unlisted_sender: %q is neither refuse nor rewrite", r.UnlistedSender)
+	}
+	if !slices.Contains([]string{"", Defer, Refuse, Hold, Lock}, r.OverLimit) {
+		return c, fmt.Errorf("over_limit: %q is none of defer, refuse, hold, lock", r.OverLimit)
+	}
+	return c, checkLimits(r.Limits)
+}
+
+func checkLimits(limits []Limit) error {
+	for i, l := range limits {
+		if l.Count < 1 || l.Window < 1 || l.Unit < Messages || l.Unit > Bytes {
+			return fmt.Errorf("limits: %v is no limit", l)
+		}
+		if slices.Contains(limits[:i], l) {
+			return fmt.Errorf("limits: %q stands twice", l)
+		}
+	}
+	return nil
+}
+
+// builtin is what no rule sets.
+var builtin = rule{
+	Rule:       Rule{Name: "the default policy"},
+	senders:    []pattern{{text: loginPattern, login: true}},
+	recipients: &recipients{},
+}
+
+// For returns what holds for a subject.
+func (p *Policy) For(s Subject) Effective {
+	e := Effective{Login: s.Login, policy: p}
+	login := lowerASCII(s.Login)
+	limited := false
+	for i := range p.rules {
+		r := &p.rules[i]
+		if !r.match.matchesClient(login, s.Groups, s.Listener, s.Client) {
+			continue
+		}
+		if e.senders == nil && r.senders != nil {
+			e.senders, e.sendersRule = r.senders, r.Name
+		}
+		if e.recipients == nil && r.recipients != nil {
+			e.recipients, e.recipientsRule = r.recipients, r.Name
+		}
+		if !limited && r.Limits != nil {
+			limited, e.Limits, e.limitsRule = true, r.Limits, r.Name
+		}
+		if e.UnlistedSender == "" {
+			e.UnlistedSender = r.UnlistedSender
+		}
+		if e.OverLimit == "" {
+			e.OverLimit = r.OverLimit
+		}
+	}
+	e.fillIn(s.Senders)
+	return e
+}
+
+func (e *Effective) fillIn(own []string) {
+	if len(own) > 0 {
+		e.senders, e.sendersRule = parseOwn(own), ""
+	}
+	if e.senders == nil {
+		e.senders, e.sendersRule = builtin.senders, builtin.Name
+	}
+	if e.recipients == nil {
+		e.recipients, e.recipientsRule = builtin.recipients, builtin.Name
+	}
+	if e.UnlistedSender == "" {
+		e.UnlistedSender = Refuse
+	}
+	if e.OverLimit == "" {
+		e.OverLimit = Defer
+	}
+}
+
+// parseOwn compiles the senders of a user. One that cannot be read, which `postern user add` does not
+// let in, allows nothing.
+func parseOwn(own []string) []pattern {
+	list := make([]pattern, 0, len(own))
+	for _, s := range own {
+		if p, err := parseSender(s); err == nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// Member is a user as far as groups of senders go.
+type Member struct {
+	Login   string
+	Groups  []string
+	Senders []string
+}
+
+// SetGroups says who is in which group, for "@group" among senders: it stands for what the members may
+// be by their own senders, or by their login where they have none. It may be called at any time.
+func (p *Policy) SetGroups(members []Member) {
+	groups := make(map[string][]pattern)
+	for _, m := range members {
+		own := memberPatterns(m)
+		for _, g := range m.Groups {
+			g = lowerASCII(g)
+			groups[g] = append(groups[g], own...)
+		}
+	}
+	p.groups.Store(&groups)
+}
+
+// memberPatterns returns what a member may be, without {login} and without groups of groups.
+func memberPatterns(m Member) (own []pattern) {
+	patterns := parseOwn(m.Senders)
+	if len(m.Senders) == 0 {
+		patterns = builtin.senders
+	}
+	for _, p := range patterns {
+		if p.login {
+			a, ok := p.address(m.Login)
+			if !ok {
+				continue
+			}
+			a = folded(a)
+			p = pattern{text: a.String(), local: a.Local, domain: a.Domain}
+		}
+		if p.group == "" {
+			own = append(own, p)
+		}
+	}
+	return own
+}
+
+// Effective is what holds for one subject. It is immutable.
+type Effective struct {
+	Login          string
+	Limits         []Limit
+	OverLimit      string // Defer | Refuse | Hold | Lock
+	UnlistedSender string // Refuse | Rewrite
+
+	policy                                  *Policy
+	senders                                 []pattern
+	recipients                              *recipients
+	sendersRule, recipientsRule, limitsRule string // sendersRule "": the user's own
+}
+
+// MaySend reports whether the subject may be a, as reverse-path or header author. The null address is
+// never one that somebody can be.
+func (e *Effective) MaySend(a mail.Address) bool {
+	if a.IsNull() {
+		return false
+	}
+	a = folded(a)
+	for i := range e.senders {
+		if p := &e.senders[i]; p.matches(a, e.Login) || p.group != "" && e.inGroup(p.group, a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *Effective) inGroup(group string, a mail.Address) bool {
+	groups := e.policy.groups.Load()
+	return groups != nil && find((*groups)[group], a, "") != nil
+}
+
+// RecipientAllowed reports whether the subject may write to a.
+func (e *Effective) RecipientAllowed(a mail.Address) bool {
+	ok, _ := e.recipients.allows(folded(a), e.Login)
+	return ok && !a.IsNull()
+}
+
+// FirstSender returns the first of the senders that is one address: what From becomes where unlisted
+// senders are rewritten. The null address if there is none.
+func (e *Effective) FirstSender() mail.Address {
+	for i := range e.senders {
+		if a, ok := e.senders[i].address(e.Login); ok {
+			return a
+		}
+	}
+	return mail.Address{}
+}
