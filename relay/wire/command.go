@@ -1,0 +1,211 @@
+package wire
+
+import (
+	"fmt"
+	"strings"
+
+	"postern/mail"
+)
+
+// maxRefusals bounds 4yz and 5yz replies of the session without an accepted message, maxIdleTurns
+// commands without one. Both are far above what a mailing list or a pool that keeps its connections
+// open with NOOP needs.
+const (
+	maxRefusals  = 1000
+	maxIdleTurns = 5000
+)
+
+// command is an entry of the command table.
+type command struct {
+	plain bool // answered before TLS
+	bare  bool // takes no argument
+	run   func(c *Conn, arg string) error
+}
+
+var commands = map[string]command{
+	"EHLO":     {plain: true, run: (*Conn).ehlo},
+	"HELO":     {plain: true, run: (*Conn).helo1},
+	"NOOP":     {plain: true, run: (*Conn).noop},
+	"RSET":     {plain: true, bare: true, run: (*Conn).rset},
+	"QUIT":     {plain: true, bare: true, run: (*Conn).quit},
+	"STARTTLS": {plain: true, bare: true, run: (*Conn).starttls},
+	"AUTH":     {run: (*Conn).auth},
+	"MAIL":     {run: (*Conn).mail},
+	"RCPT":     {run: (*Conn).rcpt},
+	"DATA":     {bare: true, run: (*Conn).data},
+	"BDAT":     {run: (*Conn).bdat},
+	"VRFY":     {run: (*Conn).vrfy},
+	"HELP":     {run: (*Conn).help},
+	"EXPN":     {run: (*Conn).notImplemented},
+	"TURN":     {run: (*Conn).notImplemented},
+	"ETRN":     {run: (*Conn).notImplemented},
+	"SEND":     {run: (*Conn).notImplemented},
+	"SOML":     {run: (*Conn).notImplemented},
+	"SAML":     {run: (*Conn).notImplemented},
+}
+
+// splitCommand returns the verb in upper case and its argument.
+func splitCommand(line string) (verb, arg string) {
+	verb, arg, _ = strings.Cut(line, " ")
+	if len(verb) <= 8 {
+		verb = strings.ToUpper(verb)
+	}
+	return verb, strings.Trim(arg, " ")
+}
+
+// run runs one complete line.
+func (c *Conn) run(line string) error {
+	if !clean(line) {
+		return c.wrong(500, "5.5.2", "control characters in a command")
+	}
+	if c.idleTurns++; c.idleTurns > maxIdleTurns {
+		return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many commands without a message"), "%d commands without a message", maxIdleTurns)
+	}
+	verb, arg := splitCommand(line)
+	cmd, known := commands[verb]
+	switch {
+	case isHTTP(verb):
+		return refuse(ReasonProtocol, mail.R(554, "5.5.1", "this is a mail server"), "a web client sent an HTTP request")
+	case !known && c.clearPhase():
+		return c.wrong(530, "5.7.0", "send STARTTLS first")
+	case !known:
+		return c.wrong(500, "5.5.1", "unknown command")
+	case !cmd.plain && c.clearPhase():
+		return c.needsTLS(verb)
+	case cmd.bare && arg != "":
+		return c.wrong(501, "5.5.4", "this command takes no argument")
+	}
+	return cmd.run(c, arg)
+}
+
+// clearPhase reports that TLS is required and has not begun.
+func (c *Conn) clearPhase() bool { return c.tls == nil && c.opt.TLSMode != None }
+
+// needsTLS answers a command that is not for clear text.
+func (c *Conn) needsTLS(verb string) error {
+	switch verb {
+	case "AUTH":
+		// RFC 4954 §4: the credentials may be in the open now, but were not taken.
+		return c.wrong(538, "5.7.11", "send STARTTLS first: this server takes no password in clear text")
+	case "BDAT": // its octets would be read as commands
+		return refuse(ReasonProtocol, mail.R(530, "5.7.0", "send STARTTLS first"), "the client sent BDAT without STARTTLS")
+	}
+	return c.wrong(530, "5.7.0", "send STARTTLS first")
+}
+
+// wrong answers a violation of the protocol and ends the connection after too many of them.
+func (c *Conn) wrong(code int, enhanced, format string, args ...any) error {
+	r := mail.R(code, enhanced, format, args...)
+	c.send(r)
+	if c.errors++; c.errors < c.opt.MaxErrors {
+		return nil
+	}
+	return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many errors, closing"),
+		"%d protocol errors, the last one was answered %s", c.errors, r)
+}
+
+// answer sends a reply of the session. 421 ends the connection (RFC 5321 §3.8).
+func (c *Conn) answer(r mail.Reply) error {
+	if r.IsZero() {
+		r = mail.R(451, "4.3.0", "internal error, try again later")
+	}
+	c.send(r)
+	if r.OK() {
+		return nil
+	}
+	if r.Code == 421 {
+		return errQuit
+	}
+	if c.refusals++; c.refusals < maxRefusals {
+		return nil
+	}
+	return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many refused commands, closing"),
+		"%d refused commands without a message, the last one was answered %s", c.refusals, r)
+}
+
+func (c *Conn) ehlo(arg string) error { return c.hello(arg, true) }
+
+func (c *Conn) helo1(arg string) error { return c.hello(arg, false) }
+
+// hello takes the client's name. It is logged, never judged; it also resets (RFC 5321 §4.1.4).
+func (c *Conn) hello(arg string, extended bool) error {
+	if arg == "" {
+		return c.wrong(501, "5.5.4", "say who you are: EHLO name")
+	}
+	c.endTransaction()
+	c.helo, c.extended = mail.Cut(mail.Printable(arg), 252), extended
+	if extended {
+		c.send(mail.Reply{Code: 250, Text: c.extensions()})
+	} else {
+		c.send(mail.Reply{Code: 250, Text: c.opt.Hostname})
+	}
+	return nil
+}
+
+// extensions is the text of the EHLO reply.
+func (c *Conn) extensions() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\nPIPELINING\n8BITMIME\nSIZE %d\nENHANCEDSTATUSCODES\nCHUNKING\nSMTPUTF8\nDSN\nLIMITS RCPTMAX=%d",
+		c.opt.Hostname, c.opt.MaxMessageSize, c.opt.MaxRecipients) // LIMITS: RFC 9422
+	if c.clearPhase() {
+		b.WriteString("\nSTARTTLS")
+	}
+	if c.authOffered() {
+		b.WriteString("\nAUTH " + strings.Join(c.opt.Mechanisms, " "))
+	}
+	return b.String()
+}
+
+func (c *Conn) noop(string) error {
+	c.send(mail.R(250, "2.0.0", "OK"))
+	return nil
+}
+
+func (c *Conn) rset(string) error {
+	c.endTransaction()
+	c.send(mail.R(250, "2.0.0", "OK"))
+	return nil
+}
+
+func (c *Conn) quit(string) error {
+	c.endTransaction()
+	c.send(mail.R(221, "2.0.0", "%s closing", c.opt.Hostname))
+	return errQuit
+}
+
+func (c *Conn) vrfy(arg string) error {
+	if arg == "" {
+		return c.wrong(501, "5.5.4", "VRFY needs an argument")
+	}
+	c.send(mail.R(252, "2.5.0", "send mail and see")) // RFC 5321 §3.5.3: says nothing about who exists
+	return nil
+}
+
+func (c *Conn) help(string) error {
+	c.send(mail.R(214, "2.0.0", "EHLO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP QUIT"))
+	return nil
+}
+
+func (c *Conn) notImplemented(string) error {
+	return c.wrong(502, "5.5.1", "command not implemented")
+}
+
+// starttls begins TLS. What was sent behind the command in clear text could have been put there by
+// anybody, so it ends the connection (RFC 3207 §5, CVE-2011-0411).
+func (c *Conn) starttls(string) error {
+	switch {
+	case c.opt.TLSMode == None:
+		return c.wrong(502, "5.5.1", "TLS is not available here")
+	case c.tls != nil:
+		return c.wrong(503, "5.5.1", "TLS is on already")
+	case len(c.buffered()) > 0:
+		return refuse(ReasonProtocol, mail.R(554, "5.5.1", "nothing may follow STARTTLS before its reply"), "the client, or somebody on the way, sent more behind STARTTLS in clear text")
+	}
+	c.send(mail.R(220, "2.0.0", "go ahead"))
+	c.release()
+	if err := c.flush(); err != nil {
+		return err
+	}
+	c.helo, c.extended = "", false // RFC 3207 §4.2
+	return c.handshake()
+}

@@ -1,0 +1,417 @@
+package wire
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"postern/mail"
+)
+
+// recordHandshake is the first octet of a TLS ClientHello (RFC 8446 §5.1).
+const recordHandshake = 0x16
+
+// Conn is one client connection. Its exported methods may be called by its Session at any time; what
+// they return changes only between commands.
+type Conn struct {
+	srv  *Server
+	opt  *Options
+	ln   net.Listener
+	ctx  context.Context // ends when the server stops hard
+	sock *socket
+	id   string
+
+	client  netip.AddrPort
+	origin  netip.Prefix // counted in srv.counts, if valid
+	loginBy time.Time
+
+	stream   net.Conn  // sock, or TLS on it
+	tls      *tls.Conn // nil before TLS
+	deadline time.Time // read deadline as last set
+
+	session   Session
+	greeted   bool
+	helo      string // "" before EHLO or HELO
+	extended  bool   // EHLO
+	loggedIn  bool   // AUTH succeeded
+	tx        transaction
+	refused   bool         // the last MAIL, or the chunks behind it, so that what is pipelined behind is no error
+	pending   *pendingLine // read inside a transfer, still to be run
+	errors    int          // of the protocol, since the last message
+	refusals  int          // 4yz and 5yz of the session since the last message
+	idleTurns int          // commands since the last message
+	failures  int          // of AUTH
+
+	in    *[bufferSize]byte // nil while nothing is buffered
+	r, w  int
+	first [1]byte
+	out   *[]byte
+	lost  error // the connection cannot be written to
+}
+
+// transaction is an open mail transaction.
+type transaction struct {
+	open  bool
+	utf8  bool
+	rcpts int // accepted
+}
+
+type pendingLine struct {
+	line string
+	err  error
+}
+
+func newConn(s *Server, ctx context.Context, ln net.Listener, nc net.Conn) *Conn {
+	now := time.Now()
+	sock := newSocket(nc)
+	opt := s.opt.Load()
+	return &Conn{srv: s, opt: opt, ln: ln, ctx: ctx, sock: sock, stream: sock, id: mail.NewID(now),
+		client: remote(nc), loginBy: now.Add(opt.AuthTimeout)}
+}
+
+// ID is the identifier of the session, for logs and traces.
+func (c *Conn) ID() string { return c.id }
+
+// Listener is the configured name of the listener.
+func (c *Conn) Listener() string { return c.opt.Name }
+
+// Client is the client's address, as the PROXY header says it where there is one. It proves nothing.
+func (c *Conn) Client() netip.AddrPort { return c.client }
+
+// TLS is the state of TLS, nil in clear text.
+func (c *Conn) TLS() *tls.ConnectionState {
+	if c.tls == nil {
+		return nil
+	}
+	state := c.tls.ConnectionState()
+	return &state
+}
+
+// Helo is what the client calls itself: printable, at most 255 octets, and never judged; "" before.
+func (c *Conn) Helo() string { return c.helo }
+
+// Protocol is the keyword for the with clause of Received (RFC 3848, RFC 6531 §4.3).
+func (c *Conn) Protocol() string {
+	if !c.extended && c.tls == nil && !c.loggedIn {
+		return "SMTP"
+	}
+	p := "ESMTP"
+	if c.tx.utf8 {
+		p = "UTF8SMTP"
+	}
+	if c.tls != nil {
+		p += "S"
+	}
+	if c.loggedIn {
+		p += "A"
+	}
+	return p
+}
+
+// serve is the life of a connection.
+func (c *Conn) serve() {
+	defer c.close()
+	defer c.recoverPanic()
+	err := c.open()
+	if err == nil {
+		err = c.loop()
+	}
+	c.finish(err)
+}
+
+// open brings the connection to its greeting.
+func (c *Conn) open() error {
+	if err := c.admit(); err != nil {
+		return err
+	}
+	if err := c.startTLSFirst(); err != nil {
+		return err
+	}
+	if err := c.rejectEarlyInput(); err != nil {
+		return err
+	}
+	session, reply := c.opt.NewSession(c)
+	c.session = session
+	if !reply.IsZero() && !reply.OK() || session == nil {
+		return refuse(ReasonSession, reply, "refused at connection: %s", reply)
+	}
+	c.greeted = true
+	c.send(mail.R(220, "", "%s ESMTP ready", c.opt.Hostname))
+	return nil
+}
+
+// admit checks where the connection comes from.
+func (c *Conn) admit() error {
+	if err := c.checkNetwork(); err != nil {
+		return err
+	}
+	if contains(c.opt.Proxies, c.client.Addr()) {
+		if err := c.readProxy(); err != nil {
+			return err
+		}
+		if err := c.checkNetwork(); err != nil {
+			return err
+		}
+	}
+	origin := originOf(c.client.Addr())
+	if !c.srv.counts.enterFrom(origin, c.opt.MaxConnectionsPerIP) {
+		return refuse(ReasonLimit, mail.R(421, "4.7.0", "too many connections from your address, try again later"),
+			"%s has %d connections to listener %s already; see max_connections_per_ip", origin, c.opt.MaxConnectionsPerIP, c.opt.Name)
+	}
+	c.origin = origin
+	return nil
+}
+
+func (c *Conn) checkNetwork() error {
+	if len(c.opt.Networks) == 0 || contains(c.opt.Networks, c.client.Addr()) {
+		return nil
+	}
+	return refuse(ReasonNetwork, mail.R(554, "5.7.1", "your address may not connect here"),
+		"%s is not in the networks of listener %s", c.client.Addr(), c.opt.Name)
+}
+
+// startTLSFirst does the handshake on connections that begin with one.
+func (c *Conn) startTLSFirst() error {
+	switch c.opt.TLSMode {
+	case Implicit:
+		return c.handshake()
+	case Auto:
+		return c.awaitClientHello()
+	}
+	return nil
+}
+
+// awaitClientHello waits a moment for a client that begins with TLS, as many office printers do on any
+// port.
+func (c *Conn) awaitClientHello() error {
+	var first [1]byte
+	c.sock.SetReadDeadline(time.Now().Add(c.opt.TLSWait))
+	n, err := c.sock.Read(first[:])
+	c.deadline = time.Time{}
+	switch {
+	case n > 0:
+		c.sock.unread(first[:])
+		if first[0] == recordHandshake {
+			return c.handshake()
+		}
+	case !isTimeout(err):
+		return errGone
+	}
+	return nil
+}
+
+// rejectEarlyInput ends a connection on which there is input before the greeting: RFC 5321 §4.3.1
+// lets the server speak first, so this is no mail client (ALPACA, a PROXY header nobody asked for).
+func (c *Conn) rejectEarlyInput() error {
+	var early [16]byte
+	c.sock.nowait = true
+	n, err := c.stream.Read(early[:])
+	c.sock.nowait, c.deadline = false, time.Time{}
+	switch {
+	case n > 0:
+		return c.earlyRefusal(early[:n])
+	case !isTimeout(err):
+		return errGone
+	}
+	return nil
+}
+
+func (c *Conn) earlyRefusal(b []byte) error {
+	reply := mail.R(554, "5.5.1", "wait for the greeting")
+	if used, err := proxyLength(b); err == nil || used > 0 {
+		return refuse(ReasonProxy, reply, "%s sent a PROXY header but is not in proxy_protocol of listener %s", c.client.Addr(), c.opt.Name)
+	}
+	if b[0] == recordHandshake && c.tls == nil {
+		return c.unexpectedTLS()
+	}
+	return refuse(ReasonProtocol, reply, "the client talked before the greeting")
+}
+
+// unexpectedTLS is for a ClientHello where a command is due. A reply in clear would only confuse.
+func (c *Conn) unexpectedTLS() error {
+	return refuse(ReasonTLS, mail.Reply{}, `the client began TLS without STARTTLS; set its encryption to STARTTLS, or tls = "auto" on listener %s`, c.opt.Name)
+}
+
+// loop runs commands until the connection ends.
+func (c *Conn) loop() error {
+	for {
+		if c.srv.closing.Load() && !c.tx.open {
+			return errShutdown
+		}
+		line, err := c.nextLine()
+		switch {
+		case errors.Is(err, errLineTooLong):
+			err = c.wrong(500, "5.5.2", "line too long")
+		case errors.Is(err, errLineEnd):
+			err = c.wrong(500, "5.5.2", "a command ends with CR LF")
+		case err == nil:
+			err = c.run(line)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// nextLine returns the next command.
+func (c *Conn) nextLine() (string, error) {
+	if p := c.pending; p != nil {
+		c.pending = nil
+		return p.line, p.err
+	}
+	line, err := c.readLine(c.commandBy(), false)
+	return string(line), c.explainTimeout(err)
+}
+
+// commandBy is when the next command must be complete: after the idle time-out, and before login at
+// the absolute deadline that no command moves.
+func (c *Conn) commandBy() time.Time {
+	by := time.Now().Add(c.opt.IdleTimeout)
+	if !c.admitted() && c.loginBy.Before(by) {
+		return c.loginBy
+	}
+	return by
+}
+
+// admitted reports whether the client is past TLS and login.
+func (c *Conn) admitted() bool {
+	return (c.tls != nil || c.opt.TLSMode == None) && c.session.Authenticated()
+}
+
+// explainTimeout makes a refusal of a deadline that passed between commands.
+func (c *Conn) explainTimeout(err error) error {
+	if err == nil || !isTimeout(err) {
+		return err
+	}
+	if c.admitted() {
+		return errIdle
+	}
+	return refuse(ReasonTimeout, mail.R(421, "4.4.2", "no login within %s, closing", c.opt.AuthTimeout),
+		"no login within %s of connecting; see auth_timeout and idle_timeout", c.opt.AuthTimeout).because(err)
+}
+
+var (
+	errIdle = errors.New("idle for too long")
+	errQuit = errors.New("closing")
+)
+
+// finish says goodbye as the reason for the end asks for.
+func (c *Conn) finish(err error) {
+	r, refused := errors.AsType[*refusal](err)
+	switch {
+	case refused:
+		c.turnAway(r)
+		return
+	case errors.Is(err, errShutdown):
+		c.send(mail.R(421, "4.3.2", "%s is shutting down, try again", c.opt.Hostname))
+	case errors.Is(err, errIdle):
+		c.send(mail.R(421, "4.4.2", "idle for %s, closing", c.opt.IdleTimeout))
+	case errors.Is(err, errQuit):
+	default:
+		return
+	}
+	c.flush()
+}
+
+// turnAway ends the connection and tells of it.
+func (c *Conn) turnAway(r *refusal) {
+	defer c.sock.Close()
+	c.srv.refused.Add(1)
+	// On an implicit TLS port a reply in clear would look like a broken handshake.
+	mute := c.opt.TLSMode == Implicit && c.tls == nil && r.reason != ReasonTLS
+	if mute {
+		r.reply = mail.Reply{}
+	}
+	c.opt.Refused(Refusal{Time: time.Now(), Session: c.id, Listener: c.opt.Name, Client: c.client,
+		Reason: r.reason, Detail: r.detail, Reply: r.reply, Err: r.err})
+	if !r.reply.IsZero() {
+		c.send(r.reply)
+	}
+	if c.flush() != nil || r.reply.IsZero() || c.srv.closing.Load() || c.origin == (netip.Prefix{}) {
+		return // those over a limit get one write and no time
+	}
+	c.endStream()
+	c.discard()
+}
+
+// endStream sends the end of our side.
+func (c *Conn) endStream() {
+	if c.tls != nil {
+		c.stream.SetWriteDeadline(time.Now().Add(lingerTimeout))
+		c.tls.CloseWrite()
+	}
+	c.sock.closeWrite()
+}
+
+// recoverPanic keeps a bug in one session from ending the others.
+func (c *Conn) recoverPanic() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	c.opt.Logger.Error("panic in a session", "session", c.id, "listener", c.opt.Name, "panic", p, "stack", string(debug.Stack()))
+	c.send(mail.R(421, "4.3.0", "internal error, try again later"))
+	c.flush()
+}
+
+// close releases everything.
+func (c *Conn) close() {
+	defer c.sock.Close()
+	defer c.leave()
+	defer func() {
+		if p := recover(); p != nil {
+			c.opt.Logger.Error("panic at the end of a session", "session", c.id, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	if c.session != nil {
+		c.endTransaction()
+		c.session.Close()
+	}
+	if c.tls != nil && c.lost == nil {
+		c.stream.SetWriteDeadline(time.Now().Add(lingerTimeout))
+		c.tls.CloseWrite()
+	}
+}
+
+// leave gives back what is shared with other connections.
+func (c *Conn) leave() {
+	if c.origin.IsValid() {
+		c.srv.counts.leaveFrom(c.origin)
+	}
+	if c.in != nil {
+		clear(c.in[:])
+		c.r, c.w = 0, 0
+		c.release()
+	}
+}
+
+// endTransaction tells the session that the open transaction is over.
+func (c *Conn) endTransaction() {
+	c.refused = false
+	if c.tx.open {
+		c.tx = transaction{}
+		c.session.Reset()
+	}
+}
+
+// clean reports a line without controls. RFC 5321 §4.1.2 has none in any command.
+func clean(line string) bool {
+	for i := 0; i < len(line); i++ {
+		if line[i] < ' ' || line[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func isHTTP(verb string) bool {
+	switch verb {
+	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "CONNECT", "PATCH", "TRACE", "PRI":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,183 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/mail"
+)
+
+// Lengths of lines, in octets with CRLF. Commands may be longer than the 512 of RFC 5321 §4.5.3.1.4
+// because of their parameters; SASL needs 12 288 (RFC 4954 §4).
+const (
+	maxCommandLine = 4096
+	maxSASLLine    = 12288 + 2
+	maxAuthLine    = 12288 + 64 // the initial response stands behind the command
+	maxSkipped     = 1 << 20    // of an overlong line, before we give up on its end
+)
+
+// bufferSize holds the longest line and one whole TLS record.
+const bufferSize = 16 << 10
+
+// buffers are shared by all connections: one that waits for its client has none, so that a thousand
+// idle ones cost what crypto/tls and a goroutine cost.
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+var (
+	errGone        = errors.New("connection lost")
+	errShutdown    = errors.New("shutting down")
+	errLineTooLong = errors.New("line too long")
+	errLineEnd     = errors.New("line not ended by CRLF")
+)
+
+// buffered returns what was read and not yet used. It is valid until the next fill.
+func (c *Conn) buffered() []byte {
+	if c.in == nil {
+		return nil
+	}
+	return c.in[c.r:c.w]
+}
+
+// release gives the buffer back if there is nothing in it.
+func (c *Conn) release() {
+	if c.in != nil && c.r == c.w {
+		buffers.Put(c.in)
+		c.in, c.r, c.w = nil, 0, 0
+	}
+}
+
+// fill reads more octets, at least one. It never waits with replies unsent: the client may be waiting
+// for them.
+func (c *Conn) fill(by time.Time) error {
+	if err := c.flush(); err != nil {
+		return err
+	}
+	if c.in == nil { // wait without a buffer
+		if _, err := c.read(c.first[:], by); err != nil {
+			return err
+		}
+		c.in = buffers.Get().(*[bufferSize]byte)
+		c.in[0], c.r, c.w = c.first[0], 0, 1
+		return nil
+	}
+	if c.r > 0 {
+		c.w = copy(c.in[:], c.in[c.r:c.w])
+		c.r = 0
+	}
+	n, err := c.read(c.in[c.w:], by)
+	c.w += n
+	return err
+}
+
+// read reads at least one octet into p, or fails: with errShutdown if we shut down and no transaction
+// is open, with errGone at any end of the connection, with a time-out at the deadline.
+func (c *Conn) read(p []byte, by time.Time) (int, error) {
+	for {
+		if c.deadline != by {
+			c.stream.SetReadDeadline(by)
+			c.deadline = by
+		}
+		// After the deadline was set: Shutdown stores closing, then moves the deadline.
+		if c.srv.closing.Load() && !c.tx.open {
+			return 0, errShutdown
+		}
+		n, err := c.stream.Read(p)
+		switch {
+		case n > 0:
+			return n, nil // an error that came with it comes again
+		case err == nil:
+		case !isTimeout(err):
+			c.lost = errGone
+			return 0, errGone
+		case !time.Now().Before(by):
+			return 0, err
+		default: // woken by Shutdown
+			c.deadline = time.Time{}
+		}
+	}
+}
+
+// readLine returns the next line without its CRLF, valid until the next fill. errLineTooLong and
+// errLineEnd leave the connection at the beginning of the next line; all other errors are final.
+func (c *Conn) readLine(by time.Time, sasl bool) ([]byte, error) {
+	for seen := 0; ; {
+		b := c.buffered()
+		if len(b) > 0 && b[0] == recordHandshake && c.tls == nil {
+			return nil, c.unexpectedTLS()
+		}
+		limit := lineLimit(b, sasl)
+		if i := bytes.IndexByte(b[seen:], '\n'); i >= 0 {
+			line := b[:seen+i+1]
+			c.r += len(line)
+			return trimLine(line, limit)
+		}
+		if seen = len(b); seen >= limit {
+			return nil, c.skipLine(by)
+		}
+		if seen == 0 {
+			c.release()
+		}
+		if err := c.fill(by); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func lineLimit(b []byte, sasl bool) int {
+	switch {
+	case sasl:
+		return maxSASLLine
+	case len(b) >= 5 && strings.EqualFold(string(b[:5]), "AUTH "):
+		return maxAuthLine
+	}
+	return maxCommandLine
+}
+
+func trimLine(line []byte, limit int) ([]byte, error) {
+	if len(line) > limit {
+		return nil, errLineTooLong
+	}
+	// RFC 5321 §2.3.8: only CRLF ends a line.
+	line, ok := bytes.CutSuffix(line, []byte("\r\n"))
+	if !ok {
+		return nil, errLineEnd
+	}
+	return line, nil
+}
+
+// skipLine throws an overlong line away.
+func (c *Conn) skipLine(by time.Time) error {
+	for skipped := 0; skipped < maxSkipped; {
+		b := c.buffered()
+		if i := bytes.IndexByte(b, '\n'); i >= 0 {
+			c.r += i + 1
+			return errLineTooLong
+		}
+		skipped += len(b)
+		c.r = c.w
+		if err := c.fill(by); err != nil {
+			return err
+		}
+	}
+	return refuse(ReasonProtocol, mail.R(500, "5.5.2", "line without end"), "sent %d octets without a line end", maxSkipped)
+}
+
+// discard reads and forgets a little of what a client still sends, so that our last reply reaches it.
+func (c *Conn) discard() {
+	var waste [512]byte
+	c.stream.SetReadDeadline(time.Now().Add(lingerTimeout))
+	for range maxLinger / len(waste) {
+		if _, err := io.ReadFull(c.sock, waste[:]); err != nil {
+			return
+		}
+	}
+}
+
+const (
+	lingerTimeout = time.Second
+	maxLinger     = 64 << 10
+)

@@ -1,0 +1,73 @@
+package wire
+
+import (
+	"net/netip"
+	"sync"
+)
+
+// counts counts connections, altogether and by origin. It is bounded by the number of connections.
+type counts struct {
+	mu     sync.Mutex
+	total  int
+	origin map[netip.Prefix]int
+}
+
+// originOf returns what counts as one client: an IPv4 address, or the /64 that one IPv6 subscriber has.
+func originOf(ip netip.Addr) netip.Prefix {
+	ip = ip.Unmap()
+	bits := 32
+	if ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.WithZone("").Prefix(bits)
+	return p
+}
+
+// enter takes a place among all connections unless limit are there.
+func (c *counts) enter(limit int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.total >= limit {
+		return false
+	}
+	c.total++
+	return true
+}
+
+func (c *counts) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.total--
+}
+
+// enterFrom takes a place for an origin unless it has limit connections.
+func (c *counts) enterFrom(p netip.Prefix, limit int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.origin[p] >= limit {
+		return false
+	}
+	if c.origin == nil {
+		c.origin = make(map[netip.Prefix]int)
+	}
+	c.origin[p]++
+	return true
+}
+
+func (c *counts) leaveFrom(p netip.Prefix) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.origin[p]--; c.origin[p] <= 0 {
+		delete(c.origin, p)
+	}
+}
+
+func contains(list []netip.Prefix, ip netip.Addr) bool {
+	ip = ip.Unmap().WithZone("")
+	for _, p := range list {
+		if p.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,316 @@
+package wire
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"postern/mail"
+)
+
+// parseMail reads the argument of MAIL. A reply that is not zero refuses it. The SIZE is not compared
+// with any limit here.
+func parseMail(arg string) (mail.Envelope, mail.Reply) {
+	path, params, ok := cutPath(arg, "FROM:")
+	if !ok {
+		return mail.Envelope{}, mail.R(501, "5.1.7", "expected MAIL FROM:<address>")
+	}
+	var env mail.Envelope
+	if reply := eachParameter(params, func(name, value string, given bool) mail.Reply {
+		return mailParameter(&env, name, value, given)
+	}); !reply.IsZero() {
+		return mail.Envelope{}, reply
+	}
+	if path == "" { // null reverse-path, RFC 5321 §4.5.5
+		return env, mail.Reply{}
+	}
+	a, err := mail.ParseAddress(path)
+	if err != nil {
+		return mail.Envelope{}, badAddress(err, "5.1.7", "reverse-path")
+	}
+	if a.NeedsUTF8() && !env.UTF8 {
+		return mail.Envelope{}, needsUTF8
+	}
+	env.From = a
+	return env, mail.Reply{}
+}
+
+// parseRcpt reads the argument of RCPT. utf8 tells whether MAIL had SMTPUTF8. <postmaster>, which is
+// the only address without a domain (RFC 5321 §4.5.1), is completed with hostname.
+func parseRcpt(arg string, utf8 bool, hostname string) (mail.Recipient, mail.Reply) {
+	path, params, ok := cutPath(arg, "TO:")
+	if !ok {
+		return mail.Recipient{}, mail.R(501, "5.1.3", "expected RCPT TO:<address>")
+	}
+	var r mail.Recipient
+	if reply := eachParameter(params, func(name, value string, given bool) mail.Reply {
+		return rcptParameter(&r, name, value, given, utf8)
+	}); !reply.IsZero() {
+		return mail.Recipient{}, reply
+	}
+	if strings.EqualFold(path, "postmaster") {
+		path += "@" + hostname
+	}
+	a, err := mail.ParseAddress(path)
+	if err != nil {
+		return mail.Recipient{}, badAddress(err, "5.1.3", "forward-path")
+	}
+	if a.NeedsUTF8() && !utf8 {
+		return mail.Recipient{}, needsUTF8
+	}
+	r.To = a
+	return r, mail.Reply{}
+}
+
+// RFC 6531 §3.5.
+var needsUTF8 = mail.R(553, "5.6.7", "an address that is not ASCII needs the SMTPUTF8 parameter on MAIL")
+
+func badAddress(err error, enhanced, what string) mail.Reply {
+	switch {
+	case errors.Is(err, mail.ErrAddressRoute):
+		return mail.R(501, enhanced, "source routes are not accepted in the %s", what)
+	case errors.Is(err, mail.ErrAddressLength):
+		return mail.R(501, enhanced, "the %s is too long", what)
+	}
+	return mail.R(501, enhanced, "malformed %s", what)
+}
+
+// cutPath cuts "FROM:<path> parameters" into path and parameters. A blank behind the colon is let
+// pass, since many clients send it.
+func cutPath(arg, keyword string) (path, params string, ok bool) {
+	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
+		return "", "", false
+	}
+	s := strings.TrimLeft(arg[len(keyword):], " ")
+	if !strings.HasPrefix(s, "<") {
+		return "", "", false
+	}
+	end := pathEnd(s)
+	if end < 0 {
+		return "", "", false
+	}
+	path, params = s[1:end], s[end+1:]
+	return path, params, params == "" || params[0] == ' '
+}
+
+// pathEnd finds the ">" that ends a path: one inside a quoted local part does not.
+func pathEnd(s string) int {
+	quoted := false
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			quoted = !quoted
+		case quoted && s[i] == '\\':
+			i++
+		case !quoted && s[i] == '>':
+			return i
+		}
+	}
+	return -1
+}
+
+// eachParameter calls set for each esmtp-param (RFC 5321 §4.1.2); given tells a value from none.
+func eachParameter(params string, set func(name, value string, given bool) mail.Reply) mail.Reply {
+	var seen []string
+	for p := range strings.FieldsFuncSeq(params, func(r rune) bool { return r == ' ' }) {
+		name, value, given := strings.Cut(p, "=")
+		name = strings.ToUpper(name)
+		if !isKeyword(name) || given && value == "" {
+			return mail.R(501, "5.5.4", "malformed parameter")
+		}
+		for _, s := range seen {
+			if s == name {
+				return mail.R(501, "5.5.4", "parameter %s given twice", name)
+			}
+		}
+		if reply := set(name, value, given); !reply.IsZero() {
+			return reply
+		}
+		seen = append(seen, name)
+	}
+	return mail.Reply{}
+}
+
+func isKeyword(s string) bool {
+	for i := 0; i < len(s); i++ {
+		alnum := s[i] >= 'A' && s[i] <= 'Z' || s[i] >= '0' && s[i] <= '9'
+		if !alnum && (s[i] != '-' || i == 0) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 32
+}
+
+func badParameter(name, expected string) mail.Reply {
+	return mail.R(501, "5.5.4", "parameter %s: expected %s", name, expected)
+}
+
+// unknownParameter is the answer to a parameter that we do not have (RFC 5321 §4.1.1.11). It echoes a
+// name, which is a keyword of at most 32 letters.
+func unknownParameter(name string) mail.Reply {
+	return mail.R(555, "5.5.4", "unknown parameter %s", name)
+}
+
+func mailParameter(env *mail.Envelope, name, value string, given bool) mail.Reply {
+	switch name {
+	case "SIZE": // RFC 1870 §5
+		n, ok := parseCount(value)
+		if !ok {
+			return badParameter(name, "a number of octets")
+		}
+		env.Size = n
+	case "BODY": // RFC 6152 §3
+		env.Body = mail.Body(strings.ToUpper(value))
+		if env.Body != mail.Body7Bit && env.Body != mail.Body8Bit {
+			return badParameter(name, "7BIT or 8BITMIME")
+		}
+	case "SMTPUTF8": // RFC 6531 §3.4
+		if given {
+			return badParameter(name, "no value")
+		}
+		env.UTF8 = true
+	case "RET": // RFC 3461 §4.3
+		env.Ret = mail.Ret(strings.ToUpper(value))
+		if env.Ret != mail.RetFull && env.Ret != mail.RetHeaders {
+			return badParameter(name, "FULL or HDRS")
+		}
+	case "ENVID": // RFC 3461 §4.4
+		id, ok := decodeXtext(value)
+		if !ok || len(value) > 100 {
+			return badParameter(name, "at most 100 characters of xtext")
+		}
+		env.EnvID = id
+	case "AUTH": // RFC 4954 §5; who submits is what AUTH said, so it says nothing to us
+		if !given {
+			return badParameter(name, "a mailbox or <>")
+		}
+	default:
+		return unknownParameter(name)
+	}
+	return mail.Reply{}
+}
+
+func rcptParameter(r *mail.Recipient, name, value string, given, utf8 bool) mail.Reply {
+	switch name {
+	case "NOTIFY":
+		n, ok := parseNotify(value)
+		if !ok {
+			return badParameter(name, "NEVER, or a list of SUCCESS, FAILURE, DELAY")
+		}
+		r.Notify = n
+	case "ORCPT":
+		o, ok := parseORcpt(value, utf8)
+		if !ok {
+			return badParameter(name, "type;address in xtext")
+		}
+		r.ORcpt = o
+	default:
+		return unknownParameter(name)
+	}
+	return mail.Reply{}
+}
+
+// parseCount reads a decimal number of at most 18 digits, which fits an int64.
+func parseCount(s string) (int64, bool) {
+	if s == "" || len(s) > 18 || strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) >= 0 {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
+}
+
+// parseNotify reads the value of NOTIFY (RFC 3461 §4.1).
+func parseNotify(value string) (mail.Notify, bool) {
+	if strings.EqualFold(value, "NEVER") {
+		return mail.NotifyNever, true
+	}
+	var n mail.Notify
+	for word := range strings.SplitSeq(value, ",") {
+		switch strings.ToUpper(word) {
+		case "SUCCESS":
+			n |= mail.NotifySuccess
+		case "FAILURE":
+			n |= mail.NotifyFailure
+		case "DELAY":
+			n |= mail.NotifyDelay
+		default:
+			return 0, false
+		}
+	}
+	return n, true
+}
+
+// parseORcpt reads the value of ORCPT (RFC 3461 §4.2) and returns "type;address" decoded. An address
+// of type utf-8 is written as RFC 6533 §3 says, raw only if raw is true.
+func parseORcpt(value string, raw bool) (string, bool) {
+	kind, address, ok := strings.Cut(value, ";")
+	if !ok || len(value) > 500 || !isKeyword(strings.ToUpper(kind)) {
+		return "", false
+	}
+	kind = strings.ToLower(kind)
+	if kind == "utf-8" {
+		address, ok = decodeUnitext(address, raw)
+	} else {
+		address, ok = decodeXtext(address)
+	}
+	return kind + ";" + address, ok && address != ""
+}
+
+// decodeXtext decodes xtext (RFC 3461 §4) into printable ASCII.
+func decodeXtext(s string) (string, bool) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c == '+' {
+			if i+2 >= len(s) {
+				return "", false
+			}
+			n, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
+			if err != nil {
+				return "", false
+			}
+			if c = byte(n); c == ' ' { // may only come encoded
+				b.WriteByte(c)
+				i += 2
+				continue
+			}
+			i += 2
+		} else if c == '=' {
+			return "", false
+		}
+		if c <= ' ' || c > '~' {
+			return "", false
+		}
+		b.WriteByte(c)
+	}
+	return b.String(), s != ""
+}
+
+// decodeUnitext decodes utf-8-addr-xtext, with \x{...} for what is not plain, and where raw is allowed
+// utf-8-addr-unitext (RFC 6533 §3), into printable text.
+func decodeUnitext(s string, raw bool) (string, bool) {
+	if !utf8.ValidString(s) {
+		return "", false
+	}
+	var b strings.Builder
+	for s != "" {
+		r, size := utf8.DecodeRuneInString(s)
+		rest := s[size:]
+		switch {
+		case strings.HasPrefix(s, `\x{`):
+			hex, tail, ok := strings.Cut(s[3:], "}")
+			n, err := strconv.ParseUint(hex, 16, 21)
+			if !ok || err != nil || !utf8.ValidRune(rune(n)) {
+				return "", false
+			}
+			r, rest = rune(n), tail
+		case r >= utf8.RuneSelf && !raw, r == '\\', r == '+', r == '=':
+			return "", false
+		}
+		b.WriteRune(r)
+		s = rest
+	}
+	text := b.String()
+	return text, mail.Printable(text) == text
+}

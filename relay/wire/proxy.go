@@ -1,0 +1,105 @@
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+
+	"postern/mail"
+)
+
+// Bounds of a PROXY header: the longest line of version 1, and what version 2 asks a receiver to take
+// (its specification, §2.1 and §2.2).
+const (
+	maxProxyV1   = 107
+	maxProxyV2   = 536
+	proxyTimeout = 5 * time.Second
+)
+
+var errNoProxy = errors.New("no PROXY header")
+
+// readProxy reads the header that a listed proxy owes us and takes the client's address from it.
+func (c *Conn) readProxy() error {
+	var buf [maxProxyV2]byte
+	c.sock.SetReadDeadline(time.Now().Add(proxyTimeout))
+	for n := 0; ; {
+		m, err := c.sock.Read(buf[n:])
+		if n += m; n == 0 && err != nil && !isTimeout(err) {
+			return errGone // a health check of the proxy
+		}
+		client, used, perr := proxyClient(buf[:n], c.client)
+		switch {
+		case err != nil && c.srv.closing.Load():
+			return errGone // woken by Shutdown
+		case perr != nil:
+			return refuse(ReasonProxy, mail.Reply{}, "proxy %s sent no valid PROXY header; is it set to send one?", c.client.Addr()).because(perr)
+		case used > 0:
+			if used < n {
+				c.sock.unread(buf[used:n])
+			}
+			c.client, c.deadline = client, time.Time{}
+			return nil
+		case err != nil:
+			return refuse(ReasonProxy, mail.Reply{}, "no complete PROXY header from proxy %s", c.client.Addr()).because(err)
+		}
+	}
+}
+
+// proxyClient reads a PROXY header at the beginning of b. It returns the address that counts as the
+// client's, which is peer for connections of the proxy's own, and the length of the header; 0 asks for
+// more octets.
+func proxyClient(b []byte, peer netip.AddrPort) (client netip.AddrPort, used int, err error) {
+	used, err = proxyLength(b)
+	if used == 0 || err != nil {
+		return netip.AddrPort{}, 0, err
+	}
+	h, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(b[:used]), used))
+	if err != nil {
+		return netip.AddrPort{}, 0, err
+	}
+	if h.Command.IsLocal() {
+		return peer, used, nil
+	}
+	tcp, ok := h.SourceAddr.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}, 0, errors.New("PROXY header without a TCP address")
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), used, nil
+}
+
+// proxyLength returns how many octets of b are a PROXY header, 0 if more are needed to know.
+func proxyLength(b []byte) (int, error) {
+	v1, v2 := proxyproto.SIGV1, proxyproto.SIGV2
+	switch {
+	case bytes.HasPrefix(b, v1):
+		if i := bytes.IndexByte(b[:min(len(b), maxProxyV1)], '\n'); i >= 0 {
+			return i + 1, nil
+		}
+		if len(b) >= maxProxyV1 {
+			return 0, proxyproto.ErrVersion1HeaderTooLong
+		}
+		return 0, nil
+	case bytes.HasPrefix(b, v2):
+		if len(b) < 16 {
+			return 0, nil
+		}
+		n := 16 + int(binary.BigEndian.Uint16(b[14:]))
+		if n > maxProxyV2 {
+			return 0, proxyproto.ErrInvalidLength
+		}
+		if len(b) < n {
+			return 0, nil
+		}
+		return n, nil
+	case bytes.HasPrefix(v1, b), bytes.HasPrefix(v2, b):
+		return 0, nil
+	}
+	return 0, errNoProxy
+}

@@ -1,0 +1,90 @@
+package wire
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// socket is the connection as accepted, below TLS. It can give back octets that were read too far, and
+// read without waiting. Only the connection's goroutine reads and writes; Close and the deadlines may
+// be used from elsewhere.
+type socket struct {
+	net.Conn
+	raw     syscall.RawConn // nil where the connection has none
+	ahead   []byte          // read already, to be read again
+	nowait  bool            // Read returns errNothing instead of waiting
+	offered []uint16        // TLS versions of the ClientHello, until the handshake succeeds
+}
+
+// errNothing is what a Read without waiting finds. It is a time-out, so that crypto/tls goes on.
+var errNothing error = os.ErrDeadlineExceeded
+
+func newSocket(nc net.Conn) *socket {
+	s := &socket{Conn: nc}
+	if sc, ok := nc.(syscall.Conn); ok {
+		s.raw, _ = sc.SyscallConn()
+	}
+	return s
+}
+
+// unread gives octets back.
+func (s *socket) unread(b []byte) { s.ahead = append([]byte(nil), b...) }
+
+func (s *socket) Read(p []byte) (int, error) {
+	if len(s.ahead) > 0 {
+		n := copy(p, s.ahead)
+		if s.ahead = s.ahead[n:]; len(s.ahead) == 0 {
+			s.ahead = nil
+		}
+		return n, nil
+	}
+	if s.nowait {
+		return s.readNow(p)
+	}
+	return s.Conn.Read(p)
+}
+
+// readNow reads what has arrived, or returns errNothing.
+func (s *socket) readNow(p []byte) (int, error) {
+	if s.raw == nil { // not a socket: the shortest wait that there is
+		s.Conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+		return s.Conn.Read(p)
+	}
+	var n int
+	var err error
+	if e := s.raw.Read(func(fd uintptr) bool {
+		n, err = readFD(fd, p)
+		return true
+	}); e != nil {
+		return 0, e
+	}
+	switch {
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
+		return 0, errNothing
+	case err != nil:
+		return 0, err
+	case n <= 0:
+		return 0, net.ErrClosed
+	}
+	return n, nil
+}
+
+// note keeps what a ClientHello offered, for the words of a failure.
+func (s *socket) note(h *tls.ClientHelloInfo) { s.offered = h.SupportedVersions }
+
+// closeWrite sends the end of our stream, so that the peer reads our last reply even if there is input
+// that we never read: closing at once would reset the connection.
+func (s *socket) closeWrite() {
+	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		c.CloseWrite()
+	}
+}
+
+func isTimeout(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout()
+}

@@ -1,0 +1,158 @@
+package wire
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"postern/mail"
+)
+
+// ServerTLS returns what a listener presents: certificates from getCertificate, no session tickets
+// (those of TLS 1.3 have broken Microsoft clients, and a resumed session saves a submission client
+// nothing that matters), Go's cipher suites, and below TLS 1.2 the suites that old devices need.
+func ServerTLS(getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), minVersion uint16) *tls.Config {
+	c := &tls.Config{
+		GetCertificate:         getCertificate,
+		MinVersion:             minVersion,
+		SessionTicketsDisabled: true,
+	}
+	if minVersion < tls.VersionTLS12 { // explicit: Go leaves RSA key exchange and 3DES out by default
+		for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+			if !strings.Contains(s.Name, "RC4") {
+				c.CipherSuites = append(c.CipherSuites, s.ID)
+			}
+		}
+	}
+	return c
+}
+
+// listenerTLS prepares a configuration for connections of ours.
+func listenerTLS(c *tls.Config) *tls.Config {
+	if c == nil {
+		return nil
+	}
+	c = c.Clone()
+	// Full records from the start: the replies of a batch are to leave in one write.
+	c.DynamicRecordSizingDisabled = true
+	next := c.GetConfigForClient
+	c.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if s, ok := h.Conn.(*socket); ok {
+			s.note(h)
+		}
+		if speaksHTTP(h.SupportedProtos) {
+			return nil, errALPN
+		}
+		if next != nil {
+			return next(h)
+		}
+		return nil, nil
+	}
+	return c
+}
+
+var errALPN = errors.New("the client asks for HTTP by ALPN")
+
+// speaksHTTP reports a client that wants HTTP and nothing else: a browser that was lured here (ALPACA).
+func speaksHTTP(protocols []string) bool {
+	return len(protocols) > 0 && !slices.ContainsFunc(protocols, func(p string) bool {
+		return p != "h2" && p != "http/1.1" && p != "http/1.0"
+	})
+}
+
+// handshake puts TLS on the connection. Any failure ends the connection: there is no way back to clear
+// text.
+func (c *Conn) handshake() error {
+	deadline := time.Now().Add(30 * time.Second)
+	if c.loginBy.Before(deadline) {
+		deadline = c.loginBy
+	}
+	tc := tls.Server(c.sock, c.opt.TLS)
+	tc.SetDeadline(deadline)
+	// No context: it would cost a goroutine, and a hard stop closes the socket.
+	if err := tc.HandshakeContext(context.Background()); err != nil {
+		return c.handshakeRefusal(err)
+	}
+	c.sock.offered = nil
+	tc.SetDeadline(time.Time{})
+	c.stream, c.tls, c.deadline = tc, tc, time.Time{}
+	return nil
+}
+
+// handshakeRefusal says in plain words why a handshake failed.
+func (c *Conn) handshakeRefusal(err error) error {
+	if c.srv.closing.Load() {
+		return errGone // woken by Shutdown
+	}
+	r := refuse(ReasonTLS, mail.Reply{}, "%s", c.handshakeDetail(err)).because(err)
+	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok && e.Conn != nil && !c.greeted {
+		// Nothing was sent yet, and what came was not TLS: a person may be reading.
+		r.reply = mail.R(554, "5.7.0", "this port speaks TLS from the first octet; use STARTTLS on the submission port")
+	}
+	if c.closedEarly(err) {
+		return errGone
+	}
+	return r
+}
+
+// closedEarly reports a client that left without a ClientHello: a port check, nothing to tell of.
+func (c *Conn) closedEarly(err error) bool {
+	gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	return gone && c.sock.offered == nil && !c.greeted
+}
+
+func (c *Conn) handshakeDetail(err error) string {
+	offered := versionNames(c.sock.offered)
+	text := err.Error()
+	var header tls.RecordHeaderError
+	switch {
+	case errors.Is(err, errALPN):
+		return "TLS handshake refused: a web client asked for HTTP on a mail port"
+	case errors.As(err, &header):
+		return "no TLS handshake: the client sent something else, probably SMTP in clear; set its encryption to SSL/TLS, or use the STARTTLS port"
+	case strings.Contains(text, "unsupported versions"):
+		return fmt.Sprintf("TLS handshake failed: the client offers only %s, this listener wants %s or newer; see min_version", offered, tls.VersionName(c.minVersion()))
+	case strings.Contains(text, "no cipher suite"):
+		return fmt.Sprintf("TLS handshake failed: no cipher suite in common with the client, which offers %s", offered)
+	case strings.Contains(text, "remote error"):
+		_, alert, _ := strings.Cut(text, "tls: ")
+		return fmt.Sprintf("TLS handshake failed: the client refused it (%s); it offered %s; it may not trust this certificate or its name", mail.Printable(alert), offered)
+	case isTimeout(err) && c.sock.offered == nil:
+		return "no TLS handshake in time: the client probably waits for a greeting in clear; set its encryption to SSL/TLS, or use the STARTTLS port"
+	case isTimeout(err):
+		return fmt.Sprintf("TLS handshake not finished in time; the client offered %s", offered)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Sprintf("the client closed the connection during the TLS handshake; it offered %s; it may not trust this certificate or its name", offered)
+	}
+	return fmt.Sprintf("TLS handshake failed: %s; the client offered %s", mail.Cut(mail.Printable(text), 200), offered)
+}
+
+func (c *Conn) minVersion() uint16 {
+	if c.opt.TLS != nil && c.opt.TLS.MinVersion != 0 {
+		return c.opt.TLS.MinVersion
+	}
+	return tls.VersionTLS12 // Go's default for servers
+}
+
+// versionNames names the TLS versions of a ClientHello, newest first, without GREASE values.
+func versionNames(versions []uint16) string {
+	var names []string
+	for _, v := range slices.Backward(slices.Sorted(slices.Values(versions))) {
+		switch v {
+		case 0x0300:
+			names = append(names, "SSL 3.0")
+		case tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13:
+			names = append(names, tls.VersionName(v))
+		}
+	}
+	if names == nil {
+		return "no TLS version"
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,125 @@
+package wire
+
+import (
+	"errors"
+	"io"
+
+	"postern/mail"
+)
+
+// mail opens a transaction.
+func (c *Conn) mail(arg string) error {
+	switch {
+	case c.helo == "":
+		return c.wrong(503, "5.5.1", "send EHLO first")
+	case !c.session.Authenticated():
+		return c.wrong(530, "5.7.0", "log in first: this server takes mail from its users only")
+	case c.tx.open:
+		return c.wrong(503, "5.5.1", "a mail transaction is open already")
+	}
+	c.refused = true // until it is accepted
+	env, reply := parseMail(arg)
+	if !reply.IsZero() {
+		return c.wrong(reply.Code, reply.Enhanced, "%s", reply.Text)
+	}
+	if env.Size > c.opt.MaxMessageSize {
+		return c.answer(c.tooBig())
+	}
+	reply = c.session.Mail(c.ctx, env)
+	if reply.OK() {
+		c.tx, c.refused = transaction{open: true, utf8: env.UTF8}, false
+	}
+	return c.answer(reply)
+}
+
+func (c *Conn) tooBig() mail.Reply {
+	return mail.R(552, "5.3.4", "message too big: the limit is %d octets", c.opt.MaxMessageSize)
+}
+
+// rcpt adds a recipient.
+func (c *Conn) rcpt(arg string) error {
+	if !c.tx.open {
+		return c.outOfOrder()
+	}
+	c.idleTurns-- // bounded by the limits below
+	r, reply := parseRcpt(arg, c.tx.utf8, c.opt.Hostname)
+	if !reply.IsZero() {
+		return c.wrong(reply.Code, reply.Enhanced, "%s", reply.Text)
+	}
+	if c.tx.rcpts >= c.opt.MaxRecipients {
+		// Not counted as a refusal: RFC 5321 §4.5.3.1.10 has clients go on with those accepted.
+		c.send(mail.R(452, "4.5.3", "too many recipients: the limit is %d per message", c.opt.MaxRecipients))
+		return nil
+	}
+	reply = c.session.Rcpt(c.ctx, r)
+	if reply.OK() {
+		c.tx.rcpts++
+	}
+	return c.answer(reply)
+}
+
+// outOfOrder answers RCPT, DATA or BDAT where it has no place. Behind a refused MAIL, or refused
+// recipients, a pipelining client could not know (RFC 2920 §3.1), so it is no error of its own.
+func (c *Conn) outOfOrder() error {
+	switch {
+	case c.tx.open:
+		return c.answer(mail.R(554, "5.5.1", "no valid recipients"))
+	case c.refused:
+		return c.answer(mail.R(503, "5.5.1", "no mail transaction: MAIL was refused"))
+	}
+	return c.wrong(503, "5.5.1", "send MAIL first")
+}
+
+// ready reports whether a message can come.
+func (c *Conn) ready() bool { return c.tx.open && c.tx.rcpts > 0 }
+
+// data takes a message up to CRLF.CRLF.
+func (c *Conn) data(string) error {
+	if !c.ready() {
+		return c.outOfOrder()
+	}
+	c.send(mail.R(354, "", "end the message with a line that holds a dot only"))
+	return c.transfer(&Transfer{c: c, stuffed: stuffing{lineStart: true}})
+}
+
+// bdat takes a message in chunks (RFC 3030 §2). The octets of a refused chunk are on their way, so
+// they are read and thrown away; if their number cannot be known the connection ends.
+func (c *Conn) bdat(arg string) error {
+	n, last, ok := parseChunk(arg)
+	if !ok {
+		return refuse(ReasonProtocol, mail.R(501, "5.5.4", "expected BDAT size [LAST], closing"), "malformed BDAT")
+	}
+	t := &Transfer{c: c, chunked: true, left: n, last: last}
+	if c.ready() {
+		return c.transfer(t)
+	}
+	t.last = true
+	t.drain()
+	if errors.Is(t.err, ErrCut) {
+		return t.cause
+	}
+	return c.outOfOrder()
+}
+
+// transfer gives a message to the session and answers. The session's word counts only if the message
+// came to its clean end.
+func (c *Conn) transfer(t *Transfer) error {
+	reply := c.session.Data(c.ctx, t)
+	t.drain()
+	c.endTransaction()
+	fault, refused := mail.ReplyFor(t.err)
+	switch {
+	case errors.Is(t.err, ErrCut):
+		return t.cause // nil where a command ended it, which is pending
+	case refused && (reply.OK() || reply.IsZero()):
+		reply = fault
+	case !errors.Is(t.err, io.EOF) && !refused && reply.OK():
+		c.opt.Logger.Error("session accepted a message before its end", "session", c.id)
+		reply = mail.R(451, "4.3.0", "internal error, try again later")
+	}
+	if reply.OK() {
+		c.errors, c.refusals, c.idleTurns = 0, 0, 0
+	}
+	c.refused = t.chunked && !reply.OK() // more chunks may be on their way
+	return c.answer(reply)
+}
