@@ -8,7 +8,7 @@ import (
 
 const dkimScript = `
 import json, os, sys, dkim
-table = {k.rstrip(".").lower(): v for k, v in json.loads(os.environ["KIT_TXT"]).items()}
+table = {k.rstrip(".").lower(): v for k, v in (json.loads(os.environ["KIT_TXT"]) or {}).items()}
 def txt(name, timeout=5):
     name = name.decode() if isinstance(name, bytes) else name
     v = table.get(name.rstrip(".").lower())

@@ -247,8 +247,12 @@ func (p *Process) Wait(limit time.Duration) error {
 // cleanup ends what still runs, with its children, and reports data races and panics, which must
 // not pass unseen whatever the test looked at.
 func (p *Process) cleanup() {
-	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-	<-p.done
+	select {
+	case <-p.done:
+	default: // its process group is still its own
+		syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+	}
 	log := p.Log()
 	if strings.Contains(log, "WARNING: DATA RACE") || strings.Contains(log, "\npanic: ") || strings.Contains(log, "\nfatal error: ") {
 		p.t.Errorf("%s crashed or raced:\n%s", p.name, log)
