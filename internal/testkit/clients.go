@@ -85,8 +85,9 @@ func Swaks(t testing.TB, s Submission) Output {
 		}
 		args = append(args, "--auth", mechanism, "--auth-user", s.Login, "--auth-password", s.Password, "--auth-hide-password")
 	}
-	// swaks wants the data with LF, and makes CRLF and the dots itself.
-	return run(t, bytes.ReplaceAll(s.Message, []byte("\r\n"), []byte("\n")), nil, path, args...)
+	// swaks wants the data with LF, makes CRLF and the dots itself, and adds the last line end.
+	data := bytes.TrimSuffix(bytes.ReplaceAll(s.Message, []byte("\r\n"), []byte("\n")), []byte("\n"))
+	return run(t, data, nil, path, args...)
 }
 
 // Msmtp sends with msmtp.
