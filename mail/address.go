@@ -53,11 +53,14 @@ func ParseAddress(s string) (Address, error) {
 	if !ok {
 		return Address{}, ErrAddressSyntax
 	}
-	if len(local) > maxLocal || len(domain) > maxDomain || len(local)+1+len(domain) > maxAddress {
+	if len(domain) > maxDomain {
 		return Address{}, ErrAddressLength
 	}
 	if domain, err = ParseDomain(domain); err != nil {
 		return Address{}, err
+	}
+	if len(local) > maxLocal || len(local)+1+len(domain) > maxAddress {
+		return Address{}, ErrAddressLength
 	}
 	return Address{Local: local, Domain: domain}, nil
 }
@@ -74,7 +77,7 @@ func parseLocal(s string) (local, rest string, err error) {
 	for i := 1; i < len(s); i++ {
 		switch c := s[i]; {
 		case c == '"':
-			if b.Len() == 0 {
+			if b.Len() == 0 || !isPrint(b.String()) {
 				return "", "", ErrAddressSyntax
 			}
 			return b.String(), s[i+1:], nil
@@ -95,11 +98,17 @@ func parseLocal(s string) (local, rest string, err error) {
 
 // ParseDomain checks a domain name or address literal as it stands in a path and returns it in lower
 // case. A trailing dot, an empty label, or a label that begins or ends with a hyphen is refused.
-// Underscores pass, since real host names have them.
+// Underscores pass, since real host names have them. Letters beyond ASCII whose lower case is an ASCII
+// letter (the Kelvin sign, the dotted capital I) are refused: they would be judged as another domain
+// than DNS sees.
 func ParseDomain(s string) (string, error) {
 	if strings.HasPrefix(s, "[") {
 		return parseLiteral(s)
 	}
+	if !isASCII(s) && strings.ContainsFunc(s, lowersToASCII) {
+		return "", ErrAddressSyntax
+	}
+	s = strings.ToLower(s)
 	if s == "" || len(s) > maxDomain {
 		return "", ErrAddressSyntax
 	}
@@ -109,18 +118,30 @@ func ParseDomain(s string) (string, error) {
 		}
 		for _, r := range label {
 			ascii := r < utf8.RuneSelf
-			alnum := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
+			alnum := r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 			if ascii && !alnum || !ascii && !(unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsNumber(r)) {
 				return "", ErrAddressSyntax
 			}
 		}
 	}
-	return strings.ToLower(s), nil
+	return s, nil
 }
+
+func lowersToASCII(r rune) bool { return r >= utf8.RuneSelf && unicode.ToLower(r) < utf8.RuneSelf }
 
 func isASCII(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// isPrint reports that s has neither controls, C1 ones too, nor line separators nor direction marks.
+func isPrint(s string) bool {
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
 			return false
 		}
 	}
@@ -138,7 +159,7 @@ func isDotAtom(s string) bool {
 		}
 		for _, r := range atom {
 			if r >= utf8.RuneSelf {
-				if unicode.IsControl(r) || unicode.IsSpace(r) || !unicode.IsPrint(r) {
+				if unicode.IsSpace(r) || !unicode.IsPrint(r) {
 					return false
 				}
 				continue

@@ -60,7 +60,7 @@ const replyLine = 480
 func (r Reply) Wire() []byte {
 	var lines []string
 	for line := range strings.SplitSeq(r.Text, "\n") {
-		line = Printable(line)
+		line = Printable(strings.TrimSuffix(line, "\r"))
 		for len(line) > replyLine {
 			cut := strings.LastIndexByte(line[:replyLine], ' ')
 			if cut <= 0 {
@@ -71,6 +71,7 @@ func (r Reply) Wire() []byte {
 		}
 		lines = append(lines, line)
 	}
+	enhanced := Printable(r.Enhanced)
 	b := make([]byte, 0, len(r.Text)+len(lines)*14)
 	for i, line := range lines {
 		b = strconv.AppendInt(b, int64(r.Code), 10)
@@ -79,8 +80,8 @@ func (r Reply) Wire() []byte {
 		} else {
 			b = append(b, ' ')
 		}
-		if r.Enhanced != "" {
-			b = append(append(b, r.Enhanced...), ' ')
+		if enhanced != "" {
+			b = append(append(b, enhanced...), ' ')
 		}
 		b = append(append(b, line...), '\r', '\n')
 	}
