@@ -1,0 +1,387 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"postern/mail"
+)
+
+// conn is one connection to the upstream, from dial to close. It is used by one goroutine at a time; during a large
+// transaction a second one writes. Only mu and what it guards are shared.
+type conn struct {
+	u    *Upstream
+	peer string // for people: host and address
+
+	nc  net.Conn // the socket
+	rw  net.Conn // the socket, or TLS over it
+	br  *bufio.Reader
+	raw syscall.RawConn // of the socket, nil where there is none
+
+	ext    extensions
+	state  *tls.ConnectionState // nil without TLS
+	secure bool                 // TLS, verified as configured
+
+	born, idleSince time.Time
+	messages        int
+	dirty           bool // the last transaction did not end well: RSET comes before the next
+	broken          bool // not to be used again, nor worth a QUIT
+	rcptLearned     int  // recipients that it took before it said too many, 0: unknown
+
+	mu          sync.Mutex
+	interrupted bool // the context of the Send has ended
+	committed   bool // every octet of the message is written, its reply is due
+	uploading   bool // a goroutine writes: reading has no deadline of its own until it is done
+	stopped     bool // nothing more is to be written
+	graceEnd    time.Time
+	lingerEnd   time.Time // after a write error: how long the reason is waited for
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// step is what Test wants to see of each phase of open; nil otherwise.
+type step func(name string, run func() (seen string, f *fault)) *fault
+
+func runStep(_ string, run func() (string, *fault)) *fault {
+	_, f := run()
+	return f
+}
+
+// open makes a connection ready for MAIL: dial, greeting, EHLO, TLS, EHLO, AUTH.
+func (u *Upstream) open(ctx context.Context, identity string, each step) (*conn, *fault) {
+	if each == nil {
+		each = runStep
+	}
+	c := &conn{u: u, peer: u.cfg.Host, born: time.Now()}
+	f := each("connect", func() (string, *fault) {
+		nc, f := u.dial(ctx)
+		if f != nil {
+			return "", f
+		}
+		c.attach(nc)
+		return nc.RemoteAddr().String(), nil
+	})
+	if f != nil {
+		return nil, f
+	}
+	u.mu.Lock()
+	u.conns[c] = struct{}{}
+	u.mu.Unlock()
+	stop := context.AfterFunc(ctx, c.interrupt)
+	defer stop()
+	if f := c.handshake(identity, each); f != nil {
+		c.leave()
+		u.mu.Lock()
+		delete(u.conns, c)
+		u.mu.Unlock()
+		return nil, f
+	}
+	return c, nil
+}
+
+func (c *conn) attach(nc net.Conn) {
+	c.nc, c.rw = nc, nc
+	c.br = bufio.NewReaderSize(nc, readBuffer)
+	if a := nc.RemoteAddr(); a != nil {
+		if host, _, err := net.SplitHostPort(a.String()); err == nil && host != c.peer {
+			c.peer += " (" + host + ")"
+		}
+	}
+	if sc, ok := nc.(syscall.Conn); ok {
+		c.raw, _ = sc.SyscallConn()
+	}
+}
+
+func (c *conn) handshake(identity string, each step) *fault {
+	cfg := &c.u.cfg
+	if cfg.TLS == TLSImplicit {
+		if f := each("tls", c.startHandshake); f != nil {
+			return f
+		}
+	}
+	if f := each("greeting", c.greeting); f != nil {
+		return f
+	}
+	if f := each("ehlo", c.ehlo); f != nil {
+		return f
+	}
+	if cfg.TLS == TLSStartTLS {
+		if f := each("starttls", c.startTLS); f != nil {
+			return f
+		}
+		if f := each("ehlo", c.ehlo); f != nil { // RFC 3207 §4.2: what was said before is forgotten
+			return f
+		}
+	}
+	if cfg.Username == "" && identity == "" {
+		return nil
+	}
+	return each("auth", func() (string, *fault) { return c.auth(identity) })
+}
+
+func (c *conn) greeting() (string, *fault) {
+	r, err := c.reply(c.u.cfg.Timeouts.Greeting, true)
+	if err != nil {
+		return "", c.lost(mail.StageGreeting, err)
+	}
+	if r.Code != 220 {
+		return "", c.refused(mail.StageGreeting, r)
+	}
+	return r.Text, nil
+}
+
+func (c *conn) ehlo() (string, *fault) {
+	r, f := c.command(mail.StageEHLO, "EHLO "+c.u.cfg.LocalName+"\r\n")
+	if f != nil {
+		return "", f
+	}
+	// RFC 5321 §3.2: a server of old is greeted with HELO. It can neither secure a connection nor log us in.
+	if (r.Code == 500 || r.Code == 502) && c.u.cfg.TLS != TLSStartTLS && c.u.cfg.Username == "" {
+		if r, f = c.command(mail.StageEHLO, "HELO "+c.u.cfg.LocalName+"\r\n"); f != nil {
+			return "", f
+		}
+		r.Text = ""
+	}
+	if r.Code != 250 {
+		return "", c.refused(mail.StageEHLO, r)
+	}
+	c.ext = parseEHLO(r)
+	return r.Text, nil
+}
+
+func (c *conn) startTLS() (string, *fault) {
+	if !c.ext.startTLS {
+		return "", c.accountFault(mail.StageTLS, "4.7.5", nil, c.peer+" does not offer STARTTLS, which is required; nothing was sent")
+	}
+	r, f := c.command(mail.StageTLS, "STARTTLS\r\n")
+	if f != nil {
+		return "", f
+	}
+	if r.Code != 220 {
+		return "", c.refused(mail.StageTLS, r)
+	}
+	// Octets that came in clear behind the reply would be taken for the secured server's (response injection).
+	if c.br.Buffered() > 0 {
+		return "", c.accountFault(mail.StageTLS, "4.7.5", errInjection, c.peer+" sent more than a reply to STARTTLS; somebody may be tampering with the connection")
+	}
+	return c.startHandshake()
+}
+
+func (c *conn) startHandshake() (string, *fault) {
+	t := tls.Client(c.nc, c.u.tls)
+	c.setDeadline(c.u.cfg.Timeouts.TLS)
+	if err := t.Handshake(); err != nil {
+		return "", c.handshakeFault(err)
+	}
+	state := t.ConnectionState()
+	c.rw, c.state, c.secure = t, &state, true
+	c.br.Reset(t)
+	c.ext = extensions{}
+	return describeTLS(&state), nil
+}
+
+// command sends one line and reads its reply, whatever it is.
+func (c *conn) command(stage mail.Stage, line string) (mail.Reply, *fault) {
+	if c.br.Buffered() > 0 { // nobody asked for that
+		return mail.Reply{}, c.trouble(stage, errOutOfStep, "sent a reply to no command")
+	}
+	if err := c.write([]byte(line)); err != nil {
+		return mail.Reply{}, c.lost(stage, err)
+	}
+	r, err := c.reply(c.u.cfg.Timeouts.Command, true)
+	if err != nil {
+		return mail.Reply{}, c.lost(stage, err)
+	}
+	return r, nil
+}
+
+// reply reads one reply within d. The time counts for the whole reply: a peer that drips octets gains nothing.
+func (c *conn) reply(d time.Duration, keep bool) (mail.Reply, error) {
+	if c.br.Buffered() == 0 { // else the deadline of the reply before it holds, which is earlier
+		c.setReadDeadline(d)
+	}
+	r, err := readReply(c.br, keep)
+	if err != nil {
+		c.broken = true
+	}
+	return r, err
+}
+
+// write writes b within Timeouts.DataBlock.
+func (c *conn) write(b []byte) error {
+	c.setWriteDeadline(c.u.cfg.Timeouts.DataBlock)
+	_, err := c.rw.Write(b)
+	if err != nil {
+		c.broken = true
+	}
+	return err
+}
+
+func (c *conn) setDeadline(d time.Duration) {
+	c.setReadDeadline(d)
+	c.setWriteDeadline(d)
+}
+
+func (c *conn) setReadDeadline(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setReadDeadlineLocked(d)
+}
+
+func (c *conn) setReadDeadlineLocked(d time.Duration) {
+	switch {
+	case c.interrupted && c.committed:
+		c.nc.SetReadDeadline(c.graceEnd)
+	case c.interrupted:
+		c.nc.SetReadDeadline(past)
+	case !c.lingerEnd.IsZero():
+		c.nc.SetReadDeadline(c.lingerEnd)
+	case c.uploading:
+		c.nc.SetReadDeadline(time.Time{})
+	default:
+		c.nc.SetReadDeadline(time.Now().Add(d))
+	}
+}
+
+func (c *conn) setWriteDeadline(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.interrupted || c.stopped {
+		c.nc.SetWriteDeadline(past)
+		return
+	}
+	c.nc.SetWriteDeadline(time.Now().Add(d))
+}
+
+// begin prepares for a transaction.
+func (c *conn) begin() {
+	c.mu.Lock()
+	c.committed = false
+	c.mu.Unlock()
+}
+
+// commit notes that the message is out of our hands: from now on a cancelled context leaves time for the reply.
+func (c *conn) commit() {
+	c.mu.Lock()
+	c.committed = true
+	c.mu.Unlock()
+}
+
+// linger leaves the upstream a moment to say why it does not take what we write.
+func (c *conn) linger() {
+	c.mu.Lock()
+	c.lingerEnd = time.Now().Add(lingerTime)
+	c.mu.Unlock()
+}
+
+func (c *conn) startUpload() {
+	c.mu.Lock()
+	c.uploading = true
+	c.mu.Unlock()
+}
+
+// uploaded ends the upload and gives the reader, who may be waiting already, the deadline that holds from here.
+func (c *conn) uploaded(err error, ours bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.uploading = false
+	switch {
+	case err == nil:
+		c.committed = true
+	case ours:
+		c.lingerEnd = past
+	default:
+		c.lingerEnd = time.Now().Add(lingerTime)
+	}
+	c.setReadDeadlineLocked(c.u.cfg.Timeouts.DataDone)
+}
+
+// stopWriting ends a write that is under way. TLS does not survive it: the connection is broken.
+func (c *conn) stopWriting() {
+	c.mu.Lock()
+	c.stopped = true
+	c.nc.SetWriteDeadline(past)
+	c.mu.Unlock()
+}
+
+// interrupt is called when the context of a Send ends. Before the end of the message everything stops at once.
+func (c *conn) interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.interrupted = true
+	c.graceEnd = time.Now().Add(c.u.cfg.Timeouts.Drain)
+	if c.committed {
+		c.nc.SetReadDeadline(c.graceEnd)
+		return
+	}
+	c.nc.SetDeadline(past)
+}
+
+func (c *conn) wasInterrupted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.interrupted
+}
+
+// spent reports whether the connection has carried its share. It costs nothing to ask.
+func (c *conn) spent(now time.Time) bool {
+	most := c.u.cfg.MessagesPerConnection
+	if c.ext.mailMax > 0 {
+		most = min(most, c.ext.mailMax)
+	}
+	return c.messages >= most || now.Sub(c.born) >= c.u.cfg.MaxAge || c.wasInterrupted()
+}
+
+// dead reports whether an idle connection has ended or has something to say, which can only be a farewell.
+func (c *conn) dead() bool {
+	if c.br.Buffered() > 0 {
+		return true
+	}
+	c.nc.SetReadDeadline(time.Time{})
+	switch pending(c.raw) {
+	case nothingPending:
+		return false
+	case endPending:
+		return true
+	}
+	// In TLS it may be a session ticket, which says nothing.
+	c.setReadDeadline(5 * time.Millisecond)
+	_, err := c.br.Peek(1)
+	return !isTimeout(err)
+}
+
+// quit says QUIT, waits for the reply and closes.
+func (c *conn) quit() {
+	defer c.close()
+	c.setWriteDeadline(c.u.cfg.Timeouts.Quit)
+	if _, err := c.rw.Write([]byte("QUIT\r\n")); err != nil {
+		return
+	}
+	c.setReadDeadline(c.u.cfg.Timeouts.Quit)
+	readReply(c.br, false) // whatever it is
+}
+
+// leave says QUIT where that is worth it, but does not wait: somebody waits for the result.
+func (c *conn) leave() {
+	if !c.broken {
+		c.setWriteDeadline(time.Second)
+		c.rw.Write([]byte("QUIT\r\n"))
+	}
+	c.close()
+}
+
+// close closes without a word to the other side, except TLS's own where nothing was left half written.
+func (c *conn) close() {
+	if c.broken {
+		c.nc.Close()
+		return
+	}
+	c.nc.SetWriteDeadline(time.Now().Add(time.Second))
+	c.rw.Close()
+}

@@ -1,0 +1,187 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"postern/mail"
+)
+
+// fault is why a connection did not get ready, or a transaction ended for all that had no result yet. The reply is the
+// upstream's, or one of ours that describes the trouble.
+type fault struct {
+	stage      mail.Stage
+	class      mail.Class
+	reply      mail.Reply
+	retryAfter time.Duration
+	uncertain  bool // the upstream may have the message
+	rest       bool // see Rule.Rest
+	ours       bool // nothing was asked of the upstream
+	err        error
+}
+
+func (f *fault) Error() string {
+	s := string(f.stage) + ": " + f.reply.String()
+	if f.err != nil {
+		s += ": " + f.err.Error()
+	}
+	return s
+}
+
+func (f *fault) Unwrap() error { return f.err }
+
+// verdict is what the fault says about the identity.
+func (f *fault) verdict() verdict {
+	switch {
+	case f.class == mail.AccountFault:
+		return vFault
+	case f.class == mail.BackPressure:
+		return vPressure
+	case f.early():
+		return vNothing // cancelled on the way
+	case f.ours || f.err != nil:
+		return vReached
+	}
+	return vWorks // somebody judged, for better or worse
+}
+
+// early reports whether it happened before MAIL.
+func (f *fault) early() bool {
+	switch f.stage {
+	case mail.StageSign, mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot:
+		return false
+	}
+	return true
+}
+
+// refused makes a fault of a 4yz or 5yz reply, by the rules. Any other code that was not asked for means that we and the
+// upstream are out of step.
+func (c *conn) refused(stage mail.Stage, r mail.Reply) *fault {
+	if r.Code == 221 { // RFC 5321 §4.2.3: closing; nobody asked for it
+		c.broken = true
+		return &fault{stage: stage, class: mail.BackPressure, reply: r}
+	}
+	if !r.Temporary() && !r.Permanent() {
+		c.broken = true
+		return c.trouble(stage, errOutOfStep, "answered %q, which is no answer to what was asked", r.String())
+	}
+	rule := c.u.classify(stage, r)
+	if r.Code == 421 {
+		c.broken = true
+	}
+	if rule.Name == "protocol" {
+		c.broken = true
+	}
+	r.Text = mail.Cut(r.Text, maxReplyText)
+	return &fault{stage: stage, class: rule.Class, reply: r, retryAfter: rule.RetryAfter, rest: rule.Rest}
+}
+
+// Causes that have no error of their own.
+var (
+	errOutOfStep  = errors.New("reply out of step")
+	errInjection  = errors.New("octets behind the reply to STARTTLS")
+	errEarlyReply = errors.New("reply to the message before its end")
+)
+
+// trouble makes a fault out of something that is no reply. Before MAIL it is back-pressure, from MAIL on a deferral.
+func (c *conn) trouble(stage mail.Stage, err error, format string, args ...any) *fault {
+	c.broken = true
+	class := mail.BackPressure
+	switch stage {
+	case mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot:
+		class = mail.Deferral
+	}
+	return &fault{stage: stage, class: class, reply: mail.R(451, "4.4.2", "%s", c.peer+" "+fmt.Sprintf(format, args...)), err: err}
+}
+
+// lost makes a fault of an error from the connection.
+func (c *conn) lost(stage mail.Stage, err error) *fault {
+	if c.wasInterrupted() {
+		f := c.trouble(stage, context.Canceled, "was left because we are shutting down or out of time")
+		if f.class == mail.BackPressure {
+			f.class = mail.Deferral // our own doing says nothing about the upstream
+		}
+		return f
+	}
+	var netErr net.Error
+	switch {
+	case errors.Is(err, errReplySyntax):
+		return c.trouble(stage, err, "answered something that is no SMTP reply")
+	case errors.Is(err, errReplyLong):
+		return c.trouble(stage, err, "sent a reply without end")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe):
+		return c.trouble(stage, err, "closed the connection")
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+		return c.trouble(stage, err, "did not answer in time")
+	}
+	return c.trouble(stage, err, "cannot be talked to any more")
+}
+
+// accountFault is trouble that a person has to look at: configuration, credentials, certificates.
+func (c *conn) accountFault(stage mail.Stage, enhanced string, err error, text string) *fault {
+	c.broken = true
+	return &fault{stage: stage, class: mail.AccountFault, reply: mail.R(454, enhanced, "%s", text), err: err}
+}
+
+// handshakeFault tells a certificate that is not good enough, which a person must mend, from a network that is not.
+func (c *conn) handshakeFault(err error) *fault {
+	var (
+		verification *tls.CertificateVerificationError
+		record       tls.RecordHeaderError
+		alert        tls.AlertError
+	)
+	switch {
+	case c.wasInterrupted():
+		return c.lost(mail.StageTLS, err)
+	case errors.As(err, &verification):
+		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+": "+explainCertificate(verification.Err, c.u.cfg.Host))
+	case errors.As(err, &record):
+		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+" does not speak TLS on this port; STARTTLS or another port may be meant")
+	case errors.As(err, &alert):
+		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+" refused the TLS handshake: "+mail.Printable(alert.Error()))
+	case strings.Contains(err.Error(), "protocol version"), strings.Contains(err.Error(), "unsupported versions"):
+		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+" offers no TLS of version 1.2 or later")
+	}
+	return c.lost(mail.StageTLS, err)
+}
+
+// explainCertificate says in plain words why a certificate was refused.
+func explainCertificate(err error, host string) string {
+	var (
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+		unknown x509.UnknownAuthorityError
+	)
+	switch {
+	case errors.As(err, &name):
+		return "the certificate is not for " + host + " but for " + strings.Join(certificateNames(name.Certificate), ", ")
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the certificate is valid from " + invalid.Cert.NotBefore.UTC().Format(time.DateOnly) + " to " + invalid.Cert.NotAfter.UTC().Format(time.DateOnly) + " only"
+	case errors.As(err, &unknown):
+		return "the certificate is not issued by an authority that we trust"
+	}
+	return "the certificate is refused: " + mail.Printable(err.Error())
+}
+
+func certificateNames(cert *x509.Certificate) []string {
+	names := append([]string(nil), cert.DNSNames...)
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		names = append(names, cert.Subject.CommonName)
+	}
+	for i, n := range names {
+		names[i] = mail.Printable(n)
+	}
+	return names[:min(len(names), 10)]
+}

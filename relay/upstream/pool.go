@@ -1,0 +1,274 @@
+package upstream
+
+import (
+	"slices"
+	"time"
+
+	"postern/mail"
+)
+
+// maxIdentities bounds the table of identities; those that have neither connections nor a history make room.
+const maxIdentities = 10_000
+
+// identity is one account at the upstream: its places, its idle connections and its gate. Guarded by Upstream.mu.
+type identity struct {
+	name    string
+	limit   int     // places at most
+	inUse   int     // reserved, with or without a connection
+	closing int     // connections that are saying QUIT
+	idle    []*conn // the newest last
+	gate    gate
+	alarm   *time.Timer // fires when the gate's waiting is over
+}
+
+func (id *identity) placesLocked() int { return id.inUse + id.closing + len(id.idle) }
+
+func (id *identity) popIdleLocked() *conn {
+	last := len(id.idle) - 1
+	c := id.idle[last]
+	id.idle[last] = nil
+	id.idle = id.idle[:last]
+	return c
+}
+
+func (id *identity) stopAlarmLocked() {
+	if id.alarm != nil {
+		id.alarm.Stop()
+		id.alarm = nil
+	}
+}
+
+// Slot is a place reserved at an upstream. It is used up by one Send or given back by Release.
+type Slot struct {
+	u         *Upstream
+	id        *identity
+	conn      *conn // nil: to be dialled
+	admission admission
+	done      bool
+}
+
+// Reserve takes a place for one message now, without waiting. identity "" is the configured username. A nil Slot means that
+// all places are taken (until is zero; OnChange tells when one gets free) or that the identity waits until then.
+//
+// Nobody queues here, so nobody is overtaken here: who asks first after a place got free has it.
+func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until time.Time) {
+	if identity == "" {
+		identity = u.cfg.Username
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return nil, time.Time{}
+	}
+	id := u.identityLocked(identity)
+	if id == nil {
+		return nil, time.Time{}
+	}
+	until, busy := id.gate.wait(now)
+	if busy || !until.IsZero() {
+		return nil, until
+	}
+	s := &Slot{u: u, id: id}
+	switch {
+	case len(id.idle) > 0:
+		s.conn = id.popIdleLocked()
+	case id.placesLocked() >= id.limit:
+		return nil, time.Time{}
+	default:
+		u.places++
+	}
+	id.inUse++
+	s.admission = id.gate.admit()
+	return s, time.Time{}
+}
+
+func (u *Upstream) identityLocked(name string) *identity {
+	if id := u.identities[name]; id != nil {
+		return id
+	}
+	if len(u.identities) >= maxIdentities && !u.evictLocked() {
+		return nil
+	}
+	id := &identity{name: name, limit: u.cfg.MaxConnections}
+	u.identities[name] = id
+	return id
+}
+
+// evictLocked forgets one identity that would be no different if it were new.
+func (u *Upstream) evictLocked() bool {
+	looked := 0
+	for name, id := range u.identities {
+		if id.placesLocked() == 0 && id.gate.ready() && id.gate.pressure == 0 && id.gate.faults == 0 {
+			delete(u.identities, name)
+			return true
+		}
+		if looked++; looked == 64 {
+			return false
+		}
+	}
+	return false
+}
+
+// Release gives back a place that was not used. After Send it does nothing.
+func (s *Slot) Release() {
+	if !s.done {
+		s.finish(news{})
+	}
+}
+
+// finish gives the place back, keeps or closes its connection, and tells the gate.
+func (s *Slot) finish(n news) {
+	s.done = true
+	u, id, now := s.u, s.id, time.Now()
+	u.mu.Lock()
+	id.inUse--
+	c := s.conn
+	s.conn = nil
+	switch {
+	case c == nil:
+		u.freeLocked()
+	case c.broken:
+		c.close()
+		delete(u.conns, c)
+		u.freeLocked()
+	case u.closed || c.spent(now):
+		u.retireLocked(id, c)
+	default:
+		c.idleSince = now
+		id.idle = append(id.idle, c)
+		u.armReaperLocked(u.cfg.IdleClose)
+	}
+	moved := id.gate.settle(now, s.admission, n, u.cfg.Jitter())
+	if moved {
+		u.armAlarmLocked(id, now)
+	}
+	state := id.gate
+	u.mu.Unlock()
+
+	if moved {
+		u.logGate(id.name, state)
+	}
+	u.changed()
+}
+
+func (u *Upstream) logGate(identity string, g gate) {
+	if g.ready() {
+		u.log.Info("upstream works again", "identity", identity)
+		return
+	}
+	u.log.Warn("upstream "+string(g.status), "identity", identity, "until", g.until, "reply", g.reply.String())
+}
+
+func (u *Upstream) freeLocked() {
+	u.places--
+	if u.closed && u.places == 0 {
+		close(u.drained)
+	}
+}
+
+// retireLocked closes a connection with QUIT. Its place stays taken until the upstream has let go of it, because providers
+// count connections on their side.
+func (u *Upstream) retireLocked(id *identity, c *conn) {
+	id.closing++
+	go func() { // waited for through drained: the place is freed at its end
+		c.quit()
+		u.mu.Lock()
+		id.closing--
+		delete(u.conns, c)
+		u.freeLocked()
+		u.mu.Unlock()
+		u.changed()
+	}()
+}
+
+func (u *Upstream) armReaperLocked(d time.Duration) {
+	if u.reaper == nil {
+		u.reaper = time.AfterFunc(d, u.reap)
+	}
+}
+
+// reap closes what has been idle for too long or is too old, and sets the alarm for the next.
+func (u *Upstream) reap() {
+	now := time.Now()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.reaper = nil
+	if u.closed {
+		return
+	}
+	next := time.Duration(-1)
+	for _, id := range u.identities {
+		var due []*conn
+		id.idle = slices.DeleteFunc(id.idle, func(c *conn) bool {
+			left := min(c.idleSince.Add(u.cfg.IdleClose).Sub(now), c.born.Add(u.cfg.MaxAge).Sub(now))
+			if left <= 0 {
+				due = append(due, c)
+				return true
+			}
+			if next < 0 || left < next {
+				next = left
+			}
+			return false
+		})
+		for _, c := range due {
+			u.retireLocked(id, c)
+		}
+	}
+	if next > 0 {
+		u.armReaperLocked(next)
+	}
+}
+
+// armAlarmLocked calls OnChange when the identity has waited long enough.
+func (u *Upstream) armAlarmLocked(id *identity, now time.Time) {
+	id.stopAlarmLocked()
+	if u.closed || id.gate.ready() {
+		return
+	}
+	id.alarm = time.AfterFunc(id.gate.until.Sub(now), u.changed)
+}
+
+// State is one identity at a glance.
+type State struct {
+	Upstream string     `json:"upstream"`
+	Identity string     `json:"identity"`
+	Status   Status     `json:"status"`
+	Probing  bool       `json:"probing,omitempty"`
+	Until    time.Time  `json:"until,omitzero"` // end of the waiting
+	Since    time.Time  `json:"since,omitzero"` // when the trouble began
+	Failures int        `json:"failures,omitempty"`
+	Reply    mail.Reply `json:"reply,omitzero"` // why it waits
+
+	Limit   int `json:"limit"` // connections at most
+	InUse   int `json:"in_use"`
+	Idle    int `json:"idle"`
+	Closing int `json:"closing"`
+}
+
+// States lists the identities that have been used, in order of name; before the first use, the configured one.
+func (u *Upstream) States() []State {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.identities) == 0 && !u.closed {
+		u.identityLocked(u.cfg.Username)
+	}
+	states := make([]State, 0, len(u.identities))
+	for _, id := range u.identities {
+		s := State{
+			Upstream: u.cfg.Name, Identity: id.name, Status: Ready,
+			Limit: id.limit, InUse: id.inUse, Idle: len(id.idle), Closing: id.closing,
+		}
+		if g := &id.gate; !g.ready() {
+			s.Status, s.Probing, s.Until, s.Since, s.Reply = g.status, g.probing, g.until, g.since, g.reply
+			s.Failures = g.pressure + g.faults
+		}
+		states = append(states, s)
+	}
+	slices.SortFunc(states, func(a, b State) int {
+		if a.Identity < b.Identity {
+			return -1
+		}
+		return 1
+	})
+	return states
+}

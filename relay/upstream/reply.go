@@ -1,0 +1,148 @@
+package upstream
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+
+	"postern/mail"
+)
+
+// Bounds of a reply. RFC 5321 §4.5.3.1.5 has 512 octets for a line; providers exceed it, so a line may fill the read buffer.
+const (
+	maxReplyLines  = 64
+	maxReplyOctets = 16 << 10
+	maxReplyText   = 2 << 10 // what is kept of it
+	readBuffer     = 4 << 10 // octets, the longest line
+)
+
+// The ways in which a reply is no reply.
+var (
+	errReplySyntax = errors.New("unintelligible reply")
+	errReplyLong   = errors.New("reply without end")
+)
+
+// readReply reads one reply. The text of a single-line 2yz reply is left out unless keep is set: of MAIL and RCPT nobody
+// reads it. Line ends may lack the CR. All lines must bear the same code (RFC 5321 §4.2.1).
+func readReply(br *bufio.Reader, keep bool) (mail.Reply, error) {
+	line, err := readLine(br)
+	if err != nil {
+		return mail.Reply{}, err
+	}
+	code, more, ok := splitCode(line)
+	if !ok {
+		return mail.Reply{}, errReplySyntax
+	}
+	if !more {
+		if code < 300 && !keep {
+			return mail.Reply{Code: code}, nil
+		}
+		enhanced, text := splitEnhanced(code, tail(line))
+		return mail.Reply{Code: code, Enhanced: enhanced, Text: mail.Cut(mail.Printable(text), maxReplyText)}, nil
+	}
+	return readMore(br, code, line)
+}
+
+func readMore(br *bufio.Reader, code int, line []byte) (mail.Reply, error) {
+	r := mail.Reply{Code: code}
+	var text strings.Builder
+	octets := 0
+	for n := 1; ; n++ {
+		if octets += len(line) + 2; octets > maxReplyOctets || n > maxReplyLines {
+			return mail.Reply{}, errReplyLong
+		}
+		c, more, ok := splitCode(line)
+		if !ok || c != code {
+			return mail.Reply{}, errReplySyntax
+		}
+		enhanced, t := splitEnhanced(code, tail(line))
+		if n == 1 {
+			r.Enhanced = enhanced
+		} else {
+			text.WriteByte('\n')
+		}
+		text.WriteString(mail.Printable(t))
+		if !more {
+			r.Text = text.String()
+			return r, nil
+		}
+		var err error
+		if line, err = readLine(br); err != nil {
+			return mail.Reply{}, err
+		}
+	}
+}
+
+// readLine returns the next line without its end; it is valid until the next read.
+func readLine(br *bufio.Reader) ([]byte, error) {
+	line, err := br.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return nil, errReplyLong
+	case err == io.EOF && len(line) > 0:
+		return nil, io.ErrUnexpectedEOF
+	case err != nil:
+		return nil, err
+	}
+	return bytes.TrimSuffix(line[:len(line)-1], []byte{'\r'}), nil
+}
+
+// splitCode reads the three digits and whether another line follows.
+func splitCode(line []byte) (code int, more, ok bool) {
+	if len(line) < 3 || line[0] < '2' || line[0] > '5' {
+		return 0, false, false
+	}
+	for _, c := range line[:3] {
+		if c < '0' || c > '9' {
+			return 0, false, false
+		}
+		code = code*10 + int(c-'0')
+	}
+	if len(line) == 3 {
+		return code, false, true
+	}
+	switch line[3] {
+	case '-':
+		return code, true, true
+	case ' ', '\t':
+		return code, false, true
+	}
+	return 0, false, false
+}
+
+func tail(line []byte) string {
+	if len(line) <= 4 {
+		return ""
+	}
+	return string(line[4:])
+}
+
+// splitEnhanced takes the enhanced status code off the text if there is one and its class fits (RFC 2034 §4).
+func splitEnhanced(code int, text string) (enhanced, rest string) {
+	if len(text) < 5 || text[0] != byte('0'+code/100) || text[1] != '.' {
+		return "", text
+	}
+	i, ok := 1, false
+	for range 2 {
+		if i, ok = number(text, i); !ok {
+			return "", text
+		}
+	}
+	if i < len(text) && text[i] != ' ' && text[i] != '\t' {
+		return "", text
+	}
+	return text[:i], strings.TrimLeft(text[i:], " \t")
+}
+
+// number reads a dot and one to three digits at i and returns where they end.
+func number(s string, i int) (int, bool) {
+	if i >= len(s) || s[i] != '.' {
+		return i, false
+	}
+	start := i + 1
+	for i = start; i < len(s) && i < start+3 && s[i] >= '0' && s[i] <= '9'; i++ {
+	}
+	return i, i > start
+}

@@ -1,0 +1,304 @@
+package upstream
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"postern/mail"
+)
+
+// Transaction is one message for one or many recipients.
+type Transaction struct {
+	ID         string // for the log
+	From       mail.Address
+	Recipients []mail.Recipient
+	Content    mail.Content
+	EightBit   bool      // the content has octets above 0x7f
+	UTF8       bool      // the header needs SMTPUTF8 (RFC 6531); addresses are looked at here
+	Body       mail.Body // as the client declared it
+	Ret        mail.Ret
+	EnvID      string
+	// Prefix is called once, when a connection is ready and EHLO known, before MAIL. It returns header fields that go
+	// before the content, each ended by CRLF. Its error defers. nil: there is nothing to add.
+	Prefix func(ctx context.Context) ([]byte, error)
+}
+
+// Send makes one attempt and returns one result for each recipient, in order. It uses up the slot. When ctx ends before the
+// last octet of a message is written, the attempt stops there and then; behind it, Send still waits for the reply, at most
+// Timeouts.Drain.
+func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
+	if s.done || len(t.Recipients) == 0 {
+		s.Release()
+		return nil
+	}
+	a := attempt{slot: s, t: &t, results: make([]mail.Result, len(t.Recipients))}
+	for i := range a.results {
+		a.results[i] = mail.Result{Recipient: i, Upstream: s.u.cfg.Name, Identity: s.id.name, Host: s.u.cfg.Host}
+	}
+	a.run(ctx)
+	if a.content.r != nil {
+		a.content.r.Close()
+	}
+	s.finish(a.news)
+	return a.results
+}
+
+// attempt is one Send: as many transactions as the envelope takes, on one connection after another if need be.
+type attempt struct {
+	slot    *Slot
+	t       *Transaction
+	results []mail.Result
+	pending []int // recipients without result, in order
+	content body
+	ready   bool // content is prepared
+	twice   bool // a pooled connection was lost with the whole message on its way: the upstream may have it
+
+	news news // what the gate is told
+}
+
+func (a *attempt) run(ctx context.Context) {
+	a.pending = make([]int, len(a.results))
+	for i := range a.pending {
+		a.pending[i] = i
+	}
+	for len(a.pending) > 0 {
+		c, f := a.slot.connect(ctx)
+		if f == nil {
+			f = a.begin(ctx, c)
+		}
+		if f != nil {
+			a.fail(a.pending, f)
+			return
+		}
+		if len(a.pending) == 0 { // none that this upstream could take
+			return
+		}
+		if a.transact(ctx, c) {
+			return
+		}
+	}
+}
+
+// begin prepares the content once and sorts out what the upstream cannot take.
+func (a *attempt) begin(ctx context.Context, c *conn) *fault {
+	a.note(vReached, nil)
+	if !a.ready {
+		if f := a.content.prepare(ctx, a.t); f != nil {
+			return f
+		}
+		a.ready = true
+	}
+	return a.fits(c)
+}
+
+// fits compares the message with what EHLO offered. Sending it anyway would be refused later, or damaged on the way.
+func (a *attempt) fits(c *conn) *fault {
+	no := func(code int, enhanced, format string, args ...any) *fault {
+		return &fault{stage: mail.StageMail, class: mail.MessageFault, ours: true, reply: mail.R(code, enhanced, format, args...)}
+	}
+	if size := a.content.size(); c.ext.size > 0 && size > c.ext.size {
+		return no(552, "5.3.4", "the message has %d octets, %s takes at most %d", size, c.u.cfg.Host, c.ext.size)
+	}
+	if a.t.EightBit && !c.ext.eightBit { // RFC 6152 §3; we do not recode bodies
+		return no(554, "5.6.3", "the message has eight-bit content, which %s does not take", c.u.cfg.Host)
+	}
+	if c.ext.utf8 {
+		return nil
+	}
+	if a.t.UTF8 || a.t.From.NeedsUTF8() { // RFC 6531 §3.5
+		return no(550, "5.6.7", "the message needs SMTPUTF8, which %s does not offer", c.u.cfg.Host)
+	}
+	ascii := a.pending[:0]
+	for _, i := range a.pending {
+		if !a.t.Recipients[i].To.NeedsUTF8() {
+			ascii = append(ascii, i)
+			continue
+		}
+		f := no(553, "5.6.7", "the address needs SMTPUTF8, which %s does not offer", c.u.cfg.Host)
+		f.class, f.stage = mail.RecipientFault, mail.StageRcpt
+		a.fail([]int{i}, f)
+	}
+	a.pending = ascii
+	return nil
+}
+
+// transact sends to as many of the pending recipients as one transaction takes. It reports whether the attempt is over.
+func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
+	n := min(len(a.pending), c.u.cfg.MaxRecipients)
+	if c.ext.rcptMax > 0 { // RFC 9422
+		n = min(n, c.ext.rcptMax)
+	}
+	if c.rcptLearned > 0 {
+		n = min(n, c.rcptLearned)
+	}
+	x := transaction{c: c, t: a.t, content: &a.content, batch: a.pending[:n], results: a.results}
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, c.interrupt)
+		x.run()
+		stop()
+	} else {
+		x.run()
+	}
+	if x.stale { // the next turn dials: a fresh connection is never stale
+		a.twice = a.twice || x.gone
+		c.u.log.Info("pooled connection had ended, another is made", "id", a.t.ID, "in_flight", x.gone)
+		a.slot.drop()
+		return false
+	}
+	c.messages++
+	a.settle(&x)
+	a.pending = append(x.rest, a.pending[n:]...)
+	if f := x.fault; f != nil && (c.broken || f.class != mail.Deferral) {
+		f.uncertain = false // of those behind nothing was sent
+		a.fail(a.pending, f)
+		return true
+	}
+	return false
+}
+
+// settle takes over what a transaction says of the identity and adds what only the attempt knows.
+func (a *attempt) settle(x *transaction) {
+	if x.blame != nil {
+		a.note(x.blame.verdict(), x.blame)
+	} else if x.answered {
+		a.note(vWorks, nil)
+	}
+	for _, i := range x.batch {
+		r := &a.results[i]
+		if r.Class == mail.Delivered {
+			r.RelayedDSN = x.c.ext.dsn
+			r.Uncertain = a.twice
+		}
+	}
+}
+
+// fail gives the same result to recipients that have none.
+func (a *attempt) fail(recipients []int, f *fault) {
+	for _, i := range recipients {
+		f.apply(&a.results[i])
+	}
+	a.note(f.verdict(), f)
+}
+
+func (f *fault) apply(r *mail.Result) {
+	r.Class, r.Stage, r.Reply, r.RetryAfter, r.Uncertain, r.Err = f.class, f.stage, f.reply, f.retryAfter, f.uncertain, f.err
+}
+
+// note keeps the strongest verdict: that the identity must wait outweighs that it works.
+func (a *attempt) note(v verdict, f *fault) {
+	if v < a.news.verdict {
+		return
+	}
+	a.news.verdict = v
+	if f != nil {
+		a.news = news{verdict: v, reply: f.reply, early: f.early(), atLeast: f.retryAfter}
+	}
+}
+
+// connect returns the slot's connection, or a fresh one where there is none that lives or it has carried its share.
+func (s *Slot) connect(ctx context.Context) (*conn, *fault) {
+	if c := s.conn; c != nil {
+		switch {
+		case c.broken || c.dead():
+			c.broken = true
+			s.drop()
+		case c.spent(time.Now()):
+			s.drop()
+		default:
+			return c, nil
+		}
+	}
+	c, f := s.u.open(ctx, s.id.name, nil)
+	if f != nil {
+		s.u.log.Warn("upstream connection failed", "identity", s.id.name, "stage", string(f.stage), "reply", f.reply.String(), "err", f.err)
+		return nil, f
+	}
+	s.conn = c
+	return c, nil
+}
+
+// drop closes the slot's connection before another takes its place.
+func (s *Slot) drop() {
+	c := s.conn
+	s.conn = nil
+	if c.broken {
+		c.close()
+	} else {
+		c.quit()
+	}
+	s.u.mu.Lock()
+	delete(s.u.conns, c)
+	s.u.mu.Unlock()
+}
+
+// body is the content with its prefix, from memory or as a stream.
+type body struct {
+	prefix  []byte
+	mem     []byte // all octets, or nil
+	r       io.ReadCloser
+	fresh   bool // r stands at its first octet
+	content mail.Content
+}
+
+// prepare calls Prefix and makes sure that the content can be had before anything is said to the upstream.
+func (b *body) prepare(ctx context.Context, t *Transaction) *fault {
+	b.content = t.Content
+	if t.Prefix != nil {
+		prefix, err := t.Prefix(ctx)
+		if err != nil {
+			return signFault(err)
+		}
+		b.prefix = prefix
+	}
+	if b.mem = t.Content.Bytes(); b.mem != nil {
+		return nil
+	}
+	if f := b.rewind(); f != nil || t.Content.Size() > inlineLimit {
+		b.fresh = f == nil
+		return f
+	}
+	mem := make([]byte, t.Content.Size())
+	_, err := io.ReadFull(b.r, mem)
+	b.r.Close()
+	b.r = nil
+	if err != nil {
+		return contentFault(err)
+	}
+	b.mem = mem
+	return nil
+}
+
+// rewind makes a stream stand at its first octet.
+func (b *body) rewind() *fault {
+	if b.mem != nil || b.fresh {
+		b.fresh = false
+		return nil
+	}
+	if b.r != nil {
+		b.r.Close()
+		b.r = nil
+	}
+	r, err := b.content.Open()
+	if err != nil {
+		return contentFault(err)
+	}
+	b.r = r
+	return nil
+}
+
+// size is what goes out, in octets, dots not doubled.
+func (b *body) size() int64 { return int64(len(b.prefix)) + b.content.Size() }
+
+// signFault: there is no unsigned send, and no bounce for a key of ours.
+func signFault(err error) *fault {
+	r, ok := mail.ReplyFor(err)
+	if !ok || !r.Temporary() {
+		r = mail.R(451, "4.7.5", "the message cannot be signed now")
+	}
+	return &fault{stage: mail.StageSign, class: mail.Deferral, ours: true, reply: r, err: err}
+}
+
+func contentFault(err error) *fault {
+	return &fault{stage: mail.StageData, class: mail.Deferral, ours: true, reply: mail.R(451, "4.3.0", "the message cannot be read now"), err: err}
+}
