@@ -7,8 +7,9 @@ import (
 )
 
 // Secret is a password or a hash of one. It is a string for those who convert it on purpose; every
-// way of printing, logging or marshalling it gives a placeholder. Note that this includes JSON: a
-// store that keeps it must convert with string(s).
+// way of printing, logging or marshalling it gives a placeholder (but for one of package fmt's: a verb
+// that does not fit a pointer inside a struct prints what is behind it raw; vet finds those). Note that
+// this includes JSON: a store that keeps it must convert with string(s).
 type Secret string
 
 const redacted = "[redacted]"

@@ -1,0 +1,281 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var threeStrikes = Lockout{Failures: 3, Window: 10 * minute, Duration: 15 * minute}
+
+func guess(t *testing.T, r *rig, login string, n int, client netip.Addr) {
+	t.Helper()
+	for i := range n {
+		wantRefusal(t, r.try(login, fmt.Sprintf("guess-%s-%d", client, i), client), 535, nil)
+	}
+}
+
+func TestAddressThatGuesses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{Lockout: threeStrikes})
+		for i := range 3 { // one password against many logins
+			wantRefusal(t, r.try(fmt.Sprintf("user%d", i), "Summer2026", there), 535, ErrUnknownLogin)
+		}
+		before := r.hashes.Load()
+		wantRefusal(t, r.try("anna", "right", there), 535, ErrLockedOut)
+		if r.hashes.Load() != before {
+			t.Error("a locked address made us hash")
+		}
+		wantOK(t, r.try("anna", "right", here)) // others are not concerned
+		time.Sleep(15*minute + time.Second)
+		wantOK(t, r.try("anna", "right", there))
+		if len(r.locks) != 1 || r.locks[0].Login != "" || r.locks[0].Client != netip.MustParsePrefix("198.51.100.7/32") {
+			t.Errorf("locks reported: %+v", r.locks)
+		}
+	})
+}
+
+func TestIPv6CountsByNetwork(t *testing.T) {
+	r := newRig(t, Options{Lockout: threeStrikes})
+	for i := range 3 {
+		client := netip.MustParseAddr(fmt.Sprintf("2001:db8:1:2::%d", i+1))
+		wantRefusal(t, r.try("nobody", fmt.Sprint("guess", i), client), 535, ErrUnknownLogin)
+	}
+	wantRefusal(t, r.try("anna", "right", netip.MustParseAddr("2001:db8:1:2:ffff::1")), 535, ErrLockedOut)
+	wantOK(t, r.try("anna", "right", netip.MustParseAddr("2001:db8:1:3::1")))
+	if p := prefixOf(netip.MustParseAddr("::ffff:192.0.2.1")); p != netip.MustParsePrefix("192.0.2.1/32") {
+		t.Errorf("a mapped address counts as %s", p)
+	}
+}
+
+func TestLoginThatIsGuessedFromManyPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{Lockout: threeStrikes})
+		for i := range 3 {
+			guess(t, r, "anna", 1, from(i))
+		}
+		before := r.hashes.Load()
+		wantRefusal(t, r.try("anna", "guess", from(99)), 535, ErrLockedOut)
+		if r.hashes.Load() != before {
+			t.Error("a locked login made us hash")
+		}
+		wantOK(t, r.try("office", "right", here)) // other logins are not concerned
+		time.Sleep(15*minute + time.Second)
+		wantOK(t, r.try("anna", "right", from(99)))
+	})
+}
+
+// TestOutsiderCannotTakeALogin: whoever uses a login goes on using it while others guess at it.
+func TestOutsiderCannotTakeALogin(t *testing.T) {
+	attack := func(t *testing.T, r *rig, login string) {
+		t.Helper()
+		for i := range 10 {
+			guess(t, r, login, 2, from(i))
+		}
+		wantRefusal(t, r.try(login, "one more guess", from(99)), 535, ErrLockedOut)
+	}
+	t.Run("a verified credential, from anywhere", func(t *testing.T) {
+		r := newRig(t, Options{Lockout: threeStrikes})
+		wantOK(t, r.try("anna", "right", here))
+		attack(t, r, "anna")
+		wantOK(t, r.try("anna", "right", here))
+		wantOK(t, r.try("anna", "right", there))
+	})
+	t.Run("a credential that was verified long ago", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, Options{Lockout: threeStrikes})
+			wantOK(t, r.try("anna", "right", here))
+			time.Sleep(30 * 24 * time.Hour)
+			attack(t, r, "anna")
+			wantOK(t, r.try("anna", "right", there))
+		})
+	})
+	t.Run("a new password, from where the old one was used", func(t *testing.T) {
+		r := newRig(t, Options{Lockout: threeStrikes})
+		wantOK(t, r.try("anna", "right", here))
+		r.users.put(User{Login: "anna", Hash: fakeChosen("newer")})
+		r.Authenticator.cache.forget(nil) // as Forget() does
+		attack(t, r, "anna")
+		wantOK(t, r.try("anna", "newer", here))
+	})
+	t.Run("a generated password", func(t *testing.T) {
+		r := newRig(t, Options{Lockout: threeStrikes})
+		attack(t, r, "printer")
+		wantOK(t, r.try("printer", "k3m9p-right", there))
+	})
+	t.Run("neighbours of an address that guesses", func(t *testing.T) {
+		r := newRig(t, Options{Lockout: threeStrikes})
+		wantOK(t, r.try("anna", "right", here))
+		guess(t, r, "nobody", 4, here)
+		wantRefusal(t, r.try("office", "right", here), 535, ErrLockedOut) // not seen from here before
+		wantOK(t, r.try("anna", "right", here))
+		r.users.put(User{Login: "anna", Hash: fakeChosen("newer")})
+		r.Authenticator.cache.forget(nil)
+		wantOK(t, r.try("anna", "newer", here))
+	})
+}
+
+// TestKnownPairHasItsOwnCounter: who logged in from here may mistype without counting for the rest of
+// the office, and is locked out alone.
+func TestKnownPairHasItsOwnCounter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{Lockout: threeStrikes})
+		wantOK(t, r.try("anna", "right", here))
+		r.users.put(User{Login: "anna", Hash: fakeChosen("newer")})
+		r.Authenticator.cache.forget(nil)
+		guess(t, r, "anna", 3, here)
+		wantRefusal(t, r.try("anna", "newer", here), 535, ErrLockedOut)
+		wantOK(t, r.try("anna", "newer", there))  // only from here
+		wantOK(t, r.try("anna", "newer", here))   // and now it is known as right
+		wantOK(t, r.try("office", "right", here)) // nobody else
+		if len(r.locks) != 1 || r.locks[0].Login != "anna" || !r.locks[0].Client.IsValid() || r.locks[0].Failures != 3 {
+			t.Errorf("locks reported: %+v", r.locks)
+		}
+		guess(t, r, "anna", 1, here) // refused unseen: does not prolong it
+		time.Sleep(15*minute + time.Second)
+		r.users.put(User{Login: "anna", Hash: fakeChosen("newest")})
+		r.Authenticator.cache.forget(nil)
+		wantOK(t, r.try("anna", "newest", here))
+	})
+}
+
+func TestPairGrowsOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{Lockout: threeStrikes})
+		wantOK(t, r.try("anna", "right", here))
+		time.Sleep(recent + time.Hour)
+		guess(t, r, "anna", 3, here)
+		wantRefusal(t, r.try("office", "right", here), 535, ErrLockedOut) // counted for the address again
+	})
+}
+
+func TestWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{Lockout: threeStrikes})
+		for i := range 20 { // never three within ten minutes
+			wantRefusal(t, r.try("anna", fmt.Sprint("guess", i), there), 535, ErrWrongPassword)
+			time.Sleep(5*minute + time.Second)
+		}
+		wantOK(t, r.try("anna", "right", there))
+	})
+}
+
+// TestRightPasswordFromElsewhereIsNoOracle: outside its networks the right password must count like a
+// wrong one, or the lockout would tell them apart.
+func TestRightPasswordFromElsewhereIsNoOracle(t *testing.T) {
+	r := newRig(t, Options{Lockout: threeStrikes})
+	guess(t, r, "office", 2, there)
+	wantRefusal(t, r.try("office", "right", there), 535, ErrNetwork)
+	wantRefusal(t, r.try("office", "one more", there), 535, ErrLockedOut)
+	before := r.hashes.Load()
+	r.Forget()
+	wantRefusal(t, r.try("office", "right", there), 535, ErrLockedOut) // although it was right once
+	if r.hashes.Load() != before {
+		t.Error("a right password costs a hash while a wrong one does not")
+	}
+}
+
+func TestUnlockByPerson(t *testing.T) {
+	r := newRig(t, Options{Lockout: threeStrikes})
+	for i := range 3 {
+		guess(t, r, "anna", 1, from(i))
+	}
+	wantRefusal(t, r.try("anna", "right", there), 535, ErrLockedOut)
+	r.Forget() // some user changed: no reason to let guessers go on
+	wantRefusal(t, r.try("anna", "right", there), 535, ErrLockedOut)
+	r.Forget("anna")
+	wantOK(t, r.try("anna", "right", there))
+}
+
+func TestLockoutOff(t *testing.T) {
+	r := newRig(t, Options{})
+	guess(t, r, "anna", 100, there)
+	wantOK(t, r.try("anna", "right", there))
+	r.SetLockout(threeStrikes)
+	guess(t, r, "office", 3, there)
+	wantRefusal(t, r.try("nobody", "other", there), 535, ErrLockedOut)
+}
+
+// TestGuessesTogether: guesses that arrive at the same moment are not all verified before the first is
+// counted.
+func TestGuessesTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const parallel = 2
+		r := newRig(t, Options{HashParallel: parallel, Lockout: threeStrikes})
+		r.onLock = nil
+		release := make(chan struct{})
+		r.during = func() { <-release }
+		var wg sync.WaitGroup
+		for i := range 60 {
+			wg.Go(func() { r.try("anna", fmt.Sprint("guess", i), there) })
+		}
+		synctest.Wait()
+		close(release)
+		wg.Wait()
+		if n := r.hashes.Load(); n > int64(threeStrikes.Failures+parallel-1) {
+			t.Errorf("%d guesses were verified, want at most %d", n, threeStrikes.Failures+parallel-1)
+		}
+	})
+}
+
+func TestCountersAreBounded(t *testing.T) {
+	l := newLockout(threeStrikes)
+	now := time.Now()
+	for i := range maxCounters + 1000 {
+		l.failed(now, fmt.Sprint("login", i), prefixOf(from(i)), uint64(i))
+	}
+	for i := range maxPairs + 1000 {
+		l.succeeded(now, fmt.Sprint("login", i), prefixOf(here))
+	}
+	if l.logins.Len() > maxCounters || l.clients.Len() > maxCounters || l.pairs.Len() > maxPairs {
+		t.Errorf("%d logins, %d clients, %d pairs", l.logins.Len(), l.clients.Len(), l.pairs.Len())
+	}
+}
+
+// TestLockoutNeverExceeds: from one place, whatever the order and the time between, no more distinct
+// wrong passwords are verified than the numbers allow.
+func TestLockoutNeverExceeds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules := Lockout{
+			Failures: rapid.IntRange(1, 5).Draw(t, "failures"),
+			Window:   time.Duration(rapid.IntRange(1, 20).Draw(t, "window")) * minute,
+			Duration: time.Duration(rapid.IntRange(1, 20).Draw(t, "duration")) * minute,
+		}
+		l := newLockout(rules)
+		now := time.Unix(1e9, 0)
+		place := prefixOf(there)
+		verified := map[uint64][]time.Time{}
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 300).Draw(t, "pause")) * time.Second)
+			if !l.locked(now, "anna", place).IsZero() {
+				continue
+			}
+			c := rapid.Uint64Range(0, 50).Draw(t, "password")
+			l.failed(now, "anna", place, c)
+			verified[c] = append(verified[c], now)
+			distinct := 0
+			for _, times := range verified {
+				if now.Sub(times[len(times)-1]) < min(rules.Window, rules.Duration) {
+					distinct++
+				}
+			}
+			if distinct > rules.Failures {
+				t.Fatalf("%d distinct passwords were verified within %s, want at most %d", distinct, min(rules.Window, rules.Duration), rules.Failures)
+			}
+		}
+	})
+}
+
+func TestInvalidClient(t *testing.T) {
+	r := newRig(t, Options{Lockout: threeStrikes})
+	_, err := r.Authenticate(context.Background(), "anna", "right", netip.Addr{})
+	wantOK(t, err)
+	_, err = r.Authenticate(context.Background(), "office", "right", netip.Addr{})
+	wantRefusal(t, err, 535, ErrNetwork)
+}
