@@ -1,0 +1,50 @@
+package store
+
+import (
+	"fmt"
+
+	"postern/relay/store/internal/sqlite"
+)
+
+// logSize is how much is written to the log, in octets, before it is copied into the file. The log's
+// file grows to about twice that under load.
+const logSize = 32 << 20
+
+// smallRest is what the writer may copy itself between two transactions, in octets.
+const smallRest = 4 << 20
+
+// checkpoints copies the log into the file whenever the writer says that it has become long, beside
+// the writer and not in its way. While mail keeps coming the copy never reaches the log's end; so once only
+// a small rest is left, the writer copies that between two transactions and the log begins anew.
+func (w *writer) checkpoints(conn *sqlite.Conn) {
+	defer conn.Close()
+	for range w.full {
+		for range 4 {
+			inLog, copied, ok := w.checkpoint(conn)
+			if !ok || (inLog-copied)*pageSize <= smallRest {
+				break
+			}
+		}
+		w.finish.Store(true)
+	}
+}
+
+// checkpoint copies what it can. Somebody else who does the same, or a full disk, makes it do nothing; the
+// next one will. Any other error is the end: the engine would sync the same pages again next time, and
+// a second sync may succeed although the first one lost them.
+func (w *writer) checkpoint(conn *sqlite.Conn) (inLog, copied int, ok bool) {
+	if w.failure() != nil {
+		return 0, 0, false
+	}
+	inLog, copied, err := conn.Checkpoint()
+	switch {
+	case err == nil:
+		w.checkpointed.Add(1)
+		return inLog, copied, true
+	case fatal(err):
+		w.fail(fmt.Errorf("checkpoint: %w", err))
+	case sqlite.CodeOf(err) != sqlite.Busy:
+		w.log.Warn("the store's log could not be copied into its file; it will be tried again", "err", err)
+	}
+	return 0, 0, false
+}

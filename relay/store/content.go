@@ -1,0 +1,138 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"postern/mail"
+	"postern/relay/queue"
+	"postern/relay/store/internal/sqlite"
+)
+
+// content is a stored message's content. It reads one chunk at a time, each with a connection that it
+// gives back at once, so that a slow upstream keeps neither memory nor a place in the log.
+type content struct {
+	s           *SQLite
+	ctx         context.Context //nolint:containedctx // Content's readers have no other way to get one
+	id          string
+	size        int64
+	first, many int64
+}
+
+// Content implements queue.Store. The context bounds the reading too.
+func (s *SQLite) Content(ctx context.Context, id string) (mail.Content, error) {
+	c := &content{s: s, ctx: ctx, id: id}
+	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		p, err := find(conn, id)
+		c.size, c.first, c.many = p.size, p.chunk, p.chunks
+		return err
+	})
+	if r, ok := err.(refusal); ok {
+		return nil, fmt.Errorf("%q: %w", id, r.error)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", id, err)
+	}
+	return c, nil
+}
+
+func (c *content) Size() int64   { return c.size }
+func (c *content) Bytes() []byte { return nil }
+
+// Open implements mail.Content. The first chunk is read at once, so that a message that is gone shows
+// before anything was sent of it.
+func (c *content) Open() (io.ReadCloser, error) {
+	r := &chunkReader{content: c, next: c.first}
+	if c.many > 0 {
+		if err := r.fill(); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// chunkReader reads chunk after chunk into one buffer.
+type chunkReader struct {
+	*content
+	next int64 // number of the chunk to be read next
+	buf  []byte
+	rest []byte // of buf, to be given out
+	read int64  // octets of the chunks so far
+	err  error
+}
+
+func (r *chunkReader) fill() error {
+	if r.err != nil {
+		return r.err
+	}
+	if r.next == r.first+r.many {
+		if r.read != r.size {
+			r.err = fmt.Errorf("content of %s: %d octets of %d are stored", r.id, r.read, r.size)
+			return r.err
+		}
+		r.err = io.EOF
+		return r.err
+	}
+	found := false
+	r.err = r.s.readers.read(r.ctx, func(conn *sqlite.Conn) error {
+		s, err := conn.Prepare("SELECT data FROM chunk WHERE n = ? AND id = ?") // numbers are used again
+		if err != nil {
+			return err
+		}
+		defer s.Reset()
+		s.BindInt(1, r.next)
+		s.BindText(2, r.id)
+		if found, err = s.Step(); found {
+			r.buf = s.AppendBlob(r.buf[:0], 0)
+		}
+		return err
+	})
+	if r.err == nil && !found {
+		r.err = queue.ErrNotFound
+	}
+	if r.err != nil {
+		r.err = fmt.Errorf("content of %s: %w", r.id, r.err)
+		return r.err
+	}
+	r.next++
+	r.rest = r.buf
+	r.read += int64(len(r.buf))
+	return nil
+}
+
+// Read implements io.Reader.
+func (r *chunkReader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		if err := r.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo.
+func (r *chunkReader) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		n, err := w.Write(r.rest)
+		total += int64(n)
+		r.rest = r.rest[n:]
+		if err != nil {
+			return total, err
+		}
+		if err := r.fill(); err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return total, err
+		}
+	}
+}
+
+// Close implements io.Closer.
+func (r *chunkReader) Close() error {
+	r.buf, r.rest, r.err = nil, nil, io.ErrClosedPipe
+	return nil
+}

@@ -1,0 +1,306 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"postern/relay/queue"
+	"postern/relay/store/internal/sqlite"
+)
+
+// candidate is a message that is due.
+type candidate struct {
+	id, login string
+}
+
+// Due implements queue.Store. Three indexes answer it without looking at anything that is not due:
+//
+//   - what is due in order of time, if that is less than limit: all of it is known then;
+//   - otherwise login after login, beginning behind the last one served, and of each as much as it
+//     gets (a loose index scan: one step for each login with mail in the queue);
+//   - leases that ran out, which are rare.
+func (s *SQLite) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (due []*queue.Message, next time.Time, err error) {
+	if limit <= 0 {
+		limit = 1000
+	}
+	if perLogin <= 0 || perLogin > limit {
+		perLogin = limit
+	}
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		l := &look{conn: conn, now: unixNano(now), after: after, perLogin: perLogin, limit: limit}
+		if due, err = l.due(); err != nil {
+			return err
+		}
+		next, err = l.next()
+		return err
+	})
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("look for due messages: %w", err)
+	}
+	return due, next, nil
+}
+
+// look is one call of Due.
+type look struct {
+	conn            *sqlite.Conn
+	now             int64
+	after           string
+	perLogin, limit int
+}
+
+func (l *look) due() ([]*queue.Message, error) {
+	first, err := l.candidates(`SELECT id, login FROM message INDEXED BY message_due
+		WHERE held = 0 AND lease_until = 0 AND next <= ?1 ORDER BY next, login, id LIMIT ?2`, l.limit+1)
+	if err != nil {
+		return nil, err
+	}
+	expired, err := l.candidates(`SELECT id, login FROM message INDEXED BY message_lease
+		WHERE lease_until > 0 AND lease_until <= ?1 AND held = 0 AND next <= ?1 ORDER BY lease_until LIMIT ?2`, l.limit)
+	if err != nil {
+		return nil, err
+	}
+	var logins [][]candidate
+	if len(first) <= l.limit {
+		logins = l.group(first)
+	} else if logins, err = l.scan(); err != nil {
+		return nil, err
+	}
+	for _, c := range expired {
+		logins = l.join(logins, c)
+	}
+	l.rotate(logins)
+	return l.fetch(takeTurns(logins, l.perLogin, l.limit))
+}
+
+func (l *look) candidates(query string, limit int) (found []candidate, err error) {
+	s, err := l.conn.Prepare(query)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Reset()
+	s.BindInt(1, l.now)
+	s.BindInt(2, int64(limit))
+	for {
+		row, err := s.Step()
+		if err != nil || !row {
+			return found, err
+		}
+		found = append(found, candidate{id: s.Text(0), login: s.Text(1)})
+	}
+}
+
+// group sorts candidates by login and keeps their order.
+func (l *look) group(all []candidate) (logins [][]candidate) {
+	index := map[string]int{}
+	for _, c := range all {
+		i, ok := index[c.login]
+		if !ok {
+			i = len(logins)
+			index[c.login] = i
+			logins = append(logins, nil)
+		}
+		logins[i] = append(logins[i], c)
+	}
+	return logins
+}
+
+func (l *look) join(logins [][]candidate, c candidate) [][]candidate {
+	for i := range logins {
+		if logins[i][0].login == c.login {
+			logins[i] = append(logins[i], c)
+			return logins
+		}
+	}
+	return append(logins, []candidate{c})
+}
+
+// rotate puts the logins in order, beginning behind the one that was served last.
+func (l *look) rotate(logins [][]candidate) {
+	slices.SortFunc(logins, func(a, b []candidate) int {
+		x, y := a[0].login, b[0].login
+		if (x > l.after) != (y > l.after) {
+			if x > l.after {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(x, y)
+	})
+}
+
+// scan finds the logins with due messages, at most as many as there are places, and then of each as
+// many messages as are needed to fill them.
+func (l *look) scan() ([][]candidate, error) {
+	names, err := l.logins()
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	logins := make([][]candidate, len(names))
+	for share := (l.limit + len(names) - 1) / len(names); ; share *= 4 {
+		share = min(share, l.perLogin)
+		total, more := 0, false
+		for i, name := range names {
+			if logins[i] == nil || len(logins[i])*4 >= share { // else its last ones are known
+				if logins[i], err = l.ofLogin(name, share); err != nil {
+					return nil, err
+				}
+			}
+			total += len(logins[i])
+			more = more || len(logins[i]) == share
+		}
+		if total >= l.limit || share == l.perLogin || !more {
+			return slices.DeleteFunc(logins, func(c []candidate) bool { return len(c) == 0 }), nil
+		}
+	}
+}
+
+func (l *look) logins() (names []string, err error) {
+	s, err := l.conn.Prepare(`SELECT login, next FROM message INDEXED BY message_due_login
+		WHERE held = 0 AND lease_until = 0 AND login > ?1 ORDER BY login, next LIMIT 1`)
+	if err != nil {
+		return nil, err
+	}
+	from, err := l.firstLogin()
+	if err != nil {
+		return nil, err
+	}
+	names, err = l.walk(s, nil, l.after, "")
+	if err != nil || len(names) >= l.limit {
+		return names, err
+	}
+	if from != nil && *from <= l.after { // from the beginning up to where we began
+		due, err := l.ofLogin(*from, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(due) > 0 {
+			names = append(names, *from)
+		}
+		return l.walk(s, names, *from, l.after)
+	}
+	return names, nil
+}
+
+// walk steps from login to login behind from, up to and with upTo ("": to the end), and appends those that
+// have something due.
+func (l *look) walk(s *sqlite.Stmt, names []string, from, upTo string) ([]string, error) {
+	for len(names) < l.limit {
+		s.BindText(1, from)
+		row, err := s.Step()
+		if err != nil || !row {
+			s.Reset()
+			return names, err
+		}
+		login, next := s.Text(0), s.Int(1)
+		s.Reset()
+		if upTo != "" && login > upTo {
+			return names, nil
+		}
+		if next <= l.now {
+			names = append(names, login)
+		}
+		from = login
+	}
+	return names, nil
+}
+
+func (l *look) firstLogin() (*string, error) {
+	s, err := l.conn.Prepare(`SELECT login FROM message INDEXED BY message_due_login
+		WHERE held = 0 AND lease_until = 0 ORDER BY login LIMIT 1`)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Reset()
+	row, err := s.Step()
+	if err != nil || !row {
+		return nil, err
+	}
+	login := s.Text(0)
+	return &login, nil
+}
+
+func (l *look) ofLogin(login string, limit int) (found []candidate, err error) {
+	s, err := l.conn.Prepare(`SELECT id FROM message INDEXED BY message_due_login
+		WHERE held = 0 AND lease_until = 0 AND login = ?1 AND next <= ?2 ORDER BY next, id LIMIT ?3`)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Reset()
+	s.BindText(1, login)
+	s.BindInt(2, l.now)
+	s.BindInt(3, int64(limit))
+	found = make([]candidate, 0, min(limit, 64))
+	for {
+		row, err := s.Step()
+		if err != nil || !row {
+			return found, err
+		}
+		found = append(found, candidate{id: s.Text(0), login: login})
+	}
+}
+
+// takeTurns takes one of each login, then a second one of each, and so on.
+func takeTurns(logins [][]candidate, perLogin, limit int) (ids []string) {
+	for turn := 0; turn < perLogin; turn++ {
+		taken := false
+		for _, c := range logins {
+			if turn >= len(c) {
+				continue
+			}
+			if len(ids) == limit {
+				return ids
+			}
+			ids = append(ids, c[turn].id)
+			taken = true
+		}
+		if !taken {
+			break
+		}
+	}
+	return ids
+}
+
+// fetch reads messages. One that is gone meanwhile is left out: Lease will tell about those that change
+// later.
+func (l *look) fetch(ids []string) ([]*queue.Message, error) {
+	found := make([]*queue.Message, 0, len(ids))
+	for _, id := range ids {
+		m, err := getMessage(l.conn, id)
+		if err != nil {
+			return nil, err
+		}
+		if m != nil {
+			found = append(found, m)
+		}
+	}
+	return found, nil
+}
+
+// next is when the next message will be due, or its lease run out.
+func (l *look) next() (time.Time, error) {
+	var earliest int64
+	for _, query := range []string{
+		"SELECT next FROM message INDEXED BY message_due WHERE held = 0 AND lease_until = 0 AND next > ?1 ORDER BY next LIMIT 1",
+		"SELECT max(next, lease_until) FROM message INDEXED BY message_lease WHERE lease_until > max(?1, 0) AND lease_until > 0 AND held = 0 ORDER BY lease_until LIMIT 1",
+	} {
+		s, err := l.conn.Prepare(query)
+		if err != nil {
+			return time.Time{}, err
+		}
+		s.BindInt(1, l.now)
+		row, err := s.Step()
+		if row {
+			if n := s.Int(0); earliest == 0 || n < earliest {
+				earliest = n
+			}
+		}
+		s.Reset()
+		if err != nil {
+			return time.Time{}, err
+		}
+	}
+	return fromNano(earliest), nil
+}

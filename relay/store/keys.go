@@ -1,0 +1,98 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"postern/relay/store/internal/sqlite"
+)
+
+// ErrNoKey: there is no such DKIM key.
+var ErrNoKey = errors.New("no such DKIM key")
+
+// Key is a DKIM key as it is stored. (Domain, Selector) is what names it.
+type Key struct {
+	Domain, Selector string
+	Algorithm        string // "rsa" or "ed25519"
+	PEM              []byte // the private key: never shown or logged
+	Created          time.Time
+}
+
+// String names the key by where its public half is published.
+func (k Key) String() string { return k.Selector + "._domainkey." + k.Domain }
+
+// LogValue keeps the private key out of logs.
+func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// PutKey stores a new key; ErrExists if the domain has one with this selector: replacing it would break
+// the signatures on mail under way, so that a new selector is what is wanted.
+func (s *SQLite) PutKey(ctx context.Context, k Key) error {
+	if k.Domain == "" || k.Selector == "" || len(k.PEM) == 0 {
+		return errors.New("a DKIM key needs a domain, a selector and the key")
+	}
+	err := s.write(ctx, func(t *tx) error {
+		q, err := t.Prepare("INSERT INTO dkim_key VALUES (?, ?, ?, ?, ?)")
+		if err != nil {
+			return err
+		}
+		q.BindText(1, k.Domain)
+		q.BindText(2, k.Selector)
+		q.BindText(3, k.Algorithm)
+		q.BindBlob(4, k.PEM)
+		q.BindInt(5, unixNano(k.Created))
+		if err := q.Run(); sqlite.CodeOf(err) == sqlite.Constraint {
+			return refuse(ErrExists) // the statement undid itself
+		} else if err != nil {
+			return err
+		}
+		return bump(t.Conn, TopicKeys)
+	})
+	if err != nil {
+		return fmt.Errorf("DKIM key %s: %w", k, err)
+	}
+	return nil
+}
+
+// Keys returns all DKIM keys in order of domain and selector.
+func (s *SQLite) Keys(ctx context.Context) (keys []Key, err error) {
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		q, err := conn.Prepare("SELECT domain, selector, algorithm, pem, created FROM dkim_key ORDER BY domain, selector")
+		if err != nil {
+			return err
+		}
+		defer q.Reset()
+		for {
+			row, err := q.Step()
+			if err != nil || !row {
+				return err
+			}
+			keys = append(keys, Key{q.Text(0), q.Text(1), q.Text(2), q.Blob(3), fromNano(q.Int(4))})
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the DKIM keys: %w", err)
+	}
+	return keys, nil
+}
+
+// DeleteKey removes a key; ErrNoKey if there is none.
+func (s *SQLite) DeleteKey(ctx context.Context, domain, selector string) error {
+	err := s.write(ctx, func(t *tx) error {
+		gone, err := update(t, "DELETE FROM dkim_key WHERE domain = ? AND selector = ?", selector,
+			func(u *sqlite.Stmt) int { u.BindText(1, domain); return 1 })
+		if err != nil {
+			return err
+		}
+		if !gone {
+			return refuse(ErrNoKey)
+		}
+		return bump(t.Conn, TopicKeys)
+	})
+	if err != nil {
+		return fmt.Errorf("DKIM key %s: %w", Key{Domain: domain, Selector: selector}, err)
+	}
+	return nil
+}

@@ -1,0 +1,280 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"postern/mail"
+	"postern/relay/queue"
+	"postern/relay/store/internal/sqlite"
+)
+
+// chunkSize is how contents are cut into rows, in octets: large enough that a row's own cost does not
+// count, small enough that a reader needs little memory.
+const chunkSize = 128 << 10
+
+// row is a message ready to be inserted. It is made on the caller's goroutine, so that the writer's
+// has little left to do.
+type row struct {
+	m          *queue.Message
+	content    mail.Content
+	fixed      []byte
+	recipients []byte
+	lastReply  []byte
+}
+
+func newRow(n queue.NewMessage) (*row, error) {
+	if n.Message == nil || n.Message.ID == "" || n.Content == nil {
+		return nil, errors.New("a message needs an ID and a content")
+	}
+	m := n.Message
+	b := encodeFixed(make([]byte, 0, 512), m)
+	cut := len(b)
+	b = encodeRecipients(b, m.Recipients)
+	return &row{m: m, content: n.Content, fixed: b[:cut], recipients: b[cut:], lastReply: encodeReply(m.LastReply)}, nil
+}
+
+func newRows(news []queue.NewMessage) (rows []*row, size int64, err error) {
+	rows = make([]*row, 0, len(news))
+	for _, n := range news {
+		r, err := newRow(n)
+		if err != nil {
+			return nil, 0, err
+		}
+		rows = append(rows, r)
+		size += n.Content.Size()
+	}
+	return rows, size, nil
+}
+
+// insert puts the message with its content into the transaction.
+func (r *row) insert(t *tx) error {
+	counts, err := t.count()
+	if err != nil {
+		return err
+	}
+	first, chunks, err := insertContent(t.Conn, r.m.ID, r.content)
+	if err != nil {
+		return fmt.Errorf("store the content of %s: %w", r.m.ID, err)
+	}
+	if err := r.insertMessage(t.Conn, first, chunks); err != nil {
+		return fmt.Errorf("store %s: %w", r.m.ID, err)
+	}
+	counts.messages++
+	counts.bytes += r.content.Size()
+	if r.m.Held {
+		counts.held++
+	}
+	return nil
+}
+
+func (r *row) insertMessage(conn *sqlite.Conn, first, chunks int64) error {
+	s, err := conn.Prepare("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+	if err != nil {
+		return err
+	}
+	m := r.m
+	attempts, until := int64(m.Attempts), int64(0)
+	if m.LeaseOwner != "" {
+		attempts, until = max(attempts, 1), max(unixNano(m.LeaseUntil), 1)
+	}
+	s.BindText(1, m.ID)
+	s.BindText(2, m.Login)
+	s.BindInt(3, unixNano(m.Received))
+	s.BindInt(4, unixNano(m.Expires))
+	s.BindInt(5, r.content.Size())
+	s.BindInt(6, first)
+	s.BindInt(7, chunks)
+	s.BindInt(8, attempts)
+	s.BindInt(9, unixNano(m.NextAttempt))
+	s.BindText(10, m.LeaseOwner)
+	s.BindInt(11, until)
+	s.BindText(12, m.WaitingFor)
+	s.BindBool(13, m.Held)
+	s.BindBool(14, m.Bounce)
+	s.BindBool(15, m.Warned)
+	s.BindText(16, m.HoldReason)
+	s.BindBlob(17, r.lastReply)
+	s.BindBlob(18, r.recipients)
+	s.BindBlob(19, r.fixed)
+	return s.Run()
+}
+
+// insertContent cuts the content into chunks with numbers in a row and returns the first number and how
+// many there are.
+func insertContent(conn *sqlite.Conn, id string, c mail.Content) (first, chunks int64, err error) {
+	last, _, err := conn.Int("SELECT n FROM chunk ORDER BY n DESC LIMIT 1")
+	if err != nil {
+		return 0, 0, err
+	}
+	s, err := conn.Prepare("INSERT INTO chunk VALUES (?, ?, ?)")
+	if err != nil {
+		return 0, 0, err
+	}
+	first = last + 1
+	put := func(data []byte) error {
+		s.BindInt(1, first+chunks)
+		s.BindText(2, id)
+		s.BindBlob(3, data)
+		chunks++
+		return s.Run()
+	}
+	if b := c.Bytes(); b != nil {
+		for len(b) > 0 && err == nil {
+			n := min(len(b), chunkSize)
+			err = put(b[:n])
+			b = b[n:]
+		}
+		return first, chunks, err
+	}
+	return first, chunks, copyContent(c, put)
+}
+
+// copyContent reads a content that is not in memory. A reader that ends early, or late, is an error: a
+// cut message must not be kept.
+func copyContent(c mail.Content, put func([]byte) error) error {
+	r, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	buf := make([]byte, min(c.Size(), chunkSize))
+	for left := c.Size(); left > 0; {
+		b := buf[:min(left, chunkSize)]
+		if _, err := io.ReadFull(r, b); err != nil {
+			return fmt.Errorf("%d octets before its end: %w", left, noEOF(err))
+		}
+		if err := put(b); err != nil {
+			return err
+		}
+		left -= int64(len(b))
+	}
+	if n, err := io.ReadFull(r, make([]byte, 1)); n > 0 || err != io.EOF {
+		return errors.Join(errors.New("it is longer than its size"), noEOF(err))
+	}
+	return nil
+}
+
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// place is where a message and its content are, and what must be known before it is changed.
+type place struct {
+	size, chunk, chunks int64
+	owner               string
+	until               int64 // of the lease, 0: none
+	next                int64
+	held, bounce        bool
+}
+
+// find reads the place of a message, queue.ErrNotFound as a refusal where there is none.
+func find(conn *sqlite.Conn, id string) (p place, err error) {
+	s, err := conn.Prepare("SELECT size, chunk, chunks, lease_owner, lease_until, next, held, bounce FROM message WHERE id = ?")
+	if err != nil {
+		return p, err
+	}
+	defer s.Reset()
+	s.BindText(1, id)
+	row, err := s.Step()
+	if err != nil {
+		return p, err
+	}
+	if !row {
+		return p, refuse(queue.ErrNotFound)
+	}
+	return place{
+		size: s.Int(0), chunk: s.Int(1), chunks: s.Int(2),
+		owner: s.Text(3), until: s.Int(4), next: s.Int(5), held: s.Bool(6), bounce: s.Bool(7),
+	}, nil
+}
+
+// leased reports a lease that has not run out at now.
+func (p place) leased(now int64) bool { return p.until > now }
+
+// remove takes a message and its content out of the queue.
+func (p place) remove(t *tx, id string) error {
+	counts, err := t.count()
+	if err != nil {
+		return err
+	}
+	s, err := t.Prepare("DELETE FROM message WHERE id = ?")
+	if err != nil {
+		return err
+	}
+	s.BindText(1, id)
+	if err := s.Run(); err != nil {
+		return err
+	}
+	if s, err = t.Prepare("DELETE FROM chunk WHERE n >= ? AND n < ?"); err != nil {
+		return err
+	}
+	s.BindInt(1, p.chunk)
+	s.BindInt(2, p.chunk+p.chunks)
+	if err := s.Run(); err != nil {
+		return err
+	}
+	counts.messages--
+	counts.bytes -= p.size
+	if p.held {
+		counts.held--
+	}
+	return nil
+}
+
+// messageColumns are what scanMessage reads.
+const messageColumns = "id, login, received, expires, size, attempts, next, lease_owner, lease_until, waiting_for, held, bounce, warned, hold_reason, last_reply, recipients, fixed"
+
+func scanMessage(s *sqlite.Stmt) (*queue.Message, error) {
+	m := &queue.Message{
+		ID: s.Text(0), Login: s.Text(1), Received: fromNano(s.Int(2)), Expires: fromNano(s.Int(3)), Size: s.Int(4),
+		Attempts: int(s.Int(5)), NextAttempt: fromNano(s.Int(6)), LeaseOwner: s.Text(7), LeaseUntil: fromNano(s.Int(8)),
+		WaitingFor: s.Text(9), Held: s.Bool(10), Bounce: s.Bool(11), Warned: s.Bool(12), HoldReason: s.Text(13),
+	}
+	var err error
+	if m.LastReply, err = decodeReply(s.Blob(14)); err != nil {
+		return nil, fmt.Errorf("%s: %w", m.ID, err)
+	}
+	if m.Recipients, err = decodeRecipients(s.Blob(15)); err != nil {
+		return nil, fmt.Errorf("%s: %w", m.ID, err)
+	}
+	if err := decodeFixed(s.Blob(16), m); err != nil {
+		return nil, fmt.Errorf("%s: %w", m.ID, err)
+	}
+	return m, nil
+}
+
+// getMessage reads a message, nil if there is none.
+func getMessage(conn *sqlite.Conn, id string) (*queue.Message, error) {
+	s, err := conn.Prepare("SELECT " + messageColumns + " FROM message WHERE id = ?")
+	if err != nil {
+		return nil, err
+	}
+	defer s.Reset()
+	s.BindText(1, id)
+	row, err := s.Step()
+	if err != nil || !row {
+		return nil, err
+	}
+	return scanMessage(s)
+}
+
+// Get implements queue.Store.
+func (s *SQLite) Get(ctx context.Context, id string) (m *queue.Message, err error) {
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		m, err = getMessage(conn, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", id, err)
+	}
+	if m == nil {
+		return nil, fmt.Errorf("%q: %w", id, queue.ErrNotFound)
+	}
+	return m, nil
+}

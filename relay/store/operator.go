@@ -1,0 +1,249 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/mail"
+	"postern/relay/queue"
+	"postern/relay/store/internal/sqlite"
+)
+
+// listLimit is how many messages a listing shows when nobody says how many.
+const listLimit = 1000
+
+// List implements queue.Store.
+func (s *SQLite) List(ctx context.Context, f queue.Filter) ([]*queue.Message, error) {
+	if f.Limit <= 0 {
+		f.Limit = listLimit
+	}
+	found, _, err := s.page(ctx, f, f.After, f.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("list the queue: %w", err)
+	}
+	return found, nil
+}
+
+// page returns up to limit messages that match, behind the ID after, and whether there may be more.
+func (s *SQLite) page(ctx context.Context, f queue.Filter, after string, limit int) (found []*queue.Message, more bool, err error) {
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		if f.IDs != nil {
+			found, err = named(conn, f, after, limit)
+		} else {
+			found, err = matching(conn, f, after, limit)
+		}
+		return err
+	})
+	return found, len(found) == limit, err
+}
+
+// named reads the messages that a filter names.
+func named(conn *sqlite.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
+	ids := slices.Clone(f.IDs)
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		if id <= after || len(found) == limit {
+			continue
+		}
+		m, err := getMessage(conn, id)
+		if err != nil {
+			return nil, err
+		}
+		if m != nil && matches(m, f) {
+			found = append(found, m)
+		}
+	}
+	return found, nil
+}
+
+// matching goes through the queue in order of ID.
+func matching(conn *sqlite.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
+	s, err := conn.Prepare("SELECT " + messageColumns + ` FROM message
+		WHERE id > ?1 AND (?2 = '' OR login = ?2) AND held >= ?3 ORDER BY id`)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Reset()
+	s.BindText(1, after)
+	s.BindText(2, f.Login)
+	s.BindBool(3, f.Held)
+	for len(found) < limit {
+		row, err := s.Step()
+		if err != nil || !row {
+			return found, err
+		}
+		m, err := scanMessage(s)
+		if err != nil {
+			return nil, err
+		}
+		if matches(m, f) {
+			found = append(found, m)
+		}
+	}
+	return found, nil
+}
+
+func matches(m *queue.Message, f queue.Filter) bool {
+	if f.Login != "" && m.Login != f.Login || f.Held && !m.Held {
+		return false
+	}
+	if f.From != "" && !matchAddress(m.Envelope.From, f.From) {
+		return false
+	}
+	return f.To == "" || slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return matchAddress(r.To, f.To) })
+}
+
+// matchAddress compares an address with a pattern: exact but for the case of the domain, "*@domain", or
+// "<>" for the null reverse-path.
+func matchAddress(a mail.Address, pattern string) bool {
+	if a.IsNull() {
+		return pattern == "<>"
+	}
+	if domain, ok := strings.CutPrefix(pattern, "*@"); ok {
+		return a.Domain == strings.ToLower(domain)
+	}
+	if p, err := mail.ParseAddress(pattern); err == nil {
+		return a == p
+	}
+	return a.String() == pattern
+}
+
+// act changes what a filter selects, page by page: what matches is looked for by a reader, so that a long
+// search holds up nobody, and changed in small transactions, where each message is looked at again.
+func (s *SQLite) act(ctx context.Context, what string, f queue.Filter, change func(*tx, string) (bool, error)) (total int64, err error) {
+	after := f.After
+	for {
+		limit := actionBatch
+		if f.Limit > 0 {
+			limit = min(limit, f.Limit)
+		}
+		found, more, err := s.page(ctx, f, after, limit)
+		if err != nil {
+			return total, fmt.Errorf("%s: %w", what, err)
+		}
+		n, err := s.actOn(ctx, found, change)
+		total += n
+		if err != nil {
+			return total, fmt.Errorf("%s: %w", what, err)
+		}
+		if f.Limit > 0 {
+			f.Limit -= len(found)
+			more = more && f.Limit > 0
+		}
+		if !more {
+			return total, nil
+		}
+		after = found[len(found)-1].ID
+	}
+}
+
+func (s *SQLite) actOn(ctx context.Context, found []*queue.Message, change func(*tx, string) (bool, error)) (n int64, err error) {
+	if len(found) == 0 {
+		return 0, nil
+	}
+	err = s.write(ctx, func(t *tx) error {
+		n = 0
+		for _, m := range found {
+			changed, err := change(t, m.ID)
+			if err != nil {
+				return err
+			}
+			if changed {
+				n++
+			}
+		}
+		if n == 0 {
+			return nil
+		}
+		return bump(t.Conn, TopicQueue)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// update runs a statement whose last argument is the message's ID and reports whether it changed it.
+func update(t *tx, query, id string, bind func(*sqlite.Stmt) (last int)) (bool, error) {
+	u, err := t.Prepare(query)
+	if err != nil {
+		return false, err
+	}
+	last := 0
+	if bind != nil {
+		last = bind(u)
+	}
+	u.BindText(last+1, id)
+	if err := u.Run(); err != nil {
+		return false, err
+	}
+	return t.Changes() > 0, nil
+}
+
+// Hold implements queue.Store. A message that is held already keeps its reason and is not counted.
+func (s *SQLite) Hold(ctx context.Context, f queue.Filter, reason string) (int64, error) {
+	return s.act(ctx, "hold", f, func(t *tx, id string) (bool, error) {
+		changed, err := update(t, "UPDATE message SET held = 1, hold_reason = ? WHERE id = ? AND held = 0", id,
+			func(u *sqlite.Stmt) int { u.BindText(1, reason); return 1 })
+		return t.heldChanged(changed, err, 1)
+	})
+}
+
+// Release implements queue.Store. What is released is due at once.
+func (s *SQLite) Release(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+	return s.act(ctx, "release", f, func(t *tx, id string) (bool, error) {
+		changed, err := update(t, "UPDATE message SET held = 0, hold_reason = '', next = ?, waiting_for = '' WHERE id = ? AND held = 1", id,
+			func(u *sqlite.Stmt) int { u.BindInt(1, unixNano(now)); return 1 })
+		return t.heldChanged(changed, err, -1)
+	})
+}
+
+func (t *tx) heldChanged(changed bool, err error, by int64) (bool, error) {
+	if err != nil || !changed {
+		return false, err
+	}
+	counts, err := t.count()
+	if err != nil {
+		return false, err
+	}
+	counts.held += by
+	return true, nil
+}
+
+// Retry implements queue.Store. It leaves alone what is held (release it) and what is tried just now.
+func (s *SQLite) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+	return s.act(ctx, "retry", f, func(t *tx, id string) (bool, error) {
+		return update(t, "UPDATE message SET next = ?1, waiting_for = '' WHERE held = 0 AND lease_until <= ?1 AND id = ?2", id,
+			func(u *sqlite.Stmt) int { u.BindInt(1, unixNano(now)); return 1 })
+	})
+}
+
+// Bounce implements queue.Store. It also releases: the message is to be looked at now. A running
+// attempt may still deliver it; what is pending after that is failed at once.
+func (s *SQLite) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+	return s.act(ctx, "bounce", f, func(t *tx, id string) (bool, error) {
+		released, err := update(t, "UPDATE message SET held = 0, hold_reason = '' WHERE id = ? AND held = 1", id, nil)
+		if _, err := t.heldChanged(released, err, -1); err != nil {
+			return false, err
+		}
+		return update(t, "UPDATE message SET bounce = 1, next = ?, waiting_for = '' WHERE id = ?", id,
+			func(u *sqlite.Stmt) int { u.BindInt(1, unixNano(now)); return 1 })
+	})
+}
+
+// Delete implements queue.Store.
+func (s *SQLite) Delete(ctx context.Context, f queue.Filter) (int64, error) {
+	return s.act(ctx, "delete", f, func(t *tx, id string) (bool, error) {
+		p, err := find(t.Conn, id)
+		if _, gone := err.(refusal); gone || err == nil && p.leased(time.Now().UnixNano()) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, p.remove(t, id)
+	})
+}

@@ -1,0 +1,367 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"postern/relay/queue"
+	"postern/relay/store/internal/sqlite"
+)
+
+var _ queue.Store = (*SQLite)(nil)
+
+// The topics of Generation.
+const (
+	TopicUsers = "users"
+	TopicKeys  = "keys"
+	TopicQueue = "queue"
+)
+
+// write runs one urgent write.
+func (s *SQLite) write(ctx context.Context, run func(*tx) error) error {
+	return s.writer.do(ctx, &op{run: run})
+}
+
+// Add implements queue.Store.
+func (s *SQLite) Add(ctx context.Context, news ...queue.NewMessage) error {
+	if len(news) == 0 {
+		return nil
+	}
+	rows, size, err := newRows(news)
+	if err != nil {
+		return err
+	}
+	if err := s.room(ctx); err != nil {
+		return fmt.Errorf("add %s: %w", rows[0].m.ID, err)
+	}
+	err = s.writer.do(ctx, &op{cost: size, run: func(t *tx) error {
+		if err := s.fits(t, size); err != nil {
+			return err
+		}
+		return s.insertAll(t, rows)
+	}})
+	if err != nil {
+		return fmt.Errorf("add %s: %w", rows[0].m.ID, err)
+	}
+	return nil
+}
+
+func (s *SQLite) insertAll(t *tx, rows []*row) error {
+	for _, r := range rows {
+		if err := r.insert(t); err != nil {
+			return err
+		}
+	}
+	if !s.opts.Daemon {
+		return bump(t.Conn, TopicQueue)
+	}
+	return nil
+}
+
+// fits refuses contents that would exceed MaxBytes.
+func (s *SQLite) fits(t *tx, size int64) error {
+	if s.opts.MaxBytes <= 0 {
+		return nil
+	}
+	counts, err := t.count()
+	if err != nil {
+		return err
+	}
+	if counts.bytes+size > s.opts.MaxBytes {
+		return refuse(fullQueue(counts.bytes, s.opts.MaxBytes))
+	}
+	return nil
+}
+
+func fullQueue(have, most int64) error {
+	return fmt.Errorf("%w: the queue holds %d MB and may hold %d MB", queue.ErrFull, have>>20, most>>20)
+}
+
+// Lease implements queue.Store.
+func (s *SQLite) Lease(ctx context.Context, id, owner string, now, until time.Time) error {
+	if owner == "" {
+		return fmt.Errorf("lease %s: a lease needs an owner", id)
+	}
+	return s.change(ctx, "lease", id, func(t *tx) error {
+		p, err := find(t.Conn, id)
+		if err != nil {
+			return err
+		}
+		if p.held || p.leased(unixNano(now)) && p.owner != owner {
+			return refuse(queue.ErrNotFound)
+		}
+		u, err := t.Prepare("UPDATE message SET attempts = attempts + 1, lease_owner = ?, lease_until = ?, waiting_for = '' WHERE id = ?")
+		if err != nil {
+			return err
+		}
+		u.BindText(1, owner)
+		u.BindInt(2, max(unixNano(until), 1))
+		u.BindText(3, id)
+		return u.Run()
+	})
+}
+
+// change runs a write that concerns one message.
+func (s *SQLite) change(ctx context.Context, what, id string, run func(*tx) error) error {
+	if err := s.write(ctx, run); err != nil {
+		return fmt.Errorf("%s %s: %w", what, id, err)
+	}
+	return nil
+}
+
+// ours finds a message whose lease belongs to owner, also one that ran out and that nobody else took.
+func ours(t *tx, id, owner string) (place, error) {
+	p, err := find(t.Conn, id)
+	if err != nil {
+		return p, err
+	}
+	if p.until == 0 || p.owner != owner {
+		return p, refuse(queue.ErrNotFound)
+	}
+	return p, nil
+}
+
+// Extend implements queue.Store.
+func (s *SQLite) Extend(ctx context.Context, id, owner string, until time.Time) error {
+	return s.change(ctx, "extend the lease of", id, func(t *tx) error {
+		if _, err := ours(t, id, owner); err != nil {
+			return err
+		}
+		u, err := t.Prepare("UPDATE message SET lease_until = ? WHERE id = ?")
+		if err != nil {
+			return err
+		}
+		u.BindInt(1, max(unixNano(until), 1))
+		u.BindText(2, id)
+		return u.Run()
+	})
+}
+
+// Finish implements queue.Store. It is let through when Add is not: what leaves makes room.
+func (s *SQLite) Finish(ctx context.Context, id, owner string, o queue.Outcome) error {
+	reports, size, err := newRows(o.Reports)
+	if err != nil {
+		return fmt.Errorf("finish %s: %w", id, err)
+	}
+	var recipients, reply []byte
+	if !o.Remove {
+		recipients, reply = encodeRecipients(nil, o.Recipients), encodeReply(o.LastReply)
+	}
+	err = s.writer.do(ctx, &op{cost: size, run: func(t *tx) error {
+		p, err := ours(t, id, owner)
+		if err != nil {
+			return err
+		}
+		if o.Remove {
+			err = p.remove(t, id)
+		} else {
+			err = p.settle(t, id, o, recipients, reply)
+		}
+		if err != nil {
+			return err
+		}
+		return s.insertAll(t, reports)
+	}})
+	if err != nil {
+		return fmt.Errorf("finish %s: %w", id, err)
+	}
+	return nil
+}
+
+// settle writes the outcome of a message that stays, and ends its lease.
+func (p place) settle(t *tx, id string, o queue.Outcome, recipients, reply []byte) error {
+	u, err := t.Prepare(`UPDATE message SET recipients = ?, next = ?, waiting_for = ?, warned = ?, last_reply = ?,
+		lease_owner = '', lease_until = 0 WHERE id = ?`)
+	if err != nil {
+		return err
+	}
+	next := unixNano(o.NextAttempt)
+	if p.bounce {
+		next = min(next, p.next) // asked for while the attempt ran: not put off by it
+	}
+	u.BindBlob(1, recipients)
+	u.BindInt(2, next)
+	u.BindText(3, o.WaitingFor)
+	u.BindBool(4, o.Warned)
+	u.BindBlob(5, reply)
+	u.BindText(6, id)
+	return u.Run()
+}
+
+// actionBatch is how many messages one transaction of Postpone, Wake or an operator's action changes, so
+// that it holds up mail for some milliseconds only.
+const actionBatch = 250
+
+// Postpone implements queue.Store.
+func (s *SQLite) Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error {
+	for len(ids) > 0 {
+		n := min(len(ids), actionBatch)
+		batch := ids[:n]
+		ids = ids[n:]
+		err := s.write(ctx, func(t *tx) error {
+			u, err := t.Prepare(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
+				WHERE id = ? AND held = 0 AND lease_until <= ?`)
+			if err != nil {
+				return err
+			}
+			now := time.Now().UnixNano()
+			for _, id := range batch {
+				u.BindInt(1, unixNano(until))
+				u.BindText(2, waitingFor)
+				u.BindText(3, id)
+				u.BindInt(4, now)
+				if err := u.Run(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("postpone %d messages: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// Wake implements queue.Store. It goes through the messages once, in order of ID and in small
+// transactions, so that a queue that is put off again meanwhile does not keep it busy for ever.
+func (s *SQLite) Wake(ctx context.Context, waitingFor string, now time.Time) (total int64, err error) {
+	if waitingFor == "" {
+		return 0, nil
+	}
+	for last := ""; ; {
+		var woken int64
+		var ids []string
+		err := s.write(ctx, func(t *tx) error {
+			woken = 0
+			if ids, err = waiting(t.Conn, waitingFor, last); err != nil {
+				return err
+			}
+			u, err := t.Prepare("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?")
+			if err != nil {
+				return err
+			}
+			for _, id := range ids {
+				u.BindInt(1, unixNano(now))
+				u.BindText(2, id)
+				if err := u.Run(); err != nil {
+					return err
+				}
+				woken++
+			}
+			return nil
+		})
+		if err != nil {
+			return total, fmt.Errorf("wake what waits for %s: %w", waitingFor, err)
+		}
+		total += woken
+		if len(ids) < actionBatch {
+			return total, nil
+		}
+		last = ids[len(ids)-1]
+	}
+}
+
+func waiting(conn *sqlite.Conn, waitingFor, after string) (ids []string, err error) {
+	s, err := conn.Prepare(`SELECT id FROM message INDEXED BY message_waiting
+		WHERE waiting_for = ? AND waiting_for <> '' AND id > ? ORDER BY id LIMIT ?`)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Reset()
+	s.BindText(1, waitingFor)
+	s.BindText(2, after)
+	s.BindInt(3, actionBatch)
+	for {
+		row, err := s.Step()
+		if err != nil || !row {
+			return ids, err
+		}
+		ids = append(ids, s.Text(0))
+	}
+}
+
+// ReleaseLeases implements queue.Store. There are never more leases than attempts.
+func (s *SQLite) ReleaseLeases(ctx context.Context, owner string) (n int64, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		u, err := t.Prepare(`UPDATE message INDEXED BY message_lease SET lease_owner = '', lease_until = 0
+			WHERE lease_until > 0 AND lease_owner = ?`)
+		if err != nil {
+			return err
+		}
+		u.BindText(1, owner)
+		err = u.Run()
+		n = t.Changes()
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("release the leases of %s: %w", owner, err)
+	}
+	return n, nil
+}
+
+// Stats implements queue.Store. Oldest is when the message with the lowest ID came: IDs sort by time.
+func (s *SQLite) Stats(ctx context.Context) (st queue.Stats, err error) {
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		c, err := readCounters(conn)
+		if err != nil {
+			return err
+		}
+		st = queue.Stats{Messages: c.messages, Held: c.held, Bytes: c.bytes}
+		oldest, _, err := conn.Int("SELECT received FROM message ORDER BY id LIMIT 1")
+		if err != nil {
+			return err
+		}
+		st.Oldest = fromNano(oldest)
+		q, err := conn.Prepare("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > max(?, 0)")
+		if err != nil {
+			return err
+		}
+		defer q.Reset()
+		q.BindInt(1, time.Now().UnixNano())
+		_, err = q.Step()
+		st.Leased = q.Int(0)
+		return err
+	})
+	if err != nil {
+		return queue.Stats{}, fmt.Errorf("count the queue: %w", err)
+	}
+	return st, nil
+}
+
+// Writable returns nil when Add can be expected to succeed: queue.ErrFull when the file system or the
+// queue is at its high-water mark, ErrFailed when the store has failed. It is cheap enough for every MAIL.
+func (s *SQLite) Writable() error {
+	if err := s.writer.failure(); err != nil {
+		return err
+	}
+	if err := s.room(context.Background()); err != nil {
+		return err
+	}
+	if s.opts.MaxBytes <= 0 {
+		return nil
+	}
+	var have int64
+	err := s.readers.read(context.Background(), func(conn *sqlite.Conn) error {
+		c, err := readCounters(conn)
+		have = c.bytes
+		return err
+	})
+	if err == nil && have >= s.opts.MaxBytes {
+		return fullQueue(have, s.opts.MaxBytes)
+	}
+	return err
+}
+
+// room returns queue.ErrFull when too little of the file system is free.
+func (s *SQLite) room(ctx context.Context) error {
+	return s.space.check(func() (free int64, err error) {
+		err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+			pages, _, err := conn.Int("PRAGMA freelist_count")
+			free = pages * pageSize
+			return err
+		})
+		return free, err
+	})
+}

@@ -1,0 +1,124 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"postern/relay/store/internal/sqlite"
+)
+
+// maxReaders bounds the connections that read at the same time.
+const maxReaders = 4
+
+// readers lends connections for reading. Who reads more than a few rows watches its context.
+type readers struct {
+	path string
+	free chan *sqlite.Conn // nil: not opened yet
+
+	mu     sync.Mutex
+	closed bool // guarded by mu
+}
+
+func newReaders(path string, n int) *readers {
+	r := &readers{path: path, free: make(chan *sqlite.Conn, n)}
+	for range n {
+		r.free <- nil
+	}
+	return r
+}
+
+// read runs f with a connection of its own and interrupts it when ctx ends.
+func (r *readers) read(ctx context.Context, f func(*sqlite.Conn) error) error {
+	conn, err := r.get(ctx)
+	if err != nil {
+		return err
+	}
+	stop := func() {}
+	if ctx.Done() != nil {
+		stop = interruptOn(ctx, conn)
+	}
+	err = f(conn)
+	stop()
+	r.free <- conn
+	return readError(ctx, err)
+}
+
+func (r *readers) get(ctx context.Context) (*sqlite.Conn, error) {
+	var conn *sqlite.Conn
+	select {
+	case conn = <-r.free:
+	default:
+		select {
+		case conn = <-r.free:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	err := ctx.Err()
+	r.mu.Lock()
+	if r.closed {
+		err = ErrClosed
+	}
+	r.mu.Unlock()
+	if err == nil && conn == nil {
+		conn, err = r.open()
+	}
+	if err != nil {
+		r.free <- conn
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (r *readers) open() (*sqlite.Conn, error) {
+	conn, err := openConn(r.path)
+	if err != nil {
+		return nil, explain(r.path, err)
+	}
+	if err := conn.Exec("PRAGMA query_only = ON"); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// close waits for all readers and closes their connections.
+func (r *readers) close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	var errs []error
+	for range cap(r.free) {
+		if conn := <-r.free; conn != nil {
+			errs = append(errs, conn.Close())
+		}
+	}
+	for range cap(r.free) {
+		r.free <- nil
+	}
+	return errors.Join(errs...)
+}
+
+// interruptOn interrupts conn when ctx ends, until the returned function is called; after that conn is
+// left alone.
+func interruptOn(ctx context.Context, conn *sqlite.Conn) (stop func()) {
+	ended := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		conn.Interrupt()
+		close(ended)
+	})
+	return func() {
+		if !cancel() {
+			<-ended
+		}
+	}
+}
+
+func readError(ctx context.Context, err error) error {
+	if sqlite.CodeOf(err) == sqlite.Interrupt && ctx.Err() != nil {
+		return fmt.Errorf("%w (%w)", ctx.Err(), err)
+	}
+	return err
+}

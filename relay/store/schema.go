@@ -1,0 +1,233 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"postern/relay/store/internal/sqlite"
+)
+
+// applicationID marks our files ("PSTN"), so that a database of something else is not taken for ours.
+const applicationID = 0x5053544e
+
+// pageSize: 16 KiB was the cheapest per message at 4 KiB and at 1 MB, and the only small one whose cost
+// stayed the same with 200 000 messages in the queue; see docs/decisions/0002-store.md.
+const pageSize = 16 << 10
+
+// migrations are the schema's versions, applied in order. What stands here never changes: a new
+// version is a new entry.
+var migrations = []string{schema1}
+
+// schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it
+// is added and finished by it, as most are, never enters more than one of them. A lease keeps a message
+// out of due and due_login; one that ran out is found by lease.
+const schema1 = `
+CREATE TABLE message (
+	id          TEXT PRIMARY KEY,
+	login       TEXT NOT NULL,
+	received    INTEGER NOT NULL, -- times are nanoseconds since 1970
+	expires     INTEGER NOT NULL,
+	size        INTEGER NOT NULL,
+	chunk       INTEGER NOT NULL, -- the first of
+	chunks      INTEGER NOT NULL,
+	attempts    INTEGER NOT NULL,
+	next        INTEGER NOT NULL,
+	lease_owner TEXT NOT NULL,
+	lease_until INTEGER NOT NULL, -- 0: no lease
+	waiting_for TEXT NOT NULL,
+	held        INTEGER NOT NULL,
+	bounce      INTEGER NOT NULL,
+	warned      INTEGER NOT NULL,
+	hold_reason TEXT NOT NULL,
+	last_reply  BLOB NOT NULL,
+	recipients  BLOB NOT NULL,
+	fixed       BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX message_due       ON message (next, login) WHERE held = 0 AND lease_until = 0;
+CREATE INDEX message_due_login ON message (login, next) WHERE held = 0 AND lease_until = 0;
+CREATE INDEX message_lease     ON message (lease_until) WHERE lease_until > 0;
+CREATE INDEX message_waiting   ON message (waiting_for) WHERE waiting_for <> '';
+
+CREATE TABLE chunk (n INTEGER PRIMARY KEY, id TEXT NOT NULL, data BLOB NOT NULL) STRICT;
+
+CREATE TABLE counter (
+	k        INTEGER PRIMARY KEY CHECK (k = 1),
+	messages INTEGER NOT NULL,
+	held     INTEGER NOT NULL,
+	bytes    INTEGER NOT NULL,
+	events   INTEGER NOT NULL
+) STRICT;
+INSERT INTO counter VALUES (1, 0, 0, 0, 0);
+
+CREATE TABLE generation (topic TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE event (
+	n       INTEGER PRIMARY KEY, -- its time in nanoseconds since 1970, or the next free one
+	kind    TEXT NOT NULL,
+	id      TEXT NOT NULL,
+	session TEXT NOT NULL,
+	login   TEXT NOT NULL,
+	sender  TEXT NOT NULL, -- domain@local, so that a domain is a range
+	rcpt    TEXT NOT NULL,
+	data    BLOB NOT NULL
+) STRICT;
+CREATE INDEX event_id      ON event (id)      WHERE id <> '';
+CREATE INDEX event_session ON event (session) WHERE session <> '';
+CREATE INDEX event_login   ON event (login)   WHERE login <> '';
+CREATE INDEX event_sender  ON event (sender)  WHERE sender <> '';
+CREATE INDEX event_rcpt    ON event (rcpt)    WHERE rcpt <> '';
+
+CREATE TABLE user (login TEXT PRIMARY KEY, data TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE dkim_key (
+	domain TEXT NOT NULL, selector TEXT NOT NULL, algorithm TEXT NOT NULL, pem BLOB NOT NULL, created INTEGER NOT NULL,
+	PRIMARY KEY (domain, selector)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE limit_state (
+	login TEXT NOT NULL, lim TEXT NOT NULL, tokens REAL NOT NULL, at INTEGER NOT NULL, full_at INTEGER NOT NULL,
+	PRIMARY KEY (login, lim)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX limit_state_full ON limit_state (full_at);
+CREATE TABLE known (login TEXT NOT NULL, addr TEXT NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (login, addr)) STRICT, WITHOUT ROWID;
+CREATE INDEX known_login_used ON known (login, used);
+CREATE INDEX known_used ON known (used);
+CREATE TABLE known_count (login TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+`
+
+// openConn opens a connection with what every connection needs.
+func openConn(path string) (*sqlite.Conn, error) {
+	conn, err := sqlite.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	conn.BusyTimeout(busyTimeout)
+	// trusted_schema and cell_size_check guard against a file that somebody prepared or a disk damaged.
+	err = conn.Exec("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048")
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// busyTimeout, in milliseconds, is how long we wait for a write of another process. The command line
+// writes in small transactions, so that this is far more than it takes.
+const busyTimeout = 10_000
+
+// openMain opens the connection that writes, and brings the schema up to date.
+func openMain(path string) (*sqlite.Conn, error) {
+	unlock, err := lockDir(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	conn, err := openConn(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := prepareSchema(conn); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+var errForeign = errors.New("it is a database, but not of postern: move it away, or name another data_dir")
+
+func prepareSchema(conn *sqlite.Conn) error {
+	// Log: at most 64 MiB of it stay on disk after a burst.
+	if err := conn.Exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA cache_size = -%d; PRAGMA journal_size_limit = %d", pageSize, 32<<10, 64<<20)); err != nil {
+		return err
+	}
+	app, _, err := conn.Int("PRAGMA application_id")
+	if err != nil {
+		return err
+	}
+	if app != applicationID {
+		tables, _, err := conn.Int("SELECT count(*) FROM sqlite_schema")
+		if err != nil {
+			return err
+		}
+		if app != 0 || tables != 0 {
+			return errForeign
+		}
+	}
+	if err := conn.Exec("PRAGMA journal_mode = WAL"); err != nil {
+		return err
+	}
+	version, err := schemaVersion(conn, app)
+	if err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return fmt.Errorf("it was written by a newer postern (schema %d, this one knows %d): install that version again", version, len(migrations))
+	}
+	for ; version < len(migrations); version++ {
+		if err := migrate(conn, version+1, migrations[version]); err != nil {
+			return fmt.Errorf("bring the schema to version %d: %w", version+1, err)
+		}
+	}
+	return nil
+}
+
+func schemaVersion(conn *sqlite.Conn, app int64) (int, error) {
+	if app == 0 {
+		return 0, nil
+	}
+	version, ok, err := conn.Int("SELECT max(version) FROM migration")
+	if err != nil || !ok {
+		return 0, errors.Join(errors.New("its schema version cannot be read"), err)
+	}
+	return int(version), nil
+}
+
+// migrate applies one version; the mark of our files, the schema and its version are one transaction,
+// so that a file is empty or complete.
+func migrate(conn *sqlite.Conn, version int, script string) error {
+	script = fmt.Sprintf(`BEGIN IMMEDIATE;
+PRAGMA application_id = %d;
+CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT;
+%s
+INSERT INTO migration VALUES (%d, %d);
+COMMIT`, applicationID, script, version, time.Now().UnixNano())
+	if err := conn.Exec(script); err != nil {
+		if conn.InTransaction() {
+			err = errors.Join(err, conn.Exec("ROLLBACK"))
+		}
+		return err
+	}
+	return nil
+}
+
+// verifyLength copies the log into the file and compares the file's length with what its header says. The
+// engine does that itself where there is no log; behind a log, a file that was cut off would show only
+// when a missing page is read.
+func verifyLength(conn *sqlite.Conn, path string) error {
+	inLog, copied, err := conn.Checkpoint()
+	if sqlite.CodeOf(err) == sqlite.Busy || sqlite.CodeOf(err) == sqlite.Full || err == nil && copied < inLog {
+		return nil // the command line is reading or writing, or the disk is full: not a damage
+	}
+	if err != nil {
+		return err
+	}
+	pages, _, err := conn.Int("PRAGMA page_count")
+	if err != nil {
+		return err
+	}
+	size, _, err := conn.Int("PRAGMA page_size")
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() < pages*size {
+		return &sqlite.Error{Code: sqlite.Corrupt, Msg: fmt.Sprintf("the file has %d octets and should have %d", info.Size(), pages*size)}
+	}
+	return nil
+}

@@ -1,0 +1,230 @@
+// Package store keeps what must survive: the queue with its contents, the trace, users, DKIM keys, limit
+// states and install secrets, in one SQLite file in the data directory.
+//
+// What it promises, in order of weight:
+//
+//   - A method that changes something returns nil only when the change is committed and synced. When it
+//     returns an error, nothing of that change was kept, with one exception that a disk forces on
+//     everybody: if the sync of a commit fails, the change may or may not be found after a restart.
+//   - Writes of all callers are gathered and committed together (group commit): one transaction, one
+//     sync. If one of them fails, all are undone and each is tried alone, so that only the guilty fails.
+//     Lazy writes (trace events, limit states) wait for a commit that comes anyway, 250 ms at most.
+//   - A full disk is queue.ErrFull and passes: nothing else is harmed. An error of a write, a sync or a
+//     checkpoint, or a damaged page, ends writing for good (ErrFailed): the kernel may have dropped what it
+//     could not write, and asking it again would lie. Reading goes on; a restart looks at the disk anew.
+//   - Several processes may have the file open. One of them, the daemon, holds a lock for the sake of the
+//     queue's leases; the command line does not take it, and tells the daemon by generations.
+//   - Nothing that is kept grows without a bound: Options say which.
+//   - No operation but List, Check and an operator's action over everything depends on how much is stored.
+//
+// Files are made with mode 0600 in a directory of mode 0700.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"postern/relay/store/internal/sqlite"
+)
+
+// The names of our files in the data directory. SQLite adds -wal and -shm to the first.
+const (
+	FileName = "postern.db"
+	LockName = "postern.lock"
+)
+
+// Options say where the store is and what bounds it.
+type Options struct {
+	Dir    string // data directory; its parent must exist
+	Daemon bool   // take the lock that only one process may have
+	Logger *slog.Logger
+
+	MaxBytes  int64 // octets of queued contents from which Add answers queue.ErrFull; 0: no limit
+	MinFree   int64 // octets that must stay free on the file system for Add; 0: 64 MiB, negative: none
+	MaxEvents int64 // trace events kept whatever their age; 0: 5 million
+	MaxKnown  int64 // recipients remembered for each login; 0: 50 000
+}
+
+// The errors of the store beside those of queue.
+var (
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store is closed")
+	// ErrFailed: an earlier write, sync or checkpoint failed. Nothing is written any more until a restart.
+	ErrFailed = errors.New("store has failed and takes no more writes until a restart")
+	// ErrLocked: another daemon uses the data directory.
+	ErrLocked = errors.New("another postern daemon uses this data directory")
+)
+
+// SQLite is a Store on one SQLite file. Its methods are safe for concurrent use.
+type SQLite struct {
+	opts   Options
+	path   string
+	log    *slog.Logger
+	unlock func()
+
+	writer  *writer
+	readers *readers
+	space   space
+
+	running  sync.WaitGroup // the writer's goroutine and the checkpointer
+	closed   sync.Once
+	closeErr error
+}
+
+// Open opens the store in a directory and makes it where there is none. Its cost does not depend on
+// how much is stored. Errors name the file and what to do about it.
+//
+// The order matters: first the directory and its lock, then the file, so that no second daemon and no
+// stranger's file is ever written to; then the header and the schema version; then, in the daemon, a
+// checkpoint of what a former life left in the log, after which a file that is too short shows.
+func Open(ctx context.Context, o Options) (*SQLite, error) {
+	o = o.withDefaults()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := prepareDir(o.Dir); err != nil {
+		return nil, err
+	}
+	s := &SQLite{opts: o, path: filepath.Join(o.Dir, FileName), log: o.Logger, unlock: func() {}}
+	s.space.dir, s.space.floor = o.Dir, o.MinFree
+	if o.Daemon {
+		unlock, err := lockFile(filepath.Join(o.Dir, LockName))
+		if err != nil {
+			return nil, err
+		}
+		s.unlock = unlock
+	}
+	if err := s.open(); err != nil {
+		s.unlock()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.MinFree == 0 {
+		o.MinFree = 64 << 20
+	}
+	if o.MaxEvents == 0 {
+		o.MaxEvents = 5_000_000
+	}
+	if o.MaxKnown == 0 {
+		o.MaxKnown = 50_000
+	}
+	return o
+}
+
+func (s *SQLite) open() error {
+	if err := prepareFile(s.path); err != nil {
+		return err
+	}
+	conn, err := openMain(s.path)
+	if err != nil {
+		return explain(s.path, err)
+	}
+	if s.opts.Daemon {
+		if err := verifyLength(conn, s.path); err != nil {
+			conn.Close()
+			return explain(s.path, err)
+		}
+	}
+	ckpt, err := openConn(s.path)
+	if err != nil {
+		conn.Close()
+		return explain(s.path, err)
+	}
+	s.readers = newReaders(s.path, maxReaders)
+	s.writer = newWriter(conn, s.log)
+	s.running.Go(s.writer.run)
+	s.running.Go(func() { s.writer.checkpoints(ckpt) })
+	return nil
+}
+
+// Close lets running writes end, copies the log into the file and closes everything.
+func (s *SQLite) Close() error {
+	s.closed.Do(func() {
+		s.writer.stop()
+		s.running.Wait()
+		s.closeErr = s.readers.close()
+		s.writer.checkpoint(s.writer.conn)
+		s.closeErr = errors.Join(s.closeErr, s.writer.conn.Close())
+		s.unlock()
+	})
+	return s.closeErr
+}
+
+// Commits counts the transactions that were committed and synced, one sync each.
+func (s *SQLite) Commits() uint64 { return s.writer.commits.Load() }
+
+// Checkpoints counts how often the log was copied into the file, two syncs each.
+func (s *SQLite) Checkpoints() uint64 { return s.writer.checkpointed.Load() }
+
+// Check reads everything and returns what is wrong with it, nothing if all is well. It takes as long as
+// reading the whole file takes.
+func (s *SQLite) Check(ctx context.Context) ([]string, error) {
+	conn, err := openConn(s.path)
+	if err != nil {
+		return nil, explain(s.path, err)
+	}
+	defer conn.Close()
+	defer interruptOn(ctx, conn)()
+	check, err := conn.Prepare("PRAGMA integrity_check(100)")
+	if err != nil {
+		return nil, fmt.Errorf("check %s: %w", s.path, err)
+	}
+	defer check.Reset()
+	var problems []string
+	for {
+		row, err := check.Step()
+		if err != nil {
+			return problems, fmt.Errorf("check %s: %w", s.path, readError(ctx, err))
+		}
+		if !row {
+			return problems, nil
+		}
+		if text := check.Text(0); text != "ok" {
+			problems = append(problems, text)
+		}
+	}
+}
+
+// unixNano is how times are stored: nanoseconds since 1970, 0 for the zero time.
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromNano(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+// explain turns what the engine says about a file into what a person can act on.
+func explain(path string, err error) error {
+	switch sqlite.CodeOf(err) {
+	case sqlite.NotADB:
+		return fmt.Errorf("%s is not a database, or its beginning is damaged: restore it from a backup, or move it away to begin with an empty store: %w", path, err)
+	case sqlite.Corrupt:
+		return fmt.Errorf("%s is damaged: keep a copy, then restore it from a backup: %w", path, err)
+	case sqlite.ReadOnly, sqlite.CantOpen:
+		return fmt.Errorf("%s cannot be written: check the owner and the mode of the file and its directory: %w", path, err)
+	case sqlite.Full:
+		return fmt.Errorf("%s: no space left for the store: %w", path, err)
+	case sqlite.Busy:
+		return fmt.Errorf("%s is held by another process for too long: %w", path, err)
+	default:
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+}

@@ -1,0 +1,282 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"postern/auth"
+	"postern/relay/store/internal/sqlite"
+)
+
+var _ auth.UserStore = (*SQLite)(nil)
+
+// ErrExists: there is one already.
+var ErrExists = errors.New("exists already")
+
+// Generation returns a number that rises with every change of a topic by any process: of users, of DKIM
+// keys, and of the queue by a person or by a process that is not the daemon. It is 0 for a topic
+// that never changed.
+func (s *SQLite) Generation(ctx context.Context, topic string) (n int64, err error) {
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		q, err := conn.Prepare("SELECT n FROM generation WHERE topic = ?")
+		if err != nil {
+			return err
+		}
+		defer q.Reset()
+		q.BindText(1, topic)
+		row, err := q.Step()
+		if row {
+			n = q.Int(0)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("generation of %s: %w", topic, err)
+	}
+	return n, nil
+}
+
+func bump(conn *sqlite.Conn, topic string) error {
+	s, err := conn.Prepare("INSERT INTO generation VALUES (?, 1) ON CONFLICT (topic) DO UPDATE SET n = n + 1")
+	if err != nil {
+		return err
+	}
+	s.BindText(1, topic)
+	return s.Run()
+}
+
+// userData is how a user is stored, beside the login. auth.User's own JSON would hide the hash.
+type userData struct {
+	Hash       string         `json:"hash"`
+	Generated  bool           `json:"generated,omitempty"`
+	Device     bool           `json:"device,omitempty"`
+	Locked     bool           `json:"locked,omitempty"`
+	LockReason string         `json:"lock_reason,omitempty"`
+	Senders    []string       `json:"senders,omitempty"`
+	Groups     []string       `json:"groups,omitempty"`
+	Networks   []netip.Prefix `json:"networks,omitempty"`
+	Created    time.Time      `json:"created"`
+	Changed    time.Time      `json:"changed"`
+	Note       string         `json:"note,omitempty"`
+}
+
+func encodeUser(u auth.User) (string, error) {
+	b, err := json.Marshal(userData{
+		string(u.Hash), u.Generated, u.Device, u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Created, u.Changed, u.Note,
+	})
+	return string(b), err
+}
+
+func decodeUser(login string, data []byte) (auth.User, error) {
+	var d userData
+	if err := json.Unmarshal(data, &d); err != nil {
+		return auth.User{}, fmt.Errorf("user %q: its row is damaged: %w", login, err)
+	}
+	return auth.User{
+		Login: login, Hash: auth.Secret(d.Hash), Generated: d.Generated, Device: d.Device, Locked: d.Locked, LockReason: d.LockReason,
+		Senders: d.Senders, Groups: d.Groups, Networks: d.Networks, Created: d.Created, Changed: d.Changed, Note: d.Note,
+	}, nil
+}
+
+// AddUser stores a new user; ErrExists if there is one with this login.
+func (s *SQLite) AddUser(ctx context.Context, u auth.User) error {
+	return s.putUser(ctx, u, "INSERT INTO user VALUES (?, ?)")
+}
+
+// PutUser stores a user, replacing one with the same login. To change one, use UpdateUser.
+func (s *SQLite) PutUser(ctx context.Context, u auth.User) error {
+	return s.putUser(ctx, u, "INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data")
+}
+
+func (s *SQLite) putUser(ctx context.Context, u auth.User, query string) error {
+	if u.Login == "" {
+		return errors.New("a user needs a login")
+	}
+	data, err := encodeUser(u)
+	if err != nil {
+		return fmt.Errorf("user %q: %w", u.Login, err)
+	}
+	err = s.write(ctx, func(t *tx) error {
+		q, err := t.Prepare(query)
+		if err != nil {
+			return err
+		}
+		q.BindText(1, u.Login)
+		q.BindText(2, data)
+		if err := q.Run(); sqlite.CodeOf(err) == sqlite.Constraint {
+			return refuse(ErrExists) // the statement undid itself
+		} else if err != nil {
+			return err
+		}
+		return bump(t.Conn, TopicUsers)
+	})
+	if err != nil {
+		return fmt.Errorf("user %q: %w", u.Login, err)
+	}
+	return nil
+}
+
+// UpdateUser changes a user in one transaction: no change of somebody else in between is lost.
+// auth.ErrUnknownLogin if there is none; an error of change leaves everything as it was. change may be
+// called more than once and must not call the store.
+func (s *SQLite) UpdateUser(ctx context.Context, login string, change func(*auth.User) error) error {
+	err := s.write(ctx, func(t *tx) error {
+		u, err := getUser(t.Conn, login)
+		if errors.Is(err, auth.ErrUnknownLogin) {
+			return refuse(err)
+		}
+		if err != nil {
+			return err
+		}
+		if err := change(&u); err != nil {
+			return refuse(err)
+		}
+		data, err := encodeUser(u)
+		if err != nil {
+			return refuse(err)
+		}
+		q, err := t.Prepare("UPDATE user SET data = ? WHERE login = ?")
+		if err != nil {
+			return err
+		}
+		q.BindText(1, data)
+		q.BindText(2, login)
+		if err := q.Run(); err != nil {
+			return err
+		}
+		return bump(t.Conn, TopicUsers)
+	})
+	if err != nil {
+		return fmt.Errorf("user %q: %w", login, err)
+	}
+	return nil
+}
+
+func getUser(conn *sqlite.Conn, login string) (auth.User, error) {
+	q, err := conn.Prepare("SELECT data FROM user WHERE login = ?")
+	if err != nil {
+		return auth.User{}, err
+	}
+	defer q.Reset()
+	q.BindText(1, login)
+	row, err := q.Step()
+	if err != nil {
+		return auth.User{}, err
+	}
+	if !row {
+		return auth.User{}, auth.ErrUnknownLogin
+	}
+	return decodeUser(login, q.Blob(0))
+}
+
+// User implements auth.UserStore.
+func (s *SQLite) User(ctx context.Context, login string) (u auth.User, err error) {
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		u, err = getUser(conn, login)
+		return err
+	})
+	return u, err
+}
+
+// Users returns all users in order of login.
+func (s *SQLite) Users(ctx context.Context) (users []auth.User, err error) {
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		q, err := conn.Prepare("SELECT login, data FROM user ORDER BY login")
+		if err != nil {
+			return err
+		}
+		defer q.Reset()
+		for {
+			row, err := q.Step()
+			if err != nil || !row {
+				return err
+			}
+			u, err := decodeUser(q.Text(0), q.Blob(1))
+			if err != nil {
+				return err
+			}
+			users = append(users, u)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list users: %w", err)
+	}
+	return users, nil
+}
+
+// DeleteUser removes a user with what its limits remembered; auth.ErrUnknownLogin if there is none. Its
+// queued mail stays.
+func (s *SQLite) DeleteUser(ctx context.Context, login string) error {
+	err := s.write(ctx, func(t *tx) error {
+		gone, err := update(t, "DELETE FROM user WHERE login = ?", login, nil)
+		if err != nil {
+			return err
+		}
+		if !gone {
+			return refuse(auth.ErrUnknownLogin)
+		}
+		for _, query := range []string{
+			"DELETE FROM limit_state WHERE login = ?", "DELETE FROM known WHERE login = ?", "DELETE FROM known_count WHERE login = ?",
+		} {
+			if _, err := update(t, query, login, nil); err != nil {
+				return err
+			}
+		}
+		return bump(t.Conn, TopicUsers)
+	})
+	if err != nil {
+		return fmt.Errorf("user %q: %w", login, err)
+	}
+	return nil
+}
+
+// Secret returns n random octets that were made once for this installation under this name.
+func (s *SQLite) Secret(ctx context.Context, name string, n int) ([]byte, error) {
+	secret, err := s.secret(ctx, name)
+	if err != nil || len(secret) == n {
+		return secret, err
+	}
+	if secret != nil {
+		return nil, fmt.Errorf("secret %s has %d octets, not %d", name, len(secret), n)
+	}
+	fresh := make([]byte, n)
+	rand.Read(fresh) // never fails
+	err = s.write(ctx, func(t *tx) error {
+		q, err := t.Prepare("INSERT INTO secret VALUES (?, ?) ON CONFLICT DO NOTHING")
+		if err != nil {
+			return err
+		}
+		q.BindText(1, name)
+		q.BindBlob(2, fresh)
+		return q.Run()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("secret %s: %w", name, err)
+	}
+	return s.secret(ctx, name) // another process may have been first
+}
+
+func (s *SQLite) secret(ctx context.Context, name string) (secret []byte, err error) {
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		q, err := conn.Prepare("SELECT value FROM secret WHERE name = ?")
+		if err != nil {
+			return err
+		}
+		defer q.Reset()
+		q.BindText(1, name)
+		row, err := q.Step()
+		if row {
+			secret = q.Blob(0)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("secret %s: %w", name, err)
+	}
+	return secret, nil
+}

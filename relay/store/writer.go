@@ -1,0 +1,248 @@
+package store
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern/relay/store/internal/sqlite"
+)
+
+// How writes are gathered. Under load a commit waits for as many writes as the last ones had, so that
+// syncs grow slower than messages also on a disk that syncs at once; a lone writer never waits.
+const (
+	gatherFor = 4 * time.Millisecond   // longest wait of a write for others
+	lazyFor   = 250 * time.Millisecond // longest wait of a lazy write for a commit
+	batchOps  = 512                    // most writes of one transaction
+	batchCost = 16 << 20               // octets of contents after which a transaction is closed
+	lazyRows  = 256                    // rows of lazy writes after which a transaction is closed to them
+	growAfter = 32                     // commits that got their crowd at once before a larger one is tried
+)
+
+// op is one write. run may be called more than once, each time in a transaction that knows nothing of
+// the time before. An error marked by refuse leaves the others in the transaction alone: run must
+// have changed nothing then.
+type op struct {
+	run  func(*tx) error
+	lazy bool
+	cost int64 // octets of contents, or rows where lazy
+
+	state atomic.Int32 // opWaiting, then opTaken or opGone
+	done  chan error
+}
+
+const (
+	opWaiting int32 = iota
+	opTaken
+	opGone // its caller went away before it was taken
+)
+
+// refusal is an error of an op that changed nothing.
+type refusal struct{ error }
+
+func refuse(err error) error { return refusal{err} }
+
+// writer owns the connection that writes. One goroutine runs the transactions; another one, with a
+// connection of its own, checkpoints.
+type writer struct {
+	conn *sqlite.Conn // of the writer's goroutine
+	log  *slog.Logger
+
+	mu        sync.Mutex
+	urgent    []*op     // guarded by mu
+	lazy      []*op     // guarded by mu
+	lazySince time.Time // guarded by mu; when the oldest lazy one came
+	wanted    int       // guarded by mu; so many urgent ones wake the writer
+	closed    bool      // guarded by mu
+
+	kick chan struct{} // look again
+
+	failed       atomic.Pointer[failure]
+	commits      atomic.Uint64
+	checkpointed atomic.Uint64
+
+	// Of the writer's goroutine.
+	crowd  int // how many urgent writes to expect at once
+	streak int // commits in a row that got their crowd without waiting to the end
+	pages  int // written to the log since it was last copied
+
+	full   chan struct{} // asks for a checkpoint
+	finish atomic.Bool   // the checkpointer left a small rest, to be copied between two transactions
+}
+
+func newWriter(conn *sqlite.Conn, log *slog.Logger) *writer {
+	return &writer{
+		conn: conn, log: log, wanted: 1, crowd: 1,
+		kick: make(chan struct{}, 1), full: make(chan struct{}, 1),
+	}
+}
+
+// stop makes the writer and the checkpointer end after all writes that wait.
+func (w *writer) stop() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.wake()
+}
+
+func (w *writer) wake() {
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+// do runs one write and returns when it is committed, or not. A context that ends before the write is
+// taken up takes it back.
+func (w *writer) do(ctx context.Context, o *op) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o.done = make(chan error, 1)
+	if err := w.enqueue(o); err != nil {
+		return err
+	}
+	select {
+	case err := <-o.done:
+		return err
+	case <-ctx.Done():
+	}
+	if o.state.CompareAndSwap(opWaiting, opGone) {
+		return ctx.Err()
+	}
+	return <-o.done
+}
+
+func (w *writer) enqueue(o *op) error {
+	if err := w.failure(); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return ErrClosed
+	}
+	if o.lazy {
+		if len(w.lazy) == 0 {
+			w.lazySince = time.Now()
+			w.wake()
+		}
+		w.lazy = append(w.lazy, o)
+		return nil
+	}
+	w.urgent = append(w.urgent, o)
+	if len(w.urgent) == w.wanted {
+		w.wake()
+	}
+	return nil
+}
+
+// run is the writer's goroutine.
+func (w *writer) run() {
+	defer close(w.full)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for w.await(timer) {
+		w.gather(timer)
+		ops := w.take()
+		if w.finish.Swap(false) {
+			w.pages = 0
+			w.checkpoint(w.conn)
+		}
+		w.commit(ops)
+	}
+}
+
+// await waits until there is something to write and reports false when there never will be.
+func (w *writer) await(timer *time.Timer) bool {
+	for {
+		w.mu.Lock()
+		urgent, lazy, closed := len(w.urgent), len(w.lazy), w.closed
+		left := lazyFor - time.Since(w.lazySince)
+		w.mu.Unlock()
+		switch {
+		case urgent > 0, lazy > 0 && (closed || left <= 0):
+			return true
+		case closed:
+			return false
+		case lazy > 0:
+			timer.Reset(left)
+			select {
+			case <-w.kick:
+			case <-timer.C:
+			}
+		default:
+			<-w.kick
+		}
+	}
+}
+
+// gather waits for the crowd that the last commits had, but not for long.
+func (w *writer) gather(timer *time.Timer) {
+	if w.crowd <= 1 || !w.expect(w.crowd) {
+		return
+	}
+	defer w.expect(1)
+	timer.Reset(gatherFor)
+	for {
+		select {
+		case <-timer.C:
+			return
+		case <-w.kick:
+			if !w.expect(w.crowd) {
+				return
+			}
+		}
+	}
+}
+
+// expect makes the n-th urgent write wake the writer and reports whether it is still to come.
+func (w *writer) expect(n int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wanted = n
+	return len(w.urgent) > 0 && len(w.urgent) < n && !w.closed
+}
+
+// take takes the writes of the next transaction off the queues and learns how many to expect next time.
+func (w *writer) take() []*op {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.learn(len(w.urgent))
+	ops := make([]*op, 0, min(len(w.urgent), batchOps)+len(w.lazy))
+	ops, w.urgent = takeOps(ops, w.urgent, batchOps, batchCost)
+	ops, w.lazy = takeOps(ops, w.lazy, batchOps, lazyRows)
+	return ops
+}
+
+func takeOps(ops, from []*op, count int, cost int64) (taken, rest []*op) {
+	for i, o := range from {
+		if i >= count || cost <= 0 {
+			return ops, append([]*op(nil), from[i:]...)
+		}
+		cost -= o.cost
+		if o.state.CompareAndSwap(opWaiting, opTaken) {
+			ops = append(ops, o)
+		}
+	}
+	return ops, nil
+}
+
+// learn adapts the crowd to n writes having come. A crowd that did not come in time shrinks; one that
+// keeps coming is tried a little larger from time to time, since on a fast disk a commit would
+// otherwise be over before more can gather.
+func (w *writer) learn(n int) {
+	switch {
+	case n > w.crowd:
+		w.crowd, w.streak = n, 0
+	case n < w.crowd:
+		w.crowd, w.streak = max(n, w.crowd*3/4, 1), 0
+	case w.streak < growAfter || n <= 1:
+		w.streak++
+	default:
+		w.crowd, w.streak = n+max(1, n/4), 0
+	}
+	w.crowd = min(w.crowd, batchOps)
+}
