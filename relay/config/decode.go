@@ -61,6 +61,9 @@ func (d *document) wellFormed(data []byte) bool {
 		p.Key = strings.Join(de.Key(), ".")
 	}
 	p.Message = "not valid TOML: " + p.Message
+	if strings.HasSuffix(p.Message, "at start of value") {
+		p.Message += "; texts, durations and sizes stand in quotes"
+	}
 	d.add(p)
 	return false
 }

@@ -22,7 +22,7 @@ func (v *validator) listeners() {
 	names := make(map[string]int)
 	for i := range v.Listeners {
 		key, l := element("listener", i), &v.Listeners[i]
-		v.name(key, l.Name, names, i)
+		v.name("listener", l.Name, names, i)
 		v.listen(key, i)
 		v.gate(key, l)
 		v.listenerBounds(key, l)
@@ -31,7 +31,8 @@ func (v *validator) listeners() {
 }
 
 // name refuses an empty or repeated name; names maps those seen to their block.
-func (v *validator) name(key, name string, names map[string]int, i int) {
+func (v *validator) name(list, name string, names map[string]int, i int) {
+	key := element(list, i)
 	if name == "" {
 		v.fail(key+".name", "is empty, write a name")
 		return
@@ -40,7 +41,7 @@ func (v *validator) name(key, name string, names map[string]int, i int) {
 		v.fail(key+".name", "%q is not a name, write letters, digits, dots and hyphens", name)
 	}
 	if first, ok := names[name]; ok {
-		v.fail(key+".name", "%q is the name of block %d too, write another", name, first+1)
+		v.fail(key+".name", "%q is the name of %s too, write another", name, element(list, first))
 		return
 	}
 	names[name] = i

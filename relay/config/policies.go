@@ -1,11 +1,13 @@
 package config
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
 
 	"postern/mail"
+	"postern/policy"
 )
 
 func (v *validator) policies() {
@@ -23,10 +25,20 @@ func (v *validator) policies() {
 		if p.OverLimit != "" || v.doc.has(key+".over_limit") {
 			v.oneOf(key+".over_limit", p.OverLimit, "defer", "refuse", "hold", "lock")
 		}
-		if p.setsNothing() {
+		if p.setsNothing() && !v.problems.within(key) {
 			v.fail(key, "sets nothing, write senders, unlisted_sender, recipients, limits or over_limit, or remove it")
 		}
+		_, err := policy.New([]policy.Rule{p.rule(key)})
+		v.compiled(key, withoutName(key, err))
 	}
+}
+
+// withoutName takes the name of the rule off an error of policy.New.
+func withoutName(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), name+": "))
 }
 
 func (p *Policy) setsNothing() bool {

@@ -57,6 +57,16 @@ func (l *list) add(p Problem) {
 	l.problems = append(l.problems, p)
 }
 
+// within reports whether a problem concerns key or a key below it.
+func (l *list) within(key string) bool {
+	for k := range l.seen {
+		if rest, ok := strings.CutPrefix(k, key); ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *list) sorted() []Problem {
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return a.Line - b.Line })
 	return l.problems

@@ -18,7 +18,12 @@ const maxSecret = 64 << 10
 // Secret is a password or token: the literal, "env:NAME" for an environment variable, or "file:PATH"
 // for a file, relative to relay.toml, of which one line end at the end does not count. However it is
 // printed, logged or marshalled it shows as "[secret]"; Value is the only way to it.
-type Secret struct {
+//
+// The text is behind a pointer because fmt reads the fields of a value for some verbs without asking
+// its methods.
+type Secret struct{ text *secretText }
+
+type secretText struct {
 	ref   string // as written
 	value string
 }
@@ -26,24 +31,37 @@ type Secret struct {
 // UnmarshalText keeps the reference; the file or variable is read when the configuration is validated,
 // so that commands which need no secret do not ask for one.
 func (s *Secret) UnmarshalText(text []byte) error {
-	*s = Secret{ref: string(text)}
+	s.text = &secretText{ref: string(text)}
 	return nil
 }
 
-// Value returns the secret itself.
-func (s Secret) Value() string { return s.value }
+func (s Secret) ref() string {
+	if s.text == nil {
+		return ""
+	}
+	return s.text.ref
+}
+
+// Value returns the secret itself, "" when the key was not given or Validate has not read it.
+func (s Secret) Value() string {
+	if s.text == nil {
+		return ""
+	}
+	return s.text.value
+}
 
 // IsSet reports whether the key was given, even as an empty text or one that could not be read.
-func (s Secret) IsSet() bool { return s.ref != "" || s.value != "" }
+func (s Secret) IsSet() bool { return s.text != nil }
 
 // literal reports whether the secret stands in relay.toml itself.
 func (s Secret) literal() bool {
-	return s.ref != "" && !strings.HasPrefix(s.ref, "env:") && !strings.HasPrefix(s.ref, "file:")
+	ref := s.ref()
+	return ref != "" && !strings.HasPrefix(ref, "env:") && !strings.HasPrefix(ref, "file:")
 }
 
 // path returns the file that holds the secret, "" when none does.
 func (s Secret) path(dir string) string {
-	name, ok := strings.CutPrefix(s.ref, "file:")
+	name, ok := strings.CutPrefix(s.ref(), "file:")
 	if !ok || name == "" {
 		return ""
 	}
@@ -51,20 +69,20 @@ func (s Secret) path(dir string) string {
 }
 
 // resolve reads the secret. The error says what to write and never what was read.
-func (s *Secret) resolve(dir string) error {
-	if name, ok := strings.CutPrefix(s.ref, "env:"); ok {
+func (s Secret) resolve(dir string) error {
+	if name, ok := strings.CutPrefix(s.ref(), "env:"); ok {
 		return s.resolveEnv(name)
 	}
-	if strings.HasPrefix(s.ref, "file:") {
+	if strings.HasPrefix(s.ref(), "file:") {
 		return s.resolveFile(s.path(dir))
 	}
-	if s.ref == "" {
+	if s.ref() == "" {
 		return errors.New(`is empty, write the password, "env:NAME" or "file:PATH"`)
 	}
-	return s.set(s.ref, "the text in quotes")
+	return s.set(s.ref(), "the text in quotes")
 }
 
-func (s *Secret) resolveEnv(name string) error {
+func (s Secret) resolveEnv(name string) error {
 	if name == "" {
 		return errors.New(`names no environment variable, write "env:NAME"`)
 	}
@@ -75,7 +93,7 @@ func (s *Secret) resolveEnv(name string) error {
 	return s.set(value, "environment variable "+name)
 }
 
-func (s *Secret) resolveFile(path string) error {
+func (s Secret) resolveFile(path string) error {
 	if path == "" {
 		return errors.New(`names no file, write "file:PATH"`)
 	}
@@ -91,14 +109,14 @@ func (s *Secret) resolveFile(path string) error {
 }
 
 // set refuses what no peer could take: SASL forbids NUL (RFC 4616 §2), and a line end is a slip.
-func (s *Secret) set(value, source string) error {
+func (s Secret) set(value, source string) error {
 	if value == "" {
 		return fmt.Errorf("%s is empty, put the password there", source)
 	}
 	if strings.ContainsAny(value, "\x00\r\n") {
 		return fmt.Errorf("%s has a line end or NUL inside, write the password alone on one line", source)
 	}
-	s.value = value
+	s.text.value = value
 	return nil
 }
 
@@ -162,8 +180,7 @@ func fileError(path string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s cannot be read by the user that runs this command (uid %d), change its owner or group", path, os.Getuid())
 	}
-	var pathError *fs.PathError
-	if errors.As(err, &pathError) {
+	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathError.Err
 	}
 	return fmt.Errorf("%s cannot be read: %w", path, err)

@@ -3,7 +3,7 @@ package config
 import (
 	"crypto/tls"
 	"fmt"
-	"math"
+	"math/big"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -112,29 +112,18 @@ func ParseSize(s string) (Size, error) {
 	return Size(n), nil
 }
 
-// parseScaled returns number*unit for an unsigned decimal number, exactly.
+// parseScaled returns number*unit for an unsigned decimal number that makes a whole.
 func parseScaled(number string, unit int64) (int64, bool) {
 	whole, fraction, point := strings.Cut(number, ".")
-	if !allDigits(whole) || point && !allDigits(fraction) {
+	if !allDigits(whole) || point && !allDigits(fraction) || len(number) > 40 {
 		return 0, false
 	}
-	n, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil || n > math.MaxInt64/unit {
+	n, ok := new(big.Rat).SetString(number)
+	if !ok {
 		return 0, false
 	}
-	total, rest := n*unit, unit
-	for _, digit := range fraction {
-		value := int64(digit - '0')
-		if value != 0 && rest%10 != 0 {
-			return 0, false // a part of an octet
-		}
-		rest /= 10
-		if total > math.MaxInt64-value*rest {
-			return 0, false
-		}
-		total += value * rest
-	}
-	return total, true
+	n.Mul(n, new(big.Rat).SetInt64(unit))
+	return n.Num().Int64(), n.IsInt() && n.Num().IsInt64()
 }
 
 func allDigits(s string) bool {

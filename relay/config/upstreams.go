@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"postern/mail"
+	"postern/policy"
 )
 
 func (v *validator) upstreams() {
@@ -15,11 +16,12 @@ func (v *validator) upstreams() {
 	names := make(map[string]int)
 	for i := range v.Upstreams {
 		key, u := element("upstream", i), &v.Upstreams[i]
-		v.name(key, u.Name, names, i)
+		v.name("upstream", u.Name, names, i)
 		v.upstreamMissing(key, u)
 		v.upstreamHost(key, u)
 		v.upstreamTLS(key, u)
 		v.credentials(key, u)
+		v.between(key+".port", u.Port, 1, 65535)
 		v.between(key+".max_connections", u.MaxConnections, 1, 1000)
 		v.between(key+".messages_per_connection", u.MessagesPerConnection, 1, 1_000_000)
 		v.between(key+".max_recipients", u.MaxRecipients, 1, 10_000)
@@ -57,7 +59,6 @@ func (v *validator) upstreamHost(key string, u *Upstream) {
 	if err != nil || strings.HasPrefix(domain, "[") || !isASCII(domain) {
 		v.fail(key+".host", "%q is not a host name or IP address, write it without scheme and port", u.Host)
 	}
-	v.between(key+".port", u.Port, 1, 65535)
 }
 
 func (v *validator) upstreamTLS(key string, u *Upstream) {
@@ -121,7 +122,7 @@ func (v *validator) credentials(key string, u *Upstream) {
 	if err := u.Password.resolve(v.dir()); err != nil {
 		v.fail(key+".password", "%s", err)
 	}
-	if u.Password.literal() && strings.HasPrefix(u.Password.ref, "$") {
+	if u.Password.literal() && strings.HasPrefix(u.Password.ref(), "$") {
 		v.warn(key+".password", "is taken as it stands; for an environment variable write env:NAME")
 	}
 }
@@ -141,8 +142,10 @@ func (v *validator) routes() {
 		}
 		v.upstreamNames(key+".upstreams", r.Upstreams)
 		v.matchers(key, r.Logins, r.Groups, r.Listeners)
-		v.senders(key+".senders", r.Senders)
+		v.routeSenders(key+".senders", r.Senders)
 		v.recipients(key+".recipients", r.Recipients)
+		_, err := policy.NewMatcher(r.Match())
+		v.compiled(key, err)
 	}
 }
 
