@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"slices"
 	"sync"
 	"time"
@@ -24,7 +25,7 @@ func (c credential) short() uint64 { return binary.LittleEndian.Uint64(c[:8]) }
 // lock to be verified again. A flood of wrong ones, each of which costs its sender a hash, displaces
 // only other wrong ones.
 type cache struct {
-	key           [sha256.Size]byte
+	macs          sync.Pool // of hash.Hash, HMAC-SHA-256 with the process's key
 	ttl, wrongTTL time.Duration
 
 	mu         sync.Mutex // guards all below
@@ -52,19 +53,26 @@ func newCache(size int, ttl, wrongTTL time.Duration) *cache {
 		right: newLRU[credential, *verified](size),
 		wrong: newLRU[credential, *rejected](size),
 	}
-	rand.Read(c.key[:]) // never fails
+	key := make([]byte, sha256.Size)
+	rand.Read(key) // never fails
+	c.macs.New = func() any { return hmac.New(sha256.New, key) }
 	return c
 }
 
-// credential computes the name; the length keeps login and password apart.
+// credential computes the name; the length keeps login and password apart. Both have at most MaxLength
+// octets.
 func (c *cache) credential(login, password string) (sum credential) {
-	mac := hmac.New(sha256.New, c.key[:])
-	buf := make([]byte, 0, 96)
-	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(login)))
-	buf = append(append(buf, login...), password...)
-	mac.Write(buf)
-	clear(buf)
+	mac := c.macs.Get().(hash.Hash)
+	defer c.macs.Put(mac)
+	mac.Reset()
+	var buf [4 + 2*MaxLength]byte
+	binary.LittleEndian.PutUint32(buf[:], uint32(len(login)))
+	n := 4 + copy(buf[4:], login)
+	n += copy(buf[n:], password)
+	mac.Write(buf[:n])
+	clear(buf[:n])
 	mac.Sum(sum[:0])
+	mac.Reset() // keeps nothing of the password
 	return sum
 }
 

@@ -99,8 +99,10 @@ func generatedSum(pepper []byte, password string) []byte {
 // canonicalGenerated undoes what happens to a password that is typed on a printer's panel: capitals,
 // and hyphens left out or replaced by blanks. None of them carries entropy.
 func canonicalGenerated(password string) string {
-	return lowerASCII(strings.NewReplacer("-", "", " ", "").Replace(password))
+	return lowerASCII(hyphens.Replace(password))
 }
+
+var hyphens = strings.NewReplacer("-", "", " ", "")
 
 // IsGenerated reports whether hash is one of HashGenerated.
 func IsGenerated(hash Secret) bool { return strings.HasPrefix(string(hash), generatedPrefix) }
