@@ -1,0 +1,319 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/relay/store/internal/sqlite"
+	"postern/relay/trace"
+)
+
+var _ trace.Sink = (*SQLite)(nil)
+
+// eventRow is an event ready to be inserted.
+type eventRow struct {
+	trace.Event
+	sender, rcpt string // keys
+	data         []byte
+}
+
+func newEventRow(e trace.Event) (eventRow, error) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	r := eventRow{Event: e, sender: addressKey(e.From), rcpt: addressKey(e.To)}
+	// What has a column is not stored twice, unless the column cannot give it back.
+	e.Time, e.Kind, e.ID, e.Session, e.Login = time.Time{}, "", "", "", ""
+	if addressOf(r.sender) == e.From {
+		e.From = ""
+	}
+	if addressOf(r.rcpt) == e.To {
+		e.To = ""
+	}
+	var err error
+	r.data, err = json.Marshal(e)
+	return r, err
+}
+
+// addressKey turns an address around, "domain@local" in lower case, so that all of a domain are neighbours.
+func addressKey(address string) string {
+	at := strings.LastIndexByte(address, '@')
+	if at < 0 {
+		return strings.ToLower(address)
+	}
+	return strings.ToLower(address[at+1:] + "@" + address[:at])
+}
+
+func addressOf(key string) string {
+	domain, local, ok := strings.Cut(key, "@")
+	if !ok {
+		return key
+	}
+	return local + "@" + domain
+}
+
+// AppendEvents implements trace.Sink. It is lazy: it waits for a commit that comes anyway, 250 ms at
+// most. Above MaxEvents the oldest ones go.
+func (s *SQLite) AppendEvents(ctx context.Context, events []trace.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	rows := make([]eventRow, 0, len(events))
+	for _, e := range events {
+		r, err := newEventRow(e)
+		if err != nil {
+			return fmt.Errorf("append events: %w", err)
+		}
+		rows = append(rows, r)
+	}
+	err := s.writer.do(ctx, &op{lazy: true, cost: int64(len(rows)), run: func(t *tx) error {
+		for i := range rows {
+			if err := rows[i].insert(t.Conn); err != nil {
+				return err
+			}
+		}
+		counts, err := t.count()
+		if err != nil {
+			return err
+		}
+		counts.events += int64(len(rows))
+		_, err = trimEvents(t, min(counts.events-s.opts.MaxEvents, int64(2*len(rows))), math.MaxInt64)
+		return err
+	}})
+	if err != nil {
+		return fmt.Errorf("append events: %w", err)
+	}
+	return nil
+}
+
+// insert gives the event its time as its number, or the next one that is free.
+func (r *eventRow) insert(conn *sqlite.Conn) error {
+	q, err := conn.Prepare("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+	if err != nil {
+		return err
+	}
+	for n := r.Time.UnixNano(); ; n++ {
+		q.BindInt(1, n)
+		q.BindText(2, string(r.Kind))
+		q.BindText(3, r.ID)
+		q.BindText(4, r.Session)
+		q.BindText(5, r.Login)
+		q.BindText(6, r.sender)
+		q.BindText(7, r.rcpt)
+		q.BindBlob(8, r.data)
+		if err := q.Run(); sqlite.CodeOf(err) != sqlite.Constraint {
+			return err
+		}
+	}
+}
+
+// trimEvents removes the oldest events that are older than before, n at most.
+func trimEvents(t *tx, n, before int64) (removed int64, err error) {
+	if n <= 0 {
+		return 0, nil
+	}
+	q, err := t.Prepare("DELETE FROM event WHERE n IN (SELECT n FROM event WHERE n < ? ORDER BY n LIMIT ?)")
+	if err != nil {
+		return 0, err
+	}
+	q.BindInt(1, before)
+	q.BindInt(2, n)
+	if err := q.Run(); err != nil {
+		return 0, err
+	}
+	counts, err := t.count()
+	if err != nil {
+		return 0, err
+	}
+	removed = t.Changes()
+	counts.events -= removed
+	return removed, nil
+}
+
+// pruneBatch is how many events one transaction removes: some milliseconds of work.
+const pruneBatch = 100
+
+// PruneEvents removes the events before a moment, in small transactions, and returns how many.
+func (s *SQLite) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
+	for {
+		var n int64
+		err := s.write(ctx, func(t *tx) error {
+			n, err = trimEvents(t, pruneBatch, unixNano(before))
+			return err
+		})
+		if err != nil {
+			return total, fmt.Errorf("prune events: %w", err)
+		}
+		total += n
+		if n < pruneBatch {
+			return total, nil
+		}
+	}
+}
+
+// eventLimit is how many events a query gives when it does not say.
+const eventLimit = 200
+
+// Events returns the newest events that match, oldest first. Addresses are compared without regard to
+// case.
+func (s *SQLite) Events(ctx context.Context, q trace.Query) (events []trace.Event, err error) {
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		events, err = selectEvents(conn, q)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("search the trace: %w", err)
+	}
+	return events, nil
+}
+
+// condition is one term of a WHERE clause.
+type condition struct {
+	index string // which serves it
+	term  string // "?" are its arguments
+	args  []string
+	broad bool // may select so much that going through time is faster
+}
+
+// conditions turns a query into terms, the most selective first.
+func conditions(q trace.Query) (cs []condition) {
+	add := func(index, column, value string) {
+		if value != "" {
+			cs = append(cs, condition{index: index, term: column + " = ? AND " + column + " <> ''", args: []string{value}})
+		}
+	}
+	addresses := func(index, column, pattern string) {
+		domain, ok := strings.CutPrefix(pattern, "*@")
+		if !ok {
+			add(index, column, addressKey(pattern))
+			return
+		}
+		domain = strings.ToLower(domain)
+		cs = append(cs, condition{
+			index: index, broad: true,
+			term: column + " >= ? AND " + column + " < ? AND " + column + " <> ''",
+			args: []string{domain + "@", domain + "A"}, // "A" follows "@"
+		})
+	}
+	add("event_id", "id", q.ID)
+	add("event_session", "session", q.Session)
+	addresses("event_rcpt", "rcpt", q.To)
+	addresses("event_sender", "sender", q.From)
+	add("event_login", "login", q.Login)
+	slices.SortStableFunc(cs, func(a, b condition) int {
+		switch {
+		case a.broad == b.broad:
+			return 0
+		case a.broad:
+			return 1
+		default:
+			return -1
+		}
+	})
+	return cs
+}
+
+func selectEvents(conn *sqlite.Conn, q trace.Query) (events []trace.Event, err error) {
+	cs := conditions(q)
+	index := "NOT INDEXED"
+	if len(cs) > 0 {
+		use := true
+		if cs[0].broad {
+			if use, err = cs[0].rare(conn); err != nil {
+				return nil, err
+			}
+		}
+		if use {
+			index = "INDEXED BY " + cs[0].index
+		}
+	}
+	text := "SELECT n, kind, id, session, login, sender, rcpt, data FROM event " + index +
+		" WHERE n >= ? AND n < ? AND (? = '' OR instr(?, ' ' || kind || ' ') > 0)"
+	for _, c := range cs {
+		text += " AND " + c.term
+	}
+	s, err := conn.Prepare(text + " ORDER BY n DESC LIMIT ?")
+	if err != nil {
+		return nil, err
+	}
+	defer s.Reset()
+	bindEvents(s, q, cs)
+	for {
+		row, err := s.Step()
+		if err != nil {
+			return nil, err
+		}
+		if !row {
+			slices.Reverse(events)
+			return events, nil
+		}
+		e, err := scanEvent(s)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, e)
+	}
+}
+
+func bindEvents(s *sqlite.Stmt, q trace.Query, cs []condition) {
+	until := int64(math.MaxInt64)
+	if !q.Until.IsZero() {
+		until = q.Until.UnixNano()
+	}
+	kinds := ""
+	for _, k := range q.Kinds {
+		kinds += " " + string(k) + " "
+	}
+	s.BindInt(1, unixNano(q.Since))
+	s.BindInt(2, until)
+	s.BindText(3, kinds)
+	s.BindText(4, kinds)
+	at := 4
+	for _, c := range cs {
+		for _, arg := range c.args {
+			at++
+			s.BindText(at, arg)
+		}
+	}
+	if q.Limit <= 0 {
+		q.Limit = eventLimit
+	}
+	s.BindInt(at+1, int64(q.Limit))
+}
+
+// rareUpTo is how many events of a domain are sorted; of more, the newest are found faster by going
+// back in time.
+const rareUpTo = 5000
+
+func (c condition) rare(conn *sqlite.Conn) (bool, error) {
+	s, err := conn.Prepare("SELECT count(*) FROM (SELECT 1 FROM event INDEXED BY " + c.index + " WHERE " + c.term + " LIMIT ?)")
+	if err != nil {
+		return false, err
+	}
+	defer s.Reset()
+	for i, arg := range c.args {
+		s.BindText(i+1, arg)
+	}
+	s.BindInt(len(c.args)+1, rareUpTo)
+	_, err = s.Step()
+	return s.Int(0) < rareUpTo, err
+}
+
+func scanEvent(s *sqlite.Stmt) (e trace.Event, err error) {
+	if err := json.Unmarshal(s.Blob(7), &e); err != nil {
+		return e, fmt.Errorf("event %d: its row is damaged: %w", s.Int(0), err)
+	}
+	e.Time, e.Kind, e.ID, e.Session, e.Login = fromNano(s.Int(0)), trace.Kind(s.Text(1)), s.Text(2), s.Text(3), s.Text(4)
+	if e.From == "" {
+		e.From = addressOf(s.Text(5))
+	}
+	if e.To == "" {
+		e.To = addressOf(s.Text(6))
+	}
+	return e, nil
+}
