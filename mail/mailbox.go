@@ -353,13 +353,16 @@ func ascii(raw []byte, double bool) string {
 	return b.String()
 }
 
-// dropShifted removes escape sequences of ISO 2022 and the double-octet text between them (RFC 1468).
+// dropShifted removes the escape sequences of ISO 2022 and blanks out the double-octet text between them
+// (RFC 1468).
 func dropShifted(raw []byte) []byte {
 	var kept []byte
 	shifted := false
 	for i := 0; i < len(raw); i++ {
 		if raw[i] != 0x1b {
-			if !shifted {
+			if shifted {
+				kept = append(kept, 0xff) // some character beyond ASCII
+			} else {
 				kept = append(kept, raw[i])
 			}
 			continue

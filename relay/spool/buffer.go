@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"postern/mail"
 )
@@ -33,11 +34,17 @@ type Buffer struct {
 	onDisk int64 // of the disk budget
 	piece  []byte
 
-	content *content
+	content *fileOrMemory
+	holders atomic.Int32 // the writer until Close, and one for each Retain
+	closed  atomic.Bool
 }
 
 // Buffer returns an empty Buffer. size is what the client declared, 0 if it did not: a hint, no limit.
-func (s *Spool) Buffer(size int64) *Buffer { return &Buffer{spool: s, hint: size} }
+func (s *Spool) Buffer(size int64) *Buffer {
+	b := &Buffer{spool: s, hint: size}
+	b.holders.Store(1)
+	return b
+}
 
 // Size is the number of octets taken so far.
 func (b *Buffer) Size() int64 {
@@ -49,7 +56,7 @@ func (b *Buffer) Size() int64 {
 
 // Write implements io.Writer. Its error is a *mail.Error; after one, every Write and Content fails.
 func (b *Buffer) Write(p []byte) (int, error) {
-	if b.err == nil && b.content != nil {
+	if b.err == nil && (b.content != nil || b.closed.Load()) {
 		b.err = trouble(os.ErrClosed)
 	}
 	if b.err != nil {
@@ -163,11 +170,14 @@ func (b *Buffer) dropPiece() {
 // Content ends the writing and returns what was written. It stays readable until Close, and readers
 // opened before then to their own end.
 func (b *Buffer) Content() (mail.Content, error) {
+	if b.content != nil {
+		return b.content, nil
+	}
 	if b.err != nil {
 		return nil, b.err
 	}
-	if b.content != nil {
-		return b.content, nil
+	if b.closed.Load() {
+		return nil, trouble(os.ErrClosed)
 	}
 	if b.file != nil {
 		err := b.flush()
@@ -177,31 +187,42 @@ func (b *Buffer) Content() (mail.Content, error) {
 			return nil, b.err
 		}
 	}
-	b.content = &content{memory: b.memory, file: b.file, size: b.Size(), users: 1}
+	b.content = &fileOrMemory{memory: b.memory, file: b.file, size: b.Size(), users: 1}
 	return b.content, nil
 }
 
-// Close frees the memory or the file, the latter when its last reader is done. It may be called at any
-// time and more than once.
+// Retain keeps the Content readable beyond Close, for work that may outlive the one who wrote it. It is
+// called before Close; the returned function, which may be called more than once, lets go.
+func (b *Buffer) Retain() (release func()) {
+	b.holders.Add(1)
+	return sync.OnceFunc(b.leave)
+}
+
+// Close lets go: the memory or the file is freed when nobody retains it, the file when its last reader
+// is done. It may be called at any time and more than once.
 func (b *Buffer) Close() error {
-	if b.err == nil {
-		b.err = trouble(os.ErrClosed)
+	if b.closed.CompareAndSwap(false, true) {
+		b.leave()
+	}
+	return nil
+}
+
+func (b *Buffer) leave() {
+	if b.holders.Add(-1) > 0 {
+		return
 	}
 	b.dropMemory()
 	b.dropPiece()
 	b.spool.disk.give(b.onDisk)
-	b.onDisk = 0
 	if b.content != nil {
 		b.content.close()
 	} else if b.file != nil {
 		b.file.Close() // nameless, and nothing in it counts
 	}
-	b.file = nil
-	return nil
 }
 
-// content is what a Buffer became.
-type content struct {
+// fileOrMemory is what a Buffer became.
+type fileOrMemory struct {
 	size   int64
 	memory []byte
 	file   *os.File
@@ -211,9 +232,9 @@ type content struct {
 	closed bool
 }
 
-func (c *content) Size() int64 { return c.size }
+func (c *fileOrMemory) Size() int64 { return c.size }
 
-func (c *content) Bytes() []byte {
+func (c *fileOrMemory) Bytes() []byte {
 	if c.file == nil && c.memory == nil {
 		return []byte{}
 	}
@@ -221,7 +242,7 @@ func (c *content) Bytes() []byte {
 }
 
 // Open implements mail.Content. Readers share the file by ReadAt.
-func (c *content) Open() (io.ReadCloser, error) {
+func (c *fileOrMemory) Open() (io.ReadCloser, error) {
 	if c.file == nil {
 		return io.NopCloser(bytes.NewReader(c.memory)), nil
 	}
@@ -234,7 +255,7 @@ func (c *content) Open() (io.ReadCloser, error) {
 	return &reader{SectionReader: io.NewSectionReader(c.file, 0, c.size), content: c}, nil
 }
 
-func (c *content) close() {
+func (c *fileOrMemory) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
@@ -243,7 +264,7 @@ func (c *content) close() {
 	}
 }
 
-func (c *content) leaveLocked() {
+func (c *fileOrMemory) leaveLocked() {
 	if c.users--; c.users == 0 && c.file != nil {
 		c.file.Close() // nameless, and nothing in it counts any more
 	}
@@ -252,7 +273,7 @@ func (c *content) leaveLocked() {
 // reader reads a spooled file. A file shorter than it was is an error, never an end.
 type reader struct {
 	*io.SectionReader
-	content *content
+	content *fileOrMemory
 	once    sync.Once
 }
 
