@@ -41,14 +41,13 @@ func (q *Queue) lease(e *entry, now time.Time) bool {
 	}
 	until := now.Add(q.opts.LeaseFor)
 	err := q.opts.Store.Lease(q.hard, e.m.ID, q.opts.Owner, now, until)
+	q.storeSaid(err, "lease", writes)
 	switch {
 	case err == nil:
-		q.storeWorks()
 	case errors.Is(err, ErrNotFound): // delivered, held or deleted meanwhile
 		q.forget(e)
 		return false
 	default:
-		q.storeFailed("lease", err)
 		q.waitAgain(e)
 		return false
 	}
@@ -189,15 +188,14 @@ func (q *Queue) record(e *entry, o Outcome) bool {
 	backoff := storeBackoff
 	for {
 		err := q.opts.Store.Finish(q.hard, e.m.ID, q.opts.Owner, o)
+		q.storeSaid(err, "finish", writes)
 		switch {
 		case err == nil:
-			q.storeWorks()
 			return true
 		case errors.Is(err, ErrNotFound):
 			q.log.Error("outcome not recorded: the message or its lease is gone", "id", e.m.ID)
 			return false
 		}
-		q.storeFailed("finish", err)
 		select {
 		case <-q.hard.Done():
 			q.log.Error("outcome not recorded: the message will be tried again", "id", e.m.ID, "error", err)
@@ -220,7 +218,7 @@ func (q *Queue) recheck(id string) {
 	}
 	now := time.Now()
 	if _, err := q.opts.Store.Retry(q.hard, Filter{IDs: []string{id}}, now); err != nil {
-		q.storeFailed("retry", err)
+		q.storeSaid(err, "retry", writes)
 		return
 	}
 	q.mu.Lock()

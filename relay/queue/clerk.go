@@ -37,12 +37,16 @@ type clerk struct {
 
 func newClerk() clerk { return clerk{left: make(map[string]struct{})} }
 
-// health remembers whether the store works. While it fails, nothing is scheduled.
+// health remembers whether the store works. While it fails, nothing is scheduled but a trial at times.
 type health struct {
 	failing bool
+	writing bool      // what failed was a commit: a read that succeeds proves nothing
 	until   time.Time // when to try again
 	backoff time.Duration
 }
+
+// down reports that it is too early for a trial.
+func (h *health) down(now time.Time) bool { return h.failing && now.Before(h.until) }
 
 // Back-off of a failing store.
 const (
@@ -50,35 +54,47 @@ const (
 	maxStoreBackoff = 15 * time.Second
 )
 
-// storeFailed pauses scheduling.
-func (q *Queue) storeFailed(op string, err error) {
+// Whether an operation commits something.
+const (
+	reads  = false
+	writes = true
+)
+
+// storeSaid pauses scheduling when an operation of the store failed, and ends the pause when one
+// succeeded that proves that the store works.
+func (q *Queue) storeSaid(err error, op string, writing bool) {
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.hard != nil && q.hard.Err() != nil && errors.Is(err, context.Canceled) {
+	h := &q.health
+	switch {
+	case err == nil && h.failing && writing == h.writing:
+		q.log.Info("the store works again")
+		q.health = health{}
+		q.dirty = true
+	case err == nil, q.hard.Err() != nil && errors.Is(err, context.Canceled):
 		return
+	default:
+		q.backOffLocked(op, err, writing)
 	}
-	now, h := time.Now(), &q.health
-	if !h.failing {
-		q.log.Error("the store fails: no attempts until it works again", "operation", op, "error", err)
-		h.failing, h.backoff = true, storeBackoff
-	} else if now.After(h.until) {
-		h.backoff = min(2*h.backoff, maxStoreBackoff)
-	}
-	h.until = now.Add(h.backoff)
 	q.nudge()
 }
 
-// storeWorks ends the pause.
-func (q *Queue) storeWorks() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.health.failing {
+func (q *Queue) backOffLocked(op string, err error, writing bool) {
+	now, h := time.Now(), &q.health
+	switch {
+	case !h.failing:
+		q.log.Error("the store fails: no attempts until it works again", "operation", op, "error", err)
+		h.failing, h.backoff = true, storeBackoff
+	case !h.down(now):
+		h.backoff = min(2*h.backoff, maxStoreBackoff)
+	default:
 		return
 	}
-	q.log.Info("the store works again")
-	q.health = health{}
-	q.dirty = true
-	q.nudge()
+	h.writing, h.until = writing, now.Add(h.backoff)
+	q.dirty = q.dirty || !writing
 }
 
 // noteLocked remembers when a message becomes due.
@@ -92,16 +108,12 @@ func (q *Queue) noteLocked(at time.Time) {
 	}
 }
 
-// readAtLocked is when the store is to be read next; zero: nothing calls for it.
-func (q *Queue) readAtLocked() time.Time {
-	var at time.Time
+// readAtLocked is when the store is to be read next; false: nothing calls for it.
+func (q *Queue) readAtLocked() (at time.Time, wanted bool) {
 	want := func(t time.Time) {
-		if at.IsZero() || t.Before(at) {
-			at = t
+		if !wanted || t.Before(at) {
+			at, wanted = t, true
 		}
-	}
-	if q.health.failing {
-		return q.health.until
 	}
 	if q.dirty {
 		want(q.read.Add(10 * time.Millisecond))
@@ -110,11 +122,7 @@ func (q *Queue) readAtLocked() time.Time {
 		want(q.read.Add(pollEvery))
 	}
 	if !q.nextDue.IsZero() {
-		due := q.nextDue
-		if soonest := q.read.Add(dueEvery); due.Before(soonest) {
-			due = soonest
-		}
-		want(due)
+		want(later(q.nextDue, q.read.Add(dueEvery)))
 	}
 	switch {
 	case !q.more:
@@ -125,21 +133,26 @@ func (q *Queue) readAtLocked() time.Time {
 	default:
 		want(q.read.Add(turnEvery))
 	}
-	return at
+	if q.health.failing {
+		at = later(at, q.health.until)
+	}
+	return at, wanted
 }
 
 func (q *Queue) readWantedLocked(now time.Time) bool {
-	at := q.readAtLocked()
-	return !at.IsZero() && !at.After(now)
+	at, wanted := q.readAtLocked()
+	return wanted && !at.After(now)
 }
 
 // napLocked is how long the loop may sleep.
 func (q *Queue) napLocked(now time.Time) time.Duration {
 	next := now.Add(time.Hour)
-	if at := q.readAtLocked(); !q.working && !at.IsZero() {
+	if at, wanted := q.readAtLocked(); wanted && !q.working {
 		next = earlier(next, at)
 	}
-	if q.waiting > 0 && !q.health.failing {
+	if q.health.down(now) {
+		next = earlier(next, q.health.until)
+	} else if q.waiting > 0 {
 		next = earlier(next, q.asked.Add(askAgain))
 	}
 	if q.busy > 0 && !q.extending {
@@ -155,7 +168,7 @@ func (q *Queue) choresLocked(now time.Time) {
 		q.extendAt = now.Add(q.opts.LeaseFor / 3)
 		q.tasks.Go(q.extendAll)
 	}
-	if q.working || q.health.failing && q.health.until.After(now) {
+	if q.working || q.health.down(now) {
 		return
 	}
 	if len(q.asides) == 0 && len(q.resumes) == 0 && !q.readWantedLocked(now) {
@@ -196,9 +209,7 @@ func (q *Queue) postpone() {
 			ids[i] = e.m.ID
 		}
 		err := q.opts.Store.Postpone(q.hard, ids, b.at, b.key)
-		if err != nil {
-			q.storeFailed("postpone", err)
-		}
+		q.storeSaid(err, "postpone", writes)
 		q.postponed(entries, b.at, err)
 	}
 }
@@ -229,11 +240,11 @@ func (q *Queue) resume() {
 	q.mu.Unlock()
 	for i, key := range keys {
 		n, err := q.opts.Store.Wake(q.hard, key, time.Now())
+		q.storeSaid(err, "wake", writes)
 		q.mu.Lock()
 		if err != nil {
 			q.resumes = append(q.resumes, keys[i:]...)
 			q.mu.Unlock()
-			q.storeFailed("wake", err)
 			return
 		}
 		q.dirty = q.dirty || n > 0
@@ -261,11 +272,7 @@ func (q *Queue) fill() {
 	limit := q.opts.Window
 	each := max(1, limit/4)
 	due, next, err := q.opts.Store.Due(q.hard, now, cursor, each, limit)
-	if err != nil {
-		q.storeFailed("due", err)
-	} else {
-		q.storeWorks()
-	}
+	q.storeSaid(err, "due", reads)
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -327,8 +334,8 @@ func (q *Queue) extendAll() {
 	q.mu.Unlock()
 	for _, id := range ids {
 		err := q.opts.Store.Extend(q.hard, id, q.opts.Owner, until)
+		q.storeSaid(err, "extend", writes)
 		if err != nil && !errors.Is(err, ErrNotFound) {
-			q.storeFailed("extend", err)
 			break
 		}
 		q.extended(id, until)

@@ -24,7 +24,10 @@ const (
 // called once. Start it before anything submits.
 func (q *Queue) Run(ctx context.Context) error {
 	released, err := q.opts.Store.ReleaseLeases(ctx, q.opts.Owner)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
 		return fmt.Errorf("release leases of %s: %w", q.opts.Owner, err)
 	}
 	if released > 0 {
@@ -98,7 +101,7 @@ func (q *Queue) turn(now time.Time) time.Duration {
 			l.busy = false
 		}
 	}
-	if !q.health.failing {
+	if !q.health.down(now) {
 		q.reaskLocked(now)
 		q.passLocked(now)
 	}
@@ -170,7 +173,9 @@ func (q *Queue) startLocked(e *entry, t Ticket, key string) {
 
 func (q *Queue) activateLocked(e *entry) {
 	e.state = active
-	q.busy++
+	if q.busy++; q.busy == 1 {
+		q.nudge() // leases are to be looked after from now on
+	}
 }
 
 // busyLocked lets the first entry of l wait where its key belongs.
@@ -268,8 +273,8 @@ func (q *Queue) reaskLocked(now time.Time) {
 		if t != nil {
 			t.Release()
 		}
-		if t == nil && w.Until.After(now) && w.Key == key {
-			q.pausedLocked(w, p.sample)
+		if t == nil && w.Until.After(now) { // whatever it waits for now
+			p.told = w.Until
 			continue
 		}
 		q.resumeLocked(key)

@@ -207,6 +207,13 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 // complete returns one result for every pending recipient, in order. Whatever an attempt left out, or
 // could not name, is a deferral.
 func complete(m *Message, results []mail.Result) []mail.Result {

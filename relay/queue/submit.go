@@ -65,6 +65,11 @@ func (o *Outcome) applyTo(m *Message) {
 // counts as results that nobody knows. If the store refuses, the error (a *mail.Error, 4yz) is for the
 // client, and the results are still waited for and traced.
 func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result) error {
+	select {
+	case got := <-results: // no lease for what has ended already
+		return q.SubmitAfter(ctx, m, c, got)
+	default:
+	}
 	now := time.Now()
 	q.fillIn(now, m)
 	m.Attempts = max(m.Attempts, 1)
@@ -117,7 +122,7 @@ func (q *Queue) track(e *entry) bool {
 	}
 	q.tasks.Add(1)
 	q.entries[e.m.ID] = e
-	q.busy++
+	q.activateLocked(e)
 	return true
 }
 
@@ -127,7 +132,7 @@ func (q *Queue) admit(now time.Time, e *entry, c mail.Content) Ticket {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	m := e.m
-	if q.phase != running || q.health.failing || m.Held || m.NextAttempt.After(now) || m.Bounce {
+	if q.phase != running || q.health.down(now) || m.Held || m.NextAttempt.After(now) || m.Bounce {
 		return nil
 	}
 	if !q.roomLocked(m.Login) {
@@ -187,8 +192,8 @@ func (q *Queue) enter(e *entry, err error) {
 	case in:
 		q.joinLocked(e)
 		q.nudge()
-	case !e.m.Held:
-		q.noteLocked(e.m.NextAttempt)
+	default:
+		q.laterLocked(e.m)
 	}
 }
 
@@ -200,7 +205,7 @@ func (q *Queue) added(news ...NewMessage) {
 	for _, n := range news {
 		m := n.Message
 		if q.phase != running || m.Held || m.NextAttempt.After(now) || q.entries[m.ID] != nil || !q.roomLocked(m.Login) {
-			q.noteLocked(m.NextAttempt)
+			q.laterLocked(m)
 			continue
 		}
 		e := &entry{m: m}
@@ -209,6 +214,18 @@ func (q *Queue) added(news ...NewMessage) {
 		q.joinLocked(e)
 	}
 	q.nudge()
+}
+
+// laterLocked remembers that the store has a message that is not in the window.
+func (q *Queue) laterLocked(m *Message) {
+	switch {
+	case m.Held:
+	case m.NextAttempt.After(time.Now()):
+		q.noteLocked(m.NextAttempt)
+	default:
+		q.more = true
+		q.nudge()
+	}
 }
 
 // roomLocked reports whether the window has room for a message of login, making it at the cost of a login

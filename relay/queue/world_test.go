@@ -1,0 +1,354 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"postern/mail"
+	"postern/relay/queue"
+	"postern/relay/queue/memstore"
+	"postern/relay/trace"
+)
+
+var errStore = errors.New("disk on fire")
+
+// fakeUpstreams is a Dispatcher with named upstream identities, each with places and pauses.
+type fakeUpstreams struct {
+	mu       sync.Mutex
+	queue    *queue.Queue
+	route    func(*queue.Message) string                                               // default: "office"
+	answer   func(ctx context.Context, m *queue.Message, c mail.Content) []mail.Result // default: delivered
+	free     map[string]int                                                            // absent: 10
+	paused   map[string]time.Time
+	reserves int
+	attempts []attempt
+	silent   bool // never calls Wake
+}
+
+type attempt struct {
+	id, login, key string
+	at             time.Time
+	number         int
+}
+
+func newUpstreams() *fakeUpstreams {
+	return &fakeUpstreams{free: map[string]int{}, paused: map[string]time.Time{}}
+}
+
+func (u *fakeUpstreams) Reserve(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.reserves++
+	key := "office"
+	if u.route != nil {
+		key = u.route(m)
+	}
+	if _, ok := u.free[key]; !ok {
+		u.free[key] = 10
+	}
+	switch {
+	case u.paused[key].After(now):
+		return nil, queue.Wait{Key: key, Until: u.paused[key]}
+	case u.free[key] <= 0:
+		return nil, queue.Wait{Key: key}
+	}
+	u.free[key]--
+	return &fakeTicket{u: u, key: key}, queue.Wait{Key: key}
+}
+
+func (u *fakeUpstreams) pause(key string, until time.Time) {
+	u.mu.Lock()
+	u.paused[key] = until
+	u.mu.Unlock()
+	u.queue.Wake()
+}
+
+type fakeTicket struct {
+	u    *fakeUpstreams
+	key  string
+	used bool
+}
+
+func (t *fakeTicket) Release() {
+	t.u.mu.Lock()
+	if t.used {
+		panic("ticket used twice")
+	}
+	t.used = true
+	t.u.free[t.key]++
+	silent := t.u.silent
+	t.u.mu.Unlock()
+	if !silent {
+		t.u.queue.Wake()
+	}
+}
+
+func (t *fakeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content) []mail.Result {
+	defer t.Release()
+	t.u.mu.Lock()
+	t.u.attempts = append(t.u.attempts, attempt{m.ID, m.Login, t.key, time.Now(), m.Attempts})
+	answer := t.u.answer
+	t.u.mu.Unlock()
+	if answer == nil {
+		return results(m, delivered)
+	}
+	return answer(ctx, m, c)
+}
+
+func (u *fakeUpstreams) setAnswer(f func(context.Context, *queue.Message, mail.Content) []mail.Result) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.answer = f
+}
+
+func (u *fakeUpstreams) of(id string) []attempt {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var out []attempt
+	for _, a := range u.attempts {
+		if a.id == id {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (u *fakeUpstreams) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.attempts)
+}
+
+// The results that tests choose from.
+var (
+	delivered  = mail.Result{Class: mail.Delivered, Stage: mail.StageDot, Upstream: "office", Reply: mail.R(250, "2.0.0", "ok")}
+	greylisted = mail.Result{Class: mail.Deferral, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net", Reply: mail.R(451, "4.7.1", "greylisted")}
+	unknown    = mail.Result{Class: mail.RecipientFault, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net", Reply: mail.R(550, "5.1.1", "no such user")}
+	badLogin   = mail.Result{Class: mail.AccountFault, Stage: mail.StageAuth, Upstream: "office", Reply: mail.R(535, "5.7.8", "bad credentials")}
+	unreached  = mail.Result{Class: mail.BackPressure, Stage: mail.StageConnect, Upstream: "office", Reply: mail.R(451, "4.4.1", "connection refused")}
+)
+
+// results gives every pending recipient the same result.
+func results(m *queue.Message, r mail.Result) []mail.Result {
+	var out []mail.Result
+	for i, to := range m.Recipients {
+		if to.Status == queue.Pending {
+			r.Recipient = i
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func always(r mail.Result) func(context.Context, *queue.Message, mail.Content) []mail.Result {
+	return func(_ context.Context, m *queue.Message, _ mail.Content) []mail.Result { return results(m, r) }
+}
+
+// slowly delivers after a time, unless the attempt is cut.
+func slowly(d time.Duration) func(context.Context, *queue.Message, mail.Content) []mail.Result {
+	return func(ctx context.Context, m *queue.Message, _ mail.Content) []mail.Result {
+		select {
+		case <-time.After(d):
+			return results(m, delivered)
+		case <-ctx.Done():
+			return results(m, greylisted)
+		}
+	}
+}
+
+// world is a queue with everything around it. It lives in a synctest bubble.
+type world struct {
+	t      *testing.T
+	store  *memstore.Store
+	up     *fakeUpstreams
+	q      *queue.Queue
+	mu     sync.Mutex
+	events []trace.Event
+	made   []queue.Notice
+	stop   context.CancelFunc
+	done   chan error
+}
+
+func newWorld(t *testing.T, change func(*queue.Options)) *world {
+	w := &world{t: t, store: memstore.New(), up: newUpstreams()}
+	w.start(change)
+	return w
+}
+
+func (w *world) start(change func(*queue.Options)) {
+	w.t.Helper()
+	o := queue.Options{
+		Store: w.store, Dispatcher: w.up, Owner: "node1",
+		Report: w.report, Trace: w.trace, Jitter: func() float64 { return 0.5 },
+	}
+	if change != nil {
+		change(&o)
+	}
+	w.q = queue.New(o)
+	w.up.queue = w.q
+	ctx, cancel := context.WithCancel(context.Background())
+	w.stop, w.done = cancel, make(chan error, 1)
+	q, done := w.q, w.done
+	go func() { done <- q.Run(ctx) }()
+	w.t.Cleanup(cancel)
+}
+
+// end stops the queue and waits for it.
+func (w *world) end() {
+	w.t.Helper()
+	w.stop()
+	if err := <-w.done; err != nil {
+		w.t.Errorf("Run: %v", err)
+	}
+}
+
+func (w *world) trace(e trace.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, e)
+}
+
+func (w *world) kinds(id string) []trace.Kind {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []trace.Kind
+	for _, e := range w.events {
+		if e.ID == id {
+			out = append(out, e.Kind)
+		}
+	}
+	return out
+}
+
+func (w *world) report(n queue.Notice) (*queue.NewMessage, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.made = append(w.made, n)
+	return reportAbout(n), nil
+}
+
+func reportAbout(n queue.Notice) *queue.NewMessage {
+	return &queue.NewMessage{
+		Message: &queue.Message{
+			ID:         fmt.Sprintf("%s-%s-%d", n.Message.ID, n.Kind, n.Time.UnixNano()),
+			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: n.Message.Envelope.From}}},
+		},
+		Content: mail.BytesContent("Subject: report\r\n\r\n"),
+	}
+}
+
+func (w *world) notices(k queue.NoticeKind) []queue.Notice {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []queue.Notice
+	for _, n := range w.made {
+		if n.Kind == k {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func address(s string) mail.Address {
+	a, err := mail.ParseAddress(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// message makes one from login to the given forward-paths.
+func message(id, login string, to ...string) *queue.Message {
+	m := &queue.Message{ID: id, Login: login, Envelope: mail.Envelope{From: address(login + "@example.com")}}
+	if len(to) == 0 {
+		to = []string{"someone@example.net"}
+	}
+	for _, a := range to {
+		m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: address(a)}})
+	}
+	return m
+}
+
+var body = mail.BytesContent("Subject: hello\r\n\r\nHello.\r\n")
+
+func (w *world) submit(ms ...*queue.Message) {
+	w.t.Helper()
+	for _, m := range ms {
+		if err := w.q.Submit(context.Background(), m, body); err != nil {
+			w.t.Fatalf("Submit %s: %v", m.ID, err)
+		}
+	}
+}
+
+// stock puts messages into the store as another process would, due now.
+func (w *world) stock(ms ...*queue.Message) {
+	w.t.Helper()
+	now := time.Now()
+	var news []queue.NewMessage
+	for _, m := range ms {
+		m.Received, m.NextAttempt, m.Expires = now, now, now.Add(48*time.Hour)
+		for i := range m.Recipients {
+			m.Recipients[i].Status = queue.Pending
+		}
+		news = append(news, queue.NewMessage{Message: m, Content: body})
+	}
+	if err := w.store.Add(context.Background(), news...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// inStore returns a message as the store has it, nil if it is gone.
+func (w *world) inStore(id string) *queue.Message {
+	w.t.Helper()
+	m, err := w.store.Get(context.Background(), id)
+	if err != nil && !errors.Is(err, queue.ErrNotFound) {
+		w.t.Fatal(err)
+	}
+	return m
+}
+
+func (w *world) wantGone(ids ...string) {
+	w.t.Helper()
+	for _, id := range ids {
+		if m := w.inStore(id); m != nil {
+			w.t.Errorf("%s is still in the queue: %+v", id, m)
+		}
+	}
+}
+
+func (w *world) wantKinds(id string, want ...trace.Kind) {
+	w.t.Helper()
+	if got := w.kinds(id); !slices.Equal(got, want) {
+		w.t.Errorf("trace of %s: %v, want %v", id, got, want)
+	}
+}
+
+func memstoreFailing(broken string) *memstore.Store {
+	s := memstore.New()
+	s.Fault = func(op string) error {
+		if op == broken {
+			return errStore
+		}
+		return nil
+	}
+	return s
+}
+
+// slowDue is a store whose reads take five seconds to return what they saw.
+type slowDue struct {
+	queue.Store
+	reads atomic.Int64
+}
+
+func (s *slowDue) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) ([]*queue.Message, time.Time, error) {
+	s.reads.Add(1)
+	due, next, err := s.Store.Due(ctx, now, after, perLogin, limit)
+	time.Sleep(5 * time.Second)
+	return due, next, err
+}
