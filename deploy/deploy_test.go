@@ -1,0 +1,107 @@
+// Package deploy holds what operators install; its tests keep that in step with the program.
+package deploy
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// settings returns the values of each key of a unit.
+func settings(unit string) map[string][]string {
+	all := make(map[string][]string)
+	for line := range strings.Lines(unit) {
+		key, value, found := strings.Cut(strings.TrimSpace(line), "=")
+		if found && !strings.HasPrefix(key, "#") {
+			all[key] = append(all[key], value)
+		}
+	}
+	return all
+}
+
+func TestUnit(t *testing.T) {
+	got := settings(read(t, "postern.service"))
+	for key, want := range map[string]string{
+		"Type":                  "notify",
+		"ExecStart":             "/usr/local/bin/postern serve --config /etc/postern/relay.toml",
+		"User":                  "postern",
+		"StateDirectory":        "postern",
+		"StateDirectoryMode":    "0700",
+		"AmbientCapabilities":   "CAP_NET_BIND_SERVICE",
+		"CapabilityBoundingSet": "CAP_NET_BIND_SERVICE",
+		"NoNewPrivileges":       "yes",
+		"ProtectSystem":         "strict",
+		"LimitCORE":             "0",
+	} {
+		if !slices.Equal(got[key], []string{want}) {
+			t.Errorf("%s=%q, want %q", key, got[key], want)
+		}
+	}
+	if last := got["ExecReload"]; len(last) == 0 || last[len(last)-1] != "/bin/kill -HUP $MAINPID" {
+		t.Errorf("ExecReload=%q", last)
+	}
+	if !strings.Contains(read(t, "postern.sysusers"), "\nu postern - ") {
+		t.Error("the user of the unit is not made")
+	}
+}
+
+// systemd itself reads the unit and judges how little it exposes.
+func TestUnitBySystemd(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed")
+	}
+	// verify looks for the program of the unit, which is not installed here, and for its user.
+	unit := strings.ReplaceAll(read(t, "postern.service"), "/usr/local/bin/postern", "/bin/true")
+	path := filepath.Join(t.TempDir(), "postern.service")
+	if err := os.WriteFile(path, []byte(unit), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(analyze, "verify", "--man=no", path).CombinedOutput()
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "postern.service") {
+			t.Error(strings.TrimSpace(line))
+		}
+	}
+	if err != nil && strings.Contains(string(out), "postern.service") {
+		t.Error(err)
+	}
+	// Exposure is from 0 (none) to 100; sandboxed network services of distributions lie near 15 to 20.
+	out, err = exec.Command(analyze, "security", "--offline=yes", "--threshold=20", path).CombinedOutput()
+	if err != nil {
+		t.Errorf("too exposed: %v\n%s", err, out)
+	}
+}
+
+func TestContainerfile(t *testing.T) {
+	file := read(t, "Containerfile")
+	_, final, found := strings.Cut(file, "\nFROM scratch\n")
+	if !found || strings.Contains(final, "\nFROM ") {
+		t.Fatal("the last stage is not from scratch")
+	}
+	for _, want := range []string{"\nUSER 65532:65532\n", "\nVOLUME /var/lib/postern\n", "--chown=65532:65532 /out/data /var/lib/postern", "ca-certificates.crt", `CMD ["serve"]`} {
+		if !strings.Contains(final, want) {
+			t.Errorf("the last stage lacks %q", want)
+		}
+	}
+	if !strings.Contains(file, "CGO_ENABLED=0 go build") {
+		t.Error("the binary is not static")
+	}
+	version := strings.Fields(strings.SplitAfter(read(t, "../go.mod"), "\ngo ")[1])[0]
+	minor := strings.Join(strings.Split(version, ".")[:2], ".")
+	if !strings.Contains(file, "golang:"+minor+"-") {
+		t.Errorf("not built with Go %s as go.mod says", minor)
+	}
+}
