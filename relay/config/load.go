@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // maxFile bounds relay.toml, in octets.
@@ -30,7 +31,7 @@ func Load(path string) (*Config, error) {
 func Read(path string) (*Config, error) {
 	data, err := readBounded(path, maxFile)
 	if err != nil {
-		return nil, &Error{Problems: []Problem{{File: path, Message: err.Error()}}}
+		return nil, &Error{Problems: []Problem{{File: path, Message: strings.TrimPrefix(err.Error(), path+" ")}}}
 	}
 	c := Parse(path, data)
 	return c, c.doc.err()

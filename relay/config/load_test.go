@@ -162,8 +162,8 @@ func TestFileProblems(t *testing.T) {
 	big := filepath.Join(dir, "big.toml")
 	writeMode(t, big, strings.Repeat("#", maxFile+1), 0o600)
 	for path, want := range map[string]string{
-		filepath.Join(dir, "absent.toml"): "absent.toml does not exist, create it or correct the path",
-		dir:                               "is not a regular file",
+		filepath.Join(dir, "absent.toml"): "absent.toml: does not exist, create it or correct the path",
+		dir:                               ": is not a regular file",
 		"/dev/null":                       "is not a regular file",
 		big:                               "is it the right file?",
 	} {

@@ -47,9 +47,6 @@ func parseLimits(written []string) []policy.Limit {
 	return limits
 }
 
-// Limits returns the rate of the upstream for package policy's limiter; none: nil.
-func (u *Upstream) Limits() []policy.Limit { return parseLimits(u.Rate) }
-
 // Match returns the conditions of the route.
 func (r *Route) Match() policy.Match {
 	return policy.Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Senders: r.Senders, Recipients: r.Recipients}
