@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-msgauth/dkim"
+
+	"postern/internal/testkit/pki"
 )
 
 func handshake(t *testing.T, ca *CA, c Cert, name string) error {
@@ -133,7 +135,7 @@ func TestProcess(t *testing.T) {
 }
 
 func TestVerifyDKIM(t *testing.T) {
-	key, err := rsaKey()
+	key, err := pki.RSAKey()
 	if err != nil {
 		t.Fatal(err)
 	}
