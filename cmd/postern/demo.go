@@ -1,0 +1,376 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-msgauth/dkim"
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+	"github.com/spf13/cobra"
+
+	"postern/auth"
+	"postern/certs"
+	"postern/relay"
+	"postern/relay/capture"
+	"postern/relay/config"
+	"postern/relay/sign"
+)
+
+const (
+	demoDomain = "example.com"
+	demoLogin  = "anna@example.com"
+	demoRcpt   = "bob@example.net"
+	demoPort   = "2587" // where it is free, so that a mail client's settings survive a second demo
+)
+
+func (a *app) demoCommand() *cobra.Command {
+	var once bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run the whole path on loopback, without any configuration",
+		Long: `Start a relay with a temporary directory, a self-signed certificate, an account and DKIM keys, and beside it an
+upstream that keeps what it takes in memory. Send a real message through both over STARTTLS and AUTH, fetch it back
+from the upstream, compare every octet, and verify its signatures. Nothing leaves this machine.`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d := &demo{out: cmd.OutOrStdout(), records: map[string]string{}}
+			defer d.close()
+			if err := d.run(cmd.Context(), once); err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("demo: %w", err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "end with exit code 0 after the verified message")
+	return cmd
+}
+
+// demo is one run of the demonstration.
+type demo struct {
+	out      io.Writer
+	dir      string
+	upstream *capture.Server
+	server   *relay.Server
+	password string            // of the account
+	secret   string            // of the relay at the upstream
+	roots    *x509.CertPool    // of the relay's own certificate
+	address  string            // of the relay's listener
+	records  map[string]string // the DNS records that dkim add would ask to publish
+
+	stop context.CancelFunc
+	done chan error
+}
+
+func (d *demo) step(format string, args ...any) { fmt.Fprintf(d.out, "  "+format+"\n", args...) }
+
+func (d *demo) run(ctx context.Context, once bool) error {
+	fmt.Fprintln(d.out, "Postern demo: a message from a mail client through the relay to an upstream, all on this machine.")
+	fmt.Fprintln(d.out)
+	for _, step := range []func(context.Context) error{d.startUpstream, d.startRelay, d.sendAndVerify} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(d.out)
+	fmt.Fprintln(d.out, "Done: the message came out of the upstream as it was sent, completed and signed.")
+	if once {
+		return nil
+	}
+	d.printSettings()
+	return d.show(ctx)
+}
+
+// startUpstream starts the provider of this demonstration: STARTTLS and AUTH required.
+func (d *demo) startUpstream(ctx context.Context) error {
+	var err error
+	if d.dir, err = os.MkdirTemp("", "postern-demo-"); err != nil {
+		return err
+	}
+	pair, err := certs.SelfSigned([]string{"localhost", "127.0.0.1"}, time.Now())
+	if err != nil {
+		return err
+	}
+	d.secret = auth.GeneratePassword()
+	d.upstream, err = capture.Start(ctx, capture.Options{
+		TLS:      &tls.Config{Certificates: pair[:1], MinVersion: tls.VersionTLS12},
+		Username: "relay", Password: d.secret,
+	})
+	if err != nil {
+		return err
+	}
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair[0].Certificate[0]})
+	if err := os.WriteFile(filepath.Join(d.dir, "upstream-ca.pem"), ca, 0o600); err != nil {
+		return err
+	}
+	d.step("An upstream listens on %s. It asks for STARTTLS and a login, and keeps mail in memory.", d.upstream.Addr())
+	return nil
+}
+
+const demoConfig = `hostname = "localhost"
+data_dir = "data"
+
+[[listener]]
+address = %q
+tls = "auto"
+
+[[upstream]]
+name = "demo"
+host = "127.0.0.1"
+port = %s
+ca_file = "upstream-ca.pem"
+username = "relay"
+password = "file:upstream-password"
+
+[admin]
+address = ""
+`
+
+// startRelay writes a configuration, makes an account and keys as the command line would, and starts.
+func (d *demo) startRelay(ctx context.Context) error {
+	_, port, err := net.SplitHostPort(d.upstream.Addr())
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(d.dir, "relay.toml")
+	if err := os.WriteFile(path, fmt.Appendf(nil, demoConfig, demoAddress(), port), 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(d.dir, "upstream-password"), []byte(d.secret), 0o600); err != nil {
+		return err
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	if err := d.makeAccount(ctx, c); err != nil {
+		return err
+	}
+	ready := make(chan struct{})
+	d.server, err = relay.New(ctx, relay.Options{Config: c, Logger: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }})
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(ctx)
+	d.stop, d.done = stop, make(chan error, 1)
+	go func() { d.done <- d.server.Run(running) }()
+	select {
+	case <-ready:
+	case err := <-d.done:
+		d.done <- err
+		return err
+	}
+	d.address = d.server.Addresses()["submission"]
+	d.step("The relay listens on %s: TLS or STARTTLS, then a login. It signs for %s and hands to the upstream.", d.address, demoDomain)
+	return d.trust(filepath.Join(c.DataDir, "tls", "self-signed.crt"))
+}
+
+// demoAddress prefers a port that stays the same from run to run.
+func demoAddress() string {
+	address := net.JoinHostPort("127.0.0.1", demoPort)
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return "127.0.0.1:0"
+	}
+	l.Close()
+	return address
+}
+
+// makeAccount does what `postern user add` and `postern dkim add` do.
+func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
+	s, err := openStoreOf(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	pepper, err := s.Secret(ctx, auth.PepperName, auth.PepperSize)
+	if err != nil {
+		return err
+	}
+	d.password = auth.GeneratePassword()
+	now := time.Now()
+	u := auth.User{Login: demoLogin, Hash: auth.HashGenerated(pepper, d.password), Generated: true, Senders: []string{"*@" + demoDomain}, Created: now, Changed: now}
+	if err := s.PutUser(ctx, u); err != nil {
+		return err
+	}
+	keys, err := makeKeys(demoDomain, "", []string{sign.RSA2048, sign.Ed25519}, now)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if err := s.PutKey(ctx, k.row); err != nil {
+			return err
+		}
+		if d.records[k.RecordName()], err = k.Record(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) trust(file string) error {
+	pemData, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	d.roots = x509.NewCertPool()
+	if !d.roots.AppendCertsFromPEM(pemData) {
+		return fmt.Errorf("%s holds no certificate", file)
+	}
+	return nil
+}
+
+// demoMessage lacks what a submission server adds, and has lines that test the transfer: dots and 8-bit
+// text.
+const demoMessage = "From: Anna <" + demoLogin + ">\r\n" +
+	"To: Bob <" + demoRcpt + ">\r\n" +
+	"Subject: Hello from the demo\r\n" +
+	"Content-Type: text/plain; charset=utf-8\r\n" +
+	"Content-Transfer-Encoding: 8bit\r\n" +
+	"\r\n" +
+	"Dear Bob,\r\n.\r\n..\r\ngr\u00fc\u00dfe aus der Demo.\r\n"
+
+func (d *demo) sendAndVerify(ctx context.Context) error {
+	start := time.Now()
+	reply, err := d.submit()
+	if err != nil {
+		return fmt.Errorf("submit: %w", err)
+	}
+	d.step("A mail client sent a message with STARTTLS and AUTH PLAIN. The relay answered after %s:", time.Since(start).Round(time.Millisecond))
+	d.step("    250 %s", reply)
+	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	got, err := d.upstream.WaitMessage(bounded)
+	if err != nil {
+		return fmt.Errorf("wait for the message at the upstream: %w", err)
+	}
+	d.step("The upstream has it: from <%s> to <%s>, logged in as %s over %s.", got.From, strings.Join(got.Recipients, ", "), got.Login, tls.VersionName(got.TLS.Version))
+	added, ok := bytes.CutSuffix(got.Data, []byte(demoMessage))
+	if !ok {
+		return errors.New("the message at the upstream is not what was sent")
+	}
+	d.step("Every octet that was sent is there. The relay put these fields on top: %s.", strings.Join(fieldNames(added), ", "))
+	return d.verify(got.Data)
+}
+
+// submit sends the message with an SMTP client that is not ours and returns the text of the last reply.
+func (d *demo) submit() (reply string, err error) {
+	c, err := smtp.DialStartTLS(d.address, &tls.Config{ServerName: "localhost", RootCAs: d.roots})
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if err := c.Auth(sasl.NewPlainClient("", demoLogin, d.password)); err != nil {
+		return "", err
+	}
+	if err := c.Mail(demoLogin, &smtp.MailOptions{Body: smtp.Body8BitMIME}); err != nil {
+		return "", err
+	}
+	if err := c.Rcpt(demoRcpt, nil); err != nil {
+		return "", err
+	}
+	w, err := c.Data()
+	if err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(w, demoMessage); err != nil {
+		return "", err
+	}
+	resp, err := w.CloseWithResponse()
+	if err != nil {
+		return "", err
+	}
+	return resp.StatusText, c.Quit()
+}
+
+func fieldNames(header []byte) []string {
+	var names []string
+	for line := range strings.SplitSeq(string(header), "\r\n") {
+		if name, _, ok := strings.Cut(line, ":"); ok && !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// verify checks the signatures with a DKIM implementation that is not ours, against the records that
+// would stand in DNS.
+func (d *demo) verify(message []byte) error {
+	results, err := dkim.VerifyWithOptions(bytes.NewReader(message), &dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
+		if r, ok := d.records[name]; ok {
+			return []string{r}, nil
+		}
+		return nil, fmt.Errorf("no record %s", name)
+	}})
+	if err != nil {
+		return err
+	}
+	if len(results) != len(d.records) {
+		return fmt.Errorf("the message has %d signatures, not %d", len(results), len(d.records))
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			return fmt.Errorf("the signature of %s does not verify: %w", r.Domain, r.Err)
+		}
+	}
+	d.step("Its %d DKIM signatures (RSA-2048 and Ed25519) of %s verify.", len(results), demoDomain)
+	return nil
+}
+
+func (d *demo) printSettings() {
+	_, port, _ := net.SplitHostPort(d.address)
+	fmt.Fprintf(d.out, `
+Try it with a mail client on this machine:
+
+  Outgoing server  localhost, port %s
+  Encryption       STARTTLS (or TLS), and trust the self-signed certificate when asked
+  Login            %s
+  Password         %s
+  Send as          any address at %s
+
+or with swaks:
+
+  swaks --server localhost:%s --tls --auth-user %s --auth-password %s --from %s --to %s
+
+See what happened:  postern trace --config %s
+
+What the upstream takes is shown here. Ctrl-C ends the demo and removes everything.
+
+`, port, demoLogin, d.password, demoDomain, port, demoLogin, d.password, demoLogin, demoRcpt, filepath.Join(d.dir, "relay.toml"))
+}
+
+// show prints what the upstream takes until ctx ends.
+func (d *demo) show(ctx context.Context) error {
+	for {
+		m, err := d.upstream.WaitMessage(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(d.out, "%s  from <%s> to <%s>, %s\n", m.Received.Format("15:04:05"), m.From, strings.Join(m.Recipients, ", "), size(int64(len(m.Data))))
+	}
+}
+
+func (d *demo) close() {
+	if d.stop != nil {
+		d.stop()
+		<-d.done
+	}
+	if d.upstream != nil {
+		d.upstream.Close()
+	}
+	if d.dir != "" {
+		os.RemoveAll(d.dir)
+	}
+}

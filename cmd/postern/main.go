@@ -1,0 +1,128 @@
+// Command postern is an authenticating SMTP submission relay. This package holds flags, signals and
+// what people read on a terminal; the work is done in package relay and below.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes: the answer is no, and wrong usage.
+const (
+	exitNo    = 1
+	exitUsage = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if usage, ok := errors.AsType[*usageError](err); ok {
+		fmt.Fprintf(root.ErrOrStderr(), "postern: %v\nSee 'postern %s--help'.\n", usage, usage.command)
+		return exitUsage
+	}
+	if !errors.Is(err, errSilent) {
+		fmt.Fprintf(root.ErrOrStderr(), "postern: %v\n", err)
+	}
+	return exitNo
+}
+
+// errSilent ends a command with exit code 1 after it has said everything itself.
+var errSilent = errors.New("")
+
+// usageError is a wrong command line: exit code 2.
+type usageError struct {
+	err     error
+	command string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usage(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	name := ""
+	if cmd.HasParent() {
+		name = cmd.CommandPath()[len(cmd.Root().Name())+1:] + " "
+	}
+	return &usageError{err, name}
+}
+
+// exactly, atLeast and none check the number of arguments; a wrong number is wrong usage.
+func exactly(n int) cobra.PositionalArgs { return wrongUsage(cobra.ExactArgs(n)) }
+func atLeast(n int) cobra.PositionalArgs { return wrongUsage(cobra.MinimumNArgs(n)) }
+
+func wrongUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error { return usage(cmd, check(cmd, args)) }
+}
+
+func rootCommand() *cobra.Command {
+	app := &app{}
+	root := &cobra.Command{
+		Use:   "postern",
+		Short: "Authenticating SMTP submission relay",
+		Long: `Postern takes mail from people, printers and applications that log in with a password over TLS,
+checks who may send as whom and how much, signs it, and hands it to your mail provider from a
+durable queue.
+
+Try it without any configuration:  postern demo`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          wrongUsage(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(usage)
+	root.PersistentFlags().StringVar(&app.configPath, "config", "", "configuration `file` (default $POSTERN_CONFIG, ./relay.toml, /etc/postern/relay.toml)")
+	root.AddCommand(
+		app.demoCommand(), app.serveCommand(), app.checkCommand(),
+		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommand(),
+		app.dkimCommand(), app.upstreamCommand(),
+	)
+	for _, c := range root.Commands() {
+		requireSubcommand(c)
+	}
+	return root
+}
+
+// requireSubcommand makes a group of commands that is called without one, or with a wrong one, wrong usage.
+func requireSubcommand(c *cobra.Command) {
+	if !c.HasSubCommands() || c.Runnable() {
+		return
+	}
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usage(cmd, fmt.Errorf("%s needs a subcommand", cmd.CommandPath()))
+		}
+		return usage(cmd, fmt.Errorf("unknown subcommand %q of %s", args[0], cmd.CommandPath()))
+	}
+}
+
+// version is what the build recorded of itself.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}

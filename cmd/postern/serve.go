@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"postern/relay"
+	"postern/relay/config"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the relay",
+		Long: `Run the relay until SIGTERM, which lets transactions and attempts end. SIGHUP, or a change of the
+configuration file, loads the configuration again: it is validated whole and swapped, and a bad one
+changes nothing.`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.load()
+			if err != nil {
+				return err
+			}
+			log := newLogger(cmd.ErrOrStderr(), c.Log)
+			for _, w := range c.Warnings() {
+				log.Warn("configuration: " + w.String())
+			}
+			path := c.Path()
+			srv, err := relay.New(cmd.Context(), relay.Options{
+				Config: c,
+				Logger: log,
+				Load:   func() (*config.Config, error) { return config.Load(path) },
+				Ready:  func() { notify(daemon.SdNotifyReady) },
+			})
+			if err != nil {
+				return err
+			}
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			hup := reloadOnHangup(ctx, srv)
+			defer hup()
+			watchdog := keepWatchdog(ctx)
+			defer watchdog()
+			context.AfterFunc(ctx, func() { notify(daemon.SdNotifyStopping) })
+			return srv.Run(ctx)
+		},
+	}
+}
+
+func newLogger(w io.Writer, c config.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // config.Load has checked it
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// notify tells systemd; without it nothing happens.
+func notify(state string) { _, _ = daemon.SdNotify(false, state) }
+
+// reloadOnHangup reloads on each SIGHUP until ctx ends; the function it returns waits for that.
+func reloadOnHangup(ctx context.Context, srv *relay.Server) (wait func()) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer close(done)
+		defer signal.Stop(hup)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hup:
+				notify(daemon.SdNotifyReloading + "\nMONOTONIC_USEC=" + monotonic())
+				_ = srv.Reload(ctx) // reported in the log; the configuration in force stays
+				notify(daemon.SdNotifyReady)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// keepWatchdog tells systemd that we live, twice in each interval that it asks for.
+func keepWatchdog(ctx context.Context) (wait func()) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval <= 0 {
+		return func() {}
+	}
+	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(interval / 2)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				notify(daemon.SdNotifyWatchdog)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Validate the configuration, certificates and keys without starting",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, err := a.path()
+			if err != nil {
+				return err
+			}
+			c, problems := relay.Check(cmd.Context(), path)
+			for _, p := range problems {
+				fmt.Fprintln(cmd.ErrOrStderr(), p)
+			}
+			if len(problems) > 0 {
+				return errSilent
+			}
+			for _, w := range c.Warnings() {
+				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s\n", w)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s, %s.\n", path, plural(int64(len(c.Listeners)), "listener"), plural(int64(len(c.Upstreams)), "upstream"))
+			return nil
+		},
+	}
+}
+
+var errNoMonotonic = errors.New("no monotonic clock")
+
+// monotonic is CLOCK_MONOTONIC in microseconds, which Type=notify-reload wants with RELOADING=1.
+func monotonic() string {
+	us, err := monotonicMicroseconds()
+	if err != nil {
+		return "0"
+	}
+	return strconv.FormatInt(us, 10)
+}

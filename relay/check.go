@@ -1,0 +1,108 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"postern/certs"
+	"postern/relay/config"
+	"postern/relay/sign"
+	relaystore "postern/relay/store"
+)
+
+// Check says what New would refuse about a configuration, without starting or making anything. The
+// Config is nil only when the file could not be read.
+func Check(ctx context.Context, path string) (*config.Config, []config.Problem) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, problemsOf(path, err)
+	}
+	var problems []config.Problem
+	add := func(key string, err error) {
+		if err != nil {
+			problems = append(problems, c.Problem(key, "%s", err))
+		}
+	}
+	_, err = certs.Check(certOptions(c, slog.New(slog.DiscardHandler)), time.Now())
+	add("tls.cert_file", err)
+	_, err = newPolicy(c)
+	add("policy", err)
+	for i, d := range c.DKIM {
+		_, err := configuredKey(d)
+		add(fmt.Sprintf("dkim[%d].key_file", i+1), err)
+	}
+	for i, u := range c.Upstreams {
+		_, err := UpstreamConfig(c.Hostname, u)
+		add(fmt.Sprintf("upstream[%d].ca_file", i+1), err)
+	}
+	add("data_dir", checkStore(ctx, c))
+	return c, problems
+}
+
+func problemsOf(path string, err error) []config.Problem {
+	if e, ok := err.(*config.Error); ok {
+		return e.Problems
+	}
+	return []config.Problem{{File: path, Message: err.Error()}}
+}
+
+// checkStore reads what the store holds. A store that does not exist yet is right: the first start
+// makes it.
+func checkStore(ctx context.Context, c *config.Config) error {
+	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); os.IsNotExist(err) {
+		return nil
+	}
+	s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	_, err = storedKeys(ctx, s)
+	return err
+}
+
+// configuredKey reads the key of a [[dkim]] block.
+func configuredKey(d config.DKIM) (sign.Key, error) {
+	pem, err := os.ReadFile(d.KeyFile)
+	if err != nil {
+		return sign.Key{}, err
+	}
+	key, err := newKey(d.Domain, d.Selector, pem)
+	if err != nil {
+		return sign.Key{}, fmt.Errorf("%s: %w", d.KeyFile, err)
+	}
+	return key, nil
+}
+
+// storedKeys reads the keys that `postern dkim add` made.
+func storedKeys(ctx context.Context, s *relaystore.SQLite) ([]sign.Key, error) {
+	rows, err := s.Keys(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the DKIM keys of the store: %w", err)
+	}
+	keys := make([]sign.Key, len(rows))
+	for i, k := range rows {
+		if keys[i], err = newKey(k.Domain, k.Selector, []byte(k.PEM)); err != nil {
+			return nil, fmt.Errorf("DKIM key %s of %s in the store: %w", k.Selector, k.Domain, err)
+		}
+	}
+	return keys, nil
+}
+
+// Keys returns every DKIM key that would sign: those of the configuration, then those of the store.
+func Keys(ctx context.Context, c *config.Config, s *relaystore.SQLite) ([]sign.Key, error) {
+	var keys []sign.Key
+	for i, d := range c.DKIM {
+		key, err := configuredKey(d)
+		if err != nil {
+			return nil, fmt.Errorf("dkim[%d].key_file: %w", i+1, err)
+		}
+		keys = append(keys, key)
+	}
+	stored, err := storedKeys(ctx, s)
+	return append(keys, stored...), err
+}

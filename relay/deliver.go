@@ -1,0 +1,208 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"postern/mail"
+	"postern/relay/queue"
+	"postern/relay/upstream"
+)
+
+// dispatcher joins the queue and the upstreams: it chooses the route of a message at each attempt, asks
+// an upstream of that route for a place, and makes the attempt. It implements queue.Dispatcher.
+type dispatcher struct{ srv *Server }
+
+// Reserve takes a place at the first upstream of the message's route that is not paused. An upstream
+// that is merely busy is waited for: the next one of a route is for faults, not for load.
+func (d *dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait) {
+	st := d.srv.state.Load()
+	pending := pendingOf(m)
+	if len(pending) == 0 {
+		return &ticket{srv: d.srv, state: st}, queue.Wait{} // nothing to send: the attempt settles it
+	}
+	route := st.routeFor(m, m.Recipients[pending[0]].To)
+	slot, up, wait := reserve(now, route)
+	if slot == nil {
+		return nil, wait
+	}
+	return &ticket{srv: d.srv, state: st, slot: slot, upstream: up}, wait
+}
+
+func reserve(now time.Time, route []*configured) (*upstream.Slot, *configured, queue.Wait) {
+	var wait queue.Wait
+	for _, up := range route {
+		slot, until := up.reserve(now)
+		if slot != nil {
+			return slot, up, queue.Wait{Key: up.config.Name}
+		}
+		if until.IsZero() {
+			return nil, nil, queue.Wait{Key: up.config.Name}
+		}
+		if wait.Until.IsZero() || until.Before(wait.Until) {
+			wait = queue.Wait{Key: up.config.Name, Until: until}
+		}
+	}
+	return nil, nil, wait
+}
+
+// ticket is one attempt. It sends to one upstream after the other until every pending recipient has a
+// result that no further upstream of its route can better.
+type ticket struct {
+	srv      *Server
+	state    *state
+	slot     *upstream.Slot
+	upstream *configured
+}
+
+// Release implements queue.Ticket.
+func (t *ticket) Release() {
+	if t.slot != nil {
+		t.slot.Release()
+		t.slot = nil
+	}
+}
+
+// Attempt implements queue.Ticket. It returns one result for each pending recipient.
+func (t *ticket) Attempt(ctx context.Context, m *queue.Message, c mail.Content) []mail.Result {
+	defer t.Release()
+	var results []mail.Result
+	for _, group := range t.state.groups(m) {
+		results = append(results, t.deliver(ctx, m, c, group)...)
+	}
+	return results
+}
+
+// group is the pending recipients of a message that share a route, as indexes.
+type group struct {
+	route   []*configured
+	pending []int
+}
+
+// deliver tries the upstreams of one route in order. The next one is tried only for recipients that an
+// upstream could not take for reasons of its own; never after a final dot without a reply.
+func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, g group) []mail.Result {
+	var results []mail.Result
+	waiting, wait := g.pending, time.Time{}
+	for _, up := range g.route {
+		slot, until := t.take(up)
+		if slot == nil {
+			wait = until
+			continue
+		}
+		sent := t.send(ctx, slot, up, m, c, waiting)
+		results = mergeResults(results, sent)
+		if waiting = failOver(sent); len(waiting) == 0 {
+			break
+		}
+	}
+	if results == nil {
+		return notNow(g.pending, g.route[len(g.route)-1], wait)
+	}
+	return results
+}
+
+// take uses the slot that was reserved for the attempt where it fits, and asks for one elsewhere.
+func (t *ticket) take(up *configured) (*upstream.Slot, time.Time) {
+	if t.slot != nil && t.upstream == up {
+		slot := t.slot
+		t.slot = nil
+		return slot, time.Time{}
+	}
+	return up.reserve(time.Now())
+}
+
+func (t *ticket) send(ctx context.Context, slot *upstream.Slot, up *configured, m *queue.Message, c mail.Content, pending []int) []mail.Result {
+	tx := upstream.Transaction{
+		ID:         m.ID,
+		From:       m.Envelope.From,
+		Recipients: make([]mail.Recipient, len(pending)),
+		Content:    c,
+		Body:       m.Envelope.Body,
+		UTF8:       m.Envelope.UTF8,
+		Ret:        m.Envelope.Ret,
+		EnvID:      m.Envelope.EnvID,
+		EightBit:   m.EightBit,
+	}
+	for i, n := range pending {
+		tx.Recipients[i] = m.Recipients[n].Recipient
+	}
+	if m.Envelope.From.IsNull() && !t.state.bounceFrom.IsNull() {
+		tx.From = t.state.bounceFrom // for upstreams that refuse <>
+	}
+	if err := t.state.prepare(&tx, up.config.DKIM, m); err != nil {
+		slot.Release()
+		return unsigned(pending, up.config.Name, err)
+	}
+	results := slot.Send(ctx, tx)
+	for i := range results {
+		results[i].Recipient = pending[results[i].Recipient]
+		t.srv.metrics.attempts.WithLabelValues(up.config.Name, results[i].Class.String()).Inc()
+	}
+	return results
+}
+
+// failOver returns the recipients for which the next upstream may be tried: those that met a fault of
+// the account or of the connection, and whose message cannot have been taken.
+func failOver(results []mail.Result) []int {
+	var again []int
+	for _, r := range results {
+		if (r.Class == mail.AccountFault || r.Class == mail.BackPressure) && !r.Uncertain {
+			again = append(again, r.Recipient)
+		}
+	}
+	return again
+}
+
+// mergeResults lets a later result for a recipient replace the earlier one.
+func mergeResults(results, later []mail.Result) []mail.Result {
+	for _, r := range later {
+		replaced := false
+		for i := range results {
+			if results[i].Recipient == r.Recipient {
+				results[i], replaced = r, true
+				break
+			}
+		}
+		if !replaced {
+			results = append(results, r)
+		}
+	}
+	return results
+}
+
+// notNow is the outcome for recipients whose upstream has no place at the moment.
+func notNow(pending []int, up *configured, until time.Time) []mail.Result {
+	wait := time.Until(until)
+	if until.IsZero() {
+		wait = time.Second
+	}
+	results := make([]mail.Result, len(pending))
+	for i, n := range pending {
+		results[i] = mail.Result{Recipient: n, Class: mail.BackPressure, Stage: mail.StageConnect, Upstream: up.config.Name,
+			Reply: mail.R(451, "4.4.5", "upstream %s has no place for this now", up.config.Name), RetryAfter: wait}
+	}
+	return results
+}
+
+// unsigned is the outcome when signing failed: the mail waits, since there is no unsigned send.
+func unsigned(pending []int, name string, err error) []mail.Result {
+	results := make([]mail.Result, len(pending))
+	for i, n := range pending {
+		results[i] = mail.Result{Recipient: n, Class: mail.Deferral, Stage: mail.StageSign, Upstream: name,
+			Reply: mail.R(451, "4.7.5", "the message could not be signed"), Err: fmt.Errorf("sign for %s: %w", name, err)}
+	}
+	return results
+}
+
+// pendingOf returns the indexes of the recipients that still wait.
+func pendingOf(m *queue.Message) []int {
+	var pending []int
+	for i := range m.Recipients {
+		if m.Recipients[i].Status == queue.Pending {
+			pending = append(pending, i)
+		}
+	}
+	return pending
+}

@@ -1,0 +1,113 @@
+package relay_test
+
+import (
+	"go/build"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport is the import diagram of docs/flow.md's packages: for each package of ours, which others of
+// ours it may import. relay and what lies under cmd join them and may import everything.
+var mayImport = map[string][]string{
+	"mail":            nil,
+	"policy":          {"mail"},
+	"auth":            {"mail"},
+	"certs":           {"mail"},
+	"admin":           {"mail"},
+	"relay/config":    {"mail", "policy", "auth"},
+	"relay/wire":      {"mail"},
+	"relay/spool":     {"mail"},
+	"relay/trace":     {"mail"},
+	"relay/sign":      {"mail"},
+	"relay/dsn":       {"mail"},
+	"relay/capture":   {},
+	"relay/queue":     {"mail", "relay/trace"},
+	"relay/upstream":  {"mail"},
+	"relay/store":     {"mail", "auth", "policy", "relay/queue", "relay/trace", "relay/store/..."},
+	"relay/store/...": {"relay/store/..."},
+	// Test tools beside the product.
+	"relay/queue/storetest": {"mail", "relay/queue"},
+	"relay/queue/memstore":  {"mail", "relay/queue"},
+	"auth/authtest":         {"mail", "auth"},
+	"policy/policytest":     {"mail", "policy"},
+	"relay/upstream/...":    {"mail", "relay/upstream"},
+	"deploy":                {},
+}
+
+// unbound may import anything of ours.
+var unbound = []string{"relay", "cmd", "bench", "internal"}
+
+func TestImportsFollowTheDiagram(t *testing.T) {
+	root := ".."
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if name := d.Name(); name == "testdata" || path != root && strings.HasPrefix(name, ".") {
+			return filepath.SkipDir
+		}
+		checkPackage(t, root, path)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkPackage(t *testing.T, root, dir string) {
+	rel, _ := filepath.Rel(root, dir)
+	rel = filepath.ToSlash(rel)
+	pkg, err := build.ImportDir(dir, 0)
+	if err != nil {
+		if _, none := err.(*build.NoGoError); none || os.IsNotExist(err) {
+			return
+		}
+		t.Fatal(err)
+	}
+	allowed, known := lookup(rel)
+	if !known {
+		t.Errorf("package %s is not in the import diagram: add it to mayImport with what it may import", rel)
+		return
+	}
+	for _, imported := range pkg.Imports {
+		ours, ok := strings.CutPrefix(imported, "postern/")
+		if !ok || allowed == nil && isUnbound(rel) {
+			continue
+		}
+		if !slices.ContainsFunc(allowed, func(a string) bool { return matches(a, ours) }) {
+			t.Errorf("package %s imports %s, which the diagram does not allow", rel, ours)
+		}
+	}
+}
+
+func lookup(pkg string) (allowed []string, known bool) {
+	if isUnbound(pkg) {
+		return nil, true
+	}
+	for pattern, allowed := range mayImport {
+		if matches(pattern, pkg) {
+			return allowed, true
+		}
+	}
+	return nil, false
+}
+
+func isUnbound(pkg string) bool {
+	for _, u := range unbound {
+		if pkg == u || u != "relay" && strings.HasPrefix(pkg, u+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func matches(pattern, pkg string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "..."); ok {
+		return strings.HasPrefix(pkg, prefix) && pkg != strings.TrimSuffix(prefix, "/")
+	}
+	return pattern == pkg
+}

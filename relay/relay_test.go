@@ -1,0 +1,508 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	netmail "net/mail"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-msgauth/dkim"
+	"github.com/emersion/go-smtp"
+
+	"postern/auth"
+	"postern/relay/queue"
+	"postern/relay/sign"
+	relaystore "postern/relay/store"
+	"postern/relay/trace"
+)
+
+const plainMessage = "From: Anna <anna@example.com>\nTo: bob@example.net\nSubject: test\n\nbody\n"
+
+func TestHandOffAnswersWithTheUpstreamsWords(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+	if err != nil || !strings.Contains(reply, "taken by provider") {
+		t.Fatalf("reply %q, %v", reply, err)
+	}
+	got := r.provider.wait(1)[0]
+	if got.from != "anna@example.com" || len(got.to) != 1 || got.to[0] != "bob@example.net" {
+		t.Errorf("envelope %+v", got)
+	}
+	added, ok := strings.CutSuffix(got.data, strings.ReplaceAll(plainMessage, "\n", "\r\n"))
+	if !ok {
+		t.Errorf("the message was changed:\n%s", got.data)
+	}
+	for _, field := range []string{"Received: by relay.example.com with ESMTPSA id ", "\r\nDate: ", "\r\nMessage-ID: <", "\r\nMIME-Version: 1.0\r\n"} {
+		if !strings.Contains("\r\n"+added, field) {
+			t.Errorf("the added fields lack %q:\n%s", field, added)
+		}
+	}
+	if strings.Contains(added, "127.0.0.1") {
+		t.Errorf("the client's address shows:\n%s", added)
+	}
+	if stats, err := r.store().Stats(t.Context()); err != nil || stats.Messages != 0 {
+		t.Errorf("the queue has %+v, %v", stats, err)
+	}
+	delivered := r.events(trace.Delivered)[0]
+	if delivered.To != "bob@example.net" || delivered.Login != rigLogin || delivered.Upstream != "provider" || delivered.Reply.Code != 250 {
+		t.Errorf("trace: %+v", delivered)
+	}
+}
+
+func TestWhatLeavesAndWhatStays(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	message := "Bcc: secret@example.org\nReturn-Path: <x@example.org>\nFrom: anna@example.com\nAuthentication-Results: relay.example.com;\n spf=pass\n" +
+		"Authentication-Results: other.example; spf=pass\nDate: Sun, 22 Nov 2026 10:00:00 +0100\nMessage-ID: <mine@example.com>\nMIME-Version: 1.0\n" +
+		"To: bob@example.net\nX-Odd:   kept  \n\tas it is\n\nbody\n"
+	if _, err := r.send("anna@example.com", []string{"bob@example.net", "secret@example.org"}, message); err != nil {
+		t.Fatal(err)
+	}
+	data := r.provider.wait(1)[0].data
+	for _, gone := range []string{"Bcc:", "Return-Path:", "Authentication-Results: relay.example.com", "secret@example.org"} {
+		if strings.Contains(data, gone) {
+			t.Errorf("%q left with the message:\n%s", gone, data)
+		}
+	}
+	for _, kept := range []string{"Authentication-Results: other.example; spf=pass\r\n", "Message-ID: <mine@example.com>\r\n", "X-Odd:   kept  \r\n\tas it is\r\n"} {
+		if strings.Count(data, kept) != 1 {
+			t.Errorf("%q is not there once:\n%s", kept, data)
+		}
+	}
+	if strings.Count(data, "\r\nDate:") != 1 || strings.Count(data, "\r\nMessage-ID:") != 1 || strings.Count(data, "\r\nMIME-Version:") != 1 {
+		t.Errorf("fields were doubled:\n%s", data)
+	}
+}
+
+func TestSenderMustBelongToTheLogin(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	ok := "From: anna@example.com\nTo: b@example.net\n"
+	for _, test := range []struct {
+		name, from, header string
+		code               int
+	}{
+		{"own", "anna@example.com", ok, 250},
+		{"own in capitals", "Anna@Example.COM", "From: ANNA@example.com\n", 250},
+		{"null reverse-path, for read receipts", "", ok, 250},
+		{"foreign reverse-path", "ceo@example.com", ok, 550},
+		{"foreign author", "anna@example.com", "From: ceo@example.com\n", 550},
+		{"null reverse-path, foreign author", "", "From: ceo@example.com\n", 550},
+		{"two authors, one foreign", "anna@example.com", "From: anna@example.com, ceo@example.com\n", 550},
+		{"foreign sender field", "anna@example.com", ok + "Sender: ceo@example.com\n", 550},
+		{"foreign resent-from", "anna@example.com", ok + "Resent-From: ceo@example.com\n", 550},
+		{"two From fields", "anna@example.com", ok + "From: ceo@example.com\n", 550},
+		{"two equal From fields", "anna@example.com", ok + ok, 550},
+		{"From in disguise", "anna@example.com", ok + "From : ceo@example.com\n", 550},
+		{"no From", "anna@example.com", "To: b@example.net\n", 550},
+		{"empty From", "anna@example.com", "From: \n", 550},
+		{"empty group", "anna@example.com", "From: undisclosed:;\n", 550},
+		{"group", "anna@example.com", "From: staff: anna@example.com;\n", 550},
+		{"address in the display name", "anna@example.com", "From: \"ceo@example.com\" <anna@example.com>\n", 550},
+		{"own address in the display name", "anna@example.com", "From: \"anna@example.com\" <anna@example.com>\n", 250},
+		{"folded in odd places", "anna@example.com", "From:\n anna@example.com\n", 250},
+		{"folded to hide", "anna@example.com", "From: anna@example.com,\n ceo@example.com\n", 550},
+		{"route", "anna@example.com", "From: <@evil.example:anna@example.com>\n", 550},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := r.send(test.from, []string{"bob@example.net"}, test.header+"\nbody\n")
+			if code(err) != test.code {
+				t.Errorf("got %v, want %d", err, test.code)
+			}
+			var e *smtp.SMTPError
+			if errors.As(err, &e) && (len(e.Message) < 20 || e.EnhancedCode[0] != 5) {
+				t.Errorf("the reply does not explain itself: %v", err)
+			}
+		})
+	}
+}
+
+func TestUnlistedSenderIsRewritten(t *testing.T) {
+	r := newRig(t, newProvider(t), `[[policy]]
+		senders = ["scans@example.com"]
+		unlisted_sender = "rewrite"`)
+	if _, err := r.send("mfp@printer.local", []string{"bob@example.net"}, "From: The MFP <mfp@printer.local>\nTo: bob@example.net\n\nscan\n"); err != nil {
+		t.Fatal(err)
+	}
+	got := r.provider.wait(1)[0]
+	h, err := netmail.ReadMessage(strings.NewReader(got.data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.from != "scans@example.com" || !strings.Contains(h.Header.Get("From"), "<scans@example.com>") || !strings.Contains(h.Header.Get("Reply-To"), "mfp@printer.local") {
+		t.Errorf("from %s, header:\n%v", got.from, h.Header)
+	}
+}
+
+func TestRecipientRules(t *testing.T) {
+	r := newRig(t, newProvider(t), `[[policy]]
+		recipients = ["*@example.com"]`)
+	_, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+	if code(err) != 550 {
+		t.Errorf("got %v, want 550", err)
+	}
+	if _, err := r.send("anna@example.com", []string{"bob@example.com"}, plainMessage); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLimitsSurviveARestart(t *testing.T) {
+	r := newRig(t, newProvider(t), `[[policy]]
+		limits = ["3 messages/day"]`)
+	for range 3 {
+		if _, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
+			t.Fatal(err)
+		}
+	}
+	over := func() {
+		t.Helper()
+		_, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+		var e *smtp.SMTPError
+		if !errors.As(err, &e) || e.Code != 452 || !strings.Contains(e.Message, "3 messages/day") {
+			t.Fatalf("got %v, want 452 naming the limit", err)
+		}
+	}
+	over()
+	r.close()
+	r.start()
+	over()
+}
+
+func TestPermanentRefusalIsAnsweredNotBounced(t *testing.T) {
+	p := newProvider(t)
+	p.onRcpt = func(string) error { return refusal(550, smtp.EnhancedCode{5, 1, 1}, "no such user here") }
+	r := newRig(t, p, "")
+	_, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+	var e *smtp.SMTPError
+	if !errors.As(err, &e) || e.Code != 550 || !strings.Contains(e.Message, "no such user here") {
+		t.Errorf("got %v, want the upstream's 550", err)
+	}
+	r.events(trace.Failed)
+	if n := len(r.queued()); n != 0 {
+		t.Errorf("%d messages were queued", n)
+	}
+}
+
+func (r *rig) queued() []*queue.Message {
+	r.t.Helper()
+	s := r.store()
+	defer s.Close()
+	messages, err := s.List(r.t.Context(), queue.Filter{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return messages
+}
+
+func TestPartialRefusalQueuesTheRestAndReports(t *testing.T) {
+	p := newProvider(t)
+	p.onRcpt = func(to string) error {
+		if to == "gone@example.net" {
+			return refusal(550, smtp.EnhancedCode{5, 1, 1}, "no such user")
+		}
+		return nil
+	}
+	r := newRig(t, p, "")
+	reply, err := r.send("anna@example.com", []string{"bob@example.net", "gone@example.net"}, plainMessage)
+	if err != nil {
+		t.Fatalf("reply %q, %v", reply, err)
+	}
+	messages := p.wait(2)
+	report := messages[1]
+	if report.from != "" || report.to[0] != "anna@example.com" || !strings.Contains(report.data, "gone@example.net") ||
+		!strings.Contains(report.data, "multipart/report") || strings.Contains(report.data, "Final-Recipient: rfc822;bob") {
+		t.Errorf("report: %+v", report)
+	}
+	r.eventually("an empty queue", func() bool { return len(r.queued()) == 0 })
+}
+
+func TestAccountFaultKeepsTheMailAndNeverBounces(t *testing.T) {
+	p := newProvider(t)
+	wrong := true
+	p.onAuth = func(_, _ string) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if wrong {
+			return refusal(535, smtp.EnhancedCode{5, 7, 8}, "bad credentials")
+		}
+		return nil
+	}
+	r := newRig(t, p, "")
+	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+	if err != nil || !strings.Contains(reply, "queued as") {
+		t.Fatalf("reply %q, %v", reply, err)
+	}
+	r.eventually("a deferral with the upstream's reply", func() bool {
+		q := r.queued()
+		return len(q) == 1 && q[0].LastReply.Code == 535
+	})
+	if p.count() != 0 {
+		t.Error("something was delivered")
+	}
+}
+
+func TestUpstreamDownQueuesAndDeliversLater(t *testing.T) {
+	p := newProvider(t)
+	busy := true
+	p.onMail = func(string) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if busy {
+			return refusal(451, smtp.EnhancedCode{4, 3, 0}, "not now")
+		}
+		return nil
+	}
+	r := newRig(t, p, "")
+	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+	if err != nil || !strings.Contains(reply, "queued as") {
+		t.Fatalf("reply %q, %v", reply, err)
+	}
+	p.mu.Lock()
+	busy = false
+	p.mu.Unlock()
+	r.retryAll()
+	p.wait(1)
+	r.eventually("an empty queue", func() bool { return len(r.queued()) == 0 })
+}
+
+// retryAll does what `postern queue retry --all` does.
+func (r *rig) retryAll() {
+	r.t.Helper()
+	s := r.store()
+	defer s.Close()
+	if _, err := s.Retry(r.t.Context(), queue.Filter{}, time.Now()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestHandOffDeadlineQueuesWhileTheAttemptRuns(t *testing.T) {
+	p := newProvider(t)
+	release := make(chan struct{})
+	p.onData = func(received) error { <-release; return nil }
+	r := newRig(t, p, `listener:handoff = "50ms"`)
+	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+	if err != nil || !strings.Contains(reply, "queued as") {
+		t.Fatalf("reply %q, %v", reply, err)
+	}
+	if q := r.queued(); len(q) != 1 || q[0].LeaseOwner == "" || q[0].Attempts != 1 {
+		t.Fatalf("the message is not leased to the attempt under way: %+v", q)
+	}
+	close(release)
+	r.eventually("an empty queue", func() bool { return len(r.queued()) == 0 })
+	if n := p.count(); n != 1 {
+		t.Errorf("delivered %d times", n)
+	}
+}
+
+func TestOperatorHoldsReleasesBouncesAndDeletes(t *testing.T) {
+	p := newProvider(t)
+	p.onMail = func(from string) error {
+		if from == "" {
+			return nil // reports
+		}
+		return refusal(451, smtp.EnhancedCode{4, 3, 0}, "not now")
+	}
+	r := newRig(t, p, `listener:handoff = "0s"`)
+	for range 3 {
+		if _, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.eventually("three deferrals", func() bool {
+		q := r.queued()
+		return len(q) == 3 && q[0].LastReply.Code == 451 && q[1].LastReply.Code == 451 && q[2].LastReply.Code == 451
+	})
+	s, q := r.store(), r.queued()
+	one := func(i int) queue.Filter { return queue.Filter{IDs: []string{q[i].ID}} }
+	if n, err := s.Hold(t.Context(), one(0), "looks odd"); n != 1 || err != nil {
+		t.Fatalf("hold: %d, %v", n, err)
+	}
+	if n, err := s.Delete(t.Context(), one(1)); n != 1 || err != nil {
+		t.Fatalf("delete: %d, %v", n, err)
+	}
+	if n, err := s.Bounce(t.Context(), one(2), time.Now()); n != 1 || err != nil {
+		t.Fatalf("bounce: %d, %v", n, err)
+	}
+	report := p.wait(1)[0]
+	if report.from != "" || report.to[0] != "anna@example.com" {
+		t.Errorf("report %+v", report)
+	}
+	r.eventually("the held message alone", func() bool {
+		left := r.queued()
+		return len(left) == 1 && left[0].ID == q[0].ID && left[0].Held
+	})
+}
+
+func TestOverLimitHoldAcceptsAndWaits(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, p, `[[policy]]
+		limits = ["1 messages/day"]
+		over_limit = "hold"`)
+	for range 2 {
+		if _, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.wait(1)
+	q := r.queued()
+	if len(q) != 1 || !q[0].Held || !strings.Contains(q[0].HoldReason, "1 messages/day") {
+		t.Fatalf("queue: %+v", q)
+	}
+	s := r.store()
+	if _, err := s.Release(t.Context(), queue.Filter{}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	p.wait(2)
+}
+
+func TestOverLimitLockLocksTheLogin(t *testing.T) {
+	r := newRig(t, newProvider(t), `[[policy]]
+		limits = ["1 messages/day"]
+		over_limit = "lock"`)
+	c := r.client(rigLogin)
+	if _, err := sendOn(c, "anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sendOn(c, "anna@example.com", []string{"bob@example.net"}, plainMessage); code(err) != 550 {
+		t.Fatalf("got %v, want 550", err)
+	}
+	u, err := r.store().User(t.Context(), rigLogin)
+	if err != nil || !u.Locked {
+		t.Errorf("user %+v, %v", u, err)
+	}
+}
+
+func TestSignaturesVerify(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	records := map[string]string{}
+	s := r.store()
+	for _, alg := range []string{sign.RSA2048, sign.Ed25519} {
+		signer, pem, err := sign.Generate(alg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := sign.Key{Domain: "example.com", Selector: "s-" + alg, Signer: signer}
+		if records[k.RecordName()], err = k.Record(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.PutKey(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: alg, PEM: string(pem), Created: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.eventually("keys in force", func() bool { return len(r.server.state.Load().ring.For("sub.example.com")) == 2 })
+	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
+		t.Fatal(err)
+	}
+	verified, err := dkim.VerifyWithOptions(bytes.NewReader([]byte(r.provider.wait(1)[0].data)), &dkim.VerifyOptions{
+		LookupTXT: func(name string) ([]string, error) { return []string{records[name]}, nil },
+	})
+	if err != nil || len(verified) != 2 || verified[0].Err != nil || verified[1].Err != nil {
+		t.Errorf("%+v, %v", verified, err)
+	}
+}
+
+func TestReloadTakesANewConfigurationAndRefusesABadOne(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	old := r.client(rigLogin)
+	r.write(`[[policy]]
+		recipients = ["*@example.com"]`)
+	if err := r.server.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); code(err) != 550 {
+		t.Errorf("a new session: %v, want 550", err)
+	}
+	if _, err := sendOn(old, "anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
+		t.Errorf("an open session keeps its configuration: %v", err)
+	}
+	if err := os.WriteFile(r.path(), []byte("nonsense = true\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.server.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "nonsense") {
+		t.Errorf("a bad configuration: %v", err)
+	}
+	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); code(err) != 550 {
+		t.Errorf("after a refused reload: %v, want 550", err)
+	}
+}
+
+func TestRemovedAccountIsRefusedAtOnce(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	r.client(rigLogin).Close()
+	if err := r.store().DeleteUser(t.Context(), rigLogin); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("a refusal", func() bool {
+		_, err := r.server.auth.Authenticate(context.Background(), rigLogin, rigPassword, r.anywhere())
+		return err != nil
+	})
+}
+
+func TestNetworkListenerGivesItsAccount(t *testing.T) {
+	r := newRig(t, newProvider(t), `listener:auth = "network"
+		listener:networks = ["127.0.0.1"]
+		listener:login = "anna@example.com"`)
+	c, err := smtp.DialStartTLS(r.server.Addresses()["submission"], r.tls())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := sendOn(c, "ceo@example.com", []string{"bob@example.net"}, plainMessage); code(err) != 550 {
+		t.Errorf("a foreign sender: %v, want 550", err)
+	}
+	if _, err := sendOn(c, "anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSecondUpstreamIsTriedWhenTheFirstRefusesUs(t *testing.T) {
+	first, second := newProvider(t), newProvider(t)
+	first.onAuth = func(_, _ string) error { return refusal(535, smtp.EnhancedCode{5, 7, 8}, "bad credentials") }
+	host, port, _ := strings.Cut(second.address, ":")
+	r := newRig(t, first, `[[upstream]]
+		name = "backup"
+		host = "`+host+`"
+		port = `+port+`
+		ca_file = "`+second.caFile+`"
+		username = "relay"
+		password = "upstream secret"`)
+	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+	if err != nil || !strings.Contains(reply, "taken by backup") {
+		t.Errorf("reply %q, %v", reply, err)
+	}
+	if second.count() != 1 || first.count() != 0 {
+		t.Errorf("first %d, second %d", first.count(), second.count())
+	}
+}
+
+func TestLoopIsRefused(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	message := strings.Repeat("Received: by a.example; Sun, 22 Nov 2026 10:00:00 +0000\n", maxHops+1) + plainMessage
+	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, message); code(err) != 554 {
+		t.Errorf("got %v, want 554", err)
+	}
+}
+
+func TestStoreThatIsFullRefusesAtMail(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	full := error(errors.New("the disk has 3 MB left"))
+	r.server.noRoom.Store(&full)
+	c := r.client(rigLogin)
+	if err := c.Mail("anna@example.com", nil); code(err) != 452 {
+		t.Errorf("got %v, want 452", err)
+	}
+	if err := r.server.ready(t.Context()); err == nil {
+		t.Error("readyz says ready")
+	}
+}
+
+func TestDeviceRestrictedToItsNetwork(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	r.addUser(auth.User{Login: "scanner", Networks: mustPrefixes("192.0.2.0/24")})
+	_, err := r.server.auth.Authenticate(t.Context(), "scanner", rigPassword, r.anywhere())
+	if err == nil {
+		t.Error("a login from outside its network was let in")
+	}
+}

@@ -1,0 +1,136 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"postern/relay/config"
+)
+
+// Reload reads the configuration again, validates it whole and swaps it. Open sessions keep the one
+// they began with. When anything is wrong, nothing changes and the error says what.
+func (s *Server) Reload(ctx context.Context) error {
+	if s.options.Load == nil {
+		return errors.New("this server has no configuration to read again")
+	}
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	err := s.reload(ctx)
+	if err != nil {
+		s.log.Error("reload refused, the configuration in force stays", "err", err)
+		return err
+	}
+	s.log.Info("configuration reloaded")
+	return nil
+}
+
+func (s *Server) reload(ctx context.Context) error {
+	c, err := s.options.Load()
+	if err != nil {
+		return err
+	}
+	before := s.state.Load()
+	if err := sameInstance(before.config, c); err != nil {
+		return err
+	}
+	st, err := s.newState(ctx, c, before)
+	if err != nil {
+		return err
+	}
+	opened, err := s.openNew(c)
+	if err != nil {
+		return err
+	}
+	if err := s.certs.Use(certOptions(c, s.log)); err != nil {
+		for _, l := range opened {
+			l.socket.Close()
+		}
+		return err
+	}
+	s.state.Store(st)
+	s.swapListeners(c, opened)
+	s.retire(before, st)
+	s.queue.SetSchedule(schedule(c))
+	s.queue.Refresh()
+	return nil
+}
+
+// sameInstance refuses what only a restart can change.
+func sameInstance(before, c *config.Config) error {
+	for _, k := range []struct{ key, old, new string }{
+		{"data_dir", before.DataDir, c.DataDir},
+		{"store.url", before.Store.URL, c.Store.URL},
+		{"admin.address", before.Admin.Address, c.Admin.Address},
+		{"auth.lockout", fmt.Sprint(before.Auth.Lockout), fmt.Sprint(c.Auth.Lockout)},
+	} {
+		if k.old != k.new {
+			return fmt.Errorf("%s changed from %q to %q: that needs a restart", k.key, k.old, k.new)
+		}
+	}
+	return nil
+}
+
+// openNew binds the listeners that the new configuration adds, or all none. An address that another
+// listener of ours gives up in the same reload needs a restart.
+func (s *Server) openNew(c *config.Config) ([]*listener, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var opened []*listener
+	for _, block := range c.Listeners {
+		if old := s.listeners[block.Name]; old != nil && old.Address == block.Address {
+			continue
+		}
+		l, err := s.openListener(c, block)
+		if err != nil {
+			for _, l := range opened {
+				l.socket.Close()
+			}
+			return nil, err
+		}
+		opened = append(opened, l)
+	}
+	return opened, nil
+}
+
+// swapListeners gives listeners that stay their new options, starts new ones and ends those that are
+// gone. Open sessions keep what they began with.
+func (s *Server) swapListeners(c *config.Config, opened []*listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.listeners
+	s.listeners = make(map[string]*listener, len(c.Listeners))
+	for _, block := range c.Listeners {
+		if old := before[block.Name]; old != nil && old.Address == block.Address {
+			old.wire.SetOptions(s.wireOptions(c, block))
+			s.listeners[block.Name] = &listener{Listener: block, socket: old.socket, wire: old.wire}
+			delete(before, block.Name)
+		}
+	}
+	for _, l := range opened {
+		s.listeners[l.Name] = l
+		s.serve(l)
+	}
+	for _, gone := range before {
+		s.log.Info("listener closed", "listener", gone.Name)
+		s.attempts.Go(func() { s.endListener(gone) })
+	}
+}
+
+// retire closes upstreams that the new state no longer has, once attempts under way have ended.
+func (s *Server) retire(before, st *state) {
+	for _, old := range before.upstreams {
+		if slices.Contains(st.upstreams, old) {
+			continue
+		}
+		s.attempts.Go(func() {
+			ctx, cancel := context.WithTimeout(s.deliveries, 10*time.Minute)
+			defer cancel()
+			if err := old.Close(ctx); err != nil {
+				s.log.Warn("closing an upstream that left the configuration", "upstream", old.config.Name, "err", err)
+			}
+		})
+	}
+}

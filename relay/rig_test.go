@@ -1,0 +1,440 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+
+	"postern/auth"
+	"postern/certs"
+	"postern/relay/config"
+	relaystore "postern/relay/store"
+	"postern/relay/trace"
+)
+
+// provider is a scriptable upstream on go-smtp's server: every hook may refuse, wait or look.
+type provider struct {
+	t       *testing.T
+	address string
+	caFile  string
+
+	onAuth func(user, password string) error
+	onMail func(from string) error
+	onRcpt func(to string) error
+	onData func(m received) error
+
+	mu       sync.Mutex
+	messages []received
+	changed  chan struct{}
+}
+
+// received is a message that the provider took, or was offered in onData.
+type received struct {
+	from string
+	to   []string
+	data string
+}
+
+func newProvider(t *testing.T) *provider {
+	t.Helper()
+	p := &provider{t: t, changed: make(chan struct{})}
+	pair, err := certs.SelfSigned([]string{"localhost", "127.0.0.1"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.caFile = filepath.Join(t.TempDir(), "ca.pem")
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair[0].Certificate[0]})
+	if err := os.WriteFile(p.caFile, ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := smtp.NewServer(p)
+	s.TLSConfig = &tls.Config{Certificates: pair[:1]}
+	s.Domain = "provider.example.net"
+	s.EnableSMTPUTF8, s.EnableDSN = true, false
+	s.MaxLineLength = 1 << 16
+	s.ErrorLog = discardLog{}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.address = l.Addr().String()
+	served := make(chan struct{})
+	go func() { defer close(served); s.Serve(l) }()
+	t.Cleanup(func() { s.Close(); <-served })
+	return p
+}
+
+type discardLog struct{}
+
+func (discardLog) Printf(string, ...any) {}
+func (discardLog) Println(...any)        {}
+
+func (p *provider) NewSession(*smtp.Conn) (smtp.Session, error) { return &providerSession{p: p}, nil }
+
+// wait returns the first n messages, failing the test when they do not come.
+func (p *provider) wait(n int) []received {
+	p.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		p.mu.Lock()
+		have, changed := p.messages, p.changed
+		p.mu.Unlock()
+		if len(have) >= n {
+			return have
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			p.t.Fatalf("the provider has %d messages, want %d", len(have), n)
+		}
+	}
+}
+
+func (p *provider) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.messages)
+}
+
+type providerSession struct {
+	p *provider
+	m received
+}
+
+func (s *providerSession) AuthMechanisms() []string { return []string{sasl.Plain} }
+func (s *providerSession) Auth(string) (sasl.Server, error) {
+	return sasl.NewPlainServer(func(_, user, password string) error {
+		if s.p.onAuth != nil {
+			return s.p.onAuth(user, password)
+		}
+		if user != "relay" || password != "upstream secret" {
+			return &smtp.SMTPError{Code: 535, EnhancedCode: smtp.EnhancedCode{5, 7, 8}, Message: "wrong"}
+		}
+		return nil
+	}), nil
+}
+
+func (s *providerSession) Mail(from string, _ *smtp.MailOptions) error {
+	s.m = received{from: from}
+	if s.p.onMail != nil {
+		return s.p.onMail(from)
+	}
+	return nil
+}
+
+func (s *providerSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if s.p.onRcpt != nil {
+		if err := s.p.onRcpt(to); err != nil {
+			return err
+		}
+	}
+	s.m.to = append(s.m.to, to)
+	return nil
+}
+
+func (s *providerSession) Data(r io.Reader) error {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	m := s.m
+	m.data = string(b)
+	if s.p.onData != nil {
+		if err := s.p.onData(m); err != nil {
+			return err
+		}
+	}
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	s.p.messages = append(s.p.messages, m)
+	close(s.p.changed)
+	s.p.changed = make(chan struct{})
+	return nil
+}
+
+func (s *providerSession) Reset()        { s.m = received{} }
+func (s *providerSession) Logout() error { return nil }
+
+func refusal(code int, enhanced smtp.EnhancedCode, text string) error {
+	return &smtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: text}
+}
+
+// rig is a relay in this process between a client and a provider.
+type rig struct {
+	t        *testing.T
+	dir      string
+	config   string // text of relay.toml
+	provider *provider
+	server   *Server
+	log      *logBuffer
+	roots    *x509.CertPool
+	stop     context.CancelFunc
+	done     chan error
+}
+
+const (
+	rigLogin    = "anna@example.com"
+	rigPassword = "correct horse battery"
+)
+
+// newRig starts a relay. extra is added to relay.toml; lines of the [[listener]] and [[upstream]] blocks
+// come from listener and upstream.
+func newRig(t *testing.T, p *provider, extra string) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	r := &rig{t: t, dir: dir, provider: p, log: &logBuffer{}}
+	r.write(extra)
+	r.addUser(auth.User{Login: rigLogin})
+	r.start()
+	t.Cleanup(r.close)
+	return r
+}
+
+func (r *rig) path() string { return filepath.Join(r.dir, "relay.toml") }
+
+// write writes relay.toml. A "listener:" line prefix puts the line into the listener's block, an
+// "upstream:" prefix into the upstream's.
+func (r *rig) write(extra string) {
+	r.t.Helper()
+	_, port, err := net.SplitHostPort(r.provider.address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var listener, upstream, rest strings.Builder
+	for line := range strings.SplitSeq(extra, "\n") {
+		line = strings.TrimSpace(line)
+		if l, ok := strings.CutPrefix(line, "listener:"); ok {
+			fmt.Fprintln(&listener, l)
+		} else if u, ok := strings.CutPrefix(line, "upstream:"); ok {
+			fmt.Fprintln(&upstream, u)
+		} else {
+			fmt.Fprintln(&rest, line)
+		}
+	}
+	text := fmt.Sprintf(`hostname = "relay.example.com"
+data_dir = "data"
+
+[admin]
+address = ""
+
+[[listener]]
+name = "submission"
+address = "127.0.0.1:0"
+tls = "starttls"
+%s
+[[upstream]]
+name = "provider"
+host = "127.0.0.1"
+port = %s
+ca_file = %q
+username = "relay"
+password = "upstream secret"
+%s
+%s`, &listener, port, r.provider.caFile, &upstream, &rest)
+	if err := os.WriteFile(r.path(), []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) load() (*config.Config, error) { return config.Load(r.path()) }
+
+func (r *rig) start() {
+	r.t.Helper()
+	c, err := r.load()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ready := make(chan struct{})
+	ctx, stop := context.WithCancel(context.Background())
+	r.server, err = New(ctx, Options{Config: c, Load: r.load, Ready: func() { close(ready) },
+		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if err != nil {
+		stop()
+		r.t.Fatal(err)
+	}
+	r.stop, r.done = stop, make(chan error, 1)
+	go func() { r.done <- r.server.Run(ctx) }()
+	select {
+	case <-ready:
+	case err := <-r.done:
+		r.t.Fatal(err)
+	}
+	ca, err := os.ReadFile(filepath.Join(r.dir, "data", "tls", "self-signed.crt"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.roots = x509.NewCertPool()
+	r.roots.AppendCertsFromPEM(ca)
+}
+
+func (r *rig) close() {
+	if r.stop == nil {
+		return
+	}
+	r.stop()
+	if err := <-r.done; err != nil {
+		r.t.Errorf("Run: %v", err)
+	}
+	r.stop = nil
+	if r.t.Failed() {
+		r.t.Log("log of the relay:\n" + r.log.String())
+	}
+}
+
+// store opens the store beside the daemon, as the command line does.
+func (r *rig) store() *relaystore.SQLite {
+	r.t.Helper()
+	s, err := relaystore.Open(r.t.Context(), relaystore.Options{Dir: filepath.Join(r.dir, "data")})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func (r *rig) addUser(u auth.User) {
+	r.t.Helper()
+	s := r.store()
+	defer s.Close()
+	var err error
+	if u.Hash, err = auth.HashChosen(rigPassword); err != nil {
+		r.t.Fatal(err)
+	}
+	u.Created, u.Changed = time.Now(), time.Now()
+	if err := s.PutUser(r.t.Context(), u); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// client returns a client that is logged in.
+func (r *rig) client(login string) *smtp.Client {
+	r.t.Helper()
+	c, err := smtp.DialStartTLS(r.server.Addresses()["submission"], &tls.Config{ServerName: "localhost", RootCAs: r.roots})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Close() })
+	if err := c.Auth(sasl.NewPlainClient("", login, rigPassword)); err != nil {
+		r.t.Fatal(err)
+	}
+	return c
+}
+
+// send submits a message and returns the reply to its last command.
+func (r *rig) send(from string, to []string, message string) (reply string, err error) {
+	r.t.Helper()
+	return sendOn(r.client(rigLogin), from, to, message)
+}
+
+func sendOn(c *smtp.Client, from string, to []string, message string) (string, error) {
+	if err := c.Mail(from, nil); err != nil {
+		return "", err
+	}
+	for _, a := range to {
+		if err := c.Rcpt(a, nil); err != nil {
+			return "", err
+		}
+	}
+	w, err := c.Data()
+	if err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(w, strings.ReplaceAll(message, "\n", "\r\n")); err != nil {
+		return "", err
+	}
+	resp, err := w.CloseWithResponse()
+	if err != nil {
+		return "", err
+	}
+	return resp.StatusText, nil
+}
+
+// events waits until the trace has at least one event of a kind and returns them.
+func (r *rig) events(kind trace.Kind) []trace.Event {
+	r.t.Helper()
+	s := r.store()
+	defer s.Close()
+	var events []trace.Event
+	r.eventually("an event "+string(kind), func() bool {
+		var err error
+		events, err = s.Events(r.t.Context(), trace.Query{Kinds: []trace.Kind{kind}})
+		return err == nil && len(events) > 0
+	})
+	return events
+}
+
+// eventually waits for a condition of the running relay.
+func (r *rig) eventually(what string, ok func() bool) {
+	r.t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline.C:
+			r.t.Fatalf("there never was %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// code returns the code of the reply that an error of the client carries, 250 for none.
+func code(err error) int {
+	var e *smtp.SMTPError
+	switch {
+	case err == nil:
+		return 250
+	case errors.As(err, &e):
+		return e.Code
+	}
+	return 0
+}
+
+// logBuffer keeps a log for a failed test.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (r *rig) tls() *tls.Config { return &tls.Config{ServerName: "localhost", RootCAs: r.roots} }
+
+// anywhere is an address that has done nothing wrong yet.
+func (r *rig) anywhere() netip.Addr { return netip.MustParseAddr("127.0.0.1") }
+
+func mustPrefixes(texts ...string) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for _, t := range texts {
+		prefixes = append(prefixes, netip.MustParsePrefix(t))
+	}
+	return prefixes
+}

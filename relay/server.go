@@ -1,0 +1,296 @@
+// Package relay is the server: it joins listeners, logins, policy, queue and upstreams to the path of a
+// message that docs/flow.md describes.
+//
+// Failure semantics: a client gets 250 only when the upstream has taken the message or the store has
+// committed it. New refuses to make a server of a configuration, key or certificate that it cannot use
+// in full. Run returns when everything it started has ended; what was accepted is then the upstream's
+// or in the store.
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern/admin"
+	"postern/auth"
+	"postern/certs"
+	"postern/policy"
+	"postern/relay/config"
+	"postern/relay/queue"
+	"postern/relay/spool"
+	relaystore "postern/relay/store"
+	"postern/relay/trace"
+)
+
+// Options are what a Server is made of.
+type Options struct {
+	Config *config.Config
+	Logger *slog.Logger
+	// Load reads the configuration again for a reload; nil: it cannot change.
+	Load func() (*config.Config, error)
+	// Ready is called once when every listener accepts.
+	Ready func()
+}
+
+// Bounds of a shutdown: how long clients may finish a transaction, and attempts past the final dot
+// their reply.
+const (
+	clientDrain  = 10 * time.Second
+	attemptDrain = 20 * time.Second
+)
+
+// Server is a running relay. Its state is swapped whole at a reload; everything else lives as long as
+// the server.
+type Server struct {
+	log     *slog.Logger
+	options Options
+	store   *relaystore.SQLite
+	spool   *spool.Spool
+	trace   *trace.Recorder
+	auth    *auth.Authenticator
+	certs   *certs.Manager
+	limiter *policy.Limiter
+	queue   *queue.Queue
+	metrics *metrics
+
+	dispatch *dispatcher
+	state    atomic.Pointer[state]
+	noRoom   atomic.Pointer[error] // why no new mail is taken, nil while it is
+
+	deliveries     context.Context // of attempts made while a client waits; outlives the sessions
+	stopDeliveries context.CancelFunc
+	attempts       sync.WaitGroup
+
+	clients sync.WaitGroup // of listeners
+	fail    context.CancelCauseFunc
+
+	reloading sync.Mutex // one change of state at a time
+	mu        sync.Mutex // guards listeners
+	listeners map[string]*listener
+	admin     net.Listener
+}
+
+// New makes a server: it opens the store, reads keys and certificates, and refuses what it cannot use.
+// Nothing listens yet.
+func New(ctx context.Context, o Options) (_ *Server, err error) {
+	c := o.Config
+	s := &Server{log: o.Logger, options: o, listeners: make(map[string]*listener)}
+	s.dispatch = &dispatcher{s}
+	s.deliveries, s.stopDeliveries = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	s.store, err = relaystore.Open(ctx, relaystore.Options{
+		Dir: c.DataDir, Daemon: true, Logger: o.Logger,
+		MaxBytes: int64(c.Store.MaxSize), MinFree: int64(c.Store.MinFree),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s.spool, err = newSpool(filepath.Join(c.DataDir, "tmp")); err != nil {
+		return nil, err
+	}
+	s.metrics = newMetrics(s)
+	s.trace = trace.NewRecorder(s.store, o.Logger)
+	if s.auth, err = s.newAuthenticator(ctx, c); err != nil {
+		return nil, err
+	}
+	if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
+		return nil, err
+	}
+	if s.certs, err = certs.New(certOptions(c, o.Logger)); err != nil {
+		return nil, err
+	}
+	st, err := s.newState(ctx, c, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.state.Store(st)
+	s.queue = s.newQueue(c)
+	return s, nil
+}
+
+func newSpool(dir string) (*spool.Spool, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return spool.New(spool.Options{Dir: dir})
+}
+
+func (s *Server) newAuthenticator(ctx context.Context, c *config.Config) (*auth.Authenticator, error) {
+	pepper, err := s.store.Secret(ctx, auth.PepperName, auth.PepperSize)
+	if err != nil {
+		return nil, err
+	}
+	return auth.New(auth.Options{
+		Sources: []auth.Source{auth.NewStoreSource(s.store, pepper)},
+		Lockout: auth.Lockout{Failures: c.Auth.Lockout.Failures, Window: c.Auth.Lockout.Window.Std(), Duration: c.Auth.Lockout.Duration.Std()},
+		Logger:  s.log,
+	}), nil
+}
+
+func certOptions(c *config.Config, log *slog.Logger) certs.Options {
+	return certs.Options{
+		CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Hostname: c.Hostname,
+		Dir: filepath.Join(c.DataDir, "tls"), Names: c.TLS.SelfSignedNames, Logger: log,
+	}
+}
+
+func (s *Server) newQueue(c *config.Config) *queue.Queue {
+	times := schedule(c)
+	return queue.New(queue.Options{
+		Store: s.store, Dispatcher: s.dispatch, Owner: "local",
+		Retry: times.Retry, Expire: times.Expire, WarnAfter: times.WarnAfter, Drain: attemptDrain,
+		Report: s.report, Trace: s.trace.Record, Logger: s.log,
+	})
+}
+
+func schedule(c *config.Config) queue.Schedule {
+	times := queue.Schedule{Expire: c.Delivery.Expire.Std(), WarnAfter: c.Delivery.WarnAfter.Std()}
+	if times.WarnAfter == 0 {
+		times.WarnAfter = -1 // relay.toml says 0 for no delay report
+	}
+	for _, d := range c.Delivery.Retry {
+		times.Retry = append(times.Retry, d.Std())
+	}
+	return times
+}
+
+// Run listens and works until ctx ends or something that it cannot live without fails. It then shuts
+// down in order: no new connections, transactions end, scheduling stops, attempts past the final dot
+// end, everything is written, the store closes.
+func (s *Server) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.bind(); err != nil {
+		return err
+	}
+	ctx, s.fail = context.WithCancelCause(ctx)
+	defer s.fail(nil)
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+
+	var rest sync.WaitGroup
+	queueCtx, stopQueue := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopQueue()
+	queueDone := make(chan struct{})
+	go func() {
+		defer close(queueDone)
+		if err := s.queue.Run(queueCtx); err != nil {
+			s.fail(fmt.Errorf("queue: %w", err))
+		}
+	}()
+	for _, work := range []func(context.Context){s.watchCertificates, s.limiter.Run, s.trace.Run, s.watchStore, s.watchConfig, s.prune, s.serveAdmin} {
+		rest.Go(func() { work(background) })
+	}
+	s.mu.Lock()
+	for _, l := range s.listeners {
+		s.serve(l)
+	}
+	s.mu.Unlock()
+	s.log.Info("ready", "hostname", s.state.Load().config.Hostname, "upstreams", len(s.state.Load().upstreams))
+	if s.options.Ready != nil {
+		s.options.Ready()
+	}
+
+	<-ctx.Done()
+	s.log.Info("shutting down")
+	s.shutdownListeners()
+	s.clients.Wait()
+	stopQueue()
+	<-queueDone
+	s.endAttempts()
+	stopBackground()
+	rest.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// endAttempts waits for hand-offs whose clients are gone, then cuts them: an attempt cut before its
+// final dot has done nothing, one behind it is told apart by the upstream client.
+func (s *Server) endAttempts() {
+	done := make(chan struct{})
+	go func() { s.attempts.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(attemptDrain):
+		s.stopDeliveries()
+		<-done
+	}
+}
+
+// close ends what New opened. It is safe on a server that New did not finish.
+func (s *Server) close() error {
+	s.stopDeliveries()
+	var errs []error
+	bounded, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if st := s.state.Load(); st != nil {
+		for _, up := range st.upstreams {
+			errs = append(errs, up.Close(bounded))
+		}
+	}
+	if s.limiter != nil {
+		errs = append(errs, s.limiter.Close(bounded))
+	}
+	if s.trace != nil {
+		errs = append(errs, s.trace.Close(bounded))
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// room returns nil while there is room for new mail, else why there is none.
+func (s *Server) room() error {
+	if err := s.noRoom.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// ready implements /readyz.
+func (s *Server) ready(context.Context) error {
+	if err := s.room(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// lock locks a login that went over a limit whose policy says so.
+func (s *Server) lock(ctx context.Context, login, why string) {
+	u, err := s.store.User(ctx, login)
+	if err == nil && !u.Locked {
+		u.Locked, u.LockReason = true, why
+		err = s.store.PutUser(ctx, u)
+	}
+	if err != nil {
+		s.log.Error("cannot lock the login", "login", login, "err", err)
+		return
+	}
+	s.auth.Forget(login)
+	s.log.Warn("login locked", "login", login, "reason", why)
+}
+
+func (s *Server) upstreamChanged() { s.queue.Wake() }
+
+func (s *Server) serveAdmin(ctx context.Context) {
+	if s.admin == nil {
+		return
+	}
+	if err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Gatherer: s.metrics.registry, Logger: s.log}); err != nil {
+		s.log.Error("admin stopped", "err", err)
+	}
+}

@@ -1,0 +1,197 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"postern/auth"
+	"postern/mail"
+	"postern/policy"
+	"postern/relay/config"
+	"postern/relay/spool"
+	"postern/relay/trace"
+	"postern/relay/wire"
+)
+
+// session is one client connection: the verbs of the protocol, top to bottom. wire has parsed what it
+// is given, keeps the order of commands, and calls from one goroutine at a time.
+type session struct {
+	srv      *Server
+	conn     *wire.Conn
+	listener config.Listener
+	state    *state // the configuration in force when the connection came
+	log      *slog.Logger
+
+	identity  auth.Identity
+	effective policy.Effective
+	known     bool           // identity is set
+	envelope  *mail.Envelope // of the transaction under way, nil between them
+}
+
+func (s *Server) newSession(l config.Listener) func(*wire.Conn) (wire.Session, mail.Reply) {
+	return func(c *wire.Conn) (wire.Session, mail.Reply) {
+		st := s.state.Load()
+		ses := &session{srv: s, conn: c, listener: l, state: st,
+			log: s.log.With("session", c.ID(), "listener", l.Name)}
+		if l.Auth == "network" {
+			return ses, ses.admit(c)
+		}
+		return ses, mail.Reply{}
+	}
+}
+
+// admit gives a client that was let in by its network the account that the listener names. The
+// networks themselves are checked by wire before the greeting.
+func (s *session) admit(c *wire.Conn) mail.Reply {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	identity, err := s.srv.auth.Lookup(ctx, s.listener.Login)
+	if err != nil {
+		s.log.Error("the account of this listener cannot be used", "login", s.listener.Login, "client", c.Client().Addr(), "err", err)
+		return mail.R(421, "4.7.0", "the account of this listener cannot be used; the operator's log says why")
+	}
+	s.become(identity)
+	return mail.Reply{}
+}
+
+func (s *session) become(identity auth.Identity) {
+	s.identity, s.known = identity, true
+	s.effective = s.state.policy.For(policy.Subject{
+		Login:    identity.Login,
+		Groups:   identity.Groups,
+		Senders:  identity.Senders,
+		Client:   s.conn.Client().Addr(),
+		Listener: s.listener.Name,
+	})
+	s.log = s.log.With("login", identity.Login)
+}
+
+// Auth begins a SASL exchange (RFC 4954). wire offers it only where passwords may travel.
+func (s *session) Auth(ctx context.Context, mechanism string) (wire.Exchange, mail.Reply) {
+	exchange, err := auth.NewExchange(mechanism, s.authenticate)
+	if err != nil {
+		return nil, replyNoMechanism
+	}
+	return exchange, mail.Reply{}
+}
+
+func (s *session) authenticate(ctx context.Context, _, login, password string) mail.Reply {
+	client := s.conn.Client().Addr()
+	identity, err := s.srv.auth.Authenticate(ctx, login, password, client)
+	if err != nil {
+		reply := replyFor(err)
+		s.srv.metrics.auth.WithLabelValues("refused").Inc()
+		s.log.Warn("login refused", "login", mail.Printable(mail.Cut(login, 256)), "client", client, "reply", reply.String(), "err", err)
+		s.record(trace.Event{Kind: trace.AuthFail, Login: mail.Printable(mail.Cut(login, 256)), Reply: reply, Detail: reason(err)})
+		return reply
+	}
+	s.srv.metrics.auth.WithLabelValues("ok").Inc()
+	s.become(identity)
+	return mail.R(235, "2.7.0", "authenticated")
+}
+
+// Authenticated implements wire.Session.
+func (s *session) Authenticated() bool { return s.known }
+
+// Mail begins a transaction: may this login use the reverse-path, and is there room for a message?
+func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
+	s.envelope = nil
+	if err := s.srv.room(); err != nil {
+		return s.reject(env.From, "", replyFull, err)
+	}
+	if !env.From.IsNull() && !s.effective.MaySend(env.From) {
+		if s.effective.UnlistedSender != policy.Rewrite {
+			return s.reject(env.From, "", s.effective.SenderRefusal(env.From), nil)
+		}
+		env.From = s.effective.FirstSender()
+	}
+	s.envelope = &env
+	return replySender
+}
+
+// Rcpt adds a recipient. wire has counted them.
+func (s *session) Rcpt(ctx context.Context, r mail.Recipient) mail.Reply {
+	if !s.effective.RecipientAllowed(r.To) {
+		return s.reject(s.envelope.From, r.To.String(), s.effective.RecipientRefusal(r.To), nil)
+	}
+	s.envelope.Recipients = append(s.envelope.Recipients, r)
+	return replyRecipient
+}
+
+// Data takes the message and answers what became of it. It returns only when the message is the
+// upstream's, durable in the store, or refused.
+func (s *session) Data(ctx context.Context, t *wire.Transfer) mail.Reply {
+	env := s.envelope
+	s.envelope = nil
+	buffer := s.srv.spool.Buffer(env.Size)
+	raw, err := fill(buffer, t)
+	if err != nil {
+		buffer.Close()
+		return s.reject(env.From, "", replyFor(err), err)
+	}
+	sub := &submission{session: s, envelope: *env, raw: raw, octets: newHolder(buffer), eightBit: t.EightBit(), now: time.Now()}
+	reply, err := sub.run(ctx)
+	if err != nil {
+		return s.reject(env.From, sub.recipient(), reply, err)
+	}
+	return reply
+}
+
+// fill reads a transfer to its end.
+func fill(b *spool.Buffer, t *wire.Transfer) (mail.Content, error) {
+	if _, err := t.WriteTo(b); err != nil {
+		return nil, err
+	}
+	return b.Content()
+}
+
+// Reset implements wire.Session: the transaction is over, whatever became of it.
+func (s *session) Reset() { s.envelope = nil }
+
+// Close implements wire.Session.
+func (s *session) Close() { s.envelope = nil }
+
+// reject traces and logs a refusal and returns its reply. err, for the log, may be nil.
+func (s *session) reject(from mail.Address, to string, reply mail.Reply, err error) mail.Reply {
+	s.srv.metrics.rejected.WithLabelValues(s.listener.Name, codeClass(reply)).Inc()
+	level := slog.LevelInfo
+	if reply == replyLocal || reply == replyFull {
+		level = slog.LevelError // ours to mend
+	}
+	s.log.Log(context.Background(), level, "refused", "client", s.conn.Client().Addr(), "from", from.String(), "rcpt", to, "reply", reply.String(), "err", err)
+	s.record(trace.Event{Kind: trace.Rejected, From: from.String(), To: to, Reply: reply, Detail: reason(err)})
+	return reply
+}
+
+// record traces an event of this session.
+func (s *session) record(e trace.Event) {
+	e.Time = time.Now()
+	e.Session, e.Listener, e.Client = s.conn.ID(), s.listener.Name, s.conn.Client().Addr().String()
+	if e.Login == "" {
+		e.Login = s.identity.Login
+	}
+	s.srv.trace.Record(e)
+}
+
+// reason is the inward side of an error for the trace: what mail.Error wraps, or the error itself.
+func reason(err error) string {
+	if err == nil {
+		return ""
+	}
+	if e, ok := errors.AsType[*mail.Error](err); ok {
+		if e.Err == nil {
+			return ""
+		}
+		err = e.Err
+	}
+	return mail.Printable(mail.Cut(err.Error(), 512))
+}
+
+func codeClass(r mail.Reply) string {
+	if r.Temporary() {
+		return "4yz"
+	}
+	return "5yz"
+}

@@ -1,0 +1,290 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"postern/mail"
+	"postern/policy"
+	"postern/relay/config"
+	"postern/relay/queue"
+	"postern/relay/sign"
+	"postern/relay/spool"
+	"postern/relay/upstream"
+)
+
+// state is everything that follows from the configuration and the keys. It never changes once it is
+// published: a reload makes a new one, and whoever holds the old one goes on with it.
+type state struct {
+	config     *config.Config
+	policy     *policy.Policy
+	ring       *sign.Ring
+	upstreams  []*configured // in file order
+	routes     []route
+	bounceFrom mail.Address
+}
+
+// configured is an upstream with the block of relay.toml that it was made of, and its rate.
+type configured struct {
+	*upstream.Upstream
+	config config.Upstream
+	rate   *pace
+}
+
+// reserve takes a place, and a message's share of the rate. Without a place, until says when to ask
+// again; zero: when one gets free.
+func (c *configured) reserve(now time.Time) (slot *upstream.Slot, until time.Time) {
+	slot, until = c.Reserve(now, "")
+	if slot == nil {
+		return nil, until
+	}
+	if until = c.rate.take(now); !until.IsZero() {
+		slot.Release()
+		return nil, c.rate.wait(now, until)
+	}
+	return slot, time.Time{}
+}
+
+// route is a compiled [[route]].
+type route struct {
+	match     policy.Matcher
+	upstreams []*configured
+}
+
+// newState builds a state. Upstreams whose blocks did not change are taken over from before, with their
+// connections, back-off and rate.
+func (s *Server) newState(ctx context.Context, c *config.Config, before *state) (*state, error) {
+	st := &state{config: c}
+	var err error
+	if st.policy, err = newPolicy(c); err != nil {
+		return nil, err
+	}
+	if st.ring, err = s.loadKeys(ctx, c); err != nil {
+		return nil, err
+	}
+	if c.Delivery.BounceFrom != "" {
+		if st.bounceFrom, err = mail.ParseAddress(c.Delivery.BounceFrom); err != nil {
+			return nil, fmt.Errorf("delivery.bounce_from: %w", err)
+		}
+	}
+	for _, block := range c.Upstreams {
+		up, err := s.newUpstream(c, block, before)
+		if err != nil {
+			return nil, err
+		}
+		st.upstreams = append(st.upstreams, up)
+	}
+	return st, st.compileRoutes(c)
+}
+
+func newPolicy(c *config.Config) (*policy.Policy, error) {
+	var rules []policy.Rule
+	for i, p := range append(slices.Clone(c.Policies), config.DefaultPolicy()) {
+		rule := policy.Rule{
+			Name:   fmt.Sprintf("policy %d", i+1),
+			Logins: p.Logins, Groups: p.Groups, Listeners: p.Listeners, Networks: p.Networks.Prefixes(),
+			Senders: p.Senders, UnlistedSender: p.UnlistedSender, Recipients: p.Recipients, OverLimit: p.OverLimit,
+		}
+		if i == len(c.Policies) {
+			rule.Name = "the default policy"
+		}
+		if p.Limits != nil {
+			rule.Limits = []policy.Limit{}
+		}
+		for _, text := range p.Limits {
+			limit, err := policy.ParseLimit(text)
+			if err != nil {
+				return nil, fmt.Errorf("%s: limit %q: %w", rule.Name, text, err)
+			}
+			rule.Limits = append(rule.Limits, limit)
+		}
+		rules = append(rules, rule)
+	}
+	return policy.New(rules)
+}
+
+// loadKeys reads the DKIM keys of the configuration and of the store. One that cannot be read is an
+// error: mail would leave unsigned.
+func (s *Server) loadKeys(ctx context.Context, c *config.Config) (*sign.Ring, error) {
+	keys, err := Keys(ctx, c, s.store)
+	if err != nil {
+		return nil, err
+	}
+	return sign.NewRing(keys), nil
+}
+
+func newKey(domain, selector string, pem []byte) (sign.Key, error) {
+	signer, err := sign.ParseKey(pem)
+	if err != nil {
+		return sign.Key{}, err
+	}
+	key := sign.Key{Domain: strings.ToLower(domain), Selector: selector, Signer: signer}
+	_, err = sign.CheckKey(key)
+	return key, err
+}
+
+// signatureLife is x= of our signatures: longer than a message may wait here and at the next hops, short
+// enough to bound replay.
+const signatureLife = 7 * 24 * time.Hour
+
+func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *state) (*configured, error) {
+	if before != nil && before.config.Hostname == c.Hostname {
+		for _, old := range before.upstreams {
+			if reflect.DeepEqual(old.config, block) && block.CAFile == "" {
+				return old, nil
+			}
+		}
+	}
+	conf, err := UpstreamConfig(c.Hostname, block)
+	if err != nil {
+		return nil, err
+	}
+	conf.Logger = s.log
+	up, err := upstream.New(conf)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", block.Name, err)
+	}
+	up.OnChange(s.upstreamChanged)
+	pace, err := newPace(block.Rate, s.upstreamChanged)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: rate: %w", block.Name, err)
+	}
+	return &configured{Upstream: up, config: block, rate: pace}, nil
+}
+
+// UpstreamConfig turns a block of relay.toml into what the upstream client needs.
+func UpstreamConfig(hostname string, block config.Upstream) (upstream.Config, error) {
+	conf := upstream.Config{
+		Name:                  block.Name,
+		Host:                  block.Host,
+		Port:                  block.Port,
+		TLS:                   block.TLS,
+		InsecureSkipVerify:    block.InsecureSkipVerify,
+		LocalName:             hostname,
+		Username:              block.Username,
+		Password:              block.Password.Value(),
+		MaxConnections:        block.MaxConnections,
+		MessagesPerConnection: block.MessagesPerConnection,
+		MaxRecipients:         block.MaxRecipients,
+	}
+	if block.TLS == config.NoTLS {
+		conf.Dial = plainDialer(block.MayDialPlain)
+	}
+	if block.CAFile == "" {
+		return conf, nil
+	}
+	pem, err := os.ReadFile(block.CAFile)
+	if err != nil {
+		return conf, fmt.Errorf("upstream %s: ca_file: %w", block.Name, err)
+	}
+	if conf.RootCAs, err = upstream.Roots(pem); err != nil {
+		return conf, fmt.Errorf("upstream %s: ca_file %s: %w", block.Name, block.CAFile, err)
+	}
+	return conf, nil
+}
+
+// plainDialer dials addresses that may be reached without TLS, after the name was resolved: a name cannot
+// lead outside.
+func plainDialer(may func(netip.Addr) bool) func(context.Context, string, string) (net.Conn, error) {
+	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		if !may(to.Addr()) {
+			return fmt.Errorf("%s is neither loopback nor in this upstream's networks, and tls is none", to.Addr())
+		}
+		return nil
+	}}
+	return dialer.DialContext
+}
+
+func (st *state) compileRoutes(c *config.Config) error {
+	for i, r := range c.Routes {
+		match, err := policy.NewMatcher(policy.Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Senders: r.Senders, Recipients: r.Recipients})
+		if err != nil {
+			return fmt.Errorf("route[%d]: %w", i+1, err)
+		}
+		compiled := route{match: match}
+		for _, name := range r.Upstreams {
+			compiled.upstreams = append(compiled.upstreams, st.upstream(name))
+		}
+		st.routes = append(st.routes, compiled)
+	}
+	return nil
+}
+
+func (st *state) upstream(name string) *configured {
+	i := slices.IndexFunc(st.upstreams, func(u *configured) bool { return u.config.Name == name })
+	return st.upstreams[i] // config.Load has checked that it exists
+}
+
+// routeFor returns the upstreams for one recipient of a message: those of the first route that matches,
+// or all in file order.
+func (st *state) routeFor(m *queue.Message, to mail.Address) []*configured {
+	for _, r := range st.routes {
+		if r.match.Matches(policy.Facts{Login: m.Login, Groups: m.Groups, Listener: m.Listener, Sender: m.Envelope.From, Recipient: to}) {
+			return r.upstreams
+		}
+	}
+	return st.upstreams
+}
+
+// groups sorts the pending recipients of a message by route.
+func (st *state) groups(m *queue.Message) []group {
+	var groups []group
+next:
+	for _, i := range pendingOf(m) {
+		ups := st.routeFor(m, m.Recipients[i].To)
+		for g := range groups {
+			if slices.Equal(groups[g].route, ups) {
+				groups[g].pending = append(groups[g].pending, i)
+				continue next
+			}
+		}
+		groups = append(groups, group{route: ups, pending: []int{i}})
+	}
+	return groups
+}
+
+// prepare makes a transaction's content ready for an upstream's dkim setting: sign, skip or strip.
+func (st *state) prepare(tx *upstream.Transaction, mode string, m *queue.Message) error {
+	switch mode {
+	case config.DKIMSkip:
+		return nil
+	case config.DKIMStrip:
+		return stripSignatures(tx)
+	}
+	keys := st.ring.For(m.Author.Domain)
+	if len(keys) == 0 {
+		return nil
+	}
+	tx.Prefix = func(context.Context) ([]byte, error) {
+		return sign.Sign(tx.Content, keys, time.Now(), sign.Options{Expire: signatureLife})
+	}
+	return nil
+}
+
+// stripSignatures takes out the signatures of others, for upstreams that refuse a second one.
+func stripSignatures(tx *upstream.Transaction) error {
+	head, err := firstOctets(tx.Content, 2*mail.HeaderPrefix)
+	if err != nil {
+		return err
+	}
+	h, body, err := mail.SplitHeader(head)
+	if err != nil {
+		return err
+	}
+	if h.Remove("DKIM-Signature") > 0 {
+		tx.Content = spool.Join(h.Bytes(), tx.Content, int64(body))
+	}
+	return nil
+}

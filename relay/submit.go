@@ -1,0 +1,260 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/mail"
+	"postern/policy"
+	"postern/relay/queue"
+	"postern/relay/trace"
+)
+
+// maxHops is the number of Received fields from which on a message is taken for a loop (RFC 5321 §6.3
+// asks for at least 100 for a relay; a message that is only now submitted has hardly any).
+const maxHops = 50
+
+// submission is one message between the final dot and its reply: judged, counted against the limits,
+// completed, and handed off or queued. It holds the client's octets; an attempt that outlives it holds them too.
+type submission struct {
+	*session
+	envelope mail.Envelope
+	raw      mail.Content
+	octets   *holder // of raw
+	eightBit bool
+	now      time.Time
+
+	header    mail.Header
+	body      int // where the body begins in raw
+	author    mail.Address
+	messageID string
+	hold      string // why the message is to be held, "" if it is not
+	refund    func() // gives back what was taken of the limits
+}
+
+// run takes the message through all steps. An error comes with the reply that refuses the message.
+func (u *submission) run(ctx context.Context) (mail.Reply, error) {
+	defer u.octets.release()
+	for _, step := range []func(context.Context) error{u.readHeader, u.judge, u.checkLoop, u.takeLimits} {
+		if err := step(ctx); err != nil {
+			return replyFor(err), err
+		}
+	}
+	m, content := u.complete()
+	reply, err := u.srv.handOff(ctx, u, m, content)
+	if err != nil && !reply.Permanent() {
+		u.refund() // our own trouble costs nobody's allowance
+	}
+	return reply, err
+}
+
+// recipient names the recipients of a refused message for the log.
+func (u *submission) recipient() string {
+	switch n := len(u.envelope.Recipients); n {
+	case 0:
+		return ""
+	case 1:
+		return u.envelope.Recipients[0].To.String()
+	default:
+		return fmt.Sprintf("%s and %d more", u.envelope.Recipients[0].To, n-1)
+	}
+}
+
+func (u *submission) readHeader(context.Context) error {
+	prefix, err := firstOctets(u.raw, mail.HeaderPrefix)
+	if err != nil {
+		return fmt.Errorf("read back the header: %w", err)
+	}
+	u.header, u.body, err = mail.ReadHeader(prefix)
+	return err
+}
+
+// firstOctets returns at most n octets from the beginning of c.
+func firstOctets(c mail.Content, n int) ([]byte, error) {
+	if b := c.Bytes(); b != nil {
+		return b[:min(len(b), n)], nil
+	}
+	r, err := c.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b := make([]byte, min(c.Size(), int64(n)))
+	_, err = io.ReadFull(r, b)
+	return b, err
+}
+
+// judge checks that the login may use every mailbox that the header names as an author or sender
+// (RFC 6409 §6.1), also the resent ones. With unlisted_sender = "rewrite" a missing or foreign author
+// becomes the first sender of the login.
+func (u *submission) judge(context.Context) error {
+	claimed, err := mail.JudgeAuthors(u.header)
+	if err != nil {
+		return err
+	}
+	foreign, found := u.foreign(claimed)
+	if !found && !claimed.Missing() {
+		u.author = claimed.Authors[0]
+		return nil
+	}
+	first := u.effective.FirstSender()
+	if u.effective.UnlistedSender != policy.Rewrite || first.IsNull() {
+		if claimed.Missing() {
+			return mail.Refuse(replyNoAuthor, nil)
+		}
+		return mail.Refuse(u.effective.AuthorRefusal(foreign), nil)
+	}
+	u.author = first
+	return mail.RewriteAuthor(&u.header, first)
+}
+
+// foreign returns the first mailbox of the header that the login may not use.
+func (u *submission) foreign(claimed mail.Authorship) (mail.Address, bool) {
+	for a := range claimed.All() {
+		if !u.effective.MaySend(a) {
+			return a, true
+		}
+	}
+	return mail.Address{}, false
+}
+
+func (u *submission) checkLoop(context.Context) error {
+	if u.header.Count("Received") > maxHops {
+		return mail.Refuse(replyLoop, nil)
+	}
+	return nil
+}
+
+// takeLimits counts the message against the limits of its login, all or none.
+func (u *submission) takeLimits(ctx context.Context) error {
+	rcpts := make([]mail.Address, len(u.envelope.Recipients))
+	for i, r := range u.envelope.Recipients {
+		rcpts[i] = r.To
+	}
+	verdict, err := u.srv.limiter.Take(ctx, u.now, u.identity.Login, u.effective.Limits, policy.Usage{Messages: 1, Recipients: rcpts, Bytes: u.raw.Size()})
+	if err != nil {
+		return err
+	}
+	u.refund = verdict.Refund
+	if verdict.OK {
+		return nil
+	}
+	reply := u.effective.LimitRefusal(verdict, u.now)
+	u.srv.metrics.overLimit.WithLabelValues(u.effective.OverLimit).Inc()
+	switch {
+	case u.effective.OverLimit == policy.Hold && !verdict.Never:
+		u.hold = reply.Text
+		return nil
+	case u.effective.OverLimit == policy.Lock:
+		u.srv.lock(ctx, u.identity.Login, "over the "+verdict.Limit.String()+" limit")
+	}
+	return mail.Refuse(reply, nil)
+}
+
+// complete adds what RFC 6409 §8 lets a submission server add, takes out what must not leave, and puts
+// our trace field on top. From here on the octets stay.
+func (u *submission) complete() (*queue.Message, mail.Content) {
+	id := mail.NewID(u.now)
+	h := &u.header
+	h.Remove("Bcc", "Resent-Bcc", "Return-Path")
+	u.removeForgedResults(h)
+	date := u.now.Format(dateLayout)
+	var added []mail.Field
+	added = append(added, u.received(id, date))
+	if !h.Has("Date") {
+		added = append(added, mail.NewField("Date", date))
+	}
+	u.messageID = h.Get("Message-ID")
+	if u.messageID == "" {
+		h.Remove("Message-ID")
+		u.messageID = "<" + id + "@" + u.state.config.Hostname + ">"
+		added = append(added, mail.NewField("Message-ID", u.messageID))
+	}
+	if !h.Has("MIME-Version") {
+		added = append(added, mail.NewField("MIME-Version", "1.0"))
+	}
+	h.Prepend(added...)
+	content := completed(h.Bytes(), u.raw, u.body)
+	return u.message(id, content), content
+}
+
+const dateLayout = "Mon, 02 Jan 2006 15:04:05 -0700" // RFC 5322 §3.3
+
+// removeForgedResults takes out Authentication-Results in our own name: only we may speak as ourselves
+// (RFC 8601 §5).
+func (u *submission) removeForgedResults(h *mail.Header) {
+	h.Fields = slices.DeleteFunc(slices.Clone(h.Fields), func(f mail.Field) bool {
+		if !f.Is("Authentication-Results") {
+			return false
+		}
+		id, _, _ := strings.Cut(f.Value(), ";")
+		id, _, _ = strings.Cut(strings.TrimSpace(id), " ")
+		return strings.EqualFold(id, u.state.config.Hostname)
+	})
+}
+
+// received is our trace field (RFC 5321 §4.4). With hide_client it has no from clause: the submitter's
+// address is nobody's business, as in Postfix's smtpd_hide_client_session.
+func (u *submission) received(id, date string) mail.Field {
+	var b strings.Builder
+	if !u.listener.HideClient {
+		helo := mail.Printable(mail.Cut(u.conn.Helo(), 255))
+		fmt.Fprintf(&b, "from %s (%s) ", helo, literal(u.conn.Client().Addr()))
+	}
+	fmt.Fprintf(&b, "by %s with %s id %s", u.state.config.Hostname, u.conn.Protocol(), id)
+	if len(u.envelope.Recipients) == 1 {
+		fmt.Fprintf(&b, " for %s", u.envelope.Recipients[0].To.Path())
+	}
+	fmt.Fprintf(&b, "; %s", date)
+	return mail.NewField("Received", b.String())
+}
+
+// message makes the queue's row of a completed message.
+func (u *submission) message(id string, content mail.Content) *queue.Message {
+	m := &queue.Message{
+		ID:         id,
+		Login:      u.identity.Login,
+		Groups:     u.identity.Groups,
+		Listener:   u.listener.Name,
+		Session:    u.conn.ID(),
+		Envelope:   u.envelope,
+		Recipients: make([]queue.Recipient, len(u.envelope.Recipients)),
+		Author:     u.author,
+		MessageID:  mail.Printable(mail.Cut(u.messageID, 250)),
+		Size:       content.Size(),
+		EightBit:   u.eightBit,
+		Received:   u.now,
+		Expires:    u.now.Add(u.state.config.Delivery.Expire.Std()),
+
+		NextAttempt: u.now,
+		Held:        u.hold != "",
+		HoldReason:  u.hold,
+	}
+	m.Envelope.Recipients = nil
+	for i, r := range u.envelope.Recipients {
+		m.Recipients[i] = queue.Recipient{Recipient: r, Status: queue.Pending}
+	}
+	return m
+}
+
+// accepted traces and logs that the client got its 250, and how.
+func (u *submission) accepted(m *queue.Message, how string, reply mail.Reply) {
+	u.srv.metrics.accepted.WithLabelValues(u.listener.Name, how).Inc()
+	u.srv.metrics.acceptedBytes.WithLabelValues(u.listener.Name).Add(float64(m.Size))
+	u.log.Info("accepted", "id", m.ID, "from", m.Envelope.From.String(), "rcpts", len(m.Recipients), "size", m.Size, "how", how, "message_id", m.MessageID)
+	u.record(trace.Event{Kind: trace.Accepted, ID: m.ID, From: m.Envelope.From.String(), Author: m.Author.String(), To: u.recipient(),
+		MessageID: m.MessageID, Size: m.Size, Reply: reply, Detail: how, Took: time.Since(u.now)})
+}
+
+// literal writes an address as the from clause of a trace field has it (RFC 5321 §4.1.3).
+func literal(a netip.Addr) string {
+	if a.Unmap().Is4() {
+		return "[" + a.Unmap().String() + "]"
+	}
+	return "[IPv6:" + a.WithZone("").String() + "]"
+}

@@ -1,0 +1,153 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+// How often the daemon looks for what others changed.
+const (
+	storePoll    = time.Second
+	configPoll   = 2 * time.Second
+	prunePeriod  = 10 * time.Minute
+	pruneRecency = 365 * 24 * time.Hour // recipients not written to for a year count as new again
+)
+
+// watchStore looks each second for what the command line changed (accounts, keys, queue) and whether
+// there is room for mail.
+func (s *Server) watchStore(ctx context.Context) {
+	seen := map[string]int64{}
+	for _, topic := range []string{"users", "keys", "queue"} {
+		seen[topic], _ = s.store.Generation(ctx, topic)
+	}
+	tick := time.NewTicker(storePoll)
+	defer tick.Stop()
+	for {
+		s.checkRoom()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for topic, before := range seen {
+			now, err := s.store.Generation(ctx, topic)
+			if err != nil || now == before {
+				continue
+			}
+			seen[topic] = now
+			s.storeChanged(ctx, topic)
+		}
+	}
+}
+
+func (s *Server) storeChanged(ctx context.Context, topic string) {
+	switch topic {
+	case "users":
+		s.auth.Forget()
+	case "keys":
+		s.reloadKeys(ctx)
+	case "queue":
+		s.queue.Refresh()
+	}
+}
+
+// reloadKeys takes over DKIM keys that the command line added or removed.
+func (s *Server) reloadKeys(ctx context.Context) {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	before := s.state.Load()
+	ring, err := s.loadKeys(ctx, before.config)
+	if err != nil {
+		s.log.Error("DKIM keys not taken over, those in force stay", "err", err)
+		return
+	}
+	st := *before
+	st.ring = ring
+	s.state.Store(&st)
+	s.log.Info("DKIM keys reloaded")
+}
+
+// checkRoom notes whether the store takes new mail. A change is logged once.
+func (s *Server) checkRoom() {
+	err := s.store.Writable()
+	before := s.noRoom.Load()
+	switch {
+	case err == nil && before != nil:
+		s.noRoom.Store(nil)
+		s.log.Info("there is room for mail again")
+	case err != nil && before == nil:
+		s.noRoom.Store(&err)
+		s.log.Error("no new mail is taken: clients are answered 452", "err", err)
+	case err != nil:
+		s.noRoom.Store(&err)
+	}
+}
+
+// prune forgets what is older than store.history says.
+func (s *Server) prune(ctx context.Context) {
+	tick := time.NewTicker(prunePeriod)
+	defer tick.Stop()
+	for {
+		now := time.Now()
+		if _, err := s.store.PruneEvents(ctx, now.Add(-s.state.Load().config.Store.History.Std())); err != nil && ctx.Err() == nil {
+			s.log.Warn("old trace events were not removed", "err", err)
+		}
+		if _, err := s.store.ForgetRecipients(ctx, now.Add(-pruneRecency)); err != nil && ctx.Err() == nil {
+			s.log.Warn("old recipients were not removed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// watchCertificates takes over certificates that changed.
+func (s *Server) watchCertificates(ctx context.Context) {
+	if err := s.certs.Run(ctx); err != nil {
+		s.log.Error("certificates are not watched any more", "err", err)
+	}
+}
+
+// watchConfig reloads when a file that the configuration was read from has changed and settled.
+func (s *Server) watchConfig(ctx context.Context) {
+	if s.options.Load == nil {
+		return
+	}
+	loaded := stampsOf(s.state.Load().config.Files())
+	last := loaded
+	tick := time.NewTicker(configPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := stampsOf(s.state.Load().config.Files())
+		if now != loaded && now == last { // seen twice: nobody is writing any more
+			_ = s.Reload(ctx) // reported in the log; a bad file is tried again when it changes
+			loaded = stampsOf(s.state.Load().config.Files())
+			now = loaded
+		}
+		last = now
+	}
+}
+
+// stampsOf tells files apart by time, size and identity. A file that is missing has a stamp too.
+func stampsOf(files []string) string {
+	var b strings.Builder
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			fmt.Fprintf(&b, "%s missing\n", f)
+			continue
+		}
+		fmt.Fprintf(&b, "%s %d %d\n", f, info.ModTime().UnixNano(), info.Size())
+	}
+	return b.String()
+}
