@@ -284,7 +284,7 @@ func (l *look) next() (time.Time, error) {
 	var earliest int64
 	for _, query := range []string{
 		"SELECT next FROM message INDEXED BY message_due WHERE held = 0 AND lease_until = 0 AND next > ?1 ORDER BY next LIMIT 1",
-		"SELECT max(next, lease_until) FROM message INDEXED BY message_lease WHERE lease_until > max(?1, 0) AND lease_until > 0 AND held = 0 ORDER BY lease_until LIMIT 1",
+		"SELECT max(next, lease_until) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until > ?1 AND held = 0 ORDER BY lease_until LIMIT 1",
 	} {
 		s, err := l.conn.Prepare(query)
 		if err != nil {

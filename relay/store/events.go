@@ -28,7 +28,7 @@ func newEventRow(e trace.Event) (eventRow, error) {
 	}
 	r := eventRow{Event: e, sender: addressKey(e.From), rcpt: addressKey(e.To)}
 	// What has a column is not stored twice, unless the column cannot give it back.
-	e.Time, e.Kind, e.ID, e.Session, e.Login = time.Time{}, "", "", "", ""
+	e.ID, e.Session, e.Login = "", "", ""
 	if addressOf(r.sender) == e.From {
 		e.From = ""
 	}
@@ -36,7 +36,11 @@ func newEventRow(e trace.Event) (eventRow, error) {
 		e.To = ""
 	}
 	var err error
-	r.data, err = json.Marshal(e)
+	r.data, err = json.Marshal(struct {
+		trace.Event
+		Time *struct{} `json:"time,omitempty"` // hide those of Event
+		Kind *struct{} `json:"kind,omitempty"`
+	}{Event: e})
 	return r, err
 }
 

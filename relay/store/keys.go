@@ -17,7 +17,7 @@ var ErrNoKey = errors.New("no such DKIM key")
 type Key struct {
 	Domain, Selector string
 	Algorithm        string // "rsa" or "ed25519"
-	PEM              []byte // the private key: never shown or logged
+	PEM              string `json:"-"` // the private key: never shown or logged
 	Created          time.Time
 }
 
@@ -41,7 +41,7 @@ func (s *SQLite) PutKey(ctx context.Context, k Key) error {
 		q.BindText(1, k.Domain)
 		q.BindText(2, k.Selector)
 		q.BindText(3, k.Algorithm)
-		q.BindBlob(4, k.PEM)
+		q.BindText(4, k.PEM)
 		q.BindInt(5, unixNano(k.Created))
 		if err := q.Run(); sqlite.CodeOf(err) == sqlite.Constraint {
 			return refuse(ErrExists) // the statement undid itself
@@ -69,7 +69,7 @@ func (s *SQLite) Keys(ctx context.Context) (keys []Key, err error) {
 			if err != nil || !row {
 				return err
 			}
-			keys = append(keys, Key{q.Text(0), q.Text(1), q.Text(2), q.Blob(3), fromNano(q.Int(4))})
+			keys = append(keys, Key{q.Text(0), q.Text(1), q.Text(2), q.Text(3), fromNano(q.Int(4))})
 		}
 	})
 	if err != nil {

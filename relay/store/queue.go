@@ -314,7 +314,7 @@ func (s *SQLite) Stats(ctx context.Context) (st queue.Stats, err error) {
 			return err
 		}
 		st.Oldest = fromNano(oldest)
-		q, err := conn.Prepare("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > max(?, 0)")
+		q, err := conn.Prepare("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until > ?")
 		if err != nil {
 			return err
 		}

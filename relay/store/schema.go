@@ -82,7 +82,7 @@ CREATE INDEX event_rcpt    ON event (rcpt)    WHERE rcpt <> '';
 
 CREATE TABLE user (login TEXT PRIMARY KEY, data TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE dkim_key (
-	domain TEXT NOT NULL, selector TEXT NOT NULL, algorithm TEXT NOT NULL, pem BLOB NOT NULL, created INTEGER NOT NULL,
+	domain TEXT NOT NULL, selector TEXT NOT NULL, algorithm TEXT NOT NULL, pem TEXT NOT NULL, created INTEGER NOT NULL,
 	PRIMARY KEY (domain, selector)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;

@@ -22,7 +22,7 @@ type Stmt struct {
 const keepArena = 512 << 10
 
 func (s *Stmt) alloc(n int) uintptr {
-	n = (n + 15) &^ 15
+	n = (n + 16) &^ 15 // at least one octet, so that an empty text has an address and is not NULL
 	if s.off+n > s.size {
 		if s.arena != 0 {
 			s.spent = append(s.spent, s.arena)
