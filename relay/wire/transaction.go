@@ -79,6 +79,7 @@ func (c *Conn) data(string) error {
 		return c.outOfOrder()
 	}
 	c.send(mail.R(354, "", "end the message with a line that holds a dot only"))
+	c.flush() // the client waits for it, even if the session does not read yet
 	return c.transfer(&Transfer{c: c, stuffed: stuffing{lineStart: true}})
 }
 

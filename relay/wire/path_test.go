@@ -1,0 +1,157 @@
+package wire
+
+import (
+	"strings"
+	"testing"
+
+	"postern/mail"
+)
+
+func TestParseMail(t *testing.T) {
+	for arg, want := range map[string]mail.Envelope{
+		"FROM:<>":                                  {},
+		"from: <Ann@Example.COM>":                  {From: mail.Address{Local: "Ann", Domain: "example.com"}},
+		`FROM:<"a b>c"@example.com> size=7`:        {From: mail.Address{Local: "a b>c", Domain: "example.com"}, Size: 7},
+		`FROM:<"a\"> x"@example.com>`:              {From: mail.Address{Local: `a"> x`, Domain: "example.com"}},
+		"FROM:<> BODY=8BITMIME SMTPUTF8":           {Body: mail.Body8Bit, UTF8: true},
+		"FROM:<ä@example.com> SMTPUTF8":            {From: mail.Address{Local: "ä", Domain: "example.com"}, UTF8: true},
+		"FROM:<> RET=FULL ENVID=QQ+2B+20x":         {Ret: mail.RetFull, EnvID: "QQ+ x"},
+		"FROM:<> AUTH=<> ":                         {},
+		"FROM:<> AUTH=ann+40example.com":           {},
+		"FROM:<> SIZE=999999999999999999 RET=HDRS": {Size: 999999999999999999, Ret: mail.RetHeaders},
+	} {
+		got, reply := parseMail(arg)
+		if !reply.IsZero() || got.From != want.From || got.Size != want.Size || got.Body != want.Body ||
+			got.UTF8 != want.UTF8 || got.Ret != want.Ret || got.EnvID != want.EnvID {
+			t.Errorf("%s: got %+v, %v", arg, got, reply)
+		}
+	}
+	for arg, want := range map[string]string{
+		"":                         "501 5.1.7",
+		"FROM":                     "501 5.1.7",
+		"FROM:":                    "501 5.1.7",
+		"TO:<a@example.com>":       "501 5.1.7",
+		`FROM:<"a@example.com>`:    "501 5.1.7",
+		`FROM:<""@example.com>`:    "501 5.1.7",
+		"FROM:<a@example.com>>":    "501 5.1.7",
+		"FROM:<a b@example.com>":   "501 5.1.7",
+		"FROM:<a@exam\x00ple.com>": "501 5.1.7",
+		"FROM:<@r:a@example.com>":  "501 5.1.7 source routes",
+		"FROM:<" + strings.Repeat("a", 65) + "@example.com>": "501 5.1.7 the reverse-path is too long",
+		"FROM:<ä@example.com>":                               "553 5.6.7",
+		"FROM:<a@ä.example>":                                 "553 5.6.7",
+		"FROM:<> SIZE=1234567890123456789":                   "501 5.5.4",
+		"FROM:<> SIZE=1x":                                    "501 5.5.4",
+		"FROM:<> size=1 SIZE=1":                              "501 5.5.4 parameter SIZE given twice",
+		"FROM:<> =1":                                         "501 5.5.4",
+		"FROM:<> X-Y=1":                                      "555 5.5.4 unknown parameter X-Y",
+		"FROM:<> BODY=":                                      "501 5.5.4",
+		"FROM:<> ENVID=" + strings.Repeat("a", 101):          "501 5.5.4",
+		"FROM:<> ENVID=a+0":                                  "501 5.5.4",
+		"FROM:<> ENVID=a=b":                                  "501 5.5.4",
+		"FROM:<> ENVID=ä":                                    "501 5.5.4",
+		"FROM:<> MT-PRIORITY=3":                              "555 5.5.4",
+	} {
+		if _, reply := parseMail(arg); !strings.HasPrefix(reply.String(), want) {
+			t.Errorf("%q: got %v, want %s", arg, reply, want)
+		}
+	}
+}
+
+func TestParseRcpt(t *testing.T) {
+	for arg, want := range map[string]mail.Recipient{
+		"TO:<b@example.net>":                                 {To: mail.Address{Local: "b", Domain: "example.net"}},
+		"TO:<postMaster>":                                    {To: mail.Address{Local: "postMaster", Domain: "relay.example.com"}},
+		"TO:<b@example.net> NOTIFY=never":                    {To: mail.Address{Local: "b", Domain: "example.net"}, Notify: mail.NotifyNever},
+		"TO:<b@example.net> NOTIFY=SUCCESS,DELAY,FAILURE":    {To: mail.Address{Local: "b", Domain: "example.net"}, Notify: mail.NotifySuccess | mail.NotifyDelay | mail.NotifyFailure},
+		"TO:<b@example.net> ORCPT=RFC822;x+3Dy@example.org":  {To: mail.Address{Local: "b", Domain: "example.net"}, ORcpt: "rfc822;x=y@example.org"},
+		`TO:<b@example.net> ORCPT=utf-8;x\x{E4}@example.org`: {To: mail.Address{Local: "b", Domain: "example.net"}, ORcpt: "utf-8;xä@example.org"},
+		`TO:<ü@example.net> ORCPT=utf-8;xä@example.org`:      {To: mail.Address{Local: "ü", Domain: "example.net"}, ORcpt: "utf-8;xä@example.org"},
+		`TO:<"@r:x"@[IPv6:2001:DB8::1]>`:                     {To: mail.Address{Local: "@r:x", Domain: "[IPv6:2001:db8::1]"}},
+		"TO:<b!c%d@example.net>":                             {To: mail.Address{Local: "b!c%d", Domain: "example.net"}},
+	} {
+		got, reply := parseRcpt(arg, true, "relay.example.com")
+		if !reply.IsZero() || got != want {
+			t.Errorf("%s: got %+v, %v", arg, got, reply)
+		}
+	}
+	for arg, want := range map[string]string{
+		"TO:<>":                 "501 5.1.3",
+		"TO:<b>":                "501 5.1.3",
+		"TO:b@example.net":      "501 5.1.3",
+		"TO:<@r:b@example.net>": "501 5.1.3 source routes",
+		"TO:<ü@example.net>":    "553 5.6.7",
+		"TO:<b@example.net> NOTIFY=NEVER,SUCCESS":            "501 5.5.4",
+		"TO:<b@example.net> NOTIFY":                          "501 5.5.4",
+		"TO:<b@example.net> ORCPT=rfc822":                    "501 5.5.4",
+		"TO:<b@example.net> ORCPT=rfc822;":                   "501 5.5.4",
+		"TO:<b@example.net> ORCPT=rfc822;a+0D+0Ab@x.example": "501 5.5.4",
+		"TO:<b@example.net> ORCPT=rfc822;a+7Fb@x.example":    "501 5.5.4",
+		`TO:<b@example.net> ORCPT=utf-8;a\x{0A}@x.example`:   "501 5.5.4",
+		`TO:<b@example.net> ORCPT=utf-8;a\x{202E}@x.example`: "501 5.5.4",
+		`TO:<b@example.net> ORCPT=utf-8;a\x{D800}@x.example`: "501 5.5.4",
+		"TO:<b@example.net> ORCPT=utf-8;ä@x.example":         "501 5.5.4",
+		"TO:<b@example.net> RET=FULL":                        "555 5.5.4",
+	} {
+		if _, reply := parseRcpt(arg, false, "relay.example.com"); !strings.HasPrefix(reply.String(), want) {
+			t.Errorf("%q: got %v, want %s", arg, reply, want)
+		}
+	}
+}
+
+// FuzzCommand: what passes the parser can be emitted again and means the same, and no reply has a
+// line that we did not write.
+func FuzzCommand(f *testing.F) {
+	for _, s := range []string{
+		"MAIL FROM:<ann@example.com> SIZE=10 BODY=8BITMIME", `MAIL FROM:<"v@x> NOTIFY=NEVER <q"@example.com>`, "MAIL FROM:<> RET=HDRS ENVID=a+2Bb SMTPUTF8",
+		`RCPT TO:<"a\"b"@example.net> NOTIFY=SUCCESS ORCPT=rfc822;a+2Bb@example.net`, "RCPT TO:<@a,@b:c@example.net>", "RCPT TO:<Postmaster>",
+		"RCPT TO:<a@[IPv6:2001:db8::1]>", `RCPT TO:<ä@exämple.net> ORCPT=utf-8;\x{E4}@example.net`, "EHLO [192.0.2.1]", "AUTH PLAIN =", "BDAT 10 LAST", "MAIL FROM:<a@b>\x00",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		verb, arg := splitCommand(line)
+		if n, _, ok := parseChunk(arg); ok && n < 0 {
+			t.Fatalf("chunk of %d octets", n)
+		}
+		switch verb {
+		case "MAIL":
+			env, reply := parseMail(arg)
+			if !reply.IsZero() {
+				wellFormed(t, reply)
+				return
+			}
+			again, reply := parseMail("FROM:" + env.From.Path() + utf8Parameter(env.UTF8))
+			if !reply.IsZero() || again.From != env.From || !printable(env.EnvID) || env.Size < 0 {
+				t.Fatalf("%q: %+v, again %+v, %v", line, env, again, reply)
+			}
+		case "RCPT":
+			r, reply := parseRcpt(arg, true, "relay.example.com")
+			if !reply.IsZero() {
+				wellFormed(t, reply)
+				return
+			}
+			again, reply := parseRcpt("TO:"+r.To.Path(), true, "relay.example.com")
+			if !reply.IsZero() || again.To != r.To || !printable(r.ORcpt) {
+				t.Fatalf("%q: %+v, again %+v, %v", line, r, again, reply)
+			}
+		}
+	})
+}
+
+func utf8Parameter(on bool) string {
+	if on {
+		return " SMTPUTF8"
+	}
+	return ""
+}
+
+func printable(s string) bool { return mail.Printable(s) == s }
+
+func wellFormed(t *testing.T, r mail.Reply) {
+	t.Helper()
+	b := string(appendReply(nil, r))
+	if !printable(strings.TrimSuffix(b, "\r\n")) || !strings.HasSuffix(b, "\r\n") || r.Code < 400 {
+		t.Fatalf("reply %q", b)
+	}
+}

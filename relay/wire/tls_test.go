@@ -1,0 +1,137 @@
+package wire
+
+import (
+	"bufio"
+	"crypto/tls"
+	"strings"
+	"testing"
+)
+
+// TestHandshakeFailuresInPlainWords: what a person at the other end needs to know reaches the hook.
+func TestHandshakeFailuresInPlainWords(t *testing.T) {
+	for name, c := range map[string]struct {
+		client func(*tls.Config)
+		want   []string
+	}{
+		"old client": {func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 },
+			[]string{"offers only TLS 1.1, TLS 1.0", "wants TLS 1.2 or newer", "min_version"}},
+		"no trust": {func(c *tls.Config) { c.RootCAs = nil }, []string{"client refused it", "may not trust this certificate"}},
+		"no suite": {func(c *tls.Config) {
+			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_RSA_WITH_RC4_128_SHA}
+		}, []string{"no cipher suite in common"}},
+		"web browser": {func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} }, []string{"asked for HTTP on a mail port"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startServer(t, func(o *Options, b *backend) { o.TLSMode = Implicit })
+			conf := clientTLS()
+			c.client(conf)
+			client := s.dial(t)
+			if err := tls.Client(client.conn, conf).Handshake(); err == nil {
+				// In TLS 1.3 the server may learn of it later.
+				client.conn.Close()
+			}
+			eventually(t, "refusal", func() bool { return s.lastRefusal().Reason != "" })
+			r := s.lastRefusal()
+			for _, want := range c.want {
+				if r.Reason != ReasonTLS || !strings.Contains(r.Detail, want) {
+					t.Errorf("refusal %s %q (%v), want %q", r.Reason, r.Detail, r.Err, want)
+				}
+			}
+		})
+	}
+}
+
+// TestPortCheckIsNoRefusal: somebody who connects and leaves is not worth a line.
+func TestPortCheckIsNoRefusal(t *testing.T) {
+	s := startServer(t, func(o *Options, b *backend) { o.TLSMode = Implicit })
+	s.dial(t).conn.Close()
+	eventually(t, "connection over", func() bool { st := s.Stats(); return st.Accepted == 1 && st.Connections == 0 })
+	if r := s.lastRefusal(); r.Reason != "" {
+		t.Errorf("refusal %+v", r)
+	}
+}
+
+// TestOldDevice: with min_version lowered, TLS 1.0 with RSA key exchange is possible.
+func TestServerTLS(t *testing.T) {
+	c := ServerTLS(nil, tls.VersionTLS12)
+	if !c.SessionTicketsDisabled || c.MinVersion != tls.VersionTLS12 || c.CipherSuites != nil {
+		t.Errorf("%+v", c)
+	}
+	c = ServerTLS(nil, tls.VersionTLS10)
+	found := map[uint16]bool{}
+	for _, id := range c.CipherSuites {
+		found[id] = true
+	}
+	if !found[tls.TLS_RSA_WITH_AES_128_CBC_SHA] || !found[tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA] || found[tls.TLS_RSA_WITH_RC4_128_SHA] ||
+		!found[tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256] {
+		t.Errorf("suites %v", c.CipherSuites)
+	}
+}
+
+// TestOldDevice: with the minimum lowered a client of TLS 1.0 gets in.
+func TestOldDevice(t *testing.T) {
+	s := startServer(t, func(o *Options, b *backend) {
+		o.TLSMode, o.TLS = Auto, ServerTLS(testServerTLS().GetCertificate, tls.VersionTLS10)
+	})
+	conf := clientTLS()
+	conf.MinVersion, conf.MaxVersion = tls.VersionTLS10, tls.VersionTLS10
+	c := s.dial(t)
+	tc := tls.Client(c.conn, conf)
+	if err := tc.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	c.conn, c.r = tc, bufio.NewReader(tc)
+	c.expect("220 ")
+	c.cmd("EHLO scanner", "250-")
+}
+
+// TestNoTickets: a client gets no session ticket to resume with.
+func TestNoTickets(t *testing.T) {
+	s := startServer(t, func(o *Options, b *backend) { o.TLSMode = Implicit })
+	conf := clientTLS()
+	conf.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+	for range 2 {
+		c := s.dial(t)
+		tc := tls.Client(c.conn, conf)
+		c.conn, c.r = tc, bufio.NewReader(tc)
+		c.expect("220 ")
+		if tc.ConnectionState().DidResume {
+			t.Error("resumed")
+		}
+		c.cmd("QUIT", "221 ")
+	}
+}
+
+// TestEarlyInput: octets before the greeting are seen without waiting for them, in clear and in TLS.
+func TestEarlyInput(t *testing.T) {
+	client, server := tcpPair(t)
+	s := newSocket(server)
+	s.nowait = true
+	var b [8]byte
+	if n, err := s.Read(b[:]); n != 0 || !isTimeout(err) {
+		t.Fatalf("nothing there: %d, %v", n, err)
+	}
+	client.Write([]byte("EHLO"))
+	eventually(t, "input seen", func() bool { n, err := s.Read(b[:]); return n == 4 && err == nil })
+	client.Close()
+	eventually(t, "end seen", func() bool { n, err := s.Read(b[:]); return n == 0 && err != nil && !isTimeout(err) })
+
+	// A read that finds nothing leaves TLS usable.
+	client, server = tcpPair(t)
+	s = newSocket(server)
+	tc, ts := tls.Client(client, clientTLS()), tls.Server(s, testServerTLS())
+	done := make(chan error)
+	go func() { done <- tc.Handshake() }()
+	if err := ts.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	s.nowait = true
+	if n, err := ts.Read(b[:]); n != 0 || !isTimeout(err) {
+		t.Fatalf("nothing there: %d, %v", n, err)
+	}
+	tc.Write([]byte("EHLO"))
+	eventually(t, "input seen", func() bool { n, err := ts.Read(b[:]); return n == 4 && err == nil })
+}
