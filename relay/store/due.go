@@ -157,69 +157,39 @@ func (l *look) scan() ([][]candidate, error) {
 	}
 }
 
-func (l *look) logins() (names []string, err error) {
-	s, err := l.conn.Prepare(`SELECT login, next FROM message INDEXED BY message_due_login
-		WHERE held = 0 AND lease_until = 0 AND login > ?1 ORDER BY login, next LIMIT 1`)
+func (l *look) logins() ([]string, error) {
+	names, err := l.walk(nil, ">", l.after, func(string) bool { return false })
 	if err != nil {
 		return nil, err
 	}
-	from, err := l.firstLogin()
-	if err != nil {
-		return nil, err
-	}
-	names, err = l.walk(s, nil, l.after, "")
-	if err != nil || len(names) >= l.limit {
-		return names, err
-	}
-	if from != nil && *from <= l.after { // from the beginning up to where we began
-		due, err := l.ofLogin(*from, 1)
+	return l.walk(names, ">=", "", func(login string) bool { return login > l.after })
+}
+
+// walk steps from login to login until end says that it is too far, and appends to names those that
+// have something due, up to limit of them. Each step is one seek, however many messages a login has.
+func (l *look) walk(names []string, compare, from string, end func(login string) bool) ([]string, error) {
+	for len(names) < l.limit {
+		s, err := l.conn.Prepare(`SELECT login, next FROM message INDEXED BY message_due_login
+			WHERE held = 0 AND lease_until = 0 AND login ` + compare + ` ?1 ORDER BY login, next LIMIT 1`)
 		if err != nil {
 			return nil, err
 		}
-		if len(due) > 0 {
-			names = append(names, *from)
-		}
-		return l.walk(s, names, *from, l.after)
-	}
-	return names, nil
-}
-
-// walk steps from login to login behind from, up to and with upTo ("": to the end), and appends those that
-// have something due.
-func (l *look) walk(s *sqlite.Stmt, names []string, from, upTo string) ([]string, error) {
-	for len(names) < l.limit {
 		s.BindText(1, from)
 		row, err := s.Step()
-		if err != nil || !row {
-			s.Reset()
-			return names, err
+		login, next := "", int64(0)
+		if row {
+			login, next = s.Text(0), s.Int(1)
 		}
-		login, next := s.Text(0), s.Int(1)
 		s.Reset()
-		if upTo != "" && login > upTo {
-			return names, nil
+		if err != nil || !row || end(login) {
+			return names, err
 		}
 		if next <= l.now {
 			names = append(names, login)
 		}
-		from = login
+		compare, from = ">", login
 	}
 	return names, nil
-}
-
-func (l *look) firstLogin() (*string, error) {
-	s, err := l.conn.Prepare(`SELECT login FROM message INDEXED BY message_due_login
-		WHERE held = 0 AND lease_until = 0 ORDER BY login LIMIT 1`)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Reset()
-	row, err := s.Step()
-	if err != nil || !row {
-		return nil, err
-	}
-	login := s.Text(0)
-	return &login, nil
 }
 
 func (l *look) ofLogin(login string, limit int) (found []candidate, err error) {
