@@ -52,6 +52,7 @@ type Limiter struct {
 	size  int
 
 	mu      sync.Mutex // guards all below
+	now     time.Time  // the latest that was seen: no stretch of time refills twice
 	buckets map[key]*bucket
 	order   *list.List // of *bucket, the last used in front
 	dirty   map[*bucket]struct{}
@@ -62,12 +63,12 @@ type key struct {
 	limit Limit
 }
 
-// bucket is a token bucket whose time never runs backwards: rate.Limiter would refill the same stretch
-// twice.
+// bucket is a token bucket. Its time must never run backwards: rate.Limiter would refill the same
+// stretch twice.
 type bucket struct {
 	key
 	tokens *rate.Limiter
-	last   time.Time
+	last   time.Time // when tokens were last taken
 	place  *list.Element
 }
 
@@ -81,7 +82,7 @@ func newLimiter(ctx context.Context, store LimitStore, now time.Time, log *slog.
 		log = slog.New(slog.DiscardHandler)
 	}
 	l := &Limiter{
-		store: store, log: log, known: newKnown(store), size: size,
+		store: store, log: log, known: newKnown(store), size: size, now: now,
 		buckets: make(map[key]*bucket), order: list.New(), dirty: make(map[*bucket]struct{}),
 	}
 	states, err := store.LoadLimits(ctx, now)
@@ -122,6 +123,7 @@ type amounts [Bytes + 1]int64
 func (l *Limiter) take(now time.Time, login string, limits []Limit, need amounts) Verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now = l.advanceLocked(now)
 	v := Verdict{OK: true}
 	for _, limit := range limits {
 		n := need[limit.Unit]
@@ -150,14 +152,13 @@ func (l *Limiter) retryLocked(now time.Time, k key, n int64) (retry time.Time, o
 	if b == nil || n == 0 {
 		return time.Time{}, true
 	}
-	at := b.advance(now)
-	missing := float64(n) - b.tokens.TokensAt(at)
+	missing := float64(n) - b.tokens.TokensAt(now)
 	if missing <= 0 {
 		return time.Time{}, true
 	}
 	// A millisecond covers what floating point may have lost.
 	seconds := missing / k.limit.perSecond()
-	return at.Add(time.Duration(seconds*float64(time.Second)) + time.Millisecond), false
+	return now.Add(time.Duration(seconds*float64(time.Second)) + time.Millisecond), false
 }
 
 func (l *Limiter) spendLocked(now time.Time, k key, n int64) {
@@ -165,8 +166,8 @@ func (l *Limiter) spendLocked(now time.Time, k key, n int64) {
 	if b == nil {
 		b = l.addLocked(k, now)
 	}
-	b.last = b.advance(now)
-	b.tokens.AllowN(b.last, int(n))
+	b.last = now
+	b.tokens.AllowN(now, int(n))
 	l.order.MoveToFront(b.place)
 	l.dirty[b] = struct{}{}
 }
@@ -187,11 +188,11 @@ func (l *Limiter) refund(login string, limits []Limit, taken amounts) {
 	}
 }
 
-func (b *bucket) advance(now time.Time) time.Time {
-	if now.Before(b.last) {
-		return b.last
+func (l *Limiter) advanceLocked(now time.Time) time.Time {
+	if now.After(l.now) {
+		l.now = now
 	}
-	return now
+	return l.now
 }
 
 func (l *Limiter) addLocked(k key, now time.Time) *bucket {
@@ -220,7 +221,7 @@ func (l *Limiter) evictLocked(now time.Time) {
 
 // lacks is the share of a bucket that has not been refilled, between 0 and 1.
 func (b *bucket) lacks(now time.Time) float64 {
-	return 1 - b.tokens.TokensAt(b.advance(now))/float64(b.limit.Count)
+	return 1 - b.tokens.TokensAt(now)/float64(b.limit.Count)
 }
 
 func (l *Limiter) removeLocked(b *bucket) {

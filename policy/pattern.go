@@ -8,8 +8,8 @@ import (
 	"postern/mail"
 )
 
-// glob reports whether s matches a pattern in which * stands for any text and ? for one octet. It
-// takes time in proportion to both lengths at worst.
+// glob reports whether s matches a pattern in which * stands for any text. It takes time in proportion
+// to the product of both lengths at worst.
 func glob(pattern, s string) bool {
 	p, i, star, mark := 0, 0, -1, 0
 	for i < len(s) {
@@ -17,7 +17,7 @@ func glob(pattern, s string) bool {
 		case p < len(pattern) && pattern[p] == '*':
 			star, mark = p, i
 			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
+		case p < len(pattern) && pattern[p] == s[i]:
 			p++
 			i++
 		case star >= 0:

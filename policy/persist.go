@@ -58,6 +58,7 @@ func (l *Limiter) saveBuckets(ctx context.Context, now time.Time) error {
 func (l *Limiter) changed(now time.Time) (states []State, buckets []*bucket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now = l.advanceLocked(now)
 	for b := range l.dirty {
 		states = append(states, b.state(now))
 		buckets = append(buckets, b)
@@ -77,12 +78,11 @@ func (l *Limiter) markDirty(buckets []*bucket) {
 }
 
 func (b *bucket) state(now time.Time) State {
-	at := b.advance(now)
-	tokens := min(max(b.tokens.TokensAt(at), 0), float64(b.limit.Count))
+	tokens := min(max(b.tokens.TokensAt(now), 0), float64(b.limit.Count))
 	missing := (float64(b.limit.Count) - tokens) / b.limit.perSecond()
 	return State{
-		Login: b.login, Limit: b.limit.String(), Tokens: tokens, At: at,
-		Full: at.Add(time.Duration(missing * float64(time.Second))),
+		Login: b.login, Limit: b.limit.String(), Tokens: tokens, At: now,
+		Full: now.Add(time.Duration(missing * float64(time.Second))),
 	}
 }
 

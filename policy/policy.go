@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"postern/mail"
 )
 
@@ -49,7 +51,12 @@ type Subject struct {
 type Policy struct {
 	rules  []rule
 	groups atomic.Pointer[map[string][]pattern]
+	// own holds compiled senders of users by their text: people log in again and again.
+	own *lru.Cache[string, pattern]
 }
+
+// maxOwn bounds the compiled senders that are kept, to about a megabyte.
+const maxOwn = 4096
 
 type rule struct {
 	Rule
@@ -60,7 +67,11 @@ type rule struct {
 
 // New compiles rules; the error names the rule and the setting.
 func New(rules []Rule) (*Policy, error) {
-	p := &Policy{}
+	own, err := lru.New[string, pattern](maxOwn)
+	if err != nil {
+		return nil, err
+	}
+	p := &Policy{own: own}
 	for i, r := range rules {
 		if r.Name == "" {
 			r.Name = "policy " + strconv.Itoa(i+1)
@@ -154,7 +165,7 @@ func (p *Policy) For(s Subject) Effective {
 
 func (e *Effective) fillIn(own []string) {
 	if len(own) > 0 {
-		e.senders, e.sendersRule = parseOwn(own), ""
+		e.senders, e.sendersRule = e.policy.parseOwn(own), ""
 	}
 	if e.senders == nil {
 		e.senders, e.sendersRule = builtin.senders, builtin.Name
@@ -172,12 +183,18 @@ func (e *Effective) fillIn(own []string) {
 
 // parseOwn compiles the senders of a user. One that cannot be read, which `postern user add` does not
 // let in, allows nothing.
-func parseOwn(own []string) []pattern {
+func (p *Policy) parseOwn(own []string) []pattern {
 	list := make([]pattern, 0, len(own))
 	for _, s := range own {
-		if p, err := parseSender(s); err == nil {
-			list = append(list, p)
+		c, known := p.own.Get(s)
+		if !known {
+			var err error
+			if c, err = parseSender(s); err != nil {
+				continue
+			}
+			p.own.Add(s, c)
 		}
+		list = append(list, c)
 	}
 	return list
 }
@@ -194,7 +211,7 @@ type Member struct {
 func (p *Policy) SetGroups(members []Member) {
 	groups := make(map[string][]pattern)
 	for _, m := range members {
-		own := memberPatterns(m)
+		own := p.memberPatterns(m)
 		for _, g := range m.Groups {
 			g = lowerASCII(g)
 			groups[g] = append(groups[g], own...)
@@ -204,22 +221,22 @@ func (p *Policy) SetGroups(members []Member) {
 }
 
 // memberPatterns returns what a member may be, without {login} and without groups of groups.
-func memberPatterns(m Member) (own []pattern) {
-	patterns := parseOwn(m.Senders)
+func (p *Policy) memberPatterns(m Member) (own []pattern) {
+	patterns := p.parseOwn(m.Senders)
 	if len(m.Senders) == 0 {
 		patterns = builtin.senders
 	}
-	for _, p := range patterns {
-		if p.login {
-			a, ok := p.address(m.Login)
+	for _, c := range patterns {
+		if c.login {
+			a, ok := c.address(m.Login)
 			if !ok {
 				continue
 			}
 			a = folded(a)
-			p = pattern{text: a.String(), local: a.Local, domain: a.Domain}
+			c = pattern{text: a.String(), local: a.Local, domain: a.Domain}
 		}
-		if p.group == "" {
-			own = append(own, p)
+		if c.group == "" {
+			own = append(own, c)
 		}
 	}
 	return own
