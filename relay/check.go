@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postern/certs"
+	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
@@ -29,7 +30,7 @@ func Check(ctx context.Context, path string) (*config.Config, []config.Problem) 
 	}
 	_, err = certs.Check(certOptions(c, slog.New(slog.DiscardHandler)), time.Now())
 	add("tls.cert_file", err)
-	_, err = newPolicy(c)
+	_, err = policy.New(c.Rules())
 	add("policy", err)
 	for i, d := range c.DKIM {
 		_, err := configuredKey(d)

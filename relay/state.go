@@ -64,7 +64,7 @@ type route struct {
 func (s *Server) newState(ctx context.Context, c *config.Config, before *state) (*state, error) {
 	st := &state{config: c}
 	var err error
-	if st.policy, err = newPolicy(c); err != nil {
+	if st.policy, err = policy.New(c.Rules()); err != nil {
 		return nil, err
 	}
 	if st.ring, err = s.loadKeys(ctx, c); err != nil {
@@ -83,32 +83,6 @@ func (s *Server) newState(ctx context.Context, c *config.Config, before *state) 
 		st.upstreams = append(st.upstreams, up)
 	}
 	return st, st.compileRoutes(c)
-}
-
-func newPolicy(c *config.Config) (*policy.Policy, error) {
-	var rules []policy.Rule
-	for i, p := range append(slices.Clone(c.Policies), config.DefaultPolicy()) {
-		rule := policy.Rule{
-			Name:   fmt.Sprintf("policy %d", i+1),
-			Logins: p.Logins, Groups: p.Groups, Listeners: p.Listeners, Networks: p.Networks.Prefixes(),
-			Senders: p.Senders, UnlistedSender: p.UnlistedSender, Recipients: p.Recipients, OverLimit: p.OverLimit,
-		}
-		if i == len(c.Policies) {
-			rule.Name = "the default policy"
-		}
-		if p.Limits != nil {
-			rule.Limits = []policy.Limit{}
-		}
-		for _, text := range p.Limits {
-			limit, err := policy.ParseLimit(text)
-			if err != nil {
-				return nil, fmt.Errorf("%s: limit %q: %w", rule.Name, text, err)
-			}
-			rule.Limits = append(rule.Limits, limit)
-		}
-		rules = append(rules, rule)
-	}
-	return policy.New(rules)
 }
 
 // loadKeys reads the DKIM keys of the configuration and of the store. One that cannot be read is an
@@ -209,7 +183,7 @@ func plainDialer(may func(netip.Addr) bool) func(context.Context, string, string
 
 func (st *state) compileRoutes(c *config.Config) error {
 	for i, r := range c.Routes {
-		match, err := policy.NewMatcher(policy.Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Senders: r.Senders, Recipients: r.Recipients})
+		match, err := policy.NewMatcher(r.Match())
 		if err != nil {
 			return fmt.Errorf("route[%d]: %w", i+1, err)
 		}
