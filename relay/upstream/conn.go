@@ -287,13 +287,12 @@ func (c *conn) startUpload() {
 }
 
 // uploaded ends the upload and gives the reader, who may be waiting already, the deadline that holds from here.
-func (c *conn) uploaded(err error, ours bool) {
+func (c *conn) uploaded(complete bool, err error, ours bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.uploading = false
+	c.uploading, c.committed = false, complete
 	switch {
 	case err == nil:
-		c.committed = true
 	case ours:
 		c.lingerEnd = past
 	default:
@@ -356,7 +355,7 @@ func (c *conn) dead() bool {
 	return !isTimeout(err)
 }
 
-// quit says QUIT, waits for the reply and closes.
+// quit says QUIT, waits until the upstream has let go, and closes. Providers count what is open on their side.
 func (c *conn) quit() {
 	defer c.close()
 	c.setWriteDeadline(c.u.cfg.Timeouts.Quit)
@@ -364,7 +363,10 @@ func (c *conn) quit() {
 		return
 	}
 	c.setReadDeadline(c.u.cfg.Timeouts.Quit)
-	readReply(c.br, false) // whatever it is
+	if _, err := readReply(c.br, false); err == nil {
+		c.setReadDeadline(min(c.u.cfg.Timeouts.Quit, time.Second))
+		c.br.ReadByte()
+	}
 }
 
 // leave says QUIT where that is worth it, but does not wait: somebody waits for the result.

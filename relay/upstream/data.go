@@ -19,6 +19,7 @@ const (
 	// blockSize is how much is written under one deadline.
 	blockSize = 64 << 10
 	// lastChunk is what BDAT LAST announces of a stream: few enough octets to be in memory before they are announced.
+	// It is sent when the chunk before it has been taken.
 	lastChunk = 32 << 10
 	// abandonAbove is the size from which it is cheaper to drop the connection than to send a message that is refused.
 	abandonAbove = 1 << 20
@@ -57,22 +58,24 @@ func (x *transaction) appendChunk(b []byte) []byte {
 // stream sends a large message by BDAT behind the commands in head, and reads the replies meanwhile.
 func (x *transaction) stream(head []byte) {
 	two := x.content.mem == nil
-	x.upload(func(u *upload) error {
+	u := x.upload(func(u *upload) error {
 		if two {
 			return u.chunks(head, x.content)
 		}
 		return u.chunk(head, x.content)
 	})
-	ok := x.readReplies()
-	if ok && (x.fault != nil || x.accepted == 0) && x.content.size() > abandonAbove {
-		x.c.broken, ok = true, false
+	if x.readReplies() {
+		switch refused := x.fault != nil || x.accepted == 0; {
+		case refused && x.content.size() > abandonAbove:
+			x.c.broken = true
+		case !two:
+			x.awaitFinal()
+		case x.chunkReply() && !refused && x.fault == nil:
+			u.proceed <- true
+			x.awaitFinal()
+		}
 	}
-	if ok && two {
-		ok = x.chunkReply()
-	}
-	if ok {
-		x.awaitFinal()
-	}
+	close(u.proceed)
 	x.endUpload()
 }
 
@@ -179,23 +182,25 @@ func (x *transaction) endUpload() {
 
 // upload is the writing of a large message by a goroutine of its own.
 type upload struct {
-	c    *conn
-	last atomic.Bool // the last write has begun
-	done chan struct{}
-	err  error // valid when done
-	ours bool  // err is the content's
+	c       *conn
+	proceed chan bool   // whether the last of two chunks may go; closed: no
+	last    atomic.Bool // the last write has begun
+	done    chan struct{}
+	err     error // valid when done
+	ours    bool  // err is the content's
 }
 
 // upload starts to write. While it lasts, reading has no deadline: that is set when the last octet is out.
-func (x *transaction) upload(produce func(*upload) error) {
-	u := &upload{c: x.c, done: make(chan struct{})}
+func (x *transaction) upload(produce func(*upload) error) *upload {
+	u := &upload{c: x.c, done: make(chan struct{}), proceed: make(chan bool, 1)}
 	x.up = u
 	u.c.startUpload()
 	go func() { // endUpload waits for it
 		defer close(u.done)
 		u.err = produce(u)
-		u.c.uploaded(u.err, u.ours)
+		u.c.uploaded(u.err == nil && u.last.Load(), u.err, u.ours)
 	}()
+	return u
 }
 
 func (u *upload) write(b []byte) error {
@@ -242,7 +247,8 @@ func (u *upload) chunk(head []byte, c *body) error {
 }
 
 // chunks sends a stream as two chunks. The second, with LAST, is announced only when all of it is in memory: a stream that
-// breaks off leaves a message that no server can take for complete.
+// breaks off leaves a message that no server can take for complete. Nor can a server that refused the first chunk take the
+// second for a message of its own: it does not get it.
 func (u *upload) chunks(head []byte, c *body) error {
 	first := c.size() - lastChunk
 	head = append(head, "BDAT "...)
@@ -272,6 +278,10 @@ func (u *upload) chunks(head []byte, c *body) error {
 	b = append(b, make([]byte, lastChunk)...)
 	if _, err := io.ReadFull(c.r, b[n:]); err != nil {
 		return u.content(err)
+	}
+	u.c.uploaded(false, nil, false) // the reader waits for the reply to the first
+	if !<-u.proceed {
+		return nil
 	}
 	return u.end(b)
 }

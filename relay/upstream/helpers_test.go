@@ -1,0 +1,216 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/mail"
+	"postern/relay/upstream/faketest"
+)
+
+const (
+	user     = "relay@example.com"
+	password = "correct horse"
+)
+
+// authority is made once: making keys costs time.
+var authority = sync.OnceValue(func() *faketest.CA {
+	ca, err := faketest.NewCA()
+	if err != nil {
+		panic(err)
+	}
+	return ca
+})
+
+func certificate(t testing.TB, until time.Time, names ...string) *tls.Config {
+	t.Helper()
+	cert, err := authority().Issue(until, names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}}
+}
+
+var goodTLS = sync.OnceValue(func() *tls.Config {
+	cert, err := authority().Issue(time.Now().Add(time.Hour), "127.0.0.1", "fake.example.com")
+	if err != nil {
+		panic(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}}
+})
+
+// provider is a fake with TLS, AUTH and every extension.
+func provider() faketest.Config {
+	return faketest.Config{
+		TLS: goodTLS(), Extensions: faketest.Full,
+		Mechanisms: []string{"PLAIN", "LOGIN"}, Users: map[string]string{user: password},
+	}
+}
+
+// start runs a fake and makes an Upstream for it. change may be nil.
+func start(t testing.TB, fc faketest.Config, change func(*Config)) (*faketest.Server, *Upstream) {
+	t.Helper()
+	fake := faketest.New(fc)
+	port, err := fake.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	cfg := Config{
+		Name: "office", Host: "127.0.0.1", Port: port, RootCAs: authority().Pool(),
+		LocalName: "relay.example.com", Username: user, Password: password,
+		Jitter: func() float64 { return 0.5 },
+	}
+	if fc.Implicit {
+		cfg.TLS = TLSImplicit
+	}
+	if fc.TLS == nil {
+		cfg.TLS = TLSNone
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	return fake, newUpstream(t, cfg)
+}
+
+func newUpstream(t testing.TB, cfg Config) *Upstream {
+	t.Helper()
+	u, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := u.Close(ctx); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return u
+}
+
+func address(t testing.TB, s string) mail.Address {
+	t.Helper()
+	a, err := mail.ParseAddress(s)
+	if err != nil {
+		t.Fatalf("%s: %v", s, err)
+	}
+	return a
+}
+
+var letter = []byte("From: <alice@example.com>\r\nSubject: hello\r\n\r\n.dot\r\n..two dots\r\nthe end\r\n")
+
+func message(t testing.TB, to ...string) Transaction {
+	t.Helper()
+	if len(to) == 0 {
+		to = []string{"bob@example.net"}
+	}
+	tr := Transaction{ID: "m1", From: address(t, "alice@example.com"), Content: mail.BytesContent(letter)}
+	for _, a := range to {
+		tr.Recipients = append(tr.Recipients, mail.Recipient{To: address(t, a)})
+	}
+	return tr
+}
+
+// send reserves and sends.
+func send(t testing.TB, u *Upstream, tr Transaction) []mail.Result {
+	t.Helper()
+	return sendCtx(t, context.Background(), u, tr)
+}
+
+func sendCtx(t testing.TB, ctx context.Context, u *Upstream, tr Transaction) []mail.Result {
+	t.Helper()
+	s, until := u.Reserve(time.Now(), "")
+	if s == nil {
+		t.Fatalf("no place; until %v", until)
+	}
+	results := s.Send(ctx, tr)
+	if len(results) != len(tr.Recipients) {
+		t.Fatalf("%d results for %d recipients", len(results), len(tr.Recipients))
+	}
+	for i, r := range results {
+		if r.Recipient != i || r.Class == mail.Unknown || r.Stage == "" || r.Reply.IsZero() || r.Upstream != "office" {
+			t.Errorf("result %d is incomplete: %+v", i, r)
+		}
+	}
+	return results
+}
+
+func classes(results []mail.Result) string {
+	var s []string
+	for _, r := range results {
+		s = append(s, r.Class.String())
+	}
+	return strings.Join(s, " ")
+}
+
+func wantClasses(t testing.TB, results []mail.Result, want string) {
+	t.Helper()
+	if got := classes(results); got != want {
+		t.Errorf("got %s, want %s", got, want)
+		for _, r := range results {
+			t.Logf("%s %s err=%v", r.Stage, r.Reply, r.Err)
+		}
+	}
+}
+
+func state(u *Upstream) State { return u.States()[0] }
+
+// hookOn answers one verb, the nth time it comes (0: always).
+func hookOn(verb string, nth int, a faketest.Action) func(*faketest.Session, string, string) faketest.Action {
+	var mu sync.Mutex
+	seen := 0
+	return func(_ *faketest.Session, v, _ string) faketest.Action {
+		mu.Lock()
+		defer mu.Unlock()
+		if v != verb {
+			return faketest.Action{}
+		}
+		if seen++; nth != 0 && seen != nth {
+			return faketest.Action{}
+		}
+		return a
+	}
+}
+
+// stream is content that is not in memory and may break.
+type stream struct {
+	data  []byte
+	size  int64 // claimed
+	fail  error // at the end of data
+	opens int
+}
+
+func (s *stream) Size() int64   { return s.size }
+func (s *stream) Bytes() []byte { return nil }
+func (s *stream) Open() (io.ReadCloser, error) {
+	s.opens++
+	var r io.Reader = bytes.NewReader(s.data)
+	if s.fail != nil {
+		r = io.MultiReader(r, failing{s.fail})
+	}
+	return io.NopCloser(r), nil
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+var errDisk = errors.New("input/output error")
+
+// large makes canonical content of about n octets with dots in bad places.
+func large(n int) []byte {
+	var b bytes.Buffer
+	b.WriteString("Subject: large\r\n\r\n")
+	for b.Len() < n {
+		b.WriteString(".starts with a dot\r\n..\r\n.\r\nan ordinary line of some length that is here to fill the message\r\n")
+	}
+	return b.Bytes()
+}

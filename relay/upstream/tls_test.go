@@ -1,0 +1,188 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/mail"
+	"postern/relay/upstream/faketest"
+)
+
+// noSecret fails when AUTH or MAIL went out on a connection that was not good enough.
+func noSecret(t *testing.T, fake *faketest.Server) {
+	t.Helper()
+	for _, l := range fake.Log() {
+		if strings.HasPrefix(l, "AUTH") || strings.HasPrefix(l, "MAIL") {
+			t.Errorf("%q was sent", l)
+		}
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	soon := time.Now().Add(time.Hour)
+	stranger, err := faketest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := certificate(t, soon, "127.0.0.1")
+	old.MaxVersion = tls.VersionTLS11
+	old.MinVersion = tls.VersionTLS10
+	for _, c := range []struct {
+		name  string
+		tls   *tls.Config
+		roots *x509.CertPool
+		cause string
+	}{
+		{"wrong name", certificate(t, soon, "other.example.com"), authority().Pool(), "not for 127.0.0.1 but for other.example.com"},
+		{"expired", certificate(t, time.Now().Add(-time.Hour), "127.0.0.1"), authority().Pool(), "is valid from"},
+		{"unknown authority", certificate(t, soon, "127.0.0.1"), stranger.Pool(), "not issued by an authority that we trust"},
+		{"system authorities only", certificate(t, soon, "127.0.0.1"), nil, "not issued by an authority that we trust"},
+		{"TLS 1.1", old, authority().Pool(), "TLS"},
+	} {
+		for _, implicit := range []bool{false, true} {
+			fc := provider()
+			fc.TLS, fc.Implicit = c.tls, implicit
+			fake, u := start(t, fc, func(cfg *Config) { cfg.RootCAs = c.roots })
+			r := send(t, u, message(t))[0]
+			if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || r.Reply.Enhanced != "4.7.5" || !strings.Contains(r.Reply.Text, c.cause) {
+				t.Errorf("%s: got %s at %s: %s (%v)", c.name, r.Class, r.Stage, r.Reply, r.Err)
+			}
+			noSecret(t, fake)
+			if s := state(u); s.Status != Paused {
+				t.Errorf("%s: identity is %s", c.name, s.Status)
+			}
+		}
+	}
+}
+
+func TestSkippedVerification(t *testing.T) {
+	fc := provider()
+	fc.TLS = certificate(t, time.Now().Add(-time.Hour), "other.example.com")
+	_, u := start(t, fc, func(cfg *Config) { cfg.RootCAs, cfg.InsecureSkipVerify = nil, true })
+	wantClasses(t, send(t, u, message(t)), "delivered")
+}
+
+func TestRoots(t *testing.T) {
+	pool, err := Roots(authority().PEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, u := start(t, provider(), func(cfg *Config) { cfg.RootCAs = pool })
+	wantClasses(t, send(t, u, message(t)), "delivered")
+	if _, err := Roots([]byte("no certificate")); err == nil {
+		t.Error("rubbish was accepted")
+	}
+}
+
+func TestStartTLSStripped(t *testing.T) {
+	fc := provider()
+	fc.TLS = nil
+	fake, u := start(t, fc, func(cfg *Config) { cfg.TLS = TLSStartTLS })
+	r := send(t, u, message(t))[0]
+	if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || !strings.Contains(r.Reply.Text, "does not offer STARTTLS") {
+		t.Errorf("got %s at %s: %s", r.Class, r.Stage, r.Reply)
+	}
+	noSecret(t, fake)
+}
+
+// Octets in clear behind the reply to STARTTLS must not be taken for the secured server's.
+func TestResponseInjection(t *testing.T) {
+	fc := provider()
+	fc.Hook = hookOn("STARTTLS", 1, faketest.Action{Reply: "220 go ahead\n250-injected.example.org\n250 AUTH PLAIN", Also: true})
+	fake, u := start(t, fc, nil)
+	r := send(t, u, message(t))[0]
+	if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || r.Err == nil {
+		t.Errorf("got %s at %s: %s", r.Class, r.Stage, r.Reply)
+	}
+	noSecret(t, fake)
+}
+
+func TestPlainServerOnImplicitPort(t *testing.T) {
+	fc := provider()
+	fake, u := start(t, fc, func(cfg *Config) { cfg.TLS = TLSImplicit })
+	r := send(t, u, message(t))[0]
+	if r.Class != mail.AccountFault || !strings.Contains(r.Reply.Text, "does not speak TLS on this port") {
+		t.Errorf("got %s at %s: %s (%v)", r.Class, r.Stage, r.Reply, r.Err)
+	}
+	noSecret(t, fake)
+}
+
+func TestExtensionsBeforeTLSAreForgotten(t *testing.T) {
+	fc := provider()
+	fc.Extensions = nil
+	fc.Hook = func(s *faketest.Session, verb, _ string) faketest.Action {
+		if verb == "EHLO" && !s.TLS {
+			return faketest.Action{Reply: faketest.Multi(250, "fake", "STARTTLS", "PIPELINING", "CHUNKING", "DSN")}
+		}
+		return faketest.Action{}
+	}
+	fake, u := start(t, fc, nil)
+	r := send(t, u, message(t))
+	wantClasses(t, r, "delivered")
+	if r[0].RelayedDSN || !slices.Contains(fake.Log(), "DATA") {
+		t.Errorf("extensions of before TLS were used: %q", fake.Log())
+	}
+}
+
+func TestSessionsAreResumed(t *testing.T) {
+	fake, u := start(t, provider(), func(cfg *Config) { cfg.MessagesPerConnection = 1 })
+	for range 3 {
+		wantClasses(t, send(t, u, message(t)), "delivered")
+	}
+	if n := fake.Counts(); n.Connections != 3 || n.Resumed != 2 {
+		t.Errorf("%d connections, %d resumed", n.Connections, n.Resumed)
+	}
+}
+
+func TestSteps(t *testing.T) {
+	fake, u := start(t, provider(), nil)
+	steps := u.Test(context.Background())
+	var names []string
+	for _, s := range steps {
+		names = append(names, s.Name)
+		if !s.OK || s.Cause != "" {
+			t.Errorf("%s failed: %s", s.Name, s.Cause)
+		}
+	}
+	if !slices.Equal(names, []string{"resolve", "connect", "greeting", "ehlo", "starttls", "ehlo", "auth"}) {
+		t.Errorf("steps %v", names)
+	}
+	for i, want := range map[int]string{0: "127.0.0.1", 2: "fake.example.com", 4: "certificate for fake.example.com, 127.0.0.1 by Fake Authority, valid until", 5: "AUTH PLAIN LOGIN", 6: "PLAIN as " + user} {
+		if !strings.Contains(steps[i].Seen, want) {
+			t.Errorf("%s saw %q, not %q", steps[i].Name, steps[i].Seen, want)
+		}
+	}
+	if len(fake.Messages()) != 0 || slices.ContainsFunc(fake.Log(), func(l string) bool { return strings.HasPrefix(l, "MAIL") }) {
+		t.Error("Test sent something")
+	}
+	if fake.Counts().Quits != 1 {
+		t.Error("Test left without QUIT")
+	}
+
+	_, u = start(t, provider(), func(cfg *Config) { cfg.Password = "wrong" })
+	steps = u.Test(context.Background())
+	last := steps[len(steps)-1]
+	if last.OK || last.Name != "auth" || last.Reply.Code != 535 || !strings.Contains(last.Cause, "app password") {
+		t.Errorf("last step %+v", last)
+	}
+	if s := state(u); s.Status != Ready {
+		t.Error("a test paused the identity")
+	}
+	for _, s := range steps {
+		if strings.Contains(s.Seen+s.Cause+s.Reply.String(), "wrong\"") {
+			t.Error("the password is in a step")
+		}
+	}
+
+	u = newUpstream(t, Config{Name: "office", Host: "127.0.0.1", Port: 1})
+	steps = u.Test(context.Background())
+	last = steps[len(steps)-1]
+	if last.OK || last.Name != "connect" || !strings.Contains(last.Cause, "refuses connections") || !strings.Contains(last.Cause, "port 1") {
+		t.Errorf("last step %+v", last)
+	}
+}
