@@ -1,0 +1,195 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"postern/bench/load"
+)
+
+const (
+	arrivalLimit = 5 * time.Minute
+	warmUp       = 100 // messages
+)
+
+// Case is one kind of load.
+type Case struct {
+	Key, Title    string
+	Connections   int
+	PerConnection int
+	Size          int
+	Count         int // messages in a full run
+	Delay         time.Duration
+}
+
+// Cases are the loads whose throughput is compared.
+var Cases = []Case{
+	{Key: "reused", Title: "20 reused connections, 4 KiB", Connections: 20, Size: 4096, Count: 6000},
+	{Key: "fresh", Title: "one message per connection", Connections: 20, PerConnection: 1, Size: 4096, Count: 3000},
+	{Key: "large", Title: "8 connections, 1 MB", Connections: 8, Size: 1000000, Count: 800},
+	{Key: "far", Title: "upstream 50 ms away, 20 connections", Connections: 20, Size: 4096, Count: 2000, Delay: 50 * time.Millisecond},
+}
+
+// Figures are what one run of a case gave.
+type Figures struct {
+	Rate     float64       // delivered messages per second, from the first octet sent to the last arrival
+	CPU      time.Duration // processor time of the system per message
+	Accepted float64       // accepted messages per second
+	P99      time.Duration // latency of the client
+}
+
+var runNumber atomic.Int64
+
+// throughput runs one case against a running system.
+func throughput(ctx context.Context, s System, e *Environment, g *Group, c Case, count int) (Figures, error) {
+	e.Sink.SetDelay(c.Delay)
+	defer e.Sink.SetDelay(0)
+	if _, _, err := send(ctx, s, e, c, min(warmUp, count)); err != nil {
+		return Figures{}, fmt.Errorf("warm-up: %w", err)
+	}
+	before, err := g.CPU()
+	if err != nil {
+		return Figures{}, err
+	}
+	report, last, err := send(ctx, s, e, c, count)
+	if err != nil {
+		return Figures{}, err
+	}
+	settle(ctx)
+	after, err := g.CPU()
+	if err != nil {
+		return Figures{}, err
+	}
+	return Figures{
+		Rate:     float64(count) / last.Sub(report.Begin).Seconds(),
+		CPU:      (after - before) / time.Duration(count),
+		Accepted: report.Rate(),
+		P99:      report.Latency.Quantile(0.99),
+	}, nil
+}
+
+// settle lets a system finish what it does behind the last reply: removing queue files, closing.
+func settle(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(300 * time.Millisecond):
+	}
+}
+
+// send sends count messages and waits until all have arrived; it returns the time of the last arrival.
+// Anything but every message once and unchanged is an error.
+func send(ctx context.Context, s System, e *Environment, c Case, count int) (*load.Report, time.Time, error) {
+	run := fmt.Sprintf("run%d", runNumber.Add(1))
+	report, err := load.Run(ctx, load.Config{
+		Addr: s.Addr(), Mode: load.StartTLS, TLS: e.CA.Client(relayName), Login: login, Password: e.Password,
+		Run: run, From: sender, To: []string{recipient}, Size: c.Size, Connections: c.Connections, PerConnection: c.PerConnection, Count: count,
+	})
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	if report.Accepted.Len() != count {
+		return nil, time.Time{}, fmt.Errorf("%s accepted %d of %d: refused %v, failures %v", s.Name(), report.Accepted.Len(), count, report.Refused, report.Failures)
+	}
+	last, err := arrived(ctx, e, run, count)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("%s: %w", s.Name(), err)
+	}
+	if proof := e.Sink.Ledger().Check(report.Claim()); !proof.OK() {
+		return nil, time.Time{}, fmt.Errorf("%s: the ledger does not agree: %+v", s.Name(), proof)
+	}
+	return report, last, nil
+}
+
+func arrived(ctx context.Context, e *Environment, run string, count int) (time.Time, error) {
+	for end := time.Now().Add(arrivalLimit); time.Now().Before(end); {
+		if s := e.Sink.Ledger().Summary(run); s.Deliveries >= int64(count) {
+			return s.Last, nil
+		}
+		select {
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return time.Time{}, fmt.Errorf("%d of %d messages arrived in %v", e.Sink.Ledger().Summary(run).Deliveries, count, arrivalLimit)
+}
+
+// idle returns the octets that each of n idle authenticated connections costs a running system.
+func idle(ctx context.Context, s System, e *Environment, g *Group, n int) (Memory, error) {
+	settle(ctx)
+	before, err := g.Memory()
+	if err != nil {
+		return Memory{}, err
+	}
+	held, err := load.Hold(ctx, load.Config{Addr: s.Addr(), TLS: e.CA.Client(relayName), Login: login, Password: e.Password}, n)
+	if err != nil {
+		return Memory{}, fmt.Errorf("%s: %w", s.Name(), err)
+	}
+	defer held.Close()
+	select { // the garbage of handshakes goes first
+	case <-ctx.Done():
+	case <-time.After(5 * time.Second):
+	}
+	after, err := g.Memory()
+	if err != nil {
+		return Memory{}, err
+	}
+	if alive := held.Alive(); alive != n {
+		return Memory{}, fmt.Errorf("%s: %d of %d connections still answer", s.Name(), alive, n)
+	}
+	return Memory{PSS: (after.PSS - before.PSS) / int64(n), RSS: (after.RSS - before.RSS) / int64(n)}, nil
+}
+
+// syncCalls are the system calls that wait for the disk.
+const syncCalls = "fsync,fdatasync,sync_file_range,syncfs,sync,msync"
+
+// syncs counts the calls per accepted message that wait for the disk. The system runs under strace,
+// which stops it only at these calls; what it does at start and stop is not counted.
+func syncs(ctx context.Context, s System, e *Environment, c Case, count int) (float64, error) {
+	g := NewGroup()
+	defer g.Kill()
+	trace := filepath.Join(e.Dir, "syncs.trace")
+	os.Remove(trace)
+	wrap := []string{"strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=" + syncCalls, "-e", "signal=none", "-o", trace}
+	if err := s.Start(ctx, e, g, StartOptions{Fresh: true, Wrap: wrap}); err != nil {
+		return 0, err
+	}
+	if _, _, err := send(ctx, s, e, c, min(warmUp, count)); err != nil {
+		return 0, err
+	}
+	settle(ctx)
+	before, err := countCalls(trace)
+	if err != nil {
+		return 0, err
+	}
+	if _, _, err := send(ctx, s, e, c, count); err != nil {
+		return 0, err
+	}
+	settle(ctx)
+	after, err := countCalls(trace)
+	if err != nil {
+		return 0, err
+	}
+	return float64(after-before) / float64(count), s.Stop()
+}
+
+func countCalls(trace string) (int, error) {
+	data, err := os.ReadFile(trace)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		_, call, _ := strings.Cut(strings.TrimSpace(line), " ")
+		name, _, found := strings.Cut(strings.TrimSpace(call), "(")
+		if found && strings.Contains(","+syncCalls+",", ","+name+",") { // "<... fsync resumed>" is the end of one counted
+			n++
+		}
+	}
+	return n, nil
+}

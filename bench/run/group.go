@@ -1,0 +1,223 @@
+package run
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// clockTick is the unit of times in /proc/PID/stat; Linux has reported 100 a second for decades
+// whatever the kernel's own rate is.
+const clockTick = 10 * time.Millisecond
+
+// Group is the processes of one system under test: what they cost, how much memory they hold, and a
+// sure way to end them. A control group does the accounting where one can be made; without it the
+// descendants of the processes that were started are added up.
+type Group struct {
+	dir   string // of the control group, "" without one
+	v2    bool
+	roots []int // without a control group
+}
+
+var groupNumber atomic.Int64
+
+// NewGroup makes an empty group.
+func NewGroup() *Group {
+	name := fmt.Sprintf("postern-bench-%d-%d", os.Getpid(), groupNumber.Add(1))
+	for _, parent := range []string{"/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup"} {
+		dir := filepath.Join(parent, name)
+		v2 := parent == "/sys/fs/cgroup"
+		if _, err := os.Stat(filepath.Join(parent, "cgroup.procs")); err != nil || os.Mkdir(dir, 0o755) != nil {
+			continue
+		}
+		return &Group{dir: dir, v2: v2}
+	}
+	return &Group{}
+}
+
+// Command returns a command whose process, and all it starts, belong to the group.
+func (g *Group) Command(path string, args ...string) *exec.Cmd {
+	if g.dir == "" {
+		return exec.Command(path, args...)
+	}
+	const join = `echo $$ > "$0/cgroup.procs" && exec "$@"`
+	return exec.Command("/bin/sh", append([]string{"-c", join, g.dir, path}, args...)...)
+}
+
+// Add tells of a process that belongs to the group. It is needed only without a control group, for
+// processes that have left their parent.
+func (g *Group) Add(pid int) { g.roots = append(g.roots, pid) }
+
+// Pids returns the living processes.
+func (g *Group) Pids() []int {
+	if g.dir == "" {
+		return descendants(g.roots)
+	}
+	data, err := os.ReadFile(filepath.Join(g.dir, "cgroup.procs"))
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for line := range strings.Lines(string(data)) {
+		if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// CPU returns the processor time that the group has used, ended processes included.
+func (g *Group) CPU() (time.Duration, error) {
+	switch {
+	case g.dir == "":
+		return treeCPU(g.Pids())
+	case g.v2:
+		return cpuStat(filepath.Join(g.dir, "cpu.stat"))
+	}
+	data, err := os.ReadFile(filepath.Join(g.dir, "cpuacct.usage"))
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	return time.Duration(n), err
+}
+
+func cpuStat(path string) (time.Duration, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if v, ok := strings.CutPrefix(line, "usage_usec "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
+			return time.Duration(n) * time.Microsecond, err
+		}
+	}
+	return 0, fmt.Errorf("%s: no usage_usec", path)
+}
+
+// Memory is what the living processes hold, in octets.
+type Memory struct {
+	PSS int64 // pages shared with others counted in part: the sum over processes is what they cost
+	RSS int64
+}
+
+// Memory adds up the memory of the group.
+func (g *Group) Memory() (Memory, error) {
+	var m Memory
+	for _, pid := range g.Pids() {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // ended since
+		}
+		if err != nil {
+			return m, err
+		}
+		m.PSS += field(data, "Pss:") << 10
+		m.RSS += field(data, "Rss:") << 10
+	}
+	return m, nil
+}
+
+func field(data []byte, name string) int64 {
+	s := bufio.NewScanner(bytes.NewReader(data))
+	for s.Scan() {
+		if f := strings.Fields(s.Text()); len(f) >= 2 && f[0] == name {
+			n, _ := strconv.ParseInt(f[1], 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// Kill ends every process of the group and returns when none is left.
+func (g *Group) Kill() error {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		pids := g.Pids()
+		if len(pids) == 0 {
+			return g.remove()
+		}
+		for _, pid := range pids {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	return fmt.Errorf("processes %v do not end", g.Pids())
+}
+
+func (g *Group) remove() error {
+	if g.dir == "" {
+		return nil
+	}
+	return os.Remove(g.dir)
+}
+
+// procStat is what the tree needs of /proc/PID/stat.
+type procStat struct {
+	pid, parent int
+	cpu         time.Duration // own and of children that have ended
+}
+
+func readStat(pid int) (procStat, bool) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return procStat{}, false
+	}
+	rest := string(data[bytes.LastIndexByte(data, ')')+1:]) // a name may hold anything
+	f := strings.Fields(rest)
+	if len(f) < 15 || f[0] == "Z" {
+		return procStat{}, false
+	}
+	s := procStat{pid: pid}
+	s.parent, _ = strconv.Atoi(f[1])
+	for _, v := range f[11:15] { // utime, stime, cutime, cstime
+		n, _ := strconv.ParseInt(v, 10, 64)
+		s.cpu += time.Duration(n) * clockTick
+	}
+	return s, true
+}
+
+// descendants returns the living ones of the given processes and everything they started.
+func descendants(roots []int) []int {
+	children := map[int][]int{}
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			if s, ok := readStat(pid); ok {
+				children[s.parent] = append(children[s.parent], pid)
+			}
+		}
+	}
+	var all []int
+	seen := map[int]bool{}
+	for todo := append([]int(nil), roots...); len(todo) > 0; todo = todo[1:] {
+		pid := todo[0]
+		if seen[pid] {
+			continue
+		}
+		seen[pid] = true
+		if _, ok := readStat(pid); ok {
+			all = append(all, pid)
+		}
+		todo = append(todo, children[pid]...)
+	}
+	return all
+}
+
+func treeCPU(pids []int) (time.Duration, error) {
+	var sum time.Duration
+	for _, pid := range pids {
+		if s, ok := readStat(pid); ok {
+			sum += s.cpu
+		}
+	}
+	return sum, nil
+}

@@ -1,0 +1,153 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Postern is the project's own server, built from this tree.
+type Postern struct {
+	Binary  string
+	Handoff string // "0s": durable before 250; "": the default
+	Flavour string // shown behind the name
+
+	group *Group
+	dir   string
+	port  int
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+// Name implements System.
+func (p *Postern) Name() string { return strings.TrimSpace("Postern " + p.Flavour) }
+
+// Addr implements System.
+func (p *Postern) Addr() string { return "127.0.0.1:" + strconv.Itoa(p.port) }
+
+// Installed implements System.
+func (p *Postern) Installed() error {
+	_, err := os.Stat(p.Binary)
+	return err
+}
+
+// Start implements System.
+func (p *Postern) Start(ctx context.Context, e *Environment, g *Group, o StartOptions) error {
+	p.group, p.dir = g, filepath.Join(e.Dir, "postern")
+	if o.Fresh || p.port == 0 {
+		if err := p.configure(e); err != nil {
+			return err
+		}
+	}
+	p.cmd = g.wrapped(o.Wrap, p.Binary, "serve", "--config", p.config())
+	p.ended = make(chan struct{})
+	log, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		defer close(p.ended)
+		p.cmd.Wait()
+	}()
+	g.Add(p.cmd.Process.Pid)
+	if err := greeted(ctx, p.Addr()); err != nil {
+		tail, _ := os.ReadFile(p.logFile())
+		return fmt.Errorf("%w\n%s", err, lastLines(string(tail), 20))
+	}
+	return nil
+}
+
+// Stop implements System.
+func (p *Postern) Stop() error {
+	for _, pid := range p.group.Pids() { // also behind a wrapping command
+		syscall.Kill(pid, syscall.SIGTERM)
+	}
+	select {
+	case <-p.ended:
+		return nil
+	case <-time.After(startLimit):
+		return fmt.Errorf("%s does not end after SIGTERM", p.Name())
+	}
+}
+
+func (p *Postern) config() string  { return filepath.Join(p.dir, "relay.toml") }
+func (p *Postern) logFile() string { return filepath.Join(p.dir, "log") }
+
+func (p *Postern) configure(e *Environment) error {
+	if err := os.RemoveAll(p.dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(p.dir, "data"), 0o700); err != nil {
+		return err
+	}
+	key, err := dkimKey()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(p.dir, "dkim.pem"), key, 0o600); err != nil {
+		return err
+	}
+	if p.port, err = freePort(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(p.config(), []byte(p.toml(e)), 0o600); err != nil {
+		return err
+	}
+	add := exec.Command(p.Binary, "user", "add", login, "--password-stdin", "--sender", sender, "--sender", backlogSender, "--config", p.config())
+	add.Stdin = strings.NewReader(e.Password + "\n")
+	_, err = output(add)
+	return err
+}
+
+func (p *Postern) toml(e *Environment) string {
+	_, sinkPort, _ := strings.Cut(e.Sink.Addr(), ":")
+	handoff := ""
+	if p.Handoff != "" {
+		handoff = "handoff = " + strconv.Quote(p.Handoff) + "\n"
+	}
+	upstream := func(name, port string) string {
+		return fmt.Sprintf("\n[[upstream]]\nname = %q\nprovider = \"generic\"\nhost = \"127.0.0.1\"\nport = %s\ntls = \"starttls\"\nca_file = %q\nusername = %q\npassword = %q\nmax_connections = %d\n",
+			name, port, e.CAFile, upstreamLogin, e.SinkPassword, upstreamSessions)
+	}
+	return fmt.Sprintf(`hostname = %q
+data_dir = %q
+
+[tls]
+cert_file = %q
+key_file = %q
+
+[[listener]]
+name = "submission"
+address = %q
+tls = "starttls"
+max_connections = 5000
+max_connections_per_ip = 5000
+%s
+[[policy]]
+limits = []
+
+[[dkim]]
+domain = %q
+selector = %q
+key_file = %q
+`, relayName, filepath.Join(p.dir, "data"), e.CertFile, e.KeyFile, p.Addr(), handoff, domain, selector, filepath.Join(p.dir, "dkim.pem")) +
+		upstream("sink", sinkPort) +
+		upstream("dead", "9") + // discard: nobody listens on loopback
+		fmt.Sprintf("\n[[route]]\nsenders = [%q]\nupstreams = [\"dead\"]\n\n[[route]]\nupstreams = [\"sink\"]\n\n[admin]\naddress = \"\"\n", backlogSender)
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

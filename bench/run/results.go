@@ -1,0 +1,160 @@
+package run
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Results are the figures of all runs, by system and figure.
+type Results struct {
+	Idle    int                             `json:"idle"`
+	Backlog int                             `json:"backlog"`
+	Systems []string                        `json:"systems"`
+	Figures map[string]map[string][]float64 `json:"figures"`
+}
+
+func newResults(o Options) *Results {
+	return &Results{Idle: o.Idle, Backlog: o.Backlog, Figures: map[string]map[string][]float64{}}
+}
+
+func (r *Results) add(s System, figure string, v float64) {
+	name := s.Name()
+	if r.Figures[name] == nil {
+		r.Figures[name] = map[string][]float64{}
+		r.Systems = append(r.Systems, name)
+	}
+	r.Figures[name][figure] = append(r.Figures[name][figure], v)
+}
+
+// Median returns the median of a figure; false if it was not measured.
+func (r *Results) Median(system, figure string) (float64, bool) {
+	all := slices.Sorted(slices.Values(r.Figures[system][figure]))
+	n := len(all)
+	if n == 0 {
+		return 0, false
+	}
+	return (all[(n-1)/2] + all[n/2]) / 2, true
+}
+
+// row is a line of the table: a figure, how it is compared with Postfix's, and what is demanded.
+type row struct {
+	title, figure, unit string
+	demand              func(v, postfix float64, known bool) (verdict string, ok bool)
+}
+
+// times demands a rate of so many times Postfix's.
+func times(factor float64) func(v, postfix float64, known bool) (string, bool) {
+	return func(v, postfix float64, known bool) (string, bool) {
+		if !known {
+			return "", true
+		}
+		return fmt.Sprintf("%.1fx of %.0fx", v/postfix, factor), v >= factor*postfix
+	}
+}
+
+func atMost(limit float64) func(v, postfix float64, known bool) (string, bool) {
+	return func(v, _ float64, _ bool) (string, bool) { return fmt.Sprintf("at most %g", limit), v <= limit }
+}
+
+func (r *Results) rows() []row {
+	factors := map[string]float64{"reused": 3, "fresh": 3, "large": 2, "far": 3}
+	var rows []row
+	for _, c := range Cases {
+		rows = append(rows, row{c.Title, c.Key + " rate", "delivered/s", times(factors[c.Key])})
+		cpu := row{"", c.Key + " cpu", "ms CPU each", nil}
+		if c.Key == "reused" {
+			cpu.demand = atMost(1.1)
+		}
+		rows = append(rows, cpu)
+	}
+	return append(rows,
+		row{fmt.Sprintf("%d idle authenticated TLS connections", r.Idle), "idle", "KiB each", atMost(40)},
+		row{"syncs to disk per accepted message", "syncs", "", atMost(0.2)},
+		row{"cost per message, queue empty", "backlog empty", "ms CPU each", nil},
+		row{fmt.Sprintf("cost per message, %d queued", r.Backlog), "backlog full", "ms CPU each", r.sameAsEmpty},
+		row{fmt.Sprintf("start with %d queued", r.Backlog), "backlog start", "s", atMost(2)},
+		row{"start, queue empty", "start", "s", nil},
+	)
+}
+
+// sameAsEmpty demands a cost within a tenth of that with an empty queue.
+func (r *Results) sameAsEmpty(v, _ float64, _ bool) (string, bool) {
+	for _, s := range r.Systems {
+		if empty, ok := r.Median(s, "backlog empty"); ok {
+			return fmt.Sprintf("at most %.2f", 1.1*empty), v <= 1.1*empty
+		}
+	}
+	return "", true
+}
+
+// WriteTable writes the medians beside each other, with what is demanded of Postern. It returns
+// whether all demands are met.
+func (r *Results) WriteTable(w io.Writer) (bool, error) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "case\t\t%s\n", strings.Join(r.headings(), "\t"))
+	met := true
+	for _, row := range r.rows() {
+		cells, measured, ok := r.cells(row)
+		if !measured {
+			continue
+		}
+		met = met && ok
+		fmt.Fprintf(t, "%s\t%s\t%s\n", row.title, row.unit, strings.Join(cells, "\t"))
+	}
+	return met, t.Flush()
+}
+
+func (r *Results) headings() []string {
+	var out []string
+	for _, s := range r.Systems {
+		if out = append(out, s); s != "Postfix" {
+			out = append(out, "demanded")
+		}
+	}
+	return out
+}
+
+func (r *Results) cells(row row) (cells []string, measured, ok bool) {
+	postfix, known := r.Median("Postfix", row.figure)
+	ok = true
+	for _, s := range r.Systems {
+		v, has := r.Median(s, row.figure)
+		cell, verdict := "-", ""
+		if has {
+			measured = true
+			cell = number(v)
+		}
+		if has && row.demand != nil && s != "Postfix" {
+			met := true
+			if verdict, met = row.demand(v, postfix, known); verdict != "" && !met {
+				verdict += " MISSED"
+			}
+			ok = ok && met
+		}
+		if cells = append(cells, cell); s != "Postfix" {
+			cells = append(cells, verdict)
+		}
+	}
+	return cells, measured, ok
+}
+
+func number(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.3f", v)
+}
+
+// WriteJSON writes every single figure.
+func (r *Results) WriteJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(r)
+}

@@ -1,0 +1,225 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"postern/bench/load"
+)
+
+// Options say what is measured.
+type Options struct {
+	Binary  string    // of Postern; "" leaves Postern out
+	Dir     string    // a directory for everything, on the disk that is to be measured; "": a temporary one
+	Runs    int       // of which the median counts; 0: 3
+	Scale   float64   // of the numbers of messages; 0: 1
+	Cases   []string  // keys; empty: all. Also "idle", "syncs" and "backlog"
+	Systems []string  // "postfix", "postern", "postern-queued"; empty: all that are installed
+	Idle    int       // connections; 0: 1000
+	Backlog int       // messages; 0: 200 000
+	Log     io.Writer // progress
+}
+
+// entry is a system with the word that selects it.
+type entry struct {
+	key string
+	System
+}
+
+func (o Options) systems() []entry {
+	all := []entry{{"postfix", &Postfix{}}}
+	if o.Binary != "" {
+		all = append(all,
+			entry{"postern-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: "handoff=0s"}},
+			entry{"postern", &Postern{Binary: o.Binary}})
+	}
+	return slices.DeleteFunc(all, func(e entry) bool {
+		if len(o.Systems) > 0 && !slices.Contains(o.Systems, e.key) {
+			return true
+		}
+		if err := e.Installed(); err != nil {
+			fmt.Fprintf(o.Log, "%s is left out: %v\n", e.Name(), err)
+			return true
+		}
+		return false
+	})
+}
+
+func (o Options) wants(key string) bool { return len(o.Cases) == 0 || slices.Contains(o.Cases, key) }
+
+func (o Options) count(n int) int { return max(int(float64(n)*o.Scale), 20) }
+
+func (o Options) withDefaults() Options {
+	if o.Runs <= 0 {
+		o.Runs = 3
+	}
+	if o.Scale <= 0 {
+		o.Scale = 1
+	}
+	if o.Idle <= 0 {
+		o.Idle = 1000
+	}
+	if o.Backlog <= 0 {
+		o.Backlog = 200000
+	}
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	return o
+}
+
+// Run measures and returns the results. Everything it starts has ended when it returns.
+func Run(ctx context.Context, o Options) (*Results, error) {
+	o = o.withDefaults()
+	dir, err := os.MkdirTemp(o.Dir, "postern-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // Postfix's processes are other users
+		return nil, err
+	}
+	e, err := NewEnvironment(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	r := newResults(o)
+	systems := o.systems()
+	for n := range o.Runs {
+		for _, s := range systems {
+			fmt.Fprintf(o.Log, "run %d of %d: %s\n", n+1, o.Runs, s.Name())
+			if err := r.all(ctx, o, s, e); err != nil {
+				return r, err
+			}
+		}
+	}
+	if !o.wants("syncs") {
+		return r, nil
+	}
+	for _, s := range systems {
+		if err := r.syncs(ctx, o, s, e); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// all measures everything but the syncs on one start of a system.
+func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) (err error) {
+	g := NewGroup()
+	defer func() {
+		if kill := g.Kill(); err == nil {
+			err = kill
+		}
+	}()
+	begin := time.Now()
+	if err := s.Start(ctx, e, g, StartOptions{Fresh: true}); err != nil {
+		return err
+	}
+	r.add(s, "start", time.Since(begin).Seconds())
+	for _, c := range Cases {
+		if !o.wants(c.Key) {
+			continue
+		}
+		f, err := throughput(ctx, s, e, g, c, o.count(c.Count))
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Title, err)
+		}
+		fmt.Fprintf(o.Log, "  %-36s %7.0f delivered/s %7.0f accepted/s  %6.2f ms CPU  p99 %v\n", c.Title, f.Rate, f.Accepted, ms(f.CPU), f.P99.Round(time.Millisecond))
+		r.add(s, c.Key+" rate", f.Rate)
+		r.add(s, c.Key+" cpu", ms(f.CPU))
+	}
+	if o.wants("idle") {
+		m, err := idle(ctx, s, e, g, o.Idle)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(o.Log, "  %-36s %7.1f KiB each (PSS; RSS %.1f)\n", fmt.Sprintf("%d idle connections", o.Idle), kib(m.PSS), kib(m.RSS))
+		r.add(s, "idle", kib(m.PSS))
+	}
+	if p, ok := postern(s); ok && o.wants("backlog") {
+		if err := r.backlog(ctx, o, p, e, g); err != nil {
+			return err
+		}
+	}
+	return s.Stop()
+}
+
+func postern(s System) (*Postern, bool) {
+	if e, ok := s.(entry); ok {
+		s = e.System
+	}
+	p, ok := s.(*Postern)
+	return p, ok && p.Handoff == "0s" // with hand-off the backlog would not be queued by the same path
+}
+
+// backlog measures the cost of a message with an empty and with a full queue, and the start with
+// a full one.
+func (r *Results) backlog(ctx context.Context, o Options, p *Postern, e *Environment, g *Group) error {
+	c := Cases[0]
+	empty, err := throughput(ctx, p, e, g, c, o.count(c.Count))
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	report, err := load.Run(ctx, load.Config{
+		Addr: p.Addr(), TLS: e.CA.Client(relayName), Login: login, Password: e.Password, Run: "backlog",
+		From: backlogSender, To: []string{recipient}, Size: 1024, Connections: 20, Count: o.Backlog,
+	})
+	if err != nil {
+		return err
+	}
+	if n := report.Accepted.Len(); n != o.Backlog {
+		return fmt.Errorf("backlog: accepted %d of %d: %v %v", n, o.Backlog, report.Refused, report.Failures)
+	}
+	fmt.Fprintf(o.Log, "  queued %d messages in %v\n", o.Backlog, time.Since(begin).Round(time.Second))
+	full, err := throughput(ctx, p, e, g, c, o.count(c.Count))
+	if err != nil {
+		return err
+	}
+	if err := p.Stop(); err != nil {
+		return err
+	}
+	begin = time.Now()
+	if err := p.Start(ctx, e, g, StartOptions{}); err != nil {
+		return err
+	}
+	start := time.Since(begin)
+	fmt.Fprintf(o.Log, "  CPU %.2f ms empty, %.2f ms with %d queued; start %v\n", ms(empty.CPU), ms(full.CPU), o.Backlog, start.Round(time.Millisecond))
+	r.add(p, "backlog empty", ms(empty.CPU))
+	r.add(p, "backlog full", ms(full.CPU))
+	r.add(p, "backlog start", start.Seconds())
+	return nil
+}
+
+func (r *Results) syncs(ctx context.Context, o Options, s System, e *Environment) error {
+	if err := needTools("strace"); err != nil {
+		fmt.Fprintf(o.Log, "syncs are left out: %v\n", err)
+		return nil
+	}
+	n, err := syncs(ctx, s, e, Cases[0], o.count(Cases[0].Count/2))
+	if err != nil {
+		return fmt.Errorf("syncs: %w", err)
+	}
+	fmt.Fprintf(o.Log, "%s: %.3f syncs per accepted message\n", s.Name(), n)
+	r.add(s, "syncs", n)
+	return nil
+}
+
+// Build builds Postern from the tree of the working directory.
+func Build(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "postern")
+	_, err := output(exec.CommandContext(ctx, "go", "build", "-o", path, "postern/cmd/postern"))
+	return path, err
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func kib(n int64) float64 { return float64(n) / 1024 }
