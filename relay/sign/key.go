@@ -80,7 +80,10 @@ func ParseKey(data []byte) (crypto.Signer, error) {
 	}
 	switch k := key.(type) {
 	case *rsa.PrivateKey:
-		return k, checkBits(k.N.BitLen())
+		if err := checkBits(k.N.BitLen()); err != nil {
+			return nil, err
+		}
+		return k, nil
 	case ed25519.PrivateKey:
 		return k, nil
 	}
