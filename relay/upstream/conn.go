@@ -73,8 +73,7 @@ func (u *Upstream) open(ctx context.Context, identity string, each step) (*conn,
 	u.mu.Lock()
 	u.conns[c] = struct{}{}
 	u.mu.Unlock()
-	stop := context.AfterFunc(ctx, c.interrupt)
-	defer stop()
+	defer c.watch(ctx)()
 	if f := c.handshake(identity, each); f != nil {
 		c.leave()
 		u.mu.Lock()
@@ -307,6 +306,24 @@ func (c *conn) stopWriting() {
 	c.stopped = true
 	c.nc.SetWriteDeadline(past)
 	c.mu.Unlock()
+}
+
+// watch interrupts the connection when ctx ends. What it returns ends the watch, and waits for an interruption under way: it
+// must not hit whoever has the connection next.
+func (c *conn) watch(ctx context.Context) (release func()) {
+	if ctx.Done() == nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.interrupt()
+		close(done)
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
 }
 
 // interrupt is called when the context of a Send ends. Before the end of the message everything stops at once.

@@ -111,11 +111,15 @@ func TestHELO(t *testing.T) {
 				nc.Write([]byte("500 what?\r\n"))
 				continue
 			}
+			quit := strings.HasPrefix(string(buf[:n]), "QUIT")
 			c.Write(buf[:n])
 			if n, err = c.Read(buf); err != nil {
 				return
 			}
 			nc.Write(buf[:n])
+			if quit {
+				return
+			}
 		}
 	}
 	wantClasses(t, send(t, pipes(t, old, nil), message(t)), "delivered")

@@ -40,7 +40,7 @@ func TestRepliesAreReadWhileWriting(t *testing.T) {
 }
 
 func TestLargeMessageRefusals(t *testing.T) {
-	big := large(4 << 20)
+	big := large(1200 << 10)
 	for _, c := range []struct {
 		verb, reply string
 		chunking    bool
@@ -75,7 +75,7 @@ func TestLargeMessageRefusals(t *testing.T) {
 }
 
 func TestLargeMessageDrops(t *testing.T) {
-	big := large(8 << 20)
+	big := large(3 << 20)
 	for _, c := range []struct {
 		verb      string
 		chunking  bool
@@ -113,7 +113,7 @@ func TestLargeMessageDrops(t *testing.T) {
 
 // A pooled connection that is found dead in the middle of a large message costs nothing but another connection.
 func TestLargeMessageOnStaleConnection(t *testing.T) {
-	big := large(4 << 20)
+	big := large(1200 << 10)
 	fc := provider()
 	fc.Hook = hookOn("MAIL", 2, faketest.Action{Drop: true})
 	fake, u := start(t, fc, nil)
@@ -231,7 +231,7 @@ func FuzzStuffing(f *testing.F) {
 // Whatever an upstream does at a random stage, no message is lost for good, and none is called delivered that was not taken.
 func TestRandomUpstream(t *testing.T) {
 	actions := []faketest.Action{
-		{Reply: "421 4.3.2 closing"}, {Reply: "450 4.2.0 later"}, {Drop: true}, {Reset: true}, {Reply: "250 2.0.0 hm", Also: true},
+		{Reply: "421 4.3.2 closing"}, {Reply: "450 4.2.0 later"}, {Drop: true}, {Reset: true},
 		{Reply: "what?"}, {Reply: "550-5.1.1 two\n550 5.1.1 lines"}, {Reply: "354 go on"}, {Reply: "221 2.0.0 bye"},
 	}
 	verbs := []string{"MAIL", "RCPT", "DATA", "BDAT", faketest.Chunk, faketest.Content, "RSET"}
@@ -265,7 +265,7 @@ func TestRandomUpstream(t *testing.T) {
 					taken++
 				}
 			}
-			if r.Class == mail.Delivered && taken == 0 || taken > 0 && r.Class != mail.Delivered && !r.Uncertain && action.Reply != "250 2.0.0 hm" {
+			if r.Class == mail.Delivered && taken == 0 || taken > 0 && r.Class != mail.Delivered && !r.Uncertain {
 				t.Errorf("seed %d (%s #%d %+v): message %d is %s uncertain=%v, taken %d times: %s (%v)", seed, verb, nth, action, i, r.Class, r.Uncertain, taken, r.Reply, r.Err)
 			}
 		}

@@ -204,6 +204,15 @@ func TestStaleConnections(t *testing.T) {
 			t.Errorf("%v: uncertain=%v, %+v", ext, r[0].Uncertain, fake.Counts())
 		}
 
+		// Has forgotten that we are logged in.
+		fc.Hook = hookOn("MAIL", 2, faketest.Action{Reply: "530 5.7.0 authentication required"})
+		fake, u = start(t, fc, nil)
+		wantClasses(t, send(t, u, message(t)), "delivered")
+		wantClasses(t, send(t, u, message(t)), "delivered")
+		if fake.Counts().Logins != 2 || len(fake.Messages()) != 2 {
+			t.Errorf("%v: %d logins, %d messages", ext, fake.Counts().Logins, len(fake.Messages()))
+		}
+
 		// Ends between our look and our flight. With the whole message on its way that is not certain.
 		fc.Hook = hookOn("MAIL", 2, faketest.Action{Drop: true})
 		fake, u = start(t, fc, nil)

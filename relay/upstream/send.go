@@ -133,13 +133,9 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 		n = min(n, c.rcptLearned)
 	}
 	x := transaction{c: c, t: a.t, content: &a.content, batch: a.pending[:n], results: a.results}
-	if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, c.interrupt)
-		x.run()
-		stop()
-	} else {
-		x.run()
-	}
+	release := c.watch(ctx)
+	x.run()
+	release()
 	if x.stale { // the next turn dials: a fresh connection is never stale
 		a.twice = a.twice || x.gone
 		c.u.log.Info("pooled connection had ended, another is made", "id", a.t.ID, "in_flight", x.gone)

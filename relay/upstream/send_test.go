@@ -20,7 +20,7 @@ func TestDeliveredByteForByte(t *testing.T) {
 		"small stream": &stream{data: letter, size: int64(len(letter))},
 		"large":        mail.BytesContent(large(700 << 10)),
 	}
-	big := large(3 << 20)
+	big := large(1200 << 10)
 	contents["large stream"] = &stream{data: big, size: int64(len(big))}
 	for _, ext := range [][]string{faketest.Full, faketest.Without("CHUNKING"), faketest.Without("PIPELINING"), nil} {
 		for _, mode := range []string{TLSStartTLS, TLSImplicit, TLSNone} {

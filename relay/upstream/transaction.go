@@ -20,7 +20,7 @@ type transaction struct {
 	rest     []int   // recipients that were not judged: for the next transaction
 	gone     bool    // every octet of the message was written
 	ended    bool    // no further reply is to be expected
-	stale    bool    // a pooled connection had ended before: nothing happened
+	stale    bool    // a pooled connection was of no use any more, and looked at nothing
 	up       *upload // of a large message
 	writeErr error
 	fault    *fault
@@ -55,9 +55,13 @@ func (x *transaction) run() {
 // conclude gives everybody in the batch a result and notes what the next transaction must know.
 func (x *transaction) conclude() {
 	for _, i := range x.batch {
-		if x.fault != nil && x.waits(i) {
-			x.fault.apply(&x.results[i])
+		if !x.waits(i) {
+			continue
 		}
+		if x.fault == nil { // cannot happen; nobody is left without a result
+			x.fault = x.c.trouble(mail.StageDot, errOutOfStep, "left a recipient without an answer")
+		}
+		x.fault.apply(&x.results[i])
 	}
 	// After anything but a good end the upstream may hold a transaction open: RSET goes before the next MAIL.
 	x.c.dirty = x.fault != nil || x.accepted == 0
@@ -189,6 +193,10 @@ func (x *transaction) reset(b []byte) bool {
 // mail takes the reply to MAIL. false: no further reply is to be expected.
 func (x *transaction) mail(r mail.Reply) bool {
 	if x.closing(mail.StageMail, r) {
+		return false
+	}
+	if r.Code == 530 && x.c.messages > 0 { // the login has lapsed: another connection logs in again
+		x.c.broken, x.ended, x.stale, x.gone = true, true, true, false
 		return false
 	}
 	x.answered = true
