@@ -349,13 +349,30 @@ func TestHashingIsBounded(t *testing.T) {
 	})
 }
 
-// TestSameCredentialTogether: a client that opens many connections is verified once, and one of them
-// that goes away does not take the others with it.
+// patient is a source that answers when released.
+type patient struct {
+	release chan struct{}
+	asked   atomic.Int64
+}
+
+func (*patient) Name() string { return "patient" }
+
+func (p *patient) Verify(ctx context.Context, _, _ string) (Identity, error) {
+	p.asked.Add(1)
+	select {
+	case <-p.release:
+		return Identity{}, nil
+	case <-ctx.Done():
+		return Identity{}, ctx.Err()
+	}
+}
+
+// TestSameCredentialTogether: a client that opens many connections is verified once, and the first of
+// them that goes away does not take the others with it.
 func TestSameCredentialTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, Options{})
-		release := make(chan struct{})
-		r.during = func() { <-release }
+		source := &patient{release: make(chan struct{})}
+		r := newRig(t, Options{Sources: []Source{source}})
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { r.Authenticate(ctx, "anna", "right", here) })
@@ -369,10 +386,23 @@ func TestSameCredentialTogether(t *testing.T) {
 		}
 		synctest.Wait()
 		cancel()
-		close(release)
+		synctest.Wait()
+		close(source.release)
 		wg.Wait()
-		if n := r.hashes.Load(); n != 1 {
-			t.Errorf("%d hashes, want 1", n)
+		if n := source.asked.Load(); n != 1 {
+			t.Errorf("the source was asked %d times, want 1", n)
+		}
+	})
+}
+
+// TestSourceThatHangs: a source that never answers holds a client up for a bounded time.
+func TestSourceThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{Sources: []Source{&patient{}}})
+		began := time.Now()
+		wantRefusal(t, r.try("anna", "right", here), 454, context.DeadlineExceeded)
+		if took := time.Since(began); took > verifyTimeout+time.Second {
+			t.Errorf("took %s", took)
 		}
 	})
 }

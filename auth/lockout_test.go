@@ -155,6 +155,34 @@ func TestPairGrowsOld(t *testing.T) {
 	})
 }
 
+// TestKnownWrongCountsFromEachPlace: guesses that are refused from memory, because another place made
+// them a moment ago, count for the place all the same.
+func TestKnownWrongCountsFromEachPlace(t *testing.T) {
+	r := newRig(t, Options{Lockout: threeStrikes})
+	for _, client := range []netip.Addr{here, there} {
+		for i := range 3 {
+			r.try("nobody", fmt.Sprint("guess", i), client)
+		}
+		wantRefusal(t, r.try("anna", "right", client), 535, ErrLockedOut)
+	}
+	if n := r.hashes.Load(); n != 3 {
+		t.Errorf("%d hashes, want 3", n)
+	}
+}
+
+// TestNothingCountsWhileLocked: what still arrives, or was on its way, does not fill the next counter.
+func TestNothingCountsWhileLocked(t *testing.T) {
+	l := newLockout(Lockout{Failures: 2, Window: time.Hour, Duration: minute})
+	now, place := time.Unix(1e9, 0), prefixOf(there)
+	for i := range 9 {
+		l.failed(now, "anna", place, uint64(i))
+	}
+	now = now.Add(2 * minute)
+	if locks := l.failed(now, "anna", place, 99); len(locks) != 0 || !l.locked(now, "anna", place).IsZero() {
+		t.Error("one failure after the lock locks again")
+	}
+}
+
 func TestWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{Lockout: threeStrikes})

@@ -172,8 +172,8 @@ func (l *Limiter) spendLocked(now time.Time, k key, n int64) {
 	l.dirty[b] = struct{}{}
 }
 
-// refund puts tokens back as of the last time something was taken: no clock is needed, and the bucket
-// never holds more than its count.
+// refund puts tokens back as of the last time something was taken, which needs no clock. Whatever is
+// above the count then is lost when the bucket is looked at next.
 func (l *Limiter) refund(login string, limits []Limit, taken amounts) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -182,8 +182,7 @@ func (l *Limiter) refund(login string, limits []Limit, taken amounts) {
 		if b == nil || taken[limit.Unit] == 0 || slices.Contains(limits[:i], limit) {
 			continue // dropped meanwhile: it is full
 		}
-		missing := float64(limit.Count) - b.tokens.TokensAt(b.last)
-		b.tokens.AllowN(b.last, -int(min(float64(taken[limit.Unit]), missing)))
+		b.tokens.AllowN(b.last, -int(taken[limit.Unit]))
 		l.dirty[b] = struct{}{}
 	}
 }

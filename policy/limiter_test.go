@@ -153,6 +153,26 @@ func TestRefund(t *testing.T) {
 	if !take(t, l, later, "anna", limits, policy.Usage{Messages: 2}).OK || take(t, l, later, "anna", limits, oneMessage).OK {
 		t.Error("the bucket holds another number than its count")
 	}
+	first := take(t, l, later, "bob", limits, oneMessage)
+	take(t, l, later, "bob", limits, oneMessage)
+	first.Refund()
+	first.Refund()
+	if !take(t, l, later, "bob", limits, oneMessage).OK || take(t, l, later, "bob", limits, oneMessage).OK {
+		t.Error("a refund counts as often as it is called")
+	}
+}
+
+func TestRefundIsSaved(t *testing.T) {
+	store := policytest.NewMemory()
+	l := newLimiter(t, store, start)
+	limits := parse(t, "1 message/day")
+	v := take(t, l, start, "anna", limits, oneMessage)
+	wantNil(t, l.Save(t.Context(), start))
+	v.Refund()
+	wantNil(t, l.Save(t.Context(), start))
+	if !take(t, newLimiter(t, store, start), start, "anna", limits, oneMessage).OK {
+		t.Error("a restart takes back the refund")
+	}
 }
 
 func TestSameLimitTwiceCountsOnce(t *testing.T) {
@@ -265,6 +285,20 @@ func TestStoreTrouble(t *testing.T) {
 	if take(t, newLimiter(t, store, start), start, "anna", limits, oneMessage).OK {
 		t.Error("what could not be saved was not tried again")
 	}
+
+	fresh := parse(t, "1 new recipient/day")
+	if !take(t, l, start, "carl", fresh, oneMessage).OK {
+		t.Fatal("refused")
+	}
+	store.Fail(broken)
+	if err := l.Save(t.Context(), start); !errors.Is(err, broken) {
+		t.Errorf("Save: %v", err)
+	}
+	store.Fail(nil)
+	wantNil(t, l.Save(t.Context(), start))
+	if !take(t, newLimiter(t, store, start), start, "carl", fresh, oneMessage).OK {
+		t.Error("a recipient that could not be saved was not tried again")
+	}
 }
 
 func TestRestart(t *testing.T) {
@@ -288,6 +322,28 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestManyRestarts: parts of a token that were refilled are not lost either.
+func TestManyRestarts(t *testing.T) {
+	store := policytest.NewMemory()
+	limits := parse(t, "60 messages/hour")
+	now := start
+	l := newLimiter(t, store, now)
+	take(t, l, now, "anna", limits, policy.Usage{Messages: 50})
+	for range 61 { // 61 times ten seconds are ten messages
+		wantNil(t, l.Save(t.Context(), now))
+		now = now.Add(10 * time.Second)
+		l = newLimiter(t, store, now)
+		take(t, l, now, "anna", limits, oneMessage).Refund() // a change: it is saved again
+	}
+	passed := 0
+	for take(t, l, now, "anna", limits, oneMessage).OK {
+		passed++
+	}
+	if passed != 20 {
+		t.Errorf("%d messages pass, want 20", passed)
+	}
+}
+
 // TestClockWrongAtRestart: a state from the future refills nothing, and does not wait for that future.
 func TestClockWrongAtRestart(t *testing.T) {
 	store := policytest.NewMemory()
@@ -300,6 +356,9 @@ func TestClockWrongAtRestart(t *testing.T) {
 	v := take(t, again, start, "anna", limits, oneMessage)
 	if v.OK || v.Retry.Sub(start) > 2*time.Minute {
 		t.Errorf("verdict = %+v", v)
+	}
+	if !take(t, again, v.Retry, "anna", limits, oneMessage).OK {
+		t.Error("the limit waits for the future")
 	}
 }
 
