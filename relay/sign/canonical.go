@@ -117,9 +117,11 @@ func headerEnd(b []byte) (end int, found bool) {
 }
 
 var (
-	crlf     = []byte("\r\n")
-	oneBlank = []byte(" ")
-	oneCR    = []byte("\r")
+	crlf      = []byte("\r\n")
+	oneCR     = []byte("\r")
+	oneBlank  = []byte(" ")
+	twoBlanks = []byte("  ")
+	blankCR   = []byte(" \r")
 )
 
 // appendRelaxed appends a field in relaxed canonical form (RFC 6376 §3.4.2) without its CRLF. The name
@@ -151,7 +153,11 @@ type bodyHash struct {
 	blank bool // white space withheld: nothing if the line ends here
 	cr    bool // a CR withheld: LF may follow
 	any   bool // something was hashed
+	small []byte
 }
+
+// gather is the size in octets below which pieces are put together before they are hashed.
+const gather = 512
 
 func (h *bodyHash) write(b []byte) {
 	s := scanner{b: b}
@@ -214,12 +220,29 @@ func (h *bodyHash) emit(p []byte) {
 	}
 	if end > 0 {
 		for ; h.lines > 0; h.lines-- {
-			h.hash.Write(crlf)
+			h.put(crlf)
 		}
-		h.hash.Write(p[:end])
+		h.put(p[:end])
 		h.any = true
 	}
 	h.lines += (len(p) - end) / 2
+}
+
+func (h *bodyHash) put(p []byte) {
+	if len(p) < gather && len(h.small)+len(p) <= cap(h.small) {
+		h.small = append(h.small, p...)
+		return
+	}
+	h.hash.Write(h.small)
+	h.small = h.small[:0]
+	if len(p) >= gather {
+		h.hash.Write(p)
+		return
+	}
+	if h.small == nil {
+		h.small = make([]byte, 0, 4*gather)
+	}
+	h.small = append(h.small, p...)
 }
 
 // sum ends the body. One that is not empty ends with exactly one CRLF.
@@ -228,8 +251,9 @@ func (h *bodyHash) sum(out *[sha256.Size]byte) {
 		h.flushBlank()
 	}
 	if h.any {
-		h.hash.Write(crlf)
+		h.put(crlf)
 	}
+	h.hash.Write(h.small)
 	h.hash.Sum(out[:0])
 }
 
@@ -245,14 +269,15 @@ type scanner struct {
 // change returns where, at or behind pos, white space begins that is no single blank before text, or
 // that reaches the end of the octets; len(b) if nowhere.
 func (s *scanner) change() int {
+	rest := s.b[s.pos:]
 	if !s.started || s.tab < s.pos {
-		s.tab = s.find(func(b []byte) int { return bytes.IndexByte(b, '\t') })
+		s.tab = s.at(bytes.IndexByte(rest, '\t'))
 	}
 	if !s.started || s.double < s.pos {
-		s.double = s.find(func(b []byte) int { return bytes.Index(b, []byte("  ")) })
+		s.double = s.at(bytes.Index(rest, twoBlanks))
 	}
 	if !s.started || s.end < s.pos {
-		s.end = s.find(func(b []byte) int { return bytes.Index(b, []byte(" \r")) })
+		s.end = s.at(bytes.Index(rest, blankCR))
 	}
 	s.started = true
 	first := min(s.tab, s.double, s.end)
@@ -265,9 +290,10 @@ func (s *scanner) change() int {
 	return first
 }
 
-func (s *scanner) find(index func([]byte) int) int {
-	if i := index(s.b[s.pos:]); i >= 0 {
-		return s.pos + i
+// at turns an index behind pos into a position.
+func (s *scanner) at(i int) int {
+	if i < 0 {
+		return len(s.b)
 	}
-	return len(s.b)
+	return s.pos + i
 }
