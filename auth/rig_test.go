@@ -20,18 +20,14 @@ var testPepper = []byte("pepper of the tests, 32 octets...")
 
 // users is a UserStore in memory.
 type users struct {
-	mu   sync.Mutex
-	m    map[string]User
-	err  error
-	hook func()
+	mu  sync.Mutex
+	m   map[string]User
+	err error
 }
 
 func (u *users) User(_ context.Context, login string) (User, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.hook != nil {
-		u.hook()
-	}
 	if u.err != nil {
 		return User{}, u.err
 	}
