@@ -1,0 +1,39 @@
+# Everything a developer needs. `make help` lists it.
+
+GO      ?= go
+FUZZTIME ?= 20s
+BENCHFLAGS ?=
+
+.PHONY: help build demo test check bench bench-quick bench-tools fuzz clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/postern, static
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postern ./cmd/postern
+
+demo: ## the whole path of a message on loopback
+	$(GO) run ./cmd/postern demo --once
+
+test: ## vet and all tests with the race detector; installs the clients they use where it may
+	./scripts/test-tools
+	$(GO) vet ./...
+	$(GO) test -race -timeout 10m ./...
+
+check: ## gofmt, vet, staticcheck, govulncheck
+	./scripts/check
+
+bench: ## Postern beside Postfix, three runs: about half an hour
+	$(GO) run ./bench/cmd/run $(BENCHFLAGS)
+
+bench-quick: ## one short run without the backlog, for orientation
+	$(GO) run ./bench/cmd/run -runs 1 -scale 0.2 -cases reused,fresh,large,far,idle,syncs $(BENCHFLAGS)
+
+bench-tools: ## installs what bench compares with (Debian, root)
+	./scripts/bench-tools
+
+fuzz: ## every fuzz target for FUZZTIME (20s)
+	./scripts/fuzz $(FUZZTIME)
+
+clean: ## removes what build made
+	rm -rf bin
