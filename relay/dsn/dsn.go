@@ -210,7 +210,8 @@ const maxText = 2000
 // oneLine makes text from outside fit for a field: printable, one line, bounded, and ASCII unless the
 // report has the UTF-8 form.
 func oneLine(s string, global bool) string {
-	s = mail.Cut(mail.Printable(strings.ReplaceAll(s, "\n", " ")), maxText)
+	s = strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", " "), "\n", " ")
+	s = mail.Cut(mail.Printable(s), maxText)
 	if global {
 		return s
 	}

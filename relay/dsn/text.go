@@ -79,7 +79,7 @@ func (r Recipient) originalAddress() string {
 
 // replyText returns the reply with its own lines.
 func replyText(r mail.Reply) string {
-	first, rest, more := strings.Cut(r.Text, "\n")
+	first, rest, more := strings.Cut(strings.ReplaceAll(r.Text, "\r\n", "\n"), "\n")
 	text := mail.R(r.Code, r.Enhanced, "").String() + " " + first
 	if more {
 		text += "\n" + rest
@@ -89,9 +89,9 @@ func replyText(r mail.Reply) string {
 
 func (w *textWriter) blank() { w.b.WriteString("\r\n") }
 
-// textWidth is the length of lines for people; a word longer than maxWord is cut in two.
+// textWidth is the length of lines for people; a word longer than maxWord is cut in pieces.
 const (
-	textWidth = 76
+	textWidth = 72
 	maxWord   = 900
 )
 
@@ -99,25 +99,36 @@ const (
 // becomes a question mark.
 func (w *textWriter) paragraph(indent, text string) {
 	width := 0
-	for _, word := range strings.Fields(mail.Printable(text)) {
-		for len(word) > maxWord {
-			head := strings.TrimSuffix(mail.Cut(word, maxWord), "...")
-			word = word[len(head):]
-			w.b.WriteString(indent + head + "\r\n")
-		}
+	for _, word := range words(mail.Printable(text)) {
 		switch {
 		case width == 0:
-			w.b.WriteString(indent + word)
-			width = len(indent) + len(word)
+			w.b.WriteString(indent)
+			width = len(indent)
 		case width+1+len(word) > textWidth:
-			w.b.WriteString("\r\n" + indent + word)
-			width = len(indent) + len(word)
+			w.b.WriteString("\r\n" + indent)
+			width = len(indent)
 		default:
-			w.b.WriteString(" " + word)
-			width += 1 + len(word)
+			w.b.WriteByte(' ')
+			width++
 		}
+		w.b.WriteString(word)
+		width += len(word)
 	}
 	w.b.WriteString("\r\n")
+}
+
+// words returns the words of a text, none longer than maxWord.
+func words(text string) []string {
+	var all []string
+	for _, word := range strings.Fields(text) {
+		for len(word) > maxWord {
+			head := strings.TrimSuffix(mail.Cut(word, maxWord), "...")
+			all = append(all, head)
+			word = word[len(head):]
+		}
+		all = append(all, word)
+	}
+	return all
 }
 
 // advice says what its reader can do.
