@@ -133,7 +133,7 @@ func (r Report) assemble(parts []part, global bool) []byte {
 	field("To", r.To.Path())
 	field("Subject", subjects[r.Kind])
 	field("Date", date(r.Now))
-	field("Message-ID", "<"+oneLine(r.MessageID, global)+">")
+	field("Message-ID", "<"+oneLine(r.MessageID, false)+">")
 	field("Auto-Submitted", "auto-replied") // RFC 3834 §5
 	field("MIME-Version", "1.0")
 	field("Content-Type", `multipart/report; report-type=`+reportType+`; boundary="`+boundary+`"`)
