@@ -54,6 +54,7 @@ func (s *Server) reload(ctx context.Context) error {
 	s.swapListeners(c, opened)
 	s.retire(before, st)
 	s.queue.SetSchedule(schedule(c))
+	s.auth.SetLockout(lockout(c))
 	s.queue.Refresh()
 	return nil
 }
@@ -64,7 +65,6 @@ func sameInstance(before, c *config.Config) error {
 		{"data_dir", before.DataDir, c.DataDir},
 		{"store.url", before.Store.URL, c.Store.URL},
 		{"admin.address", before.Admin.Address, c.Admin.Address},
-		{"auth.lockout", fmt.Sprint(before.Auth.Lockout), fmt.Sprint(c.Auth.Lockout)},
 	} {
 		if k.old != k.new {
 			return fmt.Errorf("%s changed from %q to %q: that needs a restart", k.key, k.old, k.new)

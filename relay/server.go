@@ -134,9 +134,25 @@ func (s *Server) newAuthenticator(ctx context.Context, c *config.Config) (*auth.
 	}
 	return auth.New(auth.Options{
 		Sources: []auth.Source{auth.NewStoreSource(s.store, pepper)},
-		Lockout: auth.Lockout{Failures: c.Auth.Lockout.Failures, Window: c.Auth.Lockout.Window.Std(), Duration: c.Auth.Lockout.Duration.Std()},
+		Lockout: lockout(c),
+		OnLock:  s.lockedOut,
 		Logger:  s.log,
 	}), nil
+}
+
+func lockout(c *config.Config) auth.Lockout {
+	l := c.Auth.Lockout
+	return auth.Lockout{Failures: l.Failures, Window: l.Window.Std(), Duration: l.Duration.Std()}
+}
+
+// lockedOut traces that somebody guesses passwords.
+func (s *Server) lockedOut(l auth.Lock) {
+	e := trace.Event{Time: time.Now(), Kind: trace.AuthFail, Login: l.Login,
+		Detail: fmt.Sprintf("too many different wrong passwords: locked out until %s", l.Until.Format(time.RFC3339))}
+	if l.Client.IsValid() {
+		e.Client = l.Client.String()
+	}
+	s.trace.Record(e)
 }
 
 func certOptions(c *config.Config, log *slog.Logger) certs.Options {
@@ -206,28 +222,19 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.log.Info("shutting down")
 	s.shutdownListeners()
 	s.clients.Wait()
+	// Hand-offs whose clients are gone may end like those of the queue, then they are cut: an attempt cut
+	// before its final dot has done nothing, one behind it says that its outcome is unknown.
+	cut := time.AfterFunc(attemptDrain, s.stopDeliveries)
 	stopQueue()
 	<-queueDone
-	s.endAttempts()
+	s.attempts.Wait()
+	cut.Stop()
 	stopBackground()
 	rest.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return nil
-}
-
-// endAttempts waits for hand-offs whose clients are gone, then cuts them: an attempt cut before its
-// final dot has done nothing, one behind it is told apart by the upstream client.
-func (s *Server) endAttempts() {
-	done := make(chan struct{})
-	go func() { s.attempts.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(attemptDrain):
-		s.stopDeliveries()
-		<-done
-	}
 }
 
 // close ends what New opened. It is safe on a server that New did not finish.

@@ -67,6 +67,11 @@ func (s *Server) newState(ctx context.Context, c *config.Config, before *state) 
 	if st.policy, err = policy.New(c.Rules()); err != nil {
 		return nil, err
 	}
+	users, err := s.store.Users(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st.policy.SetGroups(members(users))
 	if st.ring, err = s.loadKeys(ctx, c); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,9 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"postern/auth"
+	"postern/policy"
 )
 
 // How often the daemon looks for what others changed.
@@ -46,12 +49,40 @@ func (s *Server) watchStore(ctx context.Context) {
 func (s *Server) storeChanged(ctx context.Context, topic string) {
 	switch topic {
 	case "users":
-		s.auth.Forget()
+		s.usersChanged(ctx)
 	case "keys":
 		s.reloadKeys(ctx)
 	case "queue":
 		s.queue.Refresh()
 	}
+}
+
+// usersChanged drops what is remembered of all logins, ends the lockouts of those that were changed, and
+// learns who is in which group.
+func (s *Server) usersChanged(ctx context.Context) {
+	s.auth.Forget()
+	users, err := s.store.Users(ctx)
+	if err != nil {
+		s.log.Error("accounts not read again", "err", err)
+		return
+	}
+	since := time.Now().Add(-10 * storePoll)
+	for _, u := range users {
+		if u.Changed.After(since) {
+			s.auth.Forget(u.Login)
+		}
+	}
+	s.state.Load().policy.SetGroups(members(users))
+}
+
+func members(users []auth.User) []policy.Member {
+	all := make([]policy.Member, 0, len(users))
+	for _, u := range users {
+		if len(u.Groups) > 0 {
+			all = append(all, policy.Member{Login: u.Login, Groups: u.Groups, Senders: u.Senders})
+		}
+	}
+	return all
 }
 
 // reloadKeys takes over DKIM keys that the command line added or removed.

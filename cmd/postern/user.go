@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -119,10 +118,6 @@ func (a *app) addAccount(cmd *cobra.Command, u *auth.User, stdin bool) (password
 	return password, s.PutUser(cmd.Context(), *u)
 }
 
-// shortPassword is the length in characters below which we warn of a chosen password (NIST SP 800-63B asks
-// for at least 8; what stays in mail programs for years should have more).
-const shortPassword = 10
-
 // setPassword sets a chosen password from standard input, or a generated one, which it returns.
 func setPassword(cmd *cobra.Command, s store, u *auth.User, stdin bool) (generated string, err error) {
 	u.Changed = time.Now()
@@ -131,8 +126,8 @@ func setPassword(cmd *cobra.Command, s store, u *auth.User, stdin bool) (generat
 		if err != nil {
 			return "", err
 		}
-		if utf8.RuneCountInString(password) < shortPassword {
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: a password of fewer than %d characters can be guessed; leave out --password-stdin to get a generated one\n", shortPassword)
+		if advice := auth.AdviseOn(u.Login, password); advice != "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", advice)
 		}
 		u.Hash, err = auth.HashChosen(password)
 		u.Generated = false
@@ -185,7 +180,7 @@ type userView struct {
 	Networks   []netip.Prefix `json:"networks,omitempty"`
 	Note       string         `json:"note,omitempty"`
 	Created    time.Time      `json:"created"`
-	Changed    time.Time      `json:"password_changed"`
+	Changed    time.Time      `json:"changed"`
 }
 
 func userViews(users []auth.User) []userView {
@@ -226,9 +221,9 @@ func printUsers(w io.Writer, users []auth.User, now time.Time) error {
 			networks = append(networks, n.String())
 		}
 		rows = append(rows, []string{u.Login, kind(u), status, orDash(strings.Join(u.Senders, ", ")), orDash(strings.Join(u.Groups, ", ")),
-			orDash(strings.Join(networks, ", ")), passwordKind(u) + " " + when(u.Changed, now), orDash(u.Note)})
+			orDash(strings.Join(networks, ", ")), passwordKind(u), when(u.Changed, now), orDash(u.Note)})
 	}
-	return table(w, []string{"LOGIN", "KIND", "STATUS", "SENDERS", "GROUPS", "NETWORKS", "PASSWORD", "NOTE"}, rows)
+	return table(w, []string{"LOGIN", "KIND", "STATUS", "SENDERS", "GROUPS", "NETWORKS", "PASSWORD", "CHANGED", "NOTE"}, rows)
 }
 
 func (a *app) userRemove() *cobra.Command {
@@ -294,7 +289,7 @@ func (a *app) userLock(verb, short string, lock bool) *cobra.Command {
 				return err
 			}
 			defer s.Close()
-			u.Locked, u.LockReason = lock, mail.Printable(reason)
+			u.Locked, u.LockReason, u.Changed = lock, mail.Printable(reason), time.Now()
 			if err := s.PutUser(cmd.Context(), u); err != nil {
 				return err
 			}

@@ -1,0 +1,329 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/bench/ledger"
+	"postern/bench/load"
+	"postern/bench/sink"
+	"postern/internal/testkit"
+)
+
+// siege is a relay process between the load generator and a sink that fails on demand; both keep
+// account of every message, so that a loss or a duplicate is seen.
+type siege struct {
+	*office
+	sink *sink.Sink
+}
+
+func newSiege(t *testing.T, handoff string, faults []sink.Fault, extra string) *siege {
+	t.Helper()
+	o := &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}
+	cert := o.ca.Leaf(testkit.LeafOptions{})
+	up, err := sink.Start(t.Context(), sink.Options{TLS: cert.Server(), Username: "relay", Password: "upstream secret", Faults: faults, Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { up.Close() })
+	_, port, err := net.SplitHostPort(up.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.address = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+	o.config = filepath.Join(o.dir, "relay.toml")
+	o.write("relay.toml", fmt.Sprintf(`hostname = "localhost"
+data_dir = "data"
+tls.cert_file = %q
+tls.key_file = %q
+admin.address = ""
+log.level = "warn"
+delivery.retry = ["1s"]
+[[listener]]
+address = %q
+handoff = %q
+[[policy]]
+limits = []
+[[upstream]]
+name = "provider"
+host = "127.0.0.1"
+port = %s
+ca_file = %q
+username = "relay"
+password = "upstream secret"
+%s`, cert.CertFile, cert.KeyFile, o.address, handoff, port, o.ca.File, extra))
+	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
+	return &siege{office: o, sink: up}
+}
+
+func (s *siege) start() *testkit.Process {
+	s.t.Helper()
+	p := testkit.Postern(s.t, "serve", "--config", s.config)
+	s.until("the relay accepts", func() bool {
+		c, err := net.Dial("tcp", s.address)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	return p
+}
+
+func (s *siege) load(run string, count int, duration time.Duration) *load.Report {
+	s.t.Helper()
+	report, err := load.Run(s.t.Context(), load.Config{
+		Addr: s.address, TLS: s.ca.Client("localhost"), Login: "anna@example.com", Password: "a chosen password",
+		From: "anna@example.com", To: []string{"bob@example.net"}, Run: run, Size: 2000,
+		Connections: 8, Count: count, Duration: duration, Timeout: 20 * time.Second, ConnectTries: 1000,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return report
+}
+
+// settle retries what waits until everything accepted has arrived and the queue is empty.
+func (s *siege) settle(claims ...ledger.Claim) {
+	s.t.Helper()
+	last := ""
+	deadline := time.Now().Add(90 * time.Second)
+	for {
+		testkit.Run(s.t, "", "queue", "retry", "--all", "--config", s.config)
+		missing := 0
+		for _, c := range claims {
+			missing += s.sink.Ledger().Check(c).Missing
+		}
+		last = testkit.Run(s.t, "", "queue", "list", "--config", s.config).Text
+		if missing == 0 && strings.Contains(last, "The queue is empty.") {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%d messages never arrived; the queue:\n%s", missing, last)
+		}
+	}
+}
+
+// TestKillUnderLoadLosesNothing: promise 1. Whatever was answered 250 arrives, whenever the process is
+// killed; twice only where an attempt was under way when it died.
+func TestKillUnderLoadLosesNothing(t *testing.T) {
+	for _, handoff := range []string{"5s", "0s"} {
+		t.Run("handoff "+handoff, func(t *testing.T) {
+			s := newSiege(t, handoff, nil, "max_connections = 8\n")
+			// A slower upstream keeps attempts in flight when the process dies.
+			s.sink.SetDelay(5 * time.Millisecond)
+			p := s.start()
+			reports := make(chan *load.Report, 1)
+			go func() { reports <- s.load("kill", 0, 6*time.Second) }()
+			kills := 0
+			for _, after := range []time.Duration{700, 1100, 400, 1300, 900} {
+				wait(t, after*time.Millisecond)
+				p.Kill()
+				kills++
+				p = s.start()
+			}
+			claim := (<-reports).Claim()
+			if claim.Accepted.Len() < 50 {
+				t.Fatalf("only %d messages were accepted: the test proves nothing", claim.Accepted.Len())
+			}
+			s.settle(claim)
+			proof := s.sink.Ledger().Check(claim)
+			t.Logf("%d accepted, %d uncertain, %d arrived, %d twice, %d kills", claim.Accepted.Len(), claim.Uncertain.Len(), proof.Arrived, proof.Duplicates, kills)
+			if !proof.Lossless() || proof.Unclaimed > 0 {
+				t.Errorf("%+v", proof)
+			}
+			// Eight upstream connections: at most so many attempts were cut by each kill.
+			if most := kills * 8; proof.Duplicates > most {
+				t.Errorf("%d messages arrived twice, at most %d attempts were cut: %v", proof.Duplicates, most, proof.Twice)
+			}
+			p.Stop()
+		})
+	}
+}
+
+// wait lets the process under test run for a while: the moment of the kill is the point of the test.
+func wait(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+	}
+}
+
+// TestUpstreamFaultsLoseNothing: promises 1 and 2 over every stage of an upstream session.
+func TestUpstreamFaultsLoseNothing(t *testing.T) {
+	half := 0.5
+	for _, test := range []struct {
+		name    string
+		faults  []sink.Fault
+		exactly bool // no duplicate is possible
+	}{
+		{"greeting refused", []sink.Fault{{Stage: sink.AtConnect, Reply: "421 4.3.2 busy", Times: 3}}, true},
+		{"greeting refused for good", []sink.Fault{{Stage: sink.AtConnect, Reply: "554 5.3.2 no", Times: 2}}, true},
+		{"EHLO refused", []sink.Fault{{Stage: sink.AtEHLO, Reply: "550 5.0.0 no", Times: 2}}, true},
+		{"STARTTLS refused", []sink.Fault{{Stage: sink.AtStartTLS, Reply: "454 4.7.0 no TLS now", Times: 2}}, true},
+		{"login refused", []sink.Fault{{Stage: sink.AtAuth, Reply: "535 5.7.8 bad credentials", Times: 1}}, true},
+		{"MAIL deferred", []sink.Fault{{Stage: sink.AtMail, Reply: "451 4.3.0 later", Probability: half, Times: 30}}, true},
+		{"RCPT deferred", []sink.Fault{{Stage: sink.AtRcpt, Reply: "450 4.2.0 greylisted", Probability: half, Times: 30}}, true},
+		{"DATA deferred", []sink.Fault{{Stage: sink.AtData, Reply: "451 4.3.0 later", Probability: half, Times: 30}}, true},
+		{"final dot deferred", []sink.Fault{{Stage: sink.AtDot, Reply: "452 4.3.1 full", Probability: half, Times: 30}}, true},
+		{"closed in the transfer", []sink.Fault{{Stage: sink.AtBody, Action: sink.Hangup, Probability: half, Times: 10}}, true},
+		{"closed at the dot, not taken", []sink.Fault{{Stage: sink.AtDot, Action: sink.Hangup, Probability: half, Times: 10}}, true},
+		{"taken, reply lost", []sink.Fault{{Stage: sink.AtDot, Action: sink.Taken, Probability: half, Times: 10}}, false},
+		{"421 at MAIL", []sink.Fault{{Stage: sink.AtMail, Reply: "421 4.3.2 going down", Times: 3}}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSiege(t, "1s", test.faults, "")
+			p := s.start()
+			claim := s.load("faults", 40, 0).Claim()
+			if n := claim.Accepted.Len(); n != 40 {
+				t.Fatalf("%d of 40 messages were accepted: temporary trouble of the upstream is not the client's\n%s", n, p.Log())
+			}
+			s.unpause(p, claim)
+			proof := s.sink.Ledger().Check(claim)
+			if !proof.Lossless() || test.exactly && !proof.OK() {
+				t.Errorf("%+v", proof)
+			}
+			if s.sink.Stats().Messages != int64(40+proof.Duplicates) {
+				t.Errorf("the sink took %d messages: a report was sent for what was nobody's fault", s.sink.Stats().Messages)
+			}
+		})
+	}
+}
+
+// unpause settles as a person would who has mended the upstream: a restart forgets that it was paused.
+func (s *siege) unpause(p *testkit.Process, claim ledger.Claim) {
+	s.t.Helper()
+	s.sink.SetFaults(nil)
+	p.Stop()
+	p = s.start()
+	s.settle(claim)
+	p.Stop()
+}
+
+// TestBadUpstreamCertificateKeepsTheMail: a certificate that is not for the host, or has expired, is
+// never overlooked, and its mail waits.
+func TestBadUpstreamCertificateKeepsTheMail(t *testing.T) {
+	ca := testkit.NewCA(t)
+	for name, cert := range map[string]testkit.Cert{"wrong name": ca.WrongName(), "expired": ca.Expired()} {
+		t.Run(name, func(t *testing.T) {
+			s := newSiege(t, "1s", nil, "")
+			bad, err := sink.Start(t.Context(), sink.Options{TLS: cert.Server(), Username: "relay", Password: "upstream secret"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer bad.Close()
+			_, port, _ := net.SplitHostPort(s.sink.Addr())
+			_, badPort, _ := net.SplitHostPort(bad.Addr())
+			text, err := os.ReadFile(s.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = bytes.ReplaceAll(text, []byte("port = "+port), []byte("port = "+badPort))
+			text = bytes.ReplaceAll(text, []byte(s.ca.File), []byte(ca.File))
+			s.write("relay.toml", string(text))
+			p := s.start()
+			claim := s.load("cert", 3, 0).Claim()
+			if claim.Accepted.Len() != 3 {
+				t.Fatalf("accepted %d of 3", claim.Accepted.Len())
+			}
+			if stats := bad.Stats(); stats.Logins != 0 || stats.Messages != 0 {
+				t.Errorf("the password or the mail went to an upstream that is not who it says: %+v", stats)
+			}
+			if list := s.postern("", "queue", "list"); !strings.Contains(list, "certificate") {
+				t.Errorf("the queue does not say why:\n%s", list)
+			}
+			p.Stop()
+		})
+	}
+}
+
+// TestFullDisk: accepted mail survives, new mail is answered 452, and mail flows again when there is room.
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("this test mounts a small file system and needs root")
+		}
+		t.Skip("this test mounts a small file system and needs root")
+	}
+	s := newSiege(t, "0s", []sink.Fault{{Stage: sink.AtMail, Reply: "451 4.3.0 later"}}, "[store]\nmin_free = \"4MB\"\n")
+	data := filepath.Join(s.dir, "small")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs", data).CombinedOutput(); err != nil {
+		t.Fatalf("mount: %v %s", err, out)
+	}
+	t.Cleanup(func() { exec.Command("umount", "-l", data).Run() })
+	text, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write("relay.toml", strings.Replace(string(text), `data_dir = "data"`, `data_dir = "small"`, 1))
+	s.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
+	p := s.start()
+	report, err := load.Run(t.Context(), load.Config{
+		Addr: s.address, TLS: s.ca.Client("localhost"), Login: "anna@example.com", Password: "a chosen password",
+		From: "anna@example.com", To: []string{"bob@example.net"}, Run: "full", Size: 200_000, Connections: 4, Count: 200,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for reply, n := range report.Refused {
+		if !strings.HasPrefix(reply, "452") {
+			t.Errorf("%d times %q: want 452", n, reply)
+		}
+		refused += n
+	}
+	if refused == 0 || report.Accepted.Len() == 0 {
+		t.Fatalf("accepted %d, refused %v: the disk never was full", report.Accepted.Len(), report.Refused)
+	}
+	p.Kill()
+	p = s.start()
+	s.sink.SetFaults(nil)
+	s.settle(report.Claim())
+	if proof := s.sink.Ledger().Check(report.Claim()); !proof.OK() {
+		t.Errorf("%+v", proof)
+	}
+	if again := s.load("after", 5, 0); again.Accepted.Len() != 5 {
+		t.Errorf("there is room again, and %d of 5 were accepted: %v", again.Accepted.Len(), again.Refused)
+	}
+	p.Stop()
+}
+
+// TestStoreThatCannotBeUsedIsRefusedAtStart: each way to spoil a data directory has a sentence.
+func TestStoreThatCannotBeUsedIsRefusedAtStart(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, db string) error{
+		"garbage": func(_ *testing.T, db string) error {
+			return os.WriteFile(db, bytes.Repeat([]byte("garbage "), 4096), 0o600)
+		},
+		"truncated": func(_ *testing.T, db string) error { return os.Truncate(db, 5000) },
+		"directory": func(_ *testing.T, db string) error { os.Remove(db); return os.Mkdir(db, 0o700) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSiege(t, "0s", nil, "")
+			db := filepath.Join(s.dir, "data", "postern.db")
+			for _, side := range []string{"-wal", "-shm"} {
+				os.Remove(db + side)
+			}
+			if err := spoil(t, db); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			out, err := exec.CommandContext(ctx, testkit.Binary(t), "serve", "--config", s.config).CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "postern.db") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
