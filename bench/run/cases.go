@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/emersion/go-msgauth/dkim"
 
 	"postern/bench/load"
 )
@@ -71,6 +74,31 @@ func throughput(ctx context.Context, s System, e *Environment, g *Group, c Case,
 		Accepted: report.Rate(),
 		P99:      report.Latency.Quantile(0.99),
 	}, nil
+}
+
+// duties sends one message and checks that the system did for it what every message of the comparison
+// is owed: it came over TLS with AUTH, as the sink demands, and with a signature that verifies.
+func duties(ctx context.Context, s System, e *Environment) error {
+	e.Sink.SetKeep(1)
+	defer e.Sink.SetKeep(0)
+	if _, _, err := send(ctx, s, e, Cases[0], 1); err != nil {
+		return err
+	}
+	kept := e.Sink.Messages()
+	if len(kept) != 1 || kept[0].Login != upstreamLogin {
+		return fmt.Errorf("%s: %d messages kept, or without login", s.Name(), len(kept))
+	}
+	record, err := dkimRecord()
+	if err != nil {
+		return err
+	}
+	found, err := dkim.VerifyWithOptions(bytes.NewReader(kept[0].Data), &dkim.VerifyOptions{
+		LookupTXT: func(string) ([]string, error) { return []string{record}, nil },
+	})
+	if err != nil || len(found) != 1 || found[0].Err != nil || found[0].Domain != domain {
+		return fmt.Errorf("%s: signatures %+v: %w", s.Name(), found, err)
+	}
+	return nil
 }
 
 // settle lets a system finish what it does behind the last reply: removing queue files, closing.
@@ -155,8 +183,8 @@ func syncs(ctx context.Context, s System, e *Environment, c Case, count int) (fl
 	defer g.Kill()
 	trace := filepath.Join(e.Dir, "syncs.trace")
 	os.Remove(trace)
-	wrap := []string{"strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=" + syncCalls, "-e", "signal=none", "-o", trace}
-	if err := s.Start(ctx, e, g, StartOptions{Fresh: true, Wrap: wrap}); err != nil {
+	wrap := append([]string{"strace"}, straceOptions(trace)...)
+	if _, err := s.Start(ctx, e, g, StartOptions{Fresh: true, Wrap: wrap}); err != nil {
 		return 0, err
 	}
 	if _, _, err := send(ctx, s, e, c, min(warmUp, count)); err != nil {
@@ -176,6 +204,10 @@ func syncs(ctx context.Context, s System, e *Environment, c Case, count int) (fl
 		return 0, err
 	}
 	return float64(after-before) / float64(count), s.Stop()
+}
+
+func straceOptions(trace string) []string {
+	return []string{"-f", "-qq", "--seccomp-bpf", "-e", "trace=" + syncCalls, "-e", "signal=none", "-o", trace}
 }
 
 func countCalls(trace string) (int, error) {

@@ -38,23 +38,24 @@ func (p *Postern) Installed() error {
 }
 
 // Start implements System.
-func (p *Postern) Start(ctx context.Context, e *Environment, g *Group, o StartOptions) error {
+func (p *Postern) Start(ctx context.Context, e *Environment, g *Group, o StartOptions) (time.Duration, error) {
 	p.group, p.dir = g, filepath.Join(e.Dir, "postern")
 	if o.Fresh || p.port == 0 {
 		if err := p.configure(e); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	p.cmd = g.wrapped(o.Wrap, p.Binary, "serve", "--config", p.config())
-	p.ended = make(chan struct{})
 	log, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer log.Close()
+	p.cmd = g.wrapped(o.Wrap, p.Binary, "serve", "--config", p.config())
+	p.ended = make(chan struct{})
 	p.cmd.Stdout, p.cmd.Stderr = log, log
+	begin := time.Now()
 	if err := p.cmd.Start(); err != nil {
-		return err
+		return 0, err
 	}
 	go func() {
 		defer close(p.ended)
@@ -63,9 +64,9 @@ func (p *Postern) Start(ctx context.Context, e *Environment, g *Group, o StartOp
 	g.Add(p.cmd.Process.Pid)
 	if err := greeted(ctx, p.Addr()); err != nil {
 		tail, _ := os.ReadFile(p.logFile())
-		return fmt.Errorf("%w\n%s", err, lastLines(string(tail), 20))
+		return 0, fmt.Errorf("%w\n%s", err, lastLines(string(tail), 20))
 	}
-	return nil
+	return time.Since(begin), nil
 }
 
 // Stop implements System.

@@ -2,8 +2,8 @@ package run
 
 import (
 	"context"
-	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -56,31 +56,30 @@ func (p *Postfix) Installed() error {
 	return nil
 }
 
-// Start implements System.
-func (p *Postfix) Start(ctx context.Context, e *Environment, g *Group, o StartOptions) error {
+// Start implements System. The time is master's, with milter and SASL already there.
+func (p *Postfix) Start(ctx context.Context, e *Environment, g *Group, o StartOptions) (time.Duration, error) {
 	p.env, p.group, p.dir = e, g, filepath.Join(e.Dir, "postfix")
 	if o.Fresh || p.port == 0 {
 		if err := p.configure(); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	if err := p.startDKIM(); err != nil {
-		return err
-	}
-	if err := p.startDovecot(); err != nil {
-		return err
+	if err := errors.Join(p.startDKIM(), p.startDovecot()); err != nil {
+		return 0, err
 	}
 	if _, err := output(g.Command(postfixPath, "-c", p.config(), "check")); err != nil {
-		return err
+		return 0, err
 	}
 	// master itself, not "postfix start": so that a command can be put in front of it.
 	cmd := g.wrapped(o.Wrap, postfixServer, "-c", p.config(), "-d")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	begin := time.Now()
 	if err := startDetached(cmd, filepath.Join(p.dir, "master.out")); err != nil {
-		return err
+		return 0, err
 	}
 	g.Add(cmd.Process.Pid)
-	return greeted(ctx, p.Addr())
+	err := greeted(ctx, p.Addr())
+	return time.Since(begin), err
 }
 
 // Stop implements System.
@@ -207,10 +206,18 @@ func dkimKey() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: marshalRSA(key)}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}), nil
 }
 
-func marshalRSA(key *rsa.PrivateKey) []byte { return x509.MarshalPKCS1PrivateKey(key) }
+// dkimRecord is what DNS would say of it.
+func dkimRecord() (string, error) {
+	key, err := pki.RSAKey()
+	if err != nil {
+		return "", err
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	return "v=DKIM1; k=rsa; p=" + base64.StdEncoding.EncodeToString(der), err
+}
 
 // writeDovecot configures only authentication, with its cache and a fast salted hash: the cost of a
 // slow one is not what is compared here.

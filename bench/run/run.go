@@ -119,11 +119,14 @@ func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) 
 			err = kill
 		}
 	}()
-	begin := time.Now()
-	if err := s.Start(ctx, e, g, StartOptions{Fresh: true}); err != nil {
+	took, err := s.Start(ctx, e, g, StartOptions{Fresh: true})
+	if err != nil {
 		return err
 	}
-	r.add(s, "start", time.Since(begin).Seconds())
+	r.add(s, "start", took.Seconds())
+	if err := duties(ctx, s, e); err != nil {
+		return err
+	}
 	for _, c := range Cases {
 		if !o.wants(c.Key) {
 			continue
@@ -187,11 +190,10 @@ func (r *Results) backlog(ctx context.Context, o Options, p *Postern, e *Environ
 	if err := p.Stop(); err != nil {
 		return err
 	}
-	begin = time.Now()
-	if err := p.Start(ctx, e, g, StartOptions{}); err != nil {
+	start, err := p.Start(ctx, e, g, StartOptions{})
+	if err != nil {
 		return err
 	}
-	start := time.Since(begin)
 	fmt.Fprintf(o.Log, "  CPU %.2f ms empty, %.2f ms with %d queued; start %v\n", ms(empty.CPU), ms(full.CPU), o.Backlog, start.Round(time.Millisecond))
 	r.add(p, "backlog empty", ms(empty.CPU))
 	r.add(p, "backlog full", ms(full.CPU))

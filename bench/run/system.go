@@ -40,8 +40,9 @@ type System interface {
 	Name() string
 	// Installed returns nil if the system can be run here, else why not.
 	Installed() error
-	// Start starts it; it returns when the system takes connections at Addr.
-	Start(ctx context.Context, e *Environment, g *Group, o StartOptions) error
+	// Start starts it and returns when it greets at Addr, with the time that took from the start of its
+	// server process.
+	Start(ctx context.Context, e *Environment, g *Group, o StartOptions) (time.Duration, error)
 	// Stop ends it in good order. What is left is killed by the group.
 	Stop() error
 	Addr() string
@@ -94,7 +95,7 @@ func NewEnvironment(ctx context.Context, dir string) (*Environment, error) {
 // Close ends the sink.
 func (e *Environment) Close() { e.Sink.Close() }
 
-// greeted waits until a server greets, and returns how long that took.
+// greeted waits until a server greets.
 func greeted(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()

@@ -98,6 +98,7 @@ type Sink struct {
 	ledger   *ledger.Ledger
 	faults   faultTable
 	delay    atomic.Int64 // nanoseconds
+	keepMax  atomic.Int64 // of kept
 	closed   chan struct{}
 	once     sync.Once
 	wg       sync.WaitGroup
@@ -122,6 +123,7 @@ func Start(ctx context.Context, o Options) (*Sink, error) {
 	}
 	s := &Sink{opts: o, listener: l, ledger: ledger.New(), closed: make(chan struct{}), conns: make(map[net.Conn]struct{})}
 	s.delay.Store(int64(o.Delay))
+	s.SetKeep(o.Keep)
 	s.faults.init(o.Seed, o.Greylist)
 	if err := s.SetFaults(o.Faults); err != nil {
 		l.Close()
@@ -219,6 +221,9 @@ func (s *Sink) Ledger() *ledger.Ledger { return s.ledger }
 // SetDelay changes Options.Delay for all connections.
 func (s *Sink) SetDelay(d time.Duration) { s.delay.Store(int64(d)) }
 
+// SetKeep changes Options.Keep from the next message on.
+func (s *Sink) SetKeep(n int) { s.keepMax.Store(int64(n)) }
+
 // SetFaults replaces the faults. Counts begin anew.
 func (s *Sink) SetFaults(faults []Fault) error { return s.faults.set(faults) }
 
@@ -242,8 +247,9 @@ func (s *Sink) Messages() []Message {
 func (s *Sink) keep(m Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.kept = append(s.kept, m); len(s.kept) > s.opts.Keep {
-		s.kept = slices.Delete(s.kept, 0, 1)
+	s.kept = append(s.kept, m)
+	if over := len(s.kept) - int(s.keepMax.Load()); over > 0 {
+		s.kept = slices.Delete(s.kept, 0, over)
 	}
 }
 

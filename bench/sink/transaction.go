@@ -59,7 +59,7 @@ func (c *conn) rcpt(arg []byte) error {
 		return nil
 	}
 	c.rcpts = append(c.rcpts, to)
-	if c.sink.opts.Keep > 0 {
+	if c.sink.keepMax.Load() > 0 {
 		c.rcptParams = append(c.rcptParams, string(params))
 	}
 	c.reply("250 2.1.5 Ok")
@@ -207,18 +207,18 @@ func (c *conn) discard(size int64) error {
 type transfer struct {
 	conn    *conn
 	stop    bool // close in the middle
+	keep    bool // its content is kept
 	octets  int64
 	header  []byte // until the blank line was seen
 	inBody  bool
 	size    int64 // of the body
 	crc     uint32
-	content []byte // all of it, where contents are kept
+	content []byte // all of it, if it is kept
 	cr, lf  int
-	blocks  int
 }
 
 func (c *conn) newTransfer() *transfer {
-	t := &transfer{conn: c, header: make([]byte, 0, 2048)}
+	t := &transfer{conn: c, keep: c.sink.keepMax.Load() > 0, header: make([]byte, 0, 2048)}
 	if f, ok := c.sink.faults.at(AtBody, c.rcpts[0]); ok {
 		t.stop = true
 		if f.Action == Answer { // a reply has no place here: the connection ends
@@ -236,7 +236,7 @@ func (t *transfer) feed(p []byte) error {
 	t.octets += int64(len(p))
 	t.cr += bytes.Count(p, []byte{'\r'})
 	t.lf += bytes.Count(p, []byte{'\n'})
-	if t.conn.sink.opts.Keep > 0 && t.octets <= t.conn.limit() {
+	if t.keep && t.octets <= t.conn.limit() {
 		t.content = append(t.content, p...)
 	}
 	if !t.inBody {
@@ -357,7 +357,7 @@ func (c *conn) count(t *transfer, chunked bool) {
 	} else {
 		s.unnumber.Add(1)
 	}
-	if s.opts.Keep > 0 {
+	if t.keep {
 		s.keep(Message{From: c.from, MailParams: c.mailParams, Recipients: append([]string(nil), c.rcpts...), RcptParams: c.rcptParams,
 			Data: t.content, Chunked: chunked, Login: c.login})
 	}
