@@ -23,8 +23,8 @@ type command struct {
 }
 
 var commands = map[string]command{
-	"EHLO":     {plain: true, run: (*Conn).ehlo},
-	"HELO":     {plain: true, run: (*Conn).helo1},
+	"EHLO":     {plain: true, run: (*Conn).greetEHLO},
+	"HELO":     {plain: true, run: (*Conn).greetHELO},
 	"NOOP":     {plain: true, run: (*Conn).noop},
 	"RSET":     {plain: true, bare: true, run: (*Conn).rset},
 	"QUIT":     {plain: true, bare: true, run: (*Conn).quit},
@@ -123,9 +123,9 @@ func (c *Conn) answer(r mail.Reply) error {
 		"%d refused commands without a message, the last one was answered %s", c.refusals, r)
 }
 
-func (c *Conn) ehlo(arg string) error { return c.hello(arg, true) }
+func (c *Conn) greetEHLO(arg string) error { return c.hello(arg, true) }
 
-func (c *Conn) helo1(arg string) error { return c.hello(arg, false) }
+func (c *Conn) greetHELO(arg string) error { return c.hello(arg, false) }
 
 // hello takes the client's name. It is logged, never judged; it also resets (RFC 5321 §4.1.4).
 func (c *Conn) hello(arg string, extended bool) error {

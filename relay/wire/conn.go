@@ -12,9 +12,6 @@ import (
 	"postern/mail"
 )
 
-// recordHandshake is the first octet of a TLS ClientHello (RFC 8446 §5.1).
-const recordHandshake = 0x16
-
 // Conn is one client connection. Its exported methods may be called by its Session at any time; what
 // they return changes only between commands.
 type Conn struct {
@@ -142,98 +139,6 @@ func (c *Conn) open() error {
 	c.greeted = true
 	c.send(mail.R(220, "", "%s ESMTP ready", c.opt.Hostname))
 	return nil
-}
-
-// admit checks where the connection comes from.
-func (c *Conn) admit() error {
-	if err := c.checkNetwork(); err != nil {
-		return err
-	}
-	if contains(c.opt.Proxies, c.client.Addr()) {
-		if err := c.readProxy(); err != nil {
-			return err
-		}
-		if err := c.checkNetwork(); err != nil {
-			return err
-		}
-	}
-	origin := originOf(c.client.Addr())
-	if !c.srv.counts.enterFrom(origin, c.opt.MaxConnectionsPerIP) {
-		return refuse(ReasonLimit, mail.R(421, "4.7.0", "too many connections from your address, try again later"),
-			"%s has %d connections to listener %s already; see max_connections_per_ip", origin, c.opt.MaxConnectionsPerIP, c.opt.Name)
-	}
-	c.origin = origin
-	return nil
-}
-
-func (c *Conn) checkNetwork() error {
-	if len(c.opt.Networks) == 0 || contains(c.opt.Networks, c.client.Addr()) {
-		return nil
-	}
-	return refuse(ReasonNetwork, mail.R(554, "5.7.1", "your address may not connect here"),
-		"%s is not in the networks of listener %s", c.client.Addr(), c.opt.Name)
-}
-
-// startTLSFirst does the handshake on connections that begin with one.
-func (c *Conn) startTLSFirst() error {
-	switch c.opt.TLSMode {
-	case Implicit:
-		return c.handshake()
-	case Auto:
-		return c.awaitClientHello()
-	}
-	return nil
-}
-
-// awaitClientHello waits a moment for a client that begins with TLS, as many office printers do on any
-// port.
-func (c *Conn) awaitClientHello() error {
-	var first [1]byte
-	c.sock.SetReadDeadline(time.Now().Add(c.opt.TLSWait))
-	n, err := c.sock.Read(first[:])
-	c.deadline = time.Time{}
-	switch {
-	case n > 0:
-		c.sock.unread(first[:])
-		if first[0] == recordHandshake {
-			return c.handshake()
-		}
-	case !isTimeout(err):
-		return errGone
-	}
-	return nil
-}
-
-// rejectEarlyInput ends a connection on which there is input before the greeting: RFC 5321 §4.3.1
-// lets the server speak first, so this is no mail client (ALPACA, a PROXY header nobody asked for).
-func (c *Conn) rejectEarlyInput() error {
-	var early [16]byte
-	c.sock.nowait = true
-	n, err := c.stream.Read(early[:])
-	c.sock.nowait, c.deadline = false, time.Time{}
-	switch {
-	case n > 0:
-		return c.earlyRefusal(early[:n])
-	case !isTimeout(err):
-		return errGone
-	}
-	return nil
-}
-
-func (c *Conn) earlyRefusal(b []byte) error {
-	reply := mail.R(554, "5.5.1", "wait for the greeting")
-	if used, err := proxyLength(b); err == nil || used > 0 {
-		return refuse(ReasonProxy, reply, "%s sent a PROXY header but is not in proxy_protocol of listener %s", c.client.Addr(), c.opt.Name)
-	}
-	if b[0] == recordHandshake && c.tls == nil {
-		return c.unexpectedTLS()
-	}
-	return refuse(ReasonProtocol, reply, "the client talked before the greeting")
-}
-
-// unexpectedTLS is for a ClientHello where a command is due. A reply in clear would only confuse.
-func (c *Conn) unexpectedTLS() error {
-	return refuse(ReasonTLS, mail.Reply{}, `the client began TLS without STARTTLS; set its encryption to STARTTLS, or tls = "auto" on listener %s`, c.opt.Name)
 }
 
 // loop runs commands until the connection ends.

@@ -13,7 +13,7 @@ const maxTextLine = 998
 // (RFC 5321 §4.1.1.4, §4.5.2).
 type stuffing struct {
 	lineStart bool // behind CRLF
-	cr        bool // the octet before was CR
+	cr        bool // the octet before was CR; not where lineStart is set
 }
 
 // next returns the next run of content in b, which is not empty, how many octets of b it used up, and
@@ -59,7 +59,7 @@ func (s *stuffing) untilDot(b []byte, from int) int {
 
 func (s *stuffing) crBefore(b []byte, from, lf int) bool {
 	if lf == from {
-		return s.cr && from == 0 // behind a removed dot there is no CR
+		return s.cr
 	}
 	return b[lf-1] == '\r'
 }

@@ -169,8 +169,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	s.cut()
-	s.closeConns(nil)
+	s.cut() // Serve closes the connections
 	select {
 	case <-ended:
 	case <-time.After(hardStopTimeout):
@@ -200,12 +199,12 @@ func (s *Server) wake() {
 	}
 }
 
-// closeConns cuts the connections of a listener, of all if it is nil.
+// closeConns cuts the connections of a listener.
 func (s *Server) closeConns(ln net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if ln == nil || c.ln == ln {
+		if c.ln == ln {
 			c.sock.Conn.Close()
 		}
 	}

@@ -50,17 +50,17 @@ func (c *countingConn) Write(p []byte) (int, error) { c.writes++; return c.scrip
 
 // TestBatchIsOneTLSRecord: replies of a batch are not cut into small records.
 func TestBatchIsOneTLSRecord(t *testing.T) {
-	s := startServer(t, func(o *Options, b *backend) { b.open, o.MaxRecipients = true, 100 })
+	s := startServer(t, func(o *Options, b *backend) { b.open, o.MaxRecipients = true, 400 })
 	c := s.dial(t)
 	c.expect("220 ")
 	c.cmd("EHLO c", "250-")
 	c.cmd("STARTTLS", "220 ")
 	c.handshake()
 	c.cmd("EHLO c", "250-")
-	c.send("MAIL FROM:<a@example.com>\r\n" + strings.Repeat("RCPT TO:<b@example.net>\r\n", 99))
+	c.send("MAIL FROM:<a@example.com>\r\n" + strings.Repeat("RCPT TO:<b@example.net>\r\n", 399))
 	buf := make([]byte, 16384)
 	n, err := c.conn.Read(buf) // one Read of a tls.Conn is one record
-	if err != nil || bytes.Count(buf[:n], []byte("\r\n")) != 100 {
+	if err != nil || bytes.Count(buf[:n], []byte("\r\n")) != 400 {
 		t.Errorf("first record has %d octets, %v", n, err)
 	}
 }

@@ -260,10 +260,13 @@ func TestProxyDeadline(t *testing.T) {
 func TestShutdownInTime(t *testing.T) {
 	inBubble(t, openClear, func(t *testing.T, s *testServer, c *testClient) {
 		c.expect("220 ")
+		synctest.Wait()
+		start := time.Now()
 		ended := make(chan error)
 		go func() { ended <- s.Shutdown(context.Background()) }()
 		c.expect("421 4.3.2 relay.example.com is shutting down")
 		c.expectClosed()
+		elapsed(t, start, 0, 0)
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
@@ -277,7 +280,7 @@ func TestShutdownInTime(t *testing.T) {
 		ended := make(chan error)
 		go func() { ended <- s.Shutdown(context.Background()) }()
 		time.Sleep(time.Minute)
-		c.send("two\r\n.\r\n")
+		c.send("two\r\n.\r\nMAIL FROM:<ann@example.com>\r\n")
 		c.expect("250 2.0.0 taken, 10 octets")
 		c.expect("421 4.3.2 ")
 		c.expectClosed()
