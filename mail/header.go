@@ -280,14 +280,16 @@ func (h Header) Bytes() []byte {
 	return append(b, crlf...)
 }
 
-// Widths of the lines we write, without CRLF (RFC 5322 §2.1.1).
+// Widths of the lines we write, without CRLF (RFC 5322 §2.1.1), and of blanks in a row.
 const (
 	foldWidth = 78
 	maxLine   = 998
+	maxBlanks = 40
 )
 
 // appendFolded writes a field. A fold goes before white space that is there already, so that unfolding
-// gives the same value; a word that alone exceeds what a line may hold is cut.
+// gives the same value; a word that alone exceeds what a line may hold is cut, and more blanks in a row
+// than maxBlanks become one, so that no line is blank.
 func appendFolded(b []byte, name, value string) []byte {
 	b = append(append(b, name...), ':')
 	width := len(name) + 1
@@ -298,6 +300,9 @@ func appendFolded(b []byte, name, value string) []byte {
 	first := true
 	for value != "" {
 		n := len(value) - len(strings.TrimLeft(value, " "))
+		if n > maxBlanks {
+			value, n = value[n-1:], 1
+		}
 		if end := strings.IndexByte(value[n:], ' '); end >= 0 {
 			n += end
 		} else {

@@ -183,6 +183,7 @@ func TestNewField(t *testing.T) {
 		{"Received", "from client.example.net by relay.example.com with ESMTPSA id 0123456789abcdef for <someone@example.org>; now",
 			"Received: from client.example.net by relay.example.com with ESMTPSA id\r\n 0123456789abcdef for <someone@example.org>; now\r\n"},
 		{"Message-ID", "<" + strings.Repeat("x", 100) + "@example.com>", "Message-ID: <" + strings.Repeat("x", 100) + "@example.com>\r\n"},
+		{"X", "a" + strings.Repeat(" ", 2000) + "b", "X: a b\r\n"},
 		{"X", strings.Repeat("y", 2000), "X: " + strings.Repeat("y", 995) + "\r\n"},
 	} {
 		if got := string(NewField(c.name, c.value).Raw); got != c.want {

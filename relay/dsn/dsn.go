@@ -197,7 +197,7 @@ func date(t time.Time) string { return t.Format("Mon, 02 Jan 2006 15:04:05 -0700
 
 func isASCII(s string) bool {
 	for i := 0; i < len(s); i++ {
-		if s[i] > '~' {
+		if s[i] > 0x7f {
 			return false
 		}
 	}

@@ -89,8 +89,8 @@ func sendable(b []byte) bool {
 		if i < 1 || i > 999 || b[i-1] != '\r' {
 			return false
 		}
-		for _, c := range b[:i] {
-			if c > '~' {
+		for _, c := range b[:i-1] {
+			if c > 0x7f || c == 0 || c == '\r' {
 				return false
 			}
 		}
