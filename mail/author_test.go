@@ -257,7 +257,7 @@ func FuzzJudgeAuthors(f *testing.F) {
 
 // TestJudgeAuthorsCost: the work grows no faster than the field, whatever it is made of.
 func TestJudgeAuthorsCost(t *testing.T) {
-	const size = 200 << 10
+	const size = 64 << 10
 	for _, piece := range []string{
 		"a@b.c,", `"a"@b.c,`, `"`, `""`, `"a" `, "(", "(a)", "<", ">", "=?", "=?utf-8?Q?a?= ", "=?utf-8?Q?", "=?a?b?", "@", "a@b.c ", "a.", ":", ";", `\`,
 		`"\`, " ", "\t", "ü", "\u202e", "a ", "a=", "=?x?q?a?=", "=?utf-8?b?YQ==?= ",
@@ -267,7 +267,7 @@ func TestJudgeAuthorsCost(t *testing.T) {
 			h := Header{Fields: []Field{{Name: "From", Raw: []byte("From: " + value + "\r\n")}}}
 			start := time.Now()
 			JudgeAuthors(h)
-			if took := time.Since(start); took > 2*time.Second {
+			if took := time.Since(start); took > time.Second {
 				t.Errorf("%q in %q: %v", piece, frame, took)
 			}
 		}

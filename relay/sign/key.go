@@ -152,13 +152,13 @@ func sizeWarning(bits int) string {
 }
 
 func checkNames(k Key) error {
-	for what, name := range map[string]string{"domain": k.Domain, "selector": k.Selector} {
-		parsed, err := mail.ParseDomain(name)
-		if err != nil || strings.HasPrefix(name, "[") {
-			return fmt.Errorf("%s %q is no domain name", what, name)
+	for _, n := range []struct{ what, name string }{{"domain", k.Domain}, {"selector", k.Selector}} {
+		parsed, err := mail.ParseDomain(n.name)
+		if err != nil || strings.HasPrefix(n.name, "[") {
+			return fmt.Errorf("%s %q is no domain name", n.what, n.name)
 		}
-		if parsed != name || toASCII(name) != name {
-			return fmt.Errorf("%s %q: write it in lower case and as DNS has it (xn--…): %q", what, name, toASCII(parsed))
+		if ascii := toASCII(parsed); ascii != n.name {
+			return fmt.Errorf("%s %q: write it in lower case and as DNS has it (xn--…): %q", n.what, n.name, ascii)
 		}
 	}
 	if len(k.RecordName()) > 253 {
