@@ -169,15 +169,13 @@ func (q *Queue) finish(e *entry, s settlement) {
 		q.traceReports(time.Now(), e.m, s)
 	}
 	q.mu.Lock()
-	doubted := e.doubted
 	q.forgetLocked(e)
 	if recorded && !s.Remove {
 		q.noteLocked(s.NextAttempt)
+		q.dirty = q.dirty || e.doubted // a person may have given it up meanwhile: the store says so
 	}
+	q.nudge()
 	q.mu.Unlock()
-	if recorded && doubted && !s.Remove {
-		q.recheck(e.m.ID)
-	}
 	if recorded && len(s.Reports) > 0 {
 		q.added(s.Reports...)
 	}
@@ -207,21 +205,4 @@ func (q *Queue) record(e *entry, o Outcome) bool {
 			backoff = min(2*backoff, maxStoreBackoff/3)
 		}
 	}
-}
-
-// recheck looks at a deferred message that a person gave up while its attempt ran: that counts now, not
-// at the next retry time.
-func (q *Queue) recheck(id string) {
-	m, err := q.opts.Store.Get(q.hard, id)
-	if err != nil || !m.Bounce || m.Held {
-		return
-	}
-	now := time.Now()
-	if _, err := q.opts.Store.Retry(q.hard, Filter{IDs: []string{id}}, now); err != nil {
-		q.storeSaid(err, "retry", writes)
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.noteLocked(now)
 }

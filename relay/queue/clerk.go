@@ -298,12 +298,13 @@ func (q *Queue) turnOverLocked(now time.Time) {
 }
 
 // loadLocked takes what a read returned into the window, except what the window knows better. What does
-// not fit stays in the store.
+// not fit stays in the store. A read that came back more than half full may not have been all: messages
+// can vanish while they are read.
 func (q *Queue) loadLocked(due []*Message, each, limit int) {
-	q.more = q.more || len(due) >= limit
+	q.more = q.more || 2*len(due) > limit
 	perLogin := make(map[string]int)
 	for _, m := range due {
-		if perLogin[m.Login]++; perLogin[m.Login] >= each {
+		if perLogin[m.Login]++; 2*perLogin[m.Login] > each {
 			q.more = true
 		}
 		if _, old := q.left[m.ID]; old || q.entries[m.ID] != nil {

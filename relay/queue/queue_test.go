@@ -223,7 +223,7 @@ func TestBulkNeverStarvesAPerson(t *testing.T) {
 		w.wantGone("P2")
 		w.stock(message("P3", "anna")) // by another process
 		w.q.Wake()
-		sleep(3 * time.Second)
+		sleep(2 * time.Second)
 		w.wantGone("P3")
 		if s := w.q.Stats(); s.Window > 1000 {
 			t.Errorf("%d messages in memory", s.Window)
@@ -507,10 +507,10 @@ func TestFailingStorePausesScheduling(t *testing.T) {
 			wait()
 			var failing atomic.Bool
 			failing.Store(true)
-			calls := 0
+			var calls atomic.Int64
 			w.store.Fault = func(op string) error {
 				if op == broken && failing.Load() {
-					calls++
+					calls.Add(1)
 					return errStore
 				}
 				return nil
@@ -526,8 +526,8 @@ func TestFailingStorePausesScheduling(t *testing.T) {
 			if w.up.count() != 0 && broken != "postpone" {
 				t.Errorf("%s: %d attempts", broken, w.up.count())
 			}
-			if calls > 1500 || calls == 0 {
-				t.Errorf("%s: called %d times in half an hour", broken, calls)
+			if n := calls.Load(); n > 1500 || n == 0 {
+				t.Errorf("%s: called %d times in half an hour", broken, n)
 			}
 			failing.Store(false)
 			sleep(8 * time.Hour)
@@ -966,6 +966,53 @@ func TestStaleReadIsIgnored(t *testing.T) {
 		}
 		if n := len(w.kinds("M1")); n == 0 || slices.Index(w.kinds("M1"), trace.Delivered) != 0 {
 			t.Errorf("trace %v", w.kinds("M1"))
+		}
+		w.end()
+	})
+}
+
+// A place that got free belongs to who waits for it, not to the next Submit.
+func TestSubmitDoesNotOvertake(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.free["office"] = 0
+		wait()
+		w.submit(message("P1", "anna"))
+		wait()
+		w.up.setAnswer(slowly(time.Second))
+		w.up.mu.Lock()
+		w.up.free["office"] = 1
+		w.up.mu.Unlock()
+		w.q.Wake()
+		w.submit(message("B1", "newsletter"))
+		wait()
+		if len(w.up.of("P1")) != 1 || len(w.up.of("B1")) != 0 {
+			t.Errorf("attempts %v", w.up.attempts)
+		}
+		w.end()
+	})
+}
+
+// In a window that one login filled there is room for another at once, with its content.
+func TestSubmitDisplacesBulk(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, func(o *queue.Options) { o.Window = 10 })
+		w.up.free["office"] = 0
+		wait()
+		for i := range 10 {
+			w.submit(message(fmt.Sprintf("B%d", i), "newsletter"))
+		}
+		wait()
+		w.submit(message("P1", "anna"))
+		wait()
+		w.up.setAnswer(slowly(time.Hour))
+		w.up.mu.Lock()
+		w.up.free["office"] = 2
+		w.up.mu.Unlock()
+		w.q.Wake()
+		wait()
+		if len(w.up.of("P1")) != 1 || w.store.Ops("content") != 0 {
+			t.Errorf("attempts %v, %d contents read", w.up.attempts, w.store.Ops("content"))
 		}
 		w.end()
 	})

@@ -11,8 +11,8 @@ const (
 	askAgain   = time.Second            // a dispatcher that forgot to call Wake costs this much
 	pollEvery  = time.Second            // reads of the store for Wake
 	dueEvery   = 100 * time.Millisecond // reads of the store for messages that become due
-	moreEvery  = 250 * time.Millisecond // reads while the store has more than the window and some mail moves
-	turnEvery  = 2 * time.Second        // reads while none moves, each showing us other messages
+	moreEvery  = time.Second            // reads while the store has more than the window and some mail moves
+	turnEvery  = 3 * time.Second        // reads while none moves, each showing us other messages
 	grace      = 10 * time.Second       // for cut attempts to return and outcomes to be recorded
 	maxLooks   = 16                     // messages settled without an attempt at a time
 	maxPauses  = 4096                   // upstream identities remembered as paused

@@ -236,15 +236,32 @@ func (w *window) countLocked(login string) int {
 	return n
 }
 
-// rotateLocked forgets up to n messages that wait in busy lines, those whose turn is farthest, so that
-// others in the store get a look.
+// rotateLocked forgets up to n messages that wait in busy lines, so that others in the store get a look:
+// those of the logins that have most, and among equals those whose turn is farthest.
 func (w *window) rotateLocked(n int) []*entry {
 	var out []*entry
-	for _, l := range w.lines {
-		for l.busy && l.n > 1 && len(out) < n {
-			out = append(out, l.dropLast(l.turns.Back()))
-			w.waiting--
+	for len(out) < n {
+		l, el := w.farthestLocked()
+		if l == nil {
+			break
 		}
+		out = append(out, l.dropLast(el))
+		w.waiting--
 	}
 	return out
+}
+
+func (w *window) farthestLocked() (l *line, el *list.Element) {
+	most := 0
+	for _, candidate := range w.lines {
+		if !candidate.busy || candidate.n < 2 { // who waits first keeps waiting
+			continue
+		}
+		for e := candidate.turns.Back(); e != nil; e = e.Prev() {
+			if have := len(e.Value.(*lane).entries); have > most {
+				l, el, most = candidate, e, have
+			}
+		}
+	}
+	return l, el
 }

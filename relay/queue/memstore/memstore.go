@@ -7,6 +7,7 @@ package memstore
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -99,11 +100,18 @@ func (s *Store) Add(ctx context.Context, news ...queue.NewMessage) error {
 		return err
 	}
 	defer s.mu.Unlock()
-	s.addLocked(news, contents)
-	return nil
+	return s.addLocked(news, contents)
 }
 
-func (s *Store) addLocked(news []queue.NewMessage, contents [][]byte) {
+// addLocked adds all messages or none.
+func (s *Store) addLocked(news []queue.NewMessage, contents [][]byte) error {
+	ids := make(map[string]bool)
+	for _, n := range news {
+		if s.rows[n.Message.ID] != nil || ids[n.Message.ID] {
+			return fmt.Errorf("%s is in the queue already", n.Message.ID)
+		}
+		ids[n.Message.ID] = true
+	}
 	for i, n := range news {
 		r := &row{copyOf(n.Message), contents[i]}
 		if r.LeaseOwner != "" {
@@ -111,6 +119,7 @@ func (s *Store) addLocked(news []queue.NewMessage, contents [][]byte) {
 		}
 		s.rows[r.ID] = r
 	}
+	return nil
 }
 
 func read(c mail.Content) ([]byte, error) {
@@ -122,7 +131,11 @@ func read(c mail.Content) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	return io.ReadAll(r)
+	b, err := io.ReadAll(r)
+	if err == nil && int64(len(b)) != c.Size() {
+		err = fmt.Errorf("content has %d octets, not %d", len(b), c.Size())
+	}
+	return b, err
 }
 
 // Content implements queue.Store. The content is never given as Bytes, as a store on disk would not.
@@ -176,7 +189,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, 
 		switch {
 		case r.Held:
 		case !at.After(now):
-			byLogin[r.Login] = append(byLogin[r.Login], r)
+			byLogin[r.Login] = firsts(append(byLogin[r.Login], r), 2*perLogin+100, perLogin)
 		case next.IsZero() || at.Before(next):
 			next = at
 		}
@@ -196,9 +209,7 @@ func takeTurns(byLogin map[string][]*row, after string, perLogin, limit int) []*
 	})
 	logins = append(logins[first:len(logins):len(logins)], logins[:first]...)
 	for _, l := range logins {
-		slices.SortFunc(byLogin[l], func(a, b *row) int {
-			return cmp.Or(a.NextAttempt.Compare(b.NextAttempt), strings.Compare(a.ID, b.ID))
-		})
+		byLogin[l] = firsts(byLogin[l], 0, perLogin)
 	}
 	var due []*queue.Message
 	for turn := 0; turn < perLogin; turn++ {
@@ -216,6 +227,17 @@ func takeTurns(byLogin map[string][]*row, after string, perLogin, limit int) []*
 	return due
 }
 
+// firsts sorts rows and keeps the first n once there are more than limit.
+func firsts(rows []*row, limit, n int) []*row {
+	if len(rows) <= limit {
+		return rows
+	}
+	slices.SortFunc(rows, func(a, b *row) int {
+		return cmp.Or(a.NextAttempt.Compare(b.NextAttempt), strings.Compare(a.ID, b.ID))
+	})
+	return rows[:min(n, len(rows))]
+}
+
 // Lease implements queue.Store.
 func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Time) error {
 	if err := s.begin(ctx, "lease"); err != nil {
@@ -226,7 +248,7 @@ func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Tim
 	if r == nil || r.Held || leased(&r.Message, now) && r.LeaseOwner != owner {
 		return queue.ErrNotFound
 	}
-	r.LeaseOwner, r.LeaseUntil = owner, until
+	r.LeaseOwner, r.LeaseUntil, r.WaitingFor = owner, until, ""
 	r.Attempts++
 	return nil
 }
@@ -263,15 +285,27 @@ func (s *Store) Finish(ctx context.Context, id, owner string, o queue.Outcome) e
 	if r == nil || r.LeaseOwner != owner {
 		return queue.ErrNotFound
 	}
-	s.addLocked(o.Reports, contents)
+	if err := s.addLocked(o.Reports, contents); err != nil {
+		return err
+	}
 	if o.Remove {
 		delete(s.rows, id)
 		return nil
+	}
+	if r.Bounce { // what a person asked for while the attempt ran is not put off
+		o.NextAttempt = earlier(o.NextAttempt, r.NextAttempt)
 	}
 	r.Recipients = slices.Clone(o.Recipients)
 	r.NextAttempt, r.WaitingFor, r.Warned, r.LastReply = o.NextAttempt, o.WaitingFor, o.Warned, o.LastReply
 	r.LeaseOwner, r.LeaseUntil = "", time.Time{}
 	return nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // Postpone implements queue.Store.

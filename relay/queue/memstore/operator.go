@@ -96,7 +96,7 @@ func (s *Store) Release(ctx context.Context, f queue.Filter, now time.Time) (int
 // Retry implements queue.Store.
 func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.change(ctx, "retry", f, func(r *row) bool {
-		if r.Held {
+		if r.Held || r.LeaseOwner != "" {
 			return false
 		}
 		r.NextAttempt, r.WaitingFor = now, ""

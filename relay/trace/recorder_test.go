@@ -1,0 +1,257 @@
+package trace
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// memorySink keeps batches; while fail is set it refuses them.
+type memorySink struct {
+	mu      sync.Mutex
+	fail    error
+	slow    time.Duration
+	batches [][]Event
+	calls   int
+}
+
+func (s *memorySink) AppendEvents(ctx context.Context, events []Event) error {
+	time.Sleep(s.slow)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if s.fail != nil {
+		return s.fail
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.batches = append(s.batches, append([]Event(nil), events...))
+	return nil
+}
+
+func (s *memorySink) set(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
+// writes counts calls and batches that were kept.
+func (s *memorySink) writes() (calls, kept int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls, len(s.batches)
+}
+
+func (s *memorySink) attempts() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var got []int
+	for _, b := range s.batches {
+		for _, e := range b {
+			got = append(got, e.Attempt)
+		}
+	}
+	return got
+}
+
+// running starts a Recorder in the bubble; end waits for Run.
+func running(sink Sink, log *slog.Logger) (r *Recorder, end func()) {
+	r = NewRecorder(sink, log)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); r.Run(ctx) }()
+	return r, func() { cancel(); <-done }
+}
+
+func wantOrder(t *testing.T, got []int, n int) {
+	t.Helper()
+	if len(got) != n {
+		t.Fatalf("%d events written, want %d", len(got), n)
+	}
+	for i, v := range got {
+		if v != i {
+			t.Fatalf("event %d is at %d", v, i)
+		}
+	}
+}
+
+func TestRecorderWritesBatchesInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &memorySink{}
+		r, end := running(sink, nil)
+		for i := range 100 {
+			r.Record(Event{Kind: Delivered, Attempt: i})
+		}
+		time.Sleep(batchEvery)
+		synctest.Wait()
+		wantOrder(t, sink.attempts(), 100)
+		if _, n := sink.writes(); n != 1 {
+			t.Errorf("%d writes", n)
+		}
+		if at := sink.batches[0][0].Time; at.IsZero() || time.Since(at) > batchEvery {
+			t.Errorf("recorded at %v", at)
+		}
+		time.Sleep(time.Hour)
+		if n, _ := sink.writes(); n != 1 {
+			t.Errorf("%d writes without events", n-1)
+		}
+		end()
+	})
+}
+
+func TestRecorderWritesFullBatchAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &memorySink{}
+		r, end := running(sink, nil)
+		synctest.Wait()
+		start := time.Now()
+		for i := range batchSize + 1 {
+			r.Record(Event{Attempt: i})
+		}
+		synctest.Wait()
+		if got := len(sink.attempts()); got < batchSize || !time.Now().Equal(start) {
+			t.Errorf("%d events written after %v", got, time.Since(start))
+		}
+		end()
+	})
+}
+
+// A slow sink never holds anybody up, and what does not fit is counted.
+func TestRecorderIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		sink := &memorySink{slow: time.Hour}
+		r, end := running(sink, slog.New(slog.NewTextHandler(&log, nil)))
+		start := time.Now()
+		for i := range bufferSize + 123 {
+			r.Record(Event{Attempt: i})
+		}
+		if !time.Now().Equal(start) {
+			t.Error("Record waited")
+		}
+		if n := r.Dropped(); n != 123 {
+			t.Errorf("%d dropped", n)
+		}
+		if n := strings.Count(log.String(), "dropped"); strings.Count(log.String(), "\n") != 1 || n == 0 {
+			t.Errorf("the log says %q", log.String())
+		}
+		time.Sleep(100 * time.Hour)
+		end()
+		wantOrder(t, sink.attempts(), bufferSize)
+	})
+}
+
+// A sink that fails for a while loses nothing, is not hammered, and the log says so once.
+func TestRecorderOutlivesFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		sink := &memorySink{fail: errors.New("disk on fire")}
+		r, end := running(sink, slog.New(slog.NewTextHandler(&log, nil)))
+		for i := range 700 {
+			r.Record(Event{Attempt: i})
+		}
+		time.Sleep(10 * time.Second)
+		if n, _ := sink.writes(); n > 8 || n < 2 {
+			t.Errorf("%d writes in ten seconds", n)
+		}
+		sink.set(nil)
+		time.Sleep(maxRetryEvery)
+		synctest.Wait()
+		wantOrder(t, sink.attempts(), 700)
+		if r.Dropped() != 0 || strings.Count(log.String(), "disk on fire") != 1 {
+			t.Errorf("%d dropped, log %q", r.Dropped(), log.String())
+		}
+		end()
+	})
+}
+
+// pickySink refuses every batch with a certain event.
+type pickySink struct{ memorySink }
+
+func (s *pickySink) AppendEvents(ctx context.Context, events []Event) error {
+	for _, e := range events {
+		if e.ID == "bad" {
+			return errors.New("cannot be written")
+		}
+	}
+	return s.memorySink.AppendEvents(ctx, events)
+}
+
+// One batch that can never be written does not stop the trace for ever.
+func TestRecorderGivesUpBadBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &pickySink{}
+		r, end := running(sink, nil)
+		r.Record(Event{ID: "bad"})
+		time.Sleep(time.Second)
+		r.Record(Event{})
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		r.Record(Event{})
+		time.Sleep(10 * time.Second)
+		if got := len(sink.attempts()); got == 0 || r.Dropped() == 0 {
+			t.Errorf("%d written, %d dropped", got, r.Dropped())
+		}
+		end()
+	})
+}
+
+func TestRecorderFlushesAtClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &memorySink{}
+		r, end := running(sink, nil)
+		r.Record(Event{Attempt: 0})
+		end()
+		r.Record(Event{Attempt: 1}) // between Run and Close
+		if err := r.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		wantOrder(t, sink.attempts(), 2)
+		r.Record(Event{})
+		if r.Dropped() != 1 {
+			t.Errorf("%d dropped after Close", r.Dropped())
+		}
+	})
+}
+
+func TestRecorderCloseSaysWhatIsLost(t *testing.T) {
+	sink := &memorySink{fail: errors.New("disk on fire")}
+	r := NewRecorder(sink, nil)
+	for range 3 {
+		r.Record(Event{})
+	}
+	err := r.Close(context.Background())
+	if !errors.Is(err, sink.fail) || !strings.Contains(err.Error(), "3 events") || r.Dropped() != 3 {
+		t.Errorf("Close: %v, %d dropped", err, r.Dropped())
+	}
+}
+
+func TestRecorderManyWriters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &memorySink{}
+		r, end := running(sink, nil)
+		var writers sync.WaitGroup
+		for range 8 {
+			writers.Go(func() {
+				for range 1000 {
+					r.Record(Event{})
+				}
+			})
+		}
+		writers.Wait()
+		end()
+		if err := r.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(sink.attempts()); n != 8000 {
+			t.Errorf("%d events written", n)
+		}
+	})
+}
