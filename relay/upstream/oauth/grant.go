@@ -1,0 +1,259 @@
+package oauth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// GrantStore keeps one sealed grant for each upstream, shared by all nodes. Versions make writers notice each other. When
+// SaveGrant returns nil the grant is durable.
+type GrantStore interface {
+	// LoadGrant returns the grant and its version, which is above 0; ErrNoGrant if there is none.
+	LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error)
+	// SaveGrant replaces the grant if it still has this version (0: if there is none) and returns the new version;
+	// ErrGrantChanged if somebody else has written.
+	SaveGrant(ctx context.Context, upstream string, sealed []byte, version int64) (int64, error)
+}
+
+// Errors of a GrantStore.
+var (
+	ErrNoGrant      = errors.New("no grant")
+	ErrGrantChanged = errors.New("the grant was changed by somebody else")
+)
+
+// grant is what is sealed: what a person has consented to, and the access token that nodes share.
+type grant struct {
+	ClientID  string    `json:"client_id"`
+	Refresh   string    `json:"refresh"`
+	Consented time.Time `json:"consented"`           // when a person did
+	Refreshed time.Time `json:"refreshed"`           // when the server last answered to it
+	Ends      time.Time `json:"ends,omitzero"`       // the server said so
+	Configed  string    `json:"configured,omitzero"` // thumbprint of the configured refresh token it began with
+
+	Access string    `json:"access,omitempty"`
+	Expiry time.Time `json:"expiry,omitzero"`
+	Got    time.Time `json:"got,omitzero"` // when Access was fetched
+
+	Lease   time.Time `json:"lease,omitzero"` // until then Leasing refreshes, and others wait
+	Leasing string    `json:"leasing,omitempty"`
+}
+
+// take puts a response into the grant. A response without a refresh token leaves the one there is (RFC 6749 §6).
+func (g *grant) take(r *response, now time.Time) {
+	if !r.refresh.IsZero() {
+		g.Refresh = r.refresh.Reveal()
+	}
+	if !r.refreshExpires.IsZero() {
+		g.Ends = r.refreshExpires
+	}
+	g.Refreshed = now
+	g.Access, g.Expiry, g.Got = r.access.Reveal(), r.expiry, now
+	g.Lease, g.Leasing = time.Time{}, ""
+}
+
+func (g *grant) token() Token { return Token{NewSecret(g.Access), g.Expiry} }
+
+// fresh reports whether the access token is worth handing out: not the one that was refused or is to be replaced, and not
+// so old that it would be fetched again at once.
+func (g *grant) fresh(not []Secret, now time.Time) bool {
+	if g.Access == "" || now.After(g.Expiry.Add(-maxMargin(g.Expiry.Sub(g.Got)))) {
+		return false
+	}
+	for _, secret := range not {
+		if !secret.IsZero() && secret.Equal(NewSecret(g.Access)) {
+			return false
+		}
+	}
+	return true
+}
+
+// loadGrant reads and opens the grant. What is wrong with the store passes; what is wrong with the grant a person mends.
+func (s *Source) loadGrant(ctx context.Context) (*grant, int64, *Error) {
+	g, version, err := s.readGrant(ctx)
+	if err != nil {
+		err.about = aboutGrant(nil, version)
+		return nil, version, err
+	}
+	s.learn(g)
+	return g, version, nil
+}
+
+// aboutGrant names what a fault is about: the refresh token, or what cannot be read by its version. A lease changes neither.
+func aboutGrant(g *grant, version int64) string {
+	if g == nil {
+		return "version " + strconv.FormatInt(version, 10)
+	}
+	return thumbprint(NewSecret(g.Refresh))
+}
+
+func (s *Source) readGrant(ctx context.Context) (*grant, int64, *Error) {
+	sealed, version, err := s.o.Grants.LoadGrant(ctx, s.o.Upstream)
+	switch {
+	case errors.Is(err, ErrNoGrant):
+		return s.firstGrant()
+	case err != nil:
+		return nil, 0, pressureError(codeStore, "the store does not give the consent for "+s.o.Upstream, err)
+	}
+	plain, err := s.o.Sealer.Open(s.o.Upstream, sealed)
+	if err != nil {
+		fix := fixLogin
+		if errors.Is(err, ErrOtherKey) {
+			fix = "copy " + KeyFile + " from the data_dir of the node that has it, or " + fixLogin
+		}
+		e := s.fault(codeNoGrant, fmt.Sprintf("the stored consent for %s is %v", s.o.Upstream, err), fix)
+		e.Err = err
+		return nil, version, e
+	}
+	g := new(grant)
+	if err := json.Unmarshal(plain, g); err != nil {
+		return nil, version, s.fault(codeNoGrant, "the stored consent cannot be read", fixLogin)
+	}
+	if e := s.suits(g); e != nil {
+		return nil, version, e
+	}
+	return g, version, nil
+}
+
+// suits reports whether the grant is for the configured application.
+func (s *Source) suits(g *grant) *Error {
+	if s.o.Flow == RefreshToken && g.Configed != thumbprint(s.o.RefreshToken) {
+		*g = s.configured() // another one was configured since
+	}
+	if g.ClientID != s.o.ClientID {
+		return s.fault(codeNoGrant, "the consent was given to another application", fixLogin)
+	}
+	return nil
+}
+
+func (s *Source) firstGrant() (*grant, int64, *Error) {
+	if s.o.Flow == RefreshToken {
+		g := s.configured()
+		return &g, 0, nil
+	}
+	return nil, 0, s.fault(codeNoGrant, "nobody has consented yet", fixLogin)
+}
+
+func (s *Source) configured() grant {
+	return grant{ClientID: s.o.ClientID, Refresh: s.o.RefreshToken.Reveal(), Configed: thumbprint(s.o.RefreshToken)}
+}
+
+// saveGrant seals and writes; the errors are the store's.
+func (s *Source) saveGrant(ctx context.Context, g *grant, version int64) (int64, error) {
+	plain, err := json.Marshal(g)
+	if err != nil {
+		return 0, err
+	}
+	return s.o.Grants.SaveGrant(ctx, s.o.Upstream, s.o.Sealer.Seal(s.o.Upstream, plain), version)
+}
+
+// learn remembers what Expiries tells.
+func (s *Source) learn(g *grant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known.refreshed, s.known.ends = g.Refreshed, g.Ends
+}
+
+// MemoryGrants is a GrantStore for tests and the demo.
+type MemoryGrants struct {
+	mu     sync.Mutex // guards what follows
+	sealed map[string][]byte
+	at     map[string]int64
+}
+
+// NewMemoryGrants makes an empty store.
+func NewMemoryGrants() *MemoryGrants {
+	return &MemoryGrants{sealed: map[string][]byte{}, at: map[string]int64{}}
+}
+
+// LoadGrant is of GrantStore.
+func (m *MemoryGrants) LoadGrant(_ context.Context, upstream string) ([]byte, int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.at[upstream] == 0 {
+		return nil, 0, ErrNoGrant
+	}
+	return bytes.Clone(m.sealed[upstream]), m.at[upstream], nil
+}
+
+// SaveGrant is of GrantStore.
+func (m *MemoryGrants) SaveGrant(_ context.Context, upstream string, sealed []byte, version int64) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.at[upstream] != version {
+		return 0, ErrGrantChanged
+	}
+	m.sealed[upstream] = bytes.Clone(sealed)
+	m.at[upstream]++
+	return m.at[upstream], nil
+}
+
+// CheckGrantStore is the contract of a GrantStore, in the manner of testing/fstest. It writes grants of its own naming and
+// returns what does not hold.
+func CheckGrantStore(ctx context.Context, store GrantStore) error {
+	const name = "postern-grant-contract"
+	if _, _, err := store.LoadGrant(ctx, name); !errors.Is(err, ErrNoGrant) {
+		return fmt.Errorf("load what was never saved: %v, want ErrNoGrant", err)
+	}
+	if _, err := store.SaveGrant(ctx, name, []byte("x"), 7); !errors.Is(err, ErrGrantChanged) {
+		return fmt.Errorf("save over a version that never was: %v, want ErrGrantChanged", err)
+	}
+	first, err := store.SaveGrant(ctx, name, []byte("one\x00\xff"), 0)
+	if err != nil || first <= 0 {
+		return fmt.Errorf("first save: version %d, %v", first, err)
+	}
+	if _, err := store.SaveGrant(ctx, name, []byte("x"), 0); !errors.Is(err, ErrGrantChanged) {
+		return fmt.Errorf("save as the first again: %v, want ErrGrantChanged", err)
+	}
+	second, err := store.SaveGrant(ctx, name, []byte("two"), first)
+	if err != nil || second == first {
+		return fmt.Errorf("second save: version %d after %d, %v", second, first, err)
+	}
+	if _, err := store.SaveGrant(ctx, name, []byte("x"), first); !errors.Is(err, ErrGrantChanged) {
+		return fmt.Errorf("save over an old version: %v, want ErrGrantChanged", err)
+	}
+	if err := checkLoad(ctx, store, name, "two", second); err != nil {
+		return err
+	}
+	if _, err := store.SaveGrant(ctx, name+"-2", []byte("other"), 0); err != nil {
+		return fmt.Errorf("save another upstream's: %w", err)
+	}
+	return errors.Join(checkLoad(ctx, store, name, "two", second), checkRace(ctx, store, name, second))
+}
+
+func checkLoad(ctx context.Context, store GrantStore, name, want string, version int64) error {
+	sealed, at, err := store.LoadGrant(ctx, name)
+	if err != nil || string(sealed) != want || at != version {
+		return fmt.Errorf("load: %q, version %d, %v; want %q, version %d", sealed, at, err, want, version)
+	}
+	return nil
+}
+
+// checkRace lets eight writers start from one version: one wins.
+func checkRace(ctx context.Context, store GrantStore, name string, version int64) error {
+	results := make(chan error, 8)
+	for i := range cap(results) {
+		go func() {
+			_, err := store.SaveGrant(ctx, name, []byte{byte(i)}, version)
+			results <- err
+		}()
+	}
+	won := 0
+	for range cap(results) {
+		switch err := <-results; {
+		case err == nil:
+			won++
+		case !errors.Is(err, ErrGrantChanged):
+			return fmt.Errorf("concurrent save: %w", err)
+		}
+	}
+	if won != 1 {
+		return fmt.Errorf("%d of %d writers from the same version won, want 1", won, cap(results))
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package oauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net/url"
+	"time"
+
+	"postern/mail"
+)
+
+const (
+	// leaseFor is how long a node may take to refresh; then another takes over. It is above the longest Timeout that makes
+	// sense, and a late first answer still finds its place (see savePending).
+	leaseFor = time.Minute
+	// leasePoll is how often those that wait for another node look.
+	leasePoll = time.Second
+	// saveBound is how long the pair that a server just gave may take to be written, whatever becomes of the callers.
+	saveBound = 15 * time.Second
+)
+
+// pending is a grant that the server has replaced and the store has not taken yet. Losing it could lose the consent: many
+// servers take a refresh token once only.
+type pending struct {
+	grant   *grant
+	used    string // the refresh token that it replaces
+	version int64
+}
+
+// refresh gets an access token from the grant. Order of operations:
+//
+//  1. What is pending is saved before anything else is asked.
+//  2. The grant is loaded; if another node has put a fresh token there, that is the answer.
+//  3. A lease is saved in the grant, so that one node refreshes and the others wait.
+//  4. The server is asked.
+//  5. The new refresh token and the access token are saved together.
+//  6. The access token is used.
+//
+// A failure before 4 has changed nothing. Between 4 and 6 the pair is pending. A process that dies there loses the new
+// refresh token; the old one is tried at the next start, which servers with a grace period and Microsoft take.
+func (s *Source) refresh(ctx context.Context, not []Secret) (Token, *Error) {
+	for again := true; ; again = false {
+		if s.pending != nil {
+			if t, e := s.savePending(ctx); e != nil || s.usable(t, time.Now()) {
+				return t, e
+			}
+		}
+		g, version, e := s.claim(ctx, not)
+		if e != nil {
+			return Token{}, e
+		}
+		if g.Leasing != s.o.Node {
+			return g.token(), nil
+		}
+		r, e := s.request(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {g.Refresh}}, nil)
+		if e == nil {
+			return s.keepPair(ctx, g, r, version)
+		}
+		e.Detail, e.about = scrubbed(e.Detail, g.Refresh), aboutGrant(g, version)
+		if replaced := s.release(ctx, g, version); replaced && again && e.Class == mail.AccountFault {
+			continue // somebody logged in while we asked with the old grant
+		}
+		return Token{}, e
+	}
+}
+
+// claim returns either the grant with our lease on it, or the grant with a fresh token in it.
+func (s *Source) claim(ctx context.Context, not []Secret) (*grant, int64, *Error) {
+	for {
+		g, version, e := s.loadGrant(ctx)
+		if e != nil {
+			return nil, 0, e
+		}
+		now := time.Now()
+		if g.fresh(not, now) {
+			g.Leasing = ""
+			return g, version, nil
+		}
+		if now.Before(g.Lease) && g.Leasing != s.o.Node {
+			if !sleep(ctx, leasePoll) {
+				return nil, 0, pressureError(codeStore, "another node is fetching a token and does not finish", context.Cause(ctx))
+			}
+			continue
+		}
+		g.Lease, g.Leasing = now.Add(leaseFor), s.o.Node
+		version, err := s.saveGrant(ctx, g, version)
+		switch {
+		case err == nil:
+			return g, version, nil
+		case !errors.Is(err, ErrGrantChanged):
+			// Better not to ask than to ask and be unable to keep the answer.
+			return nil, 0, pressureError(codeStore, "the store does not take the consent for "+s.o.Upstream, err)
+		}
+	}
+}
+
+// keepPair saves what the server gave. The server has answered: what the callers' time is matters no more.
+func (s *Source) keepPair(ctx context.Context, g *grant, r *response, version int64) (Token, *Error) {
+	next := *g
+	next.take(r, time.Now())
+	s.pending = &pending{&next, g.Refresh, version}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveBound)
+	defer cancel()
+	return s.savePending(ctx)
+}
+
+// savePending writes the pending grant and returns its token.
+func (s *Source) savePending(ctx context.Context) (Token, *Error) {
+	p := s.pending
+	for {
+		_, err := s.saveGrant(ctx, p.grant, p.version)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrGrantChanged) {
+			return Token{}, pressureError(codeStore, "the store does not take the renewed consent for "+s.o.Upstream+"; the token that came with it is not used before it does", err)
+		}
+		g, version, e := s.loadGrant(ctx)
+		switch {
+		case e != nil && e.Temporary():
+			return Token{}, e
+		case e == nil && g.Refresh == p.used && g.Refresh != p.grant.Refresh:
+			p.version = version // only the lease was taken over: ours comes after it
+			continue
+		case e == nil && g.Refresh == p.grant.Refresh && g.Access == p.grant.Access:
+			// the save that seemed to fail did not
+		default:
+			s.pending = nil // a person has logged in again, or another node went on: theirs counts
+			return Token{}, nil
+		}
+		break
+	}
+	s.pending = nil
+	s.learn(p.grant)
+	return p.grant.token(), nil
+}
+
+// release takes our lease off, and reports whether somebody else has put another grant in place.
+func (s *Source) release(ctx context.Context, g *grant, version int64) (replaced bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveBound)
+	defer cancel()
+	free := *g
+	free.Lease, free.Leasing = time.Time{}, ""
+	if _, err := s.saveGrant(ctx, &free, version); !errors.Is(err, ErrGrantChanged) {
+		return false // it ends by itself
+	}
+	now, _, e := s.loadGrant(ctx)
+	return e == nil && now.Refresh != g.Refresh
+}
+
+func thumbprint(secret Secret) string {
+	sum := sha256.Sum256([]byte(secret.Reveal()))
+	return hex.EncodeToString(sum[:8])
+}
+
+// sleep reports whether d passed before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,132 @@
+package oauth
+
+import (
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// KeyFile is the name of the key in data_dir.
+const KeyFile = "grants.key"
+
+// Sealer seals grants with XChaCha20-Poly1305, so that a copy of the store alone sends no mail. The nonce is 192 bits and
+// random. The name of the upstream is authenticated with it: a grant moved to another upstream does not open.
+type Sealer struct {
+	aead cipher.AEAD
+	id   [4]byte // tells another key from a damaged grant
+}
+
+// The sealed form: version, key id, nonce, ciphertext.
+const (
+	sealVersion = 1
+	sealHeader  = 1 + 4
+)
+
+// Errors of a Sealer.
+var (
+	ErrOtherKey = errors.New("sealed with another key")
+	ErrDamaged  = errors.New("damaged, or sealed for another upstream")
+)
+
+// NewSealer takes a key of 32 octets.
+func NewSealer(key []byte) (*Sealer, error) {
+	aead, err := chacha20poly1305.NewX(key)
+	if err != nil {
+		return nil, fmt.Errorf("grant key: %w", err)
+	}
+	s := &Sealer{aead: aead}
+	sum := sha256.Sum256(append([]byte("postern grant key id\x00"), key...))
+	copy(s.id[:], sum[:])
+	return s, nil
+}
+
+// OpenSealer reads the key from dir, or makes it there. Nodes that share a store need the same key file.
+func OpenSealer(dir string) (*Sealer, error) {
+	path := filepath.Join(dir, KeyFile)
+	key, err := readKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeKey(dir, path); err != nil {
+			return nil, fmt.Errorf("make the key for grants: %w", err)
+		}
+		key, err = readKey(path) // another process may have been faster
+	}
+	if err != nil {
+		return nil, err
+	}
+	return NewSealer(key)
+}
+
+func readKey(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s may be read by others (%v); run: chmod 600 %s", path, mode.Perm(), path)
+	}
+	key, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(key) != chacha20poly1305.KeySize {
+		return nil, fmt.Errorf("%s is no key: it has %d octets, not %d", path, len(key), chacha20poly1305.KeySize)
+	}
+	return key, nil
+}
+
+// makeKey writes the whole key, syncs it, and only then gives it its name, which Link does not take from another.
+func makeKey(dir, path string) error {
+	f, err := os.CreateTemp(dir, KeyFile+".*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	key := make([]byte, chacha20poly1305.KeySize)
+	_, _ = rand.Read(key) // never fails
+	_, err = f.Write(key)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func associated(upstream string) []byte { return append([]byte("postern grant\x00"), upstream...) }
+
+// Seal seals plain for upstream.
+func (s *Sealer) Seal(upstream string, plain []byte) []byte {
+	out := make([]byte, sealHeader+chacha20poly1305.NonceSizeX, sealHeader+chacha20poly1305.NonceSizeX+len(plain)+chacha20poly1305.Overhead)
+	out[0] = sealVersion
+	copy(out[1:], s.id[:])
+	_, _ = rand.Read(out[sealHeader:]) // never fails
+	return s.aead.Seal(out, out[sealHeader:], plain, associated(upstream))
+}
+
+// Open opens what Seal made; ErrOtherKey or ErrDamaged.
+func (s *Sealer) Open(upstream string, sealed []byte) ([]byte, error) {
+	if len(sealed) < sealHeader+chacha20poly1305.NonceSizeX+chacha20poly1305.Overhead || sealed[0] != sealVersion {
+		return nil, ErrDamaged
+	}
+	if [4]byte(sealed[1:sealHeader]) != s.id {
+		return nil, ErrOtherKey
+	}
+	nonce, text := sealed[sealHeader:sealHeader+chacha20poly1305.NonceSizeX], sealed[sealHeader+chacha20poly1305.NonceSizeX:]
+	plain, err := s.aead.Open(nil, nonce, text, associated(upstream))
+	if err != nil {
+		return nil, ErrDamaged
+	}
+	return plain, nil
+}
