@@ -22,8 +22,8 @@ type Step struct {
 	Reply mail.Reply    `json:"reply,omitzero"`  // the upstream's, or ours that describes the trouble
 }
 
-// Test goes the way of a delivery up to the login, on a connection of its own, and sends nothing. It returns what happened
-// up to the first failure.
+// Test goes the way of a delivery up to the login and sends nothing. It returns what happened up to the first failure. Its
+// connection is its own: it does not count among the places, and the identity hears nothing of the outcome.
 func (u *Upstream) Test(ctx context.Context) []Step {
 	var steps []Step
 	each := func(name string, run func() (string, *fault)) *fault {

@@ -29,16 +29,6 @@ type fault struct {
 	err        error
 }
 
-func (f *fault) Error() string {
-	s := string(f.stage) + ": " + f.reply.String()
-	if f.err != nil {
-		s += ": " + f.err.Error()
-	}
-	return s
-}
-
-func (f *fault) Unwrap() error { return f.err }
-
 // verdict is what the fault says about the identity.
 func (f *fault) verdict() verdict {
 	switch {
@@ -46,7 +36,7 @@ func (f *fault) verdict() verdict {
 		return vFault
 	case f.class == mail.BackPressure:
 		return vPressure
-	case f.early():
+	case early(f.stage):
 		return vNothing // cancelled on the way
 	case f.ours || f.err != nil:
 		return vReached
@@ -54,9 +44,9 @@ func (f *fault) verdict() verdict {
 	return vWorks // somebody judged, for better or worse
 }
 
-// early reports whether it happened before MAIL.
-func (f *fault) early() bool {
-	switch f.stage {
+// early reports whether a stage lies before MAIL.
+func early(stage mail.Stage) bool {
+	switch stage {
 	case mail.StageSign, mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot:
 		return false
 	}
@@ -95,10 +85,9 @@ var (
 // trouble makes a fault out of something that is no reply. Before MAIL it is back-pressure, from MAIL on a deferral.
 func (c *conn) trouble(stage mail.Stage, err error, format string, args ...any) *fault {
 	c.broken = true
-	class := mail.BackPressure
-	switch stage {
-	case mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot:
-		class = mail.Deferral
+	class := mail.Deferral
+	if early(stage) {
+		class = mail.BackPressure
 	}
 	return &fault{stage: stage, class: class, reply: mail.R(451, "4.4.2", "%s", c.peer+" "+fmt.Sprintf(format, args...)), err: err}
 }
@@ -111,6 +100,9 @@ func (c *conn) lost(stage mail.Stage, err error) *fault {
 			f.class = mail.Deferral // our own doing says nothing about the upstream
 		}
 		return f
+	}
+	if early(stage) && isAlert(err) { // in TLS 1.3 the server judges our certificate behind the handshake
+		return c.handshakeFault(err)
 	}
 	var netErr net.Error
 	switch {
@@ -132,12 +124,17 @@ func (c *conn) accountFault(stage mail.Stage, enhanced string, err error, text s
 	return &fault{stage: stage, class: mail.AccountFault, reply: mail.R(454, enhanced, "%s", text), err: err}
 }
 
+// isAlert reports an alert that the other side sent.
+func isAlert(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
+}
+
 // handshakeFault tells a certificate that is not good enough, which a person must mend, from a network that is not.
 func (c *conn) handshakeFault(err error) *fault {
 	var (
 		verification *tls.CertificateVerificationError
 		record       tls.RecordHeaderError
-		alert        tls.AlertError
 	)
 	switch {
 	case c.wasInterrupted():
@@ -146,10 +143,10 @@ func (c *conn) handshakeFault(err error) *fault {
 		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+": "+explainCertificate(verification.Err, c.u.cfg.Host))
 	case errors.As(err, &record):
 		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+" does not speak TLS on this port; STARTTLS or another port may be meant")
-	case errors.As(err, &alert):
-		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+" refused the TLS handshake: "+mail.Printable(alert.Error()))
 	case strings.Contains(err.Error(), "protocol version"), strings.Contains(err.Error(), "unsupported versions"):
 		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+" offers no TLS of version 1.2 or later")
+	case isAlert(err):
+		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+" refuses TLS with us: "+mail.Printable(strings.TrimPrefix(err.Error(), "remote error: tls: ")))
 	}
 	return c.lost(mail.StageTLS, err)
 }

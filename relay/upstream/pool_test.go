@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/mail"
 	"postern/relay/upstream/faketest"
 )
 
@@ -261,6 +262,29 @@ func TestFreshConnectionIsNotRetried(t *testing.T) {
 	r := send(t, u, message(t))[0]
 	if r.Class.Permanent() || !r.Uncertain || fake.Counts().Connections != 1 {
 		t.Errorf("got %s uncertain=%v, %d connections", r.Class, r.Uncertain, fake.Counts().Connections)
+	}
+}
+
+// A message that cannot be written is not with the upstream, and that is certain.
+func TestWriteFails(t *testing.T) {
+	for verb, reply := range map[string]string{"RCPT": "250 ok\r\n", "DATA": "354 go\r\n"} {
+		u := pipes(t, func(nc net.Conn) {
+			br := bufio.NewReader(nc)
+			io.WriteString(nc, "220 fake\r\n")
+			for {
+				line, err := br.ReadString('\n')
+				if err != nil || strings.HasPrefix(line, verb) {
+					io.WriteString(nc, reply)
+					nc.Close()
+					return
+				}
+				io.WriteString(nc, "250 ok\r\n")
+			}
+		}, nil)
+		r := send(t, u, message(t))[0]
+		if r.Class != mail.Deferral || r.Uncertain || !strings.Contains(r.Reply.Text, "closed the connection") {
+			t.Errorf("%s: got %s uncertain=%v: %s (%v)", verb, r.Class, r.Uncertain, r.Reply, r.Err)
+		}
 	}
 }
 

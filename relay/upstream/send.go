@@ -188,7 +188,7 @@ func (a *attempt) note(v verdict, f *fault) {
 	}
 	a.news.verdict = v
 	if f != nil {
-		a.news = news{verdict: v, reply: f.reply, early: f.early(), atLeast: f.retryAfter}
+		a.news = news{verdict: v, reply: f.reply, early: early(f.stage), atLeast: f.retryAfter}
 	}
 }
 

@@ -29,6 +29,8 @@ func TestCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	wants := certificate(t, soon, "127.0.0.1")
+	wants.ClientAuth = tls.RequireAnyClientCert
 	old := certificate(t, soon, "127.0.0.1")
 	old.MaxVersion = tls.VersionTLS11
 	old.MinVersion = tls.VersionTLS10
@@ -38,11 +40,12 @@ func TestCertificates(t *testing.T) {
 		roots *x509.CertPool
 		cause string
 	}{
+		{"client certificate wanted", wants, authority().Pool(), "refuses TLS with us: certificate required"},
 		{"wrong name", certificate(t, soon, "other.example.com"), authority().Pool(), "not for 127.0.0.1 but for other.example.com"},
 		{"expired", certificate(t, time.Now().Add(-time.Hour), "127.0.0.1"), authority().Pool(), "is valid from"},
 		{"unknown authority", certificate(t, soon, "127.0.0.1"), stranger.Pool(), "not issued by an authority that we trust"},
 		{"system authorities only", certificate(t, soon, "127.0.0.1"), nil, "not issued by an authority that we trust"},
-		{"TLS 1.1", old, authority().Pool(), "TLS"},
+		{"TLS 1.1", old, authority().Pool(), "offers no TLS of version 1.2 or later"},
 	} {
 		for _, implicit := range []bool{false, true} {
 			fc := provider()
@@ -76,6 +79,30 @@ func TestRoots(t *testing.T) {
 	wantClasses(t, send(t, u, message(t)), "delivered")
 	if _, err := Roots([]byte("no certificate")); err == nil {
 		t.Error("rubbish was accepted")
+	}
+}
+
+func TestExplanations(t *testing.T) {
+	u, err := New(Config{Host: "mx.example.com", Username: user})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		f    fault
+		want string
+	}{
+		{fault{stage: mail.StageResolve, reply: mail.R(451, "4.4.3", "no address")}, "name servers"},
+		{fault{stage: mail.StageConnect, reply: mail.R(451, "4.4.1", "refused")}, "firewall lets this machine out to port 587"},
+		{fault{stage: mail.StageAuth, reply: mail.R(535, "5.7.8", "no"), class: mail.AccountFault}, `user name or password of "relay@example.com"`},
+		{fault{stage: mail.StageAuth, reply: mail.R(534, "5.7.9", "no"), class: mail.AccountFault}, "app password"},
+		{fault{stage: mail.StageAuth, reply: mail.R(454, "4.7.0", "no"), class: mail.BackPressure}, "passes without a change"},
+		{fault{stage: mail.StageTLS, reply: mail.R(454, "4.7.5", "untrusted"), class: mail.AccountFault}, "ca_file"},
+		{fault{stage: mail.StageGreeting, reply: mail.R(554, "5.7.1", "no"), class: mail.AccountFault}, "blocked there"},
+		{fault{stage: mail.StageEHLO, reply: mail.R(550, "5.7.1", "no fun"), class: mail.AccountFault}, "no fun"},
+	} {
+		if got := u.explain(&c.f); !strings.Contains(got, c.want) {
+			t.Errorf("%s %s: %q lacks %q", c.f.stage, c.f.reply, got, c.want)
+		}
 	}
 }
 
