@@ -333,8 +333,7 @@ func (l *ledger) handOff(p *life, m *queue.Message) error {
 		return p.q.Submit(context.Background(), m, body)
 	}
 	c := make(chan []mail.Result, 1)
-	attempt := *m
-	go func() { c <- t.Attempt(context.Background(), &attempt, body) }()
+	go func() { c <- t.Attempt(context.Background(), m, body) }()
 	time.Sleep(time.Second)
 	return p.q.Adopt(context.Background(), m, body, c)
 }
@@ -355,14 +354,15 @@ func simulate(s scenario) []string {
 	l.begin(memstore.New(), s)
 	synctest.Wait()
 	var lives, submits sync.WaitGroup
-	within := func(d time.Duration) time.Duration { return time.Duration(l.rnd.Int64N(int64(d))) }
+	plans := rand.New(rand.NewPCG(s.Seed, 2))
+	within := func(d time.Duration) time.Duration { return time.Duration(plans.Int64N(int64(d))) }
 	var plan []happening
 	for i := range s.Messages {
 		id := fmt.Sprintf("M%02d", i)
 		plan = append(plan, happening{within(min(s.Chaos, time.Hour)), func() { submits.Go(func() { l.submit(id) }) }})
 	}
 	for range s.Kills {
-		at := plan[l.rnd.IntN(s.Messages)].at + within(6*time.Second) // while there is something to cut
+		at := plan[plans.IntN(s.Messages)].at + within(6*time.Second) // while there is something to cut
 		plan = append(plan, happening{at, func() {
 			submits.Wait() // a client whose server dies was told nothing: nothing to check
 			left, old := l.kill()
@@ -376,7 +376,7 @@ func simulate(s scenario) []string {
 		plan = append(plan, happening{within(s.Chaos), func() { l.set(func() { l.failUntil = time.Now().Add(d) }) }})
 	}
 	for range s.Pauses {
-		key, d := []string{"a", "b"}[l.rnd.IntN(2)], within(s.Chaos)
+		key, d := []string{"a", "b"}[plans.IntN(2)], within(s.Chaos)
 		plan = append(plan, happening{within(s.Chaos), func() { l.set(func() { l.pauseTo[key] = time.Now().Add(d) }) }})
 	}
 	slices.SortStableFunc(plan, func(a, b happening) int { return int(a.at - b.at) })

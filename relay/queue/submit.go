@@ -3,21 +3,21 @@ package queue
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"postern/mail"
-	"postern/relay/trace"
 )
 
 // Submit takes responsibility for a message: it is committed and synced when Submit returns nil. The
-// error is a *mail.Error with a 4yz reply. m belongs to the Queue from then on. Content whose Bytes are
-// not nil may be kept in memory until the first attempt and must stay valid; other content is read from
-// the store again.
+// error is a *mail.Error with a 4yz reply. m itself is neither changed nor kept, but what its slices point to
+// must not change any more. Bytes of the content may be kept in memory until the first attempt; other
+// content is read from the store again.
 //
 // Where a place is free and nobody waits, the message is added as leased and its attempt begins at once.
 func (q *Queue) Submit(ctx context.Context, m *Message, c mail.Content) error {
 	now := time.Now()
-	q.fillIn(now, m)
+	m = q.own(now, m)
 	e := &entry{m: m, state: adding}
 	ticket := q.admit(now, e, c)
 	err := q.opts.Store.Add(ctx, NewMessage{Message: m, Content: c})
@@ -30,7 +30,7 @@ func (q *Queue) Submit(ctx context.Context, m *Message, c mail.Content) error {
 // nothing is written. Results are traced in any case.
 func (q *Queue) SubmitAfter(ctx context.Context, m *Message, c mail.Content, results []mail.Result) error {
 	now := time.Now()
-	q.fillIn(now, m)
+	m = q.own(now, m)
 	m.Attempts = max(m.Attempts, 1)
 	results = complete(m, results)
 	s := q.settle(now, m, c, results)
@@ -46,11 +46,20 @@ func (q *Queue) SubmitAfter(ctx context.Context, m *Message, c mail.Content, res
 		return nil
 	}
 	if err := q.opts.Store.Add(ctx, news...); err != nil {
+		q.traceRefused(now, m)
 		return refusal(err)
 	}
 	q.traceReports(now, m, s)
 	q.added(news...)
 	return nil
+}
+
+// own returns a copy of m that is complete.
+func (q *Queue) own(now time.Time, m *Message) *Message {
+	c := *m
+	c.Recipients = slices.Clone(m.Recipients)
+	q.fillIn(now, &c)
+	return &c
 }
 
 // applyTo sets in m what the outcome changes in the store.
@@ -61,9 +70,10 @@ func (o *Outcome) applyTo(m *Message) {
 }
 
 // Adopt takes responsibility for a message whose hand-off is still running: it is committed, with a
-// lease, when Adopt returns nil, and the outcome is recorded when results gives it. A closed channel
-// counts as results that nobody knows. If the store refuses, the error (a *mail.Error, 4yz) is for the
-// client, and the results are still waited for and traced.
+// lease, when Adopt returns nil, and the outcome is recorded when results gives it. A closed channel counts
+// as results that nobody knows. If the store refuses, the error (a *mail.Error, 4yz) is for the client, and
+// the results are still waited for and traced. m is not changed, and the content not used after Adopt has
+// returned: the attempt may go on reading both.
 func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result) error {
 	select {
 	case got := <-results: // no lease for what has ended already
@@ -71,7 +81,7 @@ func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <
 	default:
 	}
 	now := time.Now()
-	q.fillIn(now, m)
+	m = q.own(now, m) // the attempt reads the original
 	m.Attempts = max(m.Attempts, 1)
 	m.LeaseOwner, m.LeaseUntil = q.opts.Owner, now.Add(q.opts.LeaseFor)
 	e := &entry{m: m, state: active, leaseUntil: m.LeaseUntil}
@@ -80,12 +90,12 @@ func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <
 	if !tracked { // no loop to record outcomes: the lease is released at the next start
 		return refusal(err)
 	}
-	go q.adopted(e, c, now, results, err)
+	go q.adopted(e, now, results, err)
 	return refusal(err)
 }
 
 // adopted waits for the results of an adopted attempt. Its task was counted by track.
-func (q *Queue) adopted(e *entry, c mail.Content, began time.Time, results <-chan []mail.Result, refused error) {
+func (q *Queue) adopted(e *entry, began time.Time, results <-chan []mail.Result, refused error) {
 	defer q.tasks.Done()
 	var got []mail.Result
 	select {
@@ -95,20 +105,19 @@ func (q *Queue) adopted(e *entry, c mail.Content, began time.Time, results <-cha
 		return
 	}
 	if refused == nil {
-		q.conclude(e, c, complete(e.m, got), began)
+		q.conclude(e, nil, complete(e.m, got), began)
 		return
 	}
 	now := time.Now()
 	got = complete(e.m, got)
-	q.traceResults(now, e.m, got, q.settleQuietly(now, e.m, got), now.Sub(began))
-	q.opts.Trace(q.event(now, e.m, trace.Event{Kind: trace.Attempt,
-		Detail: "the client was told to try again, for the message could not be stored while this attempt ran"}))
+	q.traceResults(now, e.m, got, settleQuietly(e.m, got), now.Sub(began))
+	q.traceRefused(now, e.m)
 	q.forget(e)
 }
 
 // settleQuietly is settle without reports, for results that will not be recorded.
-func (q *Queue) settleQuietly(now time.Time, m *Message, results []mail.Result) settlement {
-	s := settlement{Outcome: Outcome{Recipients: append([]Recipient(nil), m.Recipients...)}}
+func settleQuietly(m *Message, results []mail.Result) settlement {
+	s := settlement{Outcome: Outcome{Recipients: slices.Clone(m.Recipients)}}
 	s.apply(results)
 	return s
 }

@@ -78,3 +78,10 @@ func (q *Queue) traceWaiting(m *Message, key string, until time.Time) {
 		Detail: "waits for the upstream, which is paused or backs off until " + until.UTC().Format(time.RFC3339),
 	}))
 }
+
+// traceRefused explains a duplicate that may follow: there was an attempt, and the client will try again.
+func (q *Queue) traceRefused(now time.Time, m *Message) {
+	q.opts.Trace(q.event(now, m, trace.Event{
+		Kind: trace.Attempt, Detail: "the client was told to try again: the message could not be stored when this attempt was made",
+	}))
+}

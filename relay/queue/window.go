@@ -174,7 +174,7 @@ func (w *window) keepContentLocked(e *entry, c mail.Content, budget int64) {
 	if c == nil || c.Bytes() == nil || w.content+c.Size() > budget {
 		return
 	}
-	e.content = c
+	e.content = mail.BytesContent(c.Bytes()) // and nothing else that c may hold on to
 	w.content += c.Size()
 }
 

@@ -270,7 +270,7 @@ func message(id, login string, to ...string) *queue.Message {
 		to = []string{"someone@example.net"}
 	}
 	for _, a := range to {
-		m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: address(a)}})
+		m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: address(a)}, Status: queue.Pending})
 	}
 	return m
 }
