@@ -30,7 +30,9 @@ func (f *queueFlags) register(cmd *cobra.Command) {
 // chosen returns the filter of an action, which must name what it is for: IDs, a filter, or --all.
 func (f *queueFlags) chosen(cmd *cobra.Command, ids []string) (queue.Filter, error) {
 	filter := f.filter
-	filter.IDs = ids
+	if len(ids) > 0 {
+		filter.IDs = ids // an empty list that is not nil would name no message
+	}
 	if len(ids) == 0 && filter.Login == "" && filter.From == "" && filter.To == "" && !f.all {
 		return filter, usage(cmd, errors.New("name message IDs, or a filter (--login, --from, --to), or --all"))
 	}
