@@ -184,7 +184,6 @@ func (w *writer) gather(timer *time.Timer) {
 	if w.crowd <= 1 || !w.expect(w.crowd) {
 		return
 	}
-	defer w.expect(1)
 	timer.Reset(gatherFor)
 	for {
 		select {
@@ -198,7 +197,7 @@ func (w *writer) gather(timer *time.Timer) {
 	}
 }
 
-// expect makes the n-th urgent write wake the writer and reports whether it is still to come.
+// expect makes the n-th urgent write wake the writer, until take, and reports whether it is to come.
 func (w *writer) expect(n int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -210,6 +209,7 @@ func (w *writer) expect(n int) bool {
 func (w *writer) take() []*op {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.wanted = 1
 	w.learn(len(w.urgent))
 	ops := make([]*op, 0, min(len(w.urgent), batchOps)+len(w.lazy))
 	ops, w.urgent = takeOps(ops, w.urgent, batchOps, batchCost)
