@@ -181,7 +181,6 @@ func (c *conn) startHandshake() (string, *fault) {
 	state := t.ConnectionState()
 	c.rw, c.state, c.secure = t, &state, true
 	c.br.Reset(t)
-	c.ext = extensions{}
 	return describeTLS(&state), nil
 }
 

@@ -163,6 +163,19 @@ func TestOldConnectionsAreReplaced(t *testing.T) {
 	})
 }
 
+// A connection that has carried its share does not lie about until it is idle for long.
+func TestSpentConnectionsAreClosedAtOnce(t *testing.T) {
+	_, u := start(t, provider(), func(cfg *Config) { cfg.MessagesPerConnection = 2 })
+	send(t, u, message(t))
+	if st := state(u); st.Idle != 1 {
+		t.Errorf("state %+v", st)
+	}
+	send(t, u, message(t))
+	if st := state(u); st.Idle != 0 {
+		t.Errorf("state %+v", st)
+	}
+}
+
 // The newest connection is used first, so that those that are not needed get idle and close.
 func TestPoolIsAStack(t *testing.T) {
 	fake, u := start(t, provider(), nil)

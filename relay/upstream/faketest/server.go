@@ -323,6 +323,9 @@ func (c *Session) command() error {
 	if err != nil {
 		return err
 	}
+	if len(line) > 512 { // RFC 5321 §4.5.3.1.4, as strict as it may be
+		return c.act("", line, "500 5.5.6 line too long", nil)
+	}
 	line = strings.TrimRight(line, "\r\n")
 	verb, args, _ := strings.Cut(line, " ")
 	verb = strings.ToUpper(verb)

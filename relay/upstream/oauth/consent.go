@@ -121,10 +121,9 @@ func (c *Consent) Wait(ctx context.Context) error {
 var errTooLate = errors.New("the time to consent is over")
 
 func (c *Consent) startDevice(ctx context.Context) error {
-	var extra []oauth2.AuthCodeOption
 	ctx, cancel := context.WithTimeout(ctx, c.s.o.Timeout)
 	defer cancel()
-	d, err := c.conf.DeviceAuth(c.s.with(ctx), extra...)
+	d, err := c.conf.DeviceAuth(c.s.with(ctx))
 	if err != nil {
 		return c.s.explain(ctx, err, time.Now())
 	}
@@ -188,15 +187,11 @@ func (c *Consent) poll(ctx context.Context) (*response, error) {
 func (c *Consent) ask(ctx context.Context, v url.Values) (*response, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, c.s.o.Timeout)
 	defer cancel()
-	return c.s.request(ctx, v, c.scopesFor(v))
-}
-
-// scopesFor: x/oauth2 sends the scopes with a device code's token request, and Microsoft wants them with a code.
-func (c *Consent) scopesFor(url.Values) []string {
-	if c.s.p.microsoft {
-		return c.conf.Scopes
+	var scopes []string
+	if c.s.p.microsoft { // its documentation lists scope with a code; RFC 6749 §4.1.3 and RFC 8628 §3.4 do not know it there
+		scopes = c.conf.Scopes
 	}
-	return nil
+	return c.s.request(ctx, v, scopes)
 }
 
 func (c *Consent) startCode() error {
