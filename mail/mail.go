@@ -130,6 +130,8 @@ type Result struct {
 	RelayedDSN bool
 	// RetryAfter is what the upstream or a rule asked for; 0: the retry table decides.
 	RetryAfter time.Duration
+	// Note is what the trace must say beside the reply, one plain sentence; "" for nothing.
+	Note string
 	// Err is the cause for the log, nil where the reply says all.
 	Err error
 }

@@ -138,10 +138,15 @@ func (t *ticket) send(ctx context.Context, slot *upstream.Slot, up *configured, 
 	results := slot.Send(ctx, tx)
 	for i := range results {
 		results[i].Recipient = pending[results[i].Recipient]
+		if up.config.InsecureSkipVerify {
+			results[i].Note = noteUnverified
+		}
 		t.srv.metrics.attempts.WithLabelValues(up.config.Name, results[i].Class.String()).Inc()
 	}
 	return results
 }
+
+const noteUnverified = "the upstream's certificate was not verified (insecure_skip_verify)"
 
 // failOver returns the recipients for which the next upstream may be tried: those that met a fault of
 // the account or of the connection, and whose message cannot have been taken.

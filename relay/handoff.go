@@ -124,6 +124,17 @@ func (s *Server) traceResults(m *queue.Message, results []mail.Result) {
 		s.trace.Record(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener, Login: m.Login,
 			From: m.Envelope.From.String(), Author: m.Author.String(), To: rcpt, MessageID: m.MessageID,
 			Upstream: r.Upstream, Identity: r.Identity, Class: r.Class.String(), Stage: string(r.Stage), Reply: r.Reply,
-			Attempt: 1, Took: now.Sub(m.Received)})
+			Attempt: 1, Took: now.Sub(m.Received), Detail: detail(r)})
 	}
+}
+
+// detail is what the trace says of a result beside its reply.
+func detail(r mail.Result) string {
+	switch {
+	case r.Uncertain:
+		return "a connection was lost after the message was sent: the upstream may have it twice"
+	case r.Note != "":
+		return r.Note
+	}
+	return reason(r.Err)
 }
