@@ -65,7 +65,7 @@ func (q *Queue) waitAgain(e *entry) {
 	if e.state == active {
 		q.busy--
 	}
-	q.waitLocked(e, q.fresh)
+	q.joinLocked(e)
 }
 
 func (q *Queue) contentOf(e *entry) (mail.Content, error) {
@@ -196,13 +196,18 @@ func (q *Queue) record(e *entry, o Outcome) bool {
 		}
 		select {
 		case <-q.hard.Done():
-			q.log.Error("outcome not recorded: the message will be tried again", "id", e.m.ID, "error", err)
-			q.mu.Lock()
-			q.unrecorded++
-			q.mu.Unlock()
+			q.lost(e.m, err)
 			return false
 		case <-time.After(backoff):
 			backoff = min(2*backoff, maxStoreBackoff/3)
 		}
 	}
+}
+
+// lost counts an outcome that is forgotten because the process ends.
+func (q *Queue) lost(m *Message, err error) {
+	q.log.Error("outcome not recorded: the message will be tried again", "id", m.ID, "error", err)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.unrecorded++
 }

@@ -27,6 +27,7 @@ type clerk struct {
 	asides  []*entry
 	resumes []string // keys
 	asked   time.Time
+	reask   bool // Wake was called since reasked
 	reasked time.Time
 	looking int
 
@@ -152,8 +153,13 @@ func (q *Queue) napLocked(now time.Time) time.Duration {
 	}
 	if q.health.down(now) {
 		next = earlier(next, q.health.until)
-	} else if q.waiting > 0 {
-		next = earlier(next, q.asked.Add(askAgain))
+	} else {
+		if q.waiting > 0 {
+			next = earlier(next, q.asked.Add(askAgain))
+		}
+		if q.reask && len(q.pauses) > 0 {
+			next = earlier(next, q.reasked.Add(pollEvery))
+		}
 	}
 	if q.busy > 0 && !q.extending {
 		next = earlier(next, q.extendAt)
@@ -218,8 +224,8 @@ func (q *Queue) postponed(entries []*entry, at time.Time, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, e := range entries {
-		if err != nil { // it is still due: ask again when the store works
-			q.waitLocked(e, q.fresh)
+		if err != nil { // it is still due
+			q.joinLocked(e)
 			continue
 		}
 		if e.m.WaitingFor != e.key {

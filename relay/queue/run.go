@@ -93,7 +93,7 @@ func (q *Queue) turn(now time.Time) time.Duration {
 		q.doubtLocked()
 	}
 	if q.poll.Swap(false) {
-		q.polled = true
+		q.polled, q.reask = true, true
 	}
 	if q.freed.Swap(false) || now.Sub(q.asked) >= askAgain {
 		q.asked = now
@@ -238,6 +238,7 @@ func (q *Queue) lookLocked(e *entry) {
 // joinLocked lets a due message that is in no line wait where it belongs, as far as that is known.
 func (q *Queue) joinLocked(e *entry) {
 	now := time.Now()
+	e.until = time.Time{}
 	key := e.m.WaitingFor
 	if p := q.pauses[key]; key != "" && p != nil && p.told.After(now) {
 		q.setAsideLocked(now, e, Wait{Key: key, Until: p.told})
@@ -258,10 +259,10 @@ func (q *Queue) joinLocked(e *entry) {
 
 // reaskLocked learns of pauses that ended before their time. Their messages are woken in the store.
 func (q *Queue) reaskLocked(now time.Time) {
-	if !q.polled || now.Sub(q.reasked) < pollEvery {
+	if !q.reask || now.Sub(q.reasked) < pollEvery {
 		return
 	}
-	q.reasked = now
+	q.reask, q.reasked = false, now
 	for key, p := range q.pauses {
 		if !now.Before(p.stored) {
 			if now.Sub(p.stored) > forgetOver {

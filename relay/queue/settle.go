@@ -42,7 +42,7 @@ func (q *Queue) settle(now time.Time, m *Message, c mail.Content, results []mail
 	case m.Bounce:
 		s.gaveUp = replyOperator.Text
 		abouts = append(abouts, s.giveUp(results, replyOperator)...)
-	case !now.Before(m.Expires):
+	case expired(now, m):
 		s.gaveUp = "given up: delivery time expired"
 		abouts = append(abouts, s.giveUp(results, mail.Reply{})...)
 	}
@@ -191,9 +191,12 @@ func (q *Queue) lookAt(now time.Time, m *Message, until time.Time) time.Time {
 	return earlier(until, at.Truncate(time.Minute).Add(time.Minute))
 }
 
+// expired reports that the time of m is over. Zero means that nobody said when.
+func expired(now time.Time, m *Message) bool { return !m.Expires.IsZero() && !now.Before(m.Expires) }
+
 // overdue reports that a message must be settled now though there is no place for it.
 func (q *Queue) overdue(now time.Time, m *Message) bool {
-	if m.Bounce || !now.Before(m.Expires) {
+	if m.Bounce || expired(now, m) {
 		return true
 	}
 	warn := q.warnAt(m)

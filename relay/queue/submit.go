@@ -101,6 +101,7 @@ func (q *Queue) adopted(e *entry, began time.Time, results <-chan []mail.Result,
 	select {
 	case got = <-results:
 	case <-q.hard.Done():
+		q.lost(e.m, q.hard.Err())
 		q.forget(e)
 		return
 	}

@@ -61,6 +61,24 @@ func (s *memorySink) attempts() []int {
 	return got
 }
 
+// logBuffer is a log that may be read while it is written.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // running starts a Recorder in the bubble; end waits for Run.
 func running(sink Sink, log *slog.Logger) (r *Recorder, end func()) {
 	r = NewRecorder(sink, log)
@@ -126,7 +144,7 @@ func TestRecorderWritesFullBatchAtOnce(t *testing.T) {
 // A slow sink never holds anybody up, and what does not fit is counted.
 func TestRecorderIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log logBuffer
 		sink := &memorySink{slow: time.Hour}
 		r, end := running(sink, slog.New(slog.NewTextHandler(&log, nil)))
 		start := time.Now()
@@ -139,6 +157,7 @@ func TestRecorderIsBounded(t *testing.T) {
 		if n := r.Dropped(); n != 123 {
 			t.Errorf("%d dropped", n)
 		}
+		synctest.Wait()
 		if n := strings.Count(log.String(), "dropped"); strings.Count(log.String(), "\n") != 1 || n == 0 {
 			t.Errorf("the log says %q", log.String())
 		}
@@ -151,7 +170,7 @@ func TestRecorderIsBounded(t *testing.T) {
 // A sink that fails for a while loses nothing, is not hammered, and the log says so once.
 func TestRecorderOutlivesFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log logBuffer
 		sink := &memorySink{fail: errors.New("disk on fire")}
 		r, end := running(sink, slog.New(slog.NewTextHandler(&log, nil)))
 		for i := range 700 {
@@ -162,7 +181,7 @@ func TestRecorderOutlivesFailure(t *testing.T) {
 			t.Errorf("%d writes in ten seconds", n)
 		}
 		sink.set(nil)
-		time.Sleep(maxRetryEvery)
+		time.Sleep(2 * maxRetryEvery)
 		synctest.Wait()
 		wantOrder(t, sink.attempts(), 700)
 		if r.Dropped() != 0 || strings.Count(log.String(), "disk on fire") != 1 {

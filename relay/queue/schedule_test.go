@@ -1,0 +1,398 @@
+package queue_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"postern/mail"
+	"postern/relay/queue"
+	"postern/relay/trace"
+)
+
+// Without anything to do the scheduler sleeps.
+func TestIdleCostsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.stock(message("M1", "anna"))
+		w.store.Postpone(context.Background(), []string{"M1"}, time.Now().Add(24*time.Hour), "")
+		sleep(23 * time.Hour)
+		if n := w.store.Ops("due"); n > 2 {
+			t.Errorf("%d reads in a day without work", n)
+		}
+		sleep(2 * time.Hour)
+		w.wantGone("M1")
+		w.end()
+	})
+}
+
+func TestWakePollsOnceASecond(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		wait()
+		w.stock(message("M1", "anna"))
+		for range 1000 {
+			w.q.Wake()
+			sleep(10 * time.Millisecond)
+		}
+		w.wantGone("M1")
+		if n := w.store.Ops("due"); n > 15 {
+			t.Errorf("%d reads in ten seconds", n)
+		}
+		w.end()
+	})
+}
+
+// A login with 100 000 messages in the queue costs a person nothing but the turn that is due anyway.
+func TestBulkNeverStarvesAPerson(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.free["office"] = 2
+		w.up.setAnswer(slowly(100 * time.Millisecond))
+		bulk := make([]*queue.Message, 100_000)
+		for i := range bulk {
+			bulk[i] = message(fmt.Sprintf("B%06d", i), "newsletter")
+		}
+		w.stock(bulk...)
+		w.q.Refresh()
+		sleep(5 * time.Second)
+		if n := w.up.count(); n < 90 {
+			t.Errorf("only %d attempts in five seconds with two places", n)
+		}
+		w.submit(message("P1", "anna")) // while the window is full of the newsletter
+		sleep(400 * time.Millisecond)
+		w.wantGone("P1")
+		for i := range 2000 { // a bulk job that submits as fast as it can
+			w.submit(message(fmt.Sprintf("C%06d", i), "invoices"))
+		}
+		w.submit(message("P2", "anna"))
+		sleep(time.Second)
+		w.wantGone("P2")
+		w.stock(message("P3", "anna")) // by another process
+		w.q.Wake()
+		sleep(2 * time.Second)
+		w.wantGone("P3")
+		if s := w.q.Stats(); s.Window > 1000 {
+			t.Errorf("%d messages in memory", s.Window)
+		}
+		w.end()
+	})
+}
+
+// Two logins with much mail get the same share.
+func TestLoginsTakeTurns(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, func(o *queue.Options) { o.Window = 40 })
+		w.up.free["office"] = 1
+		w.up.setAnswer(slowly(time.Second))
+		for i := range 300 {
+			w.stock(message(fmt.Sprintf("A%03d", i), "anna"))
+		}
+		for i := range 30 {
+			w.stock(message(fmt.Sprintf("B%03d", i), "bert"))
+		}
+		w.q.Refresh()
+		sleep(30 * time.Second)
+		share := map[string]int{}
+		for _, a := range w.up.attempts {
+			share[a.login]++
+		}
+		if share["bert"] < 14 {
+			t.Errorf("shares %v", share)
+		}
+		w.end()
+	})
+}
+
+// A window full of messages that wait for a busy upstream is turned over, so that others are found.
+func TestBusyUpstreamDoesNotClogTheWindow(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, func(o *queue.Options) { o.Window = 20 })
+		w.up.free["slow"] = 0
+		w.up.route = func(m *queue.Message) string {
+			if m.Login == "login90" {
+				return "fast"
+			}
+			return "slow"
+		}
+		for i := range 100 {
+			w.stock(message(fmt.Sprintf("M%03d", i), fmt.Sprintf("login%02d", i)))
+		}
+		w.q.Refresh()
+		sleep(time.Minute)
+		w.wantGone("M090")
+		if s := w.q.Stats(); s.Window > 20 {
+			t.Errorf("window %+v", s)
+		}
+		w.end()
+	})
+}
+
+// One message is asked for again after Wake, not all that wait for the same.
+func TestBusyIsAskedOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.free["office"] = 0
+		for i := range 500 {
+			w.submit(message(fmt.Sprintf("M%03d", i), fmt.Sprintf("login%d", i%50)))
+		}
+		wait()
+		before := w.up.reserves
+		for range 100 {
+			w.q.Wake()
+			wait()
+		}
+		if n := w.up.reserves - before; n > 101 {
+			t.Errorf("%d questions for 100 calls of Wake", n)
+		}
+		w.end()
+	})
+}
+
+// Progress does not depend on a dispatcher that calls Wake.
+func TestForgetfulDispatcher(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.silent = true
+		w.up.free["office"] = 0
+		w.submit(message("M1", "anna"), message("M2", "anna"))
+		sleep(10 * time.Second)
+		w.up.mu.Lock()
+		w.up.free["office"] = 1
+		w.up.mu.Unlock()
+		sleep(2 * time.Second)
+		w.wantGone("M1", "M2")
+		w.end()
+	})
+}
+
+// A paused upstream: its mail is postponed in batches, the mail of others goes on, and everything is there
+// at once when the pause ends before its time.
+func TestPauseAndReturn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.route = func(m *queue.Message) string { return m.Login }
+		w.up.paused["anna"] = time.Now().Add(24 * time.Hour)
+		for i := range 200 {
+			w.stock(message(fmt.Sprintf("A%03d", i), "anna"))
+		}
+		w.stock(message("B1", "bert"))
+		w.q.Refresh()
+		sleep(time.Second)
+		before := w.store.Ops("postpone")
+		w.submit(message("A999", "anna"))
+		sleep(time.Second)
+		w.wantGone("B1")
+		if n := w.store.Ops("postpone"); n > 4 || n != before {
+			t.Errorf("%d commits to postpone, %d for what came later", n, n-before)
+		}
+		if m := w.inStore("A999"); m.WaitingFor != "anna" || m.Attempts != 0 || !m.NextAttempt.After(time.Now().Add(time.Hour)) {
+			t.Errorf("A999 was not added as postponed: %+v", m)
+		}
+		w.wantKinds("A000", trace.Attempt)
+		sleep(time.Hour)
+		if s := w.q.Stats(); s.Window != 0 || s.Paused != 1 {
+			t.Errorf("window %+v", s)
+		}
+		w.up.pause("anna", time.Time{})
+		sleep(3 * time.Second)
+		if list, _ := w.store.List(context.Background(), queue.Filter{}); len(list) != 0 {
+			t.Errorf("%d messages left three seconds after the return", len(list))
+		}
+		w.end()
+	})
+}
+
+// The first success after a back-off wakes what was postponed beyond it.
+func TestSuccessWakesWhatWaits(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.paused["office"] = time.Now().Add(10 * time.Hour)
+		w.submit(message("M1", "anna"))
+		sleep(time.Second)
+		w.up.silent = true
+		w.up.mu.Lock()
+		delete(w.up.paused, "office")
+		w.up.mu.Unlock()
+		w.submit(message("M2", "anna"))
+		sleep(time.Second)
+		w.wantGone("M1", "M2")
+		w.end()
+	})
+}
+
+// Mail that never gets a place because its upstream is paused is reported as late, and as failed in the
+// end; not before.
+func TestPausedMailIsReported(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.route = func(m *queue.Message) string { return m.Login }
+		w.up.paused["anna"] = time.Now().Add(1000 * time.Hour)
+		start := time.Now()
+		w.submit(message("M1", "anna"))
+		sleep(100 * time.Hour)
+		delays, failures := w.notices(queue.Delay), w.notices(queue.Failure)
+		if len(delays) != 1 || delays[0].Time.Sub(start) > 4*time.Hour+2*time.Minute || delays[0].Time.Sub(start) < 4*time.Hour {
+			t.Errorf("delay reports %v", delays)
+		}
+		if len(failures) != 1 || failures[0].About[0].Status != "5.4.7" || failures[0].Time.Sub(start) < 48*time.Hour {
+			t.Errorf("failure reports %v", failures)
+		}
+		if len(w.up.of("M1")) != 0 {
+			t.Error("an attempt was made")
+		}
+		w.wantGone("M1")
+		w.end()
+	})
+}
+
+// A dead upstream with 10 000 messages costs a bounded number of questions and commits for each back-off.
+func TestDeadUpstreamCostsLittle(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		backoff := func() time.Time { return time.Now().Add(15 * time.Minute) }
+		w.up.setAnswer(func(_ context.Context, m *queue.Message, _ mail.Content) []mail.Result {
+			w.up.pause("office", backoff())
+			return results(m, unreached)
+		})
+		w.up.free["office"] = 1
+		var all []*queue.Message
+		for i := range 10_000 {
+			all = append(all, message(fmt.Sprintf("M%05d", i), fmt.Sprintf("login%d", i%7)))
+		}
+		w.stock(all...)
+		w.q.Refresh()
+		sleep(3 * time.Hour)
+		attempts, postpones, due := w.up.count(), w.store.Ops("postpone"), w.store.Ops("due")
+		if attempts > 13 {
+			t.Errorf("%d attempts in 12 back-offs", attempts)
+		}
+		if w.up.reserves > 10_000+12*1500 {
+			t.Errorf("%d questions", w.up.reserves)
+		}
+		if postpones > 12*20 || due > 12*30 {
+			t.Errorf("%d commits to postpone, %d reads", postpones, due)
+		}
+		if rows := w.store.Ops("due.rows"); rows > 12*30_000 {
+			t.Errorf("%d rows read", rows)
+		}
+		t.Logf("%d attempts, %d questions, %d postpones, %d reads of %d rows", attempts, w.up.reserves, postpones, due, w.store.Ops("due.rows"))
+		w.up.setAnswer(nil)
+		w.up.free["office"] = 10
+		w.up.pause("office", time.Time{})
+		sleep(20 * time.Minute)
+		if s, _ := w.store.Stats(context.Background()); s.Messages != 0 {
+			t.Errorf("%d messages left after the return", s.Messages)
+		}
+		w.end()
+	})
+}
+
+// The limits of memory: messages and octets of content.
+func TestMemoryIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, func(o *queue.Options) { o.Window, o.MaxContent = 10, 3*int64(len(body)) })
+		w.up.free["office"] = 0
+		wait()
+		for i := range 100 {
+			w.submit(message(fmt.Sprintf("M%03d", i), fmt.Sprintf("login%d", i%3)))
+			if s := w.q.Stats(); s.Window > 10 || s.Content > 3*int64(len(body)) {
+				t.Fatalf("stats %+v", s)
+			}
+		}
+		w.up.mu.Lock()
+		w.up.free["office"] = 5
+		w.up.mu.Unlock()
+		w.q.Wake()
+		sleep(30 * time.Second)
+		if s, _ := w.store.Stats(context.Background()); s.Messages != 0 {
+			t.Errorf("%d messages left", s.Messages)
+		}
+		w.end()
+	})
+}
+
+// A place that got free belongs to who waits for it, not to the next Submit.
+func TestSubmitDoesNotOvertake(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.free["office"] = 0
+		wait()
+		w.submit(message("P1", "anna"))
+		wait()
+		w.up.setAnswer(slowly(time.Second))
+		w.up.mu.Lock()
+		w.up.free["office"] = 1
+		w.up.mu.Unlock()
+		w.q.Wake()
+		w.submit(message("B1", "newsletter"))
+		wait()
+		if len(w.up.of("P1")) != 1 || len(w.up.of("B1")) != 0 {
+			t.Errorf("attempts %v", w.up.attempts)
+		}
+		w.end()
+	})
+}
+
+// In a window that one login filled there is room for another at once, with its content.
+func TestSubmitDisplacesBulk(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, func(o *queue.Options) { o.Window = 10 })
+		w.up.free["office"] = 0
+		wait()
+		for i := range 10 {
+			w.submit(message(fmt.Sprintf("B%d", i), "newsletter"))
+		}
+		wait()
+		w.submit(message("P1", "anna"))
+		wait()
+		w.up.setAnswer(slowly(time.Hour))
+		w.up.mu.Lock()
+		w.up.free["office"] = 2
+		w.up.mu.Unlock()
+		w.q.Wake()
+		wait()
+		if len(w.up.of("P1")) != 1 || w.store.Ops("content") != 0 {
+			t.Errorf("attempts %v, %d contents read", w.up.attempts, w.store.Ops("content"))
+		}
+		w.end()
+	})
+}
+
+// The end of a pause is not missed because the last question was a moment ago.
+func TestPauseEndsBetweenQuestions(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.paused["office"] = time.Now().Add(24 * time.Hour)
+		wait()
+		w.submit(message("M1", "anna"))
+		sleep(500 * time.Millisecond)
+		w.q.Wake() // asks now, and reads at one second
+		sleep(400 * time.Millisecond)
+		w.up.pause("office", time.Time{})
+		sleep(3 * time.Second)
+		w.wantGone("M1")
+		w.end()
+	})
+}
+
+// Mail deferred for the upstream's sake waits for the upstream, not for its own retry time.
+func TestBackPressureWaitsForUpstream(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		wait()
+		for id, tt := range map[string]struct {
+			result mail.Result
+			want   string
+		}{"M1": {unreached, "office"}, "M2": {badLogin, "office"}, "M3": {greylisted, ""}} {
+			w.up.setAnswer(always(tt.result))
+			w.submit(message(id, "anna"))
+			wait()
+			if m := w.inStore(id); m.WaitingFor != tt.want {
+				t.Errorf("%s after %s waits for %q", id, tt.result.Class, m.WaitingFor)
+			}
+		}
+		w.end()
+	})
+}
