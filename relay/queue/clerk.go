@@ -30,6 +30,7 @@ type clerk struct {
 	reask   bool // Wake was called since reasked
 	reasked time.Time
 	looking int
+	swept   time.Time
 
 	extending  bool
 	extendAt   time.Time

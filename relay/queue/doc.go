@@ -17,7 +17,8 @@
 //   - A store that fails pauses scheduling. It is probed with back-off; running attempts go on.
 //   - Only permanent faults of a recipient or message fail a recipient at once. Everything else keeps
 //     the mail until its time is over (RFC 5321 §4.5.4.1), then it fails with 5.4.7. A message past its
-//     time still gets the attempt it was promised, unless its upstream is paused.
+//     time still gets the attempt it was promised, unless its upstream is paused or has no place for an
+//     hour more.
 //   - A failure whose report cannot be made stays pending and is tried again: nobody's mail ends in
 //     silence. A null reverse-path never gets a report (RFC 5321 §4.5.5); the trace says so.
 //   - Shutdown stops scheduling and lets running attempts end until the drain deadline, then cancels

@@ -17,6 +17,8 @@ const (
 	maxLooks   = 16                     // messages settled without an attempt at a time
 	maxPauses  = 4096                   // upstream identities remembered as paused
 	forgetOver = 10 * time.Minute       // a pause that ended this long ago
+	sweepEvery = time.Minute            // looks for messages that wait too long for a place
+	patience   = time.Hour              // a message past its end waits this much longer for its last attempt
 )
 
 // Run ends the leases of a former life and schedules attempts until ctx ends, then drains: attempts may
@@ -103,6 +105,7 @@ func (q *Queue) turn(now time.Time) time.Duration {
 	}
 	if !q.health.down(now) {
 		q.reaskLocked(now)
+		q.sweepLocked(now)
 		q.passLocked(now)
 	}
 	q.choresLocked(now)
@@ -158,6 +161,26 @@ func (q *Queue) serveLocked(now time.Time, l *line) {
 		default:
 			q.busyLocked(l, e, w.Key)
 		}
+	}
+}
+
+// sweepLocked settles messages whose delay report is due, or whose time is long over, while all places of
+// their upstream are taken.
+func (q *Queue) sweepLocked(now time.Time) {
+	if q.waiting == 0 || now.Sub(q.swept) < sweepEvery {
+		return
+	}
+	q.swept = now
+	for _, l := range q.lines {
+		late := l.extract(func(e *entry) bool {
+			return q.overdue(now, e.m) && (!expired(now, e.m) || expired(now.Add(-patience), e.m))
+		})
+		q.waiting -= len(late)
+		for _, e := range late {
+			e.until = now // what stays pending is due again
+			q.lookLocked(e)
+		}
+		q.tidyLocked(l)
 	}
 }
 

@@ -396,3 +396,34 @@ func TestBackPressureWaitsForUpstream(t *testing.T) {
 		w.end()
 	})
 }
+
+// Mail for an upstream that never has a place ends all the same, and its sender hears of it.
+func TestMailWithoutAPlaceIsReported(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.route = func(m *queue.Message) string {
+			if m.Login == "" {
+				return "other"
+			}
+			return "office"
+		}
+		w.up.free["office"] = 0
+		start := time.Now()
+		w.submit(message("M1", "anna"), message("M2", "bert"))
+		sleep(60 * time.Hour)
+		for kind, due := range map[queue.NoticeKind]time.Duration{queue.Delay: 4 * time.Hour, queue.Failure: 49 * time.Hour} {
+			made := w.notices(kind)
+			if len(made) != 2 {
+				t.Fatalf("%d %s reports", len(made), kind)
+			}
+			if late := made[1].Time.Sub(start) - due; late < 0 || late > 2*time.Minute {
+				t.Errorf("%s report %v late", kind, late)
+			}
+		}
+		w.wantGone("M1", "M2")
+		if w.q.Stats() != (queue.WindowStats{}) {
+			t.Errorf("stats %+v", w.q.Stats())
+		}
+		w.end()
+	})
+}

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"container/list"
+	"slices"
 	"time"
 
 	"postern/mail"
@@ -25,7 +26,6 @@ type entry struct {
 	content mail.Content // nil: the store has it
 	key     string       // what it waits or waited for
 	state   state
-	line    *line     // while waiting
 	until   time.Time // while aside or looking: when to look again, zero: the retry table decides
 
 	leaseUntil time.Time // zero: not leased (yet)
@@ -93,7 +93,6 @@ func (l *line) push(e *entry) {
 	n := l.lane(e.m.Login)
 	n.entries = append(n.entries, e)
 	l.n++
-	e.line = l
 }
 
 // first returns the entry whose turn it is, nil when the line is empty.
@@ -112,7 +111,7 @@ func (l *line) take() *entry {
 	e := n.entries[0]
 	n.entries[0] = nil
 	n.entries = n.entries[1:]
-	l.removed(e, front)
+	l.removed(front)
 	if len(n.entries) > 0 {
 		l.turns.MoveToBack(front)
 	}
@@ -126,12 +125,33 @@ func (l *line) dropLast(el *list.Element) *entry {
 	e := n.entries[last]
 	n.entries[last] = nil
 	n.entries = n.entries[:last]
-	l.removed(e, el)
+	l.removed(el)
 	return e
 }
 
-func (l *line) removed(e *entry, el *list.Element) {
-	e.line = nil
+// extract removes the entries that pick chooses.
+func (l *line) extract(pick func(*entry) bool) []*entry {
+	var out []*entry
+	for el := l.turns.Front(); el != nil; {
+		next, n := el.Next(), el.Value.(*lane)
+		n.entries = slices.DeleteFunc(n.entries, func(e *entry) bool {
+			picked := pick(e)
+			if picked {
+				out = append(out, e)
+			}
+			return picked
+		})
+		if len(n.entries) == 0 {
+			l.turns.Remove(el)
+			delete(l.lanes, n.login)
+		}
+		el = next
+	}
+	l.n -= len(out)
+	return out
+}
+
+func (l *line) removed(el *list.Element) {
 	l.n--
 	if n := el.Value.(*lane); len(n.entries) == 0 {
 		l.turns.Remove(el)
