@@ -317,7 +317,8 @@ func (r *rig) addUser(u auth.User) {
 	if u.Hash, err = auth.HashChosen(rigPassword); err != nil {
 		r.t.Fatal(err)
 	}
-	u.Created, u.Changed = time.Now(), time.Now()
+	u.Created = time.Now()
+	u.Changed = u.Created
 	if err := s.PutUser(r.t.Context(), u); err != nil {
 		r.t.Fatal(err)
 	}

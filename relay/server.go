@@ -64,6 +64,7 @@ type Server struct {
 	dispatch *dispatcher
 	state    atomic.Pointer[state]
 	noRoom   atomic.Pointer[error] // why no new mail is taken, nil while it is
+	accounts atomic.Uint64         // rises when accounts change: open sessions look at theirs again
 
 	deliveries     context.Context // of attempts made while a client waits; outlives the sessions
 	stopDeliveries context.CancelFunc
@@ -276,18 +277,26 @@ func (s *Server) ready(context.Context) error {
 	return nil
 }
 
+var errLockedAlready = errors.New("the login is locked already")
+
 // lock locks a login that went over a limit whose policy says so.
 func (s *Server) lock(ctx context.Context, login, why string) {
-	u, err := s.store.User(ctx, login)
-	if err == nil && !u.Locked {
+	err := s.store.UpdateUser(ctx, login, func(u *auth.User) error {
+		if u.Locked {
+			return errLockedAlready
+		}
 		u.Locked, u.LockReason = true, why
-		err = s.store.PutUser(ctx, u)
+		return nil
+	})
+	if errors.Is(err, errLockedAlready) {
+		return
 	}
 	if err != nil {
 		s.log.Error("cannot lock the login", "login", login, "err", err)
 		return
 	}
 	s.auth.Forget(login)
+	s.accounts.Add(1)
 	s.log.Warn("login locked", "login", login, "reason", why)
 }
 

@@ -27,6 +27,8 @@ type session struct {
 	identity  auth.Identity
 	effective policy.Effective
 	known     bool           // identity is set
+	since     time.Time      // when it was verified
+	accounts  uint64         // Server.accounts at that time
 	envelope  *mail.Envelope // of the transaction under way, nil between them
 }
 
@@ -47,12 +49,14 @@ func (s *Server) newSession(l config.Listener) func(*wire.Conn) (wire.Session, m
 func (s *session) admit(c *wire.Conn) mail.Reply {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	s.since, s.accounts = time.Now(), s.srv.accounts.Load()
 	identity, err := s.srv.auth.Lookup(ctx, s.listener.Login)
 	if err != nil {
 		s.log.Error("the account of this listener cannot be used", "login", s.listener.Login, "client", c.Client().Addr(), "err", err)
 		return mail.R(421, "4.7.0", "the account of this listener cannot be used; the operator's log says why")
 	}
 	s.become(identity)
+	s.log = s.log.With("login", identity.Login)
 	return mail.Reply{}
 }
 
@@ -65,7 +69,39 @@ func (s *session) become(identity auth.Identity) {
 		Client:   s.conn.Client().Addr(),
 		Listener: s.listener.Name,
 	})
-	s.log = s.log.With("login", identity.Login)
+}
+
+// renew looks at the account again when accounts have changed since it was verified: a connection that is
+// logged in must not outlive the lock, the removal, the networks or the password of its login.
+func (s *session) renew(ctx context.Context) error {
+	n := s.srv.accounts.Load()
+	if n == s.accounts {
+		return nil
+	}
+	identity, err := s.srv.auth.Lookup(ctx, s.identity.Login)
+	switch {
+	case errors.Is(err, auth.ErrLocked), errors.Is(err, auth.ErrUnknownLogin):
+		return mail.Refuse(replyAccount, err)
+	case err != nil:
+		return err
+	case !identity.Allows(s.conn.Client().Addr()):
+		return mail.Refuse(replyAccount, auth.ErrNetwork)
+	}
+	if u, err := s.srv.store.User(ctx, identity.Login); err == nil && s.listener.Auth != "network" && changedSince(u, s.since) {
+		return mail.Refuse(replyAccount, errors.New("the account was changed since this session logged in"))
+	}
+	s.accounts = n
+	s.become(identity)
+	return nil
+}
+
+// changedSince reports whether a user may have got another password after a login. Until a change was seen
+// the old password was remembered, hence the margin; a new account had no old one.
+func changedSince(u auth.User, login time.Time) bool {
+	if u.Changed.After(u.Created) {
+		login = login.Add(-2 * storePoll)
+	}
+	return u.Changed.After(login)
 }
 
 // Auth begins a SASL exchange (RFC 4954). wire offers it only where passwords may travel.
@@ -79,6 +115,7 @@ func (s *session) Auth(ctx context.Context, mechanism string) (wire.Exchange, ma
 
 func (s *session) authenticate(ctx context.Context, _, login, password string) mail.Reply {
 	client := s.conn.Client().Addr()
+	s.since, s.accounts = time.Now(), s.srv.accounts.Load() // before: what changes meanwhile is looked at
 	identity, err := s.srv.auth.Authenticate(ctx, login, password, client)
 	if err != nil {
 		reply := replyFor(err)
@@ -89,6 +126,7 @@ func (s *session) authenticate(ctx context.Context, _, login, password string) m
 	}
 	s.srv.metrics.auth.WithLabelValues("ok").Inc()
 	s.become(identity)
+	s.log = s.log.With("login", identity.Login)
 	return mail.R(235, "2.7.0", "authenticated")
 }
 
@@ -98,14 +136,19 @@ func (s *session) Authenticated() bool { return s.known }
 // Mail begins a transaction: may this login use the reverse-path, and is there room for a message?
 func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 	s.envelope = nil
+	if err := s.renew(ctx); err != nil {
+		return s.reject(env.From, "", replyFor(err), err)
+	}
 	if err := s.srv.room(); err != nil {
 		return s.reject(env.From, "", replyFull, err)
 	}
 	if !env.From.IsNull() && !s.effective.MaySend(env.From) {
-		if s.effective.UnlistedSender != policy.Rewrite {
+		first := s.effective.FirstSender()
+		// Without an address to become, the null reverse-path is no way out: it would silence every report.
+		if s.effective.UnlistedSender != policy.Rewrite || first.IsNull() {
 			return s.reject(env.From, "", s.effective.SenderRefusal(env.From), nil)
 		}
-		env.From = s.effective.FirstSender()
+		env.From = first
 	}
 	s.envelope = &env
 	return replySender

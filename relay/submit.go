@@ -110,7 +110,24 @@ func (u *submission) judge(context.Context) error {
 		return mail.Refuse(u.effective.AuthorRefusal(foreign), nil)
 	}
 	u.author = first
-	return mail.RewriteAuthor(&u.header, first)
+	if err := mail.RewriteAuthor(&u.header, first); err != nil {
+		return err
+	}
+	u.header.Remove("Sender") // the one author is the sender now, also where there was no From field
+	return u.judgeRewritten()
+}
+
+// judgeRewritten refuses what a rewritten From field does not mend: foreign Resent-From and Resent-Sender
+// fields, which say that a third person sends, and that we do not take out.
+func (u *submission) judgeRewritten() error {
+	claimed, err := mail.JudgeAuthors(u.header)
+	if err != nil {
+		return err
+	}
+	if foreign, found := u.foreign(claimed); found {
+		return mail.Refuse(u.effective.AuthorRefusal(foreign), nil)
+	}
+	return nil
 }
 
 // foreign returns the first mailbox of the header that the login may not use.

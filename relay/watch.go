@@ -61,6 +61,7 @@ func (s *Server) storeChanged(ctx context.Context, topic string) {
 // learns who is in which group.
 func (s *Server) usersChanged(ctx context.Context) {
 	s.auth.Forget()
+	s.accounts.Add(1)
 	users, err := s.store.Users(ctx)
 	if err != nil {
 		s.log.Error("accounts not read again", "err", err)

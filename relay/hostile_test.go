@@ -1,0 +1,165 @@
+package relay
+
+import (
+	netmail "net/mail"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/auth"
+)
+
+// TestRewriteLeavesNoForeignAuthor: with unlisted_sender = "rewrite" nobody is somebody else either, in
+// whatever field the claim stands.
+func TestRewriteLeavesNoForeignAuthor(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, p, `[[policy]]
+		senders = ["scans@example.com"]
+		unlisted_sender = "rewrite"
+		limits = []`)
+	for _, test := range []struct {
+		name, header string
+		code         int
+	}{
+		{"foreign From", "From: ceo@example.com\n", 250},
+		{"no From, foreign Sender", "Sender: ceo@example.com\n", 250},
+		{"foreign Sender", "From: scans@example.com\nSender: ceo@example.com\n", 250},
+		{"foreign Resent-From", "From: ceo@example.com\nResent-From: ceo@example.com\n", 550},
+		{"own From, foreign Resent-Sender", "From: scans@example.com\nResent-Sender: ceo@example.com\n", 550},
+		{"address in the display name of a Resent-From", "From: ceo@example.com\nResent-From: \"ceo@example.com\" <scans@example.com>\n", 550},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before := p.count()
+			_, err := r.send("mfp@printer.local", []string{"bob@example.net"}, test.header+"\nscan\n")
+			if code(err) != test.code {
+				t.Fatalf("got %v, want %d", err, test.code)
+			}
+			if test.code != 250 {
+				return
+			}
+			got := p.wait(before + 1)[before]
+			m, err := netmail.ReadMessage(strings.NewReader(got.data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Header["Reply-To"] = nil // names whom an answer goes to, not who sends
+			for name, values := range m.Header {
+				if strings.Contains(strings.Join(values, " "), "ceo@example.com") {
+					t.Errorf("%s still says %q", name, values)
+				}
+			}
+			if got.from != "scans@example.com" || m.Header.Get("From") != "<scans@example.com>" {
+				t.Errorf("reverse-path %q, From %q", got.from, m.Header.Get("From"))
+			}
+		})
+	}
+}
+
+// TestRewriteWithoutAnAddressRefuses: where no sender is one address there is nothing to become, and the
+// null reverse-path is not the next best.
+func TestRewriteWithoutAnAddressRefuses(t *testing.T) {
+	r := newRig(t, newProvider(t), `[[policy]]
+		senders = ["*@example.com"]
+		unlisted_sender = "rewrite"`)
+	if _, err := r.send("mfp@printer.local", []string{"bob@example.net"}, plainMessage); code(err) != 550 {
+		t.Errorf("got %v, want 550", err)
+	}
+}
+
+// TestOpenSessionsEndWithTheirAccount: who was locked, removed, moved, or got a new password does not go
+// on sending over a connection that is logged in.
+func TestOpenSessionsEndWithTheirAccount(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*auth.User)
+	}{
+		{"locked", func(u *auth.User) { u.Locked = true }},
+		{"removed", nil},
+		{"new password", func(u *auth.User) { u.Hash, _ = auth.HashChosen("another password"); u.Changed = time.Now() }},
+		{"bound to a network", func(u *auth.User) { u.Networks = mustPrefixes("192.0.2.0/24") }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, newProvider(t), "[[policy]]\nlimits = []")
+			bob := r.bob()
+			c, other := r.client(rigLogin), r.client(bob)
+			s := r.store()
+			defer s.Close()
+			if test.change == nil {
+				if err := s.DeleteUser(t.Context(), rigLogin); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				r.change(test.change)
+			}
+			r.eventually("the end of the session", func() bool {
+				err := c.Mail(rigLogin, nil)
+				_ = c.Reset()
+				return err != nil
+			})
+			if err := c.Noop(); err == nil {
+				t.Error("the connection is still open")
+			}
+			if _, err := sendOn(other, bob, []string{"bob@example.net"}, strings.ReplaceAll(plainMessage, rigLogin, bob)); err != nil {
+				t.Errorf("another session was hurt: %v", err)
+			}
+		})
+	}
+}
+
+// TestOpenSessionsLearnWhoTheyAre: a sender that is taken away is gone for open sessions too.
+func TestOpenSessionsLearnWhoTheyAre(t *testing.T) {
+	r := newRig(t, newProvider(t), "[[policy]]\nlimits = []")
+	r.change(func(u *auth.User) { u.Senders = []string{rigLogin, "sales@example.com"} })
+	c := r.client(rigLogin)
+	r.eventually("the sender is allowed", func() bool {
+		if err := c.Mail("sales@example.com", nil); err != nil {
+			c = r.client(rigLogin)
+			return false
+		}
+		return c.Reset() == nil
+	})
+	r.change(func(u *auth.User) { u.Senders = []string{rigLogin} })
+	r.eventually("the sender is refused", func() bool {
+		if err := c.Mail("sales@example.com", nil); err == nil {
+			_ = c.Reset()
+			return false
+		}
+		return true
+	})
+}
+
+// TestLockEndsAllSessionsOfTheLogin: over_limit = "lock" would be no lock if other connections of the same
+// login went on.
+func TestLockEndsAllSessionsOfTheLogin(t *testing.T) {
+	r := newRig(t, newProvider(t), `[[policy]]
+		limits = ["1 messages/day"]
+		over_limit = "lock"`)
+	c, other := r.client(rigLogin), r.client(rigLogin)
+	for range 2 {
+		_, _ = sendOn(c, rigLogin, []string{"bob@example.net"}, plainMessage)
+	}
+	if err := other.Mail(rigLogin, nil); code(err) != 421 {
+		t.Errorf("the other session: %v, want 421", err)
+	}
+}
+
+// bob adds a second account and returns its login.
+func (r *rig) bob() string {
+	r.t.Helper()
+	r.addUser(auth.User{Login: "bob@example.com"})
+	return "bob@example.com"
+}
+
+// change changes the account of the rig as the command line does.
+func (r *rig) change(f func(*auth.User)) {
+	r.t.Helper()
+	s := r.store()
+	defer s.Close()
+	if err := s.UpdateUser(r.t.Context(), rigLogin, func(u *auth.User) error {
+		f(u)
+		return nil
+	}); err != nil {
+		r.t.Fatal(err)
+	}
+}
