@@ -59,7 +59,7 @@ type ticket struct {
 // Release implements queue.Ticket.
 func (t *ticket) Release() {
 	if t.slot != nil {
-		t.slot.Release()
+		t.upstream.giveBack(t.slot)
 		t.slot = nil
 	}
 }
@@ -132,7 +132,7 @@ func (t *ticket) send(ctx context.Context, slot *upstream.Slot, up *configured, 
 		tx.From = t.state.bounceFrom // for upstreams that refuse <>
 	}
 	if err := t.state.prepare(&tx, up.config.DKIM, m); err != nil {
-		slot.Release()
+		up.giveBack(slot)
 		return unsigned(pending, up.config.Name, err)
 	}
 	results := slot.Send(ctx, tx)

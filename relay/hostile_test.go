@@ -1,12 +1,15 @@
 package relay
 
 import (
+	"errors"
 	netmail "net/mail"
 	"strings"
 	"testing"
 	"time"
 
 	"postern/auth"
+	"postern/mail"
+	"postern/relay/queue"
 )
 
 // TestRewriteLeavesNoForeignAuthor: with unlisted_sender = "rewrite" nobody is somebody else either, in
@@ -161,5 +164,57 @@ func (r *rig) change(f func(*auth.User)) {
 		return nil
 	}); err != nil {
 		r.t.Fatal(err)
+	}
+}
+
+// TestReservationsCostNoRate: a place that was reserved and given back counts as nothing sent.
+func TestReservationsCostNoRate(t *testing.T) {
+	r := newRig(t, newProvider(t), `upstream:rate = ["1 messages/hour"]`)
+	m := &queue.Message{ID: "x", Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}}, Status: queue.Pending}}}
+	for range 3 {
+		ticket, wait := r.server.dispatch.Reserve(time.Now(), m)
+		if ticket == nil {
+			t.Fatalf("no place: %+v", wait)
+		}
+		ticket.Release()
+	}
+	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
+		t.Fatal(err)
+	}
+	r.provider.wait(1)
+	if ticket, wait := r.server.dispatch.Reserve(time.Now(), m); ticket != nil || wait.Until.IsZero() {
+		t.Errorf("a message that was sent cost nothing: %+v", wait)
+	}
+}
+
+func TestNoReloadWhileStopping(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	r.server.stopReloads()
+	before := r.server.state.Load()
+	if err := r.server.Reload(t.Context()); !errors.Is(err, errStopping) || r.server.state.Load() != before {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestForgedResultsAreFoundBehindComments(t *testing.T) {
+	for id, ours := range map[string]bool{
+		"relay.example.com": true, "RELAY.example.com": true, " relay.example.com 1": true, "relay.example.com\t1": true,
+		"(hello) relay.example.com": true, `"relay.example.com"`: true, "relay.example.com.": true, "(a)relay.example.com(b) 1": true,
+		"other.example.com": false, "relay.example.com.example.net": false, "": false,
+	} {
+		if got := namesHost(id, "relay.example.com"); got != ours {
+			t.Errorf("%q: %t", id, got)
+		}
+	}
+}
+
+func TestHeloCannotWriteTraceClauses(t *testing.T) {
+	for helo, want := range map[string]string{
+		"client.example.com": "client.example.com", "[192.0.2.1]": "[192.0.2.1]", "[IPv6:2001:db8::1]": "[IPv6:2001:db8::1]",
+		"a (b) by evil; x": "a??b??by?evil??x", "b\u00fcro": "b?ro", "": "unknown",
+	} {
+		if got := heloWord(helo); got != want {
+			t.Errorf("%q became %q, want %q", helo, got, want)
+		}
 	}
 }

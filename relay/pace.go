@@ -55,6 +55,15 @@ func (p *pace) take(now time.Time) (until time.Time) {
 	return until
 }
 
+// give takes back what take counted for a message that was not sent.
+func (p *pace) give(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.buckets {
+		b.AllowN(now, -1) // above the burst it is cut at the next look
+	}
+}
+
 // soon is the wait up to which messages stay in memory until the rate has room, instead of being
 // postponed in the store.
 const soon = time.Minute

@@ -18,6 +18,9 @@ func (s *Server) Reload(ctx context.Context) error {
 	}
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
+	if s.stopping {
+		return errStopping
+	}
 	err := s.reload(ctx)
 	if err != nil {
 		s.log.Error("reload refused, the configuration in force stays", "err", err)
@@ -25,6 +28,16 @@ func (s *Server) Reload(ctx context.Context) error {
 	}
 	s.log.Info("configuration reloaded")
 	return nil
+}
+
+var errStopping = errors.New("the server is going down")
+
+// stopReloads waits for a reload under way and refuses further ones: one during the shutdown would open
+// listeners and upstreams that nobody closes.
+func (s *Server) stopReloads() {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	s.stopping = true
 }
 
 func (s *Server) reload(ctx context.Context) error {
@@ -125,6 +138,7 @@ func (s *Server) retire(before, st *state) {
 		if slices.Contains(st.upstreams, old) {
 			continue
 		}
+		old.rate.stop()
 		s.attempts.Go(func() {
 			ctx, cancel := context.WithTimeout(s.deliveries, 10*time.Minute)
 			defer cancel()

@@ -74,6 +74,7 @@ type Server struct {
 	fail    context.CancelCauseFunc
 
 	reloading sync.Mutex // one change of state at a time
+	stopping  bool       // guarded by reloading: nothing changes any more
 	mu        sync.Mutex // guards listeners
 	listeners map[string]*listener
 	admin     net.Listener
@@ -221,6 +222,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 
 	<-ctx.Done()
 	s.log.Info("shutting down")
+	s.stopReloads()
 	s.shutdownListeners()
 	s.clients.Wait()
 	// Hand-offs whose clients are gone may end like those of the queue, then they are cut: an attempt cut

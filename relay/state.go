@@ -53,6 +53,13 @@ func (c *configured) reserve(now time.Time) (slot *upstream.Slot, until time.Tim
 	return slot, time.Time{}
 }
 
+// giveBack returns a place that was not used, and its share of the rate: or hand-offs that let the queue go
+// first would use up the rate that it waits for.
+func (c *configured) giveBack(slot *upstream.Slot) {
+	slot.Release()
+	c.rate.give(time.Now())
+}
+
 // route is a compiled [[route]].
 type route struct {
 	match     policy.Matcher

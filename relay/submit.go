@@ -210,9 +210,15 @@ func (u *submission) removeForgedResults(h *mail.Header) {
 			return false
 		}
 		id, _, _ := strings.Cut(f.Value(), ";")
-		id, _, _ = strings.Cut(strings.TrimSpace(id), " ")
-		return strings.EqualFold(id, u.state.config.Hostname)
+		return namesHost(id, u.state.config.Hostname)
 	})
+}
+
+// namesHost reports whether a word of an authserv-id (RFC 8601 §2.2) is our name: there may be comments,
+// quotes and a version around it, and readers differ in what they skip.
+func namesHost(id, host string) bool {
+	words := strings.FieldsFunc(id, func(r rune) bool { return strings.ContainsRune(" \t\"\\()", r) })
+	return slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(strings.TrimSuffix(w, "."), host) })
 }
 
 // received is our trace field (RFC 5321 §4.4). With hide_client it has no from clause: the submitter's
@@ -220,8 +226,7 @@ func (u *submission) removeForgedResults(h *mail.Header) {
 func (u *submission) received(id, date string) mail.Field {
 	var b strings.Builder
 	if !u.listener.HideClient {
-		helo := mail.Printable(mail.Cut(u.conn.Helo(), 255))
-		fmt.Fprintf(&b, "from %s (%s) ", helo, literal(u.conn.Client().Addr()))
+		fmt.Fprintf(&b, "from %s (%s) ", heloWord(u.conn.Helo()), literal(u.conn.Client().Addr()))
 	}
 	fmt.Fprintf(&b, "by %s with %s id %s", u.state.config.Hostname, u.conn.Protocol(), id)
 	if len(u.envelope.Recipients) == 1 {
@@ -229,6 +234,22 @@ func (u *submission) received(id, date string) mail.Field {
 	}
 	fmt.Fprintf(&b, "; %s", date)
 	return mail.NewField("Received", b.String())
+}
+
+// heloWord is what a client calls itself as one word of a trace field: whatever no name or address literal
+// has becomes a question mark, so that it cannot write clauses, comments or 8-bit text of its own.
+func heloWord(helo string) string {
+	word := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("-._:[]", r):
+			return r
+		}
+		return '?'
+	}, mail.Cut(helo, 255))
+	if word == "" {
+		return "unknown"
+	}
+	return word
 }
 
 // message makes the queue's row of a completed message.

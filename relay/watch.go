@@ -62,6 +62,8 @@ func (s *Server) storeChanged(ctx context.Context, topic string) {
 func (s *Server) usersChanged(ctx context.Context) {
 	s.auth.Forget()
 	s.accounts.Add(1)
+	s.reloading.Lock() // or a reload that has read the users already would publish old groups
+	defer s.reloading.Unlock()
 	users, err := s.store.Users(ctx)
 	if err != nil {
 		s.log.Error("accounts not read again", "err", err)
