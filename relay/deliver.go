@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"postern/mail"
@@ -64,10 +65,17 @@ func (t *ticket) Release() {
 	}
 }
 
-// Attempt implements queue.Ticket. It returns one result for each pending recipient.
-func (t *ticket) Attempt(ctx context.Context, m *queue.Message, c mail.Content) []mail.Result {
+// Attempt implements queue.Ticket. It returns one result for each pending recipient. A panic in it, a
+// fault of ours that one message brings out, defers that message instead of ending the service for all;
+// its place stays taken, since nobody knows the state of its connection.
+func (t *ticket) Attempt(ctx context.Context, m *queue.Message, c mail.Content) (results []mail.Result) {
 	defer t.Release()
-	var results []mail.Result
+	defer func() {
+		if p := recover(); p != nil {
+			t.srv.log.Error("an attempt failed by a fault of ours", "id", m.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			results = unattempted(m)
+		}
+	}()
 	for _, group := range t.state.groups(m) {
 		results = append(results, t.deliver(ctx, m, c, group)...)
 	}
@@ -197,6 +205,15 @@ func unsigned(pending []int, name string, err error) []mail.Result {
 	for i, n := range pending {
 		results[i] = mail.Result{Recipient: n, Class: mail.Deferral, Stage: mail.StageSign, Upstream: name,
 			Reply: mail.R(451, "4.7.5", "the message could not be signed"), Err: fmt.Errorf("sign for %s: %w", name, err)}
+	}
+	return results
+}
+
+// unattempted defers every pending recipient for a fault of ours.
+func unattempted(m *queue.Message) []mail.Result {
+	var results []mail.Result
+	for _, n := range pendingOf(m) {
+		results = append(results, mail.Result{Recipient: n, Class: mail.Deferral, Stage: mail.StageConnect, Reply: replyLocal})
 	}
 	return results
 }

@@ -53,6 +53,12 @@ func (s *Server) closeSocketsLocked() {
 	}
 }
 
+func (s *Server) closeSockets() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closeSocketsLocked()
+}
+
 func (s *Server) openListener(c *config.Config, block config.Listener) (*listener, error) {
 	socket, err := net.Listen("tcp", block.Address)
 	if err != nil {

@@ -64,6 +64,7 @@ type Server struct {
 	dispatch *dispatcher
 	state    atomic.Pointer[state]
 	noRoom   atomic.Pointer[error] // why no new mail is taken, nil while it is
+	serving  atomic.Bool           // every listener accepts
 	accounts atomic.Uint64         // rises when accounts change: open sessions look at theirs again
 
 	deliveries     context.Context // of attempts made while a client waits; outlives the sessions
@@ -210,17 +211,14 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	for _, work := range []func(context.Context){s.watchCertificates, s.limiter.Run, s.trace.Run, s.watchStore, s.watchConfig, s.prune, s.serveAdmin} {
 		rest.Go(func() { work(background) })
 	}
-	s.mu.Lock()
-	for _, l := range s.listeners {
-		s.serve(l)
+	select {
+	case <-s.queue.Up(): // nobody submits to a queue that is not there
+		s.serveAll()
+	case <-ctx.Done():
+		s.closeSockets()
 	}
-	s.mu.Unlock()
-	s.log.Info("ready", "hostname", s.state.Load().config.Hostname, "upstreams", len(s.state.Load().upstreams))
-	if s.options.Ready != nil {
-		s.options.Ready()
-	}
-
 	<-ctx.Done()
+	s.serving.Store(false)
 	s.log.Info("shutting down")
 	s.stopReloads()
 	s.shutdownListeners()
@@ -238,6 +236,19 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return cause
 	}
 	return nil
+}
+
+func (s *Server) serveAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.listeners {
+		s.serve(l)
+	}
+	s.serving.Store(true)
+	s.log.Info("ready", "hostname", s.state.Load().config.Hostname, "upstreams", len(s.state.Load().upstreams))
+	if s.options.Ready != nil {
+		s.options.Ready()
+	}
 }
 
 // close ends what New opened. It is safe on a server that New did not finish.
@@ -273,6 +284,9 @@ func (s *Server) room() error {
 
 // ready implements /readyz.
 func (s *Server) ready(context.Context) error {
+	if !s.serving.Load() {
+		return errors.New("the listeners are not up")
+	}
 	if err := s.room(); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}

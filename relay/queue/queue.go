@@ -110,6 +110,7 @@ type Queue struct {
 	schedule atomic.Pointer[Schedule]
 
 	wake  chan struct{} // one slot: the loop has something to look at
+	up    chan struct{} // closed when Run takes messages
 	freed atomic.Bool   // a place may be free
 	poll  atomic.Bool   // somebody outside says that something changed
 	stale atomic.Bool   // what is in the window may not be what is in the store
@@ -137,13 +138,16 @@ const (
 
 // New returns a Queue that schedules nothing until Run.
 func New(o Options) *Queue {
-	q := &Queue{opts: o.withDefaults(), wake: make(chan struct{}, 1)}
+	q := &Queue{opts: o.withDefaults(), wake: make(chan struct{}, 1), up: make(chan struct{})}
 	q.log = q.opts.Logger
 	q.window = newWindow()
 	q.clerk = newClerk()
 	q.SetSchedule(Schedule{Retry: o.Retry, Expire: o.Expire, WarnAfter: o.WarnAfter})
 	return q
 }
+
+// Up is closed when Run is there for what is submitted. Listeners wait for it.
+func (q *Queue) Up() <-chan struct{} { return q.up }
 
 // SetSchedule changes retry times from the next outcome on. Zero fields mean the defaults. Messages keep
 // the time to expire that they were accepted with.

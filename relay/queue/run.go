@@ -42,6 +42,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	q.mu.Lock()
 	q.hard, q.attempts, q.phase, q.dirty = hard, attempts, running, true
 	q.mu.Unlock()
+	close(q.up)
 	q.loop(ctx)
 	return q.drain(cut, kill)
 }

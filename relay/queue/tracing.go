@@ -55,6 +55,8 @@ func (q *Queue) traceRecipient(now time.Time, m *Message, r mail.Result, s settl
 	switch {
 	case r.Uncertain:
 		e.Detail = "connection lost after the final dot: the upstream may have the message, a duplicate is possible"
+	case e.Detail == "" && r.Note != "":
+		e.Detail = r.Note
 	case e.Detail == "" && r.Err != nil:
 		e.Detail = mail.Cut(mail.Printable(r.Err.Error()), 300)
 	}
