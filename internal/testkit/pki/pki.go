@@ -1,4 +1,4 @@
-// Package pki makes short-lived certificate authorities and server certificates for tests and
+// Package pki makes certificate authorities and server certificates for tests and
 // measurements. Nothing here is fit for anything that lasts.
 package pki
 
@@ -29,7 +29,7 @@ const (
 	RSA   KeyType = "rsa"   // 2048 bits
 )
 
-// CA is a certificate authority that lives for a day.
+// CA is a certificate authority that lives for a year.
 type CA struct {
 	cert *x509.Certificate
 	key  crypto.Signer
@@ -58,7 +58,7 @@ func NewCA() (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	template, err := newTemplate("Test authority", time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour))
+	template, err := newTemplate("Test authority", time.Now().Add(-time.Hour), time.Now().Add(365*24*time.Hour))
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (ca *CA) Leaf(o Options) (Cert, error) {
 		o.NotBefore = time.Now().Add(-time.Hour)
 	}
 	if o.NotAfter.IsZero() {
-		o.NotAfter = time.Now().Add(12 * time.Hour)
+		o.NotAfter = time.Now().Add(180 * 24 * time.Hour)
 	}
 	template, err := newTemplate(o.Names[0], o.NotBefore, o.NotAfter)
 	if err != nil {
