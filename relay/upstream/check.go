@@ -95,6 +95,8 @@ func (u *Upstream) explain(f *fault) string {
 		return f.reply.Text + ": check host in the configuration, and the name servers of this machine."
 	case f.stage == mail.StageConnect:
 		return f.reply.Text + ": check host and port, and whether a firewall lets this machine out to port " + u.port() + "."
+	case f.stage == mail.StageAuth && u.cfg.Token != nil:
+		return u.explainToken(f)
 	case f.stage == mail.StageAuth && f.reply.Code == 535:
 		return "The upstream refuses the user name or password of " + quote(u.cfg.Username) + ". It may also want an app password, or have password logins switched off for this account."
 	case f.stage == mail.StageAuth && f.reply.Code == 534:

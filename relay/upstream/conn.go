@@ -58,6 +58,14 @@ func (u *Upstream) open(ctx context.Context, identity string, each step) (*conn,
 	if each == nil {
 		each = runStep
 	}
+	if u.cfg.Token != nil {
+		return u.openWithToken(ctx, identity, each)
+	}
+	return u.openAs(ctx, identity, "", each)
+}
+
+// openAs opens one connection, with a token where logins are made with one.
+func (u *Upstream) openAs(ctx context.Context, identity, token string, each step) (*conn, *fault) {
 	c := &conn{u: u, peer: u.cfg.Host, born: time.Now()}
 	f := each("connect", func() (string, *fault) {
 		nc, f := u.dial(ctx)
@@ -74,8 +82,12 @@ func (u *Upstream) open(ctx context.Context, identity string, each step) (*conn,
 	u.conns[c] = struct{}{}
 	u.mu.Unlock()
 	defer c.watch(ctx)()
-	if f := c.handshake(identity, each); f != nil {
-		c.leave()
+	if f := c.handshake(identity, token, each); f != nil {
+		if token != "" && f.tokenRefused() && !c.broken {
+			c.quit() // another connection may follow at once, and the upstream counts them
+		} else {
+			c.leave()
+		}
 		u.mu.Lock()
 		delete(u.conns, c)
 		u.mu.Unlock()
@@ -97,7 +109,7 @@ func (c *conn) attach(nc net.Conn) {
 	}
 }
 
-func (c *conn) handshake(identity string, each step) *fault {
+func (c *conn) handshake(identity, token string, each step) *fault {
 	cfg := &c.u.cfg
 	if cfg.TLS == TLSImplicit {
 		if f := each("tls", c.startHandshake); f != nil {
@@ -121,7 +133,7 @@ func (c *conn) handshake(identity string, each step) *fault {
 	if cfg.Username == "" && identity == "" {
 		return nil
 	}
-	return each("auth", func() (string, *fault) { return c.auth(identity) })
+	return each("auth", func() (string, *fault) { return c.auth(identity, token) })
 }
 
 func (c *conn) greeting() (string, *fault) {

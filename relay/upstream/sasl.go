@@ -28,7 +28,9 @@ type Mechanism interface {
 // last because it says nothing about the server and asks it to keep passwords readable.
 var DefaultMechanisms = []string{"SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"}
 
-func knownMechanism(name string) bool { return slices.Contains(DefaultMechanisms, name) }
+func knownMechanism(name string) bool {
+	return slices.Contains(DefaultMechanisms, name) || slices.Contains(OAuthMechanisms, name)
+}
 
 // maxAuthSteps bounds the challenges of one exchange.
 const maxAuthSteps = 8
@@ -59,17 +61,20 @@ func (u *Upstream) mechanism(name string) Mechanism {
 
 // auth logs in with the first configured mechanism that is offered. A refusal is final: each further attempt would count
 // towards a lockout.
-func (c *conn) auth(identity string) (string, *fault) {
+func (c *conn) auth(identity, token string) (string, *fault) {
 	cfg := &c.u.cfg
 	if !c.secure && cfg.TLS != TLSNone { // cannot happen; if it does, no password goes out
 		return "", c.accountFault(mail.StageAuth, "4.7.11", nil, "no verified TLS, so no login")
 	}
-	if identity != cfg.Username {
+	if cfg.Token == nil && identity != cfg.Username {
 		return "", c.accountFault(mail.StageAuth, "4.7.8", nil, "there are no credentials for the upstream identity "+mail.Printable(identity))
 	}
 	for _, name := range cfg.Mechanisms {
 		if !c.ext.offers(name) {
 			continue
+		}
+		if cfg.Token != nil {
+			return name + " as " + identity, c.exchangeToken(c.tokenMechanism(name, identity, token), token)
 		}
 		if m := c.u.mechanism(name); m != nil {
 			return name + " as " + identity, c.exchange(m)

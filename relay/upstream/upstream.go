@@ -26,6 +26,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,6 +55,13 @@ type Config struct {
 	// Mechanisms in order of preference; empty: DefaultMechanisms. Username "" means no AUTH at all.
 	Mechanisms         []string
 	Username, Password string
+
+	// Token gives the access token for a login as identity, which is a mailbox; its error may be a TokenError. When it is
+	// set, only OAuthMechanisms are used, any identity may be reserved, and TLS must verify. It is called before each
+	// connection, at most twice, and must return soon after ctx ends.
+	Token func(ctx context.Context, identity string) (token string, err error)
+	// DropToken takes back a token that the upstream has refused, so that the next is another. May be nil.
+	DropToken func(identity, token string)
 
 	MaxConnections        int           // per identity, those being closed included; 0: 10
 	MessagesPerConnection int           // 0: 100
@@ -141,8 +149,11 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	for _, m := range c.Mechanisms {
 		if !knownMechanism(m) {
-			return c, fmt.Errorf("upstream %s: unknown mechanism %q; known are %s", c.Name, m, strings.Join(DefaultMechanisms, ", "))
+			return c, fmt.Errorf("upstream %s: unknown mechanism %q; known are %s", c.Name, m, strings.Join(slices.Concat(DefaultMechanisms, OAuthMechanisms), ", "))
 		}
+	}
+	if err := c.oauthConfig(); err != nil {
+		return c, err
 	}
 	positive := func(n *int, def int) {
 		if *n <= 0 {
