@@ -105,6 +105,10 @@ func (w *writer) commitAlone(o *op) {
 		return
 	}
 	results, _, err := w.attempt([]*op{o})
+	if isFull(err) { // the ones before may have used up what the checkpoint gave
+		w.checkpoint(w.conn)
+		results, _, err = w.attempt([]*op{o})
+	}
 	switch {
 	case err == nil:
 		o.done <- results[0]

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,7 +37,7 @@ func (s *SQLite) Add(ctx context.Context, news ...queue.NewMessage) error {
 		return fmt.Errorf("add %s: %w", rows[0].m.ID, err)
 	}
 	err = s.writer.do(ctx, &op{cost: size, run: func(t *tx) error {
-		if err := s.fits(t, size); err != nil {
+		if err := s.fits(t, len(rows), size); err != nil {
 			return err
 		}
 		return s.insertAll(t, rows)
@@ -59,19 +60,22 @@ func (s *SQLite) insertAll(t *tx, rows []*row) error {
 	return nil
 }
 
-// fits refuses contents that would exceed MaxBytes.
-func (s *SQLite) fits(t *tx, size int64) error {
-	if s.opts.MaxBytes <= 0 {
-		return nil
+// fits refuses contents that would exceed MaxBytes, or for which the disk has no room.
+func (s *SQLite) fits(t *tx, messages int, size int64) error {
+	if s.opts.MaxBytes > 0 {
+		counts, err := t.count()
+		if err != nil {
+			return err
+		}
+		if counts.bytes+size > s.opts.MaxBytes {
+			return refuse(fullQueue(counts.bytes, s.opts.MaxBytes))
+		}
 	}
-	counts, err := t.count()
-	if err != nil {
-		return err
+	err := s.reserve.claim(t.Conn, messages, size)
+	if errors.Is(err, queue.ErrFull) {
+		return refuse(err)
 	}
-	if counts.bytes+size > s.opts.MaxBytes {
-		return refuse(fullQueue(counts.bytes, s.opts.MaxBytes))
-	}
-	return nil
+	return err
 }
 
 func fullQueue(have, most int64) error {

@@ -70,6 +70,7 @@ type SQLite struct {
 	writer  *writer
 	readers *readers
 	space   space
+	reserve *reserve // of the daemon; nil: none
 
 	running  sync.WaitGroup // the writer's goroutine and the checkpointer
 	closed   sync.Once
@@ -137,7 +138,13 @@ func (s *SQLite) open() error {
 		}
 	}
 	ckpt, err := openConn(s.path)
+	if err == nil && s.opts.Daemon {
+		s.reserve, err = openReserve(s.path)
+	}
 	if err != nil {
+		if ckpt != nil {
+			ckpt.Close()
+		}
 		conn.Close()
 		return explain(s.path, err)
 	}
@@ -155,7 +162,7 @@ func (s *SQLite) Close() error {
 		s.running.Wait()
 		s.closeErr = s.readers.close()
 		s.writer.checkpoint(s.writer.conn)
-		s.closeErr = errors.Join(s.closeErr, s.writer.conn.Close())
+		s.closeErr = errors.Join(s.closeErr, s.writer.conn.Close(), s.reserve.close())
 		s.unlock()
 	})
 	return s.closeErr

@@ -73,6 +73,7 @@ type writer struct {
 }
 
 func newWriter(conn *sqlite.Conn, log *slog.Logger) *writer {
+	conn.PagesWritten() // those of the schema are no message's
 	return &writer{
 		conn: conn, log: log, wanted: 1, crowd: 1,
 		kick: make(chan struct{}, 1), full: make(chan struct{}, 1),

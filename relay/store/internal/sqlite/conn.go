@@ -63,6 +63,7 @@ type Conn struct {
 	tls   *libc.TLS
 	db    uintptr
 	stmts map[string]*Stmt
+	hooks []syncFunc
 }
 
 var patch = sync.OnceFunc(lib.PatchIssue199)
