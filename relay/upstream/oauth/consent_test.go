@@ -344,6 +344,32 @@ func TestRedirectElsewhereIsPasted(t *testing.T) {
 	mustToken(t, s)
 }
 
+func TestRedirectToAFixedPort(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fixed := "http://" + ln.Addr().String() + "/back"
+	o := personOptions(fake(fakeprovider.OAuthOptions{}), NewMemoryGrants())
+	o.Flow, o.RedirectURL = AuthorizationCode, fixed
+	if _, err := newSource(t, o).Consent(t.Context(), ""); err == nil || !strings.HasPrefix(err.Error(), "redirect_url: cannot listen there") {
+		t.Errorf("somebody else listens there: %v", err)
+	}
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a := fake(fakeprovider.OAuthOptions{Consenter: mailbox})
+	a.AddClient(fakeprovider.Client{ID: client, Redirects: []string{fixed}})
+	s, c := codeConsent(t, a, func(o *Options) { o.RedirectURL = fixed })
+	if status, body := get(t, visit(t, a, c.Prompt().URL)); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	if err := c.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustToken(t, s)
+}
+
 func TestConsentWhereNoneIsNeeded(t *testing.T) {
 	_, err := newSource(t, appOptions(confidential(fakeprovider.OAuthOptions{}))).Consent(t.Context(), "")
 	if err == nil || !strings.Contains(err.Error(), "nothing to log in to") {

@@ -41,7 +41,7 @@ type pending struct {
 // A failure before 4 has changed nothing. Between 4 and 6 the pair is pending. A process that dies there loses the new
 // refresh token; the old one is tried at the next start, which servers with a grace period and Microsoft take.
 func (s *Source) refresh(ctx context.Context, not []Secret) (Token, *Error) {
-	for again := true; ; again = false {
+	for again := true; ; {
 		if s.pending != nil {
 			if t, e := s.savePending(ctx); e != nil || s.usable(t, time.Now()) {
 				return t, e
@@ -56,13 +56,16 @@ func (s *Source) refresh(ctx context.Context, not []Secret) (Token, *Error) {
 		}
 		r, e := s.request(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {g.Refresh}}, nil)
 		if e == nil {
-			return s.keepPair(ctx, g, r, version)
+			next := *g
+			next.take(r, time.Now())
+			s.pending = &pending{&next, g.Refresh, version}
+			continue
 		}
 		e.Detail, e.about = scrubbed(e.Detail, g.Refresh), aboutGrant(g, version)
-		if replaced := s.release(ctx, g, version); replaced && again && e.Class == mail.AccountFault {
-			continue // somebody logged in while we asked with the old grant
+		if replaced := s.release(ctx, g, version); !replaced || !again || e.Class != mail.AccountFault {
+			return Token{}, e
 		}
-		return Token{}, e
+		again = false // somebody logged in while we asked with the old grant
 	}
 }
 
@@ -96,18 +99,11 @@ func (s *Source) claim(ctx context.Context, not []Secret) (*grant, int64, *Error
 	}
 }
 
-// keepPair saves what the server gave. The server has answered: what the callers' time is matters no more.
-func (s *Source) keepPair(ctx context.Context, g *grant, r *response, version int64) (Token, *Error) {
-	next := *g
-	next.take(r, time.Now())
-	s.pending = &pending{&next, g.Refresh, version}
+// savePending writes the pending grant and returns its token, or none if what is stored has overtaken it. The server has
+// answered: what becomes of the callers matters no more.
+func (s *Source) savePending(ctx context.Context) (Token, *Error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveBound)
 	defer cancel()
-	return s.savePending(ctx)
-}
-
-// savePending writes the pending grant and returns its token.
-func (s *Source) savePending(ctx context.Context) (Token, *Error) {
 	p := s.pending
 	for {
 		_, err := s.saveGrant(ctx, p.grant, p.version)
@@ -118,19 +114,16 @@ func (s *Source) savePending(ctx context.Context) (Token, *Error) {
 			return Token{}, pressureError(codeStore, "the store does not take the renewed consent for "+s.o.Upstream+"; the token that came with it is not used before it does", err)
 		}
 		g, version, e := s.loadGrant(ctx)
-		switch {
-		case e != nil && e.Temporary():
+		if e != nil && e.Temporary() {
 			return Token{}, e
-		case e == nil && g.Refresh == p.used && g.Refresh != p.grant.Refresh:
-			p.version = version // only the lease was taken over: ours comes after it
-			continue
-		case e == nil && g.Refresh == p.grant.Refresh && g.Access == p.grant.Access:
-			// the save that seemed to fail did not
-		default:
-			s.pending = nil // a person has logged in again, or another node went on: theirs counts
+		}
+		if e != nil || g.Refresh != p.used {
+			// A person has logged in again, or another node went on, or the save that seemed to fail did not: what is
+			// stored counts, and is looked at next.
+			s.pending = nil
 			return Token{}, nil
 		}
-		break
+		p.version = version // only the lease was taken over: ours comes after it
 	}
 	s.pending = nil
 	s.learn(p.grant)

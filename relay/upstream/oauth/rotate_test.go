@@ -236,6 +236,44 @@ func TestLoginWhileAskingWithTheOldGrant(t *testing.T) {
 	})
 }
 
+// The old grant works still, but what the person decided meanwhile counts.
+func TestLoginOvertakesARefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, store := fake(fakeprovider.OAuthOptions{}), NewMemoryGrants()
+		s := consented(t, a, personOptions(a, store))
+		a.Fail(fakeprovider.Fault{Delay: 5 * time.Second, Times: 1})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if who, _, ok := a.Valid(mustToken(t, s).AccessToken.Reveal()); !ok || who != "bob@example.com" {
+				t.Errorf("token for %q", who)
+			}
+		})
+		time.Sleep(time.Second)
+		putGrant(t, s, a.Consent(client, "bob@example.com", scope))
+		wg.Wait()
+	})
+}
+
+// The server's answer is lost after it has replaced the refresh token. A server that forgives nothing revokes the consent,
+// and the person is told; one that keeps refresh tokens does not mind.
+func TestAnswerLost(t *testing.T) {
+	for _, keeps := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			a, store := fake(fakeprovider.OAuthOptions{KeepRefresh: keeps}), NewMemoryGrants()
+			s := consented(t, a, personOptions(a, store))
+			a.Fail(fakeprovider.Fault{Drop: true, AfterWork: true, Times: 1})
+			_, err := s.Token(t.Context(), mailbox)
+			wantFault(t, err, mail.BackPressure, codeUnreachable)
+			time.Sleep(pressureFirst)
+			if _, err = s.Token(t.Context(), mailbox); keeps && err != nil {
+				t.Error(err)
+			} else if !keeps {
+				wantFault(t, err, mail.AccountFault, "AADSTS70000")
+			}
+		})
+	}
+}
+
 func TestNoConsentYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, store := fake(fakeprovider.OAuthOptions{}), NewMemoryGrants()

@@ -334,8 +334,6 @@ func (s *Source) settleLocked(e *entry, f *flight, t Token, err *Error, now time
 		s.endures = pressure{} // the server works
 		err.Retry = now.Add(backoff(faultFirst, faultLast, e.faults, s.o.Jitter()))
 		e.fault, e.faults = err, e.faults+1
-	case s.ctx.Err() != nil:
-		s.endures.leave()
 	default:
 		s.endures.add(err, f.started, now, s.o.Jitter())
 	}

@@ -259,6 +259,46 @@ func TestOneProbe(t *testing.T) {
 	})
 }
 
+// A server that refuses one account works: the others need not go one by one.
+func TestFaultEndsPressure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{})
+		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey, Mailboxes: []string{"ann@example.com", "bob@example.com"}})
+		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: a.Transport()})
+		a.Fail(fakeprovider.Fault{Status: 503, Times: 1}, fakeprovider.Fault{Delay: time.Second})
+		if _, err := s.Token(t.Context(), "ann@example.com"); err == nil {
+			t.Fatal("no error")
+		}
+		time.Sleep(2 * pressureFirst)
+		_, err := s.Token(t.Context(), "sales@example.com")
+		wantFault(t, err, mail.AccountFault, "invalid_grant")
+		var wg sync.WaitGroup
+		for _, who := range []string{"ann@example.com", "bob@example.com"} {
+			wg.Go(func() {
+				if _, err := s.Token(t.Context(), who); err != nil {
+					t.Errorf("%s: %v", who, err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestFailuresOfOneMomentCountOnce(t *testing.T) {
+	var p pressure
+	now := time.Unix(0, 0)
+	for range 10 {
+		p.add(&Error{}, now, now.Add(time.Second), 0)
+	}
+	if p.times != 1 || p.err.Retry != now.Add(time.Second+pressureFirst) {
+		t.Errorf("%d times, retry %v", p.times, p.err.Retry)
+	}
+	p.add(&Error{}, now.Add(time.Minute), now.Add(time.Minute), 0)
+	if p.times != 2 || p.err.Retry != now.Add(time.Minute+2*pressureFirst) {
+		t.Errorf("%d times, retry %v", p.times, p.err.Retry)
+	}
+}
+
 func TestAccountFaultBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := confidential(fakeprovider.OAuthOptions{})
