@@ -130,8 +130,15 @@ type Result struct {
 	RelayedDSN bool
 	// RetryAfter is what the upstream or a rule asked for; 0: the retry table decides.
 	RetryAfter time.Duration
+	// Rule is the name of the upstream's reply rule that decided the class, RuleNone where none knew the
+	// reply; empty where there was no reply to judge.
+	Rule string
 	// Note is what the trace must say beside the reply, one plain sentence; "" for nothing.
 	Note string
 	// Err is the cause for the log, nil where the reply says all.
 	Err error
 }
+
+// RuleNone is Result.Rule for a permanent refusal that no rule knew: it counts as the message's fault, and
+// whoever reads the trace may want to write a rule.
+const RuleNone = "none"

@@ -23,15 +23,17 @@ type fault struct {
 	class      mail.Class
 	reply      mail.Reply
 	retryAfter time.Duration
-	uncertain  bool // the upstream may have the message
-	rest       bool // see Rule.Rest
-	ours       bool // nothing was asked of the upstream
+	uncertain  bool  // the upstream may have the message
+	rule       *Rule // that decided; nil where there was no reply to judge
+	ours       bool  // nothing was asked of the upstream
 	err        error
 }
 
 // verdict is what the fault says about the identity.
 func (f *fault) verdict() verdict {
 	switch {
+	case f.ofSender():
+		return vWorks // of the identity; the sender's mail waits by itself
 	case f.class == mail.AccountFault:
 		return vFault
 	case f.class == mail.BackPressure:
@@ -43,6 +45,9 @@ func (f *fault) verdict() verdict {
 	}
 	return vWorks // somebody judged, for better or worse
 }
+
+// ofSender reports an account fault that concerns the message's reverse-path alone.
+func (f *fault) ofSender() bool { return f.rule != nil && f.rule.Scope == ScopeSender }
 
 // early reports whether a stage lies before MAIL.
 func early(stage mail.Stage) bool {
@@ -64,15 +69,12 @@ func (c *conn) refused(stage mail.Stage, r mail.Reply) *fault {
 		c.broken = true
 		return c.trouble(stage, errOutOfStep, "answered %q, which is no answer to what was asked", r.String())
 	}
-	rule := c.u.classify(stage, r)
-	if r.Code == 421 {
-		c.broken = true
-	}
-	if rule.Name == "protocol" {
+	m := c.u.classify(stage, r)
+	if r.Code == 421 || m.Name == "protocol" {
 		c.broken = true
 	}
 	r.Text = mail.Cut(r.Text, maxReplyText)
-	return &fault{stage: stage, class: rule.Class, reply: r, retryAfter: rule.RetryAfter, rest: rule.Rest}
+	return &fault{stage: stage, class: m.Class, reply: r, retryAfter: m.retryAfter(r), rule: &m.Rule}
 }
 
 // Causes that have no error of their own.

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bufio"
 	"fmt"
 	"regexp"
 	"slices"
@@ -11,91 +12,54 @@ import (
 	"postern/mail"
 )
 
-// Rule says whose matter a reply is. Rules are data: a provider's come first, then the generic ones; the first that matches
-// decides. Empty fields match everything.
+// Rule says whose matter a reply is. Rules are data: those of the configuration come first, then the provider's, then the
+// generic ones; the first that matches decides. Empty fields match everything.
 type Rule struct {
 	Name     string
 	Stages   []mail.Stage
 	Code     string // three places, a letter stands for any digit: "421", "45z", "5yz"
-	Enhanced string // three numbers, * stands for any: "5.7.1", "*.5.3"
-	Text     string // RE2, case ignored, searched in the text without codes
+	Enhanced string // three numbers, * stands for any: "5.7.1", "*.5.3"; "-" for none at all
+	// Text is RE2, case ignored, searched in the text without codes. A group named seconds, minutes or hours catches how
+	// long the upstream wants us to wait.
+	Text string
 
 	Class      mail.Class
 	RetryAfter time.Duration // at least, 0: the retry table or the back-off decides
 	// Rest: the recipient was not judged. What is left of the envelope goes into another transaction at once, if this one
 	// had a recipient accepted.
 	Rest bool
+	// Scope of an account fault; empty is ScopeIdentity.
+	Scope Scope
+	// Slow: too much at a time. The identity gets fewer places at once, and waits only when one is too many as well.
+	Slow bool
+	// Quota: so much in so long a time is used up. The identity waits until what it sent leaves this window, RetryAfter at
+	// least, and remembers it over restarts.
+	Quota time.Duration
+	// Login: the connection has lost its login. Where it was good before, another one logs in, once for an attempt.
+	Login bool
 
 	// Example is a reply seen in the field that this rule is for. A test holds every rule to it.
 	Example string
 }
 
-var (
-	beforeMail = []mail.Stage{mail.StageGreeting, mail.StageEHLO, mail.StageTLS, mail.StageAuth}
-	fromMail   = []mail.Stage{mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot}
+// Scope says whom an account fault concerns.
+type Scope string
+
+// The scopes of account faults.
+const (
+	ScopeIdentity Scope = "identity" // everything sent under this identity: it pauses
+	ScopeSender   Scope = "sender"   // mail of this reverse-path only: others go on
 )
 
-// genericRules hold for every upstream. They are complete: any 4yz or 5yz at any stage matches one.
-var genericRules = []Rule{
-	// RFC 5321 §3.8: 421 means that the service closes the channel, whatever the command was.
-	{Name: "closing", Code: "421", Class: mail.BackPressure,
-		Example: "421 4.7.0 Try again later, closing connection."},
-
-	// Everything before MAIL is about us, never about a message.
-	{Name: "password-transition", Stages: []mail.Stage{mail.StageAuth}, Code: "432", Class: mail.AccountFault,
-		Example: "432 4.7.12 A password transition is needed"}, // RFC 4954 §6
-	{Name: "not-now", Stages: beforeMail, Code: "4yz", Class: mail.BackPressure,
-		Example: "454 4.7.0 Temporary authentication failure"},
-	{Name: "not-you", Stages: beforeMail, Code: "5yz", Class: mail.AccountFault,
-		Example: "535 5.7.8 Username and Password not accepted"},
-
-	// The session's own trouble, seen late.
-	{Name: "login-required", Stages: fromMail, Code: "530", Class: mail.AccountFault,
-		Example: "530 5.7.0 Authentication required"}, // RFC 4954 §6
-	{Name: "login-refused", Stages: fromMail, Code: "535", Class: mail.AccountFault,
-		Example: "535 5.7.8 Authentication credentials invalid"},
-	{Name: "encryption-required", Stages: fromMail, Code: "538", Class: mail.AccountFault,
-		Example: "538 5.7.11 Encryption required for requested authentication mechanism"},
-	// These answer a command that we should not have given, or that the peer does not know: no message is to blame.
-	{Name: "protocol", Stages: fromMail, Code: "500", Class: mail.Deferral,
-		Example: "500 5.5.1 Command unrecognized: \"BDAT\""},
-	{Name: "protocol", Stages: fromMail, Code: "502", Class: mail.Deferral,
-		Example: "502 5.5.1 Command not implemented"},
-	{Name: "protocol", Stages: fromMail, Code: "503", Class: mail.Deferral,
-		Example: "503 5.5.1 Bad sequence of commands"},
-
-	// Too many recipients is no verdict on any of them. RFC 5321 §4.5.3.1.10 has 452, and 552 from of old.
-	{Name: "too-many-recipients", Stages: []mail.Stage{mail.StageRcpt}, Code: "4yz", Enhanced: "4.5.3", Class: mail.Deferral, Rest: true,
-		Example: "452 4.5.3 Error: too many recipients"},
-	{Name: "too-many-recipients", Stages: []mail.Stage{mail.StageRcpt}, Code: "5yz", Enhanced: "5.5.3", Class: mail.Deferral, Rest: true,
-		Example: "550 5.5.3 Too many recipients"},
-	{Name: "too-many-recipients", Stages: []mail.Stage{mail.StageRcpt}, Text: `too many (recipients|rcpts)|recipient limit`, Class: mail.Deferral, Rest: true,
-		Example: "552 too many recipients"},
-	{Name: "too-many-recipients", Stages: []mail.Stage{mail.StageRcpt}, Code: "452", Enhanced: "-", Class: mail.Deferral, Rest: true,
-		Example: "452 Requested action not taken"},
-
-	// The whole service asks for patience.
-	{Name: "slow-down", Stages: fromMail, Code: "432", Class: mail.BackPressure,
-		Example: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"},
-	{Name: "system-busy", Stages: []mail.Stage{mail.StageMail}, Code: "4yz", Enhanced: "4.3.2", Class: mail.BackPressure,
-		Example: "451 4.3.2 System not accepting network messages"},
-	{Name: "system-full", Stages: []mail.Stage{mail.StageMail}, Code: "452", Enhanced: "4.3.1", Class: mail.BackPressure,
-		Example: "452 4.3.1 Insufficient system storage"},
-	{Name: "congested", Stages: []mail.Stage{mail.StageMail}, Code: "4yz", Enhanced: "4.4.5", Class: mail.BackPressure,
-		Example: "451 4.4.5 System congestion, try again later"},
-
-	{Name: "later", Stages: fromMail, Code: "4yz", Class: mail.Deferral,
-		Example: "450 4.2.0 Greylisted, see http://postgrey.example.org/"},
-	{Name: "recipient", Stages: []mail.Stage{mail.StageRcpt}, Code: "5yz", Class: mail.RecipientFault,
-		Example: "550 5.1.1 User unknown"},
-	{Name: "message", Stages: fromMail, Code: "5yz", Class: mail.MessageFault,
-		Example: "554 5.7.1 Message contains spam"},
-}
+// maxWait bounds what a reply may make us wait.
+const maxWait = 24 * time.Hour
 
 // matcher is a Rule made ready to match.
 type matcher struct {
 	Rule
 	text *regexp.Regexp
+	wait int           // number of the group that says how long to wait, 0: none
+	unit time.Duration // of that group
 }
 
 func compileRules(own []Rule) ([]matcher, error) {
@@ -113,23 +77,57 @@ func compileRules(own []Rule) ([]matcher, error) {
 
 func (r Rule) compile() (matcher, error) {
 	m := matcher{Rule: r}
-	if r.Code != "" && len(r.Code) != 3 {
-		return m, fmt.Errorf("code %q has not three places", r.Code)
+	if err := r.check(); err != nil {
+		return m, err
 	}
-	if r.Enhanced != "" && r.Enhanced != "-" && strings.Count(r.Enhanced, ".") != 2 {
-		return m, fmt.Errorf("enhanced code %q has not three numbers", r.Enhanced)
+	if r.Text == "" {
+		return m, nil
 	}
-	if r.Class <= mail.Delivered || r.Class > mail.BackPressure {
-		return m, fmt.Errorf("class %s cannot be given to a refusal", r.Class)
+	re, err := regexp.Compile("(?is)" + r.Text)
+	if err != nil {
+		return m, err
 	}
-	if r.Text != "" {
-		re, err := regexp.Compile("(?i)" + r.Text)
-		if err != nil {
-			return m, err
+	m.text = re
+	for i, name := range re.SubexpNames() {
+		unit, known := waitUnits[name]
+		if name != "" && !known {
+			return m, fmt.Errorf("group %q is none of seconds, minutes, hours", name)
 		}
-		m.text = re
+		if known {
+			m.wait, m.unit = i, unit
+		}
 	}
 	return m, nil
+}
+
+// waitUnits are the groups of Rule.Text.
+var waitUnits = map[string]time.Duration{"seconds": time.Second, "minutes": time.Minute, "hours": time.Hour}
+
+func (r *Rule) check() error {
+	switch {
+	case r.Code != "" && len(r.Code) != 3:
+		return fmt.Errorf("code %q has not three places", r.Code)
+	case r.Enhanced != "" && r.Enhanced != "-" && strings.Count(r.Enhanced, ".") != 2:
+		return fmt.Errorf("enhanced code %q has not three numbers", r.Enhanced)
+	case r.Class <= mail.Delivered || r.Class > mail.BackPressure:
+		return fmt.Errorf("class %s cannot be given to a refusal", r.Class)
+	case r.Class.Permanent() && !r.afterMail():
+		return fmt.Errorf("before MAIL nothing is a message's fault: class %s needs stages from MAIL on", r.Class)
+	case r.Scope != "" && r.Scope != ScopeIdentity && r.Scope != ScopeSender:
+		return fmt.Errorf("scope %q is neither identity nor sender", r.Scope)
+	case r.Scope == ScopeSender && (r.Class != mail.AccountFault || !r.afterMail()):
+		return fmt.Errorf("scope sender is for account faults from MAIL on")
+	case (r.Slow || r.Quota != 0) && r.Class != mail.BackPressure:
+		return fmt.Errorf("slow and quota are for back-pressure, not for %s", r.Class)
+	case r.Quota < 0 || r.Quota > maxQuota || r.RetryAfter < 0 || r.RetryAfter > maxWait:
+		return fmt.Errorf("a time is out of range")
+	}
+	return nil
+}
+
+// afterMail reports whether the rule holds from MAIL on only.
+func (r *Rule) afterMail() bool {
+	return len(r.Stages) > 0 && !slices.ContainsFunc(r.Stages, early)
 }
 
 func (m *matcher) matches(stage mail.Stage, r mail.Reply) bool {
@@ -137,6 +135,22 @@ func (m *matcher) matches(stage mail.Stage, r mail.Reply) bool {
 		matchCode(m.Code, r.Code) &&
 		matchEnhanced(m.Enhanced, r.Enhanced) &&
 		(m.text == nil || m.text.MatchString(r.Text))
+}
+
+// retryAfter is how long the reply, or else the rule, asks to wait at least.
+func (m *matcher) retryAfter(r mail.Reply) time.Duration {
+	if m.wait == 0 {
+		return m.RetryAfter
+	}
+	groups := m.text.FindStringSubmatch(r.Text)
+	if len(groups) <= m.wait {
+		return m.RetryAfter
+	}
+	n, err := strconv.ParseInt(groups[m.wait], 10, 32)
+	if err != nil || n < 0 {
+		return m.RetryAfter
+	}
+	return min(time.Duration(n)*m.unit, maxWait)
 }
 
 func matchCode(pattern string, code int) bool {
@@ -169,11 +183,30 @@ func matchEnhanced(pattern, code string) bool {
 
 // classify finds the rule for a refusal. The generic rules leave nothing out from the greeting on; the last return is for
 // stages that have no reply.
-func (u *Upstream) classify(stage mail.Stage, r mail.Reply) *Rule {
+func (u *Upstream) classify(stage mail.Stage, r mail.Reply) *matcher {
 	for i := range u.rules {
 		if m := &u.rules[i]; m.matches(stage, r) {
-			return &m.Rule
+			return m
 		}
 	}
-	return &Rule{Name: "none", Class: mail.Deferral}
+	return &matcher{Rule: Rule{Name: mail.RuleNone, Class: mail.Deferral}}
+}
+
+// Judge says which of the rules, the generic ones behind them, decides about a reply at a stage. It is for tests of rules and
+// for people who look at them.
+func Judge(own []Rule, stage mail.Stage, r mail.Reply) (Rule, error) {
+	rules, err := compileRules(own)
+	if err != nil {
+		return Rule{}, err
+	}
+	u := Upstream{rules: rules}
+	m := u.classify(stage, r)
+	rule := m.Rule
+	rule.RetryAfter = m.retryAfter(r)
+	return rule, nil
+}
+
+// ParseReply reads a reply as it comes over the wire, lines ended by CRLF or LF.
+func ParseReply(text string) (mail.Reply, error) {
+	return readReply(bufio.NewReaderSize(strings.NewReader(text+"\r\n"), readBuffer), true)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/mail"
 )
@@ -27,8 +28,8 @@ func TestEveryRuleMatchesItsExample(t *testing.T) {
 			stages = append(append([]mail.Stage(nil), beforeMail...), fromMail...)
 		}
 		for _, stage := range stages {
-			if stage == mail.StageRcpt && r.Name == "message" {
-				continue // "recipient" stands before it
+			if stage == mail.StageRcpt && r.Class == mail.MessageFault {
+				continue // "recipient" stands before them
 			}
 			if got := u.classify(stage, reply); got.Example != r.Example {
 				t.Errorf("%q at %s matches %s, not %s", r.Example, stage, got.Name, r.Name)
@@ -41,12 +42,12 @@ func TestEveryReplyHasARule(t *testing.T) {
 	u, _ := New(Config{Host: "mx.example.com"})
 	for code := 400; code < 600; code++ {
 		for _, stage := range beforeMail {
-			if r := u.classify(stage, mail.Reply{Code: code}); r.Name == "none" || r.Class != mail.AccountFault && r.Class != mail.BackPressure {
+			if r := u.classify(stage, mail.Reply{Code: code}); r.Class != mail.AccountFault && r.Class != mail.BackPressure {
 				t.Errorf("%d at %s: %s is %s", code, stage, r.Name, r.Class)
 			}
 		}
 		for _, stage := range fromMail {
-			if r := u.classify(stage, mail.Reply{Code: code}); r.Name == "none" || code < 500 && r.Class.Permanent() {
+			if r := u.classify(stage, mail.Reply{Code: code}); code < 500 && r.Class.Permanent() {
 				t.Errorf("%d at %s: %s is %s", code, stage, r.Name, r.Class)
 			}
 		}
@@ -66,11 +67,11 @@ func TestOwnRulesComeFirst(t *testing.T) {
 		want  string
 	}{
 		{mail.R(550, "5.4.5", "Daily user sending limit exceeded"), "daily limit"},
-		{mail.R(550, "5.4.6", "Daily user sending limit exceeded"), "message"},
-		{mail.R(551, "5.4.5", "Daily user sending limit exceeded"), "message"},
+		{mail.R(550, "5.4.6", "Daily user sending limit exceeded"), "none"},
+		{mail.R(551, "5.4.5", "Daily user sending limit exceeded"), "none"},
 		{mail.R(554, "5.2.2", "MAILBOX is full"), "full"},
-		{mail.R(554, "", "mailbox is full"), "message"},
-		{mail.R(554, "5.2.2", "storage exhausted"), "message"},
+		{mail.R(554, "", "mailbox is full"), "none"},
+		{mail.R(554, "5.2.2", "storage exhausted"), "none"},
 	} {
 		if r := u.classify(mail.StageDot, c.reply); r.Name != c.want {
 			t.Errorf("%s: matched %s, want %s", c.reply, r.Name, c.want)
@@ -85,9 +86,45 @@ func TestBadRulesAreRefused(t *testing.T) {
 		{Name: "text", Text: "(", Class: mail.Deferral},
 		{Name: "no class"},
 		{Name: "delivered", Class: mail.Delivered},
+		{Name: "early", Code: "535", Class: mail.MessageFault},
+		{Name: "early too", Stages: []mail.Stage{mail.StageAuth, mail.StageMail}, Code: "535", Class: mail.RecipientFault},
+		{Name: "scope", Stages: fromMail, Class: mail.AccountFault, Scope: "world"},
+		{Name: "scope of a class", Stages: fromMail, Class: mail.MessageFault, Scope: ScopeSender},
+		{Name: "slow", Stages: fromMail, Class: mail.Deferral, Slow: true},
+		{Name: "quota", Stages: fromMail, Class: mail.AccountFault, Quota: time.Hour},
+		{Name: "quota too long", Stages: fromMail, Class: mail.BackPressure, Quota: maxQuota + 1},
+		{Name: "wait too long", Stages: fromMail, Class: mail.Deferral, RetryAfter: maxWait + 1},
+		{Name: "group", Stages: fromMail, Text: `(?P<years>\d+)`, Class: mail.Deferral},
 	} {
 		if _, err := New(Config{Host: "mx.example.com", Rules: []Rule{r}}); err == nil || !strings.Contains(err.Error(), r.Name) {
 			t.Errorf("%s: %v", r.Name, err)
+		}
+	}
+}
+
+// How long to wait may stand in the reply, and is bounded.
+func TestRepliesSayHowLong(t *testing.T) {
+	own := []Rule{
+		{Name: "hours", Code: "452", Text: `wait (?P<hours>\d+)`, Class: mail.Deferral},
+		{Name: "either", Code: "453", Text: `wait( (?P<seconds>\d+) s)?`, Class: mail.Deferral, RetryAfter: time.Minute},
+	}
+	for _, c := range []struct {
+		reply mail.Reply
+		rule  string
+		want  time.Duration
+	}{
+		{mail.R(452, "", "wait 3"), "hours", 3 * time.Hour},
+		{mail.R(452, "", "wait 300"), "hours", maxWait},
+		{mail.R(452, "", "wait 99999999999999999999"), "hours", 0},
+		{mail.R(453, "", "wait 7 s"), "either", 7 * time.Second},
+		{mail.R(453, "", "wait"), "either", time.Minute},
+		{mail.R(450, "4.7.1", "Please retry after 300 sec."), "retry-after", 5 * time.Minute},
+		{mail.R(451, "4.7.1", "Try again in 15 minutes"), "retry-after", 15 * time.Minute},
+		{mail.R(451, "4.7.1", "Try again in 2 moons"), "later", 0},
+	} {
+		got, err := Judge(own, mail.StageData, c.reply)
+		if err != nil || got.Name != c.rule || got.RetryAfter != c.want {
+			t.Errorf("%s: %s, %v (%v); want %s, %v", c.reply, got.Name, got.RetryAfter, err, c.rule, c.want)
 		}
 	}
 }

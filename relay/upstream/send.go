@@ -179,7 +179,23 @@ func (a *attempt) fail(recipients []int, f *fault) {
 
 func (f *fault) apply(r *mail.Result) {
 	r.Class, r.Stage, r.Reply, r.RetryAfter, r.Uncertain, r.Err = f.class, f.stage, f.reply, f.retryAfter, f.uncertain, f.err
+	r.Rule, r.Note = "", ""
+	if f.rule == nil {
+		return
+	}
+	switch r.Rule = f.rule.Name; {
+	case r.Rule == mail.RuleNone:
+		r.Note = noteNoRule
+	case f.ofSender():
+		r.Note = noteSender
+	}
 }
+
+// What the trace says beside the reply.
+const (
+	noteNoRule = "no reply rule knows this answer: it counts as the message's fault"
+	noteSender = "this concerns the sender's address only: mail of other senders goes on"
+)
 
 // note keeps the strongest verdict: that the identity must wait outweighs that it works.
 func (a *attempt) note(v verdict, f *fault) {

@@ -482,3 +482,34 @@ func TestCancelWhileConnecting(t *testing.T) {
 		t.Errorf("got %s, identity %s", r.Class, state(u).Status)
 	}
 }
+
+// The result names the rule that decided, and says so when there was none.
+func TestResultsNameTheirRule(t *testing.T) {
+	for _, c := range []struct{ reply, class, rule, note string }{
+		{"571 5.0.0 not today", "message-fault", mail.RuleNone, noteNoRule},
+		{"554 5.7.1 looks like spam", "message-fault", "policy", ""},
+		{"451 4.3.0 later", "deferral", "later", ""},
+		{"554 5.2.252 SendAsDenied; a not allowed to send as b", "account-fault", "send-as", noteSender},
+	} {
+		fc := provider()
+		fc.Hook = hookOn(faketest.Chunk, 0, faketest.Action{Reply: c.reply})
+		_, u := start(t, fc, func(cfg *Config) {
+			cfg.Rules = []Rule{{Name: "send-as", Stages: fromMail, Text: "SendAsDenied", Class: mail.AccountFault, Scope: ScopeSender, RetryAfter: time.Hour}}
+		})
+		r := send(t, u, message(t))
+		wantClasses(t, r, c.class)
+		if r[0].Rule != c.rule || r[0].Note != c.note {
+			t.Errorf("%s: rule %q, note %q", c.reply, r[0].Rule, r[0].Note)
+		}
+		if st := state(u); st.Status != Ready {
+			t.Errorf("%s: identity is %s", c.reply, st.Status)
+		}
+	}
+	// Trouble without a reply has no rule.
+	fc := provider()
+	fc.Hook = hookOn(faketest.Chunk, 0, faketest.Action{Drop: true})
+	_, u := start(t, fc, nil)
+	if r := send(t, u, message(t)); r[0].Rule != "" || r[0].Note != "" {
+		t.Errorf("rule %q, note %q", r[0].Rule, r[0].Note)
+	}
+}

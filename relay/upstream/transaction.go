@@ -195,7 +195,7 @@ func (x *transaction) mail(r mail.Reply) bool {
 	if x.closing(mail.StageMail, r) {
 		return false
 	}
-	if r.Code == 530 && x.c.messages > 0 { // the login has lapsed: another connection logs in again
+	if x.c.messages > 0 && r.Permanent() && x.c.u.classify(mail.StageMail, r).Login { // it has lapsed: another connection logs in again
 		x.c.broken, x.ended, x.stale, x.gone = true, true, true, false
 		return false
 	}
@@ -221,7 +221,7 @@ func (x *transaction) rcpt(i int, r mail.Reply) bool {
 		return false
 	}
 	f := x.c.refused(mail.StageRcpt, r)
-	if f.rest && x.accepted > 0 {
+	if f.rule != nil && f.rule.Rest && x.accepted > 0 {
 		x.rest = append(x.rest, i)
 		x.c.rcptLearned = x.accepted
 		return true

@@ -1,0 +1,5 @@
+package upstream
+
+import "time"
+
+const maxQuota = 31 * 24 * time.Hour
