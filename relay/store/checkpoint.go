@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"time"
 
 	"postern/relay/store/internal/sqlite"
 )
@@ -44,7 +45,37 @@ func (w *writer) checkpoint(conn *sqlite.Conn) (inLog, copied int, ok bool) {
 	case fatal(err):
 		w.fail(fmt.Errorf("checkpoint: %w", err))
 	case sqlite.CodeOf(err) != sqlite.Busy:
-		w.log.Warn("the store's log could not be copied into its file; it will be tried again", "err", err)
+		w.complain(err)
 	}
 	return 0, 0, false
+}
+
+// complainEvery is how often the same trouble is worth a line in the log.
+const complainEvery = time.Minute
+
+// complain logs that a checkpoint did not work. It belongs to the checkpointer's goroutine and the
+// writer's, which share a mutex for it.
+func (w *writer) complain(err error) {
+	w.mu.Lock()
+	again := time.Since(w.complained) >= complainEvery
+	if again {
+		w.complained = time.Now()
+	}
+	w.mu.Unlock()
+	if again {
+		w.log.Warn("the store's log could not be copied into its file; it will be tried again", "err", err)
+	}
+}
+
+// lastCheckpoint copies the log when the store closes. The daemon leaves an empty one, so that the file alone
+// is a whole backup while postern does not run.
+func (w *writer) lastCheckpoint(daemon bool) {
+	w.checkpoint(w.conn)
+	if !daemon || w.failure() != nil {
+		return
+	}
+	w.conn.BusyTimeout(100) // the command line may be reading
+	if err := w.conn.EmptyLog(); err != nil && sqlite.CodeOf(err) != sqlite.Busy {
+		w.log.Warn("the store's log could not be emptied; the next start will copy it", "err", err)
+	}
 }

@@ -82,6 +82,9 @@ func verifyFile(path string) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file", path)
 	}
+	if size := info.Size(); size > 0 && size < 512 { // the engine would take it for empty
+		return fmt.Errorf("%s is not a database: move it away, or restore it from a backup", path)
+	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return fmt.Errorf("%s holds mail and password hashes and is open to others (mode %04o): chmod 600 %s", path, info.Mode().Perm(), path)
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -191,7 +190,7 @@ func migrate(conn *sqlite.Conn, version int, script string) error {
 	script = fmt.Sprintf(`BEGIN IMMEDIATE;
 PRAGMA application_id = %d;
 CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT;
-%s
+%s;
 INSERT INTO migration VALUES (%d, %d);
 COMMIT`, applicationID, script, version, time.Now().UnixNano())
 	if err := conn.Exec(script); err != nil {
@@ -203,31 +202,13 @@ COMMIT`, applicationID, script, version, time.Now().UnixNano())
 	return nil
 }
 
-// verifyLength copies the log into the file and compares the file's length with what its header says. The
-// engine does that itself where there is no log; behind a log, a file that was cut off would show only
-// when a missing page is read.
-func verifyLength(conn *sqlite.Conn, path string) error {
-	inLog, copied, err := conn.Checkpoint()
-	if sqlite.CodeOf(err) == sqlite.Busy || sqlite.CodeOf(err) == sqlite.Full || err == nil && copied < inLog {
-		return nil // the command line is reading or writing, or the disk is full: not a damage
+// recoverLog copies what a former life left in the log into the file, so that the log begins short. A
+// file that was cut off shows before, when the engine compares its length with its header.
+func recoverLog(conn *sqlite.Conn) error {
+	_, _, err := conn.Checkpoint()
+	switch sqlite.CodeOf(err) {
+	case sqlite.Busy, sqlite.Full: // the command line is at it, or the disk is full: later then
+		return nil
 	}
-	if err != nil {
-		return err
-	}
-	pages, _, err := conn.Int("PRAGMA page_count")
-	if err != nil {
-		return err
-	}
-	size, _, err := conn.Int("PRAGMA page_size")
-	if err != nil {
-		return err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if info.Size() < pages*size {
-		return &sqlite.Error{Code: sqlite.Corrupt, Msg: fmt.Sprintf("the file has %d octets and should have %d", info.Size(), pages*size)}
-	}
-	return nil
+	return err
 }

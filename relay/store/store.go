@@ -45,7 +45,7 @@ type Options struct {
 	Logger *slog.Logger
 
 	MaxBytes  int64 // octets of queued contents from which Add answers queue.ErrFull; 0: no limit
-	MinFree   int64 // octets that must stay free on the file system for Add; 0: 64 MiB, negative: none
+	MinFree   int64 // octets that must stay free on the file system for Add; at least minFloor, negative: none
 	MaxEvents int64 // trace events kept whatever their age; 0: 5 million
 	MaxKnown  int64 // recipients remembered for each login; 0: 50 000
 }
@@ -81,8 +81,9 @@ type SQLite struct {
 // how much is stored. Errors name the file and what to do about it.
 //
 // The order matters: first the directory and its lock, then the file, so that no second daemon and no
-// stranger's file is ever written to; then the header and the schema version; then, in the daemon, a
-// checkpoint of what a former life left in the log, after which a file that is too short shows.
+// stranger's file is ever written to; then the header, the length and the schema version; then, in the
+// daemon, a checkpoint of what a former life left in the log. More damage than that shows when it is
+// met, or by Check.
 func Open(ctx context.Context, o Options) (*SQLite, error) {
 	o = o.withDefaults()
 	if err := ctx.Err(); err != nil {
@@ -107,12 +108,17 @@ func Open(ctx context.Context, o Options) (*SQLite, error) {
 	return s, nil
 }
 
+// minFloor is the least that must stay free for new mail, in octets. What waits in the log, up to about
+// twice logSize, has to fit into the file once more before anything can leave; below this a full disk
+// would keep accepted mail from being delivered.
+const minFloor = 4 * logSize
+
 func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.MinFree == 0 {
-		o.MinFree = 64 << 20
+	if o.MinFree >= 0 {
+		o.MinFree = max(o.MinFree, minFloor)
 	}
 	if o.MaxEvents == 0 {
 		o.MaxEvents = 5_000_000
@@ -132,7 +138,7 @@ func (s *SQLite) open() error {
 		return explain(s.path, err)
 	}
 	if s.opts.Daemon {
-		if err := verifyLength(conn, s.path); err != nil {
+		if err := recoverLog(conn); err != nil {
 			conn.Close()
 			return explain(s.path, err)
 		}
@@ -161,7 +167,7 @@ func (s *SQLite) Close() error {
 		s.writer.stop()
 		s.running.Wait()
 		s.closeErr = s.readers.close()
-		s.writer.checkpoint(s.writer.conn)
+		s.writer.lastCheckpoint(s.opts.Daemon)
 		s.closeErr = errors.Join(s.closeErr, s.writer.conn.Close(), s.reserve.close())
 		s.unlock()
 	})

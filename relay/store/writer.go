@@ -57,6 +57,8 @@ type writer struct {
 	wanted    int       // guarded by mu; so many urgent ones wake the writer
 	closed    bool      // guarded by mu
 
+	complained time.Time // guarded by mu; of a checkpoint that did not work
+
 	kick chan struct{} // look again
 
 	failed       atomic.Pointer[failure]

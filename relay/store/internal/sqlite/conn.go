@@ -232,12 +232,22 @@ func (c *Conn) PagesWritten() int {
 // Checkpoint copies pages from the write-ahead log into the database file, as many as it can without
 // waiting for anybody, and syncs. It returns the pages in the log and how many of them are copied.
 func (c *Conn) Checkpoint() (inLog, copied int, err error) {
+	return c.checkpoint(lib.SQLITE_CHECKPOINT_PASSIVE)
+}
+
+// EmptyLog copies all pages and cuts the log to nothing. It waits for others as BusyTimeout says.
+func (c *Conn) EmptyLog() error {
+	_, _, err := c.checkpoint(lib.SQLITE_CHECKPOINT_TRUNCATE)
+	return err
+}
+
+func (c *Conn) checkpoint(mode int32) (inLog, copied int, err error) {
 	out := libc.Xcalloc(c.tls, 2, 4)
 	if out == 0 {
 		return 0, 0, errNoMemory
 	}
 	defer libc.Xfree(c.tls, out)
-	if rc := lib.Xsqlite3_wal_checkpoint_v2(c.tls, c.db, 0, lib.SQLITE_CHECKPOINT_PASSIVE, out, out+4); rc != lib.SQLITE_OK {
+	if rc := lib.Xsqlite3_wal_checkpoint_v2(c.tls, c.db, 0, mode, out, out+4); rc != lib.SQLITE_OK {
 		return 0, 0, c.error(rc)
 	}
 	return int(*(*int32)(pointer(out))), int(*(*int32)(pointer(out + 4))), nil
