@@ -64,6 +64,7 @@ type Server struct {
 	dispatch *dispatcher
 	state    atomic.Pointer[state]
 	noRoom   atomic.Pointer[error] // why no new mail is taken, nil while it is
+	roomMu   sync.Mutex            // guards changes of noRoom, so that each is logged once
 	serving  atomic.Bool           // every listener accepts
 	accounts atomic.Uint64         // rises when accounts change: open sessions look at theirs again
 
@@ -274,8 +275,13 @@ func (s *Server) close() error {
 	return errors.Join(errs...)
 }
 
-// room returns nil while there is room for new mail, else why there is none.
+// room returns nil while there is room for new mail, else why there is none. Trouble is looked for each
+// second; its end is looked for whenever somebody asks.
 func (s *Server) room() error {
+	if s.noRoom.Load() == nil {
+		return nil
+	}
+	s.checkRoom()
 	if err := s.noRoom.Load(); err != nil {
 		return *err
 	}

@@ -106,6 +106,8 @@ func (s *Server) reloadKeys(ctx context.Context) {
 
 // checkRoom notes whether the store takes new mail. A change is logged once.
 func (s *Server) checkRoom() {
+	s.roomMu.Lock()
+	defer s.roomMu.Unlock()
 	err := s.store.Writable()
 	before := s.noRoom.Load()
 	switch {

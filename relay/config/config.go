@@ -51,7 +51,7 @@ type Store struct {
 	// MaxSize is the size of the store above which new mail is answered 452 4.3.1; 0: no bound.
 	MaxSize Size `toml:"max_size" default:"10GB"`
 	// MinFree is the free space on the store's disk below which new mail is answered 452 4.3.1.
-	MinFree Size `toml:"min_free" default:"500MB"`
+	MinFree Size `toml:"min_free" default:"200MB"`
 }
 
 // TLS is what the listeners present. Without files a self-signed pair is made in DataDir.
