@@ -1,0 +1,318 @@
+package fakeprovider
+
+import (
+	"context"
+	"crypto/tls"
+	"maps"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// SMTPOptions configure the submission server. What is 0 is as at Exchange Online
+// (https://learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description/exchange-online-limits).
+type SMTPOptions struct {
+	// TLS is for STARTTLS, without which nothing but EHLO is answered.
+	TLS *tls.Config
+	// Valid judges access tokens; OAuth.Valid does. An identity of AnyMailbox is good for each of Mailboxes.
+	Valid func(token string) (identity string, scopes []string, ok bool)
+	// Scope must be among those of a token; "" is any.
+	Scope string
+	// Mailboxes are the accounts that there are; empty: any.
+	Mailboxes []string
+
+	Hostname    string        // "" is smtp.fake.example
+	Connections int           // at a time for each mailbox; 0 is 3
+	Messages    int           // for each mailbox in a Window; 0 is 30
+	Window      time.Duration // 0 is a minute
+	// Now is the clock; nil is time.Now. Advance moves it on.
+	Now func() time.Time
+}
+
+// Regime is how the server treats its clients. The zero Regime is an ordinary day: the limits hold, and a mailbox sends as
+// itself only.
+type Regime struct {
+	// Explain sends the error challenge of XOAUTH2 before 535, as Google does.
+	Explain bool
+	// Login answers a login with a good token; "" lets it in. LoginDisabled is one that Exchange Online has.
+	Login func(mailbox string) string
+	// SendAs lets a mailbox use another reverse-path.
+	SendAs func(mailbox, from string) bool
+	// Quota is how many messages a mailbox may send in 24 hours; 0 is any number.
+	Quota int
+	// Full reports that the mailbox has no room for its sent items.
+	Full func(mailbox string) bool
+	// Silent reports that the nth message of a mailbox, counting from 1, is taken, and its reply never comes.
+	Silent func(mailbox string, nth int) bool
+	// Latency is between the final dot and its reply.
+	Latency time.Duration
+}
+
+// LoginDisabled is what a tenant or mailbox answers where SMTP AUTH is switched off.
+const LoginDisabled = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox. Visit https://aka.ms/smtp_auth_disabled for more information."
+
+// Arrival is one message that the server took.
+type Arrival struct {
+	Mailbox  string // who was logged in
+	From     string
+	To       []string
+	Data     []byte // as it came, dots unstuffed
+	At       time.Time
+	Silent   bool // the client was not told
+	TLS      string
+	Protocol string // XOAUTH2
+}
+
+// SMTPCounts is what the server has met. MostConnections and MostMessages are by mailbox: the most at a time, and the most
+// that were offered in one Window, refused ones included.
+type SMTPCounts struct {
+	Connections, Open     int
+	Logins, RefusedLogins int
+	MostConnections       map[string]int
+	MostMessages          map[string]int
+	// Refused counts replies by what they are for: "connections", "rate", "quota", "send-as", "full".
+	Refused map[string]int
+}
+
+// SMTP is a fake submission server. Listen serves it on loopback, Dial and Serve without a socket.
+type SMTP struct {
+	o SMTPOptions
+
+	mu        sync.Mutex // guards what follows
+	skew      time.Duration
+	regime    Regime
+	mailboxes map[string]*smtpMailbox
+	arrivals  []Arrival
+	changed   chan struct{} // closed at the next arrival
+	counts    SMTPCounts
+	conns     map[net.Conn]struct{}
+	closed    bool
+	listener  net.Listener
+	wg        sync.WaitGroup
+}
+
+// smtpMailbox is what the server knows of one account. Guarded by SMTP.mu.
+type smtpMailbox struct {
+	open    int
+	offered []time.Time // of messages within the Window, refused ones included
+	allowed []time.Time // of those that were within the rate
+	day     []time.Time // taken within 24 hours
+	taken   int
+}
+
+// NewSMTP makes a server.
+func NewSMTP(o SMTPOptions) *SMTP {
+	setDefault(&o.Window, time.Minute)
+	if o.Connections == 0 {
+		o.Connections = 3
+	}
+	if o.Messages == 0 {
+		o.Messages = 30
+	}
+	if o.Hostname == "" {
+		o.Hostname = "smtp.fake.example"
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &SMTP{
+		o: o, mailboxes: map[string]*smtpMailbox{}, changed: make(chan struct{}), conns: map[net.Conn]struct{}{},
+		counts: SMTPCounts{MostConnections: map[string]int{}, MostMessages: map[string]int{}, Refused: map[string]int{}},
+	}
+}
+
+// Listen serves on a loopback port of the system's choice.
+func (s *SMTP) Listen() (port int, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	s.listener = l
+	s.mu.Unlock()
+	s.wg.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.wg.Go(func() { s.Serve(nc) })
+		}
+	})
+	_, text, _ := net.SplitHostPort(l.Addr().String())
+	return strconv.Atoi(text)
+}
+
+// Dial makes a connection without a socket, also inside a testing/synctest bubble. Its arguments do not matter.
+func (s *SMTP) Dial(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	s.wg.Go(func() { s.Serve(server) })
+	return client, nil
+}
+
+// Close cuts every connection and waits.
+func (s *SMTP) Close() {
+	s.mu.Lock()
+	s.closed = true
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	for nc := range s.conns {
+		nc.Close()
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// Set changes the regime from now on.
+func (s *SMTP) Set(r Regime) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.regime = r
+}
+
+// Advance moves the clock on.
+func (s *SMTP) Advance(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.skew += d
+}
+
+func (s *SMTP) nowLocked() time.Time { return s.o.Now().Add(s.skew) }
+
+// Arrivals is what the server took, in order.
+func (s *SMTP) Arrivals() []Arrival {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Arrival(nil), s.arrivals...)
+}
+
+// Wait waits until there are n arrivals and returns them.
+func (s *SMTP) Wait(ctx context.Context, n int) ([]Arrival, error) {
+	for {
+		s.mu.Lock()
+		have, changed := len(s.arrivals), s.changed
+		s.mu.Unlock()
+		if have >= n {
+			return s.Arrivals(), nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return s.Arrivals(), ctx.Err()
+		}
+	}
+}
+
+// Counts is what the server has met so far.
+func (s *SMTP) Counts() SMTPCounts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.counts
+	c.MostConnections, c.MostMessages, c.Refused = maps.Clone(c.MostConnections), maps.Clone(c.MostMessages), maps.Clone(c.Refused)
+	return c
+}
+
+// enter notes a connection; false: the server is closed.
+func (s *SMTP) enter(nc net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.conns[nc] = struct{}{}
+	s.counts.Connections++
+	s.counts.Open++
+	return true
+}
+
+func (s *SMTP) exit(nc net.Conn, user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, nc)
+	s.counts.Open--
+	if user != "" {
+		s.mailboxes[user].open--
+	}
+}
+
+// present is the regime in force.
+func (s *SMTP) present() Regime {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.regime
+}
+
+// login notes that a connection is a mailbox's from now on.
+func (s *SMTP) login(user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mailboxes[user]
+	if m == nil {
+		m = new(smtpMailbox)
+		s.mailboxes[user] = m
+	}
+	m.open++
+	s.counts.Logins++
+	s.counts.MostConnections[user] = max(s.counts.MostConnections[user], m.open)
+}
+
+func (s *SMTP) loginRefused() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts.RefusedLogins++
+}
+
+// within drops what is older than the window. Times are in order.
+func within(times []time.Time, since time.Time) []time.Time {
+	for len(times) > 0 && !times[0].After(since) {
+		times = times[1:]
+	}
+	return times
+}
+
+// take judges a whole message and writes it into the ledger if it is taken. The second result: say nothing.
+func (s *SMTP) take(a Arrival) (reply string, silent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, now := s.mailboxes[a.Mailbox], s.nowLocked()
+	m.offered = append(within(m.offered, now.Add(-s.o.Window)), now)
+	m.allowed = within(m.allowed, now.Add(-s.o.Window))
+	m.day = within(m.day, now.Add(-24*time.Hour))
+	s.counts.MostMessages[a.Mailbox] = max(s.counts.MostMessages[a.Mailbox], len(m.offered))
+	if reply := s.judgeLocked(m, &a); reply != "" {
+		return reply, false
+	}
+	m.allowed, m.day = append(m.allowed, now), append(m.day, now)
+	m.taken++
+	a.At = now
+	a.Silent = s.regime.Silent != nil && s.regime.Silent(a.Mailbox, m.taken)
+	s.arrivals = append(s.arrivals, a)
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return "250 2.0.0 OK <" + strconv.Itoa(len(s.arrivals)) + "@" + s.o.Hostname + "> [Hostname=" + s.o.Hostname + "]", a.Silent
+}
+
+// judgeLocked gives the refusals, in the words of Exchange Online.
+func (s *SMTP) judgeLocked(m *smtpMailbox, a *Arrival) string {
+	where := " [Hostname=" + s.o.Hostname + "]"
+	refuse := func(why, reply string) string {
+		s.counts.Refused[why]++
+		return reply + where
+	}
+	r := &s.regime
+	switch {
+	case m.open > s.o.Connections:
+		return refuse("connections", "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information.")
+	case len(m.allowed) >= s.o.Messages:
+		return refuse("rate", "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded")
+	case r.Quota > 0 && len(m.day) >= r.Quota:
+		return refuse("quota", "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message due to a permanent exception with message The message can't be submitted because the sender's submission quota was exceeded.")
+	case r.Full != nil && r.Full(a.Mailbox):
+		return refuse("full", "554 5.2.2 mailbox full; STOREDRV.Submission.Exception:QuotaExceededException; Failed to process message due to a permanent exception")
+	case a.From != a.Mailbox && (r.SendAs == nil || !r.SendAs(a.Mailbox, a.From)):
+		return refuse("send-as", "554 5.2.252 SendAsDenied; "+a.Mailbox+" not allowed to send as "+a.From+"; STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied")
+	}
+	return ""
+}
