@@ -42,10 +42,12 @@ func stall(t testing.TB, s *SQLite) (release func()) {
 	}
 }
 
-// waiting waits until so many urgent and lazy writes wait for the writer.
+// waitFor waits until so many urgent and lazy writes wait for the writer.
 func waitFor(t testing.TB, s *SQLite, urgent, lazy int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	look := time.NewTicker(100 * time.Microsecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-look.C {
 		s.writer.mu.Lock()
 		u, l := len(s.writer.urgent), len(s.writer.lazy)
 		s.writer.mu.Unlock()
