@@ -73,7 +73,7 @@ func CheckLogin(login string) (string, error) {
 	case !printable(login):
 		return "", errors.New("the login has characters that cannot be printed")
 	case strings.ContainsFunc(login, unicode.IsSpace):
-		return "", fmt.Errorf("the login %q has a blank in it; write it with - or .", login)
+		return "", fmt.Errorf("the login %q has a blank in it; write a dot or a hyphen in its place", login)
 	case strings.ContainsAny(login, loginSpecial):
 		return "", fmt.Errorf("the login %q has one of %s in it; use letters, digits and - _ . + @ / %%", login, loginSpecial)
 	case login[0] == '-' || login[0] == '@':

@@ -13,7 +13,6 @@ import (
 // The replies of the relay itself. Whatever policy, limits and upstreams have to say comes with words
 // of its own.
 var (
-	replyOK          = mail.R(250, "2.0.0", "ok")
 	replySender      = mail.R(250, "2.1.0", "sender ok")
 	replyRecipient   = mail.R(250, "2.1.5", "recipient ok")
 	replyLocal       = mail.R(451, "4.3.0", "local trouble, the message was not taken; try again later")

@@ -180,7 +180,6 @@ func refusal(code int, enhanced smtp.EnhancedCode, text string) error {
 type rig struct {
 	t        *testing.T
 	dir      string
-	config   string // text of relay.toml
 	provider *provider
 	server   *Server
 	log      *logBuffer

@@ -67,9 +67,8 @@ func usage(cmd *cobra.Command, err error) error {
 	return &usageError{err, name}
 }
 
-// exactly, atLeast and none check the number of arguments; a wrong number is wrong usage.
+// exactly checks the number of arguments; a wrong number is wrong usage.
 func exactly(n int) cobra.PositionalArgs { return wrongUsage(cobra.ExactArgs(n)) }
-func atLeast(n int) cobra.PositionalArgs { return wrongUsage(cobra.MinimumNArgs(n)) }
 
 func wrongUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error { return usage(cmd, check(cmd, args)) }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -143,8 +142,6 @@ func (a *app) checkCommand() *cobra.Command {
 		},
 	}
 }
-
-var errNoMonotonic = errors.New("no monotonic clock")
 
 // monotonic is CLOCK_MONOTONIC in microseconds, which Type=notify-reload wants with RELOADING=1.
 func monotonic() string {

@@ -120,13 +120,12 @@ func TestGoldens(t *testing.T) {
 
 // parsed is a report as a reader sees it.
 type parsed struct {
-	header                 netmail.Header
-	reportType             string
-	types                  []string
-	text, original         string
-	message                textproto.MIMEHeader
-	recipients             []textproto.MIMEHeader
-	statusLine, returnLine string
+	header         netmail.Header
+	reportType     string
+	types          []string
+	text, original string
+	message        textproto.MIMEHeader
+	recipients     []textproto.MIMEHeader
 }
 
 func parse(t testing.TB, b []byte) parsed {
