@@ -1,0 +1,254 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// attackWithHeaders sends headers that are too much: 10 MB, 20 000 fields, one field of 1 MB.
+func attackWithHeaders(t *testing.T, f *fort) {
+	c := f.login(t, "submission")
+	line := "X-Filler: " + strings.Repeat("x", 900) + "\r\n"
+	folded := " " + strings.Repeat("y", 900) + "\r\n"
+	from := "From: anna@example.com\r\n"
+	for name, message := range map[string]string{
+		"10 MB":                 from + strings.Repeat(line, 11000) + "\r\nbody",
+		"10 MB without an end":  from + strings.Repeat(line, 11000),
+		"20 000 fields":         from + strings.Repeat("A: b\r\n", 20000) + "\r\nbody",
+		"a field of 1 MB":       from + "Subject: x\r\n" + strings.Repeat(folded, 1100) + "\r\nbody",
+		"200 KB of mailboxes":   "From: anna@example.com" + strings.Repeat(",\r\n anna@example.com", 10000) + "\r\nbody", // no blank line
+		"200 KB of quotes":      "From: " + strings.Repeat(strings.Repeat(`"\"" `, 150)+"\r\n ", 260) + "\" <anna@example.com>\r\n\r\nbody",
+		"200 KB of at signs":    "From: \"" + strings.Repeat(strings.Repeat("a@b.c ", 150)+"\r\n ", 230) + "\" <anna@example.com>\r\n\r\nbody",
+		"200 KB of parentheses": "From: anna@example.com " + strings.Repeat(strings.Repeat("(", 900)+"\r\n ", 230) + "\r\n\r\nbody",
+	} {
+		start := time.Now()
+		got := c.transact("bomb@example.net", message)
+		if !strings.HasPrefix(got, "550 5.") && !strings.HasPrefix(got, "552 5.3.4") {
+			t.Errorf("%s: %q", name, got)
+		}
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("%s took %s", name, took)
+		}
+	}
+	c.begin("bomb@example.net")
+	c.write(from + "\r\n" + strings.Repeat("z", 4<<20) + "\r\n.\r\n") // a line without end, and then one
+	c.want("550 5.6.0 ", c.reply())
+	c.begin("bomb@example.net")
+	c.write(from + "\r\n" + strings.Repeat(line, 14000) + ".\r\n") // over max_message_size
+	c.want("552 5.3.4 ", c.reply())
+	if n := len(f.arrived("bomb@example.net")); n != 0 {
+		t.Errorf("%d messages arrived", n)
+	}
+}
+
+// attackWithRecipients names 100 000 in one transaction: 100 are taken, the others told to wait.
+func attackWithRecipients(t *testing.T, f *fort) {
+	c := f.login(t, "submission")
+	c.want("250", c.say("MAIL FROM:<anna@example.com>"))
+	const count = 100_000
+	go func() {
+		w := bufio.NewWriterSize(c.conn, 32<<10)
+		for i := range count {
+			fmt.Fprintf(w, "RCPT TO:<many%d@example.net>\r\n", i)
+		}
+		w.Flush()
+	}()
+	taken, refused := 0, 0
+	for range count {
+		switch got := c.reply(); {
+		case strings.HasPrefix(got, "250 2.1.5"):
+			taken++
+		case strings.HasPrefix(got, "452 4.5.3"):
+			refused++
+		default:
+			t.Fatalf("after %d: %q", taken+refused, got)
+		}
+	}
+	if taken != 100 || refused != count-100 {
+		t.Errorf("%d taken, %d refused", taken, refused)
+	}
+	c.want("354", c.say("DATA"))
+	c.want("250", c.say(first+"\r\n."))
+	if got := f.arrived("many99@example.net"); len(got) != 1 || len(got[0].Recipients) != 100 {
+		t.Errorf("%d arrived", len(got))
+	}
+}
+
+// drip sends text an octet at a time, far below any rate, until the other side has had enough.
+func (c *client) drip(text string) (done func()) {
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for i := range len(text) {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			if c.write(text[i:i+1]) != nil {
+				return
+			}
+		}
+	})
+	return func() { close(stop); wg.Wait() }
+}
+
+// attackSlowly sends octet by octet in every phase: nobody holds a connection that way.
+func attackSlowly(t *testing.T, f *fort) {
+	long := strings.Repeat("x", 500)
+	for name, begin := range map[string]func(t *testing.T) (*client, string, string){
+		"command before TLS": func(t *testing.T) (*client, string, string) {
+			c := f.dial(t, "hasty")
+			c.want("220", c.reply())
+			return c, "EHLO " + long, "421 4.4.2 "
+		},
+		"handshake": func(t *testing.T) (*client, string, string) {
+			c := f.dial(t, "hasty")
+			c.want("220", c.reply())
+			c.want("220", c.say("STARTTLS"))
+			return c, "\x16\x03\x01\x02\x00" + long, "closed"
+		},
+		"handshake first": func(t *testing.T) (*client, string, string) {
+			return f.dial(t, "implicit"), "\x16\x03\x01\x02\x00" + long, "closed"
+		},
+		"command after login": func(t *testing.T) (*client, string, string) {
+			return f.login(t, "hasty"), "NOOP " + long, "421 4.4.2 "
+		},
+		"message": func(t *testing.T) (*client, string, string) {
+			c := f.login(t, "hasty")
+			c.begin("slow@example.net")
+			return c, first + "\r\n" + long, "421 4.4.2 "
+		},
+		"chunk": func(t *testing.T) (*client, string, string) {
+			c := f.login(t, "hasty")
+			c.want("250", c.say("MAIL FROM:<anna@example.com>"))
+			c.want("250", c.say("RCPT TO:<slow@example.net>"))
+			c.write("BDAT 400 LAST\r\n")
+			return c, first + "\r\n" + long, "421 4.4.2 "
+		},
+		"password": func(t *testing.T) (*client, string, string) {
+			c := f.dial(t, "hasty")
+			c.want("220", c.reply())
+			c.startTLS()
+			c.want("250", c.say("EHLO client.example.com"))
+			c.want("334", c.say("AUTH LOGIN"))
+			return c, long, "421 4.4.2 "
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, text, want := begin(t)
+			start := time.Now()
+			stop := c.drip(text)
+			got := c.reply()
+			stop()
+			if !strings.HasPrefix(got, want) || time.Since(start) > 10*time.Second {
+				t.Errorf("got %q after %s, want %q", got, time.Since(start), want)
+			}
+		})
+	}
+}
+
+// attackByWaiting holds a thousand connections and does nothing with them.
+func attackByWaiting(t *testing.T, f *fort) {
+	const count = 1000
+	before := f.memory(t, "VmRSS")
+	var all sync.WaitGroup
+	turn := make(chan int)
+	failed := make(chan error, count)
+	conns := make([]net.Conn, count)
+	for range 16 {
+		all.Go(func() {
+			for i := range turn {
+				var err error
+				if conns[i], err = f.idle(); err != nil {
+					failed <- err
+				}
+			}
+		})
+	}
+	for i := range count {
+		turn <- i
+	}
+	close(turn)
+	all.Wait()
+	t.Cleanup(func() {
+		for _, c := range conns {
+			if c != nil {
+				c.Close()
+			}
+		}
+	})
+	if len(failed) > 0 {
+		t.Fatalf("%d of %d could not wait: %v", len(failed), count, <-failed)
+	}
+	m := regexp.MustCompile(`postern_connections\{listener="submission"\} (\d+)`).FindStringSubmatch(f.metrics(t))
+	if m == nil || len(m[1]) < 4 {
+		t.Errorf("connections now: %v, want at least %d", m, count)
+	}
+	t.Logf("memory grew by %d KiB for each", (f.memory(t, "VmRSS")-before)>>10/count)
+	// The thousand and first is served.
+	f.login(t, "submission")
+}
+
+// idle opens a connection, half of the way to a login.
+func (f *fort) idle() (net.Conn, error) {
+	conn, err := net.Dial("tcp", f.doors["submission"])
+	if err != nil {
+		return nil, err
+	}
+	conn.SetDeadline(time.Now().Add(60 * time.Second))
+	in := bufio.NewReader(conn)
+	if _, err = in.ReadString('\n'); err == nil {
+		_, err = io.WriteString(conn, "STARTTLS\r\n")
+	}
+	if err == nil {
+		_, err = in.ReadString('\n')
+	}
+	if err != nil {
+		return conn, err
+	}
+	tc := tls.Client(conn, f.ca.Client("localhost"))
+	return conn, tc.Handshake()
+}
+
+// attackConnections takes all places of an address.
+func attackConnections(t *testing.T, f *fort) {
+	held := []*client{f.dial(t, "narrow"), f.dial(t, "narrow")}
+	for _, c := range held {
+		c.want("220", c.reply())
+	}
+	for range 5 {
+		c := f.dial(t, "narrow")
+		c.want("421 4.7.0 too many connections", c.reply())
+		c.want("closed", c.reply())
+	}
+	held[0].conn.Close()
+	f.until("the place is free again", func() bool {
+		c := f.dial(t, "narrow")
+		return strings.HasPrefix(c.reply(), "220")
+	})
+}
+
+// attackDeaf sends commands and never reads: replies are not gathered without bound.
+func attackDeaf(t *testing.T, f *fort) {
+	c := f.login(t, "hasty")
+	c.conn.(*tls.Conn).NetConn().(*net.TCPConn).SetReadBuffer(4096)
+	batch := strings.Repeat("NOOP\r\n", 2000)
+	for range 2000 {
+		if c.write(batch) != nil {
+			return
+		}
+	}
+	t.Error("4 000 000 commands were taken from a client that reads nothing")
+}
