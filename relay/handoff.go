@@ -39,6 +39,8 @@ func (s *Server) handOff(ctx context.Context, u *submission, m *queue.Message, c
 		return s.verdict(ctx, u, m, content, r)
 	case <-timer.C:
 		return s.adopt(ctx, u, m, content, results)
+	case <-s.draining: // a client that waits longer than the shutdown would be cut off without an answer
+		return s.adopt(ctx, u, m, content, results)
 	}
 }
 
@@ -77,6 +79,9 @@ func settled(m *queue.Message, results []mail.Result, kind func(mail.Class) bool
 // wantsReport reports whether a delivered recipient is owed a success report that the upstream did not
 // take over (RFC 3461 §5.2.3).
 func wantsReport(m *queue.Message, results []mail.Result) bool {
+	if m.Envelope.From.IsNull() {
+		return false // there is nobody to report to
+	}
 	for _, r := range results {
 		if m.Recipients[r.Recipient].Notify&mail.NotifySuccess != 0 && !r.RelayedDSN {
 			return true

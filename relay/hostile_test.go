@@ -218,3 +218,37 @@ func TestHeloCannotWriteTraceClauses(t *testing.T) {
 		}
 	}
 }
+
+// TestShutdownAnswersWaitingHandOffs: a client that waits for a verdict gets its durable 250 when the
+// relay goes down, however long the hand-off might last.
+func TestShutdownAnswersWaitingHandOffs(t *testing.T) {
+	p := newProvider(t)
+	offered, release := make(chan struct{}), make(chan struct{})
+	p.onData = func(received) error { close(offered); <-release; return nil }
+	r := newRig(t, p, `listener:handoff = "5m"`)
+	type outcome struct {
+		reply string
+		err   error
+	}
+	answered := make(chan outcome, 1)
+	c := r.client(rigLogin)
+	go func() {
+		reply, err := sendOn(c, rigLogin, []string{"bob@example.net"}, plainMessage)
+		answered <- outcome{reply, err}
+	}()
+	<-offered
+	r.stop()
+	select {
+	case got := <-answered:
+		if got.err != nil || !strings.Contains(got.reply, "queued as") {
+			t.Errorf("the client got %q, %v", got.reply, got.err)
+		}
+	case <-time.After(clientDrain):
+		t.Error("the client got no answer")
+	}
+	close(release)
+	r.close()
+	if n := len(r.queued()); n != 0 || p.count() != 1 {
+		t.Errorf("%d messages wait, %d were delivered", n, p.count())
+	}
+}

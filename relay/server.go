@@ -72,8 +72,9 @@ type Server struct {
 	stopDeliveries context.CancelFunc
 	attempts       sync.WaitGroup
 
-	clients sync.WaitGroup // of listeners
-	fail    context.CancelCauseFunc
+	clients  sync.WaitGroup // of listeners
+	draining chan struct{}  // closed when the shutdown begins
+	fail     context.CancelCauseFunc
 
 	reloading sync.Mutex // one change of state at a time
 	stopping  bool       // guarded by reloading: nothing changes any more
@@ -86,7 +87,7 @@ type Server struct {
 // Nothing listens yet.
 func New(ctx context.Context, o Options) (_ *Server, err error) {
 	c := o.Config
-	s := &Server{log: o.Logger, options: o, listeners: make(map[string]*listener)}
+	s := &Server{log: o.Logger, options: o, listeners: make(map[string]*listener), draining: make(chan struct{})}
 	s.dispatch = &dispatcher{s}
 	s.deliveries, s.stopDeliveries = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
@@ -221,6 +222,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	<-ctx.Done()
 	s.serving.Store(false)
 	s.log.Info("shutting down")
+	close(s.draining)
 	s.stopReloads()
 	s.shutdownListeners()
 	s.clients.Wait()
