@@ -1,0 +1,76 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"postern/relay/store/internal/sqlite"
+	"postern/relay/upstream/oauth"
+)
+
+var _ oauth.GrantStore = (*SQLite)(nil)
+
+// schema2 keeps what people have consented to at a provider, sealed, one row for each upstream. The version is how nodes
+// notice each other.
+const schema2 = `
+CREATE TABLE upstream_grant (upstream TEXT PRIMARY KEY, version INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT, WITHOUT ROWID;
+`
+
+// LoadGrant implements oauth.GrantStore.
+func (s *SQLite) LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error) {
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		q, err := conn.Prepare("SELECT version, sealed FROM upstream_grant WHERE upstream = ?")
+		if err != nil {
+			return err
+		}
+		defer q.Reset()
+		q.BindText(1, upstream)
+		row, err := q.Step()
+		if row {
+			version, sealed = q.Int(0), q.Blob(1)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the grant of upstream %q: %w", upstream, err)
+	}
+	if version == 0 {
+		return nil, 0, oauth.ErrNoGrant
+	}
+	return sealed, version, nil
+}
+
+// SaveGrant implements oauth.GrantStore: it is durable when it returns nil.
+func (s *SQLite) SaveGrant(ctx context.Context, upstream string, sealed []byte, version int64) (int64, error) {
+	err := s.write(ctx, func(t *tx) error {
+		query := "UPDATE upstream_grant SET sealed = ?2, version = version + 1 WHERE upstream = ?1 AND version = ?3 RETURNING version"
+		if version == 0 {
+			query = "INSERT INTO upstream_grant VALUES (?1, ?3 + 1, ?2) ON CONFLICT DO NOTHING RETURNING version"
+		}
+		q, err := t.Prepare(query)
+		if err != nil {
+			return err
+		}
+		defer q.Reset()
+		q.BindText(1, upstream)
+		q.BindBlob(2, sealed)
+		q.BindInt(3, version)
+		row, err := q.Step()
+		if err != nil {
+			return err
+		}
+		if !row {
+			return refuse(oauth.ErrGrantChanged)
+		}
+		_, err = q.Step() // to its end, or nothing is written
+		return err
+	})
+	if err != nil && !errors.Is(err, oauth.ErrGrantChanged) {
+		return 0, fmt.Errorf("save the grant of upstream %q: %w", upstream, err)
+	}
+	if err != nil {
+		return 0, oauth.ErrGrantChanged
+	}
+	return version + 1, nil
+}
