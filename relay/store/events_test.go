@@ -156,13 +156,17 @@ func TestPruneEvents(t *testing.T) {
 
 func TestMaxEvents(t *testing.T) {
 	s := open(t, Options{MaxEvents: 10})
-	for n := range 30 {
-		appendEvents(t, s, trace.Event{Time: eventTime.Add(time.Duration(n) * time.Second), Kind: trace.Refused, Detail: fmt.Sprint(n)})
+	for batch := range 4 { // each waits for its turn
+		var events []trace.Event
+		for n := 8 * batch; n < 8*batch+8; n++ {
+			events = append(events, trace.Event{Time: eventTime.Add(time.Duration(n) * time.Second), Kind: trace.Refused, Detail: fmt.Sprint(n)})
+		}
+		appendEvents(t, s, events...)
 	}
 	if counted, there := countEvents(t, s); counted != 10 || there != 10 {
 		t.Errorf("%d are counted, %d there", counted, there)
 	}
-	if got := search(t, s, trace.Query{Limit: 1}); got[0] != "29" {
+	if got := search(t, s, trace.Query{Limit: 1}); got[0] != "31" {
 		t.Errorf("the newest is %q", got)
 	}
 }
