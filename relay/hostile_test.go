@@ -10,6 +10,8 @@ import (
 	"postern/auth"
 	"postern/mail"
 	"postern/relay/queue"
+	"postern/relay/trace"
+	"postern/relay/wire"
 )
 
 // TestRewriteLeavesNoForeignAuthor: with unlisted_sender = "rewrite" nobody is somebody else either, in
@@ -251,4 +253,29 @@ func TestShutdownAnswersWaitingHandOffs(t *testing.T) {
 	if n := len(r.queued()); n != 0 || p.count() != 1 {
 		t.Errorf("%d messages wait, %d were delivered", n, p.count())
 	}
+}
+
+// TestFloodOfRefusalsLeavesTheTraceAlone: whoever can connect can be refused, as often as he likes.
+func TestFloodOfRefusalsLeavesTheTraceAlone(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	start := time.Now()
+	const flood = 5000
+	for range flood {
+		r.server.refusedSession("submission", wire.Refusal{Reason: wire.ReasonProtocol})
+	}
+	s := r.store()
+	defer s.Close()
+	var events []trace.Event
+	r.eventually("the first refusals in the trace", func() bool {
+		var err error
+		events, err = s.Events(t.Context(), trace.Query{Kinds: []trace.Kind{trace.Refused}, Limit: flood})
+		return err == nil && len(events) >= noiseBurst
+	})
+	if most := noiseBurst + int(noiseRate*time.Since(start).Seconds()) + 1; len(events) > most {
+		t.Errorf("%d of %d refusals were traced, want %d at most", len(events), flood, most)
+	}
+	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
+		t.Fatal(err)
+	}
+	r.events(trace.Accepted)
 }

@@ -111,7 +111,7 @@ func (s *Server) wireOptions(c *config.Config, l config.Listener) *wire.Options 
 func (s *Server) refusedSession(name string, r wire.Refusal) {
 	s.metrics.refused.WithLabelValues(name, string(r.Reason)).Inc()
 	s.log.Log(context.Background(), slog.LevelInfo, "session refused", "listener", name, "session", r.Session, "client", r.Client.String(), "reason", r.Reason, "detail", r.Detail, "reply", r.Reply.String())
-	s.trace.Record(trace.Event{Time: time.Now(), Kind: trace.Refused, Session: r.Session, Listener: name, Client: r.Client.Addr().String(),
+	s.recordNoise(trace.Event{Time: time.Now(), Kind: trace.Refused, Session: r.Session, Listener: name, Client: r.Client.Addr().String(),
 		Reply: r.Reply, Detail: mail.Printable(mail.Cut(string(r.Reason)+": "+r.Detail, 512))})
 }
 

@@ -21,6 +21,7 @@ type metrics struct {
 	auth          *prometheus.CounterVec
 	overLimit     *prometheus.CounterVec
 	attempts      *prometheus.CounterVec
+	untraced      prometheus.Counter
 }
 
 func newMetrics(s *Server) *metrics {
@@ -37,7 +38,9 @@ func newMetrics(s *Server) *metrics {
 	m.auth = counter("postern_auth_total", "Logins, by outcome: ok, refused.", "outcome")
 	m.overLimit = counter("postern_limit_exceeded_total", "Messages over a limit of their login, by what was done.", "action")
 	m.attempts = counter("postern_delivery_results_total", "Results of attempts, one for each recipient, by class.", "upstream", "class")
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s})
+	m.untraced = prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_trace_untraced_total",
+		Help: "Refused sessions and logins that were not traced because there were too many of them at once."})
+	m.registry.MustRegister(m.untraced, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s})
 	return m
 }
 

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"postern/admin"
 	"postern/auth"
 	"postern/certs"
@@ -47,6 +49,13 @@ const (
 	attemptDrain = 20 * time.Second
 )
 
+// Events of clients that have not logged in, by the second and at once: above it they are counted and
+// logged, but a flood of connections shall neither fill the disk with its own trace nor push out that of mail.
+const (
+	noiseRate  = 20
+	noiseBurst = 1000
+)
+
 // Server is a running relay. Its state is swapped whole at a reload; everything else lives as long as
 // the server.
 type Server struct {
@@ -55,6 +64,7 @@ type Server struct {
 	store   *relaystore.SQLite
 	spool   *spool.Spool
 	trace   *trace.Recorder
+	noise   *rate.Limiter // of events that anybody can cause, without a login
 	auth    *auth.Authenticator
 	certs   *certs.Manager
 	limiter *policy.Limiter
@@ -87,7 +97,8 @@ type Server struct {
 // Nothing listens yet.
 func New(ctx context.Context, o Options) (_ *Server, err error) {
 	c := o.Config
-	s := &Server{log: o.Logger, options: o, listeners: make(map[string]*listener), draining: make(chan struct{})}
+	s := &Server{log: o.Logger, options: o, listeners: make(map[string]*listener), draining: make(chan struct{}),
+		noise: rate.NewLimiter(noiseRate, noiseBurst)}
 	s.dispatch = &dispatcher{s}
 	s.deliveries, s.stopDeliveries = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
@@ -288,6 +299,15 @@ func (s *Server) room() error {
 		return *err
 	}
 	return nil
+}
+
+// recordNoise traces an event that anybody can cause.
+func (s *Server) recordNoise(e trace.Event) {
+	if !s.noise.Allow() {
+		s.metrics.untraced.Inc()
+		return
+	}
+	s.trace.Record(e)
 }
 
 // ready implements /readyz.

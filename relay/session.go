@@ -121,7 +121,7 @@ func (s *session) authenticate(ctx context.Context, _, login, password string) m
 		reply := replyFor(err)
 		s.srv.metrics.auth.WithLabelValues("refused").Inc()
 		s.log.Warn("login refused", "login", mail.Printable(mail.Cut(login, 256)), "client", client, "reply", reply.String(), "err", err)
-		s.record(trace.Event{Kind: trace.AuthFail, Login: mail.Printable(mail.Cut(login, 256)), Reply: reply, Detail: reason(err)})
+		s.srv.recordNoise(s.event(trace.Event{Kind: trace.AuthFail, Login: mail.Printable(mail.Cut(login, 256)), Reply: reply, Detail: reason(err)}))
 		return reply
 	}
 	s.srv.metrics.auth.WithLabelValues("ok").Inc()
@@ -209,13 +209,16 @@ func (s *session) reject(from mail.Address, to string, reply mail.Reply, err err
 }
 
 // record traces an event of this session.
-func (s *session) record(e trace.Event) {
+func (s *session) record(e trace.Event) { s.srv.trace.Record(s.event(e)) }
+
+// event fills in what an event of this session has to say of it.
+func (s *session) event(e trace.Event) trace.Event {
 	e.Time = time.Now()
 	e.Session, e.Listener, e.Client = s.conn.ID(), s.listener.Name, s.conn.Client().Addr().String()
 	if e.Login == "" {
 		e.Login = s.identity.Login
 	}
-	s.srv.trace.Record(e)
+	return e
 }
 
 // reason is the inward side of an error for the trace: what mail.Error wraps, or the error itself.
