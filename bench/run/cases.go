@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	arrivalLimit = 5 * time.Minute
-	warmUp       = 100 // messages
+	stallLimit = time.Minute // without any arrival
+	warmUp     = 100         // messages
 )
 
 // Case is one kind of load.
@@ -125,7 +125,7 @@ func send(ctx context.Context, s System, e *Environment, c Case, count int) (*lo
 	}
 	last, err := arrived(ctx, e, run, count)
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("%s: %w", s.Name(), err)
+		return nil, time.Time{}, fmt.Errorf("%s: %w\n%s\nsink: %+v", s.Name(), err, s.Explain(), e.Sink.Stats())
 	}
 	if proof := e.Sink.Ledger().Check(report.Claim()); !proof.OK() {
 		return nil, time.Time{}, fmt.Errorf("%s: the ledger does not agree: %+v", s.Name(), proof)
@@ -133,10 +133,16 @@ func send(ctx context.Context, s System, e *Environment, c Case, count int) (*lo
 	return report, last, nil
 }
 
+// arrived waits until count messages of a run have arrived; it gives up when none comes for a while.
 func arrived(ctx context.Context, e *Environment, run string, count int) (time.Time, error) {
-	for end := time.Now().Add(arrivalLimit); time.Now().Before(end); {
-		if s := e.Sink.Ledger().Summary(run); s.Deliveries >= int64(count) {
+	seen, since := int64(0), time.Now()
+	for time.Since(since) < stallLimit {
+		s := e.Sink.Ledger().Summary(run)
+		if s.Deliveries >= int64(count) {
 			return s.Last, nil
+		}
+		if s.Deliveries > seen {
+			seen, since = s.Deliveries, time.Now()
 		}
 		select {
 		case <-ctx.Done():
@@ -144,7 +150,7 @@ func arrived(ctx context.Context, e *Environment, run string, count int) (time.T
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return time.Time{}, fmt.Errorf("%d of %d messages arrived in %v", e.Sink.Ledger().Summary(run).Deliveries, count, arrivalLimit)
+	return time.Time{}, fmt.Errorf("%d of %d messages arrived, then none for %v", seen, count, stallLimit)
 }
 
 // idle returns the octets that each of n idle authenticated connections costs a running system.

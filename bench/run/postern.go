@@ -82,6 +82,23 @@ func (p *Postern) Stop() error {
 	}
 }
 
+// Explain implements System: the queue, the log, and what every goroutine does.
+func (p *Postern) Explain() string {
+	queue, err := output(exec.Command(p.Binary, "queue", "list", "--config", p.config()))
+	if err != nil {
+		queue += err.Error()
+	}
+	for _, pid := range p.group.Pids() {
+		syscall.Kill(pid, syscall.SIGQUIT)
+	}
+	select {
+	case <-p.ended:
+	case <-time.After(10 * time.Second):
+	}
+	log, _ := os.ReadFile(p.logFile())
+	return fmt.Sprintf("queue:\n%s\nlog:\n%s", firstLines(queue, 10), lastLines(string(log), 1000))
+}
+
 func (p *Postern) config() string  { return filepath.Join(p.dir, "relay.toml") }
 func (p *Postern) logFile() string { return filepath.Join(p.dir, "log") }
 
@@ -151,4 +168,9 @@ key_file = %q
 func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+func firstLines(s string, n int) string {
+	lines := strings.Split(s, "\n")
+	return strings.Join(lines[:min(n, len(lines))], "\n")
 }

@@ -88,6 +88,15 @@ func (p *Postfix) Stop() error {
 	return err
 }
 
+// Explain implements System.
+func (p *Postfix) Explain() string {
+	queue, err := output(exec.Command("postqueue", "-c", p.config(), "-p"))
+	if err != nil {
+		queue += err.Error()
+	}
+	return "queue:\n" + firstLines(queue, 30)
+}
+
 func (p *Postfix) config() string { return filepath.Join(p.dir, "etc") }
 
 func (p *Postfix) configure() error {

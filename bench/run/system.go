@@ -46,6 +46,8 @@ type System interface {
 	// Stop ends it in good order. What is left is killed by the group.
 	Stop() error
 	Addr() string
+	// Explain returns what can be learnt of a system that does not deliver. It may end it.
+	Explain() string
 }
 
 // StartOptions vary a start.
