@@ -1,0 +1,236 @@
+package graph
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/mail"
+)
+
+// Test goes the way of a delivery for the configured mailbox and sends nothing. It returns what happened up to the first
+// failure: resolve, connect, tls, token, permission. It takes no place, and the mailbox's gate hears nothing of the outcome.
+func (u *Upstream) Test(ctx context.Context) []Step { return u.TestMailbox(ctx, u.o.Mailbox) }
+
+// TestMailbox is Test for another mailbox.
+//
+// The permission is probed with the very request of a delivery, whose body is no base64 at all: with Mail.Send, Graph answers
+// 400 ErrorMimeContentInvalidBase64String, without it 403. So no right beside Mail.Send is needed to find out. What cannot be
+// found out without sending is whether the mailbox may use another address in From, and whether its quota is used up.
+func (u *Upstream) TestMailbox(ctx context.Context, mailbox string) []Step {
+	t := tester{u: u, mailbox: mailbox}
+	defer t.client().CloseIdleConnections()
+	for _, step := range []func(context.Context) bool{t.connect, t.fetch, t.permission} {
+		if !step(ctx) {
+			break
+		}
+	}
+	return t.steps
+}
+
+// tester is one Test with connections of its own.
+type tester struct {
+	u       *Upstream
+	mailbox string
+	own     *Upstream // u with a fresh transport
+	token   string
+	steps   []Step
+}
+
+func (t *tester) client() *http.Client {
+	if t.own == nil {
+		t.own = &Upstream{o: t.u.o, host: t.u.host, client: newClient(&t.u.o)}
+	}
+	return t.own.client
+}
+
+func (t *tester) add(name string, took time.Duration, seen string, f *fault) bool {
+	s := Step{Name: name, OK: f == nil, Took: took, Seen: seen}
+	if f != nil {
+		s.Cause, s.Reply = explain(f), f.reply
+	}
+	t.steps = append(t.steps, s)
+	return f == nil
+}
+
+func explain(f *fault) string {
+	text := f.reply.Text
+	switch {
+	case f.rule != nil && f.rule.Fix != "":
+		return text + ". What to do: " + f.rule.Fix + "."
+	case f.stage == mail.StageResolve:
+		return text + ": check base_url, and the name servers of this machine."
+	case f.stage == mail.StageConnect:
+		return text + ": check whether a firewall or proxy lets this machine out to port 443."
+	}
+	return text
+}
+
+// connect asks for the service root without a token. Whatever the answer is, the way is open.
+func (t *tester) connect(ctx context.Context) bool {
+	var phases phases
+	ctx, cancel := context.WithTimeout(httptrace.WithClientTrace(ctx, phases.trace()), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.u.o.BaseURL+"/", nil)
+	if err != nil {
+		return t.add("connect", 0, "", contentFault(err))
+	}
+	begun := time.Now()
+	_, err = t.own.do(req, "")
+	phases.mu.Lock()
+	t.steps = append(t.steps, phases.done...)
+	name := phases.next()
+	phases.mu.Unlock()
+	if err == nil {
+		if len(t.steps) == 0 { // a transport that tells nothing
+			t.add("connect", time.Since(begun), t.u.host, nil)
+		}
+		return true
+	}
+	f := t.u.unreached(unwrapURL(err))
+	if f == nil {
+		f = &fault{stage: mail.StageConnect, class: mail.BackPressure, err: err, reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
+	}
+	return t.add(name, time.Since(begun), "", f)
+}
+
+// unwrapURL takes off the words of net/http: method and URL say nothing here.
+func unwrapURL(err error) error {
+	if e, ok := err.(*url.Error); ok {
+		return e.Err
+	}
+	return err
+}
+
+func (t *tester) fetch(ctx context.Context) bool {
+	begun := time.Now()
+	token, err := t.u.token(ctx, t.mailbox)
+	if err != nil {
+		return t.add("token", time.Since(begun), "", tokenFault(err))
+	}
+	t.token = token
+	return t.add("token", time.Since(begun), "an access token for "+mail.Printable(t.mailbox), nil)
+}
+
+// notBase64 has no letter of base64's alphabet: there is nothing in it that could be sent.
+const notBase64 = "!!!!"
+
+func (t *tester) permission(ctx context.Context) bool {
+	begun := time.Now()
+	a, err := t.probe(ctx)
+	if err != nil {
+		f := t.u.unreached(unwrapURL(err))
+		if f == nil {
+			f = &fault{stage: mail.StageDot, class: mail.Deferral, err: err, reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
+		}
+		return t.add("permission", time.Since(begun), "", f)
+	}
+	if a.status == http.StatusBadRequest && strings.HasPrefix(a.code, "ErrorMimeContent") {
+		return t.add("permission", time.Since(begun), "Graph would take mail for "+mail.Printable(t.mailbox)+
+			" (nothing was sent). Not checked, because it shows only when mail is sent: other addresses in From, and what is left of the quota.", nil)
+	}
+	f := t.u.refused(a)
+	if f.rule.DropToken {
+		t.u.o.DropToken(t.mailbox, t.token)
+	}
+	if f.rule.Name == unknownRule || a.accepted() {
+		f.reply = mail.R(451, "4.3.0", "Graph gave an unexpected answer to a request that cannot be mail: %s", a.words())
+	}
+	return t.add("permission", time.Since(begun), "", f)
+}
+
+func (t *tester) probe(ctx context.Context) (*answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.u.sendMailURL(t.mailbox), strings.NewReader(notBase64))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "text/plain")
+	return t.own.do(req, t.token)
+}
+
+// phases notes how a connection came about. The transport calls from goroutines of its own.
+type phases struct {
+	mu       sync.Mutex // guards what follows
+	begun    time.Time
+	done     []Step
+	resolved bool
+}
+
+// next is the phase that was not reached.
+func (p *phases) next() string {
+	switch {
+	case len(p.done) == 0 && !p.resolved:
+		return "resolve"
+	case len(p.done) > 0 && p.done[len(p.done)-1].Name == "connect":
+		return "tls"
+	}
+	return "connect"
+}
+
+func (p *phases) start() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.begun = time.Now()
+}
+
+func (p *phases) end(name, seen string, err error) {
+	if err != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.done {
+		if s.Name == name {
+			return // another address of the same name
+		}
+	}
+	p.done = append(p.done, Step{Name: name, OK: true, Took: time.Since(p.begun), Seen: seen})
+}
+
+func (p *phases) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		DNSStart: func(httptrace.DNSStartInfo) { p.start() },
+		DNSDone: func(i httptrace.DNSDoneInfo) {
+			addrs := make([]string, len(i.Addrs))
+			for n, a := range i.Addrs {
+				addrs[n] = a.String()
+			}
+			p.end("resolve", strings.Join(addrs, ", "), i.Err)
+		},
+		ConnectStart: func(string, string) {
+			p.start()
+			p.mu.Lock()
+			p.resolved = true
+			p.mu.Unlock()
+		},
+		ConnectDone:       func(_, address string, err error) { p.end("connect", address, err) },
+		TLSHandshakeStart: p.start,
+		TLSHandshakeDone: func(s tls.ConnectionState, err error) {
+			p.end("tls", describeTLS(s), err)
+		},
+	}
+}
+
+func describeTLS(s tls.ConnectionState) string {
+	if len(s.PeerCertificates) == 0 {
+		return tls.VersionName(s.Version)
+	}
+	cert := s.PeerCertificates[0]
+	return tls.VersionName(s.Version) + ", " + tls.CipherSuiteName(s.CipherSuite) + ", certificate by " + issuer(cert) +
+		", valid until " + cert.NotAfter.UTC().Format(time.DateOnly)
+}
+
+func issuer(cert *x509.Certificate) string {
+	if n := cert.Issuer.Organization; len(n) > 0 {
+		return mail.Printable(n[0])
+	}
+	return mail.Printable(cert.Issuer.CommonName)
+}

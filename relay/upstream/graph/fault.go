@@ -1,0 +1,164 @@
+package graph
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"postern/mail"
+)
+
+// fault is why a message was not taken. The reply is Graph's in the words of SMTP, or one of ours that describes the trouble.
+type fault struct {
+	stage      mail.Stage
+	class      mail.Class
+	reply      mail.Reply
+	retryAfter time.Duration
+	uncertain  bool // Graph may have sent the message
+	author     bool // see Rule.Author
+	ours       bool // nothing was asked of Graph
+	answered   bool // Graph spoke
+	note       string
+	rule       *Rule // nil: not of an answer
+	err        error
+}
+
+// verdict is what the fault says about the mailbox.
+func (f *fault) verdict() verdict {
+	switch {
+	case f.ours:
+		return vNothing
+	case f.author:
+		return vWorks
+	case f.class == mail.AccountFault:
+		return vFault
+	case f.class == mail.BackPressure:
+		return vPressure
+	case f.class.Permanent():
+		return vWorks
+	}
+	return vReached
+}
+
+func (f *fault) news() news {
+	early := !f.answered && f.stage != mail.StageDot && f.stage != mail.StageData
+	return news{verdict: f.verdict(), reply: f.reply, early: early, atLeast: f.retryAfter}
+}
+
+func (f *fault) apply(r *mail.Result) {
+	r.Class, r.Stage, r.Reply, r.RetryAfter, r.Uncertain, r.Note, r.Err = f.class, f.stage, f.reply, f.retryAfter, f.uncertain, f.note, f.err
+}
+
+func contentFault(err error) *fault {
+	return &fault{stage: mail.StageData, class: mail.Deferral, ours: true, reply: mail.R(451, "4.3.0", "the message cannot be read now"), err: err}
+}
+
+// signFault: there is no unsigned send, and no bounce for a key of ours.
+func signFault(err error) *fault {
+	r, ok := mail.ReplyFor(err)
+	if !ok || !r.Temporary() {
+		r = mail.R(451, "4.7.5", "the message cannot be signed now")
+	}
+	return &fault{stage: mail.StageSign, class: mail.Deferral, ours: true, reply: r, err: err}
+}
+
+// tokenFault: an error that knows whether waiting helps is believed, any other passes.
+func tokenFault(err error) *fault {
+	f := &fault{stage: mail.StageAuth, class: mail.BackPressure, err: err,
+		reply: mail.R(454, "4.7.0", "no access token: %s", mail.Cut(mail.Printable(err.Error()), maxMessage))}
+	var lasting interface{ Temporary() bool }
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, errStopped):
+		f.class, f.ours = mail.Deferral, true
+	case errors.As(err, &lasting) && !lasting.Temporary():
+		f.class = mail.AccountFault
+	}
+	return f
+}
+
+// lost makes a fault of a request without an answer. gone: its last octet was handed to the connection.
+func (u *Upstream) lost(ctx context.Context, err error, gone bool) *fault {
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause // why we gave up says more than how the transport noticed
+	} else if f := u.unreached(err); f != nil {
+		return f
+	}
+	f := &fault{stage: mail.StageData, class: mail.Deferral, err: err, reply: mail.R(451, "4.4.2", "%s %s", u.host, describe(err))}
+	f.ours = errors.Is(err, errStopped)
+	if gone {
+		f.stage, f.uncertain = mail.StageDot, true
+		f.reply.Text += "; the message may have been sent"
+	}
+	return f
+}
+
+func describe(err error) string {
+	var netErr net.Error
+	switch {
+	case errors.Is(err, errStopped):
+		return "was left because we are shutting down or out of time"
+	case errors.Is(err, errTimeout), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+		return "did not answer in time"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+		return "closed the connection"
+	}
+	return "cannot be talked to: " + mail.Cut(mail.Printable(err.Error()), maxMessage)
+}
+
+// unreached knows the errors from before the request: they are about the network, or about TLS. nil: it is another.
+func (u *Upstream) unreached(err error) *fault {
+	var (
+		dns          *net.DNSError
+		op           *net.OpError
+		verification *tls.CertificateVerificationError
+		record       tls.RecordHeaderError
+	)
+	network := func(stage mail.Stage, enhanced, text string) *fault {
+		return &fault{stage: stage, class: mail.BackPressure, err: err, reply: mail.R(451, enhanced, "%s", u.host+" "+text)}
+	}
+	badTLS := func(text string) *fault {
+		return &fault{stage: mail.StageTLS, class: mail.AccountFault, err: err, reply: mail.R(454, "4.7.5", "%s", u.host+": "+text)}
+	}
+	switch {
+	case errors.As(err, &dns):
+		return network(mail.StageResolve, "4.4.3", "cannot be resolved now")
+	case errors.As(err, &verification):
+		return badTLS(explainCertificate(verification.Err, u.host))
+	case errors.As(err, &record):
+		return badTLS("does not speak TLS on this port")
+	case errors.As(err, &op) && op.Op == "remote error":
+		return badTLS("refuses TLS with us: " + mail.Printable(op.Err.Error()))
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		return network(mail.StageConnect, "4.4.1", "cannot be reached through the proxy: "+mail.Printable(op.Err.Error()))
+	case errors.As(err, &op) && op.Op == "dial":
+		return network(mail.StageConnect, "4.4.1", "cannot be reached: "+mail.Printable(op.Err.Error()))
+	case strings.Contains(err.Error(), "TLS handshake timeout"):
+		return network(mail.StageTLS, "4.4.2", "did not finish the TLS handshake in time")
+	}
+	return nil
+}
+
+// explainCertificate says in plain words why a certificate was refused.
+func explainCertificate(err error, host string) string {
+	var (
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+		unknown x509.UnknownAuthorityError
+	)
+	switch {
+	case errors.As(err, &name):
+		return "the certificate is not for " + host
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the certificate is valid from " + invalid.Cert.NotBefore.UTC().Format(time.DateOnly) + " to " + invalid.Cert.NotAfter.UTC().Format(time.DateOnly) + " only"
+	case errors.As(err, &unknown):
+		return "the certificate is not issued by an authority that we trust; a firewall may open TLS here"
+	}
+	return "the certificate is refused: " + mail.Printable(err.Error())
+}

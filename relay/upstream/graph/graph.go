@@ -1,0 +1,273 @@
+// Package graph sends mail through Microsoft Graph, for tenants where SMTP AUTH is off: one HTTPS request for each message,
+// POST {base}/users/{mailbox}/sendMail with the message as MIME in base64. It stands beside the smart host client and has
+// the same words: places, states, transactions, one mail.Result for each recipient.
+//
+// Graph knows no envelope. It sends to whoever the header names, so the package compares the two before it says anything:
+// recipients that the header lacks get a Bcc field, which Exchange takes out again; a header that names somebody outside the
+// envelope is refused, because that person would get the mail. The reverse-path is not carried (Exchange sends from the
+// mailbox), neither are the parameters of DSN. Bodies are never recoded: what does not fit one request is refused.
+//
+// Failure semantics:
+//   - Delivered is 202 and nothing else. Another 2xx has been seen for mail that was not sent: it defers and is Uncertain.
+//   - What is about us (token, permission, mailbox, quota, throttling, network) is AccountFault or BackPressure; the mailbox
+//     waits (see gate), the mail does not fail.
+//   - ErrorSendAsDenied is an account fault of one header author; the mailbox goes on with others.
+//   - Silence, or 500, 502 or 504, after the last octet of a request defers and is Uncertain: Graph has been seen to send such
+//     mail. A request that was cut before its last octet is certain: Graph has not got it.
+//   - 429 and 503 are no acceptance, even if the field has seen a few that were.
+//   - What Graph says is bounded, made printable, and kept with its request id. Redirects are not followed.
+package graph
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/relay/upstream"
+)
+
+// The service roots of Microsoft's clouds (learn.microsoft.com/graph/deployments).
+const (
+	GlobalURL = "https://graph.microsoft.com/v1.0"
+	GCCHigh   = "https://graph.microsoft.us/v1.0"
+	DoD       = "https://dod-graph.microsoft.us/v1.0"
+	China     = "https://microsoftgraph.chinacloudapi.cn/v1.0"
+)
+
+// Limits that Microsoft publishes, or that were seen.
+const (
+	// DefaultConnections: Graph runs four requests at a time for an application and a mailbox
+	// (learn.microsoft.com/graph/throttling-limits, Outlook service limits).
+	DefaultConnections = 4
+	// DefaultMessageSize is in octets of MIME. A request may have 4 MB, of which base64 takes a quarter.
+	DefaultMessageSize = 3_000_000
+	// DefaultRecipients is in the envelope of one message; Exchange Online allows 500 unless the tenant set more.
+	DefaultRecipients = 500
+)
+
+// Options describe one upstream. They are not changed after New.
+type Options struct {
+	Name    string // as in relay.toml; in every result
+	Mailbox string // where identity is ""; an address or an object id
+	BaseURL string // service root with its version; "": GlobalURL. https only
+
+	// RootCAs are the trust anchors; nil: the system's.
+	RootCAs            *x509.CertPool
+	InsecureSkipVerify bool // the caller answers for it, and says so aloud
+
+	// Token gives an access token that is good for the mailbox. An error with a method Temporary() bool that returns false
+	// pauses the mailbox, any other backs off. DropToken is told of a token that Graph refused; the next Token must be
+	// another, where there is another. Both must be safe for concurrent use.
+	Token     func(ctx context.Context, mailbox string) (string, error)
+	DropToken func(mailbox, token string)
+
+	MaxConnections int   // requests at a time for each mailbox; 0: DefaultConnections
+	MaxMessageSize int64 // octets of MIME; 0: DefaultMessageSize
+	MaxRecipients  int   // of one message; 0: DefaultRecipients
+	Timeouts       Timeouts
+
+	// Rules come before the built-in ones.
+	Rules []Rule
+
+	Transport http.RoundTripper // nil: one of our own, with the proxy of the environment
+	Jitter    func() float64    // in [0, 1); nil: math/rand
+	Logger    *slog.Logger
+}
+
+// Timeouts bound each wait. Zero fields take the defaults.
+type Timeouts struct {
+	Connect time.Duration // for the name and each address, 15 s
+	TLS     time.Duration // the handshake, 30 s
+	Token   time.Duration // 1 min
+	Request time.Duration // from the first octet to the last of the answer, 10 min as for the final dot of SMTP
+	Drain   time.Duration // how long a cancelled Send still waits for the answer to a whole request, 10 s
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Token == nil {
+		return o, fmt.Errorf("upstream %s: microsoft-graph needs an [upstream.oauth] table: Graph takes no password", o.Name)
+	}
+	if o.Mailbox == "" || strings.ContainsAny(o.Mailbox, " \t\r\n<>/?#") {
+		return o, fmt.Errorf("upstream %s: username %q is no mailbox; write its address", o.Name, o.Mailbox)
+	}
+	if o.BaseURL == "" {
+		o.BaseURL = GlobalURL
+	}
+	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
+	if o.DropToken == nil {
+		o.DropToken = func(string, string) {}
+	}
+	if o.MaxConnections <= 0 {
+		o.MaxConnections = DefaultConnections
+	}
+	if o.MaxMessageSize <= 0 {
+		o.MaxMessageSize = DefaultMessageSize
+	}
+	if o.MaxRecipients <= 0 {
+		o.MaxRecipients = DefaultRecipients
+	}
+	if o.Jitter == nil {
+		o.Jitter = rand.Float64
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.Timeouts.setDefaults()
+	return o, nil
+}
+
+func (t *Timeouts) setDefaults() {
+	set := func(d *time.Duration, def time.Duration) {
+		if *d <= 0 {
+			*d = def
+		}
+	}
+	set(&t.Connect, 15*time.Second)
+	set(&t.TLS, 30*time.Second)
+	set(&t.Token, time.Minute)
+	set(&t.Request, 10*time.Minute)
+	set(&t.Drain, 10*time.Second)
+}
+
+// Upstream is Graph as one configured provider. All methods are safe for concurrent use.
+type Upstream struct {
+	o      Options
+	host   string // of BaseURL
+	rules  []matcher
+	client *http.Client
+	log    *slog.Logger
+
+	ctx  context.Context // ends when what still runs is to be cut off
+	stop context.CancelFunc
+
+	mu        sync.Mutex // guards what follows, and every mailbox
+	mailboxes map[string]*mailbox
+	places    int // of all mailboxes
+	onChange  func()
+	closed    bool
+	drained   chan struct{} // closed when closed and places is 0
+}
+
+// New checks the options and prepares an Upstream. It opens no connection.
+func New(o Options) (*Upstream, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	base, err := url.Parse(o.BaseURL)
+	if err != nil || base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" {
+		return nil, fmt.Errorf("upstream %s: base URL %q is not like %s", o.Name, o.BaseURL, GlobalURL)
+	}
+	rules, err := compileRules(o.Rules)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
+	}
+	u := &Upstream{
+		o: o, host: base.Host, rules: rules, client: newClient(&o), log: o.Logger.With("upstream", o.Name),
+		mailboxes: make(map[string]*mailbox), drained: make(chan struct{}),
+	}
+	u.ctx, u.stop = context.WithCancel(context.Background())
+	return u, nil
+}
+
+// newClient follows no redirect: the token is for the configured host only.
+func newClient(o *Options) *http.Client {
+	rt := o.Transport
+	if rt == nil {
+		rt = newTransport(o)
+	}
+	return &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+func newTransport(o *Options) *http.Transport {
+	return &http.Transport{
+		Proxy:       http.ProxyFromEnvironment,
+		DialContext: dialer(o.Timeouts.Connect).DialContext,
+		TLSClientConfig: &tls.Config{
+			RootCAs:            o.RootCAs,
+			InsecureSkipVerify: o.InsecureSkipVerify, //nolint:gosec // set by the administrator only
+			MinVersion:         tls.VersionTLS12,
+		},
+		TLSHandshakeTimeout:    o.Timeouts.TLS,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConns:           64,
+		MaxIdleConnsPerHost:    64, // mailboxes share the host
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true,
+		ForceAttemptHTTP2:      true,
+		// Without pings a dead connection is noticed by the time-out of a request only, which leaves it uncertain.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+	}
+}
+
+// Name returns the configured name.
+func (u *Upstream) Name() string { return u.o.Name }
+
+// MaxMessageSize is the octets of MIME that fit one request, our own header fields included.
+func (u *Upstream) MaxMessageSize() int64 { return u.o.MaxMessageSize }
+
+// OnChange sets the function that is called, never under a lock, when a place gets free and when a mailbox starts or ends to
+// wait. It must not block.
+func (u *Upstream) OnChange(f func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.onChange = f
+}
+
+func (u *Upstream) changed() {
+	u.mu.Lock()
+	f := u.onChange
+	u.mu.Unlock()
+	if f != nil {
+		f()
+	}
+}
+
+// Close ends the Upstream: nothing can be reserved any more, sends that run are waited for. When ctx ends first, what is left
+// is cut off and waited for, and ctx's error is returned.
+func (u *Upstream) Close(ctx context.Context) error {
+	u.mu.Lock()
+	if !u.closed {
+		u.closed = true
+		if u.places == 0 {
+			close(u.drained)
+		}
+	}
+	for _, m := range u.mailboxes {
+		m.stopAlarmLocked()
+	}
+	u.mu.Unlock()
+
+	defer u.client.CloseIdleConnections()
+	defer u.stop()
+	select {
+	case <-u.drained:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var (
+	errStopped = errors.New("we are shutting down")
+	errTimeout = errors.New("no answer in time")
+)
+
+// These are the words that the package shares with the smart host client.
+type (
+	// Transaction is one message for one or many recipients. Ret and EnvID are not carried.
+	Transaction = upstream.Transaction
+	// State is one mailbox at a glance; Idle and Closing stay 0, because connections belong to no mailbox.
+	State = upstream.State
+	// Step is one phase of a Test.
+	Step = upstream.Step
+)

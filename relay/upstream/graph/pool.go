@@ -1,0 +1,164 @@
+package graph
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"postern/mail"
+	"postern/relay/upstream"
+)
+
+// maxMailboxes bounds the table of mailboxes; those that have neither requests nor a history make room.
+const maxMailboxes = 10_000
+
+// mailbox is one identity: its places and its gate. Guarded by Upstream.mu.
+type mailbox struct {
+	name  string
+	inUse int
+	gate  gate
+	alarm *time.Timer // fires when the gate's waiting is over
+}
+
+func (m *mailbox) stopAlarmLocked() {
+	if m.alarm != nil {
+		m.alarm.Stop()
+		m.alarm = nil
+	}
+}
+
+// Slot is a place reserved for a mailbox. It is used up by one Send or given back by Release.
+type Slot struct {
+	u         *Upstream
+	box       *mailbox
+	admission admission
+	whole     []mail.Address // see Envelope
+	done      bool
+}
+
+// Reserve takes a place for one message now, without waiting. identity is the mailbox to send from; "" is the configured one.
+// A nil Slot means that all places are taken (until is zero; OnChange tells when one gets free) or that the mailbox waits
+// until then.
+func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until time.Time) {
+	if identity == "" {
+		identity = u.o.Mailbox
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return nil, time.Time{}
+	}
+	m := u.mailboxLocked(identity)
+	if m == nil {
+		return nil, time.Time{}
+	}
+	until, busy := m.gate.wait(now)
+	if busy || !until.IsZero() || m.inUse >= u.o.MaxConnections {
+		return nil, until
+	}
+	u.places++
+	m.inUse++
+	return &Slot{u: u, box: m, admission: m.gate.admit()}, time.Time{}
+}
+
+// mailboxLocked finds a mailbox. Exchange does not tell Office@example.com from office@example.com, nor may its limits here.
+func (u *Upstream) mailboxLocked(name string) *mailbox {
+	key := strings.ToLower(name)
+	if m := u.mailboxes[key]; m != nil {
+		return m
+	}
+	if len(u.mailboxes) >= maxMailboxes && !u.evictLocked() {
+		return nil
+	}
+	m := &mailbox{name: name}
+	u.mailboxes[key] = m
+	return m
+}
+
+// evictLocked forgets one mailbox that would be no different if it were new.
+func (u *Upstream) evictLocked() bool {
+	looked := 0
+	for key, m := range u.mailboxes {
+		if m.inUse == 0 && m.gate.ready() && m.gate.pressure == 0 && m.gate.faults == 0 {
+			delete(u.mailboxes, key)
+			return true
+		}
+		if looked++; looked == 64 {
+			return false
+		}
+	}
+	return false
+}
+
+// Envelope tells the recipients of the message as it was submitted, those included that this attempt is not for because they
+// have their mail already or go another way. It makes no difference to whom this Slot sends. It tells a header that names
+// strangers, which is refused for good, from one whose recipients we have parted ourselves, which is kept for another
+// upstream. Without it every header recipient outside the attempt is a stranger.
+func (s *Slot) Envelope(all []mail.Address) { s.whole = all }
+
+// Release gives back a place that was not used. After Send it does nothing.
+func (s *Slot) Release() {
+	if !s.done {
+		s.finish(news{})
+	}
+}
+
+// finish gives the place back and tells the gate.
+func (s *Slot) finish(n news) {
+	s.done = true
+	u, m, now := s.u, s.box, time.Now()
+	u.mu.Lock()
+	m.inUse--
+	u.places--
+	if u.closed && u.places == 0 {
+		close(u.drained)
+	}
+	moved := m.gate.settle(now, s.admission, n, u.o.Jitter())
+	if moved {
+		u.armAlarmLocked(m, now)
+	}
+	state := m.gate
+	u.mu.Unlock()
+
+	if moved {
+		u.logGate(m.name, state)
+	}
+	u.changed()
+}
+
+func (u *Upstream) logGate(identity string, g gate) {
+	if g.ready() {
+		u.log.Info("upstream works again", "identity", identity)
+		return
+	}
+	u.log.Warn("upstream "+string(g.status), "identity", identity, "until", g.until, "reply", g.reply.String())
+}
+
+// armAlarmLocked calls OnChange when the mailbox has waited long enough.
+func (u *Upstream) armAlarmLocked(m *mailbox, now time.Time) {
+	m.stopAlarmLocked()
+	if u.closed || m.gate.ready() {
+		return
+	}
+	m.alarm = time.AfterFunc(m.gate.until.Sub(now), u.changed)
+}
+
+// States lists the mailboxes that have been used, in order of name; before the first use, the configured one.
+func (u *Upstream) States() []State {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.mailboxes) == 0 && !u.closed {
+		u.mailboxLocked(u.o.Mailbox)
+	}
+	states := make([]State, 0, len(u.mailboxes))
+	for _, m := range u.mailboxes {
+		s := State{Upstream: u.o.Name, Identity: m.name, Status: upstream.Ready, Limit: u.o.MaxConnections, InUse: m.inUse}
+		if g := &m.gate; !g.ready() {
+			s.Status, s.Probing, s.Until, s.Since, s.Reply = g.status, g.probing, g.until, g.since, g.reply
+			s.Failures = g.pressure + g.faults
+		}
+		states = append(states, s)
+	}
+	slices.SortFunc(states, func(a, b State) int { return strings.Compare(a.Identity, b.Identity) })
+	return states
+}

@@ -1,0 +1,183 @@
+package graph
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"postern/mail"
+)
+
+// Bounds of what is kept of an answer, in octets.
+const (
+	maxAnswer  = 64 << 10
+	maxCode    = 64
+	maxMessage = 600
+	maxID      = 64
+)
+
+// maxRetryAfter bounds what an answer may ask for.
+const maxRetryAfter = day
+
+func dialer(d time.Duration) *net.Dialer { return &net.Dialer{Timeout: d, KeepAlive: 30 * time.Second} }
+
+// answer is what Graph said. Texts are bounded and printable.
+type answer struct {
+	status     int
+	code       string // error.code; "" if the body is no error of Graph's
+	message    string // error.message
+	requestID  string
+	retryAfter time.Duration
+}
+
+func (a *answer) accepted() bool { return a.status == http.StatusAccepted }
+
+// words are the answer as the trace keeps it.
+func (a *answer) words() string {
+	var b strings.Builder
+	b.WriteString("HTTP " + strconv.Itoa(a.status))
+	if text := http.StatusText(a.status); a.code == "" && text != "" {
+		b.WriteString(" " + text)
+	}
+	if a.code != "" {
+		b.WriteString(" " + a.code)
+	}
+	if a.message != "" {
+		b.WriteString(": " + a.message)
+	}
+	if a.requestID != "" {
+		b.WriteString(" (request-id " + a.requestID + ")")
+	}
+	return b.String()
+}
+
+// sendMailURL is https://graph.microsoft.com/v1.0/users/scanner@example.com/sendMail.
+func (u *Upstream) sendMailURL(mailbox string) string {
+	return u.o.BaseURL + "/users/" + url.PathEscape(mailbox) + "/sendMail"
+}
+
+// post sends one message and reads the answer. ctx is the caller's: see guard for what its end does.
+func (u *Upstream) post(ctx context.Context, mailbox, token string, p *payload) (*answer, *fault) {
+	first, err := p.open()
+	if err != nil {
+		return nil, contentFault(err)
+	}
+	var latest atomic.Pointer[encoder]
+	latest.Store(first)
+	ctx, release := u.guard(ctx, &latest)
+	defer release()
+
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.sendMailURL(mailbox), first)
+	if err != nil {
+		first.Close()
+		return nil, contentFault(err)
+	}
+	req.ContentLength = p.encoded()
+	// The transport asks again by itself only where it is sure that Graph has seen nothing: a pooled connection that was
+	// closed before the first octet, a stream that HTTP/2 says was refused.
+	req.GetBody = func() (io.ReadCloser, error) {
+		e, err := p.open()
+		if err == nil {
+			latest.Store(e)
+		}
+		return e, err
+	}
+	req.Header.Set("Content-Type", "text/plain")
+	a, err := u.do(req, token)
+	if err != nil {
+		e := latest.Load()
+		if failed := e.failed(); failed != nil {
+			return nil, contentFault(failed)
+		}
+		return nil, u.lost(ctx, err, e.gone.Load())
+	}
+	return a, nil
+}
+
+// guard makes the context of one request. Its time is bounded. When the caller's ctx or the Upstream ends before the last
+// octet, the request ends there and then; behind it the answer is still waited for, at most Timeouts.Drain, because it
+// decides about a duplicate.
+func (u *Upstream) guard(caller context.Context, body *atomic.Pointer[encoder]) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(caller))
+	limit := time.AfterFunc(u.o.Timeouts.Request, func() { cancel(errTimeout) })
+	drain := time.AfterFunc(u.o.Timeouts.Request, func() { cancel(errStopped) })
+	drain.Stop() // until the caller has enough
+	stop := context.AfterFunc(caller, func() {
+		if body.Load().gone.Load() {
+			drain.Reset(u.o.Timeouts.Drain)
+			return
+		}
+		cancel(errStopped)
+	})
+	cut := context.AfterFunc(u.ctx, func() { cancel(errStopped) })
+	return ctx, func() {
+		stop()
+		cut()
+		limit.Stop()
+		drain.Stop()
+		cancel(nil)
+	}
+}
+
+// do asks and reads the answer. An answer whose body cannot be read is still one: its status line came.
+func (u *Upstream) do(req *http.Request, token string) (*answer, error) {
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	req.Header.Set("User-Agent", "Postern")
+	req.Header.Set("Accept", "application/json")
+	res, err := u.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	return readAnswer(res.StatusCode, res.Header, body, time.Now()), nil
+}
+
+// readAnswer takes anything.
+func readAnswer(status int, h http.Header, body []byte, now time.Time) *answer {
+	a := &answer{status: status, requestID: h.Get("request-id"), retryAfter: retryAfter(h.Get("Retry-After"), now)}
+	var j struct {
+		Error struct {
+			Code, Message string
+			Inner         struct {
+				RequestID string `json:"request-id"`
+			} `json:"innerError"`
+		}
+	}
+	if json.Unmarshal(body, &j) == nil {
+		a.code, a.message = j.Error.Code, j.Error.Message
+		if a.requestID == "" {
+			a.requestID = j.Error.Inner.RequestID
+		}
+	}
+	a.code = mail.Cut(mail.Printable(a.code), maxCode)
+	a.message = mail.Cut(mail.Printable(strings.Join(strings.Fields(a.message), " ")), maxMessage)
+	a.requestID = mail.Cut(mail.Printable(a.requestID), maxID)
+	return a
+}
+
+// retryAfter reads Retry-After (RFC 9110 §10.2.3): seconds, or a date.
+func retryAfter(value string, now time.Time) time.Duration {
+	if value == "" {
+		return 0
+	}
+	if n, err := strconv.ParseFloat(value, 64); err == nil {
+		if !(n > 0) {
+			return 0
+		}
+		return time.Duration(min(n, maxRetryAfter.Seconds()) * float64(time.Second))
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return min(max(at.Sub(now), 0), maxRetryAfter)
+	}
+	return 0
+}

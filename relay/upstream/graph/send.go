@@ -1,0 +1,225 @@
+package graph
+
+import (
+	"context"
+
+	"postern/mail"
+)
+
+// Send makes one attempt and returns one result for each recipient, in order. It uses up the slot. When ctx ends before the
+// last octet of the request is written, the attempt stops there and then; behind it, Send still waits for the answer, at
+// most Timeouts.Drain.
+func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
+	if s.done || len(t.Recipients) == 0 {
+		s.Release()
+		return nil
+	}
+	a := attempt{u: s.u, mailbox: s.box.name, t: &t, whole: s.whole, results: make([]mail.Result, len(t.Recipients))}
+	for i := range a.results {
+		a.results[i] = mail.Result{Recipient: i, Upstream: s.u.o.Name, Identity: s.box.name, Host: s.u.host}
+	}
+	a.run(ctx)
+	s.finish(a.news)
+	return a.results
+}
+
+// attempt is one Send.
+type attempt struct {
+	u       *Upstream
+	mailbox string
+	t       *Transaction
+	whole   []mail.Address
+	results []mail.Result
+
+	message *message
+	shape   shape
+	token   string
+	renewed bool // a token was refused in this attempt
+	prefix  []byte
+	news    news // what the gate is told
+}
+
+func (a *attempt) run(ctx context.Context) {
+	for _, step := range []func(context.Context) *fault{a.prepare, a.fetchToken, a.sign} {
+		if f := step(ctx); f != nil {
+			a.fail(a.all(), f)
+			return
+		}
+	}
+	for _, batch := range a.batches() {
+		f := a.send(ctx, batch)
+		if f == nil {
+			continue
+		}
+		a.fail(batch, f)
+		if !f.class.Permanent() { // of those behind nothing was sent
+			f.uncertain = false
+			a.fail(a.unjudged(), f)
+			return
+		}
+	}
+}
+
+// prepare judges the message without asking Graph.
+func (a *attempt) prepare(context.Context) *fault {
+	var err error
+	if a.message, err = readMessage(a.t.Content); err != nil {
+		return contentFault(err)
+	}
+	var f *fault
+	if a.shape, f = compare(a.message.header, a.t.Recipients, a.whole); f != nil {
+		return f
+	}
+	// With somebody in the header each further request would reach him again, so such an envelope cannot be parted.
+	if n := len(a.t.Recipients); n > a.u.o.MaxRecipients && a.shape.named > 0 {
+		return messageFault(550, "5.5.3", "the message has %d recipients, %s takes at most %d of one that names recipients in its header", n, a.u.host, a.u.o.MaxRecipients)
+	}
+	return a.fits(a.t.Content.Size())
+}
+
+func (a *attempt) fits(size int64) *fault {
+	if size <= a.u.o.MaxMessageSize {
+		return nil
+	}
+	return messageFault(552, "5.3.4", "the message has %d octets, Microsoft Graph takes at most %d in one request and no larger message without rewriting it: send a link, or send it by an SMTP upstream",
+		size, a.u.o.MaxMessageSize)
+}
+
+func (a *attempt) fetchToken(ctx context.Context) *fault {
+	token, err := a.u.token(ctx, a.mailbox)
+	if err != nil {
+		return tokenFault(err)
+	}
+	a.token = token
+	return nil
+}
+
+func (u *Upstream) token(ctx context.Context, mailbox string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, u.o.Timeouts.Token)
+	defer cancel()
+	return u.o.Token(ctx, mailbox)
+}
+
+func (a *attempt) sign(ctx context.Context) *fault {
+	if a.t.Prefix == nil {
+		return nil
+	}
+	prefix, err := a.t.Prefix(ctx)
+	if err != nil {
+		return signFault(err)
+	}
+	a.prefix = prefix
+	return nil
+}
+
+// batches parts the recipients into requests: one, unless there are more than Graph takes and the header names nobody.
+func (a *attempt) batches() [][]int {
+	all := a.all()
+	if len(all) <= a.u.o.MaxRecipients {
+		return [][]int{all}
+	}
+	var batches [][]int
+	for n := a.u.o.MaxRecipients; len(all) > 0; all = all[min(n, len(all)):] {
+		batches = append(batches, all[:min(n, len(all))])
+	}
+	return batches
+}
+
+func (a *attempt) all() []int {
+	all := make([]int, len(a.results))
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+// unjudged are the recipients without a result.
+func (a *attempt) unjudged() []int {
+	var rest []int
+	for i := range a.results {
+		if a.results[i].Class == mail.Unknown {
+			rest = append(rest, i)
+		}
+	}
+	return rest
+}
+
+// send makes one request for some recipients and, after a refused token, one more.
+func (a *attempt) send(ctx context.Context, batch []int) *fault {
+	var bcc mail.Field
+	if blind := a.blind(batch); len(blind) > 0 {
+		bcc = bccField(a.t.Recipients, blind)
+	}
+	p := a.message.compose(a.prefix, bcc)
+	if f := a.fits(p.size()); f != nil {
+		return f
+	}
+	for {
+		ans, f := a.u.post(ctx, a.mailbox, a.token, p)
+		if f == nil && ans.accepted() {
+			a.deliver(batch, ans)
+			return nil
+		}
+		if f == nil {
+			f = a.u.refused(ans)
+		}
+		if f.rule != nil && f.rule.DropToken {
+			a.u.o.DropToken(a.mailbox, a.token)
+		}
+		if f.rule == nil || !f.rule.Again || a.renewed {
+			a.log(f)
+			return f
+		}
+		a.renewed = true
+		if f := a.fetchToken(ctx); f != nil {
+			return f
+		}
+	}
+}
+
+// blind are those of a batch that need a Bcc.
+func (a *attempt) blind(batch []int) []int {
+	if len(batch) == len(a.results) {
+		return a.shape.blind
+	}
+	return batch // nobody is in the header
+}
+
+// deliver: Graph has been seen to say 202 and Retry-After together; the message is sent then, and sending it again makes a
+// second one (github.com/microsoftgraph/msgraph-sdk-java/issues/1487). The mailbox rests.
+func (a *attempt) deliver(batch []int, ans *answer) {
+	for _, i := range batch {
+		r := &a.results[i]
+		r.Class, r.Stage, r.Reply = mail.Delivered, mail.StageDot, mail.R(250, "2.0.0", "%s", ans.words())
+	}
+	if ans.retryAfter > 0 {
+		a.note(news{verdict: vPressure, reply: mail.R(451, "4.3.2", "%s, with Retry-After", ans.words()), atLeast: ans.retryAfter})
+		return
+	}
+	a.note(news{verdict: vWorks})
+}
+
+// fail gives the same result to recipients.
+func (a *attempt) fail(recipients []int, f *fault) {
+	for _, i := range recipients {
+		f.apply(&a.results[i])
+	}
+	a.note(f.news())
+}
+
+// note keeps the strongest verdict: that the mailbox must wait outweighs that it works.
+func (a *attempt) note(n news) {
+	if n.verdict >= a.news.verdict {
+		a.news = n
+	}
+}
+
+// log tells what an administrator may have to look at.
+func (a *attempt) log(f *fault) {
+	switch {
+	case f.class == mail.AccountFault && f.rule != nil:
+		a.u.log.Warn("graph refuses us", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "fix", f.rule.Fix)
+	case f.uncertain:
+		a.u.log.Warn("graph may have sent the message, it will be sent again", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "err", f.err)
+	}
+}
