@@ -21,6 +21,7 @@ type Ledger struct {
 	mu    sync.Mutex
 	runs  map[string]*account
 	slots int
+	lost  int64 // deliveries of runs that there was no room for
 }
 
 // account is one run.
@@ -51,6 +52,7 @@ func (l *Ledger) Record(s Stamp, recipients []string, octets, size int64, crc ui
 	defer l.mu.Unlock()
 	a := l.accountLocked(s.Run)
 	if a == nil {
+		l.lost += int64(len(recipients))
 		return
 	}
 	if size != s.Size || crc != s.CRC {
@@ -127,7 +129,7 @@ func (l *Ledger) Summaries() []Summary {
 func (l *Ledger) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.runs, l.slots = make(map[string]*account), 0
+	l.runs, l.slots, l.lost = make(map[string]*account), 0, 0
 }
 
 // Claim is what the side that sent says of a run.
@@ -175,8 +177,8 @@ func (l *Ledger) Check(c Claim) Proof {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := l.runs[c.Run]
-	if a == nil {
-		a = &account{}
+	if a == nil { // nothing came, or it came and there was no room
+		a = &account{Summary: Summary{Overflow: l.lost}}
 	}
 	p := Proof{Corrupt: a.Corrupt, Overflow: a.Overflow}
 	for _, r := range c.Recipients {

@@ -219,6 +219,9 @@ func TestBounds(t *testing.T) {
 	if n := len(l.Summaries()); n != maxRuns {
 		t.Errorf("%d runs", n)
 	}
+	if p := l.Check(Claim{Run: "not recorded"}); p.OK() || p.Overflow != 10 {
+		t.Errorf("a run there was no room for proves something: %+v", p)
+	}
 	l.Reset()
 	l.slots = maxSlots
 	record(l, "r", []string{"a@example.net"}, 0)
