@@ -111,6 +111,8 @@ func (r *Rule) check() error {
 		return fmt.Errorf("enhanced code %q has not three numbers", r.Enhanced)
 	case r.Class <= mail.Delivered || r.Class > mail.BackPressure:
 		return fmt.Errorf("class %s cannot be given to a refusal", r.Class)
+	case slices.ContainsFunc(r.Stages, func(s mail.Stage) bool { return !slices.Contains(beforeMail, s) && !slices.Contains(fromMail, s) }):
+		return fmt.Errorf("there is a stage without replies in %v", r.Stages)
 	case r.Class.Permanent() && !r.afterMail():
 		return fmt.Errorf("before MAIL nothing is a message's fault: class %s needs stages from MAIL on", r.Class)
 	case r.Scope != "" && r.Scope != ScopeIdentity && r.Scope != ScopeSender:

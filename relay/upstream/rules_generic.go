@@ -1,6 +1,10 @@
 package upstream
 
-import "postern/mail"
+import (
+	"time"
+
+	"postern/mail"
+)
 
 var (
 	beforeMail = []mail.Stage{mail.StageGreeting, mail.StageEHLO, mail.StageTLS, mail.StageAuth}
@@ -66,6 +70,9 @@ var genericRules = []Rule{
 		Example: "451 4.7.1 Please try again in 15 minutes"},
 	{Name: "later", Stages: fromMail, Code: "4yz", Class: mail.Deferral,
 		Example: "450 4.2.0 Greylisted, see http://postgrey.example.org/"},
+	// Postfix's reject_sender_login_mismatch, at RCPT as a rule: no recipient is to blame.
+	{Name: "sender-not-owned", Stages: fromMail, Code: "55z", Text: `sender address rejected: not (owned by|logged in)`, Class: mail.AccountFault, Scope: ScopeSender, RetryAfter: 15 * time.Minute,
+		Example: "553 5.7.1 <boss@example.com>: Sender address rejected: not owned by user relay@example.com"},
 	{Name: "recipient", Stages: []mail.Stage{mail.StageRcpt}, Code: "5yz", Class: mail.RecipientFault,
 		Example: "550 5.1.1 User unknown"},
 	{Name: "too-large", Stages: fromMail, Code: "552", Class: mail.MessageFault,

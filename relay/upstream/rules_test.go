@@ -86,6 +86,7 @@ func TestBadRulesAreRefused(t *testing.T) {
 		{Name: "text", Text: "(", Class: mail.Deferral},
 		{Name: "no class"},
 		{Name: "delivered", Class: mail.Delivered},
+		{Name: "stage", Stages: []mail.Stage{mail.StageConnect}, Class: mail.Deferral},
 		{Name: "early", Code: "535", Class: mail.MessageFault},
 		{Name: "early too", Stages: []mail.Stage{mail.StageAuth, mail.StageMail}, Code: "535", Class: mail.RecipientFault},
 		{Name: "scope", Stages: fromMail, Class: mail.AccountFault, Scope: "world"},

@@ -1,0 +1,307 @@
+// Package profile knows the providers that people send through: where they listen, what they allow, how they say no. It is
+// data, one file of profiles for each, with where it was learned and when, and what is not certain. A profile sets defaults:
+// whatever is written in relay.toml counts instead, and what a profile leaves out is asked of the server by EHLO.
+//
+// Failure semantics: the files are part of the program. One that cannot be read stops the program at its first use, which the
+// tests of this package do not let happen.
+package profile
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"postern/mail"
+	"postern/relay/upstream"
+)
+
+//go:embed profiles/*.toml
+var files embed.FS
+
+// Generic is the profile of any smart host, whose defaults stand behind those of all others.
+const Generic = "generic"
+
+// What a provider does to our DKIM signature, or we to it, as relay.toml has it.
+const (
+	DKIMSign  = "sign"
+	DKIMSkip  = "skip"
+	DKIMStrip = "strip"
+)
+
+// Whom a provider lets send.
+const (
+	SenderAny       = "any"        // not looked at
+	SenderDomain    = "domain"     // addresses and domains that are confirmed there
+	SenderMustMatch = "must-match" // the account that we log in as, its aliases, and whom it may send as
+	SenderRewritten = "rewritten"  // others become the account
+)
+
+// What a provider does to Message-ID.
+const (
+	MessageIDKept     = "kept"
+	MessageIDReplaced = "replaced" // the trace has ours, the provider's logs another
+	MessageIDUnknown  = "unknown"
+)
+
+// Profile is one provider. It is shared and never changed.
+type Profile struct {
+	Name    string   `toml:"-" json:"name"`
+	Title   string   `toml:"title" json:"title"`
+	Date    string   `toml:"date" json:"date"`               // when the facts were gathered
+	Sources []string `toml:"sources" json:"sources"`         // where
+	Unsure  []string `toml:"unsure" json:"unsure,omitempty"` // what is not confirmed, and so not relied on
+	Notes   []string `toml:"notes" json:"notes,omitempty"`   // what a person must know
+	Host    string   `toml:"host" json:"host,omitempty"`     // empty: to be written in relay.toml
+	Example string   `toml:"host_example" json:"host_example,omitempty"`
+	Ports   []Port   `toml:"ports" json:"ports"` // the first is used unless relay.toml says otherwise
+
+	Mechanisms []string `toml:"mechanisms" json:"mechanisms"`           // in order of preference
+	Username   string   `toml:"username" json:"username,omitempty"`     // the same for all customers
+	Credential string   `toml:"credential" json:"credential,omitempty"` // what the password is
+
+	MaxConnections        int      `toml:"max_connections" json:"max_connections"` // for each identity
+	MessagesPerConnection int      `toml:"messages_per_connection" json:"messages_per_connection"`
+	IdleClose             Duration `toml:"idle_close" json:"idle_close"`
+	Rate                  []string `toml:"rate" json:"rate,omitempty"`                         // for each identity, in the grammar of limits
+	MaxMessageSize        int64    `toml:"max_message_size" json:"max_message_size,omitempty"` // octets, 0: as EHLO says
+	MaxRecipients         int      `toml:"max_recipients" json:"max_recipients"`               // larger envelopes are split
+	AssumeExtensions      []string `toml:"assume_extensions" json:"assume_extensions,omitempty"`
+	DenyExtensions        []string `toml:"deny_extensions" json:"deny_extensions,omitempty"`
+
+	DKIM       string `toml:"dkim" json:"dkim"`
+	SenderRule string `toml:"sender_rule" json:"sender_rule"`
+	MessageID  string `toml:"message_id" json:"message_id"`
+
+	Rules []Rule `toml:"rule" json:"rules,omitempty"`
+}
+
+// Port is a port with the use of TLS there, written "587 starttls".
+type Port struct {
+	Number int    `json:"port"`
+	TLS    string `json:"tls"`
+}
+
+// UnmarshalText reads what String writes.
+func (p *Port) UnmarshalText(text []byte) error {
+	number, use, _ := strings.Cut(string(text), " ")
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || n == 0 || !slices.Contains([]string{upstream.TLSStartTLS, upstream.TLSImplicit, upstream.TLSNone}, use) {
+		return fmt.Errorf("%q is not a port with its use of TLS", text)
+	}
+	p.Number, p.TLS = int(n), use
+	return nil
+}
+
+func (p Port) String() string { return strconv.Itoa(p.Number) + " " + p.TLS }
+
+// Duration is a length of time as time.ParseDuration reads it.
+type Duration time.Duration
+
+// UnmarshalText reads "1h30m".
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Std returns the duration for package time.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// String returns the shortest spelling: "1h", "30s".
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// Rule is an upstream.Rule as files have it.
+type Rule struct {
+	Name string `toml:"name" json:"name"`
+	// Stages are those of mail.Stage, "session" for all before MAIL and "message" for all from MAIL on; empty: every stage.
+	Stages     []string `toml:"stages" json:"stages,omitempty"`
+	Code       string   `toml:"code" json:"code,omitempty"`
+	Enhanced   string   `toml:"enhanced" json:"enhanced,omitempty"`
+	Text       string   `toml:"text" json:"text,omitempty"`
+	Class      string   `toml:"class" json:"class"` // as mail.Class writes it
+	Scope      string   `toml:"scope" json:"scope,omitempty"`
+	RetryAfter Duration `toml:"retry_after" json:"retry_after,omitempty"`
+	Quota      Duration `toml:"quota" json:"quota,omitempty"`
+	Slow       bool     `toml:"slow" json:"slow,omitempty"`
+	Rest       bool     `toml:"rest" json:"rest,omitempty"`
+	Login      bool     `toml:"login" json:"login,omitempty"`
+	Example    string   `toml:"example" json:"example"` // a reply seen in the field
+}
+
+// Names returns the names of all profiles: the generic one first, then by alphabet.
+func Names() []string {
+	var names []string
+	for _, p := range All() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// All returns all profiles in the order of Names.
+func All() []*Profile { return load() }
+
+// Get returns the profile of a provider.
+func Get(name string) (*Profile, bool) {
+	for _, p := range load() {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return nil, false
+}
+
+var load = sync.OnceValue(func() []*Profile {
+	all, err := read()
+	if err != nil {
+		panic("profile: " + err.Error())
+	}
+	return all
+})
+
+func read() ([]*Profile, error) {
+	entries, err := files.ReadDir("profiles")
+	if err != nil {
+		return nil, err
+	}
+	generic, err := readFile(Generic)
+	if err != nil {
+		return nil, err
+	}
+	all := []*Profile{generic}
+	for _, e := range entries {
+		name := strings.TrimSuffix(e.Name(), ".toml")
+		if name == Generic {
+			continue
+		}
+		p, err := readFile(name)
+		if err != nil {
+			return nil, err
+		}
+		p.inherit(generic)
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func readFile(name string) (*Profile, error) {
+	data, err := files.ReadFile(path.Join("profiles", name+".toml"))
+	if err != nil {
+		return nil, err
+	}
+	p, err := parse(name, data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return p, nil
+}
+
+// parse reads one file and makes sure that its rules are good.
+func parse(name string, data []byte) (*Profile, error) {
+	p := &Profile{Name: name}
+	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(p); err != nil {
+		return nil, err
+	}
+	if _, err := upstream.Judge(p.UpstreamRules(), mail.StageDot, mail.R(550, "", "")); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// inherit fills in what the profile leaves to the generic one.
+func (p *Profile) inherit(g *Profile) {
+	fill(&p.MaxConnections, g.MaxConnections)
+	fill(&p.MessagesPerConnection, g.MessagesPerConnection)
+	fill(&p.IdleClose, g.IdleClose)
+	fill(&p.MaxRecipients, g.MaxRecipients)
+	fill(&p.DKIM, g.DKIM)
+	fill(&p.SenderRule, g.SenderRule)
+	fill(&p.MessageID, g.MessageID)
+	if p.Mechanisms == nil {
+		p.Mechanisms = g.Mechanisms
+	}
+}
+
+func fill[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+// PortFor returns the port for a use of TLS, and the use for a port; zero and empty are what nobody has written. ok is false
+// where the profile does not know.
+func (p *Profile) PortFor(number int, use string) (port Port, ok bool) {
+	for _, known := range p.Ports {
+		if (number == 0 || number == known.Number) && (use == "" || use == known.TLS) {
+			return known, true
+		}
+	}
+	return Port{}, false
+}
+
+// UpstreamRules returns the reply rules for an upstream.Config.
+func (p *Profile) UpstreamRules() []upstream.Rule {
+	rules := make([]upstream.Rule, len(p.Rules))
+	for i := range p.Rules {
+		rules[i] = p.Rules[i].Upstream()
+	}
+	return rules
+}
+
+// Upstream converts the rule. A stage or class that does not exist is left for upstream to refuse.
+func (r *Rule) Upstream() upstream.Rule {
+	return upstream.Rule{
+		Name: r.Name, Stages: stages(r.Stages), Code: r.Code, Enhanced: r.Enhanced, Text: r.Text,
+		Class: class(r.Class), Scope: upstream.Scope(r.Scope),
+		RetryAfter: r.RetryAfter.Std(), Quota: r.Quota.Std(),
+		Slow: r.Slow, Rest: r.Rest, Login: r.Login, Example: r.Example,
+	}
+}
+
+// stageGroups are words for many stages.
+var stageGroups = map[string][]mail.Stage{
+	"session": {mail.StageGreeting, mail.StageEHLO, mail.StageTLS, mail.StageAuth},
+	"message": {mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot},
+}
+
+func stages(names []string) []mail.Stage {
+	var list []mail.Stage
+	for _, name := range names {
+		if group, ok := stageGroups[name]; ok {
+			list = append(list, group...)
+		} else {
+			list = append(list, mail.Stage(name))
+		}
+	}
+	return list
+}
+
+// class finds the class of a name, mail.Unknown for none.
+func class(name string) mail.Class {
+	for c := mail.RecipientFault; c <= mail.BackPressure; c++ {
+		if c.String() == name {
+			return c
+		}
+	}
+	return mail.Unknown
+}
