@@ -74,48 +74,35 @@ func TestRewriteWithoutAnAddressRefuses(t *testing.T) {
 // TestOpenSessionsEndWithTheirAccount: who was locked, removed, moved, or got a new password does not go
 // on sending over a connection that is logged in.
 func TestOpenSessionsEndWithTheirAccount(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		change func(*auth.User)
-	}{
-		{"locked", func(u *auth.User) { u.Locked = true }},
-		{"removed", nil},
-		{"new password", func(u *auth.User) { u.Hash, _ = auth.HashChosen("another password"); u.Changed = time.Now() }},
-		{"bound to a network", func(u *auth.User) { u.Networks = mustPrefixes("192.0.2.0/24") }},
+	r := newRig(t, newProvider(t), "[[policy]]\nlimits = []")
+	other := r.client(rigLogin)
+	for login, change := range map[string]func(*auth.User){
+		"locked@example.com":  func(u *auth.User) { u.Locked = true },
+		"changed@example.com": func(u *auth.User) { u.Changed = time.Now() }, // a new password, mostly
+		"moved@example.com":   func(u *auth.User) { u.Networks = mustPrefixes("192.0.2.0/24") },
+		"removed@example.com": nil,
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, newProvider(t), "[[policy]]\nlimits = []")
-			bob := r.bob()
-			c, other := r.client(rigLogin), r.client(bob)
-			s := r.store()
-			defer s.Close()
-			if test.change == nil {
-				if err := s.DeleteUser(t.Context(), rigLogin); err != nil {
-					t.Fatal(err)
-				}
-			} else {
-				r.change(test.change)
-			}
-			r.eventually("the end of the session", func() bool {
-				err := c.Mail(rigLogin, nil)
-				_ = c.Reset()
-				return err != nil
-			})
-			if err := c.Noop(); err == nil {
-				t.Error("the connection is still open")
-			}
-			if _, err := sendOn(other, bob, []string{"bob@example.net"}, strings.ReplaceAll(plainMessage, rigLogin, bob)); err != nil {
-				t.Errorf("another session was hurt: %v", err)
-			}
+		r.addUser(auth.User{Login: login})
+		c := r.client(login)
+		r.change(login, change)
+		r.eventually("the end of the session of "+login, func() bool {
+			err := c.Mail(login, nil)
+			_ = c.Reset()
+			return err != nil
 		})
+		if err := c.Noop(); err == nil {
+			t.Errorf("%s: the connection is still open", login)
+		}
+	}
+	if _, err := sendOn(other, rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
+		t.Errorf("another session was hurt: %v", err)
 	}
 }
 
 // TestOpenSessionsLearnWhoTheyAre: a sender that is taken away is gone for open sessions too.
 func TestOpenSessionsLearnWhoTheyAre(t *testing.T) {
 	r := newRig(t, newProvider(t), "[[policy]]\nlimits = []")
-	r.change(func(u *auth.User) { u.Senders = []string{rigLogin, "sales@example.com"} })
+	r.change(rigLogin, func(u *auth.User) { u.Senders = []string{rigLogin, "sales@example.com"} })
 	c := r.client(rigLogin)
 	r.eventually("the sender is allowed", func() bool {
 		if err := c.Mail("sales@example.com", nil); err != nil {
@@ -124,7 +111,7 @@ func TestOpenSessionsLearnWhoTheyAre(t *testing.T) {
 		}
 		return c.Reset() == nil
 	})
-	r.change(func(u *auth.User) { u.Senders = []string{rigLogin} })
+	r.change(rigLogin, func(u *auth.User) { u.Senders = []string{rigLogin} })
 	r.eventually("the sender is refused", func() bool {
 		if err := c.Mail("sales@example.com", nil); err == nil {
 			_ = c.Reset()
@@ -149,22 +136,18 @@ func TestLockEndsAllSessionsOfTheLogin(t *testing.T) {
 	}
 }
 
-// bob adds a second account and returns its login.
-func (r *rig) bob() string {
-	r.t.Helper()
-	r.addUser(auth.User{Login: "bob@example.com"})
-	return "bob@example.com"
-}
-
-// change changes the account of the rig as the command line does.
-func (r *rig) change(f func(*auth.User)) {
+// change changes an account as the command line does; nil removes it.
+func (r *rig) change(login string, f func(*auth.User)) {
 	r.t.Helper()
 	s := r.store()
 	defer s.Close()
-	if err := s.UpdateUser(r.t.Context(), rigLogin, func(u *auth.User) error {
-		f(u)
-		return nil
-	}); err != nil {
+	var err error
+	if f == nil {
+		err = s.DeleteUser(r.t.Context(), login)
+	} else {
+		err = s.UpdateUser(r.t.Context(), login, func(u *auth.User) error { f(u); return nil })
+	}
+	if err != nil {
 		r.t.Fatal(err)
 	}
 }
