@@ -91,12 +91,15 @@ func (u *Upstream) post(ctx context.Context, mailbox, token string, p *payload) 
 	}
 	req.Header.Set("Content-Type", "text/plain")
 	a, err := u.do(req, token)
-	if err != nil {
-		e := latest.Load()
-		if failed := e.failed(); failed != nil {
-			return nil, contentFault(failed)
-		}
+	e := latest.Load()
+	switch failed := e.failed(); {
+	case failed != nil: // whatever is said of the part that was sent
+		return nil, contentFault(failed)
+	case err != nil:
 		return nil, u.lost(ctx, err, e.gone.Load())
+	case a.accepted() && !e.gone.Load(): // it cannot have taken what it did not get
+		return nil, &fault{stage: mail.StageData, class: mail.Deferral, uncertain: true, answered: true,
+			reply: mail.R(451, "4.4.2", "%s took the message before its end: %s", u.host, a.words())}
 	}
 	return a, nil
 }
