@@ -66,9 +66,10 @@ type writer struct {
 	checkpointed atomic.Uint64
 
 	// Of the writer's goroutine.
-	crowd  int // how many urgent writes to expect at once
-	streak int // commits in a row that got their crowd without waiting to the end
-	pages  int // written to the log since it was last copied
+	patience time.Duration // gatherFor
+	crowd    int           // how many urgent writes to expect at once
+	streak   int           // commits in a row that got their crowd without waiting to the end
+	pages    int           // written to the log since it was last copied
 
 	full   chan struct{} // asks for a checkpoint
 	finish atomic.Bool   // the checkpointer left a small rest, to be copied between two transactions
@@ -77,7 +78,7 @@ type writer struct {
 func newWriter(conn *sqlite.Conn, log *slog.Logger) *writer {
 	conn.PagesWritten() // those of the schema are no message's
 	return &writer{
-		conn: conn, log: log, wanted: 1, crowd: 1,
+		conn: conn, log: log, wanted: 1, crowd: 1, patience: gatherFor,
 		kick: make(chan struct{}, 1), full: make(chan struct{}, 1),
 	}
 }
@@ -187,7 +188,7 @@ func (w *writer) gather(timer *time.Timer) {
 	if w.crowd <= 1 || !w.expect(w.crowd) {
 		return
 	}
-	timer.Reset(gatherFor)
+	timer.Reset(w.patience)
 	for {
 		select {
 		case <-timer.C:

@@ -94,6 +94,59 @@ func TestSyncsUnderLoad(t *testing.T) {
 	}
 }
 
+// TestCrowdGathers: where five came at once, one waits for the other four, also when the disk would be
+// ready for each of them.
+func TestCrowdGathers(t *testing.T) {
+	s := open(t, Options{})
+	if err := s.write(t.Context(), func(*tx) error {
+		s.writer.patience, s.writer.crowd = 10*time.Second, 5
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	before := s.Commits()
+	var group sync.WaitGroup
+	for n := range 5 {
+		group.Go(func() {
+			if err := s.Add(t.Context(), small("")); err != nil {
+				t.Error(err)
+			}
+		})
+		if n < 4 {
+			waitFor(t, s, n+1, 0)
+		}
+	}
+	group.Wait()
+	if got := s.Commits() - before; got != 1 {
+		t.Errorf("5 messages took %d commits, want 1", got)
+	}
+}
+
+func TestLearn(t *testing.T) {
+	w := &writer{crowd: 1}
+	feed := func(want int, came ...int) {
+		t.Helper()
+		for _, n := range came {
+			w.learn(n)
+		}
+		if w.crowd != want {
+			t.Errorf("after %v a crowd of %d is expected, want %d", came, w.crowd, want)
+		}
+	}
+	feed(1, 1, 1, 0)
+	feed(20, 20)
+	feed(20, 20, 20)
+	feed(18, 18)                       // as many as came
+	feed(1, 1, 1, 1, 1, 1, 1, 1, 1, 1) // soon forgotten
+	feed(8, 8)
+	for range growAfter {
+		w.learn(8)
+	}
+	feed(10, 8) // a larger one is tried
+	feed(8, 8)  // and given up
+	feed(batchOps, 10*batchOps)
+}
+
 // TestCrowdShrinks: after a crowd, lone writers are served as well.
 func TestCrowdShrinks(t *testing.T) {
 	s := open(t, Options{})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -148,6 +149,33 @@ func (s *suite) manyReaders() {
 	}
 	over.Store(true)
 	readers.Wait()
+}
+
+// contentOfGone: a reader of a message that is finished meanwhile gets what is left of it, or an error; never
+// the octets of the message that took its place, and never a clean end.
+func (s *suite) contentOfGone() {
+	b := bytes.Repeat([]byte("a"), 1<<20)
+	m := s.message(1, "alice")
+	s.must(s.store.Add(s.ctx, queue.NewMessage{Message: m, Content: mail.BytesContent(b)}))
+	c, err := s.store.Content(s.ctx, m.ID)
+	s.must(err)
+	r, err := c.Open()
+	s.must(err)
+	defer r.Close()
+	one := make([]byte, 1)
+	_, err = r.Read(one)
+	s.must(err)
+	s.lent(m.ID)
+	s.must(s.store.Finish(s.ctx, m.ID, owner, queue.Outcome{Remove: true}))
+	other := bytes.Repeat([]byte("b"), len(b))
+	s.must(s.store.Add(s.ctx, queue.NewMessage{Message: s.message(2, "alice"), Content: mail.BytesContent(other)}))
+	rest, err := io.ReadAll(r)
+	if bytes.ContainsRune(rest, 'b') {
+		s.Error("octets of another message were read")
+	}
+	if err == nil && len(rest) != len(b)-1 {
+		s.Errorf("%d octets of %d and then a clean end", len(rest)+1, len(b))
+	}
 }
 
 func (s *suite) notFound() {

@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) queue.Store) {
 		{"AddRefusesWrongContent", (*suite).addWrongContent},
 		{"ContentSizes", (*suite).contentSizes},
 		{"ContentByManyReaders", (*suite).manyReaders},
+		{"ContentOfGoneMessage", (*suite).contentOfGone},
 		{"NotFound", (*suite).notFound},
 		{"Lease", (*suite).lease},
 		{"LeaseOfOthers", (*suite).leaseOfOthers},
