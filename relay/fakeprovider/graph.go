@@ -3,7 +3,6 @@ package fakeprovider
 import (
 	"crypto/tls"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -12,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	netmail "net/mail"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -353,13 +353,9 @@ func (g *Graph) read(a *GraphArrival) *graphError {
 		return &graphError{403, "ErrorSendAsDenied", "The user account which was used to submit this request does not have the right to send mail on behalf of the specified sending account., Cannot submit message.", ""}
 	}
 	for _, field := range []string{"To", "Cc", "Bcc"} {
-		list, err := m.Header.AddressList(field)
-		if err != nil && !errors.Is(err, netmail.ErrHeaderNotPresent) && !strings.Contains(strings.ToLower(m.Header.Get(field)), "undisclosed") {
-			return &graphError{400, "ErrorInvalidRecipients", "At least one recipient is not valid.", ""}
-		}
-		for _, to := range list {
-			if address := strings.ToLower(to.Address); !slices.Contains(a.Recipients, address) {
-				a.Recipients = append(a.Recipients, address)
+		for _, to := range everybody(m.Header.Get(field)) {
+			if !slices.Contains(a.Recipients, to) {
+				a.Recipients = append(a.Recipients, to)
 			}
 		}
 	}
@@ -367,6 +363,24 @@ func (g *Graph) read(a *GraphArrival) *graphError {
 		return &graphError{400, "ErrorInvalidRecipients", "At least one recipient is not valid., A message can't be sent because it contains no recipients.", ""}
 	}
 	return nil
+}
+
+var likeAddress = regexp.MustCompile(`[^\s<>,;:"'()]+@[^\s<>,;:"'()]+`)
+
+// everybody reads a list of addresses, and one that is none as the worst reader would: whatever looks like an address is one.
+func everybody(value string) []string {
+	var found []string
+	list, err := netmail.ParseAddressList(value)
+	if err != nil {
+		found = likeAddress.FindAllString(value, -1)
+	}
+	for _, a := range list {
+		found = append(found, a.Address)
+	}
+	for i := range found {
+		found[i] = strings.ToLower(found[i])
+	}
+	return found
 }
 
 func (g *Graph) maySend(mailbox string, from []*netmail.Address) bool {

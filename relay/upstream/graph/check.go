@@ -65,7 +65,7 @@ func explain(f *fault) string {
 	case f.rule != nil && f.rule.Fix != "":
 		return text + ". What to do: " + f.rule.Fix + "."
 	case f.stage == mail.StageResolve:
-		return text + ": check base_url, and the name servers of this machine."
+		return text + ": check host, and the name servers of this machine."
 	case f.stage == mail.StageConnect:
 		return text + ": check whether a firewall or proxy lets this machine out to port 443."
 	}

@@ -233,9 +233,12 @@ func (e *entry) group(who *addressees) {
 
 // look finds what could be an address in text that should hold none.
 func (who *addressees) look(text string) {
-	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune(" \t'[]{}|\\", r) }) {
+	for word := range strings.FieldsSeq(text) {
 		if !strings.Contains(word, "@") {
 			continue
+		}
+		if n := len(word); n > 2 && word[0] == '\'' && word[n-1] == '\'' { // as Outlook writes an address that is its own name
+			word = word[1 : n-1]
 		}
 		if a, err := mail.ParseAddress(word); err == nil {
 			who.possible = append(who.possible, a)

@@ -35,13 +35,19 @@ import (
 	"postern/relay/upstream"
 )
 
-// The service roots of Microsoft's clouds (learn.microsoft.com/graph/deployments).
-const (
-	GlobalURL = "https://graph.microsoft.com/v1.0"
-	GCCHigh   = "https://graph.microsoft.us/v1.0"
-	DoD       = "https://dod-graph.microsoft.us/v1.0"
-	China     = "https://microsoftgraph.chinacloudapi.cn/v1.0"
-)
+// GlobalURL is the service root of Microsoft's worldwide cloud.
+const GlobalURL = "https://graph.microsoft.com/v1.0"
+
+// The service roots of the clouds, by the names that [upstream.oauth] has for them (learn.microsoft.com/graph/deployments).
+var cloudURLs = map[string]string{
+	"":           GlobalURL,
+	"us-gov":     "https://graph.microsoft.us/v1.0",
+	"us-gov-dod": "https://dod-graph.microsoft.us/v1.0",
+	"china":      "https://microsoftgraph.chinacloudapi.cn/v1.0",
+}
+
+// CloudURL returns the service root of a cloud: "", us-gov, us-gov-dod or china. For any other name it returns "".
+func CloudURL(cloud string) string { return cloudURLs[cloud] }
 
 // Limits that Microsoft publishes, or that were seen.
 const (

@@ -184,6 +184,11 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%s: %v", says, err)
 		}
 	}
+	for _, cloud := range []string{"", "us-gov", "us-gov-dod", "china"} {
+		if _, err := New(Options{Name: "g", Token: token, Mailbox: office, BaseURL: CloudURL(cloud)}); err != nil || CloudURL(cloud) == "" {
+			t.Errorf("%s: %q, %v", cloud, CloudURL(cloud), err)
+		}
+	}
 	u, err := New(Options{Name: "g", Mailbox: "a&b@example.com", Token: token})
 	if err != nil {
 		t.Fatal(err)

@@ -109,7 +109,7 @@ var builtinRules = []Rule{
 		Fix:     "no such mailbox in this tenant: look at username",
 		Example: "404 ErrorInvalidUser The requested user 'scanner@example.com' is invalid."},
 	{Name: "not-here", Status: "404", Class: mail.AccountFault, Code: 454, Enhanced: "4.1.8",
-		Fix:     "no such mailbox in this tenant, or this is not Graph: look at username and base_url",
+		Fix:     "no such mailbox in this tenant, or this is not Graph: look at username and host",
 		Example: "404 - Not Found"},
 
 	// 504 and 500 have been seen for mail that was sent (learn.microsoft.com/answers/questions/2286986 and 5629476).
@@ -121,7 +121,7 @@ var builtinRules = []Rule{
 	{Name: "not-202", Status: "2xx", Class: mail.Deferral, Code: 451, Enhanced: "4.3.0", Uncertain: true,
 		Example: "200 - OK"},
 	{Name: "redirect", Status: "3xx", Class: mail.AccountFault, Code: 454, Enhanced: "4.3.5",
-		Fix:     "this is not Graph: look at base_url, and at proxies between",
+		Fix:     "this is not Graph: look at host, and at proxies between",
 		Example: "302 - Found"},
 
 	{Name: "not-graph", Status: "400", Codes: []string{"-"}, Class: mail.Deferral, Code: 451, Enhanced: "4.3.0",
@@ -132,7 +132,7 @@ var builtinRules = []Rule{
 		Example: "422 UnprocessableEntity Cannot process the request."},
 	// 405, 407, 411, 415 and so on are about how we ask, or about who stands between.
 	{Name: "request", Class: mail.AccountFault, Code: 454, Enhanced: "4.3.5",
-		Fix:     "look at base_url, and at proxies between",
+		Fix:     "look at host, and at proxies between",
 		Example: "407 - Proxy Authentication Required"},
 }
 
