@@ -254,7 +254,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(a string) bool { return strings.Contains(a, "rapid.checks") }) {
-		flag.Set("rapid.checks", "40") // each step of the model is a commit with its sync
+		flag.Set("rapid.checks", "25") // each step of the model is a commit with its sync
 	}
 	os.Exit(m.Run())
 }
