@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"postern/mail"
@@ -75,14 +76,18 @@ func (p *payload) encoded() int64 { return (p.size() + 2) / 3 * 4 }
 // block is how many octets are encoded at a time; a multiple of three.
 const block = 24 << 10
 
-// encoder is a payload as the body of a request: base64 without line ends, read once.
+// encoder is a payload as the body of a request: base64 without line ends, read once. A transport may go on reading when the
+// answer is there already; release ends that, since the content lives only as long as the attempt.
 type encoder struct {
-	head []byte // what is left of it
+	mu   sync.Mutex // guards what follows, up to released
+	head []byte     // what is left of it
 	body io.ReadCloser
 	left int64 // octets that are still to be read of head and body
 	raw  []byte
 	enc  []byte
 	out  []byte // part of enc that is not handed out yet
+
+	released bool
 
 	gone atomic.Bool // every octet was handed out
 	err  atomic.Pointer[error]
@@ -118,10 +123,18 @@ func (e *encoder) openBody(p *payload) error {
 	return nil
 }
 
-var errShort = errors.New("the message is shorter than it was")
+var (
+	errShort    = errors.New("the message is shorter than it was")
+	errReleased = errors.New("the request is over")
+)
 
 // Read implements io.Reader. An error of the content stops the request before its end, so that Graph gets no cut message.
 func (e *encoder) Read(dst []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.released {
+		return 0, errReleased
+	}
 	if len(e.out) == 0 {
 		if e.left == 0 {
 			e.gone.Store(true)
@@ -157,7 +170,20 @@ func (e *encoder) fill() error {
 }
 
 // Close implements io.Closer.
-func (e *encoder) Close() error { return e.body.Close() }
+func (e *encoder) Close() error {
+	e.release()
+	return nil
+}
+
+// release lets go of the content. It waits for a Read that runs.
+func (e *encoder) release() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.released {
+		e.released = true
+		e.body.Close()
+	}
+}
 
 // failed is why the content could not be read, if that was so.
 func (e *encoder) failed() error {

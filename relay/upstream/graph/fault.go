@@ -87,7 +87,7 @@ func tokenFault(err error) *fault {
 func (u *Upstream) lost(ctx context.Context, err error, gone bool) *fault {
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause // why we gave up says more than how the transport noticed
-	} else if f := u.unreached(err); f != nil {
+	} else if f := u.unreached(err); f != nil && !gone { // an alert behind the request is no refusal of TLS
 		return f
 	}
 	f := &fault{stage: mail.StageData, class: mail.Deferral, err: err, reply: mail.R(451, "4.4.2", "%s %s", u.host, describe(err))}

@@ -45,7 +45,7 @@ func (k *tokens) drops() int {
 }
 
 // connected returns an upstream that reaches a fake without a socket.
-func connected(t *testing.T, fake *fakeprovider.Graph, change func(*Options)) (*Upstream, *tokens) {
+func connected(t testing.TB, fake *fakeprovider.Graph, change func(*Options)) (*Upstream, *tokens) {
 	t.Helper()
 	k := &tokens{}
 	o := Options{

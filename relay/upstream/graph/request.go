@@ -71,12 +71,12 @@ func (u *Upstream) post(ctx context.Context, mailbox, token string, p *payload) 
 	}
 	var latest atomic.Pointer[encoder]
 	latest.Store(first)
+	defer func() { latest.Load().release() }()
 	ctx, release := u.guard(ctx, &latest)
 	defer release()
 
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.sendMailURL(mailbox), first)
 	if err != nil {
-		first.Close()
 		return nil, contentFault(err)
 	}
 	req.ContentLength = p.encoded()
@@ -84,10 +84,11 @@ func (u *Upstream) post(ctx context.Context, mailbox, token string, p *payload) 
 	// closed before the first octet, a stream that HTTP/2 says was refused.
 	req.GetBody = func() (io.ReadCloser, error) {
 		e, err := p.open()
-		if err == nil {
-			latest.Store(e)
+		if err != nil {
+			return nil, err
 		}
-		return e, err
+		latest.Swap(e).release()
+		return e, nil
 	}
 	req.Header.Set("Content-Type", "text/plain")
 	a, err := u.do(req, token)
