@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"postern/mail"
@@ -24,25 +25,27 @@ func (d *dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Ticket, que
 		return &ticket{srv: d.srv, state: st}, queue.Wait{} // nothing to send: the attempt settles it
 	}
 	route := st.routeFor(m, m.Recipients[pending[0]].To)
-	slot, up, wait := reserve(now, route)
+	slot, up, wait := reserve(now, m, route)
 	if slot == nil {
 		return nil, wait
 	}
 	return &ticket{srv: d.srv, state: st, slot: slot, upstream: up}, wait
 }
 
-func reserve(now time.Time, route []*configured) (*upstream.Slot, *configured, queue.Wait) {
+func reserve(now time.Time, m *queue.Message, route []*configured) (*upstream.Slot, *configured, queue.Wait) {
 	var wait queue.Wait
 	for _, up := range route {
-		slot, until := up.reserve(now)
+		identity := up.identityFor(m)
+		key := up.keyFor(identity)
+		slot, until := up.reserve(now, identity)
 		if slot != nil {
-			return slot, up, queue.Wait{Key: up.config.Name}
+			return slot, up, queue.Wait{Key: key}
 		}
 		if until.IsZero() {
-			return nil, nil, queue.Wait{Key: up.config.Name}
+			return nil, nil, queue.Wait{Key: key}
 		}
 		if wait.Until.IsZero() || until.Before(wait.Until) {
-			wait = queue.Wait{Key: up.config.Name, Until: until}
+			wait = queue.Wait{Key: key, Until: until}
 		}
 	}
 	return nil, nil, wait
@@ -94,12 +97,12 @@ func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, 
 	var results []mail.Result
 	waiting, wait := g.pending, time.Time{}
 	for _, up := range g.route {
-		slot, until := t.take(up)
+		slot, until := t.take(up, m)
 		if slot == nil {
 			wait = until
 			continue
 		}
-		sent := t.send(ctx, slot, up, m, c, waiting)
+		sent := t.sendAs(ctx, slot, up, m, c, waiting)
 		results = mergeResults(results, sent)
 		if waiting = failOver(sent); len(waiting) == 0 {
 			break
@@ -112,13 +115,56 @@ func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, 
 }
 
 // take uses the slot that was reserved for the attempt where it fits, and asks for one elsewhere.
-func (t *ticket) take(up *configured) (*upstream.Slot, time.Time) {
+func (t *ticket) take(up *configured, m *queue.Message) (*upstream.Slot, time.Time) {
 	if t.slot != nil && t.upstream == up {
 		slot := t.slot
 		t.slot = nil
 		return slot, time.Time{}
 	}
-	return up.reserve(time.Now())
+	return up.reserve(time.Now(), up.identityFor(m))
+}
+
+// sendAs sends as the message's own identity. When that is its sender and the provider does not let it in, there may be no
+// such mailbox: the username sends it, and if it can, does so from now on.
+func (t *ticket) sendAs(ctx context.Context, slot *upstream.Slot, up *configured, m *queue.Message, c mail.Content, pending []int) []mail.Result {
+	sent := t.send(ctx, slot, up, m, c, pending)
+	own := up.ownIdentity(m)
+	switch {
+	case own == "" || len(sent) == 0:
+		return sent
+	case sent[0].Identity == up.config.Username:
+		t.learn(up, own, sent)
+		return sent
+	case !loginRefused(sent):
+		return sent
+	}
+	slot, until := up.reserve(time.Now(), "")
+	if slot == nil {
+		if until.IsZero() { // it is only busy: the sender's mail waits there from now on
+			up.homeless.add(own, time.Now())
+			t.srv.upstreamChanged()
+		}
+		return sent
+	}
+	instead := t.send(ctx, slot, up, m, c, pending)
+	t.learn(up, own, instead)
+	if loginRefused(instead) { // nobody is let in: what was said of the sender holds
+		return sent
+	}
+	return instead
+}
+
+// learn remembers whether the username could send for a sender that is not let in itself.
+func (t *ticket) learn(up *configured, own string, sent []mail.Result) {
+	switch {
+	case slices.ContainsFunc(sent, func(r mail.Result) bool { return r.Class == mail.AccountFault }):
+		up.homeless.remove(own) // neither can: ask the provider for the sender again
+	case slices.ContainsFunc(sent, func(r mail.Result) bool { return r.Class == mail.Delivered }):
+		if up.homeless.add(own, time.Now()) {
+			t.srv.log.Info("the upstream does not let the sender in, its mail goes as the username", "upstream", up.config.Name, "identity", own)
+			t.srv.upstreamChanged() // mail that waits for this identity need not any more
+		}
+	}
 }
 
 func (t *ticket) send(ctx context.Context, slot *upstream.Slot, up *configured, m *queue.Message, c mail.Content, pending []int) []mail.Result {

@@ -64,6 +64,7 @@ func (s *Server) reload(ctx context.Context) error {
 		return err
 	}
 	s.state.Store(st)
+	st.runTokens()
 	s.swapListeners(c, opened)
 	s.retire(before, st)
 	s.queue.SetSchedule(schedule(c))

@@ -132,6 +132,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.state.Store(st)
+	st.runTokens()
 	s.queue = s.newQueue(c)
 	return s, nil
 }

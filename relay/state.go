@@ -35,14 +35,16 @@ type state struct {
 // configured is an upstream with the block of relay.toml that it was made of, and its rate.
 type configured struct {
 	*upstream.Upstream
-	config config.Upstream
-	rate   *pace
+	config   config.Upstream
+	rate     *pace
+	tokens   *tokens // nil without OAuth
+	homeless *homeless
 }
 
 // reserve takes a place, and a message's share of the rate. Without a place, until says when to ask
 // again; zero: when one gets free.
-func (c *configured) reserve(now time.Time) (slot *upstream.Slot, until time.Time) {
-	slot, until = c.Reserve(now, "")
+func (c *configured) reserve(now time.Time, identity string) (slot *upstream.Slot, until time.Time) {
+	slot, until = c.Reserve(now, identity)
 	if slot == nil {
 		return nil, until
 	}
@@ -124,7 +126,7 @@ const signatureLife = 7 * 24 * time.Hour
 func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *state) (*configured, error) {
 	if before != nil && before.config.Hostname == c.Hostname {
 		for _, old := range before.upstreams {
-			if reflect.DeepEqual(old.config, block) && block.CAFile == "" {
+			if reflect.DeepEqual(old.config, block) && !block.NamesFiles() {
 				return old, nil
 			}
 		}
@@ -134,6 +136,11 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 		return nil, err
 	}
 	conf.Logger = s.log
+	source, err := NewTokens(c, block, s.store, s.log)
+	if err != nil {
+		return nil, err
+	}
+	UseTokens(&conf, source)
 	up, err := upstream.New(conf)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", block.Name, err)
@@ -143,7 +150,11 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: rate: %w", block.Name, err)
 	}
-	return &configured{Upstream: up, config: block, rate: pace}, nil
+	made := &configured{Upstream: up, config: block, rate: pace, homeless: newHomeless()}
+	if source != nil {
+		made.tokens = &tokens{source: source}
+	}
+	return made, nil
 }
 
 // UpstreamConfig turns a block of relay.toml into what the upstream client needs.

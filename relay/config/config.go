@@ -194,16 +194,7 @@ type Upstream struct {
 	MaxRecipients         int      `toml:"max_recipients" default:"100"` // larger envelopes are split
 	DKIM                  string   `toml:"dkim" default:"sign"`          // DKIMSign, DKIMSkip or DKIMStrip
 	DANE                  bool     `toml:"dane" default:"false"`         // not available in this version
-	OAuth                 *OAuth   `toml:"oauth"`                        // not available in this version
-}
-
-// OAuth logs in with a token instead of a password. Not available in this version.
-type OAuth struct {
-	Flow         string `toml:"flow"` // client-credentials | device-code | authorization-code | service-account
-	Tenant       string `toml:"tenant"`
-	ClientID     string `toml:"client_id"`
-	ClientSecret Secret `toml:"client_secret"`
-	Identity     string `toml:"identity"` // sender | username
+	OAuth                 *OAuth   `toml:"oauth"`                        // instead of Password
 }
 
 // Route chooses the upstreams of a message. A route matches when every condition that is set matches.

@@ -337,6 +337,8 @@ func want(t reflect.Type) string {
 		return `a rate in quotes such as "1KB/s"`
 	case reflect.TypeFor[Network]():
 		return `an address range in quotes such as "192.0.2.0/24"`
+	case reflect.TypeFor[Date]():
+		return `a day in quotes such as "2027-03-31"`
 	case reflect.TypeFor[TLSVersion]():
 		return `"1.2" or "1.3", in quotes`
 	}

@@ -98,6 +98,9 @@ func (c *Config) resolvePaths() {
 	}
 	for i := range c.Upstreams {
 		paths = append(paths, &c.Upstreams[i].CAFile)
+		if o := c.Upstreams[i].OAuth; o != nil {
+			paths = append(paths, o.paths()...)
+		}
 	}
 	dir := c.dir()
 	for _, p := range paths {
@@ -126,6 +129,9 @@ func (c *Config) Files() []string {
 	}
 	for i := range c.Upstreams {
 		files = append(files, c.Upstreams[i].CAFile, c.Upstreams[i].Password.path(c.dir()))
+		if o := c.Upstreams[i].OAuth; o != nil {
+			files = append(files, o.CertificateFile, o.KeyFile, o.ServiceAccountFile, o.ClientSecret.path(c.dir()), o.RefreshToken.path(c.dir()))
+		}
 	}
 	slices.Sort(files)
 	files = slices.Compact(files)

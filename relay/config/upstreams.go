@@ -21,6 +21,7 @@ func (v *validator) upstreams() {
 		v.upstreamHost(key, u)
 		v.upstreamTLS(key, u)
 		v.credentials(key, u)
+		v.oauth(key, u)
 		v.between(key+".port", u.Port, 1, 65535)
 		v.between(key+".max_connections", u.MaxConnections, 1, 1000)
 		v.between(key+".messages_per_connection", u.MessagesPerConnection, 1, 1_000_000)
@@ -36,9 +37,6 @@ func (v *validator) upstreams() {
 func (v *validator) upstreamMissing(key string, u *Upstream) {
 	if u.Provider != "generic" {
 		v.unavailable(key+".provider", `write "generic" and the provider's host`)
-	}
-	if u.OAuth != nil {
-		v.unavailable(key+".oauth", "remove it and write username and password")
 	}
 	if u.DANE {
 		v.unavailable(key+".dane", "remove it; the certificate is verified against the system's authorities")

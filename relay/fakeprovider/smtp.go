@@ -45,6 +45,8 @@ type Regime struct {
 	Full func(mailbox string) bool
 	// Silent reports that the nth message of a mailbox, counting from 1, is taken, and its reply never comes.
 	Silent func(mailbox string, nth int) bool
+	// Patience is after how much silence the server closes; 0: it waits until the client goes.
+	Patience time.Duration
 	// Latency is between the final dot and its reply.
 	Latency time.Duration
 }

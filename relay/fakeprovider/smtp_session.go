@@ -354,6 +354,9 @@ func (c *smtpSession) end() bool {
 	reply, silent := c.s.take(a)
 	if silent { // until the client goes, or the server is closed
 		_ = c.bw.Flush()
+		if patience := c.s.present().Patience; patience > 0 {
+			_ = c.raw.SetDeadline(time.Now().Add(patience))
+		}
 		_, _ = io.Copy(io.Discard, c.br)
 		return false
 	}

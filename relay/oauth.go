@@ -1,0 +1,340 @@
+package relay
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"postern/mail"
+	"postern/relay/config"
+	"postern/relay/queue"
+	"postern/relay/upstream"
+	"postern/relay/upstream/oauth"
+)
+
+// NewTokens makes the source of access tokens for a block with [upstream.oauth]; nil for one without. grants is where
+// consents are kept, sealed with the key in data_dir, which is made where it is missing.
+func NewTokens(c *config.Config, block config.Upstream, grants oauth.GrantStore, log *slog.Logger) (*oauth.Source, error) {
+	if block.OAuth == nil {
+		return nil, nil
+	}
+	sealer := (*oauth.Sealer)(nil)
+	if consented(block.OAuth.Flow) {
+		var err error
+		if sealer, err = oauth.OpenSealer(c.DataDir); err != nil {
+			return nil, fmt.Errorf("upstream %s: oauth: %w", block.Name, err)
+		}
+	}
+	return newTokens(block, grants, sealer, log)
+}
+
+// CheckTokens says what NewTokens would refuse, without making anything.
+func CheckTokens(block config.Upstream) error {
+	if block.OAuth == nil {
+		return nil
+	}
+	sealer, err := oauth.NewSealer(make([]byte, 32))
+	if err != nil {
+		return err
+	}
+	source, err := newTokens(block, oauth.NewMemoryGrants(), sealer, slog.New(slog.DiscardHandler))
+	if err == nil {
+		source.Close()
+	}
+	return err
+}
+
+func consented(flow string) bool {
+	return flow == config.DeviceCode || flow == config.AuthorizationCode || flow == config.RefreshToken
+}
+
+// keysOfOAuth names settings of package oauth as relay.toml does.
+var keysOfOAuth = strings.NewReplacer("device_auth_url:", "device_url:", "service_account:", "service_account_file:",
+	"certificate:", "certificate_file:", "client_secret_expires", "expires", "a certificate", "a certificate_file")
+
+func newTokens(block config.Upstream, grants oauth.GrantStore, sealer *oauth.Sealer, log *slog.Logger) (*oauth.Source, error) {
+	o, err := tokenOptions(block)
+	if err == nil {
+		o.Grants, o.Sealer, o.Logger = grants, sealer, log
+		var source *oauth.Source
+		if source, err = oauth.NewSource(o); err == nil {
+			return source, nil
+		}
+	}
+	return nil, fmt.Errorf("upstream %s: oauth: %s", block.Name, keysOfOAuth.Replace(err.Error()))
+}
+
+func tokenOptions(block config.Upstream) (oauth.Options, error) {
+	b := block.OAuth
+	o := oauth.Options{
+		Upstream: block.Name, Provider: loginService(block), Flow: oauth.Flow(b.Flow), Tenant: b.Tenant, Cloud: b.Cloud,
+		ClientID: b.ClientID, ClientSecret: oauth.NewSecret(b.ClientSecret.Value()), ClientSecretExpires: b.Expires.Time,
+		RefreshToken: oauth.NewSecret(b.RefreshToken.Value()), Username: block.Username,
+		Scopes: b.Scopes, TokenURL: b.TokenURL, AuthURL: b.AuthURL, DeviceAuthURL: b.DeviceURL,
+	}
+	certificate, err := config.OAuthFile(b.CertificateFile)
+	if err != nil {
+		return o, err
+	}
+	key, err := config.OAuthFile(b.KeyFile)
+	if err != nil {
+		return o, err
+	}
+	if certificate != "" {
+		o.Certificate = oauth.NewSecret(certificate + "\n" + key)
+	}
+	account, err := config.OAuthFile(b.ServiceAccountFile)
+	if err != nil {
+		return o, err
+	}
+	o.ServiceAccount = oauth.NewSecret(account)
+	o.RootCAs, err = anchors(block.CAFile)
+	return o, err
+}
+
+// loginService finds out whose accounts an upstream has; "" where all that is needed stands in the block.
+func loginService(block config.Upstream) string {
+	host := strings.ToLower(block.Host)
+	within := func(domains ...string) bool {
+		for _, d := range domains {
+			if host == d || strings.HasSuffix(host, "."+d) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case block.OAuth.Provider != "":
+		return block.OAuth.Provider
+	case block.OAuth.Tenant != "", block.OAuth.Cloud != "",
+		strings.HasPrefix(block.Provider, "microsoft365"), block.Provider == "outlookcom",
+		within("office365.com", "outlook.com", "office365.us", "partner.outlook.cn"):
+		return oauth.Microsoft
+	case block.OAuth.Flow == config.ServiceAccount, block.Provider == "gmail", block.Provider == "google-relay",
+		within("gmail.com", "googlemail.com"):
+		return oauth.Google
+	}
+	return ""
+}
+
+// anchors reads ca_file: whoever inspects or serves TLS in this network does so for the login service too.
+func anchors(file string) ([]*x509.Certificate, error) {
+	if file == "" {
+		return nil, nil
+	}
+	rest, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file: %w", err)
+	}
+	var all []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return all, nil
+		}
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
+			all = append(all, cert)
+		}
+	}
+}
+
+// UseTokens plugs a source into what an upstream client needs. nil changes nothing.
+func UseTokens(conf *upstream.Config, source *oauth.Source) {
+	if source == nil {
+		return
+	}
+	conf.Token = func(ctx context.Context, identity string) (string, error) {
+		t, err := source.Token(ctx, identity)
+		if err != nil {
+			return "", tokenError{err, conf.Name}
+		}
+		return t.AccessToken.Reveal(), nil
+	}
+	conf.DropToken = func(identity, token string) { source.Drop(identity, oauth.NewSecret(token)) }
+}
+
+// tokenError tells an upstream client whose matter a missing token is; see upstream.TokenError.
+type tokenError struct {
+	error
+	upstream string
+}
+
+func (e tokenError) Unwrap() error { return e.error }
+
+// Class implements upstream.TokenError.
+func (e tokenError) Class() mail.Class {
+	if known, ok := errors.AsType[*oauth.Error](e.error); ok {
+		return known.Class
+	}
+	return mail.BackPressure
+}
+
+// Reply implements upstream.TokenError. What it says is made for people, and has no secret in it.
+func (e tokenError) Reply() mail.Reply {
+	if known, ok := errors.AsType[*oauth.Error](e.error); ok {
+		return mail.R(454, "4.7.0", "no access token for upstream %s: %s", e.upstream, known.Error())
+	}
+	return mail.R(454, "4.7.0", "no access token for upstream %s now", e.upstream)
+}
+
+// RetryAfter is how long the source will answer the same without asking.
+func (e tokenError) RetryAfter() time.Duration {
+	if known, ok := errors.AsType[*oauth.Error](e.error); ok && !known.Retry.IsZero() {
+		return max(time.Until(known.Retry), 0)
+	}
+	return 0
+}
+
+// tokens is what an upstream with OAuth has beside its client.
+type tokens struct {
+	source *oauth.Source
+	stop   context.CancelFunc // nil until run
+	done   chan struct{}
+	mu     sync.Mutex // guards stop
+}
+
+// run keeps an idle consent alive until close.
+func (t *tokens) run() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stop != nil {
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	t.stop, t.done = stop, make(chan struct{})
+	go func() { // waited for in close
+		defer close(t.done)
+		_ = t.source.Run(ctx) // never fails
+	}()
+}
+
+func (t *tokens) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stop == nil {
+		t.source.Close()
+		return
+	}
+	t.stop()
+	<-t.done
+}
+
+// runTokens starts what a state that is in force needs beside its upstreams.
+func (st *state) runTokens() {
+	for _, up := range st.upstreams {
+		if up.tokens != nil {
+			up.tokens.run()
+		}
+	}
+}
+
+// Close ends the upstream, and then what gives it tokens.
+func (c *configured) Close(ctx context.Context) error {
+	err := c.Upstream.Close(ctx)
+	if c.tokens != nil {
+		c.tokens.close()
+	}
+	return err
+}
+
+// ownIdentity returns the mailbox that a message is sent from where identity = "sender": its reverse-path, and for a null
+// reverse-path its header author. Policy has judged both. "" is the configured username.
+func (c *configured) ownIdentity(m *queue.Message) string {
+	if !c.config.SendsAsSender() {
+		return ""
+	}
+	from := m.Envelope.From
+	if from.IsNull() {
+		from = m.Author
+	}
+	// A report of ours is from an address of this machine, which no provider has a mailbox for.
+	if from.IsNull() || m.Login == "" && m.Envelope.From.IsNull() {
+		return ""
+	}
+	identity := strings.ToLower(from.String()) // one mailbox, one pool: providers do not tell case apart
+	if identity == strings.ToLower(c.config.Username) {
+		return ""
+	}
+	return identity
+}
+
+// identityFor returns who the upstream is told we are for a message; "" is the configured username.
+func (c *configured) identityFor(m *queue.Message) string {
+	own := c.ownIdentity(m)
+	if own != "" && c.homeless.has(own, time.Now()) {
+		return ""
+	}
+	return own
+}
+
+// keyFor names what a message waits for at an upstream.
+func (c *configured) keyFor(identity string) string {
+	if identity == "" {
+		return c.config.Name
+	}
+	return c.config.Name + " as " + identity
+}
+
+// Bounds of homeless. A mailbox that was made in the meantime is found after a day.
+const (
+	maxHomeless  = 10_000
+	homelessLife = 24 * time.Hour
+)
+
+// homeless remembers the addresses that the provider has no mailbox for, and whose mail goes as username.
+type homeless struct {
+	mu    sync.Mutex // guards known
+	known *simplelru.LRU[string, time.Time]
+}
+
+func newHomeless() *homeless {
+	known, _ := simplelru.NewLRU[string, time.Time](maxHomeless, nil) // fails for a size below 1 only
+	return &homeless{known: known}
+}
+
+func (h *homeless) has(identity string, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	until, ok := h.known.Get(identity)
+	if ok && !now.Before(until) {
+		h.known.Remove(identity)
+		return false
+	}
+	return ok
+}
+
+// add reports whether the identity is new. One that is known keeps its time, so that it ends.
+func (h *homeless) add(identity string, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if until, ok := h.known.Get(identity); ok && now.Before(until) {
+		return false
+	}
+	h.known.Add(identity, now.Add(homelessLife))
+	return true
+}
+
+func (h *homeless) remove(identity string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.known.Remove(identity)
+}
+
+// loginRefused reports that the provider did not let the identity in, or gave no token for it, and that nothing was sent.
+func loginRefused(results []mail.Result) bool {
+	for _, r := range results {
+		if r.Class != mail.AccountFault || r.Stage != mail.StageAuth {
+			return false
+		}
+	}
+	return len(results) > 0
+}
