@@ -50,6 +50,9 @@ func TestEnvelopeIsTheAuthority(t *testing.T) {
 			if got != want {
 				t.Errorf("reached %s, want %s in\n%s", got, want, arrivals[0].MIME)
 			}
+			if n := strings.Count(string(arrivals[0].MIME), "\r\nBcc:"); n > 1 {
+				t.Errorf("%d Bcc fields", n)
+			}
 			_, body, _ := strings.Cut(string(arrivals[0].MIME), "\r\n\r\n")
 			if body != bodyText {
 				t.Errorf("the body changed: %q", body)
