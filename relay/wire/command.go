@@ -66,6 +66,8 @@ func (c *Conn) run(line string) error {
 	switch {
 	case isHTTP(verb):
 		return refuse(ReasonProtocol, mail.R(554, "5.5.1", "this is a mail server"), "a web client sent an HTTP request")
+	case verb == "PROXY":
+		return refuse(ReasonProxy, mail.R(554, "5.7.0", "no PROXY header is expected here"), "a PROXY header came behind the greeting")
 	case !known && c.clearPhase():
 		return c.wrong(530, "5.7.0", "send STARTTLS first")
 	case !known:

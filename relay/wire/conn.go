@@ -52,10 +52,15 @@ type Conn struct {
 
 // transaction is an open mail transaction.
 type transaction struct {
-	open  bool
-	utf8  bool
-	rcpts int // accepted
+	open   bool
+	utf8   bool
+	rcpts  int // accepted
+	excess int // answered 452 because there are too many
 }
+
+// maxExcess is how many recipients over the limit a transaction may ask for: more than the largest list that
+// a client has ever sent at once, and an end.
+const maxExcess = 200_000
 
 type pendingLine struct {
 	line string

@@ -49,6 +49,9 @@ func (c *Conn) rcpt(arg string) error {
 	if c.tx.rcpts >= c.opt.MaxRecipients {
 		// Not counted as a refusal: RFC 5321 §4.5.3.1.10 has clients go on with those accepted.
 		c.send(mail.R(452, "4.5.3", "too many recipients: the limit is %d per message", c.opt.MaxRecipients))
+		if c.tx.excess++; c.tx.excess > maxExcess {
+			return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many recipients"), "%d recipients over the limit in one transaction", maxExcess)
+		}
 		return nil
 	}
 	reply = c.session.Rcpt(c.ctx, r)
@@ -86,6 +89,10 @@ func (c *Conn) data(string) error {
 // bdat takes a message in chunks (RFC 3030 §2). The octets of a refused chunk are on their way, so
 // they are read and thrown away; if their number cannot be known the connection ends.
 func (c *Conn) bdat(arg string) error {
+	if !c.admitted() {
+		// Swallowing the chunk would let a stranger send for hours: nothing of a transfer ends at auth_timeout.
+		return refuse(ReasonProtocol, mail.R(530, "5.7.0", "log in first"), "the client sent BDAT without a login")
+	}
 	n, last, ok := parseChunk(arg)
 	if !ok {
 		return refuse(ReasonProtocol, mail.R(501, "5.5.4", "expected BDAT size [LAST], closing"), "malformed BDAT")
