@@ -163,6 +163,7 @@ func (c *conn) ehlo() (string, *fault) {
 		return "", c.refused(mail.StageEHLO, r)
 	}
 	c.ext = parseEHLO(r)
+	c.ext.adjust(c.u.cfg.AssumeExtensions, c.u.cfg.DenyExtensions, c.u.cfg.MaxMessageSize)
 	return r.Text, nil
 }
 

@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -95,4 +97,49 @@ func (x *extensions) offers(mechanism string) bool {
 		}
 	}
 	return false
+}
+
+// knownExtensions are those whose use can be forced or forbidden.
+var knownExtensions = []string{"PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "DSN", "SIZE"}
+
+func checkExtensions(assume, deny []string) error {
+	for _, line := range slices.Concat(assume, deny) {
+		keyword, _, _ := strings.Cut(strings.ToUpper(line), " ")
+		if !slices.Contains(knownExtensions, keyword) {
+			return fmt.Errorf("%q is no extension that can be assumed or denied; there are %s", line, strings.Join(knownExtensions, ", "))
+		}
+	}
+	return nil
+}
+
+// adjust applies what is known better than EHLO says it.
+func (x *extensions) adjust(assume, deny []string, maxSize int64) {
+	for _, line := range assume {
+		if f := strings.Fields(strings.ToUpper(line)); len(f) > 0 {
+			x.add(f[0], f[1:])
+		}
+	}
+	for _, keyword := range deny {
+		x.deny(strings.ToUpper(keyword))
+	}
+	if maxSize > 0 && (x.size == 0 || x.size > maxSize) {
+		x.size = maxSize
+	}
+}
+
+func (x *extensions) deny(keyword string) {
+	switch keyword {
+	case "PIPELINING":
+		x.pipelining = false
+	case "CHUNKING":
+		x.chunking = false
+	case "8BITMIME":
+		x.eightBit = false
+	case "SMTPUTF8":
+		x.utf8 = false
+	case "DSN":
+		x.dsn = false
+	case "SIZE":
+		x.sizeOffered, x.size = false, 0
+	}
 }

@@ -57,6 +57,8 @@ type news struct {
 	reply   mail.Reply
 	early   bool          // it happened before MAIL
 	atLeast time.Duration // to wait
+	slow    bool          // too much at a time, see Rule.Slow
+	quota   time.Duration // the window of a quota that is used up, see Rule.Quota
 }
 
 // admission is handed out by admit and given back to settle.

@@ -13,12 +13,17 @@ const maxIdentities = 10_000
 // identity is one account at the upstream: its places, its idle connections and its gate. Guarded by Upstream.mu.
 type identity struct {
 	name    string
-	limit   int     // places at most
+	flow    flow // how many places there are
+	pace    pace
 	inUse   int     // reserved, with or without a connection
 	closing int     // connections that are saying QUIT
 	idle    []*conn // the newest last
 	gate    gate
 	alarm   *time.Timer // fires when the gate's waiting is over
+	paced   *time.Timer // fires when the rates have room again
+
+	quotaUntil time.Time // a quota is used up until then, zero or past: none
+	senders    map[string]refusedSender
 }
 
 func (id *identity) placesLocked() int { return id.inUse + id.closing + len(id.idle) }
@@ -38,17 +43,26 @@ func (id *identity) stopAlarmLocked() {
 	}
 }
 
+func (id *identity) stopPacedLocked() {
+	if id.paced != nil {
+		id.paced.Stop()
+		id.paced = nil
+	}
+}
+
 // Slot is a place reserved at an upstream. It is used up by one Send or given back by Release.
 type Slot struct {
 	u         *Upstream
 	id        *identity
 	conn      *conn // nil: to be dialled
 	admission admission
+	share     share // of the rates; guarded by Upstream.mu
 	done      bool
 }
 
 // Reserve takes a place for one message now, without waiting. identity "" is the configured username. A nil Slot means that
-// all places are taken (until is zero; OnChange tells when one gets free) or that the identity waits until then.
+// all places are taken (until is zero; OnChange tells when one gets free) or that the identity waits until then, because of a
+// fault, a quota, or rates that have no room for longer than a minute.
 //
 // Nobody queues here, so nobody is overtaken here: who asks first after a place got free has it.
 func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until time.Time) {
@@ -68,18 +82,38 @@ func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until ti
 	if busy || !until.IsZero() {
 		return nil, until
 	}
-	s := &Slot{u: u, id: id}
-	switch {
-	case len(id.idle) > 0:
-		s.conn = id.popIdleLocked()
-	case id.placesLocked() >= id.limit:
+	if id.inUse+id.closing >= id.flow.now {
 		return nil, time.Time{}
-	default:
+	}
+	if until, busy = id.pace.wait(now, share{}, least); busy || !until.IsZero() {
+		return nil, u.shortLocked(id, now, until)
+	}
+	s := &Slot{u: u, id: id}
+	if len(id.idle) > 0 {
+		s.conn = id.popIdleLocked()
+	} else {
 		u.places++
 	}
+	id.pace.take(&s.share, least)
 	id.inUse++
 	s.admission = id.gate.admit()
 	return s, time.Time{}
+}
+
+// shortLocked turns a short wait for the rates into a busy that OnChange ends.
+func (u *Upstream) shortLocked(id *identity, now, until time.Time) time.Time {
+	if until.IsZero() || until.Sub(now) > shortWait {
+		return until
+	}
+	if id.paced == nil {
+		id.paced = time.AfterFunc(until.Sub(now), func() {
+			u.mu.Lock()
+			id.paced = nil
+			u.mu.Unlock()
+			u.changed()
+		})
+	}
+	return time.Time{}
 }
 
 func (u *Upstream) identityLocked(name string) *identity {
@@ -89,16 +123,17 @@ func (u *Upstream) identityLocked(name string) *identity {
 	if len(u.identities) >= maxIdentities && !u.evictLocked() {
 		return nil
 	}
-	id := &identity{name: name, limit: u.cfg.MaxConnections}
+	id := &identity{name: name, flow: newFlow(u.cfg.MaxConnections), pace: newPace(u.cfg.Rates, u.quotas)}
 	u.identities[name] = id
 	return id
 }
 
 // evictLocked forgets one identity that would be no different if it were new.
 func (u *Upstream) evictLocked() bool {
-	looked := 0
+	looked, now := 0, time.Now()
 	for name, id := range u.identities {
-		if id.placesLocked() == 0 && id.gate.ready() && id.gate.pressure == 0 && id.gate.faults == 0 {
+		if id.placesLocked() == 0 && id.gate.ready() && id.gate.pressure == 0 && id.gate.faults == 0 && len(id.senders) == 0 && id.pace.blank(now) {
+			id.stopPacedLocked()
 			delete(u.identities, name)
 			return true
 		}
@@ -121,6 +156,8 @@ func (s *Slot) finish(n news) {
 	s.done = true
 	u, id, now := s.u, s.id, time.Now()
 	u.mu.Lock()
+	n = u.adaptLocked(id, now, n)
+	id.pace.settle(now, &s.share, share{})
 	id.inUse--
 	c := s.conn
 	s.conn = nil
@@ -131,16 +168,23 @@ func (s *Slot) finish(n news) {
 		c.close()
 		delete(u.conns, c)
 		u.freeLocked()
-	case u.closed || c.spent(now):
+	case u.closed || c.spent(now) || id.placesLocked() >= id.flow.now:
 		u.retireLocked(id, c)
 	default:
 		c.idleSince = now
 		id.idle = append(id.idle, c)
 		u.armReaperLocked(u.cfg.IdleClose)
 	}
+	for len(id.idle) > 0 && id.placesLocked() > id.flow.now {
+		u.retireLocked(id, id.popIdleLocked())
+	}
 	moved := id.gate.settle(now, s.admission, n, u.cfg.Jitter())
 	if moved {
 		u.armAlarmLocked(id, now)
+	}
+	if moved && n.quota > 0 {
+		id.quotaUntil = id.gate.until
+		u.saveSoonLocked(0)
 	}
 	state := id.gate
 	u.mu.Unlock()
@@ -149,6 +193,25 @@ func (s *Slot) finish(n news) {
 		u.logGate(id.name, state)
 	}
 	u.changed()
+}
+
+// adaptLocked lets the number of places follow what the upstream answers. Only a complaint that no place is left to take away
+// for, or that nobody else's connection outlives, makes the identity wait.
+func (u *Upstream) adaptLocked(id *identity, now time.Time, n news) news {
+	switch {
+	case n.verdict == vWorks:
+		id.flow.worked(id.inUse)
+	case n.verdict == vPressure && n.slow && id.gate.ready():
+		alone := id.inUse == 1 && len(id.idle) == 0
+		if floor := id.flow.slowed(); !floor && !alone {
+			u.log.Info("upstream wants fewer connections at once", "identity", id.name, "places", id.flow.now, "reply", n.reply.String())
+			return news{verdict: vReached, reply: n.reply, early: n.early}
+		}
+	}
+	if n.quota > 0 {
+		n.atLeast = max(n.atLeast, id.pace.quotaOpens(now, n.quota))
+	}
+	return n
 }
 
 func (u *Upstream) logGate(identity string, g gate) {
@@ -239,10 +302,19 @@ type State struct {
 	Failures int        `json:"failures,omitempty"`
 	Reply    mail.Reply `json:"reply,omitzero"` // why it waits
 
-	Limit   int `json:"limit"` // connections at most
+	Limit   int `json:"limit"` // connections at most, now
+	Most    int `json:"most"`  // as configured
 	InUse   int `json:"in_use"`
 	Idle    int `json:"idle"`
 	Closing int `json:"closing"`
+
+	Rates []RateState `json:"rates,omitempty"`
+}
+
+// RateState is how much of a rate is used.
+type RateState struct {
+	Rate
+	Used int64 `json:"used"` // within the last Per, what is under way included
 }
 
 // States lists the identities that have been used, in order of name; before the first use, the configured one.
@@ -252,11 +324,12 @@ func (u *Upstream) States() []State {
 	if len(u.identities) == 0 && !u.closed {
 		u.identityLocked(u.cfg.Username)
 	}
-	states := make([]State, 0, len(u.identities))
+	now, states := time.Now(), make([]State, 0, len(u.identities))
 	for _, id := range u.identities {
 		s := State{
 			Upstream: u.cfg.Name, Identity: id.name, Status: Ready,
-			Limit: id.limit, InUse: id.inUse, Idle: len(id.idle), Closing: id.closing,
+			Limit: id.flow.now, Most: id.flow.most, InUse: id.inUse, Idle: len(id.idle), Closing: id.closing,
+			Rates: id.pace.states(now),
 		}
 		if g := &id.gate; !g.ready() {
 			s.Status, s.Probing, s.Until, s.Since, s.Reply = g.status, g.probing, g.until, g.since, g.reply

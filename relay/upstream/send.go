@@ -32,16 +32,35 @@ func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
 		s.Release()
 		return nil
 	}
-	a := attempt{slot: s, t: &t, results: make([]mail.Result, len(t.Recipients))}
-	for i := range a.results {
-		a.results[i] = mail.Result{Recipient: i, Upstream: s.u.cfg.Name, Identity: s.id.name, Host: s.u.cfg.Host}
+	if f := s.heldSender(time.Now(), t.From); f != nil {
+		return s.withhold(&t, f)
 	}
+	a := attempt{slot: s, t: &t, results: make([]mail.Result, len(t.Recipients))}
+	s.begin(a.results)
 	a.run(ctx)
 	if a.content.r != nil {
 		a.content.r.Close()
 	}
 	s.finish(a.news)
 	return a.results
+}
+
+func (s *Slot) begin(results []mail.Result) {
+	for i := range results {
+		results[i] = mail.Result{Recipient: i, Upstream: s.u.cfg.Name, Identity: s.id.name, Host: s.u.cfg.Host}
+	}
+}
+
+// withhold does not offer a message whose sender the upstream refuses.
+func (s *Slot) withhold(t *Transaction, f *fault) []mail.Result {
+	results := make([]mail.Result, len(t.Recipients))
+	s.begin(results)
+	for i := range results {
+		f.apply(&results[i])
+		results[i].Note = noteHeld
+	}
+	s.Release()
+	return results
 }
 
 // attempt is one Send: as many transactions as the envelope takes, on one connection after another if need be.
@@ -132,10 +151,18 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 	if c.rcptLearned > 0 {
 		n = min(n, c.rcptLearned)
 	}
+	n, f := a.slot.claim(ctx, n)
+	if f != nil {
+		a.fail(a.pending, f)
+		return true
+	}
 	x := transaction{c: c, t: a.t, content: &a.content, batch: a.pending[:n], results: a.results}
 	release := c.watch(ctx)
 	x.run()
 	release()
+	if x.answered || x.gone {
+		a.slot.charge(n - len(x.rest))
+	}
 	if x.stale { // the next turn dials: a fresh connection is never stale
 		a.twice = a.twice || x.gone
 		c.u.log.Info("pooled connection had ended, another is made", "id", a.t.ID, "in_flight", x.gone)
@@ -160,12 +187,20 @@ func (a *attempt) settle(x *transaction) {
 	} else if x.answered {
 		a.note(vWorks, nil)
 	}
+	delivered := false
 	for _, i := range x.batch {
 		r := &a.results[i]
 		if r.Class == mail.Delivered {
+			delivered = true
 			r.RelayedDSN = x.c.ext.dsn
 			r.Uncertain = a.twice
 		}
+	}
+	switch {
+	case delivered:
+		a.slot.senderWorks(a.t.From)
+	case x.offence != nil:
+		a.slot.senderRefused(time.Now(), a.t.From, x.offence)
 	}
 }
 
@@ -194,6 +229,7 @@ func (f *fault) apply(r *mail.Result) {
 // What the trace says beside the reply.
 const (
 	noteNoRule = "no reply rule knows this answer: it counts as the message's fault"
+	noteHeld   = "not offered again yet: the upstream refused mail of this sender more than once"
 	noteSender = "this concerns the sender's address only: mail of other senders goes on"
 )
 
@@ -205,6 +241,9 @@ func (a *attempt) note(v verdict, f *fault) {
 	a.news.verdict = v
 	if f != nil {
 		a.news = news{verdict: v, reply: f.reply, early: early(f.stage), atLeast: f.retryAfter}
+		if f.rule != nil {
+			a.news.slow, a.news.quota = f.rule.Slow, f.rule.Quota
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ type transaction struct {
 	writeErr error
 	fault    *fault
 	blame    *fault // what the identity is told: fault, or a recipient's
+	offence  *fault // the upstream does not let us use the sender
 }
 
 func (x *transaction) run() {
@@ -227,6 +228,9 @@ func (x *transaction) rcpt(i int, r mail.Reply) bool {
 		return true
 	}
 	f.apply(&x.results[i])
+	if f.ofSender() {
+		x.offence = f
+	}
 	if x.blame == nil || f.verdict() > x.blame.verdict() {
 		x.blame = f
 	}
@@ -313,6 +317,9 @@ func (x *transaction) refuse(stage mail.Stage, r mail.Reply) {
 func (x *transaction) fail(f *fault) {
 	if x.fault == nil {
 		x.fault = f
+	}
+	if f.ofSender() {
+		x.offence = f
 	}
 }
 

@@ -63,12 +63,19 @@ type Config struct {
 	// DropToken takes back a token that the upstream has refused, so that the next is another. May be nil.
 	DropToken func(identity, token string)
 
-	MaxConnections        int           // per identity, those being closed included; 0: 10
+	MaxConnections        int           // per identity, those being closed included; 0: 10. See flow
 	MessagesPerConnection int           // 0: 100
 	MaxRecipients         int           // in one transaction, larger envelopes are split; 0: 100
 	IdleClose             time.Duration // 0: 30 s
 	MaxAge                time.Duration // of a connection; 0: 15 min
 	Timeouts              Timeouts
+
+	Rates  []Rate     // for each identity; none: as fast as it takes
+	Quotas QuotaStore // nil: a restart forgets what was sent
+
+	MaxMessageSize   int64    // octets, where EHLO says more or nothing; 0: as EHLO says
+	AssumeExtensions []string // taken for offered, as EHLO would write them: "SIZE 10000000"
+	DenyExtensions   []string // not used though offered; keywords
 
 	// Rules come before the generic ones.
 	Rules []Rule
@@ -169,6 +176,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxAge <= 0 {
 		c.MaxAge = 15 * time.Minute
 	}
+	for _, r := range c.Rates {
+		if err := r.check(); err != nil {
+			return c, fmt.Errorf("upstream %s: %w", c.Name, err)
+		}
+	}
+	if err := checkExtensions(c.AssumeExtensions, c.DenyExtensions); err != nil {
+		return c, fmt.Errorf("upstream %s: %w", c.Name, err)
+	}
 	c.Timeouts = c.Timeouts.withDefaults()
 	if c.Jitter == nil {
 		c.Jitter = rand.Float64
@@ -184,6 +199,7 @@ type Upstream struct {
 	cfg    Config
 	tls    *tls.Config // nil without TLS
 	rules  []matcher
+	quotas []time.Duration // windows that the rules tell of
 	salted saltedCache
 	log    *slog.Logger
 
@@ -195,6 +211,11 @@ type Upstream struct {
 	onChange   func()
 	closed     bool
 	drained    chan struct{} // closed when closed and places is 0
+	saver      *time.Timer   // fires when quotas are to be saved; nil: nothing new
+	inherited  bool          // another Upstream counts from here on
+	saved      bool          // for good
+
+	saving sync.Mutex // held while quotas are saved; taken before mu
 }
 
 // New checks the configuration and prepares an Upstream. It opens no connection.
@@ -215,6 +236,11 @@ func New(cfg Config) (*Upstream, error) {
 		conns:      make(map[*conn]struct{}),
 		drained:    make(chan struct{}),
 	}
+	for _, m := range rules {
+		if m.Quota > 0 && !slices.Contains(u.quotas, m.Quota) {
+			u.quotas = append(u.quotas, m.Quota)
+		}
+	}
 	if cfg.TLS != TLSNone {
 		u.tls = &tls.Config{
 			ServerName:         cfg.Host,
@@ -227,6 +253,7 @@ func New(cfg Config) (*Upstream, error) {
 			DynamicRecordSizingDisabled: true,
 		}
 	}
+	u.loadQuotas()
 	return u, nil
 }
 
@@ -276,8 +303,13 @@ func (u *Upstream) Close(ctx context.Context) error {
 		u.reaper.Stop()
 		u.reaper = nil
 	}
+	if u.saver != nil {
+		u.saver.Stop()
+		u.saver = nil
+	}
 	for _, id := range u.identities {
 		id.stopAlarmLocked()
+		id.stopPacedLocked()
 		for len(id.idle) > 0 {
 			u.retireLocked(id, id.popIdleLocked())
 		}
@@ -286,9 +318,11 @@ func (u *Upstream) Close(ctx context.Context) error {
 
 	select {
 	case <-u.drained:
+		u.save(context.WithoutCancel(ctx))
 		return nil
 	case <-ctx.Done():
 	}
+	u.save(context.WithoutCancel(ctx))
 	u.mu.Lock()
 	for c := range u.conns {
 		c.nc.Close()
