@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -30,11 +32,27 @@ func NewTokens(c *config.Config, block config.Upstream, grants oauth.GrantStore,
 	sealer := (*oauth.Sealer)(nil)
 	if consented(block.OAuth.Flow) {
 		var err error
-		if sealer, err = oauth.OpenSealer(c.DataDir); err != nil {
+		if sealer, err = openSealer(c.DataDir); err != nil {
 			return nil, fmt.Errorf("upstream %s: oauth: %w", block.Name, err)
 		}
 	}
 	return newTokens(block, grants, sealer, log)
+}
+
+// openSealer gives a key that root made, on the command line, to the owner of data_dir, who runs the daemon.
+func openSealer(dir string) (*oauth.Sealer, error) {
+	sealer, err := oauth.OpenSealer(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return sealer, err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+		err = os.Chown(filepath.Join(dir, oauth.KeyFile), int(owner.Uid), int(owner.Gid))
+	}
+	return sealer, err
 }
 
 // CheckTokens says what NewTokens would refuse, without making anything.

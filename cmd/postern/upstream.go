@@ -16,7 +16,7 @@ import (
 
 func (a *app) upstreamCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "upstream", Short: "The providers that take our mail"}
-	cmd.AddCommand(a.upstreamList(), a.upstreamTest())
+	cmd.AddCommand(a.upstreamList(), a.upstreamTest(), a.upstreamLogin())
 	return cmd
 }
 
@@ -77,6 +77,11 @@ func (a *app) upstreamTest() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			tokens, err := a.tokens(cmd.Context(), c, c.Upstreams[i], &conf)
+			if err != nil {
+				return err
+			}
+			defer tokens()
 			up, err := upstream.New(conf)
 			if err != nil {
 				return err
