@@ -38,15 +38,26 @@ const (
 
 func (a *app) demoCommand() *cobra.Command {
 	var once bool
+	var provider string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run the whole path on loopback, without any configuration",
 		Long: `Start a relay with a temporary directory, a self-signed certificate, an account and DKIM keys, and beside it an
 upstream that keeps what it takes in memory. Send a real message through both over STARTTLS and AUTH, fetch it back
-from the upstream, compare every octet, and verify its signatures. Nothing leaves this machine.`,
+from the upstream, compare every octet, and verify its signatures. Nothing leaves this machine.
+
+With --provider microsoft365 the upstream is a fake of Exchange Online, which takes access tokens only: a client that knows
+nothing but a password sends through it.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &demo{out: cmd.OutOrStdout(), records: map[string]string{}}
+			switch provider {
+			case "":
+			case demoMicrosoft:
+				d.provider = new(fakeMicrosoft)
+			default:
+				return usage(cmd, fmt.Errorf("--provider is %q; there is a fake of %s only", provider, demoMicrosoft))
+			}
 			defer d.close()
 			if err := d.run(cmd.Context(), once); err != nil && !errors.Is(err, context.Canceled) {
 				return fmt.Errorf("demo: %w", err)
@@ -54,6 +65,7 @@ from the upstream, compare every octet, and verify its signatures. Nothing leave
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&provider, "provider", "", "send through a fake of this provider: "+demoMicrosoft)
 	cmd.Flags().BoolVar(&once, "once", false, "end with exit code 0 after the verified message")
 	return cmd
 }
@@ -63,6 +75,7 @@ type demo struct {
 	out      io.Writer
 	dir      string
 	upstream *capture.Server
+	provider *fakeMicrosoft // instead of upstream
 	server   *relay.Server
 	password string            // of the account
 	secret   string            // of the relay at the upstream
@@ -79,13 +92,17 @@ func (d *demo) step(format string, args ...any) { fmt.Fprintf(d.out, "  "+format
 func (d *demo) run(ctx context.Context, once bool) error {
 	fmt.Fprintln(d.out, "Postern demo: a message from a mail client through the relay to an upstream, all on this machine.")
 	fmt.Fprintln(d.out)
-	for _, step := range []func(context.Context) error{d.startUpstream, d.startRelay, d.sendAndVerify} {
+	steps, done := []func(context.Context) error{d.startUpstream, d.startRelay, d.sendAndVerify}, "Done: the message came out of the upstream as it was sent, completed and signed."
+	if d.provider != nil {
+		steps, done = []func(context.Context) error{d.startProvider, d.tryPassword, d.startRelay, d.sendByToken}, "Done: a client with nothing but a password sent through a provider that takes no passwords."
+	}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
 	fmt.Fprintln(d.out)
-	fmt.Fprintln(d.out, "Done: the message came out of the upstream as it was sent, completed and signed.")
+	fmt.Fprintln(d.out, done)
 	if once {
 		return nil
 	}
@@ -95,28 +112,33 @@ func (d *demo) run(ctx context.Context, once bool) error {
 
 // startUpstream starts the provider of this demonstration: STARTTLS and AUTH required.
 func (d *demo) startUpstream(ctx context.Context) error {
-	var err error
-	if d.dir, err = os.MkdirTemp("", "postern-demo-"); err != nil {
-		return err
-	}
-	pair, err := certs.SelfSigned([]string{"localhost", "127.0.0.1"}, time.Now())
+	conf, err := d.prepare()
 	if err != nil {
 		return err
 	}
-	d.secret = auth.GeneratePassword()
-	d.upstream, err = capture.Start(ctx, capture.Options{
-		TLS:      &tls.Config{Certificates: pair[:1], MinVersion: tls.VersionTLS12},
-		Username: "relay", Password: d.secret,
-	})
+	d.upstream, err = capture.Start(ctx, capture.Options{TLS: conf, Username: "relay", Password: d.secret})
 	if err != nil {
-		return err
-	}
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair[0].Certificate[0]})
-	if err := os.WriteFile(filepath.Join(d.dir, "upstream-ca.pem"), ca, 0o600); err != nil {
 		return err
 	}
 	d.step("An upstream listens on %s. It asks for STARTTLS and a login, and keeps mail in memory.", d.upstream.Addr())
 	return nil
+}
+
+// prepare makes the directory, a certificate for the upstream and the secret that the relay has there.
+func (d *demo) prepare() (conf *tls.Config, err error) {
+	if d.dir, err = os.MkdirTemp("", "postern-demo-"); err != nil {
+		return nil, err
+	}
+	pair, err := certs.SelfSigned([]string{"localhost", "127.0.0.1"}, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	d.secret = auth.GeneratePassword()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair[0].Certificate[0]})
+	if err := os.WriteFile(filepath.Join(d.dir, "upstream-ca.pem"), ca, 0o600); err != nil {
+		return nil, err
+	}
+	return &tls.Config{Certificates: pair[:1], MinVersion: tls.VersionTLS12}, nil
 }
 
 const demoConfig = `hostname = "localhost"
@@ -140,12 +162,12 @@ address = ""
 
 // startRelay writes a configuration, makes an account and keys as the command line would, and starts.
 func (d *demo) startRelay(ctx context.Context) error {
-	_, port, err := net.SplitHostPort(d.upstream.Addr())
+	text, err := d.configuration()
 	if err != nil {
 		return err
 	}
 	path := filepath.Join(d.dir, "relay.toml")
-	if err := os.WriteFile(path, fmt.Appendf(nil, demoConfig, demoAddress(), port), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(d.dir, "upstream-password"), []byte(d.secret), 0o600); err != nil {
@@ -173,8 +195,20 @@ func (d *demo) startRelay(ctx context.Context) error {
 		return err
 	}
 	d.address = d.server.Addresses()["submission"]
-	d.step("The relay listens on %s: TLS or STARTTLS, then a login. It signs for %s and hands to the upstream.", d.address, demoDomain)
+	if d.provider == nil {
+		d.step("The relay listens on %s: TLS or STARTTLS, then a login. It signs for %s and hands to the upstream.", d.address, demoDomain)
+	} else {
+		d.step("The relay listens on %s: TLS or STARTTLS, then a login with a password. Its upstream has [upstream.oauth].", d.address)
+	}
 	return d.trust(filepath.Join(c.DataDir, "tls", "self-signed.crt"))
+}
+
+func (d *demo) configuration() (string, error) {
+	if d.provider != nil {
+		return d.provider.configuration(), nil
+	}
+	_, port, err := net.SplitHostPort(d.upstream.Addr())
+	return fmt.Sprintf(demoConfig, demoAddress(), port), err
 }
 
 // demoAddress prefers a port that stays the same from run to run.
@@ -353,6 +387,9 @@ What the upstream takes is shown here. Ctrl-C ends the demo and removes everythi
 
 // show prints what the upstream takes until ctx ends.
 func (d *demo) show(ctx context.Context) error {
+	if d.provider != nil {
+		return d.showProvider(ctx)
+	}
 	for {
 		m, err := d.upstream.WaitMessage(ctx)
 		if err != nil {
@@ -369,6 +406,9 @@ func (d *demo) close() {
 	}
 	if d.upstream != nil {
 		d.upstream.Close()
+	}
+	if d.provider != nil {
+		d.provider.close()
 	}
 	if d.dir != "" {
 		os.RemoveAll(d.dir)
