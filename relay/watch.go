@@ -14,6 +14,7 @@ import (
 // How often the daemon looks for what others changed.
 const (
 	storePoll    = time.Second
+	queueLook    = 30 // rounds of storePoll
 	configPoll   = 2 * time.Second
 	prunePeriod  = 10 * time.Minute
 	pruneRecency = 365 * 24 * time.Hour // recipients not written to for a year count as new again
@@ -28,8 +29,11 @@ func (s *Server) watchStore(ctx context.Context) {
 	}
 	tick := time.NewTicker(storePoll)
 	defer tick.Stop()
-	for {
+	for round := 0; ; round++ {
 		s.checkRoom()
+		if round%queueLook == 0 {
+			s.queue.Wake() // the queue wakes by itself; this costs nothing and forgives everything
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -15,8 +15,10 @@ import (
 func TestIdleCostsNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.stock(message("M1", "anna"))
-		w.store.Postpone(context.Background(), []string{"M1"}, time.Now().Add(24*time.Hour), "")
+		m := message("M1", "anna")
+		m.NextAttempt = time.Now().Add(24 * time.Hour)
+		w.stock(m)
+		w.q.Wake()
 		sleep(23 * time.Hour)
 		if n := w.store.Ops("due"); n > 2 {
 			t.Errorf("%d reads in a day without work", n)
