@@ -139,7 +139,11 @@ func (s *Server) retire(before, st *state) {
 		if slices.Contains(st.upstreams, old) {
 			continue
 		}
-		old.rate.stop()
+		for _, up := range st.upstreams {
+			if up.config.Name == old.config.Name { // the provider goes on counting
+				up.Inherit(old.Upstream)
+			}
+		}
 		s.attempts.Go(func() {
 			ctx, cancel := context.WithTimeout(s.deliveries, 10*time.Minute)
 			defer cancel()

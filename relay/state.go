@@ -32,35 +32,21 @@ type state struct {
 	bounceFrom mail.Address
 }
 
-// configured is an upstream with the block of relay.toml that it was made of, and its rate.
+// configured is an upstream with the block of relay.toml that it was made of.
 type configured struct {
 	*upstream.Upstream
 	config   config.Upstream
-	rate     *pace
 	tokens   *tokens // nil without OAuth
 	homeless *homeless
 }
 
-// reserve takes a place, and a message's share of the rate. Without a place, until says when to ask
-// again; zero: when one gets free.
+// reserve takes a place. Without one, until says when to ask again; zero: when one gets free.
 func (c *configured) reserve(now time.Time, identity string) (slot *upstream.Slot, until time.Time) {
-	slot, until = c.Reserve(now, identity)
-	if slot == nil {
-		return nil, until
-	}
-	if until = c.rate.take(now); !until.IsZero() {
-		slot.Release()
-		return nil, c.rate.wait(now, until)
-	}
-	return slot, time.Time{}
+	return c.Reserve(now, identity)
 }
 
-// giveBack returns a place that was not used, and its share of the rate: or hand-offs that let the queue go
-// first would use up the rate that it waits for.
-func (c *configured) giveBack(slot *upstream.Slot) {
-	slot.Release()
-	c.rate.give(time.Now())
-}
+// giveBack returns a place that was not used, and its share of the rates.
+func (c *configured) giveBack(slot *upstream.Slot) { slot.Release() }
 
 // route is a compiled [[route]].
 type route struct {
@@ -146,13 +132,9 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 		return nil, fmt.Errorf("upstream %s: %w", block.Name, err)
 	}
 	up.OnChange(s.upstreamChanged)
-	pace, err := newPace(block.Rate, s.upstreamChanged)
-	if err != nil {
-		return nil, fmt.Errorf("upstream %s: rate: %w", block.Name, err)
-	}
-	made := &configured{Upstream: up, config: block, rate: pace, homeless: newHomeless()}
+	made := &configured{Upstream: up, config: block, homeless: newHomeless()}
 	if source != nil {
-		made.tokens = &tokens{source: source}
+		made.tokens = &tokens{source: source, name: block.Name, log: s.log}
 	}
 	return made, nil
 }
@@ -168,9 +150,19 @@ func UpstreamConfig(hostname string, block config.Upstream) (upstream.Config, er
 		LocalName:             hostname,
 		Username:              block.Username,
 		Password:              block.Password.Value(),
+		Mechanisms:            block.Mechanisms,
 		MaxConnections:        block.MaxConnections,
 		MessagesPerConnection: block.MessagesPerConnection,
+		IdleClose:             block.IdleClose.Std(),
+		MaxMessageSize:        int64(block.MaxMessageSize),
 		MaxRecipients:         block.MaxRecipients,
+		AssumeExtensions:      block.AssumeExtensions,
+		DenyExtensions:        block.DenyExtensions,
+		Rules:                 block.ReplyRules(),
+	}
+	var err error
+	if conf.Rates, err = block.Rates(); err != nil {
+		return conf, fmt.Errorf("upstream %s: rate: %w", block.Name, err)
 	}
 	if block.TLS == config.NoTLS {
 		conf.Dial = plainDialer(block.MayDialPlain)

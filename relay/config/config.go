@@ -14,7 +14,12 @@
 // commas; a field without one is empty unless its comment says otherwise.
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"postern/relay/upstream"
+	"postern/relay/upstream/profile"
+)
 
 // Config is the whole of relay.toml.
 type Config struct {
@@ -176,25 +181,60 @@ const (
 // Upstream is a provider that takes our mail, under one identity.
 type Upstream struct {
 	Name     string `toml:"name"`
-	Provider string `toml:"provider" default:"generic"` // only "generic" in this version
+	Provider string `toml:"provider" default:"generic"` // a profile: the defaults of what follows, see package profile
 	Host     string `toml:"host"`
-	// Port defaults to 587, to 465 where TLS is implicit, to 25 where it is none.
+	// Port and TLS belong together: each of them defaults to what goes with the other at the provider.
 	Port   int    `toml:"port"`
-	TLS    string `toml:"tls" default:"starttls"` // StartTLS (required), Implicit or NoTLS
-	CAFile string `toml:"ca_file"`                // PEM trust anchors beside the system's
+	TLS    string `toml:"tls"`     // StartTLS (required), Implicit or NoTLS
+	CAFile string `toml:"ca_file"` // PEM trust anchors beside the system's
 	// InsecureSkipVerify accepts any certificate; said at start, in doctor and in every delivery's trace.
 	InsecureSkipVerify bool `toml:"insecure_skip_verify" default:"false"`
 	// Networks are those that TLS none may reach beside loopback; Host is then checked when dialling, see MayDialPlain.
 	Networks              Networks `toml:"networks"`
 	Username              string   `toml:"username"`
 	Password              Secret   `toml:"password"`
-	MaxConnections        int      `toml:"max_connections" default:"10"`
-	MessagesPerConnection int      `toml:"messages_per_connection" default:"100"`
-	Rate                  []string `toml:"rate"`                         // same grammar as limits, messages only
-	MaxRecipients         int      `toml:"max_recipients" default:"100"` // larger envelopes are split
-	DKIM                  string   `toml:"dkim" default:"sign"`          // DKIMSign, DKIMSkip or DKIMStrip
-	DANE                  bool     `toml:"dane" default:"false"`         // not available in this version
-	OAuth                 *OAuth   `toml:"oauth"`                        // instead of Password
+	Mechanisms            []string `toml:"mechanisms"`      // in order of preference
+	MaxConnections        int      `toml:"max_connections"` // at once, for each upstream identity
+	MessagesPerConnection int      `toml:"messages_per_connection"`
+	IdleClose             Duration `toml:"idle_close"`       // an unused connection is closed after this
+	Rate                  []string `toml:"rate"`             // same grammar as limits: messages or recipients, for each identity
+	MaxMessageSize        Size     `toml:"max_message_size"` // 0: as EHLO says
+	MaxRecipients         int      `toml:"max_recipients"`   // larger envelopes are split
+	AssumeExtensions      []string `toml:"assume_extensions"`
+	DenyExtensions        []string `toml:"deny_extensions"`
+	DKIM                  string   `toml:"dkim"`        // DKIMSign, DKIMSkip or DKIMStrip
+	SenderRule            string   `toml:"sender_rule"` // whom the provider lets send, as package profile names it
+	MessageID             string   `toml:"message_id"`  // what the provider does to it, as package profile names it
+
+	DANE  bool   `toml:"dane" default:"false"` // not available in this version
+	OAuth *OAuth `toml:"oauth"`                // instead of Password
+
+	Rules []profile.Rule `toml:"rule"` // go before those of the provider
+}
+
+// ReplyRules are the reply rules of the block, then those of its provider.
+func (u *Upstream) ReplyRules() []upstream.Rule {
+	var rules []upstream.Rule
+	for i := range u.Rules {
+		rules = append(rules, u.Rules[i].Upstream())
+	}
+	if p, ok := profile.Get(u.Provider); ok {
+		rules = append(rules, p.UpstreamRules()...)
+	}
+	return rules
+}
+
+// Rates are the rates of the block. They were judged when the configuration was validated.
+func (u *Upstream) Rates() ([]upstream.Rate, error) {
+	var rates []upstream.Rate
+	for _, text := range u.Rate {
+		r, err := parseUpstreamRate(text)
+		if err != nil {
+			return nil, err
+		}
+		rates = append(rates, r)
+	}
+	return rates, nil
 }
 
 // Route chooses the upstreams of a message. A route matches when every condition that is set matches.

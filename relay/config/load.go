@@ -74,12 +74,7 @@ func (c *Config) derive() {
 		}
 	}
 	for i := range c.Upstreams {
-		u := &c.Upstreams[i]
-		port := map[string]int{Implicit: 465, NoTLS: 25}[u.TLS]
-		if port == 0 {
-			port = 587
-		}
-		setDefault(&u.Port, c.doc.has(element("upstream", i)+".port"), port)
+		c.applyProfile(&c.Upstreams[i], element("upstream", i))
 	}
 	c.resolvePaths()
 }

@@ -438,3 +438,73 @@ func mentions(expected, key string) bool {
 	}
 	return false
 }
+
+// A profile sets what was not written, and nothing else.
+func TestProfilesSetDefaults(t *testing.T) {
+	c := load(t, `hostname = "relay.example.com"
+[[upstream]]
+name = "office"
+provider = "microsoft365"
+username = "relay@example.com"
+password = "hunter2"
+[[upstream]]
+name = "own"
+provider = "microsoft365"
+host = "127.0.0.1"
+port = 2525
+tls = "none"
+mechanisms = ["PLAIN"]
+max_connections = 7
+messages_per_connection = 8
+idle_close = "9s"
+rate = []
+max_message_size = "1MB"
+max_recipients = 11
+assume_extensions = ["DSN"]
+deny_extensions = ["CHUNKING"]
+dkim = "sign"
+sender_rule = "any"
+message_id = "kept"
+username = "relay@example.com"
+password = "hunter2"
+[[upstream.rule]]
+name = "mine"
+stages = ["dot"]
+class = "deferral"
+[[upstream]]
+name = "grid"
+provider = "sendgrid"
+tls = "implicit"
+password = "hunter2"
+[[upstream]]
+name = "bulk"
+provider = "ses"
+host = "email-smtp.eu-west-1.amazonaws.com"
+port = 2465
+`)
+	office := c.Upstreams[0]
+	if office.Host != "smtp.office365.com" || office.Port != 587 || office.TLS != StartTLS || office.MaxConnections != 3 || office.DKIM != DKIMSkip ||
+		!slices.Equal(office.Mechanisms, []string{"XOAUTH2", "LOGIN"}) || !slices.Equal(office.Rate, []string{"30 messages/minute", "10000 recipients/day"}) {
+		t.Errorf("%+v", office)
+	}
+	rates, err := office.Rates()
+	if err != nil || len(rates) != 2 || rates[1].Count != 10000 || rates[1].Unit != "recipients" || rates[1].Per != 24*time.Hour {
+		t.Errorf("%v %v", rates, err)
+	}
+	own := c.Upstreams[1]
+	if own.Host != "127.0.0.1" || own.Port != 2525 || own.TLS != NoTLS || own.MaxConnections != 7 || own.MessagesPerConnection != 8 ||
+		own.IdleClose.Std() != 9*time.Second || len(own.Rate) != 0 || own.MaxMessageSize != 1e6 || own.MaxRecipients != 11 ||
+		own.DKIM != DKIMSign || own.SenderRule != "any" || own.MessageID != "kept" || !slices.Equal(own.Mechanisms, []string{"PLAIN"}) ||
+		!slices.Equal(own.AssumeExtensions, []string{"DSN"}) || !slices.Equal(own.DenyExtensions, []string{"CHUNKING"}) {
+		t.Errorf("%+v", own)
+	}
+	if rules := own.ReplyRules(); rules[0].Name != "mine" || len(rules) != len(office.ReplyRules())+1 {
+		t.Errorf("%d rules, the first is %s", len(rules), rules[0].Name)
+	}
+	if grid := c.Upstreams[2]; grid.Port != 465 || grid.Username != "apikey" {
+		t.Errorf("%+v", grid)
+	}
+	if bulk := c.Upstreams[3]; bulk.TLS != Implicit || bulk.MaxMessageSize != 40e6 || bulk.MaxRecipients != 50 {
+		t.Errorf("%+v", bulk)
+	}
+}

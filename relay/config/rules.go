@@ -59,17 +59,6 @@ func (v *validator) limit(key, s string) {
 }
 
 // rate is a limit of messages: what else a provider counts is its own to answer for.
-func (v *validator) rate(key, s string) {
-	l, err := policy.ParseLimit(s)
-	if err != nil {
-		v.fail(key, "%s", err)
-		return
-	}
-	if l.Unit != policy.Messages {
-		v.fail(key, `%q does not count messages, write for example "30 messages/minute"`, s)
-	}
-}
-
 func (v *validator) senders(key string, patterns []string) {
 	for i, s := range patterns {
 		if err := policy.CheckSenderPattern(s); err != nil {

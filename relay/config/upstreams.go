@@ -20,6 +20,7 @@ func (v *validator) upstreams() {
 		v.upstreamMissing(key, u)
 		v.upstreamHost(key, u)
 		v.upstreamTLS(key, u)
+		v.provider(key, u)
 		v.credentials(key, u)
 		v.oauth(key, u)
 		v.between(key+".port", u.Port, 1, 65535)
@@ -28,26 +29,20 @@ func (v *validator) upstreams() {
 		v.between(key+".max_recipients", u.MaxRecipients, 1, 10_000)
 		v.oneOf(key+".dkim", u.DKIM, DKIMSign, DKIMSkip, DKIMStrip)
 		for j, rate := range u.Rate {
-			v.rate(element(key+".rate", j), rate)
+			v.upstreamRate(element(key+".rate", j), rate)
 		}
 	}
 }
 
 // upstreamMissing refuses what this version does not have.
 func (v *validator) upstreamMissing(key string, u *Upstream) {
-	if u.Provider != "generic" {
-		v.unavailable(key+".provider", `write "generic" and the provider's host`)
-	}
 	if u.DANE {
 		v.unavailable(key+".dane", "remove it; the certificate is verified against the system's authorities")
 	}
 }
 
 func (v *validator) upstreamHost(key string, u *Upstream) {
-	if u.Host == "" {
-		if u.Provider == "generic" {
-			v.fail(key+".host", `is missing, write the provider's server, such as "smtp.example.net"`)
-		}
+	if u.Host == "" { // judged with the provider
 		return
 	}
 	if _, err := netip.ParseAddr(u.Host); err == nil {

@@ -102,7 +102,8 @@ func (x *extensions) offers(mechanism string) bool {
 // knownExtensions are those whose use can be forced or forbidden.
 var knownExtensions = []string{"PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "DSN", "SIZE"}
 
-func checkExtensions(assume, deny []string) error {
+// CheckExtensions judges Config.AssumeExtensions and Config.DenyExtensions.
+func CheckExtensions(assume, deny []string) error {
 	for _, line := range slices.Concat(assume, deny) {
 		keyword, _, _ := strings.Cut(strings.ToUpper(line), " ")
 		if !slices.Contains(knownExtensions, keyword) {

@@ -34,7 +34,8 @@ const (
 	patience  = 5 * time.Second // how long a Send that has begun waits for more room
 )
 
-func (r Rate) check() error {
+// Check reports a rate that cannot be kept.
+func (r Rate) Check() error {
 	switch {
 	case r.Count < 1 || r.Count > maxCount:
 		return fmt.Errorf("a rate of %d is out of range", r.Count)

@@ -177,11 +177,11 @@ func (c Config) withDefaults() (Config, error) {
 		c.MaxAge = 15 * time.Minute
 	}
 	for _, r := range c.Rates {
-		if err := r.check(); err != nil {
+		if err := r.Check(); err != nil {
 			return c, fmt.Errorf("upstream %s: %w", c.Name, err)
 		}
 	}
-	if err := checkExtensions(c.AssumeExtensions, c.DenyExtensions); err != nil {
+	if err := CheckExtensions(c.AssumeExtensions, c.DenyExtensions); err != nil {
 		return c, fmt.Errorf("upstream %s: %w", c.Name, err)
 	}
 	c.Timeouts = c.Timeouts.withDefaults()

@@ -108,8 +108,11 @@ type Duration time.Duration
 // UnmarshalText reads "1h30m".
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
+	if err != nil || v < 0 {
+		return fmt.Errorf(`%q is not a duration, write one such as "30s", "5m" or "24h"`, text)
+	}
 	*d = Duration(v)
-	return err
+	return nil
 }
 
 // MarshalText writes what UnmarshalText reads.
@@ -200,6 +203,7 @@ func read() ([]*Profile, error) {
 		p.inherit(generic)
 		all = append(all, p)
 	}
+	slices.SortFunc(all[1:], func(a, b *Profile) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
@@ -276,6 +280,15 @@ func (r *Rule) Upstream() upstream.Rule {
 		RetryAfter: r.RetryAfter.Std(), Quota: r.Quota.Std(),
 		Slow: r.Slow, Rest: r.Rest, Login: r.Login, Example: r.Example,
 	}
+}
+
+// Check reports a rule that cannot be followed.
+func (r *Rule) Check() error {
+	if class(r.Class) == mail.Unknown {
+		return fmt.Errorf("class %q is none of recipient-fault, message-fault, deferral, account-fault, back-pressure", r.Class)
+	}
+	_, err := upstream.Judge([]upstream.Rule{r.Upstream()}, mail.StageDot, mail.R(550, "", ""))
+	return err
 }
 
 // stageGroups are words for many stages.

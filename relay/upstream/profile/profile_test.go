@@ -151,7 +151,7 @@ func TestBadFilesAreRefused(t *testing.T) {
 		`hosts = "x"`:                "strict mode",
 		`ports = ["587"]`:            "port with its use",
 		`ports = ["0 starttls"]`:     "port with its use",
-		`idle_close = "soon"`:        "invalid duration",
+		`idle_close = "soon"`:        "is not a duration",
 		"[[rule]]\nname = \"x\"":     "class",
 		"[[rule]]\nclass = \"lost\"": "class",
 		"[[rule]]\nclass = \"message-fault\"\nstages = [\"session\"]": "before MAIL",
