@@ -16,7 +16,7 @@ import (
 
 func (a *app) upstreamCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "upstream", Short: "The providers that take our mail"}
-	cmd.AddCommand(a.upstreamList(), a.upstreamTest(), a.upstreamLogin())
+	cmd.AddCommand(a.upstreamList(), a.upstreamProfiles(), a.upstreamTest(), a.upstreamLogin())
 	return cmd
 }
 
