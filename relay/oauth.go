@@ -215,6 +215,8 @@ func (e tokenError) RetryAfter() time.Duration {
 // tokens is what an upstream with OAuth has beside its client.
 type tokens struct {
 	source *oauth.Source
+	name   string // of the upstream
+	log    *slog.Logger
 	stop   context.CancelFunc // nil until run
 	done   chan struct{}
 	mu     sync.Mutex // guards stop
@@ -231,8 +233,42 @@ func (t *tokens) run() {
 	t.stop, t.done = stop, make(chan struct{})
 	go func() { // waited for in close
 		defer close(t.done)
+		var rest sync.WaitGroup
+		rest.Go(func() { t.warn(ctx) })
 		_ = t.source.Run(ctx) // never fails
+		rest.Wait()
 	}()
+}
+
+// expiryPeriod is how often a person is told that a secret, a certificate or a consent comes to its end.
+const expiryPeriod = 24 * time.Hour
+
+// warn says at the start, and each day, what ends within 30 days.
+func (t *tokens) warn(ctx context.Context) {
+	tick := time.NewTicker(expiryPeriod)
+	defer tick.Stop()
+	for {
+		_ = t.source.Load(ctx) // what is wrong with a grant is told to those who need it
+		for _, e := range t.source.Expiries(time.Now()) {
+			if e.Soon {
+				t.log.Warn("what the upstream is logged in with ends", "upstream", t.name, "what", e.What, "at", e.At, "estimated", e.Estimated, "fix", e.Fix)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// grantsChanged asks again for what waits because of a grant: a person may have logged in.
+func (s *Server) grantsChanged() {
+	for _, up := range s.state.Load().upstreams {
+		if up.tokens != nil {
+			up.TryAgain()
+		}
+	}
 }
 
 func (t *tokens) close() {

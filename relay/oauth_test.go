@@ -147,7 +147,7 @@ func (r *oauthRig) push(n int) {
 // nothing else. Of those whose reply was lost there may be two.
 func (r *oauthRig) once(n int, as func(login string) string) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 120*time.Second)
 	defer cancel()
 	arrivals, err := r.smtp.Wait(ctx, n*len(people))
 	if err != nil {

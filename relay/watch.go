@@ -9,6 +9,7 @@ import (
 
 	"postern/auth"
 	"postern/policy"
+	relaystore "postern/relay/store"
 )
 
 // How often the daemon looks for what others changed.
@@ -20,11 +21,11 @@ const (
 	pruneRecency = 365 * 24 * time.Hour // recipients not written to for a year count as new again
 )
 
-// watchStore looks each second for what the command line changed (accounts, keys, queue) and whether
+// watchStore looks each second for what the command line changed (accounts, keys, queue, grants) and whether
 // there is room for mail.
 func (s *Server) watchStore(ctx context.Context) {
 	seen := map[string]int64{}
-	for _, topic := range []string{"users", "keys", "queue"} {
+	for _, topic := range []string{"users", "keys", "queue", relaystore.TopicGrants} {
 		seen[topic], _ = s.store.Generation(ctx, topic)
 	}
 	tick := time.NewTicker(storePoll)
@@ -58,6 +59,8 @@ func (s *Server) storeChanged(ctx context.Context, topic string) {
 		s.reloadKeys(ctx)
 	case "queue":
 		s.queue.Refresh()
+	case relaystore.TopicGrants:
+		s.grantsChanged()
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 
 var _ oauth.GrantStore = (*SQLite)(nil)
 
+// TopicGrants is changed by every save of a grant, those of the daemon included.
+const TopicGrants = "grants"
+
 // schema2 keeps what people have consented to at a provider, sealed, one row for each upstream. The version is how nodes
 // notice each other.
 const schema2 = `
@@ -63,8 +66,10 @@ func (s *SQLite) SaveGrant(ctx context.Context, upstream string, sealed []byte, 
 		if !row {
 			return refuse(oauth.ErrGrantChanged)
 		}
-		_, err = q.Step() // to its end, or nothing is written
-		return err
+		if _, err = q.Step(); err != nil { // to its end, or nothing is written
+			return err
+		}
+		return bump(t.Conn, TopicGrants)
 	})
 	if err != nil && !errors.Is(err, oauth.ErrGrantChanged) {
 		return 0, fmt.Errorf("save the grant of upstream %q: %w", upstream, err)

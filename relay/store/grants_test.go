@@ -27,6 +27,9 @@ func TestGrantsAreShared(t *testing.T) {
 	if _, err := daemon.SaveGrant(t.Context(), "office", []byte("three"), first); !errors.Is(err, oauth.ErrGrantChanged) {
 		t.Errorf("saved over the change of another: %v", err)
 	}
+	if n, err := daemon.Generation(t.Context(), TopicGrants); err != nil || n != 2 {
+		t.Errorf("generation %d, %v", n, err)
+	}
 	sealed, _, err := open(t, Options{Dir: dir}).LoadGrant(t.Context(), "office")
 	if err != nil || string(sealed) != "two" {
 		t.Errorf("%q, %v", sealed, err)

@@ -126,6 +126,23 @@ func (c *conn) tokenMechanism(name, identity, token string) Mechanism {
 	return nil
 }
 
+// TryAgain ends the pause of identities that were not let in: somebody may have mended what they log in with. Each is probed
+// once, as at the end of its pause.
+func (u *Upstream) TryAgain() {
+	now, moved := time.Now(), false
+	u.mu.Lock()
+	for _, id := range u.identities {
+		if g := &id.gate; g.status == Paused && g.early && now.Before(g.until) {
+			g.until, moved = now, true
+			id.stopAlarmLocked()
+		}
+	}
+	u.mu.Unlock()
+	if moved {
+		u.changed()
+	}
+}
+
 // exchangeToken runs the exchange and keeps its secret out of what the upstream says: some servers repeat a line that they
 // do not understand.
 func (c *conn) exchangeToken(m Mechanism, token string) *fault {

@@ -349,6 +349,26 @@ func TestNoToken(t *testing.T) {
 	}
 }
 
+// After a person has consented again nobody waits for the end of the pause.
+func TestTryAgain(t *testing.T) {
+	_, port := startDialog(t, "XOAUTH2", []string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token), "S: 235 2.7.0 welcome"})
+	source := &tokens{err: faultOf(mail.AccountFault)}
+	u := oauthUpstream(t, port, source, nil)
+	wantClasses(t, send(t, u, message(t)), "account-fault")
+	if slot, until := u.Reserve(time.Now(), ""); slot != nil || until.IsZero() {
+		t.Fatal("not paused")
+	}
+	told := make(chan struct{}, 1)
+	u.OnChange(func() { told <- struct{}{} })
+	source.mu.Lock()
+	source.give = []string{token, token}
+	source.mu.Unlock()
+	u.TryAgain()
+	<-told
+	u.OnChange(nil)
+	wantClasses(t, send(t, u, message(t)), "delivered")
+}
+
 func TestTokenForNobody(t *testing.T) {
 	source := &tokens{give: []string{token}}
 	u := oauthUpstream(t, 1, source, func(cfg *Config) { cfg.Username = "" })
