@@ -11,6 +11,7 @@ type flow struct {
 	now      int
 	rise     float64 // successes towards the next place
 	patience float64 // what complaints may still use up before a place goes
+	streak   int     // complaints since the last success
 }
 
 // riseShare is how many rounds of success with all places in use give one back: a limit that is met on the way up costs one
@@ -21,6 +22,7 @@ func newFlow(most int) flow { return flow{most: most, now: most} }
 
 // worked notes a success while busy places were in use, this one among them.
 func (f *flow) worked(busy int) {
+	f.streak = 0
 	if f.now >= f.most || busy < f.now {
 		return
 	}
@@ -31,9 +33,19 @@ func (f *flow) worked(busy int) {
 	}
 }
 
-// slowed notes a complaint. It reports whether there was no place to take away: then the identity has to wait.
+// slowed notes a complaint. It reports whether the identity has to wait: when there was no place to take away, or when nobody
+// got through while every place was tried, which is a matter of rate.
 func (f *flow) slowed() (waits bool) {
 	f.rise = 0
+	f.streak++
+	if f.streak > f.now {
+		f.streak, waits = 0, true
+	}
+	return f.lower() || waits
+}
+
+// lower takes a place away when complaints have added up to it. It reports whether there is none to take.
+func (f *flow) lower() (floor bool) {
 	f.patience -= 1 / float64(f.now)
 	if f.patience >= -1e-9 { // fractions that make a whole may miss it by a hair
 		return false

@@ -13,12 +13,14 @@ func TestFlowFallsByCohorts(t *testing.T) {
 		if f.slowed() {
 			t.Fatal("waits with places left")
 		}
+		f.worked(1) // somebody gets through
 	}
 	if f.now != 9 {
 		t.Errorf("%d places after one crowd", f.now)
 	}
 	for range 9 {
 		f.slowed()
+		f.worked(1)
 	}
 	if f.now != 8 {
 		t.Errorf("%d places after two crowds", f.now)
@@ -30,6 +32,7 @@ func TestFlowWaitsAtTheFloor(t *testing.T) {
 	if f.slowed() || f.now != 1 {
 		t.Fatalf("%+v", f)
 	}
+	f.worked(1)
 	if f.slowed() {
 		t.Error("the crowd of before makes it wait")
 	}
@@ -79,7 +82,7 @@ func TestFlowStaysWithinItsBounds(t *testing.T) {
 		f := newFlow(most)
 		for range rapid.IntRange(1, 300).Draw(t, "steps") {
 			if rapid.Bool().Draw(t, "slow") {
-				if was := f.now; f.slowed() && was != 1 {
+				if was, streak := f.now, f.streak; f.slowed() && was != 1 && streak < was {
 					t.Fatalf("waits with %d places", was)
 				}
 			} else {
@@ -90,4 +93,20 @@ func TestFlowStaysWithinItsBounds(t *testing.T) {
 			}
 		}
 	})
+}
+
+// When every place was tried and nobody got through, the next try is for later.
+func TestFlowWaitsWhenNobodyGetsThrough(t *testing.T) {
+	f := newFlow(5)
+	for i := range 4 {
+		if f.slowed() {
+			t.Fatalf("waits after %d complaints", i+1)
+		}
+	}
+	if !f.slowed() {
+		t.Errorf("nobody got through in five: %+v", f)
+	}
+	if f.slowed() {
+		t.Error("the streak was not begun anew")
+	}
 }
