@@ -175,9 +175,6 @@ func (s *Slot) finish(n news) {
 		id.idle = append(id.idle, c)
 		u.armReaperLocked(u.cfg.IdleClose)
 	}
-	for len(id.idle) > 0 && id.placesLocked() > id.flow.now {
-		u.retireLocked(id, id.popIdleLocked())
-	}
 	moved := id.gate.settle(now, s.admission, n, u.cfg.Jitter())
 	if moved {
 		u.armAlarmLocked(id, now)
