@@ -18,6 +18,7 @@ import (
 	"postern/relay/fakeprovider"
 	"postern/relay/queue"
 	"postern/relay/trace"
+	"postern/relay/upstream"
 )
 
 // oauthRig is a relay whose upstream takes nothing but access tokens.
@@ -302,6 +303,57 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 			}
 			if log := r.log.String(); strings.Contains(log, oauthSecret) || accessToken.MatchString(log) {
 				t.Error("a secret is in the log")
+			}
+		})
+	}
+}
+
+// Refusals that are the account's matter, though they are 5yz behind the final dot, keep the mail: nothing bounces, nothing is
+// lost, and the mailboxes that work go on.
+func TestAccountTroubleKeepsTheMail(t *testing.T) {
+	const each = 3
+	half := func(m string) bool { return m < people[5] }
+	for name, c := range map[string]struct {
+		regime fakeprovider.Regime
+		why    string
+		arrive int
+	}{
+		"quota": {fakeprovider.Regime{Quota: 1}, "quota", 10},
+		"full":  {fakeprovider.Regime{Full: half}, "full", 5 * each},
+		"disabled": {fakeprovider.Regime{Login: func(m string) string {
+			if half(m) || m == "office@contoso.example" {
+				return fakeprovider.LoginDisabled
+			}
+			return ""
+		}}, "", 5 * each},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newOAuthRig(t, fakeprovider.SMTPOptions{}, "provider = \"microsoft365\"", `identity = "sender"`, func(r *oauthRig) { r.smtp.Set(c.regime) })
+			r.push(each)
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			defer cancel()
+			if got, err := r.smtp.Wait(ctx, c.arrive); err != nil {
+				t.Fatalf("%d of %d arrived: %+v", len(got), c.arrive, r.smtp.Counts())
+			}
+			paused := func() (n int) {
+				for _, st := range r.server.state.Load().upstreams[0].States() {
+					if st.Status != upstream.Ready {
+						n++
+					}
+				}
+				return n
+			}
+			r.eventually("mailboxes that wait", func() bool { return paused() >= 5 && (c.why == "" || r.smtp.Counts().Refused[c.why] >= 5) })
+			s := r.store()
+			r.eventually("the rest of the mail in the queue", func() bool {
+				left, err := s.List(t.Context(), queue.Filter{})
+				return err == nil && len(left) == each*len(people)-c.arrive
+			})
+			for _, kind := range []trace.Kind{trace.Failed, trace.Report} {
+				if events, err := s.Events(t.Context(), trace.Query{Kinds: []trace.Kind{kind}}); err != nil || len(events) > 0 {
+					t.Errorf("%s: %v, %+v", kind, err, events)
+				}
 			}
 		})
 	}
