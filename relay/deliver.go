@@ -16,20 +16,43 @@ import (
 // an upstream of that route for a place, and makes the attempt. It implements queue.Dispatcher.
 type dispatcher struct{ srv *Server }
 
-// Reserve takes a place at the first upstream of the message's route that is not paused. An upstream
-// that is merely busy is waited for: the next one of a route is for faults, not for load.
+// Reserve takes a place at the first upstream of the message's route that is not paused, or one in
+// standby. An upstream that is merely busy is waited for: the next one of a route is for faults, not for
+// load.
 func (d *dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait) {
+	t, up, wait := d.reserve(now, m)
+	switch {
+	case t == nil && up != nil && wait.Key == up.config.Name && up.standby.admit():
+		return &ticket{srv: d.srv, state: d.srv.state.Load(), upstream: up, standby: true}, wait
+	case t == nil:
+		return nil, wait
+	}
+	return t, wait
+}
+
+// reserveNow takes a place that is free now and that nobody was promised, for a hand-off.
+func (d *dispatcher) reserveNow(now time.Time, m *queue.Message) (*ticket, queue.Wait) {
+	t, up, wait := d.reserve(now, m)
+	if t != nil && up != nil && up.standby.waiting() {
+		t.Release()
+		return nil, wait
+	}
+	return t, wait
+}
+
+// reserve takes a free place. The upstream comes with it, and without it where all its places are taken.
+func (d *dispatcher) reserve(now time.Time, m *queue.Message) (*ticket, *configured, queue.Wait) {
 	st := d.srv.state.Load()
 	pending := pendingOf(m)
 	if len(pending) == 0 {
-		return &ticket{srv: d.srv, state: st}, queue.Wait{} // nothing to send: the attempt settles it
+		return &ticket{srv: d.srv, state: st}, nil, queue.Wait{} // nothing to send: the attempt settles it
 	}
 	route := st.routeFor(m, m.Recipients[pending[0]].To)
 	slot, up, wait := reserve(now, m, route)
 	if slot == nil {
-		return nil, wait
+		return nil, up, wait
 	}
-	return &ticket{srv: d.srv, state: st, slot: slot, upstream: up}, wait
+	return &ticket{srv: d.srv, state: st, slot: slot, upstream: up}, up, wait
 }
 
 func reserve(now time.Time, m *queue.Message, route []*configured) (*upstream.Slot, *configured, queue.Wait) {
@@ -42,7 +65,7 @@ func reserve(now time.Time, m *queue.Message, route []*configured) (*upstream.Sl
 			return slot, up, queue.Wait{Key: key}
 		}
 		if until.IsZero() {
-			return nil, nil, queue.Wait{Key: key}
+			return nil, up, queue.Wait{Key: key}
 		}
 		if wait.Until.IsZero() || until.Before(wait.Until) {
 			wait = queue.Wait{Key: key, Until: until}
@@ -58,10 +81,15 @@ type ticket struct {
 	state    *state
 	slot     *upstream.Slot
 	upstream *configured
+	standby  bool // instead of the slot
 }
 
 // Release implements queue.Ticket.
 func (t *ticket) Release() {
+	if t.standby {
+		t.upstream.standby.leave()
+		t.standby = false
+	}
 	if t.slot != nil {
 		t.upstream.giveBack(t.slot)
 		t.slot = nil
@@ -97,7 +125,7 @@ func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, 
 	var results []mail.Result
 	waiting, wait := g.pending, time.Time{}
 	for _, up := range g.route {
-		slot, until := t.take(up, m)
+		slot, until := t.take(ctx, up, m)
 		if slot == nil {
 			wait = until
 			continue
@@ -114,12 +142,17 @@ func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, 
 	return results
 }
 
-// take uses the slot that was reserved for the attempt where it fits, and asks for one elsewhere.
-func (t *ticket) take(up *configured, m *queue.Message) (*upstream.Slot, time.Time) {
+// take uses the slot that was reserved for the attempt where it fits, waits for the one that it was
+// promised, and asks for one elsewhere.
+func (t *ticket) take(ctx context.Context, up *configured, m *queue.Message) (*upstream.Slot, time.Time) {
 	if t.slot != nil && t.upstream == up {
 		slot := t.slot
 		t.slot = nil
 		return slot, time.Time{}
+	}
+	if t.standby && t.upstream == up {
+		defer t.Release()
+		return up.standby.await(ctx)
 	}
 	return up.reserve(time.Now(), up.identityFor(m))
 }

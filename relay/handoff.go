@@ -17,7 +17,7 @@ func (s *Server) handOff(ctx context.Context, u *submission, m *queue.Message, c
 	if patience <= 0 || m.Held {
 		return s.enqueue(ctx, u, m, content)
 	}
-	ticket, wait := s.dispatch.Reserve(u.now, m)
+	ticket, wait := s.dispatch.reserveNow(u.now, m)
 	if ticket == nil {
 		return s.enqueue(ctx, u, m, content)
 	}

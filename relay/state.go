@@ -38,6 +38,7 @@ type configured struct {
 	config   config.Upstream
 	tokens   *tokens // nil without OAuth
 	homeless *homeless
+	standby  *standby
 }
 
 // reserve takes a place. Without one, until says when to ask again; zero: when one gets free.
@@ -131,8 +132,12 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", block.Name, err)
 	}
-	up.OnChange(s.upstreamChanged)
 	made := &configured{Upstream: up, config: block, homeless: newHomeless()}
+	made.standby = newStandby(block.MaxConnections, s.draining, func(now time.Time) (*upstream.Slot, time.Time) { return made.reserve(now, "") })
+	up.OnChange(func() {
+		made.standby.wake()
+		s.upstreamChanged()
+	})
 	if source != nil {
 		made.tokens = &tokens{source: source, name: block.Name, log: s.log}
 	}
