@@ -204,8 +204,8 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 		check           func(*testing.T, *oauthRig)
 	}{
 		"an ordinary day": {
-			options:  fakeprovider.SMTPOptions{Messages: 1000},
-			upstream: "max_connections = 3", block: sender, as: itself, paced: true,
+			options:  fakeprovider.SMTPOptions{Messages: 20, Window: time.Second},
+			upstream: "provider = \"microsoft365\"\nrate = [\"15 messages/second\"]", block: sender, as: itself, paced: true,
 			check: func(t *testing.T, r *oauthRig) {
 				if n := r.login.Requests("token"); n != 1 {
 					t.Errorf("%d tokens were fetched for ten mailboxes", n)
