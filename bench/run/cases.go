@@ -115,7 +115,7 @@ func send(ctx context.Context, s System, e *Environment, c Case, count int) (*lo
 	run := fmt.Sprintf("run%d", runNumber.Add(1))
 	e.Sink.Ledger().Reset() // earlier runs have been proven
 	report, err := load.Run(ctx, load.Config{
-		Addr: s.Addr(), Mode: load.StartTLS, TLS: e.CA.Client(relayName), Login: login, Password: e.Password,
+		Addr: s.Addr(), Mode: load.StartTLS, TLS: e.clientTLS(), Login: login, Password: e.Password,
 		Run: run, From: sender, To: []string{recipient}, Size: c.Size, Connections: c.Connections, PerConnection: c.PerConnection, Count: count,
 	})
 	if err != nil {
@@ -161,7 +161,7 @@ func idle(ctx context.Context, s System, e *Environment, g *Group, n int) (Memor
 	if err != nil {
 		return Memory{}, err
 	}
-	held, err := load.Hold(ctx, load.Config{Addr: s.Addr(), TLS: e.CA.Client(relayName), Login: login, Password: e.Password}, n)
+	held, err := load.Hold(ctx, load.Config{Addr: s.Addr(), TLS: e.clientTLS(), Login: login, Password: e.Password}, n)
 	if err != nil {
 		return Memory{}, fmt.Errorf("%s: %w", s.Name(), err)
 	}

@@ -173,7 +173,7 @@ func (r *Results) backlog(ctx context.Context, o Options, p *Postern, e *Environ
 	}
 	begin := time.Now()
 	report, err := load.Run(ctx, load.Config{
-		Addr: p.Addr(), TLS: e.CA.Client(relayName), Login: login, Password: e.Password, Run: "backlog",
+		Addr: p.Addr(), TLS: e.clientTLS(), Login: login, Password: e.Password, Run: "backlog",
 		From: backlogSender, To: []string{recipient}, Size: 1024, Connections: 20, Count: o.Backlog,
 	})
 	if err != nil {
