@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"relay/fakeprovider": {"mail"},
 	"relay/queue":        {"mail", "relay/trace"},
 	"relay/upstream":     {"mail"},
-	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/trace", "relay/upstream/oauth", "relay/store/..."},
+	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/trace", "relay/upstream", "relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...":    {"relay/store/..."},
 	// Test tools beside the product.
 	"relay/queue/storetest": {"mail", "relay/queue"},

@@ -36,7 +36,7 @@ func (q *Queue) traceResults(now time.Time, m *Message, results []mail.Result, s
 func (q *Queue) traceRecipient(now time.Time, m *Message, r mail.Result, s settlement, took time.Duration) {
 	to := s.Recipients[r.Recipient]
 	e := trace.Event{
-		To: to.To.String(), Upstream: r.Upstream, Identity: r.Identity, Stage: string(r.Stage), Reply: r.Reply, Took: took,
+		To: to.To.String(), Upstream: r.Upstream, Identity: r.Identity, Stage: string(r.Stage), Rule: r.Rule, Reply: r.Reply, Took: took,
 	}
 	if r.Class != mail.Unknown {
 		e.Class = r.Class.String()

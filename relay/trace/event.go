@@ -47,6 +47,7 @@ type Event struct {
 	Identity  string        `json:"identity,omitempty"`
 	Class     string        `json:"class,omitempty"`  // mail.Class of an outcome
 	Stage     string        `json:"stage,omitempty"`  // mail.Stage of an outcome
+	Rule      string        `json:"rule,omitempty"`   // reply rule that decided the class; "none": no rule knew the reply
 	Reply     mail.Reply    `json:"reply,omitzero"`   // ours to the client, or the upstream's to us
 	Detail    string        `json:"detail,omitempty"` // one plain sentence
 	Attempt   int           `json:"attempt,omitempty"`
