@@ -14,50 +14,21 @@ import (
 
 // Step is one phase of a Test.
 type Step struct {
-	Name  string        `json:"name"` // resolve, connect, tls, greeting, ehlo, starttls, auth
+	Name  string        `json:"name"` // resolve, token, connect, tls, greeting, ehlo, starttls, auth, mail
 	OK    bool          `json:"ok"`
 	Took  time.Duration `json:"took_ns"`
 	Seen  string        `json:"seen,omitempty"`  // what was found, for people; lines separated by \n
 	Cause string        `json:"cause,omitempty"` // why it failed and what to look at, in plain words
 	Reply mail.Reply    `json:"reply,omitzero"`  // the upstream's, or ours that describes the trouble
+
+	Sender   string `json:"sender,omitempty"`   // whose mail the step is for; empty: everybody's
+	Identity string `json:"identity,omitempty"` // who was logged in as, or tried to
+	Ours     bool   `json:"-"`                  // Reply is not the upstream's
 }
 
 // Test goes the way of a delivery up to the login and sends nothing. It returns what happened up to the first failure. Its
 // connection is its own: it does not count among the places, and the identity hears nothing of the outcome.
-func (u *Upstream) Test(ctx context.Context) []Step {
-	var steps []Step
-	each := func(name string, run func() (string, *fault)) *fault {
-		begun := time.Now()
-		seen, f := run()
-		s := Step{Name: name, OK: f == nil, Took: time.Since(begun), Seen: mail.Printable(seen)}
-		if strings.Contains(seen, "\n") {
-			s.Seen = seen // of a parsed reply, which is printable line by line
-		}
-		if f != nil {
-			s.Cause, s.Reply = u.explain(f), f.reply
-		}
-		steps = append(steps, s)
-		return f
-	}
-	if u.cfg.Dial == nil || u.cfg.Resolve != nil {
-		f := each("resolve", func() (string, *fault) {
-			addrs, f := u.resolve(ctx)
-			return joinAddrs(addrs), f
-		})
-		if f != nil {
-			return steps
-		}
-	}
-	c, f := u.open(ctx, u.cfg.Username, each)
-	if f != nil {
-		return steps
-	}
-	c.quit()
-	u.mu.Lock()
-	delete(u.conns, c)
-	u.mu.Unlock()
-	return steps
-}
+func (u *Upstream) Test(ctx context.Context) []Step { return u.TestSenders(ctx, nil, false) }
 
 func joinAddrs(addrs []netip.Addr) string {
 	s := make([]string, len(addrs))
@@ -89,24 +60,31 @@ func issuer(cert *x509.Certificate) string {
 }
 
 // explain says what a failure before MAIL means and what a person can look at.
-func (u *Upstream) explain(f *fault) string {
+func (u *Upstream) explain(f *fault) string { return u.explainTo(f, u.cfg.Username) }
+
+// explainTo is explain for another identity.
+func (u *Upstream) explainTo(f *fault, identity string) string {
 	switch {
 	case f.stage == mail.StageResolve:
 		return f.reply.Text + ": check host in the configuration, and the name servers of this machine."
 	case f.stage == mail.StageConnect:
 		return f.reply.Text + ": check host and port, and whether a firewall lets this machine out to port " + u.port() + "."
 	case f.stage == mail.StageAuth && u.cfg.Token != nil:
-		return u.explainToken(f)
+		return u.explainToken(f, identity)
 	case f.stage == mail.StageAuth && f.reply.Code == 535:
-		return "The upstream refuses the user name or password of " + quote(u.cfg.Username) + ". It may also want an app password, or have password logins switched off for this account."
+		return "The upstream refuses the user name or password of " + quote(identity) + ". It may also want an app password, or have password logins switched off for this account."
 	case f.stage == mail.StageAuth && f.reply.Code == 534:
-		return "The upstream wants another kind of login for " + quote(u.cfg.Username) + ", often an app password."
+		return "The upstream wants another kind of login for " + quote(identity) + ", often an app password."
 	case f.stage == mail.StageAuth && f.class == mail.BackPressure:
 		return "The upstream cannot check logins now, or has seen too many. This passes without a change here."
 	case f.stage == mail.StageTLS && f.class == mail.AccountFault:
 		return f.reply.Text + ". Check host, port and tls; if the upstream uses an authority of its own, name its certificate in ca_file."
 	case f.stage == mail.StageGreeting && f.reply.Permanent():
 		return "The upstream does not serve this machine at all; its address may be blocked there."
+	case f.stage == mail.StageMail && f.rule != nil && f.reply.Permanent():
+		return "The upstream does not take mail of this sender."
+	case f.stage == mail.StageMail && f.rule != nil && f.reply.Temporary():
+		return "The upstream takes no mail of this sender now."
 	}
 	return f.reply.Text
 }

@@ -281,12 +281,12 @@ func finished(properly bool) error {
 }
 
 // explainToken says what a login with a token that failed means, and what a person can look at.
-func (u *Upstream) explainToken(f *fault) string {
+func (u *Upstream) explainToken(f *fault, identity string) string {
 	switch {
 	case f.tokenRefused():
-		return "The upstream refuses the access token for " + quote(u.cfg.Username) + ", although the authorization server gave it. The mailbox may not exist or have SMTP AUTH switched off, the application may lack the permission to send as it, or the person who consented may not be this mailbox. It said: " + f.reply.String()
+		return "The upstream refuses the access token for " + quote(identity) + ", although the authorization server gave it. The mailbox may not exist or have SMTP AUTH switched off, the application may lack the permission to send as it, or the person who consented may not be this mailbox. It said: " + f.reply.String()
 	case f.reply.Code == 501:
-		return "The upstream does not take " + quote(u.cfg.Username) + " for a mailbox. It said: " + f.reply.String()
+		return "The upstream does not take " + quote(identity) + " for a mailbox. It said: " + f.reply.String()
 	}
 	return f.reply.Text
 }

@@ -1,0 +1,116 @@
+// Package advice knows what an administrator must do about replies of providers: the cause in plain words, the setting to
+// click or the command to run, and where that was learned. It is data, advice.toml.
+//
+// Failure semantics: advice is for people and decides nothing; what becomes of a message is the matter of reply rules. The
+// file is part of the program, and one that cannot be read stops the program at its first use, which the tests do not let
+// happen.
+package advice
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"postern/mail"
+	"postern/relay/upstream"
+)
+
+//go:embed advice.toml
+var file []byte
+
+// Advice is what to do about one kind of reply.
+type Advice struct {
+	Name      string   `toml:"name" json:"name"`
+	Providers []string `toml:"providers" json:"-"` // profiles that say so; empty: whoever does
+	Stages    []string `toml:"stages" json:"-"`    // of mail.Stage; empty: any
+	Code      string   `toml:"code" json:"-"`      // these three as in upstream.Rule
+	Enhanced  string   `toml:"enhanced" json:"-"`
+	Text      string   `toml:"text" json:"-"`
+	Cause     string   `toml:"cause" json:"cause"`
+	Fix       []string `toml:"fix" json:"fix"` // step by step
+	Source    string   `toml:"source" json:"source"`
+	Unsure    bool     `toml:"unsure" json:"unsure,omitempty"` // the steps are not confirmed by the provider's own text
+	Example   string   `toml:"example" json:"-"`               // a reply that this is for
+}
+
+// For returns the advice about a provider's reply at a stage, nil where there is none. provider is the name of a profile.
+func For(provider string, stage mail.Stage, r mail.Reply) *Advice {
+	if r.Code < 400 {
+		return nil
+	}
+	for _, a := range load() {
+		if a.matches(provider, stage, r) {
+			return a
+		}
+	}
+	return nil
+}
+
+func (a *Advice) matches(provider string, stage mail.Stage, r mail.Reply) bool {
+	if len(a.Providers) > 0 && !slices.Contains(a.Providers, provider) {
+		return false
+	}
+	rule, err := upstream.Judge([]upstream.Rule{a.rule()}, stage, r)
+	return err == nil && rule.Name == a.rule().Name
+}
+
+// rule matches what the advice is for; its class is of no importance.
+func (a *Advice) rule() upstream.Rule {
+	rule := upstream.Rule{Name: "advice " + a.Name, Code: a.Code, Enhanced: a.Enhanced, Text: a.Text, Class: mail.Deferral}
+	for _, s := range a.Stages {
+		rule.Stages = append(rule.Stages, mail.Stage(s))
+	}
+	return rule
+}
+
+// Placeholders that Fix and Cause may have.
+const (
+	identityPlace = "{identity}"
+	senderPlace   = "{sender}"
+)
+
+// Filled returns the advice with the mailbox that was logged in as and the sender in place; what is empty stays a word.
+func (a *Advice) Filled(identity, sender string) *Advice {
+	if identity == "" {
+		identity = "MAILBOX"
+	}
+	if sender == "" {
+		sender = "SENDER"
+	}
+	r := strings.NewReplacer(identityPlace, mail.Printable(identity), senderPlace, mail.Printable(sender))
+	filled := *a
+	filled.Cause = r.Replace(a.Cause)
+	filled.Fix = nil
+	for _, f := range a.Fix {
+		filled.Fix = append(filled.Fix, r.Replace(f))
+	}
+	return &filled
+}
+
+var load = sync.OnceValue(func() []*Advice {
+	all, err := parse(file)
+	if err != nil {
+		panic("advice: " + err.Error())
+	}
+	return all
+})
+
+func parse(data []byte) ([]*Advice, error) {
+	var table struct {
+		Advice []*Advice `toml:"advice"`
+	}
+	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&table); err != nil {
+		return nil, err
+	}
+	for _, a := range table.Advice {
+		if _, err := upstream.Judge([]upstream.Rule{a.rule()}, mail.StageDot, mail.R(550, "", "")); err != nil {
+			return nil, fmt.Errorf("%s: %w", a.Name, err)
+		}
+	}
+	return table.Advice, nil
+}
