@@ -190,6 +190,25 @@ func fill(b *spool.Buffer, t *wire.Transfer) (mail.Content, error) {
 	return b.Content()
 }
 
+// Refused implements wire.Witness: a command that was refused before it could mean anything.
+func (s *session) Refused(command string, reply mail.Reply) {
+	e := s.event(trace.Event{Kind: trace.Rejected, Reply: reply, Detail: command})
+	if command == "AUTH" {
+		e.Kind = trace.AuthFail
+	} else {
+		s.srv.metrics.rejected.WithLabelValues(s.listener.Name, codeClass(reply)).Inc()
+	}
+	if s.envelope != nil {
+		e.From = s.envelope.From.String()
+	}
+	s.log.Info("refused", "client", e.Client, "from", e.From, "command", command, "reply", reply.String())
+	if !s.known {
+		s.srv.recordNoise(e)
+		return
+	}
+	s.srv.trace.Record(e)
+}
+
 // Reset implements wire.Session: the transaction is over, whatever became of it.
 func (s *session) Reset() { s.envelope = nil }
 

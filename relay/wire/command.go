@@ -55,6 +55,13 @@ func splitCommand(line string) (verb, arg string) {
 
 // run runs one complete line.
 func (c *Conn) run(line string) error {
+	c.line = line
+	err := c.runLine(line)
+	c.line = "" // a connection that waits keeps nothing
+	return err
+}
+
+func (c *Conn) runLine(line string) error {
 	if !clean(line) {
 		return c.wrong(500, "5.5.2", "control characters in a command")
 	}
@@ -99,11 +106,26 @@ func (c *Conn) needsTLS(verb string) error {
 func (c *Conn) wrong(code int, enhanced, format string, args ...any) error {
 	r := mail.R(code, enhanced, format, args...)
 	c.send(r)
+	c.tell(r)
 	if c.errors++; c.errors < c.opt.MaxErrors {
 		return nil
 	}
 	return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many errors, closing"),
 		"%d protocol errors, the last one was answered %s", c.errors, r)
+}
+
+// tell lets a Witness know that we refused a command that mail depends on.
+func (c *Conn) tell(r mail.Reply) {
+	w, ok := c.session.(Witness)
+	if !ok || c.line == "" {
+		return
+	}
+	switch verb, _ := splitCommand(c.line); verb {
+	case "AUTH":
+		w.Refused(verb, r) // the rest may be a password
+	case "MAIL", "RCPT", "DATA", "BDAT":
+		w.Refused(mail.Printable(mail.Cut(c.line, 256)), r)
+	}
 }
 
 // answer sends a reply of the session. 421 ends the connection (RFC 5321 §3.8).

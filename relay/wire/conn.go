@@ -38,6 +38,7 @@ type Conn struct {
 	tx        transaction
 	refused   bool         // the last MAIL, or the chunks behind it, so that what is pipelined behind is no error
 	pending   *pendingLine // read inside a transfer, still to be run
+	line      string       // the command that runs, "" between commands
 	errors    int          // of the protocol, since the last message
 	refusals  int          // 4yz and 5yz of the session since the last message
 	idleTurns int          // commands since the last message

@@ -23,6 +23,7 @@ func (c *Conn) mail(arg string) error {
 		return c.wrong(reply.Code, reply.Enhanced, "%s", reply.Text)
 	}
 	if env.Size > c.opt.MaxMessageSize {
+		c.tell(c.tooBig())
 		return c.answer(c.tooBig())
 	}
 	reply = c.session.Mail(c.ctx, env)
@@ -48,8 +49,12 @@ func (c *Conn) rcpt(arg string) error {
 	}
 	if c.tx.rcpts >= c.opt.MaxRecipients {
 		// Not counted as a refusal: RFC 5321 §4.5.3.1.10 has clients go on with those accepted.
-		c.send(mail.R(452, "4.5.3", "too many recipients: the limit is %d per message", c.opt.MaxRecipients))
-		if c.tx.excess++; c.tx.excess > maxExcess {
+		reply = mail.R(452, "4.5.3", "too many recipients: the limit is %d per message", c.opt.MaxRecipients)
+		c.send(reply)
+		if c.tx.excess++; c.tx.excess == 1 {
+			c.tell(reply) // once is enough
+		}
+		if c.tx.excess > maxExcess {
 			return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many recipients"), "%d recipients over the limit in one transaction", maxExcess)
 		}
 		return nil

@@ -99,6 +99,14 @@ type Session interface {
 	Close()
 }
 
+// Witness is a Session that wants to know which commands wire refused by itself: those that a transaction
+// or a login depends on, in wrong order, malformed, or over a limit. Of recipients over the limit only the
+// first of a transaction is told.
+type Witness interface {
+	// Refused gets the command, printable and cut; of AUTH only the verb. It must return quickly.
+	Refused(command string, reply mail.Reply)
+}
+
 // Exchange is one SASL exchange (RFC 4954 §4), which wire carries in base64.
 type Exchange interface {
 	// Next takes the client's response, nil if it sent no initial one, and returns the next
