@@ -81,6 +81,8 @@ type Options struct {
 	MaxRecipients  int   // of one message; 0: DefaultRecipients
 	Timeouts       Timeouts
 
+	Rates []upstream.Rate // for each mailbox; none: as fast as Graph takes
+
 	// Rules come before the built-in ones.
 	Rules []Rule
 
@@ -120,6 +122,11 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.MaxRecipients <= 0 {
 		o.MaxRecipients = DefaultRecipients
+	}
+	for _, r := range o.Rates {
+		if err := r.Check(); err != nil {
+			return o, fmt.Errorf("upstream %s: %w", o.Name, err)
+		}
 	}
 	if o.Jitter == nil {
 		o.Jitter = rand.Float64
@@ -250,6 +257,7 @@ func (u *Upstream) Close(ctx context.Context) error {
 	}
 	for _, m := range u.mailboxes {
 		m.stopAlarmLocked()
+		m.stopPacedLocked()
 	}
 	u.mu.Unlock()
 

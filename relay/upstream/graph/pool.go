@@ -17,13 +17,22 @@ type mailbox struct {
 	name  string
 	inUse int
 	gate  gate
+	pacer upstream.Pacer
 	alarm *time.Timer // fires when the gate's waiting is over
+	paced *time.Timer // fires when the rates have room again
 }
 
 func (m *mailbox) stopAlarmLocked() {
 	if m.alarm != nil {
 		m.alarm.Stop()
 		m.alarm = nil
+	}
+}
+
+func (m *mailbox) stopPacedLocked() {
+	if m.paced != nil {
+		m.paced.Stop()
+		m.paced = nil
 	}
 }
 
@@ -38,7 +47,7 @@ type Slot struct {
 
 // Reserve takes a place for one message now, without waiting. identity is the mailbox to send from; "" is the configured one.
 // A nil Slot means that all places are taken (until is zero; OnChange tells when one gets free) or that the mailbox waits
-// until then.
+// until then, because of a fault or of rates that have no room for longer than a minute.
 func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until time.Time) {
 	if identity == "" {
 		identity = u.o.Mailbox
@@ -56,9 +65,30 @@ func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until ti
 	if busy || !until.IsZero() || m.inUse >= u.o.MaxConnections {
 		return nil, until
 	}
+	if until, busy = m.pacer.Reserve(now); busy || !until.IsZero() {
+		return nil, u.shortLocked(m, now, until)
+	}
 	u.places++
 	m.inUse++
 	return &Slot{u: u, box: m, admission: m.gate.admit()}, time.Time{}
+}
+
+// shortWait is up to where a wait for the rates is a busy that OnChange ends.
+const shortWait = time.Minute
+
+func (u *Upstream) shortLocked(m *mailbox, now, until time.Time) time.Time {
+	if until.IsZero() || until.Sub(now) > shortWait {
+		return until
+	}
+	if m.paced == nil {
+		m.paced = time.AfterFunc(until.Sub(now), func() {
+			u.mu.Lock()
+			m.paced = nil
+			u.mu.Unlock()
+			u.changed()
+		})
+	}
+	return time.Time{}
 }
 
 // mailboxLocked finds a mailbox. Exchange does not tell Office@example.com from office@example.com, nor may its limits here.
@@ -70,16 +100,17 @@ func (u *Upstream) mailboxLocked(name string) *mailbox {
 	if len(u.mailboxes) >= maxMailboxes && !u.evictLocked() {
 		return nil
 	}
-	m := &mailbox{name: name}
+	m := &mailbox{name: name, pacer: upstream.NewPacer(u.o.Rates)}
 	u.mailboxes[key] = m
 	return m
 }
 
 // evictLocked forgets one mailbox that would be no different if it were new.
 func (u *Upstream) evictLocked() bool {
-	looked := 0
+	looked, now := 0, time.Now()
 	for key, m := range u.mailboxes {
-		if m.inUse == 0 && m.gate.ready() && m.gate.pressure == 0 && m.gate.faults == 0 {
+		if m.inUse == 0 && m.gate.ready() && m.gate.pressure == 0 && m.gate.faults == 0 && m.pacer.Blank(now) {
+			m.stopPacedLocked()
 			delete(u.mailboxes, key)
 			return true
 		}
@@ -99,12 +130,12 @@ func (s *Slot) Envelope(all []mail.Address) { s.whole = all }
 // Release gives back a place that was not used. After Send it does nothing.
 func (s *Slot) Release() {
 	if !s.done {
-		s.finish(news{})
+		s.finish(news{}, sent{})
 	}
 }
 
 // finish gives the place back and tells the gate.
-func (s *Slot) finish(n news) {
+func (s *Slot) finish(n news, counted sent) {
 	s.done = true
 	u, m, now := s.u, s.box, time.Now()
 	u.mu.Lock()
@@ -113,6 +144,7 @@ func (s *Slot) finish(n news) {
 	if u.closed && u.places == 0 {
 		close(u.drained)
 	}
+	m.pacer.Settle(now, counted.messages, counted.recipients)
 	moved := m.gate.settle(now, s.admission, n, u.o.Jitter())
 	if moved {
 		u.armAlarmLocked(m, now)
@@ -143,6 +175,36 @@ func (u *Upstream) armAlarmLocked(m *mailbox, now time.Time) {
 	m.alarm = time.AfterFunc(m.gate.until.Sub(now), u.changed)
 }
 
+// TryAgain ends the pause of mailboxes that were not let in: somebody may have mended the login. Each is probed once.
+func (u *Upstream) TryAgain() {
+	now, moved := time.Now(), false
+	u.mu.Lock()
+	for _, m := range u.mailboxes {
+		if g := &m.gate; g.status == upstream.Paused && g.early && now.Before(g.until) {
+			g.until, moved = now, true
+			m.stopAlarmLocked()
+		}
+	}
+	u.mu.Unlock()
+	if moved {
+		u.changed()
+	}
+}
+
+// Inherit takes over what another Upstream knows of the rates, after the configuration has changed: Exchange goes on counting.
+func (u *Upstream) Inherit(old *Upstream) {
+	now := time.Now()
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, from := range old.mailboxes {
+		if m := u.mailboxLocked(from.name); m != nil {
+			m.pacer.Inherit(now, &from.pacer)
+		}
+	}
+}
+
 // States lists the mailboxes that have been used, in order of name; before the first use, the configured one.
 func (u *Upstream) States() []State {
 	u.mu.Lock()
@@ -150,9 +212,9 @@ func (u *Upstream) States() []State {
 	if len(u.mailboxes) == 0 && !u.closed {
 		u.mailboxLocked(u.o.Mailbox)
 	}
-	states := make([]State, 0, len(u.mailboxes))
+	states, now := make([]State, 0, len(u.mailboxes)), time.Now()
 	for _, m := range u.mailboxes {
-		s := State{Upstream: u.o.Name, Identity: m.name, Status: upstream.Ready, Limit: u.o.MaxConnections, InUse: m.inUse}
+		s := State{Upstream: u.o.Name, Identity: m.name, Status: upstream.Ready, Limit: u.o.MaxConnections, InUse: m.inUse, Rates: m.pacer.States(now)}
 		if g := &m.gate; !g.ready() {
 			s.Status, s.Probing, s.Until, s.Since, s.Reply = g.status, g.probing, g.until, g.since, g.reply
 			s.Failures = g.pressure + g.faults

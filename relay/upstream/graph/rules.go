@@ -2,7 +2,6 @@ package graph
 
 import (
 	"fmt"
-	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -27,6 +26,7 @@ type Rule struct {
 	RetryAfter time.Duration // at least; 0: Retry-After, the retry table or the back-off decides
 	DropToken  bool          // the token may be what is wrong: the next attempt gets another
 	Again      bool          // with another token, once, at once
+	Login      bool          // we are not let in, or not as this mailbox
 	Author     bool          // it is about this header author; the mailbox may send for others
 	Uncertain  bool          // Graph may have sent the message
 
@@ -42,11 +42,11 @@ var builtinRules = []Rule{
 	{Name: "send-as", Codes: []string{"ErrorSendAsDenied"}, Class: mail.AccountFault, Code: 454, Enhanced: "4.7.1", Author: true,
 		Fix:     "give this mailbox the right Send As for the address in From, or let the message's From be the mailbox",
 		Example: "403 ErrorSendAsDenied The user account which was used to submit this request does not have the right to send mail on behalf of the specified sending account., Cannot submit message."},
-	{Name: "token", Status: "401", Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", DropToken: true, Again: true,
+	{Name: "token", Status: "401", Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", Login: true, DropToken: true, Again: true,
 		Fix:     "look at scope and tenant in [upstream.oauth]: the token must be for " + "https://graph.microsoft.com",
 		Example: "401 InvalidAuthenticationToken Access token has expired or is not yet valid."},
 	{Name: "no-rest-mailbox", Codes: []string{"MailboxNotEnabledForRESTAPI", "MailboxNotSupportedForRESTAPI", "ErrorMailboxNotEnabledForRESTAPI"},
-		Class: mail.AccountFault, Code: 454, Enhanced: "4.2.1",
+		Class: mail.AccountFault, Code: 454, Enhanced: "4.2.1", Login: true,
 		Fix:     "the mailbox is not in Exchange Online, has no licence, or is inactive",
 		Example: "404 MailboxNotEnabledForRESTAPI The mailbox is either inactive, soft-deleted, or is hosted on-premise."},
 	{Name: "account-suspended", Codes: []string{"ErrorAccountSuspend", "ErrorAccountSuspendShowTierUpgrade", "ErrorMessageSubmissionBlocked"},
@@ -98,17 +98,17 @@ var builtinRules = []Rule{
 		Example: "403 ErrorMessageBlocked Message blocked."},
 
 	// The permission is inside the token: one that was fetched before the consent is of no use after it.
-	{Name: "permission", Codes: []string{"ErrorAccessDenied", "AccessDenied", "Authorization_RequestDenied", "Forbidden"}, Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", DropToken: true,
+	{Name: "permission", Codes: []string{"ErrorAccessDenied", "AccessDenied", "Authorization_RequestDenied", "Forbidden"}, Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", Login: true, DropToken: true,
 		Fix:     "give the application Mail.Send for this mailbox (docs/upstreams/microsoft-graph.md); Exchange takes up to two hours to notice",
 		Example: "403 ErrorAccessDenied Access is denied. Check credentials and try again."},
-	{Name: "forbidden", Status: "403", Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", DropToken: true,
+	{Name: "forbidden", Status: "403", Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", Login: true, DropToken: true,
 		Fix:     "give the application Mail.Send for this mailbox (docs/upstreams/microsoft-graph.md); a proxy or Conditional Access may refuse too",
 		Example: "403 - Forbidden"},
 	{Name: "no-mailbox", Codes: []string{"ErrorInvalidUser", "ErrorNonExistentMailbox", "ResourceNotFound", "Request_ResourceNotFound", "ErrorInvalidMailbox"},
-		Class: mail.AccountFault, Code: 454, Enhanced: "4.1.8",
+		Class: mail.AccountFault, Code: 454, Enhanced: "4.1.8", Login: true,
 		Fix:     "no such mailbox in this tenant: look at username",
 		Example: "404 ErrorInvalidUser The requested user 'scanner@example.com' is invalid."},
-	{Name: "not-here", Status: "404", Class: mail.AccountFault, Code: 454, Enhanced: "4.1.8",
+	{Name: "not-here", Status: "404", Class: mail.AccountFault, Code: 454, Enhanced: "4.1.8", Login: true,
 		Fix:     "no such mailbox in this tenant, or this is not Graph: look at username and host",
 		Example: "404 - Not Found"},
 
@@ -230,7 +230,7 @@ func (u *Upstream) refused(a *answer) *fault {
 		retryAfter: max(rule.RetryAfter, a.retryAfter), uncertain: rule.Uncertain, author: rule.Author, rule: rule, answered: true,
 	}
 	switch {
-	case a.status == http.StatusUnauthorized || a.status == http.StatusForbidden && !rule.Author:
+	case rule.Login:
 		f.stage = mail.StageAuth
 	case rule.Name == unknownRule:
 		f.note = "no rule knows this answer of Graph's; it counts as the message's fault"

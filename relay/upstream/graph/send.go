@@ -19,7 +19,7 @@ func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
 		a.results[i] = mail.Result{Recipient: i, Upstream: s.u.o.Name, Identity: s.box.name, Host: s.u.host}
 	}
 	a.run(ctx)
-	s.finish(a.news)
+	s.finish(a.news, a.sent)
 	return a.results
 }
 
@@ -37,6 +37,15 @@ type attempt struct {
 	renewed bool // a token was refused in this attempt
 	prefix  []byte
 	news    news // what the gate is told
+	sent    sent // what the rates are
+}
+
+// sent is what Graph has taken, or may have.
+type sent struct{ messages, recipients int }
+
+func (s *sent) add(recipients int) {
+	s.messages++
+	s.recipients += recipients
 }
 
 func (a *attempt) run(ctx context.Context) {
@@ -157,11 +166,15 @@ func (a *attempt) send(ctx context.Context, batch []int) *fault {
 	for {
 		ans, f := a.u.post(ctx, a.mailbox, a.token, p)
 		if f == nil && ans.accepted() {
+			a.sent.add(len(batch))
 			a.deliver(batch, ans)
 			return nil
 		}
 		if f == nil {
 			f = a.u.refused(ans)
+		}
+		if f.uncertain {
+			a.sent.add(len(batch))
 		}
 		if f.rule != nil && f.rule.DropToken {
 			a.u.o.DropToken(a.mailbox, a.token)
