@@ -37,8 +37,7 @@ func Check(ctx context.Context, path string) (*config.Config, []config.Problem) 
 		add(fmt.Sprintf("dkim[%d].key_file", i+1), err)
 	}
 	for i, u := range c.Upstreams {
-		_, err := UpstreamConfig(c.Hostname, u)
-		add(fmt.Sprintf("upstream[%d].ca_file", i+1), err)
+		add(fmt.Sprintf("upstream[%d].ca_file", i+1), checkUpstream(c.Hostname, u))
 		add(fmt.Sprintf("upstream[%d].oauth", i+1), CheckTokens(u))
 	}
 	add("data_dir", checkStore(ctx, c))

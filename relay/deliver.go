@@ -55,7 +55,7 @@ func (d *dispatcher) reserve(now time.Time, m *queue.Message) (*ticket, *configu
 	return &ticket{srv: d.srv, state: st, slot: slot, upstream: up}, up, wait
 }
 
-func reserve(now time.Time, m *queue.Message, route []*configured) (*upstream.Slot, *configured, queue.Wait) {
+func reserve(now time.Time, m *queue.Message, route []*configured) (place, *configured, queue.Wait) {
 	var wait queue.Wait
 	for _, up := range route {
 		identity := up.identityFor(m)
@@ -79,7 +79,7 @@ func reserve(now time.Time, m *queue.Message, route []*configured) (*upstream.Sl
 type ticket struct {
 	srv      *Server
 	state    *state
-	slot     *upstream.Slot
+	slot     place
 	upstream *configured
 	standby  bool // instead of the slot
 }
@@ -144,7 +144,7 @@ func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, 
 
 // take uses the slot that was reserved for the attempt where it fits, waits for the one that it was
 // promised, and asks for one elsewhere.
-func (t *ticket) take(ctx context.Context, up *configured, m *queue.Message) (*upstream.Slot, time.Time) {
+func (t *ticket) take(ctx context.Context, up *configured, m *queue.Message) (place, time.Time) {
 	if t.slot != nil && t.upstream == up {
 		slot := t.slot
 		t.slot = nil
@@ -159,7 +159,7 @@ func (t *ticket) take(ctx context.Context, up *configured, m *queue.Message) (*u
 
 // sendAs sends as the message's own identity. When that is its sender and the provider does not let it in, there may be no
 // such mailbox: the username sends it, and if it can, does so from now on.
-func (t *ticket) sendAs(ctx context.Context, slot *upstream.Slot, up *configured, m *queue.Message, c mail.Content, pending []int) []mail.Result {
+func (t *ticket) sendAs(ctx context.Context, slot place, up *configured, m *queue.Message, c mail.Content, pending []int) []mail.Result {
 	sent := t.send(ctx, slot, up, m, c, pending)
 	own := up.ownIdentity(m)
 	switch {
@@ -200,7 +200,7 @@ func (t *ticket) learn(up *configured, own string, sent []mail.Result) {
 	}
 }
 
-func (t *ticket) send(ctx context.Context, slot *upstream.Slot, up *configured, m *queue.Message, c mail.Content, pending []int) []mail.Result {
+func (t *ticket) send(ctx context.Context, slot place, up *configured, m *queue.Message, c mail.Content, pending []int) []mail.Result {
 	tx := upstream.Transaction{
 		ID:         m.ID,
 		From:       m.Envelope.From,
@@ -222,6 +222,7 @@ func (t *ticket) send(ctx context.Context, slot *upstream.Slot, up *configured, 
 		up.giveBack(slot)
 		return unsigned(pending, up.config.Name, err)
 	}
+	tellEnvelope(slot, m)
 	results := slot.Send(ctx, tx)
 	for i := range results {
 		results[i].Recipient = pending[results[i].Recipient]

@@ -131,6 +131,8 @@ func loginService(block config.Upstream) string {
 		return false
 	}
 	switch {
+	case block.ByGraph():
+		return oauth.MicrosoftGraph
 	case block.OAuth.Provider != "":
 		return block.OAuth.Provider
 	case block.OAuth.Tenant != "", block.OAuth.Cloud != "",
@@ -165,8 +167,8 @@ func anchors(file string) ([]*x509.Certificate, error) {
 	}
 }
 
-// UseTokens plugs a source into what an upstream client needs. nil changes nothing.
-func UseTokens(conf *upstream.Config, source *oauth.Source) {
+// useTokens plugs a source into what an upstream client needs. nil changes nothing.
+func useTokens(conf *upstream.Config, source *oauth.Source) {
 	if source == nil {
 		return
 	}
@@ -202,6 +204,14 @@ func (e tokenError) Reply() mail.Reply {
 		return mail.R(454, "4.7.0", "no access token for upstream %s: %s", e.upstream, known.Error())
 	}
 	return mail.R(454, "4.7.0", "no access token for upstream %s now", e.upstream)
+}
+
+// words are those of Reply without what is known anyway.
+func (e tokenError) words() string {
+	if known, ok := errors.AsType[*oauth.Error](e.error); ok {
+		return known.Error()
+	}
+	return "there is none now"
 }
 
 // RetryAfter is how long the source will answer the same without asking.
@@ -293,7 +303,7 @@ func (st *state) runTokens() {
 
 // Close ends the upstream, and then what gives it tokens.
 func (c *configured) Close(ctx context.Context) error {
-	err := c.Upstream.Close(ctx)
+	err := c.transport.Close(ctx)
 	if c.tokens != nil {
 		c.tokens.close()
 	}

@@ -141,7 +141,7 @@ func (s *Server) retire(before, st *state) {
 		}
 		for _, up := range st.upstreams {
 			if up.config.Name == old.config.Name { // the provider goes on counting
-				up.Inherit(old.Upstream)
+				up.Inherit(old.transport)
 			}
 		}
 		s.attempts.Go(func() {

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"postern/relay/upstream"
 )
 
 // standby lets a few queued messages be ready before a place at their upstream is free. The queue records
@@ -17,7 +15,7 @@ import (
 type standby struct {
 	most    int
 	stop    <-chan struct{} // closed when the server shuts down: what waits here has not begun
-	reserve func(time.Time) (*upstream.Slot, time.Time)
+	reserve func(time.Time) (place, time.Time)
 
 	mu     sync.Mutex      // guards what follows; held while asking for a place
 	n      int             // given out
@@ -26,7 +24,7 @@ type standby struct {
 
 // promised is a place, or until when there is none.
 type promised struct {
-	slot  *upstream.Slot
+	slot  place
 	until time.Time
 }
 
@@ -34,7 +32,7 @@ type promised struct {
 // person's message does not wait long behind those of a bulk job.
 const standbyShare = 4
 
-func newStandby(places int, stop <-chan struct{}, reserve func(time.Time) (*upstream.Slot, time.Time)) *standby {
+func newStandby(places int, stop <-chan struct{}, reserve func(time.Time) (place, time.Time)) *standby {
 	return &standby{most: max(1, places/standbyShare), stop: stop, reserve: reserve}
 }
 
@@ -79,7 +77,7 @@ func (s *standby) wake() {
 
 // await waits for a place and takes it. Without one, until says when to ask again: the upstream is paused,
 // the server shuts down, or ctx has ended.
-func (s *standby) await(ctx context.Context) (*upstream.Slot, time.Time) {
+func (s *standby) await(ctx context.Context) (place, time.Time) {
 	s.mu.Lock()
 	if len(s.parked) == 0 {
 		if slot, until := s.reserve(time.Now()); slot != nil || !until.IsZero() {

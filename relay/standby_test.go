@@ -17,7 +17,7 @@ type doors struct {
 	until time.Time
 }
 
-func (d *doors) reserve(time.Time) (*upstream.Slot, time.Time) {
+func (d *doors) reserve(time.Time) (place, time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.until.IsZero() || d.free == 0 {

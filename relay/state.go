@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/netip"
@@ -34,7 +35,7 @@ type state struct {
 
 // configured is an upstream with the block of relay.toml that it was made of.
 type configured struct {
-	*upstream.Upstream
+	transport
 	config   config.Upstream
 	tokens   *tokens // nil without OAuth
 	homeless *homeless
@@ -42,12 +43,12 @@ type configured struct {
 }
 
 // reserve takes a place. Without one, until says when to ask again; zero: when one gets free.
-func (c *configured) reserve(now time.Time, identity string) (slot *upstream.Slot, until time.Time) {
+func (c *configured) reserve(now time.Time, identity string) (slot place, until time.Time) {
 	return c.Reserve(now, identity)
 }
 
 // giveBack returns a place that was not used, and its share of the rates.
-func (c *configured) giveBack(slot *upstream.Slot) { slot.Release() }
+func (c *configured) giveBack(slot place) { slot.Release() }
 
 // route is a compiled [[route]].
 type route struct {
@@ -118,22 +119,16 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 			}
 		}
 	}
-	conf, err := UpstreamConfig(c.Hostname, block)
-	if err != nil {
-		return nil, err
-	}
-	conf.Logger = s.log
 	source, err := NewTokens(c, block, s.store, s.log)
 	if err != nil {
 		return nil, err
 	}
-	UseTokens(&conf, source)
-	up, err := upstream.New(conf)
+	up, err := newTransport(c.Hostname, block, source, s.log)
 	if err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", block.Name, err)
+		return nil, err
 	}
-	made := &configured{Upstream: up, config: block, homeless: newHomeless()}
-	made.standby = newStandby(block.MaxConnections, s.draining, func(now time.Time) (*upstream.Slot, time.Time) { return made.reserve(now, "") })
+	made := &configured{transport: up, config: block, homeless: newHomeless()}
+	made.standby = newStandby(block.MaxConnections, s.draining, func(now time.Time) (place, time.Time) { return made.reserve(now, "") })
 	up.OnChange(func() {
 		made.standby.wake()
 		s.upstreamChanged()
@@ -172,17 +167,24 @@ func UpstreamConfig(hostname string, block config.Upstream) (upstream.Config, er
 	if block.TLS == config.NoTLS {
 		conf.Dial = plainDialer(block.MayDialPlain)
 	}
+	conf.RootCAs, err = roots(block)
+	return conf, err
+}
+
+// roots are the trust anchors of an upstream; nil: the system's.
+func roots(block config.Upstream) (*x509.CertPool, error) {
 	if block.CAFile == "" {
-		return conf, nil
+		return nil, nil
 	}
 	pem, err := os.ReadFile(block.CAFile)
 	if err != nil {
-		return conf, fmt.Errorf("upstream %s: ca_file: %w", block.Name, err)
+		return nil, fmt.Errorf("upstream %s: ca_file: %w", block.Name, err)
 	}
-	if conf.RootCAs, err = upstream.Roots(pem); err != nil {
-		return conf, fmt.Errorf("upstream %s: ca_file %s: %w", block.Name, block.CAFile, err)
+	pool, err := upstream.Roots(pem)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: ca_file %s: %w", block.Name, block.CAFile, err)
 	}
-	return conf, nil
+	return pool, nil
 }
 
 // plainDialer dials addresses that may be reached without TLS, after the name was resolved: a name cannot

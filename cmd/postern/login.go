@@ -15,7 +15,6 @@ import (
 	"postern/mail"
 	"postern/relay"
 	"postern/relay/config"
-	"postern/relay/upstream"
 	"postern/relay/upstream/oauth"
 )
 
@@ -137,20 +136,19 @@ func paste(in io.Reader, out io.Writer, consent *oauth.Consent) {
 }
 
 // tokens gives what an upstream logs in with where it is a token. What it returns ends the source and the store.
-func (a *app) tokens(ctx context.Context, c *config.Config, block config.Upstream, conf *upstream.Config) (done func(), err error) {
+func (a *app) tokens(ctx context.Context, c *config.Config, block config.Upstream) (source *oauth.Source, done func(), err error) {
 	if block.OAuth == nil {
-		return func() {}, nil
+		return nil, func() {}, nil
 	}
 	s, err := openStoreOf(ctx, c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	source, err := relay.NewTokens(c, block, s, slog.New(slog.DiscardHandler))
+	source, err = relay.NewTokens(c, block, s, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, nil, errors.Join(err, s.Close())
 	}
-	relay.UseTokens(conf, source)
-	return func() { source.Close(); s.Close() }, nil
+	return source, func() { source.Close(); s.Close() }, nil
 }
 
 // explained says what an authorization server said, and what to do.

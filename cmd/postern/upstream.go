@@ -73,20 +73,15 @@ func (a *app) upstreamTest() *cobra.Command {
 			if i < 0 {
 				return fmt.Errorf("there is no upstream %q in %s", args[0], c.Path())
 			}
-			conf, err := relay.UpstreamConfig(c.Hostname, c.Upstreams[i])
+			tokens, done, err := a.tokens(cmd.Context(), c, c.Upstreams[i])
 			if err != nil {
 				return err
 			}
-			tokens, err := a.tokens(cmd.Context(), c, c.Upstreams[i], &conf)
+			defer done()
+			steps, err := relay.TestUpstream(cmd.Context(), c.Hostname, c.Upstreams[i], tokens)
 			if err != nil {
 				return err
 			}
-			defer tokens()
-			up, err := upstream.New(conf)
-			if err != nil {
-				return err
-			}
-			steps := up.Test(cmd.Context())
 			if asJSON {
 				if err := writeJSON(cmd.OutOrStdout(), steps); err != nil {
 					return err

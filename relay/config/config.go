@@ -212,6 +212,12 @@ type Upstream struct {
 	Rules []profile.Rule `toml:"rule"` // go before those of the provider
 }
 
+// MicrosoftGraph is the provider that is reached by HTTPS instead of SMTP.
+const MicrosoftGraph = "microsoft-graph"
+
+// ByGraph reports whether the upstream is reached through Microsoft Graph.
+func (u *Upstream) ByGraph() bool { return u.Provider == MicrosoftGraph }
+
 // ReplyRules are the reply rules of the block, then those of its provider.
 func (u *Upstream) ReplyRules() []upstream.Rule {
 	var rules []upstream.Rule

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,7 +19,7 @@ func (c *Config) applyProfile(u *Upstream, key string) {
 	}
 	written := func(name string) bool { return c.doc.has(key + "." + name) }
 	c.applyPort(u, p, written("port"), written("tls"))
-	setDefault(&u.Host, written("host"), p.Host)
+	setDefault(&u.Host, written("host"), cmp.Or(graphHost(u), p.Host))
 	setDefault(&u.Username, written("username"), p.Username)
 	setDefault(&u.Mechanisms, written("mechanisms"), slices.Clone(p.Mechanisms))
 	setDefault(&u.MaxConnections, written("max_connections"), p.MaxConnections)
@@ -71,6 +72,9 @@ func (v *validator) provider(key string, u *Upstream) {
 			example = "smtp.example.net"
 		}
 		v.fail(key+".host", "is missing, write the provider's server, such as %q", example)
+	}
+	if u.ByGraph() {
+		v.graph(key, u)
 	}
 	v.mechanisms(key, u)
 	if err := upstream.CheckExtensions(u.AssumeExtensions, nil); err != nil {

@@ -1,0 +1,58 @@
+package config
+
+import (
+	"net/url"
+
+	"postern/relay/upstream/graph"
+)
+
+// graphHost is the server of the cloud that an upstream by Microsoft Graph is in; "" for other upstreams.
+func graphHost(u *Upstream) string {
+	if !u.ByGraph() || u.OAuth == nil {
+		return ""
+	}
+	base, err := url.Parse(graph.CloudURL(u.OAuth.Cloud)) // "" for a cloud that validation refuses
+	if err != nil {
+		return ""
+	}
+	return base.Hostname()
+}
+
+// smtpOnly are keys that mean nothing to Microsoft Graph.
+var smtpOnly = []string{"mechanisms", "messages_per_connection", "idle_close", "assume_extensions", "deny_extensions", "rule"}
+
+// graph judges what Microsoft Graph makes different.
+func (v *validator) graph(key string, u *Upstream) {
+	if u.OAuth == nil {
+		v.fail(key+".provider", "%s takes access tokens only, write [upstream.oauth]", u.Provider)
+	}
+	if u.OAuth != nil && u.OAuth.Provider == "google" {
+		v.fail(key+".oauth.provider", "google gives no tokens for %s, remove it", u.Provider)
+	}
+	if u.TLS == StartTLS || u.TLS == NoTLS {
+		v.fail(key+".tls", `%s is reached by HTTPS, remove it`, u.Provider)
+	}
+	for _, name := range smtpOnly {
+		if name = v.written(key, name); name != "" {
+			v.fail(name, "is about SMTP and means nothing to %s, remove it", u.Provider)
+		}
+	}
+	if u.MaxConnections > graph.DefaultConnections {
+		v.fail(key+".max_connections", "Microsoft Graph takes %d requests at a time for a mailbox, write that or less", graph.DefaultConnections)
+	}
+	if u.MaxMessageSize > graph.DefaultMessageSize {
+		v.fail(key+".max_message_size", "Microsoft Graph takes no message over %d octets, write that or less", graph.DefaultMessageSize)
+	}
+}
+
+// written is the key of a setting, or of its first element, where the file has it.
+func (v *validator) written(key, name string) string {
+	key += "." + name
+	if v.doc.has(key) {
+		return key
+	}
+	if first := element(key, 0); v.doc.has(first) {
+		return first
+	}
+	return ""
+}
