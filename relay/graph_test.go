@@ -1,0 +1,379 @@
+package relay
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/certs"
+	"postern/relay/config"
+	"postern/relay/fakeprovider"
+	"postern/relay/queue"
+	"postern/relay/trace"
+	"postern/relay/upstream"
+)
+
+const graphMailbox = "office@contoso.example"
+
+// graphRig is a relay whose upstream is Microsoft Graph.
+type graphRig struct {
+	*oauthRig
+	graph *fakeprovider.Graph
+}
+
+// newGraphRig starts Graph, the login service and a relay before them. upstream is added to [[upstream]], block to
+// [upstream.oauth], extra to the file.
+func newGraphRig(t *testing.T, o fakeprovider.GraphOptions, upstream, block, extra string) *graphRig {
+	t.Helper()
+	pair, err := certs.SelfSigned([]string{"localhost", "127.0.0.1"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &graphRig{oauthRig: &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &logBuffer{}}}}
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair[0].Certificate[0]})
+	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	conf := &tls.Config{Certificates: pair[:1]}
+	r.login = fakeprovider.NewOAuth(fakeprovider.OAuthOptions{Microsoft: true})
+	r.login.AddClient(fakeprovider.Client{ID: "postern", Secret: oauthSecret})
+	web, err := r.login.Listen(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { web.Close() })
+	if o.Token == nil {
+		o.Token = r.judge
+	}
+	r.graph = fakeprovider.NewGraph(o)
+	running, err := r.graph.Listen(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { running.Close() })
+	base, err := url.Parse(running.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`hostname = "relay.example.com"
+data_dir = "data"
+[admin]
+address = ""
+[delivery]
+retry = ["1s"]
+[[listener]]
+name = "submission"
+address = "127.0.0.1:0"
+max_connections_per_ip = 100
+[[policy]]
+senders = ["{login}"]
+limits = ["100000 messages/day"]
+%s
+[[upstream]]
+name = "graph"
+provider = "microsoft-graph"
+host = "127.0.0.1"
+port = %s
+ca_file = "ca.pem"
+username = %q
+%s
+[upstream.oauth]
+flow = "client-credentials"
+tenant = "contoso.example"
+client_id = "postern"
+client_secret = %q
+token_url = "%s/contoso.example/oauth2/v2.0/token"
+%s
+`, extra, base.Port(), graphMailbox, upstream, oauthSecret, web.URL, block)
+	if err := os.WriteFile(r.path(), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.addPeople()
+	r.start()
+	t.Cleanup(r.close)
+	return r
+}
+
+// judge wants tokens that are good now, and made for Graph.
+func (r *graphRig) judge(token, _ string) fakeprovider.Access {
+	_, scopes, ok := r.login.Valid(token)
+	if !ok || !slices.Contains(scopes, "https://graph.microsoft.com/.default") {
+		return fakeprovider.AccessInvalid
+	}
+	return fakeprovider.AccessGranted
+}
+
+// arrived waits for n messages and an empty queue, and proves that each arrived once and that nothing bounced.
+func (r *graphRig) arrived(n int) []fakeprovider.GraphArrival {
+	r.t.Helper()
+	r.eventually(fmt.Sprint(n, " messages"), func() bool { return len(r.graph.Arrivals()) >= n })
+	s := r.store()
+	defer s.Close()
+	r.eventually("an empty queue", func() bool {
+		left, err := s.List(r.t.Context(), queue.Filter{})
+		return err == nil && len(left) == 0
+	})
+	all := r.graph.Arrivals()
+	times := map[string]int{}
+	for _, a := range all {
+		_, id, _ := strings.Cut(string(a.MIME), "Message-ID: <")
+		id, _, _ = strings.Cut(id, ">")
+		times[id]++
+	}
+	if len(all) != n || len(times) != n {
+		r.t.Errorf("%d messages arrived, %d of them different; want %d", len(all), len(times), n)
+	}
+	for _, kind := range []trace.Kind{trace.Failed, trace.Report} {
+		if events, err := s.Events(r.t.Context(), trace.Query{Kinds: []trace.Kind{kind}}); err != nil || len(events) > 0 {
+			r.t.Errorf("%s: %v, %+v", kind, err, events)
+		}
+	}
+	return all
+}
+
+// A client that knows a password sends by Graph: the envelope decides who gets the message, not the header.
+func TestGraphKeepsToTheEnvelope(t *testing.T) {
+	r := newGraphRig(t, fakeprovider.GraphOptions{}, "", "", "")
+	from := people[0]
+	text := "From: <" + from + ">\nTo: <zoe@example.net>\nCc: \"Max, M.\" <max@example.net>\nMessage-ID: <1@contoso.example>\nSubject: hi\n\nhello\n"
+	reply, err := sendOn(r.client(from), from, []string{"zoe@example.net", "max@example.net", "blind@example.org"}, text)
+	if err != nil || !strings.Contains(reply, "taken by graph") {
+		t.Fatalf("%q, %v", reply, err)
+	}
+	a := r.arrived(1)[0]
+	slices.Sort(a.Recipients)
+	if want := []string{"blind@example.org", "max@example.net", "zoe@example.net"}; !slices.Equal(a.Recipients, want) || a.Mailbox != graphMailbox {
+		t.Errorf("%v by %s", a.Recipients, a.Mailbox)
+	}
+	if strings.Contains(string(a.MIME), "DKIM-Signature") || !strings.HasSuffix(string(a.MIME), "\r\n\r\nhello\r\n") {
+		t.Errorf("%s", a.MIME)
+	}
+
+	// Graph would send it to a person whom nobody has asked for.
+	_, err = sendOn(r.client(from), from, []string{"zoe@example.net"}, strings.ReplaceAll(text, "max@", "stranger@"))
+	if code(err) != 554 || !strings.Contains(err.Error(), "stranger@example.net") {
+		t.Errorf("%v", err)
+	}
+	if n := len(r.graph.Arrivals()); n != 1 {
+		t.Errorf("%d arrivals", n)
+	}
+}
+
+// Routes that part the recipients of one message are our doing: the mail is kept.
+func TestGraphKeepsMailThatRoutesHaveParted(t *testing.T) {
+	p := newProvider(t)
+	_, port, _ := strings.Cut(p.address, ":")
+	other := fmt.Sprintf(`[[route]]
+recipients = ["*@example.net"]
+upstreams = ["graph"]
+[[route]]
+upstreams = ["other"]
+[[upstream]]
+name = "other"
+host = "127.0.0.1"
+port = %s
+ca_file = %q
+username = "relay"
+password = "upstream secret"
+`, port, p.caFile)
+	r := newGraphRig(t, fakeprovider.GraphOptions{}, "", "", other)
+	text := "From: <" + people[0] + ">\nTo: <zoe@example.net>, <max@example.org>\nSubject: hi\n\nhello\n"
+	if _, err := sendOn(r.client(people[0]), people[0], []string{"zoe@example.net", "max@example.org"}, text); err != nil {
+		t.Fatal(err)
+	}
+	if m := p.wait(1)[0]; !slices.Equal(m.to, []string{"max@example.org"}) {
+		t.Errorf("%v", m.to)
+	}
+	if e := r.events(trace.Deferred)[0]; e.To != "zoe@example.net" || !strings.Contains(e.Reply.Text, "max@example.org") {
+		t.Errorf("%+v", e)
+	}
+	if n := len(r.graph.Arrivals()); n != 0 {
+		t.Errorf("%d arrivals", n)
+	}
+}
+
+// Whatever Graph does, every message of ten people arrives, once, and none bounces.
+func TestEveryMessageArrivesOnceByGraph(t *testing.T) {
+	const each = 10
+	fast := "rate = []"
+	for name, c := range map[string]struct {
+		options         fakeprovider.GraphOptions
+		upstream, block string
+		before, during  func(*graphRig)
+		check           func(*testing.T, *graphRig, []fakeprovider.GraphArrival)
+	}{
+		"four at a time": {
+			options: fakeprovider.GraphOptions{Latency: 10 * time.Millisecond}, upstream: fast,
+			check: func(t *testing.T, r *graphRig, _ []fakeprovider.GraphArrival) {
+				if most, busy := r.graph.MostAtOnce(graphMailbox), r.graph.Answered(429); most != 4 || busy != 0 {
+					t.Errorf("%d at once, %d refused", most, busy)
+				}
+				if n := r.login.Requests("token"); n != 1 {
+					t.Errorf("%d tokens were fetched", n)
+				}
+			},
+		},
+		"too many requests": {
+			upstream: fast,
+			before: func(r *graphRig) {
+				r.graph.Fail(fakeprovider.GraphFault{Status: 429, Code: "ApplicationThrottled", Message: "Application is over its limit.", RetryAfter: "7", Times: 1})
+			},
+			check: func(t *testing.T, r *graphRig, all []fakeprovider.GraphArrival) {
+				if n := r.graph.Answered(429); n != 1 {
+					t.Errorf("it was asked again after %d refusals", n)
+				}
+				said := time.Now()
+				for _, e := range r.events(trace.Deferred) {
+					if e.Time.Before(said) {
+						said = e.Time
+					}
+				}
+				early := 0
+				for _, a := range all {
+					if a.At.Before(said.Add(6800 * time.Millisecond)) { // without Retry-After it would be 5 s
+						early++
+					}
+				}
+				if early > 10 { // a few were under way
+					t.Errorf("%d messages did not wait as long as it said", early)
+				}
+			},
+		},
+		"tokens that end": {
+			upstream: fast,
+			during: func(r *graphRig) {
+				r.eventually("some arrivals", func() bool { return len(r.graph.Arrivals()) > 5 })
+				r.login.Advance(2 * time.Hour)
+			},
+			check: func(t *testing.T, r *graphRig, _ []fakeprovider.GraphArrival) {
+				if r.graph.Answered(401) == 0 || r.login.Requests("token") < 2 {
+					t.Errorf("no token was refused: %v", r.login.Counts())
+				}
+			},
+		},
+		"a rate": {
+			upstream: `rate = ["40 messages/second"]`,
+			check: func(t *testing.T, _ *graphRig, all []fakeprovider.GraphArrival) {
+				for i := 40; i < len(all); i++ {
+					if d := all[i].At.Sub(all[i-40].At); d < time.Second {
+						t.Fatalf("41 messages within %v", d)
+					}
+				}
+			},
+		},
+		"senders without mailbox": {
+			options: fakeprovider.GraphOptions{Mailboxes: append([]string{graphMailbox}, people[:5]...)}, upstream: fast, block: `identity = "sender"`,
+			check: func(t *testing.T, r *graphRig, all []fakeprovider.GraphArrival) {
+				by := map[string]int{}
+				for _, a := range all {
+					by[a.Mailbox]++
+				}
+				if by[graphMailbox] != 5*each || by[people[0]] != each {
+					t.Errorf("%v", by)
+				}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			r := newGraphRig(t, c.options, c.upstream, c.block, "")
+			if c.before != nil {
+				c.before(r)
+			}
+			var during sync.WaitGroup
+			if c.during != nil {
+				during.Go(func() { c.during(r) })
+			}
+			r.push(each)
+			during.Wait()
+			c.check(t, r, r.arrived(each*len(people)))
+			if strings.Contains(r.log.String(), oauthSecret) || accessToken.MatchString(r.log.String()) {
+				t.Error("a secret is in the log")
+			}
+		})
+	}
+}
+
+// A reload that changes the upstream keeps what was counted, and mail goes on.
+func TestGraphReload(t *testing.T) {
+	r := newGraphRig(t, fakeprovider.GraphOptions{}, `rate = ["5 messages/hour"]`, "", "")
+	send := func(n int) {
+		t.Helper()
+		text := fmt.Sprintf("From: <%s>\nTo: <zoe@example.net>\nMessage-ID: <%d@contoso.example>\n\nhello\n", people[0], n)
+		if _, err := sendOn(r.client(people[0]), people[0], []string{"zoe@example.net"}, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 2 {
+		send(n)
+	}
+	r.arrived(2)
+	text, err := os.ReadFile(r.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.path(), []byte(strings.Replace(string(text), "5 messages/hour", "3 messages/hour", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.server.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	send(2)
+	r.arrived(3)
+	up := r.server.state.Load().upstreams[0]
+	if p, until := up.Reserve(time.Now(), ""); p != nil || time.Until(until) < 50*time.Minute {
+		t.Errorf("place %v until %v", p, until)
+	}
+	if st := up.States()[0]; len(st.Rates) != 1 || st.Rates[0].Used != 3 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// The command that tests an upstream says what is wrong, and sends nothing.
+func TestUpstreamTestByGraph(t *testing.T) {
+	for name, c := range map[string]struct {
+		access     fakeprovider.Access
+		last, says string
+	}{
+		"granted": {fakeprovider.AccessGranted, "permission", "would take mail"},
+		"denied":  {fakeprovider.AccessDenied, "permission", "give the application Mail.Send"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newGraphRig(t, fakeprovider.GraphOptions{Token: func(string, string) fakeprovider.Access { return c.access }}, "", "", "")
+			conf, problems := Check(t.Context(), r.path())
+			if len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			steps := testUpstream(t, r, conf.Upstreams[0])
+			last := steps[len(steps)-1]
+			if last.Name != c.last || last.OK != (c.access == fakeprovider.AccessGranted) || !strings.Contains(last.Seen+last.Cause, c.says) {
+				t.Errorf("%+v", steps)
+			}
+			if n := len(r.graph.Arrivals()); n != 0 {
+				t.Errorf("%d arrivals", n)
+			}
+		})
+	}
+}
+
+func testUpstream(t *testing.T, r *graphRig, block config.Upstream) []upstream.Step {
+	t.Helper()
+	source, err := NewTokens(r.server.state.Load().config, block, r.server.store, r.server.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	steps, err := TestUpstream(t.Context(), "relay.example.com", block, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return steps
+}
