@@ -111,10 +111,14 @@ func newTransport(hostname string, block config.Upstream, source *oauth.Source, 
 }
 
 // TestUpstream goes the way of a delivery to the upstream of a block and sends nothing. source is what NewTokens made for it.
-func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source) ([]upstream.Step, error) {
+// By SMTP the way goes on to MAIL for each sender.
+func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source, senders ...mail.Address) ([]upstream.Step, error) {
 	up, err := newTransport(hostname, block, source, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
+	}
+	if host, ok := up.(smartHost); ok {
+		return host.TestSenders(ctx, senders, block.SendsAsSender()), nil
 	}
 	return up.Test(ctx), nil
 }

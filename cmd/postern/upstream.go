@@ -2,16 +2,12 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"postern/relay"
 	"postern/relay/config"
-	"postern/relay/upstream"
 )
 
 func (a *app) upstreamCommand() *cobra.Command {
@@ -59,11 +55,21 @@ func (a *app) upstreamList() *cobra.Command {
 }
 
 func (a *app) upstreamTest() *cobra.Command {
-	var asJSON bool
+	var (
+		asJSON bool
+		extra  []string
+	)
 	cmd := &cobra.Command{
 		Use:   "test NAME",
-		Short: "Resolve, connect, TLS, EHLO and login, each with its time and, on failure, its cause; sends nothing",
-		Args:  exactly(1),
+		Short: "Resolve, connect, TLS, login and MAIL FROM, each with its time and, on failure, its cause and the fix; sends nothing",
+		Long: `Go the way of a delivery up to MAIL FROM for each sender that relay.toml and the accounts name, take it back with RSET, and
+send nothing: no recipient is named. Where no sender is an address, username is tried. With identity = "sender" each
+sender is logged in as itself.
+
+What fails is shown with its cause, and with what to click or run at the provider.`,
+		Example: `  postern upstream test office
+  postern upstream test office --sender scanner@example.com --json`,
+		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.load()
 			if err != nil {
@@ -73,49 +79,35 @@ func (a *app) upstreamTest() *cobra.Command {
 			if i < 0 {
 				return fmt.Errorf("there is no upstream %q in %s", args[0], c.Path())
 			}
-			tokens, done, err := a.tokens(cmd.Context(), c, c.Upstreams[i])
+			block := c.Upstreams[i]
+			senders, err := a.sendersOf(cmd, c, block, extra)
+			if err != nil {
+				return err
+			}
+			tokens, done, err := a.tokens(cmd.Context(), c, block)
 			if err != nil {
 				return err
 			}
 			defer done()
-			steps, err := relay.TestUpstream(cmd.Context(), c.Hostname, c.Upstreams[i], tokens)
+			steps, err := relay.TestUpstream(cmd.Context(), c.Hostname, block, tokens, senders.addresses...)
 			if err != nil {
 				return err
 			}
+			report := newReport(block, steps, senders)
 			if asJSON {
-				if err := writeJSON(cmd.OutOrStdout(), steps); err != nil {
+				if err := writeJSON(cmd.OutOrStdout(), report); err != nil {
 					return err
 				}
 			} else {
-				printSteps(cmd.OutOrStdout(), steps)
+				report.write(cmd.OutOrStdout())
 			}
-			if !steps[len(steps)-1].OK {
+			if !report.OK {
 				return errSilent
 			}
 			return nil
 		},
 	}
+	cmd.Flags().StringArrayVar(&extra, "sender", nil, "try this `address` too; may be repeated")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-func printSteps(w io.Writer, steps []upstream.Step) {
-	for _, s := range steps {
-		mark := "ok  "
-		if !s.OK {
-			mark = "FAIL"
-		}
-		first, more, _ := strings.Cut(s.Seen, "\n")
-		fmt.Fprintf(w, "%s  %-9s %8s  %s\n", mark, s.Name, s.Took.Round(time.Millisecond), first)
-		for line := range strings.SplitSeq(more, "\n") {
-			if line != "" {
-				fmt.Fprintf(w, "%26s%s\n", "", line)
-			}
-		}
-	}
-	if last := steps[len(steps)-1]; !last.OK {
-		fmt.Fprintf(w, "\n%s\n", last.Cause)
-		return
-	}
-	fmt.Fprintln(w, "The upstream would take mail from us.")
 }

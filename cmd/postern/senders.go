@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postern/mail"
+	"postern/relay/config"
+	relaystore "postern/relay/store"
+	"postern/relay/upstream"
+	"postern/relay/upstream/advice"
+	"postern/relay/upstream/profile"
+)
+
+// maxTested bounds how many senders one test asks for: providers count what is asked.
+const maxTested = 50
+
+// testedSenders are the senders of a test.
+type testedSenders struct {
+	addresses []mail.Address
+	untested  []string // what stands where senders are configured and is no address, or is one too many
+	seen      map[string]bool
+}
+
+func (t *testedSenders) add(text string) {
+	if t.seen == nil {
+		t.seen = make(map[string]bool)
+	}
+	key := strings.ToLower(text)
+	if t.seen[key] {
+		return
+	}
+	t.seen[key] = true
+	a, err := mail.ParseAddress(text)
+	if err != nil || strings.ContainsAny(text, "*{}") || len(t.addresses) >= maxTested {
+		t.untested = append(t.untested, text)
+		return
+	}
+	t.addresses = append(t.addresses, a)
+}
+
+// sendersOf gathers what relay.toml and the accounts name; extra comes first. Where there is no address, it is the one that
+// the upstream is logged in as.
+func (a *app) sendersOf(cmd *cobra.Command, c *config.Config, block config.Upstream, extra []string) (*testedSenders, error) {
+	t := new(testedSenders)
+	for _, text := range extra {
+		if _, err := mail.ParseAddress(text); err != nil {
+			return nil, usage(cmd, fmt.Errorf("--sender %q is no address: %w", text, err))
+		}
+		t.add(text)
+	}
+	for i := range c.Policies {
+		for _, text := range c.Policies[i].Senders {
+			t.add(text)
+		}
+	}
+	own, err := sendersOfUsers(cmd.Context(), c)
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range own {
+		t.add(text)
+	}
+	if len(t.addresses) == 0 && strings.Contains(block.Username, "@") && !block.SendsAsSender() {
+		t.add(block.Username)
+	}
+	if block.ByGraph() { // has no MAIL: a sender is judged with the message
+		for _, address := range t.addresses {
+			t.untested = append(t.untested, address.String())
+		}
+		t.addresses = nil
+	}
+	return t, nil
+}
+
+// sendersOfUsers are those of `user add --sender`. A store that is not there yet has none, and is not made.
+func sendersOfUsers(ctx context.Context, c *config.Config) ([]string, error) {
+	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	s, err := openStoreOf(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	users, err := s.Users(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, u := range users {
+		all = append(all, u.Senders...)
+	}
+	return all, nil
+}
+
+// testStep is a step with what to do about it.
+type testStep struct {
+	upstream.Step
+	Advice *advice.Advice `json:"advice,omitempty"`
+}
+
+// testReport is what `upstream test --json` prints.
+type testReport struct {
+	Upstream  string     `json:"upstream"`
+	OK        bool       `json:"ok"`
+	Steps     []testStep `json:"steps"`
+	NotTested []string   `json:"not_tested,omitempty"` // configured senders that are patterns, or one too many
+	Unproven  string     `json:"unproven,omitempty"`   // what a test without a message cannot find out
+	why       string     // NotTested
+}
+
+func newReport(block config.Upstream, steps []upstream.Step, senders *testedSenders) *testReport {
+	r := &testReport{Upstream: block.Name, OK: true, NotTested: senders.untested, Unproven: unproven(block, senders)}
+	r.why = "They are patterns or too many; name some with --sender ADDRESS."
+	if block.ByGraph() {
+		r.why = "Graph judges the sender only with a message."
+	}
+	provider := providerOf(block)
+	for _, s := range steps {
+		step := testStep{Step: s}
+		if !s.OK {
+			r.OK = false
+			if !s.Ours {
+				if found := advice.For(provider, stageOf(s.Name), s.Reply); found != nil {
+					step.Advice = found.Filled(s.Identity, s.Sender)
+				}
+			}
+		}
+		r.Steps = append(r.Steps, step)
+	}
+	return r
+}
+
+// unproven says what providers judge only when they have the whole message.
+func unproven(block config.Upstream, senders *testedSenders) string {
+	switch {
+	case len(senders.addresses) == 0 || block.SenderRule == "" || block.SenderRule == profile.SenderAny:
+		return ""
+	case block.SendsAsSender():
+		return "Recipients and From are judged when a message comes; what is refused then is in postern trace."
+	}
+	return "Many providers judge the sender only when they have the message, so a permission that is missing may still show then: the mail is kept, and postern trace has the reply."
+}
+
+// providerOf is the profile of an upstream, by its host where none is named.
+func providerOf(block config.Upstream) string {
+	if block.Provider != profile.Generic && block.Provider != "" {
+		return block.Provider
+	}
+	for _, p := range profile.All() {
+		if p.Host != "" && strings.EqualFold(p.Host, block.Host) {
+			return p.Name
+		}
+	}
+	return profile.Generic
+}
+
+func stageOf(step string) mail.Stage {
+	switch step {
+	case "resolve":
+		return mail.StageResolve
+	case "connect":
+		return mail.StageConnect
+	case "tls", "starttls":
+		return mail.StageTLS
+	case "greeting":
+		return mail.StageGreeting
+	case "ehlo":
+		return mail.StageEHLO
+	case "mail":
+		return mail.StageMail
+	}
+	return mail.StageAuth
+}
+
+func (r *testReport) write(w io.Writer) {
+	group := ""
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		if s.Name != "mail" && s.Sender != "" && s.Sender+s.Identity != group {
+			group = s.Sender + s.Identity
+			fmt.Fprintf(w, "\nmail of %s, logged in as %s\n", s.Sender, s.Identity)
+		}
+		s.write(w)
+	}
+	fmt.Fprintln(w)
+	if r.OK {
+		fmt.Fprintln(w, "The upstream would take mail from us.")
+	}
+	if len(r.NotTested) > 0 {
+		fmt.Fprintf(w, "Senders that were not tried: %s. %s\n", strings.Join(r.NotTested, ", "), r.why)
+	}
+	if r.OK && r.Unproven != "" {
+		fmt.Fprintln(w, r.Unproven)
+	}
+}
+
+func (s *testStep) write(w io.Writer) {
+	mark := "ok  "
+	if !s.OK {
+		mark = "FAIL"
+	}
+	seen := s.Seen
+	if seen == "" {
+		seen = s.Sender
+	}
+	first, more, _ := strings.Cut(seen, "\n")
+	fmt.Fprintf(w, "%s  %-9s %8s  %s\n", mark, s.Name, s.Took.Round(time.Millisecond), first)
+	for line := range strings.SplitSeq(more, "\n") {
+		if line != "" {
+			fmt.Fprintf(w, "%26s%s\n", "", line)
+		}
+	}
+	if s.OK {
+		return
+	}
+	cause := s.Cause
+	if s.Advice != nil {
+		cause = s.Advice.Cause
+	}
+	fmt.Fprintf(w, "\n      %s\n", cause)
+	if s.Name != "mail" && !s.Ours && s.Reply.Code != 0 && !strings.Contains(cause, s.Reply.String()) {
+		fmt.Fprintf(w, "      It said: %s\n", s.Reply)
+	}
+	if s.Advice != nil {
+		for i, fix := range s.Advice.Fix {
+			fmt.Fprintf(w, "      %d. %s\n", i+1, fix)
+		}
+		fmt.Fprintf(w, "      See %s\n", s.Advice.Source)
+		if s.Advice.Unsure {
+			fmt.Fprintln(w, "      (The provider's own text does not confirm every step.)")
+		}
+	}
+	fmt.Fprintln(w)
+}
