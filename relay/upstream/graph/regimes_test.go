@@ -11,6 +11,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/fakeprovider"
+	"postern/relay/upstream"
 )
 
 // slowly is a transport that takes its time: before it reads the request, or between the request and its answer.
@@ -135,9 +136,12 @@ func TestRegimes(t *testing.T) {
 		retry   time.Duration
 		atLeast time.Duration // that it must take
 		lossy   bool
+		rates   []upstream.Rate // that we keep; nothing is refused then
 	}{
-		"plain":           {retry: time.Minute},
-		"30 a minute":     {fake: fakeprovider.GraphOptions{PerMinute: 10, Latency: 100 * time.Millisecond}, retry: time.Minute, atLeast: 4 * time.Minute},
+		"plain":       {retry: time.Minute},
+		"30 a minute": {fake: fakeprovider.GraphOptions{PerMinute: 10, Latency: 100 * time.Millisecond}, retry: time.Minute, atLeast: 4 * time.Minute},
+		"our own 30 a minute": {fake: fakeprovider.GraphOptions{PerMinute: 10, Latency: 100 * time.Millisecond}, retry: time.Minute, atLeast: 4 * time.Minute,
+			rates: []upstream.Rate{{Count: 10, Unit: upstream.Messages, Per: time.Minute}}},
 		"storm of 429":    {faults: []fakeprovider.GraphFault{{Times: 200, Status: 429, Code: "ApplicationThrottled", RetryAfter: "20"}}, retry: time.Minute},
 		"429 unadorned":   {faults: []fakeprovider.GraphFault{{Times: 60, Status: 429}}, retry: time.Minute},
 		"daily quota":     {fake: fakeprovider.GraphOptions{PerDay: 20}, retry: time.Hour, atLeast: 48 * time.Hour},
@@ -154,7 +158,7 @@ func TestRegimes(t *testing.T) {
 				}
 				fake := fakeprovider.NewGraph(c.fake)
 				fake.Fail(c.faults...)
-				u, _ := connected(t, fake, nil)
+				u, _ := connected(t, fake, func(o *Options) { o.Rates = c.rates })
 				begun := time.Now()
 				_, uncertain := office500(t, u, c.retry)
 
@@ -173,6 +177,9 @@ func TestRegimes(t *testing.T) {
 					if n := fake.MostAtOnce(fmt.Sprintf("person%d@example.com", i)); n > DefaultConnections {
 						t.Errorf("%d requests at a time", n)
 					}
+				}
+				if n := fake.Answered(429); n > 0 && c.rates != nil {
+					t.Errorf("%d were refused", n)
 				}
 				if took := time.Since(begun); took < c.atLeast {
 					t.Errorf("took %s only", took)
