@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"postern/mail"
@@ -227,7 +228,7 @@ func (t *ticket) send(ctx context.Context, slot place, up *configured, m *queue.
 	for i := range results {
 		results[i].Recipient = pending[results[i].Recipient]
 		if up.config.InsecureSkipVerify {
-			results[i].Note = noteUnverified
+			results[i].Note = strings.TrimPrefix(results[i].Note+"; "+noteUnverified, "; ")
 		}
 		t.srv.metrics.attempts.WithLabelValues(up.config.Name, results[i].Class.String()).Inc()
 	}

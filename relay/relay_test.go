@@ -505,3 +505,22 @@ func TestDeviceRestrictedToItsNetwork(t *testing.T) {
 		t.Error("a login from outside its network was let in")
 	}
 }
+
+func TestRatesOfAnUpstreamSurviveARestart(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, p, `upstream:rate = ["2 messages/day"]`)
+	for range 2 {
+		if reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil || !strings.Contains(reply, "taken by") {
+			t.Fatalf("reply %q, %v", reply, err)
+		}
+	}
+	r.close()
+	r.start()
+	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+	if err != nil || !strings.Contains(reply, "queued as") {
+		t.Errorf("the third message of the day: %q, %v", reply, err)
+	}
+	if n := p.count(); n != 2 {
+		t.Errorf("the provider took %d messages, at a rate of 2 a day", n)
+	}
+}

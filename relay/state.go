@@ -123,7 +123,7 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 	if err != nil {
 		return nil, err
 	}
-	up, err := newTransport(c.Hostname, block, source, s.log)
+	up, err := newTransport(c.Hostname, block, source, s.store, s.log)
 	if err != nil {
 		return nil, err
 	}

@@ -82,8 +82,9 @@ func tellEnvelope(p place, m *queue.Message) {
 	slot.Envelope(all)
 }
 
-// newTransport makes what an upstream block describes; source is nil without [upstream.oauth]. It opens no connection.
-func newTransport(hostname string, block config.Upstream, source *oauth.Source, log *slog.Logger) (transport, error) {
+// newTransport makes what an upstream block describes; source is nil without [upstream.oauth], quotas is nil where nothing is
+// to be remembered. It opens no connection.
+func newTransport(hostname string, block config.Upstream, source *oauth.Source, quotas upstream.QuotaStore, log *slog.Logger) (transport, error) {
 	if block.ByGraph() {
 		o, err := graphOptions(block)
 		if err != nil {
@@ -102,7 +103,7 @@ func newTransport(hostname string, block config.Upstream, source *oauth.Source, 
 		return nil, err
 	}
 	useTokens(&conf, source)
-	conf.Logger = log
+	conf.Quotas, conf.Logger = quotas, log
 	up, err := upstream.New(conf)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", block.Name, err)
@@ -113,7 +114,7 @@ func newTransport(hostname string, block config.Upstream, source *oauth.Source, 
 // TestUpstream goes the way of a delivery to the upstream of a block and sends nothing. source is what NewTokens made for it.
 // By SMTP the way goes on to MAIL for each sender.
 func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source, senders ...mail.Address) ([]upstream.Step, error) {
-	up, err := newTransport(hostname, block, source, slog.New(slog.DiscardHandler))
+	up, err := newTransport(hostname, block, source, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
