@@ -93,17 +93,22 @@ func FuzzProxy(f *testing.F) {
 	})
 }
 
-// TestProxiedOctetsAreKept: what comes in one piece with the header is the client's.
+// TestProxiedTLS: what comes in one piece with the header is the client's, also where its first octet is
+// looked at before the rest.
 func TestProxiedTLS(t *testing.T) {
-	s := startServer(t, func(o *Options, b *backend) {
-		o.TLSMode, o.Proxies = Implicit, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
-	})
-	c := s.dial(t)
-	c.conn = &prefixConn{Conn: c.conn, prefix: []byte(v2(t, v2Header("[2001:db8::7]:40000"), 30))}
-	c.handshake()
-	c.expect("220 ")
-	if got := s.backend.conns[0].Client().String(); got != "[2001:db8::7]:40000" {
-		t.Errorf("client %s", got)
+	for _, mode := range []TLSMode{Implicit, Auto} {
+		t.Run(string(mode), func(t *testing.T) {
+			s := startServer(t, func(o *Options, b *backend) {
+				o.TLSMode, o.Proxies = mode, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+			})
+			c := s.dial(t)
+			c.conn = &prefixConn{Conn: c.conn, prefix: []byte(v2(t, v2Header("[2001:db8::7]:40000"), 30))}
+			c.handshake()
+			c.expect("220 ")
+			if got := s.backend.conns[0].Client().String(); got != "[2001:db8::7]:40000" {
+				t.Errorf("client %s", got)
+			}
+		})
 	}
 }
 

@@ -31,8 +31,8 @@ func newSocket(nc net.Conn) *socket {
 	return s
 }
 
-// unread gives octets back.
-func (s *socket) unread(b []byte) { s.ahead = append([]byte(nil), b...) }
+// unread gives octets back, before those that were given back already and not read again.
+func (s *socket) unread(b []byte) { s.ahead = append(append([]byte(nil), b...), s.ahead...) }
 
 func (s *socket) Read(p []byte) (int, error) {
 	if len(s.ahead) > 0 {
