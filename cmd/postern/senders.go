@@ -15,6 +15,7 @@ import (
 	"postern/mail"
 	"postern/relay/config"
 	relaystore "postern/relay/store"
+	"postern/relay/trace"
 	"postern/relay/upstream"
 	"postern/relay/upstream/advice"
 	"postern/relay/upstream/profile"
@@ -192,9 +193,8 @@ func (r *testReport) write(w io.Writer) {
 		}
 		s.write(w)
 	}
-	fmt.Fprintln(w)
 	if r.OK {
-		fmt.Fprintln(w, "The upstream would take mail from us.")
+		fmt.Fprintln(w, "\nThe upstream would take mail from us.")
 	}
 	if len(r.NotTested) > 0 {
 		fmt.Fprintf(w, "Senders that were not tried: %s. %s\n", strings.Join(r.NotTested, ", "), r.why)
@@ -214,7 +214,7 @@ func (s *testStep) write(w io.Writer) {
 		seen = s.Sender
 	}
 	first, more, _ := strings.Cut(seen, "\n")
-	fmt.Fprintf(w, "%s  %-9s %8s  %s\n", mark, s.Name, s.Took.Round(time.Millisecond), first)
+	fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s  %-9s %8s  %s", mark, s.Name, s.Took.Round(time.Millisecond), first), " "))
 	for line := range strings.SplitSeq(more, "\n") {
 		if line != "" {
 			fmt.Fprintf(w, "%26s%s\n", "", line)
@@ -232,13 +232,41 @@ func (s *testStep) write(w io.Writer) {
 		fmt.Fprintf(w, "      It said: %s\n", s.Reply)
 	}
 	if s.Advice != nil {
-		for i, fix := range s.Advice.Fix {
-			fmt.Fprintf(w, "      %d. %s\n", i+1, fix)
-		}
-		fmt.Fprintf(w, "      See %s\n", s.Advice.Source)
-		if s.Advice.Unsure {
-			fmt.Fprintln(w, "      (The provider's own text does not confirm every step.)")
-		}
+		writeFix(w, s.Advice)
 	}
 	fmt.Fprintln(w)
+}
+
+func writeFix(w io.Writer, a *advice.Advice) {
+	for i, fix := range a.Fix {
+		fmt.Fprintf(w, "      %d. %s\n", i+1, fix)
+	}
+	fmt.Fprintf(w, "      See %s\n", a.Source)
+	if a.Unsure {
+		fmt.Fprintln(w, "      (The provider's own text does not confirm every step.)")
+	}
+}
+
+// maxAdvised bounds how much advice stands below a trace.
+const maxAdvised = 3
+
+// printAdvice says below a trace what to do about the upstreams' refusals in it, each kind once.
+func printAdvice(w io.Writer, events []trace.Event) error {
+	var b strings.Builder
+	given := map[string]bool{}
+	for _, e := range events {
+		if e.Upstream == "" || e.Kind != trace.Attempt && e.Kind != trace.Deferred && e.Kind != trace.Failed || len(given) >= maxAdvised {
+			continue
+		}
+		a := advice.For(profile.Generic, mail.Stage(e.Stage), e.Reply)
+		if a == nil || given[a.Name] {
+			continue
+		}
+		given[a.Name] = true
+		a = a.Filled(e.Identity, e.From)
+		fmt.Fprintf(&b, "\nby %s: %s\n", e.Upstream, a.Cause)
+		writeFix(&b, a)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }

@@ -6,9 +6,11 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/mail"
 	"postern/relay/fakeprovider"
+	"postern/relay/trace"
 )
 
 // newSecretOffice is a configuration whose upstream takes tokens that the application gets by itself.
@@ -110,5 +112,21 @@ func TestTestedSendersAreBounded(t *testing.T) {
 	}
 	if (mail.Address{}) == s.addresses[0] {
 		t.Error("the first is empty")
+	}
+}
+
+// A trace with refusals that are known ends with what to do, once for each.
+func TestTraceAdvises(t *testing.T) {
+	denied := trace.Event{Kind: trace.Deferred, ID: "m1", Upstream: "m365", Identity: consenter, From: "boss@contoso.example", To: "zoe@example.net",
+		Stage: string(mail.StageDot), Reply: mail.R(554, "5.2.252", "SendAsDenied; a not allowed to send as b")}
+	unknown := denied
+	unknown.Reply = mail.R(550, "5.1.1", "no such user")
+	var b strings.Builder
+	if err := printEvents(&b, []trace.Event{denied, unknown, denied}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	want := "Add-RecipientPermission -Identity boss@contoso.example -Trustee " + consenter + " -AccessRights SendAs"
+	if strings.Count(b.String(), want) != 1 || strings.Count(b.String(), "by m365: The mailbox") != 1 {
+		t.Errorf("got\n%s", b.String())
 	}
 }

@@ -86,7 +86,10 @@ func printEvents(w io.Writer, events []trace.Event, now time.Time) error {
 	for _, e := range events {
 		rows = append(rows, []string{when(e.Time, now), string(e.Kind), orDash(e.ID), who(e), what(e)})
 	}
-	return table(w, []string{"TIME", "EVENT", "MESSAGE", "WHO", "WHAT"}, rows)
+	if err := table(w, []string{"TIME", "EVENT", "MESSAGE", "WHO", "WHAT"}, rows); err != nil {
+		return err
+	}
+	return printAdvice(w, events)
 }
 
 // who names the people and machines of an event: login or client, and the addresses.
