@@ -132,7 +132,7 @@ func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, 
 			continue
 		}
 		sent := t.sendAs(ctx, slot, up, m, c, waiting)
-		results = mergeResults(results, sent)
+		results = mergeResults(results, passedOver(results, sent))
 		if waiting = failOver(sent); len(waiting) == 0 {
 			break
 		}
@@ -247,6 +247,18 @@ func failOver(results []mail.Result) []int {
 		}
 	}
 	return again
+}
+
+// passedOver adds to later results why the upstream before did not take the message.
+func passedOver(before, later []mail.Result) []mail.Result {
+	for i := range later {
+		for _, r := range before {
+			if r.Recipient == later[i].Recipient {
+				later[i].Note = strings.TrimPrefix(later[i].Note+"; after "+r.Upstream+": "+mail.Cut(r.Reply.String(), 200), "; ")
+			}
+		}
+	}
+	return later
 }
 
 // mergeResults lets a later result for a recipient replace the earlier one.

@@ -475,6 +475,9 @@ func TestSecondUpstreamIsTriedWhenTheFirstRefusesUs(t *testing.T) {
 	if second.count() != 1 || first.count() != 0 {
 		t.Errorf("first %d, second %d", first.count(), second.count())
 	}
+	if e := r.events(trace.Delivered)[0]; !strings.Contains(e.Detail, "after provider: 535") {
+		t.Errorf("the trace does not say why the first upstream was passed over: %+v", e)
+	}
 }
 
 func TestLoopIsRefused(t *testing.T) {

@@ -78,7 +78,11 @@ func sameInstance(before, c *config.Config) error {
 	for _, k := range []struct{ key, old, new string }{
 		{"data_dir", before.DataDir, c.DataDir},
 		{"store.url", before.Store.URL, c.Store.URL},
+		{"store.max_size", fmt.Sprint(before.Store.MaxSize), fmt.Sprint(c.Store.MaxSize)},
+		{"store.min_free", fmt.Sprint(before.Store.MinFree), fmt.Sprint(c.Store.MinFree)},
 		{"admin.address", before.Admin.Address, c.Admin.Address},
+		{"log.format", before.Log.Format, c.Log.Format},
+		{"log.level", before.Log.Level, c.Log.Level},
 	} {
 		if k.old != k.new {
 			return fmt.Errorf("%s changed from %q to %q: that needs a restart", k.key, k.old, k.new)
@@ -144,6 +148,7 @@ func (s *Server) retire(before, st *state) {
 				up.Inherit(old.transport)
 			}
 		}
+		old.standby.end()
 		s.attempts.Go(func() {
 			ctx, cancel := context.WithTimeout(s.deliveries, 10*time.Minute)
 			defer cancel()

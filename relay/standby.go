@@ -19,6 +19,7 @@ type standby struct {
 
 	mu     sync.Mutex      // guards what follows; held while asking for a place
 	n      int             // given out
+	over   bool            // no place will come any more
 	parked []chan promised // who waits for a place, first come first served
 }
 
@@ -79,6 +80,10 @@ func (s *standby) wake() {
 // the server shuts down, or ctx has ended.
 func (s *standby) await(ctx context.Context) (place, time.Time) {
 	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		return nil, time.Now().Add(time.Second)
+	}
 	if len(s.parked) == 0 {
 		if slot, until := s.reserve(time.Now()); slot != nil || !until.IsZero() {
 			s.mu.Unlock()
@@ -104,4 +109,15 @@ func (s *standby) await(ctx context.Context) (place, time.Time) {
 	default:
 		return nil, time.Now()
 	}
+}
+
+// end sends everybody who waits, or will, elsewhere: the upstream has left the configuration.
+func (s *standby) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	for _, p := range s.parked {
+		p <- promised{until: time.Now().Add(time.Second)}
+	}
+	s.parked = nil
 }

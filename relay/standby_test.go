@@ -99,3 +99,21 @@ func TestStandbyEndsWithPauseShutdownAndContext(t *testing.T) {
 		}
 	})
 }
+
+func TestStandbyEndsWithItsUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &doors{}
+		s := newStandby(4, nil, d.reserve)
+		ended := make(chan struct{})
+		go func() {
+			s.await(t.Context())
+			close(ended)
+		}()
+		synctest.Wait()
+		s.end()
+		<-ended
+		if p, until := s.await(t.Context()); p != nil || !until.After(time.Now()) {
+			t.Errorf("after the end there is a place %v, or nobody says when to ask again: %v", p, until)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net"
@@ -166,6 +167,13 @@ func UpstreamConfig(hostname string, block config.Upstream) (upstream.Config, er
 	}
 	if block.TLS == config.NoTLS {
 		conf.Dial = plainDialer(block.MayDialPlain)
+	}
+	if block.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(block.CertFile, block.KeyFile)
+		if err != nil {
+			return conf, fmt.Errorf("upstream %s: cert_file: %w", block.Name, err)
+		}
+		conf.Certificates = []tls.Certificate{pair}
 	}
 	conf.RootCAs, err = roots(block)
 	return conf, err

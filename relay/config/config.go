@@ -187,6 +187,9 @@ type Upstream struct {
 	Port   int    `toml:"port"`
 	TLS    string `toml:"tls"`     // StartTLS (required), Implicit or NoTLS
 	CAFile string `toml:"ca_file"` // PEM trust anchors beside the system's
+	// CertFile and KeyFile are shown to an upstream that knows its clients by certificate: PEM, leaf first.
+	CertFile string `toml:"cert_file"`
+	KeyFile  string `toml:"key_file"`
 	// InsecureSkipVerify accepts any certificate; said at start, in doctor and in every delivery's trace.
 	InsecureSkipVerify bool `toml:"insecure_skip_verify" default:"false"`
 	// Networks are those that TLS none may reach beside loopback; Host is then checked when dialling, see MayDialPlain.

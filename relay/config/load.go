@@ -92,7 +92,7 @@ func (c *Config) resolvePaths() {
 		paths = append(paths, &c.DKIM[i].KeyFile)
 	}
 	for i := range c.Upstreams {
-		paths = append(paths, &c.Upstreams[i].CAFile)
+		paths = append(paths, &c.Upstreams[i].CAFile, &c.Upstreams[i].CertFile, &c.Upstreams[i].KeyFile)
 		if o := c.Upstreams[i].OAuth; o != nil {
 			paths = append(paths, o.paths()...)
 		}
@@ -123,7 +123,7 @@ func (c *Config) Files() []string {
 		files = append(files, c.DKIM[i].KeyFile)
 	}
 	for i := range c.Upstreams {
-		files = append(files, c.Upstreams[i].CAFile, c.Upstreams[i].Password.path(c.dir()))
+		files = append(files, c.Upstreams[i].CAFile, c.Upstreams[i].CertFile, c.Upstreams[i].KeyFile, c.Upstreams[i].Password.path(c.dir()))
 		if o := c.Upstreams[i].OAuth; o != nil {
 			files = append(files, o.CertificateFile, o.KeyFile, o.ServiceAccountFile, o.ClientSecret.path(c.dir()), o.RefreshToken.path(c.dir()))
 		}

@@ -54,7 +54,7 @@ func (u *Upstream) SendsAsSender() bool { return u.OAuth != nil && u.OAuth.Ident
 
 // NamesFiles reports whether the block stands for more than its text: what the files hold may have changed.
 func (u *Upstream) NamesFiles() bool {
-	return u.CAFile != "" || u.OAuth != nil && (u.OAuth.CertificateFile != "" || u.OAuth.ServiceAccountFile != "")
+	return u.CAFile != "" || u.CertFile != "" || u.OAuth != nil && (u.OAuth.CertificateFile != "" || u.OAuth.ServiceAccountFile != "")
 }
 
 // paths are the files that the block names.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"slices"
 	"strings"
@@ -71,6 +72,35 @@ func (v *validator) upstreamTLS(key string, u *Upstream) {
 		if _, err := readCertificates(u.CAFile); err != nil {
 			v.fail(key+".ca_file", "%s", err)
 		}
+	}
+	v.upstreamCertificate(key, u)
+}
+
+// upstreamCertificate judges the files that we show to an upstream: a pair, which nobody else can read.
+func (v *validator) upstreamCertificate(key string, u *Upstream) {
+	switch {
+	case u.CertFile == "" && u.KeyFile == "":
+		return
+	case u.KeyFile == "":
+		v.fail(key+".cert_file", "has no key_file beside it, write both or neither")
+		return
+	case u.CertFile == "":
+		v.fail(key+".key_file", "has no cert_file beside it, write both or neither")
+		return
+	case u.TLS == NoTLS || u.ByGraph():
+		v.fail(key+".cert_file", "has no effect on this upstream, which is reached without SMTP over TLS, remove it")
+		return
+	}
+	if err := readable(u.KeyFile); err != nil {
+		v.fail(key+".key_file", "%s", err)
+		return
+	}
+	if _, err := readCertificates(u.CertFile); err != nil {
+		v.fail(key+".cert_file", "%s", err)
+		return
+	}
+	if _, err := tls.LoadX509KeyPair(u.CertFile, u.KeyFile); err != nil {
+		v.fail(key+".cert_file", "%s and %s are not a pair: %s", u.CertFile, u.KeyFile, err)
 	}
 }
 

@@ -37,9 +37,22 @@ func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
 	}
 	a := attempt{slot: s, t: &t, results: make([]mail.Result, len(t.Recipients))}
 	s.begin(a.results)
+	whole := false
+	defer func() {
+		if !whole { // a panic: nobody knows the state of the connection, but its place is needed
+			if s.conn != nil {
+				s.conn.broken = true
+			}
+			s.finish(news{})
+		}
+	}()
 	a.run(ctx)
+	whole = true
 	if a.content.r != nil {
 		a.content.r.Close()
+	}
+	for i := range a.results {
+		a.results[i].Uncertain = a.results[i].Uncertain || a.twice
 	}
 	s.finish(a.news)
 	return a.results
@@ -193,7 +206,6 @@ func (a *attempt) settle(x *transaction) {
 		if r.Class == mail.Delivered {
 			delivered = true
 			r.RelayedDSN = x.c.ext.dsn
-			r.Uncertain = a.twice
 		}
 	}
 	switch {

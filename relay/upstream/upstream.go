@@ -48,7 +48,8 @@ type Config struct {
 
 	// RootCAs are the trust anchors; nil: the system's. See Roots for the system's and more.
 	RootCAs            *x509.CertPool
-	InsecureSkipVerify bool // the caller answers for it, and says so aloud
+	Certificates       []tls.Certificate // shown where the upstream asks for one
+	InsecureSkipVerify bool              // the caller answers for it, and says so aloud
 
 	LocalName string // in EHLO; "": localhost
 
@@ -245,6 +246,7 @@ func New(cfg Config) (*Upstream, error) {
 		u.tls = &tls.Config{
 			ServerName:         cfg.Host,
 			RootCAs:            cfg.RootCAs,
+			Certificates:       cfg.Certificates,
 			InsecureSkipVerify: cfg.InsecureSkipVerify, //nolint:gosec // set by the administrator only
 			MinVersion:         tls.VersionTLS12,
 			ClientSessionCache: tls.NewLRUClientSessionCache(16),
