@@ -55,7 +55,7 @@ func problemsOf(path string, err error) []config.Problem {
 // makes it.
 func checkStore(ctx context.Context, c *config.Config) error {
 	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); os.IsNotExist(err) {
-		return nil
+		return checkParent(c.DataDir)
 	}
 	s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir})
 	if err != nil {
@@ -64,6 +64,20 @@ func checkStore(ctx context.Context, c *config.Config) error {
 	defer s.Close()
 	_, err = storedKeys(ctx, s)
 	return err
+}
+
+// checkParent says what would keep the first start from making the data directory.
+func checkParent(dir string) error {
+	if info, err := os.Stat(dir); err == nil {
+		if !info.IsDir() {
+			return fmt.Errorf("%s is not a directory", dir)
+		}
+		return nil
+	}
+	if _, err := os.Stat(filepath.Dir(dir)); err != nil {
+		return fmt.Errorf("%s does not exist; make it, the first start makes only the last part of the path", filepath.Dir(dir))
+	}
+	return nil
 }
 
 // configuredKey reads the key of a [[dkim]] block.
