@@ -212,7 +212,7 @@ func TestConfigurationMistakesAreRefusedWithTheirPlace(t *testing.T) {
 }
 
 func TestWrongUsageExitsWithTwo(t *testing.T) {
-	for _, args := range [][]string{{"queue"}, {"queue", "nonsense"}, {"user", "add"}, {"serve", "--nonsense"}, {"trace", "--since", "yesterday"}, {"queue", "delete"}} {
+	for _, args := range [][]string{{"queue"}, {"queue", "nonsense"}, {"user", "add"}, {"serve", "--nonsense"}, {"trace", "--since", "yesterday"}, {"trace", "--kind", "refuse"}, {"queue", "delete"}} {
 		p := testkit.Postern(t, args...)
 		err := p.Wait(20 * time.Second)
 		if err == nil || !strings.Contains(err.Error(), "exit status 2") {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,9 @@ func (a *app) traceCommand() *cobra.Command {
 				q.Since = now.Add(-d.Std())
 			}
 			for _, k := range kinds {
+				if !slices.Contains(trace.Kinds, trace.Kind(k)) {
+					return usage(cmd, fmt.Errorf("--kind %q: there are %v", k, trace.Kinds))
+				}
 				q.Kinds = append(q.Kinds, trace.Kind(k))
 			}
 			s, err := a.openStore(cmd.Context())

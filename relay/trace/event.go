@@ -29,6 +29,9 @@ const (
 	Operator  Kind = "operator"  // hold, release, retry, delete, bounce by a person
 )
 
+// Kinds are all kinds, in the order of a message's life.
+var Kinds = []Kind{Refused, AuthFail, Rejected, Accepted, Attempt, Delivered, Deferred, Failed, Report, Operator}
+
 // Event is one row of the trace. Only Time and Kind are always set.
 type Event struct {
 	Time      time.Time     `json:"time"`
