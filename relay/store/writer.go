@@ -242,7 +242,7 @@ func (w *writer) learn(n int) {
 	case n > w.crowd:
 		w.crowd, w.streak = n, 0
 	case n < w.crowd:
-		w.crowd, w.streak = max(n, w.crowd*7/8, 1), 0
+		w.crowd, w.streak = max(n, w.crowd*3/4, 1), 0
 	case w.streak < growAfter || n <= 1:
 		w.streak++
 	default:
