@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,12 +141,16 @@ func TestPlacesFollowTheAnswers(t *testing.T) {
 			return faketest.Action{}
 		}, func(cfg *Config) { cfg.MaxConnections = 4 })
 		crowd := func(n int) {
-			var sends sync.WaitGroup
+			var slots []*Slot // all of them before the first is used: an answer may take places away
 			for range n {
 				s, _ := u.Reserve(time.Now(), "")
 				if s == nil {
-					t.Fatalf("no place of %d", n)
+					t.Fatalf("place %d of %d is taken", len(slots)+1, n)
 				}
+				slots = append(slots, s)
+			}
+			var sends sync.WaitGroup
+			for _, s := range slots {
 				sends.Go(func() { s.Send(context.Background(), message(t)) })
 			}
 			sends.Wait()
@@ -181,6 +186,36 @@ func TestPlacesFollowTheAnswers(t *testing.T) {
 		}
 		if st = state(u); st.Status != BackingOff {
 			t.Errorf("nobody gets through: %+v", st)
+		}
+	})
+}
+
+// Who is the last of a crowd to be refused was not alone, even if the connections of the others have ended by then.
+func TestTheLastOfACrowdDoesNotPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mails atomic.Int32
+		_, u := bubble(t, func(_ *faketest.Session, verb, _ string) faketest.Action {
+			if verb != "MAIL" {
+				return faketest.Action{}
+			}
+			n := mails.Add(1)
+			time.Sleep(time.Duration(n) * time.Minute / 10) // the fake clock's: one after the other, with time to say QUIT
+			return faketest.Action{Reply: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
+		}, func(cfg *Config) { cfg.MaxConnections = 4 })
+		a, _ := u.Reserve(time.Now(), "")
+		b, _ := u.Reserve(time.Now(), "")
+		var sends sync.WaitGroup
+		for _, s := range []*Slot{a, b} {
+			sends.Go(func() { s.Send(context.Background(), message(t)) })
+		}
+		sends.Wait()
+		if st := state(u); st.Status != Ready {
+			t.Errorf("after two: %+v", st)
+		}
+		synctest.Wait()
+		send(t, u, message(t)) // this one is alone: others use the account
+		if st := state(u); st.Status != BackingOff {
+			t.Errorf("alone: %+v", st)
 		}
 	})
 }

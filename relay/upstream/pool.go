@@ -16,6 +16,7 @@ type identity struct {
 	flow    flow // how many places there are
 	pace    pace
 	inUse   int     // reserved, with or without a connection
+	taken   uint64  // how often a place was reserved
 	closing int     // connections that are saying QUIT
 	idle    []*conn // the newest last
 	gate    gate
@@ -57,6 +58,8 @@ type Slot struct {
 	conn      *conn // nil: to be dialled
 	admission admission
 	share     share // of the rates; guarded by Upstream.mu
+	lonely    bool  // there was no other place when this one was taken
+	taken     uint64
 	done      bool
 }
 
@@ -96,6 +99,8 @@ func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until ti
 	}
 	id.pace.take(&s.share, least)
 	id.inUse++
+	id.taken++
+	s.lonely, s.taken = id.placesLocked() == 1, id.taken
 	s.admission = id.gate.admit()
 	return s, time.Time{}
 }
@@ -156,7 +161,7 @@ func (s *Slot) finish(n news) {
 	s.done = true
 	u, id, now := s.u, s.id, time.Now()
 	u.mu.Lock()
-	n = u.adaptLocked(id, now, n)
+	n = s.adaptLocked(now, n)
 	id.pace.settle(now, &s.share, share{})
 	id.inUse--
 	c := s.conn
@@ -192,15 +197,22 @@ func (s *Slot) finish(n news) {
 	u.changed()
 }
 
+// aloneLocked reports that there was no other place since this one was taken: what the upstream says of too many connections
+// is not about ours.
+func (s *Slot) aloneLocked() bool { return s.lonely && s.taken == s.id.taken }
+
 // adaptLocked lets the number of places follow what the upstream answers. Only a complaint that no place is left to take away
-// for, or that nobody else's connection outlives, makes the identity wait.
-func (u *Upstream) adaptLocked(id *identity, now time.Time, n news) news {
+// for, or that was met alone, makes the identity wait.
+func (s *Slot) adaptLocked(now time.Time, n news) news {
+	u, id := s.u, s.id
 	switch {
 	case n.verdict == vWorks:
 		id.flow.worked(id.inUse)
 	case n.verdict == vPressure && n.slow && id.gate.ready():
-		alone := id.inUse == 1 && len(id.idle) == 0
-		if floor := id.flow.slowed(); !floor && !alone {
+		for len(id.idle) > 0 { // they count over there, and nobody uses them
+			u.retireLocked(id, id.popIdleLocked())
+		}
+		if floor := id.flow.slowed(); !floor && !s.aloneLocked() {
 			u.log.Info("upstream wants fewer connections at once", "identity", id.name, "places", id.flow.now, "reply", n.reply.String())
 			return news{verdict: vReached, reply: n.reply, early: n.early}
 		}

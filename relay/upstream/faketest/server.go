@@ -44,7 +44,9 @@ type Action struct {
 	Flush bool          // send what is waiting now
 	Drop  bool          // close the connection
 	Reset bool          // drop it with a RST
-	Stall bool          // read no more, answer no more, until the client goes
+	Stall bool          // answer no more, whatever the client sends, until it goes
+	// Deaf reads no more and answers no more until it is closed, and then drops the connection.
+	Deaf <-chan struct{}
 }
 
 // Full is what a modern provider offers.
@@ -284,13 +286,16 @@ func (c *Session) act(verb, line, reply string, usual func() error) error {
 	if a.Reply != "" {
 		c.Reply(a.Reply)
 	}
-	if a.Flush || a.Drop || a.Stall || a.Reset || strings.HasPrefix(a.Reply, "421") {
+	if a.Flush || a.Drop || a.Stall || a.Reset || a.Deaf != nil || strings.HasPrefix(a.Reply, "421") {
 		c.bw.Flush()
 		c.answered = true
 	}
 	switch {
 	case a.Stall:
-		io.Copy(io.Discard, stalled{c.nc})
+		io.Copy(io.Discard, c.nc)
+		return errEnd
+	case a.Deaf != nil:
+		<-a.Deaf
 		return errEnd
 	case a.Reset:
 		if t, ok := c.nc.(*net.TCPConn); ok {
@@ -312,11 +317,6 @@ func (c *Session) act(verb, line, reply string, usual func() error) error {
 	}
 	return nil
 }
-
-// stalled waits for the other side to go without taking what it sends.
-type stalled struct{ nc net.Conn }
-
-func (s stalled) Read(b []byte) (int, error) { return s.nc.Read(b) }
 
 func (c *Session) command() error {
 	line, err := c.br.ReadString('\n')

@@ -31,6 +31,7 @@ func (p *Profile) WriteText(w io.Writer) error {
 	row("dkim", p.DKIM)
 	row("sender_rule", p.SenderRule)
 	row("message_id", p.MessageID)
+	row("its own id", p.ReplyIDExample)
 	list(&b, "Notes", p.Notes)
 	p.writeRules(&b)
 	list(&b, "Not certain, and so not relied on", p.Unsure)

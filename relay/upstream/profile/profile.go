@@ -11,6 +11,7 @@ import (
 	"embed"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,6 +80,12 @@ type Profile struct {
 	DKIM       string `toml:"dkim" json:"dkim"`
 	SenderRule string `toml:"sender_rule" json:"sender_rule"`
 	MessageID  string `toml:"message_id" json:"message_id"`
+
+	// ReplyID finds the provider's own id in the text of its reply to a message, RE2 with a group named id; empty where
+	// that reply has none. It is what the provider's support and logs ask for.
+	ReplyID        string `toml:"reply_id" json:"reply_id,omitempty"`
+	ReplyIDExample string `toml:"reply_id_example" json:"reply_id_example,omitempty"` // a reply seen in the field
+	replyID        *regexp.Regexp
 
 	Rules []Rule `toml:"rule" json:"rules,omitempty"`
 }
@@ -228,7 +235,34 @@ func parse(name string, data []byte) (*Profile, error) {
 	if _, err := upstream.Judge(p.UpstreamRules(), mail.StageDot, mail.R(550, "", "")); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p, p.compileReplyID()
+}
+
+const idGroup = "id"
+
+func (p *Profile) compileReplyID() (err error) {
+	if p.ReplyID == "" {
+		return nil
+	}
+	if p.replyID, err = regexp.Compile(p.ReplyID); err != nil {
+		return fmt.Errorf("reply_id: %w", err)
+	}
+	if p.replyID.SubexpIndex(idGroup) < 0 {
+		return fmt.Errorf("reply_id %q has no group named %s", p.ReplyID, idGroup)
+	}
+	return nil
+}
+
+// IDIn returns what the provider calls a message, from its reply to it; "" where that does not say.
+func (p *Profile) IDIn(r mail.Reply) string {
+	if p.replyID == nil || r.Code/100 != 2 {
+		return ""
+	}
+	found := p.replyID.FindStringSubmatch(r.Text)
+	if found == nil {
+		return ""
+	}
+	return found[p.replyID.SubexpIndex(idGroup)]
 }
 
 // inherit fills in what the profile leaves to the generic one.
