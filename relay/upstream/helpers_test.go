@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -46,6 +47,9 @@ var goodTLS = sync.OnceValue(func() *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{cert}}
 })
 
+// Not first inside a bubble of testing/synctest, whose clock is another.
+func init() { goodTLS() }
+
 // provider is a fake with TLS, AUTH and every extension.
 func provider() faketest.Config {
 	return faketest.Config{
@@ -79,6 +83,44 @@ func start(t testing.TB, fc faketest.Config, change func(*Config)) (*faketest.Se
 	}
 	return fake, newUpstream(t, cfg)
 }
+
+// startPiped is start over connections in memory, which hold the same on every machine, and inside a bubble of testing/synctest,
+// whose clock certificates have to suit.
+func startPiped(t testing.TB, fc faketest.Config, change func(*Config)) (*faketest.Server, *Upstream) {
+	t.Helper()
+	cfg := Config{
+		Name: "office", Host: "fake.example.com", LocalName: "relay.example.com", Username: user, Password: password, TLS: TLSNone,
+		Jitter: func() float64 { return 0.5 },
+	}
+	if fc.TLS != nil {
+		ca, err := faketest.NewCA()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := ca.Issue(time.Now().Add(24*time.Hour), "fake.example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fc.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+		cfg.TLS, cfg.RootCAs = TLSStartTLS, ca.Pool()
+	}
+	fake := faketest.New(fc)
+	t.Cleanup(fake.Close)
+	var serving sync.WaitGroup
+	t.Cleanup(serving.Wait)
+	cfg.Dial = func(context.Context, string, string) (net.Conn, error) {
+		near, far := faketest.Pipe(pipeSize)
+		serving.Go(func() { fake.Serve(far) })
+		return near, nil
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	return fake, newUpstream(t, cfg)
+}
+
+// pipeSize is what startPiped's connections hold in each direction, in octets: about what a socket does.
+const pipeSize = 64 << 10
 
 func newUpstream(t testing.TB, cfg Config) *Upstream {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"postern/mail"
@@ -300,36 +301,58 @@ func TestFewReplies(t *testing.T) {
 	wantClasses(t, send(t, u, message(t)), "deferral")
 }
 
-// Silence at any stage ends with its own time-out.
+// Silence at any stage ends with its own time-out, and not before.
 func TestStalls(t *testing.T) {
-	short := Timeouts{TLS: 50 * time.Millisecond, Greeting: 50 * time.Millisecond, Command: 50 * time.Millisecond, Mail: 50 * time.Millisecond,
-		Rcpt: 50 * time.Millisecond, DataInit: 50 * time.Millisecond, DataDone: 50 * time.Millisecond, Quit: 50 * time.Millisecond}
+	each := Timeouts{TLS: 1 * time.Second, Greeting: 2 * time.Second, Command: 3 * time.Second, Mail: 4 * time.Second,
+		Rcpt: 5 * time.Second, DataInit: 6 * time.Second, DataDone: 7 * time.Second}
 	for _, c := range []struct {
 		verb      string
 		class     mail.Class
+		stage     mail.Stage
 		uncertain bool
+		after     time.Duration
 	}{
-		{faketest.Connect, mail.BackPressure, false},
-		{"EHLO", mail.BackPressure, false},
-		{"STARTTLS", mail.BackPressure, false},
-		{"AUTH", mail.BackPressure, false},
-		{"MAIL", mail.Deferral, true}, // the message is in the same flight
-		{"RCPT", mail.Deferral, true},
-		{faketest.Chunk, mail.Deferral, true},
-		{"DATA", mail.Deferral, false},
-		{faketest.Content, mail.Deferral, true},
+		{faketest.Connect, mail.BackPressure, mail.StageGreeting, false, each.Greeting},
+		{"EHLO", mail.BackPressure, mail.StageEHLO, false, each.Command},
+		{"STARTTLS", mail.BackPressure, mail.StageTLS, false, each.Command},
+		{"AUTH", mail.BackPressure, mail.StageAuth, false, each.Command},
+		{"MAIL", mail.Deferral, mail.StageMail, true, each.Mail}, // the message is in the same flight
+		{"RCPT", mail.Deferral, mail.StageRcpt, true, each.Rcpt},
+		{faketest.Chunk, mail.Deferral, mail.StageDot, true, each.DataDone},
+		{"DATA", mail.Deferral, mail.StageData, false, each.DataInit},
+		{faketest.Content, mail.Deferral, mail.StageDot, true, each.DataDone},
 	} {
-		fc := provider()
-		if c.verb == "DATA" || c.verb == faketest.Content {
-			fc.Extensions = faketest.Without("CHUNKING")
-		}
-		fc.Hook = hookOn(c.verb, 1, faketest.Action{Stall: true})
-		_, u := start(t, fc, func(cfg *Config) { cfg.Timeouts = short })
-		r := send(t, u, message(t))[0]
-		if r.Class != c.class || r.Uncertain != c.uncertain || !strings.Contains(r.Reply.Text, "in time") {
-			t.Errorf("%s: got %s uncertain=%v: %s", c.verb, r.Class, r.Uncertain, r.Reply)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			fc := provider()
+			if c.verb == "DATA" || c.verb == faketest.Content {
+				fc.Extensions = faketest.Without("CHUNKING")
+			}
+			fc.Hook = hookOn(c.verb, 1, faketest.Action{Stall: true})
+			_, u := startPiped(t, fc, func(cfg *Config) { cfg.Timeouts = each })
+			begun := time.Now()
+			r := send(t, u, message(t))[0]
+			if r.Class != c.class || r.Stage != c.stage || r.Uncertain != c.uncertain || !strings.Contains(r.Reply.Text, "in time") {
+				t.Errorf("%s: got %s at %s uncertain=%v: %s", c.verb, r.Class, r.Stage, r.Uncertain, r.Reply)
+			}
+			if took := time.Since(begun); took != c.after {
+				t.Errorf("%s: took %v, want %v", c.verb, took, c.after)
+			}
+		})
 	}
+}
+
+// A handshake that the upstream does not answer ends in time as well.
+func TestStalledHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := provider()
+		fc.Hook = hookOn("STARTTLS", 1, faketest.Action{Reply: "220 2.0.0 go ahead", Stall: true})
+		_, u := startPiped(t, fc, func(cfg *Config) { cfg.Timeouts = Timeouts{TLS: time.Second} })
+		begun := time.Now()
+		r := send(t, u, message(t))[0]
+		if r.Class != mail.BackPressure || r.Stage != mail.StageTLS || time.Since(begun) != time.Second {
+			t.Errorf("got %s at %s after %v: %s", r.Class, r.Stage, time.Since(begun), r.Reply)
+		}
+	})
 }
 
 func TestPrefixErrorDefers(t *testing.T) {

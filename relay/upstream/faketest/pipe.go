@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -24,6 +25,13 @@ func (p *pipeEnd) Write(b []byte) (int, error) { return p.out.write(b) }
 func (p *pipeEnd) Close() error {
 	p.in.close(true)
 	p.out.close(false)
+	return nil
+}
+
+// SetLinger makes Close a reset, as 0 does with a socket: what the other side has not read is lost.
+func (p *pipeEnd) SetLinger(int) error {
+	p.in.reset()
+	p.out.reset()
 	return nil
 }
 
@@ -52,6 +60,7 @@ type lane struct {
 	buf      []byte
 	finished bool // the writer has closed
 	deaf     bool // the reader has closed
+	torn     bool // by a reset
 }
 
 func newLane(size int) *lane {
@@ -72,6 +81,13 @@ func (l *lane) close(byReader bool) {
 	l.changed.Broadcast()
 }
 
+func (l *lane) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.torn, l.buf = true, nil
+	l.changed.Broadcast()
+}
+
 func (l *lane) read(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -79,6 +95,8 @@ func (l *lane) read(b []byte) (int, error) {
 		switch {
 		case l.deaf:
 			return 0, io.ErrClosedPipe
+		case l.torn:
+			return 0, syscall.ECONNRESET
 		case l.reader.over:
 			return 0, os.ErrDeadlineExceeded
 		case len(l.buf) > 0 || len(b) == 0:
@@ -98,6 +116,8 @@ func (l *lane) write(b []byte) (n int, err error) {
 	defer l.mu.Unlock()
 	for {
 		switch free := l.size - len(l.buf); {
+		case l.torn:
+			return n, syscall.ECONNRESET
 		case l.finished || l.deaf:
 			return n, io.ErrClosedPipe
 		case l.writer.over:

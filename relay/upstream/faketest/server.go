@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 )
 
 // The verbs that are no commands. A hook sees them beside EHLO, MAIL and so on.
@@ -39,12 +38,11 @@ type Config struct {
 // is closed.
 type Action struct {
 	Reply string
-	Also  bool          // do the usual thing too, behind Reply
-	Delay time.Duration // before anything else
-	Flush bool          // send what is waiting now
-	Drop  bool          // close the connection
-	Reset bool          // drop it with a RST
-	Stall bool          // answer no more, whatever the client sends, until it goes
+	Also  bool // do the usual thing too, behind Reply
+	Flush bool // send what is waiting now
+	Drop  bool // close the connection
+	Reset bool // drop it with a RST
+	Stall bool // answer no more, whatever the client sends, until it goes
 	// Deaf reads no more and answers no more until it is closed, and then drops the connection.
 	Deaf <-chan struct{}
 }
@@ -280,9 +278,6 @@ func (c *Session) act(verb, line, reply string, usual func() error) error {
 	if c.srv.cfg.Hook != nil {
 		a = c.srv.cfg.Hook(c, verb, line)
 	}
-	if a.Delay > 0 {
-		time.Sleep(a.Delay)
-	}
 	if a.Reply != "" {
 		c.Reply(a.Reply)
 	}
@@ -298,7 +293,7 @@ func (c *Session) act(verb, line, reply string, usual func() error) error {
 		<-a.Deaf
 		return errEnd
 	case a.Reset:
-		if t, ok := c.nc.(*net.TCPConn); ok {
+		if t, ok := c.nc.(interface{ SetLinger(int) error }); ok {
 			t.SetLinger(0)
 		}
 		return errEnd
