@@ -219,12 +219,13 @@ func (t *ticket) send(ctx context.Context, slot place, up *configured, m *queue.
 	if m.Envelope.From.IsNull() && !t.state.bounceFrom.IsNull() {
 		tx.From = t.state.bounceFrom // for upstreams that refuse <>
 	}
-	if err := t.state.prepare(&tx, up.config.DKIM, m); err != nil {
+	if err := t.state.prepare(&tx, up, m); err != nil {
 		up.giveBack(slot)
 		return unsigned(pending, up.config.Name, err)
 	}
 	tellEnvelope(slot, m)
 	results := slot.Send(ctx, tx)
+	up.tell(results, m)
 	for i := range results {
 		results[i].Recipient = pending[results[i].Recipient]
 		if up.config.InsecureSkipVerify {

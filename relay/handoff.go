@@ -125,7 +125,7 @@ func (s *Server) traceResults(m *queue.Message, results []mail.Result) {
 			kind, word = trace.Delivered, "delivered"
 		}
 		rcpt := m.Recipients[r.Recipient].To.String()
-		s.log.Info(word, "id", m.ID, "login", m.Login, "rcpt", rcpt, "upstream", r.Upstream, "class", r.Class.String(), "reply", r.Reply.String())
+		s.log.Info(word, "id", m.ID, "login", m.Login, "rcpt", rcpt, "upstream", r.Upstream, "class", r.Class.String(), "reply", r.Reply.String(), "detail", detail(r))
 		s.trace.Record(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener, Login: m.Login,
 			From: m.Envelope.From.String(), Author: m.Author.String(), To: rcpt, MessageID: m.MessageID,
 			Upstream: r.Upstream, Identity: r.Identity, Class: r.Class.String(), Stage: string(r.Stage), Rule: r.Rule, Reply: r.Reply,

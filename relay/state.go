@@ -21,6 +21,7 @@ import (
 	"postern/relay/sign"
 	"postern/relay/spool"
 	"postern/relay/upstream"
+	"postern/relay/upstream/profile"
 )
 
 // state is everything that follows from the configuration and the keys. It never changes once it is
@@ -41,6 +42,7 @@ type configured struct {
 	tokens   *tokens // nil without OAuth
 	homeless *homeless
 	standby  *standby
+	fields   []mail.Field // that every message gets here
 }
 
 // reserve takes a place. Without one, until says when to ask again; zero: when one gets free.
@@ -128,7 +130,7 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 	if err != nil {
 		return nil, err
 	}
-	made := &configured{transport: up, config: block, homeless: newHomeless()}
+	made := &configured{transport: up, config: block, homeless: newHomeless(), fields: block.AddedFields()}
 	made.standby = newStandby(block.MaxConnections, s.draining, func(now time.Time) (place, time.Time) { return made.reserve(now, "") })
 	up.OnChange(func() {
 		made.standby.wake()
@@ -259,26 +261,46 @@ next:
 	return groups
 }
 
-// prepare makes a transaction's content ready for an upstream's dkim setting: sign, skip or strip.
-func (st *state) prepare(tx *upstream.Transaction, mode string, m *queue.Message) error {
-	switch mode {
-	case config.DKIMSkip:
+// prepare makes a transaction's content ready for an upstream: its add_headers, then its dkim setting, sign, skip or strip.
+func (st *state) prepare(tx *upstream.Transaction, up *configured, m *queue.Message) error {
+	if err := editHeader(tx, up); err != nil {
+		return err
+	}
+	if up.config.DKIM != config.DKIMSign {
 		return nil
-	case config.DKIMStrip:
-		return stripSignatures(tx)
 	}
 	keys := st.ring.For(m.Author.Domain)
 	if len(keys) == 0 {
 		return nil
 	}
 	tx.Prefix = func(context.Context) ([]byte, error) {
-		return sign.Sign(tx.Content, keys, time.Now(), sign.Options{Expire: signatureLife})
+		return sign.Sign(tx.Content, keys, time.Now(), sign.Options{Expire: signatureLife, Unsigned: unsignedFields(up)})
 	}
 	return nil
 }
 
-// stripSignatures takes out the signatures of others, for upstreams that refuse a second one.
-func stripSignatures(tx *upstream.Transaction) error {
+// unsignedFields are those that our signature must not cover because the upstream changes them.
+func unsignedFields(up *configured) []string {
+	if up.config.MessageID == profile.MessageIDReplaced {
+		return []string{"Message-ID"}
+	}
+	return nil
+}
+
+// editHeader puts an upstream's add_headers on top, in the place of fields with these names that the message came with: what
+// is written in relay.toml is fixed. With dkim = "strip" it takes out the signatures of others, for upstreams that refuse a
+// second one.
+func editHeader(tx *upstream.Transaction, up *configured) error {
+	var gone []string
+	if up.config.DKIM == config.DKIMStrip {
+		gone = append(gone, "DKIM-Signature")
+	}
+	for _, f := range up.fields {
+		gone = append(gone, f.Name)
+	}
+	if len(gone) == 0 {
+		return nil
+	}
 	head, err := firstOctets(tx.Content, 2*mail.HeaderPrefix)
 	if err != nil {
 		return err
@@ -287,8 +309,10 @@ func stripSignatures(tx *upstream.Transaction) error {
 	if err != nil {
 		return err
 	}
-	if h.Remove("DKIM-Signature") > 0 {
-		tx.Content = spool.Join(h.Bytes(), tx.Content, int64(body))
+	if h.Remove(gone...) == 0 && len(up.fields) == 0 {
+		return nil
 	}
+	h.Prepend(up.fields...)
+	tx.Content = spool.Join(h.Bytes(), tx.Content, int64(body))
 	return nil
 }

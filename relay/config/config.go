@@ -208,6 +208,7 @@ type Upstream struct {
 	DKIM                  string   `toml:"dkim"`        // DKIMSign, DKIMSkip or DKIMStrip
 	SenderRule            string   `toml:"sender_rule"` // whom the provider lets send, as package profile names it
 	MessageID             string   `toml:"message_id"`  // what the provider does to it, as package profile names it
+	AddHeaders            []string `toml:"add_headers"` // "Name: value", for each message that goes here; see AddedFields
 
 	DANE  bool   `toml:"dane" default:"false"` // not available in this version
 	OAuth *OAuth `toml:"oauth"`                // instead of Password

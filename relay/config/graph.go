@@ -19,7 +19,7 @@ func graphHost(u *Upstream) string {
 }
 
 // smtpOnly are keys that mean nothing to Microsoft Graph.
-var smtpOnly = []string{"mechanisms", "messages_per_connection", "idle_close", "assume_extensions", "deny_extensions", "rule"}
+var smtpOnly = []string{"mechanisms", "messages_per_connection", "idle_close", "assume_extensions", "deny_extensions", "add_headers", "rule"}
 
 // graph judges what Microsoft Graph makes different.
 func (v *validator) graph(key string, u *Upstream) {

@@ -86,6 +86,7 @@ func (v *validator) provider(key string, u *Upstream) {
 	v.oneOf(key+".sender_rule", u.SenderRule, profile.SenderAny, profile.SenderDomain, profile.SenderMustMatch, profile.SenderRewritten)
 	v.oneOf(key+".message_id", u.MessageID, profile.MessageIDKept, profile.MessageIDReplaced, profile.MessageIDUnknown)
 	v.atLeast(key+".idle_close", u.IdleClose, minIdle)
+	v.addHeaders(key, u)
 	v.replyRules(key, u)
 	v.senderRule(key, u)
 }

@@ -95,6 +95,30 @@ func TestEveryRuleMatchesItsExample(t *testing.T) {
 	}
 }
 
+// The provider's own id is found in the reply that the pattern was written for, and in no refusal.
+func TestReplyIDs(t *testing.T) {
+	for _, p := range All() {
+		if p.ReplyID == "" {
+			if got := p.IDIn(mail.R(250, "2.0.0", "OK 1 2 - gsmtp")); got != "" || p.ReplyIDExample != "" {
+				t.Errorf("%s: %q without a pattern", p.Name, got)
+			}
+			continue
+		}
+		reply, err := upstream.ParseReply(p.ReplyIDExample)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := p.IDIn(reply)
+		if len(id) < 10 || strings.ContainsAny(id, " \t") || !strings.Contains(reply.Text, id) {
+			t.Errorf("%s: %q in %q", p.Name, id, reply)
+		}
+		reply.Code = 451
+		if got := p.IDIn(reply); got != "" {
+			t.Errorf("%s: %q in a refusal", p.Name, got)
+		}
+	}
+}
+
 // The replies that lose mail when 4yz is taken for later and 5yz for never.
 func TestRepliesThatLoseMail(t *testing.T) {
 	for _, c := range []struct {
@@ -152,6 +176,8 @@ func TestBadFilesAreRefused(t *testing.T) {
 		`ports = ["587"]`:            "port with its use",
 		`ports = ["0 starttls"]`:     "port with its use",
 		`idle_close = "soon"`:        "is not a duration",
+		`reply_id = "("`:             "missing closing",
+		`reply_id = "OK (\\S+)"`:      "no group named id",
 		"[[rule]]\nname = \"x\"":     "class",
 		"[[rule]]\nclass = \"lost\"": "class",
 		"[[rule]]\nclass = \"message-fault\"\nstages = [\"session\"]": "before MAIL",

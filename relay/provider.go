@@ -1,0 +1,81 @@
+package relay
+
+import (
+	"strings"
+
+	"postern/mail"
+	"postern/relay/queue"
+	"postern/relay/upstream"
+	"postern/relay/upstream/profile"
+)
+
+// tell adds to the results of an attempt what is known of the provider, for whoever reads the trace: that it gives messages
+// another Message-ID and by which id it knows them, and whom it lets send where it refused the sender.
+func (c *configured) tell(results []mail.Result, m *queue.Message) {
+	for i := range results {
+		r := &results[i]
+		var words string
+		switch r.Class {
+		case mail.Delivered:
+			words = c.messageIDWords(r.Reply, m.MessageID)
+		case mail.AccountFault:
+			if c.refusedSender(r) {
+				words = c.senderWords(r.Identity)
+			}
+		}
+		if words != "" {
+			r.Note = strings.TrimPrefix(r.Note+"; "+words, "; ")
+		}
+	}
+}
+
+// messageIDWords say what became of Message-ID, as far as the upstream's message_id and its reply tell.
+func (c *configured) messageIDWords(r mail.Reply, ours string) string {
+	id := ""
+	if p, ok := profile.Get(c.config.Provider); ok {
+		id = mail.Cut(p.IDIn(r), 200)
+	}
+	if id == ours { // it answers with the Message-ID, which then is the one that we know
+		if id != "" && c.config.MessageID != profile.MessageIDReplaced {
+			return ""
+		}
+		id = ""
+	}
+	switch {
+	case c.config.MessageID == profile.MessageIDReplaced && id != "":
+		return "the provider replaces Message-ID, and knows the message as " + id
+	case c.config.MessageID == profile.MessageIDReplaced:
+		return "the provider replaces Message-ID"
+	case id != "":
+		return "the provider knows the message as " + id
+	}
+	return ""
+}
+
+// graphSendAs is the rule of package graph by which Exchange refuses a header author.
+const graphSendAs = "send-as"
+
+// refusedSender reports an account fault that concerns the sender's address alone.
+func (c *configured) refusedSender(r *mail.Result) bool {
+	if c.config.ByGraph() {
+		return r.Rule == graphSendAs
+	}
+	rule, err := upstream.Judge(c.config.ReplyRules(), r.Stage, r.Reply)
+	return err == nil && rule.Name == r.Rule && rule.Scope == upstream.ScopeSender
+}
+
+// senderWords say whom the provider lets send when it knows us as identity.
+func (c *configured) senderWords(identity string) string {
+	if identity == "" {
+		identity = "the account"
+	}
+	switch c.config.SenderRule {
+	case profile.SenderDomain:
+		return "the sender and From must be of an address or a domain that is verified at the provider"
+	case profile.SenderMustMatch:
+		return "the sender and From must be " + identity + ", an alias of it, or an address that it may send as"
+	case profile.SenderRewritten:
+		return "the provider lets " + identity + " and its confirmed aliases send"
+	}
+	return ""
+}

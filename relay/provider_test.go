@@ -1,0 +1,173 @@
+package relay
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-msgauth/dkim"
+	"github.com/emersion/go-smtp"
+
+	"postern/mail"
+	"postern/relay/config"
+	"postern/relay/queue"
+	"postern/relay/sign"
+	relaystore "postern/relay/store"
+	"postern/relay/trace"
+)
+
+// What the trace of a delivery says of Message-ID, by what the provider is known to do and what it answers.
+func TestDeliveriesTellTheProvidersID(t *testing.T) {
+	const ours = "<1@relay.example.com>"
+	for _, c := range []struct {
+		provider, messageID string
+		reply               mail.Reply
+		want                string
+	}{
+		{"ses", "replaced", mail.R(250, "", "Ok 01000154dc729264-93fdd7ea-f039-43d6-91ed-653e8547867c-000000"),
+			"the provider replaces Message-ID, and knows the message as 01000154dc729264-93fdd7ea-f039-43d6-91ed-653e8547867c-000000"},
+		{"outlookcom", "replaced", mail.R(250, "2.0.0", "OK <DM6@prod.outlook.com> [Hostname=DM6.prod.outlook.com]"),
+			"the provider replaces Message-ID, and knows the message as <DM6@prod.outlook.com>"},
+		{"brevo", "replaced", mail.R(250, "2.0.0", "OK: queued"), "the provider replaces Message-ID"},
+		{"gmail", "kept", mail.R(250, "2.0.0", "OK  1653776100 r33-2002.43 - gsmtp"), "the provider knows the message as r33-2002.43"},
+		{"microsoft365", "unknown", mail.R(250, "2.0.0", "OK "+ours+" [Hostname=SYBP282MB2635.AUSP282.PROD.OUTLOOK.COM]"), ""},
+		{"microsoft365", "unknown", mail.R(250, "2.0.0", "OK <2@prod.outlook.com> [Hostname=DM6.prod.outlook.com]"),
+			"the provider knows the message as <2@prod.outlook.com>"},
+		{"generic", "kept", mail.R(250, "2.0.0", "Ok: queued as 4F3A1"), ""},
+	} {
+		up := &configured{config: config.Upstream{Provider: c.provider, MessageID: c.messageID}}
+		results := []mail.Result{{Class: mail.Delivered, Reply: c.reply}}
+		up.tell(results, &queue.Message{MessageID: ours})
+		if results[0].Note != c.want {
+			t.Errorf("%s: %q, want %q", c.provider, results[0].Note, c.want)
+		}
+	}
+}
+
+func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, p, `upstream: message_id = "replaced"`)
+	signer, pem, err := sign.Generate(sign.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
+	if err := r.store().PutKey(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("key in force", func() bool { return len(r.server.state.Load().ring.For("example.com")) == 1 })
+	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, "Message-ID: <ours@example.com>\n"+plainMessage); err != nil {
+		t.Fatal(err)
+	}
+	replaced := strings.Replace(p.wait(1)[0].data, "<ours@example.com>", "<theirs@example.net>", 1)
+	record, err := k.Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	verified, err := dkim.VerifyWithOptions(bytes.NewReader([]byte(replaced)), &dkim.VerifyOptions{
+		LookupTXT: func(string) ([]string, error) { return []string{record}, nil },
+	})
+	if err != nil || len(verified) != 1 || verified[0].Err != nil {
+		t.Errorf("the signature does not survive what the provider is known to do: %+v, %v", verified, err)
+	}
+	if e := r.events(trace.Delivered); len(e) != 1 || e[0].Detail != "the provider replaces Message-ID" {
+		t.Errorf("the trace says %+v", e)
+	}
+	if !strings.Contains(r.log.String(), "the provider replaces Message-ID") {
+		t.Error("the log does not say it")
+	}
+}
+
+// A provider that refuses the sender is answered for with its sender rule; one that refuses the account is not.
+func TestSenderFaultsTellTheSenderRule(t *testing.T) {
+	p := newProvider(t)
+	p.onMail = func(from string) error {
+		if strings.HasPrefix(from, "anna") {
+			return refusal(554, smtp.EnhancedCode{5, 2, 252}, "SendAsDenied; relay not allowed to send as "+from)
+		}
+		return refusal(554, smtp.EnhancedCode{5, 2, 2}, "mailbox full")
+	}
+	_, port, _ := strings.Cut(p.address, ":")
+	r := newRig(t, p, `
+		[[upstream]]
+		name = "office"
+		provider = "microsoft365"
+		host = "127.0.0.1"
+		port = `+port+`
+		ca_file = "`+p.caFile+`"
+		mechanisms = ["PLAIN"]
+		username = "relay"
+		password = "upstream secret"
+		[[policy]]
+		senders = ["{login}", "bert@example.com"]
+		[[route]]
+		upstreams = ["office"]`)
+	const rule = "the sender and From must be relay, an alias of it, or an address that it may send as"
+	for _, from := range []string{"anna@example.com", "bert@example.com"} {
+		if _, err := r.send(from, []string{"bob@example.net"}, strings.ReplaceAll(plainMessage, "anna@example.com", from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var events []trace.Event
+	r.eventually("both deferred", func() bool { events = r.events(trace.Deferred); return len(events) == 2 })
+	for _, e := range events {
+		if told := strings.Contains(e.Detail, rule); told != (e.From == "anna@example.com") {
+			t.Errorf("<%s>: %s (%s)", e.From, e.Reply, e.Detail)
+		}
+	}
+	if !strings.Contains(r.log.String(), rule) {
+		t.Error("the log does not say the sender rule")
+	}
+}
+
+// add_headers are on top of what this upstream gets, in the place of what the message came with, whatever its dkim is, and
+// what the signer covers of them is covered.
+func TestAddedHeaders(t *testing.T) {
+	for _, mode := range []string{"sign", "skip", "strip"} {
+		t.Run(mode, func(t *testing.T) {
+			p := newProvider(t)
+			r := newRig(t, p, `upstream: add_headers = ["X-PM-Message-Stream: outbound", "Feedback-ID: relay"]
+				upstream: dkim = "`+mode+`"`)
+			signer, pem, err := sign.Generate(sign.Ed25519)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
+			if err := r.store().PutKey(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+			r.eventually("key in force", func() bool { return len(r.server.state.Load().ring.For("example.com")) == 1 })
+			const foreign = "DKIM-Signature: v=1; a=rsa-sha256; d=example.org\n"
+			body := strings.Repeat("long line of a long message\n", 8<<10) // more than is copied into one piece
+			message := "x-pm-message-stream: broadcast\n" + foreign + plainMessage + body
+			if _, err := r.send("anna@example.com", []string{"bob@example.net"}, message); err != nil {
+				t.Fatal(err)
+			}
+			got := p.wait(1)[0].data
+			h, at, err := mail.ReadHeader([]byte(got)[:min(len(got), mail.HeaderPrefix)])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stream := h.All("X-PM-Message-Stream"); len(stream) != 1 || stream[0].Value() != "outbound" {
+				t.Errorf("%d fields for the stream: %s", len(stream), stream)
+			}
+			if !strings.HasSuffix(strings.ReplaceAll(got[at:], "\r\n", "\n"), body) {
+				t.Error("the body is another")
+			}
+			if n, want := h.Count("DKIM-Signature"), map[string]int{"sign": 2, "skip": 1, "strip": 0}[mode]; n != want {
+				t.Errorf("%d signatures, want %d", n, want)
+			}
+			if i := h.Index("X-PM-Message-Stream"); i > h.Index("Received") || h.Index("Feedback-ID") != i+1 {
+				t.Errorf("they are not on top, in order: %s", h.Bytes())
+			}
+			if mode != "sign" {
+				return
+			}
+			ours := h.Fields[0].Value()
+			if strings.Contains(ours, "X-PM-Message-Stream") || !strings.Contains(ours, "Feedback-ID") {
+				t.Errorf("our signature covers %s", ours)
+			}
+		})
+	}
+}
