@@ -26,7 +26,8 @@ func (a *app) traceCommand() *cobra.Command {
 		Short: "What happened to a message, from the first refused connection to the upstream's reply",
 		Example: `  postern trace --from anna@example.com --since 2h
   postern trace --id 3m5x0g9k2a7c1d4e --json
-  postern trace --kind refused,auth-fail --since 1d`,
+  postern trace --kind refused,auth-fail --since 1d
+  postern trace --text 010001806b0f0f99-41060108 --since 7d   # an id of the provider's, or a Message-ID`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			now := time.Now()
@@ -68,6 +69,7 @@ func (a *app) traceCommand() *cobra.Command {
 	flags.StringVar(&q.To, "to", "", "recipient: `address` or *@domain")
 	flags.StringVar(&q.ID, "id", "", "events of this message `id`")
 	flags.StringVar(&q.Session, "session", "", "events of this client session")
+	flags.StringVar(&q.Text, "text", "", "events with this `text` in a reply, in the detail or in the Message-ID, such as the provider's own id")
 	flags.StringVar(&since, "since", "", "only the last `duration`, such as 30m, 2h, 7d")
 	flags.StringSliceVar(&kinds, "kind", nil, "only these kinds: refused, auth-fail, rejected, accepted, attempt, delivered, deferred, failed, report, operator")
 	flags.IntVar(&q.Limit, "limit", 200, "at most the newest `n` events")
@@ -121,13 +123,19 @@ func what(e trace.Event) string {
 		parts = append(parts, "by "+e.Upstream+":")
 	}
 	if !e.Reply.IsZero() {
-		parts = append(parts, e.Reply.String())
+		parts = append(parts, mail.Cut(e.Reply.String(), maxReply)) // --json has it whole
 	}
 	if e.Detail != "" {
-		parts = append(parts, "("+e.Detail+")")
+		parts = append(parts, "("+mail.Cut(e.Detail, maxDetail)+")")
 	}
 	if e.Took > 0 {
 		parts = append(parts, "in "+e.Took.Round(time.Millisecond).String())
 	}
-	return mail.Cut(orDash(strings.Join(parts, " ")), 300)
+	return orDash(strings.Join(parts, " "))
 }
+
+// How much of an event a line of the trace shows, in octets: a long reply of a provider shall not push out our own words.
+const (
+	maxReply  = 220
+	maxDetail = 400
+)

@@ -260,7 +260,13 @@ func selectEvents(conn *sqlite.Conn, q trace.Query) (events []trace.Event, err e
 		if err != nil {
 			return nil, err
 		}
-		events = append(events, e)
+		if q.Text != "" && !e.Has(q.Text) {
+			continue
+		}
+		if events = append(events, e); len(events) == limitOf(q) {
+			slices.Reverse(events)
+			return events, nil
+		}
 	}
 }
 
@@ -284,10 +290,19 @@ func bindEvents(s *sqlite.Stmt, q trace.Query, cs []condition) {
 			s.BindText(at, arg)
 		}
 	}
-	if q.Limit <= 0 {
-		q.Limit = eventLimit
+	limit := int64(limitOf(q))
+	if q.Text != "" {
+		limit = math.MaxInt64 // rows, of which few have the text
 	}
-	s.BindInt(at+1, int64(q.Limit))
+	s.BindInt(at+1, limit)
+}
+
+// limitOf is how many events a query gives.
+func limitOf(q trace.Query) int {
+	if q.Limit <= 0 {
+		return eventLimit
+	}
+	return q.Limit
 }
 
 // rareUpTo is how many events of a domain are sorted; of more, the newest are found faster by going

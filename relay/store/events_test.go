@@ -88,6 +88,36 @@ func TestEventQueries(t *testing.T) {
 	}
 }
 
+// A text is looked for in what was said, in the detail and in the Message-ID, however many events lie behind; the limit
+// counts what has it.
+func TestEventText(t *testing.T) {
+	s := open(t, Options{})
+	events := []trace.Event{
+		{Time: eventTime, Detail: "1", Kind: trace.Delivered, Reply: mail.R(250, "2.0.0", "OK <a&b@example.com> [Hostname=X]")},
+		{Time: eventTime, Detail: "2", Kind: trace.Accepted, MessageID: "<a&b@example.com>"},
+		{Time: eventTime, Detail: "knows it as <a&b@example.com>", Kind: trace.Delivered},
+		{Time: eventTime, Detail: "4", Kind: trace.Delivered, To: "a&b@example.com"},
+	}
+	for n := range 2 * eventLimit {
+		events = append(events, trace.Event{Time: eventTime.Add(time.Second), Kind: trace.Accepted, Detail: fmt.Sprint(100 + n)})
+	}
+	appendEvents(t, s, events...)
+	for _, test := range []struct {
+		q    trace.Query
+		want []string
+	}{
+		{trace.Query{Text: "<a&b@example.com>"}, []string{"1", "2", "knows it as <a&b@example.com>"}},
+		{trace.Query{Text: "a&b", Limit: 2}, []string{"2", "knows it as <a&b@example.com>"}},
+		{trace.Query{Text: "250 2.0.0 OK <a", Kinds: []trace.Kind{trace.Delivered}}, []string{"1"}},
+		{trace.Query{Text: "a&B"}, nil},
+		{trace.Query{Text: "kind"}, nil}, // no name of a field is a text
+	} {
+		if got := search(t, s, test.q); !slices.Equal(got, test.want) {
+			t.Errorf("%+v: got %q, want %q", test.q, got, test.want)
+		}
+	}
+}
+
 // TestEventsOfOneMoment: events of the same nanosecond are all kept, in their order.
 func TestEventsOfOneMoment(t *testing.T) {
 	s := open(t, Options{})

@@ -7,6 +7,7 @@
 package trace
 
 import (
+	"strings"
 	"time"
 
 	"postern/mail"
@@ -57,10 +58,16 @@ type Event struct {
 	Took      time.Duration `json:"took_ns,omitempty"`
 }
 
+// Has reports whether the words of an event contain a text: what was said, what happened, the Message-ID.
+func (e *Event) Has(text string) bool {
+	return strings.Contains(e.Reply.String(), text) || strings.Contains(e.Detail, text) || strings.Contains(e.MessageID, text)
+}
+
 // Query selects events. Zero fields select everything.
 type Query struct {
 	ID, Session, Login, From, To string // exact; From and To also as "*@domain"
 	Kinds                        []Kind
+	Text                         string // in Reply, Detail or MessageID, exact; goes through all events of the time
 	Since, Until                 time.Time
 	Limit                        int // 0: 200
 }
