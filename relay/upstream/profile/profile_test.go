@@ -177,7 +177,7 @@ func TestBadFilesAreRefused(t *testing.T) {
 		`ports = ["0 starttls"]`:     "port with its use",
 		`idle_close = "soon"`:        "is not a duration",
 		`reply_id = "("`:             "missing closing",
-		`reply_id = "OK (\\S+)"`:      "no group named id",
+		`reply_id = "OK (\\S+)"`:     "no group named id",
 		"[[rule]]\nname = \"x\"":     "class",
 		"[[rule]]\nclass = \"lost\"": "class",
 		"[[rule]]\nclass = \"message-fault\"\nstages = [\"session\"]": "before MAIL",
