@@ -184,19 +184,22 @@ type keyView struct {
 	Origin    string `json:"origin"`
 	Name      string `json:"record_name"`
 	Record    string `json:"record"`
+	ZoneLine  string `json:"zone_line"`
 }
 
 func keyViews(keys []storedKey) []keyView {
 	views := make([]keyView, 0, len(keys))
 	for _, k := range keys {
 		record, _ := k.Record() // CheckKey accepted it
-		views = append(views, keyView{k.Domain, k.Selector, k.Algorithm(), origin(k), k.RecordName(), record})
+		line, _ := k.ZoneLine()
+		views = append(views, keyView{k.Domain, k.Selector, k.Algorithm(), origin(k), k.RecordName(), record, line})
 	}
 	return views
 }
 
 func (a *app) dkimDNS() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "dns [DOMAIN]",
 		Short: "Print the DNS records to publish",
 		Args:  wrongUsage(cobra.MaximumNArgs(1)),
@@ -206,12 +209,21 @@ func (a *app) dkimDNS() *cobra.Command {
 				return err
 			}
 			if len(args) == 1 {
-				keys = slices.DeleteFunc(keys, func(k storedKey) bool { return k.Domain != args[0] })
+				domain, err := mail.ParseDomain(args[0])
+				if err != nil {
+					return usage(cmd, fmt.Errorf("%q is no domain: %w", args[0], err))
+				}
+				keys = slices.DeleteFunc(keys, func(k storedKey) bool { return k.Domain != domain })
 			}
 			if len(keys) == 0 {
 				return fmt.Errorf("no key for this; make one: postern dkim add DOMAIN")
 			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
+			}
 			return printRecords(cmd.OutOrStdout(), keys)
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
 }
