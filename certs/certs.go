@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +47,7 @@ type Manager struct {
 	stamps  stamps    // of the files as last loaded or refused
 	spoken  time.Time // when expiry was last spoken of
 	renewed time.Time // when renewal was last tried
+	said    []string  // of what is in use: each thing is said once, not at each reload
 }
 
 // set is what is presented at one time: the more efficient certificate first.
@@ -179,15 +182,26 @@ func (m *Manager) look(now time.Time, before stamps) stamps {
 	return seen
 }
 
-// announceLocked logs what is presented from now on.
+// announceLocked logs what is presented from now on, and what is unwise about it, as far as that was not said before.
 func (m *Manager) announceLocked() {
+	said := m.said
+	m.said = nil
+	news := func(what ...string) bool {
+		key := strings.Join(what, "\x00")
+		m.said = append(m.said, key)
+		return !slices.Contains(said, key)
+	}
 	for _, info := range m.Info() {
-		m.options.Logger.Info("certificate in use", "names", info.Names, "key", info.Key, "expires", info.NotAfter, "file", info.File)
+		if news(info.Fingerprint, info.File) {
+			m.options.Logger.Info("certificate in use", "names", info.Names, "key", info.Key, "expires", info.NotAfter, "file", info.File)
+		}
 		for _, w := range info.Warnings {
-			m.options.Logger.Warn("certificate: "+w, "file", info.File)
+			if news(info.Fingerprint, info.File, w) {
+				m.options.Logger.Warn("certificate: "+w, "file", info.File)
+			}
 		}
 	}
-	if m.options.selfSigned() {
+	if m.options.selfSigned() && news(append(m.fingerprints(), m.options.Hostname, m.options.trustFile())...) {
 		m.options.Logger.Warn("listeners present a self-signed certificate, which clients do not trust by themselves. "+
 			"Write tls.cert_file and tls.key_file with a certificate for the host name; until then give clients the file `trust`, or compare the fingerprint when they ask",
 			"hostname", m.options.Hostname, "trust", m.options.trustFile(), "fingerprints", m.fingerprints())

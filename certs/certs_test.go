@@ -245,6 +245,32 @@ func TestSelfSigned(t *testing.T) {
 	}
 }
 
+// A reload that changes nothing about the certificate does not say again what it said; a new certificate is told.
+func TestSaidOnce(t *testing.T) {
+	var log bytes.Buffer
+	dir := t.TempDir()
+	m := self(t, dir, &log)
+	count := func() (warned, inUse int) {
+		return strings.Count(log.String(), "present a self-signed certificate"), strings.Count(log.String(), "certificate in use")
+	}
+	for range 3 {
+		if err := errors.Join(m.Reload(), m.Use(m.options)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if warned, inUse := count(); warned != 1 || inUse != 2 {
+		t.Errorf("warned %d times, %d certificates in use", warned, inUse)
+	}
+	o := m.options
+	o.Hostname = "mail.example.com" // which the certificates do not cover: new ones
+	if err := errors.Join(m.Use(o), m.Use(o)); err != nil {
+		t.Fatal(err)
+	}
+	if warned, inUse := count(); warned != 2 || inUse != 4 {
+		t.Errorf("warned %d times, %d certificates in use, after a new certificate", warned, inUse)
+	}
+}
+
 func TestSelfSignedKeptAndRenewed(t *testing.T) {
 	dir := t.TempDir()
 	first := self(t, dir, nil).Info()
