@@ -50,7 +50,7 @@ type Subject struct {
 // Policy is a list of rules, compiled. It is safe for concurrent use.
 type Policy struct {
 	rules  []rule
-	groups atomic.Pointer[map[string][]pattern]
+	groups *atomic.Pointer[map[string][]pattern] // shared with the policies before it
 	// own holds compiled senders of users by their text: people log in again and again.
 	own *lru.Cache[string, pattern]
 }
@@ -71,7 +71,7 @@ func New(rules []Rule) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Policy{own: own}
+	p := &Policy{own: own, groups: new(atomic.Pointer[map[string][]pattern])}
 	for i, r := range rules {
 		if r.Name == "" {
 			r.Name = "policy " + strconv.Itoa(i+1)
@@ -219,6 +219,10 @@ func (p *Policy) SetGroups(members []Member) {
 	}
 	p.groups.Store(&groups)
 }
+
+// Succeed makes p, before it is used, know groups together with the policy before it: who is in a group is the same for
+// whoever still goes on with that one.
+func (p *Policy) Succeed(before *Policy) { p.groups = before.groups }
 
 // memberPatterns returns what a member may be, without {login} and without groups of groups.
 func (p *Policy) memberPatterns(m Member) (own []pattern) {

@@ -132,6 +132,22 @@ func TestGroupsOfSenders(t *testing.T) {
 	}
 }
 
+// What is in force for an open session knows the members of today, also when the policy is not that of today.
+func TestGroupsOutliveTheirPolicy(t *testing.T) {
+	before := newPolicy(t, Rule{Senders: []string{"@board"}})
+	open := before.For(Subject{Login: "assistant"})
+	p := newPolicy(t, Rule{Senders: []string{"{login}"}})
+	p.Succeed(before)
+	p.SetGroups([]Member{{Login: "ceo@example.com", Groups: []string{"board"}}})
+	if !open.MaySend(address(t, "ceo@example.com")) {
+		t.Error("a new member is not known to an open session")
+	}
+	p.SetGroups(nil)
+	if open.MaySend(address(t, "ceo@example.com")) {
+		t.Error("an open session may still be who is no member any more")
+	}
+}
+
 func TestFirstSender(t *testing.T) {
 	for _, c := range []struct {
 		senders []string

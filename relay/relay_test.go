@@ -428,6 +428,37 @@ func TestReloadTakesANewConfigurationAndRefusesABadOne(t *testing.T) {
 	}
 }
 
+// An open session keeps its configuration over a reload, but not who is in a group.
+func TestOpenSessionKnowsNewMembers(t *testing.T) {
+	r := newRig(t, newProvider(t), `[[policy]]
+		senders = ["{login}", "@board"]`)
+	open := r.client(rigLogin)
+	r.write(`[[policy]]
+		senders = ["{login}", "@board"]
+		recipients = ["*@example.net"]`)
+	if err := r.server.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mayBe := func(want int) func() bool {
+		return func() bool {
+			err := open.Mail("ceo@example.com", nil)
+			if err == nil {
+				err = open.Reset()
+			}
+			return code(err) == want
+		}
+	}
+	if !mayBe(550)() {
+		t.Fatal("nobody is in the group yet")
+	}
+	r.addUser(auth.User{Login: "ceo@example.com", Groups: []string{"board"}})
+	r.eventually("the new member's address", mayBe(250))
+	if err := r.store().DeleteUser(t.Context(), "ceo@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("the end of its membership", mayBe(550))
+}
+
 func TestRemovedAccountIsRefusedAtOnce(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	r.client(rigLogin).Close()

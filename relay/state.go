@@ -67,6 +67,9 @@ func (s *Server) newState(ctx context.Context, c *config.Config, before *state) 
 	if st.policy, err = policy.New(c.Rules()); err != nil {
 		return nil, err
 	}
+	if before != nil {
+		st.policy.Succeed(before.policy)
+	}
 	users, err := s.store.Users(ctx)
 	if err != nil {
 		return nil, err
