@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -115,12 +117,14 @@ func (s *Server) refusedSession(name string, r wire.Refusal) {
 		Reply: r.Reply, Detail: mail.Printable(mail.Cut(string(r.Reason)+": "+r.Detail, 512))})
 }
 
-// shutdownListeners stops accepting, lets transactions end for clientDrain, then closes.
+// shutdownListeners stops accepting, lets transactions end for clientDrain, then closes. The listeners are still there to be
+// counted meanwhile: whoever watches the shutdown must not have to wait for it.
 func (s *Server) shutdownListeners() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	listeners := slices.Collect(maps.Values(s.listeners))
+	s.mu.Unlock()
 	var all sync.WaitGroup
-	for _, l := range s.listeners {
+	for _, l := range listeners {
 		all.Go(func() { s.endListener(l) })
 	}
 	all.Wait()
