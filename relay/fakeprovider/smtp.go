@@ -43,8 +43,8 @@ type Regime struct {
 	Quota int
 	// Full reports that the mailbox has no room for its sent items.
 	Full func(mailbox string) bool
-	// Silent reports that the nth message of a mailbox, counting from 1, is taken, and its reply never comes.
-	Silent func(mailbox string, nth int) bool
+	// Silent is asked once for each message that is taken, one at a time: true keeps its reply back for ever.
+	Silent func(Arrival) bool
 	// Patience is after how much silence the server closes; 0: it waits until the client goes.
 	Patience time.Duration
 	// Latency is between the final dot and its reply.
@@ -100,7 +100,6 @@ type smtpMailbox struct {
 	offered []time.Time // of messages within the Window, refused ones included
 	allowed []time.Time // of those that were within the rate
 	day     []time.Time // taken within 24 hours
-	taken   int
 }
 
 // NewSMTP makes a server.
@@ -287,9 +286,8 @@ func (s *SMTP) take(a Arrival) (reply string, silent bool) {
 		return reply, false
 	}
 	m.allowed, m.day = append(m.allowed, now), append(m.day, now)
-	m.taken++
 	a.At = now
-	a.Silent = s.regime.Silent != nil && s.regime.Silent(a.Mailbox, m.taken)
+	a.Silent = s.regime.Silent != nil && s.regime.Silent(a)
 	s.arrivals = append(s.arrivals, a)
 	close(s.changed)
 	s.changed = make(chan struct{})

@@ -194,7 +194,7 @@ func TestSMTPRegimes(t *testing.T) {
 	other.send(ann, "554 5.2.252 SendAsDenied")
 
 	s.Advance(time.Minute)
-	s.Set(Regime{Silent: func(m string, nth int) bool { return m == ben }})
+	s.Set(Regime{Silent: func(a Arrival) bool { return a.Mailbox == ben }})
 	d.send(ann, "250")
 	before := len(s.Arrivals())
 	fmt.Fprint(other.rw, "MAIL FROM:<ben@example.com>\r\n")
