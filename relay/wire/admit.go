@@ -54,13 +54,14 @@ func (c *Conn) startTLSFirst() error {
 // port.
 func (c *Conn) awaitClientHello() error {
 	var first [1]byte
-	c.sock.SetReadDeadline(time.Now().Add(c.opt.TLSWait))
+	c.sock.SetReadDeadline(time.Now().Add(c.srv.beginnings.wait(c.origin, c.opt.TLSWait)))
 	n, err := c.sock.Read(first[:])
 	c.deadline = time.Time{}
 	switch {
 	case n > 0:
 		c.sock.unread(first[:])
 		if first[0] == recordHandshake {
+			c.srv.beginnings.sawTLS(c.origin)
 			return c.handshake()
 		}
 	case !isTimeout(err):
@@ -99,5 +100,9 @@ func (c *Conn) earlyRefusal(b []byte) error {
 
 // unexpectedTLS is for a ClientHello where a command is due. A reply in clear would only confuse.
 func (c *Conn) unexpectedTLS() error {
+	if c.opt.TLSMode == Auto {
+		c.srv.beginnings.sawTLS(c.origin)
+		return refuse(ReasonTLS, mail.Reply{}, "the client began TLS after it was greeted in clear: it was too slow, or shares its address with clients that use STARTTLS; its next connection is waited for longer")
+	}
 	return refuse(ReasonTLS, mail.Reply{}, `the client began TLS without STARTTLS; set its encryption to STARTTLS, or tls = "auto" on listener %s`, c.opt.Name)
 }

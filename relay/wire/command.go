@@ -231,5 +231,11 @@ func (c *Conn) starttls(string) error {
 		return err
 	}
 	c.helo, c.extended = "", false // RFC 3207 §4.2
-	return c.handshake()
+	if err := c.handshake(); err != nil {
+		return err
+	}
+	if c.opt.TLSMode == Auto {
+		c.srv.beginnings.sawStartTLS(c.origin)
+	}
+	return nil
 }

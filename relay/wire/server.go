@@ -21,6 +21,8 @@ type Server struct {
 	accepted atomic.Uint64
 	refused  atomic.Uint64
 
+	beginnings beginnings
+
 	hard context.Context // ends when Shutdown has waited long enough
 	cut  context.CancelFunc
 
@@ -42,7 +44,7 @@ var ErrClosed = errors.New("server is shut down")
 
 // NewServer returns a server that treats connections as o says.
 func NewServer(o *Options) *Server {
-	s := &Server{listeners: make(map[net.Listener]struct{}), conns: make(map[*Conn]struct{})}
+	s := &Server{listeners: make(map[net.Listener]struct{}), conns: make(map[*Conn]struct{}), beginnings: newBeginnings()}
 	s.hard, s.cut = context.WithCancel(context.Background())
 	s.SetOptions(o)
 	return s

@@ -43,7 +43,8 @@ type Options struct {
 
 	TLSMode TLSMode
 	TLS     *tls.Config // nil only for None; see ServerTLS
-	// TLSWait is how long Auto waits for a ClientHello before it greets in clear; 0: 0.5 s.
+	// TLSWait is how long Auto waits for a ClientHello before it greets in clear; 0: 0.5 s. For an address that has
+	// only ever asked for STARTTLS it is 0.15 s at most.
 	TLSWait time.Duration
 
 	// Networks are the addresses that may connect at all; empty: any. Behind a proxy the address that
@@ -117,7 +118,7 @@ type Exchange interface {
 // withDefaults returns a copy of o in which no limit is zero.
 func (o *Options) withDefaults() *Options {
 	c := *o
-	set(&c.TLSWait, 500*time.Millisecond)
+	set(&c.TLSWait, firstWait)
 	set(&c.MaxMessageSize, 35_000_000)
 	set(&c.MaxRecipients, 100)
 	set(&c.MaxConnections, 2000)
