@@ -21,6 +21,9 @@ const (
 	Lock    = "lock"    // refuse, lock the login and alert
 )
 
+// DefaultMaxHeld is how many messages of a login Hold keeps unless a rule says otherwise: more than a person looks through.
+const DefaultMaxHeld = 500
+
 // Rule is one [[policy]] block. A setting that is nil or empty is not set by it; Limits that are empty
 // but not nil set "no limits".
 type Rule struct {
@@ -36,6 +39,7 @@ type Rule struct {
 	Recipients     []string // see CheckRecipientPattern
 	Limits         []Limit
 	OverLimit      string // Defer | Refuse | Hold | Lock
+	MaxHeld        int    // messages of a login that Hold keeps; 0: not set
 }
 
 // Subject is who wants to send.
@@ -111,6 +115,9 @@ func compile(r Rule) (c rule, err error) {
 	if !slices.Contains([]string{"", Defer, Refuse, Hold, Lock}, r.OverLimit) {
 		return c, fmt.Errorf("over_limit: %q is none of defer, refuse, hold, lock", r.OverLimit)
 	}
+	if r.MaxHeld < 0 {
+		return c, fmt.Errorf("max_held: %d is no number of messages", r.MaxHeld)
+	}
 	return c, checkLimits(r.Limits)
 }
 
@@ -158,6 +165,9 @@ func (p *Policy) For(s Subject) Effective {
 		if e.OverLimit == "" {
 			e.OverLimit = r.OverLimit
 		}
+		if e.MaxHeld == 0 {
+			e.MaxHeld = r.MaxHeld
+		}
 	}
 	e.fillIn(s.Senders)
 	return e
@@ -178,6 +188,9 @@ func (e *Effective) fillIn(own []string) {
 	}
 	if e.OverLimit == "" {
 		e.OverLimit = Defer
+	}
+	if e.MaxHeld == 0 {
+		e.MaxHeld = DefaultMaxHeld
 	}
 }
 
@@ -251,6 +264,7 @@ type Effective struct {
 	Login          string
 	Limits         []Limit
 	OverLimit      string // Defer | Refuse | Hold | Lock
+	MaxHeld        int    // messages that Hold keeps
 	UnlistedSender string // Refuse | Rewrite
 
 	policy                                  *Policy

@@ -69,6 +69,12 @@ func (e *Effective) LimitRefusal(v Verdict, now time.Time) mail.Reply {
 	return mail.R(452, "4.7.1", "%s reached; try again in %s", limit, wait(v.Retry.Sub(now)))
 }
 
+// HeldRefusal is the reply to a message over a limit that would be held, were there not enough that is held already.
+func (e *Effective) HeldRefusal(v Verdict) mail.Reply {
+	return mail.R(452, "4.7.1", "limit %q of %s reached, and as much mail of %s as may be is held already (max_held = %d, or its part of the store); "+
+		"try again when the administrator has released or deleted it", v.Limit, e.limitsRule, e.name(), e.MaxHeld)
+}
+
 func (e *Effective) name() string { return mail.Printable(mail.Cut(e.Login, 128)) }
 
 // wait writes a duration for people, rounded up so that coming back then is not too early.

@@ -357,6 +357,46 @@ func TestOverLimitHoldAcceptsAndWaits(t *testing.T) {
 	p.wait(2)
 }
 
+// Held mail of a login is bounded: over max_held it is told to come back, and may when a person has made room.
+func TestHeldMailIsBounded(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, p, `[[policy]]
+		limits = ["1 messages/day"]
+		over_limit = "hold"
+		max_held = 2`)
+	send := func() error {
+		_, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+		return err
+	}
+	for range 3 { // one passes, two are held
+		if err := send(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := send(); code(err) != 452 || !strings.Contains(err.Error(), "max_held = 2") || !strings.Contains(err.Error(), "released or deleted") {
+		t.Fatalf("over max_held: %v", err)
+	}
+	if e := r.events(trace.Rejected); e[0].Reply.Code != 452 || !strings.Contains(e[0].Reply.Text, "max_held") {
+		t.Errorf("the trace says %+v", e)
+	}
+	r.close()
+	r.start()
+	if err := send(); code(err) != 452 {
+		t.Fatalf("after a restart: %v", err)
+	}
+	held := r.queued()
+	if len(held) != 2 {
+		t.Fatalf("%d are held", len(held))
+	}
+	if _, err := r.store().Delete(t.Context(), queue.Filter{IDs: []string{held[0].ID}}); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("room for one more", func() bool { return send() == nil })
+	if err := send(); code(err) != 452 {
+		t.Errorf("with two held again: %v", err)
+	}
+}
+
 func TestOverLimitLockLocksTheLogin(t *testing.T) {
 	r := newRig(t, newProvider(t), `[[policy]]
 		limits = ["1 messages/day"]

@@ -64,6 +64,7 @@ func (s *Server) reload(ctx context.Context) error {
 		return err
 	}
 	s.state.Store(st)
+	s.held.forget() // as much as counted under the old bound
 	st.runTokens()
 	s.swapListeners(c, opened)
 	s.retire(before, st)

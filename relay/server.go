@@ -68,6 +68,7 @@ type Server struct {
 	auth    *auth.Authenticator
 	certs   *certs.Manager
 	limiter *policy.Limiter
+	held    *heldMail
 	queue   *queue.Queue
 	metrics *metrics
 
@@ -124,6 +125,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
 		return nil, err
 	}
+	s.held = newHeldMail(s.store.List)
 	if s.certs, err = certs.New(certOptions(c, o.Logger)); err != nil {
 		return nil, err
 	}

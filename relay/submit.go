@@ -165,12 +165,24 @@ func (u *submission) takeLimits(ctx context.Context) error {
 	u.srv.metrics.overLimit.WithLabelValues(u.effective.OverLimit).Inc()
 	switch {
 	case u.effective.OverLimit == policy.Hold && !verdict.Never:
-		u.hold = reply.Text
-		return nil
+		return u.takeHold(ctx, verdict, reply)
 	case u.effective.OverLimit == policy.Lock:
 		u.srv.lock(ctx, u.identity.Login, "over the "+verdict.Limit.String()+" limit")
 	}
 	return mail.Refuse(reply, nil)
+}
+
+// takeHold lets the message be held for a person, if there is room among what is held.
+func (u *submission) takeHold(ctx context.Context, v policy.Verdict, over mail.Reply) error {
+	giveBack, ok, err := u.srv.held.take(ctx, u.identity.Login, u.raw.Size(), u.effective.MaxHeld, int64(u.state.config.Store.MaxSize)/heldShare)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return mail.Refuse(u.effective.HeldRefusal(v), nil)
+	}
+	u.hold, u.refund = over.Text, giveBack
+	return nil
 }
 
 // complete adds what RFC 6409 §8 lets a submission server add, takes out what must not leave, and puts

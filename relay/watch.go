@@ -58,6 +58,7 @@ func (s *Server) storeChanged(ctx context.Context, topic string) {
 	case "keys":
 		s.reloadKeys(ctx)
 	case "queue":
+		s.held.forget()
 		s.queue.Refresh()
 	case relaystore.TopicGrants:
 		s.grantsChanged()

@@ -17,6 +17,7 @@ package config
 import (
 	"net/netip"
 
+	"postern/policy"
 	"postern/relay/upstream"
 	"postern/relay/upstream/profile"
 )
@@ -150,6 +151,7 @@ type Policy struct {
 	Recipients     []string `toml:"recipients"`      // allowed forward-paths; "!" before a pattern denies
 	Limits         []string `toml:"limits"`          // "60 messages/minute", "2GB/day"
 	OverLimit      string   `toml:"over_limit"`      // defer | refuse | hold | lock
+	MaxHeld        int      `toml:"max_held"`        // messages of a login that hold keeps; 0: not set
 }
 
 // DefaultPolicy is the block that stands behind those of the file: a login sends as itself, to
@@ -161,6 +163,7 @@ func DefaultPolicy() Policy {
 		Recipients:     []string{"*"},
 		Limits:         []string{"60 messages/minute", "1000 messages/day", "2000 recipients/day", "200 new recipients/day", "2GB/day"},
 		OverLimit:      "defer",
+		MaxHeld:        policy.DefaultMaxHeld,
 	}
 }
 

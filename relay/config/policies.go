@@ -25,8 +25,11 @@ func (v *validator) policies() {
 		if p.OverLimit != "" || v.doc.has(key+".over_limit") {
 			v.oneOf(key+".over_limit", p.OverLimit, "defer", "refuse", "hold", "lock")
 		}
+		if v.doc.has(key + ".max_held") {
+			v.between(key+".max_held", p.MaxHeld, 1, maxHeld)
+		}
 		if p.setsNothing() && !v.problems.within(key) {
-			v.fail(key, "sets nothing, write senders, unlisted_sender, recipients, limits or over_limit, or remove it")
+			v.fail(key, "sets nothing, write senders, unlisted_sender, recipients, limits, over_limit or max_held, or remove it")
 		}
 		_, err := policy.New([]policy.Rule{p.rule(key)})
 		v.compiled(key, withoutName(key, err))
@@ -42,8 +45,11 @@ func withoutName(name string, err error) error {
 }
 
 func (p *Policy) setsNothing() bool {
-	return p.Senders == nil && p.Recipients == nil && p.Limits == nil && p.UnlistedSender == "" && p.OverLimit == ""
+	return p.Senders == nil && p.Recipients == nil && p.Limits == nil && p.UnlistedSender == "" && p.OverLimit == "" && p.MaxHeld == 0
 }
+
+// maxHeld bounds max_held: what is held is counted by going through it.
+const maxHeld = 100_000
 
 // matchers checks the conditions that policies and routes share.
 func (v *validator) matchers(key string, logins, groups, listeners []string) {

@@ -30,6 +30,7 @@ func (p *Policy) rule(name string) policy.Rule {
 		Recipients:     p.Recipients,
 		Limits:         parseLimits(p.Limits),
 		OverLimit:      p.OverLimit,
+		MaxHeld:        max(p.MaxHeld, 0), // validation refuses what is below
 	}
 }
 

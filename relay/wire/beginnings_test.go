@@ -87,7 +87,7 @@ func TestSlowDeviceIsLearned(t *testing.T) {
 	inAuto(t, func(l *autoListener) {
 		l.startTLS("192.0.2.1")
 		c := l.dial("192.0.2.1")
-		c.expect("220 ") // it was too slow
+		c.expect("220 ")                                  // it was too slow
 		c.conn.Write([]byte("\x16\x03\x01\x00\x05hello")) // of which the server may read as much as tells it enough
 		c.expectClosed()
 		if r := l.lastRefusal(); r.Reason != ReasonTLS || !strings.Contains(r.Detail, "waited for longer") {

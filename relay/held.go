@@ -1,0 +1,76 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"postern/relay/queue"
+)
+
+// heldShare is the part of store.max_size that one login's held mail may take: 1/heldShare.
+const heldShare = 10
+
+// heldMail bounds what over_limit = "hold" keeps for a login: nothing but a person lets it go, so it would fill the store. What
+// is held is counted in the store when it is first asked for, and again when the command line has changed the queue; in
+// between each message that is held is added. It knows logins that proved who they are, so their number bounds it.
+type heldMail struct {
+	list func(context.Context, queue.Filter) ([]*queue.Message, error)
+
+	mu     sync.Mutex // guards logins, also while they are counted
+	logins map[string]*heldCount
+}
+
+type heldCount struct {
+	messages int
+	octets   int64
+}
+
+func newHeldMail(list func(context.Context, queue.Filter) ([]*queue.Message, error)) *heldMail {
+	return &heldMail{list: list, logins: make(map[string]*heldCount)}
+}
+
+// take makes room for one more message of a login, unless it has max messages held already, or with this one would have more
+// octets than maxOctets (0: any); one message alone may be larger. giveBack is for a message that is then not held.
+func (h *heldMail) take(ctx context.Context, login string, size int64, max int, maxOctets int64) (giveBack func(), ok bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.logins[login]
+	if n == nil {
+		if n, err = h.count(ctx, login, max); err != nil {
+			return nil, false, fmt.Errorf("count the held mail of %q: %w", login, err)
+		}
+		h.logins[login] = n
+	}
+	if n.messages >= max || maxOctets > 0 && n.messages > 0 && n.octets+size > maxOctets {
+		return nil, false, nil
+	}
+	n.messages++
+	n.octets += size
+	return sync.OnceFunc(func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		n.messages-- // of a count that may be forgotten already
+		n.octets -= size
+	}), true, nil
+}
+
+// count looks into the store. More than max need not be known.
+func (h *heldMail) count(ctx context.Context, login string, max int) (*heldCount, error) {
+	held, err := h.list(ctx, queue.Filter{Login: login, Held: true, Limit: max})
+	if err != nil {
+		return nil, err
+	}
+	n := &heldCount{messages: len(held)}
+	for _, m := range held {
+		n.octets += m.Size
+	}
+	return n, nil
+}
+
+// forget lets everything be counted anew.
+func (h *heldMail) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.logins)
+}
