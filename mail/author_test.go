@@ -4,6 +4,7 @@ import (
 	netmail "net/mail"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -255,6 +256,16 @@ func FuzzJudgeAuthors(f *testing.F) {
 	})
 }
 
+// processorTime is what this process has used so far. What else the machine does is not in it.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // TestJudgeAuthorsCost: the work grows no faster than the field, whatever it is made of.
 func TestJudgeAuthorsCost(t *testing.T) {
 	const size = 64 << 10
@@ -265,10 +276,10 @@ func TestJudgeAuthorsCost(t *testing.T) {
 		for _, frame := range []string{"%", "%<a@b.c>", `"%" <a@b.c>`, "<%>", "a@b.c (%)", "a@b.c,%"} {
 			value := strings.Replace(frame, "%", strings.Repeat(piece, size/len(piece)), 1)
 			h := Header{Fields: []Field{{Name: "From", Raw: []byte("From: " + value + "\r\n")}}}
-			start := time.Now()
+			before := processorTime(t)
 			JudgeAuthors(h)
-			if took := time.Since(start); took > time.Second {
-				t.Errorf("%q in %q: %v", piece, frame, took)
+			if took := processorTime(t) - before; took > time.Second {
+				t.Errorf("%q in %q: %v of processor time", piece, frame, took)
 			}
 		}
 	}

@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	startTime = 30 * time.Second // for a line that a process is expected to log
-	stopTime  = 30 * time.Second // from SIGTERM to the end
-	keepLines = 20000            // of a process's log
+	startTime = time.Minute // for a line that a process is expected to log
+	stopTime  = time.Minute // from SIGTERM to the end
+	keepLines = 20000       // of a process's log
 )
 
 // binary is the postern command, built once per test run; with -race if the tests are.
@@ -32,7 +32,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	}
 	path := filepath.Join(dir, "postern")
 	args := []string{"build", "-o", path}
-	if raceEnabled {
+	if Race {
 		args = append(args, "-race")
 	}
 	out, err := exec.Command("go", append(args, "postern/cmd/postern")...).CombinedOutput()
@@ -171,7 +171,7 @@ func (p *Process) Log() string {
 }
 
 // WaitLog waits until a line of the log matches and returns its submatches. The test fails when the
-// process ends before, or after 30 seconds.
+// process ends before, or after a minute.
 func (p *Process) WaitLog(pattern string) []string {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)

@@ -2,4 +2,5 @@
 
 package testkit
 
-const raceEnabled = false
+// Race tells whether the tests, and with them the binary, are built with the race detector.
+const Race = false

@@ -2,4 +2,5 @@
 
 package testkit
 
-const raceEnabled = true
+// Race tells whether the tests, and with them the binary, are built with the race detector.
+const Race = true

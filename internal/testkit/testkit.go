@@ -7,9 +7,12 @@
 package testkit
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"testing"
 )
 
@@ -42,14 +45,32 @@ func find(tool string) (string, error) {
 	return exec.LookPath(tool)
 }
 
-// FreePort returns a TCP port on 127.0.0.1 that was free a moment ago. It is for servers that run as
+// The ports of FreePort lie below those that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere): a
+// client that dials a server while it restarts would sooner or later get its port, and be connected to itself.
+const (
+	lowestPort = 20000
+	ports      = 12000
+)
+
+var nextPort = func() *atomic.Uint32 {
+	n := new(atomic.Uint32)
+	n.Store(rand.Uint32N(ports)) // other test binaries ask at the same time
+	return n
+}()
+
+// FreePort returns a TCP port on 127.0.0.1 that was free a moment ago, and each only once. It is for servers that run as
 // another process and cannot tell which port they took; anything in this process listens on port 0.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		port := lowestPort + int(nextPort.Add(1)%ports)
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal(err)
+	return 0
 }
