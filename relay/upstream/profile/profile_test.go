@@ -13,7 +13,7 @@ import (
 
 // contract are the names that relay.toml may use.
 var contract = []string{
-	"microsoft365", "microsoft365-connector", "outlookcom", "gmail", "google-relay", "ses", "sendgrid", "mailgun", "postmark",
+	"microsoft365", "microsoft365-connector", "microsoft365-hve", "microsoft365-direct", "outlookcom", "gmail", "google-relay", "ses", "sendgrid", "mailgun", "postmark",
 	"brevo", "mailjet", "sparkpost", "resend", "zoho", "fastmail", "yahoo", "icloud", "smtp2go", "azure-acs", "generic", "microsoft-graph",
 }
 
@@ -142,6 +142,11 @@ func TestRepliesThatLoseMail(t *testing.T) {
 		{"microsoft365", mail.StageRcpt, "550 5.7.64 TenantAttribution; Relay Access Denied", mail.AccountFault, "", 0},
 		{"microsoft365", mail.StageRcpt, "550 5.1.10 RESOLVER.ADR.RecipientNotFound", mail.RecipientFault, "", 0},
 		{"microsoft365", mail.StageDot, "550 5.7.1 spam", mail.MessageFault, "", 0},
+		{"microsoft365-hve", mail.StageDot, "550 5.7.240 The application is not allowed for use with this High Volume Email account.", mail.AccountFault, "", 0},
+		{"microsoft365-hve", mail.StageRcpt, "550 5.1.10 RESOLVER.ADR.RecipientNotFound", mail.RecipientFault, "", 0},
+		{"microsoft365-direct", mail.StageRcpt, "550 5.7.64 TenantAttribution; Relay Access Denied", mail.Deferral, "", 0},
+		{"microsoft365-direct", mail.StageRcpt, "550 5.1.10 RESOLVER.ADR.RecipientNotFound", mail.RecipientFault, "", 0},
+		{"microsoft365-direct", mail.StageMail, "550 5.7.68 TenantInboundAttribution; Direct Send not allowed for this organization from unauthorized sources", mail.AccountFault, "", 0},
 		{"gmail", mail.StageMail, "550 5.4.5 Daily user sending quota exceeded.", mail.BackPressure, "", 24 * time.Hour},
 		{"gmail", mail.StageDot, "552 5.7.0 This message was blocked because its content presents a potential security issue.", mail.MessageFault, "", 0},
 		{"google-relay", mail.StageMail, "550 5.7.1 Daily SMTP relay limit exceeded for customer.", mail.BackPressure, "", 24 * time.Hour},
