@@ -17,15 +17,6 @@ const statusExpired = "5.4.7"
 func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 	st := s.state.Load()
 	m := n.Message
-	original := n.Content
-	if original == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		var err error
-		if original, err = s.store.Content(ctx, m.ID); err != nil {
-			return nil, err
-		}
-	}
 	id := mail.NewID(n.Time)
 	r := dsn.Report{
 		Kind:         dsn.Kind(n.Kind),
@@ -38,7 +29,6 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 		EnvID:        m.Envelope.EnvID,
 		Arrival:      m.Received,
 		Ret:          m.Envelope.Ret,
-		Original:     original,
 	}
 	for _, about := range n.About {
 		to := m.Recipients[about.Index]
@@ -47,7 +37,7 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 			LastAttempt: about.Last, WillRetryUntil: n.RetryUntil, Expired: about.Status == statusExpired,
 		})
 	}
-	octets, err := dsn.Make(r)
+	octets, err := s.makeReport(r, n)
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +54,31 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 		},
 		Content: mail.BytesContent(octets),
 	}, nil
+}
+
+// makeReport writes the report with what it returns of the message. While there is time, trouble with reading that is waited out;
+// once the message's time is over the report goes without it: a message that cannot be read any more must not be kept, and
+// tried, for ever for the sake of its own report.
+func (s *Server) makeReport(r dsn.Report, n queue.Notice) ([]byte, error) {
+	octets, err := s.withOriginal(r, n)
+	if err == nil || n.Message.Expires.IsZero() || n.Time.Before(n.Message.Expires) {
+		return octets, err
+	}
+	s.log.Error("a report is made without the message that it is about", "id", n.Message.ID, "kind", n.Kind, "err", err)
+	r.Original = nil
+	return dsn.Make(r)
+}
+
+func (s *Server) withOriginal(r dsn.Report, n queue.Notice) ([]byte, error) {
+	if r.Original = n.Content; r.Original == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		var err error
+		if r.Original, err = s.store.Content(ctx, n.Message.ID); err != nil {
+			return nil, err
+		}
+	}
+	return dsn.Make(r)
 }
 
 // postmaster is the header author of reports: bounce_from, since a provider that refuses the null
