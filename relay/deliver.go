@@ -58,21 +58,34 @@ func (d *dispatcher) reserve(now time.Time, m *queue.Message) (*ticket, *configu
 
 func reserve(now time.Time, m *queue.Message, route []*configured) (place, *configured, queue.Wait) {
 	var wait queue.Wait
+	name := nameOf(route, m)
 	for _, up := range route {
 		identity := up.identityFor(m)
 		key := up.keyFor(identity)
 		slot, until := up.reserve(now, identity)
 		if slot != nil {
-			return slot, up, queue.Wait{Key: key}
+			return slot, up, queue.Wait{Key: key, Route: name}
 		}
 		if until.IsZero() {
-			return nil, up, queue.Wait{Key: key}
+			return nil, up, queue.Wait{Key: key, Route: name}
 		}
 		if wait.Until.IsZero() || until.Before(wait.Until) {
-			wait = queue.Wait{Key: key, Until: until}
+			wait = queue.Wait{Key: key, Route: name, Until: until}
 		}
 	}
 	return nil, nil, wait
+}
+
+// nameOf is what a message waits for while none of its route can be used.
+func nameOf(route []*configured, m *queue.Message) string {
+	if len(route) == 1 {
+		return "" // the one key says it
+	}
+	keys := make([]string, len(route))
+	for i, up := range route {
+		keys[i] = up.keyFor(up.identityFor(m))
+	}
+	return strings.Join(keys, ", ")
 }
 
 // ticket is one attempt. It sends to one upstream after the other until every pending recipient has a
@@ -82,26 +95,32 @@ type ticket struct {
 	state    *state
 	slot     place
 	upstream *configured
-	standby  bool // instead of the slot
+	standby  bool    // instead of the slot
+	used     []place // that took mail: kept until that is on record
 }
 
 // Release implements queue.Ticket.
 func (t *ticket) Release() {
+	t.leaveStandby()
+	if t.slot != nil {
+		t.used, t.slot = append(t.used, t.slot), nil
+	}
+	for _, slot := range t.used {
+		slot.Release()
+	}
+	t.used = nil
+}
+
+func (t *ticket) leaveStandby() {
 	if t.standby {
 		t.upstream.standby.leave()
 		t.standby = false
 	}
-	if t.slot != nil {
-		t.upstream.giveBack(t.slot)
-		t.slot = nil
-	}
 }
 
 // Attempt implements queue.Ticket. It returns one result for each pending recipient. A panic in it, a
-// fault of ours that one message brings out, defers that message instead of ending the service for all;
-// its place stays taken, since nobody knows the state of its connection.
+// fault of ours that one message brings out, defers that message instead of ending the service for all.
 func (t *ticket) Attempt(ctx context.Context, m *queue.Message, c mail.Content) (results []mail.Result) {
-	defer t.Release()
 	defer func() {
 		if p := recover(); p != nil {
 			t.srv.log.Error("an attempt failed by a fault of ours", "id", m.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -152,7 +171,7 @@ func (t *ticket) take(ctx context.Context, up *configured, m *queue.Message) (pl
 		return slot, time.Time{}
 	}
 	if t.standby && t.upstream == up {
-		defer t.Release()
+		defer t.leaveStandby()
 		return up.standby.await(ctx)
 	}
 	return up.reserve(time.Now(), up.identityFor(m))
@@ -201,7 +220,18 @@ func (t *ticket) learn(up *configured, own string, sent []mail.Result) {
 	}
 }
 
+// send uses the place and gives it back, unless a message was taken there: then Release does, later.
 func (t *ticket) send(ctx context.Context, slot place, up *configured, m *queue.Message, c mail.Content, pending []int) []mail.Result {
+	t.used = append(t.used, slot)
+	results := t.transact(ctx, slot, up, m, c, pending)
+	if !slices.ContainsFunc(results, func(r mail.Result) bool { return r.Class == mail.Delivered || r.Uncertain }) {
+		t.used = t.used[:len(t.used)-1]
+		slot.Release()
+	}
+	return results
+}
+
+func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *queue.Message, c mail.Content, pending []int) []mail.Result {
 	tx := upstream.Transaction{
 		ID:         m.ID,
 		From:       m.Envelope.From,
@@ -220,7 +250,6 @@ func (t *ticket) send(ctx context.Context, slot place, up *configured, m *queue.
 		tx.From = t.state.bounceFrom // for upstreams that refuse <>
 	}
 	if err := t.state.prepare(&tx, up, m); err != nil {
-		up.giveBack(slot)
 		return unsigned(pending, up.config.Name, err)
 	}
 	tellEnvelope(slot, m)

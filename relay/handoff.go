@@ -36,11 +36,12 @@ func (s *Server) handOff(ctx context.Context, u *submission, m *queue.Message, c
 	defer timer.Stop()
 	select {
 	case r := <-results:
+		defer ticket.Release()
 		return s.verdict(ctx, u, m, content, r)
 	case <-timer.C:
-		return s.adopt(ctx, u, m, content, results)
+		return s.adopt(ctx, u, m, content, results, ticket.Release)
 	case <-s.draining: // a client that waits longer than the shutdown would be cut off without an answer
-		return s.adopt(ctx, u, m, content, results)
+		return s.adopt(ctx, u, m, content, results, ticket.Release)
 	}
 }
 
@@ -99,8 +100,8 @@ func (s *Server) enqueue(ctx context.Context, u *submission, m *queue.Message, c
 }
 
 // adopt makes a message durable whose first attempt is still under way.
-func (s *Server) adopt(ctx context.Context, u *submission, m *queue.Message, content mail.Content, results <-chan []mail.Result) (mail.Reply, error) {
-	if err := s.queue.Adopt(ctx, m, content, results); err != nil {
+func (s *Server) adopt(ctx context.Context, u *submission, m *queue.Message, content mail.Content, results <-chan []mail.Result, release func()) (mail.Reply, error) {
+	if err := s.queue.Adopt(ctx, m, content, results, release); err != nil {
 		return replyFor(err), err
 	}
 	return u.queued(m)
@@ -126,7 +127,7 @@ func (s *Server) traceResults(m *queue.Message, results []mail.Result) {
 		}
 		rcpt := m.Recipients[r.Recipient].To.String()
 		s.log.Info(word, "id", m.ID, "login", m.Login, "rcpt", rcpt, "upstream", r.Upstream, "class", r.Class.String(), "reply", r.Reply.String(), "detail", detail(r))
-		s.trace.Record(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener, Login: m.Login,
+		s.recordResult(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener, Login: m.Login,
 			From: m.Envelope.From.String(), Author: m.Author.String(), To: rcpt, MessageID: m.MessageID,
 			Upstream: r.Upstream, Identity: r.Identity, Class: r.Class.String(), Stage: string(r.Stage), Rule: r.Rule, Reply: r.Reply,
 			Attempt: 1, Took: now.Sub(m.Received), Detail: detail(r)})

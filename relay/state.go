@@ -50,9 +50,6 @@ func (c *configured) reserve(now time.Time, identity string) (slot place, until 
 	return c.Reserve(now, identity)
 }
 
-// giveBack returns a place that was not used, and its share of the rates.
-func (c *configured) giveBack(slot place) { slot.Release() }
-
 // route is a compiled [[route]].
 type route struct {
 	match     policy.Matcher

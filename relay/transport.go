@@ -29,7 +29,7 @@ type transport interface {
 	Close(ctx context.Context) error
 }
 
-// place is used up by one Send, or given back by Release.
+// place is used by at most one Send and given back by Release.
 type place interface {
 	Send(ctx context.Context, t upstream.Transaction) []mail.Result
 	Release()

@@ -17,15 +17,15 @@ func (q *Queue) run(e *entry, t Ticket) {
 		return
 	}
 	c, err := q.contentOf(e)
-	if err != nil {
+	release := func() {
 		t.Release()
 		q.placeFree()
-		q.conclude(e, nil, unreadable(e.m, err), began)
+	}
+	if err != nil {
+		q.conclude(e, nil, unreadable(e.m, err), began, release)
 		return
 	}
-	results := complete(e.m, t.Attempt(q.attempts, e.m, c))
-	q.placeFree()
-	q.conclude(e, c, results, began)
+	q.conclude(e, c, complete(e.m, t.Attempt(q.attempts, e.m, c)), began, release)
 }
 
 // lease records the attempt and reports whether it may be made. If not, the entry is dealt with.
@@ -44,8 +44,11 @@ func (q *Queue) lease(e *entry, now time.Time) bool {
 	q.storeSaid(err, "lease", writes)
 	switch {
 	case err == nil:
-	case errors.Is(err, ErrNotFound): // delivered, held or deleted meanwhile
-		q.forget(e)
+	case errors.Is(err, ErrNotFound): // delivered, held or deleted meanwhile, or leased to another node
+		q.mu.Lock()
+		q.forgetLocked(e)
+		q.dirty = true // a read tells when that lease ends
+		q.mu.Unlock()
 		return false
 	default:
 		q.waitAgain(e)
@@ -88,16 +91,16 @@ func unreadable(m *Message, err error) []mail.Result {
 }
 
 // conclude settles and records what an attempt brought. From here to the commit the results are kept in
-// memory, whatever the store does.
-func (q *Queue) conclude(e *entry, c mail.Content, results []mail.Result, began time.Time) {
+// memory, whatever the store does. release gives the attempt's place back.
+func (q *Queue) conclude(e *entry, c mail.Content, results []mail.Result, began time.Time, release func()) {
 	now := time.Now()
 	s := q.settle(now, e.m, c, results)
 	if waitsForUpstream(s.Outcome, results) {
-		s.WaitingFor = e.key
+		s.WaitingFor = e.route
 	}
 	q.traceResults(now, e.m, results, s, now.Sub(began))
-	q.learn(e.key, results)
-	q.finish(e, s)
+	q.learn(e.route, results)
+	q.finish(e, s, release)
 }
 
 // waitsForUpstream reports that every pending recipient waits for the upstream only, so that its return is
@@ -114,22 +117,6 @@ func waitsForUpstream(o Outcome, results []mail.Result) bool {
 		waits = true
 	}
 	return waits
-}
-
-// learn ends a pause when the upstream identity took, or judged, a message.
-func (q *Queue) learn(key string, results []mail.Result) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.pauses[key] == nil {
-		return
-	}
-	for _, r := range results {
-		if r.Class == mail.Delivered || r.Class.Permanent() {
-			q.resumeLocked(key)
-			q.nudge()
-			return
-		}
-	}
 }
 
 // look settles a message without an attempt: given up by a person, out of time or due for a delay report
@@ -149,10 +136,10 @@ func (q *Queue) look(e *entry) {
 	if !s.Remove && !e.until.IsZero() {
 		after := *e.m
 		s.applyTo(&after)
-		s.NextAttempt, s.WaitingFor = q.lookAt(now, &after, e.until), e.key
+		s.NextAttempt, s.WaitingFor = q.sleepAt(now, &after, e.until, e.asleep), e.asleep
 	}
 	q.traceResults(now, e.m, nil, s, 0)
-	q.finish(e, s)
+	q.finish(e, s, func() {})
 }
 
 func (q *Queue) looked() {
@@ -162,9 +149,9 @@ func (q *Queue) looked() {
 	q.nudge()
 }
 
-// finish records the outcome and ends the entry.
-func (q *Queue) finish(e *entry, s settlement) {
-	recorded := q.record(e, s.Outcome)
+// finish records the outcome, gives the place back and ends the entry.
+func (q *Queue) finish(e *entry, s settlement, release func()) {
+	recorded := q.record(e, s.Outcome, release)
 	if recorded {
 		q.traceReports(time.Now(), e.m, s)
 	}
@@ -172,6 +159,7 @@ func (q *Queue) finish(e *entry, s settlement) {
 	q.forgetLocked(e)
 	if recorded && !s.Remove {
 		q.noteLocked(s.NextAttempt)
+		q.asleepLocked(e.asleep)
 		q.dirty = q.dirty || e.doubted // a person may have given it up meanwhile: the store says so
 	}
 	q.nudge()
@@ -181,11 +169,14 @@ func (q *Queue) finish(e *entry, s settlement) {
 	}
 }
 
-// record commits an outcome. While the store fails it tries again, as long as this process may.
-func (q *Queue) record(e *entry, o Outcome) bool {
+// record commits an outcome. While the store fails it tries again, as long as this process may; the place does not wait for
+// that, because hand-offs may need it.
+func (q *Queue) record(e *entry, o Outcome, release func()) bool {
 	backoff := storeBackoff
 	for {
 		err := q.opts.Store.Finish(q.hard, e.m.ID, q.opts.Owner, o)
+		release()
+		release = func() {}
 		q.storeSaid(err, "finish", writes)
 		switch {
 		case err == nil:

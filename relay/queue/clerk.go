@@ -25,10 +25,7 @@ type clerk struct {
 	left    map[string]struct{} // forgotten while filling: what the read says of them is old
 
 	asides  []*entry
-	resumes []string // keys
 	asked   time.Time
-	reask   bool // Wake was called since reasked
-	reasked time.Time
 	looking int
 	swept   time.Time
 
@@ -158,9 +155,7 @@ func (q *Queue) napLocked(now time.Time) time.Duration {
 		if q.waiting > 0 {
 			next = earlier(next, q.asked.Add(askAgain))
 		}
-		if q.reask && len(q.pauses) > 0 {
-			next = earlier(next, q.reasked.Add(pollEvery))
-		}
+		next = q.pausesAtLocked(next)
 	}
 	if q.busy > 0 && !q.extending {
 		next = earlier(next, q.extendAt)
@@ -178,7 +173,7 @@ func (q *Queue) choresLocked(now time.Time) {
 	if q.working || q.health.down(now) {
 		return
 	}
-	if len(q.asides) == 0 && len(q.resumes) == 0 && !q.readWantedLocked(now) {
+	if len(q.asides) == 0 && !q.wakeWantedLocked(now) && !q.readWantedLocked(now) {
 		return
 	}
 	q.working = true
@@ -187,79 +182,13 @@ func (q *Queue) choresLocked(now time.Time) {
 
 func (q *Queue) work() {
 	q.postpone()
-	q.resume()
+	q.learnNames()
+	q.rouse()
 	q.fill()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.working = false
 	q.nudge()
-}
-
-// postpone commits the postponement of all messages that were set aside, and forgets them.
-func (q *Queue) postpone() {
-	type batch struct {
-		at  time.Time
-		key string
-	}
-	q.mu.Lock()
-	now := time.Now()
-	batches := make(map[batch][]*entry)
-	for _, e := range q.asides {
-		b := batch{q.lookAt(now, e.m, e.until), e.key}
-		batches[b] = append(batches[b], e)
-	}
-	q.asides = nil
-	q.mu.Unlock()
-	for b, entries := range batches {
-		ids := make([]string, len(entries))
-		for i, e := range entries {
-			ids[i] = e.m.ID
-		}
-		err := q.opts.Store.Postpone(q.hard, ids, b.at, b.key)
-		q.storeSaid(err, "postpone", writes)
-		q.postponed(entries, b.at, err)
-	}
-}
-
-func (q *Queue) postponed(entries []*entry, at time.Time, err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, e := range entries {
-		if err != nil { // it is still due
-			q.joinLocked(e)
-			continue
-		}
-		if e.m.WaitingFor != e.key {
-			q.traceWaiting(e.m, e.key, at)
-		}
-		q.forgetLocked(e)
-	}
-	if err == nil {
-		q.noteLocked(at)
-	}
-}
-
-// resume wakes the messages of upstream identities whose pause ended.
-func (q *Queue) resume() {
-	q.mu.Lock()
-	keys := q.resumes
-	q.resumes = nil
-	q.mu.Unlock()
-	for i, key := range keys {
-		n, err := q.opts.Store.Wake(q.hard, key, time.Now())
-		q.storeSaid(err, "wake", writes)
-		q.mu.Lock()
-		if err != nil {
-			q.resumes = append(q.resumes, keys[i:]...)
-			q.mu.Unlock()
-			return
-		}
-		q.dirty = q.dirty || n > 0
-		q.mu.Unlock()
-		if n > 0 {
-			q.log.Info("upstream is back", "upstream", key, "messages", n)
-		}
-	}
 }
 
 // fill reads due messages into the window.

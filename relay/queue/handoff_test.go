@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,10 +12,19 @@ import (
 )
 
 func TestAdopt(t *testing.T) {
+	released := 0
+	release := func() { released++ }
 	adopt := func(w *world, id string) (chan []mail.Result, *queue.Message, error) {
 		c := make(chan []mail.Result, 1)
 		m := message(id, "anna")
-		return c, m, w.q.Adopt(context.Background(), m, body, c)
+		released = 0
+		return c, m, w.q.Adopt(context.Background(), m, body, c, release)
+	}
+	wantReleased := func(t *testing.T, want int) {
+		t.Helper()
+		if released != want {
+			t.Errorf("the place was given back %d times, want %d", released, want)
+		}
 	}
 	t.Run("outcome comes later", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
@@ -28,10 +38,12 @@ func TestAdopt(t *testing.T) {
 			if in := w.inStore("M1"); in.LeaseOwner != "node1" || !in.LeaseUntil.After(time.Now()) || in.Attempts != 1 || w.up.count() != 0 {
 				t.Errorf("in the store %+v", in)
 			}
+			wantReleased(t, 0)
 			c <- results(m, delivered)
 			wait()
 			w.wantGone("M1")
 			w.wantKinds("M1", trace.Delivered)
+			wantReleased(t, 1)
 			w.end()
 		})
 	})
@@ -44,6 +56,7 @@ func TestAdopt(t *testing.T) {
 			sleep(2 * time.Minute)
 			w.wantGone("M1") // tried again
 			w.wantKinds("M1", trace.Deferred, trace.Delivered)
+			wantReleased(t, 1)
 			w.end()
 		})
 	})
@@ -59,6 +72,7 @@ func TestAdopt(t *testing.T) {
 			c <- results(m, delivered)
 			wait()
 			w.wantKinds("M1", trace.Delivered, trace.Attempt)
+			wantReleased(t, 1)
 			w.store.Fault = nil
 			w.end()
 		})
@@ -68,6 +82,7 @@ func TestAdopt(t *testing.T) {
 			w := newWorld(t, nil)
 			wait()
 			w.up.setAnswer(always(greylisted))
+			w.up.setFree("office", 0) // the report stays where it is for now
 			m := message("M1", "anna", "a@example.net", "b@example.net", "c@example.net")
 			c := make(chan []mail.Result, 1)
 			r := []mail.Result{delivered, unknown, greylisted}
@@ -75,9 +90,11 @@ func TestAdopt(t *testing.T) {
 				r[i].Recipient = i
 			}
 			c <- r
-			if err := w.q.Adopt(context.Background(), m, body, c); err != nil {
+			released = 0
+			if err := w.q.Adopt(context.Background(), m, body, c, release); err != nil {
 				t.Fatal(err)
 			}
+			wantReleased(t, 1)
 			in := w.inStore("M1")
 			for i, want := range []queue.Status{queue.Delivered, queue.Failed, queue.Pending} {
 				if in.Recipients[i].Status != want {
@@ -90,6 +107,8 @@ func TestAdopt(t *testing.T) {
 			if n := len(w.notices(queue.Failure)); n != 1 {
 				t.Errorf("%d failure reports", n)
 			}
+			w.up.setFree("office", 10)
+			w.q.Wake()
 			sleep(2 * time.Minute)
 			if got := w.up.of("M1"); len(got) != 1 || got[0].number != 2 {
 				t.Errorf("attempts %v", got)
@@ -112,6 +131,47 @@ func TestSubmitAfterWritesNothing(t *testing.T) {
 			t.Error("something was added")
 		}
 		w.wantKinds("M1", trace.Delivered)
+		w.end()
+	})
+}
+
+// A place is given back when the outcome is on record, so that a kill can repeat one message for each place; and when the
+// store refuses to record it, since hand-offs can do without the store.
+func TestPlaceIsKeptUntilTheOutcomeIsRecorded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.free["office"] = 1
+		wait()
+		var fails atomic.Bool
+		w.store.Fault = func(op string) error {
+			switch {
+			case op != "finish":
+			case fails.Load():
+				return errStore
+			default:
+				time.Sleep(time.Minute) // a disk that syncs slowly
+			}
+			return nil
+		}
+		w.submit(message("M1", "anna"), message("M2", "bert"))
+		sleep(time.Second)
+		if len(w.up.of("M1")) != 1 || len(w.up.of("M2")) != 0 {
+			t.Errorf("before the commit: attempts %v", w.up.attempts)
+		}
+		sleep(time.Minute)
+		if len(w.up.of("M2")) != 1 {
+			t.Errorf("after the commit: attempts %v", w.up.attempts)
+		}
+		sleep(2 * time.Minute)
+		fails.Store(true)
+		w.submit(message("M3", "anna"))
+		wait()
+		if len(w.up.of("M3")) != 1 || w.up.free["office"] != 1 {
+			t.Errorf("the store refuses the outcome: %d places, attempts %v", w.up.free["office"], w.up.attempts)
+		}
+		fails.Store(false)
+		sleep(time.Hour)
+		w.wantGone("M1", "M2", "M3")
 		w.end()
 	})
 }

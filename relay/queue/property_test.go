@@ -174,7 +174,6 @@ func (t *lifeTicket) Release() {
 }
 
 func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content) []mail.Result {
-	defer t.Release()
 	l := t.p.l
 	if !l.start(t.p, m, c) {
 		return nil
@@ -335,7 +334,7 @@ func (l *ledger) handOff(p *life, m *queue.Message) error {
 	c := make(chan []mail.Result, 1)
 	go func() { c <- t.Attempt(context.Background(), m, body) }()
 	time.Sleep(time.Second)
-	return p.q.Adopt(context.Background(), m, body, c)
+	return p.q.Adopt(context.Background(), m, body, c, t.Release)
 }
 
 // happen is something at a time of the scenario.

@@ -20,23 +20,32 @@ type Dispatcher interface {
 	Reserve(now time.Time, m *Message) (Ticket, Wait)
 }
 
-// Wait says why there is no place. Key groups the messages that wait for the same thing: of those, one
-// is asked for again.
+// Wait says why there is no place. Key groups the messages that wait for the same place: of those, one is
+// asked for again.
 type Wait struct {
 	Key string
-	// Until is zero when all places are taken: the scheduler asks again after Wake. Otherwise the
-	// upstream identity is paused or backs off until then, and the messages that wait for it are
-	// postponed.
+	// Route names all the upstreams that could do, those that Key names among them. Messages of one Route share its
+	// pauses; "" is Key.
+	Route string
+	// Until is zero when all places are taken: the scheduler asks again after Wake. Otherwise all upstreams
+	// of the route are paused or back off until then, and its messages sleep in the store.
 	Until time.Time
 }
 
-// Ticket is a place for one attempt. Exactly one of its methods must be called, once.
+func (w Wait) route() string {
+	if w.Route == "" {
+		return w.Key
+	}
+	return w.Route
+}
+
+// Ticket is a place for one attempt. Attempt may be called once; Release must be, last.
 type Ticket interface {
-	// Attempt makes the attempt and gives the place back. It returns one result for every pending
-	// recipient, Result.Recipient being its index in m.Recipients; a missing one counts as a deferral.
-	// It must neither change nor keep m, and return soon after ctx ends.
+	// Attempt makes the attempt. It returns one result for every pending recipient, Result.Recipient being its index in
+	// m.Recipients; a missing one counts as a deferral. It must neither change nor keep m, and return soon after ctx ends.
 	Attempt(ctx context.Context, m *Message, c mail.Content) []mail.Result
-	// Release gives the place back unused.
+	// Release gives the place back. It is called when the outcome is committed: so at most one message for each place
+	// has been answered by an upstream while our record still says that it is to be tried.
 	Release()
 }
 
@@ -124,6 +133,7 @@ type Queue struct {
 	hard, attempts context.Context
 
 	clerk
+	dormant
 	health
 }
 
@@ -142,6 +152,7 @@ func New(o Options) *Queue {
 	q.log = q.opts.Logger
 	q.window = newWindow()
 	q.clerk = newClerk()
+	q.dormant = newDormant()
 	q.SetSchedule(Schedule{Retry: o.Retry, Expire: o.Expire, WarnAfter: o.WarnAfter})
 	return q
 }
@@ -200,7 +211,7 @@ type WindowStats struct {
 	Waiting int   // of those, waiting for a place
 	Running int   // attempts and outcomes being recorded
 	Content int64 // octets of content in memory
-	Paused  int   // upstream identities that mail was postponed for
+	Paused  int   // routes that are paused and that mail sleeps for
 	// StoreFailing: scheduling pauses because the store returns errors.
 	StoreFailing bool
 }
@@ -209,10 +220,16 @@ type WindowStats struct {
 func (q *Queue) Stats() WindowStats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return WindowStats{
-		Window: len(q.entries), Waiting: q.waiting, Running: q.busy, Content: q.content,
-		Paused: len(q.pauses), StoreFailing: q.health.failing,
+	s := WindowStats{
+		Window: len(q.entries), Waiting: q.waiting, Running: q.busy, Content: q.content, StoreFailing: q.health.failing,
 	}
+	now := time.Now()
+	for _, p := range q.pauses {
+		if p.closed(now) {
+			s.Paused++
+		}
+	}
+	return s
 }
 
 // Waiters returns how many messages in the window wait for a place with the key. A hand-off that finds

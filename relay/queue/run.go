@@ -15,8 +15,6 @@ const (
 	turnEvery  = 3 * time.Second        // reads while none moves, each showing us other messages
 	grace      = 10 * time.Second       // for cut attempts to return and outcomes to be recorded
 	maxLooks   = 16                     // messages settled without an attempt at a time
-	maxPauses  = 4096                   // upstream identities remembered as paused
-	forgetOver = 10 * time.Minute       // a pause that ended this long ago
 	sweepEvery = time.Minute            // looks for messages that wait too long for a place
 	patience   = time.Hour              // a message past its end waits this much longer for its last attempt
 )
@@ -115,7 +113,7 @@ func (q *Queue) turn(now time.Time) time.Duration {
 
 // doubtLocked forgets what waits, because the store may know better, and marks what runs.
 func (q *Queue) doubtLocked() {
-	q.dirty = true
+	q.dirty, q.namesAt = true, time.Time{}
 	for _, e := range q.entries {
 		switch e.state {
 		case waiting:
@@ -155,12 +153,12 @@ func (q *Queue) serveLocked(now time.Time, l *line) {
 		switch {
 		case t != nil:
 			q.takeLocked(l)
-			q.startLocked(e, t, w.Key)
+			q.startLocked(e, t, w)
 		case w.Until.After(now):
 			q.takeLocked(l)
 			q.pauseLocked(now, e, w)
 		default:
-			q.busyLocked(l, e, w.Key)
+			q.busyLocked(l, e, w)
 		}
 	}
 }
@@ -186,10 +184,8 @@ func (q *Queue) sweepLocked(now time.Time) {
 }
 
 // startLocked begins an attempt.
-func (q *Queue) startLocked(e *entry, t Ticket, key string) {
-	if key != "" {
-		e.key = key
-	}
+func (q *Queue) startLocked(e *entry, t Ticket, w Wait) {
+	e.belongs(w)
 	q.moved++
 	q.activateLocked(e)
 	q.tasks.Go(func() { q.run(e, t) })
@@ -203,55 +199,15 @@ func (q *Queue) activateLocked(e *entry) {
 }
 
 // busyLocked lets the first entry of l wait where its key belongs.
-func (q *Queue) busyLocked(l *line, e *entry, key string) {
-	e.key = key
-	to := q.lineLocked(key)
+func (q *Queue) busyLocked(l *line, e *entry, w Wait) {
+	e.belongs(w)
+	to := q.lineLocked(w.Key)
 	to.busy = true
 	if to == l {
 		return
 	}
 	q.takeLocked(l)
-	q.waitLocked(e, q.lineLocked(key))
-}
-
-// pauseLocked sets e and everything that waits for the same key aside, to be postponed.
-func (q *Queue) pauseLocked(now time.Time, e *entry, w Wait) {
-	q.pausedLocked(w, e.m)
-	q.setAsideLocked(now, e, w)
-	l := q.lines[w.Key]
-	for l != nil && l.n > 0 {
-		q.setAsideLocked(now, q.takeLocked(l), w)
-	}
-}
-
-// pausedLocked remembers that an upstream identity is paused.
-func (q *Queue) pausedLocked(w Wait, m *Message) {
-	p := q.pauses[w.Key]
-	if p == nil {
-		if len(q.pauses) >= maxPauses {
-			return
-		}
-		sample := *m
-		p = &pause{sample: &sample}
-		q.pauses[w.Key] = p
-	}
-	p.told = w.Until
-	if p.stored.Before(w.Until) {
-		p.stored = w.Until
-	}
-}
-
-// setAsideLocked takes a message that is in no line off the schedule until a time, or has it settled if it
-// cannot wait that long.
-func (q *Queue) setAsideLocked(now time.Time, e *entry, w Wait) {
-	q.moved++
-	e.key, e.until = w.Key, w.Until
-	if q.overdue(now, e.m) {
-		q.lookLocked(e)
-		return
-	}
-	e.state = aside
-	q.asides = append(q.asides, e)
+	q.waitLocked(e, q.lineLocked(w.Key))
 }
 
 func (q *Queue) lookLocked(e *entry) {
@@ -262,16 +218,16 @@ func (q *Queue) lookLocked(e *entry) {
 // joinLocked lets a due message that is in no line wait where it belongs, as far as that is known.
 func (q *Queue) joinLocked(e *entry) {
 	now := time.Now()
-	e.until = time.Time{}
-	key := e.m.WaitingFor
-	if p := q.pauses[key]; key != "" && p != nil && p.told.After(now) {
-		q.setAsideLocked(now, e, Wait{Key: key, Until: p.told})
+	e.until, e.asleep = time.Time{}, ""
+	if p := q.pauses[e.m.WaitingFor]; p.closed(now) {
+		q.setAsideLocked(now, e, Wait{Route: e.m.WaitingFor, Until: p.until})
 		return
 	}
-	if key == "" {
-		key = e.key
+	l := q.lines[e.key]
+	if l == nil {
+		l = q.lines[e.m.WaitingFor]
 	}
-	switch l := q.lines[key]; {
+	switch {
 	case e.m.Bounce:
 		q.lookLocked(e)
 	case l != nil:
@@ -279,37 +235,6 @@ func (q *Queue) joinLocked(e *entry) {
 	default:
 		q.waitLocked(e, q.fresh)
 	}
-}
-
-// reaskLocked learns of pauses that ended before their time. Their messages are woken in the store.
-func (q *Queue) reaskLocked(now time.Time) {
-	if !q.reask || now.Sub(q.reasked) < pollEvery {
-		return
-	}
-	q.reask, q.reasked = false, now
-	for key, p := range q.pauses {
-		if !now.Before(p.stored) {
-			if now.Sub(p.stored) > forgetOver {
-				delete(q.pauses, key)
-			}
-			continue
-		}
-		t, w := q.opts.Dispatcher.Reserve(now, p.sample)
-		if t != nil {
-			t.Release()
-		}
-		if t == nil && w.Until.After(now) { // whatever it waits for now
-			p.told = w.Until
-			continue
-		}
-		q.resumeLocked(key)
-	}
-}
-
-// resumeLocked ends a pause.
-func (q *Queue) resumeLocked(key string) {
-	delete(q.pauses, key)
-	q.resumes = append(q.resumes, key)
 }
 
 // forgetLocked removes an entry, which is in no line, from the window.

@@ -45,7 +45,7 @@ type Message struct {
 
 	Attempts    int       // recorded before dialling
 	NextAttempt time.Time // due when it has come
-	WaitingFor  string    // upstream identity that it was postponed for, "" if its own retry time counts
+	WaitingFor  string    // what it was postponed for: upstreams that are paused. It becomes due with them, or at NextAttempt; "" if its own retry time counts
 	LastReply   mail.Reply
 	Warned      bool // a delay report was made, or the time for it has passed
 	Held        bool // waits for a release
@@ -123,10 +123,14 @@ type Store interface {
 	Extend(ctx context.Context, id, owner string, until time.Time) error
 	// Finish commits the outcome of a leased attempt and ends the lease.
 	Finish(ctx context.Context, id, owner string, o Outcome) error
-	// Postpone moves the next attempt of messages that are neither leased nor held, without counting an attempt.
+	// Postpone moves the next attempt of messages that are neither leased nor held nor given up by a person, without counting
+	// an attempt. With waitingFor they also become due by Wake.
 	Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error
-	// Wake makes everything due at once that waits for the named upstream identity; it returns how many.
-	Wake(ctx context.Context, waitingFor string, now time.Time) (int64, error)
+	// Wake makes at most limit messages due that wait for what is named and are not held: the oldest, logins taking turns. It
+	// returns how many; fewer than limit means that no other waits.
+	Wake(ctx context.Context, waitingFor string, now time.Time, limit int) (int, error)
+	// WaitedFor lists at most limit names that messages wait for and that sort behind after, in order.
+	WaitedFor(ctx context.Context, after string, limit int) ([]string, error)
 	// ReleaseLeases ends all leases of an owner: at start, those of its former life.
 	ReleaseLeases(ctx context.Context, owner string) (int64, error)
 

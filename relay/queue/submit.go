@@ -74,9 +74,13 @@ func (o *Outcome) applyTo(m *Message) {
 // as results that nobody knows. If the store refuses, the error (a *mail.Error, 4yz) is for the client, and
 // the results are still waited for and traced. m is not changed, and the content not used after Adopt has
 // returned: the attempt may go on reading both.
-func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result) error {
+//
+// release gives the attempt's place back, as Ticket.Release does; it is called in any case, when results are recorded or
+// nobody waits for them any more.
+func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result, release func()) error {
 	select {
 	case got := <-results: // no lease for what has ended already
+		defer release()
 		return q.SubmitAfter(ctx, m, c, got)
 	default:
 	}
@@ -88,14 +92,15 @@ func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <
 	tracked := q.track(e)
 	err := q.opts.Store.Add(ctx, NewMessage{Message: m, Content: c})
 	if !tracked { // no loop to record outcomes: the lease is released at the next start
+		go func() { <-results; release() }()
 		return refusal(err)
 	}
-	go q.adopted(e, now, results, err)
+	go q.adopted(e, now, results, err, release)
 	return refusal(err)
 }
 
 // adopted waits for the results of an adopted attempt. Its task was counted by track.
-func (q *Queue) adopted(e *entry, began time.Time, results <-chan []mail.Result, refused error) {
+func (q *Queue) adopted(e *entry, began time.Time, results <-chan []mail.Result, refused error, release func()) {
 	defer q.tasks.Done()
 	var got []mail.Result
 	select {
@@ -103,12 +108,14 @@ func (q *Queue) adopted(e *entry, began time.Time, results <-chan []mail.Result,
 	case <-q.hard.Done():
 		q.lost(e.m, q.hard.Err())
 		q.forget(e)
+		release()
 		return
 	}
 	if refused == nil {
-		q.conclude(e, nil, complete(e.m, got), began)
+		q.conclude(e, nil, complete(e.m, got), began, release)
 		return
 	}
+	release()
 	now := time.Now()
 	got = complete(e.m, got)
 	q.traceResults(now, e.m, got, settleQuietly(e.m, got), now.Sub(began))
@@ -154,7 +161,7 @@ func (q *Queue) admit(now time.Time, e *entry, c mail.Content) Ticket {
 		return nil
 	}
 	t, w := q.opts.Dispatcher.Reserve(now, m)
-	e.key = w.Key
+	e.belongs(w)
 	switch {
 	case t != nil:
 		m.LeaseOwner, m.LeaseUntil, m.Attempts = q.opts.Owner, now.Add(q.opts.LeaseFor), m.Attempts+1
@@ -162,8 +169,8 @@ func (q *Queue) admit(now time.Time, e *entry, c mail.Content) Ticket {
 		q.activateLocked(e)
 		q.tasks.Add(1)
 	case w.Until.After(now):
-		q.pausedLocked(w, m)
-		m.NextAttempt, m.WaitingFor = q.lookAt(now, m, w.Until), w.Key
+		e.until, e.asleep = w.Until, q.pausedLocked(w, m)
+		m.NextAttempt, m.WaitingFor = q.sleepAt(now, m, e.until, e.asleep), e.asleep
 	}
 	return t
 }
@@ -196,9 +203,10 @@ func (q *Queue) enter(e *entry, err error) {
 			q.forgetLocked(e)
 		}
 	case in && e.m.NextAttempt.After(time.Now()):
-		q.traceWaiting(e.m, e.key, e.m.NextAttempt)
+		q.traceWaiting(e.m, e.route, e.until)
 		q.forgetLocked(e)
 		q.noteLocked(e.m.NextAttempt)
+		q.asleepLocked(e.asleep)
 	case in:
 		q.joinLocked(e)
 		q.nudge()

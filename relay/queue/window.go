@@ -24,12 +24,21 @@ const (
 type entry struct {
 	m       *Message
 	content mail.Content // nil: the store has it
-	key     string       // what it waits or waited for
+	key     string       // the line that it belongs to
+	route   string       // what it would sleep for
 	state   state
-	until   time.Time // while aside or looking: when to look again, zero: the retry table decides
+	until   time.Time // while aside or looking: when its route may work again, zero: the retry table decides
+	asleep  string    // while aside or looking: the pause that it is to sleep in, "" if only until counts
 
 	leaseUntil time.Time // zero: not leased (yet)
 	doubted    bool      // another process changed the queue while it was active
+}
+
+// belongs notes what a dispatcher says of an entry.
+func (e *entry) belongs(w Wait) {
+	if w.Key != "" {
+		e.key, e.route = w.Key, w.route()
+	}
 }
 
 // window is what the scheduler has in memory. It is guarded by Queue.mu.
@@ -45,20 +54,12 @@ type window struct {
 	busy    int   // active entries
 	content int64 // octets
 	looks   []*entry
-	pauses  map[string]*pause
-}
-
-// pause is an upstream identity that is not to be used for now.
-type pause struct {
-	told   time.Time // the last answer
-	stored time.Time // the latest time that messages were postponed to
-	sample *Message  // asked for again after Wake, to learn of a pause that ended early
 }
 
 func newWindow() window {
 	return window{
 		entries: make(map[string]*entry), lines: make(map[string]*line),
-		fresh: newLine(""), pauses: make(map[string]*pause),
+		fresh: newLine(""),
 	}
 }
 

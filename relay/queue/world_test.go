@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,6 +26,7 @@ type fakeUpstreams struct {
 	route    func(*queue.Message) string                                               // default: "office"
 	answer   func(ctx context.Context, m *queue.Message, c mail.Content) []mail.Result // default: delivered
 	free     map[string]int                                                            // absent: 10
+	also     map[string]string                                                         // by login: a second upstream
 	paused   map[string]time.Time
 	reserves int
 	attempts []attempt
@@ -49,17 +51,27 @@ func (u *fakeUpstreams) Reserve(now time.Time, m *queue.Message) (queue.Ticket, 
 	if u.route != nil {
 		key = u.route(m)
 	}
-	if _, ok := u.free[key]; !ok {
-		u.free[key] = 10
+	keys, w := []string{key}, queue.Wait{}
+	if other := u.also[m.Login]; other != "" {
+		keys = append(keys, other)
 	}
-	switch {
-	case u.paused[key].After(now):
-		return nil, queue.Wait{Key: key, Until: u.paused[key]}
-	case u.free[key] <= 0:
-		return nil, queue.Wait{Key: key}
+	for _, key := range keys {
+		if _, ok := u.free[key]; !ok {
+			u.free[key] = 10
+		}
+		switch until := u.paused[key]; {
+		case until.After(now):
+			if w.Until.IsZero() || until.Before(w.Until) {
+				w = queue.Wait{Key: key, Route: strings.Join(keys, ", "), Until: until}
+			}
+		case u.free[key] <= 0:
+			return nil, queue.Wait{Key: key, Route: strings.Join(keys, ", ")}
+		default:
+			u.free[key]--
+			return &fakeTicket{u: u, key: key}, queue.Wait{Key: key, Route: strings.Join(keys, ", ")}
+		}
 	}
-	u.free[key]--
-	return &fakeTicket{u: u, key: key}, queue.Wait{Key: key}
+	return nil, w
 }
 
 func (u *fakeUpstreams) pause(key string, until time.Time) {
@@ -90,7 +102,6 @@ func (t *fakeTicket) Release() {
 }
 
 func (t *fakeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content) []mail.Result {
-	defer t.Release()
 	t.u.mu.Lock()
 	t.u.attempts = append(t.u.attempts, attempt{m.ID, m.Login, t.key, time.Now(), m.Attempts})
 	answer := t.u.answer
@@ -123,6 +134,19 @@ func (u *fakeUpstreams) count() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return len(u.attempts)
+}
+
+func (u *fakeUpstreams) setFree(key string, n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.free[key] = n
+}
+
+// asked is how often a place was asked for.
+func (u *fakeUpstreams) asked() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.reserves
 }
 
 // The results that tests choose from.
@@ -197,6 +221,7 @@ func (w *world) start(change func(*queue.Options)) {
 	q, done := w.q, w.done
 	go func() { done <- q.Run(ctx) }()
 	w.t.Cleanup(cancel)
+	wait() // else what is submitted first may or may not meet it running
 }
 
 // end stops the queue and waits for it.
@@ -286,13 +311,16 @@ func (w *world) submit(ms ...*queue.Message) {
 	}
 }
 
-// stock puts messages into the store as another process would, due now.
+// stock puts messages into the store as another process would, due now if they do not say when.
 func (w *world) stock(ms ...*queue.Message) {
 	w.t.Helper()
 	now := time.Now()
 	var news []queue.NewMessage
 	for _, m := range ms {
-		m.Received, m.NextAttempt, m.Expires = now, now, now.Add(48*time.Hour)
+		m.Received, m.Expires = now, now.Add(48*time.Hour)
+		if m.NextAttempt.IsZero() {
+			m.NextAttempt = now
+		}
 		for i := range m.Recipients {
 			m.Recipients[i].Status = queue.Pending
 		}

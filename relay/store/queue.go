@@ -205,7 +205,7 @@ func (s *SQLite) Postpone(ctx context.Context, ids []string, until time.Time, wa
 		ids = ids[n:]
 		err := s.write(ctx, func(t *tx) error {
 			u, err := t.Prepare(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
-				WHERE id = ? AND held = 0 AND lease_until <= ?`)
+				WHERE id = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`)
 			if err != nil {
 				return err
 			}
@@ -226,64 +226,6 @@ func (s *SQLite) Postpone(ctx context.Context, ids []string, until time.Time, wa
 		}
 	}
 	return nil
-}
-
-// Wake implements queue.Store. It goes through the messages once, in order of ID and in small
-// transactions, so that a queue that is put off again meanwhile does not keep it busy for ever.
-func (s *SQLite) Wake(ctx context.Context, waitingFor string, now time.Time) (total int64, err error) {
-	if waitingFor == "" {
-		return 0, nil
-	}
-	for last := ""; ; {
-		var woken int64
-		var ids []string
-		err := s.write(ctx, func(t *tx) error {
-			woken = 0
-			if ids, err = waiting(t.Conn, waitingFor, last); err != nil {
-				return err
-			}
-			u, err := t.Prepare("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?")
-			if err != nil {
-				return err
-			}
-			for _, id := range ids {
-				u.BindInt(1, unixNano(now))
-				u.BindText(2, id)
-				if err := u.Run(); err != nil {
-					return err
-				}
-				woken++
-			}
-			return nil
-		})
-		if err != nil {
-			return total, fmt.Errorf("wake what waits for %s: %w", waitingFor, err)
-		}
-		total += woken
-		if len(ids) < actionBatch {
-			return total, nil
-		}
-		last = ids[len(ids)-1]
-	}
-}
-
-func waiting(conn *sqlite.Conn, waitingFor, after string) (ids []string, err error) {
-	s, err := conn.Prepare(`SELECT id FROM message INDEXED BY message_waiting
-		WHERE waiting_for = ? AND waiting_for <> '' AND id > ? ORDER BY id LIMIT ?`)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Reset()
-	s.BindText(1, waitingFor)
-	s.BindText(2, after)
-	s.BindInt(3, actionBatch)
-	for {
-		row, err := s.Step()
-		if err != nil || !row {
-			return ids, err
-		}
-		ids = append(ids, s.Text(0))
-	}
 }
 
 // ReleaseLeases implements queue.Store. There are never more leases than attempts.

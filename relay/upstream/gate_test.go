@@ -145,7 +145,7 @@ func TestDeadUpstreamIsProbed(t *testing.T) {
 				<-wake // OnChange alone must bring us back
 				continue
 			}
-			r := s.Send(context.Background(), message(t))
+			r := use(s, context.Background(), message(t))
 			wantClasses(t, r, "back-pressure")
 			if r[0].Stage != mail.StageConnect || r[0].Reply.Enhanced != "4.4.1" {
 				t.Fatalf("result %+v", r[0])
@@ -192,7 +192,7 @@ func TestOneProbeAtATime(t *testing.T) {
 		if probe, _ = u.Reserve(time.Now(), ""); probe == nil {
 			t.Fatal("a released probe blocks the next")
 		}
-		wantClasses(t, probe.Send(context.Background(), message(t)), "delivered")
+		wantClasses(t, use(probe, context.Background(), message(t)), "delivered")
 		if st := state(u); st.Status != Ready {
 			t.Errorf("state %+v", st)
 		}

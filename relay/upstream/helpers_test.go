@@ -173,7 +173,7 @@ func sendCtx(t testing.TB, ctx context.Context, u *Upstream, tr Transaction) []m
 	if s == nil {
 		t.Fatalf("no place; until %v", until)
 	}
-	results := s.Send(ctx, tr)
+	results := use(s, ctx, tr)
 	if len(results) != len(tr.Recipients) {
 		t.Fatalf("%d results for %d recipients", len(results), len(tr.Recipients))
 	}
@@ -183,6 +183,12 @@ func sendCtx(t testing.TB, ctx context.Context, u *Upstream, tr Transaction) []m
 		}
 	}
 	return results
+}
+
+// use sends and gives the place back.
+func use(s *Slot, ctx context.Context, tr Transaction) []mail.Result {
+	defer s.Release()
+	return s.Send(ctx, tr)
 }
 
 func classes(results []mail.Result) string {

@@ -270,7 +270,7 @@ func TestRandomUpstream(t *testing.T) {
 				if rng.IntN(2) == 0 {
 					tr.Content = mail.BytesContent(text + string(large(100<<10)))
 				}
-				r := s.Send(t.Context(), tr)[0]
+				r := use(s, t.Context(), tr)[0]
 				met[r.Class]++
 				synctest.Wait() // what the upstream still takes of it, it has taken
 				taken := 0

@@ -297,7 +297,7 @@ func TestIdentitiesOfTokens(t *testing.T) {
 		if slot == nil {
 			t.Fatalf("%s waits until %v", c.identity, until)
 		}
-		r := slot.Send(t.Context(), message(t))
+		r := use(slot, t.Context(), message(t))
 		wantClasses(t, r, c.want)
 		if r[0].Identity != c.identity {
 			t.Errorf("identity %q", r[0].Identity)

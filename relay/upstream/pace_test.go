@@ -151,7 +151,7 @@ func TestPlacesFollowTheAnswers(t *testing.T) {
 			}
 			var sends sync.WaitGroup
 			for _, s := range slots {
-				sends.Go(func() { s.Send(context.Background(), message(t)) })
+				sends.Go(func() { use(s, context.Background(), message(t)) })
 			}
 			sends.Wait()
 			synctest.Wait()
@@ -181,7 +181,7 @@ func TestPlacesFollowTheAnswers(t *testing.T) {
 		mu.Unlock()
 		for range 20 {
 			if s, _ := u.Reserve(time.Now(), ""); s != nil {
-				s.Send(context.Background(), message(t))
+				use(s, context.Background(), message(t))
 			}
 		}
 		if st = state(u); st.Status != BackingOff {
@@ -206,7 +206,7 @@ func TestTheLastOfACrowdDoesNotPause(t *testing.T) {
 		b, _ := u.Reserve(time.Now(), "")
 		var sends sync.WaitGroup
 		for _, s := range []*Slot{a, b} {
-			sends.Go(func() { s.Send(context.Background(), message(t)) })
+			sends.Go(func() { use(s, context.Background(), message(t)) })
 		}
 		sends.Wait()
 		if st := state(u); st.Status != Ready {

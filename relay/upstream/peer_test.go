@@ -181,7 +181,7 @@ func benchmarkSend(b *testing.B, size int, secure bool) {
 		if s == nil {
 			b.Fatal(errors.New("no place"))
 		}
-		if r := s.Send(b.Context(), tr); r[0].Class != mail.Delivered {
+		if r := use(s, b.Context(), tr); r[0].Class != mail.Delivered {
 			b.Fatal(r[0].Reply)
 		}
 	}

@@ -51,7 +51,7 @@ func (id *identity) stopPacedLocked() {
 	}
 }
 
-// Slot is a place reserved at an upstream. It is used up by one Send or given back by Release.
+// Slot is a place reserved at an upstream. It is used by at most one Send and given back by Release.
 type Slot struct {
 	u         *Upstream
 	id        *identity
@@ -60,7 +60,8 @@ type Slot struct {
 	share     share // of the rates; guarded by Upstream.mu
 	lonely    bool  // there was no other place when this one was taken
 	taken     uint64
-	done      bool
+	settled   bool // the gate has been told what came of it
+	done      bool // given back
 }
 
 // Reserve takes a place for one message now, without waiting. identity "" is the configured username. A nil Slot means that
@@ -149,20 +150,16 @@ func (u *Upstream) evictLocked() bool {
 	return false
 }
 
-// Release gives back a place that was not used. After Send it does nothing.
+// Release gives the place back, used or not. Whoever has used it may keep it until what the upstream said is on record. A
+// second call does nothing.
 func (s *Slot) Release() {
-	if !s.done {
-		s.finish(news{})
+	if s.done {
+		return
 	}
-}
-
-// finish gives the place back, keeps or closes its connection, and tells the gate.
-func (s *Slot) finish(n news) {
+	s.settle(news{})
 	s.done = true
 	u, id, now := s.u, s.id, time.Now()
 	u.mu.Lock()
-	n = s.adaptLocked(now, n)
-	id.pace.settle(now, &s.share, share{})
 	id.inUse--
 	c := s.conn
 	s.conn = nil
@@ -180,6 +177,20 @@ func (s *Slot) finish(n news) {
 		id.idle = append(id.idle, c)
 		u.armReaperLocked(u.cfg.IdleClose)
 	}
+	u.mu.Unlock()
+	u.changed()
+}
+
+// settle tells the gate what came of the place. Only the first call counts.
+func (s *Slot) settle(n news) {
+	if s.settled {
+		return
+	}
+	s.settled = true
+	u, id, now := s.u, s.id, time.Now()
+	u.mu.Lock()
+	n = s.adaptLocked(now, n)
+	id.pace.settle(now, &s.share, share{})
 	moved := id.gate.settle(now, s.admission, n, u.cfg.Jitter())
 	if moved {
 		u.armAlarmLocked(id, now)
@@ -193,8 +204,8 @@ func (s *Slot) finish(n news) {
 
 	if moved {
 		u.logGate(id.name, state)
+		u.changed()
 	}
-	u.changed()
 }
 
 // aloneLocked reports that there was no other place since this one was taken: what the upstream says of too many connections

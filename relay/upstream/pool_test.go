@@ -76,7 +76,7 @@ func TestMaxConnections(t *testing.T) {
 			continue
 		}
 		sent++
-		wg.Go(func() { wantClasses(t, s.Send(context.Background(), message(t)), "delivered") })
+		wg.Go(func() { wantClasses(t, use(s, context.Background(), message(t)), "delivered") })
 	}
 	wg.Wait()
 	n := fake.Counts()
@@ -130,7 +130,7 @@ func TestIdleConnectionsSayGoodbye(t *testing.T) {
 		a, _ := u.Reserve(time.Now(), "")
 		wantClasses(t, send(t, u, message(t)), "delivered")
 		time.Sleep(10 * time.Second)
-		wantClasses(t, a.Send(context.Background(), message(t)), "delivered") // a second connection, ten seconds later
+		wantClasses(t, use(a, context.Background(), message(t)), "delivered") // a second connection, ten seconds later
 		if st := state(u); st.Idle != 2 {
 			t.Fatalf("state %+v", st)
 		}
@@ -181,8 +181,8 @@ func TestPoolIsAStack(t *testing.T) {
 	fake, u := start(t, provider(), nil)
 	a, _ := u.Reserve(time.Now(), "")
 	b, _ := u.Reserve(time.Now(), "")
-	a.Send(t.Context(), message(t))
-	b.Send(t.Context(), message(t))
+	use(a, t.Context(), message(t))
+	use(b, t.Context(), message(t))
 	for range 5 {
 		send(t, u, message(t))
 	}
@@ -317,7 +317,7 @@ func TestCloseWaitsAndSaysGoodbye(t *testing.T) {
 		t.Fatal("Close did not wait for a send")
 	default:
 	}
-	wantClasses(t, a.Send(t.Context(), message(t)), "delivered")
+	wantClasses(t, use(a, t.Context(), message(t)), "delivered")
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -339,7 +339,7 @@ func TestCloseCutsOffAtTheDeadline(t *testing.T) {
 	_, u := start(t, fc, nil)
 	sent := make(chan string)
 	s, _ := u.Reserve(time.Now(), "")
-	go func() { sent <- classes(s.Send(context.Background(), message(t))) }()
+	go func() { sent <- classes(use(s, context.Background(), message(t))) }()
 	<-stalled
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -79,7 +79,7 @@ func TestNoLoginWithoutUsername(t *testing.T) {
 func TestUnknownIdentityIsNotTriedWithOthersPassword(t *testing.T) {
 	fake, u := start(t, provider(), nil)
 	s, _ := u.Reserve(time.Now(), "somebody@example.com")
-	r := s.Send(t.Context(), message(t))
+	r := use(s, t.Context(), message(t))
 	wantClasses(t, r, "account-fault")
 	noSecret(t, fake)
 	if r[0].Identity != "somebody@example.com" {

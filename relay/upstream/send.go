@@ -24,12 +24,11 @@ type Transaction struct {
 	Prefix func(ctx context.Context) ([]byte, error)
 }
 
-// Send makes one attempt and returns one result for each recipient, in order. It uses up the slot. When ctx ends before the
-// last octet of a message is written, the attempt stops there and then; behind it, Send still waits for the reply, at most
-// Timeouts.Drain.
+// Send makes one attempt and returns one result for each recipient, in order. It may be called once, and Release after it.
+// When ctx ends before the last octet of a message is written, the attempt stops there and then; behind it, Send still waits
+// for the reply, at most Timeouts.Drain. If it panics, Release closes the connection.
 func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
-	if s.done || len(t.Recipients) == 0 {
-		s.Release()
+	if s.settled || len(t.Recipients) == 0 {
 		return nil
 	}
 	if f := s.heldSender(time.Now(), t.From); f != nil {
@@ -37,24 +36,20 @@ func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
 	}
 	a := attempt{slot: s, t: &t, results: make([]mail.Result, len(t.Recipients))}
 	s.begin(a.results)
-	whole := false
 	defer func() {
-		if !whole { // a panic: nobody knows the state of the connection, but its place is needed
-			if s.conn != nil {
-				s.conn.broken = true
-			}
-			s.finish(news{})
+		if a.content.r != nil {
+			a.content.r.Close()
 		}
+		if !a.whole && s.conn != nil { // a panic: nobody knows the state of the connection
+			s.conn.broken = true
+		}
+		s.settle(a.news)
 	}()
 	a.run(ctx)
-	whole = true
-	if a.content.r != nil {
-		a.content.r.Close()
-	}
+	a.whole = true
 	for i := range a.results {
 		a.results[i].Uncertain = a.results[i].Uncertain || a.twice
 	}
-	s.finish(a.news)
 	return a.results
 }
 
@@ -72,7 +67,6 @@ func (s *Slot) withhold(t *Transaction, f *fault) []mail.Result {
 		f.apply(&results[i])
 		results[i].Note = noteHeld
 	}
-	s.Release()
 	return results
 }
 
@@ -84,6 +78,7 @@ type attempt struct {
 	pending []int // recipients without result, in order
 	content body
 	ready   bool // content is prepared
+	whole   bool // run has returned
 	twice   bool // a pooled connection was lost with the whole message on its way: the upstream may have it
 
 	news news // what the gate is told

@@ -60,6 +60,7 @@ func TestTwiceThenRefusedIsUncertain(t *testing.T) {
 		if s == nil {
 			t.Fatal(until)
 		}
+		defer s.Release()
 		return s.Send(t.Context(), Transaction{ID: "x", From: a, Recipients: []mail.Recipient{{To: a}}, Content: mail.BytesContent("From: a@example.com\r\n\r\nx\r\n")})[0]
 	}
 	if r := send(); r.Class != mail.Delivered {

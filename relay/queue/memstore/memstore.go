@@ -315,7 +315,7 @@ func (s *Store) Postpone(ctx context.Context, ids []string, until time.Time, wai
 	}
 	defer s.mu.Unlock()
 	for _, id := range ids {
-		if r := s.rows[id]; r != nil && !r.Held && r.LeaseOwner == "" {
+		if r := s.rows[id]; r != nil && !r.Held && !r.Bounce && r.LeaseOwner == "" {
 			r.NextAttempt, r.WaitingFor = until, waitingFor
 		}
 	}
@@ -323,19 +323,52 @@ func (s *Store) Postpone(ctx context.Context, ids []string, until time.Time, wai
 }
 
 // Wake implements queue.Store.
-func (s *Store) Wake(ctx context.Context, waitingFor string, now time.Time) (int64, error) {
+func (s *Store) Wake(ctx context.Context, waitingFor string, now time.Time, limit int) (int, error) {
 	if err := s.begin(ctx, "wake"); err != nil {
 		return 0, err
 	}
 	defer s.mu.Unlock()
-	var n int64
+	byLogin := make(map[string][]*row)
 	for _, r := range s.rows {
-		if waitingFor != "" && r.WaitingFor == waitingFor {
-			r.NextAttempt, r.WaitingFor = now, ""
-			n++
+		if waitingFor != "" && r.WaitingFor == waitingFor && !r.Held {
+			byLogin[r.Login] = append(byLogin[r.Login], r)
+		}
+	}
+	for _, rows := range byLogin {
+		slices.SortFunc(rows, func(a, b *row) int { return strings.Compare(a.ID, b.ID) })
+	}
+	n := 0
+	for turn := 0; len(byLogin) > 0; turn++ {
+		for _, login := range slices.Sorted(maps.Keys(byLogin)) {
+			switch {
+			case n == limit:
+				return n, nil
+			case turn == len(byLogin[login]):
+				delete(byLogin, login)
+			default:
+				r := byLogin[login][turn]
+				r.NextAttempt, r.WaitingFor = now, ""
+				n++
+			}
 		}
 	}
 	return n, nil
+}
+
+// WaitedFor implements queue.Store.
+func (s *Store) WaitedFor(ctx context.Context, after string, limit int) ([]string, error) {
+	if err := s.begin(ctx, "waitedfor"); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	names := make(map[string]bool)
+	for _, r := range s.rows {
+		if r.WaitingFor > after && !r.Held {
+			names[r.WaitingFor] = true
+		}
+	}
+	all := slices.Sorted(maps.Keys(names))
+	return all[:min(limit, len(all))], nil
 }
 
 // ReleaseLeases implements queue.Store.

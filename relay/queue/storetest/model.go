@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -127,20 +128,40 @@ func (m *machine) postpone(rt *rapid.T) {
 	if err := m.store.Postpone(m.ctx, []string{id}, until, "office"); err != nil {
 		rt.Fatal(err)
 	}
-	if row := m.rows[id]; row != nil && !row.Held && row.LeaseOwner == "" {
+	if row := m.rows[id]; row != nil && !row.Held && !row.Bounce && row.LeaseOwner == "" {
 		row.NextAttempt, row.WaitingFor = until, "office"
 	}
 }
 
 func (m *machine) wake(rt *rapid.T) {
-	n, err := m.store.Wake(m.ctx, "office", m.now)
-	m.changed(rt, n, err, func(row *queue.Message) bool {
-		if row.WaitingFor != "office" {
-			return false
+	var waiting []*queue.Message
+	for _, row := range m.rows {
+		if row.WaitingFor == "office" && !row.Held {
+			waiting = append(waiting, row)
 		}
-		row.NextAttempt, row.WaitingFor = m.now, ""
-		return true
-	})
+	}
+	names, err := m.store.WaitedFor(m.ctx, "", 10)
+	if want := len(waiting) > 0; err != nil || want != slices.Equal(names, []string{"office"}) || !want && len(names) > 0 {
+		rt.Fatalf("%d messages wait, for %q (%v)", len(waiting), names, err)
+	}
+	limit := rapid.IntRange(1, 4).Draw(rt, "limit")
+	n, err := m.store.Wake(m.ctx, "office", m.now, limit)
+	if err != nil || n != min(limit, len(waiting)) {
+		rt.Fatalf("%d of %d were woken, at most %d asked for: %v", n, len(waiting), limit, err)
+	}
+	for _, row := range waiting { // which ones is the contract's business: the store says
+		got, err := m.store.Get(m.ctx, row.ID)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if got.WaitingFor == "" {
+			row.NextAttempt, row.WaitingFor = m.now, ""
+			n--
+		}
+	}
+	if n != 0 {
+		rt.Fatalf("%d more were counted than woken", n)
+	}
 }
 
 // changed applies an action to the map and compares how many rows it changed.

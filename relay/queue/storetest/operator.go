@@ -168,8 +168,9 @@ func (s *suite) actionsOverMany() {
 		all = append(all, m.Message.ID)
 	}
 	s.must(s.store.Postpone(s.ctx, all, s.now.Add(time.Hour), "office"))
-	n, err = s.store.Wake(s.ctx, "office", s.now)
-	s.count(n, err, many)
+	if n, err := s.store.Wake(s.ctx, "office", s.now, 2*many); n != many || err != nil {
+		s.Fatalf("%d of %d were woken (%v)", n, many, err)
+	}
 	n, err = s.store.Delete(s.ctx, queue.Filter{Login: "bob"})
 	s.count(n, err, many/2)
 	s.wantStats(queue.Stats{Messages: many / 2, Bytes: many / 2 * int64(len(body))})

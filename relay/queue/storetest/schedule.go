@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"postern/mail"
@@ -242,15 +243,66 @@ func (s *suite) postponeAndWake() {
 	if got, next := s.due("", 10, 10); len(got) != 0 || !next.Equal(until) {
 		s.Fatalf("%q is due, the next one at %v, want %v", got, next, until)
 	}
-	n, err = s.store.Wake(s.ctx, "another", s.now)
-	s.count(n, err, 0)
-	n, err = s.store.Wake(s.ctx, "", s.now)
-	s.count(n, err, 0)
-	n, err = s.store.Wake(s.ctx, "office", s.now)
-	s.count(n, err, 2)
+	wake := func(name string, limit, want int) {
+		s.Helper()
+		if n, err := s.store.Wake(s.ctx, name, s.now, limit); n != want || err != nil {
+			s.Fatalf("%d of %q were woken, want %d (%v)", n, name, want, err)
+		}
+	}
+	s.waitedFor("", 10, "office")
+	wake("another", 10, 0)
+	wake("", 10, 0)
+	wake("office", 10, 2)
 	s.wantDue(ids[0], ids[1])
-	n, err = s.store.Wake(s.ctx, "office", s.now)
-	s.count(n, err, 0)
+	wake("office", 10, 0)
+	s.waitedFor("", 10)
+	// What a person gave up is not put off.
+	n, err = s.store.Bounce(s.ctx, named(ids[0]), s.now)
+	s.count(n, err, 1)
+	s.must(s.store.Postpone(s.ctx, ids[:1], until, "office"))
+	s.wantDue(ids[0], ids[1])
+}
+
+func (s *suite) waitedFor(after string, limit int, want ...string) {
+	s.Helper()
+	names, err := s.store.WaitedFor(s.ctx, after, limit)
+	s.must(err)
+	s.same(names, want)
+}
+
+// wakeTakesTurns: who has much waiting does not keep others from being woken, and nothing that waits for something else is.
+func (s *suite) wakeTakesTurns() {
+	a, b, own := s.add("a", 1, 2, 3, 4, 5), s.add("b", 11, 12), s.add("", 21)
+	other := s.add("b", 31)
+	held := s.add("c", 41)
+	until := s.now.Add(time.Hour)
+	s.must(s.store.Postpone(s.ctx, slices.Concat(a, b, own, held), until, "office"))
+	s.must(s.store.Postpone(s.ctx, other, until, "office, backup"))
+	n, err := s.store.Hold(s.ctx, named(held[0]), "")
+	s.count(n, err, 1)
+	s.waitedFor("", 10, "office", "office, backup")
+	s.waitedFor("", 1, "office")
+	s.waitedFor("office", 10, "office, backup")
+	var due []string
+	for _, next := range [][]string{{own[0], a[0], b[0]}, {a[1], b[1]}, {a[2], a[3], a[4]}} {
+		got, err := s.store.Wake(s.ctx, "office", s.now, len(next))
+		if err != nil || got != len(next) {
+			s.Fatalf("%d were woken, want %d (%v)", got, len(next), err)
+		}
+		due = append(due, next...)
+		now, _ := s.due("", 10, 10)
+		slices.Sort(now)
+		slices.Sort(due)
+		s.same(now, due)
+	}
+	if got, err := s.store.Wake(s.ctx, "office", s.now, 3); got != 0 || err != nil {
+		s.Fatalf("%d more were woken (%v)", got, err)
+	}
+	n, err = s.store.Release(s.ctx, queue.Filter{}, s.now)
+	s.count(n, err, 1)
+	if m := s.get(held[0]); m.WaitingFor != "" {
+		s.Fatalf("released and waits for %q", m.WaitingFor)
+	}
 }
 
 func (s *suite) stats() {

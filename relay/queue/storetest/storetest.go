@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) queue.Store) {
 		{"DueOfOneBulkLogin", (*suite).dueBulk},
 		{"DueOwnReports", (*suite).dueOwnReports},
 		{"PostponeAndWake", (*suite).postponeAndWake},
+		{"WakeTakesTurns", (*suite).wakeTakesTurns},
 		{"Hold", (*suite).hold},
 		{"HoldKeepsOutcome", (*suite).holdKeepsOutcome},
 		{"Retry", (*suite).retry},

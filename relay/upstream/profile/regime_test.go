@@ -203,6 +203,7 @@ func (o *office) run(limit time.Duration) {
 			sends.Go(func() {
 				l.tx.Recipients = slices.Clone(l.pending)
 				results := slot.Send(context.Background(), l.tx)
+				slot.Release()
 				mu.Lock()
 				defer mu.Unlock()
 				o.settle(l, results)
