@@ -36,7 +36,16 @@ type GraphOptions struct {
 	Mailboxes []string
 	SendAs    map[string][]string
 
+	// ReadWrite judges the bearer token for making drafts; nil: as Token does.
+	ReadWrite func(token, mailbox string) Access
+
 	MaxRequest  int64         // octets of one request; 0 is 4 MB
+	MaxMessage  int64         // octets of the files of a draft; 0 is 35 MB
+	SessionLife time.Duration // of an upload session; 0 is an hour
+	UploadHost  string        // of upload sessions; empty: the host that was asked
+	// Meet holds the first so many requests of each mailbox until they are all there, so that a test knows how many a client has
+	// under way. Met tells whether they came.
+	Meet        int
 	Concurrency int           // requests at a time for each mailbox; 0 is 4
 	PerMinute   int           // messages for each mailbox; 0: no limit
 	PerDay      int           // messages for each mailbox; 0: no limit
@@ -49,6 +58,7 @@ type GraphOptions struct {
 // GraphFault is how the fake misbehaves.
 type GraphFault struct {
 	Mailbox string // empty: any
+	Step    string // one of the Step constants; empty: any
 	// Times is how often; 0 is until the faults are set anew.
 	Times int
 	// Delay goes before whatever comes.
@@ -65,18 +75,33 @@ type GraphFault struct {
 	AfterWork bool
 	// Early does not read the request.
 	Early bool
+	// Keep is how many octets of a StepPut are taken before the fault shows.
+	Keep int
 }
+
+// The requests that a GraphFault can be about.
+const (
+	StepSendMail = "sendMail"
+	StepDraft    = "draft"   // POST messages
+	StepAttach   = "attach"  // POST attachments
+	StepSession  = "session" // POST attachments/createUploadSession
+	StepPut      = "put"     // PUT to an upload session
+	StepStatus   = "status"  // GET of an upload session
+	StepSend     = "send"    // POST messages/{id}/send
+	StepDelete   = "delete"  // DELETE messages/{id}
+)
 
 // GraphArrival is a message that was taken.
 type GraphArrival struct {
 	Mailbox    string
-	Recipients []string // To, Cc and Bcc, each once, lower case
-	MIME       []byte   // as it came, with Bcc
+	Recipients []string    // To, Cc and Bcc, each once, lower case
+	MIME       []byte      // as it came, with Bcc; nil for a draft
+	Draft      *GraphDraft // that was sent; nil for MIME
 	RequestID  string
 	At         time.Time
 }
 
-// Graph is a fake of Microsoft Graph's sendMail in MIME. It is an http.Handler; Listen serves it on loopback, and Transport
+// Graph is a fake of Microsoft Graph's sendMail in MIME, and of drafts with upload sessions. It is an http.Handler; Listen serves it on loopback, and Transport
 // reaches it without any socket.
 type Graph struct {
 	o GraphOptions
@@ -89,6 +114,10 @@ type Graph struct {
 	taken    map[string][]time.Time
 	requests int
 	statuses map[int]int
+	drafts   map[string]*GraphDraft
+	sessions map[string]*uploadSession
+	serial   int
+	tables   map[string]*table
 }
 
 // NewGraph makes a fake.
@@ -99,10 +128,17 @@ func NewGraph(o GraphOptions) *Graph {
 	if o.Concurrency == 0 {
 		o.Concurrency = 4
 	}
+	if o.MaxMessage == 0 {
+		o.MaxMessage = 35_000_000
+	}
+	if o.SessionLife == 0 {
+		o.SessionLife = time.Hour
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Graph{o: o, running: map[string]int{}, most: map[string]int{}, taken: map[string][]time.Time{}, statuses: map[int]int{}}
+	return &Graph{o: o, running: map[string]int{}, most: map[string]int{}, taken: map[string][]time.Time{}, statuses: map[int]int{},
+		drafts: map[string]*GraphDraft{}, sessions: map[string]*uploadSession{}, tables: map[string]*table{}}
 }
 
 // Fail sets the faults, in order: the first that fits a request is what it meets.
@@ -175,43 +211,72 @@ func (g *Graph) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, http.StatusOK, map[string]any{"value": []any{}})
 		return
 	}
-	mailbox, ok := sendMailPath(r)
+	c, ok := g.route(r)
 	if !ok {
 		g.fail(w, id, &graphError{404, "ResourceNotFound", "Resource could not be discovered.", ""})
 		return
 	}
-	free, err := g.enter(mailbox)
+	c.id = id
+	free, err := g.enter(c.mailbox)
 	defer free()
-	f, failing := g.meet(mailbox)
-	if failing && !pause(r, f.Delay) || !pause(r, g.o.Latency) {
+	f, failing := g.meet(c.mailbox, c.step)
+	if failing && !pause(r, f.Delay) || !pause(r, g.o.Latency) || !g.gather(r, c.mailbox) {
 		panic(http.ErrAbortHandler)
+	}
+	if failing && f.Keep > 0 {
+		g.keep(r, c, f.Keep)
 	}
 	if failing && !f.AfterWork {
 		g.play(w, r, id, f)
 		return
 	}
+	var said graphReply
 	if err == nil {
-		err = g.sendMail(r, mailbox, id)
+		said, err = c.run(r, c)
 	}
 	switch {
 	case failing && err == nil:
 		g.play(w, r, id, f)
 	case err != nil:
 		g.fail(w, id, err)
+	case said.body != nil:
+		g.answer(w, said.status, said.body)
 	default:
-		g.tally(http.StatusAccepted)
-		w.WriteHeader(http.StatusAccepted)
+		g.tally(said.status)
+		w.WriteHeader(said.status)
 	}
 }
 
-// sendMailPath finds the mailbox in POST /v1.0/users/{mailbox}/sendMail.
-func sendMailPath(r *http.Request) (string, bool) {
-	path, ok := strings.CutPrefix(r.URL.Path, "/v1.0/users/")
-	if !ok || r.Method != http.MethodPost {
-		return "", false
+// call is a request that was understood.
+type call struct {
+	step, mailbox string
+	item          string // the draft or the session
+	id            string // of the request
+	run           func(*http.Request, call) (graphReply, *graphError)
+}
+
+// graphReply is a good answer.
+type graphReply struct {
+	status int
+	body   any
+}
+
+// route finds what is asked: POST /v1.0/users/{mailbox}/sendMail and what graph_drafts.go has.
+func (g *Graph) route(r *http.Request) (call, bool) {
+	if c, ok := g.routeSession(r); ok {
+		return c, true
 	}
-	mailbox, ok := strings.CutSuffix(path, "/sendMail")
-	return strings.ToLower(mailbox), ok && mailbox != "" && !strings.Contains(mailbox, "/")
+	path, ok := strings.CutPrefix(r.URL.Path, "/v1.0/users/")
+	mailbox, path, slash := strings.Cut(path, "/")
+	if !ok || !slash || mailbox == "" {
+		return call{}, false
+	}
+	c := call{mailbox: strings.ToLower(mailbox)}
+	if r.Method == http.MethodPost && path == "sendMail" {
+		c.step, c.run = StepSendMail, g.sendMail
+		return c, true
+	}
+	return g.routeDraft(r, c, path)
 }
 
 func (g *Graph) count() int {
@@ -244,12 +309,12 @@ func (g *Graph) enter(mailbox string) (func(), *graphError) {
 	}, err
 }
 
-func (g *Graph) meet(mailbox string) (GraphFault, bool) {
+func (g *Graph) meet(mailbox, step string) (GraphFault, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i := range g.faults {
 		f := &g.faults[i]
-		if f.Mailbox != "" && !strings.EqualFold(f.Mailbox, mailbox) || f.Times < 0 {
+		if f.Mailbox != "" && !strings.EqualFold(f.Mailbox, mailbox) || f.Step != "" && f.Step != step || f.Times < 0 {
 			continue
 		}
 		if f.Times > 0 {
@@ -297,39 +362,62 @@ func (g *Graph) answer(w http.ResponseWriter, status int, body any) {
 
 // sendMail goes through the checks in the order of the real one, as far as it is known: token, permission, mailbox, size,
 // encoding, sender, recipients, limits.
-func (g *Graph) sendMail(r *http.Request, mailbox, id string) *graphError {
-	if err := g.authorize(r, mailbox); err != nil {
-		return err
+func (g *Graph) sendMail(r *http.Request, c call) (graphReply, *graphError) {
+	if err := g.authorize(r, c.mailbox, g.o.Token); err != nil {
+		return graphReply{}, err
 	}
-	if ct, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); ct != "text/plain" {
-		return &graphError{415, "RequestBodyRead", "The fake takes MIME only.", ""}
+	if contentType(r) != "text/plain" {
+		return graphReply{}, &graphError{415, "RequestBodyRead", "The fake takes MIME only.", ""}
 	}
-	raw, err := io.ReadAll(io.LimitReader(r.Body, g.o.MaxRequest+1))
-	switch {
-	case err != nil:
-		return &graphError{400, "BadRequest", "The request was cut.", ""}
-	case int64(len(raw)) > g.o.MaxRequest:
-		return &graphError{413, "RequestEntityTooLarge", "The maximum request length supported is 4MB.", ""}
+	octets, err := g.mimeOf(r)
+	if err != nil {
+		return graphReply{}, err
+	}
+	a := GraphArrival{Mailbox: c.mailbox, MIME: octets, RequestID: c.id}
+	if err := g.read(&a); err != nil {
+		return graphReply{}, err
+	}
+	return graphReply{status: http.StatusAccepted}, g.take(a)
+}
+
+func contentType(r *http.Request) string {
+	ct, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return ct
+}
+
+// mimeOf reads MIME in base64.
+func (g *Graph) mimeOf(r *http.Request) ([]byte, *graphError) {
+	raw, failed := g.body(r)
+	if failed != nil {
+		return nil, failed
 	}
 	octets, err := base64.StdEncoding.DecodeString(string(raw))
 	if err != nil {
-		return &graphError{400, "ErrorMimeContentInvalidBase64String", "Invalid base64 string for MIME content.", ""}
+		return nil, &graphError{400, "ErrorMimeContentInvalidBase64String", "Invalid base64 string for MIME content.", ""}
 	}
-	a := GraphArrival{Mailbox: mailbox, MIME: octets, RequestID: id}
-	if err := g.read(&a); err != nil {
-		return err
-	}
-	return g.take(a)
+	return octets, nil
 }
 
-func (g *Graph) authorize(r *http.Request, mailbox string) *graphError {
+// body reads a request within the limit.
+func (g *Graph) body(r *http.Request) ([]byte, *graphError) {
+	raw, err := io.ReadAll(io.LimitReader(r.Body, g.o.MaxRequest+1))
+	switch {
+	case err != nil:
+		return nil, &graphError{400, "BadRequest", "The request was cut.", ""}
+	case int64(len(raw)) > g.o.MaxRequest:
+		return nil, &graphError{413, "RequestEntityTooLarge", "The maximum request length supported is 4MB.", ""}
+	}
+	return raw, nil
+}
+
+func (g *Graph) authorize(r *http.Request, mailbox string, judge func(token, mailbox string) Access) *graphError {
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	access := AccessGranted
 	switch {
 	case !ok || token == "":
 		access = AccessInvalid
-	case g.o.Token != nil:
-		access = g.o.Token(token, mailbox)
+	case judge != nil:
+		access = judge(token, mailbox)
 	}
 	switch {
 	case access == AccessInvalid:

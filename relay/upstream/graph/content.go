@@ -97,30 +97,31 @@ func (p *payload) open() (*encoder, error) {
 	e := &encoder{head: p.head, left: p.size()}
 	n := int(min(int64(block), e.left))
 	e.raw, e.enc = make([]byte, n), make([]byte, base64.StdEncoding.EncodedLen(n))
-	if err := e.openBody(p); err != nil {
+	body, err := p.openBody()
+	if err != nil {
 		return nil, err
 	}
+	e.body = body
 	return e, nil
 }
 
-func (e *encoder) openBody(p *payload) error {
+// openBody opens the content where its body begins.
+func (p *payload) openBody() (io.ReadCloser, error) {
 	if b := p.content.Bytes(); b != nil {
 		if p.body > int64(len(b)) {
-			return errShort
+			return nil, errShort
 		}
-		e.body = io.NopCloser(bytes.NewReader(b[p.body:]))
-		return nil
+		return io.NopCloser(bytes.NewReader(b[p.body:])), nil
 	}
 	r, err := p.content.Open()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := io.CopyN(io.Discard, r, p.body); err != nil {
 		r.Close()
-		return err
+		return nil, err
 	}
-	e.body = r
-	return nil
+	return r, nil
 }
 
 var (

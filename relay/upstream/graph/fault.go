@@ -24,6 +24,7 @@ type fault struct {
 	uncertain  bool // Graph may have sent the message
 	author     bool // see Rule.Author
 	ours       bool // nothing was asked of Graph
+	aside      bool // it says nothing about the mailbox's other mail
 	answered   bool // Graph spoke
 	note       string
 	rule       *Rule // nil: not of an answer
@@ -33,7 +34,7 @@ type fault struct {
 // verdict is what the fault says about the mailbox.
 func (f *fault) verdict() verdict {
 	switch {
-	case f.ours:
+	case f.ours, f.aside:
 		return vNothing
 	case f.author:
 		return vWorks

@@ -5,7 +5,8 @@
 // Graph knows no envelope. It sends to whoever the header names, so the package compares the two before it says anything:
 // recipients that the header lacks get a Bcc field, which Exchange takes out again; a header that names somebody outside the
 // envelope is refused, because that person would get the mail. The reverse-path is not carried (Exchange sends from the
-// mailbox), neither are the parameters of DSN. Bodies are never recoded: what does not fit one request is refused.
+// mailbox), neither are the parameters of DSN. Bodies are never recoded: what does not fit one request is refused, unless
+// Options.LargeMail lets it be taken apart into a draft and its files (see upload).
 //
 // Failure semantics:
 //   - Delivered is 202 and nothing else. Another 2xx has been seen for mail that was not sent: it defers and is Uncertain.
@@ -14,6 +15,8 @@
 //   - ErrorSendAsDenied is an account fault of one header author; the mailbox goes on with others.
 //   - Silence, or 500, 502 or 504, after the last octet of a request defers and is Uncertain: Graph has been seen to send such
 //     mail. A request that was cut before its last octet is certain: Graph has not got it.
+//   - A draft is nobody's mail: what fails before it is sent is certain, and the draft is deleted. A right to make drafts that is
+//     missing holds large mail back, and no other.
 //   - 429 and 503 are no acceptance, even if the field has seen a few that were.
 //   - What Graph says is bounded, made printable, and kept with its request id. Redirects are not followed.
 package graph
@@ -56,6 +59,10 @@ const (
 	DefaultConnections = 4
 	// DefaultMessageSize is in octets of MIME. A request may have 4 MB, of which base64 takes a quarter.
 	DefaultMessageSize = 3_000_000
+	// DefaultUploadSize is in octets of MIME: Exchange Online sends messages up to 35 MB unless the tenant set more.
+	DefaultUploadSize = 35_000_000
+	// MaxUploadSize is in octets of MIME: no tenant can set more than 150 MB.
+	MaxUploadSize = 150_000_000
 	// DefaultRecipients is in the envelope of one message; Exchange Online allows 500 unless the tenant set more.
 	DefaultRecipients = 500
 )
@@ -77,9 +84,12 @@ type Options struct {
 	DropToken func(mailbox, token string)
 
 	MaxConnections int   // requests at a time for each mailbox; 0: DefaultConnections
-	MaxMessageSize int64 // octets of MIME; 0: DefaultMessageSize
+	MaxMessageSize int64 // octets of MIME; 0: DefaultMessageSize, with UploadLarge DefaultUploadSize
 	MaxRecipients  int   // of one message; 0: DefaultRecipients
 	Timeouts       Timeouts
+
+	// LargeMail says what becomes of a message over DefaultMessageSize: RefuseLarge, which is also "", or UploadLarge.
+	LargeMail string
 
 	Rates []upstream.Rate // for each mailbox; none: as fast as Graph takes
 
@@ -117,8 +127,18 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MaxConnections <= 0 {
 		o.MaxConnections = DefaultConnections
 	}
+	switch {
+	case o.LargeMail == "":
+		o.LargeMail = RefuseLarge
+	case o.LargeMail != RefuseLarge && o.LargeMail != UploadLarge:
+		return o, fmt.Errorf("upstream %s: large_mail is %q, not %s or %s", o.Name, o.LargeMail, RefuseLarge, UploadLarge)
+	}
+	most := int64(DefaultMessageSize)
+	if o.LargeMail == UploadLarge {
+		most = DefaultUploadSize
+	}
 	if o.MaxMessageSize <= 0 {
-		o.MaxMessageSize = DefaultMessageSize
+		o.MaxMessageSize = most
 	}
 	if o.MaxRecipients <= 0 {
 		o.MaxRecipients = DefaultRecipients
@@ -225,7 +245,7 @@ func newTransport(o *Options) *http.Transport {
 // Name returns the configured name.
 func (u *Upstream) Name() string { return u.o.Name }
 
-// MaxMessageSize is the octets of MIME that fit one request, our own header fields included.
+// MaxMessageSize is the octets of MIME that a message may have, our own header fields included.
 func (u *Upstream) MaxMessageSize() int64 { return u.o.MaxMessageSize }
 
 // OnChange sets the function that is called, never under a lock, when a place gets free and when a mailbox starts or ends to

@@ -17,6 +17,7 @@ type mailbox struct {
 	name  string
 	inUse int
 	gate  gate
+	large gate // of large mail, while the right to make drafts is missing
 	pacer upstream.Pacer
 	alarm *time.Timer // fires when the gate's waiting is over
 	paced *time.Timer // fires when the rates have room again
@@ -109,7 +110,7 @@ func (u *Upstream) mailboxLocked(name string) *mailbox {
 func (u *Upstream) evictLocked() bool {
 	looked, now := 0, time.Now()
 	for key, m := range u.mailboxes {
-		if m.inUse == 0 && m.gate.ready() && m.gate.pressure == 0 && m.gate.faults == 0 && m.pacer.Blank(now) {
+		if m.inUse == 0 && m.gate.ready() && m.large.ready() && m.gate.pressure == 0 && m.gate.faults == 0 && m.pacer.Blank(now) {
 			m.stopPacedLocked()
 			delete(u.mailboxes, key)
 			return true
@@ -183,6 +184,9 @@ func (u *Upstream) TryAgain() {
 		if g := &m.gate; g.status == upstream.Paused && g.early && now.Before(g.until) {
 			g.until, moved = now, true
 			m.stopAlarmLocked()
+		}
+		if g := &m.large; !g.ready() && now.Before(g.until) {
+			g.until = now
 		}
 	}
 	u.mu.Unlock()

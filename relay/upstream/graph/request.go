@@ -58,10 +58,12 @@ func (a *answer) words() string {
 	return b.String()
 }
 
-// sendMailURL is https://graph.microsoft.com/v1.0/users/scanner@example.com/sendMail.
-func (u *Upstream) sendMailURL(mailbox string) string {
-	return u.o.BaseURL + "/users/" + url.PathEscape(mailbox) + "/sendMail"
+// mailboxURL is https://graph.microsoft.com/v1.0/users/scanner@example.com.
+func (u *Upstream) mailboxURL(mailbox string) string {
+	return u.o.BaseURL + "/users/" + url.PathEscape(mailbox)
 }
+
+func (u *Upstream) sendMailURL(mailbox string) string { return u.mailboxURL(mailbox) + "/sendMail" }
 
 // post sends one message and reads the answer. ctx is the caller's: see guard for what its end does.
 func (u *Upstream) post(ctx context.Context, mailbox, token string, p *payload) (*answer, *fault) {
@@ -72,7 +74,7 @@ func (u *Upstream) post(ctx context.Context, mailbox, token string, p *payload) 
 	var latest atomic.Pointer[encoder]
 	latest.Store(first)
 	defer func() { latest.Load().release() }()
-	ctx, release := u.guard(ctx, &latest)
+	ctx, release := u.guard(ctx, func() bool { return latest.Load().gone.Load() })
 	defer release()
 
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.sendMailURL(mailbox), first)
@@ -106,15 +108,15 @@ func (u *Upstream) post(ctx context.Context, mailbox, token string, p *payload) 
 }
 
 // guard makes the context of one request. Its time is bounded. When the caller's ctx or the Upstream ends before the last
-// octet, the request ends there and then; behind it the answer is still waited for, at most Timeouts.Drain, because it
+// octet is gone, the request ends there and then; behind it the answer is still waited for, at most Timeouts.Drain, because it
 // decides about a duplicate.
-func (u *Upstream) guard(caller context.Context, body *atomic.Pointer[encoder]) (context.Context, func()) {
+func (u *Upstream) guard(caller context.Context, gone func() bool) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(caller))
 	limit := time.AfterFunc(u.o.Timeouts.Request, func() { cancel(errTimeout) })
 	drain := time.AfterFunc(u.o.Timeouts.Request, func() { cancel(errStopped) })
 	drain.Stop() // until the caller has enough
 	stop := context.AfterFunc(caller, func() {
-		if body.Load().gone.Load() {
+		if gone() {
 			drain.Reset(u.o.Timeouts.Drain)
 			return
 		}
@@ -132,6 +134,12 @@ func (u *Upstream) guard(caller context.Context, body *atomic.Pointer[encoder]) 
 
 // do asks and reads the answer. An answer whose body cannot be read is still one: its status line came.
 func (u *Upstream) do(req *http.Request, token string) (*answer, error) {
+	return u.doFields(req, token, nil)
+}
+
+// doFields is do, and shows the fields of an answer 2xx to field. What of the answer is not looked at is read all the same, so
+// that the connection can be used again.
+func (u *Upstream) doFields(req *http.Request, token string, field func(name string, value json.RawMessage)) (*answer, error) {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -142,6 +150,12 @@ func (u *Upstream) do(req *http.Request, token string) (*answer, error) {
 		return nil, err
 	}
 	defer res.Body.Close()
+	if res.StatusCode/100 == 2 && field != nil {
+		rest := io.LimitReader(res.Body, maxDraft)
+		readFields(rest, field)
+		_, _ = io.Copy(io.Discard, rest)
+		return readAnswer(res.StatusCode, res.Header, nil, time.Now()), nil
+	}
 	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	return readAnswer(res.StatusCode, res.Header, body, time.Now()), nil
 }

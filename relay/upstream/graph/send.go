@@ -14,7 +14,7 @@ func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
 		s.Release()
 		return nil
 	}
-	a := attempt{u: s.u, mailbox: s.box.name, t: &t, whole: s.whole, results: make([]mail.Result, len(t.Recipients))}
+	a := attempt{u: s.u, box: s.box, mailbox: s.box.name, t: &t, whole: s.whole, results: make([]mail.Result, len(t.Recipients))}
 	for i := range a.results {
 		a.results[i] = mail.Result{Recipient: i, Upstream: s.u.o.Name, Identity: s.box.name, Host: s.u.host}
 	}
@@ -26,12 +26,14 @@ func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
 // attempt is one Send.
 type attempt struct {
 	u       *Upstream
+	box     *mailbox
 	mailbox string
 	t       *Transaction
 	whole   []mail.Address
 	results []mail.Result
 
 	message *message
+	rebuilt *rebuilt // of a message that is too large for one request; nil: not needed yet
 	shape   shape
 	token   string
 	renewed bool // a token was refused in this attempt
@@ -83,15 +85,27 @@ func (a *attempt) prepare(context.Context) *fault {
 	if n := len(a.t.Recipients); n > a.u.o.MaxRecipients && a.shape.named > 0 {
 		return messageFault(550, "5.5.3", "the message has %d recipients, %s takes at most %d of one that names recipients in its header", n, a.u.host, a.u.o.MaxRecipients)
 	}
-	return a.fits(a.t.Content.Size())
+	size := a.t.Content.Size()
+	if f = a.fits(size); f != nil || size <= a.u.single() {
+		return f
+	}
+	a.rebuilt, f = a.message.rebuild()
+	return f
 }
 
+// single is the octets of MIME that go with one request as they are.
+func (u *Upstream) single() int64 { return min(u.o.MaxMessageSize, DefaultMessageSize) }
+
 func (a *attempt) fits(size int64) *fault {
-	if size <= a.u.o.MaxMessageSize {
+	limit := a.u.o.MaxMessageSize
+	switch {
+	case size <= limit:
 		return nil
+	case a.u.o.LargeMail == UploadLarge:
+		return messageFault(552, "5.3.4", "the message has %d octets, upstream %s takes at most %d (max_message_size): send a link, or send it by an SMTP upstream", size, a.u.o.Name, limit)
 	}
-	return messageFault(552, "5.3.4", "the message has %d octets, Microsoft Graph takes at most %d in one request and no larger message without rewriting it: send a link, or send it by an SMTP upstream",
-		size, a.u.o.MaxMessageSize)
+	return messageFault(552, "5.3.4", "the message has %d octets, Microsoft Graph takes at most %d in one request and no larger message without rewriting it: send a link, or send it by an SMTP upstream; "+
+		`an administrator can allow the rewriting with large_mail = "upload"`, size, limit)
 }
 
 func (a *attempt) fetchToken(ctx context.Context) *fault {
@@ -163,6 +177,9 @@ func (a *attempt) send(ctx context.Context, batch []int) *fault {
 	if f := a.fits(p.size()); f != nil {
 		return f
 	}
+	if a.rebuilt != nil || p.size() > a.u.single() {
+		return a.sendLarge(ctx, batch)
+	}
 	for {
 		ans, f := a.u.post(ctx, a.mailbox, a.token, p)
 		if f == nil && ans.accepted() {
@@ -176,15 +193,8 @@ func (a *attempt) send(ctx context.Context, batch []int) *fault {
 		if f.uncertain {
 			a.sent.add(len(batch))
 		}
-		if f.rule != nil && f.rule.DropToken {
-			a.u.o.DropToken(a.mailbox, a.token)
-		}
-		if f.rule == nil || !f.rule.Again || a.renewed {
+		if !a.again(ctx, f) {
 			a.log(f)
-			return f
-		}
-		a.renewed = true
-		if f := a.fetchToken(ctx); f != nil {
 			return f
 		}
 	}
