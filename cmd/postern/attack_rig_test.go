@@ -33,7 +33,7 @@ type fort struct {
 
 const (
 	annasPassword = "a chosen password"
-	patience      = 20 * time.Second // for a reply; none of ours takes longer than the deadlines in fortConfig
+	patience      = time.Minute // for whatever must come: nothing waits for its end but what fails
 )
 
 // fortConfig has one listener for each door. Time-outs are short where an attack waits for them.

@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"os"
 	"regexp"
-	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,12 +36,13 @@ func TestClientsUnderAttack(t *testing.T) {
 		}
 	})
 	n.stop()
+	t.Run("cost of headers", func(t *testing.T) { costOfHeaders(t, f) })
 	t.Run("neighbour", func(t *testing.T) { n.check(t) })
 	t.Run("memory", func(t *testing.T) {
 		// 64 MiB of spooled messages, 1000 idle TLS connections, and what the collector leaves for later. The
 		// race detector, with which the process is built when the tests are, takes five to ten times as much.
 		most := int64(128 << 20)
-		if raceEnabled() {
+		if testkit.Race {
 			most *= 5
 		}
 		peak := f.memory(t, "VmHWM")
@@ -161,6 +160,26 @@ func (f *fort) memory(t *testing.T, key string) int64 {
 	return kb << 10
 }
 
+// processorTime is what the relay has used so far, all threads together (proc(5), utime and stime in ticks of 10 ms).
+func (f *fort) processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", f.p.Pid()))
+	if err != nil {
+		t.Skip("no /proc here")
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // behind the name of the command
+	fields := strings.Fields(rest)
+	var ticks int64
+	for _, i := range []int{11, 12} {
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
 func (f *fort) metrics(t *testing.T) string {
 	t.Helper()
 	resp, err := http.Get("http://" + f.admin + "/metrics")
@@ -183,11 +202,6 @@ func (f *fort) goroutines(t *testing.T) int {
 	}
 	n, _ := strconv.Atoi(m[1])
 	return n
-}
-
-func raceEnabled() bool {
-	info, ok := debug.ReadBuildInfo()
-	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // checkSecrets looks for passwords wherever an operator or another user of the machine may look.

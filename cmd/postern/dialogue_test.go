@@ -23,7 +23,7 @@ func (o *office) dial() *dialogue {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * patience))
 	d := &dialogue{t: o.t, conn: conn, text: textproto.NewConn(conn)}
 	o.t.Cleanup(func() { d.text.Close() })
 	d.expect(220)

@@ -166,7 +166,7 @@ func TestRealClientsSendAndTheTraceTells(t *testing.T) {
 func (o *office) traceHas(flags string, texts ...string) {
 	o.t.Helper()
 	args := append([]string{"trace", "--json", "--config", o.config}, strings.Fields(flags)...)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		out := testkit.Run(o.t, "", args...)
 		missing := ""
@@ -214,7 +214,7 @@ func TestConfigurationMistakesAreRefusedWithTheirPlace(t *testing.T) {
 func TestWrongUsageExitsWithTwo(t *testing.T) {
 	for _, args := range [][]string{{"queue"}, {"queue", "nonsense"}, {"user", "add"}, {"serve", "--nonsense"}, {"trace", "--since", "yesterday"}, {"trace", "--kind", "refuse"}, {"queue", "delete"}} {
 		p := testkit.Postern(t, args...)
-		err := p.Wait(20 * time.Second)
+		err := p.Wait(patience)
 		if err == nil || !strings.Contains(err.Error(), "exit status 2") {
 			t.Errorf("postern %s: %v\n%s", strings.Join(args, " "), err, p.Log())
 		}
@@ -255,11 +255,17 @@ func TestAccountsLifeFromTheCommandLine(t *testing.T) {
 	o.until("a removed login is refused", func() bool { return !testkit.Smtplib(t, s).OK })
 }
 
-// until tries a client again until it does what is expected: the daemon looks for changes each second.
+// until tries again until something is as expected: the daemon looks for changes each second.
 func (o *office) until(what string, ok func() bool) {
 	o.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
 			o.t.Fatalf("never: %s", what)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,24 +78,28 @@ func (s *siege) start() *testkit.Process {
 	return p
 }
 
-func (s *siege) load(run string, count int, duration time.Duration) *load.Report {
+func (s *siege) load(run string, count int) *load.Report {
 	s.t.Helper()
-	report, err := load.Run(s.t.Context(), load.Config{
-		Addr: s.address, TLS: s.ca.Client("localhost"), Login: "anna@example.com", Password: "a chosen password",
-		From: "anna@example.com", To: []string{"bob@example.net"}, Run: run, Size: 2000,
-		Connections: 8, Count: count, Duration: duration, Timeout: 20 * time.Second, ConnectTries: 1000,
-	})
+	report, err := load.Run(s.t.Context(), s.loadConfig(run, count))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return report
 }
 
+func (s *siege) loadConfig(run string, count int) load.Config {
+	return load.Config{
+		Addr: s.address, TLS: s.ca.Client("localhost"), Login: "anna@example.com", Password: "a chosen password",
+		From: "anna@example.com", To: []string{"bob@example.net"}, Run: run, Size: 2000,
+		Connections: 8, Count: count, Timeout: time.Minute, ConnectTries: 1000,
+	}
+}
+
 // settle retries what waits until everything accepted has arrived and the queue is empty.
 func (s *siege) settle(claims ...ledger.Claim) {
 	s.t.Helper()
 	last := ""
-	deadline := time.Now().Add(90 * time.Second)
+	deadline := time.Now().Add(2 * patience)
 	for {
 		testkit.Run(s.t, "", "queue", "retry", "--all", "--config", s.config)
 		missing := 0
@@ -120,16 +125,26 @@ func TestKillUnderLoadLosesNothing(t *testing.T) {
 			// A slower upstream keeps attempts in flight when the process dies.
 			s.sink.SetDelay(5 * time.Millisecond)
 			p := s.start()
-			reports := make(chan *load.Report, 1)
-			go func() { reports <- s.load("kill", 0, 6*time.Second) }()
+			ctx, enough := context.WithCancel(t.Context())
+			defer enough()
+			var report *load.Report
+			var err error
+			var loading sync.WaitGroup
+			loading.Go(func() { report, err = load.Run(ctx, s.loadConfig("kill", 1<<20)) })
 			kills := 0
-			for _, after := range []time.Duration{700, 1100, 400, 1300, 900} {
-				wait(t, after*time.Millisecond)
+			for _, more := range []int64{40, 70, 15, 90, 55} {
+				until := s.sink.Stats().Messages + more
+				s.until(fmt.Sprintf("the upstream has %d messages", until), func() bool { return s.sink.Stats().Messages >= until })
 				p.Kill()
 				kills++
 				p = s.start()
 			}
-			claim := (<-reports).Claim()
+			enough()
+			loading.Wait()
+			if err != nil {
+				t.Fatal(err)
+			}
+			claim := report.Claim()
 			if claim.Accepted.Len() < 50 {
 				t.Fatalf("only %d messages were accepted: the test proves nothing", claim.Accepted.Len())
 			}
@@ -146,15 +161,6 @@ func TestKillUnderLoadLosesNothing(t *testing.T) {
 			}
 			p.Stop()
 		})
-	}
-}
-
-// wait lets the process under test run for a while: the moment of the kill is the point of the test.
-func wait(t *testing.T, d time.Duration) {
-	t.Helper()
-	select {
-	case <-time.After(d):
-	case <-t.Context().Done():
 	}
 }
 
@@ -184,7 +190,7 @@ func TestUpstreamFaultsLoseNothing(t *testing.T) {
 			t.Parallel()
 			s := newSiege(t, "1s", test.faults, "")
 			p := s.start()
-			claim := s.load("faults", 40, 0).Claim()
+			claim := s.load("faults", 40).Claim()
 			if n := claim.Accepted.Len(); n != 40 {
 				t.Fatalf("%d of 40 messages were accepted: temporary trouble of the upstream is not the client's\n%s", n, p.Log())
 			}
@@ -232,7 +238,7 @@ func TestBadUpstreamCertificateKeepsTheMail(t *testing.T) {
 			text = bytes.ReplaceAll(text, []byte(s.ca.File), []byte(ca.File))
 			s.write("relay.toml", string(text))
 			p := s.start()
-			claim := s.load("cert", 3, 0).Claim()
+			claim := s.load("cert", 3).Claim()
 			if claim.Accepted.Len() != 3 {
 				t.Fatalf("accepted %d of 3", claim.Accepted.Len())
 			}
@@ -317,7 +323,7 @@ func TestStoreThatCannotBeUsedIsRefusedAtStart(t *testing.T) {
 			if err := spoil(t, db); err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			out, err := exec.CommandContext(ctx, testkit.Binary(t), "serve", "--config", s.config).CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "postern.db") {

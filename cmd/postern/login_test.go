@@ -88,7 +88,7 @@ func (o *output) String() string {
 // wait returns the first match of a pattern in what was printed.
 func (o *output) wait(t *testing.T, pattern string) string {
 	t.Helper()
-	re, deadline := regexp.MustCompile(pattern), time.After(10*time.Second)
+	re, deadline := regexp.MustCompile(pattern), time.After(patience)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {

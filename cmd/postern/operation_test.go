@@ -154,7 +154,7 @@ func TestSystemdIsTold(t *testing.T) {
 		t.Helper()
 		buf := make([]byte, 1024)
 		for {
-			socket.SetReadDeadline(time.Now().Add(20 * time.Second))
+			socket.SetReadDeadline(time.Now().Add(patience))
 			n, err := socket.Read(buf)
 			if err != nil {
 				t.Fatalf("systemd was never told %s: %v", want, err)
@@ -171,7 +171,7 @@ func TestSystemdIsTold(t *testing.T) {
 	told("READY=1")
 	p.Signal(syscall.SIGTERM)
 	told("STOPPING=1")
-	if err := p.Wait(30 * time.Second); err != nil {
+	if err := p.Wait(patience); err != nil {
 		t.Error(err)
 	}
 }
@@ -191,7 +191,7 @@ func TestTerminationDrains(t *testing.T) {
 	p.WaitLog("shutting down")
 	c.print("second half\r\n")
 	c.cmd(250, ".")
-	if err := p.Wait(30 * time.Second); err != nil {
+	if err := p.Wait(patience); err != nil {
 		t.Error(err)
 	}
 	got, err := o.upstream.WaitMessage(t.Context())
