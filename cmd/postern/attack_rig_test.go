@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +30,9 @@ type fort struct {
 	p     *testkit.Process
 	doors map[string]string // addresses by name of the listener
 	admin string
+
+	mu    sync.Mutex
+	total map[string]int // how many messages with a text are to have arrived when all is over
 }
 
 const (
@@ -94,7 +98,7 @@ password = "upstream secret"
 
 func newFort(t *testing.T) *fort {
 	t.Helper()
-	f := &fort{office: &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}, doors: map[string]string{}}
+	f := &fort{office: &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}, doors: map[string]string{}, total: map[string]int{}}
 	cert := f.ca.Leaf(testkit.LeafOptions{})
 	var err error
 	f.sink, err = sink.Start(t.Context(), sink.Options{TLS: cert.Server(), Username: "relay", Password: "upstream secret", Without: []string{"CHUNKING"}, Keep: 10000})
@@ -249,6 +253,47 @@ func (f *fort) arrived(text string) []sink.Message {
 	return found
 }
 
+// arrives waits until n messages with a text are at the upstream; those that were handed off late come from the queue. That
+// there are no more of them, settle says when nothing is under way.
+func (f *fort) arrives(t *testing.T, text string, n int) []sink.Message {
+	t.Helper()
+	f.mu.Lock()
+	f.total[text] = n
+	f.mu.Unlock()
+	var got []sink.Message
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for got = f.arrived(text); len(got) < n; got = f.arrived(text) {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("%s: %d of %d messages arrived", text, len(got), n)
+		}
+	}
+	if len(got) != n {
+		t.Errorf("%s: %d messages arrived, want %d", text, len(got), n)
+	}
+	return got
+}
+
+// settle waits until the relay has nothing left to send, ends it, and counts once more what has arrived.
+func (f *fort) settle(t *testing.T) {
+	f.until("an empty queue", func() bool {
+		return strings.Contains(f.postern("", "queue", "list"), "The queue is empty.")
+	})
+	f.p.Stop()
+	if len(f.total) == 0 {
+		t.Error("nothing was expected of any attack")
+	}
+	for text, want := range f.total {
+		if got := len(f.arrived(text)); got != want {
+			t.Errorf("%s: %d messages arrived in the end, want %d", text, got, want)
+		}
+	}
+}
+
 // attackDialogs runs testdata/attack/*.dialog. Their directives, one a line; {tag} is a word of the dialog's own:
 //
 //	LISTENER name      which door to dial
@@ -324,9 +369,11 @@ func (d *attackDialog) step(line string) {
 	case "RELOGIN":
 		d.c = d.f.login(d.t, d.door)
 	case "ARRIVES":
-		if got := len(d.f.arrived(d.tag)); strconv.Itoa(got) != arg {
-			d.t.Fatalf("%s: %d messages arrived", d.where, got)
+		n, err := strconv.Atoi(arg)
+		if err != nil {
+			d.t.Fatalf("%s: %v", d.where, err)
 		}
+		d.f.arrives(d.t, d.tag, n)
 	case "TO":
 		got := d.f.arrived(d.tag)
 		if len(got) == 0 || !strings.Contains("\n"+strings.Join(got[len(got)-1].Recipients, "\n")+"\n", "\n"+arg+"\n") {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -13,9 +14,15 @@ import (
 	"postern/relay/upstream/faketest"
 )
 
-// noSecret fails when AUTH or MAIL went out on a connection that was not good enough.
+// noSecret fails when AUTH or MAIL went out on a connection that was not good enough. The connection has been given up: when the
+// fake has read to its end it has seen all that there was.
 func noSecret(t *testing.T, fake *faketest.Server) {
 	t.Helper()
+	for deadline := time.Now().Add(time.Minute); fake.Counts().Open > 0; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("the connection was not given up")
+		}
+	}
 	for _, l := range fake.Log() {
 		if strings.HasPrefix(l, "AUTH") || strings.HasPrefix(l, "MAIL") {
 			t.Errorf("%q was sent", l)
