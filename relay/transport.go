@@ -146,6 +146,7 @@ func graphOptions(block config.Upstream) (graph.Options, error) {
 		BaseURL:        "https://" + host + "/v1.0",
 		MaxConnections: block.MaxConnections,
 		MaxMessageSize: int64(block.MaxMessageSize),
+		LargeMail:      block.LargeMail,
 		MaxRecipients:  block.MaxRecipients,
 	}
 	var err error

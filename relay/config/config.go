@@ -202,10 +202,11 @@ type Upstream struct {
 	Mechanisms            []string `toml:"mechanisms"`      // in order of preference
 	MaxConnections        int      `toml:"max_connections"` // at once, for each upstream identity
 	MessagesPerConnection int      `toml:"messages_per_connection"`
-	IdleClose             Duration `toml:"idle_close"`       // an unused connection is closed after this
-	Rate                  []string `toml:"rate"`             // same grammar as limits: messages or recipients, for each identity
-	MaxMessageSize        Size     `toml:"max_message_size"` // 0: as EHLO says
-	MaxRecipients         int      `toml:"max_recipients"`   // larger envelopes are split
+	IdleClose             Duration `toml:"idle_close"`                  // an unused connection is closed after this
+	Rate                  []string `toml:"rate"`                        // same grammar as limits: messages or recipients, for each identity
+	MaxMessageSize        Size     `toml:"max_message_size"`            // 0: as EHLO says
+	LargeMail             string   `toml:"large_mail" default:"refuse"` // Microsoft Graph: refuse or upload what is too large for one request
+	MaxRecipients         int      `toml:"max_recipients"`              // larger envelopes are split
 	AssumeExtensions      []string `toml:"assume_extensions"`
 	DenyExtensions        []string `toml:"deny_extensions"`
 	DKIM                  string   `toml:"dkim"`        // DKIMSign, DKIMSkip or DKIMStrip

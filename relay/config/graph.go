@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/url"
+	"strings"
 
 	"postern/relay/upstream/graph"
 )
@@ -40,9 +41,35 @@ func (v *validator) graph(key string, u *Upstream) {
 	if u.MaxConnections > graph.DefaultConnections {
 		v.fail(key+".max_connections", "Microsoft Graph takes %d requests at a time for a mailbox, write that or less", graph.DefaultConnections)
 	}
-	if u.MaxMessageSize > graph.DefaultMessageSize {
-		v.fail(key+".max_message_size", "Microsoft Graph takes no message over %d octets, write that or less", graph.DefaultMessageSize)
+	v.oneOf(key+".large_mail", u.LargeMail, graph.RefuseLarge, graph.UploadLarge)
+	if u.LargeMail == graph.UploadLarge {
+		v.graphUpload(key, u)
+		return
 	}
+	if u.MaxMessageSize > graph.DefaultMessageSize {
+		v.fail(key+".max_message_size", `Microsoft Graph takes no message over %d octets as it is, write that or less, or large_mail = "upload"`, graph.DefaultMessageSize)
+	}
+}
+
+// graphUpload judges what the rebuilding of large mail makes different.
+func (v *validator) graphUpload(key string, u *Upstream) {
+	if u.MaxMessageSize > graph.MaxUploadSize {
+		v.fail(key+".max_message_size", "Exchange Online takes no message over %d octets, write that or less", graph.MaxUploadSize)
+	}
+	if u.DKIM == DKIMSign {
+		v.fail(key+".dkim", `"sign" would be the signature of another message where large_mail = "upload" rebuilds it, write "skip"; Exchange signs`)
+	}
+	if u.OAuth != nil && strings.HasPrefix(u.OAuth.Cloud, "us-gov") {
+		v.fail(key+".large_mail", "Microsoft has no upload sessions in the cloud %s, remove it", u.OAuth.Cloud)
+	}
+}
+
+// largestMessage is max_message_size where it is not written: what the profile says, and with uploads what Exchange takes.
+func largestMessage(u *Upstream, profile Size) Size {
+	if u.ByGraph() && u.LargeMail == graph.UploadLarge {
+		return graph.DefaultUploadSize
+	}
+	return profile
 }
 
 // written is the key of a setting, or of its first element, where the file has it.

@@ -8,6 +8,7 @@ import (
 
 	"postern/policy"
 	"postern/relay/upstream"
+	"postern/relay/upstream/graph"
 	"postern/relay/upstream/profile"
 )
 
@@ -26,7 +27,7 @@ func (c *Config) applyProfile(u *Upstream, key string) {
 	setDefault(&u.MessagesPerConnection, written("messages_per_connection"), p.MessagesPerConnection)
 	setDefault(&u.IdleClose, written("idle_close"), Duration(p.IdleClose))
 	setDefault(&u.Rate, written("rate"), slices.Clone(p.Rate))
-	setDefault(&u.MaxMessageSize, written("max_message_size"), Size(p.MaxMessageSize))
+	setDefault(&u.MaxMessageSize, written("max_message_size"), largestMessage(u, Size(p.MaxMessageSize)))
 	setDefault(&u.MaxRecipients, written("max_recipients"), p.MaxRecipients)
 	setDefault(&u.AssumeExtensions, written("assume_extensions"), slices.Clone(p.AssumeExtensions))
 	setDefault(&u.DenyExtensions, written("deny_extensions"), slices.Clone(p.DenyExtensions))
@@ -75,6 +76,8 @@ func (v *validator) provider(key string, u *Upstream) {
 	}
 	if u.ByGraph() {
 		v.graph(key, u)
+	} else if u.LargeMail != graph.RefuseLarge {
+		v.fail(key+".large_mail", "is about microsoft-graph and means nothing to %s, remove it", u.Provider)
 	}
 	v.mechanisms(key, u)
 	if err := upstream.CheckExtensions(u.AssumeExtensions, nil); err != nil {
