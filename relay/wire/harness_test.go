@@ -275,8 +275,11 @@ func (s *testServer) dial(t testing.TB) *testClient {
 	return newClient(t, conn)
 }
 
+// patience is how long a test waits for what must come. Nothing waits for its end but what fails.
+const patience = time.Minute
+
 func newClient(t testing.TB, conn net.Conn) *testClient {
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	return &testClient{t, conn, bufio.NewReader(conn)}
 }
 
@@ -358,7 +361,7 @@ func (c *testClient) login() {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); {
+	for deadline := time.Now().Add(patience); !ok(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)
 		}
