@@ -91,7 +91,7 @@ func newTransport(hostname string, block config.Upstream, source *oauth.Source, 
 			return nil, err
 		}
 		useGraphTokens(&o, source)
-		o.Logger = log
+		o.Quotas, o.Logger = quotas, log
 		up, err := graph.New(o)
 		if err != nil {
 			return nil, err

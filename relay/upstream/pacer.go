@@ -45,6 +45,24 @@ func (p *Pacer) Inherit(now time.Time, old *Pacer) {
 	}
 }
 
+// Counts is what a restart must not forget: see Quota. What is under way is not in it.
+func (p *Pacer) Counts(now time.Time) []QuotaCount {
+	var counts []QuotaCount
+	for i := range p.pace {
+		counts = p.pace[i].appendCounts(counts, now)
+	}
+	return counts
+}
+
+// Restore counts what Counts has told, for rates of the same unit and length.
+func (p *Pacer) Restore(now time.Time, counts []QuotaCount) {
+	for _, c := range counts {
+		if m := p.pace.meter(c.Unit, c.Per); m != nil {
+			m.restore(now, c.Leaves, c.Count)
+		}
+	}
+}
+
 // Blank reports that there is nothing to remember.
 func (p *Pacer) Blank(now time.Time) bool { return p.pace.blank(now) }
 

@@ -39,3 +39,30 @@ func TestPacer(t *testing.T) {
 		t.Error("it remembers for too short or too long")
 	}
 }
+
+// What a Pacer tells is what the one after a restart counts; the past is left out.
+func TestPacerOverARestart(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	rates := []Rate{{Count: 3, Unit: Messages, Per: 24 * time.Hour}, {Count: 100, Unit: Messages, Per: time.Second}}
+	p := NewPacer(rates)
+	for range 3 {
+		p.Reserve(now)
+		p.Settle(now, 1, 1)
+	}
+	p.Reserve(now) // nothing is left, and nothing of it is under way
+	later := now.Add(time.Hour)
+	counts := p.Counts(later)
+	if len(counts) != 1 || counts[0].Count != 3 {
+		t.Fatalf("%+v", counts)
+	}
+	q := NewPacer(rates)
+	q.Restore(later, counts)
+	if until, _ := q.Reserve(later); until.Sub(now) < 24*time.Hour || until.Sub(now) > 25*time.Hour {
+		t.Errorf("the heir waits until %v", until)
+	}
+	q = NewPacer(rates)
+	q.Restore(now.Add(26*time.Hour), counts)
+	if until, busy := q.Reserve(now.Add(26 * time.Hour)); busy || !until.IsZero() {
+		t.Error("what has left the window counts")
+	}
+}

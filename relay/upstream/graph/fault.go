@@ -50,7 +50,7 @@ func (f *fault) verdict() verdict {
 
 func (f *fault) news() news {
 	early := !f.answered && f.stage != mail.StageDot && f.stage != mail.StageData
-	return news{verdict: f.verdict(), reply: f.reply, early: early, atLeast: f.retryAfter}
+	return news{verdict: f.verdict(), reply: f.reply, early: early, atLeast: f.retryAfter, quota: f.rule != nil && f.rule.Quota}
 }
 
 func (f *fault) apply(r *mail.Result) {

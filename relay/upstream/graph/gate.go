@@ -47,6 +47,7 @@ type news struct {
 	reply   mail.Reply
 	early   bool
 	atLeast time.Duration // to wait
+	quota   bool          // what the mailbox may send is used up
 }
 
 // admission is handed out by admit and given back to settle.

@@ -91,7 +91,8 @@ type Options struct {
 	// LargeMail says what becomes of a message over DefaultMessageSize: RefuseLarge, which is also "", or UploadLarge.
 	LargeMail string
 
-	Rates []upstream.Rate // for each mailbox; none: as fast as Graph takes
+	Rates  []upstream.Rate     // for each mailbox; none: as fast as Graph takes
+	Quotas upstream.QuotaStore // nil: a restart forgets what was sent
 
 	// Rules come before the built-in ones.
 	Rules []Rule
@@ -188,9 +189,14 @@ type Upstream struct {
 	onChange  func()
 	closed    bool
 	drained   chan struct{} // closed when closed and places is 0
+	saver     *time.Timer   // the next save, nil: nothing to save
+	inherited bool          // another Upstream counts from here on
+	saved     bool          // for the last time
+
+	saving sync.Mutex // held while the quotas are written, never within mu
 }
 
-// New checks the options and prepares an Upstream. It opens no connection.
+// New checks the options, reads what Quotas has kept and prepares an Upstream. It opens no connection.
 func New(o Options) (*Upstream, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -209,6 +215,7 @@ func New(o Options) (*Upstream, error) {
 		mailboxes: make(map[string]*mailbox), drained: make(chan struct{}),
 	}
 	u.ctx, u.stop = context.WithCancel(context.Background())
+	u.loadQuotas()
 	return u, nil
 }
 
@@ -275,6 +282,10 @@ func (u *Upstream) Close(ctx context.Context) error {
 			close(u.drained)
 		}
 	}
+	if u.saver != nil {
+		u.saver.Stop()
+		u.saver = nil
+	}
 	for _, m := range u.mailboxes {
 		m.stopAlarmLocked()
 		m.stopPacedLocked()
@@ -283,6 +294,7 @@ func (u *Upstream) Close(ctx context.Context) error {
 
 	defer u.client.CloseIdleConnections()
 	defer u.stop()
+	defer u.save(context.WithoutCancel(ctx))
 	select {
 	case <-u.drained:
 		return nil

@@ -21,6 +21,8 @@ type mailbox struct {
 	pacer upstream.Pacer
 	alarm *time.Timer // fires when the gate's waiting is over
 	paced *time.Timer // fires when the rates have room again
+
+	quotaUntil time.Time // what it may send is used up until then; zero or past: it is not
 }
 
 func (m *mailbox) stopAlarmLocked() {
@@ -150,6 +152,16 @@ func (s *Slot) finish(n news, counted sent) {
 	if moved {
 		u.armAlarmLocked(m, now)
 	}
+	switch {
+	case moved && n.quota && !m.gate.ready():
+		m.quotaUntil = m.gate.until
+		u.saveSoonLocked(0)
+	case moved && m.gate.ready() && !m.quotaUntil.IsZero():
+		m.quotaUntil = time.Time{}
+		u.saveSoonLocked(0)
+	case counted.messages > 0:
+		u.saveSoonLocked(saveEvery)
+	}
 	state := m.gate
 	u.mu.Unlock()
 
@@ -195,18 +207,28 @@ func (u *Upstream) TryAgain() {
 	}
 }
 
-// Inherit takes over what another Upstream knows of the rates, after the configuration has changed: Exchange goes on counting.
+// Inherit takes over what another Upstream knows of rates and of a quota that is used up, after the configuration has changed:
+// Exchange goes on counting.
 func (u *Upstream) Inherit(old *Upstream) {
 	now := time.Now()
 	old.mu.Lock()
 	defer old.mu.Unlock()
+	old.inherited = true // and saves no more
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, from := range old.mailboxes {
-		if m := u.mailboxLocked(from.name); m != nil {
-			m.pacer.Inherit(now, &from.pacer)
+		m := u.mailboxLocked(from.name)
+		if m == nil {
+			continue
+		}
+		m.pacer.Inherit(now, &from.pacer)
+		if from.quotaUntil.After(now) && !from.gate.ready() && m.gate.ready() {
+			m.gate.hold(now, upstream.Paused, news{reply: from.gate.reply}, from.quotaUntil.Sub(now))
+			m.quotaUntil = m.gate.until
+			u.armAlarmLocked(m, now)
 		}
 	}
+	u.saveSoonLocked(saveEvery)
 }
 
 // States lists the mailboxes that have been used, in order of name; before the first use, the configured one.

@@ -29,6 +29,7 @@ type Rule struct {
 	Login      bool          // we are not let in, or not as this mailbox
 	Author     bool          // it is about this header author; the mailbox may send for others
 	Uncertain  bool          // Graph may have sent the message
+	Quota      bool          // what the mailbox may send is used up: a restart must not forget it
 
 	Fix string // for people: what to do
 	// Example is an answer seen in the field or printed in Microsoft's documentation: status, code, message.
@@ -54,7 +55,7 @@ var builtinRules = []Rule{
 		Fix:     "Microsoft has blocked the mailbox from sending: see Restricted entities in the Defender portal",
 		Example: "403 ErrorAccountSuspend Account suspended. Follow the instructions in your Inbox to verify your account., Cannot submit message."},
 	{Name: "daily-quota", Codes: []string{"ErrorExceededMessageLimit", "ErrorExceededHourlyMessageLimit", "ErrorSubmissionQuotaExceeded", "ErrorSendQuotaExceeded", "ErrorMessagePerDayLimitExceeded"},
-		Class: mail.AccountFault, Code: 454, Enhanced: "4.2.3", RetryAfter: time.Hour,
+		Class: mail.AccountFault, Code: 454, Enhanced: "4.2.3", RetryAfter: time.Hour, Quota: true,
 		Fix:     "the mailbox has used up what it may send; the mail waits for the window to move on",
 		Example: "403 ErrorExceededMessageLimit Cannot send mail. Daily Message/Recipient limit exceeded., Cannot submit message."},
 	{Name: "mailbox-full", Codes: []string{"ErrorQuotaExceeded", "ErrorMailboxQuotaExceeded", "QuotaExceeded"},
