@@ -148,6 +148,18 @@ func TestGroupsOutliveTheirPolicy(t *testing.T) {
 	}
 }
 
+func TestMaxHeld(t *testing.T) {
+	p := newPolicy(t, Rule{Logins: []string{"bulk"}, MaxHeld: 7}, Rule{OverLimit: Hold}, Rule{Logins: []string{"b*"}, MaxHeld: 9})
+	for login, want := range map[string]int{"bulk": 7, "bert": 9, "anna": DefaultMaxHeld} {
+		if e := p.For(Subject{Login: login}); e.MaxHeld != want {
+			t.Errorf("%s: %d, want %d", login, e.MaxHeld, want)
+		}
+	}
+	if _, err := New([]Rule{{MaxHeld: -1}}); err == nil {
+		t.Error("a negative max_held is taken")
+	}
+}
+
 func TestFirstSender(t *testing.T) {
 	for _, c := range []struct {
 		senders []string

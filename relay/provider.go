@@ -12,16 +12,11 @@ import (
 // tell adds to the results of an attempt what is known of the provider, for whoever reads the trace: that it gives messages
 // another Message-ID and by which id it knows them, and whom it lets send where it refused the sender.
 func (c *configured) tell(results []mail.Result, m *queue.Message) {
+	var words string
 	for i := range results {
 		r := &results[i]
-		var words string
-		switch r.Class {
-		case mail.Delivered:
-			words = c.messageIDWords(r.Reply, m.MessageID)
-		case mail.AccountFault:
-			if c.refusedSender(r) {
-				words = c.senderWords(r.Identity)
-			}
+		if i == 0 || !sameSaid(r, &results[i-1]) { // most recipients of a message are told the same
+			words = c.wordsFor(r, m)
 		}
 		if words != "" {
 			r.Note = strings.TrimPrefix(r.Note+"; "+words, "; ")
@@ -29,11 +24,25 @@ func (c *configured) tell(results []mail.Result, m *queue.Message) {
 	}
 }
 
+func sameSaid(a, b *mail.Result) bool {
+	return a.Class == b.Class && a.Stage == b.Stage && a.Rule == b.Rule && a.Reply == b.Reply
+}
+
+func (c *configured) wordsFor(r *mail.Result, m *queue.Message) string {
+	switch {
+	case r.Class == mail.Delivered:
+		return c.messageIDWords(r.Reply, m.MessageID)
+	case r.Class == mail.AccountFault && c.refusedSender(r):
+		return c.senderWords(r.Identity)
+	}
+	return ""
+}
+
 // messageIDWords say what became of Message-ID, as far as the upstream's message_id and its reply tell.
 func (c *configured) messageIDWords(r mail.Reply, ours string) string {
 	id := ""
 	if p, ok := profile.Get(c.config.Provider); ok {
-		id = mail.Cut(p.IDIn(r), 200)
+		id = p.IDIn(r)
 	}
 	if id == ours { // it answers with the Message-ID, which then is the one that we know
 		if id != "" && c.config.MessageID != profile.MessageIDReplaced {
@@ -41,6 +50,7 @@ func (c *configured) messageIDWords(r mail.Reply, ours string) string {
 		}
 		id = ""
 	}
+	id = mail.Cut(id, maxProviderID)
 	switch {
 	case c.config.MessageID == profile.MessageIDReplaced && id != "":
 		return "the provider replaces Message-ID, and knows the message as " + id
@@ -52,13 +62,16 @@ func (c *configured) messageIDWords(r mail.Reply, ours string) string {
 	return ""
 }
 
-// graphSendAs is the rule of package graph by which Exchange refuses a header author.
-const graphSendAs = "send-as"
+// maxProviderID bounds what is repeated of a reply, in octets. Real ones have up to 90.
+const maxProviderID = 200
+
+// graphSendAs is what Graph calls the refusal of a header author; package graph has it in its replies.
+const graphSendAs = "ErrorSendAsDenied"
 
 // refusedSender reports an account fault that concerns the sender's address alone.
 func (c *configured) refusedSender(r *mail.Result) bool {
 	if c.config.ByGraph() {
-		return r.Rule == graphSendAs
+		return strings.Contains(r.Reply.Text, graphSendAs)
 	}
 	rule, err := upstream.Judge(c.config.ReplyRules(), r.Stage, r.Reply)
 	return err == nil && rule.Name == r.Rule && rule.Scope == upstream.ScopeSender

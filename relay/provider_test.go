@@ -11,6 +11,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/config"
+	"postern/relay/fakeprovider"
 	"postern/relay/queue"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
@@ -169,5 +170,19 @@ func TestAddedHeaders(t *testing.T) {
 				t.Errorf("our signature covers %s", ours)
 			}
 		})
+	}
+}
+
+// Graph has no reply rules of SMTP: its refusal of a header author is told the same way.
+func TestGraphSenderFaultsTellTheSenderRule(t *testing.T) {
+	r := newGraphRig(t, fakeprovider.GraphOptions{SendAs: map[string][]string{}}, "", "", "")
+	from := people[0]
+	text := "From: <" + from + ">\nTo: <zoe@example.net>\nSubject: hi\n\nhello\n"
+	if _, err := sendOn(r.client(from), from, []string{"zoe@example.net"}, text); err != nil {
+		t.Fatal(err)
+	}
+	e := r.events(trace.Deferred)[0]
+	if want := "the sender and From must be " + graphMailbox + ", an alias of it"; e.Class != "account-fault" || !strings.Contains(e.Detail, want) {
+		t.Errorf("%s: %s (%s), want %q", e.Class, e.Reply, e.Detail, want)
 	}
 }

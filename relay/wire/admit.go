@@ -79,6 +79,13 @@ func (c *Conn) rejectEarlyInput() error {
 	n, err := c.stream.Read(early[:])
 	c.sock.nowait, c.deadline = false, time.Time{}
 	switch {
+	case n > 0 && early[0] == recordHandshake && c.tls == nil && c.opt.TLSMode == Auto: // it came at the end of the wait
+		c.srv.beginnings.sawTLS(c.origin)
+		c.sock.unread(early[:n])
+		if err := c.handshake(); err != nil {
+			return err
+		}
+		return c.rejectEarlyInput()
 	case n > 0:
 		return c.earlyRefusal(early[:n])
 	case !isTimeout(err):

@@ -106,6 +106,17 @@ func TestSlowDeviceIsLearned(t *testing.T) {
 	})
 }
 
+// A ClientHello that comes when the wait is over and the greeting not yet sent is taken.
+func TestClientHelloAtTheLastMoment(t *testing.T) {
+	inAuto(t, func(l *autoListener) {
+		c := l.dial("192.0.2.1")
+		time.Sleep(firstWait + pipeLook/2)
+		c.handshake()
+		c.expect("220 ")
+		c.cmd("EHLO device", "250-")
+	})
+}
+
 // Addresses are remembered up to a bound.
 func TestBeginningsAreBounded(t *testing.T) {
 	b := newBeginnings()
