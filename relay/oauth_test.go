@@ -226,7 +226,7 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 		paced           bool // it stays within the limits of the provider
 		check           func(*testing.T, *oauthRig)
 	}{
-		"an ordinary day": {
+		"an ordinary day": { // 15 at our rate, and what three connections had under way when the second began
 			options:  fakeprovider.SMTPOptions{Messages: 20, Window: time.Second},
 			upstream: "provider = \"microsoft365\"\nrate = [\"15 messages/second\"]", block: sender, as: itself, paced: true,
 			check: func(t *testing.T, r *oauthRig) {

@@ -53,6 +53,7 @@ admin.address = ""
 [[listener]]
 address = %q
 tls = "auto"
+handoff = "1m"
 [[upstream]]
 name = "provider"
 host = "localhost"

@@ -38,7 +38,7 @@ func start(t *testing.T, o capture.Options) (*capture.Server, *testkit.CA) {
 
 func wait(t *testing.T, s *capture.Server) capture.Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	m, err := s.WaitMessage(ctx)
 	if err != nil {
