@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"log/slog"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,12 +11,9 @@ import (
 )
 
 // How writes are gathered. Under load a commit waits for as many writes as the last ones had, so that
-// syncs grow slower than messages also on a disk that syncs at once; a lone writer never waits, and neither do few, whom
-// waiting would only slow down: a disk that cannot keep up with them gathers by itself.
+// syncs grow slower than messages also on a disk that syncs at once; a lone writer never waits.
 const (
 	gatherFor = 6 * time.Millisecond   // longest wait of a write for others
-	gatherMin = 7                      // so many must be likely to come within that time
-	rateOver  = 100 * time.Millisecond // how long a write counts for how many are likely
 	lazyFor   = 250 * time.Millisecond // longest wait of a lazy write for a commit
 	batchOps  = 512                    // most writes of one transaction
 	batchCost = 16 << 20               // octets of contents after which a transaction is closed
@@ -73,7 +69,6 @@ type writer struct {
 	patience time.Duration // gatherFor
 	crowd    int           // how many urgent writes to expect at once
 	streak   int           // commits in a row that got their crowd without waiting to the end
-	rate     rate          // of urgent writes
 	pages    int           // written to the log since it was last copied
 
 	full   chan struct{} // asks for a checkpoint
@@ -190,7 +185,7 @@ func (w *writer) await(timer *time.Timer) bool {
 
 // gather waits for the crowd that the last commits had, but not for long.
 func (w *writer) gather(timer *time.Timer) {
-	if w.crowd <= 1 || w.rate.within(w.patience) < gatherMin || !w.expect(w.crowd) {
+	if w.crowd <= 1 || !w.expect(w.crowd) {
 		return
 	}
 	timer.Reset(w.patience)
@@ -220,7 +215,6 @@ func (w *writer) take() []*op {
 	defer w.mu.Unlock()
 	w.wanted = 1
 	w.learn(len(w.urgent))
-	w.rate.count(time.Now(), len(w.urgent))
 	ops := make([]*op, 0, min(len(w.urgent), batchOps)+len(w.lazy))
 	ops, w.urgent = takeOps(ops, w.urgent, batchOps, batchCost)
 	ops, w.lazy = takeOps(ops, w.lazy, batchOps, lazyRows)
@@ -256,17 +250,3 @@ func (w *writer) learn(n int) {
 	}
 	w.crowd = min(w.crowd, batchOps)
 }
-
-// rate is how often something happens: each event counts less the longer ago it is.
-type rate struct {
-	events float64 // that count still
-	at     time.Time
-}
-
-func (r *rate) count(now time.Time, n int) {
-	r.events = r.events*math.Exp(-float64(now.Sub(r.at))/float64(rateOver)) + float64(n)
-	r.at = now
-}
-
-// within is how many events a span is likely to bring.
-func (r *rate) within(d time.Duration) float64 { return r.events * float64(d) / float64(rateOver) }

@@ -80,12 +80,6 @@ func TestWaitingWritesShareOneCommit(t *testing.T) {
 
 func TestSyncsUnderLoad(t *testing.T) {
 	s := open(t, Options{})
-	if err := s.write(t.Context(), func(*tx) error { // so that 20 writers are many on a machine of any speed
-		s.writer.patience = time.Second
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
 	syncs := 0
 	if err := s.writer.conn.OnSync(func() error { syncs++; return nil }); err != nil {
 		t.Fatal(err)
@@ -125,40 +119,6 @@ func TestCrowdGathers(t *testing.T) {
 	group.Wait()
 	if got := s.Commits() - before; got != 1 {
 		t.Errorf("5 messages took %d commits, want 1", got)
-	}
-}
-
-// TestFewDoNotWait: where too few writes come in the time that one would wait, it does not.
-func TestFewDoNotWait(t *testing.T) {
-	s := open(t, Options{})
-	if err := s.write(t.Context(), func(*tx) error {
-		s.writer.patience, s.writer.crowd, s.writer.rate.events = 10*time.Second, 5, 0
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	began := time.Now()
-	if err := s.write(t.Context(), func(*tx) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if waited := time.Since(began); waited > 5*time.Second {
-		t.Errorf("a write waited %v for four that nobody expects", waited)
-	}
-}
-
-func TestRate(t *testing.T) {
-	var r rate
-	now := time.Now()
-	for range 1000 { // 2000 a second, in commits of two
-		now = now.Add(time.Millisecond)
-		r.count(now, 2)
-	}
-	if n := r.within(6 * time.Millisecond); n < 11 || n > 13 {
-		t.Errorf("%.1f are expected within 6 ms of 2000 a second", n)
-	}
-	r.count(now.Add(time.Second), 1)
-	if n := r.within(6 * time.Millisecond); n > 0.1 {
-		t.Errorf("%.1f are expected after a second of silence", n)
 	}
 }
 
