@@ -18,7 +18,8 @@ var mayImport = map[string][]string{
 	"auth":               {"mail"},
 	"certs":              {"mail"},
 	"admin":              {"mail"},
-	"relay/config":       {"mail", "policy", "auth", "relay/upstream", "relay/upstream/profile", "relay/upstream/graph"}, // what providers set
+	"relay/config":       {"mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/profile", "relay/upstream/graph"}, // what providers set
+	"relay/alert":        {"mail"},
 	"relay/wire":         {"mail"},
 	"relay/spool":        {"mail"},
 	"relay/trace":        {"mail"},

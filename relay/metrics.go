@@ -21,6 +21,7 @@ type metrics struct {
 	auth          *prometheus.CounterVec
 	overLimit     *prometheus.CounterVec
 	attempts      *prometheus.CounterVec
+	alerts        *prometheus.CounterVec
 	untraced      prometheus.Counter
 }
 
@@ -38,6 +39,7 @@ func newMetrics(s *Server) *metrics {
 	m.auth = counter("postern_auth_total", "Logins, by outcome: ok, refused.", "outcome")
 	m.overLimit = counter("postern_limit_exceeded_total", "Messages over a limit of their login, by what was done.", "action")
 	m.attempts = counter("postern_delivery_results_total", "Results of attempts, one for each recipient, by class.", "upstream", "class")
+	m.alerts = counter("postern_alerts_total", "Alerts for each hook, by what became of them: sent, failed (given up).", "event", "outcome")
 	m.untraced = prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_trace_untraced_total",
 		Help: "Refused sessions and logins that were not traced because there were too many of them at once."})
 	m.registry.MustRegister(m.untraced, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s})

@@ -53,6 +53,10 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	hooks, err := hooksOf(c)
+	if err != nil {
+		return err
+	}
 	opened, err := s.openNew(c)
 	if err != nil {
 		return err
@@ -70,6 +74,7 @@ func (s *Server) reload(ctx context.Context) error {
 	s.retire(before, st)
 	s.queue.SetSchedule(schedule(c))
 	s.auth.SetLockout(lockout(c))
+	s.alerts.use(c, hooks)
 	s.queue.Refresh()
 	return nil
 }

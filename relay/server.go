@@ -71,6 +71,7 @@ type Server struct {
 	held    *heldMail
 	queue   *queue.Queue
 	metrics *metrics
+	alerts  *alerts
 
 	dispatch *dispatcher
 	state    atomic.Pointer[state]
@@ -119,6 +120,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	s.metrics = newMetrics(s)
 	s.trace = trace.NewRecorder(s.store, o.Logger)
+	if s.alerts, err = s.newAlerts(c); err != nil {
+		return nil, err
+	}
 	if s.auth, err = s.newAuthenticator(ctx, c); err != nil {
 		return nil, err
 	}
@@ -164,8 +168,9 @@ func lockout(c *config.Config) auth.Lockout {
 	return auth.Lockout{Failures: l.Failures, Window: l.Window.Std(), Duration: l.Duration.Std()}
 }
 
-// lockedOut traces that somebody guesses passwords.
+// lockedOut traces and tells that somebody guesses passwords.
 func (s *Server) lockedOut(l auth.Lock) {
+	s.alerts.lockedOut(l)
 	e := trace.Event{Time: time.Now(), Kind: trace.AuthFail, Login: l.Login,
 		Detail: fmt.Sprintf("too many different wrong passwords: locked out until %s", l.Until.Format(time.RFC3339))}
 	if l.Client.IsValid() {
@@ -186,7 +191,7 @@ func (s *Server) newQueue(c *config.Config) *queue.Queue {
 	return queue.New(queue.Options{
 		Store: s.store, Dispatcher: s.dispatch, Owner: "local",
 		Retry: times.Retry, Expire: times.Expire, WarnAfter: times.WarnAfter, Drain: attemptDrain,
-		Report: s.report, Trace: s.trace.Record, Logger: s.log,
+		Report: s.report, Trace: s.recordResult, Logger: s.log,
 	})
 }
 
@@ -224,7 +229,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 			s.fail(fmt.Errorf("queue: %w", err))
 		}
 	}()
-	for _, work := range []func(context.Context){s.watchCertificates, s.limiter.Run, s.trace.Run, s.watchStore, s.watchConfig, s.prune, s.serveAdmin} {
+	for _, work := range []func(context.Context){s.watchCertificates, s.alerts.run, s.limiter.Run, s.trace.Run, s.watchStore, s.watchConfig, s.prune, s.serveAdmin} {
 		rest.Go(func() { work(background) })
 	}
 	select {
@@ -345,6 +350,7 @@ func (s *Server) lock(ctx context.Context, login, why string) {
 	s.auth.Forget(login)
 	s.accounts.Add(1)
 	s.log.Warn("login locked", "login", login, "reason", why)
+	s.alerts.limitReached(login, why)
 }
 
 func (s *Server) upstreamChanged() { s.queue.Wake() }

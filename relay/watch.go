@@ -84,6 +84,7 @@ func (s *Server) usersChanged(ctx context.Context) {
 		}
 	}
 	s.state.Load().policy.SetGroups(members(users))
+	s.alerts.accounts(users, since)
 }
 
 func members(users []auth.User) []policy.Member {

@@ -41,7 +41,7 @@ type Config struct {
 	Routes    []Route    `toml:"route"` // first match wins; none: every upstream in file order
 	Delivery  Delivery   `toml:"delivery"`
 	Admin     Admin      `toml:"admin"`
-	Alerts    []Alert    `toml:"alert"` // not available in this version
+	Alerts    []Alert    `toml:"alert"` // every hook is told of what it asks for
 	Log       Log        `toml:"log"`
 
 	doc      *document
@@ -275,10 +275,13 @@ type Admin struct {
 	Address string `toml:"address" default:"127.0.0.1:8587"` // "" switches it off
 }
 
-// Alert tells a person about faults without mail. Not available in this version.
+// Alert is a hook that is told of faults by HTTPS: a person hears of them without mail.
 type Alert struct {
-	URL    string   `toml:"url"`
-	Events []string `toml:"events"`
+	URL    Secret   `toml:"url"` // https://, or http:// on this machine; its path and query are a secret
+	Events []string `toml:"events" default:"upstream-paused,login-locked,queue-age,certificate-expiry,secret-expiry"`
+	// QueueAge is the age of the oldest message that waits from which queue-age is told.
+	QueueAge Duration `toml:"queue_age" default:"1h"`
+	CAFile   string   `toml:"ca_file"` // PEM trust anchors beside the system's
 }
 
 // Log is the form of the log on standard error.

@@ -97,6 +97,9 @@ func (c *Config) resolvePaths() {
 			paths = append(paths, o.paths()...)
 		}
 	}
+	for i := range c.Alerts {
+		paths = append(paths, &c.Alerts[i].CAFile)
+	}
 	dir := c.dir()
 	for _, p := range paths {
 		*p = absolute(dir, *p)
@@ -116,7 +119,7 @@ func (c *Config) dir() string {
 func (c *Config) Path() string { return c.doc.file }
 
 // Files returns the files a change of which means that the configuration should be loaded again:
-// relay.toml, secrets, DKIM keys and trust anchors. The listeners' certificates are watched by package certs.
+// relay.toml, secrets, DKIM keys, trust anchors and addresses of hooks. The listeners' certificates are watched by package certs.
 func (c *Config) Files() []string {
 	files := []string{c.doc.file}
 	for i := range c.DKIM {
@@ -127,6 +130,9 @@ func (c *Config) Files() []string {
 		if o := c.Upstreams[i].OAuth; o != nil {
 			files = append(files, o.CertificateFile, o.KeyFile, o.ServiceAccountFile, o.ClientSecret.path(c.dir()), o.RefreshToken.path(c.dir()))
 		}
+	}
+	for i := range c.Alerts {
+		files = append(files, c.Alerts[i].CAFile, c.Alerts[i].URL.path(c.dir()))
 	}
 	slices.Sort(files)
 	files = slices.Compact(files)

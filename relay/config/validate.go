@@ -59,9 +59,7 @@ func (v *validator) all() {
 	v.delivery()
 	v.admin()
 	v.log()
-	if len(v.Alerts) > 0 {
-		v.unavailable("alert[1]", "remove [[alert]] and watch /metrics instead")
-	}
+	v.alerts()
 	v.ownFile()
 }
 
@@ -235,6 +233,12 @@ func (v *validator) ownFile() {
 		}
 		if o := u.OAuth; o != nil && (o.ClientSecret.literal() || o.RefreshToken.literal()) {
 			v.warn(element("upstream", i)+".oauth", "has a secret in a file that every user of this machine can read (mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
+				info.Mode().Perm(), v.doc.file)
+		}
+	}
+	for i, a := range v.Alerts {
+		if a.URL.literal() {
+			v.warn(element("alert", i)+".url", "stands in a file that every user of this machine can read (mode %04o), and who knows it can post there; run: chmod o-rwx %s, or write env:NAME or file:PATH",
 				info.Mode().Perm(), v.doc.file)
 		}
 	}
