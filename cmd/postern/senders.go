@@ -73,8 +73,11 @@ func (a *app) sendersOf(cmd *cobra.Command, c *config.Config, block config.Upstr
 	if len(t.addresses) == 0 && strings.Contains(block.Username, "@") && !block.SendsAsSender() {
 		t.add(block.Username)
 	}
-	if block.ByGraph() { // has no MAIL: a sender is judged with the message
+	if block.ByGraph() && !block.SendsAsSender() { // has no MAIL: a sender is judged with the message
 		for _, address := range t.addresses {
+			if strings.EqualFold(address.String(), block.Username) {
+				continue // the mailbox itself
+			}
 			t.untested = append(t.untested, address.String())
 		}
 		t.addresses = nil
@@ -122,7 +125,7 @@ type testReport struct {
 func newReport(block config.Upstream, steps []upstream.Step, senders *testedSenders) *testReport {
 	r := &testReport{Upstream: block.Name, OK: true, NotTested: senders.untested, Unproven: unproven(block, senders)}
 	r.why = "They are patterns or too many; name some with --sender ADDRESS."
-	if block.ByGraph() {
+	if block.ByGraph() && !block.SendsAsSender() {
 		r.why = "Graph judges the sender only with a message."
 	}
 	provider := providerOf(block)
@@ -177,7 +180,7 @@ func stageOf(step string) mail.Stage {
 		return mail.StageGreeting
 	case "ehlo":
 		return mail.StageEHLO
-	case "mail":
+	case "mail", "large-mail":
 		return mail.StageMail
 	}
 	return mail.StageAuth

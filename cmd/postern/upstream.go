@@ -64,7 +64,8 @@ func (a *app) upstreamTest() *cobra.Command {
 		Short: "Resolve, connect, TLS, login and MAIL FROM, each with its time and, on failure, its cause and the fix; sends nothing",
 		Long: `Go the way of a delivery up to MAIL FROM for each sender that relay.toml and the accounts name, take it back with RSET, and
 send nothing: no recipient is named. Where no sender is an address, username is tried. With identity = "sender" each
-sender is logged in as itself.
+sender is logged in as itself. By Microsoft Graph there is no MAIL: the mailbox is asked whether it may send, each sender's own
+one with identity = "sender", and whether it may make drafts where large_mail = "upload".
 
 What fails is shown with its cause, and with what to click or run at the provider.`,
 		Example: `  postern upstream test office

@@ -15,29 +15,56 @@ import (
 )
 
 // Test goes the way of a delivery for the configured mailbox and sends nothing. It returns what happened up to the first
-// failure: resolve, connect, tls, token, permission. It takes no place, and the mailbox's gate hears nothing of the outcome.
-func (u *Upstream) Test(ctx context.Context) []Step { return u.TestMailbox(ctx, u.o.Mailbox) }
-
-// TestMailbox is Test for another mailbox.
+// failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no place, and the mailbox's
+// gate hears nothing of the outcome.
 //
 // The permission is probed with the very request of a delivery, whose body is no base64 at all: with Mail.Send, Graph answers
-// 400 ErrorMimeContentInvalidBase64String, without it 403. So no right beside Mail.Send is needed to find out. What cannot be
-// found out without sending is whether the mailbox may use another address in From, and whether its quota is used up.
-func (u *Upstream) TestMailbox(ctx context.Context, mailbox string) []Step {
-	t := tester{u: u, mailbox: mailbox}
+// 400 ErrorMimeContentInvalidBase64String, without it 403. So no right beside Mail.Send is needed to find out. The right to
+// make drafts is probed in the same way. What cannot be found out without sending is whether the mailbox may use another
+// address in From, and whether its quota is used up.
+func (u *Upstream) Test(ctx context.Context) []Step { return u.TestSenders(ctx, nil, false) }
+
+// TestSenders is Test, and with asThemselves for the mailbox of each sender too, which is who sends then. A mailbox that does
+// not let us in does not keep the others from being tried: its mail would go by the configured one, which comes first. Without
+// asThemselves senders make no difference: Graph judges them with a message.
+func (u *Upstream) TestSenders(ctx context.Context, senders []mail.Address, asThemselves bool) []Step {
+	t := tester{u: u, mailbox: u.o.Mailbox}
 	defer t.client().CloseIdleConnections()
-	for _, step := range []func(context.Context) bool{t.connect, t.fetch, t.permission} {
-		if !step(ctx) {
+	if !t.connect(ctx) {
+		return t.steps
+	}
+	t.box(ctx)
+	if !asThemselves {
+		return t.steps
+	}
+	for _, from := range senders {
+		if ctx.Err() != nil {
 			break
 		}
+		t.mailbox, t.sender = strings.ToLower(from.String()), from.String()
+		t.box(ctx)
 	}
 	return t.steps
+}
+
+// box tries one mailbox up to the first failure.
+func (t *tester) box(ctx context.Context) {
+	steps := []func(context.Context) bool{t.fetch, t.permission}
+	if t.u.o.LargeMail == UploadLarge {
+		steps = append(steps, t.large)
+	}
+	for _, step := range steps {
+		if !step(ctx) {
+			return
+		}
+	}
 }
 
 // tester is one Test with connections of its own.
 type tester struct {
 	u       *Upstream
 	mailbox string
+	sender  string    // whose mailbox it is; "" for the configured one
 	own     *Upstream // u with a fresh transport
 	token   string
 	steps   []Step
@@ -51,9 +78,12 @@ func (t *tester) client() *http.Client {
 }
 
 func (t *tester) add(name string, took time.Duration, seen string, f *fault) bool {
-	s := Step{Name: name, OK: f == nil, Took: took, Seen: seen}
+	s := Step{Name: name, OK: f == nil, Took: took, Seen: seen, Sender: t.sender, Identity: t.mailbox}
 	if f != nil {
 		s.Cause, s.Reply = explain(f), f.reply
+		if t.sender != "" && f.stage == mail.StageAuth && f.class == mail.AccountFault {
+			s.Cause += " Until then this sender's mail goes by " + mail.Printable(t.u.o.Mailbox) + ", which needs Send As for the address."
+		}
 	}
 	t.steps = append(t.steps, s)
 	return f == nil
@@ -123,37 +153,66 @@ const notBase64 = "!!!!"
 
 func (t *tester) permission(ctx context.Context) bool {
 	begun := time.Now()
-	a, err := t.probe(ctx)
-	if err != nil {
-		f := t.u.unreached(unwrapURL(err))
-		if f == nil {
-			f = &fault{stage: mail.StageDot, class: mail.Deferral, err: err, reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
-		}
+	a, f := t.probe(ctx, t.u.sendMailURL(t.mailbox))
+	if f == nil && !saysNoBase64(a) {
+		f = t.judge(a)
+	}
+	if f != nil {
 		return t.add("permission", time.Since(begun), "", f)
 	}
-	if a.status == http.StatusBadRequest && strings.HasPrefix(a.code, "ErrorMimeContent") {
-		return t.add("permission", time.Since(begun), "Graph would take mail for "+mail.Printable(t.mailbox)+
-			" (nothing was sent). Not checked, because it shows only when mail is sent: other addresses in From, and what is left of the quota.", nil)
+	return t.add("permission", time.Since(begun), "Graph would take mail for "+mail.Printable(t.mailbox)+
+		" (nothing was sent). Not checked, because it shows only when mail is sent: other addresses in From, and what is left of the quota.", nil)
+}
+
+// large probes the right to make drafts.
+func (t *tester) large(ctx context.Context) bool {
+	begun := time.Now()
+	a, f := t.probe(ctx, t.u.mailboxURL(t.mailbox)+"/messages")
+	if f == nil && !saysNoBase64(a) {
+		f = t.judge(a)
+		if f.rule.isPermission() {
+			f.rule, f.stage = &noReadWrite, mail.StageMail
+		}
 	}
+	if f != nil {
+		return t.add("large-mail", time.Since(begun), "", f)
+	}
+	return t.add("large-mail", time.Since(begun), "Graph would make drafts for "+mail.Printable(t.mailbox)+" (none was made). Files go to another host, outlook.office.com as a rule, which was not tried.", nil)
+}
+
+func saysNoBase64(a *answer) bool {
+	return a.status == http.StatusBadRequest && strings.HasPrefix(a.code, "ErrorMimeContent")
+}
+
+// judge makes a fault of an answer to a probe.
+func (t *tester) judge(a *answer) *fault {
 	f := t.u.refused(a)
 	if f.rule.DropToken {
 		t.u.o.DropToken(t.mailbox, t.token)
 	}
-	if f.rule.Name == unknownRule || a.accepted() {
+	if f.rule.Name == unknownRule || a.status/100 == 2 {
 		f.reply = mail.R(451, "4.3.0", "Graph gave an unexpected answer to a request that cannot be mail: %s", a.words())
 	}
-	return t.add("permission", time.Since(begun), "", f)
+	return f
 }
 
-func (t *tester) probe(ctx context.Context) (*answer, error) {
+func (t *tester) probe(ctx context.Context, target string) (*answer, *fault) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.u.sendMailURL(t.mailbox), strings.NewReader(notBase64))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, strings.NewReader(notBase64))
 	if err != nil {
-		return nil, err
+		return nil, contentFault(err)
 	}
 	req.Header.Set("Content-Type", "text/plain")
-	return t.own.do(req, t.token)
+	a, err := t.own.do(req, t.token)
+	if err == nil {
+		return a, nil
+	}
+	f := t.u.unreached(unwrapURL(err))
+	if f == nil {
+		f = &fault{stage: mail.StageDot, class: mail.Deferral, err: err, reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
+	}
+	return nil, f
 }
 
 // phases notes how a connection came about. The transport calls from goroutines of its own.

@@ -158,8 +158,14 @@ func TestTest(t *testing.T) {
 		t.Errorf("invalid: %+v", s)
 	}
 	access = fakeprovider.AccessGranted
-	if s := u.TestMailbox(context.Background(), "nobody@example.com"); s[len(s)-1].OK || !strings.Contains(s[len(s)-1].Cause, "no such mailbox") {
-		t.Errorf("no mailbox: %+v", s)
+	senders := []mail.Address{address(t, "nobody@example.com"), address(t, office)}
+	s := u.TestSenders(t.Context(), senders, true)
+	if names(s) != "connect tls token permission token permission token permission" || s[5].OK || s[5].Sender != "nobody@example.com" || s[5].Identity != "nobody@example.com" ||
+		!strings.Contains(s[5].Cause, "no such mailbox") || !strings.Contains(s[5].Cause, "goes by "+office) || !s[7].OK || s[7].Sender != office {
+		t.Errorf("senders: %+v", s)
+	}
+	if s := u.TestSenders(t.Context(), senders, false); len(s) != 4 {
+		t.Errorf("%+v", s)
 	}
 	k.err = lasting(true)
 	if s := last(); s.OK || s.Name != "token" || !strings.Contains(s.Cause, "no grant") {
@@ -167,6 +173,25 @@ func TestTest(t *testing.T) {
 	}
 	if len(fake.Arrivals()) != 0 || status(u) != upstreamReady {
 		t.Errorf("%d arrivals, %s", len(fake.Arrivals()), status(u))
+	}
+}
+
+// Where large mail is rebuilt, its right is probed too, and no draft is made.
+func TestTestOfLargeMail(t *testing.T) {
+	access := fakeprovider.AccessDenied
+	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{ReadWrite: func(string, string) fakeprovider.Access { return access }})
+	u, k := uploading(t, fake, nil)
+	steps := u.Test(t.Context())
+	if last := steps[len(steps)-1]; last.OK || last.Name != "large-mail" || !strings.Contains(last.Cause, `"Application Mail.ReadWrite"`) || k.drops() != 1 {
+		t.Errorf("%+v", steps)
+	}
+	access = fakeprovider.AccessGranted
+	steps = u.Test(t.Context())
+	if last := steps[len(steps)-1]; !last.OK || last.Name != "large-mail" || last.Seen == "" {
+		t.Errorf("%+v", steps)
+	}
+	if len(fake.Drafts()) != 0 || len(fake.Arrivals()) != 0 {
+		t.Error("something was made")
 	}
 }
 

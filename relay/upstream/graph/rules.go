@@ -36,6 +36,9 @@ type Rule struct {
 	Example string
 }
 
+// isPermission reports a rule that says that a right is missing.
+func (r *Rule) isPermission() bool { return r.Name == "permission" || r.Name == "forbidden" }
+
 const day = 24 * time.Hour
 
 // builtinRules are complete: any status but 202 matches one.

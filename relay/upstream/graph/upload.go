@@ -407,7 +407,7 @@ func (u *upload) refused(ans *answer) *fault {
 	f := u.a.u.refused(ans)
 	f.uncertain = false
 	switch {
-	case f.rule.Name == "permission" || f.rule.Name == "forbidden":
+	case f.rule.isPermission():
 		f.rule, f.stage, f.aside, f.note = &noReadWrite, mail.StageMail, true, noReadWrite.Fix
 		f.reply.Text += `; large_mail = "upload" needs Mail.ReadWrite`
 	case u.draft != "" && (ans.status == http.StatusNotFound || ans.status == http.StatusConflict):
