@@ -137,8 +137,8 @@ func (u *Upstream) do(req *http.Request, token string) (*answer, error) {
 	return u.doFields(req, token, nil)
 }
 
-// doFields is do, and shows the fields of an answer 2xx to field. What of the answer is not looked at is read all the same, so
-// that the connection can be used again.
+// doFields is do, and shows the fields of an answer 2xx to field. What of it is not looked at, such as the file that was sent, is
+// read all the same, so that the connection can be used again.
 func (u *Upstream) doFields(req *http.Request, token string, field func(name string, value json.RawMessage)) (*answer, error) {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
@@ -150,13 +150,16 @@ func (u *Upstream) doFields(req *http.Request, token string, field func(name str
 		return nil, err
 	}
 	defer res.Body.Close()
+	var body []byte
+	rest := io.LimitReader(res.Body, maxDraft)
 	if res.StatusCode/100 == 2 && field != nil {
-		rest := io.LimitReader(res.Body, maxDraft)
 		readFields(rest, field)
-		_, _ = io.Copy(io.Discard, rest)
-		return readAnswer(res.StatusCode, res.Header, nil, time.Now()), nil
+	} else {
+		body, _ = io.ReadAll(io.LimitReader(rest, maxAnswer))
 	}
-	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if res.StatusCode/100 == 2 {
+		_, _ = io.Copy(io.Discard, rest)
+	}
 	return readAnswer(res.StatusCode, res.Header, body, time.Now()), nil
 }
 

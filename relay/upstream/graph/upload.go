@@ -284,9 +284,8 @@ type session struct {
 }
 
 func (s *session) run(ctx context.Context, decoded io.Reader) *fault {
-	buf := make([]byte, min(int64(chunk), s.size))
 	for at := int64(0); at < s.size; {
-		part := buf[:min(int64(len(buf)), s.size-at)]
+		part := make([]byte, min(int64(chunk), s.size-at)) // a new one, since a transport may still read the last when its answer is there
 		if _, err := io.ReadFull(decoded, part); err != nil {
 			return contentFault(errShort)
 		}
