@@ -1,0 +1,151 @@
+package graph
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"postern/mail"
+	"postern/relay/fakeprovider"
+)
+
+// endless is a message that is nowhere: a head, then lines of base64 as often as they are wanted, then a tail.
+type endless struct {
+	head, tail string
+	lines      int
+}
+
+var endlessLine = base64.StdEncoding.EncodeToString(make([]byte, 57)) + "\r\n"
+
+func (e *endless) Size() int64 {
+	return int64(len(e.head) + e.lines*len(endlessLine) + len(e.tail))
+}
+func (e *endless) Bytes() []byte { return nil }
+func (e *endless) Open() (io.ReadCloser, error) {
+	return io.NopCloser(io.MultiReader(strings.NewReader(e.head), &repeated{left: e.lines}, strings.NewReader(e.tail))), nil
+}
+
+type repeated struct {
+	left int
+	rest string
+}
+
+func (r *repeated) Read(b []byte) (int, error) {
+	if r.rest == "" {
+		if r.left == 0 {
+			return 0, io.EOF
+		}
+		r.left--
+		r.rest = endlessLine
+	}
+	n := copy(b, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// swallower says yes to everything, keeps nothing, and weighs the heap at each request.
+type swallower struct {
+	received int64
+	heaviest uint64
+}
+
+func (s *swallower) RoundTrip(r *http.Request) (*http.Response, error) {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	s.heaviest = max(s.heaviest, m.HeapAlloc)
+	n, err := io.Copy(io.Discard, r.Body)
+	if err != nil {
+		return nil, err
+	}
+	status, body := http.StatusCreated, `{"id":"d","uploadUrl":"https://outlook.office.com/s"}`
+	var from, to, size int64
+	if _, err := fmt.Sscanf(r.Header.Get("Content-Range"), "bytes %d-%d/%d", &from, &to, &size); err == nil {
+		s.received += n
+		body = fmt.Sprintf(`{"nextExpectedRanges":["%d"]}`, to+1)
+		if to+1 < size {
+			status = http.StatusOK
+		}
+	}
+	if strings.HasSuffix(r.URL.Path, "/send") {
+		status = http.StatusAccepted
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+}
+
+// A message of 60 MB is never in memory, nor is its file: what there is at any request is some chunks.
+func TestUploadsHoldLittle(t *testing.T) {
+	s := &swallower{}
+	k := &tokens{}
+	u, err := New(Options{Name: "graph", Mailbox: office, Token: k.token, Transport: s, LargeMail: UploadLarge, MaxMessageSize: MaxUploadSize})
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := "From: " + office + "\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n--b\r\nContent-Type: application/pdf; name=a.pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+	tx := to(t, "", "a@example.org")
+	tx.Content = &endless{head: head, tail: "--b--\r\n", lines: 60_000_000 / len(endlessLine)}
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	if r := only(t, send(t, u, tx)); r.Class != mail.Delivered {
+		t.Fatalf("%s: %s", r.Class, r.Reply)
+	}
+	if want := int64(60_000_000/len(endlessLine)) * 57; s.received != want {
+		t.Errorf("%d octets arrived, want %d", s.received, want)
+	}
+	if grown := int64(s.heaviest) - int64(m.HeapAlloc); grown > 4*chunk {
+		t.Errorf("%d octets were held", grown)
+	}
+}
+
+// Whether a draft may have been sent depends on whether the request of its sending went out.
+func TestUploadAndTheLastRequest(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault     *fakeprovider.GraphFault
+		refuse    int32 // the connection that is not made
+		uncertain bool
+		class     mail.Class
+	}{
+		"no connection":   {nil, 4, false, mail.BackPressure},
+		"not taken":       {&fakeprovider.GraphFault{Step: fakeprovider.StepSend, Drop: true}, 0, true, mail.Deferral},
+		"taken":           {&fakeprovider.GraphFault{Step: fakeprovider.StepSend, Drop: true, AfterWork: true}, 0, true, mail.Deferral},
+		"nothing is lost": {nil, 0, false, mail.Delivered},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
+			base, ca := listening(t, fake, soon, "127.0.0.1")
+			if c.fault != nil {
+				fake.Fail(*c.fault)
+			}
+			var dials atomic.Int32
+			rt := &http.Transport{
+				DisableKeepAlives: true, // so that each request dials
+				TLSClientConfig:   &tls.Config{RootCAs: ca.Pool()},
+				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					if dials.Add(1) == c.refuse {
+						return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("no route to host")}
+					}
+					return new(net.Dialer).DialContext(ctx, network, address)
+				},
+			}
+			u, _ := uploading(t, fake, func(o *Options) { o.BaseURL, o.Transport = base, rt })
+			tx := large(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))
+			r := only(t, send(t, u, tx))
+			if r.Class != c.class || r.Uncertain != c.uncertain || len(fake.Drafts()) != 0 {
+				t.Errorf("%s, uncertain %v, %d drafts: %s", r.Class, r.Uncertain, len(fake.Drafts()), r.Reply)
+			}
+			if want := map[bool]int{true: 1}[c.class == mail.Delivered || c.fault != nil && c.fault.AfterWork]; len(fake.Arrivals()) != want {
+				t.Errorf("%d arrivals", len(fake.Arrivals()))
+			}
+		})
+	}
+}
