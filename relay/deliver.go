@@ -97,6 +97,7 @@ type ticket struct {
 	upstream *configured
 	standby  bool    // instead of the slot
 	used     []place // that took mail: kept until that is on record
+	taken    func([]mail.Result)
 }
 
 // Release implements queue.Ticket.
@@ -119,18 +120,31 @@ func (t *ticket) leaveStandby() {
 }
 
 // Attempt implements queue.Ticket. It returns one result for each pending recipient. A panic in it, a
-// fault of ours that one message brings out, defers that message instead of ending the service for all.
-func (t *ticket) Attempt(ctx context.Context, m *queue.Message, c mail.Content) (results []mail.Result) {
+// fault of ours that one message brings out, defers what is left of that message instead of ending the service for all.
+func (t *ticket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) (results []mail.Result) {
+	t.taken = taken
 	defer func() {
 		if p := recover(); p != nil {
 			t.srv.log.Error("an attempt failed by a fault of ours", "id", m.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			results = unattempted(m)
+			results = mergeResults(unattempted(m), results)
 		}
 	}()
-	for _, group := range t.state.groups(m) {
+	groups := t.state.groups(m)
+	for i, group := range groups {
 		results = append(results, t.deliver(ctx, m, c, group)...)
+		if i < len(groups)-1 {
+			t.tell(results)
+		}
 	}
 	return results
+}
+
+// tell says for whom the message was taken while the attempt goes on.
+func (t *ticket) tell(results []mail.Result) {
+	results = slices.DeleteFunc(slices.Clone(results), func(r mail.Result) bool { return r.Class != mail.Delivered })
+	if len(results) > 0 && t.taken != nil {
+		t.taken(results)
+	}
 }
 
 // group is the pending recipients of a message that share a route, as indexes.
@@ -155,6 +169,7 @@ func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, 
 		if waiting = failOver(sent); len(waiting) == 0 {
 			break
 		}
+		t.tell(results)
 	}
 	if results == nil {
 		return notNow(g.pending, g.route[len(g.route)-1], wait)
@@ -251,6 +266,12 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 	}
 	if err := t.state.prepare(&tx, up, m); err != nil {
 		return unsigned(pending, up.config.Name, err)
+	}
+	tx.Taken = func(taken []mail.Result) {
+		for i := range taken {
+			taken[i].Recipient = pending[taken[i].Recipient]
+		}
+		t.tell(taken)
 	}
 	tellEnvelope(slot, m)
 	results := slot.Send(ctx, tx)

@@ -30,7 +30,7 @@ func (s *Server) handOff(ctx context.Context, u *submission, m *queue.Message, c
 	u.octets.hold()
 	s.attempts.Go(func() {
 		defer u.octets.release()
-		results <- ticket.Attempt(s.deliveries, m, content)
+		results <- ticket.Attempt(s.deliveries, m, content, nil)
 	})
 	timer := time.NewTimer(patience)
 	defer timer.Stop()

@@ -62,6 +62,7 @@ type Server struct {
 	log     *slog.Logger
 	options Options
 	store   *relaystore.SQLite
+	journal *relaystore.Journal
 	spool   *spool.Spool
 	trace   *trace.Recorder
 	noise   *rate.Limiter // of events that anybody can cause, without a login
@@ -113,6 +114,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		MaxBytes: int64(c.Store.MaxSize), MinFree: int64(c.Store.MinFree),
 	})
 	if err != nil {
+		return nil, err
+	}
+	if s.journal, err = relaystore.OpenJournal(c.DataDir); err != nil {
 		return nil, err
 	}
 	if s.spool, err = newSpool(filepath.Join(c.DataDir, "tmp")); err != nil {
@@ -189,7 +193,7 @@ func certOptions(c *config.Config, log *slog.Logger) certs.Options {
 func (s *Server) newQueue(c *config.Config) *queue.Queue {
 	times := schedule(c)
 	return queue.New(queue.Options{
-		Store: s.store, Dispatcher: s.dispatch, Owner: "local",
+		Store: s.store, Journal: s.journal, Dispatcher: s.dispatch, Owner: "local",
 		Retry: times.Retry, Expire: times.Expire, WarnAfter: times.WarnAfter, Drain: attemptDrain,
 		Report: s.report, Trace: s.recordResult, Logger: s.log,
 	})
@@ -289,6 +293,9 @@ func (s *Server) close() error {
 	}
 	if s.trace != nil {
 		errs = append(errs, s.trace.Close(bounded))
+	}
+	if s.journal != nil {
+		errs = append(errs, s.journal.Close())
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())

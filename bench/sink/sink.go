@@ -99,6 +99,7 @@ type Sink struct {
 	faults   faultTable
 	delay    atomic.Int64 // nanoseconds
 	keepMax  atomic.Int64 // of kept
+	hold     atomic.Pointer[Hold]
 	closed   chan struct{}
 	once     sync.Once
 	wg       sync.WaitGroup
@@ -220,6 +221,43 @@ func (s *Sink) Ledger() *ledger.Ledger { return s.ledger }
 
 // SetDelay changes Options.Delay for all connections.
 func (s *Sink) SetDelay(d time.Duration) { s.delay.Store(int64(d)) }
+
+// Hold keeps the sink from answering messages that it has taken.
+type Hold struct {
+	sink     *Sink
+	held     atomic.Int64
+	released chan struct{}
+	once     sync.Once
+}
+
+// Hold makes the sink keep its answer to each final dot from now on, until Release. There is one Hold at a time.
+func (s *Sink) Hold() *Hold {
+	h := &Hold{sink: s, released: make(chan struct{})}
+	s.hold.Store(h)
+	return h
+}
+
+// Held is how many messages have been taken and not answered since.
+func (h *Hold) Held() int { return int(h.held.Load()) }
+
+// Release lets all answers go. A second call does nothing.
+func (h *Hold) Release() {
+	h.once.Do(func() {
+		h.sink.hold.CompareAndSwap(h, nil)
+		close(h.released)
+	})
+}
+
+func (h *Hold) wait() {
+	if h == nil {
+		return
+	}
+	h.held.Add(1)
+	select {
+	case <-h.released:
+	case <-h.sink.closed:
+	}
+}
 
 // SetKeep changes Options.Keep from the next message on.
 func (s *Sink) SetKeep(n int) { s.keepMax.Store(int64(n)) }

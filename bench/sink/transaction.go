@@ -340,6 +340,7 @@ func (c *conn) finish(t *transfer, chunked bool) error {
 	if fault != nil {
 		return fault
 	}
+	c.sink.hold.Load().wait()
 	c.reply("250 2.0.0 Ok: taken")
 	return nil
 }

@@ -25,7 +25,16 @@ func (q *Queue) run(e *entry, t Ticket) {
 		q.conclude(e, nil, unreadable(e.m, err), began, release)
 		return
 	}
-	q.conclude(e, c, complete(e.m, t.Attempt(q.attempts, e.m, c)), began, release)
+	var forgets []func()
+	results := t.Attempt(q.attempts, e.m, c, func(taken []mail.Result) {
+		forget, _ := q.note(e.m, taken)
+		forgets = append(forgets, forget)
+	})
+	if q.conclude(e, c, complete(e.m, results), began, release) {
+		for _, forget := range forgets {
+			forget()
+		}
+	}
 }
 
 // lease records the attempt and reports whether it may be made. If not, the entry is dealt with.
@@ -91,16 +100,25 @@ func unreadable(m *Message, err error) []mail.Result {
 }
 
 // conclude settles and records what an attempt brought. From here to the commit the results are kept in
-// memory, whatever the store does. release gives the attempt's place back.
-func (q *Queue) conclude(e *entry, c mail.Content, results []mail.Result, began time.Time, release func()) {
+// memory, whatever the store does. release gives the attempt's place back, at once where a kill would not repeat the message. recorded is
+// false if the outcome was not committed.
+func (q *Queue) conclude(e *entry, c mail.Content, results []mail.Result, began time.Time, release func()) (recorded bool) {
 	now := time.Now()
+	forget, noted := q.note(e.m, results)
+	if noted {
+		release()
+		release = func() {}
+	}
 	s := q.settle(now, e.m, c, results)
 	if waitsForUpstream(s.Outcome, results) {
 		s.WaitingFor = e.route
 	}
 	q.traceResults(now, e.m, results, s, now.Sub(began))
 	q.learn(e.route, results)
-	q.finish(e, s, release)
+	if recorded = q.finish(e, s, release); recorded {
+		forget()
+	}
+	return recorded
 }
 
 // waitsForUpstream reports that every pending recipient waits for the upstream only, so that its return is
@@ -149,8 +167,8 @@ func (q *Queue) looked() {
 	q.nudge()
 }
 
-// finish records the outcome, gives the place back and ends the entry.
-func (q *Queue) finish(e *entry, s settlement, release func()) {
+// finish records the outcome, gives the place back and ends the entry. It reports whether the record is there.
+func (q *Queue) finish(e *entry, s settlement, release func()) bool {
 	recorded := q.record(e, s.Outcome, release)
 	if recorded {
 		q.traceReports(time.Now(), e.m, s)
@@ -167,6 +185,7 @@ func (q *Queue) finish(e *entry, s settlement, release func()) {
 	if recorded && len(s.Reports) > 0 {
 		q.added(s.Reports...)
 	}
+	return recorded
 }
 
 // record commits an outcome. While the store fails it tries again, as long as this process may; the place does not wait for

@@ -10,7 +10,8 @@
 //     or 452 4.3.1 to the client, and nothing is kept.
 //   - An attempt needs a place (a Ticket) and a lease. The lease is committed before the attempt, so
 //     that a killed process leaves a trace of every attempt it may have made. Attempts of a former life
-//     are made again: a duplicate is possible only where an attempt was cut.
+//     are made again: a duplicate is possible only where an attempt was cut. What an upstream took is in
+//     the journal before its place is given back and long before it is committed.
 //   - What an attempt brought is settled by a pure function and committed as one transaction with the
 //     reports (DSNs) it makes necessary. While the store refuses it, the result stays in memory and is
 //     offered again with back-off; the message cannot be tried again meanwhile, the place is free.

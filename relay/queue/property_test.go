@@ -63,6 +63,7 @@ type ledger struct {
 	arrived   map[string]bool           // report id
 	failed    map[string]bool           // "id/index" with a Failed in the trace
 	faults    []string
+	journal   journal
 }
 
 // life is one process.
@@ -93,7 +94,7 @@ func (p *life) fault(op string) error {
 	switch {
 	case p.dead:
 		return errDead
-	case op == "releaseleases":
+	case !p.isUp(): // else the process ends and is started again
 		return nil
 	case time.Now().Before(p.l.failUntil):
 		return errStore
@@ -103,12 +104,21 @@ func (p *life) fault(op string) error {
 	return nil
 }
 
+func (p *life) isUp() bool {
+	select {
+	case <-p.q.Up():
+		return true
+	default:
+		return false
+	}
+}
+
 func (l *ledger) begin(store *memstore.Store, s scenario) {
 	p := &life{l: l, store: store, done: make(chan struct{}), free: map[string]int{"a": s.Places, "b": s.Places}}
 	store.Fault = p.fault
 	p.q = queue.New(queue.Options{
 		Store: store, Dispatcher: p, Owner: "node1", Window: s.Window, MaxContent: 100, Drain: time.Second,
-		Report: l.report, Trace: l.trace,
+		Report: l.report, Trace: l.trace, Journal: &l.journal,
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop = stop
@@ -130,7 +140,7 @@ func (l *ledger) kill() (*memstore.Store, *life) {
 	left := p.store.Fork()
 	list, _ := left.List(context.Background(), queue.Filter{})
 	for _, m := range list {
-		if m.LeaseOwner != "" {
+		if m.LeaseOwner != "" && l.running[m.ID] {
 			l.cut[m.ID]++
 		}
 	}
@@ -173,7 +183,7 @@ func (t *lifeTicket) Release() {
 	t.p.q.Wake()
 }
 
-func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content) []mail.Result {
+func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, _ func([]mail.Result)) []mail.Result {
 	l := t.p.l
 	if !l.start(t.p, m, c) {
 		return nil
@@ -332,7 +342,7 @@ func (l *ledger) handOff(p *life, m *queue.Message) error {
 		return p.q.Submit(context.Background(), m, body)
 	}
 	c := make(chan []mail.Result, 1)
-	go func() { c <- t.Attempt(context.Background(), m, body) }()
+	go func() { c <- t.Attempt(context.Background(), m, body, nil) }()
 	time.Sleep(time.Second)
 	return p.q.Adopt(context.Background(), m, body, c, t.Release)
 }

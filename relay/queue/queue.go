@@ -43,9 +43,10 @@ func (w Wait) route() string {
 type Ticket interface {
 	// Attempt makes the attempt. It returns one result for every pending recipient, Result.Recipient being its index in
 	// m.Recipients; a missing one counts as a deferral. It must neither change nor keep m, and return soon after ctx ends.
-	Attempt(ctx context.Context, m *Message, c mail.Content) []mail.Result
-	// Release gives the place back. It is called when the outcome is committed: so at most one message for each place
-	// has been answered by an upstream while our record still says that it is to be tried.
+	// Where it has to go on after an upstream took the message for some, it calls taken with their results before it does.
+	Attempt(ctx context.Context, m *Message, c mail.Content, taken func([]mail.Result)) []mail.Result
+	// Release gives the place back. It is called when what was taken is in the journal, or without that when the outcome is
+	// committed: so a kill repeats at most one message for each place.
 	Release()
 }
 
@@ -68,6 +69,7 @@ func defaultSchedule() Schedule {
 // Options of a Queue. Store and Dispatcher are required.
 type Options struct {
 	Store      Store
+	Journal    Journal // nil: none
 	Dispatcher Dispatcher
 	// Owner names this process in leases. It must be the same after a restart and differ between nodes.
 	Owner string

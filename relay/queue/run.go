@@ -19,10 +19,13 @@ const (
 	patience   = time.Hour              // a message past its end waits this much longer for its last attempt
 )
 
-// Run ends the leases of a former life and schedules attempts until ctx ends, then drains: attempts may
+// Run records what a former life noted, ends its leases, and schedules attempts until ctx ends, then drains: attempts may
 // end until the drain deadline. It returns when everything that the Queue started has returned, and may be
 // called once. Start it before anything submits.
 func (q *Queue) Run(ctx context.Context) error {
+	if err := q.recall(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
 	released, err := q.opts.Store.ReleaseLeases(ctx, q.opts.Owner)
 	switch {
 	case ctx.Err() != nil:

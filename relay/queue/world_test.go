@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -31,12 +32,15 @@ type fakeUpstreams struct {
 	reserves int
 	attempts []attempt
 	silent   bool // never calls Wake
+	// meanwhile is called in each attempt before answer.
+	meanwhile func(m *queue.Message, taken func([]mail.Result))
 }
 
 type attempt struct {
 	id, login, key string
 	at             time.Time
 	number         int
+	pending        int // recipients
 }
 
 func newUpstreams() *fakeUpstreams {
@@ -101,11 +105,14 @@ func (t *fakeTicket) Release() {
 	}
 }
 
-func (t *fakeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content) []mail.Result {
+func (t *fakeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) []mail.Result {
 	t.u.mu.Lock()
-	t.u.attempts = append(t.u.attempts, attempt{m.ID, m.Login, t.key, time.Now(), m.Attempts})
-	answer := t.u.answer
+	t.u.attempts = append(t.u.attempts, attempt{m.ID, m.Login, t.key, time.Now(), m.Attempts, len(results(m, delivered))})
+	answer, meanwhile := t.u.answer, t.u.meanwhile
 	t.u.mu.Unlock()
+	if meanwhile != nil {
+		meanwhile(m, taken)
+	}
 	if answer == nil {
 		return results(m, delivered)
 	}
@@ -379,4 +386,55 @@ func (s *slowDue) Due(ctx context.Context, now time.Time, after string, perLogin
 	due, next, err := s.Store.Due(ctx, now, after, perLogin, limit)
 	time.Sleep(5 * time.Second)
 	return due, next, err
+}
+
+// journal is one in the memory of the machine: it outlives a process.
+type journal struct {
+	mu      sync.Mutex
+	notes   map[int]queue.Note
+	next    int
+	forgot  int
+	refuses bool
+}
+
+func (j *journal) Note(n queue.Note) (func(), error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.refuses {
+		return nil, errStore
+	}
+	if j.notes == nil {
+		j.notes = make(map[int]queue.Note)
+	}
+	j.next++
+	at := j.next
+	j.notes[at] = n
+	return func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		delete(j.notes, at)
+		j.forgot++
+	}, nil
+}
+
+func (j *journal) Notes() (notes []queue.Note, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, at := range slices.Sorted(maps.Keys(j.notes)) {
+		notes = append(notes, j.notes[at])
+	}
+	return notes, nil
+}
+
+func (j *journal) Clear() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	clear(j.notes)
+	return nil
+}
+
+func (j *journal) len() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.notes)
 }

@@ -22,6 +22,9 @@ type Transaction struct {
 	// Prefix is called once, when a connection is ready and EHLO known, before MAIL. It returns header fields that go
 	// before the content, each ended by CRLF. Its error defers. nil: there is nothing to add.
 	Prefix func(ctx context.Context) ([]byte, error)
+	// Taken is called between two transactions of one message, with the results so far of the recipients that it was taken
+	// for. nil: nobody wants to know.
+	Taken func([]mail.Result)
 }
 
 // Send makes one attempt and returns one result for each recipient, in order. It may be called once, and Release after it.
@@ -104,6 +107,22 @@ func (a *attempt) run(ctx context.Context) {
 		if a.transact(ctx, c) {
 			return
 		}
+		if len(a.pending) > 0 && a.t.Taken != nil {
+			a.tell()
+		}
+	}
+}
+
+// tell calls Taken if the message was taken for anybody.
+func (a *attempt) tell() {
+	var taken []mail.Result
+	for _, r := range a.results {
+		if r.Class == mail.Delivered {
+			taken = append(taken, r)
+		}
+	}
+	if len(taken) > 0 {
+		a.t.Taken(taken)
 	}
 }
 

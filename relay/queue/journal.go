@@ -1,0 +1,150 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"postern/mail"
+)
+
+// Journal remembers what upstreams answered between an answer and the commit of its outcome, so that a process that is killed
+// in between does not send again what was taken. It must outlive the process; it need not outlive the machine, for which the
+// store is there, and so it costs no sync.
+type Journal interface {
+	// Note keeps what an attempt brought. forget is called once when its outcome is committed. An error means that nothing
+	// is kept.
+	Note(n Note) (forget func(), err error)
+	// Notes returns what was noted and not forgotten, by former lives too, and possibly more: see Note.
+	Notes() ([]Note, error)
+	// Clear forgets what former lives noted.
+	Clear() error
+}
+
+// Note is what an attempt brought. It holds for the attempt of that number only, while its lease is there.
+type Note struct {
+	ID      string   `json:"id"`
+	Attempt int      `json:"attempt"`
+	Answers []Answer `json:"answers"`
+}
+
+// Answer is what a mail.Result says of one recipient, as far as the outcome needs it.
+type Answer struct {
+	Recipient  int           `json:"rcpt"`
+	Class      mail.Class    `json:"class"`
+	Stage      mail.Stage    `json:"stage,omitempty"`
+	Reply      mail.Reply    `json:"reply"`
+	Upstream   string        `json:"upstream,omitempty"`
+	Identity   string        `json:"identity,omitempty"`
+	Host       string        `json:"host,omitempty"`
+	Uncertain  bool          `json:"uncertain,omitempty"`
+	RelayedDSN bool          `json:"relayed,omitempty"`
+	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
+	Rule       string        `json:"rule,omitempty"`
+	Note       string        `json:"note,omitempty"`
+}
+
+func noteOf(m *Message, results []mail.Result) Note {
+	n := Note{ID: m.ID, Attempt: m.Attempts, Answers: make([]Answer, len(results))}
+	for i, r := range results {
+		n.Answers[i] = Answer{r.Recipient, r.Class, r.Stage, r.Reply, r.Upstream, r.Identity, r.Host, r.Uncertain, r.RelayedDSN, r.RetryAfter, r.Rule, r.Note}
+	}
+	return n
+}
+
+func (n Note) results() []mail.Result {
+	results := make([]mail.Result, len(n.Answers))
+	for i, a := range n.Answers {
+		results[i] = mail.Result{Recipient: a.Recipient, Class: a.Class, Stage: a.Stage, Reply: a.Reply, Upstream: a.Upstream, Identity: a.Identity,
+			Host: a.Host, Uncertain: a.Uncertain, RelayedDSN: a.RelayedDSN, RetryAfter: a.RetryAfter, Rule: a.Rule, Note: a.Note}
+	}
+	return results
+}
+
+// note keeps results of which something was taken, because trying that again would make a duplicate. noted is false where they
+// are kept by nothing but memory.
+func (q *Queue) note(m *Message, results []mail.Result) (forget func(), noted bool) {
+	taken := false
+	for _, r := range results {
+		taken = taken || r.Class == mail.Delivered
+	}
+	if !taken {
+		return func() {}, true
+	}
+	if q.opts.Journal == nil {
+		return func() {}, false
+	}
+	forget, err := q.opts.Journal.Note(noteOf(m, results))
+	if err != nil {
+		q.log.Warn("an answer is not in the journal: until it is committed, a kill would repeat the message", "id", m.ID, "error", err)
+		return func() {}, false
+	}
+	return forget, true
+}
+
+// recall records the outcomes that a former life noted and did not come to commit.
+func (q *Queue) recall(ctx context.Context) error {
+	if q.opts.Journal == nil {
+		return nil
+	}
+	notes, err := q.opts.Journal.Notes()
+	if err != nil {
+		return err
+	}
+	recorded := 0
+	for _, n := range merge(notes) {
+		did, err := q.recallOne(ctx, n)
+		if err != nil {
+			return fmt.Errorf("record the outcome of %s: %w", n.ID, err)
+		}
+		if did {
+			recorded++
+		}
+	}
+	if recorded > 0 {
+		q.log.Info("outcomes of a former life are recorded", "messages", recorded)
+	}
+	return q.opts.Journal.Clear()
+}
+
+// merge joins the notes of one attempt: the later one knows better.
+func merge(notes []Note) (merged []Note) {
+	type attempt struct {
+		id     string
+		number int
+	}
+	index := make(map[attempt]int)
+	for _, n := range notes {
+		i, ok := index[attempt{n.ID, n.Attempt}]
+		if !ok {
+			index[attempt{n.ID, n.Attempt}] = len(merged)
+			merged = append(merged, n)
+			continue
+		}
+		merged[i].Answers = append(merged[i].Answers, n.Answers...) // complete takes the last of each recipient
+	}
+	return merged
+}
+
+// recallOne reports whether a note was of use: most outcomes were committed.
+func (q *Queue) recallOne(ctx context.Context, n Note) (bool, error) {
+	m, err := q.opts.Store.Get(ctx, n.ID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	case m.LeaseOwner != q.opts.Owner || m.Attempts != n.Attempt:
+		return false, nil
+	}
+	now := time.Now()
+	results := complete(m, n.results())
+	s := q.settle(now, m, nil, results)
+	if err := q.opts.Store.Finish(ctx, m.ID, q.opts.Owner, s.Outcome); err != nil {
+		return false, err
+	}
+	q.traceResults(now, m, results, s, 0)
+	q.traceReports(now, m, s)
+	return true, nil
+}
