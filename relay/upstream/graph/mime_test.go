@@ -159,6 +159,60 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
+func TestPeople(t *testing.T) {
+	for in, want := range map[string]string{
+		"a@example.com":                             "=a@example.com",
+		"A B <a@example.com>, c@example.com":        "A B=a@example.com =c@example.com",
+		"=?iso-8859-1?q?M=FCller?= <a@example.com>": "Müller=a@example.com",
+		"M\xfcller <a@example.com>":                 "Müller=a@example.com",
+		"Scanner, 2nd floor <a@example.com>":        "refused",
+		"\"Scanner, 2nd floor\" <a@example.com>":    "Scanner, 2nd floor=a@example.com",
+		"Scanner [2] <a@example.com>":               "=a@example.com",
+		"=?klingon?q?x?= <a@example.com>":           "=a@example.com",
+		"a@example.com <b@example.com>":             "refused",
+		"nobody":                                    "refused", "<a@example.com": "refused", "": "",
+	} {
+		list, err := people(in)
+		var got []string
+		for _, p := range list {
+			got = append(got, p.Email.Name+"="+p.Email.Address)
+		}
+		if text := strings.Join(got, " "); err == nil && text != want || err != nil && want != "refused" {
+			t.Errorf("%q: %q, %v", in, text, err)
+		}
+	}
+}
+
+// What a draft has no room for is named, and what Graph would refuse is not put into it.
+func TestFieldsOfADraft(t *testing.T) {
+	m := messageOf(t, "From: A <a@example.com>\r\nSender: b@example.com\r\nReply-To: c@example.com\r\nReply-To: d@example.com\r\nX-MSMail-Priority: Low\r\n"+
+		"Disposition-Notification-To: A <A@example.com>\r\nX-1: 1\r\nX-2: 2\r\nX-1: again\r\nX-MS-Exchange-Organization-SCL: -1\r\nX-3: \xff\r\nX-4: 4\r\nX-5: 5\r\nX-6: 6\r\nX-7: 7\r\n"+
+		"X-8: "+strings.Repeat("x", maxOwnValue+1)+"\r\nList-Id: <x>\r\nReceived: by x\r\nDate: today\r\nResent-From: e@example.com\r\n\r\nhello")
+	b, f := m.rebuild()
+	if f != nil {
+		t.Fatal(f.reply)
+	}
+	d, left, f := m.draftOf(b, nil, nil, nil)
+	if f != nil {
+		t.Fatal(f.reply)
+	}
+	if got := strings.Join(left, " "); got != "X-1 X-MS-Exchange-Organization-SCL X-3 X-7 X-8 List-Id Resent-From" {
+		t.Errorf("left %s", got)
+	}
+	if len(d.Headers) != 5 || d.Headers[4].Value != "6" || d.Importance != "low" || !d.ReadReceipt || d.Sender.Email.Address != "b@example.com" || len(d.ReplyTo) != 2 || d.From.Email.Name != "A" {
+		t.Errorf("%+v", d)
+	}
+	if note := b.note(append(left, "a", "b")); !strings.Contains(note, "and 1 more") || strings.Contains(note, ", b") {
+		t.Errorf("%q", note)
+	}
+	for _, head := range []string{"From: a@example.com, b@example.com\r\n", "From: a@example.com\r\nSender: x, y\r\n", "From: a@example.com\r\nReply-To: <<\r\n"} {
+		m := messageOf(t, head+"\r\nhello")
+		if _, _, f := m.draftOf(b, nil, nil, nil); f == nil || f.class != mail.MessageFault {
+			t.Errorf("%q: %+v", head, f)
+		}
+	}
+}
+
 const mixed = "Content-Type: multipart/mixed; boundary=b\r\n"
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }

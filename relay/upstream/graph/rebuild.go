@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"postern/mail"
 )
@@ -215,7 +216,7 @@ func (b *rebuilt) read(m *message) error {
 	switch {
 	case len(b.text) > maxText:
 		return refuse("5.3.4", "its text alone, without files, has more than %d octets", maxText)
-	case strings.Contains(b.text, "-----BEGIN PGP "):
+	case strings.Contains(b.text, "-----BEGIN PGP SIGNED MESSAGE-----"), strings.Contains(b.text, "-----BEGIN PGP MESSAGE-----"):
 		return refuse("5.6.0", "its text is signed or encrypted by PGP, which would not survive")
 	}
 	return nil
@@ -385,18 +386,33 @@ func named(h mail.Header, field string) map[string]string {
 	return found
 }
 
-// people reads an address list of a well-formed field.
+// people reads an address list. One that is not well formed is read as compare does, without names, if nothing in it is
+// doubtful.
 func people(value string) ([]person, error) {
 	if value == "" {
 		return nil, nil
 	}
+	if !utf8.ValidString(value) {
+		value, _ = toUTF8("", []byte(value))
+	}
 	parser := netmail.AddressParser{WordDecoder: &words}
 	list, err := parser.ParseList(value)
+	if err != nil {
+		who := readAddressees(value)
+		if who.unclear != "" || len(who.possible) > 0 || len(who.sure) == 0 {
+			return nil, err
+		}
+		all := make([]person, len(who.sure))
+		for i, a := range who.sure {
+			all[i].Email.Address = a.String()
+		}
+		return all, nil
+	}
 	all := make([]person, len(list))
 	for i, a := range list {
 		all[i] = person{emailAddress{Name: strings.ToValidUTF8(a.Name, "\uFFFD"), Address: a.Address}}
 	}
-	return all, err
+	return all, nil
 }
 
 // withoutLoss are fields that Exchange writes itself, or that are about the MIME that is taken apart.
