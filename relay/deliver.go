@@ -98,6 +98,7 @@ type ticket struct {
 	standby  bool    // instead of the slot
 	used     []place // that took mail: kept until that is on record
 	taken    func([]mail.Result)
+	prefix   []byte // signed while waiting for the place at upstream; nil: not
 }
 
 // Release implements queue.Ticket.
@@ -159,7 +160,7 @@ func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, 
 	var results []mail.Result
 	waiting, wait := g.pending, time.Time{}
 	for _, up := range g.route {
-		slot, until := t.take(ctx, up, m)
+		slot, until := t.take(ctx, up, m, c)
 		if slot == nil {
 			wait = until
 			continue
@@ -179,7 +180,7 @@ func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, 
 
 // take uses the slot that was reserved for the attempt where it fits, waits for the one that it was
 // promised, and asks for one elsewhere.
-func (t *ticket) take(ctx context.Context, up *configured, m *queue.Message) (place, time.Time) {
+func (t *ticket) take(ctx context.Context, up *configured, m *queue.Message, c mail.Content) (place, time.Time) {
 	if t.slot != nil && t.upstream == up {
 		slot := t.slot
 		t.slot = nil
@@ -187,9 +188,22 @@ func (t *ticket) take(ctx context.Context, up *configured, m *queue.Message) (pl
 	}
 	if t.standby && t.upstream == up {
 		defer t.leaveStandby()
+		t.signAhead(ctx, up, m, c)
 		return up.standby.await(ctx)
 	}
 	return up.reserve(time.Now(), up.identityFor(m))
+}
+
+// signAhead makes the signature before the place is there, which then waits for nothing of ours. What goes wrong here goes wrong
+// again, and is told, when it is sent.
+func (t *ticket) signAhead(ctx context.Context, up *configured, m *queue.Message, c mail.Content) {
+	tx := upstream.Transaction{Content: c}
+	if err := t.state.prepare(&tx, up, m); err != nil || tx.Prefix == nil {
+		return
+	}
+	if prefix, err := tx.Prefix(ctx); err == nil {
+		t.prefix = prefix
+	}
 }
 
 // sendAs sends as the message's own identity. When that is its sender and the provider does not let it in, there may be no
@@ -266,6 +280,9 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 	}
 	if err := t.state.prepare(&tx, up, m); err != nil {
 		return unsigned(pending, up.config.Name, err)
+	}
+	if t.prefix != nil && up == t.upstream {
+		tx.Prefix = func(context.Context) ([]byte, error) { return t.prefix, nil }
 	}
 	tx.Taken = func(taken []mail.Result) {
 		for i := range taken {

@@ -155,9 +155,6 @@ func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) 
 	return s.Stop()
 }
 
-// settleBacklog is how long the backlog is left alone before the cost of other mail is measured.
-const settleBacklog = 12 * time.Second
-
 func postern(s System) (*Postern, bool) {
 	if e, ok := s.(entry); ok {
 		s = e.System
@@ -186,13 +183,6 @@ func (r *Results) backlog(ctx context.Context, o Options, p *Postern, e *Environ
 		return fmt.Errorf("backlog: accepted %d of %d: %v %v", n, o.Backlog, report.Refused, report.Failures)
 	}
 	fmt.Fprintf(o.Log, "  queued %d messages in %v\n", o.Backlog, time.Since(begin).Round(time.Second))
-	// Each time the back-off of the dead upstream ends (after 5, 15, 35, 75 … seconds) the whole backlog is looked
-	// at once; what a message costs is measured between two such times.
-	select {
-	case <-time.After(settleBacklog):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	full, err := throughput(ctx, p, e, g, c, o.count(c.Count))
 	if err != nil {
 		return err

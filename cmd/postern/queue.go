@@ -130,8 +130,8 @@ func state(m *queue.Message, now time.Time) string {
 		return "being returned"
 	case m.LeaseOwner != "" && m.LeaseUntil.After(now):
 		return fmt.Sprintf("attempt %d under way", m.Attempts)
-	case m.WaitingFor != "":
-		return fmt.Sprintf("waits for upstream %s, %s", m.WaitingFor, in(m.NextAttempt, now))
+	case m.WaitingFor != "": // or until NextAttempt, which may be hours away
+		return fmt.Sprintf("waits for upstream %s to return; looked at again %s at the latest", m.WaitingFor, in(m.NextAttempt, now))
 	}
 	return fmt.Sprintf("attempt %d %s", m.Attempts+1, in(m.NextAttempt, now))
 }
