@@ -218,17 +218,34 @@ func TestPartialRefusalQueuesTheRestAndReports(t *testing.T) {
 	r.eventually("an empty queue", func() bool { return len(r.queued()) == 0 })
 }
 
-func TestAccountFaultKeepsTheMailAndNeverBounces(t *testing.T) {
+// A read receipt that cannot be delivered ends without a report: there is nobody to tell (RFC 5321 §4.5.5).
+func TestNoReportAboutANullReversePath(t *testing.T) {
 	p := newProvider(t)
-	wrong := true
-	p.onAuth = func(_, _ string) error {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if wrong {
-			return refusal(535, smtp.EnhancedCode{5, 7, 8}, "bad credentials")
+	p.onRcpt = func(to string) error {
+		if to == "gone@example.net" {
+			return refusal(550, smtp.EnhancedCode{5, 1, 1}, "no such user")
 		}
 		return nil
 	}
+	r := newRig(t, p, `listener:handoff = "0s"`)
+	if _, err := r.send("", []string{"bob@example.net", "gone@example.net"}, plainMessage); err != nil {
+		t.Fatal(err)
+	}
+	if failed := r.events(trace.Failed); len(failed) != 1 || failed[0].To != "gone@example.net" {
+		t.Errorf("failed: %+v", failed)
+	}
+	r.eventually("an empty queue", func() bool { return len(r.queued()) == 0 })
+	if told := r.events(trace.Report); len(told) != 1 || !strings.Contains(told[0].Detail, "withheld: the reverse-path is null") {
+		t.Errorf("the trace tells of %+v", told)
+	}
+	if got := p.wait(1); len(got) != 1 || got[0].from != "" || len(got[0].to) != 1 || got[0].to[0] != "bob@example.net" {
+		t.Errorf("the provider got %+v", got)
+	}
+}
+
+func TestAccountFaultKeepsTheMailAndNeverBounces(t *testing.T) {
+	p := newProvider(t)
+	p.onAuth = func(_, _ string) error { return refusal(535, smtp.EnhancedCode{5, 7, 8}, "bad credentials") }
 	r := newRig(t, p, "")
 	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
 	if err != nil || !strings.Contains(reply, "queued as") {
