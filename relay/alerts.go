@@ -36,8 +36,8 @@ const (
 	// lockLinger keeps a lockout told of for a while: who guesses goes on guessing, and is one condition.
 	lockLinger = time.Hour
 	// refusalLife is how long the refusal of one sender stays told of without being met again; the queue tries at least daily.
-	refusalLife = 25 * time.Hour
-	maxRefusals = 100
+	refusalLife  = 25 * time.Hour
+	maxAttempted = 1000
 )
 
 // alerts looks for what hooks are to be told of. Most of it is looked at every few seconds; what would be missed so comes by
@@ -48,20 +48,23 @@ type alerts struct {
 	kick    chan struct{} // look at everything now
 	open    atomic.Bool   // somebody was told that an upstream is paused: look at what is delivered
 
-	mu       sync.Mutex // guards what follows
-	refusals map[refusedSender]trace.Event
+	// What attempts met since the last look; whichever came last. A delivery alone proves little: it may have been under way
+	// when the others were refused.
+	mu        sync.Mutex // guards what follows
+	refusals  map[attempted]trace.Event
+	delivered map[attempted]bool
 
 	paused map[*configured]map[string]bool // identities seen paused; of the goroutine that looks
 }
 
-// refusedSender is a sender that an upstream does not take mail from.
-type refusedSender struct{ upstream, identity, from string }
+// attempted is whom mail was offered to, as whom, and from whom it is.
+type attempted struct{ upstream, identity, from string }
 
 // alertFile is where it is kept, in data_dir, who has been told what.
 const alertFile = "alerts.json"
 
 func (s *Server) newAlerts(c *config.Config) (*alerts, error) {
-	a := &alerts{srv: s, kick: make(chan struct{}, 1), refusals: make(map[refusedSender]trace.Event), paused: make(map[*configured]map[string]bool)}
+	a := &alerts{srv: s, kick: make(chan struct{}, 1), paused: make(map[*configured]map[string]bool)}
 	a.alerter = alert.New(alert.Options{
 		File: filepath.Join(c.DataDir, alertFile), Logger: s.log,
 		Count: func(e alert.Event, outcome string) { s.metrics.alerts.WithLabelValues(string(e), outcome).Inc() },
@@ -152,7 +155,7 @@ func (a *alerts) look(ctx context.Context, round int) {
 		return
 	}
 	now := time.Now()
-	a.upstreams(now)
+	a.upstreams(a.srv.state.Load(), now)
 	if round%queueAgeLook == 0 {
 		a.queueAge(ctx, now)
 	}
@@ -167,8 +170,7 @@ func (a *alerts) look(ctx context.Context, round int) {
 
 // upstreams tells of identities that are paused, and of their end. An identity that merely has not been tried, after a restart or
 // a reload, proves nothing: only what was seen paused here and works, or a delivery, ends what was told.
-func (a *alerts) upstreams(now time.Time) {
-	st := a.srv.state.Load()
+func (a *alerts) upstreams(st *state, now time.Time) {
 	seen := make(map[*configured]map[string]bool)
 	for _, up := range st.upstreams {
 		before := a.paused[up]
@@ -193,7 +195,7 @@ func (a *alerts) upstreams(now time.Time) {
 		seen[up] = is
 	}
 	a.paused = seen
-	a.refused(st, now)
+	a.attempts(st, now)
 	open := a.alerter.Open(alert.UpstreamPaused)
 	for _, c := range open {
 		name := c.Details["upstream"]
@@ -204,17 +206,25 @@ func (a *alerts) upstreams(now time.Time) {
 	a.open.Store(len(open) > 0)
 }
 
-// refused tells of senders that an upstream does not take mail from, though it lets us in.
-func (a *alerts) refused(st *state, now time.Time) {
+// attempts ends what deliveries prove to have ended, and tells of senders that an upstream does not take mail from, though it
+// lets us in.
+func (a *alerts) attempts(st *state, now time.Time) {
 	a.mu.Lock()
-	met := a.refusals
-	if len(met) > 0 {
-		a.refusals = make(map[refusedSender]trace.Event)
-	}
+	refusals, delivered := a.refusals, a.delivered
+	a.refusals, a.delivered = nil, nil
 	a.mu.Unlock()
-	for r, e := range met {
-		for _, up := range st.upstreams {
-			if up.config.Name == r.upstream && !a.paused[up][r.identity] {
+	for _, up := range st.upstreams {
+		for at := range delivered {
+			if at.upstream != up.config.Name {
+				continue
+			}
+			a.alerter.End(alert.UpstreamPaused, refusedSubject(at.upstream, at.from), "")
+			if !a.paused[up][at.identity] {
+				a.alerter.End(alert.UpstreamPaused, pausedSubject(at.upstream, at.identity), "")
+			}
+		}
+		for at, e := range refusals {
+			if at.upstream == up.config.Name && !a.paused[up][at.identity] {
 				a.alerter.Begin(refusedCondition(up.config, e, now))
 			}
 		}
@@ -224,16 +234,26 @@ func (a *alerts) refused(st *state, now time.Time) {
 // result looks at a trace event: whether an attempt ends what was told, or meets what is to be told. It costs nothing to a
 // message that is delivered while nobody was told of anything.
 func (a *alerts) result(e trace.Event) {
+	good := e.Kind == trace.Delivered && a.open.Load()
+	bad := e.Class == mail.AccountFault.String() && judged(mail.Stage(e.Stage)) && a.alerter.Watched()
+	if !good && !bad {
+		return
+	}
+	at := attempted{e.Upstream, e.Identity, e.From}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.refusals, at)
+	delete(a.delivered, at)
 	switch {
-	case e.Kind == trace.Delivered && a.open.Load():
-		a.alerter.End(alert.UpstreamPaused, pausedSubject(e.Upstream, e.Identity), "")
-		a.alerter.End(alert.UpstreamPaused, refusedSubject(e.Upstream, e.From), "")
-	case e.Class == mail.AccountFault.String() && e.Upstream != "" && judged(mail.Stage(e.Stage)) && a.alerter.Watched():
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if r := (refusedSender{e.Upstream, e.Identity, e.From}); len(a.refusals) < maxRefusals {
-			a.refusals[r] = e
-		}
+	case len(a.refusals)+len(a.delivered) >= maxAttempted: // until the next look
+	case good && a.delivered == nil:
+		a.delivered = map[attempted]bool{at: true}
+	case good:
+		a.delivered[at] = true
+	case a.refusals == nil:
+		a.refusals = map[attempted]trace.Event{at: e}
+	default:
+		a.refusals[at] = e
 	}
 }
 

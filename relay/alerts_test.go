@@ -339,7 +339,8 @@ func TestWhatEndsAPause(t *testing.T) {
 	hook := newReceiver(t)
 	r := newRig(t, newProvider(t), "")
 	a := r.alertsOfItsOwn(hook, "")
-	up := r.server.state.Load().upstreams[0]
+	st := r.server.state.Load()
+	up := st.upstreams[0]
 	holds := func(want bool, what string) {
 		t.Helper()
 		if open := a.alerter.Open(alert.UpstreamPaused); (len(open) > 0) != want {
@@ -348,21 +349,87 @@ func TestWhatEndsAPause(t *testing.T) {
 	}
 	begin := func(u config.Upstream) {
 		a.alerter.Begin(pausedCondition(u, upstream.State{Identity: "relay", Reply: mail.R(535, "5.7.8", "no")}))
-		a.upstreams(time.Now())
+		a.upstreams(st, time.Now())
 	}
 	begin(up.config)
 	holds(true, "an identity that was not tried, as after a restart")
 	a.result(trace.Event{Kind: trace.Deferred, Class: mail.Deferral.String(), Upstream: "provider", Identity: "relay"})
 	a.result(trace.Event{Kind: trace.Delivered, Upstream: "other", Identity: "relay"})
+	a.result(trace.Event{Kind: trace.Delivered, Upstream: "provider", Identity: "another"})
+	a.upstreams(st, time.Now())
 	holds(true, "what proves nothing")
 	a.result(trace.Event{Kind: trace.Delivered, Upstream: "provider", Identity: "relay"})
+	a.upstreams(st, time.Now())
 	holds(false, "a delivery")
+	refused := trace.Event{Kind: trace.Deferred, Class: mail.AccountFault.String(), Stage: string(mail.StageDot), Upstream: "provider", Identity: "relay", From: "a@example.com"}
+	delivered := refused
+	delivered.Kind, delivered.Class = trace.Delivered, mail.Delivered.String()
+	a.result(refused)
+	a.upstreams(st, time.Now())
+	holds(true, "a sender that is refused")
+	a.result(refused)
+	a.result(delivered)
+	a.upstreams(st, time.Now())
+	holds(false, "a sender whose mail was taken last")
+	a.result(delivered)
+	a.result(refused)
+	a.upstreams(st, time.Now())
+	holds(true, "a sender whose mail was refused last")
+	a.result(delivered)
+	a.upstreams(st, time.Now())
+	holds(false, "the end of it")
 	begin(up.config)
 	a.paused = map[*configured]map[string]bool{up: {"relay": true}}
-	a.upstreams(time.Now())
+	a.upstreams(st, time.Now())
 	holds(false, "what was seen paused and works")
+	begin(up.config)
+	a.paused = map[*configured]map[string]bool{up: {"relay": true}}
+	a.result(delivered)
+	a.attempts(st, time.Now())
+	holds(true, "a delivery that was under way when the others were refused")
+	a.upstreams(st, time.Now())
 	gone := up.config
 	gone.Name = "gone"
 	begin(gone)
 	holds(false, "an upstream that left the configuration")
+}
+
+// fixed is a transport that says what it is told to.
+type fixed struct {
+	transport
+	states []upstream.State
+}
+
+func (f *fixed) States() []upstream.State { return f.states }
+
+func TestWhichPausesAreTold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newProvider(t), "")
+	a := r.alertsOfItsOwn(newReceiver(t), "")
+	says := &fixed{}
+	up := &configured{transport: says, config: config.Upstream{Name: "office", Username: "relay"}, homeless: newHomeless()}
+	st := &state{upstreams: []*configured{up}}
+	now := time.Now()
+	look := func(identity string, status upstream.Status, since time.Duration, want bool) {
+		t.Helper()
+		says.states = nil
+		if status != "" {
+			says.states = []upstream.State{{Identity: identity, Status: status, Since: now.Add(-since)}}
+		}
+		a.upstreams(st, now)
+		if open := a.alerter.Open(alert.UpstreamPaused); (len(open) > 0) != want {
+			t.Errorf("%s %s since %s: %+v", identity, status, since, open)
+		}
+	}
+	look("relay", upstream.BackingOff, time.Hour, false) // it cannot be reached: nobody's account
+	look("relay", upstream.Paused, 0, true)
+	look("relay", upstream.BackingOff, time.Hour, true) // that proves nothing
+	look("relay", upstream.Ready, 0, false)
+	look("relay", upstream.Paused, 0, true)
+	look("relay", "", 0, false) // only what works is forgotten
+	const person = "anna@contoso.example"
+	look(person, upstream.Paused, time.Second, false) // it may have no mailbox, then its mail goes as relay
+	look(person, upstream.Paused, identityGrace, true)
+	up.homeless.add(person, now)
+	look(person, upstream.Paused, time.Hour, false)
 }

@@ -131,7 +131,6 @@ func (h Hook) transport(u *url.URL) *http.Transport {
 		TLSClientConfig: &tls.Config{RootCAs: h.RootCAs, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
 	}
 	if u.Scheme == "http" { // localhost is a name, and a name can lead anywhere
-		t.Proxy = nil
 		t.DialContext = (&net.Dialer{Control: onlyLoopback}).DialContext
 	}
 	return t
