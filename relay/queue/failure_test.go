@@ -341,3 +341,28 @@ func TestBounceWhileStoreFails(t *testing.T) {
 		w.end()
 	})
 }
+
+// A failure that cannot be reported keeps its message for a day past its end, and not for ever.
+func TestUnreportableFailureEnds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		broken := 0
+		w := newWorld(t, func(o *queue.Options) {
+			o.Report = func(queue.Notice) (*queue.NewMessage, error) {
+				broken++
+				return nil, errStore
+			}
+		})
+		w.up.setAnswer(always(unknown))
+		w.submit(message("M1", "anna"))
+		sleep(71 * time.Hour) // it expires after 48
+		if m := w.inStore("M1"); m == nil || m.Recipients[0].Status != queue.Pending {
+			t.Fatalf("a failure that nobody was told of: %+v", m)
+		}
+		sleep(12 * time.Hour)
+		w.wantGone("M1")
+		if kinds := w.kinds("M1"); broken < 3 || kinds[len(kinds)-1] != trace.Report {
+			t.Errorf("%d tries to report, trace %v", broken, kinds)
+		}
+		w.end()
+	})
+}

@@ -99,8 +99,11 @@ func wantsDelayReport(m *Message) bool {
 	return false
 }
 
+// reportPatience is how long past the end of its time a message is kept because its failure cannot be reported.
+const reportPatience = 24 * time.Hour
+
 // reportResults makes the failure and success reports. A recipient whose failure cannot be reported
-// becomes pending again; a success stays one.
+// becomes pending again, until reportPatience is over: then the log and the trace have to do. A success stays one.
 func (q *Queue) reportResults(now time.Time, m *Message, c mail.Content, abouts []About, s *settlement) {
 	var failed, delivered []About
 	for _, a := range abouts {
@@ -113,8 +116,13 @@ func (q *Queue) reportResults(now time.Time, m *Message, c mail.Content, abouts 
 		}
 	}
 	if !q.report(Notice{Kind: Failure, Time: now, Message: m, Content: c, About: failed}, s) {
-		for _, a := range failed {
-			s.Recipients[a.Index].Status = Pending
+		if expired(now.Add(-reportPatience), m) {
+			q.log.Error("the sender is not told of a failure: its report cannot be made", "id", m.ID, "from", m.Envelope.From.String())
+			s.events = append(s.events, trace.Event{Kind: trace.Report, Class: string(Failure), Detail: "failure report given up: it could not be made"})
+		} else {
+			for _, a := range failed {
+				s.Recipients[a.Index].Status = Pending
+			}
 		}
 	}
 	q.report(Notice{Kind: Success, Time: now, Message: m, Content: c, About: delivered}, s)

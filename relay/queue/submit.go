@@ -75,8 +75,7 @@ func (o *Outcome) applyTo(m *Message) {
 // the results are still waited for and traced. m is not changed, and the content not used after Adopt has
 // returned: the attempt may go on reading both.
 //
-// release gives the attempt's place back, as Ticket.Release does; it is called in any case, when results are recorded or
-// nobody waits for them any more.
+// release gives the attempt's place back, as Ticket.Release does. It is called in any case, once results has given something.
 func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result, release func()) error {
 	select {
 	case got := <-results: // no lease for what has ended already
@@ -108,7 +107,7 @@ func (q *Queue) adopted(e *entry, began time.Time, results <-chan []mail.Result,
 	case <-q.hard.Done():
 		q.lost(e.m, q.hard.Err())
 		q.forget(e)
-		release()
+		go func() { <-results; release() }() // the attempt is still there
 		return
 	}
 	if refused == nil {
