@@ -228,7 +228,7 @@ func TestShutdownAnswersWaitingHandOffs(t *testing.T) {
 		if got.err != nil || !strings.Contains(got.reply, "queued as") {
 			t.Errorf("the client got %q, %v", got.reply, got.err)
 		}
-	case <-time.After(clientDrain):
+	case <-time.After(patience):
 		t.Error("the client got no answer")
 	}
 	close(release)
