@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -296,12 +295,17 @@ func TestACutReasonHasNoHalfSecret(t *testing.T) {
 }
 
 func FuzzScrub(f *testing.F) {
-	f.Add("not found: /services/T0SECRET/B0SECRET?token=QSECRET", 40)
-	f.Fuzz(func(t *testing.T, text string, _ int) {
+	f.Add("not found: /services/T0SECRET/B0SECRET?token=QSECRET")
+	f.Fuzz(func(t *testing.T, text string) {
 		u, err := url.Parse("https://anna:USERSECRET@hooks.example.com" + secretPath)
 		if err != nil {
 			t.Fatal(err)
 		}
-		noSecret(t, errors.New(scrub(u, text+" T0SECRET "+u.String())[len(scrub(u, text)):]))
+		got := scrub(u, text+u.String()+text)
+		for _, piece := range []string{"USERSECRET", "T0SECRET", "B0SECRET", "QSECRET", "/services"} {
+			if indexFold(got, piece) >= 0 {
+				t.Errorf("%q in %q", piece, got)
+			}
+		}
 	})
 }
