@@ -6,6 +6,7 @@ import (
 	"errors"
 	netmail "net/mail"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"postern/auth"
+	"postern/mail"
 	"postern/relay/queue"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
@@ -565,6 +567,22 @@ func TestSecondUpstreamIsTriedWhenTheFirstRefusesUs(t *testing.T) {
 	}
 	if e := r.events(trace.Delivered)[0]; !strings.Contains(e.Detail, "after provider: 535") {
 		t.Errorf("the trace does not say why the first upstream was passed over: %+v", e)
+	}
+}
+
+// Another upstream is tried for what concerns this one, never for the message or its recipients, nor where this one may have
+// the message already.
+func TestFailOver(t *testing.T) {
+	results := []mail.Result{
+		{Class: mail.Delivered}, {Class: mail.RecipientFault}, {Class: mail.MessageFault}, {Class: mail.Deferral},
+		{Class: mail.AccountFault}, {Class: mail.BackPressure},
+		{Class: mail.AccountFault, Uncertain: true}, {Class: mail.BackPressure, Uncertain: true}, {Class: mail.Deferral, Uncertain: true},
+	}
+	for i := range results {
+		results[i].Recipient = i
+	}
+	if got := failOver(results); !slices.Equal(got, []int{4, 5}) {
+		t.Errorf("the next upstream is tried for %v", got)
 	}
 }
 

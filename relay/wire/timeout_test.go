@@ -166,7 +166,15 @@ func TestSilentData(t *testing.T) {
 }
 
 func TestSlowData(t *testing.T) {
-	slow := func(o *Options, b *backend) { openClear(o, b); o.MinDataRate = 1000 }
+	slow := func(o *Options, b *backend) { openClear(o, b); o.MinDataRate, o.MaxMessageSize = 1000, 100<<20 }
+	// lines sends 100 octets each time, until the connection ends or for so long.
+	lines := func(c *testClient, every, d time.Duration) {
+		for start := time.Now(); time.Since(start) < d; time.Sleep(every) {
+			if _, err := io.WriteString(c.conn, strings.Repeat("x", 98)+"\r\n"); err != nil {
+				return
+			}
+		}
+	}
 	inBubble(t, slow, func(t *testing.T, s *testServer, c *testClient) {
 		startData(c)
 		start := time.Now()
@@ -181,13 +189,18 @@ func TestSlowData(t *testing.T) {
 	})
 	inBubble(t, slow, func(t *testing.T, s *testServer, c *testClient) { // fast enough, for ten minutes
 		startData(c)
-		line := strings.Repeat("x", 98) + "\r\n"
-		for range 600 {
-			c.send(strings.Repeat(line, 1))
-			time.Sleep(90 * time.Millisecond)
-		}
+		lines(c, 99*time.Millisecond, 10*time.Minute)
 		c.send(".\r\n")
 		c.expect("250 ")
+	})
+	inBubble(t, slow, func(t *testing.T, s *testServer, c *testClient) { // too slow by a tenth: it takes ten times as long to be sure
+		startData(c)
+		start := time.Now()
+		go lines(c, 110*time.Millisecond, time.Hour)
+		c.expect("421 4.4.2 too slow, closing")
+		c.expectClosed()
+		elapsed(t, start, 30*time.Minute, 35*time.Minute)
+		onlyCut(t, s)
 	})
 }
 
