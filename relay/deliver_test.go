@@ -1,0 +1,146 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"postern/mail"
+	"postern/relay/queue"
+	"postern/relay/upstream"
+)
+
+// brittle is a transport with one place, where what is sent panics.
+type brittle struct {
+	transport
+	taken, released int
+	send            func(upstream.Transaction) []mail.Result
+}
+
+func (b *brittle) Reserve(time.Time, string) (place, time.Time) {
+	if b.taken > b.released {
+		return nil, time.Time{}
+	}
+	b.taken++
+	return &brittlePlace{b: b}, time.Time{}
+}
+
+type brittlePlace struct {
+	b    *brittle
+	done bool
+}
+
+func (p *brittlePlace) Send(_ context.Context, t upstream.Transaction) []mail.Result {
+	return p.b.send(t)
+}
+
+func (p *brittlePlace) Release() {
+	if !p.done {
+		p.done = true
+		p.b.released++
+	}
+}
+
+func queued(to ...string) *queue.Message {
+	m := &queue.Message{ID: mail.NewID(time.Now()), Login: rigLogin, Attempts: 1, Envelope: mail.Envelope{From: mail.Address{Local: "anna", Domain: "example.com"}}}
+	for _, local := range to {
+		m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: mail.Address{Local: local, Domain: "example.net"}}, Status: queue.Pending})
+	}
+	return m
+}
+
+// A message that makes an attempt panic, wherever, is deferred, and its place is there for the next.
+func TestPanicGivesThePlaceBack(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	st := r.server.state.Load()
+	b := &brittle{transport: st.upstreams[0].transport}
+	st.upstreams[0].transport = b
+	defer func() { st.upstreams[0].transport = b.transport }()
+	attempt := func(what string, c mail.Content) {
+		t.Helper()
+		m := queued("bob")
+		ticket, wait := r.server.dispatch.reserveNow(time.Now(), m)
+		if ticket == nil {
+			t.Fatalf("%s: no place: %+v", what, wait)
+		}
+		results := ticket.Attempt(t.Context(), m, c, nil)
+		if len(results) != 1 || results[0].Class != mail.Deferral {
+			t.Errorf("%s: results %+v", what, results)
+		}
+		ticket.Release()
+		if b.taken != b.released {
+			t.Errorf("%s: %d places were taken and %d given back", what, b.taken, b.released)
+		}
+	}
+	content := mail.BytesContent(plainMessage)
+	b.send = func(upstream.Transaction) []mail.Result { panic("in the transport") }
+	attempt("the transport panics", content)
+	b.send = func(t upstream.Transaction) []mail.Result { t.Prefix(context.Background()); return nil }
+	attempt("the signer panics", nil)
+	b.send = func(upstream.Transaction) []mail.Result { return []mail.Result{{Recipient: 7}} }
+	attempt("the results make no sense", content)
+}
+
+// A place that took mail is kept until Release; one that did not is free at once.
+func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	st := r.server.state.Load()
+	b := &brittle{transport: st.upstreams[0].transport}
+	st.upstreams[0].transport = b
+	defer func() { st.upstreams[0].transport = b.transport }()
+	for class, kept := range map[mail.Class]int{mail.Delivered: 1, mail.RecipientFault: 0, mail.Deferral: 0, mail.AccountFault: 0} {
+		b.send = func(upstream.Transaction) []mail.Result {
+			return []mail.Result{{Class: class, Reply: mail.R(250, "2.0.0", "said")}}
+		}
+		m := queued("bob")
+		ticket, _ := r.server.dispatch.reserveNow(time.Now(), m)
+		if ticket == nil {
+			t.Fatal("no place")
+		}
+		ticket.Attempt(t.Context(), m, mail.BytesContent(plainMessage), nil)
+		if n := b.taken - b.released; n != kept {
+			t.Errorf("%v: %d places are kept, want %d", class, n, kept)
+		}
+		ticket.Release()
+		ticket.Release()
+		if b.taken != b.released {
+			t.Errorf("%v: %d places were taken and %d given back", class, b.taken, b.released)
+		}
+	}
+}
+
+// Where an attempt goes on after some recipients were taken, it says so first.
+func TestPartsAreToldBeforeTheRest(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	st := r.server.state.Load()
+	b := &brittle{transport: st.upstreams[0].transport}
+	st.upstreams[0].transport = b
+	defer func() { st.upstreams[0].transport = b.transport }()
+	var told []string
+	b.send = func(tx upstream.Transaction) []mail.Result {
+		results := make([]mail.Result, len(tx.Recipients))
+		for i := range results {
+			results[i] = mail.Result{Recipient: i, Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken")}
+		}
+		tx.Taken(slices.Clone(results[:1])) // as if the envelope had been split
+		told = append(told, "sent")
+		return results
+	}
+	m := queued("ann", "ben", "cid")
+	m.Recipients[0].Status = queue.Delivered // by an earlier attempt
+	ticket, _ := r.server.dispatch.reserveNow(time.Now(), m)
+	if ticket == nil {
+		t.Fatal("no place")
+	}
+	defer ticket.Release()
+	ticket.Attempt(t.Context(), m, mail.BytesContent(plainMessage), func(taken []mail.Result) {
+		for _, r := range taken {
+			told = append(told, fmt.Sprint(r.Recipient))
+		}
+	})
+	if want := []string{"1", "sent"}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+}
