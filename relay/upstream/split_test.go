@@ -141,3 +141,22 @@ func TestPrefixIsMadeOnceForAllTransactions(t *testing.T) {
 		}
 	}
 }
+
+// What has been taken is told between two transactions, and not after the last.
+func TestTakenIsToldBetweenTransactions(t *testing.T) {
+	_, u := start(t, provider(), func(cfg *Config) { cfg.MaxRecipients = 4 })
+	tr := many(t, 10)
+	var told []int
+	tr.Taken = func(taken []mail.Result) {
+		for _, r := range taken {
+			if r.Class != mail.Delivered {
+				t.Errorf("told of %+v", r)
+			}
+		}
+		told = append(told, len(taken))
+	}
+	send(t, u, tr)
+	if fmt.Sprint(told) != "[4 8]" {
+		t.Errorf("told of %v recipients", told)
+	}
+}
