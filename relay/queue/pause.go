@@ -333,7 +333,8 @@ func (q *Queue) judgeLocked(now time.Time, name string, p *pause) {
 func (q *Queue) rouseLocked(now time.Time, p *pause) (limit int) {
 	many := max(1, q.opts.Window/2)
 	switch {
-	case p.closed(now): // it was just said
+	case p.closed(now): // it was said since
+		q.wakeNextLocked(p, p.until)
 		return 0
 	case !p.open && p.probed: // busy with the probe
 		q.wakeNextLocked(p, now.Add(probeAgain))

@@ -3,6 +3,7 @@ package queue_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -549,6 +550,41 @@ func TestPauseEndsWhileAMessageIsAdded(t *testing.T) {
 		sleep(time.Minute)
 		w.wantGone("M1")
 		w.wantKinds("M1", trace.Attempt, trace.Delivered) // it was told to sleep
+		w.end()
+	})
+}
+
+// A store that cannot wake does not leave anything asleep, nor does a pause that begins anew meanwhile.
+func TestWakingSurvivesAFailingStore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		begin := time.Now()
+		w.up.paused["office"] = begin.Add(time.Minute)
+		var fails atomic.Bool
+		w.store.Fault = func(op string) error {
+			if op == "wake" && fails.Load() {
+				return errStore
+			}
+			return nil
+		}
+		for i := range 50 {
+			w.submit(message(fmt.Sprintf("M%02d", i), "anna"))
+		}
+		sleep(59 * time.Second)
+		fails.Store(true)
+		sleep(2 * time.Second)
+		w.up.pause("office", begin.Add(time.Hour))
+		sleep(time.Second)
+		w.submit(message("N1", "anna")) // is told of it
+		fails.Store(false)
+		sleep(57 * time.Minute)
+		if n := w.up.count(); n != 0 {
+			t.Errorf("%d attempts while the upstream was paused", n)
+		}
+		sleep(3 * time.Minute)
+		if s, _ := w.store.Stats(context.Background()); s.Messages != 0 {
+			t.Errorf("%d messages left", s.Messages)
+		}
 		w.end()
 	})
 }
