@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"relay/capture":      {},
 	"relay/fakeprovider": {"mail"},
 	"relay/queue":        {"mail", "relay/trace"},
-	"relay/upstream":     {"mail"},
+	"relay/upstream":     {"mail", "relay/upstream/internal/gate"},
 	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/trace", "relay/upstream", "relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...":    {"relay/store/..."},
 	// Test tools beside the product.
@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"relay/queue/memstore":  {"mail", "relay/queue"},
 	"auth/authtest":         {"mail", "auth"},
 	"policy/policytest":     {"mail", "policy"},
-	"relay/upstream/...":    {"mail", "relay/upstream"},
+	"relay/upstream/...":    {"mail", "relay/upstream", "relay/upstream/internal/gate"},
 	"deploy":                {},
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/gate"
 )
 
 // fault is why a connection did not get ready, or a transaction ended for all that had no result yet. The reply is the
@@ -30,20 +31,20 @@ type fault struct {
 }
 
 // verdict is what the fault says about the identity.
-func (f *fault) verdict() verdict {
+func (f *fault) verdict() gate.Verdict {
 	switch {
 	case f.ofSender():
-		return vWorks // of the identity; the sender's mail waits by itself
+		return gate.Works // of the identity; the sender's mail waits by itself
 	case f.class == mail.AccountFault:
-		return vFault
+		return gate.Fault
 	case f.class == mail.BackPressure:
-		return vPressure
+		return gate.Pressure
 	case early(f.stage):
-		return vNothing // cancelled on the way
+		return gate.Nothing // cancelled on the way
 	case f.ours || f.err != nil:
-		return vReached
+		return gate.Reached
 	}
-	return vWorks // somebody judged, for better or worse
+	return gate.Works // somebody judged, for better or worse
 }
 
 // ofSender reports an account fault that concerns the message's reverse-path alone.

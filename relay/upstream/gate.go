@@ -3,159 +3,22 @@ package upstream
 import (
 	"time"
 
-	"postern/mail"
+	"postern/relay/upstream/internal/gate"
 )
 
 // Status is what an identity is doing.
-type Status string
+type Status = gate.Status
 
 // The states of an identity. Backing off and paused end by one attempt, the probe: while it runs nobody else is admitted.
 const (
-	Ready      Status = "ready"
-	BackingOff Status = "backing-off" // the upstream cannot be reached or asked us to slow down
-	Paused     Status = "paused"      // the upstream refuses us: password, certificate, account
+	Ready      = gate.Ready
+	BackingOff = gate.BackingOff // the upstream cannot be reached or asked us to slow down
+	Paused     = gate.Paused     // the upstream refuses us: password, certificate, account
 )
 
-// Waiting times. Back-off starts short, because most troubles of a network are; a fault of the account needs a person.
-const (
-	backoffFirst = 5 * time.Second
-	backoffMost  = 15 * time.Minute
-	pauseFirst   = 5 * time.Minute
-	pauseMost    = time.Hour
-)
-
-// verdict is what one use of a place says about its identity.
-type verdict uint8
-
-const (
-	vNothing  verdict = iota // not tried
-	vReached                 // the connection got ready, then nobody's fault: lost, or our own trouble
-	vWorks                   // a transaction was judged on its merits
-	vPressure                // mail.BackPressure
-	vFault                   // mail.AccountFault
-)
-
-// gate decides when an identity may be tried. It is pure: the caller passes the time and holds the lock.
-//
-// Failures come in cohorts: ten connections that break together are one failure. Each admission therefore carries the epoch
-// of the gate, and news from an older epoch changes nothing.
-type gate struct {
-	status   Status // "" is Ready
-	until    time.Time
-	pressure int // failures in a row, until something works
-	faults   int
-	probing  bool
-	epoch    uint32
-	reply    mail.Reply // why it waits
-	early    bool       // the trouble was before MAIL: a connection that gets ready is proof that it is over
-	since    time.Time
-}
-
-// news is what one use of a place led to.
+// news is what one use of a place led to, for the gate and for what else follows the upstream's answers.
 type news struct {
-	verdict verdict
-	reply   mail.Reply
-	early   bool          // it happened before MAIL
-	atLeast time.Duration // to wait
-	slow    bool          // too much at a time, see Rule.Slow
-	quota   time.Duration // the window of a quota that is used up, see Rule.Quota
-}
-
-// admission is handed out by admit and given back to settle.
-type admission struct {
-	epoch uint32
-	probe bool
-}
-
-// wait tells whether somebody may be admitted: until is set while the identity waits, busy while a probe is out.
-func (g *gate) wait(now time.Time) (until time.Time, busy bool) {
-	if g.ready() {
-		return time.Time{}, false
-	}
-	if now.Before(g.until) {
-		return g.until, false
-	}
-	return time.Time{}, g.probing
-}
-
-func (g *gate) ready() bool { return g.status == "" || g.status == Ready }
-
-// admit lets one in. wait must have said yes.
-func (g *gate) admit() admission {
-	a := admission{epoch: g.epoch, probe: !g.ready()}
-	if a.probe {
-		g.probing = true
-	}
-	return a
-}
-
-// settle records what an admission led to and reports whether the state changed. jitter is in [0, 1).
-func (g *gate) settle(now time.Time, a admission, n news, jitter float64) bool {
-	if a.epoch != g.epoch {
-		return false
-	}
-	if a.probe {
-		g.probing = false
-	}
-	switch n.verdict {
-	case vWorks:
-		return g.open()
-	case vReached:
-		if g.ready() || g.early {
-			return g.open()
-		}
-		// No proof either way: the same wait again.
-		g.hold(now, g.status, news{reply: g.reply, early: g.early}, g.again(jitter))
-		return true
-	case vPressure:
-		g.pressure++
-		g.hold(now, BackingOff, n, backoffFor(g.pressure, jitter))
-		return true
-	case vFault:
-		g.faults++
-		g.hold(now, Paused, n, pauseFor(g.faults, jitter))
-		return true
-	}
-	return false
-}
-
-// again is the waiting time of the present state once more.
-func (g *gate) again(jitter float64) time.Duration {
-	if g.status == Paused {
-		return pauseFor(g.faults, jitter)
-	}
-	return backoffFor(g.pressure, jitter)
-}
-
-func (g *gate) open() bool {
-	g.pressure, g.faults = 0, 0
-	if g.ready() {
-		return false
-	}
-	*g = gate{epoch: g.epoch + 1}
-	return true
-}
-
-func (g *gate) hold(now time.Time, s Status, n news, d time.Duration) {
-	if g.ready() {
-		g.since = now
-	}
-	g.status, g.reply, g.early = s, n.reply, n.early
-	g.until = now.Add(max(d, n.atLeast))
-	g.epoch++
-}
-
-func backoffFor(n int, jitter float64) time.Duration {
-	return doubled(backoffFirst, backoffMost, n, jitter)
-}
-
-func pauseFor(n int, jitter float64) time.Duration { return doubled(pauseFirst, pauseMost, n, jitter) }
-
-// doubled returns first for n = 1, twice as much for each further n, at most most, spread by ±10 %.
-func doubled(first, most time.Duration, n int, jitter float64) time.Duration {
-	d := first
-	for i := 1; i < n && d < most; i++ {
-		d *= 2
-	}
-	return time.Duration(float64(min(d, most)) * (0.9 + 0.2*jitter))
+	gate.News
+	slow  bool          // too much at a time, see Rule.Slow
+	quota time.Duration // the window of a quota that is used up, see Rule.Quota
 }

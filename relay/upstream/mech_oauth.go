@@ -132,8 +132,8 @@ func (u *Upstream) TryAgain() {
 	now, moved := time.Now(), false
 	u.mu.Lock()
 	for _, id := range u.identities {
-		if g := &id.gate; g.status == Paused && g.early && now.Before(g.until) {
-			g.until, moved = now, true
+		if g := &id.gate; g.Status == Paused && g.Early && now.Before(g.Until) {
+			g.Until, moved = now, true
 			id.stopAlarmLocked()
 		}
 	}

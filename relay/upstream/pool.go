@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/gate"
 )
 
 // maxIdentities bounds the table of identities; those that have neither connections nor a history make room.
@@ -19,7 +20,7 @@ type identity struct {
 	taken   uint64  // how often a place was reserved
 	closing int     // connections that are saying QUIT
 	idle    []*conn // the newest last
-	gate    gate
+	gate    gate.Gate
 	alarm   *time.Timer // fires when the gate's waiting is over
 	paced   *time.Timer // fires when the rates have room again
 
@@ -56,7 +57,7 @@ type Slot struct {
 	u         *Upstream
 	id        *identity
 	conn      *conn // nil: to be dialled
-	admission admission
+	admission gate.Admission
 	share     share // of the rates; guarded by Upstream.mu
 	lonely    bool  // there was no other place when this one was taken
 	taken     uint64
@@ -82,7 +83,7 @@ func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until ti
 	if id == nil {
 		return nil, time.Time{}
 	}
-	until, busy := id.gate.wait(now)
+	until, busy := id.gate.Wait(now)
 	if busy || !until.IsZero() {
 		return nil, until
 	}
@@ -102,7 +103,7 @@ func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until ti
 	id.inUse++
 	id.taken++
 	s.lonely, s.taken = id.placesLocked() == 1, id.taken
-	s.admission = id.gate.admit()
+	s.admission = id.gate.Admit()
 	return s, time.Time{}
 }
 
@@ -138,7 +139,7 @@ func (u *Upstream) identityLocked(name string) *identity {
 func (u *Upstream) evictLocked() bool {
 	looked, now := 0, time.Now()
 	for name, id := range u.identities {
-		if id.placesLocked() == 0 && id.gate.ready() && id.gate.pressure == 0 && id.gate.faults == 0 && len(id.senders) == 0 && id.pace.blank(now) {
+		if id.placesLocked() == 0 && id.gate.Ready() && id.gate.Pressure == 0 && id.gate.Faults == 0 && len(id.senders) == 0 && id.pace.blank(now) {
 			id.stopPacedLocked()
 			delete(u.identities, name)
 			return true
@@ -191,12 +192,12 @@ func (s *Slot) settle(n news) {
 	u.mu.Lock()
 	n = s.adaptLocked(now, n)
 	id.pace.settle(now, &s.share, share{})
-	moved := id.gate.settle(now, s.admission, n, u.cfg.Jitter())
+	moved := id.gate.Settle(now, s.admission, n.News, u.cfg.Jitter())
 	if moved {
 		u.armAlarmLocked(id, now)
 	}
 	if moved && n.quota > 0 {
-		id.quotaUntil = id.gate.until
+		id.quotaUntil = id.gate.Until
 		u.saveSoonLocked(0)
 	}
 	state := id.gate
@@ -217,29 +218,29 @@ func (s *Slot) aloneLocked() bool { return s.lonely && s.taken == s.id.taken }
 func (s *Slot) adaptLocked(now time.Time, n news) news {
 	u, id := s.u, s.id
 	switch {
-	case n.verdict == vWorks:
+	case n.Verdict == gate.Works:
 		id.flow.worked(id.inUse)
-	case n.verdict == vPressure && n.slow && id.gate.ready():
+	case n.Verdict == gate.Pressure && n.slow && id.gate.Ready():
 		for len(id.idle) > 0 { // they count over there, and nobody uses them
 			u.retireLocked(id, id.popIdleLocked())
 		}
 		if floor := id.flow.slowed(); !floor && !s.aloneLocked() {
-			u.log.Info("upstream wants fewer connections at once", "identity", id.name, "places", id.flow.now, "reply", n.reply.String())
-			return news{verdict: vReached, reply: n.reply, early: n.early}
+			u.log.Info("upstream wants fewer connections at once", "identity", id.name, "places", id.flow.now, "reply", n.Reply.String())
+			return news{News: gate.News{Verdict: gate.Reached, Reply: n.Reply, Early: n.Early}}
 		}
 	}
 	if n.quota > 0 {
-		n.atLeast = max(n.atLeast, id.pace.quotaOpens(now, n.quota))
+		n.AtLeast = max(n.AtLeast, id.pace.quotaOpens(now, n.quota))
 	}
 	return n
 }
 
-func (u *Upstream) logGate(identity string, g gate) {
-	if g.ready() {
+func (u *Upstream) logGate(identity string, g gate.Gate) {
+	if g.Ready() {
 		u.log.Info("upstream works again", "identity", identity)
 		return
 	}
-	u.log.Warn("upstream "+string(g.status), "identity", identity, "until", g.until, "reply", g.reply.String())
+	u.log.Warn("upstream "+string(g.Status), "identity", identity, "until", g.Until, "reply", g.Reply.String())
 }
 
 func (u *Upstream) freeLocked() {
@@ -305,10 +306,10 @@ func (u *Upstream) reap() {
 // armAlarmLocked calls OnChange when the identity has waited long enough.
 func (u *Upstream) armAlarmLocked(id *identity, now time.Time) {
 	id.stopAlarmLocked()
-	if u.closed || id.gate.ready() {
+	if u.closed || id.gate.Ready() {
 		return
 	}
-	id.alarm = time.AfterFunc(id.gate.until.Sub(now), u.changed)
+	id.alarm = time.AfterFunc(id.gate.Until.Sub(now), u.changed)
 }
 
 // State is one identity at a glance.
@@ -351,9 +352,9 @@ func (u *Upstream) States() []State {
 			Limit: id.flow.now, Most: id.flow.most, InUse: id.inUse, Idle: len(id.idle), Closing: id.closing,
 			Rates: id.pace.states(now),
 		}
-		if g := &id.gate; !g.ready() {
-			s.Status, s.Probing, s.Until, s.Since, s.Reply = g.status, g.probing, g.until, g.since, g.reply
-			s.Failures = g.pressure + g.faults
+		if g := &id.gate; !g.Ready() {
+			s.Status, s.Probing, s.Until, s.Since, s.Reply = g.Status, g.Probing, g.Until, g.Since, g.Reply
+			s.Failures = g.Pressure + g.Faults
 		}
 		states = append(states, s)
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/gate"
 )
 
 // QuotaStore keeps what must survive a restart: how much was sent within the windows of the rates, and which quotas are used
@@ -78,9 +79,9 @@ func (u *Upstream) restoreLocked(now time.Time, quotas []Quota) {
 				m.restore(now, c.Leaves, c.Count)
 			}
 		}
-		if wait := q.Until.Sub(now); wait > 0 && id.gate.ready() {
-			id.gate.hold(now, BackingOff, news{reply: q.Reply}, min(wait, maxQuota))
-			id.quotaUntil = id.gate.until
+		if wait := q.Until.Sub(now); wait > 0 && id.gate.Ready() {
+			id.gate.Hold(now, BackingOff, gate.News{Reply: q.Reply}, min(wait, maxQuota))
+			id.quotaUntil = id.gate.Until
 			u.armAlarmLocked(id, now)
 		}
 	}
@@ -102,8 +103,8 @@ func (u *Upstream) quotasLocked(now time.Time) []Quota {
 	var quotas []Quota
 	for _, id := range u.identities {
 		q := Quota{Identity: id.name}
-		if id.quotaUntil.After(now) && !id.gate.ready() {
-			q.Until, q.Reply = id.quotaUntil, id.gate.reply
+		if id.quotaUntil.After(now) && !id.gate.Ready() {
+			q.Until, q.Reply = id.quotaUntil, id.gate.Reply
 		}
 		for i := range id.pace {
 			q.Counts = id.pace[i].appendCounts(q.Counts, now)

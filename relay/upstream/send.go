@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/gate"
 )
 
 // Transaction is one message for one or many recipients.
@@ -128,7 +129,7 @@ func (a *attempt) tell() {
 
 // begin prepares the content once and sorts out what the upstream cannot take.
 func (a *attempt) begin(ctx context.Context, c *conn) *fault {
-	a.note(vReached, nil)
+	a.note(gate.Reached, nil)
 	if !a.ready {
 		if f := a.content.prepare(ctx, a.t); f != nil {
 			return f
@@ -212,7 +213,7 @@ func (a *attempt) settle(x *transaction) {
 	if x.blame != nil {
 		a.note(x.blame.verdict(), x.blame)
 	} else if x.answered {
-		a.note(vWorks, nil)
+		a.note(gate.Works, nil)
 	}
 	delivered := false
 	for _, i := range x.batch {
@@ -260,13 +261,13 @@ const (
 )
 
 // note keeps the strongest verdict: that the identity must wait outweighs that it works.
-func (a *attempt) note(v verdict, f *fault) {
-	if v < a.news.verdict {
+func (a *attempt) note(v gate.Verdict, f *fault) {
+	if v < a.news.Verdict {
 		return
 	}
-	a.news.verdict = v
+	a.news.Verdict = v
 	if f != nil {
-		a.news = news{verdict: v, reply: f.reply, early: early(f.stage), atLeast: f.retryAfter}
+		a.news = news{News: gate.News{Verdict: v, Reply: f.reply, Early: early(f.stage), AtLeast: f.retryAfter}}
 		if f.rule != nil {
 			a.news.slow, a.news.quota = f.rule.Slow, f.rule.Quota
 		}

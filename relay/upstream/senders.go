@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/gate"
 )
 
 // A provider that refuses one reverse-path (SendAsDenied) goes on refusing it until somebody changes a permission, and some
@@ -47,7 +48,7 @@ func (s *Slot) senderRefused(now time.Time, from mail.Address, f *fault) {
 	held.refusals++
 	held.fault = *f
 	if held.refusals > 1 {
-		held.until = now.Add(doubled(senderFirst, senderMost, held.refusals-1, s.u.cfg.Jitter()))
+		held.until = now.Add(gate.Doubled(senderFirst, senderMost, held.refusals-1, s.u.cfg.Jitter()))
 	}
 	if id.senders == nil {
 		id.senders = make(map[string]refusedSender)

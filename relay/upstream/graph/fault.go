@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/gate"
 )
 
 // fault is why a message was not taken. The reply is Graph's in the words of SMTP, or one of ours that describes the trouble.
@@ -32,25 +33,25 @@ type fault struct {
 }
 
 // verdict is what the fault says about the mailbox.
-func (f *fault) verdict() verdict {
+func (f *fault) verdict() gate.Verdict {
 	switch {
 	case f.ours, f.aside:
-		return vNothing
+		return gate.Nothing
 	case f.author:
-		return vWorks
+		return gate.Works
 	case f.class == mail.AccountFault:
-		return vFault
+		return gate.Fault
 	case f.class == mail.BackPressure:
-		return vPressure
+		return gate.Pressure
 	case f.class.Permanent():
-		return vWorks
+		return gate.Works
 	}
-	return vReached
+	return gate.Reached
 }
 
 func (f *fault) news() news {
 	early := !f.answered && f.stage != mail.StageDot && f.stage != mail.StageData
-	return news{verdict: f.verdict(), reply: f.reply, early: early, atLeast: f.retryAfter, quota: f.rule != nil && f.rule.Quota}
+	return news{gate.News{Verdict: f.verdict(), Reply: f.reply, Early: early, AtLeast: f.retryAfter}, f.rule != nil && f.rule.Quota}
 }
 
 func (f *fault) apply(r *mail.Result) {

@@ -7,6 +7,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/fakeprovider"
+	"postern/relay/upstream/internal/gate"
 )
 
 // Requests that fail together are one failure, and the waiting doubles with each further one.
@@ -26,10 +27,10 @@ func TestFailuresOfACohortCountOnce(t *testing.T) {
 		for range DefaultConnections {
 			<-done
 		}
-		if s := u.States()[0]; s.Failures != 1 || time.Until(s.Until) != backoffFirst {
+		if s := u.States()[0]; s.Failures != 1 || time.Until(s.Until) != gate.BackoffFirst {
 			t.Errorf("%+v", s)
 		}
-		for n, want := range []time.Duration{2 * backoffFirst, 4 * backoffFirst} {
+		for n, want := range []time.Duration{2 * gate.BackoffFirst, 4 * gate.BackoffFirst} {
 			time.Sleep(time.Until(u.States()[0].Until))
 			send(t, u, to(t, "", "a@example.org"))
 			if s := u.States()[0]; s.Failures != n+2 || time.Until(s.Until) != want {
@@ -37,35 +38,6 @@ func TestFailuresOfACohortCountOnce(t *testing.T) {
 			}
 		}
 	})
-}
-
-// A probe that proves nothing waits as long again; one that is not used lets another try.
-func TestProbes(t *testing.T) {
-	now := time.Now()
-	var g gate
-	g.settle(now, g.admit(), news{verdict: vPressure, reply: mail.R(451, "4.3.2", "busy"), atLeast: time.Minute}, 0.5)
-	now = now.Add(time.Minute)
-	unused := g.admit()
-	if _, busy := g.wait(now); !busy {
-		t.Error("two probes")
-	}
-	if g.settle(now, unused, news{}, 0.5) {
-		t.Error("news of nothing")
-	}
-	if until, busy := g.wait(now); busy || !until.IsZero() {
-		t.Error("no further probe")
-	}
-	if !g.settle(now, g.admit(), news{verdict: vReached}, 0.5) || g.ready() || g.reply.Text != "busy" {
-		t.Errorf("after a probe without proof: %+v", g)
-	}
-	now = g.until
-	if !g.settle(now, g.admit(), news{verdict: vWorks}, 0.5) || !g.ready() || g.pressure != 0 {
-		t.Errorf("after a probe that worked: %+v", g)
-	}
-	g.settle(now, g.admit(), news{verdict: vPressure, early: true}, 0.5)
-	if g.settle(g.until, g.admit(), news{verdict: vReached}, 0.5); !g.ready() {
-		t.Error("an answer is proof that the network is back")
-	}
 }
 
 // A login that somebody has mended is tried at once; what Graph itself has said waits its time.

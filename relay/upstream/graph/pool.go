@@ -7,6 +7,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/upstream"
+	"postern/relay/upstream/internal/gate"
 )
 
 // maxMailboxes bounds the table of mailboxes; those that have neither requests nor a history make room.
@@ -16,8 +17,8 @@ const maxMailboxes = 10_000
 type mailbox struct {
 	name  string
 	inUse int
-	gate  gate
-	large gate // of large mail, while the right to make drafts is missing
+	gate  gate.Gate
+	large gate.Gate // of large mail, while the right to make drafts is missing
 	pacer upstream.Pacer
 	alarm *time.Timer // fires when the gate's waiting is over
 	paced *time.Timer // fires when the rates have room again
@@ -43,7 +44,7 @@ func (m *mailbox) stopPacedLocked() {
 type Slot struct {
 	u         *Upstream
 	box       *mailbox
-	admission admission
+	admission gate.Admission
 	whole     []mail.Address // see Envelope
 	done      bool
 }
@@ -64,7 +65,7 @@ func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until ti
 	if m == nil {
 		return nil, time.Time{}
 	}
-	until, busy := m.gate.wait(now)
+	until, busy := m.gate.Wait(now)
 	if busy || !until.IsZero() || m.inUse >= u.o.MaxConnections {
 		return nil, until
 	}
@@ -73,7 +74,7 @@ func (u *Upstream) Reserve(now time.Time, identity string) (slot *Slot, until ti
 	}
 	u.places++
 	m.inUse++
-	return &Slot{u: u, box: m, admission: m.gate.admit()}, time.Time{}
+	return &Slot{u: u, box: m, admission: m.gate.Admit()}, time.Time{}
 }
 
 // shortWait is up to where a wait for the rates is a busy that OnChange ends.
@@ -112,7 +113,7 @@ func (u *Upstream) mailboxLocked(name string) *mailbox {
 func (u *Upstream) evictLocked() bool {
 	looked, now := 0, time.Now()
 	for key, m := range u.mailboxes {
-		if m.inUse == 0 && m.gate.ready() && m.large.ready() && m.gate.pressure == 0 && m.gate.faults == 0 && m.pacer.Blank(now) {
+		if m.inUse == 0 && m.gate.Ready() && m.large.Ready() && m.gate.Pressure == 0 && m.gate.Faults == 0 && m.pacer.Blank(now) {
 			m.stopPacedLocked()
 			delete(u.mailboxes, key)
 			return true
@@ -148,15 +149,15 @@ func (s *Slot) finish(n news, counted sent) {
 		close(u.drained)
 	}
 	m.pacer.Settle(now, counted.messages, counted.recipients)
-	moved := m.gate.settle(now, s.admission, n, u.o.Jitter())
+	moved := m.gate.Settle(now, s.admission, n.News, u.o.Jitter())
 	if moved {
 		u.armAlarmLocked(m, now)
 	}
 	switch {
-	case moved && n.quota && !m.gate.ready():
-		m.quotaUntil = m.gate.until
+	case moved && n.quota && !m.gate.Ready():
+		m.quotaUntil = m.gate.Until
 		u.saveSoonLocked(0)
-	case moved && m.gate.ready() && !m.quotaUntil.IsZero():
+	case moved && m.gate.Ready() && !m.quotaUntil.IsZero():
 		m.quotaUntil = time.Time{}
 		u.saveSoonLocked(0)
 	case counted.messages > 0:
@@ -171,21 +172,21 @@ func (s *Slot) finish(n news, counted sent) {
 	u.changed()
 }
 
-func (u *Upstream) logGate(identity string, g gate) {
-	if g.ready() {
+func (u *Upstream) logGate(identity string, g gate.Gate) {
+	if g.Ready() {
 		u.log.Info("upstream works again", "identity", identity)
 		return
 	}
-	u.log.Warn("upstream "+string(g.status), "identity", identity, "until", g.until, "reply", g.reply.String())
+	u.log.Warn("upstream "+string(g.Status), "identity", identity, "until", g.Until, "reply", g.Reply.String())
 }
 
 // armAlarmLocked calls OnChange when the mailbox has waited long enough.
 func (u *Upstream) armAlarmLocked(m *mailbox, now time.Time) {
 	m.stopAlarmLocked()
-	if u.closed || m.gate.ready() {
+	if u.closed || m.gate.Ready() {
 		return
 	}
-	m.alarm = time.AfterFunc(m.gate.until.Sub(now), u.changed)
+	m.alarm = time.AfterFunc(m.gate.Until.Sub(now), u.changed)
 }
 
 // TryAgain ends the pause of mailboxes that were not let in: somebody may have mended the login. Each is probed once.
@@ -193,12 +194,12 @@ func (u *Upstream) TryAgain() {
 	now, moved := time.Now(), false
 	u.mu.Lock()
 	for _, m := range u.mailboxes {
-		if g := &m.gate; g.status == upstream.Paused && g.early && now.Before(g.until) {
-			g.until, moved = now, true
+		if g := &m.gate; g.Status == upstream.Paused && g.Early && now.Before(g.Until) {
+			g.Until, moved = now, true
 			m.stopAlarmLocked()
 		}
-		if g := &m.large; !g.ready() && now.Before(g.until) {
-			g.until = now
+		if g := &m.large; !g.Ready() && now.Before(g.Until) {
+			g.Until = now
 		}
 	}
 	u.mu.Unlock()
@@ -222,9 +223,9 @@ func (u *Upstream) Inherit(old *Upstream) {
 			continue
 		}
 		m.pacer.Inherit(now, &from.pacer)
-		if from.quotaUntil.After(now) && !from.gate.ready() && m.gate.ready() {
-			m.gate.hold(now, upstream.Paused, news{reply: from.gate.reply}, from.quotaUntil.Sub(now))
-			m.quotaUntil = m.gate.until
+		if from.quotaUntil.After(now) && !from.gate.Ready() && m.gate.Ready() {
+			m.gate.Hold(now, upstream.Paused, gate.News{Reply: from.gate.Reply}, from.quotaUntil.Sub(now))
+			m.quotaUntil = m.gate.Until
 			u.armAlarmLocked(m, now)
 		}
 	}
@@ -241,9 +242,9 @@ func (u *Upstream) States() []State {
 	states, now := make([]State, 0, len(u.mailboxes)), time.Now()
 	for _, m := range u.mailboxes {
 		s := State{Upstream: u.o.Name, Identity: m.name, Status: upstream.Ready, Limit: u.o.MaxConnections, InUse: m.inUse, Rates: m.pacer.States(now)}
-		if g := &m.gate; !g.ready() {
-			s.Status, s.Probing, s.Until, s.Since, s.Reply = g.status, g.probing, g.until, g.since, g.reply
-			s.Failures = g.pressure + g.faults
+		if g := &m.gate; !g.Ready() {
+			s.Status, s.Probing, s.Until, s.Since, s.Reply = g.Status, g.Probing, g.Until, g.Since, g.Reply
+			s.Failures = g.Pressure + g.Faults
 		}
 		states = append(states, s)
 	}

@@ -5,7 +5,14 @@ import (
 	"time"
 
 	"postern/relay/upstream"
+	"postern/relay/upstream/internal/gate"
 )
+
+// news is what one use of a place led to.
+type news struct {
+	gate.News
+	quota bool // what the mailbox may send is used up
+}
 
 const (
 	saveEvery    = 30 * time.Second // what a crash may forget
@@ -35,9 +42,9 @@ func (u *Upstream) loadQuotas() {
 			return
 		}
 		m.pacer.Restore(now, q.Counts)
-		if wait := q.Until.Sub(now); wait > 0 && m.gate.ready() {
-			m.gate.hold(now, upstream.Paused, news{reply: q.Reply}, min(wait, longestQuota))
-			m.quotaUntil = m.gate.until
+		if wait := q.Until.Sub(now); wait > 0 && m.gate.Ready() {
+			m.gate.Hold(now, upstream.Paused, gate.News{Reply: q.Reply}, min(wait, longestQuota))
+			m.quotaUntil = m.gate.Until
 			u.armAlarmLocked(m, now)
 		}
 	}
@@ -48,8 +55,8 @@ func (u *Upstream) quotasLocked(now time.Time) []upstream.Quota {
 	var quotas []upstream.Quota
 	for _, m := range u.mailboxes {
 		q := upstream.Quota{Identity: m.name, Counts: m.pacer.Counts(now)}
-		if m.quotaUntil.After(now) && !m.gate.ready() {
-			q.Until, q.Reply = m.quotaUntil, m.gate.reply
+		if m.quotaUntil.After(now) && !m.gate.Ready() {
+			q.Until, q.Reply = m.quotaUntil, m.gate.Reply
 		}
 		if !q.Until.IsZero() || len(q.Counts) > 0 {
 			quotas = append(quotas, q)

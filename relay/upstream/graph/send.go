@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/gate"
 )
 
 // Send makes one attempt and returns one result for each recipient, in order. It uses up the slot. When ctx ends before the
@@ -216,10 +217,10 @@ func (a *attempt) deliver(batch []int, ans *answer) {
 		r.Class, r.Stage, r.Reply = mail.Delivered, mail.StageDot, mail.R(250, "2.0.0", "%s", ans.words())
 	}
 	if ans.retryAfter > 0 {
-		a.note(news{verdict: vPressure, reply: mail.R(451, "4.3.2", "%s, with Retry-After", ans.words()), atLeast: ans.retryAfter})
+		a.note(news{News: gate.News{Verdict: gate.Pressure, Reply: mail.R(451, "4.3.2", "%s, with Retry-After", ans.words()), AtLeast: ans.retryAfter}})
 		return
 	}
-	a.note(news{verdict: vWorks})
+	a.note(news{News: gate.News{Verdict: gate.Works}})
 }
 
 // fail gives the same result to recipients.
@@ -232,7 +233,7 @@ func (a *attempt) fail(recipients []int, f *fault) {
 
 // note keeps the strongest verdict: that the mailbox must wait outweighs that it works.
 func (a *attempt) note(n news) {
-	if n.verdict >= a.news.verdict {
+	if n.Verdict >= a.news.Verdict {
 		a.news = n
 	}
 }

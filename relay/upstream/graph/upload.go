@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/gate"
 )
 
 // How a large message goes. A draft is made of its header and text, its files are added one by one, and the draft is sent. All
@@ -97,32 +98,32 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 }
 
 // admitLarge holds large mail back while the right for it is missing. Small mail has a gate of its own.
-func (a *attempt) admitLarge() (admission, *fault) {
+func (a *attempt) admitLarge() (gate.Admission, *fault) {
 	u, now := a.u, time.Now()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	g := &a.box.large
-	until, busy := g.wait(now)
+	until, busy := g.Wait(now)
 	if busy {
-		until = now.Add(backoffFirst)
+		until = now.Add(gate.BackoffFirst)
 	}
 	if until.IsZero() {
-		return g.admit(), nil
+		return g.Admit(), nil
 	}
-	return admission{}, &fault{stage: mail.StageMail, class: mail.AccountFault, ours: true, reply: g.reply, note: noReadWrite.Fix, retryAfter: until.Sub(now)}
+	return gate.Admission{}, &fault{stage: mail.StageMail, class: mail.AccountFault, ours: true, reply: g.Reply, note: noReadWrite.Fix, retryAfter: until.Sub(now)}
 }
 
-func (a *attempt) settleLarge(adm admission, f *fault) {
-	n := news{verdict: vWorks}
+func (a *attempt) settleLarge(adm gate.Admission, f *fault) {
+	n := gate.News{Verdict: gate.Works}
 	switch {
 	case f != nil && f.rule == &noReadWrite:
-		n = news{verdict: vFault, reply: f.reply}
+		n = gate.News{Verdict: gate.Fault, Reply: f.reply}
 	case f != nil:
-		n = news{}
+		n = gate.News{}
 	}
 	a.u.mu.Lock()
 	defer a.u.mu.Unlock()
-	a.box.large.settle(time.Now(), adm, n, a.u.o.Jitter())
+	a.box.large.Settle(time.Now(), adm, n, a.u.o.Jitter())
 }
 
 // noReadWrite is what a refused draft, file or session means. Mail.Send is enough for sendMail, so small mail may go on.

@@ -19,6 +19,7 @@ import (
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/upstream"
+	"postern/relay/upstream/internal/gate"
 )
 
 // octets are reproducible and do not compress.
@@ -281,7 +282,7 @@ func TestLargeMailWithoutItsPermission(t *testing.T) {
 		access = fakeprovider.AccessDenied
 		send(t, u, tx)
 		access = fakeprovider.AccessGranted
-		time.Sleep(pauseFirst * 2)
+		time.Sleep(gate.PauseFirst * 2)
 		if r := only(t, send(t, u, tx)); r.Class != mail.Delivered {
 			t.Errorf("after the pause: %s", r.Reply)
 		}
