@@ -563,6 +563,7 @@ func TestWakingSurvivesAFailingStore(t *testing.T) {
 		var fails atomic.Bool
 		w.store.Fault = func(op string) error {
 			if op == "wake" && fails.Load() {
+				time.Sleep(3 * time.Second)
 				return errStore
 			}
 			return nil
