@@ -3,7 +3,9 @@ package relay
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"errors"
+	"io"
 	netmail "net/mail"
 	"os"
 	"slices"
@@ -459,6 +461,39 @@ func TestSignaturesVerify(t *testing.T) {
 	})
 	if err != nil || len(verified) != 2 || verified[0].Err != nil || verified[1].Err != nil {
 		t.Errorf("%+v, %v", verified, err)
+	}
+}
+
+// brokenSigner is a key that cannot sign, such as one in a module that has been pulled out.
+type brokenSigner struct{ public crypto.PublicKey }
+
+func (b brokenSigner) Public() crypto.PublicKey { return b.public }
+func (brokenSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, errors.New("the key is gone")
+}
+
+// What cannot be signed waits: there is no unsigned send.
+func TestSignatureThatFailsDefers(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	signer, _, err := sign.Generate(sign.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := *r.server.state.Load()
+	st.ring = sign.NewRing([]sign.Key{{Domain: "example.com", Selector: "s", Signer: brokenSigner{signer.Public()}}})
+	r.server.state.Store(&st)
+	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
+	if err != nil || !strings.Contains(reply, "queued as") {
+		t.Fatalf("reply %q, %v", reply, err)
+	}
+	if q := r.queued(); len(q) != 1 || q[0].LastReply.Enhanced != "4.7.5" {
+		t.Errorf("queue: %+v", q)
+	}
+	if e := r.events(trace.Deferred)[0]; e.Stage != string(mail.StageSign) || !strings.Contains(e.Detail, "the key is gone") {
+		t.Errorf("the trace says %+v", e)
+	}
+	if n := r.provider.count(); n != 0 {
+		t.Errorf("%d messages went out", n)
 	}
 }
 
