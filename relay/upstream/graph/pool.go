@@ -18,11 +18,12 @@ type mailbox struct {
 	name  string
 	inUse int
 	gate  gate.Gate
-	large gate.Gate // of large mail, while the right to make drafts is missing
+	large gate.Gate // of large mail: the right to make drafts, and the way to where files go
 	pacer upstream.Pacer
 	alarm *time.Timer // fires when the gate's waiting is over
 	paced *time.Timer // fires when the rates have room again
 
+	largeNote  string    // why large waits, for the trace
 	quotaUntil time.Time // what it may send is used up until then; zero or past: it is not
 }
 

@@ -73,7 +73,6 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 	}
 	u := &upload{a: a, b: a.rebuilt}
 	f = u.create(ctx, d)
-	a.settleLarge(admission, f)
 	if f == nil {
 		f = u.files(ctx)
 	}
@@ -81,6 +80,7 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 	if f == nil {
 		ans, f = u.send(ctx)
 	}
+	u.settle(admission, f)
 	if f != nil {
 		u.discard(ctx)
 		if f.uncertain {
@@ -97,7 +97,7 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 	return nil
 }
 
-// admitLarge holds large mail back while the right for it is missing. Small mail has a gate of its own.
+// admitLarge holds large mail back while the right for it is missing, or the way its files go. Small mail has a gate of its own.
 func (a *attempt) admitLarge() (gate.Admission, *fault) {
 	u, now := a.u, time.Now()
 	u.mu.Lock()
@@ -110,20 +110,30 @@ func (a *attempt) admitLarge() (gate.Admission, *fault) {
 	if until.IsZero() {
 		return g.Admit(), nil
 	}
-	return gate.Admission{}, &fault{stage: mail.StageMail, class: mail.AccountFault, ours: true, reply: g.Reply, note: noReadWrite.Fix, retryAfter: until.Sub(now)}
+	f := &fault{stage: mail.StageMail, class: mail.BackPressure, ours: true, reply: g.Reply, note: a.box.largeNote, retryAfter: until.Sub(now)}
+	if g.Status == gate.Paused {
+		f.class = mail.AccountFault
+	}
+	return gate.Admission{}, f
 }
 
-func (a *attempt) settleLarge(adm gate.Admission, f *fault) {
-	n := gate.News{Verdict: gate.Works}
+// settle tells the gate of large mail what came of it. A draft that was made is proof of the right, whatever came after.
+func (u *upload) settle(adm gate.Admission, f *fault) {
+	n := gate.News{}
 	switch {
-	case f != nil && f.rule == &noReadWrite:
+	case f != nil && f.aside && f.class == mail.AccountFault:
 		n = gate.News{Verdict: gate.Fault, Reply: f.reply}
-	case f != nil:
-		n = gate.News{}
+	case f != nil && f.aside:
+		n = gate.News{Verdict: gate.Pressure, Reply: f.reply}
+	case f == nil || u.draft != "":
+		n = gate.News{Verdict: gate.Works}
 	}
-	a.u.mu.Lock()
-	defer a.u.mu.Unlock()
-	a.box.large.Settle(time.Now(), adm, n, a.u.o.Jitter())
+	up, box := u.a.u, u.a.box
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	if box.large.Settle(time.Now(), adm, n, up.o.Jitter()) && f != nil {
+		box.largeNote = f.note
+	}
 }
 
 // noReadWrite is what a refused draft, file or session means. Mail.Send is enough for sendMail, so small mail may go on.
@@ -451,10 +461,14 @@ func (u *upload) exchange(ctx context.Context, peer *Upstream, target, token str
 		req.Header.Set("Content-Range", s.contentRange)
 	}
 	ans, err := peer.doFields(req, token, s.field)
-	if err != nil {
-		return nil, peer.lost(ctx, unwrapURL(err), false)
+	if err == nil {
+		return ans, nil
 	}
-	return ans, nil
+	f := peer.lost(ctx, unwrapURL(err), false)
+	if peer != u.a.u && (f.class == mail.AccountFault || f.class == mail.BackPressure) { // another host than small mail goes to
+		f.aside, f.note = true, "the files of large mail go to "+peer.host+", which a firewall must let out too; smaller mail is not affected"
+	}
+	return nil, f
 }
 
 // send sends the draft. From its request on the message may be gone, as with sendMail.

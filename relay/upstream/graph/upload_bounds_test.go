@@ -13,9 +13,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"postern/mail"
 	"postern/relay/fakeprovider"
+	"postern/relay/upstream/internal/gate"
 )
 
 // endless is a message that is nowhere: a head, then lines of base64 as often as they are wanted, then a tail.
@@ -105,6 +108,45 @@ func TestUploadsHoldLittle(t *testing.T) {
 	if grown := int64(s.heaviest) - int64(m.HeapAlloc); grown > 4*chunk {
 		t.Errorf("%d octets were held", grown)
 	}
+}
+
+// Files go to another host than mail. When that cannot be reached, large mail waits, and small mail does not.
+func TestUploadHostOutOfReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{UploadHost: "outlook.office.com"})
+		w := &walled{rt: fake.Transport(), wall: true}
+		u, _ := uploading(t, fake, func(o *Options) { o.Transport = w })
+		tx := large(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))
+		r := only(t, send(t, u, tx))
+		if r.Class != mail.BackPressure || r.Uncertain || !strings.Contains(r.Reply.Text, "outlook.office.com cannot be reached") || !strings.Contains(r.Note, "firewall") || len(fake.Drafts()) != 0 {
+			t.Errorf("%s: %s; %s", r.Class, r.Reply, r.Note)
+		}
+		asked := fake.Requests()
+		if r := only(t, send(t, u, tx)); r.Class != mail.BackPressure || r.RetryAfter <= 0 || !strings.Contains(r.Note, "firewall") || fake.Requests() != asked {
+			t.Errorf("%s after %d requests: %s", r.Class, fake.Requests()-asked, r.Reply)
+		}
+		if r := only(t, send(t, u, to(t, "", "a@example.org"))); r.Class != mail.Delivered || status(u) != upstreamReady {
+			t.Errorf("small mail: %s", r.Reply)
+		}
+		w.wall = false
+		time.Sleep(gate.BackoffFirst)
+		if r := only(t, send(t, u, tx)); r.Class != mail.Delivered {
+			t.Errorf("afterwards: %s", r.Reply)
+		}
+	})
+}
+
+// walled lets nobody out to where files go.
+type walled struct {
+	rt   http.RoundTripper
+	wall bool
+}
+
+func (w *walled) RoundTrip(r *http.Request) (*http.Response, error) {
+	if w.wall && r.URL.Host == "outlook.office.com" {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection timed out")}
+	}
+	return w.rt.RoundTrip(r)
 }
 
 // Whether a draft may have been sent depends on whether the request of its sending went out.
