@@ -168,7 +168,6 @@ func TestKillUnderLoadLosesNothing(t *testing.T) {
 	}
 }
 
-// TestUpstreamFaultsLoseNothing: promises 1 and 2 over every stage of an upstream session.
 // TestKilledBeforeTheCommitRepeatsNothing: what the upstream took and said so is not sent again, also if the process is killed
 // before it could record that in the store.
 func TestKilledBeforeTheCommitRepeatsNothing(t *testing.T) {
@@ -224,6 +223,7 @@ func lockStore(t *testing.T, path string) (unlock func()) {
 	}
 }
 
+// TestUpstreamFaultsLoseNothing: promises 1 and 2 over every stage of an upstream session.
 func TestUpstreamFaultsLoseNothing(t *testing.T) {
 	half := 0.5
 	for _, test := range []struct {
