@@ -27,6 +27,7 @@ func TestReadParameters(t *testing.T) {
 		`attachment; filename="Müller.pdf"`:                                         {"attachment", "filename", "Müller.pdf"},
 		`attachment; filename*=UTF-8''M%C3%BCller%20%28b%29.pdf`:                    {"attachment", "filename", "Müller (b).pdf"},
 		`attachment; filename*=iso-8859-1'de'M%FCller.pdf; filename="x"`:            {"attachment", "filename", "Müller.pdf"},
+		`attachment; filename*=windows-1251'ru'%CF%F0.pdf`:                          {"attachment", "filename", "Пр.pdf"},
 		`attachment; filename*1="b.pdf"; filename*0="a"`:                            {"attachment", "filename", "ab.pdf"},
 		`attachment; filename*0*=utf-8''%C3; filename*1*=%BC; filename*2="%41.pdf"`: {"attachment", "filename", "ü%41.pdf"},
 		`attachment; filename*0=a; filename*2=c`:                                    {"attachment", "filename", "a"},
