@@ -105,9 +105,9 @@ func startPiped(t testing.TB, fc faketest.Config, change func(*Config)) (*fakete
 		cfg.TLS, cfg.RootCAs = TLSStartTLS, ca.Pool()
 	}
 	fake := faketest.New(fc)
-	t.Cleanup(fake.Close)
 	var serving sync.WaitGroup
 	t.Cleanup(serving.Wait)
+	t.Cleanup(fake.Close)
 	cfg.Dial = func(context.Context, string, string) (net.Conn, error) {
 		near, far := faketest.Pipe(pipeSize)
 		serving.Go(func() { fake.Serve(far) })
