@@ -28,7 +28,8 @@ type Journal struct {
 type journalFile struct {
 	*os.File
 	size int64
-	open int // notes that are not forgotten
+	open int  // notes that are not forgotten
+	left bool // it may have notes of former lives, which nobody has recalled
 }
 
 // journalSize is how long a file gets before the other one is written to.
@@ -56,6 +57,7 @@ func OpenJournal(dir string) (*Journal, error) {
 		if j.files[i].size, err = f.Seek(0, 2); err != nil {
 			return nil, errors.Join(fmt.Errorf("open the journal of answers: %w", err), j.Close())
 		}
+		j.files[i].left = j.files[i].size > 0
 	}
 	return j, nil
 }
@@ -71,7 +73,7 @@ func (j *Journal) Note(n queue.Note) (forget func(), err error) {
 	f := &j.files[j.now]
 	if f.size >= journalSize {
 		for _, i := range []int{j.now, 1 - j.now} {
-			if j.files[i].open > 0 {
+			if j.files[i].needed() {
 				continue
 			}
 			if err := j.files[i].empty(); err != nil {
@@ -93,6 +95,8 @@ func (j *Journal) Note(n queue.Note) (forget func(), err error) {
 		f.open--
 	}, nil
 }
+
+func (f *journalFile) needed() bool { return f.open > 0 || f.left }
 
 func (f *journalFile) empty() error {
 	if f.size == 0 {
@@ -127,9 +131,17 @@ func (j *Journal) Notes() (notes []queue.Note, err error) {
 func (j *Journal) Clear() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	for i := range j.files {
+		j.files[i].left = false
+	}
+	return j.tidyLocked()
+}
+
+// tidyLocked empties the files in which nothing is of use.
+func (j *Journal) tidyLocked() error {
 	var err error
 	for i := range j.files {
-		if j.files[i].open == 0 {
+		if !j.files[i].needed() {
 			err = errors.Join(err, j.files[i].empty())
 		}
 	}
@@ -139,11 +151,12 @@ func (j *Journal) Clear() error {
 	return nil
 }
 
-// Close closes the files and leaves in them what was not forgotten.
+// Close closes the files and leaves in them what was not forgotten, and what former lives noted unless Clear was called: a
+// process that ends before it has come to work must not take that along.
 func (j *Journal) Close() error {
-	err := j.Clear()
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	err := j.tidyLocked()
 	for i := range j.files {
 		if j.files[i].File != nil {
 			err = errors.Join(err, j.files[i].File.Close())

@@ -157,6 +157,47 @@ func TestJournalCloses(t *testing.T) {
 	wantNotes(t, openJournal(t, dir), note(2))
 }
 
+// A process that ends before it has recorded what the one before noted leaves it for the next.
+func TestJournalOutlivesAStartThatFails(t *testing.T) {
+	dir := t.TempDir()
+	j := openJournal(t, dir)
+	for n := range 2 {
+		if _, err := j.Note(note(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	failed := openJournal(t, dir)
+	if err := failed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "aside"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(dir, "answers.1")
+	if err := os.Rename(other, filepath.Join(dir, "aside", "answers.1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if broken, err := OpenJournal(dir); err == nil {
+		broken.Close()
+		t.Fatal("a directory was opened as a journal")
+	}
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	next := openJournal(t, dir)
+	wantNotes(t, next, note(0), note(1))
+	if err := next.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantNotes(t, openJournal(t, dir))
+}
+
 // A journal that cannot be written says so each time, and the next note is whole when it can again.
 func TestJournalCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
