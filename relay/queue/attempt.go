@@ -111,7 +111,9 @@ func (q *Queue) conclude(e *entry, c mail.Content, results []mail.Result, began 
 	}
 	s := q.settle(now, e.m, c, results)
 	if waitsForUpstream(s.Outcome, results) {
-		s.WaitingFor = e.route
+		after := *e.m
+		s.applyTo(&after)
+		s.WaitingFor = q.sleepsFor(&after)
 	}
 	q.traceResults(now, e.m, results, s, now.Sub(began))
 	q.learn(e.route, results)

@@ -18,6 +18,7 @@ const (
 	maxSleep   = 24 * time.Hour // until what was forgotten is found
 	namesEvery = time.Hour      // reads of the names that messages sleep under, for what another process put there
 	namesPage  = 256
+	rouseMost  = 16 // names to wake at a time
 )
 
 // pause is a route that is not to be used for now.
@@ -27,6 +28,7 @@ type pause struct {
 	probed bool      // some were woken to find out, and nothing was heard since
 	wakeAt time.Time // when the next are woken
 	woken  int       // since it is open
+	joined bool      // a message went to sleep since the last wake was sent off
 	sample *Message  // asked for again after Wake, to learn of a pause that ended early; nil: none seen
 }
 
@@ -93,7 +95,11 @@ func (q *Queue) pausedLocked(w Wait, m *Message) (name string) {
 // asleepLocked makes sure that messages which sleep under a name will be woken, also if their pause has ended since they were
 // told to.
 func (q *Queue) asleepLocked(name string) {
-	if name == "" || q.pauses[name] != nil {
+	if name == "" {
+		return
+	}
+	if p := q.pauses[name]; p != nil {
+		p.joined = true
 		return
 	}
 	p := &pause{}
@@ -236,20 +242,43 @@ func (q *Queue) openLocked(now time.Time, p *pause) {
 	}
 }
 
-// learn ends a pause when an upstream of the route took, or judged, a message.
+// learn ends a pause when an upstream of the route took, or judged, a message; not where the pause began while that was under
+// way, and goes on.
 func (q *Queue) learn(route string, results []mail.Result) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	p := q.pauses[route]
-	if p == nil {
+	p, now := q.pauses[route], time.Now()
+	if p == nil || p.open {
 		return
 	}
 	for _, r := range results {
-		if r.Class == mail.Delivered || r.Class.Permanent() {
-			q.openLocked(time.Now(), p)
-			return
+		if r.Class != mail.Delivered && !r.Class.Permanent() {
+			continue
 		}
+		if !p.closed(now) || p.sample == nil || q.askLocked(now, route, p) != isPaused {
+			q.openLocked(now, p)
+		}
+		return
 	}
+}
+
+// sleepsFor returns what a message that has to wait for its upstreams is to sleep for: "" if they are not paused but refused
+// this one message, or its sender, whose return nobody tells.
+func (q *Queue) sleepsFor(m *Message) (name string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.phase != running {
+		return ""
+	}
+	now := time.Now()
+	t, w := q.opts.Dispatcher.Reserve(now, m)
+	switch {
+	case t != nil:
+		t.Release()
+	case w.Until.After(now):
+		return q.pausedLocked(w, m)
+	}
+	return ""
 }
 
 // learnNames reads what messages sleep under, at start and from time to time.
@@ -281,7 +310,7 @@ func (q *Queue) learnNames() {
 }
 
 // rouse wakes messages whose pause may be over: a few where that is to be found out, many where it is known, yet not all at
-// once, since the upstream may fail again.
+// once, since the upstream may fail again. Each name is a commit, so that of many only some have their turn between two reads.
 func (q *Queue) rouse() {
 	for _, w := range q.toRouse() {
 		n, err := q.opts.Store.Wake(q.hard, w.name, time.Now(), w.limit)
@@ -307,7 +336,7 @@ func (q *Queue) toRouse() (wakes []wake) {
 	}
 	q.rouseAt = time.Time{}
 	for name, p := range q.pauses {
-		if p.wakeAt.After(now) {
+		if p.wakeAt.After(now) || len(wakes) == rouseMost {
 			q.wakeNextLocked(p, p.wakeAt)
 			continue
 		}
@@ -315,6 +344,7 @@ func (q *Queue) toRouse() (wakes []wake) {
 			q.judgeLocked(now, name, p)
 		}
 		if limit := q.rouseLocked(now, p); limit > 0 {
+			p.joined = false
 			wakes = append(wakes, wake{name, p, limit})
 		}
 	}
@@ -363,6 +393,8 @@ func (q *Queue) roused(w wake, n int, err error) {
 	case err != nil:
 		q.wakeNextLocked(p, now.Add(storeBackoff))
 	case n == w.limit || p.closed(now):
+	case p.joined: // the wake may not have seen it
+		q.wakeNextLocked(p, now)
 	case q.pauses[w.name] == p: // nothing sleeps there any more
 		delete(q.pauses, w.name)
 		if p.open && p.woken > 0 {

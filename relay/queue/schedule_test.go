@@ -381,16 +381,22 @@ func TestPauseEndsBetweenQuestions(t *testing.T) {
 func TestBackPressureWaitsForUpstream(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		wait()
-		for id, tt := range map[string]struct {
+		w.up.route = func(m *queue.Message) string { return m.Login }
+		for login, tt := range map[string]struct {
 			result mail.Result
+			pauses bool // what the upstream does with the account
 			want   string
-		}{"M1": {unreached, "office"}, "M2": {badLogin, "office"}, "M3": {greylisted, ""}} {
-			w.up.setAnswer(always(tt.result))
-			w.submit(message(id, "anna"))
+		}{"anna": {unreached, true, "anna"}, "bert": {badLogin, true, "bert"}, "carl": {greylisted, true, ""}, "dora": {badLogin, false, ""}} {
+			w.up.setAnswer(func(_ context.Context, m *queue.Message, _ mail.Content) []mail.Result {
+				if tt.pauses {
+					w.up.pause(m.Login, time.Now().Add(time.Hour))
+				}
+				return results(m, tt.result)
+			})
+			w.submit(message("M-"+login, login))
 			wait()
-			if m := w.inStore(id); m.WaitingFor != tt.want {
-				t.Errorf("%s after %s waits for %q", id, tt.result.Class, m.WaitingFor)
+			if m := w.inStore("M-" + login); m.WaitingFor != tt.want {
+				t.Errorf("%s after %s, paused: %v, waits for %q", login, tt.result.Class, tt.pauses, m.WaitingFor)
 			}
 		}
 		w.end()
