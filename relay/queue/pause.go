@@ -185,6 +185,7 @@ func (q *Queue) postponed(entries []*entry, at time.Time, name string, err error
 		if e.m.WaitingFor != e.route {
 			q.traceWaiting(e.m, e.route, e.until)
 		}
+		q.dirty = q.dirty || e.doubted // given up by a person, it was not put off
 		q.forgetLocked(e)
 	}
 	if err == nil {
@@ -351,11 +352,19 @@ func (q *Queue) toRouse() (wakes []wake) {
 	return wakes
 }
 
-// judgeLocked decides about a pause of whose probes nothing was heard: they may be under way, or sleep for something else. Where
-// nobody ever said that the route is paused, it is not.
+// judgeLocked decides about a pause of whose probes nothing was heard: they may be under way, sleep for something else, or have
+// been deferred for reasons of their own. Where nobody ever said that the route is paused, it is not. Where others take all places
+// it is not known, and a few more are woken, to wait for one in turn.
 func (q *Queue) judgeLocked(now time.Time, name string, p *pause) {
-	if p.sample == nil || q.askLocked(now, name, p) == hasPlace {
+	if p.sample == nil {
 		p.open = true
+		return
+	}
+	switch q.askLocked(now, name, p) {
+	case hasPlace:
+		p.open = true
+	case isBusy:
+		p.probed = false
 	}
 }
 
@@ -365,9 +374,6 @@ func (q *Queue) rouseLocked(now time.Time, p *pause) (limit int) {
 	switch {
 	case p.closed(now): // it was said since
 		q.wakeNextLocked(p, p.until)
-		return 0
-	case !p.open && p.probed: // busy with the probe
-		q.wakeNextLocked(p, now.Add(probeAgain))
 		return 0
 	case !p.open:
 		p.probed = true

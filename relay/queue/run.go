@@ -118,11 +118,8 @@ func (q *Queue) turn(now time.Time) time.Duration {
 func (q *Queue) doubtLocked() {
 	q.dirty, q.namesAt = true, time.Time{}
 	for _, e := range q.entries {
-		switch e.state {
-		case waiting:
+		if e.doubted = e.state != waiting; !e.doubted {
 			q.forgetLocked(e)
-		case active:
-			e.doubted = true
 		}
 	}
 	q.waiting = 0

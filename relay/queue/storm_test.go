@@ -3,6 +3,7 @@ package queue_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -116,9 +117,15 @@ func TestSleepersWakeBesideASaturatedUpstream(t *testing.T) {
 		w.up.setFree("office", 1)
 		begin := time.Now()
 		w.up.paused["office"], w.up.paused["backup"] = begin.Add(10*time.Minute), begin.Add(48*time.Hour)
-		var greyed atomic.Int64
+		var mu sync.Mutex
+		grey := make(map[string]bool)
 		w.up.setAnswer(func(_ context.Context, m *queue.Message, _ mail.Content) []mail.Result {
-			if m.Login == "anna" && greyed.Add(1) <= 4 { // the probes
+			mu.Lock()
+			defer mu.Unlock()
+			if m.Login == "anna" && len(grey) < 4 { // the probes
+				grey[m.ID] = true
+			}
+			if grey[m.ID] {
 				return results(m, greylisted)
 			}
 			time.Sleep(time.Second)
@@ -134,7 +141,9 @@ func TestSleepersWakeBesideASaturatedUpstream(t *testing.T) {
 		w.q.Wake()
 		sleep(50 * time.Minute)
 		for i := range 50 {
-			w.wantGone(fmt.Sprintf("A%02d", i))
+			if id := fmt.Sprintf("A%02d", i); !grey[id] {
+				w.wantGone(id)
+			}
 		}
 		w.end()
 	})

@@ -203,6 +203,7 @@ func (q *Queue) enter(e *entry, err error) {
 		}
 	case in && e.m.NextAttempt.After(time.Now()):
 		q.traceWaiting(e.m, e.route, e.until)
+		q.dirty = q.dirty || e.doubted
 		q.forgetLocked(e)
 		q.noteLocked(e.m.NextAttempt)
 		q.asleepLocked(e.asleep)

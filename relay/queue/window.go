@@ -31,7 +31,7 @@ type entry struct {
 	asleep  string    // while aside or looking: the pause that it is to sleep in, "" if only until counts
 
 	leaseUntil time.Time // zero: not leased (yet)
-	doubted    bool      // another process changed the queue while it was active
+	doubted    bool      // another process changed the queue while it was in no line: the store may know better
 }
 
 // belongs notes what a dispatcher says of an entry.
