@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emersion/go-smtp"
+
 	"postern/auth"
 	"postern/mail"
 	"postern/relay/queue"
@@ -85,11 +87,17 @@ func TestOpenSessionsEndWithTheirAccount(t *testing.T) {
 		r.addUser(auth.User{Login: login})
 		c := r.client(login)
 		r.change(login, change)
+		var end error
 		r.eventually("the end of the session of "+login, func() bool {
-			err := c.Mail(login, nil)
-			_ = c.Reset()
-			return err != nil
+			if end = c.Mail(login, nil); end == nil {
+				_ = c.Reset()
+			}
+			return end != nil
 		})
+		// Whoever only goes on for long enough is sent away too, in other words.
+		if e := new(smtp.SMTPError); !errors.As(end, &e) || e.Code != replyAccount.Code || !strings.Contains(e.Message, replyAccount.Text) {
+			t.Errorf("%s: the session ended with %v, want %s", login, end, replyAccount)
+		}
 		if err := c.Noop(); err == nil {
 			t.Errorf("%s: the connection is still open", login)
 		}
