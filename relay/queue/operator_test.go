@@ -51,7 +51,7 @@ func TestBounceWhileGoingToSleep(t *testing.T) {
 		w.up.paused["office"] = time.Now().Add(10 * time.Hour)
 		w.submit(message("M1", "anna"))
 		slow(w, "finish")
-		sleep(4*time.Hour + 5*time.Second)
+		sleep(4*time.Hour + time.Minute + 5*time.Second)
 		w.bounce("M1")
 		sleep(30 * time.Second)
 		w.wantGone("M1")
