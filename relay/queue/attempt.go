@@ -100,9 +100,9 @@ func unreadable(m *Message, err error) []mail.Result {
 }
 
 // conclude settles and records what an attempt brought. From here to the commit the results are kept in
-// memory, whatever the store does. release gives the attempt's place back, at once where a kill would not repeat the message. recorded is
-// false if the outcome was not committed.
-func (q *Queue) conclude(e *entry, c mail.Content, results []mail.Result, began time.Time, release func()) (recorded bool) {
+// memory, whatever the store does. release gives the attempt's place back, at once where a kill would not repeat the message. over is
+// false if the outcome is left to the next life.
+func (q *Queue) conclude(e *entry, c mail.Content, results []mail.Result, began time.Time, release func()) (over bool) {
 	now := time.Now()
 	forget, noted := q.note(e.m, results)
 	if noted {
@@ -117,10 +117,10 @@ func (q *Queue) conclude(e *entry, c mail.Content, results []mail.Result, began 
 	}
 	q.traceResults(now, e.m, results, s, now.Sub(began))
 	q.learn(e.route, results)
-	if recorded = q.finish(e, s, release); recorded {
+	if over = q.finish(e, s, release); over {
 		forget()
 	}
-	return recorded
+	return over
 }
 
 // waitsForUpstream reports that every pending recipient waits for the upstream only, so that its return is
@@ -169,9 +169,9 @@ func (q *Queue) looked() {
 	q.nudge()
 }
 
-// finish records the outcome, gives the place back and ends the entry. It reports whether the record is there.
-func (q *Queue) finish(e *entry, s settlement, release func()) bool {
-	recorded := q.record(e, s.Outcome, release)
+// finish records the outcome, gives the place back and ends the entry. over is as conclude has it.
+func (q *Queue) finish(e *entry, s settlement, release func()) (over bool) {
+	recorded, over := q.record(e, s.Outcome, release)
 	if recorded {
 		q.traceReports(time.Now(), e.m, s)
 	}
@@ -187,12 +187,12 @@ func (q *Queue) finish(e *entry, s settlement, release func()) bool {
 	if recorded && len(s.Reports) > 0 {
 		q.added(s.Reports...)
 	}
-	return recorded
+	return over
 }
 
 // record commits an outcome. While the store fails it tries again, as long as this process may; the place does not wait for
-// that, because hand-offs may need it.
-func (q *Queue) record(e *entry, o Outcome, release func()) bool {
+// that, because hand-offs may need it. over: it was committed, or never will be.
+func (q *Queue) record(e *entry, o Outcome, release func()) (recorded, over bool) {
 	backoff := storeBackoff
 	for {
 		err := q.opts.Store.Finish(q.hard, e.m.ID, q.opts.Owner, o)
@@ -201,15 +201,15 @@ func (q *Queue) record(e *entry, o Outcome, release func()) bool {
 		q.storeSaid(err, "finish", writes)
 		switch {
 		case err == nil:
-			return true
+			return true, true
 		case errors.Is(err, ErrNotFound):
 			q.log.Error("outcome not recorded: the message or its lease is gone", "id", e.m.ID)
-			return false
+			return false, true
 		}
 		select {
 		case <-q.hard.Done():
 			q.lost(e.m, err)
-			return false
+			return false, false
 		case <-time.After(backoff):
 			backoff = min(2*backoff, maxStoreBackoff/3)
 		}

@@ -13,8 +13,8 @@ import (
 // in between does not send again what was taken. It must outlive the process; it need not outlive the machine, for which the
 // store is there, and so it costs no sync.
 type Journal interface {
-	// Note keeps what an attempt brought. forget is called once when its outcome is committed. An error means that nothing
-	// is kept.
+	// Note keeps what an attempt brought. forget is called once when its outcome is committed, or its message gone. An error
+	// means that nothing is kept.
 	Note(n Note) (forget func(), err error)
 	// Notes returns what was noted and not forgotten, by former lives too, and possibly more: see Note.
 	Notes() ([]Note, error)
@@ -141,7 +141,10 @@ func (q *Queue) recallOne(ctx context.Context, n Note) (bool, error) {
 	now := time.Now()
 	results := complete(m, n.results())
 	s := q.settle(now, m, nil, results)
-	if err := q.opts.Store.Finish(ctx, m.ID, q.opts.Owner, s.Outcome); err != nil {
+	switch err := q.opts.Store.Finish(ctx, m.ID, q.opts.Owner, s.Outcome); {
+	case errors.Is(err, ErrNotFound): // a person was faster
+		return false, nil
+	case err != nil:
 		return false, err
 	}
 	q.traceResults(now, m, results, s, 0)

@@ -144,6 +144,73 @@ func TestKilledBeforeTheCommit(t *testing.T) {
 	})
 }
 
+// A message that is gone before its outcome is committed leaves no note behind, here or at the next start.
+func TestNoteOfAMessageThatIsGone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var j journal
+		w := newWorld(t, func(o *queue.Options) { o.Journal = &j })
+		w.up.meanwhile = func(m *queue.Message, taken func([]mail.Result)) { taken([]mail.Result{delivered}) }
+		gone := func(op string) error {
+			if op == "finish" {
+				return queue.ErrNotFound
+			}
+			return nil
+		}
+		w.store.Fault = gone
+		w.submit(message("M1", "anna", "a@example.net", "b@example.net"))
+		sleep(time.Second)
+		if n := j.len(); n != 0 || j.forgot != 2 {
+			t.Errorf("%d notes are kept, %d were forgotten", n, j.forgot)
+		}
+		w.store.Fault = nil
+		left := cutShort(t, w, &j, message("M2", "anna")) // whose outcome is never committed
+		w.stop()
+		sleep(48 * time.Hour)
+		left.end()
+
+		m := message("M3", "anna")
+		m.LeaseOwner, m.LeaseUntil, m.Attempts = "node1", time.Now().Add(time.Hour), 1
+		left.stock(m)
+		if _, err := j.Note(queue.Note{ID: "M3", Attempt: 1, Answers: []queue.Answer{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
+			t.Fatal(err)
+		}
+		left.store.Fault = gone
+		left.start(func(o *queue.Options) { o.Journal = &j })
+		select {
+		case err := <-left.done:
+			t.Errorf("Run ended: %v", err)
+		default:
+			left.end()
+		}
+	})
+}
+
+// What a hand-off brought after the queue could wait no longer is noted for the next life.
+func TestAdoptedResultsAfterTheEnd(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var j journal
+		w := newWorld(t, func(o *queue.Options) { o.Journal = &j })
+		results, released := make(chan []mail.Result, 1), make(chan struct{})
+		if err := w.q.Adopt(context.Background(), message("M1", "anna"), body, results, func() { close(released) }); err != nil {
+			t.Fatal(err)
+		}
+		w.stop()
+		if err := <-w.done; err == nil {
+			t.Error("an outcome is missing, and Run does not say so")
+		}
+		results <- []mail.Result{delivered}
+		<-released
+		next := &world{t: t, store: w.store, up: newUpstreams()}
+		next.start(func(o *queue.Options) { o.Journal = &j })
+		sleep(time.Hour)
+		next.wantGone("M1")
+		if n := next.up.count(); n != 0 {
+			t.Errorf("%d attempts in the next life", n)
+		}
+		next.end()
+	})
+}
+
 // With a journal the place is free before the commit; a journal that fails keeps it until then.
 func TestJournalFreesThePlace(t *testing.T) {
 	for _, refuses := range []bool{false, true} {

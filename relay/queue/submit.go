@@ -107,7 +107,10 @@ func (q *Queue) adopted(e *entry, began time.Time, results <-chan []mail.Result,
 	case <-q.hard.Done():
 		q.lost(e.m, q.hard.Err())
 		q.forget(e)
-		go func() { <-results; release() }() // the attempt is still there
+		go func() { // the attempt is still there
+			q.note(e.m, complete(e.m, <-results)) // for the next life
+			release()
+		}()
 		return
 	}
 	if refused == nil {
