@@ -98,7 +98,8 @@ type ticket struct {
 	standby  bool    // instead of the slot
 	used     []place // that took mail: kept until that is on record
 	taken    func([]mail.Result)
-	prefix   []byte // signed while waiting for the place at upstream; nil: not
+	told     []mail.Result // what taken was told, or would have been
+	prefix   []byte        // signed while waiting for the place at upstream; nil: not
 }
 
 // Release implements queue.Ticket.
@@ -127,7 +128,7 @@ func (t *ticket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, 
 	defer func() {
 		if p := recover(); p != nil {
 			t.srv.log.Error("an attempt failed by a fault of ours", "id", m.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			results = mergeResults(unattempted(m), results)
+			results = mergeResults(mergeResults(unattempted(m), results), t.told)
 		}
 	}()
 	groups := t.state.groups(m)
@@ -143,7 +144,11 @@ func (t *ticket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, 
 // tell says for whom the message was taken while the attempt goes on.
 func (t *ticket) tell(results []mail.Result) {
 	results = slices.DeleteFunc(slices.Clone(results), func(r mail.Result) bool { return r.Class != mail.Delivered })
-	if len(results) > 0 && t.taken != nil {
+	if len(results) == 0 {
+		return
+	}
+	t.told = mergeResults(t.told, results)
+	if t.taken != nil {
 		t.taken(results)
 	}
 }

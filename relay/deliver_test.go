@@ -83,6 +83,32 @@ func TestPanicGivesThePlaceBack(t *testing.T) {
 	attempt("the results make no sense", content)
 }
 
+// A panic behind what was taken does not have that sent again.
+func TestPanicKeepsWhatWasTaken(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	st := r.server.state.Load()
+	b := &brittle{transport: st.upstreams[0].transport}
+	st.upstreams[0].transport = b
+	defer func() { st.upstreams[0].transport = b.transport }()
+	b.send = func(tx upstream.Transaction) []mail.Result {
+		tx.Taken([]mail.Result{{Recipient: 1, Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken")}})
+		panic("in the second transaction")
+	}
+	m := queued("ann", "ben", "cid")
+	ticket, _ := r.server.dispatch.reserveNow(time.Now(), m)
+	if ticket == nil {
+		t.Fatal("no place")
+	}
+	var classes []mail.Class
+	for _, r := range ticket.Attempt(t.Context(), m, mail.BytesContent(plainMessage), nil) {
+		classes = append(classes, r.Class)
+	}
+	if want := []mail.Class{mail.Deferral, mail.Delivered, mail.Deferral}; !slices.Equal(classes, want) {
+		t.Errorf("results %v, want %v", classes, want)
+	}
+	ticket.Release()
+}
+
 // A place that took mail is kept until Release; one that did not is free at once.
 func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
