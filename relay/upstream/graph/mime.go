@@ -19,6 +19,8 @@ import (
 const (
 	maxDepth    = 20
 	maxEntities = 1000
+	// maxContentID is what fits a line (RFC 5322 §2.1.1), in octets.
+	maxContentID = 998
 )
 
 // entity is one node of a MIME structure (RFC 2045 §2.4). What is inside a message/rfc822 is no entity: it stays as it is.
@@ -202,7 +204,9 @@ func newEntity(get func(name string) string, def string) *entity {
 	if e.name = params["filename"]; e.name == "" {
 		e.name = e.params["name"]
 	}
-	e.cid = strings.Trim(strings.TrimSpace(get("Content-Id")), "<>")
+	if id := get("Content-Id"); len(id) <= maxContentID {
+		e.cid = strings.Trim(strings.TrimSpace(id), "<>")
+	}
 	e.encoding, _ = readParameters(get("Content-Transfer-Encoding"))
 	return e
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"io"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,6 +42,35 @@ func TestReadParameters(t *testing.T) {
 		value, params := readParameters(in)
 		if value != want.value || params[want.name] != want.param {
 			t.Errorf("%q is %q with %q", in, value, params)
+		}
+	}
+}
+
+// The header of a part may be as long as the message. A few octets of it must not take up kilobytes, nor stay.
+func TestParametersAreBounded(t *testing.T) {
+	for _, unit := range []string{"*199=x;", "*=x;", "=;"} {
+		var long strings.Builder
+		for i := range int64(200_000) {
+			long.WriteString("a" + itoa(i) + unit)
+		}
+		m := messageOf(t, "From: a@example.com\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n--b\r\n"+
+			"Content-Type: image/png; "+long.String()+"\r\nContent-ID: <"+long.String()+">\r\n\r\nhello\r\n--b--\r\n")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		top, err := m.measure(func(*entity, io.Reader) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		if took := (after.TotalAlloc - before.TotalAlloc) / uint64(m.content.Size()); took > 20 {
+			t.Errorf("%s: %d octets were allocated for each octet of the message", unit, took)
+		}
+		got := top.parts[1]
+		if n := len(got.params); n > maxParameters || got.media != "image/png" {
+			t.Errorf("%s: %s with %d parameters", unit, got.media, n)
+		}
+		if got.cid != "" {
+			t.Errorf("%s: a Content-ID of %d octets", unit, len(got.cid))
 		}
 	}
 }

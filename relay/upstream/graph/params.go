@@ -8,20 +8,29 @@ import (
 	"unicode/utf8"
 
 	"github.com/emersion/go-message/charset"
+
+	"postern/mail"
+)
+
+// Bounds of a value with parameters. The header of a part may be as long as the message, and what is read of it is kept.
+const (
+	maxValue      = 16 << 10 // octets that are read; long file names in many sections need less
+	maxParameters = 64
+	maxSections   = 200 // of one parameter, RFC 2231 §3
 )
 
 // readParameters reads a value with parameters (RFC 2045 §5.1) as tolerant as senders need it: names with blanks and without
 // quotes, encoded words where they must not be (RFC 2047 §5), octets above 0x7f. Names and the value get lower case. What
-// cannot be read at all is left out. RFC 2231 is put together and decoded.
+// cannot be read at all, or is over a bound, is left out. RFC 2231 is put together and decoded.
 func readParameters(s string) (value string, params map[string]string) {
-	value, rest, _ := strings.Cut(s, ";")
+	value, rest, _ := strings.Cut(mail.Cut(s, maxValue), ";") // a copy, which does not keep the rest in memory
 	value = strings.ToLower(strings.TrimSpace(value))
 	if i := strings.IndexAny(value, " \t("); i >= 0 { // a comment, or words behind
 		value = value[:i]
 	}
 	params = make(map[string]string)
 	split := make(map[string]*continued)
-	for rest != "" {
+	for rest != "" && len(params)+len(split) < maxParameters {
 		var name, v string
 		name, v, rest = nextParameter(rest)
 		base, n, encoded := section(name)
@@ -34,7 +43,7 @@ func readParameters(s string) (value string, params map[string]string) {
 		default:
 			c := split[base]
 			if c == nil {
-				c = &continued{}
+				c = &continued{sections: make(map[int]piece)}
 				split[base] = c
 			}
 			c.add(max(n, 0), v, encoded)
@@ -95,9 +104,6 @@ func unquote(s string) string {
 	return b.String()
 }
 
-// maxSections bounds RFC 2231 continuations.
-const maxSections = 200
-
 // section reads name*3*: the name, which section it is (-1: there are none), and whether it is encoded.
 func section(name string) (base string, n int, encoded bool) {
 	base, rest, split := strings.Cut(name, "*")
@@ -116,19 +122,16 @@ func section(name string) (base string, n int, encoded bool) {
 }
 
 // continued is a parameter in sections (RFC 2231 §3).
-type continued struct{ sections []piece }
+type continued struct{ sections map[int]piece }
 
 type piece struct {
-	text         string
-	set, encoded bool
+	text    string
+	encoded bool
 }
 
 func (c *continued) add(n int, text string, encoded bool) {
-	for len(c.sections) <= n {
-		c.sections = append(c.sections, piece{})
-	}
-	if !c.sections[n].set {
-		c.sections[n] = piece{text, true, encoded}
+	if _, twice := c.sections[n]; !twice {
+		c.sections[n] = piece{text, encoded}
 	}
 }
 
@@ -136,8 +139,9 @@ func (c *continued) add(n int, text string, encoded bool) {
 func (c *continued) value() string {
 	label := ""
 	var b []byte
-	for i, s := range c.sections {
-		if !s.set {
+	for i := 0; ; i++ {
+		s, is := c.sections[i]
+		if !is {
 			break
 		}
 		if !s.encoded {
