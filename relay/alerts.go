@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"postern/auth"
 	"postern/mail"
@@ -491,18 +493,35 @@ func (a *alerts) lockedOut(l auth.Lock) {
 		c.Details["client"] = from
 	}
 	until := l.Until.UTC().Format("15:04 MST")
+	login, plain := loginInWords(login)
+	guessed := "a generated one cannot be guessed: postern user password " + login
+	if !plain {
+		guessed = "a generated one cannot be guessed"
+	}
 	switch {
 	case login == "":
 		c.Subject, c.Group = "address "+from, "addresses"
 		c.Summary = fmt.Sprintf("From %s came %d different wrong passwords: it is locked out until %s. What to do: if it is yours, look for a device with an old password there; else keep it out with a firewall. See: postern trace --kind auth-fail", from, l.Failures, until)
 	case !l.Client.IsValid():
 		c.Subject, c.Group = "login "+login, "logins"
-		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s: until %s it is open only to addresses that it was used from before. What to do: if its owner has not forgotten the password, somebody guesses it; a generated one cannot be guessed: postern user password %s", l.Failures, login, until, login)
+		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s: until %s it is open only to addresses that it was used from before. What to do: if its owner has not forgotten the password, somebody guesses it; %s", l.Failures, login, until, guessed)
 	default:
 		c.Subject, c.Group = "login "+login+" from "+from, "logins"
 		c.Summary = fmt.Sprintf("From %s, where login %s is used, came %d different wrong passwords for it: it is locked out there until %s. What to do: look for a device or program there with an old password.", from, login, l.Failures, until)
 	}
 	a.alerter.Begin(c)
+}
+
+// loginInWords is a login as it may stand in a sentence. Whoever guesses makes logins up, and people paste commands and follow
+// links: one that is not plain is quoted, is no link, and belongs in no command.
+func loginInWords(login string) (words string, plain bool) {
+	odd := func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("@._+-", r)
+	}
+	if !strings.ContainsFunc(login, odd) && !strings.HasPrefix(login, "-") {
+		return login, true
+	}
+	return strconv.Quote(strings.ReplaceAll(login, "://", ": //")), false
 }
 
 // limitReached tells that a login was locked because it went over a limit whose policy says so.

@@ -153,13 +153,21 @@ func TestLockoutsAreTold(t *testing.T) {
 	r := newRig(t, newProvider(t), hook.block())
 	s := r.store()
 	for range 3 { // one condition, however often
-		r.server.lockedOut(auth.Lock{Login: "bob@example.com\x1b", Until: time.Now().Add(time.Minute), Failures: 10})
+		r.server.lockedOut(auth.Lock{Login: "bob@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
+	}
+	for _, login := range []string{"x;reboot", "$(reboot)", "-h", "Log in at https://reset.example now", "esc\x1b"} { // as guessers make them up
+		r.server.lockedOut(auth.Lock{Login: login, Until: time.Now().Add(time.Minute), Failures: 10})
+		words, _ := loginInWords(mail.Printable(login))
+		d := hook.wait(r, alert.LoginLocked, "login "+words, 1)
+		if strings.Contains(d.Text, "postern user") || strings.Contains(d.Text, "://") || !strings.Contains(d.Text, `login "`) || d.Details["login"] != mail.Printable(login) {
+			t.Errorf("%+v", d)
+		}
 	}
 	r.server.lockedOut(auth.Lock{Client: mustPrefixes("192.0.2.9/32")[0], Until: time.Now().Add(time.Minute), Failures: 10})
 	r.server.lockedOut(auth.Lock{Login: rigLogin, Client: mustPrefixes("2001:db8::/64")[0], Until: time.Now().Add(time.Minute), Failures: 10})
 	r.server.lock(t.Context(), rigLogin, "over the 1 messages/day limit")
-	bob := hook.wait(r, alert.LoginLocked, "login bob@example.com?", 1)
-	if bob.Details["failures"] != "10" || !strings.Contains(bob.Summary, "postern user password bob@example.com?") {
+	bob := hook.wait(r, alert.LoginLocked, "login bob@example.com", 1)
+	if bob.Details["failures"] != "10" || !strings.HasSuffix(bob.Summary, "postern user password bob@example.com") {
 		t.Errorf("%+v", bob)
 	}
 	if d := hook.wait(r, alert.LoginLocked, "address 192.0.2.9", 1); d.Details["client"] != "192.0.2.9" || d.Details["login"] != "" {
