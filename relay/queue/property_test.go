@@ -25,7 +25,9 @@ type scenario struct {
 	Messages int
 	Kills    int
 	Faults   int // spells of a failing store
-	Pauses   int // of the upstreams
+	Pauses   int // of the upstreams; some last until everything works
+	Renames  int // of the upstreams
+	Orders   int // of a person
 	Places   int
 	Window   int
 	Chaos    time.Duration // after that everything works
@@ -38,6 +40,8 @@ func drawScenario(t *rapid.T) scenario {
 		Kills:    rapid.IntRange(0, 5).Draw(t, "kills"),
 		Faults:   rapid.IntRange(0, 6).Draw(t, "faults"),
 		Pauses:   rapid.IntRange(0, 4).Draw(t, "pauses"),
+		Renames:  rapid.IntRange(0, 3).Draw(t, "renames"),
+		Orders:   rapid.IntRange(0, 8).Draw(t, "orders"),
 		Places:   rapid.IntRange(1, 3).Draw(t, "places"),
 		Window:   rapid.IntRange(1, 8).Draw(t, "window"),
 		Chaos:    rapid.SampledFrom([]time.Duration{time.Minute, time.Hour, 60 * time.Hour}).Draw(t, "chaos"),
@@ -51,13 +55,15 @@ type ledger struct {
 	now       *life
 	calm      bool
 	failUntil time.Time
-	pauseTo   map[string]time.Time
+	pauseTo   map[string]time.Time // by upstream
+	names     int                  // generation of the upstreams' names
 
 	accepted  map[string]*queue.Message // 250 was answered
 	refused   map[string]bool           // 4yz was answered and no attempt was running: never to be sent
 	delivered map[string]int            // "id/index" taken by the upstream
-	cut       map[string]int            // id: attempts that a kill left without an outcome
-	running   map[string]bool           // id: attempt in progress, in this life
+	deleted   map[string]bool           // id: by a person
+	cut       map[string]int            // "id/index": attempts that a kill left without an answer
+	running   map[string]map[int]bool   // id: attempt in progress, in this life; what was told of its recipients
 	made      map[string]queue.Notice   // report id
 	reported  map[string]int            // "id/index" failure reports that arrived, each counted once
 	arrived   map[string]bool           // report id
@@ -140,8 +146,13 @@ func (l *ledger) kill() (*memstore.Store, *life) {
 	left := p.store.Fork()
 	list, _ := left.List(context.Background(), queue.Filter{})
 	for _, m := range list {
-		if m.LeaseOwner != "" && l.running[m.ID] {
-			l.cut[m.ID]++
+		if m.LeaseOwner == "" || l.running[m.ID] == nil {
+			continue
+		}
+		for i := range m.Recipients {
+			if !l.running[m.ID][i] {
+				l.cut[fmt.Sprintf("%s/%d", m.ID, i)]++
+			}
 		}
 	}
 	clear(l.running)
@@ -152,18 +163,29 @@ func (l *ledger) kill() (*memstore.Store, *life) {
 func (p *life) Reserve(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
-	key := "a"
-	if m.Login == "bert" {
-		key = "b"
+	name := func(key string) string { return fmt.Sprint(key, p.l.names) }
+	route := []string{"a"}
+	w := queue.Wait{}
+	switch m.Login {
+	case "bert":
+		route = []string{"b"}
+	case "carl":
+		route, w.Route = []string{"a", "b"}, name("a")+", "+name("b")
 	}
-	switch until := p.l.pauseTo[key]; {
-	case until.After(now):
-		return nil, queue.Wait{Key: key, Until: until}
-	case p.free[key] == 0:
-		return nil, queue.Wait{Key: key}
+	for _, key := range route {
+		switch until := p.l.pauseTo[key]; {
+		case until.After(now):
+			if w.Until.IsZero() || until.Before(w.Until) {
+				w.Key, w.Until = name(key), until
+			}
+		case p.free[key] == 0:
+			return nil, queue.Wait{Key: name(key), Route: w.Route}
+		default:
+			p.free[key]--
+			return &lifeTicket{p: p, key: key}, queue.Wait{Key: name(key), Route: w.Route}
+		}
 	}
-	p.free[key]--
-	return &lifeTicket{p: p, key: key}, queue.Wait{Key: key}
+	return nil, w
 }
 
 type lifeTicket struct {
@@ -183,11 +205,12 @@ func (t *lifeTicket) Release() {
 	t.p.q.Wake()
 }
 
-func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, _ func([]mail.Result)) []mail.Result {
+func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) []mail.Result {
 	l := t.p.l
 	if !l.start(t.p, m, c) {
 		return nil
 	}
+	parts := l.part(t.p, m, taken)
 	l.mu.Lock()
 	took := time.Duration(l.rnd.IntN(5000)) * time.Millisecond
 	if l.rnd.IntN(20) == 0 {
@@ -198,7 +221,7 @@ func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Conte
 	case <-time.After(took):
 	case <-ctx.Done():
 	}
-	return l.outcome(t.p, m, t.key)
+	return append(parts, l.outcome(t.p, m, t.key)...)
 }
 
 // start checks that an attempt may be made at all.
@@ -208,7 +231,7 @@ func (l *ledger) start(p *life, m *queue.Message, c mail.Content) bool {
 	if p.dead {
 		return false
 	}
-	if l.running[m.ID] {
+	if l.running[m.ID] != nil {
 		l.wrong("%s is tried twice at a time", m.ID)
 	}
 	if l.refused[m.ID] {
@@ -217,8 +240,25 @@ func (l *ledger) start(p *life, m *queue.Message, c mail.Content) bool {
 	if c.Size() != int64(len(body)) && m.Login != "" {
 		l.wrong("%s has %d octets", m.ID, c.Size())
 	}
-	l.running[m.ID] = true
+	l.running[m.ID] = make(map[int]bool)
 	return true
+}
+
+// part lets the upstream take the message for the first pending recipient before the rest is tried, at times, and tells.
+func (l *ledger) part(p *life, m *queue.Message, taken func([]mail.Result)) []mail.Result {
+	l.mu.Lock()
+	first := slices.IndexFunc(m.Recipients, func(to queue.Recipient) bool { return to.Status == queue.Pending })
+	if taken == nil || first < 0 || p.dead || l.rnd.IntN(4) > 0 {
+		l.mu.Unlock()
+		return nil
+	}
+	r := delivered
+	r.Recipient = first
+	l.deliveredLocked(m, first)
+	l.running[m.ID][first] = true
+	l.mu.Unlock()
+	taken([]mail.Result{r})
+	return []mail.Result{r}
 }
 
 // outcome draws the results of an attempt and enters them.
@@ -228,10 +268,11 @@ func (l *ledger) outcome(p *life, m *queue.Message, key string) []mail.Result {
 	if p.dead {
 		return nil
 	}
+	told := l.running[m.ID]
 	delete(l.running, m.ID)
 	var out []mail.Result
 	for i, to := range m.Recipients {
-		if to.Status != queue.Pending {
+		if to.Status != queue.Pending || told[i] {
 			continue
 		}
 		r := l.drawLocked(m.Login == "")
@@ -347,6 +388,29 @@ func (l *ledger) handOff(p *life, m *queue.Message) error {
 	return p.q.Adopt(context.Background(), m, body, c, t.Release)
 }
 
+// order is what a person does to a message, whatever state it is in.
+func (l *ledger) order(id string, what int) {
+	l.mu.Lock()
+	p := l.now
+	l.mu.Unlock()
+	ctx, only, now := context.Background(), queue.Filter{IDs: []string{id}}, time.Now()
+	switch what {
+	case 0:
+		_, _ = p.store.Hold(ctx, only, "a person says so")
+	case 1:
+		_, _ = p.store.Release(ctx, only, now)
+	case 2:
+		_, _ = p.store.Retry(ctx, only, now)
+	case 3:
+		_, _ = p.store.Bounce(ctx, only, now)
+	case 4:
+		if n, err := p.store.Delete(ctx, only); n == 1 && err == nil {
+			l.set(func() { l.deleted[id] = true })
+		}
+	}
+	p.q.Refresh()
+}
+
 // happen is something at a time of the scenario.
 type happening struct {
 	at time.Duration
@@ -358,7 +422,7 @@ func simulate(s scenario) []string {
 	l := &ledger{
 		rnd: rand.New(rand.NewPCG(s.Seed, 1)), pauseTo: map[string]time.Time{},
 		accepted: map[string]*queue.Message{}, refused: map[string]bool{}, delivered: map[string]int{}, cut: map[string]int{},
-		running: map[string]bool{}, made: map[string]queue.Notice{}, reported: map[string]int{}, arrived: map[string]bool{}, failed: map[string]bool{},
+		running: map[string]map[int]bool{}, deleted: map[string]bool{}, made: map[string]queue.Notice{}, reported: map[string]int{}, arrived: map[string]bool{}, failed: map[string]bool{},
 	}
 	l.begin(memstore.New(), s)
 	synctest.Wait()
@@ -386,7 +450,17 @@ func simulate(s scenario) []string {
 	}
 	for range s.Pauses {
 		key, d := []string{"a", "b"}[plans.IntN(2)], within(s.Chaos)
+		if plans.IntN(3) == 0 {
+			d = 1000 * time.Hour
+		}
 		plan = append(plan, happening{within(s.Chaos), func() { l.set(func() { l.pauseTo[key] = time.Now().Add(d) }) }})
+	}
+	for range s.Renames { // a reload does that
+		plan = append(plan, happening{within(s.Chaos), func() { l.set(func() { l.names++ }); l.now.q.Refresh() }})
+	}
+	for range s.Orders {
+		id, what := fmt.Sprintf("M%02d", plans.IntN(s.Messages)), plans.IntN(5)
+		plan = append(plan, happening{within(s.Chaos), func() { submits.Go(func() { l.order(id, what) }) }})
 	}
 	slices.SortStableFunc(plan, func(a, b happening) int { return int(a.at - b.at) })
 	start := time.Now()
@@ -397,6 +471,9 @@ func simulate(s scenario) []string {
 	time.Sleep(s.Chaos - time.Since(start))
 	submits.Wait()
 	l.set(func() { l.calm, l.failUntil = true, time.Time{}; clear(l.pauseTo) })
+	for id := range s.Messages {
+		l.order(fmt.Sprintf("M%02d", id), 1) // what is held is to end too
+	}
 	l.now.q.Wake()
 	time.Sleep(20 * time.Hour)
 	l.now.stop()
@@ -419,6 +496,9 @@ func (l *ledger) audit() []string {
 		l.wrong("%s is still in the queue: %+v", m.ID, *m)
 	}
 	for id, m := range l.accepted {
+		if l.deleted[id] {
+			continue
+		}
 		for i, to := range m.Recipients {
 			l.auditRecipient(id, i, m, to)
 		}
@@ -436,13 +516,13 @@ func (l *ledger) auditRecipient(id string, i int, m *queue.Message, to queue.Rec
 		l.wrong("%s is lost", key)
 	case taken == 0 && wanted && reports == 0:
 		l.wrong("%s failed without a report", key)
-	case taken > 1+l.cut[id]:
-		l.wrong("%s was delivered %d times with %d cut attempts", key, taken, l.cut[id])
+	case taken > 1+l.cut[key]:
+		l.wrong("%s was delivered %d times with %d cut attempts", key, taken, l.cut[key])
 	case reports > 1:
 		l.wrong("%s has %d failure reports", key, reports)
 	case reports > 0 && !wanted:
 		l.wrong("%s has a report that nobody asked for", key)
-	case taken > 0 && reports > 0 && l.cut[id] == 0:
+	case taken > 0 && reports > 0 && l.cut[key] == 0:
 		l.wrong("%s was delivered and reported as failed", key)
 	}
 }
