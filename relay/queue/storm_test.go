@@ -181,3 +181,31 @@ func TestManyNamesDoNotHoldUpDueMail(t *testing.T) {
 		w.end()
 	})
 }
+
+// More routes are paused than are remembered: those beyond come back by their time, and none sleeps on when all work again.
+func TestMorePausesThanAreRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const identities = 4200
+		w := newWorld(t, nil)
+		w.up.route = func(m *queue.Message) string { return m.Login }
+		until := time.Now().Add(time.Hour)
+		for i := range identities {
+			w.up.paused[fmt.Sprintf("user%04d", i)] = until
+		}
+		for i := range identities {
+			w.submit(message(fmt.Sprintf("M%04d", i), fmt.Sprintf("user%04d", i)))
+		}
+		sleep(50 * time.Minute)
+		if s := w.q.Stats(); s.Paused == 0 || s.Paused == identities || s.Window != 0 || w.up.count() != 0 {
+			t.Errorf("stats %+v after %d attempts", s, w.up.count())
+		}
+		sleep(20 * time.Minute)
+		if s, _ := w.store.Stats(context.Background()); s.Messages != 0 {
+			t.Errorf("%d messages left", s.Messages)
+		}
+		if s := w.q.Stats(); s.Paused != 0 {
+			t.Errorf("stats %+v", s)
+		}
+		w.end()
+	})
+}
