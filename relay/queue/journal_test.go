@@ -162,12 +162,9 @@ func TestNoteOfAMessageThatIsGone(t *testing.T) {
 		if n := j.len(); n != 0 || j.forgot != 2 {
 			t.Errorf("%d notes are kept, %d were forgotten", n, j.forgot)
 		}
-		w.store.Fault = nil
-		left := cutShort(t, w, &j, message("M2", "anna")) // whose outcome is never committed
-		w.stop()
-		sleep(48 * time.Hour)
-		left.end()
+		w.end()
 
+		left := &world{t: t, store: memstoreFailing("nothing"), up: newUpstreams()}
 		m := message("M3", "anna")
 		m.LeaseOwner, m.LeaseUntil, m.Attempts = "node1", time.Now().Add(time.Hour), 1
 		left.stock(m)

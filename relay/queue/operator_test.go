@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,23 +21,23 @@ func (w *world) bounce(id string) {
 
 // What a person gives up while it is being put to sleep, or while its delay report is committed, is given up at once.
 func TestBounceWhileGoingToSleep(t *testing.T) {
-	slow := func(w *world, slow string) {
-		w.store.Fault = func(op string) error {
-			if op == slow {
-				time.Sleep(10 * time.Second)
-			}
-			return nil
+	var slow atomic.Value
+	slowly := func(op string) error {
+		if op == slow.Load() {
+			time.Sleep(10 * time.Second)
 		}
+		return nil
 	}
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, nil)
+		w.store.Fault = slowly
 		w.up.silent = true
 		w.up.route = func(m *queue.Message) string { return m.Login }
 		w.up.setFree("anna", 0)
 		w.up.paused["bert"] = time.Now().Add(time.Minute)
 		w.submit(message("M1", "anna"), message("B1", "bert"))
 		sleep(59 * time.Second)
-		slow(w, "wake") // of B1
+		slow.Store("wake") // of B1
 		sleep(2 * time.Second)
 		w.up.pause("anna", time.Now().Add(10*time.Hour))
 		sleep(2 * time.Second)
@@ -48,9 +49,10 @@ func TestBounceWhileGoingToSleep(t *testing.T) {
 	})
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, nil)
+		w.store.Fault = slowly
+		slow.Store("finish")
 		w.up.paused["office"] = time.Now().Add(10 * time.Hour)
 		w.submit(message("M1", "anna"))
-		slow(w, "finish")
 		sleep(4*time.Hour + time.Minute + 5*time.Second)
 		w.bounce("M1")
 		sleep(30 * time.Second)
