@@ -128,19 +128,19 @@ func TestSleepersWakeBesideASaturatedUpstream(t *testing.T) {
 			if grey[m.ID] {
 				return results(m, greylisted)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(5 * time.Second)
 			return results(m, delivered)
 		})
-		for i := range 50 {
+		for i := range 20 {
 			w.submit(message(fmt.Sprintf("A%02d", i), "anna"))
 		}
 		sleep(10 * time.Minute)
-		for i := range 4000 { // others come as fast as they go
-			w.stock(message(fmt.Sprintf("B%04d", i), fmt.Sprintf("bert%d", i%7)))
+		for i := range 800 { // others come as fast as they go
+			w.stock(message(fmt.Sprintf("B%03d", i), fmt.Sprintf("bert%d", i%7)))
 		}
 		w.q.Wake()
 		sleep(50 * time.Minute)
-		for i := range 50 {
+		for i := range 20 {
 			if id := fmt.Sprintf("A%02d", i); !grey[id] {
 				w.wantGone(id)
 			}
