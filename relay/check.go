@@ -44,6 +44,33 @@ func Check(ctx context.Context, path string) (*config.Config, []config.Problem) 
 	return c, problems
 }
 
+// Warnings says what New takes though it is unwise, and what it logs in with or presents that ends soon, or has ended. c is right
+// by Check.
+func Warnings(c *config.Config, now time.Time) []config.Problem {
+	warnings := c.Warnings()
+	add := func(key, format string, args ...any) { warnings = append(warnings, c.Problem(key, format, args...)) }
+	if infos, err := certs.Check(certOptions(c, slog.New(slog.DiscardHandler)), now); err == nil && c.TLS.CertFile != "" {
+		for _, info := range infos {
+			for _, w := range info.Warnings {
+				add("tls.cert_file", "%s", w)
+			}
+		}
+	}
+	for i, u := range c.Upstreams {
+		key := fmt.Sprintf("upstream[%d]", i+1)
+		if end, err := endOf(u.CertFile); u.CertFile != "" && err == nil && end.Sub(now) <= expiryAhead {
+			add(key+".cert_file", "%s %s, and the provider takes no mail with it then; renew it", u.CertFile, ends(end, now))
+		}
+		expiries, _ := expiriesOf(u, now) // Check has seen the error
+		for _, e := range expiries {
+			if e.Soon {
+				add(key+".oauth", "the %s %s, and without it no mail leaves there; %s", e.What, ends(e.At, now), keysOfOAuth.Replace(e.Fix))
+			}
+		}
+	}
+	return warnings
+}
+
 func problemsOf(path string, err error) []config.Problem {
 	if e, ok := err.(*config.Error); ok {
 		return e.Problems

@@ -57,18 +57,25 @@ func openSealer(dir string) (*oauth.Sealer, error) {
 
 // CheckTokens says what NewTokens would refuse, without making anything.
 func CheckTokens(block config.Upstream) error {
+	_, err := expiriesOf(block, time.Time{})
+	return err
+}
+
+// expiriesOf tells what an upstream is logged in with and when it ends, as far as relay.toml and its files say.
+func expiriesOf(block config.Upstream, now time.Time) ([]oauth.Expiry, error) {
 	if block.OAuth == nil {
-		return nil
+		return nil, nil
 	}
 	sealer, err := oauth.NewSealer(make([]byte, 32))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	source, err := newTokens(block, oauth.NewMemoryGrants(), sealer, slog.New(slog.DiscardHandler))
-	if err == nil {
-		source.Close()
+	if err != nil {
+		return nil, err
 	}
-	return err
+	defer source.Close()
+	return source.Expiries(now), nil
 }
 
 func consented(flow string) bool {
@@ -77,7 +84,8 @@ func consented(flow string) bool {
 
 // keysOfOAuth names settings of package oauth as relay.toml does.
 var keysOfOAuth = strings.NewReplacer("device_auth_url:", "device_url:", "service_account:", "service_account_file:",
-	"certificate:", "certificate_file:", "client_secret_expires", "expires", "a certificate", "a certificate_file")
+	"certificate:", "certificate_file:", "client_secret_expires", "expires", "or a certificate", "or a certificate_file",
+	"set certificate to the new file", "write it and its key to certificate_file and key_file")
 
 func newTokens(block config.Upstream, grants oauth.GrantStore, sealer *oauth.Sealer, log *slog.Logger) (*oauth.Source, error) {
 	o, err := tokenOptions(block)

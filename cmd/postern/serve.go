@@ -134,7 +134,7 @@ func (a *app) checkCommand() *cobra.Command {
 			if len(problems) > 0 {
 				return errSilent
 			}
-			for _, w := range c.Warnings() {
+			for _, w := range relay.Warnings(c, time.Now()) {
 				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s\n", w)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s, %s.\n", path, plural(int64(len(c.Listeners)), "listener"), plural(int64(len(c.Upstreams)), "upstream"))

@@ -1,10 +1,13 @@
 package config
 
 import (
+	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -87,6 +90,9 @@ func (v *validator) oauth(key string, u *Upstream) {
 	v.oauthServer(key, o)
 	v.oauthSecret(key+".client_secret", o.ClientSecret)
 	v.oauthSecret(key+".refresh_token", o.RefreshToken)
+	if o.byMicrosoft(u) {
+		v.oauthEntra(key, u)
+	}
 	if !o.Expires.IsZero() && !o.ClientSecret.IsSet() {
 		v.fail(key+".expires", "is the end of client_secret, which is not set; a certificate tells its own, remove it")
 	}
@@ -96,6 +102,29 @@ func (v *validator) oauth(key string, u *Upstream) {
 	v.oauthFiles(key, o)
 	if v.oneOf(key+".identity", o.Identity, IdentityUsername, IdentitySender) && o.Identity == IdentitySender {
 		v.oauthSender(key, o)
+	}
+}
+
+// byMicrosoft reports whether tokens come from Microsoft, as far as the file says so.
+func (o *OAuth) byMicrosoft(u *Upstream) bool {
+	return o.TokenURL == "" && (o.Provider == "microsoft" || o.Provider == "" && (o.Tenant != "" || u.ByGraph()))
+}
+
+// An id of Entra's: of a tenant, an application, or a secret.
+var entraID = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
+
+// oauthEntra warns of what is often copied from the wrong line of Entra's pages. What was written is not repeated: it may be the
+// secret.
+func (v *validator) oauthEntra(key string, u *Upstream) {
+	o := u.OAuth
+	if u.Username != "" && !strings.Contains(u.Username, "@") && !entraID.MatchString(u.Username) {
+		v.warn(strings.TrimSuffix(key, ".oauth")+".username", "%q is no address, write that of the mailbox to send as", u.Username)
+	}
+	if o.ClientID != "" && !entraID.MatchString(o.ClientID) {
+		v.warn(key+".client_id", `is not like an id of Microsoft's, such as 00000000-0000-0000-0000-000000000000; copy "Application (client) ID" from the application's overview`)
+	}
+	if entraID.MatchString(o.ClientSecret.Value()) {
+		v.warn(key+".client_secret", `is like the secret's id ("Secret ID"); copy the other column, "Value", which is shown only when the secret is made`)
 	}
 }
 
@@ -198,6 +227,30 @@ func (v *validator) oauthFiles(key string, o *OAuth) {
 		if err := readable(path); err != nil {
 			v.fail(key+"."+name, "%s", err)
 		}
+	}
+	v.oauthPair(key, o)
+}
+
+// oauthPair wants the key of the certificate, which can be used without a person. Files that cannot be read were judged before.
+func (v *validator) oauthPair(key string, o *OAuth) {
+	if o.CertificateFile == "" || o.KeyFile == "" {
+		return
+	}
+	_, err := readCertificates(o.CertificateFile)
+	if err != nil || readable(o.KeyFile) != nil {
+		return
+	}
+	certificate, err := readBounded(o.CertificateFile, maxFile)
+	private, err2 := readBounded(o.KeyFile, maxSecret)
+	if err != nil || err2 != nil {
+		return
+	}
+	if bytes.Contains(private, []byte("ENCRYPTED")) {
+		v.fail(key+".key_file", "%s is locked with a passphrase, write one that is not: openssl pkey -in %s -out FILE", o.KeyFile, o.KeyFile)
+		return
+	}
+	if _, err := tls.X509KeyPair(certificate, private); err != nil {
+		v.fail(key+".key_file", "%s and %s are not a pair: %s", o.CertificateFile, o.KeyFile, err)
 	}
 }
 

@@ -1,0 +1,96 @@
+package relay
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/internal/testkit"
+	"postern/relay/config"
+)
+
+// What ends soon is said before mail stops, by whoever asks whether the file is right.
+func TestWarningsOfWhatEnds(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for expires, want := range map[string]string{
+		"2026-12-30": "",
+		"2026-12-10": "upstream[1].oauth: the client secret ends on 2026-12-10, in 17 days, and without it no mail leaves there; make a new client secret for application",
+		"2026-11-20": "upstream[1].oauth: the client secret ended on 2026-11-20, and without it no mail leaves there; make a new client secret for application",
+	} {
+		path := filepath.Join(t.TempDir(), "relay.toml")
+		text := fmt.Sprintf(`hostname = "relay.example.com"
+data_dir = "data"
+[[upstream]]
+name = "office"
+provider = "microsoft-graph"
+username = "relay@example.com"
+[upstream.oauth]
+flow = "client-credentials"
+tenant = "contoso.onmicrosoft.com"
+client_id = "6731de76-14a6-49ae-97bc-6eba6914391e"
+client_secret = "hunter2"
+expires = %q
+`, expires)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, problems := Check(t.Context(), path)
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		said := linesOf(Warnings(c, now))
+		if want == "" && said != "" || !strings.Contains(said, want) || strings.Contains(said, "hunter2") || strings.Contains(said, "client_secret_expires") {
+			t.Errorf("%s: %s", expires, said)
+		}
+	}
+}
+
+func TestWarningsOfCertificates(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	now := time.Now()
+	leaf := testkit.NewCA(t).Leaf(testkit.LeafOptions{Names: []string{"mail.example.com"}, NotAfter: now.Add(40 * 24 * time.Hour)})
+	path := filepath.Join(dir, "relay.toml")
+	text := fmt.Sprintf(`hostname = "relay.example.com"
+data_dir = "data"
+[tls]
+cert_file = %q
+key_file = %q
+[[upstream]]
+name = "office"
+host = "smtp.example.net"
+cert_file = %q
+key_file = %q
+`, leaf.CertFile, leaf.KeyFile, leaf.CertFile, leaf.KeyFile)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, problems := Check(t.Context(), path)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	end, err := endOf(leaf.CertFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon := "upstream[1].cert_file: " + leaf.CertFile + " ends on " + end.UTC().Format(time.DateOnly) + ", in 47 hours"
+	const name = "tls.cert_file: it covers mail.example.com but not the host name relay.example.com"
+	if said := linesOf(Warnings(c, end.Add(-47*time.Hour))); !strings.Contains(said, soon) || !strings.Contains(said, name) {
+		t.Errorf("%s", said)
+	}
+	if said := linesOf(Warnings(c, now)); strings.Contains(said, "cert_file: "+leaf.CertFile) || !strings.Contains(said, name) {
+		t.Errorf("%s", said)
+	}
+}
+
+func linesOf(problems []config.Problem) string {
+	var b strings.Builder
+	for _, p := range problems {
+		fmt.Fprintln(&b, p)
+	}
+	return b.String()
+}
