@@ -143,7 +143,7 @@ func (q *Queue) setAsideLocked(now time.Time, e *entry, w Wait) {
 // sleepAt is when a message must be looked at that sleeps under a name, or, without one, comes back at until.
 func (q *Queue) sleepAt(now time.Time, m *Message, until time.Time, name string) time.Time {
 	if name != "" {
-		until = later(until, now.Add(maxSleep))
+		until = now.Add(maxSleep)
 	}
 	return q.lookAt(now, m, until)
 }

@@ -71,6 +71,24 @@ func TestSuccessOfBeforeWakesNobody(t *testing.T) {
 	})
 }
 
+// However long an upstream is paused, what sleeps for it is looked at each day.
+func TestSleepLastsADayAtMost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, func(o *queue.Options) { o.Expire, o.WarnAfter = 30*24*time.Hour, -1 })
+		w.up.paused["office"] = time.Now().Add(20 * 24 * time.Hour)
+		w.submit(message("M1", "anna"))
+		for range 10 {
+			sleep(23 * time.Hour)
+			if m := w.inStore("M1"); m.WaitingFor != "office" || time.Until(m.NextAttempt) > 24*time.Hour {
+				t.Errorf("waits for %q until %v", m.WaitingFor, m.NextAttempt)
+			}
+		}
+		sleep(12 * 24 * time.Hour)
+		w.wantGone("M1")
+		w.end()
+	})
+}
+
 // lateAdd is a store where a message is added in the moment when a Wake has looked and not returned yet.
 type lateAdd struct {
 	queue.Store
