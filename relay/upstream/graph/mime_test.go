@@ -248,6 +248,21 @@ const mixed = "Content-Type: multipart/mixed; boundary=b\r\n"
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
+// Exchange makes a header of these texts: nobody may write a line of it.
+func TestNoLineEndsInADraft(t *testing.T) {
+	const word = "=?utf-8?Q?a=0D=0ABcc=3A_eve=40example.net?="
+	m := messageOf(t, "From: "+word+" <a@example.com>\r\nTo: "+strings.Replace(word, "=40", "", 1)+" <b@example.org>\r\nReply-To: "+word+" <c@example.org>\r\nSubject: "+word+"\r\n\r\nhello\r\n")
+	d, _, f := m.draftOf(&rebuilt{}, []mail.Recipient{{To: address(t, "b@example.org")}}, []int{0}, nil)
+	if f != nil {
+		t.Fatal(f)
+	}
+	for _, got := range []string{d.Subject, d.From.Email.Name, d.ReplyTo[0].Email.Name, d.To[0].Email.Name} {
+		if !strings.HasPrefix(got, "a  Bcc: eve") {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
 // Depth is bounded with boundaries of their own.
 func TestDepthIsBounded(t *testing.T) {
 	var b strings.Builder

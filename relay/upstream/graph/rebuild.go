@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"postern/mail"
@@ -410,9 +411,19 @@ func people(value string) ([]person, error) {
 	}
 	all := make([]person, len(list))
 	for i, a := range list {
-		all[i] = person{emailAddress{Name: strings.ToValidUTF8(a.Name, "\uFFFD"), Address: a.Address}}
+		all[i] = person{emailAddress{Name: oneLine(strings.ToValidUTF8(a.Name, "\uFFFD")), Address: a.Address}}
 	}
 	return all, nil
+}
+
+// oneLine blanks out controls, line ends among them, which encoded words can hide: Exchange makes a header of the text.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }
 
 // withoutLoss are fields that Exchange writes itself, or that are about the MIME that is taken apart.
@@ -428,7 +439,7 @@ func (d *draft) fields(h mail.Header) (left []string, err error) {
 			left = append(left, name)
 		}
 	}
-	d.Subject = decodeWords(h.Get("Subject"))
+	d.Subject = oneLine(decodeWords(h.Get("Subject")))
 	for _, f := range h.Fields {
 		value := f.Value()
 		switch {
