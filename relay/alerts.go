@@ -364,7 +364,7 @@ func (a *alerts) queueAge(ctx context.Context, now time.Time) {
 		}
 		hold = append(hold, alert.Condition{
 			Event: alert.QueueAge, Subject: "queue", Threshold: threshold,
-			Summary: fmt.Sprintf("Mail waits: the oldest message for %s; %d messages in all%s. What to do: postern queue list says what each of them waits for.",
+			Summary: fmt.Sprintf("Mail waits: the oldest message for %s; %d in all%s. What to do: postern queue list says what each of them waits for.",
 				config.Duration(age.Truncate(time.Second)), q.Messages, held),
 			Over: "The queue is as young as it should be again.",
 			Details: map[string]string{"threshold": threshold.String(), "oldest": clock(q.Oldest), "messages": fmt.Sprint(q.Messages),

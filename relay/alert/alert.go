@@ -188,6 +188,9 @@ func (a *Alerter) newHookLocked(now time.Time, h Hook, id string) *hook {
 		if !h.asksFor(e.Event) {
 			continue
 		}
+		if e.Told.After(now) { // the clock was wrong then, and nothing would be due before
+			e.Told = now
+		}
 		e.Queued = e.Told
 		made.known[e.name()] = e
 		if e.Ending {

@@ -242,6 +242,24 @@ func TestTheEndOfWhatAnEarlierProcessTold(t *testing.T) {
 	})
 }
 
+// Of what stands in the file, no event is told of that nobody knows, and no time keeps one silent for ever.
+func TestOddEntriesOfTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "alerts.json")
+	content := `{"version":1,"hooks":{"` + idOf(hookURL) + `":[
+		{"event":"moon-phase","subject":"moon","summary":"x","since":"2026-01-01T00:00:00Z","told":"2026-01-01T00:00:00Z","ending":true},
+		{"event":"upstream-paused","subject":"office","summary":"x","since":"2026-01-01T00:00:00Z","told":"2199-01-01T00:00:00Z"}]}}`
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, file)
+		r.want()
+		r.alerter.Begin(paused("office"))
+		time.Sleep(repeatAfter + lookPeriod)
+		r.want("a upstream-paused office repeated")
+	})
+}
+
 func TestAFileThatIsNotOursIsNoHindrance(t *testing.T) {
 	for name, content := range map[string]string{
 		"text": "nonsense", "version": `{"version":2}`, "empty": "", "null": `{"version":1,"hooks":{"x":[null]}}`, "untold": `{"version":1,"hooks":{"x":[{"event":"test"}]}}`,

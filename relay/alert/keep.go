@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 )
 
@@ -64,12 +65,14 @@ func parseBook(data []byte) (book, error) {
 	if b.Version != 1 {
 		return book{}, fmt.Errorf("version %d of this file is not known", b.Version)
 	}
-	for _, entries := range b.Hooks {
+	for hook, entries := range b.Hooks {
 		for _, e := range entries {
 			if e == nil || e.Told.IsZero() {
 				return book{}, errors.New("an entry is not whole")
 			}
 		}
+		// A later version may know of more; here nobody would end it.
+		b.Hooks[hook] = slices.DeleteFunc(entries, func(e *entry) bool { return !slices.Contains(Events(), e.Event) })
 	}
 	return b, nil
 }
