@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime/debug"
@@ -19,7 +20,7 @@ type dispatcher struct{ srv *Server }
 
 // Reserve takes a place at the first upstream of the message's route that is not paused, or one in
 // standby. An upstream that is merely busy is waited for: the next one of a route is for faults, not for
-// load.
+// load. Where recipients have different routes, a paused one holds up no other.
 func (d *dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait) {
 	t, up, wait := d.reserve(now, m)
 	switch {
@@ -50,6 +51,9 @@ func (d *dispatcher) reserve(now time.Time, m *queue.Message) (*ticket, *configu
 	}
 	route := st.routeFor(m, m.Recipients[pending[0]].To)
 	slot, up, wait := reserve(now, m, route)
+	if !wait.Until.IsZero() && len(pending) > 1 && len(st.routes) > 0 {
+		slot, up, wait = reserveOther(now, m, st.groups(m)[1:], wait)
+	}
 	if slot == nil {
 		return nil, up, wait
 	}
@@ -73,6 +77,28 @@ func reserve(now time.Time, m *queue.Message, route []*configured) (place, *conf
 			wait = queue.Wait{Key: key, Route: name, Until: until}
 		}
 	}
+	return nil, nil, wait
+}
+
+// reserveOther goes on to the routes of other recipients. wait says until when the first is paused; where all are, what is
+// returned says until when, by the names of all.
+func reserveOther(now time.Time, m *queue.Message, others []group, wait queue.Wait) (place, *configured, queue.Wait) {
+	if len(others) == 0 {
+		return nil, nil, wait
+	}
+	names := []string{cmp.Or(wait.Route, wait.Key)}
+	for _, g := range others {
+		slot, up, w := reserve(now, m, g.route)
+		if slot != nil || w.Until.IsZero() {
+			return slot, up, w
+		}
+		names = append(names, cmp.Or(w.Route, w.Key))
+		if w.Until.Before(wait.Until) {
+			wait.Key, wait.Until = w.Key, w.Until
+		}
+	}
+	slices.Sort(names)
+	wait.Route = strings.Join(names, "; ")
 	return nil, nil, wait
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,12 +17,13 @@ import (
 type brittle struct {
 	transport
 	taken, released int
+	until           time.Time // paused, if not zero
 	send            func(upstream.Transaction) []mail.Result
 }
 
 func (b *brittle) Reserve(time.Time, string) (place, time.Time) {
-	if b.taken > b.released {
-		return nil, time.Time{}
+	if b.taken > b.released || !b.until.IsZero() {
+		return nil, b.until
 	}
 	b.taken++
 	return &brittlePlace{b: b}, time.Time{}
@@ -107,6 +109,61 @@ func TestPanicKeepsWhatWasTaken(t *testing.T) {
 		t.Errorf("results %v, want %v", classes, want)
 	}
 	ticket.Release()
+}
+
+// Where the route of one recipient is paused, the message is tried for the others; it waits for a place of theirs too.
+func TestPausedRouteHoldsUpNoOther(t *testing.T) {
+	p := newProvider(t)
+	_, port, _ := strings.Cut(p.address, ":")
+	r := newRig(t, p, fmt.Sprintf(`[[upstream]]
+		name = "second"
+		host = "127.0.0.1"
+		port = %s
+		ca_file = %q
+		username = "relay"
+		password = "upstream secret"
+		[[route]]
+		recipients = ["ann@example.net"]
+		upstreams = ["provider"]
+		[[route]]
+		recipients = ["ben@example.net"]
+		upstreams = ["second"]`, port, p.caFile))
+	st := r.server.state.Load()
+	var ups [2]*brittle
+	for i, name := range []string{"provider", "second"} {
+		up := st.upstream(name)
+		was := up.transport
+		ups[i] = &brittle{transport: was, send: func(tx upstream.Transaction) []mail.Result {
+			return []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken")}}
+		}}
+		up.transport = ups[i]
+		defer func() { up.transport = was }()
+	}
+	now := time.Now()
+	ups[0].until = now.Add(2 * time.Hour)
+	m := queued("ann", "ben")
+	ticket, _ := r.server.dispatch.reserveNow(now, m)
+	if ticket == nil {
+		t.Fatal("no place at the upstream that works")
+	}
+	if _, wait := r.server.dispatch.reserveNow(now, m); !wait.Until.IsZero() || wait.Key != "second" {
+		t.Errorf("wait %+v while the other is busy", wait)
+	}
+	results := ticket.Attempt(t.Context(), m, mail.BytesContent(plainMessage), nil)
+	if len(results) != 2 || results[0].Class != mail.BackPressure || results[1].Class != mail.Delivered {
+		t.Errorf("results %+v", results)
+	}
+	ticket.Release()
+	ups[1].until = now.Add(time.Hour)
+	for _, to := range [][]string{{"ann", "ben"}, {"ben", "ann"}} {
+		_, wait := r.server.dispatch.reserveNow(now, queued(to...))
+		if want := (queue.Wait{Key: "second", Route: "provider; second", Until: ups[1].until}); wait != want {
+			t.Errorf("%v: wait %+v, want %+v", to, wait, want)
+		}
+	}
+	if _, wait := r.server.dispatch.reserveNow(now, queued("ann")); wait.Key != "provider" || wait.Route != "" {
+		t.Errorf("wait %+v", wait)
+	}
 }
 
 // A place that took mail is kept until Release; one that did not is free at once.
