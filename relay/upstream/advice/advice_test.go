@@ -69,6 +69,22 @@ func TestAccountFaultsHaveAdvice(t *testing.T) {
 	}
 }
 
+// The text of RFC 4954 §6 is that of many servers, and not of Amazon alone.
+func TestAWrongPasswordIsNotAmazons(t *testing.T) {
+	for text, want := range map[string]string{
+		"535 5.7.8 Authentication credentials invalid": "app-password-or-wrong",
+		"535 Authentication Credentials Invalid":       "ses-login-refused",
+	} {
+		reply, err := upstream.ParseReply(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := For("generic", mail.StageAuth, reply); a == nil || a.Name != want {
+			t.Errorf("%q: %+v", text, a)
+		}
+	}
+}
+
 func TestNoAdviceAboutGoodOrStrangeReplies(t *testing.T) {
 	for _, text := range []string{"250 2.1.0 Sender OK", "550 5.1.1 no such user", "451 4.3.0 try later"} {
 		reply, err := upstream.ParseReply(text)
