@@ -59,6 +59,9 @@ func (v *validator) graphUpload(key string, u *Upstream) {
 	if u.DKIM == DKIMSign {
 		v.fail(key+".dkim", `"sign" would be the signature of another message where large_mail = "upload" rebuilds it, write "skip"; Exchange signs`)
 	}
+	if u.SendsAsSender() {
+		v.warn(key+".large_mail", `"upload" with identity = "sender" needs Mail.ReadWrite for every sender's mailbox: the application can read and delete their mail. Unless that is wanted, write identity = "username" with a mailbox that has no mail of people, or "refuse"`)
+	}
 	if u.OAuth != nil && strings.HasPrefix(u.OAuth.Cloud, "us-gov") {
 		v.fail(key+".large_mail", "Microsoft has no upload sessions in the cloud %s, remove it", u.OAuth.Cloud)
 	}
