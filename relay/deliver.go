@@ -185,6 +185,18 @@ type group struct {
 	pending []int
 }
 
+// inParts reports that the recipients of a message do not fit into one transaction, by their routes or by their number.
+func (st *state) inParts(m *queue.Message) bool {
+	if len(m.Recipients) == 1 {
+		return false
+	}
+	groups := st.groups(m)
+	if len(groups) != 1 {
+		return true
+	}
+	return slices.ContainsFunc(groups[0].route, func(up *configured) bool { return len(m.Recipients) > up.config.MaxRecipients })
+}
+
 // deliver tries the upstreams of one route in order. The next one is tried only for recipients that an
 // upstream could not take for reasons of its own; never after a final dot without a reply.
 func (t *ticket) deliver(ctx context.Context, m *queue.Message, c mail.Content, g group) []mail.Result {

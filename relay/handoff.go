@@ -11,10 +11,11 @@ import (
 
 // handOff makes the first attempt while the client waits, if the listener wants it and an upstream has
 // a free place now; else, or when the verdict is not final in time, the message becomes durable. The
-// reply is the truth: 250 only when the upstream took the message or the store has it.
+// reply is the truth: 250 only when the upstream took the message or the store has it. What needs more than one transaction is
+// made durable first: the queue notes which parts were taken, so that a process that is killed between two does not repeat one.
 func (s *Server) handOff(ctx context.Context, u *submission, m *queue.Message, content mail.Content) (mail.Reply, error) {
 	patience := u.listener.Handoff.Std()
-	if patience <= 0 || m.Held {
+	if patience <= 0 || m.Held || s.state.Load().inParts(m) {
 		return s.enqueue(ctx, u, m, content)
 	}
 	ticket, wait := s.dispatch.reserveNow(u.now, m)
