@@ -478,6 +478,9 @@ func told(a *alert.Alerter, e alert.Event, subject string) []alert.Condition {
 
 // lockedOut tells that somebody guesses passwords.
 func (a *alerts) lockedOut(l auth.Lock) {
+	if !a.alerter.Watched() {
+		return
+	}
 	login := mail.Printable(mail.Cut(l.Login, 256))
 	c := alert.Condition{
 		Event: alert.LoginLocked, Until: l.Until.Add(lockLinger),
@@ -502,6 +505,9 @@ func (a *alerts) lockedOut(l auth.Lock) {
 	case login == "":
 		c.Subject, c.Group = "address "+from, "addresses"
 		c.Summary = fmt.Sprintf("From %s came %d different wrong passwords: it is locked out until %s. What to do: if it is yours, look for a device with an old password there; else keep it out with a firewall. See: postern trace --kind auth-fail", from, l.Failures, until)
+	case !l.Client.IsValid() && a.isNobodys(l.Login): // a group of their own: what guessers make up must not hide accounts
+		c.Subject, c.Group = "login "+login, "logins that nobody has"
+		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s, which nobody has here. What to do: nothing, unless one of your devices has a mistyped login. See: postern trace --kind auth-fail", l.Failures, login)
 	case !l.Client.IsValid():
 		c.Subject, c.Group = "login "+login, "logins"
 		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s: until %s it is open only to addresses that it was used from before. What to do: if its owner has not forgotten the password, somebody guesses it; %s", l.Failures, login, until, guessed)
@@ -510,6 +516,17 @@ func (a *alerts) lockedOut(l auth.Lock) {
 		c.Summary = fmt.Sprintf("From %s, where login %s is used, came %d different wrong passwords for it: it is locked out there until %s. What to do: look for a device or program there with an old password.", from, login, l.Failures, until)
 	}
 	a.alerter.Begin(c)
+}
+
+// lookupTime bounds how long a lockout waits to know whose login it is about.
+const lookupTime = 2 * time.Second
+
+// isNobodys reports a login that no source knows. While they cannot be asked, it is taken for somebody's.
+func (a *alerts) isNobodys(login string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
+	defer cancel()
+	_, err := a.srv.auth.Lookup(ctx, login)
+	return errors.Is(err, auth.ErrUnknownLogin)
 }
 
 // loginInWords is a login as it may stand in a sentence. Whoever guesses makes logins up, and people paste commands and follow
