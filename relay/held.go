@@ -24,6 +24,7 @@ type heldMail struct {
 type heldCount struct {
 	messages int
 	octets   int64
+	upTo     int // no more messages than these were counted; 0: all were
 }
 
 func newHeldMail(list func(context.Context, queue.Filter) ([]*queue.Message, error)) *heldMail {
@@ -36,7 +37,7 @@ func (h *heldMail) take(ctx context.Context, login string, size int64, max int, 
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := h.logins[login]
-	if n == nil {
+	if n == nil || n.upTo > 0 && n.upTo < max { // another policy, which lets more be held
 		if n, err = h.count(ctx, login, max); err != nil {
 			return nil, false, fmt.Errorf("count the held mail of %q: %w", login, err)
 		}
@@ -62,6 +63,9 @@ func (h *heldMail) count(ctx context.Context, login string, max int) (*heldCount
 		return nil, err
 	}
 	n := &heldCount{messages: len(held)}
+	if n.messages >= max {
+		n.upTo = max
+	}
 	for _, m := range held {
 		n.octets += m.Size
 	}

@@ -68,3 +68,22 @@ func TestHeldMailThatCannotBeCounted(t *testing.T) {
 		}
 	}
 }
+
+// A login may have policies with bounds of their own, by listener: what one of them need not know another must.
+func TestHeldMailUnderAnotherBound(t *testing.T) {
+	stored := make([]*queue.Message, 5)
+	for i := range stored {
+		stored[i] = &queue.Message{Size: 1}
+	}
+	h := newHeldMail(func(_ context.Context, f queue.Filter) ([]*queue.Message, error) {
+		return stored[:min(len(stored), f.Limit)], nil
+	})
+	for _, c := range []struct {
+		max int
+		ok  bool
+	}{{1, false}, {5, false}, {6, true}, {6, false}, {2, false}, {7, true}} {
+		if _, ok, err := h.take(t.Context(), "anna", 1, c.max, 0); ok != c.ok || err != nil {
+			t.Errorf("of %d: %v, %v", c.max, ok, err)
+		}
+	}
+}
