@@ -183,6 +183,8 @@ type Upstream struct {
 	ctx  context.Context // ends when what still runs is to be cut off
 	stop context.CancelFunc
 
+	rebuilding chan struct{} // has an element for each large message that is worked on, of maxRebuilding
+
 	mu        sync.Mutex // guards what follows, and every mailbox
 	mailboxes map[string]*mailbox
 	places    int // of all mailboxes
@@ -212,7 +214,7 @@ func New(o Options) (*Upstream, error) {
 	}
 	u := &Upstream{
 		o: o, host: base.Host, rules: rules, client: newClient(&o), log: o.Logger.With("upstream", o.Name),
-		mailboxes: make(map[string]*mailbox), drained: make(chan struct{}),
+		mailboxes: make(map[string]*mailbox), drained: make(chan struct{}), rebuilding: make(chan struct{}, maxRebuilding),
 	}
 	u.ctx, u.stop = context.WithCancel(context.Background())
 	u.loadQuotas()

@@ -19,6 +19,7 @@ func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
 	for i := range a.results {
 		a.results[i] = mail.Result{Recipient: i, Upstream: s.u.o.Name, Identity: s.box.name, Host: s.u.host}
 	}
+	defer a.putAside()
 	a.run(ctx)
 	s.finish(a.news, a.sent)
 	return a.results
@@ -35,6 +36,7 @@ type attempt struct {
 
 	message *message
 	rebuilt *rebuilt // of a message that is too large for one request; nil: not needed yet
+	large   bool     // it has one of Upstream.rebuilding
 	shape   shape
 	token   string
 	renewed bool // a token was refused in this attempt
@@ -73,7 +75,7 @@ func (a *attempt) run(ctx context.Context) {
 }
 
 // prepare judges the message without asking Graph.
-func (a *attempt) prepare(context.Context) *fault {
+func (a *attempt) prepare(ctx context.Context) *fault {
 	var err error
 	if a.message, err = readMessage(a.t.Content); err != nil {
 		return contentFault(err)
@@ -90,8 +92,7 @@ func (a *attempt) prepare(context.Context) *fault {
 	if f = a.fits(size); f != nil || size <= a.u.single() {
 		return f
 	}
-	a.rebuilt, f = a.message.rebuild()
-	return f
+	return a.takeApart(ctx)
 }
 
 // single is the octets of MIME that go with one request as they are.

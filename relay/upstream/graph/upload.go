@@ -33,6 +33,9 @@ const (
 	chunk = 10 * 320 << 10
 	// maxResumes bounds how often one file is taken up again where it was cut.
 	maxResumes = 5
+	// maxRebuilding bounds how many large messages an Upstream works on at a time, of all mailboxes together: each may hold a dozen
+	// megabytes. Others wait.
+	maxRebuilding = 8
 	// maxRequest is the largest request, in octets.
 	maxRequest = 4_000_000
 	// maxDraft bounds what is read of the answer to a draft, which has the draft in it, in octets.
@@ -57,11 +60,8 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 	if len(a.prefix) > 0 {
 		return rebuildFault(refuse("5.6.0", `our DKIM signature would not survive; the upstream needs dkim = "skip"`))
 	}
-	if a.rebuilt == nil {
-		var f *fault
-		if a.rebuilt, f = a.message.rebuild(); f != nil {
-			return f
-		}
+	if f := a.takeApart(ctx); f != nil {
+		return f
 	}
 	d, left, f := a.message.draftOf(a.rebuilt, a.t.Recipients, batch, a.blind(batch))
 	if f != nil {
@@ -95,6 +95,32 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 		a.results[i].Note = a.rebuilt.note(left)
 	}
 	return nil
+}
+
+// takeApart rebuilds the message, once, when there is room for another large one. The room is kept until the attempt ends.
+func (a *attempt) takeApart(ctx context.Context) (f *fault) {
+	if a.rebuilt != nil {
+		return nil
+	}
+	select {
+	case a.u.rebuilding <- struct{}{}:
+		a.large = true
+	case <-ctx.Done():
+	case <-a.u.ctx.Done():
+	}
+	if !a.large {
+		return &fault{stage: mail.StageMail, class: mail.Deferral, ours: true, err: errStopped,
+			reply: mail.R(451, "4.3.2", "the message was left because we are shutting down; other large ones were before it")}
+	}
+	a.rebuilt, f = a.message.rebuild()
+	return f
+}
+
+// putAside makes room for another large message.
+func (a *attempt) putAside() {
+	if a.large {
+		<-a.u.rebuilding
+	}
 }
 
 // admitLarge holds large mail back while the right for it is missing, or the way its files go. Small mail has a gate of its own.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -108,6 +109,64 @@ func TestUploadsHoldLittle(t *testing.T) {
 	if grown := int64(s.heaviest) - int64(m.HeapAlloc); grown > 4*chunk {
 		t.Errorf("%d octets were held", grown)
 	}
+}
+
+// parked says yes to everything, one request after the other, when it is let.
+type parked struct {
+	swallower
+	waiting atomic.Int32
+	let     chan struct{}
+	one     sync.Mutex
+}
+
+func (p *parked) RoundTrip(r *http.Request) (*http.Response, error) {
+	p.waiting.Add(1)
+	<-p.let
+	p.one.Lock()
+	defer p.one.Unlock()
+	return p.swallower.RoundTrip(r)
+}
+
+// However many mailboxes have large mail, what it holds is bounded; the others wait, and leave when they must.
+func TestLargeMailOfManyMailboxes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &parked{let: make(chan struct{})}
+		k := &tokens{}
+		u, err := New(Options{Name: "graph", Mailbox: office, Token: k.token, Transport: p, LargeMail: UploadLarge})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx := to(t, "", "a@example.org")
+		tx.Content = &endless{head: "From: " + office + "\r\nContent-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n", lines: 4_000_000 / len(endlessLine)}
+		results := make(chan mail.Class, 100)
+		start := func(ctx context.Context, i int) {
+			s, _ := u.Reserve(time.Now(), fmt.Sprintf("person%d@example.com", i))
+			go func() { results <- s.Send(ctx, tx)[0].Class }()
+		}
+		for i := range maxRebuilding + 3 {
+			start(t.Context(), i)
+		}
+		synctest.Wait()
+		leaving, leave := context.WithCancel(t.Context())
+		start(leaving, 99)
+		synctest.Wait()
+		if n := p.waiting.Load(); n != maxRebuilding {
+			t.Fatalf("%d at a time", n)
+		}
+		leave()
+		if c := <-results; c != mail.Deferral {
+			t.Errorf("one that must leave: %s", c)
+		}
+		close(p.let)
+		for range maxRebuilding + 3 {
+			if c := <-results; c != mail.Delivered {
+				t.Errorf("one that has waited: %s", c)
+			}
+		}
+		if n := len(u.rebuilding); n != 0 {
+			t.Errorf("%d places were not given back", n)
+		}
+	})
 }
 
 // Files go to another host than mail. When that cannot be reached, large mail waits, and small mail does not.
