@@ -2,6 +2,7 @@ package alert
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -52,7 +53,10 @@ var errURL = errors.New("is not the address of a hook, write one that begins wit
 // CheckURL judges the URL of a hook: alerts say a lot about a relay, so they cross no network in clear.
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Hostname() == "" || u.Opaque != "" {
+	if err != nil || u.Hostname() == "" || u.Opaque != "" || text != strings.TrimSpace(text) {
+		return errURL
+	}
+	if _, err := strconv.ParseUint(cmp.Or(u.Port(), "443"), 10, 16); err != nil {
 		return errURL
 	}
 	if u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()) {

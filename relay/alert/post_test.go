@@ -167,6 +167,7 @@ func TestClearTextStaysOnThisMachine(t *testing.T) {
 	for _, bad := range []string{
 		"http://192.0.2.1/T0SECRET", "http://hooks.example.com/T0SECRET", "ftp://127.0.0.1/", "127.0.0.1:80", "", "https://", "https:opaque",
 		"https://h:bad/T0SECRET", "http://localhost.example.com/", "://", "https://h/%zzT0SECRET",
+		"https://h:99999/T0SECRET", "https://h:0x1/T0SECRET", "https://h/T0SECRET ", " https://h/T0SECRET",
 	} {
 		if err := CheckURL(bad); err == nil {
 			t.Errorf("%q is taken", bad)

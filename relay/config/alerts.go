@@ -31,6 +31,10 @@ func (v *validator) alertURL(key string, i int) {
 		v.fail(key, `is missing, write the address of the hook, "env:NAME" or "file:PATH"`)
 		return
 	}
+	if !url.literal() && strings.Contains(url.ref(), "://") { // what follows would be said as a name, and is the secret
+		v.fail(key, `has env: or file: before an address, write the address alone`)
+		return
+	}
 	if err := url.resolve(v.dir()); err != nil {
 		v.fail(key, "%s", strings.ReplaceAll(err.Error(), "password", "address of the hook"))
 		return
