@@ -346,7 +346,9 @@ func (r *rig) client(login string) *smtp.Client {
 // send submits a message and returns the reply to its last command.
 func (r *rig) send(from string, to []string, message string) (reply string, err error) {
 	r.t.Helper()
-	return sendOn(r.client(rigLogin), from, to, message)
+	c := r.client(rigLogin)
+	defer c.Close() // a test that waits may send often, and one address has so many connections
+	return sendOn(c, from, to, message)
 }
 
 func sendOn(c *smtp.Client, from string, to []string, message string) (string, error) {
