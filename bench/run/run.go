@@ -127,6 +127,12 @@ func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) 
 	if err := duties(ctx, s, e); err != nil {
 		return err
 	}
+	sign, err := signature()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(o.Log, "  %-36s %6.2f ms\n", "an RSA-2048 signature alone", ms(sign))
+	r.add(s, "signature", ms(sign))
 	for _, c := range Cases {
 		if !o.wants(c.Key) {
 			continue
