@@ -13,7 +13,7 @@ import (
 // How writes are gathered. Under load a commit waits for as many writes as the last ones had, so that
 // syncs grow slower than messages also on a disk that syncs at once; a lone writer never waits.
 const (
-	gatherFor = 6 * time.Millisecond   // longest wait of a write for others
+	gatherFor = 12 * time.Millisecond  // longest wait of a write for others
 	lazyFor   = 250 * time.Millisecond // longest wait of a lazy write for a commit
 	batchOps  = 512                    // most writes of one transaction
 	batchCost = 16 << 20               // octets of contents after which a transaction is closed
