@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -54,7 +55,7 @@ func OpenJournal(dir string) (*Journal, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("open the journal of answers: %w", err), j.Close())
 		}
-		if j.files[i].size, err = f.Seek(0, 2); err != nil {
+		if j.files[i].size, err = f.Seek(0, io.SeekEnd); err != nil {
 			return nil, errors.Join(fmt.Errorf("open the journal of answers: %w", err), j.Close())
 		}
 		j.files[i].left = j.files[i].size > 0
