@@ -121,6 +121,8 @@ type Result struct {
 	// Reply is the upstream's verbatim reply, made printable; for trouble without a reply (time-out,
 	// refused connection) it is one of ours that describes it.
 	Reply Reply
+	// Verbatim: Reply is what Host said over SMTP, word for word. Else the words are ours.
+	Verbatim bool
 	// Upstream is the configured name, Identity the account we were logged in as, Host the peer.
 	Upstream, Identity, Host string
 	// Uncertain: the connection was lost after the final dot, so the upstream may have the message.
@@ -137,6 +139,14 @@ type Result struct {
 	Note string
 	// Err is the cause for the log, nil where the reply says all.
 	Err error
+}
+
+// SaidBy returns the host whose own words Reply is, "" where they are ours.
+func (r Result) SaidBy() string {
+	if r.Verbatim {
+		return r.Host
+	}
+	return ""
 }
 
 // RuleNone is Result.Rule for a permanent refusal that no rule knew: it counts as the message's fault, and

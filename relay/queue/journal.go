@@ -38,6 +38,7 @@ type Answer struct {
 	Upstream   string        `json:"upstream,omitempty"`
 	Identity   string        `json:"identity,omitempty"`
 	Host       string        `json:"host,omitempty"`
+	Verbatim   bool          `json:"verbatim,omitempty"`
 	Uncertain  bool          `json:"uncertain,omitempty"`
 	RelayedDSN bool          `json:"relayed,omitempty"`
 	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
@@ -48,7 +49,7 @@ type Answer struct {
 func noteOf(m *Message, results []mail.Result) Note {
 	n := Note{ID: m.ID, Attempt: m.Attempts, Answers: make([]Answer, len(results))}
 	for i, r := range results {
-		n.Answers[i] = Answer{r.Recipient, r.Class, r.Stage, r.Reply, r.Upstream, r.Identity, r.Host, r.Uncertain, r.RelayedDSN, r.RetryAfter, r.Rule, r.Note}
+		n.Answers[i] = Answer{r.Recipient, r.Class, r.Stage, r.Reply, r.Upstream, r.Identity, r.Host, r.Verbatim, r.Uncertain, r.RelayedDSN, r.RetryAfter, r.Rule, r.Note}
 	}
 	return n
 }
@@ -57,7 +58,7 @@ func (n Note) results() []mail.Result {
 	results := make([]mail.Result, len(n.Answers))
 	for i, a := range n.Answers {
 		results[i] = mail.Result{Recipient: a.Recipient, Class: a.Class, Stage: a.Stage, Reply: a.Reply, Upstream: a.Upstream, Identity: a.Identity,
-			Host: a.Host, Uncertain: a.Uncertain, RelayedDSN: a.RelayedDSN, RetryAfter: a.RetryAfter, Rule: a.Rule, Note: a.Note}
+			Host: a.Host, Verbatim: a.Verbatim, Uncertain: a.Uncertain, RelayedDSN: a.RelayedDSN, RetryAfter: a.RetryAfter, Rule: a.Rule, Note: a.Note}
 	}
 	return results
 }

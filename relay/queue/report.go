@@ -44,7 +44,7 @@ type About struct {
 	Status   string     // of the report (RFC 3463); not always the one in Reply
 	Reply    mail.Reply // the upstream's last reply, verbatim; zero where there never was one
 	Upstream string
-	Host     string // the peer, "" if unknown
+	Host     string // whose words Reply is; "": ours
 	Last     time.Time
 	Relayed  bool // the upstream took over the duty to report success
 }
@@ -52,7 +52,7 @@ type About struct {
 func aboutResult(r mail.Result, action string) About {
 	return About{
 		Index: r.Recipient, Action: action, Status: statusOf(r.Reply, action),
-		Reply: r.Reply, Upstream: r.Upstream, Host: r.Host, Relayed: r.RelayedDSN,
+		Reply: r.Reply, Upstream: r.Upstream, Host: r.SaidBy(), Relayed: r.RelayedDSN,
 	}
 }
 
@@ -135,16 +135,12 @@ func (q *Queue) reportDelay(now time.Time, m *Message, c mail.Content, results [
 	if s.Warned || after < 0 || now.Before(m.Received.Add(after)) {
 		return
 	}
-	hosts := make(map[int]string, len(results))
-	for _, r := range results {
-		hosts[r.Recipient] = r.Host
-	}
 	var abouts []About
 	for i, to := range s.Recipients {
 		if to.Status == Pending && wants(to.Notify, Delay) {
 			abouts = append(abouts, About{
 				Index: i, Action: DelayedAction, Status: statusOf(to.Reply, DelayedAction),
-				Reply: to.Reply, Upstream: to.Upstream, Host: hosts[i], Last: now,
+				Reply: to.Reply, Upstream: to.Upstream, Host: to.Host, Last: now,
 			})
 		}
 	}

@@ -41,10 +41,10 @@ func (q *Queue) settle(now time.Time, m *Message, c mail.Content, results []mail
 	switch {
 	case m.Bounce:
 		s.gaveUp = replyOperator.Text
-		abouts = append(abouts, s.giveUp(results, replyOperator)...)
+		abouts = append(abouts, s.giveUp(replyOperator)...)
 	case expired(now, m):
 		s.gaveUp = "given up: delivery time expired"
-		abouts = append(abouts, s.giveUp(results, mail.Reply{})...)
+		abouts = append(abouts, s.giveUp(mail.Reply{})...)
 	}
 	q.reportResults(now, m, c, abouts, &s)
 	if s.Remove = !s.pending(); s.Remove {
@@ -67,7 +67,7 @@ func (s *settlement) apply(results []mail.Result) []About {
 			continue
 		}
 		to := &s.Recipients[r.Recipient]
-		to.Reply, to.Upstream = r.Reply, r.Upstream
+		to.Reply, to.Upstream, to.Host = r.Reply, r.Upstream, r.SaidBy()
 		switch {
 		case r.Class == mail.Delivered:
 			to.Status, to.Relayed = Delivered, r.RelayedDSN
@@ -91,7 +91,7 @@ func worse(have, got mail.Reply) mail.Reply {
 
 // giveUp fails what is still pending: with our own reply, or because the time is over. The last reply of
 // the upstream stays, for it tells the sender why.
-func (s *settlement) giveUp(results []mail.Result, reply mail.Reply) []About {
+func (s *settlement) giveUp(reply mail.Reply) []About {
 	var abouts []About
 	for i := range s.Recipients {
 		to := &s.Recipients[i]
@@ -101,14 +101,11 @@ func (s *settlement) giveUp(results []mail.Result, reply mail.Reply) []About {
 		a := About{Index: i, Action: FailedAction, Status: statusExpired, Upstream: to.Upstream}
 		switch {
 		case !reply.IsZero():
-			to.Reply, a.Status = reply, reply.Enhanced
+			to.Reply, to.Host, a.Status = reply, "", reply.Enhanced
 		case to.Reply.IsZero():
 			to.Reply = replyExpired
 		}
-		if k := slices.IndexFunc(results, func(r mail.Result) bool { return r.Recipient == i }); k >= 0 {
-			a.Host = results[k].Host
-		}
-		to.Status, a.Reply = Failed, to.Reply
+		to.Status, a.Reply, a.Host = Failed, to.Reply, to.Host
 		s.LastReply = to.Reply
 		abouts = append(abouts, a)
 	}

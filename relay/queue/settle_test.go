@@ -129,6 +129,39 @@ func TestSettleOutcomes(t *testing.T) {
 	}
 }
 
+// Only what the peer said is told as its words (RFC 3464 §2.3.5, §2.3.6), also when the report comes long after.
+func TestReportsSayWhoSpoke(t *testing.T) {
+	lost := mail.Result{Class: mail.Deferral, Stage: mail.StageDot, Upstream: "office", Host: "mx.example.net",
+		Reply: mail.R(451, "4.4.2", "mx.example.net closed the connection"), Err: errors.New("EOF")}
+	for _, tt := range []struct {
+		name   string
+		bounce bool
+		result mail.Result
+		want   string
+	}{
+		{"the peer's deferral", false, greylisted, "mx.example.net"},
+		{"a lost connection", false, lost, ""},
+		{"no connection", false, unreached, ""},
+		{"given up by a person", true, greylisted, ""},
+	} {
+		q, made := settler(0.5, nil)
+		m := accepted(3)
+		m.Recipients = q.Settle(noon, m, results(m, tt.result)).Recipients
+		m.Bounce = tt.bounce
+		q.Settle(noon.Add(5*time.Hour), m, nil)
+		m.Warned = true
+		q.Settle(noon.Add(49*time.Hour), m, nil) // no attempt was made meanwhile
+		for _, n := range *made {
+			if n.About[0].Host != tt.want {
+				t.Errorf("%s: the %s report says that %q spoke, want %q", tt.name, n.Kind, n.About[0].Host, tt.want)
+			}
+		}
+		if len(*made) != 2 {
+			t.Errorf("%s: %d reports", tt.name, len(*made))
+		}
+	}
+}
+
 // RFC 3461 §4.1, and the default for an absent NOTIFY.
 func TestSettleNotify(t *testing.T) {
 	const later = 5 * time.Hour

@@ -22,7 +22,8 @@ const (
 type Recipient struct {
 	mail.Recipient
 	Status   Status     `json:"status"`
-	Reply    mail.Reply `json:"reply,omitzero"` // the last one, verbatim
+	Reply    mail.Reply `json:"reply,omitzero"` // the last one
+	Host     string     `json:"host,omitempty"` // whose words Reply is; "": ours
 	Upstream string     `json:"upstream,omitempty"`
 	Relayed  bool       `json:"relayed,omitempty"` // DSN parameters were passed on
 }

@@ -159,10 +159,10 @@ func (u *fakeUpstreams) asked() int {
 // The results that tests choose from.
 var (
 	delivered  = mail.Result{Class: mail.Delivered, Stage: mail.StageDot, Upstream: "office", Reply: mail.R(250, "2.0.0", "ok")}
-	greylisted = mail.Result{Class: mail.Deferral, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net", Reply: mail.R(451, "4.7.1", "greylisted")}
-	unknown    = mail.Result{Class: mail.RecipientFault, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net", Reply: mail.R(550, "5.1.1", "no such user")}
+	greylisted = mail.Result{Class: mail.Deferral, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net", Verbatim: true, Reply: mail.R(451, "4.7.1", "greylisted")}
+	unknown    = mail.Result{Class: mail.RecipientFault, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net", Verbatim: true, Reply: mail.R(550, "5.1.1", "no such user")}
 	badLogin   = mail.Result{Class: mail.AccountFault, Stage: mail.StageAuth, Upstream: "office", Reply: mail.R(535, "5.7.8", "bad credentials")}
-	unreached  = mail.Result{Class: mail.BackPressure, Stage: mail.StageConnect, Upstream: "office", Reply: mail.R(451, "4.4.1", "connection refused")}
+	unreached  = mail.Result{Class: mail.BackPressure, Stage: mail.StageConnect, Upstream: "office", Host: "mx.example.net", Reply: mail.R(451, "4.4.1", "connection refused")}
 )
 
 // results gives every pending recipient the same result.

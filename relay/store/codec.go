@@ -13,6 +13,9 @@ import (
 // added at the end of a new version.
 const codecVersion = 1
 
+// recipientsVersion is that of the recipients: 2 added the host that said the reply.
+const recipientsVersion = 2
+
 var errCodec = errors.New("a stored message cannot be read: its row is damaged or of a newer version")
 
 func appendString(b []byte, s string) []byte {
@@ -76,7 +79,7 @@ func decodeFixed(b []byte, m *queue.Message) error {
 }
 
 func encodeRecipients(b []byte, rs []queue.Recipient) []byte {
-	b = append(b, codecVersion)
+	b = append(b, recipientsVersion)
 	b = binary.AppendUvarint(b, uint64(len(rs)))
 	for i := range rs {
 		r := &rs[i]
@@ -91,6 +94,7 @@ func encodeRecipients(b []byte, rs []queue.Recipient) []byte {
 		b = appendReply(b, r.Reply)
 		b = appendString(b, r.Upstream)
 		b = appendBool(b, r.Relayed)
+		b = appendString(b, r.Host)
 	}
 	return b
 }
@@ -99,7 +103,9 @@ func encodeRecipients(b []byte, rs []queue.Recipient) []byte {
 const minRecipient = 10
 
 func decodeRecipients(b []byte) ([]queue.Recipient, error) {
-	d := newDecoder(b)
+	d := &decoder{b: b}
+	version := d.octet()
+	d.bad = d.bad || version < codecVersion || version > recipientsVersion
 	n := d.length(minRecipient)
 	rs := make([]queue.Recipient, 0, n)
 	for range n {
@@ -111,6 +117,9 @@ func decodeRecipients(b []byte) ([]queue.Recipient, error) {
 		r.Reply = d.reply()
 		r.Upstream = d.text()
 		r.Relayed = d.flag()
+		if version > 1 {
+			r.Host = d.text()
+		}
 		rs = append(rs, r)
 	}
 	return rs, d.end()

@@ -14,7 +14,7 @@ import (
 func FuzzDecode(f *testing.F) {
 	m := benchMessage(time.Unix(0, 0), "alice", true)
 	m.Groups = []string{"staff"}
-	m.Recipients[0].Reply = mail.R(451, "4.7.1", "later")
+	m.Recipients[0].Reply, m.Recipients[0].Host = mail.R(451, "4.7.1", "later"), "mx.example.net"
 	f.Add(encodeFixed(nil, m))
 	f.Add(encodeRecipients(nil, m.Recipients))
 	f.Add(encodeReply(mail.R(250, "2.0.0", "ok")))
@@ -47,5 +47,19 @@ func TestNewerCodec(t *testing.T) {
 	}
 	if _, err := decodeRecipients(append(encodeRecipients(nil, nil), 0)); err == nil {
 		t.Error("octets behind the end were ignored")
+	}
+}
+
+// Recipients that an earlier version stored, which did not say who spoke, are read.
+func TestOlderCodec(t *testing.T) {
+	m := benchMessage(time.Unix(0, 0), "alice", true)
+	m.Recipients = m.Recipients[:1]
+	m.Recipients[0].Reply = mail.R(451, "4.7.1", "later")
+	old := encodeRecipients(nil, m.Recipients)
+	old = old[:len(old)-1] // the empty host
+	old[0] = codecVersion
+	rs, err := decodeRecipients(old)
+	if err != nil || len(rs) != 1 || rs[0].Reply != m.Recipients[0].Reply || rs[0].Host != "" {
+		t.Errorf("got %+v: %v", rs, err)
 	}
 }

@@ -27,6 +27,7 @@ type fault struct {
 	uncertain  bool  // the upstream may have the message
 	rule       *Rule // that decided; nil where there was no reply to judge
 	ours       bool  // nothing was asked of the upstream
+	verbatim   bool  // the reply is the upstream's
 	err        error
 }
 
@@ -64,7 +65,7 @@ func early(stage mail.Stage) bool {
 func (c *conn) refused(stage mail.Stage, r mail.Reply) *fault {
 	if r.Code == 221 { // RFC 5321 §4.2.3: closing; nobody asked for it
 		c.broken = true
-		return &fault{stage: stage, class: mail.BackPressure, reply: r}
+		return &fault{stage: stage, class: mail.BackPressure, reply: r, verbatim: true}
 	}
 	if !r.Temporary() && !r.Permanent() {
 		c.broken = true
@@ -75,7 +76,7 @@ func (c *conn) refused(stage mail.Stage, r mail.Reply) *fault {
 		c.broken = true
 	}
 	r.Text = mail.Cut(r.Text, maxReplyText)
-	return &fault{stage: stage, class: m.Class, reply: r, retryAfter: m.retryAfter(r), rule: &m.Rule}
+	return &fault{stage: stage, class: m.Class, reply: r, verbatim: true, retryAfter: m.retryAfter(r), rule: &m.Rule}
 }
 
 // Causes that have no error of their own.

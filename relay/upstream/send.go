@@ -241,7 +241,7 @@ func (a *attempt) fail(recipients []int, f *fault) {
 
 func (f *fault) apply(r *mail.Result) {
 	r.Class, r.Stage, r.Reply, r.RetryAfter, r.Uncertain, r.Err = f.class, f.stage, f.reply, f.retryAfter, f.uncertain, f.err
-	r.Rule, r.Note = "", ""
+	r.Verbatim, r.Rule, r.Note = f.verbatim, "", ""
 	if f.rule == nil {
 		return
 	}

@@ -150,6 +150,9 @@ func TestRefusals(t *testing.T) {
 			if r.Class != c.class || r.Stage != c.stage || !strings.HasPrefix(r.Reply.String(), c.reply[:3]) && c.reply[0] >= '4' || r.Uncertain {
 				t.Errorf("%s %v: got %s at %s: %s (%v)", c.name, ext, r.Class, r.Stage, r.Reply, r.Err)
 			}
+			if r.Verbatim != (r.Err == nil && c.reply[0] >= '4') || r.Verbatim && r.SaidBy() != r.Host {
+				t.Errorf("%s %v: the words %q are those of %q, verbatim %v", c.name, ext, r.Reply, r.SaidBy(), r.Verbatim)
+			}
 			if s := state(u); s.Status != c.status {
 				t.Errorf("%s: identity is %s, want %s", c.name, s.Status, c.status)
 			}
@@ -268,6 +271,9 @@ func TestLostConnections(t *testing.T) {
 		r := send(t, u, message(t))[0]
 		if r.Class != c.class || r.Uncertain != c.uncertain || !r.Reply.Temporary() {
 			t.Errorf("%s: got %s uncertain=%v: %s (%v)", c.name, r.Class, r.Uncertain, r.Reply, r.Err)
+		}
+		if r.Verbatim || r.SaidBy() != "" {
+			t.Errorf("%s: %q passes for the upstream's words", c.name, r.Reply)
 		}
 		if c.class == mail.Deferral {
 			wantClasses(t, send(t, u, message(t)), "delivered")
@@ -403,6 +409,9 @@ func TestWhatTheUpstreamCannotTake(t *testing.T) {
 		r := send(t, u, tr)
 		if classes(r) != c.want || !strings.HasPrefix(r[0].Reply.String(), c.reply) {
 			t.Errorf("%s: got %s: %s", c.name, classes(r), r[0].Reply)
+		}
+		if r[0].Verbatim != (r[0].Class == mail.Delivered) {
+			t.Errorf("%s: verbatim is %v of %q", c.name, r[0].Verbatim, r[0].Reply)
 		}
 		if s := state(u); s.Idle != 1 {
 			t.Errorf("%s: the connection was lost", c.name)

@@ -285,7 +285,7 @@ func (x *transaction) deliver(r mail.Reply) {
 	r.Text = mail.Cut(r.Text, maxReplyText)
 	for _, i := range x.batch {
 		if res := &x.results[i]; x.waits(i) {
-			res.Class, res.Stage, res.Reply = mail.Delivered, mail.StageDot, r
+			res.Class, res.Stage, res.Reply, res.Verbatim = mail.Delivered, mail.StageDot, r, true
 		}
 	}
 }
