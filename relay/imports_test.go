@@ -18,7 +18,7 @@ var mayImport = map[string][]string{
 	"auth":               {"mail"},
 	"certs":              {"mail"},
 	"admin":              {"mail"},
-	"relay/config":       {"mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/profile", "relay/upstream/graph"}, // what providers set
+	"relay/config":       {"mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/profile", "relay/upstream/graph", "relay/upstream/via"}, // what providers set
 	"relay/alert":        {"mail"},
 	"relay/wire":         {"mail"},
 	"relay/spool":        {"mail"},
@@ -28,7 +28,8 @@ var mayImport = map[string][]string{
 	"relay/capture":      {},
 	"relay/fakeprovider": {"mail"},
 	"relay/queue":        {"mail", "relay/trace"},
-	"relay/upstream":     {"mail", "relay/upstream/internal/gate"},
+	"relay/upstream":     {"mail", "relay/upstream/internal/gate", "relay/upstream/via"},
+	"relay/upstream/via": {"mail"},
 	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/trace", "relay/upstream", "relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...":    {"relay/store/..."},
 	// Test tools beside the product.
@@ -36,7 +37,7 @@ var mayImport = map[string][]string{
 	"relay/queue/memstore":  {"mail", "relay/queue"},
 	"auth/authtest":         {"mail", "auth"},
 	"policy/policytest":     {"mail", "policy"},
-	"relay/upstream/...":    {"mail", "relay/upstream", "relay/upstream/internal/gate"},
+	"relay/upstream/...":    {"mail", "relay/upstream", "relay/upstream/internal/gate", "relay/upstream/via"},
 	"deploy":                {},
 }
 

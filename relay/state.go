@@ -22,6 +22,7 @@ import (
 	"postern/relay/spool"
 	"postern/relay/upstream"
 	"postern/relay/upstream/profile"
+	"postern/relay/upstream/via"
 )
 
 // state is everything that follows from the configuration and the keys. It never changes once it is
@@ -170,6 +171,14 @@ func UpstreamConfig(hostname string, block config.Upstream) (upstream.Config, er
 	if block.TLS == config.NoTLS {
 		conf.Dial = plainDialer(block.MayDialPlain)
 	}
+	proxy, err := proxyOf(block)
+	if err != nil {
+		return conf, err
+	}
+	if proxy != nil {
+		proxy.Forward = conf.Dial // where tls is none, the proxy too must stand in networks
+		conf.Dial = proxy.Dial
+	}
 	if block.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(block.CertFile, block.KeyFile)
 		if err != nil {
@@ -179,6 +188,18 @@ func UpstreamConfig(hostname string, block config.Upstream) (upstream.Config, er
 	}
 	conf.RootCAs, err = roots(block)
 	return conf, err
+}
+
+// proxyOf is the proxy that an upstream and its token endpoint are reached through; nil: none is configured.
+func proxyOf(block config.Upstream) (*via.Proxy, error) {
+	proxy, err := block.Via()
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: proxy: %w", block.Name, err)
+	}
+	if proxy != nil {
+		proxy.RootCAs, err = roots(block)
+	}
+	return proxy, err
 }
 
 // roots are the trust anchors of an upstream; nil: the system's.

@@ -190,6 +190,7 @@ type Upstream struct {
 	Port   int    `toml:"port"`
 	TLS    string `toml:"tls"`     // StartTLS (required), Implicit or NoTLS
 	CAFile string `toml:"ca_file"` // PEM trust anchors beside the system's
+	Proxy  Secret `toml:"proxy"`   // the way out, see Via; its address may hold a password
 	// CertFile and KeyFile are shown to an upstream that knows its clients by certificate: PEM, leaf first.
 	CertFile string `toml:"cert_file"`
 	KeyFile  string `toml:"key_file"`

@@ -127,6 +127,7 @@ func (c *Config) Files() []string {
 	}
 	for i := range c.Upstreams {
 		files = append(files, c.Upstreams[i].CAFile, c.Upstreams[i].CertFile, c.Upstreams[i].KeyFile, c.Upstreams[i].Password.path(c.dir()))
+		files = append(files, c.Upstreams[i].Proxy.path(c.dir()))
 		if o := c.Upstreams[i].OAuth; o != nil {
 			files = append(files, o.CertificateFile, o.KeyFile, o.ServiceAccountFile, o.ClientSecret.path(c.dir()), o.RefreshToken.path(c.dir()))
 		}

@@ -19,6 +19,9 @@ func (c *Config) applyProfile(u *Upstream, key string) {
 		p, _ = profile.Get(profile.Generic)
 	}
 	written := func(name string) bool { return c.doc.has(key + "." + name) }
+	if u.Proxy.ref() == "" {
+		u.Proxy = Secret{} // "" is none
+	}
 	c.applyPort(u, p, written("port"), written("tls"))
 	setDefault(&u.Host, written("host"), cmp.Or(graphHost(u), p.Host))
 	setDefault(&u.Username, written("username"), p.Username)

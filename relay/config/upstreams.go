@@ -8,6 +8,7 @@ import (
 
 	"postern/mail"
 	"postern/policy"
+	"postern/relay/upstream/via"
 )
 
 func (v *validator) upstreams() {
@@ -21,6 +22,7 @@ func (v *validator) upstreams() {
 		v.upstreamMissing(key, u)
 		v.upstreamHost(key, u)
 		v.upstreamTLS(key, u)
+		v.upstreamProxy(key+".proxy", u)
 		v.provider(key, u)
 		v.credentials(key, u)
 		v.oauth(key, u)
@@ -102,6 +104,40 @@ func (v *validator) upstreamCertificate(key string, u *Upstream) {
 	if _, err := tls.LoadX509KeyPair(u.CertFile, u.KeyFile); err != nil {
 		v.fail(key+".cert_file", "%s and %s are not a pair: %s", u.CertFile, u.KeyFile, err)
 	}
+}
+
+// upstreamProxy judges the way out. No message repeats what was written: it may hold a password.
+func (v *validator) upstreamProxy(key string, u *Upstream) {
+	if !u.Proxy.IsSet() {
+		return
+	}
+	if err := u.Proxy.resolve(v.dir()); err != nil {
+		v.fail(key, "%s", err)
+		return
+	}
+	p, err := via.Parse(u.Proxy.Value())
+	if err != nil {
+		v.fail(key, "%s", err)
+		return
+	}
+	if u.TLS == NoTLS && !u.plainTo(p.Host()) {
+		v.fail(key, `mail would go to the proxy %s in clear, write tls = "starttls", or add its address to networks`, p)
+	}
+}
+
+// plainTo reports whether mail may go to a host in clear.
+func (u *Upstream) plainTo(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return isLoopback(host) || err == nil && u.MayDialPlain(addr)
+}
+
+// Via is the proxy that the upstream and its token endpoint are reached through, nil where there is none. It was judged when the
+// configuration was validated.
+func (u *Upstream) Via() (*via.Proxy, error) {
+	if u.Proxy.Value() == "" {
+		return nil, nil
+	}
+	return via.Parse(u.Proxy.Value())
 }
 
 // upstreamPlain lets mail go out in clear only where the path is the operator's own.

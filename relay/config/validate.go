@@ -231,6 +231,10 @@ func (v *validator) ownFile() {
 			v.warn(element("upstream", i)+".password", "stands in a file that every user of this machine can read (mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
 				info.Mode().Perm(), v.doc.file)
 		}
+		if p, err := u.Via(); err == nil && p != nil && p.HasLogin() && u.Proxy.literal() {
+			v.warn(element("upstream", i)+".proxy", "holds a password in a file that every user of this machine can read (mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
+				info.Mode().Perm(), v.doc.file)
+		}
 		if o := u.OAuth; o != nil && (o.ClientSecret.literal() || o.RefreshToken.literal()) {
 			v.warn(element("upstream", i)+".oauth", "has a secret in a file that every user of this machine can read (mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
 				info.Mode().Perm(), v.doc.file)

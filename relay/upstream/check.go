@@ -67,6 +67,8 @@ func (u *Upstream) explainTo(f *fault, identity string) string {
 	switch {
 	case f.stage == mail.StageResolve:
 		return f.reply.Text + ": check host in the configuration, and the name servers of this machine."
+	case f.stage == mail.StageConnect && isProxyFault(f.err):
+		return f.reply.Text
 	case f.stage == mail.StageConnect:
 		return f.reply.Text + ": check host and port, and whether a firewall lets this machine out to port " + u.port() + "."
 	case f.stage == mail.StageAuth && u.cfg.Token != nil:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/via"
 )
 
 // conn is one connection to the upstream, from dial to close. It is used by one goroutine at a time; during a large
@@ -73,6 +74,9 @@ func (u *Upstream) openAs(ctx context.Context, identity, token string, each step
 			return "", f
 		}
 		c.attach(nc)
+		if t, ok := nc.(*via.Conn); ok {
+			return t.Through(), nil
+		}
 		return nc.RemoteAddr().String(), nil
 	})
 	if f != nil {
@@ -99,7 +103,9 @@ func (u *Upstream) openAs(ctx context.Context, identity, token string, each step
 func (c *conn) attach(nc net.Conn) {
 	c.nc, c.rw = nc, nc
 	c.br = bufio.NewReaderSize(nc, readBuffer)
-	if a := nc.RemoteAddr(); a != nil {
+	if _, ok := nc.(*via.Conn); ok {
+		c.peer += " (through a proxy)"
+	} else if a := nc.RemoteAddr(); a != nil {
 		if host, _, err := net.SplitHostPort(a.String()); err == nil && host != c.peer {
 			c.peer += " (" + host + ")"
 		}

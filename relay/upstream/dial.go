@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"postern/mail"
+	"postern/relay/upstream/via"
 )
 
 // maxAddresses bounds how many addresses of one name are tried for one connection.
@@ -46,7 +47,7 @@ func (u *Upstream) dial(ctx context.Context) (net.Conn, *fault) {
 	if u.cfg.Dial != nil && u.cfg.Resolve == nil {
 		nc, err := u.dialOne(ctx, net.JoinHostPort(u.cfg.Host, port))
 		if err != nil {
-			return nil, connectFault(err, u.cfg.Host+" "+explainDial(err))
+			return nil, u.dialFault(ctx, err)
 		}
 		return nc, nil
 	}
@@ -81,6 +82,22 @@ func (u *Upstream) dialAny(ctx context.Context, addrs []netip.Addr, port string)
 	return nil, f
 }
 
+// dialFault is for a connection that Dial does not make. A proxy that wants another login needs a person; all else that a proxy
+// does is a trouble of the way there, and no fault of the account.
+func (u *Upstream) dialFault(ctx context.Context, err error) *fault {
+	f := connectFault(err, u.cfg.Host+" "+explainDial(err))
+	if refusal, ok := errors.AsType[*via.Error](err); ok {
+		f = connectFault(err, u.cfg.Host+" cannot be reached: "+refusal.Error())
+		if refusal.Login {
+			f.class, f.reply.Code, f.reply.Enhanced = mail.AccountFault, 454, "4.7.0"
+		}
+	}
+	if ctx.Err() != nil {
+		f.class = mail.Deferral // we gave up, which says nothing about the upstream
+	}
+	return f
+}
+
 func connectFault(err error, text string) *fault {
 	return &fault{stage: mail.StageConnect, class: mail.BackPressure, reply: mail.R(451, "4.4.1", "%s", mail.Cut(text, maxReplyText)), err: err}
 }
@@ -93,6 +110,11 @@ func (u *Upstream) dialOne(ctx context.Context, address string) (net.Conn, error
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp", address)
+}
+
+func isProxyFault(err error) bool {
+	_, ok := errors.AsType[*via.Error](err)
+	return ok
 }
 
 func explainDial(err error) string {

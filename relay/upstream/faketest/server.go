@@ -119,6 +119,9 @@ func (s *Server) Listen() (port int, err error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
+// Addr is the address that Listen serves.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
 // Close cuts everything off and waits.
 func (s *Server) Close() {
 	s.mu.Lock()
