@@ -284,7 +284,7 @@ func (a *Authenticator) Lookup(ctx context.Context, login string) (Identity, err
 	case errors.Is(err, ErrUnknownLogin):
 		return Identity{}, mail.Refuse(mail.R(451, "4.3.5", "the login of this network does not exist"), fmt.Errorf("login %q: %w", login, err))
 	}
-	return Identity{}, mail.Refuse(mail.R(451, "4.3.0", "the login of this network cannot be looked up now; try again later"), err)
+	return Identity{}, mail.Refuse(mail.R(451, "4.3.0", "the login cannot be looked up now; try again later"), err)
 }
 
 // Stats are totals since the start.

@@ -95,6 +95,7 @@ func (s *Server) wireOptions(c *config.Config, l config.Listener) *wire.Options 
 		IdleTimeout:         l.IdleTimeout.Std(),
 		AuthTimeout:         l.AuthTimeout.Std(),
 		DataTimeout:         l.DataTimeout.Std(),
+		MaxSession:          l.MaxSession.Std(),
 		MinDataRate:         int64(l.MinDataRate),
 		NewSession:          s.newSession(l),
 		Refused:             func(r wire.Refusal) { s.refusedSession(l.Name, r) },

@@ -10,8 +10,8 @@ import (
 	"postern/relay/config"
 )
 
-// Reload reads the configuration again, validates it whole and swaps it. Open sessions keep the one
-// they began with. When anything is wrong, nothing changes and the error says what.
+// Reload reads the configuration again, validates it whole and swaps it. Open sessions take it over
+// at their next MAIL. When anything is wrong, nothing changes and the error says what.
 func (s *Server) Reload(ctx context.Context) error {
 	if s.options.Load == nil {
 		return errors.New("this server has no configuration to read again")
@@ -120,7 +120,7 @@ func (s *Server) openNew(c *config.Config) ([]*listener, error) {
 }
 
 // swapListeners gives listeners that stay their new options, starts new ones and ends those that are
-// gone. Open sessions keep what they began with.
+// gone. Open sessions keep their address and TLS.
 func (s *Server) swapListeners(c *config.Config, opened []*listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,6 +22,7 @@ var (
 	replyLoop        = mail.R(554, "5.4.6", "the message has passed through more than %d servers: this is a mail loop", maxHops)
 	replyNoAuthor    = mail.R(550, "5.6.0", "the message has no From field; a message needs exactly one")
 	replyAccount     = mail.R(421, "4.7.0", "the account was changed, locked or removed; log in again")
+	replyListener    = mail.R(421, "4.7.0", "this server was set up anew; connect again")
 	replyNoMechanism = mail.R(504, "5.5.4", "this mechanism is not offered here")
 )
 

@@ -3,7 +3,9 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"postern/auth"
@@ -20,8 +22,8 @@ import (
 type session struct {
 	srv      *Server
 	conn     *wire.Conn
-	listener config.Listener
-	state    *state // the configuration in force when the connection came
+	listener config.Listener // its block in state
+	state    *state          // the configuration in force at the last MAIL, before that when the connection came
 	log      *slog.Logger
 
 	identity  auth.Identity
@@ -37,7 +39,12 @@ func (s *Server) newSession(l config.Listener) func(*wire.Conn) (wire.Session, m
 		st := s.state.Load()
 		ses := &session{srv: s, conn: c, listener: l, state: st,
 			log: s.log.With("session", c.ID(), "listener", l.Name)}
-		if l.Auth == "network" {
+		block, err := ses.listenerIn(st) // a reload may be half done
+		if err != nil {
+			return ses, replyListener
+		}
+		ses.listener = block
+		if block.Auth == config.AuthNetwork {
 			return ses, ses.admit(c)
 		}
 		return ses, mail.Reply{}
@@ -71,28 +78,79 @@ func (s *session) become(identity auth.Identity) {
 	})
 }
 
-// renew looks at the account again when accounts have changed since it was verified: a connection that is
-// logged in must not outlive the lock, the removal, the networks or the password of its login.
+// renew takes over, at MAIL, what has changed since the last one: the configuration, so that a reload holds for
+// open sessions too, and the account. A transaction goes on with what it began with.
 func (s *session) renew(ctx context.Context) error {
-	n := s.srv.accounts.Load()
-	if n == s.accounts {
+	n, st := s.srv.accounts.Load(), s.srv.state.Load()
+	if n == s.accounts && st == s.state {
 		return nil
+	}
+	block, identity, err := s.look(ctx, st)
+	if err != nil {
+		return err
+	}
+	s.accounts, s.state, s.listener = n, st, block
+	s.become(identity)
+	return nil
+}
+
+// stands returns why the open transaction may not end in a 250: whoever is locked, removed or moved while a message is on its
+// way does not get it through.
+func (s *session) stands(ctx context.Context) error {
+	st := s.srv.state.Load()
+	if s.srv.accounts.Load() == s.accounts && st == s.state {
+		return nil
+	}
+	_, _, err := s.look(ctx, st)
+	return err
+}
+
+// look asks whether this session could begin now: a connection that is logged in must not outlive its listener's
+// consent, or the lock, the removal, the networks or the password of its login.
+func (s *session) look(ctx context.Context, st *state) (config.Listener, auth.Identity, error) {
+	block, err := s.listenerIn(st)
+	if err != nil {
+		return block, auth.Identity{}, mail.Refuse(replyListener, err)
 	}
 	identity, err := s.srv.auth.Lookup(ctx, s.identity.Login)
 	switch {
 	case errors.Is(err, auth.ErrLocked), errors.Is(err, auth.ErrUnknownLogin):
-		return mail.Refuse(replyAccount, err)
+		return block, identity, mail.Refuse(replyAccount, err)
 	case err != nil:
-		return err
+		return block, identity, err
 	case !identity.Allows(s.conn.Client().Addr()):
-		return mail.Refuse(replyAccount, auth.ErrNetwork)
+		return block, identity, mail.Refuse(replyAccount, auth.ErrNetwork)
 	}
-	if u, err := s.srv.store.User(ctx, identity.Login); err == nil && s.listener.Auth != "network" && changedSince(u, s.since) {
-		return mail.Refuse(replyAccount, errors.New("the account was changed since this session logged in"))
+	if block.Auth == config.AuthNetwork {
+		return block, identity, nil
 	}
-	s.accounts = n
-	s.become(identity)
-	return nil
+	u, err := s.srv.store.User(ctx, identity.Login)
+	switch {
+	case err != nil:
+		return block, identity, err
+	case changedSince(u, s.since):
+		return block, identity, mail.Refuse(replyAccount, errors.New("the account was changed since this session logged in"))
+	}
+	return block, identity, nil
+}
+
+// listenerIn returns the block that the listener has in a configuration, or why that would not have let this
+// session in. Address and TLS of a connection may stay what they were.
+func (s *session) listenerIn(st *state) (config.Listener, error) {
+	i := slices.IndexFunc(st.config.Listeners, func(l config.Listener) bool { return l.Name == s.listener.Name })
+	if i < 0 {
+		return config.Listener{}, errors.New("the listener is no longer in the configuration")
+	}
+	block, client := st.config.Listeners[i], s.conn.Client().Addr().Unmap().WithZone("")
+	switch {
+	case len(block.Networks) > 0 && !block.Networks.Contains(client):
+		return block, fmt.Errorf("%s is no longer in the networks of the listener", client)
+	case block.Auth != s.listener.Auth || block.Login != s.listener.Login:
+		return block, errors.New("the listener knows its clients in another way now: auth or login was changed")
+	case block.Auth == config.AuthNetwork && !slices.Equal(block.ProxyProtocol, s.listener.ProxyProtocol):
+		return block, errors.New("proxy_protocol of the listener was changed, and the address of a client with it")
+	}
+	return block, nil
 }
 
 // changedSince reports whether a user may have got another password after a login. Until a change was seen
@@ -168,8 +226,14 @@ func (s *session) Rcpt(ctx context.Context, r mail.Recipient) mail.Reply {
 func (s *session) Data(ctx context.Context, t *wire.Transfer) mail.Reply {
 	env := s.envelope
 	s.envelope = nil
+	if err := s.stands(ctx); err != nil { // wire reads the message to its end, and nobody keeps it
+		return s.reject(env.From, "", replyFor(err), err)
+	}
 	buffer := s.srv.spool.Buffer(env.Size)
 	raw, err := fill(buffer, t)
+	if err == nil {
+		err = s.stands(ctx)
+	}
 	if err != nil {
 		buffer.Close()
 		return s.reject(env.From, "", replyFor(err), err)

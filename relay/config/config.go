@@ -112,6 +112,7 @@ type Listener struct {
 	IdleTimeout         Duration   `toml:"idle_timeout" default:"5m"`     // longest silence between commands (RFC 5321 §4.5.3.2)
 	AuthTimeout         Duration   `toml:"auth_timeout" default:"1m"`     // from connection to successful AUTH, absolute
 	DataTimeout         Duration   `toml:"data_timeout" default:"3m"`     // longest silence inside a transfer
+	MaxSession          Duration   `toml:"max_session" default:"24h"`     // longest life of a connection
 	MinDataRate         Rate       `toml:"min_data_rate" default:"1KB/s"` // average below which a transfer is ended, after the first DataTimeout
 	ProxyProtocol       Networks   `toml:"proxy_protocol"`                // load balancers that send a PROXY header
 	ClientCAFile        string     `toml:"client_ca_file"`                // not available in this version

@@ -169,4 +169,6 @@ func (v *validator) listenerTimes(key string, l *Listener) {
 		v.atLeast(key+"."+t.name, t.value, time.Second)
 		v.atMost(key+"."+t.name, t.value, time.Hour, "silent clients would fill the listener")
 	}
+	v.atLeast(key+".max_session", l.MaxSession, time.Minute)
+	v.atMost(key+".max_session", l.MaxSession, 30*24*time.Hour, "a client that logged in once would stay for good")
 }

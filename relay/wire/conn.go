@@ -15,16 +15,18 @@ import (
 // Conn is one client connection. Its exported methods may be called by its Session at any time; what
 // they return changes only between commands.
 type Conn struct {
-	srv  *Server
-	opt  *Options
-	ln   net.Listener
-	ctx  context.Context // ends when the server stops hard
-	sock *socket
-	id   string
+	srv      *Server
+	opt      *Options
+	limitsOf *Options // the options that the limits in opt were taken from
+	ln       net.Listener
+	ctx      context.Context // ends when the server stops hard
+	sock     *socket
+	id       string
 
 	client  netip.AddrPort
 	origin  netip.Prefix // counted in srv.counts, if valid
 	loginBy time.Time
+	endBy   time.Time // of the session, between transactions
 
 	stream   net.Conn  // sock, or TLS on it
 	tls      *tls.Conn // nil before TLS
@@ -72,8 +74,8 @@ func newConn(s *Server, ctx context.Context, ln net.Listener, nc net.Conn) *Conn
 	now := time.Now()
 	sock := newSocket(nc)
 	opt := s.opt.Load()
-	return &Conn{srv: s, opt: opt, ln: ln, ctx: ctx, sock: sock, stream: sock, id: mail.NewID(now),
-		client: remote(nc), loginBy: now.Add(opt.AuthTimeout)}
+	return &Conn{srv: s, opt: opt, limitsOf: opt, ln: ln, ctx: ctx, sock: sock, stream: sock, id: mail.NewID(now),
+		client: remote(nc), loginBy: now.Add(opt.AuthTimeout), endBy: now.Add(opt.MaxSession)}
 }
 
 // ID is the identifier of the session, for logs and traces.
@@ -153,6 +155,9 @@ func (c *Conn) loop() error {
 		if c.srv.closing.Load() && !c.tx.open {
 			return errShutdown
 		}
+		if !time.Now().Before(c.sessionBy()) {
+			return errAged
+		}
 		line, err := c.nextLine()
 		switch {
 		case errors.Is(err, errLineTooLong):
@@ -160,6 +165,7 @@ func (c *Conn) loop() error {
 		case errors.Is(err, errLineEnd):
 			err = c.wrong(500, "5.5.2", "a command ends with CR LF")
 		case err == nil:
+			c.takeLimits()
 			err = c.run(line)
 		}
 		if err != nil {
@@ -182,10 +188,40 @@ func (c *Conn) nextLine() (string, error) {
 // the absolute deadline that no command moves.
 func (c *Conn) commandBy() time.Time {
 	by := time.Now().Add(c.opt.IdleTimeout)
+	if end := c.sessionBy(); end.Before(by) {
+		by = end
+	}
 	if !c.admitted() && c.loginBy.Before(by) {
 		return c.loginBy
 	}
 	return by
+}
+
+// transactionGrace is how long a transaction may go on, between its commands, when its session is too old.
+const transactionGrace = time.Hour
+
+// sessionBy is when the session ends for its age: what a client may do is looked at when it connects.
+func (c *Conn) sessionBy() time.Time {
+	if c.tx.open {
+		return c.endBy.Add(transactionGrace)
+	}
+	return c.endBy
+}
+
+// takeLimits takes over, between transactions, the limits of a reload. What the connection began with stays:
+// its names, TLS and networks.
+func (c *Conn) takeLimits() {
+	now := c.srv.opt.Load()
+	if now == c.limitsOf || c.tx.open {
+		return
+	}
+	o := *c.opt
+	o.MaxMessageSize, o.MaxRecipients = now.MaxMessageSize, now.MaxRecipients
+	o.IdleTimeout, o.DataTimeout, o.MinDataRate = now.IdleTimeout, now.DataTimeout, now.MinDataRate
+	o.MaxErrors, o.MaxAuthFailures = now.MaxErrors, now.MaxAuthFailures
+	c.endBy = c.endBy.Add(now.MaxSession - o.MaxSession)
+	o.MaxSession = now.MaxSession
+	c.opt, c.limitsOf = &o, now
 }
 
 // admitted reports whether the client is past TLS and login.
@@ -198,6 +234,9 @@ func (c *Conn) explainTimeout(err error) error {
 	if err == nil || !isTimeout(err) {
 		return err
 	}
+	if !time.Now().Before(c.sessionBy()) {
+		return errAged
+	}
 	if c.admitted() {
 		return errIdle
 	}
@@ -207,6 +246,7 @@ func (c *Conn) explainTimeout(err error) error {
 
 var (
 	errIdle = errors.New("idle for too long")
+	errAged = errors.New("open for too long")
 	errQuit = errors.New("closing")
 )
 
@@ -221,6 +261,8 @@ func (c *Conn) finish(err error) {
 		c.send(mail.R(421, "4.3.2", "%s is shutting down, try again", c.opt.Hostname))
 	case errors.Is(err, errIdle):
 		c.send(mail.R(421, "4.4.2", "idle for %s, closing", c.opt.IdleTimeout))
+	case errors.Is(err, errAged):
+		c.send(mail.R(421, "4.7.0", "connected for %s, the longest allowed; connect and log in again", c.opt.MaxSession))
 	case errors.Is(err, errQuit):
 	default:
 		return

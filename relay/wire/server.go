@@ -50,7 +50,7 @@ func NewServer(o *Options) *Server {
 	return s
 }
 
-// SetOptions changes the options for connections accepted from now on; open ones keep theirs.
+// SetOptions changes the options for connections accepted from now on; open ones take over the limits only.
 func (s *Server) SetOptions(o *Options) { s.opt.Store(o.withDefaults()) }
 
 // Stats counts.

@@ -333,3 +333,76 @@ func TestShutdownCancelsSessions(t *testing.T) {
 		}
 	})
 }
+
+// keepAlive sends NOOP every minute for a time.
+func keepAlive(c *testClient, long time.Duration) {
+	for start := time.Now(); time.Since(start) < long; time.Sleep(time.Minute) {
+		c.cmd("NOOP", "250 ")
+	}
+}
+
+// TestLongestSession: a client that is never silent is sent away all the same, between transactions.
+func TestLongestSession(t *testing.T) {
+	short := func(o *Options, b *backend) { openClear(o, b); o.MaxSession = 30 * time.Minute }
+	inBubble(t, short, func(t *testing.T, _ *testServer, c *testClient) {
+		start := time.Now()
+		c.expect("220 ")
+		c.cmd("EHLO client", "250")
+		keepAlive(c, 28*time.Minute)
+		c.expect("421 4.7.0 connected for 30m0s, the longest allowed; connect and log in again")
+		c.expectClosed()
+		elapsed(t, start, 30*time.Minute, 30*time.Minute+time.Second)
+	})
+	inBubble(t, short, func(t *testing.T, _ *testServer, c *testClient) { // a transaction may end, and is the last
+		c.expect("220 ")
+		c.cmd("EHLO client", "250")
+		keepAlive(c, 29*time.Minute)
+		c.cmd("MAIL FROM:<ann@example.com>", "250 ")
+		keepAlive(c, 5*time.Minute)
+		c.cmd("RCPT TO:<bob@example.net>", "250 ")
+		c.cmd("DATA", "354 ")
+		c.cmd("Subject: x\r\n\r\nx\r\n.", "250 ")
+		c.expect("421 4.7.0 connected for 30m0s")
+		c.expectClosed()
+	})
+	inBubble(t, short, func(t *testing.T, _ *testServer, c *testClient) { // but not for ever
+		start := time.Now()
+		c.expect("220 ")
+		c.cmd("EHLO client", "250")
+		c.cmd("MAIL FROM:<ann@example.com>", "250 ")
+		keepAlive(c, 88*time.Minute)
+		c.expect("421 4.7.0 connected for 30m0s")
+		c.expectClosed()
+		elapsed(t, start, 90*time.Minute, 90*time.Minute+time.Second)
+	})
+	inBubble(t, openClear, func(t *testing.T, _ *testServer, c *testClient) { // a day, if nobody says otherwise
+		start := time.Now()
+		c.expect("220 ")
+		keepAlive(c, 24*time.Hour-2*time.Minute)
+		c.expect("421 4.7.0 connected for 24h0m0s")
+		elapsed(t, start, 24*time.Hour, 24*time.Hour+time.Second)
+	})
+}
+
+// TestOpenConnectionTakesNewLimits: the limits of new options hold for open connections, from the next transaction on.
+func TestOpenConnectionTakesNewLimits(t *testing.T) {
+	var options Options
+	inBubble(t, func(o *Options, b *backend) { openClear(o, b); options = *o }, func(t *testing.T, s *testServer, c *testClient) {
+		c.expect("220 ")
+		c.cmd("EHLO client", "250")
+		c.cmd("MAIL FROM:<ann@example.com> SIZE=50000", "250 ")
+		options.MaxMessageSize, options.MaxRecipients, options.MaxSession, options.Hostname = 40000, 1, time.Hour, "other.example.com"
+		s.SetOptions(&options)
+		c.cmd("RCPT TO:<bob@example.net>", "250 ")
+		c.cmd("RCPT TO:<carol@example.net>", "250 ") // of the transaction under way
+		c.cmd("RSET", "250 ")
+		c.cmd("MAIL FROM:<ann@example.com> SIZE=50000", "552 5.3.4 ")
+		c.cmd("MAIL FROM:<ann@example.com>", "250 ")
+		c.cmd("RCPT TO:<bob@example.net>", "250 ")
+		c.cmd("RCPT TO:<carol@example.net>", "452 4.5.3 ")
+		c.cmd("RSET", "250 ")
+		c.cmd("HELO client", "250 relay.example.com")
+		keepAlive(c, time.Hour-2*time.Minute)
+		c.expect("421 4.7.0 connected for 1h0m0s")
+	})
+}

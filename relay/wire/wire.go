@@ -64,6 +64,7 @@ type Options struct {
 	IdleTimeout time.Duration // longest wait for a complete command; 0: 5 min (RFC 5321 §4.5.3.2.7)
 	AuthTimeout time.Duration // from accept to successful AUTH, absolute; 0: 1 min
 	DataTimeout time.Duration // longest silence inside a transfer; 0: 3 min (RFC 5321 §4.5.3.2.5)
+	MaxSession  time.Duration // from accept; then 421, or an hour later inside a transaction; 0: 24 h
 	MinDataRate int64         // octets per second, averaged over a transfer after the first DataTimeout; 0: none
 
 	MaxErrors       int // protocol errors before 421 and close; 0: 10
@@ -126,6 +127,7 @@ func (o *Options) withDefaults() *Options {
 	set(&c.IdleTimeout, 5*time.Minute)
 	set(&c.AuthTimeout, time.Minute)
 	set(&c.DataTimeout, 3*time.Minute)
+	set(&c.MaxSession, 24*time.Hour)
 	set(&c.MaxErrors, 10)
 	set(&c.MaxAuthFailures, 3)
 	if c.Logger == nil {
