@@ -236,6 +236,10 @@ func (a *alerts) attempts(st *state, now time.Time) {
 // result looks at a trace event: whether an attempt ends what was told, or meets what is to be told. It costs nothing to a
 // message that is delivered while nobody was told of anything.
 func (a *alerts) result(e trace.Event) {
+	if lostReport(e) {
+		a.alerter.Begin(reportCondition(e))
+		return
+	}
 	good := e.Kind == trace.Delivered && a.open.Load()
 	bad := e.Class == mail.AccountFault.String() && judged(mail.Stage(e.Stage)) && a.alerter.Watched()
 	if !good && !bad {
@@ -266,6 +270,10 @@ func judged(s mail.Stage) bool {
 
 // recordResult traces an event of an attempt.
 func (s *Server) recordResult(e trace.Event) {
+	if lostReport(e) {
+		s.log.Error("a report about undelivered mail cannot be delivered: the sender does not know", "id", e.ID, "rcpt", e.To,
+			"upstream", e.Upstream, "reply", e.Reply.String())
+	}
 	s.alerts.result(e)
 	s.trace.Record(e)
 }

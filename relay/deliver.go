@@ -306,7 +306,7 @@ func (t *ticket) send(ctx context.Context, slot place, up *configured, m *queue.
 func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *queue.Message, c mail.Content, pending []int) []mail.Result {
 	tx := upstream.Transaction{
 		ID:         m.ID,
-		From:       m.Envelope.From,
+		From:       up.reversePath(m, t.state.bounceFrom, time.Now()),
 		Recipients: make([]mail.Recipient, len(pending)),
 		Content:    c,
 		Body:       m.Envelope.Body,
@@ -317,9 +317,6 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 	}
 	for i, n := range pending {
 		tx.Recipients[i] = m.Recipients[n].Recipient
-	}
-	if m.Envelope.From.IsNull() && !t.state.bounceFrom.IsNull() {
-		tx.From = t.state.bounceFrom // for upstreams that refuse <>
 	}
 	if err := t.state.prepare(&tx, up, m); err != nil {
 		return unsigned(pending, up.config.Name, err)
@@ -335,6 +332,9 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 	}
 	tellEnvelope(slot, m)
 	results := slot.Send(ctx, tx)
+	if tx.From.IsNull() {
+		up.learnNull(results, time.Now())
+	}
 	up.tell(results, m)
 	for i := range results {
 		results[i].Recipient = pending[results[i].Recipient]

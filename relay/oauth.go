@@ -328,8 +328,8 @@ func (c *configured) ownIdentity(m *queue.Message) string {
 	if from.IsNull() {
 		from = m.Author
 	}
-	// A report of ours is from an address of this machine, which no provider has a mailbox for.
-	if from.IsNull() || m.Login == "" && m.Envelope.From.IsNull() {
+	// A report of ours goes as the username, if there is one.
+	if from.IsNull() || m.Login == "" && m.Envelope.From.IsNull() && c.config.Username != "" {
 		return ""
 	}
 	identity := strings.ToLower(from.String()) // one mailbox, one pool: providers do not tell case apart

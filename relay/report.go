@@ -18,10 +18,16 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 	st := s.state.Load()
 	m := n.Message
 	id := mail.NewID(n.Time)
+	report := &queue.Message{
+		ID:         id,
+		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: m.Envelope.From, Notify: mail.NotifyNever}, Status: queue.Pending}},
+		Received:   n.Time,
+	}
+	report.Author = st.reportAuthor(report)
 	r := dsn.Report{
 		Kind:         dsn.Kind(n.Kind),
 		ReportingMTA: st.config.Hostname,
-		From:         st.postmaster(),
+		From:         report.Author,
 		To:           m.Envelope.From,
 		MessageID:    id + "@" + st.config.Hostname,
 		Now:          n.Time,
@@ -41,19 +47,9 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &queue.NewMessage{
-		Message: &queue.Message{
-			ID:         id,
-			Envelope:   mail.Envelope{UTF8: r.NeedsUTF8()},
-			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: r.To, Notify: mail.NotifyNever}, Status: queue.Pending}},
-			Author:     r.From,
-			MessageID:  "<" + r.MessageID + ">",
-			Size:       int64(len(octets)),
-			EightBit:   r.NeedsUTF8(),
-			Received:   n.Time,
-		},
-		Content: mail.BytesContent(octets),
-	}, nil
+	report.Envelope.UTF8, report.EightBit = r.NeedsUTF8(), r.NeedsUTF8()
+	report.MessageID, report.Size = "<"+r.MessageID+">", int64(len(octets))
+	return &queue.NewMessage{Message: report, Content: mail.BytesContent(octets)}, nil
 }
 
 // makeReport writes the report with what it returns of the message. While there is time, trouble with reading that is waited out;
@@ -79,13 +75,4 @@ func (s *Server) withOriginal(r dsn.Report, n queue.Notice) ([]byte, error) {
 		}
 	}
 	return dsn.Make(r)
-}
-
-// postmaster is the header author of reports: bounce_from, since a provider that refuses the null
-// reverse-path mostly wants to know the author too, else the postmaster of this host.
-func (st *state) postmaster() mail.Address {
-	if !st.bounceFrom.IsNull() {
-		return st.bounceFrom
-	}
-	return mail.Address{Local: "postmaster", Domain: st.config.Hostname}
 }

@@ -38,6 +38,7 @@ type provider struct {
 	onAuth func(user, password string) error
 	onMail func(from string) error
 	onRcpt func(to string) error
+	onNull func() error // at RCPT, of mail with a null reverse-path
 	onData func(m received) error
 
 	mu       sync.Mutex
@@ -143,6 +144,11 @@ func (s *providerSession) Mail(from string, _ *smtp.MailOptions) error {
 }
 
 func (s *providerSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if s.m.from == "" && s.p.onNull != nil {
+		if err := s.p.onNull(); err != nil {
+			return err
+		}
+	}
 	if s.p.onRcpt != nil {
 		if err := s.p.onRcpt(to); err != nil {
 			return err

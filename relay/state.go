@@ -43,6 +43,7 @@ type configured struct {
 	tokens   *tokens // nil without OAuth
 	homeless *homeless
 	standby  *standby
+	nullPath nullPath
 	fields   []mail.Field // that every message gets here
 }
 

@@ -7,12 +7,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"postern/mail"
+	"postern/relay"
 	"postern/relay/config"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
@@ -27,7 +29,8 @@ const maxTested = 50
 // testedSenders are the senders of a test.
 type testedSenders struct {
 	addresses []mail.Address
-	untested  []string // what stands where senders are configured and is no address, or is one too many
+	reports   []mail.Address // what reports may have as their reverse-path, in the order of preference
+	untested  []string       // what stands where senders are configured and is no address, or is one too many
 	seen      map[string]bool
 }
 
@@ -82,7 +85,37 @@ func (a *app) sendersOf(cmd *cobra.Command, c *config.Config, block config.Upstr
 		}
 		t.addresses = nil
 	}
-	return t, nil
+	if !block.ByGraph() { // whose mailbox is the sender of all, reports too
+		t.reports, err = reversePaths(c, block, t.addresses)
+	}
+	return t, err
+}
+
+// reversePaths are those that reports may have at an upstream; senders are whom reports go to.
+func reversePaths(c *config.Config, block config.Upstream, senders []mail.Address) ([]mail.Address, error) {
+	if c.Delivery.BounceFrom != "" {
+		from, err := mail.ParseAddress(c.Delivery.BounceFrom)
+		return []mail.Address{from}, err
+	}
+	var paths []mail.Address
+	if block.NullSender != profile.NullRefused {
+		paths = append(paths, mail.Address{})
+	}
+	if block.NullSender != profile.NullAccepted && len(senders) > 0 {
+		paths = append(paths, relay.ReportSender(block, senders[0]))
+	}
+	return paths, nil
+}
+
+// asked are all reverse-paths of a test, each once: those of mail, then those of reports.
+func (t *testedSenders) asked() []mail.Address {
+	all := slices.Clone(t.addresses)
+	for _, a := range t.reports {
+		if !slices.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // sendersOfUsers are those of `user add --sender`. A store that is not there yet has none, and is not made.
@@ -131,7 +164,8 @@ func newReport(block config.Upstream, steps []upstream.Step, senders *testedSend
 	provider := providerOf(block)
 	for _, s := range steps {
 		step := testStep{Step: s}
-		if !s.OK {
+		step.excuse(senders)
+		if !step.OK {
 			r.OK = false
 			if !s.Ours {
 				if found := advice.For(provider, stageOf(s.Name), s.Reply); found != nil {
@@ -142,6 +176,16 @@ func newReport(block config.Upstream, steps []upstream.Step, senders *testedSend
 		r.Steps = append(r.Steps, step)
 	}
 	return r
+}
+
+// excuse takes a refusal of the null reverse-path for what it is where reports may have another.
+func (s *testStep) excuse(senders *testedSenders) {
+	null := mail.Address{}
+	if s.OK || s.Sender != null.Path() || s.Ours || len(senders.reports) < 2 {
+		return
+	}
+	s.OK, s.Cause = true, ""
+	s.Seen = fmt.Sprintf("%s: %s\nReports have the reverse-path %s instead.", null.Path(), s.Reply, senders.reports[1].Path())
 }
 
 // unproven says what providers judge only when they have the whole message.

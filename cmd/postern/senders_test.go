@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/config"
 	"postern/relay/fakeprovider"
 	"postern/relay/trace"
+	"postern/relay/upstream"
+	"postern/relay/upstream/profile"
 )
 
 // newSecretOffice is a configuration whose upstream takes tokens that the application gets by itself.
@@ -44,7 +47,7 @@ func TestUpstreamTestAsksForSenders(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"<boss@contoso.example>: 250", "<scans@contoso.example>: 250", "XOAUTH2 as " + consenter, "would take mail", "Senders that were not tried: *@contoso.example, {login}."} {
+	for _, want := range []string{"<boss@contoso.example>: 250", "<scans@contoso.example>: 250", "<>: 250", "XOAUTH2 as " + consenter, "would take mail", "Senders that were not tried: *@contoso.example, {login}."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
@@ -99,6 +102,42 @@ func TestUpstreamTestRefusesWhatIsNoAddress(t *testing.T) {
 	f := newSecretOffice(t, "username")
 	if out, err := f.run("upstream", "test", "m365", "--sender", "nobody"); err == nil || !strings.Contains(err.Error(), "is no address") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// What reports will have as their reverse-path is tried: bounce_from, or the null one and what stands in for it.
+func TestReversePathsOfReports(t *testing.T) {
+	anna := []mail.Address{{Local: "anna", Domain: "example.com"}}
+	for _, c := range []struct{ bounceFrom, null, rule, want string }{
+		{"", profile.NullAccepted, profile.SenderAny, "<>"},
+		{"", profile.NullUnknown, profile.SenderDomain, "<> <postmaster@example.com>"},
+		{"", profile.NullRefused, profile.SenderMustMatch, "<relay@example.com>"},
+		{"bounces@example.com", profile.NullRefused, profile.SenderMustMatch, "<bounces@example.com>"},
+	} {
+		conf := &config.Config{Delivery: config.Delivery{BounceFrom: c.bounceFrom}}
+		got, err := reversePaths(conf, config.Upstream{NullSender: c.null, SenderRule: c.rule, Username: "relay@example.com"}, anna)
+		var paths []string
+		for _, a := range got {
+			paths = append(paths, a.Path())
+		}
+		if strings.Join(paths, " ") != c.want || err != nil {
+			t.Errorf("%+v: %v, %v", c, paths, err)
+		}
+	}
+}
+
+// A refused null reverse-path is no fault where reports have an address instead, and one where they have none.
+func TestARefusedNullReversePathInATest(t *testing.T) {
+	steps := []upstream.Step{{Name: "mail", Sender: "<>", Reply: mail.R(501, "5.1.7", "invalid sender")}}
+	null, postmaster := mail.Address{}, mail.Address{Local: "postmaster", Domain: "example.com"}
+	r := newReport(config.Upstream{Name: "office"}, steps, &testedSenders{reports: []mail.Address{null, postmaster}})
+	var b strings.Builder
+	r.write(&b)
+	if !r.OK || !strings.Contains(b.String(), "Reports have the reverse-path <postmaster@example.com> instead.") {
+		t.Errorf("%s", b.String())
+	}
+	if r = newReport(config.Upstream{Name: "office"}, steps, &testedSenders{reports: []mail.Address{null}}); r.OK {
+		t.Error("it is well though reports have no other reverse-path")
 	}
 }
 

@@ -90,7 +90,7 @@ What fails is shown with its cause, and with what to click or run at the provide
 				return err
 			}
 			defer done()
-			steps, err := relay.TestUpstream(cmd.Context(), c.Hostname, block, tokens, senders.addresses...)
+			steps, err := relay.TestUpstream(cmd.Context(), c.Hostname, block, tokens, senders.asked()...)
 			if err != nil {
 				return err
 			}

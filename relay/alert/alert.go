@@ -31,12 +31,13 @@ const (
 	QueueAge          Event = "queue-age"          // mail waits for longer than it should
 	CertificateExpiry Event = "certificate-expiry" // a certificate that we present ends soon
 	SecretExpiry      Event = "secret-expiry"      // what we log in at a provider with ends soon
+	ReportFailed      Event = "report-failed"      // a report about undelivered mail could not be delivered itself
 	Test              Event = "test"
 )
 
 // Events lists what may be asked for.
 func Events() []Event {
-	return []Event{UpstreamPaused, LoginLocked, QueueAge, CertificateExpiry, SecretExpiry}
+	return []Event{UpstreamPaused, LoginLocked, QueueAge, CertificateExpiry, SecretExpiry, ReportFailed}
 }
 
 // Condition is something that a person should know of while it holds. Event and Subject name it.

@@ -213,6 +213,7 @@ type Upstream struct {
 	DenyExtensions        []string `toml:"deny_extensions"`
 	DKIM                  string   `toml:"dkim"`        // DKIMSign, DKIMSkip or DKIMStrip
 	SenderRule            string   `toml:"sender_rule"` // whom the provider lets send, as package profile names it
+	NullSender            string   `toml:"null_sender"` // what the provider does to the null reverse-path, as package profile names it
 	MessageID             string   `toml:"message_id"`  // what the provider does to it, as package profile names it
 	AddHeaders            []string `toml:"add_headers"` // "Name: value", for each message that goes here; see AddedFields
 
@@ -269,7 +270,7 @@ type Delivery struct {
 	Retry      []Duration `toml:"retry" default:"1m,5m,15m,30m,1h,2h,4h"` // the last value repeats
 	Expire     Duration   `toml:"expire" default:"2d"`
 	WarnAfter  Duration   `toml:"warn_after" default:"4h"` // 0: no delay report
-	BounceFrom string     `toml:"bounce_from"`             // for upstreams that refuse <>
+	BounceFrom string     `toml:"bounce_from"`             // instead of the null reverse-path, at every upstream
 }
 
 // Admin is the HTTP listener for health, metrics and the console.
@@ -280,7 +281,7 @@ type Admin struct {
 // Alert is a hook that is told of faults by HTTPS: a person hears of them without mail.
 type Alert struct {
 	URL    Secret   `toml:"url"` // https://, or http:// on this machine; its path and query are a secret
-	Events []string `toml:"events" default:"upstream-paused,login-locked,queue-age,certificate-expiry,secret-expiry"`
+	Events []string `toml:"events" default:"upstream-paused,login-locked,queue-age,certificate-expiry,secret-expiry,report-failed"`
 	// QueueAge is the age of the oldest message that waits from which queue-age is told.
 	QueueAge Duration `toml:"queue_age" default:"1h"`
 	CAFile   string   `toml:"ca_file"` // PEM trust anchors beside the system's

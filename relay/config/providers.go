@@ -36,6 +36,7 @@ func (c *Config) applyProfile(u *Upstream, key string) {
 	setDefault(&u.DenyExtensions, written("deny_extensions"), slices.Clone(p.DenyExtensions))
 	setDefault(&u.DKIM, written("dkim"), p.DKIM)
 	setDefault(&u.SenderRule, written("sender_rule"), p.SenderRule)
+	setDefault(&u.NullSender, written("null_sender"), p.NullSender)
 	setDefault(&u.MessageID, written("message_id"), p.MessageID)
 }
 
@@ -90,11 +91,13 @@ func (v *validator) provider(key string, u *Upstream) {
 		v.fail(key+".deny_extensions", "%s", err)
 	}
 	v.oneOf(key+".sender_rule", u.SenderRule, profile.SenderAny, profile.SenderDomain, profile.SenderMustMatch, profile.SenderRewritten)
+	v.oneOf(key+".null_sender", u.NullSender, profile.NullAccepted, profile.NullRefused, profile.NullUnknown)
 	v.oneOf(key+".message_id", u.MessageID, profile.MessageIDKept, profile.MessageIDReplaced, profile.MessageIDUnknown)
 	v.atLeast(key+".idle_close", u.IdleClose, minIdle)
 	v.addHeaders(key, u)
 	v.replyRules(key, u)
 	v.senderRule(key, u)
+	v.reports(u)
 }
 
 // minIdle keeps a pool from being none.
@@ -154,6 +157,20 @@ func (v *validator) senderRule(key string, u *Upstream) {
 				return
 			}
 		}
+	}
+}
+
+// reports warns where a provider that binds senders to the account may refuse our reports.
+func (v *validator) reports(u *Upstream) {
+	address := strings.Contains(u.Username, "@")
+	switch from := v.Delivery.BounceFrom; {
+	case u.SenderRule != profile.SenderMustMatch:
+	case from != "" && address && !strings.EqualFold(from, u.Username):
+		v.warn("delivery.bounce_from", "%s refuses mail of others than %s, its aliases and those whom it may send as; make sure that it may send as %s, or failure reports are lost",
+			u.Provider, u.Username, from)
+	case from == "" && !address && u.NullSender == profile.NullRefused:
+		v.warn("delivery.bounce_from", "is not set, and upstream %s takes no mail without a sender: failure reports leave in the name of whoever is told, write an address that the provider lets send",
+			u.Name)
 	}
 }
 

@@ -47,6 +47,11 @@ func (p *probe) themselves(ctx context.Context, senders []mail.Address) {
 		if ctx.Err() != nil {
 			return
 		}
+		if from.IsNull() { // reports go as the username
+			p.identity, p.sender = p.u.cfg.Username, from.Path()
+			p.connection(ctx, []mail.Address{from})
+			continue
+		}
 		p.identity, p.sender = strings.ToLower(from.String()), from.String()
 		f := p.connection(ctx, []mail.Address{from})
 		if f != nil && f.stage == mail.StageAuth && f.class == mail.AccountFault && p.u.cfg.Username != "" {
@@ -65,7 +70,7 @@ func (p *probe) connection(ctx context.Context, senders []mail.Address) *fault {
 	release := c.watch(ctx)
 	own := p.sender
 	for _, from := range senders {
-		p.sender = from.String()
+		p.sender = senderName(from)
 		p.mail(c, from)
 		if c.broken {
 			break
@@ -82,6 +87,14 @@ func (p *probe) connection(ctx context.Context, senders []mail.Address) *fault {
 	delete(p.u.conns, c)
 	p.u.mu.Unlock()
 	return nil
+}
+
+// senderName is how a step names its sender: "<>" is the null reverse-path.
+func senderName(from mail.Address) string {
+	if from.IsNull() {
+		return from.Path()
+	}
+	return from.String()
 }
 
 // mail asks for one sender and takes the question back (RFC 5321 §4.1.1.5).

@@ -30,6 +30,7 @@ func (p *Profile) WriteText(w io.Writer) error {
 	row("deny_extensions", strings.Join(p.DenyExtensions, ", "))
 	row("dkim", p.DKIM)
 	row("sender_rule", p.SenderRule)
+	row("null_sender", p.NullSender)
 	row("message_id", p.MessageID)
 	row("its own id", p.ReplyIDExample)
 	list(&b, "Notes", p.Notes)

@@ -45,6 +45,13 @@ const (
 	SenderRewritten = "rewritten"  // others become the account
 )
 
+// What a provider does to mail with a null reverse-path, as reports have it (RFC 5321 §4.5.5).
+const (
+	NullAccepted = "accepted"
+	NullRefused  = "refused"
+	NullUnknown  = "unknown" // it is tried, and if it is refused, an address instead
+)
+
 // What a provider does to Message-ID.
 const (
 	MessageIDKept     = "kept"
@@ -79,6 +86,7 @@ type Profile struct {
 
 	DKIM       string `toml:"dkim" json:"dkim"`
 	SenderRule string `toml:"sender_rule" json:"sender_rule"`
+	NullSender string `toml:"null_sender" json:"null_sender"`
 	MessageID  string `toml:"message_id" json:"message_id"`
 
 	// ReplyID finds the provider's own id in the text of its reply to a message, RE2 with a group named id; empty where
@@ -273,6 +281,7 @@ func (p *Profile) inherit(g *Profile) {
 	fill(&p.MaxRecipients, g.MaxRecipients)
 	fill(&p.DKIM, g.DKIM)
 	fill(&p.SenderRule, g.SenderRule)
+	fill(&p.NullSender, g.NullSender)
 	fill(&p.MessageID, g.MessageID)
 	if p.Mechanisms == nil {
 		p.Mechanisms = g.Mechanisms

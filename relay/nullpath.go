@@ -1,0 +1,132 @@
+package relay
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"postern/mail"
+	"postern/relay/alert"
+	"postern/relay/config"
+	"postern/relay/queue"
+	"postern/relay/trace"
+	"postern/relay/upstream/profile"
+)
+
+// Reports and read receipts have a null reverse-path (RFC 5321 §4.5.5). Many providers refuse it, or let nobody send but
+// the account that we log in as; a report that they do not take tells nobody anything.
+
+// nullRefusedFor is how long an upstream is known to refuse the null reverse-path. Then it is tried again.
+const nullRefusedFor = 24 * time.Hour
+
+// nullRetry is when mail comes again whose null reverse-path was refused, with an address instead.
+const nullRetry = time.Second
+
+const noteNullRefused = "the upstream refused the null reverse-path: the next attempt gives an address instead"
+
+// nullPath remembers whether an upstream refused the null reverse-path.
+type nullPath struct{ refused atomic.Int64 } // when, in Unix nanoseconds
+
+func (n *nullPath) isRefused(now time.Time) bool {
+	at := n.refused.Load()
+	return at != 0 && now.Sub(time.Unix(0, at)) < nullRefusedFor
+}
+
+// reversePath is the reverse-path that a message gets at an upstream. A null one becomes bounce_from, or, where the
+// upstream refuses it, an address that it lets send.
+func (c *configured) reversePath(m *queue.Message, bounceFrom mail.Address, now time.Time) mail.Address {
+	switch {
+	case !m.Envelope.From.IsNull():
+		return m.Envelope.From
+	case !bounceFrom.IsNull():
+		return bounceFrom
+	case c.config.NullSender != profile.NullRefused && !c.nullPath.isRefused(now) && !wasRefused(m):
+		return mail.Address{}
+	case m.Login == "" && len(m.Recipients) > 0:
+		return ReportSender(c.config, m.Recipients[0].To)
+	}
+	return m.Author // a login's own receipt: policy has judged its author
+}
+
+// wasRefused reports that an attempt ended with a permanent refusal that learnNull did not let count.
+func wasRefused(m *queue.Message) bool {
+	return slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool {
+		return r.Status == queue.Pending && r.Reply.Permanent()
+	})
+}
+
+// ReportSender is an address that an upstream lets send reports to a sender of ours, where it refuses the null reverse-path.
+func ReportSender(u config.Upstream, to mail.Address) mail.Address {
+	account, err := mail.ParseAddress(u.Username)
+	switch {
+	case err == nil && (u.SenderRule == profile.SenderMustMatch || u.SenderRule == profile.SenderAny):
+		return account
+	case u.SenderRule == profile.SenderMustMatch:
+		return to // as whom the upstream takes mail
+	}
+	return mail.Address{Local: "postmaster", Domain: to.Domain}
+}
+
+// learnNull looks for refusals among the results of an attempt with a null reverse-path. They become deferrals: the next
+// attempt gives an address instead, and what that one is told counts.
+func (c *configured) learnNull(results []mail.Result, now time.Time) {
+	if c.config.NullSender == profile.NullAccepted {
+		return
+	}
+	for i := range results {
+		r := &results[i]
+		if !c.refusesNull(r) {
+			continue
+		}
+		if r.Class != mail.RecipientFault {
+			c.nullPath.refused.Store(now.UnixNano())
+		}
+		r.Class, r.RetryAfter = mail.Deferral, nullRetry
+		r.Note = strings.TrimPrefix(r.Note+"; "+noteNullRefused, "; ")
+	}
+}
+
+// refusesNull reports a refusal that may be about the null reverse-path.
+func (c *configured) refusesNull(r *mail.Result) bool {
+	switch {
+	case !r.Verbatim || !judged(r.Stage):
+		return false
+	case r.Class == mail.AccountFault:
+		return r.Reply.Permanent() && (r.Stage == mail.StageMail || c.refusedSender(r))
+	}
+	return r.Class.Permanent()
+}
+
+// reportAuthor is the header author of a report to a sender of ours: bounce_from, else an address that the upstream of
+// its route lets send, else the postmaster of this host.
+func (st *state) reportAuthor(report *queue.Message) mail.Address {
+	if !st.bounceFrom.IsNull() {
+		return st.bounceFrom
+	}
+	to := report.Recipients[0].To
+	if route := st.routeFor(report, to); len(route) > 0 {
+		up := route[0]
+		if up.config.SenderRule != profile.SenderAny || up.config.NullSender == profile.NullRefused {
+			return ReportSender(up.config, to)
+		}
+	}
+	return mail.Address{Local: "postmaster", Domain: st.config.Hostname}
+}
+
+// lostReport reports the end of a report of ours that was not delivered.
+func lostReport(e trace.Event) bool { return e.Kind == trace.Failed && e.Login == "" && e.From == "" }
+
+func reportCondition(e trace.Event) alert.Condition {
+	return alert.Condition{
+		Event: alert.ReportFailed, Subject: "reports",
+		Summary: fmt.Sprintf("A report about undelivered mail did not reach %s, who does not know that the mail failed: %q. "+
+			"What to do: tell the sender; postern trace --id %s shows the report. Where the provider refuses the report's sender, "+
+			"set bounce_from in [delivery] to an address that it lets send, and try it: postern upstream test NAME",
+			e.To, e.Reply.String(), e.ID),
+		Over:    "No report has failed for a day.",
+		Until:   e.Time.Add(refusalLife),
+		Details: map[string]string{"to": e.To, "id": e.ID, "upstream": e.Upstream, "reply": e.Reply.String(), "since": clock(e.Time)},
+	}
+}
