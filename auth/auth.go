@@ -95,8 +95,8 @@ var (
 
 // RFC 4954 §6.
 var (
-	replyRefused = mail.R(535, "5.7.8", "login or password not accepted")
-	replyBusy    = mail.R(454, "4.7.0", "too many logins at once; try again in a minute")
+	replyRefused = mail.R(535, "5.7.8", "user name or password not accepted; check both in the account settings")
+	replyBusy    = mail.R(454, "4.7.0", "too many people log in at once; try again in a minute")
 	replyDown    = mail.R(454, "4.7.0", "logins cannot be checked now; try again later")
 )
 

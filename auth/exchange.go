@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"unicode/utf8"
 
 	"postern/mail"
 )
@@ -15,6 +16,9 @@ type Exchange interface {
 	// Next takes the client's response, nil when there is none yet (no initial response), and
 	// returns either a challenge to send or a final reply: 235 when the client is authenticated.
 	Next(ctx context.Context, response []byte) (challenge []byte, reply mail.Reply)
+	// Refusal returns the login as far as the client has named it, octets as they came, and why Next refused it without
+	// asking the CheckFunc, nil if it did not.
+	Refusal() (login string, why error)
 }
 
 // CheckFunc judges a credential: 235, or why not. authzid is empty or the login.
@@ -38,22 +42,53 @@ func NewExchange(mechanism string, check CheckFunc) (Exchange, error) {
 	return nil, ErrMechanism
 }
 
+// The replies to what no account can have. RFC 4954 §4 has 501 5.5.2 for a response that cannot be understood.
 var (
-	// replyMalformed: RFC 4954 §4 has 501 5.5.2 for a response that cannot be understood.
-	replyMalformed = mail.R(501, "5.5.2", "malformed AUTH response")
-	replyEnded     = mail.R(503, "5.5.1", "the AUTH exchange has ended")
+	replyNoName     = mail.R(535, "5.7.8", "the user name is empty; enter it in the account settings")
+	replyNoPassword = mail.R(535, "5.7.8", "the password is empty; enter it")
+	replyParts      = mail.R(501, "5.5.2", "the login is malformed: PLAIN has three parts with NUL octets between them")
+	replyCharset    = mail.R(501, "5.5.2", "the user name or password has letters in another character set than UTF-8; use plain letters and digits there")
+	replyControls   = mail.R(501, "5.5.2", "the user name or password has a line end or another control character in it; type it instead of pasting it")
+	replyEnded      = mail.R(503, "5.5.1", "this login has ended; begin another")
 )
+
+// The reasons for them.
+var (
+	errNoName     = errors.New("the login is empty")
+	errNoPassword = errors.New("the password is empty")
+	errTooLong    = errors.New("the login or the password is longer than any can be")
+	errParts      = errors.New("the response has not the three parts of PLAIN")
+	errCharset    = errors.New("the login or the password is not UTF-8; the client sends Latin-1, perhaps")
+	errControls   = errors.New("the login or the password has a line end or another control character in it")
+	errAuthzid    = errors.New("the client asks to act for another login (authorization identity)")
+	errEnded      = errors.New("the client goes on with an exchange that has ended")
+)
+
+// outcome is what an exchange tells of itself.
+type outcome struct {
+	name string
+	why  error
+}
+
+// Refusal implements Exchange.
+func (o *outcome) Refusal() (login string, why error) { return o.name, o.why }
+
+func (o *outcome) refuse(r mail.Reply, why error) ([]byte, mail.Reply) {
+	o.why = why
+	return nil, r
+}
 
 // plain is RFC 4616: [authzid] NUL authcid NUL passwd, in one response.
 type plain struct {
 	check    CheckFunc
 	prompted bool
 	ended    bool
+	outcome
 }
 
 func (p *plain) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) {
 	if p.ended {
-		return nil, replyEnded
+		return p.refuse(replyEnded, errEnded)
 	}
 	if response == nil && !p.prompted {
 		p.prompted = true
@@ -62,14 +97,15 @@ func (p *plain) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) 
 	p.ended = true
 	parts := bytes.Split(response, []byte{0})
 	if len(parts) != 3 {
-		return nil, replyMalformed
+		return p.refuse(replyParts, errParts)
 	}
 	authzid, name, password := string(parts[0]), string(parts[1]), string(parts[2])
-	if reply := checkShape(name, password); !reply.IsZero() {
-		return nil, reply
+	p.name = name
+	if reply, why := checkShape(name, password); why != nil {
+		return p.refuse(reply, why)
 	}
 	if authzid != "" && lowerASCII(authzid) != lowerASCII(name) {
-		return nil, replyRefused // nobody acts for somebody else
+		return p.refuse(replyRefused, errAuthzid) // nobody acts for somebody else
 	}
 	return nil, p.check(ctx, authzid, name, password)
 }
@@ -79,7 +115,7 @@ func (p *plain) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) 
 type login struct {
 	check CheckFunc
 	step  int
-	name  string
+	outcome
 }
 
 func (l *login) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) {
@@ -91,28 +127,34 @@ func (l *login) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) 
 		l.step = 2
 		if len(response) > MaxLength {
 			l.step = 3
-			return nil, replyRefused
+			return l.refuse(replyRefused, errTooLong)
 		}
 		l.name = string(response)
 		return []byte("Password:"), mail.Reply{}
 	case l.step == 2:
 		l.step = 3
 		password := string(response)
-		if reply := checkShape(l.name, password); !reply.IsZero() {
-			return nil, reply
+		if reply, why := checkShape(l.name, password); why != nil {
+			return l.refuse(reply, why)
 		}
 		return nil, l.check(ctx, "", l.name, password)
 	}
-	return nil, replyEnded
+	return l.refuse(replyEnded, errEnded)
 }
 
 // checkShape refuses what cannot be a credential of anybody, so that nothing odd reaches a source.
-func checkShape(name, password string) mail.Reply {
-	if name == "" || password == "" || len(name) > MaxLength || len(password) > MaxLength {
-		return replyRefused
+func checkShape(name, password string) (mail.Reply, error) {
+	switch {
+	case name == "":
+		return replyNoName, errNoName
+	case password == "":
+		return replyNoPassword, errNoPassword
+	case len(name) > MaxLength || len(password) > MaxLength:
+		return replyRefused, errTooLong
+	case !utf8.ValidString(name) || !utf8.ValidString(password):
+		return replyCharset, errCharset
+	case !printable(name) || !printable(password):
+		return replyControls, errControls
 	}
-	if !printable(name) || !printable(password) {
-		return replyMalformed
-	}
-	return mail.Reply{}
+	return mail.Reply{}, nil
 }

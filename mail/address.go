@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of RFC 5321 §4.5.3.1, in octets.
+// In octets. What RFC 5321 §4.5.3.1 has of local parts (64) and paths (256) is what every server must take, no more than that:
+// variable envelope return paths and generated recipients are longer. A domain name ends at 255 in DNS itself.
 const (
-	maxLocal   = 64
 	maxDomain  = 255
-	maxAddress = 254 // a path is 256 with its angle brackets
+	maxAddress = 512
 )
 
 // Address is a mailbox as it stands in a path: a local part, kept without quotes and with its case,
@@ -59,7 +59,7 @@ func ParseAddress(s string) (Address, error) {
 	if domain, err = ParseDomain(domain); err != nil {
 		return Address{}, err
 	}
-	if len(local) > maxLocal || len(local)+1+len(domain) > maxAddress {
+	if len(local)+1+len(domain) > maxAddress {
 		return Address{}, ErrAddressLength
 	}
 	return Address{Local: local, Domain: domain}, nil

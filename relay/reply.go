@@ -23,7 +23,7 @@ var (
 	replyNoAuthor    = mail.R(550, "5.6.0", "the message has no From field; a message needs exactly one")
 	replyAccount     = mail.R(421, "4.7.0", "the account was changed, locked or removed; log in again")
 	replyListener    = mail.R(421, "4.7.0", "this server was set up anew; connect again")
-	replyNoMechanism = mail.R(504, "5.5.4", "this mechanism is not offered here")
+	replyNoMechanism = mail.R(504, "5.5.4", "this authentication method is not offered here; choose \"normal password\"")
 )
 
 // replyFor is the only place where an error becomes a reply. What carries no reply of its own is our

@@ -29,6 +29,7 @@ type session struct {
 	identity  auth.Identity
 	effective policy.Effective
 	known     bool           // identity is set
+	login     *login         // the exchange under way, nil between them
 	since     time.Time      // when it was verified
 	accounts  uint64         // Server.accounts at that time
 	envelope  *mail.Envelope // of the transaction under way, nil between them
@@ -44,7 +45,7 @@ func (s *Server) newSession(l config.Listener) func(*wire.Conn) (wire.Session, m
 			return ses, replyListener
 		}
 		ses.listener = block
-		if block.Auth == config.AuthNetwork {
+		if block.Auth == config.AuthNetwork && c.Placed() {
 			return ses, ses.admit(c)
 		}
 		return ses, mail.Reply{}
@@ -164,11 +165,7 @@ func changedSince(u auth.User, login time.Time) bool {
 
 // Auth begins a SASL exchange (RFC 4954). wire offers it only where passwords may travel.
 func (s *session) Auth(ctx context.Context, mechanism string) (wire.Exchange, mail.Reply) {
-	exchange, err := auth.NewExchange(mechanism, s.authenticate)
-	if err != nil {
-		return nil, replyNoMechanism
-	}
-	return exchange, mail.Reply{}
+	return s.newLogin(mechanism)
 }
 
 func (s *session) authenticate(ctx context.Context, _, login, password string) mail.Reply {
@@ -177,9 +174,7 @@ func (s *session) authenticate(ctx context.Context, _, login, password string) m
 	identity, err := s.srv.auth.Authenticate(ctx, login, password, client)
 	if err != nil {
 		reply := replyFor(err)
-		s.srv.metrics.auth.WithLabelValues("refused").Inc()
-		s.log.Warn("login refused", "login", mail.Printable(mail.Cut(login, 256)), "client", client, "reply", reply.String(), "err", err)
-		s.srv.recordNoise(s.event(trace.Event{Kind: trace.AuthFail, Login: mail.Printable(mail.Cut(login, 256)), Reply: reply, Detail: reason(err)}))
+		s.loginRefused(login, reply, err)
 		return reply
 	}
 	s.srv.metrics.auth.WithLabelValues("ok").Inc()

@@ -106,11 +106,11 @@ type Listener struct {
 	MinVersion          TLSVersion `toml:"min_version"`
 	Handoff             Duration   `toml:"handoff" default:"5s"` // wait this long for the upstream's verdict; 0: always queue first
 	MaxMessageSize      Size       `toml:"max_message_size" default:"35MB"`
-	MaxRecipients       int        `toml:"max_recipients" default:"100"` // per message
+	MaxRecipients       int        `toml:"max_recipients" default:"1000"` // per message
 	MaxConnections      int        `toml:"max_connections" default:"2000"`
 	MaxConnectionsPerIP int        `toml:"max_connections_per_ip" default:"50"`
 	IdleTimeout         Duration   `toml:"idle_timeout" default:"5m"`     // longest silence between commands (RFC 5321 §4.5.3.2)
-	AuthTimeout         Duration   `toml:"auth_timeout" default:"1m"`     // from connection to successful AUTH, absolute
+	AuthTimeout         Duration   `toml:"auth_timeout" default:"5m"`     // from connection to successful AUTH, absolute
 	DataTimeout         Duration   `toml:"data_timeout" default:"3m"`     // longest silence inside a transfer
 	MaxSession          Duration   `toml:"max_session" default:"24h"`     // longest life of a connection
 	MinDataRate         Rate       `toml:"min_data_rate" default:"1KB/s"` // average below which a transfer is ended, after the first DataTimeout

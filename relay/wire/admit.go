@@ -9,22 +9,19 @@ import (
 // recordHandshake is the first octet of a TLS ClientHello (RFC 8446 §5.1).
 const recordHandshake = 0x16
 
-// admit checks where the connection comes from.
+// admit checks where the connection comes from. A proxy speaks for its clients: they must be in Networks, not it.
 func (c *Conn) admit() error {
-	if err := c.checkNetwork(); err != nil {
-		return err
-	}
 	if contains(c.opt.Proxies, c.client.Addr()) {
 		if err := c.readProxy(); err != nil {
 			return err
 		}
-		if err := c.checkNetwork(); err != nil {
-			return err
-		}
+	}
+	if err := c.checkNetwork(); err != nil {
+		return err
 	}
 	origin := originOf(c.client.Addr())
 	if !c.srv.counts.enterFrom(origin, c.opt.MaxConnectionsPerIP) {
-		return refuse(ReasonLimit, mail.R(421, "4.7.0", "too many connections from your address, try again later"),
+		return refuse(ReasonLimit, mail.R(421, "4.7.0", "too many connections from your address at once; close some or try again later"),
 			"%s has %d connections to listener %s already; see max_connections_per_ip", origin, c.opt.MaxConnectionsPerIP, c.opt.Name)
 	}
 	c.origin = origin
@@ -32,39 +29,69 @@ func (c *Conn) admit() error {
 }
 
 func (c *Conn) checkNetwork() error {
-	if len(c.opt.Networks) == 0 || contains(c.opt.Networks, c.client.Addr()) {
+	if len(c.opt.Networks) == 0 || c.unplaced() || contains(c.opt.Networks, c.client.Addr()) {
 		return nil
 	}
-	return refuse(ReasonNetwork, mail.R(554, "5.7.1", "your address may not connect here"),
+	return refuse(ReasonNetwork, mail.R(554, "5.7.1", "your address %s may not connect here; the administrator can allow its network", c.client.Addr()),
 		"%s is not in the networks of listener %s", c.client.Addr(), c.opt.Name)
 }
+
+// unplaced reports a client that a proxy did not name where only those of certain networks are let in. The health checks of
+// a load balancer are such: they are greeted, and can neither log in nor send.
+func (c *Conn) unplaced() bool { return c.unnamed && len(c.opt.Networks) > 0 }
+
+// Placed reports whether the client's address is known as far as Networks ask for it. It is not for the connections that a
+// proxy makes for itself, or without naming a client.
+func (c *Conn) Placed() bool { return !c.unplaced() }
 
 // startTLSFirst does the handshake on connections that begin with one.
 func (c *Conn) startTLSFirst() error {
 	switch c.opt.TLSMode {
 	case Implicit:
-		return c.handshake()
+		return c.expectClientHello()
 	case Auto:
 		return c.awaitClientHello()
 	}
 	return nil
 }
 
+// expectClientHello takes a client that says nothing, or something else, for one that waits for a greeting in clear. It gets one
+// that says what to change: a mail program shows it, and would otherwise wait until it gives up without a word.
+func (c *Conn) expectClientHello() error {
+	first, err := c.firstOctet(c.opt.HelloWait)
+	switch {
+	case err == nil && first == recordHandshake:
+		return c.handshake()
+	case err == nil:
+		return refuse(ReasonTLS, tlsFirst, "no TLS handshake: the client sent something else, probably SMTP in clear; set its connection security to SSL/TLS, or use the STARTTLS port")
+	case isTimeout(err) && !c.srv.closing.Load():
+		return refuse(ReasonTLS, tlsFirst, "no TLS handshake within %s: the client probably waits for a greeting in clear; set its connection security to SSL/TLS, or use the STARTTLS port", span(c.opt.HelloWait)).because(err)
+	}
+	return errGone
+}
+
+// firstOctet waits for the client's first octet, which stays to be read.
+func (c *Conn) firstOctet(wait time.Duration) (byte, error) {
+	var first [1]byte
+	c.sock.SetReadDeadline(time.Now().Add(wait))
+	n, err := c.sock.Read(first[:])
+	c.deadline = time.Time{}
+	if n == 0 {
+		return 0, err
+	}
+	c.sock.unread(first[:])
+	return first[0], nil
+}
+
 // awaitClientHello waits a moment for a client that begins with TLS, as many office printers do on any
 // port.
 func (c *Conn) awaitClientHello() error {
-	var first [1]byte
-	c.sock.SetReadDeadline(time.Now().Add(c.srv.beginnings.wait(c.origin, c.opt.TLSWait)))
-	n, err := c.sock.Read(first[:])
-	c.deadline = time.Time{}
+	first, err := c.firstOctet(c.srv.beginnings.wait(c.origin, c.opt.TLSWait))
 	switch {
-	case n > 0:
-		c.sock.unread(first[:])
-		if first[0] == recordHandshake {
-			c.srv.beginnings.sawTLS(c.origin)
-			return c.handshake()
-		}
-	case !isTimeout(err):
+	case err == nil && first == recordHandshake:
+		c.srv.beginnings.sawTLS(c.origin)
+		return c.handshake()
+	case err != nil && !isTimeout(err):
 		return errGone
 	}
 	return nil

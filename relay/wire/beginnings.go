@@ -13,6 +13,7 @@ import (
 // 32 ms (openssl, curl, msmtp, Python, swaks); embedded processors are an order of magnitude slower.
 const (
 	firstWait = 500 * time.Millisecond // while nobody knows how this address begins, or it has begun with TLS
+	helloWait = 3 * time.Second        // where all begin with TLS: longer than a lost segment takes to come again
 	knownWait = 150 * time.Millisecond // for an address that has only ever asked for STARTTLS
 	// maxBeginnings bounds the addresses that a listener remembers, to about half a megabyte.
 	maxBeginnings = 4096

@@ -66,7 +66,7 @@ func (c *Conn) runLine(line string) error {
 		return c.wrong(500, "5.5.2", "control characters in a command")
 	}
 	if c.idleTurns++; c.idleTurns > maxIdleTurns {
-		return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many commands without a message"), "%d commands without a message", maxIdleTurns)
+		return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many commands without a message, closing; connect again"), "%d commands without a message", maxIdleTurns)
 	}
 	verb, arg := splitCommand(line)
 	cmd, known := commands[verb]
@@ -76,7 +76,7 @@ func (c *Conn) runLine(line string) error {
 	case verb == "PROXY":
 		return refuse(ReasonProxy, mail.R(554, "5.7.0", "no PROXY header is expected here"), "a PROXY header came behind the greeting")
 	case !known && c.clearPhase():
-		return c.wrong(530, "5.7.0", "send STARTTLS first")
+		return c.wrong(530, "5.7.0", "%s", c.opt.securityNeeded())
 	case !known:
 		return c.wrong(500, "5.5.1", "unknown command")
 	case !cmd.plain && c.clearPhase():
@@ -95,22 +95,30 @@ func (c *Conn) needsTLS(verb string) error {
 	switch verb {
 	case "AUTH":
 		// RFC 4954 §4: the credentials may be in the open now, but were not taken.
-		return c.wrong(538, "5.7.11", "send STARTTLS first: this server takes no password in clear text")
+		return c.loginFault(538, "5.7.11", "%s", c.opt.securityNeeded())
 	case "BDAT": // its octets would be read as commands
-		return refuse(ReasonProtocol, mail.R(530, "5.7.0", "send STARTTLS first"), "the client sent BDAT without STARTTLS")
+		return refuse(ReasonProtocol, mail.R(530, "5.7.0", "%s", c.opt.securityNeeded()), "the client sent BDAT without STARTTLS")
 	}
-	return c.wrong(530, "5.7.0", "send STARTTLS first")
+	return c.wrong(530, "5.7.0", "%s", c.opt.securityNeeded())
 }
 
 // wrong answers a violation of the protocol and ends the connection after too many of them.
 func (c *Conn) wrong(code int, enhanced, format string, args ...any) error {
-	r := mail.R(code, enhanced, format, args...)
+	return c.violation(mail.R(code, enhanced, format, args...))
+}
+
+func (c *Conn) violation(r mail.Reply) error {
 	c.send(r)
 	c.tell(r)
+	return c.countError(r)
+}
+
+// countError ends the connection after too many violations of the protocol, the last one answered with r.
+func (c *Conn) countError(r mail.Reply) error {
 	if c.errors++; c.errors < c.opt.MaxErrors {
 		return nil
 	}
-	return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many errors, closing"),
+	return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many errors, closing; the replies before say what was wrong"),
 		"%d protocol errors, the last one was answered %s", c.errors, r)
 }
 
@@ -143,7 +151,7 @@ func (c *Conn) answer(r mail.Reply) error {
 	if c.refusals++; c.refusals < maxRefusals {
 		return nil
 	}
-	return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many refused commands, closing"),
+	return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many refused commands, closing; connect again"),
 		"%d refused commands without a message, the last one was answered %s", c.refusals, r)
 }
 
@@ -151,12 +159,11 @@ func (c *Conn) greetEHLO(arg string) error { return c.hello(arg, true) }
 
 func (c *Conn) greetHELO(arg string) error { return c.hello(arg, false) }
 
-// hello takes the client's name. It is logged, never judged; it also resets (RFC 5321 §4.1.4).
+// hello takes the client's name. It is logged, never judged; it also resets (RFC 5321 §4.1.4). Some devices have none to say,
+// and we need none: who sends is what the login says.
 func (c *Conn) hello(arg string, extended bool) error {
-	if arg == "" {
-		return c.wrong(501, "5.5.4", "say who you are: EHLO name")
-	}
 	c.endTransaction()
+	c.introduced = true
 	c.helo, c.extended = mail.Cut(mail.Printable(arg), 252), extended
 	if extended {
 		c.send(mail.Reply{Code: 250, Text: c.extensions()})
@@ -230,7 +237,7 @@ func (c *Conn) starttls(string) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	c.helo, c.extended = "", false // RFC 3207 §4.2
+	c.helo, c.extended, c.introduced = "", false, false // RFC 3207 §4.2
 	if err := c.handshake(); err != nil {
 		return err
 	}

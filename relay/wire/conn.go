@@ -24,6 +24,7 @@ type Conn struct {
 	id       string
 
 	client  netip.AddrPort
+	unnamed bool         // a proxy did not say who it is
 	origin  netip.Prefix // counted in srv.counts, if valid
 	loginBy time.Time
 	endBy   time.Time // of the session, between transactions
@@ -32,19 +33,20 @@ type Conn struct {
 	tls      *tls.Conn // nil before TLS
 	deadline time.Time // read deadline as last set
 
-	session   Session
-	greeted   bool
-	helo      string // "" before EHLO or HELO
-	extended  bool   // EHLO
-	loggedIn  bool   // AUTH succeeded
-	tx        transaction
-	refused   bool         // the last MAIL, or the chunks behind it, so that what is pipelined behind is no error
-	pending   *pendingLine // read inside a transfer, still to be run
-	line      string       // the command that runs, "" between commands
-	errors    int          // of the protocol, since the last message
-	refusals  int          // 4yz and 5yz of the session since the last message
-	idleTurns int          // commands since the last message
-	failures  int          // of AUTH
+	session    Session
+	greeted    bool
+	introduced bool   // EHLO or HELO came
+	helo       string // what it said, may be ""
+	extended   bool   // EHLO
+	loggedIn   bool   // AUTH succeeded
+	tx         transaction
+	refused    bool         // the last MAIL, or the chunks behind it, so that what is pipelined behind is no error
+	pending    *pendingLine // read inside a transfer, still to be run
+	line       string       // the command that runs, "" between commands
+	errors     int          // of the protocol, since the last message
+	refusals   int          // 4yz and 5yz of the session since the last message
+	idleTurns  int          // commands since the last message
+	failures   int          // of AUTH
 
 	in    *[bufferSize]byte // nil while nothing is buffered
 	r, w  int
@@ -226,7 +228,7 @@ func (c *Conn) takeLimits() {
 
 // admitted reports whether the client is past TLS and login.
 func (c *Conn) admitted() bool {
-	return (c.tls != nil || c.opt.TLSMode == None) && c.session.Authenticated()
+	return (c.tls != nil || c.opt.TLSMode == None) && c.session.Authenticated() && c.Placed()
 }
 
 // explainTimeout makes a refusal of a deadline that passed between commands.
@@ -240,7 +242,7 @@ func (c *Conn) explainTimeout(err error) error {
 	if c.admitted() {
 		return errIdle
 	}
-	return refuse(ReasonTimeout, mail.R(421, "4.4.2", "no login within %s, closing", c.opt.AuthTimeout),
+	return refuse(ReasonTimeout, mail.R(421, "4.4.2", "no login within %s, closing; connect again to log in", span(c.opt.AuthTimeout)),
 		"no login within %s of connecting; see auth_timeout and idle_timeout", c.opt.AuthTimeout).because(err)
 }
 
@@ -260,9 +262,9 @@ func (c *Conn) finish(err error) {
 	case errors.Is(err, errShutdown):
 		c.send(mail.R(421, "4.3.2", "%s is shutting down, try again", c.opt.Hostname))
 	case errors.Is(err, errIdle):
-		c.send(mail.R(421, "4.4.2", "idle for %s, closing", c.opt.IdleTimeout))
+		c.send(mail.R(421, "4.4.2", "idle for %s, closing; connect again to send more", span(c.opt.IdleTimeout)))
 	case errors.Is(err, errAged):
-		c.send(mail.R(421, "4.7.0", "connected for %s, the longest allowed; connect and log in again", c.opt.MaxSession))
+		c.send(mail.R(421, "4.7.0", "connected for %s, the longest allowed; connect and log in again", span(c.opt.MaxSession)))
 	case errors.Is(err, errQuit):
 	default:
 		return

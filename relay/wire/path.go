@@ -10,11 +10,11 @@ import (
 )
 
 // parseMail reads the argument of MAIL. A reply that is not zero refuses it. The SIZE is not compared
-// with any limit here.
-func parseMail(arg string) (mail.Envelope, mail.Reply) {
+// with any limit here. mend, if not nil, may know what to take for a reverse-path that cannot be.
+func parseMail(arg string, mend func(path string) (mail.Address, bool)) (mail.Envelope, mail.Reply) {
 	path, params, ok := cutPath(arg, "FROM:")
 	if !ok {
-		return mail.Envelope{}, mail.R(501, "5.1.7", "expected MAIL FROM:<address>")
+		return mail.Envelope{}, mail.R(501, "5.1.7", "the sender cannot be read: expected MAIL FROM:<user@example.com>")
 	}
 	var env mail.Envelope
 	if reply := eachParameter(params, func(name, value string, given bool) mail.Reply {
@@ -25,15 +25,25 @@ func parseMail(arg string) (mail.Envelope, mail.Reply) {
 	if path == "" { // null reverse-path, RFC 5321 §4.5.5
 		return env, mail.Reply{}
 	}
-	a, err := mail.ParseAddress(path)
-	if err != nil {
-		return mail.Envelope{}, badAddress(err, "5.1.7", "reverse-path")
-	}
-	if a.NeedsUTF8() && !env.UTF8 {
-		return mail.Envelope{}, needsUTF8
+	a, reply := reversePath(path, env.UTF8)
+	if !reply.IsZero() && mend != nil {
+		if mended, ok := mend(path); ok {
+			a, reply = mended, mail.Reply{}
+		}
 	}
 	env.From = a
-	return env, mail.Reply{}
+	return env, reply
+}
+
+func reversePath(path string, utf8 bool) (mail.Address, mail.Reply) {
+	a, err := parsePath(path)
+	switch {
+	case err != nil:
+		return mail.Address{}, badAddress(err, "5.1.7", "sender")
+	case a.NeedsUTF8() && !utf8:
+		return mail.Address{}, needsUTF8
+	}
+	return a, mail.Reply{}
 }
 
 // parseRcpt reads the argument of RCPT. utf8 tells whether MAIL had SMTPUTF8. <postmaster>, which is
@@ -41,7 +51,7 @@ func parseMail(arg string) (mail.Envelope, mail.Reply) {
 func parseRcpt(arg string, utf8 bool, hostname string) (mail.Recipient, mail.Reply) {
 	path, params, ok := cutPath(arg, "TO:")
 	if !ok {
-		return mail.Recipient{}, mail.R(501, "5.1.3", "expected RCPT TO:<address>")
+		return mail.Recipient{}, mail.R(501, "5.1.3", "the recipient cannot be read: expected RCPT TO:<user@example.com>")
 	}
 	var r mail.Recipient
 	if reply := eachParameter(params, func(name, value string, given bool) mail.Reply {
@@ -52,9 +62,9 @@ func parseRcpt(arg string, utf8 bool, hostname string) (mail.Recipient, mail.Rep
 	if strings.EqualFold(path, "postmaster") {
 		path += "@" + hostname
 	}
-	a, err := mail.ParseAddress(path)
+	a, err := parsePath(path)
 	if err != nil {
-		return mail.Recipient{}, badAddress(err, "5.1.3", "forward-path")
+		return mail.Recipient{}, badAddress(err, "5.1.3", "recipient")
 	}
 	if a.NeedsUTF8() && !utf8 {
 		return mail.Recipient{}, needsUTF8
@@ -64,34 +74,65 @@ func parseRcpt(arg string, utf8 bool, hostname string) (mail.Recipient, mail.Rep
 }
 
 // RFC 6531 §3.5.
-var needsUTF8 = mail.R(553, "5.6.7", "an address that is not ASCII needs the SMTPUTF8 parameter on MAIL")
+var needsUTF8 = mail.R(553, "5.6.7", "the address has letters beyond ASCII, and the mail program did not ask for SMTPUTF8; write it in ASCII")
 
 func badAddress(err error, enhanced, what string) mail.Reply {
 	switch {
 	case errors.Is(err, mail.ErrAddressRoute):
-		return mail.R(501, enhanced, "source routes are not accepted in the %s", what)
+		return mail.R(501, enhanced, "source routes are not accepted: write the %s as user@example.com alone", what)
 	case errors.Is(err, mail.ErrAddressLength):
-		return mail.R(501, enhanced, "the %s is too long", what)
+		return mail.R(501, enhanced, "the %s is too long for an address", what)
 	}
-	return mail.R(501, enhanced, "malformed %s", what)
+	return mail.R(501, enhanced, "the %s is no complete address: expected user@example.com", what)
 }
 
-// cutPath cuts "FROM:<path> parameters" into path and parameters. A blank behind the colon is let
-// pass, since many clients send it.
+// parsePath reads the address of a path. A local part of atoms and dots that no dot-atom allows, such as "a..b" or "ann.", is
+// taken as if it stood in quotes: some providers gave such addresses out, and their owners have no others.
+func parsePath(path string) (mail.Address, error) {
+	a, err := mail.ParseAddress(path)
+	local, domain, _ := strings.Cut(path, "@")
+	if !errors.Is(err, mail.ErrAddressSyntax) || !isDotted(local) {
+		return a, err
+	}
+	return mail.ParseAddress(`"` + local + `"@` + domain)
+}
+
+// isDotted reports letters, digits and dots, with what else may stand in an atom (RFC 5321 §4.1.2).
+func isDotted(s string) bool {
+	return s != "" && strings.Trim(s, ".") != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),:;<>@[\]`, r)
+	})
+}
+
+// cutPath cuts "FROM:<path> parameters" into path and parameters. Blanks around the colon and within the brackets are let
+// pass, and brackets that are missing where it is clear what would stand in them: many devices send such.
 func cutPath(arg, keyword string) (path, params string, ok bool) {
-	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
+	word, s, found := strings.Cut(arg, ":")
+	if !found || !strings.EqualFold(strings.TrimRight(word, " ")+":", keyword) {
 		return "", "", false
 	}
-	s := strings.TrimLeft(arg[len(keyword):], " ")
+	s = strings.TrimLeft(s, " ")
 	if !strings.HasPrefix(s, "<") {
-		return "", "", false
+		return cutBarePath(s)
 	}
 	end := pathEnd(s)
 	if end < 0 {
 		return "", "", false
 	}
-	path, params = s[1:end], s[end+1:]
+	path, params = strings.Trim(s[1:end], " "), s[end+1:]
 	return path, params, params == "" || params[0] == ' '
+}
+
+// cutBarePath cuts a path without brackets from its parameters. It has none of the characters that would leave a choice.
+func cutBarePath(s string) (path, params string, ok bool) {
+	path, params, _ = strings.Cut(s, " ")
+	if path == "" || strings.ContainsAny(path, `<>"\,;()`) || strings.HasPrefix(path, "@") {
+		return "", "", false
+	}
+	if params != "" && !strings.Contains(path, "@") { // a name before an address, perhaps
+		return "", "", false
+	}
+	return path, params, true
 }
 
 // pathEnd finds the ">" that ends a path: one inside a quoted local part does not.

@@ -20,6 +20,8 @@ const (
 	maxProxyV1   = 107
 	maxProxyV2   = 536
 	proxyTimeout = 5 * time.Second
+	v2Proxy      = 0x21 // version 2, command PROXY
+	v2Unspec     = 0x00 // address family and protocol
 )
 
 var errNoProxy = errors.New("no PROXY header")
@@ -33,7 +35,7 @@ func (c *Conn) readProxy() error {
 		if n += m; n == 0 && err != nil && !isTimeout(err) {
 			return errGone // a health check of the proxy
 		}
-		client, used, perr := proxyClient(buf[:n], c.client)
+		client, named, used, perr := proxyClient(buf[:n], c.client)
 		switch {
 		case err != nil && c.srv.closing.Load():
 			return errGone // woken by Shutdown
@@ -43,7 +45,7 @@ func (c *Conn) readProxy() error {
 			if used < n {
 				c.sock.unread(buf[used:n])
 			}
-			c.client, c.deadline = client, time.Time{}
+			c.client, c.unnamed, c.deadline = client, !named, time.Time{}
 			return nil
 		case err != nil:
 			return refuse(ReasonProxy, mail.Reply{}, "no complete PROXY header from proxy %s", c.client.Addr()).because(err)
@@ -52,26 +54,29 @@ func (c *Conn) readProxy() error {
 }
 
 // proxyClient reads a PROXY header at the beginning of b. It returns the address that counts as the
-// client's, which is peer for connections of the proxy's own, and the length of the header; 0 asks for
-// more octets.
-func proxyClient(b []byte, peer netip.AddrPort) (client netip.AddrPort, used int, err error) {
+// client's and whether the header named it: for connections of the proxy's own (LOCAL), and where it does not know
+// (UNKNOWN, UNSPEC), the address is peer. used is the length of the header; 0 asks for more octets.
+func proxyClient(b []byte, peer netip.AddrPort) (client netip.AddrPort, named bool, used int, err error) {
 	used, err = proxyLength(b)
 	if used == 0 || err != nil {
-		return netip.AddrPort{}, 0, err
+		return netip.AddrPort{}, false, 0, err
+	}
+	if v2 := proxyproto.SIGV2; bytes.HasPrefix(b, v2) && b[len(v2)] == v2Proxy && b[len(v2)+1] == v2Unspec {
+		return peer, false, used, nil // the library refuses it; its specification (§2.2) has receivers take it
 	}
 	h, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(b[:used]), used))
 	if err != nil {
-		return netip.AddrPort{}, 0, err
+		return netip.AddrPort{}, false, 0, err
 	}
 	if h.Command.IsLocal() {
-		return peer, used, nil
+		return peer, false, used, nil
 	}
 	tcp, ok := h.SourceAddr.(*net.TCPAddr)
 	if !ok {
-		return netip.AddrPort{}, 0, errors.New("PROXY header without a TCP address")
+		return netip.AddrPort{}, false, 0, errors.New("PROXY header without a TCP address")
 	}
 	ap := tcp.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), used, nil
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), true, used, nil
 }
 
 // proxyLength returns how many octets of b are a PROXY header, 0 if more are needed to know.

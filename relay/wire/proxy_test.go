@@ -43,7 +43,9 @@ func TestProxyHeader(t *testing.T) {
 		{v2(t, v2Header("[2001:db8::7]:40000"), 0), "[2001:db8::7]:40000"},
 		{v2(t, v2Header("[2001:db8::7]:40000"), 400), "[2001:db8::7]:40000"},
 		{local, testPeer.String()},
-		{v2(t, v2Header("[2001:db8::7]:40000"), 600), ""}, // over the bound
+		{string(proxyproto.SIGV2) + "\x21\x00\x00\x00", testPeer.String()},                                                      // UNSPEC
+		{string(proxyproto.SIGV2) + "\x20\x11\x00\x0c" + "\xc0\x00\x02\x07\xc6\x33\x64\x01\x9c\x40\x02\x4b", testPeer.String()}, // LOCAL: its addresses are not to be used
+		{v2(t, v2Header("[2001:db8::7]:40000"), 600), ""},                                                                       // over the bound
 		{"PROXY TCP4 192.0.2.7 198.51.100.1 40000 587\n", ""},
 		{"PROXY TCP4 192.0.2.700 198.51.100.1 40000 587\r\n", ""},
 		{"PROXY TCP4 192.0.2.7 198.51.100.1 40000 99999\r\n", ""},
@@ -53,19 +55,19 @@ func TestProxyHeader(t *testing.T) {
 		{"\x16\x03\x01\x02\x00\x01", ""},
 	} {
 		for n := range len(c.in) { // no part of it is enough, none is taken for something else
-			if _, used, err := proxyClient([]byte(c.in[:n]), testPeer); used > 0 || err != nil && c.client != "" {
+			if _, _, used, err := proxyClient([]byte(c.in[:n]), testPeer); used > 0 || err != nil && c.client != "" {
 				t.Errorf("%q: %d octets used, %v", c.in[:n], used, err)
 			}
 		}
-		client, used, err := proxyClient([]byte(c.in+"EHLO"), testPeer)
+		client, named, used, err := proxyClient([]byte(c.in+"EHLO"), testPeer)
 		if c.client == "" {
 			if err == nil {
 				t.Errorf("%q: accepted as %s", c.in, client)
 			}
 			continue
 		}
-		if err != nil || client.String() != c.client || used != len(c.in) {
-			t.Errorf("%q: %s, %d, %v", c.in, client, used, err)
+		if err != nil || client.String() != c.client || used != len(c.in) || named != (client != testPeer) {
+			t.Errorf("%q: %s, named %v, %d, %v", c.in, client, named, used, err)
 		}
 	}
 }
@@ -79,15 +81,15 @@ func FuzzProxy(f *testing.F) {
 	f.Add([]byte(v2(f, v2Header("[2001:db8::7]:40000"), 0)))
 	f.Add(append(bytes.Clone(proxyproto.SIGV2), "\x20\x00\x00\x00"...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		client, used, err := proxyClient(b, testPeer)
+		client, named, used, err := proxyClient(b, testPeer)
 		if used > maxProxyV2 || used > len(b) || used > 0 && err != nil {
 			t.Fatalf("%d of %d octets, %v", used, len(b), err)
 		}
 		if used == 0 {
 			return
 		}
-		again, n, err := proxyClient(append(bytes.Clone(b[:used]), "PROXY"...), testPeer)
-		if again != client || n != used || err != nil || !client.IsValid() || client.Addr().Is4In6() {
+		again, known, n, err := proxyClient(append(bytes.Clone(b[:used]), "PROXY"...), testPeer)
+		if again != client || known != named || !named && client != testPeer || n != used || err != nil || !client.IsValid() || client.Addr().Is4In6() {
 			t.Fatalf("%q: %s %d, again %s %d, %v", b, client, used, again, n, err)
 		}
 	})

@@ -14,7 +14,37 @@ const maxRounds = 10
 
 // authOffered reports whether the EHLO reply lists AUTH.
 func (c *Conn) authOffered() bool {
-	return len(c.opt.Mechanisms) > 0 && (c.tls != nil || c.opt.plaintextAuth())
+	return len(c.opt.Mechanisms) > 0 && c.passwordsTravel() && c.Placed()
+}
+
+// passwordsTravel reports whether they may be sent on this connection.
+func (c *Conn) passwordsTravel() bool { return c.tls != nil || c.opt.plaintextAuth() }
+
+// knownMechanisms are those that clients ask for. Only these are repeated in the log: what else stands behind AUTH may be a password.
+var knownMechanisms = []string{"PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "NTLM", "GSSAPI", "GSS-SPNEGO", "NEGOTIATE", "KERBEROS_V4", "EXTERNAL", "ANONYMOUS",
+	"SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "XOAUTH", "XOAUTH2", "OAUTHBEARER"}
+
+// loginFault answers a login that never reached the session, and tells it.
+func (c *Conn) loginFault(code int, enhanced, format string, args ...any) error {
+	r := mail.R(code, enhanced, format, args...)
+	c.send(r)
+	c.tellLogin(r.Text, r)
+	return c.countError(r)
+}
+
+// tellLogin lets the session know of a login that we refused, or lost: then there is no reply.
+func (c *Conn) tellLogin(why string, r mail.Reply) {
+	w, ok := c.session.(LoginWitness)
+	if !ok {
+		c.tell(r)
+		return
+	}
+	_, arg := splitCommand(c.line)
+	mechanism, _, _ := strings.Cut(arg, " ")
+	if mechanism = strings.ToUpper(mechanism); !slices.Contains(knownMechanisms, mechanism) {
+		mechanism = ""
+	}
+	w.LoginRefused(mechanism, why, r)
 }
 
 // auth runs a SASL exchange (RFC 4954 §4).
@@ -22,22 +52,28 @@ func (c *Conn) auth(arg string) error {
 	mechanism, initial, _ := strings.Cut(arg, " ")
 	mechanism = strings.ToUpper(mechanism)
 	switch {
-	case c.tls == nil && !c.opt.plaintextAuth():
-		return c.wrong(538, "5.7.11", "this server takes no password in clear text")
-	case c.helo == "":
-		return c.wrong(503, "5.5.1", "send EHLO first")
+	case len(c.opt.Mechanisms) == 0:
+		c.send(noLoginHere)
+		c.tellLogin(noLoginHere.Text, noLoginHere)
+		return c.countError(noLoginHere)
+	case !c.passwordsTravel():
+		return c.loginFault(538, "5.7.11", "this server takes no password in clear text")
+	case !c.introduced:
+		return c.loginFault(503, "5.5.1", "send EHLO first")
 	case c.loggedIn:
-		return c.wrong(503, "5.5.1", "already logged in")
+		return c.loginFault(503, "5.5.1", "already logged in")
+	case c.unplaced():
+		return c.loginFault(unplaced.Code, unplaced.Enhanced, "%s", unplaced.Text)
 	case c.tx.open:
-		return c.wrong(503, "5.5.1", "no AUTH inside a mail transaction")
+		return c.loginFault(503, "5.5.1", "no AUTH inside a mail transaction")
 	case mechanism == "":
-		return c.wrong(501, "5.5.4", "AUTH needs a mechanism")
+		return c.loginFault(501, "5.5.4", "AUTH needs a mechanism")
 	case !slices.Contains(c.opt.Mechanisms, mechanism):
-		return c.wrong(504, "5.5.4", "unknown mechanism; this server has: %s", strings.Join(c.opt.Mechanisms, " "))
+		return c.loginFault(504, "5.5.4", `this authentication method is not offered: choose "normal password" (this server has %s)`, strings.Join(c.opt.Mechanisms, ", "))
 	}
 	response, ok := decodeInitial(strings.TrimLeft(initial, " "))
 	if !ok {
-		return c.wrong(501, "5.5.2", "not base64")
+		return c.loginFault(501, "5.5.2", "the login is malformed: it is not base64")
 	}
 	exchange, reply := c.session.Auth(c.ctx, mechanism)
 	if !reply.IsZero() {
@@ -56,20 +92,21 @@ func (c *Conn) exchange(x Exchange, response []byte) error {
 		line, err := c.readLine(c.commandBy(), true)
 		switch {
 		case errors.Is(err, errLineTooLong):
-			return c.wrong(500, "5.5.6", "response too long")
+			return c.loginFault(500, "5.5.6", "the login is malformed: a response is too long")
 		case errors.Is(err, errLineEnd):
-			return c.wrong(501, "5.5.2", "a response ends with CR LF")
+			return c.loginFault(501, "5.5.2", "the login is malformed: a response ends with CR LF")
 		case err != nil:
+			c.tellLogin("the connection ended in the middle of the login", mail.Reply{})
 			return c.explainTimeout(err)
 		case string(line) == "*":
-			return c.wrong(501, "5.5.2", "authentication cancelled")
+			return c.loginFault(501, "5.5.2", "authentication cancelled")
 		}
 		var ok bool
 		if response, ok = decodeBase64(string(line)); !ok {
-			return c.wrong(501, "5.5.2", "not base64")
+			return c.loginFault(501, "5.5.2", "the login is malformed: it is not base64")
 		}
 	}
-	return c.wrong(501, "5.5.2", "authentication exchange too long")
+	return c.loginFault(501, "5.5.2", "the login is malformed: it does not end")
 }
 
 // authResult ends an exchange. A client that fails too often must connect again, which costs it more
@@ -85,7 +122,7 @@ func (c *Conn) authResult(r mail.Reply) error {
 	if c.failures++; c.failures < c.opt.MaxAuthFailures {
 		return nil
 	}
-	return refuse(ReasonAuth, mail.R(421, "4.7.0", "too many failed logins, closing"),
+	return refuse(ReasonAuth, mail.R(421, "4.7.0", "too many failed logins, closing; check user name and password before you connect again"),
 		"%d failed logins in one connection, the last one was answered %s", c.failures, r)
 }
 

@@ -93,7 +93,7 @@ func (c *Conn) handshakeRefusal(err error) error {
 	r := refuse(ReasonTLS, mail.Reply{}, "%s", c.handshakeDetail(err)).because(err)
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok && e.Conn != nil && !c.greeted {
 		// Nothing was sent yet, and what came was not TLS: a person may be reading.
-		r.reply = mail.R(554, "5.7.0", "this port speaks TLS from the first octet; use STARTTLS on the submission port")
+		r.reply = tlsFirst
 	}
 	if c.closedEarly(err) {
 		return errGone

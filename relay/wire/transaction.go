@@ -10,17 +10,19 @@ import (
 // mail opens a transaction.
 func (c *Conn) mail(arg string) error {
 	switch {
-	case c.helo == "":
+	case !c.introduced:
 		return c.wrong(503, "5.5.1", "send EHLO first")
+	case c.unplaced():
+		return c.violation(unplaced)
 	case !c.session.Authenticated():
-		return c.wrong(530, "5.7.0", "log in first: this server takes mail from its users only")
+		return c.violation(loginNeeded)
 	case c.tx.open:
 		return c.wrong(503, "5.5.1", "a mail transaction is open already")
 	}
 	c.refused = true // until it is accepted
-	env, reply := parseMail(arg)
+	env, reply := parseMail(arg, c.mend())
 	if !reply.IsZero() {
-		return c.wrong(reply.Code, reply.Enhanced, "%s", reply.Text)
+		return c.violation(reply)
 	}
 	if env.Size > c.opt.MaxMessageSize {
 		c.tell(c.tooBig())
@@ -33,8 +35,12 @@ func (c *Conn) mail(arg string) error {
 	return c.answer(reply)
 }
 
-func (c *Conn) tooBig() mail.Reply {
-	return mail.R(552, "5.3.4", "message too big: the limit is %d octets", c.opt.MaxMessageSize)
+// mend returns the session's way to mend a reverse-path, nil if it has none.
+func (c *Conn) mend() func(path string) (mail.Address, bool) {
+	if m, ok := c.session.(Mender); ok {
+		return m.MendSender
+	}
+	return nil
 }
 
 // rcpt adds a recipient.
@@ -45,17 +51,17 @@ func (c *Conn) rcpt(arg string) error {
 	c.idleTurns-- // bounded by the limits below
 	r, reply := parseRcpt(arg, c.tx.utf8, c.opt.Hostname)
 	if !reply.IsZero() {
-		return c.wrong(reply.Code, reply.Enhanced, "%s", reply.Text)
+		return c.violation(reply)
 	}
 	if c.tx.rcpts >= c.opt.MaxRecipients {
 		// Not counted as a refusal: RFC 5321 §4.5.3.1.10 has clients go on with those accepted.
-		reply = mail.R(452, "4.5.3", "too many recipients: the limit is %d per message", c.opt.MaxRecipients)
+		reply = c.opt.tooMany()
 		c.send(reply)
 		if c.tx.excess++; c.tx.excess == 1 {
 			c.tell(reply) // once is enough
 		}
 		if c.tx.excess > maxExcess {
-			return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many recipients"), "%d recipients over the limit in one transaction", maxExcess)
+			return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many recipients: send the message in parts"), "%d recipients over the limit in one transaction", maxExcess)
 		}
 		return nil
 	}
@@ -96,7 +102,11 @@ func (c *Conn) data(string) error {
 func (c *Conn) bdat(arg string) error {
 	if !c.admitted() {
 		// Swallowing the chunk would let a stranger send for hours: nothing of a transfer ends at auth_timeout.
-		return refuse(ReasonProtocol, mail.R(530, "5.7.0", "log in first"), "the client sent BDAT without a login")
+		reply := loginNeeded
+		if c.unplaced() {
+			reply = unplaced
+		}
+		return refuse(ReasonProtocol, reply, "the client sent BDAT without a login")
 	}
 	n, last, ok := parseChunk(arg)
 	if !ok {

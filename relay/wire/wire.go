@@ -46,9 +46,11 @@ type Options struct {
 	// TLSWait is how long Auto waits for a ClientHello before it greets in clear; 0: 0.5 s. For an address that has
 	// only ever asked for STARTTLS it is 0.15 s at most.
 	TLSWait time.Duration
+	// HelloWait is how long Implicit waits for a ClientHello before it says in clear what is wrong; 0: 3 s.
+	HelloWait time.Duration
 
-	// Networks are the addresses that may connect at all; empty: any. Behind a proxy the address that
-	// the PROXY header names must be in them as well: a header can only take rights away.
+	// Networks are the addresses that may connect at all; empty: any. Behind a proxy they are those that the PROXY header
+	// names; where it names none, as for health checks, there is a greeting, and neither login nor mail.
 	Networks []netip.Prefix
 	// Proxies must begin every connection with a PROXY header, of version 1 or 2; one from anybody else
 	// ends the connection. The address it names counts for limits, logs and Networks.
@@ -57,12 +59,12 @@ type Options struct {
 	Mechanisms []string // SASL mechanisms to offer, in upper case
 
 	MaxMessageSize      int64 // octets as in RFC 1870; 0: 35 MB
-	MaxRecipients       int   // per message; 0: 100
+	MaxRecipients       int   // per message; 0: 1000
 	MaxConnections      int   // 0: 2000
 	MaxConnectionsPerIP int   // per IPv4 address or IPv6 /64; 0: 50
 
 	IdleTimeout time.Duration // longest wait for a complete command; 0: 5 min (RFC 5321 §4.5.3.2.7)
-	AuthTimeout time.Duration // from accept to successful AUTH, absolute; 0: 1 min
+	AuthTimeout time.Duration // from accept to successful AUTH, absolute; 0: 5 min
 	DataTimeout time.Duration // longest silence inside a transfer; 0: 3 min (RFC 5321 §4.5.3.2.5)
 	MaxSession  time.Duration // from accept; then 421, or an hour later inside a transaction; 0: 24 h
 	MinDataRate int64         // octets per second, averaged over a transfer after the first DataTimeout; 0: none
@@ -109,6 +111,18 @@ type Witness interface {
 	Refused(command string, reply mail.Reply)
 }
 
+// LoginWitness is a Session that wants to know of every login that wire refused by itself, or that the client gave up.
+type LoginWitness interface {
+	// LoginRefused gets the mechanism, "" if it is none that we know of, what was wrong, and the reply, zero if the client left
+	// without one. It must return quickly.
+	LoginRefused(mechanism, why string, reply mail.Reply)
+}
+
+// Mender is a Session that may know what to take for a reverse-path that is no address, as devices send them: <root>, <scanner 2>.
+type Mender interface {
+	MendSender(path string) (mail.Address, bool)
+}
+
 // Exchange is one SASL exchange (RFC 4954 §4), which wire carries in base64.
 type Exchange interface {
 	// Next takes the client's response, nil if it sent no initial one, and returns the next
@@ -120,12 +134,13 @@ type Exchange interface {
 func (o *Options) withDefaults() *Options {
 	c := *o
 	set(&c.TLSWait, firstWait)
+	set(&c.HelloWait, helloWait)
 	set(&c.MaxMessageSize, 35_000_000)
-	set(&c.MaxRecipients, 100)
+	set(&c.MaxRecipients, 1000)
 	set(&c.MaxConnections, 2000)
 	set(&c.MaxConnectionsPerIP, 50)
 	set(&c.IdleTimeout, 5*time.Minute)
-	set(&c.AuthTimeout, time.Minute)
+	set(&c.AuthTimeout, 5*time.Minute)
 	set(&c.DataTimeout, 3*time.Minute)
 	set(&c.MaxSession, 24*time.Hour)
 	set(&c.MaxErrors, 10)

@@ -1,0 +1,75 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+
+	"postern/auth"
+	"postern/mail"
+	"postern/policy"
+	"postern/relay/trace"
+	"postern/relay/wire"
+)
+
+// login is one SASL exchange. It sees to it that a refusal which never reached the sources of credentials is told like one that
+// did: an empty password is worth as much to whoever looks for the reason as a wrong one.
+type login struct {
+	auth.Exchange
+	session *session
+	checked bool // authenticate told of it
+}
+
+func (s *session) newLogin(mechanism string) (wire.Exchange, mail.Reply) {
+	l := &login{session: s}
+	exchange, err := auth.NewExchange(mechanism, func(ctx context.Context, authzid, name, password string) mail.Reply {
+		l.checked = true
+		return s.authenticate(ctx, authzid, name, password)
+	})
+	if err != nil {
+		return nil, replyNoMechanism
+	}
+	l.Exchange, s.login = exchange, l
+	return l, mail.Reply{}
+}
+
+// Next implements wire.Exchange.
+func (l *login) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) {
+	challenge, reply := l.Exchange.Next(ctx, response)
+	if reply.IsZero() {
+		return challenge, reply
+	}
+	l.session.login = nil
+	if !reply.OK() && !l.checked {
+		name, why := l.Refusal()
+		l.session.loginRefused(name, reply, why)
+	}
+	return challenge, reply
+}
+
+// LoginRefused implements wire.LoginWitness: a login that wire refused by itself, or that the client gave up.
+func (s *session) LoginRefused(mechanism, why string, reply mail.Reply) {
+	name := ""
+	if s.login != nil {
+		name, _ = s.login.Refusal()
+		s.login = nil
+	}
+	if mechanism != "" {
+		why = mechanism + ": " + why
+	}
+	s.loginRefused(name, reply, errors.New(why))
+}
+
+// loginRefused traces and logs a login that came to nothing.
+func (s *session) loginRefused(name string, reply mail.Reply, why error) {
+	name = mail.Printable(mail.Cut(name, 256))
+	s.srv.metrics.auth.WithLabelValues("refused").Inc()
+	s.log.Warn("login refused", "login", name, "client", s.conn.Client().Addr(), "reply", reply.String(), "err", why)
+	s.srv.recordNoise(s.event(trace.Event{Kind: trace.AuthFail, Login: name, Reply: reply, Detail: cmp.Or(reason(why), "refused")}))
+}
+
+// MendSender implements wire.Mender: where From is rewritten the reverse-path is too, so it needs no reading.
+func (s *session) MendSender(string) (mail.Address, bool) {
+	first := s.effective.FirstSender()
+	return first, s.known && s.effective.UnlistedSender == policy.Rewrite && !first.IsNull()
+}

@@ -1,0 +1,72 @@
+package wire
+
+import (
+	"fmt"
+	"time"
+
+	"postern/mail"
+)
+
+// The replies that a person gets to read. Mail programs show the text of a reply without its codes, so each says what to do in
+// the words of their account settings.
+var (
+	loginNeeded = mail.R(530, "5.7.0", `login needed: set the authentication method to "normal password" and enter your user name`)
+	noLoginHere = mail.R(504, "5.5.4", `no login is needed here: set the authentication method to "no authentication"`)
+	// unplaced answers a client whose address the proxy keeps to itself where only clients of certain networks may send.
+	unplaced = mail.R(530, "5.7.0", "the proxy in front of this server did not say where you connect from, and only clients of certain networks may send here")
+)
+
+// securityNeeded is what a client in clear text is told to change.
+func (o *Options) securityNeeded() string {
+	if o.TLSMode == Auto {
+		return "this connection is not encrypted: set the connection security to STARTTLS or SSL/TLS"
+	}
+	return "this connection is not encrypted: set the connection security to STARTTLS"
+}
+
+// tlsFirst is for clients that do not begin with TLS where it is implicit.
+var tlsFirst = mail.R(554, "5.7.0", "this port speaks TLS from the first byte; set the connection security to SSL/TLS")
+
+// tooBig names the limit in the unit that the configuration has it in.
+func (c *Conn) tooBig() mail.Reply {
+	return mail.R(552, "5.3.4", "message too big: the limit is %s; attachments count about a third more than their size", sizeText(c.opt.MaxMessageSize))
+}
+
+// tooMany is for recipients over the limit of one message.
+func (o *Options) tooMany() mail.Reply {
+	return mail.R(452, "4.5.3", "too many recipients: at most %d per message; send it in parts", o.MaxRecipients)
+}
+
+var sizeUnits = []struct {
+	octets int64
+	name   string
+}{
+	{1 << 30, "GiB"}, {1e9, "GB"}, {1 << 20, "MiB"}, {1e6, "MB"}, {1 << 10, "KiB"}, {1e3, "KB"},
+}
+
+// sizeText writes a size in the largest unit that keeps it whole.
+func sizeText(n int64) string {
+	best, name := n, "octets"
+	for _, u := range sizeUnits {
+		if n%u.octets == 0 && n > 0 && n/u.octets < best {
+			best, name = n/u.octets, u.name
+		}
+	}
+	return fmt.Sprintf("%d %s", best, name)
+}
+
+// span writes a time for people.
+func span(d time.Duration) string {
+	for _, u := range []struct {
+		length time.Duration
+		name   string
+	}{{time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		if n := d / u.length; n > 0 && d%u.length == 0 {
+			if n == 1 {
+				return "1 " + u.name
+			}
+			return fmt.Sprintf("%d %ss", n, u.name)
+		}
+	}
+	return d.String()
+}
