@@ -401,7 +401,7 @@ func TestLongestSession(t *testing.T) {
 		start := time.Now()
 		c.expect("220 ")
 		keepAlive(c, 24*time.Hour-2*time.Minute)
-		c.expect("421 4.7.0 connected for 24h0m0s")
+		c.expect("421 4.7.0 connected for 24 hours")
 		elapsed(t, start, 24*time.Hour, 24*time.Hour+time.Second)
 	})
 }
