@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/scrub"
 	"postern/relay/upstream/via"
 )
 
@@ -24,9 +25,10 @@ type conn struct {
 	br  *bufio.Reader
 	raw syscall.RawConn // of the socket, nil where there is none
 
-	ext    extensions
-	state  *tls.ConnectionState // nil without TLS
-	secure bool                 // TLS, verified as configured
+	secrets *scrub.Scrubber // that went out: they do not come back into log, trace, queue or report
+	ext     extensions
+	state   *tls.ConnectionState // nil without TLS
+	secure  bool                 // TLS, verified as configured
 
 	born, idleSince time.Time
 	messages        int
@@ -67,7 +69,7 @@ func (u *Upstream) open(ctx context.Context, identity string, each step) (*conn,
 
 // openAs opens one connection, with a token where logins are made with one.
 func (u *Upstream) openAs(ctx context.Context, identity, token string, each step) (*conn, *fault) {
-	c := &conn{u: u, peer: u.cfg.Host, born: time.Now()}
+	c := &conn{u: u, peer: u.cfg.Host, born: time.Now(), secrets: scrub.New(u.cfg.Password, token)}
 	f := each("connect", func() (string, *fault) {
 		nc, f := u.dial(ctx)
 		if f != nil {

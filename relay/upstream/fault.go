@@ -65,7 +65,7 @@ func early(stage mail.Stage) bool {
 func (c *conn) refused(stage mail.Stage, r mail.Reply) *fault {
 	if r.Code == 221 { // RFC 5321 §4.2.3: closing; nobody asked for it
 		c.broken = true
-		return &fault{stage: stage, class: mail.BackPressure, reply: r, verbatim: true}
+		return &fault{stage: stage, class: mail.BackPressure, reply: c.kept(r), verbatim: true}
 	}
 	if !r.Temporary() && !r.Permanent() {
 		c.broken = true
@@ -75,8 +75,28 @@ func (c *conn) refused(stage mail.Stage, r mail.Reply) *fault {
 	if r.Code == 421 || m.Name == "protocol" {
 		c.broken = true
 	}
+	return &fault{stage: stage, class: m.Class, reply: c.kept(r), verbatim: true, retryAfter: m.retryAfter(r), rule: &m.Rule}
+}
+
+// kept is what is kept of a reply: none of our secrets, and no more than anybody reads.
+func (c *conn) kept(r mail.Reply) mail.Reply {
+	r = c.secrets.Reply(r)
 	r.Text = mail.Cut(r.Text, maxReplyText)
-	return &fault{stage: stage, class: m.Class, reply: r, verbatim: true, retryAfter: m.retryAfter(r), rule: &m.Rule}
+	return r
+}
+
+// words are ours about what the upstream did, which they may repeat.
+func (c *conn) words(text string) string { return mail.Cut(c.secrets.Text(text), maxReplyText) }
+
+// cause is an error that may quote the upstream, without our secrets.
+func (c *conn) cause(err error) error {
+	if err == nil {
+		return nil
+	}
+	if text := err.Error(); c.secrets.Text(text) != text {
+		return errors.New(c.secrets.Text(text))
+	}
+	return err
 }
 
 // Causes that have no error of their own.
@@ -93,7 +113,7 @@ func (c *conn) trouble(stage mail.Stage, err error, format string, args ...any) 
 	if early(stage) {
 		class = mail.BackPressure
 	}
-	return &fault{stage: stage, class: class, reply: mail.R(451, "4.4.2", "%s", c.peer+" "+fmt.Sprintf(format, args...)), err: err}
+	return &fault{stage: stage, class: class, reply: mail.R(451, "4.4.2", "%s", c.words(c.peer+" "+fmt.Sprintf(format, args...))), err: err}
 }
 
 // lost makes a fault of an error from the connection.
@@ -125,7 +145,7 @@ func (c *conn) lost(stage mail.Stage, err error) *fault {
 // accountFault is trouble that a person has to look at: configuration, credentials, certificates.
 func (c *conn) accountFault(stage mail.Stage, enhanced string, err error, text string) *fault {
 	c.broken = true
-	return &fault{stage: stage, class: mail.AccountFault, reply: mail.R(454, enhanced, "%s", text), err: err}
+	return &fault{stage: stage, class: mail.AccountFault, reply: mail.R(454, enhanced, "%s", c.words(text)), err: c.cause(err)}
 }
 
 // isAlert reports an alert that the other side sent.

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -143,39 +142,16 @@ func (u *Upstream) TryAgain() {
 	}
 }
 
-// exchangeToken runs the exchange and keeps its secret out of what the upstream says: some servers repeat a line that they
-// do not understand.
-func (c *conn) exchangeToken(m Mechanism, token string) *fault {
+// exchangeToken runs the exchange and adds what the upstream said in its error challenge.
+func (c *conn) exchangeToken(m Mechanism) *fault {
 	f := c.exchange(m)
 	if f == nil {
 		return nil
 	}
-	f.reply.Text = withoutEcho(f.reply.Text, token)
 	if refused, ok := m.(interface{ challenged() error }); ok && f.err == nil {
-		f.err = refused.challenged()
+		f.err = c.cause(refused.challenged())
 	}
 	return f
-}
-
-// echoLength is how many octets of a secret in a row are taken for an echo of it: fewer come up by chance, and tell little.
-const echoLength = 12
-
-// withoutEcho ends text where it begins to repeat the token, as such or in base64 at any offset. Case is ignored.
-func withoutEcho(text, token string) string {
-	secrets := []string{strings.ToLower(token)}
-	for pad := range 3 {
-		encoded := base64.StdEncoding.EncodeToString([]byte(strings.Repeat(" ", pad) + token))
-		secrets = append(secrets, strings.ToLower(strings.TrimRight(encoded[min(len(encoded), (pad*4+2)/3):], "=")))
-	}
-	lower := strings.ToLower(text)
-	for i := 0; i+echoLength <= len(lower); i++ {
-		for _, s := range secrets {
-			if strings.Contains(s, lower[i:i+echoLength]) {
-				return mail.Cut(text, i) + "[redacted]"
-			}
-		}
-	}
-	return text
 }
 
 // bearer is the field that both mechanisms share. Both end it with ^A.
@@ -198,7 +174,7 @@ func (p *problem) read(challenge []byte) {
 	p.seen = true
 	var j struct{ Status string }
 	if json.Unmarshal(challenge, &j) == nil {
-		p.status = mail.Cut(mail.Printable(j.Status), 64)
+		p.status = mail.Printable(j.Status)
 	}
 }
 
@@ -209,7 +185,7 @@ func (p *problem) challenged() error {
 	case p.status == "":
 		return errErrorChallenge
 	}
-	return fmt.Errorf("%w: status %q", errErrorChallenge, p.status)
+	return fmt.Errorf("%w: status %q", errErrorChallenge, mail.Cut(p.status, 64))
 }
 
 // xoauth2Client is XOAUTH2 (https://developers.google.com/workspace/gmail/imap/xoauth2-protocol). It always waits for the

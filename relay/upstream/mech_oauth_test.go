@@ -453,9 +453,6 @@ func TestTokenIsNotEchoed(t *testing.T) {
 			}
 		})
 	}
-	if got := withoutEcho("535 5.7.3 Authentication unsuccessful", token); strings.Contains(got, "redacted") {
-		t.Error(got)
-	}
 }
 
 func TestBearerRefusesWhatWouldEndIt(t *testing.T) {

@@ -120,7 +120,7 @@ func (p *probe) mail(c *conn, from mail.Address) {
 				c.broken = true
 			}
 		}
-		seen, _, _ := strings.Cut(r.String(), "\n")
+		seen, _, _ := strings.Cut(c.kept(r).String(), "\n")
 		return from.Path() + ": " + seen, f
 	})
 }

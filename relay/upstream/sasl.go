@@ -74,7 +74,7 @@ func (c *conn) auth(identity, token string) (string, *fault) {
 			continue
 		}
 		if cfg.Token != nil {
-			return name + " as " + identity, c.exchangeToken(c.tokenMechanism(name, identity, token), token)
+			return name + " as " + identity, c.exchangeToken(c.tokenMechanism(name, identity, token))
 		}
 		if m := c.u.mechanism(name); m != nil {
 			return name + " as " + identity, c.exchange(m)

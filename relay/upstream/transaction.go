@@ -282,7 +282,7 @@ func (x *transaction) finish(r mail.Reply) {
 }
 
 func (x *transaction) deliver(r mail.Reply) {
-	r.Text = mail.Cut(r.Text, maxReplyText)
+	r = x.c.kept(r)
 	for _, i := range x.batch {
 		if res := &x.results[i]; x.waits(i) {
 			res.Class, res.Stage, res.Reply, res.Verbatim = mail.Delivered, mail.StageDot, r, true
