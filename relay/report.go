@@ -12,6 +12,9 @@ import (
 // statusExpired is the status of a recipient given up because its time ran out (RFC 3463 §3.5).
 const statusExpired = "5.4.7"
 
+// replyNotLetIn stands in reports for all that was said about our login at the provider, which is nobody's but ours.
+var replyNotLetIn = mail.R(451, "4.7.0", "the provider that this relay sends through does not let it in; the administrator knows more")
+
 // report makes the message that tells a sender what became of its recipients. It has a null
 // reverse-path, which an upstream that refuses one gets replaced at the attempt.
 func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
@@ -38,6 +41,9 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 	}
 	for _, about := range n.About {
 		to := m.Recipients[about.Index]
+		if about.Stage == mail.StageAuth {
+			about.Reply, about.Host = replyNotLetIn, ""
+		}
 		r.Recipients = append(r.Recipients, dsn.Recipient{
 			Final: to.To, ORcpt: to.ORcpt, Reply: about.Reply, RemoteMTA: about.Host,
 			LastAttempt: about.Last, WillRetryUntil: n.RetryUntil, Expired: about.Status == statusExpired,

@@ -52,3 +52,24 @@ func TestReportOfAMessageThatCannotBeRead(t *testing.T) {
 		t.Error("the log does not say it")
 	}
 }
+
+// What a provider says about our login is not mailed to users.
+func TestReportsSayNothingOfOurLogin(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, p, "")
+	to := mail.Address{Local: "bob", Domain: "example.net"}
+	n := queue.Notice{Kind: queue.Delay, Time: time.Now(), Content: mail.BytesContent([]byte("Subject: x\r\n\r\n")),
+		Message: &queue.Message{ID: "m", Envelope: mail.Envelope{From: mail.Address{Local: "anna", Domain: "example.com"}},
+			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: to}}}},
+		About: []queue.About{{Action: queue.DelayedAction, Status: "4.0.0", Stage: mail.StageAuth, Host: "smtp.example.org",
+			Reply: mail.R(535, "5.7.8", "relay@office.example is disabled, call 555-1234")}}}
+	made, err := r.server.report(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(string(made.Content.Bytes())), " ")
+	if strings.Contains(text, "office.example") || strings.Contains(text, "555") || strings.Contains(text, "Remote-MTA") ||
+		!strings.Contains(text, "x-postern; 451 4.7.0 the provider that this relay sends through does not let it in") {
+		t.Errorf("%s", text)
+	}
+}

@@ -44,7 +44,8 @@ type About struct {
 	Status   string     // of the report (RFC 3463); not always the one in Reply
 	Reply    mail.Reply // the upstream's last reply, verbatim; zero where there never was one
 	Upstream string
-	Host     string // whose words Reply is; "": ours
+	Host     string     // whose words Reply is; "": ours
+	Stage    mail.Stage // at which Reply was given
 	Last     time.Time
 	Relayed  bool // the upstream took over the duty to report success
 }
@@ -52,7 +53,7 @@ type About struct {
 func aboutResult(r mail.Result, action string) About {
 	return About{
 		Index: r.Recipient, Action: action, Status: statusOf(r.Reply, action),
-		Reply: r.Reply, Upstream: r.Upstream, Host: r.SaidBy(), Relayed: r.RelayedDSN,
+		Reply: r.Reply, Upstream: r.Upstream, Host: r.SaidBy(), Stage: r.Stage, Relayed: r.RelayedDSN,
 	}
 }
 
@@ -140,7 +141,7 @@ func (q *Queue) reportDelay(now time.Time, m *Message, c mail.Content, results [
 		if to.Status == Pending && wants(to.Notify, Delay) {
 			abouts = append(abouts, About{
 				Index: i, Action: DelayedAction, Status: statusOf(to.Reply, DelayedAction),
-				Reply: to.Reply, Upstream: to.Upstream, Host: to.Host, Last: now,
+				Reply: to.Reply, Upstream: to.Upstream, Host: to.Host, Stage: to.Stage, Last: now,
 			})
 		}
 	}

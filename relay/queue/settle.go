@@ -67,7 +67,7 @@ func (s *settlement) apply(results []mail.Result) []About {
 			continue
 		}
 		to := &s.Recipients[r.Recipient]
-		to.Reply, to.Upstream, to.Host = r.Reply, r.Upstream, r.SaidBy()
+		to.Reply, to.Upstream, to.Host, to.Stage = r.Reply, r.Upstream, r.SaidBy(), r.Stage
 		switch {
 		case r.Class == mail.Delivered:
 			to.Status, to.Relayed = Delivered, r.RelayedDSN
@@ -101,11 +101,11 @@ func (s *settlement) giveUp(reply mail.Reply) []About {
 		a := About{Index: i, Action: FailedAction, Status: statusExpired, Upstream: to.Upstream}
 		switch {
 		case !reply.IsZero():
-			to.Reply, to.Host, a.Status = reply, "", reply.Enhanced
+			to.Reply, to.Host, to.Stage, a.Status = reply, "", "", reply.Enhanced
 		case to.Reply.IsZero():
 			to.Reply = replyExpired
 		}
-		to.Status, a.Reply, a.Host = Failed, to.Reply, to.Host
+		to.Status, a.Reply, a.Host, a.Stage = Failed, to.Reply, to.Host, to.Stage
 		s.LastReply = to.Reply
 		abouts = append(abouts, a)
 	}

@@ -22,8 +22,9 @@ const (
 type Recipient struct {
 	mail.Recipient
 	Status   Status     `json:"status"`
-	Reply    mail.Reply `json:"reply,omitzero"` // the last one
-	Host     string     `json:"host,omitempty"` // whose words Reply is; "": ours
+	Reply    mail.Reply `json:"reply,omitzero"`  // the last one
+	Host     string     `json:"host,omitempty"`  // whose words Reply is; "": ours
+	Stage    mail.Stage `json:"stage,omitempty"` // at which Reply was given; "": at none
 	Upstream string     `json:"upstream,omitempty"`
 	Relayed  bool       `json:"relayed,omitempty"` // DSN parameters were passed on
 }

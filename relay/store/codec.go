@@ -13,7 +13,7 @@ import (
 // added at the end of a new version.
 const codecVersion = 1
 
-// recipientsVersion is that of the recipients: 2 added the host that said the reply.
+// recipientsVersion is that of the recipients: 2 added the host that said the reply, and the stage.
 const recipientsVersion = 2
 
 var errCodec = errors.New("a stored message cannot be read: its row is damaged or of a newer version")
@@ -94,7 +94,7 @@ func encodeRecipients(b []byte, rs []queue.Recipient) []byte {
 		b = appendReply(b, r.Reply)
 		b = appendString(b, r.Upstream)
 		b = appendBool(b, r.Relayed)
-		b = appendString(b, r.Host)
+		b = appendString(appendString(b, r.Host), string(r.Stage))
 	}
 	return b
 }
@@ -118,7 +118,7 @@ func decodeRecipients(b []byte) ([]queue.Recipient, error) {
 		r.Upstream = d.text()
 		r.Relayed = d.flag()
 		if version > 1 {
-			r.Host = d.text()
+			r.Host, r.Stage = d.text(), mail.Stage(d.text())
 		}
 		rs = append(rs, r)
 	}
