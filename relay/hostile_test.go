@@ -2,7 +2,9 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	netmail "net/mail"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -249,24 +251,76 @@ func TestShutdownAnswersWaitingHandOffs(t *testing.T) {
 // TestFloodOfRefusalsLeavesTheTraceAlone: whoever can connect can be refused, as often as he likes.
 func TestFloodOfRefusalsLeavesTheTraceAlone(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
-	start := time.Now()
 	const flood = 5000
 	for range flood {
-		r.server.refusedSession("submission", wire.Refusal{Reason: wire.ReasonProtocol})
-	}
-	s := r.store()
-	defer s.Close()
-	var events []trace.Event
-	r.eventually("the first refusals in the trace", func() bool {
-		var err error
-		events, err = s.Events(t.Context(), trace.Query{Kinds: []trace.Kind{trace.Refused}, Limit: flood})
-		return err == nil && len(events) >= noiseBurst
-	})
-	if most := noiseBurst + int(noiseRate*time.Since(start).Seconds()) + 1; len(events) > most {
-		t.Errorf("%d of %d refusals were traced, want %d at most", len(events), flood, most)
+		r.server.refusedSession("submission", wire.Refusal{Reason: wire.ReasonProtocol, Client: netip.MustParseAddrPort("192.0.2.1:4000")})
 	}
 	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
 		t.Fatal(err)
 	}
 	r.events(trace.Accepted)
+	r.close()
+	told, left := r.refusals(trace.Refused)
+	if told == 0 || told > 100 || told+left != flood {
+		t.Errorf("of %d refusals %d are in the trace and %d are counted", flood, told, left)
+	}
+	if n := strings.Count(r.log.String(), "session refused"); n != told {
+		t.Errorf("%d lines in the log, want %d", n, told)
+	}
+}
+
+// refusals counts the refusals of a kind in the trace, and those that it only counts.
+func (r *rig) refusals(kind trace.Kind) (told, left int) {
+	r.t.Helper()
+	events, err := r.store().Events(r.t.Context(), trace.Query{Kinds: []trace.Kind{kind}, Limit: 1e6})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, e := range events {
+		var n int
+		if _, err := fmt.Sscanf(e.Detail, "and %d more", &n); err == nil {
+			left += n
+		} else {
+			told++
+		}
+	}
+	return told, left
+}
+
+// TestOneLoginCannotBlindTheTrace: a login that is refused again and again fills neither log nor trace, and its own mail and
+// that of others is told as ever.
+func TestOneLoginCannotBlindTheTrace(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	r.addUser(auth.User{Login: "ben@example.com"})
+	const flood = 900 // more end the connection
+	for range 2 {
+		c := r.rawLogin(rigLogin)
+		for range flood / 2 {
+			c.cmd(550, "MAIL FROM:<ceo@example.org>")
+		}
+		if got := c.submit(rigLogin, ""); got != "250" {
+			t.Fatalf("mail of that login: %s", got)
+		}
+		if got := c.submit("ceo@example.org", ""); !strings.HasPrefix(got, "550") {
+			t.Fatal(got)
+		}
+		c.Close()
+	}
+	if got := r.rawLogin("ben@example.com").submit("ceo@example.org", ""); !strings.HasPrefix(got, "550") {
+		t.Fatalf("another login: %s", got)
+	}
+	r.close()
+	if n := len(r.events(trace.Accepted)); n != 2 {
+		t.Errorf("%d messages in the trace, want 2", n)
+	}
+	told, left := r.refusals(trace.Rejected)
+	if told == 0 || told > 100 || told+left != flood+3 {
+		t.Errorf("of %d refusals %d are in the trace and %d are counted", flood+3, told, left)
+	}
+	if n := strings.Count(r.log.String(), "msg=refused "); n != told {
+		t.Errorf("%d lines in the log, want %d", n, told)
+	}
+	if !strings.Contains(r.log.String(), "refusals left out") || !strings.Contains(r.log.String(), "login=ben@example.com") {
+		t.Error("the log says nothing of the rest, or of the other login")
+	}
 }

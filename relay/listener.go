@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"slices"
 	"sync"
-	"time"
 
 	"postern/mail"
 	"postern/relay/config"
@@ -113,9 +111,13 @@ func (s *Server) wireOptions(c *config.Config, l config.Listener) *wire.Options 
 // refusedSession traces a connection that was turned away before any message.
 func (s *Server) refusedSession(name string, r wire.Refusal) {
 	s.metrics.refused.WithLabelValues(name, string(r.Reason)).Inc()
-	s.log.Log(context.Background(), slog.LevelInfo, "session refused", "listener", name, "session", r.Session, "client", r.Client.String(), "reason", r.Reason, "detail", r.Detail, "reply", r.Reply.String())
-	s.recordNoise(trace.Event{Time: time.Now(), Kind: trace.Refused, Session: r.Session, Listener: name, Client: r.Client.Addr().String(),
+	told := s.trace.Refusal(trace.Event{Kind: trace.Refused, Session: r.Session, Listener: name, Client: r.Client.Addr().String(),
 		Reply: r.Reply, Detail: mail.Printable(mail.Cut(string(r.Reason)+": "+r.Detail, 512))})
+	if !told {
+		return
+	}
+	s.log.Info("session refused", "listener", name, "session", r.Session, "client", r.Client.String(), "reason", r.Reason,
+		"detail", r.Detail, "reply", r.Reply.String())
 }
 
 // shutdownListeners stops accepting, lets transactions end for clientDrain, then closes. The listeners are still there to be

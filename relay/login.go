@@ -60,12 +60,13 @@ func (s *session) LoginRefused(mechanism, why string, reply mail.Reply) {
 	s.loginRefused(name, reply, errors.New(why))
 }
 
-// loginRefused traces and logs a login that came to nothing.
+// loginRefused traces and logs a login that came to nothing, as far as its place has not too many of them.
 func (s *session) loginRefused(name string, reply mail.Reply, why error) {
 	name = mail.Printable(mail.Cut(name, 256))
 	s.srv.metrics.auth.WithLabelValues("refused").Inc()
-	s.log.Warn("login refused", "login", name, "client", s.conn.Client().Addr(), "reply", reply.String(), "err", why)
-	s.srv.recordNoise(s.event(trace.Event{Kind: trace.AuthFail, Login: name, Reply: reply, Detail: cmp.Or(reason(why), "refused")}))
+	if s.refusal(trace.Event{Kind: trace.AuthFail, Login: name, Reply: reply, Detail: cmp.Or(reason(why), "refused")}) {
+		s.log.Warn("login refused", "login", name, "client", s.conn.Client().Addr(), "reply", reply.String(), "err", why)
+	}
 }
 
 // MendSender implements wire.Mender: where From is rewritten the reverse-path is too, so it needs no reading.

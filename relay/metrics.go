@@ -22,7 +22,6 @@ type metrics struct {
 	overLimit     *prometheus.CounterVec
 	attempts      *prometheus.CounterVec
 	alerts        *prometheus.CounterVec
-	untraced      prometheus.Counter
 }
 
 func newMetrics(s *Server) *metrics {
@@ -40,9 +39,7 @@ func newMetrics(s *Server) *metrics {
 	m.overLimit = counter("postern_limit_exceeded_total", "Messages over a limit of their login, by what was done.", "action")
 	m.attempts = counter("postern_delivery_results_total", "Results of attempts, one for each recipient, by class.", "upstream", "class")
 	m.alerts = counter("postern_alerts_total", "Alerts for each hook, by what became of them: sent, failed (given up).", "event", "outcome")
-	m.untraced = prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_trace_untraced_total",
-		Help: "Refused sessions and logins that were not traced because there were too many of them at once."})
-	m.registry.MustRegister(m.untraced, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s})
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s})
 	return m
 }
 
@@ -58,12 +55,13 @@ var (
 	upstreamPaused = prometheus.NewDesc("postern_upstream_paused", "1 while an upstream identity is paused or backs off.", []string{"upstream", "identity"}, nil)
 	storeCommits   = prometheus.NewDesc("postern_store_commits_total", "Transactions committed, each one sync.", nil, nil)
 	traceDropped   = prometheus.NewDesc("postern_trace_dropped_total", "Trace events lost because the store could not keep up.", nil, nil)
+	traceLeftOut   = prometheus.NewDesc("postern_trace_untraced_total", "Refusals that were only counted because their login or address had too many of them.", nil, nil)
 	certExpiry     = prometheus.NewDesc("postern_certificate_expiry_timestamp_seconds", "End of the listeners' certificate.", []string{"key"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queueMessages, queueBytes, queueOldest, connections, upstreamConns, upstreamPaused, storeCommits, traceDropped, certExpiry} {
+	for _, d := range []*prometheus.Desc{queueMessages, queueBytes, queueOldest, connections, upstreamConns, upstreamPaused, storeCommits, traceDropped, traceLeftOut, certExpiry} {
 		ch <- d
 	}
 }
@@ -100,6 +98,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(storeCommits, prometheus.CounterValue, float64(g.srv.store.Commits()))
 	ch <- prometheus.MustNewConstMetric(traceDropped, prometheus.CounterValue, float64(g.srv.trace.Dropped()))
+	ch <- prometheus.MustNewConstMetric(traceLeftOut, prometheus.CounterValue, float64(g.srv.trace.LeftOut()))
 	for _, info := range g.srv.certs.Info() {
 		gauge(certExpiry, float64(info.NotAfter.Unix()), info.Key)
 	}

@@ -19,8 +19,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"postern/admin"
 	"postern/auth"
 	"postern/certs"
@@ -49,13 +47,6 @@ const (
 	attemptDrain = 20 * time.Second
 )
 
-// Events of clients that have not logged in, by the second and at once: above it they are counted and
-// logged, but a flood of connections shall neither fill the disk with its own trace nor push out that of mail.
-const (
-	noiseRate  = 20
-	noiseBurst = 1000
-)
-
 // Server is a running relay. Its state is swapped whole at a reload; everything else lives as long as
 // the server.
 type Server struct {
@@ -65,7 +56,6 @@ type Server struct {
 	journal *relaystore.Journal
 	spool   *spool.Spool
 	trace   *trace.Recorder
-	noise   *rate.Limiter // of events that anybody can cause, without a login
 	auth    *auth.Authenticator
 	certs   *certs.Manager
 	limiter *policy.Limiter
@@ -100,8 +90,7 @@ type Server struct {
 // Nothing listens yet.
 func New(ctx context.Context, o Options) (_ *Server, err error) {
 	c := o.Config
-	s := &Server{log: o.Logger, options: o, listeners: make(map[string]*listener), draining: make(chan struct{}),
-		noise: rate.NewLimiter(noiseRate, noiseBurst)}
+	s := &Server{log: o.Logger, options: o, listeners: make(map[string]*listener), draining: make(chan struct{})}
 	s.dispatch = &dispatcher{s}
 	s.deliveries, s.stopDeliveries = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
@@ -180,7 +169,7 @@ func (s *Server) lockedOut(l auth.Lock) {
 	if l.Client.IsValid() {
 		e.Client = l.Client.String()
 	}
-	s.trace.Record(e)
+	s.trace.Refusal(e)
 }
 
 func certOptions(c *config.Config, log *slog.Logger) certs.Options {
@@ -314,15 +303,6 @@ func (s *Server) room() error {
 		return *err
 	}
 	return nil
-}
-
-// recordNoise traces an event that anybody can cause.
-func (s *Server) recordNoise(e trace.Event) {
-	if !s.noise.Allow() {
-		s.metrics.untraced.Inc()
-		return
-	}
-	s.trace.Record(e)
 }
 
 // ready implements /readyz.

@@ -60,8 +60,11 @@ func (s *session) admit(c *wire.Conn) mail.Reply {
 	s.since, s.accounts = time.Now(), s.srv.accounts.Load()
 	identity, err := s.srv.auth.Lookup(ctx, s.listener.Login)
 	if err != nil {
-		s.log.Error("the account of this listener cannot be used", "login", s.listener.Login, "client", c.Client().Addr(), "err", err)
-		return mail.R(421, "4.7.0", "the account of this listener cannot be used; the operator's log says why")
+		reply := mail.R(421, "4.7.0", "the account of this listener cannot be used; the operator's log says why")
+		if s.refusal(trace.Event{Kind: trace.Refused, Login: s.listener.Login, Reply: reply, Detail: reason(err)}) {
+			s.log.Error("the account of this listener cannot be used", "login", s.listener.Login, "client", c.Client().Addr(), "err", err)
+		}
+		return reply
 	}
 	s.become(identity)
 	s.log = s.log.With("login", identity.Login)
@@ -144,7 +147,7 @@ func (s *session) listenerIn(st *state) (config.Listener, error) {
 	}
 	block, client := st.config.Listeners[i], s.conn.Client().Addr().Unmap().WithZone("")
 	switch {
-	case len(block.Networks) > 0 && !block.Networks.Contains(client):
+	case s.conn.Placed() && len(block.Networks) > 0 && !block.Networks.Contains(client): // wire lets the others do nothing
 		return block, fmt.Errorf("%s is no longer in the networks of the listener", client)
 	case block.Auth != s.listener.Auth || block.Login != s.listener.Login:
 		return block, errors.New("the listener knows its clients in another way now: auth or login was changed")
@@ -251,7 +254,7 @@ func fill(b *spool.Buffer, t *wire.Transfer) (mail.Content, error) {
 
 // Refused implements wire.Witness: a command that was refused before it could mean anything.
 func (s *session) Refused(command string, reply mail.Reply) {
-	e := s.event(trace.Event{Kind: trace.Rejected, Reply: reply, Detail: command})
+	e := trace.Event{Kind: trace.Rejected, Reply: reply, Detail: command}
 	if command == "AUTH" {
 		e.Kind = trace.AuthFail
 	} else {
@@ -260,12 +263,9 @@ func (s *session) Refused(command string, reply mail.Reply) {
 	if s.envelope != nil {
 		e.From = s.envelope.From.String()
 	}
-	s.log.Info("refused", "client", e.Client, "from", e.From, "command", command, "reply", reply.String())
-	if !s.known {
-		s.srv.recordNoise(e)
-		return
+	if s.refusal(e) {
+		s.log.Info("refused", "client", s.conn.Client().Addr(), "from", e.From, "command", command, "reply", reply.String())
 	}
-	s.srv.trace.Record(e)
 }
 
 // Reset implements wire.Session: the transaction is over, whatever became of it.
@@ -274,17 +274,22 @@ func (s *session) Reset() { s.envelope = nil }
 // Close implements wire.Session.
 func (s *session) Close() { s.envelope = nil }
 
-// reject traces and logs a refusal and returns its reply. err, for the log, may be nil.
+// reject traces and logs a refusal, as far as its login has not too many of them, and returns its reply. err, for the log, may be nil.
 func (s *session) reject(from mail.Address, to string, reply mail.Reply, err error) mail.Reply {
 	s.srv.metrics.rejected.WithLabelValues(s.listener.Name, codeClass(reply)).Inc()
+	if !s.refusal(trace.Event{Kind: trace.Rejected, From: from.String(), To: to, Reply: reply, Detail: reason(err)}) {
+		return reply
+	}
 	level := slog.LevelInfo
 	if reply == replyLocal || reply == replyFull {
 		level = slog.LevelError // ours to mend
 	}
 	s.log.Log(context.Background(), level, "refused", "client", s.conn.Client().Addr(), "from", from.String(), "rcpt", to, "reply", reply.String(), "err", err)
-	s.record(trace.Event{Kind: trace.Rejected, From: from.String(), To: to, Reply: reply, Detail: reason(err)})
 	return reply
 }
+
+// refusal traces a refusal and reports whether to log it too: see trace.Recorder.Refusal.
+func (s *session) refusal(e trace.Event) bool { return s.srv.trace.Refusal(s.event(e)) }
 
 // record traces an event of this session.
 func (s *session) record(e trace.Event) { s.srv.trace.Record(s.event(e)) }

@@ -74,7 +74,9 @@ func (s *Server) usersChanged(ctx context.Context) {
 	defer s.reloading.Unlock()
 	users, err := s.store.Users(ctx)
 	if err != nil {
-		s.log.Error("accounts not read again", "err", err)
+		if ctx.Err() == nil {
+			s.log.Error("accounts not read again", "err", err)
+		}
 		return
 	}
 	since := time.Now().Add(-10 * storePoll)
@@ -104,7 +106,9 @@ func (s *Server) reloadKeys(ctx context.Context) {
 	before := s.state.Load()
 	ring, err := s.loadKeys(ctx, before.config)
 	if err != nil {
-		s.log.Error("DKIM keys not taken over, those in force stay", "err", err)
+		if ctx.Err() == nil {
+			s.log.Error("DKIM keys not taken over, those in force stay", "err", err)
+		}
 		return
 	}
 	st := *before

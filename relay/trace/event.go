@@ -3,7 +3,8 @@
 //
 // Failure semantics: recording never holds up mail. Events wait in a bounded buffer and are written in
 // batches; when the buffer is full or the store fails, events are dropped, counted and logged once. A
-// crash loses the events of the last moments, never a message.
+// crash loses the events of the last moments, never a message. Refusals have a buffer of their own and a rate for each
+// login and each place, above which they are counted: nobody can push out the events of others.
 package trace
 
 import (
@@ -32,6 +33,9 @@ const (
 
 // Kinds are all kinds, in the order of a message's life.
 var Kinds = []Kind{Refused, AuthFail, Rejected, Accepted, Attempt, Delivered, Deferred, Failed, Report, Operator}
+
+// Noise reports whether events of this kind tell of refusals, which clients can cause as they like.
+func (k Kind) Noise() bool { return k == Refused || k == AuthFail || k == Rejected }
 
 // Event is one row of the trace. Only Time and Kind are always set.
 type Event struct {

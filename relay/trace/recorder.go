@@ -17,21 +17,26 @@ type Sink interface {
 const (
 	batchSize     = 500                    // events in one write, at most
 	batchEvery    = 200 * time.Millisecond // longest wait of an event for its write
-	bufferSize    = 20000                  // events that wait, at most; about 10 MiB
+	bufferSize    = 20000                  // events of mail that wait, at most; about 10 MiB
+	noiseSize     = 5000                   // refusals that wait, at most
 	maxRetryEvery = 5 * time.Second        // between writes while the sink fails
+	lastWrite     = 5 * time.Second        // longest a write goes on when Run is to end
 	maxTries      = 10                     // of one batch, then it is dropped: one bad event must not stop all
 )
 
-// Recorder takes events without ever making its caller wait and writes them in batches.
+// Recorder takes events without ever making its caller wait and writes them in batches. Refusals, which clients can
+// cause as they like, wait apart from the events of mail and are bounded by a meter: see Refusal.
 type Recorder struct {
-	sink Sink
-	log  *slog.Logger
-	full chan struct{} // one slot: a batch is complete
+	sink  Sink
+	log   *slog.Logger
+	meter *meter
+	full  chan struct{} // one slot: a batch is complete
 
 	writing sync.Mutex // held by flush, for the order of batches
 
-	mu      sync.Mutex
-	events  []Event // oldest first
+	mu      sync.Mutex // guards all below
+	mail    []Event    // oldest first
+	noise   []Event    // refusals, oldest first
 	closed  bool
 	dropped uint64
 	failing bool // said in the log already: events are being dropped or the sink fails
@@ -43,7 +48,7 @@ func NewRecorder(sink Sink, log *slog.Logger) *Recorder {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Recorder{sink: sink, log: log, full: make(chan struct{}, 1)}
+	return &Recorder{sink: sink, log: log, meter: newMeter(), full: make(chan struct{}, 1)}
 }
 
 // Record takes an event. It never blocks: when too many wait, or after Close, the event is dropped and
@@ -54,16 +59,45 @@ func (r *Recorder) Record(e Event) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || len(r.events) >= bufferSize {
+	waiting, most := &r.mail, bufferSize
+	if e.Kind.Noise() {
+		waiting, most = &r.noise, noiseSize
+	}
+	if r.closed || len(*waiting) >= most {
 		r.dropLocked(1, "too many events wait")
 		return
 	}
-	r.events = append(r.events, e)
-	if len(r.events) >= batchSize {
+	*waiting = append(*waiting, e)
+	if len(r.mail)+len(r.noise) >= batchSize {
 		select {
 		case r.full <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// Refusal records a refusal and reports true, for it to be logged too, unless its login or its place has had so
+// many in this minute that the rest is only counted. What was left out is recorded and logged once a minute.
+func (r *Recorder) Refusal(e Event) bool {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	if !r.meter.allow(e.Time, &e) {
+		return false
+	}
+	r.Record(e)
+	return true
+}
+
+// LeftOut returns how many refusals were counted and not recorded by themselves, so far.
+func (r *Recorder) LeftOut() uint64 { return r.meter.leftOut() }
+
+// summarize tells what the meter left out.
+func (r *Recorder) summarize() {
+	for _, s := range r.meter.sweep(time.Now()) {
+		r.Record(s.Event)
+		r.log.Info("refusals left out", "more", s.left, "kind", s.Kind, "login", s.Login, "client", s.Client,
+			"listener", s.Listener, "reply", s.Reply.String())
 	}
 }
 
@@ -74,8 +108,14 @@ func (r *Recorder) Dropped() uint64 {
 	return r.dropped
 }
 
-// Run writes events until ctx ends. What is recorded after that waits for Close.
+// Run writes events until ctx ends. A write that is under way then may take lastWrite longer. What is recorded after
+// that waits for Close.
 func (r *Recorder) Run(ctx context.Context) {
+	var summaries sync.WaitGroup
+	summaries.Go(func() { r.runSummaries(ctx) })
+	defer summaries.Wait()
+	writing, cut := outlive(ctx, lastWrite)
+	defer cut()
 	ticker := time.NewTicker(batchEvery)
 	defer ticker.Stop()
 	for {
@@ -89,22 +129,51 @@ func (r *Recorder) Run(ctx context.Context) {
 		case <-full:
 		case <-ticker.C:
 		}
-		r.flush(ctx)
+		r.flush(writing)
 		ticker.Reset(min(batchEvery<<r.trouble(), maxRetryEvery))
 	}
+}
+
+func (r *Recorder) runSummaries(ctx context.Context) {
+	tick := time.NewTicker(meterWindow)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			r.summarize()
+		}
+	}
+}
+
+// outlive returns a context that ends a while after ctx.
+func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	longer, cut := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(by)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cut()
+		case <-longer.Done():
+		}
+	})
+	return longer, cut
 }
 
 // Close writes what waits and drops, from then on, whatever is recorded. The error tells how many events
 // could not be written; ctx bounds the time.
 func (r *Recorder) Close(ctx context.Context) error {
+	r.summarize()
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
 	err := r.flush(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n := len(r.events); n > 0 {
-		r.events = nil
+	if n := len(r.mail) + len(r.noise); n > 0 {
+		r.mail, r.noise = nil, nil
 		r.dropped += uint64(n)
 		return fmt.Errorf("%d events of the trace not written: %w", n, err)
 	}
@@ -122,34 +191,52 @@ func (r *Recorder) flush(ctx context.Context) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	for {
-		batch := r.batch()
-		if len(batch) == 0 {
+		b := r.batch()
+		if b.mail+b.noise == 0 {
 			return nil
 		}
-		if err := r.written(len(batch), r.sink.AppendEvents(ctx, batch)); err != nil {
+		if err := r.written(ctx, b, r.sink.AppendEvents(ctx, b.events)); err != nil {
 			return err
 		}
 	}
 }
 
-// batch returns the events to write next. They stay in the buffer until they are written.
-func (r *Recorder) batch() []Event {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := min(len(r.events), batchSize)
-	return r.events[:n:n]
+// batch is what is written together: so many of the oldest events of mail, and so many refusals.
+type batch struct {
+	events      []Event
+	mail, noise int
 }
 
-func (r *Recorder) written(n int, err error) error {
+// batch returns the events to write next, those of mail first. They stay in their buffers until they are written.
+func (r *Recorder) batch() batch {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := batch{mail: min(len(r.mail), batchSize)}
+	b.noise = min(len(r.noise), batchSize-b.mail)
+	switch {
+	case b.noise == 0:
+		b.events = r.mail[:b.mail:b.mail]
+	case b.mail == 0:
+		b.events = r.noise[:b.noise:b.noise]
+	default:
+		b.events = append(append(make([]Event, 0, b.mail+b.noise), r.mail[:b.mail]...), r.noise[:b.noise]...)
+	}
+	return b
+}
+
+func (r *Recorder) written(ctx context.Context, b batch, err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil {
-		r.removeLocked(n)
+		r.removeLocked(b)
 		if r.failing {
 			r.log.Info("the trace is written again", "dropped", r.dropped)
 		}
 		r.tries, r.failing = 0, false
 		return nil
+	}
+	if ctx.Err() != nil { // out of time, which is no fault of the sink: nothing was written, Close has its own time
+		return err
 	}
 	if r.tries++; !r.failing {
 		r.failing = true
@@ -157,19 +244,24 @@ func (r *Recorder) written(n int, err error) error {
 	}
 	if r.tries >= maxTries {
 		r.tries = 1
-		r.removeLocked(n)
-		r.dropLocked(n, "the sink refused them too often")
+		r.removeLocked(b)
+		r.dropLocked(b.mail+b.noise, "the sink refused them too often")
 	}
 	return err
 }
 
-// removeLocked takes the oldest n events out. The backing array goes when nothing waits, so that a burst
+func (r *Recorder) removeLocked(b batch) {
+	r.mail, r.noise = withoutOldest(r.mail, b.mail), withoutOldest(r.noise, b.noise)
+}
+
+// withoutOldest takes the oldest n events out. The backing array goes when nothing waits, so that a burst
 // does not keep its memory.
-func (r *Recorder) removeLocked(n int) {
-	clear(r.events[:n])
-	if r.events = r.events[n:]; len(r.events) == 0 {
-		r.events = nil
+func withoutOldest(events []Event, n int) []Event {
+	clear(events[:n])
+	if events = events[n:]; len(events) == 0 {
+		return nil
 	}
+	return events
 }
 
 func (r *Recorder) dropLocked(n int, why string) {
