@@ -61,13 +61,19 @@ type Header struct {
 //
 // It accepts no more than RFC 5322 §2.2 allows to generate, so that every reader behind us sees the
 // same fields: a line that is no field, white space before a colon (`From :`), a continuation without
-// a field or of white space only, controls and stray CR or LF are refused with a *Error of
-// 550 5.6.0; more than MaxHeader octets with 552 5.3.4. A message that ends without a blank line is
-// all header: its body begins at len(b), and Bytes adds the line.
+// a field, controls and stray CR or LF are refused with a *Error of 550 5.6.0, which names the line; more
+// than MaxHeader octets with 552 5.3.4. What it mends, see mendHeader and foldLong. A message that ends
+// without a blank line is all header: its body begins at len(b), and Bytes adds the line.
 func ReadHeader(b []byte) (h Header, body int, err error) {
-	h, body, err = scanHeader(b, MaxHeader, MaxHeaderFields)
+	s, err := scanHeader(b, MaxHeader, MaxHeaderFields)
+	if fault, ok := errors.AsType[*headerFault](err); ok && fault.mendable() {
+		s, err = readMended(b, err)
+	}
+	if err == nil && s.long {
+		err = s.foldLong()
+	}
 	if err == nil {
-		return h, body, nil
+		return s.header, s.body, nil
 	}
 	code, enhanced := 550, "5.6.0"
 	if errors.Is(err, errHeaderSize) {
@@ -77,56 +83,87 @@ func ReadHeader(b []byte) (h Header, body int, err error) {
 }
 
 // SplitHeader reads the header of a message that ReadHeader accepted and that we completed: the form
-// is checked in the same way, the bounds are not, since our own fields came on top.
-func SplitHeader(b []byte) (h Header, body int, err error) { return scanHeader(b, len(b), len(b)) }
+// is checked in the same way, the bounds are not, since our own fields came on top, and nothing is mended.
+func SplitHeader(b []byte) (h Header, body int, err error) {
+	s, err := scanHeader(b, len(b), len(b))
+	return s.header, s.body, err
+}
 
 var (
 	errHeaderSize     = errors.New("it is larger than 256 KiB")
-	errHeaderFields   = errors.New("it has more than 1000 fields")
-	errHeaderLineEnd  = errors.New("a line does not end with CRLF")
-	errHeaderControl  = errors.New("it contains a control character")
-	errHeaderNotField = errors.New("a line is neither a header field nor a blank line")
-	errHeaderSpace    = errors.New("white space before the colon of a field name")
-	errHeaderLeading  = errors.New("it begins with a continuation line")
-	errHeaderBlank    = errors.New("a continuation line of white space only")
+	errHeaderFields   = errors.New("is field 1001, and a header has at most 1000")
+	errHeaderLineEnd  = errors.New("does not end with CRLF")
+	errHeaderControl  = errors.New("contains a control character")
+	errHeaderNotField = errors.New(`is neither a header field ("Name: value") nor the empty line that ends the header`)
+	errHeaderSpace    = errors.New("has white space before the colon of a field name")
+	errHeaderLeading  = errors.New("is a continuation line at the beginning of the header")
+	errHeaderBlank    = errors.New("is a continuation line of white space only")
 )
 
-func scanHeader(b []byte, maxOctets, maxFields int) (Header, int, error) {
+// headerFault is a line of a header that is refused.
+type headerFault struct {
+	line int64 // from 1
+	head []byte
+	err  error
+}
+
+func newHeaderFault(line int64, b []byte, err error) *headerFault {
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		b = bytes.TrimSuffix(b[:i], []byte{'\r'})
+	}
+	return &headerFault{line: line, head: b[:min(len(b), LineHead)], err: err}
+}
+
+func (f *headerFault) Error() string { return NameLine(f.line, f.head) + " " + f.err.Error() }
+func (f *headerFault) Unwrap() error { return f.err }
+
+// scan is a header that was read.
+type scan struct {
+	header Header
+	body   int   // where the body begins
+	long   bool  // there is a line over MaxLine
+	lines  []int // of the message, that were taken out before; from 1, rising
+}
+
+func scanHeader(b []byte, maxOctets, maxFields int) (s scan, err error) {
 	fields := make([]Field, 0, 24)
 	start, pos := 0, 0 // of the field, of the line
-	for pos < len(b) {
+	for n := int64(1); pos < len(b); n++ {
 		line, err := headerLine(b[pos:])
 		if err != nil {
 			if len(b) > maxOctets {
-				err = errHeaderSize
+				return scan{}, errHeaderSize
 			}
-			return Header{}, 0, err
+			return scan{}, newHeaderFault(n, b[pos:], err)
 		}
 		if len(line) == 0 {
-			return nameFields(fields, b[:pos]), pos + 2, nil
+			s.header, s.body = nameFields(fields, b[:pos]), pos+2
+			return s, nil
 		}
 		next := pos + len(line) + 2
 		if next > maxOctets {
-			return Header{}, 0, errHeaderSize
+			return scan{}, errHeaderSize
 		}
+		s.long = s.long || len(line) > MaxLine
 		if line[0] == ' ' || line[0] == '\t' {
 			if err := checkContinuation(line, len(fields)); err != nil {
-				return Header{}, 0, err
+				return scan{}, newHeaderFault(n, line, err)
 			}
 			fields[len(fields)-1].Raw = b[start:next]
 		} else {
 			if err := checkName(line); err != nil {
-				return Header{}, 0, err
+				return scan{}, newHeaderFault(n, line, err)
 			}
 			if len(fields) == maxFields {
-				return Header{}, 0, errHeaderFields
+				return scan{}, newHeaderFault(n, line, errHeaderFields)
 			}
 			start = pos
 			fields = append(fields, Field{Raw: b[start:next]})
 		}
 		pos = next
 	}
-	return nameFields(fields, b), pos, nil
+	s.header, s.body = nameFields(fields, b), pos
+	return s, nil
 }
 
 // headerLine returns the line at the beginning of b without its CRLF.
@@ -144,7 +181,7 @@ func headerLine(b []byte) ([]byte, error) {
 	return line, nil
 }
 
-// checkContinuation refuses a line of white space only (RFC 5322 §4.2, obsolete): some readers end the
+// checkContinuation finds a line of white space only (RFC 5322 §4.2, obsolete): some readers end the
 // header there.
 func checkContinuation(line []byte, fields int) error {
 	if fields == 0 {
@@ -283,7 +320,6 @@ func (h Header) Bytes() []byte {
 // Widths of the lines we write, without CRLF (RFC 5322 §2.1.1), and of blanks in a row.
 const (
 	foldWidth = 78
-	maxLine   = 998
 	maxBlanks = 40
 )
 
@@ -314,8 +350,8 @@ func appendFolded(b []byte, name, value string) []byte {
 			b = append(b, crlf...)
 			width = 0
 		}
-		if width+len(word) > maxLine {
-			word = word[:runeBoundary(word, maxLine-width)]
+		if width+len(word) > MaxLine {
+			word = word[:runeBoundary(word, MaxLine-width)]
 		}
 		b = append(b, word...)
 		width += len(word)

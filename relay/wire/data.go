@@ -3,10 +3,9 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
-)
 
-// maxTextLine is the longest text line, without CRLF (RFC 5321 §4.5.3.1.6, RFC 5322 §2.1.1).
-const maxTextLine = 998
+	"postern/mail"
+)
 
 // stuffing finds the content in the octets behind DATA: it takes away the dots that the client put
 // before dots, and it finds the end, which is CRLF.CRLF and nothing that resembles it
@@ -64,18 +63,32 @@ func (s *stuffing) crBefore(b []byte, from, lf int) bool {
 	return b[lf-1] == '\r'
 }
 
-// lines judges content as lines: which octets are in it that no text message may have. It does not
+// lines judges content as lines: which octets are in it that no text message may have, and where. It does not
 // depend on how the content is cut into pieces.
 type lines struct {
+	takeLong bool // lines over mail.MaxLine are no fault
 	size     int64
 	eightBit bool
-	nul      bool
-	long     bool // a line over maxTextLine
-	bareLF   bool
-	crs      int64 // all CRs
-	crlfs    int64 // those before an LF
-	column   int   // length of the open line
-	cr       bool  // the last octet was CR
+	long     bool // there is a line over mail.MaxLine
+	place
+	head  [mail.LineHead]byte // of the open line
+	kept  int                 // octets in head
+	fault fault               // the first one
+}
+
+// place is where the content has come to.
+type place struct {
+	ended  int64 // lines
+	column int   // length of the open line, with its CR
+	cr     bool  // the last octet was CR
+}
+
+// length of the open line, without its CR.
+func (p *place) length() int {
+	if p.cr {
+		return p.column - 1
+	}
+	return p.column
 }
 
 // add judges the next piece.
@@ -84,55 +97,125 @@ func (l *lines) add(b []byte) {
 		return
 	}
 	l.size += int64(len(b))
-	l.nul = l.nul || bytes.IndexByte(b, 0) >= 0
 	l.eightBit = l.eightBit || hasEightBit(b)
-	l.crs += int64(bytes.Count(b, []byte{'\r'}))
-	at := 0
+	if l.bad() {
+		l.fault.more(b)
+		return
+	}
+	before := l.place
+	at, broken, long := l.pass(b)
+	l.long = l.long || long
+	if broken || long && !l.takeLong || bytes.IndexByte(b, 0) >= 0 {
+		l.fault = before.find(b, append([]byte(nil), l.head[:l.kept]...), l.takeLong)
+		return
+	}
+	if at > 0 {
+		l.kept = 0
+	}
+	l.kept += copy(l.head[l.kept:], b[at:])
+}
+
+// pass goes past a piece. It returns where the last line in it begins, whether a CR or LF in it stands alone,
+// and whether a line is too long.
+func (p *place) pass(b []byte) (at int, broken, long bool) {
+	crs := bytes.Count(b, []byte{'\r'}) // without an LF, in the end
+	if p.cr {
+		crs++
+	}
+	column, ended := p.column, p.ended
 	for {
 		i := bytes.IndexByte(b[at:], '\n')
 		if i < 0 {
 			break
 		}
 		lf := at + i
-		if lf > 0 && b[lf-1] == '\r' || lf == 0 && l.cr {
-			l.crlfs++
+		if lf > 0 && b[lf-1] == '\r' || lf == 0 && p.cr {
+			crs--
 		} else {
-			l.bareLF = true
+			broken = true
 		}
-		// The CR of this line's end is counted in the column.
-		l.long = l.long || l.column+i > maxTextLine+1
-		l.column, at = 0, lf+1
+		long = long || column+i > mail.MaxLine+1
+		column, at = 0, lf+1
+		ended++
 	}
-	l.column += len(b) - at
-	l.cr = b[len(b)-1] == '\r'
-	l.long = l.long || l.column > maxTextLine+1
+	*p = place{ended: ended, column: column + len(b) - at, cr: b[len(b)-1] == '\r'}
+	if p.cr {
+		crs--
+	}
+	return at, broken || crs > 0, long || p.length() > mail.MaxLine
+}
+
+// find returns the first fault of b, which has one, octet by octet. head is the open line's before b.
+func (p place) find(b, head []byte, takeLong bool) fault {
+	for i, c := range b {
+		kind := ""
+		switch {
+		case p.cr && c != '\n':
+			kind = bareCR
+		case c == '\n' && !p.cr:
+			kind = bareLF
+		case c == 0:
+			kind = nulOctet
+		case p.length() >= mail.MaxLine && c != '\r' && c != '\n' && !takeLong:
+			kind = longLine
+		}
+		if kind != "" {
+			f := fault{kind: kind, line: p.ended + 1, head: head}
+			f.more(b[i:])
+			return f
+		}
+		p.cr = c == '\r'
+		p.column++
+		head = appendHead(head, b[i:i+1])
+		if c == '\n' {
+			p.ended, p.column, head = p.ended+1, 0, head[:0]
+		}
+	}
+	return fault{}
 }
 
 // open reports a line without its end.
 func (l *lines) open() bool { return l.column > 0 }
 
 // bad reports whether the content is refused whatever follows.
-func (l *lines) bad() bool {
-	crs := l.crs
-	if l.cr {
-		crs-- // an LF may follow
-	}
-	return l.nul || l.long || l.bareLF || crs > l.crlfs
+func (l *lines) bad() bool { return l.fault.kind != "" }
+
+// The kinds of a fault, as a reply has them behind the line, with what to do.
+const (
+	bareCR   = "has a bare CR; lines must end with CR LF"
+	bareLF   = "ends with a bare LF; lines must end with CR LF"
+	nulOctet = "has a NUL octet; lines must be text, send other data as base64"
+	longLine = "has more than 998 octets; shorten it, or send the part as quoted-printable or base64"
+)
+
+// fault is the first thing in a message that no text message may have.
+type fault struct {
+	kind   string // "": none
+	line   int64  // from 1
+	head   []byte
+	closed bool // head has all that it gets
 }
 
-// fault says what is wrong with the content as it is, "" if nothing.
-func (l *lines) fault() string {
-	switch {
-	case l.crs > l.crlfs:
-		return "a CR without LF"
-	case l.bareLF:
-		return "an LF without CR"
-	case l.nul:
-		return "a NUL octet"
-	case l.long:
-		return "a line of more than 998 octets"
+// more completes the head of the faulty line from what follows.
+func (f *fault) more(b []byte) {
+	if f.closed {
+		return
 	}
-	return ""
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		b, f.closed = b[:i], true
+	}
+	f.head = appendHead(f.head, b)
+	f.closed = f.closed || len(f.head) == mail.LineHead
+}
+
+func (f *fault) reply() mail.Reply {
+	line := bytes.TrimSuffix(f.head, []byte{'\r'})
+	return mail.R(550, "5.6.0", "%s %s", mail.NameLine(f.line, line), f.kind)
+}
+
+// appendHead adds to what is kept of a line as much as there is room for.
+func appendHead(head, b []byte) []byte {
+	return append(head, b[:min(len(b), mail.LineHead-len(head))]...)
 }
 
 const highBits = 0x8080808080808080

@@ -3,13 +3,17 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"postern/mail"
 )
@@ -60,60 +64,85 @@ func cutInto(b []byte, cuts []byte) [][]byte {
 }
 
 func scriptedTransfer(pieces [][]byte, maxSize int64) *Transfer {
-	b := &backend{}
-	o := testOptions(b)
-	o.MaxMessageSize = maxSize
-	c := newConn(NewServer(o), t0, nil, &scriptConn{pieces: pieces})
-	return &Transfer{c: c, stuffed: stuffing{lineStart: true}}
+	return scripted(pieces, maxSize, false)
 }
 
-// naiveData reads what follows DATA octet by octet: the content, what is left behind the end, whether
-// there is an end, and the fault.
-func naiveData(b []byte) (content, rest []byte, complete bool, fault string) {
-	start, line := true, 0
-	var cr, lf, nul, long bool
+func scripted(pieces [][]byte, maxSize int64, longLines bool) *Transfer {
+	b := &backend{}
+	o := testOptions(b)
+	o.MaxMessageSize, o.LongLines = maxSize, longLines
+	c := newConn(NewServer(o), t0, nil, &scriptConn{pieces: pieces})
+	return c.newTransfer(Transfer{stuffed: stuffing{lineStart: true}})
+}
+
+// naive reads what follows DATA octet by octet.
+type naive struct {
+	content, rest []byte
+	complete      bool
+	fault         string // the first one, with the number of its line
+	long          bool   // a line of more than 998 octets
+}
+
+func naiveData(b []byte, longLines bool) (n naive) {
+	start := true
 	for i := 0; i < len(b); i++ {
 		if start && b[i] == '.' {
 			if bytes.HasPrefix(b[i:], []byte(".\r\n")) {
-				rest, complete = b[i+3:], true
+				n.rest, n.complete = b[i+3:], true
 				break
 			}
 			start = false
 			continue
 		}
-		start = false
-		content = append(content, b[i])
-		line++
-		switch b[i] {
-		case 0:
-			nul = true
-		case '\r':
-			if i+1 >= len(b) || b[i+1] != '\n' {
-				cr = true
-			}
-		case '\n':
-			if n := len(content); n < 2 || content[n-2] != '\r' {
-				lf = true
-			} else {
-				start, line = true, line-1
-			}
-			line--
-			long = long || line > 998
-			line = 0
+		n.content = append(n.content, b[i])
+		start = bytes.HasSuffix(n.content, []byte("\r\n"))
+	}
+	for i, line := range bytes.SplitAfter(n.content, []byte("\n")) {
+		fault := naiveFault(line)
+		n.long = n.long || len(bytes.TrimSuffix(line, []byte("\r\n"))) > 998
+		if n.fault == "" && fault != "" && !(longLines && fault == longLine) {
+			n.fault = fmt.Sprintf("line %d (\"%s\") %s", i+1, naiveHead(line), fault)
 		}
 	}
-	long = long || line > 998
-	switch {
-	case cr:
-		fault = "a CR without LF"
-	case lf:
-		fault = "an LF without CR"
-	case nul:
-		fault = "a NUL octet"
-	case long:
-		fault = "a line of more than 998 octets"
+	return n
+}
+
+// naiveFault finds what comes first in a line.
+func naiveFault(line []byte) string {
+	text := bytes.TrimSuffix(line, []byte("\r\n"))
+	for i, c := range text {
+		switch {
+		case c == '\r' && i == len(text)-1 && len(text) == len(line):
+			return "" // an LF may follow
+		case c == '\n':
+			return bareLF
+		case i > 0 && text[i-1] == '\r':
+			return bareCR
+		case c == 0:
+			return nulOctet
+		case i >= 998 && c != '\r':
+			return longLine
+		}
 	}
-	return content, rest, complete, fault
+	if bytes.HasSuffix(text, []byte("\r")) {
+		return bareCR
+	}
+	return ""
+}
+
+func naiveHead(line []byte) string {
+	text := strings.TrimSuffix(strings.TrimSuffix(string(line), "\n"), "\r")
+	var b strings.Builder
+	for n := 0; text != "" && n < 40; n++ {
+		r, size := utf8.DecodeRuneInString(text)
+		if s := strconv.Quote(text[:size]); r != utf8.RuneError && unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(s[1 : len(s)-1])
+		}
+		text = text[size:]
+	}
+	return b.String()
 }
 
 func FuzzData(f *testing.F) {
@@ -123,37 +152,84 @@ func FuzzData(f *testing.F) {
 		f.Add([]byte(s), []byte{})
 	}
 	f.Fuzz(func(t *testing.T, b, cuts []byte) {
-		content, rest, complete, fault := naiveData(b)
-		for _, read := range []func(*Transfer) ([]byte, error){readAll, writeAll} {
-			tr := scriptedTransfer(cutInto(bytes.Clone(b), cuts), 1<<20)
-			got, err := read(tr)
-			switch {
-			case !complete:
-				if !errors.Is(err, ErrCut) {
-					t.Fatalf("no end in %q, yet %v", b, err)
-				}
-				continue
-			case fault != "":
-				if r, ok := mail.ReplyFor(err); !ok || r.Code != 550 || !strings.Contains(r.Text, fault) {
-					t.Fatalf("%q: want %s, got %v", b, fault, err)
-				}
-				if !bytes.HasPrefix(content, got) {
-					t.Fatalf("%q: handed on %q, want a prefix of %q", b, got, content)
-				}
-			default:
-				if err != nil || !bytes.Equal(got, content) {
-					t.Fatalf("%q: got %q, %v, want %q", b, got, err, content)
-				}
-			}
-			left, _ := io.ReadAll(io.MultiReader(bytes.NewReader(tr.c.buffered()), tr.c.stream))
-			if !bytes.Equal(left, rest) {
-				t.Fatalf("%q: left %q behind the end, want %q", b, left, rest)
-			}
-			if tr.Size() != int64(len(content)) || tr.EightBit() != (bytes.IndexFunc(content, func(r rune) bool { return r >= 0x80 }) >= 0) {
-				t.Fatalf("%q: size %d, eight bit %v", b, tr.Size(), tr.EightBit())
+		for _, longLines := range []bool{false, true} {
+			for _, read := range []func(*Transfer) ([]byte, error){readAll, writeAll} {
+				checkData(t, scripted(cutInto(bytes.Clone(b), cuts), 1<<20, longLines), naiveData(b, longLines), read)
 			}
 		}
 	})
+}
+
+func checkData(t *testing.T, tr *Transfer, want naive, read func(*Transfer) ([]byte, error)) {
+	t.Helper()
+	got, err := read(tr)
+	switch {
+	case !want.complete:
+		if !errors.Is(err, ErrCut) {
+			t.Fatalf("no end, yet %v", err)
+		}
+		return
+	case want.fault != "":
+		if r, ok := mail.ReplyFor(err); !ok || r.Code != 550 || r.Text != want.fault {
+			t.Fatalf("%q: want %s, got %v", want.content, want.fault, err)
+		}
+		if !bytes.HasPrefix(want.content, got) {
+			t.Fatalf("handed on %q, want a prefix of %q", got, want.content)
+		}
+	default:
+		if err != nil || !bytes.Equal(got, want.content) || tr.LongLines() != want.long {
+			t.Fatalf("got %q, %v, long %v, want %q", got, err, tr.LongLines(), want.content)
+		}
+	}
+	left, _ := io.ReadAll(io.MultiReader(bytes.NewReader(tr.c.buffered()), tr.c.stream))
+	if !bytes.Equal(left, want.rest) {
+		t.Fatalf("left %q behind the end, want %q", left, want.rest)
+	}
+	eightBit := bytes.IndexFunc(want.content, func(r rune) bool { return r >= 0x80 }) >= 0
+	if tr.Size() != int64(len(want.content)) || tr.EightBit() != eightBit {
+		t.Fatalf("size %d, eight bit %v", tr.Size(), tr.EightBit())
+	}
+}
+
+// TestFaultNamesItsLine: a refusal says which line, however the message comes in pieces.
+func TestFaultNamesItsLine(t *testing.T) {
+	x := strings.Repeat("x", 998)
+	for in, want := range map[string]string{
+		"From: a@b\r\nContent-Type: text/plain\n\r\nbody\r\n": `line 2 ("Content-Type: text/plain") ends with a bare LF`,
+		"\n":                                `line 1 ("") ends with a bare LF`,
+		"a\r\nb\rc\r\n":                     `line 2 ("b\rc") has a bare CR`,
+		"a\r\r\n":                           `line 1 ("a\r") has a bare CR`,
+		"a\r\n..b\x00c\r\n":                 `line 2 (".b\x00c") has a NUL octet`,
+		"Gr\xfc\xdfe an \u00c9va\n":         `line 1 ("Gr\xfc\xdfe an \u00c9va") ends with a bare LF`,
+		"\x1b[31mred\u202e\n":               `line 1 ("\x1b[31mred\u202e") ends with a bare LF`,
+		"a \"quoted\" word\n":               `line 1 ("a "quoted" word") ends with a bare LF`,
+		"ok\r\n" + x + "y\r\n":              `line 2 ("` + x[:40] + `") has more than 998 octets`,
+		x + "\r\n" + x + "\ry\r\n":          `line 2 ("` + x[:40] + `") has a bare CR`,
+		"one\r\ntwo\nthree\x00\rx\n":        `line 2 ("two") ends with a bare LF`, // the first of many
+		strings.Repeat("\u20ac", 50) + "\n": `line 1 ("` + strings.Repeat("\u20ac", 40) + `") ends with a bare LF`,
+	} {
+		want = strings.ReplaceAll(want, `\u00c9`, "\u00c9") // printable, so it is shown as it is
+		for _, n := range []byte{1, 2, 7, 255} {
+			tr := scriptedTransfer(cutInto([]byte(in+"\r\n.\r\n"), bytes.Repeat([]byte{n}, 3000)), 1<<20)
+			_, err := writeAll(tr)
+			if r, _ := mail.ReplyFor(err); r.Code != 550 || r.Enhanced != "5.6.0" || !strings.HasPrefix(r.Text, want) {
+				t.Errorf("%.60q in pieces of %d: %v, want %s", in, n, err, want)
+			}
+		}
+	}
+}
+
+// TestOpenLastChunk: a line that the last chunk leaves open is closed once, and a fault in it is told.
+func TestOpenLastChunk(t *testing.T) {
+	for in, want := range map[string]string{
+		"a": "", "a\r": "has a bare CR", "a\nb": "ends with a bare LF", "a\x00": "has a NUL octet",
+	} {
+		c := newConn(NewServer(testOptions(&backend{})), t0, nil, &scriptConn{pieces: [][]byte{[]byte(in)}})
+		got, err := writeAll(c.newTransfer(Transfer{chunked: true, left: int64(len(in)), last: true}))
+		if r, _ := mail.ReplyFor(err); want == "" && (err != nil || string(got) != in+"\r\n") || !strings.HasSuffix(strings.SplitN(r.Text, ";", 2)[0], want) {
+			t.Errorf("%q: %q, %v, want %q", in, got, err, want)
+		}
+	}
 }
 
 func readAll(tr *Transfer) ([]byte, error) { return io.ReadAll(iotest.OneByteReader(tr)) }
@@ -169,7 +245,7 @@ func TestTransferKeepsItsEnd(t *testing.T) {
 	for name, c := range map[string]struct{ in, want string }{
 		"clean":   {"a\r\n.\r\n", io.EOF.Error()},
 		"cut":     {"a\r\n", "message cut short: connection lost"},
-		"refused": {"a\n\r\n.\r\n", "550 5.6.0 the message has an LF without CR; lines must be text and end with CR LF"},
+		"refused": {"a\n\r\n.\r\n", `550 5.6.0 line 1 ("a") ends with a bare LF; lines must end with CR LF`},
 	} {
 		tr := scriptedTransfer([][]byte{[]byte(c.in)}, 1000)
 		io.Copy(io.Discard, tr)

@@ -185,7 +185,7 @@ func TestWordOfTheSession(t *testing.T) {
 	c.expect("250 ")
 	c.expect("354 ")
 	c.send("a\nb\r\n.\r\n")
-	c.expect("550 5.6.0 the message has an LF without CR")
+	c.expect(`550 5.6.0 line 1 ("a") ends with a bare LF`)
 	c.send(transaction + "BDAT 4\r\nab\r\nBDAT 4 LAST\r\ncd\r\nNOOP\r\n")
 	c.expect("250 ")
 	c.expect("250 ")

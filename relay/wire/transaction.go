@@ -94,7 +94,7 @@ func (c *Conn) data(string) error {
 	}
 	c.send(mail.R(354, "", "end the message with a line that holds a dot only"))
 	c.flush() // the client waits for it, even if the session does not read yet
-	return c.transfer(&Transfer{c: c, stuffed: stuffing{lineStart: true}})
+	return c.transfer(c.newTransfer(Transfer{stuffed: stuffing{lineStart: true}}))
 }
 
 // bdat takes a message in chunks (RFC 3030 §2). The octets of a refused chunk are on their way, so
@@ -112,7 +112,7 @@ func (c *Conn) bdat(arg string) error {
 	if !ok {
 		return refuse(ReasonProtocol, mail.R(501, "5.5.4", "expected BDAT size [LAST], closing"), "malformed BDAT")
 	}
-	t := &Transfer{c: c, chunked: true, left: n, last: last}
+	t := c.newTransfer(Transfer{chunked: true, left: n, last: last})
 	if c.ready() {
 		return c.transfer(t)
 	}

@@ -21,8 +21,8 @@ var errUnfinished = errors.New("message answered before its end")
 // chunks of BDAT. It is an io.Reader and an io.WriterTo, for the goroutine of the connection and
 // during Session.Data only. io.EOF comes at the clean end and nowhere else; ErrCut when there is no
 // end; a *mail.Error, after the real end was read, when the message cannot be accepted: 552 5.3.4 for
-// its size, 550 5.6.0 for bare CR or LF, NUL, or a line of more than 998 octets. Every line that is
-// read before io.EOF ends with CRLF; one that a last chunk leaves open is closed.
+// its size, 550 5.6.0 for bare CR or LF, NUL, or, without Options.LongLines, a line of more than 998 octets.
+// Every line that is read before io.EOF ends with CRLF; one that a last chunk leaves open is closed.
 type Transfer struct {
 	c       *Conn
 	chunked bool
@@ -46,6 +46,9 @@ func (t *Transfer) Size() int64 { return t.lines.size }
 
 // EightBit reports whether an octet above 0x7f was seen so far.
 func (t *Transfer) EightBit() bool { return t.lines.eightBit }
+
+// LongLines reports whether a line of more than 998 octets was seen so far.
+func (t *Transfer) LongLines() bool { return t.lines.long }
 
 // Chunked reports whether the message comes by BDAT.
 func (t *Transfer) Chunked() bool { return t.chunked }
@@ -83,6 +86,13 @@ func (t *Transfer) WriteTo(w io.Writer) (int64, error) {
 			return written, err
 		}
 	}
+}
+
+// newTransfer completes a transfer of this connection.
+func (c *Conn) newTransfer(t Transfer) *Transfer {
+	t.c = c
+	t.lines.takeLong = c.opt.LongLines
+	return &t
 }
 
 // drain reads to the end, of the chunk at least, for a session that did not.
@@ -138,11 +148,11 @@ func (t *Transfer) nextRun() []byte {
 
 // end ends a message that was read to its end.
 func (t *Transfer) end() {
-	switch fault := t.lines.fault(); {
+	switch {
 	case t.lines.size > t.c.opt.MaxMessageSize:
 		t.err = mail.Refuse(t.c.tooBig(), nil)
-	case fault != "":
-		t.err = mail.Refuse(mail.R(550, "5.6.0", "the message has %s; lines must be text and end with CR LF", fault), nil)
+	case t.lines.bad():
+		t.err = mail.Refuse(t.lines.fault.reply(), nil)
 	default:
 		t.err = io.EOF
 	}
@@ -203,7 +213,7 @@ func (t *Transfer) swallowed() int64 { return 4*t.c.opt.MaxMessageSize + 64<<20 
 // endOfChunk ends the message behind its last chunk, or answers the chunk and goes to the next.
 func (t *Transfer) endOfChunk() []byte {
 	switch {
-	case t.last && t.lines.open():
+	case t.last && !t.bad && t.lines.open():
 		t.lines.size -= int64(len(lineEnd)) // the client did not send it
 		return lineEnd
 	case t.last, t.bad: // refused, it is the answer to this chunk and there is no message any more

@@ -9,10 +9,11 @@
 //   - A message is complete only at CRLF.CRLF or at the last octet of the last chunk. An end of the
 //     connection, a deadline or an RSET before that is ErrCut, never io.EOF; nothing that follows a
 //     cut message is run as a command, except where the client itself gave up a chunked one.
-//   - A message with bare CR or LF, NUL, an overlong line, or over the size is refused after its real
-//     end was read, whatever the Session answers.
+//   - A message with bare CR or LF, NUL, an overlong line where they are not taken, or over the size is
+//     refused after its real end was read, whatever the Session answers.
 //   - A panic in a Session costs its own connection only: 421, and a log line with the stack.
-//   - Nothing that a client sent is echoed in a reply of this package.
+//   - Nothing that a client sent is echoed in a reply of this package, but for the beginning of a line of
+//     its message that is refused, made printable.
 package wire
 
 import (
@@ -59,6 +60,7 @@ type Options struct {
 	Mechanisms []string // SASL mechanisms to offer, in upper case
 
 	MaxMessageSize      int64 // octets as in RFC 1870; 0: 35 MB
+	LongLines           bool  // lines of more than 998 octets are taken, and Transfer.LongLines tells
 	MaxRecipients       int   // per message; 0: 1000
 	MaxConnections      int   // 0: 2000
 	MaxConnectionsPerIP int   // per IPv4 address or IPv6 /64; 0: 50
