@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/scrub"
 )
 
 // Bounds of what is kept of an answer, in octets.
@@ -159,6 +160,13 @@ func (u *Upstream) doFields(req *http.Request, token string, field func(name str
 	}
 	if res.StatusCode/100 == 2 {
 		_, _ = io.Copy(io.Discard, rest)
+	}
+	if res.StatusCode/100 != 2 { // some repeat what they were sent
+		secret := token
+		if token == "" {
+			secret = req.URL.RawQuery // of an upload's address, which lets in who has it
+		}
+		body = []byte(scrub.New(secret).Text(string(body)))
 	}
 	return readAnswer(res.StatusCode, res.Header, body, time.Now()), nil
 }

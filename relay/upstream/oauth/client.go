@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
+
+	"postern/relay/upstream/internal/scrub"
 )
 
 const (
@@ -29,7 +31,8 @@ const (
 	minLife, maxLife = time.Minute, day
 )
 
-// bound is a transport that ends with ctx, reads a bounded response whole, and so leaves no connection behind.
+// bound is a transport that ends with ctx, reads a bounded response whole, and so leaves no connection behind. What a
+// refusal repeats of the secrets in the request is taken out.
 type bound struct {
 	base http.RoundTripper
 	ctx  context.Context
@@ -38,6 +41,10 @@ type bound struct {
 func (b bound) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(b.ctx) // golang.org/x/oauth2 sends some requests without a context
 	r.Header.Set("User-Agent", "Postern")
+	secrets, err := secretsOf(r)
+	if err != nil {
+		return nil, err
+	}
 	resp, err := b.base.RoundTrip(r)
 	if err != nil {
 		return nil, err
@@ -50,8 +57,40 @@ func (b bound) RoundTrip(r *http.Request) (*http.Response, error) {
 	if len(body) > maxResponse {
 		return nil, errors.New("the response does not end")
 	}
+	if resp.StatusCode/100 != 2 {
+		body = []byte(secrets.Text(string(body)))
+	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
+}
+
+// secretParameters are those that RFC 6749, 7521, 7636 and 8628 let a request carry and that let in who has them.
+var secretParameters = []string{
+	"client_secret", "password", "refresh_token", "code", "code_verifier", "device_code", "assertion", "client_assertion",
+}
+
+// secretsOf reads the secrets that a request sends in its form or by Basic. The request can be sent afterwards.
+func secretsOf(r *http.Request) (*scrub.Scrubber, error) {
+	secrets := scrub.New()
+	if r.Body != nil {
+		body, err := io.ReadAll(r.Body)
+		_ = r.Body.Close()
+		if err != nil {
+			return nil, fmt.Errorf("read the request: %w", err)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		form, _ := url.ParseQuery(string(body)) // what is no form has none
+		for _, name := range secretParameters {
+			secrets.Add(form[name]...)
+		}
+	}
+	if _, password, ok := r.BasicAuth(); ok {
+		secrets.Add(password)
+		if plain, err := url.QueryUnescape(password); err == nil { // RFC 6749 §2.3.1
+			secrets.Add(plain)
+		}
+	}
+	return secrets, nil
 }
 
 // with returns ctx such that golang.org/x/oauth2 uses our transport. Redirects are answers, not followed: what we send has

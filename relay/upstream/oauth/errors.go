@@ -207,7 +207,6 @@ func (s *Source) explain(ctx context.Context, err error, now time.Time) *Error {
 	if errors.As(err, &refused) && refused.Response != nil {
 		e := judge(parseAnswer(refused.Response.StatusCode, refused.Response.Header, refused.Body, now))
 		e.Fix = s.names.Replace(e.Fix)
-		e.Detail = s.scrub(e.Detail)
 		return e
 	}
 	return s.explainNetwork(ctx, err)
@@ -240,16 +239,4 @@ func (s *Source) explainNetwork(ctx context.Context, err error) *Error {
 		return pressureError(codeUnreachable, host+" cannot be reached: "+mail.Cut(mail.Printable(err.Error()), maxDetail), err)
 	}
 	return pressureError(codeGarbled, host+" answers something that is not a token", nil)
-}
-
-// scrub removes our own secrets from what a server says, should it repeat them.
-func (s *Source) scrub(text string) string {
-	return scrubbed(scrubbed(text, s.o.ClientSecret.Reveal()), s.o.RefreshToken.Reveal())
-}
-
-func scrubbed(text, secret string) string {
-	if secret == "" {
-		return text
-	}
-	return strings.ReplaceAll(text, secret, "[redacted]")
 }

@@ -61,7 +61,7 @@ func (s *Source) refresh(ctx context.Context, not []Secret) (Token, *Error) {
 			s.pending = &pending{&next, g.Refresh, version}
 			continue
 		}
-		e.Detail, e.about = scrubbed(e.Detail, g.Refresh), aboutGrant(g, version)
+		e.about = aboutGrant(g, version)
 		if replaced := s.release(ctx, g, version); !replaced || !again || e.Class != mail.AccountFault {
 			return Token{}, e
 		}
