@@ -95,7 +95,7 @@ func attackWithRecipients(t *testing.T, f *fort) {
 			t.Fatalf("after %d: %q", taken+refused, got)
 		}
 	}
-	if taken != 100 || refused != count-100 {
+	if taken != 1000 || refused != count-1000 { // the default of max_recipients
 		t.Errorf("%d taken, %d refused", taken, refused)
 	}
 	c.want("354", c.say("DATA"))
