@@ -89,6 +89,7 @@ func (s *Server) wireOptions(c *config.Config, l config.Listener) *wire.Options 
 		MaxMessageSize:      int64(l.MaxMessageSize),
 		MaxRecipients:       l.MaxRecipients,
 		MaxConnections:      l.MaxConnections,
+		MaxUnauthenticated:  l.MaxUnauthenticated,
 		MaxConnectionsPerIP: l.MaxConnectionsPerIP,
 		IdleTimeout:         l.IdleTimeout.Std(),
 		AuthTimeout:         l.AuthTimeout.Std(),

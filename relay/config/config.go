@@ -108,6 +108,7 @@ type Listener struct {
 	MaxMessageSize      Size       `toml:"max_message_size" default:"35MB"`
 	MaxRecipients       int        `toml:"max_recipients" default:"1000"` // per message
 	MaxConnections      int        `toml:"max_connections" default:"2000"`
+	MaxUnauthenticated  int        `toml:"max_unauthenticated" default:"1000"` // connections before TLS and login, beside MaxConnections
 	MaxConnectionsPerIP int        `toml:"max_connections_per_ip" default:"50"`
 	IdleTimeout         Duration   `toml:"idle_timeout" default:"5m"`     // longest silence between commands (RFC 5321 §4.5.3.2)
 	AuthTimeout         Duration   `toml:"auth_timeout" default:"5m"`     // from connection to successful AUTH, absolute

@@ -147,6 +147,7 @@ func (v *validator) listenerBounds(key string, l *Listener) {
 	}
 	v.between(key+".max_recipients", l.MaxRecipients, 1, 10_000)
 	v.between(key+".max_connections", l.MaxConnections, 1, 100_000)
+	v.between(key+".max_unauthenticated", l.MaxUnauthenticated, 1, 10_000)
 	v.between(key+".max_connections_per_ip", l.MaxConnectionsPerIP, 1, 100_000)
 	// RFC 5321 §4.5.3.1.8: a server should take 100 recipients.
 	if l.MaxRecipients > 0 && l.MaxRecipients < 100 {

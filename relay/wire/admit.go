@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"math"
+	"net/netip"
 	"time"
 
 	"postern/mail"
@@ -20,12 +22,26 @@ func (c *Conn) admit() error {
 		return err
 	}
 	origin := originOf(c.client.Addr())
-	if !c.srv.counts.enterFrom(origin, c.opt.MaxConnectionsPerIP) {
+	c.srv.half.rename(c.stranger, origin)
+	if !c.enterFrom(origin) {
 		return refuse(ReasonLimit, mail.R(421, "4.7.0", "too many connections from your address at once; close some or try again later"),
 			"%s has %d connections to listener %s already; see max_connections_per_ip", origin, c.opt.MaxConnectionsPerIP, c.opt.Name)
 	}
 	c.origin = origin
 	return nil
+}
+
+// enterFrom takes a place for the client's address. Where none is left, one makes room that had time enough to log in.
+func (c *Conn) enterFrom(origin netip.Prefix) bool {
+	if c.srv.counts.enterFrom(origin, c.opt.MaxConnectionsPerIP) {
+		return true
+	}
+	goes := c.srv.half.stale(origin, time.Now())
+	if goes == nil {
+		return false
+	}
+	goes.makeRoom()
+	return c.srv.counts.enterFrom(origin, math.MaxInt)
 }
 
 func (c *Conn) checkNetwork() error {
@@ -64,16 +80,25 @@ func (c *Conn) expectClientHello() error {
 		return c.handshake()
 	case err == nil:
 		return refuse(ReasonTLS, tlsFirst, "no TLS handshake: the client sent something else, probably SMTP in clear; set its connection security to SSL/TLS, or use the STARTTLS port")
+	case c.ousted.Load():
+		return c.oustedRefusal()
 	case isTimeout(err) && !c.srv.closing.Load():
 		return refuse(ReasonTLS, tlsFirst, "no TLS handshake within %s: the client probably waits for a greeting in clear; set its connection security to SSL/TLS, or use the STARTTLS port", span(c.opt.HelloWait)).because(err)
 	}
 	return errGone
 }
 
+// waitUntil sets the read deadline below TLS. After it: makeRoom stores ousted, then moves the deadline.
+func (c *Conn) waitUntil(t time.Time) {
+	if c.sock.SetReadDeadline(t); c.ousted.Load() {
+		c.sock.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
 // firstOctet waits for the client's first octet, which stays to be read.
 func (c *Conn) firstOctet(wait time.Duration) (byte, error) {
 	var first [1]byte
-	c.sock.SetReadDeadline(time.Now().Add(wait))
+	c.waitUntil(time.Now().Add(wait))
 	n, err := c.sock.Read(first[:])
 	c.deadline = time.Time{}
 	if n == 0 {

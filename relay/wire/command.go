@@ -244,5 +244,5 @@ func (c *Conn) starttls(string) error {
 	if c.opt.TLSMode == Auto {
 		c.srv.beginnings.sawStartTLS(c.origin)
 	}
-	return nil
+	return c.enterInside()
 }

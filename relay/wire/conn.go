@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"postern/mail"
@@ -27,7 +28,11 @@ type Conn struct {
 	unnamed bool         // a proxy did not say who it is
 	origin  netip.Prefix // counted in srv.counts, if valid
 	loginBy time.Time
-	endBy   time.Time // of the session, between transactions
+
+	stranger *stranger   // its place before login
+	inside   bool        // it has one past login
+	ousted   atomic.Bool // it had to make room before its login
+	endBy    time.Time   // of the session, between transactions
 
 	stream   net.Conn  // sock, or TLS on it
 	tls      *tls.Conn // nil before TLS
@@ -76,8 +81,10 @@ func newConn(s *Server, ctx context.Context, ln net.Listener, nc net.Conn) *Conn
 	now := time.Now()
 	sock := newSocket(nc)
 	opt := s.opt.Load()
-	return &Conn{srv: s, opt: opt, limitsOf: opt, ln: ln, ctx: ctx, sock: sock, stream: sock, id: mail.NewID(now),
+	c := &Conn{srv: s, opt: opt, limitsOf: opt, ln: ln, ctx: ctx, sock: sock, stream: sock, id: mail.NewID(now),
 		client: remote(nc), loginBy: now.Add(opt.AuthTimeout), endBy: now.Add(opt.MaxSession)}
+	c.stranger = &stranger{conn: c}
+	return c
 }
 
 // ID is the identifier of the session, for logs and traces.
@@ -141,10 +148,16 @@ func (c *Conn) open() error {
 	if err := c.rejectEarlyInput(); err != nil {
 		return err
 	}
+	if c.ousted.Load() {
+		return c.oustedRefusal()
+	}
 	session, reply := c.opt.NewSession(c)
 	c.session = session
 	if !reply.IsZero() && !reply.OK() || session == nil {
 		return refuse(ReasonSession, reply, "refused at connection: %s", reply)
+	}
+	if err := c.enterInside(); err != nil {
+		return err
 	}
 	c.greeted = true
 	c.send(mail.R(220, "", "%s ESMTP ready", c.opt.Hostname))
@@ -286,7 +299,7 @@ func (c *Conn) turnAway(r *refusal) {
 	if !r.reply.IsZero() {
 		c.send(r.reply)
 	}
-	if c.flush() != nil || r.reply.IsZero() || c.srv.closing.Load() || c.origin == (netip.Prefix{}) {
+	if c.flush() != nil || r.reply.IsZero() || c.srv.closing.Load() || c.ousted.Load() || c.origin == (netip.Prefix{}) {
 		return // those over a limit get one write and no time
 	}
 	c.endStream()

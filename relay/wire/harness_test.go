@@ -258,6 +258,13 @@ func serveOn(t testing.TB, o *Options, b *backend, ln net.Listener) *testServer 
 	return s
 }
 
+// acceptedConn is a connection that Serve would have accepted.
+func acceptedConn(s *Server, nc net.Conn) *Conn {
+	c := newConn(s, t0, nil, nc)
+	s.half.enter(c, time.Now(), c.opt.MaxUnauthenticated)
+	return c
+}
+
 // testClient speaks to a server, line by line.
 type testClient struct {
 	t    testing.TB

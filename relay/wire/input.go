@@ -81,9 +81,12 @@ func (c *Conn) read(p []byte, by time.Time) (int, error) {
 			c.stream.SetReadDeadline(by)
 			c.deadline = by
 		}
-		// After the deadline was set: Shutdown stores closing, then moves the deadline.
+		// After the deadline was set: Shutdown stores closing, and makeRoom ousted, then they move the deadline.
 		if c.srv.closing.Load() && !c.tx.open {
 			return 0, errShutdown
+		}
+		if !c.inside && c.ousted.Load() {
+			return 0, c.oustedRefusal()
 		}
 		n, err := c.stream.Read(p)
 		switch {

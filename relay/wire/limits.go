@@ -5,10 +5,11 @@ import (
 	"sync"
 )
 
-// counts counts connections, altogether and by origin. It is bounded by the number of connections.
+// counts counts connections, altogether, past login, and by origin. It is bounded by the number of connections.
 type counts struct {
 	mu     sync.Mutex
 	total  int
+	inside int // past TLS and login
 	origin map[netip.Prefix]int
 }
 
@@ -23,21 +24,35 @@ func originOf(ip netip.Addr) netip.Prefix {
 	return p
 }
 
-// enter takes a place among all connections unless limit are there.
-func (c *counts) enter(limit int) bool {
+// enter counts a connection unless all are there that may be, or all places past login are taken.
+func (c *counts) enter(total, inside int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.total >= limit {
+	if c.total >= total || c.inside >= inside {
 		return false
 	}
 	c.total++
 	return true
 }
 
-func (c *counts) leave() {
+// enterInside takes a place past login unless limit are taken.
+func (c *counts) enterInside(limit int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inside >= limit {
+		return false
+	}
+	c.inside++
+	return true
+}
+
+func (c *counts) leave(inside bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.total--
+	if inside {
+		c.inside--
+	}
 }
 
 // enterFrom takes a place for an origin unless it has limit connections.

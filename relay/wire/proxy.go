@@ -29,7 +29,7 @@ var errNoProxy = errors.New("no PROXY header")
 // readProxy reads the header that a listed proxy owes us and takes the client's address from it.
 func (c *Conn) readProxy() error {
 	var buf [maxProxyV2]byte
-	c.sock.SetReadDeadline(time.Now().Add(proxyTimeout))
+	c.waitUntil(time.Now().Add(proxyTimeout))
 	for n := 0; ; {
 		m, err := c.sock.Read(buf[n:])
 		if n += m; n == 0 && err != nil && !isTimeout(err) {
@@ -39,6 +39,8 @@ func (c *Conn) readProxy() error {
 		switch {
 		case err != nil && c.srv.closing.Load():
 			return errGone // woken by Shutdown
+		case err != nil && c.ousted.Load():
+			return c.oustedRefusal()
 		case perr != nil:
 			return refuse(ReasonProxy, mail.Reply{}, "proxy %s sent no valid PROXY header; is it set to send one?", c.client.Addr()).because(perr)
 		case used > 0:

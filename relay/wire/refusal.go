@@ -50,6 +50,12 @@ func refuse(reason Reason, reply mail.Reply, format string, args ...any) *refusa
 	return &refusal{reason: reason, reply: reply, detail: fmt.Sprintf(format, args...)}
 }
 
+// silent leaves the reply out: in the middle of a handshake it would be no part of TLS.
+func (r *refusal) silent() *refusal {
+	r.reply = mail.Reply{}
+	return r
+}
+
 func (r *refusal) because(err error) *refusal {
 	r.err = err
 	return r

@@ -84,7 +84,9 @@ func (c *Conn) auth(arg string) error {
 
 func (c *Conn) exchange(x Exchange, response []byte) error {
 	for range maxRounds {
+		c.srv.half.busy(c.stranger, true)
 		challenge, reply := x.Next(c.ctx, response)
+		c.srv.half.busy(c.stranger, false)
 		if !reply.IsZero() {
 			return c.authResult(reply)
 		}
@@ -114,6 +116,9 @@ func (c *Conn) exchange(x Exchange, response []byte) error {
 func (c *Conn) authResult(r mail.Reply) error {
 	if r.OK() {
 		c.loggedIn = c.session.Authenticated()
+		if err := c.enterInside(); err != nil {
+			return err
+		}
 		return c.answer(r)
 	}
 	if err := c.answer(r); err != nil {

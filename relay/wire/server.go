@@ -9,14 +9,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"postern/mail"
 )
 
 // Server accepts and serves the connections of one listener.
 type Server struct {
 	opt      atomic.Pointer[Options]
 	counts   counts
+	half     *halfOpen
 	closing  atomic.Bool // no new connections; those without a transaction end
 	accepted atomic.Uint64
 	refused  atomic.Uint64
@@ -44,7 +43,7 @@ var ErrClosed = errors.New("server is shut down")
 
 // NewServer returns a server that treats connections as o says.
 func NewServer(o *Options) *Server {
-	s := &Server{listeners: make(map[net.Listener]struct{}), conns: make(map[*Conn]struct{}), beginnings: newBeginnings()}
+	s := &Server{listeners: make(map[net.Listener]struct{}), conns: make(map[*Conn]struct{}), beginnings: newBeginnings(), half: newHalfOpen()}
 	s.hard, s.cut = context.WithCancel(context.Background())
 	s.SetOptions(o)
 	return s
@@ -131,10 +130,19 @@ func isTemporary(err error) bool {
 func (s *Server) start(ctx context.Context, ln net.Listener, nc net.Conn, conns *sync.WaitGroup) {
 	s.accepted.Add(1)
 	c := newConn(s, ctx, ln, nc)
-	if !s.counts.enter(c.opt.MaxConnections) {
-		c.turnAway(refuse(ReasonLimit, mail.R(421, "4.7.0", "too many connections, try again later"),
-			"all %d connections of listener %s are taken; see max_connections", c.opt.MaxConnections, c.opt.Name))
+	// Twice: those that make room take a moment to go.
+	if !s.counts.enter(c.opt.MaxConnections+2*c.opt.MaxUnauthenticated, c.opt.MaxConnections) {
+		c.turnAway(c.allTaken())
 		return
+	}
+	goes, ok := s.half.enter(c, time.Now(), c.opt.MaxUnauthenticated)
+	if !ok {
+		s.counts.leave(false)
+		c.turnAway(c.oustedRefusal())
+		return
+	}
+	if goes != nil {
+		goes.makeRoom()
 	}
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
@@ -154,7 +162,8 @@ func (s *Server) leave(c *Conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	s.counts.leave()
+	s.half.leave(c.stranger)
+	s.counts.leave(c.inside)
 }
 
 // Shutdown stops accepting and ends the connections: those without an open transaction at once with

@@ -35,7 +35,7 @@ func TestPipelinedRepliesLeaveInOneWrite(t *testing.T) {
 	o.TLSMode, b.open, o.MaxRecipients = None, true, 100
 	batch := "HELO c\r\nMAIL FROM:<a@example.com>\r\n" + strings.Repeat("RCPT TO:<b@example.net>\r\n", 50) + "DATA\r\n"
 	nc := &countingConn{scriptConn: scriptConn{pieces: [][]byte{[]byte(batch), []byte("x\r\n.\r\n")}, quiet: true}}
-	newConn(NewServer(o), t0, nil, nc).serve()
+	acceptedConn(NewServer(o), nc).serve()
 	if nc.writes != 3 { // greeting, batch, 250
 		t.Errorf("%d writes", nc.writes)
 	}
@@ -84,13 +84,21 @@ func TestConnectionLimits(t *testing.T) {
 	s.dial(t).expect("220 ")
 
 	s = startServer(t, func(o *Options, b *backend) { o.MaxConnections = 1 })
-	s.dial(t).expect("220 ")
+	waiting := s.dial(t)
+	waiting.expect("220 ")
+	s.dial(t).login() // who waits takes no place from it
 	c = s.dial(t)
 	c.expect("421 4.7.0 too many connections")
 	c.expectClosed()
-	if n := s.Stats(); n.Connections != 1 || n.Accepted != 2 || n.Refused != 1 {
+	if n := s.Stats(); n.Connections != 2 || n.Accepted != 3 || n.Refused != 1 {
 		t.Errorf("stats %+v", n)
 	}
+	waiting.cmd("EHLO c", "250-")
+	waiting.cmd("STARTTLS", "220 ")
+	waiting.handshake()
+	waiting.cmd("EHLO c", "250-")
+	waiting.cmd("AUTH PLAIN AGFubgBwdw==", "421 4.7.0 too many connections")
+	waiting.expectClosed()
 }
 
 func TestOrigin(t *testing.T) {

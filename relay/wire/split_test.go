@@ -18,7 +18,7 @@ func converse(pieces [][]byte) (string, []message) {
 	o.MaxMessageSize, o.MaxErrors = 200, 6
 	nc := &scriptConn{pieces: pieces, quiet: true}
 	s := NewServer(o)
-	c := newConn(s, t0, nil, nc)
+	c := acceptedConn(s, nc)
 	c.serve()
 	return nc.out.String(), b.messages
 }

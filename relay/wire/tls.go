@@ -74,13 +74,16 @@ func (c *Conn) handshake() error {
 		deadline = c.loginBy
 	}
 	tc := tls.Server(c.sock, c.opt.TLS)
-	tc.SetDeadline(deadline)
+	if tc.SetDeadline(deadline); c.ousted.Load() {
+		return c.oustedRefusal().silent()
+	}
 	// No context: it would cost a goroutine, and a hard stop closes the socket.
 	if err := tc.HandshakeContext(context.Background()); err != nil {
 		return c.handshakeRefusal(err)
 	}
 	c.sock.offered = nil
 	tc.SetDeadline(time.Time{})
+	c.srv.half.secured(c.stranger)
 	c.stream, c.tls, c.deadline = tc, tc, time.Time{}
 	return nil
 }
@@ -89,6 +92,9 @@ func (c *Conn) handshake() error {
 func (c *Conn) handshakeRefusal(err error) error {
 	if c.srv.closing.Load() {
 		return errGone // woken by Shutdown
+	}
+	if c.ousted.Load() {
+		return c.oustedRefusal().silent()
 	}
 	r := refuse(ReasonTLS, mail.Reply{}, "%s", c.handshakeDetail(err)).because(err)
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok && e.Conn != nil && !c.greeted {

@@ -62,8 +62,9 @@ type Options struct {
 	MaxMessageSize      int64 // octets as in RFC 1870; 0: 35 MB
 	LongLines           bool  // lines of more than 998 octets are taken, and Transfer.LongLines tells
 	MaxRecipients       int   // per message; 0: 1000
-	MaxConnections      int   // 0: 2000
-	MaxConnectionsPerIP int   // per IPv4 address or IPv6 /64; 0: 50
+	MaxConnections      int   // past TLS and login; 0: 2000
+	MaxUnauthenticated  int   // before that; 0: 1000
+	MaxConnectionsPerIP int   // of both, per IPv4 address or IPv6 /64; 0: 50
 
 	IdleTimeout time.Duration // longest wait for a complete command; 0: 5 min (RFC 5321 §4.5.3.2.7)
 	AuthTimeout time.Duration // from accept to successful AUTH, absolute; 0: 5 min
@@ -140,6 +141,7 @@ func (o *Options) withDefaults() *Options {
 	set(&c.MaxMessageSize, 35_000_000)
 	set(&c.MaxRecipients, 1000)
 	set(&c.MaxConnections, 2000)
+	set(&c.MaxUnauthenticated, 1000)
 	set(&c.MaxConnectionsPerIP, 50)
 	set(&c.IdleTimeout, 5*time.Minute)
 	set(&c.AuthTimeout, 5*time.Minute)
