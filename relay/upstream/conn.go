@@ -36,6 +36,9 @@ type conn struct {
 	broken          bool // not to be used again, nor worth a QUIT
 	rcptLearned     int  // recipients that it took before it said too many, 0: unknown
 
+	known []string // habits of the server, see habits
+	notes []string // what was learned and not told yet
+
 	mu          sync.Mutex
 	interrupted bool // the context of the Send has ended
 	committed   bool // every octet of the message is written, its reply is due
@@ -172,6 +175,7 @@ func (c *conn) ehlo() (string, *fault) {
 	}
 	c.ext = parseEHLO(r)
 	c.ext.adjust(c.u.cfg.AssumeExtensions, c.u.cfg.DenyExtensions, c.u.cfg.MaxMessageSize)
+	c.heed()
 	return r.Text, nil
 }
 
@@ -187,7 +191,7 @@ func (c *conn) startTLS() (string, *fault) {
 		return "", c.refused(mail.StageTLS, r)
 	}
 	// Octets that came in clear behind the reply would be taken for the secured server's (response injection).
-	if c.br.Buffered() > 0 {
+	if c.said() {
 		return "", c.accountFault(mail.StageTLS, "4.7.5", errInjection, c.peer+" sent more than a reply to STARTTLS; somebody may be tampering with the connection")
 	}
 	return c.startHandshake()
@@ -207,7 +211,7 @@ func (c *conn) startHandshake() (string, *fault) {
 
 // command sends one line and reads its reply, whatever it is.
 func (c *conn) command(stage mail.Stage, line string) (mail.Reply, *fault) {
-	if c.br.Buffered() > 0 { // nobody asked for that
+	if c.said() { // nobody asked for that
 		return mail.Reply{}, c.trouble(stage, errOutOfStep, "sent a reply to no command")
 	}
 	if err := c.write([]byte(line)); err != nil {
@@ -218,6 +222,28 @@ func (c *conn) command(stage mail.Stage, line string) (mail.Reply, *fault) {
 		return mail.Reply{}, c.lost(stage, err)
 	}
 	return r, nil
+}
+
+// said reports whether the upstream has said something that was not read yet. Empty lines are nothing said.
+func (c *conn) said() bool {
+	for n := c.br.Buffered(); n > 0; n = c.br.Buffered() {
+		b, _ := c.br.Peek(min(n, 2))
+		switch {
+		case b[0] == '\n':
+			c.br.Discard(1)
+		case len(b) == 2 && b[0] == '\r' && b[1] == '\n':
+			c.br.Discard(2)
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// buffered is what was received and not read yet.
+func (c *conn) buffered() []byte {
+	b, _ := c.br.Peek(c.br.Buffered())
+	return b
 }
 
 // reply reads one reply within d. The time counts for the whole reply: a peer that drips octets gains nothing.
@@ -371,12 +397,16 @@ func (c *conn) spent(now time.Time) bool {
 	if c.ext.mailMax > 0 {
 		most = min(most, c.ext.mailMax)
 	}
+	if c.has(habitTalks) { // what comes late must not answer the next message
+		most = 1
+	}
 	return c.messages >= most || now.Sub(c.born) >= c.u.cfg.MaxAge || c.wasInterrupted()
 }
 
 // dead reports whether an idle connection has ended or has something to say, which can only be a farewell.
 func (c *conn) dead() bool {
-	if c.br.Buffered() > 0 {
+	if c.said() {
+		c.overheard()
 		return true
 	}
 	c.nc.SetReadDeadline(time.Time{})
@@ -389,7 +419,20 @@ func (c *conn) dead() bool {
 	// In TLS it may be a session ticket, which says nothing.
 	c.setReadDeadline(5 * time.Millisecond)
 	_, err := c.br.Peek(1)
+	if err == nil && !c.said() {
+		return false // an empty line, which says nothing
+	}
+	if err == nil {
+		c.overheard()
+	}
 	return !isTimeout(err)
+}
+
+// overheard judges what an idle connection said: a farewell, or one more reply to what was answered before.
+func (c *conn) overheard() {
+	if !farewell(c.buffered()) {
+		c.learn(habitTalks, wordsTalks)
+	}
 }
 
 // quit says QUIT, waits until the upstream has let go, and closes. Providers count what is open on their side.

@@ -88,6 +88,11 @@ func (x *transaction) chunkReply() bool {
 	if r.Code/100 != 2 && x.fault == nil && x.accepted > 0 {
 		x.refuse(mail.StageData, r)
 	}
+	if x.c.said() {
+		x.fail(x.c.trouble(mail.StageData, errEarlyReply, "answered before the message was sent"))
+		return false
+	}
+	x.inStep = true
 	return !x.ended
 }
 

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"postern/mail"
@@ -53,8 +54,17 @@ func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
 	a.whole = true
 	for i := range a.results {
 		a.results[i].Uncertain = a.results[i].Uncertain || a.twice
+		a.results[i].Note = joinNotes(a.results[i].Note, a.notes)
 	}
 	return a.results
+}
+
+// joinNotes adds what was learned on the way to what is said of a result.
+func joinNotes(note string, learned []string) string {
+	if len(learned) == 0 {
+		return note
+	}
+	return strings.TrimPrefix(note+"; "+strings.Join(learned, "; "), "; ")
 }
 
 func (s *Slot) begin(results []mail.Result) {
@@ -81,9 +91,10 @@ type attempt struct {
 	results []mail.Result
 	pending []int // recipients without result, in order
 	content body
-	ready   bool // content is prepared
-	whole   bool // run has returned
-	twice   bool // a pooled connection was lost with the whole message on its way: the upstream may have it
+	ready   bool     // content is prepared
+	whole   bool     // run has returned
+	notes   []string // what was learned of the upstream on the way
+	twice   bool     // a pooled connection was lost with the whole message on its way: the upstream may have it
 
 	news news // what the gate is told
 }
@@ -96,6 +107,7 @@ func (a *attempt) run(ctx context.Context) {
 	for len(a.pending) > 0 {
 		c, f := a.slot.connect(ctx)
 		if f == nil {
+			a.notes = append(a.notes, c.takeNotes()...)
 			f = a.begin(ctx, c)
 		}
 		if f != nil {
@@ -188,6 +200,7 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 	release := c.watch(ctx)
 	x.run()
 	release()
+	a.notes = append(a.notes, c.takeNotes()...)
 	if x.answered || x.gone {
 		a.slot.charge(n - len(x.rest))
 	}

@@ -15,13 +15,15 @@ type transaction struct {
 	batch   []int // indices into t.Recipients and results
 	results []mail.Result
 
-	answered bool    // MAIL was
-	accepted int     // recipients, by RCPT
-	rest     []int   // recipients that were not judged: for the next transaction
-	gone     bool    // every octet of the message was written
-	ended    bool    // no further reply is to be expected
-	stale    bool    // a pooled connection was of no use any more, and looked at nothing
-	up       *upload // of a large message
+	answered bool       // MAIL was
+	accepted int        // recipients, by RCPT
+	rest     []int      // recipients that were not judged: for the next transaction
+	gone     bool       // every octet of the message was written
+	took     mail.Reply // the reply that was taken for the message's
+	inStep   bool       // when the end of the message was sent, all replies before it were in
+	ended    bool       // no further reply is to be expected
+	stale    bool       // a pooled connection was of no use any more, and looked at nothing
+	up       *upload    // of a large message
 	writeErr error
 	fault    *fault
 	blame    *fault // what the identity is told: fault, or a recipient's
@@ -37,7 +39,7 @@ func (x *transaction) run() {
 		return
 	}
 	switch {
-	case c.br.Buffered() > 0: // it spoke without being asked
+	case c.said(): // it spoke without being asked
 		x.lost(mail.StageMail, errOutOfStep)
 	case c.ext.pipelining:
 		x.pipelined()
@@ -47,8 +49,8 @@ func (x *transaction) run() {
 	if x.stale {
 		return
 	}
-	if c.br.Buffered() > 0 {
-		x.distrust()
+	if c.said() {
+		x.surplus()
 	}
 	x.conclude()
 }
@@ -76,18 +78,40 @@ func (x *transaction) waits(i int) bool {
 	return x.results[i].Class == mail.Unknown && !slices.Contains(x.rest, i)
 }
 
-// distrust takes back a success when more replies came than were due: nobody knows which was meant for the message.
-func (x *transaction) distrust() {
+// surplus ends the use of a connection on which more was said than asked for. Behind the reply to the message that says nothing
+// of the message: it is a farewell (RFC 5321 §3.8) or a second reply to one dot. Where the message went in one flight with the
+// commands, or did not go, the surplus may be of a command before, so that replies were taken for those of another command.
+func (x *transaction) surplus() {
 	c := x.c
 	c.broken = true
-	if x.fault != nil || x.accepted == 0 {
+	if farewell(c.buffered()) {
 		return
 	}
-	x.fault = c.trouble(mail.StageDot, errOutOfStep, "sent more replies than it was asked for; the message may have been taken")
-	x.fault.uncertain = true
+	met := c.has(habitTalks)
+	c.learn(habitTalks, wordsTalks)
+	if x.inStep {
+		return
+	}
+	f := c.trouble(mail.StageDot, errOutOfStep, "sent more replies than it was asked for")
+	if x.fault == nil && x.accepted > 0 && doubtful(x.took, c.buffered()) {
+		f.uncertain = true
+		f.reply.Text += "; the message may have been taken"
+		x.takeBack(f, func(c mail.Class) bool { return c == mail.Delivered })
+	}
+	if !met && c.messages > 0 { // else nothing can come late
+		x.takeBack(f, mail.Class.Permanent)
+	}
+}
+
+// takeBack makes f of the results and of the fault that are of a class.
+func (x *transaction) takeBack(f *fault, which func(mail.Class) bool) {
+	if x.fault != nil && which(x.fault.class) || x.fault == nil && f.uncertain {
+		x.fault, x.blame, x.offence = f, nil, nil
+	}
 	for _, i := range x.batch {
-		if x.results[i].Class == mail.Delivered {
-			x.fault.apply(&x.results[i])
+		if which(x.results[i].Class) {
+			f.apply(&x.results[i])
+			x.blame, x.offence = nil, nil
 		}
 	}
 }
@@ -245,10 +269,11 @@ func (x *transaction) startData() bool {
 	}
 	nobody := x.fault != nil || x.accepted == 0
 	switch {
-	case r.Code == 354 && !nobody && x.c.br.Buffered() > 0:
+	case r.Code == 354 && !nobody && x.c.said():
 		x.fail(x.c.trouble(mail.StageData, errEarlyReply, "answered before the message was sent"))
 		return false
 	case r.Code == 354 && !nobody:
+		x.inStep = true
 		return true
 	case r.Code == 354: // RFC 2920 §3.1: nobody is there to get it, so it ends at once
 		if _, ok := x.step([]byte(".\r\n"), mail.StageDot, x.c.u.cfg.Timeouts.DataDone); !ok {
@@ -283,6 +308,7 @@ func (x *transaction) finish(r mail.Reply) {
 
 func (x *transaction) deliver(r mail.Reply) {
 	r = x.c.kept(r)
+	x.took = r
 	for _, i := range x.batch {
 		if res := &x.results[i]; x.waits(i) {
 			res.Class, res.Stage, res.Reply, res.Verbatim = mail.Delivered, mail.StageDot, r, true

@@ -202,6 +202,7 @@ type Upstream struct {
 	rules  []matcher
 	quotas []time.Duration // windows that the rules tell of
 	salted saltedCache
+	habits habits
 	log    *slog.Logger
 
 	mu         sync.Mutex // guards what follows, and every identity

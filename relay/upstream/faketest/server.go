@@ -269,6 +269,9 @@ func (c *Session) startTLS() error {
 	return nil
 }
 
+// Take takes the message that was read, for a hook that answers its end itself.
+func (c *Session) Take() { c.take() }
+
 // Reply sends lines; "\n" becomes CRLF.
 func (c *Session) Reply(text string) {
 	c.bw.WriteString(strings.ReplaceAll(text, "\n", "\r\n"))
