@@ -3,7 +3,6 @@ package mail
 import (
 	"fmt"
 	"iter"
-	netmail "net/mail"
 	"strings"
 )
 
@@ -16,6 +15,8 @@ type Authorship struct {
 	// Named is addresses that display names show and that are not the mailbox behind them: a person
 	// reads `"ceo@example.net" <me@example.com>` as the former.
 	Named []Address
+	// Changes says for each field that was written anew or taken out which and why, for the trace.
+	Changes []string
 }
 
 // Missing reports that the message has no author.
@@ -37,19 +38,20 @@ func (a Authorship) All() iter.Seq[Address] {
 	}
 }
 
-// JudgeAuthors reads the originator fields of a header so strictly that no other reader can see other
-// mailboxes in them. It accepts mailbox lists of `addr-spec`, `Display Name <addr-spec>` and the old
-// `addr-spec (Name)`; groups, routes, comments elsewhere, an unquoted "@" in a display name, encoded
-// words that hide addresses, more than one From or Sender, and whatever net/mail reads otherwise, are
-// refused with a *Error of 550 5.6.0 that says why.
-func JudgeAuthors(h Header) (Authorship, error) {
+// CanonicalAuthors reads the originator fields of a header and leaves none in it that a reader could take for
+// something else: a field that is not in canonical form already is written anew from what was read, so that what is
+// judged is what is forwarded. Empty fields go. Groups, routes, more than one From or Sender, addresses and display
+// names that cannot be told apart from their neighbours are refused with a *Error of 550 5.6.0 that says why, and
+// the header stays as it was.
+func CanonicalAuthors(header *Header) (Authorship, error) {
 	var a Authorship
-	from, err := judgeField(h, "From", 1, &a)
+	h := *header
+	from, err := a.take(&h, "From", 1)
 	if err != nil {
 		return Authorship{}, err
 	}
 	a.Authors = from
-	sender, err := judgeField(h, "Sender", 1, &a)
+	sender, err := a.take(&h, "Sender", 1)
 	if err != nil {
 		return Authorship{}, err
 	}
@@ -61,23 +63,36 @@ func JudgeAuthors(h Header) (Authorship, error) {
 	}
 	// Each resending adds its own block (RFC 5322 §3.6.6), so that several of them are in order.
 	for _, name := range []string{"Resent-From", "Resent-Sender"} {
-		resent, err := judgeField(h, name, MaxHeaderFields, &a)
+		resent, err := a.take(&h, name, MaxHeaderFields)
 		if err != nil {
 			return Authorship{}, err
 		}
 		a.Resent = append(a.Resent, resent...)
 	}
+	*header = h
 	return a, nil
 }
 
-func judgeField(h Header, name string, most int, a *Authorship) ([]Address, error) {
-	fields := h.All(name)
-	if len(fields) > most {
-		return nil, refuseField(name, fmt.Sprintf("stands %d times in the header and may be there once", len(fields)))
-	}
+// take reads the fields of one name and makes them canonical.
+func (a *Authorship) take(h *Header, name string, most int) ([]Address, error) {
 	var addresses []Address
-	for _, f := range fields {
-		boxes, err := parseMailboxes(f.Value())
+	count := 0
+	for i := 0; i < len(h.Fields); i++ {
+		f := h.Fields[i]
+		if !f.Is(name) {
+			continue
+		}
+		value := f.Value()
+		if isEmptyList(value) {
+			h.RemoveAt(i)
+			i--
+			a.Changes = append(a.Changes, "the "+name+" field is removed: it is empty")
+			continue
+		}
+		if count++; count > most {
+			return nil, refuseField(name, fmt.Sprintf("stands %d times in the header and may be there once", h.Count(name)))
+		}
+		boxes, err := readMailboxes(value)
 		if err != nil {
 			return nil, refuseField(name, err.Error())
 		}
@@ -85,57 +100,86 @@ func judgeField(h Header, name string, most int, a *Authorship) ([]Address, erro
 			addresses = append(addresses, box.address)
 			a.Named = append(a.Named, box.named()...)
 		}
+		if reason := canonicalBreak(string(f.Body())); reason != "" {
+			h.Replace(i, authorField(f.Name, boxes))
+			a.Changes = append(a.Changes, "the "+name+" field is written anew: "+reason)
+		}
 	}
 	return addresses, nil
+}
+
+// isEmptyList reports a field that says nobody: nothing, or no address and no name.
+func isEmptyList(value string) bool {
+	switch strings.NewReplacer(" ", "", "\t", "").Replace(value) {
+	case "", "<>", `""`, `""<>`:
+		return true
+	}
+	return false
 }
 
 func refuseField(name, reason string) error {
 	return Refuse(R(550, "5.6.0", "the %s field %s", name, reason), nil)
 }
 
-// agrees reports whether net/mail, the reader most unlike ours, finds the same mailboxes in the same
-// order.
-func agrees(value string, boxes []mailbox) bool {
-	parser := netmail.AddressParser{WordDecoder: wordDecoder}
-	list, err := parser.ParseList(value)
-	if err != nil || len(list) != len(boxes) {
-		return false
-	}
-	for i, box := range boxes {
-		at := strings.LastIndexByte(list[i].Address, '@')
-		if at < 0 || list[i].Address[:at] != box.address.Local {
-			return false
-		}
-		domain, err := ParseDomain(list[i].Address[at+1:])
-		if err != nil || domain != box.address.Domain {
-			return false
-		}
-	}
-	return true
-}
+// SetAuthor gives a header without an author its From field.
+func SetAuthor(h *Header, to Address) { h.Append(authorField("From", []mailbox{{address: to}})) }
 
-// RewriteAuthor makes `to` the only author of a message that JudgeAuthors accepted: the From field keeps
-// the first author's display name, unless that shows an address, and its old body becomes the
-// Reply-To field where there is none. A Sender field goes, since the one author is the sender now.
-func RewriteAuthor(h *Header, to Address) error {
+// RewriteAuthor makes `to` the only author of a message, whatever its From fields say. The display name that the first
+// of them shows stays, unless it shows an address; what it says becomes the Reply-To field where there is none and
+// where it is a list of mailboxes. A Sender field goes, since the one author is the sender now.
+func RewriteAuthor(h *Header, to Address) {
+	author := mailbox{address: to}
 	i := h.Index("From")
 	if i < 0 {
-		h.Append(NewField("From", to.Path()))
-		return nil
+		i = len(h.Fields)
+		h.Append(Field{})
+	} else {
+		value := h.Fields[i].Value()
+		boxes, err := readMailboxes(value)
+		if err == nil {
+			author.name = boxes[0].name
+		} else {
+			author.name = salvagedName(value)
+		}
+		if len(addressesIn(author.name)) > 0 {
+			author.name = ""
+		}
+		if err == nil && !h.Has("Reply-To") {
+			for j := range boxes {
+				if len(boxes[j].named()) > 0 {
+					boxes[j].name = ""
+				}
+			}
+			h.Append(authorField("Reply-To", boxes))
+		}
 	}
-	old := strings.ReplaceAll(h.Fields[i].Value(), "\t", " ")
-	boxes, err := parseMailboxes(old)
+	field := authorField("From", []mailbox{author})
+	h.Replace(i, field)
+	kept := make([]Field, 0, len(h.Fields))
+	for j, f := range h.Fields {
+		if j == i || !f.Is("From") && !f.Is("Sender") {
+			kept = append(kept, f)
+		}
+	}
+	h.Fields = kept
+}
+
+// salvagedName finds a display name in a field that is no list of mailboxes: what stands in front of an angle
+// bracket, else the comment, which is how `root (Cron Daemon)` and `<scanner> (NAS)` name who they are.
+func salvagedName(value string) string {
+	value = decodeRaw(value)
+	name, _, _ := strings.Cut(value, "<")
+	if open := strings.IndexByte(value, '('); strings.Trim(name, " \t\"") == "" || name == value {
+		if name = ""; open >= 0 {
+			name = value[open+1:]
+			if end := strings.LastIndexByte(name, ')'); end >= 0 {
+				name = name[:end]
+			}
+		}
+	}
+	name, err := shownName(strings.Trim(name, " \t\""))
 	if err != nil {
-		return refuseField("From", err.Error())
+		return ""
 	}
-	value := to.Path()
-	if phrase := boxes[0].phrase; phrase != "" && len(addressesIn(boxes[0].text)) == 0 {
-		value = phrase + " " + value
-	}
-	h.Replace(i, foldField("From", value))
-	if !h.Has("Reply-To") {
-		h.Append(foldField("Reply-To", old))
-	}
-	h.Remove("Sender")
-	return nil
+	return name
 }

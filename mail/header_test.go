@@ -260,7 +260,7 @@ func BenchmarkReadHeader(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := JudgeAuthors(h); err != nil {
+		if _, err := CanonicalAuthors(&h); err != nil {
 			b.Fatal(err)
 		}
 	}

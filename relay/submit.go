@@ -15,9 +15,9 @@ import (
 	"postern/relay/trace"
 )
 
-// maxHops is the number of Received fields from which on a message is taken for a loop (RFC 5321 §6.3
-// asks for at least 100 for a relay; a message that is only now submitted has hardly any).
-const maxHops = 50
+// maxHops is the number of Received fields from which on a message is taken for a loop. RFC 5321 §6.3 asks for at
+// least 100: what is forwarded or resent has many.
+const maxHops = 100
 
 // submission is one message between the final dot and its reply: judged, counted against the limits,
 // completed, and handed off or queued. It holds the client's octets; an attempt that outlives it holds them too.
@@ -33,14 +33,15 @@ type submission struct {
 	body      int // where the body begins in raw
 	author    mail.Address
 	messageID string
-	hold      string // why the message is to be held, "" if it is not
-	refund    func() // gives back what was taken of the limits
+	notes     []string // what was changed in the header and why, for log and trace; none for ordinary mail
+	hold      string   // why the message is to be held, "" if it is not
+	refund    func()   // gives back what was taken of the limits
 }
 
 // run takes the message through all steps. An error comes with the reply that refuses the message.
 func (u *submission) run(ctx context.Context) (mail.Reply, error) {
 	defer u.octets.release()
-	for _, step := range []func(context.Context) error{u.readHeader, u.judge, u.checkLoop, u.takeLimits} {
+	for _, step := range []func(context.Context) error{u.readHeader, u.checkAuthors, u.checkLoop, u.takeLimits} {
 		if err := step(ctx); err != nil {
 			return replyFor(err), err
 		}
@@ -89,55 +90,15 @@ func firstOctets(c mail.Content, n int) ([]byte, error) {
 	return b, err
 }
 
-// judge checks that the login may use every mailbox that the header names as an author or sender
-// (RFC 6409 §6.1), also the resent ones. With unlisted_sender = "rewrite" a missing or foreign author
-// becomes the first sender of the login.
-func (u *submission) judge(context.Context) error {
-	claimed, err := mail.JudgeAuthors(u.header)
+// checkAuthors takes the header as far as it may name its authors, and in the form in which all readers see the same.
+func (u *submission) checkAuthors(context.Context) error {
+	checked, err := checkAuthors(&u.effective, u.envelope.From, u.header)
 	if err != nil {
 		return err
 	}
-	foreign, found := u.foreign(claimed)
-	if !found && !claimed.Missing() {
-		u.author = claimed.Authors[0]
-		return nil
-	}
-	first := u.effective.FirstSender()
-	if u.effective.UnlistedSender != policy.Rewrite || first.IsNull() {
-		if claimed.Missing() {
-			return mail.Refuse(replyNoAuthor, nil)
-		}
-		return mail.Refuse(u.effective.AuthorRefusal(foreign), nil)
-	}
-	u.author = first
-	if err := mail.RewriteAuthor(&u.header, first); err != nil {
-		return err
-	}
-	u.header.Remove("Sender") // the one author is the sender now, also where there was no From field
-	return u.judgeRewritten()
-}
-
-// judgeRewritten refuses what a rewritten From field does not mend: foreign Resent-From and Resent-Sender
-// fields, which say that a third person sends, and that we do not take out.
-func (u *submission) judgeRewritten() error {
-	claimed, err := mail.JudgeAuthors(u.header)
-	if err != nil {
-		return err
-	}
-	if foreign, found := u.foreign(claimed); found {
-		return mail.Refuse(u.effective.AuthorRefusal(foreign), nil)
-	}
+	u.header, u.author = checked.header, checked.author
+	u.notes = append(u.notes, checked.notes...)
 	return nil
-}
-
-// foreign returns the first mailbox of the header that the login may not use.
-func (u *submission) foreign(claimed mail.Authorship) (mail.Address, bool) {
-	for a := range claimed.All() {
-		if !u.effective.MaySend(a) {
-			return a, true
-		}
-	}
-	return mail.Address{}, false
 }
 
 func (u *submission) checkLoop(context.Context) error {
@@ -296,9 +257,14 @@ func (u *submission) message(id string, content mail.Content) *queue.Message {
 func (u *submission) accepted(m *queue.Message, how string, reply mail.Reply) {
 	u.srv.metrics.accepted.WithLabelValues(u.listener.Name, how).Inc()
 	u.srv.metrics.acceptedBytes.WithLabelValues(u.listener.Name).Add(float64(m.Size))
-	u.log.Info("accepted", "id", m.ID, "from", m.Envelope.From.String(), "rcpts", len(m.Recipients), "size", m.Size, "how", how, "message_id", m.MessageID)
+	log, detail := u.log, how
+	if len(u.notes) > 0 {
+		changed := mail.Printable(mail.Cut(strings.Join(u.notes, "; "), 512))
+		log, detail = log.With("changed", changed), how+"; "+changed
+	}
+	log.Info("accepted", "id", m.ID, "from", m.Envelope.From.String(), "rcpts", len(m.Recipients), "size", m.Size, "how", how, "message_id", m.MessageID)
 	u.record(trace.Event{Kind: trace.Accepted, ID: m.ID, From: m.Envelope.From.String(), Author: m.Author.String(), To: u.recipient(),
-		MessageID: m.MessageID, Size: m.Size, Reply: reply, Detail: how, Took: time.Since(u.now)})
+		MessageID: m.MessageID, Size: m.Size, Reply: reply, Detail: detail, Took: time.Since(u.now)})
 }
 
 // literal writes an address as the from clause of a trace field has it (RFC 5321 §4.1.3).

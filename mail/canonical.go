@@ -1,0 +1,266 @@
+package mail
+
+import "strings"
+
+// The reasons for which an author field is written anew; they complete "the From field is rewritten: …".
+const (
+	notAFold    = "it is folded where readers differ"
+	notAComment = "it has a comment"
+	notBits     = "it has 8-bit text outside encoded words"
+	notEncoded  = "it has an encoded word that readers decode differently"
+	notQuoted   = "its quoted string is one that readers differ in"
+	notAddress  = "its address is written in an unusual form"
+	notPhrase   = "its display name needs quotes or other spacing"
+)
+
+// canonicalBreak returns what keeps the octets behind the colon of an author field from being canonical, "" if
+// they are: a list of `user@example.com`, `<user@example.com>` and `Name <user@example.com>`, where the name is one
+// quoted string, or atoms and encoded words, and white space and folds stand between these only. All readers that
+// we know of see the same in it, also those that decode before they parse. What mail programs write is canonical.
+func canonicalBreak(body string) string {
+	for line := range strings.SplitSeq(body, "\r\n") {
+		if len(line) > MaxLine-foldWidth { // room for the name of the field
+			return notAFold
+		}
+	}
+	for s := body; ; {
+		rest, reason := canonicalMailbox(s)
+		if reason != "" || rest == "" {
+			return reason
+		}
+		s = rest[1:] // a comma
+	}
+}
+
+// canonicalMailbox checks the mailbox at the beginning of s and returns what follows, a comma first.
+func canonicalMailbox(s string) (rest, reason string) {
+	var phrase []string
+	for {
+		s = skipFolds(s)
+		n := tokenLen(s)
+		token := s[:n]
+		rest = s[n:]
+		after := skipFolds(rest)
+		switch {
+		case n == 0:
+			return "", unusual(s)
+		case len(rest) == len(after) && after != "" && after[0] != ',':
+			return "", unusual(after)
+		case token[0] == '<':
+			if reason = canonicalPhrase(phrase); reason == "" && !canonicalAddress(token[1:n-1]) {
+				reason = notAddress
+			}
+			return after, endOf(after, reason)
+		case after == "" || after[0] == ',':
+			if len(phrase) > 0 || !canonicalAddress(token) {
+				return "", notAddress
+			}
+			return after, endOf(after, "")
+		}
+		phrase, s = append(phrase, token), rest
+	}
+}
+
+// endOf adds to the verdict on a mailbox that nothing but a comma may follow it.
+func endOf(after, reason string) string {
+	if reason == "" && after != "" && after[0] != ',' {
+		return unusual(after)
+	}
+	return reason
+}
+
+// unusual names what an unexpected character belongs to.
+func unusual(s string) string {
+	switch {
+	case s == "":
+		return notAddress
+	case s[0] == '(':
+		return notAComment
+	case s[0] == '"':
+		return notQuoted
+	case s[0] >= 0x80:
+		return notBits
+	case s[0] == '\r':
+		return notAFold
+	}
+	return notPhrase
+}
+
+// skipFolds skips white space, folded or not, but for a fold that nothing follows.
+func skipFolds(s string) string {
+	for {
+		t := strings.TrimLeft(s, " \t")
+		if !strings.HasPrefix(t, "\r\n ") && !strings.HasPrefix(t, "\r\n\t") {
+			return t
+		}
+		s = t[2:]
+	}
+}
+
+// tokenLen returns the length of the quoted string, angle address or word at the beginning of s, 0 for none.
+func tokenLen(s string) int {
+	if s == "" {
+		return 0
+	}
+	n := 0
+	switch s[0] {
+	case '"':
+		n = quotedLen(s)
+		if n < len(s) && n > 0 && s[n] == '@' { // the quoted local part of a bare address
+			return n + tokenLen(s[n:])
+		}
+	case '<':
+		n = strings.IndexByte(s, '>') + 1
+	default:
+		for n < len(s) && (isAtext(s[n]) || s[n] >= 0x80 || strings.IndexByte(".@[]:", s[n]) >= 0) {
+			n++
+		}
+	}
+	return n
+}
+
+// canonicalAddress reports an address that is written as Address.String writes it, but for capitals.
+func canonicalAddress(s string) bool {
+	a, err := parseHeaderAddress(s)
+	return err == nil && strings.EqualFold(a.String(), s)
+}
+
+// canonicalPhrase returns why a display name is not one that all readers take for the same.
+func canonicalPhrase(words []string) string {
+	if len(words) == 1 && words[0][0] == '"' {
+		return canonicalQuoted(words[0])
+	}
+	encoded := false
+	for _, word := range words {
+		switch {
+		case word[0] == '"':
+			return notQuoted
+		case strings.HasPrefix(word, "=?"):
+			if !tidyWord(word) {
+				return notEncoded
+			}
+			encoded = true
+		case !isAtom(word):
+			if !isASCII(word) {
+				return notBits
+			}
+			return notPhrase
+		}
+	}
+	if !encoded {
+		return ""
+	}
+	text, err := decodeWords(strings.Join(words, " "))
+	if err != nil || harmless(text) != text {
+		return notEncoded
+	}
+	return ""
+}
+
+// canonicalQuoted: printable ASCII on one line, quoted pairs where they must be, nothing to decode.
+func canonicalQuoted(s string) string {
+	if len(s) > maxQuoted || strings.Contains(s, "=?") {
+		return notQuoted
+	}
+	for i := 1; i < len(s)-1; i++ {
+		if s[i] == '\r' {
+			return notAFold
+		}
+		if s[i] >= 0x80 {
+			return notBits
+		}
+		if s[i] == '\\' {
+			if i++; s[i] != '"' && s[i] != '\\' {
+				return notQuoted
+			}
+		}
+		if s[i] < ' ' || s[i] > '~' {
+			return notQuoted
+		}
+	}
+	return ""
+}
+
+// isAtom reports an atom (RFC 5322 §3.2.3) that is no part of an encoded word.
+func isAtom(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !isAtext(s[i]) {
+			return false
+		}
+	}
+	return s != "" && !strings.Contains(s, "=?")
+}
+
+// Bounds of a display name that we write: in octets, and as a quoted string, which must fit in one line.
+const (
+	maxName   = 512
+	maxQuoted = 300
+)
+
+// harmless is the text of a display name such that also a reader that decodes encoded words before it parses finds
+// one mailbox behind it: at signs, angle brackets, quotes and backslashes become what looks like them, parentheses
+// that do not match go.
+func harmless(s string) string {
+	if strings.Contains(s, "@") {
+		s = strings.NewReplacer(" @ ", " at ", "@", " at ").Replace(s)
+	}
+	s = strings.NewReplacer(`"`, "'", "<", "\u2039", ">", "\u203a", `\`, "/", "=?", "= ?").Replace(s)
+	depth := 0
+	for _, r := range s {
+		if r == '(' {
+			depth++
+		} else if r == ')' {
+			if depth--; depth < 0 {
+				break
+			}
+		}
+	}
+	if depth != 0 {
+		s = strings.NewReplacer("(", "", ")", "").Replace(s)
+	}
+	return s
+}
+
+// tokens writes a mailbox: what stands between white space, each on one line.
+func (m mailbox) tokens() []string {
+	address := m.address.Path()
+	name := m.name
+	if len(name) > maxName {
+		name = name[:runeBoundary(name, maxName)]
+	}
+	words := strings.Split(name, " ")
+	plain := true
+	for _, w := range words {
+		plain = plain && isAtom(w)
+	}
+	switch quoted := `"` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(name) + `"`; {
+	case name == "":
+		return []string{address}
+	case plain:
+		return append(words, address)
+	case isASCII(name) && canonicalQuoted(quoted) == "":
+		return []string{quoted, address}
+	}
+	return append(encodeWords(harmless(name)), address)
+}
+
+// authorField writes a field of mailboxes in canonical form, folded between tokens only.
+func authorField(name string, boxes []mailbox) Field {
+	b := append([]byte(name), ':')
+	width := len(b)
+	for i, box := range boxes {
+		tokens := box.tokens()
+		if i < len(boxes)-1 {
+			tokens[len(tokens)-1] += ","
+		}
+		for j, token := range tokens {
+			if width+1+len(token) > foldWidth && (i > 0 || j > 0) {
+				b = append(b, crlf...)
+				width = 0
+			}
+			b = append(append(b, ' '), token...)
+			width += 1 + len(token)
+		}
+	}
+	return Field{Name: name, Raw: append(b, crlf...)}
+}

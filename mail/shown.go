@@ -1,0 +1,116 @@
+package mail
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// lookAlikes are characters that a person takes for an at sign or a dot and that NFKC does not fold
+// (Unicode TR 39 confusables, RFC 3490 §3.1 for the dots that resolvers accept).
+var lookAlikes = strings.NewReplacer(
+	"\u24d0", "@", "\u24b6", "@", "a\u20dd", "@", "A\u20dd", "@",
+	"\u3002", ".", "\uff61", ".", "\u0701", ".", "\u0702", ".", "\ua60e", ".", "\U00010a50", ".", "\u0660", ".", "\u06f0", ".",
+	"\ua4f8", ".", "\u06d4", ".", "\u00b7", ".", "\u0387", ".", "\u2022", ".", "\u2027", ".", "\u2219", ".", "\u22c5", ".",
+	"\u30fb", ".", "\uff65", ".", "\u16eb", ".", "\U00010101", ".", "\u1427", ".", "\ua78f", ".", "\u2e31", ".", "\u2e33", ".",
+	"\U0001d16d", ".",
+)
+
+// skeleton is a text as the eye takes it: without what is invisible, wide and circled forms folded.
+func skeleton(text string) string {
+	if isASCII(text) {
+		return text
+	}
+	text = strings.Map(func(r rune) rune {
+		if isInvisible(r) {
+			return -1
+		}
+		return r
+	}, text)
+	return lookAlikes.Replace(norm.NFKC.String(lookAlikes.Replace(text)))
+}
+
+func isInvisible(r rune) bool {
+	return r >= 0xad && (unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r == '\u2800')
+}
+
+// addressesIn finds what a person or a lenient reader would take for an address in a display name: an at sign
+// with something on its left and a domain with a dot on its right, over white space, quotes and brackets
+// where these are what separates them.
+func addressesIn(text string) []Address {
+	text = skeleton(text)
+	var found []Address
+	for i := 0; i < len(text); i++ {
+		if text[i] != '@' {
+			continue
+		}
+		local, domain := shownLocal(text[:i]), shownDomain(text[i+1:])
+		if local != "" && isShownDomain(domain) {
+			found = append(found, Address{Local: local, Domain: strings.ToLower(domain)})
+		}
+	}
+	return found
+}
+
+// shownLocal returns what a text ends with that can be a local part.
+func shownLocal(s string) string {
+	s = strings.TrimRightFunc(s, func(r rune) bool { return isGap(r) || unicode.Is(unicode.Pe, r) || r == '>' || r == '\\' })
+	if end := strings.LastIndexFunc(s, endsLocal); end >= 0 {
+		_, n := utf8.DecodeRuneInString(s[end:])
+		s = s[end+n:]
+	}
+	return s
+}
+
+func endsLocal(r rune) bool {
+	return isGap(r) || unicode.In(r, unicode.Ps, unicode.Pe) || strings.ContainsRune(`,;:@<>\`, r)
+}
+
+// isGap reports what may stand between the parts of an address without hiding it: white space and quotes.
+func isGap(r rune) bool {
+	return unicode.IsSpace(r) || unicode.In(r, unicode.Pi, unicode.Pf) || strings.ContainsRune("\"'`´\u201a\u201e", r)
+}
+
+// shownDomain returns the domain that a text begins with.
+func shownDomain(s string) string {
+	s = strings.TrimLeftFunc(s, func(r rune) bool { return isGap(r) || unicode.Is(unicode.Ps, r) || r == '<' })
+	if end := strings.IndexByte(s[:min(len(s), 64)], ']'); end > 0 {
+		if literal, err := ParseDomain("[" + s[:end] + "]"); err == nil {
+			return literal
+		}
+	}
+	var domain strings.Builder
+	for {
+		n := strings.IndexFunc(s, func(r rune) bool { return !isLabel(r) })
+		if n < 0 {
+			n = len(s)
+		}
+		domain.WriteString(s[:n])
+		s = s[n:]
+		gap := strings.TrimLeftFunc(s, isGap)
+		after, dot := strings.CutPrefix(gap, ".")
+		next := strings.TrimLeftFunc(after, isGap)
+		first, _ := utf8.DecodeRuneInString(next)
+		// Behind a whole domain a dot and a blank end a sentence.
+		if !dot || !isLabel(first) || next == "" || len(next) < len(after) && strings.Contains(domain.String(), ".") {
+			return domain.String()
+		}
+		domain.WriteByte('.')
+		s = next
+	}
+}
+
+func isLabel(r rune) bool {
+	return r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r)
+}
+
+// isShownDomain tells a domain or address literal from numbers with a dot in them.
+func isShownDomain(s string) bool {
+	if strings.HasPrefix(s, "[") || strings.Count(s, ".") == 3 {
+		return true
+	}
+	dot := strings.LastIndexByte(s, '.')
+	return dot >= 0 && strings.ContainsFunc(s[dot:], unicode.IsLetter)
+}

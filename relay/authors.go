@@ -1,0 +1,60 @@
+package relay
+
+import (
+	"fmt"
+
+	"postern/mail"
+	"postern/policy"
+)
+
+// checkedAuthors is a header that names nobody whom its login may not be.
+type checkedAuthors struct {
+	header mail.Header
+	author mail.Address // the first one
+	notes  []string     // what was changed and why, one sentence each
+}
+
+// checkAuthors lets a header pass if the login may use every mailbox that it names as an author or sender (RFC 6409
+// §6.1), also the resent ones, and returns it with these fields in canonical form. A message without an author gets
+// its reverse-path as one. With unlisted_sender = "rewrite" a Sender that may not be goes, and an author that
+// may not be, or that cannot be read, becomes the first sender of the login.
+func checkAuthors(e *policy.Effective, reversePath mail.Address, h mail.Header) (checkedAuthors, error) {
+	c := checkedAuthors{header: h}
+	err := c.check(e, reversePath)
+	first := e.FirstSender()
+	if err == nil || e.UnlistedSender != policy.Rewrite || first.IsNull() {
+		return c, err
+	}
+	mail.RewriteAuthor(&c.header, first)
+	c.notes = append(c.notes, fmt.Sprintf("the author is now %s", first.Path()))
+	return c, c.check(e, first) // what is left is foreign Resent-From and Resent-Sender fields: a third person sends
+}
+
+// check changes nothing but where it succeeds.
+func (c *checkedAuthors) check(e *policy.Effective, reversePath mail.Address) error {
+	h := c.header
+	claimed, err := mail.CanonicalAuthors(&h)
+	if err != nil {
+		return err
+	}
+	if claimed.Missing() && e.MaySend(reversePath) {
+		mail.SetAuthor(&h, reversePath)
+		added, err := mail.CanonicalAuthors(&h)
+		if err != nil {
+			return err
+		}
+		claimed.Authors = added.Authors
+		claimed.Changes = append(claimed.Changes, "the From field is added: the message had no author")
+	}
+	for a := range claimed.All() {
+		if !e.MaySend(a) {
+			return mail.Refuse(e.AuthorRefusal(a), nil)
+		}
+	}
+	if claimed.Missing() {
+		return mail.Refuse(replyNoAuthor, nil)
+	}
+	c.header, c.author = h, claimed.Authors[0]
+	c.notes = append(c.notes, claimed.Changes...)
+	return nil
+}
