@@ -66,6 +66,7 @@ type Server struct {
 
 	dispatch *dispatcher
 	state    atomic.Pointer[state]
+	trimmed  sync.Once             // said that the history is at its bound
 	noRoom   atomic.Pointer[error] // why no new mail is taken, nil while it is
 	roomMu   sync.Mutex            // guards changes of noRoom, so that each is logged once
 	serving  atomic.Bool           // every listener accepts

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/relay/trace"
 )
 
 // rawClient says commands one by one, in the moments that a test wants.
@@ -285,5 +286,29 @@ func TestSessionEndsWithItsListener(t *testing.T) {
 				moments["before the final dot"](c, reload, test.code)
 			}
 		})
+	}
+}
+
+// TestHistoryIsTrimmedWhileRunning: the trace keeps within [store] history_size without a restart, refusals first.
+func TestHistoryIsTrimmedWhileRunning(t *testing.T) {
+	r := newRig(t, newProvider(t), "[store]\nhistory_size = \"10MB\"")
+	s := r.store()
+	const refused, accepted = 16_000, 500
+	var events []trace.Event
+	for i := range refused {
+		events = append(events, trace.Event{Kind: trace.Rejected, Login: "anna@example.com", Detail: strings.Repeat("x", 700)})
+		if i%(refused/accepted) == 0 {
+			events = append(events, trace.Event{Kind: trace.Delivered, Login: "ben@example.com", To: "bob@example.net"})
+		}
+	}
+	if err := s.AppendEvents(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("fewer refusals", func() bool {
+		told, _ := r.refusals(trace.Rejected)
+		return told < refused*3/4 && strings.Contains(r.log.String(), "history_size=10MB")
+	})
+	if n, err := s.Events(t.Context(), trace.Query{Login: "ben@example.com", Limit: refused}); err != nil || len(n) != accepted {
+		t.Errorf("%d deliveries are left of %d, %v", len(n), accepted, err)
 	}
 }

@@ -17,7 +17,8 @@ const (
 	storePoll    = time.Second
 	queueLook    = 30 // rounds of storePoll
 	configPoll   = 2 * time.Second
-	prunePeriod  = 10 * time.Minute
+	trimPeriod   = time.Second
+	pruneRounds  = 600                  // of trimPeriod
 	pruneRecency = 365 * 24 * time.Hour // recipients not written to for a year count as new again
 )
 
@@ -135,24 +136,47 @@ func (s *Server) checkRoom() {
 	}
 }
 
-// prune forgets what is older than store.history says.
+// prune keeps the history within [store] history and history_size.
 func (s *Server) prune(ctx context.Context) {
-	tick := time.NewTicker(prunePeriod)
+	tick := time.NewTicker(trimPeriod)
 	defer tick.Stop()
-	for {
-		now := time.Now()
-		if _, err := s.store.PruneEvents(ctx, now.Add(-s.state.Load().config.Store.History.Std())); err != nil && ctx.Err() == nil {
-			s.log.Warn("old trace events were not removed", "err", err)
+	failing := false
+	for round := 0; ; round++ {
+		if round%pruneRounds == 0 {
+			s.forgetOld(ctx, time.Now())
 		}
-		if _, err := s.store.ForgetRecipients(ctx, now.Add(-pruneRecency)); err != nil && ctx.Err() == nil {
-			s.log.Warn("old recipients were not removed", "err", err)
+		err := s.trimHistory(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			s.log.Warn("the trace was not trimmed", "err", err)
 		}
+		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+func (s *Server) forgetOld(ctx context.Context, now time.Time) {
+	if _, err := s.store.PruneEvents(ctx, now.Add(-s.state.Load().config.Store.History.Std())); err != nil && ctx.Err() == nil {
+		s.log.Warn("old trace events were not removed", "err", err)
+	}
+	if _, err := s.store.ForgetRecipients(ctx, now.Add(-pruneRecency)); err != nil && ctx.Err() == nil {
+		s.log.Warn("old recipients were not removed", "err", err)
+	}
+}
+
+// trimHistory looks each second, so that little is over the bound at any time. A trace that is at its bound says so once.
+func (s *Server) trimHistory(ctx context.Context) error {
+	size := s.state.Load().config.Store.HistorySize
+	n, err := s.store.TrimEvents(ctx, int64(size))
+	if n > 0 {
+		s.trimmed.Do(func() {
+			s.log.Info("the history has less room than [store] history would take: its oldest events go", "history_size", size)
+		})
+	}
+	return err
 }
 
 // watchCertificates takes over certificates that changed.

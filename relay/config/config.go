@@ -56,6 +56,8 @@ type Store struct {
 	History Duration `toml:"history" default:"30d"`
 	// MaxSize is the size of the store above which new mail is answered 452 4.3.1; 0: no bound.
 	MaxSize Size `toml:"max_size" default:"10GB"`
+	// HistorySize is how much of it finished messages and refused sessions may take. Default: a quarter of MaxSize.
+	HistorySize Size `toml:"history_size"`
 	// MinFree is the free space on the store's disk below which new mail is answered 452 4.3.1.
 	MinFree Size `toml:"min_free" default:"200MB"`
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,6 +62,7 @@ func (c *Config) derive() {
 	if !c.doc.has("hostname") {
 		c.Hostname, _ = os.Hostname()
 	}
+	setDefault(&c.Store.HistorySize, c.doc.has("store.history_size"), cmp.Or(c.Store.MaxSize, defaultMaxSize)/4)
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
 		name, address := "submission", ":587"
@@ -78,6 +80,9 @@ func (c *Config) derive() {
 	}
 	c.resolvePaths()
 }
+
+// defaultMaxSize is that of [store] max_size, for what is a share of it where there is no bound.
+const defaultMaxSize Size = 10e9
 
 func setDefault[T any](v *T, written bool, value T) {
 	if !written {

@@ -100,6 +100,13 @@ func (v *validator) store() {
 	if v.Store.MaxSize != 0 && v.Store.MaxSize < 4*largest {
 		v.fail("store.max_size", "%s holds hardly one message of %s, write at least %s, or 0 for no bound", v.Store.MaxSize, largest, 4*largest)
 	}
+	switch size := v.Store.HistorySize; {
+	case !v.doc.has("store.history_size"):
+	case size < 10e6:
+		v.fail("store.history_size", "%s holds hardly a day, write at least 10MB", size)
+	case v.Store.MaxSize != 0 && size > v.Store.MaxSize:
+		v.fail("store.history_size", "%s is more than max_size %s, which holds mail too, write a part of it", size, v.Store.MaxSize)
+	}
 }
 
 func (v *validator) tls() {

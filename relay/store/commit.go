@@ -21,7 +21,9 @@ type tx struct {
 
 // counters are kept in one row and written once in a transaction, however many writes change them.
 type counters struct {
-	messages, held, bytes, events int64
+	messages, held, bytes int64
+	events                int64 // of the trace
+	history, refusals     int64 // octets of the trace, and of its refusals, as eventOctets counts them
 }
 
 // count returns the counters to be changed.
@@ -38,7 +40,7 @@ func (t *tx) count() (*counters, error) {
 }
 
 func readCounters(conn *sqlite.Conn) (c counters, err error) {
-	s, err := conn.Prepare("SELECT messages, held, bytes, events FROM counter WHERE k = 1")
+	s, err := conn.Prepare("SELECT messages, held, bytes, events, history, refusals FROM counter WHERE k = 1")
 	if err != nil {
 		return c, err
 	}
@@ -50,18 +52,18 @@ func readCounters(conn *sqlite.Conn) (c counters, err error) {
 	if err != nil {
 		return c, err
 	}
-	return counters{s.Int(0), s.Int(1), s.Int(2), s.Int(3)}, nil
+	return counters{s.Int(0), s.Int(1), s.Int(2), s.Int(3), s.Int(4), s.Int(5)}, nil
 }
 
 func (t *tx) flush() error {
 	if t.counts == t.stored {
 		return nil
 	}
-	s, err := t.Prepare("UPDATE counter SET messages = ?, held = ?, bytes = ?, events = ? WHERE k = 1")
+	s, err := t.Prepare("UPDATE counter SET messages = ?, held = ?, bytes = ?, events = ?, history = ?, refusals = ? WHERE k = 1")
 	if err != nil {
 		return err
 	}
-	for i, n := range []int64{t.counts.messages, t.counts.held, t.counts.bytes, t.counts.events} {
+	for i, n := range []int64{t.counts.messages, t.counts.held, t.counts.bytes, t.counts.events, t.counts.history, t.counts.refusals} {
 		s.BindInt(i+1, n)
 	}
 	return s.Run()

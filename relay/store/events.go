@@ -62,7 +62,7 @@ func addressOf(key string) string {
 }
 
 // AppendEvents implements trace.Sink. It is lazy: it waits for a commit that comes anyway, 250 ms at
-// most. Above MaxEvents the oldest ones go.
+// most. What is too much goes by TrimEvents.
 func (s *SQLite) AppendEvents(ctx context.Context, events []trace.Event) error {
 	if len(events) == 0 {
 		return nil
@@ -76,18 +76,21 @@ func (s *SQLite) AppendEvents(ctx context.Context, events []trace.Event) error {
 		rows = append(rows, r)
 	}
 	err := s.writer.do(ctx, &op{lazy: true, cost: int64(len(rows)), run: func(t *tx) error {
-		for i := range rows {
-			if err := rows[i].insert(t.Conn); err != nil {
-				return err
-			}
-		}
 		counts, err := t.count()
 		if err != nil {
 			return err
 		}
-		counts.events += int64(len(rows))
-		_, err = trimEvents(t, min(counts.events-s.opts.MaxEvents, int64(2*len(rows))), math.MaxInt64)
-		return err
+		for i := range rows {
+			if err := rows[i].insert(t.Conn); err != nil {
+				return err
+			}
+			counts.events++
+			counts.history += rows[i].octets()
+			if rows[i].Kind.Noise() {
+				counts.refusals += rows[i].octets()
+			}
+		}
+		return nil
 	}})
 	if err != nil {
 		return fmt.Errorf("append events: %w", err)
@@ -112,50 +115,6 @@ func (r *eventRow) insert(conn *sqlite.Conn) error {
 		q.BindBlob(8, r.data)
 		if err := q.Run(); sqlite.CodeOf(err) != sqlite.Constraint {
 			return err
-		}
-	}
-}
-
-// trimEvents removes the oldest events that are older than before, n at most.
-func trimEvents(t *tx, n, before int64) (removed int64, err error) {
-	if n <= 0 {
-		return 0, nil
-	}
-	q, err := t.Prepare("DELETE FROM event WHERE n IN (SELECT n FROM event WHERE n < ? ORDER BY n LIMIT ?)")
-	if err != nil {
-		return 0, err
-	}
-	q.BindInt(1, before)
-	q.BindInt(2, n)
-	if err := q.Run(); err != nil {
-		return 0, err
-	}
-	counts, err := t.count()
-	if err != nil {
-		return 0, err
-	}
-	removed = t.Changes()
-	counts.events -= removed
-	return removed, nil
-}
-
-// pruneBatch is how many events one transaction removes: some milliseconds of work.
-const pruneBatch = 100
-
-// PruneEvents removes the events before a moment, in small transactions, and returns how many.
-func (s *SQLite) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
-	for {
-		var n int64
-		err := s.write(ctx, func(t *tx) error {
-			n, err = trimEvents(t, pruneBatch, unixNano(before))
-			return err
-		})
-		if err != nil {
-			return total, fmt.Errorf("prune events: %w", err)
-		}
-		total += n
-		if n < pruneBatch {
-			return total, nil
 		}
 	}
 }

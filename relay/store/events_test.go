@@ -168,15 +168,15 @@ func countEvents(t testing.TB, s *SQLite) (counted int64, there int) {
 func TestPruneEvents(t *testing.T) {
 	s := open(t, Options{})
 	var events []trace.Event
-	for n := range 3*pruneBatch + 7 {
+	for n := range 3*trimBatch + 7 {
 		events = append(events, trace.Event{Time: eventTime.Add(time.Duration(n) * time.Second), Kind: trace.Refused, ID: "x", Login: "y", To: "a@example.com"})
 	}
 	appendEvents(t, s, events...)
-	n, err := s.PruneEvents(t.Context(), eventTime.Add(2*pruneBatch*time.Second))
-	if err != nil || n != 2*pruneBatch {
+	n, err := s.PruneEvents(t.Context(), eventTime.Add(2*trimBatch*time.Second))
+	if err != nil || n != 2*trimBatch {
 		t.Errorf("%d events were removed: %v", n, err)
 	}
-	if counted, there := countEvents(t, s); counted != pruneBatch+7 || there != pruneBatch+7 {
+	if counted, there := countEvents(t, s); counted != trimBatch+7 || there != trimBatch+7 {
 		t.Errorf("%d are counted, %d there", counted, there)
 	}
 	if problems, err := s.Check(t.Context()); err != nil || len(problems) > 0 {
@@ -192,6 +192,9 @@ func TestMaxEvents(t *testing.T) {
 			events = append(events, trace.Event{Time: eventTime.Add(time.Duration(n) * time.Second), Kind: trace.Refused, Detail: fmt.Sprint(n)})
 		}
 		appendEvents(t, s, events...)
+	}
+	if n, err := s.TrimEvents(t.Context(), 1<<30); err != nil || n != 22 {
+		t.Errorf("%d events were removed: %v", n, err)
 	}
 	if counted, there := countEvents(t, s); counted != 10 || there != 10 {
 		t.Errorf("%d are counted, %d there", counted, there)

@@ -302,12 +302,17 @@ func (s *SQLite) Writable() error {
 
 // room returns queue.ErrFull when too little of the file system is free.
 func (s *SQLite) room(ctx context.Context) error {
-	return s.space.check(func() (free int64, err error) {
+	return s.space.check(s.freePages(ctx))
+}
+
+// freePages returns how many octets of the file are free.
+func (s *SQLite) freePages(ctx context.Context) func() (int64, error) {
+	return func() (free int64, err error) {
 		err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 			pages, _, err := conn.Int("PRAGMA freelist_count")
 			free = pages * pageSize
 			return err
 		})
 		return free, err
-	})
+	}
 }

@@ -1,0 +1,175 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"postern/relay/store/internal/sqlite"
+)
+
+// eventShare is what an event takes beside its columns, in octets: rows, index entries and the room that pages have left.
+const eventShare = "250"
+
+// eventOctets is about what an event takes of the file: its columns that are indexed are there twice. The same in Go is
+// eventRow.octets. It never changes: the counters of schemaHistory were counted with it.
+const eventOctets = eventShare + ` + octet_length(kind) + octet_length(data)
+	+ 2 * (octet_length(id) + octet_length(session) + octet_length(login) + octet_length(sender) + octet_length(rcpt))`
+
+func (r *eventRow) octets() int64 {
+	indexed := len(r.ID) + len(r.Session) + len(r.Login) + len(r.sender) + len(r.rcpt)
+	return int64(250 + len(r.Kind) + len(r.data) + 2*indexed)
+}
+
+// refusals are the kinds of trace.Kind.Noise.
+const refusals = "kind IN ('refused', 'auth-fail', 'rejected')"
+
+// schemaHistory counts the octets of the trace, all and those of refusals, and finds the oldest refusals.
+const schemaHistory = `
+ALTER TABLE counter ADD COLUMN history INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counter ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
+UPDATE counter SET history = (SELECT coalesce(sum(` + eventOctets + `), 0) FROM event),
+	refusals = (SELECT coalesce(sum(` + eventOctets + `), 0) FROM event WHERE ` + refusals + `);
+CREATE INDEX event_refusal ON event (n) WHERE ` + refusals + `;
+`
+
+const (
+	// trimBatch is how many events one transaction removes at most: some milliseconds of work.
+	trimBatch = 100
+	// leastHistory is what is kept, in octets, however little room there is: it may say why there is none.
+	leastHistory = 4 << 20
+	// refusalShare is the part of the history that refusals have when there is too much of it; those over it go before
+	// anything else goes.
+	refusalShare = 16
+)
+
+// TrimEvents removes events while the trace has more than so many octets, or more of them than MaxEvents, in small
+// transactions with pauses that leave the writer to mail. Refusals go first, then whatever is oldest. So that mail is not
+// refused for the sake of history, there is less of it the more mail waits or the less the disk has free.
+func (s *SQLite) TrimEvents(ctx context.Context, most int64) (total int64, err error) {
+	for {
+		began := time.Now()
+		var n int64
+		if n, err = s.trimSome(ctx, most); err != nil {
+			return total, fmt.Errorf("trim the trace: %w", err)
+		}
+		if total += n; n == 0 {
+			return total, nil
+		}
+		if err := pause(ctx, time.Since(began)); err != nil {
+			return total, err
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// trimSome makes one step.
+func (s *SQLite) trimSome(ctx context.Context, most int64) (n int64, err error) {
+	var counts counters
+	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		counts, err = readCounters(conn)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if most, err = s.historyLimit(ctx, counts, most); err != nil {
+		return 0, err
+	}
+	if counts.excess(most, s.opts.MaxEvents) <= 0 {
+		return 0, nil
+	}
+	err = s.write(ctx, func(t *tx) error {
+		n = 0
+		now, err := t.count()
+		if err != nil {
+			return err
+		}
+		if over := now.excess(most, s.opts.MaxEvents); over > 0 {
+			n, err = t.trim(min(over, trimBatch), math.MaxInt64, now.refusals > min(most, now.history)/refusalShare)
+		}
+		return err
+	})
+	return n, err
+}
+
+// historyLimit is how many octets of history there may be now, of most.
+func (s *SQLite) historyLimit(ctx context.Context, counts counters, most int64) (int64, error) {
+	least := min(leastHistory, most)
+	if s.opts.MaxBytes > 0 {
+		most = min(most, s.opts.MaxBytes-counts.bytes)
+	}
+	lack, err := s.space.lack(s.freePages(ctx))
+	return max(min(most, counts.history-lack), least), err
+}
+
+// excess is about how many events are too many.
+func (c *counters) excess(octets, events int64) int64 {
+	over := c.events - events
+	if c.history > octets && c.events > 0 {
+		each := max(1, c.history/c.events)
+		over = max(over, (c.history-octets+each-1)/each)
+	}
+	return over
+}
+
+// trim removes the oldest events that are older than before, n at most; the oldest refusals, if these go first.
+func (t *tx) trim(n, before int64, refusalsFirst bool) (removed int64, err error) {
+	oldest := "event NOT INDEXED WHERE n < ?"
+	if refusalsFirst {
+		oldest = "event INDEXED BY event_refusal WHERE n < ? AND " + refusals
+	}
+	counts, err := t.count()
+	if err != nil {
+		return 0, err
+	}
+	q, err := t.Prepare("DELETE FROM event WHERE n IN (SELECT n FROM " + oldest + " ORDER BY n LIMIT ?) RETURNING " +
+		eventOctets + ", " + refusals)
+	if err != nil {
+		return 0, err
+	}
+	defer q.Reset()
+	q.BindInt(1, before)
+	q.BindInt(2, n)
+	for {
+		row, err := q.Step()
+		if err != nil || !row {
+			return removed, err
+		}
+		removed++
+		counts.events--
+		counts.history -= q.Int(0)
+		if q.Int(1) != 0 {
+			counts.refusals -= q.Int(0)
+		}
+	}
+}
+
+// PruneEvents removes the events before a moment, in small transactions, and returns how many.
+func (s *SQLite) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
+	for {
+		var n int64
+		err := s.write(ctx, func(t *tx) error {
+			n, err = t.trim(trimBatch, unixNano(before), false)
+			return err
+		})
+		if err != nil {
+			return total, fmt.Errorf("prune events: %w", err)
+		}
+		total += n
+		if n < trimBatch {
+			return total, nil
+		}
+	}
+}
