@@ -93,7 +93,7 @@ func parseDomainPattern(s string) (domain string, below bool, err error) {
 	if below && strings.HasPrefix(domain, "[") {
 		return "", false, errors.New("an address literal has nothing below it")
 	}
-	return aLabels(domain), below, nil
+	return mail.ALabels(domain), below, nil
 }
 
 func domainOr(s string) string {

@@ -309,8 +309,6 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 		From:       up.reversePath(m, t.state.bounceFrom, time.Now()),
 		Recipients: make([]mail.Recipient, len(pending)),
 		Content:    c,
-		Body:       m.Envelope.Body,
-		UTF8:       m.Envelope.UTF8,
 		Ret:        m.Envelope.Ret,
 		EnvID:      m.Envelope.EnvID,
 		EightBit:   m.EightBit,

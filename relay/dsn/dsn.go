@@ -99,8 +99,18 @@ func Make(r Report) ([]byte, error) {
 	return r.assemble(parts, global), nil
 }
 
-// NeedsUTF8 reports whether the report must be sent with SMTPUTF8: its reader's address asks for it.
-func (r Report) NeedsUTF8() bool { return r.To.NeedsUTF8() || r.From.NeedsUTF8() }
+// NeedsUTF8 reports whether the report must be sent with SMTPUTF8: its reader's address, or its author's, has no other form.
+func (r Report) NeedsUTF8() bool {
+	_, to := r.To.ASCII()
+	_, from := r.From.ASCII()
+	return !to || !from
+}
+
+// path is an address as it stands in the header: in ASCII where it can.
+func path(a mail.Address) string {
+	a, _ = a.ASCII()
+	return a.Path()
+}
 
 // global reports whether the UTF-8 forms of RFC 6533 are needed to show the addresses.
 func (r Report) global() bool {
@@ -129,8 +139,8 @@ func (r Report) assemble(parts []part, global bool) []byte {
 	boundary := r.boundary(parts)
 	var w strings.Builder
 	field := func(name, value string) { w.Write(mail.NewField(name, value).Raw) }
-	field("From", "Mail Delivery System "+r.From.Path())
-	field("To", r.To.Path())
+	field("From", "Mail Delivery System "+path(r.From))
+	field("To", path(r.To))
 	field("Subject", subjects[r.Kind])
 	field("Date", date(r.Now))
 	field("Message-ID", "<"+oneLine(r.MessageID, false)+">")

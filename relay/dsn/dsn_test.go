@@ -378,6 +378,12 @@ func TestUTF8(t *testing.T) {
 	if b := make1(t, r); !r.NeedsUTF8() || !bytes.Contains(b, []byte("To: <änn@example.com>\r\n")) {
 		t.Errorf("reader with UTF-8 address: %s", b)
 	}
+	// A domain has a form in ASCII, with which the report passes everywhere.
+	r.To, r.From = address("ann@bücher.example"), address("postmaster@bücher.example")
+	if b := make1(t, r); r.NeedsUTF8() || !bytes.Contains(b, []byte("To: <ann@xn--bcher-kva.example>\r\n")) ||
+		!bytes.Contains(b, []byte("From: Mail Delivery System <postmaster@xn--bcher-kva.example>\r\n")) {
+		t.Errorf("reader in a domain of other letters: %s", b)
+	}
 }
 
 func TestHostileTexts(t *testing.T) {

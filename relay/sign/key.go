@@ -157,7 +157,7 @@ func checkNames(k Key) error {
 		if err != nil || strings.HasPrefix(n.name, "[") {
 			return fmt.Errorf("%s %q is no domain name", n.what, n.name)
 		}
-		if ascii := toASCII(parsed); ascii != n.name {
+		if ascii := mail.ALabels(parsed); ascii != n.name {
 			return fmt.Errorf("%s %q: write it in lower case and as DNS has it (xn--…): %q", n.what, n.name, ascii)
 		}
 	}
@@ -218,7 +218,7 @@ func (r *Ring) For(domain string) []Key {
 	if r == nil || strings.HasPrefix(domain, "[") {
 		return nil
 	}
-	domain = toASCII(strings.ToLower(strings.TrimSuffix(domain, ".")))
+	domain = mail.ALabels(strings.ToLower(strings.TrimSuffix(domain, ".")))
 	for domain != "" {
 		if keys := r.keys[domain]; len(keys) > 0 {
 			return keys

@@ -22,13 +22,13 @@ func (x *transaction) appendCommands(b []byte) []byte {
 func (x *transaction) appendMail(b []byte) []byte {
 	t, ext := x.t, &x.c.ext
 	b = append(b, "MAIL FROM:<"...)
-	b = append(b, t.From.String()...)
+	b = append(b, wireForm(t.From).String()...)
 	b = append(b, '>')
 	if ext.sizeOffered { // RFC 1870 §6.1
 		b = append(b, " SIZE="...)
 		b = strconv.AppendInt(b, x.content.size(), 10)
 	}
-	if ext.eightBit && (t.EightBit || t.Body == mail.Body8Bit) { // RFC 6152 §3
+	if ext.eightBit && x.content.eightBit { // RFC 6152 §3
 		b = append(b, " BODY=8BITMIME"...)
 	}
 	if ext.utf8 && x.needsUTF8() { // RFC 6531 §3.4
@@ -40,21 +40,28 @@ func (x *transaction) appendMail(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
+// needsUTF8 reports whether the transaction has anything that only SMTPUTF8 carries. A domain has another form.
 func (x *transaction) needsUTF8() bool {
-	if x.t.UTF8 || x.t.From.NeedsUTF8() {
+	if _, ok := x.t.From.ASCII(); !ok || x.content.utf8Header {
 		return true
 	}
 	for _, i := range x.batch {
-		if x.t.Recipients[i].To.NeedsUTF8() {
+		if _, ok := x.t.Recipients[i].To.ASCII(); !ok {
 			return true
 		}
 	}
 	return false
 }
 
+// wireForm is an address as it goes out: in ASCII where it can, which every server and the next one takes.
+func wireForm(a mail.Address) mail.Address {
+	a, _ = a.ASCII()
+	return a
+}
+
 func (x *transaction) appendRcpt(b []byte, r *mail.Recipient) []byte {
 	b = append(b, "RCPT TO:<"...)
-	b = append(b, r.To.String()...)
+	b = append(b, wireForm(r.To).String()...)
 	b = append(b, '>')
 	if x.c.ext.dsn {
 		b = appendRcptDSN(b, r)

@@ -82,8 +82,8 @@ func (u *Upstream) dialAny(ctx context.Context, addrs []netip.Addr, port string)
 	return nil, f
 }
 
-// dialFault is for a connection that Dial does not make. A proxy that wants another login needs a person; all else that a proxy
-// does is a trouble of the way there, and no fault of the account.
+// dialFault is for a connection that Dial does not make. A proxy that wants another login needs a person; all else
+// that a proxy does is a trouble of the way there, and no fault of the account.
 func (u *Upstream) dialFault(ctx context.Context, err error) *fault {
 	f := connectFault(err, u.cfg.Host+" "+explainDial(err))
 	if refusal, ok := errors.AsType[*via.Error](err); ok {

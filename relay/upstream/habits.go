@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// habits is what servers were found to do other than they offer. What EHLO says tells one server from another behind the same
-// name, so a server that changes its offer is tried anew; so is each of them after a day.
+// habits is what servers were found to do other than they offer. What EHLO says tells one server from another behind
+// the same name, so a server that changes its offer is tried anew; so is each of them after a day.
 type habits struct {
 	mu    sync.Mutex
 	known map[string][]habit // by what EHLO offered

@@ -100,8 +100,9 @@ func senderName(from mail.Address) string {
 // mail asks for one sender and takes the question back (RFC 5321 §4.1.1.5).
 func (p *probe) mail(c *conn, from mail.Address) {
 	p.each("mail", func() (string, *fault) {
-		line := "MAIL FROM:<" + from.String() + ">"
-		if from.NeedsUTF8() {
+		ascii, ok := from.ASCII()
+		line := "MAIL FROM:<" + ascii.String() + ">"
+		if !ok {
 			if !c.ext.utf8 {
 				return "", &fault{stage: mail.StageMail, class: mail.MessageFault, ours: true,
 					reply: mail.R(553, "5.6.7", "the upstream does not offer SMTPUTF8, which this sender needs")}

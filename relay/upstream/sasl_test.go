@@ -46,7 +46,7 @@ func TestWrongPasswordIsTriedOnce(t *testing.T) {
 	for _, m := range DefaultMechanisms {
 		fc := provider()
 		fc.Mechanisms = []string{m, "PLAIN"}
-		fake, u := start(t, fc, func(cfg *Config) { cfg.Password, cfg.Mechanisms = "wrong", []string{m} })
+		fake, u := start(t, fc, func(cfg *Config) { cfg.Password, cfg.Mechanisms = "mistaken", []string{m} })
 		r := send(t, u, message(t, "bob@example.net", "carol@example.net"))
 		wantClasses(t, r, "account-fault account-fault")
 		if r[0].Reply.String() != "535 5.7.8 wrong user name or password" || fake.Counts().Refused != 1 {

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"io"
 	"strings"
 	"time"
 
@@ -16,11 +15,11 @@ type Transaction struct {
 	From       mail.Address
 	Recipients []mail.Recipient
 	Content    mail.Content
-	EightBit   bool      // the content has octets above 0x7f
-	UTF8       bool      // the header needs SMTPUTF8 (RFC 6531); addresses are looked at here
-	Body       mail.Body // as the client declared it
-	Ret        mail.Ret
-	EnvID      string
+	// EightBit: the content may have octets above 0x7f, and is looked at. What the message needs of SMTPUTF8 (RFC 6531) and
+	// 8BITMIME (RFC 6152) is found here, whatever its client declared.
+	EightBit bool
+	Ret      mail.Ret
+	EnvID    string
 	// Prefix is called once, when a connection is ready and EHLO known, before MAIL. It returns header fields that go
 	// before the content, each ended by CRLF. Its error defers. nil: there is nothing to add.
 	Prefix func(ctx context.Context) ([]byte, error)
@@ -146,6 +145,9 @@ func (a *attempt) begin(ctx context.Context, c *conn) *fault {
 		if f := a.content.prepare(ctx, a.t); f != nil {
 			return f
 		}
+		if f := a.content.survey(a.t.EightBit); f != nil {
+			return f
+		}
 		a.ready = true
 	}
 	return a.fits(c)
@@ -159,18 +161,22 @@ func (a *attempt) fits(c *conn) *fault {
 	if size := a.content.size(); c.ext.size > 0 && size > c.ext.size {
 		return no(552, "5.3.4", "the message has %d octets, %s takes at most %d", size, c.u.cfg.Host, c.ext.size)
 	}
-	if a.t.EightBit && !c.ext.eightBit { // RFC 6152 §3; we do not recode bodies
+	if a.content.utf8Header && !c.ext.utf8 { // RFC 6531 §3.5
+		return no(550, "5.6.7", "the header of the message has characters beyond ASCII that are not encoded (RFC 2047), "+
+			"which needs SMTPUTF8, and %s does not offer it", c.u.cfg.Host)
+	}
+	if a.content.eightBit && !c.ext.eightBit { // RFC 6152 §3; we do not recode bodies
 		return no(554, "5.6.3", "the message has eight-bit content, which %s does not take", c.u.cfg.Host)
 	}
 	if c.ext.utf8 {
 		return nil
 	}
-	if a.t.UTF8 || a.t.From.NeedsUTF8() { // RFC 6531 §3.5
-		return no(550, "5.6.7", "the message needs SMTPUTF8, which %s does not offer", c.u.cfg.Host)
+	if _, ok := a.t.From.ASCII(); !ok {
+		return no(550, "5.6.7", "the sender's address %s needs SMTPUTF8, which %s does not offer", a.t.From, c.u.cfg.Host)
 	}
 	ascii := a.pending[:0]
 	for _, i := range a.pending {
-		if !a.t.Recipients[i].To.NeedsUTF8() {
+		if _, ok := a.t.Recipients[i].To.ASCII(); ok {
 			ascii = append(ascii, i)
 			continue
 		}
@@ -322,64 +328,6 @@ func (s *Slot) drop() {
 	delete(s.u.conns, c)
 	s.u.mu.Unlock()
 }
-
-// body is the content with its prefix, from memory or as a stream.
-type body struct {
-	prefix  []byte
-	mem     []byte // all octets, or nil
-	r       io.ReadCloser
-	fresh   bool // r stands at its first octet
-	content mail.Content
-}
-
-// prepare calls Prefix and makes sure that the content can be had before anything is said to the upstream.
-func (b *body) prepare(ctx context.Context, t *Transaction) *fault {
-	b.content = t.Content
-	if t.Prefix != nil {
-		prefix, err := t.Prefix(ctx)
-		if err != nil {
-			return signFault(err)
-		}
-		b.prefix = prefix
-	}
-	if b.mem = t.Content.Bytes(); b.mem != nil {
-		return nil
-	}
-	if f := b.rewind(); f != nil || t.Content.Size() > inlineLimit {
-		b.fresh = f == nil
-		return f
-	}
-	mem := make([]byte, t.Content.Size())
-	_, err := io.ReadFull(b.r, mem)
-	b.r.Close()
-	b.r = nil
-	if err != nil {
-		return contentFault(err)
-	}
-	b.mem = mem
-	return nil
-}
-
-// rewind makes a stream stand at its first octet.
-func (b *body) rewind() *fault {
-	if b.mem != nil || b.fresh {
-		b.fresh = false
-		return nil
-	}
-	if b.r != nil {
-		b.r.Close()
-		b.r = nil
-	}
-	r, err := b.content.Open()
-	if err != nil {
-		return contentFault(err)
-	}
-	b.r = r
-	return nil
-}
-
-// size is what goes out, in octets, dots not doubled.
-func (b *body) size() int64 { return int64(len(b.prefix)) + b.content.Size() }
 
 // signFault: there is no unsigned send, and no bounce for a key of ours.
 func signFault(err error) *fault {

@@ -392,9 +392,9 @@ func TestWhatTheUpstreamCannotTake(t *testing.T) {
 		{"size", append(faketest.Without("SIZE"), "SIZE 20"), nil, "message-fault message-fault", "552 5.3.4"},
 		{"size without number", append(faketest.Without("SIZE"), "SIZE"), nil, "delivered delivered", "250"},
 		{"size zero", append(faketest.Without("SIZE"), "SIZE 0"), nil, "delivered delivered", "250"},
-		{"eight bit", faketest.Without("8BITMIME"), func(tr *Transaction) { tr.EightBit = true }, "message-fault message-fault", "554 5.6.3"},
-		{"declared only", faketest.Without("8BITMIME"), func(tr *Transaction) { tr.Body = mail.Body8Bit }, "delivered delivered", "250"},
-		{"header", faketest.Without("SMTPUTF8"), func(tr *Transaction) { tr.UTF8 = true }, "message-fault message-fault", "550 5.6.7"},
+		{"eight bit", faketest.Without("8BITMIME"), func(tr *Transaction) { tr.EightBit, tr.Content = true, eightBitLetter }, "message-fault message-fault", "554 5.6.3"},
+		{"declared only", faketest.Without("8BITMIME"), func(tr *Transaction) { tr.EightBit = true }, "delivered delivered", "250"},
+		{"header", faketest.Without("SMTPUTF8"), func(tr *Transaction) { tr.EightBit, tr.Content = true, utf8Letter }, "message-fault message-fault", "550 5.6.7"},
 		{"sender", faketest.Without("SMTPUTF8"), func(tr *Transaction) { tr.From = address(t, "é@example.com") }, "message-fault message-fault", "550 5.6.7"},
 		{"recipient", faketest.Without("SMTPUTF8"), func(tr *Transaction) { tr.Recipients[0].To = address(t, "é@example.net") }, "recipient-fault delivered", "553 5.6.7"},
 	}
@@ -421,6 +421,7 @@ func TestWhatTheUpstreamCannotTake(t *testing.T) {
 
 func TestParameters(t *testing.T) {
 	tr := message(t, "bob@example.net", "é@example.net")
+	tr.Content = eightBitLetter
 	tr.EightBit, tr.Ret, tr.EnvID = true, mail.RetHeaders, "a+b=c d"
 	tr.Recipients[0].Notify, tr.Recipients[0].ORcpt = mail.NotifySuccess|mail.NotifyDelay, "rfc822;Bob+x@example.org"
 	tr.Recipients[1].Notify, tr.Recipients[1].ORcpt = mail.NotifyNever, "utf-8;é+@example.net"
@@ -433,7 +434,7 @@ func TestParameters(t *testing.T) {
 	}
 	m := fake.Messages()[0]
 	want := []string{
-		"FROM:<alice@example.com> SIZE=72 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb+3Dc+20d",
+		"FROM:<alice@example.com> SIZE=57 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb+3Dc+20d",
 		"TO:<bob@example.net> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;Bob+2Bx@example.org",
 		`TO:<é@example.net> NOTIFY=NEVER ORCPT=utf-8;\x{E9}\x{2B}@example.net`,
 	}

@@ -82,8 +82,8 @@ func TestBehindTheReplyToTheMessage(t *testing.T) {
 	}
 }
 
-// A reply too many before the end of the message makes the last one worthless. Where that cannot be seen at once, the message
-// goes step by step afterwards.
+// A reply too many before the end of the message makes the last one worthless. Where that cannot be seen at once, the
+// message goes step by step afterwards.
 func TestBeforeTheReplyToTheMessage(t *testing.T) {
 	for way, ext := range ways {
 		for _, c := range []struct{ verb, reply, last string }{

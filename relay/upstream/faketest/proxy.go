@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// Proxy is an HTTP CONNECT or SOCKS5 proxy for tests: which of them, the client's first octet says. It connects everybody to one
-// address, whatever name was asked for, and remembers the names.
+// Proxy is an HTTP CONNECT or SOCKS5 proxy for tests: which of them, the client's first octet says. It connects
+// everybody to one address, whatever name was asked for, and remembers the names.
 type Proxy struct {
 	To             string      // where every tunnel leads
 	TLS            *tls.Config // spoken to over TLS; nil: in clear
@@ -185,8 +185,8 @@ func (p *Proxy) socksLogin(nc net.Conn, br *bufio.Reader) bool {
 	return true
 }
 
-// tunnel sends the answer together with what the far side says first, as a busy proxy may. A far side that speaks TLS from the
-// first octet says nothing.
+// tunnel sends the answer together with what the far side says first, as a busy proxy may. A far side that speaks TLS
+// from the first octet says nothing.
 func (p *Proxy) tunnel(nc net.Conn, br *bufio.Reader, address, answer string) {
 	far, err := net.Dial("tcp", p.To)
 	if err != nil {

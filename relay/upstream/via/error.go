@@ -13,13 +13,14 @@ import (
 	"postern/mail"
 )
 
-// Error is why there is no way through the proxy. Its text is for people: it names the proxy without credentials, and the key
-// that it stands under.
+// Error is why there is no way through the proxy. Its text is for people: it names the proxy without credentials, and
+// the key that it stands under.
 type Error struct {
 	Proxy  string // scheme, host and port
 	Target string // host and port that were asked for
 	Code   int    // of the proxy's HTTP answer; 0: there was none
-	// Login: the proxy wants another login than it got. Only a person can mend that; everything else may pass by itself.
+	// Login: the proxy wants another login than it got. Only a person can mend that; everything else may pass by
+	// itself.
 	Login bool
 	Err   error // may be nil
 

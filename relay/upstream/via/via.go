@@ -1,7 +1,8 @@
-// Package via dials through a proxy: HTTP CONNECT (RFC 9110 §9.3.6), in clear or over TLS, or SOCKS5 (RFC 1928, RFC 1929).
+// Package via dials through a proxy: HTTP CONNECT (RFC 9110 §9.3.6), in clear or over TLS, or SOCKS5 (RFC 1928, RFC
+// 1929).
 //
-// The proxy gets the host as it is configured and looks it up itself. TLS to the upstream is made and verified through the
-// tunnel by whoever dialled. Every failure is an *Error, which names the proxy without its credentials.
+// The proxy gets the host as it is configured and looks it up itself. TLS to the upstream is made and verified
+// through the tunnel by whoever dialled. Every failure is an *Error, which names the proxy without its credentials.
 package via
 
 import (
@@ -53,7 +54,8 @@ var (
 	errColon  = errors.New("has a colon in the user name or a control character, which HTTP cannot carry")
 )
 
-// Parse reads the address of a proxy: http://, https:// or socks5://, user and password if it wants them, host and port.
+// Parse reads the address of a proxy: http://, https:// or socks5://, user and password if it wants them, host and
+// port.
 func Parse(text string) (*Proxy, error) {
 	u, err := url.Parse(strings.TrimSpace(text))
 	if err != nil || u.Opaque != "" || u.Scheme == "" {
