@@ -164,11 +164,17 @@ func (c *conn) ehlo() (string, *fault) {
 		return "", f
 	}
 	// RFC 5321 §3.2: a server of old is greeted with HELO. It can neither secure a connection nor log us in.
-	if (r.Code == 500 || r.Code == 502) && c.u.cfg.TLS != TLSStartTLS && c.u.cfg.Username == "" {
+	if r.Permanent() && c.u.cfg.TLS != TLSStartTLS && c.u.cfg.Username == "" && c.u.cfg.Token == nil {
+		refused := r
 		if r, f = c.command(mail.StageEHLO, "HELO "+c.u.cfg.LocalName+"\r\n"); f != nil {
 			return "", f
 		}
-		r.Text = ""
+		if r.Permanent() && refused.Code != 500 && refused.Code != 502 {
+			r = refused // it says more of why we are not wanted than what HELO is told
+		}
+		if r.Code == 250 {
+			r.Text = ""
+		}
 	}
 	if r.Code != 250 {
 		return "", c.refused(mail.StageEHLO, r)

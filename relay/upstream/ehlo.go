@@ -29,10 +29,12 @@ func parseEHLO(r mail.Reply) extensions {
 			continue
 		}
 		x.keywords = append(x.keywords, line)
-		// "AUTH=PLAIN LOGIN" is how servers of before RFC 2554 had it; some say it both ways.
+		// "AUTH=PLAIN LOGIN" is how servers of before RFC 2554 had it; some say it both ways, and SIZE too.
 		line = strings.ToUpper(line)
-		if rest, ok := strings.CutPrefix(line, "AUTH="); ok {
-			line = "AUTH " + rest
+		for _, keyword := range []string{"AUTH", "SIZE"} {
+			if rest, ok := strings.CutPrefix(line, keyword+"="); ok {
+				line = keyword + " " + rest
+			}
 		}
 		f := strings.Fields(line)
 		if len(f) > 0 {

@@ -25,12 +25,14 @@ var (
 )
 
 // readReply reads one reply. The text of a single-line 2yz reply is left out unless keep is set: of MAIL and RCPT nobody
-// reads it. Line ends may lack the CR. All lines must bear the same code (RFC 5321 §4.2.1).
+// reads it. Forms that are odd and mean one thing only are taken: line ends without CR, empty lines between, before and in
+// replies, blanks and NULs before the code, a code with its text right behind it.
 func readReply(br *bufio.Reader, keep bool) (mail.Reply, error) {
-	line, err := readLine(br)
+	line, err := nextLine(br)
 	if err != nil {
 		return mail.Reply{}, err
 	}
+	line = bytes.TrimLeft(line, " \t\x00")
 	code, more, ok := splitCode(line)
 	if !ok {
 		return mail.Reply{}, errReplySyntax
@@ -42,37 +44,64 @@ func readReply(br *bufio.Reader, keep bool) (mail.Reply, error) {
 		enhanced, text := splitEnhanced(code, tail(line))
 		return mail.Reply{Code: code, Enhanced: enhanced, Text: mail.Cut(mail.Printable(text), maxReplyText)}, nil
 	}
-	return readMore(br, code, line)
+	return readMore(br, line)
 }
 
-func readMore(br *bufio.Reader, code int, line []byte) (mail.Reply, error) {
-	r := mail.Reply{Code: code}
-	var text strings.Builder
+// readMore reads a reply of many lines. Where their codes differ, the last line's holds (RFC 5321 §4.2.1).
+func readMore(br *bufio.Reader, line []byte) (mail.Reply, error) {
+	var lines []string
 	octets := 0
-	for n := 1; ; n++ {
-		if octets += len(line) + 2; octets > maxReplyOctets || n > maxReplyLines {
+	for {
+		if octets += len(line) + 2; octets > maxReplyOctets || len(lines) >= maxReplyLines {
 			return mail.Reply{}, errReplyLong
 		}
-		c, more, ok := splitCode(line)
-		if !ok || c != code {
+		code, more, ok := splitCode(line)
+		if !ok {
 			return mail.Reply{}, errReplySyntax
 		}
-		enhanced, t := splitEnhanced(code, tail(line))
-		if n == 1 {
-			r.Enhanced = enhanced
-		} else {
-			text.WriteByte('\n')
-		}
-		text.WriteString(mail.Printable(t))
+		lines = append(lines, tail(line))
 		if !more {
-			r.Text = text.String()
-			return r, nil
+			return joinLines(code, lines), nil
 		}
 		var err error
-		if line, err = readLine(br); err != nil {
+		switch line, err = nextLine(br); {
+		case err == io.EOF:
+			return mail.Reply{}, io.ErrUnexpectedEOF
+		case err != nil:
 			return mail.Reply{}, err
 		}
 	}
+}
+
+// joinLines makes a reply of the texts of its lines. The first enhanced code that fits is the reply's.
+func joinLines(code int, lines []string) mail.Reply {
+	r := mail.Reply{Code: code}
+	var text strings.Builder
+	for i, line := range lines {
+		enhanced, t := splitEnhanced(code, line)
+		if r.Enhanced == "" {
+			r.Enhanced = enhanced
+		}
+		if i > 0 {
+			text.WriteByte('\n')
+		}
+		text.WriteString(mail.Printable(t))
+	}
+	r.Text = text.String()
+	return r
+}
+
+// maxEmptyLines is how many empty lines in a row are skipped.
+const maxEmptyLines = 16
+
+// nextLine returns the next line that is not empty.
+func nextLine(br *bufio.Reader) ([]byte, error) {
+	for range maxEmptyLines + 1 {
+		if line, err := readLine(br); err != nil || len(line) > 0 {
+			return line, err
+		}
+	}
+	return nil, errReplyLong
 }
 
 // readLine returns the next line without its end; it is valid until the next read.
@@ -86,7 +115,7 @@ func readLine(br *bufio.Reader) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	}
-	return bytes.TrimSuffix(line[:len(line)-1], []byte{'\r'}), nil
+	return bytes.TrimRight(line[:len(line)-1], "\r"), nil
 }
 
 // splitCode reads the three digits and whether another line follows.
@@ -103,20 +132,22 @@ func splitCode(line []byte) (code int, more, ok bool) {
 	if len(line) == 3 {
 		return code, false, true
 	}
-	switch line[3] {
-	case '-':
+	switch c := line[3]; {
+	case c == '-':
 		return code, true, true
-	case ' ', '\t':
-		return code, false, true
+	case c >= '0' && c <= '9': // a number of more digits is no code
+		return 0, false, false
 	}
-	return 0, false, false
+	return code, false, true
 }
 
+// tail is the text behind the code.
 func tail(line []byte) string {
-	if len(line) <= 4 {
-		return ""
+	text := line[3:]
+	if len(text) > 0 && (text[0] == ' ' || text[0] == '\t' || text[0] == '-') {
+		text = text[1:]
 	}
-	return string(line[4:])
+	return string(text)
 }
 
 // splitEnhanced takes the enhanced status code off the text if there is one and its class fits (RFC 2034 §4).
