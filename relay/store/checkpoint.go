@@ -11,6 +11,13 @@ import (
 // file grows to about twice that under load.
 const logSize = 32 << 20
 
+// The log is emptied when nothing has been written for idleFor, but not more often than emptyEvery: what was deleted must not
+// stay readable in it for longer than need be (secure_delete sees to the file).
+const (
+	idleFor    = 2 * time.Second
+	emptyEvery = time.Minute
+)
+
 // smallRest is what the writer may copy itself between two transactions, in octets.
 const smallRest = 4 << 20
 
@@ -48,6 +55,27 @@ func (w *writer) checkpoint(conn *sqlite.Conn) (inLog, copied int, ok bool) {
 		w.complain(err)
 	}
 	return 0, 0, false
+}
+
+// emptyLog copies the log into the file and cuts it to nothing, for the writer. Where the command line is reading, later.
+func (w *writer) emptyLog() {
+	w.emptied = time.Now()
+	if w.failure() != nil {
+		w.logged = false
+		return
+	}
+	w.conn.BusyTimeout(100)
+	err := w.conn.EmptyLog()
+	w.conn.BusyTimeout(busyTimeout)
+	switch {
+	case err == nil:
+		w.pages, w.logged = 0, false
+		w.checkpointed.Add(1)
+	case fatal(err):
+		w.fail(fmt.Errorf("checkpoint: %w", err))
+	case sqlite.CodeOf(err) != sqlite.Busy:
+		w.complain(err)
+	}
 }
 
 // complainEvery is how often the same trouble is worth a line in the log.

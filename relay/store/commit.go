@@ -179,6 +179,7 @@ func (w *writer) committed() {
 		return
 	}
 	w.commits.Add(1)
+	w.logged = w.logged || pages > 0
 	if w.pages += pages; w.pages*pageSize >= logSize {
 		select {
 		case w.full <- struct{}{}:

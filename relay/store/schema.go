@@ -105,7 +105,7 @@ func openConn(path string) (*sqlite.Conn, error) {
 	}
 	conn.BusyTimeout(busyTimeout)
 	// trusted_schema and cell_size_check guard against a file that somebody prepared or a disk damaged.
-	err = conn.Exec("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048")
+	err = conn.Exec("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = ON; PRAGMA cache_size = -2048")
 	if err != nil {
 		conn.Close()
 		return nil, err

@@ -70,6 +70,8 @@ type writer struct {
 	crowd    int           // how many urgent writes to expect at once
 	streak   int           // commits in a row that got their crowd without waiting to the end
 	pages    int           // written to the log since it was last copied
+	logged   bool          // written to the log since it was last emptied
+	emptied  time.Time     // when it was
 
 	full   chan struct{} // asks for a checkpoint
 	finish atomic.Bool   // the checkpointer left a small rest, to be copied between two transactions
@@ -176,6 +178,13 @@ func (w *writer) await(timer *time.Timer) bool {
 			select {
 			case <-w.kick:
 			case <-timer.C:
+			}
+		case w.logged:
+			timer.Reset(max(idleFor, emptyEvery-time.Since(w.emptied)))
+			select {
+			case <-w.kick:
+			case <-timer.C:
+				w.emptyLog()
 			}
 		default:
 			<-w.kick
