@@ -28,16 +28,17 @@ var mayImport = map[string][]string{
 	"relay/capture":      {},
 	"relay/fakeprovider": {"mail"},
 	"relay/queue":        {"mail", "relay/trace"},
-	"relay/upstream":     {"mail", "relay/upstream/internal/gate", "relay/upstream/via"},
+	"relay/upstream":     {"mail", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/via"},
 	"relay/upstream/via": {"mail"},
-	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/trace", "relay/upstream", "relay/upstream/oauth", "relay/store/..."},
+	"relay/seal":         {},
+	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream", "relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...":    {"relay/store/..."},
 	// Test tools beside the product.
 	"relay/queue/storetest": {"mail", "relay/queue"},
 	"relay/queue/memstore":  {"mail", "relay/queue"},
 	"auth/authtest":         {"mail", "auth"},
 	"policy/policytest":     {"mail", "policy"},
-	"relay/upstream/...":    {"mail", "relay/upstream", "relay/upstream/internal/gate", "relay/upstream/via"},
+	"relay/upstream/...":    {"mail", "relay/seal", "relay/upstream", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/via"},
 	"deploy":                {},
 }
 

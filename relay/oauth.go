@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -19,6 +17,8 @@ import (
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/queue"
+	"postern/relay/seal"
+	relaystore "postern/relay/store"
 	"postern/relay/upstream"
 	"postern/relay/upstream/oauth"
 )
@@ -29,30 +29,14 @@ func NewTokens(c *config.Config, block config.Upstream, grants oauth.GrantStore,
 	if block.OAuth == nil {
 		return nil, nil
 	}
-	sealer := (*oauth.Sealer)(nil)
+	sealer := (*seal.Sealer)(nil)
 	if consented(block.OAuth.Flow) {
 		var err error
-		if sealer, err = openSealer(c.DataDir); err != nil {
+		if sealer, err = relaystore.OpenSealer(c.DataDir); err != nil {
 			return nil, fmt.Errorf("upstream %s: oauth: %w", block.Name, err)
 		}
 	}
 	return newTokens(block, grants, sealer, log)
-}
-
-// openSealer gives a key that root made, on the command line, to the owner of data_dir, who runs the daemon.
-func openSealer(dir string) (*oauth.Sealer, error) {
-	sealer, err := oauth.OpenSealer(dir)
-	if err != nil || os.Geteuid() != 0 {
-		return sealer, err
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return nil, err
-	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
-		err = os.Chown(filepath.Join(dir, oauth.KeyFile), int(owner.Uid), int(owner.Gid))
-	}
-	return sealer, err
 }
 
 // CheckTokens says what NewTokens would refuse, without making anything.
@@ -66,7 +50,7 @@ func expiriesOf(block config.Upstream, now time.Time) ([]oauth.Expiry, error) {
 	if block.OAuth == nil {
 		return nil, nil
 	}
-	sealer, err := oauth.NewSealer(make([]byte, 32))
+	sealer, err := seal.New(make([]byte, 32))
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +71,7 @@ var keysOfOAuth = strings.NewReplacer("device_auth_url:", "device_url:", "servic
 	"certificate:", "certificate_file:", "client_secret_expires", "expires", "or a certificate", "or a certificate_file",
 	"set certificate to the new file", "write it and its key to certificate_file and key_file")
 
-func newTokens(block config.Upstream, grants oauth.GrantStore, sealer *oauth.Sealer, log *slog.Logger) (*oauth.Source, error) {
+func newTokens(block config.Upstream, grants oauth.GrantStore, sealer *seal.Sealer, log *slog.Logger) (*oauth.Source, error) {
 	o, err := tokenOptions(block)
 	if err == nil {
 		o.Grants, o.Sealer, o.Logger = grants, sealer, log

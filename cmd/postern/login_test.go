@@ -127,7 +127,7 @@ func (f *consentOffice) wantLogin() {
 	if err != nil || !strings.Contains(out, "XOAUTH2 as "+consenter) {
 		f.t.Errorf("upstream test: %v\n%s", err, out)
 	}
-	sealed, err := os.ReadFile(filepath.Join(filepath.Dir(f.config), "data", "grants.key"))
+	sealed, err := os.ReadFile(filepath.Join(filepath.Dir(f.config), "data", "seal.key"))
 	if err != nil || len(sealed) != 32 {
 		f.t.Errorf("the key: %d octets, %v", len(sealed), err)
 	}

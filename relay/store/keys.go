@@ -2,11 +2,16 @@ package store
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
+	"postern/relay/seal"
 	"postern/relay/store/internal/sqlite"
 )
 
@@ -41,7 +46,7 @@ func (s *SQLite) PutKey(ctx context.Context, k Key) error {
 		q.BindText(1, k.Domain)
 		q.BindText(2, k.Selector)
 		q.BindText(3, k.Algorithm)
-		q.BindText(4, k.PEM)
+		q.BindText(4, s.sealPEM(k))
 		q.BindInt(5, unixNano(k.Created))
 		if err := q.Run(); sqlite.CodeOf(err) == sqlite.Constraint {
 			return refuse(ErrExists) // the statement undid itself
@@ -72,10 +77,93 @@ func (s *SQLite) Keys(ctx context.Context) (keys []Key, err error) {
 			keys = append(keys, Key{q.Text(0), q.Text(1), q.Text(2), q.Text(3), fromNano(q.Int(4))})
 		}
 	})
+	for i := range keys {
+		if err == nil {
+			err = s.openPEM(&keys[i])
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the DKIM keys: %w", err)
 	}
 	return keys, nil
+}
+
+// sealed begins a private key that is stored sealed. PEM does not begin so.
+const sealed = "sealed:"
+
+func (k Key) label() string { return "postern dkim key\x00" + k.Domain + "\x00" + k.Selector }
+
+func (s *SQLite) sealPEM(k Key) string {
+	return sealed + base64.StdEncoding.EncodeToString(s.sealer.Seal(k.label(), []byte(k.PEM)))
+}
+
+func (s *SQLite) openPEM(k *Key) error {
+	text, ok := strings.CutPrefix(k.PEM, sealed)
+	if !ok {
+		return nil // of an earlier version
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err == nil {
+		b, err = s.sealer.Open(k.label(), b)
+	}
+	if err != nil {
+		k.PEM = ""
+		return fmt.Errorf("%s: %w", k, s.explainSeal(err))
+	}
+	k.PEM = string(b)
+	return nil
+}
+
+// sealKeys seals what an earlier version stored in clear.
+func (s *SQLite) sealKeys(ctx context.Context) error {
+	keys, err := s.Keys(ctx)
+	if err != nil {
+		return nil // whoever needs them is told
+	}
+	clear := func(conn *sqlite.Conn) (bool, error) {
+		n, _, err := conn.Int("SELECT count(*) FROM dkim_key WHERE pem NOT LIKE 'sealed:%'")
+		return n > 0, err
+	}
+	var found bool
+	if err := s.readers.read(ctx, func(conn *sqlite.Conn) (err error) { found, err = clear(conn); return err }); err != nil || !found {
+		return err
+	}
+	return s.write(ctx, func(t *tx) error {
+		for _, k := range keys {
+			q, err := t.Prepare("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? AND pem NOT LIKE 'sealed:%'")
+			if err != nil {
+				return err
+			}
+			q.BindText(1, s.sealPEM(k))
+			q.BindText(2, k.Domain)
+			q.BindText(3, k.Selector)
+			if err := q.Run(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// OpenSealer reads the key that seals secrets of a data directory, or makes it there, for the directory's owner.
+func OpenSealer(dir string) (*seal.Sealer, error) {
+	sealer, err := seal.OpenKey(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(dir, seal.KeyFile))
+	if err != nil {
+		return nil, err
+	}
+	return sealer, errors.Join(giveToOwner(f, dir), f.Close())
+}
+
+func (s *SQLite) explainSeal(err error) error {
+	if errors.Is(err, seal.ErrOtherKey) {
+		return fmt.Errorf("%w than the one in %s: bring back the file that belongs to this store, from the backup or the other node",
+			err, filepath.Join(s.opts.Dir, seal.KeyFile))
+	}
+	return err
 }
 
 // DeleteKey removes a key; ErrNoKey if there is none.

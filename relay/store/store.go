@@ -29,6 +29,7 @@ import (
 	"sync"
 	"time"
 
+	"postern/relay/seal"
 	"postern/relay/store/internal/sqlite"
 )
 
@@ -71,6 +72,7 @@ type SQLite struct {
 	readers *readers
 	space   space
 	reserve *reserve // of the daemon; nil: none
+	sealer  *seal.Sealer
 
 	running  sync.WaitGroup // the writer's goroutine and the checkpointer
 	closed   sync.Once
@@ -101,7 +103,13 @@ func Open(ctx context.Context, o Options) (*SQLite, error) {
 		}
 		s.unlock = unlock
 	}
-	if err := s.open(); err != nil {
+	err := s.open()
+	if err == nil {
+		if err = s.sealKeys(ctx); err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	if err != nil {
 		s.unlock()
 		return nil, err
 	}
@@ -131,6 +139,10 @@ func (o Options) withDefaults() Options {
 
 func (s *SQLite) open() error {
 	if err := prepareFile(s.path); err != nil {
+		return err
+	}
+	var err error
+	if s.sealer, err = OpenSealer(s.opts.Dir); err != nil {
 		return err
 	}
 	conn, err := openMain(s.path)

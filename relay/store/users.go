@@ -235,33 +235,38 @@ func (s *SQLite) DeleteUser(ctx context.Context, login string) error {
 	return nil
 }
 
-// Secret returns n random octets that were made once for this installation under this name.
+// Secret returns n random octets that were made once for this installation under this name. They are stored sealed.
 func (s *SQLite) Secret(ctx context.Context, name string, n int) ([]byte, error) {
-	secret, err := s.secret(ctx, name)
-	if err != nil || len(secret) == n {
-		return secret, err
-	}
-	if secret != nil {
-		return nil, fmt.Errorf("secret %s has %d octets, not %d", name, len(secret), n)
-	}
-	fresh := make([]byte, n)
-	rand.Read(fresh) // never fails
-	err = s.write(ctx, func(t *tx) error {
-		q, err := t.Prepare("INSERT INTO secret VALUES (?, ?) ON CONFLICT DO NOTHING")
-		if err != nil {
-			return err
+	secret, err := s.secret(ctx, name, n)
+	if err == nil && secret == nil {
+		fresh := make([]byte, n)
+		rand.Read(fresh) // never fails
+		if err = s.putSecret(ctx, name, fresh, "INSERT INTO secret (value, name) VALUES (?, ?) ON CONFLICT DO NOTHING"); err == nil {
+			secret, err = s.secret(ctx, name, n) // another process may have been first
 		}
-		q.BindText(1, name)
-		q.BindBlob(2, fresh)
-		return q.Run()
-	})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("secret %s: %w", name, err)
 	}
-	return s.secret(ctx, name) // another process may have been first
+	return secret, nil
 }
 
-func (s *SQLite) secret(ctx context.Context, name string) (secret []byte, err error) {
+func secretLabel(name string) string { return "postern secret\x00" + name }
+
+func (s *SQLite) putSecret(ctx context.Context, name string, secret []byte, query string) error {
+	return s.write(ctx, func(t *tx) error {
+		q, err := t.Prepare(query)
+		if err != nil {
+			return err
+		}
+		q.BindBlob(1, s.sealer.Seal(secretLabel(name), secret))
+		q.BindText(2, name)
+		return q.Run()
+	})
+}
+
+// secret reads one, nil if there is none. An earlier version stored it in clear, which shows by its length: it is sealed now.
+func (s *SQLite) secret(ctx context.Context, name string, n int) (secret []byte, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		q, err := conn.Prepare("SELECT value FROM secret WHERE name = ?")
 		if err != nil {
@@ -275,8 +280,17 @@ func (s *SQLite) secret(ctx context.Context, name string) (secret []byte, err er
 		}
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("secret %s: %w", name, err)
+	switch {
+	case err != nil || secret == nil:
+		return nil, err
+	case len(secret) == n:
+		return secret, s.putSecret(ctx, name, secret, "UPDATE secret SET value = ? WHERE name = ?")
+	}
+	if secret, err = s.sealer.Open(secretLabel(name), secret); err != nil {
+		return nil, s.explainSeal(err)
+	}
+	if len(secret) != n {
+		return nil, fmt.Errorf("it has %d octets, not %d", len(secret), n)
 	}
 	return secret, nil
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"postern/relay/seal"
 )
 
 // GrantStore keeps one sealed grant for each upstream, shared by all nodes. Versions make writers notice each other. When
@@ -100,11 +102,11 @@ func (s *Source) readGrant(ctx context.Context) (*grant, int64, *Error) {
 	case err != nil:
 		return nil, 0, pressureError(codeStore, "the store does not give the consent for "+s.o.Upstream, err)
 	}
-	plain, err := s.o.Sealer.Open(s.o.Upstream, sealed)
+	plain, err := s.o.Sealer.Open(sealLabel(s.o.Upstream), sealed)
 	if err != nil {
 		fix := fixLogin
-		if errors.Is(err, ErrOtherKey) {
-			fix = "copy " + KeyFile + " from the data_dir of the node that has it, or " + fixLogin
+		if errors.Is(err, seal.ErrOtherKey) {
+			fix = "copy " + seal.KeyFile + " from the data_dir of the node that has it, or " + fixLogin
 		}
 		e := s.fault(codeNoGrant, fmt.Sprintf("the stored consent for %s is %v", s.o.Upstream, err), fix)
 		e.Err = err
@@ -149,7 +151,7 @@ func (s *Source) saveGrant(ctx context.Context, g *grant, version int64) (int64,
 	if err != nil {
 		return 0, err
 	}
-	return s.o.Grants.SaveGrant(ctx, s.o.Upstream, s.o.Sealer.Seal(s.o.Upstream, plain), version)
+	return s.o.Grants.SaveGrant(ctx, s.o.Upstream, s.o.Sealer.Seal(sealLabel(s.o.Upstream), plain), version)
 }
 
 // learn remembers what Expiries tells.
@@ -257,3 +259,6 @@ func checkRace(ctx context.Context, store GrantStore, name string, version int64
 	}
 	return nil
 }
+
+// sealLabel binds a grant to its upstream.
+func sealLabel(upstream string) string { return "postern grant\x00" + upstream }

@@ -19,6 +19,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/fakeprovider"
+	"postern/relay/seal"
 )
 
 const (
@@ -83,8 +84,8 @@ func personOptions(a *fakeprovider.OAuth, store GrantStore) Options {
 	}
 }
 
-func testSealer() *Sealer {
-	s, err := NewSealer(bytes.Repeat([]byte{7}, 32))
+func testSealer() *seal.Sealer {
+	s, err := seal.New(bytes.Repeat([]byte{7}, 32))
 	if err != nil {
 		panic(err)
 	}

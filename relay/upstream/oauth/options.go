@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"postern/relay/seal"
 )
 
 // Flow is the way to an access token.
@@ -71,9 +73,9 @@ type Options struct {
 	// elsewhere (RFC 6749 §2.3.1).
 	AuthStyle string
 
-	Grants GrantStore // needed for the flows that live on a grant
-	Sealer *Sealer    // likewise
-	Node   string     // this process among those that share Grants; "" makes one up
+	Grants GrantStore   // needed for the flows that live on a grant
+	Sealer *seal.Sealer // likewise
+	Node   string       // this process among those that share Grants; "" makes one up
 
 	// Timeout bounds a Token call and whatever it asks of servers and store. 0 is 30 s.
 	Timeout time.Duration

@@ -11,6 +11,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/fakeprovider"
+	"postern/relay/seal"
 )
 
 var errDisk = errors.New("disk full")
@@ -294,7 +295,7 @@ func TestGrantThatDoesNotSuit(t *testing.T) {
 		change func(*Options)
 		cause  string
 	}{
-		{"other key", func(o *Options) { o.Sealer, _ = NewSealer(make([]byte, 32)) }, "the stored consent for office is sealed with another key"},
+		{"other key", func(o *Options) { o.Sealer, _ = seal.New(make([]byte, 32)) }, "the stored consent for office is sealed with another key"},
 		{"other application", func(o *Options) { o.ClientID = "another" }, "the consent was given to another application"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -1,4 +1,4 @@
-package oauth
+package seal
 
 import (
 	"bytes"
@@ -10,7 +10,10 @@ import (
 )
 
 func TestSeal(t *testing.T) {
-	s := testSealer()
+	s, err := New(bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
 	plain := []byte(`{"refresh":"x"}`)
 	sealed := s.Seal("office", plain)
 	if bytes.Contains(sealed, []byte("refresh")) || bytes.Equal(sealed, s.Seal("office", plain)) {
@@ -20,9 +23,9 @@ func TestSeal(t *testing.T) {
 		t.Fatalf("%q, %v", got, err)
 	}
 	if _, err := s.Open("other", sealed); !errors.Is(err, ErrDamaged) {
-		t.Errorf("opened for another upstream: %v", err)
+		t.Errorf("opened as something else: %v", err)
 	}
-	other, err := NewSealer(make([]byte, 32))
+	other, err := New(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +50,7 @@ func TestKeyFile(t *testing.T) {
 	sealed := make([][]byte, 8)
 	for i := range sealed { // several processes start for the first time at once
 		wg.Go(func() {
-			s, err := OpenSealer(dir)
+			s, err := OpenKey(dir)
 			if err != nil {
 				t.Error(err)
 				return
@@ -56,7 +59,7 @@ func TestKeyFile(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	s, err := OpenSealer(dir)
+	s, err := OpenKey(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +80,7 @@ func TestKeyFile(t *testing.T) {
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenSealer(dir); err == nil {
+	if _, err := OpenKey(dir); err == nil {
 		t.Error("a key that others can read is taken")
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
@@ -86,10 +89,30 @@ func TestKeyFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("short"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenSealer(dir); err == nil {
+	if _, err := OpenKey(dir); err == nil {
 		t.Error("a short key is taken, or made anew over the old")
 	}
-	if _, err := OpenSealer(filepath.Join(dir, "none")); err == nil {
+	if _, err := OpenKey(filepath.Join(dir, "none")); err == nil {
 		t.Error("no data_dir")
+	}
+}
+
+// A key that sealed consents under its old name goes on sealing.
+func TestOldKeyFile(t *testing.T) {
+	dir := t.TempDir()
+	key := bytes.Repeat([]byte{9}, 32)
+	if err := os.WriteFile(filepath.Join(dir, OldKeyFile), key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenKey(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, err := New(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Open("x", same.Seal("x", []byte("y"))); err != nil || string(got) != "y" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -1,4 +1,9 @@
-package oauth
+// Package seal keeps secrets of the store apart from the store: consents, DKIM keys and the pepper of passwords are sealed with a
+// key that lies beside it, so that a copy of the store alone sends, signs and guesses nothing.
+//
+// Failure semantics: without its key nothing that was sealed can be read, and the error says which file is missing. A key is made
+// only where there is none.
+package seal
 
 import (
 	"crypto/cipher"
@@ -13,14 +18,17 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// KeyFile is the name of the key in data_dir.
-const KeyFile = "grants.key"
+// KeyFile is the name of the key in data_dir. OldKeyFile is what it was called when it sealed consents alone.
+const (
+	KeyFile    = "seal.key"
+	OldKeyFile = "grants.key"
+)
 
-// Sealer seals grants with XChaCha20-Poly1305, so that a copy of the store alone sends no mail. The nonce is 192 bits and
-// random. The name of the upstream is authenticated with it: a grant moved to another upstream does not open.
+// Sealer seals with XChaCha20-Poly1305. The nonce is 192 bits and random. The label that says what is sealed is authenticated
+// with it: what was sealed as one thing does not open as another.
 type Sealer struct {
 	aead cipher.AEAD
-	id   [4]byte // tells another key from a damaged grant
+	id   [4]byte // tells another key from damage
 }
 
 // The sealed form: version, key id, nonce, ciphertext.
@@ -32,14 +40,14 @@ const (
 // Errors of a Sealer.
 var (
 	ErrOtherKey = errors.New("sealed with another key")
-	ErrDamaged  = errors.New("damaged, or sealed for another upstream")
+	ErrDamaged  = errors.New("damaged, or sealed as something else")
 )
 
-// NewSealer takes a key of 32 octets.
-func NewSealer(key []byte) (*Sealer, error) {
+// New takes a key of 32 octets.
+func New(key []byte) (*Sealer, error) {
 	aead, err := chacha20poly1305.NewX(key)
 	if err != nil {
-		return nil, fmt.Errorf("grant key: %w", err)
+		return nil, fmt.Errorf("seal: %w", err)
 	}
 	s := &Sealer{aead: aead}
 	sum := sha256.Sum256(append([]byte("postern grant key id\x00"), key...))
@@ -47,20 +55,23 @@ func NewSealer(key []byte) (*Sealer, error) {
 	return s, nil
 }
 
-// OpenSealer reads the key from dir, or makes it there. Nodes that share a store need the same key file.
-func OpenSealer(dir string) (*Sealer, error) {
+// OpenKey reads the key from dir, or makes it there. Nodes that share a store need the same key file.
+func OpenKey(dir string) (*Sealer, error) {
 	path := filepath.Join(dir, KeyFile)
 	key, err := readKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := makeKey(dir, path); err != nil {
-			return nil, fmt.Errorf("make the key for grants: %w", err)
+		if err = os.Rename(filepath.Join(dir, OldKeyFile), path); errors.Is(err, fs.ErrNotExist) {
+			err = makeKey(dir, path)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("make the key that seals secrets: %w", err)
 		}
 		key, err = readKey(path) // another process may have been faster
 	}
 	if err != nil {
 		return nil, err
 	}
-	return NewSealer(key)
+	return New(key)
 }
 
 func readKey(path string) ([]byte, error) {
@@ -104,19 +115,17 @@ func makeKey(dir, path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func associated(upstream string) []byte { return append([]byte("postern grant\x00"), upstream...) }
-
-// Seal seals plain for upstream.
-func (s *Sealer) Seal(upstream string, plain []byte) []byte {
+// Seal seals plain as what label says.
+func (s *Sealer) Seal(label string, plain []byte) []byte {
 	out := make([]byte, sealHeader+chacha20poly1305.NonceSizeX, sealHeader+chacha20poly1305.NonceSizeX+len(plain)+chacha20poly1305.Overhead)
 	out[0] = sealVersion
 	copy(out[1:], s.id[:])
 	_, _ = rand.Read(out[sealHeader:]) // never fails
-	return s.aead.Seal(out, out[sealHeader:], plain, associated(upstream))
+	return s.aead.Seal(out, out[sealHeader:], plain, []byte(label))
 }
 
 // Open opens what Seal made; ErrOtherKey or ErrDamaged.
-func (s *Sealer) Open(upstream string, sealed []byte) ([]byte, error) {
+func (s *Sealer) Open(label string, sealed []byte) ([]byte, error) {
 	if len(sealed) < sealHeader+chacha20poly1305.NonceSizeX+chacha20poly1305.Overhead || sealed[0] != sealVersion {
 		return nil, ErrDamaged
 	}
@@ -124,7 +133,7 @@ func (s *Sealer) Open(upstream string, sealed []byte) ([]byte, error) {
 		return nil, ErrOtherKey
 	}
 	nonce, text := sealed[sealHeader:sealHeader+chacha20poly1305.NonceSizeX], sealed[sealHeader+chacha20poly1305.NonceSizeX:]
-	plain, err := s.aead.Open(nil, nonce, text, associated(upstream))
+	plain, err := s.aead.Open(nil, nonce, text, []byte(label))
 	if err != nil {
 		return nil, ErrDamaged
 	}
