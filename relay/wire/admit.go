@@ -157,11 +157,17 @@ func (c *Conn) earlyRefusal(b []byte) error {
 	return refuse(ReasonProtocol, reply, "the client talked before the greeting")
 }
 
+// alertUnexpected is a TLS record with the fatal alert unexpected_message (RFC 8446 §6): mail programs show then that the
+// settings are wrong, where they would otherwise speak of a lost connection.
+var alertUnexpected = []byte{0x15, 0x03, 0x01, 0, 2, 2, 10}
+
 // unexpectedTLS is for a ClientHello where a command is due. A reply in clear would only confuse.
 func (c *Conn) unexpectedTLS() error {
 	if c.opt.TLSMode == Auto {
 		c.srv.beginnings.sawTLS(c.origin)
 		return refuse(ReasonTLS, mail.Reply{}, "the client began TLS after it was greeted in clear: it was too slow, or shares its address with clients that use STARTTLS; its next connection is waited for longer")
 	}
-	return refuse(ReasonTLS, mail.Reply{}, `the client began TLS without STARTTLS; set its encryption to STARTTLS, or tls = "auto" on listener %s`, c.opt.Name)
+	r := refuse(ReasonTLS, mail.Reply{}, `the client began TLS without STARTTLS; set its connection security to STARTTLS, or tls = "auto" on listener %s`, c.opt.Name)
+	r.alert = !c.greeted // a greeting in clear has spoilt it for the client already
+	return r
 }

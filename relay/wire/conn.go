@@ -299,7 +299,11 @@ func (c *Conn) turnAway(r *refusal) {
 	if !r.reply.IsZero() {
 		c.send(r.reply)
 	}
-	if c.flush() != nil || r.reply.IsZero() || c.srv.closing.Load() || c.ousted.Load() || c.origin == (netip.Prefix{}) {
+	if r.alert {
+		c.sock.Conn.SetWriteDeadline(time.Now().Add(lingerTimeout))
+		c.sock.Conn.Write(alertUnexpected)
+	}
+	if c.flush() != nil || r.reply.IsZero() && r.reason != ReasonTLS || c.srv.closing.Load() || c.ousted.Load() || c.origin == (netip.Prefix{}) {
 		return // those over a limit get one write and no time
 	}
 	c.endStream()

@@ -39,6 +39,7 @@ type Refusal struct {
 type refusal struct {
 	reason Reason
 	reply  mail.Reply
+	alert  bool // instead of a reply, for a client that speaks TLS
 	detail string
 	err    error
 }

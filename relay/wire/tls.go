@@ -121,7 +121,7 @@ func (c *Conn) handshakeDetail(err error) string {
 	case errors.Is(err, errALPN):
 		return "TLS handshake refused: a web client asked for HTTP on a mail port"
 	case errors.As(err, &header):
-		return "no TLS handshake: the client sent something else, probably SMTP in clear; set its encryption to SSL/TLS, or use the STARTTLS port"
+		return "no TLS handshake: the client sent something else, probably SMTP in clear; set its connection security to SSL/TLS, or use the STARTTLS port"
 	case strings.Contains(text, "unsupported versions"):
 		return fmt.Sprintf("TLS handshake failed: the client offers only %s, this listener wants %s or newer; see min_version", offered, tls.VersionName(c.minVersion()))
 	case strings.Contains(text, "no cipher suite"):
@@ -130,7 +130,7 @@ func (c *Conn) handshakeDetail(err error) string {
 		_, alert, _ := strings.Cut(text, "tls: ")
 		return fmt.Sprintf("TLS handshake failed: the client refused it (%s); it offered %s; it may not trust this certificate or its name", mail.Printable(alert), offered)
 	case isTimeout(err) && c.sock.offered == nil:
-		return "no TLS handshake in time: the client probably waits for a greeting in clear; set its encryption to SSL/TLS, or use the STARTTLS port"
+		return "no TLS handshake in time: the client probably waits for a greeting in clear; set its connection security to SSL/TLS, or use the STARTTLS port"
 	case isTimeout(err):
 		return fmt.Sprintf("TLS handshake not finished in time; the client offered %s", offered)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):

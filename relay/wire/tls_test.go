@@ -135,3 +135,27 @@ func TestEarlyInput(t *testing.T) {
 	tc.Write([]byte("EHLO"))
 	eventually(t, "input seen", func() bool { n, err := ts.Read(b[:]); return n == 4 && err == nil })
 }
+
+// TestTLSBeforeTheGreeting: where nothing was said in clear yet, the client gets an alert that it understands.
+func TestTLSBeforeTheGreeting(t *testing.T) {
+	client, server := tcpPair(t)
+	b := &backend{}
+	o := testOptions(b)
+	tc := tls.Client(client, clientTLS())
+	failed := make(chan error)
+	go func() { failed <- tc.Handshake() }()
+	s := newSocket(server)
+	first := make([]byte, 1)
+	if _, err := s.Read(first); err != nil { // it has come
+		t.Fatal(err)
+	}
+	c := acceptedConn(NewServer(o), server)
+	c.sock.unread(first)
+	c.serve()
+	if err := <-failed; err == nil || !strings.Contains(err.Error(), "unexpected message") {
+		t.Errorf("the client saw %v", err)
+	}
+	if r := b.lastRefusal(); r.Reason != ReasonTLS || !strings.Contains(r.Detail, "began TLS without STARTTLS") {
+		t.Errorf("refusal %+v", r)
+	}
+}
