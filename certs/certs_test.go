@@ -140,7 +140,6 @@ func TestWarnings(t *testing.T) {
 	}{
 		{"another name", "relay.example.com", "but not the host name relay.example.com", ca.WrongName()},
 		{"ends soon", "localhost", "in 2 days; renew it", ca.Leaf(testkit.LeafOptions{NotAfter: soon})},
-		{"no chain", "localhost", "intermediate", ca.Leaf(testkit.LeafOptions{})},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

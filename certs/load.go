@@ -162,8 +162,8 @@ func warnings(o *Options, info Info, c *tls.Certificate, now time.Time) []string
 	if len(c.Leaf.ExtKeyUsage) > 0 && !slices.Contains(c.Leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && !slices.Contains(c.Leaf.ExtKeyUsage, x509.ExtKeyUsageAny) {
 		warn("it is not meant for servers (no TLS server authentication), get a server certificate")
 	}
-	if !info.SelfSigned && len(c.Certificate) == 1 {
-		warn("it comes without its authority's intermediate certificate; use the full chain, or many clients will refuse it")
+	if w := chainWarning(c); w != "" && !info.SelfSigned {
+		warn("%s", w)
 	}
 	switch key := c.Leaf.PublicKey.(type) {
 	case *rsa.PublicKey:
