@@ -13,6 +13,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,8 +29,13 @@ type Options struct {
 	// plain words.
 	Ready    func(ctx context.Context) error
 	Gatherer prometheus.Gatherer
-	Logger   *slog.Logger
+	// Names returns the host names, beside localhost and addresses, that clients may ask for.
+	Names  func() []string
+	Logger *slog.Logger
 }
+
+// maxConnections is how many clients may be connected at once; a scraper and a probe need one each.
+const maxConnections = 100
 
 // Handler returns the HTTP handler: /healthz, /readyz and /metrics.
 func Handler(o Options) http.Handler {
@@ -44,7 +53,66 @@ func Handler(o Options) http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}))
-	return mux
+	return checkHost(o.Names, mux)
+}
+
+// checkHost refuses names that are not ours: a page somewhere in the web can let its own name point to this address, and its
+// visitors' browsers would read for it what is here (DNS rebinding). Nobody can do that to an address.
+func checkHost(names func() []string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := hostOf(r.Host)
+		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		own := func(name string) bool { return strings.EqualFold(strings.TrimSuffix(name, "."), host) }
+		if err != nil && host != "localhost" && !slices.ContainsFunc(names(), own) {
+			http.Error(w, fmt.Sprintf("this is not %q; ask by address, or list the name in [admin] names", host), http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// hostOf is the name in a Host field, in lower case, without port and final dot.
+func hostOf(field string) string {
+	if host, _, err := net.SplitHostPort(field); err == nil {
+		field = host
+	}
+	return strings.TrimSuffix(strings.ToLower(field), ".")
+}
+
+// bounded closes connections beyond a number at once.
+type bounded struct {
+	net.Listener
+	free chan struct{}
+}
+
+func bound(l net.Listener, n int) *bounded { return &bounded{l, make(chan struct{}, n)} }
+
+// Accept implements net.Listener.
+func (b *bounded) Accept() (net.Conn, error) {
+	for {
+		c, err := b.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case b.free <- struct{}{}:
+			return &counted{Conn: c, release: sync.OnceFunc(func() { <-b.free })}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+// counted is a connection that gives its place back when it closes.
+type counted struct {
+	net.Conn
+	release func()
+}
+
+// Close implements net.Conn.
+func (c *counted) Close() error {
+	defer c.release()
+	return c.Conn.Close()
 }
 
 // Serve answers requests on l until ctx ends, then waits up to two seconds for those under way.
@@ -68,7 +136,7 @@ func Serve(ctx context.Context, l net.Listener, o Options) error {
 			srv.Close()
 		}
 	}()
-	err := srv.Serve(l)
+	err := srv.Serve(bound(l, maxConnections))
 	if errors.Is(err, http.ErrServerClosed) {
 		<-stopped
 		return nil

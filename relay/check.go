@@ -56,6 +56,9 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 			}
 		}
 	}
+	if info, err := os.Stat(c.DataDir); err == nil && info.Mode().Perm()&0o055 != 0 {
+		add("data_dir", "%s is open to other users of this machine (mode %04o); run: chmod 700 %s", c.DataDir, info.Mode().Perm(), c.DataDir)
+	}
 	for i, u := range c.Upstreams {
 		key := fmt.Sprintf("upstream[%d]", i+1)
 		if end, err := endOf(u.CertFile); u.CertFile != "" && err == nil && end.Sub(now) <= expiryAhead {

@@ -94,3 +94,25 @@ func linesOf(problems []config.Problem) string {
 	}
 	return b.String()
 }
+
+// A data_dir that other users of the machine can look into is named.
+func TestWarningOfAnOpenDataDir(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(t.TempDir(), "relay.toml")
+	text := fmt.Sprintf("hostname = \"relay.example.com\"\ndata_dir = %q\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n", dir)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mode, warned := range map[os.FileMode]bool{0o700: false, 0o750: true, 0o755: true, 0o711: true} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if said := linesOf(Warnings(c, time.Now())); strings.Contains(said, "chmod 700 "+dir) != warned {
+			t.Errorf("%04o: %q", mode, said)
+		}
+	}
+}

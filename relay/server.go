@@ -347,7 +347,11 @@ func (s *Server) serveAdmin(ctx context.Context) {
 	if s.admin == nil {
 		return
 	}
-	if err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Gatherer: s.metrics.registry, Logger: s.log}); err != nil {
+	names := func() []string {
+		c := s.state.Load().config
+		return append([]string{c.Hostname}, c.Admin.Names...)
+	}
+	if err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Gatherer: s.metrics.registry, Names: names, Logger: s.log}); err != nil {
 		s.log.Error("admin stopped", "err", err)
 	}
 }

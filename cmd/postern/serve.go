@@ -32,7 +32,7 @@ changes nothing.`,
 				return err
 			}
 			log := newLogger(cmd.ErrOrStderr(), c.Log)
-			for _, w := range c.Warnings() {
+			for _, w := range relay.Warnings(c, time.Now()) {
 				log.Warn("configuration: " + w.String())
 			}
 			path := c.Path()

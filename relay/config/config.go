@@ -278,7 +278,8 @@ type Delivery struct {
 
 // Admin is the HTTP listener for health, metrics and the console.
 type Admin struct {
-	Address string `toml:"address" default:"127.0.0.1:8587"` // "" switches it off
+	Address string   `toml:"address" default:"127.0.0.1:8587"` // "" switches it off
+	Names   []string `toml:"names"`                            // names that it may be asked for by, beside hostname, localhost and addresses
 }
 
 // Alert is a hook that is told of faults by HTTPS: a person hears of them without mail.

@@ -212,6 +212,11 @@ func (v *validator) admin() {
 		v.fail("admin.address", "%s", err)
 		return
 	}
+	for i, name := range v.Admin.Names {
+		if _, err := mail.ParseDomain(name); err != nil {
+			v.fail(element("admin.names", i), "%q is no host name, write one such as \"relay.internal\"", name)
+		}
+	}
 	if !addr.host.IsLoopback() {
 		v.warn("admin.address", "%s can be reached from other machines, without TLS; write 127.0.0.1:8587 unless a firewall or proxy stands before it", v.Admin.Address)
 	}
