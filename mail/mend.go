@@ -85,8 +85,8 @@ func (s *scan) foldLong() error {
 	for i, f := range fields {
 		folded, err := FoldLong(f)
 		if err != nil {
-			n += int64(bytes.Count(f.Raw[:longAt(f.Raw)], crlf))
-			return newHeaderFault(s.lineNumber(n), f.Raw[longAt(f.Raw):], err)
+			n += int64(bytes.Count(f.Raw[:LongLine(f.Raw)], crlf))
+			return newHeaderFault(s.lineNumber(n), f.Raw[LongLine(f.Raw):], err)
 		}
 		fields[i] = folded
 		n += int64(bytes.Count(f.Raw, crlf))
@@ -95,8 +95,8 @@ func (s *scan) foldLong() error {
 	return nil
 }
 
-// longAt returns where the first line over MaxLine begins, len(raw) if there is none.
-func longAt(raw []byte) int {
+// LongLine returns where the first line over MaxLine begins, len(raw) if there is none.
+func LongLine(raw []byte) int {
 	at := 0
 	for at < len(raw) {
 		i := bytes.Index(raw[at:], crlf)
@@ -112,13 +112,13 @@ func longAt(raw []byte) int {
 // in lists of message identifiers between them, in parameters behind semicolons, never inside of a quoted string
 // or comment where those mean something. Lines that are short stay as they are, and so does a field without a long line.
 func FoldLong(f Field) (Field, error) {
-	if longAt(f.Raw) == len(f.Raw) {
+	if LongLine(f.Raw) == len(f.Raw) {
 		return f, nil
 	}
 	good, others := foldPlaces(f)
 	for _, places := range [][]foldPlace{good, others} {
 		raw := foldAt(f.Raw, places)
-		if longAt(raw) == len(raw) {
+		if LongLine(raw) == len(raw) {
 			return Field{Name: f.Name, Raw: raw}, nil
 		}
 	}

@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"relay/spool":        {"mail"},
 	"relay/trace":        {"mail"},
 	"relay/sign":         {"mail"},
+	"relay/encode":       {"mail"},
 	"relay/dsn":          {"mail"},
 	"relay/capture":      {},
 	"relay/fakeprovider": {"mail"},

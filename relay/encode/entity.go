@@ -1,0 +1,247 @@
+package encode
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"postern/mail"
+)
+
+// kind is how the body of an entity is read.
+type kind uint8
+
+const (
+	leaf kind = iota
+	multipart
+	message // another header follows
+)
+
+// encoding is a Content-Transfer-Encoding (RFC 2045 §6).
+type encoding uint8
+
+const (
+	identity encoding = iota // 7bit, 8bit, binary, none
+	quotedPrintable
+	base64
+)
+
+// entity is a part of a message, or the message (RFC 2045 §2.4).
+type entity struct {
+	number   int   // in the order of the parts, the message is 0
+	line     int64 // number of its first line
+	depth    int
+	raw      []byte      // header as it came, with the blank line if there was one
+	header   mail.Header // if it is well-formed
+	formed   bool
+	kind     kind
+	encoding encoding
+	boundary string // multipart
+	digest   bool
+	parts    int    // of a multipart, so far
+	locked   string // why nothing in its body may change, "" if it may
+}
+
+// maxDepth bounds how deep parts are looked for in parts.
+const maxDepth = 20
+
+// read fills in an entity whose header is known. inDigest: it is a part of multipart/digest (RFC 2046 §5.1.5).
+func (e *entity) read(inDigest bool) {
+	if !e.formed {
+		e.locked = "the header of its part is malformed or too large"
+		return
+	}
+	mediaType, why := e.mediaType(inDigest)
+	encoding, word := e.transferEncoding()
+	e.encoding = encoding
+	switch {
+	case why != "":
+		e.locked = why
+	case word != "":
+		e.locked = word
+	case e.depth > maxDepth:
+		e.locked = fmt.Sprintf("its part is more than %d levels deep", maxDepth)
+	default:
+		e.classify(mediaType)
+	}
+}
+
+func (e *entity) classify(mediaType string) {
+	major, minor, _ := strings.Cut(mediaType, "/")
+	switch {
+	case mediaType == "multipart/signed", mediaType == "multipart/encrypted":
+		e.locked = "it is inside of " + mediaType + ", which must keep its octets"
+	case major == "multipart" && e.encoding != identity:
+		e.locked = "its multipart has a Content-Transfer-Encoding, which RFC 2045 §6.4 forbids"
+	case major == "multipart":
+		e.kind, e.digest = multipart, minor == "digest"
+		e.boundary, e.locked = boundaryOf(e.header.Get("Content-Type"))
+		if e.locked != "" {
+			e.kind = leaf
+		}
+	case e.encoding != identity: // to wrap or fold what is encoded changes no content
+	case mediaType == "message/rfc822", mediaType == "message/global":
+		e.kind = message
+	case major == "message":
+		e.locked = mediaType + " must not be encoded (RFC 2046 §5.2)"
+	case sealed[mediaType]:
+		e.locked = mediaType + " must keep its octets"
+	}
+}
+
+// sealed are types for readers that check signatures or decrypt.
+var sealed = map[string]bool{
+	"application/pkcs7-mime": true, "application/x-pkcs7-mime": true, "application/pkcs7-signature": true,
+	"application/x-pkcs7-signature": true, "application/pgp-signature": true, "application/pgp-encrypted": true,
+}
+
+// mediaType returns the type of an entity in lower case, or why it is not known.
+func (e *entity) mediaType(inDigest bool) (mediaType, why string) {
+	switch e.header.Count("Content-Type") {
+	case 0:
+		if inDigest {
+			return "message/rfc822", ""
+		}
+		return "text/plain", "" // RFC 2045 §5.2
+	case 1:
+	default:
+		return "", "its part has two Content-Type fields, and readers differ in which they take"
+	}
+	word := firstWord(e.header.Get("Content-Type"))
+	major, minor, _ := strings.Cut(word, "/")
+	if major != "" && minor != "" {
+		return word, ""
+	}
+	if strings.HasPrefix(word, "multipart") || strings.HasPrefix(word, "message") {
+		return "", "the Content-Type of its part cannot be read"
+	}
+	return "text/plain", ""
+}
+
+// transferEncoding returns the encoding of an entity, or why it is not known.
+func (e *entity) transferEncoding() (enc encoding, why string) {
+	const field = "Content-Transfer-Encoding"
+	if e.header.Count(field) > 1 {
+		return identity, "its part has two Content-Transfer-Encoding fields, and readers differ in which they take"
+	}
+	switch word := firstWord(e.header.Get(field)); word {
+	case "", "7bit", "8bit", "binary":
+		return identity, ""
+	case "quoted-printable":
+		return quotedPrintable, ""
+	case "base64":
+		return base64, ""
+	default:
+		return identity, fmt.Sprintf("the Content-Transfer-Encoding %q of its part is not known", mail.Printable(mail.Cut(word, 40)))
+	}
+}
+
+// firstWord is what stands before parameters and comments, in lower case.
+func firstWord(value string) string {
+	if i := strings.IndexAny(value, "; \t("); i >= 0 {
+		value = value[:i]
+	}
+	return strings.ToLower(value)
+}
+
+// maxBoundary is more than the 70 characters of RFC 2046 §5.1.1, which some exceed.
+const maxBoundary = 200
+
+// boundaryOf returns the boundary of a Content-Type, or why it is not known: what readers may find in different
+// ways is not guessed.
+func boundaryOf(value string) (boundary, why string) {
+	const unclear = "the boundary of its multipart is not clear"
+	found := 0
+	_, rest, _ := strings.Cut(value, ";")
+	for rest != "" {
+		var name, v string
+		var ok bool
+		if name, v, rest, ok = nextParameter(rest); !ok {
+			return "", unclear
+		}
+		switch {
+		case strings.EqualFold(name, "boundary"):
+			boundary = v
+			found++
+		case strings.HasPrefix(strings.ToLower(name), "boundary*"): // RFC 2231, which few know here
+			return "", unclear
+		}
+	}
+	if found != 1 || boundary == "" || len(boundary) > maxBoundary || strings.HasSuffix(boundary, " ") ||
+		strings.ContainsFunc(boundary, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return "", unclear
+	}
+	return boundary, ""
+}
+
+// nextParameter takes `name=value` or `name="value"` from the front of a list. Values that should be quoted but are
+// not, as in boundary=--=_1, end in the middle for some readers: they are not taken.
+func nextParameter(list string) (name, value, rest string, ok bool) {
+	name, after, found := strings.Cut(list, "=")
+	name = strings.Trim(name, " \t;")
+	if !found {
+		return "", "", "", name == "" // a semicolon too many
+	}
+	if strings.ContainsAny(name, "(\"; \t") {
+		return "", "", "", false
+	}
+	after = strings.TrimLeft(after, " \t")
+	if !strings.HasPrefix(after, `"`) {
+		value, rest, _ = strings.Cut(after, ";")
+		value = strings.Trim(value, " \t")
+		return name, value, rest, !strings.ContainsAny(value, "\" \t()<>@,;:\\/[]?=")
+	}
+	var b strings.Builder
+	for i := 1; i < len(after); i++ {
+		switch c := after[i]; {
+		case c == '\\' && i+1 < len(after):
+			i++
+			b.WriteByte(after[i])
+		case c == '"':
+			rest = strings.TrimLeft(after[i+1:], " \t")
+			return name, b.String(), strings.TrimPrefix(rest, ";"), rest == "" || rest[0] == ';'
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return "", "", "", false
+}
+
+// delimiter is what a line is to a boundary (RFC 2046 §5.1.1).
+type delimiter uint8
+
+const (
+	none   delimiter = iota
+	opens            // a part begins
+	closes           // the last part has ended
+	like             // it begins with the boundary and goes on: readers differ
+)
+
+func delimits(line []byte, boundary string) delimiter {
+	rest, ok := bytes.CutPrefix(line, []byte("--"+boundary))
+	if !ok {
+		return none
+	}
+	rest = bytes.TrimSuffix(bytes.TrimSuffix(rest, []byte{'\n'}), []byte{'\r'})
+	final := bytes.HasPrefix(rest, []byte("--"))
+	if final {
+		rest = rest[2:]
+	}
+	switch {
+	case len(bytes.Trim(rest, " \t")) > 0:
+		return like
+	case final:
+		return closes
+	}
+	return opens
+}
+
+// setQuoted declares a body to be quoted-printable.
+func setQuoted(h *mail.Header) {
+	f := mail.NewField("Content-Transfer-Encoding", "quoted-printable")
+	if i := h.Index(f.Name); i >= 0 {
+		h.Replace(i, f)
+		return
+	}
+	h.Append(f)
+}
