@@ -87,6 +87,7 @@ func (s *Server) wireOptions(c *config.Config, l config.Listener) *wire.Options 
 		Networks:            l.Networks.Prefixes(),
 		Proxies:             l.ProxyProtocol.Prefixes(),
 		MaxMessageSize:      int64(l.MaxMessageSize),
+		LongLines:           l.LongLines == config.EncodeLines,
 		MaxRecipients:       l.MaxRecipients,
 		MaxConnections:      l.MaxConnections,
 		MaxUnauthenticated:  l.MaxUnauthenticated,

@@ -236,7 +236,7 @@ func (s *session) Data(ctx context.Context, t *wire.Transfer) mail.Reply {
 		buffer.Close()
 		return s.reject(env.From, "", replyFor(err), err)
 	}
-	sub := &submission{session: s, envelope: *env, raw: raw, octets: newHolder(buffer), eightBit: t.EightBit(), now: time.Now()}
+	sub := &submission{session: s, envelope: *env, raw: raw, octets: newHolder(buffer), eightBit: t.EightBit(), longLines: t.LongLines(), now: time.Now()}
 	reply, err := sub.run(ctx)
 	if err != nil {
 		return s.reject(env.From, sub.recipient(), reply, err)

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -23,25 +24,28 @@ const maxHops = 100
 // completed, and handed off or queued. It holds the client's octets; an attempt that outlives it holds them too.
 type submission struct {
 	*session
-	envelope mail.Envelope
-	raw      mail.Content
-	octets   *holder // of raw
-	eightBit bool
-	now      time.Time
+	envelope  mail.Envelope
+	raw       mail.Content
+	octets    *holder // of raw
+	eightBit  bool
+	longLines bool // there are lines over 998 octets
+	now       time.Time
 
 	header    mail.Header
-	body      int // where the body begins in raw
+	size      int64 // of the message as it came
+	body      int   // where the body begins in raw
+	bodyLine  int64 // number of its first line
 	author    mail.Address
 	messageID string
-	notes     []string // what was changed in the header and why, for log and trace; none for ordinary mail
+	notes     []string // what was changed and why, for log and trace; none for ordinary mail
 	hold      string   // why the message is to be held, "" if it is not
 	refund    func()   // gives back what was taken of the limits
 }
 
 // run takes the message through all steps. An error comes with the reply that refuses the message.
 func (u *submission) run(ctx context.Context) (mail.Reply, error) {
-	defer u.octets.release()
-	for _, step := range []func(context.Context) error{u.readHeader, u.checkAuthors, u.checkLoop, u.takeLimits} {
+	defer func() { u.octets.release() }() // of those that it holds then
+	for _, step := range []func(context.Context) error{u.readHeader, u.checkAuthors, u.checkLoop, u.mendBody, u.takeLimits} {
 		if err := step(ctx); err != nil {
 			return replyFor(err), err
 		}
@@ -71,7 +75,9 @@ func (u *submission) readHeader(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read back the header: %w", err)
 	}
+	u.size = u.raw.Size()
 	u.header, u.body, err = mail.ReadHeader(prefix)
+	u.bodyLine = 1 + int64(bytes.Count(prefix[:u.body], []byte{'\n'}))
 	return err
 }
 
@@ -114,7 +120,7 @@ func (u *submission) takeLimits(ctx context.Context) error {
 	for i, r := range u.envelope.Recipients {
 		rcpts[i] = r.To
 	}
-	verdict, err := u.srv.limiter.Take(ctx, u.now, u.identity.Login, u.effective.Limits, policy.Usage{Messages: 1, Recipients: rcpts, Bytes: u.raw.Size()})
+	verdict, err := u.srv.limiter.Take(ctx, u.now, u.identity.Login, u.effective.Limits, policy.Usage{Messages: 1, Recipients: rcpts, Bytes: u.size})
 	if err != nil {
 		return err
 	}
@@ -135,7 +141,7 @@ func (u *submission) takeLimits(ctx context.Context) error {
 
 // takeHold lets the message be held for a person, if there is room among what is held.
 func (u *submission) takeHold(ctx context.Context, v policy.Verdict, over mail.Reply) error {
-	giveBack, ok, err := u.srv.held.take(ctx, u.identity.Login, u.raw.Size(), u.effective.MaxHeld, int64(u.state.config.Store.MaxSize)/heldShare)
+	giveBack, ok, err := u.srv.held.take(ctx, u.identity.Login, u.size, u.effective.MaxHeld, int64(u.state.config.Store.MaxSize)/heldShare)
 	switch {
 	case err != nil:
 		return err

@@ -86,6 +86,12 @@ const (
 	NoTLS    = "none"     // behind networks only
 )
 
+// What a listener does with lines over 998 octets.
+const (
+	EncodeLines = "encode" // the parts that have them become quoted-printable
+	RefuseLines = "refuse"
+)
+
 // The ways in which a listener knows its clients.
 const (
 	AuthRequired = "required"
@@ -108,6 +114,7 @@ type Listener struct {
 	MinVersion          TLSVersion `toml:"min_version"`
 	Handoff             Duration   `toml:"handoff" default:"5s"` // wait this long for the upstream's verdict; 0: always queue first
 	MaxMessageSize      Size       `toml:"max_message_size" default:"35MB"`
+	LongLines           string     `toml:"long_lines" default:"encode"`   // EncodeLines or RefuseLines: what becomes of lines over 998 octets
 	MaxRecipients       int        `toml:"max_recipients" default:"1000"` // per message
 	MaxConnections      int        `toml:"max_connections" default:"2000"`
 	MaxUnauthenticated  int        `toml:"max_unauthenticated" default:"1000"` // connections before TLS and login, beside MaxConnections

@@ -145,6 +145,7 @@ func (v *validator) listenerBounds(key string, l *Listener) {
 	if l.MaxMessageSize < 64e3 || l.MaxMessageSize > 1<<30 {
 		v.fail(key+".max_message_size", "%s is out of range, write a size from 64KB to 1GiB", l.MaxMessageSize)
 	}
+	v.oneOf(key+".long_lines", l.LongLines, EncodeLines, RefuseLines)
 	v.between(key+".max_recipients", l.MaxRecipients, 1, 10_000)
 	v.between(key+".max_connections", l.MaxConnections, 1, 100_000)
 	v.between(key+".max_unauthenticated", l.MaxUnauthenticated, 1, 10_000)

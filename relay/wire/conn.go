@@ -231,7 +231,7 @@ func (c *Conn) takeLimits() {
 		return
 	}
 	o := *c.opt
-	o.MaxMessageSize, o.MaxRecipients = now.MaxMessageSize, now.MaxRecipients
+	o.MaxMessageSize, o.MaxRecipients, o.LongLines = now.MaxMessageSize, now.MaxRecipients, now.LongLines
 	o.IdleTimeout, o.DataTimeout, o.MinDataRate = now.IdleTimeout, now.DataTimeout, now.MinDataRate
 	o.MaxErrors, o.MaxAuthFailures = now.MaxErrors, now.MaxAuthFailures
 	c.endBy = c.endBy.Add(now.MaxSession - o.MaxSession)
