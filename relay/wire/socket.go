@@ -14,10 +14,10 @@ import (
 // be used from elsewhere.
 type socket struct {
 	net.Conn
-	raw     syscall.RawConn // nil where the connection has none
-	ahead   []byte          // read already, to be read again
-	nowait  bool            // Read returns errNothing instead of waiting
-	offered []uint16        // TLS versions of the ClientHello, until the handshake succeeds
+	raw    syscall.RawConn      // nil where the connection has none
+	ahead  []byte               // read already, to be read again
+	nowait bool                 // Read returns errNothing instead of waiting
+	hello  *tls.ClientHelloInfo // what the ClientHello offered, until the handshake succeeds
 }
 
 // errNothing is what a Read without waiting finds. It is a time-out, so that crypto/tls goes on.
@@ -74,7 +74,7 @@ func (s *socket) readNow(p []byte) (int, error) {
 }
 
 // note keeps what a ClientHello offered, for the words of a failure.
-func (s *socket) note(h *tls.ClientHelloInfo) { s.offered = h.SupportedVersions }
+func (s *socket) note(h *tls.ClientHelloInfo) { s.hello = h }
 
 // closeWrite sends the end of our stream, so that the peer reads our last reply even if there is input
 // that we never read: closing at once would reset the connection.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -81,7 +80,7 @@ func (c *Conn) handshake() error {
 	if err := tc.HandshakeContext(context.Background()); err != nil {
 		return c.handshakeRefusal(err)
 	}
-	c.sock.offered = nil
+	c.sock.hello = nil
 	tc.SetDeadline(time.Time{})
 	c.srv.half.secured(c.stranger)
 	c.stream, c.tls, c.deadline = tc, tc, time.Time{}
@@ -96,7 +95,7 @@ func (c *Conn) handshakeRefusal(err error) error {
 	if c.ousted.Load() {
 		return c.oustedRefusal().silent()
 	}
-	r := refuse(ReasonTLS, mail.Reply{}, "%s", c.handshakeDetail(err)).because(err)
+	r := refuse(ReasonTLS, mail.Reply{}, "%s", mail.Cut(mail.Printable(c.handshakeDetail(err)), 480)).because(err)
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok && e.Conn != nil && !c.greeted {
 		// Nothing was sent yet, and what came was not TLS: a person may be reading.
 		r.reply = tlsFirst
@@ -110,55 +109,5 @@ func (c *Conn) handshakeRefusal(err error) error {
 // closedEarly reports a client that left without a ClientHello: a port check, nothing to tell of.
 func (c *Conn) closedEarly(err error) bool {
 	gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
-	return gone && c.sock.offered == nil && !c.greeted
-}
-
-func (c *Conn) handshakeDetail(err error) string {
-	offered := versionNames(c.sock.offered)
-	text := err.Error()
-	var header tls.RecordHeaderError
-	switch {
-	case errors.Is(err, errALPN):
-		return "TLS handshake refused: a web client asked for HTTP on a mail port"
-	case errors.As(err, &header):
-		return "no TLS handshake: the client sent something else, probably SMTP in clear; set its connection security to SSL/TLS, or use the STARTTLS port"
-	case strings.Contains(text, "unsupported versions"):
-		return fmt.Sprintf("TLS handshake failed: the client offers only %s, this listener wants %s or newer; see min_version", offered, tls.VersionName(c.minVersion()))
-	case strings.Contains(text, "no cipher suite"):
-		return fmt.Sprintf("TLS handshake failed: no cipher suite in common with the client, which offers %s", offered)
-	case strings.Contains(text, "remote error"):
-		_, alert, _ := strings.Cut(text, "tls: ")
-		return fmt.Sprintf("TLS handshake failed: the client refused it (%s); it offered %s; it may not trust this certificate or its name", mail.Printable(alert), offered)
-	case isTimeout(err) && c.sock.offered == nil:
-		return "no TLS handshake in time: the client probably waits for a greeting in clear; set its connection security to SSL/TLS, or use the STARTTLS port"
-	case isTimeout(err):
-		return fmt.Sprintf("TLS handshake not finished in time; the client offered %s", offered)
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Sprintf("the client closed the connection during the TLS handshake; it offered %s; it may not trust this certificate or its name", offered)
-	}
-	return fmt.Sprintf("TLS handshake failed: %s; the client offered %s", mail.Cut(mail.Printable(text), 200), offered)
-}
-
-func (c *Conn) minVersion() uint16 {
-	if c.opt.TLS != nil && c.opt.TLS.MinVersion != 0 {
-		return c.opt.TLS.MinVersion
-	}
-	return tls.VersionTLS12 // Go's default for servers
-}
-
-// versionNames names the TLS versions of a ClientHello, newest first, without GREASE values.
-func versionNames(versions []uint16) string {
-	var names []string
-	for _, v := range slices.Backward(slices.Sorted(slices.Values(versions))) {
-		switch v {
-		case 0x0300:
-			names = append(names, "SSL 3.0")
-		case tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13:
-			names = append(names, tls.VersionName(v))
-		}
-	}
-	if names == nil {
-		return "no TLS version"
-	}
-	return strings.Join(names, ", ")
+	return gone && c.sock.hello == nil && !c.greeted
 }

@@ -1,0 +1,201 @@
+package wire
+
+import (
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// handshakeDetail says why a handshake failed, and what to do: what the client offered, what we have, and what it told us.
+func (c *Conn) handshakeDetail(err error) string {
+	hello := c.sock.hello
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
+	alert, said := alertOf(err)
+	gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	switch {
+	case errors.Is(err, errALPN):
+		return "TLS handshake refused: a web client asked for HTTP on a mail port"
+	case noTLS:
+		return "no TLS handshake: the client sent something else, probably SMTP in clear; set its connection security to SSL/TLS, or use the STARTTLS port"
+	case hello == nil && isTimeout(err):
+		return "no TLS handshake in time: the client probably waits for a greeting in clear; set its connection security to SSL/TLS, or use the STARTTLS port"
+	case hello == nil:
+		return "TLS handshake failed: " + err.Error()
+	case said:
+		return "TLS handshake failed: " + c.alertDetail(alert, hello)
+	case isTimeout(err):
+		return "TLS handshake not finished in time; the client offered " + versionNames(hello.SupportedVersions)
+	case gone:
+		return fmt.Sprintf("the client closed the connection during the TLS handshake; it offered %s; it may not trust this certificate or its name%s",
+			versionNames(hello.SupportedVersions), c.nameDetail(hello))
+	}
+	return "TLS handshake failed: " + c.offerDetail(hello, err)
+}
+
+// offerDetail compares what the client offered with what we have.
+func (c *Conn) offerDetail(hello *tls.ClientHelloInfo, err error) string {
+	versions := versionNames(hello.SupportedVersions)
+	if newest := slices.Max(append(known(hello.SupportedVersions), 0)); newest < c.minVersion() {
+		return fmt.Sprintf("the client offers only %s, this listener wants %s or newer; see min_version", versions, tls.VersionName(c.minVersion()))
+	}
+	if !slices.ContainsFunc(hello.CipherSuites, c.taken) {
+		return fmt.Sprintf("no cipher suite in common with the client: it offers %s with %s, none of which is safe enough for this listener; it needs newer software",
+			versions, suiteNames(hello.CipherSuites))
+	}
+	leaf := c.presented(hello)
+	switch {
+	case leaf == nil:
+	case isECDSA(leaf) && !knowsECDSA(hello):
+		return fmt.Sprintf("the client knows RSA certificates only, and this listener presents an ECDSA one; get an RSA certificate for tls.cert_file. It offers %s with %s",
+			versions, suiteNames(hello.CipherSuites))
+	case isRSA(leaf) && !knowsRSA(hello):
+		return fmt.Sprintf("the client knows ECDSA certificates only, and this listener presents an RSA one; get an ECDSA certificate for tls.cert_file. It offers %s with %s",
+			versions, suiteNames(hello.CipherSuites))
+	}
+	return fmt.Sprintf("%s; the client offers %s with %s", err.Error(), versions, suiteNames(hello.CipherSuites))
+}
+
+// presented is the certificate that the client was to see, nil if there is none.
+func (c *Conn) presented(hello *tls.ClientHelloInfo) *x509.Certificate {
+	if c.opt.TLS.GetCertificate == nil {
+		return nil
+	}
+	cert, err := c.opt.TLS.GetCertificate(hello)
+	if err != nil || cert == nil {
+		return nil
+	}
+	return cert.Leaf
+}
+
+func isECDSA(c *x509.Certificate) bool { _, ok := c.PublicKey.(*ecdsa.PublicKey); return ok }
+func isRSA(c *x509.Certificate) bool   { _, ok := c.PublicKey.(*rsa.PublicKey); return ok }
+
+// knowsECDSA and knowsRSA report whether a client has the means for a certificate with such a key. The suites of TLS 1.3 name
+// no key; what names none, and no schemes either, leaves it open.
+func knowsECDSA(h *tls.ClientHelloInfo) bool { return knows(h, "_ECDSA_", "ECDSA") }
+
+func knowsRSA(h *tls.ClientHelloInfo) bool { return knows(h, "_RSA_", "PSS", "PKCS1") }
+
+func knows(h *tls.ClientHelloInfo, suite string, schemes ...string) bool {
+	if len(h.SignatureSchemes) > 0 && !slices.ContainsFunc(h.SignatureSchemes, func(s tls.SignatureScheme) bool {
+		return slices.ContainsFunc(schemes, func(name string) bool { return strings.Contains(s.String(), name) })
+	}) {
+		return false
+	}
+	return slices.ContainsFunc(h.CipherSuites, func(id uint16) bool {
+		name := tls.CipherSuiteName(id)
+		return strings.Contains(name, suite) || isTLS13(id)
+	})
+}
+
+func isTLS13(suite uint16) bool { return suite>>8 == 0x13 }
+
+// taken reports a cipher suite that the listener takes.
+func (c *Conn) taken(id uint16) bool {
+	if c.opt.TLS.CipherSuites != nil && !isTLS13(id) {
+		return slices.Contains(c.opt.TLS.CipherSuites, id)
+	}
+	return slices.ContainsFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.ID == id })
+}
+
+// shownSuites is how many cipher suites a line of the log lists.
+const shownSuites = 6
+
+func suiteNames(ids []uint16) string {
+	var names []string
+	for _, id := range ids {
+		if id != 0x00ff && id != 0x5600 && id&0x0f0f != 0x0a0a { // neither a signal (RFC 5746, RFC 7507) nor GREASE
+			names = append(names, tls.CipherSuiteName(id))
+		}
+	}
+	switch n := len(names); {
+	case n == 0:
+		return "no cipher suite"
+	case n > shownSuites:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:shownSuites], ", "), n-shownSuites)
+	}
+	return strings.Join(names, ", ")
+}
+
+// alertOf returns the number of the TLS alert with which the client ended a handshake (RFC 8446 §6). crypto/tls keeps its type to
+// itself, which is a uint8.
+func alertOf(err error) (number uint8, ok bool) {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return 0, false
+	}
+	v := reflect.ValueOf(op.Err)
+	if v.Kind() != reflect.Uint8 {
+		return 0, false
+	}
+	return uint8(v.Uint()), true
+}
+
+// alerts is what clients mean by them.
+var alerts = map[uint8]struct{ name, means string }{
+	40:  {"handshake failure", "the client found nothing in common with this listener"},
+	42:  {"bad certificate", "the client does not accept this certificate: it may not know its authority, or it connects by another name"},
+	43:  {"unsupported certificate", "the client does not know this kind of certificate; one with an RSA key may do"},
+	44:  {"revoked certificate", "the client was told that this certificate is revoked; get a new one"},
+	45:  {"expired certificate", "the client takes this certificate for expired; look at its dates and at the client's clock"},
+	46:  {"unknown certificate", "the client does not accept this certificate: it may not know its authority, or it connects by another name"},
+	48:  {"unknown certificate authority", "the client does not know the authority of this certificate; give it the authority's certificate, or use one from an authority that it knows"},
+	70:  {"protocol version", "the client has no TLS version in common with this listener; see min_version"},
+	71:  {"insufficient security", "the client wants stronger cipher suites than this listener has"},
+	90:  {"user canceled", "a person there said no, perhaps when asked about this certificate"},
+	112: {"unrecognized name", "the client did not expect this name"},
+}
+
+func (c *Conn) alertDetail(alert uint8, hello *tls.ClientHelloInfo) string {
+	a, ok := alerts[alert]
+	if !ok {
+		a.name, a.means = fmt.Sprintf("alert %d", alert), "the client gave no other reason; it may not trust this certificate or its name"
+	}
+	return fmt.Sprintf("%s (it sent %q)%s; it offered %s", a.means, a.name, c.nameDetail(hello), versionNames(hello.SupportedVersions))
+}
+
+// nameDetail says that the client asked for a name which the certificate does not cover.
+func (c *Conn) nameDetail(hello *tls.ClientHelloInfo) string {
+	leaf := c.presented(hello)
+	if leaf == nil || hello.ServerName == "" || leaf.VerifyHostname(hello.ServerName) == nil {
+		return ""
+	}
+	return fmt.Sprintf("; it asked for %s, and the certificate covers %s", hello.ServerName, strings.Join(leaf.DNSNames, ", "))
+}
+
+func (c *Conn) minVersion() uint16 {
+	if c.opt.TLS != nil && c.opt.TLS.MinVersion != 0 {
+		return c.opt.TLS.MinVersion
+	}
+	return tls.VersionTLS12 // Go's default for servers
+}
+
+// known leaves GREASE values (RFC 8701) and drafts out.
+func known(versions []uint16) []uint16 {
+	return slices.DeleteFunc(slices.Clone(versions), func(v uint16) bool { return v < 0x0300 || v > tls.VersionTLS13 })
+}
+
+// versionNames names the TLS versions of a ClientHello, newest first, without GREASE values.
+func versionNames(versions []uint16) string {
+	var names []string
+	for _, v := range slices.Backward(slices.Sorted(slices.Values(known(versions)))) {
+		if v == 0x0300 {
+			names = append(names, "SSL 3.0")
+		} else {
+			names = append(names, tls.VersionName(v))
+		}
+	}
+	if names == nil {
+		return "no TLS version"
+	}
+	return strings.Join(names, ", ")
+}
