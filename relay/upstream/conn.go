@@ -92,6 +92,7 @@ func (u *Upstream) openAs(ctx context.Context, identity, token string, each step
 	u.mu.Unlock()
 	defer c.watch(ctx)()
 	if f := c.handshake(identity, token, each); f != nil {
+		f.notes = c.takeNotes()
 		if token != "" && f.tokenRefused() && !c.broken {
 			c.quit() // another connection may follow at once, and the upstream counts them
 		} else {

@@ -24,6 +24,8 @@ type fault struct {
 	class      mail.Class
 	reply      mail.Reply
 	retryAfter time.Duration
+	unheard    bool // of a login: neither password nor token was judged
+	notes      []string
 	uncertain  bool  // the upstream may have the message
 	rule       *Rule // that decided; nil where there was no reply to judge
 	ours       bool  // nothing was asked of the upstream

@@ -142,18 +142,6 @@ func (u *Upstream) TryAgain() {
 	}
 }
 
-// exchangeToken runs the exchange and adds what the upstream said in its error challenge.
-func (c *conn) exchangeToken(m Mechanism) *fault {
-	f := c.exchange(m)
-	if f == nil {
-		return nil
-	}
-	if refused, ok := m.(interface{ challenged() error }); ok && f.err == nil {
-		f.err = c.cause(refused.challenged())
-	}
-	return f
-}
-
 // bearer is the field that both mechanisms share. Both end it with ^A.
 func bearer(user, token string) (string, error) {
 	control := func(r rune) bool { return r < ' ' || r == 0x7f }
@@ -237,6 +225,9 @@ func (b *bearerClient) Start() ([]byte, error) {
 	}
 	return []byte("n,a=" + saslName.Replace(b.user) + ",\x01host=" + b.host + "\x01port=" + strconv.Itoa(b.port) + "\x01" + auth), nil
 }
+
+// Unread: a challenge that says nothing is no error.
+func (*bearerClient) Unread(challenge []byte) bool { return len(challenge) == 0 }
 
 func (b *bearerClient) Next(challenge []byte) ([]byte, error) {
 	if b.seen {

@@ -193,6 +193,10 @@ func TestTokenExchanges(t *testing.T) {
 		"bearer if configured": {"PLAIN OAUTHBEARER XOAUTH2", []string{"OAUTHBEARER", "XOAUTH2"}, token,
 			[]string{"C: AUTH OAUTHBEARER", "S: 334 ", "C: BEARER", in}},
 		"bearer, short": {"OAUTHBEARER", nil, short, []string{"C: AUTH OAUTHBEARER BEARER", in}},
+		"the first is not taken": {"XOAUTH2 OAUTHBEARER", nil, short,
+			[]string{"C: AUTH XOAUTH2", "S: 504 5.7.4 Unrecognized authentication type", "C: AUTH OAUTHBEARER BEARER", in}},
+		"bearer not read":    {"OAUTHBEARER", nil, short, []string{"C: AUTH OAUTHBEARER BEARER", "S: 334 ", "C: BEARER", in}},
+		"bearer not allowed": {"OAUTHBEARER", nil, short, []string{"C: AUTH OAUTHBEARER BEARER", "S: 501 5.5.4 no", "C: AUTH OAUTHBEARER", "S: 334", "C: BEARER", in}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			script := append([]string(nil), c.script...)

@@ -59,80 +59,6 @@ func (u *Upstream) mechanism(name string) Mechanism {
 	return nil
 }
 
-// auth logs in with the first configured mechanism that is offered. A refusal is final: each further attempt would count
-// towards a lockout.
-func (c *conn) auth(identity, token string) (string, *fault) {
-	cfg := &c.u.cfg
-	if !c.secure && cfg.TLS != TLSNone { // cannot happen; if it does, no password goes out
-		return "", c.accountFault(mail.StageAuth, "4.7.11", nil, "no verified TLS, so no login")
-	}
-	if cfg.Token == nil && identity != cfg.Username {
-		return "", c.accountFault(mail.StageAuth, "4.7.8", nil, "there are no credentials for the upstream identity "+mail.Printable(identity))
-	}
-	for _, name := range cfg.Mechanisms {
-		if !c.ext.offers(name) {
-			continue
-		}
-		if cfg.Token != nil {
-			return name + " as " + identity, c.exchangeToken(c.tokenMechanism(name, identity, token))
-		}
-		if m := c.u.mechanism(name); m != nil {
-			return name + " as " + identity, c.exchange(m)
-		}
-	}
-	offer := "none"
-	if len(c.ext.auth) > 0 {
-		offer = strings.Join(c.ext.auth, " ")
-	}
-	return "", c.accountFault(mail.StageAuth, "4.7.9", errNoMechanism, c.peer+" offers no AUTH mechanism that we may use; it offers: "+offer)
-}
-
-// maxCommandLine is what AUTH with its initial response may fill (RFC 4954 §4 with RFC 5321 §4.5.3.1.4).
-const maxCommandLine = 512
-
-func (c *conn) exchange(m Mechanism) *fault {
-	initial, err := m.Start()
-	if err != nil {
-		return c.accountFault(mail.StageAuth, "4.7.0", err, m.Name()+" cannot be started")
-	}
-	line, waiting := "AUTH "+m.Name(), false
-	if initial != nil {
-		encoded := encodeResponse(initial)
-		if waiting = len(line)+1+len(encoded)+2 > maxCommandLine; !waiting {
-			line += " " + encoded
-		}
-	}
-	r, f := c.command(mail.StageAuth, line+"\r\n")
-	for range maxAuthSteps {
-		if f != nil {
-			return f
-		}
-		if r.Code != 334 {
-			return c.authenticated(m, r)
-		}
-		response := initial
-		if !waiting {
-			if response, err = m.Next(decodeChallenge(r)); err != nil {
-				c.command(mail.StageAuth, "*\r\n") // RFC 4954 §4: cancel; the answer does not matter
-				return c.accountFault(mail.StageAuth, "4.7.0", err, c.peer+" did not keep to "+m.Name()+": "+err.Error())
-			}
-		}
-		waiting = false
-		r, f = c.command(mail.StageAuth, base64.StdEncoding.EncodeToString(response)+"\r\n")
-	}
-	return c.accountFault(mail.StageAuth, "4.7.0", errUnexpectedChallenge, c.peer+" does not end the "+m.Name()+" exchange")
-}
-
-func (c *conn) authenticated(m Mechanism, r mail.Reply) *fault {
-	if r.Code != 235 {
-		return c.refused(mail.StageAuth, r)
-	}
-	if err := m.Finish(); err != nil {
-		return c.accountFault(mail.StageAuth, "4.7.0", err, c.peer+" accepted the login but did not prove that it knows the password")
-	}
-	return nil
-}
-
 // encodeResponse is for an initial response, where empty is "=" (RFC 4954 §4).
 func encodeResponse(b []byte) string {
 	if len(b) == 0 {
@@ -159,6 +85,9 @@ func (p *plainClient) Start() ([]byte, error) {
 }
 
 func (p *plainClient) Next([]byte) ([]byte, error) { return nil, errUnexpectedChallenge }
+
+// Unread: PLAIN has no challenge but the one that asks for its response.
+func (*plainClient) Unread([]byte) bool { return true }
 
 func (*plainClient) Finish() error { return nil }
 

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/pbkdf2"
 	"crypto/rand"
@@ -70,6 +71,11 @@ func (s *scram) Start() ([]byte, error) {
 	name := strings.NewReplacer("=", "=3D", ",", "=2C").Replace(s.user)
 	s.bare = "n=" + name + ",r=" + s.nonce
 	return []byte("n,," + s.bare), nil
+}
+
+// Unread: server-first-message begins with the nonce, or there is an error.
+func (*scram) Unread(challenge []byte) bool {
+	return !bytes.HasPrefix(challenge, []byte("r=")) && !bytes.HasPrefix(challenge, []byte("e=")) && !bytes.HasPrefix(challenge, []byte("m="))
 }
 
 func (s *scram) Next(challenge []byte) ([]byte, error) {

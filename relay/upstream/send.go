@@ -110,6 +110,7 @@ func (a *attempt) run(ctx context.Context) {
 			f = a.begin(ctx, c)
 		}
 		if f != nil {
+			a.notes = append(a.notes, f.notes...)
 			a.fail(a.pending, f)
 			return
 		}

@@ -19,7 +19,7 @@ func (c *Session) auth(args string) error {
 		return nil
 	}
 	var initial *string
-	if len(f) > 1 {
+	if len(f) > 1 && !c.srv.cfg.NoInitial {
 		initial = &f[1]
 	}
 	user, ok, err := c.exchange(strings.ToUpper(f[0]), initial)

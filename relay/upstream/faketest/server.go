@@ -29,6 +29,7 @@ type Config struct {
 	Extensions []string    // besides STARTTLS and AUTH
 	Mechanisms []string    // offered once TLS is on, or at once without TLS
 	AuthEquals bool        // says AUTH=… as servers of old did
+	NoInitial  bool        // asks for the initial response that came with AUTH
 	Users      map[string]string
 	// Hook is asked before each command takes effect. The zero Action lets it.
 	Hook func(s *Session, verb, line string) Action
