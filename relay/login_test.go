@@ -2,13 +2,11 @@ package relay
 
 import (
 	"bufio"
-	"crypto/tls"
 	"encoding/base64"
 	"io"
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/relay/trace"
 )
@@ -21,22 +19,7 @@ type lineClient struct {
 }
 
 // rawClient is behind STARTTLS and EHLO.
-func (r *rig) rawClient() *lineClient {
-	r.t.Helper()
-	conn, err := net.Dial("tcp", r.server.Addresses()["submission"])
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	conn.SetDeadline(time.Now().Add(patience))
-	c := &lineClient{t: r.t, conn: conn, in: bufio.NewReader(conn)}
-	r.t.Cleanup(func() { c.conn.Close() })
-	c.expect("220 ")
-	c.say("STARTTLS", "220 ")
-	c.conn = tls.Client(conn, r.tls())
-	c.in = bufio.NewReader(c.conn)
-	c.say("EHLO client", "250 ")
-	return c
-}
+func (r *rig) rawClient() *lineClient { return r.proxied("", "") }
 
 // expect reads one reply, whose last line begins with prefix.
 func (c *lineClient) expect(prefix string) string {

@@ -52,12 +52,12 @@ func (c *Conn) checkNetwork() error {
 		"%s is not in the networks of listener %s", c.client.Addr(), c.opt.Name)
 }
 
-// unplaced reports a client that a proxy did not name where only those of certain networks are let in. The health checks of
-// a load balancer are such: they are greeted, and can neither log in nor send.
-func (c *Conn) unplaced() bool { return c.unnamed && len(c.opt.Networks) > 0 }
+// unplaced reports a client that a proxy did not name. The health checks of a load balancer are such: they are greeted, and can
+// neither log in nor send, since the networks of listeners, logins and policies would be asked about the proxy's own address.
+func (c *Conn) unplaced() bool { return c.unnamed }
 
-// Placed reports whether the client's address is known as far as Networks ask for it. It is not for the connections that a
-// proxy makes for itself, or without naming a client.
+// Placed reports whether the client's address is known. It is not for the connections that a proxy makes for itself, or
+// without naming a client.
 func (c *Conn) Placed() bool { return !c.unplaced() }
 
 // startTLSFirst does the handshake on connections that begin with one.

@@ -12,8 +12,8 @@ import (
 var (
 	loginNeeded = mail.R(530, "5.7.0", `login needed: set the authentication method to "normal password" and enter your user name`)
 	noLoginHere = mail.R(504, "5.5.4", `no login is needed here: set the authentication method to "no authentication"`)
-	// unplaced answers a client whose address the proxy keeps to itself where only clients of certain networks may send.
-	unplaced = mail.R(530, "5.7.0", "the proxy in front of this server did not say where you connect from, and only clients of certain networks may send here")
+	// unplaced answers a client whose address the proxy keeps to itself.
+	unplaced = mail.R(530, "5.7.0", "the proxy in front of this server did not say where you connect from; the administrator has to set it to send PROXY headers with addresses")
 )
 
 // securityNeeded is what a client in clear text is told to change.

@@ -51,10 +51,11 @@ type Options struct {
 	HelloWait time.Duration
 
 	// Networks are the addresses that may connect at all; empty: any. Behind a proxy they are those that the PROXY header
-	// names; where it names none, as for health checks, there is a greeting, and neither login nor mail.
+	// names.
 	Networks []netip.Prefix
 	// Proxies must begin every connection with a PROXY header, of version 1 or 2; one from anybody else
-	// ends the connection. The address it names counts for limits, logs and Networks.
+	// ends the connection. The address it names counts for limits, logs and Networks; where it names none, as for health
+	// checks, there is a greeting, and neither login nor mail.
 	Proxies []netip.Prefix
 
 	Mechanisms []string // SASL mechanisms to offer, in upper case
