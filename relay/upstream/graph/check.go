@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -170,7 +171,7 @@ func (t *tester) large(ctx context.Context) bool {
 	a, f := t.probe(ctx, t.u.mailboxURL(t.mailbox)+"/messages")
 	if f == nil && !saysNoBase64(a) {
 		f = t.judge(a)
-		if f.rule.isPermission() {
+		if f.rule.Right {
 			f.rule, f.stage = &noReadWrite, mail.StageMail
 		}
 	}
@@ -181,7 +182,7 @@ func (t *tester) large(ctx context.Context) bool {
 }
 
 func saysNoBase64(a *answer) bool {
-	return a.status == http.StatusBadRequest && strings.HasPrefix(a.code, "ErrorMimeContent")
+	return a.status == http.StatusBadRequest && slices.ContainsFunc(a.codes, func(code string) bool { return strings.HasPrefix(code, "ErrorMimeContent") })
 }
 
 // judge makes a fault of an answer to a probe.

@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,48 +14,7 @@ import (
 	"postern/relay/upstream/internal/scrub"
 )
 
-// Bounds of what is kept of an answer, in octets.
-const (
-	maxAnswer  = 64 << 10
-	maxCode    = 64
-	maxMessage = 600
-	maxID      = 64
-)
-
-// maxRetryAfter bounds what an answer may ask for.
-const maxRetryAfter = day
-
 func dialer(d time.Duration) *net.Dialer { return &net.Dialer{Timeout: d, KeepAlive: 30 * time.Second} }
-
-// answer is what Graph said. Texts are bounded and printable.
-type answer struct {
-	status     int
-	code       string // error.code; "" if the body is no error of Graph's
-	message    string // error.message
-	requestID  string
-	retryAfter time.Duration
-}
-
-func (a *answer) accepted() bool { return a.status == http.StatusAccepted }
-
-// words are the answer as the trace keeps it.
-func (a *answer) words() string {
-	var b strings.Builder
-	b.WriteString("HTTP " + strconv.Itoa(a.status))
-	if text := http.StatusText(a.status); a.code == "" && text != "" {
-		b.WriteString(" " + text)
-	}
-	if a.code != "" {
-		b.WriteString(" " + a.code)
-	}
-	if a.message != "" {
-		b.WriteString(": " + a.message)
-	}
-	if a.requestID != "" {
-		b.WriteString(" (request-id " + a.requestID + ")")
-	}
-	return b.String()
-}
 
 // mailboxURL is https://graph.microsoft.com/v1.0/users/scanner@example.com.
 func (u *Upstream) mailboxURL(mailbox string) string {
@@ -169,44 +126,4 @@ func (u *Upstream) doFields(req *http.Request, token string, field func(name str
 		body = []byte(scrub.New(secret).Text(string(body)))
 	}
 	return readAnswer(res.StatusCode, res.Header, body, time.Now()), nil
-}
-
-// readAnswer takes anything.
-func readAnswer(status int, h http.Header, body []byte, now time.Time) *answer {
-	a := &answer{status: status, requestID: h.Get("request-id"), retryAfter: retryAfter(h.Get("Retry-After"), now)}
-	var j struct {
-		Error struct {
-			Code, Message string
-			Inner         struct {
-				RequestID string `json:"request-id"`
-			} `json:"innerError"`
-		}
-	}
-	if json.Unmarshal(body, &j) == nil {
-		a.code, a.message = j.Error.Code, j.Error.Message
-		if a.requestID == "" {
-			a.requestID = j.Error.Inner.RequestID
-		}
-	}
-	a.code = mail.Cut(mail.Printable(a.code), maxCode)
-	a.message = mail.Cut(mail.Printable(strings.Join(strings.Fields(a.message), " ")), maxMessage)
-	a.requestID = mail.Cut(mail.Printable(a.requestID), maxID)
-	return a
-}
-
-// retryAfter reads Retry-After (RFC 9110 §10.2.3): seconds, or a date.
-func retryAfter(value string, now time.Time) time.Duration {
-	if value == "" {
-		return 0
-	}
-	if n, err := strconv.ParseFloat(value, 64); err == nil {
-		if !(n > 0) {
-			return 0
-		}
-		return time.Duration(min(n, maxRetryAfter.Seconds()) * float64(time.Second))
-	}
-	if at, err := http.ParseTime(value); err == nil {
-		return min(max(at.Sub(now), 0), maxRetryAfter)
-	}
-	return 0
 }

@@ -35,9 +35,13 @@ func example(t *testing.T, s string) *answer {
 	if err != nil || len(parts) != 3 {
 		t.Fatalf("example %q", s)
 	}
-	a := &answer{status: n, code: parts[1], message: parts[2]}
-	if a.code == "-" {
-		a.code = ""
+	a := &answer{status: n, message: parts[2]}
+	switch parts[1] {
+	case "-":
+	case "<":
+		a.page = true
+	default:
+		a.codes = []string{parts[1]}
 	}
 	return a
 }
@@ -47,7 +51,7 @@ func TestNoStatusAloneBouncesButTooBig(t *testing.T) {
 	rules, _ := compileRules(nil)
 	u := &Upstream{rules: rules}
 	for n := 200; n < 600; n++ {
-		if n == http.StatusAccepted || n == http.StatusRequestEntityTooLarge || n == http.StatusUnprocessableEntity {
+		if n == http.StatusAccepted || n == http.StatusRequestEntityTooLarge {
 			continue
 		}
 		if f := u.refused(&answer{status: n}); f.class.Permanent() || f.class == mail.Unknown {
@@ -63,7 +67,7 @@ func TestRulesOfTheProfileComeFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := &Upstream{rules: rules}
-	if f := u.refused(&answer{status: 418, code: "x", message: "a WEIRD thing"}); f.class != mail.Deferral || f.rule.Name != "own" {
+	if f := u.refused(&answer{status: 418, codes: []string{"x"}, message: "a WEIRD thing"}); f.class != mail.Deferral || f.rule.Name != "own" {
 		t.Errorf("%s by %s", f.class, f.rule.Name)
 	}
 	for _, bad := range []Rule{

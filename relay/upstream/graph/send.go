@@ -34,15 +34,16 @@ type attempt struct {
 	whole   []mail.Address
 	results []mail.Result
 
-	message *message
-	rebuilt *rebuilt // of a message that is too large for one request; nil: not needed yet
-	large   bool     // it has one of Upstream.rebuilding
-	shape   shape
-	token   string
-	renewed bool // a token was refused in this attempt
-	prefix  []byte
-	news    news // what the gate is told
-	sent    sent // what the rates are
+	message  *message
+	rebuilt  *rebuilt // of a message that is too large for one request; nil: not needed yet
+	large    bool     // it has one of Upstream.rebuilding
+	shape    shape
+	token    string
+	renewed  bool // a token was refused in this attempt
+	repeated bool // see Rule.Repeat
+	prefix   []byte
+	news     news // what the gate is told
+	sent     sent // what the rates are
 }
 
 // sent is what Graph has taken, or may have.

@@ -43,7 +43,7 @@ func TestAnswers(t *testing.T) {
 		"200":             {fakeprovider.GraphFault{Status: 200}, mail.Deferral, upstreamReady, true, "HTTP 200"},
 		"redirect":        {fakeprovider.GraphFault{Status: 302}, mail.AccountFault, upstreamPaused, false, "HTTP 302"},
 		"a proxy's 400":   {fakeprovider.GraphFault{Status: 400, Body: "bad hair day"}, mail.Deferral, upstreamReady, false, "HTTP 400"},
-		"unknown":         {fakeprovider.GraphFault{Status: 400, Code: "ErrorNews", Message: "a\r\n250 b\x00c"}, mail.MessageFault, upstreamReady, false, "ErrorNews: a 250 b?c"},
+		"unknown":         {fakeprovider.GraphFault{Status: 400, Code: "ErrorNews", Message: "a\r\n250 b\x00c"}, mail.Deferral, upstreamReady, false, "ErrorNews: a 250 b?c"},
 		"silence":         {fakeprovider.GraphFault{Drop: true}, mail.Deferral, upstreamReady, true, "may have been sent"},
 		"silence, taken":  {fakeprovider.GraphFault{Drop: true, AfterWork: true}, mail.Deferral, upstreamReady, true, "may have been sent"},
 		"cut before":      {fakeprovider.GraphFault{Drop: true, Early: true}, mail.Deferral, upstreamReady, false, "closed the connection"},

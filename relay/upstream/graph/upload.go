@@ -387,11 +387,28 @@ func (s *session) resume(ctx context.Context, why *fault) (next int64, f *fault)
 func (s *session) refused(ans *answer) *fault {
 	f := s.peer.refused(ans)
 	f.uncertain, f.stage = false, mail.StageData
+	switch {
+	case f.rule.Way: // which is judged before the address of the session is
+		s.u.setAside(f, s.peer)
+		return f
+	case len(ans.codes) == 0:
+	case f.class == mail.BackPressure, f.rule.Name == "mailbox-full", f.rule.Name == "daily-quota":
+		return f // Exchange speaks of the mailbox
+	}
 	switch ans.status {
 	case http.StatusOK, http.StatusCreated, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusGone, http.StatusRequestedRangeNotSatisfiable:
 		return &fault{stage: mail.StageData, class: mail.Deferral, answered: true, reply: mail.R(451, "4.3.0", "the upload session is of no use any more: %s", ans.words())}
 	}
+	s.u.setAside(f, s.peer)
 	return f
+}
+
+// setAside keeps what another host says, or somebody on the way to it, from small mail, which does not go there.
+func (u *upload) setAside(f *fault, peer *Upstream) {
+	if f.class != mail.AccountFault && f.class != mail.BackPressure || peer.host == u.a.u.host && f.rule != nil && !f.rule.Way {
+		return
+	}
+	f.aside, f.note = true, "the files of large mail go to "+peer.host+", which a firewall must let out too; smaller mail is not affected"
 }
 
 // ranges is what a session wants next.
@@ -443,9 +460,11 @@ func (u *upload) refused(ans *answer) *fault {
 	f := u.a.u.refused(ans)
 	f.uncertain = false
 	switch {
-	case f.rule.isPermission():
+	case f.rule.Right:
 		f.rule, f.stage, f.aside, f.note = &noReadWrite, mail.StageMail, true, noReadWrite.Fix
 		f.reply.Text += `; large_mail = "upload" needs Mail.ReadWrite`
+	case f.rule.Way: // small mail finds out by itself
+		f.aside = true
 	case u.draft != "" && (ans.status == http.StatusNotFound || ans.status == http.StatusConflict):
 		return &fault{stage: mail.StageData, class: mail.Deferral, answered: true, reply: mail.R(451, "4.3.0", "the draft is gone or was changed: %s", ans.words())}
 	}
@@ -457,7 +476,13 @@ func (a *attempt) again(ctx context.Context, f *fault) bool {
 	if f.rule != nil && f.rule.DropToken {
 		a.u.o.DropToken(a.mailbox, a.token)
 	}
-	if f.rule == nil || !f.rule.Again || a.renewed {
+	switch {
+	case f.rule == nil:
+		return false
+	case f.rule.Repeat && !a.repeated:
+		a.repeated = true
+		return a.u.pause(ctx, repeatAfter)
+	case !f.rule.Again || a.renewed:
 		return false
 	}
 	a.renewed = true
@@ -466,6 +491,22 @@ func (a *attempt) again(ctx context.Context, f *fault) bool {
 		return false
 	}
 	return true
+}
+
+// repeatAfter is how long Graph is given to notice what it knows, see Rule.Repeat.
+const repeatAfter = 2 * time.Second
+
+// pause reports whether d passed before anything ended.
+func (u *Upstream) pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+	case <-u.ctx.Done():
+	}
+	return false
 }
 
 // exchange makes one request that sends no message. It ends with ctx.
@@ -491,8 +532,8 @@ func (u *upload) exchange(ctx context.Context, peer *Upstream, target, token str
 		return ans, nil
 	}
 	f := peer.lost(ctx, unwrapURL(err), false)
-	if peer != u.a.u && (f.class == mail.AccountFault || f.class == mail.BackPressure) { // another host than small mail goes to
-		f.aside, f.note = true, "the files of large mail go to "+peer.host+", which a firewall must let out too; smaller mail is not affected"
+	if peer != u.a.u {
+		u.setAside(f, peer)
 	}
 	return nil, f
 }
