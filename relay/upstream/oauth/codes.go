@@ -14,13 +14,15 @@ type Known struct {
 
 	Class      mail.Class
 	Cause, Fix string
+	// AppFix stands instead of Fix where the application logs in by itself, and no person does; "" is Fix.
+	AppFix string
 
 	// Example is a description as seen in the field; OAuthError is the "error" member beside it. A test holds every line to it.
 	OAuthError, Example string
 }
 
 func (k Known) into(e *Error) *Error {
-	e.Class, e.Code, e.Cause, e.Fix = k.Class, k.Code, k.Cause, k.Fix
+	e.Class, e.Code, e.Cause, e.Fix, e.appFix = k.Class, k.Code, k.Cause, k.Fix, k.AppFix
 	return e
 }
 
@@ -38,11 +40,12 @@ func lookup(code string, a answer) (Known, bool) {
 
 // Fixes that several troubles share.
 const (
-	fixLogin   = "run: postern upstream login {name}"
-	fixSecret  = "in the Entra admin center open App registrations, application {client}, Certificates & secrets, make a new client secret, and put its Value (not its ID) in client_secret"
-	fixAccess  = "have an admin exclude this application or account from the Conditional Access policy, or use flow client-credentials, which no person's policy touches"
-	fixConsent = "have an admin open App registrations, application {client}, API permissions, and press Grant admin consent; then run: postern upstream login {name}"
-	fixTenant  = "check tenant in [upstream.oauth]; the Overview page of the Entra admin center shows the tenant ID"
+	fixLogin     = "run: postern upstream login {name}"
+	fixSecret    = "in the Entra admin center open App registrations, application {client}, Certificates & secrets, make a new client secret, and put its Value (not its ID) in client_secret"
+	fixAccess    = "have an admin exclude this application or account from the Conditional Access policy, or use flow client-credentials, which no person's policy touches"
+	fixConsent   = "have an admin open App registrations, application {client}, API permissions, and press Grant admin consent; then run: postern upstream login {name}"
+	fixAppAccess = "have an admin open Conditional Access in the Entra admin center, and exclude application {client} from the policy for workload identities, or add the address of this machine to its named locations; the sign-in logs of service principals name the policy"
+	fixTenant    = "check tenant in [upstream.oauth]; the Overview page of the Entra admin center shows the tenant ID"
 )
 
 // knownCodes is from https://learn.microsoft.com/entra/identity-platform/reference-error-codes (2026-09),
@@ -101,8 +104,49 @@ var knownCodes = []Known{
 	{Code: "AADSTS1002012", Class: mail.AccountFault, OAuthError: "invalid_scope",
 		Cause: "client-credentials takes a scope that ends in /.default only", Fix: "remove scopes from [upstream.oauth]",
 		Example: "AADSTS1002012: The provided value for scope https://outlook.office.com/SMTP.Send is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier."},
+	{Code: "AADSTS650057", Class: mail.AccountFault, OAuthError: "invalid_resource",
+		Cause:   "the application's registration does not list the permission that is asked for",
+		Fix:     "in App registrations, application {client}, API permissions, Add a permission: Mail.Send of Microsoft Graph (for SMTP: SMTP.Send of Office 365 Exchange Online), and Grant admin consent; then run: postern upstream login {name}",
+		AppFix:  "in App registrations, application {client}, API permissions, Add a permission, Application permissions: Mail.Send of Microsoft Graph (for SMTP: SMTP.SendAsApp of Office 365 Exchange Online), and Grant admin consent",
+		Example: "AADSTS650057: Invalid resource. The client has requested access to a resource which is not listed in the requested permissions in the client's application registration. Client app ID: 6731de76(postern). Resource value from request: https://outlook.office.com."},
+	{Code: "AADSTS65005", Class: mail.AccountFault, OAuthError: "invalid_resource",
+		Cause: "the application's registration does not list the service that is asked for", Fix: fixConsent,
+		Example: "AADSTS65005: The application 'postern' asked for scope 'SMTP.Send' that doesn't exist on the resource."},
+	{Code: "AADSTS90009", Class: mail.AccountFault, OAuthError: "invalid_request",
+		Cause: "a token is asked for the application itself, not for the service that sends mail", Fix: "remove scopes from [upstream.oauth] for {name}; if they are needed, they name the service, such as https://graph.microsoft.com/Mail.Send, and not {client}",
+		Example: "AADSTS90009: Application '6731de76'(postern) is requesting a token for itself. This scenario is supported only if resource is specified using the GUID based App Identifier."},
+	{Code: "AADSTS900144", Text: "'scope'", Class: mail.AccountFault, OAuthError: "invalid_request",
+		Cause: "the request has no scope", Fix: "remove scopes from [upstream.oauth] for {name}, so that the known ones are sent, or write those that the provider documents",
+		Example: "AADSTS900144: The request body must contain the following parameter: 'scope'."},
+	{Code: "AADSTS900144", Text: "'client_id'", Class: mail.AccountFault, OAuthError: "invalid_request",
+		Cause: "the request has no client_id", Fix: "write client_id in [upstream.oauth] for {name}, and leave auth_style alone: Microsoft wants both in the body",
+		Example: "AADSTS900144: The request body must contain the following parameter: 'client_id'."},
+	{Code: "AADSTS900144", Class: mail.AccountFault, OAuthError: "invalid_request",
+		Cause: "the request lacks a parameter, which what Microsoft says names", Fix: "check flow, and token_url where it is written, in [upstream.oauth] for {name}: the endpoint may belong to another flow or to version 1",
+		Example: "AADSTS900144: The request body must contain the following parameter: 'resource'."},
+	{Code: "AADSTS90014", Class: mail.AccountFault, OAuthError: "invalid_request",
+		Cause: "the request lacks a field, which what Microsoft says names", Fix: "check flow, client_id and client_secret in [upstream.oauth] for {name}: one of them is empty",
+		Example: "AADSTS90014: The required field 'credential' is missing from the credential. Ensure that you have all the necessary parameters for the login request."},
 
 	// Microsoft: the tenant.
+	{Code: "AADSTS9002346", Class: mail.AccountFault, OAuthError: "invalid_request",
+		Cause: "the application is registered for personal Microsoft accounts only, and tenant names an organization", Fix: `write tenant = "consumers" in [upstream.oauth] for {name}; or have the application registered for accounts in the organization's directory, and use that client_id`,
+		Example: "AADSTS9002346: Application '6731de76'(postern) is configured for use by Microsoft Account users only. Please use the /consumers endpoint to serve this request."},
+	{Code: "AADSTS9002331", Class: mail.AccountFault, OAuthError: "invalid_request",
+		Cause: "the application is registered for personal Microsoft accounts only, and tenant names an organization", Fix: `write tenant = "consumers" in [upstream.oauth] for {name}`,
+		Example: "AADSTS9002331: Application '6731de76'(postern) is configured for use by Microsoft Account users only. Please use the /consumers endpoint to serve this request."},
+	{Code: "AADSTS9002332", Class: mail.AccountFault, OAuthError: "invalid_request",
+		Cause: "the application is registered for accounts of organizations only, and tenant is consumers", Fix: fixTenant + "; a personal account needs an application that is registered for personal accounts",
+		Example: "AADSTS9002332: Application '6731de76'(postern) is configured for use by Azure Active Directory users only. Please do not use the /consumers endpoint to serve this request."},
+	{Code: "AADSTS900382", Class: mail.AccountFault, OAuthError: "invalid_request",
+		Cause: "the application is registered in another cloud of Microsoft's than the tenant, where a secret or certificate does not count", Fix: "register an application in the cloud of tenant {tenant} itself (portal.azure.us, portal.azure.cn), put its id in client_id, and set cloud in [upstream.oauth] for {name}",
+		Example: "AADSTS900382: Confidential Client is not supported in Cross Cloud request."},
+	{Code: "AADSTS5000225", Class: mail.AccountFault, OAuthError: "unauthorized_client",
+		Cause: "Microsoft has blocked the tenant because it was not used", Fix: "have a global admin of tenant {tenant} sign in to the Microsoft 365 admin center and follow https://aka.ms/TenantLifecycle",
+		Example: "AADSTS5000225: This tenant has been blocked due to inactivity. To learn more about tenant lifecycle policies, see https://aka.ms/TenantLifecycle"},
+	{Code: "AADSTS7000012", Class: mail.AccountFault, OAuthError: "invalid_grant",
+		Cause: "the consent was given in another tenant than {tenant}", Fix: "write the tenant of the person who logs in in [upstream.oauth] for {name}, then " + fixLogin,
+		Example: "AADSTS7000012: The grant was obtained for a different tenant."},
 	{Code: "AADSTS90002", Class: mail.AccountFault, OAuthError: "invalid_request",
 		Cause: "there is no tenant of this name", Fix: fixTenant + "; for a national cloud set cloud",
 		Example: "AADSTS90002: Tenant 'contoso.onmicrosoft.example' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud."},
@@ -144,6 +188,12 @@ var knownCodes = []Known{
 	{Code: "AADSTS50079", Class: mail.AccountFault, OAuthError: "interaction_required",
 		Cause: "the account must enrol in multi-factor authentication", Fix: "log in to Microsoft in a browser once and enrol; then " + fixLogin,
 		Example: "AADSTS50079: Due to a configuration change made by your administrator, or because you moved to a new location, you must enroll in multi-factor authentication to access the resource."},
+	{Code: "AADSTS50097", Class: mail.AccountFault, OAuthError: "interaction_required",
+		Cause: "Conditional Access wants to see the device", Fix: fixAccess, AppFix: fixAppAccess,
+		Example: "AADSTS50097: Device authentication is required."},
+	{Code: "AADSTS50158", Class: mail.AccountFault, OAuthError: "interaction_required",
+		Cause: "Conditional Access asks for more than Microsoft's own login, such as terms of use or another provider's second factor", Fix: fixLogin + "; if it comes again, " + fixAccess, AppFix: fixAppAccess,
+		Example: "AADSTS50158: External security challenge not satisfied. User will be redirected to another page or authentication provider to satisfy additional authentication challenges."},
 	{Code: "AADSTS50105", Class: mail.AccountFault, OAuthError: "interaction_required",
 		Cause: "the account is not assigned to the application", Fix: "have an admin assign it under Enterprise applications, application {client}, Users and groups",
 		Example: "AADSTS50105: Your administrator has configured the application postern to block users unless they are specifically granted access."},
@@ -165,11 +215,18 @@ var knownCodes = []Known{
 		Cause: "Conditional Access wants a device joined to the domain", Fix: fixAccess,
 		Example: "AADSTS53001: Device is not in required device state: domain_joined."},
 	{Code: "AADSTS53003", Class: mail.AccountFault, OAuthError: "invalid_grant",
-		Cause: "Conditional Access blocks this login; many tenants block device-code as a whole", Fix: "try: postern upstream login {name} --flow authorization-code; or " + fixAccess,
+		Cause: "Conditional Access blocks this login; many tenants block device-code as a whole", Fix: "try: postern upstream login {name} --flow authorization-code; or " + fixAccess, AppFix: fixAppAccess,
 		Example: "AADSTS53003: Access has been blocked by Conditional Access policies. The access policy does not allow token issuance."},
 	{Code: "AADSTS530003", Class: mail.AccountFault, OAuthError: "interaction_required",
 		Cause: "Conditional Access wants a managed device", Fix: fixAccess,
 		Example: "AADSTS530003: Your device is required to be managed to access this resource."},
+	{Code: "AADSTS530035", Class: mail.AccountFault, OAuthError: "interaction_required",
+		Cause: "security defaults block this login, as legacy authentication or as unsafe", Fix: "log in with authorization-code, which security defaults let in where they block device-code: postern upstream login {name} --flow authorization-code; or have an admin replace security defaults by Conditional Access policies (Entra admin center, Overview, Properties)",
+		AppFix:  fixAppAccess,
+		Example: "AADSTS530035: Access has been blocked by security defaults. This is due to the request using legacy auth or being deemed unsafe by security defaults policies. For additional information, please refer to enforced security policies."},
+	{Code: "AADSTS530021", Class: mail.AccountFault, OAuthError: "interaction_required",
+		Cause: "Conditional Access takes approved applications only", Fix: fixAccess, AppFix: fixAppAccess,
+		Example: "AADSTS530021: Application does not meet the conditional access approved app requirements."},
 	{Code: "AADSTS530034", Class: mail.AccountFault, OAuthError: "interaction_required",
 		Cause: "security defaults or a delegated administrator's policy block this login", Fix: fixAccess,
 		Example: "AADSTS530034: A delegated administrator was blocked from accessing the tenant due to account risk in their home tenant."},
@@ -282,6 +339,12 @@ var knownCodes = []Known{
 	{Code: "access_denied", Class: mail.AccountFault, OAuthError: "access_denied",
 		Cause: "the person, or a policy, declined", Fix: fixLogin + ", and accept",
 		Example: "The resource owner or authorization server denied the request."},
+	{Code: "insufficient_claims", Class: mail.AccountFault, OAuthError: "insufficient_claims",
+		Cause: "Conditional Access asks for more than this login has proved (a claims challenge)", Fix: fixLogin + "; if it comes again, " + fixAccess, AppFix: fixAppAccess,
+		Example: "The token lacks claims"},
+	{Code: "interaction_required", Text: "with claims", Class: mail.AccountFault, OAuthError: "interaction_required",
+		Cause: "Conditional Access asks for more than this login has proved (a claims challenge)", Fix: fixLogin + "; if it comes again, " + fixAccess, AppFix: fixAppAccess,
+		Example: "AADSTS599999: The request comes with claims to satisfy"},
 	{Code: "interaction_required", Class: mail.AccountFault, OAuthError: "interaction_required",
 		Cause: "the authorization server wants to see the person again", Fix: fixLogin,
 		Example: "Interaction is required"},

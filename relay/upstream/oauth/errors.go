@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +39,7 @@ type Error struct {
 	retryAfter time.Duration
 	oauthCode  string // the "error" member of RFC 6749 §5.2
 	about      string // the grant that it is about, see aboutGrant
+	appFix     string // see Known
 }
 
 func (e *Error) Error() string {
@@ -85,6 +88,7 @@ type answer struct {
 	code       string // "error"
 	detail     string // "error_description"
 	sub        string // "suberror" (Microsoft), "error_subtype" (Google)
+	page       bool   // a web page, which no token endpoint answers with
 	numbers    []int  // Microsoft's AADSTS numbers, the one in the text first
 	retryAfter time.Duration
 }
@@ -92,15 +96,29 @@ type answer struct {
 // parseAnswer reads an error response. It takes anything.
 func parseAnswer(status int, header http.Header, body []byte, now time.Time) answer {
 	a := answer{status: status, retryAfter: retryAfter(header.Get("Retry-After"), now)}
+	body = bytes.TrimSpace(bytes.TrimPrefix(bytes.TrimSpace(body), []byte("\ufeff")))
+	var list []json.RawMessage
+	if json.Unmarshal(body, &list) == nil && len(list) > 0 { // so does Google, now and then
+		body = list[0]
+	}
 	var j struct {
 		Error       json.RawMessage `json:"error"`
 		Description string          `json:"error_description"`
 		Codes       []int           `json:"error_codes"`
 		Suberror    string          `json:"suberror"`
 		Subtype     string          `json:"error_subtype"`
+		Claims      json.RawMessage `json:"claims"`
 	}
 	if err := json.Unmarshal(body, &j); err == nil {
 		a.code, a.detail, a.sub, a.numbers = rawCode(j.Error), j.Description, j.Suberror+j.Subtype, j.Codes
+		if a.detail == "" {
+			a.detail = rawMessage(j.Error)
+		}
+		if len(j.Claims) > 0 {
+			a.sub += " with claims"
+		}
+	} else if bytes.HasPrefix(body, []byte("<")) {
+		a.page = true
 	} else if form, err := url.ParseQuery(string(body)); err == nil && form.Has("error") {
 		a.code, a.detail = form.Get("error"), form.Get("error_description")
 	}
@@ -116,15 +134,32 @@ func parseAnswer(status int, header http.Header, body []byte, now time.Time) ans
 	return a
 }
 
-// rawCode takes "error" as the RFC has it, and as Google's newer services do: an object with a status.
+// googleError is "error" as Google's newer services have it.
+type googleError struct {
+	Status, Message string
+	Errors          []struct{ Reason string }
+}
+
+// rawCode takes "error" as the RFC has it, and as an object with a reason, such as rateLimitExceeded, or a status.
 func rawCode(raw json.RawMessage) string {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
 		return text
 	}
-	var object struct{ Status string }
+	var object googleError
 	_ = json.Unmarshal(raw, &object) // what it is not, stays empty
+	if len(object.Errors) > 0 && object.Errors[0].Reason != "" {
+		return strings.ToLower(capital.ReplaceAllString(object.Errors[0].Reason, "${1}_$2"))
+	}
 	return strings.ToLower(object.Status)
+}
+
+var capital = regexp.MustCompile(`([a-z])([A-Z])`)
+
+func rawMessage(raw json.RawMessage) string {
+	var object googleError
+	_ = json.Unmarshal(raw, &object)
+	return object.Message
 }
 
 // aadsts finds Microsoft's number in "AADSTS7000215: Invalid client secret...".
@@ -164,6 +199,10 @@ func judge(a answer) *Error {
 			return k.into(e)
 		}
 	}
+	if passing(a) {
+		e.Class, e.Code, e.Cause = mail.BackPressure, a.name(), "the authorization server has a passing problem, or is asked too often"
+		return e
+	}
 	if k, ok := lookup(a.code, a); ok {
 		k.into(e)
 		if len(a.numbers) > 0 {
@@ -174,11 +213,40 @@ func judge(a answer) *Error {
 	return judgeStatus(a, e)
 }
 
+// Words of troubles that pass, in the "error" member and in what goes with it.
+var (
+	passingCode = regexp.MustCompile(`internal|temporar|unavailable|time_?d?_?out|backend|transient|rate_?limit|too_many|quota|limit_exceeded|overload|try_again|retry`)
+	passingText = regexp.MustCompile(`(?i)transient|temporar(il)?y|timed out|time-?out|too many requests|throttl|server is (too )?busy|(service|server) (is )?(currently )?(unavailable|overloaded)|internal (server )?(error|failure)|rate limit|BudgetExceeded`)
+)
+
+// passing reports an answer that says of itself that waiting helps. A number or a member that the table knows better is not asked.
+func passing(a answer) bool {
+	k, known := lookup(a.code, a)
+	if !known && passingCode.MatchString(strings.ToLower(a.code)) {
+		return true
+	}
+	return a.code != "" && k.Class != mail.BackPressure && passingText.MatchString(a.detail)
+}
+
+// name is what an answer calls its trouble.
+func (a answer) name() string {
+	switch {
+	case len(a.numbers) > 0:
+		return "AADSTS" + strconv.Itoa(a.numbers[0])
+	case a.code != "":
+		return a.code
+	}
+	return fmt.Sprintf("HTTP %d", a.status)
+}
+
 // judgeStatus judges what the table does not know. Only what is plainly our request's fault is an account fault.
 func judgeStatus(a answer, e *Error) *Error {
 	e.Class, e.Code = mail.BackPressure, fmt.Sprintf("HTTP %d", a.status)
 	e.Cause = fmt.Sprintf("the token endpoint answers %s", e.Code)
 	switch {
+	case a.page && a.status != http.StatusNotFound && (a.status < 300 || a.status >= 400) && a.status < 500:
+		e.Cause = fmt.Sprintf("a web page comes in place of a token (%s): a proxy, a firewall or a guest network answers for {host}", e.Code)
+		e.Fix = "let this machine out to {host}, port 443, and look at HTTPS_PROXY and proxy"
 	case a.status >= 300 && a.status < 400:
 		e.Class, e.Cause = mail.AccountFault, "the token endpoint sends us elsewhere, and secrets do not follow"
 		e.Fix = "set token_url to the address of the token endpoint itself"
@@ -206,17 +274,40 @@ func (s *Source) explain(ctx context.Context, err error, now time.Time) *Error {
 	var refused *oauth2.RetrieveError
 	if errors.As(err, &refused) && refused.Response != nil {
 		e := judge(parseAnswer(refused.Response.StatusCode, refused.Response.Header, refused.Body, now))
-		e.Fix = s.names.Replace(e.Fix)
+		e.Cause, e.Fix = s.names.Replace(e.Cause), s.names.Replace(s.fixFor(e))
 		return e
 	}
 	return s.explainNetwork(ctx, err)
 }
 
-func (s *Source) explainNetwork(ctx context.Context, err error) *Error {
-	host := "the token endpoint"
-	if u, perr := url.Parse(s.p.endpoint.TokenURL); perr == nil {
-		host = u.Host
+// fixFor is the fix for the flow in use: where no person logs in, none can log in again.
+func (s *Source) fixFor(e *Error) string {
+	switch {
+	case s.o.Flow.delegated():
+		return e.Fix
+	case e.appFix != "":
+		return e.appFix
 	}
+	fix := strings.TrimSuffix(strings.TrimSuffix(e.Fix, fixLogin), "; then ")
+	switch {
+	case fix != "" && !strings.Contains(fix, "postern upstream login"):
+		return fix
+	case s.o.Flow == ServiceAccount:
+		return "check the key in service_account, and Domain-wide delegation in the Google Admin console"
+	}
+	return "the application logs in by itself, so look at it: in the Entra admin center Enterprise applications, application {client}, Sign-in logs, Service principal sign-ins"
+}
+
+// tokenHost is where tokens come from.
+func tokenHost(p *provider) string {
+	if u, err := url.Parse(p.endpoint.TokenURL); err == nil && u.Host != "" {
+		return u.Host
+	}
+	return "the token endpoint"
+}
+
+func (s *Source) explainNetwork(ctx context.Context, err error) *Error {
+	host := tokenHost(s.p)
 	var (
 		verification *tls.CertificateVerificationError
 		wrapped      *url.Error

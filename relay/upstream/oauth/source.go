@@ -112,7 +112,7 @@ func NewSource(o Options) (*Source, error) {
 	s.entries, _ = simplelru.NewLRU[string, *entry](maxIdentities, nil) // fails for a size below 1 only
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.o = withDefaults(o)
-	s.names = strings.NewReplacer("{name}", mail.Printable(o.Upstream), "{client}", mail.Printable(o.ClientID), "{tenant}", mail.Printable(o.Tenant))
+	s.names = strings.NewReplacer("{name}", mail.Printable(o.Upstream), "{client}", mail.Printable(o.ClientID), "{tenant}", mail.Printable(o.Tenant), "{host}", tokenHost(p))
 	return s, nil
 }
 
