@@ -54,6 +54,8 @@ var crlf = []byte("\r\n")
 // every field that stays are the ones that came.
 type Header struct {
 	Fields []Field
+	// Mended is what ReadHeader changed, for log and trace; nothing for ordinary mail.
+	Mended []string
 }
 
 // ReadHeader splits a message, or at least its first HeaderPrefix octets, into header fields and tells

@@ -21,6 +21,7 @@ func readMended(b []byte, before error) (scan, error) {
 	}
 	s, err := scanHeader(mended, MaxHeader, MaxHeaderFields)
 	s.lines = lines
+	s.header.Mended = append(s.header.Mended, mendedNote(lines))
 	s.body += len(b) - len(mended)
 	fault, ok := errors.AsType[*headerFault](err)
 	switch {
@@ -60,6 +61,17 @@ func mendHeader(b []byte) (mended []byte, removed []int) {
 	return append(mended, rest...), removed
 }
 
+// mendedNote says what mendHeader did.
+func mendedNote(lines []int) string {
+	switch len(lines) {
+	case 0:
+		return "a byte order mark in front of the header taken out"
+	case 1:
+		return fmt.Sprintf("line %d taken out of the header: an mbox line, or white space only", lines[0])
+	}
+	return fmt.Sprintf("%d lines taken out of the header, the first is line %d: mbox lines, or white space only", len(lines), lines[0])
+}
+
 // isMboxLine tells the line that mbox files have between messages, with an address and a time, from a field whose
 // name is wrong: "From : anna", "From me: anna".
 func isMboxLine(line []byte) bool {
@@ -82,16 +94,21 @@ func (s *scan) lineNumber(n int64) int64 {
 func (s *scan) foldLong() error {
 	n := int64(1)
 	fields := slices.Clone(s.header.Fields)
+	var names []string
 	for i, f := range fields {
 		folded, err := FoldLong(f)
 		if err != nil {
 			n += int64(bytes.Count(f.Raw[:LongLine(f.Raw)], crlf))
 			return newHeaderFault(s.lineNumber(n), f.Raw[LongLine(f.Raw):], err)
 		}
+		if len(folded.Raw) > len(f.Raw) {
+			names = append(names, Printable(Cut(f.Name, 40)))
+		}
 		fields[i] = folded
 		n += int64(bytes.Count(f.Raw, crlf))
 	}
 	s.header.Fields = fields
+	s.header.Mended = append(s.header.Mended, fmt.Sprintf("header lines over %d octets folded: %s", MaxLine, Cut(strings.Join(names, ", "), 200)))
 	return nil
 }
 

@@ -25,6 +25,13 @@ func TestReadHeaderMends(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
+		if c.name == "mbox-like body" {
+			if len(h.Mended) > 0 {
+				t.Errorf("%s: it is told as %q", c.name, h.Mended)
+			}
+		} else if len(h.Mended) != 1 || !strings.Contains(h.Mended[0], "taken out") {
+			t.Errorf("%s: it is told as %q", c.name, h.Mended)
+		}
 		if got := strings.ReplaceAll(string(h.Bytes()), "\r\n", "\n"); got != c.want+"\n" {
 			t.Errorf("%s: header %q, want %q", c.name, got, c.want)
 		}

@@ -124,7 +124,7 @@ func TestHTMLInOneLine(t *testing.T) {
 			}
 			checkLines(t, got)
 			e := r.events(trace.Accepted)[0]
-			if !strings.Contains(e.Detail, "lines over 998 octets from line 9 on: 1 part re-encoded as quoted-printable; the DKIM-Signature") {
+			if !strings.Contains(e.Detail, "header lines over 998 octets folded: Subject; ") || !strings.Contains(e.Detail, "lines over 998 octets from line 9 on: 1 part re-encoded as quoted-printable; the DKIM-Signature") {
 				t.Errorf("trace says %q", e.Detail)
 			}
 			if !strings.Contains(r.log.String(), "re-encoded as quoted-printable") {
@@ -246,7 +246,31 @@ func TestHeaderLinesAreNamedOrMended(t *testing.T) {
 			t.Errorf("%q arrived", m.data)
 		}
 	}
+	r.eventually("a trace of both", func() bool {
+		e := r.events(trace.Accepted)
+		return len(e) == 2 && strings.Contains(e[0].Detail+e[1].Detail, "line 1 taken out of the header") &&
+			strings.Contains(e[0].Detail+e[1].Detail, "line 3 taken out of the header")
+	})
 	if e := r.events(trace.Rejected)[0]; !strings.Contains(e.Reply.String(), "line 2 (") {
 		t.Errorf("trace says %q", e.Reply)
+	}
+}
+
+// TestBareLFIsToldByItsLine: lines that do not end with CRLF are not mended; reply, log and trace say which.
+func TestBareLFIsToldByItsLine(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	c := r.rawLogin(rigLogin)
+	c.cmd(250, "MAIL FROM:<anna@example.com>")
+	c.cmd(250, "RCPT TO:<bob@example.net>")
+	c.cmd(354, "DATA")
+	const want = `550 5.6.0 line 2 ("Content-Type: text/plain") ends with a bare LF; lines must end with CR LF`
+	if text := c.cmd(550, "From: anna@example.com\r\nContent-Type: text/plain\n\r\nbody\r\n."); "550 "+text != want {
+		t.Errorf("reply %q, want %q", text, want)
+	}
+	if e := r.events(trace.Rejected)[0]; e.Reply.String() != want {
+		t.Errorf("trace says %q", e.Reply)
+	}
+	if !strings.Contains(r.log.String(), "ends with a bare LF") {
+		t.Error("the log does not say it")
 	}
 }

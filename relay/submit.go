@@ -77,6 +77,7 @@ func (u *submission) readHeader(context.Context) error {
 	}
 	u.size = u.raw.Size()
 	u.header, u.body, err = mail.ReadHeader(prefix)
+	u.notes = append(u.notes, u.header.Mended...)
 	u.bodyLine = 1 + int64(bytes.Count(prefix[:u.body], []byte{'\n'}))
 	return err
 }

@@ -3,6 +3,7 @@ package encode
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -109,7 +110,53 @@ func generated() (all [][]byte) {
 	for _, text := range []string{quoted + "\r\n", quoted + "=\r\n" + quoted + "\r\n", strings.Repeat("=C3=BC", 400) + "=\r\n\r\n"} {
 		all = append(all, []byte("Content-Type: text/plain\r\nContent-Transfer-Encoding: Quoted-Printable\r\n\r\n"+text))
 	}
+	return append(all, huge()[:4]...)
+}
+
+// huge are messages with lines that come in several pieces, the line end in one or in two.
+func huge() (all [][]byte) {
+	for n := pieceSize - 3; n < pieceSize+3; n++ {
+		for _, p := range []struct{ enc, piece string }{{"8bit", "Gr\u00fc\u00dfe = "}, {"quoted-printable", "=C3=BC "}, {"base64", "QUJD"}} {
+			line := strings.Repeat(p.piece, 3*pieceSize/len(p.piece))
+			part := "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: " + p.enc + "\r\n\r\n" + line[:n] + "\r\n" + line + "\r\nx"
+			all = append(all, inside("mixed", part), []byte("Subject: x\r\n"+part+"\r\n"))
+		}
+		boundary := "\r\n--a boundary\r\n"
+		m := string(inside("mixed", "short\r\n"))
+		all = append(all, []byte(strings.Replace(m, boundary, "\r\n"+strings.Repeat("-", n)+boundary, 1)))
+	}
 	return all
+}
+
+func TestHugeLines(t *testing.T) {
+	for i, m := range huge() {
+		after, p, err := encoded(m, mail.BytesContent(m))
+		if err != nil || p.Empty() {
+			t.Fatalf("%d: %v", i, err)
+		}
+		checkFit(t, after, p)
+		checkSame(t, m, after)
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	for name, piece := range map[string]string{"html": "<p class=x>text text text</p>", "utf-8": "\u4e2d\u6587"} {
+		b.Run(name, func(b *testing.B) {
+			m := []byte("Content-Type: text/html; charset=utf-8\r\n\r\n" + strings.Repeat(piece, 5_000_000/len(piece)) + "\r\n")
+			b.SetBytes(int64(len(m)))
+			b.ReportAllocs()
+			h, body, _ := mail.ReadHeader(m[:mail.HeaderPrefix])
+			for b.Loop() {
+				p, err := NewPlan(Message{Header: h, Content: mail.BytesContent(m), Body: int64(body), Line: 3})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := p.Write(io.Discard); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 // inside puts parts into a multipart.
