@@ -125,11 +125,6 @@ func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, 
 		cred: a.cache.credential(login, password),
 	}
 	id, err := a.decide(ctx, now, t)
-	if err == nil && !id.Allows(client) {
-		// Counted like a wrong password, or the lockout would tell a right one from a wrong one.
-		a.charge(now, t)
-		err = fmt.Errorf("%w: the password is right, but %s is not in %v", ErrNetwork, client, id.Networks)
-	}
 	if err == nil {
 		a.lockout.succeeded(now, t.login, t.place)
 	}
@@ -153,14 +148,17 @@ func (a *Authenticator) answer(id Identity, err error) (Identity, error) {
 	return Identity{}, mail.Refuse(replyRefused, err)
 }
 
-// decide takes the cheapest way to an answer.
+// decide takes the cheapest way to an answer. Whatever is refused has cost the same work, so that the time tells nobody
+// whether a password is right: see refuseOutside, and Source.Verify.
 func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (Identity, error) {
 	known := a.cache.look(now, t.cred)
-	if known.right {
+	switch {
+	case known.right && known.identity.Allows(t.client):
 		a.stats.hits.Add(1)
 		return known.identity, nil
-	}
-	if known.wrong != nil {
+	case known.right:
+		return a.refuseOutside(ctx, now, t, known.identity)
+	case known.wrong != nil:
 		a.stats.wrongHits.Add(1)
 		a.charge(now, t) // it may be new from this place
 		return Identity{}, known.wrong
@@ -171,45 +169,94 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 	}
 	if ok {
 		a.cache.remember(now, t.cred, known.generation, t.login, id, nil)
+		if !id.Allows(t.client) {
+			return a.refuseOutside(ctx, now, t, id)
+		}
 		return id, nil
 	}
-	if err := a.lockedOut(now, t, known); err != nil {
+	if err := a.lockedOut(ctx, now, t, known); err != nil {
 		return Identity{}, err
 	}
-	return a.verifyOnce(ctx, now, t)
+	id, err = a.verifyOnce(ctx, now, t, t.cred, a.verify)
+	if err == nil && !id.Allows(t.client) {
+		err = outside(t, id)
+		a.cache.remember(now, t.cred.outside(), known.generation, t.login, Identity{}, err)
+		a.charge(now, t) // like a wrong one, or the lockout would tell a right one from it
+	}
+	return id, err
+}
+
+// refuseOutside refuses a right password that is used outside the networks of its login, when that is known without work.
+// It goes the way of a wrong one: remembered for a minute, refused unseen by a lock, else as much work, and counted.
+func (a *Authenticator) refuseOutside(ctx context.Context, now time.Time, t attempt, id Identity) (Identity, error) {
+	cred := t.cred.outside()
+	if a.cache.look(now, cred).wrong != nil {
+		a.stats.wrongHits.Add(1)
+		a.charge(now, t)
+		return Identity{}, outside(t, id)
+	}
+	if err := a.lockedOut(ctx, now, t, answer{}); err != nil {
+		return Identity{}, err
+	}
+	_, err := a.verifyOnce(ctx, now, t, cred, func(_ context.Context, t attempt) (Identity, error) {
+		dummy(a.argon, t.password)
+		return Identity{}, ErrNetwork
+	})
+	if errors.Is(err, ErrNetwork) {
+		err = outside(t, id)
+	}
+	return Identity{}, err
+}
+
+// outside says, for the log, why a right password is refused.
+func outside(t attempt, id Identity) error {
+	return fmt.Errorf("%w: the password is right, but %s is not in %v", ErrNetwork, t.client, id.Networks)
 }
 
 // lockedOut returns an error when nothing that this place offers for this login is looked at now.
-func (a *Authenticator) lockedOut(now time.Time, t attempt, known answer) error {
-	if known.once && known.identity.Allows(t.client) {
-		return nil // it was right before: verify it, whoever else guesses
-	}
+func (a *Authenticator) lockedOut(ctx context.Context, now time.Time, t attempt, known answer) error {
 	until := a.lockout.locked(now, t.login, t.place)
 	if until.IsZero() {
 		return nil
 	}
+	if known.once && a.mayEnter(ctx, t, known.identity) {
+		return nil // it was right before: verify it, whoever else guesses
+	}
 	return fmt.Errorf("%w until %s", ErrLockedOut, until.UTC().Format(time.RFC3339))
 }
 
+// mayEnter reports whether a right password would be let in, as far as can be told without work. For one that would not
+// there is none: it would show that the password was right.
+func (a *Authenticator) mayEnter(ctx context.Context, t attempt, was Identity) bool {
+	now, err := a.lookup(ctx, t.login)
+	if err != nil { // the source cannot be asked, or does not know
+		return was.Allows(t.client) && !errors.Is(err, ErrLocked)
+	}
+	return now.Allows(t.client)
+}
+
 // verifyOnce verifies a credential once however many connections of one place offer it together. The
-// verification runs in the goroutine of the first and ends with it, but not because it gave up.
-func (a *Authenticator) verifyOnce(ctx context.Context, now time.Time, t attempt) (Identity, error) {
-	v, err, _ := a.flight.Do(string(t.cred[:])+t.place.String(), func() (any, error) {
+// verification runs in the goroutine of the first and ends with it, but not because it gave up. Its outcome is remembered as
+// that of cred.
+func (a *Authenticator) verifyOnce(ctx context.Context, now time.Time, t attempt, cred credential, verify verifyFunc) (Identity, error) {
+	v, err, _ := a.flight.Do(string(cred[:])+t.place.String(), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
 		defer cancel()
-		return a.verifyInSlot(ctx, now, t)
+		return a.verifyInSlot(ctx, now, t, cred, verify)
 	})
 	return v.(Identity), err
 }
 
+type verifyFunc func(context.Context, attempt) (Identity, error)
+
 // verifyInSlot waits for a place and looks again at what may have changed meanwhile: of many guesses
 // that came together, those that reach their turn after the lock are not verified.
-func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attempt) (Identity, error) {
+func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attempt, cred credential, verify verifyFunc) (Identity, error) {
 	if err := a.slots.acquire(ctx); err != nil {
 		return Identity{}, err
 	}
 	defer a.slots.release()
-	known := a.cache.look(now, t.cred)
+	known := a.cache.look(now, cred)
 	if known.right {
 		return known.identity, nil
 	}
@@ -217,15 +264,15 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 		a.charge(now, t)
 		return Identity{}, known.wrong
 	}
-	if err := a.lockedOut(now, t, known); err != nil {
+	if err := a.lockedOut(ctx, now, t, known); err != nil {
 		return Identity{}, err
 	}
 	a.stats.verified.Add(1)
-	id, err := a.verify(ctx, t)
+	id, err := verify(ctx, t)
 	if _, ok := errors.AsType[*downError](err); ok {
 		return Identity{}, err
 	}
-	a.cache.remember(now, t.cred, known.generation, t.login, id, err)
+	a.cache.remember(now, cred, known.generation, t.login, id, err)
 	if err != nil {
 		a.charge(now, t)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"hash"
 	"slices"
 	"sync"
@@ -19,6 +20,12 @@ type credential [sha256.Size]byte
 
 // short is what counters keep of a credential.
 func (c credential) short() uint64 { return binary.LittleEndian.Uint64(c[:8]) }
+
+// outside names a right credential that is used where it may not: that is remembered like a wrong one.
+func (c credential) outside() credential {
+	c[len(c)-1] ^= 0xff
+	return c
+}
 
 // cache remembers which credentials were right and which were wrong. A right one can be used until it
 // runs out; after that the entry still says that the credential was right once, which lets it past a
@@ -116,6 +123,9 @@ func (c *cache) remember(now time.Time, cred credential, generation uint64, logi
 		return
 	}
 	if reason != nil {
+		if errors.Is(reason, ErrWrongPassword) {
+			c.right.Remove(cred) // it is an old password, and worth no more than any other
+		}
 		c.wrong.Add(cred, &rejected{login, reason, now.Add(c.wrongTTL)})
 		return
 	}

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,14 @@ const (
 	maxPairs    = 32768
 	// recent is how long a login counts as used from an address.
 	recent = 7 * 24 * time.Hour
+	// placesOfLogin is from how many networks there must be wrong passwords before a login is locked for all who are not
+	// known with it, and from each at most that part of them counts: nobody locks others out alone.
+	placesOfLogin = 3
+	// wideFactor times as many wrong passwords fill the counter of an IPv6 /48, which may be all of one person.
+	wideFactor = 4
+	// restartFactor times as many fill that of a pair that was used before the process began and not since: its right
+	// password is not known any more, and would be refused with the wrong ones.
+	restartFactor = 10
 )
 
 // Lock is a counter that has become full.
@@ -39,19 +48,24 @@ type pair struct {
 
 // counter counts distinct wrong credentials.
 type counter struct {
-	seen  []failure
-	until time.Time // locked until then
+	seen     []failure
+	until    time.Time // locked until then
+	failures int       // that locked it
+	stored   bool      // the memory that outlives us has the lock
 }
 
 type failure struct {
 	credential uint64 // of its HMAC
 	at         time.Time
+	from       netip.Prefix // the network; in the counters of logins only
 }
 
 // goodPair is a pair that logged in; only a success makes one, so no outsider can fill the map.
 type goodPair struct {
 	counter
-	at time.Time // of the last success
+	at     time.Time // of the last success
+	saved  time.Time // at, as the memory that outlives us has it
+	before bool      // it was used before the process began, and not since
 }
 
 // lockout holds the counters. Its methods take now and are safe for concurrent use.
@@ -61,10 +75,12 @@ type lockout struct {
 	clients *simplelru.LRU[netip.Prefix, *counter]
 	logins  *simplelru.LRU[string, *counter]
 	pairs   *simplelru.LRU[pair, *goodPair]
+	memory  memory
 }
 
 func newLockout(l Lockout) *lockout {
 	return &lockout{
+		memory:  newMemory(),
 		Lockout: l,
 		clients: newLRU[netip.Prefix, *counter](maxCounters),
 		logins:  newLRU[string, *counter](maxCounters),
@@ -91,6 +107,15 @@ func prefixOf(client netip.Addr) netip.Prefix {
 	return p
 }
 
+// networkOf is the part of an address that stands for one network: IPv4 /32, IPv6 /48 (RFC 6177: a site may have that much).
+func networkOf(place netip.Prefix) netip.Prefix {
+	if !place.IsValid() || place.Addr().Is4() {
+		return place
+	}
+	p, _ := place.Addr().Prefix(48)
+	return p
+}
+
 // set changes the numbers; what was counted stays.
 func (l *lockout) set(to Lockout) {
 	l.mu.Lock()
@@ -109,13 +134,23 @@ func (l *lockout) locked(now time.Time, login string, client netip.Prefix) time.
 		return g.lockedUntil(now)
 	}
 	var until time.Time
-	if c, ok := l.clients.Get(client); ok {
-		until = c.lockedUntil(now)
+	for _, place := range placesOf(client) {
+		if c, ok := l.clients.Get(place); ok {
+			until = later(until, c.lockedUntil(now))
+		}
 	}
 	if c, ok := l.logins.Get(login); ok {
 		until = later(until, c.lockedUntil(now))
 	}
 	return until
+}
+
+// placesOf are those that a client's failures count for.
+func placesOf(client netip.Prefix) []netip.Prefix {
+	if wide := networkOf(client); wide != client {
+		return []netip.Prefix{client, wide}
+	}
+	return []netip.Prefix{client}
 }
 
 // failed counts a wrong credential and returns the locks that it caused.
@@ -125,20 +160,62 @@ func (l *lockout) failed(now time.Time, login string, client netip.Prefix, crede
 	if l.Failures <= 0 {
 		return nil
 	}
+	f := failure{credential: credential, at: now}
 	if g := l.goodLocked(now, login, client); g != nil {
-		if g.add(l.Lockout, now, credential) {
-			return []Lock{{Login: login, Client: client, Until: g.until, Failures: l.Failures}}
+		most := l.Failures
+		if g.before {
+			most *= restartFactor
 		}
-		return nil
+		return l.countLocked(&g.counter, f, most, Lock{Login: login, Client: client})
 	}
 	var locks []Lock
-	if c := counterOf(l.clients, client); c.add(l.Lockout, now, credential) {
-		locks = append(locks, Lock{Client: client, Until: c.until, Failures: l.Failures})
+	for _, place := range placesOf(client) {
+		most := l.Failures
+		if place != client {
+			most *= wideFactor
+		}
+		locks = append(locks, l.countLocked(counterOf(l.clients, place), f, most, Lock{Client: place})...)
 	}
-	if c := counterOf(l.logins, login); c.add(l.Lockout, now, credential) {
-		locks = append(locks, Lock{Login: login, Until: c.until, Failures: l.Failures})
+	f.from = networkOf(client)
+	return append(locks, l.countSpreadLocked(counterOf(l.logins, login), f, Lock{Login: login})...)
+}
+
+// countLocked counts a failure, once however often its credential comes; so many are too many.
+func (l *lockout) countLocked(c *counter, f failure, most int, lock Lock) []Lock {
+	if !c.add(l.Window, f) || len(c.seen) < most {
+		return nil
 	}
-	return locks
+	return l.lockLocked(c, f.at, lock)
+}
+
+// countSpreadLocked counts a failure of a login that is not known with its client. Of one network only so many count
+// that it takes several of them to fill the counter.
+func (l *lockout) countSpreadLocked(c *counter, f failure, lock Lock) []Lock {
+	if !c.add(l.Window, f) {
+		return nil
+	}
+	each := (l.Failures + placesOfLogin - 1) / placesOfLogin
+	from := make(map[netip.Prefix]int, len(c.seen))
+	for i := len(c.seen) - 1; i >= 0; i-- { // the oldest of a network give way
+		if n := c.seen[i].from; from[n] < each {
+			from[n]++
+		} else {
+			c.seen = slices.Delete(c.seen, i, i+1)
+		}
+	}
+	if len(c.seen) < l.Failures || len(from) < placesOfLogin {
+		return nil
+	}
+	return l.lockLocked(c, f.at, lock)
+}
+
+// lockLocked fills a counter.
+func (l *lockout) lockLocked(c *counter, now time.Time, lock Lock) []Lock {
+	lock.Failures, lock.Until = len(c.seen), now.Add(l.Duration)
+	c.seen, c.until, c.stored = nil, lock.Until, false
+	c.failures = lock.Failures
+	l.memory.lockChanged(lock.key())
+	return []Lock{lock}
 }
 
 // succeeded remembers that login was used from client.
@@ -146,11 +223,15 @@ func (l *lockout) succeeded(now time.Time, login string, client netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key := pair{login, client}
-	if g, ok := l.pairs.Get(key); ok {
-		g.at = now
-		return
+	g := l.goodLocked(now, login, client)
+	if g == nil {
+		g = &goodPair{}
+		l.pairs.Add(key, g)
 	}
-	l.pairs.Add(key, &goodPair{at: now})
+	g.at, g.before = now, false
+	if now.Sub(g.saved) > saveEvery {
+		l.memory.pairChanged(key)
+	}
 }
 
 // forget empties the counters of a login, because a person changed it. Addresses stay locked.
@@ -158,9 +239,11 @@ func (l *lockout) forget(login string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.logins.Remove(login)
+	l.memory.lockChanged(pair{login: login})
 	for _, key := range l.pairs.Keys() {
 		if g, ok := l.pairs.Peek(key); ok && key.login == login {
 			g.counter = counter{}
+			l.memory.lockChanged(key)
 		}
 	}
 }
@@ -169,7 +252,10 @@ func (l *lockout) goodLocked(now time.Time, login string, client netip.Prefix) *
 	key := pair{login, client}
 	g, ok := l.pairs.Get(key)
 	if !ok {
-		return nil
+		if g = l.memory.recall(key); g == nil {
+			return nil
+		}
+		l.pairs.Add(key, g)
 	}
 	if now.Sub(g.at) > recent {
 		l.pairs.Remove(key)
@@ -194,23 +280,19 @@ func (c *counter) lockedUntil(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// add counts a credential, once however often it comes, and reports whether the counter became full.
+// add counts a credential, once however often it comes, and reports whether it did.
 // While it is locked nothing is counted: what is refused unseen is no failure.
-func (c *counter) add(l Lockout, now time.Time, credential uint64) (full bool) {
-	if c.until.After(now) {
+func (c *counter) add(window time.Duration, f failure) bool {
+	if c.until.After(f.at) {
 		return false
 	}
 	kept := c.seen[:0]
-	for _, f := range c.seen {
-		if f.credential != credential && now.Sub(f.at) < l.Window {
-			kept = append(kept, f)
+	for _, old := range c.seen {
+		if old.credential != f.credential && f.at.Sub(old.at) < window {
+			kept = append(kept, old)
 		}
 	}
-	c.seen = append(kept, failure{credential, now})
-	if len(c.seen) < l.Failures {
-		return false
-	}
-	c.seen, c.until = nil, now.Add(l.Duration)
+	c.seen, c.stored = append(kept, f), false
 	return true
 }
 

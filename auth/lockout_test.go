@@ -307,3 +307,175 @@ func TestInvalidClient(t *testing.T) {
 	_, err = r.Authenticate(context.Background(), "office", "right", netip.Addr{})
 	wantRefusal(t, err, 535, ErrNetwork)
 }
+
+// TestOneNetworkCannotLockALogin: whoever guesses from one address, or from all of one IPv6 site, locks out nobody but itself.
+func TestOneNetworkCannotLockALogin(t *testing.T) {
+	site := func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:db8:7:%x::1", i)) }
+	for name, from := range map[string]func(i int) netip.Addr{
+		"one address":           func(int) netip.Addr { return there },
+		"one IPv6 network":      func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:db8:7:1::%x", i+1)) },
+		"one IPv6 site":         site,
+		"two addresses":         func(i int) netip.Addr { return []netip.Addr{there, from(1)}[i%2] },
+		"an address and a site": func(i int) netip.Addr { return []netip.Addr{there, site(i)}[i%2] },
+	} {
+		for _, failures := range []int{1, 2, 3, 10} {
+			t.Run(fmt.Sprint(name, ", failures = ", failures), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := newRig(t, Options{Lockout: Lockout{Failures: failures, Window: 10 * minute, Duration: 5 * minute}})
+					for i := range 200 { // an hour: locks end, and windows overlap
+						wantRefusal(t, r.try("anna", fmt.Sprint("guess", i), from(i)), 535, nil)
+						time.Sleep(20 * time.Second)
+					}
+					for i := range 50 {
+						r.users.put(User{Login: "anna", Hash: fakeChosen(fmt.Sprint("right", i))}) // not known from before
+						r.Authenticator.cache.forget(nil)
+						wantOK(t, r.try("anna", fmt.Sprint("right", i), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})))
+					}
+					for _, l := range r.locks {
+						if l.Login != "" {
+							t.Fatalf("the login was locked: %+v", l)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestIPv6SiteIsLockedTogether: guesses spread over the networks of a site are stopped without a lock of the login.
+func TestIPv6SiteIsLockedTogether(t *testing.T) {
+	r := newRig(t, Options{Lockout: threeStrikes})
+	site := func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:db8:7:%x::1", i)) }
+	for i := range threeStrikes.Failures * wideFactor {
+		wantRefusal(t, r.try("anna", fmt.Sprint("guess", i), site(i)), 535, ErrWrongPassword)
+	}
+	wantRefusal(t, r.try("anna", "right", site(99)), 535, ErrLockedOut)
+	wantOK(t, r.try("anna", "right", netip.MustParseAddr("2001:db8:8::1")))
+	if len(r.locks) != 1 || r.locks[0].Client != netip.MustParsePrefix("2001:db8:7::/48") {
+		t.Errorf("locks reported: %+v", r.locks)
+	}
+}
+
+// TestManyNetworksLockALogin: the same guesses from several networks do, and no more of them are verified than that takes.
+func TestManyNetworksLockALogin(t *testing.T) {
+	for _, failures := range []int{1, 2, 3, 10} {
+		r := newRig(t, Options{Lockout: Lockout{Failures: failures, Window: 10 * minute, Duration: 15 * minute}})
+		guesses := max(failures, placesOfLogin)
+		for i := range guesses {
+			wantRefusal(t, r.try("anna", fmt.Sprint("guess", i), from(i)), 535, ErrWrongPassword)
+		}
+		wantRefusal(t, r.try("anna", "right", from(99)), 535, ErrLockedOut)
+		if n := r.hashes.Load(); n != int64(guesses) {
+			t.Errorf("failures = %d: %d guesses were verified, want %d", failures, n, guesses)
+		}
+	}
+}
+
+// restarted returns an Authenticator that knows what another remembered.
+func restarted(t *testing.T, old *rig, o Options) *rig {
+	t.Helper()
+	key := []byte("the key of the places")
+	old.lockout.memory.key = key
+	u := old.Unsaved()
+	r := newRig(t, o)
+	r.users = old.users
+	r.Authenticator.sources = []Source{&storeSource{users: r.users, pepper: testPepper, argon: r.argon}}
+	r.Restore(key, u.Places, u.Locks)
+	return r
+}
+
+// TestWhoWorksIsRememberedOverARestart: guesses after a restart, from wherever, lock out nobody who logged in within a week.
+func TestWhoWorksIsRememberedOverARestart(t *testing.T) {
+	ten := Lockout{Failures: 10, Window: 10 * minute, Duration: 15 * minute}
+	for name, guesses := range map[string]func(t *testing.T, r *rig){
+		"from many addresses": func(t *testing.T, r *rig) {
+			for i := range 50 {
+				guess(t, r, "anna", 1, from(i))
+			}
+		},
+		"at others, from the same address": func(t *testing.T, r *rig) { guess(t, r, "nobody", 50, here) },
+		"at it, from the same address":     func(t *testing.T, r *rig) { guess(t, r, "anna", 50, here) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				old := newRig(t, Options{Lockout: ten})
+				wantOK(t, old.try("anna", "right", here))
+				r := restarted(t, old, Options{Lockout: ten})
+				time.Sleep(recent - time.Hour)
+				guesses(t, r)
+				wantOK(t, r.try("anna", "right", here))
+			})
+		})
+	}
+	t.Run("until a week has passed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			old := newRig(t, Options{Lockout: ten})
+			wantOK(t, old.try("anna", "right", here))
+			r := restarted(t, old, Options{Lockout: ten})
+			time.Sleep(recent + time.Hour)
+			guess(t, r, "nobody", 10, here)
+			wantRefusal(t, r.try("anna", "right", here), 535, ErrLockedOut)
+		})
+	})
+	t.Run("with a bound", func(t *testing.T) {
+		old := newRig(t, Options{Lockout: ten})
+		wantOK(t, old.try("anna", "right", here))
+		r := restarted(t, old, Options{Lockout: ten})
+		guess(t, r, "anna", ten.Failures*restartFactor, here)
+		wantRefusal(t, r.try("anna", "right", here), 535, ErrLockedOut)
+	})
+}
+
+// TestLocksOutliveTheProcess: a restart is no way out, and a lock that is taken out of the store is lifted.
+func TestLocksOutliveTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := newRig(t, Options{Lockout: threeStrikes})
+		wantOK(t, old.try("office", "right", here))
+		old.users.put(User{Login: "office", Hash: fakeChosen("newer")})
+		old.Forget("office")
+		guess(t, old, "office", 3, here) // the pair
+		guess(t, old, "nobody", 3, there)
+		for i := range 3 {
+			guess(t, old, "anna", 1, from(i))
+		}
+		u := old.lockout.unsaved(time.Now())
+		if len(u.Locks) != 4 || len(u.Places) != 1 { // and that office's had ended
+			t.Fatalf("to be saved: %+v", u)
+		}
+		old.Again(u)
+		r := restarted(t, old, Options{Lockout: threeStrikes})
+		wantRefusal(t, r.try("office", "newer", here), 535, ErrLockedOut)
+		wantRefusal(t, r.try("printer", "wrong", there), 535, ErrLockedOut)
+		wantRefusal(t, r.try("anna", "right", from(99)), 535, ErrLockedOut)
+		r.KeepLocks([]Lock{{Login: "anna"}})
+		wantOK(t, r.try("office", "newer", here))
+		wantRefusal(t, r.try("printer", "wrong", there), 535, ErrWrongPassword)
+		wantRefusal(t, r.try("anna", "right", from(99)), 535, ErrLockedOut)
+		r.KeepLocks(nil)
+		wantOK(t, r.try("anna", "right", from(99)))
+
+		guess(t, r, "anna", 3, from(200)) // a new lock of an address that nobody has saved yet is not lifted
+		r.KeepLocks(nil)
+		wantRefusal(t, r.try("nobody", "x", from(200)), 535, ErrLockedOut)
+		u = r.Unsaved()
+		r.Saved(u)
+		r.KeepLocks(nil)
+		wantRefusal(t, r.try("nobody", "x", from(200)), 535, ErrUnknownLogin)
+	})
+}
+
+// TestUseCostsFewWrites: a login that is used all day is saved a few times.
+func TestUseCostsFewWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{Lockout: threeStrikes})
+		writes := 0
+		for range 24 * 60 {
+			wantOK(t, r.try("anna", "right", here))
+			writes += len(r.Unsaved().Places)
+			time.Sleep(time.Minute)
+		}
+		if writes > 4 || writes == 0 {
+			t.Errorf("%d writes in a day", writes)
+		}
+	})
+}

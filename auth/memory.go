@@ -1,0 +1,214 @@
+package auth
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// What the lockout knows outlives the process through whoever calls Restore at its start and Unsaved now and then: who logged
+// in from where, so that guesses after a restart lock out nobody who works, and the locks, so that the command line sees
+// them, and lifts them by Unlock.
+
+// saveEvery is how exact it is remembered when a login was last used from a place: one that is used all day costs few writes.
+const saveEvery = 6 * time.Hour
+
+// PlaceKeyName and PlaceKeySize are of the install secret that places are hashed with.
+const (
+	PlaceKeyName = "lockout-places"
+	PlaceKeySize = 32
+)
+
+// Place says that some login was used from some address, without telling which to whoever reads the store.
+type Place struct {
+	Digest [16]byte
+	At     time.Time // of the last success
+}
+
+// memory is the part of the lockout that outlives the process. The mutex of the lockout guards it.
+type memory struct {
+	key    []byte
+	before map[[16]byte]time.Time // pairs of a former life, until they are met
+	pairs  map[pair]struct{}      // used since they were saved
+	locks  map[pair]struct{}      // begun or ended since they were saved; without a login an address, without an address a login
+}
+
+func newMemory() memory {
+	key := make([]byte, PlaceKeySize)
+	rand.Read(key) // never fails
+	return memory{key: key, pairs: map[pair]struct{}{}, locks: map[pair]struct{}{}}
+}
+
+func (m *memory) digest(p pair) (d [16]byte) {
+	mac := hmac.New(sha256.New, m.key)
+	mac.Write([]byte(p.client.String() + " " + p.login))
+	copy(d[:], mac.Sum(nil))
+	return d
+}
+
+// recall returns a pair of a former life.
+func (m *memory) recall(p pair) *goodPair {
+	if len(m.before) == 0 {
+		return nil
+	}
+	d := m.digest(p)
+	at, ok := m.before[d]
+	if !ok {
+		return nil
+	}
+	delete(m.before, d)
+	return &goodPair{at: at, saved: at, before: true}
+}
+
+// The bounds matter only while nothing can be saved.
+func (m *memory) pairChanged(p pair) {
+	if len(m.pairs) < maxPairs {
+		m.pairs[p] = struct{}{}
+	}
+}
+
+func (m *memory) lockChanged(p pair) {
+	if len(m.locks) < maxPairs {
+		m.locks[p] = struct{}{}
+	}
+}
+
+func (l Lock) key() pair { return pair{l.Login, l.Client} }
+
+// Restore takes over what a former process knew, under the key that it was hashed with.
+func (a *Authenticator) Restore(key []byte, places []Place, locks []Lock) {
+	l := a.lockout
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.memory.key, l.memory.before = key, make(map[[16]byte]time.Time, len(places))
+	for _, p := range places {
+		l.memory.before[p.Digest] = p.At
+	}
+	for _, lock := range locks {
+		if c := l.counterLocked(lock.key(), true); c != nil {
+			c.until, c.failures, c.stored = lock.Until, lock.Failures, true
+		}
+	}
+}
+
+// counterLocked finds the counter of a lock; with make, it is there afterwards.
+func (l *lockout) counterLocked(k pair, make bool) *counter {
+	switch {
+	case k.login != "" && k.client.IsValid():
+		g, ok := l.pairs.Peek(k)
+		if !ok && make {
+			if g = l.memory.recall(k); g != nil {
+				l.pairs.Add(k, g)
+			}
+		}
+		if g == nil {
+			return nil
+		}
+		return &g.counter
+	case k.login != "":
+		return peek(l.logins, k.login, make)
+	}
+	return peek(l.clients, k.client, make)
+}
+
+func peek[K comparable](lru *simplelru.LRU[K, *counter], key K, make bool) *counter {
+	if make {
+		return counterOf(lru, key)
+	}
+	c, _ := lru.Peek(key)
+	return c
+}
+
+// Unsaved is what has changed since it was last asked for.
+type Unsaved struct {
+	Places []Place
+	Locks  []Lock // with Until zero where it has ended
+	pairs  []pair // of Places
+}
+
+// Empty reports that there is nothing to save.
+func (u Unsaved) Empty() bool { return len(u.Places)+len(u.Locks) == 0 }
+
+// Unsaved returns what is to be remembered. If that fails, Again has it returned with the next.
+func (a *Authenticator) Unsaved() Unsaved { return a.lockout.unsaved(time.Now()) }
+
+func (l *lockout) unsaved(now time.Time) (u Unsaved) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k := range l.memory.pairs {
+		if g, ok := l.pairs.Peek(k); ok {
+			u.Places = append(u.Places, Place{l.memory.digest(k), g.at})
+			u.pairs = append(u.pairs, k)
+			g.saved = g.at
+		}
+	}
+	for k := range l.memory.locks {
+		lock := Lock{Login: k.login, Client: k.client}
+		if c := l.counterLocked(k, false); c != nil && c.until.After(now) {
+			lock.Until, lock.Failures = c.until, c.failures
+		}
+		u.Locks = append(u.Locks, lock)
+	}
+	clear(l.memory.pairs)
+	clear(l.memory.locks)
+	return u
+}
+
+// Saved says that the locks are where others see them: from now on one that is gone there is lifted.
+func (a *Authenticator) Saved(u Unsaved) {
+	l := a.lockout
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, lock := range u.Locks {
+		if c := l.counterLocked(lock.key(), false); c != nil && c.until.Equal(lock.Until) {
+			c.stored = true
+		}
+	}
+}
+
+// Again takes back what could not be saved.
+func (a *Authenticator) Again(u Unsaved) {
+	l := a.lockout
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, lock := range u.Locks {
+		l.memory.lockChanged(lock.key())
+	}
+	for _, k := range u.pairs {
+		l.memory.pairChanged(k)
+	}
+}
+
+// KeepLocks lifts the locks that were saved and that somebody has taken out since: those kept are what is still there.
+func (a *Authenticator) KeepLocks(kept []Lock) {
+	l := a.lockout
+	there := make(map[pair]bool, len(kept))
+	for _, lock := range kept {
+		there[lock.key()] = true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lift := func(k pair, c *counter) {
+		if c.stored && !there[k] {
+			*c = counter{}
+		}
+	}
+	for _, k := range l.clients.Keys() {
+		if c, ok := l.clients.Peek(k); ok {
+			lift(pair{client: k}, c)
+		}
+	}
+	for _, k := range l.logins.Keys() {
+		if c, ok := l.logins.Peek(k); ok {
+			lift(pair{login: k}, c)
+		}
+	}
+	for _, k := range l.pairs.Keys() {
+		if g, ok := l.pairs.Peek(k); ok {
+			lift(k, &g.counter)
+		}
+	}
+}
