@@ -182,9 +182,10 @@ func (a *Authenticator) Again(u Unsaved) {
 	}
 }
 
-// KeepLocks lifts the locks that were saved and that somebody has taken out since: those kept are what is still there.
-func (a *Authenticator) KeepLocks(kept []Lock) {
-	l := a.lockout
+// KeepLocks lifts the locks that were saved and that somebody has taken out since, and returns them: those kept are what is
+// still there.
+func (a *Authenticator) KeepLocks(kept []Lock) (lifted []Lock) {
+	l, now := a.lockout, time.Now()
 	there := make(map[pair]bool, len(kept))
 	for _, lock := range kept {
 		there[lock.key()] = true
@@ -193,6 +194,9 @@ func (a *Authenticator) KeepLocks(kept []Lock) {
 	defer l.mu.Unlock()
 	lift := func(k pair, c *counter) {
 		if c.stored && !there[k] {
+			if c.until.After(now) {
+				lifted = append(lifted, Lock{Login: k.login, Client: k.client, Until: c.until, Failures: c.failures})
+			}
 			*c = counter{}
 		}
 	}
@@ -211,4 +215,5 @@ func (a *Authenticator) KeepLocks(kept []Lock) {
 			lift(k, &g.counter)
 		}
 	}
+	return lifted
 }

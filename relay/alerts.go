@@ -497,12 +497,10 @@ func (a *alerts) lockedOut(l auth.Lock) {
 	}
 	from := "others"
 	if l.Client.IsValid() {
-		from = l.Client.String()
-		if l.Client.IsSingleIP() {
-			from = l.Client.Addr().String()
-		}
+		from = lockedAddress(l)
 		c.Details["client"] = from
 	}
+	c.Subject = lockSubject(l)
 	until := l.Until.UTC().Format("15:04 MST")
 	login, plain := loginInWords(login)
 	guessed := "a generated one cannot be guessed: postern user password " + login
@@ -511,19 +509,43 @@ func (a *alerts) lockedOut(l auth.Lock) {
 	}
 	switch {
 	case login == "":
-		c.Subject, c.Group = "address "+from, "addresses"
-		c.Summary = fmt.Sprintf("From %s came %d different wrong passwords: it is locked out until %s. What to do: if it is yours, look for a device with an old password there; else keep it out with a firewall. See: postern trace --kind auth-fail", from, l.Failures, until)
+		c.Group = "addresses"
+		c.Summary = fmt.Sprintf("From %s came %d different wrong passwords: it is locked out until %s. What to do: if it is yours, look for a device with an old password there, then run: postern user unlock %s; else keep it out with a firewall. See: postern trace --kind auth-fail", from, l.Failures, until, from)
 	case !l.Client.IsValid() && a.isNobodys(l.Login): // a group of their own: what guessers make up must not hide accounts
-		c.Subject, c.Group = "login "+login, "logins that nobody has"
+		c.Group = "logins that nobody has"
 		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s, which nobody has here. What to do: nothing, unless one of your devices has a mistyped login. See: postern trace --kind auth-fail", l.Failures, login)
 	case !l.Client.IsValid():
-		c.Subject, c.Group = "login "+login, "logins"
+		c.Group = "logins"
 		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s: until %s it is open only to addresses that it was used from before. What to do: if its owner has not forgotten the password, somebody guesses it; %s", l.Failures, login, until, guessed)
 	default:
-		c.Subject, c.Group = "login "+login+" from "+from, "logins"
+		c.Group = "logins"
 		c.Summary = fmt.Sprintf("From %s, where login %s is used, came %d different wrong passwords for it: it is locked out there until %s. What to do: look for a device or program there with an old password.", from, login, l.Failures, until)
 	}
 	a.alerter.Begin(c)
+}
+
+// lifted tells that a person has ended a lockout.
+func (a *alerts) lifted(l auth.Lock) {
+	a.alerter.End(alert.LoginLocked, lockSubject(l), "A person has ended the lockout.")
+}
+
+func lockSubject(l auth.Lock) string {
+	login, _ := loginInWords(mail.Printable(mail.Cut(l.Login, 256)))
+	switch {
+	case l.Login == "":
+		return "address " + lockedAddress(l)
+	case !l.Client.IsValid():
+		return "login " + login
+	}
+	return "login " + login + " from " + lockedAddress(l)
+}
+
+// lockedAddress is an address as people write it, or the network that is locked with it.
+func lockedAddress(l auth.Lock) string {
+	if l.Client.IsSingleIP() {
+		return l.Client.Addr().String()
+	}
+	return l.Client.String()
 }
 
 // lookupTime bounds how long a lockout waits to know whose login it is about.

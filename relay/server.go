@@ -149,12 +149,13 @@ func (s *Server) newAuthenticator(ctx context.Context, c *config.Config) (*auth.
 	if err != nil {
 		return nil, err
 	}
-	return auth.New(auth.Options{
+	a := auth.New(auth.Options{
 		Sources: []auth.Source{auth.NewStoreSource(s.store, pepper)},
 		Lockout: lockout(c),
 		OnLock:  s.lockedOut,
 		Logger:  s.log,
-	}), nil
+	})
+	return a, s.recallLockout(ctx, a)
 }
 
 func lockout(c *config.Config) auth.Lockout {
@@ -280,6 +281,9 @@ func (s *Server) close() error {
 	}
 	if s.limiter != nil {
 		errs = append(errs, s.limiter.Close(bounded))
+	}
+	if s.auth != nil {
+		errs = append(errs, s.saveLockout(bounded))
 	}
 	if s.trace != nil {
 		errs = append(errs, s.trace.Close(bounded))

@@ -26,11 +26,12 @@ const (
 // there is room for mail.
 func (s *Server) watchStore(ctx context.Context) {
 	seen := map[string]int64{}
-	for _, topic := range []string{"users", "keys", "queue", relaystore.TopicGrants} {
+	for _, topic := range []string{"users", "keys", "queue", relaystore.TopicGrants, relaystore.TopicLockouts} {
 		seen[topic], _ = s.store.Generation(ctx, topic)
 	}
 	tick := time.NewTicker(storePoll)
 	defer tick.Stop()
+	failing := false
 	for round := 0; ; round++ {
 		s.checkRoom()
 		if round%queueLook == 0 {
@@ -40,6 +41,12 @@ func (s *Server) watchStore(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if err := s.saveLockout(ctx); err != nil && !failing && ctx.Err() == nil {
+			s.log.Warn("it is not remembered who is locked out", "err", err)
+			failing = true
+		} else if err == nil {
+			failing = false
 		}
 		for topic, before := range seen {
 			now, err := s.store.Generation(ctx, topic)
@@ -63,6 +70,8 @@ func (s *Server) storeChanged(ctx context.Context, topic string) {
 		s.queue.Refresh()
 	case relaystore.TopicGrants:
 		s.grantsChanged()
+	case relaystore.TopicLockouts:
+		s.lockoutsLifted(ctx)
 	}
 }
 

@@ -60,7 +60,7 @@ func normalLogin(cmd *cobra.Command, login string) (string, error) {
 func (a *app) userCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "user", Short: "Manage the accounts that may log in"}
 	cmd.AddCommand(a.userAdd(), a.userList(), a.userRemove(), a.userPassword(),
-		a.userLock("lock", "Refuse a login until it is unlocked", true), a.userLock("unlock", "Let a locked login in again", false))
+		a.userLock(), a.userUnlock())
 	return cmd
 }
 
@@ -146,7 +146,7 @@ func (a *app) userList() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the accounts",
+		Short: "List the accounts, and who is locked out for a while",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.openStore(cmd.Context())
@@ -158,10 +158,18 @@ func (a *app) userList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), userViews(users))
+			now := time.Now()
+			locks, err := s.Lockouts(cmd.Context(), now)
+			if err != nil {
+				return err
 			}
-			return printUsers(cmd.OutOrStdout(), users, time.Now())
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), listed(users, locks))
+			}
+			if err := printUsers(cmd.OutOrStdout(), users, now); err != nil {
+				return err
+			}
+			return printLockouts(cmd.OutOrStdout(), locks, now)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -277,11 +285,11 @@ func (a *app) userPassword() *cobra.Command {
 	return cmd
 }
 
-func (a *app) userLock(verb, short string, lock bool) *cobra.Command {
+func (a *app) userLock() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use:   verb + " LOGIN",
-		Short: short,
+		Use:   "lock LOGIN",
+		Short: "Refuse a login until it is unlocked",
 		Args:  exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, u, err := a.account(cmd, args[0])
@@ -289,17 +297,15 @@ func (a *app) userLock(verb, short string, lock bool) *cobra.Command {
 				return err
 			}
 			defer s.Close()
-			u.Locked, u.LockReason, u.Changed = lock, mail.Printable(reason), time.Now()
+			u.Locked, u.LockReason, u.Changed = true, mail.Printable(reason), time.Now()
 			if err := s.PutUser(cmd.Context(), u); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is %sed.\n", u.Login, verb)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is locked.\n", u.Login)
 			return nil
 		},
 	}
-	if lock {
-		cmd.Flags().StringVar(&reason, "reason", "by an operator", "why, for those who list the accounts")
-	}
+	cmd.Flags().StringVar(&reason, "reason", "by an operator", "why, for those who list the accounts")
 	return cmd
 }
 
