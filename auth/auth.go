@@ -327,9 +327,9 @@ func (a *Authenticator) Lookup(ctx context.Context, login string) (Identity, err
 	case err == nil:
 		return id, nil
 	case errors.Is(err, ErrLocked):
-		return Identity{}, mail.Refuse(mail.R(550, "5.7.1", "the login of this network is locked"), fmt.Errorf("login %q: %w", login, err))
+		return Identity{}, mail.Refuse(mail.R(550, "5.7.1", "the account for your network is locked; ask the administrator to unlock it"), fmt.Errorf("login %q: %w", login, err))
 	case errors.Is(err, ErrUnknownLogin):
-		return Identity{}, mail.Refuse(mail.R(451, "4.3.5", "the login of this network does not exist"), fmt.Errorf("login %q: %w", login, err))
+		return Identity{}, mail.Refuse(mail.R(451, "4.3.5", "the account for your network does not exist; ask the administrator to add it"), fmt.Errorf("login %q: %w", login, err))
 	}
 	return Identity{}, mail.Refuse(mail.R(451, "4.3.0", "the login cannot be looked up now; try again later"), err)
 }

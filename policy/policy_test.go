@@ -277,8 +277,8 @@ func TestReplies(t *testing.T) {
 		{login.SenderRefusal(x), `550 5.7.1 anna may not send as <x@example.net>; no sender is set for it in the default policy, and the login is no address itself: the administrator has to name one`},
 		{many.SenderRefusal(x), `550 5.7.1 many may not send as <x@example.net>; it may use 1@a.example, 2@a.example, 3@a.example, 4@a.example, 5@a.example, 2 more (policy 2)`},
 		{scanner.AuthorRefusal(x), `550 5.7.1 the header says that the message is from <x@example.net>, and scanner may not send as that; it may use scans@example.com, *@example.org (policy 1)`},
-		{scanner.RecipientRefusal(x), `550 5.7.1 scanner may not write to <x@example.net>: it is not among the recipients of policy 1`},
-		{scanner.RecipientRefusal(boss), `550 5.7.1 scanner may not write to <boss@example.com>: policy 1 has "!boss@example.com"`},
+		{scanner.RecipientRefusal(x), `550 5.7.1 scanner may not write to <x@example.net>: it is not among the recipients of policy 1; the administrator can add it`},
+		{scanner.RecipientRefusal(boss), `550 5.7.1 scanner may not write to <boss@example.com>: policy 1 has "!boss@example.com"; the administrator can allow it`},
 		{login.LimitRefusal(in(39500*time.Millisecond), now), `452 4.7.1 limit "60 messages/minute" of policy 3 reached; try again in 40 s`},
 		{login.LimitRefusal(in(0), now), `452 4.7.1 limit "60 messages/minute" of policy 3 reached; try again in 1 s`},
 		{login.LimitRefusal(in(3*time.Minute), now), `452 4.7.1 limit "60 messages/minute" of policy 3 reached; try again in 3 min`},
@@ -287,7 +287,7 @@ func TestReplies(t *testing.T) {
 		{with(Hold).LimitRefusal(in(time.Minute), now), `452 4.7.1 limit "60 messages/minute" of policy 3 reached; try again in 60 s`},
 		{with(Refuse).LimitRefusal(in(time.Minute), now), `550 5.7.1 limit "60 messages/minute" of policy 3 reached; it is free again in 60 s`},
 		{with(Lock).LimitRefusal(in(time.Minute), now), `550 5.7.1 limit "60 messages/minute" of policy 3 reached; the login is locked until the administrator unlocks it`},
-		{login.LimitRefusal(Verdict{Never: true, Limit: bytes, Need: 2500000}, now), `550 5.7.1 the message counts 2500KB and can never pass the limit "2MB/day" of policy 3`},
+		{login.LimitRefusal(Verdict{Never: true, Limit: bytes, Need: 2500000}, now), `550 5.7.1 the message counts 2500KB and can never pass the limit "2MB/day" of policy 3; send it in smaller parts`},
 	} {
 		if c.got.String() != c.want {
 			t.Errorf("got  %s\nwant %s", c.got, c.want)

@@ -49,9 +49,9 @@ func (e *Effective) mayUse() string {
 func (e *Effective) RecipientRefusal(a mail.Address) mail.Reply {
 	_, denied := e.recipients.allows(folded(a), e.Login)
 	if denied != nil {
-		return mail.R(550, "5.7.1", "%s may not write to %s: %s has %q", e.name(), a.Path(), e.recipientsRule, denied.text)
+		return mail.R(550, "5.7.1", "%s may not write to %s: %s has %q; the administrator can allow it", e.name(), a.Path(), e.recipientsRule, denied.text)
 	}
-	return mail.R(550, "5.7.1", "%s may not write to %s: it is not among the recipients of %s", e.name(), a.Path(), e.recipientsRule)
+	return mail.R(550, "5.7.1", "%s may not write to %s: it is not among the recipients of %s; the administrator can add it", e.name(), a.Path(), e.recipientsRule)
 }
 
 // LimitRefusal is the reply to a message over a limit: which one, and when to come back. What can never
@@ -60,7 +60,7 @@ func (e *Effective) LimitRefusal(v Verdict, now time.Time) mail.Reply {
 	limit := fmt.Sprintf("limit %q of %s", v.Limit, e.limitsRule)
 	switch {
 	case v.Never:
-		return mail.R(550, "5.7.1", "the message counts %s and can never pass the %s", v.Limit.amount(v.Need), limit)
+		return mail.R(550, "5.7.1", "the message counts %s and can never pass the %s; send it in smaller parts", v.Limit.amount(v.Need), limit)
 	case e.OverLimit == Refuse:
 		return mail.R(550, "5.7.1", "%s reached; it is free again in %s", limit, wait(v.Retry.Sub(now)))
 	case e.OverLimit == Lock:

@@ -156,7 +156,7 @@ func TestSilentData(t *testing.T) {
 		startData(c)
 		start := time.Now()
 		c.send("Subject: x\r\n\r\nhello\r\n")
-		c.expect("421 4.4.2 silent for 3m0s inside a message, closing")
+		c.expect("421 4.4.2 silent for 3 minutes inside a message, closing; send it again")
 		elapsed(t, start, 3*time.Minute, 3*time.Minute+time.Second)
 		// What comes now must not be run as commands.
 		go io.WriteString(c.conn, "NOOP\r\nNOOP\r\n")

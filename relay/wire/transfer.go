@@ -199,10 +199,10 @@ func (t *Transfer) patience() time.Duration {
 
 func (t *Transfer) tooSlow(patience time.Duration) *refusal {
 	if patience < t.c.opt.DataTimeout {
-		return refuse(ReasonTimeout, mail.R(421, "4.4.2", "too slow, closing"),
+		return refuse(ReasonTimeout, mail.R(421, "4.4.2", "too slow, closing; send the message again"),
 			"the client sent %d octets in %s, less than min_data_rate asks for", t.octets, t.waited.Round(time.Second))
 	}
-	return refuse(ReasonTimeout, mail.R(421, "4.4.2", "silent for %s inside a message, closing", t.c.opt.DataTimeout),
+	return refuse(ReasonTimeout, mail.R(421, "4.4.2", "silent for %s inside a message, closing; send it again", span(t.c.opt.DataTimeout)),
 		"the client was silent for %s inside a message; see data_timeout", t.c.opt.DataTimeout)
 }
 
