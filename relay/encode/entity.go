@@ -152,18 +152,23 @@ const maxBoundary = 200
 func boundaryOf(value string) (boundary, why string) {
 	const unclear = "the boundary of its multipart is not clear"
 	found := 0
-	_, rest, _ := strings.Cut(value, ";")
+	mediaType, rest, _ := strings.Cut(value, ";")
+	if strings.Contains(mediaType, "(") {
+		return "", unclear
+	}
 	for rest != "" {
-		var name, v string
+		var p parameter
 		var ok bool
-		if name, v, rest, ok = nextParameter(rest); !ok {
+		if p, rest, ok = nextParameter(rest); !ok {
 			return "", unclear
 		}
 		switch {
-		case strings.EqualFold(name, "boundary"):
-			boundary = v
+		case p.name == "boundary" && !p.quoted && strings.ContainsAny(p.value, " \t<>@,:/[]?="): // cut short by some
+			return "", unclear
+		case p.name == "boundary":
+			boundary = p.value
 			found++
-		case strings.HasPrefix(strings.ToLower(name), "boundary*"): // RFC 2231, which few know here
+		case strings.HasPrefix(p.name, "boundary*"): // RFC 2231, which few know here
 			return "", unclear
 		}
 	}
@@ -174,37 +179,44 @@ func boundaryOf(value string) (boundary, why string) {
 	return boundary, ""
 }
 
-// nextParameter takes `name=value` or `name="value"` from the front of a list. Values that should be quoted but are
-// not, as in boundary=--=_1, end in the middle for some readers: they are not taken.
-func nextParameter(list string) (name, value, rest string, ok bool) {
-	name, after, found := strings.Cut(list, "=")
-	name = strings.Trim(name, " \t;")
-	if !found {
-		return "", "", "", name == "" // a semicolon too many
+// parameter of a Content-Type, its name in lower case.
+type parameter struct {
+	name, value string
+	quoted      bool
+}
+
+// nextParameter takes `name=value` or `name="value"` from the front of a list.
+func nextParameter(list string) (p parameter, rest string, ok bool) {
+	list = strings.TrimLeft(list, " \t;")
+	end := strings.IndexAny(list, "=;")
+	if end < 0 || list[end] == ';' { // a name alone, or nothing
+		name, rest, _ := strings.Cut(list, ";")
+		return parameter{}, rest, !strings.ContainsAny(name, `"\(`)
 	}
-	if strings.ContainsAny(name, "(\"; \t") {
-		return "", "", "", false
+	p.name = strings.ToLower(strings.Trim(list[:end], " \t"))
+	after := strings.TrimLeft(list[end+1:], " \t")
+	if strings.ContainsAny(p.name, "\"\\( \t") {
+		return p, "", false
 	}
-	after = strings.TrimLeft(after, " \t")
-	if !strings.HasPrefix(after, `"`) {
-		value, rest, _ = strings.Cut(after, ";")
-		value = strings.Trim(value, " \t")
-		return name, value, rest, !strings.ContainsAny(value, "\" \t()<>@,;:\\/[]?=")
+	if after, p.quoted = strings.CutPrefix(after, `"`); !p.quoted {
+		p.value, rest, _ = strings.Cut(after, ";")
+		p.value = strings.Trim(p.value, " \t")
+		return p, rest, !strings.ContainsAny(p.value, `"\(`)
 	}
 	var b strings.Builder
-	for i := 1; i < len(after); i++ {
+	for i := 0; i < len(after); i++ {
 		switch c := after[i]; {
 		case c == '\\' && i+1 < len(after):
 			i++
 			b.WriteByte(after[i])
 		case c == '"':
-			rest = strings.TrimLeft(after[i+1:], " \t")
-			return name, b.String(), strings.TrimPrefix(rest, ";"), rest == "" || rest[0] == ';'
+			p.value, rest = b.String(), strings.TrimLeft(after[i+1:], " \t")
+			return p, rest, rest == "" || rest[0] == ';'
 		default:
 			b.WriteByte(c)
 		}
 	}
-	return "", "", "", false
+	return p, "", false
 }
 
 // delimiter is what a line is to a boundary (RFC 2046 §5.1.1).
