@@ -117,6 +117,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, login, password string
 
 func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, password string, client netip.Addr) (Identity, error) {
 	login, ok := NormalizeLogin(login)
+	password = Prepare(password)
 	if !ok || password == "" || len(password) > MaxLength || !printable(password) {
 		return a.answer(Identity{}, ErrMalformed)
 	}

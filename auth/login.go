@@ -95,8 +95,12 @@ func CheckPassword(password string) error {
 	return nil
 }
 
-// AdviseOn returns what is weak about a chosen password, for a warning; "" if nothing strikes. It does
-// not forbid: who may log in only from the own network may have reasons for a short one.
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
+}
+
+// AdviseOn returns what is weak about a chosen password, or keeps devices from sending it, for a warning; "" if nothing
+// strikes. It does not forbid: who may log in only from the own network may have reasons for a short one.
 func AdviseOn(login, password string) string {
 	switch {
 	case lowerASCII(password) == lowerASCII(login):
@@ -104,8 +108,30 @@ func AdviseOn(login, password string) string {
 	case utf8.RuneCountInString(password) < MinChosen:
 		return fmt.Sprintf("the password has fewer than %d characters: without --password-stdin a strong one is made", MinChosen)
 	}
+	if why := untypable(password); why != "" {
+		return "the password " + why
+	}
 	return ""
 }
+
+// untypable says what about a password keeps devices from sending it: many know ASCII and 31 characters only, and some panels and
+// configuration pages change quotes, backslashes, tildes and outer blanks.
+func untypable(password string) string {
+	switch {
+	case !isASCII(password):
+		return "has letters beyond ASCII: some mail programs send them in another encoding, and most devices not at all"
+	case len(password) > deviceLength:
+		return fmt.Sprintf("is longer than the %d characters that many devices keep", deviceLength)
+	case strings.ContainsAny(password, `"\~`):
+		return `has a ", \ or ~, which many devices change or cannot type`
+	case strings.TrimSpace(password) != password:
+		return "begins or ends with a blank, which many devices cut off"
+	}
+	return ""
+}
+
+// deviceLength is how long a password may be that every device keeps whole.
+const deviceLength = 31
 
 // MinChosen is the length below which AdviseOn speaks up (NIST SP 800-63B-4 §3.1.1.2: at least 8, and
 // 15 where the password is all there is; lockout stands between).

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/text/secure/precis"
 )
 
 // params are the cost of argon2id. They travel in each hash, so that they can change.
@@ -47,9 +49,22 @@ func realArgon(password, salt []byte, p params) []byte {
 	return argon2.IDKey(password, salt, p.time, p.memory, p.threads, hashLength)
 }
 
+// Prepare brings a password to the form in which it is hashed and compared (PRECIS OpaqueString, RFC 8265 §4.2): keyboards
+// and systems write the same letters and blanks in more than one way. What the profile does not allow stays as it is.
+func Prepare(password string) string {
+	if isASCII(password) || !utf8.ValidString(password) {
+		return password
+	}
+	if prepared, err := precis.OpaqueString.String(password); err == nil {
+		return prepared
+	}
+	return password
+}
+
 // HashChosen hashes a password that a person chose: argon2id as a PHC string. It refuses what
 // CheckPassword refuses.
 func HashChosen(password string) (Secret, error) {
+	password = Prepare(password)
 	if err := CheckPassword(password); err != nil {
 		return "", err
 	}
@@ -117,7 +132,7 @@ func Verify(hash Secret, pepper []byte, password string) (bool, error) {
 	if IsGenerated(hash) {
 		return verifyGenerated(hash, pepper, password)
 	}
-	return verifyChosen(realArgon, hash, password)
+	return verifyChosen(realArgon, hash, Prepare(password))
 }
 
 func verifyGenerated(hash Secret, pepper []byte, password string) (bool, error) {

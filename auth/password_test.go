@@ -172,9 +172,32 @@ func TestLogins(t *testing.T) {
 func TestAdvice(t *testing.T) {
 	for _, c := range []struct{ login, password, want string }{
 		{"anna", "Anna", "is the login"}, {"anna", "short", "fewer than 10"}, {"anna", "ünïcödéß", "fewer than 10"}, {"anna", "long enough", ""},
+		{"anna", "großes Geheimnis", "beyond ASCII"}, {"anna", "a very long pass phrase of many words", "31 characters"}, {"anna", `back\slash and more`, "cannot type"},
+		{"anna", "blank at the end ", "a blank"},
 	} {
 		if got := AdviseOn(c.login, c.password); !strings.Contains(got, c.want) || (c.want == "") != (got == "") {
 			t.Errorf("AdviseOn(%q, %q) = %q", c.login, c.password, got)
 		}
+	}
+}
+
+// The same password in the forms in which keyboards and systems write it (RFC 8265 §4.2): composed and decomposed letters, other
+// blanks. Letters that merely look alike stay apart.
+func TestPreparedPasswords(t *testing.T) {
+	composed, decomposed := "Schl\u00fcssel\u00a0Nr. 5", "Schlu\u0308ssel Nr. 5"
+	hash, err := HashChosen(composed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for password, want := range map[string]bool{
+		composed: true, decomposed: true, "Schl\u00fcssel\u3000Nr. 5": true,
+		"Schlussel Nr. 5": false, "schl\u00fcssel Nr. 5": false, "Schl\u00fcssel Nr. \uff15": false, "": false,
+	} {
+		if ok, err := Verify(hash, nil, password); ok != want || err != nil {
+			t.Errorf("%q: %v, %v", password, ok, err)
+		}
+	}
+	if got := Prepare("\tas it is\xff"); got != "\tas it is\xff" {
+		t.Errorf("%q", got)
 	}
 }

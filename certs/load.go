@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"postern/internal/textfile"
 )
 
 // Info describes a certificate in use.
@@ -228,6 +230,9 @@ func readFile(path string) ([]byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fileError(path, err)
+	}
+	if data, err = textfile.Text(data); err != nil {
+		return nil, fmt.Errorf("%s %w", path, err)
 	}
 	return data, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"unicode"
 
 	"postern/auth"
+	"postern/internal/textfile"
 	"postern/mail"
 	"postern/relay/alert"
 	"postern/relay/config"
@@ -98,7 +98,7 @@ func hooksOf(c *config.Config) ([]alert.Hook, error) {
 			h.Events = append(h.Events, alert.Event(e))
 		}
 		if block.CAFile != "" {
-			pem, err := os.ReadFile(block.CAFile)
+			pem, err := textfile.Read(block.CAFile)
 			if err == nil {
 				h.RootCAs, err = upstream.Roots(pem)
 			}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postern/certs"
+	"postern/internal/textfile"
 	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/sign"
@@ -112,7 +113,7 @@ func checkParent(dir string) error {
 
 // configuredKey reads the key of a [[dkim]] block.
 func configuredKey(d config.DKIM) (sign.Key, error) {
-	pem, err := os.ReadFile(d.KeyFile)
+	pem, err := textfile.Read(d.KeyFile)
 	if err != nil {
 		return sign.Key{}, err
 	}

@@ -16,9 +16,9 @@ var mayImport = map[string][]string{
 	"mail":               nil,
 	"policy":             {"mail"},
 	"auth":               {"mail"},
-	"certs":              {"mail"},
+	"certs":              {"internal/textfile", "mail"},
 	"admin":              {"mail"},
-	"relay/config":       {"mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/profile", "relay/upstream/graph", "relay/upstream/via"}, // what providers set
+	"relay/config":       {"internal/textfile", "mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/profile", "relay/upstream/graph", "relay/upstream/via"}, // what providers set
 	"relay/alert":        {"mail"},
 	"relay/wire":         {"mail"},
 	"relay/spool":        {"mail"},

@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"postern/internal/textfile"
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/queue"
@@ -143,7 +143,7 @@ func anchors(file string) ([]*x509.Certificate, error) {
 	if file == "" {
 		return nil, nil
 	}
-	rest, err := os.ReadFile(file)
+	rest, err := textfile.Read(file)
 	if err != nil {
 		return nil, fmt.Errorf("ca_file: %w", err)
 	}

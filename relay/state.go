@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"postern/internal/textfile"
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
@@ -181,7 +181,7 @@ func UpstreamConfig(hostname string, block config.Upstream) (upstream.Config, er
 		conf.Dial = proxy.Dial
 	}
 	if block.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(block.CertFile, block.KeyFile)
+		pair, err := textfile.KeyPair(block.CertFile, block.KeyFile)
 		if err != nil {
 			return conf, fmt.Errorf("upstream %s: cert_file: %w", block.Name, err)
 		}
@@ -208,7 +208,7 @@ func roots(block config.Upstream) (*x509.CertPool, error) {
 	if block.CAFile == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(block.CAFile)
+	pem, err := textfile.Read(block.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: ca_file: %w", block.Name, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/auth"
+	"postern/internal/textfile"
 	"postern/relay/config"
 	relaystore "postern/relay/store"
 )
@@ -75,6 +76,9 @@ func readPassword(cmd *cobra.Command) (string, error) {
 	b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 4096))
 	if err != nil {
 		return "", fmt.Errorf("read the password: %w", err)
+	}
+	if b, err = textfile.Text(b); err != nil {
+		return "", fmt.Errorf("the password on standard input %w", err)
 	}
 	password := strings.TrimRight(string(b), "\r\n")
 	switch {

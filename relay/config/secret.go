@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"postern/internal/textfile"
 )
 
 const redacted = "[secret]"
@@ -108,8 +110,10 @@ func (s Secret) resolveFile(path string) error {
 	return s.set(value, path)
 }
 
-// set refuses what no peer could take: SASL forbids NUL (RFC 4616 §2), and a line end is a slip.
+// set refuses what no peer could take: SASL forbids NUL (RFC 4616 §2), and a line end is a slip. A byte order mark that an editor
+// left in front is no part of it.
 func (s Secret) set(value, source string) error {
+	value = strings.TrimPrefix(value, "\ufeff")
 	if value == "" {
 		return fmt.Errorf("%s is empty, put the password there", source)
 	}
@@ -153,7 +157,7 @@ func checkPrivate(path string) error {
 	return nil
 }
 
-// readBounded reads a regular file of at most limit octets. Others could block or never end.
+// readBounded reads a regular file of at most limit octets, without a byte order mark. Others could block or never end.
 func readBounded(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -168,6 +172,9 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fileError(path, err)
+	}
+	if data, err = textfile.Text(data); err != nil {
+		return nil, fmt.Errorf("%s %w", path, err)
 	}
 	return data, nil
 }

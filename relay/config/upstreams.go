@@ -1,11 +1,11 @@
 package config
 
 import (
-	"crypto/tls"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"postern/internal/textfile"
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/upstream/via"
@@ -101,7 +101,7 @@ func (v *validator) upstreamCertificate(key string, u *Upstream) {
 		v.fail(key+".cert_file", "%s", err)
 		return
 	}
-	if _, err := tls.LoadX509KeyPair(u.CertFile, u.KeyFile); err != nil {
+	if _, err := textfile.KeyPair(u.CertFile, u.KeyFile); err != nil {
 		v.fail(key+".cert_file", "%s and %s are not a pair: %s", u.CertFile, u.KeyFile, err)
 	}
 }
