@@ -26,6 +26,9 @@ type Transaction struct {
 	// Taken is called between two transactions of one message, with the results so far of the recipients that it was taken
 	// for. nil: nobody wants to know.
 	Taken func([]mail.Result)
+	// Review is called once with all results, before anybody is told what they say of the identity. It may change them, and
+	// tells whose matter a refusal is that it does not believe. nil: all are believed.
+	Review func([]mail.Result) Doubt
 }
 
 // Send makes one attempt and returns one result for each recipient, in order. It may be called once, and Release after it.
@@ -55,6 +58,7 @@ func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
 		a.results[i].Uncertain = a.results[i].Uncertain || a.twice
 		a.results[i].Note = joinNotes(a.results[i].Note, a.notes)
 	}
+	a.review()
 	return a.results
 }
 

@@ -56,6 +56,9 @@ func (f *fault) news() news {
 
 func (f *fault) apply(r *mail.Result) {
 	r.Class, r.Stage, r.Reply, r.RetryAfter, r.Uncertain, r.Note, r.Err = f.class, f.stage, f.reply, f.retryAfter, f.uncertain, f.note, f.err
+	if r.Rule = ""; f.rule != nil {
+		r.Rule = f.rule.Name
+	}
 }
 
 func contentFault(err error) *fault {

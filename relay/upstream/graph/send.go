@@ -2,8 +2,10 @@ package graph
 
 import (
 	"context"
+	"slices"
 
 	"postern/mail"
+	"postern/relay/upstream"
 	"postern/relay/upstream/internal/gate"
 )
 
@@ -21,6 +23,7 @@ func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
 	}
 	defer a.putAside()
 	a.run(ctx)
+	a.review()
 	s.finish(a.news, a.sent)
 	return a.results
 }
@@ -247,5 +250,21 @@ func (a *attempt) log(f *fault) {
 		a.u.log.Warn("graph refuses us", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "fix", f.rule.Fix)
 	case f.uncertain:
 		a.u.log.Warn("graph may have sent the message, it will be sent again", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "err", f.err)
+	}
+}
+
+// review asks whether the refusals are to be believed, and tells the gate what it is told.
+func (a *attempt) review() {
+	if a.t.Review == nil {
+		return
+	}
+	doubt := a.t.Review(a.results)
+	i := slices.IndexFunc(a.results, upstream.Doubted)
+	switch {
+	case i < 0:
+	case doubt == upstream.DoubtMessage:
+		a.news = news{}
+	case doubt == upstream.DoubtIdentity:
+		a.news = news{News: gate.News{Verdict: gate.Fault, Reply: a.results[i].Reply}}
 	}
 }
