@@ -185,7 +185,9 @@ func (a *alerts) upstreams(st *state, now time.Time) {
 			case id.Status == upstream.Paused:
 				is[id.Identity] = true
 				if id.Identity == up.config.Username || now.Sub(id.Since) >= identityGrace {
-					a.alerter.Begin(pausedCondition(up.config, id))
+					c := pausedCondition(up.config, id)
+					up.tellStorm(&c, id.Identity, id.Reply)
+					a.alerter.Begin(c)
 				}
 			}
 		}
@@ -226,8 +228,10 @@ func (a *alerts) attempts(st *state, now time.Time) {
 			}
 		}
 		for at, e := range refusals {
-			if at.upstream == up.config.Name && !a.paused[up][at.identity] {
-				a.alerter.Begin(refusedCondition(up.config, e, now))
+			if at.upstream == up.config.Name && !a.paused[up][at.identity] && up.isTold(e) {
+				c := refusedCondition(up.config, e, now)
+				up.tellStorm(&c, e.Identity, e.Reply)
+				a.alerter.Begin(c)
 			}
 		}
 	}

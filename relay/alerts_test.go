@@ -24,6 +24,7 @@ import (
 	"postern/relay/fakeprovider"
 	"postern/relay/trace"
 	"postern/relay/upstream"
+	"postern/relay/upstream/storm"
 )
 
 // receiver is a hook.
@@ -437,7 +438,7 @@ func TestWhichPausesAreTold(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	a := r.alertsOfItsOwn(newReceiver(t), "")
 	says := &fixed{}
-	up := &configured{transport: says, config: config.Upstream{Name: "office", Username: "relay"}, homeless: newHomeless()}
+	up := &configured{transport: says, config: config.Upstream{Name: "office", Username: "relay"}, homeless: newHomeless(), storms: storm.New(false)}
 	st := &state{upstreams: []*configured{up}}
 	now := time.Now()
 	look := func(identity string, status upstream.Status, since time.Duration, want bool) {

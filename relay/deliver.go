@@ -328,6 +328,9 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 		}
 		t.tell(taken)
 	}
+	if !tx.From.IsNull() { // else learnNull looks
+		tx.Review = func(results []mail.Result) upstream.Doubt { return t.review(up, m, pending, results) }
+	}
 	tellEnvelope(slot, m)
 	results := slot.Send(ctx, tx)
 	if tx.From.IsNull() {

@@ -21,6 +21,7 @@ type metrics struct {
 	auth          *prometheus.CounterVec
 	overLimit     *prometheus.CounterVec
 	attempts      *prometheus.CounterVec
+	storms        *prometheus.CounterVec
 	alerts        *prometheus.CounterVec
 }
 
@@ -38,6 +39,7 @@ func newMetrics(s *Server) *metrics {
 	m.auth = counter("postern_auth_total", "Logins, by outcome: ok, refused.", "outcome")
 	m.overLimit = counter("postern_limit_exceeded_total", "Messages over a limit of their login, by what was done.", "action")
 	m.attempts = counter("postern_delivery_results_total", "Results of attempts, one for each recipient, by class.", "upstream", "class")
+	m.storms = counter("postern_bounce_storms_total", "Times that an upstream's refusals were not believed any more, because hardly anything got through.", "upstream")
 	m.alerts = counter("postern_alerts_total", "Alerts for each hook, by what became of them: sent, failed (given up).", "event", "outcome")
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s})
 	return m

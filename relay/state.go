@@ -22,6 +22,7 @@ import (
 	"postern/relay/spool"
 	"postern/relay/upstream"
 	"postern/relay/upstream/profile"
+	"postern/relay/upstream/storm"
 	"postern/relay/upstream/via"
 )
 
@@ -43,6 +44,8 @@ type configured struct {
 	tokens   *tokens // nil without OAuth
 	homeless *homeless
 	standby  *standby
+	storms   *storm.Watch
+	written  []upstream.Rule // of the block, before those of the provider
 	nullPath nullPath
 	fields   []mail.Field // that every message gets here
 }
@@ -132,7 +135,8 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 	if err != nil {
 		return nil, err
 	}
-	made := &configured{transport: up, config: block, homeless: newHomeless(), fields: block.AddedFields()}
+	made := &configured{transport: up, config: block, homeless: newHomeless(), fields: block.AddedFields(),
+		storms: watchFor(block.Name, block.SendsAsSender(), before), written: writtenRules(block)}
 	made.standby = newStandby(block.MaxConnections, s.draining, func(now time.Time) (place, time.Time) { return made.reserve(now, "") })
 	up.OnChange(func() {
 		made.standby.wake()
@@ -142,6 +146,14 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 		made.tokens = &tokens{source: source, name: block.Name, log: s.log}
 	}
 	return made, nil
+}
+
+func writtenRules(block config.Upstream) []upstream.Rule {
+	var rules []upstream.Rule
+	for i := range block.Rules {
+		rules = append(rules, block.Rules[i].Upstream())
+	}
+	return rules
 }
 
 // UpstreamConfig turns a block of relay.toml into what the upstream client needs.

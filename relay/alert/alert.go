@@ -47,8 +47,9 @@ type Condition struct {
 	// Group is what many conditions may have in common: when more than a few of one event and group hold at once, the others
 	// are told of together.
 	Group   string            `json:"group,omitempty"`
-	Summary string            `json:"summary"`        // what is wrong and what to do, in plain sentences
-	Over    string            `json:"over,omitempty"` // what to say when it has ended
+	Summary string            `json:"summary"`         // what is wrong and what to do, in plain sentences
+	Block   string            `json:"block,omitempty"` // of relay.toml, behind the summary: lines to paste
+	Over    string            `json:"over,omitempty"`  // what to say when it has ended
 	Details map[string]string `json:"details,omitempty"`
 	// Until ends the condition by itself; zero: End does.
 	Until time.Time `json:"until,omitzero"`

@@ -45,6 +45,11 @@ func documentOf(host string, now time.Time, e *entry, resolved bool) Document {
 	for k, v := range e.Details {
 		d.Details[k] = clean(v, maxDetail)
 	}
+	if e.Block != "" && !resolved {
+		block := cleanLines(e.Block, maxSummary)
+		d.Summary += "\n" + block
+		d.Details["rule"] = block
+	}
 	d.Text = textOf(&d)
 	return d
 }
@@ -52,6 +57,14 @@ func documentOf(host string, now time.Time, e *entry, resolved bool) Document {
 func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
 func clean(s string, most int) string { return mail.Printable(mail.Cut(s, most)) }
+
+func cleanLines(s string, most int) string {
+	lines := strings.Split(mail.Cut(s, most), "\n")
+	for i := range lines {
+		lines[i] = mail.Printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
 
 // textOf makes the sentence that chat programs show.
 func textOf(d *Document) string {

@@ -1,0 +1,198 @@
+package relay
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/mail"
+	"postern/relay/alert"
+	"postern/relay/queue"
+	"postern/relay/trace"
+	"postern/relay/upstream"
+	"postern/relay/upstream/storm"
+)
+
+// No list of reply rules is ever complete: what it does not know of an account that is refused would bounce everybody's mail.
+// Every permanent refusal of an attempt is therefore shown to the upstream's storm.Watch before it is believed.
+
+// stormRetry is when a message comes again whose refusal is not believed and that pauses nobody.
+const stormRetry = 15 * time.Minute
+
+const noteStorm = "not believed: this upstream refuses mail of others with the same text and hardly takes any, so the account is to blame; the message is kept"
+
+// maxTexts bounds how many different texts of one message are looked at.
+const maxTexts = 8
+
+// review is upstream.Transaction.Review for a message whose recipients are those at pending. One message counts once for each
+// text, however many recipients it has.
+func (t *ticket) review(up *configured, m *queue.Message, pending []int, results []mail.Result) upstream.Doubt {
+	now := time.Now()
+	at := storm.Attempt{Identity: results[0].Identity, Login: m.Login}
+	if m.Envelope.From.IsNull() {
+		at.Login = storm.Null
+	}
+	if taken := takenFor(m, pending, results); taken >= 0 {
+		at.Domain, at.Internal = domainOf(m, taken)
+		up.storms.Delivered(now, at)
+		return upstream.Believed // what it is refused beside that is the matter of these recipients
+	}
+	type judged struct {
+		words   []string
+		verdict storm.Verdict
+	}
+	var texts []judged
+	worst := storm.Believe
+	for i := range results {
+		r := &results[i]
+		if !r.Class.Permanent() || r.Rule == "" { // taken for true, or our own words
+			up.explained(r)
+			continue
+		}
+		n := pending[r.Recipient]
+		personal := personalOf(m, n)
+		words := storm.Words(r.Reply, personal...)
+		k := slices.IndexFunc(texts, func(j judged) bool { return slices.Equal(j.words, words) })
+		if k < 0 && len(texts) < maxTexts && !up.explained(r) {
+			at.Domain, at.Internal = domainOf(m, n)
+			verdict, begun := up.storms.Refused(now, storm.Refusal{Attempt: at, Stage: r.Stage, Reply: r.Reply, Personal: personal,
+				Repeated: keptBefore(m, n, r.Reply, personal)})
+			if begun {
+				t.srv.stormBegan(up, r)
+			}
+			texts = append(texts, judged{words, verdict})
+			k = len(texts) - 1
+		}
+		if k >= 0 && texts[k].verdict != storm.Believe {
+			doubt(r, texts[k].verdict)
+			worst = max(worst, texts[k].verdict)
+		}
+	}
+	return doubtOf(worst, up.ownIdentity(m), at.Identity)
+}
+
+// takenFor returns a recipient that the message was taken for, somebody outside rather than inside; -1: none.
+func takenFor(m *queue.Message, pending []int, results []mail.Result) int {
+	taken := -1
+	for i := range results {
+		if results[i].Class != mail.Delivered {
+			continue
+		}
+		taken = pending[results[i].Recipient]
+		if !strings.EqualFold(m.Recipients[taken].To.Domain, m.Envelope.From.Domain) {
+			break
+		}
+	}
+	return taken
+}
+
+// domainOf returns a recipient's domain, and whether the sender's is the same.
+func domainOf(m *queue.Message, n int) (domain string, internal bool) {
+	domain = strings.ToLower(m.Recipients[n].To.Domain)
+	return domain, strings.EqualFold(domain, m.Envelope.From.Domain)
+}
+
+// personalOf are the parts of a message's addresses, which replies repeat.
+func personalOf(m *queue.Message, n int) []string {
+	to, from := m.Recipients[n].To, m.Envelope.From
+	login, _, _ := strings.Cut(m.Login, "@")
+	return []string{to.Local, to.Domain, from.Local, from.Domain, m.Author.Local, m.Login, login}
+}
+
+// keptBefore reports that a recipient was refused with the same text in an earlier attempt, and yet waits.
+func keptBefore(m *queue.Message, n int, r mail.Reply, personal []string) bool {
+	before := m.Recipients[n].Reply
+	return before.Permanent() && !m.Envelope.From.IsNull() && storm.Same(before, r, personal...)
+}
+
+// doubt makes an account fault of a refusal.
+func doubt(r *mail.Result, v storm.Verdict) {
+	r.Class, r.Rule, r.RetryAfter = mail.AccountFault, upstream.RuleStorm, 0
+	r.Note = noteStorm
+	if v == storm.KeepMessage {
+		r.RetryAfter = stormRetry
+	}
+}
+
+func doubtOf(v storm.Verdict, own, identity string) upstream.Doubt {
+	switch {
+	case v == storm.KeepIdentity, v == storm.KeepSender && own != "" && strings.EqualFold(own, identity):
+		return upstream.DoubtIdentity
+	case v == storm.KeepSender:
+		return upstream.DoubtSender
+	case v == storm.KeepMessage:
+		return upstream.DoubtMessage
+	}
+	return upstream.Believed
+}
+
+// explained reports that a rule of the administrator's own decided about a reply: that is not doubted, and what was is
+// explained.
+func (c *configured) explained(r *mail.Result) bool {
+	if r.Rule == "" || !slices.ContainsFunc(c.written, func(w upstream.Rule) bool { return w.Name == r.Rule }) {
+		return false
+	}
+	rule, err := upstream.Judge(c.written, r.Stage, r.Reply)
+	own := err == nil && slices.ContainsFunc(c.written, func(w upstream.Rule) bool {
+		return w.Name == rule.Name && w.Code == rule.Code && w.Enhanced == rule.Enhanced && w.Text == rule.Text
+	})
+	if own {
+		c.storms.Explained(r.Reply)
+	}
+	return own
+}
+
+func (s *Server) stormBegan(up *configured, r *mail.Result) {
+	s.metrics.storms.WithLabelValues(up.config.Name).Inc()
+	s.log.Error("refusals are not believed any more: one text for all and hardly anything gets through; the mail is kept",
+		"upstream", up.config.Name, "identity", r.Identity, "stage", string(r.Stage), "reply", r.Reply.String())
+}
+
+// watchFor returns the Watch of an upstream, which outlives changes of its configuration.
+func watchFor(name string, bySender bool, before *state) *storm.Watch {
+	if before != nil {
+		for _, old := range before.upstreams {
+			if old.config.Name == name && old.config.SendsAsSender() == bySender {
+				return old.storms
+			}
+		}
+	}
+	return storm.New(bySender)
+}
+
+// tellStorm gives an alert about a reply the words of the storm that it is of, if it is of one.
+func (c *configured) tellStorm(a *alert.Condition, identity string, r mail.Reply) {
+	s, ok := c.storms.About(identity, r)
+	if !ok {
+		return
+	}
+	whose := "mail of several logins"
+	if s.Sender != "" {
+		whose = "all mail of " + s.Sender
+	} else if len(s.Logins) < 2 {
+		whose = "mail to several domains"
+	}
+	a.Summary = fmt.Sprintf("The provider refuses %s with one text, and hardly anything gets through: %q. No rule knows this text; so many "+
+		"refusals point to the account and not to the messages, so they are not believed. Nothing bounces any more, the mail waits or takes the next "+
+		"upstream of its route, and one message at a time tries again.", whose, r.String())
+	a.Details["kept"], a.Details["logins"], a.Details["domains"] = fmt.Sprint(s.Kept), strings.Join(s.Logins, ", "), strings.Join(s.Domains, ", ")
+	if c.config.ByGraph() {
+		a.Summary += " What to do: look at the account at the provider. If these messages are to blame after all, end them one by one with: postern queue bounce ID."
+		return
+	}
+	a.Summary += fmt.Sprintf(" What to do: look at the account at the provider, then write the rule below into relay.toml, behind the [[upstream]] named %q. "+
+		"If the messages are to blame after all, write class = \"message-fault\" in it: they go back to their senders then. One alone goes back with: postern queue bounce ID.",
+		c.config.Name)
+	a.Block = s.Rule()
+}
+
+// isTold reports whether a result at a stage where senders are refused is something to tell of: what is not believed only
+// where it concerns one sender for now.
+func (c *configured) isTold(e trace.Event) bool {
+	if e.Rule != upstream.RuleStorm {
+		return true
+	}
+	s, ok := c.storms.About(e.Identity, e.Reply)
+	return ok && s.Sender != ""
+}
