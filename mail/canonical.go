@@ -52,7 +52,7 @@ func canonicalMailbox(s string) (rest, reason string) {
 			}
 			return after, endOf(after, reason)
 		case after == "" || after[0] == ',':
-			if len(phrase) > 0 || !canonicalAddress(token) {
+			if len(phrase) > 0 || token[0] == '"' || !canonicalAddress(token) {
 				return "", notAddress
 			}
 			return after, endOf(after, "")
@@ -106,9 +106,6 @@ func tokenLen(s string) int {
 	switch s[0] {
 	case '"':
 		n = quotedLen(s)
-		if n < len(s) && n > 0 && s[n] == '@' { // the quoted local part of a bare address
-			return n + tokenLen(s[n:])
-		}
 	case '<':
 		n = strings.IndexByte(s, '>') + 1
 	default:
@@ -198,13 +195,14 @@ const (
 )
 
 // harmless is the text of a display name such that also a reader that decodes encoded words before it parses finds
-// one mailbox behind it: at signs, angle brackets, quotes and backslashes become what looks like them, parentheses
-// that do not match go.
+// one mailbox behind it: what could be syntax becomes what looks like it, parentheses that do not match go. A comma
+// stays, since "Last, First" is what half of all directories say; one that separates nothing goes.
 func harmless(s string) string {
-	if strings.Contains(s, "@") {
-		s = strings.NewReplacer(" @ ", " at ", "@", " at ").Replace(s)
+	if !strings.ContainsAny(s, "@<>[]\"\\:;,()=") {
+		return s
 	}
-	s = strings.NewReplacer(`"`, "'", "<", "\u2039", ">", "\u203a", `\`, "/", "=?", "= ?").Replace(s)
+	s = strings.ReplaceAll(s, " @ ", " at ")
+	s = strings.NewReplacer("@", " at ", `"`, "'", "<", "\u2039", ">", "\u203a", `\`, "/", "[", "(", "]", ")", ":", "\u2236", ";", ",").Replace(s)
 	depth := 0
 	for _, r := range s {
 		if r == '(' {
@@ -218,7 +216,11 @@ func harmless(s string) string {
 	if depth != 0 {
 		s = strings.NewReplacer("(", "", ")", "").Replace(s)
 	}
-	return s
+	for strings.Contains(s, ",,") || strings.Contains(s, ", ,") {
+		s = strings.NewReplacer(",,", ",", ", ,", ",").Replace(s)
+	}
+	s = strings.Trim(s, ", ")
+	return strings.ReplaceAll(s, "=?", "= ?")
 }
 
 // tokens writes a mailbox: what stands between white space, each on one line.
@@ -227,6 +229,9 @@ func (m mailbox) tokens() []string {
 	name := m.name
 	if len(name) > maxName {
 		name = name[:runeBoundary(name, maxName)]
+	}
+	if !isASCII(name) || strings.Contains(name, "=?") || len(name) > maxQuoted-2 {
+		name = harmless(name)
 	}
 	words := strings.Split(name, " ")
 	plain := true
@@ -241,7 +246,7 @@ func (m mailbox) tokens() []string {
 	case isASCII(name) && canonicalQuoted(quoted) == "":
 		return []string{quoted, address}
 	}
-	return append(encodeWords(harmless(name)), address)
+	return append(encodeWords(name), address)
 }
 
 // authorField writes a field of mailboxes in canonical form, folded between tokens only.

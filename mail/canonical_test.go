@@ -32,7 +32,6 @@ func TestCanonicalStays(t *testing.T) {
 		"From: ann@example.com, \"B, b\" <b@example.com>,\r\n c@example.com",
 		"From: ann@[192.0.2.1]",
 		"From: ann@[IPv6:2001:db8::1]",
-		"From: \"a..b\"@example.com",
 		"From: Ann <\"a..b\"@example.com>",
 		"From: J <j\u00fcrgen@b\u00fccher.example>",
 	} {
@@ -52,6 +51,7 @@ func TestCanonicalForm(t *testing.T) {
 		{"From: Ann<ann@example.com>", "From: Ann <ann@example.com>"},
 		{"From: Ann < ann@example.com >", "From: Ann <ann@example.com>"},
 		{"From: \"ann\"@example.com", "From: <ann@example.com>"},
+		{"From: \"a..b\"@example.com", "From: <\"a..b\"@example.com>"},
 		{"From: a..b@example.com", "From: <\"a..b\"@example.com>"},
 		{"From: ann@example.com (Ann Other)", "From: Ann Other <ann@example.com>"},
 		{"From: Ann (Sales) <ann@example.com> (x)", "From: \"Ann (Sales)\" <ann@example.com>"},

@@ -203,7 +203,7 @@ func decodeRaw(s string) string {
 // same octets again.
 func tidyWord(s string) bool {
 	w, ok := wordAt(s)
-	if !ok || w.end != len(s) || len(s) > 75 || strings.ContainsFunc(w.raw, func(r rune) bool {
+	if !ok || w.end != len(s) || len(s) > 75 || w.raw == "" || strings.ContainsFunc(w.raw, func(r rune) bool {
 		return r != '=' && r != '_' && !isPhraseSafe(r)
 	}) {
 		return false

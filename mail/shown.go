@@ -41,22 +41,54 @@ func isInvisible(r rune) bool {
 // where these are what separates them.
 func addressesIn(text string) []Address {
 	text = skeleton(text)
+	if !strings.Contains(text, "@") {
+		return nil
+	}
+	views := []string{text}
+	if strings.ContainsAny(text, `([\`) { // some readers take brackets and backslashes out of names
+		views = append(views, withoutBrackets(text))
+	}
+	if last, first, ok := strings.Cut(text, ","); ok { // some turn "Last, First"
+		views = append(views, first+" "+last)
+	}
 	var found []Address
-	for i := 0; i < len(text); i++ {
-		if text[i] != '@' {
-			continue
-		}
-		local, domain := shownLocal(text[:i]), shownDomain(text[i+1:])
-		if local != "" && isShownDomain(domain) {
-			found = append(found, Address{Local: local, Domain: strings.ToLower(domain)})
+	known := map[Address]bool{}
+	for _, view := range views {
+		for i := 0; i < len(view); i++ {
+			if view[i] != '@' {
+				continue
+			}
+			a := Address{Local: shownLocal(view[:i]), Domain: shownDomain(view[i+1:])}
+			if a.Local != "" && isShownDomain(a.Domain) && !known[a] {
+				known[a] = true
+				found = append(found, a)
+			}
 		}
 	}
 	return found
 }
 
+func withoutBrackets(s string) string {
+	depth := 0
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case '(', '[':
+			depth++
+			return -1
+		case ')', ']':
+			depth = max(depth-1, 0)
+			return -1
+		}
+		if depth > 0 || r == '\\' {
+			return -1
+		}
+		return r
+	}, s)
+}
+
 // shownLocal returns what a text ends with that can be a local part.
 func shownLocal(s string) string {
-	s = strings.TrimRightFunc(s, func(r rune) bool { return isGap(r) || unicode.Is(unicode.Pe, r) || r == '>' || r == '\\' })
+	s = strings.TrimRightFunc(s, func(r rune) bool { return isGap(r) || isBracket(r, unicode.Pe) || r == '>' || r == '\\' })
 	if end := strings.LastIndexFunc(s, endsLocal); end >= 0 {
 		_, n := utf8.DecodeRuneInString(s[end:])
 		s = s[end+n:]
@@ -65,12 +97,17 @@ func shownLocal(s string) string {
 }
 
 func endsLocal(r rune) bool {
-	return isGap(r) || unicode.In(r, unicode.Ps, unicode.Pe) || strings.ContainsRune(`,;:@<>\`, r)
+	return isGap(r) || isBracket(r, unicode.Ps) || isBracket(r, unicode.Pe) || strings.ContainsRune(`,;:@<>\`, r)
 }
 
 // isGap reports what may stand between the parts of an address without hiding it: white space and quotes.
 func isGap(r rune) bool {
-	return unicode.IsSpace(r) || unicode.In(r, unicode.Pi, unicode.Pf) || strings.ContainsRune("\"'`´\u201a\u201e", r)
+	return unicode.IsSpace(r) || unicode.In(r, unicode.Pi, unicode.Pf) || strings.ContainsRune("\"'´\u201a\u201e", r)
+}
+
+// isBracket reports a bracket that no atom has, as braces are.
+func isBracket(r rune, kind *unicode.RangeTable) bool {
+	return unicode.Is(kind, r) && r != '{' && r != '}'
 }
 
 // shownDomain returns the domain that a text begins with.
@@ -95,7 +132,7 @@ func shownDomain(s string) string {
 		first, _ := utf8.DecodeRuneInString(next)
 		// Behind a whole domain a dot and a blank end a sentence.
 		if !dot || !isLabel(first) || next == "" || len(next) < len(after) && strings.Contains(domain.String(), ".") {
-			return domain.String()
+			return strings.ToLower(domain.String())
 		}
 		domain.WriteByte('.')
 		s = next

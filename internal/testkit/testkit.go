@@ -37,6 +37,12 @@ func find(tool string) (string, error) {
 	switch tool {
 	case "python3-dkim":
 		return debianPython, exec.Command(debianPython, "-c", "import dkim").Run()
+	case "libmailtools-perl":
+		return perl("Mail::Address")
+	case "libemail-address-xs-perl":
+		return perl("Email::Address::XS")
+	case "node-nodemailer":
+		return nodemailer, exec.Command("node", "-e", "require('"+nodemailer+"')").Run()
 	case "python3":
 		if path, err := exec.LookPath(debianPython); err == nil {
 			return path, nil
@@ -73,4 +79,15 @@ func FreePort(t testing.TB) int {
 	}
 	t.Fatal(err)
 	return 0
+}
+
+// nodemailer is where Debian has it.
+const nodemailer = "/usr/share/nodejs/nodemailer"
+
+func perl(module string) (string, error) {
+	path, err := exec.LookPath("perl")
+	if err != nil {
+		return "", err
+	}
+	return path, exec.Command(path, "-M"+module, "-e1").Run()
 }
