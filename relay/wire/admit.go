@@ -11,6 +11,9 @@ import (
 // recordHandshake is the first octet of a TLS ClientHello (RFC 8446 §5.1).
 const recordHandshake = 0x16
 
+// recordAlert is the type of a record with an alert, where it is not encrypted.
+const recordAlert = 0x15
+
 // admit checks where the connection comes from. A proxy speaks for its clients: they must be in Networks, not it.
 func (c *Conn) admit() error {
 	if contains(c.opt.Proxies, c.client.Addr()) {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"net"
 	"os"
@@ -18,6 +19,13 @@ type socket struct {
 	ahead  []byte               // read already, to be read again
 	nowait bool                 // Read returns errNothing instead of waiting
 	hello  *tls.ClientHelloInfo // what the ClientHello offered, until the handshake succeeds
+	alert  alert                // that came in clear meanwhile
+}
+
+// alert is the number of a fatal TLS alert, if there was one.
+type alert struct {
+	number uint8
+	seen   bool
 }
 
 // errNothing is what a Read without waiting finds. It is a time-out, so that crypto/tls goes on.
@@ -45,7 +53,23 @@ func (s *socket) Read(p []byte) (int, error) {
 	if s.nowait {
 		return s.readNow(p)
 	}
-	return s.Conn.Read(p)
+	n, err := s.Conn.Read(p)
+	if s.hello != nil {
+		s.lookForAlert(p[:n])
+	}
+	return n, err
+}
+
+// lookForAlert looks among the records that arrived for an alert in clear. OpenSSL refuses a certificate of TLS 1.3 before
+// it encrypts anything itself, and crypto/tls, which expects the record encrypted, can only say that it is not.
+func (s *socket) lookForAlert(b []byte) {
+	for len(b) >= 5 && b[1] == 3 {
+		size := int(binary.BigEndian.Uint16(b[3:]))
+		if b[0] == recordAlert && size == 2 && len(b) >= 7 {
+			s.alert = alert{number: b[6], seen: true}
+		}
+		b = b[min(len(b), 5+size):]
+	}
 }
 
 // readNow reads what has arrived, or returns errNothing.

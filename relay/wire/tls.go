@@ -80,7 +80,7 @@ func (c *Conn) handshake() error {
 	if err := tc.HandshakeContext(context.Background()); err != nil {
 		return c.handshakeRefusal(err)
 	}
-	c.sock.hello = nil
+	c.sock.hello, c.sock.alert = nil, alert{}
 	tc.SetDeadline(time.Time{})
 	c.srv.half.secured(c.stranger)
 	c.stream, c.tls, c.deadline = tc, tc, time.Time{}

@@ -181,3 +181,23 @@ func TestAlertsExplained(t *testing.T) {
 		}
 	}
 }
+
+// TestAlertInClear: OpenSSL says in clear what it has against a certificate of TLS 1.3, behind a record for middleboxes.
+func TestAlertInClear(t *testing.T) {
+	for _, before := range []string{"", "\x14\x03\x03\x00\x01\x01"} {
+		s := startServer(t, func(o *Options, b *backend) { o.TLSMode = Implicit })
+		client := s.dial(t)
+		conf := clientTLS()
+		conf.VerifyConnection = func(tls.ConnectionState) error {
+			client.send(before + "\x15\x03\x03\x00\x02\x02\x30") // unknown_ca
+			return errGone
+		}
+		if err := tls.Client(client.conn, conf).Handshake(); err == nil {
+			t.Error("no failure")
+		}
+		eventually(t, "refusal", func() bool { return s.lastRefusal().Reason != "" })
+		if r := s.lastRefusal(); r.Reason != ReasonTLS || !strings.Contains(r.Detail, "does not know the authority of this certificate") {
+			t.Errorf("refusal %s %q (%v)", r.Reason, r.Detail, r.Err)
+		}
+	}
+}

@@ -19,7 +19,10 @@ import (
 func (c *Conn) handshakeDetail(err error) string {
 	hello := c.sock.hello
 	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
-	alert, said := alertOf(err)
+	said := c.sock.alert
+	if !said.seen {
+		said = alertOf(err)
+	}
 	gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 	switch {
 	case errors.Is(err, errALPN):
@@ -30,8 +33,8 @@ func (c *Conn) handshakeDetail(err error) string {
 		return "no TLS handshake in time: the client probably waits for a greeting in clear; set its connection security to SSL/TLS, or use the STARTTLS port"
 	case hello == nil:
 		return "TLS handshake failed: " + err.Error()
-	case said:
-		return "TLS handshake failed: " + c.alertDetail(alert, hello)
+	case said.seen:
+		return "TLS handshake failed: " + c.alertDetail(said.number, hello)
 	case isTimeout(err):
 		return "TLS handshake not finished in time; the client offered " + versionNames(hello.SupportedVersions)
 	case gone:
@@ -126,18 +129,18 @@ func suiteNames(ids []uint16) string {
 	return strings.Join(names, ", ")
 }
 
-// alertOf returns the number of the TLS alert with which the client ended a handshake (RFC 8446 §6). crypto/tls keeps its type to
-// itself, which is a uint8.
-func alertOf(err error) (number uint8, ok bool) {
+// alertOf returns the TLS alert with which the client ended a handshake (RFC 8446 §6). crypto/tls keeps its type to itself, which
+// is a uint8.
+func alertOf(err error) alert {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "remote error" {
-		return 0, false
+		return alert{}
 	}
 	v := reflect.ValueOf(op.Err)
 	if v.Kind() != reflect.Uint8 {
-		return 0, false
+		return alert{}
 	}
-	return uint8(v.Uint()), true
+	return alert{number: uint8(v.Uint()), seen: true}
 }
 
 // alerts is what clients mean by them.
@@ -155,10 +158,10 @@ var alerts = map[uint8]struct{ name, means string }{
 	112: {"unrecognized name", "the client did not expect this name"},
 }
 
-func (c *Conn) alertDetail(alert uint8, hello *tls.ClientHelloInfo) string {
-	a, ok := alerts[alert]
+func (c *Conn) alertDetail(number uint8, hello *tls.ClientHelloInfo) string {
+	a, ok := alerts[number]
 	if !ok {
-		a.name, a.means = fmt.Sprintf("alert %d", alert), "the client gave no other reason; it may not trust this certificate or its name"
+		a.name, a.means = fmt.Sprintf("alert %d", number), "the client gave no other reason; it may not trust this certificate or its name"
 	}
 	return fmt.Sprintf("%s (it sent %q)%s; it offered %s", a.means, a.name, c.nameDetail(hello), versionNames(hello.SupportedVersions))
 }
