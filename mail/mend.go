@@ -10,7 +10,8 @@ import (
 
 // mendable reports whether mendHeader may help.
 func (f *headerFault) mendable() bool {
-	return errors.Is(f.err, errHeaderBlank) || f.line == 1 && (errors.Is(f.err, errHeaderNotField) || errors.Is(f.err, errHeaderSpace))
+	front := f.line == 1 && (errors.Is(f.err, errHeaderNotField) || errors.Is(f.err, errHeaderSpace))
+	return front || errors.Is(f.err, errHeaderBlank)
 }
 
 // readMended reads a header again without what mendHeader takes out; before is what was wrong with it.
@@ -69,7 +70,8 @@ func mendedNote(lines []int) string {
 	case 1:
 		return fmt.Sprintf("line %d taken out of the header: an mbox line, or white space only", lines[0])
 	}
-	return fmt.Sprintf("%d lines taken out of the header, the first is line %d: mbox lines, or white space only", len(lines), lines[0])
+	return fmt.Sprintf("%d lines taken out of the header, the first is line %d: mbox lines, or white space only",
+		len(lines), lines[0])
 }
 
 // isMboxLine tells the line that mbox files have between messages, with an address and a time, from a field whose
@@ -108,7 +110,8 @@ func (s *scan) foldLong() error {
 		n += int64(bytes.Count(f.Raw, crlf))
 	}
 	s.header.Fields = fields
-	s.header.Mended = append(s.header.Mended, fmt.Sprintf("header lines over %d octets folded: %s", MaxLine, Cut(strings.Join(names, ", "), 200)))
+	s.header.Mended = append(s.header.Mended,
+		fmt.Sprintf("header lines over %d octets folded: %s", MaxLine, Cut(strings.Join(names, ", "), 200)))
 	return nil
 }
 
@@ -127,7 +130,7 @@ func LongLine(raw []byte) int {
 
 // FoldLong folds the lines of a field that are over MaxLine: at white space, in lists of addresses behind commas,
 // in lists of message identifiers between them, in parameters behind semicolons, never inside of a quoted string
-// or comment where those mean something. Lines that are short stay as they are, and so does a field without a long line.
+// or comment where those mean something. Lines that are short stay as they are.
 func FoldLong(f Field) (Field, error) {
 	if LongLine(f.Raw) == len(f.Raw) {
 		return f, nil
@@ -139,7 +142,8 @@ func FoldLong(f Field) (Field, error) {
 			return Field{Name: f.Name, Raw: raw}, nil
 		}
 	}
-	return f, fmt.Errorf("has more than %d octets, and %s has no place where it can be folded; shorten it", MaxLine, Printable(f.Name))
+	return f, fmt.Errorf("has more than %d octets, and %s has no place where it can be folded; shorten it",
+		MaxLine, Printable(Cut(f.Name, 40)))
 }
 
 // foldPlace is an index before which CRLF may come; with a blank of its own where there is none.
@@ -178,7 +182,8 @@ func foldPlaces(f Field) (good, all []foldPlace) {
 func foldSeparators(name string) string {
 	lower := strings.ToLower(name)
 	switch lower {
-	case "from", "sender", "reply-to", "to", "cc", "bcc", "disposition-notification-to", "return-receipt-to", "errors-to", "mail-followup-to", "keywords":
+	case "from", "sender", "reply-to", "to", "cc", "bcc", "mail-followup-to", "errors-to", "keywords",
+		"disposition-notification-to", "return-receipt-to":
 		return ","
 	case "references", "in-reply-to", "message-id":
 		return ">"

@@ -35,7 +35,8 @@ func (r *rig) addKey() map[string]string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if err := r.store().PutKey(r.t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.RSA2048, PEM: string(pem), Created: time.Now()}); err != nil {
+	stored := relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.RSA2048, PEM: string(pem), Created: time.Now()}
+	if err := r.store().PutKey(r.t.Context(), stored); err != nil {
 		r.t.Fatal(err)
 	}
 	r.eventually("the key in force", func() bool { return len(r.server.state.Load().ring.For(k.Domain)) == 1 })
@@ -124,7 +125,9 @@ func TestHTMLInOneLine(t *testing.T) {
 			}
 			checkLines(t, got)
 			e := r.events(trace.Accepted)[0]
-			if !strings.Contains(e.Detail, "header lines over 998 octets folded: Subject; ") || !strings.Contains(e.Detail, "lines over 998 octets from line 9 on: 1 part re-encoded as quoted-printable; the DKIM-Signature") {
+			const said = "; header lines over 998 octets folded: Subject; " +
+				"lines over 998 octets from line 9 on: 1 part re-encoded as quoted-printable; the DKIM-Signature "
+			if !strings.Contains(e.Detail, said) {
 				t.Errorf("trace says %q", e.Detail)
 			}
 			if !strings.Contains(r.log.String(), "re-encoded as quoted-printable") {
@@ -153,7 +156,8 @@ const longLine = "a long line "
 func TestLongLinesThatStayRefused(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	long := strings.Repeat(longLine, 100)
-	signed := "Content-Type: multipart/signed; protocol=\"application/pgp-signature\"; boundary=s\r\n\r\n--s\r\n\r\n%s\r\n--s\r\nContent-Type: application/pgp-signature\r\n\r\nx\r\n--s--\r\n"
+	signed := "Content-Type: multipart/signed; protocol=\"application/pgp-signature\"; boundary=s\r\n\r\n" +
+		"--s\r\n\r\n%s\r\n--s\r\nContent-Type: application/pgp-signature\r\n\r\nx\r\n--s--\r\n"
 	err := r.program("From: anna@example.com\r\n" + fmt.Sprintf(signed, long))
 	want := `5.6.0 line 6 ("` + long[:40] + `") has more than 998 octets and cannot be re-encoded: it is inside of multipart/signed`
 	if err == nil || !strings.Contains(err.Error(), want) {
@@ -167,7 +171,8 @@ func TestLongLinesThatStayRefused(t *testing.T) {
 	}
 
 	inner := fmt.Sprintf(signed, "keep  \r\n- these octets")
-	outer := "From: anna@example.com\r\nContent-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\n" + inner + "--o\r\nContent-Type: text/plain\r\n\r\n" + long + "\r\n--o--\r\n"
+	outer := "From: anna@example.com\r\nContent-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\n" + inner +
+		"--o\r\nContent-Type: text/plain\r\n\r\n" + long + "\r\n--o--\r\n"
 	if err := r.program(outer); err != nil {
 		t.Fatal(err)
 	}

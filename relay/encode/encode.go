@@ -78,10 +78,17 @@ func (p *Plan) Header() mail.Header {
 	return h
 }
 
+// didWhat says what an action has done to parts.
+var didWhat = [numActions]string{
+	quote:   "re-encoded as quoted-printable",
+	requote: "folded, being quoted-printable",
+	rewrap:  "wrapped, being base64",
+}
+
 // Note says what was done, for log and trace.
 func (p *Plan) Note() string {
 	var done []string
-	for a, what := range [...]string{quote: "re-encoded as quoted-printable", requote: "folded, being quoted-printable", rewrap: "wrapped, being base64"} {
+	for a, what := range didWhat {
 		switch n := p.counts[a]; n {
 		case 0:
 		case 1:

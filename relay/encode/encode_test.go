@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
-
-	"io"
 
 	"postern/mail"
 )
@@ -31,7 +30,8 @@ func encoded(message []byte, content mail.Content) (after []byte, p *Plan, err e
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err = NewPlan(Message{Header: h, Content: content, Body: int64(body), Line: int64(bytes.Count(message[:body], []byte("\n"))) + 1})
+	line := int64(bytes.Count(message[:body], []byte("\n"))) + 1
+	p, err = NewPlan(Message{Header: h, Content: content, Body: int64(body), Line: line})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,6 +149,23 @@ func TestCharset(t *testing.T) {
 			if got, err := Charset(c, 4); got != want || err != nil {
 				t.Errorf("%.20q is %s, %v, want %s", in, got, err, want)
 			}
+		}
+	}
+}
+
+// TestPartsAreBounded: the work for a message does not grow with what it pretends to have.
+func TestPartsAreBounded(t *testing.T) {
+	long := strings.Repeat("x", 1000) + "\r\n"
+	for name, c := range map[string]struct{ message, want string }{
+		"parts": {"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\n", maxParts+1) + long, "more than 10000 parts"},
+		"long parts": {"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\n"+long, maxActions+1),
+			"more than 1000 parts have such lines"},
+		"depth":  {strings.Repeat("Content-Type: message/rfc822\r\n\r\n", maxDepth+2) + "\r\n" + long, "more than 20 levels deep"},
+		"header": {"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + strings.Repeat("A: b\r\n", mail.MaxHeader/6+1) + "\r\n" + long, "malformed or too large"},
+	} {
+		_, _, err := encoded([]byte(c.message), mail.BytesContent(c.message))
+		if r, _ := mail.ReplyFor(err); r.Code != 550 || !strings.Contains(r.Text, c.want) {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
 	}
 }

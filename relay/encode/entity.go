@@ -132,7 +132,8 @@ func (e *entity) transferEncoding() (enc encoding, why string) {
 	case "base64":
 		return base64, ""
 	default:
-		return identity, fmt.Sprintf("the Content-Transfer-Encoding %q of its part is not known", mail.Printable(mail.Cut(word, 40)))
+		word = mail.Printable(mail.Cut(word, 40))
+		return identity, fmt.Sprintf("the Content-Transfer-Encoding %q of its part is not known", word)
 	}
 }
 
@@ -230,10 +231,11 @@ const (
 )
 
 func delimits(line []byte, boundary string) delimiter {
-	rest, ok := bytes.CutPrefix(line, []byte("--"+boundary))
-	if !ok {
+	n := len("--") + len(boundary)
+	if len(line) < n || line[0] != '-' || line[1] != '-' || string(line[2:n]) != boundary {
 		return none
 	}
+	rest := line[n:]
 	rest = bytes.TrimSuffix(bytes.TrimSuffix(rest, []byte{'\n'}), []byte{'\r'})
 	final := bytes.HasPrefix(rest, []byte("--"))
 	if final {

@@ -13,6 +13,9 @@ import (
 // pieceSize is how much of a line is looked at at a time.
 const pieceSize = 64 << 10
 
+// maxParts bounds the work for a message.
+const maxParts = 10_000
+
 // piece is a line, or of a very long one a part. The first piece of a line knows all about it.
 type piece struct {
 	b     []byte // with CRLF where the line ends
@@ -89,7 +92,7 @@ func (w *walker) next() (piece, error) {
 
 // take finds out whether a piece is a delimiter and hands it on.
 func (w *walker) take(p piece) error {
-	if p.first {
+	if p.first && bytes.HasPrefix(p.b, []byte("--")) {
 		for i := len(w.open) - 1; i >= 0; i-- {
 			switch d := delimits(p.b, w.open[i].boundary); {
 			case d == like || d != none && w.begun:
@@ -166,7 +169,10 @@ func (w *walker) header(p piece) error {
 
 // endHeader reads the header of a part, unless it is larger than any, and goes to its body.
 func (w *walker) endHeader(whole bool) error {
-	w.number++
+	if w.number++; w.number > maxParts {
+		return mail.Refuse(mail.R(550, "5.6.0", "the message has lines of more than %d octets, and more than %d parts "+
+			"are too many to look for them", mail.MaxLine, maxParts), nil)
+	}
 	e := &entity{number: w.number, line: w.start, depth: w.parent.depth + 1, raw: w.head}
 	h, body, err := mail.SplitHeader(e.raw)
 	if e.formed = whole && err == nil && body == len(e.raw); e.formed {
