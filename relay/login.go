@@ -71,6 +71,12 @@ func (s *session) loginRefused(name string, reply mail.Reply, why error) {
 
 // MendSender implements wire.Mender: where From is rewritten the reverse-path is too, so it needs no reading.
 func (s *session) MendSender(string) (mail.Address, bool) {
+	if !s.known {
+		return mail.Address{}, false
+	}
+	if err := s.renew(context.Background()); err != nil {
+		return mail.Address{}, true // Mail finds the same, and answers with it
+	}
 	first := s.effective.FirstSender()
-	return first, s.known && s.effective.UnlistedSender == policy.Rewrite && !first.IsNull()
+	return first, s.effective.UnlistedSender == policy.Rewrite && !first.IsNull()
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"postern/mail"
 )
 
 // How many refusals are told one by one. What is left out is counted, and told once a minute.
@@ -40,7 +42,8 @@ type group struct {
 // tally counts refusals of one group or subject in a window.
 type tally struct {
 	told, left int
-	last       Event // what a summary says of them
+	listener   string     // of the first that was left out, as is
+	reply      mail.Reply // its reply
 }
 
 // meter bounds what a refused client, logged in or not, can make us write. It belongs to whoever calls
@@ -127,7 +130,7 @@ func (m *meter) leaveLocked(t *tally, e *Event) {
 	m.total++
 	t.left++
 	if t.left == 1 {
-		t.last = Event{Listener: e.Listener, Reply: e.Reply}
+		t.listener, t.reply = e.Listener, e.Reply
 	}
 }
 
@@ -151,14 +154,14 @@ func (m *meter) sweep(now time.Time) []summary {
 	var all []summary
 	for s, t := range m.groups {
 		if t.left > 0 {
-			e := Event{Kind: s.kind, Login: s.login + s.claimed, Listener: t.last.Listener, Client: shown(s.place), Reply: t.last.Reply}
+			e := Event{Kind: s.kind, Login: s.login + s.claimed, Listener: t.listener, Client: shown(s.place), Reply: t.reply}
 			e.Detail = fmt.Sprintf("and %d more of this kind in the last minute", t.left)
 			all = append(all, summary{e, t.left})
 		}
 	}
 	for s, t := range m.subjects {
 		if t.left > 0 {
-			e := Event{Kind: Refused, Login: s.login, Listener: t.last.Listener, Client: shown(s.place)}
+			e := Event{Kind: Refused, Login: s.login, Listener: t.listener, Client: shown(s.place)}
 			e.Detail = fmt.Sprintf("and %d more refusals of several kinds in the last minute", t.left)
 			all = append(all, summary{e, t.left})
 		}
