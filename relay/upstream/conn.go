@@ -37,6 +37,7 @@ type conn struct {
 	rcptLearned     int  // recipients that it took before it said too many, 0: unknown
 
 	known []string // habits of the server, see habits
+	doubt *doubt   // a parameter that may be refused though offered, nil: none
 	notes []string // what was learned and not told yet
 
 	mu          sync.Mutex

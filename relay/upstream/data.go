@@ -85,6 +85,9 @@ func (x *transaction) chunkReply() bool {
 	if !ok || x.closing(mail.StageData, r) {
 		return false
 	}
+	if r.Code/100 != 2 && x.chunkRefused(mail.StageData, r) {
+		return false
+	}
 	if r.Code/100 != 2 && x.fault == nil && x.accepted > 0 {
 		x.refuse(mail.StageData, r)
 	}

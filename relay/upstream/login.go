@@ -10,15 +10,17 @@ import (
 	"postern/mail"
 )
 
-// auth logs in with the first configured mechanism that is offered. What judges neither password nor token leads to the next
-// one, and is remembered; a refusal of the login itself is final: each further attempt would count towards a lockout.
+// auth logs in with the first configured mechanism that is offered. What judges neither password nor token leads to
+// the next one, and is remembered; a refusal of the login itself is final: each further attempt would count towards a
+// lockout.
 func (c *conn) auth(identity, token string) (string, *fault) {
 	cfg := &c.u.cfg
 	if !c.secure && cfg.TLS != TLSNone { // cannot happen; if it does, no password goes out
 		return "", c.accountFault(mail.StageAuth, "4.7.11", nil, "no verified TLS, so no login")
 	}
 	if cfg.Token == nil && identity != cfg.Username {
-		return "", c.accountFault(mail.StageAuth, "4.7.8", nil, "there are no credentials for the upstream identity "+mail.Printable(identity))
+		return "", c.accountFault(mail.StageAuth, "4.7.8", nil,
+			"there are no credentials for the upstream identity "+mail.Printable(identity))
 	}
 	var refused *fault
 	for names := c.common(); len(names) > 0; {
@@ -38,7 +40,8 @@ func (c *conn) auth(identity, token string) (string, *fault) {
 			c.notes = append(c.notes, "the upstream wants a login by PLAIN before it knows the password for "+name)
 			names = []string{"PLAIN"} // RFC 4954 §6
 		case f.unheard && (c.secure || showsPassword(name)): // in clear nobody talks us into showing it
-			c.learn(mechanismHabit(name), "the upstream offers the login mechanism "+name+" and does not take it ("+f.reply.String()+")")
+			c.learn(mechanismHabit(name),
+				"the upstream offers the login mechanism "+name+" and does not take it ("+f.reply.String()+")")
 		default:
 			return name + " as " + identity, f
 		}
@@ -51,11 +54,12 @@ func (c *conn) auth(identity, token string) (string, *fault) {
 	if len(c.ext.auth) > 0 {
 		offer = strings.Join(c.ext.auth, " ")
 	}
-	return "", c.accountFault(mail.StageAuth, "4.7.9", errNoMechanism, c.peer+" offers no AUTH mechanism that we may use; it offers: "+offer)
+	return "", c.accountFault(mail.StageAuth, "4.7.9", errNoMechanism,
+		c.peer+" offers no AUTH mechanism that we may use; it offers: "+offer)
 }
 
-// common are the configured mechanisms that are offered, without those that the server was found not to take; where there are
-// no others, with them.
+// common are the configured mechanisms that are offered, without those that the server was found not to take; where
+// there are no others, with them.
 func (c *conn) common() []string {
 	var good, bad []string
 	for _, name := range c.u.cfg.Mechanisms {
@@ -129,7 +133,8 @@ func (x *exchange) run() *fault {
 		}
 		r, f = c.command(mail.StageAuth, base64.StdEncoding.EncodeToString(response)+"\r\n")
 	}
-	return c.accountFault(mail.StageAuth, "4.7.0", errUnexpectedChallenge, c.peer+" does not end the "+x.m.Name()+" exchange")
+	return c.accountFault(mail.StageAuth, "4.7.0", errUnexpectedChallenge,
+		c.peer+" does not end the "+x.m.Name()+" exchange")
 }
 
 // begin sends AUTH. An initial response that the server does not take as such goes once more by itself.
@@ -156,10 +161,12 @@ func (x *exchange) begin() (mail.Reply, *fault) {
 
 func (x *exchange) learnBare() {
 	name := x.m.Name()
-	x.c.learn(bareHabit(name), "the upstream does not take the first response of "+name+" within the AUTH command, so it goes by itself")
+	x.c.learn(bareHabit(name),
+		"the upstream does not take the first response of "+name+" within the AUTH command, so it goes by itself")
 }
 
-// unread is what a mechanism with an initial response may have: whether a challenge shows that the server did not read it.
+// unread is what a mechanism with an initial response may have: whether a challenge shows that the server did not
+// read it.
 type unread interface{ Unread(challenge []byte) bool }
 
 func (x *exchange) answer(challenge []byte) ([]byte, error) {
@@ -178,13 +185,14 @@ func (x *exchange) answer(challenge []byte) ([]byte, error) {
 	return x.m.Next(challenge)
 }
 
-// cancel ends an exchange that the server does not keep to (RFC 4954 §4). Where nothing but the mechanism is in doubt, another
-// one may do. A server that fails to prove what SCRAM asks of it gets no password by another way.
+// cancel ends an exchange that the server does not keep to (RFC 4954 §4). Where nothing but the mechanism is in
+// doubt, another one may do. A server that fails to prove what SCRAM asks of it gets no password by another way.
 func (x *exchange) cancel(cause error) *fault {
 	c := x.c
 	_, lost := c.command(mail.StageAuth, "*\r\n") // the answer does not matter
 	f := c.accountFault(mail.StageAuth, "4.7.0", cause, c.peer+" did not keep to "+x.m.Name()+": "+cause.Error())
-	if name := x.m.Name(); lost == nil && errors.Is(cause, errUnexpectedChallenge) && (name == "PLAIN" || name == "CRAM-MD5") {
+	ofChallenge := errors.Is(cause, errUnexpectedChallenge)
+	if name := x.m.Name(); lost == nil && ofChallenge && (name == "PLAIN" || name == "CRAM-MD5") {
 		f.unheard, c.broken = true, false
 	}
 	return f
@@ -194,7 +202,8 @@ func (x *exchange) end(r mail.Reply) *fault {
 	c := x.c
 	if r.Code == 235 {
 		if err := x.m.Finish(); err != nil {
-			return c.accountFault(mail.StageAuth, "4.7.0", err, c.peer+" accepted the login but did not prove that it knows the password")
+			return c.accountFault(mail.StageAuth, "4.7.0", err,
+				c.peer+" accepted the login but did not prove that it knows the password")
 		}
 		return nil
 	}
@@ -209,8 +218,9 @@ var (
 	ofMechanism = regexp.MustCompile(`(?i)mechanism|too weak|unsupported|not supported|authentication (type|method)`)
 )
 
-// unjudged reports a refusal of AUTH that is about the mechanism, or its form, and not about the login (RFC 4954 §4, §6, and
-// what servers say that do not know a command). 534 is Google's for passwords that an application may not use, too.
+// unjudged reports a refusal of AUTH that is about the mechanism, or its form, and not about the login (RFC 4954 §4,
+// §6, and what servers say that do not know a command). 534 is Google's for passwords that an application may not
+// use, too.
 func unjudged(r mail.Reply) bool {
 	switch r.Code {
 	case 504, 538:
@@ -223,7 +233,8 @@ func unjudged(r mail.Reply) bool {
 	return false
 }
 
-// initialRefused reports a refusal that may be about the initial response alone: 501 5.5.4, or 500 5.5.6 for a long line.
+// initialRefused reports a refusal that may be about the initial response alone: 501 5.5.4, or 500 5.5.6 for a long
+// line.
 func initialRefused(r mail.Reply) bool {
 	return (r.Code == 500 || r.Code == 501 || r.Code == 555) && !ofLogin.MatchString(r.Text)
 }

@@ -23,7 +23,8 @@ func auths(fake *faketest.Server) string {
 	return strings.Join(got, " ")
 }
 
-// What judges neither the password nor the mail leads to the next mechanism that both know; a refusal of the login is final.
+// What judges neither the password nor the mail leads to the next mechanism that both know; a refusal of the login is
+// final.
 func TestOtherMechanism(t *testing.T) {
 	for reply, other := range map[string]bool{
 		"504 5.5.4 Unrecognized authentication type":                      true,
@@ -90,7 +91,8 @@ func atoi(s string) (n int) {
 	return n
 }
 
-// Where nothing that both know is taken, the refusal is told, each is asked once for a connection, and the next one asks anew.
+// Where nothing that both know is taken, the refusal is told, each is asked once for a connection, and the next one
+// asks anew.
 func TestNoMechanismIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := provider()

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,6 +97,7 @@ type attempt struct {
 	content body
 	ready   bool     // content is prepared
 	whole   bool     // run has returned
+	again   int      // transactions that began anew
 	notes   []string // what was learned of the upstream on the way
 	twice   bool     // a pooled connection was lost with the whole message on its way: the upstream may have it
 
@@ -207,11 +209,15 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 		a.fail(a.pending, f)
 		return true
 	}
-	x := transaction{c: c, t: a.t, content: &a.content, batch: a.pending[:n], results: a.results}
+	x := transaction{c: c, t: a.t, content: &a.content, batch: a.pending[:n], results: a.results, mayAgain: a.again < maxAgain}
 	release := c.watch(ctx)
 	x.run()
 	release()
 	a.notes = append(a.notes, c.takeNotes()...)
+	if x.again {
+		a.anew(&x)
+		return false
+	}
 	if x.answered || x.gone {
 		a.slot.charge(n - len(x.rest))
 	}
@@ -232,6 +238,16 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 	return false
 }
 
+// anew prepares for the same transaction without what the server does not take.
+func (a *attempt) anew(x *transaction) {
+	a.again++
+	x.c.resync()
+	if x.c.broken {
+		a.slot.drop()
+	}
+	a.pending = slices.DeleteFunc(a.pending, func(i int) bool { return a.results[i].Class != mail.Unknown })
+}
+
 // settle takes over what a transaction says of the identity and adds what only the attempt knows.
 func (a *attempt) settle(x *transaction) {
 	if x.blame != nil {
@@ -244,7 +260,7 @@ func (a *attempt) settle(x *transaction) {
 		r := &a.results[i]
 		if r.Class == mail.Delivered {
 			delivered = true
-			r.RelayedDSN = x.c.ext.dsn
+			r.RelayedDSN = x.withDSN
 		}
 	}
 	switch {

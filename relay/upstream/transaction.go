@@ -22,6 +22,9 @@ type transaction struct {
 	took     mail.Reply // the reply that was taken for the message's
 	inStep   bool       // when the end of the message was sent, all replies before it were in
 	ended    bool       // no further reply is to be expected
+	mayAgain bool       // what the server does not take may be left out, and the transaction begin anew
+	again    bool       // so it shall: nothing was judged
+	withDSN  bool       // the parameters of DSN were sent
 	stale    bool       // a pooled connection was of no use any more, and looked at nothing
 	up       *upload    // of a large message
 	writeErr error
@@ -33,6 +36,7 @@ type transaction struct {
 func (x *transaction) run() {
 	c := x.c
 	c.begin()
+	x.withDSN = c.ext.dsn
 	if f := x.content.rewind(); f != nil {
 		x.fail(f)
 		x.conclude()
@@ -46,7 +50,7 @@ func (x *transaction) run() {
 	default:
 		x.oneByOne()
 	}
-	if x.stale {
+	if x.stale || x.again {
 		return
 	}
 	if c.said() {
@@ -148,7 +152,7 @@ func (x *transaction) oneByOne() {
 		return
 	}
 	r, ok := x.step(x.appendMail(b), mail.StageMail, limits.Mail)
-	if !ok || !x.mail(r) || x.fault != nil {
+	if !ok || !x.mail(r) || x.fault != nil || x.again {
 		return
 	}
 	for _, i := range x.batch {
@@ -225,7 +229,12 @@ func (x *transaction) mail(r mail.Reply) bool {
 		return false
 	}
 	x.answered = true
-	if r.Code/100 != 2 {
+	switch {
+	case r.Code/100 == 2:
+		x.c.settleDoubt(mail.StageMail, true)
+	case x.mailParameterRefused(r):
+	default:
+		x.c.settleDoubt(mail.StageMail, false)
 		x.refuse(mail.StageMail, r)
 	}
 	return !x.ended
@@ -236,14 +245,22 @@ func (x *transaction) rcpt(i int, r mail.Reply) bool {
 	switch {
 	case x.closing(mail.StageRcpt, r):
 		return false
-	case x.fault != nil: // MAIL was refused; this says nothing of its own
+	case x.fault != nil || x.again: // MAIL was refused; this says nothing of its own
 		return true
 	case r.Code/100 == 2:
+		if !x.withDSN {
+			x.c.settleDoubt(mail.StageRcpt, true)
+		}
 		x.accepted++
+		return true
+	case x.rcptParameterRefused(i, r):
 		return true
 	case r.Code < 400:
 		x.refuse(mail.StageRcpt, r)
 		return false
+	}
+	if !x.withDSN {
+		x.c.settleDoubt(mail.StageRcpt, false)
 	}
 	f := x.c.refused(mail.StageRcpt, r)
 	if f.rule != nil && f.rule.Rest && x.accepted > 0 {
@@ -296,6 +313,7 @@ func (x *transaction) finish(r mail.Reply) {
 	switch ok := r.Code/100 == 2; {
 	case x.fault != nil || x.accepted == 0: // refused before: that stands
 		x.c.broken = x.c.broken || ok || r.Code == 421
+	case !ok && x.chunkRefused(mail.StageDot, r):
 	case r.Code == 221 || !ok:
 		x.refuse(mail.StageDot, r)
 	case !x.gone: // it cannot have taken what it did not get

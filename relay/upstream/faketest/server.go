@@ -31,6 +31,7 @@ type Config struct {
 	AuthEquals bool        // says AUTH=… as servers of old did
 	NoInitial  bool        // asks for the initial response that came with AUTH
 	Users      map[string]string
+	NoBDAT     bool // takes a chunk for commands
 	// Hook is asked before each command takes effect. The zero Action lets it.
 	Hook func(s *Session, verb, line string) Action
 }
@@ -355,6 +356,9 @@ func (c *Session) command() error {
 	case "DATA":
 		return c.dataCommand(line)
 	case "BDAT":
+		if c.srv.cfg.NoBDAT {
+			return c.act(verb, line, "500 5.5.1 unknown command", nil)
+		}
 		return c.bdat(line, args)
 	case "RSET":
 		c.count(func(n *Counts) { n.Resets++ })
