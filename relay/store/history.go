@@ -29,8 +29,8 @@ const refusals = "kind IN ('refused', 'auth-fail', 'rejected')"
 const schemaHistory = `
 ALTER TABLE counter ADD COLUMN history INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE counter ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
-UPDATE counter SET history = (SELECT coalesce(sum(` + eventOctets + `), 0) FROM event),
-	refusals = (SELECT coalesce(sum(` + eventOctets + `), 0) FROM event WHERE ` + refusals + `);
+UPDATE counter SET (history, refusals) =
+	(SELECT coalesce(sum(octets), 0), coalesce(sum(octets) FILTER (WHERE ` + refusals + `), 0) FROM (SELECT kind, ` + eventOctets + ` AS octets FROM event));
 CREATE INDEX event_refusal ON event (n) WHERE ` + refusals + `;
 `
 
