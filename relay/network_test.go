@@ -72,3 +72,28 @@ func TestLoginBehindAProxyThatNamesNobody(t *testing.T) {
 	c = r.proxied("PROXY TCP4 192.0.2.7 198.51.100.1 40000 587\r\n", "")
 	c.say("AUTH PLAIN "+plainOf(rigLogin, rigPassword), "235 ")
 }
+
+// TestReversePathOfADevice: where the sender is rewritten, what a device has for one needs no reading.
+func TestReversePathOfADevice(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, p, `[[policy]]
+		senders = ["scanner@example.com"]
+		unlisted_sender = "rewrite"`)
+	c := r.rawClient()
+	c.say("AUTH PLAIN "+plainOf(rigLogin, rigPassword), "235 ")
+	for _, path := range []string{"<root>", "root", "<scanner 2>", "<root (Cron Daemon)>", "KM_C258@printer", "<@>"} {
+		c.say("MAIL FROM:"+path, "250 ")
+		c.say("RCPT TO:<bob@example.net>", "250 ")
+		c.say("DATA", "354 ")
+		c.say("Subject: scan\r\n\r\nscan\r\n.", "250 ")
+	}
+	for _, m := range p.wait(6) {
+		if m.from != "scanner@example.com" {
+			t.Errorf("sent as %q", m.from)
+		}
+	}
+	r = newRig(t, newProvider(t), "")
+	c = r.rawClient()
+	c.say("AUTH PLAIN "+plainOf(rigLogin, rigPassword), "235 ")
+	c.say("MAIL FROM:<root>", "501 5.1.7 the sender is no complete address")
+}

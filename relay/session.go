@@ -255,11 +255,7 @@ func fill(b *spool.Buffer, t *wire.Transfer) (mail.Content, error) {
 // Refused implements wire.Witness: a command that was refused before it could mean anything.
 func (s *session) Refused(command string, reply mail.Reply) {
 	e := trace.Event{Kind: trace.Rejected, Reply: reply, Detail: command}
-	if command == "AUTH" {
-		e.Kind = trace.AuthFail
-	} else {
-		s.srv.metrics.rejected.WithLabelValues(s.listener.Name, codeClass(reply)).Inc()
-	}
+	s.srv.metrics.rejected.WithLabelValues(s.listener.Name, codeClass(reply)).Inc()
 	if s.envelope != nil {
 		e.From = s.envelope.From.String()
 	}

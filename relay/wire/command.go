@@ -122,15 +122,13 @@ func (c *Conn) countError(r mail.Reply) error {
 		"%d protocol errors, the last one was answered %s", c.errors, r)
 }
 
-// tell lets a Witness know that we refused a command that mail depends on.
+// tell lets a Witness know that we refused a command that mail depends on. What was behind AUTH is for tellLogin.
 func (c *Conn) tell(r mail.Reply) {
 	w, ok := c.session.(Witness)
 	if !ok || c.line == "" {
 		return
 	}
 	switch verb, _ := splitCommand(c.line); verb {
-	case "AUTH":
-		w.Refused(verb, r) // the rest may be a password
 	case "MAIL", "RCPT", "DATA", "BDAT":
 		w.Refused(mail.Printable(mail.Cut(c.line, 256)), r)
 	}

@@ -74,13 +74,18 @@ func (h *halfOpen) enter(c *Conn, now time.Time, limit int) (goes *Conn, ok bool
 // than their part, one of the address with the most; without TLS before with it; the oldest.
 func (h *halfOpen) worstLocked(limit int, s *stranger) *stranger {
 	var worst *stranger
+	most := -1
 	for e := h.order.Front(); e != nil; e = e.Next() {
-		if o := e.Value.(*stranger); o != s && !o.busy && (worst == nil || h.weightLocked(o, limit) > h.weightLocked(worst, limit)) {
-			worst = o
+		o := e.Value.(*stranger)
+		if o == s || o.busy {
+			continue
+		}
+		if weight := h.weightLocked(o, limit); weight > most {
+			worst, most = o, weight
 		}
 	}
 	const tls = 1 // s has had no time for it
-	if worst == nil || h.weightLocked(s, limit)&^tls > h.weightLocked(worst, limit)&^tls {
+	if worst == nil || h.weightLocked(s, limit)&^tls > most&^tls {
 		return nil
 	}
 	return worst

@@ -36,7 +36,6 @@ func (c *Conn) loginFault(code int, enhanced, format string, args ...any) error 
 func (c *Conn) tellLogin(why string, r mail.Reply) {
 	w, ok := c.session.(LoginWitness)
 	if !ok {
-		c.tell(r)
 		return
 	}
 	_, arg := splitCommand(c.line)

@@ -108,10 +108,10 @@ type Session interface {
 }
 
 // Witness is a Session that wants to know which commands wire refused by itself: those that a transaction
-// or a login depends on, in wrong order, malformed, or over a limit. Of recipients over the limit only the
+// depends on, in wrong order, malformed, or over a limit. Of recipients over the limit only the
 // first of a transaction is told.
 type Witness interface {
-	// Refused gets the command, printable and cut; of AUTH only the verb. It must return quickly.
+	// Refused gets the command, printable and cut. It must return quickly.
 	Refused(command string, reply mail.Reply)
 }
 

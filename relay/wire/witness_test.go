@@ -22,6 +22,10 @@ func (s *witnessSession) Refused(command string, reply mail.Reply) {
 	s.seen = append(s.seen, command+" → "+reply.String()[:9])
 }
 
+func (s *witnessSession) LoginRefused(mechanism, why string, reply mail.Reply) {
+	s.Refused("AUTH "+mechanism+" ("+why+")", reply)
+}
+
 // TestWitnessSeesRefusals: whatever mail or a login depends on is told, once, and never a password.
 func TestWitnessSeesRefusals(t *testing.T) {
 	w := &witnessSession{}
@@ -53,7 +57,7 @@ func TestWitnessSeesRefusals(t *testing.T) {
 	defer w.mu.Unlock()
 	want := []string{
 		"MAIL FROM:<ann@example.com> → 503 5.5.1",
-		"AUTH → 538 5.7.1",
+		"AUTH PLAIN (this server takes no password in clear text) → 538 5.7.1",
 		"MAIL FROM:<ann@example.com> SIZE=999999999 → 552 5.3.4",
 		"RCPT TO:<@@> → 501 5.1.3",
 		"RCPT TO:<b@example.net> → 452 4.5.3",
