@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -194,22 +195,25 @@ func TestHistoryMakesRoomOnTheDisk(t *testing.T) {
 
 // TestHistoryIsCountedByTheMigration: a store of a former version knows after it how much history it has.
 func TestHistoryIsCountedByTheMigration(t *testing.T) {
-	dir := t.TempDir()
+	dir, all := t.TempDir(), migrations
+	migrations = all[:slices.Index(all, schemaHistory)]
 	s, err := Open(t.Context(), Options{Dir: dir})
+	migrations = all
 	if err != nil {
 		t.Fatal(err)
 	}
-	appendEvents(t, s, told(300, 3, eventTime)...)
-	before, _ := tallied(t, s)
-	var at int
-	for i, m := range migrations {
-		if m == schemaHistory {
-			at = i
-		}
-	}
+	events := told(300, 3, eventTime)
 	err = s.write(t.Context(), func(tx *tx) error {
-		return tx.Exec(fmt.Sprintf(`DROP INDEX event_refusal; ALTER TABLE counter DROP COLUMN history; ALTER TABLE counter DROP COLUMN refusals;
-			DELETE FROM migration WHERE version > %d`, at))
+		for _, e := range events {
+			row, err := newEventRow(e)
+			if err != nil {
+				return err
+			}
+			if err := row.insert(tx.Conn); err != nil {
+				return err
+			}
+		}
+		return tx.Exec(fmt.Sprintf("UPDATE counter SET events = %d", len(events)))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +223,7 @@ func TestHistoryIsCountedByTheMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if kept, counted := tallied(t, s); kept != counted || kept != before {
-		t.Errorf("the counters say %+v, there is %+v, and was %+v", kept, counted, before)
+	if kept, counted := tallied(t, s); kept != counted || kept.history == 0 || kept.refusals == 0 || kept.refusals >= kept.history {
+		t.Errorf("the counters say %+v, there is %+v", kept, counted)
 	}
 }
