@@ -204,10 +204,8 @@ func providerOf(block config.Upstream) string {
 	if block.Provider != profile.Generic && block.Provider != "" {
 		return block.Provider
 	}
-	for _, p := range profile.All() {
-		if p.Host != "" && strings.EqualFold(p.Host, block.Host) {
-			return p.Name
-		}
+	if name := profile.ForHost(block.Host); name != "" {
+		return name
 	}
 	return profile.Generic
 }

@@ -60,6 +60,7 @@ func (v *validator) all() {
 	v.admin()
 	v.log()
 	v.alerts()
+	v.unwise()
 	v.ownFile()
 }
 
@@ -67,19 +68,6 @@ func (v *validator) all() {
 // relies on it.
 func (v *validator) unavailable(key, instead string) {
 	v.fail(key, "not available in this version; %s", instead)
-}
-
-func (v *validator) hostname() {
-	name := v.Hostname
-	domain, err := mail.ParseDomain(name)
-	switch {
-	case name == "" && !v.doc.has("hostname"):
-		v.fail("hostname", "this machine has no name, write the name that clients connect to")
-	case err != nil || strings.HasPrefix(name, "[") || !isASCII(name):
-		v.fail("hostname", "%q is not a host name, write the name that clients connect to, such as relay.example.com", name)
-	case !strings.Contains(domain, ".") && !v.doc.has("hostname"):
-		v.warn("hostname", "this machine's name %q has no domain and receivers may distrust it, write hostname = and the full name", name)
-	}
 }
 
 func (v *validator) store() {

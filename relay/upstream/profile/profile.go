@@ -74,6 +74,9 @@ type Profile struct {
 	Mechanisms []string `toml:"mechanisms" json:"mechanisms"`           // in order of preference
 	Username   string   `toml:"username" json:"username,omitempty"`     // the same for all customers
 	Credential string   `toml:"credential" json:"credential,omitempty"` // what the password is
+	// PasswordWarning is what whoever logs in with a password must know, a sentence; "": nothing.
+	PasswordWarning string   `toml:"password_warning" json:"password_warning,omitempty"`
+	HostPatterns    []string `toml:"host_patterns" json:"host_patterns,omitempty"` // other hosts of the provider, * for any text
 
 	MaxConnections        int      `toml:"max_connections" json:"max_connections"` // for each identity
 	MessagesPerConnection int      `toml:"messages_per_connection" json:"messages_per_connection"`
@@ -173,6 +176,20 @@ func Names() []string {
 		names = append(names, p.Name)
 	}
 	return names
+}
+
+// ForHost returns the name of the profile whose provider a host belongs to, "" for none.
+func ForHost(host string) string {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	for _, p := range load() {
+		if p.Host != "" && host == p.Host || slices.ContainsFunc(p.HostPatterns, func(pattern string) bool {
+			matched, err := path.Match(pattern, host)
+			return err == nil && matched
+		}) {
+			return p.Name
+		}
+	}
+	return ""
 }
 
 // All returns all profiles in the order of Names.
