@@ -50,6 +50,7 @@ admin.address = %q
 name = "submission"
 address = %q
 max_connections_per_ip = 1500
+max_unauthenticated = 1500
 max_message_size = "12MB"
 auth_timeout = "30s"
 hide_client = false
