@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"time"
@@ -171,6 +172,9 @@ func (c *Conn) unexpectedTLS() error {
 		return refuse(ReasonTLS, mail.Reply{}, "the client began TLS after it was greeted in clear: it was too slow, or shares its address with clients that use STARTTLS; its next connection is waited for longer")
 	}
 	r := refuse(ReasonTLS, mail.Reply{}, `the client began TLS without STARTTLS; set its connection security to STARTTLS, or tls = "auto" on listener %s`, c.opt.Name)
+	if c.opt.TLSMode == None {
+		r.detail = fmt.Sprintf(`the client began TLS, and listener %s has tls = "none"; set its connection security to none, or let it use another port`, c.opt.Name)
+	}
 	r.alert = !c.greeted // a greeting in clear has spoilt it for the client already
 	return r
 }

@@ -224,7 +224,7 @@ func (c *Conn) notImplemented(string) error {
 func (c *Conn) starttls(string) error {
 	switch {
 	case c.opt.TLSMode == None:
-		return c.wrong(502, "5.5.1", "TLS is not available here")
+		return c.wrong(502, "5.5.1", "TLS is not available here; set the connection security to none, or use another port")
 	case c.tls != nil:
 		return c.wrong(503, "5.5.1", "TLS is on already")
 	case len(c.buffered()) > 0:
