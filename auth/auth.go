@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"runtime"
 	"sync/atomic"
@@ -41,7 +40,6 @@ type Options struct {
 	HashParallel int           // credentials verified at once; 0: one per processor
 	HashWait     time.Duration // longest wait for that, then 454
 	OnLock       func(Lock)    // called, not under locks, when somebody is locked out
-	Logger       *slog.Logger
 }
 
 // Authenticator verifies credentials. It is safe for concurrent use and starts no goroutine.
@@ -53,7 +51,6 @@ type Authenticator struct {
 	flight  singleflight.Group
 	argon   argon
 	onLock  func(Lock)
-	log     *slog.Logger
 	stats   counters
 }
 
@@ -71,9 +68,6 @@ func New(o Options) *Authenticator {
 		}
 		return v
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
 	return &Authenticator{
 		sources: o.Sources,
 		cache:   newCache(orInt(o.CacheSize, DefaultCacheSize), orDuration(o.CacheTTL, DefaultCacheTTL), wrongTTL),
@@ -81,7 +75,6 @@ func New(o Options) *Authenticator {
 		slots:   newSlots(orInt(o.HashParallel, runtime.NumCPU()), orDuration(o.HashWait, DefaultHashWait)),
 		argon:   realArgon,
 		onLock:  o.OnLock,
-		log:     o.Logger,
 	}
 }
 
@@ -280,18 +273,10 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 	return id, err
 }
 
-// charge counts a refused credential and says who is locked out by it.
+// charge counts a refused credential and tells OnLock who is locked out by it.
 func (a *Authenticator) charge(now time.Time, t attempt) {
 	for _, lock := range a.lockout.failed(now, t.login, t.place, t.cred.short()) {
 		a.stats.lockouts.Add(1)
-		attrs := []any{"distinct_wrong_passwords", lock.Failures, "until", lock.Until.UTC().Format(time.RFC3339)}
-		if lock.Login != "" {
-			attrs = append(attrs, "login", lock.Login)
-		}
-		if lock.Client.IsValid() {
-			attrs = append(attrs, "client", lock.Client)
-		}
-		a.log.Warn("locked out", attrs...)
 		if a.onLock != nil {
 			a.onLock(lock)
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -429,7 +428,6 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	var out bytes.Buffer
 	r := newRig(t, Options{
 		Lockout: Lockout{Failures: 1, Window: minute, Duration: minute},
-		Logger:  slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	r.users.put(User{Login: "bob", Hash: fakeChosen(secret), Networks: prefixes("192.0.2.0/24")})
 	for _, err := range []error{

@@ -10,18 +10,18 @@
 //
 // # Time
 //
-// A refused credential costs one argon2id, whether the login is unknown, locked or known, and whether
-// its password was chosen or generated. The exceptions say nothing about a login: passwords over
+// A refused credential costs one argon2id, whether the login is unknown, locked, known, or right but used outside its
+// networks, and whether its password was chosen or generated. The exceptions say nothing about a login: passwords over
 // MaxLength, a credential refused a moment ago, and clients that are locked out, all of which are
 // answered without hashing. Hashing is bounded to HashParallel at once with a bounded wait.
 //
 // # Lockout
 //
 // What counts is the number of distinct wrong passwords within a window, because a mail client with
-// one old password fails many times and a guesser fails once per guess. Three counters:
+// one old password fails many times and a guesser fails once per guess. The counters:
 //
-//   - per address (IPv4 /32, IPv6 /64), over all logins: one place that guesses;
-//   - per login, over all addresses: many places that guess one login;
+//   - per address (IPv4 /32, IPv6 /64), over all logins: one place that guesses; a wider one per IPv6 /48;
+//   - per login, over all addresses: several networks that guess one login. No one network fills it;
 //   - per pair of a login and an address from which it recently logged in. A failure of such a pair
 //     counts here and nowhere else.
 //
@@ -31,5 +31,6 @@
 // not full, (4) a generated password that is right: 128 bits cannot be guessed, and comparing them
 // costs nothing. What remains open is in docs/decisions/0004-lockout.md.
 //
-// Everything that an outsider can key is bounded by an LRU. All of it is lost when the process ends.
+// Everything that an outsider can key is bounded by an LRU. Locks, and from where logins were used, outlive the process where
+// the caller saves what Unsaved returns and gives it to Restore.
 package auth

@@ -153,7 +153,6 @@ func (s *Server) newAuthenticator(ctx context.Context, c *config.Config) (*auth.
 		Sources: []auth.Source{auth.NewStoreSource(s.store, pepper)},
 		Lockout: lockout(c),
 		OnLock:  s.lockedOut,
-		Logger:  s.log,
 	})
 	return a, s.recallLockout(ctx, a)
 }
@@ -171,7 +170,10 @@ func (s *Server) lockedOut(l auth.Lock) {
 	if l.Client.IsValid() {
 		e.Client = l.Client.String()
 	}
-	s.trace.Refusal(e)
+	if s.trace.Refusal(e) {
+		s.log.Warn("locked out", "login", e.Login, "client", e.Client, "distinct_wrong_passwords", l.Failures,
+			"until", l.Until.UTC().Format(time.RFC3339))
+	}
 }
 
 func certOptions(c *config.Config, log *slog.Logger) certs.Options {
