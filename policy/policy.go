@@ -299,6 +299,23 @@ func (e *Effective) RecipientAllowed(a mail.Address) bool {
 	return ok && !a.IsNull()
 }
 
+// MaySendAnything reports whether there is any address that the subject may use.
+func (e *Effective) MaySendAnything() bool {
+	for i := range e.senders {
+		p := &e.senders[i]
+		if p.group != "" {
+			if groups := e.policy.groups.Load(); groups != nil && len((*groups)[p.group]) > 0 {
+				return true
+			}
+			continue
+		}
+		if _, isAddress := p.address(e.Login); isAddress || !p.login {
+			return true
+		}
+	}
+	return false
+}
+
 // FirstSender returns the first of the senders that is one address: what From becomes where unlisted
 // senders are rewritten. The null address if there is none.
 func (e *Effective) FirstSender() mail.Address {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"postern/certs"
@@ -42,7 +43,8 @@ func Check(ctx context.Context, path string) (*config.Config, []config.Problem) 
 		add(fmt.Sprintf("upstream[%d].oauth", i+1), CheckTokens(u))
 	}
 	add("data_dir", checkStore(ctx, c))
-	return c, problems
+	taken, _ := checkAddresses(c)
+	return c, append(problems, taken...)
 }
 
 // Warnings says what New takes though it is unwise, and what it logs in with or presents that ends soon, or has ended. c is right
@@ -60,6 +62,8 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 	if info, err := os.Stat(c.DataDir); err == nil && info.Mode().Perm()&0o055 != 0 {
 		add("data_dir", "%s is open to other users of this machine (mode %04o); run: chmod 700 %s", c.DataDir, info.Mode().Perm(), c.DataDir)
 	}
+	_, rights := checkAddresses(c)
+	warnings = slices.Concat(warnings, rights, checkRoom(c), checkStored(context.Background(), c), weakFiles(c))
 	for i, u := range c.Upstreams {
 		key := fmt.Sprintf("upstream[%d]", i+1)
 		if end, err := endOf(u.CertFile); u.CertFile != "" && err == nil && end.Sub(now) <= expiryAhead {
