@@ -110,7 +110,10 @@ func (a *Authorship) take(h *Header, name string, most int) ([]Address, error) {
 
 // isEmptyList reports a field that says nobody: nothing, or no address and no name.
 func isEmptyList(value string) bool {
-	switch strings.NewReplacer(" ", "", "\t", "").Replace(value) {
+	if len(value) > 8 {
+		return false
+	}
+	switch strings.Join(strings.Fields(value), "") {
 	case "", "<>", `""`, `""<>`:
 		return true
 	}

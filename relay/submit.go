@@ -153,34 +153,20 @@ func (u *submission) takeHold(ctx context.Context, v policy.Verdict, over mail.R
 	return nil
 }
 
-// complete adds what RFC 6409 §8 lets a submission server add, takes out what must not leave, and puts
-// our trace field on top. From here on the octets stay.
+// complete adds what RFC 6409 §8 lets a submission server add where it is not there in a valid form, takes out what
+// must not leave, and puts our trace field on top. From here on the octets stay.
 func (u *submission) complete() (*queue.Message, mail.Content) {
 	id := mail.NewID(u.now)
 	h := &u.header
 	h.Remove("Bcc", "Resent-Bcc", "Return-Path")
 	u.removeForgedResults(h)
-	date := u.now.Format(dateLayout)
-	var added []mail.Field
-	added = append(added, u.received(id, date))
-	if !h.Has("Date") {
-		added = append(added, mail.NewField("Date", date))
-	}
-	u.messageID = h.Get("Message-ID")
-	if u.messageID == "" {
-		h.Remove("Message-ID")
-		u.messageID = "<" + id + "@" + u.state.config.Hostname + ">"
-		added = append(added, mail.NewField("Message-ID", u.messageID))
-	}
-	if !h.Has("MIME-Version") {
-		added = append(added, mail.NewField("MIME-Version", "1.0"))
-	}
-	h.Prepend(added...)
+	var notes []string
+	u.messageID, notes = mail.Complete(h, u.now, "<"+id+"@"+u.state.config.Hostname+">")
+	u.notes = append(u.notes, notes...)
+	h.Prepend(u.received(id, u.now.Format(mail.DateLayout)))
 	content := completed(h.Bytes(), u.raw, u.body)
 	return u.message(id, content), content
 }
-
-const dateLayout = "Mon, 02 Jan 2006 15:04:05 -0700" // RFC 5322 §3.3
 
 // removeForgedResults takes out Authentication-Results in our own name: only we may speak as ourselves
 // (RFC 8601 §5).

@@ -1,0 +1,239 @@
+package mail
+
+import (
+	netmail "net/mail"
+	"strings"
+	"time"
+)
+
+// DateLayout is how we write a date (RFC 5322 §3.3).
+const DateLayout = "Mon, 02 Jan 2006 15:04:05 -0700"
+
+// Complete gives a header the fields that RFC 6409 §8 lets a submission server add: Date, Message-ID and
+// MIME-Version, ours where none of the message's own is valid. Those keep their octets. Of fields that may be there
+// once (RFC 5322 §3.6) one stays: some providers refuse a message with two, and readers differ in which one they
+// show. It returns the Message-ID that holds, and for the trace what was changed of what had been there.
+func Complete(h *Header, now time.Time, messageID string) (id string, notes []string) {
+	c := completion{Header: h}
+	if c.hasTwice() {
+		c.unite("To", "Cc", "Reply-To")
+		c.keepFirst("Subject", "In-Reply-To", "References")
+	}
+	var added []Field
+	if c.keepValid("Date", validDate) == "" {
+		added = append(added, NewField("Date", now.Format(DateLayout)))
+	}
+	if id = c.keepValid("Message-ID", validMessageID); id == "" {
+		id = messageID
+		added = append(added, NewField("Message-ID", id))
+	}
+	if c.keepValid("MIME-Version", validVersion) == "" {
+		added = append(added, NewField("MIME-Version", "1.0"))
+	}
+	if len(added) > 0 {
+		h.Prepend(added...)
+	}
+	return bareID(id), c.notes
+}
+
+type completion struct {
+	*Header
+	notes []string
+}
+
+// unique are the fields that keepFirst and unite look at.
+var unique = []string{"To", "Cc", "Reply-To", "Subject", "In-Reply-To", "References"}
+
+// hasTwice reports a field that may be there once and is there more often. Ordinary mail has none.
+func (c *completion) hasTwice() bool {
+	var seen [8]bool
+	for _, f := range c.Fields {
+		for i, name := range unique {
+			if f.Is(name) {
+				if seen[i] {
+					return true
+				}
+				seen[i] = true
+			}
+		}
+	}
+	return false
+}
+
+func (c *completion) note(name, what string) {
+	c.notes = append(c.notes, "the "+name+" field "+what)
+}
+
+// keepValid keeps the first field of a name that is valid, or that can be mended, and returns its value, "" for none.
+// valid returns the value as it should be.
+func (c *completion) keepValid(name string, valid func(string) (string, bool)) (kept string) {
+	for i := 0; i < len(c.Fields); i++ {
+		f := c.Fields[i]
+		if !f.Is(name) {
+			continue
+		}
+		value := f.Value()
+		mended, ok := valid(value)
+		switch {
+		case ok && kept == "":
+			if kept = mended; mended != value {
+				c.Replace(i, NewField(f.Name, mended))
+				c.note(name, "is written anew: "+quoted(value))
+			}
+			continue
+		case ok || kept != "":
+			c.note(name, "that came second is removed")
+		case value == "":
+			c.note(name, "is replaced: it was empty")
+		default:
+			c.note(name, "is replaced: "+quoted(value)+" is none")
+		}
+		c.RemoveAt(i)
+		i--
+	}
+	return kept
+}
+
+// quoted is a value from outside for the trace.
+func quoted(s string) string { return `"` + Printable(Cut(s, 60)) + `"` }
+
+// keepFirst leaves the first field of each name that says something.
+func (c *completion) keepFirst(names ...string) {
+	for _, name := range names {
+		if c.Count(name) < 2 {
+			continue
+		}
+		keep := c.Index(name)
+		for i, f := range c.Fields {
+			if f.Is(name) && f.Value() != "" {
+				keep = i
+				break
+			}
+		}
+		stays := c.Fields[keep]
+		c.Replace(keep, Field{Name: "-"})
+		c.Remove(name)
+		c.Replace(c.Index("-"), stays)
+		c.note(name, "that came second is removed")
+	}
+}
+
+// unite makes one list of the fields of each name, so that nobody is missing who is in one of them.
+func (c *completion) unite(names ...string) {
+	for _, name := range names {
+		if c.Count(name) < 2 {
+			continue
+		}
+		var b []byte
+		for _, f := range c.All(name) {
+			list := strings.Trim(string(f.Body()), " \t\r\n,")
+			switch {
+			case list == "":
+			case b == nil:
+				b = append(append(append(b, f.Name...), ": "...), list...)
+			default:
+				b = append(append(b, ",\r\n "...), list...)
+			}
+		}
+		at := c.Index(name)
+		c.Replace(at, Field{Name: "-"})
+		c.Remove(name)
+		at = c.Index("-")
+		if b == nil {
+			c.RemoveAt(at)
+		} else {
+			c.Replace(at, Field{Name: name, Raw: append(b, crlf...)})
+		}
+		c.note(name, "was there more than once: the lists are one now")
+	}
+}
+
+// otherDates are layouts of programs that do not write RFC 5322 and say the offset all the same.
+var otherDates = []string{
+	time.RFC3339, "2006-01-02 15:04:05 -0700", "2006-01-02 15:04:05Z07:00", time.RubyDate, "Mon Jan _2 2006 15:04:05 GMT-0700", "Mon, 02 Jan 2006 15:04:05 GMT-0700",
+	"Monday, 02-Jan-06 15:04:05 -0700", "Mon, _2-Jan-2006 15:04:05 -0700", "Mon Jan _2 15:04:05 2006 -0700",
+}
+
+// validDate accepts what RFC 5322 §3.3 and §4.3 have, and writes other dates that are clear in that form.
+func validDate(s string) (string, bool) {
+	if _, err := time.Parse("Mon, _2 Jan 2006 15:04:05 -0700", s); err == nil { // ordinary mail, at a tenth of the cost
+		return s, true
+	}
+	if isASCII(s) {
+		if _, err := netmail.ParseDate(s); err == nil {
+			return s, true
+		}
+	}
+	s, _, _ = strings.Cut(s, "(") // a time zone with umlauts
+	s = strings.Trim(s, " \t")
+	if t, err := netmail.ParseDate(s); err == nil {
+		return t.Format(DateLayout), true
+	}
+	for _, layout := range otherDates {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.Format(DateLayout), true
+		}
+	}
+	return "", false
+}
+
+// validMessageID accepts one msg-id (RFC 5322 §3.6.4), generously as to its characters, since answers refer to it. One
+// that only wants its brackets gets them.
+func validMessageID(s string) (string, bool) {
+	id := bareID(s)
+	if strings.HasPrefix(id, "<") && strings.HasSuffix(id, ">") {
+		return s, isMessageID(id[1 : len(id)-1])
+	}
+	return "<" + id + ">", isMessageID(id)
+}
+
+// bareID is a Message-ID without comments in front and behind it.
+func bareID(s string) string {
+	for strings.HasPrefix(s, "(") && commentLen(s) > 0 {
+		s = strings.TrimLeft(s[commentLen(s):], " \t")
+	}
+	if end := strings.IndexByte(s, '>'); end > 0 {
+		rest := strings.TrimLeft(s[end+1:], " \t")
+		if strings.HasPrefix(rest, "(") && commentLen(rest) == len(rest) {
+			return s[:end+1]
+		}
+	}
+	return s
+}
+
+func isMessageID(s string) bool {
+	if len(s) > 900 { // with the name in one line
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] <= ' ' || s[i] > '~' || s[i] == '<' || s[i] == '>' {
+			return false
+		}
+	}
+	left := ""
+	if strings.HasPrefix(s, `"`) { // an old id with a quoted string may have any number of at signs in it
+		left = s[:quotedLen(s)]
+	}
+	more, right, ok := strings.Cut(s[len(left):], "@")
+	return ok && left+more != "" && right != "" && !strings.Contains(right, "@")
+}
+
+// validVersion accepts the one version there is, with comments and white space anywhere (RFC 2045 §4).
+func validVersion(s string) (string, bool) {
+	var b strings.Builder
+	for rest := s; rest != ""; {
+		if rest[0] == '(' {
+			n := commentLen(rest)
+			if n == 0 {
+				return "", false
+			}
+			rest = rest[n:]
+			continue
+		}
+		if rest[0] != ' ' && rest[0] != '\t' {
+			b.WriteByte(rest[0])
+		}
+		rest = rest[1:]
+	}
+	return s, b.String() == "1.0" && isASCII(s)
+}
