@@ -63,13 +63,17 @@ func attackWithHeaders(t *testing.T, f *fort) {
 	for name := range headerBombs {
 		c.bomb(name)
 	}
+	c.begin("line@example.net")
+	c.write(fromAnna + "\r\n" + strings.Repeat("z", 4<<20) + "\r\n.\r\n") // one line, which is encoded
+	c.want("250 2.0.0 ", c.reply())
 	c.begin("bomb@example.net")
-	c.write(fromAnna + "\r\n" + strings.Repeat("z", 4<<20) + "\r\n.\r\n") // a line without end, and then one
+	c.write(fromAnna + "\r\n" + strings.Repeat("z", 4<<20) + "\x00\r\n.\r\n")
 	c.want("550 5.6.0 ", c.reply())
 	c.begin("bomb@example.net")
 	c.write(fromAnna + "\r\n" + strings.Repeat(filler, 14000) + ".\r\n") // over max_message_size
 	c.want("552 5.3.4 ", c.reply())
 	f.arrives(t, "bomb@example.net", 0)
+	f.arrives(t, "line@example.net", 1)
 }
 
 // attackWithRecipients names 100 000 in one transaction: 100 are taken, the others told to wait.
