@@ -54,3 +54,37 @@ func TestOrdinaryMailIsNotRemarked(t *testing.T) {
 		t.Errorf("the trace remarks %q", e.Detail)
 	}
 }
+
+// TestRewriteTakesWhatDevicesWrite: a From field that is replaced needs no reading.
+func TestRewriteTakesWhatDevicesWrite(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, p, `[[policy]]
+		senders = ["scans@example.com"]
+		unlisted_sender = "rewrite"
+		limits = []`)
+	for i, test := range []struct{ fields, from string }{
+		{"From: root (Cron Daemon)\n", "Cron Daemon <scans@example.com>"},
+		{"From:\n", "<scans@example.com>"},
+		{"From: <>\nSender: <>\n", "<scans@example.com>"},
+		{"From: root\nSender: root\n", "<scans@example.com>"},
+		{"From: J\xfcrgen <nas>\n", "=?utf-8?q?J=C3=BCrgen?= <scans@example.com>"},
+		{"From: \"Scanner <nas@local>\n", "Scanner <scans@example.com>"},
+		{"From: a@nas.local\nFrom: b@nas.local\n", "<scans@example.com>"},
+		{"From: [A1] Scanner <nas@local>\n", "\"[A1] Scanner\" <scans@example.com>"},
+		{"From: <nas> (NAS)\n", "NAS <scans@example.com>"},
+		{"From: NAS: backup <nas@local>;\n", "\"NAS: backup\" <scans@example.com>"},
+		{"From: =?x-unknown?q?a?= <nas@local>\n", "<scans@example.com>"},
+		{"From: \"ceo@example.org\" <nas@local>\n", "<scans@example.com>"},
+		{"From: nas@local, , root\n", "<scans@example.com>"},
+		{"Subject: no author\n", "<scans@example.com>"},
+	} {
+		if _, err := r.send("nas@printer.local", []string{"bob@example.net"}, test.fields+"\nscan\n"); err != nil {
+			t.Errorf("%q: %v", test.fields, err)
+			continue
+		}
+		data := p.wait(p.count())[p.count()-1].data
+		if strings.Count(data, "\r\nFrom:") != 1 || !strings.Contains(data, "\r\nFrom: "+test.from+"\r\n") || strings.Contains(data, "\r\nSender:") {
+			t.Errorf("%d: %q left as\n%s", i, test.fields, data)
+		}
+	}
+}
