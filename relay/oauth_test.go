@@ -178,6 +178,18 @@ func (r *oauthRig) once(n int, as func(login string) string) {
 	defer s.Close()
 	r.eventually("an empty queue", func() bool {
 		left, err := s.List(r.t.Context(), queue.Filter{})
+		var doubtful []string // what may have been taken waits long, unless a person is in a hurry
+		for _, m := range left {
+			if m.Recipients[0].Doubts > 0 {
+				doubtful = append(doubtful, m.ID)
+			}
+		}
+		if len(doubtful) > 0 {
+			if _, err := s.Retry(r.t.Context(), queue.Filter{IDs: doubtful}, time.Now()); err != nil {
+				r.t.Error(err)
+			}
+			r.server.queue.Wake()
+		}
 		return err == nil && len(left) == 0
 	})
 	times, lost := map[string]int{}, map[string]bool{}

@@ -46,7 +46,7 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 		}
 		r.Recipients = append(r.Recipients, dsn.Recipient{
 			Final: to.To, ORcpt: to.ORcpt, Reply: about.Reply, RemoteMTA: about.Host,
-			LastAttempt: about.Last, WillRetryUntil: n.RetryUntil, Expired: about.Status == statusExpired,
+			LastAttempt: about.Last, WillRetryUntil: n.RetryUntil, Expired: about.Status == statusExpired, Doubts: about.Doubts,
 		})
 	}
 	octets, err := s.makeReport(r, n)

@@ -28,11 +28,12 @@ const (
 	Failure Kind = "failure" // given up: RFC 3464 Action failed
 	Delay   Kind = "delay"   // still being tried: delayed
 	Success Kind = "success" // taken by a server that sends no reports itself: relayed
+	Unclear Kind = "unclear" // given up, and it is not known whether the upstream has it: delayed, see docs/decisions/0017
 )
 
 // action is the Action field of each kind (RFC 3464 §2.3.3). Success is "relayed": an upstream took
 // the message and did not promise reports (RFC 3461 §5.2.2).
-var action = map[Kind]string{Failure: "failed", Delay: "delayed", Success: "relayed"}
+var action = map[Kind]string{Failure: "failed", Delay: "delayed", Success: "relayed", Unclear: "delayed"}
 
 // Report is all that a report is made of.
 type Report struct {
@@ -62,6 +63,8 @@ type Recipient struct {
 	LastAttempt time.Time // zero: none was made
 	// WillRetryUntil is when a delayed one will be given up.
 	WillRetryUntil time.Time
+	// Doubts are attempts of which it is not known whether the upstream took the message.
+	Doubts int
 	// Expired: a failure because time ran out; Reply is the last deferral.
 	Expired bool
 }
@@ -129,6 +132,7 @@ var subjects = map[Kind]string{
 	Failure: "Undelivered: your message could not be delivered",
 	Delay:   "Delayed: your message has not been delivered yet",
 	Success: "Sent: your message was passed on",
+	Unclear: "Unclear: your message may or may not have been delivered",
 }
 
 func (r Report) assemble(parts []part, global bool) []byte {

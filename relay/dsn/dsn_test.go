@@ -82,7 +82,13 @@ func reports() map[string]Report {
 	bare := base(Failure)
 	bare.Original, bare.EnvID, bare.ID = nil, "", "x"
 	bare.Recipients = []Recipient{{Final: address("bob@example.net")}}
+	unclear := base(Unclear)
+	unclear.Recipients[0].Reply, unclear.Recipients[0].RemoteMTA, unclear.Recipients[0].Doubts = mail.R(451, "4.4.2", "mx.example.net closed the connection; the message may have been sent"), "", 3
+	unclear.Recipients = append(unclear.Recipients, Recipient{Final: address("carl@example.net"), Doubts: 1})
+	doubtful := base(Failure)
+	doubtful.Recipients[0].Doubts = 1
 	return map[string]Report{
+		"unclear": unclear, "failure-doubtful": doubtful,
 		"failure": failure, "failure-full": full, "delay": delay, "success": success, "utf8": utf8, "hostile": hostile, "bare": bare,
 	}
 }

@@ -77,7 +77,7 @@ func (w *statusWriter) date(name string, t time.Time) {
 // status returns the Status field (RFC 3464 §2.3.4): what the upstream said if it is of the class that
 // the kind asks for, else the plainest code of that class.
 func status(kind Kind, r Recipient) string {
-	class := map[Kind]byte{Failure: '5', Delay: '4', Success: '2'}[kind]
+	class := map[Kind]byte{Failure: '5', Delay: '4', Success: '2', Unclear: '4'}[kind]
 	if kind == Failure && r.Expired {
 		return "5.4.7" // RFC 3463 §3.5: delivery time expired
 	}

@@ -2,6 +2,7 @@ package dsn
 
 import (
 	"bytes"
+	"fmt"
 	"mime"
 	"strings"
 
@@ -43,6 +44,8 @@ func opening(r Report, o original) string {
 		return what + " could not be delivered to:"
 	case Delay:
 		return what + " has not been delivered yet to:"
+	case Unclear:
+		return "It is not known whether " + strings.ToLower(what[:1]) + what[1:] + " was delivered to:"
 	}
 	return what + " was passed on for:"
 }
@@ -64,6 +67,9 @@ func (w *textWriter) recipient(r Report, rcpt Recipient) {
 		for line := range strings.SplitSeq(replyText(rcpt.Reply), "\n") {
 			w.paragraph("      ", line)
 		}
+	}
+	if r.Kind == Failure && rcpt.Doubts > 0 {
+		w.paragraph("    ", "The server did not say of an earlier attempt whether it took the message, so it may have been delivered all the same.")
 	}
 	w.paragraph("    ", advice(r.Kind, rcpt))
 }
@@ -138,6 +144,8 @@ func advice(kind Kind, r Recipient) string {
 		return "It will be tried again. You need not do anything; do not send it again."
 	case kind == Delay:
 		return "It will be tried again until " + date(r.WillRetryUntil) + ". You need not do anything; do not send it again."
+	case kind == Unclear:
+		return unclear(r.Doubts)
 	case kind == Success:
 		return "The server took the message. It sends no confirmations, so this is the last you hear of it unless delivery fails."
 	case r.Expired:
@@ -151,6 +159,15 @@ func advice(kind Kind, r Recipient) string {
 		}
 	}
 	return "It will not be tried again. If the words above do not tell you what to change, ask your administrator."
+}
+
+// unclear tells what is known of a message that may have been delivered, once or more often.
+func unclear(doubts int) string {
+	sent := "It was sent once, and the server did not say whether it has taken it. The recipient may have got it, or not."
+	if doubts > 1 {
+		sent = fmt.Sprintf("It was sent %d times, and the server did not say whether it has taken it. The recipient may have got it up to %d times, or not at all.", doubts, doubts)
+	}
+	return sent + " It will not be sent again. Ask the recipient before you send it again."
 }
 
 // advices go by subject and detail of the status code (RFC 3463 §3, RFC 7505, RFC 7372); the first that fits is given.

@@ -63,12 +63,12 @@ func (n Note) results() []mail.Result {
 	return results
 }
 
-// note keeps results of which something was taken, because trying that again would make a duplicate. noted is false where they
+// note keeps results of which something was taken, or may have been, because trying that again would make a duplicate. noted is false where they
 // are kept by nothing but memory.
 func (q *Queue) note(m *Message, results []mail.Result) (forget func(), noted bool) {
 	taken := false
 	for _, r := range results {
-		taken = taken || r.Class == mail.Delivered
+		taken = taken || r.Class == mail.Delivered || r.Uncertain
 	}
 	if !taken {
 		return func() {}, true

@@ -15,12 +15,14 @@ const (
 	Failure NoticeKind = "failure"
 	Delay   NoticeKind = "delay"
 	Success NoticeKind = "success"
+	Doubt   NoticeKind = "unclear" // given up, and it is not known whether the upstream has it
 )
 
 // The values of the Action field (RFC 3464 §2.3.3) that occur here.
 const (
 	FailedAction  = "failed"
 	DelayedAction = "delayed"
+	UnclearAction = "unclear" // no value of RFC 3464's says so: the report says delayed
 	Relayed       = "relayed" // taken by an upstream that makes no reports (RFC 3461 §5.2.2)
 )
 
@@ -48,6 +50,7 @@ type About struct {
 	Stage    mail.Stage // at which Reply was given
 	Last     time.Time
 	Relayed  bool // the upstream took over the duty to report success
+	Doubts   int  // attempts that the upstream may have taken
 }
 
 func aboutResult(r mail.Result, action string) About {
@@ -84,6 +87,8 @@ func wants(n mail.Notify, k NoticeKind) bool {
 		return n&mail.NotifyFailure != 0
 	case Delay:
 		return n&mail.NotifyDelay != 0
+	case Doubt:
+		return n&(mail.NotifyFailure|mail.NotifyDelay) != 0
 	}
 	return n&mail.NotifySuccess != 0
 }
@@ -106,12 +111,15 @@ const reportPatience = 24 * time.Hour
 // reportResults makes the failure and success reports. A recipient whose failure cannot be reported
 // becomes pending again, until reportPatience is over: then the log and the trace have to do. A success stays one.
 func (q *Queue) reportResults(now time.Time, m *Message, c mail.Content, abouts []About, s *settlement) {
-	var failed, delivered []About
+	var failed, delivered, unclear []About
 	for _, a := range abouts {
 		a.Last = now
 		switch {
 		case a.Action == FailedAction:
+			a.Doubts = s.Recipients[a.Index].Doubts
 			failed = append(failed, a)
+		case a.Action == UnclearAction:
+			unclear = append(unclear, a)
 		case !a.Relayed && wants(m.Recipients[a.Index].Notify, Success):
 			delivered = append(delivered, a)
 		}
@@ -127,6 +135,9 @@ func (q *Queue) reportResults(now time.Time, m *Message, c mail.Content, abouts 
 		}
 	}
 	q.report(Notice{Kind: Success, Time: now, Message: m, Content: c, About: delivered}, s)
+	if !q.report(Notice{Kind: Doubt, Time: now, Message: m, Content: c, About: unclear}, s) { // another attempt could be another copy
+		q.log.Error("the sender is not told that the delivery is unclear: the report cannot be made", "id", m.ID, "from", m.Envelope.From.String())
+	}
 }
 
 // reportDelay makes the delay report, once, when its time has come. Warned means that the time has passed,

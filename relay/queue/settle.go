@@ -38,6 +38,7 @@ func (q *Queue) settle(now time.Time, m *Message, c mail.Content, results []mail
 		Recipients: slices.Clone(m.Recipients), Warned: m.Warned, LastReply: m.LastReply,
 	}}
 	abouts := s.apply(results)
+	abouts = append(abouts, s.doubt()...)
 	switch {
 	case m.Bounce:
 		s.gaveUp = replyOperator.Text
@@ -75,10 +76,38 @@ func (s *settlement) apply(results []mail.Result) []About {
 		case r.Class.Permanent():
 			to.Status = Failed
 			abouts = append(abouts, aboutResult(r, FailedAction))
+		case r.Uncertain:
+			to.Doubts++
 		}
 		s.LastReply = worse(s.LastReply, r.Reply)
 	}
 	return abouts
+}
+
+// MaxDoubts is how often a message is given to an upstream that does not say whether it has it. Each time may be a copy.
+const MaxDoubts = 3
+
+// doubtDelays are the waits behind an attempt that the upstream may have taken, at least: what was taken needs time to show, in
+// Sent Items or to its recipient, and an upstream that fails behind the final dot needs time to be mended.
+var doubtDelays = [...]time.Duration{10 * time.Minute, time.Hour}
+
+// doubt ends the recipients for which nobody has said so often enough.
+func (s *settlement) doubt() []About {
+	var abouts []About
+	for i := range s.Recipients {
+		to := &s.Recipients[i]
+		if to.Status != Pending || to.Doubts < MaxDoubts {
+			continue
+		}
+		to.Status = Unclear
+		abouts = append(abouts, aboutUnclear(i, to))
+	}
+	return abouts
+}
+
+func aboutUnclear(i int, to *Recipient) About {
+	return About{Index: i, Action: UnclearAction, Status: statusOf(to.Reply, UnclearAction), Reply: to.Reply,
+		Upstream: to.Upstream, Host: to.Host, Stage: to.Stage, Doubts: to.Doubts}
 }
 
 // worse picks the reply that explains more: the later one, unless it only says that all is well.
@@ -99,6 +128,12 @@ func (s *settlement) giveUp(reply mail.Reply) []About {
 			continue
 		}
 		a := About{Index: i, Action: FailedAction, Status: statusExpired, Upstream: to.Upstream}
+		if to.Doubts > 0 { // it may have come to its recipient
+			to.Status = Unclear
+			s.LastReply = to.Reply
+			abouts = append(abouts, aboutUnclear(i, to))
+			continue
+		}
 		switch {
 		case !reply.IsZero():
 			to.Reply, to.Host, to.Stage, a.Status = reply, "", "", reply.Enhanced
@@ -116,19 +151,24 @@ func (s *settlement) giveUp(reply mail.Reply) []About {
 // report and of the end, so that neither is late.
 func (q *Queue) nextAttempt(now time.Time, m *Message, o Outcome, results []mail.Result) time.Time {
 	jitter := q.opts.Jitter()
-	delay, asked := time.Duration(0), false
+	delay, asked, atEnd := time.Duration(0), false, true
 	for _, r := range results {
 		if r.Recipient < 0 || r.Recipient >= len(o.Recipients) || o.Recipients[r.Recipient].Status != Pending {
 			continue
 		}
 		delay = max(delay, q.delay(m.Attempts, r, jitter))
 		asked = asked || r.RetryAfter > 0 && !upstreamsMatter(r.Class)
+		if r.Uncertain {
+			doubts := o.Recipients[r.Recipient].Doubts
+			delay = max(delay, doubtDelays[min(max(doubts, 1), len(doubtDelays))-1])
+			asked, atEnd = true, false
+		}
 	}
 	if delay == 0 {
 		delay = q.tableDelay(m.Attempts, jitter)
 	}
 	next := now.Add(delay)
-	if now.Before(m.Expires) {
+	if atEnd && now.Before(m.Expires) {
 		next = earlier(next, m.Expires)
 	}
 	if at := q.warnAt(m); !o.Warned && !asked && at.After(now) {

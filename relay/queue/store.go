@@ -16,6 +16,7 @@ const (
 	Pending   Status = "pending"
 	Delivered Status = "delivered"
 	Failed    Status = "failed"
+	Unclear   Status = "unclear" // given up, and it is not known whether an upstream has it
 )
 
 // Recipient is a recipient of a queued message and what became of it.
@@ -27,6 +28,7 @@ type Recipient struct {
 	Stage    mail.Stage `json:"stage,omitempty"` // at which Reply was given; "": at none
 	Upstream string     `json:"upstream,omitempty"`
 	Relayed  bool       `json:"relayed,omitempty"` // DSN parameters were passed on
+	Doubts   int        `json:"doubts,omitempty"`  // attempts that an upstream may have taken, see MaxDoubts
 }
 
 // Message is one row of the queue. Its content is kept beside it and never changes.

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"fmt"
 	"time"
 
 	"postern/mail"
@@ -27,7 +28,7 @@ func (q *Queue) traceResults(now time.Time, m *Message, results []mail.Result, s
 		q.traceRecipient(now, m, r, s, took)
 	}
 	for i, to := range s.Recipients {
-		if !told[i] && m.Recipients[i].Status == Pending && to.Status == Failed {
+		if !told[i] && m.Recipients[i].Status == Pending && (to.Status == Failed || to.Status == Unclear) {
 			q.traceRecipient(now, m, mail.Result{Recipient: i, Reply: to.Reply, Upstream: to.Upstream}, s, took)
 		}
 	}
@@ -49,10 +50,14 @@ func (q *Queue) traceRecipient(now time.Time, m *Message, r mail.Result, s settl
 		if !r.Class.Permanent() {
 			e.Detail = s.gaveUp
 		}
+	case Unclear:
+		e.Kind = trace.Unclear
+		e.Detail = fmt.Sprintf("given up: %d attempts ended without an answer, and the upstream may have the message", to.Doubts)
 	default:
 		e.Kind = trace.Deferred
 	}
 	switch {
+	case to.Status == Unclear:
 	case r.Uncertain:
 		e.Detail = "connection lost after the final dot: the upstream may have the message, a duplicate is possible"
 	case e.Detail == "" && r.Note != "":

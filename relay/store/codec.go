@@ -13,8 +13,8 @@ import (
 // added at the end of a new version.
 const codecVersion = 1
 
-// recipientsVersion is that of the recipients: 2 added the host that said the reply, and the stage.
-const recipientsVersion = 2
+// recipientsVersion is that of the recipients: 2 added the host that said the reply, and the stage, 3 the doubts.
+const recipientsVersion = 3
 
 var errCodec = errors.New("a stored message cannot be read: its row is damaged or of a newer version")
 
@@ -95,9 +95,13 @@ func encodeRecipients(b []byte, rs []queue.Recipient) []byte {
 		b = appendString(b, r.Upstream)
 		b = appendBool(b, r.Relayed)
 		b = appendString(appendString(b, r.Host), string(r.Stage))
+		b = binary.AppendUvarint(b, uint64(max(r.Doubts, 0)))
 	}
 	return b
 }
+
+// maxDoubts bounds what is believed of a number that the queue counts to three.
+const maxDoubts = 1000
 
 // minRecipient is how many octets an encoded recipient has at least.
 const minRecipient = 10
@@ -119,6 +123,9 @@ func decodeRecipients(b []byte) ([]queue.Recipient, error) {
 		r.Relayed = d.flag()
 		if version > 1 {
 			r.Host, r.Stage = d.text(), mail.Stage(d.text())
+		}
+		if version > 2 {
+			r.Doubts = int(min(d.uvarint(), maxDoubts))
 		}
 		rs = append(rs, r)
 	}

@@ -27,12 +27,13 @@ const (
 	Delivered Kind = "delivered" // a recipient taken by the upstream
 	Deferred  Kind = "deferred"  // a recipient to be tried again
 	Failed    Kind = "failed"    // a recipient given up
+	Unclear   Kind = "unclear"   // a recipient given up without knowing whether the upstream has it
 	Report    Kind = "report"    // a DSN made, or withheld and why
 	Operator  Kind = "operator"  // hold, release, retry, delete, bounce by a person
 )
 
 // Kinds are all kinds, in the order of a message's life.
-var Kinds = []Kind{Refused, AuthFail, Rejected, Accepted, Attempt, Delivered, Deferred, Failed, Report, Operator}
+var Kinds = []Kind{Refused, AuthFail, Rejected, Accepted, Attempt, Delivered, Deferred, Failed, Unclear, Report, Operator}
 
 // Noise reports whether events of this kind tell of refusals, which clients can cause as they like.
 func (k Kind) Noise() bool { return k == Refused || k == AuthFail || k == Rejected }

@@ -27,7 +27,7 @@ func (s *suite) full() *queue.Message {
 	m.Recipients = []queue.Recipient{
 		{
 			Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}, Notify: mail.NotifyFailure | mail.NotifyDelay, ORcpt: "rfc822;b@example.org"},
-			Status:    queue.Failed, Reply: mail.R(550, "5.1.1", "no such user\nreally"), Upstream: "office", Relayed: true,
+			Status:    queue.Failed, Reply: mail.R(550, "5.1.1", "no such user\nreally"), Upstream: "office", Relayed: true, Doubts: 2,
 		},
 		{Recipient: mail.Recipient{To: mail.Address{Local: "jürgen", Domain: "bücher.example"}, Notify: mail.NotifyNever}, Status: queue.Pending},
 		{Recipient: mail.Recipient{To: mail.Address{Local: "x", Domain: "[192.0.2.1]"}}, Status: queue.Delivered, Reply: mail.R(250, "2.0.0", "ok")},
