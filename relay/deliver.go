@@ -241,6 +241,7 @@ func (t *ticket) take(ctx context.Context, up *configured, m *queue.Message, c m
 // again, and is told, when it is sent.
 func (t *ticket) signAhead(ctx context.Context, up *configured, m *queue.Message, c mail.Content) {
 	tx := upstream.Transaction{Content: c}
+	tx.Last = tx.Doubts >= queue.MaxDoubts-1
 	if err := t.state.prepare(&tx, up, m); err != nil || tx.Prefix == nil {
 		return
 	}
@@ -315,6 +316,7 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 	}
 	for i, n := range pending {
 		tx.Recipients[i] = m.Recipients[n].Recipient
+		tx.Doubts = max(tx.Doubts, m.Recipients[n].Doubts)
 	}
 	if err := t.state.prepare(&tx, up, m); err != nil {
 		return unsigned(pending, up.config.Name, err)

@@ -39,6 +39,11 @@ type GraphOptions struct {
 	// ReadWrite judges the bearer token for making drafts; nil: as Token does.
 	ReadWrite func(token, mailbox string) Access
 
+	// Read judges the bearer token for reading Sent Items; nil: nobody may, as with Mail.Send alone.
+	Read func(token, mailbox string) Access
+	// SentLate is how long a message takes to show in Sent Items.
+	SentLate time.Duration
+
 	MaxRequest  int64         // octets of one request; 0 is 4 MB
 	MaxMessage  int64         // octets of the files of a draft; 0 is 35 MB
 	SessionLife time.Duration // of an upload session; 0 is an hour
@@ -89,6 +94,7 @@ const (
 	StepStatus   = "status"  // GET of an upload session
 	StepSend     = "send"    // POST messages/{id}/send
 	StepDelete   = "delete"  // DELETE messages/{id}
+	StepSent     = "sent"    // GET mailFolders/sentitems/messages
 )
 
 // GraphArrival is a message that was taken.
@@ -274,6 +280,10 @@ func (g *Graph) route(r *http.Request) (call, bool) {
 	c := call{mailbox: strings.ToLower(mailbox)}
 	if r.Method == http.MethodPost && path == "sendMail" {
 		c.step, c.run = StepSendMail, g.sendMail
+		return c, true
+	}
+	if r.Method == http.MethodGet && path == "mailFolders/sentitems/messages" {
+		c.step, c.run = StepSent, g.sentItems
 		return c, true
 	}
 	return g.routeDraft(r, c, path)

@@ -24,6 +24,10 @@ type Transaction struct {
 	// Prefix is called once, when a connection is ready and EHLO known, before MAIL. It returns header fields that go
 	// before the content, each ended by CRLF. Its error defers. nil: there is nothing to add.
 	Prefix func(ctx context.Context) ([]byte, error)
+	// Doubts is how many earlier attempts may have delivered it, and Last tells that there is no other after this one if this one
+	// brings no answer either.
+	Doubts int
+	Last   bool
 	// Taken is called between two transactions of one message, with the results so far of the recipients that it was taken
 	// for. nil: nobody wants to know.
 	Taken func([]mail.Result)

@@ -24,6 +24,7 @@ type mailbox struct {
 	paced *time.Timer // fires when the rates have room again
 
 	largeNote  string    // why large waits, for the trace
+	blindUntil time.Time // Sent Items may not be read, see mayLook
 	quotaUntil time.Time // what it may send is used up until then; zero or past: it is not
 }
 

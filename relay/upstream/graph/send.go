@@ -58,15 +58,15 @@ func (s *sent) add(recipients int) {
 }
 
 func (a *attempt) run(ctx context.Context) {
-	for _, step := range []func(context.Context) *fault{a.prepare, a.fetchToken, a.sign} {
+	for _, step := range []func(context.Context) *fault{a.prepare, a.fetchToken, a.lookUp, a.sign} {
 		if f := step(ctx); f != nil {
-			a.fail(a.all(), f)
+			a.fail(a.unjudged(), f)
 			return
 		}
 	}
 	for _, batch := range a.batches() {
 		f := a.send(ctx, batch)
-		if f == nil {
+		if f == nil || f.uncertain && a.lookOnce(ctx, batch) {
 			continue
 		}
 		a.fail(batch, f)
@@ -143,8 +143,11 @@ func (a *attempt) sign(ctx context.Context) *fault {
 
 // batches parts the recipients into requests: one, unless there are more than Graph takes and the header names nobody.
 func (a *attempt) batches() [][]int {
-	all := a.all()
-	if len(all) <= a.u.o.MaxRecipients {
+	all := a.unjudged()
+	switch {
+	case len(all) == 0:
+		return nil
+	case len(all) <= a.u.o.MaxRecipients:
 		return [][]int{all}
 	}
 	var batches [][]int
@@ -249,7 +252,7 @@ func (a *attempt) log(f *fault) {
 	case f.class == mail.AccountFault && f.rule != nil:
 		a.u.log.Warn("graph refuses us", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "fix", f.rule.Fix)
 	case f.uncertain:
-		a.u.log.Warn("graph may have sent the message, it will be sent again", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "err", f.err)
+		a.u.log.Warn("graph may have sent the message", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "err", f.err)
 	}
 }
 
