@@ -9,16 +9,18 @@ import (
 	"strings"
 )
 
-// Marks of certificates from public authorities, which never issue them directly by a root: the policies of the CA/Browser Forum
-// (domain, organisation, individual and extended validation), and timestamps of certificate logs (RFC 6962 §3.3).
+// Marks of certificates from public authorities, which never issue them directly by a root: the policies of the
+// CA/Browser Forum (domain, organisation, individual and extended validation), and timestamps of certificate logs
+// (RFC 6962 §3.3).
 var (
 	forumPolicies    = []string{"2.23.140.1.1", "2.23.140.1.2."}
 	logTimestamps    = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
 	namedSubordinate = regexp.MustCompile(`(?i)\b(intermediate|issuing|subordinate|sub[ -]?ca)\b`)
 )
 
-// chainWarning says what clients will miss behind a certificate that is not self-signed, "" if nothing. A certificate that stands
-// alone may have been issued by the root of a private authority itself: then the root is all that clients need, and they have it.
+// chainWarning says what clients will miss behind a certificate that is not self-signed, "" if nothing. A certificate
+// that stands alone may have been issued by the root of a private authority itself: then the root is all that clients
+// need, and they have it.
 func chainWarning(c *tls.Certificate) string {
 	leaf := c.Leaf
 	if len(c.Certificate) > 1 {

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// marionette speaks the protocol by which Mozilla's programs are driven: JSON arrays, each behind its length and a colon.
+// marionette speaks the protocol by which Mozilla's programs are driven: JSON arrays, each behind its length and a
+// colon.
 type marionette struct {
 	conn net.Conn
 	in   *bufio.Reader

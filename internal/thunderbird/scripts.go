@@ -44,7 +44,8 @@ return true;`
 	// look tells how many windows to write in there are, and what the dialogs say.
 	look = `
 const windows = [...Services.wm.getEnumerator(null)];
-const dialogs = windows.filter(w => w.location.href == "chrome://global/content/commonDialog.xhtml" && w.document.readyState == "complete");
+const dialogs = windows.filter(
+  w => w.location.href == "chrome://global/content/commonDialog.xhtml" && w.document.readyState == "complete");
 return {
   writing: windows.filter(w => w.document.documentElement.getAttribute("windowtype") == "msgcompose").length,
   dialogs: dialogs.map(w => ({ title: w.document.title, text: w.document.getElementById("infoBody")?.textContent ?? "",
@@ -53,7 +54,8 @@ return {
 
 	// answer presses a button of the first dialog: accept, or cancel. Arguments: button, password to type or null.
 	answer = `
-const w = [...Services.wm.getEnumerator(null)].find(w => w.location.href == "chrome://global/content/commonDialog.xhtml");
+const w = [...Services.wm.getEnumerator(null)].find(
+  w => w.location.href == "chrome://global/content/commonDialog.xhtml");
 if (arguments[1] !== null) {
   w.document.getElementById("password1Textbox").value = arguments[1];
 }

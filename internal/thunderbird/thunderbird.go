@@ -1,8 +1,8 @@
-// Package thunderbird drives the mail program of that name in tests, as a person would: write, send, read the dialog. What it
-// shows of a reply is its text, so the text is what tests of it assert.
+// Package thunderbird drives the mail program of that name in tests, as a person would: write, send, read the dialog.
+// What it shows of a reply is its text, so the text is what tests of it assert.
 //
-// Failure semantics: what does not come within patience fails the test. Where Thunderbird or the X server that it draws on
-// is missing, the test is skipped, and fails under CI (see testkit.Need). Both end with the test.
+// Failure semantics: what does not come within patience fails the test. Where Thunderbird or the X server that it
+// draws on is missing, the test is skipped, and fails under CI (see testkit.Need). Both end with the test.
 package thunderbird
 
 import (
@@ -107,8 +107,8 @@ func (p *Program) prepare(caPEM []byte, servers []Server) {
 	}
 }
 
-// Send writes a message and sends it. Dialogs are read and answered with OK; a failed login with Cancel; a prompt for a password
-// with typed, where it is not empty.
+// Send writes a message and sends it. Dialogs are read and answered with OK; a failed login with Cancel; a prompt for
+// a password with typed, where it is not empty.
 func (p *Program) Send(m Message, typed string) Outcome {
 	p.t.Helper()
 	p.run(compose, nil, map[string]any{"server": m.Server, "from": m.From, "to": strings.Join(m.To, ", "), "subject": m.Subject, "body": m.Body})

@@ -56,8 +56,9 @@ func (c *Conn) checkNetwork() error {
 		"%s is not in the networks of listener %s", c.client.Addr(), c.opt.Name)
 }
 
-// unplaced reports a client that a proxy did not name. The health checks of a load balancer are such: they are greeted, and can
-// neither log in nor send, since the networks of listeners, logins and policies would be asked about the proxy's own address.
+// unplaced reports a client that a proxy did not name. The health checks of a load balancer are such: they are
+// greeted, and can neither log in nor send, since the networks of listeners, logins and policies would be asked about
+// the proxy's own address.
 func (c *Conn) unplaced() bool { return c.unnamed }
 
 // Placed reports whether the client's address is known. It is not for the connections that a proxy makes for itself, or
@@ -75,8 +76,9 @@ func (c *Conn) startTLSFirst() error {
 	return nil
 }
 
-// expectClientHello takes a client that says nothing, or something else, for one that waits for a greeting in clear. It gets one
-// that says what to change: a mail program shows it, and would otherwise wait until it gives up without a word.
+// expectClientHello takes a client that says nothing, or something else, for one that waits for a greeting in clear.
+// It gets one that says what to change: a mail program shows it, and would otherwise wait until it gives up without a
+// word.
 func (c *Conn) expectClientHello() error {
 	first, err := c.firstOctet(c.opt.HelloWait)
 	switch {
@@ -161,8 +163,8 @@ func (c *Conn) earlyRefusal(b []byte) error {
 	return refuse(ReasonProtocol, reply, "the client talked before the greeting")
 }
 
-// alertUnexpected is a TLS record with the fatal alert unexpected_message (RFC 8446 §6): mail programs show then that the
-// settings are wrong, where they would otherwise speak of a lost connection.
+// alertUnexpected is a TLS record with the fatal alert unexpected_message (RFC 8446 §6): mail programs show then that
+// the settings are wrong, where they would otherwise speak of a lost connection.
 var alertUnexpected = []byte{0x15, 0x03, 0x01, 0, 2, 2, 10}
 
 // unexpectedTLS is for a ClientHello where a command is due. A reply in clear would only confuse.

@@ -11,9 +11,9 @@ import (
 	"postern/mail"
 )
 
-// An address with no more than fairShare connections before login is no crowd: a mail program opens two or three. One with more
-// than a part of all places is, whoever has logged in from there. For newcomers of the same address one makes room that has not
-// logged in for staleAge.
+// An address with no more than fairShare connections before login is no crowd: a mail program opens two or three. One
+// with more than a part of all places is, whoever has logged in from there. For newcomers of the same address one
+// makes room that has not logged in for staleAge.
 const (
 	fairShare  = 4
 	crowdPart  = 4
@@ -21,9 +21,9 @@ const (
 	maxInsider = 4096 // addresses remembered because of a login, about half a megabyte
 )
 
-// halfOpen has the connections that have not got past TLS and login. They have places of their own, so that no flood of them
-// shuts out who has. When all are taken one makes room for the next, and not the newest: otherwise who came first would keep
-// everybody else out until auth_timeout. See docs/decisions/0015-half-open.md for which.
+// halfOpen has the connections that have not got past TLS and login. They have places of their own, so that no flood
+// of them shuts out who has. When all are taken one makes room for the next, and not the newest: otherwise who came
+// first would keep everybody else out until auth_timeout. See docs/decisions/0015-half-open.md for which.
 type halfOpen struct {
 	mu       sync.Mutex
 	order    list.List // of *stranger, the oldest first
@@ -50,8 +50,8 @@ func newHalfOpen() *halfOpen {
 	return &halfOpen{crowd: make(map[netip.Prefix]int), insiders: c}
 }
 
-// enter takes a place for a connection that was accepted. It returns the connection that has to go for it, nil while there is
-// room, and false where this one has to.
+// enter takes a place for a connection that was accepted. It returns the connection that has to go for it, nil while
+// there is room, and false where this one has to.
 func (h *halfOpen) enter(c *Conn, now time.Time, limit int) (goes *Conn, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -70,8 +70,8 @@ func (h *halfOpen) enter(c *Conn, now time.Time, limit int) (goes *Conn, ok bool
 	return goes, true
 }
 
-// worstLocked returns who goes first when s has come, nil if s does: of the addresses that nobody logged in from, or that have more
-// than their part, one of the address with the most; without TLS before with it; the oldest.
+// worstLocked returns who goes first when s has come, nil if s does: of the addresses that nobody logged in from, or
+// that have more than their part, one of the address with the most; without TLS before with it; the oldest.
 func (h *halfOpen) worstLocked(limit int, s *stranger) *stranger {
 	var worst *stranger
 	most := -1

@@ -86,8 +86,8 @@ func badAddress(err error, enhanced, what string) mail.Reply {
 	return mail.R(501, enhanced, "the %s is no complete address: expected user@example.com", what)
 }
 
-// parsePath reads the address of a path. A local part of atoms and dots that no dot-atom allows, such as "a..b" or "ann.", is
-// taken as if it stood in quotes: some providers gave such addresses out, and their owners have no others.
+// parsePath reads the address of a path. A local part of atoms and dots that no dot-atom allows, such as "a..b" or
+// "ann.", is taken as if it stood in quotes: some providers gave such addresses out, and their owners have no others.
 func parsePath(path string) (mail.Address, error) {
 	a, err := mail.ParseAddress(path)
 	local, domain, _ := strings.Cut(path, "@")
@@ -104,8 +104,8 @@ func isDotted(s string) bool {
 	})
 }
 
-// cutPath cuts "FROM:<path> parameters" into path and parameters. Blanks around the colon and within the brackets are let
-// pass, and brackets that are missing where it is clear what would stand in them: many devices send such.
+// cutPath cuts "FROM:<path> parameters" into path and parameters. Blanks around the colon and within the brackets are
+// let pass, and brackets that are missing where it is clear what would stand in them: many devices send such.
 func cutPath(arg, keyword string) (path, params string, ok bool) {
 	word, s, found := strings.Cut(arg, ":")
 	if !found || !strings.EqualFold(strings.TrimRight(word, " ")+":", keyword) {
@@ -123,7 +123,8 @@ func cutPath(arg, keyword string) (path, params string, ok bool) {
 	return path, params, params == "" || params[0] == ' '
 }
 
-// cutBarePath cuts a path without brackets from its parameters. It has none of the characters that would leave a choice.
+// cutBarePath cuts a path without brackets from its parameters. It has none of the characters that would leave a
+// choice.
 func cutBarePath(s string) (path, params string, ok bool) {
 	path, params, _ = strings.Cut(s, " ")
 	if path == "" || strings.ContainsAny(path, `<>"\,;()`) || strings.HasPrefix(path, "@") {

@@ -20,8 +20,10 @@ func (c *Conn) authOffered() bool {
 // passwordsTravel reports whether they may be sent on this connection.
 func (c *Conn) passwordsTravel() bool { return c.tls != nil || c.opt.plaintextAuth() }
 
-// knownMechanisms are those that clients ask for. Only these are repeated in the log: what else stands behind AUTH may be a password.
-var knownMechanisms = []string{"PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "NTLM", "GSSAPI", "GSS-SPNEGO", "NEGOTIATE", "KERBEROS_V4", "EXTERNAL", "ANONYMOUS",
+// knownMechanisms are those that clients ask for. Only these are repeated in the log: what else stands behind AUTH
+// may be a password.
+var knownMechanisms = []string{"PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "NTLM", "GSSAPI", "GSS-SPNEGO",
+	"NEGOTIATE", "KERBEROS_V4", "EXTERNAL", "ANONYMOUS",
 	"SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "XOAUTH", "XOAUTH2", "OAUTHBEARER"}
 
 // loginFault answers a login that never reached the session, and tells it.

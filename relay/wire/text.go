@@ -7,8 +7,8 @@ import (
 	"postern/mail"
 )
 
-// The replies that a person gets to read. Mail programs show the text of a reply without its codes, so each says what to do in
-// the words of their account settings.
+// The replies that a person gets to read. Mail programs show the text of a reply without its codes, so each says what
+// to do in the words of their account settings.
 var (
 	loginNeeded = mail.R(530, "5.7.0", `login needed: set the authentication method to "normal password" and enter your user name`)
 	noLoginHere = mail.R(504, "5.5.4", `no login is needed here: set the authentication method to "no authentication"`)

@@ -15,7 +15,8 @@ import (
 	"syscall"
 )
 
-// handshakeDetail says why a handshake failed, and what to do: what the client offered, what we have, and what it told us.
+// handshakeDetail says why a handshake failed, and what to do: what the client offered, what we have, and what it
+// told us.
 func (c *Conn) handshakeDetail(err error) string {
 	hello := c.sock.hello
 	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
@@ -82,8 +83,8 @@ func (c *Conn) presented(hello *tls.ClientHelloInfo) *x509.Certificate {
 func isECDSA(c *x509.Certificate) bool { _, ok := c.PublicKey.(*ecdsa.PublicKey); return ok }
 func isRSA(c *x509.Certificate) bool   { _, ok := c.PublicKey.(*rsa.PublicKey); return ok }
 
-// knowsECDSA and knowsRSA report whether a client has the means for a certificate with such a key. The suites of TLS 1.3 name
-// no key; what names none, and no schemes either, leaves it open.
+// knowsECDSA and knowsRSA report whether a client has the means for a certificate with such a key. The suites of TLS
+// 1.3 name no key; what names none, and no schemes either, leaves it open.
 func knowsECDSA(h *tls.ClientHelloInfo) bool { return knows(h, "_ECDSA_", "ECDSA") }
 
 func knowsRSA(h *tls.ClientHelloInfo) bool { return knows(h, "_RSA_", "PSS", "PKCS1") }
@@ -129,8 +130,8 @@ func suiteNames(ids []uint16) string {
 	return strings.Join(names, ", ")
 }
 
-// alertOf returns the TLS alert with which the client ended a handshake (RFC 8446 §6). crypto/tls keeps its type to itself, which
-// is a uint8.
+// alertOf returns the TLS alert with which the client ended a handshake (RFC 8446 §6). crypto/tls keeps its type to
+// itself, which is a uint8.
 func alertOf(err error) alert {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "remote error" {
