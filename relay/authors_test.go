@@ -251,3 +251,20 @@ func readNetMail(t *testing.T, header string) seen {
 	}
 	return s
 }
+
+// What devices put into a header as it is leaves as encoded words: no upstream needs SMTPUTF8 for it.
+func TestTextInHeadersIsEncoded(t *testing.T) {
+	t.Parallel()
+	p := newProvider(t)
+	r := newRig(t, p, "")
+	text := "From: anna@example.com\nTo: J\u00f6rg <bob@example.net>\nSubject: Gr\xfc\xdfe\n\nhello\n"
+	if reply, err := r.send(rigLogin, []string{"bob@example.net"}, text); err != nil {
+		t.Fatalf("%s: %v", reply, err)
+	}
+	got := p.wait(1)[0].data
+	for _, want := range []string{"Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n", "To: =?utf-8?b?SsO2cmc=?= <bob@example.net>\r\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+}

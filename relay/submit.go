@@ -160,6 +160,7 @@ func (u *submission) complete() (*queue.Message, mail.Content) {
 	h := &u.header
 	h.Remove("Bcc", "Resent-Bcc", "Return-Path")
 	u.removeForgedResults(h)
+	u.notes = append(u.notes, mail.EncodeText(h)...)
 	var notes []string
 	u.messageID, notes = mail.Complete(h, u.now, "<"+id+"@"+u.state.config.Hostname+">")
 	u.notes = append(u.notes, notes...)
