@@ -58,8 +58,13 @@ func addressesIn(text string) []Address {
 			if view[i] != '@' {
 				continue
 			}
-			a := Address{Local: shownLocal(view[:i]), Domain: shownDomain(view[i+1:])}
-			if a.Local != "" && isShownDomain(a.Domain) && !known[a] {
+			local, domain := shownLocal(view[:i]), shownDomain(view[i+1:])
+			if local == "" || !isShownDomain(domain) {
+				continue
+			}
+			// Cut, an address is nobody's, and a reply can still quote it.
+			a := Address{Local: Cut(local, maxAddress), Domain: Cut(domain, maxDomain)}
+			if !known[a] {
 				known[a] = true
 				found = append(found, a)
 			}

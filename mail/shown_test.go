@@ -88,6 +88,16 @@ func TestNamesThatShowNone(t *testing.T) {
 	}
 }
 
+func TestShownAddressesAreBounded(t *testing.T) {
+	long := strings.Repeat("a", 10000)
+	for _, name := range []string{long + "@bank.example", "ceo@" + long + ".bank.example", "ceo@bank." + long} {
+		found := addressesIn(name)
+		if len(found) != 1 || len(found[0].String()) > 1000 {
+			t.Errorf("%d octets: %d addresses", len(name), len(found))
+		}
+	}
+}
+
 func TestAddressesInCost(t *testing.T) {
 	for _, piece := range []string{"@", "a@b.", "a @ b . ", "\"@", "]@", "@[", "\uff20", "\u200b", "a\u0301"} {
 		before := processorTime(t)
