@@ -8,7 +8,7 @@ import (
 	"postern/relay/upstream"
 )
 
-// An answer that no rule knows, and that is not believed, pauses the mailbox or leaves it alone. Our own refusals are none of
+// A refusal that is not believed pauses the mailbox or leaves it alone. Our own refusals are none of
 // Graph's.
 func TestDoubtsReachTheMailbox(t *testing.T) {
 	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
@@ -17,10 +17,10 @@ func TestDoubtsReachTheMailbox(t *testing.T) {
 		doubt upstream.Doubt
 		want  upstream.Status
 	}{{upstream.DoubtMessage, upstream.Ready}, {upstream.DoubtSender, upstream.Ready}, {upstream.DoubtIdentity, upstream.Paused}} {
-		fake.Fail(fakeprovider.GraphFault{Status: 400, Code: "ErrorOfTheWind", Message: "It blows from the north."})
+		fake.Fail(fakeprovider.GraphFault{Status: 400, Code: "ErrorMessageBlocked", Message: "The message was blocked."})
 		tx := to(t, "", "a@example.org")
 		tx.Review = func(results []mail.Result) upstream.Doubt {
-			if r := &results[0]; r.Class != mail.MessageFault || r.Rule != unknownRule {
+			if r := &results[0]; r.Class != mail.MessageFault || r.Rule != "refused-content" {
 				t.Errorf("it is shown %s by %q: %s", r.Class, r.Rule, r.Reply)
 			}
 			results[0].Class, results[0].Rule = mail.AccountFault, upstream.RuleStorm
