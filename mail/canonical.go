@@ -202,7 +202,8 @@ func harmless(s string) string {
 		return s
 	}
 	s = strings.ReplaceAll(s, " @ ", " at ")
-	s = strings.NewReplacer("@", " at ", `"`, "'", "<", "\u2039", ">", "\u203a", `\`, "/", "[", "(", "]", ")", ":", "\u2236", ";", ",").Replace(s)
+	s = strings.NewReplacer("@", " at ", `"`, "'",
+		"<", "\u2039", ">", "\u203a", `\`, "/", "[", "(", "]", ")", ":", "\u2236", ";", ",").Replace(s)
 	depth := 0
 	for _, r := range s {
 		if r == '(' {

@@ -150,7 +150,8 @@ func (c *completion) unite(names ...string) {
 
 // otherDates are layouts of programs that do not write RFC 5322 and say the offset all the same.
 var otherDates = []string{
-	time.RFC3339, "2006-01-02 15:04:05 -0700", "2006-01-02 15:04:05Z07:00", time.RubyDate, "Mon Jan _2 2006 15:04:05 GMT-0700", "Mon, 02 Jan 2006 15:04:05 GMT-0700",
+	time.RFC3339, "2006-01-02 15:04:05 -0700", "2006-01-02 15:04:05Z07:00", time.RubyDate,
+	"Mon Jan _2 2006 15:04:05 GMT-0700", "Mon, 02 Jan 2006 15:04:05 GMT-0700",
 	"Monday, 02-Jan-06 15:04:05 -0700", "Mon, _2-Jan-2006 15:04:05 -0700", "Mon Jan _2 15:04:05 2006 -0700",
 }
 

@@ -36,8 +36,9 @@ var charsets = map[string]encoding.Encoding{
 	"macintosh": charmap.Macintosh,
 	"gb2312":    simplifiedchinese.GB18030, "gbk": simplifiedchinese.GB18030, "cp936": simplifiedchinese.GB18030,
 	"gb18030": simplifiedchinese.GB18030, "big5": traditionalchinese.Big5, "big5-hkscs": traditionalchinese.Big5,
-	"shift_jis": japanese.ShiftJIS, "shift-jis": japanese.ShiftJIS, "sjis": japanese.ShiftJIS, "windows-31j": japanese.ShiftJIS,
-	"cp932": japanese.ShiftJIS, "euc-jp": japanese.EUCJP, "iso-2022-jp": japanese.ISO2022JP,
+	"shift_jis": japanese.ShiftJIS, "shift-jis": japanese.ShiftJIS, "sjis": japanese.ShiftJIS,
+	"windows-31j": japanese.ShiftJIS, "cp932": japanese.ShiftJIS,
+	"euc-jp": japanese.EUCJP, "iso-2022-jp": japanese.ISO2022JP,
 	"euc-kr": korean.EUCKR, "ks_c_5601-1987": korean.EUCKR, "cp949": korean.EUCKR, "windows-949": korean.EUCKR,
 }
 

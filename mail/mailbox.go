@@ -18,8 +18,8 @@ type mailbox struct {
 var (
 	errListUTF8    = errors.New("has an address that is not valid UTF-8")
 	errListEmpty   = errors.New("has an empty place where a mailbox belongs")
-	errListGroup   = errors.New(`uses group syntax; give plain mailboxes, and put a name with ":" or ";" in quotes`)
-	errListComment = errors.New("has a comment without end, or one inside an address; put the name in quotes before <address>")
+	errListGroup   = errors.New(`uses group syntax; give plain mailboxes, a name with ":" or ";" in quotes`)
+	errListComment = errors.New("has a comment without end or inside an address; put the name in quotes before <address>")
 	errListQuote   = errors.New("has a quoted string without end")
 	errListAngle   = errors.New("has text behind <address>, or angle brackets that do not match")
 	errListEncoded = errors.New("has an encoded word that cannot be read")
@@ -27,7 +27,7 @@ var (
 	errListControl = errors.New("has control or direction characters in a display name")
 	errListRoute   = errors.New("has a source route in its address")
 	errListLength  = errors.New("has an address that is too long")
-	errListLocal   = errors.New("has an address whose quoted part before the @ readers take for something else; use letters, digits and dots")
+	errListLocal   = errors.New("has a quoted part before the @ that readers take for something else; use letters, digits and dots")
 	errListAddress = errors.New("has a malformed address; write Name <user@example.com>")
 )
 

@@ -12,9 +12,11 @@ import (
 // (Unicode TR 39 confusables, RFC 3490 §3.1 for the dots that resolvers accept).
 var lookAlikes = strings.NewReplacer(
 	"\u24d0", "@", "\u24b6", "@", "a\u20dd", "@", "A\u20dd", "@",
-	"\u3002", ".", "\uff61", ".", "\u0701", ".", "\u0702", ".", "\ua60e", ".", "\U00010a50", ".", "\u0660", ".", "\u06f0", ".",
+	"\u3002", ".", "\uff61", ".", "\u0701", ".", "\u0702", ".", "\ua60e", ".", "\U00010a50", ".",
+	"\u0660", ".", "\u06f0", ".",
 	"\ua4f8", ".", "\u06d4", ".", "\u00b7", ".", "\u0387", ".", "\u2022", ".", "\u2027", ".", "\u2219", ".", "\u22c5", ".",
-	"\u30fb", ".", "\uff65", ".", "\u16eb", ".", "\U00010101", ".", "\u1427", ".", "\ua78f", ".", "\u2e31", ".", "\u2e33", ".",
+	"\u30fb", ".", "\uff65", ".", "\u16eb", ".", "\U00010101", ".",
+	"\u1427", ".", "\ua78f", ".", "\u2e31", ".", "\u2e33", ".",
 	"\U0001d16d", ".",
 )
 
@@ -33,7 +35,8 @@ func skeleton(text string) string {
 }
 
 func isInvisible(r rune) bool {
-	return r >= 0xad && (unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r == '\u2800')
+	return r == '\u2800' || r >= 0xad &&
+		unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
 // addressesIn finds what a person or a lenient reader would take for an address in a display name: an at sign
@@ -93,7 +96,9 @@ func withoutBrackets(s string) string {
 
 // shownLocal returns what a text ends with that can be a local part.
 func shownLocal(s string) string {
-	s = strings.TrimRightFunc(s, func(r rune) bool { return isGap(r) || isBracket(r, unicode.Pe) || r == '>' || r == '\\' })
+	s = strings.TrimRightFunc(s, func(r rune) bool {
+		return isGap(r) || isBracket(r, unicode.Pe) || r == '>' || r == '\\'
+	})
 	if end := strings.LastIndexFunc(s, endsLocal); end >= 0 {
 		_, n := utf8.DecodeRuneInString(s[end:])
 		s = s[end+n:]
