@@ -241,7 +241,6 @@ func (t *ticket) take(ctx context.Context, up *configured, m *queue.Message, c m
 // again, and is told, when it is sent.
 func (t *ticket) signAhead(ctx context.Context, up *configured, m *queue.Message, c mail.Content) {
 	tx := upstream.Transaction{Content: c}
-	tx.Last = tx.Doubts >= queue.MaxDoubts-1
 	if err := t.state.prepare(&tx, up, m); err != nil || tx.Prefix == nil {
 		return
 	}
@@ -318,6 +317,7 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 		tx.Recipients[i] = m.Recipients[n].Recipient
 		tx.Doubts = max(tx.Doubts, m.Recipients[n].Doubts)
 	}
+	tx.Last = tx.Doubts >= queue.MaxDoubts-1
 	if err := t.state.prepare(&tx, up, m); err != nil {
 		return unsigned(pending, up.config.Name, err)
 	}

@@ -244,3 +244,28 @@ func TestPartsAreNotHandedOff(t *testing.T) {
 		t.Errorf("got %q, %v; want it handed off", reply, err)
 	}
 }
+
+// onePlace keeps the transaction that it is given.
+type onePlace struct{ sent upstream.Transaction }
+
+func (p *onePlace) Send(_ context.Context, t upstream.Transaction) []mail.Result {
+	p.sent = t
+	return []mail.Result{{Class: mail.Deferral, Uncertain: true, Reply: mail.R(451, "4.4.2", "closed")}}
+}
+func (p *onePlace) Release() {}
+
+// An upstream is told how often it may have got the message, and when this is the last try without an answer.
+func TestDoubtsAreToldToTheUpstream(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	st := r.server.state.Load()
+	for doubts, last := range map[int]bool{0: false, 1: false, 2: true} {
+		m := &queue.Message{ID: "m", Login: rigLogin, Envelope: mail.Envelope{From: mail.Address{Local: "anna", Domain: "example.com"}},
+			Author:     mail.Address{Local: "anna", Domain: "example.com"},
+			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}}, Status: queue.Pending, Doubts: doubts}}}
+		p := &onePlace{}
+		(&ticket{srv: r.server, state: st}).transact(t.Context(), p, st.upstreams[0], m, mail.BytesContent([]byte(plainMessage)), []int{0})
+		if p.sent.Doubts != doubts || p.sent.Last != last {
+			t.Errorf("%d doubts: the upstream hears of %d, last %v", doubts, p.sent.Doubts, p.sent.Last)
+		}
+	}
+}
