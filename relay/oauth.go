@@ -107,7 +107,13 @@ func tokenOptions(block config.Upstream) (oauth.Options, error) {
 		return o, err
 	}
 	o.ServiceAccount = oauth.NewSecret(account)
-	o.RootCAs, err = anchors(block.CAFile)
+	if o.RootCAs, err = anchors(block.CAFile); err != nil {
+		return o, err
+	}
+	proxy, err := proxyOf(block)
+	if proxy != nil {
+		o.Dial = proxy.Dial
+	}
 	return o, err
 }
 

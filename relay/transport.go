@@ -151,7 +151,13 @@ func graphOptions(block config.Upstream) (graph.Options, error) {
 	if o.Rates, err = block.Rates(); err != nil {
 		return o, fmt.Errorf("upstream %s: rate: %w", block.Name, err)
 	}
-	o.RootCAs, err = roots(block)
+	if o.RootCAs, err = roots(block); err != nil {
+		return o, err
+	}
+	proxy, err := proxyOf(block)
+	if proxy != nil {
+		o.Dial = proxy.Dial
+	}
 	return o, err
 }
 

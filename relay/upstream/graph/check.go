@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/via"
 )
 
 // Test goes the way of a delivery for the configured mailbox and sends nothing. It returns what happened up to the first
@@ -97,6 +99,8 @@ func explain(f *fault) string {
 		return text + ". What to do: " + f.rule.Fix + "."
 	case f.stage == mail.StageResolve:
 		return text + ": check host, and the name servers of this machine."
+	case f.stage == mail.StageConnect && throughProxy(f.err):
+		return text
 	case f.stage == mail.StageConnect:
 		return text + ": check whether a firewall or proxy lets this machine out to port 443."
 	}
@@ -128,7 +132,16 @@ func (t *tester) connect(ctx context.Context) bool {
 	if f == nil {
 		f = &fault{stage: mail.StageConnect, class: mail.BackPressure, err: err, reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
 	}
+	if throughProxy(err) {
+		name = "proxy"
+	}
 	return t.add(name, time.Since(begun), "", f)
+}
+
+// throughProxy reports an error of the way through a proxy, which says what to do.
+func throughProxy(err error) bool {
+	var proxy *via.Error
+	return errors.As(err, &proxy)
 }
 
 // unwrapURL takes off the words of net/http: method and URL say nothing here.

@@ -14,6 +14,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/upstream/internal/gate"
+	"postern/relay/upstream/via"
 )
 
 // fault is why a message was not taken. The reply is Graph's in the words of SMTP, or one of ours that describes the trouble.
@@ -90,7 +91,8 @@ func tokenFault(err error) *fault {
 
 // lost makes a fault of a request without an answer. gone: its last octet was handed to the connection.
 func (u *Upstream) lost(ctx context.Context, err error, gone bool) *fault {
-	if cause := context.Cause(ctx); cause != nil {
+	var way *onTheWay
+	if cause := context.Cause(ctx); cause != nil && (cause != errTimeout || !errors.As(err, &way)) {
 		err = cause // why we gave up says more than how the transport noticed
 	} else if f := u.unreached(err); f != nil && !gone { // an alert behind the request is no refusal of TLS
 		return f
@@ -104,12 +106,16 @@ func (u *Upstream) lost(ctx context.Context, err error, gone bool) *fault {
 	return f
 }
 
-func describe(err error) string {
+func timedOut(err error) bool {
 	var netErr net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout()
+}
+
+func describe(err error) string {
 	switch {
 	case errors.Is(err, errStopped):
 		return "was left because we are shutting down or out of time"
-	case errors.Is(err, errTimeout), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+	case errors.Is(err, errTimeout), timedOut(err):
 		return "did not answer in time"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return "closed the connection"
@@ -120,6 +126,8 @@ func describe(err error) string {
 // unreached knows the errors from before the request: they are about the network, or about TLS. nil: it is another.
 func (u *Upstream) unreached(err error) *fault {
 	var (
+		proxy        *via.Error
+		way          *onTheWay
 		dns          *net.DNSError
 		op           *net.OpError
 		verification *tls.CertificateVerificationError
@@ -132,6 +140,8 @@ func (u *Upstream) unreached(err error) *fault {
 		return &fault{stage: mail.StageTLS, class: mail.AccountFault, err: err, reply: mail.R(454, "4.7.5", "%s", u.host+": "+text)}
 	}
 	switch {
+	case errors.As(err, &proxy):
+		return network(mail.StageConnect, "4.4.1", "cannot be reached: "+proxy.Error())
 	case errors.As(err, &dns):
 		return network(mail.StageResolve, "4.4.3", "cannot be resolved now")
 	case errors.As(err, &verification):
@@ -140,12 +150,14 @@ func (u *Upstream) unreached(err error) *fault {
 		return badTLS("does not speak TLS on this port")
 	case errors.As(err, &op) && op.Op == "remote error":
 		return badTLS("refuses TLS with us: " + mail.Printable(op.Err.Error()))
-	case errors.As(err, &op) && op.Op == "proxyconnect":
-		return network(mail.StageConnect, "4.4.1", "cannot be reached through the proxy: "+mail.Printable(op.Err.Error()))
 	case errors.As(err, &op) && op.Op == "dial":
 		return network(mail.StageConnect, "4.4.1", "cannot be reached: "+mail.Printable(op.Err.Error()))
 	case strings.Contains(err.Error(), "TLS handshake timeout"):
 		return network(mail.StageTLS, "4.4.2", "did not finish the TLS handshake in time")
+	case errors.As(err, &way) && (errors.Is(err, errTimeout) || timedOut(err)):
+		return network(mail.StageConnect, "4.4.1", "cannot be reached in time")
+	case errors.As(err, &way) && !errors.Is(err, context.Canceled) && !errors.Is(err, errStopped):
+		return network(mail.StageConnect, "4.4.1", "cannot be reached: "+mail.Cut(mail.Printable(way.Error()), maxMessage))
 	}
 	return nil
 }
@@ -163,7 +175,7 @@ func explainCertificate(err error, host string) string {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "the certificate is valid from " + invalid.Cert.NotBefore.UTC().Format(time.DateOnly) + " to " + invalid.Cert.NotAfter.UTC().Format(time.DateOnly) + " only"
 	case errors.As(err, &unknown):
-		return "the certificate is not issued by an authority that we trust; a firewall may open TLS here"
+		return "the certificate is not issued by an authority that we trust; where a firewall or proxy of yours opens TLS, write the certificate of its authority in ca_file"
 	}
 	return "the certificate is refused: " + mail.Printable(err.Error())
 }

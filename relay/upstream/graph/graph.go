@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -36,6 +37,7 @@ import (
 	"time"
 
 	"postern/relay/upstream"
+	"postern/relay/upstream/via"
 )
 
 // GlobalURL is the service root of Microsoft's worldwide cloud.
@@ -97,7 +99,10 @@ type Options struct {
 	// Rules come before the built-in ones.
 	Rules []Rule
 
-	Transport http.RoundTripper // nil: one of our own, with the proxy of the environment
+	// Dial makes connections, through a proxy or not; nil: directly, or through the proxy of the environment.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	Transport http.RoundTripper // nil: one of our own, with Dial
 	Jitter    func() float64    // in [0, 1); nil: math/rand
 	Logger    *slog.Logger
 }
@@ -231,9 +236,16 @@ func newClient(o *Options) *http.Client {
 }
 
 func newTransport(o *Options) *http.Transport {
-	return &http.Transport{
-		Proxy:       http.ProxyFromEnvironment,
-		DialContext: dialer(o.Timeouts.Connect).DialContext,
+	dial := o.Dial
+	if dial == nil {
+		dial = via.Environment(dialer(o.Timeouts.Connect).DialContext)
+	}
+	return &http.Transport{ // without Proxy: what a proxy refuses is told by package via
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, 2*o.Timeouts.Connect) // for the proxy and what it does
+			defer cancel()
+			return dial(ctx, network, address)
+		},
 		TLSClientConfig: &tls.Config{
 			RootCAs:            o.RootCAs,
 			InsecureSkipVerify: o.InsecureSkipVerify, //nolint:gosec // set by the administrator only

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -95,6 +96,11 @@ func (u *Upstream) do(req *http.Request, token string) (*answer, error) {
 	return u.doFields(req, token, nil)
 }
 
+// onTheWay is an error from before there was a connection: whatever its kind, Graph has seen nothing.
+type onTheWay struct{ error }
+
+func (e *onTheWay) Unwrap() error { return e.error }
+
 // doFields is do, and shows the fields of an answer 2xx to field. What of it is not looked at, such as the file that was sent, is
 // read all the same, so that the connection can be used again.
 func (u *Upstream) doFields(req *http.Request, token string, field func(name string, value json.RawMessage)) (*answer, error) {
@@ -103,7 +109,16 @@ func (u *Upstream) doFields(req *http.Request, token string, field func(name str
 	}
 	req.Header.Set("User-Agent", "Postern")
 	req.Header.Set("Accept", "application/json")
-	res, err := u.client.Do(req)
+	// A transport of ours tells how far it came. Another is taken to be connected at once.
+	var begun, connected atomic.Bool
+	trace := &httptrace.ClientTrace{
+		GetConn: func(string) { begun.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	}
+	res, err := u.client.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	if err != nil && begun.Load() && !connected.Load() {
+		return nil, &onTheWay{unwrapURL(err)}
+	}
 	if err != nil {
 		return nil, err
 	}

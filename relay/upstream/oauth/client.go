@@ -18,6 +18,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 
 	"postern/relay/upstream/internal/scrub"
+	"postern/relay/upstream/via"
 )
 
 const (
@@ -117,9 +118,12 @@ func newTransport(o *Options) (http.RoundTripper, error) {
 		}
 		conf.RootCAs = pool
 	}
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+	dial := o.Dial
+	if dial == nil {
+		dial = via.Environment((&net.Dialer{Timeout: 10 * time.Second}).DialContext)
+	}
+	return &http.Transport{ // without Proxy: what a proxy refuses is told by package via
+		DialContext:            dial,
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    10 * time.Second,
 		ResponseHeaderTimeout:  20 * time.Second,

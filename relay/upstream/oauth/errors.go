@@ -18,6 +18,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"postern/mail"
+	"postern/relay/upstream/via"
 )
 
 // Error is why there is no token.
@@ -309,6 +310,7 @@ func tokenHost(p *provider) string {
 func (s *Source) explainNetwork(ctx context.Context, err error) *Error {
 	host := tokenHost(s.p)
 	var (
+		proxy        *via.Error
 		verification *tls.CertificateVerificationError
 		wrapped      *url.Error
 		netErr       net.Error
@@ -317,6 +319,8 @@ func (s *Source) explainNetwork(ctx context.Context, err error) *Error {
 		err = wrapped.Err // the URL says nothing new
 	}
 	switch {
+	case errors.As(err, &proxy) && !errors.Is(err, context.Canceled):
+		return pressureError(codeUnreachable, host+" cannot be reached: "+proxy.Error(), err)
 	case errors.As(err, &verification):
 		e := s.fault(codeCertificate, "the TLS certificate of "+host+" does not verify",
 			"if a proxy of yours inspects TLS, add its certificate to ca_file; else check the clock and the address")

@@ -1,10 +1,12 @@
 package oauth
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -81,6 +83,8 @@ type Options struct {
 	Timeout time.Duration
 	// RootCAs are trusted beside the system's, for servers of one's own.
 	RootCAs []*x509.Certificate
+	// Dial makes connections, through a proxy or not; nil: directly, or through the proxy of the environment.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Transport replaces the HTTP transport.
 	Transport http.RoundTripper
 	Logger    *slog.Logger

@@ -41,8 +41,15 @@ var (
 	errLongName = errors.New("the host name is too long for SOCKS5")
 )
 
+// fromKey is where a proxy of relay.toml is named.
+const fromKey = "key proxy of this upstream"
+
 func (p *Proxy) fail(target string, err error, text string) *Error {
-	text = "the proxy " + p.String() + " " + text + " (key proxy of this upstream)"
+	from := p.from
+	if from == "" {
+		from = fromKey
+	}
+	text = "the proxy " + p.String() + " " + text + " (" + from + ")"
 	return &Error{Proxy: p.String(), Target: target, Err: err, text: text}
 }
 

@@ -36,6 +36,7 @@ type Proxy struct {
 	// Forward makes the connection to the proxy; nil: a net.Dialer.
 	Forward func(ctx context.Context, network, address string) (net.Conn, error)
 
+	from               string // where it is named, for people; "": fromKey
 	scheme, host, port string
 	login              bool
 	user, password     string
