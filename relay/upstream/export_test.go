@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"slices"
+	"time"
 
 	"postern/mail"
 )
@@ -9,15 +10,16 @@ import (
 // WithoutKnowledge judges a reply by own rules and the generic ones, switching off each rule that keeps the mail until one
 // lets it bounce, as an answer would that no rule knows.
 func WithoutKnowledge(own []Rule, stage mail.Stage, r mail.Reply) (Rule, int, error) {
-	rules, err := compileRules(own)
-	for off := 0; err == nil; off++ {
-		u := Upstream{rules: rules}
-		m := u.classify(stage, r)
-		i := slices.IndexFunc(rules, func(other matcher) bool { return other.Name == m.Name && other.Example == m.Example })
-		if m.Class.Permanent() || i < 0 {
-			return m.Rule, off, nil
-		}
-		rules = slices.Delete(rules, i, i+1)
+	rules, err := CompileRules(own)
+	if err != nil {
+		return Rule{}, 0, err
 	}
-	return Rule{}, 0, err
+	all := Rules{own: slices.Concat(rules.own, rules.generic)}
+	for off := 0; ; off++ {
+		m, i := all.find(stage, newSample(r))
+		if m.Class.Permanent() || i < 0 {
+			return m.decide(newSample(r), time.Now()), off, nil
+		}
+		all.own = slices.Delete(all.own, i, i+1)
+	}
 }

@@ -73,11 +73,13 @@ func (c *conn) refused(stage mail.Stage, r mail.Reply) *fault {
 		c.broken = true
 		return c.trouble(stage, errOutOfStep, "answered %q, which is no answer to what was asked", r.String())
 	}
-	m := c.u.classify(stage, r)
-	if r.Code == 421 || m.Name == "protocol" {
+	rule, _ := c.u.rules.Judge(stage, r, time.Now())
+	if r.Code == 421 || rule.Name == ruleProtocol {
 		c.broken = true
 	}
-	return &fault{stage: stage, class: m.Class, reply: c.kept(r), verbatim: true, retryAfter: m.retryAfter(r), rule: &m.Rule}
+	return &fault{
+		stage: stage, class: rule.Class, reply: c.kept(r), verbatim: true, retryAfter: rule.RetryAfter, rule: &rule,
+	}
 }
 
 // kept is what is kept of a reply: none of our secrets, and no more than anybody reads.

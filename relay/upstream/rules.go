@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"postern/mail"
@@ -19,8 +20,8 @@ type Rule struct {
 	Stages   []mail.Stage
 	Code     string // three places, a letter stands for any digit: "421", "45z", "5yz"
 	Enhanced string // three numbers, * stands for any: "5.7.1", "*.5.3"; "-" for none at all
-	// Text is RE2, case ignored, searched in the text without codes. A group named seconds, minutes or hours catches how
-	// long the upstream wants us to wait.
+	// Text is RE2, case ignored, searched in the text without codes, as it came and with the lines joined. A group named
+	// seconds, minutes or hours catches how long the upstream wants us to wait; without one, a wait in plain words is read.
 	Text string
 
 	Class      mail.Class
@@ -35,6 +36,8 @@ type Rule struct {
 	// Quota: so much in so long a time is used up. The identity waits until what it sent leaves this window, RetryAfter at
 	// least, and remembers it over restarts.
 	Quota time.Duration
+	// windowed reads Quota from the text: "per hour", "24-hour limit", "daily". Without such words it stays 0.
+	windowed bool
 	// Login: the connection has lost its login. Where it was good before, another one logs in, once for an attempt.
 	Login bool
 
@@ -57,18 +60,45 @@ const maxWait = 24 * time.Hour
 // matcher is a Rule made ready to match.
 type matcher struct {
 	Rule
-	text *regexp.Regexp
-	wait int           // number of the group that says how long to wait, 0: none
-	unit time.Duration // of that group
+	generic bool
+	text    *regexp.Regexp
+	hints   []string      // see hintsOf; of generic rules
+	wait    int           // number of the group that says how long to wait, 0: none
+	unit    time.Duration // of that group
 }
 
-func compileRules(own []Rule) ([]matcher, error) {
-	all := slices.Concat(own, genericRules)
-	ms := make([]matcher, len(all))
-	for i, r := range all {
+// Rules are rules made ready to judge replies, the generic ones behind them. They are safe for concurrent use.
+type Rules struct {
+	own     []matcher
+	generic []matcher
+}
+
+// CompileRules checks rules and makes them ready.
+func CompileRules(own []Rule) (*Rules, error) {
+	ms, err := compileAll(own, false)
+	if err != nil {
+		return nil, err
+	}
+	return &Rules{own: ms, generic: compiledGeneric()}, nil
+}
+
+var compiledGeneric = sync.OnceValue(func() []matcher {
+	ms, err := compileAll(genericRules, true)
+	if err != nil {
+		panic("upstream: " + err.Error()) // a test compiles them
+	}
+	return ms
+})
+
+func compileAll(rules []Rule, generic bool) ([]matcher, error) {
+	ms := make([]matcher, len(rules))
+	for i, r := range rules {
 		m, err := r.compile()
 		if err != nil {
 			return nil, fmt.Errorf("rule %q: %w", r.Name, err)
+		}
+		if m.generic = generic; generic {
+			m.hints = hintsOf(r.Text)
 		}
 		ms[i] = m
 	}
@@ -132,27 +162,63 @@ func (r *Rule) afterMail() bool {
 	return len(r.Stages) > 0 && !slices.ContainsFunc(r.Stages, early)
 }
 
-func (m *matcher) matches(stage mail.Stage, r mail.Reply) bool {
+func (m *matcher) matches(stage mail.Stage, s *sample) bool {
 	return (len(m.Stages) == 0 || slices.Contains(m.Stages, stage)) &&
-		matchCode(m.Code, r.Code) &&
-		matchEnhanced(m.Enhanced, r.Enhanced) &&
-		(m.text == nil || m.text.MatchString(r.Text))
+		matchCode(m.Code, s.code) &&
+		matchEnhanced(m.Enhanced, s.enhanced) &&
+		(m.text == nil || m.searched(s) != "")
 }
 
-// retryAfter is how long the reply, or else the rule, asks to wait at least.
-func (m *matcher) retryAfter(r mail.Reply) time.Duration {
-	if m.wait == 0 {
-		return m.RetryAfter
+// searched returns the form of the text that the rule's pattern is found in, "" for none. Generic rules look at words only.
+func (m *matcher) searched(s *sample) string {
+	switch {
+	case m.generic && hinted(m.hints, s.lower) && m.text.MatchString(s.words):
+		return s.words
+	case m.generic:
+		return ""
+	case m.text.MatchString(s.raw):
+		return s.raw
+	case s.flat != s.raw && m.text.MatchString(s.flat):
+		return s.flat
 	}
-	groups := m.text.FindStringSubmatch(r.Text)
-	if len(groups) <= m.wait {
-		return m.RetryAfter
+	return ""
+}
+
+// decide returns the rule with the times that the reply names.
+func (m *matcher) decide(s *sample, now time.Time) Rule {
+	r := m.Rule
+	if r.windowed {
+		if r.Quota = readWindow(s.flat); r.Quota > 0 {
+			r.RetryAfter = min(max(r.Quota/12, time.Minute), time.Hour)
+		}
 	}
-	n, err := strconv.ParseInt(groups[m.wait], 10, 32)
-	if err != nil || n < 0 {
-		return m.RetryAfter
+	if !r.Class.Permanent() {
+		r.RetryAfter = m.retryAfter(s, r.RetryAfter, now)
 	}
-	return min(time.Duration(n)*m.unit, maxWait)
+	return r
+}
+
+// retryAfter is how long the reply asks to wait, else def. What a provider's own rule says is the least.
+func (m *matcher) retryAfter(s *sample, def time.Duration, now time.Time) time.Duration {
+	if m.wait > 0 {
+		groups := m.text.FindStringSubmatch(m.searched(s))
+		if len(groups) <= m.wait {
+			return def
+		}
+		n, err := strconv.ParseInt(groups[m.wait], 10, 32)
+		if err != nil || n < 0 {
+			return def
+		}
+		return min(time.Duration(n)*m.unit, maxWait)
+	}
+	switch wait := readWait(s.flat, now); {
+	case wait == 0:
+		return def
+	case m.generic:
+		return min(wait, maxWait)
+	default:
+		return min(max(wait, def), maxWait)
+	}
 }
 
 func matchCode(pattern string, code int) bool {
@@ -183,29 +249,55 @@ func matchEnhanced(pattern, code string) bool {
 	return slices.EqualFunc(p, c, func(p, c string) bool { return p == "*" || p == c })
 }
 
-// classify finds the rule for a refusal. The generic rules leave nothing out from the greeting on; the last return is for
+// find returns the rule for a refusal. The generic rules leave nothing out from the greeting on; the last return is for
 // stages that have no reply.
-func (u *Upstream) classify(stage mail.Stage, r mail.Reply) *matcher {
-	for i := range u.rules {
-		if m := &u.rules[i]; m.matches(stage, r) {
-			return m
+func (rs *Rules) find(stage mail.Stage, s *sample) (m *matcher, number int) {
+	for i := range rs.own {
+		if m := &rs.own[i]; m.matches(stage, s) {
+			return m, i
 		}
 	}
-	return &matcher{Rule: Rule{Name: mail.RuleNone, Class: mail.Deferral}}
+	for i := range rs.generic {
+		if m := &rs.generic[i]; m.matches(stage, s) {
+			return m, -1
+		}
+	}
+	return &matcher{Rule: Rule{Name: mail.RuleNone, Class: mail.Deferral}, generic: true}, -1
 }
 
-// Judge says which of the rules, the generic ones behind them, decides about a reply at a stage. It is for tests of rules and
-// for people who look at them.
+// Judge says which rule decides about a reply at a stage, with the times that the reply names. number is the rule's place
+// among those of CompileRules, -1 for a generic one.
+func (rs *Rules) Judge(stage mail.Stage, r mail.Reply, now time.Time) (rule Rule, number int) {
+	s := newSample(r)
+	m, number := rs.find(stage, s)
+	return m.decide(s, now), number
+}
+
+// Judge compiles rules for one reply. Who judges many compiles once.
 func Judge(own []Rule, stage mail.Stage, r mail.Reply) (Rule, error) {
-	rules, err := compileRules(own)
+	rules, err := CompileRules(own)
 	if err != nil {
 		return Rule{}, err
 	}
-	u := Upstream{rules: rules}
-	m := u.classify(stage, r)
-	rule := m.Rule
-	rule.RetryAfter = m.retryAfter(r)
+	rule, _ := rules.Judge(stage, r, time.Now())
 	return rule, nil
+}
+
+// Matcher is a single rule, without others before or behind it.
+type Matcher struct{ m matcher }
+
+// NewMatcher checks the rule and makes it ready.
+func NewMatcher(r Rule) (*Matcher, error) {
+	m, err := r.compile()
+	if err != nil {
+		return nil, fmt.Errorf("rule %q: %w", r.Name, err)
+	}
+	return &Matcher{m}, nil
+}
+
+// Matches reports whether the rule is for a reply at a stage.
+func (m *Matcher) Matches(stage mail.Stage, r mail.Reply) bool {
+	return m.m.matches(stage, newSample(r))
 }
 
 // ParseReply reads a reply as it comes over the wire, lines ended by CRLF or LF.

@@ -10,6 +10,11 @@ import (
 )
 
 // Every rule is held to the reply that it was written for, at every stage that it names.
+func (u *Upstream) classify(stage mail.Stage, r mail.Reply) *matcher {
+	m, _ := u.rules.find(stage, newSample(r))
+	return m
+}
+
 func TestEveryRuleMatchesItsExample(t *testing.T) {
 	u, err := New(Config{Host: "mx.example.com"})
 	if err != nil {
@@ -67,10 +72,10 @@ func TestOwnRulesComeFirst(t *testing.T) {
 		want  string
 	}{
 		{mail.R(550, "5.4.5", "Daily user sending limit exceeded"), "daily limit"},
-		{mail.R(550, "5.4.6", "Daily user sending limit exceeded"), "none"},
-		{mail.R(551, "5.4.5", "Daily user sending limit exceeded"), "none"},
+		{mail.R(550, "5.4.6", "Daily user sending limit exceeded"), "over-quota"},
+		{mail.R(551, "5.4.5", "Nothing is known of this"), "none"},
 		{mail.R(554, "5.2.2", "MAILBOX is full"), "full"},
-		{mail.R(554, "", "mailbox is full"), "none"},
+		{mail.R(554, "", "mailbox is full"), "mailbox-full"},
 		{mail.R(554, "5.2.2", "storage exhausted"), "none"},
 	} {
 		if r := u.classify(mail.StageDot, c.reply); r.Name != c.want {
@@ -119,8 +124,8 @@ func TestRepliesSayHowLong(t *testing.T) {
 		{mail.R(452, "", "wait 99999999999999999999"), "hours", 0},
 		{mail.R(453, "", "wait 7 s"), "either", 7 * time.Second},
 		{mail.R(453, "", "wait"), "either", time.Minute},
-		{mail.R(450, "4.7.1", "Please retry after 300 sec."), "retry-after", 5 * time.Minute},
-		{mail.R(451, "4.7.1", "Try again in 15 minutes"), "retry-after", 15 * time.Minute},
+		{mail.R(450, "4.7.1", "Please retry after 300 sec."), "later", 5 * time.Minute},
+		{mail.R(451, "4.7.1", "Try again in 15 minutes"), "later", 15 * time.Minute},
 		{mail.R(451, "4.7.1", "Try again in 2 moons"), "later", 0},
 	} {
 		got, err := Judge(own, mail.StageData, c.reply)

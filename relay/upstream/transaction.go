@@ -224,7 +224,7 @@ func (x *transaction) mail(r mail.Reply) bool {
 	if x.closing(mail.StageMail, r) {
 		return false
 	}
-	if x.c.messages > 0 && r.Permanent() && x.c.u.classify(mail.StageMail, r).Login { // it has lapsed: another connection logs in again
+	if x.c.messages > 0 && r.Permanent() && x.c.u.lapsed(r) { // another connection logs in again
 		x.c.broken, x.ended, x.stale, x.gone = true, true, true, false
 		return false
 	}

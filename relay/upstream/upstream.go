@@ -199,7 +199,7 @@ func (c Config) withDefaults() (Config, error) {
 type Upstream struct {
 	cfg    Config
 	tls    *tls.Config // nil without TLS
-	rules  []matcher
+	rules  *Rules
 	quotas []time.Duration // windows that the rules tell of
 	salted saltedCache
 	habits habits
@@ -226,7 +226,7 @@ func New(cfg Config) (*Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	rules, err := compileRules(cfg.Rules)
+	rules, err := CompileRules(cfg.Rules)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", cfg.Name, err)
 	}
@@ -238,11 +238,7 @@ func New(cfg Config) (*Upstream, error) {
 		conns:      make(map[*conn]struct{}),
 		drained:    make(chan struct{}),
 	}
-	for _, m := range rules {
-		if m.Quota > 0 && !slices.Contains(u.quotas, m.Quota) {
-			u.quotas = append(u.quotas, m.Quota)
-		}
-	}
+	u.quotas = rules.windows()
 	if cfg.TLS != TLSNone {
 		u.tls = &tls.Config{
 			ServerName:         cfg.Host,
