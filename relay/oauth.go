@@ -20,6 +20,7 @@ import (
 	"postern/relay/seal"
 	relaystore "postern/relay/store"
 	"postern/relay/upstream"
+	"postern/relay/upstream/graph"
 	"postern/relay/upstream/oauth"
 )
 
@@ -36,7 +37,7 @@ func NewTokens(c *config.Config, block config.Upstream, grants oauth.GrantStore,
 			return nil, fmt.Errorf("upstream %s: oauth: %w", block.Name, err)
 		}
 	}
-	return newTokens(block, grants, sealer, log)
+	return newTokens(block, c.SendsForOthers(&block), grants, sealer, log)
 }
 
 // CheckTokens says what NewTokens would refuse, without making anything.
@@ -54,7 +55,7 @@ func expiriesOf(block config.Upstream, now time.Time) ([]oauth.Expiry, error) {
 	if err != nil {
 		return nil, err
 	}
-	source, err := newTokens(block, oauth.NewMemoryGrants(), sealer, slog.New(slog.DiscardHandler))
+	source, err := newTokens(block, false, oauth.NewMemoryGrants(), sealer, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
@@ -71,9 +72,10 @@ var keysOfOAuth = strings.NewReplacer("device_auth_url:", "device_url:", "servic
 	"certificate:", "certificate_file:", "client_secret_expires", "expires", "or a certificate", "or a certificate_file",
 	"set certificate to the new file", "write it and its key to certificate_file and key_file")
 
-func newTokens(block config.Upstream, grants oauth.GrantStore, sealer *seal.Sealer, log *slog.Logger) (*oauth.Source, error) {
+func newTokens(block config.Upstream, others bool, grants oauth.GrantStore, sealer *seal.Sealer, log *slog.Logger) (*oauth.Source, error) {
 	o, err := tokenOptions(block)
 	if err == nil {
+		o.Others, o.LargeMail = others, block.LargeMail == graph.UploadLarge
 		o.Grants, o.Sealer, o.Logger = grants, sealer, log
 		var source *oauth.Source
 		if source, err = oauth.NewSource(o); err == nil {

@@ -146,6 +146,7 @@ func graphOptions(block config.Upstream) (graph.Options, error) {
 		MaxMessageSize: int64(block.MaxMessageSize),
 		LargeMail:      block.LargeMail,
 		MaxRecipients:  block.MaxRecipients,
+		Delegated:      block.OAuth != nil && consented(block.OAuth.Flow),
 	}
 	var err error
 	if o.Rates, err = block.Rates(); err != nil {

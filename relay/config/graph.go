@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 
 	"postern/relay/upstream/graph"
@@ -62,9 +63,37 @@ func (v *validator) graphUpload(key string, u *Upstream) {
 	if u.SendsAsSender() {
 		v.warn(key+".large_mail", `"upload" with identity = "sender" needs Mail.ReadWrite for every sender's mailbox: the application can read and delete their mail. Unless that is wanted, write identity = "username" with a mailbox that has no mail of people, or "refuse"`)
 	}
+	if o := u.OAuth; o != nil && len(o.Scopes) > 0 && (o.Flow == DeviceCode || o.Flow == AuthorizationCode) && !namesScope(o.Scopes, "Mail.ReadWrite") {
+		v.warn(key+".oauth.scopes", `name no Mail.ReadWrite, which large_mail = "upload" needs; remove scopes, so that a login asks for what is needed, and log in again`)
+	}
 	if u.OAuth != nil && strings.HasPrefix(u.OAuth.Cloud, "us-gov") {
 		v.fail(key+".large_mail", "Microsoft has no upload sessions in the cloud %s, remove it", u.OAuth.Cloud)
 	}
+}
+
+// SendsForOthers reports whether mail may go by an upstream from other addresses than its username. Only a [[policy]] that matches
+// everybody and lets nobody use another says that it may not.
+func (c *Config) SendsForOthers(u *Upstream) bool {
+	itself := func(senders []string) bool {
+		return len(senders) > 0 && !slices.ContainsFunc(senders, func(s string) bool { return !strings.EqualFold(s, u.Username) })
+	}
+	all := false
+	for i := range c.Policies {
+		p := &c.Policies[i]
+		if p.Senders != nil && !itself(p.Senders) {
+			return true
+		}
+		all = all || p.Senders != nil && len(p.Logins)+len(p.Groups)+len(p.Networks)+len(p.Listeners) == 0
+	}
+	return !all
+}
+
+// namesScope reports a scope whose last part begins with a permission, or which asks for all that were granted.
+func namesScope(scopes []string, permission string) bool {
+	return slices.ContainsFunc(scopes, func(s string) bool {
+		last := s[strings.LastIndexByte(s, '/')+1:]
+		return strings.HasPrefix(strings.ToLower(last), strings.ToLower(permission)) || last == ".default"
+	})
 }
 
 // largestMessage is max_message_size where it is not written: what the profile says, and with uploads what Exchange takes.

@@ -35,3 +35,28 @@ func TestLargestMessageByGraph(t *testing.T) {
 		}
 	}
 }
+
+// Mail goes from other addresses than the mailbox's own, unless the file says for everybody that it does not.
+func TestSendsForOthers(t *testing.T) {
+	u := &Upstream{Username: "Office@example.com"}
+	everybody := func(senders ...string) Policy { return Policy{Senders: senders} }
+	some := func(senders ...string) Policy { return Policy{Logins: []string{"scanner"}, Senders: senders} }
+	for name, c := range map[string]struct {
+		policies []Policy
+		want     bool
+	}{
+		"no policy":                    {nil, true},
+		"a policy without senders":     {[]Policy{{}}, true},
+		"everybody as the mailbox":     {[]Policy{everybody("office@example.com")}, false},
+		"everybody as himself":         {[]Policy{everybody("{login}")}, true},
+		"everybody as one of two":      {[]Policy{everybody("office@example.com", "info@example.com")}, true},
+		"some as the mailbox":          {[]Policy{some("office@example.com")}, true},
+		"some as others":               {[]Policy{some("scan@example.com"), everybody("office@example.com")}, true},
+		"some, then everybody, as one": {[]Policy{some("office@example.com"), everybody("OFFICE@example.com")}, false},
+		"nobody may send":              {[]Policy{everybody()}, true},
+	} {
+		if got := (&Config{Policies: c.policies}).SendsForOthers(u); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

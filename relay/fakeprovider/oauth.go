@@ -48,6 +48,8 @@ type OAuthOptions struct {
 	// KeepRefresh hands out no new refresh token when one is used. Else each is good for one use, and a second use revokes
 	// the whole consent (RFC 9700 §4.14.2).
 	KeepRefresh bool
+	// ScopeAtRefresh wants scope with a refresh token too, as Microsoft does of some applications.
+	ScopeAtRefresh bool
 	// NoExpiresIn leaves expires_in out.
 	NoExpiresIn bool
 	// RefreshExpiresIn says how long the consent lives at all, as Google does in testing; 0 says nothing.

@@ -214,7 +214,12 @@ func (a *OAuth) firstLocked(c Client, identity string, scopes []string) map[stri
 func (a *OAuth) refreshLocked(c Client, f url.Values) (map[string]any, *problem) {
 	now := a.nowLocked()
 	t := a.refresh[f.Get("refresh_token")]
+	scopes := strings.Fields(f.Get("scope"))
 	switch {
+	case a.o.ScopeAtRefresh && len(scopes) == 0:
+		return nil, bad("invalid_request", 900144, "The request body must contain the following parameter: 'scope'.")
+	case t != nil && slices.ContainsFunc(scopes, func(s string) bool { return s != "offline_access" && !slices.Contains(t.family.scopes, s) }):
+		return nil, bad("invalid_grant", 65001, "The user or administrator has not consented to use the application with ID '%s' named 'postern'.", c.ID)
 	case t == nil || t.family.client != c.ID:
 		return nil, bad("invalid_grant", 70000, "The provided grant is invalid or malformed.")
 	case t.family.revoked:

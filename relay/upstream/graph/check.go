@@ -83,7 +83,7 @@ func (t *tester) client() *http.Client {
 func (t *tester) add(name string, took time.Duration, seen string, f *fault) bool {
 	s := Step{Name: name, OK: f == nil, Took: took, Seen: seen, Sender: t.sender, Identity: t.mailbox}
 	if f != nil {
-		s.Cause, s.Reply = explain(f), f.reply
+		s.Cause, s.Reply = explain(f, t.u.adviceFor(f.rule, t.mailbox, t.token)), f.reply
 		if t.sender != "" && f.stage == mail.StageAuth && f.class == mail.AccountFault {
 			s.Cause += " Until then this sender's mail goes by " + mail.Printable(t.u.o.Mailbox) + ", which needs Send As for the address."
 		}
@@ -92,11 +92,11 @@ func (t *tester) add(name string, took time.Duration, seen string, f *fault) boo
 	return f == nil
 }
 
-func explain(f *fault) string {
+func explain(f *fault, fix string) string {
 	text := f.reply.Text
 	switch {
-	case f.rule != nil && f.rule.Fix != "":
-		return text + ". What to do: " + f.rule.Fix + "."
+	case fix != "":
+		return text + ". What to do: " + fix + "."
 	case f.stage == mail.StageResolve:
 		return text + ": check host, and the name servers of this machine."
 	case f.stage == mail.StageConnect && throughProxy(f.err):
@@ -159,7 +159,7 @@ func (t *tester) fetch(ctx context.Context) bool {
 		return t.add("token", time.Since(begun), "", tokenFault(err))
 	}
 	t.token = token
-	return t.add("token", time.Since(begun), "an access token for "+mail.Printable(t.mailbox), nil)
+	return t.add("token", time.Since(begun), "an access token for "+mail.Printable(t.mailbox)+readRights(token).describe(), nil)
 }
 
 // notBase64 has no letter of base64's alphabet: there is nothing in it that could be sent.

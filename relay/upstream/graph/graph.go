@@ -85,6 +85,9 @@ type Options struct {
 	Token     func(ctx context.Context, mailbox string) (string, error)
 	DropToken func(mailbox, token string)
 
+	// Delegated: tokens are of a person who has logged in. Advice differs.
+	Delegated bool
+
 	MaxConnections int   // requests at a time for each mailbox; 0: DefaultConnections
 	MaxMessageSize int64 // octets of MIME; 0: DefaultMessageSize, with UploadLarge DefaultUploadSize
 	MaxRecipients  int   // of one message; 0: DefaultRecipients

@@ -250,7 +250,7 @@ func (a *attempt) note(n news) {
 func (a *attempt) log(f *fault) {
 	switch {
 	case f.class == mail.AccountFault && f.rule != nil:
-		a.u.log.Warn("graph refuses us", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "fix", f.rule.Fix)
+		a.u.log.Warn("graph refuses us", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "fix", a.u.adviceFor(f.rule, a.mailbox, a.token))
 	case f.uncertain:
 		a.u.log.Warn("graph may have sent the message", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "err", f.err)
 	}

@@ -461,7 +461,7 @@ func (u *upload) refused(ans *answer) *fault {
 	f.uncertain = false
 	switch {
 	case f.rule.Right:
-		f.rule, f.stage, f.aside, f.note = &noReadWrite, mail.StageMail, true, noReadWrite.Fix
+		f.rule, f.stage, f.aside, f.note = &noReadWrite, mail.StageMail, true, u.a.u.adviceFor(&noReadWrite, u.a.mailbox, u.a.token)
 		f.reply.Text += `; large_mail = "upload" needs Mail.ReadWrite`
 	case f.rule.Way: // small mail finds out by itself
 		f.aside = true

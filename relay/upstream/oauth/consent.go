@@ -319,7 +319,7 @@ func (c *Consent) store(ctx context.Context, r *response) error {
 			"add offline_access to scopes, or what the provider calls it")
 	}
 	now := time.Now()
-	g := &grant{ClientID: c.s.o.ClientID, Consented: now}
+	g := &grant{ClientID: c.s.o.ClientID, Consented: now, Scopes: c.conf.Scopes}
 	g.take(r, now)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveBound)
 	defer cancel()

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -36,6 +38,7 @@ type grant struct {
 	Consented time.Time `json:"consented"`           // when a person did
 	Refreshed time.Time `json:"refreshed"`           // when the server last answered to it
 	Ends      time.Time `json:"ends,omitzero"`       // the server said so
+	Scopes    []string  `json:"scopes,omitempty"`    // that were asked for; none: nobody kept them
 	Configed  string    `json:"configured,omitzero"` // thumbprint of the configured refresh token it began with
 
 	Access string    `json:"access,omitempty"`
@@ -58,6 +61,35 @@ func (g *grant) take(r *response, now time.Time) {
 	g.Access, g.Expiry, g.Got = r.access.Reveal(), r.expiry, now
 	g.Lease, g.Leasing = time.Time{}, ""
 }
+
+// refreshScopes are named again at each refresh. Microsoft wants that of some applications (AADSTS900144), and lets nobody ask
+// for more than was consented to; elsewhere leaving them out means the same (RFC 6749 §6).
+func (s *Source) refreshScopes(g *grant) []string {
+	switch {
+	case !s.p.microsoft:
+		return nil
+	case len(g.Scopes) > 0:
+		return g.Scopes
+	}
+	return s.p.least
+}
+
+// askAgain exchanges the refresh token. A consent from elsewhere, or from before scopes were kept, may be for others than we
+// know: then none are named.
+func (s *Source) askAgain(ctx context.Context, g *grant) (*response, *Error) {
+	form := func() url.Values {
+		return url.Values{"grant_type": {"refresh_token"}, "refresh_token": {g.Refresh}}
+	}
+	scopes := s.refreshScopes(g)
+	r, e := s.request(ctx, form(), scopes)
+	if e != nil && len(scopes) > 0 && len(g.Scopes) == 0 && len(s.o.Scopes) == 0 && slices.Contains(aboutScopes, e.Code) {
+		return s.request(ctx, form(), nil)
+	}
+	return r, e
+}
+
+// aboutScopes are what Microsoft calls scopes that were not consented to, or are not for this application.
+var aboutScopes = []string{"AADSTS65001", "AADSTS65005", "AADSTS650057", "AADSTS70011", "AADSTS28000", "invalid_scope"}
 
 func (g *grant) token() Token { return Token{NewSecret(g.Access), g.Expiry} }
 

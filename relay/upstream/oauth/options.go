@@ -67,6 +67,10 @@ type Options struct {
 	// Username is the mailbox that consent is asked for. It is a hint to the login page only.
 	Username string
 
+	// LargeMail and Others are what a person's consent must cover at MicrosoftGraph beside sending: making drafts, and mail from
+	// other mailboxes or addresses than that of whoever logs in.
+	LargeMail, Others bool
+
 	Scopes                           []string
 	TokenURL, AuthURL, DeviceAuthURL string
 	// RedirectURL of the authorization code. "" is a loopback address with a port of the system's choice.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -13,7 +15,8 @@ import (
 // provider is what is known about an authorization server, with the overrides of the configuration applied.
 type provider struct {
 	endpoint  oauth2.Endpoint
-	scopes    []string
+	scopes    []string // that are asked for
+	least     []string // that a consent has which was given before its scopes were kept
 	microsoft bool
 	// authParams go with the authorization request.
 	authParams url.Values
@@ -88,7 +91,8 @@ func (p *provider) microsoftFor(o *Options) error {
 		DeviceAuthURL: base.JoinPath(tenant, "oauth2/v2.0/devicecode").String(),
 		AuthStyle:     oauth2.AuthStyleInParams,
 	}
-	p.scopes = microsoftScopes(o, c)
+	p.least = microsoftScopes(o, c)
+	p.scopes = slices.Concat(graphScopes(o, c), p.least)
 	p.loopback, p.algorithm = "localhost", algPS256
 	p.authParams = url.Values{"prompt": {"select_account"}}
 	// https://learn.microsoft.com/entra/identity-platform/refresh-tokens: 90 days, and each refresh gives another 90.
@@ -109,6 +113,25 @@ func microsoftScopes(o *Options, c cloud) []string {
 		return []string{c.delegated + "/SMTP.Send", "offline_access"}
 	}
 	return nil
+}
+
+// graphScopes are those of a person's consent beside the least (learn.microsoft.com/graph/permissions-reference).
+func graphScopes(o *Options, c cloud) (scopes []string) {
+	if o.Provider != MicrosoftGraph || !o.Flow.delegated() {
+		return nil
+	}
+	add := func(name string) { scopes = append(scopes, c.graph+"/"+name) }
+	others := o.Others && !strings.EqualFold(o.Tenant, "consumers") // personal accounts share nothing
+	if others {
+		add("Mail.Send.Shared")
+	}
+	if o.LargeMail {
+		add("Mail.ReadWrite")
+	}
+	if o.LargeMail && others {
+		add("Mail.ReadWrite.Shared")
+	}
+	return scopes
 }
 
 func (p *provider) google(*Options) {
@@ -133,7 +156,7 @@ func (p *provider) override(o *Options) {
 	set(&p.endpoint.DeviceAuthURL, o.DeviceAuthURL)
 	set(&p.algorithm, o.AssertionAlgorithm)
 	if len(o.Scopes) > 0 {
-		p.scopes = o.Scopes
+		p.scopes, p.least = o.Scopes, o.Scopes
 	}
 	switch {
 	case o.AuthStyle == "header":

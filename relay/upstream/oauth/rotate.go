@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"net/url"
 	"time"
 
 	"postern/mail"
@@ -54,7 +53,7 @@ func (s *Source) refresh(ctx context.Context, not []Secret) (Token, *Error) {
 		if g.Leasing != s.o.Node {
 			return g.token(), nil
 		}
-		r, e := s.request(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {g.Refresh}}, nil)
+		r, e := s.askAgain(ctx, g)
 		if e == nil {
 			next := *g
 			next.take(r, time.Now())
