@@ -158,7 +158,11 @@ func TestRebuild(t *testing.T) {
 		"a file among versions": {"Content-Type: multipart/alternative; boundary=b\r\n", "--b\r\n\r\nhello\r\n--b\r\nContent-Type: application/pdf\r\n\r\nP\r\n--b--\r\n", "hello", false, "attachment-1.pdf application/pdf 1", ""},
 		"digest":                {"Content-Type: multipart/digest; boundary=b\r\n", "--b\r\n\r\nSubject: x\r\n\r\nhello\r\n--b--\r\n", "", false, "attachment-1.eml message/rfc822 19", ""},
 		"forwarded, signed":     {mixed, "--b\r\nContent-Type: message/rfc822; name=letter\r\n\r\nContent-Type: multipart/signed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n\r\n--b--\r\n", "", false, "letter.eml message/rfc822 63", ""},
-		"report":                {"Content-Type: multipart/report; boundary=b\r\n", "--b\r\n\r\nit failed\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\nAction: failed\r\n--b--\r\n", "it failed", false, "attachment-1.bin message/delivery-status 14", ""},
+		"report":                {"Content-Type: multipart/report; boundary=b\r\n", "--b\r\n\r\nit failed\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\nAction: failed\r\n--b--\r\n", "", false, "", "multipart/report"},
+		"s/mime by name":        {"Content-Type: application/octet-stream; name=smime.p7m\r\n", "x", "", false, "", "S/MIME"},
+		"s/mime among files":    {mixed, "--b\r\n\r\nhello\r\n--b\r\nContent-Type: application/octet-stream; name=old.p7m\r\n\r\nx\r\n--b--\r\n", "hello", false, "old.p7m application/octet-stream 1", ""},
+		"a calendar":            {"Content-Type: text/calendar\r\n", "BEGIN:VCALENDAR", "", false, "", "invitation"},
+		"not automatic":         {"Auto-Submitted: no\r\n", "hello\r\n", "hello\r\n", false, "", ""},
 		"no boundary":           {"Content-Type: multipart/mixed\r\n", "hello", "", false, "", "has no boundary"},
 		"no parts":              {mixed, "hello", "", false, "", "has no parts"},
 		"bad part":              {mixed, "--b\r\nthis is no field\r\n\r\nhello\r\n--b--\r\n", "", false, "", "damaged"},
@@ -218,7 +222,7 @@ func TestPeople(t *testing.T) {
 func TestFieldsOfADraft(t *testing.T) {
 	m := messageOf(t, "From: A <a@example.com>\r\nSender: b@example.com\r\nReply-To: c@example.com\r\nReply-To: d@example.com\r\nX-MSMail-Priority: Low\r\n"+
 		"Disposition-Notification-To: A <A@example.com>\r\nX-1: 1\r\nX-2: 2\r\nX-1: again\r\nX-MS-Exchange-Organization-SCL: -1\r\nX-3: \xff\r\nX-4: 4\r\nX-5: 5\r\nX-6: 6\r\nX-7: 7\r\n"+
-		"X-8: "+strings.Repeat("x", maxOwnValue+1)+"\r\nList-Id: <x>\r\nReceived: by x\r\nDate: today\r\nResent-From: e@example.com\r\n\r\nhello")
+		"X-8: "+strings.Repeat("x", maxOwnValue+1)+"\r\nComments: x\r\nReceived: by x\r\nDate: today\r\nKeywords: y\r\n\r\nhello")
 	b, f := m.rebuild()
 	if f != nil {
 		t.Fatal(f.reply)
@@ -227,7 +231,7 @@ func TestFieldsOfADraft(t *testing.T) {
 	if f != nil {
 		t.Fatal(f.reply)
 	}
-	if got := strings.Join(left, " "); got != "X-1 X-MS-Exchange-Organization-SCL X-3 X-7 X-8 List-Id Resent-From" {
+	if got := strings.Join(left, " "); got != "X-1 X-MS-Exchange-Organization-SCL X-3 X-7 X-8 Comments Keywords" {
 		t.Errorf("left %s", got)
 	}
 	if len(d.Headers) != 5 || d.Headers[4].Value != "6" || d.Importance != "low" || !d.ReadReceipt || d.Sender.Email.Address != "b@example.com" || len(d.ReplyTo) != 2 || d.From.Email.Name != "A" {
@@ -240,6 +244,37 @@ func TestFieldsOfADraft(t *testing.T) {
 		m := messageOf(t, head+"\r\nhello")
 		if _, _, f := m.draftOf(b, nil, nil, nil); f == nil || f.class != mail.MessageFault {
 			t.Errorf("%q: %+v", head, f)
+		}
+	}
+}
+
+// What kept programs from answering is said in the way that Graph takes.
+func TestAutomaticMailSaysSo(t *testing.T) {
+	for head, want := range map[string]string{
+		"":                                   "",
+		"Auto-Submitted: no\r\n":             "",
+		"Auto-Submitted: auto-generated\r\n": "All",
+		"Auto-Submitted: AUTO-GENERATED (scan); x=y\r\n":                                 "All",
+		"Precedence: bulk\r\n":                                                           "All",
+		"Auto-Submitted: auto-generated\r\nX-Auto-Response-Suppress: OOF, AutoReply\r\n": "OOF, AutoReply",
+	} {
+		m := messageOf(t, "From: a@example.com\r\n"+head+"\r\nhello")
+		b, f := m.rebuild()
+		if f != nil {
+			t.Fatal(f.reply)
+		}
+		d, _, f := m.draftOf(b, nil, nil, nil)
+		if f != nil {
+			t.Fatal(f.reply)
+		}
+		got := ""
+		for _, h := range d.Headers {
+			if h.Name == suppressField {
+				got += h.Value
+			}
+		}
+		if got != want {
+			t.Errorf("%q: %q", head, got)
 		}
 	}
 }

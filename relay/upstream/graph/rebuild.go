@@ -54,6 +54,9 @@ func (m *message) rebuild() (*rebuilt, *fault) {
 		return nil
 	})
 	if err == nil {
+		err = faithful(m.header, top)
+	}
+	if err == nil {
 		err = b.collect(top, true)
 	}
 	if err == nil {
@@ -103,21 +106,6 @@ func (b *rebuilt) collect(e *entity, root bool) error {
 	return nil
 }
 
-// sealed refuses what is about its own octets, or about other messages.
-func sealed(e *entity) error {
-	switch e.media {
-	case "multipart/signed":
-		return refuse("5.6.0", "it is signed (multipart/signed), and the signature would not survive")
-	case "multipart/encrypted":
-		return refuse("5.6.0", "it is encrypted (multipart/encrypted), and could not be opened any more")
-	case "application/pkcs7-mime", "application/x-pkcs7-mime":
-		return refuse("5.6.0", "it is signed or encrypted by S/MIME (%s)", e.media)
-	case "message/partial", "message/external-body":
-		return refuse("5.6.0", "it has a %s, which Graph has no word for", e.media)
-	}
-	return nil
-}
-
 // isText tells the text of the message from files: the first one that has neither a file's name nor its disposition, and plain
 // text behind plain text, as mailing lists add it.
 func (b *rebuilt) isText(e *entity, root bool) bool {
@@ -134,7 +122,7 @@ func (b *rebuilt) alternative(e *entity) error {
 	for i, part := range e.parts {
 		switch {
 		case part.media == "text/calendar":
-			return refuse("5.6.0", "it is an invitation (text/calendar), which would become a file")
+			return sealed(part)
 		case part.media == "text/html" || part.isMultipart():
 			if chosen >= 0 && e.parts[chosen].isMultipart() {
 				return refuse("5.6.0", "it offers several versions of itself with parts, of which Graph takes one")
@@ -440,6 +428,9 @@ func (d *draft) fields(h mail.Header) (left []string, err error) {
 		}
 	}
 	d.Subject = oneLine(decodeWords(h.Get("Subject")))
+	if isAutomatic(h) && !h.Has(suppressField) {
+		d.Headers = append(d.Headers, draftField{suppressField, "All"})
+	}
 	for _, f := range h.Fields {
 		value := f.Value()
 		switch {
