@@ -98,8 +98,9 @@ func decodeChosen(hash Secret) (p params, salt, sum []byte, err error) {
 	return p, salt, sum, nil
 }
 
-// HashGenerated hashes a password of GeneratePassword: HMAC-SHA-256 with a pepper that only this
-// installation has. 128 bits of entropy need no slow hash (NIST SP 800-63B-4 §3.1.2.2).
+// HashGenerated hashes a password of GeneratePassword or GenerateDevicePassword: HMAC-SHA-256 with a pepper that only this
+// installation has. Some 100 bits of entropy need no slow hash (NIST SP 800-63B-4 §3.1.2.2): who has store and pepper and
+// tries 10^12 a second is at it for 10^10 years.
 func HashGenerated(pepper []byte, password string) Secret {
 	return Secret(generatedPrefix + b64.EncodeToString(generatedSum(pepper, password)))
 }
@@ -172,6 +173,20 @@ func GeneratePassword() string {
 			out = append(out, '-')
 		}
 		out = append(out, randomLetter())
+	}
+	return string(out)
+}
+
+// DevicePasswordLength characters of the alphabet are 99.1 bits. Many devices keep no more than 20 characters of a password and
+// cut the rest off without a word; 16, which a few old ones have, would be 79 bits.
+const DevicePasswordLength = 20
+
+// GenerateDevicePassword returns a password for a printer, scanner or other device: letters and digits only, since some
+// panels have hyphens on another page and some configuration pages refuse them.
+func GenerateDevicePassword() string {
+	out := make([]byte, DevicePasswordLength)
+	for i := range out {
+		out[i] = randomLetter()
 	}
 	return string(out)
 }

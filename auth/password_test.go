@@ -201,3 +201,28 @@ func TestPreparedPasswords(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// A device keeps 20 characters of a password, of letters and digits that nobody confuses; that is enough not to be guessed offline.
+func TestDevicePasswords(t *testing.T) {
+	seen := map[string]bool{}
+	for range 2000 {
+		p := GenerateDevicePassword()
+		if len(p) != DevicePasswordLength || len(p) > 20 || strings.Trim(p, alphabet) != "" || seen[p] {
+			t.Fatalf("%q", p)
+		}
+		seen[p] = true
+	}
+	if bits := DevicePasswordLength * math.Log2(float64(len(alphabet))); bits < 95 {
+		t.Errorf("%.1f bits", bits)
+	}
+	p := GenerateDevicePassword()
+	hash := HashGenerated(testPepper, p)
+	for typed, want := range map[string]bool{p: true, strings.ToUpper(p): true, p[:10] + " " + p[10:]: true, p[:16]: false, p + "a": false} {
+		if ok, err := Verify(hash, testPepper, typed); ok != want || err != nil || !IsGenerated(hash) {
+			t.Errorf("Verify(%q) = %v, %v", typed, ok, err)
+		}
+	}
+	if AdviseOn("scanner", p) != "" {
+		t.Errorf("%q is not what devices take: %s", p, AdviseOn("scanner", p))
+	}
+}

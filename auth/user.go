@@ -33,7 +33,7 @@ func (i Identity) Allows(client netip.Addr) bool {
 type User struct {
 	Login      string         // normalised, the key
 	Hash       Secret         // of HashChosen or HashGenerated; stored as string(u.Hash), never shown
-	Generated  bool           // the password is one of ours with 128 bits of entropy
+	Generated  bool           // the password is one of ours: GeneratePassword, GenerateDevicePassword
 	Device     bool           // made by `postern device add`
 	Locked     bool           // by a person, or by over_limit = "lock"; LockReason says why
 	LockReason string         // one plain sentence
@@ -41,7 +41,8 @@ type User struct {
 	Groups     []string       //
 	Networks   []netip.Prefix // where it may log in from; empty: anywhere
 	Created    time.Time
-	Changed    time.Time // of the last change to this user, its password included
+	Changed    time.Time // of the last change of its password or lock, which ends open sessions and lockouts
+	Edited     time.Time // of the last change of anything else, which open sessions take over; zero: never
 	Note       string    // free text of the administrator
 }
 

@@ -54,7 +54,7 @@ func RunUserStore(t *testing.T, store auth.UserStore, put func(*testing.T, auth.
 		Login: "anna@example.com", Hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$c3Vt", Generated: true, Device: true,
 		Locked: true, LockReason: "sent too much", Senders: []string{"anna@example.com", "*@example.org"}, Groups: []string{"staff"},
 		Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
-		Created:  now, Changed: now.Add(time.Hour), Note: "second floor",
+		Created:  now, Changed: now.Add(time.Hour), Edited: now.Add(2 * time.Hour), Note: "second floor",
 	}
 	t.Run("every field comes back", func(t *testing.T) {
 		put(t, want)
@@ -65,10 +65,10 @@ func RunUserStore(t *testing.T, store auth.UserStore, put func(*testing.T, auth.
 		if string(got.Hash) != string(want.Hash) {
 			t.Fatal("the hash does not come back as it was: was it printed instead of converted?")
 		}
-		if !got.Created.Equal(want.Created) || !got.Changed.Equal(want.Changed) {
-			t.Errorf("times = %s, %s; want %s, %s", got.Created, got.Changed, want.Created, want.Changed)
+		if !got.Created.Equal(want.Created) || !got.Changed.Equal(want.Changed) || !got.Edited.Equal(want.Edited) {
+			t.Errorf("times = %s, %s, %s; want %s, %s, %s", got.Created, got.Changed, got.Edited, want.Created, want.Changed, want.Edited)
 		}
-		got.Created, got.Changed = want.Created, want.Changed
+		got.Created, got.Changed, got.Edited = want.Created, want.Changed, want.Edited
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}

@@ -12,12 +12,13 @@ import (
 
 func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "device", Short: "Accounts for printers, scanners and applications"}
-	cmd.AddCommand(a.deviceAdd())
+	cmd.AddCommand(a.deviceAdd(), a.accountList(things), a.accountSet(things), a.accountPassword(things), a.accountRemove(things))
 	return cmd
 }
 
 func (a *app) deviceAdd() *cobra.Command {
 	var flags accountFlags
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Add a device and print the values to type into it",
@@ -40,6 +41,9 @@ func (a *app) deviceAdd() *cobra.Command {
 			}
 			server, encryption := deviceServer(c)
 			out := cmd.OutOrStdout()
+			if asJSON {
+				return writeJSON(out, newDeviceView{newAccountView{u.Login, password}, server, encryption})
+			}
 			fmt.Fprintf(out, "Type these into the device:\n\n")
 			fmt.Fprintf(out, "  SMTP server  %s\n  Encryption   %s\n  Login        %s\n  Password     %s\n\n", server, encryption, u.Login, password)
 			fmt.Fprintf(out, "The password is shown this once. The device sends as: %s\n", deviceSenders(u.Senders))
@@ -47,7 +51,15 @@ func (a *app) deviceAdd() *cobra.Command {
 		},
 	}
 	flags.register(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// newDeviceView is what is to be typed into a device, as --json prints it.
+type newDeviceView struct {
+	newAccountView
+	Server     string `json:"server"` // "host port N"
+	Encryption string `json:"encryption"`
 }
 
 func deviceSenders(senders []string) string {

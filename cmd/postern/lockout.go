@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/auth"
+	"postern/relay/trace"
 )
 
 // lockoutView is somebody who is locked out for a while, in the list of accounts as --json prints it. Without a login it is an
@@ -36,8 +37,8 @@ func lockoutViews(locks []auth.Lock) []lockoutView {
 // listed are accounts and lockouts as one list.
 func listed(users []auth.User, locks []auth.Lock) []any {
 	list := []any{}
-	for _, v := range userViews(users) {
-		list = append(list, v)
+	for _, u := range users {
+		list = append(list, viewOfUser(u))
 	}
 	for _, v := range lockoutViews(locks) {
 		list = append(list, v)
@@ -119,13 +120,29 @@ func (a *app) unlock(cmd *cobra.Command, who string) error {
 	case !account && len(lift) == 0 && isAddress:
 		return fmt.Errorf("%s is not locked out; see: postern user list", who)
 	case !account && len(lift) == 0:
-		return fmt.Errorf("there is no login %s; see: postern user list", login)
+		return unknownLogin(cmd, s, people, login)
 	}
 	if err := s.LiftLockouts(cmd.Context(), lift); err != nil {
 		return err
 	}
+	if err := s.AppendEventsNow(cmd.Context(), unlockEvents(account, login, lift)); err != nil {
+		return err
+	}
 	sayUnlocked(cmd.OutOrStdout(), account, login, lift)
 	return nil
+}
+
+// unlockEvents trace what was unlocked.
+func unlockEvents(account bool, login string, lifted []auth.Lock) (events []trace.Event) {
+	if account {
+		events = append(events, accountEvent(login, "account unlocked"))
+	}
+	for _, l := range lifted {
+		e := accountEvent(l.Login, "lockout lifted")
+		e.Client = lockedAddress(l)
+		events = append(events, e)
+	}
+	return events
 }
 
 func sayUnlocked(w io.Writer, account bool, login string, lifted []auth.Lock) {

@@ -247,7 +247,7 @@ func (a *app) queueAction(verb, short, done string, act func(store, *cobra.Comma
 			if err != nil {
 				return err
 			}
-			if err := s.AppendEvents(cmd.Context(), operatorEvents(verb, ids, n)); err != nil {
+			if err := s.AppendEventsNow(cmd.Context(), operatorEvents(verb, ids, n)); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s %s.\n", plural(n, "message"), done)

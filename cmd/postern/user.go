@@ -12,8 +12,7 @@ import (
 
 	"postern/auth"
 	"postern/mail"
-	"postern/policy"
-	"postern/relay/config"
+	relaystore "postern/relay/store"
 )
 
 // accountFlags are the properties of an account.
@@ -35,45 +34,31 @@ func (f *accountFlags) user(cmd *cobra.Command, login string) (auth.User, error)
 	if err != nil {
 		return auth.User{}, err
 	}
-	u := auth.User{Login: login, Senders: f.senders, Groups: f.groups, Note: mail.Printable(f.note)}
-	for _, s := range f.senders {
-		if err := policy.CheckSenderPattern(s); err != nil {
-			return u, usage(cmd, fmt.Errorf("--sender %q: %w", s, err))
-		}
-	}
-	for _, n := range f.networks {
-		prefix, err := config.ParseNetwork(n)
-		if err != nil {
-			return u, usage(cmd, fmt.Errorf("--network %q: %w", n, err))
-		}
-		u.Networks = append(u.Networks, prefix.Prefix)
-	}
-	return u, nil
-}
-
-// normalLogin checks a login and returns it as it is kept.
-func normalLogin(cmd *cobra.Command, login string) (string, error) {
-	login, err := auth.CheckLogin(login)
-	return login, usage(cmd, err)
+	senders, err1 := checkedSenders(f.senders)
+	networks, err2 := checkedNetworks(f.networks)
+	groups, err3 := checkedGroups(f.groups)
+	u := auth.User{Login: login, Senders: senders, Networks: networks, Groups: groups, Note: mail.Printable(f.note)}
+	return u, usage(cmd, errors.Join(err1, err2, err3))
 }
 
 func (a *app) userCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "user", Short: "Manage the accounts that may log in"}
-	cmd.AddCommand(a.userAdd(), a.userList(), a.userRemove(), a.userPassword(),
-		a.userLock(), a.userUnlock())
+	cmd.AddCommand(a.userAdd(), a.accountList(people), a.accountSet(people), a.userImport(), a.accountRemove(people),
+		a.accountPassword(people), a.userLock(), a.userUnlock())
 	return cmd
 }
 
 func (a *app) userAdd() *cobra.Command {
 	var flags accountFlags
-	var stdin bool
+	var stdin, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "add LOGIN",
 		Short: "Add an account; without --password-stdin a password is generated and printed once",
 		Example: `  postern user add anna@example.com
   postern user add billing --sender invoices@example.com --network 10.0.0.0/24
   printf %s "$PASSWORD" | postern user add bob@example.com --password-stdin`,
-		Args: exactly(1),
+		SuggestFor: []string{"create", "new"},
+		Args:       exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			u, err := flags.user(cmd, args[0])
 			if err != nil {
@@ -84,17 +69,28 @@ func (a *app) userAdd() *cobra.Command {
 				return err
 			}
 			out := cmd.OutOrStdout()
-			if !stdin {
-				fmt.Fprintf(out, "Login     %s\nPassword  %s\n\nThe password is shown this once; it cannot be read back.\n", u.Login, password)
-				return nil
+			switch {
+			case asJSON:
+				return writeJSON(out, newAccountView{u.Login, password})
+			case stdin:
+				fmt.Fprintf(out, "Added %s.\n", u.Login)
+			default:
+				fmt.Fprintf(out, "Login     %s\nPassword  %s\n\n", u.Login, password)
+				fmt.Fprintln(out, "The password is shown this once; it cannot be read back.")
 			}
-			fmt.Fprintf(out, "Added %s.\n", u.Login)
 			return nil
 		},
 	}
 	flags.register(cmd)
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// newAccountView is a login with the password that was generated for it, as --json prints it.
+type newAccountView struct {
+	Login    string `json:"login"`
+	Password string `json:"password,omitempty"`
 }
 
 // addAccount gives a new account its password and stores it. It refuses a login that exists.
@@ -104,49 +100,36 @@ func (a *app) addAccount(cmd *cobra.Command, u *auth.User, stdin bool) (password
 		return "", err
 	}
 	defer s.Close()
-	_, err = s.User(cmd.Context(), u.Login)
-	if err == nil {
-		return "", fmt.Errorf("login %s exists already; to change its password: postern user password %s", u.Login, u.Login)
+	if _, err := s.User(cmd.Context(), u.Login); err == nil {
+		return "", loginExists(u.Login) // before a password is asked for
 	}
-	if !errors.Is(err, auth.ErrUnknownLogin) {
-		return "", err
-	}
-	if password, err = setPassword(cmd, s, u, stdin); err != nil {
-		return "", err
-	}
-	u.Created = u.Changed
-	return password, s.PutUser(cmd.Context(), *u)
-}
-
-// setPassword sets a chosen password from standard input, or a generated one, which it returns.
-func setPassword(cmd *cobra.Command, s store, u *auth.User, stdin bool) (generated string, err error) {
-	u.Changed = time.Now()
-	if stdin {
-		password, err := readPassword(cmd)
-		if err != nil {
-			return "", err
-		}
-		if advice := auth.AdviseOn(u.Login, password); advice != "" {
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", advice)
-		}
-		u.Hash, err = auth.HashChosen(password)
-		u.Generated = false
-		return "", err
-	}
-	pepper, err := s.Secret(cmd.Context(), auth.PepperName, auth.PepperSize)
+	c, err := newCredential(cmd, s, u.Login, u.Device, stdin)
 	if err != nil {
 		return "", err
 	}
-	password := auth.GeneratePassword()
-	u.Hash, u.Generated = auth.HashGenerated(pepper, password), true
-	return password, nil
+	c.set(u, time.Now())
+	u.Created = u.Changed
+	err = s.AddUser(cmd.Context(), *u)
+	if errors.Is(err, relaystore.ErrExists) {
+		return "", loginExists(u.Login)
+	}
+	if err != nil {
+		return "", err
+	}
+	return c.generated, noteAccount(cmd.Context(), s, u.Login, "account added")
 }
 
-func (a *app) userList() *cobra.Command {
+func loginExists(login string) error {
+	return fmt.Errorf("login %[1]s exists already; to change its password: postern user password %[1]s; "+
+		"anything else: postern user set %[1]s", login)
+}
+
+// accountList lists people and devices, or devices alone.
+func (a *app) accountList(of accounts) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the accounts, and who is locked out for a while",
+		Short: "List the " + of.list + ", and who is locked out for a while",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.openStore(cmd.Context())
@@ -163,10 +146,11 @@ func (a *app) userList() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			users, locks = of.among(users, locks)
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), listed(users, locks))
 			}
-			if err := printUsers(cmd.OutOrStdout(), users, now); err != nil {
+			if err := printUsers(cmd.OutOrStdout(), of, users, now); err != nil {
 				return err
 			}
 			return printLockouts(cmd.OutOrStdout(), locks, now)
@@ -191,12 +175,17 @@ type userView struct {
 	Changed    time.Time      `json:"changed"`
 }
 
-func userViews(users []auth.User) []userView {
-	views := make([]userView, len(users))
-	for i, u := range users {
-		views[i] = userView{u.Login, kind(u), passwordKind(u), u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Note, u.Created, u.Changed}
+func viewOfUser(u auth.User) userView {
+	return userView{u.Login, kind(u), passwordKind(u), u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Note,
+		u.Created, lastChange(u)}
+}
+
+// lastChange is when anything of an account was changed.
+func lastChange(u auth.User) time.Time {
+	if u.Edited.After(u.Changed) {
+		return u.Edited
 	}
-	return views
+	return u.Changed
 }
 
 func kind(u auth.User) string {
@@ -213,9 +202,9 @@ func passwordKind(u auth.User) string {
 	return "chosen"
 }
 
-func printUsers(w io.Writer, users []auth.User, now time.Time) error {
+func printUsers(w io.Writer, of accounts, users []auth.User, now time.Time) error {
 	if len(users) == 0 {
-		fmt.Fprintln(w, "There are no accounts yet. Add one: postern user add LOGIN")
+		fmt.Fprintf(w, "There are no %s yet. Add one: postern %s add %s\n", of.list, of.command, of.argument)
 		return nil
 	}
 	var rows [][]string
@@ -224,23 +213,28 @@ func printUsers(w io.Writer, users []auth.User, now time.Time) error {
 		if u.Locked {
 			status = strings.TrimSpace("locked " + u.LockReason)
 		}
-		var networks []string
-		for _, n := range u.Networks {
-			networks = append(networks, n.String())
-		}
-		rows = append(rows, []string{u.Login, kind(u), status, orDash(strings.Join(u.Senders, ", ")), orDash(strings.Join(u.Groups, ", ")),
-			orDash(strings.Join(networks, ", ")), passwordKind(u), when(u.Changed, now), orDash(u.Note)})
+		rows = append(rows, []string{u.Login, kind(u), status, list(u.Senders), list(u.Groups),
+			list(u.Networks), passwordKind(u), when(lastChange(u), now), orDash(u.Note)})
 	}
 	return table(w, []string{"LOGIN", "KIND", "STATUS", "SENDERS", "GROUPS", "NETWORKS", "PASSWORD", "CHANGED", "NOTE"}, rows)
 }
 
-func (a *app) userRemove() *cobra.Command {
+// list is what a cell of a table shows of a list.
+func list[T any](values []T) string {
+	if len(values) == 0 {
+		return "-"
+	}
+	return listText(values)
+}
+
+func (a *app) accountRemove(of accounts) *cobra.Command {
 	return &cobra.Command{
-		Use:   "remove LOGIN",
-		Short: "Remove an account; its waiting mail stays in the queue",
-		Args:  exactly(1),
+		Use:        "remove " + of.argument,
+		Short:      "Remove " + of.one + "; its waiting mail stays in the queue",
+		SuggestFor: []string{"delete", "rm", "del"},
+		Args:       exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, u, err := a.account(cmd, args[0])
+			s, u, err := a.account(cmd, of, args[0])
 			if err != nil {
 				return err
 			}
@@ -249,83 +243,74 @@ func (a *app) userRemove() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Removed %s.\n", u.Login)
-			return nil
+			return noteAccount(cmd.Context(), s, u.Login, "account removed")
 		},
 	}
 }
 
-func (a *app) userPassword() *cobra.Command {
-	var stdin bool
+func (a *app) accountPassword(of accounts) *cobra.Command {
+	var stdin, asJSON bool
 	cmd := &cobra.Command{
-		Use:   "password LOGIN",
-		Short: "Set a new password; without --password-stdin one is generated and printed once",
-		Args:  exactly(1),
+		Use:        "password " + of.argument,
+		Short:      "Set a new password; without --password-stdin one is generated and printed once",
+		SuggestFor: []string{"passwd", "reset"},
+		Args:       exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, u, err := a.account(cmd, args[0])
+			s, u, err := a.account(cmd, of, args[0])
 			if err != nil {
 				return err
 			}
 			defer s.Close()
-			password, err := setPassword(cmd, s, &u, stdin)
+			c, err := newCredential(cmd, s, u.Login, u.Device, stdin)
 			if err != nil {
 				return err
 			}
-			if err := s.PutUser(cmd.Context(), u); err != nil {
+			err = s.UpdateUser(cmd.Context(), u.Login, func(u *auth.User) error { c.set(u, time.Now()); return nil })
+			if err != nil {
 				return err
 			}
-			if stdin {
-				fmt.Fprintf(cmd.OutOrStdout(), "Changed the password of %s.\n", u.Login)
-				return nil
+			out := cmd.OutOrStdout()
+			switch {
+			case asJSON:
+				err = writeJSON(out, newAccountView{u.Login, c.generated})
+			case stdin:
+				fmt.Fprintf(out, "Changed the password of %s.\n", u.Login)
+			default:
+				fmt.Fprintf(out, "Login     %s\nPassword  %s\n\n", u.Login, c.generated)
+				fmt.Fprintln(out, "The password is shown this once; the old one is no longer valid.")
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Login     %s\nPassword  %s\n\nThe password is shown this once; the old one is no longer valid.\n", u.Login, password)
-			return nil
+			return errors.Join(err, noteAccount(cmd.Context(), s, u.Login, "password changed"))
 		},
 	}
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 func (a *app) userLock() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use:   "lock LOGIN",
-		Short: "Refuse a login until it is unlocked",
-		Args:  exactly(1),
+		Use:        "lock LOGIN",
+		Short:      "Refuse a login until it is unlocked",
+		SuggestFor: []string{"disable", "block", "suspend"},
+		Args:       exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, u, err := a.account(cmd, args[0])
+			s, u, err := a.account(cmd, people, args[0])
 			if err != nil {
 				return err
 			}
 			defer s.Close()
-			u.Locked, u.LockReason, u.Changed = true, mail.Printable(reason), time.Now()
-			if err := s.PutUser(cmd.Context(), u); err != nil {
+			err = s.UpdateUser(cmd.Context(), u.Login, func(u *auth.User) error {
+				u.Locked, u.LockReason, u.Changed = true, mail.Printable(reason), time.Now()
+				return nil
+			})
+			if err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is locked.\n", u.Login)
-			return nil
+			return noteAccount(cmd.Context(), s, u.Login, "account locked ("+mail.Printable(reason)+")")
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "by an operator", "why, for those who list the accounts")
 	return cmd
-}
-
-// account opens the store and finds an account. The caller closes the store when err is nil.
-func (a *app) account(cmd *cobra.Command, login string) (store, auth.User, error) {
-	login, err := normalLogin(cmd, login)
-	if err != nil {
-		return nil, auth.User{}, err
-	}
-	s, err := a.openStore(cmd.Context())
-	if err != nil {
-		return nil, auth.User{}, err
-	}
-	u, err := s.User(cmd.Context(), login)
-	if errors.Is(err, auth.ErrUnknownLogin) {
-		err = fmt.Errorf("there is no login %s; see: postern user list", login)
-	}
-	if err != nil {
-		s.Close()
-		return nil, auth.User{}, err
-	}
-	return s, u, nil
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"postern/internal/suggest"
 )
 
 // document is the text of a relay.toml while it becomes a Config. go-toml's own decoder stops at the
@@ -134,7 +136,7 @@ func (d *document) child(table reflect.Value, path string, key *unstable.Node) (
 		names = append(names, tag)
 	}
 	message := "unknown key, remove it"
-	if near := nearest(name, names); near != "" {
+	if near := suggest.Nearest(name, names); near != "" {
 		message = "unknown key, did you mean " + near + "?"
 	}
 	d.report(path, key, "%s", message)
@@ -366,37 +368,3 @@ func join(path, name string) string {
 
 // element names the element with index i, counted from one for people.
 func element(path string, i int) string { return path + "[" + strconv.Itoa(i+1) + "]" }
-
-// nearest returns the candidate within two edits of name, "" when there is none.
-func nearest(name string, candidates []string) string {
-	best, distance := "", 3
-	if len(name) > 64 {
-		return best
-	}
-	for _, c := range candidates {
-		if n := edits(strings.ToLower(name), c); n < distance && n < len(c) {
-			best, distance = c, n
-		}
-	}
-	return best
-}
-
-// edits is the Levenshtein distance.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
-}

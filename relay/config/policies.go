@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"postern/internal/suggest"
 	"postern/mail"
 	"postern/policy"
 )
@@ -59,7 +60,8 @@ func (v *validator) matchers(key string, logins, groups, listeners []string) {
 	for i, name := range listeners {
 		known := slices.ContainsFunc(v.Listeners, func(l Listener) bool { return l.Name == name })
 		if !known && name != "" {
-			v.fail(element(key+".listeners", i), "there is no [[listener]] named %q, write one of %s", name, quoteNames(v.listenerNames()))
+			v.fail(element(key+".listeners", i), "there is no [[listener]] named %q, write one of %s%s", name, quoteNames(v.listenerNames()),
+				suggest.Question(name, v.listenerNames()))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"postern/internal/suggest"
 	"postern/policy"
 	"postern/relay/upstream"
 	"postern/relay/upstream/graph"
@@ -65,7 +66,7 @@ func (v *validator) provider(key string, u *Upstream) {
 	p, ok := profile.Get(u.Provider)
 	if !ok {
 		text := "write one of " + strings.Join(profile.Names(), ", ") + "; generic is any smart host"
-		if near := nearest(u.Provider, profile.Names()); near != "" {
+		if near := suggest.Nearest(u.Provider, profile.Names()); near != "" {
 			text = fmt.Sprintf("did you mean %q? \"postern upstream profiles\" lists all", near)
 		}
 		v.fail(key+".provider", "%q is not known, %s", u.Provider, text)

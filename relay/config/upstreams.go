@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"postern/internal/suggest"
 	"postern/internal/textfile"
 	"postern/mail"
 	"postern/policy"
@@ -217,7 +218,8 @@ func (v *validator) upstreamNames(key string, names []string) {
 		known := slices.ContainsFunc(v.Upstreams, func(u Upstream) bool { return u.Name == name })
 		switch {
 		case !known:
-			v.fail(element(key, i), "there is no [[upstream]] named %q, write one of %s", name, quoteNames(v.upstreamList()))
+			v.fail(element(key, i), "there is no [[upstream]] named %q, write one of %s%s", name, quoteNames(v.upstreamList()),
+				suggest.Question(name, v.upstreamList()))
 		case slices.Index(names, name) < i:
 			v.fail(element(key, i), "%q stands twice, remove one", name)
 		}

@@ -64,6 +64,15 @@ func addressOf(key string) string {
 // AppendEvents implements trace.Sink. It is lazy: it waits for a commit that comes anyway, 250 ms at
 // most. What is too much goes by TrimEvents.
 func (s *SQLite) AppendEvents(ctx context.Context, events []trace.Event) error {
+	return s.appendEvents(ctx, events, true)
+}
+
+// AppendEventsNow is AppendEvents for somebody who waits for it.
+func (s *SQLite) AppendEventsNow(ctx context.Context, events []trace.Event) error {
+	return s.appendEvents(ctx, events, false)
+}
+
+func (s *SQLite) appendEvents(ctx context.Context, events []trace.Event, lazy bool) error {
 	if len(events) == 0 {
 		return nil
 	}
@@ -75,7 +84,7 @@ func (s *SQLite) AppendEvents(ctx context.Context, events []trace.Event) error {
 		}
 		rows = append(rows, r)
 	}
-	err := s.writer.do(ctx, &op{lazy: true, cost: int64(len(rows)), run: func(t *tx) error {
+	err := s.writer.do(ctx, &op{lazy: lazy, cost: int64(len(rows)), run: func(t *tx) error {
 		counts, err := t.count()
 		if err != nil {
 			return err

@@ -62,12 +62,14 @@ type userData struct {
 	Networks   []netip.Prefix `json:"networks,omitempty"`
 	Created    time.Time      `json:"created"`
 	Changed    time.Time      `json:"changed"`
+	Edited     time.Time      `json:"edited,omitzero"`
 	Note       string         `json:"note,omitempty"`
 }
 
 func encodeUser(u auth.User) (string, error) {
 	b, err := json.Marshal(userData{
-		string(u.Hash), u.Generated, u.Device, u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Created, u.Changed, u.Note,
+		string(u.Hash), u.Generated, u.Device, u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Created, u.Changed, u.Edited,
+		u.Note,
 	})
 	return string(b), err
 }
@@ -79,7 +81,8 @@ func decodeUser(login string, data []byte) (auth.User, error) {
 	}
 	return auth.User{
 		Login: login, Hash: auth.Secret(d.Hash), Generated: d.Generated, Device: d.Device, Locked: d.Locked, LockReason: d.LockReason,
-		Senders: d.Senders, Groups: d.Groups, Networks: d.Networks, Created: d.Created, Changed: d.Changed, Note: d.Note,
+		Senders: d.Senders, Groups: d.Groups, Networks: d.Networks, Created: d.Created, Changed: d.Changed, Edited: d.Edited,
+		Note: d.Note,
 	}, nil
 }
 
@@ -125,36 +128,56 @@ func (s *SQLite) putUser(ctx context.Context, u auth.User, query string) error {
 // auth.ErrUnknownLogin if there is none; an error of change leaves everything as it was. change may be
 // called more than once and must not call the store.
 func (s *SQLite) UpdateUser(ctx context.Context, login string, change func(*auth.User) error) error {
-	err := s.write(ctx, func(t *tx) error {
-		u, err := getUser(t.Conn, login)
-		if errors.Is(err, auth.ErrUnknownLogin) {
-			return refuse(err)
+	err := s.ChangeUsers(ctx, []string{login}, func(u *auth.User, exists bool) error {
+		if !exists {
+			return auth.ErrUnknownLogin
 		}
-		if err != nil {
-			return err
-		}
-		if err := change(&u); err != nil {
-			return refuse(err)
-		}
-		data, err := encodeUser(u)
-		if err != nil {
-			return refuse(err)
-		}
-		q, err := t.Prepare("UPDATE user SET data = ? WHERE login = ?")
-		if err != nil {
-			return err
-		}
-		q.BindText(1, data)
-		q.BindText(2, login)
-		if err := q.Run(); err != nil {
-			return err
-		}
-		return bump(t.Conn, TopicUsers)
+		return change(u)
 	})
 	if err != nil {
 		return fmt.Errorf("user %q: %w", login, err)
 	}
 	return nil
+}
+
+// ChangeUsers adds and changes users in one transaction, all of them or none. change is given each login in turn, with what is
+// stored or, where it does not exist, with nothing but the login. Otherwise it is as in UpdateUser.
+func (s *SQLite) ChangeUsers(ctx context.Context, logins []string, change func(u *auth.User, exists bool) error) error {
+	return s.write(ctx, func(t *tx) error {
+		rows := make([]string, len(logins))
+		for i, login := range logins { // all are judged before the first is written: a refusal must have changed nothing
+			u, err := getUser(t.Conn, login)
+			exists := !errors.Is(err, auth.ErrUnknownLogin)
+			if exists && err != nil {
+				return err
+			}
+			if !exists {
+				u = auth.User{Login: login}
+			}
+			if err := change(&u, exists); err != nil {
+				return refuse(err)
+			}
+			if rows[i], err = encodeUser(u); err != nil {
+				return refuse(err)
+			}
+		}
+		for i, login := range logins {
+			if err := storeUser(t.Conn, login, rows[i]); err != nil {
+				return err
+			}
+		}
+		return bump(t.Conn, TopicUsers)
+	})
+}
+
+func storeUser(conn *sqlite.Conn, login, data string) error {
+	q, err := conn.Prepare("INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data")
+	if err != nil {
+		return err
+	}
+	q.BindText(1, login)
+	q.BindText(2, data)
+	return q.Run()
 }
 
 func getUser(conn *sqlite.Conn, login string) (auth.User, error) {

@@ -107,6 +107,47 @@ func TestUpdateUserLosesNothing(t *testing.T) {
 	}
 }
 
+// TestChangeUsersIsAllOrNothing: what one login refuses changes none of the others.
+func TestChangeUsersIsAllOrNothing(t *testing.T) {
+	s := open(t, Options{})
+	ctx := t.Context()
+	if err := s.AddUser(ctx, auth.User{Login: "alice", Note: "before"}); err != nil {
+		t.Fatal(err)
+	}
+	no := errors.New("no")
+	logins := []string{"alice", "bob", "carol"}
+	bumped(t, s, TopicUsers, 0, func() error {
+		err := s.ChangeUsers(ctx, logins, func(u *auth.User, exists bool) error {
+			if exists != (u.Login == "alice") {
+				t.Errorf("%s exists: %t", u.Login, exists)
+			}
+			if u.Note = "after"; u.Login == "carol" {
+				return no
+			}
+			return nil
+		})
+		if !errors.Is(err, no) {
+			t.Error(err)
+		}
+		return nil
+	})
+	if users, err := s.Users(ctx); err != nil || len(users) != 1 || users[0].Note != "before" {
+		t.Errorf("got %v, %v", users, err)
+	}
+	bumped(t, s, TopicUsers, 1, func() error {
+		return s.ChangeUsers(ctx, logins, func(u *auth.User, _ bool) error { u.Note = "after"; return nil })
+	})
+	users, err := s.Users(ctx)
+	if err != nil || len(users) != 3 {
+		t.Fatal(users, err)
+	}
+	for i, u := range users {
+		if u.Login != logins[i] || u.Note != "after" {
+			t.Errorf("%s: %q", u.Login, u.Note)
+		}
+	}
+}
+
 func TestKeys(t *testing.T) {
 	s := open(t, Options{})
 	ctx := t.Context()

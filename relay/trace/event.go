@@ -29,7 +29,7 @@ const (
 	Failed    Kind = "failed"    // a recipient given up
 	Unclear   Kind = "unclear"   // a recipient given up without knowing whether the upstream has it
 	Report    Kind = "report"    // a DSN made, or withheld and why
-	Operator  Kind = "operator"  // hold, release, retry, delete, bounce by a person
+	Operator  Kind = "operator"  // what a person did: to messages (hold, release, retry, delete, bounce) or to an account
 )
 
 // Kinds are all kinds, in the order of a message's life.

@@ -1,0 +1,57 @@
+// Package suggest finds the name that somebody who mistyped one may have meant.
+package suggest
+
+import "strings"
+
+// maxName is how long a name may be that is compared, in octets.
+const maxName = 64
+
+// Nearest returns the candidate that differs from name in at most two letters, or "". Case does not count.
+func Nearest(name string, candidates []string) string {
+	best, distance := "", 3
+	if len(name) > maxName {
+		return best
+	}
+	name = strings.ToLower(name)
+	for _, c := range candidates {
+		if len(c) > maxName {
+			continue
+		}
+		if n := edits(name, strings.ToLower(c)); n < distance && n < len(c) {
+			best, distance = c, n
+		}
+	}
+	return best
+}
+
+// Question is "; did you mean X?" for the end of a sentence that says a name is unknown, or "" if nothing is near.
+func Question(name string, candidates []string) string {
+	near := Nearest(name, candidates)
+	if near == "" {
+		return ""
+	}
+	return "; did you mean " + near + "?"
+}
+
+// edits is the number of letters to add, drop, replace or swap with their neighbour (optimal string alignment).
+func edits(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}
