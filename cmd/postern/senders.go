@@ -312,6 +312,16 @@ func printAdvice(w io.Writer, events []trace.Event) error {
 		fmt.Fprintf(&b, "\nby %s: %s\n", e.Upstream, a.Cause)
 		writeFix(&b, a)
 	}
+	for _, e := range events {
+		if e.Rule == mail.RuleNone && e.Upstream != "" {
+			fmt.Fprintf(&b, "\nno reply rule knows what %s said; postern upstream judge --upstream %s --stage %s %q shows a rule to write\n",
+				e.Upstream, e.Upstream, e.Stage, mail.Cut(strings.ReplaceAll(e.Reply.String(), "\n", " "), maxShown))
+			break
+		}
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// maxShown bounds how much of a reply is repeated in a command, in octets.
+const maxShown = 200

@@ -12,7 +12,7 @@ import (
 
 func (a *app) upstreamCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "upstream", Short: "The providers that take our mail"}
-	cmd.AddCommand(a.upstreamList(), a.upstreamProfiles(), a.upstreamTest(), a.upstreamLogin())
+	cmd.AddCommand(a.upstreamList(), a.upstreamProfiles(), a.upstreamTest(), a.upstreamLogin(), a.upstreamJudge())
 	return cmd
 }
 

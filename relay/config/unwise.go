@@ -18,6 +18,7 @@ func (v *validator) unwise() {
 		v.endingPassword(key, u)
 		v.usualPort(key, u.Port, u.TLS, "")
 	}
+	v.onmicrosoft()
 	for i := range v.Listeners {
 		l := &v.Listeners[i]
 		if addr, err := parseListen(l.Address); err == nil {
@@ -52,6 +53,39 @@ func (v *validator) endingPassword(key string, u *Upstream) {
 	if p, ok := profile.Get(name); ok && p.PasswordWarning != "" {
 		v.warn(key+".username", "%s", p.PasswordWarning)
 	}
+}
+
+// toTheWorld are the providers through which Exchange Online sends to others than its tenant.
+var toTheWorld = []string{"microsoft365", "microsoft365-connector", MicrosoftGraph}
+
+// onmicrosoft warns of senders whose domain came with the tenant: Exchange Online refuses them (5.7.236) to more than 100
+// external recipients in 24 hours, all of the tenant together.
+func (v *validator) onmicrosoft() {
+	i := slices.IndexFunc(v.Upstreams, func(u Upstream) bool {
+		return slices.Contains(toTheWorld, u.Provider) || slices.Contains(toTheWorld, profile.ForHost(u.Host))
+	})
+	if i < 0 {
+		return
+	}
+	warn := func(key, sender string) bool {
+		if !strings.HasSuffix(strings.ToLower(strings.TrimSuffix(sender, ".")), ".onmicrosoft.com") {
+			return false
+		}
+		v.warn(key, "%s: Exchange Online (upstream %s) lets a tenant send to 100 external recipients in 24 hours from its onmicrosoft.com domain, "+
+			"and refuses more with 5.7.236: send from a domain of your own", sender, v.Upstreams[i].Name)
+		return true
+	}
+	for j := range v.Policies {
+		for n, sender := range v.Policies[j].Senders {
+			if warn(element(element("policy", j)+".senders", n), sender) {
+				return
+			}
+		}
+	}
+	if u := &v.Upstreams[i]; !u.SendsAsSender() && warn(element("upstream", i)+".provider", u.Username) { // username has other warnings
+		return
+	}
+	warn("delivery.bounce_from", v.Delivery.BounceFrom)
 }
 
 // usualPort doubts a port that everybody else uses in another way.

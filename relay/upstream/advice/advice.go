@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -31,11 +32,15 @@ type Advice struct {
 	Code      string   `toml:"code" json:"-"`      // these three as in upstream.Rule
 	Enhanced  string   `toml:"enhanced" json:"-"`
 	Text      string   `toml:"text" json:"-"`
-	Cause     string   `toml:"cause" json:"cause"`
-	Fix       []string `toml:"fix" json:"fix"` // step by step
-	Source    string   `toml:"source" json:"source"`
-	Unsure    bool     `toml:"unsure" json:"unsure,omitempty"` // the steps are not confirmed by the provider's own text
-	Example   string   `toml:"example" json:"-"`               // a reply that this is for
+	// Rules are generic reply rules that decide about the reply; with them nothing else need be said of it.
+	Rules   []string `toml:"rules" json:"-"`
+	Cause   string   `toml:"cause" json:"cause"`
+	Fix     []string `toml:"fix" json:"fix"` // step by step
+	Source  string   `toml:"source" json:"source"`
+	Unsure  bool     `toml:"unsure" json:"unsure,omitempty"` // the steps are not confirmed by the provider's own text
+	Example string   `toml:"example" json:"-"`               // a reply that this is for
+
+	matcher *upstream.Matcher
 }
 
 // For returns the advice about a provider's reply at a stage, nil where there is none. provider is the name of a profile.
@@ -43,20 +48,28 @@ func For(provider string, stage mail.Stage, r mail.Reply) *Advice {
 	if r.Code < 400 {
 		return nil
 	}
+	decided := ""
 	for _, a := range load() {
-		if a.matches(provider, stage, r) {
+		if len(a.Rules) > 0 && decided == "" {
+			rule, _ := generic().Judge(stage, r, time.Now())
+			decided = rule.Name
+		}
+		if a.matches(provider, decided) && a.matcher.Matches(stage, r) {
 			return a
 		}
 	}
 	return nil
 }
 
-func (a *Advice) matches(provider string, stage mail.Stage, r mail.Reply) bool {
-	if len(a.Providers) > 0 && !slices.Contains(a.Providers, provider) {
-		return false
-	}
-	rule, err := upstream.Judge([]upstream.Rule{a.rule()}, stage, r)
-	return err == nil && rule.Name == a.rule().Name
+// generic are the rules that hold for every provider.
+var generic = sync.OnceValue(func() *upstream.Rules {
+	rules, _ := upstream.CompileRules(nil) // nothing that could be wrong
+	return rules
+})
+
+func (a *Advice) matches(provider, decided string) bool {
+	return (len(a.Providers) == 0 || slices.Contains(a.Providers, provider)) &&
+		(len(a.Rules) == 0 || slices.Contains(a.Rules, decided))
 }
 
 // rule matches what the advice is for; its class is of no importance.
@@ -108,7 +121,8 @@ func parse(data []byte) ([]*Advice, error) {
 		return nil, err
 	}
 	for _, a := range table.Advice {
-		if _, err := upstream.Judge([]upstream.Rule{a.rule()}, mail.StageDot, mail.R(550, "", "")); err != nil {
+		var err error
+		if a.matcher, err = upstream.NewMatcher(a.rule()); err != nil {
 			return nil, fmt.Errorf("%s: %w", a.Name, err)
 		}
 	}
