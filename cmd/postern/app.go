@@ -18,7 +18,10 @@ import (
 )
 
 // app is what all commands share: where the configuration is, and how to reach the store.
-type app struct{ configPath string }
+type app struct {
+	configPath string
+	wide       bool // tables are not wrapped
+}
 
 // store is the running daemon's store; with SQLite that is the same file.
 type store = *relaystore.SQLite

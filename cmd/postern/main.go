@@ -91,7 +91,9 @@ Try it without any configuration:  postern demo`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(usage)
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { showOn(cmd.Root(), app.wide) }
 	root.PersistentFlags().StringVar(&app.configPath, "config", "", "configuration `file` (default $POSTERN_CONFIG, ./relay.toml, /etc/postern/relay.toml)")
+	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
 		app.demoCommand(), app.serveCommand(), app.checkCommand(),
 		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommand(),

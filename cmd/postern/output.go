@@ -4,11 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
 	"time"
-
-	"postern/mail"
 )
 
 // writeJSON prints one value, indented, for machines.
@@ -26,30 +22,16 @@ func writeJSONLine(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// table prints rows in aligned columns under a heading. Every cell is made printable: logins, addresses
-// and replies come from outside.
-func table(w io.Writer, heading []string, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.Join(heading, "\t"))
-	for _, row := range rows {
-		for i := range row {
-			row[i] = mail.Printable(row[i])
-		}
-		fmt.Fprintln(tw, strings.Join(row, "\t"))
-	}
-	return tw.Flush()
-}
-
-// when prints a time of today as a clock time and others with their date, in local time.
+// when prints a time of today as a clock time and others with their date, in local time with its zone.
 func when(t, now time.Time) string {
 	t, now = t.Local(), now.Local()
 	switch {
 	case t.IsZero():
 		return "-"
 	case t.YearDay() == now.YearDay() && t.Year() == now.Year():
-		return t.Format("15:04:05")
+		return t.Format("15:04:05Z07:00")
 	}
-	return t.Format("2006-01-02 15:04:05")
+	return t.Format("2006-01-02 15:04:05Z07:00")
 }
 
 // in prints how far a time lies ahead, rounded to what matters.

@@ -108,7 +108,7 @@ func (a *app) importAccounts(cmd *cobra.Command, name string, flags importFlags)
 }
 
 // maxTable bounds a file of accounts, in octets.
-const maxTable = 16 << 20
+const maxTable = 16_000_000
 
 func readTable(in io.Reader, name string) ([]byte, error) {
 	if name != "-" {

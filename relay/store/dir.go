@@ -224,5 +224,5 @@ func (s *space) ask(inside func() (int64, error)) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %d MB free in %s, %d MB must stay free", queue.ErrFull, free>>20, s.dir, s.floor>>20)
+	return fmt.Errorf("%w: %d MB free in %s, %d MB must stay free", queue.ErrFull, free/1e6, s.dir, s.floor/1e6)
 }

@@ -79,7 +79,7 @@ func (s *SQLite) fits(t *tx, messages int, size int64) error {
 }
 
 func fullQueue(have, most int64) error {
-	return fmt.Errorf("%w: the queue holds %d MB and may hold %d MB", queue.ErrFull, have>>20, most>>20)
+	return fmt.Errorf("%w: the queue holds %d MB and may hold %d MB", queue.ErrFull, have/1e6, most/1e6)
 }
 
 // Lease implements queue.Store.
