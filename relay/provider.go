@@ -73,8 +73,12 @@ func (c *configured) refusedSender(r *mail.Result) bool {
 	if c.config.ByGraph() {
 		return strings.Contains(r.Reply.Text, graphSendAs)
 	}
-	rule, err := upstream.Judge(c.config.ReplyRules(), r.Stage, r.Reply)
-	return err == nil && rule.Name == r.Rule && rule.Scope == upstream.ScopeSender
+	host, ok := c.transport.(smartHost)
+	if !ok {
+		return false
+	}
+	rule := host.Judge(r.Stage, r.Reply)
+	return rule.Name == r.Rule && rule.Scope == upstream.ScopeSender
 }
 
 // senderWords say whom the provider lets send when it knows us as identity.

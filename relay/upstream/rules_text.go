@@ -30,7 +30,7 @@ func newSample(r mail.Reply) *sample {
 
 // Names that a stranger chooses must not decide: <quota-exceeded@example.com> is no quota.
 var (
-	bracketed = regexp.MustCompile(`<[^<> ]*@[^<>]*>`)
+	bracketed = regexp.MustCompile(`<[^<>]*@[^<>]*>`)
 	plainAddr = regexp.MustCompile(`[^ <>()\[\],;"']+@[^ <>()\[\],;"']+`)
 	link      = regexp.MustCompile(`(?i)\b(?:https?://|www\.)[^ ]*`)
 	innerDot  = regexp.MustCompile(`\.(\w)`)
@@ -60,6 +60,12 @@ func (rs *Rules) windows() []time.Duration {
 	add(time.Hour) // the generic rules read it from the reply; others than these two are rare and only waited for
 	add(24 * time.Hour)
 	return list
+}
+
+// Judge says which rule of this upstream decides about a reply at a stage.
+func (u *Upstream) Judge(stage mail.Stage, r mail.Reply) Rule {
+	rule, _ := u.rules.Judge(stage, r, time.Now())
+	return rule
 }
 
 // lapsed reports that a reply to MAIL says that the connection has lost its login.

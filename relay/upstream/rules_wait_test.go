@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,31 +121,49 @@ func TestTimesOfARule(t *testing.T) {
 
 // No text of a reply makes judging panic, leave its bounds, or break the promises of the classes.
 func FuzzJudge(f *testing.F) {
-	for _, r := range genericRules {
-		f.Add(r.Example)
+	for i, r := range genericRules {
+		f.Add(r.Example, uint8(i))
 	}
-	f.Add("550 " + strings.Repeat("per your quota ip block ", 600))
-	f.Add("450 try again after 99/99/9999 99:99:99 PM +9999")
-	f.Add("450 wait 9999999.999999 days and 9999 hours")
+	f.Add("550 "+strings.Repeat("per your quota ip block ", 20), uint8(7))
+	f.Add("450 try again after 99/99/9999 99:99:99 PM +9999", uint8(5))
+	f.Add("450 wait 9999999.999999 days and 9999 hours", uint8(5))
 	rules, err := CompileRules(nil)
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, text string) {
+	stages := slices.Concat(beforeMail, fromMail)
+	f.Fuzz(func(t *testing.T, text string, n uint8) {
 		reply, err := ParseReply(text)
 		if err != nil || !reply.Temporary() && !reply.Permanent() {
 			return
 		}
-		for _, stage := range append(append([]mail.Stage(nil), beforeMail...), fromMail...) {
-			r, number := rules.Judge(stage, reply, noon)
-			if number != -1 || r.RetryAfter < 0 || r.RetryAfter > maxWait || r.Quota < 0 || r.Quota > maxQuota {
-				t.Errorf("%s at %s: %d, %v, %v", reply, stage, number, r.RetryAfter, r.Quota)
-			}
-			if r.Class.Permanent() && (reply.Temporary() || early(stage)) {
-				t.Errorf("%s at %s is %s by %s", reply, stage, r.Class, r.Name)
-			}
+		stage := stages[int(n)%len(stages)]
+		r, number := rules.Judge(stage, reply, noon)
+		if number != -1 || r.RetryAfter < 0 || r.RetryAfter > maxWait || r.Quota < 0 || r.Quota > maxQuota {
+			t.Errorf("%s at %s: %d, %v, %v", reply, stage, number, r.RetryAfter, r.Quota)
+		}
+		if r.Class.Permanent() && (reply.Temporary() || early(stage)) {
+			t.Errorf("%s at %s is %s by %s", reply, stage, r.Class, r.Name)
 		}
 	})
+}
+
+// What is searched is bounded, and free of what strangers choose.
+func TestSamples(t *testing.T) {
+	long := newSample(mail.R(550, "", "%s", strings.Repeat("quota ", 3000)))
+	if len(long.raw) > maxReplyText+3 || len(long.flat) > len(long.raw) || len(long.words) > len(long.flat) {
+		t.Errorf("%d, %d, %d octets", len(long.raw), len(long.flat), len(long.words))
+	}
+	for text, want := range map[string]string{
+		"<over-quota@blocked.example>: User\nunknown":               "<@>: User unknown",
+		"Relay too-fast@spam.example, see https://rbl.example/spam": "Relay @, see ",
+		"host mx.example.com[192.0.2.7] said no. Really.":           "host mx_example_com[192_0_2_7] said no. Really.",
+		`<"too fast"@example.com> unknown`:                          `<@> unknown`,
+	} {
+		if got := newSample(mail.R(550, "", "%s", text)).words; got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
 }
 
 // A hint never hides a match, and nearly all rules have one.

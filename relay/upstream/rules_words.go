@@ -107,14 +107,14 @@ var exchangeWords = []Rule{
 // messageWords are about one message. SPF's texts name addresses and senders, so they stand before those.
 var messageWords = []Rule{
 	{Name: "message-authentication", Stages: fromMail, Code: "5yz", Class: mail.MessageFault,
-		Text: either(`\b(?:spf|dkim|dmarc|arc)\b`, `required authentication level`,
+		Text: either(`\b(?:spf|dkim|dmarc|arc)\b`, `required authentication level`, `sender is unauthenticated`,
 			`unauthenticated (?:mail|e-?mail|message)`,
 			`\b(?:message|mail|e-?mail) (?:\w+ )?(?:fail(?:s|ed|ing)?|does not pass|did not pass|lacks) (?:\w+ )?authentication`),
 		Example: "550-5.7.26 Unauthenticated email from example.com is not accepted due to domain's\r\n550 5.7.26 DMARC policy."},
 	{Name: "content", Stages: atContent, Code: "5yz", Class: mail.MessageFault,
 		Text: either(`\b(?:virus|malware|phishing|trojan|banned:)`,
 			near(`\b(?:urls?|uris?|links?|attachments?|attached|file|headers?|subject|body)\b`,
-				either(`listed`, `block`, `black`, `reject`, `banned`, `prohibited`, `found`, `detected`, `not allowed`,
+				either(`listed`, `block`, `black`, `reject`, `refus`, `banned`, `prohibited`, `found`, `detected`, `not allowed`,
 					`invalid`))),
 		Example: "550 5.7.1 Message contains a URL listed on a blocklist"},
 }

@@ -25,10 +25,10 @@ var (
 		`not (?:\w+ ){0,2}(?:activ\w*|enabled|subscribed|available|paid|confirmed|allowed to send)`,
 		`terminated`, `closed`, `on hold`, `on probation`, `under review`, `restricted`, `unpaid`, `overdue`, `paused`,
 		`compromised`, `hacked`,
-		`stopped`, `gesperrt`, `deaktiviert`, `suspendu\w*`, `bloqu\w+`, `desactivad\w*`, `d.{1,2}sactiv\w*`)
+		`stopped`, `pending (?:approval|review|activation|verification)`, `gesperrt`, `deaktiviert`, `suspendu\w*`, `bloqu\w+`, `desactivad\w*`, `d.{1,2}sactiv\w*`)
 	// author is how a reply calls the reverse-path or the header author.
 	author = either(
-		`\b`+either(`senders?`, `mail ?from(?: address| domain| command|:| <| @| not)`, `mailfrom`, `envelope[- ]from`,
+		`\b`+either(`senders?`, `mail ?from(?: address| domain| command|:| <| @| not| must| should)`, `mailfrom`, `envelope[- ]from`,
 			`from (?:address|header|domain|field|line)`, `(?:header|return|reverse)[- _]?(?:from|path)`, `absender\w*`,
 			`remitente`,
 			`mittente`, `originator`)+`\b`,
@@ -43,7 +43,7 @@ var (
 		`(?:doesn't|does not|must|should|has to|did not|do not|don't) (?:\w+ )?`+
 			either(`match`, `belong`, `correspond`, `equal`,
 				`be (?:a |an |the |one of )?(?:valid\w*|verified|registered|owned|same|your|identical)`),
-		`mismatch\w*`, `invalid\w*`, `reject\w*`, `refus\w*`, `blocked`, `denied`, `disallowed`, `forbidden`, `prohibited`,
+		`not (?:on|in) (?:the|our|your) (?:\w+ )?list`, `mismatch\w*`, `invalid\w*`, `reject\w*`, `refus\w*`, `blocked`, `denied`, `disallowed`, `forbidden`, `prohibited`,
 		`verif\w+ fail\w*`,
 		`nicht (?:erlaubt|berechtigt|zul.{1,2}ssig)`, `non autoris\w+`, `no autorizad\w*`, `non autorizzat\w*`)
 )
@@ -112,7 +112,7 @@ var senderWords = []Rule{
 	{Name: "sender-not-owned", Stages: fromMail, Class: mail.AccountFault, Scope: ScopeSender,
 		RetryAfter: 15 * time.Minute,
 		Text: either(author+`[^.;]*`+unowned, unowned+` (?:\w+ ){0,2}`+author, `\b(?:blank|null|empty|not (?:a )?local) sender`,
-			`\bmail ?from (?:is )?not\b`),
+			`\bmail ?from (?:is not|not|must|should)\b`, `own address as (?:the )?(?:sender|from)`),
 		Example: "553 5.7.1 <boss@example.com>: Sender address rejected: not owned by user relay@example.com"},
 	{Name: "sender-not-owned", Stages: fromMail, Class: mail.AccountFault, Scope: ScopeSender,
 		RetryAfter: 15 * time.Minute,
@@ -182,7 +182,7 @@ var loginWords = []Rule{
 		Text: either(`\bauth\w*\b[^.;]*(?:required|needed|first|missing|necessary|before)`,
 			`\b(?:requires?|need|must|should|please|ha(?:ve|s) to|to be|without|not|no) (?:\w+ ){0,3}`+
 				either(`auth`, `authenticat\w*`, `authentification`, `log ?in`, `logged in`, `sign(?:ed)? in`,
-					`pop before smtp`)+`\b`,
+					`pop before smtp`)+`\b`, `permissions? to submit`,
 			`\b(?:log|sign) ?in (?:first|before|required|is required)`, `authentication turned on`,
 			`(?:authentifizierung|anmeldung) erforderlich`, `authentification (?:requise|obligatoire)`,
 			`autenticaci\S+n requerida`,

@@ -116,7 +116,7 @@ var quotaWords = []Rule{
 
 	{Name: "too-fast", Class: mail.BackPressure, windowed: true,
 		Text: either(`too (?:fast|quickly|rapidly|frequent\w*|often)\b`, `slow(?:ing)? down`, `\bslower\b`,
-			`rate[- ]?limit`, `throttl`, `unusual rate`,
+			`rate[- ]?limit`, `throttl`, `unusual rate`, `\bfrequency\b[^.;]*(?:high|limit|exceed)`,
 			`over[ -]?limit\b`, `too (?:many|much) (?:\w+ )?`+either(`mails?`, `messages`, `e-?mails?`, `requests`, `sends`,
 				`submissions`,
 				`transactions`, `commands`, `deliveries`)+`\b`,
@@ -126,6 +126,7 @@ var quotaWords = []Rule{
 		Example: "550 5.7.1 [STF] Sending too fast"},
 	{Name: "over-quota", Class: mail.BackPressure, windowed: true, RetryAfter: 15 * time.Minute,
 		Text: either(counted+`[^.;]*`+ceiling+`[^.;]*`+spent, spent+`[^.;]*`+counted+`[^.;]*`+ceiling,
+			`\b(?:out of|no|not enough|insufficient) (?:\w+ ){0,2}credits?\b`,
 			ceiling+` (?:for|of|on) [^.;]*`+counted+`[^.;]*`+spent, spent+`[^.;]*`+ceiling+` (?:for|of|on) [^.;]*`+counted),
 		Example: "451 You've exceeded your messaging limits"},
 	{Name: "over-quota", Stages: atMail, Text: `\bquota\b`, Class: mail.BackPressure, windowed: true,
