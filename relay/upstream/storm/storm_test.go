@@ -111,6 +111,53 @@ func TestAPartialBlockStaysOne(t *testing.T) {
 	}
 }
 
+// Whoever may send at all may send with a null reverse-path, too. That makes no second login of one: nobody pauses an upstream for
+// others by having the provider refuse his own mail.
+func TestANullReversePathIsNobodyElse(t *testing.T) {
+	d := newDesk(t)
+	d.delivered("boss", "d1")
+	for i := range 4 {
+		d.want("at first", Believe, d.blocked("mallory", fmt.Sprint("d", i)))
+	}
+	if v := d.blocked(Null, "d5"); v == KeepIdentity {
+		t.Error("a fifth refusal with a null reverse-path pauses everybody")
+	}
+	d.want("his own waits", KeepSender, d.blocked("mallory", "d6"))
+	d.want("one that may be anybody's", KeepMessage, d.blocked(Null, "d7"))
+	d.want("his own still waits", KeepSender, d.blocked("mallory", "d8"))
+	d.want("somebody else", KeepIdentity, d.blocked("boss", "d1"))
+}
+
+// An infected machine sends ten messages a second that are all refused, in one text or several, with its login's address and
+// without one, while the others send one now and then: nobody but it waits.
+func TestAFloodOfOneLoginPausesNobodyElse(t *testing.T) {
+	for texts := 1; texts <= 3; texts++ {
+		d, kept := newDesk(t), 0
+		d.delivered("boss", "d1")
+		for n := range 5000 {
+			if n%40 == 39 {
+				d.delivered(fmt.Sprint("u", n%7), fmt.Sprint("d", n%11))
+				continue
+			}
+			login := "mallory"
+			if n%3 == 0 {
+				login = Null
+			}
+			text := []string{blockedText, "554 5.7.1 Refused for cause %d, see %d", "550 5.0.0 Not from here, number %d of %d"}[n%texts]
+			switch d.refused(login, fmt.Sprint("e", n%50), fmt.Sprintf(text, n, n)) {
+			case KeepIdentity:
+				t.Fatalf("%d texts: message %d pauses everybody", texts, n)
+			case Believe:
+			default:
+				kept++
+			}
+		}
+		if kept == 0 {
+			t.Errorf("%d texts: nothing was ever doubted", texts)
+		}
+	}
+}
+
 // One login to many domains: where nobody else shows that the account works, its mail is kept, and only its own where others
 // send, too. When theirs gets through, it is this login's matter.
 func TestOneLoginIsKeptUntilOthersGetThrough(t *testing.T) {

@@ -164,8 +164,12 @@ func (v *view) note(now time.Time, t *text, r *Refusal) {
 	}
 }
 
-// meets takes a refusal into a storm that goes on. One of a single sender that meets another's mail is everybody's.
+// meets takes a refusal into a storm that goes on. One of a single sender that meets another's mail is everybody's, but a null
+// reverse-path may be that sender's as well.
 func (r *record) meets(by *Refusal) Verdict {
+	if r.Sender != "" && by.Login == Null {
+		return KeepMessage
+	}
 	if r.Sender != "" && r.Sender != by.Login {
 		r.Sender = ""
 	}
@@ -216,7 +220,7 @@ type tally struct {
 
 func (c *tally) add(o *outcome) {
 	c.refused++
-	if !slices.Contains(c.logins, o.login) {
+	if o.login != Null && !slices.Contains(c.logins, o.login) { // it may be the same person
 		c.logins = append(c.logins, o.login)
 	}
 	if !slices.Contains(c.domains, o.domain) {
