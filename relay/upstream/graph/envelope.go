@@ -2,7 +2,10 @@ package graph
 
 import (
 	"bytes"
+	"slices"
 	"strings"
+
+	"golang.org/x/text/unicode/norm"
 
 	"postern/mail"
 )
@@ -16,16 +19,39 @@ var (
 
 // addressees is whom a header field names.
 type addressees struct {
-	// sure are addresses that every reader finds.
+	// sure are addresses that every reader finds, and at is where each stands.
 	sure []mail.Address
+	at   []span
 	// possible are addresses that a reader may find who is less strict, or more so.
 	possible []mail.Address
+	// locals are local parts without a domain, as programs on one machine write each other.
+	locals []span
 	// unclear is text that names somebody we cannot tell.
 	unclear string
 }
 
-// key makes addresses comparable as Exchange compares them: without regard to case.
-func key(a mail.Address) string { return strings.ToLower(a.Local) + "@" + a.Domain }
+// span is a part of a field's value.
+type span struct {
+	from, to int
+	text     string
+}
+
+// key makes addresses comparable as Exchange compares them: without regard to case, whichever of its forms a domain has.
+func key(a mail.Address) string {
+	domain := a.Domain
+	if !ascii(domain) {
+		domain = mail.ALabels(domain)
+	}
+	local := a.Local
+	if !ascii(local) {
+		local = norm.NFC.String(local)
+	}
+	return strings.ToLower(local) + "@" + strings.ToLower(domain)
+}
+
+func ascii(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r > '~' }) < 0
+}
 
 func keys[T any](list []T, address func(T) mail.Address) map[string]bool {
 	m := make(map[string]bool, len(list))
@@ -37,8 +63,15 @@ func keys[T any](list []T, address func(T) mail.Address) map[string]bool {
 
 // shape compares a header with an envelope.
 type shape struct {
-	blind []int // recipients that no header field reaches, in order
-	named int   // recipients that one does
+	blind   []int        // recipients that no header field reaches, in order
+	named   int          // recipients that one does
+	written []correction // of addresses that Graph could misread
+}
+
+// correction writes addresses of a header field in full.
+type correction struct {
+	field int // in the header
+	at    []span
 }
 
 // compare finds out who of the recipients needs a Bcc. A header that names anybody else is a fault: of the message, or, if
@@ -48,7 +81,8 @@ func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (
 	ours := keys(whole, func(a mail.Address) mail.Address { return a })
 	reached := make(map[string]bool, len(in))
 	var parted *fault
-	for _, field := range h.Fields {
+	var s shape
+	for n, field := range h.Fields {
 		name, counts := isRecipientField(field)
 		if name == "" {
 			continue
@@ -68,6 +102,22 @@ func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (
 				}
 			}
 		}
+		full := who.inFull()
+		for _, l := range who.locals {
+			a, f := meant(name, l.text, recipients, whole)
+			switch {
+			case f != nil && f.class.Permanent():
+				return shape{}, f
+			case f != nil:
+				parted = f
+			default:
+				who.sure = append(who.sure, a)
+				full = append(full, span{l.from, l.to, a.String()})
+			}
+		}
+		if len(full) > 0 {
+			s.written = append(s.written, correction{n, full})
+		}
 		// Of a field that is there twice a reader may see one.
 		if counts && h.Count(name) == 1 {
 			for _, a := range who.sure {
@@ -78,7 +128,6 @@ func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (
 	if parted != nil {
 		return shape{}, parted
 	}
-	var s shape
 	for i, r := range recipients {
 		if reached[key(r.To)] {
 			s.named++
@@ -87,6 +136,57 @@ func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (
 		}
 	}
 	return s, nil
+}
+
+// inFull are the addresses whose domain is not as Exchange reads it for certain: in Unicode, or with a dot behind it.
+func (who *addressees) inFull() (full []span) {
+	for i, a := range who.sure {
+		if at := who.at[i]; strings.HasSuffix(at.text, ".") || !ascii(a.Domain) {
+			a.Domain = mail.ALabels(a.Domain)
+			full = append(full, span{at.from, at.to, a.String()})
+		}
+	}
+	return full
+}
+
+// meant finds the one recipient whose local part a header gives without its domain. Exchange would look the word up in its address
+// book, and may find somebody else there.
+func meant(field, local string, recipients []mail.Recipient, whole []mail.Address) (mail.Address, *fault) {
+	find := func(n int, address func(int) mail.Address) (found mail.Address, distinct int) {
+		for i := range n {
+			a := address(i)
+			if strings.EqualFold(a.Local, local) && (distinct == 0 || key(a) != key(found)) {
+				found = a
+				distinct++
+			}
+		}
+		return found, distinct
+	}
+	if a, n := find(len(recipients), func(i int) mail.Address { return recipients[i].To }); n == 1 {
+		if !ascii(a.Domain) {
+			a.Domain = mail.ALabels(a.Domain)
+		}
+		return a, nil
+	} else if n > 1 {
+		return a, unclear(field, local)
+	}
+	if a, n := find(len(whole), func(i int) mail.Address { return whole[i] }); n == 1 {
+		return a, partedFault(field, a)
+	}
+	return mail.Address{}, unclear(field, local)
+}
+
+// write puts corrections into the header that goes out.
+func (m *message) write(corrections []correction) {
+	for _, c := range corrections {
+		f := &m.header.Fields[c.field]
+		value := f.Value()
+		slices.SortFunc(c.at, func(a, b span) int { return b.from - a.from }) // from behind, so that places hold
+		for _, at := range c.at {
+			value = value[:at.from] + at.text + value[at.to:]
+		}
+		*f = mail.NewField(f.Name, value)
+	}
 }
 
 // isRecipientField returns the field's name in our spelling, "" for other fields. counts: Graph is known to send to those in
@@ -154,35 +254,49 @@ func readAddressees(value string) addressees {
 				who.unclear = value[i:]
 				return who
 			}
-			e.angles = append(e.angles, value[i+1:i+n])
+			e.angles = append(e.angles, trimmed(value, i+1, i+n))
 			i += n + 1
 			continue
 		case ',', ';': // Outlook's habit; the end of a group too
-			e.finish(&who)
+			e.finish(&who, trimmed(value, e.from, i))
+			e.from = i + 1
 		case ':': // what stood before is the name of a group
 			e.group(&who)
+			e.from = i + 1
 		default:
 			e.text = append(e.text, c)
 		}
 		i++
 	}
-	e.finish(&who)
+	e.finish(&who, trimmed(value, e.from, len(value)))
 	return who
+}
+
+// trimmed is the part of a value between two places, without white space at its ends.
+func trimmed(value string, from, to int) span {
+	for from < to && (value[from] == ' ' || value[from] == '\t') {
+		from++
+	}
+	for to > from && (value[to-1] == ' ' || value[to-1] == '\t') {
+		to--
+	}
+	return span{from, to, value[from:to]}
 }
 
 // entry is what stands between two commas.
 type entry struct {
 	text   []byte // without comments and angle brackets
 	quotes bool
-	angles []string
+	angles []span
+	from   int // where it begins in the value
 }
 
 // finish takes the entry over and begins the next.
-func (e *entry) finish(who *addressees) {
+func (e *entry) finish(who *addressees, at span) {
 	text := strings.Trim(string(e.text), " \t")
 	switch {
 	case len(e.angles) == 0:
-		e.bare(who, text)
+		e.bare(who, text, at)
 	default:
 		for _, a := range e.angles {
 			e.angle(who, a)
@@ -192,27 +306,49 @@ func (e *entry) finish(who *addressees) {
 	*e = entry{text: e.text[:0]}
 }
 
-func (e *entry) angle(who *addressees, s string) {
-	s = strings.Trim(s, " \t")
-	a, err := mail.ParseAddress(s)
+func (e *entry) angle(who *addressees, at span) {
+	a, err := parseRooted(at.text)
 	switch {
-	case s == "":
+	case at.text == "":
+	case err != nil && len(e.angles) == 1 && isLocal(at.text):
+		who.locals = append(who.locals, at)
 	case err != nil:
-		who.doubt(s)
+		who.doubt(at.text)
 	case len(e.angles) > 1:
 		who.possible = append(who.possible, a)
 	default:
-		who.sure = append(who.sure, a)
+		who.sure, who.at = append(who.sure, a), append(who.at, at)
 	}
 }
 
+// parseRooted reads an address whose domain may end with the dot of the root (RFC 1034 §3.1), which names the same.
+func parseRooted(s string) (mail.Address, error) {
+	a, err := mail.ParseAddress(s)
+	if rest, ok := strings.CutSuffix(s, "."); err != nil && ok {
+		return mail.ParseAddress(rest)
+	}
+	return a, err
+}
+
+// isLocal reports a dot-atom without a domain.
+func isLocal(s string) bool {
+	a, err := mail.ParseAddress(s + "@example.com")
+	return err == nil && a.Local == s
+}
+
 // bare is an entry without angle brackets: an address, or a name.
-func (e *entry) bare(who *addressees, text string) {
+func (e *entry) bare(who *addressees, text string, at span) {
 	if text == "" {
 		return
 	}
-	if a, err := mail.ParseAddress(text); err == nil {
-		who.sure = append(who.sure, a)
+	if a, err := parseRooted(text); err == nil {
+		at.text = text
+		who.sure, who.at = append(who.sure, a), append(who.at, at)
+		return
+	}
+	if isLocal(text) && !undisclosed(text) {
+		at.text = text
+		who.locals = append(who.locals, at)
 		return
 	}
 	if !strings.Contains(unquoted(text), "@") && !undisclosed(text) {
@@ -321,7 +457,8 @@ func bccField(recipients []mail.Recipient, blind []int) mail.Field {
 			b.WriteString(",\r\n")
 		}
 		b.WriteByte(' ')
-		b.WriteString(recipients[i].To.String())
+		to, _ := recipients[i].To.ASCII() // where it has such a form
+		b.WriteString(to.String())
 	}
 	b.WriteString("\r\n")
 	return mail.Field{Name: "Bcc", Raw: b.Bytes()}

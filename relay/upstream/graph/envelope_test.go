@@ -2,6 +2,7 @@ package graph
 
 import (
 	netmail "net/mail"
+	"slices"
 	"strings"
 	"testing"
 
@@ -168,6 +169,11 @@ func FuzzReadAddressees(f *testing.F) {
 		who := readAddressees(value)
 		if who.unclear != "" {
 			return
+		}
+		for _, at := range slices.Concat(who.at, who.locals) {
+			if at.from < 0 || at.to > len(value) || !strings.Contains(value, "(") && value[at.from:at.to] != at.text {
+				t.Fatalf("%+v in %q", at, value)
+			}
 		}
 		list, err := netmail.ParseAddressList(value)
 		if err != nil {

@@ -388,7 +388,7 @@ func people(value string) ([]person, error) {
 	list, err := parser.ParseList(value)
 	if err != nil {
 		who := readAddressees(value)
-		if who.unclear != "" || len(who.possible) > 0 || len(who.sure) == 0 {
+		if who.unclear != "" || len(who.possible)+len(who.locals) > 0 || len(who.sure) == 0 {
 			return nil, err
 		}
 		all := make([]person, len(who.sure))

@@ -88,6 +88,7 @@ func (a *attempt) prepare(ctx context.Context) *fault {
 	if a.shape, f = compare(a.message.header, a.t.Recipients, a.whole); f != nil {
 		return f
 	}
+	a.message.write(a.shape.written)
 	// With somebody in the header each further request would reach him again, so such an envelope cannot be parted.
 	if n := len(a.t.Recipients); n > a.u.o.MaxRecipients && a.shape.named > 0 {
 		return messageFault(550, "5.5.3", "the message has %d recipients, %s takes at most %d of one that names recipients in its header", n, a.u.host, a.u.o.MaxRecipients)
@@ -136,6 +137,9 @@ func (a *attempt) sign(ctx context.Context) *fault {
 	prefix, err := a.t.Prefix(ctx)
 	if err != nil {
 		return signFault(err)
+	}
+	if len(prefix) > 0 && len(a.shape.written) > 0 {
+		return messageFault(554, "5.3.3", "a recipient in the header has no domain, or one that Microsoft Graph could misread, and our DKIM signature does not let it be mended: write user@example.com")
 	}
 	a.prefix = prefix
 	return nil
