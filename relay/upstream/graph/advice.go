@@ -26,7 +26,7 @@ func (u *Upstream) adviceFor(rule *Rule, mailbox, token string) string {
 		return "the application has Mail.Send, so a policy of Exchange keeps it from this mailbox: in Exchange Online PowerShell, Get-ApplicationAccessPolicy, and " +
 			"Test-ServicePrincipalAuthorization -Identity <application id> -Resource " + mail.Printable(mailbox)
 	}
-	return `let the application send for this mailbox: in Exchange Online PowerShell, New-ServicePrincipal and New-ManagementRoleAssignment -App <application id> ` +
+	return `give the application Mail.Send for this mailbox: in Exchange Online PowerShell, New-ServicePrincipal and New-ManagementRoleAssignment -App <application id> ` +
 		`-Role "Application Mail.Send" -CustomResourceScope <scope> (docs/upstreams/microsoft-graph.md); Exchange takes up to two hours to notice. A delegated permission is of no use to ` +
 		`flow client-credentials`
 }
