@@ -18,7 +18,7 @@ var (
 		`\bden(?:y|ied)\b`, `reject\w*`, `refus\w*`, `prohibited`, `forbidden`, `unauthori[sz]ed`, `reputation`,
 		`unverifiable`, `suspicious`,
 		`not (?:\w+ )?(?:be )?(?:accept\w*|allowed|permitted|authori[sz]ed|registered|whitelisted|welcome|known|trusted)`,
-		`lookup fail`, `name lookup`, `mismatch\w*`, `\bbad\b`)
+		`lookup fail`, `name lookup`, `invalid`, `\bblack\b`, `mismatch\w*`, `\bbad\b`)
 	// stopped is what becomes of accounts.
 	stopped = either(`suspend\w*`, `disabled`, `de-?activated`, `inactiv\w*`, `unactivated`, `\bblocked`, `\blocked`,
 		`banned`, `frozen`, `expired`,
@@ -43,7 +43,7 @@ var (
 		`(?:doesn't|does not|must|should|has to|did not|do not|don't) (?:\w+ )?`+
 			either(`match`, `belong`, `correspond`, `equal`,
 				`be (?:a |an |the |one of )?(?:valid\w*|verified|registered|owned|same|your|identical)`),
-		`not (?:on|in) (?:the|our|your) (?:\w+ )?list`, `mismatch\w*`, `invalid\w*`, `reject\w*`, `refus\w*`, `blocked`, `denied`, `disallowed`, `forbidden`, `prohibited`,
+		`not (?:on|in) (?:the|our|your) (?:\w+ )?list`, `mismatch\w*`, `invalid\w*`, `reject\w*`, `refus\w*`, `blocked`, `denied`, `denies`, `disallowed`, `forbidden`, `prohibited`,
 		`verif\w+ fail\w*`,
 		`nicht (?:erlaubt|berechtigt|zul.{1,2}ssig)`, `non autoris\w+`, `no autorizad\w*`, `non autorizzat\w*`)
 )
@@ -51,7 +51,7 @@ var (
 // hostWords are about our address or name.
 var hostWords = []Rule{
 	{Name: "our-name", Class: mail.AccountFault, RetryAfter: 15 * time.Minute,
-		Text: either(near(`\b(?:helo|ehlo)\b`, either(`reject`, `refus`, `invalid`, `denied`, `listed`, `block`, `\bneed`,
+		Text: either(near(`\b(?:helo|ehlo)(?:host)?\b`, either(`reject`, `refus`, `invalid`, `denied`, `listed`, `block`, `\bneed`,
 			`\bmust\b`, `\bbad\b`,
 			`\bnot\b`, `mismatch`, `forged`, `syntax`, `error`, `fail`, `incorrect`, `missing`)),
 			`need fully-qualified hostname`),
@@ -78,10 +78,10 @@ var hostWords = []Rule{
 		Text: either(`\bsender is [^.;]*(?:listed|blocked|black[ -]?list)`,
 			`\b(?:sender|mail ?from|from|sending)(?: address| domain| e-?mail){1,2}\b[^.;]*(?:listed|blocked|black-?list\w*)`,
 			`your (?:e-?mail )?address (?:has been|is|was) (?:black-?list|block)`,
-			`reputation of (?:the |your )?(?:sending |sender |from )?domain`),
+			`reputation of (?:the |your )?(?:sender\b|(?:sending |sender |from )?domain)`),
 		Example: "554 5.7.1 Service unavailable; Sender address [boss@example.com] blocked using dbl.spamhaus.org"},
 	{Name: "recipient-refused", Stages: toRecipient, Code: "5yz", Class: mail.RecipientFault,
-		Text: `\brecipient address\b[^;]*` + either(`blocked using`, `listed`, `access denied`, `rejected: `+
+		Text: `\brecipient address\b[^;]*` + either(`blocked using`, `listed`, `rejected: access denied`, `rejected: `+
 			either(`user`, `undeliverable`, `unverified`, `mailbox`, `address`, `domain`, `no such`, `not found`, `unknown`,
 				`invalid`)),
 		Example: "550 5.4.1 Recipient address rejected: Access denied. AS(201806281)"},
@@ -112,7 +112,7 @@ var senderWords = []Rule{
 	{Name: "sender-not-owned", Stages: fromMail, Class: mail.AccountFault, Scope: ScopeSender,
 		RetryAfter: 15 * time.Minute,
 		Text: either(author+`[^.;]*`+unowned, unowned+` (?:\w+ ){0,2}`+author, `\b(?:blank|null|empty|not (?:a )?local) sender`,
-			`\bmail ?from (?:is not|not|must|should)\b`, `own address as (?:the )?(?:sender|from)`),
+			`\bmail ?from (?:is )?(?:not|must|should|invalid|rejected|refused|denied)\b`, `own address as (?:the )?(?:sender|from)`),
 		Example: "553 5.7.1 <boss@example.com>: Sender address rejected: not owned by user relay@example.com"},
 	{Name: "sender-not-owned", Stages: fromMail, Class: mail.AccountFault, Scope: ScopeSender,
 		RetryAfter: 15 * time.Minute,
@@ -188,8 +188,8 @@ var loginWords = []Rule{
 			`autenticaci\S+n requerida`,
 			`autenticazione richiesta`),
 		Example: "550 Authentication is required for relay"},
-	{Name: "login-refused", Stages: fromMail, Class: mail.AccountFault,
-		Text: `\bauth(?:entication|entification|orization)?\b[^.;]*` + either(`fail`, `invalid`, `unsuccessful`,
+	{Name: "login-refused", Stages: fromMail, Code: "5yz", Class: mail.AccountFault,
+		Text: `\bauth(?:entication|entification|orization)?\b[^.;]*` + either(`fail`, `error`, `invalid`, `unsuccessful`,
 			`incorrect`, `expired`),
 		Example: "570 5.7.0 Authentication failure"},
 	{Name: "encryption-required", Stages: fromMail, Code: "5yz", Class: mail.AccountFault,
@@ -200,9 +200,9 @@ var loginWords = []Rule{
 		Text: either(`relay\w*(?: \w+){0,4} `+either(`denied`,
 			`not (?:\w+ )?(?:permitted|allowed|authori[sz]ed|supported|accepted)`, `prohibited`,
 			`disallowed`, `refused`, `rejected`, `disabled`, `forbidden`),
-			`(?:unable|\bnot (?:\w+ )?(?:allowed|permitted|authori[sz]ed|able|configured)|cannot|can't|won't|do not|don't|may not|\bno|denied|refus\w*|prohibited)`+
+			`(?:unable|\bnot (?:\w+ )?(?:allowed|permitted|authori[sz]ed|able|configured)|cannot|can't|won't|do not|don't|may not|\bno|denied|denies|refus\w*|prohibited)`+
 				`(?: \w+){0,3} relay\w*`,
-			`\brelay\w*: `, `rcpthosts?`, `not an? (?:open )?relay`, `as a relay`, `insecure mail relay`,
+			`\brelay\w*: `, `\brelay check`, `rcpthosts?`, `not an? (?:open )?relay`, `as a relay`, `insecure mail relay`,
 			`credentials for relay`, `kein relay`,
 			`relais refus`),
 		Example: "550 5.7.0 Mail relay denied. - gsmtp"},
