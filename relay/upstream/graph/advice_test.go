@@ -46,6 +46,9 @@ func TestAdviceForWhomTheTokenIsOf(t *testing.T) {
 			if last.OK || !strings.Contains(last.Cause, c.says) || strings.Contains(last.Cause, c.not) {
 				t.Errorf("%s: %s", last.Name, last.Cause)
 			}
+			if strings.Contains(last.Reply.Text, byPerson) != c.delegated {
+				t.Errorf("the reply is %s", last.Reply)
+			}
 			if !c.drafts {
 				return
 			}

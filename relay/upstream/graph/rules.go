@@ -128,6 +128,9 @@ func (u *Upstream) classify(a *answer) *Rule {
 	return &u.rules[len(u.rules)-1].Rule
 }
 
+// byPerson tells in a reply that rights are a person's consent: package advice knows it by that.
+const byPerson = "; a person has logged in"
+
 // refused makes a fault of an answer other than 202.
 func (u *Upstream) refused(a *answer) *fault {
 	rule := u.classify(a)
@@ -137,6 +140,9 @@ func (u *Upstream) refused(a *answer) *fault {
 	}
 	if rule.Way {
 		f.reply.Text = u.host + " is not reached: " + f.reply.Text
+	}
+	if rule.Right && u.o.Delegated {
+		f.reply.Text += byPerson
 	}
 	switch {
 	case rule.Login:
