@@ -42,7 +42,7 @@ func ParseAddress(s string) (Address, error) {
 	if !utf8.ValidString(s) {
 		return Address{}, ErrAddressSyntax
 	}
-	if strings.HasPrefix(s, "@") {
+	if strings.HasPrefix(s, "@") && strings.Contains(s, ":") {
 		return Address{}, ErrAddressRoute
 	}
 	local, rest, err := parseLocal(s)

@@ -55,7 +55,7 @@ func TestParseAddressRefuses(t *testing.T) {
 		{"user", ErrAddressSyntax},
 		{"user@", ErrAddressSyntax},
 		{"@example.com:user@example.net", ErrAddressRoute},
-		{"@example.com", ErrAddressRoute},
+		{"@example.com", ErrAddressSyntax},
 		{"a@b@example.com", ErrAddressSyntax},
 		{"a..b@example.com", ErrAddressSyntax},
 		{".a@example.com", ErrAddressSyntax},

@@ -1,8 +1,11 @@
 package mail
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -17,6 +20,8 @@ type Authorship struct {
 	Named []Address
 	// Changes says for each field that was written anew or taken out which and why, for the trace.
 	Changes []string
+	// Nobody is the display name of an author without an address.
+	Nobody string
 }
 
 // Missing reports that the message has no author.
@@ -41,29 +46,29 @@ func (a Authorship) All() iter.Seq[Address] {
 // CanonicalAuthors reads the originator fields of a header and leaves none in it that a reader could take for
 // something else: a field that is not in canonical form already is written anew from what was read, so that what is
 // judged is what is forwarded. Empty fields go. Groups, routes, more than one From or Sender, addresses and display
-// names that cannot be told apart from their neighbours are refused with a *Error of 550 5.6.0 that says why, and
-// the header stays as it was.
+// names that cannot be told apart from their neighbours are refused with a *Error of 550 5.6.0 that names the line and
+// says why, and the header stays as it was.
 func CanonicalAuthors(header *Header) (Authorship, error) {
 	var a Authorship
 	h := *header
-	from, err := a.take(&h, "From", 1)
+	from, err := a.take(&h, header, "From", 1)
 	if err != nil {
 		return Authorship{}, err
 	}
 	a.Authors = from
-	sender, err := a.take(&h, "Sender", 1)
+	sender, err := a.take(&h, header, "Sender", 1)
 	if err != nil {
 		return Authorship{}, err
 	}
 	if len(sender) > 1 {
-		return Authorship{}, refuseField("Sender", "names more than one mailbox") // RFC 5322 §3.6.2
+		return Authorship{}, header.refuse(header.All("Sender")[0], "Sender", errSenders) // RFC 5322 §3.6.2
 	}
 	if len(sender) == 1 {
 		a.Sender = &sender[0]
 	}
 	// Each resending adds its own block (RFC 5322 §3.6.6), so that several of them are in order.
 	for _, name := range []string{"Resent-From", "Resent-Sender"} {
-		resent, err := a.take(&h, name, MaxHeaderFields)
+		resent, err := a.take(&h, header, name, MaxHeaderFields)
 		if err != nil {
 			return Authorship{}, err
 		}
@@ -73,8 +78,10 @@ func CanonicalAuthors(header *Header) (Authorship, error) {
 	return a, nil
 }
 
-// take reads the fields of one name and makes them canonical.
-func (a *Authorship) take(h *Header, name string, most int) ([]Address, error) {
+var errSenders = errors.New("names more than one mailbox")
+
+// take reads the fields of one name in h, and makes them canonical; header is h before that.
+func (a *Authorship) take(h, header *Header, name string, most int) ([]Address, error) {
 	var addresses []Address
 	count := 0
 	for i := 0; i < len(h.Fields); i++ {
@@ -82,19 +89,21 @@ func (a *Authorship) take(h *Header, name string, most int) ([]Address, error) {
 		if !f.Is(name) {
 			continue
 		}
-		value := f.Value()
-		if isEmptyList(value) {
+		boxes, err := readAuthors(f)
+		if err == nil && boxes == nil || err == errListNobody && len(boxes) == 1 {
+			if boxes != nil && name == "From" {
+				a.Nobody = boxes[0].name
+			}
 			h.RemoveAt(i)
 			i--
 			a.Changes = append(a.Changes, "the "+name+" field is removed: it is empty")
 			continue
 		}
 		if count++; count > most {
-			return nil, refuseField(name, fmt.Sprintf("stands %d times in the header and may be there once", h.Count(name)))
+			err = fmt.Errorf("stands %d times in the header and may be there once", h.Count(name))
 		}
-		boxes, err := readMailboxes(value)
 		if err != nil {
-			return nil, refuseField(name, err.Error())
+			return nil, header.refuse(f, name, err)
 		}
 		for _, box := range boxes {
 			addresses = append(addresses, box.address)
@@ -106,6 +115,15 @@ func (a *Authorship) take(h *Header, name string, most int) ([]Address, error) {
 		}
 	}
 	return addresses, nil
+}
+
+// readAuthors reads the mailboxes of a field, none if it says nobody.
+func readAuthors(f Field) ([]mailbox, error) {
+	value := f.Value()
+	if isEmptyList(value) {
+		return nil, nil
+	}
+	return readMailboxes(value)
 }
 
 // isEmptyList reports a field that says nobody: nothing, or no address and no name.
@@ -120,16 +138,30 @@ func isEmptyList(value string) bool {
 	return false
 }
 
-func refuseField(name, reason string) error {
+// refuse names the field f of a header as ReadHeader returned it, by its line too where no line was mended.
+func (h Header) refuse(f Field, name string, reason error) error {
+	line := int64(1)
+	for _, g := range h.Fields {
+		if len(h.Mended) > 0 {
+			break
+		}
+		if len(g.Raw) > 0 && len(f.Raw) > 0 && &g.Raw[0] == &f.Raw[0] {
+			first, _, _ := bytes.Cut(f.Raw, crlf)
+			return Refuse(R(550, "5.6.0", "%s: the %s field %s", NameLine(line, first), name, reason), nil)
+		}
+		line += int64(bytes.Count(g.Raw, crlf))
+	}
 	return Refuse(R(550, "5.6.0", "the %s field %s", name, reason), nil)
 }
 
 // SetAuthor gives a header without an author its From field.
-func SetAuthor(h *Header, to Address) { h.Append(authorField("From", []mailbox{{address: to}})) }
+func SetAuthor(h *Header, to Address, name string) {
+	h.Append(authorField("From", []mailbox{{address: to, name: name}}))
+}
 
 // RewriteAuthor makes `to` the only author of a message, whatever its From fields say. The display name that the first
-// of them shows stays, unless it shows an address; what it says becomes the Reply-To field where there is none and
-// where it is a list of mailboxes. A Sender field goes, since the one author is the sender now.
+// of them shows stays, unless it shows an address; whoever else it names is in the Reply-To field where there is none
+// and where it is a list of mailboxes. A Sender field goes, since the one author is the sender now.
 func RewriteAuthor(h *Header, to Address) {
 	author := mailbox{address: to}
 	i := h.Index("From")
@@ -147,7 +179,8 @@ func RewriteAuthor(h *Header, to Address) {
 		if len(addressesIn(author.name)) > 0 {
 			author.name = ""
 		}
-		if err == nil && !h.Has("Reply-To") {
+		boxes = slices.DeleteFunc(boxes, func(b mailbox) bool { return b.address == to })
+		if err == nil && len(boxes) > 0 && !h.Has("Reply-To") {
 			for j := range boxes {
 				if len(boxes[j].named()) > 0 {
 					boxes[j].name = ""
@@ -171,6 +204,9 @@ func RewriteAuthor(h *Header, to Address) {
 // bracket, else the comment, which is how `root (Cron Daemon)` and `<scanner> (NAS)` name who they are.
 func salvagedName(value string) string {
 	value = decodeRaw(value)
+	if text, err := decodeWords(value); err == nil {
+		value = text // an encoded word may have the address in it
+	}
 	name, _, _ := strings.Cut(value, "<")
 	if open := strings.IndexByte(value, '('); strings.Trim(name, " \t\"") == "" || name == value {
 		if name = ""; open >= 0 {
@@ -181,7 +217,7 @@ func salvagedName(value string) string {
 		}
 	}
 	name, err := shownName(strings.Trim(name, " \t\""))
-	if err != nil {
+	if err != nil || strings.Contains(name, "=?") {
 		return ""
 	}
 	return name

@@ -116,6 +116,13 @@ func TestCanonicalAuthorsAccepts(t *testing.T) {
 		{"raw Latin-1 in quotes", "From: \"M\xfcller, J\xfcrgen\" <me@example.com>", "me@example.com", ""},
 		{"character split over two words", "From: =?utf-8?Q?J=C3?= =?utf-8?Q?=BCrgen?= <me@example.com>", "me@example.com", ""},
 		{"encoded words without blanks", "From: =?utf-8?Q?J?==?utf-8?Q?=C3=BCrgen?= <me@example.com>", "me@example.com", ""},
+		{"comment in angles", "From: root <me@example.com (fcron)>", "me@example.com", ""},
+		{"comment in angles with an address", "From: <me@example.com (you@example.net)>", "me@example.com", ""},
+		{"colon in the name", "From: HP LaserJet: 3rd floor <me@example.com>", "me@example.com", ""},
+		{"colons in brackets", "From: TASKalfa 3253ci [00:c0:ee:12:34:56] <me@example.com>", "me@example.com", ""},
+		{"entity in the name", "From: Steve&#039;s Floral <me@example.com>", "me@example.com", ""},
+		{"trailing comma", "From: me@example.com,", "me@example.com", ""},
+		{"empty places", "From: ,me@example.com,, you@example.com ,", "me@example.com you@example.com", ""},
 		{"encoded with raw specials", "From: =?iso-8859-1?Q?M=FCller,J=FCrgen?= <me@example.com>", "me@example.com", ""},
 	} {
 		a, err := judge(t, c.in+"\n\n")
@@ -135,8 +142,7 @@ func TestCanonicalAuthorsAccepts(t *testing.T) {
 func TestCanonicalAuthorsRefuses(t *testing.T) {
 	for _, c := range []struct{ name, in, reason string }{
 		{"two From fields", "From: me@example.com\nfrom: you@example.net", "stands 2 times"},
-		{"empty entry", "From: a@example.com,,b@example.com", "empty place"},
-		{"trailing comma", "From: a@example.com,", "empty place"},
+		{"commas only", "From: , ,", "empty place"},
 		{"name only", "From: Ann Other", "malformed"},
 		{"local only", "From: root", "malformed"},
 		{"group", "From: friends: me@example.com;", "group"},
@@ -159,7 +165,6 @@ func TestCanonicalAuthorsRefuses(t *testing.T) {
 		{"encoded word of an encoded word", "From: =?utf-8?Q?=3D=3Futf-8=3FQ=3Fceo=3F=3D?= <me@example.com>", "cannot be read"},
 		{"route", "From: <@a.example,@b.example:me@example.com>", "source route"},
 		{"comment inside", "From: me@(x)example.com", "comment"},
-		{"comment in angles", "From: Ann <me@example.com (x)>", "comment"},
 		{"two addresses in one", "From: <you@example.net><me@example.com>", ""},
 		{"nested angles", "From: <<me@example.com>>", ""},
 		{"text behind", "From: <me@example.com> x", "behind <address>"},
@@ -181,6 +186,13 @@ func TestCanonicalAuthorsRefuses(t *testing.T) {
 		{"encoded word broken", "From: =?utf-8?B?!!!?= <me@example.com>", "encoded word"},
 		{"encoded address", "From: =?utf-8?Q?me=40example.com?=", "malformed"},
 		{"two Senders", "From: me@example.com\nSender: me@example.com\nSender: me@example.com", "Sender field stands 2 times"},
+		{"name without an address", "From: Ann <>, me@example.com", "without an address"},
+		{"group and a mailbox behind", "From: none:; Ann <me@example.com>", "group"},
+		{"semicolon between mailboxes", "From: you@example.com; Ann <me@example.com>", "group"},
+		{"colon behind an address", "From: you@example.net: <me@example.com>", "group"},
+		{"closing parenthesis", "From: Ann :) <me@example.com>", "comment"},
+		{"comment between address and bracket, quoted", `From: Ann <"me (x)"@example.com (y)>`, "comment"},
+		{"comment in angles only", "From: Ann <(me@example.com)>", "comment"},
 		{"Sender of two", "From: me@example.com\nSender: me@example.com, you@example.com", "more than one mailbox"},
 		{"group in Resent-From", "From: me@example.com\nResent-From: a:;", "Resent-From field uses group"},
 	} {
@@ -219,6 +231,29 @@ func TestCanonicalAuthorsMissing(t *testing.T) {
 	if err != nil || !a.Missing() || a.Sender != nil {
 		t.Errorf("%+v, %v", a, err)
 	}
+	for _, in := range []string{"From: Lorem Ipsum <>\nSender: root <>", "From: <> (Lorem Ipsum)", "From: \"Lorem Ipsum\" < >"} {
+		h := header(t, in+"\n\n")
+		a, err := CanonicalAuthors(&h)
+		if err != nil || !a.Missing() || a.Sender != nil || a.Nobody != "Lorem Ipsum" || len(h.Fields) > 0 {
+			t.Errorf("%s: %+v, %v, and %q is left", in, a, err, h.Bytes())
+		}
+	}
+}
+
+// TestAuthorRefusalNamesTheLine: number and beginning, as it came.
+func TestAuthorRefusalNamesTheLine(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"To: x\n y\nFrom: root (Cron Daemon)\n", `line 3 ("From: root (Cron Daemon)"): the From field has a malformed address; `},
+		{"From: a@b\nFROM:\n c@d\n", `line 2 ("FROM:"): the From field stands 2 times `},
+		{"From: a@b\nSender: a@b, c@d\n", `line 2 ("Sender: a@b, c@d"): the Sender field names more than one mailbox`},
+		{"From: a@b\nX: y\nResent-From: x\n", `line 3 ("Resent-From: x"): the Resent-From field has a malformed address; `},
+		{"From x Mon Jan  1 00:00:00 2026\nFrom: root\n", "the From field has a malformed address; "}, // a line went, and its number
+	} {
+		_, err := judge(t, c.in+"\n")
+		if reply, ok := ReplyFor(err); !ok || !strings.HasPrefix(reply.Text, c.want) {
+			t.Errorf("%q: %v, want %q", c.in, err, c.want)
+		}
+	}
 }
 
 func TestRewriteAuthor(t *testing.T) {
@@ -255,6 +290,11 @@ func TestRewriteAuthor(t *testing.T) {
 		{"unknown charset", "From: =?cp037?B?g4WWfIKBlZJLhaeBlJeTha==?= <a@example.net>\n", "From: <relay@example.com>\n"},
 		{"direction override", "From: \u202eAnn <ann@example.net>\n", "From: <relay@example.com>\n"},
 		{"route", "From: Ann <@a.example:ann@example.net>\n", "From: Ann <relay@example.com>\n"},
+		{"all of it encoded", "From: =?utf-8?Q?J=C3=BCrgen_<j=40example.net>?=\n", "From: =?utf-8?q?J=C3=BCrgen?= <relay@example.com>\n"},
+		{"it is the author already", "From: Ann <relay@example.com>\nSender: a@b\n", "From: Ann <relay@example.com>\n"},
+		{"it is one of the authors", "From: <relay@example.com>, <ann@example.net>\n", "From: <relay@example.com>\nReply-To: <ann@example.net>\n"},
+		{"nobody", "From: Lorem Ipsum <>\n", "From: Lorem Ipsum <relay@example.com>\n"},
+		{"colon", "From: Scan: 3rd <scanner>\n", "From: \"Scan: 3rd\" <relay@example.com>\n"},
 	} {
 		h := header(t, c.in)
 		RewriteAuthor(&h, to)

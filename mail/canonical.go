@@ -5,6 +5,7 @@ import "strings"
 // The reasons for which an author field is written anew; they complete "the From field is rewritten: …".
 const (
 	notAFold    = "it is folded where readers differ"
+	notALine    = "it is too long for a line"
 	notAComment = "it has a comment"
 	notBits     = "it has 8-bit text outside encoded words"
 	notEncoded  = "it has an encoded word that readers decode differently"
@@ -20,7 +21,7 @@ const (
 func canonicalBreak(body string) string {
 	for line := range strings.SplitSeq(body, "\r\n") {
 		if len(line) > MaxLine-foldWidth { // room for the name of the field
-			return notAFold
+			return notALine
 		}
 	}
 	for s := body; ; {

@@ -64,12 +64,19 @@ type Header struct {
 // It accepts no more than RFC 5322 §2.2 allows to generate, so that every reader behind us sees the
 // same fields: a line that is no field, white space before a colon (`From :`), a continuation without
 // a field, controls and stray CR or LF are refused with a *Error of 550 5.6.0, which names the line; more
-// than MaxHeader octets with 552 5.3.4. What it mends, see mendHeader and foldLong. A message that ends
+// than MaxHeader octets with 552 5.3.4. What it mends, see mendHeader and foldLong; an author field may keep
+// a line over MaxLine, which CanonicalAuthors writes anew. A message that ends
 // without a blank line is all header: its body begins at len(b), and Bytes adds the line.
-func ReadHeader(b []byte) (h Header, body int, err error) {
+func ReadHeader(b []byte) (h Header, body int, err error) { return readHeader(b, false) }
+
+// ReadHeaderToRewrite is ReadHeader for a message whose author RewriteAuthor replaces where it cannot be read: what is
+// odd in author fields refuses nothing.
+func ReadHeaderToRewrite(b []byte) (h Header, body int, err error) { return readHeader(b, true) }
+
+func readHeader(b []byte, replaced bool) (h Header, body int, err error) {
 	s, err := scanHeader(b, MaxHeader, MaxHeaderFields)
-	if fault, ok := errors.AsType[*headerFault](err); ok && fault.mendable() {
-		s, err = readMended(b, err)
+	if fault, ok := errors.AsType[*headerFault](err); ok && (fault.mendable() || replaced && fault.ofAuthor()) {
+		s, err = readMended(b, err, replaced)
 	}
 	if err == nil && s.long {
 		err = s.foldLong()

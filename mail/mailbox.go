@@ -19,6 +19,7 @@ var (
 	errListUTF8    = errors.New("has an address that is not valid UTF-8")
 	errListEmpty   = errors.New("has an empty place where a mailbox belongs")
 	errListGroup   = errors.New(`uses group syntax; give plain mailboxes, a name with ":" or ";" in quotes`)
+	errListNobody  = errors.New("has a name without an address; write Name <user@example.com>")
 	errListComment = errors.New("has a comment without end or inside an address; put the name in quotes before <address>")
 	errListQuote   = errors.New("has a quoted string without end")
 	errListAngle   = errors.New("has text behind <address>, or angle brackets that do not match")
@@ -33,8 +34,9 @@ var (
 
 // readMailboxes reads the unfolded value of an originator field: the mailbox-list of RFC 5322 §3.4 without
 // groups and routes, and what programs write beside it that has one meaning: comments around names and behind
-// addresses, unquoted dots, brackets, commas and at signs in names, text in 8 bits. Other readers may see
-// something else in the same octets; nobody gets to see them, since CanonicalAuthors writes the field anew.
+// addresses, unquoted dots, brackets, colons, commas and at signs in names, commas that separate nothing (RFC 5322
+// §4.4), text in 8 bits. Other readers may see something else in the same octets; nobody gets to see them, since
+// CanonicalAuthors writes the field anew. With errListNobody there is a mailbox that has the name, if it is alone.
 func readMailboxes(value string) ([]mailbox, error) {
 	text := decodeRaw(value)
 	var boxes []mailbox
@@ -52,15 +54,22 @@ func readMailboxes(value string) ([]mailbox, error) {
 			s = rest[1:]
 			continue
 		}
-		box, err := e.mailbox()
-		if err != nil {
-			return nil, err
+		if !e.isEmpty() {
+			box, err := e.mailbox()
+			switch {
+			case err == errListNobody && boxes == nil && rest == "":
+				return []mailbox{box}, err
+			case err != nil:
+				return nil, err
+			case text != value && box.address.NeedsUTF8():
+				return nil, errListUTF8
+			}
+			boxes = append(boxes, box)
 		}
-		if text != value && box.address.NeedsUTF8() {
-			return nil, errListUTF8
-		}
-		boxes = append(boxes, box)
-		if rest == "" {
+		switch {
+		case rest == "" && boxes == nil:
+			return nil, errListEmpty
+		case rest == "":
 			return boxes, nil
 		}
 		s, e = rest[1:], &entry{}
@@ -73,6 +82,7 @@ type entry struct {
 	bare    strings.Builder // the words as they are written
 	blank   bool            // white space since the last word
 	words   int
+	colon   bool   // there is a colon or semicolon among them
 	comment string // the first one
 	angle   bool   // there was an address in angle brackets
 	address string // what stood in them
@@ -103,10 +113,16 @@ func (e *entry) token(s string) (rest string, err error) {
 		}
 		e.angle, e.address = true, s[1:n-1]
 		return s[n:], nil
-	case '>', ')':
+	case '>':
 		return "", errListAngle
-	case ':', ';':
-		return "", errListGroup
+	case ')':
+		return "", errListComment
+	case ':', ';': // of a name: HP LaserJet: 3rd floor <address>. A group has an end, and a list in it
+		if e.angle || s[0] == ';' && strings.Contains(e.bare.String(), ":") {
+			return "", errListGroup
+		}
+		e.colon = true
+		return s[1:], e.word(s[:1], s[:1])
 	case '"':
 		if n = quotedLen(s); n == 0 {
 			return "", errListQuote
@@ -164,6 +180,9 @@ func (e *entry) remark(text string) {
 	e.blank = true
 }
 
+// isEmpty reports that nothing stands between two commas.
+func (e *entry) isEmpty() bool { return e.words == 0 && !e.angle && e.comment == "" }
+
 // isName reports that an entry that a comma ends is no mailbox but the beginning of a name.
 func (e *entry) isName() bool {
 	name := e.name.String()
@@ -172,20 +191,39 @@ func (e *entry) isName() bool {
 
 // mailbox is what an entry says when it is complete.
 func (e *entry) mailbox() (m mailbox, err error) {
-	name, address := e.name.String(), strings.Trim(e.address, " ")
+	name, address := e.name.String(), withoutComment(strings.Trim(e.address, " \t"))
 	if !e.angle {
 		name, address = e.comment, strings.Trim(e.bare.String(), " (")
 	} else if e.words == 0 {
 		name = e.comment
 	}
-	if !e.angle && address == "" {
+	switch {
+	case e.colon && (!e.angle || strings.Contains(name, "@")):
+		return m, errListGroup
+	case !e.angle && address == "":
 		return m, errListEmpty
 	}
 	if m.name, err = shownName(name); err != nil {
 		return m, err
 	}
+	if address == "" {
+		return m, errListNobody
+	}
 	m.address, err = parseHeaderAddress(address)
 	return m, err
+}
+
+// withoutComment takes the comment off an address that has one behind it inside of its angle brackets, which is legal
+// (RFC 5322 §3.4.1) and says nothing: <root@example.com (fcron)>.
+func withoutComment(address string) string {
+	if !strings.HasSuffix(address, ")") || strings.IndexByte(address, '"') >= 0 {
+		return address
+	}
+	open := strings.IndexByte(address, '(')
+	if open < 1 || commentLen(address[open:]) != len(address)-open {
+		return address
+	}
+	return strings.Trim(address[:open], " \t")
 }
 
 // shownName decodes a display name, encoded words in quotes too, where many readers decode them against

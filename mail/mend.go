@@ -14,16 +14,21 @@ func (f *headerFault) mendable() bool {
 	return front || errors.Is(f.err, errHeaderBlank)
 }
 
+// ofAuthor reports whether mendHeader may help where author fields are replaced.
+func (f *headerFault) ofAuthor() bool {
+	return errors.Is(f.err, errHeaderSpace) || errors.Is(f.err, errHeaderControl)
+}
+
 // readMended reads a header again without what mendHeader takes out; before is what was wrong with it.
-func readMended(b []byte, before error) (scan, error) {
-	mended, lines := mendHeader(b)
-	if len(mended) == len(b) {
+func readMended(b []byte, before error, replaced bool) (scan, error) {
+	m := mendHeader(b, replaced)
+	if m.notes() == nil {
 		return scan{}, before
 	}
-	s, err := scanHeader(mended, MaxHeader, MaxHeaderFields)
-	s.lines = lines
-	s.header.Mended = append(s.header.Mended, mendedNote(lines))
-	s.body += len(b) - len(mended)
+	s, err := scanHeader(m.out, MaxHeader, MaxHeaderFields)
+	s.lines = m.removed
+	s.header.Mended = append(s.header.Mended, m.notes()...)
+	s.body += len(b) - len(m.out)
 	fault, ok := errors.AsType[*headerFault](err)
 	switch {
 	case err == nil && len(bytes.TrimSuffix(b[:s.body], []byte("\r\n\r\n"))) > MaxHeader-len(crlf): // or b is cut
@@ -37,13 +42,23 @@ func readMended(b []byte, before error) (scan, error) {
 	return s, err
 }
 
-// mendHeader copies a message without the lines that do not belong into its header, and returns their numbers:
-// mbox lines in front ("From anna@example.com Mon Jan  1 …", also ">From "), which say nothing that a message
-// has, and lines of white space only, which some readers take for a continuation and others for the end. A byte
-// order mark in front goes too.
-func mendHeader(b []byte) (mended []byte, removed []int) {
+// mending is a message whose header was mended.
+type mending struct {
+	out      []byte
+	mark     bool  // a byte order mark was in front
+	removed  []int // numbers of the lines that were taken out
+	replaced bool  // author fields need no reading
+	author   bool  // the last field is one
+	cleaned  bool  // one was unreadable
+}
+
+// mendHeader copies a message without the lines that do not belong into its header: mbox lines in front
+// ("From anna@example.com Mon Jan  1 …", also ">From "), which say nothing that a message has, and lines of white
+// space only, which some readers take for a continuation and others for the end. A byte order mark in front goes too.
+// In author fields, where those are replaced, so does white space before the colon, and control characters become blanks.
+func mendHeader(b []byte, replaced bool) *mending {
 	rest := bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
-	mended = make([]byte, 0, len(rest))
+	m := &mending{out: make([]byte, 0, len(rest)), mark: len(rest) < len(b), replaced: replaced}
 	front := true
 	for n := 1; ; n++ {
 		i := bytes.IndexByte(rest, '\n')
@@ -52,26 +67,65 @@ func mendHeader(b []byte) (mended []byte, removed []int) {
 		}
 		line := rest[:i+1]
 		front = front && isMboxLine(line)
-		if front || bytes.HasSuffix(line, crlf) && len(bytes.Trim(line[:i-1], " \t")) == 0 && len(mended) > 0 {
-			removed = append(removed, n)
+		if front || bytes.HasSuffix(line, crlf) && len(bytes.Trim(line[:i-1], " \t")) == 0 && len(m.out) > 0 {
+			m.removed = append(m.removed, n)
 		} else {
-			mended = append(mended, line...)
+			m.add(line)
 		}
 		rest = rest[i+1:]
 	}
-	return append(mended, rest...), removed
+	m.out = append(m.out, rest...)
+	return m
 }
 
-// mendedNote says what mendHeader did.
-func mendedNote(lines []int) string {
-	switch len(lines) {
-	case 0:
-		return "a byte order mark in front of the header taken out"
-	case 1:
-		return fmt.Sprintf("line %d taken out of the header: an mbox line, or white space only", lines[0])
+// add adds a line that stays.
+func (m *mending) add(line []byte) {
+	start := len(m.out)
+	if !isBlank(line[0]) {
+		name, value, found := bytes.Cut(line, []byte{':'})
+		bare := bytes.TrimRight(name, " \t")
+		m.author = m.replaced && found && isAuthorField(string(bare))
+		if m.author && len(bare) < len(name) {
+			m.out = append(append(m.out, bare...), ':')
+			line, m.cleaned = value, true
+		}
 	}
-	return fmt.Sprintf("%d lines taken out of the header, the first is line %d: mbox lines, or white space only",
-		len(lines), lines[0])
+	m.out = append(m.out, line...)
+	if !m.author {
+		return
+	}
+	text := bytes.TrimSuffix(m.out[start:], crlf)
+	for i, c := range text {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			text[i], m.cleaned = ' ', true
+		}
+	}
+}
+
+// isAuthorField reports the fields that CanonicalAuthors judges and writes.
+func isAuthorField(name string) bool {
+	switch strings.ToLower(name) {
+	case "from", "sender", "resent-from", "resent-sender":
+		return true
+	}
+	return false
+}
+
+// notes say what mendHeader did, nothing if that is nothing.
+func (m *mending) notes() (notes []string) {
+	switch n := len(m.removed); {
+	case n == 1:
+		notes = append(notes, fmt.Sprintf("line %d taken out of the header: an mbox line, or white space only", m.removed[0]))
+	case n > 1:
+		notes = append(notes, fmt.Sprintf("%d lines taken out of the header, the first is line %d: mbox lines, or white space only",
+			n, m.removed[0]))
+	case m.mark:
+		notes = append(notes, "a byte order mark in front of the header taken out")
+	}
+	if m.cleaned {
+		notes = append(notes, "control characters, or blanks before the colon, of an author field taken out")
+	}
+	return notes
 }
 
 // isMboxLine tells the line that mbox files have between messages, with an address and a time, from a field whose
@@ -99,7 +153,7 @@ func (s *scan) foldLong() error {
 	var names []string
 	for i, f := range fields {
 		folded, err := FoldLong(f)
-		if err != nil {
+		if err != nil && !isAuthorField(f.Name) { // those are written anew
 			n += int64(bytes.Count(f.Raw[:LongLine(f.Raw)], crlf))
 			return newHeaderFault(s.lineNumber(n), f.Raw[LongLine(f.Raw):], err)
 		}
@@ -110,6 +164,9 @@ func (s *scan) foldLong() error {
 		n += int64(bytes.Count(f.Raw, crlf))
 	}
 	s.header.Fields = fields
+	if names == nil {
+		return nil
+	}
 	s.header.Mended = append(s.header.Mended,
 		fmt.Sprintf("header lines over %d octets folded: %s", MaxLine, Cut(strings.Join(names, ", "), 200)))
 	return nil

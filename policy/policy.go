@@ -326,3 +326,9 @@ func (e *Effective) FirstSender() mail.Address {
 	}
 	return mail.Address{}
 }
+
+// Rewrites reports that whoever the login may not be becomes the first sender. Without an address to become, the null
+// reverse-path is no way out: it would silence every report.
+func (e *Effective) Rewrites() bool {
+	return e.UnlistedSender == Rewrite && !e.FirstSender().IsNull()
+}

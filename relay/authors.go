@@ -21,13 +21,30 @@ type checkedAuthors struct {
 func checkAuthors(e *policy.Effective, reversePath mail.Address, h mail.Header) (checkedAuthors, error) {
 	c := checkedAuthors{header: h}
 	err := c.check(e, reversePath)
-	first := e.FirstSender()
-	if err == nil || e.UnlistedSender != policy.Rewrite || first.IsNull() {
+	if err == nil || !e.Rewrites() {
 		return c, err
 	}
+	if c.withoutSender(e, reversePath) {
+		return c, nil
+	}
+	first := e.FirstSender()
 	mail.RewriteAuthor(&c.header, first)
 	c.notes = append(c.notes, fmt.Sprintf("the author is now %s", first.Path()))
 	return c, c.check(e, first) // what is left is foreign Resent-From and Resent-Sender fields: a third person sends
+}
+
+// withoutSender takes the Sender fields out if nothing else is wrong: the author may stay who he is.
+func (c *checkedAuthors) withoutSender(e *policy.Effective, reversePath mail.Address) bool {
+	if !c.header.Has("Sender") {
+		return false
+	}
+	without := checkedAuthors{header: c.header, notes: []string{"the Sender field is removed: it names nobody whom the login may be"}}
+	without.header.Remove("Sender")
+	if without.check(e, reversePath) != nil {
+		return false
+	}
+	*c = without
+	return true
 }
 
 // check changes nothing but where it succeeds.
@@ -38,12 +55,12 @@ func (c *checkedAuthors) check(e *policy.Effective, reversePath mail.Address) er
 		return err
 	}
 	if claimed.Missing() && e.MaySend(reversePath) {
-		mail.SetAuthor(&h, reversePath)
+		mail.SetAuthor(&h, reversePath, claimed.Nobody)
 		added, err := mail.CanonicalAuthors(&h)
 		if err != nil {
 			return err
 		}
-		claimed.Authors = added.Authors
+		claimed.Authors, claimed.Named = added.Authors, added.Named
 		claimed.Changes = append(claimed.Changes, "the From field is added: the message had no author")
 	}
 	for a := range claimed.All() {

@@ -32,7 +32,8 @@ func TestRewriteLeavesNoForeignAuthor(t *testing.T) {
 	}{
 		{"foreign From", "From: ceo@example.com\n", 250},
 		{"no From, foreign Sender", "Sender: ceo@example.com\n", 250},
-		{"foreign Sender", "From: scans@example.com\nSender: ceo@example.com\n", 250},
+		{"foreign Sender", "From: ceo@example.com\nSender: ceo@example.com\n", 250},
+		{"own From, foreign Sender", "From: \"ceo\" <scans@example.com>\nSender: ceo@example.com\n", 250},
 		{"foreign Resent-From", "From: ceo@example.com\nResent-From: ceo@example.com\n", 550},
 		{"own From, foreign Resent-Sender", "From: scans@example.com\nResent-Sender: ceo@example.com\n", 550},
 		{"address in the display name of a Resent-From", "From: ceo@example.com\nResent-From: \"ceo@example.com\" <scans@example.com>\n", 550},
@@ -57,7 +58,11 @@ func TestRewriteLeavesNoForeignAuthor(t *testing.T) {
 					t.Errorf("%s still says %q", name, values)
 				}
 			}
-			if got.from != "scans@example.com" || m.Header.Get("From") != "<scans@example.com>" {
+			want := "<scans@example.com>"
+			if strings.HasPrefix(test.name, "own From") { // who he was he may stay
+				want = `"ceo" <scans@example.com>`
+			}
+			if got.from != "scans@example.com" || m.Header.Get("From") != want {
 				t.Errorf("reverse-path %q, From %q", got.from, m.Header.Get("From"))
 			}
 		})

@@ -7,7 +7,6 @@ import (
 
 	"postern/auth"
 	"postern/mail"
-	"postern/policy"
 	"postern/relay/trace"
 	"postern/relay/wire"
 )
@@ -77,6 +76,5 @@ func (s *session) MendSender(string) (mail.Address, bool) {
 	if err := s.renew(context.Background()); err != nil {
 		return mail.Address{}, true // Mail finds the same, and answers with it
 	}
-	first := s.effective.FirstSender()
-	return first, s.effective.UnlistedSender == policy.Rewrite && !first.IsNull()
+	return s.effective.FirstSender(), s.effective.Rewrites()
 }

@@ -199,12 +199,10 @@ func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 		return s.reject(env.From, "", replyFull, err)
 	}
 	if !env.From.IsNull() && !s.effective.MaySend(env.From) {
-		first := s.effective.FirstSender()
-		// Without an address to become, the null reverse-path is no way out: it would silence every report.
-		if s.effective.UnlistedSender != policy.Rewrite || first.IsNull() {
+		if !s.effective.Rewrites() {
 			return s.reject(env.From, "", s.effective.SenderRefusal(env.From), nil)
 		}
-		env.From = first
+		env.From = s.effective.FirstSender()
 	}
 	s.envelope = &env
 	return replySender

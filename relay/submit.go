@@ -76,7 +76,11 @@ func (u *submission) readHeader(context.Context) error {
 		return fmt.Errorf("read back the header: %w", err)
 	}
 	u.size = u.raw.Size()
-	u.header, u.body, err = mail.ReadHeader(prefix)
+	read := mail.ReadHeader
+	if u.effective.Rewrites() {
+		read = mail.ReadHeaderToRewrite
+	}
+	u.header, u.body, err = read(prefix)
 	u.notes = append(u.notes, u.header.Mended...)
 	u.bodyLine = 1 + int64(bytes.Count(prefix[:u.body], []byte{'\n'}))
 	return err
