@@ -2,7 +2,6 @@ package graph
 
 import (
 	"bytes"
-	"slices"
 	"strings"
 
 	"golang.org/x/text/unicode/norm"
@@ -68,12 +67,6 @@ type shape struct {
 	written []correction // of addresses that Graph could misread
 }
 
-// correction writes addresses of a header field in full.
-type correction struct {
-	field int // in the header
-	at    []span
-}
-
 // compare finds out who of the recipients needs a Bcc. A header that names anybody else is a fault: of the message, or, if
 // whole knows them, of our having parted the envelope.
 func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (shape, *fault) {
@@ -102,20 +95,13 @@ func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (
 				}
 			}
 		}
-		full := who.inFull()
-		for _, l := range who.locals {
-			a, f := meant(name, l.text, recipients, whole)
-			switch {
-			case f != nil && f.class.Permanent():
-				return shape{}, f
-			case f != nil:
-				parted = f
-			default:
-				who.sure = append(who.sure, a)
-				full = append(full, span{l.from, l.to, a.String()})
-			}
-		}
-		if len(full) > 0 {
+		full, f := who.complete(name, recipients, whole)
+		switch {
+		case f != nil && f.class.Permanent():
+			return shape{}, f
+		case f != nil:
+			parted = f
+		case len(full) > 0:
 			s.written = append(s.written, correction{n, full})
 		}
 		// Of a field that is there twice a reader may see one.
@@ -136,57 +122,6 @@ func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (
 		}
 	}
 	return s, nil
-}
-
-// inFull are the addresses whose domain is not as Exchange reads it for certain: in Unicode, or with a dot behind it.
-func (who *addressees) inFull() (full []span) {
-	for i, a := range who.sure {
-		if at := who.at[i]; strings.HasSuffix(at.text, ".") || !ascii(a.Domain) {
-			a.Domain = mail.ALabels(a.Domain)
-			full = append(full, span{at.from, at.to, a.String()})
-		}
-	}
-	return full
-}
-
-// meant finds the one recipient whose local part a header gives without its domain. Exchange would look the word up in its address
-// book, and may find somebody else there.
-func meant(field, local string, recipients []mail.Recipient, whole []mail.Address) (mail.Address, *fault) {
-	find := func(n int, address func(int) mail.Address) (found mail.Address, distinct int) {
-		for i := range n {
-			a := address(i)
-			if strings.EqualFold(a.Local, local) && (distinct == 0 || key(a) != key(found)) {
-				found = a
-				distinct++
-			}
-		}
-		return found, distinct
-	}
-	if a, n := find(len(recipients), func(i int) mail.Address { return recipients[i].To }); n == 1 {
-		if !ascii(a.Domain) {
-			a.Domain = mail.ALabels(a.Domain)
-		}
-		return a, nil
-	} else if n > 1 {
-		return a, unclear(field, local)
-	}
-	if a, n := find(len(whole), func(i int) mail.Address { return whole[i] }); n == 1 {
-		return a, partedFault(field, a)
-	}
-	return mail.Address{}, unclear(field, local)
-}
-
-// write puts corrections into the header that goes out.
-func (m *message) write(corrections []correction) {
-	for _, c := range corrections {
-		f := &m.header.Fields[c.field]
-		value := f.Value()
-		slices.SortFunc(c.at, func(a, b span) int { return b.from - a.from }) // from behind, so that places hold
-		for _, at := range c.at {
-			value = value[:at.from] + at.text + value[at.to:]
-		}
-		*f = mail.NewField(f.Name, value)
-	}
 }
 
 // isRecipientField returns the field's name in our spelling, "" for other fields. counts: Graph is known to send to those in
@@ -319,21 +254,6 @@ func (e *entry) angle(who *addressees, at span) {
 	default:
 		who.sure, who.at = append(who.sure, a), append(who.at, at)
 	}
-}
-
-// parseRooted reads an address whose domain may end with the dot of the root (RFC 1034 §3.1), which names the same.
-func parseRooted(s string) (mail.Address, error) {
-	a, err := mail.ParseAddress(s)
-	if rest, ok := strings.CutSuffix(s, "."); err != nil && ok {
-		return mail.ParseAddress(rest)
-	}
-	return a, err
-}
-
-// isLocal reports a dot-atom without a domain.
-func isLocal(s string) bool {
-	a, err := mail.ParseAddress(s + "@example.com")
-	return err == nil && a.Local == s
 }
 
 // bare is an entry without angle brackets: an address, or a name.
