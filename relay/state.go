@@ -136,7 +136,7 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 		return nil, err
 	}
 	made := &configured{transport: up, config: block, homeless: newHomeless(), fields: block.AddedFields(),
-		storms: watchFor(block.Name, block.SendsAsSender(), before), written: writtenRules(block)}
+		storms: watchFor(block.Name, block.SendsAsSender(), before), written: block.WrittenRules()}
 	made.standby = newStandby(block.MaxConnections, s.draining, func(now time.Time) (place, time.Time) { return made.reserve(now, "") })
 	up.OnChange(func() {
 		made.standby.wake()
@@ -146,14 +146,6 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 		made.tokens = &tokens{source: source, name: block.Name, log: s.log}
 	}
 	return made, nil
-}
-
-func writtenRules(block config.Upstream) []upstream.Rule {
-	var rules []upstream.Rule
-	for i := range block.Rules {
-		rules = append(rules, block.Rules[i].Upstream())
-	}
-	return rules
 }
 
 // UpstreamConfig turns a block of relay.toml into what the upstream client needs.

@@ -239,12 +239,20 @@ const MicrosoftGraph = "microsoft-graph"
 // ByGraph reports whether the upstream is reached through Microsoft Graph.
 func (u *Upstream) ByGraph() bool { return u.Provider == MicrosoftGraph }
 
-// ReplyRules are the reply rules of the block, then those of its provider.
-func (u *Upstream) ReplyRules() []upstream.Rule {
+// WrittenRules are the reply rules of the block itself. They see the addresses that a reply repeats.
+func (u *Upstream) WrittenRules() []upstream.Rule {
 	var rules []upstream.Rule
 	for i := range u.Rules {
-		rules = append(rules, u.Rules[i].Upstream())
+		r := u.Rules[i].Upstream()
+		r.Verbatim = true
+		rules = append(rules, r)
 	}
+	return rules
+}
+
+// ReplyRules are the reply rules of the block, then those of its provider.
+func (u *Upstream) ReplyRules() []upstream.Rule {
+	rules := u.WrittenRules()
 	if p, ok := profile.Get(u.Provider); ok {
 		rules = append(rules, p.UpstreamRules()...)
 	}

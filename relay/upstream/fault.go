@@ -63,8 +63,8 @@ func early(stage mail.Stage) bool {
 }
 
 // refused makes a fault of a 4yz or 5yz reply, by the rules. Any other code that was not asked for means that we and the
-// upstream are out of step.
-func (c *conn) refused(stage mail.Stage, r mail.Reply) *fault {
+// upstream are out of step. about is the addresses that the command had, which the reply may repeat.
+func (c *conn) refused(stage mail.Stage, r mail.Reply, about ...mail.Address) *fault {
 	if r.Code == 221 { // RFC 5321 §4.2.3: closing; nobody asked for it
 		c.broken = true
 		return &fault{stage: stage, class: mail.BackPressure, reply: c.kept(r), verbatim: true}
@@ -73,7 +73,7 @@ func (c *conn) refused(stage mail.Stage, r mail.Reply) *fault {
 		c.broken = true
 		return c.trouble(stage, errOutOfStep, "answered %q, which is no answer to what was asked", r.String())
 	}
-	rule, _ := c.u.rules.Judge(stage, r, time.Now())
+	rule, _ := c.u.rules.Judge(stage, r, time.Now(), about...)
 	if r.Code == 421 || rule.Name == ruleProtocol {
 		c.broken = true
 	}

@@ -114,7 +114,7 @@ func (p *probe) mail(c *conn, from mail.Address) {
 		case f != nil:
 			return "", f
 		case r.Code != 250:
-			f = c.refused(mail.StageMail, r)
+			f = c.refused(mail.StageMail, r, from)
 		}
 		if !c.broken {
 			if reset, lost := c.command(mail.StageMail, "RSET\r\n"); lost != nil || reset.Code != 250 {

@@ -38,6 +38,9 @@ type Rule struct {
 	Quota time.Duration
 	// windowed reads Quota from the text: "per hour", "24-hour limit", "daily". Without such words it stays 0.
 	windowed bool
+	// Verbatim: Text is searched in the reply with the addresses that it repeats, for rules that an administrator writes. A
+	// sender or recipient can choose an address that says what a provider's rule looks for.
+	Verbatim bool
 	// Login: the connection has lost its login. Where it was good before, another one logs in, once for an attempt.
 	Login bool
 
@@ -169,17 +172,24 @@ func (m *matcher) matches(stage mail.Stage, s *sample) bool {
 		(m.text == nil || m.searched(s) != "")
 }
 
-// searched returns the form of the text that the rule's pattern is found in, "" for none. Generic rules look at words only.
+// searched returns the form of the text that the rule's pattern is found in, "" for none. Generic rules look at words only, a
+// provider's at what it said itself.
 func (m *matcher) searched(s *sample) string {
-	switch {
-	case m.generic && hinted(m.hints, s.lower) && m.text.MatchString(s.words):
-		return s.words
-	case m.generic:
+	if m.generic {
+		if hinted(m.hints, s.lower) && m.text.MatchString(s.words) {
+			return s.words
+		}
 		return ""
-	case m.text.MatchString(s.raw):
-		return s.raw
-	case s.flat != s.raw && m.text.MatchString(s.flat):
-		return s.flat
+	}
+	raw, flat := s.said, s.line
+	if m.Verbatim {
+		raw, flat = s.raw, s.flat
+	}
+	switch {
+	case m.text.MatchString(raw):
+		return raw
+	case flat != raw && m.text.MatchString(flat):
+		return flat
 	}
 	return ""
 }
@@ -188,7 +198,7 @@ func (m *matcher) searched(s *sample) string {
 func (m *matcher) decide(s *sample, now time.Time) Rule {
 	r := m.Rule
 	if r.windowed {
-		if r.Quota = readWindow(s.flat); r.Quota > 0 {
+		if r.Quota = readWindow(s.line); r.Quota > 0 {
 			r.RetryAfter = min(max(r.Quota/12, time.Minute), time.Hour)
 		}
 	}
@@ -211,7 +221,7 @@ func (m *matcher) retryAfter(s *sample, def time.Duration, now time.Time) time.D
 		}
 		return min(time.Duration(n)*m.unit, maxWait)
 	}
-	switch wait := readWait(s.flat, now); {
+	switch wait := readWait(s.line, now); {
 	case wait == 0:
 		return def
 	case m.generic:
@@ -266,9 +276,9 @@ func (rs *Rules) find(stage mail.Stage, s *sample) (m *matcher, number int) {
 }
 
 // Judge says which rule decides about a reply at a stage, with the times that the reply names. number is the rule's place
-// among those of CompileRules, -1 for a generic one.
-func (rs *Rules) Judge(stage mail.Stage, r mail.Reply, now time.Time) (rule Rule, number int) {
-	s := newSample(r)
+// among those of CompileRules, -1 for a generic one. about is the addresses that the reply may repeat.
+func (rs *Rules) Judge(stage mail.Stage, r mail.Reply, now time.Time, about ...mail.Address) (rule Rule, number int) {
+	s := newSample(r, about...)
 	m, number := rs.find(stage, s)
 	return m.decide(s, now), number
 }

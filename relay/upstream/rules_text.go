@@ -16,34 +16,83 @@ type sample struct {
 	enhanced string
 	raw      string // as it came, at most maxReplyText of it: what a person sees is what was judged
 	flat     string // on one line, one space between words
-	words    string // flat without what others choose: addresses, URLs; dots end sentences only
+	said     string // raw without addresses
+	line     string // the same on one line
+	words    string // line without what else others choose: domains, URLs; dots end sentences only
 	lower    string // words in lower case
 }
 
-func newSample(r mail.Reply) *sample {
+// newSample makes a reply about addresses ready.
+func newSample(r mail.Reply, about ...mail.Address) *sample {
 	s := &sample{code: r.Code, enhanced: r.Enhanced, raw: mail.Cut(r.Text, maxReplyText)}
-	s.flat = strings.Join(strings.Fields(s.raw), " ")
-	s.words = wordsOf(s.flat)
+	s.flat = oneLine(s.raw)
+	s.said = withoutAddresses(s.raw, about)
+	s.line = oneLine(s.said)
+	s.words = wordsOf(s.line, about)
 	s.lower = strings.ToLower(s.words)
 	return s
 }
 
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
 // Names that a stranger chooses must not decide: <quota-exceeded@example.com> is no quota.
 var (
-	bracketed = regexp.MustCompile(`<[^<>]*@[^<>]*>`)
-	plainAddr = regexp.MustCompile(`[^ <>()\[\],;"']+@[^ <>()\[\],;"']+`)
-	link      = regexp.MustCompile(`(?i)\b(?:https?://|www\.)[^ ]*`)
-	innerDot  = regexp.MustCompile(`\.(\w)`)
+	bracketed  = regexp.MustCompile(`<(?:"(?:[^"\\]|\\.)*"|[^<>"])*@[^<>]*>`)
+	quotedAddr = regexp.MustCompile(`"(?:[^"\\]|\\.)*"@[^ <>()\[\],;"'\r\n]+`)
+	plainAddr  = regexp.MustCompile(`[^ <>()\[\],;"'\r\n]+@[^ <>()\[\],;"'\r\n]+`)
+	link       = regexp.MustCompile(`(?i)\b(?:https?://|www\.)[^ ]*`)
+	innerDot   = regexp.MustCompile(`\.(\w)`)
 )
 
-func wordsOf(flat string) string {
-	w := flat
-	if strings.Contains(w, "@") {
-		w = bracketed.ReplaceAllString(w, "<@>")
-		w = plainAddr.ReplaceAllString(w, "@")
+// withoutAddresses has an at sign where text has an address: one of those that the reply is about, however it writes them, or
+// what looks like one.
+func withoutAddresses(text string, about []mail.Address) string {
+	for _, a := range about {
+		text = replaceFold(text, a.String(), "@")
+		text = replaceFold(text, a.Local+"@"+a.Domain, "@")
+		if strings.ContainsAny(a.Local, " <>,;:()") {
+			text = replaceFold(text, a.Local, "@")
+		}
 	}
-	w = link.ReplaceAllString(w, "")
-	return innerDot.ReplaceAllString(w, "_$1")
+	if !strings.Contains(text, "@") {
+		return text
+	}
+	text = bracketed.ReplaceAllString(text, "<@>")
+	text = quotedAddr.ReplaceAllString(text, "@")
+	return plainAddr.ReplaceAllString(text, "@")
+}
+
+// wordsOf is a line without names that others choose.
+func wordsOf(line string, about []mail.Address) string {
+	for _, a := range about {
+		if strings.Contains(a.Domain, ".") {
+			line = replaceFold(line, a.Domain, "example.net")
+		}
+	}
+	return innerDot.ReplaceAllString(link.ReplaceAllString(line, ""), "_$1")
+}
+
+// replaceFold replaces old, in any case of ASCII letters.
+func replaceFold(s, old, new string) string {
+	if old == "" || len(old) > len(s) {
+		return s
+	}
+	var b strings.Builder
+	at := 0
+	for i := 0; i+len(old) <= len(s); {
+		if (s[i]|0x20) == (old[0]|0x20) && strings.EqualFold(s[i:i+len(old)], old) {
+			b.WriteString(s[at:i])
+			b.WriteString(new)
+			i += len(old)
+			at = i
+			continue
+		}
+		i++
+	}
+	if at == 0 {
+		return s
+	}
+	return b.String() + s[at:]
 }
 
 // windows lists what the rules may say of quotas, so that what was sent within them is counted.
@@ -69,7 +118,7 @@ func (u *Upstream) Judge(stage mail.Stage, r mail.Reply) Rule {
 }
 
 // lapsed reports that a reply to MAIL says that the connection has lost its login.
-func (u *Upstream) lapsed(r mail.Reply) bool {
-	m, _ := u.rules.find(mail.StageMail, newSample(r))
+func (u *Upstream) lapsed(r mail.Reply, from mail.Address) bool {
+	m, _ := u.rules.find(mail.StageMail, newSample(r, from))
 	return m.Login
 }

@@ -224,7 +224,7 @@ func (x *transaction) mail(r mail.Reply) bool {
 	if x.closing(mail.StageMail, r) {
 		return false
 	}
-	if x.c.messages > 0 && r.Permanent() && x.c.u.lapsed(r) { // another connection logs in again
+	if x.c.messages > 0 && r.Permanent() && x.c.u.lapsed(r, x.t.From) { // another connection logs in again
 		x.c.broken, x.ended, x.stale, x.gone = true, true, true, false
 		return false
 	}
@@ -262,7 +262,7 @@ func (x *transaction) rcpt(i int, r mail.Reply) bool {
 	if !x.withDSN {
 		x.c.settleDoubt(mail.StageRcpt, false)
 	}
-	f := x.c.refused(mail.StageRcpt, r)
+	f := x.c.refused(mail.StageRcpt, r, x.t.From, x.t.Recipients[i].To)
 	if f.rule != nil && f.rule.Rest && x.accepted > 0 {
 		x.rest = append(x.rest, i)
 		x.c.rcptLearned = x.accepted
@@ -354,7 +354,18 @@ func (x *transaction) refuse(stage mail.Stage, r mail.Reply) {
 	if r.Code < 400 || r.Code == 421 {
 		x.ended = true
 	}
-	x.fail(x.c.refused(stage, r))
+	x.fail(x.c.refused(stage, r, x.addresses(stage)...))
+}
+
+// addresses are those that a reply at a stage may repeat.
+func (x *transaction) addresses(stage mail.Stage) []mail.Address {
+	about := []mail.Address{x.t.From}
+	if stage != mail.StageMail {
+		for _, i := range x.batch {
+			about = append(about, x.t.Recipients[i].To)
+		}
+	}
+	return about
 }
 
 // fail ends the transaction for all that have no result. The first cause stands.
