@@ -9,9 +9,9 @@ import (
 
 // Reply is an SMTP reply (RFC 5321 §4.2) with its enhanced status code (RFC 3463).
 type Reply struct {
-	Code     int    // 200 to 599; 0 in the zero Reply
-	Enhanced string // "5.7.1"; empty where none was given or none belongs (220, 354, EHLO)
-	Text     string // lines separated by \n, without code and enhanced status code
+	Code     int    `json:"code"`               // 200 to 599; 0 in the zero Reply
+	Enhanced string `json:"enhanced,omitempty"` // "5.7.1"; empty where none was given or none belongs (220, 354, EHLO)
+	Text     string `json:"text"`               // lines separated by \n, without code and enhanced status code
 }
 
 // R makes a Reply. The format takes values that a person needs to read; callers quote with %q what

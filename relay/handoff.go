@@ -55,14 +55,15 @@ func (s *Server) verdict(ctx context.Context, u *submission, m *queue.Message, c
 		return reply, mail.Refuse(reply, results[0].Err)
 	case settled(m, results, func(c mail.Class) bool { return c == mail.Delivered }) && !wantsReport(m, results):
 		reply := mail.R(250, "2.0.0", "taken by %s as %s: %s", results[0].Upstream, m.ID, results[0].Reply.Text)
-		u.accepted(m, "handed off", reply)
+		u.accepted(m, "handed off", reply, time.Now())
 		s.traceResults(m, results)
 		return reply, nil
 	}
+	at := time.Now()
 	if err := s.queue.SubmitAfter(ctx, m, content, results); err != nil {
 		return replyFor(err), err
 	}
-	return u.queued(m)
+	return u.queued(m, at)
 }
 
 // settled reports whether every recipient has a result and all are of one kind.
@@ -94,27 +95,30 @@ func wantsReport(m *queue.Message, results []mail.Result) bool {
 
 // enqueue makes the message durable and answers that it is queued.
 func (s *Server) enqueue(ctx context.Context, u *submission, m *queue.Message, content mail.Content) (mail.Reply, error) {
+	at := time.Now()
 	if err := s.queue.Submit(ctx, m, content); err != nil {
 		return replyFor(err), err
 	}
-	return u.queued(m)
+	return u.queued(m, at)
 }
 
 // adopt makes a message durable whose first attempt is still under way.
 func (s *Server) adopt(ctx context.Context, u *submission, m *queue.Message, content mail.Content, results <-chan []mail.Result, release func()) (mail.Reply, error) {
+	at := time.Now()
 	if err := s.queue.Adopt(ctx, m, content, results, release); err != nil {
 		return replyFor(err), err
 	}
-	return u.queued(m)
+	return u.queued(m, at)
 }
 
-func (u *submission) queued(m *queue.Message) (mail.Reply, error) {
+// queued answers for a message that was given to the queue at a moment: attempts, which may be quick, come after it in the trace.
+func (u *submission) queued(m *queue.Message, at time.Time) (mail.Reply, error) {
 	reply := mail.R(250, "2.0.0", "queued as %s", m.ID)
 	how := "queued"
 	if m.Held {
 		how = "held"
 	}
-	u.accepted(m, how, reply)
+	u.accepted(m, how, reply, at)
 	return reply, nil
 }
 

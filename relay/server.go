@@ -226,7 +226,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 			s.fail(fmt.Errorf("queue: %w", err))
 		}
 	}()
-	for _, work := range []func(context.Context){s.watchCertificates, s.alerts.run, s.limiter.Run, s.trace.Run, s.watchStore, s.watchConfig, s.prune, s.serveAdmin} {
+	for _, work := range []func(context.Context){s.watchCertificates, s.alerts.run, s.limiter.Run, s.trace.Run, s.answerTrace, s.watchStore, s.watchConfig, s.prune, s.serveAdmin} {
 		rest.Go(func() { work(background) })
 	}
 	select {

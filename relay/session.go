@@ -290,7 +290,9 @@ func (s *session) record(e trace.Event) { s.srv.trace.Record(s.event(e)) }
 
 // event fills in what an event of this session has to say of it.
 func (s *session) event(e trace.Event) trace.Event {
-	e.Time = time.Now()
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
 	e.Session, e.Listener, e.Client = s.conn.ID(), s.listener.Name, s.conn.Client().Addr().String()
 	if e.Login == "" {
 		e.Login = s.identity.Login

@@ -252,7 +252,7 @@ func (u *submission) message(id string, content mail.Content) *queue.Message {
 }
 
 // accepted traces and logs that the client got its 250, and how.
-func (u *submission) accepted(m *queue.Message, how string, reply mail.Reply) {
+func (u *submission) accepted(m *queue.Message, how string, reply mail.Reply, at time.Time) {
 	u.srv.metrics.accepted.WithLabelValues(u.listener.Name, how).Inc()
 	u.srv.metrics.acceptedBytes.WithLabelValues(u.listener.Name).Add(float64(m.Size))
 	log, detail := u.log, how
@@ -261,7 +261,7 @@ func (u *submission) accepted(m *queue.Message, how string, reply mail.Reply) {
 		log, detail = log.With("changed", changed), how+"; "+changed
 	}
 	log.Info("accepted", "id", m.ID, "from", m.Envelope.From.String(), "rcpts", len(m.Recipients), "size", m.Size, "how", how, "message_id", m.MessageID)
-	u.record(trace.Event{Kind: trace.Accepted, ID: m.ID, From: m.Envelope.From.String(), Author: m.Author.String(), To: u.recipient(),
+	u.record(trace.Event{Time: at, Kind: trace.Accepted, ID: m.ID, From: m.Envelope.From.String(), Author: m.Author.String(), To: u.recipient(),
 		MessageID: m.MessageID, Size: m.Size, Reply: reply, Detail: detail, Took: time.Since(u.now)})
 }
 

@@ -23,6 +23,7 @@ func (a *app) dkimCommand() *cobra.Command {
 func (a *app) dkimAdd() *cobra.Command {
 	var selector string
 	var algorithms []string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "add DOMAIN",
 		Short: "Make keys for a domain and print the DNS records to publish",
@@ -58,12 +59,16 @@ read them again with 'postern dkim dns'. Receivers that do not know Ed25519 look
 					return err
 				}
 			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Made %s for %s. Publish:\n\n", plural(int64(len(keys)), "key"), domain)
 			return printRecords(cmd.OutOrStdout(), keys)
 		},
 	}
 	cmd.Flags().StringVar(&selector, "selector", "", "`name` under _domainkey; default: r and e with year and month, such as r202611")
 	cmd.Flags().StringSliceVar(&algorithms, "algorithm", []string{sign.RSA2048, sign.Ed25519}, "kinds of keys to make")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -84,7 +83,7 @@ checks who may send as whom and how much, signs it, and hands it to your mail pr
 durable queue.
 
 Try it without any configuration:  postern demo`,
-		Version:       version(),
+		Version:       readBuild().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          wrongUsage(cobra.NoArgs),
@@ -97,7 +96,7 @@ Try it without any configuration:  postern demo`,
 	root.AddCommand(
 		app.demoCommand(), app.serveCommand(), app.checkCommand(),
 		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommand(),
-		app.dkimCommand(), app.upstreamCommand(), app.alertCommand(),
+		app.dkimCommand(), app.upstreamCommand(), app.alertCommand(), versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)
@@ -117,13 +116,4 @@ func requireSubcommand(c *cobra.Command) {
 		}
 		return usage(cmd, fmt.Errorf("unknown subcommand %q of %s", args[0], cmd.CommandPath()))
 	}
-}
-
-// version is what the build recorded of itself.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }

@@ -18,7 +18,7 @@ import (
 type queueFlags struct {
 	filter queue.Filter
 	all    bool
-	json   bool
+	asJSON bool
 }
 
 func (f *queueFlags) register(cmd *cobra.Command) {
@@ -77,7 +77,7 @@ func (a *app) queueList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if flags.json {
+			if flags.asJSON {
 				return writeJSON(cmd.OutOrStdout(), viewsOf(messages))
 			}
 			return printQueue(cmd.OutOrStdout(), messages, time.Now())
@@ -87,7 +87,7 @@ func (a *app) queueList() *cobra.Command {
 	cmd.Flags().BoolVar(&flags.filter.Held, "held", false, "only held messages")
 	cmd.Flags().IntVar(&flags.filter.Limit, "limit", 1000, "at most `n` messages")
 	cmd.Flags().StringVar(&flags.filter.After, "after", "", "continue behind this `id`")
-	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&flags.asJSON, "json", false, "print JSON")
 	return cmd
 }
 
@@ -150,7 +150,7 @@ func (a *app) queueShow() *cobra.Command {
 			defer s.Close()
 			m, err := s.Get(cmd.Context(), args[0])
 			if errors.Is(err, queue.ErrNotFound) {
-				return fmt.Errorf("no message %s in the queue; what became of it: postern trace --id %s", mail.Printable(args[0]), mail.Printable(args[0]))
+				return fmt.Errorf("no message %s in the queue; what became of it: postern trace %s", mail.Printable(args[0]), mail.Printable(args[0]))
 			}
 			if err != nil {
 				return err
@@ -158,6 +158,7 @@ func (a *app) queueShow() *cobra.Command {
 			if content {
 				return copyContent(cmd, s, m.ID)
 			}
+			settleTrace(cmd, s)
 			events, err := s.Events(cmd.Context(), trace.Query{ID: m.ID})
 			if err != nil {
 				return err
@@ -250,16 +251,27 @@ func (a *app) queueAction(verb, short, done string, act func(store, *cobra.Comma
 			if err := s.AppendEventsNow(cmd.Context(), operatorEvents(verb, ids, n)); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %s.\n", plural(n, "message"), done)
-			if n == 0 {
+			if flags.asJSON {
+				err = writeJSON(cmd.OutOrStdout(), actionView{verb, n})
+			} else {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s %s.\n", plural(n, "message"), done)
+			}
+			if err == nil && n == 0 {
 				return errSilent
 			}
-			return nil
+			return err
 		},
 	}
 	flags.register(cmd)
+	cmd.Flags().BoolVar(&flags.asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&flags.all, "all", false, "every message")
 	return cmd
+}
+
+// actionView is what was done to messages, as --json prints it.
+type actionView struct {
+	Action   string `json:"action"`
+	Messages int64  `json:"messages"`
 }
 
 // operatorEvents traces what a person did: one row for each message named, or one for a filter.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -9,72 +11,177 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/internal/suggest"
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/trace"
 )
 
+// traceFlags are those of `postern trace`.
+type traceFlags struct {
+	query  trace.Query
+	since  string
+	kinds  []string
+	asJSON bool
+}
+
 func (a *app) traceCommand() *cobra.Command {
-	var (
-		q      trace.Query
-		since  string
-		kinds  []string
-		asJSON bool
-	)
+	var f traceFlags
 	cmd := &cobra.Command{
-		Use:   "trace",
+		Use:   "trace [ID]",
 		Short: "What happened to a message, from the first refused connection to the upstream's reply",
-		Example: `  postern trace --from anna@example.com --since 2h
-  postern trace --id 3m5x0g9k2a7c1d4e --json
-  postern trace --kind refused,auth-fail --since 1d
-  postern trace --text 010001806b0f0f99-41060108 --since 7d   # an id of the provider's, or a Message-ID`,
-		Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Long: `Show what happened, oldest first: all of the last events, those of one message, or those that the flags select.
+ID is what the 250 of a message named, a Message-ID in angle brackets, or the session of a log line.`,
+		Example: `  postern trace 3m5x0g9k2a7c1d4e
+  postern trace '<20261128.1234@example.com>'
+  postern trace --from anna@example.com --since 2h
+  postern trace --kind refused,auth-fail --since 1d --json
+  postern trace --text 010001806b0f0f99-41060108 --since 7d   # an id of the provider's`,
+		Args: wrongUsage(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			now := time.Now()
-			if since != "" {
-				d, err := config.ParseDuration(since)
-				if err != nil {
-					return usage(cmd, fmt.Errorf("--since: %w", err))
-				}
-				q.Since = now.Add(-d.Std())
-			}
-			for _, k := range kinds {
-				if !slices.Contains(trace.Kinds, trace.Kind(k)) {
-					return usage(cmd, fmt.Errorf("--kind %q: there are %v", k, trace.Kinds))
-				}
-				q.Kinds = append(q.Kinds, trace.Kind(k))
+			if err := f.complete(cmd, args, now); err != nil {
+				return err
 			}
 			s, err := a.openStore(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer s.Close()
-			events, err := s.Events(cmd.Context(), q)
+			settleTrace(cmd, s)
+			events, err := f.events(cmd.Context(), s, args)
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if f.asJSON {
 				return writeEvents(cmd.OutOrStdout(), events)
 			}
 			if len(events) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "Nothing is recorded for this question.")
+				fmt.Fprintln(cmd.OutOrStdout(), nothingRecorded(args))
 				return errSilent
 			}
 			return printEvents(cmd.OutOrStdout(), events, now)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&q.Login, "login", "", "events of this `login`")
-	flags.StringVar(&q.From, "from", "", "reverse-path: `address` or *@domain")
-	flags.StringVar(&q.To, "to", "", "recipient: `address` or *@domain")
-	flags.StringVar(&q.ID, "id", "", "events of this message `id`")
-	flags.StringVar(&q.Session, "session", "", "events of this client session")
-	flags.StringVar(&q.Text, "text", "", "events with this `text` in a reply, in the detail or in the Message-ID, such as the provider's own id")
-	flags.StringVar(&since, "since", "", "only the last `duration`, such as 30m, 2h, 7d")
-	flags.StringSliceVar(&kinds, "kind", nil, "only these kinds: refused, auth-fail, rejected, accepted, attempt, delivered, deferred, failed, report, operator")
-	flags.IntVar(&q.Limit, "limit", 200, "at most the newest `n` events")
-	flags.BoolVar(&asJSON, "json", false, "print JSON, one event on each line")
+	flags.StringVar(&f.query.Login, "login", "", "events of this `login`")
+	flags.StringVar(&f.query.From, "from", "", "reverse-path: `address` or *@domain")
+	flags.StringVar(&f.query.To, "to", "", "recipient: `address` or *@domain")
+	flags.StringVar(&f.query.ID, "id", "", "events of this message `id`")
+	flags.StringVar(&f.query.Session, "session", "", "events of this client session")
+	flags.StringVar(&f.query.Text, "text", "",
+		"events with this `text` in a reply, in the detail or in the Message-ID, such as the provider's own id")
+	flags.StringVar(&f.since, "since", "", "only the last `duration`, such as 30m, 2h, 7d")
+	flags.StringSliceVar(&f.kinds, "kind", nil, "only these kinds: "+strings.Join(kindNames(), ", "))
+	flags.IntVar(&f.query.Limit, "limit", 200, "at most the newest `n` events")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON, one event on each line")
 	return cmd
+}
+
+func kindNames() []string {
+	names := make([]string, len(trace.Kinds))
+	for i, k := range trace.Kinds {
+		names[i] = string(k)
+	}
+	return names
+}
+
+// complete makes the query of the flags.
+func (f *traceFlags) complete(cmd *cobra.Command, args []string, now time.Time) error {
+	if f.since != "" {
+		d, err := config.ParseDuration(f.since)
+		if err != nil {
+			return usage(cmd, fmt.Errorf("--since: %w", err))
+		}
+		f.query.Since = now.Add(-d.Std())
+	}
+	for _, k := range f.kinds {
+		if !slices.Contains(trace.Kinds, trace.Kind(k)) {
+			all := strings.Join(kindNames(), ", ")
+			return usage(cmd, fmt.Errorf("--kind %q is unknown%s; there are %s", k, suggest.Question(k, kindNames()), all))
+		}
+		f.query.Kinds = append(f.query.Kinds, trace.Kind(k))
+	}
+	if len(args) > 0 && f.query.ID+f.query.Session+f.query.Text != "" {
+		return usage(cmd, errors.New("an ID stands alone, without --id, --session and --text"))
+	}
+	return nil
+}
+
+// settleTrace waits for what the daemon keeps in memory still.
+func settleTrace(cmd *cobra.Command, s store) {
+	if !s.SettleEvents(cmd.Context()) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning: the daemon does not answer; events of the last moments may be missing")
+	}
+}
+
+// events asks for what the flags select, or for all of one message.
+func (f *traceFlags) events(ctx context.Context, s store, args []string) ([]trace.Event, error) {
+	q := f.query
+	if len(args) == 0 {
+		return s.Events(ctx, q)
+	}
+	if strings.Contains(args[0], "@") {
+		return eventsOfMessageID(ctx, s, q, strings.Trim(args[0], "<> "))
+	}
+	q.ID = args[0]
+	events, err := s.Events(ctx, q)
+	if err == nil && len(events) == 0 {
+		q.ID, q.Session = "", args[0]
+		events, err = s.Events(ctx, q)
+	}
+	return events, err
+}
+
+// maxNamed is how many events that name a Message-ID are looked at.
+const maxNamed = 1000
+
+// eventsOfMessageID finds the messages that have a Message-ID, and everything about them. Clients that try again make
+// several.
+func eventsOfMessageID(ctx context.Context, s store, q trace.Query, messageID string) ([]trace.Event, error) {
+	named := q
+	named.Text, named.Kinds, named.Limit = messageID, nil, maxNamed
+	found, err := s.Events(ctx, named)
+	if err != nil {
+		return nil, err
+	}
+	var all []trace.Event
+	seen := map[string]bool{}
+	for _, e := range found {
+		switch {
+		case strings.Trim(e.MessageID, "<>") != messageID || seen[e.ID]:
+		case e.ID == "":
+			if len(q.Kinds) == 0 || slices.Contains(q.Kinds, e.Kind) {
+				all = append(all, e)
+			}
+		default:
+			seen[e.ID] = true
+			of := q
+			of.ID = e.ID
+			events, err := s.Events(ctx, of)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, events...)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b trace.Event) int { return a.Time.Compare(b.Time) })
+	if q.Limit > 0 && len(all) > q.Limit {
+		all = all[len(all)-q.Limit:]
+	}
+	return all, nil
+}
+
+func nothingRecorded(args []string) string {
+	if len(args) == 0 {
+		return "Nothing is recorded for this question."
+	}
+	id := mail.Printable(args[0])
+	if strings.Contains(id, "@") {
+		return fmt.Sprintf("Nothing is recorded of a message with the Message-ID <%s>. Mail of an address: "+
+			"postern trace --from ADDRESS, --to ADDRESS or --login LOGIN.", strings.Trim(id, "<> "))
+	}
+	return fmt.Sprintf("Nothing is recorded of a message or session %s. An id of the provider's: postern trace --text %[1]s", id)
 }
 
 // writeEvents prints one JSON object on each line, so that other programs can follow along.
@@ -102,6 +209,8 @@ func printEvents(w io.Writer, events []trace.Event, now time.Time) error {
 func who(e trace.Event) string {
 	var parts []string
 	switch {
+	case e.Login != "" && e.Client != "" && (e.Kind.Noise() || e.Kind == trace.Operator): // who was it?
+		parts = append(parts, e.Login+" from "+e.Client)
 	case e.Login != "":
 		parts = append(parts, e.Login)
 	case e.Client != "":

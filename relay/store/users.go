@@ -23,16 +23,7 @@ var ErrExists = errors.New("exists already")
 // that never changed.
 func (s *SQLite) Generation(ctx context.Context, topic string) (n int64, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT n FROM generation WHERE topic = ?")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		q.BindText(1, topic)
-		row, err := q.Step()
-		if row {
-			n = q.Int(0)
-		}
+		n, err = generationOf(conn, topic)
 		return err
 	})
 	if err != nil {

@@ -13,6 +13,11 @@ type Sink interface {
 	AppendEvents(ctx context.Context, events []Event) error
 }
 
+// promptSink is a Sink whose AppendEvents may take its time, and that can also write at once.
+type promptSink interface {
+	AppendEventsNow(ctx context.Context, events []Event) error
+}
+
 // The measures of a Recorder.
 const (
 	batchSize     = 500                    // events in one write, at most
@@ -37,6 +42,7 @@ type Recorder struct {
 	mu      sync.Mutex // guards all below
 	mail    []Event    // oldest first
 	noise   []Event    // refusals, oldest first
+	last    time.Time  // given to an event
 	closed  bool
 	dropped uint64
 	failing bool // said in the log already: events are being dropped or the sink fails
@@ -54,11 +60,15 @@ func NewRecorder(sink Sink, log *slog.Logger) *Recorder {
 // Record takes an event. It never blocks: when too many wait, or after Close, the event is dropped and
 // counted. An event without a time gets the present one.
 func (r *Recorder) Record(e Event) {
-	if e.Time.IsZero() {
-		e.Time = time.Now()
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+		if !e.Time.After(r.last) { // so that the order of their times is the order in which they were recorded
+			e.Time = r.last.Add(1)
+		}
+		r.last = e.Time
+	}
 	waiting, most := &r.mail, bufferSize
 	if e.Kind.Noise() {
 		waiting, most = &r.noise, noiseSize
@@ -79,10 +89,11 @@ func (r *Recorder) Record(e Event) {
 // Refusal records a refusal and reports true, for it to be logged too, unless its login or its place has had so
 // many in this minute that the rest is only counted. What was left out is recorded and logged once a minute.
 func (r *Recorder) Refusal(e Event) bool {
-	if e.Time.IsZero() {
-		e.Time = time.Now()
+	now := e.Time
+	if now.IsZero() {
+		now = time.Now()
 	}
-	if !r.meter.allow(e.Time, &e) {
+	if !r.meter.allow(now, &e) {
 		return false
 	}
 	r.Record(e)
@@ -129,7 +140,7 @@ func (r *Recorder) Run(ctx context.Context) {
 		case <-full:
 		case <-ticker.C:
 		}
-		r.flush(writing)
+		r.flush(writing, r.sink.AppendEvents)
 		ticker.Reset(min(batchEvery<<r.trouble(), maxRetryEvery))
 	}
 }
@@ -169,7 +180,7 @@ func (r *Recorder) Close(ctx context.Context) error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
-	err := r.flush(ctx)
+	err := r.flush(ctx, r.sink.AppendEvents)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n := len(r.mail) + len(r.noise); n > 0 {
@@ -186,8 +197,16 @@ func (r *Recorder) trouble() int {
 	return r.tries
 }
 
+// Flush writes what waits now, at once: somebody wants to see it. Without an error everything that was recorded before is written.
+func (r *Recorder) Flush(ctx context.Context) error {
+	if prompt, ok := r.sink.(promptSink); ok {
+		return r.flush(ctx, prompt.AppendEventsNow)
+	}
+	return r.flush(ctx, r.sink.AppendEvents)
+}
+
 // flush writes batches until nothing waits or the sink fails.
-func (r *Recorder) flush(ctx context.Context) error {
+func (r *Recorder) flush(ctx context.Context, appendEvents func(context.Context, []Event) error) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	for {
@@ -195,7 +214,7 @@ func (r *Recorder) flush(ctx context.Context) error {
 		if b.mail+b.noise == 0 {
 			return nil
 		}
-		if err := r.written(ctx, b, r.sink.AppendEvents(ctx, b.events)); err != nil {
+		if err := r.written(ctx, b, appendEvents(ctx, b.events)); err != nil {
 			return err
 		}
 	}

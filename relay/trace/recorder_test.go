@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -273,4 +274,58 @@ func TestRecorderManyWriters(t *testing.T) {
 			t.Errorf("%d events written", n)
 		}
 	})
+}
+
+// What is recorded one after the other keeps its order, whatever the clock says, and in whichever buffer it waits.
+func TestRecordedOrderIsTheOrderOfTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // in which no time passes
+		sink := &memorySink{}
+		r := NewRecorder(sink, nil)
+		kinds := []Kind{Rejected, Accepted, AuthFail, Delivered, Deferred, Refused}
+		for i := range 60 {
+			if e := (Event{Kind: kinds[i%len(kinds)], Attempt: i}); i%2 == 0 || !e.Kind.Noise() {
+				r.Record(e)
+			} else {
+				r.Refusal(e)
+			}
+		}
+		if err := r.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		events := sink.written()
+		slices.SortStableFunc(events, func(a, b Event) int { return a.Time.Compare(b.Time) })
+		for i, e := range events {
+			if e.Attempt != i || i > 0 && !e.Time.After(events[i-1].Time) {
+				t.Fatalf("event %d is at %d, %v", e.Attempt, i, e.Time)
+			}
+		}
+	})
+}
+
+// promptly is a sink that can write at once.
+type promptly struct {
+	memorySink
+	now memorySink
+}
+
+func (s *promptly) AppendEventsNow(ctx context.Context, events []Event) error {
+	return s.now.AppendEvents(ctx, events)
+}
+
+func TestFlushWritesAtOnce(t *testing.T) {
+	sink := &promptly{}
+	r := NewRecorder(sink, nil)
+	r.Record(Event{Kind: Accepted})
+	r.Record(Event{Kind: AuthFail})
+	if err := r.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if late, prompt := sink.written(), sink.now.written(); len(late) != 0 || len(prompt) != 2 {
+		t.Errorf("%d events were written lazily, %d at once", len(late), len(prompt))
+	}
+	sink.now.set(errors.New("disk on fire"))
+	r.Record(Event{Kind: Accepted})
+	if err := r.Flush(t.Context()); err == nil {
+		t.Error("a flush that wrote nothing is no error")
+	}
 }

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// build is what the Go linker recorded of this binary, as --json prints it.
+type build struct {
+	Version  string    `json:"version"` // a tag, or what Go makes of a commit; "(devel)" where neither is known
+	Commit   string    `json:"commit,omitempty"`
+	Date     time.Time `json:"date,omitzero"` // of the commit
+	Modified bool      `json:"modified"`      // the files were not those of the commit
+	Go       string    `json:"go"`
+	Platform string    `json:"platform"`
+}
+
+func readBuild() build {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		info = &debug.BuildInfo{GoVersion: runtime.Version()}
+	}
+	return buildOf(info)
+}
+
+func buildOf(info *debug.BuildInfo) build {
+	b := build{Version: cmp.Or(info.Main.Version, "(devel)"), Go: info.GoVersion, Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.Commit = s.Value
+		case "vcs.time":
+			b.Date, _ = time.Parse(time.RFC3339, s.Value)
+		case "vcs.modified":
+			b.Modified = s.Value == "true"
+		}
+	}
+	return b
+}
+
+// String is for one line: "v1.2.3, commit 0123456789ab of 2026-11-28, modified, go1.26.8 linux/amd64".
+func (b build) String() string {
+	s := b.Version
+	if b.Commit != "" {
+		s += ", commit " + b.Commit[:min(len(b.Commit), 12)]
+		if !b.Date.IsZero() {
+			s += " of " + b.Date.Format(time.DateOnly)
+		}
+		if b.Modified {
+			s += ", modified"
+		}
+	}
+	return s + ", " + b.Go + " " + b.Platform
+}
+
+func versionCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print version, commit and date of this binary",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), readBuild())
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "postern", readBuild())
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
