@@ -146,18 +146,21 @@ func (s *scan) lineNumber(n int64) int64 {
 	return n
 }
 
-// foldLong folds the fields that have lines over MaxLine.
+// foldLong folds the fields that have lines over MaxLine. One word of text that is too long becomes several encoded ones.
 func (s *scan) foldLong() error {
 	n := int64(1)
 	fields := slices.Clone(s.header.Fields)
 	var names []string
 	for i, f := range fields {
 		folded, err := FoldLong(f)
+		if short, ok := s.header.shortened(f); err != nil && ok {
+			folded, err = short, nil
+		}
 		if err != nil && !isAuthorField(f.Name) { // those are written anew
 			n += int64(bytes.Count(f.Raw[:LongLine(f.Raw)], crlf))
 			return newHeaderFault(s.lineNumber(n), f.Raw[LongLine(f.Raw):], err)
 		}
-		if len(folded.Raw) > len(f.Raw) {
+		if LongLine(f.Raw) < len(f.Raw) && LongLine(folded.Raw) == len(folded.Raw) {
 			names = append(names, Printable(Cut(f.Name, 40)))
 		}
 		fields[i] = folded

@@ -2,6 +2,8 @@ package mail
 
 import (
 	"bytes"
+	"encoding/base64"
+	"mime"
 	"strings"
 	"testing"
 )
@@ -37,6 +39,31 @@ func TestReadHeaderMends(t *testing.T) {
 		}
 		if _, want, _ := bytes.Cut(in, []byte("\r\n\r\n")); !bytes.Equal(in[body:], want) {
 			t.Errorf("%s: body %q, want %q", c.name, in[body:], want)
+		}
+	}
+}
+
+// TestLongWordsOfText: what programs send as one encoded word, or as one word in a script without blanks, is cut into several.
+func TestLongWordsOfText(t *testing.T) {
+	text := strings.Repeat("\u00fcberlang", 200)
+	for name, value := range map[string]string{
+		"encoded": "=?UTF-8?B?" + base64.StdEncoding.EncodeToString([]byte(text)) + "?=",
+		"raw":     text,
+		"folded":  "\r\n " + text,
+	} {
+		h, _, err := ReadHeader([]byte("A: b\r\nSubject: " + value + "\r\nTo: x@example.net\r\n\r\n"))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		got, err := new(mime.WordDecoder).DecodeHeader(h.Get("Subject"))
+		if err != nil || got != text || LongLine(h.Bytes()) < len(h.Bytes()) || len(h.Mended) != 1 || h.Get("To") != "x@example.net" {
+			t.Errorf("%s: %.200q, %v, %q", name, h.Bytes(), err, h.Mended)
+		}
+	}
+	for _, f := range []string{"X-Token: " + strings.Repeat("A", 1000), "Message-ID: <" + text + "@example.com>", "To: <" + text + "@example.com>"} {
+		if _, _, err := ReadHeader([]byte(f + "\r\n\r\n")); err == nil {
+			t.Errorf("%.40s… is taken", f)
 		}
 	}
 }

@@ -13,6 +13,9 @@ func TestEncodeText(t *testing.T) {
 	for name, c := range map[string]struct{ in, want string }{
 		"subject":          {"Subject: Gr\u00fc\u00dfe aus K\u00f6ln", "Gr\u00fc\u00dfe aus K\u00f6ln"},
 		"Windows-1252":     {"Subject: Gr\xfc\xdfe, 5 \x80", "Gr\u00fc\u00dfe, 5 \u20ac"},
+		"GBK":              {"Subject: \xce\xd2\xb5\xc4\r\nContent-Type: text/plain; charset=\"gb2312\"", "\u6211\u7684"},
+		"Shift JIS":        {"Subject: \x83X\x83L\x83\x83\x83i\r\nContent-Type: text/html; charset=Shift_JIS", "\u30b9\u30ad\u30e3\u30ca"},
+		"not what it says": {"Subject: Gr\xfc\xdfe\r\nContent-Type: text/plain; charset=utf-8", "Gr\u00fc\u00dfe"},
 		"beside a word":    {"Subject: =?utf-8?q?K=C3=B6ln?= und K\u00f6ln", "K\u00f6ln und K\u00f6ln"},
 		"long":             {"Subject: " + long, long},
 		"folded":           {"Subject: Gr\u00fc\u00dfe\r\n  aus K\u00f6ln", "Gr\u00fc\u00dfe aus K\u00f6ln"},

@@ -60,10 +60,14 @@ func TestDeclaredWithoutNeed(t *testing.T) {
 func TestNeededWithoutDeclaration(t *testing.T) {
 	fake, r := rigBefore(t, faketest.Config{Extensions: faketest.Full}, "")
 	for content, want := range map[string]string{
-		"Subject: ASCII\n\nGrüße\n":      " BODY=8BITMIME",
-		"Subject: ASCII\n\nhello\n":      "",
-		"Subject: Grüße\n\nhello\n":      " BODY=8BITMIME SMTPUTF8",
-		"Subject: Gr\xfc\xdfe\n\nhi\n":   " BODY=8BITMIME",
+		"Subject: ASCII\n\nGrüße\n":    " BODY=8BITMIME",
+		"Subject: ASCII\n\nhello\n":    "",
+		"Subject: Grüße\n\nhello\n":    "", // it leaves as encoded words
+		"Subject: Gr\xfc\xdfe\n\nhi\n": "",
+
+		"Content-Disposition: inline; filename=\"Grüße\"\n\nhello\n":    " BODY=8BITMIME SMTPUTF8",
+		"Content-Disposition: inline; filename=\"Gr\xfc\xdfe\"\n\nhi\n": " BODY=8BITMIME",
+
 		"Subject: =?utf-8?q?x?=\n\nhi\n": "",
 	} {
 		if _, err := r.send(rigLogin, []string{"bob@example.net"}, "From: <"+rigLogin+">\n"+content); err != nil {
