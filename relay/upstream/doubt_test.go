@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,9 +28,10 @@ func doubting(whose Doubt) func([]mail.Result) Doubt {
 func TestDoubtsReachTheGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := provider()
-		refuse := true
+		var refuse atomic.Bool
+		refuse.Store(true)
 		fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
-			if refuse && (verb == faketest.Content || verb == faketest.Chunk) {
+			if refuse.Load() && (verb == faketest.Content || verb == faketest.Chunk) {
 				return faketest.Action{Reply: "554 5.0.0 the wind blows from the north"}
 			}
 			return faketest.Action{}
@@ -66,7 +68,7 @@ func TestDoubtsReachTheGate(t *testing.T) {
 				t.Errorf("of the sender, %d: %s, %+v", n, got, state(u))
 			}
 		}
-		refuse = false
+		refuse.Store(false)
 		time.Sleep(time.Hour)
 		if got := attempt(DoubtIdentity); got != "delivered" {
 			t.Errorf("at the end: %s", got)

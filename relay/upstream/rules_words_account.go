@@ -25,13 +25,13 @@ var (
 		`not (?:\w+ ){0,2}(?:activ\w*|enabled|subscribed|available|paid|confirmed|allowed to send)`,
 		`terminated`, `closed`, `on hold`, `on probation`, `under review`, `restricted`, `unpaid`, `overdue`, `paused`,
 		`compromised`, `hacked`,
-		`stopped`, `pending (?:approval|review|activation|verification)`, `gesperrt`, `deaktiviert`, `suspendu\w*`, `bloqu\w+`, `desactivad\w*`, `d.{1,2}sactiv\w*`)
+		`stopped`, `pending (?:approval|review|activation|verification)`, `gesperrt`, `blockiert`, `deaktiviert`, `bloccat\w*`, `sospes\w*`, `suspendu\w*`, `bloqu\w+`, `desactivad\w*`, `d.{1,2}sactiv\w*`)
 	// author is how a reply calls the reverse-path or the header author.
 	author = either(
 		`\b`+either(`senders?`, `mail ?from(?: address| domain| command|:| <| @| not| must| should)`, `mailfrom`, `envelope[- ]from`,
 			`from (?:address|header|domain|field|line)`, `(?:header|return|reverse)[- _]?(?:from|path)`, `absender\w*`,
 			`remitente`,
-			`mittente`, `originator`)+`\b`,
+			`mittente`, `originator`, `from (?:this|that|your|the) (?:e-?mail )?(?:address|domain)`)+`\b`,
 		`exp.{1,2}diteur`, `.{0,2}metteur\b`, `["'<]from["'>]`, `\bfrom:`)
 	// unowned is what is wrong with them.
 	unowned = either(
@@ -119,9 +119,10 @@ var senderWords = []Rule{
 		Text: either(`relay\w* (?:disallowed|denied|not allowed) as\b`,
 			`(?:\bnot\b|n't\b|cannot|\bmay only|\bunable|\bunauthori[sz]ed|\bunverified|denied|only)[^.;]*\b(?:send|sending|submit|relay|use|using|mail)\b[^.;]*`+
 				`\b(?:from|as|on behalf|using)\b[^.;]*`+either(`address`, `sender`, `domain`, `@`, `e-?mail`, `identity`, `user`,
-				`behalf`, `header`),
+				`behalf`, `header`, `\w_\w`),
+			`(?:\bnot\b|n't\b|cannot|\bunable|denied)[^.;]*\bon behalf of\b`,
 			`(?:\bnot\b|n't\b|cannot)[^.;]*\buse\b[^.;]*(?:sender|from)\b`),
-		Example: "403 You are not authorized to send from that email address"},
+		Example: "550 You are not authorized to send mail as boss@example.com"},
 	{Name: "sender-not-verified", Stages: fromMail, Class: mail.AccountFault, Scope: ScopeSender, RetryAfter: time.Hour,
 		Text: either(`\b(?:domains?|identit(?:y|ies)|e-?mail address|sending address)\b[^.;]*`+
 			either(`not (?:\w+ )?(?:verified|validated|confirmed|registered|associated|configured|approved|authori[sz]ed|active|allowed to send|permitted)`,
@@ -140,6 +141,9 @@ var accountWords = []Rule{
 				either(stopped, `reject`, `denied`, `revoked`),
 			`\b(?:smtp|submission|customer'?s?|tenant|subscription|sender'?s) (?:\S+ ){0,4}`+stopped,
 			`\b(?:outbound|outgoing|sending)\b[^.;]*`+stopped, stopped+` (?:from sending|to send|for sending)`,
+			`\byour (?:\w+ )?(?:account|plan|subscription|package|tier)\b[^.;]*(?:does not|doesn't|do not) (?:allow|include|permit|support)`,
+			`\b(?:ihre?|deine?|votre|vostro|tuo|suo|su|tu) (?:\S+ )?(?:e-mail-)?(?:konto|account|postfach|compte|cuenta|casella)\b[^.;]*`+stopped,
+			`\bthis (?:smtp )?server (?:is|has been) (?:\w+ )?(?:inactive|disabled|suspended|deactivated)`,
 			`\btenant\b[^.;]*threshold`, `\bnot subscribed to (?:\w+ ?)$`),
 		Example: "552 Your account has been suspended. Please contact us to reactivate"},
 	{Name: "account-stopped", Class: mail.AccountFault, RetryAfter: 15 * time.Minute,
@@ -158,6 +162,10 @@ var accountWords = []Rule{
 					`sconosciut`, `unbekannt`, `existiert nicht`, `n'existe`, `no existe`, `inesistente`),
 			`suppression list`, `inactive recipient`),
 		Example: "550 Invalid recipient: bob@example.net"},
+	// A status code that names the recipient does not make him ask for our login.
+	{Name: "login-required", Stages: atRcpt, Code: "5yz", Class: mail.AccountFault, Login: true,
+		Text:    `^\W*(?:smtp[- ])?(?:auth|authentication|login)(?: is)? (?:required|needed)\b`,
+		Example: "550 5.1.0 Authentication required"},
 	{Name: "recipient-refused", Stages: atRcpt, Code: "5yz", Enhanced: "5.2.1", Class: mail.RecipientFault,
 		Example: "550 5.2.1 Account inactive"},
 	{Name: "recipient-refused", Stages: atRcpt, Code: "5yz", Enhanced: "5.1.*", Class: mail.RecipientFault,
@@ -187,7 +195,7 @@ var loginWords = []Rule{
 			`(?:authentifizierung|anmeldung) erforderlich`, `authentification (?:requise|obligatoire)`,
 			`autenticaci\S+n requerida`,
 			`autenticazione richiesta`),
-		Example: "550 Authentication is required for relay"},
+		Example: "550 5.7.1 You must log in before you send"},
 	{Name: "login-refused", Stages: fromMail, Code: "5yz", Class: mail.AccountFault,
 		Text: `\bauth(?:entication|entification|orization)?\b[^.;]*` + either(`fail`, `error`, `invalid`, `unsuccessful`,
 			`incorrect`, `expired`),
