@@ -79,7 +79,7 @@ func TestJSONKeys(t *testing.T) {
 	for _, line := range []string{
 		"user add anna --note x --sender anna@example.com --network 192.0.2.0/24 --group staff", "device add scan", "user set anna --add-group night", "user password anna",
 		"device set scan --note y", "device password scan", "user import " + table + " --dry-run", "user import " + table, "user list", "device list",
-		"queue list", "queue show waiting", "queue release waiting", "queue hold waiting", "queue retry waiting", "queue bounce waiting", "queue delete waiting",
+		"queue list", "queue show waiting", "queue release waiting", "queue retry waiting", "queue hold waiting", "queue bounce waiting", "queue delete waiting",
 		"trace", "trace waiting", "dkim add example.com", "dkim list", "dkim dns", "upstream list", "upstream profiles", "upstream profiles gmail",
 		"version", "alert test", "upstream judge 550-5.7.1-no",
 	} {
