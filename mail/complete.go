@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"bytes"
 	netmail "net/mail"
 	"strings"
 	"time"
@@ -110,10 +111,7 @@ func (c *completion) keepFirst(names ...string) {
 				break
 			}
 		}
-		stays := c.Fields[keep]
-		c.Replace(keep, Field{Name: "-"})
-		c.Remove(name)
-		c.Replace(c.Index("-"), stays)
+		c.removeBut(keep, name)
 		c.note(name, "that came second is removed")
 	}
 }
@@ -136,16 +134,37 @@ func (c *completion) unite(names ...string) {
 			}
 		}
 		at := c.Index(name)
-		c.Replace(at, Field{Name: "-"})
-		c.Remove(name)
-		at = c.Index("-")
 		if b == nil {
-			c.RemoveAt(at)
+			c.Remove(name)
 		} else {
-			c.Replace(at, Field{Name: name, Raw: append(b, crlf...)})
+			c.Replace(at, foldedList(Field{Name: name, Raw: append(b, crlf...)}))
+			c.removeBut(at, name)
 		}
 		c.note(name, "was there more than once: the lists are one now")
 	}
+}
+
+// foldedList folds what two fields of full lines became.
+func foldedList(f Field) Field {
+	if folded, err := FoldLong(f); err == nil {
+		return folded
+	}
+	raw := bytes.Replace(f.Raw, []byte(": "), []byte(":\r\n "), 1) // the list was short enough without the name
+	if folded, err := FoldLong(Field{Name: f.Name, Raw: raw}); err == nil {
+		return folded
+	}
+	return f
+}
+
+// removeBut takes out all fields of a name but the one at keep.
+func (c *completion) removeBut(keep int, name string) {
+	kept := make([]Field, 0, len(c.Fields))
+	for i, f := range c.Fields {
+		if i == keep || !f.Is(name) {
+			kept = append(kept, f)
+		}
+	}
+	c.Fields = kept
 }
 
 // otherDates are layouts of programs that do not write RFC 5322 and say the offset all the same.

@@ -153,11 +153,12 @@ func isLabel(r rune) bool {
 	return r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r)
 }
 
-// isShownDomain tells a domain or address literal from numbers with a dot in them.
+// isShownDomain tells a domain or address literal from numbers with a dot in them. A person does not see that a top-level
+// domain is no number.
 func isShownDomain(s string) bool {
 	if strings.HasPrefix(s, "[") || strings.Count(s, ".") == 3 {
 		return true
 	}
-	dot := strings.LastIndexByte(s, '.')
+	dot := strings.IndexByte(s, '.')
 	return dot >= 0 && strings.ContainsFunc(s[dot:], unicode.IsLetter)
 }

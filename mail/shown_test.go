@@ -30,7 +30,7 @@ func TestNamesThatShowAnAddress(t *testing.T) {
 		`"ceo@bank" ".example"`, `"ceo@bank". "example"`, `"ceo" @bank.example`, `ceo @ bank.example`, `"ceo @ bank.example"`, `"ceo@ bank.example"`,
 		`"ceo\@bank.example"`, `"c\eo@b\ank.example"`, `"\"ceo\"@bank.example"`, `"'ceo'@bank.example"`, `"ceo@'bank.example'"`, `"<ceo@bank.example>"`,
 		`"(ceo@bank.example)"`, `Boss (ceo@bank.example)`, `Boss ("ceo" @bank.example)`, `"mailto:ceo@bank.example"`, `"Boss,ceo@bank.example"`,
-		`"ceo@bank.example."`, "\"ceo@bank.example\u2026\"", `"ceo@[192.0.2.1]"`, `"ceo@[IPv6:2001:db8::1]"`, `"ceo@192.0.2.1"`, `"x" "ceo" "@bank.example" "y"`,
+		`"ceo@bank.example.1"`, `"ceo@bank.example.2.0"`, `"ceo@bank.example."`, "\"ceo@bank.example\u2026\"", `"ceo@[192.0.2.1]"`, `"ceo@[IPv6:2001:db8::1]"`, `"ceo@192.0.2.1"`, `"x" "ceo" "@bank.example" "y"`,
 		"\"\u00abceo\u00bb@bank.example\"", "\"ceo\u201d@bank.example\"", "\"(ceo)@bank.example\"", "\"\uff43\uff45\uff4f@\uff42\uff41\uff4e\uff4b.example\"",
 		"\"\U0001d41c\U0001d41e\U0001d428@bank.example\"", "\"ceo@b\u0430nk.example\"", "\"ceo@bank.ex\u0301ample\"", "\"\U0001f451@bank.example\"", "ceo@\u00a0bank.example",
 		"\"ceo\u3000@bank.example\"", "\"ceo@bank.example@example.com\"", "\"me@example.com ceo@bank.example\"", "\"me@example.com .bank.example\"", `"@bank.example, ceo"`, `"ceo(x)@bank.example"`, `"ceo[x]@bank.example"`, `"ceo@bank\\.example"`, `"ceo@bank(x).example"`, "\"`@bank.example\"")

@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"bytes"
 	"mime"
 	"slices"
 	"strings"
@@ -20,20 +21,62 @@ var structured = []string{
 // EncodeText writes text beyond ASCII that stands in a header as it is, as devices and many programs send it, as encoded words
 // (RFC 2047): readers show the same, and no server on the way needs SMTPUTF8 for it. Octets that are no UTF-8 are taken for
 // what the message says that its body is in, else for Windows-1252. What cannot be encoded, such as an address, keeps its
-// octets. It returns for the trace what was changed.
+// octets. Encoded words that say the end of a line are written anew. It returns for the trace what was changed.
 func EncodeText(h *Header) (notes []string) {
 	for i := range h.Fields {
 		f := h.Fields[i]
-		if !slices.ContainsFunc(f.Raw, isHigh) || isOneOf(f, structured) {
-			continue
+		if slices.ContainsFunc(f.Raw, isHigh) && !isOneOf(f, structured) {
+			if encoded, ok := encodeField(f, h.decode(f.Value())); ok {
+				h.Replace(i, encoded)
+				notes = append(notes, "the "+Printable(Cut(f.Name, 40))+" field has its letters beyond ASCII as encoded words now")
+				continue
+			}
 		}
-		encoded, ok := encodeField(f, h.decode(f.Value()))
-		if ok {
-			h.Replace(i, encoded)
-			notes = append(notes, "the "+Printable(f.Name)+" field has its letters beyond ASCII as encoded words now")
+		if tame, ok := withoutLineEnds(f); ok {
+			h.Replace(i, tame)
+			notes = append(notes, "the "+Printable(Cut(f.Name, 40))+" field has no line ends in its encoded words any more")
 		}
 	}
 	return notes
+}
+
+// withoutLineEnds writes a field anew that has encoded words which decode to CR, LF or NUL: to a reader that decodes a header before
+// it looks for fields, what is behind these is another field. Author fields are canonical and have none.
+func withoutLineEnds(f Field) (Field, bool) {
+	if !bytes.Contains(f.Raw, []byte("=?")) {
+		return f, false
+	}
+	value := f.Value()
+	var b strings.Builder
+	last := 0
+	for w, ok := nextWord(value, 0); ok; w, ok = nextWord(value, w.end) {
+		octets, err := w.octets()
+		if err != nil || !saysLineEnd(w, octets) {
+			continue
+		}
+		text, err := decodeCharset(w.charset, octets)
+		if err != nil {
+			text = "?"
+		}
+		text = strings.NewReplacer("\r", " ", "\n", " ", "\x00", " ").Replace(text)
+		b.WriteString(value[last:w.start])
+		b.WriteString(strings.Join(encodeWords(text), " "))
+		last = w.end
+	}
+	if last == 0 {
+		return f, false
+	}
+	return foldField(f.Name, b.String()+value[last:]), true
+}
+
+// saysLineEnd reports an encoded word with CR, LF or NUL in it, or in a charset that hides them.
+func saysLineEnd(w encodedWord, octets []byte) bool {
+	if bytes.ContainsAny(octets, "\r\n\x00") {
+		return true
+	}
+	charset, _, _ := strings.Cut(strings.ToLower(w.charset), "*")
+	hides := func(name string) bool { return strings.Contains(charset, name) }
+	return slices.ContainsFunc([]string{"utf-7", "utf7", "ebcdic", "cp037", "ibm037", "cp500", "ibm500", "cp1026", "cp1140", "cp273", "cp424", "cp875"}, hides)
 }
 
 func isHigh(c byte) bool { return c >= 0x80 }
@@ -70,7 +113,7 @@ func encodeField(f Field, text string) (Field, bool) {
 	text = strings.Join(strings.Fields(Printable(text)), " ")
 	b := []byte(f.Name + ":")
 	for i, word := range encodeWords(text) {
-		if i > 0 {
+		if i > 0 || len(b)+len(word) >= MaxLine {
 			b = append(b, crlf...)
 		}
 		b = append(append(b, ' '), word...)
