@@ -55,6 +55,9 @@ func splitCommand(line string) (verb, arg string) {
 
 // run runs one complete line.
 func (c *Conn) run(line string) error {
+	if strings.IndexByte(line, '\t') >= 0 { // white space as good as the other (RFC 5321 §4.1.1)
+		line = strings.ReplaceAll(line, "\t", " ")
+	}
 	c.line = line
 	err := c.runLine(line)
 	c.line = "" // a connection that waits keeps nothing

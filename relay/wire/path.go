@@ -13,8 +13,12 @@ import (
 // with any limit here. mend, if not nil, may know what to take for a reverse-path that cannot be.
 func parseMail(arg string, mend func(path string) (mail.Address, bool)) (mail.Envelope, mail.Reply) {
 	path, params, ok := cutPath(arg, "FROM:")
+	readable := ok
+	if !ok && mend != nil {
+		path, params, ok = cutUnreadable(arg, "FROM")
+	}
 	if !ok {
-		return mail.Envelope{}, mail.R(501, "5.1.7", "the sender cannot be read: expected MAIL FROM:<user@example.com>")
+		return mail.Envelope{}, mail.R(501, "5.1.7", "the sender cannot be read: expected MAIL FROM:<user@example.com>, not MAIL %s", quoted(arg))
 	}
 	var env mail.Envelope
 	if reply := eachParameter(params, func(name, value string, given bool) mail.Reply {
@@ -22,7 +26,7 @@ func parseMail(arg string, mend func(path string) (mail.Address, bool)) (mail.En
 	}); !reply.IsZero() {
 		return mail.Envelope{}, reply
 	}
-	if path == "" { // null reverse-path, RFC 5321 §4.5.5
+	if path == "" && readable { // null reverse-path, RFC 5321 §4.5.5
 		return env, mail.Reply{}
 	}
 	a, reply := reversePath(path, env.UTF8)
@@ -39,7 +43,7 @@ func reversePath(path string, utf8 bool) (mail.Address, mail.Reply) {
 	a, err := parsePath(path)
 	switch {
 	case err != nil:
-		return mail.Address{}, badAddress(err, "5.1.7", "sender")
+		return mail.Address{}, badAddress(err, path, "5.1.7", "sender")
 	case a.NeedsUTF8() && !utf8:
 		return mail.Address{}, needsUTF8
 	}
@@ -51,7 +55,7 @@ func reversePath(path string, utf8 bool) (mail.Address, mail.Reply) {
 func parseRcpt(arg string, utf8 bool, hostname string) (mail.Recipient, mail.Reply) {
 	path, params, ok := cutPath(arg, "TO:")
 	if !ok {
-		return mail.Recipient{}, mail.R(501, "5.1.3", "the recipient cannot be read: expected RCPT TO:<user@example.com>")
+		return mail.Recipient{}, mail.R(501, "5.1.3", "the recipient cannot be read: expected RCPT TO:<user@example.com>, not RCPT %s", quoted(arg))
 	}
 	var r mail.Recipient
 	if reply := eachParameter(params, func(name, value string, given bool) mail.Reply {
@@ -64,7 +68,7 @@ func parseRcpt(arg string, utf8 bool, hostname string) (mail.Recipient, mail.Rep
 	}
 	a, err := parsePath(path)
 	if err != nil {
-		return mail.Recipient{}, badAddress(err, "5.1.3", "recipient")
+		return mail.Recipient{}, badAddress(err, path, "5.1.3", "recipient")
 	}
 	if a.NeedsUTF8() && !utf8 {
 		return mail.Recipient{}, needsUTF8
@@ -76,14 +80,19 @@ func parseRcpt(arg string, utf8 bool, hostname string) (mail.Recipient, mail.Rep
 // RFC 6531 §3.5.
 var needsUTF8 = mail.R(553, "5.6.7", "the address has letters beyond ASCII, and the mail program did not ask for SMTPUTF8; write it in ASCII")
 
-func badAddress(err error, enhanced, what string) mail.Reply {
+// quoted is what a client sent, for a reply: whoever set it up finds it in the settings.
+func quoted(s string) string { return mail.Printable(mail.Cut(s, 80)) }
+
+func badAddress(err error, path, enhanced, what string) mail.Reply {
 	switch {
 	case errors.Is(err, mail.ErrAddressRoute):
 		return mail.R(501, enhanced, "source routes are not accepted: write the %s as user@example.com alone", what)
 	case errors.Is(err, mail.ErrAddressLength):
 		return mail.R(501, enhanced, "the %s is too long for an address", what)
+	case strings.Count(path, "@") > 1 && strings.ContainsAny(path, ",;"):
+		return mail.R(501, enhanced, "the %s is more than one address: enter each by itself, not %q", what, quoted(path))
 	}
-	return mail.R(501, enhanced, "the %s is no complete address: expected user@example.com", what)
+	return mail.R(501, enhanced, "the %s is no complete address: expected user@example.com, not %q", what, quoted(path))
 }
 
 // parsePath reads the address of a path. A local part of atoms and dots that no dot-atom allows, such as "a..b" or
@@ -136,6 +145,23 @@ func cutBarePath(s string) (path, params string, ok bool) {
 	return path, params, true
 }
 
+// cutUnreadable cuts what stands where a path belongs, and is none that can be read, from the parameters behind it.
+func cutUnreadable(arg, keyword string) (path, params string, ok bool) {
+	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
+		return "", "", false
+	}
+	path = strings.TrimLeft(arg[len(keyword):], " :")
+	for path = strings.TrimRight(path, " "); path != ""; path = strings.TrimRight(path, " ") {
+		word := path[strings.LastIndexByte(path, ' ')+1:]
+		name, _, _ := strings.Cut(word, "=")
+		if mailParameter(new(mail.Envelope), strings.ToUpper(name), "", false).Code == 555 {
+			break
+		}
+		path, params = path[:len(path)-len(word)], " "+word+params
+	}
+	return path, params, true
+}
+
 // pathEnd finds the ">" that ends a path: one inside a quoted local part does not.
 func pathEnd(s string) int {
 	quoted := false
@@ -158,8 +184,11 @@ func eachParameter(params string, set func(name, value string, given bool) mail.
 	for p := range strings.FieldsFuncSeq(params, func(r rune) bool { return r == ' ' }) {
 		name, value, given := strings.Cut(p, "=")
 		name = strings.ToUpper(name)
-		if !isKeyword(name) || given && value == "" {
-			return mail.R(501, "5.5.4", "malformed parameter")
+		switch {
+		case !isKeyword(name):
+			return mail.R(501, "5.5.4", "malformed parameter %s", quoted(p))
+		case given && value == "":
+			return mail.R(501, "5.5.4", "parameter %s has no value", name)
 		}
 		for _, s := range seen {
 			if s == name {

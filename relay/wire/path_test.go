@@ -59,7 +59,8 @@ func TestParseMail(t *testing.T) {
 		"FROM:<...@example.com>":                    "501 5.1.7",
 		"FROM:<a..b c@example.com>":                 "501 5.1.7",
 		"FROM:<a..b@exam..ple.com>":                 "501 5.1.7",
-		"FROM:<root>":                               "501 5.1.7 the sender is no complete address",
+		"FROM:<root>":                               `501 5.1.7 the sender is no complete address: expected user@example.com, not "root"`,
+		"FROM:Ann <b@example.com>":                  "501 5.1.7 the sender cannot be read: expected MAIL FROM:<user@example.com>, not MAIL FROM:Ann <b@example.com>",
 		"FROM:<ä@example.com>":                      "553 5.6.7",
 		"FROM:<a@ä.example>":                        "553 5.6.7",
 		"FROM:<> SIZE=1234567890123456789":          "501 5.5.4",
@@ -67,7 +68,7 @@ func TestParseMail(t *testing.T) {
 		"FROM:<> size=1 SIZE=1":                     "501 5.5.4 parameter SIZE given twice",
 		"FROM:<> =1":                                "501 5.5.4",
 		"FROM:<> X-Y=1":                             "555 5.5.4 unknown parameter X-Y",
-		"FROM:<> BODY=":                             "501 5.5.4",
+		"FROM:<> BODY=":                             "501 5.5.4 parameter BODY has no value",
 		"FROM:<> ENVID=" + strings.Repeat("a", 101): "501 5.5.4",
 		"FROM:<> ENVID=a+0":                         "501 5.5.4",
 		"FROM:<> ENVID=a=b":                         "501 5.5.4",
@@ -88,18 +89,41 @@ func TestMendedSender(t *testing.T) {
 	mended := mail.Address{Local: "scanner", Domain: "example.com"}
 	mend := func(string) (mail.Address, bool) { return mended, true }
 	for arg, want := range map[string]mail.Address{
-		"FROM:<root>":               mended,
-		"FROM:<scanner 2> SIZE=10":  mended,
-		"FROM:root":                 mended,
-		"FROM:<KM_C258@>":           mended,
-		"FROM:<root (Cron Daemon)>": mended,
-		"FROM:<\xe4nn@example.com>": mended,
-		"FROM:<\u00e4@example.com>": mended, // without SMTPUTF8
-		"FROM:<ann@example.com>":    {Local: "ann", Domain: "example.com"},
-		"FROM:<>":                   {},
+		"FROM:<root>":                              mended,
+		"FROM:<scanner 2> SIZE=10":                 mended,
+		"FROM:root":                                mended,
+		"FROM:<KM_C258@>":                          mended,
+		"FROM:<root (Cron Daemon)>":                mended,
+		"FROM:<\xe4nn@example.com>":                mended,
+		"FROM:<\u00e4@example.com>":                mended, // without SMTPUTF8
+		"FROM:<Keepalived <keepalived@host>>":      mended,
+		`FROM:"The NAS" <nas@example.net> SIZE=10`: mended,
+		"FROM:Ann <ann@example.com>":               mended,
+		"FROM <ann@example.com>":                   mended,
+		"FROM:<ann@example.com":                    mended,
+		`FROM:"scanner"`:                           mended,
+		"FROM:":                                    mended,
+		"FROM: SIZE=10":                            mended,
+		"FROM:scan to mail  BODY=8BITMIME SIZE=7":  mended,
+		"FROM:<ann@example.com>":                   {Local: "ann", Domain: "example.com"},
+		"FROM:<>":                                  {},
+		"FROM: < >":                                {},
 	} {
 		if env, reply := parseMail(arg, mend); !reply.IsZero() || env.From != want {
 			t.Errorf("%q: %+v, %v", arg, env, reply)
+		}
+	}
+	env, reply := parseMail("FROM:scan to mail  BODY=8BITMIME SIZE=7", mend)
+	if !reply.IsZero() || env.Size != 7 || env.Body != mail.Body8Bit {
+		t.Errorf("parameters: %+v, %v", env, reply)
+	}
+	for arg, want := range map[string]string{
+		"TO:<ann@example.com>":    "501 5.1.7",
+		"":                        "501 5.1.7",
+		"FROM:scan to mail SIZE=": "501 5.5.4 parameter SIZE has no value",
+	} {
+		if _, reply := parseMail(arg, mend); !strings.HasPrefix(reply.String(), want) {
+			t.Errorf("%q: %v, want %s", arg, reply, want)
 		}
 	}
 	if _, reply := parseMail("FROM:<root>", func(string) (mail.Address, bool) { return mail.Address{}, false }); reply.Code != 501 {
@@ -131,6 +155,7 @@ func TestParseRcpt(t *testing.T) {
 		"TO:<>":                          "501 5.1.3",
 		"TO:<b>":                         "501 5.1.3",
 		"TO:b@example.net,c@example.net": "501 5.1.3",
+		"TO:<b@example.net;c@x.example>": `501 5.1.3 the recipient is more than one address: enter each by itself, not "b@example.net;c@x.example"`,
 		"TO:":                            "501 5.1.3",
 		"TO:<@r:b@example.net>":          "501 5.1.3 source routes",
 		"TO:<ü@example.net>":             "553 5.6.7",

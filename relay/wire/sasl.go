@@ -147,6 +147,10 @@ func decodeBase64(s string) ([]byte, bool) {
 	if !clean(s) { // the decoder would skip CR
 		return nil, false
 	}
-	b, err := base64.StdEncoding.AppendDecode(make([]byte, 0, base64.StdEncoding.DecodedLen(len(s))), []byte(s))
+	s = strings.Trim(s, " ")
+	if unpadded := strings.TrimRight(s, "="); len(s)-len(unpadded) < 3 { // some clients have too little padding, or none
+		s = unpadded
+	}
+	b, err := base64.RawStdEncoding.AppendDecode(make([]byte, 0, base64.RawStdEncoding.DecodedLen(len(s))), []byte(s))
 	return b, err == nil
 }
