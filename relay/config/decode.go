@@ -66,6 +66,9 @@ func (d *document) wellFormed(data []byte) bool {
 	if strings.HasSuffix(p.Message, "at start of value") {
 		p.Message += "; texts, durations and sizes stand in quotes"
 	}
+	if line, message := pasted(data, p.Line); line > 0 && line >= p.Line-1 {
+		p.Line, p.Key, p.Message = line, "", "not valid TOML: "+message
+	}
 	d.add(p)
 	return false
 }
