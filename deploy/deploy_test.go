@@ -57,6 +57,39 @@ func TestUnit(t *testing.T) {
 	}
 }
 
+// The commands that the unit's comment tells people to run make its user, by systemd's own word.
+func TestUserIsMade(t *testing.T) {
+	tool, err := exec.LookPath("systemd-sysusers")
+	if err != nil || os.Getuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("systemd-sysusers is not installed, or this is not root")
+		}
+		t.Skip("systemd-sysusers is not installed, or this is not root")
+	}
+	var told []string
+	for line := range strings.Lines(read(t, "postern.service")) {
+		if command := strings.TrimSpace(strings.TrimPrefix(line, "#")); strings.Contains(command, "sysusers") {
+			told = append(told, command)
+		}
+	}
+	if len(told) != 2 {
+		t.Fatalf("the comment says %q", told)
+	}
+	root := t.TempDir()
+	install, make := strings.Fields(told[0]), strings.Fields(told[1])
+	install[4], install[5] = filepath.Base(install[4]), filepath.Join(root, install[5])
+	if out, err := exec.Command(install[0], install[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%q: %v\n%s", install, err, out)
+	}
+	if out, err := exec.Command(tool, append([]string{"--root=" + root}, make[1:]...)...).CombinedOutput(); err != nil {
+		t.Fatalf("%q: %v\n%s", make, err, out)
+	}
+	users, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
+	if err != nil || !strings.Contains(string(users), "\npostern:") && !strings.HasPrefix(string(users), "postern:") {
+		t.Errorf("%s, %v", users, err)
+	}
+}
+
 // systemd itself reads the unit and judges how little it exposes.
 func TestUnitBySystemd(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")

@@ -20,7 +20,9 @@ import (
 // app is what all commands share: where the configuration is, and how to reach the store.
 type app struct {
 	configPath string
-	wide       bool // tables are not wrapped
+	envFile    string // --env-file
+	etc        string // where the service's files are
+	wide       bool   // tables are not wrapped
 }
 
 // store is the running daemon's store; with SQLite that is the same file.
@@ -34,7 +36,7 @@ func (a *app) path() (string, error) {
 	if p := os.Getenv("POSTERN_CONFIG"); p != "" {
 		return p, nil
 	}
-	places := []string{"relay.toml", "/etc/postern/relay.toml"}
+	places := []string{"relay.toml", filepath.Join(a.etc, "relay.toml")}
 	for _, p := range places {
 		if _, err := os.Stat(p); err == nil {
 			return filepath.Abs(p)

@@ -73,8 +73,12 @@ func wrongUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error { return usage(cmd, check(cmd, args)) }
 }
 
-func rootCommand() *cobra.Command {
-	app := &app{}
+// etc is where packages and deploy/ have the files of the service.
+const etc = "/etc/postern"
+
+func rootCommand() *cobra.Command { return rootCommandOf(&app{etc: etc}) }
+
+func rootCommandOf(app *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "postern",
 		Short: "Authenticating SMTP submission relay",
@@ -90,8 +94,13 @@ Try it without any configuration:  postern demo`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(usage)
-	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { showOn(cmd.Root(), app.wide) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		showOn(cmd.Root(), app.wide)
+		return app.loadEnv(cmd)
+	}
 	root.PersistentFlags().StringVar(&app.configPath, "config", "", "configuration `file` (default $POSTERN_CONFIG, ./relay.toml, /etc/postern/relay.toml)")
+	root.PersistentFlags().StringVar(&app.envFile, "env-file", "",
+		"`file` with NAME=value for secrets named env:NAME, as systemd reads it (default /etc/postern/env, with /etc/postern/relay.toml)")
 	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
 		app.demoCommand(), app.serveCommand(), app.checkCommand(),

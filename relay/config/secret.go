@@ -90,7 +90,7 @@ func (s Secret) resolveEnv(name string) error {
 	}
 	value, ok := os.LookupEnv(name)
 	if !ok {
-		return fmt.Errorf("environment variable %s is not set, set it where postern is started or write file:PATH", name)
+		return fmt.Errorf("environment variable %s is not set, set it where postern is started, name its file with --env-file, or write file:PATH", name)
 	}
 	return s.set(value, "environment variable "+name)
 }
