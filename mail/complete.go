@@ -3,6 +3,7 @@ package mail
 import (
 	"bytes"
 	netmail "net/mail"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,6 +20,7 @@ func Complete(h *Header, now time.Time, messageID string) (id string, notes []st
 	if c.hasTwice() {
 		c.unite("To", "Cc", "Reply-To")
 		c.keepFirst("Subject", "In-Reply-To", "References")
+		c.dropRepeated("Content-Type", "Content-Transfer-Encoding")
 	}
 	var added []Field
 	if c.keepValid("Date", validDate) == "" {
@@ -42,14 +44,17 @@ type completion struct {
 	notes []string
 }
 
-// unique are the fields that keepFirst and unite look at.
-var unique = []string{"To", "Cc", "Reply-To", "Subject", "In-Reply-To", "References"}
+// unique are the fields that keepFirst and unite look at, once those that dropRepeated does.
+var (
+	unique = []string{"To", "Cc", "Reply-To", "Subject", "In-Reply-To", "References"}
+	once   = append(slices.Clone(unique), "Content-Type", "Content-Transfer-Encoding")
+)
 
 // hasTwice reports a field that may be there once and is there more often. Ordinary mail has none.
 func (c *completion) hasTwice() bool {
 	var seen [8]bool
 	for _, f := range c.Fields {
-		for i, name := range unique {
+		for i, name := range once {
 			if f.Is(name) {
 				if seen[i] {
 					return true
@@ -116,6 +121,19 @@ func (c *completion) keepFirst(names ...string) {
 	}
 }
 
+// dropRepeated takes out fields that say what the first of their name says.
+func (c *completion) dropRepeated(names ...string) {
+	for _, name := range names {
+		first := c.Index(name)
+		for i := len(c.Fields) - 1; i > first && first >= 0; i-- {
+			if c.Fields[i].Is(name) && c.Fields[i].Value() == c.Fields[first].Value() {
+				c.RemoveAt(i)
+				c.note(name, "that came second is removed")
+			}
+		}
+	}
+}
+
 // unite makes one list of the fields of each name, so that nobody is missing who is in one of them.
 func (c *completion) unite(names ...string) {
 	for _, name := range names {
@@ -172,6 +190,8 @@ var otherDates = []string{
 	time.RFC3339, "2006-01-02 15:04:05 -0700", "2006-01-02 15:04:05Z07:00", time.RubyDate,
 	"Mon Jan _2 2006 15:04:05 GMT-0700", "Mon, 02 Jan 2006 15:04:05 GMT-0700",
 	"Monday, 02-Jan-06 15:04:05 -0700", "Mon, _2-Jan-2006 15:04:05 -0700", "Mon Jan _2 15:04:05 2006 -0700",
+	"Mon _2 Jan 2006 15:04:05 -0700", "_2 Jan 2006 15:04:05 -0700", "_2 Jan 2006 15:04:05 Z07:00", "_2 January 2006 15:04:05 -0700",
+	"_2-Jan-2006 15:04:05 -0700",
 }
 
 // validDate accepts what RFC 5322 §3.3 and §4.3 have, and writes other dates that are clear in that form.
@@ -189,9 +209,12 @@ func validDate(s string) (string, bool) {
 	if t, err := netmail.ParseDate(s); err == nil {
 		return t.Format(DateLayout), true
 	}
+	_, behind, _ := strings.Cut(s, ", ") // a weekday in full, or in another language
 	for _, layout := range otherDates {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t.Format(DateLayout), true
+		for _, text := range []string{s, strings.TrimLeft(behind, " ")} {
+			if t, err := time.Parse(layout, text); err == nil {
+				return t.Format(DateLayout), true
+			}
 		}
 	}
 	return "", false

@@ -18,6 +18,17 @@ func TestComplete(t *testing.T) {
 		{"Date: Sat, 28 Nov 2026 08:00:00 +0100 (Mitteleurop\xe4ische Zeit)", "Date: Sat, 28 Nov 2026 08:00:00 +0100"},
 		{"Date: 2026-11-28T08:00:00+01:00", "Date: Sat, 28 Nov 2026 08:00:00 +0100"},
 		{"Date: Sat Nov 28 2026 08:00:00 GMT+0100 (CET)", "Date: Sat, 28 Nov 2026 08:00:00 +0100"},
+		{"Date: Sat, 28 Nov 2026 08:00:00 +01:00", "Date: Sat, 28 Nov 2026 08:00:00 +0100"},
+		{"Date: Sat, 28 Nov 2026 07:00:00 Z", "Date: Sat, 28 Nov 2026 07:00:00 +0000"},
+		{"Date: Saturday, 28 Nov 2026 08:00:00 +0100", "Date: Sat, 28 Nov 2026 08:00:00 +0100"},
+		{"Date: Sat, 28 November 2026 08:00:00 +0100", "Date: Sat, 28 Nov 2026 08:00:00 +0100"},
+		{"Date: Sa,  8 Nov 2026 08:00:00 +0100", "Date: Sun, 08 Nov 2026 08:00:00 +0100"},
+		{"Date: Sat 28 Nov 2026 08:00:00 +0100", "Date: Sat, 28 Nov 2026 08:00:00 +0100"},
+		{"Date: 05-FEB-2021 22:05:02 +0800", "Date: Fri, 05 Feb 2021 22:05:02 +0800"},
+		{"Date: 05-FEB-2021 22:05:02", ""},
+		{"Date: Sat, 28 Nov 2026 08:00:00", ""},
+		{"Date: 1790000000", ""},
+		{"Date: 11/28/2026 8:00:00 AM", ""},
 		{"Date:", ""},
 		{"Date: yesterday", ""},
 		{"Date: 28.11.2026", ""},
@@ -134,4 +145,23 @@ func FuzzComplete(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRepeatedContentType: the same said twice is said once; two that differ stay, since readers choose.
+func TestRepeatedContentType(t *testing.T) {
+	const a, b, enc = "Content-Type: text/plain\r\n", "content-type: text/html\r\n", "Content-Transfer-Encoding: 8bit\r\n"
+	for in, want := range map[string]string{
+		a + enc + a + enc + enc: a + enc,
+		a + b + a:               a + b,
+		b + "Content-Type:\r\n  text/html\r\n" + enc: b + enc,
+	} {
+		h, _, err := ReadHeader([]byte("Date: Sat, 28 Nov 2026 08:00:00 +0100\r\nMessage-ID: <a@b>\r\nMIME-Version: 1.0\r\n" + in + "\r\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, notes := Complete(&h, time.Now(), "<c@d>")
+		if got := string(h.Bytes()); !strings.HasSuffix(got, "MIME-Version: 1.0\r\n"+want+"\r\n") || len(notes) == 0 {
+			t.Errorf("%q became %q, %q", in, got, notes)
+		}
+	}
 }

@@ -127,6 +127,9 @@ func (e *entity) transferEncoding() (enc encoding, why string) {
 	switch word := firstWord(e.header.Get(field)); word {
 	case "", "7bit", "8bit", "binary":
 		return identity, ""
+	case "7bits", "8bits", "7-bit", "8-bit", "7", "8", "none", "plain", "text", "ascii", "us-ascii", "utf-8", "utf8", "iso-8859-1",
+		"text/plain", "text/html": // names of none: readers show what is there
+		return identity, ""
 	case "quoted-printable":
 		return quotedPrintable, ""
 	case "base64":
