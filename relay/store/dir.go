@@ -189,31 +189,33 @@ func (s *space) check(inside func() (int64, error)) error {
 	return s.err
 }
 
+// free is how many octets of the file system are.
+func (s *space) free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.dir, &st); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", s.dir, err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
+}
+
 // lack is how many octets should become free before so little is that ask refuses.
 func (s *space) lack(inside func() (int64, error)) (int64, error) {
 	if s.floor < 0 {
 		return 0, nil
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
-		return 0, fmt.Errorf("free space of %s: %w", s.dir, err)
-	}
-	missing := s.floor + s.floor/4 - int64(st.Bavail)*int64(st.Bsize)
-	if missing <= 0 {
-		return 0, nil
+	free, err := s.free()
+	missing := s.floor + s.floor/4 - free
+	if err != nil || missing <= 0 {
+		return 0, err
 	}
 	within, err := inside()
 	return max(0, missing-within), err
 }
 
 func (s *space) ask(inside func() (int64, error)) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
-		return fmt.Errorf("free space of %s: %w", s.dir, err)
-	}
-	free := int64(st.Bavail) * int64(st.Bsize)
-	if free >= s.floor {
-		return nil
+	free, err := s.free()
+	if err != nil || free >= s.floor {
+		return err
 	}
 	if free >= s.floor/4 {
 		within, err := inside()

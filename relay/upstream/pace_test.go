@@ -242,10 +242,16 @@ func TestHeldSendersAreNotOffered(t *testing.T) {
 		if asked != 2 || send(t, u, message(t))[0].Note != noteHeld {
 			t.Errorf("asked %d times", asked)
 		}
+		if d := u.Denied(time.Now()); len(d) != 1 || d[0].Sender != "alice@example.com" || d[0].Refusals != 2 || d[0].Reply.Code != 554 || !d[0].Until.After(time.Now()) {
+			t.Errorf("denied: %+v", d)
+		}
 		bob := message(t)
 		bob.From = address(t, "bob@example.com")
 		wantClasses(t, send(t, u, bob), "delivered")
 		time.Sleep(time.Minute) // the fake clock's
+		if d := u.Denied(time.Now()); len(d) != 0 {
+			t.Errorf("denied after its time: %+v", d)
+		}
 		granted = true
 		wantClasses(t, send(t, u, message(t)), "delivered")
 		granted = false

@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"postern/mail"
@@ -74,4 +76,29 @@ func (id *identity) forgetSenderLocked(now time.Time) bool {
 		}
 	}
 	return false
+}
+
+// Denied is a reverse-path that the provider does not let us use, and whose mail is not offered for a while.
+type Denied struct {
+	Sender   string
+	Identity string
+	Refusals int // in a row
+	Until    time.Time
+	Reply    mail.Reply
+}
+
+// Denied lists them, in order of name. One refused once is asked for again with its next message, and is none.
+func (u *Upstream) Denied(now time.Time) []Denied {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var all []Denied
+	for _, id := range u.identities {
+		for sender, held := range id.senders {
+			if now.Before(held.until) {
+				all = append(all, Denied{sender, id.name, held.refusals, held.until, held.fault.reply})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b Denied) int { return strings.Compare(a.Sender, b.Sender) })
+	return all
 }

@@ -158,6 +158,18 @@ func (w *Watch) About(identity string, r mail.Reply, personal ...string) (Storm,
 	return Storm{}, false
 }
 
+// Raging lists the storms that go on, the longest first.
+func (w *Watch) Raging() []Storm {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := w.all.storms(nil)
+	for _, v := range w.own {
+		all = v.storms(all)
+	}
+	slices.SortFunc(all, func(a, b Storm) int { return a.Since.Compare(b.Since) })
+	return all
+}
+
 // identity returns the view of one, making room by the one that was used longest ago.
 func (w *Watch) identity(name string) *view {
 	name = strings.ToLower(name)

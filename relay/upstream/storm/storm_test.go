@@ -69,9 +69,15 @@ func TestAStormEndsWithADelivery(t *testing.T) {
 		t.Errorf("%+v, %v", s, ok)
 	}
 	d.want("while it goes on", KeepIdentity, d.blocked("u7", "d1"), d.blocked("u8", "d1"))
+	if all := d.w.Raging(); len(all) != 1 || all[0].Kept != 3 || all[0].Reply.Code == 0 {
+		t.Errorf("raging: %+v", all)
+	}
 	d.delivered("u1", "d1")
 	if _, ok := d.w.About("relay", reply(blockedText)); ok {
 		t.Error("it goes on after a delivery")
+	}
+	if all := d.w.Raging(); len(all) != 0 {
+		t.Errorf("raging after a delivery: %+v", all)
 	}
 	d.want("one delivery proves little", KeepMessage, d.blocked("u3", "d3"), d.refusal("u0", "d9", blockedText, true))
 	for i := range 2 {

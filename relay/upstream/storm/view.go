@@ -52,6 +52,18 @@ type record struct {
 
 func (r *record) open() bool { return r != nil && r.ended.IsZero() }
 
+// storms appends those that go on.
+func (v *view) storms(all []Storm) []Storm {
+	for _, t := range v.texts {
+		if t.storm.open() {
+			s := t.storm.Storm
+			s.Logins, s.Domains = slices.Clone(s.Logins), slices.Clone(s.Domains)
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 func (v *view) add(o outcome) {
 	v.used = o.at
 	v.ring[v.next%ringSize] = o
