@@ -27,7 +27,9 @@ import (
 type Options struct {
 	// Ready returns nil when every listener accepts and the store is writable, else the reason in
 	// plain words.
-	Ready    func(ctx context.Context) error
+	Ready func(ctx context.Context) error
+	// Notes returns what is wrong though mail can be taken, a line each: it is told below the answer and changes nothing. May be nil.
+	Notes    func() []string
 	Gatherer prometheus.Gatherer
 	// Names returns the host names, beside localhost and addresses, that clients may ask for.
 	Names  func() []string
@@ -45,15 +47,22 @@ func Handler(o Options) http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := o.Ready(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			http.Error(w, strings.Join(append([]string{err.Error()}, o.notes()...), "\n"), http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintln(w, "ready")
+		fmt.Fprintln(w, strings.Join(append([]string{"ready"}, o.notes()...), "\n"))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}))
 	return checkHost(o.Names, mux)
+}
+
+func (o *Options) notes() []string {
+	if o.Notes == nil {
+		return nil
+	}
+	return o.Notes()
 }
 
 // checkHost refuses names that are not ours: a page somewhere in the web can let its own name point to this address, and its

@@ -158,6 +158,7 @@ func (a *alerts) look(ctx context.Context, round int) {
 	}
 	now := time.Now()
 	a.upstreams(a.srv.state.Load(), now)
+	a.disk(ctx, now)
 	if round%queueAgeLook == 0 {
 		a.queueAge(ctx, now)
 	}
@@ -277,6 +278,9 @@ func (s *Server) recordResult(e trace.Event) {
 	if lostReport(e) {
 		s.log.Error("a report about undelivered mail cannot be delivered: the sender does not know", "id", e.ID, "rcpt", e.To,
 			"upstream", e.Upstream, "reply", e.Reply.String())
+	}
+	if e.Kind == trace.Delivered {
+		s.metrics.delivery.WithLabelValues(e.Upstream).Observe(e.Age.Seconds())
 	}
 	s.alerts.result(e)
 	s.trace.Record(e)

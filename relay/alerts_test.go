@@ -22,6 +22,7 @@ import (
 	"postern/relay/alert"
 	"postern/relay/config"
 	"postern/relay/fakeprovider"
+	"postern/relay/queue"
 	"postern/relay/trace"
 	"postern/relay/upstream"
 	"postern/relay/upstream/storm"
@@ -463,4 +464,32 @@ func TestWhichPausesAreTold(t *testing.T) {
 	look(person, upstream.Paused, identityGrace, true)
 	up.homeless.add(person, now)
 	look(person, upstream.Paused, time.Hour, false)
+}
+
+// A queue at its bound refuses mail: the hook hears of it, and of the end when there is ample room again.
+func TestAFullStoreIsTold(t *testing.T) {
+	t.Parallel()
+	hook, p := newReceiver(t), newProvider(t)
+	p.onAuth = func(string, string) error { return refusal(535, smtp.EnhancedCode{5, 7, 8}, "wrong") }
+	r := newRig(t, p, "listener:max_message_size = \"64KB\"\n[store]\nmax_size = \"256KB\"\n"+hook.block())
+	body := strings.Repeat(strings.Repeat("x", 70)+"\n", 700)
+	refused := func() bool {
+		_, err := r.send(rigLogin, []string{"b@example.net"}, "From: "+rigLogin+"\n\n"+body)
+		return code(err) == 452
+	}
+	r.eventually("452", refused)
+	d := hook.wait(r, alert.DiskFull, "store", 1)
+	if d.Resolved || !strings.Contains(d.Summary, "452") || !strings.Contains(d.Summary, "raise max_size") || d.Details["max_size"] != "256000" || d.Details["dir"] == "" {
+		t.Errorf("%+v", d)
+	}
+	s := r.store()
+	if _, err := s.Delete(t.Context(), queue.Filter{}); err != nil {
+		t.Fatal(err)
+	}
+	if d = hook.wait(r, alert.DiskFull, "store", 2); !d.Resolved {
+		t.Errorf("%+v", d)
+	}
+	if n := len(hook.about(alert.DiskFull, "store")); n != 2 {
+		t.Errorf("told %d times", n)
+	}
 }

@@ -135,7 +135,7 @@ func (s *Server) traceResults(m *queue.Message, results []mail.Result) {
 		s.recordResult(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener, Login: m.Login,
 			From: m.Envelope.From.String(), Author: m.Author.String(), To: rcpt, MessageID: m.MessageID,
 			Upstream: r.Upstream, Identity: r.Identity, Class: r.Class.String(), Stage: string(r.Stage), Rule: r.Rule, Reply: r.Reply,
-			Attempt: 1, Took: now.Sub(m.Received), Detail: detail(r)})
+			Attempt: 1, Took: now.Sub(m.Received), Age: now.Sub(m.Received), Detail: detail(r)})
 	}
 }
 

@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"relay/alert":        {"mail"},
 	"relay/wire":         {"mail"},
 	"relay/spool":        {"mail"},
+	"relay/status":       {"mail", "relay/upstream"},
 	"relay/trace":        {"mail"},
 	"relay/sign":         {"mail"},
 	"relay/encode":       {"mail"},

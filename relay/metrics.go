@@ -23,6 +23,7 @@ type metrics struct {
 	attempts      *prometheus.CounterVec
 	storms        *prometheus.CounterVec
 	alerts        *prometheus.CounterVec
+	delivery      *prometheus.HistogramVec
 }
 
 func newMetrics(s *Server) *metrics {
@@ -41,9 +42,15 @@ func newMetrics(s *Server) *metrics {
 	m.attempts = counter("postern_delivery_results_total", "Results of attempts, one for each recipient, by class.", "upstream", "class")
 	m.storms = counter("postern_bounce_storms_total", "Times that an upstream's refusals were not believed any more, because hardly anything got through.", "upstream")
 	m.alerts = counter("postern_alerts_total", "Alerts for each hook, by what became of them: sent, failed (given up).", "event", "outcome")
+	m.delivery = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "postern_delivery_seconds", Buckets: deliveryBuckets,
+		Help: "Time from a message's arrival to its delivery to the upstream, once for each recipient."}, []string{"upstream"})
+	m.registry.MustRegister(m.delivery)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s})
 	return m
 }
+
+// deliveryBuckets reach from a hand-off over a good line to a message that the queue kept to its end, in seconds.
+var deliveryBuckets = []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 48 * 3600}
 
 // gauges asks the parts of the server for their state when metrics are read.
 type gauges struct{ srv *Server }

@@ -23,9 +23,12 @@ func (s *Server) Reload(ctx context.Context) error {
 	}
 	err := s.reload(ctx)
 	if err != nil {
+		why := err.Error()
+		s.refused.Store(&why)
 		s.log.Error("reload refused, the configuration in force stays", "err", err)
 		return err
 	}
+	s.refused.Store(nil)
 	s.log.Info("configuration reloaded")
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"postern/admin"
 	"postern/auth"
 	"postern/certs"
+	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/queue"
@@ -37,7 +38,8 @@ type Options struct {
 	// Load reads the configuration again for a reload; nil: it cannot change.
 	Load func() (*config.Config, error)
 	// Ready is called once when every listener accepts.
-	Ready func()
+	Ready   func()
+	Version string // for postern status
 }
 
 // Bounds of a shutdown: how long clients may finish a transaction, and attempts past the final dot
@@ -68,9 +70,12 @@ type Server struct {
 	state    atomic.Pointer[state]
 	trimmed  sync.Once             // said that the history is at its bound
 	noRoom   atomic.Pointer[error] // why no new mail is taken, nil while it is
-	roomMu   sync.Mutex            // guards changes of noRoom, so that each is logged once
-	serving  atomic.Bool           // every listener accepts
-	accounts atomic.Uint64         // rises when accounts change: open sessions look at theirs again
+	lack     atomic.Pointer[lack]
+	roomMu   sync.Mutex             // guards changes of noRoom, so that each is logged once
+	serving  atomic.Bool            // every listener accepts
+	refused  atomic.Pointer[string] // why the last reload changed nothing, nil: it did
+	began    time.Time
+	accounts atomic.Uint64 // rises when accounts change: open sessions look at theirs again
 
 	deliveries     context.Context // of attempts made while a client waits; outlives the sessions
 	stopDeliveries context.CancelFunc
@@ -91,7 +96,7 @@ type Server struct {
 // Nothing listens yet.
 func New(ctx context.Context, o Options) (_ *Server, err error) {
 	c := o.Config
-	s := &Server{log: o.Logger, options: o, listeners: make(map[string]*listener), draining: make(chan struct{})}
+	s := &Server{log: o.Logger, options: o, began: time.Now(), listeners: make(map[string]*listener), draining: make(chan struct{})}
 	s.dispatch = &dispatcher{s}
 	s.deliveries, s.stopDeliveries = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
@@ -226,7 +231,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 			s.fail(fmt.Errorf("queue: %w", err))
 		}
 	}()
-	for _, work := range []func(context.Context){s.watchCertificates, s.alerts.run, s.limiter.Run, s.trace.Run, s.answerTrace, s.watchStore, s.watchConfig, s.prune, s.serveAdmin} {
+	for _, work := range []func(context.Context){
+		s.watchCertificates, s.alerts.run, s.limiter.Run, s.trace.Run, s.answerTrace, s.watchStore, s.watchConfig, s.prune, s.serveAdmin, s.listenStatus(),
+	} {
 		rest.Go(func() { work(background) })
 	}
 	select {
@@ -312,7 +319,36 @@ func (s *Server) room() error {
 	return nil
 }
 
-// ready implements /readyz.
+// lack is that a message found no room, although others may.
+type lack struct {
+	at  time.Time
+	err error
+}
+
+// lackLife is for how long the lack counts as one that lasts.
+const lackLife = time.Minute
+
+// lacked notes a message that was refused for want of room. Short of the bound of the queue small ones still pass, so that room alone
+// does not tell.
+func (s *Server) lacked(reply mail.Reply, err error) {
+	if err != nil && reply.Code == 452 && errors.Is(err, queue.ErrFull) {
+		s.lack.Store(&lack{time.Now(), err})
+	}
+}
+
+// shortage returns why mail is refused for want of room: all of it, or some within the last minute. nil: none is.
+func (s *Server) shortage(now time.Time) error {
+	if err := s.room(); err != nil {
+		return err
+	}
+	if l := s.lack.Load(); l != nil && now.Sub(l.at) < lackLife {
+		return l.err
+	}
+	return nil
+}
+
+// ready implements /readyz. While all upstreams are down it is ready all the same: mail is accepted and kept, and whoever would send
+// clients elsewhere for that would turn their mail away.
 func (s *Server) ready(context.Context) error {
 	if !s.serving.Load() {
 		return errors.New("the listeners are not up")
@@ -357,7 +393,7 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		c := s.state.Load().config
 		return append([]string{c.Hostname}, c.Admin.Names...)
 	}
-	if err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Gatherer: s.metrics.registry, Names: names, Logger: s.log}); err != nil {
+	if err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.notes, Gatherer: s.metrics.registry, Names: names, Logger: s.log}); err != nil {
 		s.log.Error("admin stopped", "err", err)
 	}
 }

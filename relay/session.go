@@ -271,6 +271,7 @@ func (s *session) Close() { s.envelope = nil }
 // reject traces and logs a refusal, as far as its login has not too many of them, and returns its reply. err, for the log, may be nil.
 func (s *session) reject(from mail.Address, to string, reply mail.Reply, err error) mail.Reply {
 	s.srv.metrics.rejected.WithLabelValues(s.listener.Name, codeClass(reply)).Inc()
+	s.srv.lacked(reply, err)
 	if !s.refusal(trace.Event{Kind: trace.Rejected, From: from.String(), To: to, Reply: reply, Detail: reason(err)}) {
 		return reply
 	}

@@ -21,6 +21,8 @@ type transport interface {
 	// Reserve takes a place without waiting. Without one, until says when to ask again; zero: when one gets free.
 	Reserve(now time.Time, identity string) (place place, until time.Time)
 	States() []upstream.State
+	// Denied lists senders that the provider does not let us use, and whose mail is not offered now.
+	Denied(now time.Time) []upstream.Denied
 	OnChange(func())
 	TryAgain()
 	// Inherit takes over what an earlier transport of the same upstream knows of rates and quotas.
@@ -69,6 +71,9 @@ func (g graphHost) Inherit(old transport) {
 		g.Upstream.Inherit(o.Upstream)
 	}
 }
+
+// Denied implements transport. Graph judges each message: no sender's is kept back.
+func (g graphHost) Denied(time.Time) []upstream.Denied { return nil }
 
 // tellEnvelope tells a place of a provider that knows no envelope who the recipients of the whole message are.
 func tellEnvelope(p place, m *queue.Message) {

@@ -76,6 +76,7 @@ func TestHealthReadinessAndMetrics(t *testing.T) {
 		`postern_upstream_paused{identity="relay",upstream="provider"} 0`,
 		`postern_store_commits_total `,
 		`postern_certificate_expiry_timestamp_seconds{`,
+		`postern_delivery_seconds_count{upstream="provider"} 1`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("no %s in\n%s", want, metrics)
@@ -198,4 +199,40 @@ func TestTerminationDrains(t *testing.T) {
 	if err != nil || !strings.Contains(string(got.Data), "second half") {
 		t.Errorf("%s, %v", got.Data, err)
 	}
+}
+
+// TestStatus: without a daemon, with one, and with one that cannot send; /readyz says the same in short.
+func TestStatus(t *testing.T) {
+	o := newOffice(t, "\n[delivery]\nretry = [\"1s\"]\n")
+	base := o.withAdmin()
+	status := func(want string, ok bool) string {
+		t.Helper()
+		out := testkit.Run(t, "", "--config", o.config, "status")
+		if first, _, _ := strings.Cut(out.Text, "\n"); out.OK != ok || !strings.HasPrefix(first, want) {
+			t.Errorf("status, want %v %q:\n%s", ok, want, out.Text)
+		}
+		return out.Text
+	}
+	status("No mail can leave: postern does not run. Start it with: postern serve", false)
+	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
+	p := o.serve()
+	text := status("Mail can leave.", true)
+	for _, want := range []string{"LISTENER", "submission", "UPSTREAM", "provider", "working", "QUEUE  0 wait", "CERTIFICATE", "DISK", "free"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it lacks %q:\n%s", want, text)
+		}
+	}
+	o.upstream.Close()
+	if out := testkit.Smtplib(t, o.submission("waits")); !out.OK {
+		t.Fatal(out.Text)
+	}
+	text = status("No mail can leave: provider is unreachable for ", false)
+	if !strings.Contains(text, "refuses connections") || strings.Contains(text, "upstream secret") {
+		t.Errorf("why:\n%s", text)
+	}
+	if code, body := get(t, base+"/readyz"); code != 200 || !strings.HasPrefix(body, "ready\nupstream provider: unreachable, since ") || strings.Contains(body, "anna") {
+		t.Errorf("readyz: %d %s", code, body)
+	}
+	p.Kill()
+	status("No mail can leave: postern does not run, and mail waits (1 message).", false)
 }

@@ -40,7 +40,7 @@ changes nothing.`,
 				Config: c,
 				Logger: log,
 				Load:   func() (*config.Config, error) { return config.Load(path) },
-				Ready:  func() { notify(daemon.SdNotifyReady) },
+				Ready:  func() { notify(daemon.SdNotifyReady) }, Version: readBuild().Version,
 			})
 			if err != nil {
 				return err

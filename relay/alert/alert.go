@@ -32,12 +32,13 @@ const (
 	CertificateExpiry Event = "certificate-expiry" // a certificate that we present ends soon
 	SecretExpiry      Event = "secret-expiry"      // what we log in at a provider with ends soon
 	ReportFailed      Event = "report-failed"      // a report about undelivered mail could not be delivered itself
+	DiskFull          Event = "disk-full"          // no new mail is taken: the disk, or the store, is full or has failed
 	Test              Event = "test"
 )
 
 // Events lists what may be asked for.
 func Events() []Event {
-	return []Event{UpstreamPaused, LoginLocked, QueueAge, CertificateExpiry, SecretExpiry, ReportFailed}
+	return []Event{UpstreamPaused, LoginLocked, QueueAge, CertificateExpiry, SecretExpiry, ReportFailed, DiskFull}
 }
 
 // Condition is something that a person should know of while it holds. Event and Subject name it.

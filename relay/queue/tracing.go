@@ -12,7 +12,7 @@ import (
 func (q *Queue) event(now time.Time, m *Message, e trace.Event) trace.Event {
 	e.Time, e.ID, e.Session, e.Listener, e.Login = now, m.ID, m.Session, m.Listener, m.Login
 	e.From, e.Author, e.MessageID, e.Size = m.Envelope.From.String(), m.Author.String(), m.MessageID, m.Size
-	e.Attempt = m.Attempts
+	e.Attempt, e.Age = m.Attempts, now.Sub(m.Received)
 	return e
 }
 

@@ -61,6 +61,7 @@ type Event struct {
 	Detail    string        `json:"detail,omitempty"` // one plain sentence
 	Attempt   int           `json:"attempt,omitempty"`
 	Took      time.Duration `json:"took_ns,omitempty"`
+	Age       time.Duration `json:"-"` // of the message, for metrics: not kept
 }
 
 // Has reports whether the words of an event contain a text: what was said, what happened, the Message-ID.
