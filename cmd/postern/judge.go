@@ -196,7 +196,7 @@ func (a *app) judged(cmd *cobra.Command, o judgeOptions) (*config.Upstream, erro
 	}
 	i := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == o.upstream })
 	if i < 0 {
-		return nil, usage(cmd, fmt.Errorf("there is no upstream %q in %s", o.upstream, c.Path()))
+		return nil, usage(cmd, unknownUpstream(c, o.upstream))
 	}
 	return smtpOnly(cmd, &c.Upstreams[i])
 }

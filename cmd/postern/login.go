@@ -47,7 +47,7 @@ func (a *app) login(cmd *cobra.Command, name string, flow oauth.Flow) error {
 	}
 	i := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == name })
 	if i < 0 {
-		return fmt.Errorf("there is no upstream %q in %s", name, c.Path())
+		return unknownUpstream(c, name)
 	}
 	block := c.Upstreams[i]
 	if block.OAuth == nil {

@@ -90,10 +90,15 @@ Try it without any configuration:  postern demo`,
 		Version:       readBuild().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          wrongUsage(cobra.NoArgs),
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return cmd.Help()
+		},
 	}
-	root.SetFlagErrorFunc(usage)
+	root.SetFlagErrorFunc(wrongFlag)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		showOn(cmd.Root(), app.wide)
 		return app.loadEnv(cmd)
@@ -123,6 +128,6 @@ func requireSubcommand(c *cobra.Command) {
 		if len(args) == 0 {
 			return usage(cmd, fmt.Errorf("%s needs a subcommand", cmd.CommandPath()))
 		}
-		return usage(cmd, fmt.Errorf("unknown subcommand %q of %s", args[0], cmd.CommandPath()))
+		return unknownCommand(cmd, args[0])
 	}
 }

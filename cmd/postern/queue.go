@@ -80,6 +80,10 @@ func (a *app) queueList() *cobra.Command {
 			if flags.asJSON {
 				return writeJSON(cmd.OutOrStdout(), viewsOf(messages))
 			}
+			if len(messages) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "The queue is empty."+loginHint(cmd, s, flags.filter.Login))
+				return nil
+			}
 			return printQueue(cmd.OutOrStdout(), messages, time.Now())
 		},
 	}
@@ -92,10 +96,6 @@ func (a *app) queueList() *cobra.Command {
 }
 
 func printQueue(w io.Writer, messages []*queue.Message, now time.Time) error {
-	if len(messages) == 0 {
-		fmt.Fprintln(w, "The queue is empty.")
-		return nil
-	}
 	var rows [][]string
 	for _, m := range messages {
 		rows = append(rows, []string{m.ID, when(m.Received, now), size(m.Size), orDash(m.Login), m.Envelope.From.Path(),

@@ -57,7 +57,7 @@ ID is what the 250 of a message named, a Message-ID in angle brackets, or the se
 				return writeEvents(cmd.OutOrStdout(), events)
 			}
 			if len(events) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), nothingRecorded(args))
+				fmt.Fprintln(cmd.OutOrStdout(), nothingRecorded(args)+loginHint(cmd, s, f.query.Login))
 				return errSilent
 			}
 			return printEvents(cmd.OutOrStdout(), events, now)

@@ -78,7 +78,7 @@ What fails is shown with its cause, and with what to click or run at the provide
 			}
 			i := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == args[0] })
 			if i < 0 {
-				return fmt.Errorf("there is no upstream %q in %s", args[0], c.Path())
+				return unknownUpstream(c, args[0])
 			}
 			block := c.Upstreams[i]
 			senders, err := a.sendersOf(cmd, c, block, extra)
