@@ -22,8 +22,16 @@ func (e echo) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &http.Response{StatusCode: 400, Header: http.Header{}, Request: r,
+	return &http.Response{StatusCode: code(r), Header: http.Header{}, Request: r,
 		Body: io.NopCloser(bytes.NewReader(e(string(body), r.Header.Get("Authorization"))))}, nil
+}
+
+// code refuses with 400, and as some servers do, with 200, where the request says so.
+func code(r *http.Request) int {
+	if r.URL.Query().Has("fine") {
+		return 200
+	}
+	return 400
 }
 
 func inJSON(code, description string) []byte {
@@ -44,12 +52,25 @@ func TestSecretsDoNotComeBack(t *testing.T) {
 		"as a form": func(body, _ string) []byte {
 			return []byte("error=invalid_grant&error_description=" + url.QueryEscape(body))
 		},
+		"the form, with 200": func(body, auth string) []byte { return inJSON("invalid_client", body+" "+auth) },
+		"decoded, with 200":  func(body, _ string) []byte { form, _ := url.QueryUnescape(body); return inJSON("invalid_grant", form) },
+		"escaped": func(body, _ string) []byte {
+			form, _ := url.QueryUnescape(body)
+			var b strings.Builder
+			for _, r := range form {
+				fmt.Fprintf(&b, "\\u%04x", r)
+			}
+			return []byte(`{"error":"invalid_grant","error_description":"` + b.String() + `"}`)
+		},
 		"without codes": func(body, auth string) []byte { return []byte(body + auth) },
 	} {
 		for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
 			s := newSource(t, Options{Upstream: "office", Provider: Microsoft, Flow: RefreshToken, Tenant: "contoso.onmicrosoft.com",
 				ClientID: client, ClientSecret: NewSecret(secret), RefreshToken: NewSecret(refresh), Transport: e, Grants: NewMemoryGrants(), Sealer: testSealer()})
 			s.p.endpoint.AuthStyle = style
+			if strings.HasSuffix(name, "with 200") {
+				s.p.endpoint.TokenURL += "?fine"
+			}
 			_, err := s.Token(t.Context(), mailbox)
 			var known *Error
 			if !errors.As(err, &known) {

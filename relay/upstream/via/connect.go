@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"postern/mail"
 )
 
 // maxHead bounds the proxy's answer, in octets.
@@ -105,14 +103,25 @@ func (p *Proxy) loginText(said string, head []byte) string {
 	return "wants a login (" + said + "); write user and password into its address, as in http://user:password@host:port"
 }
 
+// knownSchemes are those of IANA's registry that proxies ask for. Others are not repeated: a proxy can write there what we sent.
+var knownSchemes = []string{"Basic", "Bearer", "Digest", "HOBA", "Kerberos", "Mutual", "Negotiate", "NTLM", "SCRAM-SHA-1", "SCRAM-SHA-256"}
+
 // challenges are the schemes that Proxy-Authenticate fields name.
 func challenges(head []byte) []string {
 	var schemes []string
 	for line := range strings.SplitSeq(string(head), "\n") {
 		name, value, _ := strings.Cut(line, ":")
 		if f := strings.Fields(value); strings.EqualFold(name, "Proxy-Authenticate") && len(f) > 0 && len(schemes) < 8 {
-			schemes = append(schemes, mail.Cut(mail.Printable(strings.TrimSuffix(f[0], ",")), 32))
+			schemes = append(schemes, schemeName(strings.TrimSuffix(f[0], ",")))
 		}
 	}
 	return schemes
+}
+
+func schemeName(s string) string {
+	i := slices.IndexFunc(knownSchemes, func(known string) bool { return strings.EqualFold(known, s) })
+	if i < 0 {
+		return "a scheme that is not ours"
+	}
+	return knownSchemes[i]
 }

@@ -161,6 +161,8 @@ func TestRefusals(t *testing.T) {
 		{"http://", "", &faketest.Proxy{User: "a", Password: "b"}, 407, true, "wants a login (407 Proxy Authentication Required); write user and password"},
 		{"http://", "u:hunter2@", &faketest.Proxy{User: "a", Password: "b"}, 407, true, "refuses the user name or password in its address"},
 		{"http://", "u:hunter2@", &faketest.Proxy{Answer: "HTTP/1.1 407 no\r\nproxy-authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n"}, 407, true, "wants a login by NTLM or Negotiate"},
+		{"http://", "u:hunter2@", &faketest.Proxy{Answer: "HTTP/1.1 407 no\r\nProxy-Authenticate: hunter2\r\nProxy-Authenticate: dTpodW50ZXIy\r\n\r\n"}, 407, true,
+			"wants a login by a scheme that is not ours"},
 		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.1 403 dTpodW50ZXIy hunter2\r\n\r\nhunter2"}, 403, false, "does not let us connect to smtp.example.net:587 (403 Forbidden)"},
 		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.0 502 x\r\n\r\n"}, 502, false, "cannot reach smtp.example.net:587 (502 Bad Gateway)"},
 		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.0 503\r\n\r\n"}, 503, false, "cannot reach"},

@@ -29,6 +29,8 @@ const (
 	maxRun = 12
 	// minEncoded is minRun for encodings, whose letters are like any others.
 	minEncoded = 8
+	// minJoined is minRun where the white space between words is left out.
+	minJoined = 8
 )
 
 // Scrubber knows the secrets of one connection or request. The zero value and nil know none. It is not safe for concurrent use.
@@ -76,25 +78,53 @@ func (s *Scrubber) Text(text string) string {
 	if s.filter == nil {
 		s.prepare()
 	}
-	folded := fold(text)
 	var hit []bool
-	mark := func(from, to int) {
-		if hit == nil {
-			hit = make([]bool, len(text))
-		}
-		for i := from; i < to; i++ {
-			hit[i] = true
-		}
+	for _, v := range views(text, s.hasJoined) {
+		s.look(v, func(i, j int) {
+			if hit == nil {
+				hit = make([]bool, len(text))
+			}
+			from, to := v.source(i, j)
+			for k := from; k < to; k++ {
+				hit[k] = true
+			}
+		})
 	}
+	if hit == nil {
+		return text
+	}
+	return redact(text, hit)
+}
+
+// find calls yield with the place of each echo in a text, in part of which words may have been joined.
+func (s *Scrubber) find(folded string, joined bool, yield func(from, to int) bool) {
 	for i := 0; i+minRun <= len(folded); i++ {
 		if !s.mayBegin(folded[i:]) {
 			continue
 		}
 		for _, n := range s.needles {
-			if i+n.run <= len(folded) && strings.Contains(n.text, folded[i:i+n.run]) {
-				mark(i, i+n.run)
+			run := n.run
+			if joined {
+				run = max(run, min(minJoined, len(n.text)))
+			}
+			if i+run <= len(folded) && strings.Contains(n.text, folded[i:i+run]) && !yield(i, i+run) {
+				return
 			}
 		}
+	}
+}
+
+func (s *Scrubber) hasJoined(squeezed string) (has bool) {
+	s.find(fold(squeezed), true, func(int, int) bool { has = true; return false })
+	return has
+}
+
+// look marks the echoes in a view.
+func (s *Scrubber) look(v *view, mark func(from, to int)) {
+	folded := fold(v.text)
+	s.find(folded, v.joined, func(from, to int) bool { mark(from, to); return true })
+	if v.joined {
+		return
 	}
 	for _, secret := range s.short {
 		for at := 0; ; {
@@ -109,10 +139,6 @@ func (s *Scrubber) Text(text string) string {
 			at = to
 		}
 	}
-	if hit == nil {
-		return text
-	}
-	return redact(text, hit)
 }
 
 func redact(text string, hit []bool) string {
@@ -166,12 +192,16 @@ func (s *Scrubber) prepare() {
 		seen[text] = true
 		s.needles = append(s.needles, needle{text, min(max(least, len(text)/2), maxRun)})
 	}
+	both := func(text string, least int) {
+		add(text, least)
+		add(strings.Join(strings.Fields(text), ""), max(least, minJoined))
+	}
 	for _, secret := range s.secrets {
 		if len(secret) < minRun {
 			s.short = append(s.short, fold(secret))
 		}
 		for _, form := range forms(secret) {
-			add(form, minRun)
+			both(form, minRun)
 			for pad := range 3 {
 				add(base64Core(form, pad), minEncoded)
 			}
@@ -210,13 +240,11 @@ func base64Core(text string, pad int) string {
 }
 
 // hash is that of the first minRun octets.
-func (s *Scrubber) hash(text string) uint64 {
-	h := uint64(14695981039346656037) // FNV-1a
-	for i := range minRun {
-		h = (h ^ uint64(text[i])) * 1099511628211
-	}
-	h ^= h >> 29
-	return h & uint64(len(s.filter)*64-1)
+func (s *Scrubber) hash(t string) uint64 {
+	_ = t[minRun-1]
+	h := uint64(t[0]) | uint64(t[1])<<8 | uint64(t[2])<<16 | uint64(t[3])<<24 | uint64(t[4])<<32 | uint64(t[5])<<40
+	h *= 0x9e3779b97f4a7c15 // Knuth, The Art of Computer Programming 6.4: multiplicative hashing
+	return h >> 32 & uint64(len(s.filter)*64-1)
 }
 
 func (s *Scrubber) mayBegin(text string) bool {

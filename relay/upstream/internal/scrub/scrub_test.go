@@ -3,6 +3,7 @@ package scrub
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -55,12 +56,77 @@ func TestEchoes(t *testing.T) {
 	}
 }
 
+// What a provider writes its answers with, JSON above all, escapes in ways of its own; whoever reads the answer undoes it. Replies of
+// several lines break a secret in two.
+func TestEchoesInEscapes(t *testing.T) {
+	const secret = `8fQ~ab/cd+ef/gh&ij<kl>m'no"pq`
+	b64 := base64.StdEncoding.EncodeToString([]byte("\x00\x00" + secret))
+	s := New(secret, token)
+	every := func(text, format string) string {
+		var b strings.Builder
+		for i := range len(text) {
+			fmt.Fprintf(&b, format, text[i])
+		}
+		return b.String()
+	}
+	some := func(text, which, format string) string {
+		var b strings.Builder
+		for i := range len(text) {
+			if strings.IndexByte(which, text[i]) >= 0 {
+				fmt.Fprintf(&b, format, text[i])
+			} else {
+				b.WriteByte(text[i])
+			}
+		}
+		return b.String()
+	}
+	parts := func(text string, n int, between string) string {
+		var b strings.Builder
+		for i := range len(text) {
+			if i > 0 && i%n == 0 {
+				b.WriteString(between)
+			}
+			b.WriteByte(text[i])
+		}
+		return b.String()
+	}
+	for name, echo := range map[string]string{
+		"PHP":                    `"` + strings.ReplaceAll(strings.ReplaceAll(secret, `"`, `\"`), "/", `\/`) + `"`,
+		".NET":                   some(secret, `+&<>'"`, `\u%04X`),
+		"every letter in JSON":   every(secret, `\u%04x`),
+		"every letter, percent":  every(secret, "%%%02X"),
+		"percent in JSON":        strings.ReplaceAll(every(secret, "%%%02x"), "%", `\u0025`),
+		"percent twice":          strings.ReplaceAll(every(secret, "%%%02x"), "%", "%25"),
+		"entities":               every(secret, "&#%d;"),
+		"hex entities":           every(secret, "&#x%X;"),
+		"C":                      every(secret, `\x%02x`),
+		"quoted-printable":       every(secret, "=%02X"),
+		"one percent in four":    some(secret, "afhm", "%%%02X"),
+		"blanks":                 parts(secret, 4, " "),
+		"lines of a reply":       parts(b64, 5, "\r\n"),
+		"base64 in JSON":         strings.ReplaceAll(b64, "/", `\/`),
+		"base64 in an address":   url.QueryEscape(b64),
+		"base64 in lines":        parts(b64, 7, "\n "),
+		"a token in lines":       parts(token, 6, "\n"),
+		"escaped lines":          parts(b64, 5, `\r\n`),
+		"a token in JSON, in it": parts(token, 3, `\n`),
+	} {
+		got := s.Text("5.7.8 no: " + echo + " (id 42)")
+		if !strings.HasPrefix(got, "5.7.8 no: ") || !strings.HasSuffix(got, " (id 42)") {
+			t.Errorf("%s: %q", name, got)
+		}
+		if rest := strings.ReplaceAll(got, Redacted, ""); len(rest) > 42 {
+			t.Errorf("%s: %q is left", name, rest)
+		}
+	}
+}
+
 func TestWhatIsNoEcho(t *testing.T) {
 	s := New("correct horse battery", "hunter2", "1234", token)
 	for _, text := range []string{
 		"", "2.0.0 OK 1699999999 d9443c01a7336-1cc5a6f3b6esm123456 - gsmtp",
 		"Authentication unsuccessful, the user credentials were incorrect. [BYAPR05CA0087.namprd05.prod.outlook.com]",
-		"incorrect", "the limit of 12345 messages", "hunt for relay@example.com", "a text of letters: öäü",
+		"incorrect", "50%25 of &amp; \\u0041 = =41", "the hunt er of 24", "the limit of 12345 messages", "hunt for relay@example.com", "a text of letters: öäü",
 	} {
 		if got := s.Text(text); got != text {
 			t.Errorf("%q became %q", text, got)
