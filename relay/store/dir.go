@@ -94,10 +94,35 @@ func verifyFile(path string) error {
 	return nil
 }
 
-// giveToOwner gives a file that root made to the owner of the directory, who will need it.
+// openFile opens a file of the data directory, or makes it for us alone. It follows no link: root may run a command in the directory
+// of the daemon's user, who could lead it anywhere.
+func openFile(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%s is a link, and must be a file", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// giveToOwner gives a file that root made to the owner of the directory, who will need it. One that has other names is left alone.
 func giveToOwner(f *os.File, dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil || os.Geteuid() != 0 || owner(info) == 0 {
+		return err
+	}
+	var file unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &file); err != nil || file.Uid != 0 || file.Nlink != 1 {
 		return err
 	}
 	st := info.Sys().(*syscall.Stat_t)
@@ -115,7 +140,7 @@ func syncDir(dir string) error {
 // lockFile takes the lock that only one daemon may have. The kernel drops it when the process ends,
 // however it ends; the file stays.
 func lockFile(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openFile(path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}

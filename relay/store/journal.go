@@ -41,15 +41,9 @@ func OpenJournal(dir string) (*Journal, error) {
 	j := &Journal{}
 	for i := range j.files {
 		path := filepath.Join(dir, "answers."+strconv.Itoa(i))
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := openFile(path, os.O_RDWR|os.O_CREATE)
 		if err == nil {
-			var info os.FileInfo
-			if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
-				err = fmt.Errorf("%s is not a regular file", path)
-			}
 			j.files[i].File = f
-		}
-		if err == nil {
 			err = giveToOwner(f, dir)
 		}
 		if err != nil {

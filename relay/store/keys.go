@@ -151,7 +151,11 @@ func OpenSealer(dir string) (*seal.Sealer, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(filepath.Join(dir, seal.KeyFile))
+	path := filepath.Join(dir, seal.KeyFile)
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		return sealer, err // a link to a key that is kept elsewhere is its owner's matter
+	}
+	f, err := openFile(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
