@@ -86,3 +86,16 @@ func TestEncodedLineEndsDoNotLeave(t *testing.T) {
 		}
 	}
 }
+
+// A name that is longer than any is refused before its commas and colons are looked at over and over.
+func TestEndlessNamesAreRefused(t *testing.T) {
+	for _, piece := range []string{";", "a,", "a, ", "\xff, ", "=?utf-8?b?w7w=?= ", "\"a\" "} {
+		value := strings.Repeat(piece, 200<<10/len(piece)) + "<alice@example.com>"
+		if _, err := readMailboxes(value); err != errListName {
+			t.Errorf("%q: %v", piece, err)
+		}
+	}
+	if boxes, err := readMailboxes(strings.Repeat("Word ", 500) + "<alice@example.com>"); err != nil || len(boxes) != 1 {
+		t.Errorf("a long name: %v, %v", boxes, err)
+	}
+}

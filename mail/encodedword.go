@@ -92,11 +92,13 @@ func wordAt(s string) (w encodedWord, ok bool) {
 	return encodedWord{end: text + end + 2, charset: charset, encoding: rest[:1], raw: s[text : text+end]}, true
 }
 
+var noBlanks = strings.NewReplacer(" ", "", "\t", "")
+
 // octets returns what the word encodes.
 func (w encodedWord) octets() ([]byte, error) {
 	switch w.encoding {
 	case "b", "B":
-		text := strings.TrimRight(strings.NewReplacer(" ", "", "\t", "").Replace(w.raw), "=")
+		text := strings.TrimRight(noBlanks.Replace(w.raw), "=")
 		return base64.RawStdEncoding.DecodeString(text)
 	case "q", "Q":
 		return unquotePrintable(w.raw)

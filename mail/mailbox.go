@@ -28,6 +28,7 @@ var (
 	errListControl = errors.New("has control or direction characters in a display name")
 	errListRoute   = errors.New("has a source route in its address")
 	errListLength  = errors.New("has an address that is too long")
+	errListName    = errors.New("has a display name that is too long")
 	errListLocal   = errors.New("has a quoted part before the @ that readers take for something else; use letters, digits and dots")
 	errListAddress = errors.New("has a malformed address; write Name <user@example.com>")
 )
@@ -75,6 +76,9 @@ func readMailboxes(value string) ([]mailbox, error) {
 		s, e = rest[1:], &entry{}
 	}
 }
+
+// maxEntry bounds a mailbox with its name, in octets: the commas of a name are looked at more than once.
+const maxEntry = 8 << 10
 
 // entry is what the reader has of one mailbox so far.
 type entry struct {
@@ -159,6 +163,9 @@ func (e *entry) word(written, shown string) error {
 	}
 	if e.blank && e.words > 0 && written != "," {
 		e.name.WriteByte(' ')
+	}
+	if e.bare.Len()+len(written) > maxEntry {
+		return errListName
 	}
 	e.name.WriteString(shown)
 	e.bare.WriteString(written)
