@@ -12,13 +12,14 @@ import (
 // parseMail reads the argument of MAIL. A reply that is not zero refuses it. The SIZE is not compared
 // with any limit here. mend, if not nil, may know what to take for a reverse-path that cannot be.
 func parseMail(arg string, mend func(path string) (mail.Address, bool)) (mail.Envelope, mail.Reply) {
-	path, params, ok := cutPath(arg, "FROM:")
-	readable := ok
-	if !ok && mend != nil {
-		path, params, ok = cutUnreadable(arg, "FROM")
-	}
-	if !ok {
-		return mail.Envelope{}, mail.R(501, "5.1.7", "the sender cannot be read: expected MAIL FROM:<user@example.com>, not MAIL %s", quoted(arg))
+	path, params, readable := cutPath(arg, "FROM:")
+	var unreadable mail.Reply
+	if !readable {
+		unreadable = mail.R(501, "5.1.7", "the sender cannot be read: expected MAIL FROM:<user@example.com>, not MAIL %s", quoted(arg))
+		ok := false
+		if path, params, ok = cutUnreadable(arg, "FROM"); !ok || mend == nil {
+			return mail.Envelope{}, unreadable
+		}
 	}
 	var env mail.Envelope
 	if reply := eachParameter(params, func(name, value string, given bool) mail.Reply {
@@ -29,7 +30,10 @@ func parseMail(arg string, mend func(path string) (mail.Address, bool)) (mail.En
 	if path == "" && readable { // null reverse-path, RFC 5321 §4.5.5
 		return env, mail.Reply{}
 	}
-	a, reply := reversePath(path, env.UTF8)
+	a, reply := mail.Address{}, unreadable
+	if readable {
+		a, reply = reversePath(path, env.UTF8)
+	}
 	if !reply.IsZero() && mend != nil {
 		if mended, ok := mend(path); ok {
 			a, reply = mended, mail.Reply{}

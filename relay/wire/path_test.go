@@ -126,8 +126,10 @@ func TestMendedSender(t *testing.T) {
 			t.Errorf("%q: %v, want %s", arg, reply, want)
 		}
 	}
-	if _, reply := parseMail("FROM:<root>", func(string) (mail.Address, bool) { return mail.Address{}, false }); reply.Code != 501 {
-		t.Errorf("not mended: %v", reply)
+	for _, arg := range []string{"FROM:<root>", "FROM ann@example.com", "FROMann@example.com", "FROM:Ann <ann@example.com>", "FROM:"} {
+		if env, reply := parseMail(arg, func(string) (mail.Address, bool) { return mail.Address{}, false }); reply.Code != 501 || !env.From.IsNull() {
+			t.Errorf("%q, not mended: %v, %v", arg, env, reply)
+		}
 	}
 }
 
