@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"postern/internal/logline"
 	"postern/mail"
 	"postern/relay/queue"
 	"postern/relay/trace"
@@ -131,7 +132,12 @@ func (s *Server) traceResults(m *queue.Message, results []mail.Result) {
 			kind, word = trace.Delivered, "delivered"
 		}
 		rcpt := m.Recipients[r.Recipient].To.String()
-		s.log.Info(word, "id", m.ID, "login", m.Login, "rcpt", rcpt, "upstream", r.Upstream, "class", r.Class.String(), "reply", r.Reply.String(), "detail", detail(r))
+		class := r.Class.String()
+		if class == word {
+			class = ""
+		}
+		s.log.Info(word, logline.Pairs("id", m.ID, "login", m.Login, "rcpt", rcpt, "upstream", r.Upstream, "class", class,
+			"reply", r.Reply.String(), "detail", logline.Beside(r.Reply, detail(r)))...)
 		s.recordResult(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener, Login: m.Login,
 			From: m.Envelope.From.String(), Author: m.Author.String(), To: rcpt, MessageID: m.MessageID,
 			Upstream: r.Upstream, Identity: r.Identity, Class: r.Class.String(), Stage: string(r.Stage), Rule: r.Rule, Reply: r.Reply,

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"postern/internal/logline"
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/trace"
@@ -118,8 +119,8 @@ func (s *Server) refusedSession(name string, r wire.Refusal) {
 	if !told {
 		return
 	}
-	s.log.Info("session refused", "listener", name, "session", r.Session, "client", r.Client.String(), "reason", r.Reason,
-		"detail", r.Detail, "reply", r.Reply.String())
+	s.log.Info("session refused", logline.Pairs("listener", name, "session", r.Session, "client", r.Client.String(),
+		"reason", r.Reason, "detail", logline.Beside(r.Reply, r.Detail), "reply", r.Reply.String())...)
 }
 
 // shutdownListeners stops accepting, lets transactions end for clientDrain, then closes. The listeners are still there to be

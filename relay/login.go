@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"postern/auth"
+	"postern/internal/logline"
 	"postern/mail"
 	"postern/relay/trace"
 	"postern/relay/wire"
@@ -41,7 +42,7 @@ func (l *login) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) 
 	l.session.login = nil
 	if !reply.OK() && !l.checked {
 		name, why := l.Refusal()
-		l.session.loginRefused(name, reply, why)
+		l.session.loginRefused(name, "", reply, why)
 	}
 	return challenge, reply
 }
@@ -53,19 +54,25 @@ func (s *session) LoginRefused(mechanism, why string, reply mail.Reply) {
 		name, _ = s.login.Refusal()
 		s.login = nil
 	}
-	if mechanism != "" {
-		why = mechanism + ": " + why
-	}
-	s.loginRefused(name, reply, errors.New(why))
+	s.loginRefused(name, mechanism, reply, errors.New(why))
 }
 
 // loginRefused traces and logs a login that came to nothing, as far as its place has not too many of them.
-func (s *session) loginRefused(name string, reply mail.Reply, why error) {
+func (s *session) loginRefused(name, mechanism string, reply mail.Reply, why error) {
 	name = mail.Printable(mail.Cut(name, 256))
 	s.srv.metrics.auth.WithLabelValues("refused").Inc()
-	if s.refusal(trace.Event{Kind: trace.AuthFail, Login: name, Reply: reply, Detail: cmp.Or(reason(why), "refused")}) {
-		s.log.Warn("login refused", "login", name, "client", s.conn.Client().Addr(), "reply", reply.String(), "err", why)
+	detail := cmp.Or(reason(why), "refused")
+	if mechanism != "" {
+		detail = mechanism + ": " + detail
 	}
+	if !s.refusal(trace.Event{Kind: trace.AuthFail, Login: name, Reply: reply, Detail: detail}) {
+		return
+	}
+	if name == s.identity.Login {
+		name = "" // is in every line of the session
+	}
+	s.log.Warn("login refused", logline.Pairs("login", name, "client", s.conn.Client().Addr(), "mechanism", mechanism,
+		"reply", reply.String(), "err", logline.Error(reply, why))...)
 }
 
 // MendSender implements wire.Mender: where From is rewritten the reverse-path is too, so it needs no reading.

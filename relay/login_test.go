@@ -87,8 +87,13 @@ func TestEveryRefusedLoginIsToldOf(t *testing.T) {
 			if e.Login != c.login || e.Reply.Code != c.code || !strings.Contains(e.Detail, c.because) || e.Client != "127.0.0.1" {
 				t.Errorf("traced %+v", e)
 			}
+			mechanism, why, ok := strings.Cut(c.because, ": ")
+			if !ok {
+				mechanism, why = "", c.because
+			}
 			for line := range strings.Lines(r.log.String()) {
-				if strings.Contains(line, `"login refused" session=`+e.Session) && strings.Contains(line, "client=127.0.0.1") && strings.Contains(line, c.because) {
+				if strings.Contains(line, `"login refused" session=`+e.Session) && strings.Contains(line, "client=127.0.0.1") &&
+					strings.Contains(line, why) && (mechanism == "" || strings.Contains(line, " mechanism="+mechanism+" ")) {
 					return
 				}
 			}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/internal/logline"
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
@@ -177,7 +178,7 @@ func (s *session) authenticate(ctx context.Context, _, login, password string) m
 	identity, err := s.srv.auth.Authenticate(ctx, login, password, client)
 	if err != nil {
 		reply := replyFor(err)
-		s.loginRefused(login, reply, err)
+		s.loginRefused(login, "", reply, err)
 		return reply
 	}
 	s.srv.metrics.auth.WithLabelValues("ok").Inc()
@@ -258,7 +259,8 @@ func (s *session) Refused(command string, reply mail.Reply) {
 		e.From = s.envelope.From.String()
 	}
 	if s.refusal(e) {
-		s.log.Info("refused", "client", s.conn.Client().Addr(), "from", e.From, "command", command, "reply", reply.String())
+		s.log.Info("refused", logline.Pairs("client", s.conn.Client().Addr(), "from", e.From, "command", command,
+			"reply", reply.String())...)
 	}
 }
 
@@ -279,7 +281,8 @@ func (s *session) reject(from mail.Address, to string, reply mail.Reply, err err
 	if reply == replyLocal || reply == replyFull {
 		level = slog.LevelError // ours to mend
 	}
-	s.log.Log(context.Background(), level, "refused", "client", s.conn.Client().Addr(), "from", from.String(), "rcpt", to, "reply", reply.String(), "err", err)
+	s.log.Log(context.Background(), level, "refused", logline.Pairs("client", s.conn.Client().Addr(), "from", from.String(),
+		"rcpt", to, "reply", reply.String(), "err", logline.Error(reply, err))...)
 	return reply
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"postern/internal/logline"
 	"postern/mail"
 	"postern/relay/trace"
 )
@@ -66,8 +67,12 @@ func (q *Queue) traceRecipient(now time.Time, m *Message, r mail.Result, s settl
 		e.Detail = mail.Cut(mail.Printable(r.Err.Error()), 300)
 	}
 	q.opts.Trace(q.event(now, m, e))
-	q.log.Info(string(e.Kind), "id", m.ID, "login", m.Login, "rcpt", e.To, "upstream", e.Upstream,
-		"class", e.Class, "reply", mail.Printable(e.Reply.String()), "attempt", m.Attempts, "detail", e.Detail)
+	class := e.Class
+	if class == string(e.Kind) {
+		class = ""
+	}
+	q.log.Info(string(e.Kind), logline.Pairs("id", m.ID, "login", m.Login, "rcpt", e.To, "upstream", e.Upstream, "class", class,
+		"reply", mail.Printable(e.Reply.String()), "attempt", m.Attempts, "detail", logline.Beside(e.Reply, e.Detail))...)
 }
 
 // traceReports tells of reports made or withheld, once they are committed.

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"postern/internal/logline"
 )
 
 // Sink is where events are written. AppendEvents commits all of them or none.
@@ -107,8 +109,8 @@ func (r *Recorder) LeftOut() uint64 { return r.meter.leftOut() }
 func (r *Recorder) summarize() {
 	for _, s := range r.meter.sweep(time.Now()) {
 		r.Record(s.Event)
-		r.log.Info("refusals left out", "more", s.left, "kind", s.Kind, "login", s.Login, "client", s.Client,
-			"listener", s.Listener, "reply", s.Reply.String())
+		r.log.Info("refusals left out", logline.Pairs("more", s.left, "kind", s.Kind, "login", s.Login, "client", s.Client,
+			"listener", s.Listener, "reply", s.Reply.String())...)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/logline"
 	"postern/mail"
 	"postern/relay/upstream/internal/gate"
 )
@@ -333,7 +334,8 @@ func (s *Slot) connect(ctx context.Context) (*conn, *fault) {
 	}
 	c, f := s.u.open(ctx, s.id.name, nil)
 	if f != nil {
-		s.u.log.Warn("upstream connection failed", "identity", s.id.name, "stage", string(f.stage), "reply", f.reply.String(), "err", f.err)
+		s.u.log.Warn("upstream connection failed", logline.Pairs("identity", s.id.name, "stage", string(f.stage),
+			"reply", f.reply.String(), "err", logline.Error(f.reply, f.err))...)
 		return nil, f
 	}
 	s.conn = c

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"postern/internal/logline"
 	"postern/mail"
 	"postern/relay/upstream"
 	"postern/relay/upstream/internal/gate"
@@ -256,7 +257,8 @@ func (a *attempt) log(f *fault) {
 	case f.class == mail.AccountFault && f.rule != nil:
 		a.u.log.Warn("graph refuses us", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "fix", a.u.adviceFor(f.rule, a.mailbox, a.token))
 	case f.uncertain:
-		a.u.log.Warn("graph may have sent the message", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "err", f.err)
+		a.u.log.Warn("graph may have sent the message", logline.Pairs("id", a.t.ID, "identity", a.mailbox,
+			"reply", f.reply.String(), "err", logline.Error(f.reply, f.err))...)
 	}
 }
 
