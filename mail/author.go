@@ -176,7 +176,7 @@ func RewriteAuthor(h *Header, to Address) {
 		} else {
 			author.name = salvagedName(value)
 		}
-		if len(addressesIn(author.name)) > 0 {
+		if len(addressesIn(author.name)) > 0 || len(addressesIn(author.written())) > 0 {
 			author.name = ""
 		}
 		boxes = slices.DeleteFunc(boxes, func(b mailbox) bool { return b.address == to })

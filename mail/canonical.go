@@ -225,9 +225,8 @@ func harmless(s string) string {
 	return strings.ReplaceAll(s, "=?", "= ?")
 }
 
-// tokens writes a mailbox: what stands between white space, each on one line.
-func (m mailbox) tokens() []string {
-	address := m.address.Path()
+// written is the display name as we write it.
+func (m mailbox) written() string {
 	name := m.name
 	if len(name) > maxName {
 		name = name[:runeBoundary(name, maxName)]
@@ -235,6 +234,13 @@ func (m mailbox) tokens() []string {
 	if !isASCII(name) || strings.Contains(name, "=?") || len(name) > maxQuoted-2 {
 		name = harmless(name)
 	}
+	return name
+}
+
+// tokens writes a mailbox: what stands between white space, each on one line.
+func (m mailbox) tokens() []string {
+	address := m.address.Path()
+	name := m.written()
 	words := strings.Split(name, " ")
 	plain := true
 	for _, w := range words {

@@ -2,6 +2,7 @@ package mail
 
 import (
 	"mime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,5 +98,28 @@ func TestEndlessNamesAreRefused(t *testing.T) {
 	}
 	if boxes, err := readMailboxes(strings.Repeat("Word ", 500) + "<alice@example.com>"); err != nil || len(boxes) != 1 {
 		t.Errorf("a long name: %v, %v", boxes, err)
+	}
+}
+
+// What is judged of a name is what leaves, also where brackets that do not match go, or a name is cut.
+func TestNamesAreJudgedAsTheyLeave(t *testing.T) {
+	cut := strings.Repeat("\u00e9", maxName/2-10)
+	for _, name := range []string{
+		"\u00e9 ceo\uff20bank)example.test", "\u00e9 ceo\uff20ba]nk.test", "\u00e9 ceo\uff20bank.te)st", "\u00e9 c)eo\ufe6bbank.test",
+		"\u00e9 ceo\uff20ba(nk.test", cut + " ceo\uff20b.example.test", "\u00e9 ceo\uff20bank,,.test", "\u00e9 ceo\uff20bank.te=?st",
+	} {
+		m := mailbox{address: Address{Local: "me", Domain: "example.com"}, name: name}
+		field := authorField("From", []mailbox{m})
+		boxes, err := readMailboxes(field.Value())
+		if err != nil || len(boxes) != 1 {
+			t.Errorf("%q: %v, %v", name, boxes, err)
+			continue
+		}
+		judged := m.named()
+		for _, shown := range boxes[0].named() {
+			if !slices.Contains(judged, shown) {
+				t.Errorf("%q leaves as %q, which shows %s; judged were %v", name, boxes[0].name, shown, judged)
+			}
+		}
 	}
 }

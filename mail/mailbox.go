@@ -264,10 +264,14 @@ func shownName(s string) (string, error) {
 // plain marks U+200E and U+200F stay: Hebrew and Arabic names have them.
 func isDirection(r rune) bool { return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 }
 
-// named returns the addresses that the display name shows, other than the mailbox itself.
+// named returns the addresses that the display name shows, as it came and as it leaves, other than the mailbox itself.
 func (m mailbox) named() []Address {
 	var others []Address
-	for _, a := range addressesIn(m.name) {
+	shown := addressesIn(m.name)
+	if written := m.written(); written != m.name {
+		shown = append(shown, addressesIn(written)...)
+	}
+	for _, a := range shown {
 		if a.Domain != m.address.Domain || !strings.EqualFold(a.Local, m.address.Local) {
 			others = append(others, a)
 		}
