@@ -153,8 +153,10 @@ func (s *scan) foldLong() error {
 	var names []string
 	for i, f := range fields {
 		folded, err := FoldLong(f)
-		if short, ok := s.header.shortened(f); err != nil && ok {
-			folded, err = short, nil
+		if err != nil {
+			if short, ok := s.header.shortened(f); ok {
+				folded, err = short, nil
+			}
 		}
 		if err != nil && !isAuthorField(f.Name) { // those are written anew
 			n += int64(bytes.Count(f.Raw[:LongLine(f.Raw)], crlf))
