@@ -29,7 +29,8 @@ type commandLine struct {
 func newCommandLine(t *testing.T) *commandLine {
 	t.Helper()
 	l := &commandLine{t: t, dir: t.TempDir()}
-	l.config = l.file("relay.toml", "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[upstream]]\nname = \"provider\"\nhost = \"smtp.example.net\"\n")
+	l.config = l.file("relay.toml", "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[upstream]]\n"+
+		"name = \"provider\"\nhost = \"smtp.example.net\"\n")
 	var err error
 	if l.store, err = relaystore.Open(t.Context(), relaystore.Options{Dir: filepath.Join(l.dir, "data")}); err != nil {
 		t.Fatal(err)
@@ -101,7 +102,8 @@ func short(u auth.User) string {
 
 func TestUserSet(t *testing.T) {
 	l := newCommandLine(t)
-	l.ok("user", "add", "anna", "--sender", "anna@example.com", "--network", "192.0.2.0/24", "--group", "staff", "--note", "first floor")
+	l.ok("user", "add", "anna", "--sender", "anna@example.com", "--network", "192.0.2.0/24", "--group", "staff",
+		"--note", "first floor")
 	before := l.user("anna")
 	for _, c := range []struct {
 		args string // blanks between
@@ -109,10 +111,13 @@ func TestUserSet(t *testing.T) {
 	}{
 		{"--add-sender *@example.org", `[anna@example.com *@example.org] [192.0.2.0/24] [staff] "first floor"`},
 		{"--add-sender *@example.org", `[anna@example.com *@example.org] [192.0.2.0/24] [staff] "first floor"`},
-		{"--remove-sender anna@example.com --add-sender info@example.com", `[*@example.org info@example.com] [192.0.2.0/24] [staff] "first floor"`},
-		{"--sender a@example.com --sender b@example.com --sender a@example.com", `[a@example.com b@example.com] [192.0.2.0/24] [staff] "first floor"`},
+		{"--remove-sender anna@example.com --add-sender info@example.com",
+			`[*@example.org info@example.com] [192.0.2.0/24] [staff] "first floor"`},
+		{"--sender a@example.com --sender b@example.com --sender a@example.com",
+			`[a@example.com b@example.com] [192.0.2.0/24] [staff] "first floor"`},
 		{"--no-networks --add-group night", `[a@example.com b@example.com] [] [staff night] "first floor"`},
-		{"--network 10.0.0.7 --network 2001:db8::/64", `[a@example.com b@example.com] [10.0.0.7/32 2001:db8::/64] [staff night] "first floor"`},
+		{"--network 10.0.0.7 --network 2001:db8::/64",
+			`[a@example.com b@example.com] [10.0.0.7/32 2001:db8::/64] [staff night] "first floor"`},
 		{"--remove-network 10.0.0.7", `[a@example.com b@example.com] [2001:db8::/64] [staff night] "first floor"`},
 		{"--remove-network ::ffff:10.0.0.7/128 --add-network 10.0.0.7", ""}, // it is gone already
 		{"--no-senders --no-groups --note moved", `[] [2001:db8::/64] [] "moved"`},
@@ -130,7 +135,8 @@ func TestUserSet(t *testing.T) {
 	if after.Hash != before.Hash || !after.Changed.Equal(before.Changed) || !after.Edited.After(before.Changed) {
 		t.Error("the password counts as changed: open sessions would end")
 	}
-	if events, err := l.store.Events(t.Context(), trace.Query{Login: "anna", Kinds: []trace.Kind{trace.Operator}}); err != nil || len(events) != 9 {
+	if events, err := l.store.Events(t.Context(), trace.Query{Login: "anna",
+		Kinds: []trace.Kind{trace.Operator}}); err != nil || len(events) != 9 {
 		t.Errorf("%d events, %v", len(events), err) // added, and eight changes
 	}
 }
@@ -229,19 +235,23 @@ func TestDeviceCommands(t *testing.T) {
 	l := newCommandLine(t)
 	l.ok("user", "add", "anna@example.com")
 	var made newDeviceView
-	if err := json.Unmarshal([]byte(l.ok("device", "add", "scanner", "--sender", "scans@example.com", "--json")), &made); err != nil {
+	if err := json.Unmarshal([]byte(l.ok("device", "add", "scanner", "--sender", "scans@example.com", "--json")),
+		&made); err != nil {
 		t.Fatal(err)
 	}
-	if len(made.Password) > 20 || !l.verifies("scanner", made.Password) || !l.verifies("scanner", strings.ToUpper(made.Password)) {
+	if len(made.Password) > 20 || !l.verifies("scanner", made.Password) || !l.verifies("scanner",
+		strings.ToUpper(made.Password)) {
 		t.Errorf("the password %q", made.Password)
 	}
 	l.ok("device", "set", "scanner", "--add-network", "10.0.0.31", "--note", "2nd floor")
 	text := l.ok("device", "list")
-	if !strings.Contains(text, "10.0.0.31/32") || strings.Contains(text, "anna") || strings.Contains(text, "hmac") || strings.Contains(text, made.Password) {
+	if !strings.Contains(text, "10.0.0.31/32") || strings.Contains(text, "anna") || strings.Contains(text, "hmac") ||
+		strings.Contains(text, made.Password) {
 		t.Errorf("device list:\n%s", text)
 	}
 	var listed []map[string]any
-	if err := json.Unmarshal([]byte(l.ok("device", "list", "--json")), &listed); err != nil || len(listed) != 1 || listed[0]["login"] != "scanner" || listed[0]["kind"] != "device" {
+	if err := json.Unmarshal([]byte(l.ok("device", "list", "--json")), &listed); err != nil || len(listed) != 1 ||
+		listed[0]["login"] != "scanner" || listed[0]["kind"] != "device" {
 		t.Errorf("%v, %v", listed, err)
 	}
 	out := l.ok("device", "password", "scanner")
@@ -252,12 +262,15 @@ func TestDeviceCommands(t *testing.T) {
 	if len(fresh) > 20 || !l.verifies("scanner", fresh) {
 		t.Errorf("the new password is not good:\n%s", out)
 	}
-	for _, args := range [][]string{{"set", "anna@example.com", "--note", "x"}, {"password", "anna@example.com"}, {"remove", "anna@example.com"}} {
-		if _, _, err := l.run(append([]string{"device"}, args...)...); err == nil || !strings.Contains(err.Error(), "not a device") {
+	for _, args := range [][]string{{"set", "anna@example.com", "--note", "x"}, {"password", "anna@example.com"},
+		{"remove", "anna@example.com"}} {
+		if _, _, err := l.run(append([]string{"device"}, args...)...); err == nil || !strings.Contains(err.Error(),
+			"not a device") {
 			t.Errorf("device %q: %v", args, err)
 		}
 	}
-	if _, _, err := l.run("device", "remove", "scaner"); err == nil || !strings.Contains(err.Error(), "did you mean scanner?") {
+	if _, _, err := l.run("device", "remove", "scaner"); err == nil || !strings.Contains(err.Error(),
+		"did you mean scanner?") {
 		t.Error(err)
 	}
 	l.ok("device", "remove", "scanner")
@@ -272,14 +285,23 @@ func TestDeviceCommands(t *testing.T) {
 func TestUserImport(t *testing.T) {
 	l := newCommandLine(t)
 	for name, table := range map[string]string{
-		"plain":  "login,password,senders,networks,groups,note,kind\n%[1]sanna@example.com,chosen by anna,anna@example.com *@example.org,,staff,\"a, note\",\n\n%[1]sscan,,scans@example.com,10.0.0.0/24,,,device\n",
-		"excel":  "\ufeffLogin;Password;Senders;Networks;Groups;Note;Kind\r\n%[1]sanna@example.com;chosen by anna;anna@example.com, *@example.org;;staff;\"a, note\";user\r\n%[1]sscan;;scans@example.com;10.0.0.0/24;;;Device\r\n;;;;;;\r\n",
-		"sep":    "sep=;\r\nnote;login;kind;password;sender;network;group\r\n\"a, note\";%[1]sanna@example.com;;chosen by anna;\"anna@example.com;*@example.org\";;staff\r\n;%[1]sscan;device;;scans@example.com;10.0.0.0/24\r\n",
-		"tables": "login\tpassword\tsenders\tnetworks\tgroups\tnote\tkind\n%[1]sanna@example.com\tchosen by anna\t\"anna@example.com\n*@example.org\"\t\tstaff\ta, note\n%[1]sscan\t\tscans@example.com\t10.0.0.0/24\t\t\tdevice\n",
+		"plain": "login,password,senders,networks,groups,note,kind\n" +
+			"%[1]sanna@example.com,chosen by anna,anna@example.com *@example.org,,staff,\"a, note\",\n\n" +
+			"%[1]sscan,,scans@example.com,10.0.0.0/24,,,device\n",
+		"excel": "\ufeffLogin;Password;Senders;Networks;Groups;Note;Kind\r\n" +
+			"%[1]sanna@example.com;chosen by anna;anna@example.com, *@example.org;;staff;\"a, note\";user\r\n" +
+			"%[1]sscan;;scans@example.com;10.0.0.0/24;;;Device\r\n;;;;;;\r\n",
+		"sep": "sep=;\r\nnote;login;kind;password;sender;network;group\r\n" +
+			"\"a, note\";%[1]sanna@example.com;;chosen by anna;\"anna@example.com;*@example.org\";;staff\r\n" +
+			";%[1]sscan;device;;scans@example.com;10.0.0.0/24\r\n",
+		"tables": "login\tpassword\tsenders\tnetworks\tgroups\tnote\tkind\n" +
+			"%[1]sanna@example.com\tchosen by anna\t\"anna@example.com\n*@example.org\"\t\tstaff\ta, note\n" +
+			"%[1]sscan\t\tscans@example.com\t10.0.0.0/24\t\t\tdevice\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := l.file(name+".csv", fmt.Sprintf(table, name))
-			if out, errs, err := l.run("user", "import", file, "--dry-run"); err != nil || out != "" || !strings.Contains(errs, "would add 2 accounts and change 0") {
+			if out, errs, err := l.run("user", "import", file, "--dry-run"); err != nil || out != "" || !strings.Contains(errs,
+				"would add 2 accounts and change 0") {
 				t.Fatalf("dry run: %v\n%s%s", err, out, errs)
 			}
 			if _, err := l.store.User(t.Context(), name+"scan"); !errors.Is(err, auth.ErrUnknownLogin) {
@@ -290,17 +312,20 @@ func TestUserImport(t *testing.T) {
 				t.Fatalf("%v\n%s", err, errs)
 			}
 			made, err := csv.NewReader(strings.NewReader(out)).ReadAll()
-			if err != nil || len(made) != 2 || made[1][0] != name+"scan" || !l.verifies(name+"scan", made[1][1]) || len(made[1][1]) != auth.DevicePasswordLength {
+			if err != nil || len(made) != 2 || made[1][0] != name+"scan" || !l.verifies(name+"scan", made[1][1]) ||
+				len(made[1][1]) != auth.DevicePasswordLength {
 				t.Errorf("passwords %v, %v", made, err)
 			}
 			if !l.verifies(name+"anna@example.com", "chosen by anna") || strings.Contains(out+errs, "chosen by anna") {
 				t.Error("the chosen password is not good, or shown")
 			}
 			anna, scan := l.user(name+"anna@example.com"), l.user(name+"scan")
-			if got := short(anna); got != `[anna@example.com *@example.org] [] [staff] "a, note"` || anna.Device || anna.Generated {
+			if got := short(anna); got != `[anna@example.com *@example.org] [] [staff] "a, note"` || anna.Device ||
+				anna.Generated {
 				t.Errorf("anna: %s", got)
 			}
-			if got := short(scan); got != `[scans@example.com] [10.0.0.0/24] [] ""` || !scan.Device || !scan.Generated || scan.Created.IsZero() {
+			if got := short(scan); got != `[scans@example.com] [10.0.0.0/24] [] ""` || !scan.Device || !scan.Generated ||
+				scan.Created.IsZero() {
 				t.Errorf("scan: %s", got)
 			}
 		})
@@ -321,14 +346,19 @@ func TestUserImportIsAllOrNothing(t *testing.T) {
 		"twice":          {"login,note,Note\na,b,c\n", []string{":1: the column note is there twice"}},
 		"empty":          {"", []string{":1: there are no accounts in it"}},
 		"header alone":   {"login\n", []string{"there are no accounts in it"}},
-		"all lines told": {"login,senders,networks,groups,kind,password\ngood@example.com,,,,,\ntwo words,,,,,\nc@example.com,nobody,10.0.0.300,,,\nd@example.com,,,,printer,\ne@example.com,,,,,\"a\nb\"\nf@example.com,,,,,\n",
-			[]string{":3: login: ", `:4: senders: sender "nobody"`, `:4: networks: network "10.0.0.300"`, ":5: kind: write user or device", ":6: password: "}},
-		"same login":     {"login\nAnna@example.com\n\nanna@example.com\n", []string{":4: login anna@example.com is in line 2 already"}},
-		"existing":       {"login\nnew@example.com\nOLD@example.com\n", []string{":3: login old@example.com exists already; with --update"}},
-		"stray cell":     {"login,note\nnew@example.com,a,b\n", []string{":2: cell 3 belongs to no column"}},
-		"open quote":     {"login,note\nnew@example.com,\"a\nx@example.com,b\n", []string{": this is no CSV: "}},
-		"quote inside":   {"login,note\nnew@example.com,a\"b\n", []string{":2: this is no CSV: "}},
-		"Latin-1":        {"login;note\r\nnew@example.com;ok\r\nnewer@example.com;B\xfcro\r\n", []string{":3: a letter is not UTF-8"}},
+		"all lines told": {"login,senders,networks,groups,kind,password\ngood@example.com,,,,,\ntwo words,,,,,\n" +
+			"c@example.com,nobody,10.0.0.300,,,\nd@example.com,,,,printer,\ne@example.com,,,,,\"a\nb\"\nf@example.com,,,,,\n",
+			[]string{":3: login: ", `:4: senders: sender "nobody"`, `:4: networks: network "10.0.0.300"`,
+				":5: kind: write user or device", ":6: password: "}},
+		"same login": {"login\nAnna@example.com\n\nanna@example.com\n",
+			[]string{":4: login anna@example.com is in line 2 already"}},
+		"existing": {"login\nnew@example.com\nOLD@example.com\n",
+			[]string{":3: login old@example.com exists already; with --update"}},
+		"stray cell":   {"login,note\nnew@example.com,a,b\n", []string{":2: cell 3 belongs to no column"}},
+		"open quote":   {"login,note\nnew@example.com,\"a\nx@example.com,b\n", []string{": this is no CSV: "}},
+		"quote inside": {"login,note\nnew@example.com,a\"b\n", []string{":2: this is no CSV: "}},
+		"Latin-1": {"login;note\r\nnew@example.com;ok\r\nnewer@example.com;B\xfcro\r\n",
+			[]string{":3: a letter is not UTF-8"}},
 		"UTF-16":         {"\xff\xfel\x00o\x00g\x00i\x00n\x00", []string{":1: the file is saved as UTF-16"}},
 		"after sep line": {"sep=,\nlogin\ntwo words\n", []string{":3: login: "}},
 	} {
@@ -365,10 +395,12 @@ func TestUserImportUpdates(t *testing.T) {
 		t.Fatal(err)
 	}
 	var did importView
-	if err := json.Unmarshal([]byte(out), &did); err != nil || did.Added != 1 || did.Changed != 1 || did.DryRun || len(did.Passwords) != 0 {
+	if err := json.Unmarshal([]byte(out), &did); err != nil || did.Added != 1 || did.Changed != 1 || did.DryRun ||
+		len(did.Passwords) != 0 {
 		t.Errorf("%+v, %v", did, err)
 	}
-	if u := l.user("anna"); short(u) != `[anna@example.com] [] [] "new"` || u.Hash != before.Hash || !u.Changed.Equal(before.Changed) || !u.Created.Equal(before.Created) {
+	if u := l.user("anna"); short(u) != `[anna@example.com] [] [] "new"` || u.Hash != before.Hash ||
+		!u.Changed.Equal(before.Changed) || !u.Created.Equal(before.Created) {
 		t.Errorf("anna: %s", short(u))
 	}
 	info, err := os.Stat(result)
@@ -381,7 +413,8 @@ func TestUserImportUpdates(t *testing.T) {
 		t.Errorf("%v, %v", made, err)
 	}
 	fresh := l.file("fresh.csv", "login\ncarl\n")
-	if _, _, err := l.run("user", "import", fresh, "--result", result); err == nil || !strings.Contains(err.Error(), "exists already") {
+	if _, _, err := l.run("user", "import", fresh, "--result", result); err == nil || !strings.Contains(err.Error(),
+		"exists already") {
 		t.Errorf("a result file was overwritten: %v", err)
 	}
 	if _, err := l.store.User(t.Context(), "carl"); !errors.Is(err, auth.ErrUnknownLogin) {
@@ -403,13 +436,15 @@ func TestNoListShowsPasswords(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
-		{"user", "list"}, {"user", "list", "--json"}, {"device", "list"}, {"device", "list", "--json"}, {"user", "set", "anna", "--note", "x", "--json"}, {"trace"},
+		{"user", "list"}, {"user", "list", "--json"}, {"device", "list"}, {"device", "list", "--json"}, {"user", "set",
+			"anna", "--note", "x", "--json"}, {"trace"},
 		{"trace", "--json"},
 	} {
 		out := l.ok(args...)
 		for _, u := range []string{"anna", "scan", "ben"} {
 			secret := string(l.user(u).Hash)
-			if strings.Contains(out, secret) || strings.Contains(out, secret[strings.LastIndexByte(secret, '$')+1:]) || strings.Contains(strings.ToLower(out), "hash") {
+			if strings.Contains(out, secret) || strings.Contains(out, secret[strings.LastIndexByte(secret, '$')+1:]) ||
+				strings.Contains(strings.ToLower(out), "hash") {
 				t.Errorf("%q shows a hash:\n%s", args, out)
 			}
 		}
@@ -417,7 +452,8 @@ func TestNoListShowsPasswords(t *testing.T) {
 }
 
 func FuzzParseAccounts(f *testing.F) {
-	for _, s := range []string{"login\na\n", "login;senders\r\na;b@c d@e\r\n", "\ufefflogin,password\na,\"x\ny\"\n", "sep=;\nlogin;note\na;b\n", "login\tkind\na\tdevice\n", ",,,\n", "\"", "login\n\"a\nb\"\n"} {
+	for _, s := range []string{"login\na\n", "login;senders\r\na;b@c d@e\r\n", "\ufefflogin,password\na,\"x\ny\"\n",
+		"sep=;\nlogin;note\na;b\n", "login\tkind\na\tdevice\n", ",,,\n", "\"", "login\n\"a\nb\"\n"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

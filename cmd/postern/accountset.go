@@ -158,8 +158,9 @@ func (a *app) accountSet(of accounts) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set " + of.argument,
 		Short: "Change senders, networks, groups and note of " + of.one + "; its password stays",
-		Long: fmt.Sprintf(`Change senders, networks, groups and note of %s. Its password stays, and open sessions go on with what is
-new. What no flag names stays as it is. To have none of a list: --no-senders, --no-networks, --no-groups, --note "".`, of.one),
+		Long: fmt.Sprintf(`Change senders, networks, groups and note of %s. Its password stays, and open sessions go
+on with what is new. What no flag names stays as it is. To have none of a list: --no-senders, --no-networks,
+--no-groups, --note "".`, of.one),
 		SuggestFor: []string{"edit", "change", "modify", "update"},
 		Example: fmt.Sprintf(`  postern %[1]s set %[2]s --sender scans@example.com --sender '*@example.org'
   postern %[1]s set %[2]s --add-network 10.0.7.0/24 --remove-group trial --note "moved to the 2nd floor"

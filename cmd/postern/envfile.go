@@ -14,8 +14,9 @@ import (
 	"postern/internal/textfile"
 )
 
-// loadEnv reads the file that the service has its environment from, so that commands find the secrets named env:NAME, too: the one
-// of --env-file, or /etc/postern/env beside /etc/postern/relay.toml. Variables that are set already stay.
+// loadEnv reads the file that the service has its environment from, so that commands find the secrets named env:NAME,
+// too: the one of --env-file, or /etc/postern/env beside /etc/postern/relay.toml. Variables that are set already
+// stay.
 func (a *app) loadEnv(cmd *cobra.Command) error {
 	path := a.envFile
 	if path == "" {
@@ -123,7 +124,8 @@ func (p *envParser) name() (string, bool) {
 	return strings.Trim(name, " \t"), true
 }
 
-// value reads a value, which ends with its line: plain and quoted pieces one after the other, blanks around them not counted.
+// value reads a value, which ends with its line: plain and quoted pieces one after the other, blanks around them not
+// counted.
 func (p *envParser) value() string {
 	var b strings.Builder
 	blanks := 0 // that end b and are plain
@@ -158,7 +160,8 @@ func (p *envParser) value() string {
 
 func strip(s string, n int) string { return s[:len(s)-n] }
 
-// quoted reads up to the closing quote. Within double quotes a backslash is one before what a shell would need it for.
+// quoted reads up to the closing quote. Within double quotes a backslash is one before what a shell would need it
+// for.
 func (p *envParser) quoted(b *strings.Builder, quote byte) {
 	for p.at < len(p.text) {
 		c := p.next()

@@ -83,7 +83,8 @@ func TestEnvFile(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(etc, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	relay := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"provider\"\nhost = \"smtp.example.net\"\nusername = \"u\"\npassword = \"env:" + name + "\"\n"
+	relay := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n" +
+		"[[upstream]]\nname = \"provider\"\nhost = \"smtp.example.net\"\nusername = \"u\"\npassword = \"env:" + name + "\"\n"
 	config := write("relay.toml", relay, 0o600)
 	other := write("other.toml", relay, 0o600)
 	run := func(args ...string) (string, error) {
@@ -99,7 +100,8 @@ func TestEnvFile(t *testing.T) {
 	}
 	loads := func(want bool, args ...string) {
 		t.Helper()
-		out, err := run(append([]string{"alert", "test"}, args...)...) // fails for want of an [[alert]], once relay.toml is read
+		out, err := run(append([]string{"alert", "test"},
+			args...)...) // fails for want of an [[alert]], once relay.toml is read
 		if got := strings.Contains(out, "there is no alert[1]"); got != want || err == nil {
 			t.Errorf("%q: %s", args, out)
 		}
@@ -113,7 +115,8 @@ func TestEnvFile(t *testing.T) {
 	}
 	elsewhere := write("elsewhere", "# secrets\n"+name+"=\"hunter2\"\nnot a variable\n", 0o600)
 	loads(true, "--config", config, "--env-file", elsewhere)
-	if out, _ := run("alert", "test", "--config", config, "--env-file", elsewhere); !strings.Contains(out, "elsewhere:3: ") {
+	if out, _ := run("alert", "test", "--config", config, "--env-file", elsewhere); !strings.Contains(out,
+		"elsewhere:3: ") {
 		t.Errorf("the line that is ignored is not named: %s", out)
 	}
 	loads(false, "--config", config, "--env-file", filepath.Join(etc, "absent"))

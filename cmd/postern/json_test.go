@@ -56,31 +56,42 @@ func TestJSONKeys(t *testing.T) {
 	t.Setenv("HOOK", "http://127.0.0.1:1/hook")
 	now := time.Now()
 	from, to := mail.Address{Local: "anna", Domain: "example.com"}, mail.Address{Local: "bob", Domain: "example.net"}
-	m := &queue.Message{ID: "waiting", Login: "anna", Listener: "submission", Envelope: mail.Envelope{From: from}, Author: from, MessageID: "<1@example.com>",
-		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: to}, Status: queue.Pending, Upstream: "provider", Reply: mail.R(451, "4.7.1", "later")}},
-		Received:   now, Expires: now.Add(time.Hour), NextAttempt: now, Held: true, HoldReason: "by a person", LastReply: mail.R(451, "4.7.1", "later"), WaitingFor: "provider"}
+	m := &queue.Message{ID: "waiting", Login: "anna", Listener: "submission", Envelope: mail.Envelope{From: from},
+		Author: from, MessageID: "<1@example.com>",
+		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: to}, Status: queue.Pending, Upstream: "provider",
+			Reply: mail.R(451, "4.7.1", "later")}},
+		Received: now, Expires: now.Add(time.Hour), NextAttempt: now, Held: true, HoldReason: "by a person",
+		LastReply: mail.R(451, "4.7.1", "later"), WaitingFor: "provider"}
 	content := mail.BytesContent([]byte("Subject: x\r\n\r\ny\r\n"))
 	m.Size = content.Size()
 	if err := l.store.Add(t.Context(), queue.NewMessage{Message: m, Content: content}); err != nil {
 		t.Fatal(err)
 	}
-	err := l.store.AppendEventsNow(t.Context(), []trace.Event{{Time: now, Kind: trace.Deferred, ID: "waiting", Session: "s", Listener: "submission", Client: "192.0.2.1",
-		Login: "anna", From: "anna@example.com", Author: "anna@example.com", To: "bob@example.net", MessageID: "<1@example.com>", Size: 3, Upstream: "provider",
-		Identity: "relay", Class: "deferral", Stage: "rcpt", Rule: "none", Reply: mail.R(451, "4.7.1", "later"), Detail: "busy", Attempt: 2, Took: time.Second}})
+	err := l.store.AppendEventsNow(t.Context(), []trace.Event{{Time: now, Kind: trace.Deferred, ID: "waiting",
+		Session: "s", Listener: "submission", Client: "192.0.2.1",
+		Login: "anna", From: "anna@example.com", Author: "anna@example.com", To: "bob@example.net",
+		MessageID: "<1@example.com>", Size: 3, Upstream: "provider",
+		Identity: "relay", Class: "deferral", Stage: "rcpt", Rule: "none", Reply: mail.R(451, "4.7.1",
+			"later"), Detail: "busy", Attempt: 2, Took: time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = l.store.SaveLockout(t.Context(), now, auth.Unsaved{Locks: []auth.Lock{{Login: "scan", Until: now.Add(time.Hour), Failures: 11}}})
+	err = l.store.SaveLockout(t.Context(), now, auth.Unsaved{Locks: []auth.Lock{{Login: "scan",
+		Until: now.Add(time.Hour), Failures: 11}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	table := l.file("table.csv", "login\ncarl\n")
 	all := map[string]int{}
 	for _, line := range []string{
-		"user add anna --note x --sender anna@example.com --network 192.0.2.0/24 --group staff", "device add scan", "user set anna --add-group night", "user password anna",
-		"device set scan --note y", "device password scan", "user import " + table + " --dry-run", "user import " + table, "user list", "device list",
-		"queue list", "queue show waiting", "queue release waiting", "queue retry waiting", "queue hold waiting", "queue bounce waiting", "queue delete waiting",
-		"trace", "trace waiting", "dkim add example.com", "dkim list", "dkim dns", "upstream list", "upstream profiles", "upstream profiles gmail",
+		"user add anna --note x --sender anna@example.com --network 192.0.2.0/24 --group staff", "device add scan",
+		"user set anna --add-group night", "user password anna",
+		"device set scan --note y", "device password scan", "user import " + table + " --dry-run", "user import " +
+			table, "user list", "device list",
+		"queue list", "queue show waiting", "queue release waiting", "queue retry waiting", "queue hold waiting",
+		"queue bounce waiting", "queue delete waiting",
+		"trace", "trace waiting", "dkim add example.com", "dkim list", "dkim dns", "upstream list", "upstream profiles",
+		"upstream profiles gmail",
 		"version", "alert test", "upstream judge 550-5.7.1-no",
 	} {
 		out, errs, err := l.run(append(strings.Fields(line), "--json")...)
@@ -94,7 +105,8 @@ func TestJSONKeys(t *testing.T) {
 			}
 		}
 	}
-	for _, key := range []string{"login", "message_id", "enhanced", "record_name", "max_connections", "lock_reason", "dry_run", "took_ns"} {
+	for _, key := range []string{"login", "message_id", "enhanced", "record_name", "max_connections", "lock_reason",
+		"dry_run", "took_ns"} {
 		if all[key] == 0 {
 			t.Errorf("nothing had the key %q: was everything printed?", key)
 		}
@@ -137,7 +149,8 @@ func keysOf(t *testing.T, what, text string) (keys []string) {
 func TestDKIMRecordsAsJSON(t *testing.T) {
 	dir := t.TempDir()
 	config := filepath.Join(dir, "relay.toml")
-	if err := os.WriteFile(config, []byte("hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[upstream]]\nname = \"provider\"\nhost = \"smtp.example.net\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[upstream]]\n"+
+		"name = \"provider\"\nhost = \"smtp.example.net\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
@@ -169,11 +182,13 @@ func TestDKIMRecordsAsJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &records); err != nil {
 		t.Fatal(err)
 	}
-	if len(records) != 1 || records[0].Name != "s1._domainkey.example.com" || !strings.HasPrefix(records[0].Record, "v=DKIM1; k=ed25519; p=") ||
+	if len(records) != 1 || records[0].Name != "s1._domainkey.example.com" || !strings.HasPrefix(records[0].Record,
+		"v=DKIM1; k=ed25519; p=") ||
 		!strings.Contains(records[0].Zone, "IN TXT") {
 		t.Errorf("%+v", records)
 	}
-	if text, err := postern("dkim", "dns", "example.com"); err != nil || !strings.Contains(text, records[0].Record) || !strings.Contains(text, records[0].Zone) {
+	if text, err := postern("dkim", "dns", "example.com"); err != nil || !strings.Contains(text, records[0].Record) ||
+		!strings.Contains(text, records[0].Zone) {
 		t.Errorf("%v: %s", err, text)
 	}
 	if out, err := postern("dkim", "dns", "example.net", "--json"); err == nil || strings.Contains(out, "[") {

@@ -11,8 +11,8 @@ import (
 	"postern/internal/testkit"
 )
 
-// TestLogSaysEachThingOnce goes through what happens on a day and looks at each line: no key twice, nothing that is empty, and no
-// reply, cause or detail that repeats another.
+// TestLogSaysEachThingOnce goes through what happens on a day and looks at each line: no key twice, nothing that is
+// empty, and no reply, cause or detail that repeats another.
 func TestLogSaysEachThingOnce(t *testing.T) {
 	o := newOffice(t, "\n[[policy]]\nlimits = [\"3 messages/hour\"]\n")
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
@@ -69,7 +69,8 @@ func TestLogSaysEachThingOnce(t *testing.T) {
 	o.write("users.csv", "login,password\nben@example.com,a chosen password\n")
 	o.postern("", "user", "import", o.dir+"/users.csv")
 	waits := o.submission("waits")
-	waits.Login, waits.From, waits.Message = "ben@example.com", "ben@example.com", []byte("From: ben@example.com\r\n\r\nhello\r\n")
+	waits.Login, waits.From, waits.Message = "ben@example.com", "ben@example.com", []byte("From: ben@example.com\r\n"+
+		"\r\nhello\r\n")
 	if out := testkit.Smtplib(t, waits); !out.OK {
 		t.Error(out.Text)
 	}
@@ -78,7 +79,8 @@ func TestLogSaysEachThingOnce(t *testing.T) {
 	for line := range strings.Lines(p.Log()) {
 		seen[looksOnce(t, line)] = true
 	}
-	for _, msg := range []string{"accepted", "delivered", "refused", "login refused", "session refused", "deferred", "upstream connection failed"} {
+	for _, msg := range []string{"accepted", "delivered", "refused", "login refused", "session refused", "deferred",
+		"upstream connection failed"} {
 		if !seen[msg] {
 			t.Errorf("no line says %q:\n%s", msg, p.Log())
 		}

@@ -68,10 +68,12 @@ func TestListOnATerminal(t *testing.T) {
 			t.Errorf("%d columns:\n%s", columns, text)
 		}
 	}
-	if text := onTerminal(t, 80, nil, "user", "list", "--wide", "--config", l.config); !strings.Contains(text, note+"\n") || !strings.Contains(text, "\x1b[32mactive\x1b[0m") {
+	if text := onTerminal(t, 80, nil, "user", "list", "--wide", "--config", l.config); !strings.Contains(text,
+		note+"\n") || !strings.Contains(text, "\x1b[32mactive\x1b[0m") {
 		t.Errorf("--wide:\n%q", text)
 	}
-	if text := onTerminal(t, 80, nil, "user", "list", "--json", "--config", l.config); strings.Contains(text, "\x1b") || !strings.Contains(text, note) {
+	if text := onTerminal(t, 80, nil, "user", "list", "--json", "--config", l.config); strings.Contains(text, "\x1b") ||
+		!strings.Contains(text, note) {
 		t.Errorf("--json:\n%q", text)
 	}
 	if text := l.ok("user", "list"); !strings.Contains(text, note+"\n") || strings.Contains(text, "\x1b") {

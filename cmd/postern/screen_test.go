@@ -14,8 +14,10 @@ var tableHeading = []string{"TIME", "EVENT", "MESSAGE", "WHO", "WHAT"}
 
 func tableRows() [][]string {
 	return [][]string{
-		{"07:55:04Z", "auth-fail", "-", "anna@example.com from 192.0.2.17", "535 5.7.8 authentication failed (a wrong password)"},
-		{"2026-11-27 07:55:04Z", "delivered", "3m5x0g9k2a7c1d4e", "anna@example.com <anna@example.com> to <bob@example.net>", "by provider: 250 2.0.0 OK 日本語 queued"},
+		{"07:55:04Z", "auth-fail", "-", "anna@example.com from 192.0.2.17",
+			"535 5.7.8 authentication failed (a wrong password)"},
+		{"2026-11-27 07:55:04Z", "delivered", "3m5x0g9k2a7c1d4e",
+			"anna@example.com <anna@example.com> to <bob@example.net>", "by provider: 250 2.0.0 OK 日本語 queued"},
 	}
 }
 
@@ -82,7 +84,8 @@ func TestColourOnScreensOnly(t *testing.T) {
 		t.Error("what is no screen is coloured")
 	}
 	// Colours of a message's sender would be ours then.
-	if err := table(&screen{Writer: &out, colour: true}, []string{"NOTE"}, [][]string{{"a\x1b[31mb"}}); err != nil || strings.Contains(out.String(), "\x1b[31m") {
+	if err := table(&screen{Writer: &out, colour: true}, []string{"NOTE"}, [][]string{{"a\x1b[31mb"}}); err != nil ||
+		strings.Contains(out.String(), "\x1b[31m") {
 		t.Errorf("%q", out.String())
 	}
 }
@@ -131,7 +134,8 @@ func TestWrapLosesNothing(t *testing.T) {
 
 func TestSizes(t *testing.T) {
 	for n, want := range map[int64]string{
-		0: "0 B", 9_999: "9999 B", 10_000: "10 kB", 1 << 20: "1048 kB", 35_000_000: "35 MB", 16 << 20: "16 MB", 9_999_999: "9999 kB", 3_200_000_000: "3200 MB",
+		0: "0 B", 9_999: "9999 B", 10_000: "10 kB", 1 << 20: "1048 kB", 35_000_000: "35 MB", 16 << 20: "16 MB",
+		9_999_999: "9999 kB", 3_200_000_000: "3200 MB",
 	} {
 		if got := size(n); got != want {
 			t.Errorf("size(%d) = %q, want %q", n, got, want)

@@ -17,12 +17,16 @@ func TestTraceByID(t *testing.T) {
 	l := newCommandLine(t)
 	at := time.Now().Add(-time.Minute)
 	event := func(after time.Duration, kind trace.Kind, id, messageID, detail string) trace.Event {
-		return trace.Event{Time: at.Add(after), Kind: kind, ID: id, Session: "s-" + id, MessageID: messageID, Login: "anna", Client: "192.0.2.17", Detail: detail}
+		return trace.Event{Time: at.Add(after), Kind: kind, ID: id, Session: "s-" + id, MessageID: messageID, Login: "anna",
+			Client: "192.0.2.17", Detail: detail}
 	}
 	err := l.store.AppendEventsNow(t.Context(), []trace.Event{
-		event(1, trace.Accepted, "first", "<20261128.1@example.com>", "queued"), event(2, trace.Deferred, "first", "", "upstream is busy"),
-		event(3, trace.Accepted, "second", "<20261128.1@example.com>", "sent again"), event(4, trace.Delivered, "first", "", "at last"),
-		event(5, trace.Accepted, "third", "<x20261128.1@example.com>", "another"), event(6, trace.Rejected, "", "<20261128.1@example.com>", "refused at first"),
+		event(1, trace.Accepted, "first", "<20261128.1@example.com>", "queued"), event(2, trace.Deferred, "first", "",
+			"upstream is busy"),
+		event(3, trace.Accepted, "second", "<20261128.1@example.com>", "sent again"), event(4, trace.Delivered, "first", "",
+			"at last"),
+		event(5, trace.Accepted, "third", "<x20261128.1@example.com>", "another"), event(6, trace.Rejected, "",
+			"<20261128.1@example.com>", "refused at first"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -35,8 +39,10 @@ func TestTraceByID(t *testing.T) {
 		{[]string{"--id", "first"}, []string{"queued", "upstream is busy", "at last"}},
 		{[]string{"first", "--kind", "delivered"}, []string{"at last"}},
 		{[]string{"s-second"}, []string{"sent again"}},
-		{[]string{"<20261128.1@example.com>"}, []string{"queued", "upstream is busy", "sent again", "at last", "refused at first"}},
-		{[]string{"20261128.1@example.com"}, []string{"queued", "upstream is busy", "sent again", "at last", "refused at first"}},
+		{[]string{"<20261128.1@example.com>"}, []string{"queued", "upstream is busy", "sent again", "at last",
+			"refused at first"}},
+		{[]string{"20261128.1@example.com"}, []string{"queued", "upstream is busy", "sent again", "at last",
+			"refused at first"}},
 		{[]string{"20261128.1@example.com", "--limit", "2"}, []string{"at last", "refused at first"}},
 		{[]string{"20261128.1@example.com", "--kind", "deferred"}, []string{"upstream is busy"}},
 	} {
@@ -52,7 +58,8 @@ func TestTraceByID(t *testing.T) {
 			t.Errorf("%q: %q, want %q", c.args, got, c.want)
 		}
 	}
-	for arg, says := range map[string]string{"fourth": "--text fourth", "<no@example.com>": "Message-ID <no@example.com>", "ann@example.com": "--from ADDRESS"} {
+	for arg, says := range map[string]string{"fourth": "--text fourth",
+		"<no@example.com>": "Message-ID <no@example.com>", "ann@example.com": "--from ADDRESS"} {
 		if out, _, err := l.run("trace", arg); err == nil || !strings.Contains(out, says) {
 			t.Errorf("%s: %v\n%s", arg, err, out)
 		}
@@ -72,9 +79,11 @@ func TestTraceShowsClientsAndZones(t *testing.T) {
 	l := newCommandLine(t)
 	now := time.Now()
 	err := l.store.AppendEventsNow(t.Context(), []trace.Event{
-		{Time: now.Add(-25 * time.Hour), Kind: trace.AuthFail, Login: "anna@example.com", Client: "192.0.2.17", Reply: mail.R(535, "5.7.8", "no")},
+		{Time: now.Add(-25 * time.Hour), Kind: trace.AuthFail, Login: "anna@example.com", Client: "192.0.2.17",
+			Reply: mail.R(535, "5.7.8", "no")},
 		{Time: now, Kind: trace.Refused, Client: "2001:db8::5", Reply: mail.R(421, "4.7.0", "too many")},
-		{Time: now, Kind: trace.Rejected, Login: "ben", Client: "192.0.2.18", From: "ceo@example.com", Reply: mail.R(550, "5.7.1", "no")},
+		{Time: now, Kind: trace.Rejected, Login: "ben", Client: "192.0.2.18", From: "ceo@example.com", Reply: mail.R(550,
+			"5.7.1", "no")},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +127,8 @@ func TestTraceDoesNotLag(t *testing.T) {
 	wrong := o.submission("wrong")
 	wrong.Password = "not the password"
 	testkit.Smtplib(t, wrong)
-	if text := trace("--kind", "auth-fail"); !strings.Contains(text, "127.0.0.1") || !strings.Contains(text, "anna@example.com") {
+	if text := trace("--kind", "auth-fail"); !strings.Contains(text, "127.0.0.1") || !strings.Contains(text,
+		"anna@example.com") {
 		t.Errorf("the refused login is not there:\n%s", text)
 	}
 	o.postern("", "user", "lock", "anna@example.com", "--reason", "left the company")
@@ -130,8 +140,8 @@ func TestTraceDoesNotLag(t *testing.T) {
 	}
 }
 
-// A queued message is accepted before it is delivered, however quick the upstream is: its time is that of handing it to the
-// queue, not of the client's 250, which comes after the commit.
+// A queued message is accepted before it is delivered, however quick the upstream is: its time is that of handing it
+// to the queue, not of the client's 250, which comes after the commit.
 func TestTraceTellsTheLifeOfAMessageInOrder(t *testing.T) {
 	o := newOffice(t, "")
 	o.edit(`handoff = "1m"`, `handoff = "0s"`)
@@ -147,10 +157,12 @@ func TestTraceTellsTheLifeOfAMessageInOrder(t *testing.T) {
 		t.Fatal(waiting, err)
 	}
 	var accepted trace.Event
-	if err := json.Unmarshal([]byte(o.postern("", "trace", waiting[0].ID, "--kind", "accepted", "--json")), &accepted); err != nil {
+	if err := json.Unmarshal([]byte(o.postern("", "trace", waiting[0].ID, "--kind", "accepted", "--json")),
+		&accepted); err != nil {
 		t.Fatal(err)
 	}
-	if answered := waiting[0].Received.Add(accepted.Took); !accepted.Time.Before(answered) || accepted.Time.Before(waiting[0].Received) {
+	if answered := waiting[0].Received.Add(accepted.Took); !accepted.Time.Before(answered) ||
+		accepted.Time.Before(waiting[0].Received) {
 		t.Errorf("accepted at %v, received at %v and answered at %v", accepted.Time, waiting[0].Received, answered)
 	}
 }

@@ -7,7 +7,8 @@ import (
 	"postern/mail"
 )
 
-// Pairs returns keys and values for a logger without the pairs whose value is empty or nil. It uses the room of its arguments.
+// Pairs returns keys and values for a logger without the pairs whose value is empty or nil. It uses the room of its
+// arguments.
 func Pairs(pairs ...any) []any {
 	kept := pairs[:0]
 	for i := 0; i+1 < len(pairs); i += 2 {

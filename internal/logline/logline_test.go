@@ -22,7 +22,8 @@ func TestBeside(t *testing.T) {
 	reply := mail.R(535, "5.7.8", "not accepted")
 	for text, want := range map[string]string{
 		"": "", "wrong password": "wrong password", "535 5.7.8 not accepted": "", "not accepted": "", "accepted": "",
-		"535 5.7.8 not accepted: wrong password": "wrong password", "PLAIN: not accepted": "PLAIN", "not accepted; twice": "twice",
+		"535 5.7.8 not accepted: wrong password": "wrong password", "PLAIN: not accepted": "PLAIN",
+		"not accepted; twice": "twice",
 	} {
 		if got := Beside(reply, text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)

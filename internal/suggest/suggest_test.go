@@ -28,7 +28,8 @@ func TestEdits(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
 		n    int
-	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0}, {"abc", "acb", 1}, {"ca", "abc", 3}, {"kitten", "sitting", 3}, {"trace", "tarce", 1}} {
+	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0}, {"abc", "acb", 1}, {"ca", "abc", 3}, {"kitten",
+		"sitting", 3}, {"trace", "tarce", 1}} {
 		if got := edits(c.a, c.b); got != c.n {
 			t.Errorf("edits(%q, %q) = %d, want %d", c.a, c.b, got, c.n)
 		}

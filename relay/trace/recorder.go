@@ -199,7 +199,8 @@ func (r *Recorder) trouble() int {
 	return r.tries
 }
 
-// Flush writes what waits now, at once: somebody wants to see it. Without an error everything that was recorded before is written.
+// Flush writes what waits now, at once: somebody wants to see it. Without an error everything that was recorded before
+// is written.
 func (r *Recorder) Flush(ctx context.Context) error {
 	if prompt, ok := r.sink.(promptSink); ok {
 		return r.flush(ctx, prompt.AppendEventsNow)
