@@ -67,3 +67,27 @@ func TestWrittenRulesSeeAddresses(t *testing.T) {
 		t.Errorf("decided by %s", r.Name)
 	}
 }
+
+// Neither do subjects and names of files.
+func TestContentInRepliesDecidesNothing(t *testing.T) {
+	rules, err := CompileRules(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, said := range []string{
+		`554 5.7.0 Reject, id=1-2 - BANNED: application/octet-stream,.exe,daily sending limit exceeded.exe`,
+		`550 5.7.1 Subject "your daily sending quota is exceeded" is blocked`, `554 5.7.1 Blocked attachment "rate limit exceeded.exe"`,
+		`554 5.7.1 Attachments named 'too many connections.zip' are not allowed`, `550 5.7.1 Subject: "Your account is suspended" looks like phishing`,
+		`552 5.7.0 file name "authentication required.scr" refused`, `554 5.6.0 Virus Eicar found in file "you have exceeded your quota.zip"`,
+	} {
+		r, err := ParseReply(said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, stage := range []mail.Stage{mail.StageData, mail.StageDot} {
+			if rule, _ := rules.Judge(stage, r, time.Now()); rule.Class != mail.MessageFault {
+				t.Errorf("%s: %s by %s", said, rule.Class, rule.Name)
+			}
+		}
+	}
+}

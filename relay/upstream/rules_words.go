@@ -9,14 +9,14 @@ import (
 )
 
 // The rules by words hold at every provider, for the text is more specific than the code: "too fast" is never the
-// fault of a recipient. They are searched in the words of a reply (see sample) and in this order: what speaks of a
-// recipient first, so that "over quota" and "disabled" do not swallow what is his; then rates and quotas, which pass;
-// what a 4yz asks for; what is wrong with one message; our address and name; senders; the account; the login; "later"
-// with a 5yz.
+// fault of a recipient. They are searched in the words of a reply (see sample) and in this order: what repeats words of
+// the message first; then what speaks of a recipient, so that "over quota" and "disabled" do not swallow what is his;
+// then rates and quotas, which pass; what a 4yz asks for; what is wrong with one message; our address and name; senders;
+// the account; the login; "later" with a 5yz.
 //
 // In patterns [^.;]* is "within the sentence". A pattern that grows beyond the words of one subject is two rules.
 var wordRules = slices.Concat(
-	exchangeWords, recipientWords, quotaWords, notNowWords, messageWords, hostWords, senderWords, accountWords, loginWords, laterWords,
+	exchangeWords, quotedWords, recipientWords, quotaWords, notNowWords, messageWords, hostWords, senderWords, accountWords, loginWords, laterWords,
 )
 
 // either joins alternatives.
@@ -102,6 +102,13 @@ var exchangeWords = []Rule{
 	{Name: "recipient-restricted", Stages: toRecipient, Code: "5yz", Text: `RESOLVER.(?:RST|ADR)`,
 		Class:   mail.RecipientFault,
 		Example: "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required"},
+}
+
+// quotedWords repeat what a sender calls things. A subject or a file named "rate limit exceeded" is no limit.
+var quotedWords = []Rule{
+	{Name: "content", Stages: atContent, Code: "5yz", Class: mail.MessageFault,
+		Text: either(`\bbanned: `, `\b(?:attachment|attached file|file ?name|file|subject)s?(?: named?| called| line)?(?: is|:)? ?["'“«]`),
+		Example: `554 5.7.1 Blocked attachment "rate limit exceeded.exe"`},
 }
 
 // messageWords are about one message. SPF's texts name addresses and senders, so they stand before those.
