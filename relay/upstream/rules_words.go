@@ -107,7 +107,7 @@ var exchangeWords = []Rule{
 // quotedWords repeat what a sender calls things. A subject or a file named "rate limit exceeded" is no limit.
 var quotedWords = []Rule{
 	{Name: "content", Stages: atContent, Code: "5yz", Class: mail.MessageFault,
-		Text: either(`\bbanned: `, `\b(?:attachment|attached file|file ?name|file|subject)s?(?: named?| called| line)?(?: is|:)? ?["'“«]`),
+		Text:    either(`\bbanned: `, `\b(?:attachment|attached file|file ?name|file|subject)s?(?: named?| called| line)?(?: is|:)? ?["'“«]`),
 		Example: `554 5.7.1 Blocked attachment "rate limit exceeded.exe"`},
 }
 
