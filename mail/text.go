@@ -14,7 +14,7 @@ var addressFields = []string{"To", "Cc", "Reply-To", "Resent-To", "Resent-Cc", "
 // structured are fields whose text beyond ASCII encoded words cannot stand for (RFC 2047 §5): they stay as they are.
 var structured = []string{
 	"From", "Sender", "Resent-From", "Resent-Sender", "Received", "Return-Path", "Date", "Resent-Date", "Message-ID", "Resent-Message-ID",
-	"References", "In-Reply-To", "MIME-Version", "Content-Type", "Content-Disposition", "Content-Transfer-Encoding", "Content-ID",
+	"References", "In-Reply-To", "MIME-Version", "Content-Transfer-Encoding", "Content-ID",
 	"Content-Location", "Content-Language", "DKIM-Signature", "Authentication-Results", "Autocrypt",
 }
 
@@ -79,6 +79,20 @@ func saysLineEnd(w encodedWord, octets []byte) bool {
 	return slices.ContainsFunc([]string{"utf-7", "utf7", "ebcdic", "cp037", "ibm037", "cp500", "ibm500", "cp1026", "cp1140", "cp273", "cp424", "cp875"}, hides)
 }
 
+// parametric are fields whose text beyond ASCII stands in parameters: the name of a file that is the whole message.
+var parametric = []string{"Content-Type", "Content-Disposition"}
+
+// encodeParameters writes a field with its parameters as RFC 2231 has them.
+func encodeParameters(name, text string) (f Field, ok bool) {
+	value, parameters, err := mime.ParseMediaType(text)
+	if err != nil {
+		return f, false
+	}
+	encoded := mime.FormatMediaType(value, parameters)
+	f = NewField(name, encoded)
+	return f, encoded != "" && isASCII(encoded) && LongLine(f.Raw) == len(f.Raw)
+}
+
 func isHigh(c byte) bool { return c >= 0x80 }
 
 func isOneOf(f Field, names []string) bool { return slices.ContainsFunc(names, f.Is) }
@@ -107,6 +121,9 @@ func encodeField(f Field, text string) (Field, bool) {
 		encoded := authorField(f.Name, boxes)
 		return encoded, !slices.ContainsFunc(encoded.Raw, isHigh)
 	}
+	if isOneOf(f, parametric) {
+		return encodeParameters(f.Name, text)
+	}
 	if decoded, err := decodeWords(text); err == nil {
 		text = decoded
 	}
@@ -125,7 +142,7 @@ func encodeField(f Field, text string) (Field, bool) {
 func (h Header) shortened(f Field) (Field, bool) {
 	value := h.decode(f.Value())
 	text, err := decodeWords(value)
-	if err != nil || text == value && isASCII(value) || isOneOf(f, structured) || isOneOf(f, addressFields) {
+	if err != nil || text == value && isASCII(value) || isOneOf(f, structured) || isOneOf(f, addressFields) || isOneOf(f, parametric) {
 		return f, false
 	}
 	short, _ := encodeField(f, text)

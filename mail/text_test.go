@@ -48,8 +48,22 @@ func TestEncodeText(t *testing.T) {
 	if err != nil || len(list) != 2 || list[0].Name != "J\u00f6rg" || list[1].Name != "M\u00fcller, Ann" || list[1].Address != "ann@example.net" {
 		t.Errorf("%q: %v, %v", h.Bytes(), list, err)
 	}
+	for in, want := range map[string]string{
+		"Content-Type: application/pdf;\r\n\tname=\"Gr\u00f6\u00dfe 1.pdf\"": "Gr\u00f6\u00dfe 1.pdf",
+		"Content-Disposition: attachment; name=\"B\xfcro.pdf\"":              "B\u00fcro.pdf",
+	} {
+		h, _, err := ReadHeader([]byte(in + "\r\n\r\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		notes := EncodeText(&h)
+		_, parameters, err := mime.ParseMediaType(h.Fields[0].Value())
+		if err != nil || parameters["name"] != want || len(notes) != 1 || strings.ContainsFunc(string(h.Bytes()), func(r rune) bool { return r > '~' }) {
+			t.Errorf("%q became %q: %v, %v", in, h.Bytes(), parameters, err)
+		}
+	}
 	for _, kept := range []string{
-		"Subject: plain", "Content-Type: text/plain; name=\"\u00fc\"", "To: j\u00f6rg@example.net", "Cc: gr\u00fc\u00dfe: a@b.example, c@d.example;",
+		"Subject: plain", "Content-Type: \u00fc; name=x", "Content-Type: application/pdf; name=B\u00fcro.pdf", "Content-Type: text/plain; name=x; name=\"\u00fc\"", "To: j\u00f6rg@example.net", "Cc: gr\u00fc\u00dfe: a@b.example, c@d.example;",
 	} {
 		h, _, err := ReadHeader([]byte(kept + "\r\n\r\n"))
 		if err != nil {

@@ -65,8 +65,9 @@ func TestNeededWithoutDeclaration(t *testing.T) {
 		"Subject: Grüße\n\nhello\n":    "", // it leaves as encoded words
 		"Subject: Gr\xfc\xdfe\n\nhi\n": "",
 
-		"Content-Disposition: inline; filename=\"Grüße\"\n\nhello\n":    " BODY=8BITMIME SMTPUTF8",
-		"Content-Disposition: inline; filename=\"Gr\xfc\xdfe\"\n\nhi\n": " BODY=8BITMIME",
+		"Content-Disposition: inline; filename=\"Grüße\"\n\nhello\n": "",
+		"Cc: grüße@example.net\n\nhello\n":                           " BODY=8BITMIME SMTPUTF8",
+		"Cc: gr\xfc\xdfe@example.net\n\nhi\n":                        " BODY=8BITMIME",
 
 		"Subject: =?utf-8?q?x?=\n\nhi\n": "",
 	} {

@@ -66,6 +66,8 @@ func TestFieldHeaders(t *testing.T) {
 			has:     "X-Subject: 我的"},
 		{name: "raw recipient", seen: "chatmail/core#4969", message: own + "To: Büro <bob@example.net>\n\nbody\n",
 			has: "To: Büro <bob@example.net>"},
+		{name: "raw name of a file", seen: "fax server", message: own + "Content-Type: application/pdf; name=\"Größe.pdf\"\n\nx\n",
+			has: "Content-Type: application/pdf; name*=utf-8''Gr%C3%B6%C3%9Fe.pdf"},
 		{name: "subject in one encoded word", seen: "productdevbook/unemail#121",
 			message: field("X-Subject: =?utf-8?B?" + strings.Repeat("w7xi", 300) + "?=")},
 		{name: "recipients in one line", seen: "vert-x3/vertx-mail-client#220", message: field("Cc: " +
