@@ -140,19 +140,25 @@ func TestAlertOfALockout(t *testing.T) {
 			t.Fatal(out.Text)
 		}
 	}
-	const subject = "login anna@example.com"
-	o.until("the hook hears of the login and of the address", func() bool {
-		return len(h.about(subject)) > 0 && len(h.about("address 127.0.0.1"))+len(h.about("address ::/64")) > 0
+	// One address locks itself out, and no login for others.
+	subject, client := "address 127.0.0.1", "127.0.0.1"
+	o.until("the hook hears of the address", func() bool {
+		if len(h.about("address ::/64")) > 0 {
+			subject, client = "address ::/64", "::1"
+		}
+		return len(h.about(subject)) > 0
 	})
 	a := h.about(subject)
-	if len(a) != 1 || a[0].Event != "login-locked" || a[0].Details["failures"] != "3" || a[0].Details["login"] != "anna@example.com" {
+	if len(a) != 1 || a[0].Event != "login-locked" || a[0].Details["failures"] != "3" || len(h.about("login anna@example.com")) != 0 {
 		t.Errorf("%+v", a)
 	}
-	o.until("the alerts are counted", func() bool {
+	o.until("the alert is counted", func() bool {
 		_, metrics := get(t, base+"/metrics")
-		return strings.Contains(metrics, `postern_alerts_total{event="login-locked",outcome="sent"} 2`)
+		return strings.Contains(metrics, `postern_alerts_total{event="login-locked",outcome="sent"} 1`)
 	})
-	o.postern("another password\n", "user", "password", "anna@example.com", "--password-stdin")
+	o.until("the lock is on record and lifted", func() bool {
+		return testkit.Run(t, "", "user", "unlock", client, "--config", o.config).OK
+	})
 	o.until("the hook hears of the end", func() bool { a := h.about(subject); return len(a) == 2 && a[1].Resolved })
 	noToken(t, p.Log())
 }
