@@ -17,7 +17,8 @@ const DateLayout = "Mon, 02 Jan 2006 15:04:05 -0700"
 // show. It returns the Message-ID that holds, and for the trace what was changed of what had been there.
 func Complete(h *Header, now time.Time, messageID string) (id string, notes []string) {
 	c := completion{Header: h}
-	if c.hasTwice() {
+	if c.hasOdd() {
+		c.dropEmpty("To", "Cc", "Reply-To", "In-Reply-To", "References")
 		c.unite("To", "Cc", "Reply-To")
 		c.keepFirst("Subject", "In-Reply-To", "References")
 		c.dropRepeated("Content-Type", "Content-Transfer-Encoding")
@@ -50,13 +51,13 @@ var (
 	once   = append(slices.Clone(unique), "Content-Type", "Content-Transfer-Encoding")
 )
 
-// hasTwice reports a field that may be there once and is there more often. Ordinary mail has none.
-func (c *completion) hasTwice() bool {
+// hasOdd reports a field that may be there once and is there more often, or says nothing. Ordinary mail has none.
+func (c *completion) hasOdd() bool {
 	var seen [8]bool
 	for _, f := range c.Fields {
 		for i, name := range once {
 			if f.Is(name) {
-				if seen[i] {
+				if seen[i] || len(bytes.TrimSpace(f.Body())) == 0 {
 					return true
 				}
 				seen[i] = true
@@ -118,6 +119,17 @@ func (c *completion) keepFirst(names ...string) {
 		}
 		c.removeBut(keep, name)
 		c.note(name, "that came second is removed")
+	}
+}
+
+// dropEmpty takes out fields of addresses or identifiers that have none (RFC 5322 §3.6.3, §3.6.4): some providers refuse
+// them.
+func (c *completion) dropEmpty(names ...string) {
+	for i := len(c.Fields) - 1; i >= 0; i-- {
+		if f := c.Fields[i]; f.Value() == "" && slices.ContainsFunc(names, f.Is) {
+			c.RemoveAt(i)
+			c.note(f.Name, "is removed: it is empty")
+		}
 	}
 }
 

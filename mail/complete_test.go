@@ -147,6 +147,27 @@ func FuzzComplete(f *testing.F) {
 	})
 }
 
+// TestEmptyFields: what has to have an address or an identifier, and has none, goes; text may be empty.
+func TestEmptyFields(t *testing.T) {
+	const valid = "Date: Sat, 28 Nov 2026 08:00:00 +0100\r\nMessage-ID: <a@b>\r\nMIME-Version: 1.0\r\n"
+	in := valid + "To:\r\nCC: \r\nReply-To:  \t \r\nIn-Reply-To:\r\nReferences: \r\nSubject:\r\nX-Y:\r\nTo: c@d\r\n\r\n"
+	h, _, err := ReadHeader([]byte(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, notes := Complete(&h, time.Now(), "<c@d>")
+	if got := string(h.Bytes()); got != valid+"Subject:\r\nX-Y:\r\nTo: c@d\r\n\r\n" || len(notes) != 5 {
+		t.Errorf("%q, %q", got, notes)
+	}
+	h, _, err = ReadHeader([]byte(valid + "Reply-To:\r\n\r\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, notes := Complete(&h, time.Now(), "<c@d>"); string(h.Bytes()) != valid+"\r\n" || len(notes) != 1 {
+		t.Errorf("one: %q, %q", h.Bytes(), notes)
+	}
+}
+
 // TestRepeatedContentType: the same said twice is said once; two that differ stay, since readers choose.
 func TestRepeatedContentType(t *testing.T) {
 	const a, b, enc = "Content-Type: text/plain\r\n", "content-type: text/html\r\n", "Content-Transfer-Encoding: 8bit\r\n"

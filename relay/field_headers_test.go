@@ -51,6 +51,7 @@ func TestFieldHeaders(t *testing.T) {
 		{name: "Reply-To twice", seen: "Chaste/Chaste#268",
 			message: field("Reply-To: a@example.net\nReply-To: b@example.net"),
 			has:     "Reply-To: a@example.net, b@example.net"},
+		{name: "empty Reply-To", seen: "contact form", message: field("Reply-To: \nCc:"), hasNot: "Reply-To: \n"},
 		{name: "Subject twice", seen: "dfinity/internet-identity#3948", message: field("Subject: y"), has: "Subject: y",
 			hasNot: "Subject: x"},
 		{name: "Bcc", seen: "smtplib", message: field("Bcc: eve@example.net"), hasNot: "eve@"},
