@@ -114,6 +114,9 @@ func (s *Server) wireOptions(c *config.Config, l config.Listener) *wire.Options 
 // refusedSession traces a connection that was turned away before any message.
 func (s *Server) refusedSession(name string, r wire.Refusal) {
 	s.metrics.refused.WithLabelValues(name, string(r.Reason)).Inc()
+	if r.Reply == replyNoAccount {
+		return // the session has told of it
+	}
 	told := s.trace.Refusal(trace.Event{Kind: trace.Refused, Session: r.Session, Listener: name, Client: r.Client.Addr().String(),
 		Reply: r.Reply, Detail: mail.Printable(mail.Cut(string(r.Reason)+": "+r.Detail, 512))})
 	if !told {

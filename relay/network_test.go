@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/relay/trace"
 )
 
 // proxied connects as a proxy does, with a header if that is not empty, and returns the client behind STARTTLS and EHLO, or nil where the greeting is a
@@ -96,4 +98,35 @@ func TestReversePathOfADevice(t *testing.T) {
 	c = r.rawClient()
 	c.say("AUTH PLAIN "+plainOf(rigLogin, rigPassword), "235 ")
 	c.say("MAIL FROM:<root>", "501 5.1.7 the sender is no complete address")
+}
+
+// TestOneEventIsToldOnce: a listener without its account is told of by the session alone, not once more by wire.
+func TestOneEventIsToldOnce(t *testing.T) {
+	r := newRig(t, newProvider(t), `[[listener]]
+name = "hall"
+address = "127.0.0.1:0"
+tls = "none"
+auth = "network"
+networks = ["127.0.0.1"]
+login = "scanner"
+`)
+	conn, err := net.Dial("tcp", r.server.Addresses()["hall"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	reply, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || !strings.HasPrefix(reply, "421 4.7.0 the account of this listener") {
+		t.Fatalf("%q, %v", reply, err)
+	}
+	r.stop() // whatever would come second is written then
+	if n := len(r.events(trace.Refused)); n != 1 {
+		t.Errorf("%d events", n)
+	}
+	if n := strings.Count(r.log.String(), "account of this listener cannot be used"); n != 1 {
+		t.Errorf("%d lines:\n%s", n, r.log)
+	}
+	if strings.Count(r.log.String(), "ask the administrator") > 0 {
+		t.Errorf("the log repeats what clients are told:\n%s", r.log)
+	}
 }

@@ -22,6 +22,7 @@ import (
 	"postern/admin"
 	"postern/auth"
 	"postern/certs"
+	"postern/internal/logline"
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
@@ -174,10 +175,13 @@ func (s *Server) lockedOut(l auth.Lock) {
 		Detail: fmt.Sprintf("too many different wrong passwords: locked out until %s", l.Until.Format(time.RFC3339))}
 	if l.Client.IsValid() {
 		e.Client = l.Client.String()
+		if l.Client.IsSingleIP() {
+			e.Client = l.Client.Addr().String()
+		}
 	}
 	if s.trace.Refusal(e) {
-		s.log.Warn("locked out", "login", e.Login, "client", e.Client, "distinct_wrong_passwords", l.Failures,
-			"until", l.Until.UTC().Format(time.RFC3339))
+		s.log.Warn("locked out", logline.Pairs("login", e.Login, "client", e.Client, "distinct_wrong_passwords", l.Failures,
+			"until", l.Until.UTC().Format(time.RFC3339))...)
 	}
 }
 

@@ -53,6 +53,10 @@ func (s *Server) newSession(l config.Listener) func(*wire.Conn) (wire.Session, m
 	}
 }
 
+// replyNoAccount is for clients of a listener whose account is locked or not there. The session tells of it, which knows
+// the login.
+var replyNoAccount = mail.R(421, "4.7.0", "the account of this listener cannot be used; the operator's log says why")
+
 // admit gives a client that was let in by its network the account that the listener names. The
 // networks themselves are checked by wire before the greeting.
 func (s *session) admit(c *wire.Conn) mail.Reply {
@@ -61,11 +65,11 @@ func (s *session) admit(c *wire.Conn) mail.Reply {
 	s.since, s.accounts = time.Now(), s.srv.accounts.Load()
 	identity, err := s.srv.auth.Lookup(ctx, s.listener.Login)
 	if err != nil {
-		reply := mail.R(421, "4.7.0", "the account of this listener cannot be used; the operator's log says why")
-		if s.refusal(trace.Event{Kind: trace.Refused, Login: s.listener.Login, Reply: reply, Detail: reason(err)}) {
-			s.log.Error("the account of this listener cannot be used", "login", s.listener.Login, "client", c.Client().Addr(), "err", err)
+		if s.refusal(trace.Event{Kind: trace.Refused, Login: s.listener.Login, Reply: replyNoAccount, Detail: reason(err)}) {
+			s.log.Error("the account of this listener cannot be used", "login", s.listener.Login, "client", c.Client().Addr(),
+				"err", reason(err))
 		}
-		return reply
+		return replyNoAccount
 	}
 	s.become(identity)
 	s.log = s.log.With("login", identity.Login)
@@ -282,7 +286,7 @@ func (s *session) reject(from mail.Address, to string, reply mail.Reply, err err
 		level = slog.LevelError // ours to mend
 	}
 	s.log.Log(context.Background(), level, "refused", logline.Pairs("client", s.conn.Client().Addr(), "from", from.String(),
-		"rcpt", to, "reply", reply.String(), "err", logline.Error(reply, err))...)
+		"rcpt", to, "reply", reply.String(), "err", logline.Beside(reply, reason(err)))...)
 	return reply
 }
 
@@ -304,18 +308,17 @@ func (s *session) event(e trace.Event) trace.Event {
 	return e
 }
 
-// reason is the inward side of an error for the trace: what mail.Error wraps, or the error itself.
+// reason is the inward side of an error for the trace and the log: what is in the innermost mail.Error, or the error
+// itself.
 func reason(err error) string {
-	if err == nil {
-		return ""
-	}
-	if e, ok := errors.AsType[*mail.Error](err); ok {
-		if e.Err == nil {
-			return ""
+	for err != nil {
+		e, ok := errors.AsType[*mail.Error](err)
+		if !ok {
+			return mail.Printable(mail.Cut(err.Error(), 512))
 		}
 		err = e.Err
 	}
-	return mail.Printable(mail.Cut(err.Error(), 512))
+	return ""
 }
 
 func codeClass(r mail.Reply) string {

@@ -113,7 +113,7 @@ func (a *app) unlock(cmd *cobra.Command, who string) error {
 			lift = append(lift, l)
 		}
 	}
-	account, err := unlockAccount(cmd, s, login)
+	account, unlocked, err := unlockAccount(cmd, s, login)
 	switch {
 	case err != nil:
 		return err
@@ -125,7 +125,7 @@ func (a *app) unlock(cmd *cobra.Command, who string) error {
 	if err := s.LiftLockouts(cmd.Context(), lift); err != nil {
 		return err
 	}
-	if err := s.AppendEventsNow(cmd.Context(), unlockEvents(account, login, lift)); err != nil {
+	if err := s.AppendEventsNow(cmd.Context(), unlockEvents(unlocked, login, lift)); err != nil {
 		return err
 	}
 	sayUnlocked(cmd.OutOrStdout(), account, login, lift)
@@ -133,8 +133,8 @@ func (a *app) unlock(cmd *cobra.Command, who string) error {
 }
 
 // unlockEvents trace what was unlocked.
-func unlockEvents(account bool, login string, lifted []auth.Lock) (events []trace.Event) {
-	if account {
+func unlockEvents(unlocked bool, login string, lifted []auth.Lock) (events []trace.Event) {
+	if unlocked {
 		events = append(events, accountEvent(login, "account unlocked"))
 	}
 	for _, l := range lifted {
@@ -161,25 +161,29 @@ func sayUnlocked(w io.Writer, account bool, login string, lifted []auth.Lock) {
 	}
 }
 
+// errNotLocked: there is nothing to unlock.
+var errNotLocked = errors.New("not locked")
+
 // unlockAccount unlocks an account and reports whether there is one. One that is not locked stays as it is: a change would end
 // its open sessions.
-func unlockAccount(cmd *cobra.Command, s store, login string) (found bool, err error) {
+func unlockAccount(cmd *cobra.Command, s store, login string) (found, unlocked bool, err error) {
 	if login == "" {
-		return false, nil
+		return false, false, nil
 	}
-	u, err := s.User(cmd.Context(), login)
-	switch {
-	case errors.Is(err, auth.ErrUnknownLogin):
-		return false, nil
-	case err != nil:
-		return false, err
-	case !u.Locked:
-		return true, nil
-	}
-	return true, s.UpdateUser(cmd.Context(), login, func(u *auth.User) error {
+	err = s.UpdateUser(cmd.Context(), login, func(u *auth.User) error {
+		if !u.Locked {
+			return errNotLocked
+		}
 		u.Locked, u.LockReason, u.Changed = false, "", time.Now()
 		return nil
 	})
+	switch {
+	case errors.Is(err, auth.ErrUnknownLogin):
+		return false, false, nil
+	case errors.Is(err, errNotLocked):
+		return true, false, nil
+	}
+	return true, true, err
 }
 
 // parseAddress reads an IP address or a network, also in brackets or with a port or zone that was copied along.

@@ -167,7 +167,7 @@ func (a *app) queueShow() *cobra.Command {
 				return writeJSON(cmd.OutOrStdout(), struct {
 					messageView
 					Events []trace.Event `json:"events"`
-				}{viewOf(m), events})
+				}{viewOf(m), append([]trace.Event{}, events...)}) // never null
 			}
 			return printMessage(cmd.OutOrStdout(), m, events, time.Now())
 		},
