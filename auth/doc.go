@@ -28,7 +28,7 @@
 // A full counter locks for the configured duration. No outsider can thereby take a login from those
 // who use it: a lock never stops (1) a credential in the verified cache, (2) a password that was right
 // before, even when its cache entry has run out: it is verified again, (3) a pair whose own counter is
-// not full, (4) a generated password that is right: 128 bits cannot be guessed, and comparing them
+// not full, (4) a generated password that is right: 99 bits or more cannot be guessed, and comparing them
 // costs nothing. What remains open is in docs/decisions/0004-lockout.md.
 //
 // Everything that an outsider can key is bounded by an LRU. Locks, and from where logins were used, outlive the process where
