@@ -507,7 +507,7 @@ func testUpstream(t *testing.T, r *graphRig, block config.Upstream) []upstream.S
 		t.Fatal(err)
 	}
 	defer source.Close()
-	steps, err := TestUpstream(t.Context(), "relay.example.com", block, source)
+	steps, err := TestUpstream(t.Context(), "relay.example.com", block, source, upstream.Trial{})
 	if err != nil {
 		t.Fatal(err)
 	}

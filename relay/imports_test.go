@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"relay/capture":      {},
 	"relay/fakeprovider": {"mail"},
 	"relay/queue":        {"internal/logline", "mail", "relay/trace"},
-	"relay/upstream":     {"internal/logline", "mail", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/via"},
+	"relay/upstream":     {"internal/logline", "mail", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/via"},
 	"relay/upstream/via": {"mail"},
 	"relay/seal":         {},
 	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream", "relay/upstream/oauth", "relay/store/..."},
@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"relay/queue/memstore":  {"mail", "relay/queue"},
 	"auth/authtest":         {"mail", "auth"},
 	"policy/policytest":     {"mail", "policy"},
-	"relay/upstream/...":    {"internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/via"},
+	"relay/upstream/...":    {"internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/via"},
 	"deploy":                {},
 }
 

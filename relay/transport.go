@@ -27,8 +27,8 @@ type transport interface {
 	TryAgain()
 	// Inherit takes over what an earlier transport of the same upstream knows of rates and quotas.
 	Inherit(old transport)
-	// TestSenders goes the way of a delivery for each sender and sends nothing; asThemselves: each as its own identity.
-	TestSenders(ctx context.Context, senders []mail.Address, asThemselves bool) []upstream.Step
+	// TestSenders goes the way of a delivery for each sender and sends nothing.
+	TestSenders(ctx context.Context, t upstream.Trial) []upstream.Step
 	Close(ctx context.Context) error
 }
 
@@ -118,13 +118,15 @@ func newTransport(hostname string, block config.Upstream, source *oauth.Source, 
 }
 
 // TestUpstream goes the way of a delivery to the upstream of a block and sends nothing. source is what NewTokens made for it.
-// By SMTP the way goes on to MAIL for each sender; by Graph it is gone for the mailbox of each, where senders have one.
-func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source, senders ...mail.Address) ([]upstream.Step, error) {
+// By SMTP the way goes on to MAIL for each sender; by Graph it is gone for the mailbox of each, where senders have one. Whether
+// senders are logged in as themselves is the block's to say.
+func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source, t upstream.Trial) ([]upstream.Step, error) {
 	up, err := newTransport(hostname, block, source, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
-	return up.TestSenders(ctx, senders, block.SendsAsSender()), nil
+	t.AsThemselves = block.SendsAsSender()
+	return up.TestSenders(ctx, t), nil
 }
 
 // checkUpstream says what newTransport would refuse, as far as files are concerned.

@@ -153,29 +153,36 @@ type testReport struct {
 	NotTested []string   `json:"not_tested,omitempty"` // configured senders that are patterns, or one too many
 	Unproven  string     `json:"unproven,omitempty"`   // what a test without a message cannot find out
 	why       string     // NotTested
+
+	provider string
+	senders  *testedSenders
+	group    string // sender and identity whose heading was printed
 }
 
-func newReport(block config.Upstream, steps []upstream.Step, senders *testedSenders) *testReport {
-	r := &testReport{Upstream: block.Name, OK: true, NotTested: senders.untested, Unproven: unproven(block, senders)}
+func newReport(block config.Upstream, senders *testedSenders) *testReport {
+	r := &testReport{Upstream: block.Name, OK: true, Steps: []testStep{}, NotTested: senders.untested, Unproven: unproven(block, senders),
+		provider: providerOf(block), senders: senders}
 	r.why = "They are patterns or too many; name some with --sender ADDRESS."
 	if block.ByGraph() && !block.SendsAsSender() {
 		r.why = "Graph judges the sender only with a message."
 	}
-	provider := providerOf(block)
-	for _, s := range steps {
-		step := testStep{Step: s}
-		step.excuse(senders)
-		if !step.OK {
-			r.OK = false
-			if !s.Ours {
-				if found := advice.For(provider, stageOf(s.Name), s.Reply); found != nil {
-					step.Advice = found.Filled(s.Identity, s.Sender)
-				}
+	return r
+}
+
+// add takes a step that was made.
+func (r *testReport) add(s upstream.Step) *testStep {
+	step := testStep{Step: s}
+	step.excuse(r.senders)
+	if !step.OK {
+		r.OK = false
+		if !s.Ours {
+			if found := advice.For(r.provider, stageOf(s.Name), s.Reply); found != nil {
+				step.Advice = found.Filled(s.Identity, s.Sender)
 			}
 		}
-		r.Steps = append(r.Steps, step)
 	}
-	return r
+	r.Steps = append(r.Steps, step)
+	return &r.Steps[len(r.Steps)-1]
 }
 
 // excuse takes a refusal of the null reverse-path for what it is where reports may have another.
@@ -228,16 +235,17 @@ func stageOf(step string) mail.Stage {
 	return mail.StageAuth
 }
 
-func (r *testReport) write(w io.Writer) {
-	group := ""
-	for i := range r.Steps {
-		s := &r.Steps[i]
-		if s.Name != "mail" && s.Sender != "" && s.Sender+s.Identity != group {
-			group = s.Sender + s.Identity
-			fmt.Fprintf(w, "\nmail of %s, logged in as %s\n", s.Sender, s.Identity)
-		}
-		s.write(w)
+// writeStep prints a step, under a heading where it begins the mail of another sender.
+func (r *testReport) writeStep(w io.Writer, s *testStep) {
+	if s.Name != "mail" && s.Sender != "" && s.Sender+s.Identity != r.group {
+		r.group = s.Sender + s.Identity
+		fmt.Fprintf(w, "\nmail of %s, logged in as %s\n", s.Sender, s.Identity)
 	}
+	s.write(w)
+}
+
+// writeEnd prints what all steps come to.
+func (r *testReport) writeEnd(w io.Writer) {
 	if r.OK {
 		fmt.Fprintln(w, "\nThe upstream would take mail from us.")
 	}

@@ -128,15 +128,16 @@ func TestReversePathsOfReports(t *testing.T) {
 
 // A refused null reverse-path is no fault where reports have an address instead, and one where they have none.
 func TestARefusedNullReversePathInATest(t *testing.T) {
-	steps := []upstream.Step{{Name: "mail", Sender: "<>", Reply: mail.R(501, "5.1.7", "invalid sender")}}
+	step := upstream.Step{Name: "mail", Sender: "<>", Reply: mail.R(501, "5.1.7", "invalid sender")}
 	null, postmaster := mail.Address{}, mail.Address{Local: "postmaster", Domain: "example.com"}
-	r := newReport(config.Upstream{Name: "office"}, steps, &testedSenders{reports: []mail.Address{null, postmaster}})
+	r := newReport(config.Upstream{Name: "office"}, &testedSenders{reports: []mail.Address{null, postmaster}})
 	var b strings.Builder
-	r.write(&b)
+	r.writeStep(&b, r.add(step))
 	if !r.OK || !strings.Contains(b.String(), "Reports have the reverse-path <postmaster@example.com> instead.") {
 		t.Errorf("%s", b.String())
 	}
-	if r = newReport(config.Upstream{Name: "office"}, steps, &testedSenders{reports: []mail.Address{null}}); r.OK {
+	r = newReport(config.Upstream{Name: "office"}, &testedSenders{reports: []mail.Address{null}})
+	if r.add(step); r.OK {
 		t.Error("it is well though reports have no other reverse-path")
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -56,8 +57,9 @@ func (a *app) upstreamList() *cobra.Command {
 
 func (a *app) upstreamTest() *cobra.Command {
 	var (
-		asJSON bool
-		extra  []string
+		asJSON  bool
+		extra   []string
+		timeout time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "test NAME",
@@ -67,11 +69,15 @@ send nothing: no recipient is named. Where no sender is an address, username is 
 sender is logged in as itself. By Microsoft Graph there is no MAIL: the mailbox is asked whether it may send, each sender's own
 one with identity = "sender", and whether it may make drafts where large_mail = "upload".
 
-What fails is shown with its cause, and with what to click or run at the provider.`,
+Each step is shown as it happens; what fails with its cause, and with what to click or run at the provider. A port and tls that
+do not fit are told within seconds. A delivery waits longer than this test: minutes, as RFC 5321 wants it.`,
 		Example: `  postern upstream test office
   postern upstream test office --sender scanner@example.com --json`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if timeout < time.Second {
+				return usage(cmd, fmt.Errorf("--timeout %s is too short, write 1s at least", timeout))
+			}
 			c, err := a.load()
 			if err != nil {
 				return err
@@ -90,17 +96,18 @@ What fails is shown with its cause, and with what to click or run at the provide
 				return err
 			}
 			defer done()
-			steps, err := relay.TestUpstream(cmd.Context(), c.Hostname, block, tokens, senders.asked()...)
-			if err != nil {
+			live := &liveTest{report: newReport(block, senders), limit: timeout / trialSteps, target: fmt.Sprintf("%s:%d", block.Host, block.Port)}
+			if !asJSON {
+				live.w = cmd.OutOrStdout()
+			}
+			if _, err := relay.TestUpstream(cmd.Context(), c.Hostname, block, tokens, live.trial(timeout)); err != nil {
 				return err
 			}
-			report := newReport(block, steps, senders)
+			report := live.end()
 			if asJSON {
 				if err := writeJSON(cmd.OutOrStdout(), report); err != nil {
 					return err
 				}
-			} else {
-				report.write(cmd.OutOrStdout())
 			}
 			if !report.OK {
 				return errSilent
@@ -108,6 +115,7 @@ What fails is shown with its cause, and with what to click or run at the provide
 			return nil
 		},
 	}
+	cmd.Flags().DurationVar(&timeout, "timeout", trialTimeout, "give up a login after this, each of its steps after a third of it")
 	cmd.Flags().StringArrayVar(&extra, "sender", nil, "try this `address` too; may be repeated")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

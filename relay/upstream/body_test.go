@@ -117,7 +117,7 @@ func TestProbeOfOtherLetters(t *testing.T) {
 		fc := provider()
 		fc.Extensions = ext
 		fake, u := start(t, fc, nil)
-		steps := u.TestSenders(t.Context(), addresses(t, "anna@bücher.example"), false)
+		steps := u.TestSenders(t.Context(), Trial{Senders: addresses(t, "anna@bücher.example")})
 		if last := steps[len(steps)-1]; !last.OK || !strings.Contains(strings.Join(fake.Log(), "\n"), "MAIL FROM:<anna@xn--bcher-kva.example>\n") {
 			t.Errorf("%+v\n%v", last, fake.Log())
 		}

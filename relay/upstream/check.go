@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/whytls"
 )
 
 // Step is one phase of a Test.
@@ -26,9 +27,49 @@ type Step struct {
 	Ours     bool   `json:"-"`                  // Reply is not the upstream's
 }
 
+// Trial is what a test is to try, and who watches it.
+type Trial struct {
+	Senders      []mail.Address
+	AsThemselves bool          // each sender is logged in as itself
+	Limit        time.Duration // of each step; 0: as in a delivery
+	Total        time.Duration // of each way to a login; 0: none
+	// Begin is called with the name of each step before it, Done behind it. May be nil.
+	Begin func(name string)
+	Done  func(Step)
+}
+
+// Begins tells whoever watches.
+func (t *Trial) Begins(name string) {
+	if t.Begin != nil {
+		t.Begin(name)
+	}
+}
+
+// Ends tells whoever watches.
+func (t *Trial) Ends(s Step) {
+	if t.Done != nil {
+		t.Done(s)
+	}
+}
+
 // Test goes the way of a delivery up to the login and sends nothing. It returns what happened up to the first failure. Its
 // connection is its own: it does not count among the places, and the identity hears nothing of the outcome.
-func (u *Upstream) Test(ctx context.Context) []Step { return u.TestSenders(ctx, nil, false) }
+func (u *Upstream) Test(ctx context.Context) []Step { return u.TestSenders(ctx, Trial{}) }
+
+// silenceTried is how long a test lets a server be silent before it looks whether TLS is spoken there.
+const silenceTried = 2 * time.Second
+
+// limited is the same upstream without what it has learned, and with no wait longer than a limit.
+func (u *Upstream) limited(limit time.Duration) *Upstream {
+	cfg := u.cfg
+	for _, d := range []*time.Duration{&cfg.Timeouts.Resolve, &cfg.Timeouts.Connect, &cfg.Timeouts.TLS, &cfg.Timeouts.Greeting,
+		&cfg.Timeouts.Command, &cfg.Timeouts.Mail} {
+		*d = min(*d, limit)
+	}
+	cfg.Timeouts.Silence = min(cfg.Timeouts.Silence, silenceTried)
+	return &Upstream{cfg: cfg, tls: u.tls, rules: u.rules, log: u.log, identities: make(map[string]*identity),
+		conns: make(map[*conn]struct{}), drained: make(chan struct{})}
+}
 
 func joinAddrs(addrs []netip.Addr) string {
 	s := make([]string, len(addrs))
@@ -48,8 +89,16 @@ func describeTLS(s *tls.ConnectionState) string {
 		return text
 	}
 	cert := s.PeerCertificates[0]
-	return text + ", certificate for " + strings.Join(certificateNames(cert), ", ") + " by " + issuer(cert) +
+	return text + ", certificate for " + strings.Join(names(cert), ", ") + " by " + issuer(cert) +
 		", valid until " + cert.NotAfter.UTC().Format(time.DateOnly)
+}
+
+// names are those that a certificate is for; of one without any its common name.
+func names(cert *x509.Certificate) []string {
+	if all := whytls.Names(cert); len(all) > 0 {
+		return all
+	}
+	return []string{"no name (subject " + mail.Printable(mail.Cut(cert.Subject.CommonName, 200)) + ")"}
 }
 
 func issuer(cert *x509.Certificate) string {
@@ -79,6 +128,8 @@ func (u *Upstream) explainTo(f *fault, identity string) string {
 		return "The upstream wants another kind of login for " + quote(identity) + ", often an app password."
 	case f.stage == mail.StageAuth && f.class == mail.BackPressure:
 		return "The upstream cannot check logins now, or has seen too many. This passes without a change here."
+	case f.fixed:
+		return f.reply.Text + "."
 	case f.stage == mail.StageTLS && f.class == mail.AccountFault:
 		return f.reply.Text + ". Check host, port and tls; if the upstream uses an authority of its own, name its certificate in ca_file."
 	case f.stage == mail.StageGreeting && f.reply.Permanent():

@@ -92,7 +92,7 @@ func (u *Upstream) openAs(ctx context.Context, identity, token string, each step
 	u.conns[c] = struct{}{}
 	u.mu.Unlock()
 	defer c.watch(ctx)()
-	if f := c.handshake(identity, token, each); f != nil {
+	if f := c.handshake(ctx, identity, token, each); f != nil {
 		f.notes = c.takeNotes()
 		if token != "" && f.tokenRefused() && !c.broken {
 			c.quit() // another connection may follow at once, and the upstream counts them
@@ -122,14 +122,14 @@ func (c *conn) attach(nc net.Conn) {
 	}
 }
 
-func (c *conn) handshake(identity, token string, each step) *fault {
+func (c *conn) handshake(ctx context.Context, identity, token string, each step) *fault {
 	cfg := &c.u.cfg
 	if cfg.TLS == TLSImplicit {
 		if f := each("tls", c.startHandshake); f != nil {
 			return f
 		}
 	}
-	if f := each("greeting", c.greeting); f != nil {
+	if f := each("greeting", func() (string, *fault) { return c.greeting(ctx) }); f != nil {
 		return f
 	}
 	if f := each("ehlo", c.ehlo); f != nil {
@@ -149,8 +149,16 @@ func (c *conn) handshake(identity, token string, each step) *fault {
 	return each("auth", func() (string, *fault) { return c.auth(identity, token) })
 }
 
-func (c *conn) greeting() (string, *fault) {
-	r, err := c.reply(c.u.cfg.Timeouts.Greeting, true)
+func (c *conn) greeting(ctx context.Context) (string, *fault) {
+	patience := c.u.cfg.Timeouts.Greeting
+	if c.state == nil {
+		left, f := c.hearClear(ctx, patience)
+		if f != nil {
+			return "", f
+		}
+		patience = left
+	}
+	r, err := c.reply(patience, true)
 	if err != nil {
 		return "", c.lost(mail.StageGreeting, err)
 	}

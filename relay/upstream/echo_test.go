@@ -32,7 +32,7 @@ func TestPasswordsDoNotComeBack(t *testing.T) {
 			wantNoEcho(t, fmt.Sprintf(c.reply, echo), told)
 
 			_, probed := start(t, fc, nil)
-			steps := probed.TestSenders(t.Context(), []mail.Address{address(t, user)}, false)
+			steps := probed.TestSenders(t.Context(), Trial{Senders: []mail.Address{address(t, user)}})
 			wantNoEcho(t, "test: "+fmt.Sprintf(c.reply, echo), fmt.Sprintf("%+v", steps))
 		}
 	}

@@ -3,18 +3,17 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
 	"postern/mail"
 	"postern/relay/upstream/internal/gate"
+	"postern/relay/upstream/internal/whytls"
 )
 
 // fault is why a connection did not get ready, or a transaction ended for all that had no result yet. The reply is the
@@ -30,6 +29,7 @@ type fault struct {
 	rule       *Rule // that decided; nil where there was no reply to judge
 	ours       bool  // nothing was asked of the upstream
 	verbatim   bool  // the reply is the upstream's
+	fixed      bool  // the reply is ours and says what to do
 	err        error
 }
 
@@ -160,53 +160,28 @@ func isAlert(err error) bool {
 
 // handshakeFault tells a certificate that is not good enough, which a person must mend, from a network that is not.
 func (c *conn) handshakeFault(err error) *fault {
+	if c.wasInterrupted() {
+		return c.lost(mail.StageTLS, err)
+	}
 	var (
 		verification *tls.CertificateVerificationError
 		record       tls.RecordHeaderError
 	)
 	switch {
-	case c.wasInterrupted():
-		return c.lost(mail.StageTLS, err)
 	case errors.As(err, &verification):
-		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+": "+explainCertificate(verification.Err, c.u.cfg.Host))
+		return c.explained(mail.StageTLS, err, c.peer+": "+whytls.Certificate(verification, c.u.cfg.Host, time.Now()))
 	case errors.As(err, &record):
-		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+" does not speak TLS on this port; STARTTLS or another port may be meant")
-	case strings.Contains(err.Error(), "protocol version"), strings.Contains(err.Error(), "unsupported versions"):
-		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+" offers no TLS of version 1.2 or later")
-	case isAlert(err):
-		return c.accountFault(mail.StageTLS, "4.7.5", err, c.peer+" refuses TLS with us: "+mail.Printable(strings.TrimPrefix(err.Error(), "remote error: tls: ")))
+		return c.clearText(record)
+	}
+	if text, ok := whytls.Handshake(err, len(c.u.cfg.Certificates) > 0); ok {
+		return c.explained(mail.StageTLS, err, c.peer+" "+text)
 	}
 	return c.lost(mail.StageTLS, err)
 }
 
-// explainCertificate says in plain words why a certificate was refused.
-func explainCertificate(err error, host string) string {
-	var (
-		name    x509.HostnameError
-		invalid x509.CertificateInvalidError
-		unknown x509.UnknownAuthorityError
-	)
-	switch {
-	case errors.As(err, &name):
-		return "the certificate is not for " + host + " but for " + strings.Join(certificateNames(name.Certificate), ", ")
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "the certificate is valid from " + invalid.Cert.NotBefore.UTC().Format(time.DateOnly) + " to " + invalid.Cert.NotAfter.UTC().Format(time.DateOnly) + " only"
-	case errors.As(err, &unknown):
-		return "the certificate is not issued by an authority that we trust"
-	}
-	return "the certificate is refused: " + mail.Printable(err.Error())
-}
-
-func certificateNames(cert *x509.Certificate) []string {
-	names := append([]string(nil), cert.DNSNames...)
-	for _, ip := range cert.IPAddresses {
-		names = append(names, ip.String())
-	}
-	if len(names) == 0 {
-		names = append(names, cert.Subject.CommonName)
-	}
-	for i, n := range names {
-		names[i] = mail.Printable(n)
-	}
-	return names[:min(len(names), 10)]
+// explained is an accountFault about TLS whose text says what to do.
+func (c *conn) explained(stage mail.Stage, err error, text string) *fault {
+	f := c.accountFault(stage, "4.7.5", err, text)
+	f.fixed = true
+	return f
 }

@@ -11,16 +11,20 @@ import (
 // probe is one Test under way.
 type probe struct {
 	u        *Upstream
+	trial    Trial
 	steps    []Step
 	identity string // who the connection is for
 	sender   string // whose mail the steps are for, if not everybody's
 }
 
 // TestSenders is Test, and goes on to MAIL for each sender, followed by RSET: no recipient is named and nothing is sent. A
-// sender that is refused does not keep the others from being tried. With asThemselves each sender is logged in as itself, on a
+// sender that is refused does not keep the others from being tried. With AsThemselves each sender is logged in as itself, on a
 // connection of its own; one whose login is refused is tried as the configured username, which is how its mail would go.
-func (u *Upstream) TestSenders(ctx context.Context, senders []mail.Address, asThemselves bool) []Step {
-	p := &probe{u: u, identity: u.cfg.Username}
+func (u *Upstream) TestSenders(ctx context.Context, t Trial) []Step {
+	if t.Limit > 0 {
+		u = u.limited(t.Limit)
+	}
+	p := &probe{u: u, trial: t, identity: u.cfg.Username}
 	if u.cfg.Dial == nil || u.cfg.Resolve != nil {
 		f := p.each("resolve", func() (string, *fault) {
 			addrs, f := u.resolve(ctx)
@@ -30,10 +34,10 @@ func (u *Upstream) TestSenders(ctx context.Context, senders []mail.Address, asTh
 			return p.steps
 		}
 	}
-	if asThemselves {
-		p.themselves(ctx, senders)
+	if t.AsThemselves {
+		p.themselves(ctx, t.Senders)
 	} else {
-		p.connection(ctx, senders)
+		p.connection(ctx, t.Senders)
 	}
 	return p.steps
 }
@@ -63,7 +67,7 @@ func (p *probe) themselves(ctx context.Context, senders []mail.Address) {
 
 // connection opens one, asks for the senders, and closes it. The fault is what kept it from being of use.
 func (p *probe) connection(ctx context.Context, senders []mail.Address) *fault {
-	c, f := p.u.open(ctx, p.identity, p.each)
+	c, f := p.open(ctx)
 	if f != nil {
 		return f
 	}
@@ -87,6 +91,15 @@ func (p *probe) connection(ctx context.Context, senders []mail.Address) *fault {
 	delete(p.u.conns, c)
 	p.u.mu.Unlock()
 	return nil
+}
+
+func (p *probe) open(ctx context.Context) (*conn, *fault) {
+	if p.trial.Total > 0 {
+		bounded, cancel := context.WithTimeout(ctx, p.trial.Total)
+		defer cancel()
+		ctx = bounded
+	}
+	return p.u.open(ctx, p.identity, p.each)
 }
 
 // senderName is how a step names its sender: "<>" is the null reverse-path.
@@ -128,6 +141,7 @@ func (p *probe) mail(c *conn, from mail.Address) {
 
 // each runs one step and notes its time and what came of it.
 func (p *probe) each(name string, run func() (string, *fault)) *fault {
+	p.trial.Begins(name)
 	begun := time.Now()
 	seen, f := run()
 	s := Step{Name: name, OK: f == nil, Took: time.Since(begun), Seen: mail.Printable(seen), Sender: p.sender, Identity: p.identity}
@@ -138,5 +152,6 @@ func (p *probe) each(name string, run func() (string, *fault)) *fault {
 		s.Cause, s.Reply, s.Ours = p.u.explainTo(f, p.identity), f.reply, f.rule == nil
 	}
 	p.steps = append(p.steps, s)
+	p.trial.Ends(s)
 	return f
 }

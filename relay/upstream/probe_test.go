@@ -44,7 +44,7 @@ func TestSendersAreAskedFor(t *testing.T) {
 		return faketest.Action{}
 	}
 	_, u := start(t, fc, nil)
-	got := summary(u.TestSenders(t.Context(), addresses(t, "a@example.com", "boss@example.com", "b@example.com"), false))
+	got := summary(u.TestSenders(t.Context(), Trial{Senders: addresses(t, "a@example.com", "boss@example.com", "b@example.com")}))
 	want := `auth relay@example.com 
 mail relay@example.com a@example.com
 mail relay@example.com boss@example.com 550 5.7.60 SMTP; Client does not have permissions to send as this sender
@@ -69,7 +69,7 @@ func TestTestEndsWithTheConnection(t *testing.T) {
 		return faketest.Action{}
 	}
 	_, u := start(t, fc, nil)
-	steps := u.TestSenders(t.Context(), addresses(t, "a@example.com", "b@example.com"), false)
+	steps := u.TestSenders(t.Context(), Trial{Senders: addresses(t, "a@example.com", "b@example.com")})
 	if last := steps[len(steps)-1]; last.OK || last.Sender != "a@example.com" || last.Reply.Code != 421 || last.Ours {
 		t.Errorf("the last step: %+v", last)
 	}
@@ -82,7 +82,7 @@ func TestSendersLogInAsThemselves(t *testing.T) {
 			return "", errors.New("none for " + identity)
 		}
 	})
-	got := u.TestSenders(t.Context(), addresses(t, "A@example.com"), true)
+	got := u.TestSenders(t.Context(), Trial{Senders: addresses(t, "A@example.com"), AsThemselves: true})
 	if s := summary(got); s != "token relay@example.com  454 4.7.0 there is no access token now\ntoken a@example.com A@example.com 454 4.7.0 there is no access token now" {
 		t.Errorf("got\n%s", s)
 	}

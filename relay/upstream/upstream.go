@@ -95,6 +95,7 @@ type Timeouts struct {
 	Connect   time.Duration // for each address, 15 s
 	TLS       time.Duration // the handshake, 1 min
 	Greeting  time.Duration // 5 min
+	Silence   time.Duration // before a server that should greet is asked whether it waits for TLS, 20 s
 	Command   time.Duration // EHLO, STARTTLS, each step of AUTH, RSET: 2 min
 	Mail      time.Duration // 5 min
 	Rcpt      time.Duration // 5 min
@@ -115,6 +116,7 @@ func (t Timeouts) withDefaults() Timeouts {
 	set(&t.Connect, 15*time.Second)
 	set(&t.TLS, time.Minute)
 	set(&t.Greeting, 5*time.Minute)
+	set(&t.Silence, 20*time.Second)
 	set(&t.Command, 2*time.Minute)
 	set(&t.Mail, 5*time.Minute)
 	set(&t.Rcpt, 5*time.Minute)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream"
 	"postern/relay/upstream/via"
 )
 
@@ -25,22 +26,25 @@ import (
 // 400 ErrorMimeContentInvalidBase64String, without it 403. So no right beside Mail.Send is needed to find out. The right to
 // make drafts is probed in the same way. What cannot be found out without sending is whether the mailbox may use another
 // address in From, and whether its quota is used up.
-func (u *Upstream) Test(ctx context.Context) []Step { return u.TestSenders(ctx, nil, false) }
+func (u *Upstream) Test(ctx context.Context) []Step { return u.TestSenders(ctx, upstream.Trial{}) }
 
-// TestSenders is Test, and with asThemselves for the mailbox of each sender too, which is who sends then. A mailbox that does
+// TestSenders is Test, and with AsThemselves for the mailbox of each sender too, which is who sends then. A mailbox that does
 // not let us in does not keep the others from being tried: its mail would go by the configured one, which comes first. Without
-// asThemselves senders make no difference: Graph judges them with a message.
-func (u *Upstream) TestSenders(ctx context.Context, senders []mail.Address, asThemselves bool) []Step {
-	t := tester{u: u, mailbox: u.o.Mailbox}
+// AsThemselves senders make no difference: Graph judges them with a message.
+func (u *Upstream) TestSenders(ctx context.Context, trial upstream.Trial) []Step {
+	t := tester{u: u, trial: trial, limit: time.Minute, mailbox: u.o.Mailbox}
+	if trial.Limit > 0 {
+		t.limit = trial.Limit
+	}
 	defer t.client().CloseIdleConnections()
 	if !t.connect(ctx) {
 		return t.steps
 	}
 	t.box(ctx)
-	if !asThemselves {
+	if !trial.AsThemselves {
 		return t.steps
 	}
-	for _, from := range senders {
+	for _, from := range trial.Senders {
 		if ctx.Err() != nil {
 			break
 		}
@@ -66,6 +70,8 @@ func (t *tester) box(ctx context.Context) {
 // tester is one Test with connections of its own.
 type tester struct {
 	u       *Upstream
+	trial   upstream.Trial
+	limit   time.Duration // of each step
 	mailbox string
 	sender  string    // whose mailbox it is; "" for the configured one
 	own     *Upstream // u with a fresh transport
@@ -89,6 +95,7 @@ func (t *tester) add(name string, took time.Duration, seen string, f *fault) boo
 		}
 	}
 	t.steps = append(t.steps, s)
+	t.trial.Ends(s)
 	return f == nil
 }
 
@@ -110,15 +117,18 @@ func explain(f *fault, fix string) string {
 // connect asks for the service root without a token. Whatever the answer is, the way is open.
 func (t *tester) connect(ctx context.Context) bool {
 	var phases phases
-	ctx, cancel := context.WithTimeout(httptrace.WithClientTrace(ctx, phases.trace()), time.Minute)
+	phases.told = t.trial
+	ctx, cancel := context.WithTimeout(httptrace.WithClientTrace(ctx, phases.trace()), t.limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.u.o.BaseURL+"/", nil)
 	if err != nil {
 		return t.add("connect", 0, "", contentFault(err))
 	}
+	t.trial.Begins("connect")
 	begun := time.Now()
 	_, err = t.own.do(req, "")
 	phases.mu.Lock()
+	phases.over = true
 	t.steps = append(t.steps, phases.done...)
 	name := phases.next()
 	phases.mu.Unlock()
@@ -154,6 +164,9 @@ func unwrapURL(err error) error {
 
 func (t *tester) fetch(ctx context.Context) bool {
 	begun := time.Now()
+	t.trial.Begins("token")
+	ctx, cancel := context.WithTimeout(ctx, t.limit)
+	defer cancel()
 	token, err := t.u.token(ctx, t.mailbox)
 	if err != nil {
 		return t.add("token", time.Since(begun), "", tokenFault(err))
@@ -166,6 +179,7 @@ func (t *tester) fetch(ctx context.Context) bool {
 const notBase64 = "!!!!"
 
 func (t *tester) permission(ctx context.Context) bool {
+	t.trial.Begins("permission")
 	begun := time.Now()
 	a, f := t.probe(ctx, t.u.sendMailURL(t.mailbox))
 	if f == nil && !saysNoBase64(a) {
@@ -180,6 +194,7 @@ func (t *tester) permission(ctx context.Context) bool {
 
 // large probes the right to make drafts.
 func (t *tester) large(ctx context.Context) bool {
+	t.trial.Begins("large-mail")
 	begun := time.Now()
 	a, f := t.probe(ctx, t.u.mailboxURL(t.mailbox)+"/messages")
 	if f == nil && !saysNoBase64(a) {
@@ -211,7 +226,7 @@ func (t *tester) judge(a *answer) *fault {
 }
 
 func (t *tester) probe(ctx context.Context, target string) (*answer, *fault) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, t.limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, strings.NewReader(notBase64))
 	if err != nil {
@@ -235,6 +250,8 @@ type phases struct {
 	begun    time.Time
 	done     []Step
 	resolved bool
+	over     bool // what comes now is nobody's concern
+	told     upstream.Trial
 }
 
 // next is the phase that was not reached.
@@ -261,11 +278,13 @@ func (p *phases) end(name, seen string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.done {
-		if s.Name == name {
+		if s.Name == name || p.over {
 			return // another address of the same name
 		}
 	}
-	p.done = append(p.done, Step{Name: name, OK: true, Took: time.Since(p.begun), Seen: seen})
+	s := Step{Name: name, OK: true, Took: time.Since(p.begun), Seen: seen}
+	p.done = append(p.done, s)
+	p.told.Ends(s)
 }
 
 func (p *phases) trace() *httptrace.ClientTrace {

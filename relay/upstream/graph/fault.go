@@ -14,6 +14,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/upstream/internal/gate"
+	"postern/relay/upstream/internal/whytls"
 	"postern/relay/upstream/via"
 )
 
@@ -139,17 +140,18 @@ func (u *Upstream) unreached(err error) *fault {
 	badTLS := func(text string) *fault {
 		return &fault{stage: mail.StageTLS, class: mail.AccountFault, err: err, reply: mail.R(454, "4.7.5", "%s", u.host+": "+text)}
 	}
+	if text, ok := whytls.Handshake(err, false); ok && !errors.As(err, &proxy) {
+		return badTLS(text)
+	}
 	switch {
 	case errors.As(err, &proxy):
 		return network(mail.StageConnect, "4.4.1", "cannot be reached: "+proxy.Error())
 	case errors.As(err, &dns):
 		return network(mail.StageResolve, "4.4.3", "cannot be resolved now")
 	case errors.As(err, &verification):
-		return badTLS(explainCertificate(verification.Err, u.host))
+		return badTLS(explainCertificate(verification, u.host))
 	case errors.As(err, &record):
 		return badTLS("does not speak TLS on this port")
-	case errors.As(err, &op) && op.Op == "remote error":
-		return badTLS("refuses TLS with us: " + mail.Printable(op.Err.Error()))
 	case errors.As(err, &op) && op.Op == "dial":
 		return network(mail.StageConnect, "4.4.1", "cannot be reached: "+mail.Printable(op.Err.Error()))
 	case strings.Contains(err.Error(), "TLS handshake timeout"):
@@ -163,19 +165,10 @@ func (u *Upstream) unreached(err error) *fault {
 }
 
 // explainCertificate says in plain words why a certificate was refused.
-func explainCertificate(err error, host string) string {
-	var (
-		name    x509.HostnameError
-		invalid x509.CertificateInvalidError
-		unknown x509.UnknownAuthorityError
-	)
-	switch {
-	case errors.As(err, &name):
-		return "the certificate is not for " + host
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "the certificate is valid from " + invalid.Cert.NotBefore.UTC().Format(time.DateOnly) + " to " + invalid.Cert.NotAfter.UTC().Format(time.DateOnly) + " only"
-	case errors.As(err, &unknown):
-		return "the certificate is not issued by an authority that we trust; where a firewall or proxy of yours opens TLS, write the certificate of its authority in ca_file"
+func explainCertificate(e *tls.CertificateVerificationError, host string) string {
+	text := whytls.Certificate(e, host, time.Now())
+	if unknown, _ := errors.AsType[x509.UnknownAuthorityError](e.Err); unknown.Cert != nil {
+		text += "; where a firewall or proxy of yours opens TLS, write the certificate of its authority in ca_file"
 	}
-	return "the certificate is refused: " + mail.Printable(err.Error())
+	return text
 }

@@ -11,6 +11,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/fakeprovider"
+	"postern/relay/upstream"
 	"postern/relay/upstream/faketest"
 )
 
@@ -159,12 +160,12 @@ func TestTest(t *testing.T) {
 	}
 	access = fakeprovider.AccessGranted
 	senders := []mail.Address{address(t, "nobody@example.com"), address(t, office)}
-	s := u.TestSenders(t.Context(), senders, true)
+	s := u.TestSenders(t.Context(), upstream.Trial{Senders: senders, AsThemselves: true})
 	if names(s) != "connect tls token permission token permission token permission" || s[5].OK || s[5].Sender != "nobody@example.com" || s[5].Identity != "nobody@example.com" ||
 		!strings.Contains(s[5].Cause, "no such mailbox") || !strings.Contains(s[5].Cause, "goes by "+office) || !s[7].OK || s[7].Sender != office {
 		t.Errorf("senders: %+v", s)
 	}
-	if s := u.TestSenders(t.Context(), senders, false); len(s) != 4 {
+	if s := u.TestSenders(t.Context(), upstream.Trial{Senders: senders}); len(s) != 4 {
 		t.Errorf("%+v", s)
 	}
 	k.err = lasting(true)

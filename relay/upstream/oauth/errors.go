@@ -18,6 +18,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"postern/mail"
+	"postern/relay/upstream/internal/whytls"
 	"postern/relay/upstream/via"
 )
 
@@ -322,7 +323,7 @@ func (s *Source) explainNetwork(ctx context.Context, err error) *Error {
 	case errors.As(err, &proxy) && !errors.Is(err, context.Canceled):
 		return pressureError(codeUnreachable, host+" cannot be reached: "+proxy.Error(), err)
 	case errors.As(err, &verification):
-		e := s.fault(codeCertificate, "the TLS certificate of "+host+" does not verify",
+		e := s.fault(codeCertificate, "the TLS certificate of "+host+" does not verify: "+whytls.Certificate(verification, host, time.Now()),
 			"if a proxy of yours inspects TLS, add its certificate to ca_file; else check the clock and the address")
 		e.Err = verification.Err
 		return e
