@@ -101,7 +101,7 @@ func (x *transaction) rcptParameterRefused(i int, r mail.Reply) bool {
 	if c.doubt == nil {
 		c.doWithout(mail.StageRcpt, r, []string{"DSN"})
 	}
-	x.rest = append(x.rest, i)
+	x.rest, x.lessened = append(x.rest, i), true
 	return true
 }
 

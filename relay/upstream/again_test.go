@@ -217,3 +217,27 @@ func TestParameterOfOneRecipient(t *testing.T) {
 		}
 	}
 }
+
+// Nor does a server that refuses the parameters of RCPT and hangs up, so that each connection offers them anew.
+func TestLeavingOutIsBounded(t *testing.T) {
+	const enough = 5 * maxAgain
+	fc := provider()
+	fc.Hook = func(s *faketest.Session, verb, line string) faketest.Action {
+		switch {
+		case verb == "RCPT" && s.Number <= enough && strings.Contains(line, "NOTIFY="):
+			return faketest.Action{Reply: "501 5.5.4 unsupported parameter NOTIFY"}
+		case verb == "DATA" || verb == "BDAT":
+			return faketest.Action{Reply: "503 5.5.1 no recipients", Drop: true}
+		}
+		return faketest.Action{}
+	}
+	fake, u := start(t, fc, func(cfg *Config) { cfg.DenyExtensions = []string{"CHUNKING"} })
+	tr := message(t)
+	tr.Recipients[0].Notify = mail.NotifyFailure
+	if res := send(t, u, tr); res[0].Class == mail.Delivered {
+		t.Errorf("got %s: %s", res[0].Class, res[0].Reply)
+	}
+	if n := fake.Counts().Connections; n > maxAgain+1 {
+		t.Errorf("%d connections", n)
+	}
+}

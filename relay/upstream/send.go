@@ -233,6 +233,9 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 		return false
 	}
 	c.messages++
+	if x.lessened { // the next connection may refuse it again
+		a.again++
+	}
 	a.settle(&x)
 	a.pending = append(x.rest, a.pending[n:]...)
 	if f := x.fault; f != nil && (c.broken || f.class != mail.Deferral) {

@@ -24,6 +24,7 @@ type transaction struct {
 	ended    bool       // no further reply is to be expected
 	mayAgain bool       // what the server does not take may be left out, and the transaction begin anew
 	again    bool       // so it shall: nothing was judged
+	lessened bool       // somebody in rest goes once more with less: that counts as again
 	withDSN  bool       // the parameters of DSN were sent
 	stale    bool       // a pooled connection was of no use any more, and looked at nothing
 	up       *upload    // of a large message
