@@ -181,14 +181,20 @@ func (q *Queue) nextAttempt(now time.Time, m *Message, o Outcome, results []mail
 // A fault of the upstream, or of our account there, is no reason to try this message less and less
 // often: the upstream's own back-off decides when there is a place again.
 func (q *Queue) delay(attempts int, r mail.Result, jitter float64) time.Duration {
-	switch {
-	case r.RetryAfter > 0:
-		return r.RetryAfter + time.Duration(float64(r.RetryAfter)*jitterShare*jitter)
+	switch asked := r.RetryAfter + time.Duration(float64(r.RetryAfter)*jitterShare*jitter); {
+	case asked > 0 && attempts > maxMoments && !upstreamsMatter(r.Class):
+		return max(asked, q.tableDelay(1, jitter))
+	case asked > 0:
+		return asked
 	case upstreamsMatter(r.Class):
 		return q.tableDelay(1, jitter)
 	}
 	return q.tableDelay(attempts, jitter)
 }
+
+// maxMoments is up to which attempt a message may come again sooner than any of the table says. An upstream that asks for a second
+// each time would have it try for days without a pause.
+const maxMoments = 3
 
 // jitterShare is how far a retry time may lie from the table, as a share of it, so that mail deferred at
 // one moment does not come back at one moment.
