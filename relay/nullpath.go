@@ -42,7 +42,8 @@ func (c *configured) reversePath(m *queue.Message, bounceFrom mail.Address, now 
 		return m.Envelope.From
 	case !bounceFrom.IsNull():
 		return bounceFrom
-	case c.config.NullSender != profile.NullRefused && !c.nullPath.isRefused(now) && !wasRefused(m):
+	case c.config.NullSender == profile.NullAccepted,
+		c.config.NullSender != profile.NullRefused && !c.nullPath.isRefused(now) && !c.hasRefused(m):
 		return mail.Address{}
 	case m.Login == "" && len(m.Recipients) > 0:
 		return ReportSender(c.config, m.Recipients[0].To)
@@ -50,10 +51,11 @@ func (c *configured) reversePath(m *queue.Message, bounceFrom mail.Address, now 
 	return m.Author // a login's own receipt: policy has judged its author
 }
 
-// wasRefused reports that an attempt ended with a permanent refusal that learnNull did not let count.
-func wasRefused(m *queue.Message) bool {
+// hasRefused reports that the last attempt at this upstream ended with a permanent refusal that learnNull did not let count. A login
+// that was refused, or another upstream, says nothing of the null reverse-path.
+func (c *configured) hasRefused(m *queue.Message) bool {
 	return slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool {
-		return r.Status == queue.Pending && r.Reply.Permanent()
+		return r.Status == queue.Pending && r.Reply.Permanent() && r.Upstream == c.config.Name && judged(r.Stage)
 	})
 }
 
