@@ -51,3 +51,24 @@ func wantNoEcho(t *testing.T, name, told string) {
 		}
 	}
 }
+
+// Nor does one that is so short that only the whole response tells it.
+func TestShortPasswordsDoNotComeBack(t *testing.T) {
+	const short = "ab12x"
+	plain := b64("\x00" + user + "\x00" + short)
+	for _, c := range []struct{ mechanism, echo, tail string }{
+		{"PLAIN", plain, plain[len(plain)-8:]}, {"PLAIN", "AUTH PLAIN " + plain, plain[len(plain)-8:]}, {"LOGIN", b64(short), b64(short)}, {"PLAIN", short, short},
+	} {
+		fc := provider()
+		fc.Users = map[string]string{user: short}
+		fc.Hook = hookOn("AUTH", 0, faketest.Action{Reply: "535 5.7.8 not " + c.echo + " please"})
+		if c.mechanism == "LOGIN" { // which has gone by then
+			fc.Hook = hookOn("RCPT", 0, faketest.Action{Reply: "550 5.1.1 not " + c.echo + " please"})
+		}
+		_, u := start(t, fc, func(cfg *Config) { cfg.Password, cfg.Mechanisms = short, []string{c.mechanism} })
+		r := send(t, u, message(t))[0]
+		if told := fmt.Sprintf("%s %v %q %+v", r.Reply, r.Err, r.Note, u.States()); strings.Contains(told, c.tail) || !strings.Contains(told, "please") {
+			t.Errorf("%s %q is told: %s", c.mechanism, c.echo, told)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"regexp"
@@ -131,6 +132,7 @@ func (x *exchange) run() *fault {
 		if err != nil {
 			return x.cancel(err)
 		}
+		x.hide(response)
 		r, f = c.command(mail.StageAuth, base64.StdEncoding.EncodeToString(response)+"\r\n")
 	}
 	return c.accountFault(mail.StageAuth, "4.7.0", errUnexpectedChallenge,
@@ -143,6 +145,7 @@ func (x *exchange) begin() (mail.Reply, *fault) {
 	if x.initial == nil || c.has(bareHabit(x.m.Name())) {
 		return c.command(mail.StageAuth, line+"\r\n")
 	}
+	x.hide(x.initial)
 	full := line + " " + encodeResponse(x.initial) + "\r\n"
 	if len(full) > maxCommandLine {
 		return c.command(mail.StageAuth, line+"\r\n")
@@ -158,6 +161,18 @@ func (x *exchange) begin() (mail.Reply, *fault) {
 	}
 	return r, f
 }
+
+// hide keeps a whole response out of what is told where it has a password so short that it is not known within.
+func (x *exchange) hide(response []byte) {
+	if password := x.c.u.cfg.Password; len(password) < shortPassword && showsPassword(x.m.Name()) {
+		if bytes.Contains(response, []byte(password)) {
+			x.c.secrets.Add(base64.StdEncoding.EncodeToString(response))
+		}
+	}
+}
+
+// shortPassword is how many octets the scrubber finds in base64 at any place.
+const shortPassword = 9
 
 func (x *exchange) learnBare() {
 	name := x.m.Name()
