@@ -87,7 +87,7 @@ func TestRefusals(t *testing.T) {
 			put(t, o.CertFile, []byte("hello"), 0o644)
 			return o
 		}},
-		{"files swapped", "has no private key in PEM form", func(t *testing.T) Options {
+		{"the certificate twice", "has no private key in PEM form, but a certificate: write the file with its key as key_file", func(t *testing.T) Options {
 			o := pair(t, good)
 			put(t, o.KeyFile, good.CertPEM, 0o600)
 			return o

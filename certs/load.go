@@ -55,50 +55,11 @@ func newSet(o *Options, now time.Time, files []string, certificates ...*tls.Cert
 	s := &set{certificates: certificates}
 	for i, c := range certificates {
 		if err := judge(files[i], c.Leaf, now); err != nil {
-			return nil, err
+			return nil, Faults{{Text: err.Error()}}
 		}
 		s.info = append(s.info, describe(o, files[i], c, now))
 	}
 	return s, nil
-}
-
-// readPair reads a certificate with its chain, and its key. Both may be the same file.
-func readPair(certFile, keyFile string) (*tls.Certificate, error) {
-	certPEM, err := readFile(certFile)
-	if err != nil {
-		return nil, err
-	}
-	keyPEM, err := readPrivate(keyFile)
-	if err != nil {
-		return nil, err
-	}
-	if !hasBlock(certPEM, "CERTIFICATE") {
-		return nil, fmt.Errorf("%s has no certificate in PEM form (-----BEGIN CERTIFICATE-----)", certFile)
-	}
-	switch {
-	case hasBlock(keyPEM, "ENCRYPTED PRIVATE KEY") || strings.Contains(string(keyPEM), "Proc-Type: 4,ENCRYPTED"):
-		return nil, fmt.Errorf("the key in %s is protected by a passphrase, store it without: openssl pkey -in %s -out FILE", keyFile, keyFile)
-	case !hasBlock(keyPEM, "PRIVATE KEY"):
-		return nil, fmt.Errorf("%s has no private key in PEM form (-----BEGIN PRIVATE KEY-----)", keyFile)
-	}
-	c, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		return nil, pairError(certFile, keyFile, certPEM, keyPEM, err)
-	}
-	return &c, nil
-}
-
-// hasBlock reports whether data has a PEM block whose type ends with suffix.
-func hasBlock(data []byte, suffix string) bool {
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			return false
-		}
-		if strings.HasSuffix(block.Type, suffix) {
-			return true
-		}
-	}
 }
 
 // pairError says why the two do not fit. The common case is a chain in the wrong order: then the key
@@ -207,14 +168,16 @@ func fingerprint(c *x509.Certificate) string {
 	return strings.ReplaceAll(fmt.Sprintf("% X", sum[:]), " ", ":")
 }
 
-// readPrivate reads a file that others than its owner and group must not be able to read.
+// readPrivate reads a file that others than its owner and group must not be able to read. What is in it comes with that error too,
+// to be judged in the same round.
 func readPrivate(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fileError(path, err)
 	}
 	if info.Mode().Perm()&0o004 != 0 {
-		return nil, fmt.Errorf("the private key in %s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path, info.Mode().Perm(), path)
+		data, _ := readFile(path)
+		return data, fmt.Errorf("the private key in %s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path, info.Mode().Perm(), path)
 	}
 	return readFile(path)
 }

@@ -22,7 +22,7 @@ import (
 func Check(ctx context.Context, path string) (*config.Config, []config.Problem) {
 	c, err := config.Load(path)
 	if err != nil {
-		return nil, problemsOf(path, err)
+		return nil, append(problemsOf(path, err), certificatesBeside(path)...)
 	}
 	var problems []config.Problem
 	add := func(key string, err error) {
@@ -30,8 +30,7 @@ func Check(ctx context.Context, path string) (*config.Config, []config.Problem) 
 			problems = append(problems, c.Problem(key, "%s", err))
 		}
 	}
-	_, err = certs.Check(certOptions(c, slog.New(slog.DiscardHandler)), time.Now())
-	add("tls.cert_file", err)
+	problems = append(problems, checkCertificates(c)...)
 	_, err = policy.New(c.Rules())
 	add("policy", err)
 	for i, d := range c.DKIM {

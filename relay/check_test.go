@@ -116,3 +116,33 @@ func TestWarningOfAnOpenDataDir(t *testing.T) {
 		}
 	}
 }
+
+// Faults of certificates are told in the first round, each at its key, beside those of the configuration.
+func TestCertificateFaultsInTheFirstRound(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	leaf := testkit.NewCA(t).Leaf(testkit.LeafOptions{})
+	for name, text := range map[string][]byte{"cert.pem": leaf.KeyPEM, "key.pem": leaf.CertPEM, "request.pem": []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"), "open.pem": []byte("hello")} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ tls, rest, want string }{
+		{"cert_file = \"cert.pem\"\nkey_file = \"key.pem\"", "", "4: tls.cert_file: cert_file (" + dir + "/cert.pem) has the key and key_file (" + dir + "/key.pem) the certificate: swap them"},
+		{"cert_file = \"request.pem\"\nkey_file = \"open.pem\"", "[log]\nlevel = \"loud\"\n",
+			"log.level|tls.cert_file: " + dir + "/request.pem has no certificate in PEM form, but a certificate request|tls.key_file: the private key in " + dir + "/open.pem can be read by every user|tls.key_file: " + dir + "/open.pem has no private key"},
+	} {
+		path := filepath.Join(dir, "relay.toml")
+		text := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[tls]\n" + c.tls + "\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n" + c.rest
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, problems := Check(t.Context(), path)
+		said := linesOf(problems)
+		for want := range strings.SplitSeq(c.want, "|") {
+			if !strings.Contains(said, want) {
+				t.Errorf("it lacks %q:\n%s", want, said)
+			}
+		}
+	}
+}

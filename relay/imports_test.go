@@ -16,7 +16,7 @@ var mayImport = map[string][]string{
 	"mail":               nil,
 	"policy":             {"mail"},
 	"auth":               {"mail"},
-	"certs":              {"internal/textfile", "mail"},
+	"certs":              {"internal/certtext", "internal/textfile", "mail"},
 	"admin":              {"mail"},
 	"relay/config":       {"internal/suggest", "internal/textfile", "mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/profile", "relay/upstream/graph", "relay/upstream/via"}, // what providers set
 	"relay/alert":        {"mail"},
@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"relay/queue/memstore":  {"mail", "relay/queue"},
 	"auth/authtest":         {"mail", "auth"},
 	"policy/policytest":     {"mail", "policy"},
-	"relay/upstream/...":    {"internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/via"},
+	"relay/upstream/...":    {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/via"},
 	"deploy":                {},
 }
 

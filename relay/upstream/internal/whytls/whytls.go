@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/certtext"
 	"postern/mail"
 )
 
@@ -155,7 +156,7 @@ func Handshake(err error, own bool) (text string, ok bool) {
 	case strings.Contains(words, "protocol version"), strings.Contains(words, "unsupported versions"):
 		return "offers no TLS of version 1.2 or later (" + offered + "): it has to be brought up to date", true
 	case strings.Contains(words, "failed to parse certificate from server"):
-		return "shows a certificate that cannot be read: " + Unreadable(words), true
+		return "shows a certificate that cannot be read: " + certtext.Unreadable(words), true
 	case strings.Contains(words, "no cipher suite supported by both"), remote && has(op, "handshake failure"), remote && has(op, "insufficient security level"):
 		return "has no cipher suite or key type in common with us (" + offered + ")", true
 	case strings.Contains(words, "cipher suite"), strings.Contains(words, "unsupported curve"), strings.Contains(words, "unsupported signature algorithm"):
@@ -176,31 +177,6 @@ func Handshake(err error, own bool) (text string, ok bool) {
 }
 
 func has(op *net.OpError, words string) bool { return strings.Contains(op.Err.Error(), words) }
-
-// Unreadable says what is wrong with a certificate that Go does not read, from Go's words.
-func Unreadable(words string) string {
-	for _, known := range []struct{ have, say string }{
-		{"negative serial number", "its serial number is negative, which RFC 5280 forbids; it has to be issued anew"},
-		{"serial number", "its serial number is none that is allowed; it has to be issued anew"},
-		{"negative or zero", "its RSA key is invalid"},
-		{"invalid IP", "it has an address in subjectAltName that is none"},
-		{"SAN", "its subjectAltName is malformed"},
-		{"dNSName", "its subjectAltName is malformed"},
-		{"invalid version", "it has a version that does not exist"},
-		{"duplicate extensions", "it has an extension twice"},
-		{"unsupported elliptic curve", "its key is on a curve that is not supported; P-256 is"},
-	} {
-		if strings.Contains(words, known.have) {
-			_, why, _ := strings.Cut(words, "x509: ")
-			return known.say + " (" + clean(why) + ")"
-		}
-	}
-	_, why, ok := strings.Cut(words, "x509: ")
-	if !ok {
-		why = words
-	}
-	return clean(why)
-}
 
 // Names are the host names and addresses that a certificate is for, ten at most.
 func Names(cert *x509.Certificate) []string {
