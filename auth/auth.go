@@ -219,8 +219,8 @@ func (a *Authenticator) lockedOut(ctx context.Context, now time.Time, t attempt,
 	return fmt.Errorf("%w until %s", ErrLockedOut, until.UTC().Format(time.RFC3339))
 }
 
-// mayEnter reports whether a right password would be let in, as far as can be told without work. For one that would not
-// there is none: it would show that the password was right.
+// mayEnter reports whether a right password would be let in, as far as can be told without hashing. For one that would not
+// be, nothing is hashed: the time would show that the password was right.
 func (a *Authenticator) mayEnter(ctx context.Context, t attempt, was Identity) bool {
 	now, err := a.lookup(ctx, t.login)
 	if err != nil { // the source cannot be asked, or does not know

@@ -57,7 +57,7 @@ var (
 	errNoName     = errors.New("the login is empty")
 	errNoPassword = errors.New("the password is empty")
 	errTooLong    = errors.New("the login or the password is longer than any can be")
-	errParts      = errors.New("the response has not the three parts of PLAIN")
+	errParts      = errors.New("the response does not have the three parts of PLAIN")
 	errCharset    = errors.New("the login or the password is not UTF-8; the client sends Latin-1, perhaps")
 	errControls   = errors.New("the login or the password has a line end or another control character in it")
 	errAuthzid    = errors.New("the client asks to act for another login (authorization identity)")

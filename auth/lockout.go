@@ -21,8 +21,8 @@ const (
 	maxPairs    = 32768
 	// recent is how long a login counts as used from an address.
 	recent = 7 * 24 * time.Hour
-	// placesOfLogin is from how many networks there must be wrong passwords before a login is locked for all who are not
-	// known with it, and from each at most that part of them counts: nobody locks others out alone.
+	// placesOfLogin is how many networks must send wrong passwords before a login is locked for clients that are not known
+	// with it. Each network fills at most that fraction of the counter: nobody locks others out alone.
 	placesOfLogin = 3
 	// wideFactor times as many wrong passwords fill the counter of an IPv6 /48, which may be all of one person.
 	wideFactor = 4

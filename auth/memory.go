@@ -9,11 +9,11 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// What the lockout knows outlives the process through whoever calls Restore at its start and Unsaved now and then: who logged
-// in from where, so that guesses after a restart lock out nobody who works, and the locks, so that the command line sees
-// them, and lifts them by Unlock.
+// The lockout outlives the process where the caller stores what Unsaved returns and passes it to Restore at the next start:
+// from where logins were used, so that guesses after a restart lock out no user, and the locks, so that the command line
+// can show and lift them.
 
-// saveEvery is how exact it is remembered when a login was last used from a place: one that is used all day costs few writes.
+// saveEvery is how precisely the time of the last login from a place is saved: a login used all day costs few writes.
 const saveEvery = 6 * time.Hour
 
 // PlaceKeyName and PlaceKeySize are of the install secret that places are hashed with.
@@ -182,8 +182,8 @@ func (a *Authenticator) Again(u Unsaved) {
 	}
 }
 
-// KeepLocks lifts the locks that were saved and that somebody has taken out since, and returns them: those kept are what is
-// still there.
+// KeepLocks lifts the locks that were saved and are no longer among those kept, because a person has lifted them, and
+// returns them.
 func (a *Authenticator) KeepLocks(kept []Lock) (lifted []Lock) {
 	l, now := a.lockout, time.Now()
 	there := make(map[pair]bool, len(kept))

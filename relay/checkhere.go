@@ -22,8 +22,8 @@ import (
 
 // What a configuration meets on this machine: addresses, rights, room, and the accounts and keys of the store.
 
-// checkAddresses says which listeners could not be bound. A daemon that runs holds its own addresses. A right that is missing is a
-// warning: who checks need not be who serves.
+// checkAddresses says which listeners could not be bound. A running daemon holds its own addresses. A missing right is a
+// warning: check may run as another user than serve.
 func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 	serving := relaystore.Serving(c.DataDir)
 	try := func(key, address string) {

@@ -323,17 +323,17 @@ func (s *Server) room() error {
 	return nil
 }
 
-// lack is that a message found no room, although others may.
+// lack is a message that was refused for want of room, though smaller ones may fit.
 type lack struct {
 	at  time.Time
 	err error
 }
 
-// lackLife is for how long the lack counts as one that lasts.
+// lackLife is how long after it room still counts as short.
 const lackLife = time.Minute
 
-// lacked notes a message that was refused for want of room. Short of the bound of the queue small ones still pass, so that room alone
-// does not tell.
+// lacked notes a message that was refused for want of room. Just below the bound of the queue small ones still pass, so
+// the room that is left does not tell.
 func (s *Server) lacked(reply mail.Reply, err error) {
 	if err != nil && reply.Code == 452 && errors.Is(err, queue.ErrFull) {
 		s.lack.Store(&lack{time.Now(), err})

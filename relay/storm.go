@@ -161,7 +161,7 @@ func watchFor(name string, bySender bool, before *state) *storm.Watch {
 	return storm.New(bySender)
 }
 
-// tellStorm gives an alert about a reply the words of the storm that it is of, if it is of one.
+// tellStorm adds to an alert what is known of the storm that its reply belongs to, if there is one.
 func (c *configured) tellStorm(a *alert.Condition, identity string, r mail.Reply) {
 	s, ok := c.storms.About(identity, r)
 	if !ok {
@@ -187,8 +187,8 @@ func (c *configured) tellStorm(a *alert.Condition, identity string, r mail.Reply
 	a.Block = s.Rule()
 }
 
-// isTold reports whether a result at a stage where senders are refused is something to tell of: what is not believed only
-// where it concerns one sender for now.
+// isTold reports whether an alert about a refused sender is due. A refusal that is not believed is one sender's matter only
+// while the storm is.
 func (c *configured) isTold(e trace.Event) bool {
 	if e.Rule != upstream.RuleStorm {
 		return true

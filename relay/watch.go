@@ -43,7 +43,7 @@ func (s *Server) watchStore(ctx context.Context) {
 		case <-tick.C:
 		}
 		if err := s.saveLockout(ctx); err != nil && !failing && ctx.Err() == nil {
-			s.log.Warn("it is not remembered who is locked out", "err", err)
+			s.log.Warn("lockouts are not saved: a restart will not know them", "err", err)
 			failing = true
 		} else if err == nil {
 			failing = false

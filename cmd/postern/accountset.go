@@ -22,10 +22,9 @@ type listEdit struct {
 
 func (e *listEdit) register(cmd *cobra.Command, placeholder, what string) {
 	flags := cmd.Flags()
-	flags.StringArrayVar(&e.set, e.name, nil,
-		fmt.Sprintf("%s, in place of all it has: `%s`; may be repeated", what, placeholder))
-	flags.StringArrayVar(&e.add, "add-"+e.name, nil, fmt.Sprintf("%s, besides those it has: `%s`", what, placeholder))
-	flags.StringArrayVar(&e.removed, "remove-"+e.name, nil, fmt.Sprintf("no longer this %s: `%s`", e.name, placeholder))
+	flags.StringArrayVar(&e.set, e.name, nil, what+", in place of all it has; may be repeated")
+	flags.StringArrayVar(&e.add, "add-"+e.name, nil, what+", beside those it has")
+	flags.StringArrayVar(&e.removed, "remove-"+e.name, nil, fmt.Sprintf("`%s` to take out", placeholder))
 	flags.BoolVar(&e.clear, "no-"+e.name+"s", false, "no "+e.name+"s of its own any more")
 }
 
@@ -89,9 +88,9 @@ type accountEdit struct {
 
 func (e *accountEdit) register(cmd *cobra.Command) {
 	e.senders.name, e.networks.name, e.groups.name = "sender", "network", "group"
-	e.senders.register(cmd, "pattern", "address it may send as (address, *@domain)")
-	e.networks.register(cmd, "CIDR", "network it may log in from")
-	e.groups.register(cmd, "group", "group for [[policy]] and [[route]]")
+	e.senders.register(cmd, "pattern", "`pattern` (address, *@domain) that it may send as")
+	e.networks.register(cmd, "CIDR", "network (`CIDR`) that it may log in from")
+	e.groups.register(cmd, "group", "`group` for [[policy]] and [[route]]")
 	cmd.Flags().StringVar(&e.note, "note", "", `a word for those who list the accounts; --note "" removes it`)
 }
 

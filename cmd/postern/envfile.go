@@ -160,8 +160,8 @@ func (p *envParser) value() string {
 
 func strip(s string, n int) string { return s[:len(s)-n] }
 
-// quoted reads up to the closing quote. Within double quotes a backslash is one before what a shell would need it
-// for.
+// quoted reads up to the closing quote. Within double quotes a backslash escapes what it would escape in a shell, and is
+// itself before anything else.
 func (p *envParser) quoted(b *strings.Builder, quote byte) {
 	for p.at < len(p.text) {
 		c := p.next()

@@ -185,7 +185,7 @@ func (r *testReport) add(s upstream.Step) *testStep {
 	return &r.Steps[len(r.Steps)-1]
 }
 
-// excuse takes a refusal of the null reverse-path for what it is where reports may have another.
+// excuse makes a refused null reverse-path no failure of the test where reports may have an address instead.
 func (s *testStep) excuse(senders *testedSenders) {
 	null := mail.Address{}
 	if s.OK || s.Sender != null.Path() || s.Ours || len(senders.reports) < 2 {

@@ -75,7 +75,7 @@ func unknownUpstream(c *config.Config, name string) error {
 	return fmt.Errorf("there is no upstream %q in %s%s", name, c.Path(), suggest.Question(name, names))
 }
 
-// loginHint says of a login that was asked for in vain that there is none, where that is so.
+// loginHint says that a login does not exist, for an empty answer about it; "" if it does.
 func loginHint(cmd *cobra.Command, s store, login string) string {
 	if login == "" {
 		return ""

@@ -22,9 +22,11 @@ type accountFlags struct {
 }
 
 func (f *accountFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&f.senders, "sender", nil, "address it may send as: `pattern` (address, *@domain); default: what [[policy]] says")
-	cmd.Flags().StringArrayVar(&f.networks, "network", nil, "only from this network: `CIDR`")
-	cmd.Flags().StringArrayVar(&f.groups, "group", nil, "`group` for [[policy]] and [[route]]")
+	cmd.Flags().StringArrayVar(&f.senders, "sender", nil,
+		"`pattern` (address, *@domain) that it may send as; may be repeated; default: what [[policy]] says")
+	cmd.Flags().StringArrayVar(&f.networks, "network", nil,
+		"network (`CIDR`) that it may log in from; may be repeated; default: any")
+	cmd.Flags().StringArrayVar(&f.groups, "group", nil, "`group` for [[policy]] and [[route]]; may be repeated")
 	cmd.Flags().StringVar(&f.note, "note", "", "a word for those who list the accounts")
 }
 

@@ -71,8 +71,8 @@ func (v *validator) graphUpload(key string, u *Upstream) {
 	}
 }
 
-// SendsForOthers reports whether mail may go by an upstream from other addresses than its username. Only a [[policy]] that matches
-// everybody and lets nobody use another says that it may not.
+// SendsForOthers reports whether an upstream may have to send from other addresses than its username: always, unless
+// the policies, one of them for everybody, allow that one alone.
 func (c *Config) SendsForOthers(u *Upstream) bool {
 	itself := func(senders []string) bool {
 		return len(senders) > 0 && !slices.ContainsFunc(senders, func(s string) bool { return !strings.EqualFold(s, u.Username) })

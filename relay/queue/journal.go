@@ -63,8 +63,8 @@ func (n Note) results() []mail.Result {
 	return results
 }
 
-// note keeps results of which something was taken, or may have been, because trying that again would make a duplicate. noted is false where they
-// are kept by nothing but memory.
+// note writes down results of an attempt that the upstream has taken, or may have, since to repeat it would make a
+// duplicate. noted is false where only memory has them.
 func (q *Queue) note(m *Message, results []mail.Result) (forget func(), noted bool) {
 	taken := false
 	for _, r := range results {

@@ -279,7 +279,7 @@ func (s *SQLite) putSecret(ctx context.Context, name string, secret []byte, quer
 	})
 }
 
-// secret reads one, nil if there is none. An earlier version stored it in clear, which shows by its length: it is sealed now.
+// secret reads one, nil if there is none. One that an earlier version stored in clear, told by its length, is sealed now.
 func (s *SQLite) secret(ctx context.Context, name string, n int) (secret []byte, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		q, err := conn.Prepare("SELECT value FROM secret WHERE name = ?")

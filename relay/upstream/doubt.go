@@ -8,7 +8,7 @@ import (
 	"postern/relay/upstream/internal/gate"
 )
 
-// Doubt says whose matter a refusal is that is not believed.
+// Doubt says whose matter a refusal is that Review does not believe.
 type Doubt uint8
 
 // The doubts.

@@ -172,8 +172,8 @@ func (m *matcher) matches(stage mail.Stage, s *sample) bool {
 		(m.text == nil || m.searched(s) != "")
 }
 
-// searched returns the form of the text that the rule's pattern is found in, "" for none. Generic rules look at words only, a
-// provider's at what it said itself.
+// searched returns the form of the text in which the rule's pattern was found, "" for none. Generic rules search the words
+// alone, those of a provider all that it said itself.
 func (m *matcher) searched(s *sample) string {
 	if m.generic {
 		if hinted(m.hints, s.lower) && m.text.MatchString(s.words) {

@@ -83,9 +83,9 @@ func (x *transaction) waits(i int) bool {
 	return x.results[i].Class == mail.Unknown && !slices.Contains(x.rest, i)
 }
 
-// surplus ends the use of a connection on which more was said than asked for. Behind the reply to the message that says nothing
-// of the message: it is a farewell (RFC 5321 §3.8) or a second reply to one dot. Where the message went in one flight with the
-// commands, or did not go, the surplus may be of a command before, so that replies were taken for those of another command.
+// surplus ends the use of a connection with more replies than commands. Behind the reply to the message the surplus says
+// nothing of the message: it is a farewell (RFC 5321 §3.8) or a second reply to one dot. Where the message went in one flight
+// with the commands, or did not go, replies may have been off by one: each taken for that of the next command.
 func (x *transaction) surplus() {
 	c := x.c
 	c.broken = true
@@ -108,7 +108,7 @@ func (x *transaction) surplus() {
 	}
 }
 
-// takeBack makes f of the results and of the fault that are of a class.
+// takeBack replaces results, and the fault, by f where which accepts their class.
 func (x *transaction) takeBack(f *fault, which func(mail.Class) bool) {
 	if x.fault != nil && which(x.fault.class) || x.fault == nil && f.uncertain {
 		x.fault, x.blame, x.offence = f, nil, nil

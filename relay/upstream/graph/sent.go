@@ -70,8 +70,8 @@ func (a *attempt) lookOnce(ctx context.Context, batch []int) bool {
 	return f == nil && a.deliverFound(batch, found)
 }
 
-// deliverFound: who of a batch is not among those found needs a message of his own, which is possible only where the header names
-// nobody. Else the message is taken for another.
+// deliverFound marks those of a batch whom the message in Sent Items went to as delivered. The others need a message of
+// their own, which is possible only where the header names nobody; else the one found counts as another message.
 func (a *attempt) deliverFound(batch []int, found map[string]bool) (all bool) {
 	var have []int
 	for _, i := range batch {

@@ -403,7 +403,7 @@ func (s *session) refused(ans *answer) *fault {
 	return f
 }
 
-// setAside keeps what another host says, or somebody on the way to it, from small mail, which does not go there.
+// setAside keeps trouble of the upload host, or of the way to it, from pausing small mail, which does not go there.
 func (u *upload) setAside(f *fault, peer *Upstream) {
 	if f.class != mail.AccountFault && f.class != mail.BackPressure || peer.host == u.a.u.host && f.rule != nil && !f.rule.Way {
 		return

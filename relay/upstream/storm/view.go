@@ -159,8 +159,8 @@ func (v *view) refused(now time.Time, r *Refusal, words []string) (verdict Verdi
 	return verdict, begun
 }
 
-// note remembers a refusal. One that is repeated is no further one, but shows that its text was doubted: by a Watch that a
-// restart has ended, if this one knows of nothing.
+// note remembers a refusal. A repeated one does not count again, but shows that its text was doubted: before a restart, if
+// this Watch knows nothing of it.
 func (v *view) note(now time.Time, t *text, r *Refusal) {
 	if t.storm != nil && !t.storm.open() && now.Sub(t.storm.touched) > recent {
 		t.storm = nil
@@ -176,8 +176,8 @@ func (v *view) note(now time.Time, t *text, r *Refusal) {
 	}
 }
 
-// meets takes a refusal into a storm that goes on. One of a single sender that meets another's mail is everybody's, but a null
-// reverse-path may be that sender's as well.
+// meets takes a refusal into a storm that goes on. A storm of one sender becomes everybody's when it meets another login; a
+// null reverse-path may be the same sender.
 func (r *record) meets(by *Refusal) Verdict {
 	if r.Sender != "" && by.Login == Null {
 		return KeepMessage

@@ -166,7 +166,7 @@ func alone(text string, from, to int) bool {
 	return (from == 0 || !word(before)) && (to == len(text) || !word(after))
 }
 
-// fold ignores the case of ASCII letters, and in which alphabet of base64 something is written. It keeps offsets.
+// fold makes ASCII letters lower case and both alphabets of base64 (RFC 4648 §4, §5) one. It keeps offsets.
 func fold(s string) string {
 	b := []byte(s)
 	for i, c := range b {
@@ -225,7 +225,7 @@ func (s *Scrubber) prepare() {
 	}
 }
 
-// forms are the secret as it is and as texts, forms of HTTP and programs write it.
+// forms are the secret as it is, and as URLs, HTML and string literals write it.
 func forms(secret string) []string {
 	quoted := strconv.Quote(secret)
 	return []string{secret, url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret), quoted[1 : len(quoted)-1]}

@@ -42,8 +42,8 @@ func (b *builder) add(text string, i, j int) {
 // maxViews bounds how often a text is unescaped: JSON in an address in JSON.
 const maxViews = 3
 
-// views are the text itself, without its escapes as often as it has any, and those of them without white space that has says
-// something is found in.
+// views are the text, the text with one layer of escapes after the other undone, and each of these without white space
+// where has finds something in it.
 func views(text string, has func(squeezed string) bool) []*view {
 	all := []*view{{text: text}}
 	for len(all) < maxViews {
