@@ -85,7 +85,7 @@ var parametric = []string{"Content-Type", "Content-Disposition"}
 // encodeParameters writes a field with its parameters as RFC 2231 has them.
 func encodeParameters(name, text string) (f Field, ok bool) {
 	value, parameters, err := mime.ParseMediaType(text)
-	if err != nil {
+	if err != nil || !isASCII(parameters["boundary"]) { // which the body has in the octets that stand here
 		return f, false
 	}
 	encoded := mime.FormatMediaType(value, parameters)

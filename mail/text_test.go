@@ -63,7 +63,8 @@ func TestEncodeText(t *testing.T) {
 		}
 	}
 	for _, kept := range []string{
-		"Subject: plain", "Content-Type: \u00fc; name=x", "Content-Type: application/pdf; name=B\u00fcro.pdf", "Content-Type: text/plain; name=x; name=\"\u00fc\"", "To: j\u00f6rg@example.net", "Cc: gr\u00fc\u00dfe: a@b.example, c@d.example;",
+		"Subject: plain", "Content-Type: \u00fc; name=x", "Content-Type: application/pdf; name=B\u00fcro.pdf", "Content-Type: text/plain; name=x; name=\"\u00fc\"", "To: j\u00f6rg@example.net",
+		"Content-Type: multipart/mixed; boundary=\"gr\u00fc\u00dfe\"", "Cc: gr\u00fc\u00dfe: a@b.example, c@d.example;",
 	} {
 		h, _, err := ReadHeader([]byte(kept + "\r\n\r\n"))
 		if err != nil {

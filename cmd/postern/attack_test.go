@@ -416,7 +416,7 @@ func attackLogs(t *testing.T, f *fort) {
 			t.Errorf("a forged line: %q", line)
 		}
 	}
-	f.traceHas("--from anna@example.com", "forged@example.net")
+	f.traceHas("--to forged@example.net", "forged@example.net")
 	if out := testkit.Run(t, "", "trace", "--config", f.config); strings.ContainsAny(out.Text, "\x00\x1b\r\u202e") {
 		t.Errorf("the trace drives a terminal: %q", out.Text)
 	}
