@@ -77,7 +77,7 @@ func unknownLogin(cmd *cobra.Command, s store, of accounts, login string) error 
 	for i, u := range users {
 		logins[i] = u.Login
 	}
-	return fmt.Errorf("there is no login %s%s; see: postern %s list", login, suggest.Question(login, logins), of.command)
+	return fmt.Errorf("there is no login %s; see: postern %s list%s", login, of.command, suggest.Question(login, logins))
 }
 
 // normalLogin checks a login and returns it as it is kept.

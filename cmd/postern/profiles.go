@@ -25,8 +25,8 @@ how its replies are read, what is not certain, and where the facts come from.`,
 			}
 			p, ok := profile.Get(args[0])
 			if !ok {
-				return fmt.Errorf("there is no profile %q%s; there are %s", args[0], suggest.Question(args[0], profile.Names()),
-					strings.Join(profile.Names(), ", "))
+				return fmt.Errorf("there is no profile %q; there are %s%s", args[0],
+					strings.Join(profile.Names(), ", "), suggest.Question(args[0], profile.Names()))
 			}
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), p)

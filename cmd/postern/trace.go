@@ -98,7 +98,7 @@ func (f *traceFlags) complete(cmd *cobra.Command, args []string, now time.Time) 
 	for _, k := range f.kinds {
 		if !slices.Contains(trace.Kinds, trace.Kind(k)) {
 			all := strings.Join(kindNames(), ", ")
-			return usage(cmd, fmt.Errorf("--kind %q is unknown%s; there are %s", k, suggest.Question(k, kindNames()), all))
+			return usage(cmd, fmt.Errorf("--kind %q is unknown; there are %s%s", k, all, suggest.Question(k, kindNames())))
 		}
 		f.query.Kinds = append(f.query.Kinds, trace.Kind(k))
 	}
