@@ -13,6 +13,7 @@ build: ## bin/postern, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postern ./cmd/postern
 
 demo: ## the whole path of a message on loopback
+	@echo "Go compiles Postern, which takes about a minute the first time."
 	$(GO) run ./cmd/postern demo --once
 
 test: ## vet and all tests with the race detector; installs the clients they use where it may

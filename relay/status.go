@@ -37,9 +37,13 @@ func (s *Server) status(ctx context.Context) *status.Report {
 	if refused := s.refused.Load(); refused != nil {
 		r.Refused = *refused
 	}
-	counts := s.connections()
+	counts, addresses := s.connections(), s.Addresses()
 	for i := range r.Listeners {
-		r.Listeners[i].Connections = counts[r.Listeners[i].Name]
+		l := &r.Listeners[i]
+		l.Connections = counts[l.Name]
+		if strings.HasSuffix(l.Address, ":0") && addresses[l.Name] != "" { // any port that is free
+			l.Address = addresses[l.Name]
+		}
 	}
 	s.upstreamStatus(r, st, now)
 	queueStatus(ctx, r, s.store)

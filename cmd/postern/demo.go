@@ -33,7 +33,8 @@ const (
 	demoDomain = "example.com"
 	demoLogin  = "anna@example.com"
 	demoRcpt   = "bob@example.net"
-	demoPort   = "2587" // where it is free, so that a mail client's settings survive a second demo
+	demoPort   = "2587" // STARTTLS; where it is free, so that a mail client's settings survive a second demo
+	demoTLS    = "2465" // TLS from the first octet; a port for each, since tls = "auto" makes STARTTLS wait half a second
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -80,7 +81,8 @@ type demo struct {
 	password string            // of the account
 	secret   string            // of the relay at the upstream
 	roots    *x509.CertPool    // of the relay's own certificate
-	address  string            // of the relay's listener
+	address  string            // of the relay's listener for STARTTLS
+	implicit string            // and of the one for TLS
 	records  map[string]string // the DNS records that dkim add would ask to publish
 
 	stop context.CancelFunc
@@ -146,7 +148,11 @@ data_dir = "data"
 
 [[listener]]
 address = %q
-tls = "auto"
+tls = "starttls"
+
+[[listener]]
+address = %q
+tls = "implicit"
 
 [[upstream]]
 name = "demo"
@@ -181,7 +187,7 @@ func (d *demo) startRelay(ctx context.Context) error {
 		return err
 	}
 	ready := make(chan struct{})
-	d.server, err = relay.New(ctx, relay.Options{Config: c, Logger: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }})
+	d.server, err = relay.New(ctx, relay.Options{Config: c, Logger: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }, Version: readBuild().Version})
 	if err != nil {
 		return err
 	}
@@ -194,11 +200,12 @@ func (d *demo) startRelay(ctx context.Context) error {
 		d.done <- err
 		return err
 	}
-	d.address = d.server.Addresses()["submission"]
+	addresses := d.server.Addresses()
+	d.address, d.implicit = addresses["submission"], addresses["submissions"]
 	if d.provider == nil {
-		d.step("The relay listens on %s: TLS or STARTTLS, then a login. It signs for %s and hands to the upstream.", d.address, demoDomain)
+		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login. It signs for %s and hands to the upstream.", d.address, d.implicit, demoDomain)
 	} else {
-		d.step("The relay listens on %s: TLS or STARTTLS, then a login with a password. Its upstream has [upstream.oauth].", d.address)
+		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login with a password. Its upstream has [upstream.oauth].", d.address, d.implicit)
 	}
 	return d.trust(filepath.Join(c.DataDir, "tls", "self-signed.crt"))
 }
@@ -208,12 +215,12 @@ func (d *demo) configuration() (string, error) {
 		return d.provider.configuration(), nil
 	}
 	_, port, err := net.SplitHostPort(d.upstream.Addr())
-	return fmt.Sprintf(demoConfig, demoAddress(), port), err
+	return fmt.Sprintf(demoConfig, demoAddress(demoPort), demoAddress(demoTLS), port), err
 }
 
 // demoAddress prefers a port that stays the same from run to run.
-func demoAddress() string {
-	address := net.JoinHostPort("127.0.0.1", demoPort)
+func demoAddress(port string) string {
+	address := net.JoinHostPort("127.0.0.1", port)
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return "127.0.0.1:0"
@@ -365,24 +372,55 @@ func (d *demo) verify(message []byte) error {
 
 func (d *demo) printSettings() {
 	_, port, _ := net.SplitHostPort(d.address)
+	_, tlsPort, _ := net.SplitHostPort(d.implicit)
+	config, trust := filepath.Join(d.dir, "relay.toml"), filepath.Join(d.dir, "data", "tls", "self-signed.crt")
 	fmt.Fprintf(d.out, `
 Try it with a mail client on this machine:
 
-  Outgoing server  localhost, port %s
-  Encryption       STARTTLS (or TLS), and trust the self-signed certificate when asked
-  Login            %s
+  Outgoing server  localhost
+  Encryption       STARTTLS, port %s, or SSL/TLS, port %s; trust the self-signed certificate when asked
+  Login            %s, method "normal password"
   Password         %s
   Send as          any address at %s
 
-or with swaks:
+or from another terminal, in this directory:
 
   swaks --server localhost:%s --tls --auth-user %s --auth-password %s --from %s --to %s
 
-See what happened:  postern trace --config %s
+  printf 'From: %s\r\nTo: %s\r\nSubject: hello\r\n\r\nhello\r\n' |
+  curl --ssl-reqd --cacert %s --url smtp://localhost:%s \
+       --user %s:%s --mail-from %s --mail-rcpt %s -T -
+
+See what happened, and how the relay is:
+
+  %s trace --config %s
+  %s status --config %s
 
 What the upstream takes is shown here. Ctrl-C ends the demo and removes everything.
 
-`, port, demoLogin, d.password, demoDomain, port, demoLogin, d.password, demoLogin, demoRcpt, filepath.Join(d.dir, "relay.toml"))
+`, port, tlsPort, demoLogin, d.password, demoDomain,
+		port, demoLogin, d.password, demoLogin, demoRcpt,
+		demoLogin, demoRcpt, trust, port, demoLogin, d.password, demoLogin, demoRcpt,
+		ownCommand(), config, ownCommand(), config)
+}
+
+// ownCommand is how this program was started, as it may be typed again: what go run builds is gone with it.
+func ownCommand() string {
+	path, err := os.Executable()
+	if err != nil {
+		return "postern"
+	}
+	return commandOf(path, os.Args[0])
+}
+
+func commandOf(executable, typed string) string {
+	switch {
+	case strings.Contains(filepath.ToSlash(executable), "/go-build"):
+		return "go run ./cmd/postern"
+	case strings.ContainsAny(typed, " \t'\"$"):
+		return "'" + strings.ReplaceAll(typed, "'", `'\''`) + "'"
+	}
+	return typed
 }
 
 // show prints what the upstream takes until ctx ends.

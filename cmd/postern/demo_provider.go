@@ -60,7 +60,11 @@ data_dir = "data"
 
 [[listener]]
 address = %q
-tls = "auto"
+tls = "starttls"
+
+[[listener]]
+address = %q
+tls = "implicit"
 
 [[policy]]                            # the application may be any mailbox, so say who may be whom
 senders = ["{login}"]
@@ -89,7 +93,7 @@ address = ""
 `
 
 func (f *fakeMicrosoft) configuration() string {
-	return fmt.Sprintf(demoProviderConfig, demoAddress(), f.port, demoTenant, demoClient, f.web.URL, demoTenant)
+	return fmt.Sprintf(demoProviderConfig, demoAddress(demoPort), demoAddress(demoTLS), f.port, demoTenant, demoClient, f.web.URL, demoTenant)
 }
 
 // startProvider starts the fake.

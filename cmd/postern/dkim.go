@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,7 +64,10 @@ read them again with 'postern dkim dns'. Receivers that do not know Ed25519 look
 				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Made %s for %s. Publish:\n\n", plural(int64(len(keys)), "key"), domain)
-			return printRecords(cmd.OutOrStdout(), keys)
+			if err := printRecords(cmd.OutOrStdout(), keys); err != nil {
+				return err
+			}
+			return a.warnUnsigned(cmd)
 		},
 	}
 	cmd.Flags().StringVar(&selector, "selector", "", "`name` under _domainkey; default: r and e with year and month, such as r202611")
@@ -231,4 +235,20 @@ func (a *app) dkimDNS() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// warnUnsigned says that keys sign nothing where every upstream has dkim = "skip" or "strip", as most profiles do.
+func (a *app) warnUnsigned(cmd *cobra.Command) error {
+	c, err := a.read()
+	if err != nil || c.Signs() {
+		return err
+	}
+	var reasons []string
+	for _, u := range c.Upstreams {
+		reasons = append(reasons, fmt.Sprintf("%s (provider %q): dkim = %q", u.Name, u.Provider, u.DKIM))
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "\nNothing is signed with it: no upstream lets us sign, because the provider signs itself or changes the message.\n  %s\n"+
+		"Set up DKIM for the domain at the provider instead; where it keeps our signature, write dkim = \"sign\" in its [[upstream]].\n",
+		strings.Join(reasons, "\n  "))
+	return nil
 }
