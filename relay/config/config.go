@@ -205,7 +205,7 @@ type Upstream struct {
 	// CertFile and KeyFile are shown to an upstream that knows its clients by certificate: PEM, leaf first.
 	CertFile string `toml:"cert_file"`
 	KeyFile  string `toml:"key_file"`
-	// InsecureSkipVerify accepts any certificate; said at start, in doctor and in every delivery's trace.
+	// InsecureSkipVerify accepts any certificate; said by check, at start and in every delivery's trace.
 	InsecureSkipVerify bool `toml:"insecure_skip_verify" default:"false"`
 	// Networks are those that TLS none may reach beside loopback; Host is then checked when dialling, see MayDialPlain.
 	Networks              Networks `toml:"networks"`
