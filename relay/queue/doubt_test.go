@@ -14,6 +14,7 @@ import (
 
 var (
 	lost     = mail.Result{Class: mail.Deferral, Uncertain: true, Stage: mail.StageDot, Reply: mail.R(451, "4.4.2", "closed the connection; the message may have been sent"), Upstream: "office"}
+	again    = mail.Result{Class: mail.MessageFault, Uncertain: true, Stage: mail.StageDot, Reply: mail.R(554, "5.6.0", "no"), Upstream: "office"} // on a second connection
 	refusal  = mail.Result{Class: mail.MessageFault, Stage: mail.StageDot, Reply: mail.R(554, "5.6.0", "no")}
 	longWait = 5 * time.Minute
 )
@@ -77,6 +78,7 @@ func TestSettleDoubts(t *testing.T) {
 		{"a doubt, then deferrals until the time is over", 1, 48 * time.Hour, false, 0, &greylisted, queue.Unclear, queue.Doubt, queue.UnclearAction},
 		{"a doubt, then a person gives up", 1, 0, true, 0, nil, queue.Unclear, queue.Doubt, queue.UnclearAction},
 		{"a doubt, then a refusal", 1, 0, false, 0, &refusal, queue.Failed, queue.Failure, queue.FailedAction},
+		{"a refusal behind a doubt of the same attempt", 0, 0, false, 0, &again, queue.Failed, queue.Failure, queue.FailedAction},
 		{"doubts, then taken", 2, 0, false, 0, &delivered, queue.Delivered, "", ""},
 		{"certain deferrals are no doubts", 2, 0, false, 0, &greylisted, queue.Pending, "", ""},
 	} {

@@ -76,8 +76,9 @@ func (s *settlement) apply(results []mail.Result) []About {
 		case r.Class.Permanent():
 			to.Status = Failed
 			abouts = append(abouts, aboutResult(r, FailedAction))
-		case r.Uncertain:
-			to.Doubts++
+		}
+		if r.Uncertain && to.Status != Delivered {
+			to.Doubts++ // a failure report says so
 		}
 		s.LastReply = worse(s.LastReply, r.Reply)
 	}
