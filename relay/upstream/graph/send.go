@@ -70,7 +70,7 @@ func (a *attempt) run(ctx context.Context) {
 		if f == nil || f.uncertain && a.lookOnce(ctx, batch) {
 			continue
 		}
-		a.fail(batch, f)
+		a.fail(a.notFound(batch), f)
 		if !f.class.Permanent() { // of those behind nothing was sent
 			f.uncertain = false
 			a.fail(a.unjudged(), f)

@@ -90,6 +90,11 @@ func (a *attempt) deliverFound(batch []int, found map[string]bool) (all bool) {
 	return len(have) == len(batch)
 }
 
+// notFound are those of a batch whom lookOnce has not found.
+func (a *attempt) notFound(batch []int) []int {
+	return slices.DeleteFunc(slices.Clone(batch), func(i int) bool { return a.results[i].Class == mail.Delivered })
+}
+
 func sentKey(to mail.Address) string {
 	to, _ = to.ASCII()
 	return strings.ToLower(to.String())

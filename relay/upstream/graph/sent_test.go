@@ -156,6 +156,24 @@ func TestTheLastAttemptLooks(t *testing.T) {
 	}
 }
 
+// Who was found keeps that, though others were not.
+func TestTheLastAttemptFindsSome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{Read: granted, SentLate: 10 * time.Second})
+		u := withToken(t, fake, reader, nil)
+		if r := only(t, send(t, u, to(t, withID, "a@example.org"))); r.Class != mail.Delivered {
+			t.Fatal(r.Reply)
+		}
+		fake.Fail(fakeprovider.GraphFault{Step: fakeprovider.StepSendMail, Status: 504})
+		tx := to(t, withID, "a@example.org", "b@example.org")
+		tx.Doubts, tx.Last = 2, true
+		rs := send(t, u, tx)
+		if rs[0].Class != mail.Delivered || rs[0].Uncertain || rs[1].Class != mail.Deferral || !rs[1].Uncertain {
+			t.Errorf("%s: %s; %s: %s", rs[0].Class, rs[0].Reply, rs[1].Class, rs[1].Reply)
+		}
+	})
+}
+
 func TestReadRights(t *testing.T) {
 	for token, want := range map[string]rights{
 		"":        {},
