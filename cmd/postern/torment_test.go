@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"mime/quotedprintable"
+	"net"
+	netmail "net/mail"
+	"net/smtp"
+	"net/textproto"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"postern/internal/testkit"
+	"postern/relay/upstream/faketest"
+)
+
+// tormentor is an upstream that offers more than it takes and breaks off where that hurts. It never refuses mail for good, but the
+// null reverse-path.
+type tormentor struct {
+	mu         sync.Mutex
+	rnd        *rand.Rand
+	to         map[*faketest.Session][]string // of the transaction under way
+	unanswered map[string]bool                // recipients of messages that were taken without a word: once for each
+	calm       bool
+}
+
+func (u *tormentor) hook(s *faketest.Session, verb, line string) faketest.Action {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := u.rnd.IntN(100)
+	switch {
+	case verb == "MAIL":
+		u.to[s] = nil
+		if strings.HasPrefix(line, "MAIL FROM:<>") {
+			return faketest.Action{Reply: "550 5.7.1 who are you?"}
+		}
+	case verb == "RCPT" && n < 5 && !u.calm:
+		return faketest.Action{Reply: "451 4.3.0 not now"}
+	case verb == "RCPT":
+		u.to[s] = append(u.to[s], pathOf(line))
+	case verb == "BDAT" && n < 50:
+		return faketest.Action{Reply: "502 5.5.1 not implemented"}
+	case verb == faketest.Content, verb == faketest.Chunk && strings.HasSuffix(line, " LAST"):
+		return u.end(s, n)
+	}
+	return faketest.Action{}
+}
+
+func (u *tormentor) end(s *faketest.Session, n int) faketest.Action {
+	to := u.to[s]
+	switch {
+	case u.calm || len(to) == 0:
+	case n < 10 && !slices.ContainsFunc(to, func(r string) bool { return u.unanswered[r] }):
+		for _, r := range to {
+			u.unanswered[r] = true
+		}
+		s.Take()
+		return faketest.Action{Drop: true}
+	case n < 20:
+		s.Take()
+		return faketest.Action{Reply: "250 2.0.0 taken\n421 4.3.2 enough for today", Drop: true}
+	case n < 30:
+		return faketest.Action{Reply: "451 4.3.0 later"}
+	case n < 35:
+		return faketest.Action{Drop: true}
+	}
+	return faketest.Action{}
+}
+
+// pathOf is the address between < and >.
+func pathOf(line string) string {
+	_, path, _ := strings.Cut(line, "<")
+	path, _, _ = strings.Cut(path, ">")
+	return path
+}
+
+// claimed is what a client was told.
+type claimed struct {
+	mu       sync.Mutex
+	seq      int
+	accepted map[string]string // body by recipient
+	refused  []string
+}
+
+// body of every third message is one long line.
+func (c *claimed) next() (to []string, from, body string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seq++
+	to = []string{fmt.Sprintf("n%d-a@example.net", c.seq)}
+	if c.seq%4 == 0 {
+		to = append(to, fmt.Sprintf("n%d-b@example.net", c.seq))
+	}
+	if from = "anna@example.com"; c.seq%5 == 0 {
+		from = ""
+	}
+	if body = fmt.Sprintf("number %d\r\n", c.seq); c.seq%3 == 0 {
+		body = strings.Repeat("=.x ", 600+c.seq) + body
+	}
+	return to, from, body
+}
+
+// torment sends until the connection breaks.
+func (c *claimed) torment(t *testing.T, o *office) {
+	conn, err := net.Dial("tcp", o.address)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	client, err := smtp.NewClient(conn, "localhost")
+	if err != nil {
+		return
+	}
+	if client.StartTLS(o.ca.Client("localhost")) != nil {
+		return
+	}
+	if client.Auth(smtp.PlainAuth("", "anna@example.com", "a chosen password", "localhost")) != nil {
+		return
+	}
+	for {
+		to, from, body := c.next()
+		err := submit(client, from, to, "From: anna@example.com\r\nSubject: x\r\n\r\n"+body)
+		reply, answered := errors.AsType[*textproto.Error](err)
+		c.mu.Lock()
+		switch {
+		case err == nil:
+			for _, r := range to {
+				c.accepted[r] = body
+			}
+		case answered && reply.Code >= 500:
+			c.refused = append(c.refused, err.Error())
+		}
+		c.mu.Unlock()
+		if err != nil && !answered || answered && client.Reset() != nil {
+			return
+		}
+	}
+}
+
+func submit(c *smtp.Client, from string, to []string, message string) error {
+	if err := c.Mail(from); err != nil {
+		return err
+	}
+	for _, r := range to {
+		if err := c.Rcpt(r); err != nil {
+			return err
+		}
+	}
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, message); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// TestTormentedAndKilled: promises 1 and 2 against everything at once, with mail that has to be changed on its way.
+func TestTormentedAndKilled(t *testing.T) {
+	const kills, connections = 10, 4
+	o := &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}
+	cert := o.ca.Leaf(testkit.LeafOptions{})
+	u := &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), to: map[*faketest.Session][]string{}, unanswered: map[string]bool{}}
+	fake := faketest.New(faketest.Config{TLS: cert.Server(), Extensions: faketest.Full, Mechanisms: []string{"PLAIN"},
+		Users: map[string]string{"relay": "upstream secret"}, Hook: u.hook})
+	port, err := fake.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	o.address = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+	o.config = filepath.Join(o.dir, "relay.toml")
+	o.write("relay.toml", fmt.Sprintf(`hostname = "localhost"
+data_dir = "data"
+tls.cert_file = %q
+tls.key_file = %q
+admin.address = ""
+log.level = "warn"
+delivery.retry = ["1s"]
+[[listener]]
+address = %q
+handoff = "1s"
+[[policy]]
+limits = []
+[[upstream]]
+name = "provider"
+host = "127.0.0.1"
+port = %d
+ca_file = %q
+username = "relay"
+password = "upstream secret"
+max_connections = %d
+`, cert.CertFile, cert.KeyFile, o.address, port, o.ca.File, connections))
+	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
+	s := &siege{office: o}
+	c := &claimed{accepted: map[string]string{}}
+	p := s.start()
+	for i := range kills {
+		var killed atomic.Bool
+		var clients sync.WaitGroup
+		for range connections {
+			clients.Go(func() {
+				for !killed.Load() {
+					c.torment(t, o)
+				}
+			})
+		}
+		until := len(fake.Messages()) + 10 + 7*i%30
+		o.until(fmt.Sprintf("the upstream has %d messages", until), func() bool { return len(fake.Messages()) >= until })
+		killed.Store(true)
+		p.Kill()
+		clients.Wait()
+		p = s.start()
+	}
+	u.mu.Lock()
+	u.calm = true
+	u.mu.Unlock()
+	o.until("an empty queue", func() bool {
+		testkit.Run(t, "", "queue", "retry", "--all", "--config", o.config)
+		return strings.Contains(testkit.Run(t, "", "queue", "list", "--config", o.config).Text, "The queue is empty.")
+	})
+	p.Stop()
+	u.judge(t, c, fake.Messages(), kills*connections)
+}
+
+// judge compares what came with what was accepted. Beside what was taken without a word, so many may have come twice as were under
+// way at a kill.
+func (u *tormentor) judge(t *testing.T, c *claimed, came []faketest.Message, most int) {
+	t.Helper()
+	arrived := map[string]int{}
+	for _, m := range came {
+		body := bodyOf(t, m.Data)
+		for _, line := range m.To {
+			to := pathOf(line)
+			arrived[to]++
+			if want, ok := c.accepted[to]; ok && body != want {
+				t.Errorf("%s got %.100q", to, body)
+			}
+			if !strings.HasPrefix(to, "n") {
+				t.Errorf("a report that nobody is owed: %s", m.Data)
+			}
+		}
+	}
+	twice := map[string]bool{}
+	for to, n := range arrived {
+		if n > 1 && !u.unanswered[to] {
+			message, _, _ := strings.Cut(to, "-")
+			twice[message] = true
+		}
+	}
+	for to := range c.accepted {
+		if arrived[to] == 0 {
+			t.Errorf("%s is lost", to)
+		}
+	}
+	t.Logf("%d messages, %d recipients accepted, %d arrived, %d taken without a word, %d twice by kills", c.seq, len(c.accepted), len(arrived), len(u.unanswered), len(twice))
+	if len(c.accepted) < 50 || len(c.refused) > 0 || len(twice) > most {
+		t.Errorf("%d accepted; refused: %v; twice, of which %d may be: %v", len(c.accepted), c.refused, most, twice)
+	}
+}
+
+func bodyOf(t *testing.T, data []byte) string {
+	t.Helper()
+	m, err := netmail.ReadMessage(bytes.NewReader(data))
+	if err != nil {
+		t.Fatalf("%v: %.200q", err, data)
+	}
+	r := m.Body
+	if m.Header.Get("Content-Transfer-Encoding") == "quoted-printable" {
+		r = quotedprintable.NewReader(r)
+	}
+	body, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
