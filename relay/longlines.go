@@ -33,13 +33,13 @@ func (u *submission) encodeLongLines() error {
 		return nil // they were in the header
 	}
 	buffer := u.srv.spool.Buffer(0)
+	made := newHolder(buffer)
+	defer func() { made.release() }() // of whichever octets are not needed, whatever happens
 	content, err := encoded(buffer, plan)
 	if err != nil {
-		buffer.Close()
 		return err
 	}
-	u.octets.release()
-	u.octets = newHolder(buffer)
+	u.octets, made = made, u.octets
 	u.raw, u.body, u.header = content, 0, plan.Header()
 	u.eightBit = plan.EightBit() || eightBitHeader(u.header)
 	note := plan.Note()
