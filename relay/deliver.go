@@ -331,14 +331,19 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 		t.tell(taken)
 	}
 	if !tx.From.IsNull() { // else learnNull looks
-		tx.Review = func(results []mail.Result) upstream.Doubt { return t.review(up, m, pending, results) }
+		tx.Review = func(results []mail.Result) (doubt upstream.Doubt) {
+			t.comment(m, func() { doubt = t.review(up, m, pending, results) })
+			return doubt
+		}
 	}
 	tellEnvelope(slot, m)
 	results := slot.Send(ctx, tx)
-	if tx.From.IsNull() {
-		up.learnNull(results, time.Now())
-	}
-	up.tell(results, m)
+	t.comment(m, func() {
+		if tx.From.IsNull() {
+			up.learnNull(results, time.Now())
+		}
+		up.tell(results, m)
+	})
 	for i := range results {
 		results[i].Recipient = pending[results[i].Recipient]
 		if up.config.InsecureSkipVerify {
@@ -347,6 +352,16 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 		t.srv.metrics.attempts.WithLabelValues(up.config.Name, results[i].Class.String()).Inc()
 	}
 	return results
+}
+
+// comment runs what looks at results. A panic in it must not make them unknown: what was taken would be sent again, each time.
+func (t *ticket) comment(m *queue.Message, look func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.srv.log.Error("the results of an attempt are believed as they are, by a fault of ours", "id", m.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	look()
 }
 
 const noteUnverified = "the upstream's certificate was not verified (insecure_skip_verify)"

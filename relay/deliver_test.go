@@ -111,6 +111,34 @@ func TestPanicKeepsWhatWasTaken(t *testing.T) {
 	ticket.Release()
 }
 
+// Nor does one in what is only said about the results.
+func TestPanicInCommentsKeepsTheResults(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	up := r.server.state.Load().upstreams[0]
+	b, storms := &brittle{transport: up.transport}, up.storms
+	up.transport, up.storms = b, nil // of which review makes a panic
+	defer func() { up.transport, up.storms = b.transport, storms }()
+	b.send = func(tx upstream.Transaction) []mail.Result {
+		results := []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken")}}
+		if tx.Review(results) != upstream.Believed {
+			t.Error("what cannot be reviewed is not believed")
+		}
+		return results
+	}
+	m := queued("ann")
+	ticket, _ := r.server.dispatch.reserveNow(time.Now(), m)
+	if ticket == nil {
+		t.Fatal("no place")
+	}
+	if rs := ticket.Attempt(t.Context(), m, mail.BytesContent(plainMessage), nil); len(rs) != 1 || rs[0].Class != mail.Delivered {
+		t.Errorf("results %+v", rs)
+	}
+	ticket.Release()
+	if !strings.Contains(r.log.String(), "fault of ours") {
+		t.Error("the log does not say it")
+	}
+}
+
 // Where the route of one recipient is paused, the message is tried for the others; it waits for a place of theirs too.
 func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	p := newProvider(t)
