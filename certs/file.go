@@ -237,3 +237,9 @@ func readPair(certFile, keyFile string) (*tls.Certificate, error) {
 	}
 	return &c, nil
 }
+
+// CheckPair judges a certificate and its key that are shown to others, but not their dates. The error is Faults: all that is wrong.
+func CheckPair(certFile, keyFile string) error {
+	_, err := readPair(certFile, keyFile)
+	return err
+}

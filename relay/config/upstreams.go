@@ -1,12 +1,13 @@
 package config
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"postern/certs"
 	"postern/internal/suggest"
-	"postern/internal/textfile"
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/upstream/via"
@@ -98,12 +99,14 @@ func (v *validator) upstreamCertificate(key string, u *Upstream) {
 		v.fail(key+".key_file", "%s", err)
 		return
 	}
-	if _, err := readCertificates(u.CertFile); err != nil {
-		v.fail(key+".cert_file", "%s", err)
-		return
-	}
-	if _, err := textfile.KeyPair(u.CertFile, u.KeyFile); err != nil {
-		v.fail(key+".cert_file", "%s and %s are not a pair: %s", u.CertFile, u.KeyFile, err)
+	err := certs.CheckPair(u.CertFile, u.KeyFile)
+	faults, _ := errors.AsType[certs.Faults](err)
+	for _, f := range faults {
+		if f.InKey {
+			v.fail(key+".key_file", "%s", f.Text)
+		} else {
+			v.fail(key+".cert_file", "%s", f.Text)
+		}
 	}
 }
 
