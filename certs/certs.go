@@ -225,7 +225,7 @@ func (m *Manager) remindLocked(now time.Time) {
 	}
 }
 
-// Info returns what is presented, for status and metrics.
+// Info returns what is presented, for status, alerts and metrics.
 func (m *Manager) Info() []Info { return m.current.Load().info }
 
 // GetCertificate is for tls.Config. It returns the first certificate that the client can verify, ECDSA

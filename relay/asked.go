@@ -30,7 +30,7 @@ func (s *Server) answerTrace(ctx context.Context) {
 		}
 		if err := s.store.AnswerEvents(ctx, asked); err != nil {
 			if ctx.Err() == nil {
-				s.log.Warn("a command that shows the trace waits in vain", "err", err)
+				s.log.Warn("events could not be written for a command that shows the trace", "err", err)
 			}
 			continue
 		}

@@ -45,7 +45,7 @@ func (s *Server) lockoutsLifted(ctx context.Context) {
 	locks, err := s.store.Lockouts(ctx, time.Now())
 	if err != nil {
 		if ctx.Err() == nil {
-			s.log.Error("lockouts are not lifted", "err", err)
+			s.log.Error("lockouts that a person has lifted are not lifted here", "err", err)
 		}
 		return
 	}

@@ -22,7 +22,7 @@ var (
 	replyLoop        = mail.R(554, "5.4.6", "the message has passed through more than %d servers: this is a mail loop, look for a rule that forwards it back", maxHops)
 	replyNoAuthor    = mail.R(550, "5.6.0", "the message names no author, and its reverse-path cannot stand in for one; give it a From field")
 	replyAccount     = mail.R(421, "4.7.0", "the account was changed, locked or removed; log in again")
-	replyListener    = mail.R(421, "4.7.0", "this server was set up anew; connect again")
+	replyListener    = mail.R(421, "4.7.0", "the configuration of this server has changed; connect again")
 	replyNoMechanism = mail.R(504, "5.5.4", "this authentication method is not offered here; choose \"normal password\"")
 )
 

@@ -155,9 +155,9 @@ func (s *session) listenerIn(st *state) (config.Listener, error) {
 	case s.conn.Placed() && len(block.Networks) > 0 && !block.Networks.Contains(client): // wire lets the others do nothing
 		return block, fmt.Errorf("%s is no longer in the networks of the listener", client)
 	case block.Auth != s.listener.Auth || block.Login != s.listener.Login:
-		return block, errors.New("the listener knows its clients in another way now: auth or login was changed")
+		return block, errors.New("auth or login of the listener was changed")
 	case block.Auth == config.AuthNetwork && !slices.Equal(block.ProxyProtocol, s.listener.ProxyProtocol):
-		return block, errors.New("proxy_protocol of the listener was changed, and the address of a client with it")
+		return block, errors.New("proxy_protocol of the listener was changed, and with it which address a client has")
 	}
 	return block, nil
 }
