@@ -72,15 +72,7 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 		return f
 	}
 	u := &upload{a: a, b: a.rebuilt}
-	f = u.create(ctx, d)
-	if f == nil {
-		f = u.files(ctx)
-	}
-	var ans *answer
-	if f == nil {
-		ans, f = u.send(ctx)
-	}
-	u.settle(admission, f)
+	ans, f := u.run(ctx, d, admission)
 	if f != nil {
 		u.discard(ctx)
 		if f.uncertain {
@@ -95,6 +87,19 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 		a.results[i].Note = a.rebuilt.note(left)
 	}
 	return nil
+}
+
+// run makes, fills and sends the draft, and tells the gate of large mail, which waits for that; also where it panics.
+func (u *upload) run(ctx context.Context, d *draft, admission gate.Admission) (ans *answer, f *fault) {
+	f = contentFault(errStopped)
+	defer func() { u.settle(admission, f) }()
+	if f = u.create(ctx, d); f == nil {
+		f = u.files(ctx)
+	}
+	if f == nil {
+		ans, f = u.send(ctx)
+	}
+	return ans, f
 }
 
 // takeApart rebuilds the message, once, when there is room for another large one. The room is kept until the attempt ends.

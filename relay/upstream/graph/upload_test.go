@@ -531,3 +531,38 @@ func TestUploadsAreInPieces(t *testing.T) {
 		t.Errorf("a request of %d octets", w.largest)
 	}
 }
+
+// A fault of ours in the one large message that tries again leaves the next one its turn.
+func TestPanicInALargeMessageEndsItsProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		access, broken := fakeprovider.AccessDenied, false
+		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{ReadWrite: func(string, string) fakeprovider.Access { return access }})
+		u, _ := uploading(t, fake, func(o *Options) {
+			drop := o.DropToken
+			o.DropToken = func(mailbox, token string) {
+				if broken {
+					panic("in the source of tokens")
+				}
+				drop(mailbox, token)
+			}
+		})
+		tx, _ := scan(t)
+		send(t, u, tx)
+		time.Sleep(gate.PauseFirst * 2)
+		broken = true
+		func() {
+			s := reserve(t, u)
+			defer s.Release()
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			s.Send(t.Context(), tx)
+		}()
+		access = fakeprovider.AccessGranted
+		if r := only(t, send(t, u, tx)); r.Class != mail.Delivered {
+			t.Errorf("then: %s, %s", r.Class, r.Reply)
+		}
+	})
+}
