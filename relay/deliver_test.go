@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/config"
 	"postern/relay/queue"
 	"postern/relay/upstream"
 )
@@ -295,5 +296,37 @@ func TestDoubtsAreToldToTheUpstream(t *testing.T) {
 		if p.sent.Doubts != doubts || p.sent.Last != last {
 			t.Errorf("%d doubts: the upstream hears of %d, last %v", doubts, p.sent.Doubts, p.sent.Last)
 		}
+	}
+}
+
+// What one identity may have delivered, before its next connection was not let in, is not sent as another at once.
+func TestNoOtherIdentityInDoubt(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	st := r.server.state.Load()
+	was := st.upstreams[0]
+	up := &configured{transport: was.transport, config: was.config, homeless: newHomeless(), standby: was.standby, storms: was.storms}
+	up.config.OAuth = &config.OAuth{Identity: config.IdentitySender}
+	sent := 0
+	b := &brittle{transport: was.transport}
+	up.transport = b
+	for uncertain, want := range map[bool]int{true: 1, false: 2} {
+		sent = 0
+		b.send = func(tx upstream.Transaction) []mail.Result {
+			sent++
+			if sent > 1 {
+				return []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken"), Identity: up.config.Username}}
+			}
+			return []mail.Result{{Class: mail.AccountFault, Stage: mail.StageAuth, Reply: mail.R(535, "5.7.8", "no"), Identity: "anna@example.com", Uncertain: uncertain}}
+		}
+		m := queued("bob")
+		tk := &ticket{srv: r.server, state: st}
+		slot, _ := b.Reserve(time.Now(), "")
+		b.taken = 0 // there are places enough
+		results := tk.sendAs(t.Context(), slot, up, m, mail.BytesContent(plainMessage), []int{0})
+		if sent != want || results[0].Uncertain != uncertain {
+			t.Errorf("uncertain %v: sent %d times, %+v", uncertain, sent, results)
+		}
+		tk.Release()
+		b.taken, b.released = 0, 0
 	}
 }

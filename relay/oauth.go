@@ -396,7 +396,7 @@ func (h *homeless) remove(identity string) {
 // loginRefused reports that the provider did not let the identity in, or gave no token for it, and that nothing was sent.
 func loginRefused(results []mail.Result) bool {
 	for _, r := range results {
-		if r.Class != mail.AccountFault || r.Stage != mail.StageAuth {
+		if r.Class != mail.AccountFault || r.Stage != mail.StageAuth || r.Uncertain {
 			return false
 		}
 	}
