@@ -312,6 +312,7 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 		Ret:        m.Envelope.Ret,
 		EnvID:      m.Envelope.EnvID,
 		EightBit:   m.EightBit,
+		Received:   m.Received,
 	}
 	for i, n := range pending {
 		tx.Recipients[i] = m.Recipients[n].Recipient

@@ -48,5 +48,5 @@ func (a *GraphArrival) sentItem(id string) map[string]any {
 	for _, to := range a.Recipients {
 		people = append(people, map[string]any{"emailAddress": map[string]string{"name": to, "address": to}})
 	}
-	return map[string]any{"internetMessageId": id, "toRecipients": people, "ccRecipients": []any{}, "bccRecipients": []any{}}
+	return map[string]any{"internetMessageId": id, "sentDateTime": a.At.UTC().Format("2006-01-02T15:04:05Z"), "toRecipients": people, "ccRecipients": []any{}, "bccRecipients": []any{}}
 }

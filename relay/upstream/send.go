@@ -29,6 +29,8 @@ type Transaction struct {
 	// brings no answer either.
 	Doubts int
 	Last   bool
+	// Received is when it was submitted: what has its Message-ID and is older is another message. Zero: not known.
+	Received time.Time
 	// Taken is called between two transactions of one message, with the results so far of the recipients that it was taken
 	// for. nil: nobody wants to know.
 	Taken func([]mail.Result)

@@ -15,9 +15,10 @@ import (
 // Graph has no key that would make a second sendMail of the same message harmless. What may have been sent is looked for in Sent
 // Items before it is sent again, where the mailbox may be read; Mail.Send alone does not allow that.
 const (
-	lookAfter   = time.Minute // how long a last attempt without an answer waits before it looks
-	blindFor    = day         // how long a mailbox that may not be read is not asked again
-	maxSentRead = 1 << 20     // octets of what Sent Items answers
+	lookAfter   = time.Minute      // how long a last attempt without an answer waits before it looks
+	blindFor    = day              // how long a mailbox that may not be read is not asked again
+	maxSentRead = 1 << 20          // octets of what Sent Items answers
+	sentSkew    = 10 * time.Minute // how far the clocks may be apart
 )
 
 // mayLook reports whether the right to look is there, as far as that is known.
@@ -105,19 +106,26 @@ type sentPerson struct {
 	EmailAddress struct{ Address string }
 }
 
+// isBefore reports that what was sent at a time was sent before our message came. Some devices give all their mail one Message-ID.
+func (a *attempt) isBefore(sent string) bool {
+	at, err := time.Parse(time.RFC3339, sent)
+	return err == nil && !a.t.Received.IsZero() && at.Before(a.t.Received.Add(-sentSkew))
+}
+
 // sentTo asks whom Sent Items shows for the message.
 func (a *attempt) sentTo(ctx context.Context) (map[string]bool, *fault) {
 	found := map[string]bool{}
 	take := func(name string, value json.RawMessage) {
 		var items []struct {
 			ID                                        string `json:"internetMessageId"`
+			Sent                                      string `json:"sentDateTime"`
 			ToRecipients, CcRecipients, BccRecipients []sentPerson
 		}
 		if name != "value" || len(value) > maxSentRead || json.Unmarshal(value, &items) != nil {
 			return
 		}
 		for _, item := range items {
-			if item.ID != a.message.messageID() {
+			if item.ID != a.message.messageID() || a.isBefore(item.Sent) {
 				continue
 			}
 			for _, p := range slices.Concat(item.ToRecipients, item.CcRecipients, item.BccRecipients) {
@@ -128,7 +136,7 @@ func (a *attempt) sentTo(ctx context.Context) (map[string]bool, *fault) {
 		}
 	}
 	u := &upload{a: a}
-	ans, f := u.exchange(ctx, a.u, a.u.mailboxURL(a.mailbox)+"/mailFolders/sentitems/messages?$top=10&$select=internetMessageId,toRecipients,ccRecipients,bccRecipients&$filter="+
+	ans, f := u.exchange(ctx, a.u, a.u.mailboxURL(a.mailbox)+"/mailFolders/sentitems/messages?$top=10&$select=internetMessageId,sentDateTime,toRecipients,ccRecipients,bccRecipients&$filter="+
 		url.QueryEscape("internetMessageId eq '"+strings.ReplaceAll(a.message.messageID(), "'", "''")+"'"), a.token, step{method: http.MethodGet, field: take})
 	switch {
 	case f != nil:

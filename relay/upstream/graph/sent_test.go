@@ -174,6 +174,27 @@ func TestTheLastAttemptFindsSome(t *testing.T) {
 	})
 }
 
+// A device that gives all its mail one Message-ID has an older message in Sent Items, which says nothing of this one.
+func TestSentItemsOfBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{Read: granted})
+		u := withToken(t, fake, reader, nil)
+		if r := only(t, send(t, u, to(t, withID, "a@example.org"))); r.Class != mail.Delivered {
+			t.Fatal(r.Reply)
+		}
+		time.Sleep(time.Hour)
+		tx := to(t, withID, "a@example.org")
+		tx.Doubts, tx.Received = 1, time.Now()
+		for _, found := range []bool{false, true} {
+			r := only(t, send(t, u, tx))
+			if got := strings.Contains(r.Reply.Text, "Sent Items"); r.Class != mail.Delivered || got != found || len(fake.Arrivals()) != 2 {
+				t.Errorf("found %v, want %v, %d arrivals: %s", got, found, len(fake.Arrivals()), r.Reply)
+			}
+			time.Sleep(2 * sentSkew) // what was sent after it came in is its own, however much later it is asked for
+		}
+	})
+}
+
 func TestReadRights(t *testing.T) {
 	for token, want := range map[string]rights{
 		"":        {},
