@@ -2,19 +2,9 @@ package policy
 
 import (
 	"strings"
-	"unicode/utf8"
 
 	"postern/mail"
 )
-
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
 
 func lowerASCII(s string) string {
 	for i := 0; i < len(s); i++ {
