@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/auth"
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/queue"
 	"postern/relay/trace"
@@ -23,7 +24,7 @@ import (
 
 // silent are the commands whose output is for people alone: they run on, ask somebody, or say one sentence.
 var silent = []string{
-	"postern", "postern demo", "postern serve", "postern check", "postern upstream login",
+	"postern", "postern demo", "postern serve", "postern upstream login",
 	"postern user remove", "postern user lock", "postern user unlock", "postern device remove",
 	"postern help", "postern completion",
 }
@@ -196,5 +197,20 @@ func TestDKIMRecordsAsJSON(t *testing.T) {
 	}
 	if _, err := postern("dkim", "dns", "no domain"); err == nil || fmt.Sprintf("%T", err) != "*main.usageError" {
 		t.Errorf("a wrong domain: %v", err)
+	}
+}
+
+// What check finds is there for machines, too.
+func TestCheckJSON(t *testing.T) {
+	o := newOffice(t, "")
+	var view checkView
+	if err := json.Unmarshal([]byte(o.postern("", "check", "--json")), &view); err != nil || !view.OK || len(view.Problems) != 0 || view.File != o.config {
+		t.Errorf("%+v, %v", view, err)
+	}
+	o.edit("[[listener]]", "[[listener]]\nhandof = \"1s\"")
+	out := testkit.Run(t, "", "check", "--json", "--config", o.config)
+	view = checkView{}
+	if err := json.Unmarshal([]byte(out.Text), &view); err != nil || out.OK || view.OK || len(view.Problems) != 1 || view.Problems[0].Line == 0 || view.Problems[0].Key == "" {
+		t.Errorf("%s: %+v, %v", out.Text, view, err)
 	}
 }

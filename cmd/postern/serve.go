@@ -117,8 +117,17 @@ func keepWatchdog(ctx context.Context) (wait func()) {
 	return func() { cancel(); <-done }
 }
 
+// checkView is what `check --json` prints.
+type checkView struct {
+	File     string           `json:"file"`
+	OK       bool             `json:"ok"`
+	Problems []config.Problem `json:"problems"`
+	Warnings []config.Problem `json:"warnings"`
+}
+
 func (a *app) checkCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Validate the configuration, certificates and keys without starting",
 		Args:  exactly(0),
@@ -128,6 +137,16 @@ func (a *app) checkCommand() *cobra.Command {
 				return err
 			}
 			c, problems := relay.Check(cmd.Context(), path)
+			if asJSON {
+				view := checkView{File: path, OK: len(problems) == 0, Problems: append([]config.Problem{}, problems...), Warnings: []config.Problem{}}
+				if view.OK {
+					view.Warnings = append(view.Warnings, relay.Warnings(c, time.Now())...)
+				}
+				if err := writeJSON(cmd.OutOrStdout(), view); err != nil || view.OK {
+					return err
+				}
+				return errSilent
+			}
 			for _, p := range problems {
 				fmt.Fprintln(cmd.ErrOrStderr(), p)
 			}
@@ -141,6 +160,8 @@ func (a *app) checkCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
 }
 
 // monotonic is CLOCK_MONOTONIC in microseconds, which Type=notify-reload wants with RELOADING=1.

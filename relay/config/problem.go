@@ -8,10 +8,10 @@ import (
 
 // Problem is one thing wrong in a configuration, or one warning about it.
 type Problem struct {
-	File    string
-	Line    int    // from one; 0 when the file could not be read
-	Key     string // "listener[1].address"; "" when no key is concerned
-	Message string // what is wrong, and what to write
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"` // from one; 0 when the file could not be read
+	Key     string `json:"key,omitempty"`  // "listener[1].address"; "" when no key is concerned
+	Message string `json:"message"`        // what is wrong, and what to write
 }
 
 // String returns "file:line: key: message".
