@@ -14,7 +14,7 @@ func TestCommandOf(t *testing.T) {
 		{"/root/.cache/go-build/ab/cd-d/postern", "/root/.cache/go-build/ab/cd-d/postern", "go run ./cmd/postern"},
 		{"/usr/local/bin/postern", "postern", "postern"},
 		{"/home/a b/postern", "/home/a b/postern", "'/home/a b/postern'"},
-		{"/work/postern", "./postern", "./postern"},
+		{"/srv/postern", "./postern", "./postern"},
 	} {
 		if got := commandOf(c.executable, c.typed); got != c.want {
 			t.Errorf("%s: %q, want %q", c.executable, got, c.want)
