@@ -244,12 +244,12 @@ func validMessageID(s string) (string, bool) {
 
 // bareID is a Message-ID without comments in front and behind it.
 func bareID(s string) string {
-	for strings.HasPrefix(s, "(") && commentLen(s) > 0 {
-		s = strings.TrimLeft(s[commentLen(s):], " \t")
+	for strings.HasPrefix(s, "(") && CommentLen(s) > 0 {
+		s = strings.TrimLeft(s[CommentLen(s):], " \t")
 	}
 	if end := strings.IndexByte(s, '>'); end > 0 {
 		rest := strings.TrimLeft(s[end+1:], " \t")
-		if strings.HasPrefix(rest, "(") && commentLen(rest) == len(rest) {
+		if strings.HasPrefix(rest, "(") && CommentLen(rest) == len(rest) {
 			return s[:end+1]
 		}
 	}
@@ -278,7 +278,7 @@ func validVersion(s string) (string, bool) {
 	var b strings.Builder
 	for rest := s; rest != ""; {
 		if rest[0] == '(' {
-			n := commentLen(rest)
+			n := CommentLen(rest)
 			if n == 0 {
 				return "", false
 			}

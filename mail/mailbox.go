@@ -106,7 +106,7 @@ func (e *entry) token(s string) (rest string, err error) {
 		e.bare.WriteByte(' ')
 		return rest, nil
 	case '(':
-		if n = commentLen(s); n == 0 {
+		if n = CommentLen(s); n == 0 {
 			return "", errListComment
 		}
 		e.remark(unquote(s[1 : n-1]))
@@ -227,7 +227,7 @@ func withoutComment(address string) string {
 		return address
 	}
 	open := strings.IndexByte(address, '(')
-	if open < 1 || commentLen(address[open:]) != len(address)-open {
+	if open < 1 || CommentLen(address[open:]) != len(address)-open {
 		return address
 	}
 	return strings.Trim(address[:open], " \t")
@@ -351,8 +351,8 @@ func angleLen(s string) int {
 	return 0
 }
 
-// commentLen returns the length of the comment at the beginning of s (RFC 5322 §3.2.2), 0 if it has no end.
-func commentLen(s string) int {
+// CommentLen returns the length in octets of the comment at the beginning of s (RFC 5322 §3.2.2: they nest), 0 if it has no end.
+func CommentLen(s string) int {
 	depth := 0
 	for i := 0; i < len(s); i++ {
 		switch s[i] {

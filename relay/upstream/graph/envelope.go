@@ -175,7 +175,7 @@ func readAddressees(value string) addressees {
 			i += n
 			continue
 		case '(':
-			n := comment(value[i:])
+			n := mail.CommentLen(value[i:])
 			if n == 0 {
 				who.unclear = value[i:]
 				return who
@@ -326,24 +326,6 @@ func quoted(s string) int {
 		}
 	}
 	return len(s)
-}
-
-// comment returns the length of the comment at the beginning of s, 0 if it has no end. They nest.
-func comment(s string) int {
-	depth := 0
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '(':
-			depth++
-		case ')':
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		}
-	}
-	return 0
 }
 
 // unquoted blanks the quoted strings out. One without end is kept: readers differ about it.
