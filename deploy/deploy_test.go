@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"postern/internal/testkit"
 )
 
 func read(t *testing.T, name string) string {
@@ -59,13 +61,8 @@ func TestUnit(t *testing.T) {
 
 // The commands that the unit's comment tells people to run make its user, by systemd's own word.
 func TestUserIsMade(t *testing.T) {
-	tool, err := exec.LookPath("systemd-sysusers")
-	if err != nil || os.Getuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("systemd-sysusers is not installed, or this is not root")
-		}
-		t.Skip("systemd-sysusers is not installed, or this is not root")
-	}
+	testkit.NeedRoot(t)
+	tool := testkit.Need(t, "systemd-sysusers")
 	var told []string
 	for line := range strings.Lines(read(t, "postern.service")) {
 		if command := strings.TrimSpace(strings.TrimPrefix(line, "#")); strings.Contains(command, "sysusers") {

@@ -314,12 +314,7 @@ func TestBadUpstreamCertificateKeepsTheMail(t *testing.T) {
 
 // TestFullDisk: accepted mail survives, new mail is answered 452, and mail flows again when there is room.
 func TestFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("this test mounts a small file system and needs root")
-		}
-		t.Skip("this test mounts a small file system and needs root")
-	}
+	testkit.NeedRoot(t)
 	s := newSiege(t, "0s", []sink.Fault{{Stage: sink.AtMail, Reply: "451 4.3.0 later"}}, "")
 	data := filepath.Join(s.dir, "small")
 	if err := os.Mkdir(data, 0o700); err != nil {

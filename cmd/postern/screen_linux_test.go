@@ -18,7 +18,7 @@ func onTerminal(t *testing.T, columns int, env []string, args ...string) string 
 	t.Helper()
 	control, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no terminal can be made here: %v", err)
+		testkit.Skipf(t, "no terminal can be made here: %v", err)
 	}
 	defer control.Close()
 	fd := int(control.Fd())
@@ -34,7 +34,7 @@ func onTerminal(t *testing.T, columns int, env []string, args ...string) string 
 	}
 	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no terminal can be opened here: %v", err)
+		testkit.Skipf(t, "no terminal can be opened here: %v", err)
 	}
 	cmd := exec.Command(testkit.Binary(t), args...)
 	cmd.Env = append(append(os.Environ(), "TERM=xterm", "NO_COLOR="), env...)

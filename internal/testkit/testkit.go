@@ -26,11 +26,25 @@ func Need(t testing.TB, tool string) string {
 	if err == nil {
 		return path
 	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing, and under CI no test may be skipped: run scripts/test-tools", tool)
-	}
-	t.Skipf("%s is missing: run scripts/test-tools", tool)
+	Skipf(t, "%s is missing: run scripts/test-tools", tool)
 	return ""
+}
+
+// Skipf skips a test for which this machine lacks something. Under CI that is a failure.
+func Skipf(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf(format+" (under CI no test may be skipped)", args...)
+	}
+	t.Skipf(format, args...)
+}
+
+// NeedRoot skips a test, by Skipf, unless root runs it.
+func NeedRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		Skipf(t, "needs root")
+	}
 }
 
 func find(tool string) (string, error) {

@@ -6,14 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"postern/internal/testkit"
 )
 
 // Root who runs a command in the directory of the daemon's user gives that user the files that he made, and nothing else: not what a link
 // leads to, nor a file that has another name.
 func TestRootGivesAwayOnlyWhatItMade(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testkit.NeedRoot(t)
 	const nobody = 65534
 	root := t.TempDir()
 	dir, target := filepath.Join(root, "data"), filepath.Join(root, "target")

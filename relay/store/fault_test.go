@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/queue"
 )
@@ -168,12 +169,10 @@ func finishAll(t *testing.T, s *SQLite, ids []string) {
 
 // TestFullDisk fills a real file system.
 func TestFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a file system")
-	}
+	testkit.NeedRoot(t)
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=48m,mode=0700"); err != nil {
-		t.Skip("cannot mount a file system:", err)
+		testkit.Skipf(t, "cannot mount a file system: %v", err)
 	}
 	defer syscall.Unmount(dir, syscall.MNT_DETACH)
 	s, err := Open(t.Context(), Options{Dir: filepath.Join(dir, "data"), MinFree: -1, Daemon: true})

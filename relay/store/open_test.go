@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/testkit"
 	"postern/relay/queue"
 	"postern/relay/store/internal/sqlite"
 )
@@ -181,9 +182,7 @@ func TestOpenDirectories(t *testing.T) {
 
 // TestOpenAsAnother: a directory that is somebody else's, or that may only be read.
 func TestOpenAsAnother(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to become somebody else")
-	}
+	testkit.NeedRoot(t)
 	const nobody = 65534
 	root, err := os.MkdirTemp("", "postern-store-")
 	if err != nil {
