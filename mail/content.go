@@ -28,3 +28,18 @@ func (b BytesContent) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.
 
 // Bytes implements Content.
 func (b BytesContent) Bytes() []byte { return b }
+
+// FirstOctets returns at most n octets from the beginning of c.
+func FirstOctets(c Content, n int) ([]byte, error) {
+	if b := c.Bytes(); b != nil {
+		return b[:min(len(b), n)], nil
+	}
+	r, err := c.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b := make([]byte, min(c.Size(), int64(n)))
+	_, err = io.ReadFull(r, b)
+	return b, err
+}

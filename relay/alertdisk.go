@@ -26,7 +26,7 @@ func (a *alerts) disk(ctx context.Context, now time.Time) {
 	case err == nil && room.Ample() && a.srv.room() == nil: // any message fits by now
 		a.alerter.End(alert.DiskFull, diskSubject, "")
 	case why != nil:
-		a.alerter.Begin(diskCondition(a.srv.state.Load().config.DataDir, mail.Printable(reason(why)), errors.Is(why, relaystore.ErrFailed), room))
+		a.alerter.Begin(diskCondition(a.srv.state.Load().config.DataDir, mail.Printable(mail.Reason(why)), errors.Is(why, relaystore.ErrFailed), room))
 	}
 }
 

@@ -56,7 +56,7 @@ type alerts struct {
 	refusals  map[attempted]trace.Event
 	delivered map[attempted]bool
 
-	paused map[*configured]map[string]bool // identities seen paused; of the goroutine that looks
+	paused map[*Upstream]map[string]bool // identities seen paused; of the goroutine that looks
 }
 
 // attempted is whom mail was offered to, as whom, and from whom it is.
@@ -66,7 +66,7 @@ type attempted struct{ upstream, identity, from string }
 const alertFile = "alerts.json"
 
 func (s *Server) newAlerts(c *config.Config) (*alerts, error) {
-	a := &alerts{srv: s, kick: make(chan struct{}, 1), paused: make(map[*configured]map[string]bool)}
+	a := &alerts{srv: s, kick: make(chan struct{}, 1), paused: make(map[*Upstream]map[string]bool)}
 	a.alerter = alert.New(alert.Options{
 		File: filepath.Join(c.DataDir, alertFile), Logger: s.log,
 		Count: func(e alert.Event, outcome string) { s.metrics.alerts.WithLabelValues(string(e), outcome).Inc() },
@@ -174,19 +174,19 @@ func (a *alerts) look(ctx context.Context, round int) {
 // upstreams tells of identities that are paused, and of their end. An identity that merely has not been tried, after a restart or
 // a reload, proves nothing: only what was seen paused here and works, or a delivery, ends what was told.
 func (a *alerts) upstreams(st *state, now time.Time) {
-	seen := make(map[*configured]map[string]bool)
-	for _, up := range st.upstreams {
+	seen := make(map[*Upstream]map[string]bool)
+	for _, up := range st.routes.Upstreams {
 		before := a.paused[up]
 		is := make(map[string]bool)
 		for _, id := range up.States() {
-			homeless := id.Identity != up.config.Username && up.homeless.has(id.Identity, now)
+			elsewhere := up.SentAsUsername(id.Identity, now)
 			switch {
-			case id.Status == upstream.BackingOff || id.Status == upstream.Paused && homeless:
-				is[id.Identity] = before[id.Identity] && !homeless
+			case id.Status == upstream.BackingOff || id.Status == upstream.Paused && elsewhere:
+				is[id.Identity] = before[id.Identity] && !elsewhere
 			case id.Status == upstream.Paused:
 				is[id.Identity] = true
-				if id.Identity == up.config.Username || now.Sub(id.Since) >= identityGrace {
-					c := pausedCondition(up.config, id)
+				if id.Identity == up.Config.Username || now.Sub(id.Since) >= identityGrace {
+					c := pausedCondition(up.Config, id)
 					up.tellStorm(&c, id.Identity, id.Reply)
 					a.alerter.Begin(c)
 				}
@@ -194,7 +194,7 @@ func (a *alerts) upstreams(st *state, now time.Time) {
 		}
 		for identity := range before {
 			if !is[identity] {
-				a.alerter.End(alert.UpstreamPaused, pausedSubject(up.config.Name, identity), "")
+				a.alerter.End(alert.UpstreamPaused, pausedSubject(up.Config.Name, identity), "")
 			}
 		}
 		seen[up] = is
@@ -204,7 +204,7 @@ func (a *alerts) upstreams(st *state, now time.Time) {
 	open := a.alerter.Open(alert.UpstreamPaused)
 	for _, c := range open {
 		name := c.Details["upstream"]
-		if name != "" && !slices.ContainsFunc(st.upstreams, func(u *configured) bool { return u.config.Name == name }) {
+		if name != "" && !slices.ContainsFunc(st.routes.Upstreams, func(u *Upstream) bool { return u.Config.Name == name }) {
 			a.alerter.End(alert.UpstreamPaused, c.Subject, "Upstream "+name+" is not in the configuration any more.")
 		}
 	}
@@ -218,9 +218,9 @@ func (a *alerts) attempts(st *state, now time.Time) {
 	refusals, delivered := a.refusals, a.delivered
 	a.refusals, a.delivered = nil, nil
 	a.mu.Unlock()
-	for _, up := range st.upstreams {
+	for _, up := range st.routes.Upstreams {
 		for at := range delivered {
-			if at.upstream != up.config.Name {
+			if at.upstream != up.Config.Name {
 				continue
 			}
 			a.alerter.End(alert.UpstreamPaused, refusedSubject(at.upstream, at.from), "")
@@ -229,8 +229,8 @@ func (a *alerts) attempts(st *state, now time.Time) {
 			}
 		}
 		for at, e := range refusals {
-			if at.upstream == up.config.Name && !a.paused[up][at.identity] && up.isTold(e) {
-				c := refusedCondition(up.config, e, now)
+			if at.upstream == up.Config.Name && !a.paused[up][at.identity] && up.isTold(e) {
+				c := refusedCondition(up.Config, e, now)
 				up.tellStorm(&c, e.Identity, e.Reply)
 				a.alerter.Begin(c)
 			}
@@ -403,18 +403,18 @@ func (a *alerts) certificates(now time.Time) {
 				"renew it and write the new one to the same file; it is read again without a restart"))
 		}
 	}
-	for _, up := range a.srv.state.Load().upstreams {
-		file := up.config.CertFile
+	for _, up := range a.srv.state.Load().routes.Upstreams {
+		file := up.Config.CertFile
 		if file == "" {
 			continue
 		}
-		end, err := endOf(file)
+		end, err := CertificateEnd(file)
 		if err != nil {
 			hold = append(hold, told(a.alerter, alert.CertificateExpiry, file)...) // a file that is just being replaced
 			continue
 		}
 		if end.Sub(now) <= expiryAhead {
-			hold = append(hold, expiring("upstream "+up.config.Name, file, end, now, "the provider will not take our mail",
+			hold = append(hold, expiring("upstream "+up.Config.Name, file, end, now, "the provider will not take our mail",
 				"renew it at whoever made it, make it known to the provider, and write it to the same file"))
 		}
 	}
@@ -443,29 +443,15 @@ func ends(end, now time.Time) string {
 	return fmt.Sprintf("ends on %s, in %d days", day, int(left.Hours()/24))
 }
 
-// endOf reads the end of the first certificate in a PEM file.
-func endOf(file string) (time.Time, error) {
-	all, err := anchors(file)
-	if err != nil {
-		return time.Time{}, err
-	}
-	if len(all) == 0 {
-		return time.Time{}, errors.New("there is no certificate in it")
-	}
-	return all[0].NotAfter, nil // leaf first
-}
-
 // secrets tells of what we log in with at providers and that ends soon.
 func (a *alerts) secrets(ctx context.Context, now time.Time) {
 	var hold []alert.Condition
-	for _, up := range a.srv.state.Load().upstreams {
-		if up.tokens == nil {
-			continue
+	for _, up := range a.srv.state.Load().routes.Upstreams {
+		secrets, err := up.Secrets(ctx, now)
+		if err != nil && !errors.Is(err, oauth.ErrNoGrant) {
+			hold = append(hold, told(a.alerter, alert.SecretExpiry, secretSubject(up.Config.Name, "consent"))...)
 		}
-		if err := up.tokens.source.Load(ctx); err != nil && !errors.Is(err, oauth.ErrNoGrant) {
-			hold = append(hold, told(a.alerter, alert.SecretExpiry, secretSubject(up.config.Name, "consent"))...)
-		}
-		for _, e := range up.tokens.source.Expiries(now) {
+		for _, e := range secrets {
 			if !e.Soon {
 				continue
 			}
@@ -473,12 +459,11 @@ func (a *alerts) secrets(ctx context.Context, now time.Time) {
 			if e.Estimated {
 				about = " (as far as is known)"
 			}
-			fix := keysOfOAuth.Replace(e.Fix)
 			hold = append(hold, alert.Condition{
-				Event: alert.SecretExpiry, Subject: secretSubject(up.config.Name, e.What),
-				Summary: fmt.Sprintf("The %s that upstream %s is logged in with %s%s; without it no mail leaves there. What to do: %s.", e.What, up.config.Name, ends(e.At, now), about, strings.TrimSuffix(fix, ".")),
+				Event: alert.SecretExpiry, Subject: secretSubject(up.Config.Name, e.What),
+				Summary: fmt.Sprintf("The %s that upstream %s is logged in with %s%s; without it no mail leaves there. What to do: %s.", e.What, up.Config.Name, ends(e.At, now), about, strings.TrimSuffix(e.Fix, ".")),
 				Over:    "It was renewed, or is not used any more.",
-				Details: map[string]string{"upstream": up.config.Name, "what": e.What, "ends": clock(e.At), "estimated": fmt.Sprint(e.Estimated), "fix": fix},
+				Details: map[string]string{"upstream": up.Config.Name, "what": e.What, "ends": clock(e.At), "estimated": fmt.Sprint(e.Estimated), "fix": e.Fix},
 			})
 		}
 	}
@@ -606,5 +591,57 @@ func (a *alerts) accounts(users []auth.User, since time.Time) {
 		case i >= 0 && !since.IsZero() && users[i].Changed.After(since):
 			a.alerter.End(c.Event, c.Subject, "A person has changed the account: the lockout has ended.")
 		}
+	}
+}
+
+// tellStorm adds to an alert what is known of the storm that its reply belongs to, if there is one.
+func (c *Upstream) tellStorm(a *alert.Condition, identity string, r mail.Reply) {
+	s, ok := c.storms.About(identity, r)
+	if !ok {
+		return
+	}
+	whose := "mail of several logins"
+	if s.Sender != "" {
+		whose = "all mail of " + s.Sender
+	} else if len(s.Logins) < 2 {
+		whose = "mail to several domains"
+	}
+	a.Summary = fmt.Sprintf("The provider refuses %s with one text, and hardly anything gets through: %q. No rule knows this text; so many "+
+		"refusals point to the account and not to the messages, so they are not believed. Nothing bounces any more, the mail waits or takes the next "+
+		"upstream of its route, and one message at a time tries again.", whose, r.String())
+	a.Details["kept"], a.Details["logins"], a.Details["domains"] = fmt.Sprint(s.Kept), strings.Join(s.Logins, ", "), strings.Join(s.Domains, ", ")
+	if c.Config.ByGraph() {
+		a.Summary += " What to do: look at the account at the provider. If these messages are to blame after all, end them one by one with: postern queue bounce ID."
+		return
+	}
+	a.Summary += fmt.Sprintf(" What to do: look at the account at the provider, then write the rule below into relay.toml, behind the [[upstream]] named %q. "+
+		"If the messages are to blame after all, write class = \"message-fault\" in it: they go back to their senders then. One alone goes back with: postern queue bounce ID.",
+		c.Config.Name)
+	a.Block = s.Rule()
+}
+
+// isTold reports whether an alert about a refused sender is due. A refusal that is not believed is one sender's matter only
+// while the storm is.
+func (c *Upstream) isTold(e trace.Event) bool {
+	if e.Rule != upstream.RuleStorm {
+		return true
+	}
+	s, ok := c.storms.About(e.Identity, e.Reply)
+	return ok && s.Sender != ""
+}
+
+// lostReport reports the end of a report of ours that was not delivered.
+func lostReport(e trace.Event) bool { return e.Kind == trace.Failed && e.Login == "" && e.From == "" }
+
+func reportCondition(e trace.Event) alert.Condition {
+	return alert.Condition{
+		Event: alert.ReportFailed, Subject: "reports",
+		Summary: fmt.Sprintf("A report about undelivered mail did not reach %s, who does not know that the mail failed: %q. "+
+			"What to do: tell the sender; postern trace --id %s shows the report. Where the provider refuses the report's sender, "+
+			"set bounce_from in [delivery] to an address that it lets send, and try it: postern upstream test NAME",
+			e.To, e.Reply.String(), e.ID),
+		Over:    "No report has failed for a day.",
+		Until:   e.Time.Add(refusalLife),
+		Details: map[string]string{"to": e.To, "id": e.ID, "upstream": e.Upstream, "reply": e.Reply.String(), "since": clock(e.Time)},
 	}
 }

@@ -25,7 +25,6 @@ import (
 	"postern/relay/queue"
 	"postern/relay/trace"
 	"postern/relay/upstream"
-	"postern/relay/upstream/storm"
 )
 
 // receiver is a hook.
@@ -372,7 +371,7 @@ func TestWhatEndsAPause(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	a := r.alertsOfItsOwn(hook, "")
 	st := r.server.state.Load()
-	up := st.upstreams[0]
+	up := st.routes.Upstreams[0]
 	holds := func(want bool, what string) {
 		t.Helper()
 		if open := a.alerter.Open(alert.UpstreamPaused); (len(open) > 0) != want {
@@ -383,7 +382,7 @@ func TestWhatEndsAPause(t *testing.T) {
 		a.alerter.Begin(pausedCondition(u, upstream.State{Identity: "relay", Reply: mail.R(535, "5.7.8", "no")}))
 		a.upstreams(st, time.Now())
 	}
-	begin(up.config)
+	begin(up.Config)
 	holds(true, "an identity that was not tried, as after a restart")
 	a.result(trace.Event{Kind: trace.Deferred, Class: mail.Deferral.String(), Upstream: "provider", Identity: "relay"})
 	a.result(trace.Event{Kind: trace.Delivered, Upstream: "other", Identity: "relay"})
@@ -410,17 +409,17 @@ func TestWhatEndsAPause(t *testing.T) {
 	a.result(delivered)
 	a.upstreams(st, time.Now())
 	holds(false, "the end of it")
-	begin(up.config)
-	a.paused = map[*configured]map[string]bool{up: {"relay": true}}
+	begin(up.Config)
+	a.paused = map[*Upstream]map[string]bool{up: {"relay": true}}
 	a.upstreams(st, time.Now())
 	holds(false, "what was seen paused and works")
-	begin(up.config)
-	a.paused = map[*configured]map[string]bool{up: {"relay": true}}
+	begin(up.Config)
+	a.paused = map[*Upstream]map[string]bool{up: {"relay": true}}
 	a.result(delivered)
 	a.attempts(st, time.Now())
 	holds(true, "a delivery that was under way when the others were refused")
 	a.upstreams(st, time.Now())
-	gone := up.config
+	gone := up.Config
 	gone.Name = "gone"
 	begin(gone)
 	holds(false, "an upstream that left the configuration")
@@ -439,8 +438,8 @@ func TestWhichPausesAreTold(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	a := r.alertsOfItsOwn(newReceiver(t), "")
 	says := &fixed{}
-	up := &configured{transport: says, config: config.Upstream{Name: "office", Username: "relay"}, homeless: newHomeless(), storms: storm.New(false)}
-	st := &state{upstreams: []*configured{up}}
+	up := NewUpstream(says, config.Upstream{Name: "office", Username: "relay"}, nil)
+	st := &state{routes: &Routes{Upstreams: []*Upstream{up}}}
 	now := time.Now()
 	look := func(identity string, status upstream.Status, since time.Duration, want bool) {
 		t.Helper()
@@ -462,7 +461,7 @@ func TestWhichPausesAreTold(t *testing.T) {
 	const person = "anna@contoso.example"
 	look(person, upstream.Paused, time.Second, false) // it may have no mailbox, then its mail goes as relay
 	look(person, upstream.Paused, identityGrace, true)
-	up.homeless.add(person, now)
+	up.withoutMailbox.add(person, now)
 	look(person, upstream.Paused, time.Hour, false)
 }
 

@@ -10,10 +10,8 @@ import (
 	"time"
 
 	"postern/certs"
-	"postern/internal/textfile"
 	"postern/policy"
 	"postern/relay/config"
-	"postern/relay/sign"
 	relaystore "postern/relay/store"
 )
 
@@ -34,7 +32,7 @@ func Check(ctx context.Context, path string) (*config.Config, []config.Problem) 
 	_, err = policy.New(c.Rules())
 	add("policy", err)
 	for i, d := range c.DKIM {
-		_, err := configuredKey(d)
+		_, err := ConfiguredKey(d)
 		add(fmt.Sprintf("dkim[%d].key_file", i+1), err)
 	}
 	for i, u := range c.Upstreams {
@@ -65,13 +63,13 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 	warnings = slices.Concat(warnings, rights, checkRoom(c), checkStored(context.Background(), c), weakFiles(c))
 	for i, u := range c.Upstreams {
 		key := fmt.Sprintf("upstream[%d]", i+1)
-		if end, err := endOf(u.CertFile); u.CertFile != "" && err == nil && end.Sub(now) <= expiryAhead {
+		if end, err := CertificateEnd(u.CertFile); u.CertFile != "" && err == nil && end.Sub(now) <= expiryAhead {
 			add(key+".cert_file", "%s %s, and the provider takes no mail with it then; renew it", u.CertFile, ends(end, now))
 		}
-		expiries, _ := expiriesOf(u, now) // Check has seen the error
+		expiries, _ := Expiries(u, now) // Check has seen the error
 		for _, e := range expiries {
 			if e.Soon {
-				add(key+".oauth", "the %s %s, and without it no mail leaves there; %s", e.What, ends(e.At, now), keysOfOAuth.Replace(e.Fix))
+				add(key+".oauth", "the %s %s, and without it no mail leaves there; %s", e.What, ends(e.At, now), e.Fix)
 			}
 		}
 	}
@@ -96,7 +94,7 @@ func checkStore(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	defer s.Close()
-	_, err = storedKeys(ctx, s)
+	_, err = StoredKeys(ctx, s)
 	return err
 }
 
@@ -112,46 +110,4 @@ func checkParent(dir string) error {
 		return fmt.Errorf("%s does not exist; make it, the first start makes only the last part of the path", filepath.Dir(dir))
 	}
 	return nil
-}
-
-// configuredKey reads the key of a [[dkim]] block.
-func configuredKey(d config.DKIM) (sign.Key, error) {
-	pem, err := textfile.Read(d.KeyFile)
-	if err != nil {
-		return sign.Key{}, err
-	}
-	key, err := newKey(d.Domain, d.Selector, pem)
-	if err != nil {
-		return sign.Key{}, fmt.Errorf("%s: %w", d.KeyFile, err)
-	}
-	return key, nil
-}
-
-// storedKeys reads the keys that `postern dkim add` made.
-func storedKeys(ctx context.Context, s *relaystore.SQLite) ([]sign.Key, error) {
-	rows, err := s.Keys(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the DKIM keys of the store: %w", err)
-	}
-	keys := make([]sign.Key, len(rows))
-	for i, k := range rows {
-		if keys[i], err = newKey(k.Domain, k.Selector, []byte(k.PEM)); err != nil {
-			return nil, fmt.Errorf("DKIM key %s of %s in the store: %w", k.Selector, k.Domain, err)
-		}
-	}
-	return keys, nil
-}
-
-// Keys returns every DKIM key that would sign: those of the configuration, then those of the store.
-func Keys(ctx context.Context, c *config.Config, s *relaystore.SQLite) ([]sign.Key, error) {
-	var keys []sign.Key
-	for i, d := range c.DKIM {
-		key, err := configuredKey(d)
-		if err != nil {
-			return nil, fmt.Errorf("dkim[%d].key_file: %w", i+1, err)
-		}
-		keys = append(keys, key)
-	}
-	stored, err := storedKeys(ctx, s)
-	return append(keys, stored...), err
 }

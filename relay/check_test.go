@@ -73,7 +73,7 @@ key_file = %q
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	end, err := endOf(leaf.CertFile)
+	end, err := CertificateEnd(leaf.CertFile)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -217,7 +217,7 @@ func weakKeys(ctx context.Context, c *config.Config, s *relaystore.SQLite) []con
 	}
 	var all []config.Problem
 	for _, k := range rows {
-		if key, err := newKey(k.Domain, k.Selector, []byte(k.PEM)); err == nil {
+		if key, err := NewKey(k.Domain, k.Selector, []byte(k.PEM)); err == nil {
 			if w, _ := sign.CheckKey(key); w != "" {
 				all = append(all, c.Problem("dkim", "%s: %s; make another with: postern dkim add %s", k, w, k.Domain))
 			}
@@ -233,7 +233,7 @@ func weakKeys(ctx context.Context, c *config.Config, s *relaystore.SQLite) []con
 func weakFiles(c *config.Config) []config.Problem {
 	var all []config.Problem
 	for i, d := range c.DKIM {
-		if key, err := configuredKey(d); err == nil {
+		if key, err := ConfiguredKey(d); err == nil {
 			if w, _ := sign.CheckKey(key); w != "" {
 				all = append(all, c.Problem(fmt.Sprintf("dkim[%d].key_file", i+1), "%s", w))
 			}

@@ -332,7 +332,7 @@ func TestGraphReload(t *testing.T) {
 	}
 	send(2)
 	r.arrived(3)
-	up := r.server.state.Load().upstreams[0]
+	up := r.server.state.Load().routes.Upstreams[0]
 	if p, until := up.Reserve(time.Now(), ""); p != nil || time.Until(until) < 50*time.Minute {
 		t.Errorf("place %v until %v", p, until)
 	}
@@ -468,7 +468,7 @@ func TestGraphLargeMailWithoutPermission(t *testing.T) {
 		t.Errorf("small mail: %q, %v", reply, err)
 	}
 	denied.Store(false)
-	r.server.state.Load().upstreams[0].TryAgain() // as somebody does who has mended the login
+	r.server.state.Load().routes.Upstreams[0].TryAgain() // as somebody does who has mended the login
 	r.retryAll()
 	r.eventually("the large message", func() bool { return len(r.graph.Arrivals()) == 2 })
 }
@@ -502,7 +502,8 @@ func TestUpstreamTestByGraph(t *testing.T) {
 
 func testUpstream(t *testing.T, r *graphRig, block config.Upstream) []upstream.Step {
 	t.Helper()
-	source, err := NewTokens(r.server.state.Load().config, block, r.server.store, r.server.log)
+	c := r.server.state.Load().config
+	source, err := NewTokens(c.DataDir, block, c.SendsForOthers(&block), r.server.store, r.server.log)
 	if err != nil {
 		t.Fatal(err)
 	}

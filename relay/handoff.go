@@ -16,10 +16,10 @@ import (
 // made durable first: the queue notes which parts were taken, so that a process that is killed between two does not repeat one.
 func (s *Server) handOff(ctx context.Context, u *submission, m *queue.Message, content mail.Content) (mail.Reply, error) {
 	patience := u.listener.Handoff.Std()
-	if patience <= 0 || m.Held || s.state.Load().inParts(m) {
+	if patience <= 0 || m.Held || s.dispatch.InParts(m) {
 		return s.enqueue(ctx, u, m, content)
 	}
-	ticket, wait := s.dispatch.reserveNow(u.now, m)
+	ticket, wait := s.dispatch.ReserveNow(u.now, m)
 	if ticket == nil {
 		return s.enqueue(ctx, u, m, content)
 	}
@@ -153,5 +153,5 @@ func detail(r mail.Result) string {
 	case r.Note != "":
 		return r.Note
 	}
-	return reason(r.Err)
+	return mail.Reason(r.Err)
 }

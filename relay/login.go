@@ -61,7 +61,7 @@ func (s *session) LoginRefused(mechanism, why string, reply mail.Reply) {
 func (s *session) loginRefused(name, mechanism string, reply mail.Reply, why error) {
 	name = mail.Printable(mail.Cut(name, 256))
 	s.srv.metrics.auth.WithLabelValues("refused").Inc()
-	detail := cmp.Or(reason(why), "refused")
+	detail := cmp.Or(mail.Reason(why), "refused")
 	if mechanism != "" {
 		detail = mechanism + ": " + detail
 	}

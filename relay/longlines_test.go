@@ -39,7 +39,7 @@ func (r *rig) addKey() map[string]string {
 	if err := r.store().PutKey(r.t.Context(), stored); err != nil {
 		r.t.Fatal(err)
 	}
-	r.eventually("the key in force", func() bool { return len(r.server.state.Load().ring.For(k.Domain)) == 1 })
+	r.eventually("the key in force", func() bool { return len(r.server.state.Load().routes.ring.For(k.Domain)) == 1 })
 	return map[string]string{k.RecordName(): record}
 }
 

@@ -20,8 +20,6 @@ type metrics struct {
 	refused       *prometheus.CounterVec
 	auth          *prometheus.CounterVec
 	overLimit     *prometheus.CounterVec
-	attempts      *prometheus.CounterVec
-	storms        *prometheus.CounterVec
 	alerts        *prometheus.CounterVec
 	delivery      *prometheus.HistogramVec
 }
@@ -39,8 +37,6 @@ func newMetrics(s *Server) *metrics {
 	m.refused = counter("postern_sessions_refused_total", "Connections turned away before any message, by reason.", "listener", "reason")
 	m.auth = counter("postern_auth_total", "Logins, by outcome: ok, refused.", "outcome")
 	m.overLimit = counter("postern_limit_exceeded_total", "Messages over a limit of their login, by what was done.", "action")
-	m.attempts = counter("postern_delivery_results_total", "Results of attempts, one for each recipient, by class.", "upstream", "class")
-	m.storms = counter("postern_bounce_storms_total", "Times that an upstream's refusals were not believed any more, because hardly anything got through.", "upstream")
 	m.alerts = counter("postern_alerts_total", "Alerts for each hook, by what became of them: sent, failed (given up).", "event", "outcome")
 	m.delivery = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "postern_delivery_seconds", Buckets: deliveryBuckets,
 		Help: "Time from a message's arrival to its delivery to the upstream, once for each recipient."}, []string{"upstream"})
@@ -95,14 +91,14 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	for name, n := range g.srv.connections() {
 		gauge(connections, float64(n), name)
 	}
-	for _, up := range g.srv.state.Load().upstreams {
+	for _, up := range g.srv.state.Load().routes.Upstreams {
 		for _, st := range up.States() {
 			paused := 0.0
 			if st.Status != upstream.Ready {
 				paused = 1
 			}
-			gauge(upstreamConns, float64(st.InUse+st.Idle+st.Closing), up.config.Name, st.Identity)
-			gauge(upstreamPaused, paused, up.config.Name, st.Identity)
+			gauge(upstreamConns, float64(st.InUse+st.Idle+st.Closing), up.Config.Name, st.Identity)
+			gauge(upstreamPaused, paused, up.Config.Name, st.Identity)
 		}
 	}
 	ch <- prometheus.MustNewConstMetric(storeCommits, prometheus.CounterValue, float64(g.srv.store.Commits()))

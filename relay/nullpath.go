@@ -1,17 +1,14 @@
 package relay
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"postern/mail"
-	"postern/relay/alert"
 	"postern/relay/config"
 	"postern/relay/queue"
-	"postern/relay/trace"
 	"postern/relay/upstream/profile"
 )
 
@@ -36,26 +33,26 @@ func (n *nullPath) isRefused(now time.Time) bool {
 
 // reversePath is the reverse-path that a message gets at an upstream. A null one becomes bounce_from, or, where the
 // upstream refuses it, an address that it lets send.
-func (c *configured) reversePath(m *queue.Message, bounceFrom mail.Address, now time.Time) mail.Address {
+func (c *Upstream) reversePath(m *queue.Message, bounceFrom mail.Address, now time.Time) mail.Address {
 	switch {
 	case !m.Envelope.From.IsNull():
 		return m.Envelope.From
 	case !bounceFrom.IsNull():
 		return bounceFrom
-	case c.config.NullSender == profile.NullAccepted,
-		c.config.NullSender != profile.NullRefused && !c.nullPath.isRefused(now) && !c.hasRefused(m):
+	case c.Config.NullSender == profile.NullAccepted,
+		c.Config.NullSender != profile.NullRefused && !c.nullPath.isRefused(now) && !c.hasRefused(m):
 		return mail.Address{}
 	case m.Login == "" && len(m.Recipients) > 0:
-		return ReportSender(c.config, m.Recipients[0].To)
+		return ReportSender(c.Config, m.Recipients[0].To)
 	}
 	return m.Author // a login's own receipt: policy has judged its author
 }
 
 // hasRefused reports that the last attempt at this upstream ended with a permanent refusal that learnNull did not let count. A login
 // that was refused, or another upstream, says nothing of the null reverse-path.
-func (c *configured) hasRefused(m *queue.Message) bool {
+func (c *Upstream) hasRefused(m *queue.Message) bool {
 	return slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool {
-		return r.Status == queue.Pending && r.Reply.Permanent() && r.Upstream == c.config.Name && judged(r.Stage)
+		return r.Status == queue.Pending && r.Reply.Permanent() && r.Upstream == c.Config.Name && judged(r.Stage)
 	})
 }
 
@@ -73,8 +70,8 @@ func ReportSender(u config.Upstream, to mail.Address) mail.Address {
 
 // learnNull looks for refusals among the results of an attempt with a null reverse-path. They become deferrals: the next
 // attempt gives an address instead, and what that one is told counts.
-func (c *configured) learnNull(results []mail.Result, now time.Time) {
-	if c.config.NullSender == profile.NullAccepted {
+func (c *Upstream) learnNull(results []mail.Result, now time.Time) {
+	if c.Config.NullSender == profile.NullAccepted {
 		return
 	}
 	for i := range results {
@@ -91,7 +88,7 @@ func (c *configured) learnNull(results []mail.Result, now time.Time) {
 }
 
 // refusesNull reports a refusal that may be about the null reverse-path.
-func (c *configured) refusesNull(r *mail.Result) bool {
+func (c *Upstream) refusesNull(r *mail.Result) bool {
 	switch {
 	case !r.Verbatim || !judged(r.Stage):
 		return false
@@ -103,32 +100,16 @@ func (c *configured) refusesNull(r *mail.Result) bool {
 
 // reportAuthor is the header author of a report to a sender of ours: bounce_from, else an address that the upstream of
 // its route lets send, else the postmaster of this host.
-func (st *state) reportAuthor(report *queue.Message) mail.Address {
-	if !st.bounceFrom.IsNull() {
-		return st.bounceFrom
+func (r *Routes) reportAuthor(report *queue.Message) mail.Address {
+	if !r.bounceFrom.IsNull() {
+		return r.bounceFrom
 	}
 	to := report.Recipients[0].To
-	if route := st.routeFor(report, to); len(route) > 0 {
+	if route := r.routeFor(report, to); len(route) > 0 {
 		up := route[0]
-		if up.config.SenderRule != profile.SenderAny || up.config.NullSender == profile.NullRefused {
-			return ReportSender(up.config, to)
+		if up.Config.SenderRule != profile.SenderAny || up.Config.NullSender == profile.NullRefused {
+			return ReportSender(up.Config, to)
 		}
 	}
-	return mail.Address{Local: "postmaster", Domain: st.config.Hostname}
-}
-
-// lostReport reports the end of a report of ours that was not delivered.
-func lostReport(e trace.Event) bool { return e.Kind == trace.Failed && e.Login == "" && e.From == "" }
-
-func reportCondition(e trace.Event) alert.Condition {
-	return alert.Condition{
-		Event: alert.ReportFailed, Subject: "reports",
-		Summary: fmt.Sprintf("A report about undelivered mail did not reach %s, who does not know that the mail failed: %q. "+
-			"What to do: tell the sender; postern trace --id %s shows the report. Where the provider refuses the report's sender, "+
-			"set bounce_from in [delivery] to an address that it lets send, and try it: postern upstream test NAME",
-			e.To, e.Reply.String(), e.ID),
-		Over:    "No report has failed for a day.",
-		Until:   e.Time.Add(refusalLife),
-		Details: map[string]string{"to": e.To, "id": e.ID, "upstream": e.Upstream, "reply": e.Reply.String(), "since": clock(e.Time)},
-	}
+	return mail.Address{Local: "postmaster", Domain: r.hostname}
 }

@@ -154,7 +154,7 @@ func TestReversePathOfMailThatWaited(t *testing.T) {
 		{"elsewhere", "unknown", "other", mail.StageMail, denied, ""},
 		{"where it is known to be taken", "accepted", "office", mail.StageMail, denied, ""},
 	} {
-		up := &configured{config: config.Upstream{Name: "office", NullSender: c.null}}
+		up := &Upstream{Config: config.Upstream{Name: "office", NullSender: c.null}}
 		m := &queue.Message{Recipients: []queue.Recipient{
 			{Recipient: mail.Recipient{To: anna}, Status: queue.Pending, Upstream: c.upstream, Stage: c.stage, Reply: c.reply},
 		}}

@@ -11,7 +11,7 @@ import (
 
 // tell adds to the results of an attempt what is known of the provider, for whoever reads the trace: that it gives messages
 // another Message-ID and by which id it knows them, and whom it lets send where it refused the sender.
-func (c *configured) tell(results []mail.Result, m *queue.Message) {
+func (c *Upstream) tell(results []mail.Result, m *queue.Message) {
 	var words string
 	for i := range results {
 		r := &results[i]
@@ -28,7 +28,7 @@ func sameSaid(a, b *mail.Result) bool {
 	return a.Class == b.Class && a.Stage == b.Stage && a.Rule == b.Rule && a.Reply == b.Reply
 }
 
-func (c *configured) wordsFor(r *mail.Result, m *queue.Message) string {
+func (c *Upstream) wordsFor(r *mail.Result, m *queue.Message) string {
 	switch {
 	case r.Class == mail.Delivered:
 		return c.messageIDWords(r.Reply, m.MessageID)
@@ -39,22 +39,22 @@ func (c *configured) wordsFor(r *mail.Result, m *queue.Message) string {
 }
 
 // messageIDWords say what became of Message-ID, as far as the upstream's message_id and its reply tell.
-func (c *configured) messageIDWords(r mail.Reply, ours string) string {
+func (c *Upstream) messageIDWords(r mail.Reply, ours string) string {
 	id := ""
-	if p, ok := profile.Get(c.config.Provider); ok {
+	if p, ok := profile.Get(c.Config.Provider); ok {
 		id = p.IDIn(r)
 	}
 	if id == ours { // it answers with the Message-ID, which then is the one that we know
-		if id != "" && c.config.MessageID != profile.MessageIDReplaced {
+		if id != "" && c.Config.MessageID != profile.MessageIDReplaced {
 			return ""
 		}
 		id = ""
 	}
 	id = mail.Cut(id, maxProviderID)
 	switch {
-	case c.config.MessageID == profile.MessageIDReplaced && id != "":
+	case c.Config.MessageID == profile.MessageIDReplaced && id != "":
 		return "the provider replaces Message-ID, and knows the message as " + id
-	case c.config.MessageID == profile.MessageIDReplaced:
+	case c.Config.MessageID == profile.MessageIDReplaced:
 		return "the provider replaces Message-ID"
 	case id != "":
 		return "the provider knows the message as " + id
@@ -69,8 +69,8 @@ const maxProviderID = 200
 const graphSendAs = "ErrorSendAsDenied"
 
 // refusedSender reports an account fault that concerns the sender's address alone.
-func (c *configured) refusedSender(r *mail.Result) bool {
-	if c.config.ByGraph() {
+func (c *Upstream) refusedSender(r *mail.Result) bool {
+	if c.Config.ByGraph() {
 		return strings.Contains(r.Reply.Text, graphSendAs)
 	}
 	host, ok := c.transport.(smartHost)
@@ -82,11 +82,11 @@ func (c *configured) refusedSender(r *mail.Result) bool {
 }
 
 // senderWords say whom the provider lets send when it knows us as identity.
-func (c *configured) senderWords(identity string) string {
+func (c *Upstream) senderWords(identity string) string {
 	if identity == "" {
 		identity = "the account"
 	}
-	switch c.config.SenderRule {
+	switch c.Config.SenderRule {
 	case profile.SenderDomain:
 		return "the sender and From must be of an address or a domain that is verified at the provider"
 	case profile.SenderMustMatch:

@@ -37,7 +37,7 @@ func TestDeliveriesTellTheProvidersID(t *testing.T) {
 			"the provider knows the message as <2@prod.outlook.com>"},
 		{"generic", "kept", mail.R(250, "2.0.0", "Ok: queued as 4F3A1"), ""},
 	} {
-		up := &configured{config: config.Upstream{Provider: c.provider, MessageID: c.messageID}}
+		up := &Upstream{Config: config.Upstream{Provider: c.provider, MessageID: c.messageID}}
 		results := []mail.Result{{Class: mail.Delivered, Reply: c.reply}}
 		up.tell(results, &queue.Message{MessageID: ours})
 		if results[0].Note != c.want {
@@ -57,7 +57,7 @@ func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
 	if err := r.store().PutKey(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("key in force", func() bool { return len(r.server.state.Load().ring.For("example.com")) == 1 })
+	r.eventually("key in force", func() bool { return len(r.server.state.Load().routes.ring.For("example.com")) == 1 })
 	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, "Message-ID: <ours@example.com>\n"+plainMessage); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestAddedHeaders(t *testing.T) {
 			if err := r.store().PutKey(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
 				t.Fatal(err)
 			}
-			r.eventually("key in force", func() bool { return len(r.server.state.Load().ring.For("example.com")) == 1 })
+			r.eventually("key in force", func() bool { return len(r.server.state.Load().routes.ring.For("example.com")) == 1 })
 			const foreign = "DKIM-Signature: v=1; a=rsa-sha256; d=example.org\n"
 			body := strings.Repeat("long line of a long message\n", 8<<10) // more than is copied into one piece
 			message := "x-pm-message-stream: broadcast\n" + foreign + plainMessage + body

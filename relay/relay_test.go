@@ -460,7 +460,7 @@ func TestSignaturesVerify(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.eventually("keys in force", func() bool { return len(r.server.state.Load().ring.For("sub.example.com")) == 2 })
+	r.eventually("keys in force", func() bool { return len(r.server.state.Load().routes.ring.For("sub.example.com")) == 2 })
 	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
 		t.Fatal(err)
 	}
@@ -488,7 +488,9 @@ func TestSignatureThatFailsDefers(t *testing.T) {
 		t.Fatal(err)
 	}
 	st := *r.server.state.Load()
-	st.ring = sign.NewRing([]sign.Key{{Domain: "example.com", Selector: "s", Signer: brokenSigner{signer.Public()}}})
+	routes := *st.routes
+	st.routes = &routes
+	routes.ring = sign.NewRing([]sign.Key{{Domain: "example.com", Selector: "s", Signer: brokenSigner{signer.Public()}}})
 	r.server.state.Store(&st)
 	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
 	if err != nil || !strings.Contains(reply, "queued as") {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"postern/relay/config"
@@ -72,7 +71,7 @@ func (s *Server) reload(ctx context.Context) error {
 	}
 	s.state.Store(st)
 	s.held.forget() // as much as counted under the old bound
-	st.runTokens()
+	st.routes.Run()
 	s.swapListeners(c, opened)
 	s.retire(before, st)
 	s.queue.SetSchedule(schedule(c))
@@ -148,21 +147,12 @@ func (s *Server) swapListeners(c *config.Config, opened []*listener) {
 
 // retire closes upstreams that the new state no longer has, once attempts under way have ended.
 func (s *Server) retire(before, st *state) {
-	for _, old := range before.upstreams {
-		if slices.Contains(st.upstreams, old) {
-			continue
-		}
-		for _, up := range st.upstreams {
-			if up.config.Name == old.config.Name { // the provider goes on counting
-				up.Inherit(old.transport)
-			}
-		}
-		old.standby.end()
+	for _, old := range before.routes.Retire(st.routes) {
 		s.attempts.Go(func() {
 			ctx, cancel := context.WithTimeout(s.deliveries, 10*time.Minute)
 			defer cancel()
 			if err := old.Close(ctx); err != nil {
-				s.log.Warn("closing an upstream that left the configuration", "upstream", old.config.Name, "err", err)
+				s.log.Warn("closing an upstream that left the configuration", "upstream", old.Config.Name, "err", err)
 			}
 		})
 	}

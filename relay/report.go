@@ -15,10 +15,10 @@ const statusExpired = "5.4.7"
 // replyNotLetIn stands in reports for all that was said about our login at the provider, which is nobody's but ours.
 var replyNotLetIn = mail.R(451, "4.7.0", "the provider that this relay sends through does not let it in; the administrator knows more")
 
-// report makes the message that tells a sender what became of its recipients. It has a null
+// Report makes the message that tells a sender what became of its recipients. It has a null
 // reverse-path, which an upstream that refuses one gets replaced at the attempt.
-func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
-	st := s.state.Load()
+func (d *Dispatcher) Report(n queue.Notice) (*queue.NewMessage, error) {
+	routes := d.Routes()
 	m := n.Message
 	id := mail.NewID(n.Time)
 	report := &queue.Message{
@@ -26,13 +26,13 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: m.Envelope.From, Notify: mail.NotifyNever}, Status: queue.Pending}},
 		Received:   n.Time,
 	}
-	report.Author = st.reportAuthor(report)
+	report.Author = routes.reportAuthor(report)
 	r := dsn.Report{
 		Kind:         dsn.Kind(n.Kind),
-		ReportingMTA: st.config.Hostname,
+		ReportingMTA: routes.hostname,
 		From:         report.Author,
 		To:           m.Envelope.From,
-		MessageID:    id + "@" + st.config.Hostname,
+		MessageID:    id + "@" + routes.hostname,
 		Now:          n.Time,
 		ID:           m.ID,
 		EnvID:        m.Envelope.EnvID,
@@ -49,7 +49,7 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 			LastAttempt: about.Last, WillRetryUntil: n.RetryUntil, Expired: about.Status == statusExpired, Doubts: about.Doubts,
 		})
 	}
-	octets, err := s.makeReport(r, n)
+	octets, err := d.makeReport(r, n)
 	if err != nil {
 		return nil, err
 	}
@@ -61,22 +61,22 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 // makeReport writes the report with what it returns of the message. While there is time, trouble with reading that is waited out;
 // once the message's time is over the report goes without it: a message that cannot be read any more must not be kept, and
 // tried, for ever for the sake of its own report.
-func (s *Server) makeReport(r dsn.Report, n queue.Notice) ([]byte, error) {
-	octets, err := s.withOriginal(r, n)
+func (d *Dispatcher) makeReport(r dsn.Report, n queue.Notice) ([]byte, error) {
+	octets, err := d.withOriginal(r, n)
 	if err == nil || n.Message.Expires.IsZero() || n.Time.Before(n.Message.Expires) {
 		return octets, err
 	}
-	s.log.Error("a report is made without the message that it is about", "id", n.Message.ID, "kind", n.Kind, "err", err)
+	d.Logger.Error("a report is made without the message that it is about", "id", n.Message.ID, "kind", n.Kind, "err", err)
 	r.Original = nil
 	return dsn.Make(r)
 }
 
-func (s *Server) withOriginal(r dsn.Report, n queue.Notice) ([]byte, error) {
+func (d *Dispatcher) withOriginal(r dsn.Report, n queue.Notice) ([]byte, error) {
 	if r.Original = n.Content; r.Original == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		var err error
-		if r.Original, err = s.store.Content(ctx, n.Message.ID); err != nil {
+		if r.Original, err = d.Store.Content(ctx, n.Message.ID); err != nil {
 			return nil, err
 		}
 	}

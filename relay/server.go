@@ -67,7 +67,7 @@ type Server struct {
 	metrics *metrics
 	alerts  *alerts
 
-	dispatch *dispatcher
+	dispatch *Dispatcher
 	state    atomic.Pointer[state]
 	trimmed  sync.Once             // said that the history is at its bound
 	noRoom   atomic.Pointer[error] // why no new mail is taken, nil while it is
@@ -98,7 +98,6 @@ type Server struct {
 func New(ctx context.Context, o Options) (_ *Server, err error) {
 	c := o.Config
 	s := &Server{log: o.Logger, options: o, began: time.Now(), listeners: make(map[string]*listener), draining: make(chan struct{})}
-	s.dispatch = &dispatcher{s}
 	s.deliveries, s.stopDeliveries = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -119,6 +118,10 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.metrics = newMetrics(s)
+	s.dispatch = newDispatcher(outboundOptions{
+		Routes: func() *Routes { return s.state.Load().routes }, Store: s.store, Changed: func() { s.queue.Wake() },
+		Stopping: s.draining, Logger: s.log, Metrics: s.metrics.registry,
+	})
 	s.trace = trace.NewRecorder(s.store, o.Logger)
 	if s.alerts, err = s.newAlerts(c); err != nil {
 		return nil, err
@@ -138,7 +141,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.state.Store(st)
-	st.runTokens()
+	st.routes.Run()
 	s.queue = s.newQueue(c)
 	return s, nil
 }
@@ -197,7 +200,7 @@ func (s *Server) newQueue(c *config.Config) *queue.Queue {
 	return queue.New(queue.Options{
 		Store: s.store, Journal: s.journal, Dispatcher: s.dispatch, Owner: "local",
 		Retry: times.Retry, Expire: times.Expire, WarnAfter: times.WarnAfter, Drain: attemptDrain,
-		Report: s.report, Trace: s.recordResult, Logger: s.log,
+		Report: s.dispatch.Report, Trace: s.recordResult, Logger: s.log,
 	})
 }
 
@@ -275,7 +278,7 @@ func (s *Server) serveAll() {
 		s.serve(l)
 	}
 	s.serving.Store(true)
-	s.log.Info("ready", "hostname", s.state.Load().config.Hostname, "upstreams", len(s.state.Load().upstreams))
+	s.log.Info("ready", "hostname", s.state.Load().config.Hostname, "upstreams", len(s.state.Load().routes.Upstreams))
 	if s.options.Ready != nil {
 		s.options.Ready()
 	}
@@ -288,7 +291,7 @@ func (s *Server) close() error {
 	bounded, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if st := s.state.Load(); st != nil {
-		for _, up := range st.upstreams {
+		for _, up := range st.routes.Upstreams {
 			errs = append(errs, up.Close(bounded))
 		}
 	}
@@ -386,8 +389,6 @@ func (s *Server) lock(ctx context.Context, login, why string) {
 	s.log.Warn("login locked", "login", login, "reason", why)
 	s.alerts.limitReached(login, why)
 }
-
-func (s *Server) upstreamChanged() { s.queue.Wake() }
 
 func (s *Server) serveAdmin(ctx context.Context) {
 	if s.admin == nil {

@@ -65,9 +65,9 @@ func (s *session) admit(c *wire.Conn) mail.Reply {
 	s.since, s.accounts = time.Now(), s.srv.accounts.Load()
 	identity, err := s.srv.auth.Lookup(ctx, s.listener.Login)
 	if err != nil {
-		if s.refusal(trace.Event{Kind: trace.Refused, Login: s.listener.Login, Reply: replyNoAccount, Detail: reason(err)}) {
+		if s.refusal(trace.Event{Kind: trace.Refused, Login: s.listener.Login, Reply: replyNoAccount, Detail: mail.Reason(err)}) {
 			s.log.Error("the account of this listener cannot be used", "login", s.listener.Login, "client", c.Client().Addr(),
-				"err", reason(err))
+				"err", mail.Reason(err))
 		}
 		return replyNoAccount
 	}
@@ -278,7 +278,7 @@ func (s *session) Close() { s.envelope = nil }
 func (s *session) reject(from mail.Address, to string, reply mail.Reply, err error) mail.Reply {
 	s.srv.metrics.rejected.WithLabelValues(s.listener.Name, codeClass(reply)).Inc()
 	s.srv.lacked(reply, err)
-	if !s.refusal(trace.Event{Kind: trace.Rejected, From: from.String(), To: to, Reply: reply, Detail: reason(err)}) {
+	if !s.refusal(trace.Event{Kind: trace.Rejected, From: from.String(), To: to, Reply: reply, Detail: mail.Reason(err)}) {
 		return reply
 	}
 	level := slog.LevelInfo
@@ -286,7 +286,7 @@ func (s *session) reject(from mail.Address, to string, reply mail.Reply, err err
 		level = slog.LevelError // ours to mend
 	}
 	s.log.Log(context.Background(), level, "refused", logline.Pairs("client", s.conn.Client().Addr(), "from", from.String(),
-		"rcpt", to, "reply", reply.String(), "err", logline.Beside(reply, reason(err)))...)
+		"rcpt", to, "reply", reply.String(), "err", logline.Beside(reply, mail.Reason(err)))...)
 	return reply
 }
 
@@ -306,19 +306,6 @@ func (s *session) event(e trace.Event) trace.Event {
 		e.Login = s.identity.Login
 	}
 	return e
-}
-
-// reason is the inward side of an error for the trace and the log: what is in the innermost mail.Error, or the error
-// itself.
-func reason(err error) string {
-	for err != nil {
-		e, ok := errors.AsType[*mail.Error](err)
-		if !ok {
-			return mail.Printable(mail.Cut(err.Error(), 512))
-		}
-		err = e.Err
-	}
-	return ""
 }
 
 func codeClass(r mail.Reply) string {

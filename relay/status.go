@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"postern/certs"
+	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/status"
 	relaystore "postern/relay/store"
@@ -48,16 +49,13 @@ func (s *Server) status(ctx context.Context) *status.Report {
 	s.upstreamStatus(r, st, now)
 	queueStatus(ctx, r, s.store)
 	addCertificates(r, st.config, s.certs.Info(), now)
-	for _, up := range st.upstreams {
-		if up.tokens == nil {
-			continue
-		}
-		_ = up.tokens.source.Load(ctx) // what cannot be read is not known
-		addSecrets(r, up.config.Name, up.tokens.source.Expiries(now), now)
+	for _, up := range st.routes.Upstreams {
+		secrets, _ := up.Secrets(ctx, now) // what cannot be read is not known
+		addSecrets(r, up.Config.Name, secrets, now)
 	}
 	diskStatus(ctx, r, s.store)
 	if err := s.shortage(now); err != nil {
-		r.Disk.Refuses, r.Disk.Problem = s.room() != nil, reason(err)
+		r.Disk.Refuses, r.Disk.Problem = s.room() != nil, mail.Reason(err)
 	}
 	r.Judge()
 	return r
@@ -84,12 +82,12 @@ func (s *Server) phase() status.Phase {
 }
 
 func (s *Server) upstreamStatus(r *status.Report, st *state, now time.Time) {
-	for i, up := range st.upstreams {
+	for i, up := range st.routes.Upstreams {
 		up.report(&r.Upstreams[i], now)
 	}
-	for i, route := range st.routes {
-		works := func(up *configured) bool { return r.Upstreams[slices.Index(st.upstreams, up)].Works() }
-		if !slices.ContainsFunc(route.upstreams, works) {
+	for i, route := range st.routes.Rules {
+		works := func(up *Upstream) bool { return r.Upstreams[slices.Index(st.routes.Upstreams, up)].Works() }
+		if !slices.ContainsFunc(route.Upstreams, works) {
 			r.Unreachable = append(r.Unreachable, fmt.Sprintf("route[%d]", i+1))
 		}
 	}
@@ -112,7 +110,7 @@ func newStatus(c *config.Config, now time.Time) *status.Report {
 }
 
 // report says what an upstream is doing. The state is the best of its identities: each is an account of its own.
-func (c *configured) report(u *status.Upstream, now time.Time) {
+func (c *Upstream) report(u *status.Upstream, now time.Time) {
 	states := c.States()
 	all, ready, paused := make([]status.Identity, 0, len(states)), 0, 0
 	for _, s := range states {
@@ -121,8 +119,8 @@ func (c *configured) report(u *status.Upstream, now time.Time) {
 		switch {
 		case s.Status == upstream.Ready:
 			ready++
-		case s.Identity != c.config.Username && c.homeless.has(s.Identity, now):
-			id.Instead = c.config.Username
+		case s.Identity != c.Config.Username && c.withoutMailbox.has(s.Identity, now):
+			id.Instead = c.Config.Username
 		case s.Status == upstream.Paused:
 			paused, u.Waiting = paused+1, u.Waiting+1
 		default:
@@ -148,7 +146,7 @@ func (c *configured) report(u *status.Upstream, now time.Time) {
 		id := &u.Identities[i]
 		k := slices.IndexFunc(states, func(s upstream.State) bool { return s.Identity == id.Identity })
 		if id.Instead == "" {
-			id.Cause, id.Fix = adviceWords(adviceFor(c.config.Provider, states[k].Reply), id.Identity, "")
+			id.Cause, id.Fix = adviceWords(adviceFor(c.Config.Provider, states[k].Reply), id.Identity, "")
 		}
 	}
 	c.reportSenders(u, now)
@@ -179,12 +177,12 @@ func worse(a, b status.Identity) int {
 	return cmp.Or(cmp.Compare(weight(&a), weight(&b)), a.Since.Compare(b.Since), cmp.Compare(b.InUse, a.InUse))
 }
 
-func (c *configured) reportSenders(u *status.Upstream, now time.Time) {
+func (c *Upstream) reportSenders(u *status.Upstream, now time.Time) {
 	denied := c.Denied(now)
 	u.Denied = len(denied)
 	for _, d := range denied[:min(len(denied), status.Most)] {
 		s := status.Sender{Sender: d.Sender, Identity: d.Identity, Refusals: d.Refusals, NextTry: d.Until, Reply: d.Reply.String()}
-		s.Cause, s.Fix = adviceWords(adviceFor(c.config.Provider, d.Reply), d.Identity, d.Sender)
+		s.Cause, s.Fix = adviceWords(adviceFor(c.Config.Provider, d.Reply), d.Identity, d.Sender)
 		u.Senders = append(u.Senders, s)
 	}
 	storms := c.storms.Raging()
@@ -235,7 +233,7 @@ func addCertificates(r *status.Report, c *config.Config, infos []certs.Info, now
 			continue
 		}
 		shown := status.Certificate{File: u.CertFile, UsedBy: "upstream " + u.Name}
-		if end, err := endOf(u.CertFile); err != nil {
+		if end, err := CertificateEnd(u.CertFile); err != nil {
 			shown.Problem = err.Error()
 		} else {
 			shown.Ends, shown.DaysLeft = end, status.Days(end, now)
@@ -247,7 +245,7 @@ func addCertificates(r *status.Report, c *config.Config, infos []certs.Info, now
 func addSecrets(r *status.Report, name string, expiries []oauth.Expiry, now time.Time) {
 	for _, e := range expiries {
 		r.Secrets = append(r.Secrets, status.Secret{Upstream: name, What: e.What, Ends: e.At, DaysLeft: status.Days(e.At, now),
-			Estimated: e.Estimated, Fix: keysOfOAuth.Replace(e.Fix)})
+			Estimated: e.Estimated, Fix: e.Fix})
 	}
 }
 
@@ -270,7 +268,7 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 		r.Certificates = append(r.Certificates, status.Certificate{File: c.TLS.CertFile, UsedBy: "listeners", Problem: err.Error()})
 	}
 	for _, u := range c.Upstreams {
-		if expiries, err := expiriesOf(u, now); err == nil {
+		if expiries, err := Expiries(u, now); err == nil {
 			addSecrets(r, u.Name, expiries, now)
 		}
 	}

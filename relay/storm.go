@@ -1,15 +1,13 @@
 package relay
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"postern/mail"
-	"postern/relay/alert"
+	"postern/relay/config"
 	"postern/relay/queue"
-	"postern/relay/trace"
 	"postern/relay/upstream"
 	"postern/relay/upstream/storm"
 )
@@ -27,8 +25,8 @@ const maxTexts = 8
 
 // review is upstream.Transaction.Review for a message whose recipients are those at pending. One message counts once for each
 // text, however many recipients it has.
-func (t *ticket) review(up *configured, m *queue.Message, pending []int, results []mail.Result) upstream.Doubt {
-	now := time.Now()
+func (a *attempt) review(up *Upstream, pending []int, results []mail.Result) upstream.Doubt {
+	now, m := time.Now(), a.message
 	at := storm.Attempt{Identity: results[0].Identity, Login: m.Login}
 	if m.Envelope.From.IsNull() {
 		at.Login = storm.Null
@@ -59,7 +57,7 @@ func (t *ticket) review(up *configured, m *queue.Message, pending []int, results
 			verdict, begun := up.storms.Refused(now, storm.Refusal{Attempt: at, Stage: r.Stage, Reply: r.Reply, Personal: personal,
 				Repeated: keptBefore(m, n, r.Reply, personal)})
 			if begun {
-				t.srv.stormBegan(up, r)
+				a.stormBegan(up, r)
 			}
 			texts = append(texts, judged{words, verdict})
 			k = len(texts) - 1
@@ -129,7 +127,7 @@ func doubtOf(v storm.Verdict, own, identity string) upstream.Doubt {
 
 // explained reports that a rule of the administrator's own decided about a reply: that is not doubted, and what was is
 // explained.
-func (c *configured) explained(r *mail.Result) bool {
+func (c *Upstream) explained(r *mail.Result) bool {
 	if r.Rule == "" || !slices.ContainsFunc(c.written, func(w upstream.Rule) bool { return w.Name == r.Rule }) {
 		return false
 	}
@@ -143,56 +141,18 @@ func (c *configured) explained(r *mail.Result) bool {
 	return own
 }
 
-func (s *Server) stormBegan(up *configured, r *mail.Result) {
-	s.metrics.storms.WithLabelValues(up.config.Name).Inc()
-	s.log.Error("refusals are not believed any more: one text for all and hardly anything gets through; the mail is kept",
-		"upstream", up.config.Name, "identity", r.Identity, "stage", string(r.Stage), "reply", r.Reply.String())
+func (a *attempt) stormBegan(up *Upstream, r *mail.Result) {
+	a.d.storms.WithLabelValues(up.Config.Name).Inc()
+	a.d.Logger.Error("refusals are not believed any more: one text for all and hardly anything gets through; the mail is kept",
+		"upstream", up.Config.Name, "identity", r.Identity, "stage", string(r.Stage), "reply", r.Reply.String())
 }
 
-// watchFor returns the Watch of an upstream, which outlives changes of its configuration.
-func watchFor(name string, bySender bool, before *state) *storm.Watch {
-	if before != nil {
-		for _, old := range before.upstreams {
-			if old.config.Name == name && old.config.SendsAsSender() == bySender {
-				return old.storms
-			}
+// stormsOf returns the Watch of an upstream, which outlives changes of its configuration; nil: there is none.
+func (r *Routes) stormsOf(block config.Upstream) *storm.Watch {
+	for _, old := range r.Upstreams {
+		if old.Config.Name == block.Name && old.Config.SendsAsSender() == block.SendsAsSender() {
+			return old.storms
 		}
 	}
-	return storm.New(bySender)
-}
-
-// tellStorm adds to an alert what is known of the storm that its reply belongs to, if there is one.
-func (c *configured) tellStorm(a *alert.Condition, identity string, r mail.Reply) {
-	s, ok := c.storms.About(identity, r)
-	if !ok {
-		return
-	}
-	whose := "mail of several logins"
-	if s.Sender != "" {
-		whose = "all mail of " + s.Sender
-	} else if len(s.Logins) < 2 {
-		whose = "mail to several domains"
-	}
-	a.Summary = fmt.Sprintf("The provider refuses %s with one text, and hardly anything gets through: %q. No rule knows this text; so many "+
-		"refusals point to the account and not to the messages, so they are not believed. Nothing bounces any more, the mail waits or takes the next "+
-		"upstream of its route, and one message at a time tries again.", whose, r.String())
-	a.Details["kept"], a.Details["logins"], a.Details["domains"] = fmt.Sprint(s.Kept), strings.Join(s.Logins, ", "), strings.Join(s.Domains, ", ")
-	if c.config.ByGraph() {
-		a.Summary += " What to do: look at the account at the provider. If these messages are to blame after all, end them one by one with: postern queue bounce ID."
-		return
-	}
-	a.Summary += fmt.Sprintf(" What to do: look at the account at the provider, then write the rule below into relay.toml, behind the [[upstream]] named %q. "+
-		"If the messages are to blame after all, write class = \"message-fault\" in it: they go back to their senders then. One alone goes back with: postern queue bounce ID.",
-		c.config.Name)
-	a.Block = s.Rule()
-}
-
-// isTold reports whether an alert about a refused sender is due. A refusal that is not believed is one sender's matter only
-// while the storm is.
-func (c *configured) isTold(e trace.Event) bool {
-	if e.Rule != upstream.RuleStorm {
-		return true
-	}
-	s, ok := c.storms.About(e.Identity, e.Reply)
-	return ok && s.Sender != ""
+	return nil
 }

@@ -90,33 +90,33 @@ func TestOwnIdentity(t *testing.T) {
 		"the username in other case": {config.IdentitySender, queue.Message{Login: "o", Envelope: mail.Envelope{From: office}}, ""},
 		"username":                   {config.IdentityUsername, queue.Message{Login: "anna", Envelope: mail.Envelope{From: anna}}, ""},
 	} {
-		up := &configured{config: config.Upstream{Username: "office@example.com", OAuth: &config.OAuth{Identity: c.identity}}, homeless: newHomeless()}
+		up := &Upstream{Config: config.Upstream{Username: "office@example.com", OAuth: &config.OAuth{Identity: c.identity}}, withoutMailbox: newWithoutMailbox()}
 		if got := up.identityFor(&c.m); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
-		up.homeless.add(c.want, time.Now())
+		up.withoutMailbox.add(c.want, time.Now())
 		if got := up.identityFor(&c.m); got != "" {
 			t.Errorf("%s, homeless: %q", name, got)
 		}
 	}
 }
 
-func TestHomeless(t *testing.T) {
-	h, now := newHomeless(), time.Now()
-	if !h.add("a", now) || h.add("a", now.Add(time.Hour)) || !h.has("a", now.Add(homelessLife-1)) {
+func TestSendersWithoutMailbox(t *testing.T) {
+	h, now := newWithoutMailbox(), time.Now()
+	if !h.add("a", now) || h.add("a", now.Add(time.Hour)) || !h.has("a", now.Add(senderLife-1)) {
 		t.Error("not remembered")
 	}
-	if h.has("a", now.Add(homelessLife)) || !h.add("a", now.Add(homelessLife)) {
+	if h.has("a", now.Add(senderLife)) || !h.add("a", now.Add(senderLife)) {
 		t.Error("remembered for longer than a day")
 	}
 	h.remove("a")
 	if h.has("a", now) {
 		t.Error("not forgotten")
 	}
-	for i := range maxHomeless + 10 {
+	for i := range maxSenders + 10 {
 		h.add(strings.Repeat("x", i%7)+string(rune(i)), now)
 	}
-	if n := h.known.Len(); n > maxHomeless {
+	if n := h.known.Len(); n > maxSenders {
 		t.Errorf("%d are remembered", n)
 	}
 }
@@ -129,14 +129,14 @@ func TestMailWaitsForAToken(t *testing.T) {
 	})
 	r.push(1)
 	r.eventually("a paused upstream", func() bool {
-		states := r.server.state.Load().upstreams[0].States()
+		states := r.server.state.Load().routes.Upstreams[0].States()
 		return len(states) == 1 && states[0].Status == "paused" && strings.Contains(states[0].Reply.Text, "the client secret has expired")
 	})
 	if n := r.smtp.Counts().Connections; n != 0 {
 		t.Errorf("%d connections without a token", n)
 	}
 	r.login.Fail()
-	r.server.state.Load().upstreams[0].tokens.source.Forget() // as a login does
+	r.server.state.Load().routes.Upstreams[0].tokens.source.Forget() // as a login does
 	s := r.store()
 	if _, err := s.SaveGrant(t.Context(), "m365", []byte("sealed"), 0); err != nil {
 		t.Fatal(err)

@@ -69,7 +69,7 @@ func (s *Server) storeChanged(ctx context.Context, topic string) {
 		s.held.forget()
 		s.queue.Refresh()
 	case relaystore.TopicGrants:
-		s.grantsChanged()
+		s.state.Load().routes.TryAgain()
 	case relaystore.TopicLockouts:
 		s.lockoutsLifted(ctx)
 	}
@@ -114,7 +114,7 @@ func (s *Server) reloadKeys(ctx context.Context) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	before := s.state.Load()
-	ring, err := s.loadKeys(ctx, before.config)
+	routes, err := s.dispatch.WithKeys(ctx, before.config, before.routes)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.log.Error("DKIM keys not taken over, those in force stay", "err", err)
@@ -122,7 +122,7 @@ func (s *Server) reloadKeys(ctx context.Context) {
 		return
 	}
 	st := *before
-	st.ring = ring
+	st.routes = routes
 	s.state.Store(&st)
 	s.log.Info("DKIM keys reloaded")
 }

@@ -93,7 +93,7 @@ func (a *app) allKeys(cmd *cobra.Command) ([]storedKey, error) {
 		return nil, err
 	}
 	defer s.Close()
-	keys, err := relay.Keys(cmd.Context(), c, s)
+	keys, err := relay.Keys(cmd.Context(), c.DKIM, s)
 	if err != nil {
 		return nil, err
 	}

@@ -11,12 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
-
 	"postern/internal/textfile"
 	"postern/mail"
 	"postern/relay/config"
-	"postern/relay/queue"
 	"postern/relay/seal"
 	relaystore "postern/relay/store"
 	"postern/relay/upstream"
@@ -24,30 +21,31 @@ import (
 	"postern/relay/upstream/oauth"
 )
 
-// NewTokens makes the source of access tokens for a block with [upstream.oauth]; nil for one without. grants is where
-// consents are kept, sealed with the key in data_dir, which is made where it is missing.
-func NewTokens(c *config.Config, block config.Upstream, grants oauth.GrantStore, log *slog.Logger) (*oauth.Source, error) {
+// NewTokens makes the source of access tokens for a block with [upstream.oauth]; nil for one without. others says that
+// it sends for other mailboxes than its username. grants is where consents are stored, sealed with the key in dataDir,
+// which is made where it is missing.
+func NewTokens(dataDir string, block config.Upstream, others bool, grants oauth.GrantStore, log *slog.Logger) (*oauth.Source, error) {
 	if block.OAuth == nil {
 		return nil, nil
 	}
 	sealer := (*seal.Sealer)(nil)
 	if consented(block.OAuth.Flow) {
 		var err error
-		if sealer, err = relaystore.OpenSealer(c.DataDir); err != nil {
+		if sealer, err = relaystore.OpenSealer(dataDir); err != nil {
 			return nil, fmt.Errorf("upstream %s: oauth: %w", block.Name, err)
 		}
 	}
-	return newTokens(block, c.SendsForOthers(&block), grants, sealer, log)
+	return newTokens(block, others, grants, sealer, log)
 }
 
 // CheckTokens says what NewTokens would refuse, without making anything.
 func CheckTokens(block config.Upstream) error {
-	_, err := expiriesOf(block, time.Time{})
+	_, err := Expiries(block, time.Time{})
 	return err
 }
 
-// expiriesOf tells what an upstream is logged in with and when it ends, as far as relay.toml and its files say.
-func expiriesOf(block config.Upstream, now time.Time) ([]oauth.Expiry, error) {
+// Expiries tells what an upstream is logged in with and when it ends, as far as relay.toml and its files say.
+func Expiries(block config.Upstream, now time.Time) ([]oauth.Expiry, error) {
 	if block.OAuth == nil {
 		return nil, nil
 	}
@@ -60,7 +58,16 @@ func expiriesOf(block config.Upstream, now time.Time) ([]oauth.Expiry, error) {
 		return nil, err
 	}
 	defer source.Close()
-	return source.Expiries(now), nil
+	return expiries(source, now), nil
+}
+
+// expiries are those of a source, with the names that relay.toml has for settings.
+func expiries(source *oauth.Source, now time.Time) []oauth.Expiry {
+	all := source.Expiries(now)
+	for i := range all {
+		all[i].Fix = keysOfOAuth.Replace(all[i].Fix)
+	}
+	return all
 }
 
 func consented(flow string) bool {
@@ -144,6 +151,18 @@ func loginService(block config.Upstream) string {
 		return oauth.Google
 	}
 	return ""
+}
+
+// CertificateEnd reads the end of the first certificate in a PEM file.
+func CertificateEnd(file string) (time.Time, error) {
+	all, err := anchors(file)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if len(all) == 0 {
+		return time.Time{}, errors.New("there is no certificate in it")
+	}
+	return all[0].NotAfter, nil // leaf first
 }
 
 // anchors reads ca_file: whoever inspects or serves TLS in this network does so for the login service too.
@@ -272,15 +291,6 @@ func (t *tokens) warn(ctx context.Context) {
 	}
 }
 
-// grantsChanged asks again for what waits because of a grant: a person may have logged in.
-func (s *Server) grantsChanged() {
-	for _, up := range s.state.Load().upstreams {
-		if up.tokens != nil {
-			up.TryAgain()
-		}
-	}
-}
-
 func (t *tokens) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -290,115 +300,4 @@ func (t *tokens) close() {
 	}
 	t.stop()
 	<-t.done
-}
-
-// runTokens starts what a state that is in force needs beside its upstreams.
-func (st *state) runTokens() {
-	for _, up := range st.upstreams {
-		if up.tokens != nil {
-			up.tokens.run()
-		}
-	}
-}
-
-// Close ends the upstream, and then what gives it tokens.
-func (c *configured) Close(ctx context.Context) error {
-	err := c.transport.Close(ctx)
-	if c.tokens != nil {
-		c.tokens.close()
-	}
-	return err
-}
-
-// ownIdentity returns the mailbox that a message is sent from where identity = "sender": its reverse-path, and for a null
-// reverse-path its header author. Policy has judged both. "" is the configured username.
-func (c *configured) ownIdentity(m *queue.Message) string {
-	if !c.config.SendsAsSender() {
-		return ""
-	}
-	from := m.Envelope.From
-	if from.IsNull() {
-		from = m.Author
-	}
-	// A report of ours goes as the username, if there is one.
-	if from.IsNull() || m.Login == "" && m.Envelope.From.IsNull() && c.config.Username != "" {
-		return ""
-	}
-	identity := strings.ToLower(from.String()) // one mailbox, one pool: providers do not tell case apart
-	if identity == strings.ToLower(c.config.Username) {
-		return ""
-	}
-	return identity
-}
-
-// identityFor returns who the upstream is told we are for a message; "" is the configured username.
-func (c *configured) identityFor(m *queue.Message) string {
-	own := c.ownIdentity(m)
-	if own != "" && c.homeless.has(own, time.Now()) {
-		return ""
-	}
-	return own
-}
-
-// keyFor names what a message waits for at an upstream.
-func (c *configured) keyFor(identity string) string {
-	if identity == "" {
-		return c.config.Name
-	}
-	return c.config.Name + " as " + identity
-}
-
-// Bounds of homeless. A mailbox that was made in the meantime is found after a day.
-const (
-	maxHomeless  = 10_000
-	homelessLife = 24 * time.Hour
-)
-
-// homeless remembers the addresses that the provider has no mailbox for, and whose mail goes as username.
-type homeless struct {
-	mu    sync.Mutex // guards known
-	known *simplelru.LRU[string, time.Time]
-}
-
-func newHomeless() *homeless {
-	known, _ := simplelru.NewLRU[string, time.Time](maxHomeless, nil) // fails for a size below 1 only
-	return &homeless{known: known}
-}
-
-func (h *homeless) has(identity string, now time.Time) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	until, ok := h.known.Get(identity)
-	if ok && !now.Before(until) {
-		h.known.Remove(identity)
-		return false
-	}
-	return ok
-}
-
-// add reports whether the identity is new. One that is known keeps its time, so that it ends.
-func (h *homeless) add(identity string, now time.Time) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if until, ok := h.known.Get(identity); ok && now.Before(until) {
-		return false
-	}
-	h.known.Add(identity, now.Add(homelessLife))
-	return true
-}
-
-func (h *homeless) remove(identity string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.known.Remove(identity)
-}
-
-// loginRefused reports that the provider did not let the identity in, or gave no token for it, and that nothing was sent.
-func loginRefused(results []mail.Result) bool {
-	for _, r := range results {
-		if r.Class != mail.AccountFault || r.Stage != mail.StageAuth || r.Uncertain {
-			return false
-		}
-	}
-	return len(results) > 0
 }

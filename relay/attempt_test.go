@@ -58,13 +58,13 @@ func queued(to ...string) *queue.Message {
 func TestPanicGivesThePlaceBack(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
-	b := &brittle{transport: st.upstreams[0].transport}
-	st.upstreams[0].transport = b
-	defer func() { st.upstreams[0].transport = b.transport }()
+	b := &brittle{transport: st.routes.Upstreams[0].transport}
+	st.routes.Upstreams[0].transport = b
+	defer func() { st.routes.Upstreams[0].transport = b.transport }()
 	attempt := func(what string, c mail.Content) {
 		t.Helper()
 		m := queued("bob")
-		ticket, wait := r.server.dispatch.reserveNow(time.Now(), m)
+		ticket, wait := r.server.dispatch.ReserveNow(time.Now(), m)
 		if ticket == nil {
 			t.Fatalf("%s: no place: %+v", what, wait)
 		}
@@ -90,15 +90,15 @@ func TestPanicGivesThePlaceBack(t *testing.T) {
 func TestPanicKeepsWhatWasTaken(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
-	b := &brittle{transport: st.upstreams[0].transport}
-	st.upstreams[0].transport = b
-	defer func() { st.upstreams[0].transport = b.transport }()
+	b := &brittle{transport: st.routes.Upstreams[0].transport}
+	st.routes.Upstreams[0].transport = b
+	defer func() { st.routes.Upstreams[0].transport = b.transport }()
 	b.send = func(tx upstream.Transaction) []mail.Result {
 		tx.Taken([]mail.Result{{Recipient: 1, Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken")}})
 		panic("in the second transaction")
 	}
 	m := queued("ann", "ben", "cid")
-	ticket, _ := r.server.dispatch.reserveNow(time.Now(), m)
+	ticket, _ := r.server.dispatch.ReserveNow(time.Now(), m)
 	if ticket == nil {
 		t.Fatal("no place")
 	}
@@ -115,7 +115,7 @@ func TestPanicKeepsWhatWasTaken(t *testing.T) {
 // Nor does one in what is only said about the results.
 func TestPanicInCommentsKeepsTheResults(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
-	up := r.server.state.Load().upstreams[0]
+	up := r.server.state.Load().routes.Upstreams[0]
 	b, storms := &brittle{transport: up.transport}, up.storms
 	up.transport, up.storms = b, nil // of which review makes a panic
 	defer func() { up.transport, up.storms = b.transport, storms }()
@@ -127,7 +127,7 @@ func TestPanicInCommentsKeepsTheResults(t *testing.T) {
 		return results
 	}
 	m := queued("ann")
-	ticket, _ := r.server.dispatch.reserveNow(time.Now(), m)
+	ticket, _ := r.server.dispatch.ReserveNow(time.Now(), m)
 	if ticket == nil {
 		t.Fatal("no place")
 	}
@@ -160,7 +160,7 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	st := r.server.state.Load()
 	var ups [2]*brittle
 	for i, name := range []string{"provider", "second"} {
-		up := st.upstream(name)
+		up := st.routes.upstream(name)
 		was := up.transport
 		ups[i] = &brittle{transport: was, send: func(tx upstream.Transaction) []mail.Result {
 			return []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken")}}
@@ -171,11 +171,11 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	now := time.Now()
 	ups[0].until = now.Add(2 * time.Hour)
 	m := queued("ann", "ben")
-	ticket, _ := r.server.dispatch.reserveNow(now, m)
+	ticket, _ := r.server.dispatch.ReserveNow(now, m)
 	if ticket == nil {
 		t.Fatal("no place at the upstream that works")
 	}
-	if _, wait := r.server.dispatch.reserveNow(now, m); !wait.Until.IsZero() || wait.Key != "second" {
+	if _, wait := r.server.dispatch.ReserveNow(now, m); !wait.Until.IsZero() || wait.Key != "second" {
 		t.Errorf("wait %+v while the other is busy", wait)
 	}
 	results := ticket.Attempt(t.Context(), m, mail.BytesContent(plainMessage), nil)
@@ -185,12 +185,12 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	ticket.Release()
 	ups[1].until = now.Add(time.Hour)
 	for _, to := range [][]string{{"ann", "ben"}, {"ben", "ann"}} {
-		_, wait := r.server.dispatch.reserveNow(now, queued(to...))
+		_, wait := r.server.dispatch.ReserveNow(now, queued(to...))
 		if want := (queue.Wait{Key: "second", Route: "provider; second", Until: ups[1].until}); wait != want {
 			t.Errorf("%v: wait %+v, want %+v", to, wait, want)
 		}
 	}
-	if _, wait := r.server.dispatch.reserveNow(now, queued("ann")); wait.Key != "provider" || wait.Route != "" {
+	if _, wait := r.server.dispatch.ReserveNow(now, queued("ann")); wait.Key != "provider" || wait.Route != "" {
 		t.Errorf("wait %+v", wait)
 	}
 }
@@ -199,15 +199,15 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
-	b := &brittle{transport: st.upstreams[0].transport}
-	st.upstreams[0].transport = b
-	defer func() { st.upstreams[0].transport = b.transport }()
+	b := &brittle{transport: st.routes.Upstreams[0].transport}
+	st.routes.Upstreams[0].transport = b
+	defer func() { st.routes.Upstreams[0].transport = b.transport }()
 	for class, kept := range map[mail.Class]int{mail.Delivered: 1, mail.RecipientFault: 0, mail.Deferral: 0, mail.AccountFault: 0} {
 		b.send = func(upstream.Transaction) []mail.Result {
 			return []mail.Result{{Class: class, Reply: mail.R(250, "2.0.0", "said")}}
 		}
 		m := queued("bob")
-		ticket, _ := r.server.dispatch.reserveNow(time.Now(), m)
+		ticket, _ := r.server.dispatch.ReserveNow(time.Now(), m)
 		if ticket == nil {
 			t.Fatal("no place")
 		}
@@ -227,9 +227,9 @@ func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 func TestPartsAreToldBeforeTheRest(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
-	b := &brittle{transport: st.upstreams[0].transport}
-	st.upstreams[0].transport = b
-	defer func() { st.upstreams[0].transport = b.transport }()
+	b := &brittle{transport: st.routes.Upstreams[0].transport}
+	st.routes.Upstreams[0].transport = b
+	defer func() { st.routes.Upstreams[0].transport = b.transport }()
 	var told []string
 	b.send = func(tx upstream.Transaction) []mail.Result {
 		results := make([]mail.Result, len(tx.Recipients))
@@ -242,7 +242,7 @@ func TestPartsAreToldBeforeTheRest(t *testing.T) {
 	}
 	m := queued("ann", "ben", "cid")
 	m.Recipients[0].Status = queue.Delivered // by an earlier attempt
-	ticket, _ := r.server.dispatch.reserveNow(time.Now(), m)
+	ticket, _ := r.server.dispatch.ReserveNow(time.Now(), m)
 	if ticket == nil {
 		t.Fatal("no place")
 	}
@@ -292,7 +292,8 @@ func TestDoubtsAreToldToTheUpstream(t *testing.T) {
 			Author:     mail.Address{Local: "anna", Domain: "example.com"},
 			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}}, Status: queue.Pending, Doubts: doubts}}}
 		p := &onePlace{}
-		(&ticket{srv: r.server, state: st}).transact(t.Context(), p, st.upstreams[0], m, mail.BytesContent([]byte(plainMessage)), []int{0})
+		a := &attempt{d: r.server.dispatch, routes: st.routes, message: m, content: mail.BytesContent([]byte(plainMessage))}
+		a.transact(t.Context(), p, st.routes.Upstreams[0], []int{0})
 		if p.sent.Doubts != doubts || p.sent.Last != last {
 			t.Errorf("%d doubts: the upstream hears of %d, last %v", doubts, p.sent.Doubts, p.sent.Last)
 		}
@@ -303,9 +304,9 @@ func TestDoubtsAreToldToTheUpstream(t *testing.T) {
 func TestNoOtherIdentityInDoubt(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
-	was := st.upstreams[0]
-	up := &configured{transport: was.transport, config: was.config, homeless: newHomeless(), standby: was.standby, storms: was.storms}
-	up.config.OAuth = &config.OAuth{Identity: config.IdentitySender}
+	was := st.routes.Upstreams[0]
+	up := NewUpstream(was.transport, was.Config, nil)
+	up.Config.OAuth = &config.OAuth{Identity: config.IdentitySender}
 	sent := 0
 	b := &brittle{transport: was.transport}
 	up.transport = b
@@ -314,15 +315,14 @@ func TestNoOtherIdentityInDoubt(t *testing.T) {
 		b.send = func(tx upstream.Transaction) []mail.Result {
 			sent++
 			if sent > 1 {
-				return []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken"), Identity: up.config.Username}}
+				return []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken"), Identity: up.Config.Username}}
 			}
 			return []mail.Result{{Class: mail.AccountFault, Stage: mail.StageAuth, Reply: mail.R(535, "5.7.8", "no"), Identity: "anna@example.com", Uncertain: uncertain}}
 		}
-		m := queued("bob")
-		tk := &ticket{srv: r.server, state: st}
+		tk := &attempt{d: r.server.dispatch, routes: st.routes, message: queued("bob"), content: mail.BytesContent(plainMessage)}
 		slot, _ := b.Reserve(time.Now(), "")
 		b.taken = 0 // there are places enough
-		results := tk.sendAs(t.Context(), slot, up, m, mail.BytesContent(plainMessage), []int{0})
+		results := tk.sendAs(t.Context(), slot, up, []int{0})
 		if sent != want || results[0].Uncertain != uncertain {
 			t.Errorf("uncertain %v: sent %d times, %+v", uncertain, sent, results)
 		}

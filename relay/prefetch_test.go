@@ -33,17 +33,17 @@ func (d *doors) set(free int, until time.Time) {
 	d.free, d.until = free, until
 }
 
-func TestStandbyServesInOrderAndIsBounded(t *testing.T) {
+func TestPrefetchServesInOrderAndIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &doors{}
-		s := newStandby(8, nil, d.reserve)
+		s := newPrefetch(8, nil, d.reserve)
 		for range 2 {
 			if !s.admit() {
-				t.Fatal("eight places have two in standby")
+				t.Fatal("eight places have two in prefetch")
 			}
 		}
 		if s.admit() {
-			t.Fatal("eight places have no more than two in standby")
+			t.Fatal("eight places have no more than two in prefetch")
 		}
 		var order []int
 		for i := range 2 {
@@ -69,10 +69,10 @@ func TestStandbyServesInOrderAndIsBounded(t *testing.T) {
 	})
 }
 
-func TestStandbyEndsWithPauseShutdownAndContext(t *testing.T) {
+func TestPrefetchEndsWithPauseShutdownAndContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, stop := &doors{}, make(chan struct{})
-		s := newStandby(4, stop, d.reserve)
+		s := newPrefetch(4, stop, d.reserve)
 		ended := make(chan time.Time, 1)
 		wait := func(ctx context.Context) {
 			go func() {
@@ -105,10 +105,10 @@ func TestStandbyEndsWithPauseShutdownAndContext(t *testing.T) {
 	})
 }
 
-func TestStandbyEndsWithItsUpstream(t *testing.T) {
+func TestPrefetchEndsWithItsUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &doors{}
-		s := newStandby(4, nil, d.reserve)
+		s := newPrefetch(4, nil, d.reserve)
 		ended := make(chan struct{})
 		go func() {
 			s.await(t.Context())

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// standby lets a few queued messages be ready before a place at their upstream is free. The queue records
+// prefetch lets a few queued messages be ready before a place at their upstream is free. The queue records
 // an attempt before it is made; with a place already taken, that place would idle for the length of a
 // commit each time. So where all places are taken, some attempts are given out all the same, are
 // recorded, and then wait here for the next place, in the order in which they came. Only the configured
-// username has a standby: identities of senders have places enough of their own.
-type standby struct {
+// username has a prefetch: identities of senders have places enough of their own.
+type prefetch struct {
 	most    int
 	stop    <-chan struct{} // closed when the server shuts down: what waits here has not begun
 	reserve func(time.Time) (place, time.Time)
@@ -29,16 +29,16 @@ type promised struct {
 	until time.Time
 }
 
-// standbyShare is how many places share one attempt in standby: enough to hide a commit, few enough that a
+// prefetchShare is how many places share one attempt in prefetch: enough to hide a commit, few enough that a
 // person's message does not wait long behind those of a bulk job.
-const standbyShare = 4
+const prefetchShare = 4
 
-func newStandby(places int, stop <-chan struct{}, reserve func(time.Time) (place, time.Time)) *standby {
-	return &standby{most: max(1, places/standbyShare), stop: stop, reserve: reserve}
+func newPrefetch(places int, stop <-chan struct{}, reserve func(time.Time) (place, time.Time)) *prefetch {
+	return &prefetch{most: max(1, places/prefetchShare), stop: stop, reserve: reserve}
 }
 
-// admit gives out an attempt in standby, if there are not too many.
-func (s *standby) admit() bool {
+// admit gives out an attempt in prefetch, if there are not too many.
+func (s *prefetch) admit() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.n >= s.most {
@@ -48,22 +48,22 @@ func (s *standby) admit() bool {
 	return true
 }
 
-// leave gives an attempt in standby back.
-func (s *standby) leave() {
+// leave gives an attempt in prefetch back.
+func (s *prefetch) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.n--
 }
 
 // waiting reports that somebody is to have the next place.
-func (s *standby) waiting() bool {
+func (s *prefetch) waiting() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.n > 0
 }
 
 // wake gives places that may be free to those who wait, before anybody else is asked.
-func (s *standby) wake() {
+func (s *prefetch) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.parked) > 0 {
@@ -78,7 +78,7 @@ func (s *standby) wake() {
 
 // await waits for a place and takes it. Without one, until says when to ask again: the upstream is paused,
 // the server shuts down, or ctx has ended.
-func (s *standby) await(ctx context.Context) (place, time.Time) {
+func (s *prefetch) await(ctx context.Context) (place, time.Time) {
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
@@ -112,7 +112,7 @@ func (s *standby) await(ctx context.Context) (place, time.Time) {
 }
 
 // end sends everybody who waits, or will, elsewhere: the upstream has left the configuration.
-func (s *standby) end() {
+func (s *prefetch) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
