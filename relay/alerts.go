@@ -548,7 +548,7 @@ const lookupTime = 2 * time.Second
 func (a *alerts) isNobodys(login string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
 	defer cancel()
-	_, err := a.srv.auth.Lookup(ctx, login)
+	_, err := a.srv.accounts.Lookup(ctx, login)
 	return errors.Is(err, auth.ErrUnknownLogin)
 }
 

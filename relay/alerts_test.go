@@ -159,7 +159,7 @@ func TestOddLoginsInAlerts(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r.server.lockedOut(auth.Lock{Login: login, Until: time.Now().Add(time.Minute), Failures: 10})
+		r.server.accounts.lockedOut(auth.Lock{Login: login, Until: time.Now().Add(time.Minute), Failures: 10})
 		words, _ := loginInWords(login)
 		d := hook.wait(r, alert.LoginLocked, "login "+words, 1)
 		if strings.Contains(d.Text, "postern user") || strings.Contains(d.Text, "://") || !strings.Contains(d.Text, `login "`) || d.Details["login"] != login {
@@ -177,18 +177,18 @@ func TestLockoutsAreTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 20 { // as guessers make them up; those that anybody has are told of nevertheless
-		r.server.lockedOut(auth.Lock{Login: fmt.Sprintf("guess%d@example.com", i), Until: time.Now().Add(time.Minute), Failures: 10})
+		r.server.accounts.lockedOut(auth.Lock{Login: fmt.Sprintf("guess%d@example.com", i), Until: time.Now().Add(time.Minute), Failures: 10})
 	}
 	if d := hook.wait(r, alert.LoginLocked, "login guess0@example.com", 1); !strings.Contains(d.Summary, "which nobody has here") || strings.Contains(d.Summary, "postern user") {
 		t.Errorf("%+v", d)
 	}
 	hook.wait(r, alert.LoginLocked, "others: logins that nobody has", 1)
 	for range 3 { // one condition, however often
-		r.server.lockedOut(auth.Lock{Login: "bob@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
+		r.server.accounts.lockedOut(auth.Lock{Login: "bob@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
 	}
-	r.server.lockedOut(auth.Lock{Client: mustPrefixes("192.0.2.9/32")[0], Until: time.Now().Add(time.Minute), Failures: 10})
-	r.server.lockedOut(auth.Lock{Login: rigLogin, Client: mustPrefixes("2001:db8::/64")[0], Until: time.Now().Add(time.Minute), Failures: 10})
-	r.server.lock(t.Context(), rigLogin, "over the 1 messages/day limit")
+	r.server.accounts.lockedOut(auth.Lock{Client: mustPrefixes("192.0.2.9/32")[0], Until: time.Now().Add(time.Minute), Failures: 10})
+	r.server.accounts.lockedOut(auth.Lock{Login: rigLogin, Client: mustPrefixes("2001:db8::/64")[0], Until: time.Now().Add(time.Minute), Failures: 10})
+	r.server.accounts.Lock(t.Context(), rigLogin, "over the 1 messages/day limit")
 	bob := hook.wait(r, alert.LoginLocked, "login bob@example.com", 1)
 	if bob.Details["failures"] != "10" || !strings.HasSuffix(bob.Summary, "postern user password bob@example.com") {
 		t.Errorf("%+v", bob)
@@ -318,13 +318,13 @@ func TestHooksFollowAReload(t *testing.T) {
 	t.Parallel()
 	first, second := newReceiver(t), newReceiver(t)
 	r := newRig(t, newProvider(t), first.block())
-	r.server.lockedOut(auth.Lock{Login: "x@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
+	r.server.accounts.lockedOut(auth.Lock{Login: "x@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
 	first.wait(r, alert.LoginLocked, "login x@example.com", 1)
 	r.write(second.block())
 	if err := r.server.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.server.lockedOut(auth.Lock{Login: "y@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
+	r.server.accounts.lockedOut(auth.Lock{Login: "y@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
 	second.wait(r, alert.LoginLocked, "login y@example.com", 1)
 	if n := len(first.about(alert.LoginLocked, "login y@example.com")); n != 0 {
 		t.Error("who has left is told")
@@ -333,7 +333,7 @@ func TestHooksFollowAReload(t *testing.T) {
 	if err := r.server.Reload(t.Context()); err == nil || strings.Contains(err.Error(), "HOOKSECRET") {
 		t.Errorf("a hook without its authority: %v", err)
 	}
-	r.server.lockedOut(auth.Lock{Login: "z@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
+	r.server.accounts.lockedOut(auth.Lock{Login: "z@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
 	second.wait(r, alert.LoginLocked, "login z@example.com", 1)
 	families, err := r.server.metrics.registry.Gather()
 	if err != nil {

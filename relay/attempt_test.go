@@ -64,7 +64,7 @@ func TestPanicGivesThePlaceBack(t *testing.T) {
 	attempt := func(what string, c mail.Content) {
 		t.Helper()
 		m := queued("bob")
-		ticket, wait := r.server.dispatch.ReserveNow(time.Now(), m)
+		ticket, wait := r.server.outbound.ReserveNow(time.Now(), m)
 		if ticket == nil {
 			t.Fatalf("%s: no place: %+v", what, wait)
 		}
@@ -98,7 +98,7 @@ func TestPanicKeepsWhatWasTaken(t *testing.T) {
 		panic("in the second transaction")
 	}
 	m := queued("ann", "ben", "cid")
-	ticket, _ := r.server.dispatch.ReserveNow(time.Now(), m)
+	ticket, _ := r.server.outbound.ReserveNow(time.Now(), m)
 	if ticket == nil {
 		t.Fatal("no place")
 	}
@@ -127,7 +127,7 @@ func TestPanicInCommentsKeepsTheResults(t *testing.T) {
 		return results
 	}
 	m := queued("ann")
-	ticket, _ := r.server.dispatch.ReserveNow(time.Now(), m)
+	ticket, _ := r.server.outbound.ReserveNow(time.Now(), m)
 	if ticket == nil {
 		t.Fatal("no place")
 	}
@@ -171,11 +171,11 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	now := time.Now()
 	ups[0].until = now.Add(2 * time.Hour)
 	m := queued("ann", "ben")
-	ticket, _ := r.server.dispatch.ReserveNow(now, m)
+	ticket, _ := r.server.outbound.ReserveNow(now, m)
 	if ticket == nil {
 		t.Fatal("no place at the upstream that works")
 	}
-	if _, wait := r.server.dispatch.ReserveNow(now, m); !wait.Until.IsZero() || wait.Key != "second" {
+	if _, wait := r.server.outbound.ReserveNow(now, m); !wait.Until.IsZero() || wait.Key != "second" {
 		t.Errorf("wait %+v while the other is busy", wait)
 	}
 	results := ticket.Attempt(t.Context(), m, mail.BytesContent(plainMessage), nil)
@@ -185,12 +185,12 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	ticket.Release()
 	ups[1].until = now.Add(time.Hour)
 	for _, to := range [][]string{{"ann", "ben"}, {"ben", "ann"}} {
-		_, wait := r.server.dispatch.ReserveNow(now, queued(to...))
+		_, wait := r.server.outbound.ReserveNow(now, queued(to...))
 		if want := (queue.Wait{Key: "second", Route: "provider; second", Until: ups[1].until}); wait != want {
 			t.Errorf("%v: wait %+v, want %+v", to, wait, want)
 		}
 	}
-	if _, wait := r.server.dispatch.ReserveNow(now, queued("ann")); wait.Key != "provider" || wait.Route != "" {
+	if _, wait := r.server.outbound.ReserveNow(now, queued("ann")); wait.Key != "provider" || wait.Route != "" {
 		t.Errorf("wait %+v", wait)
 	}
 }
@@ -207,7 +207,7 @@ func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 			return []mail.Result{{Class: class, Reply: mail.R(250, "2.0.0", "said")}}
 		}
 		m := queued("bob")
-		ticket, _ := r.server.dispatch.ReserveNow(time.Now(), m)
+		ticket, _ := r.server.outbound.ReserveNow(time.Now(), m)
 		if ticket == nil {
 			t.Fatal("no place")
 		}
@@ -242,7 +242,7 @@ func TestPartsAreToldBeforeTheRest(t *testing.T) {
 	}
 	m := queued("ann", "ben", "cid")
 	m.Recipients[0].Status = queue.Delivered // by an earlier attempt
-	ticket, _ := r.server.dispatch.ReserveNow(time.Now(), m)
+	ticket, _ := r.server.outbound.ReserveNow(time.Now(), m)
 	if ticket == nil {
 		t.Fatal("no place")
 	}
@@ -292,7 +292,7 @@ func TestDoubtsAreToldToTheUpstream(t *testing.T) {
 			Author:     mail.Address{Local: "anna", Domain: "example.com"},
 			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}}, Status: queue.Pending, Doubts: doubts}}}
 		p := &onePlace{}
-		a := &attempt{d: r.server.dispatch, routes: st.routes, message: m, content: mail.BytesContent([]byte(plainMessage))}
+		a := &attempt{d: r.server.outbound, routes: st.routes, message: m, content: mail.BytesContent([]byte(plainMessage))}
 		a.transact(t.Context(), p, st.routes.Upstreams[0], []int{0})
 		if p.sent.Doubts != doubts || p.sent.Last != last {
 			t.Errorf("%d doubts: the upstream hears of %d, last %v", doubts, p.sent.Doubts, p.sent.Last)
@@ -319,7 +319,7 @@ func TestNoOtherIdentityInDoubt(t *testing.T) {
 			}
 			return []mail.Result{{Class: mail.AccountFault, Stage: mail.StageAuth, Reply: mail.R(535, "5.7.8", "no"), Identity: "anna@example.com", Uncertain: uncertain}}
 		}
-		tk := &attempt{d: r.server.dispatch, routes: st.routes, message: queued("bob"), content: mail.BytesContent(plainMessage)}
+		tk := &attempt{d: r.server.outbound, routes: st.routes, message: queued("bob"), content: mail.BytesContent(plainMessage)}
 		slot, _ := b.Reserve(time.Now(), "")
 		b.taken = 0 // there are places enough
 		results := tk.sendAs(t.Context(), slot, up, []int{0})

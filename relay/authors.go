@@ -1,11 +1,23 @@
 package relay
 
 import (
+	"context"
 	"fmt"
 
 	"postern/mail"
 	"postern/policy"
 )
+
+// checkAuthors takes the header as far as it may name its authors, and in the form in which all readers see the same.
+func (u *submission) checkAuthors(context.Context) error {
+	checked, err := checkAuthors(&u.session.effective, u.envelope.From, u.header)
+	if err != nil {
+		return err
+	}
+	u.header, u.author = checked.header, checked.author
+	u.notes = append(u.notes, checked.notes...)
+	return nil
+}
 
 // checkedAuthors is a header that names nobody whom its login may not be.
 type checkedAuthors struct {
@@ -38,7 +50,8 @@ func (c *checkedAuthors) withoutSender(e *policy.Effective, reversePath mail.Add
 	if !c.header.Has("Sender") {
 		return false
 	}
-	without := checkedAuthors{header: c.header, notes: []string{"the Sender field is removed: it names nobody whom the login may be"}}
+	without := checkedAuthors{header: c.header,
+		notes: []string{"the Sender field is removed: it names nobody whom the login may be"}}
 	without.header.Remove("Sender")
 	if without.check(e, reversePath) != nil {
 		return false

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"postern/internal/logline"
@@ -11,64 +12,69 @@ import (
 )
 
 // handOff makes the first attempt while the client waits, if the listener wants it and an upstream has
-// a free place now; else, or when the verdict is not final in time, the message becomes durable. The
-// reply is the truth: 250 only when the upstream took the message or the store has it. What needs more than one transaction is
-// made durable first: the queue notes which parts were taken, so that a process that is killed between two does not repeat one.
-func (s *Server) handOff(ctx context.Context, u *submission, m *queue.Message, content mail.Content) (mail.Reply, error) {
-	patience := u.listener.Handoff.Std()
-	if patience <= 0 || m.Held || s.dispatch.InParts(m) {
-		return s.enqueue(ctx, u, m, content)
+// a free slot now; else, or when the verdict is not final in time, the message becomes durable. The
+// reply is the truth: 250 only when the upstream took the message or the store has it. What needs more than one
+// transaction is made durable first: the queue notes which parts were taken, so that a process that is killed between
+// two does not repeat one.
+func (u *submission) handOff(ctx context.Context) (mail.Reply, error) {
+	m, wait := u.message, u.session.listener.Handoff.Std()
+	if wait <= 0 || m.Held || u.service.Outbound.InParts(m) {
+		return u.enqueue(ctx)
 	}
-	ticket, wait := s.dispatch.ReserveNow(u.now, m)
-	if ticket == nil {
-		return s.enqueue(ctx, u, m, content)
+	slot, reserved := u.service.Outbound.ReserveNow(u.now, m)
+	if slot == nil {
+		return u.enqueue(ctx)
 	}
-	if s.queue.Waiters(wait.Key) > 0 { // nobody overtakes the queue
-		ticket.Release()
-		return s.enqueue(ctx, u, m, content)
+	if u.service.Queue.Waiters(reserved.Key) > 0 { // nobody overtakes the queue
+		slot.Release()
+		return u.enqueue(ctx)
 	}
 	m.Attempts = 1
-	results := make(chan []mail.Result, 1)
-	u.octets.hold()
-	s.attempts.Go(func() {
-		defer u.octets.release()
-		results <- ticket.Attempt(s.deliveries, m, content, nil)
-	})
-	timer := time.NewTimer(patience)
+	results := u.service.attempt(slot, u)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case r := <-results:
-		defer ticket.Release()
-		return s.verdict(ctx, u, m, content, r)
+		defer slot.Release()
+		return u.verdict(ctx, r)
 	case <-timer.C:
-		return s.adopt(ctx, u, m, content, results, ticket.Release)
-	case <-s.draining: // a client that waits longer than the shutdown would be cut off without an answer
-		return s.adopt(ctx, u, m, content, results, ticket.Release)
+	case <-u.service.Stopping: // a client that waits longer than the shutdown would be cut off without an answer
 	}
+	return u.adopt(ctx, results, slot.Release)
 }
 
-// verdict answers the client with what the upstream said, where that settles the message.
-func (s *Server) verdict(ctx context.Context, u *submission, m *queue.Message, content mail.Content, results []mail.Result) (mail.Reply, error) {
+// attempt begins an attempt that outlives the session if it must. Wait waits for it.
+func (s *Service) attempt(slot queue.Ticket, u *submission) <-chan []mail.Result {
+	m, content, octets := u.message, u.content, u.octets
+	results := make(chan []mail.Result, 1)
+	octets.hold()
+	s.attempts.Go(func() {
+		defer octets.release()
+		results <- slot.Attempt(s.lifetime, m, content, nil)
+	})
+	return results
+}
+
+// verdict answers the client with what the upstream said, where that is all there is to say of the message.
+func (u *submission) verdict(ctx context.Context, results []mail.Result) (mail.Reply, error) {
+	m := u.message
 	switch {
-	case settled(m, results, mail.Class.Permanent):
-		s.traceResults(m, results)
+	case all(m, results, mail.Class.Permanent):
+		u.traceResults(results)
 		reply := results[0].Reply
 		return reply, mail.Refuse(reply, results[0].Err)
-	case settled(m, results, func(c mail.Class) bool { return c == mail.Delivered }) && !wantsReport(m, results):
+	case all(m, results, func(c mail.Class) bool { return c == mail.Delivered }) && !wantsReport(m, results):
 		reply := mail.R(250, "2.0.0", "taken by %s as %s: %s", results[0].Upstream, m.ID, results[0].Reply.Text)
-		u.accepted(m, "handed off", reply, time.Now())
-		s.traceResults(m, results)
+		u.accepted("handed off", reply, time.Now())
+		u.traceResults(results)
 		return reply, nil
 	}
 	at := time.Now()
-	if err := s.queue.SubmitAfter(ctx, m, content, results); err != nil {
-		return replyFor(err), err
-	}
-	return u.queued(m, at)
+	return u.durable(at, u.service.Queue.SubmitAfter(ctx, m, u.content, results))
 }
 
-// settled reports whether every recipient has a result and all are of one kind.
-func settled(m *queue.Message, results []mail.Result, kind func(mail.Class) bool) bool {
+// all reports whether every recipient has a result and all are of one kind.
+func all(m *queue.Message, results []mail.Result, kind func(mail.Class) bool) bool {
 	if len(results) != len(m.Recipients) || len(results) == 0 {
 		return false
 	}
@@ -94,38 +100,53 @@ func wantsReport(m *queue.Message, results []mail.Result) bool {
 	return false
 }
 
-// enqueue makes the message durable and answers that it is queued.
-func (s *Server) enqueue(ctx context.Context, u *submission, m *queue.Message, content mail.Content) (mail.Reply, error) {
+// enqueue makes the message durable before its first attempt.
+func (u *submission) enqueue(ctx context.Context) (mail.Reply, error) {
 	at := time.Now()
-	if err := s.queue.Submit(ctx, m, content); err != nil {
-		return replyFor(err), err
-	}
-	return u.queued(m, at)
+	return u.durable(at, u.service.Queue.Submit(ctx, u.message, u.content))
 }
 
-// adopt makes a message durable whose first attempt is still under way.
-func (s *Server) adopt(ctx context.Context, u *submission, m *queue.Message, content mail.Content, results <-chan []mail.Result, release func()) (mail.Reply, error) {
+// adopt makes the message durable while its first attempt is still under way.
+func (u *submission) adopt(ctx context.Context, results <-chan []mail.Result, release func()) (mail.Reply, error) {
 	at := time.Now()
-	if err := s.queue.Adopt(ctx, m, content, results, release); err != nil {
-		return replyFor(err), err
-	}
-	return u.queued(m, at)
+	return u.durable(at, u.service.Queue.Adopt(ctx, u.message, u.content, results, release))
 }
 
-// queued answers for a message that was given to the queue at a moment: attempts, which may be quick, come after it in the trace.
-func (u *submission) queued(m *queue.Message, at time.Time) (mail.Reply, error) {
-	reply := mail.R(250, "2.0.0", "queued as %s", m.ID)
+// durable answers for a message that was given to the queue at a moment: attempts, which may be quick, come after it in
+// the trace.
+func (u *submission) durable(at time.Time, err error) (mail.Reply, error) {
+	if err != nil {
+		return replyFor(err), err
+	}
 	how := "queued"
-	if m.Held {
+	if u.message.Held {
 		how = "held"
 	}
-	u.accepted(m, how, reply, at)
+	reply := mail.R(250, "2.0.0", "queued as %s", u.message.ID)
+	u.accepted(how, reply, at)
 	return reply, nil
 }
 
+// accepted traces and logs that the client got its 250, and how.
+func (u *submission) accepted(how string, reply mail.Reply, at time.Time) {
+	m, events := u.message, u.session.events
+	u.service.accepted.WithLabelValues(m.Listener, how).Inc()
+	u.service.acceptedBytes.WithLabelValues(m.Listener).Add(float64(m.Size))
+	log, detail := events.log, how
+	if len(u.notes) > 0 {
+		changed := mail.Printable(mail.Cut(strings.Join(u.notes, "; "), 512))
+		log, detail = log.With("changed", changed), how+"; "+changed
+	}
+	log.Info("accepted", "id", m.ID, "from", m.Envelope.From.String(), "rcpts", len(m.Recipients), "size", m.Size,
+		"how", how, "message_id", m.MessageID)
+	events.record(trace.Event{Time: at, Kind: trace.Accepted, ID: m.ID, From: m.Envelope.From.String(),
+		Author: m.Author.String(), To: u.recipient(), MessageID: m.MessageID, Size: m.Size, Reply: reply, Detail: detail,
+		Took: time.Since(u.now)})
+}
+
 // traceResults records the results of a message that never was in the queue.
-func (s *Server) traceResults(m *queue.Message, results []mail.Result) {
-	now := time.Now()
+func (u *submission) traceResults(results []mail.Result) {
+	now, m := time.Now(), u.message
 	for _, r := range results {
 		kind, word := trace.Failed, "refused by the upstream"
 		if r.Class == mail.Delivered {
@@ -136,12 +157,12 @@ func (s *Server) traceResults(m *queue.Message, results []mail.Result) {
 		if class == word {
 			class = ""
 		}
-		s.log.Info(word, logline.Pairs("id", m.ID, "login", m.Login, "rcpt", rcpt, "upstream", r.Upstream, "class", class,
-			"reply", r.Reply.String(), "detail", logline.Beside(r.Reply, detail(r)))...)
-		s.recordResult(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener, Login: m.Login,
+		u.service.Logger.Info(word, logline.Pairs("id", m.ID, "login", m.Login, "rcpt", rcpt, "upstream", r.Upstream,
+			"class", class, "reply", r.Reply.String(), "detail", logline.Beside(r.Reply, detail(r)))...)
+		u.service.Result(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener, Login: m.Login,
 			From: m.Envelope.From.String(), Author: m.Author.String(), To: rcpt, MessageID: m.MessageID,
-			Upstream: r.Upstream, Identity: r.Identity, Class: r.Class.String(), Stage: string(r.Stage), Rule: r.Rule, Reply: r.Reply,
-			Attempt: 1, Took: now.Sub(m.Received), Age: now.Sub(m.Received), Detail: detail(r)})
+			Upstream: r.Upstream, Identity: r.Identity, Class: r.Class.String(), Stage: string(r.Stage), Rule: r.Rule,
+			Reply: r.Reply, Attempt: 1, Took: now.Sub(m.Received), Age: now.Sub(m.Received), Detail: detail(r)})
 	}
 }
 

@@ -172,7 +172,7 @@ func TestReservationsCostNoRate(t *testing.T) {
 	r := newRig(t, newProvider(t), `upstream:rate = ["1 messages/hour"]`)
 	m := &queue.Message{ID: "x", Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}}, Status: queue.Pending}}}
 	for range 3 {
-		ticket, wait := r.server.dispatch.Reserve(time.Now(), m)
+		ticket, wait := r.server.outbound.Reserve(time.Now(), m)
 		if ticket == nil {
 			t.Fatalf("no place: %+v", wait)
 		}
@@ -182,7 +182,7 @@ func TestReservationsCostNoRate(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.provider.wait(1)
-	if ticket, wait := r.server.dispatch.Reserve(time.Now(), m); ticket != nil || wait.Until.IsZero() {
+	if ticket, wait := r.server.outbound.Reserve(time.Now(), m); ticket != nil || wait.Until.IsZero() {
 		t.Errorf("a message that was sent cost nothing: %+v", wait)
 	}
 }
@@ -258,7 +258,7 @@ func TestFloodOfRefusalsLeavesTheTraceAlone(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	const flood = 5000
 	for range flood {
-		r.server.refusedSession("submission", wire.Refusal{Reason: wire.ReasonProtocol, Client: netip.MustParseAddrPort("192.0.2.1:4000")})
+		r.server.submission.Refused("submission", wire.Refusal{Reason: wire.ReasonProtocol, Client: netip.MustParseAddrPort("192.0.2.1:4000")})
 	}
 	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
 		t.Fatal(err)

@@ -1,14 +1,12 @@
 package relay
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"time"
 
 	"postern/auth"
-	"postern/internal/logline"
 	"postern/mail"
-	"postern/relay/trace"
 	"postern/relay/wire"
 )
 
@@ -33,6 +31,21 @@ func (s *session) newLogin(mechanism string) (wire.Exchange, mail.Reply) {
 	return l, mail.Reply{}
 }
 
+func (s *session) authenticate(ctx context.Context, _, login, password string) mail.Reply {
+	client := s.conn.Client().Addr()
+	s.since, s.accounts = time.Now(), s.service.Accounts.Generation() // before: what changes meanwhile is looked at
+	identity, err := s.service.Accounts.Authenticate(ctx, login, password, client)
+	if err != nil {
+		reply := replyFor(err)
+		s.events.loginRefused(login, "", reply, err)
+		return reply
+	}
+	s.service.auth.WithLabelValues("ok").Inc()
+	s.become(identity)
+	s.events.loggedIn(identity.Login)
+	return mail.R(235, "2.7.0", "authenticated")
+}
+
 // Next implements wire.Exchange.
 func (l *login) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) {
 	challenge, reply := l.Exchange.Next(ctx, response)
@@ -42,7 +55,7 @@ func (l *login) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) 
 	l.session.login = nil
 	if !reply.OK() && !l.checked {
 		name, why := l.Refusal()
-		l.session.loginRefused(name, "", reply, why)
+		l.session.events.loginRefused(name, "", reply, why)
 	}
 	return challenge, reply
 }
@@ -54,34 +67,5 @@ func (s *session) LoginRefused(mechanism, why string, reply mail.Reply) {
 		name, _ = s.login.Refusal()
 		s.login = nil
 	}
-	s.loginRefused(name, mechanism, reply, errors.New(why))
-}
-
-// loginRefused traces and logs a login that came to nothing, as far as its place has not too many of them.
-func (s *session) loginRefused(name, mechanism string, reply mail.Reply, why error) {
-	name = mail.Printable(mail.Cut(name, 256))
-	s.srv.metrics.auth.WithLabelValues("refused").Inc()
-	detail := cmp.Or(mail.Reason(why), "refused")
-	if mechanism != "" {
-		detail = mechanism + ": " + detail
-	}
-	if !s.refusal(trace.Event{Kind: trace.AuthFail, Login: name, Reply: reply, Detail: detail}) {
-		return
-	}
-	if name == s.identity.Login {
-		name = "" // is in every line of the session
-	}
-	s.log.Warn("login refused", logline.Pairs("login", name, "client", s.conn.Client().Addr(), "mechanism", mechanism,
-		"reply", reply.String(), "err", logline.Error(reply, why))...)
-}
-
-// MendSender implements wire.Mender: where From is rewritten the reverse-path is too, so it needs no reading.
-func (s *session) MendSender(string) (mail.Address, bool) {
-	if !s.known {
-		return mail.Address{}, false
-	}
-	if err := s.renew(context.Background()); err != nil {
-		return mail.Address{}, true // Mail finds the same, and answers with it
-	}
-	return s.effective.FirstSender(), s.effective.Rewrites()
+	s.events.loginRefused(name, mechanism, reply, errors.New(why))
 }

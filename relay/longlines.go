@@ -32,7 +32,7 @@ func (u *submission) encodeLongLines() error {
 	if plan.Empty() {
 		return nil // they were in the header
 	}
-	buffer := u.srv.spool.Buffer(0)
+	buffer := u.service.Spool.Buffer(0)
 	made := newHolder(buffer)
 	defer func() { made.release() }() // of whichever octets are not needed, whatever happens
 	content, err := encoded(buffer, plan)

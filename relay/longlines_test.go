@@ -132,7 +132,7 @@ func TestPanicInEncodingGivesTheSpoolBack(t *testing.T) {
 		if _, err := first.Write(raw.Bytes()); err != nil {
 			t.Fatal(err)
 		}
-		u := &submission{session: &session{srv: r.server}, raw: raw, header: header, body: body, bodyLine: 3, octets: newHolder(first)}
+		u := &submission{service: r.server.submission, raw: raw, header: header, body: body, bodyLine: 3, octets: newHolder(first)}
 		if again {
 			u.raw = &unruly{Content: raw}
 		}

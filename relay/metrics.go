@@ -13,15 +13,9 @@ import (
 // metrics are the counters of the relay. Everything that is only read comes from gauges that ask their
 // owners when scraped.
 type metrics struct {
-	registry      *prometheus.Registry
-	accepted      *prometheus.CounterVec
-	acceptedBytes *prometheus.CounterVec
-	rejected      *prometheus.CounterVec
-	refused       *prometheus.CounterVec
-	auth          *prometheus.CounterVec
-	overLimit     *prometheus.CounterVec
-	alerts        *prometheus.CounterVec
-	delivery      *prometheus.HistogramVec
+	registry *prometheus.Registry
+	alerts   *prometheus.CounterVec
+	delivery *prometheus.HistogramVec
 }
 
 func newMetrics(s *Server) *metrics {
@@ -31,12 +25,6 @@ func newMetrics(s *Server) *metrics {
 		m.registry.MustRegister(c)
 		return c
 	}
-	m.accepted = counter("postern_messages_accepted_total", "Messages answered 250, by how: handed off, queued, held.", "listener", "how")
-	m.acceptedBytes = counter("postern_messages_accepted_bytes_total", "Octets of messages answered 250.", "listener")
-	m.rejected = counter("postern_commands_rejected_total", "MAIL, RCPT and messages refused, by class of the reply.", "listener", "reply")
-	m.refused = counter("postern_sessions_refused_total", "Connections turned away before any message, by reason.", "listener", "reason")
-	m.auth = counter("postern_auth_total", "Logins, by outcome: ok, refused.", "outcome")
-	m.overLimit = counter("postern_limit_exceeded_total", "Messages over a limit of their login, by what was done.", "action")
 	m.alerts = counter("postern_alerts_total", "Alerts for each hook, by what became of them: sent, failed (given up).", "event", "outcome")
 	m.delivery = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "postern_delivery_seconds", Buckets: deliveryBuckets,
 		Help: "Time from a message's arrival to its delivery to the upstream, once for each recipient."}, []string{"upstream"})
@@ -88,7 +76,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(queueOldest, age)
 	}
-	for name, n := range g.srv.connections() {
+	for name, n := range g.srv.listeners.connections() {
 		gauge(connections, float64(n), name)
 	}
 	for _, up := range g.srv.state.Load().routes.Upstreams {

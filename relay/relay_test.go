@@ -570,7 +570,7 @@ func TestRemovedAccountIsRefusedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.eventually("a refusal", func() bool {
-		_, err := r.server.auth.Authenticate(context.Background(), rigLogin, rigPassword, r.anywhere())
+		_, err := r.server.accounts.Authenticate(context.Background(), rigLogin, rigPassword, r.anywhere())
 		return err != nil
 	})
 }
@@ -654,7 +654,7 @@ func TestStoreThatIsFullRefusesAtMail(t *testing.T) {
 func TestDeviceRestrictedToItsNetwork(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	r.addUser(auth.User{Login: "scanner", Networks: mustPrefixes("192.0.2.0/24")})
-	_, err := r.server.auth.Authenticate(t.Context(), "scanner", rigPassword, r.anywhere())
+	_, err := r.server.accounts.Authenticate(t.Context(), "scanner", rigPassword, r.anywhere())
 	if err == nil {
 		t.Error("a login from outside its network was let in")
 	}

@@ -23,6 +23,7 @@ var (
 	replyNoAuthor    = mail.R(550, "5.6.0", "the message names no author, and its reverse-path cannot stand in for one; give it a From field")
 	replyAccount     = mail.R(421, "4.7.0", "the account was changed, locked or removed; log in again")
 	replyListener    = mail.R(421, "4.7.0", "the configuration of this server has changed; connect again")
+	replyNoAccount   = mail.R(421, "4.7.0", "the account of this listener cannot be used; the operator's log says why")
 	replyNoMechanism = mail.R(504, "5.5.4", "this authentication method is not offered here; choose \"normal password\"")
 )
 

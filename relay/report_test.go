@@ -35,11 +35,11 @@ func TestReportOfAMessageThatCannotBeRead(t *testing.T) {
 			Message: &queue.Message{ID: "gone", Envelope: mail.Envelope{From: from}, Received: now.Add(-time.Hour), Expires: now.Add(time.Second),
 				Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: to}}}},
 			About: []queue.About{{Action: queue.FailedAction, Status: "5.1.1", Reply: mail.R(550, "5.1.1", "no such user")}}}
-		if _, err := r.server.dispatch.Report(n); err == nil {
+		if _, err := r.server.outbound.Report(n); err == nil {
 			t.Errorf("%s: a report is made at once", name)
 		}
 		n.Time = n.Message.Expires
-		made, err := r.server.dispatch.Report(n)
+		made, err := r.server.outbound.Report(n)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -63,7 +63,7 @@ func TestReportsSayNothingOfOurLogin(t *testing.T) {
 			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: to}}}},
 		About: []queue.About{{Action: queue.DelayedAction, Status: "4.0.0", Stage: mail.StageAuth, Host: "smtp.example.org",
 			Reply: mail.R(535, "5.7.8", "relay@office.example is disabled, call 555-1234")}}}
-	made, err := r.server.dispatch.Report(n)
+	made, err := r.server.outbound.Report(n)
 	if err != nil {
 		t.Fatal(err)
 	}

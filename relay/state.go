@@ -10,28 +10,29 @@ import (
 // state is everything that follows from the configuration and the keys. It never changes once it is
 // published: a reload makes a new one, and whoever holds the old one goes on with it.
 type state struct {
-	config *config.Config
-	policy *policy.Policy
-	routes *Routes
+	config   *config.Config
+	settings *Settings
+	routes   *Routes
 }
 
 // newState builds a state. What did not change is taken over from before.
 func (s *Server) newState(ctx context.Context, c *config.Config, before *state) (*state, error) {
-	st := &state{config: c}
-	var err error
-	if st.policy, err = policy.New(c.Rules()); err != nil {
+	rules, err := policy.New(c.Rules())
+	if err != nil {
 		return nil, err
 	}
+	st := &state{config: c, settings: &Settings{Hostname: c.Hostname, Listeners: c.Listeners, Policy: rules,
+		Expire: c.Delivery.Expire.Std(), StoreSize: int64(c.Store.MaxSize)}}
 	var routes *Routes
 	if before != nil {
-		st.policy.Succeed(before.policy)
+		rules.Succeed(before.settings.Policy)
 		routes = before.routes
 	}
 	users, err := s.store.Users(ctx)
 	if err != nil {
 		return nil, err
 	}
-	st.policy.SetGroups(members(users))
-	st.routes, err = s.dispatch.NewRoutes(ctx, c, routes)
+	rules.SetGroups(members(users))
+	st.routes, err = s.outbound.NewRoutes(ctx, c, routes)
 	return st, err
 }

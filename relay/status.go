@@ -38,7 +38,7 @@ func (s *Server) status(ctx context.Context) *status.Report {
 	if refused := s.refused.Load(); refused != nil {
 		r.Refused = *refused
 	}
-	counts, addresses := s.connections(), s.Addresses()
+	counts, addresses := s.listeners.connections(), s.Addresses()
 	for i := range r.Listeners {
 		l := &r.Listeners[i]
 		l.Connections = counts[l.Name]
@@ -54,8 +54,8 @@ func (s *Server) status(ctx context.Context) *status.Report {
 		addSecrets(r, up.Config.Name, secrets, now)
 	}
 	diskStatus(ctx, r, s.store)
-	if err := s.shortage(now); err != nil {
-		r.Disk.Refuses, r.Disk.Problem = s.room() != nil, mail.Reason(err)
+	if err := s.room.Short(now); err != nil {
+		r.Disk.Refuses, r.Disk.Problem = s.room.Full() != nil, mail.Reason(err)
 	}
 	r.Judge()
 	return r
