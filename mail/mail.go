@@ -113,6 +113,11 @@ const (
 	StageDot      Stage = "dot"  // after the final dot or the last chunk
 )
 
+// InTransaction reports a stage at which a sender or a recipient is refused.
+func (s Stage) InTransaction() bool {
+	return s == StageMail || s == StageRcpt || s == StageData || s == StageDot
+}
+
 // Result is the outcome of one attempt for one recipient.
 type Result struct {
 	Recipient int // index into the recipients of the attempt

@@ -21,7 +21,7 @@ import (
 type accounts struct {
 	*auth.Authenticator
 	store      *relaystore.SQLite
-	alerts     *alerts
+	monitor    *Monitor
 	trace      *trace.Recorder
 	log        *slog.Logger
 	generation atomic.Uint64
@@ -87,14 +87,14 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 	a.Forget(login)
 	a.generation.Add(1)
 	a.log.Warn("login locked", "login", login, "reason", why)
-	a.alerts.limitReached(login, why)
+	a.monitor.LimitReached(login, why)
 }
 
 var errLockedAlready = errors.New("the login is locked already")
 
 // lockedOut traces and tells that somebody guesses passwords.
 func (a *accounts) lockedOut(l auth.Lock) {
-	a.alerts.lockedOut(l)
+	a.monitor.LockedOut(l)
 	e := trace.Event{Time: time.Now(), Kind: trace.AuthFail, Login: l.Login,
 		Detail: fmt.Sprintf("too many different wrong passwords: locked out until %s", l.Until.Format(time.RFC3339))}
 	if l.Client.IsValid() {
@@ -122,7 +122,7 @@ func (a *accounts) forgive(users []auth.User, since time.Time) {
 			a.Forget(u.Login)
 		}
 	}
-	a.alerts.accounts(users, since)
+	a.monitor.Accounts(users, since)
 }
 
 // saveLockout writes down what changed since the last time.
@@ -150,7 +150,7 @@ func (a *accounts) lockoutsLifted(ctx context.Context) {
 	}
 	for _, l := range a.KeepLocks(locks) {
 		a.log.Info("lockout lifted by a person", "login", l.Login, "client", l.Client)
-		a.alerts.lifted(l)
+		a.monitor.Lifted(l)
 	}
 }
 

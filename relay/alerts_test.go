@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"postern/auth"
 	"postern/internal/testkit"
@@ -225,23 +226,27 @@ func TestLockoutsAreTold(t *testing.T) {
 	}
 }
 
-// alertsOfItsOwn are alerts of a relay that has none, which look only when they are told to.
-func (r *rig) alertsOfItsOwn(hook *receiver, keys string) *alerts {
+// monitorOfItsOwn is a Monitor of a relay that has no hooks, which looks only when it is told to.
+func (r *rig) monitorOfItsOwn(hook *receiver, keys string) *Monitor {
 	r.t.Helper()
 	r.write(hook.block() + keys)
 	c, err := r.load()
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	a, err := r.server.newAlerts(c)
+	hooks, err := HooksOf(c)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	o := r.server.monitor.monitorOptions
+	o.Metrics = prometheus.NewRegistry()
+	m := newMonitor(o)
+	m.Use(c.Hostname, hooks)
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); a.alerter.Run(ctx) }()
+	go func() { defer close(done); m.alerter.Run(ctx) }()
 	r.t.Cleanup(func() { cancel(); <-done })
-	return a
+	return m
 }
 
 func TestAnOldQueueIsTold(t *testing.T) {
@@ -253,7 +258,7 @@ func TestAnOldQueueIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.eventually("a message in the queue", func() bool { q, err := r.server.store.Stats(t.Context()); return err == nil && q.Messages == 1 })
-	a := r.alertsOfItsOwn(hook, "queue_age = \"2h\"")
+	a := r.monitorOfItsOwn(hook, "queue_age = \"2h\"")
 	look := func(age time.Duration) int {
 		a.queueAge(t.Context(), time.Now().Add(age))
 		return len(a.alerter.Open(alert.QueueAge))
@@ -282,7 +287,7 @@ func TestCertificatesThatEndAreTold(t *testing.T) {
 	r.addUser(auth.User{Login: rigLogin})
 	r.start()
 	t.Cleanup(r.close)
-	a := r.alertsOfItsOwn(hook, "")
+	a := r.monitorOfItsOwn(hook, "")
 	a.certificates(time.Now())
 	d := hook.wait(r, alert.CertificateExpiry, soon.CertFile, 1)
 	if !strings.Contains(d.Summary, "in 19 days") || d.Details["used_by"] != "upstream provider" {
@@ -335,7 +340,7 @@ func TestHooksFollowAReload(t *testing.T) {
 	}
 	r.server.accounts.lockedOut(auth.Lock{Login: "z@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
 	second.wait(r, alert.LoginLocked, "login z@example.com", 1)
-	families, err := r.server.metrics.registry.Gather()
+	families, err := r.server.registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,9 +374,9 @@ func TestWhatEndsAPause(t *testing.T) {
 	t.Parallel()
 	hook := newReceiver(t)
 	r := newRig(t, newProvider(t), "")
-	a := r.alertsOfItsOwn(hook, "")
-	st := r.server.state.Load()
-	up := st.routes.Upstreams[0]
+	a := r.monitorOfItsOwn(hook, "")
+	st := r.server.state.Load().routes
+	up := st.Upstreams[0]
 	holds := func(want bool, what string) {
 		t.Helper()
 		if open := a.alerter.Open(alert.UpstreamPaused); (len(open) > 0) != want {
@@ -384,29 +389,29 @@ func TestWhatEndsAPause(t *testing.T) {
 	}
 	begin(up.Config)
 	holds(true, "an identity that was not tried, as after a restart")
-	a.result(trace.Event{Kind: trace.Deferred, Class: mail.Deferral.String(), Upstream: "provider", Identity: "relay"})
-	a.result(trace.Event{Kind: trace.Delivered, Upstream: "other", Identity: "relay"})
-	a.result(trace.Event{Kind: trace.Delivered, Upstream: "provider", Identity: "another"})
+	a.Result(trace.Event{Kind: trace.Deferred, Class: mail.Deferral.String(), Upstream: "provider", Identity: "relay"})
+	a.Result(trace.Event{Kind: trace.Delivered, Upstream: "other", Identity: "relay"})
+	a.Result(trace.Event{Kind: trace.Delivered, Upstream: "provider", Identity: "another"})
 	a.upstreams(st, time.Now())
 	holds(true, "what proves nothing")
-	a.result(trace.Event{Kind: trace.Delivered, Upstream: "provider", Identity: "relay"})
+	a.Result(trace.Event{Kind: trace.Delivered, Upstream: "provider", Identity: "relay"})
 	a.upstreams(st, time.Now())
 	holds(false, "a delivery")
 	refused := trace.Event{Kind: trace.Deferred, Class: mail.AccountFault.String(), Stage: string(mail.StageDot), Upstream: "provider", Identity: "relay", From: "a@example.com"}
 	delivered := refused
 	delivered.Kind, delivered.Class = trace.Delivered, mail.Delivered.String()
-	a.result(refused)
+	a.Result(refused)
 	a.upstreams(st, time.Now())
 	holds(true, "a sender that is refused")
-	a.result(refused)
-	a.result(delivered)
+	a.Result(refused)
+	a.Result(delivered)
 	a.upstreams(st, time.Now())
 	holds(false, "a sender whose mail was taken last")
-	a.result(delivered)
-	a.result(refused)
+	a.Result(delivered)
+	a.Result(refused)
 	a.upstreams(st, time.Now())
 	holds(true, "a sender whose mail was refused last")
-	a.result(delivered)
+	a.Result(delivered)
 	a.upstreams(st, time.Now())
 	holds(false, "the end of it")
 	begin(up.Config)
@@ -415,7 +420,7 @@ func TestWhatEndsAPause(t *testing.T) {
 	holds(false, "what was seen paused and works")
 	begin(up.Config)
 	a.paused = map[*Upstream]map[string]bool{up: {"relay": true}}
-	a.result(delivered)
+	a.Result(delivered)
 	a.attempts(st, time.Now())
 	holds(true, "a delivery that was under way when the others were refused")
 	a.upstreams(st, time.Now())
@@ -436,10 +441,10 @@ func (f *fixed) States() []upstream.State { return f.states }
 func TestWhichPausesAreTold(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, newProvider(t), "")
-	a := r.alertsOfItsOwn(newReceiver(t), "")
+	a := r.monitorOfItsOwn(newReceiver(t), "")
 	says := &fixed{}
 	up := NewUpstream(says, config.Upstream{Name: "office", Username: "relay"}, nil)
-	st := &state{routes: &Routes{Upstreams: []*Upstream{up}}}
+	st := &Routes{Upstreams: []*Upstream{up}}
 	now := time.Now()
 	look := func(identity string, status upstream.Status, since time.Duration, want bool) {
 		t.Helper()

@@ -63,13 +63,13 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 	warnings = slices.Concat(warnings, rights, checkRoom(c), checkStored(context.Background(), c), weakFiles(c))
 	for i, u := range c.Upstreams {
 		key := fmt.Sprintf("upstream[%d]", i+1)
-		if end, err := CertificateEnd(u.CertFile); u.CertFile != "" && err == nil && end.Sub(now) <= expiryAhead {
-			add(key+".cert_file", "%s %s, and the provider takes no mail with it then; renew it", u.CertFile, ends(end, now))
+		if end, err := CertificateEnd(u.CertFile); u.CertFile != "" && err == nil && end.Sub(now) <= ExpiryAhead {
+			add(key+".cert_file", "%s %s, and the provider takes no mail with it then; renew it", u.CertFile, EndsInWords(end, now))
 		}
 		expiries, _ := Expiries(u, now) // Check has seen the error
 		for _, e := range expiries {
 			if e.Soon {
-				add(key+".oauth", "the %s %s, and without it no mail leaves there; %s", e.What, ends(e.At, now), e.Fix)
+				add(key+".oauth", "the %s %s, and without it no mail leaves there; %s", e.What, EndsInWords(e.At, now), e.Fix)
 			}
 		}
 	}

@@ -52,7 +52,7 @@ func (c *Upstream) reversePath(m *queue.Message, bounceFrom mail.Address, now ti
 // that was refused, or another upstream, says nothing of the null reverse-path.
 func (c *Upstream) hasRefused(m *queue.Message) bool {
 	return slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool {
-		return r.Status == queue.Pending && r.Reply.Permanent() && r.Upstream == c.Config.Name && judged(r.Stage)
+		return r.Status == queue.Pending && r.Reply.Permanent() && r.Upstream == c.Config.Name && r.Stage.InTransaction()
 	})
 }
 
@@ -90,7 +90,7 @@ func (c *Upstream) learnNull(results []mail.Result, now time.Time) {
 // refusesNull reports a refusal that may be about the null reverse-path.
 func (c *Upstream) refusesNull(r *mail.Result) bool {
 	switch {
-	case !r.Verbatim || !judged(r.Stage):
+	case !r.Verbatim || !r.Stage.InTransaction():
 		return false
 	case r.Class == mail.AccountFault:
 		return r.Reply.Permanent() && (r.Stage == mail.StageMail || c.refusedSender(r))

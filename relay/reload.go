@@ -55,7 +55,7 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hooks, err := hooksOf(c)
+	hooks, err := HooksOf(c)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (s *Server) reload(ctx context.Context) error {
 	s.retire(before, st)
 	s.queue.SetSchedule(schedule(c))
 	s.accounts.SetLockout(lockout(c))
-	s.alerts.use(c, hooks)
+	s.monitor.Use(c.Hostname, hooks)
 	s.queue.Refresh()
 	return nil
 }

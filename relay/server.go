@@ -15,11 +15,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"postern/admin"
+	"postern/auth"
 	"postern/certs"
 	"postern/policy"
 	"postern/relay/config"
@@ -63,13 +67,13 @@ type Server struct {
 	limiter    *policy.Limiter
 	accounts   *accounts
 	room       *Room
-	alerts     *alerts
+	monitor    *Monitor
 	outbound   *Dispatcher
 	queue      *queue.Queue
 	submission *Service
 	listeners  *listeners
 	admin      net.Listener // nil: none is configured
-	metrics    *metrics
+	registry   *prometheus.Registry
 
 	state     atomic.Pointer[state]
 	refused   atomic.Pointer[string] // why the last reload changed nothing, nil: it did
@@ -98,12 +102,19 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.open(ctx, c); err != nil {
 		return nil, err
 	}
-	s.metrics = newMetrics(s)
+	s.registry = prometheus.NewRegistry()
 	s.room = NewRoom(s.store.Writable, s.log)
-	if s.alerts, err = s.newAlerts(c); err != nil {
+	hooks, err := HooksOf(c)
+	if err != nil {
 		return nil, err
 	}
-	known := &accounts{store: s.store, alerts: s.alerts, trace: s.trace, log: s.log}
+	s.monitor = newMonitor(monitorOptions{
+		DataDir: c.DataDir, InForce: s.inForce, Room: s.room, Store: s.store, Logger: s.log, Metrics: s.registry,
+		Certs:  func() []certs.Info { return s.certs.Info() },
+		Lookup: func(ctx context.Context, login string) (auth.Identity, error) { return s.accounts.Lookup(ctx, login) },
+	})
+	s.monitor.Use(c.Hostname, hooks)
+	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
 	if err := known.open(ctx, lockout(c)); err != nil {
 		return nil, err
 	}
@@ -116,7 +127,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	s.outbound = newDispatcher(outboundOptions{
 		Routes: func() *Routes { return s.state.Load().routes }, Store: s.store, Changed: func() { s.queue.Wake() },
-		Stopping: s.draining, Logger: s.log, Metrics: s.metrics.registry,
+		Stopping: s.draining, Logger: s.log, Metrics: s.registry,
 	})
 	st, err := s.newState(ctx, c, nil)
 	if err != nil {
@@ -128,10 +139,12 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.submission = newService(s.deliveries, submissionOptions{
 		Settings: func() *Settings { return s.state.Load().settings }, Accounts: s.accounts, AccountDelay: 2 * storePoll,
 		Limiter: s.limiter, Room: s.room, Spool: s.spool, Queue: s.queue, List: s.store.List, Outbound: s.outbound,
-		Result: s.recordResult, Stopping: s.draining, Trace: s.trace, Logger: s.log, Metrics: s.metrics.registry,
+		Result: s.result, Stopping: s.draining, Trace: s.trace, Logger: s.log, Metrics: s.registry,
 	})
 	s.listeners = &listeners{options: s.wireOptions, sessions: s.deliveries, log: s.log,
 		fail: func(err error) { s.fail(err) }}
+	s.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s.store, s.listeners, s.inForce, s.trace, s.certs})
 	return s, nil
 }
 
@@ -150,6 +163,17 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 	s.trace = trace.NewRecorder(s.store, s.log)
 	s.spool, err = newSpool(filepath.Join(c.DataDir, "tmp"))
 	return err
+}
+
+func (s *Server) inForce() InForce {
+	st := s.state.Load()
+	return InForce{Config: st.config, Routes: st.routes}
+}
+
+// result hears what became of a recipient in an attempt.
+func (s *Server) result(e trace.Event) {
+	s.monitor.Result(e)
+	s.trace.Record(e)
 }
 
 func newSpool(dir string) (*spool.Spool, error) {
@@ -171,7 +195,7 @@ func (s *Server) newQueue(c *config.Config) *queue.Queue {
 	return queue.New(queue.Options{
 		Store: s.store, Journal: s.journal, Dispatcher: s.outbound, Owner: "local",
 		Retry: times.Retry, Expire: times.Expire, WarnAfter: times.WarnAfter, Drain: attemptDrain,
-		Report: s.outbound.Report, Trace: s.recordResult, Logger: s.log,
+		Report: s.outbound.Report, Trace: s.result, Logger: s.log,
 	})
 }
 
@@ -211,7 +235,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}()
 	past := &history{store: s.store, bounds: func() config.Store { return s.state.Load().config.Store }, log: s.log}
 	for _, work := range []func(context.Context){
-		s.watchCertificates, s.alerts.run, s.limiter.Run, s.trace.Run, s.answerTrace, s.watchStore, s.watchConfig, past.run,
+		s.watchCertificates, s.monitor.Run, s.limiter.Run, s.trace.Run, s.answerTrace, s.watchStore, s.watchConfig, past.run,
 		s.serveAdmin, s.listenStatus(),
 	} {
 		rest.Go(func() { work(background) })
@@ -350,7 +374,7 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		c := s.state.Load().config
 		return append([]string{c.Hostname}, c.Admin.Names...)
 	}
-	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.notes, Gatherer: s.metrics.registry, Names: names,
+	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry, Names: names,
 		Logger: s.log})
 	if err != nil {
 		s.log.Error("admin stopped", "err", err)

@@ -16,17 +16,17 @@ const diskSubject = "store"
 
 // disk tells that no new mail is taken for want of room, or because the store has failed. It ends only when there is ample room, so
 // that a queue which comes and goes at its bound is told of once.
-func (a *alerts) disk(ctx context.Context, now time.Time) {
-	why := a.srv.room.Short(now)
-	if why == nil && len(a.alerter.Open(alert.DiskFull)) == 0 {
+func (m *Monitor) disk(ctx context.Context, now time.Time) {
+	why := m.Room.Short(now)
+	if why == nil && len(m.alerter.Open(alert.DiskFull)) == 0 {
 		return
 	}
-	room, err := a.srv.store.Room(ctx)
+	room, err := m.Store.Room(ctx)
 	switch {
-	case err == nil && room.Ample() && a.srv.room.Full() == nil: // any message fits by now
-		a.alerter.End(alert.DiskFull, diskSubject, "")
+	case err == nil && room.Ample() && m.Room.Full() == nil: // any message fits by now
+		m.alerter.End(alert.DiskFull, diskSubject, "")
 	case why != nil:
-		a.alerter.Begin(diskCondition(a.srv.state.Load().config.DataDir, mail.Printable(mail.Reason(why)), errors.Is(why, relaystore.ErrFailed), room))
+		m.alerter.Begin(diskCondition(m.InForce().Config.DataDir, mail.Printable(mail.Reason(why)), errors.Is(why, relaystore.ErrFailed), room))
 	}
 }
 
