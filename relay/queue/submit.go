@@ -76,6 +76,8 @@ func (o *Outcome) applyTo(m *Message) {
 // returned: the attempt may go on reading both.
 //
 // release gives the attempt's place back, as Ticket.Release does. It is called in any case, once results has given something.
+// Run does not return before that, so that the journal is still open: after the drain deadline the attempt must end soon, as
+// those do that the Queue began. Without Run, before or after it, Adopt itself waits.
 func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result, release func()) error {
 	select {
 	case got := <-results: // no lease for what has ended already
@@ -90,8 +92,8 @@ func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <
 	e := &entry{m: m, state: active, leaseUntil: m.LeaseUntil}
 	tracked := q.track(e)
 	err := q.opts.Store.Add(ctx, NewMessage{Message: m, Content: c})
-	if !tracked { // no loop to record outcomes: the lease is released at the next start
-		go func() { <-results; release() }()
+	if !tracked { // no Run to record the outcome or to wait for it: the next life finds it in the journal
+		q.noteLate(m, results, release)
 		return refusal(err)
 	}
 	go q.adopted(e, now, results, err, release)
@@ -107,10 +109,7 @@ func (q *Queue) adopted(e *entry, began time.Time, results <-chan []mail.Result,
 	case <-q.hard.Done():
 		q.lost(e.m, q.hard.Err())
 		q.forget(e)
-		go func() { // the attempt is still there
-			q.note(e.m, complete(e.m, <-results)) // for the next life
-			release()
-		}()
+		q.noteLate(e.m, results, release)
 		return
 	}
 	if refused == nil {
@@ -123,6 +122,12 @@ func (q *Queue) adopted(e *entry, began time.Time, results <-chan []mail.Result,
 	q.traceResults(now, e.m, got, settleQuietly(e.m, got), now.Sub(began))
 	q.traceRefused(now, e.m)
 	q.forget(e)
+}
+
+// noteLate waits for results that come too late to be committed and leaves them to the next life.
+func (q *Queue) noteLate(m *Message, results <-chan []mail.Result, release func()) {
+	q.note(m, complete(m, <-results))
+	release()
 }
 
 // settleQuietly is settle without reports, for results that will not be recorded.

@@ -395,11 +395,15 @@ type journal struct {
 	next    int
 	forgot  int
 	refuses bool
+	closed  bool
 }
 
 func (j *journal) Note(n queue.Note) (func(), error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.closed {
+		panic("a note after the end")
+	}
 	if j.refuses {
 		return nil, errStore
 	}
@@ -431,6 +435,12 @@ func (j *journal) Clear() error {
 	defer j.mu.Unlock()
 	clear(j.notes)
 	return nil
+}
+
+func (j *journal) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.closed = true
 }
 
 func (j *journal) len() int {
