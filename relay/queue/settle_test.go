@@ -7,7 +7,6 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/queue/memstore"
 	"postern/relay/trace"
 )
 
@@ -17,7 +16,7 @@ var noon = time.Date(2026, 11, 2, 12, 0, 0, 0, time.UTC)
 func settler(jitter float64, reportErr error) (*queue.Queue, *[]queue.Notice) {
 	var made []queue.Notice
 	q := queue.New(queue.Options{
-		Store: memstore.New(), Jitter: func() float64 { return jitter },
+		Store: newMemstore(), Jitter: func() float64 { return jitter },
 		Report: func(n queue.Notice) (*queue.NewMessage, error) {
 			made = append(made, n)
 			if reportErr != nil {

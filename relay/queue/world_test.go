@@ -14,7 +14,6 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/queue/memstore"
 	"postern/relay/trace"
 )
 
@@ -196,7 +195,7 @@ func slowly(d time.Duration) func(context.Context, *queue.Message, mail.Content)
 // world is a queue with everything around it. It lives in a synctest bubble.
 type world struct {
 	t      *testing.T
-	store  *memstore.Store
+	store  *memstore
 	up     *fakeUpstreams
 	q      *queue.Queue
 	mu     sync.Mutex
@@ -207,7 +206,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, change func(*queue.Options)) *world {
-	w := &world{t: t, store: memstore.New(), up: newUpstreams()}
+	w := &world{t: t, store: newMemstore(), up: newUpstreams()}
 	w.start(change)
 	return w
 }
@@ -364,8 +363,8 @@ func (w *world) wantKinds(id string, want ...trace.Kind) {
 	}
 }
 
-func memstoreFailing(broken string) *memstore.Store {
-	s := memstore.New()
+func memstoreFailing(broken string) *memstore {
+	s := newMemstore()
 	s.Fault = func(op string) error {
 		if op == broken {
 			return errStore
