@@ -91,7 +91,7 @@ func TestSettleDoubts(t *testing.T) {
 				rs = results(m, *tt.result)
 			}
 			now := noon.Add(tt.at)
-			o := q.Settle(now, m, rs)
+			o := q.Decide(now, m, rs)
 			if got := o.Recipients[0].Status; got != tt.status || o.Remove == (got == queue.Pending) {
 				t.Errorf("the recipient is %s", got)
 			}
@@ -120,7 +120,7 @@ func TestDoubtsAreNotHurried(t *testing.T) {
 		q, _ := settler(0, nil)
 		m := accepted(2)
 		now := noon.Add(at)
-		if o := q.Settle(now, m, results(m, lost)); o.NextAttempt.Sub(now) < longWait {
+		if o := q.Decide(now, m, results(m, lost)); o.NextAttempt.Sub(now) < longWait {
 			t.Errorf("at %v the next attempt is in %v", at, o.NextAttempt.Sub(now))
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"postern/mail"
@@ -48,22 +46,6 @@ type Ticket interface {
 	// Release gives the place back. It is called when what was taken is in the journal, or without that when the outcome is
 	// committed: so a kill repeats at most one message for each place.
 	Release()
-}
-
-// Schedule says when to try again and when to stop.
-type Schedule struct {
-	Retry     []time.Duration // before the second, third … attempt; the last one repeats
-	Expire    time.Duration   // from acceptance to giving up; RFC 5321 §4.5.4.1 wants at least 4-5 days, submission users want to know sooner
-	WarnAfter time.Duration   // from acceptance to the delay report; 0: none
-}
-
-// defaultSchedule is that of relay.toml.
-func defaultSchedule() Schedule {
-	return Schedule{
-		Retry:     []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour},
-		Expire:    48 * time.Hour,
-		WarnAfter: 4 * time.Hour,
-	}
 }
 
 // Options of a Queue. Store and Dispatcher are required.
@@ -116,45 +98,31 @@ func (o Options) withDefaults() Options {
 
 // Queue schedules attempts. Make one with New; all methods are safe for concurrent use.
 type Queue struct {
-	opts     Options
-	log      *slog.Logger
-	schedule atomic.Pointer[Schedule]
+	opts Options
+	log  *slog.Logger
+	up   chan struct{} // closed when Run takes messages
 
-	wake  chan struct{} // one slot: the loop has something to look at
-	up    chan struct{} // closed when Run takes messages
-	freed atomic.Bool   // a place may be free
-	poll  atomic.Bool   // somebody outside says that something changed
-	stale atomic.Bool   // what is in the window may not be what is in the store
-
-	tasks sync.WaitGroup // attempts, looks and chores; Run waits for them
-
-	mu sync.Mutex
-	window
-	phase phase
-	// hard ends when outcomes can wait no longer; attempts ends at the drain deadline.
-	hard, attempts context.Context
-
-	clerk
-	dormant
-	health
+	bell     *bell
+	sched    *scheduler
+	attempts *attempts
+	times    *timetable
+	trace    *tracer
 }
-
-// phase is the life of Run.
-type phase uint8
-
-const (
-	idle phase = iota
-	running
-	stopping
-)
 
 // New returns a Queue that schedules nothing until Run.
 func New(o Options) *Queue {
-	q := &Queue{opts: o.withDefaults(), wake: make(chan struct{}, 1), up: make(chan struct{})}
-	q.log = q.opts.Logger
-	q.window = newWindow()
-	q.clerk = newClerk()
-	q.dormant = newDormant()
+	o = o.withDefaults()
+	times := &timetable{jitter: o.Jitter}
+	tell := &tracer{o.Trace, o.Logger}
+	ring := &bell{rung: make(chan struct{}, 1)}
+	sched := &scheduler{bell: ring, owner: o.Owner, trace: tell, log: o.Logger, plan: newPlan(o, times)}
+	q := &Queue{
+		opts: o, log: o.Logger, up: make(chan struct{}), bell: ring, sched: sched, times: times, trace: tell,
+		attempts: &attempts{
+			sched: sched, store: o.Store, journal: journal{o.Journal, o.Logger}, decider: &decider{times, o.Report, o.Logger},
+			trace: tell, log: o.Logger,
+		},
+	}
 	q.SetSchedule(Schedule{Retry: o.Retry, Expire: o.Expire, WarnAfter: o.WarnAfter})
 	return q
 }
@@ -162,49 +130,23 @@ func New(o Options) *Queue {
 // Up is closed when Run is there for what is submitted. Listeners wait for it.
 func (q *Queue) Up() <-chan struct{} { return q.up }
 
-// SetSchedule changes retry times from the next outcome on. Zero fields mean the defaults. Messages keep
-// the time to expire that they were accepted with.
-func (q *Queue) SetSchedule(s Schedule) {
-	def := defaultSchedule()
-	if len(s.Retry) == 0 {
-		s.Retry = def.Retry
-	}
-	if s.Expire <= 0 {
-		s.Expire = def.Expire
-	}
-	if s.WarnAfter == 0 {
-		s.WarnAfter = def.WarnAfter
-	}
-	q.schedule.Store(&s)
-}
+// SetSchedule changes retry times from the next outcome on. Zero fields mean the defaults. Messages keep the time to
+// expire that they were accepted with.
+func (q *Queue) SetSchedule(s Schedule) { q.times.set(s) }
 
 // Wake tells that a place may be free, or that the queue may have changed. It costs nothing, never
 // blocks and may be called from anywhere, also from Reserve. The store is polled for it once a second at
 // most.
 func (q *Queue) Wake() {
-	q.freed.Store(true)
-	q.poll.Store(true)
-	q.nudge()
+	q.bell.poll.Store(true)
+	q.bell.slotFree()
 }
 
 // Refresh tells that another process changed messages, or that routes changed: what waits in the window
 // is forgotten and read again.
 func (q *Queue) Refresh() {
-	q.stale.Store(true)
+	q.bell.stale.Store(true)
 	q.Wake()
-}
-
-// placeFree is Wake for places that our own attempts gave back.
-func (q *Queue) placeFree() {
-	q.freed.Store(true)
-	q.nudge()
-}
-
-func (q *Queue) nudge() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
 }
 
 // WindowStats is the state of the scheduler at a glance.
@@ -219,28 +161,8 @@ type WindowStats struct {
 }
 
 // Stats returns the state of the window.
-func (q *Queue) Stats() WindowStats {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	s := WindowStats{
-		Window: len(q.entries), Waiting: q.waiting, Running: q.busy, Content: q.content, StoreFailing: q.health.failing,
-	}
-	now := time.Now()
-	for _, p := range q.pauses {
-		if p.closed(now) {
-			s.Paused++
-		}
-	}
-	return s
-}
+func (q *Queue) Stats() WindowStats { return q.sched.stats() }
 
 // Waiters returns how many messages in the window wait for a place with the key. A hand-off that finds
 // any should queue its message instead of taking a place before them.
-func (q *Queue) Waiters(key string) int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if l := q.lines[key]; l != nil {
-		return l.n
-	}
-	return 0
-}
+func (q *Queue) Waiters(key string) int { return q.sched.waiters(key) }

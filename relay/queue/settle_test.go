@@ -71,7 +71,7 @@ func TestSettleRetryTimes(t *testing.T) {
 			m := accepted(tt.n)
 			m.Warned = tt.warned
 			now := noon.Add(tt.at)
-			o := q.Settle(now, m, results(m, tt.result))
+			o := q.Decide(now, m, results(m, tt.result))
 			if got := o.NextAttempt.Sub(now); got != tt.want || o.Remove {
 				t.Errorf("next attempt in %v (remove %v), want %v", got, o.Remove, tt.want)
 			}
@@ -106,7 +106,7 @@ func TestSettleOutcomes(t *testing.T) {
 			for i := range tt.results {
 				tt.results[i].Recipient = i
 			}
-			o := q.Settle(noon.Add(tt.at), m, tt.results)
+			o := q.Decide(noon.Add(tt.at), m, tt.results)
 			pending := false
 			for i, want := range tt.want {
 				pending = pending || want == queue.Pending
@@ -149,11 +149,11 @@ func TestReportsSayWhoSpoke(t *testing.T) {
 	} {
 		q, made := settler(0.5, nil)
 		m := accepted(3)
-		m.Recipients = q.Settle(noon, m, results(m, tt.result)).Recipients
+		m.Recipients = q.Decide(noon, m, results(m, tt.result)).Recipients
 		m.Bounce = tt.bounce
-		q.Settle(noon.Add(5*time.Hour), m, nil)
+		q.Decide(noon.Add(5*time.Hour), m, nil)
 		m.Warned = true
-		q.Settle(noon.Add(49*time.Hour), m, nil) // no attempt was made meanwhile
+		q.Decide(noon.Add(49*time.Hour), m, nil) // no attempt was made meanwhile
 		for _, n := range *made {
 			if n.About[0].Host != tt.want {
 				t.Errorf("%s: the %s report says that %q spoke, want %q", tt.name, n.Kind, n.About[0].Host, tt.want)
@@ -194,7 +194,7 @@ func TestSettleNotify(t *testing.T) {
 			q, made := settler(0.5, nil)
 			m := accepted(1)
 			m.Recipients[0].Notify = tt.notify
-			o := q.Settle(noon.Add(tt.at), m, results(m, tt.result))
+			o := q.Decide(noon.Add(tt.at), m, results(m, tt.result))
 			if len(*made) != len(tt.want) || len(*made) > 0 && (*made)[0].Kind != tt.want[0] {
 				t.Errorf("reports %v, want %v", *made, tt.want)
 			}
@@ -212,7 +212,7 @@ func TestSettleWarnsOnce(t *testing.T) {
 	q, made := settler(0.5, nil)
 	m := accepted(8)
 	m.Warned = true
-	o := q.Settle(noon.Add(10*time.Hour), m, results(m, greylisted))
+	o := q.Decide(noon.Add(10*time.Hour), m, results(m, greylisted))
 	if len(*made) != 0 || !o.Warned {
 		t.Errorf("%d reports, warned %v", len(*made), o.Warned)
 	}
@@ -223,12 +223,12 @@ func TestSettleReportNotMade(t *testing.T) {
 	q, _ := settler(0.5, errors.New("header unreadable"))
 	m := accepted(1, "a@example.net", "b@example.net")
 	m.Recipients[1].Notify = mail.NotifySuccess
-	o := q.Settle(noon, m, []mail.Result{{Recipient: 0, Class: mail.MessageFault, Reply: unknown.Reply}, {Recipient: 1, Class: mail.Delivered}})
+	o := q.Decide(noon, m, []mail.Result{{Recipient: 0, Class: mail.MessageFault, Reply: unknown.Reply}, {Recipient: 1, Class: mail.Delivered}})
 	if o.Recipients[0].Status != queue.Pending || o.Remove || o.Recipients[1].Status != queue.Delivered {
 		t.Errorf("outcome %+v", o)
 	}
 	m = accepted(5)
-	if o = q.Settle(noon.Add(5*time.Hour), m, results(m, greylisted)); o.Warned {
+	if o = q.Decide(noon.Add(5*time.Hour), m, results(m, greylisted)); o.Warned {
 		t.Error("warned without a report")
 	}
 }
