@@ -25,43 +25,9 @@ type Journal interface {
 
 // Note is what an attempt brought. It holds for the attempt of that number only, while its lease is there.
 type Note struct {
-	ID      string   `json:"id"`
-	Attempt int      `json:"attempt"`
-	Answers []Answer `json:"answers"`
-}
-
-// Answer is what a mail.Result says of one recipient, as far as the outcome needs it.
-type Answer struct {
-	Recipient  int           `json:"rcpt"`
-	Class      mail.Class    `json:"class"`
-	Stage      mail.Stage    `json:"stage,omitempty"`
-	Reply      mail.Reply    `json:"reply"`
-	Upstream   string        `json:"upstream,omitempty"`
-	Identity   string        `json:"identity,omitempty"`
-	Host       string        `json:"host,omitempty"`
-	Verbatim   bool          `json:"verbatim,omitempty"`
-	Uncertain  bool          `json:"uncertain,omitempty"`
-	RelayedDSN bool          `json:"relayed,omitempty"`
-	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
-	Rule       string        `json:"rule,omitempty"`
-	Note       string        `json:"note,omitempty"`
-}
-
-func noteOf(m *Message, results []mail.Result) Note {
-	n := Note{ID: m.ID, Attempt: m.Attempts, Answers: make([]Answer, len(results))}
-	for i, r := range results {
-		n.Answers[i] = Answer{r.Recipient, r.Class, r.Stage, r.Reply, r.Upstream, r.Identity, r.Host, r.Verbatim, r.Uncertain, r.RelayedDSN, r.RetryAfter, r.Rule, r.Note}
-	}
-	return n
-}
-
-func (n Note) results() []mail.Result {
-	results := make([]mail.Result, len(n.Answers))
-	for i, a := range n.Answers {
-		results[i] = mail.Result{Recipient: a.Recipient, Class: a.Class, Stage: a.Stage, Reply: a.Reply, Upstream: a.Upstream, Identity: a.Identity,
-			Host: a.Host, Verbatim: a.Verbatim, Uncertain: a.Uncertain, RelayedDSN: a.RelayedDSN, RetryAfter: a.RetryAfter, Rule: a.Rule, Note: a.Note}
-	}
-	return results
+	ID      string        `json:"id"`
+	Attempt int           `json:"attempt"`
+	Results []mail.Result `json:"answers"`
 }
 
 // journal is what the queue notes in a Journal, which may be nil.
@@ -83,7 +49,7 @@ func (j journal) note(m *Message, results []mail.Result) (forget func(), noted b
 	if j.Journal == nil {
 		return func() {}, false
 	}
-	forget, err := j.Note(noteOf(m, results))
+	forget, err := j.Note(Note{m.ID, m.Attempts, results})
 	if err != nil {
 		j.log.Warn("an answer is not in the journal: until it is committed, a kill would repeat the message", "id", m.ID, "error", err)
 		return func() {}, false
@@ -105,7 +71,7 @@ func merge(notes []Note) (merged []Note) {
 			merged = append(merged, n)
 			continue
 		}
-		merged[i].Answers = append(merged[i].Answers, n.Answers...) // complete takes the last of each recipient
+		merged[i].Results = append(merged[i].Results, n.Results...) // complete takes the last of each recipient
 	}
 	return merged
 }
@@ -147,7 +113,7 @@ func (a *attempts) recallOne(ctx context.Context, n Note) (bool, error) {
 		return false, nil
 	}
 	now := time.Now()
-	results := complete(m, n.results())
+	results := complete(m, n.Results)
 	dec := a.decider.decide(now, m, nil, results)
 	switch err := a.store.Finish(ctx, m.ID, a.sched.owner, dec.out); {
 	case errors.Is(err, ErrNotFound): // a person was faster

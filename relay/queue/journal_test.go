@@ -125,10 +125,10 @@ func TestKilledBeforeTheCommit(t *testing.T) {
 	t.Run("a note of an earlier attempt", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			var j journal
-			if _, err := j.Note(queue.Note{ID: "M1", Attempt: 1, Answers: []queue.Answer{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
+			if _, err := j.Note(queue.Note{ID: "M1", Attempt: 1, Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := j.Note(queue.Note{ID: "gone", Attempt: 1, Answers: []queue.Answer{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
+			if _, err := j.Note(queue.Note{ID: "gone", Attempt: 1, Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
 				t.Fatal(err)
 			}
 			w := &world{t: t, store: memstoreFailing(""), up: newUpstreams()}
@@ -169,7 +169,7 @@ func TestNoteOfAMessageThatIsGone(t *testing.T) {
 		m := message("M3", "anna")
 		m.LeaseOwner, m.LeaseUntil, m.Attempts = "node1", time.Now().Add(time.Hour), 1
 		left.stock(m)
-		if _, err := j.Note(queue.Note{ID: "M3", Attempt: 1, Answers: []queue.Answer{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
+		if _, err := j.Note(queue.Note{ID: "M3", Attempt: 1, Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
 			t.Fatal(err)
 		}
 		left.store.Fault = gone
