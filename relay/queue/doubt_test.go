@@ -83,7 +83,7 @@ func TestSettleDoubts(t *testing.T) {
 		{"certain deferrals are no doubts", 2, 0, false, 0, &greylisted, queue.Pending, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, made := settler(0, nil)
+			q, made := decider(0, nil)
 			m := accepted(3, "a@example.net")
 			m.Bounce, m.Recipients[0].Doubts, m.Recipients[0].Notify = tt.bounce, tt.doubts, tt.notify
 			var rs []mail.Result
@@ -117,7 +117,7 @@ func TestSettleDoubts(t *testing.T) {
 // The long wait is not cut short by the delay report nor by the end of the message's time.
 func TestDoubtsAreNotHurried(t *testing.T) {
 	for _, at := range []time.Duration{4*time.Hour - time.Minute, 48*time.Hour - time.Minute} {
-		q, _ := settler(0, nil)
+		q, _ := decider(0, nil)
 		m := accepted(2)
 		now := noon.Add(at)
 		if o := q.Decide(now, m, results(m, lost)); o.NextAttempt.Sub(now) < longWait {

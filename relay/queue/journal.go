@@ -30,7 +30,7 @@ type Note struct {
 	Results []mail.Result `json:"answers"`
 }
 
-// journal is what the queue notes in a Journal, which may be nil.
+// journal notes answers in a Journal.
 type journal struct {
 	Journal
 	log *slog.Logger
@@ -45,9 +45,6 @@ func (j journal) note(m *Message, results []mail.Result) (forget func(), noted b
 	}
 	if !taken {
 		return func() {}, true
-	}
-	if j.Journal == nil {
-		return func() {}, false
 	}
 	forget, err := j.Note(Note{m.ID, m.Attempts, results})
 	if err != nil {
@@ -78,9 +75,6 @@ func merge(notes []Note) (merged []Note) {
 
 // recall records the outcomes that a former life noted and did not come to commit.
 func (a *attempts) recall(ctx context.Context) error {
-	if a.journal.Journal == nil {
-		return nil
-	}
 	notes, err := a.journal.Notes()
 	if err != nil {
 		return err

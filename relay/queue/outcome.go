@@ -29,7 +29,7 @@ type decision struct {
 // decider computes what the results of an attempt make of a message.
 type decider struct {
 	times      *timetable
-	makeReport func(Notice) (*NewMessage, error) // nil: no reports
+	makeReport func(Notice) (*NewMessage, error)
 	log        *slog.Logger
 }
 

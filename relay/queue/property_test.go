@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -123,7 +124,7 @@ func (l *ledger) begin(store *memstore, s scenario) {
 	store.Fault = p.fault
 	p.q = queue.New(queue.Options{
 		Store: store, Dispatcher: p, Owner: "node1", Window: s.Window, MaxContent: 100, Drain: time.Second,
-		Report: l.report, Trace: l.trace, Journal: &l.journal,
+		Report: l.report, Trace: l.trace, Journal: &l.journal, Schedule: usual, Logger: slog.New(slog.DiscardHandler),
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop = stop

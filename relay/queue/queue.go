@@ -48,27 +48,25 @@ type Ticket interface {
 	Release()
 }
 
-// Options of a Queue. Store and Dispatcher are required.
+// Options of a Queue. What says no default is required.
 type Options struct {
 	Store      Store
-	Journal    Journal // nil: none
+	Journal    Journal
 	Dispatcher Dispatcher
 	// Owner names this process in leases. It must be the same after a restart and differ between nodes.
-	Owner string
+	Owner    string
+	Schedule Schedule
+	Drain    time.Duration // how long attempts may go on after the end of Run's context
 
-	Retry             []time.Duration // empty: as in relay.toml
-	Expire, WarnAfter time.Duration   // Expire 0: 48 h; WarnAfter 0: 4 h, negative: no delay reports
-
-	Window     int           // messages in memory, at most; 0: 1000
-	MaxContent int64         // octets of content kept in memory between Submit and attempt; 0: 64 MiB
-	LeaseFor   time.Duration // extended while an attempt runs; 0: 5 min
-	Drain      time.Duration // how long attempts may go on after the end of Run's context; 0: 30 s
-
-	// Report makes a DSN. A nil message says that none is due after all. nil: no reports.
+	// Report makes a DSN. A nil message says that none is due after all.
 	Report func(Notice) (*NewMessage, error)
-	Trace  func(trace.Event) // must not block; nil: none
-	Logger *slog.Logger      // nil: discards
-	Jitter func() float64    // [0, 1); nil: random
+	Trace  func(trace.Event) // must not block
+	Logger *slog.Logger
+
+	Window     int            // messages in memory, at most; 0: 1000
+	MaxContent int64          // octets of content kept in memory between Submit and attempt; 0: 64 MiB
+	LeaseFor   time.Duration  // extended while an attempt runs; 0: 5 min
+	Jitter     func() float64 // [0, 1); nil: random
 }
 
 func (o Options) withDefaults() Options {
@@ -80,15 +78,6 @@ func (o Options) withDefaults() Options {
 	}
 	if o.LeaseFor <= 0 {
 		o.LeaseFor = 5 * time.Minute
-	}
-	if o.Drain <= 0 {
-		o.Drain = 30 * time.Second
-	}
-	if o.Trace == nil {
-		o.Trace = func(trace.Event) {}
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Jitter == nil {
 		o.Jitter = rand.Float64
@@ -123,16 +112,15 @@ func New(o Options) *Queue {
 			trace: tell, log: o.Logger,
 		},
 	}
-	q.SetSchedule(Schedule{Retry: o.Retry, Expire: o.Expire, WarnAfter: o.WarnAfter})
+	q.SetSchedule(o.Schedule)
 	return q
 }
 
 // Up is closed when Run is there for what is submitted. Listeners wait for it.
 func (q *Queue) Up() <-chan struct{} { return q.up }
 
-// SetSchedule changes retry times from the next outcome on. Zero fields mean the defaults. Messages keep the time to
-// expire that they were accepted with.
-func (q *Queue) SetSchedule(s Schedule) { q.times.set(s) }
+// SetSchedule changes retry times from the next outcome on. Messages keep the time to expire that they were accepted with.
+func (q *Queue) SetSchedule(s Schedule) { q.times.schedule.Store(&s) }
 
 // Wake tells that a place may be free, or that the queue may have changed. It costs nothing, never
 // blocks and may be called from anywhere, also from Reserve. The store is polled for it once a second at

@@ -144,7 +144,7 @@ func (d *decider) reportResults(now time.Time, m *Message, c mail.Content, about
 // whether or not anybody wanted to know.
 func (d *decider) reportDelay(now time.Time, m *Message, c mail.Content, dec *decision) {
 	after := d.times.schedule.Load().WarnAfter
-	if dec.out.Warned || after < 0 || now.Before(m.Received.Add(after)) {
+	if dec.out.Warned || after == 0 || now.Before(m.Received.Add(after)) {
 		return
 	}
 	var abouts []About
@@ -181,11 +181,8 @@ func (d *decider) report(n Notice, dec *decision) bool {
 			wanted = append(wanted, a)
 		}
 	}
-	if len(wanted) == 0 || d.makeReport == nil {
+	if len(wanted) == 0 {
 		event.Detail = string(n.Kind) + " report withheld: NOTIFY does not ask for it"
-		if len(wanted) > 0 {
-			event.Detail = string(n.Kind) + " report withheld: reports are switched off"
-		}
 		dec.events = append(dec.events, event)
 		return true
 	}

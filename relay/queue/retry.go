@@ -9,38 +9,15 @@ import (
 
 // Schedule says when to try again and when to stop.
 type Schedule struct {
-	Retry     []time.Duration // before the second, third … attempt; the last one repeats
-	Expire    time.Duration   // from acceptance to giving up; RFC 5321 §4.5.4.1 wants at least 4-5 days, submission users want to know sooner
+	Retry     []time.Duration // before the second, third … attempt; the last one repeats; at least one
+	Expire    time.Duration   // from acceptance to giving up; RFC 5321 §4.5.4.1 wants 4-5 days, submission users to know sooner
 	WarnAfter time.Duration   // from acceptance to the delay report; 0: none
-}
-
-// defaultSchedule is that of relay.toml.
-func defaultSchedule() Schedule {
-	return Schedule{
-		Retry:     []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour},
-		Expire:    48 * time.Hour,
-		WarnAfter: 4 * time.Hour,
-	}
 }
 
 // timetable says when a message is tried again, when its sender is told of the delay, and when it is given up.
 type timetable struct {
 	schedule atomic.Pointer[Schedule]
 	jitter   func() float64
-}
-
-func (t *timetable) set(s Schedule) {
-	def := defaultSchedule()
-	if len(s.Retry) == 0 {
-		s.Retry = def.Retry
-	}
-	if s.Expire <= 0 {
-		s.Expire = def.Expire
-	}
-	if s.WarnAfter == 0 {
-		s.WarnAfter = def.WarnAfter
-	}
-	t.schedule.Store(&s)
 }
 
 // nextAttempt is the time to try the pending recipients again. An attempt falls on the times of the delay
@@ -108,7 +85,7 @@ func upstreamsMatter(c mail.Class) bool { return c == mail.AccountFault || c == 
 // warnAt is when the sender is told of the delay; zero: never.
 func (t *timetable) warnAt(m *Message) time.Time {
 	after := t.schedule.Load().WarnAfter
-	if after < 0 || !wantsDelayReport(m) {
+	if after == 0 || !wantsDelayReport(m) {
 		return time.Time{}
 	}
 	return m.Received.Add(after)

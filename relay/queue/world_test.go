@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -205,6 +206,15 @@ type world struct {
 	done   chan error
 }
 
+// usual is the schedule of relay.toml.
+var usual = queue.Schedule{
+	Retry:  []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour},
+	Expire: 48 * time.Hour, WarnAfter: 4 * time.Hour,
+}
+
+// noJournal keeps nothing, as one on a full disk.
+var noJournal = &journal{refuses: true}
+
 func newWorld(t *testing.T, change func(*queue.Options)) *world {
 	w := &world{t: t, store: newMemstore(), up: newUpstreams()}
 	w.start(change)
@@ -214,8 +224,8 @@ func newWorld(t *testing.T, change func(*queue.Options)) *world {
 func (w *world) start(change func(*queue.Options)) {
 	w.t.Helper()
 	o := queue.Options{
-		Store: w.store, Dispatcher: w.up, Owner: "node1",
-		Report: w.report, Trace: w.trace, Jitter: func() float64 { return 0.5 },
+		Store: w.store, Journal: noJournal, Dispatcher: w.up, Owner: "node1", Schedule: usual, Drain: 30 * time.Second,
+		Report: w.report, Trace: w.trace, Logger: slog.New(slog.DiscardHandler), Jitter: func() float64 { return 0.5 },
 	}
 	if change != nil {
 		change(&o)

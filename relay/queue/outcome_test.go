@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -12,11 +13,11 @@ import (
 
 var noon = time.Date(2026, 11, 2, 12, 0, 0, 0, time.UTC)
 
-// settler is a Queue for Settle alone; it collects the notices.
-func settler(jitter float64, reportErr error) (*queue.Queue, *[]queue.Notice) {
+// decider is a Queue for Decide alone; it collects the notices.
+func decider(jitter float64, reportErr error) (*queue.Queue, *[]queue.Notice) {
 	var made []queue.Notice
 	q := queue.New(queue.Options{
-		Store: newMemstore(), Jitter: func() float64 { return jitter },
+		Schedule: usual, Logger: slog.New(slog.DiscardHandler), Jitter: func() float64 { return jitter },
 		Report: func(n queue.Notice) (*queue.NewMessage, error) {
 			made = append(made, n)
 			if reportErr != nil {
@@ -38,7 +39,7 @@ func accepted(n int, to ...string) *queue.Message {
 	return m
 }
 
-func TestSettleRetryTimes(t *testing.T) {
+func TestDecideRetryTimes(t *testing.T) {
 	after := func(r mail.Result, d time.Duration) mail.Result { r.RetryAfter = d; return r }
 	for _, tt := range []struct {
 		name   string
@@ -67,7 +68,7 @@ func TestSettleRetryTimes(t *testing.T) {
 		{"and on the end", 9, 0.5, 47 * time.Hour, true, greylisted, time.Hour},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, _ := settler(tt.jitter, nil)
+			q, _ := decider(tt.jitter, nil)
 			m := accepted(tt.n)
 			m.Warned = tt.warned
 			now := noon.Add(tt.at)
@@ -79,7 +80,7 @@ func TestSettleRetryTimes(t *testing.T) {
 	}
 }
 
-func TestSettleOutcomes(t *testing.T) {
+func TestDecideOutcomes(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		at      time.Duration
@@ -100,7 +101,7 @@ func TestSettleOutcomes(t *testing.T) {
 		{"a look before its time", time.Hour, false, nil, []queue.Status{queue.Pending, queue.Pending}, nil, "", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, made := settler(0.5, nil)
+			q, made := decider(0.5, nil)
 			m := accepted(3, "a@example.net", "b@example.net")
 			m.Bounce = tt.bounce
 			for i := range tt.results {
@@ -147,7 +148,7 @@ func TestReportsSayWhoSpoke(t *testing.T) {
 		{"no connection", false, unreached, ""},
 		{"given up by a person", true, greylisted, ""},
 	} {
-		q, made := settler(0.5, nil)
+		q, made := decider(0.5, nil)
 		m := accepted(3)
 		m.Recipients = q.Decide(noon, m, results(m, tt.result)).Recipients
 		m.Bounce = tt.bounce
@@ -166,7 +167,7 @@ func TestReportsSayWhoSpoke(t *testing.T) {
 }
 
 // RFC 3461 §4.1, and the default for an absent NOTIFY.
-func TestSettleNotify(t *testing.T) {
+func TestDecideNotify(t *testing.T) {
 	const later = 5 * time.Hour
 	handedOn := delivered
 	handedOn.RelayedDSN = true
@@ -191,7 +192,7 @@ func TestSettleNotify(t *testing.T) {
 		{"delay, failure", mail.NotifyDelay, 0, unknown, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, made := settler(0.5, nil)
+			q, made := decider(0.5, nil)
 			m := accepted(1)
 			m.Recipients[0].Notify = tt.notify
 			o := q.Decide(noon.Add(tt.at), m, results(m, tt.result))
@@ -208,8 +209,8 @@ func TestSettleNotify(t *testing.T) {
 	}
 }
 
-func TestSettleWarnsOnce(t *testing.T) {
-	q, made := settler(0.5, nil)
+func TestDecideWarnsOnce(t *testing.T) {
+	q, made := decider(0.5, nil)
 	m := accepted(8)
 	m.Warned = true
 	o := q.Decide(noon.Add(10*time.Hour), m, results(m, greylisted))
@@ -219,8 +220,8 @@ func TestSettleWarnsOnce(t *testing.T) {
 }
 
 // A failure that nobody can be told of is none yet.
-func TestSettleReportNotMade(t *testing.T) {
-	q, _ := settler(0.5, errors.New("header unreadable"))
+func TestDecideReportNotMade(t *testing.T) {
+	q, _ := decider(0.5, errors.New("header unreadable"))
 	m := accepted(1, "a@example.net", "b@example.net")
 	m.Recipients[1].Notify = mail.NotifySuccess
 	o := q.Decide(noon, m, []mail.Result{{Recipient: 0, Class: mail.MessageFault, Reply: unknown.Reply}, {Recipient: 1, Class: mail.Delivered}})
