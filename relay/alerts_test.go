@@ -443,7 +443,7 @@ func TestWhichPausesAreTold(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	a := r.monitorOfItsOwn(newReceiver(t), "")
 	says := &fixed{}
-	up := NewUpstream(says, config.Upstream{Name: "office", Username: "relay"}, nil)
+	up, _ := NewUpstream(says, config.Upstream{Name: "office", Username: "relay"}, nil)
 	st := &Routes{Upstreams: []*Upstream{up}}
 	now := time.Now()
 	look := func(identity string, status upstream.Status, since time.Duration, want bool) {

@@ -305,7 +305,7 @@ func TestNoOtherIdentityInDoubt(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
 	was := st.routes.Upstreams[0]
-	up := NewUpstream(was.transport, was.Config, nil)
+	up, _ := NewUpstream(was.transport, was.Config, nil)
 	up.Config.OAuth = &config.OAuth{Identity: config.IdentitySender}
 	sent := 0
 	b := &brittle{transport: was.transport}

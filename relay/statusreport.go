@@ -111,7 +111,7 @@ func reportUpstream(u *status.Upstream, up *Upstream, now time.Time) {
 		id := &u.Identities[i]
 		k := slices.IndexFunc(states, func(s upstream.State) bool { return s.Identity == id.Identity })
 		if id.Instead == "" {
-			id.Cause, id.Fix = adviceWords(adviceFor(up.Config.Provider, states[k].Reply), id.Identity, "")
+			id.Cause, id.Fix = adviceWords(up.Config.Provider, states[k].Reply, id.Identity, "")
 		}
 	}
 	reportSenders(u, up, now)
@@ -147,7 +147,7 @@ func reportSenders(u *status.Upstream, up *Upstream, now time.Time) {
 	u.Denied = len(denied)
 	for _, d := range denied[:min(len(denied), status.Most)] {
 		s := status.Sender{Sender: d.Sender, Identity: d.Identity, Refusals: d.Refusals, NextTry: d.Until, Reply: d.Reply.String()}
-		s.Cause, s.Fix = adviceWords(adviceFor(up.Config.Provider, d.Reply), d.Identity, d.Sender)
+		s.Cause, s.Fix = adviceWords(up.Config.Provider, d.Reply, d.Identity, d.Sender)
 		u.Senders = append(u.Senders, s)
 	}
 	storms := up.Storms().Raging()
@@ -157,7 +157,8 @@ func reportSenders(u *status.Upstream, up *Upstream, now time.Time) {
 	}
 }
 
-func adviceWords(known *advice.Advice, identity, sender string) (cause, fix string) {
+func adviceWords(provider string, r mail.Reply, identity, sender string) (cause, fix string) {
+	known := advice.For(provider, advice.AnyStage, r)
 	if known == nil {
 		return "", ""
 	}

@@ -21,19 +21,23 @@ type Upstream struct {
 	withoutMailbox *withoutMailbox
 	prefetch       *prefetch
 	storms         *storm.Watch
-	written        []upstream.Rule // of the block, before those of the provider
+	written        *upstream.Rules // of the block alone
 	nullPath       nullPath
 	fields         []mail.Field // that every message gets here
 }
 
 // NewUpstream makes an Upstream that was told nothing yet. Nothing waits for a slot once stopping is closed.
-func NewUpstream(t transport, block config.Upstream, stopping <-chan struct{}) *Upstream {
+func NewUpstream(t transport, block config.Upstream, stopping <-chan struct{}) (*Upstream, error) {
+	written, err := upstream.CompileRules(block.WrittenRules())
+	if err != nil {
+		return nil, err
+	}
 	up := &Upstream{transport: t, Config: block, withoutMailbox: newWithoutMailbox(), fields: block.AddedFields(),
-		storms: storm.New(block.SendsAsSender()), written: block.WrittenRules()}
+		storms: storm.New(block.SendsAsSender()), written: written}
 	up.prefetch = newPrefetch(block.MaxConnections, stopping, func(now time.Time) (place, time.Time) {
 		return up.Reserve(now, "")
 	})
-	return up
+	return up, nil
 }
 
 // upstream makes what a block describes, or takes it over from before.
@@ -53,7 +57,10 @@ func (d *Dispatcher) upstream(c *config.Config, block config.Upstream, before *R
 	if err != nil {
 		return nil, err
 	}
-	made := NewUpstream(up, block, d.Stopping)
+	made, err := NewUpstream(up, block, d.Stopping)
+	if err != nil {
+		return nil, err
+	}
 	if before != nil {
 		made.storms = cmp.Or(before.stormsOf(block), made.storms)
 	}
