@@ -11,6 +11,7 @@ import (
 	"postern/relay/queue"
 	"postern/relay/trace"
 	"postern/relay/upstream"
+	"postern/relay/upstream/replies"
 	"postern/relay/upstream/storm"
 )
 
@@ -130,11 +131,11 @@ func doubtOf(v storm.Verdict, own, identity string) upstream.Doubt {
 // explained reports that a rule of the administrator's own decided about a reply: that is not doubted, and what was is
 // explained.
 func (c *configured) explained(r *mail.Result) bool {
-	if r.Rule == "" || !slices.ContainsFunc(c.written, func(w upstream.Rule) bool { return w.Name == r.Rule }) {
+	if r.Rule == "" || !slices.ContainsFunc(c.written, func(w replies.Rule) bool { return w.Name == r.Rule }) {
 		return false
 	}
-	rule, err := upstream.Judge(c.written, r.Stage, r.Reply)
-	own := err == nil && slices.ContainsFunc(c.written, func(w upstream.Rule) bool {
+	rule, err := replies.Judge(c.written, r.Stage, r.Reply)
+	own := err == nil && slices.ContainsFunc(c.written, func(w replies.Rule) bool {
 		return w.Name == rule.Name && w.Code == rule.Code && w.Enhanced == rule.Enhanced && w.Text == rule.Text
 	})
 	if own {
