@@ -1,5 +1,6 @@
 // Package mail holds the words that every part of Postern shares: addresses, envelopes, replies,
-// results and errors. It imports the standard library and golang.org/x/text only and does no input or output.
+// results and errors. It imports the standard library, golang.org/x/text and x/net/idna only, and does no input or
+// output.
 //
 // Four identities stay apart everywhere: the login (who authenticated), the reverse-path, the header
 // author, and the upstream identity (who we are to the provider). This package has types for the
@@ -113,34 +114,36 @@ const (
 	StageDot      Stage = "dot"  // after the final dot or the last chunk
 )
 
-// Result is the outcome of one attempt for one recipient.
+// Result is the outcome of one attempt for one recipient. Its JSON is what the journal of the queue keeps on disk.
 type Result struct {
-	Recipient int // index into the recipients of the attempt
-	Class     Class
-	Stage     Stage
+	Recipient int   `json:"rcpt"` // index into the recipients of the attempt
+	Class     Class `json:"class"`
+	Stage     Stage `json:"stage,omitempty"`
 	// Reply is the upstream's verbatim reply, made printable; for trouble without a reply (time-out,
 	// refused connection) it is one of ours that describes it.
-	Reply Reply
+	Reply Reply `json:"reply"`
 	// Verbatim: Reply is what Host said over SMTP, word for word. Else the words are ours.
-	Verbatim bool
+	Verbatim bool `json:"verbatim,omitempty"`
 	// Upstream is the configured name, Identity the account we were logged in as, Host the peer.
-	Upstream, Identity, Host string
+	Upstream string `json:"upstream,omitempty"`
+	Identity string `json:"identity,omitempty"`
+	Host     string `json:"host,omitempty"`
 	// Uncertain: the connection was lost after the final dot, so the upstream may have the message.
-	Uncertain bool
+	Uncertain bool `json:"uncertain,omitempty"`
 	// RelayedDSN: the upstream offered DSN and got the recipient's parameters, so that success and
 	// delay reports are its duty (RFC 3461 §5.2.2).
-	RelayedDSN bool
+	RelayedDSN bool `json:"relayed,omitempty"`
 	// RetryAfter is what the upstream or a rule asked for; 0: the retry table decides.
-	RetryAfter time.Duration
+	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
 	// Rule is the name of the upstream's reply rule that decided the class, RuleNone where none knew the
 	// reply; empty where there was no reply to judge.
-	Rule string
+	Rule string `json:"rule,omitempty"`
 	// OfSender: an account fault that concerns the sender's address alone.
-	OfSender bool
+	OfSender bool `json:"-"`
 	// Note is what the trace must say beside the reply, one plain sentence; "" for nothing.
-	Note string
+	Note string `json:"note,omitempty"`
 	// Err is the cause for the log, nil where the reply says all.
-	Err error
+	Err error `json:"-"`
 }
 
 // SaidBy returns the host whose own words Reply is, "" where they are ours.

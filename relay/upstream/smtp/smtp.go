@@ -132,7 +132,7 @@ type Upstream struct {
 	cfg    Config
 	tls    *tls.Config // nil without TLS
 	rules  *replies.Rules
-	salted saltedCache
+	scram  scramKeys
 	habits habits
 	log    *slog.Logger
 
