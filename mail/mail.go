@@ -143,6 +143,8 @@ type Result struct {
 	// Rule is the name of the upstream's reply rule that decided the class, RuleNone where none knew the
 	// reply; empty where there was no reply to judge.
 	Rule string `json:"rule,omitempty"`
+	// OfSender: an account fault that concerns the sender's address alone.
+	OfSender bool `json:"-"`
 	// Note is what the trace must say beside the reply, one plain sentence; "" for nothing.
 	Note string `json:"note,omitempty"`
 	// Err is the cause for the log, nil where the reply says all.

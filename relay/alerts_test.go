@@ -432,7 +432,7 @@ func TestWhatEndsAPause(t *testing.T) {
 
 // fixed is a transport that says what it is told to.
 type fixed struct {
-	transport
+	upstream.Transport
 	states []upstream.State
 }
 

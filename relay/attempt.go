@@ -18,13 +18,13 @@ import (
 type attempt struct {
 	d          *Dispatcher
 	routes     *Routes
-	slot       place
+	slot       upstream.Slot
 	upstream   *Upstream
 	prefetched bool // instead of the slot
 
 	message *queue.Message
 	content mail.Content
-	used    []place // slots that took mail: kept until that is on record
+	used    []upstream.Slot // slots that took mail: kept until that is on record
 	taken   func([]mail.Result)
 	told    []mail.Result // what taken was told, or would have been
 	prefix  []byte        // signed while waiting for the slot at upstream; nil: not
@@ -108,7 +108,7 @@ func (a *attempt) deliver(ctx context.Context, g group) []mail.Result {
 
 // take uses the slot that was reserved for the attempt where it fits, waits for the one that it was
 // promised, and asks for one elsewhere.
-func (a *attempt) take(ctx context.Context, up *Upstream) (place, time.Time) {
+func (a *attempt) take(ctx context.Context, up *Upstream) (upstream.Slot, time.Time) {
 	if a.slot != nil && a.upstream == up {
 		slot := a.slot
 		a.slot = nil
@@ -136,7 +136,7 @@ func (a *attempt) signAhead(ctx context.Context, up *Upstream) {
 
 // sendAs sends as the message's own identity. When that is its sender and the provider does not let it in, there may be
 // no such mailbox: the username sends it, and if it can, does so from now on.
-func (a *attempt) sendAs(ctx context.Context, slot place, up *Upstream, pending []int) []mail.Result {
+func (a *attempt) sendAs(ctx context.Context, slot upstream.Slot, up *Upstream, pending []int) []mail.Result {
 	sent := a.send(ctx, slot, up, pending)
 	own := up.ownIdentity(a.message)
 	switch {
@@ -179,7 +179,7 @@ func (a *attempt) learn(up *Upstream, own string, sent []mail.Result) {
 }
 
 // send uses the slot and gives it back, unless a message was taken there: then Release does, later.
-func (a *attempt) send(ctx context.Context, slot place, up *Upstream, pending []int) []mail.Result {
+func (a *attempt) send(ctx context.Context, slot upstream.Slot, up *Upstream, pending []int) []mail.Result {
 	a.used = append(a.used, slot)
 	results := a.transact(ctx, slot, up, pending)
 	if !slices.ContainsFunc(results, func(r mail.Result) bool { return r.Class == mail.Delivered || r.Uncertain }) {
@@ -190,7 +190,7 @@ func (a *attempt) send(ctx context.Context, slot place, up *Upstream, pending []
 }
 
 // transact makes one transaction and adds to its results what is known of the upstream.
-func (a *attempt) transact(ctx context.Context, slot place, up *Upstream, pending []int) []mail.Result {
+func (a *attempt) transact(ctx context.Context, slot upstream.Slot, up *Upstream, pending []int) []mail.Result {
 	tx := a.transaction(up, pending)
 	if err := a.routes.prepare(&tx, up, a.message); err != nil {
 		return unsigned(pending, up.Config.Name, err)
@@ -198,7 +198,6 @@ func (a *attempt) transact(ctx context.Context, slot place, up *Upstream, pendin
 	if a.prefix != nil && up == a.upstream {
 		tx.Prefix = func(context.Context) ([]byte, error) { return a.prefix, nil }
 	}
-	tellEnvelope(slot, a.message)
 	results := slot.Send(ctx, tx)
 	a.comment(func() {
 		if tx.From.IsNull() {
@@ -222,11 +221,15 @@ func (a *attempt) transaction(up *Upstream, pending []int) upstream.Transaction 
 		ID:         m.ID,
 		From:       up.reversePath(m, a.routes.bounceFrom, time.Now()),
 		Recipients: make([]mail.Recipient, len(pending)),
+		Envelope:   make([]mail.Address, len(m.Recipients)),
 		Content:    a.content,
 		Ret:        m.Envelope.Ret,
 		EnvID:      m.Envelope.EnvID,
 		EightBit:   m.EightBit,
 		Received:   m.Received,
+	}
+	for i := range m.Recipients {
+		tx.Envelope[i] = m.Recipients[i].To
 	}
 	for i, n := range pending {
 		tx.Recipients[i] = m.Recipients[n].Recipient

@@ -16,13 +16,13 @@ import (
 
 // brittle is a transport with one place, where what is sent panics.
 type brittle struct {
-	transport
+	upstream.Transport
 	taken, released int
 	until           time.Time // paused, if not zero
 	send            func(upstream.Transaction) []mail.Result
 }
 
-func (b *brittle) Reserve(time.Time, string) (place, time.Time) {
+func (b *brittle) Reserve(time.Time, string) (upstream.Slot, time.Time) {
 	if b.taken > b.released || !b.until.IsZero() {
 		return nil, b.until
 	}
@@ -58,9 +58,9 @@ func queued(to ...string) *queue.Message {
 func TestPanicGivesThePlaceBack(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
-	b := &brittle{transport: st.routes.Upstreams[0].transport}
-	st.routes.Upstreams[0].transport = b
-	defer func() { st.routes.Upstreams[0].transport = b.transport }()
+	b := &brittle{Transport: st.routes.Upstreams[0].Transport}
+	st.routes.Upstreams[0].Transport = b
+	defer func() { st.routes.Upstreams[0].Transport = b.Transport }()
 	attempt := func(what string, c mail.Content) {
 		t.Helper()
 		m := queued("bob")
@@ -90,9 +90,9 @@ func TestPanicGivesThePlaceBack(t *testing.T) {
 func TestPanicKeepsWhatWasTaken(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
-	b := &brittle{transport: st.routes.Upstreams[0].transport}
-	st.routes.Upstreams[0].transport = b
-	defer func() { st.routes.Upstreams[0].transport = b.transport }()
+	b := &brittle{Transport: st.routes.Upstreams[0].Transport}
+	st.routes.Upstreams[0].Transport = b
+	defer func() { st.routes.Upstreams[0].Transport = b.Transport }()
 	b.send = func(tx upstream.Transaction) []mail.Result {
 		tx.Taken([]mail.Result{{Recipient: 1, Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken")}})
 		panic("in the second transaction")
@@ -116,9 +116,9 @@ func TestPanicKeepsWhatWasTaken(t *testing.T) {
 func TestPanicInCommentsKeepsTheResults(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	up := r.server.state.Load().routes.Upstreams[0]
-	b, storms := &brittle{transport: up.transport}, up.storms
-	up.transport, up.storms = b, nil // of which review makes a panic
-	defer func() { up.transport, up.storms = b.transport, storms }()
+	b, storms := &brittle{Transport: up.Transport}, up.storms
+	up.Transport, up.storms = b, nil // of which review makes a panic
+	defer func() { up.Transport, up.storms = b.Transport, storms }()
 	b.send = func(tx upstream.Transaction) []mail.Result {
 		results := []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken")}}
 		if tx.Review(results) != upstream.Believed {
@@ -161,12 +161,12 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	var ups [2]*brittle
 	for i, name := range []string{"provider", "second"} {
 		up := st.routes.upstream(name)
-		was := up.transport
-		ups[i] = &brittle{transport: was, send: func(tx upstream.Transaction) []mail.Result {
+		was := up.Transport
+		ups[i] = &brittle{Transport: was, send: func(tx upstream.Transaction) []mail.Result {
 			return []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken")}}
 		}}
-		up.transport = ups[i]
-		defer func() { up.transport = was }()
+		up.Transport = ups[i]
+		defer func() { up.Transport = was }()
 	}
 	now := time.Now()
 	ups[0].until = now.Add(2 * time.Hour)
@@ -199,9 +199,9 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
-	b := &brittle{transport: st.routes.Upstreams[0].transport}
-	st.routes.Upstreams[0].transport = b
-	defer func() { st.routes.Upstreams[0].transport = b.transport }()
+	b := &brittle{Transport: st.routes.Upstreams[0].Transport}
+	st.routes.Upstreams[0].Transport = b
+	defer func() { st.routes.Upstreams[0].Transport = b.Transport }()
 	for class, kept := range map[mail.Class]int{mail.Delivered: 1, mail.RecipientFault: 0, mail.Deferral: 0, mail.AccountFault: 0} {
 		b.send = func(upstream.Transaction) []mail.Result {
 			return []mail.Result{{Class: class, Reply: mail.R(250, "2.0.0", "said")}}
@@ -227,9 +227,9 @@ func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 func TestPartsAreToldBeforeTheRest(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
-	b := &brittle{transport: st.routes.Upstreams[0].transport}
-	st.routes.Upstreams[0].transport = b
-	defer func() { st.routes.Upstreams[0].transport = b.transport }()
+	b := &brittle{Transport: st.routes.Upstreams[0].Transport}
+	st.routes.Upstreams[0].Transport = b
+	defer func() { st.routes.Upstreams[0].Transport = b.Transport }()
 	var told []string
 	b.send = func(tx upstream.Transaction) []mail.Result {
 		results := make([]mail.Result, len(tx.Recipients))
@@ -305,11 +305,11 @@ func TestNoOtherIdentityInDoubt(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	st := r.server.state.Load()
 	was := st.routes.Upstreams[0]
-	up, _ := NewUpstream(was.transport, was.Config, nil)
+	up, _ := NewUpstream(was.Transport, was.Config, nil)
 	up.Config.OAuth = &config.OAuth{Identity: config.IdentitySender}
 	sent := 0
-	b := &brittle{transport: was.transport}
-	up.transport = b
+	b := &brittle{Transport: was.Transport}
+	up.Transport = b
 	for uncertain, want := range map[bool]int{true: 1, false: 2} {
 		sent = 0
 		b.send = func(tx upstream.Transaction) []mail.Result {

@@ -12,6 +12,7 @@ import (
 
 	"postern/relay/queue"
 	relaystore "postern/relay/store"
+	"postern/relay/upstream"
 )
 
 // outboundOptions are what a Dispatcher is made of.
@@ -89,7 +90,7 @@ func (d *Dispatcher) reserve(now time.Time, m *queue.Message) (*attempt, *Upstre
 	return &attempt{d: d, routes: r, slot: slot, upstream: up}, up, wait
 }
 
-func reserve(now time.Time, m *queue.Message, route []*Upstream) (place, *Upstream, queue.Wait) {
+func reserve(now time.Time, m *queue.Message, route []*Upstream) (upstream.Slot, *Upstream, queue.Wait) {
 	var wait queue.Wait
 	name := nameOf(route, m)
 	for _, up := range route {
@@ -111,7 +112,7 @@ func reserve(now time.Time, m *queue.Message, route []*Upstream) (place, *Upstre
 
 // reserveOther goes on to the routes of other recipients. wait says until when the first is paused; where all are,
 // what is returned says until when, by the names of all.
-func reserveOther(now time.Time, m *queue.Message, others []group, wait queue.Wait) (place, *Upstream, queue.Wait) {
+func reserveOther(now time.Time, m *queue.Message, others []group, wait queue.Wait) (upstream.Slot, *Upstream, queue.Wait) {
 	if len(others) == 0 {
 		return nil, nil, wait
 	}

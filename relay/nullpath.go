@@ -93,7 +93,7 @@ func (c *Upstream) refusesNull(r *mail.Result) bool {
 	case !r.Verbatim || !r.Stage.InTransaction():
 		return false
 	case r.Class == mail.AccountFault:
-		return r.Reply.Permanent() && (r.Stage == mail.StageMail || c.refusedSender(r))
+		return r.Reply.Permanent() && (r.Stage == mail.StageMail || r.OfSender)
 	}
 	return r.Class.Permanent()
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"postern/relay/upstream"
 )
 
 // prefetch lets a few queued messages be ready before a place at their upstream is free. The queue records
@@ -15,7 +17,7 @@ import (
 type prefetch struct {
 	most    int
 	stop    <-chan struct{} // closed when the server shuts down: what waits here has not begun
-	reserve func(time.Time) (place, time.Time)
+	reserve func(time.Time) (upstream.Slot, time.Time)
 
 	mu     sync.Mutex      // guards what follows; held while asking for a place
 	n      int             // given out
@@ -25,7 +27,7 @@ type prefetch struct {
 
 // promised is a place, or until when there is none.
 type promised struct {
-	slot  place
+	slot  upstream.Slot
 	until time.Time
 }
 
@@ -33,7 +35,7 @@ type promised struct {
 // person's message does not wait long behind those of a bulk job.
 const prefetchShare = 4
 
-func newPrefetch(places int, stop <-chan struct{}, reserve func(time.Time) (place, time.Time)) *prefetch {
+func newPrefetch(places int, stop <-chan struct{}, reserve func(time.Time) (upstream.Slot, time.Time)) *prefetch {
 	return &prefetch{most: max(1, places/prefetchShare), stop: stop, reserve: reserve}
 }
 
@@ -78,7 +80,7 @@ func (s *prefetch) wake() {
 
 // await waits for a place and takes it. Without one, until says when to ask again: the upstream is paused,
 // the server shuts down, or ctx has ended.
-func (s *prefetch) await(ctx context.Context) (place, time.Time) {
+func (s *prefetch) await(ctx context.Context) (upstream.Slot, time.Time) {
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()

@@ -17,14 +17,14 @@ type doors struct {
 	until time.Time
 }
 
-func (d *doors) reserve(time.Time) (place, time.Time) {
+func (d *doors) reserve(time.Time) (upstream.Slot, time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.until.IsZero() || d.free == 0 {
 		return nil, d.until
 	}
 	d.free--
-	return &upstream.Slot{}, time.Time{}
+	return &brittlePlace{}, time.Time{}
 }
 
 func (d *doors) set(free int, until time.Time) {

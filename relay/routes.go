@@ -91,7 +91,7 @@ func (r *Routes) Retire(after *Routes) []*Upstream {
 		}
 		for _, up := range after.Upstreams {
 			if up.Config.Name == old.Config.Name { // the provider goes on counting
-				up.Inherit(old.transport)
+				up.Inherit(old.HandOver())
 			}
 		}
 		old.prefetch.end()

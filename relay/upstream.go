@@ -10,31 +10,32 @@ import (
 	"postern/relay/config"
 	"postern/relay/upstream"
 	"postern/relay/upstream/oauth"
+	"postern/relay/upstream/replies"
 	"postern/relay/upstream/storm"
 )
 
 // Upstream is a way to a provider with the block of relay.toml that it was made of, and what was learnt of it.
 type Upstream struct {
-	transport
+	upstream.Transport
 	Config         config.Upstream
 	tokens         *tokens // nil without OAuth
 	withoutMailbox *withoutMailbox
 	prefetch       *prefetch
 	storms         *storm.Watch
-	written        *upstream.Rules // of the block alone
+	written        *replies.Rules // of the block alone
 	nullPath       nullPath
 	fields         []mail.Field // that every message gets here
 }
 
 // NewUpstream makes an Upstream that was told nothing yet. Nothing waits for a slot once stopping is closed.
-func NewUpstream(t transport, block config.Upstream, stopping <-chan struct{}) (*Upstream, error) {
-	written, err := upstream.CompileRules(block.WrittenRules())
+func NewUpstream(t upstream.Transport, block config.Upstream, stopping <-chan struct{}) (*Upstream, error) {
+	written, err := replies.Compile(block.WrittenRules())
 	if err != nil {
 		return nil, err
 	}
-	up := &Upstream{transport: t, Config: block, withoutMailbox: newWithoutMailbox(), fields: block.AddedFields(),
+	up := &Upstream{Transport: t, Config: block, withoutMailbox: newWithoutMailbox(), fields: block.AddedFields(),
 		storms: storm.New(block.SendsAsSender()), written: written}
-	up.prefetch = newPrefetch(block.MaxConnections, stopping, func(now time.Time) (place, time.Time) {
+	up.prefetch = newPrefetch(block.MaxConnections, stopping, func(now time.Time) (upstream.Slot, time.Time) {
 		return up.Reserve(now, "")
 	})
 	return up, nil
@@ -76,7 +77,7 @@ func (d *Dispatcher) upstream(c *config.Config, block config.Upstream, before *R
 
 // Close ends the upstream, and then what gives it tokens.
 func (c *Upstream) Close(ctx context.Context) error {
-	err := c.transport.Close(ctx)
+	err := c.Transport.Close(ctx)
 	if c.tokens != nil {
 		c.tokens.close()
 	}
