@@ -10,8 +10,8 @@ import (
 
 	"postern/auth"
 	"postern/internal/logline"
-	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/monitor"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 )
@@ -21,7 +21,7 @@ import (
 type accounts struct {
 	*auth.Authenticator
 	store      *relaystore.SQLite
-	monitor    *Monitor
+	monitor    *monitor.Monitor
 	trace      *trace.Recorder
 	log        *slog.Logger
 	generation atomic.Uint64
@@ -152,14 +152,4 @@ func (a *accounts) lockoutsLifted(ctx context.Context) {
 		a.log.Info("lockout lifted by a person", "login", l.Login, "client", l.Client)
 		a.monitor.Lifted(l)
 	}
-}
-
-func members(users []auth.User) []policy.Member {
-	all := make([]policy.Member, 0, len(users))
-	for _, u := range users {
-		if len(u.Groups) > 0 {
-			all = append(all, policy.Member{Login: u.Login, Groups: u.Groups, Senders: u.Senders})
-		}
-	}
-	return all
 }

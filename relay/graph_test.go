@@ -18,8 +18,10 @@ import (
 	"time"
 
 	"postern/certs"
+	"postern/relay/check"
 	"postern/relay/config"
 	"postern/relay/fakeprovider"
+	"postern/relay/outbound"
 	"postern/relay/queue"
 	"postern/relay/trace"
 	"postern/relay/upstream"
@@ -484,7 +486,7 @@ func TestUpstreamTestByGraph(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newGraphRig(t, fakeprovider.GraphOptions{Token: func(string, string) fakeprovider.Access { return c.access }}, "", "", "")
-			conf, problems := Check(t.Context(), r.path())
+			conf, problems := check.Config(t.Context(), r.path())
 			if len(problems) > 0 {
 				t.Fatal(problems)
 			}
@@ -503,12 +505,12 @@ func TestUpstreamTestByGraph(t *testing.T) {
 func testUpstream(t *testing.T, r *graphRig, block config.Upstream) []upstream.Step {
 	t.Helper()
 	c := r.server.state.Load().config
-	source, err := NewTokens(c.DataDir, block, c.SendsForOthers(&block), r.server.store, r.server.log)
+	source, err := outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), r.server.store, r.server.log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer source.Close()
-	steps, err := TestUpstream(t.Context(), "relay.example.com", block, source, upstream.Trial{})
+	steps, err := outbound.TestUpstream(t.Context(), "relay.example.com", block, source, upstream.Trial{})
 	if err != nil {
 		t.Fatal(err)
 	}

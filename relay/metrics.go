@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"postern/certs"
+	"postern/relay/monitor"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 	"postern/relay/upstream"
@@ -16,7 +17,7 @@ import (
 type gauges struct {
 	store     *relaystore.SQLite
 	listeners *listeners
-	inForce   func() InForce
+	inForce   func() monitor.InForce
 	trace     *trace.Recorder
 	certs     *certs.Manager
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postern/relay/config"
+	"postern/relay/monitor"
 )
 
 // Reload reads the configuration again, validates it whole and swaps it. Open sessions take it over
@@ -55,7 +56,7 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hooks, err := HooksOf(c)
+	hooks, err := monitor.HooksOf(c)
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.certs.Use(certOptions(c, s.log)); err != nil {
+	if err := s.certs.Use(c.CertOptions(s.log)); err != nil {
 		closeAll(opened)
 		return err
 	}

@@ -27,9 +27,12 @@ import (
 	"postern/certs"
 	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/monitor"
+	"postern/relay/outbound"
 	"postern/relay/queue"
 	"postern/relay/spool"
 	relaystore "postern/relay/store"
+	"postern/relay/submission"
 	"postern/relay/trace"
 	"postern/relay/wire"
 )
@@ -66,11 +69,11 @@ type Server struct {
 	certs      *certs.Manager
 	limiter    *policy.Limiter
 	accounts   *accounts
-	room       *Room
-	monitor    *Monitor
-	outbound   *Dispatcher
+	room       *monitor.Room
+	monitor    *monitor.Monitor
+	outbound   *outbound.Dispatcher
 	queue      *queue.Queue
-	submission *Service
+	submission *submission.Service
 	listeners  *listeners
 	admin      net.Listener // nil: none is configured
 	registry   *prometheus.Registry
@@ -103,12 +106,12 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.registry = prometheus.NewRegistry()
-	s.room = NewRoom(s.store.Writable, s.log)
-	hooks, err := HooksOf(c)
+	s.room = monitor.NewRoom(s.store.Writable, s.log)
+	hooks, err := monitor.HooksOf(c)
 	if err != nil {
 		return nil, err
 	}
-	s.monitor = newMonitor(monitorOptions{
+	s.monitor = monitor.New(monitor.Options{
 		DataDir: c.DataDir, InForce: s.inForce, Room: s.room, Store: s.store, Logger: s.log, Metrics: s.registry,
 		Certs:  func() []certs.Info { return s.certs.Info() },
 		Lookup: func(ctx context.Context, login string) (auth.Identity, error) { return s.accounts.Lookup(ctx, login) },
@@ -122,11 +125,11 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
 		return nil, err
 	}
-	if s.certs, err = certs.New(certOptions(c, o.Logger)); err != nil {
+	if s.certs, err = certs.New(c.CertOptions(o.Logger)); err != nil {
 		return nil, err
 	}
-	s.outbound = newDispatcher(outboundOptions{
-		Routes: func() *Routes { return s.state.Load().routes }, Store: s.store, Changed: func() { s.queue.Wake() },
+	s.outbound = outbound.New(outbound.Options{
+		Routes: func() *outbound.Routes { return s.state.Load().routes }, Store: s.store, Changed: func() { s.queue.Wake() },
 		Stopping: s.draining, Logger: s.log, Metrics: s.registry,
 	})
 	st, err := s.newState(ctx, c, nil)
@@ -136,8 +139,8 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.state.Store(st)
 	st.routes.Run()
 	s.queue = s.newQueue(c)
-	s.submission = newService(s.deliveries, submissionOptions{
-		Settings: func() *Settings { return s.state.Load().settings }, Accounts: s.accounts, AccountDelay: 2 * storePoll,
+	s.submission = submission.New(s.deliveries, submission.Options{
+		Settings: func() *submission.Settings { return s.state.Load().settings }, Accounts: s.accounts, AccountDelay: 2 * storePoll,
 		Limiter: s.limiter, Room: s.room, Spool: s.spool, Queue: s.queue, List: s.store.List, Outbound: s.outbound,
 		Result: s.result, Stopping: s.draining, Trace: s.trace, Logger: s.log, Metrics: s.registry,
 	})
@@ -165,9 +168,9 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 	return err
 }
 
-func (s *Server) inForce() InForce {
+func (s *Server) inForce() monitor.InForce {
 	st := s.state.Load()
-	return InForce{Config: st.config, Routes: st.routes}
+	return monitor.InForce{Config: st.config, Routes: st.routes}
 }
 
 // result hears what became of a recipient in an attempt.
@@ -181,13 +184,6 @@ func newSpool(dir string) (*spool.Spool, error) {
 		return nil, err
 	}
 	return spool.New(spool.Options{Dir: dir})
-}
-
-func certOptions(c *config.Config, log *slog.Logger) certs.Options {
-	return certs.Options{
-		CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Hostname: c.Hostname,
-		Dir: filepath.Join(c.DataDir, "tls"), Names: c.TLS.SelfSignedNames, Logger: log,
-	}
 }
 
 func (s *Server) newQueue(c *config.Config) *queue.Queue {

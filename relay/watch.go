@@ -83,7 +83,7 @@ func (s *Server) usersChanged(ctx context.Context) {
 		}
 		return
 	}
-	s.state.Load().settings.Policy.SetGroups(members(users))
+	s.state.Load().settings.Policy.SetGroups(relaystore.Members(users))
 	s.accounts.forgive(users, time.Now().Add(-10*storePoll))
 }
 
