@@ -167,7 +167,7 @@ func (s *tokens) drop(_, token string) {
 func oauthUpstream(t *testing.T, port int, source *tokens, change func(*Config)) *Upstream {
 	t.Helper()
 	cfg := Config{
-		Name: "office", Host: "127.0.0.1", Port: port, TLS: TLSImplicit, RootCAs: authority().Pool(),
+		Name: "office", Host: "127.0.0.1", Port: port, TLS: TLSImplicit, RootCAs: authority().Pool,
 		Username: user, Token: source.token, DropToken: source.drop, Jitter: func() float64 { return 0.5 },
 	}
 	if change != nil {

@@ -83,7 +83,7 @@ func TestAgainstAnotherServer(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { srv.Serve(l) })
 	t.Cleanup(func() { srv.Close(); wg.Wait() })
-	u := newUpstream(t, Config{Name: "office", Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, RootCAs: authority().Pool(), Username: user, Password: password})
+	u := newUpstream(t, Config{Name: "office", Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, RootCAs: authority().Pool, Username: user, Password: password})
 
 	big := large(900 << 10)
 	for i, content := range []mail.Content{
@@ -168,7 +168,7 @@ func benchmarkSend(b *testing.B, size int, secure bool) {
 	cfg := Config{Name: "office", Host: "127.0.0.1", TLS: TLSNone, MessagesPerConnection: 1 << 30}
 	if secure {
 		tc = goodTLS()
-		cfg.TLS, cfg.RootCAs = TLSImplicit, authority().Pool()
+		cfg.TLS, cfg.RootCAs = TLSImplicit, authority().Pool
 	}
 	cfg.Port = sink(b, tc)
 	u := newUpstream(b, cfg)

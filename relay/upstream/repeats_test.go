@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
-	"postern/relay/upstream/faketest"
 )
 
 // Whoever writes to an address chooses what the upstream repeats of it. No address makes an account fault of what is a recipient's, nor
@@ -29,7 +29,7 @@ func TestAddressesInRepliesDecideNothing(t *testing.T) {
 		} {
 			for _, form := range []string{a.String(), bare, strings.ToUpper(a.String()), a.Domain} {
 				fc := provider()
-				fc.Hook = hookOn("RCPT", 0, faketest.Action{Reply: fmt.Sprintf(said, form)})
+				fc.Hook = hookOn("RCPT", 0, fakesmtp.Action{Reply: fmt.Sprintf(said, form)})
 				_, u := startPiped(t, fc, func(cfg *Config) { cfg.Rules = profile })
 				r := send(t, u, message(t, to))[0]
 				if s := state(u); r.Class != mail.RecipientFault || s.Status != Ready {

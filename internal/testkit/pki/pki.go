@@ -82,7 +82,7 @@ func (ca *CA) Leaf(o Options) (Cert, error) {
 		o.Names = []string{"localhost", "127.0.0.1", "::1"}
 	}
 	if o.NotBefore.IsZero() {
-		o.NotBefore = time.Now().Add(-time.Hour)
+		o.NotBefore = time.Now().Add(-48 * time.Hour)
 	}
 	if o.NotAfter.IsZero() {
 		o.NotAfter = time.Now().Add(180 * 24 * time.Hour)

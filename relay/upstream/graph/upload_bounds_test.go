@@ -230,7 +230,7 @@ func TestUploadAndTheLastRequest(t *testing.T) {
 			var dials atomic.Int32
 			rt := &http.Transport{
 				DisableKeepAlives: true, // so that each request dials
-				TLSClientConfig:   &tls.Config{RootCAs: ca.Pool()},
+				TLSClientConfig:   &tls.Config{RootCAs: ca.Pool},
 				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 					if dials.Add(1) == c.refuse {
 						return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("no route to host")}

@@ -1,10 +1,9 @@
-package faketest
+package testkit
 
 import (
 	"bufio"
 	"crypto/tls"
 	"encoding/base64"
-	"encoding/binary"
 	"io"
 	"net"
 	"strconv"
@@ -145,7 +144,7 @@ func (p *Proxy) socks(nc net.Conn, br *bufio.Reader) {
 	if head[3] != 3 {
 		name = net.IP(host[:n]).String()
 	}
-	address := net.JoinHostPort(name, strconv.Itoa(int(binary.BigEndian.Uint16(host[n:]))))
+	address := net.JoinHostPort(name, strconv.Itoa(int(host[n])<<8|int(host[n+1])))
 	p.ask(address)
 	if p.Answer != "" {
 		io.WriteString(nc, p.Answer)
