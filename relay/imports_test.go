@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"relay/encode":       {"mail"},
 	"relay/dsn":          {"mail"},
 	"relay/capture":      {},
-	"relay/fakeprovider": {"mail"},
+	"relay/fakeprovider": {"internal/fakesmtp", "mail"},
 	"relay/queue":        {"internal/logline", "mail", "relay/trace"},
 	"relay/upstream":     {"internal/logline", "mail", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/via"},
 	"relay/upstream/via": {"mail"},

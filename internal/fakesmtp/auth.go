@@ -89,9 +89,9 @@ func (c *Session) first(initial *string, challenge string) (string, error) {
 	return decode(*initial)
 }
 
-func (c *Session) check(user, secret string) (who, refusal string, err error) {
+func (c *Session) check(mechanism, user, secret string) (who, refusal string, err error) {
 	if c.srv.cfg.Login != nil {
-		return user, c.srv.cfg.Login(c, user, secret), nil
+		return user, c.srv.cfg.Login(c, mechanism, user, secret), nil
 	}
 	if want, ok := c.srv.cfg.Users[user]; !ok || want != secret {
 		return user, wrong, nil
@@ -108,7 +108,7 @@ func (c *Session) plain(initial *string) (user, refusal string, err error) {
 	if len(f) != 3 {
 		return "", wrong, nil
 	}
-	return c.check(f[1], f[2])
+	return c.check("PLAIN", f[1], f[2])
 }
 
 func (c *Session) login(initial *string) (user, refusal string, err error) {
@@ -119,20 +119,20 @@ func (c *Session) login(initial *string) (user, refusal string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	return c.check(user, password)
+	return c.check("LOGIN", user, password)
 }
 
 // xoauth2 is https://developers.google.com/workspace/gmail/imap/xoauth2-protocol.
 func (c *Session) xoauth2(initial *string) (user, refusal string, err error) {
-	return c.token(initial, "user=", "\x01auth=Bearer ")
+	return c.token("XOAUTH2", initial, "user=", "\x01auth=Bearer ")
 }
 
 // bearer is RFC 7628.
 func (c *Session) bearer(initial *string) (user, refusal string, err error) {
-	return c.token(initial, "n,a=", ",\x01")
+	return c.token("OAUTHBEARER", initial, "n,a=", ",\x01")
 }
 
-func (c *Session) token(initial *string, before, behind string) (user, refusal string, err error) {
+func (c *Session) token(mechanism string, initial *string, before, behind string) (user, refusal string, err error) {
 	r, err := c.first(initial, "")
 	if err != nil {
 		return "", "", err
@@ -143,7 +143,7 @@ func (c *Session) token(initial *string, before, behind string) (user, refusal s
 	if !begins || !ends || user == "" {
 		return "", malformed, nil
 	}
-	return c.check(user, rest[strings.LastIndex(rest, " ")+1:])
+	return c.check(mechanism, user, rest[strings.LastIndex(rest, " ")+1:])
 }
 
 func (c *Session) cram(*string) (user, refusal string, err error) {

@@ -38,7 +38,7 @@ type Config struct {
 	Users      map[string]string
 	// Login decides instead of Users, though not about CRAM-MD5 and SCRAM. The secret is a password or an access token. It returns
 	// the refusal, "" to let the user in.
-	Login func(s *Session, user, secret string) string
+	Login func(s *Session, mechanism, user, secret string) string
 
 	Size          int64         // of the largest message in octets; 0: any. To be announced in Extensions
 	MaxRecipients int           // of a message; 0: any
@@ -54,6 +54,8 @@ type Config struct {
 	Take func(s *Session, m Message) Action
 	// Body says where the octets of a message go; its error closes the connection. nil: into Message.Data.
 	Body func(s *Session) io.Writer
+	// Closed is told of a connection that has ended.
+	Closed func(s *Session)
 }
 
 // Hook is asked before a command takes effect.
@@ -279,9 +281,13 @@ func (s *Server) enter(nc net.Conn) *Session {
 	return &Session{Number: s.counts.Connections, srv: s, nc: nc}
 }
 
-func (s *Server) leave(nc net.Conn) {
+// leave is before the client can know.
+func (s *Server) leave(c *Session) {
+	if s.cfg.Closed != nil {
+		s.cfg.Closed(c)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.conns, nc)
-	s.counts.Open-- // before the client can know
+	delete(s.conns, c.nc)
+	s.counts.Open--
 }

@@ -52,7 +52,7 @@ func (s *Server) Serve(nc net.Conn) {
 	if c == nil {
 		return
 	}
-	defer s.leave(nc)
+	defer s.leave(c)
 	c.use(nc)
 	if s.cfg.Implicit && c.startTLS() != nil {
 		return
@@ -102,7 +102,7 @@ func (c *Session) flush() error {
 		}
 	}
 	if cfg.Idle > 0 {
-		c.SetDeadline(cfg.Idle)
+		c.nc.SetDeadline(time.Now().Add(cfg.Idle))
 	}
 	c.answered = true
 	_, err := c.rw.Write(c.out)
@@ -124,8 +124,11 @@ func (c *Session) pause(d time.Duration) error {
 	}
 }
 
-// SetDeadline cuts the connection off after a time.
-func (c *Session) SetDeadline(d time.Duration) { c.nc.SetDeadline(time.Now().Add(d)) }
+// CutAfter sends what is waiting and closes the connection after a time.
+func (c *Session) CutAfter(d time.Duration) {
+	c.flush()
+	c.nc.SetDeadline(time.Now().Add(d))
+}
 
 // ConnectionState is that of TLS.
 func (c *Session) ConnectionState() tls.ConnectionState {
