@@ -12,6 +12,9 @@ import (
 // Message is the transaction as far as it has come.
 func (c *Session) Message() Message { return c.message }
 
+// Body is what took the octets of the message; see Config.Body.
+func (c *Session) Body() io.Writer { return c.body }
+
 // Take takes the message that was read, for a hook that answers its end itself.
 func (c *Session) Take() {
 	m := c.message
@@ -70,6 +73,8 @@ func (c *Session) feed(p []byte) error {
 
 // readDots reads up to CRLF.CRLF (RFC 5321 §4.1.1.4).
 func (c *Session) readDots() error {
+	c.reading = true
+	defer func() { c.reading = false }()
 	atStart := true // behind a CRLF
 	for {
 		if _, err := c.br.Peek(1); err != nil {
@@ -151,6 +156,8 @@ func (c *Session) bdat(line, args string) error {
 }
 
 func (c *Session) readChunk(size int64) error {
+	c.reading = true
+	defer func() { c.reading = false }()
 	for size > 0 {
 		if _, err := c.br.Peek(1); err != nil {
 			return err

@@ -43,6 +43,7 @@ type Session struct {
 	message Message
 	body    io.Writer // where its octets go, once the first has come
 	size    int64     // octets that came
+	reading bool      // its octets
 }
 
 // Serve serves one connection to its end.
@@ -77,7 +78,7 @@ type turns struct{ c *Session }
 
 func (t *turns) Read(b []byte) (int, error) {
 	c := t.c
-	if c.body == nil || !c.srv.cfg.Gather {
+	if !c.reading || !c.srv.cfg.Gather {
 		if err := c.flush(); err != nil {
 			return 0, err
 		}
