@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -81,17 +82,9 @@ var Full = []string{"PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "DSN", "SI
 
 // Without returns Full without the named extensions.
 func Without(names ...string) []string {
-	var left []string
-	for _, e := range Full {
-		keep := true
-		for _, n := range names {
-			keep = keep && !strings.HasPrefix(e, n)
-		}
-		if keep {
-			left = append(left, e)
-		}
-	}
-	return left
+	return slices.DeleteFunc(slices.Clone(Full), func(e string) bool {
+		return slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(e, n) })
+	})
 }
 
 // Message is one that was taken. From and To are what stood behind MAIL and RCPT; Path takes them apart.
@@ -232,7 +225,7 @@ func (s *Server) DropAll() {
 func (s *Server) Messages() []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]Message(nil), s.messages...)
+	return slices.Clone(s.messages)
 }
 
 // Counts returns what was counted so far.
@@ -246,7 +239,7 @@ func (s *Server) Counts() Counts {
 func (s *Server) Log() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]string(nil), s.log...)
+	return slices.Clone(s.log)
 }
 
 func (s *Server) count(f func(*Counts)) {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/upstream"
@@ -49,7 +50,7 @@ func connected(t testing.TB, fake *fakeprovider.Graph, change func(*Options)) (*
 	t.Helper()
 	k := &tokens{}
 	o := Options{
-		Name: "graph", Mailbox: office, Token: k.token, DropToken: k.drop, Transport: fake.Transport(),
+		Name: "graph", Mailbox: office, Token: k.token, DropToken: k.drop, Transport: testkit.Transport(fake),
 		Jitter: func() float64 { return 0.5 },
 	}
 	if change != nil {

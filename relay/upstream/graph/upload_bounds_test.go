@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/upstream/internal/gate"
@@ -173,7 +174,7 @@ func TestLargeMailOfManyMailboxes(t *testing.T) {
 func TestUploadHostOutOfReach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{UploadHost: "outlook.office.com"})
-		w := &walled{rt: fake.Transport(), wall: true}
+		w := &walled{rt: testkit.Transport(fake), wall: true}
 		u, _ := uploading(t, fake, func(o *Options) { o.Transport = w })
 		tx := large(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))
 		r := only(t, send(t, u, tx))

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/internal/testkit/pki"
 	"postern/mail"
 	"postern/relay/fakeprovider"
@@ -69,14 +70,14 @@ func (l *lockedBuffer) String() string {
 func appOptions(a *fakeprovider.OAuth) Options {
 	return Options{
 		Upstream: "office", Provider: Microsoft, Flow: ClientCredentials, Tenant: "contoso.onmicrosoft.com",
-		ClientID: client, ClientSecret: NewSecret(secret), Transport: a.Transport(), Jitter: func() float64 { return 0 },
+		ClientID: client, ClientSecret: NewSecret(secret), Transport: testkit.Transport(a), Jitter: func() float64 { return 0 },
 	}
 }
 
 func personOptions(a *fakeprovider.OAuth, store GrantStore) Options {
 	return Options{
 		Upstream: "office", Provider: Microsoft, Flow: DeviceCode, Tenant: "contoso.onmicrosoft.com", ClientID: client,
-		Transport: a.Transport(), Grants: store, Sealer: testSealer(), Jitter: func() float64 { return 0 },
+		Transport: testkit.Transport(a), Grants: store, Sealer: testSealer(), Jitter: func() float64 { return 0 },
 	}
 }
 
