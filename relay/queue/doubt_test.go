@@ -3,7 +3,6 @@ package queue_test
 import (
 	"context"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -68,19 +67,18 @@ func TestSettleDoubts(t *testing.T) {
 		result *mail.Result
 		status queue.Status
 		kind   queue.NoticeKind // "": no report
-		action string
 	}{
-		{"the first", 0, 0, false, 0, &lost, queue.Pending, "", ""},
-		{"the second", 1, 0, false, 0, &lost, queue.Pending, "", ""},
-		{"the last", 2, 0, false, 0, &lost, queue.Unclear, queue.Doubt, queue.UnclearAction},
-		{"the last, for whom only failures count", 2, 0, false, mail.NotifyFailure, &lost, queue.Unclear, queue.Doubt, queue.UnclearAction},
-		{"the last, for nobody", 2, 0, false, mail.NotifyNever, &lost, queue.Unclear, "", ""},
-		{"a doubt, then deferrals until the time is over", 1, 48 * time.Hour, false, 0, &greylisted, queue.Unclear, queue.Doubt, queue.UnclearAction},
-		{"a doubt, then a person gives up", 1, 0, true, 0, nil, queue.Unclear, queue.Doubt, queue.UnclearAction},
-		{"a doubt, then a refusal", 1, 0, false, 0, &refusal, queue.Failed, queue.Failure, queue.FailedAction},
-		{"a refusal behind a doubt of the same attempt", 0, 0, false, 0, &again, queue.Failed, queue.Failure, queue.FailedAction},
-		{"doubts, then taken", 2, 0, false, 0, &delivered, queue.Delivered, "", ""},
-		{"certain deferrals are no doubts", 2, 0, false, 0, &greylisted, queue.Pending, "", ""},
+		{"the first", 0, 0, false, 0, &lost, queue.Pending, ""},
+		{"the second", 1, 0, false, 0, &lost, queue.Pending, ""},
+		{"the last", 2, 0, false, 0, &lost, queue.Unclear, queue.Doubt},
+		{"the last, for whom only failures count", 2, 0, false, mail.NotifyFailure, &lost, queue.Unclear, queue.Doubt},
+		{"the last, for nobody", 2, 0, false, mail.NotifyNever, &lost, queue.Unclear, ""},
+		{"a doubt, then deferrals until the time is over", 1, 48 * time.Hour, false, 0, &greylisted, queue.Unclear, queue.Doubt},
+		{"a doubt, then a person gives up", 1, 0, true, 0, nil, queue.Unclear, queue.Doubt},
+		{"a doubt, then a refusal", 1, 0, false, 0, &refusal, queue.Failed, queue.Failure},
+		{"a refusal behind a doubt of the same attempt", 0, 0, false, 0, &again, queue.Failed, queue.Failure},
+		{"doubts, then taken", 2, 0, false, 0, &delivered, queue.Delivered, ""},
+		{"certain deferrals are no doubts", 2, 0, false, 0, &greylisted, queue.Pending, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			q, made := decider(0, nil)
@@ -104,11 +102,8 @@ func TestSettleDoubts(t *testing.T) {
 				}
 				return
 			}
-			if len(*made) != 1 || (*made)[0].Kind != tt.kind || (*made)[0].About[0].Action != tt.action || (*made)[0].About[0].Doubts == 0 {
+			if len(*made) != 1 || (*made)[0].Kind != tt.kind || (*made)[0].About[0].Doubts == 0 {
 				t.Fatalf("reports %+v", *made)
-			}
-			if a := (*made)[0].About[0]; tt.kind == queue.Doubt && !strings.HasPrefix(a.Status, "4.") {
-				t.Errorf("status %s", a.Status)
 			}
 		})
 	}

@@ -114,7 +114,7 @@ func TestRetryWarnExpire(t *testing.T) {
 		if len(delays) != 1 || delays[0].Time.Sub(start).Round(time.Minute) != 240*m {
 			t.Errorf("delay reports %v", delays)
 		}
-		if len(failures) != 1 || failures[0].About[0].Status != "5.4.7" || failures[0].About[0].Reply != greylisted.Reply {
+		if len(failures) != 1 || !failures[0].About[0].Expired || failures[0].About[0].Reply != greylisted.Reply {
 			t.Errorf("failure reports %v", failures)
 		}
 		if list, _ := w.store.List(context.Background(), queue.Filter{}); len(list) != 0 {
