@@ -9,17 +9,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/queue/storetest"
 )
-
-func TestMemstore(t *testing.T) {
-	storetest.Run(t, func(*testing.T) queue.Store { return newMemstore() })
-}
 
 // memstore is a queue.Store in memory. It keeps the whole contract but durability, which a test can play with Fork: the copy
 // is what a restart would find.

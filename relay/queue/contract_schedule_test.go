@@ -1,4 +1,4 @@
-package storetest
+package queue_test
 
 import (
 	"fmt"
@@ -74,7 +74,7 @@ func (s *suite) finishKeeps() {
 	if got, next := s.due("", 10, 10); len(got) != 0 || !next.Equal(want.NextAttempt) {
 		s.Fatalf("%q is due, the next one at %v, want %v", got, next, want.NextAttempt)
 	}
-	if got := s.read(id); string(got) != body {
+	if got := s.read(id); string(got) != hello {
 		s.Fatalf("the content became %q", got)
 	}
 }
@@ -98,17 +98,17 @@ func (s *suite) finishReports() {
 	report.Envelope.From = mail.Address{}
 	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true, Reports: []queue.NewMessage{with(report)}}))
 	s.wantDue(report.ID)
-	if got := s.read(report.ID); string(got) != body {
+	if got := s.read(report.ID); string(got) != hello {
 		s.Fatalf("the report's content is %q", got)
 	}
-	s.wantStats(queue.Stats{Messages: 1, Bytes: int64(len(body))})
+	s.wantStats(queue.Stats{Messages: 1, Bytes: int64(len(hello))})
 }
 
 // finishAllOrNone: an outcome whose report cannot be stored is no outcome at all.
 func (s *suite) finishAllOrNone() {
 	id := s.add("alice", 1)[0]
 	s.lent(id)
-	report := queue.NewMessage{Message: s.message(2, ""), Content: fileContent{size: 5}}
+	report := queue.NewMessage{Message: s.message(2, ""), Content: unheldContent{size: 5}}
 	if err := s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true, Reports: []queue.NewMessage{report}}); err == nil {
 		s.Fatal("a report without its content was stored")
 	}
@@ -312,7 +312,7 @@ func (s *suite) stats() {
 	_, err := s.store.Hold(s.ctx, named(ids[1]), "")
 	s.must(err)
 	first := s.message(1, "")
-	size := int64(len(body))
+	size := int64(len(hello))
 	s.wantStats(queue.Stats{Messages: 3, Held: 1, Leased: 1, Bytes: 3 * size, Oldest: first.Received})
 	s.must(s.store.Finish(s.ctx, ids[0], owner, queue.Outcome{Remove: true}))
 	n, err := s.store.Delete(s.ctx, named(ids[1]))

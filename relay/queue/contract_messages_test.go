@@ -1,4 +1,4 @@
-package storetest
+package queue_test
 
 import (
 	"bytes"
@@ -39,7 +39,7 @@ func (s *suite) full() *queue.Message {
 }
 
 func (s *suite) roundTrip() {
-	for _, want := range []*queue.Message{s.full(), {ID: "plain", Size: int64(len(body))}} {
+	for _, want := range []*queue.Message{s.full(), {ID: "plain", Size: int64(len(hello))}} {
 		s.must(s.store.Add(s.ctx, with(want)))
 		if err := compare(s.get(want.ID), want); err != nil {
 			s.Fatal(err)
@@ -61,8 +61,8 @@ func (s *suite) addAllOrNone() {
 		s.Fatal("a second message with the same ID was added")
 	}
 	s.wantDue("0000000000000002")
-	s.wantStats(queue.Stats{Messages: 1, Bytes: int64(len(body))})
-	if got := s.read("0000000000000002"); string(got) != body {
+	s.wantStats(queue.Stats{Messages: 1, Bytes: int64(len(hello))})
+	if got := s.read("0000000000000002"); string(got) != hello {
 		s.Fatalf("the first message has the content %q", got)
 	}
 }
@@ -81,9 +81,9 @@ func (s *suite) addLeased() {
 func (s *suite) addWrongContent() {
 	broken := errors.New("broken disk")
 	for name, c := range map[string]mail.Content{
-		"short":  fileContent{b: []byte(body), size: int64(len(body)) + 1},
-		"long":   fileContent{b: []byte(body), size: int64(len(body)) - 1},
-		"broken": fileContent{b: []byte(body), size: int64(len(body)) + 1, err: broken},
+		"short":  unheldContent{b: []byte(hello), size: int64(len(hello)) + 1},
+		"long":   unheldContent{b: []byte(hello), size: int64(len(hello)) - 1},
+		"broken": unheldContent{b: []byte(hello), size: int64(len(hello)) + 1, err: broken},
 	} {
 		m := s.message(1, "alice")
 		err := s.store.Add(s.ctx, queue.NewMessage{Message: m, Content: c})
@@ -102,7 +102,7 @@ func (s *suite) contentSizes() {
 	for i, size := range []int{0, 1, 4096, 64<<10 - 1, 64 << 10, 128 << 10, 128<<10 + 1, 256 << 10, 1<<20 + 17} {
 		b := make([]byte, size)
 		random.Read(b)
-		for j, c := range []mail.Content{mail.BytesContent(b), fileContent{b: b, size: int64(size)}} {
+		for j, c := range []mail.Content{mail.BytesContent(b), unheldContent{b: b, size: int64(size)}} {
 			m := s.message(10*i+j, "alice")
 			m.Size = int64(size)
 			s.must(s.store.Add(s.ctx, queue.NewMessage{Message: m, Content: c}))

@@ -1,4 +1,4 @@
-package storetest
+package queue_test
 
 import (
 	"time"
@@ -25,7 +25,7 @@ func (s *suite) hold() {
 		s.Fatalf("released: held %v for %q, next at %v", m.Held, m.HoldReason, m.NextAttempt)
 	}
 	s.wantDue(ids[0], ids[1])
-	s.wantStats(queue.Stats{Messages: 2, Bytes: 2 * int64(len(body))})
+	s.wantStats(queue.Stats{Messages: 2, Bytes: 2 * int64(len(hello))})
 }
 
 func (s *suite) holdKeepsOutcome() {
@@ -38,7 +38,7 @@ func (s *suite) holdKeepsOutcome() {
 		s.Fatalf("held %v for %q after %v", m.Held, m.HoldReason, m.LastReply)
 	}
 	s.wantDue()
-	s.wantStats(queue.Stats{Messages: 1, Held: 1, Bytes: int64(len(body))})
+	s.wantStats(queue.Stats{Messages: 1, Held: 1, Bytes: int64(len(hello))})
 }
 
 func (s *suite) retry() {
@@ -65,7 +65,7 @@ func (s *suite) bounce() {
 		s.Fatalf("bounce %v, held %v", m.Bounce, m.Held)
 	}
 	s.wantDue(ids[0])
-	s.wantStats(queue.Stats{Messages: 2, Bytes: 2 * int64(len(body))})
+	s.wantStats(queue.Stats{Messages: 2, Bytes: 2 * int64(len(hello))})
 }
 
 // bounceDuringAttempt: the outcome of the attempt that runs does not put off what a person asked for.
@@ -89,7 +89,7 @@ func (s *suite) delete() {
 	s.count(n, err, 2)
 	_, err = s.store.Content(s.ctx, ids[1])
 	s.wantErr(err, queue.ErrNotFound)
-	s.wantStats(queue.Stats{Messages: 1, Leased: 1, Bytes: int64(len(body))})
+	s.wantStats(queue.Stats{Messages: 1, Leased: 1, Bytes: int64(len(hello))})
 	s.must(s.store.Finish(s.ctx, ids[0], owner, queue.Outcome{Remove: true}))
 }
 
@@ -173,5 +173,5 @@ func (s *suite) actionsOverMany() {
 	}
 	n, err = s.store.Delete(s.ctx, queue.Filter{Login: "bob"})
 	s.count(n, err, many/2)
-	s.wantStats(queue.Stats{Messages: many / 2, Bytes: many / 2 * int64(len(body))})
+	s.wantStats(queue.Stats{Messages: many / 2, Bytes: many / 2 * int64(len(hello))})
 }
