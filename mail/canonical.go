@@ -195,6 +195,14 @@ const (
 	maxQuoted = 300
 )
 
+var (
+	looksLikeSyntax = strings.NewReplacer("@", " at ", `"`, "'", "<", "\u2039", ">", "\u203a", `\`, "/", "[", "(", "]", ")",
+		":", "\u2236", ";", ",")
+	noParentheses = strings.NewReplacer("(", "", ")", "")
+	noEmptyItems  = strings.NewReplacer(",,", ",", ", ,", ",")
+	quotedPairs   = strings.NewReplacer(`"`, `\"`, `\`, `\\`)
+)
+
 // harmless is the text of a display name such that also a reader that decodes encoded words before it parses finds
 // one mailbox behind it: what could be syntax becomes what looks like it, parentheses that do not match go. A comma
 // stays, since "Last, First" is what half of all directories say; one that separates nothing goes.
@@ -203,8 +211,7 @@ func harmless(s string) string {
 		return s
 	}
 	s = strings.ReplaceAll(s, " @ ", " at ")
-	s = strings.NewReplacer("@", " at ", `"`, "'",
-		"<", "\u2039", ">", "\u203a", `\`, "/", "[", "(", "]", ")", ":", "\u2236", ";", ",").Replace(s)
+	s = looksLikeSyntax.Replace(s)
 	depth := 0
 	for _, r := range s {
 		if r == '(' {
@@ -216,10 +223,10 @@ func harmless(s string) string {
 		}
 	}
 	if depth != 0 {
-		s = strings.NewReplacer("(", "", ")", "").Replace(s)
+		s = noParentheses.Replace(s)
 	}
 	for strings.Contains(s, ",,") || strings.Contains(s, ", ,") {
-		s = strings.NewReplacer(",,", ",", ", ,", ",").Replace(s)
+		s = noEmptyItems.Replace(s)
 	}
 	s = strings.Trim(s, ", ")
 	return strings.ReplaceAll(s, "=?", "= ?")
@@ -246,7 +253,7 @@ func (m mailbox) tokens() []string {
 	for _, w := range words {
 		plain = plain && isAtom(w)
 	}
-	switch quoted := `"` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(name) + `"`; {
+	switch quoted := `"` + quotedPairs.Replace(name) + `"`; {
 	case name == "":
 		return []string{address}
 	case plain:

@@ -1,5 +1,6 @@
 // Package mail holds the words that every part of Postern shares: addresses, envelopes, replies,
-// results and errors. It imports the standard library and golang.org/x/text only and does no input or output.
+// results and errors. It imports the standard library, golang.org/x/text and x/net/idna only, and does no input or
+// output.
 //
 // Four identities stay apart everywhere: the login (who authenticated), the reverse-path, the header
 // author, and the upstream identity (who we are to the provider). This package has types for the

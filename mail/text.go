@@ -58,7 +58,7 @@ func withoutLineEnds(f Field) (Field, bool) {
 		if err != nil {
 			text = "?"
 		}
-		text = strings.NewReplacer("\r", " ", "\n", " ", "\x00", " ").Replace(text)
+		text = lineEnds.Replace(text)
 		b.WriteString(value[last:w.start])
 		b.WriteString(strings.Join(encodeWords(text), " "))
 		last = w.end
@@ -68,6 +68,8 @@ func withoutLineEnds(f Field) (Field, bool) {
 	}
 	return foldField(f.Name, b.String()+value[last:]), true
 }
+
+var lineEnds = strings.NewReplacer("\r", " ", "\n", " ", "\x00", " ")
 
 // saysLineEnd reports an encoded word with CR, LF or NUL in it, or in a charset that hides them.
 func saysLineEnd(w encodedWord, octets []byte) bool {
