@@ -26,13 +26,18 @@ func (s *suite) full() *queue.Message {
 	}
 	m.Recipients = []queue.Recipient{
 		{
-			Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}, Notify: mail.NotifyFailure | mail.NotifyDelay, ORcpt: "rfc822;b@example.org"},
-			Status:    queue.Failed, Reply: mail.R(550, "5.1.1", "no such user\nreally"), Upstream: "office", Relayed: true, Doubts: 2,
+			Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"},
+				Notify: mail.NotifyFailure | mail.NotifyDelay, ORcpt: "rfc822;b@example.org"},
+			Status: queue.Failed, Reply: mail.R(550, "5.1.1", "no such user\nreally"), Upstream: "office",
+			Relayed: true, Doubts: 2,
 		},
-		{Recipient: mail.Recipient{To: mail.Address{Local: "jürgen", Domain: "bücher.example"}, Notify: mail.NotifyNever}, Status: queue.Pending},
-		{Recipient: mail.Recipient{To: mail.Address{Local: "x", Domain: "[192.0.2.1]"}}, Status: queue.Delivered, Reply: mail.R(250, "2.0.0", "ok")},
+		{Recipient: mail.Recipient{To: mail.Address{Local: "jürgen", Domain: "bücher.example"},
+			Notify: mail.NotifyNever}, Status: queue.Pending},
+		{Recipient: mail.Recipient{To: mail.Address{Local: "x", Domain: "[192.0.2.1]"}}, Status: queue.Delivered,
+			Reply: mail.R(250, "2.0.0", "ok")},
 	}
-	m.EightBit, m.Attempts, m.WaitingFor, m.Warned, m.Held, m.HoldReason = true, 7, "office", true, true, "over the limit"
+	m.EightBit, m.Attempts, m.WaitingFor, m.Warned, m.Held, m.HoldReason = true, 7, "office", true, true,
+		"over the limit"
 	m.Bounce, m.LastReply = true, mail.R(451, "4.3.0", "later, \x00 please")
 	m.LeaseOwner, m.LeaseUntil = owner, s.now.Add(time.Minute)
 	return m
@@ -57,7 +62,8 @@ func (s *suite) roundTrip() {
 
 func (s *suite) addAllOrNone() {
 	s.add("alice", 2)
-	if err := s.store.Add(s.ctx, with(s.message(1, "alice")), with(s.message(2, "alice")), with(s.message(3, "alice"))); err == nil {
+	if err := s.store.Add(s.ctx, with(s.message(1, "alice")), with(s.message(2, "alice")),
+		with(s.message(3, "alice"))); err == nil {
 		s.Fatal("a second message with the same ID was added")
 	}
 	s.wantDue("0000000000000002")

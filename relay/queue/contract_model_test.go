@@ -29,7 +29,8 @@ func runModel(t *testing.T, open func(t *testing.T) queue.Store) {
 		m := &modelled{store: store, ctx: ctx, rows: map[string]*queue.Message{}, now: time.Now().UTC()}
 		m.s = &suite{T: t, store: store, ctx: ctx, now: m.now}
 		rt.Repeat(map[string]func(*rapid.T){
-			"add": m.add, "lease": m.lease, "finish": m.finish, "remove": m.remove, "postpone": m.postpone, "wake": m.wake,
+			"add": m.add, "lease": m.lease, "finish": m.finish, "remove": m.remove, "postpone": m.postpone,
+			"wake": m.wake,
 			"hold": m.hold, "release": m.release, "retry": m.retry, "bounce": m.bounce, "delete": m.delete, "": m.check,
 		})
 	})
@@ -97,7 +98,8 @@ func (m *modelled) lease(rt *rapid.T) {
 func (m *modelled) finish(rt *rapid.T) {
 	id := m.someID(rt)
 	row := m.rows[id]
-	o := queue.Outcome{Recipients: m.s.message(1, "").Recipients, NextAttempt: m.someTime(rt), LastReply: mail.R(451, "4.3.0", "later")}
+	o := queue.Outcome{Recipients: m.s.message(1, "").Recipients, NextAttempt: m.someTime(rt),
+		LastReply: mail.R(451, "4.3.0", "later")}
 	if rapid.Bool().Draw(rt, "waits") {
 		o.WaitingFor = "office"
 	}
@@ -109,7 +111,8 @@ func (m *modelled) finish(rt *rapid.T) {
 	if row.Bounce && row.NextAttempt.Before(o.NextAttempt) {
 		o.NextAttempt = row.NextAttempt
 	}
-	row.Recipients, row.NextAttempt, row.WaitingFor, row.LastReply = o.Recipients, o.NextAttempt, o.WaitingFor, o.LastReply
+	row.Recipients, row.NextAttempt, row.WaitingFor, row.LastReply = o.Recipients, o.NextAttempt, o.WaitingFor,
+		o.LastReply
 	row.LeaseOwner, row.LeaseUntil = "", time.Time{}
 }
 
@@ -141,7 +144,8 @@ func (m *modelled) wake(rt *rapid.T) {
 		}
 	}
 	names, err := m.store.WaitedFor(m.ctx, "", 10)
-	if want := len(waiting) > 0; err != nil || want != slices.Equal(names, []string{"office"}) || !want && len(names) > 0 {
+	if want := len(waiting) > 0; err != nil || want != slices.Equal(names, []string{"office"}) || !want &&
+		len(names) > 0 {
 		rt.Fatalf("%d messages wait, for %q (%v)", len(waiting), names, err)
 	}
 	limit := rapid.IntRange(1, 4).Draw(rt, "limit")

@@ -33,7 +33,8 @@ func (s *suite) holdKeepsOutcome() {
 	s.lent(id)
 	n, err := s.store.Hold(s.ctx, named(id), "stop")
 	s.count(n, err, 1)
-	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Recipients: s.message(1, "").Recipients, NextAttempt: s.now, LastReply: mail.R(451, "4.0.0", "no")}))
+	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Recipients: s.message(1, "").Recipients, NextAttempt: s.now,
+		LastReply: mail.R(451, "4.0.0", "no")}))
 	if m := s.get(id); !m.Held || m.HoldReason != "stop" || m.LastReply.Code != 451 {
 		s.Fatalf("held %v for %q after %v", m.Held, m.HoldReason, m.LastReply)
 	}
@@ -75,7 +76,8 @@ func (s *suite) bounceDuringAttempt() {
 	n, err := s.store.Bounce(s.ctx, named(id), s.now)
 	s.count(n, err, 1)
 	s.wantDue()
-	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Recipients: s.message(1, "").Recipients, NextAttempt: s.now.Add(time.Hour)}))
+	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Recipients: s.message(1, "").Recipients,
+		NextAttempt: s.now.Add(time.Hour)}))
 	s.wantDue(id)
 	if !s.get(id).Bounce {
 		s.Fatal("the wish to give it up was lost")
@@ -98,7 +100,8 @@ func (s *suite) filters() {
 	s.must(s.store.Add(s.ctx, with(m)))
 	m = s.message(2, "bob")
 	m.Envelope.From = mail.Address{Local: "Bob", Domain: "example.org"}
-	m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: mail.Address{Local: "carol", Domain: "example.org"}}, Status: queue.Pending})
+	m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: mail.Address{Local: "carol",
+		Domain: "example.org"}}, Status: queue.Pending})
 	s.must(s.store.Add(s.ctx, with(m)))
 	m = s.message(3, "")
 	m.Envelope.From = mail.Address{}

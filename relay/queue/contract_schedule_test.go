@@ -60,13 +60,16 @@ func (s *suite) finishKeeps() {
 	id := s.add("alice", 1)[0]
 	s.lent(id)
 	want := s.get(id)
-	want.Recipients[0].Status, want.Recipients[0].Reply, want.Recipients[0].Upstream = queue.Failed, mail.R(550, "5.1.1", "unknown"), "office"
-	want.Recipients = append(want.Recipients, queue.Recipient{Recipient: mail.Recipient{To: mail.Address{Local: "c", Domain: "example.org"}}, Status: queue.Pending})
+	want.Recipients[0].Status, want.Recipients[0].Reply, want.Recipients[0].Upstream = queue.Failed,
+		mail.R(550, "5.1.1", "unknown"), "office"
+	want.Recipients = append(want.Recipients, queue.Recipient{Recipient: mail.Recipient{To: mail.Address{Local: "c",
+		Domain: "example.org"}}, Status: queue.Pending})
 	want.NextAttempt, want.WaitingFor, want.Warned = s.now.Add(time.Minute), "office", true
 	want.LastReply = mail.R(451, "4.7.1", "greylisted")
 	want.LeaseOwner, want.LeaseUntil = "", time.Time{}
 	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{
-		Recipients: want.Recipients, NextAttempt: want.NextAttempt, WaitingFor: want.WaitingFor, Warned: want.Warned, LastReply: want.LastReply,
+		Recipients: want.Recipients, NextAttempt: want.NextAttempt, WaitingFor: want.WaitingFor, Warned: want.Warned,
+		LastReply: want.LastReply,
 	}))
 	if err := compare(s.get(id), want); err != nil {
 		s.Fatal(err)
@@ -109,7 +112,8 @@ func (s *suite) finishAllOrNone() {
 	id := s.add("alice", 1)[0]
 	s.lent(id)
 	report := queue.NewMessage{Message: s.message(2, ""), Content: unheldContent{size: 5}}
-	if err := s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true, Reports: []queue.NewMessage{report}}); err == nil {
+	if err := s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true,
+		Reports: []queue.NewMessage{report}}); err == nil {
 		s.Fatal("a report without its content was stored")
 	}
 	if m := s.get(id); m.LeaseOwner != owner {
@@ -270,7 +274,8 @@ func (s *suite) waitedFor(after string, limit int, want ...string) {
 	s.same(names, want)
 }
 
-// wakeTakesTurns: who has much waiting does not keep others from being woken, and nothing that waits for something else is.
+// wakeTakesTurns: who has much waiting does not keep others from being woken, and nothing that waits for something else
+// is.
 func (s *suite) wakeTakesTurns() {
 	a, b, own := s.add("a", 1, 2, 3, 4, 5), s.add("b", 11, 12), s.add("", 21)
 	other := s.add("b", 31)

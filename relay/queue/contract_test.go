@@ -105,8 +105,10 @@ func (s *suite) message(n int, login string) *queue.Message {
 		Recipients: []queue.Recipient{
 			{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}}, Status: queue.Pending},
 		},
-		Author: mail.Address{Local: "alice", Domain: "example.com"}, MessageID: "<1@example.com>", Size: int64(len(hello)),
-		Received: s.now.Add(time.Duration(n) * time.Microsecond), Expires: s.now.Add(48 * time.Hour), NextAttempt: s.now,
+		Author: mail.Address{Local: "alice", Domain: "example.com"}, MessageID: "<1@example.com>",
+		Size:     int64(len(hello)),
+		Received: s.now.Add(time.Duration(n) * time.Microsecond), Expires: s.now.Add(48 * time.Hour),
+		NextAttempt: s.now,
 	}
 }
 
@@ -259,15 +261,21 @@ func compare(got, want *queue.Message) error {
 	}
 	for _, f := range []field{
 		{"ID", got.ID, want.ID}, {"Login", got.Login, want.Login}, {"Listener", got.Listener, want.Listener},
-		{"Session", got.Session, want.Session}, {"Author", got.Author, want.Author}, {"MessageID", got.MessageID, want.MessageID},
+		{"Session", got.Session, want.Session}, {"Author", got.Author, want.Author},
+		{"MessageID", got.MessageID, want.MessageID},
 		{"Groups", fmt.Sprintf("%q", got.Groups), fmt.Sprintf("%q", want.Groups)},
 		{"Envelope", fmt.Sprintf("%+v", got.Envelope), fmt.Sprintf("%+v", want.Envelope)},
 		{"Recipients", fmt.Sprintf("%+v", got.Recipients), fmt.Sprintf("%+v", want.Recipients)},
-		{"Size", got.Size, want.Size}, {"EightBit", got.EightBit, want.EightBit}, {"Attempts", got.Attempts, want.Attempts},
-		{"Received", got.Received.UnixNano(), want.Received.UnixNano()}, {"Expires", got.Expires.UnixNano(), want.Expires.UnixNano()},
-		{"NextAttempt", got.NextAttempt.UnixNano(), want.NextAttempt.UnixNano()}, {"LeaseUntil", got.LeaseUntil.UnixNano(), want.LeaseUntil.UnixNano()},
-		{"WaitingFor", got.WaitingFor, want.WaitingFor}, {"LastReply", got.LastReply, want.LastReply}, {"Warned", got.Warned, want.Warned},
-		{"Held", got.Held, want.Held}, {"HoldReason", got.HoldReason, want.HoldReason}, {"Bounce", got.Bounce, want.Bounce},
+		{"Size", got.Size, want.Size}, {"EightBit", got.EightBit, want.EightBit},
+		{"Attempts", got.Attempts, want.Attempts},
+		{"Received", got.Received.UnixNano(), want.Received.UnixNano()},
+		{"Expires", got.Expires.UnixNano(), want.Expires.UnixNano()},
+		{"NextAttempt", got.NextAttempt.UnixNano(), want.NextAttempt.UnixNano()},
+		{"LeaseUntil", got.LeaseUntil.UnixNano(), want.LeaseUntil.UnixNano()},
+		{"WaitingFor", got.WaitingFor, want.WaitingFor}, {"LastReply", got.LastReply, want.LastReply},
+		{"Warned", got.Warned, want.Warned},
+		{"Held", got.Held, want.Held}, {"HoldReason", got.HoldReason, want.HoldReason},
+		{"Bounce", got.Bounce, want.Bounce},
 		{"LeaseOwner", got.LeaseOwner, want.LeaseOwner},
 	} {
 		if f.got != f.want {

@@ -32,8 +32,8 @@ type decider struct {
 }
 
 // decide computes new states of the recipients of m, whose Attempts count the attempt already, the time of the next
-// attempt, and reports. Without a result a recipient stays as it is, unless the operator gave the message up or its time is
-// over. It changes nothing, in m or elsewhere, except that makeReport is called. c may be nil, as in Notice.
+// attempt, and reports. Without a result a recipient stays as it is, unless the operator gave the message up or its
+// time is over. It changes nothing, in m or elsewhere, except that makeReport is called. c may be nil, as in Notice.
 func (d *decider) decide(now time.Time, m *Message, c mail.Content, results []mail.Result) decision {
 	dec := undecided(m)
 	dec.apply(results)
@@ -67,7 +67,8 @@ func (o *Outcome) pending() bool {
 // apply sets the recipients' new states.
 func (dec *decision) apply(results []mail.Result) {
 	for _, r := range results {
-		if r.Recipient < 0 || r.Recipient >= len(dec.out.Recipients) || dec.out.Recipients[r.Recipient].Status != Pending {
+		if r.Recipient < 0 || r.Recipient >= len(dec.out.Recipients) ||
+			dec.out.Recipients[r.Recipient].Status != Pending {
 			continue
 		}
 		to := &dec.out.Recipients[r.Recipient]
@@ -85,11 +86,12 @@ func (dec *decision) apply(results []mail.Result) {
 	}
 }
 
-// MaxDoubts is how often a message is given to an upstream that does not say whether it has it. Each time may be a copy.
+// MaxDoubts is how often a message is given to an upstream that does not say whether it has it. Each time may be a
+// copy.
 const MaxDoubts = 3
 
-// doubtDelays are the waits behind an attempt that the upstream may have taken, at least: what was taken needs time to show, in
-// Sent Items or to its recipient, and an upstream that fails behind the final dot needs time to be mended.
+// doubtDelays are the waits behind an attempt that the upstream may have taken, at least: what was taken needs time to
+// show, in Sent Items or to its recipient, and an upstream that fails behind the final dot needs time to be mended.
 var doubtDelays = [...]time.Duration{10 * time.Minute, time.Hour}
 
 // doubt ends the recipients for which nobody has said so often enough.

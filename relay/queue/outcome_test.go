@@ -91,13 +91,20 @@ func TestDecideOutcomes(t *testing.T) {
 		reply   int // code of the first report's first recipient
 		expired bool
 	}{
-		{"all taken", 0, false, []mail.Result{delivered, delivered}, []queue.Status{queue.Delivered, queue.Delivered}, nil, 0, false},
-		{"one refused, one deferred", 0, false, []mail.Result{unknown, greylisted}, []queue.Status{queue.Failed, queue.Pending}, []queue.NoticeKind{queue.Failure}, 550, false},
-		{"account fault bounces nobody", 47 * time.Hour, false, []mail.Result{badLogin, badLogin}, []queue.Status{queue.Pending, queue.Pending}, []queue.NoticeKind{queue.Delay}, 535, false},
-		{"delay report", 4 * time.Hour, false, []mail.Result{greylisted, delivered}, []queue.Status{queue.Pending, queue.Delivered}, []queue.NoticeKind{queue.Delay}, 451, false},
-		{"time over", 48 * time.Hour, false, []mail.Result{greylisted, delivered}, []queue.Status{queue.Failed, queue.Delivered}, []queue.NoticeKind{queue.Failure}, 451, true},
-		{"time over without an attempt", 49 * time.Hour, false, nil, []queue.Status{queue.Failed, queue.Failed}, []queue.NoticeKind{queue.Failure}, 450, true},
-		{"given up by a person", 0, true, nil, []queue.Status{queue.Failed, queue.Failed}, []queue.NoticeKind{queue.Failure}, 550, false},
+		{"all taken", 0, false, []mail.Result{delivered, delivered}, []queue.Status{queue.Delivered, queue.Delivered},
+			nil, 0, false},
+		{"one refused, one deferred", 0, false, []mail.Result{unknown, greylisted},
+			[]queue.Status{queue.Failed, queue.Pending}, []queue.NoticeKind{queue.Failure}, 550, false},
+		{"account fault bounces nobody", 47 * time.Hour, false, []mail.Result{badLogin, badLogin},
+			[]queue.Status{queue.Pending, queue.Pending}, []queue.NoticeKind{queue.Delay}, 535, false},
+		{"delay report", 4 * time.Hour, false, []mail.Result{greylisted, delivered},
+			[]queue.Status{queue.Pending, queue.Delivered}, []queue.NoticeKind{queue.Delay}, 451, false},
+		{"time over", 48 * time.Hour, false, []mail.Result{greylisted, delivered},
+			[]queue.Status{queue.Failed, queue.Delivered}, []queue.NoticeKind{queue.Failure}, 451, true},
+		{"time over without an attempt", 49 * time.Hour, false, nil, []queue.Status{queue.Failed, queue.Failed},
+			[]queue.NoticeKind{queue.Failure}, 450, true},
+		{"given up by a person", 0, true, nil, []queue.Status{queue.Failed, queue.Failed},
+			[]queue.NoticeKind{queue.Failure}, 550, false},
 		{"a look before its time", time.Hour, false, nil, []queue.Status{queue.Pending, queue.Pending}, nil, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -126,7 +133,8 @@ func TestDecideOutcomes(t *testing.T) {
 			}
 			for i, n := range *made {
 				if n.Kind != tt.reports[i] || n.About[0].Expired != tt.expired || n.About[0].Reply.Code != tt.reply {
-					t.Errorf("report %s %+v, want %s %d, expired %v", n.Kind, n.About[0], tt.reports[i], tt.reply, tt.expired)
+					t.Errorf("report %s %+v, want %s %d, expired %v", n.Kind, n.About[0], tt.reports[i], tt.reply,
+						tt.expired)
 				}
 			}
 		})
@@ -221,7 +229,8 @@ func TestDecideReportNotMade(t *testing.T) {
 	q, _ := decider(0.5, errors.New("header unreadable"))
 	m := accepted(1, "a@example.net", "b@example.net")
 	m.Recipients[1].Notify = mail.NotifySuccess
-	o := q.Decide(noon, m, []mail.Result{{Recipient: 0, Class: mail.MessageFault, Reply: unknown.Reply}, {Recipient: 1, Class: mail.Delivered}})
+	o := q.Decide(noon, m, []mail.Result{{Recipient: 0, Class: mail.MessageFault, Reply: unknown.Reply},
+		{Recipient: 1, Class: mail.Delivered}})
 	if o.Recipients[0].Status != queue.Pending || o.Remove || o.Recipients[1].Status != queue.Delivered {
 		t.Errorf("outcome %+v", o)
 	}

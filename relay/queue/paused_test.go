@@ -94,7 +94,8 @@ func TestPausedRoutesArePolled(t *testing.T) {
 		t.Fatalf("asked %v", ask)
 	}
 	p.polled = true
-	if p.poll(noon.Add(pollEvery-1)) != nil || p.at(noon.Add(time.Hour), true) != noon.Add(pollEvery) || p.poll(noon.Add(pollEvery)) == nil {
+	if p.poll(noon.Add(pollEvery-1)) != nil || p.at(noon.Add(time.Hour), true) != noon.Add(pollEvery) ||
+		p.poll(noon.Add(pollEvery)) == nil {
 		t.Fatal("not once a second")
 	}
 	p.answer(noon, "closed", isBusy, time.Time{})
@@ -103,7 +104,8 @@ func TestPausedRoutesArePolled(t *testing.T) {
 	}
 }
 
-// What another process put to sleep is woken too; a wake that fails is repeated, and one that may have missed a message as well.
+// What another process put to sleep is woken too; a wake that fails is repeated, and one that may have missed a message
+// as well.
 func TestPausedRoutesForgetNobody(t *testing.T) {
 	p := newPaused()
 	if !p.beginNames(noon) || p.beginNames(noon) || !p.beginNames(noon.Add(namesEvery)) {
@@ -144,11 +146,12 @@ func TestPausedRoutesAreBounded(t *testing.T) {
 	}
 }
 
-// Whatever upstreams, store and messages do: mail of a paused route is hardly touched, and when upstreams and store have worked
-// for a while nothing sleeps any more.
+// Whatever upstreams, store and messages do: mail of a paused route is hardly touched, and when upstreams and store
+// have worked for a while nothing sleeps any more.
 func TestPausedRoutesProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := &sleepers{t: t, p: newPaused(), now: noon, asleep: map[string]int{}, until: map[string]time.Time{}, tried: map[string]int{}}
+		s := &sleepers{t: t, p: newPaused(), now: noon, asleep: map[string]int{}, until: map[string]time.Time{},
+			tried: map[string]int{}}
 		for range rapid.IntRange(1, 60).Draw(t, "events") {
 			name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "route")
 			switch rapid.IntRange(0, 4).Draw(t, "event") {

@@ -41,7 +41,8 @@ func TestSubmitStartsAtOnce(t *testing.T) {
 		w.submit(message("M1", "anna"))
 		wait()
 		w.wantGone("M1")
-		if n := w.store.Ops("lease") + w.store.Ops("content"); n != 0 || w.store.Ops("add") != 1 || w.store.Ops("finish") != 1 {
+		if n := w.store.Ops("lease") + w.store.Ops("content"); n != 0 || w.store.Ops("add") != 1 ||
+			w.store.Ops("finish") != 1 {
 			t.Errorf("%d leases and reads, %d adds, %d finishes", n, w.store.Ops("add"), w.store.Ops("finish"))
 		}
 		if string(read) != string(body) {

@@ -24,7 +24,8 @@ func TestReaderReads(t *testing.T) {
 	} {
 		tt.r.began = began
 		at, wanted := tt.r.at()
-		if wanted != (tt.want >= 0) || wanted && (at.Sub(began) < tt.want || at.Sub(began) > tt.want+10*time.Millisecond) {
+		if wanted != (tt.want >= 0) || wanted && (at.Sub(began) < tt.want ||
+			at.Sub(began) > tt.want+10*time.Millisecond) {
 			t.Errorf("%s: read %v, in %v", tt.name, wanted, at.Sub(began))
 		}
 		tt.r.begin(began)

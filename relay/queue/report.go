@@ -89,14 +89,17 @@ const reportWait = 24 * time.Hour
 func (d *decider) reportResults(now time.Time, m *Message, c mail.Content, dec *decision) {
 	became := func(status Status) []About {
 		return dec.about(func(i int, to Recipient) bool {
-			relayed := status == Delivered && (to.Relayed || !wants(to.Notify, Success)) // not ours to report, or not asked for
-			return m.Recipients[i].Status == Pending && to.Status == status && !relayed
+			if status == Delivered && (to.Relayed || !wants(to.Notify, Success)) {
+				return false // not ours to report, or not asked for
+			}
+			return m.Recipients[i].Status == Pending && to.Status == status
 		})
 	}
 	failed, notice := became(Failed), Notice{Time: now, Message: m, Content: c}
 	if !d.report(notice.of(Failure, failed), dec) {
 		if expired(now.Add(-reportWait), m) {
-			d.log.Error("the sender is not told of a failure: its report cannot be made", "id", m.ID, "from", m.Envelope.From.String())
+			d.log.Error("the sender is not told of a failure: its report cannot be made",
+				"id", m.ID, "from", m.Envelope.From.String())
 			dec.events = append(dec.events, trace.Event{Kind: trace.Report, Class: string(Failure),
 				Detail: "failure report given up: it could not be made"})
 		} else {
@@ -125,7 +128,8 @@ func (d *decider) reportDelay(now time.Time, m *Message, c mail.Content, dec *de
 		return
 	}
 	late := dec.about(func(_ int, to Recipient) bool { return to.Status == Pending && wants(to.Notify, Delay) })
-	dec.out.Warned = d.report(Notice{Kind: Delay, Time: now, Message: m, Content: c, About: late, RetryUntil: m.Expires}, dec)
+	n := Notice{Kind: Delay, Time: now, Message: m, Content: c, About: late, RetryUntil: m.Expires}
+	dec.out.Warned = d.report(n, dec)
 }
 
 // report adds one report to the outcome. False: it is due and could not be made.
