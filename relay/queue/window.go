@@ -162,8 +162,7 @@ func (w *window) begin(e *entry) bool {
 	return w.active == 1
 }
 
-// room reports whether there is room for a message of login. Another login that has more may have to give up the place
-// of out.
+// room reports whether there is room for a message of login. Another login that has more may have to make it: out.
 func (w *window) room(login string) (out *entry, ok bool) {
 	if len(w.entries) < w.size {
 		return nil, true
