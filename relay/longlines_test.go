@@ -305,8 +305,8 @@ func TestHeaderLinesAreNamedOrMended(t *testing.T) {
 	}
 	r.eventually("a trace of both", func() bool {
 		e := r.events(trace.Accepted)
-		return len(e) == 2 && strings.Contains(e[0].Detail+e[1].Detail, "line 1 taken out of the header") &&
-			strings.Contains(e[0].Detail+e[1].Detail, "line 3 taken out of the header")
+		return len(e) == 2 && strings.Contains(e[0].Detail+e[1].Detail, "line 1 removed from the header") &&
+			strings.Contains(e[0].Detail+e[1].Detail, "line 3 removed from the header")
 	})
 	if e := r.events(trace.Rejected)[0]; !strings.Contains(e.Reply.String(), "line 2 (") {
 		t.Errorf("trace says %q", e.Reply)
