@@ -156,7 +156,7 @@ func TestCut(t *testing.T) {
 // TestAddressRoundTrip: every address that can be made prints in a form that reads back as itself.
 func TestAddressRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in := rapid.StringMatching(`([a-zA-Z0-9!#.]{1,8}|"([ !#-\[\]-~]|\\["\\ ]){1,8}")` +
+		in := rapid.StringMatching(`([a-zA-Z0-9!#.]{1,8}|"([ !#-\[\]-~]|\\["\\ ]){1,8}")`+
 			`@[A-Za-z0-9ÄöÅ.-]{1,12}`).Draw(t, "address")
 		checkRoundTrip(t, in)
 	})
