@@ -103,7 +103,7 @@ func ParseDomain(s string) (string, error) {
 	if strings.HasPrefix(s, "[") {
 		return parseLiteral(s)
 	}
-	if !isASCII(s) && strings.ContainsFunc(s, lowersToASCII) {
+	if !IsASCII(s) && strings.ContainsFunc(s, lowersToASCII) {
 		return "", ErrAddressSyntax
 	}
 	s = strings.ToLower(s)
@@ -111,7 +111,7 @@ func ParseDomain(s string) (string, error) {
 		return "", ErrAddressSyntax
 	}
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 && isASCII(label) || label[0] == '-' || label[len(label)-1] == '-' {
+		if label == "" || len(label) > 63 && IsASCII(label) || label[0] == '-' || label[len(label)-1] == '-' {
 			return "", ErrAddressSyntax
 		}
 		for _, r := range label {
@@ -127,8 +127,8 @@ func ParseDomain(s string) (string, error) {
 
 func lowersToASCII(r rune) bool { return r >= utf8.RuneSelf && unicode.ToLower(r) < utf8.RuneSelf }
 
-// LowerASCII returns s with ASCII letters in lower case and all others unchanged, so that no Unicode rule makes one name
-// match another.
+// LowerASCII returns s with ASCII letters in lower case and all others unchanged, so that no Unicode rule makes one
+// name match another.
 func LowerASCII(s string) string {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= 'A' && s[i] <= 'Z' {
@@ -143,7 +143,8 @@ func LowerASCII(s string) string {
 	return s
 }
 
-func isASCII(s string) bool {
+// IsASCII reports whether s has no octet above 0x7f.
+func IsASCII(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= utf8.RuneSelf {
 			return false
@@ -219,7 +220,7 @@ func (a Address) String() string {
 func (a Address) Path() string { return "<" + a.String() + ">" }
 
 // NeedsUTF8 reports whether the address has octets that only SMTPUTF8 may carry.
-func (a Address) NeedsUTF8() bool { return !isASCII(a.Local) || !isASCII(a.Domain) }
+func (a Address) NeedsUTF8() bool { return !IsASCII(a.Local) || !IsASCII(a.Domain) }
 
 // Printable replaces everything unprintable in s with question marks: controls, C1, DEL, line separators, direction
 // marks and invalid UTF-8. Every outside text that reaches a header, a log, a report or a reply goes through it.

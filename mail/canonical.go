@@ -139,7 +139,7 @@ func canonicalPhrase(words []string) string {
 			}
 			encoded = true
 		case !isAtom(word):
-			if !isASCII(word) {
+			if !IsASCII(word) {
 				return notBits
 			}
 			return notPhrase
@@ -232,7 +232,7 @@ func (m mailbox) written() string {
 	if len(name) > maxName {
 		name = name[:runeBoundary(name, maxName)]
 	}
-	if !isASCII(name) || strings.Contains(name, "=?") || len(name) > maxQuoted-2 {
+	if !IsASCII(name) || strings.Contains(name, "=?") || len(name) > maxQuoted-2 {
 		name = harmless(name)
 	}
 	return name
@@ -252,7 +252,7 @@ func (m mailbox) tokens() []string {
 		return []string{address}
 	case plain:
 		return append(words, address)
-	case isASCII(name) && canonicalQuoted(quoted) == "":
+	case IsASCII(name) && canonicalQuoted(quoted) == "":
 		return []string{quoted, address}
 	}
 	return append(encodeWords(name), address)

@@ -211,7 +211,7 @@ func validDate(s string) (string, bool) {
 	if _, err := time.Parse("Mon, _2 Jan 2006 15:04:05 -0700", s); err == nil { // ordinary mail, at a tenth of the cost
 		return s, true
 	}
-	if isASCII(s) {
+	if IsASCII(s) {
 		if _, err := netmail.ParseDate(s); err == nil {
 			return s, true
 		}
@@ -290,5 +290,5 @@ func validVersion(s string) (string, bool) {
 		}
 		rest = rest[1:]
 	}
-	return s, b.String() == "1.0" && isASCII(s)
+	return s, b.String() == "1.0" && IsASCII(s)
 }

@@ -313,7 +313,7 @@ func isDotted(local string) bool {
 	if strings.Contains(local, "=?") {
 		return false
 	}
-	if !isASCII(local) {
+	if !IsASCII(local) {
 		local = norm.NFKC.String(local)
 	}
 	return local != "" && !strings.ContainsFunc(local, func(r rune) bool {

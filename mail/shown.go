@@ -23,7 +23,7 @@ var lookAlikes = strings.NewReplacer(
 
 // skeleton is a text as the eye sees it: without invisible characters, with wide and circled forms folded.
 func skeleton(text string) string {
-	if isASCII(text) {
+	if IsASCII(text) {
 		return text
 	}
 	text = strings.Map(func(r rune) rune {

@@ -94,12 +94,12 @@ var parametric = []string{"Content-Type", "Content-Disposition"}
 // encodeParameters writes a field with its parameters encoded as in RFC 2231.
 func encodeParameters(name, text string) (f Field, ok bool) {
 	value, parameters, err := mime.ParseMediaType(text)
-	if err != nil || !isASCII(parameters["boundary"]) { // the body has the boundary octet for octet
+	if err != nil || !IsASCII(parameters["boundary"]) { // the body has the boundary octet for octet
 		return f, false
 	}
 	encoded := mime.FormatMediaType(value, parameters)
 	f = NewField(name, encoded)
-	return f, encoded != "" && isASCII(encoded) && LongLine(f.Raw) == len(f.Raw)
+	return f, encoded != "" && IsASCII(encoded) && LongLine(f.Raw) == len(f.Raw)
 }
 
 func isHigh(c byte) bool { return c >= 0x80 }
@@ -151,7 +151,7 @@ func encodeField(f Field, text string) (Field, bool) {
 func (h Header) shortened(f Field) (Field, bool) {
 	value := h.decode(f.Value())
 	text, err := decodeWords(value)
-	if err != nil || text == value && isASCII(value) ||
+	if err != nil || text == value && IsASCII(value) ||
 		isOneOf(f, structured) || isOneOf(f, addressFields) || isOneOf(f, parametric) {
 		return f, false
 	}

@@ -211,7 +211,7 @@ func TestLongLinesThatStayRefused(t *testing.T) {
 	signed := "Content-Type: multipart/signed; protocol=\"application/pgp-signature\"; boundary=s\r\n\r\n" +
 		"--s\r\n\r\n%s\r\n--s\r\nContent-Type: application/pgp-signature\r\n\r\nx\r\n--s--\r\n"
 	err := r.program("From: anna@example.com\r\n" + fmt.Sprintf(signed, long))
-	want := `5.6.0 line 6 ("` + long[:40] + `") has more than 998 octets and cannot be re-encoded: it is inside of multipart/signed`
+	want := `5.6.0 line 6 ("` + long[:40] + `") has more than 998 octets and cannot be re-encoded: it is inside multipart/signed`
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Fatalf("%v, want %s", err, want)
 	}
