@@ -196,6 +196,15 @@ const (
 	maxQuoted = 300
 )
 
+var (
+	looksLikeSyntax = strings.NewReplacer("@", " at ", `"`, "'", "<", "\u2039", ">", "\u203a", `\`, "/", "[", "(", "]",
+		")",
+		":", "\u2236", ";", ",")
+	noParentheses = strings.NewReplacer("(", "", ")", "")
+	noEmptyItems  = strings.NewReplacer(",,", ",", ", ,", ",")
+	quotedPairs   = strings.NewReplacer(`"`, `\"`, `\`, `\\`)
+)
+
 // harmless replaces syntax in a display name with look-alikes and drops unbalanced parentheses, so that even a reader
 // that decodes encoded words before it parses finds one mailbox. Commas stay, since half of all directories say "Last,
 // First"; only those that separate nothing go.
@@ -204,8 +213,7 @@ func harmless(s string) string {
 		return s
 	}
 	s = strings.ReplaceAll(s, " @ ", " at ")
-	s = strings.NewReplacer("@", " at ", `"`, "'",
-		"<", "\u2039", ">", "\u203a", `\`, "/", "[", "(", "]", ")", ":", "\u2236", ";", ",").Replace(s)
+	s = looksLikeSyntax.Replace(s)
 	depth := 0
 	for _, r := range s {
 		if r == '(' {
@@ -217,10 +225,10 @@ func harmless(s string) string {
 		}
 	}
 	if depth != 0 {
-		s = strings.NewReplacer("(", "", ")", "").Replace(s)
+		s = noParentheses.Replace(s)
 	}
 	for strings.Contains(s, ",,") || strings.Contains(s, ", ,") {
-		s = strings.NewReplacer(",,", ",", ", ,", ",").Replace(s)
+		s = noEmptyItems.Replace(s)
 	}
 	s = strings.Trim(s, ", ")
 	return strings.ReplaceAll(s, "=?", "= ?")
@@ -247,7 +255,7 @@ func (m mailbox) tokens() []string {
 	for _, w := range words {
 		plain = plain && isAtom(w)
 	}
-	switch quoted := `"` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(name) + `"`; {
+	switch quoted := `"` + quotedPairs.Replace(name) + `"`; {
 	case name == "":
 		return []string{address}
 	case plain:

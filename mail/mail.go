@@ -1,5 +1,5 @@
 // Package mail holds the vocabulary that all of Postern shares: addresses, envelopes, headers, replies, results and
-// errors. It imports only the standard library and golang.org/x/text, and does no I/O of its own.
+// errors. It imports only the standard library, golang.org/x/text and x/net/idna, and does no I/O of its own.
 //
 // Four identities stay apart everywhere: the login (who authenticated), the reverse-path, the header author, and the
 // upstream identity (who we are to the provider). This package has types for the middle two; the others are plain
@@ -115,31 +115,33 @@ const (
 	StageDot      Stage = "dot"  // after the final dot or the last chunk
 )
 
-// Result is the outcome of one attempt for one recipient.
+// Result is the outcome of one attempt for one recipient. The queue's journal stores its JSON.
 type Result struct {
-	Recipient int // index into the recipients of the attempt
-	Class     Class
-	Stage     Stage
+	Recipient int   `json:"rcpt"` // index into the recipients of the attempt
+	Class     Class `json:"class"`
+	Stage     Stage `json:"stage,omitempty"`
 	// Reply is the upstream's reply, verbatim but printable. If there was none (time-out, refused connection), it is
 	// our own description.
-	Reply Reply
+	Reply Reply `json:"reply"`
 	// Verbatim says that Reply is Host's own, from SMTP. Otherwise the words are ours.
-	Verbatim bool
+	Verbatim bool `json:"verbatim,omitempty"`
 	// Upstream is the configured name, Identity the account we were logged in as, Host the peer.
-	Upstream, Identity, Host string
+	Upstream string `json:"upstream,omitempty"`
+	Identity string `json:"identity,omitempty"`
+	Host     string `json:"host,omitempty"`
 	// Uncertain says that the connection was lost after the final dot: the upstream may have the message.
-	Uncertain bool
+	Uncertain bool `json:"uncertain,omitempty"`
 	// RelayedDSN says that the upstream offered DSN and got the recipient's parameters: success and delay reports are
 	// its duty (RFC 3461 §5.2.2).
-	RelayedDSN bool
+	RelayedDSN bool `json:"relayed,omitempty"`
 	// RetryAfter is the delay that the upstream or a rule asked for; 0: the retry table decides.
-	RetryAfter time.Duration
+	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
 	// Rule is the reply rule that decided the class, RuleNone if none matched, "" if there was no reply.
-	Rule string
+	Rule string `json:"rule,omitempty"`
 	// Note is one plain sentence that the trace adds to the reply, or "".
-	Note string
+	Note string `json:"note,omitempty"`
 	// Err is the cause for the log, nil if the reply says everything.
-	Err error
+	Err error `json:"-"`
 }
 
 // SaidBy returns the host that Reply comes from, "" if the words are ours.

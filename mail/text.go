@@ -63,7 +63,7 @@ func withoutLineEnds(f Field) (Field, bool) {
 		if err != nil {
 			text = "?"
 		}
-		text = strings.NewReplacer("\r", " ", "\n", " ", "\x00", " ").Replace(text)
+		text = lineEnds.Replace(text)
 		b.WriteString(value[last:w.start])
 		b.WriteString(strings.Join(encodeWords(text), " "))
 		last = w.end
@@ -73,6 +73,8 @@ func withoutLineEnds(f Field) (Field, bool) {
 	}
 	return foldField(f.Name, b.String()+value[last:]), true
 }
+
+var lineEnds = strings.NewReplacer("\r", " ", "\n", " ", "\x00", " ")
 
 // oddCharsets encode ASCII differently, so that octets do not show a line end.
 var oddCharsets = []string{

@@ -37,7 +37,6 @@ var mayImport = map[string][]string{
 	"relay/store/...":    {"relay/store/..."},
 	// Test tools beside the product.
 	"relay/queue/storetest": {"mail", "relay/queue"},
-	"relay/queue/memstore":  {"mail", "relay/queue"},
 	"auth/authtest":         {"mail", "auth"},
 	"policy/policytest":     {"mail", "policy"},
 	"relay/upstream/...":    {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/via"},

@@ -45,7 +45,7 @@ type configured struct {
 	homeless *homeless
 	standby  *standby
 	storms   *storm.Watch
-	written  []upstream.Rule // of the block, before those of the provider
+	written  *upstream.Rules // of the block alone
 	nullPath nullPath
 	fields   []mail.Field // that every message gets here
 }
@@ -135,8 +135,12 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 	if err != nil {
 		return nil, err
 	}
+	written, err := upstream.CompileRules(block.WrittenRules())
+	if err != nil {
+		return nil, err
+	}
 	made := &configured{transport: up, config: block, homeless: newHomeless(), fields: block.AddedFields(),
-		storms: watchFor(block.Name, block.SendsAsSender(), before), written: block.WrittenRules()}
+		storms: watchFor(block.Name, block.SendsAsSender(), before), written: written}
 	made.standby = newStandby(block.MaxConnections, s.draining, func(now time.Time) (place, time.Time) { return made.reserve(now, "") })
 	up.OnChange(func() {
 		made.standby.wake()

@@ -83,7 +83,7 @@ func TestSettleDoubts(t *testing.T) {
 		{"certain deferrals are no doubts", 2, 0, false, 0, &greylisted, queue.Pending, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, made := settler(0, nil)
+			q, made := decider(0, nil)
 			m := accepted(3, "a@example.net")
 			m.Bounce, m.Recipients[0].Doubts, m.Recipients[0].Notify = tt.bounce, tt.doubts, tt.notify
 			var rs []mail.Result
@@ -91,7 +91,7 @@ func TestSettleDoubts(t *testing.T) {
 				rs = results(m, *tt.result)
 			}
 			now := noon.Add(tt.at)
-			o := q.Settle(now, m, rs)
+			o := q.Decide(now, m, rs)
 			if got := o.Recipients[0].Status; got != tt.status || o.Remove == (got == queue.Pending) {
 				t.Errorf("the recipient is %s", got)
 			}
@@ -117,10 +117,10 @@ func TestSettleDoubts(t *testing.T) {
 // The long wait is not cut short by the delay report nor by the end of the message's time.
 func TestDoubtsAreNotHurried(t *testing.T) {
 	for _, at := range []time.Duration{4*time.Hour - time.Minute, 48*time.Hour - time.Minute} {
-		q, _ := settler(0, nil)
+		q, _ := decider(0, nil)
 		m := accepted(2)
 		now := noon.Add(at)
-		if o := q.Settle(now, m, results(m, lost)); o.NextAttempt.Sub(now) < longWait {
+		if o := q.Decide(now, m, results(m, lost)); o.NextAttempt.Sub(now) < longWait {
 			t.Errorf("at %v the next attempt is in %v", at, o.NextAttempt.Sub(now))
 		}
 	}

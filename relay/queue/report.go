@@ -110,13 +110,13 @@ const reportPatience = 24 * time.Hour
 
 // reportResults makes the failure and success reports. A recipient whose failure cannot be reported
 // becomes pending again, until reportPatience is over: then the log and the trace have to do. A success stays one.
-func (q *Queue) reportResults(now time.Time, m *Message, c mail.Content, abouts []About, s *settlement) {
+func (d *decider) reportResults(now time.Time, m *Message, c mail.Content, abouts []About, dec *decision) {
 	var failed, delivered, unclear []About
 	for _, a := range abouts {
 		a.Last = now
 		switch {
 		case a.Action == FailedAction:
-			a.Doubts = s.Recipients[a.Index].Doubts
+			a.Doubts = dec.out.Recipients[a.Index].Doubts
 			failed = append(failed, a)
 		case a.Action == UnclearAction:
 			unclear = append(unclear, a)
@@ -124,31 +124,31 @@ func (q *Queue) reportResults(now time.Time, m *Message, c mail.Content, abouts 
 			delivered = append(delivered, a)
 		}
 	}
-	if !q.report(Notice{Kind: Failure, Time: now, Message: m, Content: c, About: failed}, s) {
+	if !d.report(Notice{Kind: Failure, Time: now, Message: m, Content: c, About: failed}, dec) {
 		if expired(now.Add(-reportPatience), m) {
-			q.log.Error("the sender is not told of a failure: its report cannot be made", "id", m.ID, "from", m.Envelope.From.String())
-			s.events = append(s.events, trace.Event{Kind: trace.Report, Class: string(Failure), Detail: "failure report given up: it could not be made"})
+			d.log.Error("the sender is not told of a failure: its report cannot be made", "id", m.ID, "from", m.Envelope.From.String())
+			dec.events = append(dec.events, trace.Event{Kind: trace.Report, Class: string(Failure), Detail: "failure report given up: it could not be made"})
 		} else {
 			for _, a := range failed {
-				s.Recipients[a.Index].Status = Pending
+				dec.out.Recipients[a.Index].Status = Pending
 			}
 		}
 	}
-	q.report(Notice{Kind: Success, Time: now, Message: m, Content: c, About: delivered}, s)
-	if !q.report(Notice{Kind: Doubt, Time: now, Message: m, Content: c, About: unclear}, s) { // another attempt could be another copy
-		q.log.Error("the sender is not told that the delivery is unclear: the report cannot be made", "id", m.ID, "from", m.Envelope.From.String())
+	d.report(Notice{Kind: Success, Time: now, Message: m, Content: c, About: delivered}, dec)
+	if !d.report(Notice{Kind: Doubt, Time: now, Message: m, Content: c, About: unclear}, dec) { // another attempt could be another copy
+		d.log.Error("the sender is not told that the delivery is unclear: the report cannot be made", "id", m.ID, "from", m.Envelope.From.String())
 	}
 }
 
 // reportDelay makes the delay report, once, when its time has come. Warned means that the time has passed,
 // whether or not anybody wanted to know.
-func (q *Queue) reportDelay(now time.Time, m *Message, c mail.Content, results []mail.Result, s *settlement) {
-	after := q.schedule.Load().WarnAfter
-	if s.Warned || after < 0 || now.Before(m.Received.Add(after)) {
+func (d *decider) reportDelay(now time.Time, m *Message, c mail.Content, dec *decision) {
+	after := d.times.schedule.Load().WarnAfter
+	if dec.out.Warned || after == 0 || now.Before(m.Received.Add(after)) {
 		return
 	}
 	var abouts []About
-	for i, to := range s.Recipients {
+	for i, to := range dec.out.Recipients {
 		if to.Status == Pending && wants(to.Notify, Delay) {
 			abouts = append(abouts, About{
 				Index: i, Action: DelayedAction, Status: statusOf(to.Reply, DelayedAction),
@@ -157,21 +157,21 @@ func (q *Queue) reportDelay(now time.Time, m *Message, c mail.Content, results [
 		}
 	}
 	if len(abouts) == 0 {
-		s.Warned = true
+		dec.out.Warned = true
 		return
 	}
-	s.Warned = q.report(Notice{Kind: Delay, Time: now, Message: m, Content: c, About: abouts, RetryUntil: m.Expires}, s)
+	dec.out.Warned = d.report(Notice{Kind: Delay, Time: now, Message: m, Content: c, About: abouts, RetryUntil: m.Expires}, dec)
 }
 
 // report adds one report to the outcome. False: it is due and could not be made.
-func (q *Queue) report(n Notice, s *settlement) bool {
+func (d *decider) report(n Notice, dec *decision) bool {
 	if len(n.About) == 0 {
 		return true
 	}
 	event := trace.Event{Kind: trace.Report, Class: string(n.Kind)}
 	if n.Message.Envelope.From.IsNull() { // RFC 5321 §4.5.5, RFC 3461 §6.1
 		event.Detail = string(n.Kind) + " report withheld: the reverse-path is null"
-		s.events = append(s.events, event)
+		dec.events = append(dec.events, event)
 		return true
 	}
 	event.To = n.Message.Envelope.From.String()
@@ -181,48 +181,24 @@ func (q *Queue) report(n Notice, s *settlement) bool {
 			wanted = append(wanted, a)
 		}
 	}
-	if len(wanted) == 0 || q.opts.Report == nil {
+	if len(wanted) == 0 {
 		event.Detail = string(n.Kind) + " report withheld: NOTIFY does not ask for it"
-		if len(wanted) > 0 {
-			event.Detail = string(n.Kind) + " report withheld: reports are switched off"
-		}
-		s.events = append(s.events, event)
+		dec.events = append(dec.events, event)
 		return true
 	}
 	n.About = wanted
-	made, err := q.opts.Report(n)
+	made, err := d.makeReport(n)
 	switch {
 	case err != nil:
 		event.Detail = string(n.Kind) + " report could not be made"
-		q.log.Error("report not made", "id", n.Message.ID, "kind", n.Kind, "error", err)
+		d.log.Error("report not made", "id", n.Message.ID, "kind", n.Kind, "error", err)
 	case made == nil:
 		event.Detail = string(n.Kind) + " report withheld: none is due"
 	default:
-		q.fillIn(n.Time, made.Message)
-		s.Reports = append(s.Reports, *made)
+		d.times.fillIn(n.Time, made.Message)
+		dec.out.Reports = append(dec.out.Reports, *made)
 		event.Detail = string(n.Kind) + " report " + made.Message.ID + " queued"
 	}
-	s.events = append(s.events, event)
+	dec.events = append(dec.events, event)
 	return err == nil
-}
-
-// fillIn sets what a new message needs and its maker left open.
-func (q *Queue) fillIn(now time.Time, m *Message) {
-	if m.ID == "" {
-		m.ID = mail.NewID(now)
-	}
-	if m.Received.IsZero() {
-		m.Received = now
-	}
-	if m.Expires.IsZero() {
-		m.Expires = m.Received.Add(q.schedule.Load().Expire)
-	}
-	if m.NextAttempt.IsZero() {
-		m.NextAttempt = m.Received
-	}
-	for i := range m.Recipients {
-		if m.Recipients[i].Status == "" {
-			m.Recipients[i].Status = Pending
-		}
-	}
 }

@@ -74,7 +74,7 @@ func TestSuccessOfBeforeWakesNobody(t *testing.T) {
 // However long an upstream is paused, what sleeps for it is looked at each day.
 func TestSleepLastsADayAtMost(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		w := newWorld(t, func(o *queue.Options) { o.Expire, o.WarnAfter = 30*24*time.Hour, -1 })
+		w := newWorld(t, func(o *queue.Options) { o.Schedule.Expire, o.Schedule.WarnAfter = 30*24*time.Hour, 0 })
 		w.up.paused["office"] = time.Now().Add(20 * 24 * time.Hour)
 		w.submit(message("M1", "anna"))
 		for range 10 {

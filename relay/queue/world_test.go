@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -14,7 +15,6 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/queue/memstore"
 	"postern/relay/trace"
 )
 
@@ -196,7 +196,7 @@ func slowly(d time.Duration) func(context.Context, *queue.Message, mail.Content)
 // world is a queue with everything around it. It lives in a synctest bubble.
 type world struct {
 	t      *testing.T
-	store  *memstore.Store
+	store  *memstore
 	up     *fakeUpstreams
 	q      *queue.Queue
 	mu     sync.Mutex
@@ -206,8 +206,17 @@ type world struct {
 	done   chan error
 }
 
+// usual is the schedule of relay.toml.
+var usual = queue.Schedule{
+	Retry:  []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour},
+	Expire: 48 * time.Hour, WarnAfter: 4 * time.Hour,
+}
+
+// noJournal keeps nothing, as one on a full disk.
+var noJournal = &journal{refuses: true}
+
 func newWorld(t *testing.T, change func(*queue.Options)) *world {
-	w := &world{t: t, store: memstore.New(), up: newUpstreams()}
+	w := &world{t: t, store: newMemstore(), up: newUpstreams()}
 	w.start(change)
 	return w
 }
@@ -215,8 +224,8 @@ func newWorld(t *testing.T, change func(*queue.Options)) *world {
 func (w *world) start(change func(*queue.Options)) {
 	w.t.Helper()
 	o := queue.Options{
-		Store: w.store, Dispatcher: w.up, Owner: "node1",
-		Report: w.report, Trace: w.trace, Jitter: func() float64 { return 0.5 },
+		Store: w.store, Journal: noJournal, Dispatcher: w.up, Owner: "node1", Schedule: usual, Drain: 30 * time.Second,
+		Report: w.report, Trace: w.trace, Logger: slog.New(slog.DiscardHandler), Jitter: func() float64 { return 0.5 },
 	}
 	if change != nil {
 		change(&o)
@@ -364,8 +373,8 @@ func (w *world) wantKinds(id string, want ...trace.Kind) {
 	}
 }
 
-func memstoreFailing(broken string) *memstore.Store {
-	s := memstore.New()
+func memstoreFailing(broken string) *memstore {
+	s := newMemstore()
 	s.Fault = func(op string) error {
 		if op == broken {
 			return errStore
@@ -395,11 +404,15 @@ type journal struct {
 	next    int
 	forgot  int
 	refuses bool
+	closed  bool
 }
 
 func (j *journal) Note(n queue.Note) (func(), error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.closed {
+		panic("a note after the end")
+	}
 	if j.refuses {
 		return nil, errStore
 	}
@@ -431,6 +444,12 @@ func (j *journal) Clear() error {
 	defer j.mu.Unlock()
 	clear(j.notes)
 	return nil
+}
+
+func (j *journal) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.closed = true
 }
 
 func (j *journal) len() int {

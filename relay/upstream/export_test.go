@@ -16,9 +16,9 @@ func WithoutKnowledge(own []Rule, stage mail.Stage, r mail.Reply) (Rule, int, er
 	}
 	all := Rules{own: slices.Concat(rules.own, rules.generic)}
 	for off := 0; ; off++ {
-		m, i := all.find(stage, newSample(r))
+		m, i := all.find(stage, NewSample(r))
 		if m.Class.Permanent() || i < 0 {
-			return m.decide(newSample(r), time.Now()), off, nil
+			return m.decide(NewSample(r), time.Now()), off, nil
 		}
 		all.own = slices.Delete(all.own, i, i+1)
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/emersion/go-sasl"
+
 	"postern/mail"
 )
 
@@ -37,9 +39,9 @@ func (c *conn) auth(identity, token string) (string, *fault) {
 			return strings.Join(append([]string{name + " as " + identity}, c.notes...), "; "), nil
 		case c.broken:
 			return name + " as " + identity, f
-		case f.reply.Code == 432 && c.secure && name != "PLAIN" && slices.Contains(names, "PLAIN"):
+		case f.reply.Code == 432 && c.secure && name != sasl.Plain && slices.Contains(names, sasl.Plain):
 			c.notes = append(c.notes, "the upstream wants a login by PLAIN before it knows the password for "+name)
-			names = []string{"PLAIN"} // RFC 4954 §6
+			names = []string{sasl.Plain} // RFC 4954 §6
 		case f.unheard && (c.secure || showsPassword(name)): // in clear nobody talks us into showing it
 			c.learn(mechanismHabit(name),
 				"the upstream offers the login mechanism "+name+" and does not take it ("+f.reply.String()+")")
@@ -78,7 +80,7 @@ func (c *conn) common() []string {
 	return good
 }
 
-func (c *conn) newMechanism(name, identity, token string) Mechanism {
+func (c *conn) newMechanism(name, identity, token string) sasl.Client {
 	if c.u.cfg.Token != nil {
 		return c.tokenMechanism(name, identity, token)
 	}
@@ -86,18 +88,18 @@ func (c *conn) newMechanism(name, identity, token string) Mechanism {
 }
 
 // showsPassword reports a mechanism that gives the password to whoever listens.
-func showsPassword(name string) bool { return name == "PLAIN" || name == "LOGIN" }
+func showsPassword(name string) bool { return name == sasl.Plain || name == sasl.Login }
 
 // The habits of a mechanism: it is offered and not taken; its initial response is not read.
 func mechanismHabit(name string) string { return "AUTH " + name }
 func bareHabit(name string) string      { return "AUTH " + name + " alone" }
 
-func (c *conn) login(m Mechanism) *fault {
+func (c *conn) login(m sasl.Client) *fault {
 	f := (&exchange{c: c, m: m}).run()
 	if f == nil {
 		return nil
 	}
-	if refused, ok := m.(interface{ challenged() error }); ok && f.err == nil { // what a server said of a token
+	if refused, ok := m.(explainer); ok && f.err == nil {
 		f.err = c.cause(refused.challenged())
 	}
 	return f
@@ -106,7 +108,8 @@ func (c *conn) login(m Mechanism) *fault {
 // exchange is one AUTH command with its challenges (RFC 4954 §4).
 type exchange struct {
 	c       *conn
-	m       Mechanism
+	m       sasl.Client
+	name    string
 	initial []byte
 	given   bool // the initial response was
 	steps   int  // challenges answered
@@ -117,8 +120,8 @@ const maxCommandLine = 512
 
 func (x *exchange) run() *fault {
 	c, err := x.c, error(nil)
-	if x.initial, err = x.m.Start(); err != nil {
-		return c.accountFault(mail.StageAuth, "4.7.0", err, x.m.Name()+" cannot be started")
+	if x.name, x.initial, err = x.m.Start(); err != nil {
+		return c.accountFault(mail.StageAuth, "4.7.0", err, x.name+" cannot be started")
 	}
 	r, f := x.begin()
 	for range maxAuthSteps {
@@ -136,13 +139,13 @@ func (x *exchange) run() *fault {
 		r, f = c.command(mail.StageAuth, base64.StdEncoding.EncodeToString(response)+"\r\n")
 	}
 	return c.accountFault(mail.StageAuth, "4.7.0", errUnexpectedChallenge,
-		c.peer+" does not end the "+x.m.Name()+" exchange")
+		c.peer+" does not end the "+x.name+" exchange")
 }
 
 // begin sends AUTH. An initial response that the server does not take as such goes once more by itself.
 func (x *exchange) begin() (mail.Reply, *fault) {
-	c, line := x.c, "AUTH "+x.m.Name()
-	if x.initial == nil || c.has(bareHabit(x.m.Name())) {
+	c, line := x.c, "AUTH "+x.name
+	if x.initial == nil || c.has(bareHabit(x.name)) {
 		return c.command(mail.StageAuth, line+"\r\n")
 	}
 	x.hide(x.initial)
@@ -164,7 +167,7 @@ func (x *exchange) begin() (mail.Reply, *fault) {
 
 // hide keeps a whole response out of what is told where it has a password so short that it is not known within.
 func (x *exchange) hide(response []byte) {
-	if password := x.c.u.cfg.Password; len(password) < shortPassword && showsPassword(x.m.Name()) {
+	if password := x.c.u.cfg.Password; len(password) < shortPassword && showsPassword(x.name) {
 		if bytes.Contains(response, []byte(password)) {
 			x.c.secrets.Add(base64.StdEncoding.EncodeToString(response))
 		}
@@ -175,29 +178,32 @@ func (x *exchange) hide(response []byte) {
 const shortPassword = 9
 
 func (x *exchange) learnBare() {
-	name := x.m.Name()
-	x.c.learn(bareHabit(name),
-		"the upstream does not take the first response of "+name+" within the AUTH command, so it goes by itself")
+	x.c.learn(bareHabit(x.name),
+		"the upstream does not take the first response of "+x.name+" within the AUTH command, so it goes by itself")
 }
-
-// unread is what a mechanism with an initial response may have: whether a challenge shows that the server did not
-// read it.
-type unread interface{ Unread(challenge []byte) bool }
 
 func (x *exchange) answer(challenge []byte) ([]byte, error) {
 	defer func() { x.steps++ }()
-	if x.initial == nil {
-		return x.m.Next(challenge)
-	}
-	if !x.given {
+	switch {
+	case x.initial == nil:
+	case !x.given:
 		x.given = true
 		return x.initial, nil
-	}
-	if m, ok := x.m.(unread); ok && x.steps == 0 && m.Unread(challenge) {
+	case x.steps == 0 && x.unread(challenge):
 		x.learnBare()
 		return x.initial, nil
 	}
-	return x.m.Next(challenge)
+	response, err := x.m.Next(challenge)
+	if errors.Is(err, sasl.ErrUnexpectedServerChallenge) {
+		err = errUnexpectedChallenge
+	}
+	return response, err
+}
+
+// unread reports a challenge which shows that the server did not read the initial response. PLAIN has no other.
+func (x *exchange) unread(challenge []byte) bool {
+	m, ok := x.m.(unreader)
+	return x.name == sasl.Plain || ok && m.Unread(challenge)
 }
 
 // cancel ends an exchange that the server does not keep to (RFC 4954 §4). Where nothing but the mechanism is in
@@ -205,9 +211,9 @@ func (x *exchange) answer(challenge []byte) ([]byte, error) {
 func (x *exchange) cancel(cause error) *fault {
 	c := x.c
 	_, lost := c.command(mail.StageAuth, "*\r\n") // the answer does not matter
-	f := c.accountFault(mail.StageAuth, "4.7.0", cause, c.peer+" did not keep to "+x.m.Name()+": "+cause.Error())
+	f := c.accountFault(mail.StageAuth, "4.7.0", cause, c.peer+" did not keep to "+x.name+": "+cause.Error())
 	ofChallenge := errors.Is(cause, errUnexpectedChallenge)
-	if name := x.m.Name(); lost == nil && ofChallenge && (name == "PLAIN" || name == "CRAM-MD5") {
+	if lost == nil && ofChallenge && (x.name == sasl.Plain || x.name == "CRAM-MD5") {
 		f.unheard, c.broken = true, false
 	}
 	return f
@@ -215,16 +221,18 @@ func (x *exchange) cancel(cause error) *fault {
 
 func (x *exchange) end(r mail.Reply) *fault {
 	c := x.c
-	if r.Code == 235 {
-		if err := x.m.Finish(); err != nil {
+	if r.Code != 235 {
+		f := c.refused(mail.StageAuth, r)
+		f.unheard = unjudged(r)
+		return f
+	}
+	if m, ok := x.m.(prover); ok {
+		if err := m.Finish(); err != nil {
 			return c.accountFault(mail.StageAuth, "4.7.0", err,
 				c.peer+" accepted the login but did not prove that it knows the password")
 		}
-		return nil
 	}
-	f := c.refused(mail.StageAuth, r)
-	f.unheard = unjudged(r)
-	return f
+	return nil
 }
 
 var (

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/emersion/go-sasl"
+
 	"postern/mail"
 )
 
@@ -115,11 +117,11 @@ type tokenRetryError interface {
 }
 
 // tokenMechanism makes the client for one exchange, nil for a name that is not ours.
-func (c *conn) tokenMechanism(name, identity, token string) Mechanism {
+func (c *conn) tokenMechanism(name, identity, token string) sasl.Client {
 	switch name {
 	case "XOAUTH2":
 		return &xoauth2Client{user: identity, token: token}
-	case "OAUTHBEARER":
+	case sasl.OAuthBearer:
 		return &bearerClient{user: identity, token: token, host: c.u.cfg.Host, port: c.u.cfg.Port}
 	}
 	return nil
@@ -184,9 +186,7 @@ type xoauth2Client struct {
 	problem
 }
 
-func (*xoauth2Client) Name() string { return "XOAUTH2" }
-
-func (*xoauth2Client) Start() ([]byte, error) { return nil, nil }
+func (*xoauth2Client) Start() (string, []byte, error) { return "XOAUTH2", nil, nil }
 
 func (x *xoauth2Client) Next(challenge []byte) ([]byte, error) {
 	switch {
@@ -213,17 +213,13 @@ type bearerClient struct {
 	problem
 }
 
-func (*bearerClient) Name() string { return "OAUTHBEARER" }
-
 // saslName escapes what ends an authorization identity (RFC 5801 §4).
 var saslName = strings.NewReplacer("=", "=3D", ",", "=2C")
 
-func (b *bearerClient) Start() ([]byte, error) {
+func (b *bearerClient) Start() (string, []byte, error) {
 	auth, err := bearer(b.user, b.token)
-	if err != nil {
-		return nil, err
-	}
-	return []byte("n,a=" + saslName.Replace(b.user) + ",\x01host=" + b.host + "\x01port=" + strconv.Itoa(b.port) + "\x01" + auth), nil
+	initial := "n,a=" + saslName.Replace(b.user) + ",\x01host=" + b.host + "\x01port=" + strconv.Itoa(b.port) + "\x01" + auth
+	return sasl.OAuthBearer, []byte(initial), err
 }
 
 // Unread: a challenge that says nothing is no error.

@@ -468,7 +468,7 @@ func TestBearerRefusesWhatWouldEndIt(t *testing.T) {
 		if _, err := x.Next(nil); err == nil {
 			t.Errorf("%q: accepted", c)
 		}
-		if _, err := (&bearerClient{user: c.user, token: c.token}).Start(); err == nil {
+		if _, _, err := (&bearerClient{user: c.user, token: c.token}).Start(); err == nil {
 			t.Errorf("%q: accepted", c)
 		}
 	}

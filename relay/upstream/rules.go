@@ -165,7 +165,7 @@ func (r *Rule) afterMail() bool {
 	return len(r.Stages) > 0 && !slices.ContainsFunc(r.Stages, early)
 }
 
-func (m *matcher) matches(stage mail.Stage, s *sample) bool {
+func (m *matcher) matches(stage mail.Stage, s *Sample) bool {
 	return (len(m.Stages) == 0 || slices.Contains(m.Stages, stage)) &&
 		matchCode(m.Code, s.code) &&
 		matchEnhanced(m.Enhanced, s.enhanced) &&
@@ -174,7 +174,7 @@ func (m *matcher) matches(stage mail.Stage, s *sample) bool {
 
 // searched returns the form of the text in which the rule's pattern was found, "" for none. Generic rules search the words
 // alone, those of a provider all that it said itself.
-func (m *matcher) searched(s *sample) string {
+func (m *matcher) searched(s *Sample) string {
 	if m.generic {
 		if hinted(m.hints, s.lower) && m.text.MatchString(s.words) {
 			return s.words
@@ -195,7 +195,7 @@ func (m *matcher) searched(s *sample) string {
 }
 
 // decide returns the rule with the times that the reply names.
-func (m *matcher) decide(s *sample, now time.Time) Rule {
+func (m *matcher) decide(s *Sample, now time.Time) Rule {
 	r := m.Rule
 	if r.windowed {
 		if r.Quota = readWindow(s.line); r.Quota > 0 {
@@ -209,7 +209,7 @@ func (m *matcher) decide(s *sample, now time.Time) Rule {
 }
 
 // retryAfter is how long the reply asks to wait, else def. What a provider's own rule says is the least.
-func (m *matcher) retryAfter(s *sample, def time.Duration, now time.Time) time.Duration {
+func (m *matcher) retryAfter(s *Sample, def time.Duration, now time.Time) time.Duration {
 	if m.wait > 0 {
 		groups := m.text.FindStringSubmatch(m.searched(s))
 		if len(groups) <= m.wait {
@@ -261,7 +261,7 @@ func matchEnhanced(pattern, code string) bool {
 
 // find returns the rule for a refusal. The generic rules leave nothing out from the greeting on; the last return is for
 // stages that have no reply.
-func (rs *Rules) find(stage mail.Stage, s *sample) (m *matcher, number int) {
+func (rs *Rules) find(stage mail.Stage, s *Sample) (m *matcher, number int) {
 	for i := range rs.own {
 		if m := &rs.own[i]; m.matches(stage, s) {
 			return m, i
@@ -278,19 +278,20 @@ func (rs *Rules) find(stage mail.Stage, s *sample) (m *matcher, number int) {
 // Judge says which rule decides about a reply at a stage, with the times that the reply names. number is the rule's place
 // among those of CompileRules, -1 for a generic one. about is the addresses that the reply may repeat.
 func (rs *Rules) Judge(stage mail.Stage, r mail.Reply, now time.Time, about ...mail.Address) (rule Rule, number int) {
-	s := newSample(r, about...)
+	s := NewSample(r, about...)
 	m, number := rs.find(stage, s)
 	return m.decide(s, now), number
 }
 
-// Judge compiles rules for one reply. Who judges many compiles once.
-func Judge(own []Rule, stage mail.Stage, r mail.Reply) (Rule, error) {
-	rules, err := CompileRules(own)
-	if err != nil {
-		return Rule{}, err
-	}
-	rule, _ := rules.Judge(stage, r, time.Now())
-	return rule, nil
+// Own reports whether one of the rules given to CompileRules has this name.
+func (rs *Rules) Own(name string) bool {
+	return slices.ContainsFunc(rs.own, func(m matcher) bool { return m.Name == name })
+}
+
+// Name is the name of the rule that decides about a reply at a stage.
+func (rs *Rules) Name(stage mail.Stage, s *Sample) string {
+	m, _ := rs.find(stage, s)
+	return m.Name
 }
 
 // Matcher is a single rule, without others before or behind it.
@@ -306,8 +307,8 @@ func NewMatcher(r Rule) (*Matcher, error) {
 }
 
 // Matches reports whether the rule is for a reply at a stage.
-func (m *Matcher) Matches(stage mail.Stage, r mail.Reply) bool {
-	return m.m.matches(stage, newSample(r))
+func (m *Matcher) Matches(stage mail.Stage, s *Sample) bool {
+	return m.m.matches(stage, s)
 }
 
 // ParseReply reads a reply as it comes over the wire, lines ended by CRLF or LF.

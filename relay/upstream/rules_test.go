@@ -11,7 +11,7 @@ import (
 
 // Every rule is held to the reply that it was written for, at every stage that it names.
 func (u *Upstream) classify(stage mail.Stage, r mail.Reply) *matcher {
-	m, _ := u.rules.find(stage, newSample(r))
+	m, _ := u.rules.find(stage, NewSample(r))
 	return m
 }
 
@@ -114,6 +114,10 @@ func TestRepliesSayHowLong(t *testing.T) {
 		{Name: "hours", Code: "452", Text: `wait (?P<hours>\d+)`, Class: mail.Deferral},
 		{Name: "either", Code: "453", Text: `wait( (?P<seconds>\d+) s)?`, Class: mail.Deferral, RetryAfter: time.Minute},
 	}
+	rules, err := CompileRules(own)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		reply mail.Reply
 		rule  string
@@ -128,9 +132,9 @@ func TestRepliesSayHowLong(t *testing.T) {
 		{mail.R(451, "4.7.1", "Try again in 15 minutes"), "later", 15 * time.Minute},
 		{mail.R(451, "4.7.1", "Try again in 2 moons"), "later", 0},
 	} {
-		got, err := Judge(own, mail.StageData, c.reply)
-		if err != nil || got.Name != c.rule || got.RetryAfter != c.want {
-			t.Errorf("%s: %s, %v (%v); want %s, %v", c.reply, got.Name, got.RetryAfter, err, c.rule, c.want)
+		got, _ := rules.Judge(mail.StageData, c.reply, time.Now())
+		if got.Name != c.rule || got.RetryAfter != c.want {
+			t.Errorf("%s: %s, %v; want %s, %v", c.reply, got.Name, got.RetryAfter, c.rule, c.want)
 		}
 	}
 }

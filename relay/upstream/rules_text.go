@@ -9,9 +9,9 @@ import (
 	"postern/mail"
 )
 
-// sample is a reply made ready for rules. Providers break the same words into lines at other places, so they are
-// looked for in the joined text too.
-type sample struct {
+// Sample is a reply made ready to be compared with many rules. Providers break the same words into lines at other
+// places, so they are looked for in the joined text too.
+type Sample struct {
 	code     int
 	enhanced string
 	raw      string // as it came, at most maxReplyText of it: what a person sees is what was judged
@@ -22,9 +22,9 @@ type sample struct {
 	lower    string // words in lower case
 }
 
-// newSample makes a reply about addresses ready.
-func newSample(r mail.Reply, about ...mail.Address) *sample {
-	s := &sample{code: r.Code, enhanced: r.Enhanced, raw: mail.Cut(r.Text, maxReplyText)}
+// NewSample prepares a reply. about is the addresses that it may repeat.
+func NewSample(r mail.Reply, about ...mail.Address) *Sample {
+	s := &Sample{code: r.Code, enhanced: r.Enhanced, raw: mail.Cut(r.Text, maxReplyText)}
 	s.flat = oneLine(s.raw)
 	s.said = withoutAddresses(s.raw, about)
 	s.line = oneLine(s.said)
@@ -119,6 +119,6 @@ func (u *Upstream) Judge(stage mail.Stage, r mail.Reply) Rule {
 
 // lapsed reports that a reply to MAIL says that the connection has lost its login.
 func (u *Upstream) lapsed(r mail.Reply, from mail.Address) bool {
-	m, _ := u.rules.find(mail.StageMail, newSample(r, from))
+	m, _ := u.rules.find(mail.StageMail, NewSample(r, from))
 	return m.Login
 }

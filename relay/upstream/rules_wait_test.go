@@ -150,7 +150,7 @@ func FuzzJudge(f *testing.F) {
 
 // What is searched is bounded, and free of what strangers choose.
 func TestSamples(t *testing.T) {
-	long := newSample(mail.R(550, "", "%s", strings.Repeat("quota ", 3000)))
+	long := NewSample(mail.R(550, "", "%s", strings.Repeat("quota ", 3000)))
 	if len(long.raw) > maxReplyText+3 || len(long.flat) > len(long.raw) || len(long.words) > len(long.flat) {
 		t.Errorf("%d, %d, %d octets", len(long.raw), len(long.flat), len(long.words))
 	}
@@ -160,7 +160,7 @@ func TestSamples(t *testing.T) {
 		"host mx.example.com[192.0.2.7] said no. Really.":           "host mx_example_com[192_0_2_7] said no. Really.",
 		`<"too fast"@example.com> unknown`:                          `<@> unknown`,
 	} {
-		if got := newSample(mail.R(550, "", "%s", text)).words; got != want {
+		if got := NewSample(mail.R(550, "", "%s", text)).words; got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
@@ -194,7 +194,7 @@ func TestHintsHideNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s := newSample(reply); m.text.MatchString(s.words) && !hinted(m.hints, s.lower) {
+			if s := NewSample(reply); m.text.MatchString(s.words) && !hinted(m.hints, s.lower) {
 				t.Errorf("%s: the hints %q hide %q", m.Name, m.hints, s.words)
 			}
 		}
@@ -216,5 +216,18 @@ func BenchmarkJudge(b *testing.B) {
 				rules.Judge(mail.StageDot, mail.R(550, "", "%s", text), noon)
 			}
 		})
+	}
+}
+
+// What a reply means is looked up in rules that are compiled once.
+func TestJudgeCompilesNothing(t *testing.T) {
+	const most = 200 // one pattern compiled is thousands
+	rules, _ := CompileRules(nil)
+	reply := mail.R(550, "", "%s", strings.Repeat("nothing that anybody knows, ", 5))
+	if allocs := testing.AllocsPerRun(3, func() { rules.Judge(mail.StageDot, reply, noon) }); allocs > most {
+		t.Errorf("%.0f allocations", allocs)
+	}
+	if allocs := testing.AllocsPerRun(3, func() { _, _ = CompileRules(nil) }); allocs > most {
+		t.Errorf("%.0f allocations to use the generic rules again", allocs)
 	}
 }

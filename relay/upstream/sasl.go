@@ -9,20 +9,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/emersion/go-sasl"
+
 	"postern/mail"
 )
-
-// Mechanism is the client's side of one SASL exchange (RFC 4422). It serves for one connection.
-type Mechanism interface {
-	Name() string
-	// Start returns the initial response. nil: there is none, AUTH is sent alone and the first challenge waited for
-	// (LOGIN, and tokens too long for a command line).
-	Start() ([]byte, error)
-	// Next answers a challenge. An error cancels the exchange.
-	Next(challenge []byte) ([]byte, error)
-	// Finish is called at 235: an error means that the server has not proved what it must.
-	Finish() error
-}
 
 // DefaultMechanisms in order of preference: what does not show the password first, then what every provider has. CRAM-MD5 is
 // last because it says nothing about the server and asks it to keep passwords readable.
@@ -40,24 +30,36 @@ var (
 	errNoMechanism         = errors.New("no common mechanism")
 )
 
-// mechanism makes the client for one exchange, nil for a name that is not ours or does not fit the credentials.
-func (u *Upstream) mechanism(name string) Mechanism {
+// mechanism makes the client for one exchange, nil for a name that is not ours or does not fit the credentials. PLAIN is
+// go-sasl's. Its LOGIN takes no prompt but "Password:" to the letter; its OAUTHBEARER does not escape the user name and
+// leaves an error challenge unanswered, so that the server's verdict is never heard; the others it does not have.
+func (u *Upstream) mechanism(name string) sasl.Client {
 	user, password := u.cfg.Username, u.cfg.Password
 	switch name {
-	case "PLAIN":
-		return &plainClient{user, password}
-	case "LOGIN":
+	case sasl.Plain:
+		return sasl.NewPlainClient("", user, password)
+	case sasl.Login:
 		return &loginClient{answers: []string{user, password}}
 	case "CRAM-MD5":
 		return &cramClient{user, password}
 	case "SCRAM-SHA-256":
-		if !scramFits(user, password) {
-			return nil
+		if scramFits(user, password) {
+			return u.scram.begin(user, password)
 		}
-		return newScram(user, password, scramNonce(), &u.salted)
 	}
 	return nil
 }
+
+// Beside sasl.Client a mechanism may have one of these. A nil initial response means that AUTH is sent alone and the first
+// challenge waited for (LOGIN, and tokens too long for a command line).
+type (
+	// prover is asked at 235: an error means that the server has not proved what it must.
+	prover interface{ Finish() error }
+	// unreader says whether a challenge shows that the server did not read the initial response.
+	unreader interface{ Unread(challenge []byte) bool }
+	// explainer says what a server said of a token that it refused.
+	explainer interface{ challenged() error }
+)
 
 // encodeResponse is for an initial response, where empty is "=" (RFC 4954 §4).
 func encodeResponse(b []byte) string {
@@ -75,28 +77,10 @@ func decodeChallenge(r mail.Reply) []byte {
 	return []byte(r.Text)
 }
 
-// plainClient is PLAIN (RFC 4616).
-type plainClient struct{ user, password string }
-
-func (*plainClient) Name() string { return "PLAIN" }
-
-func (p *plainClient) Start() ([]byte, error) {
-	return []byte("\x00" + p.user + "\x00" + p.password), nil
-}
-
-func (p *plainClient) Next([]byte) ([]byte, error) { return nil, errUnexpectedChallenge }
-
-// Unread: PLAIN has no challenge but the one that asks for its response.
-func (*plainClient) Unread([]byte) bool { return true }
-
-func (*plainClient) Finish() error { return nil }
-
 // loginClient is LOGIN (draft-murchison-sasl-login): user and password in turn, whatever the prompts say.
 type loginClient struct{ answers []string }
 
-func (*loginClient) Name() string { return "LOGIN" }
-
-func (*loginClient) Start() ([]byte, error) { return nil, nil }
+func (*loginClient) Start() (string, []byte, error) { return sasl.Login, nil, nil }
 
 func (l *loginClient) Next([]byte) ([]byte, error) {
 	if len(l.answers) == 0 {
@@ -107,14 +91,10 @@ func (l *loginClient) Next([]byte) ([]byte, error) {
 	return []byte(answer), nil
 }
 
-func (*loginClient) Finish() error { return nil }
-
 // cramClient is CRAM-MD5 (RFC 2195).
 type cramClient struct{ user, password string }
 
-func (*cramClient) Name() string { return "CRAM-MD5" }
-
-func (*cramClient) Start() ([]byte, error) { return nil, nil }
+func (*cramClient) Start() (string, []byte, error) { return "CRAM-MD5", nil, nil }
 
 func (m *cramClient) Next(challenge []byte) ([]byte, error) {
 	if len(challenge) == 0 || m.password == "" {
@@ -124,5 +104,3 @@ func (m *cramClient) Next(challenge []byte) ([]byte, error) {
 	mac.Write(challenge)
 	return []byte(m.user + " " + hex.EncodeToString(mac.Sum(nil))), nil
 }
-
-func (*cramClient) Finish() error { return nil }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xdg-go/scram"
+
 	"postern/mail"
 	"postern/relay/upstream/faketest"
 )
@@ -108,9 +110,18 @@ func TestScramWantsTheServersProof(t *testing.T) {
 	}
 }
 
+const vectorNonce = "rOprNGfwEbeRWgbNEkqO" // of RFC 7677 §3
+
+// newScram begins an exchange with the nonce of the vector.
+func newScram(keys *scramKeys) *scramClient {
+	keys.client, _ = scram.SHA256.NewClientUnprepped("user", "pencil", "")
+	keys.client.WithNonceGenerator(func() string { return vectorNonce })
+	return keys.begin("user", "pencil")
+}
+
 func TestScramVector(t *testing.T) { // RFC 7677 §3
-	s := newScram("user", "pencil", "rOprNGfwEbeRWgbNEkqO", new(saltedCache))
-	initial, _ := s.Start()
+	s := newScram(new(scramKeys))
+	_, initial, _ := s.Start()
 	if string(initial) != "n,,n=user,r=rOprNGfwEbeRWgbNEkqO" {
 		t.Errorf("first %q", initial)
 	}
@@ -130,7 +141,7 @@ func TestScramVector(t *testing.T) { // RFC 7677 §3
 }
 
 func TestScramRefuses(t *testing.T) {
-	const nonce = "rOprNGfwEbeRWgbNEkqO"
+	const nonce = vectorNonce
 	for challenge, want := range map[string]error{
 		"":                                       errScramSyntax,
 		"m=x,r=" + nonce + "x,s=c2FsdA==,i=4096": errScramSyntax,
@@ -142,7 +153,7 @@ func TestScramRefuses(t *testing.T) {
 		"r=" + nonce + "x,s=!,i=4096":            errScramSyntax,
 		"r=" + nonce + "x,s=c2FsdA==,i=x":        errScramSyntax,
 	} {
-		s := newScram("user", "pencil", nonce, new(saltedCache))
+		s := newScram(new(scramKeys))
 		s.Start()
 		if _, err := s.Next([]byte(challenge)); !errors.Is(err, want) {
 			t.Errorf("%q: %v, want %v", challenge, err, want)
@@ -151,10 +162,10 @@ func TestScramRefuses(t *testing.T) {
 	for final, want := range map[string]error{
 		"e=other-error": errScramRefused,
 		"v=AAAA":        errScramSignature,
-		"v=!":           errScramSyntax,
-		"":              errScramSyntax,
+		"v=!":           errScramSignature,
+		"":              errScramSignature,
 	} {
-		s := newScram("user", "pencil", nonce, new(saltedCache))
+		s := newScram(new(scramKeys))
 		s.Start()
 		s.Next([]byte("r=" + nonce + "x,s=c2FsdA==,i=4096"))
 		if _, err := s.Next([]byte(final)); !errors.Is(err, want) {
@@ -163,6 +174,28 @@ func TestScramRefuses(t *testing.T) {
 		if s.Finish() == nil {
 			t.Errorf("%q: finished", final)
 		}
+	}
+}
+
+// Keys are derived once, and a server that sends another salt each time does not make us keep them all.
+func TestScramKeepsTheKeysOfOneSalt(t *testing.T) {
+	keys := new(scramKeys)
+	login := func(salt string) *scram.Client {
+		t.Helper()
+		s := keys.begin("user", "pencil")
+		used := keys.client
+		s.Start()
+		if _, err := s.Next([]byte("r=" + s.nonce + "x,s=" + salt + ",i=4096")); err != nil {
+			t.Fatal(err)
+		}
+		return used
+	}
+	first := login("c2FsdA==")
+	if login("c2FsdA==") != first {
+		t.Error("keys are derived again for the same salt")
+	}
+	if login("b3RoZXI="); keys.client == first {
+		t.Error("the keys of an old salt are kept")
 	}
 }
 
@@ -178,12 +211,12 @@ func FuzzScram(f *testing.F) {
 	f.Add("r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096", "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
 	f.Add("r=,s=,i=", "e=x")
 	f.Add("r=rOprNGfwEbeRWgbNEkqOx,s=AA==,i=4097,x=y", "v=")
-	cache := new(saltedCache)
+	keys := new(scramKeys)
 	f.Fuzz(func(t *testing.T, first, final string) {
-		if _, _, n, err := parseServerFirst(first); err == nil && n > scramMinIterations {
+		if salt, err := checkServerFirst(first, vectorNonce); err == nil && !strings.HasSuffix(salt, "i=4096") {
 			return // correct, but slow
 		}
-		s := newScram("user", "pencil", "rOprNGfwEbeRWgbNEkqO", cache)
+		s := newScram(keys)
 		s.Start()
 		answer, err := s.Next([]byte(first))
 		if err == nil && !strings.HasPrefix(string(answer), "c=biws,r=rOprNGfwEbeRWgbNEkqO") {

@@ -203,7 +203,7 @@ type Upstream struct {
 	tls    *tls.Config // nil without TLS
 	rules  *Rules
 	quotas []time.Duration // windows that the rules tell of
-	salted saltedCache
+	scram  scramKeys
 	habits habits
 	log    *slog.Logger
 

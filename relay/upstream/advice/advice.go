@@ -13,8 +13,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/pelletier/go-toml/v2"
 
 	"postern/mail"
@@ -43,18 +43,63 @@ type Advice struct {
 	matcher *upstream.Matcher
 }
 
+// AnyStage stands for a stage that is not known: that of the login is the likeliest.
+const AnyStage mail.Stage = ""
+
+var likeliest = []mail.Stage{mail.StageAuth, mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot}
+
 // For returns the advice about a provider's reply at a stage, nil where there is none. provider is the name of a profile.
+// The alert loop asks for each paused identity every few seconds, so answers are remembered.
 func For(provider string, stage mail.Stage, r mail.Reply) *Advice {
 	if r.Code < 400 {
 		return nil
 	}
+	q := question{provider, stage, r}
+	a, ok := answers().Get(q)
+	if !ok {
+		a = q.answer()
+		answers().Add(q, a)
+	}
+	return a
+}
+
+// question is what For is asked.
+type question struct {
+	provider string
+	stage    mail.Stage
+	reply    mail.Reply
+}
+
+// maxAnswers bounds what is remembered. A reply has at most 2 KiB, most have 200 octets.
+const maxAnswers = 1024
+
+var answers = sync.OnceValue(func() *lru.Cache[question, *Advice] {
+	cache, _ := lru.New[question, *Advice](maxAnswers) // fails for a size below 1 only
+	return cache
+})
+
+func (q question) answer() *Advice {
+	stages := []mail.Stage{q.stage}
+	if q.stage == AnyStage {
+		stages = likeliest
+	}
+	reply := upstream.NewSample(q.reply)
+	for _, stage := range stages {
+		if a := at(q.provider, stage, reply); a != nil {
+			return a
+		}
+	}
+	return nil
+}
+
+// at returns the first advice about a reply at one stage.
+func at(provider string, stage mail.Stage, reply *upstream.Sample) *Advice {
 	decided := ""
 	for _, a := range load() {
 		if len(a.Rules) > 0 && decided == "" {
-			rule, _ := generic().Judge(stage, r, time.Now())
-			decided = rule.Name
+			decided = generic().Name(stage, reply)
 		}
-		if a.matches(provider, decided) && a.matcher.Matches(stage, r) {
+		if a.matches(provider, decided) && a.matcher.Matches(stage, reply) {
 			return a
 		}
 	}
@@ -95,12 +140,12 @@ func (a *Advice) Filled(identity, sender string) *Advice {
 	if sender == "" {
 		sender = "SENDER"
 	}
-	r := strings.NewReplacer(identityPlace, mail.Printable(identity), senderPlace, mail.Printable(sender))
+	fill := strings.NewReplacer(identityPlace, mail.Printable(identity), senderPlace, mail.Printable(sender))
 	filled := *a
-	filled.Cause = r.Replace(a.Cause)
+	filled.Cause = fill.Replace(a.Cause)
 	filled.Fix = nil
 	for _, f := range a.Fix {
-		filled.Fix = append(filled.Fix, r.Replace(f))
+		filled.Fix = append(filled.Fix, fill.Replace(f))
 	}
 	return &filled
 }

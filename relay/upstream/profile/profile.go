@@ -257,7 +257,7 @@ func parse(name string, data []byte) (*Profile, error) {
 	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(p); err != nil {
 		return nil, err
 	}
-	if _, err := upstream.Judge(p.UpstreamRules(), mail.StageDot, mail.R(550, "", "")); err != nil {
+	if _, err := upstream.CompileRules(p.UpstreamRules()); err != nil {
 		return nil, err
 	}
 	return p, p.compileReplyID()
@@ -347,7 +347,7 @@ func (r *Rule) Check() error {
 	if class(r.Class) == mail.Unknown {
 		return fmt.Errorf("class %q is none of recipient-fault, message-fault, deferral, account-fault, back-pressure", r.Class)
 	}
-	_, err := upstream.Judge([]upstream.Rule{r.Upstream()}, mail.StageDot, mail.R(550, "", ""))
+	_, err := upstream.CompileRules([]upstream.Rule{r.Upstream()})
 	return err
 }
 

@@ -70,8 +70,11 @@ func check(t *testing.T, name, value string, choices ...string) {
 // Each rule decides about the reply that it was written for, at every stage that it is for.
 func TestEveryRuleMatchesItsExample(t *testing.T) {
 	for _, p := range All() {
-		rules := p.UpstreamRules()
-		for i, r := range rules {
+		rules, err := upstream.CompileRules(p.UpstreamRules())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range p.UpstreamRules() {
 			if r.Name == "" || r.Example == "" {
 				t.Errorf("%s: rule %d has no name or no example", p.Name, i+1)
 				continue
@@ -86,9 +89,9 @@ func TestEveryRuleMatchesItsExample(t *testing.T) {
 				at = slices.Concat(stageGroups["session"], stageGroups["message"])
 			}
 			for _, stage := range at {
-				got, err := upstream.Judge(rules, stage, reply)
-				if err != nil || got.Name != r.Name || got.Class != r.Class || got.Scope != r.Scope {
-					t.Errorf("%s: %q at %s is for %s, not %s (%v)", p.Name, r.Example, stage, got.Name, r.Name, err)
+				got, _ := rules.Judge(stage, reply, time.Now())
+				if got.Name != r.Name || got.Class != r.Class || got.Scope != r.Scope {
+					t.Errorf("%s: %q at %s is for %s, not %s", p.Name, r.Example, stage, got.Name, r.Name)
 				}
 			}
 		}
@@ -168,9 +171,13 @@ func TestRepliesThatLoseMail(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := upstream.Judge(p.UpstreamRules(), c.stage, reply)
-		if err != nil || got.Class != c.class || got.Scope != c.scope || got.Quota != c.quota {
-			t.Errorf("%s: %s at %s: %s is %s %q %v (%v)", c.profile, c.reply, c.stage, got.Name, got.Class, got.Scope, got.Quota, err)
+		rules, err := upstream.CompileRules(p.UpstreamRules())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _ := rules.Judge(c.stage, reply, time.Now())
+		if got.Class != c.class || got.Scope != c.scope || got.Quota != c.quota {
+			t.Errorf("%s: %s at %s: %s is %s %q %v", c.profile, c.reply, c.stage, got.Name, got.Class, got.Scope, got.Quota)
 		}
 	}
 }

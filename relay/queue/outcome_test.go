@@ -2,22 +2,22 @@ package queue_test
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/queue/memstore"
 	"postern/relay/trace"
 )
 
 var noon = time.Date(2026, 11, 2, 12, 0, 0, 0, time.UTC)
 
-// settler is a Queue for Settle alone; it collects the notices.
-func settler(jitter float64, reportErr error) (*queue.Queue, *[]queue.Notice) {
+// decider is a Queue for Decide alone; it collects the notices.
+func decider(jitter float64, reportErr error) (*queue.Queue, *[]queue.Notice) {
 	var made []queue.Notice
 	q := queue.New(queue.Options{
-		Store: memstore.New(), Jitter: func() float64 { return jitter },
+		Schedule: usual, Logger: slog.New(slog.DiscardHandler), Jitter: func() float64 { return jitter },
 		Report: func(n queue.Notice) (*queue.NewMessage, error) {
 			made = append(made, n)
 			if reportErr != nil {
@@ -39,7 +39,7 @@ func accepted(n int, to ...string) *queue.Message {
 	return m
 }
 
-func TestSettleRetryTimes(t *testing.T) {
+func TestDecideRetryTimes(t *testing.T) {
 	after := func(r mail.Result, d time.Duration) mail.Result { r.RetryAfter = d; return r }
 	for _, tt := range []struct {
 		name   string
@@ -68,11 +68,11 @@ func TestSettleRetryTimes(t *testing.T) {
 		{"and on the end", 9, 0.5, 47 * time.Hour, true, greylisted, time.Hour},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, _ := settler(tt.jitter, nil)
+			q, _ := decider(tt.jitter, nil)
 			m := accepted(tt.n)
 			m.Warned = tt.warned
 			now := noon.Add(tt.at)
-			o := q.Settle(now, m, results(m, tt.result))
+			o := q.Decide(now, m, results(m, tt.result))
 			if got := o.NextAttempt.Sub(now); got != tt.want || o.Remove {
 				t.Errorf("next attempt in %v (remove %v), want %v", got, o.Remove, tt.want)
 			}
@@ -80,7 +80,7 @@ func TestSettleRetryTimes(t *testing.T) {
 	}
 }
 
-func TestSettleOutcomes(t *testing.T) {
+func TestDecideOutcomes(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		at      time.Duration
@@ -101,13 +101,13 @@ func TestSettleOutcomes(t *testing.T) {
 		{"a look before its time", time.Hour, false, nil, []queue.Status{queue.Pending, queue.Pending}, nil, "", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, made := settler(0.5, nil)
+			q, made := decider(0.5, nil)
 			m := accepted(3, "a@example.net", "b@example.net")
 			m.Bounce = tt.bounce
 			for i := range tt.results {
 				tt.results[i].Recipient = i
 			}
-			o := q.Settle(noon.Add(tt.at), m, tt.results)
+			o := q.Decide(noon.Add(tt.at), m, tt.results)
 			pending := false
 			for i, want := range tt.want {
 				pending = pending || want == queue.Pending
@@ -148,13 +148,13 @@ func TestReportsSayWhoSpoke(t *testing.T) {
 		{"no connection", false, unreached, ""},
 		{"given up by a person", true, greylisted, ""},
 	} {
-		q, made := settler(0.5, nil)
+		q, made := decider(0.5, nil)
 		m := accepted(3)
-		m.Recipients = q.Settle(noon, m, results(m, tt.result)).Recipients
+		m.Recipients = q.Decide(noon, m, results(m, tt.result)).Recipients
 		m.Bounce = tt.bounce
-		q.Settle(noon.Add(5*time.Hour), m, nil)
+		q.Decide(noon.Add(5*time.Hour), m, nil)
 		m.Warned = true
-		q.Settle(noon.Add(49*time.Hour), m, nil) // no attempt was made meanwhile
+		q.Decide(noon.Add(49*time.Hour), m, nil) // no attempt was made meanwhile
 		for _, n := range *made {
 			if n.About[0].Host != tt.want {
 				t.Errorf("%s: the %s report says that %q spoke, want %q", tt.name, n.Kind, n.About[0].Host, tt.want)
@@ -167,7 +167,7 @@ func TestReportsSayWhoSpoke(t *testing.T) {
 }
 
 // RFC 3461 §4.1, and the default for an absent NOTIFY.
-func TestSettleNotify(t *testing.T) {
+func TestDecideNotify(t *testing.T) {
 	const later = 5 * time.Hour
 	handedOn := delivered
 	handedOn.RelayedDSN = true
@@ -192,10 +192,10 @@ func TestSettleNotify(t *testing.T) {
 		{"delay, failure", mail.NotifyDelay, 0, unknown, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, made := settler(0.5, nil)
+			q, made := decider(0.5, nil)
 			m := accepted(1)
 			m.Recipients[0].Notify = tt.notify
-			o := q.Settle(noon.Add(tt.at), m, results(m, tt.result))
+			o := q.Decide(noon.Add(tt.at), m, results(m, tt.result))
 			if len(*made) != len(tt.want) || len(*made) > 0 && (*made)[0].Kind != tt.want[0] {
 				t.Errorf("reports %v, want %v", *made, tt.want)
 			}
@@ -209,27 +209,27 @@ func TestSettleNotify(t *testing.T) {
 	}
 }
 
-func TestSettleWarnsOnce(t *testing.T) {
-	q, made := settler(0.5, nil)
+func TestDecideWarnsOnce(t *testing.T) {
+	q, made := decider(0.5, nil)
 	m := accepted(8)
 	m.Warned = true
-	o := q.Settle(noon.Add(10*time.Hour), m, results(m, greylisted))
+	o := q.Decide(noon.Add(10*time.Hour), m, results(m, greylisted))
 	if len(*made) != 0 || !o.Warned {
 		t.Errorf("%d reports, warned %v", len(*made), o.Warned)
 	}
 }
 
 // A failure that nobody can be told of is none yet.
-func TestSettleReportNotMade(t *testing.T) {
-	q, _ := settler(0.5, errors.New("header unreadable"))
+func TestDecideReportNotMade(t *testing.T) {
+	q, _ := decider(0.5, errors.New("header unreadable"))
 	m := accepted(1, "a@example.net", "b@example.net")
 	m.Recipients[1].Notify = mail.NotifySuccess
-	o := q.Settle(noon, m, []mail.Result{{Recipient: 0, Class: mail.MessageFault, Reply: unknown.Reply}, {Recipient: 1, Class: mail.Delivered}})
+	o := q.Decide(noon, m, []mail.Result{{Recipient: 0, Class: mail.MessageFault, Reply: unknown.Reply}, {Recipient: 1, Class: mail.Delivered}})
 	if o.Recipients[0].Status != queue.Pending || o.Remove || o.Recipients[1].Status != queue.Delivered {
 		t.Errorf("outcome %+v", o)
 	}
 	m = accepted(5)
-	if o = q.Settle(noon.Add(5*time.Hour), m, results(m, greylisted)); o.Warned {
+	if o = q.Decide(noon.Add(5*time.Hour), m, results(m, greylisted)); o.Warned {
 		t.Error("warned without a report")
 	}
 }
