@@ -2,6 +2,7 @@ package graph
 
 import (
 	"crypto/tls"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -238,5 +239,21 @@ func TestRetryAfter(t *testing.T) {
 		if got := retryAfter(value, now); got != want {
 			t.Errorf("%q is %s, want %s", value, got, want)
 		}
+	}
+}
+
+// A server that lets us connect and is silent about TLS is the network's trouble.
+func TestSilentTLS(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	u, _ := connected(t, fakeprovider.NewGraph(fakeprovider.GraphOptions{}), func(o *Options) {
+		o.Transport, o.BaseURL, o.Timeouts.TLS = nil, "https://"+l.Addr().String()+"/v1.0", 50*time.Millisecond
+	})
+	r := only(t, send(t, u, to(t, "", "a@example.org")))
+	if r.Class != mail.BackPressure || r.Stage != mail.StageTLS || !strings.Contains(r.Reply.Text, "did not finish the TLS handshake") {
+		t.Errorf("%s at %s: %s", r.Class, r.Stage, r.Reply)
 	}
 }
