@@ -27,8 +27,8 @@ var (
 		return ca
 	})
 	testCertificate = sync.OnceValue(func() tls.Certificate {
-		// Good today and in a bubble, whose time begins with the year 2000.
-		made, err := testCA().Leaf(pki.Options{Names: []string{"relay.example.com"}, NotBefore: testCA().Cert.NotBefore, NotAfter: testCA().Cert.NotAfter})
+		ca := testCA().Cert // good today and in a bubble, whose time begins with the year 2000
+		made, err := testCA().Leaf(pki.Options{Names: []string{"relay.example.com"}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter})
 		if err != nil {
 			panic(err)
 		}
@@ -178,7 +178,8 @@ func (s *fakeSession) Data(ctx context.Context, t *Transfer) mail.Reply {
 	var content strings.Builder
 	_, err := io.Copy(&content, t)
 	s.b.mu.Lock()
-	s.b.messages = append(s.b.messages, message{s.env, content.String(), s.c.Protocol(), t.EightBit(), t.Chunked(), err})
+	s.b.messages = append(s.b.messages,
+		message{s.env, content.String(), s.c.Protocol(), t.EightBit(), t.Chunked(), err})
 	s.b.mu.Unlock()
 	if reply, ok := mail.ReplyFor(err); ok {
 		return reply

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -45,14 +46,24 @@ func (k *tokens) drops() int {
 	return len(k.dropped)
 }
 
+// options are whole ones, with the values that relay.toml has by default.
+func options(k *tokens) Options {
+	return Options{
+		Settings: upstream.Settings{
+			Name: "graph", Username: office, Token: k.token, DropToken: k.drop, Jitter: func() float64 { return 0.5 },
+			MaxConnections: DefaultConnections, MaxRecipients: DefaultRecipients, MaxMessageSize: DefaultMessageSize,
+			Logger: slog.New(slog.DiscardHandler),
+		},
+		BaseURL: GlobalURL, Timeouts: Standard, LargeMail: RefuseLarge,
+	}
+}
+
 // connected returns an upstream that reaches a fake without a socket.
 func connected(t testing.TB, fake *fakeprovider.Graph, change func(*Options)) (*Upstream, *tokens) {
 	t.Helper()
 	k := &tokens{}
-	o := Options{
-		Name: "graph", Mailbox: office, Token: k.token, DropToken: k.drop, Transport: testkit.Transport(fake),
-		Jitter: func() float64 { return 0.5 },
-	}
+	o := options(k)
+	o.Transport = testkit.Transport(fake)
 	if change != nil {
 		change(&o)
 	}
@@ -73,9 +84,9 @@ func address(t testing.TB, s string) mail.Address {
 }
 
 // to makes a transaction for some recipients with a header of some fields.
-func to(t testing.TB, header string, recipients ...string) Transaction {
+func to(t testing.TB, header string, recipients ...string) upstream.Transaction {
 	t.Helper()
-	tx := Transaction{ID: "id", From: address(t, office), Content: mail.BytesContent(text(header))}
+	tx := upstream.Transaction{ID: "id", From: address(t, office), Content: mail.BytesContent(text(header))}
 	for _, r := range recipients {
 		tx.Recipients = append(tx.Recipients, mail.Recipient{To: address(t, r)})
 	}
@@ -89,7 +100,7 @@ func text(header string) string {
 }
 
 // send makes one attempt on a place that must be free.
-func send(t testing.TB, u *Upstream, tx Transaction) []mail.Result {
+func send(t testing.TB, u *Upstream, tx upstream.Transaction) []mail.Result {
 	t.Helper()
 	s := reserve(t, u)
 	results := s.Send(t.Context(), tx)
@@ -104,7 +115,7 @@ func send(t testing.TB, u *Upstream, tx Transaction) []mail.Result {
 	return results
 }
 
-func reserve(t testing.TB, u *Upstream) *Slot {
+func reserve(t testing.TB, u *Upstream) upstream.Slot {
 	t.Helper()
 	s, until := u.Reserve(time.Now(), "")
 	if s == nil {
