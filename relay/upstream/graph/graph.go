@@ -6,7 +6,7 @@
 // recipients that the header lacks get a Bcc field, which Exchange takes out again; a header that names somebody outside the
 // envelope is refused, because that person would get the mail. The reverse-path is not carried (Exchange sends from the
 // mailbox), neither are the parameters of DSN. Bodies are never recoded: what does not fit one request is refused, unless
-// Options.LargeMail lets it be taken apart into a draft and its files (see upload).
+// Options.LargeMail lets it be taken apart into a draft and its files (see large.go).
 //
 // Failure semantics:
 //   - Delivered is 202 and nothing else. Another 2xx has been seen for mail that was not sent: it defers and is Uncertain.
@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"postern/relay/upstream"
+	"postern/relay/upstream/graph/large"
 	"postern/relay/upstream/via"
 )
 
@@ -191,7 +192,7 @@ type Upstream struct {
 	ctx  context.Context // ends when what still runs is to be cut off
 	stop context.CancelFunc
 
-	rebuilding chan struct{} // has an element for each large message that is worked on, of maxRebuilding
+	large *large.Rebuilder
 
 	mu        sync.Mutex // guards what follows, and every mailbox
 	mailboxes map[string]*mailbox
@@ -222,7 +223,7 @@ func New(o Options) (*Upstream, error) {
 	}
 	u := &Upstream{
 		o: o, host: base.Host, rules: rules, client: newClient(&o), log: o.Logger.With("upstream", o.Name),
-		mailboxes: make(map[string]*mailbox), drained: make(chan struct{}), rebuilding: make(chan struct{}, maxRebuilding),
+		mailboxes: make(map[string]*mailbox), drained: make(chan struct{}), large: large.New(),
 	}
 	u.ctx, u.stop = context.WithCancel(context.Background())
 	u.loadQuotas()
