@@ -69,7 +69,7 @@ type rule struct {
 	recipients *recipients
 }
 
-// New compiles rules; the error names the rule and the setting.
+// New compiles rules; the error names the rule and wraps a *mail.KeyError.
 func New(rules []Rule) (*Policy, error) {
 	own, err := lru.New[string, pattern](maxOwn)
 	if err != nil {
@@ -95,28 +95,28 @@ func compile(r Rule) (c rule, err error) {
 		return c, err
 	}
 	if r.Senders != nil && len(r.Senders) == 0 {
-		return c, fmt.Errorf(`senders: the list is empty; write what may be used, or remove the line for {login}`)
+		return c, mail.BadKey("senders", `the list is empty; write what may be used, or remove the line for {login}`)
 	}
 	for _, s := range r.Senders {
 		sender, err := parseSender(s)
 		if err != nil {
-			return c, fmt.Errorf("senders: %w", err)
+			return c, mail.BadKey("senders", "%s", err)
 		}
 		c.senders = append(c.senders, sender)
 	}
 	if r.Recipients != nil {
 		if c.recipients, err = parseRecipients(r.Recipients); err != nil {
-			return c, fmt.Errorf("recipients: %w", err)
+			return c, mail.BadKey("recipients", "%s", err)
 		}
 	}
 	if !slices.Contains([]string{"", Refuse, Rewrite}, r.UnlistedSender) {
-		return c, fmt.Errorf("unlisted_sender: %q is neither refuse nor rewrite", r.UnlistedSender)
+		return c, mail.BadKey("unlisted_sender", "%q is neither refuse nor rewrite", r.UnlistedSender)
 	}
 	if !slices.Contains([]string{"", Defer, Refuse, Hold, Lock}, r.OverLimit) {
-		return c, fmt.Errorf("over_limit: %q is none of defer, refuse, hold, lock", r.OverLimit)
+		return c, mail.BadKey("over_limit", "%q is none of defer, refuse, hold, lock", r.OverLimit)
 	}
 	if r.MaxHeld < 0 {
-		return c, fmt.Errorf("max_held: %d is no number of messages", r.MaxHeld)
+		return c, mail.BadKey("max_held", "%d is no number of messages", r.MaxHeld)
 	}
 	return c, checkLimits(r.Limits)
 }
@@ -124,10 +124,10 @@ func compile(r Rule) (c rule, err error) {
 func checkLimits(limits []Limit) error {
 	for i, l := range limits {
 		if l.Count < 1 || l.Window < 1 || l.Unit < Messages || l.Unit > Bytes {
-			return fmt.Errorf("limits: %v is no limit", l)
+			return mail.BadKey("limits", "%v is no limit", l)
 		}
 		if slices.Contains(limits[:i], l) {
-			return fmt.Errorf("limits: %q stands twice", l)
+			return mail.BadKey("limits", "%q stands twice", l)
 		}
 	}
 	return nil

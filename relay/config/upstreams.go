@@ -33,9 +33,7 @@ func (v *validator) upstreams() {
 		v.between(key+".messages_per_connection", u.MessagesPerConnection, 1, 1_000_000)
 		v.between(key+".max_recipients", u.MaxRecipients, 1, 10_000)
 		v.oneOf(key+".dkim", u.DKIM, DKIMSign, DKIMSkip, DKIMStrip)
-		for j, rate := range u.Rate {
-			v.upstreamRate(element(key+".rate", j), rate)
-		}
+		v.entries(key+".rate", u.Rate, checkRate)
 	}
 }
 
@@ -205,8 +203,8 @@ func (v *validator) routes() {
 		}
 		v.upstreamNames(key+".upstreams", r.Upstreams)
 		v.matchers(key, r.Logins, r.Groups, r.Listeners)
-		v.routeSenders(key+".senders", r.Senders)
-		v.recipients(key+".recipients", r.Recipients)
+		v.entries(key+".senders", r.Senders, policy.CheckRouteSender)
+		v.entries(key+".recipients", r.Recipients, policy.CheckRecipientPattern)
 		_, err := policy.NewMatcher(r.Match())
 		v.compiled(key, err)
 	}
