@@ -3,13 +3,13 @@ package config
 import (
 	"bytes"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"time"
+
+	"postern/internal/textfile"
 )
 
 // The ways to an access token.
@@ -181,8 +181,8 @@ func (v *validator) oauthSecret(key string, s Secret) {
 	if !s.IsSet() {
 		return
 	}
-	if err := s.resolve(v.dir()); err != nil {
-		v.fail(key, "%s", strings.ReplaceAll(err.Error(), "password", "secret"))
+	if err := s.resolve(v.dir(), "secret"); err != nil {
+		v.fail(key, "%s", err)
 	}
 }
 
@@ -240,8 +240,8 @@ func (v *validator) oauthPair(key string, o *OAuth) {
 	if err != nil || readable(o.KeyFile) != nil {
 		return
 	}
-	certificate, err := readBounded(o.CertificateFile, maxFile)
-	private, err2 := readBounded(o.KeyFile, maxSecret)
+	certificate, err := textfile.Bounded(o.CertificateFile, maxFile)
+	private, err2 := textfile.Bounded(o.KeyFile, maxSecret)
 	if err != nil || err2 != nil {
 		return
 	}
@@ -258,7 +258,7 @@ func readable(path string) error {
 	if err := checkPrivate(path); err != nil {
 		return err
 	}
-	_, err := readBounded(path, maxSecret)
+	_, err := textfile.Bounded(path, maxSecret)
 	return err
 }
 
@@ -285,9 +285,6 @@ func OAuthFile(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	data, err := readBounded(path, maxSecret)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", fileError(path, err)
-	}
+	data, err := textfile.Bounded(path, maxSecret)
 	return string(data), err
 }

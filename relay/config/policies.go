@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"postern/internal/suggest"
+	"postern/internal/textfile"
 	"postern/mail"
 	"postern/policy"
 )
@@ -119,7 +120,7 @@ func (v *validator) dkimKey(key, path string) {
 		v.fail(key, "%s", err)
 		return
 	}
-	data, err := readBounded(path, maxSecret)
+	data, err := textfile.Bounded(path, maxSecret)
 	switch {
 	case err != nil:
 		v.fail(key, "%s", err)

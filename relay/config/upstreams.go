@@ -113,7 +113,7 @@ func (v *validator) upstreamProxy(key string, u *Upstream) {
 	if !u.Proxy.IsSet() {
 		return
 	}
-	if err := u.Proxy.resolve(v.dir()); err != nil {
+	if err := u.Proxy.resolve(v.dir(), "password"); err != nil {
 		v.fail(key, "%s", err)
 		return
 	}
@@ -180,7 +180,7 @@ func (v *validator) credentials(key string, u *Upstream) {
 	if !hasPassword {
 		return
 	}
-	if err := u.Password.resolve(v.dir()); err != nil {
+	if err := u.Password.resolve(v.dir(), "password"); err != nil {
 		v.fail(key+".password", "%s", err)
 	}
 	if u.Password.literal() && strings.HasPrefix(u.Password.ref(), "$") {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/textfile"
 	"postern/mail"
 )
 
@@ -328,7 +329,7 @@ func (a listenAddress) covers(b listenAddress) bool {
 
 // readCertificates reads a file of PEM certificates.
 func readCertificates(path string) (*x509.CertPool, error) {
-	data, err := readBounded(path, maxFile)
+	data, err := textfile.Bounded(path, maxFile)
 	if err != nil {
 		return nil, err
 	}
