@@ -18,7 +18,7 @@ var mayImport = map[string][]string{
 	"auth":               {"mail"},
 	"certs":              {"internal/certtext", "internal/textfile", "mail"},
 	"admin":              {"mail"},
-	"relay/config":       {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/profile", "relay/upstream/graph", "relay/upstream/via"}, // what providers set
+	"relay/config":       {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/profile", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/via"}, // what providers set
 	"relay/alert":        {"mail"},
 	"relay/wire":         {"mail"},
 	"relay/spool":        {"mail"},

@@ -153,7 +153,7 @@ func graphOptions(block config.Upstream) (graph.Options, error) {
 		MaxMessageSize: int64(block.MaxMessageSize),
 		LargeMail:      block.LargeMail,
 		MaxRecipients:  block.MaxRecipients,
-		Delegated:      block.OAuth != nil && consented(block.OAuth.Flow),
+		Delegated:      block.OAuth != nil && block.OAuth.Flow.Delegated(),
 	}
 	var err error
 	if o.Rates, err = block.Rates(); err != nil {

@@ -141,6 +141,27 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // MarshalJSON returns a placeholder.
 func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
 
+// secret reads a secret that was written.
+func (v *validator) secret(key string, s Secret, what string) {
+	if !s.IsSet() {
+		return
+	}
+	if err := s.resolve(v.dir(), what); err != nil {
+		v.fail(key, "%s", err)
+	}
+}
+
+// pair refuses a certificate without its key, and a key without its certificate. It reports whether both were written.
+func (v *validator) pair(table, certName, cert, keyName, key string) bool {
+	switch {
+	case cert != "" && key == "":
+		v.fail(join(table, certName), "has no %s beside it, write both or neither", keyName)
+	case cert == "" && key != "":
+		v.fail(join(table, keyName), "has no %s beside it, write both or neither", certName)
+	}
+	return cert != "" && key != ""
+}
+
 // checkPrivate refuses a file that every user of the machine can read.
 func checkPrivate(path string) error {
 	info, err := os.Stat(path)

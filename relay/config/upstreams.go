@@ -80,16 +80,10 @@ func (v *validator) upstreamTLS(key string, u *Upstream) {
 
 // upstreamCertificate judges the files that we show to an upstream: a pair, which nobody else can read.
 func (v *validator) upstreamCertificate(key string, u *Upstream) {
-	switch {
-	case u.CertFile == "" && u.KeyFile == "":
+	if !v.pair(key, "cert_file", u.CertFile, "key_file", u.KeyFile) {
 		return
-	case u.KeyFile == "":
-		v.fail(key+".cert_file", "has no key_file beside it, write both or neither")
-		return
-	case u.CertFile == "":
-		v.fail(key+".key_file", "has no cert_file beside it, write both or neither")
-		return
-	case u.TLS == NoTLS || u.ByGraph():
+	}
+	if u.TLS == NoTLS || u.ByGraph() {
 		v.fail(key+".cert_file", "has no effect on this upstream, which is reached without SMTP over TLS, remove it")
 		return
 	}
@@ -177,12 +171,7 @@ func (v *validator) credentials(key string, u *Upstream) {
 	if strings.ContainsAny(u.Username, "\x00\r\n") {
 		v.fail(key+".username", "has a line end or NUL inside, write the account alone")
 	}
-	if !hasPassword {
-		return
-	}
-	if err := u.Password.resolve(v.dir(), "password"); err != nil {
-		v.fail(key+".password", "%s", err)
-	}
+	v.secret(key+".password", u.Password, "password")
 	if u.Password.literal() && strings.HasPrefix(u.Password.ref(), "$") {
 		v.warn(key+".password", "is taken as it stands; for an environment variable write env:NAME")
 	}

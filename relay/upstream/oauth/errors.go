@@ -285,7 +285,7 @@ func (s *Source) explain(ctx context.Context, err error, now time.Time) *Error {
 // fixFor is the fix for the flow in use: where no person logs in, none can log in again.
 func (s *Source) fixFor(e *Error) string {
 	switch {
-	case s.o.Flow.delegated():
+	case s.o.Flow.Delegated():
 		return e.Fix
 	case e.appFix != "":
 		return e.appFix
@@ -295,7 +295,7 @@ func (s *Source) fixFor(e *Error) string {
 	case fix != "" && !strings.Contains(fix, "postern upstream login"):
 		return fix
 	case s.o.Flow == ServiceAccount:
-		return "check the key in service_account, and Domain-wide delegation in the Google Admin console"
+		return "check the key in service_account_file, and Domain-wide delegation in the Google Admin console"
 	}
 	return "the application logs in by itself, so look at it: in the Entra admin center Enterprise applications, application {client}, Sign-in logs, Service principal sign-ins"
 }

@@ -37,7 +37,7 @@ func told(t *testing.T, flow Flow, s saying) *Error {
 		ClientSecret: NewSecret(secret), Transport: s, Jitter: func() float64 { return 0 }, Grants: NewMemoryGrants(), Sealer: testSealer(),
 	}
 	source := newSource(t, o)
-	if flow.delegated() {
+	if flow.Delegated() {
 		putGrant(t, source, "refresh")
 	}
 	_, err := source.Token(t.Context(), mailbox)
