@@ -41,7 +41,7 @@ type Error struct {
 	retryAfter time.Duration
 	oauthCode  string // the "error" member of RFC 6749 §5.2
 	about      string // the grant that it is about, see aboutGrant
-	appFix     string // see Known
+	appFix     string // see known
 }
 
 func (e *Error) Error() string {
@@ -227,7 +227,7 @@ func passing(a answer) bool {
 	if !known && passingCode.MatchString(strings.ToLower(a.code)) {
 		return true
 	}
-	return a.code != "" && k.Class != mail.BackPressure && passingText.MatchString(a.detail)
+	return a.code != "" && !k.Passes && passingText.MatchString(a.detail)
 }
 
 // name is what an answer calls its trouble.
