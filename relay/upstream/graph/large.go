@@ -11,8 +11,9 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream"
+	"postern/relay/upstream/account"
 	"postern/relay/upstream/graph/large"
-	"postern/relay/upstream/internal/gate"
 )
 
 // This file is all that knows of package large, which rebuilds messages that are too large for one request. Here the requests of a
@@ -93,12 +94,12 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 	if f != nil {
 		c.discard(ctx)
 		if f.uncertain {
-			a.sent.add(len(batch))
+			a.slot.Charge(len(batch))
 		}
 		a.log(f)
 		return f
 	}
-	a.sent.add(len(batch))
+	a.slot.Charge(len(batch))
 	a.deliver(batch, ans)
 	for _, i := range batch {
 		a.results[i].Note = d.Note()
@@ -127,24 +128,25 @@ func (a *attempt) largeFault(err error) *fault {
 	return contentFault(err)
 }
 
-// admitLarge holds large mail back while the right for it is missing, or the way its files go. Small mail has a gate of its own.
-func (a *attempt) admitLarge() (gate.Admission, *fault) {
-	u, now := a.u, time.Now()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	g := &a.box.large
-	until, busy := g.Wait(now)
-	if busy {
-		until = now.Add(gate.BackoffFirst)
-	}
-	if until.IsZero() {
-		return g.Admit(), nil
-	}
-	f := &fault{stage: mail.StageMail, class: mail.BackPressure, ours: true, reply: g.Reply, note: a.box.largeNote, retryAfter: until.Sub(now)}
-	if g.Status == gate.Paused {
-		f.class = mail.AccountFault
-	}
-	return gate.Admission{}, f
+// admitLarge holds large mail back while the right for it is missing, or the way its files go. Small mail has a breaker of its own.
+func (a *attempt) admitLarge() (admission account.Admission, f *fault) {
+	a.u.Update(func() {
+		now, m := time.Now(), a.slot.Held()
+		b := &m.large
+		until, busy := b.Wait(now)
+		if busy {
+			until = now.Add(account.BackoffFirst)
+		}
+		if until.IsZero() {
+			admission = b.Admit()
+			return
+		}
+		f = &fault{stage: mail.StageMail, class: mail.BackPressure, ours: true, reply: b.Reply, note: m.largeNote, retryAfter: until.Sub(now)}
+		if b.Status == upstream.Paused {
+			f.class = mail.AccountFault
+		}
+	})
+	return admission, f
 }
 
 // drafting is the way of one draft. It makes the requests of package large.
@@ -154,10 +156,10 @@ type drafting struct {
 	path  string // of the draft; "" before there is one
 }
 
-// run makes, fills and sends the draft, and tells the gate of large mail, which waits for that; also where it panics.
-func (c *drafting) run(ctx context.Context, d *large.Draft, admission gate.Admission) (ans *answer, f *fault) {
+// run makes, fills and sends the draft, and tells the breaker of large mail, which waits for that; also where it panics.
+func (c *drafting) run(ctx context.Context, d *large.Draft, admission account.Admission) (ans *answer, f *fault) {
 	f = contentFault(errStopped)
-	defer func() { c.settle(admission, f) }()
+	defer func() { c.record(admission, f) }()
 	var err error
 	c.path, err = d.Make(ctx, c)
 	if f = c.a.largeFault(err); f == nil {
@@ -166,23 +168,22 @@ func (c *drafting) run(ctx context.Context, d *large.Draft, admission gate.Admis
 	return ans, f
 }
 
-// settle tells the gate of large mail what came of it. A draft that was made is proof of the right, whatever came after.
-func (c *drafting) settle(adm gate.Admission, f *fault) {
-	n := gate.News{}
+// record tells the breaker of large mail what came of it. A draft that was made is proof of the right, whatever came after.
+func (c *drafting) record(adm account.Admission, f *fault) {
+	n := account.News{}
 	switch {
 	case f != nil && f.aside && f.class == mail.AccountFault:
-		n = gate.News{Verdict: gate.Fault, Reply: f.reply}
+		n = account.News{Verdict: account.Fault, Reply: f.reply}
 	case f != nil && f.aside:
-		n = gate.News{Verdict: gate.Pressure, Reply: f.reply}
+		n = account.News{Verdict: account.Pressure, Reply: f.reply}
 	case f == nil || c.path != "":
-		n = gate.News{Verdict: gate.Works}
+		n = account.News{Verdict: account.Works}
 	}
-	u, box := c.a.u, c.a.box
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if box.large.Settle(time.Now(), adm, n, u.o.Jitter()) && f != nil {
-		box.largeNote = f.note
-	}
+	c.a.u.Update(func() {
+		if m := c.a.slot.Held(); m.large.Record(time.Now(), adm, n, c.a.u.o.Jitter()) && f != nil {
+			m.largeNote = f.note
+		}
+	})
 }
 
 // Ask makes a request of Graph before the draft is sent and, after a refused token, one more.
