@@ -30,8 +30,7 @@ func (v *validator) policies() {
 		if p.setsNothing() && !v.problems.within(key) {
 			v.fail(key, "sets nothing, write senders, unlisted_sender, recipients, limits, over_limit or max_held, or remove it")
 		}
-		_, err := policy.New([]policy.Rule{p.rule(key)})
-		v.compiled(key, err)
+		v.compiled(key, policy.Check(p.rule(key)))
 	}
 }
 
