@@ -17,11 +17,12 @@ func (v *validator) upstreams() {
 	if len(v.Upstreams) == 0 {
 		v.fail("upstream", "there is none, write [[upstream]] with name and host of the provider that takes your mail")
 	}
-	names := make(map[string]int)
+	v.names("upstream", v.upstreamNames())
 	for i := range v.Upstreams {
 		key, u := element("upstream", i), &v.Upstreams[i]
-		v.name("upstream", u.Name, names, i)
-		v.upstreamMissing(key, u)
+		if u.DANE {
+			v.unavailable(key+".dane", "remove it; the certificate is verified against the system's authorities")
+		}
 		v.upstreamHost(key, u)
 		v.upstreamTLS(key, u)
 		v.upstreamProxy(key+".proxy", u)
@@ -34,13 +35,6 @@ func (v *validator) upstreams() {
 		v.between(key+".max_recipients", u.MaxRecipients, 1, 10_000)
 		v.oneOf(key+".dkim", u.DKIM, DKIMSign, DKIMSkip, DKIMStrip)
 		v.entries(key+".rate", u.Rate, checkRate)
-	}
-}
-
-// upstreamMissing refuses what this version does not have.
-func (v *validator) upstreamMissing(key string, u *Upstream) {
-	if u.DANE {
-		v.unavailable(key+".dane", "remove it; the certificate is verified against the system's authorities")
 	}
 }
 
@@ -190,7 +184,7 @@ func (v *validator) routes() {
 		if len(r.Upstreams) == 0 {
 			v.fail(key+".upstreams", "is empty, write the names of the upstreams to use, in order")
 		}
-		v.upstreamNames(key+".upstreams", r.Upstreams)
+		v.knownUpstreams(key+".upstreams", r.Upstreams)
 		v.matchers(key, r.Logins, r.Groups, r.Listeners)
 		v.entries(key+".senders", r.Senders, policy.CheckRouteSender)
 		v.entries(key+".recipients", r.Recipients, policy.CheckRecipientPattern)
@@ -203,20 +197,20 @@ func (r *Route) matchesAll() bool {
 	return len(r.Logins)+len(r.Groups)+len(r.Listeners)+len(r.Senders)+len(r.Recipients) == 0
 }
 
-func (v *validator) upstreamNames(key string, names []string) {
+func (v *validator) knownUpstreams(key string, names []string) {
 	for i, name := range names {
 		known := slices.ContainsFunc(v.Upstreams, func(u Upstream) bool { return u.Name == name })
 		switch {
 		case !known:
-			v.fail(element(key, i), "there is no [[upstream]] named %q, write one of %s%s", name, quoteNames(v.upstreamList()),
-				suggest.Question(name, v.upstreamList()))
+			v.fail(element(key, i), "there is no [[upstream]] named %q, write one of %s%s", name, quoteNames(v.upstreamNames()),
+				suggest.Question(name, v.upstreamNames()))
 		case slices.Index(names, name) < i:
 			v.fail(element(key, i), "%q stands twice, remove one", name)
 		}
 	}
 }
 
-func (v *validator) upstreamList() []string {
+func (v *validator) upstreamNames() []string {
 	names := make([]string, len(v.Upstreams))
 	for i, u := range v.Upstreams {
 		names[i] = u.Name
