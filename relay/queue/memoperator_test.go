@@ -1,4 +1,4 @@
-package memstore
+package queue_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 )
 
 // List implements queue.Store.
-func (s *Store) List(ctx context.Context, f queue.Filter) ([]*queue.Message, error) {
+func (s *memstore) List(ctx context.Context, f queue.Filter) ([]*queue.Message, error) {
 	if err := s.begin(ctx, "list"); err != nil {
 		return nil, err
 	}
@@ -28,7 +28,7 @@ func (s *Store) List(ctx context.Context, f queue.Filter) ([]*queue.Message, err
 	return out, nil
 }
 
-func (s *Store) matchLocked(f queue.Filter) []*row {
+func (s *memstore) matchLocked(f queue.Filter) []*row {
 	var out []*row
 	for _, id := range slices.Sorted(maps.Keys(s.rows)) {
 		r := s.rows[id]
@@ -48,7 +48,8 @@ func matches(m *queue.Message, f queue.Filter) bool {
 		f.After != "" && m.ID <= f.After:
 		return false
 	}
-	return f.To == "" || slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return addressMatches(r.To, f.To) })
+	return f.To == "" || slices.ContainsFunc(m.Recipients,
+		func(r queue.Recipient) bool { return addressMatches(r.To, f.To) })
 }
 
 func addressMatches(a mail.Address, pattern string) bool {
@@ -59,7 +60,7 @@ func addressMatches(a mail.Address, pattern string) bool {
 }
 
 // change applies an operator's action to what it returns true for.
-func (s *Store) change(ctx context.Context, op string, f queue.Filter, action func(*row) bool) (int64, error) {
+func (s *memstore) change(ctx context.Context, op string, f queue.Filter, action func(*row) bool) (int64, error) {
 	if err := s.begin(ctx, op); err != nil {
 		return 0, err
 	}
@@ -74,7 +75,7 @@ func (s *Store) change(ctx context.Context, op string, f queue.Filter, action fu
 }
 
 // Hold implements queue.Store.
-func (s *Store) Hold(ctx context.Context, f queue.Filter, reason string) (int64, error) {
+func (s *memstore) Hold(ctx context.Context, f queue.Filter, reason string) (int64, error) {
 	return s.change(ctx, "hold", f, func(r *row) bool {
 		changed := !r.Held
 		r.Held, r.HoldReason = true, reason
@@ -83,7 +84,7 @@ func (s *Store) Hold(ctx context.Context, f queue.Filter, reason string) (int64,
 }
 
 // Release implements queue.Store.
-func (s *Store) Release(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+func (s *memstore) Release(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.change(ctx, "release", f, func(r *row) bool {
 		if !r.Held {
 			return false
@@ -94,7 +95,7 @@ func (s *Store) Release(ctx context.Context, f queue.Filter, now time.Time) (int
 }
 
 // Retry implements queue.Store.
-func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+func (s *memstore) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.change(ctx, "retry", f, func(r *row) bool {
 		if r.Held || r.LeaseOwner != "" {
 			return false
@@ -105,7 +106,7 @@ func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64
 }
 
 // Bounce implements queue.Store.
-func (s *Store) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+func (s *memstore) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.change(ctx, "bounce", f, func(r *row) bool {
 		r.Bounce, r.Held, r.HoldReason, r.NextAttempt, r.WaitingFor = true, false, "", now, ""
 		return true
@@ -113,7 +114,7 @@ func (s *Store) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int6
 }
 
 // Delete implements queue.Store.
-func (s *Store) Delete(ctx context.Context, f queue.Filter) (int64, error) {
+func (s *memstore) Delete(ctx context.Context, f queue.Filter) (int64, error) {
 	return s.change(ctx, "delete", f, func(r *row) bool {
 		if leased(&r.Message, time.Now()) {
 			return false
@@ -124,7 +125,7 @@ func (s *Store) Delete(ctx context.Context, f queue.Filter) (int64, error) {
 }
 
 // Stats implements queue.Store.
-func (s *Store) Stats(ctx context.Context) (queue.Stats, error) {
+func (s *memstore) Stats(ctx context.Context) (queue.Stats, error) {
 	if err := s.begin(ctx, "stats"); err != nil {
 		return queue.Stats{}, err
 	}

@@ -1,8 +1,4 @@
-// Package memstore is a queue.Store in memory, for tests of what is built on one. It keeps the whole
-// contract but durability, which a test can play with Fork: the copy is what a restart would find.
-//
-// Failure semantics: Fault decides before each operation whether it fails; nothing is changed then.
-package memstore
+package queue_test
 
 import (
 	"cmp"
@@ -19,10 +15,11 @@ import (
 	"postern/relay/queue"
 )
 
-// Store is a queue.Store in memory. The zero value is not usable: see New.
-type Store struct {
+// memstore is a queue.Store in memory. It keeps the whole contract but durability, which a test can play with Fork: the
+// copy is what a restart would find.
+type memstore struct {
 	// Fault, if set, is called before each operation with its name in lower case. Its error is what the
-	// operation returns. It may sleep to play a slow disk.
+	// operation returns, and nothing is changed then. It may sleep to play a slow disk.
 	Fault func(op string) error
 
 	mu   sync.Mutex
@@ -36,18 +33,18 @@ type row struct {
 	content []byte
 }
 
-var _ queue.Store = (*Store)(nil)
+var _ queue.Store = (*memstore)(nil)
 
-// New returns an empty Store.
-func New() *Store {
-	return &Store{rows: make(map[string]*row), ops: make(map[string]int)}
+// newMemstore returns an empty memstore.
+func newMemstore() *memstore {
+	return &memstore{rows: make(map[string]*row), ops: make(map[string]int)}
 }
 
 // Fork returns a copy with the same messages and no Fault.
-func (s *Store) Fork() *Store {
+func (s *memstore) Fork() *memstore {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := New()
+	c := newMemstore()
 	for id, r := range s.rows {
 		c.rows[id] = &row{copyOf(&r.Message), r.content}
 	}
@@ -55,7 +52,7 @@ func (s *Store) Fork() *Store {
 }
 
 // Ops returns how often an operation was called, "due.rows" how many rows Due returned in all.
-func (s *Store) Ops(op string) int {
+func (s *memstore) Ops(op string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if op == "due.rows" {
@@ -65,7 +62,7 @@ func (s *Store) Ops(op string) int {
 }
 
 // begin counts an operation and asks Fault. The lock is held when it returns nil.
-func (s *Store) begin(ctx context.Context, op string) error {
+func (s *memstore) begin(ctx context.Context, op string) error {
 	if s.Fault != nil {
 		if err := s.Fault(op); err != nil {
 			return err
@@ -87,7 +84,7 @@ func copyOf(m *queue.Message) queue.Message {
 }
 
 // Add implements queue.Store.
-func (s *Store) Add(ctx context.Context, news ...queue.NewMessage) error {
+func (s *memstore) Add(ctx context.Context, news ...queue.NewMessage) error {
 	contents := make([][]byte, len(news))
 	for i, n := range news {
 		b, err := read(n.Content)
@@ -104,7 +101,7 @@ func (s *Store) Add(ctx context.Context, news ...queue.NewMessage) error {
 }
 
 // addLocked adds all messages or none.
-func (s *Store) addLocked(news []queue.NewMessage, contents [][]byte) error {
+func (s *memstore) addLocked(news []queue.NewMessage, contents [][]byte) error {
 	ids := make(map[string]bool)
 	for _, n := range news {
 		if s.rows[n.Message.ID] != nil || ids[n.Message.ID] {
@@ -139,7 +136,7 @@ func read(c mail.Content) ([]byte, error) {
 }
 
 // Content implements queue.Store. The content is never given as Bytes, as a store on disk would not.
-func (s *Store) Content(ctx context.Context, id string) (mail.Content, error) {
+func (s *memstore) Content(ctx context.Context, id string) (mail.Content, error) {
 	if err := s.begin(ctx, "content"); err != nil {
 		return nil, err
 	}
@@ -156,7 +153,7 @@ type stored struct{ mail.BytesContent }
 func (stored) Bytes() []byte { return nil }
 
 // Get implements queue.Store.
-func (s *Store) Get(ctx context.Context, id string) (*queue.Message, error) {
+func (s *memstore) Get(ctx context.Context, id string) (*queue.Message, error) {
 	if err := s.begin(ctx, "get"); err != nil {
 		return nil, err
 	}
@@ -174,7 +171,8 @@ func leased(m *queue.Message, now time.Time) bool {
 }
 
 // Due implements queue.Store.
-func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) ([]*queue.Message, time.Time, error) {
+func (s *memstore) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) ([]*queue.Message,
+	time.Time, error) {
 	if err := s.begin(ctx, "due"); err != nil {
 		return nil, time.Time{}, err
 	}
@@ -239,7 +237,7 @@ func firsts(rows []*row, limit, n int) []*row {
 }
 
 // Lease implements queue.Store.
-func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Time) error {
+func (s *memstore) Lease(ctx context.Context, id, owner string, now, until time.Time) error {
 	if err := s.begin(ctx, "lease"); err != nil {
 		return err
 	}
@@ -254,7 +252,7 @@ func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Tim
 }
 
 // Extend implements queue.Store.
-func (s *Store) Extend(ctx context.Context, id, owner string, until time.Time) error {
+func (s *memstore) Extend(ctx context.Context, id, owner string, until time.Time) error {
 	if err := s.begin(ctx, "extend"); err != nil {
 		return err
 	}
@@ -268,7 +266,7 @@ func (s *Store) Extend(ctx context.Context, id, owner string, until time.Time) e
 }
 
 // Finish implements queue.Store.
-func (s *Store) Finish(ctx context.Context, id, owner string, o queue.Outcome) error {
+func (s *memstore) Finish(ctx context.Context, id, owner string, o queue.Outcome) error {
 	contents := make([][]byte, len(o.Reports))
 	for i, n := range o.Reports {
 		b, err := read(n.Content)
@@ -309,7 +307,7 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // Postpone implements queue.Store.
-func (s *Store) Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error {
+func (s *memstore) Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error {
 	if err := s.begin(ctx, "postpone"); err != nil {
 		return err
 	}
@@ -323,7 +321,7 @@ func (s *Store) Postpone(ctx context.Context, ids []string, until time.Time, wai
 }
 
 // Wake implements queue.Store.
-func (s *Store) Wake(ctx context.Context, waitingFor string, now time.Time, limit int) (int, error) {
+func (s *memstore) Wake(ctx context.Context, waitingFor string, now time.Time, limit int) (int, error) {
 	if err := s.begin(ctx, "wake"); err != nil {
 		return 0, err
 	}
@@ -356,7 +354,7 @@ func (s *Store) Wake(ctx context.Context, waitingFor string, now time.Time, limi
 }
 
 // WaitedFor implements queue.Store.
-func (s *Store) WaitedFor(ctx context.Context, after string, limit int) ([]string, error) {
+func (s *memstore) WaitedFor(ctx context.Context, after string, limit int) ([]string, error) {
 	if err := s.begin(ctx, "waitedfor"); err != nil {
 		return nil, err
 	}
@@ -372,7 +370,7 @@ func (s *Store) WaitedFor(ctx context.Context, after string, limit int) ([]strin
 }
 
 // ReleaseLeases implements queue.Store.
-func (s *Store) ReleaseLeases(ctx context.Context, owner string) (int64, error) {
+func (s *memstore) ReleaseLeases(ctx context.Context, owner string) (int64, error) {
 	if err := s.begin(ctx, "releaseleases"); err != nil {
 		return 0, err
 	}

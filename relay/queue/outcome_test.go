@@ -2,22 +2,22 @@ package queue_test
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/queue/memstore"
 	"postern/relay/trace"
 )
 
 var noon = time.Date(2026, 11, 2, 12, 0, 0, 0, time.UTC)
 
-// settler is a Queue for Settle alone; it collects the notices.
-func settler(jitter float64, reportErr error) (*queue.Queue, *[]queue.Notice) {
+// decider is a Queue for Decide alone; it collects the notices.
+func decider(jitter float64, reportErr error) (*queue.Queue, *[]queue.Notice) {
 	var made []queue.Notice
 	q := queue.New(queue.Options{
-		Store: memstore.New(), Jitter: func() float64 { return jitter },
+		Schedule: usual, Logger: slog.New(slog.DiscardHandler), Jitter: func() float64 { return jitter },
 		Report: func(n queue.Notice) (*queue.NewMessage, error) {
 			made = append(made, n)
 			if reportErr != nil {
@@ -39,7 +39,7 @@ func accepted(n int, to ...string) *queue.Message {
 	return m
 }
 
-func TestSettleRetryTimes(t *testing.T) {
+func TestDecideRetryTimes(t *testing.T) {
 	after := func(r mail.Result, d time.Duration) mail.Result { r.RetryAfter = d; return r }
 	for _, tt := range []struct {
 		name   string
@@ -68,11 +68,11 @@ func TestSettleRetryTimes(t *testing.T) {
 		{"and on the end", 9, 0.5, 47 * time.Hour, true, greylisted, time.Hour},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, _ := settler(tt.jitter, nil)
+			q, _ := decider(tt.jitter, nil)
 			m := accepted(tt.n)
 			m.Warned = tt.warned
 			now := noon.Add(tt.at)
-			o := q.Settle(now, m, results(m, tt.result))
+			o := q.Decide(now, m, results(m, tt.result))
 			if got := o.NextAttempt.Sub(now); got != tt.want || o.Remove {
 				t.Errorf("next attempt in %v (remove %v), want %v", got, o.Remove, tt.want)
 			}
@@ -80,7 +80,7 @@ func TestSettleRetryTimes(t *testing.T) {
 	}
 }
 
-func TestSettleOutcomes(t *testing.T) {
+func TestDecideOutcomes(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		at      time.Duration
@@ -88,26 +88,33 @@ func TestSettleOutcomes(t *testing.T) {
 		results []mail.Result
 		want    []queue.Status
 		reports []queue.NoticeKind
-		status  string // of the first report's first recipient
-		reply   int    // code in there
+		reply   int // code of the first report's first recipient
+		expired bool
 	}{
-		{"all taken", 0, false, []mail.Result{delivered, delivered}, []queue.Status{queue.Delivered, queue.Delivered}, nil, "", 0},
-		{"one refused, one deferred", 0, false, []mail.Result{unknown, greylisted}, []queue.Status{queue.Failed, queue.Pending}, []queue.NoticeKind{queue.Failure}, "5.1.1", 550},
-		{"account fault bounces nobody", 47 * time.Hour, false, []mail.Result{badLogin, badLogin}, []queue.Status{queue.Pending, queue.Pending}, []queue.NoticeKind{queue.Delay}, "4.0.0", 535},
-		{"delay report", 4 * time.Hour, false, []mail.Result{greylisted, delivered}, []queue.Status{queue.Pending, queue.Delivered}, []queue.NoticeKind{queue.Delay}, "4.7.1", 451},
-		{"time over", 48 * time.Hour, false, []mail.Result{greylisted, delivered}, []queue.Status{queue.Failed, queue.Delivered}, []queue.NoticeKind{queue.Failure}, "5.4.7", 451},
-		{"time over without an attempt", 49 * time.Hour, false, nil, []queue.Status{queue.Failed, queue.Failed}, []queue.NoticeKind{queue.Failure}, "5.4.7", 450},
-		{"given up by a person", 0, true, nil, []queue.Status{queue.Failed, queue.Failed}, []queue.NoticeKind{queue.Failure}, "5.0.0", 550},
-		{"a look before its time", time.Hour, false, nil, []queue.Status{queue.Pending, queue.Pending}, nil, "", 0},
+		{"all taken", 0, false, []mail.Result{delivered, delivered}, []queue.Status{queue.Delivered, queue.Delivered},
+			nil, 0, false},
+		{"one refused, one deferred", 0, false, []mail.Result{unknown, greylisted},
+			[]queue.Status{queue.Failed, queue.Pending}, []queue.NoticeKind{queue.Failure}, 550, false},
+		{"account fault bounces nobody", 47 * time.Hour, false, []mail.Result{badLogin, badLogin},
+			[]queue.Status{queue.Pending, queue.Pending}, []queue.NoticeKind{queue.Delay}, 535, false},
+		{"delay report", 4 * time.Hour, false, []mail.Result{greylisted, delivered},
+			[]queue.Status{queue.Pending, queue.Delivered}, []queue.NoticeKind{queue.Delay}, 451, false},
+		{"time over", 48 * time.Hour, false, []mail.Result{greylisted, delivered},
+			[]queue.Status{queue.Failed, queue.Delivered}, []queue.NoticeKind{queue.Failure}, 451, true},
+		{"time over without an attempt", 49 * time.Hour, false, nil, []queue.Status{queue.Failed, queue.Failed},
+			[]queue.NoticeKind{queue.Failure}, 450, true},
+		{"given up by a person", 0, true, nil, []queue.Status{queue.Failed, queue.Failed},
+			[]queue.NoticeKind{queue.Failure}, 550, false},
+		{"a look before its time", time.Hour, false, nil, []queue.Status{queue.Pending, queue.Pending}, nil, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, made := settler(0.5, nil)
+			q, made := decider(0.5, nil)
 			m := accepted(3, "a@example.net", "b@example.net")
 			m.Bounce = tt.bounce
 			for i := range tt.results {
 				tt.results[i].Recipient = i
 			}
-			o := q.Settle(noon.Add(tt.at), m, tt.results)
+			o := q.Decide(noon.Add(tt.at), m, tt.results)
 			pending := false
 			for i, want := range tt.want {
 				pending = pending || want == queue.Pending
@@ -119,14 +126,15 @@ func TestSettleOutcomes(t *testing.T) {
 				t.Errorf("remove is %v with pending %v", o.Remove, pending)
 			}
 			if m.Recipients[0].Status != queue.Pending {
-				t.Error("Settle changed the message")
+				t.Error("Decide changed the message")
 			}
 			if len(*made) != len(tt.reports) || len(o.Reports) != len(tt.reports) {
 				t.Fatalf("%d reports made, %d in the outcome, want %d", len(*made), len(o.Reports), len(tt.reports))
 			}
 			for i, n := range *made {
-				if n.Kind != tt.reports[i] || n.About[0].Status != tt.status || n.About[0].Reply.Code != tt.reply {
-					t.Errorf("report %s %s %v, want %s %s %d", n.Kind, n.About[0].Status, n.About[0].Reply, tt.reports[i], tt.status, tt.reply)
+				if n.Kind != tt.reports[i] || n.About[0].Expired != tt.expired || n.About[0].Reply.Code != tt.reply {
+					t.Errorf("report %s %+v, want %s %d, expired %v", n.Kind, n.About[0], tt.reports[i], tt.reply,
+						tt.expired)
 				}
 			}
 		})
@@ -148,13 +156,13 @@ func TestReportsSayWhoSpoke(t *testing.T) {
 		{"no connection", false, unreached, ""},
 		{"given up by a person", true, greylisted, ""},
 	} {
-		q, made := settler(0.5, nil)
+		q, made := decider(0.5, nil)
 		m := accepted(3)
-		m.Recipients = q.Settle(noon, m, results(m, tt.result)).Recipients
+		m.Recipients = q.Decide(noon, m, results(m, tt.result)).Recipients
 		m.Bounce = tt.bounce
-		q.Settle(noon.Add(5*time.Hour), m, nil)
+		q.Decide(noon.Add(5*time.Hour), m, nil)
 		m.Warned = true
-		q.Settle(noon.Add(49*time.Hour), m, nil) // no attempt was made meanwhile
+		q.Decide(noon.Add(49*time.Hour), m, nil) // no attempt was made meanwhile
 		for _, n := range *made {
 			if n.About[0].Host != tt.want {
 				t.Errorf("%s: the %s report says that %q spoke, want %q", tt.name, n.Kind, n.About[0].Host, tt.want)
@@ -167,7 +175,7 @@ func TestReportsSayWhoSpoke(t *testing.T) {
 }
 
 // RFC 3461 §4.1, and the default for an absent NOTIFY.
-func TestSettleNotify(t *testing.T) {
+func TestDecideNotify(t *testing.T) {
 	const later = 5 * time.Hour
 	handedOn := delivered
 	handedOn.RelayedDSN = true
@@ -192,44 +200,42 @@ func TestSettleNotify(t *testing.T) {
 		{"delay, failure", mail.NotifyDelay, 0, unknown, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, made := settler(0.5, nil)
+			q, made := decider(0.5, nil)
 			m := accepted(1)
 			m.Recipients[0].Notify = tt.notify
-			o := q.Settle(noon.Add(tt.at), m, results(m, tt.result))
+			o := q.Decide(noon.Add(tt.at), m, results(m, tt.result))
 			if len(*made) != len(tt.want) || len(*made) > 0 && (*made)[0].Kind != tt.want[0] {
 				t.Errorf("reports %v, want %v", *made, tt.want)
 			}
 			if tt.at == later && !o.Warned {
 				t.Error("the time of the delay report passed unnoticed")
 			}
-			if len(*made) > 0 && tt.want[0] == queue.Success && (*made)[0].About[0].Action != queue.Relayed {
-				t.Errorf("action %s", (*made)[0].About[0].Action)
-			}
 		})
 	}
 }
 
-func TestSettleWarnsOnce(t *testing.T) {
-	q, made := settler(0.5, nil)
+func TestDecideWarnsOnce(t *testing.T) {
+	q, made := decider(0.5, nil)
 	m := accepted(8)
 	m.Warned = true
-	o := q.Settle(noon.Add(10*time.Hour), m, results(m, greylisted))
+	o := q.Decide(noon.Add(10*time.Hour), m, results(m, greylisted))
 	if len(*made) != 0 || !o.Warned {
 		t.Errorf("%d reports, warned %v", len(*made), o.Warned)
 	}
 }
 
 // A failure that nobody can be told of is none yet.
-func TestSettleReportNotMade(t *testing.T) {
-	q, _ := settler(0.5, errors.New("header unreadable"))
+func TestDecideReportNotMade(t *testing.T) {
+	q, _ := decider(0.5, errors.New("header unreadable"))
 	m := accepted(1, "a@example.net", "b@example.net")
 	m.Recipients[1].Notify = mail.NotifySuccess
-	o := q.Settle(noon, m, []mail.Result{{Recipient: 0, Class: mail.MessageFault, Reply: unknown.Reply}, {Recipient: 1, Class: mail.Delivered}})
+	o := q.Decide(noon, m, []mail.Result{{Recipient: 0, Class: mail.MessageFault, Reply: unknown.Reply},
+		{Recipient: 1, Class: mail.Delivered}})
 	if o.Recipients[0].Status != queue.Pending || o.Remove || o.Recipients[1].Status != queue.Delivered {
 		t.Errorf("outcome %+v", o)
 	}
 	m = accepted(5)
-	if o = q.Settle(noon.Add(5*time.Hour), m, results(m, greylisted)); o.Warned {
+	if o = q.Decide(noon.Add(5*time.Hour), m, results(m, greylisted)); o.Warned {
 		t.Error("warned without a report")
 	}
 }
