@@ -77,7 +77,7 @@ func (c *configured) refusedSender(r *mail.Result) bool {
 	if !ok {
 		return false
 	}
-	rule := host.Judge(r.Stage, r.Reply)
+	rule := host.Classify(r.Stage, r.Reply)
 	return rule.Name == r.Rule && rule.Scope == upstream.ScopeSender
 }
 

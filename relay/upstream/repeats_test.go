@@ -48,7 +48,7 @@ func TestAddressesInRepliesSayNoTimes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, _ := rules.Judge(mail.StageRcpt, mail.R(450, "4.7.1", "%s: too many messages per hour, slow down", form), time.Now(), address(t, to))
+			r, _ := rules.Classify(mail.StageRcpt, mail.R(450, "4.7.1", "%s: too many messages per hour, slow down", form), time.Now(), address(t, to))
 			if r.RetryAfter > time.Hour {
 				t.Errorf("%s: waits %v by %s", form, r.RetryAfter, r.Name)
 			}
@@ -63,7 +63,7 @@ func TestWrittenRulesSeeAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, _ := rules.Judge(mail.StageMail, mail.R(550, "", "<boss@example.com>: not yours"), time.Now(), address(t, "boss@example.com")); r.Name != "boss" {
+	if r, _ := rules.Classify(mail.StageMail, mail.R(550, "", "<boss@example.com>: not yours"), time.Now(), address(t, "boss@example.com")); r.Name != "boss" {
 		t.Errorf("decided by %s", r.Name)
 	}
 }
@@ -85,7 +85,7 @@ func TestContentInRepliesDecidesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, stage := range []mail.Stage{mail.StageData, mail.StageDot} {
-			if rule, _ := rules.Judge(stage, r, time.Now()); rule.Class != mail.MessageFault {
+			if rule, _ := rules.Classify(stage, r, time.Now()); rule.Class != mail.MessageFault {
 				t.Errorf("%s: %s by %s", said, rule.Class, rule.Name)
 			}
 		}

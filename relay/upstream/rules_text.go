@@ -111,9 +111,9 @@ func (rs *Rules) windows() []time.Duration {
 	return list
 }
 
-// Judge says which rule of this upstream decides about a reply at a stage.
-func (u *Upstream) Judge(stage mail.Stage, r mail.Reply) Rule {
-	rule, _ := u.rules.Judge(stage, r, time.Now())
+// Classify says which rule of this upstream decides about a reply at a stage.
+func (u *Upstream) Classify(stage mail.Stage, r mail.Reply) Rule {
+	rule, _ := u.rules.Classify(stage, r, time.Now())
 	return rule
 }
 
