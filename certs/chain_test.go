@@ -20,9 +20,11 @@ func issued(t *testing.T, issuer string, change func(*x509.Certificate)) (leaf, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: issuer}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true}
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "relay"}, DNSNames: []string{"relay.example.com"},
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: issuer}, NotBefore: time.Now(),
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     true, BasicConstraintsValid: true}
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "relay"},
+		DNSNames:  []string{"relay.example.com"},
 		NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
 	if change != nil {
 		change(template)
@@ -59,7 +61,8 @@ func TestChain(t *testing.T) {
 		want         string
 	}{
 		{"a private root", "Example Root CA", nil, ""},
-		{"a private root with an address of its own", "Example CA", func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://pki.example.com/ca.crt"} }, ""},
+		{"a private root with an address of its own", "Example CA",
+			func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://pki.example.com/ca.crt"} }, ""},
 		{"a private root with a policy of its own", "Example CA", policy(1, 3, 6, 1, 4, 1, 99999, 1), ""},
 		{"domain validation", "R13", policy(2, 23, 140, 1, 2, 1), "intermediate certificate"},
 		{"extended validation", "Example EV", policy(2, 23, 140, 1, 1), "intermediate certificate"},
@@ -83,7 +86,8 @@ func TestChain(t *testing.T) {
 				t.Errorf("with its issuer: %q", w)
 			}
 			_, other := issued(t, "Another CA", nil)
-			if w := chainWarning(&tls.Certificate{Certificate: [][]byte{leaf, other}, Leaf: parsed}); !strings.Contains(w, "not the certificate of its issuer (CN="+c.issuer) {
+			if w := chainWarning(&tls.Certificate{Certificate: [][]byte{leaf, other},
+				Leaf: parsed}); !strings.Contains(w, "not the certificate of its issuer (CN="+c.issuer) {
 				t.Errorf("with another: %q", w)
 			}
 		})

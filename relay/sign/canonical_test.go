@@ -177,7 +177,8 @@ func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func BenchmarkSign(b *testing.B) {
 	keys := bothKeys(b)
 	head := message[:strings.Index(message, "\r\n\r\n")+4]
-	sizes := map[string][]byte{"4KiB": bodies()["prose"][:4<<10], "1MiB-base64": bodies()["base64"], "1MiB-prose": bodies()["prose"], "1MiB-code": bodies()["code"]}
+	sizes := map[string][]byte{"4KiB": bodies()["prose"][:4<<10], "1MiB-base64": bodies()["base64"],
+		"1MiB-prose": bodies()["prose"], "1MiB-code": bodies()["code"]}
 	for name, body := range sizes {
 		m := append([]byte(head), body...)
 		b.Run("own/"+name, func(b *testing.B) {
