@@ -138,6 +138,8 @@ type Result struct {
 	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
 	// Rule is the reply rule that decided the class, RuleNone if none matched, "" if there was no reply.
 	Rule string `json:"rule,omitempty"`
+	// OfSender says that an account fault concerns the sender's address alone.
+	OfSender bool `json:"-"`
 	// Note is one plain sentence that the trace adds to the reply, or "".
 	Note string `json:"note,omitempty"`
 	// Err is the cause for the log, nil if the reply says everything.

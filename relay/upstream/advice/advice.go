@@ -18,7 +18,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"postern/mail"
-	"postern/relay/upstream"
+	"postern/relay/upstream/replies"
 )
 
 //go:embed advice.toml
@@ -29,7 +29,7 @@ type Advice struct {
 	Name      string   `toml:"name" json:"name"`
 	Providers []string `toml:"providers" json:"-"` // profiles that say so; empty: whoever does
 	Stages    []string `toml:"stages" json:"-"`    // of mail.Stage; empty: any
-	Code      string   `toml:"code" json:"-"`      // these three as in upstream.Rule
+	Code      string   `toml:"code" json:"-"`      // these three as in replies.Rule
 	Enhanced  string   `toml:"enhanced" json:"-"`
 	Text      string   `toml:"text" json:"-"`
 	// Rules are generic reply rules that decide about the reply; with them nothing else need be said of it.
@@ -40,7 +40,7 @@ type Advice struct {
 	Unsure  bool     `toml:"unsure" json:"unsure,omitempty"` // the steps are not confirmed by the provider's own text
 	Example string   `toml:"example" json:"-"`               // a reply that this is for
 
-	matcher *upstream.Matcher
+	matcher *replies.Matcher
 }
 
 // AnyStage stands for a stage that is not known: that of the login is the likeliest.
@@ -83,7 +83,7 @@ func (q question) answer() *Advice {
 	if q.stage == AnyStage {
 		stages = likeliest
 	}
-	reply := upstream.NewSample(q.reply)
+	reply := replies.NewSample(q.reply)
 	for _, stage := range stages {
 		if a := at(q.provider, stage, reply); a != nil {
 			return a
@@ -93,7 +93,7 @@ func (q question) answer() *Advice {
 }
 
 // at returns the first advice about a reply at one stage.
-func at(provider string, stage mail.Stage, reply *upstream.Sample) *Advice {
+func at(provider string, stage mail.Stage, reply *replies.Sample) *Advice {
 	decided := ""
 	for _, a := range load() {
 		if len(a.Rules) > 0 && decided == "" {
@@ -107,8 +107,8 @@ func at(provider string, stage mail.Stage, reply *upstream.Sample) *Advice {
 }
 
 // generic are the rules that hold for every provider.
-var generic = sync.OnceValue(func() *upstream.Rules {
-	rules, _ := upstream.CompileRules(nil) // nothing that could be wrong
+var generic = sync.OnceValue(func() *replies.Rules {
+	rules, _ := replies.Compile(nil) // nothing that could be wrong
 	return rules
 })
 
@@ -118,8 +118,8 @@ func (a *Advice) matches(provider, decided string) bool {
 }
 
 // rule matches what the advice is for; its class is of no importance.
-func (a *Advice) rule() upstream.Rule {
-	rule := upstream.Rule{Name: "advice " + a.Name, Code: a.Code, Enhanced: a.Enhanced, Text: a.Text, Class: mail.Deferral}
+func (a *Advice) rule() replies.Rule {
+	rule := replies.Rule{Name: "advice " + a.Name, Code: a.Code, Enhanced: a.Enhanced, Text: a.Text, Class: mail.Deferral}
 	for _, s := range a.Stages {
 		rule.Stages = append(rule.Stages, mail.Stage(s))
 	}
@@ -167,7 +167,7 @@ func parse(data []byte) ([]*Advice, error) {
 	}
 	for _, a := range table.Advice {
 		var err error
-		if a.matcher, err = upstream.NewMatcher(a.rule()); err != nil {
+		if a.matcher, err = replies.NewMatcher(a.rule()); err != nil {
 			return nil, fmt.Errorf("%s: %w", a.Name, err)
 		}
 	}

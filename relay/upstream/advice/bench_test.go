@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"postern/relay/upstream"
+	"postern/relay/upstream/replies"
 )
 
 func BenchmarkFor(b *testing.B) {
@@ -14,7 +14,7 @@ func BenchmarkFor(b *testing.B) {
 		"long":      "550 5.7.1 " + strings.Repeat("per your quota ip block sender ", 60),
 		"addresses": "550 5.7.1 " + strings.Repeat("per a@b.example ", 120),
 	} {
-		reply, err := upstream.ParseReply(text)
+		reply, err := replies.Parse(text)
 		if err != nil {
 			b.Fatal(err)
 		}
