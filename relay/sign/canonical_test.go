@@ -145,7 +145,8 @@ func bodies() map[string][]byte {
 	return map[string][]byte{
 		"base64": fill("TWFuIGlzIGRpc3Rpbmd1aXNoZWQsIG5vdCBvbmx5IGJ5IGhpcyByZWFzb24sIGJ1dCBieSB0aGlz\r\n"),
 		"prose":  fill("The quick brown fox jumps over the lazy dog and runs away from it as it can.\r\n"),
-		"code":   fill("\t\tif err != nil {  // indented\r\n\t\t\treturn fmt.Errorf(\"x:  %w\", err) \r\n\t\t}\r\n\r\n"),
+		"code": fill("\t\tif err != nil {  // indented\r\n\t\t\treturn fmt.Errorf(\"x:  %w\", err) \r\n" +
+			"\t\t}\r\n\r\n"),
 	}
 }
 

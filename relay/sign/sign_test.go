@@ -251,8 +251,8 @@ func TestCoveredFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "From:From:To:To:Cc:Subject:Subject:Reply-To:Sender:In-Reply-To:References:MIME-Version:MIME-Version:" +
-		"Content-Type:Content-Type:Content-Transfer-Encoding:Content-Transfer-Encoding:List-Unsubscribe:List-Id"
+	const want = "From:From:To:To:Cc:Subject:Subject:Reply-To:Sender:In-Reply-To:References:" +
+		"MIME-Version:MIME-Version:Content-Type:Content-Type:Content-Transfer-Encoding:Content-Transfer-Encoding:List-Unsubscribe:List-Id"
 	if got := strings.Join(d.names, ":"); got != want {
 		t.Errorf("h=%s\nwant %s", got, want)
 	}
