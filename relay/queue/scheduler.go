@@ -302,22 +302,6 @@ func (s *scheduler) lose(m *Message, err error) {
 	s.lost++
 }
 
-func (s *scheduler) stats() WindowStats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, now := &s.plan, time.Now()
-	st := WindowStats{
-		Window: len(p.window.entries), Waiting: p.window.waiting, Running: p.window.active, Content: p.window.content,
-		StoreFailing: p.health.failing,
-	}
-	for _, r := range p.routes.routes {
-		if r.closed(now) {
-			st.Paused++
-		}
-	}
-	return st
-}
-
 // waiters returns how many messages wait in the line of a key.
 func (s *scheduler) waiters(key string) int {
 	s.mu.Lock()
