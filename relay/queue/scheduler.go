@@ -148,10 +148,7 @@ func (s *scheduler) admitted(e *entry, err error) {
 		return
 	case in && e.m.NextAttempt.After(now):
 		s.trace.waiting(e.m, e.route, e.until)
-		p.reader.changed = p.reader.changed || e.stale
-		p.forget(e)
-		p.reader.due(e.m.NextAttempt)
-		p.routes.asleep(now, e.asleep)
+		p.leave(now, e, e.m.NextAttempt, e.asleep)
 	case in:
 		p.join(now, e)
 	default:
@@ -249,15 +246,14 @@ func (s *scheduler) closed(e *entry, o Outcome, committed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, now := &s.plan, time.Now()
-	p.forget(e)
+	if committed && !o.Remove {
+		p.leave(now, e, o.NextAttempt, e.asleep)
+	} else {
+		p.forget(e)
+	}
 	if committed {
 		for _, report := range o.Reports {
 			p.enter(now, report, s.phase == running)
-		}
-		if !o.Remove {
-			p.reader.due(o.NextAttempt)
-			p.routes.asleep(now, e.asleep)
-			p.reader.changed = p.reader.changed || e.stale // a person may have given it up meanwhile: the store says so
 		}
 	}
 	s.bell.ring()
