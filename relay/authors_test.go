@@ -20,6 +20,7 @@ import (
 	"postern/internal/testkit"
 	"postern/mail"
 	"postern/policy"
+	"postern/relay/config"
 	"postern/relay/submission"
 )
 
@@ -28,7 +29,7 @@ var readersSenders = []string{"alice@example.com", "*@wild.example", `"a..b"@exa
 
 func readersPolicy(t testing.TB, unlisted string) policy.Effective {
 	t.Helper()
-	p, err := policy.New([]policy.Rule{{Senders: readersSenders, UnlistedSender: unlisted}})
+	p, err := policy.New(append([]policy.Rule{{Senders: readersSenders, UnlistedSender: unlisted}}, (&config.Config{}).Rules()...))
 	if err != nil {
 		t.Fatal(err)
 	}

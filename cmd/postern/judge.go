@@ -141,7 +141,7 @@ func judge(block *config.Upstream, reply mail.Reply, given string) (*judgement, 
 	}
 	now := time.Now()
 	read := func(stage mail.Stage) (replies.Rule, reading) {
-		rule, number := rules.Judge(stage, reply, now)
+		rule, number := rules.Classify(stage, reply, now)
 		return rule, reading{Class: rule.Class.String(), Scope: rule.Scope, Rule: rule.Name, From: ruleOrigin(block, number)}
 	}
 	rule, first := read(stage)

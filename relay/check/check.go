@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"postern/certs"
+	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/monitor"
@@ -39,7 +41,11 @@ func Config(ctx context.Context, path string) (*config.Config, []config.Problem)
 	}
 	for i, u := range c.Upstreams {
 		add(fmt.Sprintf("upstream[%d].ca_file", i+1), outbound.CheckUpstream(c.Hostname, u))
-		add(fmt.Sprintf("upstream[%d].oauth", i+1), outbound.CheckTokens(u))
+		key, err := fmt.Sprintf("upstream[%d].oauth", i+1), outbound.CheckTokens(u)
+		if bad, ok := errors.AsType[*mail.KeyError](err); ok {
+			key, err = key+"."+bad.Key, errors.New(bad.Msg)
+		}
+		add(key, err)
 	}
 	add("data_dir", checkStore(ctx, c))
 	taken, _ := checkAddresses(c)

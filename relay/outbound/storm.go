@@ -131,7 +131,7 @@ func (c *Upstream) explained(r *mail.Result) bool {
 	if r.Rule == "" || !c.written.Own(r.Rule) {
 		return false
 	}
-	if _, number := c.written.Judge(r.Stage, r.Reply, time.Now()); number < 0 {
+	if _, number := c.written.Classify(r.Stage, r.Reply, time.Now()); number < 0 {
 		return false
 	}
 	c.storms.Explained(r.Reply)

@@ -93,7 +93,7 @@ func (c *Upstream) Secrets(ctx context.Context, now time.Time) ([]oauth.Expiry, 
 		return nil, nil
 	}
 	err := c.Tokens.Load(ctx)
-	return expiries(c.Tokens, now), err
+	return c.Tokens.Expiries(now), err
 }
 
 // SentAsUsername reports that the provider has no mailbox for an identity, whose mail goes as the username instead.

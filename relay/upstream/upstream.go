@@ -85,7 +85,9 @@ type Transaction struct {
 
 // TokenError is what an error of a token source may say about itself. Without it, a missing token is back-pressure: it passes.
 type TokenError interface {
-	error
-	Class() mail.Class // AccountFault or BackPressure
-	Reply() mail.Reply // for results and people; no secret in it
+	error                      // for people; no secret in it
+	Unwrap() error             // for the log
+	Class() mail.Class         // AccountFault or BackPressure
+	Reply() mail.Reply         // for results and people; no secret in it
+	RetryAfter() time.Duration // how long to wait at least
 }

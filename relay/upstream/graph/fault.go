@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -34,6 +33,9 @@ type fault struct {
 	rule       *Rule // nil: not of an answer
 	err        error
 }
+
+// Error implements error, so that a fault passes through package large.
+func (f *fault) Error() string { return f.reply.String() }
 
 // verdict is what the fault says about the mailbox.
 func (f *fault) verdict() account.Verdict {
@@ -156,7 +158,7 @@ func (u *Upstream) unreached(err error) *fault {
 		return badTLS("does not speak TLS on this port")
 	case errors.As(err, &op) && op.Op == "dial":
 		return network(mail.StageConnect, "4.4.1", "cannot be reached: "+mail.Printable(op.Err.Error()))
-	case strings.Contains(err.Error(), "TLS handshake timeout"):
+	case errors.As(err, &way) && way.tls && timedOut(err):
 		return network(mail.StageTLS, "4.4.2", "did not finish the TLS handshake in time")
 	case errors.As(err, &way) && (errors.Is(err, errTimeout) || timedOut(err)):
 		return network(mail.StageConnect, "4.4.1", "cannot be reached in time")

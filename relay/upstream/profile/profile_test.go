@@ -89,7 +89,7 @@ func TestEveryRuleMatchesItsExample(t *testing.T) {
 				at = slices.Concat(stageGroups["session"], stageGroups["message"])
 			}
 			for _, stage := range at {
-				got, _ := rules.Judge(stage, reply, time.Now())
+				got, _ := rules.Classify(stage, reply, time.Now())
 				if got.Name != r.Name || got.Class != r.Class || got.Scope != r.Scope {
 					t.Errorf("%s: %q at %s is for %s, not %s", p.Name, r.Example, stage, got.Name, r.Name)
 				}
@@ -175,7 +175,7 @@ func TestRepliesThatLoseMail(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, _ := rules.Judge(c.stage, reply, time.Now())
+		got, _ := rules.Classify(c.stage, reply, time.Now())
 		if got.Class != c.class || got.Scope != c.scope || got.Quota != c.quota {
 			t.Errorf("%s: %s at %s: %s is %s %q %v", c.profile, c.reply, c.stage, got.Name, got.Class, got.Scope, got.Quota)
 		}

@@ -84,7 +84,7 @@ func TestRepliesOfTheField(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rule, _ := rules.Judge(row.stage, row.reply, now)
+			rule, _ := rules.Classify(row.stage, row.reply, now)
 			if got := fieldClass(rule); got != row.class && !slices.Contains(row.defensible, got) {
 				t.Errorf("%s:%d: %s at %s: %s\n\tis %s by rule %q, not %s %v", file, row.line, row.provider, row.stage, row.text, got, rule.Name, row.class, row.defensible)
 			}

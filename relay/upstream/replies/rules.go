@@ -71,7 +71,7 @@ type matcher struct {
 	unit    time.Duration // of that group
 }
 
-// Rules are rules made ready to judge replies, the generic ones behind them. They are safe for concurrent use.
+// Rules classify replies: those given to Compile, behind them the generic ones. They are safe for concurrent use.
 type Rules struct {
 	own     []matcher
 	generic []matcher
@@ -276,9 +276,9 @@ func (rs *Rules) find(stage mail.Stage, s *Sample) (m *matcher, number int) {
 	return &matcher{Rule: Rule{Name: mail.RuleNone, Class: mail.Deferral}, generic: true}, -1
 }
 
-// Judge says which rule decides about a reply at a stage, with the times that the reply names. number is the rule's place
+// Classify says which rule decides about a reply at a stage, with the times that the reply names. number is the rule's place
 // among those of Compile, -1 for a generic one. about is the addresses that the reply may repeat.
-func (rs *Rules) Judge(stage mail.Stage, r mail.Reply, now time.Time, about ...mail.Address) (rule Rule, number int) {
+func (rs *Rules) Classify(stage mail.Stage, r mail.Reply, now time.Time, about ...mail.Address) (rule Rule, number int) {
 	s := NewSample(r, about...)
 	m, number := rs.find(stage, s)
 	return m.decide(s, now), number

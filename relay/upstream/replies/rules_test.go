@@ -133,7 +133,7 @@ func TestRepliesSayHowLong(t *testing.T) {
 		{mail.R(451, "4.7.1", "Try again in 15 minutes"), "later", 15 * time.Minute},
 		{mail.R(451, "4.7.1", "Try again in 2 moons"), "later", 0},
 	} {
-		got, _ := rules.Judge(mail.StageData, c.reply, time.Now())
+		got, _ := rules.Classify(mail.StageData, c.reply, time.Now())
 		if got.Name != c.rule || got.RetryAfter != c.want {
 			t.Errorf("%s: %s, %v; want %s, %v", c.reply, got.Name, got.RetryAfter, c.rule, c.want)
 		}

@@ -113,7 +113,7 @@ func TestTimesOfARule(t *testing.T) {
 		{mail.R(452, "", "wait 5 hours"), "own", 5 * time.Hour, 0},
 		{mail.R(550, "5.1.1", "User unknown, try again in 5 hours"), "unknown-recipient", 0, 0},
 	} {
-		r, _ := rules.Judge(mail.StageRcpt, c.reply, noon)
+		r, _ := rules.Classify(mail.StageRcpt, c.reply, noon)
 		if r.Name != c.rule || r.RetryAfter.Round(time.Second) != c.wait || r.Quota != c.quota {
 			t.Errorf("%s: %s, wait %v, quota %v; want %s, %v, %v", c.reply, r.Name, r.RetryAfter, r.Quota, c.rule, c.wait, c.quota)
 		}
@@ -121,7 +121,7 @@ func TestTimesOfARule(t *testing.T) {
 }
 
 // No text of a reply makes judging panic, leave its bounds, or break the promises of the classes.
-func FuzzJudge(f *testing.F) {
+func FuzzClassify(f *testing.F) {
 	for i, r := range genericRules {
 		f.Add(r.Example, uint8(i))
 	}
@@ -139,7 +139,7 @@ func FuzzJudge(f *testing.F) {
 			return
 		}
 		stage := stages[int(n)%len(stages)]
-		r, number := rules.Judge(stage, reply, noon)
+		r, number := rules.Classify(stage, reply, noon)
 		if number != -1 || r.RetryAfter < 0 || r.RetryAfter > maxWait || r.Quota < 0 || r.Quota > upstream.MaxQuota {
 			t.Errorf("%s at %s: %d, %v, %v", reply, stage, number, r.RetryAfter, r.Quota)
 		}
@@ -205,7 +205,7 @@ func TestHintsHideNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkJudge(b *testing.B) {
+func BenchmarkClassify(b *testing.B) {
 	rules, _ := Compile(nil)
 	for name, text := range map[string]string{
 		"known": "User unknown in virtual mailbox table",
@@ -214,18 +214,18 @@ func BenchmarkJudge(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				rules.Judge(mail.StageDot, mail.R(550, "", "%s", text), noon)
+				rules.Classify(mail.StageDot, mail.R(550, "", "%s", text), noon)
 			}
 		})
 	}
 }
 
 // What a reply means is looked up in rules that are compiled once.
-func TestJudgeCompilesNothing(t *testing.T) {
+func TestClassifyCompilesNothing(t *testing.T) {
 	const most = 200 // one pattern compiled is thousands
 	rules, _ := Compile(nil)
 	reply := mail.R(550, "", "%s", strings.Repeat("nothing that anybody knows, ", 5))
-	if allocs := testing.AllocsPerRun(3, func() { rules.Judge(mail.StageDot, reply, noon) }); allocs > most {
+	if allocs := testing.AllocsPerRun(3, func() { rules.Classify(mail.StageDot, reply, noon) }); allocs > most {
 		t.Errorf("%.0f allocations", allocs)
 	}
 	if allocs := testing.AllocsPerRun(3, func() { _, _ = Compile(nil) }); allocs > most {

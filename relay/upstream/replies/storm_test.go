@@ -163,7 +163,7 @@ func TestProposedRulesAreGood(t *testing.T) {
 		}
 		rng := rand.New(rand.NewPCG(1, 2))
 		for range 3 {
-			got, _ := rules.Judge(r.stage, r.another(rng, "somebody@office.example"), time.Now())
+			got, _ := rules.Classify(r.stage, r.another(rng, "somebody@office.example"), time.Now())
 			if got.Name != rule.Name || got.Class != mail.AccountFault {
 				t.Errorf("%s\nreads %s as %s by %s", block, r.text, got.Class, got.Name)
 			}

@@ -74,7 +74,7 @@ func (c *conn) refused(stage mail.Stage, r mail.Reply, about ...mail.Address) *f
 		c.broken = true
 		return c.trouble(stage, errOutOfStep, "answered %q, which is no answer to what was asked", r.String())
 	}
-	rule, _ := c.u.rules.Judge(stage, r, time.Now(), about...)
+	rule, _ := c.u.rules.Classify(stage, r, time.Now(), about...)
 	if r.Code == 421 || rule.Name == replies.Protocol {
 		c.broken = true
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/emersion/go-sasl"
 
@@ -88,25 +87,16 @@ func (u *Upstream) token(ctx context.Context, identity string, each step) (token
 func tokenFault(ctx context.Context, err error) *fault {
 	f := &fault{stage: mail.StageAuth, class: mail.BackPressure, reply: mail.R(454, "4.7.0", "there is no access token now"), err: err}
 	if known, ok := errors.AsType[upstream.TokenError](err); ok {
-		f.reply = known.Reply()
+		f.reply, f.retryAfter, f.err = known.Reply(), known.RetryAfter(), known.Unwrap()
 		f.reply.Text = mail.Cut(mail.Printable(f.reply.Text), replies.MaxText)
 		if known.Class() == mail.AccountFault {
 			f.class = mail.AccountFault
 		}
 	}
-	if wait, ok := errors.AsType[tokenRetryError](err); ok {
-		f.retryAfter = wait.RetryAfter()
-	}
 	if ctx.Err() != nil && f.class == mail.BackPressure {
 		f.class = mail.Deferral // we gave up, which says nothing about anybody
 	}
 	return f
-}
-
-// tokenRetryError is what a TokenError may say beside that: how long to wait at least.
-type tokenRetryError interface {
-	error
-	RetryAfter() time.Duration
 }
 
 // tokenMechanism makes the client for one exchange, nil for a name that is not ours.

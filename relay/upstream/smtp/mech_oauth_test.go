@@ -168,7 +168,7 @@ func (s *tokens) drop(_, token string) {
 func oauthUpstream(t *testing.T, port int, source *tokens, change func(*Config)) *Upstream {
 	t.Helper()
 	cfg := whole(Config{Host: "127.0.0.1", Port: port, TLS: upstream.TLSImplicit, Settings: upstream.Settings{
-		RootCAs: authority().Pool(), Username: user, Token: source.token, DropToken: source.drop}})
+		RootCAs: authority().Pool, Username: user, Token: source.token, DropToken: source.drop}})
 	if change != nil {
 		change(&cfg)
 	}
@@ -317,6 +317,7 @@ func TestIdentitiesOfTokens(t *testing.T) {
 type tokenErr struct{ class mail.Class }
 
 func (e *tokenErr) Error() string             { return "AADSTS7000222" }
+func (e *tokenErr) Unwrap() error             { return errDisk }
 func (e *tokenErr) Class() mail.Class         { return e.class }
 func (e *tokenErr) Reply() mail.Reply         { return mail.R(454, "4.7.0", "run login") }
 func (e *tokenErr) RetryAfter() time.Duration { return 20 * time.Minute }
@@ -339,7 +340,7 @@ func TestNoToken(t *testing.T) {
 		s, port := startDialog(t, "XOAUTH2")
 		u := oauthUpstream(t, port, &tokens{err: c.err}, nil)
 		r := send(t, u, message(t))[0]
-		if r.Class != c.want || r.Stage != mail.StageAuth || r.Reply.String() != c.reply || !errors.Is(r.Err, c.err) {
+		if r.Class != c.want || r.Stage != mail.StageAuth || r.Reply.String() != c.reply || !errors.Is(r.Err, errDisk) {
 			t.Errorf("%s: got %s at %s: %s, %v", name, r.Class, r.Stage, r.Reply, r.Err)
 		}
 		st := state(u)

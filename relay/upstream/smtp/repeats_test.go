@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 	"postern/relay/upstream/replies"
 )
 
@@ -31,7 +31,7 @@ func TestAddressesInRepliesDecideNothing(t *testing.T) {
 		} {
 			for _, form := range []string{a.String(), bare, strings.ToUpper(a.String()), a.Domain} {
 				fc := provider()
-				fc.Hook = hookOn("RCPT", 0, faketest.Action{Reply: fmt.Sprintf(said, form)})
+				fc.Hook = hookOn("RCPT", 0, fakesmtp.Action{Reply: fmt.Sprintf(said, form)})
 				_, u := startPiped(t, fc, func(cfg *Config) { cfg.Rules = profile })
 				r := send(t, u, message(t, to))[0]
 				if s := state(u); r.Class != mail.RecipientFault || s.Status != upstream.Ready {
@@ -50,7 +50,7 @@ func TestAddressesInRepliesSayNoTimes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, _ := rules.Judge(mail.StageRcpt, mail.R(450, "4.7.1", "%s: too many messages per hour, slow down", form), time.Now(), address(t, to))
+			r, _ := rules.Classify(mail.StageRcpt, mail.R(450, "4.7.1", "%s: too many messages per hour, slow down", form), time.Now(), address(t, to))
 			if r.RetryAfter > time.Hour {
 				t.Errorf("%s: waits %v by %s", form, r.RetryAfter, r.Name)
 			}
@@ -65,7 +65,7 @@ func TestWrittenRulesSeeAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, _ := rules.Judge(mail.StageMail, mail.R(550, "", "<boss@example.com>: not yours"), time.Now(), address(t, "boss@example.com")); r.Name != "boss" {
+	if r, _ := rules.Classify(mail.StageMail, mail.R(550, "", "<boss@example.com>: not yours"), time.Now(), address(t, "boss@example.com")); r.Name != "boss" {
 		t.Errorf("decided by %s", r.Name)
 	}
 }
@@ -87,7 +87,7 @@ func TestContentInRepliesDecidesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, stage := range []mail.Stage{mail.StageData, mail.StageDot} {
-			if rule, _ := rules.Judge(stage, r, time.Now()); rule.Class != mail.MessageFault {
+			if rule, _ := rules.Classify(stage, r, time.Now()); rule.Class != mail.MessageFault {
 				t.Errorf("%s: %s by %s", said, rule.Class, rule.Name)
 			}
 		}
