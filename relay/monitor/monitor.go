@@ -54,8 +54,8 @@ type Monitor struct {
 	kick     chan struct{} // look at everything now
 	open     atomic.Bool   // somebody was told that an upstream is paused: look at what is delivered
 
-	// What attempts met since the last look; whichever came last. A delivery alone proves little: it may have been under
-	// way when the others were refused.
+	// What attempts met since the last look; whichever came last. A delivery alone proves little: it may have been
+	// under way when the others were refused.
 	mu        sync.Mutex // guards what follows
 	refusals  map[attempted]trace.Event
 	delivered map[attempted]bool

@@ -122,7 +122,8 @@ func reserve(now time.Time, m *queue.Message, route []*Upstream) (upstream.Slot,
 
 // reserveOther goes on to the routes of other recipients. wait says until when the first is paused; where all are,
 // what is returned says until when, by the names of all.
-func reserveOther(now time.Time, m *queue.Message, others []group, wait queue.Wait) (upstream.Slot, *Upstream, queue.Wait) {
+func reserveOther(now time.Time, m *queue.Message, others []group, wait queue.Wait) (
+	upstream.Slot, *Upstream, queue.Wait) {
 	if len(others) == 0 {
 		return nil, nil, wait
 	}

@@ -12,8 +12,8 @@ import (
 	"postern/relay/upstream/profile"
 )
 
-// Reports and read receipts have a null reverse-path (RFC 5321 §4.5.5). Many providers refuse it, or let nobody send but
-// the account that we log in as; a report that they do not take tells nobody anything.
+// Reports and read receipts have a null reverse-path (RFC 5321 §4.5.5). Many providers refuse it, or let nobody send
+// but the account that we log in as; a report that they do not take tells nobody anything.
 
 // nullRefusedFor is how long an upstream is known to refuse the null reverse-path. Then it is tried again.
 const nullRefusedFor = 24 * time.Hour
@@ -48,15 +48,17 @@ func (c *Upstream) reversePath(m *queue.Message, bounceFrom mail.Address, now ti
 	return m.Author // a login's own receipt: policy has judged its author
 }
 
-// hasRefused reports that the last attempt at this upstream ended with a permanent refusal that learnNull did not let count. A login
-// that was refused, or another upstream, says nothing of the null reverse-path.
+// hasRefused reports that the last attempt at this upstream ended with a permanent refusal that learnNull did not let
+// count. A login that was refused, or another upstream, says nothing of the null reverse-path.
 func (c *Upstream) hasRefused(m *queue.Message) bool {
 	return slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool {
-		return r.Status == queue.Pending && r.Reply.Permanent() && r.Upstream == c.Config.Name && r.Stage.InTransaction()
+		return r.Status == queue.Pending && r.Reply.Permanent() && r.Upstream == c.Config.Name &&
+			r.Stage.InTransaction()
 	})
 }
 
-// ReportSender is an address that an upstream lets send reports to a sender of ours, where it refuses the null reverse-path.
+// ReportSender is an address that an upstream lets send reports to a sender of ours, where it refuses the null
+// reverse-path.
 func ReportSender(u config.Upstream, to mail.Address) mail.Address {
 	account, err := mail.ParseAddress(u.Username)
 	switch {
@@ -68,8 +70,8 @@ func ReportSender(u config.Upstream, to mail.Address) mail.Address {
 	return mail.Address{Local: "postmaster", Domain: to.Domain}
 }
 
-// learnNull looks for refusals among the results of an attempt with a null reverse-path. They become deferrals: the next
-// attempt gives an address instead, and what that one is told counts.
+// learnNull looks for refusals among the results of an attempt with a null reverse-path. They become deferrals: the
+// next attempt gives an address instead, and what that one is told counts.
 func (c *Upstream) learnNull(results []mail.Result, now time.Time) {
 	if c.Config.NullSender == profile.NullAccepted {
 		return

@@ -125,6 +125,7 @@ func (s *Service) Refused(listener string, r wire.Refusal) {
 	if !told {
 		return
 	}
-	s.Logger.Info("session refused", logline.Pairs("listener", listener, "session", r.Session, "client", r.Client.String(),
+	s.Logger.Info("session refused", logline.Pairs("listener", listener, "session", r.Session, "client",
+		r.Client.String(),
 		"reason", r.Reason, "detail", logline.Beside(r.Reply, r.Detail), "reply", r.Reply.String())...)
 }
