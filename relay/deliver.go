@@ -21,7 +21,7 @@ type dispatcher struct{ srv *Server }
 // Reserve takes a place at the first upstream of the message's route that is not paused, or one in
 // standby. An upstream that is merely busy is waited for: the next one of a route is for faults, not for
 // load. Where recipients have different routes, a paused one holds up no other.
-func (d *dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait) {
+func (d *dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
 	t, up, wait := d.reserve(now, m)
 	switch {
 	case t == nil && up != nil && wait.Key == up.config.Name && up.standby.admit():
@@ -128,7 +128,7 @@ type ticket struct {
 	prefix   []byte        // signed while waiting for the place at upstream; nil: not
 }
 
-// Release implements queue.Ticket.
+// Release implements queue.Slot.
 func (t *ticket) Release() {
 	t.leaveStandby()
 	if t.slot != nil {
@@ -147,7 +147,7 @@ func (t *ticket) leaveStandby() {
 	}
 }
 
-// Attempt implements queue.Ticket. It returns one result for each pending recipient. A panic in it, a
+// Attempt implements queue.Slot. It returns one result for each pending recipient. A panic in it, a
 // fault of ours that one message brings out, defers what is left of that message instead of ending the service for all.
 func (t *ticket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) (results []mail.Result) {
 	t.taken = taken

@@ -20,7 +20,7 @@ type attempts struct {
 
 // run makes one attempt: lease, content, attempt, outcome. The lease is committed first, so that a killed
 // process leaves a trace of every attempt that it may have made.
-func (a *attempts) run(e *entry, t Ticket) {
+func (a *attempts) run(e *entry, t Slot) {
 	began := time.Now()
 	release := func() {
 		t.Release()

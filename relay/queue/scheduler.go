@@ -89,7 +89,7 @@ func (s *scheduler) turn(now time.Time) todo {
 
 // admit takes a new message into the window, if there is room, and asks for a slot if nobody waits. With a slot
 // the message is marked as leased and its task is counted.
-func (s *scheduler) admit(now time.Time, e *entry, c mail.Content) Ticket {
+func (s *scheduler) admit(now time.Time, e *entry, c mail.Content) Slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, m := &s.plan, e.m
