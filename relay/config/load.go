@@ -125,18 +125,20 @@ func (c *Config) dir() string {
 // Path returns the file that the configuration was read from.
 func (c *Config) Path() string { return c.doc.file }
 
-// Files returns the files a change of which means that the configuration should be loaded again:
-// relay.toml, secrets, DKIM keys, trust anchors and addresses of hooks. The listeners' certificates are watched by package certs.
+// Files returns the files a change of which means that the configuration should be loaded again: relay.toml, secrets,
+// DKIM keys, trust anchors and addresses of hooks. The listeners' certificates are watched by package certs.
 func (c *Config) Files() []string {
 	files := []string{c.doc.file}
 	for i := range c.DKIM {
 		files = append(files, c.DKIM[i].KeyFile)
 	}
 	for i := range c.Upstreams {
-		files = append(files, c.Upstreams[i].CAFile, c.Upstreams[i].CertFile, c.Upstreams[i].KeyFile, c.Upstreams[i].Password.path(c.dir()))
+		files = append(files, c.Upstreams[i].CAFile, c.Upstreams[i].CertFile, c.Upstreams[i].KeyFile,
+			c.Upstreams[i].Password.path(c.dir()))
 		files = append(files, c.Upstreams[i].Proxy.path(c.dir()))
 		if o := c.Upstreams[i].OAuth; o != nil {
-			files = append(files, o.CertificateFile, o.KeyFile, o.ServiceAccountFile, o.ClientSecret.path(c.dir()), o.RefreshToken.path(c.dir()))
+			files = append(files, o.CertificateFile, o.KeyFile, o.ServiceAccountFile, o.ClientSecret.path(c.dir()),
+				o.RefreshToken.path(c.dir()))
 		}
 	}
 	for i := range c.Alerts {

@@ -51,7 +51,8 @@ func parseLimits(written []string) []policy.Limit {
 
 // Match returns the conditions of the route.
 func (r *Route) Match() policy.Match {
-	return policy.Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Senders: r.Senders, Recipients: r.Recipients}
+	return policy.Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Senders: r.Senders,
+		Recipients: r.Recipients}
 }
 
 // entries judges each entry of a list.

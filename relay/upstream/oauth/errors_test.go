@@ -13,7 +13,8 @@ import (
 
 func body(t testing.TB, code, description string) []byte {
 	t.Helper()
-	b, err := json.Marshal(map[string]any{"error": code, "error_description": description + "\r\nTrace ID: 0b7a5d5c\r\nTimestamp: 2026-09-01 08:00:00Z"})
+	b, err := json.Marshal(map[string]any{"error": code, "error_description": description +
+		"\r\nTrace ID: 0b7a5d5c\r\nTimestamp: 2026-09-01 08:00:00Z"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,17 +59,24 @@ func TestJudge(t *testing.T) {
 		class  mail.Class
 		code   string
 	}{
-		{"number nobody knows, member known", 400, `{"error":"invalid_grant","error_description":"AADSTS999999: Something new."}`, mail.AccountFault, "AADSTS999999"},
-		{"number nobody knows, member unknown", 400, `{"error":"novel_error","error_description":"AADSTS999998: Something new."}`, mail.AccountFault, "AADSTS999998"},
-		{"number only in error_codes", 400, `{"error":"invalid_grant","error_description":"nicht gefunden","error_codes":[700082]}`, mail.AccountFault, "AADSTS700082"},
-		{"text before error_codes", 400, `{"error":"invalid_grant","error_description":"AADSTS53003: Blocked","error_codes":[700082]}`, mail.AccountFault, "AADSTS53003"},
+		{"number nobody knows, member known", 400, `{"error":"invalid_grant","error_description":"AADSTS999999: ` +
+			`Something new."}`, mail.AccountFault, "AADSTS999999"},
+		{"number nobody knows, member unknown", 400, `{"error":"novel_error","error_description":"AADSTS999998: ` +
+			`Something new."}`, mail.AccountFault, "AADSTS999998"},
+		{"number only in error_codes", 400, `{"error":"invalid_grant","error_description":"nicht ` +
+			`gefunden","error_codes":[700082]}`, mail.AccountFault, "AADSTS700082"},
+		{"text before error_codes", 400, `{"error":"invalid_grant","error_description":"AADSTS53003: ` +
+			`Blocked","error_codes":[700082]}`, mail.AccountFault, "AADSTS53003"},
 		{"form", 400, `error=invalid_grant&error_description=gone`, mail.AccountFault, "invalid_grant"},
-		{"google's object", 429, `{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"x"}}`, mail.BackPressure, "HTTP 429"},
-		{"google's subtype", 400, `{"error":"invalid_grant","error_description":"reauth related error (invalid_rapt)","error_subtype":"invalid_rapt"}`, mail.AccountFault, "invalid_grant"},
+		{"google's object", 429, `{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"x"}}`,
+			mail.BackPressure, "HTTP 429"},
+		{"google's subtype", 400, `{"error":"invalid_grant","error_description":"reauth related error ` +
+			`(invalid_rapt)","error_subtype":"invalid_rapt"}`, mail.AccountFault, "invalid_grant"},
 		{"server error beats an unknown member", 502, `{"error":"whatever"}`, mail.BackPressure, "HTTP 502"},
 		{"not found", 404, `<html>`, mail.AccountFault, "HTTP 404"},
 		{"unknown and silent", 400, ``, mail.BackPressure, "HTTP 400"},
-		{"not a number", 400, `{"error":"invalid_grant","error_description":"AADSTS: hm"}`, mail.AccountFault, "invalid_grant"},
+		{"not a number", 400, `{"error":"invalid_grant","error_description":"AADSTS: hm"}`, mail.AccountFault,
+			"invalid_grant"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e := judge(parseAnswer(tc.status, nil, []byte(tc.body), time.Now()))

@@ -73,7 +73,8 @@ func (l *lockedBuffer) String() string {
 func appOptions(a *fakeprovider.OAuth) Options {
 	return Options{
 		Upstream: "office", Provider: Microsoft, Flow: ClientCredentials, Tenant: "contoso.onmicrosoft.com",
-		ClientID: client, ClientSecret: NewSecret(secret), Transport: a.Transport(), Jitter: func() float64 { return 0 },
+		ClientID: client, ClientSecret: NewSecret(secret), Transport: a.Transport(),
+		Jitter: func() float64 { return 0 },
 	}
 }
 
@@ -117,7 +118,8 @@ func putGrant(t *testing.T, s *Source, refresh string) {
 	if err != nil && !errors.Is(err, ErrNoGrant) {
 		t.Fatal(err)
 	}
-	if _, err := s.saveGrant(t.Context(), &grant{ClientID: s.o.ClientID, Refresh: refresh, Refreshed: time.Now()}, version); err != nil {
+	if _, err := s.saveGrant(t.Context(), &grant{ClientID: s.o.ClientID, Refresh: refresh, Refreshed: time.Now()},
+		version); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -156,7 +158,8 @@ func wantRequests(t *testing.T, a *fakeprovider.OAuth, what string, want int) {
 // pemPair is a self-signed certificate and its key.
 func pemPair(t *testing.T, notAfter time.Time) (Secret, *x509.Certificate) {
 	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "postern"}, NotBefore: time.Unix(0, 0), NotAfter: notAfter}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "postern"},
+		NotBefore: time.Unix(0, 0), NotAfter: notAfter}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, testKey().Public(), testKey())
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +189,8 @@ func serviceAccountFile(t *testing.T) Secret {
 	}
 	file, err := json.Marshal(map[string]string{
 		"type": "service_account", "client_email": "relay@project.iam.gserviceaccount.example", "private_key_id": "k1",
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})), "token_uri": "https://oauth2.googleapis.com/token",
+		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
+		"token_uri":   "https://oauth2.googleapis.com/token",
 	})
 	if err != nil {
 		t.Fatal(err)
