@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"relay/encode":       {"mail"},
 	"relay/dsn":          {"mail"},
 	"relay/capture":      {},
-	"relay/fakeprovider": {"mail"},
+	"relay/fakeprovider": {"internal/fakesmtp", "mail"},
 	"relay/queue":        {"internal/logline", "mail", "relay/trace"},
 	"relay/upstream":     {"mail"},
 	"relay/upstream/via": {"mail"},

@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/upstream/account"
@@ -181,7 +182,7 @@ func TestLargeMailOfManyMailboxes(t *testing.T) {
 func TestUploadHostOutOfReach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{UploadHost: "outlook.office.com"})
-		w := &walled{rt: fake.Transport(), wall: true}
+		w := &walled{rt: testkit.Transport(fake), wall: true}
 		u, _ := uploading(t, fake, func(o *Options) { o.Transport = w })
 		tx := largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"),
 			file8("application/pdf", "scan.pdf", octets(3_000_001)))
@@ -244,7 +245,7 @@ func TestUploadAndTheLastRequest(t *testing.T) {
 			var dials atomic.Int32
 			rt := &http.Transport{
 				DisableKeepAlives: true, // so that each request dials
-				TLSClientConfig:   &tls.Config{RootCAs: ca.Pool()},
+				TLSClientConfig:   &tls.Config{RootCAs: ca.Pool},
 				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 					if dials.Add(1) == c.refuse {
 						return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("no route to host")}

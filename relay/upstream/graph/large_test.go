@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/upstream"
@@ -592,7 +593,7 @@ func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func TestUploadsAreInPieces(t *testing.T) {
 	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{UploadHost: "outlook.office.com"})
-	w := &watched{rt: fake.Transport()}
+	w := &watched{rt: testkit.Transport(fake)}
 	u, _ := uploading(t, fake, func(o *Options) { o.Transport = w })
 	tx, _ := scan(t)
 	if r := only(t, send(t, u, tx)); r.Class != mail.Delivered {

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 )
@@ -194,7 +195,7 @@ func visit(t *testing.T, a *fakeprovider.OAuth, address string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := a.Transport().RoundTrip(r)
+	resp, err := testkit.Transport(a).RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)
 	}

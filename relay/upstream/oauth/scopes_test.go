@@ -30,7 +30,8 @@ func TestScopesOfAConsent(t *testing.T) {
 		o := Options{
 			Upstream: "office", Provider: MicrosoftGraph, Flow: c.flow, Tenant: c.tenant, ClientID: client,
 			ClientSecret: NewSecret(secret),
-			Grants:       NewMemoryGrants(), Sealer: testSealer(), LargeMail: c.large, Others: c.others, Scopes: c.scopes,
+			Grants:       NewMemoryGrants(), Sealer: testSealer(), LargeMail: c.large, Others: c.others,
+			Scopes: c.scopes,
 		}
 		got := strings.ReplaceAll(strings.Join(newSource(t, o).p.scopes, " "), "https://graph.microsoft.com/", "")
 		if got != c.want {

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 )
@@ -232,7 +233,8 @@ func TestOneProbe(t *testing.T) {
 		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example",
 			Key: &testKey().PublicKey})
 		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount,
-			ServiceAccount: serviceAccountFile(t), Transport: a.Transport(), Jitter: func() float64 { return 0 }})
+			ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a),
+			Jitter: func() float64 { return 0 }})
 		a.Fail(fakeprovider.Fault{Status: 503})
 		if _, err := s.Token(t.Context(), mailbox); err == nil {
 			t.Fatal("no error")
@@ -273,7 +275,7 @@ func TestFaultEndsPressure(t *testing.T) {
 		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey,
 			Mailboxes: []string{"ann@example.com", "bob@example.com"}})
 		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount,
-			ServiceAccount: serviceAccountFile(t), Transport: a.Transport()})
+			ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
 		a.Fail(fakeprovider.Fault{Status: 503, Times: 1}, fakeprovider.Fault{Delay: time.Second})
 		if _, err := s.Token(t.Context(), "ann@example.com"); err == nil {
 			t.Fatal("no error")
@@ -395,7 +397,7 @@ func TestServiceAccountIsPerMailbox(t *testing.T) {
 		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey,
 			Mailboxes: []string{"ann@example.com", "bob@example.com"}})
 		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount,
-			ServiceAccount: serviceAccountFile(t), Transport: a.Transport()})
+			ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
 		for _, who := range []string{"ann@example.com", "bob@example.com", "ann@example.com"} {
 			tok, err := s.Token(t.Context(), who)
 			if err != nil {
@@ -422,7 +424,7 @@ func TestServiceAccountIsPerMailbox(t *testing.T) {
 func TestIdentitiesAreBounded(t *testing.T) {
 	a := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{})
 	s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount,
-		ServiceAccount: serviceAccountFile(t), Transport: a.Transport()})
+		ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
 	for i := range maxIdentities + 100 {
 		s.Drop(fmt.Sprint(i), Secret{})
 	}
@@ -526,7 +528,7 @@ func TestSecretGoesInTheHeader(t *testing.T) {
 		a := confidential(fakeprovider.OAuthOptions{})
 		spy := roundTrip(func(r *http.Request) (*http.Response, error) {
 			got = r
-			return a.Transport().RoundTrip(r)
+			return testkit.Transport(a).RoundTrip(r)
 		})
 		s := newSource(t, Options{Upstream: "o", Provider: provider, Flow: ClientCredentials, ClientID: client,
 			ClientSecret: NewSecret(secret),
