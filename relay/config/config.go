@@ -270,7 +270,7 @@ func (u *Upstream) ReplyRules() []replies.Rule {
 	return rules
 }
 
-// Rates are the rates of the block. They were judged when the configuration was validated.
+// Rates are the rates of the block. They were checked when the configuration was validated.
 func (u *Upstream) Rates() ([]upstream.Rate, error) {
 	var rates []upstream.Rate
 	for _, text := range u.Rate {
@@ -294,7 +294,7 @@ type Route struct {
 	Upstreams []string `toml:"upstreams"`
 }
 
-// Delivery is the patience of the queue.
+// Delivery is how often and how long the queue tries.
 type Delivery struct {
 	Retry      []Duration `toml:"retry" default:"1m,5m,15m,30m,1h,2h,4h"` // the last value repeats
 	Expire     Duration   `toml:"expire" default:"2d"`

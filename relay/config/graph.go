@@ -25,7 +25,7 @@ func graphHost(u *Upstream) string {
 var smtpOnly = []string{"mechanisms", "messages_per_connection", "idle_close", "assume_extensions", "deny_extensions",
 	"add_headers", "rule"}
 
-// graph judges what Microsoft Graph makes different.
+// graph checks what is different with Microsoft Graph.
 func (v *validator) graph(key string, u *Upstream) {
 	if u.OAuth == nil {
 		v.fail(key+".provider", "%s takes access tokens only, write [upstream.oauth]", u.Provider)
@@ -56,7 +56,7 @@ func (v *validator) graph(key string, u *Upstream) {
 	}
 }
 
-// graphUpload judges what the rebuilding of large mail makes different.
+// graphUpload checks what is different where large mail is rebuilt.
 func (v *validator) graphUpload(key string, u *Upstream) {
 	if u.MaxMessageSize > graph.MaxUploadSize {
 		v.fail(key+".max_message_size", "Exchange Online takes no message over %d octets, write that or less",

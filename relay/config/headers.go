@@ -22,7 +22,7 @@ var ownedFields = []string{
 // ownedPrefixes begin the names of families of such fields.
 var ownedPrefixes = []string{"Content-", "Resent-", "ARC-"}
 
-// addHeaders judges the header fields that an upstream gets with each message.
+// addHeaders checks the header fields that an upstream gets with each message.
 func (v *validator) addHeaders(key string, u *Upstream) {
 	key += ".add_headers"
 	if len(u.AddHeaders) > maxAddedFields {
@@ -71,7 +71,7 @@ func isOwned(name string) bool {
 	return false
 }
 
-// AddedFields are the header fields of add_headers, in order. They were judged when the configuration was validated.
+// AddedFields are the header fields of add_headers, in order. They were checked when the configuration was validated.
 func (u *Upstream) AddedFields() []mail.Field {
 	var fields []mail.Field
 	for _, text := range u.AddHeaders {

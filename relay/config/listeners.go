@@ -11,7 +11,7 @@ const (
 	minBits6 = 7
 )
 
-// A client ends its transfer before the server's verdict when that takes longer than its patience:
+// A client ends its transfer before the server's verdict when that takes longer than it waits:
 // ten minutes by RFC 5321 §4.5.3.2.6, but mail programs and scanners give up after one or two.
 const (
 	handoffLong = 30 * time.Second
@@ -26,7 +26,7 @@ func (v *validator) listeners() {
 	for i := range v.Listeners {
 		key, l := element("listener", i), &v.Listeners[i]
 		v.listen(key, i)
-		v.gate(key, l)
+		v.access(key, l)
 		v.listenerBounds(key, l)
 		v.listenerTimes(key, l)
 	}
@@ -71,8 +71,8 @@ func (v *validator) listen(key string, i int) {
 	}
 }
 
-// gate keeps out whoever has not proved who they are: promise 3, nobody sends as somebody else.
-func (v *validator) gate(key string, l *Listener) {
+// access keeps out whoever has not proved who they are: promise 3, nobody sends as somebody else.
+func (v *validator) access(key string, l *Listener) {
 	tlsKnown := v.oneOf(key+".tls", l.TLS, StartTLS, Implicit, Auto, NoTLS)
 	authKnown := v.oneOf(key+".auth", l.Auth, AuthRequired, AuthNetwork)
 	if tlsKnown && l.TLS == NoTLS {

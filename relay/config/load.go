@@ -29,8 +29,8 @@ func Load(path string) (*Config, error) {
 }
 
 // Read reads a configuration for a command that works on the store beside the daemon: keys, types and
-// single values are judged, defaults filled in and paths made absolute, but combinations are not
-// judged and secrets not read. On an error the Config, where not nil, serves Validate only.
+// single values are checked, defaults filled in and paths made absolute, but combinations are not
+// checked and secrets not read. On an error the Config, where not nil, serves Validate only.
 func Read(path string) (*Config, error) {
 	data, err := textfile.Bounded(path, maxFile)
 	if bad, ok := errors.AsType[*textfile.Error](err); ok {
@@ -150,7 +150,7 @@ func (c *Config) Files() []string {
 }
 
 // Problem returns a problem about a key at its place in the file, for what only other packages can
-// judge, such as the content of tls.cert_file.
+// check, such as the content of tls.cert_file.
 func (c *Config) Problem(key, format string, args ...any) Problem {
 	return Problem{File: c.doc.file, Line: c.doc.lineOf(key), Key: key, Message: fmt.Sprintf(format, args...)}
 }

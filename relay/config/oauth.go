@@ -20,7 +20,7 @@ const (
 	IdentitySender   = "sender" // each message's own sender, with Username for addresses without mailbox
 )
 
-// OAuth logs in with an access token instead of a password. Package oauth judges what belongs together.
+// OAuth logs in with an access token instead of a password. Package oauth checks what belongs together.
 type OAuth struct {
 	// Provider names the login service: microsoft or google. Default: by Host, or microsoft where Tenant is set.
 	Provider string     `toml:"provider"`
@@ -128,7 +128,7 @@ func (u *Upstream) loginService() string {
 	return ""
 }
 
-// oauth judges the block. What it says of tokens is package oauth's to judge.
+// oauth checks the block. What it says of tokens is package oauth's to check.
 func (v *validator) oauth(key string, u *Upstream) {
 	o := u.OAuth
 	if o == nil {
@@ -180,7 +180,7 @@ func (v *validator) oauthEntra(key string, u *Upstream) {
 	}
 }
 
-// oauthUpstream judges the block around: only a server that is proven may see a token.
+// oauthUpstream checks the block around: only a server that is proven may see a token.
 func (v *validator) oauthUpstream(key string, u *Upstream) {
 	if u.Password.IsSet() {
 		v.fail(key+".password", "stands beside oauth, remove one of them")
@@ -216,8 +216,8 @@ func (v *validator) oauthFiles(key string, o *OAuth) {
 	v.oauthPair(key, o)
 }
 
-// oauthPair wants the key of the certificate, which can be used without a person. Files that cannot be read were judged
-// before.
+// oauthPair wants the key of the certificate, which can be used without a person. Files that cannot be read were
+// checked before.
 func (v *validator) oauthPair(key string, o *OAuth) {
 	if o.CertificateFile == "" || o.KeyFile == "" {
 		return

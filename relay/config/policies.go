@@ -113,7 +113,7 @@ func (v *validator) dkim() {
 	}
 }
 
-// dkimKey checks that the file is there and private; package sign judges the key in it.
+// dkimKey checks that the file is there and private; package sign checks the key in it.
 func (v *validator) dkimKey(key, path string) {
 	if path == "" {
 		v.fail(key, "is missing, write the path of the private key in PEM form")

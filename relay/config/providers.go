@@ -62,7 +62,7 @@ func (c *Config) applyPort(u *Upstream, p *profile.Profile, hasPort, hasTLS bool
 	setDefault(&u.TLS, hasTLS, port.TLS)
 }
 
-// provider judges what the profile is about.
+// provider checks what the profile is about.
 func (v *validator) provider(key string, u *Upstream) {
 	p, ok := profile.Get(u.Provider)
 	if !ok {
@@ -126,7 +126,7 @@ func (v *validator) mechanisms(key string, u *Upstream) {
 	}
 }
 
-// replyRules judges one rule after the other, so that each problem names its own.
+// replyRules checks one rule after the other, so that each problem names its own.
 func (v *validator) replyRules(key string, u *Upstream) {
 	for i := range u.Rules {
 		at := element(key+".rule", i)

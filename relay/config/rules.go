@@ -55,7 +55,7 @@ func (r *Route) Match() policy.Match {
 		Recipients: r.Recipients}
 }
 
-// entries judges each entry of a list.
+// entries checks each entry of a list.
 func (v *validator) entries(key string, list []string, check func(string) error) {
 	for i, s := range list {
 		if err := check(s); err != nil {

@@ -173,7 +173,7 @@ func isAddress(name string) bool {
 	return err == nil
 }
 
-// hostname judges the name that stands in EHLO, Received and Message-ID.
+// hostname checks the name that stands in EHLO, Received and Message-ID.
 func (v *validator) hostname() {
 	name := v.Hostname
 	_, err := mail.ParseDomain(name)

@@ -39,7 +39,7 @@ func (v *validator) upstreams() {
 }
 
 func (v *validator) upstreamHost(key string, u *Upstream) {
-	if u.Host == "" { // judged with the provider
+	if u.Host == "" { // checked with the provider
 		return
 	}
 	if _, err := netip.ParseAddr(u.Host); err == nil {
@@ -73,7 +73,7 @@ func (v *validator) upstreamTLS(key string, u *Upstream) {
 	v.upstreamCertificate(key, u)
 }
 
-// upstreamCertificate judges the files that we show to an upstream: a pair, which nobody else can read.
+// upstreamCertificate checks the files that we show to an upstream: a pair, which nobody else can read.
 func (v *validator) upstreamCertificate(key string, u *Upstream) {
 	if !v.pair(key, "cert_file", u.CertFile, "key_file", u.KeyFile) {
 		return
@@ -97,7 +97,7 @@ func (v *validator) upstreamCertificate(key string, u *Upstream) {
 	}
 }
 
-// upstreamProxy judges the way out. No message repeats what was written: it may hold a password.
+// upstreamProxy checks the way out. No message repeats what was written: it may hold a password.
 func (v *validator) upstreamProxy(key string, u *Upstream) {
 	if !u.Proxy.IsSet() {
 		return
@@ -122,8 +122,8 @@ func (u *Upstream) plainTo(host string) bool {
 	return isLoopback(host) || err == nil && u.MayDialPlain(addr)
 }
 
-// Via is the proxy that the upstream and its token endpoint are reached through, nil where there is none. It was judged
-// when the configuration was validated.
+// Via is the proxy that the upstream and its token endpoint are reached through, nil where there is none. It was
+// checked when the configuration was validated.
 func (u *Upstream) Via() (*via.Proxy, error) {
 	if u.Proxy.Value() == "" {
 		return nil, nil

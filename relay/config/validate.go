@@ -16,7 +16,7 @@ import (
 	"postern/mail"
 )
 
-// Validate reads the secrets and judges every value and combination. The error is an *Error with all
+// Validate reads the secrets and checks every value and combination. The error is an *Error with all
 // problems, those of reading included, in the order of the file. Load has called it already.
 func (c *Config) Validate() error {
 	v := &validator{Config: c}
@@ -33,7 +33,7 @@ func (c *Config) Validate() error {
 // Warnings returns what is allowed and yet deserves a word, in the order of the file.
 func (c *Config) Warnings() []Problem { return slices.Clone(c.warnings) }
 
-// validator judges one Config.
+// validator checks one Config.
 type validator struct {
 	*Config
 	problems, warnings list

@@ -17,8 +17,8 @@ import (
 )
 
 // This file is all that knows of package large, which rebuilds messages that are too large for one request. Here the
-// requests of a draft are made, and judged; the draft is sent or deleted; and large mail is held back while the right
-// for it is missing, which is Mail.ReadWrite for all of it but the sending.
+// requests of a draft are made, and their answers classified; the draft is sent or deleted; and large mail is held back
+// while the right for it is missing, which is Mail.ReadWrite for all of it but the sending.
 
 // The words of Options.LargeMail, and of large_mail in relay.toml.
 const (
@@ -30,7 +30,8 @@ const (
 // on.
 var noReadWrite = Rule{
 	Name: "large-mail", Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", DropToken: true,
-	Fix: `large_mail = "upload" needs Mail.ReadWrite for this mailbox, beside Mail.Send: in Exchange Online PowerShell, ` +
+	Fix: `large_mail = "upload" needs Mail.ReadWrite for this mailbox, beside Mail.Send: in Exchange Online ` +
+		`PowerShell, ` +
 		`New-ManagementRoleAssignment -App <application id> -Role "Application Mail.ReadWrite" ` +
 		`-CustomResourceScope <scope> ` +
 		`(docs/upstreams/microsoft-graph.md); Exchange takes up to two hours to notice. Smaller mail is not affected`,
@@ -115,15 +116,15 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 // largeFault makes a fault of an error of package large.
 func (a *attempt) largeFault(err error) *fault {
 	var (
-		judged  *fault
+		known   *fault
 		refusal *large.Refusal
 		odd     large.Odd
 	)
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &judged):
-		return judged
+	case errors.As(err, &known):
+		return known
 	case errors.As(err, &refusal):
 		return messageFault(554, refusal.Enhanced, "the message is too large for Microsoft Graph as it is, and "+
 			"cannot be rebuilt for it: %s. "+
@@ -218,7 +219,7 @@ func stepOf(r large.Request) step {
 	return step{method: r.Method, body: r.Body, media: r.Media, contentRange: r.ContentRange, field: r.Field}
 }
 
-// refused judges an answer before the draft is sent: nothing was sent yet, so nothing is uncertain.
+// refused classifies an answer before the draft is sent: nothing was sent yet, so nothing is uncertain.
 func (c *drafting) refused(ans *answer) *fault {
 	f := c.a.u.refused(ans)
 	f.uncertain = false
@@ -274,7 +275,7 @@ func (s *uploadHost) Refused() error {
 	f := s.peer.refused(s.ans)
 	f.uncertain, f.stage = false, mail.StageData
 	switch {
-	case f.rule.Way: // which is judged before the address of the session is
+	case f.rule.Way: // which comes before the address of the session is
 		s.setAside(f)
 		return f
 	case len(s.ans.codes) == 0:

@@ -222,7 +222,7 @@ func (c *Consent) startCode() error {
 	return nil
 }
 
-// take judges the query of the redirect (RFC 6749 §4.1.2). What does not carry our state is not from our server, and
+// take reads the query of the redirect (RFC 6749 §4.1.2). What does not carry our state is not from our server, and
 // changes nothing: anybody can send a browser here.
 func (c *Consent) take(q url.Values) error {
 	if !NewSecret(q.Get("state")).Equal(NewSecret(c.state)) {
@@ -236,7 +236,7 @@ func (c *Consent) take(q url.Values) error {
 		if n, ok := aadsts(a.detail); ok {
 			a.numbers = []int{n}
 		}
-		e := judge(a)
+		e := classify(a)
 		e.Fix = c.s.names.Replace(e.Fix)
 		r.err = e
 	case r.code == "":

@@ -194,9 +194,9 @@ func retryAfter(text string, now time.Time) time.Duration {
 	return min(max(d, 0), maxRetryAfter)
 }
 
-// judge says whose matter an answer is. Microsoft warns that numbers and texts change; a number that is not in the
-// table is judged by its "error" member, which is what RFC 6749 promises.
-func judge(a answer) *Error {
+// classify says whose matter an answer is. Microsoft warns that numbers and texts change; a number that is not in the
+// table is classified by its "error" member, which is what RFC 6749 promises.
+func classify(a answer) *Error {
 	e := &Error{Detail: a.detail, status: a.status, retryAfter: a.retryAfter, oauthCode: a.code}
 	for _, n := range a.numbers {
 		if k, ok := lookup("AADSTS"+strconv.Itoa(n), a); ok {
@@ -215,7 +215,7 @@ func judge(a answer) *Error {
 		}
 		return e
 	}
-	return judgeStatus(a, e)
+	return classifyStatus(a, e)
 }
 
 // Words of troubles that pass, in the "error" member and in what goes with it.
@@ -248,8 +248,8 @@ func (a answer) name() string {
 	return fmt.Sprintf("HTTP %d", a.status)
 }
 
-// judgeStatus judges what the table does not know. Only what is plainly our request's fault is an account fault.
-func judgeStatus(a answer, e *Error) *Error {
+// classifyStatus classifies what the table does not know. Only what is plainly our request's fault is an account fault.
+func classifyStatus(a answer, e *Error) *Error {
 	e.Class, e.Code = mail.BackPressure, fmt.Sprintf("HTTP %d", a.status)
 	e.Cause = fmt.Sprintf("the token endpoint answers %s", e.Code)
 	switch {
@@ -283,7 +283,7 @@ func (s *Source) explain(ctx context.Context, err error, now time.Time) *Error {
 	}
 	var refused *oauth2.RetrieveError
 	if errors.As(err, &refused) && refused.Response != nil {
-		e := judge(parseAnswer(refused.Response.StatusCode, refused.Response.Header, refused.Body, now))
+		e := classify(parseAnswer(refused.Response.StatusCode, refused.Response.Header, refused.Body, now))
 		e.Cause, e.Fix = s.names.Replace(e.Cause), s.names.Replace(s.fixFor(e))
 		return e
 	}

@@ -31,9 +31,9 @@ func TestKnownCodes(t *testing.T) {
 			if k.class() == mail.AccountFault == (k.Fix == "") {
 				t.Errorf("class %v with fix %q", k.class(), k.Fix)
 			}
-			e := judge(parseAnswer(400, nil, body(t, k.Error, k.Example), time.Now()))
+			e := classify(parseAnswer(400, nil, body(t, k.Error, k.Example), time.Now()))
 			if e.Cause != k.Cause || e.Fix != k.Fix || e.Class != k.class() {
-				t.Errorf("judged %v %q", e.Class, e.Cause)
+				t.Errorf("classified %v %q", e.Class, e.Cause)
 			}
 			if strings.HasPrefix(k.Code, "AADSTS") && !strings.HasPrefix(k.Example, k.Code+":") {
 				t.Errorf("the example is of another number")
@@ -79,7 +79,7 @@ func TestJudge(t *testing.T) {
 			"invalid_grant"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			e := judge(parseAnswer(tc.status, nil, []byte(tc.body), time.Now()))
+			e := classify(parseAnswer(tc.status, nil, []byte(tc.body), time.Now()))
 			if e.Class != tc.class || e.Code != tc.code || e.Cause == "" {
 				t.Errorf("%v %q %q", e.Class, e.Code, e.Cause)
 			}
@@ -110,9 +110,9 @@ func FuzzErrorAnswer(f *testing.F) {
 	f.Add(400, "", []byte(`{"error":{"status":"\u001b"},"error_description":"AADSTS99999999999999999999","error_codes":[-1,0,1,2,3,4,5,6,7,8,9]}`))
 	f.Fuzz(func(t *testing.T, status int, retry string, raw []byte) {
 		a := parseAnswer(status, http.Header{"Retry-After": {retry}}, raw, time.Unix(1_800_000_000, 0))
-		e := judge(a)
+		e := classify(a)
 		if e.Class != mail.AccountFault && e.Class != mail.BackPressure || e.Cause == "" || e.Code == "" {
-			t.Fatalf("judged %v %q %q", e.Class, e.Code, e.Cause)
+			t.Fatalf("classified %v %q %q", e.Class, e.Code, e.Cause)
 		}
 		if e.Class == mail.AccountFault && e.Fix == "" {
 			t.Fatalf("%q names no fix", e.Cause)

@@ -93,7 +93,7 @@ type Options struct {
 var tenantSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$`)
 
 // Check says what a person has to write differently, by the keys of [upstream.oauth]. Where single values are wrong,
-// what belongs together is not judged.
+// what belongs together is not checked.
 func (o *Options) Check() []*mail.KeyError {
 	c := &checker{o: o}
 	c.values()
@@ -123,7 +123,7 @@ func (c *checker) oneOf(key, value string, choices ...string) {
 	c.fail(key, `unknown value %q, write "%s" or "%s"`, value, strings.Join(choices[:last], `", "`), choices[last])
 }
 
-// values judges each setting alone. No address is repeated: it may hold a password.
+// values checks each setting alone. No address is repeated: it may hold a password.
 func (c *checker) values() {
 	o := c.o
 	c.oneOf("flow", string(o.Flow), string(ClientCredentials), string(DeviceCode), string(AuthorizationCode),
@@ -151,7 +151,7 @@ func (c *checker) values() {
 	}
 }
 
-// credentials judges what the flow needs, and what it does not.
+// credentials checks what the flow needs, and what it does not.
 func (c *checker) credentials() {
 	o := c.o
 	switch {
@@ -178,7 +178,7 @@ func (c *checker) credentials() {
 	}
 }
 
-// together judges what the provider makes of the flow.
+// together checks what the provider makes of the flow.
 func (c *checker) together() {
 	o, p := c.o, resolve(c.o)
 	switch {

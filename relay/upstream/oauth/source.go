@@ -52,10 +52,10 @@ type Source struct {
 	account   *serviceAccount
 	names     *strings.Replacer // in fixes
 
-	ctx    context.Context // of the flights
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
-	places chan struct{} // one for each request under way
+	ctx   context.Context // of the flights
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+	slots chan struct{} // one for each request under way
 
 	// pending belongs to the flight that refreshes; there is one at a time, because a grant has one entry.
 	pending *pending
@@ -107,7 +107,7 @@ func NewSource(o Options) (*Source, error) {
 		return nil, fmt.Errorf("flow %s: no store for the grant", o.Flow)
 	}
 	p := resolve(&o)
-	s := &Source{node: rand.Text(), p: p, account: account, places: make(chan struct{}, maxRequests)}
+	s := &Source{node: rand.Text(), p: p, account: account, slots: make(chan struct{}, maxRequests)}
 	if s.cert, err = parseCertificate(o.Certificate); err != nil {
 		return nil, err
 	}
@@ -249,7 +249,7 @@ func (s *Source) mayLookLocked(e *entry, now time.Time) bool {
 	return s.o.Flow.Delegated() && now.Sub(e.looked) >= lookEvery
 }
 
-// fly fetches, settles the entry and lets the callers go. It does not end with a caller: others wait too.
+// fly fetches, records the outcome and lets the callers go. It does not end with a caller: others wait too.
 func (s *Source) fly(e *entry, f *flight, subject string) {
 	defer s.wg.Done()
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
@@ -257,14 +257,14 @@ func (s *Source) fly(e *entry, f *flight, subject string) {
 	var t Token
 	var err *Error
 	select {
-	case s.places <- struct{}{}:
+	case s.slots <- struct{}{}:
 		t, err = s.fetch(ctx, e, subject)
-		<-s.places
+		<-s.slots
 	case <-ctx.Done():
 		err = pressureError(codeUnreachable, "too many tokens are waited for", context.Cause(ctx))
 	}
 	s.mu.Lock()
-	s.settleLocked(e, f, t, err, time.Now())
+	s.recordLocked(e, f, t, err, time.Now())
 	s.mu.Unlock()
 	s.log(subject, f)
 	close(f.done)
@@ -319,8 +319,8 @@ func (s *Source) mended(ctx context.Context, fault *Error) bool {
 	return aboutGrant(g, version) != fault.about
 }
 
-// settleLocked turns the outcome into the state that the next callers meet.
-func (s *Source) settleLocked(e *entry, f *flight, t Token, err *Error, now time.Time) {
+// recordLocked makes of the outcome the state that the next callers meet.
+func (s *Source) recordLocked(e *entry, f *flight, t Token, err *Error, now time.Time) {
 	e.flight = nil
 	switch {
 	case err == nil:

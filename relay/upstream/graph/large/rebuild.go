@@ -44,7 +44,7 @@ type Rebuilt struct {
 	body []*entity // where text comes from
 }
 
-// rebuild judges a message and takes it apart, all but the content of its files.
+// rebuild checks a message and takes it apart, all but the content of its files.
 func (m *Message) rebuild() (*Rebuilt, error) {
 	b := &Rebuilt{m: m, files: make(map[int]*file)}
 	var leaves []*entity
