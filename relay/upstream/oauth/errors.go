@@ -204,15 +204,13 @@ func classify(a answer) *Error {
 		}
 	}
 	if passing(a) {
-		e.Class, e.Code, e.Cause = mail.BackPressure, a.name(), "the authorization server has a passing problem, or "+
-			"is asked too often"
+		e.Class, e.Code = mail.BackPressure, a.name()
+		e.Cause = "the authorization server has a passing problem, or is asked too often"
 		return e
 	}
 	if k, ok := lookup(a.code, a); ok {
 		k.into(e)
-		if len(a.numbers) > 0 {
-			e.Code = "AADSTS" + strconv.Itoa(a.numbers[0])
-		}
+		e.Code = a.name()
 		return e
 	}
 	return classifyStatus(a, e)
@@ -222,9 +220,9 @@ func classify(a answer) *Error {
 var (
 	passingCode = regexp.MustCompile(`internal|temporar|unavailable|time_?d?_?out|backend|transient|rate_?limit|` +
 		`too_many|quota|limit_exceeded|overload|try_again|retry`)
-	passingText = regexp.MustCompile(`(?i)transient|temporar(il)?y|timed out|time-?out|too many ` +
-		`requests|throttl|server is (too )?busy|(service|server) (is )?(currently ` +
-		`)?(unavailable|overloaded)|internal (server )?(error|failure)|rate limit|BudgetExceeded`)
+	passingText = regexp.MustCompile(`(?i)transient|temporar(il)?y|timed out|time-?out|too many requests|throttl|` +
+		`server is (too )?busy|(service|server) (is )?(currently )?(unavailable|overloaded)|` +
+		`internal (server )?(error|failure)|rate limit|BudgetExceeded`)
 )
 
 // passing reports an answer that says of itself that waiting helps. A number or a member that the table knows better is
@@ -262,10 +260,7 @@ func classifyStatus(a answer, e *Error) *Error {
 		e.Fix = "set token_url to the address of the token endpoint itself"
 	case a.status >= 500, a.status == http.StatusTooManyRequests, a.status == http.StatusRequestTimeout:
 	case a.code != "":
-		e.Class, e.Code, e.Cause = mail.AccountFault, a.code, "the token endpoint refuses the request: "+a.code
-		if len(a.numbers) > 0 {
-			e.Code = "AADSTS" + strconv.Itoa(a.numbers[0])
-		}
+		e.Class, e.Code, e.Cause = mail.AccountFault, a.name(), "the token endpoint refuses the request: "+a.code
 		e.Fix = "see what it said, and correct [upstream.oauth] for {name}"
 	case a.status == http.StatusNotFound, a.status == http.StatusMethodNotAllowed:
 		e.Class, e.Cause = mail.AccountFault, "there is no token endpoint at this address"
