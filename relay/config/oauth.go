@@ -193,8 +193,8 @@ func (v *validator) oauthUpstream(key string, u *Upstream) {
 		v.fail(key+".tls", `a token must not be sent in clear, write "starttls" or "implicit"`)
 	}
 	if u.InsecureSkipVerify {
-		v.fail(key+".insecure_skip_verify", "a token must not be sent to a server that is not proven, remove it and "+
-			"write ca_file")
+		v.fail(key+".insecure_skip_verify",
+			"a token must not be sent to a server that is not proven, remove it and write ca_file")
 	}
 }
 

@@ -184,8 +184,8 @@ func (v *validator) delivery() {
 			"a longer one", d.Expire, d.Retry[0])
 	}
 	if d.Expire.Std() > 30*24*time.Hour {
-		v.warn("delivery.expire", "senders hear only after %s that a message failed, RFC 5321 §4.5.4.1 suggests 4 "+
-			"to 5 days", d.Expire)
+		v.warn("delivery.expire",
+			"senders hear only after %s that a message failed, RFC 5321 §4.5.4.1 suggests 4 to 5 days", d.Expire)
 	}
 	if d.BounceFrom != "" {
 		if _, err := mail.ParseAddress(d.BounceFrom); err != nil {
@@ -231,28 +231,25 @@ func (v *validator) ownFile() {
 	if err != nil || info.Mode().Perm()&0o004 == 0 {
 		return
 	}
+	tell := func(key, before, after string) {
+		v.warn(key, "%s a file that every user of this machine can read (mode %04o)%s run: chmod o-rwx %s, "+
+			"or write env:NAME or file:PATH", before, info.Mode().Perm(), after, v.doc.file)
+	}
 	for i, u := range v.Upstreams {
+		key := element("upstream", i)
 		if u.Password.literal() {
-			v.warn(element("upstream", i)+".password", "stands in a file that every user of this machine can read "+
-				"(mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
-				info.Mode().Perm(), v.doc.file)
+			tell(key+".password", "stands in", ",")
 		}
 		if p, err := u.Via(); err == nil && p != nil && p.HasLogin() && u.Proxy.literal() {
-			v.warn(element("upstream", i)+".proxy", "holds a password in a file that every user of this machine can "+
-				"read (mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
-				info.Mode().Perm(), v.doc.file)
+			tell(key+".proxy", "holds a password in", ",")
 		}
 		if o := u.OAuth; o != nil && (o.ClientSecret.literal() || o.RefreshToken.literal()) {
-			v.warn(element("upstream", i)+".oauth", "has a secret in a file that every user of this machine can "+
-				"read (mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
-				info.Mode().Perm(), v.doc.file)
+			tell(key+".oauth", "has a secret in", ",")
 		}
 	}
 	for i, a := range v.Alerts {
 		if a.URL.literal() {
-			v.warn(element("alert", i)+".url", "stands in a file that every user of this machine can read (mode "+
-				"%04o), and who knows it can post there; run: chmod o-rwx %s, or write env:NAME or file:PATH",
-				info.Mode().Perm(), v.doc.file)
+			tell(element("alert", i)+".url", "stands in", ", and who knows it can post there;")
 		}
 	}
 }

@@ -31,8 +31,7 @@ const (
 var noReadWrite = Rule{
 	Name: "large-mail", Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", DropToken: true,
 	Fix: `large_mail = "upload" needs Mail.ReadWrite for this mailbox, beside Mail.Send: in Exchange Online ` +
-		`PowerShell, ` +
-		`New-ManagementRoleAssignment -App <application id> -Role "Application Mail.ReadWrite" ` +
+		`PowerShell, New-ManagementRoleAssignment -App <application id> -Role "Application Mail.ReadWrite" ` +
 		`-CustomResourceScope <scope> ` +
 		`(docs/upstreams/microsoft-graph.md); Exchange takes up to two hours to notice. Smaller mail is not affected`,
 	Example: "403 ErrorAccessDenied Access is denied. Check credentials and try again.",
@@ -55,8 +54,8 @@ func (a *attempt) takeApart(ctx context.Context) *fault {
 	})
 	if err != nil && errors.Is(err, ctx.Err()) {
 		return &fault{stage: mail.StageMail, class: mail.Deferral, ours: true, err: errStopped,
-			reply: mail.R(451, "4.3.2", "the message was left because we are shutting down; other large ones were "+
-				"before it")}
+			reply: mail.R(451, "4.3.2",
+				"the message was left because we are shutting down; other large ones were before it")}
 	}
 	return a.largeFault(err)
 }

@@ -73,13 +73,13 @@ func parseCertificate(file Secret) (*certificate, error) {
 	text := []byte(file.Reveal())
 	pair, err := tls.X509KeyPair(text, text)
 	if err != nil {
-		return nil, mail.BadKey("certificate_file", "needs a PEM file with a certificate and its private key, "+
-			"without a passphrase")
+		return nil, mail.BadKey("certificate_file",
+			"needs a PEM file with a certificate and its private key, without a passphrase")
 	}
 	key, ok := pair.PrivateKey.(*rsa.PrivateKey)
 	if !ok {
-		return nil, mail.BadKey("certificate_file", "the key is not RSA; authorization servers take RSA only, so "+
-			"make another")
+		return nil, mail.BadKey("certificate_file",
+			"the key is not RSA; authorization servers take RSA only, so make another")
 	}
 	return &certificate{pair.Leaf, key}, nil
 }

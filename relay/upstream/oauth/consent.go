@@ -294,8 +294,8 @@ func (c *Consent) exchange(ctx context.Context) (*response, error) {
 // store seals the grant. It replaces whatever is there: the person has just decided.
 func (c *Consent) store(ctx context.Context, r *response) error {
 	if r.refresh.IsZero() {
-		return c.s.fault("no_refresh_token", "the authorization server gave no refresh token, so that the consent "+
-			"would last an hour",
+		return c.s.fault("no_refresh_token",
+			"the authorization server gave no refresh token, so that the consent would last an hour",
 			"add offline_access to scopes, or what the provider calls it")
 	}
 	now := time.Now()

@@ -71,8 +71,8 @@ func (s *Source) Expiries(now time.Time) []Expiry {
 		}
 	}
 	if !s.o.ClientSecret.IsZero() {
-		add("client secret", s.o.ClientSecretExpires, false, "make a new client secret for application {client}, "+
-			"set client_secret and expires, and delete the old one")
+		add("client secret", s.o.ClientSecretExpires, false,
+			"make a new client secret for application {client}, set client_secret and expires, and delete the old one")
 	}
 	if s.cert != nil {
 		add("certificate", s.cert.leaf.NotAfter, false, "make a new certificate for application {client}, upload it "+

@@ -127,8 +127,8 @@ func (p *provider) google() {
 	// Without consent asked for again, a second login brings no refresh token.
 	p.authParams = url.Values{"access_type": {"offline"}, "prompt": {"consent"}}
 	// https://developers.google.com/identity/protocols/oauth2#expiration
-	p.idle, p.idleFrom = 180*day, "Google ends a grant that is unused for six months, and after 7 days while the "+
-		"app is in testing"
+	p.idle, p.idleFrom = 180*day,
+		"Google ends a grant that is unused for six months, and after 7 days while the app is in testing"
 }
 
 func (p *provider) override(o *Options) {
