@@ -76,8 +76,8 @@ func clearAddresses(list string) (sure []mail.Address, clear bool) {
 // sendLarge sends the message to some recipients as a draft. The error classes are those of sendMail.
 func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 	if len(a.prefix) > 0 {
-		return a.largeFault(&large.Refusal{Enhanced: "5.6.0", Text: `our DKIM signature would not survive; the ` +
-			`upstream needs dkim = "skip"`})
+		return a.largeFault(&large.Refusal{Enhanced: "5.6.0",
+			Text: `our DKIM signature would not survive; the upstream needs dkim = "skip"`})
 	}
 	if f := a.takeApart(ctx); f != nil {
 		return f
@@ -125,9 +125,9 @@ func (a *attempt) largeFault(err error) *fault {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &refusal):
-		return messageFault(554, refusal.Enhanced, "the message is too large for Microsoft Graph as it is, and "+
-			"cannot be rebuilt for it: %s. "+
-			"Send less than %d octets, a link, or by an SMTP upstream", refusal.Text, DefaultMessageSize)
+		return messageFault(554, refusal.Enhanced,
+			"the message is too large for Microsoft Graph as it is, and cannot be rebuilt for it: %s. "+
+				"Send less than %d octets, a link, or by an SMTP upstream", refusal.Text, DefaultMessageSize)
 	case errors.As(err, &odd):
 		return &fault{stage: mail.StageData, class: mail.Deferral, answered: true,
 			reply: mail.R(451, "4.3.0", "%s gave %s", a.u.host, odd)}
