@@ -1,5 +1,5 @@
-// Package relay is the server: it joins listeners, logins, policy, queue and upstreams to the path of a
-// message that docs/flow.md describes.
+// Package relay is the server: it wires the rooms that docs/flow.md leads through (wire, submission, queue, outbound,
+// monitor), runs them, reloads their configuration, and decides nothing itself.
 //
 // Failure semantics: a client gets 250 only when the upstream has taken the message or the store has
 // committed it. New refuses to make a server of a configuration, key or certificate that it cannot use

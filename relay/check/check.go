@@ -1,3 +1,5 @@
+// Package check says what is wrong or unwise about a configuration, and about this machine for it, without starting or
+// making anything. What it calls a problem is what relay.New refuses.
 package check
 
 import (

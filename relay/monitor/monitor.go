@@ -1,3 +1,9 @@
+// Package monitor knows what operators must hear of: mail that is not taken or waits, upstreams that are paused, senders
+// that are refused, certificates and secrets that end, logins that are locked. It tells the hooks of [[alert]],
+// `postern status` and /readyz.
+//
+// Failure semantics: it only looks, and never touches mail. A condition that cannot be looked at now stays as it was
+// told.
 package monitor
 
 import (

@@ -129,14 +129,14 @@ func doubtOf(v storm.Verdict, own, identity string) upstream.Doubt {
 
 // explained reports that a rule of the administrator's own decided about a reply. That is not doubted, and ends what
 // doubt there was.
-func (c *Upstream) explained(r *mail.Result) bool {
-	if r.Rule == "" || !c.written.Own(r.Rule) {
+func (u *Upstream) explained(r *mail.Result) bool {
+	if r.Rule == "" || !u.written.Own(r.Rule) {
 		return false
 	}
-	if _, number := c.written.Classify(r.Stage, r.Reply, time.Now()); number < 0 {
+	if _, number := u.written.Classify(r.Stage, r.Reply, time.Now()); number < 0 {
 		return false
 	}
-	c.storms.Explained(r.Reply)
+	u.storms.Explained(r.Reply)
 	return true
 }
 
