@@ -309,7 +309,7 @@ func mergeResults(results, later []mail.Result) []mail.Result {
 	return results
 }
 
-// notNow is the outcome for recipients whose upstream has no place at the moment.
+// notNow is the outcome for recipients whose upstream has no free slot.
 func notNow(pending []int, up *Upstream, until time.Time) []mail.Result {
 	wait := time.Until(until)
 	if until.IsZero() {

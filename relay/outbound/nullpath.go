@@ -45,7 +45,7 @@ func (u *Upstream) reversePath(m *queue.Message, bounceFrom mail.Address, now ti
 	case m.Login == "" && len(m.Recipients) > 0:
 		return ReportSender(u.Config, m.Recipients[0].To)
 	}
-	return m.Author // a login's own receipt: policy has judged its author
+	return m.Author // a login's own receipt: policy has checked its author
 }
 
 // hasRefused reports that the last attempt at this upstream ended with a permanent refusal that learnNull did not let

@@ -37,11 +37,11 @@ func (a *attempt) review(up *Upstream, pending []int, results []mail.Result) ups
 		up.storms.Delivered(now, at)
 		return upstream.Believed // what it is refused beside that is the matter of these recipients
 	}
-	type judged struct {
+	type seen struct {
 		words   []string
 		verdict storm.Verdict
 	}
-	var texts []judged
+	var texts []seen
 	worst := storm.Believe
 	for i := range results {
 		r := &results[i]
@@ -52,7 +52,7 @@ func (a *attempt) review(up *Upstream, pending []int, results []mail.Result) ups
 		n := pending[r.Recipient]
 		personal := personalOf(m, n)
 		words := storm.Words(r.Reply, personal...)
-		k := slices.IndexFunc(texts, func(j judged) bool { return slices.Equal(j.words, words) })
+		k := slices.IndexFunc(texts, func(t seen) bool { return slices.Equal(t.words, words) })
 		if k < 0 && len(texts) < maxTexts && !up.explained(r) {
 			at.Domain, at.Internal = domainOf(m, n)
 			verdict, begun := up.storms.Refused(now, storm.Refusal{Attempt: at, Stage: r.Stage, Reply: r.Reply,
@@ -61,7 +61,7 @@ func (a *attempt) review(up *Upstream, pending []int, results []mail.Result) ups
 			if begun {
 				a.stormBegan(up, r)
 			}
-			texts = append(texts, judged{words, verdict})
+			texts = append(texts, seen{words, verdict})
 			k = len(texts) - 1
 		}
 		if k >= 0 && texts[k].verdict != storm.Believe {
