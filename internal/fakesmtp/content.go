@@ -107,8 +107,8 @@ func (c *Session) readDots() error {
 	}
 }
 
-// wholeLines returns the length of the whole lines at the beginning of a block, up to the first line behind a CRLF that begins
-// with a dot.
+// wholeLines returns the length of the whole lines at the beginning of a block, up to the first line behind a CRLF
+// that begins with a dot.
 func wholeLines(block []byte) int {
 	if dot := bytes.Index(block, []byte("\r\n.")); dot >= 0 {
 		return dot + 2

@@ -44,8 +44,8 @@ type OAuthOptions struct {
 	Lifetime time.Duration
 	// RefreshLifetime is how long a refresh token lives unused; 0 is 90 days.
 	RefreshLifetime time.Duration
-	// KeepRefresh hands out no new refresh token when one is used. Else each is good for one use, and a second use revokes
-	// the whole consent (RFC 9700 §4.14.2).
+	// KeepRefresh hands out no new refresh token when one is used. Else each is good for one use, and a second use
+	// revokes the whole consent (RFC 9700 §4.14.2).
 	KeepRefresh bool
 	// ScopeAtRefresh wants scope with a refresh token too, as Microsoft does of some applications.
 	ScopeAtRefresh bool
@@ -56,8 +56,8 @@ type OAuthOptions struct {
 
 	// DeviceInterval is what is asked of those who poll; 0 is 5 s. DeviceLife is how long a code lives; 0 is 15 min.
 	DeviceInterval, DeviceLife time.Duration
-	// Consenter is who consents by himself: at once in a browser, and after DevicePolls answers of "pending" to a device.
-	// Empty: ConsentDevice and the form in the browser decide.
+	// Consenter is who consents by himself: at once in a browser, and after DevicePolls answers of "pending" to a
+	// device. Empty: ConsentDevice and the form in the browser decide.
 	Consenter   string
 	DevicePolls int
 
@@ -186,7 +186,8 @@ func (a *OAuth) Fail(faults ...Fault) {
 	a.faults = faults
 }
 
-// Valid reports whether an access token is good now, for whom and for what. An application's own token is for AnyMailbox.
+// Valid reports whether an access token is good now, for whom and for what. An application's own token is for
+// AnyMailbox.
 func (a *OAuth) Valid(token string) (identity string, scopes []string, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -239,7 +240,8 @@ func listen(h http.Handler, conf *tls.Config) (*Running, error) {
 		return nil, err
 	}
 	r := &Running{URL: "http://" + ln.Addr().String(), done: make(chan struct{})}
-	r.server = &http.Server{Handler: h, TLSConfig: conf, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
+	r.server = &http.Server{Handler: h, TLSConfig: conf, ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: log.New(io.Discard, "", 0)}
 	serve := func() error { return r.server.Serve(ln) }
 	if conf != nil {
 		r.URL = "https://" + ln.Addr().String()

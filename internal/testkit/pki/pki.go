@@ -58,7 +58,8 @@ func NewCA() (*CA, error) { return (*CA)(nil).Authority(nil) }
 // Authority makes an authority under another one; under nil, a root. change may be nil.
 func (ca *CA) Authority(change func(*x509.Certificate)) (*CA, error) {
 	template := newTemplate(Options{
-		Names: []string{"Test authority"}, NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
+		Names: []string{"Test authority"}, NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0,
+			time.UTC), NotAfter: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
 	})
 	template.DNSNames = nil
 	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
