@@ -58,8 +58,8 @@ func (c *Session) auth(args string) error {
 
 // mechanisms return the user and why it is refused, "" to let it in.
 var mechanisms = map[string]func(c *Session, initial *string) (user, refusal string, err error){
-	"PLAIN": (*Session).plain, "LOGIN": (*Session).login, "CRAM-MD5": (*Session).cram, "SCRAM-SHA-256": (*Session).scram,
-	"XOAUTH2": (*Session).xoauth2, "OAUTHBEARER": (*Session).bearer,
+	"PLAIN": (*Session).plain, "LOGIN": (*Session).login, "XOAUTH2": (*Session).xoauth2,
+	"OAUTHBEARER": (*Session).bearer, "CRAM-MD5": (*Session).cram, "SCRAM-SHA-256": (*Session).scram,
 }
 
 var errMalformed = errors.New("malformed response")

@@ -56,8 +56,10 @@ func (d drafter) json(url, body string) (int, string, map[string]any) {
 	return d.ask(http.MethodPost, url, "good", "application/json", "", body)
 }
 
-const someDraft = `{"subject":"s","body":{"contentType":"text","content":"hello"},"from":{"emailAddress":{"address":"office@example.com"}},
-"toRecipients":[{"emailAddress":{"name":"A","address":"A@example.org"}}],"bccRecipients":[{"emailAddress":{"address":"b@example.org"}}]}`
+const someDraft = `{"subject":"s","body":{"contentType":"text","content":"hello"},
+"from":{"emailAddress":{"address":"office@example.com"}},
+"toRecipients":[{"emailAddress":{"name":"A","address":"A@example.org"}}],
+"bccRecipients":[{"emailAddress":{"address":"b@example.org"}}]}`
 
 func (d drafter) draft() (url string) {
 	d.t.Helper()
@@ -85,8 +87,9 @@ func TestGraphSendsADraft(t *testing.T) {
 	d := drafter{t, NewGraph(GraphOptions{})}
 	at := d.draft()
 	small, big := []byte("small"), bytes.Repeat([]byte("0123456789"), 300_000)
-	if status, code, _ := d.json(at+"/attachments",
-		`{"@odata.type":"#microsoft.graph.fileAttachment","name":"a.txt","contentType":"text/plain","contentBytes":"`+base64.StdEncoding.EncodeToString(small)+`"}`); status != 201 {
+	file := `{"@odata.type":"#microsoft.graph.fileAttachment","name":"a.txt","contentType":"text/plain","contentBytes":"` +
+		base64.StdEncoding.EncodeToString(small) + `"}`
+	if status, code, _ := d.json(at+"/attachments", file); status != 201 {
 		t.Fatal(status, code)
 	}
 	put := d.session(at, len(big))

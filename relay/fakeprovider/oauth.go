@@ -1,6 +1,7 @@
 package fakeprovider
 
 import (
+	"cmp"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -128,22 +129,15 @@ type refreshToken struct {
 
 // NewOAuth makes a server without clients.
 func NewOAuth(o OAuthOptions) *OAuth {
-	setDefault(&o.Lifetime, time.Hour)
-	setDefault(&o.RefreshLifetime, 90*24*time.Hour)
-	setDefault(&o.DeviceInterval, 5*time.Second)
-	setDefault(&o.DeviceLife, 15*time.Minute)
+	o.Lifetime, o.RefreshLifetime = cmp.Or(o.Lifetime, time.Hour), cmp.Or(o.RefreshLifetime, 90*24*time.Hour)
+	o.DeviceInterval, o.DeviceLife = cmp.Or(o.DeviceInterval, 5*time.Second), cmp.Or(o.DeviceLife, 15*time.Minute)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	return &OAuth{
-		o: o, clients: map[string]Client{}, accounts: map[string]Account{}, tokens: map[string]*issued{}, refresh: map[string]*refreshToken{},
-		devices: map[string]*device{}, codes: map[string]*authCode{}, seen: map[string]bool{}, counts: map[string]int{},
-	}
-}
-
-func setDefault(d *time.Duration, to time.Duration) {
-	if *d == 0 {
-		*d = to
+		o: o, clients: map[string]Client{}, accounts: map[string]Account{}, tokens: map[string]*issued{},
+		refresh: map[string]*refreshToken{}, devices: map[string]*device{}, codes: map[string]*authCode{},
+		seen: map[string]bool{}, counts: map[string]int{},
 	}
 }
 

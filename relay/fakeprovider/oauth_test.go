@@ -195,7 +195,8 @@ func TestCodeNeedsItsVerifier(t *testing.T) {
 	sum := sha256.Sum256([]byte("verifier"))
 	authorize := func(change url.Values) *http.Response {
 		q := url.Values{
-			"client_id": {client}, "response_type": {"code"}, "redirect_uri": {"http://localhost:1234"}, "scope": {"s"}, "state": {"st"},
+			"client_id": {client}, "response_type": {"code"}, "redirect_uri": {"http://localhost:1234"},
+			"scope": {"s"}, "state": {"st"},
 			"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
 		}
 		for k, v := range change {
@@ -222,7 +223,8 @@ func TestCodeNeedsItsVerifier(t *testing.T) {
 		}
 		return u.Query()
 	}
-	if resp := authorize(url.Values{"redirect_uri": {"https://evil.example/"}}); resp.StatusCode != http.StatusBadRequest {
+	resp := authorize(url.Values{"redirect_uri": {"https://evil.example/"}})
+	if resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("redirects anywhere: %d", resp.StatusCode)
 	}
 	if q := back(url.Values{"code_challenge": {""}}); q.Get("error") != "invalid_request" || q.Get("state") != "st" {

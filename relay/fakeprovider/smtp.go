@@ -1,6 +1,7 @@
 package fakeprovider
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"maps"
@@ -17,7 +18,7 @@ import (
 const maxMessage = 150 << 20 // octets
 
 // SMTPOptions configure the submission server. What is 0 is as at Exchange Online
-// (https://learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description/exchange-online-limits).
+// (https://learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description, "limits").
 type SMTPOptions struct {
 	// TLS is for STARTTLS, without which nothing but EHLO is answered.
 	TLS *tls.Config
@@ -108,16 +109,8 @@ type smtpMailbox struct {
 
 // NewSMTP makes a server.
 func NewSMTP(o SMTPOptions) *SMTP {
-	setDefault(&o.Window, time.Minute)
-	if o.Connections == 0 {
-		o.Connections = 3
-	}
-	if o.Messages == 0 {
-		o.Messages = 30
-	}
-	if o.Hostname == "" {
-		o.Hostname = "smtp.fake.example"
-	}
+	o.Connections, o.Messages, o.Window = cmp.Or(o.Connections, 3), cmp.Or(o.Messages, 30), cmp.Or(o.Window, time.Minute)
+	o.Hostname = cmp.Or(o.Hostname, "smtp.fake.example")
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -182,7 +175,8 @@ func (s *SMTP) Counts() SMTPCounts {
 	defer s.mu.Unlock()
 	c, met := s.counts, s.Server.Counts()
 	c.Connections, c.Open, c.Logins, c.RefusedLogins = met.Connections, met.Open, met.Logins, met.Refused
-	c.MostConnections, c.MostMessages, c.Refused = maps.Clone(c.MostConnections), maps.Clone(c.MostMessages), maps.Clone(c.Refused)
+	c.MostConnections, c.MostMessages = maps.Clone(c.MostConnections), maps.Clone(c.MostMessages)
+	c.Refused = maps.Clone(c.Refused)
 	return c
 }
 

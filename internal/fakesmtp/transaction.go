@@ -190,3 +190,49 @@ func (c *Session) end(verb, line string) error {
 	c.Reply("250 2.0.0 taken")
 	return nil
 }
+
+func (c *Session) mail(args string) {
+	_, parameters, ok := Path(args)
+	switch {
+	case c.barred(true):
+	case c.open:
+		c.Reply("503 5.5.1 nested MAIL")
+	case !ok || !strings.HasPrefix(strings.ToUpper(args), "FROM:"):
+		c.Reply("501 5.5.4 MAIL FROM:<address>")
+	case c.srv.cfg.Size > 0 && declared(parameters) > c.srv.cfg.Size:
+		c.Reply("552 5.3.4 message too big")
+	default:
+		c.open, c.message.From = true, args
+		c.Reply("250 2.1.0 sender ok")
+	}
+}
+
+// declared is the SIZE of MAIL.
+func declared(parameters string) int64 {
+	for p := range strings.FieldsSeq(parameters) {
+		if name, value, _ := strings.Cut(p, "="); strings.EqualFold(name, "SIZE") {
+			n, _ := strconv.ParseInt(value, 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+func (c *Session) rcpt(args string) {
+	address, _, ok := Path(args)
+	switch most := c.srv.cfg.MaxRecipients; {
+	case !c.open:
+		c.Reply("503 5.5.1 MAIL first")
+	case !ok || address == "" || !strings.HasPrefix(strings.ToUpper(args), "TO:"):
+		c.Reply("501 5.5.4 RCPT TO:<address>")
+	case most > 0 && len(c.message.To) >= most:
+		c.Reply("452 4.5.3 too many recipients")
+	default:
+		c.message.To = append(c.message.To, args)
+		c.Reply("250 2.1.5 recipient ok")
+	}
+}
+
+func (c *Session) reset() {
+	c.open, c.message, c.body, c.size = false, Message{}, nil, 0
+}
