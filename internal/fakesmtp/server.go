@@ -272,7 +272,7 @@ func (s *Server) enter(nc net.Conn) *Session {
 	s.counts.Connections++
 	s.counts.Open++
 	s.counts.MostOpen = max(s.counts.MostOpen, s.counts.Open)
-	return &Session{Number: s.counts.Connections, srv: s, nc: nc}
+	return &Session{Number: s.counts.Connections, srv: s, link: link{srv: s, nc: nc}}
 }
 
 // leave is before the client can know.
@@ -282,6 +282,6 @@ func (s *Server) leave(c *Session) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.conns, c.nc)
+	delete(s.conns, c.link.nc)
 	s.counts.Open--
 }

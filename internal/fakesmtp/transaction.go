@@ -13,12 +13,11 @@ import (
 func (c *Session) Message() Message { return c.message }
 
 // Body is what took the octets of the message; see Config.Body.
-func (c *Session) Body() io.Writer { return c.body }
+func (c *Session) Body() io.Writer { return c.transfer.to }
 
 // Take takes the message that was read, for a hook that answers its end itself.
 func (c *Session) Take() {
 	m := c.message
-	m.Conn = c.Number
 	c.reset()
 	c.Taken++
 	c.srv.mu.Lock()
@@ -31,66 +30,85 @@ func (c *Session) data() error {
 	if c.barred(true) {
 		return nil
 	}
-	if len(c.message.To) == 0 || c.body != nil {
+	if len(c.message.To) == 0 || c.transfer != nil {
 		c.Reply("554 5.5.1 no valid recipients")
 		return nil
 	}
 	c.Reply("354 go ahead")
-	if err := c.flush(); err != nil {
+	if err := c.link.flush(); err != nil {
 		return err
 	}
 	c.begin()
-	if err := c.readDots(); err != nil {
-		c.srv.count(func(n *Counts) { n.Cut++ })
+	if err := c.transfer.read(c.transfer.dots); err != nil {
 		return err
 	}
 	return c.end(Content, "")
 }
 
-// begin opens what takes the octets.
+// transfer is the octets of one message on their way.
+type transfer struct {
+	link *link
+	to   io.Writer
+	size int64 // of what came
+}
+
 func (c *Session) begin() {
-	c.body = (*inMemory)(c)
+	c.transfer = &transfer{link: &c.link}
+	c.transfer.to = &inMemory{message: &c.message, most: c.srv.cfg.Size}
 	if c.srv.cfg.Body != nil {
-		c.body = c.srv.cfg.Body(c)
+		c.transfer.to = c.srv.cfg.Body(c)
 	}
 }
 
+// read reads octets, and counts a transfer that is cut.
+func (t *transfer) read(from func() error) error {
+	t.link.reading = true
+	defer func() { t.link.reading = false }()
+	err := from()
+	if err != nil {
+		t.link.srv.count(func(n *Counts) { n.Cut++ })
+	}
+	return err
+}
+
 // inMemory keeps the octets of a message within its size.
-type inMemory Session
+type inMemory struct {
+	message *Message
+	most    int64 // 0: any
+}
 
 func (m *inMemory) Write(p []byte) (int, error) {
-	if m.srv.cfg.Size == 0 || m.size <= m.srv.cfg.Size {
+	if m.most == 0 || int64(len(m.message.Data)) <= m.most {
 		m.message.Data = append(m.message.Data, p...)
 	}
 	return len(p), nil
 }
 
-func (c *Session) feed(p []byte) error {
-	c.size += int64(len(p))
-	_, err := c.body.Write(p)
+func (t *transfer) feed(p []byte) error {
+	t.size += int64(len(p))
+	_, err := t.to.Write(p)
 	return err
 }
 
-// readDots reads up to CRLF.CRLF (RFC 5321 §4.1.1.4).
-func (c *Session) readDots() error {
-	c.reading = true
-	defer func() { c.reading = false }()
+// dots reads up to CRLF.CRLF (RFC 5321 §4.1.1.4).
+func (t *transfer) dots() error {
+	br := t.link.br
 	atStart := true // behind a CRLF
 	for {
-		if _, err := c.br.Peek(1); err != nil {
+		if _, err := br.Peek(1); err != nil {
 			return err
 		}
-		block, _ := c.br.Peek(c.br.Buffered())
+		block, _ := br.Peek(br.Buffered())
 		// The fast way: whole lines, up to the first that begins with a dot.
 		if end := wholeLines(block); end > 0 && !(atStart && block[0] == '.') {
-			if err := c.feed(block[:end]); err != nil {
+			if err := t.feed(block[:end]); err != nil {
 				return err
 			}
-			c.br.Discard(end)
+			br.Discard(end)
 			atStart = true
 			continue
 		}
-		line, err := c.br.ReadSlice('\n')
+		line, err := br.ReadSlice('\n')
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return err
 		}
@@ -101,7 +119,7 @@ func (c *Session) readDots() error {
 			line = line[1:]
 		}
 		atStart = bytes.HasSuffix(line, []byte("\r\n"))
-		if err := c.feed(line); err != nil {
+		if err := t.feed(line); err != nil {
 			return err
 		}
 	}
@@ -136,17 +154,16 @@ func (c *Session) bdat(line, args string) error {
 		done = true
 	}
 	if done || len(c.message.To) == 0 {
-		if _, err := io.CopyN(io.Discard, c.br, size); err != nil || done {
+		if _, err := io.CopyN(io.Discard, c.link.br, size); err != nil || done {
 			return err
 		}
 		return c.answer(Chunk, line, "503 5.5.1 no valid recipients")
 	}
-	if c.body == nil {
+	if c.transfer == nil {
 		c.message.Chunked = true
 		c.begin()
 	}
-	if err := c.readChunk(size); err != nil {
-		c.srv.count(func(n *Counts) { n.Cut++ })
+	if err := c.transfer.read(func() error { return c.transfer.chunk(size) }); err != nil {
 		return err
 	}
 	if last == "" {
@@ -155,18 +172,17 @@ func (c *Session) bdat(line, args string) error {
 	return c.end(Chunk, line)
 }
 
-func (c *Session) readChunk(size int64) error {
-	c.reading = true
-	defer func() { c.reading = false }()
+func (t *transfer) chunk(size int64) error {
+	br := t.link.br
 	for size > 0 {
-		if _, err := c.br.Peek(1); err != nil {
+		if _, err := br.Peek(1); err != nil {
 			return err
 		}
-		block, _ := c.br.Peek(int(min(int64(c.br.Buffered()), size)))
-		if err := c.feed(block); err != nil {
+		block, _ := br.Peek(int(min(int64(br.Buffered()), size)))
+		if err := t.feed(block); err != nil {
 			return err
 		}
-		c.br.Discard(len(block))
+		br.Discard(len(block))
 		size -= int64(len(block))
 	}
 	return nil
@@ -178,7 +194,7 @@ func (c *Session) end(verb, line string) error {
 	if done, err := c.ask(verb, line); done || err != nil {
 		return err
 	}
-	if most := c.srv.cfg.Size; most > 0 && c.size > most {
+	if most := c.srv.cfg.Size; most > 0 && c.transfer.size > most {
 		c.Reply("552 5.3.4 message too big")
 		return nil
 	}
@@ -202,7 +218,7 @@ func (c *Session) mail(args string) {
 	case c.srv.cfg.Size > 0 && declared(parameters) > c.srv.cfg.Size:
 		c.Reply("552 5.3.4 message too big")
 	default:
-		c.open, c.message.From = true, args
+		c.open, c.message = true, Message{Conn: c.Number, From: args}
 		c.Reply("250 2.1.0 sender ok")
 	}
 }
@@ -234,5 +250,5 @@ func (c *Session) rcpt(args string) {
 }
 
 func (c *Session) reset() {
-	c.open, c.message, c.body, c.size = false, Message{}, nil, 0
+	c.open, c.message, c.transfer = false, Message{}, nil
 }
