@@ -41,7 +41,8 @@ func TestChain(t *testing.T) {
 		want         string
 	}{
 		{"a private root", "Example Root CA", nil, ""},
-		{"a private root with an address of its own", "Example CA", func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://pki.example.com/ca.crt"} }, ""},
+		{"a private root with an address of its own", "Example CA",
+			func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://pki.example.com/ca.crt"} }, ""},
 		{"a private root with a policy of its own", "Example CA", policy(1, 3, 6, 1, 4, 1, 99999, 1), ""},
 		{"domain validation", "R13", policy(2, 23, 140, 1, 2, 1), "intermediate certificate"},
 		{"extended validation", "Example EV", policy(2, 23, 140, 1, 1), "intermediate certificate"},

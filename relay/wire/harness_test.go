@@ -213,7 +213,9 @@ type testServer struct {
 
 func testOptions(b *backend) *Options {
 	return &Options{Name: "test", Hostname: "relay.example.com", TLSMode: STARTTLS, TLS: testServerTLS(),
-		Mechanisms: []string{"PLAIN", "LOGIN"}, MaxMessageSize: 100_000, MaxRecipients: 5,
+		Mechanisms: []string{"PLAIN", "LOGIN"}, MaxMessageSize: 100_000, MaxRecipients: 5, MaxConnections: 2000,
+		MaxUnauthenticated: 1000, MaxConnectionsPerIP: 50, IdleTimeout: 5 * time.Minute, AuthTimeout: 5 * time.Minute,
+		DataTimeout: 3 * time.Minute, MaxSession: 24 * time.Hour,
 		NewSession: b.newSession, Refused: b.refused, Logger: slog.New(slog.DiscardHandler)}
 }
 
