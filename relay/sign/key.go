@@ -241,10 +241,3 @@ func (r *Ring) For(domain string) []Key {
 	}
 	return nil
 }
-
-// samePublic compares public keys of any kind.
-func samePublic(a, b crypto.PublicKey) bool {
-	x, errX := x509.MarshalPKIXPublicKey(a)
-	y, errY := x509.MarshalPKIXPublicKey(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
-}

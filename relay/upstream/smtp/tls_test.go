@@ -109,7 +109,7 @@ func TestExplanations(t *testing.T) {
 		{fault{stage: mail.StageGreeting, reply: mail.R(554, "5.7.1", "no"), class: mail.AccountFault}, "blocked there"},
 		{fault{stage: mail.StageEHLO, reply: mail.R(550, "5.7.1", "no fun"), class: mail.AccountFault}, "no fun"},
 	} {
-		if got := u.explain(&c.f); !strings.Contains(got, c.want) {
+		if got := u.explainTo(&c.f, user); !strings.Contains(got, c.want) {
 			t.Errorf("%s %s: %q lacks %q", c.f.stage, c.f.reply, got, c.want)
 		}
 	}
