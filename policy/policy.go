@@ -117,7 +117,7 @@ func compile(r Rule) (c rule, err error) {
 		return c, fmt.Errorf("over_limit: %q is none of defer, refuse, hold, lock", r.OverLimit)
 	}
 	if r.MaxHeld < 0 {
-		return c, fmt.Errorf("max_held: %d is no number of messages", r.MaxHeld)
+		return c, fmt.Errorf("max_held: %d is not a number of messages", r.MaxHeld)
 	}
 	return c, checkLimits(r.Limits)
 }
@@ -125,10 +125,10 @@ func compile(r Rule) (c rule, err error) {
 func checkLimits(limits []Limit) error {
 	for i, l := range limits {
 		if l.Count < 1 || l.Window < 1 || l.Unit < Messages || l.Unit > Bytes {
-			return fmt.Errorf("limits: %v is no limit", l)
+			return fmt.Errorf("limits: %v is not a limit", l)
 		}
 		if slices.Contains(limits[:i], l) {
-			return fmt.Errorf("limits: %q stands twice", l)
+			return fmt.Errorf("limits: %q is listed twice", l)
 		}
 	}
 	return nil
