@@ -79,7 +79,7 @@ func TestRefusals(t *testing.T) {
 			os.Remove(o.KeyFile)
 			return o
 		}},
-		{"directory", "is not a file with a certificate", func(t *testing.T) Options {
+		{"directory", "is not a regular file", func(t *testing.T) Options {
 			o := pair(t, good)
 			o.CertFile = filepath.Dir(o.CertFile)
 			return o

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"postern/internal/certtext"
+	"postern/internal/textfile"
 )
 
 // Fault is one thing that is wrong with a pair of files.
@@ -212,7 +213,7 @@ func swapped(cert, key content) bool {
 
 // readPair reads a certificate with its chain, and its key. Both may be in one file. Its error is Faults.
 func readPair(certFile, keyFile string) (*tls.Certificate, error) {
-	certPEM, certErr := readFile(certFile)
+	certPEM, certErr := textfile.Bounded(certFile, maxFile)
 	keyPEM, keyErr := readPrivate(keyFile)
 	cert, key := contentOf(certPEM), contentOf(keyPEM)
 	if certErr == nil && keyPEM != nil && swapped(cert, key) {

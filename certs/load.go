@@ -8,9 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -179,41 +177,12 @@ func fingerprint(c *x509.Certificate) string {
 func readPrivate(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fileError(path, err)
+		return nil, textfile.Unusable(path, err)
 	}
 	if info.Mode().Perm()&0o004 != 0 {
-		data, _ := readFile(path)
-		return data, fmt.Errorf("the private key in %s can be read by every user of this machine (mode %04o), "+
-			"run: chmod o-rwx %s", path, info.Mode().Perm(), path)
+		data, _ := textfile.Bounded(path, maxFile)
+		return data, fmt.Errorf("the private key in %s can be read by every user of this machine (mode %04o), run: "+
+			"chmod o-rwx %s", path, info.Mode().Perm(), path)
 	}
-	return readFile(path)
-}
-
-func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fileError(path, err)
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		return nil, fmt.Errorf("%s is not a file with a certificate or key, correct the path", path)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fileError(path, err)
-	}
-	if data, err = textfile.Text(data); err != nil {
-		return nil, fmt.Errorf("%s %w", path, err)
-	}
-	return data, nil
-}
-
-func fileError(path string, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s does not exist, create it or correct the path", path)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s cannot be read by the user that runs postern (uid %d), change its owner or group",
-			path, os.Getuid())
-	}
-	return err
+	return textfile.Bounded(path, maxFile)
 }

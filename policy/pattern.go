@@ -57,7 +57,8 @@ func parsePattern(s string) (pattern, error) {
 	}
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
-		return pattern{}, fmt.Errorf("%q is not an address; for all addresses of a domain write \"*@%s\"", s, domainOr(s))
+		return pattern{}, fmt.Errorf("%q is not an address; for all addresses of a domain write \"*@%s\"", s,
+			domainOr(s))
 	}
 	p := pattern{text: s}
 	var err error

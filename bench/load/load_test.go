@@ -77,7 +77,7 @@ func TestEverythingArrivesOnce(t *testing.T) {
 				r.Connections < int64(want) {
 				t.Errorf("%d connections", r.Connections)
 			}
-			if c.Chunking && s.Stats().Flights > int64(2*c.Count) {
+			if c.Chunking && s.Stats().Flights > 2*c.Count {
 				t.Errorf("%d flights for %d messages", s.Stats().Flights, c.Count)
 			}
 			if r.Latency.Quantile(0.5) <= 0 || r.Rate() <= 0 {

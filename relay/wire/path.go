@@ -100,7 +100,8 @@ func badAddress(err error, path, enhanced, what string) mail.Reply {
 		return mail.R(501, enhanced, "the %s is more than one address: enter each by itself, not %q", what,
 			quoted(path))
 	}
-	return mail.R(501, enhanced, "the %s is not a complete address: expected user@example.com, not %q", what, quoted(path))
+	return mail.R(501, enhanced, "the %s is not a complete address: expected user@example.com, not %q", what,
+		quoted(path))
 }
 
 // parsePath parses the address in a path. A local part of atoms and dots that is no dot-atom, such as "a..b" or "ann.",
