@@ -94,7 +94,8 @@ func (c *Conn) handshakeRefusal(err error) error {
 	if c.evicted.Load() {
 		return c.evictedRefusal().silent()
 	}
-	r := refuse(ReasonTLS, mail.Reply{}, "%s", mail.Cut(mail.Printable(c.handshakeDetail(err)), 480)).because(err)
+	detail := handshakeFault{c.opt.TLS, c.sock.hello}.detail(err, c.sock.alert)
+	r := refuse(ReasonTLS, mail.Reply{}, "%s", mail.Cut(mail.Printable(detail), 480)).because(err)
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok && e.Conn != nil && !c.greeted {
 		// We have sent nothing, and the client sent no TLS: it can read a reply.
 		r.reply = tlsFirst
