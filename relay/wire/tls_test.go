@@ -164,7 +164,7 @@ func TestTLSBeforeTheGreeting(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := acceptedConn(NewServer(o), server)
-	c.sock.unread(first)
+	c.io.sock.unread(first)
 	c.serve()
 	if err := <-failed; err == nil || !strings.Contains(err.Error(), "unexpected message") {
 		t.Errorf("the client saw %v", err)

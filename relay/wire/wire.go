@@ -145,8 +145,5 @@ func (o *Options) complete() *Options {
 	return &c
 }
 
-// writeTimeout bounds one write of replies to a client that does not read.
-func (o *Options) writeTimeout() time.Duration { return min(o.IdleTimeout, time.Minute) }
-
 // plaintextAuth reports whether AUTH may be offered without TLS: only behind a list of networks.
 func (o *Options) plaintextAuth() bool { return o.TLSMode == None && len(o.Networks) > 0 }
