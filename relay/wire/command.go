@@ -93,6 +93,24 @@ func (c *Conn) runLine(line string) error {
 	return cmd.run(c, arg)
 }
 
+// clean reports whether a line has no control characters, which no command may have (RFC 5321 §4.1.2).
+func clean(line string) bool {
+	for i := 0; i < len(line); i++ {
+		if line[i] < ' ' || line[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func isHTTP(verb string) bool {
+	switch verb {
+	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "CONNECT", "PATCH", "TRACE", "PRI":
+		return true
+	}
+	return false
+}
+
 // clearPhase reports whether TLS is required but has not begun.
 func (c *Conn) clearPhase() bool { return c.io.tls == nil && c.opt.TLSMode != None }
 
