@@ -345,12 +345,14 @@ func TestQuotasAreSaved(t *testing.T) {
 			use(t, tb, 4, News{Verdict: Works})
 		}
 		time.Sleep(saveEvery + time.Second)
+		synctest.Wait()
 		if saved.saves != 1 {
 			t.Errorf("%d saves", saved.saves)
 		}
 		use(t, tb, 1, News{Verdict: Works})
 		shut(t, tb)
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if saved.saves != 2 || len(saved.quotas[0].Counts) != 1 {
 			t.Errorf("%d saves an hour after the end: %+v", saved.saves, saved.quotas)
 		}
@@ -371,6 +373,7 @@ func TestCountsSurviveACrash(t *testing.T) {
 			use(t, tb, 1, News{Verdict: Works})
 		}
 		time.Sleep(saveEvery + time.Second)
+		synctest.Wait()
 		refused(t, rated(saved, day), 24*time.Hour)
 		time.Sleep(26 * time.Hour)
 		reserve(t, rated(saved, day))
