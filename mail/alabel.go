@@ -13,13 +13,13 @@ const maxLabel = 63
 // "xn--" and punycode (RFC 5890 §2.3.2.1). It does not normalise to NFC, nor map as UTS 46 does: a domain typed in
 // another form is a different one for everybody.
 func ALabels(domain string) string {
-	if isASCII(domain) {
+	if IsASCII(domain) {
 		return domain
 	}
 	labels := strings.Split(domain, ".")
 	for i, l := range labels {
-		if !isASCII(l) {
-			labels[i], _ = idna.Punycode.ToASCII(l) // ParseDomain has judged it
+		if !IsASCII(l) {
+			labels[i], _ = idna.Punycode.ToASCII(l) // ParseDomain has checked it
 		}
 	}
 	return strings.Join(labels, ".")
@@ -28,10 +28,10 @@ func ALabels(domain string) string {
 // ASCII returns the address with its domain in A-labels, as every server takes it. false: it needs SMTPUTF8 (RFC
 // 6531), since the local part has no such form, or the domain becomes longer than one may be.
 func (a Address) ASCII() (Address, bool) {
-	if !isASCII(a.Local) {
+	if !IsASCII(a.Local) {
 		return a, false
 	}
-	if isASCII(a.Domain) {
+	if IsASCII(a.Domain) {
 		return a, true
 	}
 	domain := ALabels(a.Domain)

@@ -57,7 +57,8 @@ func TestASCIIAddress(t *testing.T) {
 
 // Whatever parses as a domain has one form in ASCII, and nothing else has the same.
 func FuzzALabels(f *testing.F) {
-	for _, s := range []string{"bücher.example", "xn--bücher.example", "ü.xn--bcher-kva", "xn--a-ü", "\U00020000\U00010280.x"} {
+	for _, s := range []string{"bücher.example", "xn--bücher.example", "ü.xn--bcher-kva", "xn--a-ü",
+		"\U00020000\U00010280.x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -66,7 +67,7 @@ func FuzzALabels(f *testing.F) {
 			return
 		}
 		a := ALabels(d)
-		if !isASCII(a) || ALabels(a) != a {
+		if !IsASCII(a) || ALabels(a) != a {
 			t.Fatalf("%q becomes %q", d, a)
 		}
 		if back, err := idna.Punycode.ToUnicode(a); !strings.Contains(d, "xn--") && (err != nil || back != d) {

@@ -36,11 +36,10 @@ var mayImport = map[string][]string{
 	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream", "relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...":    {"relay/store/..."},
 	// Test tools beside the product.
-	"relay/queue/storetest": {"mail", "relay/queue"},
-	"auth/authtest":         {"mail", "auth"},
-	"policy/policytest":     {"mail", "policy"},
-	"relay/upstream/...":    {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/account", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies", "relay/upstream/via"},
-	"deploy":                {},
+	"auth/authtest":      {"mail", "auth"},
+	"policy/policytest":  {"mail", "policy"},
+	"relay/upstream/...": {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/account", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies", "relay/upstream/via"},
+	"deploy":             {},
 }
 
 // unbound may import anything of ours.

@@ -234,7 +234,7 @@ func editHeader(tx *upstream.Transaction, up *configured) error {
 	if len(gone) == 0 {
 		return nil
 	}
-	head, err := firstOctets(tx.Content, 2*mail.HeaderPrefix)
+	head, err := mail.FirstOctets(tx.Content, 2*mail.HeaderPrefix)
 	if err != nil {
 		return err
 	}

@@ -87,10 +87,12 @@ func unreadable(m *Message, err error) []mail.Result {
 	return out
 }
 
-// conclude records what an attempt brought: noted, decided, committed, closed. From here to the commit the results are kept in
-// memory, whatever the store does. release gives the attempt's slot back, at once where a kill would not repeat the message.
-// over is false if the outcome is left to the next life.
-func (a *attempts) conclude(e *entry, c mail.Content, results []mail.Result, began time.Time, release func()) (over bool) {
+// conclude records what an attempt brought: noted, decided, committed, closed. From here to the commit the results are
+// kept in memory, whatever the store does. release gives the attempt's slot back, at once where a kill would not repeat
+// the message. over is false if the outcome is left to the next life.
+func (a *attempts) conclude(
+	e *entry, c mail.Content, results []mail.Result, began time.Time, release func(),
+) (over bool) {
 	now := time.Now()
 	forget, noted := a.journal.note(e.m, results)
 	if noted {
@@ -134,8 +136,8 @@ func waitsForUpstream(o Outcome, results []mail.Result) bool {
 	return waits
 }
 
-// review decides about a message without an attempt: given up by a person, out of time or due for a delay report while its
-// upstream is paused or busy.
+// review decides about a message without an attempt: given up by a person, out of time or due for a delay report while
+// its upstream is paused or busy.
 func (a *attempts) review(e *entry) {
 	defer a.sched.reviewed()
 	now := time.Now()
@@ -166,8 +168,8 @@ func (a *attempts) close(e *entry, dec decision, release func()) (over bool) {
 	return over
 }
 
-// commit commits an outcome. While the store fails it tries again, as long as this process may; the slot does not wait for
-// that, because hand-offs may need it. over: it was committed, or never will be.
+// commit commits an outcome. While the store fails it tries again, as long as this process may; the slot does not wait
+// for that, because hand-offs may need it. over: it was committed, or never will be.
 func (a *attempts) commit(e *entry, o Outcome, release func()) (committed, over bool) {
 	backoff := storeBackoff
 	for {

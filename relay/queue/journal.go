@@ -10,12 +10,12 @@ import (
 	"postern/mail"
 )
 
-// Journal remembers what upstreams answered between an answer and the commit of its outcome, so that a process that is killed
-// in between does not send again what was taken. It must outlive the process; it need not outlive the machine, for which the
-// store is there, and so it costs no sync.
+// Journal remembers what upstreams answered between an answer and the commit of its outcome, so that a process that is
+// killed in between does not send again what was taken. It must outlive the process; it need not outlive the machine,
+// for which the store is there, and so it costs no sync.
 type Journal interface {
-	// Note keeps what an attempt brought. forget is called once when its outcome is committed, or its message gone. An error
-	// means that nothing is kept.
+	// Note keeps what an attempt brought. forget is called once when its outcome is committed, or its message gone. An
+	// error means that nothing is kept.
 	Note(n Note) (forget func(), err error)
 	// Notes returns what was noted and not forgotten, by former lives too, and possibly more: see Note.
 	Notes() ([]Note, error)
@@ -48,7 +48,8 @@ func (j journal) note(m *Message, results []mail.Result) (forget func(), noted b
 	}
 	forget, err := j.Note(Note{m.ID, m.Attempts, results})
 	if err != nil {
-		j.log.Warn("an answer is not in the journal: until it is committed, a kill would repeat the message", "id", m.ID, "error", err)
+		j.log.Warn("an answer is not in the journal: until it is committed, a kill would repeat the message",
+			"id", m.ID, "error", err)
 		return func() {}, false
 	}
 	return forget, true

@@ -12,8 +12,8 @@ import (
 	"postern/relay/trace"
 )
 
-// cutShort begins a queue whose store does not come to commit outcomes, lets it try one message, and returns what a kill
-// leaves.
+// cutShort begins a queue whose store does not come to commit outcomes, lets it try one message, and returns what a
+// kill leaves.
 func cutShort(t *testing.T, w *world, j *journal, m *queue.Message) (left *world) {
 	t.Helper()
 	w.store.Fault = func(op string) error {
@@ -125,10 +125,12 @@ func TestKilledBeforeTheCommit(t *testing.T) {
 	t.Run("a note of an earlier attempt", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			var j journal
-			if _, err := j.Note(queue.Note{ID: "M1", Attempt: 1, Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
+			if _, err := j.Note(queue.Note{ID: "M1", Attempt: 1,
+				Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := j.Note(queue.Note{ID: "gone", Attempt: 1, Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
+			if _, err := j.Note(queue.Note{ID: "gone", Attempt: 1,
+				Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
 				t.Fatal(err)
 			}
 			w := &world{t: t, store: memstoreFailing(""), up: newUpstreams()}
@@ -169,7 +171,8 @@ func TestNoteOfAMessageThatIsGone(t *testing.T) {
 		m := message("M3", "anna")
 		m.LeaseOwner, m.LeaseUntil, m.Attempts = "node1", time.Now().Add(time.Hour), 1
 		left.stock(m)
-		if _, err := j.Note(queue.Note{ID: "M3", Attempt: 1, Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
+		if _, err := j.Note(queue.Note{ID: "M3", Attempt: 1,
+			Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
 			t.Fatal(err)
 		}
 		left.store.Fault = gone
@@ -183,8 +186,8 @@ func TestNoteOfAMessageThatIsGone(t *testing.T) {
 	})
 }
 
-// Run waits for hand-offs that are under way when it is to stop, however late they end: what they brought is in the journal,
-// which is closed when Run has returned, and the next life repeats none.
+// Run waits for hand-offs that are under way when it is to stop, however late they end: what they brought is in the
+// journal, which is closed when Run has returned, and the next life repeats none.
 func TestStopWhileHandOffsRun(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var j journal
@@ -202,7 +205,8 @@ func TestStopWhileHandOffsRun(t *testing.T) {
 				time.Sleep(takes)
 				c <- []mail.Result{delivered}
 			}()
-			if err := w.q.Adopt(context.Background(), message(id, "anna"), body, c, func() { released.Add(1) }); err != nil {
+			if err := w.q.Adopt(context.Background(), message(id, "anna"), body, c,
+				func() { released.Add(1) }); err != nil {
 				t.Fatal(err)
 			}
 		}

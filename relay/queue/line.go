@@ -8,7 +8,7 @@ import (
 // line is a queue of entries in which logins take turns.
 type line struct {
 	key   string
-	busy  bool // no place at the last question
+	busy  bool // no slot at the last question
 	n     int
 	lanes map[string]*list.Element // of *lane, by login
 	turns *list.List

@@ -48,7 +48,8 @@ func matches(m *queue.Message, f queue.Filter) bool {
 		f.After != "" && m.ID <= f.After:
 		return false
 	}
-	return f.To == "" || slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return addressMatches(r.To, f.To) })
+	return f.To == "" || slices.ContainsFunc(m.Recipients,
+		func(r queue.Recipient) bool { return addressMatches(r.To, f.To) })
 }
 
 func addressMatches(a mail.Address, pattern string) bool {

@@ -9,20 +9,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/queue/storetest"
 )
 
-func TestMemstore(t *testing.T) {
-	storetest.Run(t, func(*testing.T) queue.Store { return newMemstore() })
-}
-
-// memstore is a queue.Store in memory. It keeps the whole contract but durability, which a test can play with Fork: the copy
-// is what a restart would find.
+// memstore is a queue.Store in memory. It keeps the whole contract but durability, which a test can play with Fork: the
+// copy is what a restart would find.
 type memstore struct {
 	// Fault, if set, is called before each operation with its name in lower case. Its error is what the
 	// operation returns, and nothing is changed then. It may sleep to play a slow disk.
@@ -177,7 +171,8 @@ func leased(m *queue.Message, now time.Time) bool {
 }
 
 // Due implements queue.Store.
-func (s *memstore) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) ([]*queue.Message, time.Time, error) {
+func (s *memstore) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) ([]*queue.Message,
+	time.Time, error) {
 	if err := s.begin(ctx, "due"); err != nil {
 		return nil, time.Time{}, err
 	}

@@ -16,14 +16,12 @@ var (
 	replyNoResult = mail.R(451, "4.3.0", "the attempt ended without a result")
 )
 
-// statusExpired is delivery time expired (RFC 3463 §3.5), as the permanent failure that it has become.
-const statusExpired = "5.4.7"
-
 // decision is an outcome with what the trace is told once it is committed.
 type decision struct {
-	out    Outcome
-	gaveUp string        // why pending recipients failed without a permanent reply, if they did
-	events []trace.Event // about reports
+	out     Outcome
+	gaveUp  string        // why pending recipients failed without a permanent reply, if they did
+	expired []int         // recipients that were given up because their time is over
+	events  []trace.Event // about reports
 }
 
 // decider computes what the results of an attempt make of a message.
@@ -34,21 +32,21 @@ type decider struct {
 }
 
 // decide computes new states of the recipients of m, whose Attempts count the attempt already, the time of the next
-// attempt, and reports. Without a result a recipient stays as it is, unless the operator gave the message up or its time is
-// over. It changes nothing, in m or elsewhere, except that makeReport is called. c may be nil, as in Notice.
+// attempt, and reports. Without a result a recipient stays as it is, unless the operator gave the message up or its
+// time is over. It changes nothing, in m or elsewhere, except that makeReport is called. c may be nil, as in Notice.
 func (d *decider) decide(now time.Time, m *Message, c mail.Content, results []mail.Result) decision {
 	dec := undecided(m)
-	abouts := dec.apply(results)
-	abouts = append(abouts, dec.doubt()...)
+	dec.apply(results)
+	dec.doubt()
 	switch {
 	case m.Bounce:
 		dec.gaveUp = replyOperator.Text
-		abouts = append(abouts, dec.giveUp(replyOperator)...)
+		dec.giveUp(replyOperator)
 	case expired(now, m):
 		dec.gaveUp = "given up: delivery time expired"
-		abouts = append(abouts, dec.giveUp(mail.Reply{})...)
+		dec.giveUp(mail.Reply{})
 	}
-	d.reportResults(now, m, c, abouts, &dec)
+	d.reportResults(now, m, c, &dec)
 	if dec.out.Remove = !dec.out.pending(); dec.out.Remove {
 		return dec
 	}
@@ -66,11 +64,11 @@ func (o *Outcome) pending() bool {
 	return slices.ContainsFunc(o.Recipients, func(r Recipient) bool { return r.Status == Pending })
 }
 
-// apply sets the recipients' new states and returns what a report may have to tell.
-func (dec *decision) apply(results []mail.Result) []About {
-	var abouts []About
+// apply sets the recipients' new states.
+func (dec *decision) apply(results []mail.Result) {
 	for _, r := range results {
-		if r.Recipient < 0 || r.Recipient >= len(dec.out.Recipients) || dec.out.Recipients[r.Recipient].Status != Pending {
+		if r.Recipient < 0 || r.Recipient >= len(dec.out.Recipients) ||
+			dec.out.Recipients[r.Recipient].Status != Pending {
 			continue
 		}
 		to := &dec.out.Recipients[r.Recipient]
@@ -78,43 +76,31 @@ func (dec *decision) apply(results []mail.Result) []About {
 		switch {
 		case r.Class == mail.Delivered:
 			to.Status, to.Relayed = Delivered, r.RelayedDSN
-			abouts = append(abouts, aboutResult(r, Relayed))
 		case r.Class.Permanent():
 			to.Status = Failed
-			abouts = append(abouts, aboutResult(r, FailedAction))
 		}
 		if r.Uncertain && to.Status != Delivered {
 			to.Doubts++ // a failure report says so
 		}
 		dec.out.LastReply = worse(dec.out.LastReply, r.Reply)
 	}
-	return abouts
 }
 
-// MaxDoubts is how often a message is given to an upstream that does not say whether it has it. Each time may be a copy.
+// MaxDoubts is how often a message is given to an upstream that does not say whether it has it. Each time may be a
+// copy.
 const MaxDoubts = 3
 
-// doubtDelays are the waits behind an attempt that the upstream may have taken, at least: what was taken needs time to show, in
-// Sent Items or to its recipient, and an upstream that fails behind the final dot needs time to be mended.
+// doubtDelays are the waits behind an attempt that the upstream may have taken, at least: what was taken needs time to
+// show, in Sent Items or to its recipient, and an upstream that fails behind the final dot needs time to be mended.
 var doubtDelays = [...]time.Duration{10 * time.Minute, time.Hour}
 
 // doubt ends the recipients for which nobody has said so often enough.
-func (dec *decision) doubt() []About {
-	var abouts []About
+func (dec *decision) doubt() {
 	for i := range dec.out.Recipients {
-		to := &dec.out.Recipients[i]
-		if to.Status != Pending || to.Doubts < MaxDoubts {
-			continue
+		if to := &dec.out.Recipients[i]; to.Status == Pending && to.Doubts >= MaxDoubts {
+			to.Status = Unclear
 		}
-		to.Status = Unclear
-		abouts = append(abouts, aboutUnclear(i, to))
 	}
-	return abouts
-}
-
-func aboutUnclear(i int, to *Recipient) About {
-	return About{Index: i, Action: UnclearAction, Status: statusOf(to.Reply, UnclearAction), Reply: to.Reply,
-		Upstream: to.Upstream, Host: to.Host, Stage: to.Stage, Doubts: to.Doubts}
 }
 
 // worse picks the reply that explains more: the later one, unless it only says that all is well.
@@ -127,31 +113,25 @@ func worse(have, got mail.Reply) mail.Reply {
 
 // giveUp fails what is still pending: with our own reply, or because the time is over. The last reply of
 // the upstream stays, for it tells the sender why.
-func (dec *decision) giveUp(reply mail.Reply) []About {
-	var abouts []About
+func (dec *decision) giveUp(reply mail.Reply) {
 	for i := range dec.out.Recipients {
 		to := &dec.out.Recipients[i]
 		if to.Status != Pending {
 			continue
 		}
-		a := About{Index: i, Action: FailedAction, Status: statusExpired, Upstream: to.Upstream}
-		if to.Doubts > 0 { // it may have come to its recipient
+		switch to.Status = Failed; {
+		case to.Doubts > 0: // it may have come to its recipient
 			to.Status = Unclear
-			dec.out.LastReply = to.Reply
-			abouts = append(abouts, aboutUnclear(i, to))
-			continue
-		}
-		switch {
 		case !reply.IsZero():
-			to.Reply, to.Host, to.Stage, a.Status = reply, "", "", reply.Enhanced
-		case to.Reply.IsZero():
-			to.Reply = replyExpired
+			to.Reply, to.Host, to.Stage = reply, "", ""
+		default:
+			dec.expired = append(dec.expired, i)
+			if to.Reply.IsZero() {
+				to.Reply = replyExpired
+			}
 		}
-		to.Status, a.Reply, a.Host, a.Stage = Failed, to.Reply, to.Host, to.Stage
 		dec.out.LastReply = to.Reply
-		abouts = append(abouts, a)
 	}
-	return abouts
 }
 
 // complete returns one result for every pending recipient, in order. Whatever an attempt left out, or

@@ -2,11 +2,11 @@ package queue
 
 import "time"
 
-// While all upstreams of a route are paused, its messages sleep: the store keeps them under the route's name, and nothing
-// looks at them again until they are woken, however often the upstreams are tried and found wanting. When a pause is over, a
-// few are woken to find out; when one gets through, or the dispatcher says that there are places, the rest follow as the
-// window has room. So a backlog costs nothing while it waits. Each message is due by itself when its delay report or its end
-// is due, and after a day at the latest.
+// While all upstreams of a route are paused, its messages sleep: the store keeps them under the route's name, and
+// nothing looks at them again until they are woken, however often the upstreams are tried and found wanting. When a
+// pause is over, a few are woken to find out; when one gets through, or the dispatcher says that there are slots, the
+// rest follow as the window has room. So a backlog costs nothing while it waits. Each message is due by itself when its
+// delay report or its end is due, and after a day at the latest.
 const (
 	maxPaused  = 4096           // routes remembered as paused; the messages of others come back by their time
 	probes     = 4              // messages woken to find out whether a pause is over
@@ -31,9 +31,9 @@ type route struct {
 // closed reports that the messages of a route have to sleep. A nil route is not paused.
 func (r *route) closed(now time.Time) bool { return r != nil && !r.open && r.until.After(now) }
 
-// pausedRoutes decides when messages that sleep for a route are woken, and how many. It is pure: no lock, no store, no clock.
-// It asks for what it needs by its results: questions for the dispatcher (answer tells it what was said) and wakes for the
-// store (woken tells it what came of them).
+// pausedRoutes decides when messages that sleep for a route are woken, and how many. It is pure: no lock, no store, no
+// clock. It asks for what it needs by its results: questions for the dispatcher (answer tells it what was said) and
+// wakes for the store (woken tells it what came of them).
 type pausedRoutes struct {
 	routes  map[string]*route
 	wakeAt  time.Time // the first wakeAt of all, zero: none
@@ -112,8 +112,8 @@ func (p *pausedRoutes) wantsWake(now time.Time) bool {
 	return !p.wakeAt.IsZero() && !p.wakeAt.After(now)
 }
 
-// pause remembers that a route is paused, as the dispatcher said when it was asked for m. It returns the name to sleep under,
-// "" if there is no room for one more.
+// pause remembers that a route is paused, as the dispatcher said when it was asked for m. It returns the name to sleep
+// under, "" if there is no room for one more.
 func (p *pausedRoutes) pause(w Wait, m *Message) (name string) {
 	name = w.route()
 	r := p.routes[name]
@@ -138,8 +138,8 @@ func (p *pausedRoutes) closeUntil(r *route, until time.Time) {
 	p.wakeNext(r, until)
 }
 
-// asleep makes sure that messages which sleep under a name will be woken, also if their pause has ended since they were told
-// to.
+// asleep makes sure that messages which sleep under a name will be woken, also if their pause has ended since they were
+// told to.
 func (p *pausedRoutes) asleep(now time.Time, name string) {
 	if name == "" {
 		return
@@ -167,8 +167,8 @@ func (p *pausedRoutes) poll(now time.Time) (ask []question) {
 	return ask
 }
 
-// works learns that an upstream of a route took, or refused, a message on its merits. It returns what to ask first: the pause
-// may have begun while that was under way, and go on.
+// works learns that an upstream of a route took, or refused, a message on its merits. It returns what to ask first: the
+// pause may have begun while that was under way, and go on.
 func (p *pausedRoutes) works(now time.Time, name string) (ask []question) {
 	r := p.routes[name]
 	switch {
@@ -181,8 +181,9 @@ func (p *pausedRoutes) works(now time.Time, name string) (ask []question) {
 	return nil
 }
 
-// unheard returns what to ask about routes of whose probes nothing was heard for a minute: they may be under way, sleep for
-// something else, or have been deferred for reasons of their own. Where nobody ever said that the route is paused, it is not.
+// unheard returns what to ask about routes of whose probes nothing was heard for a minute: they may be under way, sleep
+// for something else, or have been deferred for reasons of their own. Where nobody ever said that the route is paused,
+// it is not.
 func (p *pausedRoutes) unheard(now time.Time) (ask []question) {
 	if !p.wantsWake(now) {
 		return nil
@@ -199,8 +200,8 @@ func (p *pausedRoutes) unheard(now time.Time) (ask []question) {
 	return ask
 }
 
-// answer learns what the dispatcher said to a question. Where others take all slots of a route whose probes were not heard of,
-// it is not known whether that is usable, and a few more are woken, to wait for one in turn.
+// answer learns what the dispatcher said to a question. Where others take all slots of a route whose probes were not
+// heard of, it is not known whether that is usable, and a few more are woken, to wait for one in turn.
 func (p *pausedRoutes) answer(now time.Time, name string, a availability, until time.Time) {
 	r := p.routes[name]
 	switch {
@@ -218,8 +219,9 @@ func (p *pausedRoutes) open(now time.Time, r *route) {
 	p.wakeNext(r, now)
 }
 
-// resume wakes messages whose pause may be over: a few where that is to be found out, many where it is known, yet not all at
-// once, since the upstream may fail again. Each name is a commit, so that of many only some have their turn between two reads.
+// resume wakes messages whose pause may be over: a few where that is to be found out, many where it is known, yet not
+// all at once, since the upstream may fail again. Each name is a commit, so that of many only some have their turn
+// between two reads.
 func (p *pausedRoutes) resume(now time.Time, messages, window int) (wakes []wake) {
 	if !p.wantsWake(now) {
 		return nil
@@ -256,7 +258,8 @@ func (p *pausedRoutes) wakeMost(now time.Time, r *route, messages, window int) i
 	return max(1, window/2)
 }
 
-// woken learns how many messages a wake woke. It reports that a route is back, for the log: nothing sleeps for it any more.
+// woken learns how many messages a wake woke. It reports that a route is back, for the log: nothing sleeps for it any
+// more.
 func (p *pausedRoutes) woken(now time.Time, w wake, n int, err error) (back bool) {
 	r := w.route
 	if r.open {

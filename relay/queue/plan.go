@@ -10,9 +10,9 @@ const (
 	maxWait    = time.Hour   // a message past its end waits this much longer for its last attempt
 )
 
-// plan says where each message in the window stands and what is to be done next. It joins the window and the machines that
-// decide about the store and the paused routes, and asks the dispatcher. It has no lock, no store and starts nothing: facts
-// come in by its methods, and turn returns what to do.
+// plan says where each message in the window stands and what is to be done next. It joins the window and the machines
+// that decide about the store and the paused routes, and asks the dispatcher. It has no lock, no store and starts
+// nothing: facts come in by its methods, and turn returns what to do.
 type plan struct {
 	window     window
 	reader     reader
@@ -32,7 +32,8 @@ type plan struct {
 func newPlan(o Options, times *timetable) plan {
 	return plan{
 		window: newWindow(o.Window, o.MaxContent), reader: reader{left: make(map[string]struct{})},
-		routes: pausedRoutes{routes: make(map[string]*route)}, dispatcher: o.Dispatcher, times: times, leaseFor: o.LeaseFor,
+		routes: pausedRoutes{routes: make(map[string]*route)}, dispatcher: o.Dispatcher, times: times,
+		leaseFor: o.LeaseFor,
 	}
 }
 
@@ -51,8 +52,8 @@ type start struct {
 	slot  Ticket
 }
 
-// turn does what can be done now and says for how long nothing needs to be done unless something happens. freed: a slot may be
-// free.
+// turn does what can be done now and says for how long nothing needs to be done unless something happens. freed: a slot
+// may be free.
 func (p *plan) turn(now time.Time, freed bool) (do todo) {
 	if freed || now.Sub(p.asked) >= askAgain {
 		p.asked = now
@@ -130,8 +131,8 @@ func (p *plan) pause(now time.Time, e *entry, w Wait) {
 	}
 }
 
-// postpone takes a message that is in no line off the schedule until its route works, or has it reviewed if it cannot wait
-// that long.
+// postpone takes a message that is in no line off the schedule until its route works, or has it reviewed if it cannot
+// wait that long.
 func (p *plan) postpone(now time.Time, e *entry, w Wait) {
 	p.reader.moved++
 	e.route, e.until, e.asleep = w.Route, w.Until, ""
@@ -146,8 +147,8 @@ func (p *plan) postpone(now time.Time, e *entry, w Wait) {
 	p.window.postpones = append(p.window.postpones, e)
 }
 
-// sweep has messages reviewed whose delay report is due, or whose time is long over, while all slots of their upstream are
-// taken.
+// sweep has messages reviewed whose delay report is due, or whose time is long over, while all slots of their upstream
+// are taken.
 func (p *plan) sweep(now time.Time) {
 	if p.window.waiting == 0 || now.Sub(p.swept) < sweepEvery {
 		return
@@ -230,7 +231,8 @@ func (p *plan) enter(now time.Time, n NewMessage, open bool) {
 	}
 }
 
-// beginRead starts a read of the store. In a window full of messages that all wait for busy upstreams it makes room for others.
+// beginRead starts a read of the store. In a window full of messages that all wait for busy upstreams it makes room for
+// others.
 func (p *plan) beginRead(now time.Time) (after string) {
 	after = p.reader.begin(now)
 	if len(p.window.entries) >= p.window.size && now.Sub(p.rotated) >= turnEvery {
@@ -242,7 +244,8 @@ func (p *plan) beginRead(now time.Time) (after string) {
 	return after
 }
 
-// load takes what a read returned into the window, except what the window knows better. What does not fit stays in the store.
+// load takes what a read returned into the window, except what the window knows better. What does not fit stays in the
+// store.
 func (p *plan) load(now time.Time, due []*Message, next time.Time, perLogin, limit int) {
 	for _, m := range due {
 		switch {

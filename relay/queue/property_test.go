@@ -205,7 +205,8 @@ func (t *lifeTicket) Release() {
 	t.p.q.Wake()
 }
 
-func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) []mail.Result {
+func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
+	taken func([]mail.Result)) []mail.Result {
 	l := t.p.l
 	if !l.start(t.p, m, c) {
 		return nil
@@ -244,7 +245,8 @@ func (l *ledger) start(p *life, m *queue.Message, c mail.Content) bool {
 	return true
 }
 
-// part lets the upstream take the message for the first pending recipient before the rest is tried, at times, and tells.
+// part lets the upstream take the message for the first pending recipient before the rest is tried, at times, and
+// tells.
 func (l *ledger) part(p *life, m *queue.Message, taken func([]mail.Result)) []mail.Result {
 	l.mu.Lock()
 	first := slices.IndexFunc(m.Recipients, func(to queue.Recipient) bool { return to.Status == queue.Pending })
@@ -421,8 +423,10 @@ type happening struct {
 func simulate(s scenario) []string {
 	l := &ledger{
 		rnd: rand.New(rand.NewPCG(s.Seed, 1)), pauseTo: map[string]time.Time{},
-		accepted: map[string]*queue.Message{}, refused: map[string]bool{}, delivered: map[string]int{}, cut: map[string]int{},
-		running: map[string]map[int]bool{}, deleted: map[string]bool{}, made: map[string]queue.Notice{}, reported: map[string]int{}, arrived: map[string]bool{}, failed: map[string]bool{},
+		accepted: map[string]*queue.Message{}, refused: map[string]bool{}, delivered: map[string]int{},
+		cut:     map[string]int{},
+		running: map[string]map[int]bool{}, deleted: map[string]bool{}, made: map[string]queue.Notice{},
+		reported: map[string]int{}, arrived: map[string]bool{}, failed: map[string]bool{},
 	}
 	l.begin(newMemstore(), s)
 	synctest.Wait()

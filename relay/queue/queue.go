@@ -10,22 +10,22 @@ import (
 	"postern/relay/trace"
 )
 
-// Dispatcher gives places for attempts. The scheduler calls Reserve with a lock held: it must be quick,
+// Dispatcher gives slots for attempts. The scheduler calls Reserve with a lock held: it must be quick,
 // do no input or output, and call back nothing of the Queue but Wake and Refresh.
 type Dispatcher interface {
-	// Reserve asks for a place for one attempt of m now. With a Ticket, Wait.Key may name the upstream
-	// identity that the place belongs to. Without one, Wait says why.
+	// Reserve asks for a slot for one attempt of m now. With a Ticket, Wait.Key may name the upstream
+	// identity that the slot belongs to. Without one, Wait says why.
 	Reserve(now time.Time, m *Message) (Ticket, Wait)
 }
 
-// Wait says why there is no place. Key groups the messages that wait for the same place: of those, one is
+// Wait says why there is no slot. Key groups the messages that wait for the same slot: of those, one is
 // asked for again.
 type Wait struct {
 	Key string
 	// Route names all the upstreams that could do, those that Key names among them. Messages of one Route share its
 	// pauses; "" is Key.
 	Route string
-	// Until is zero when all places are taken: the scheduler asks again after Wake. Otherwise all upstreams
+	// Until is zero when all slots are taken: the scheduler asks again after Wake. Otherwise all upstreams
 	// of the route are paused or back off until then, and its messages sleep in the store.
 	Until time.Time
 }
@@ -37,14 +37,15 @@ func (w Wait) route() string {
 	return w.Route
 }
 
-// Ticket is a place for one attempt. Attempt may be called once; Release must be, last.
+// Ticket is a slot for one attempt. Attempt may be called once; Release must be, last.
 type Ticket interface {
 	// Attempt makes the attempt. It returns one result for every pending recipient, Result.Recipient being its index in
-	// m.Recipients; a missing one counts as a deferral. It must neither change nor keep m, and return soon after ctx ends.
-	// Where it has to go on after an upstream took the message for some, it calls taken with their results before it does.
+	// m.Recipients; a missing one counts as a deferral. It must neither change nor keep m, and return soon after ctx
+	// ends. Where it has to go on after an upstream took the message for some, it calls taken with their results before
+	// it does.
 	Attempt(ctx context.Context, m *Message, c mail.Content, taken func([]mail.Result)) []mail.Result
-	// Release gives the place back. It is called when what was taken is in the journal, or without that when the outcome is
-	// committed: so a kill repeats at most one message for each place.
+	// Release gives the slot back. It is called when what was taken is in the journal, or without that when the
+	// outcome is committed: so a kill repeats at most one message for each slot.
 	Release()
 }
 
@@ -108,8 +109,8 @@ func New(o Options) *Queue {
 	q := &Queue{
 		opts: o, log: o.Logger, up: make(chan struct{}), bell: ring, sched: sched, times: times, trace: tell,
 		attempts: &attempts{
-			sched: sched, store: o.Store, journal: journal{o.Journal, o.Logger}, decider: &decider{times, o.Report, o.Logger},
-			trace: tell, log: o.Logger,
+			sched: sched, store: o.Store, journal: journal{o.Journal, o.Logger}, trace: tell, log: o.Logger,
+			decider: &decider{times, o.Report, o.Logger},
 		},
 	}
 	q.SetSchedule(o.Schedule)
@@ -119,10 +120,11 @@ func New(o Options) *Queue {
 // Up is closed when Run is there for what is submitted. Listeners wait for it.
 func (q *Queue) Up() <-chan struct{} { return q.up }
 
-// SetSchedule changes retry times from the next outcome on. Messages keep the time to expire that they were accepted with.
+// SetSchedule changes retry times from the next outcome on. Messages keep the time to expire that they were accepted
+// with.
 func (q *Queue) SetSchedule(s Schedule) { q.times.schedule.Store(&s) }
 
-// Wake tells that a place may be free, or that the queue may have changed. It costs nothing, never
+// Wake tells that a slot may be free, or that the queue may have changed. It costs nothing, never
 // blocks and may be called from anywhere, also from Reserve. The store is polled for it once a second at
 // most.
 func (q *Queue) Wake() {
@@ -140,7 +142,7 @@ func (q *Queue) Refresh() {
 // WindowStats is the state of the scheduler at a glance.
 type WindowStats struct {
 	Window  int   // messages in memory
-	Waiting int   // of those, waiting for a place
+	Waiting int   // of those, waiting for a slot
 	Running int   // attempts and outcomes being recorded
 	Content int64 // octets of content in memory
 	Paused  int   // routes that are paused and that mail sleeps for
@@ -151,6 +153,6 @@ type WindowStats struct {
 // Stats returns the state of the window.
 func (q *Queue) Stats() WindowStats { return q.sched.stats() }
 
-// Waiters returns how many messages in the window wait for a place with the key. A hand-off that finds
-// any should queue its message instead of taking a place before them.
+// Waiters returns how many messages in the window wait for a slot with the key. A hand-off that finds
+// any should queue its message instead of taking a slot before them.
 func (q *Queue) Waiters(key string) int { return q.sched.waiters(key) }

@@ -10,8 +10,8 @@ const (
 	turnEvery = 3 * time.Second        // while none moves, each read showing us other messages
 )
 
-// reader decides when the store is read for due messages, and remembers what a read said. It is pure: no lock, no store, no
-// clock.
+// reader decides when the store is read for due messages, and remembers what a read said. It is pure: no lock, no
+// store, no clock.
 type reader struct {
 	changed bool      // read at once
 	polled  bool      // Wake was called since the last read
@@ -61,7 +61,8 @@ func (r *reader) at() (at time.Time, wanted bool) {
 	return at, wanted
 }
 
-// begin starts a read, which answers everything that called for it. The read is to go on behind the login named by after.
+// begin starts a read, which answers everything that called for it. The read is to go on behind the login named by
+// after.
 func (r *reader) begin(now time.Time) (after string) {
 	r.changed, r.polled, r.more, r.nextDue = false, false, false, time.Time{}
 	r.began, r.moved, r.reading = now, 0, true
@@ -87,8 +88,8 @@ func (r *reader) failed() {
 	clear(r.left)
 }
 
-// end ends a read of at most limit messages, perLogin of each login, after the window took in what it has room for. One that
-// came back more than half full may not have been all: messages can vanish while they are read.
+// end ends a read of at most limit messages, perLogin of each login, after the window took in what it has room for. One
+// that came back more than half full may not have been all: messages can vanish while they are read.
 func (r *reader) end(due []*Message, next time.Time, perLogin, limit int) {
 	r.rows = len(due)
 	r.more = r.more || 2*len(due) > limit

@@ -9,9 +9,11 @@ import (
 
 // Schedule says when to try again and when to stop.
 type Schedule struct {
-	Retry     []time.Duration // before the second, third … attempt; the last one repeats; at least one
-	Expire    time.Duration   // from acceptance to giving up; RFC 5321 §4.5.4.1 wants 4-5 days, submission users to know sooner
-	WarnAfter time.Duration   // from acceptance to the delay report; 0: none
+	Retry []time.Duration // before the second, third … attempt; the last one repeats; at least one
+	// Expire is the time from acceptance to giving up. RFC 5321 §4.5.4.1 wants 4-5 days, submission users to know
+	// sooner.
+	Expire    time.Duration
+	WarnAfter time.Duration // from acceptance to the delay report; 0: none
 }
 
 // timetable says when a message is tried again, when its sender is told of the delay, and when it is given up.
@@ -52,7 +54,7 @@ func (t *timetable) nextAttempt(now time.Time, m *Message, o Outcome, results []
 
 // delay is how long one result wants to wait. What the upstream asked for is never cut short by jitter.
 // A fault of the upstream, or of our account there, is no reason to try this message less and less
-// often: the upstream's own back-off decides when there is a place again.
+// often: the upstream's own back-off decides when there is a slot again.
 func (t *timetable) delay(attempts int, r mail.Result, jitter float64) time.Duration {
 	switch asked := r.RetryAfter + time.Duration(float64(r.RetryAfter)*jitterShare*jitter); {
 	case asked > 0 && attempts > maxMoments && !upstreamsMatter(r.Class):
@@ -65,8 +67,8 @@ func (t *timetable) delay(attempts int, r mail.Result, jitter float64) time.Dura
 	return t.tableDelay(attempts, jitter)
 }
 
-// maxMoments is up to which attempt a message may come again sooner than any of the table says. An upstream that asks for a second
-// each time would have it try for days without a pause.
+// maxMoments is up to which attempt a message may come again sooner than any of the table says. An upstream that asks
+// for a second each time would have it try for days without a pause.
 const maxMoments = 3
 
 // jitterShare is how far a retry time may lie from the table, as a share of it, so that mail deferred at
@@ -91,9 +93,9 @@ func (t *timetable) warnAt(m *Message) time.Time {
 	return m.Received.Add(after)
 }
 
-// lookAt is when a message postponed until a time must be looked at: then, or before that when its delay
+// reviewAt is when a message postponed until a time must be reviewed: then, or before that when its delay
 // report or its end is due. Such times are rounded up to the minute, so that many messages move as one.
-func (t *timetable) lookAt(now time.Time, m *Message, until time.Time) time.Time {
+func (t *timetable) reviewAt(now time.Time, m *Message, until time.Time) time.Time {
 	at := until
 	if warn := t.warnAt(m); !m.Warned && warn.After(now) {
 		at = earlier(at, warn)
@@ -110,7 +112,7 @@ func (t *timetable) lookAt(now time.Time, m *Message, until time.Time) time.Time
 // expired reports that the time of m is over. Zero means that nobody said when.
 func expired(now time.Time, m *Message) bool { return !m.Expires.IsZero() && !now.Before(m.Expires) }
 
-// overdue reports that a message must be settled now though there is no place for it.
+// overdue reports that a message must be reviewed now though there is no slot for it.
 func (t *timetable) overdue(now time.Time, m *Message) bool {
 	if m.Bounce || expired(now, m) {
 		return true
@@ -133,12 +135,12 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// sleepAt is when a message must be looked at that sleeps under a name, or, without one, comes back at until.
+// sleepAt is when a message must be reviewed that sleeps under a name, or, without one, comes back at until.
 func (t *timetable) sleepAt(now time.Time, m *Message, until time.Time, name string) time.Time {
 	if name != "" {
 		until = now.Add(maxSleep)
 	}
-	return t.lookAt(now, m, until)
+	return t.reviewAt(now, m, until)
 }
 
 // fillIn sets what a new message needs and its maker left open.

@@ -9,9 +9,9 @@ import (
 // grace is how long cut attempts have to return, and outcomes to be recorded.
 const grace = 10 * time.Second
 
-// Run records what a former life noted, ends its leases, and schedules attempts until ctx ends, then drains: attempts may
-// end until the drain deadline. It returns when everything that the Queue started has returned, and may be
-// called once. Start it before anything submits.
+// Run records what a former life noted, ends its leases, and schedules attempts until ctx ends, then drains: attempts
+// may end until the drain deadline. It returns when everything that the Queue started has returned, and may be called
+// once. Start it before anything submits.
 func (q *Queue) Run(ctx context.Context) error {
 	if err := q.attempts.recall(ctx); err != nil && ctx.Err() == nil {
 		return err

@@ -11,18 +11,19 @@ import (
 	"postern/mail"
 )
 
-// scheduler is the lock around the plan. Submit, attempts and the work on the store tell it what happened, and Run asks it what
-// to do.
+// scheduler is the lock around the plan. Submit, attempts and the work on the store tell it what happened, and Run asks
+// it what to do.
 type scheduler struct {
 	bell  *bell
 	owner string
 	trace *tracer
 	log   *slog.Logger
 
-	// hard ends when outcomes can wait no longer; attempts ends at the drain deadline. Run sets them before anything begins.
+	// hard ends when outcomes can wait no longer; attempts ends at the drain deadline. Run sets them before anything
+	// begins.
 	hard, attempts context.Context
-	// tasks are attempts, reviews and work on the store, for which Run waits. After Run's loop has ended they grow only by
-	// what was counted under mu while phase was running.
+	// tasks are attempts, reviews and work on the store, for which Run waits. After Run's loop has ended they grow only
+	// by what was counted under mu while phase was running.
 	tasks sync.WaitGroup
 
 	mu    sync.Mutex
@@ -86,8 +87,8 @@ func (s *scheduler) turn(now time.Time) todo {
 	return s.plan.turn(now, s.bell.freed.Swap(false))
 }
 
-// admit gives a new message its place in the window, if there is one, and asks for a slot if nobody waits. With a slot the
-// message is marked as leased and its task is counted.
+// admit takes a new message into the window, if there is room, and asks for a slot if nobody waits. With a slot
+// the message is marked as leased and its task is counted.
 func (s *scheduler) admit(now time.Time, e *entry, c mail.Content) Ticket {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +114,8 @@ func (s *scheduler) admit(now time.Time, e *entry, c mail.Content) Ticket {
 	return slot
 }
 
-// track enters an attempt that somebody else began and counts its task. It reports false when Run is not there to wait for it.
+// track enters an attempt that somebody else began and counts its task. It reports false when Run is not there to wait
+// for it.
 func (s *scheduler) track(e *entry) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,7 +134,7 @@ func (s *scheduler) beginLocked(e *entry) {
 	}
 }
 
-// admitted lets a message that was just added without a slot wait in the window, if it has a place there and is due.
+// admitted lets a message that was just added without a slot wait in the window, if it is there and due.
 func (s *scheduler) admitted(e *entry, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,7 +170,8 @@ func (s *scheduler) added(news ...NewMessage) {
 	s.bell.ring()
 }
 
-// mayLease reports whether an attempt is leased already, and if not, whether it may be. If neither, the entry is forgotten.
+// mayLease reports whether an attempt is leased already, and if not, whether it may be. If neither, the entry is
+// forgotten.
 func (s *scheduler) mayLease(e *entry) (leased, may bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,8 +212,8 @@ func (s *scheduler) forget(e *entry) {
 	s.plan.forget(e)
 }
 
-// sleepsFor returns what a message that has to wait for its upstreams is to sleep for: "" if they are not paused but refused
-// this one message, or its sender, whose return nobody tells.
+// sleepsFor returns what a message that has to wait for its upstreams is to sleep for: "" if they are not paused but
+// refused this one message, or its sender, whose return nobody tells.
 func (s *scheduler) sleepsFor(m *Message) (route string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -267,8 +270,8 @@ func (s *scheduler) reviewed() {
 	s.bell.ring()
 }
 
-// storeSaid pauses scheduling when an operation of the store failed, and ends the pause when one succeeded that proves that the
-// store works.
+// storeSaid pauses scheduling when an operation of the store failed, and ends the pause when one succeeded that proves
+// that the store works.
 func (s *scheduler) storeSaid(err error, op string, writing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// storeWork does what the plan wants of the store: one task at a time does all, another extends leases. Between two calls of
-// the store it holds the scheduler's lock, never during one.
+// storeWork does what the plan wants of the store: one task at a time does all, another extends leases. Between two
+// calls of the store it holds the scheduler's lock, never during one.
 type storeWork struct {
 	s     *scheduler
 	store Store

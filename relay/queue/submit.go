@@ -14,7 +14,7 @@ import (
 // must not change any more. Bytes of the content may be kept in memory until the first attempt; other
 // content is read from the store again.
 //
-// Where a place is free and nobody waits, the message is added as leased and its attempt begins at once.
+// Where a slot is free and nobody waits, the message is added as leased and its attempt begins at once.
 func (q *Queue) Submit(ctx context.Context, m *Message, c mail.Content) error {
 	now := time.Now()
 	e := &entry{m: q.own(now, m), state: adding}
@@ -69,16 +69,16 @@ func (q *Queue) own(now time.Time, m *Message) *Message {
 	return &c
 }
 
-// Adopt takes responsibility for a message whose hand-off is still running: it is committed, with a
-// lease, when Adopt returns nil, and the outcome is recorded when results gives it. A closed channel counts
-// as results that nobody knows. If the store refuses, the error (a *mail.Error, 4yz) is for the client, and
-// the results are still waited for and traced. m is not changed, and the content not used after Adopt has
-// returned: the attempt may go on reading both.
+// Adopt takes responsibility for a message whose hand-off is still running: it is committed, with a lease, when Adopt
+// returns nil, and the outcome is recorded when results gives it. A closed channel counts as results that nobody knows.
+// If the store refuses, the error (a *mail.Error, 4yz) is for the client, and the results are still waited for and
+// traced. m is not changed, and the content not used after Adopt has returned: the attempt may go on reading both.
 //
-// release gives the attempt's place back, as Ticket.Release does. It is called in any case, once results has given something.
-// Run does not return before that, so that the journal is still open: after the drain deadline the attempt must end soon, as
-// those do that the Queue began. Without Run, before or after it, Adopt itself waits.
-func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result, release func()) error {
+// release gives the attempt's slot back, as Ticket.Release does. It is called in any case, once results has given
+// something. Run does not return before that, so that the journal is still open: after the drain deadline the attempt
+// must end soon, as those do that the Queue began. Without Run, before or after it, Adopt itself waits.
+func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result,
+	release func()) error {
 	select {
 	case got := <-results: // no lease for what has ended already
 		defer release()

@@ -45,7 +45,8 @@ func (t *tracer) results(now time.Time, m *Message, results []mail.Result, dec d
 func (t *tracer) recipient(now time.Time, m *Message, r mail.Result, dec decision, took time.Duration) {
 	to := dec.out.Recipients[r.Recipient]
 	e := trace.Event{
-		To: to.To.String(), Upstream: r.Upstream, Identity: r.Identity, Stage: string(r.Stage), Rule: r.Rule, Reply: r.Reply, Took: took,
+		To: to.To.String(), Upstream: r.Upstream, Identity: r.Identity, Stage: string(r.Stage), Rule: r.Rule,
+		Reply: r.Reply, Took: took,
 	}
 	if r.Class != mail.Unknown {
 		e.Class = r.Class.String()
@@ -60,7 +61,8 @@ func (t *tracer) recipient(now time.Time, m *Message, r mail.Result, dec decisio
 		}
 	case Unclear:
 		e.Kind = trace.Unclear
-		e.Detail = fmt.Sprintf("given up: %d attempts ended without an answer, and the upstream may have the message", to.Doubts)
+		e.Detail = fmt.Sprintf("given up: %d attempts ended without an answer, and the upstream may have the message",
+			to.Doubts)
 	default:
 		e.Kind = trace.Deferred
 	}
@@ -78,8 +80,10 @@ func (t *tracer) recipient(now time.Time, m *Message, r mail.Result, dec decisio
 	if class == string(e.Kind) {
 		class = ""
 	}
-	t.log.Info(string(e.Kind), logline.Pairs("id", m.ID, "login", m.Login, "rcpt", e.To, "upstream", e.Upstream, "class", class,
-		"reply", mail.Printable(e.Reply.String()), "attempt", m.Attempts, "detail", logline.Beside(e.Reply, e.Detail))...)
+	t.log.Info(string(e.Kind), logline.Pairs("id", m.ID, "login", m.Login, "rcpt", e.To, "upstream", e.Upstream,
+		"class", class,
+		"reply", mail.Printable(e.Reply.String()), "attempt", m.Attempts, "detail",
+		logline.Beside(e.Reply, e.Detail))...)
 }
 
 // reports tells of reports made or withheld, once they are committed.
@@ -101,6 +105,7 @@ func (t *tracer) waiting(m *Message, key string, until time.Time) {
 // refused explains a duplicate that may follow: there was an attempt, and the client will try again.
 func (t *tracer) refused(now time.Time, m *Message) {
 	t.emit(t.event(now, m, trace.Event{
-		Kind: trace.Attempt, Detail: "the client was told to try again: the message could not be stored when this attempt was made",
+		Kind:   trace.Attempt,
+		Detail: "the client was told to try again: the message could not be stored when this attempt was made",
 	}))
 }

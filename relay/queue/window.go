@@ -27,7 +27,8 @@ type entry struct {
 	route   string       // what it would sleep for
 	state   state
 	until   time.Time // while postponing or reviewing: when its route may work again, zero: the retry table decides
-	asleep  string    // while postponing or reviewing: the paused route that it is to sleep for, "" if only until counts
+	// while postponing or reviewing: the paused route that it is to sleep for, "" if only until counts
+	asleep string
 
 	leaseUntil time.Time // zero: not leased (yet)
 	stale      bool      // another process changed the queue while it was in no line: the store may know better
@@ -43,8 +44,8 @@ func (e *entry) belongs(w Wait) {
 // window is the messages in memory.
 //
 // Messages wait in lines, one for each thing to wait for; in a line the logins take turns, so that a
-// login with many messages gets one place when a login with one message does. Messages that nobody
-// asked a place for yet wait in fresh, for the dispatcher alone knows their line.
+// login with many messages gets one slot when a login with one message does. Messages that nobody
+// asked a slot for yet wait in fresh, for the dispatcher alone knows their line.
 type window struct {
 	size    int // entries, at most
 	entries map[string]*entry
@@ -61,7 +62,8 @@ type window struct {
 }
 
 func newWindow(size int, budget int64) window {
-	return window{size: size, budget: budget, entries: make(map[string]*entry), lines: make(map[string]*line), fresh: newLine("")}
+	return window{size: size, budget: budget, entries: make(map[string]*entry), lines: make(map[string]*line),
+		fresh: newLine("")}
 }
 
 // line returns the line for a key, making it.
@@ -160,7 +162,7 @@ func (w *window) begin(e *entry) bool {
 	return w.active == 1
 }
 
-// room reports whether there is room for a message of login. Another login that has more may have to give up the place of out.
+// room reports whether there is room for a message of login. Another login that has more may have to make it: out.
 func (w *window) room(login string) (out *entry, ok bool) {
 	if len(w.entries) < w.size {
 		return nil, true
@@ -194,8 +196,8 @@ func (w *window) displace(login string) *entry {
 	return e
 }
 
-// rotate takes out up to n messages that wait in busy lines, so that others in the store get a look: those of the logins
-// that have most, and among equals those whose turn is farthest. Who waits first keeps waiting.
+// rotate takes out up to n messages that wait in busy lines, so that others in the store get their turn: those of the
+// logins that have most, and among equals those whose turn is farthest. Who waits first keeps waiting.
 func (w *window) rotate(n int) []*entry {
 	var out []*entry
 	for len(out) < n {

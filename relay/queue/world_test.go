@@ -105,9 +105,11 @@ func (t *fakeTicket) Release() {
 	}
 }
 
-func (t *fakeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) []mail.Result {
+func (t *fakeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
+	taken func([]mail.Result)) []mail.Result {
 	t.u.mu.Lock()
-	t.u.attempts = append(t.u.attempts, attempt{m.ID, m.Login, t.key, time.Now(), m.Attempts, len(results(m, delivered))})
+	t.u.attempts = append(t.u.attempts, attempt{m.ID, m.Login, t.key, time.Now(), m.Attempts,
+		len(results(m, delivered))})
 	answer, meanwhile := t.u.answer, t.u.meanwhile
 	t.u.mu.Unlock()
 	if meanwhile != nil {
@@ -158,11 +160,16 @@ func (u *fakeUpstreams) asked() int {
 
 // The results that tests choose from.
 var (
-	delivered  = mail.Result{Class: mail.Delivered, Stage: mail.StageDot, Upstream: "office", Reply: mail.R(250, "2.0.0", "ok")}
-	greylisted = mail.Result{Class: mail.Deferral, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net", Verbatim: true, Reply: mail.R(451, "4.7.1", "greylisted")}
-	unknown    = mail.Result{Class: mail.RecipientFault, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net", Verbatim: true, Reply: mail.R(550, "5.1.1", "no such user")}
-	badLogin   = mail.Result{Class: mail.AccountFault, Stage: mail.StageAuth, Upstream: "office", Reply: mail.R(535, "5.7.8", "bad credentials")}
-	unreached  = mail.Result{Class: mail.BackPressure, Stage: mail.StageConnect, Upstream: "office", Host: "mx.example.net", Reply: mail.R(451, "4.4.1", "connection refused")}
+	delivered = mail.Result{Class: mail.Delivered, Stage: mail.StageDot, Upstream: "office",
+		Reply: mail.R(250, "2.0.0", "ok")}
+	greylisted = mail.Result{Class: mail.Deferral, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net",
+		Verbatim: true, Reply: mail.R(451, "4.7.1", "greylisted")}
+	unknown = mail.Result{Class: mail.RecipientFault, Stage: mail.StageRcpt, Upstream: "office",
+		Host: "mx.example.net", Verbatim: true, Reply: mail.R(550, "5.1.1", "no such user")}
+	badLogin = mail.Result{Class: mail.AccountFault, Stage: mail.StageAuth, Upstream: "office",
+		Reply: mail.R(535, "5.7.8", "bad credentials")}
+	unreached = mail.Result{Class: mail.BackPressure, Stage: mail.StageConnect, Upstream: "office",
+		Host: "mx.example.net", Reply: mail.R(451, "4.4.1", "connection refused")}
 )
 
 // results gives every pending recipient the same result.
@@ -208,7 +215,8 @@ type world struct {
 
 // usual is the schedule of relay.toml.
 var usual = queue.Schedule{
-	Retry:  []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour},
+	Retry: []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour,
+		4 * time.Hour},
 	Expire: 48 * time.Hour, WarnAfter: 4 * time.Hour,
 }
 
@@ -311,7 +319,8 @@ func message(id, login string, to ...string) *queue.Message {
 		to = []string{"someone@example.net"}
 	}
 	for _, a := range to {
-		m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: address(a)}, Status: queue.Pending})
+		m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: address(a)},
+			Status: queue.Pending})
 	}
 	return m
 }
@@ -390,7 +399,8 @@ type slowDue struct {
 	reads atomic.Int64
 }
 
-func (s *slowDue) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) ([]*queue.Message, time.Time, error) {
+func (s *slowDue) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) ([]*queue.Message,
+	time.Time, error) {
 	s.reads.Add(1)
 	due, next, err := s.Store.Due(ctx, now, after, perLogin, limit)
 	time.Sleep(5 * time.Second)

@@ -1,4 +1,4 @@
-package storetest
+package queue_test
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 	"postern/relay/queue"
 )
 
-// model runs random operations on a store and beside it on a map, and compares what they say. The
+// runModel runs random operations on a store and beside it on a map, and compares what they say. The
 // scheduling of the map is as simple as can be: everything is looked at each time.
-func model(t *testing.T, open func(t *testing.T) queue.Store) {
+func runModel(t *testing.T, open func(t *testing.T) queue.Store) {
 	store := open(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		ctx := context.Background()
@@ -26,16 +26,17 @@ func model(t *testing.T, open func(t *testing.T) queue.Store) {
 		if _, err := store.Delete(ctx, queue.Filter{}); err != nil {
 			rt.Fatal(err)
 		}
-		m := &machine{store: store, ctx: ctx, rows: map[string]*queue.Message{}, now: time.Now().UTC()}
+		m := &modelled{store: store, ctx: ctx, rows: map[string]*queue.Message{}, now: time.Now().UTC()}
 		m.s = &suite{T: t, store: store, ctx: ctx, now: m.now}
 		rt.Repeat(map[string]func(*rapid.T){
-			"add": m.add, "lease": m.lease, "finish": m.finish, "remove": m.remove, "postpone": m.postpone, "wake": m.wake,
+			"add": m.add, "lease": m.lease, "finish": m.finish, "remove": m.remove, "postpone": m.postpone,
+			"wake": m.wake,
 			"hold": m.hold, "release": m.release, "retry": m.retry, "bounce": m.bounce, "delete": m.delete, "": m.check,
 		})
 	})
 }
 
-type machine struct {
+type modelled struct {
 	s     *suite
 	store queue.Store
 	ctx   context.Context
@@ -47,15 +48,15 @@ type machine struct {
 var logins = rapid.SampledFrom([]string{"", "alice", "bob", "carol"})
 
 // someID is mostly an ID that exists.
-func (m *machine) someID(rt *rapid.T) string {
+func (m *modelled) someID(rt *rapid.T) string {
 	return fmt.Sprintf("%016d", rapid.IntRange(1, max(m.next, 1)).Draw(rt, "id"))
 }
 
-func (m *machine) someTime(rt *rapid.T) time.Time {
+func (m *modelled) someTime(rt *rapid.T) time.Time {
 	return m.now.Add(time.Duration(rapid.IntRange(-3, 3).Draw(rt, "minutes")) * time.Minute)
 }
 
-func (m *machine) add(rt *rapid.T) {
+func (m *modelled) add(rt *rapid.T) {
 	m.next++
 	msg := m.s.message(m.next, logins.Draw(rt, "login"))
 	msg.NextAttempt = m.someTime(rt)
@@ -63,7 +64,7 @@ func (m *machine) add(rt *rapid.T) {
 	if rapid.Bool().Draw(rt, "leased") {
 		msg.LeaseOwner, msg.LeaseUntil = owner, m.now.Add(time.Hour)
 	}
-	if err := m.store.Add(m.ctx, queue.NewMessage{Message: msg, Content: mail.BytesContent(body)}); err != nil {
+	if err := m.store.Add(m.ctx, queue.NewMessage{Message: msg, Content: mail.BytesContent(hello)}); err != nil {
 		rt.Fatal(err)
 	}
 	row := *msg
@@ -73,7 +74,7 @@ func (m *machine) add(rt *rapid.T) {
 	m.rows[row.ID] = &row
 }
 
-func (m *machine) outcome(rt *rapid.T, err error, ok bool) {
+func (m *modelled) outcome(rt *rapid.T, err error, ok bool) {
 	rt.Helper()
 	if ok && err != nil {
 		rt.Fatal(err)
@@ -83,7 +84,7 @@ func (m *machine) outcome(rt *rapid.T, err error, ok bool) {
 	}
 }
 
-func (m *machine) lease(rt *rapid.T) {
+func (m *modelled) lease(rt *rapid.T) {
 	id := m.someID(rt)
 	row := m.rows[id]
 	until := m.now.Add(time.Hour)
@@ -94,10 +95,11 @@ func (m *machine) lease(rt *rapid.T) {
 	}
 }
 
-func (m *machine) finish(rt *rapid.T) {
+func (m *modelled) finish(rt *rapid.T) {
 	id := m.someID(rt)
 	row := m.rows[id]
-	o := queue.Outcome{Recipients: m.s.message(1, "").Recipients, NextAttempt: m.someTime(rt), LastReply: mail.R(451, "4.3.0", "later")}
+	o := queue.Outcome{Recipients: m.s.message(1, "").Recipients, NextAttempt: m.someTime(rt),
+		LastReply: mail.R(451, "4.3.0", "later")}
 	if rapid.Bool().Draw(rt, "waits") {
 		o.WaitingFor = "office"
 	}
@@ -109,11 +111,12 @@ func (m *machine) finish(rt *rapid.T) {
 	if row.Bounce && row.NextAttempt.Before(o.NextAttempt) {
 		o.NextAttempt = row.NextAttempt
 	}
-	row.Recipients, row.NextAttempt, row.WaitingFor, row.LastReply = o.Recipients, o.NextAttempt, o.WaitingFor, o.LastReply
+	row.Recipients, row.NextAttempt, row.WaitingFor, row.LastReply = o.Recipients, o.NextAttempt, o.WaitingFor,
+		o.LastReply
 	row.LeaseOwner, row.LeaseUntil = "", time.Time{}
 }
 
-func (m *machine) remove(rt *rapid.T) {
+func (m *modelled) remove(rt *rapid.T) {
 	id := m.someID(rt)
 	row := m.rows[id]
 	ours := row != nil && row.LeaseOwner == owner
@@ -123,7 +126,7 @@ func (m *machine) remove(rt *rapid.T) {
 	}
 }
 
-func (m *machine) postpone(rt *rapid.T) {
+func (m *modelled) postpone(rt *rapid.T) {
 	id, until := m.someID(rt), m.someTime(rt)
 	if err := m.store.Postpone(m.ctx, []string{id}, until, "office"); err != nil {
 		rt.Fatal(err)
@@ -133,7 +136,7 @@ func (m *machine) postpone(rt *rapid.T) {
 	}
 }
 
-func (m *machine) wake(rt *rapid.T) {
+func (m *modelled) wake(rt *rapid.T) {
 	var waiting []*queue.Message
 	for _, row := range m.rows {
 		if row.WaitingFor == "office" && !row.Held {
@@ -141,7 +144,8 @@ func (m *machine) wake(rt *rapid.T) {
 		}
 	}
 	names, err := m.store.WaitedFor(m.ctx, "", 10)
-	if want := len(waiting) > 0; err != nil || want != slices.Equal(names, []string{"office"}) || !want && len(names) > 0 {
+	if want := len(waiting) > 0; err != nil || want != slices.Equal(names, []string{"office"}) || !want &&
+		len(names) > 0 {
 		rt.Fatalf("%d messages wait, for %q (%v)", len(waiting), names, err)
 	}
 	limit := rapid.IntRange(1, 4).Draw(rt, "limit")
@@ -165,7 +169,7 @@ func (m *machine) wake(rt *rapid.T) {
 }
 
 // changed applies an action to the map and compares how many rows it changed.
-func (m *machine) changed(rt *rapid.T, n int64, err error, action func(*queue.Message) bool) {
+func (m *modelled) changed(rt *rapid.T, n int64, err error, action func(*queue.Message) bool) {
 	rt.Helper()
 	if err != nil {
 		rt.Fatal(err)
@@ -180,7 +184,7 @@ func (m *machine) changed(rt *rapid.T, n int64, err error, action func(*queue.Me
 	}
 }
 
-func (m *machine) filter(rt *rapid.T) (queue.Filter, func(*queue.Message) bool) {
+func (m *modelled) filter(rt *rapid.T) (queue.Filter, func(*queue.Message) bool) {
 	if rapid.Bool().Draw(rt, "by login") {
 		login := logins.Draw(rt, "login")
 		return queue.Filter{Login: login}, func(row *queue.Message) bool { return login == "" || row.Login == login }
@@ -189,7 +193,7 @@ func (m *machine) filter(rt *rapid.T) (queue.Filter, func(*queue.Message) bool) 
 	return queue.Filter{IDs: []string{id}}, func(row *queue.Message) bool { return row.ID == id }
 }
 
-func (m *machine) hold(rt *rapid.T) {
+func (m *modelled) hold(rt *rapid.T) {
 	f, match := m.filter(rt)
 	n, err := m.store.Hold(m.ctx, f, "")
 	m.changed(rt, n, err, func(row *queue.Message) bool {
@@ -199,7 +203,7 @@ func (m *machine) hold(rt *rapid.T) {
 	})
 }
 
-func (m *machine) release(rt *rapid.T) {
+func (m *modelled) release(rt *rapid.T) {
 	f, match := m.filter(rt)
 	n, err := m.store.Release(m.ctx, f, m.now)
 	m.changed(rt, n, err, func(row *queue.Message) bool {
@@ -211,7 +215,7 @@ func (m *machine) release(rt *rapid.T) {
 	})
 }
 
-func (m *machine) retry(rt *rapid.T) {
+func (m *modelled) retry(rt *rapid.T) {
 	f, match := m.filter(rt)
 	_, err := m.store.Retry(m.ctx, f, m.now)
 	m.changed(rt, 0, err, func(row *queue.Message) bool {
@@ -222,7 +226,7 @@ func (m *machine) retry(rt *rapid.T) {
 	})
 }
 
-func (m *machine) bounce(rt *rapid.T) {
+func (m *modelled) bounce(rt *rapid.T) {
 	f, match := m.filter(rt)
 	n, err := m.store.Bounce(m.ctx, f, m.now)
 	m.changed(rt, n, err, func(row *queue.Message) bool {
@@ -234,7 +238,7 @@ func (m *machine) bounce(rt *rapid.T) {
 	})
 }
 
-func (m *machine) delete(rt *rapid.T) {
+func (m *modelled) delete(rt *rapid.T) {
 	f, match := m.filter(rt)
 	n, err := m.store.Delete(m.ctx, f)
 	m.changed(rt, n, err, func(row *queue.Message) bool {
@@ -246,7 +250,7 @@ func (m *machine) delete(rt *rapid.T) {
 	})
 }
 
-func (m *machine) check(rt *rapid.T) {
+func (m *modelled) check(rt *rapid.T) {
 	list, err := m.store.List(m.ctx, queue.Filter{})
 	if err != nil {
 		rt.Fatal(err)
@@ -254,7 +258,7 @@ func (m *machine) check(rt *rapid.T) {
 	if len(list) != len(m.rows) {
 		rt.Fatalf("%d messages are listed, want %d", len(list), len(m.rows))
 	}
-	want := queue.Stats{Messages: int64(len(list)), Bytes: int64(len(list) * len(body))}
+	want := queue.Stats{Messages: int64(len(list)), Bytes: int64(len(list) * len(hello))}
 	for i, got := range list {
 		row := m.rows[got.ID]
 		if row == nil {
@@ -284,7 +288,7 @@ func (m *machine) check(rt *rapid.T) {
 }
 
 // checkDue: exactly what is due, each login in turn, the earliest of each first.
-func (m *machine) checkDue(rt *rapid.T) {
+func (m *modelled) checkDue(rt *rapid.T) {
 	perLogin, limit := rapid.IntRange(1, 3).Draw(rt, "per login"), rapid.IntRange(1, 5).Draw(rt, "limit")
 	due, next, err := m.store.Due(m.ctx, m.now, logins.Draw(rt, "after"), perLogin, limit)
 	if err != nil {

@@ -1,4 +1,4 @@
-package storetest
+package queue_test
 
 import (
 	"time"
@@ -25,7 +25,7 @@ func (s *suite) hold() {
 		s.Fatalf("released: held %v for %q, next at %v", m.Held, m.HoldReason, m.NextAttempt)
 	}
 	s.wantDue(ids[0], ids[1])
-	s.wantStats(queue.Stats{Messages: 2, Bytes: 2 * int64(len(body))})
+	s.wantStats(queue.Stats{Messages: 2, Bytes: 2 * int64(len(hello))})
 }
 
 func (s *suite) holdKeepsOutcome() {
@@ -33,12 +33,13 @@ func (s *suite) holdKeepsOutcome() {
 	s.lent(id)
 	n, err := s.store.Hold(s.ctx, named(id), "stop")
 	s.count(n, err, 1)
-	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Recipients: s.message(1, "").Recipients, NextAttempt: s.now, LastReply: mail.R(451, "4.0.0", "no")}))
+	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Recipients: s.message(1, "").Recipients, NextAttempt: s.now,
+		LastReply: mail.R(451, "4.0.0", "no")}))
 	if m := s.get(id); !m.Held || m.HoldReason != "stop" || m.LastReply.Code != 451 {
 		s.Fatalf("held %v for %q after %v", m.Held, m.HoldReason, m.LastReply)
 	}
 	s.wantDue()
-	s.wantStats(queue.Stats{Messages: 1, Held: 1, Bytes: int64(len(body))})
+	s.wantStats(queue.Stats{Messages: 1, Held: 1, Bytes: int64(len(hello))})
 }
 
 func (s *suite) retry() {
@@ -65,7 +66,7 @@ func (s *suite) bounce() {
 		s.Fatalf("bounce %v, held %v", m.Bounce, m.Held)
 	}
 	s.wantDue(ids[0])
-	s.wantStats(queue.Stats{Messages: 2, Bytes: 2 * int64(len(body))})
+	s.wantStats(queue.Stats{Messages: 2, Bytes: 2 * int64(len(hello))})
 }
 
 // bounceDuringAttempt: the outcome of the attempt that runs does not put off what a person asked for.
@@ -75,7 +76,8 @@ func (s *suite) bounceDuringAttempt() {
 	n, err := s.store.Bounce(s.ctx, named(id), s.now)
 	s.count(n, err, 1)
 	s.wantDue()
-	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Recipients: s.message(1, "").Recipients, NextAttempt: s.now.Add(time.Hour)}))
+	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Recipients: s.message(1, "").Recipients,
+		NextAttempt: s.now.Add(time.Hour)}))
 	s.wantDue(id)
 	if !s.get(id).Bounce {
 		s.Fatal("the wish to give it up was lost")
@@ -89,7 +91,7 @@ func (s *suite) delete() {
 	s.count(n, err, 2)
 	_, err = s.store.Content(s.ctx, ids[1])
 	s.wantErr(err, queue.ErrNotFound)
-	s.wantStats(queue.Stats{Messages: 1, Leased: 1, Bytes: int64(len(body))})
+	s.wantStats(queue.Stats{Messages: 1, Leased: 1, Bytes: int64(len(hello))})
 	s.must(s.store.Finish(s.ctx, ids[0], owner, queue.Outcome{Remove: true}))
 }
 
@@ -98,7 +100,8 @@ func (s *suite) filters() {
 	s.must(s.store.Add(s.ctx, with(m)))
 	m = s.message(2, "bob")
 	m.Envelope.From = mail.Address{Local: "Bob", Domain: "example.org"}
-	m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: mail.Address{Local: "carol", Domain: "example.org"}}, Status: queue.Pending})
+	m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: mail.Address{Local: "carol",
+		Domain: "example.org"}}, Status: queue.Pending})
 	s.must(s.store.Add(s.ctx, with(m)))
 	m = s.message(3, "")
 	m.Envelope.From = mail.Address{}
@@ -173,5 +176,5 @@ func (s *suite) actionsOverMany() {
 	}
 	n, err = s.store.Delete(s.ctx, queue.Filter{Login: "bob"})
 	s.count(n, err, many/2)
-	s.wantStats(queue.Stats{Messages: many / 2, Bytes: many / 2 * int64(len(body))})
+	s.wantStats(queue.Stats{Messages: many / 2, Bytes: many / 2 * int64(len(hello))})
 }

@@ -1,4 +1,4 @@
-package storetest
+package queue_test
 
 import (
 	"bytes"
@@ -26,20 +26,25 @@ func (s *suite) full() *queue.Message {
 	}
 	m.Recipients = []queue.Recipient{
 		{
-			Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}, Notify: mail.NotifyFailure | mail.NotifyDelay, ORcpt: "rfc822;b@example.org"},
-			Status:    queue.Failed, Reply: mail.R(550, "5.1.1", "no such user\nreally"), Upstream: "office", Relayed: true, Doubts: 2,
+			Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"},
+				Notify: mail.NotifyFailure | mail.NotifyDelay, ORcpt: "rfc822;b@example.org"},
+			Status: queue.Failed, Reply: mail.R(550, "5.1.1", "no such user\nreally"), Upstream: "office",
+			Relayed: true, Doubts: 2,
 		},
-		{Recipient: mail.Recipient{To: mail.Address{Local: "jürgen", Domain: "bücher.example"}, Notify: mail.NotifyNever}, Status: queue.Pending},
-		{Recipient: mail.Recipient{To: mail.Address{Local: "x", Domain: "[192.0.2.1]"}}, Status: queue.Delivered, Reply: mail.R(250, "2.0.0", "ok")},
+		{Recipient: mail.Recipient{To: mail.Address{Local: "jürgen", Domain: "bücher.example"},
+			Notify: mail.NotifyNever}, Status: queue.Pending},
+		{Recipient: mail.Recipient{To: mail.Address{Local: "x", Domain: "[192.0.2.1]"}}, Status: queue.Delivered,
+			Reply: mail.R(250, "2.0.0", "ok")},
 	}
-	m.EightBit, m.Attempts, m.WaitingFor, m.Warned, m.Held, m.HoldReason = true, 7, "office", true, true, "over the limit"
+	m.EightBit, m.Attempts, m.WaitingFor, m.Warned, m.Held, m.HoldReason = true, 7, "office", true, true,
+		"over the limit"
 	m.Bounce, m.LastReply = true, mail.R(451, "4.3.0", "later, \x00 please")
 	m.LeaseOwner, m.LeaseUntil = owner, s.now.Add(time.Minute)
 	return m
 }
 
 func (s *suite) roundTrip() {
-	for _, want := range []*queue.Message{s.full(), {ID: "plain", Size: int64(len(body))}} {
+	for _, want := range []*queue.Message{s.full(), {ID: "plain", Size: int64(len(hello))}} {
 		s.must(s.store.Add(s.ctx, with(want)))
 		if err := compare(s.get(want.ID), want); err != nil {
 			s.Fatal(err)
@@ -57,12 +62,13 @@ func (s *suite) roundTrip() {
 
 func (s *suite) addAllOrNone() {
 	s.add("alice", 2)
-	if err := s.store.Add(s.ctx, with(s.message(1, "alice")), with(s.message(2, "alice")), with(s.message(3, "alice"))); err == nil {
+	if err := s.store.Add(s.ctx, with(s.message(1, "alice")), with(s.message(2, "alice")),
+		with(s.message(3, "alice"))); err == nil {
 		s.Fatal("a second message with the same ID was added")
 	}
 	s.wantDue("0000000000000002")
-	s.wantStats(queue.Stats{Messages: 1, Bytes: int64(len(body))})
-	if got := s.read("0000000000000002"); string(got) != body {
+	s.wantStats(queue.Stats{Messages: 1, Bytes: int64(len(hello))})
+	if got := s.read("0000000000000002"); string(got) != hello {
 		s.Fatalf("the first message has the content %q", got)
 	}
 }
@@ -81,9 +87,9 @@ func (s *suite) addLeased() {
 func (s *suite) addWrongContent() {
 	broken := errors.New("broken disk")
 	for name, c := range map[string]mail.Content{
-		"short":  fileContent{b: []byte(body), size: int64(len(body)) + 1},
-		"long":   fileContent{b: []byte(body), size: int64(len(body)) - 1},
-		"broken": fileContent{b: []byte(body), size: int64(len(body)) + 1, err: broken},
+		"short":  unheldContent{b: []byte(hello), size: int64(len(hello)) + 1},
+		"long":   unheldContent{b: []byte(hello), size: int64(len(hello)) - 1},
+		"broken": unheldContent{b: []byte(hello), size: int64(len(hello)) + 1, err: broken},
 	} {
 		m := s.message(1, "alice")
 		err := s.store.Add(s.ctx, queue.NewMessage{Message: m, Content: c})
@@ -102,7 +108,7 @@ func (s *suite) contentSizes() {
 	for i, size := range []int{0, 1, 4096, 64<<10 - 1, 64 << 10, 128 << 10, 128<<10 + 1, 256 << 10, 1<<20 + 17} {
 		b := make([]byte, size)
 		random.Read(b)
-		for j, c := range []mail.Content{mail.BytesContent(b), fileContent{b: b, size: int64(size)}} {
+		for j, c := range []mail.Content{mail.BytesContent(b), unheldContent{b: b, size: int64(size)}} {
 			m := s.message(10*i+j, "alice")
 			m.Size = int64(size)
 			s.must(s.store.Add(s.ctx, queue.NewMessage{Message: m, Content: c}))

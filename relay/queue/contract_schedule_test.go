@@ -1,4 +1,4 @@
-package storetest
+package queue_test
 
 import (
 	"fmt"
@@ -60,13 +60,16 @@ func (s *suite) finishKeeps() {
 	id := s.add("alice", 1)[0]
 	s.lent(id)
 	want := s.get(id)
-	want.Recipients[0].Status, want.Recipients[0].Reply, want.Recipients[0].Upstream = queue.Failed, mail.R(550, "5.1.1", "unknown"), "office"
-	want.Recipients = append(want.Recipients, queue.Recipient{Recipient: mail.Recipient{To: mail.Address{Local: "c", Domain: "example.org"}}, Status: queue.Pending})
+	want.Recipients[0].Status, want.Recipients[0].Reply, want.Recipients[0].Upstream = queue.Failed,
+		mail.R(550, "5.1.1", "unknown"), "office"
+	want.Recipients = append(want.Recipients, queue.Recipient{Recipient: mail.Recipient{To: mail.Address{Local: "c",
+		Domain: "example.org"}}, Status: queue.Pending})
 	want.NextAttempt, want.WaitingFor, want.Warned = s.now.Add(time.Minute), "office", true
 	want.LastReply = mail.R(451, "4.7.1", "greylisted")
 	want.LeaseOwner, want.LeaseUntil = "", time.Time{}
 	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{
-		Recipients: want.Recipients, NextAttempt: want.NextAttempt, WaitingFor: want.WaitingFor, Warned: want.Warned, LastReply: want.LastReply,
+		Recipients: want.Recipients, NextAttempt: want.NextAttempt, WaitingFor: want.WaitingFor, Warned: want.Warned,
+		LastReply: want.LastReply,
 	}))
 	if err := compare(s.get(id), want); err != nil {
 		s.Fatal(err)
@@ -74,7 +77,7 @@ func (s *suite) finishKeeps() {
 	if got, next := s.due("", 10, 10); len(got) != 0 || !next.Equal(want.NextAttempt) {
 		s.Fatalf("%q is due, the next one at %v, want %v", got, next, want.NextAttempt)
 	}
-	if got := s.read(id); string(got) != body {
+	if got := s.read(id); string(got) != hello {
 		s.Fatalf("the content became %q", got)
 	}
 }
@@ -98,18 +101,19 @@ func (s *suite) finishReports() {
 	report.Envelope.From = mail.Address{}
 	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true, Reports: []queue.NewMessage{with(report)}}))
 	s.wantDue(report.ID)
-	if got := s.read(report.ID); string(got) != body {
+	if got := s.read(report.ID); string(got) != hello {
 		s.Fatalf("the report's content is %q", got)
 	}
-	s.wantStats(queue.Stats{Messages: 1, Bytes: int64(len(body))})
+	s.wantStats(queue.Stats{Messages: 1, Bytes: int64(len(hello))})
 }
 
 // finishAllOrNone: an outcome whose report cannot be stored is no outcome at all.
 func (s *suite) finishAllOrNone() {
 	id := s.add("alice", 1)[0]
 	s.lent(id)
-	report := queue.NewMessage{Message: s.message(2, ""), Content: fileContent{size: 5}}
-	if err := s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true, Reports: []queue.NewMessage{report}}); err == nil {
+	report := queue.NewMessage{Message: s.message(2, ""), Content: unheldContent{size: 5}}
+	if err := s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true,
+		Reports: []queue.NewMessage{report}}); err == nil {
 		s.Fatal("a report without its content was stored")
 	}
 	if m := s.get(id); m.LeaseOwner != owner {
@@ -270,7 +274,8 @@ func (s *suite) waitedFor(after string, limit int, want ...string) {
 	s.same(names, want)
 }
 
-// wakeTakesTurns: who has much waiting does not keep others from being woken, and nothing that waits for something else is.
+// wakeTakesTurns: who has much waiting does not keep others from being woken, and nothing that waits for something else
+// is.
 func (s *suite) wakeTakesTurns() {
 	a, b, own := s.add("a", 1, 2, 3, 4, 5), s.add("b", 11, 12), s.add("", 21)
 	other := s.add("b", 31)
@@ -312,7 +317,7 @@ func (s *suite) stats() {
 	_, err := s.store.Hold(s.ctx, named(ids[1]), "")
 	s.must(err)
 	first := s.message(1, "")
-	size := int64(len(body))
+	size := int64(len(hello))
 	s.wantStats(queue.Stats{Messages: 3, Held: 1, Leased: 1, Bytes: 3 * size, Oldest: first.Received})
 	s.must(s.store.Finish(s.ctx, ids[0], owner, queue.Outcome{Remove: true}))
 	n, err := s.store.Delete(s.ctx, named(ids[1]))

@@ -1,7 +1,4 @@
-// Package storetest is the contract of queue.Store as tests. Every implementation passes it:
-//
-//	func TestStore(t *testing.T) { storetest.Run(t, func(t *testing.T) queue.Store { … }) }
-package storetest
+package queue_test
 
 import (
 	"bytes"
@@ -16,10 +13,32 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
+	"postern/relay/store"
 )
 
-// Run runs the whole contract. open gives an empty store and sees to its end.
-func Run(t *testing.T, open func(t *testing.T) queue.Store) {
+// TestStoreContract holds every implementation of queue.Store to the contract.
+func TestStoreContract(t *testing.T) {
+	t.Run("memory", func(t *testing.T) {
+		runContract(t, func(*testing.T) queue.Store { return newMemstore() })
+	})
+	t.Run("SQLite", func(t *testing.T) {
+		runContract(t, func(t *testing.T) queue.Store {
+			s, err := store.Open(t.Context(), store.Options{Dir: t.TempDir(), Daemon: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			return s
+		})
+	})
+}
+
+// runContract runs the whole contract. open gives an empty store and sees to its end.
+func runContract(t *testing.T, open func(t *testing.T) queue.Store) {
 	tests := []struct {
 		name string
 		run  func(*suite)
@@ -65,7 +84,7 @@ func Run(t *testing.T, open func(t *testing.T) queue.Store) {
 			test.run(&suite{T: t, store: open(t), ctx: t.Context(), now: time.Now().UTC().Truncate(time.Microsecond)})
 		})
 	}
-	t.Run("Model", func(t *testing.T) { model(t, open) })
+	t.Run("Model", func(t *testing.T) { runModel(t, open) })
 }
 
 // suite is one test with a store of its own.
@@ -86,15 +105,17 @@ func (s *suite) message(n int, login string) *queue.Message {
 		Recipients: []queue.Recipient{
 			{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}}, Status: queue.Pending},
 		},
-		Author: mail.Address{Local: "alice", Domain: "example.com"}, MessageID: "<1@example.com>", Size: int64(len(body)),
-		Received: s.now.Add(time.Duration(n) * time.Microsecond), Expires: s.now.Add(48 * time.Hour), NextAttempt: s.now,
+		Author: mail.Address{Local: "alice", Domain: "example.com"}, MessageID: "<1@example.com>",
+		Size:     int64(len(hello)),
+		Received: s.now.Add(time.Duration(n) * time.Microsecond), Expires: s.now.Add(48 * time.Hour),
+		NextAttempt: s.now,
 	}
 }
 
-const body = "Subject: hello\r\n\r\nHello.\r\n"
+const hello = "Subject: hello\r\n\r\nHello.\r\n"
 
 func with(m *queue.Message) queue.NewMessage {
-	return queue.NewMessage{Message: m, Content: mail.BytesContent(body)}
+	return queue.NewMessage{Message: m, Content: mail.BytesContent(hello)}
 }
 
 func (s *suite) must(err error) {
@@ -210,17 +231,17 @@ func readAll(c mail.Content) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// fileContent is a content that is not in memory: it can only be read.
-type fileContent struct {
+// unheldContent is a content that is not in memory: it can only be read.
+type unheldContent struct {
 	b    []byte
 	size int64
 	err  error // at the end, instead of io.EOF
 }
 
-func (c fileContent) Size() int64   { return c.size }
-func (c fileContent) Bytes() []byte { return nil }
+func (c unheldContent) Size() int64   { return c.size }
+func (c unheldContent) Bytes() []byte { return nil }
 
-func (c fileContent) Open() (io.ReadCloser, error) {
+func (c unheldContent) Open() (io.ReadCloser, error) {
 	var r io.Reader = bytes.NewReader(c.b)
 	if c.err != nil {
 		r = io.MultiReader(r, errReader{c.err})
@@ -240,15 +261,21 @@ func compare(got, want *queue.Message) error {
 	}
 	for _, f := range []field{
 		{"ID", got.ID, want.ID}, {"Login", got.Login, want.Login}, {"Listener", got.Listener, want.Listener},
-		{"Session", got.Session, want.Session}, {"Author", got.Author, want.Author}, {"MessageID", got.MessageID, want.MessageID},
+		{"Session", got.Session, want.Session}, {"Author", got.Author, want.Author},
+		{"MessageID", got.MessageID, want.MessageID},
 		{"Groups", fmt.Sprintf("%q", got.Groups), fmt.Sprintf("%q", want.Groups)},
 		{"Envelope", fmt.Sprintf("%+v", got.Envelope), fmt.Sprintf("%+v", want.Envelope)},
 		{"Recipients", fmt.Sprintf("%+v", got.Recipients), fmt.Sprintf("%+v", want.Recipients)},
-		{"Size", got.Size, want.Size}, {"EightBit", got.EightBit, want.EightBit}, {"Attempts", got.Attempts, want.Attempts},
-		{"Received", got.Received.UnixNano(), want.Received.UnixNano()}, {"Expires", got.Expires.UnixNano(), want.Expires.UnixNano()},
-		{"NextAttempt", got.NextAttempt.UnixNano(), want.NextAttempt.UnixNano()}, {"LeaseUntil", got.LeaseUntil.UnixNano(), want.LeaseUntil.UnixNano()},
-		{"WaitingFor", got.WaitingFor, want.WaitingFor}, {"LastReply", got.LastReply, want.LastReply}, {"Warned", got.Warned, want.Warned},
-		{"Held", got.Held, want.Held}, {"HoldReason", got.HoldReason, want.HoldReason}, {"Bounce", got.Bounce, want.Bounce},
+		{"Size", got.Size, want.Size}, {"EightBit", got.EightBit, want.EightBit},
+		{"Attempts", got.Attempts, want.Attempts},
+		{"Received", got.Received.UnixNano(), want.Received.UnixNano()},
+		{"Expires", got.Expires.UnixNano(), want.Expires.UnixNano()},
+		{"NextAttempt", got.NextAttempt.UnixNano(), want.NextAttempt.UnixNano()},
+		{"LeaseUntil", got.LeaseUntil.UnixNano(), want.LeaseUntil.UnixNano()},
+		{"WaitingFor", got.WaitingFor, want.WaitingFor}, {"LastReply", got.LastReply, want.LastReply},
+		{"Warned", got.Warned, want.Warned},
+		{"Held", got.Held, want.Held}, {"HoldReason", got.HoldReason, want.HoldReason},
+		{"Bounce", got.Bounce, want.Bounce},
 		{"LeaseOwner", got.LeaseOwner, want.LeaseOwner},
 	} {
 		if f.got != f.want {

@@ -52,7 +52,8 @@ func inAuto(t *testing.T, run func(l *autoListener)) {
 	})
 }
 
-// Who asks for STARTTLS waits the whole time once, then no longer than is needed to see a device that shares the address.
+// Who asks for STARTTLS waits the whole time once, then no longer than is needed to see a device that shares the
+// address.
 func TestStartTLSWaitsOnce(t *testing.T) {
 	inAuto(t, func(l *autoListener) {
 		for _, c := range []struct {
@@ -90,7 +91,7 @@ func TestSlowDeviceIsLearned(t *testing.T) {
 		c.expect("220 ")                                  // it was too slow
 		c.conn.Write([]byte("\x16\x03\x01\x00\x05hello")) // of which the server may read as much as tells it enough
 		c.expectClosed()
-		if r := l.lastRefusal(); r.Reason != ReasonTLS || !strings.Contains(r.Detail, "waited for longer") {
+		if r := l.lastRefusal(); r.Reason != ReasonTLS || !strings.Contains(r.Detail, "waits longer") {
 			t.Errorf("%+v", r)
 		}
 		c = l.dial("192.0.2.1")
@@ -119,13 +120,13 @@ func TestClientHelloAtTheLastMoment(t *testing.T) {
 
 // Addresses are remembered up to a bound.
 func TestBeginningsAreBounded(t *testing.T) {
-	b := newBeginnings()
+	b := newTLSHints()
 	first := originOf(netip.MustParseAddr("192.0.2.1"))
 	b.sawStartTLS(first)
-	for i := range maxBeginnings {
+	for i := range maxTLSHints {
 		b.sawTLS(originOf(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})))
 	}
-	if n := b.withTLS.Len(); n != maxBeginnings {
+	if n := b.withTLS.Len(); n != maxTLSHints {
 		t.Errorf("%d are remembered", n)
 	}
 	if got := b.wait(first, firstWait); got != firstWait {
