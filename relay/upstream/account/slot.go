@@ -37,13 +37,15 @@ func (s *Slot[H]) Record(n News) (slowed bool) {
 	moved := a.breaker.Record(now, s.admission, n, t.set.Jitter())
 	if moved {
 		t.armLocked(a, now)
-		t.spentLocked(a, n.Spent)
+	}
+	if moved && a.spentLocked(n.Spent) {
+		t.saveSoonLocked(0)
 	}
 	b := a.breaker
 	t.mu.Unlock()
 
 	if moved {
-		t.log(a.name, b)
+		b.log(t.o.Log, a.name)
 		t.Changed()
 	}
 	return slowed

@@ -79,7 +79,7 @@ type account[H Held] struct {
 // New makes a table and reads what was saved for the upstream. held makes what the protocol has for one account.
 func New[H Held](set *upstream.Settings, o Options, held func() H) *Table[H] {
 	t := &Table[H]{set: set, o: o, held: held, accounts: make(map[string]*account[H]), drained: make(chan struct{})}
-	t.load()
+	t.restoreLocked(saved(set, o.Log))
 	return t
 }
 
@@ -179,19 +179,6 @@ func (t *Table[H]) Update(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f()
-	t.emptyLocked()
-}
-
-// Each is Update for what is held of every account.
-func (t *Table[H]) Each(f func(H)) {
-	t.Update(func() {
-		for _, a := range t.accounts {
-			f(a.held)
-		}
-	})
-}
-
-func (t *Table[H]) emptyLocked() {
 	if !t.closed || t.empty {
 		return
 	}
@@ -202,6 +189,15 @@ func (t *Table[H]) emptyLocked() {
 	}
 	t.empty = true
 	close(t.drained)
+}
+
+// Each is Update for what is held of every account.
+func (t *Table[H]) Each(f func(H)) {
+	t.Update(func() {
+		for _, a := range t.accounts {
+			f(a.held)
+		}
+	})
 }
 
 // OnChange implements upstream.Transport.
@@ -245,12 +241,12 @@ func (t *Table[H]) armLocked(a *account[H], now time.Time) {
 	}
 }
 
-func (t *Table[H]) log(identity string, b Breaker) {
+func (b *Breaker) log(log *slog.Logger, identity string) {
 	if b.Ready() {
-		t.o.Log.Info("upstream works again", "identity", identity)
+		log.Info("upstream works again", "identity", identity)
 		return
 	}
-	t.o.Log.Warn("upstream "+string(b.Status), "identity", identity, "until", b.Until, "reply", b.Reply.String())
+	log.Warn("upstream "+string(b.Status), "identity", identity, "until", b.Until, "reply", b.Reply.String())
 }
 
 // States implements upstream.Transport.

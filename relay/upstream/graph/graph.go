@@ -82,9 +82,6 @@ type Options struct {
 	// LargeMail says what becomes of a message over DefaultMessageSize: RefuseLarge or UploadLarge.
 	LargeMail string
 
-	// Rules come before the built-in ones.
-	Rules []Rule
-
 	Transport http.RoundTripper // nil: one of our own, with Dial
 }
 
@@ -123,7 +120,6 @@ type Upstream struct {
 
 	o      Options
 	host   string // of BaseURL
-	rules  []matcher
 	client *http.Client
 	log    *slog.Logger
 
@@ -142,12 +138,8 @@ func New(o Options) (*Upstream, error) {
 	if err != nil || base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" {
 		return nil, fmt.Errorf("base URL %q is not like %s", o.BaseURL, GlobalURL)
 	}
-	rules, err := compileRules(o.Rules)
-	if err != nil {
-		return nil, err
-	}
 	u := &Upstream{
-		o: o, host: base.Host, rules: rules, client: newClient(&o), log: o.Logger.With("upstream", o.Name),
+		o: o, host: base.Host, client: newClient(&o), log: o.Logger.With("upstream", o.Name),
 		rebuilding: make(chan struct{}, maxRebuilding),
 	}
 	u.ctx, u.stop = context.WithCancel(context.Background())

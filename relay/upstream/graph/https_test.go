@@ -205,7 +205,6 @@ func TestOptions(t *testing.T) {
 		"is not like":      func(o *Options) { o.BaseURL = "https://u:p@graph.example.com" },
 		"large_mail":       func(o *Options) { o.LargeMail = "maybe" },
 		"too few":          func(o *Options) { o.Timeouts.Drain = 0 },
-		`rule "x"`:         func(o *Options) { o.Rules = []Rule{{Name: "x", Text: "("}} },
 	} {
 		o := options(&tokens{})
 		change(&o)

@@ -308,7 +308,7 @@ func (u *upload) session(ctx context.Context, f *file, decoded io.Reader) *fault
 
 // at is u for another host: its words, with the same way there.
 func (u *Upstream) at(host string) *Upstream {
-	return &Upstream{o: u.o, host: host, rules: u.rules, client: u.client, log: u.log, ctx: u.ctx}
+	return &Upstream{o: u.o, host: host, client: u.client, log: u.log, ctx: u.ctx}
 }
 
 // odd is an answer that fits nothing. The message is tried again.

@@ -168,7 +168,7 @@ func (r *Rule) afterMail() bool {
 
 func (m *matcher) matches(stage mail.Stage, s *Sample) bool {
 	return (len(m.Stages) == 0 || slices.Contains(m.Stages, stage)) &&
-		matchCode(m.Code, s.code) &&
+		MatchCode(m.Code, s.code) &&
 		matchEnhanced(m.Enhanced, s.enhanced) &&
 		(m.text == nil || m.searched(s) != "")
 }
@@ -232,7 +232,8 @@ func (m *matcher) retryAfter(s *Sample, def time.Duration, now time.Time) time.D
 	}
 }
 
-func matchCode(pattern string, code int) bool {
+// MatchCode compares place by place: a letter stands for any digit, "" for any code.
+func MatchCode(pattern string, code int) bool {
 	if pattern == "" {
 		return true
 	}
