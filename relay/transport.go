@@ -26,8 +26,8 @@ type (
 	place     = upstream.Slot
 )
 
-// newTransport makes what an upstream block describes; source is nil without [upstream.oauth], quotas is nil where nothing is
-// to be remembered. It opens no connection.
+// newTransport makes what an upstream block describes; source is nil without [upstream.oauth], quotas is nil where
+// nothing is to be remembered. It opens no connection.
 func newTransport(hostname string, block config.Upstream, source *oauth.Source, quotas upstream.QuotaStore, log *slog.Logger) (transport, error) {
 	set, err := settings(block)
 	set.Quotas, set.Logger = quotas, log
@@ -49,9 +49,9 @@ func newTransport(hostname string, block config.Upstream, source *oauth.Source, 
 	return up, nil
 }
 
-// TestUpstream goes the way of a delivery to the upstream of a block and sends nothing. source is what NewTokens made for it.
-// By SMTP the way goes on to MAIL for each sender; by Graph it is gone for the mailbox of each, where senders have one. Whether
-// senders are logged in as themselves is the block's to say.
+// TestUpstream goes the way of a delivery to the upstream of a block and sends nothing. source is what NewTokens made
+// for it. By SMTP the way goes on to MAIL for each sender; by Graph it is gone for the mailbox of each, where senders
+// have one. Whether senders are logged in as themselves is the block's to say.
 func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source, t upstream.Trial) ([]upstream.Step, error) {
 	up, err := newTransport(hostname, block, source, nil, slog.New(slog.DiscardHandler))
 	if err != nil {

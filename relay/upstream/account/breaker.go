@@ -44,11 +44,12 @@ type Admission struct {
 	Probe bool
 }
 
-// Breaker is a circuit breaker: it decides when an account may be tried. It waits after failures, longer each time, and lets one
-// attempt through when the wait is over, the probe. The zero value is ready.
+// Breaker is a circuit breaker: it decides when an account may be tried. It waits after failures, longer each time, and
+// lets one attempt through when the wait is over, the probe. The zero value is ready.
 //
-// Failures come in cohorts: ten connections that break together are one failure. Each admission therefore carries the epoch of
-// the breaker, and news from an older epoch changes nothing. It is pure: the caller passes the time and holds the lock.
+// Failures come in cohorts: ten connections that break together are one failure. Each admission therefore carries the
+// epoch of the breaker, and news from an older epoch changes nothing. It is pure: the caller passes the time and holds
+// the lock.
 type Breaker struct {
 	Status   upstream.Status // "" is Ready
 	Until    time.Time

@@ -1,9 +1,10 @@
 package account
 
-// flow is how many places an identity has at once. It falls when the upstream says that it is too much at a time and rises
-// again while it does not, by fractions and with hysteresis, as Postfix's SCHEDULER_README has it: the first complaint costs a
-// place; further ones of the same batch must add up to a whole before they cost another; it takes many successes with every
-// place in use to get one back, and a complaint begins that count anew. What is configured is never exceeded.
+// flow is how many places an identity has at once. It falls when the upstream says that it is too much at a time and
+// rises again while it does not, by fractions and with hysteresis, as Postfix's SCHEDULER_README has it: the first
+// complaint costs a place; further ones of the same batch must add up to a whole before they cost another; it takes
+// many successes with every place in use to get one back, and a complaint begins that count anew. What is configured is
+// never exceeded.
 //
 // It is pure; the caller holds the lock.
 type flow struct {
@@ -14,8 +15,8 @@ type flow struct {
 	streak int     // complaints since the last success
 }
 
-// riseShare is how many rounds of success with all places in use give one back: a limit that is met on the way up costs one
-// attempt each time.
+// riseShare is how many rounds of success with all places in use give one back: a limit that is met on the way up costs
+// one attempt each time.
 const riseShare = 4
 
 func newFlow(most int) flow { return flow{most: most, now: most} }
@@ -33,8 +34,8 @@ func (f *flow) worked(busy int) {
 	}
 }
 
-// slowed notes a complaint. It reports whether the identity has to wait: when there was no place to take away, or when nobody
-// got through while every place was tried, which is a matter of rate.
+// slowed notes a complaint. It reports whether the identity has to wait: when there was no place to take away, or when
+// nobody got through while every place was tried, which is a matter of rate.
 func (f *flow) slowed() (waits bool) {
 	f.rise = 0
 	f.streak++

@@ -14,8 +14,8 @@ const (
 	storeTimeout = 10 * time.Second
 )
 
-// saved reads what was saved for an upstream. What cannot be read is forgotten: at worst the provider says again that it is too
-// much.
+// saved reads what was saved for an upstream. What cannot be read is forgotten: at worst the provider says again that
+// it is too much.
 func saved(set *upstream.Settings, log *slog.Logger) []upstream.Quota {
 	if set.Quotas == nil {
 		return nil
@@ -91,7 +91,8 @@ func (a *account[H]) spentLocked(spent bool) bool {
 	return true
 }
 
-// quotasLocked lists what is worth remembering, of windows that are not shorter than least. For least 0 what is under way is in it.
+// quotasLocked lists what is worth remembering, of windows that are not shorter than least. For least 0 what is under
+// way is in it.
 func (t *Table[H]) quotasLocked(least time.Duration) []upstream.Quota {
 	var quotas []upstream.Quota
 	now := time.Now()

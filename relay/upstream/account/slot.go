@@ -23,8 +23,8 @@ func (s *Slot[H]) Identity() string { return s.a.name }
 // Held is what the protocol has for the account; see Table.Update.
 func (s *Slot[H]) Held() H { return s.a.held }
 
-// Record tells the account what came of the place. Only the first call counts. slowed reports a complaint of too much at a time:
-// what is held and not used should go, since it counts over there.
+// Record tells the account what came of the place. Only the first call counts. slowed reports a complaint of too much
+// at a time: what is held and not used should go, since it counts over there.
 func (s *Slot[H]) Record(n News) (slowed bool) {
 	if s.recorded {
 		return false
@@ -51,8 +51,8 @@ func (s *Slot[H]) Record(n News) (slowed bool) {
 	return slowed
 }
 
-// adaptLocked lets the number of places follow what the provider answers. Only a complaint that no place is left to take away for,
-// or that was met alone, makes the account wait.
+// adaptLocked lets the number of places follow what the provider answers. Only a complaint that no place is left to
+// take away for, or that was met alone, makes the account wait.
 func (s *Slot[H]) adaptLocked(now time.Time, n News) (adapted News, slowed bool) {
 	a := s.a
 	switch {
@@ -71,12 +71,12 @@ func (s *Slot[H]) adaptLocked(now time.Time, n News) (adapted News, slowed bool)
 	return n, slowed
 }
 
-// aloneLocked reports that there was no other place since this one was taken: what the provider says of too many connections is
-// not about ours.
+// aloneLocked reports that there was no other place since this one was taken: what the provider says of too many
+// connections is not about ours.
 func (s *Slot[H]) aloneLocked() bool { return s.lonely && s.taken == s.a.taken }
 
-// Release gives the place back; see upstream.Slot. last, if not nil, runs in an Update and is told whether a connection may be kept
-// for the next message.
+// Release gives the place back; see upstream.Slot. last, if not nil, runs in an Update and is told whether a connection
+// may be kept for the next message.
 func (s *Slot[H]) Release(last func(keep bool)) {
 	if s.released {
 		return
@@ -94,8 +94,8 @@ func (s *Slot[H]) Release(last func(keep bool)) {
 	t.Changed()
 }
 
-// Claim waits for room for a further transaction to n recipients, not for long: whoever has begun holds a connection. It returns
-// for how many there is room; for none, wait says when there may be.
+// Claim waits for room for a further transaction to n recipients, not for long: whoever has begun holds a connection.
+// It returns for how many there is room; for none, wait says when there may be.
 func (s *Slot[H]) Claim(ctx context.Context, n int) (got int, wait time.Duration) {
 	for began := time.Now(); ; {
 		now := time.Now()

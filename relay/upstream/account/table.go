@@ -1,7 +1,9 @@
-// Package account answers one question, whatever is spoken to the provider: may this account send now? A Table has the accounts
-// of one upstream (its identities), each with its places, circuit breaker, rates, quotas, and senders that are refused.
+// Package account answers one question, whatever is spoken to the provider: may this account send now? A Table has the
+// accounts of one upstream (its identities), each with its places, circuit breaker, rates, quotas, and senders that are
+// refused.
 //
-// A place is taken with Reserve, without waiting, and given back with Release; in between, Record says once what came of it.
+// A place is taken with Reserve, without waiting, and given back with Release; in between, Record says once what came
+// of it.
 //
 // Failure semantics:
 //   - A fault of the account pauses it, back-pressure makes it back off; both end by one attempt, the probe.
@@ -25,7 +27,8 @@ import (
 // maxAccounts bounds the table; accounts that have neither places taken nor a history make room.
 const maxAccounts = 10_000
 
-// Held is what a protocol has for each account, such as idle connections. Its methods are called with the table's lock held.
+// Held is what a protocol has for each account, such as idle connections. Its methods are called with the table's lock
+// held.
 type Held interface {
 	// Connections are those that nobody uses now: idle, and closing, which still take a place at the provider.
 	Connections() (idle, closing int)
@@ -83,8 +86,8 @@ func New[H Held](set *upstream.Settings, o Options, held func() H) *Table[H] {
 	return t
 }
 
-// Reserve takes a place for one message now; see upstream.Transport. Nobody queues here, so nobody is overtaken here: who asks
-// first after a place got free has it.
+// Reserve takes a place for one message now; see upstream.Transport. Nobody queues here, so nobody is overtaken here:
+// who asks first after a place got free has it.
 func (t *Table[H]) Reserve(now time.Time, identity string) (slot *Slot[H], until time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

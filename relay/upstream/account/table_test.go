@@ -401,8 +401,8 @@ func TestQuotasAreBounded(t *testing.T) {
 	})
 }
 
-// A quota that is used up waits until what was sent leaves its window, survives a restart and a change of the configuration, and
-// is forgotten with the first success.
+// A quota that is used up waits until what was sent leaves its window, survives a restart and a change of the
+// configuration, and is forgotten with the first success.
 func TestSpentQuotas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		saved := &shelf{}

@@ -7,8 +7,8 @@ import (
 	"postern/mail"
 )
 
-// adviceFor is what to do about a rule, for whom the token is of: an application gets its rights from Entra or from Exchange's roles,
-// a person consents and has rights at mailboxes. It is rule.Fix where nothing better is known.
+// adviceFor is what to do about a rule, for whom the token is of: an application gets its rights from Entra or from
+// Exchange's roles, a person consents and has rights at mailboxes. It is rule.Fix where nothing better is known.
 func (u *Upstream) adviceFor(rule *Rule, mailbox, token string) string {
 	r := readRights(token)
 	switch {

@@ -103,9 +103,9 @@ func (a *answer) addCode(code string) {
 	}
 }
 
-// wrapped collects codes and messages from the forms that errors come in: Graph's {"error":{code, message, innerError}}, OData's
-// {"odata.error":{code, message:{value}}}, OAuth's {"error":"code","error_description":"…"}, the responses of a batch, and any
-// of them as a JSON text in the message of another.
+// wrapped collects codes and messages from the forms that errors come in: Graph's {"error":{code, message,
+// innerError}}, OData's {"odata.error":{code, message:{value}}}, OAuth's {"error":"code","error_description":"…"}, the
+// responses of a batch, and any of them as a JSON text in the message of another.
 type wrapped struct {
 	a        *answer
 	messages []string

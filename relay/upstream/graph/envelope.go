@@ -9,8 +9,8 @@ import (
 	"postern/mail"
 )
 
-// Graph sends to the people in these fields. Whether it also looks at the resent ones is not documented: they must not name
-// strangers, and nobody is taken to be reached by them.
+// Graph sends to the people in these fields. Whether it also looks at the resent ones is not documented: they must not
+// name strangers, and nobody is taken to be reached by them.
 var (
 	recipientFields = []string{"To", "Cc", "Bcc"}
 	resentFields    = []string{"Resent-To", "Resent-Cc", "Resent-Bcc", "Apparently-To"}
@@ -35,7 +35,8 @@ type span struct {
 	text     string
 }
 
-// key makes addresses comparable as Exchange compares them: without regard to case, whichever of its forms a domain has.
+// key makes addresses comparable as Exchange compares them: without regard to case, whichever of its forms a domain
+// has.
 func key(a mail.Address) string {
 	domain := a.Domain
 	if !ascii(domain) {
@@ -67,8 +68,8 @@ type shape struct {
 	written []correction // of addresses that Graph could misread
 }
 
-// compare finds out who of the recipients needs a Bcc. A header that names anybody else is a fault: of the message, or, if
-// whole knows them, of our having parted the envelope.
+// compare finds out who of the recipients needs a Bcc. A header that names anybody else is a fault: of the message, or,
+// if whole knows them, of our having parted the envelope.
 func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (shape, *fault) {
 	in := keys(recipients, func(r mail.Recipient) mail.Address { return r.To })
 	ours := keys(whole, func(a mail.Address) mail.Address { return a })
@@ -124,8 +125,8 @@ func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (
 	return s, nil
 }
 
-// isRecipientField returns the field's name in our spelling, "" for other fields. counts: Graph is known to send to those in
-// it. Bcc does not count, since ours takes its place.
+// isRecipientField returns the field's name in our spelling, "" for other fields. counts: Graph is known to send to
+// those in it. Bcc does not count, since ours takes its place.
 func isRecipientField(f mail.Field) (name string, counts bool) {
 	for _, name := range recipientFields {
 		if f.Is(name) {
@@ -161,8 +162,8 @@ func messageFault(code int, enhanced, format string, args ...any) *fault {
 	return &fault{stage: mail.StageMail, class: mail.MessageFault, ours: true, reply: mail.R(code, enhanced, format, args...)}
 }
 
-// readAddressees reads an address list (RFC 5322 §3.4) so that no reader can find somebody in it who is neither in sure nor
-// in possible: whatever holds an "@" outside quotes and comments is looked at.
+// readAddressees reads an address list (RFC 5322 §3.4) so that no reader can find somebody in it who is neither in sure
+// nor in possible: whatever holds an "@" outside quotes and comments is looked at.
 func readAddressees(value string) addressees {
 	var who addressees
 	var e entry

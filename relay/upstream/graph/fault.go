@@ -18,7 +18,8 @@ import (
 	"postern/relay/upstream/via"
 )
 
-// fault is why a message was not taken. The reply is Graph's in the words of SMTP, or one of ours that describes the trouble.
+// fault is why a message was not taken. The reply is Graph's in the words of SMTP, or one of ours that describes the
+// trouble.
 type fault struct {
 	stage      mail.Stage
 	class      mail.Class

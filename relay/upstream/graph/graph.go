@@ -1,22 +1,23 @@
-// Package graph sends mail through Microsoft Graph, for tenants where SMTP AUTH is off: one HTTPS request for each message,
-// POST {base}/users/{mailbox}/sendMail with the message as MIME in base64. It stands beside the smart host client and has
-// the same words: places, states, transactions, one mail.Result for each recipient.
+// Package graph sends mail through Microsoft Graph, for tenants where SMTP AUTH is off: one HTTPS request for each
+// message, POST {base}/users/{mailbox}/sendMail with the message as MIME in base64. It stands beside the smart host
+// client and has the same words: places, states, transactions, one mail.Result for each recipient.
 //
-// Graph knows no envelope. It sends to whoever the header names, so the package compares the two before it says anything:
-// recipients that the header lacks get a Bcc field, which Exchange takes out again; a header that names somebody outside the
-// envelope is refused, because that person would get the mail. The reverse-path is not carried (Exchange sends from the
-// mailbox), neither are the parameters of DSN. Bodies are never recoded: what does not fit one request is refused, unless
-// Options.LargeMail lets it be taken apart into a draft and its files (see upload).
+// Graph knows no envelope. It sends to whoever the header names, so the package compares the two before it says
+// anything: recipients that the header lacks get a Bcc field, which Exchange takes out again; a header that names
+// somebody outside the envelope is refused, because that person would get the mail. The reverse-path is not carried
+// (Exchange sends from the mailbox), neither are the parameters of DSN. Bodies are never recoded: what does not fit one
+// request is refused, unless Options.LargeMail lets it be taken apart into a draft and its files (see upload).
 //
 // Failure semantics:
-//   - Delivered is 202 and nothing else. Another 2xx has been seen for mail that was not sent: it defers and is Uncertain.
-//   - What is about us (token, permission, mailbox, quota, throttling, network) is AccountFault or BackPressure; the mailbox
-//     waits (see account), the mail does not fail.
+//   - Delivered is 202 and nothing else. Another 2xx has been seen for mail that was not sent: it defers and is
+//     Uncertain.
+//   - What is about us (token, permission, mailbox, quota, throttling, network) is AccountFault or BackPressure; the
+//     mailbox waits (see account), the mail does not fail.
 //   - ErrorSendAsDenied is an account fault of one header author; the mailbox goes on with others.
-//   - Silence, or 500, 502 or 504, after the last octet of a request defers and is Uncertain: Graph has been seen to send such
-//     mail. A request that was cut before its last octet is certain: Graph has not got it.
-//   - A draft is nobody's mail: what fails before it is sent is certain, and the draft is deleted. A right to make drafts that is
-//     missing holds large mail back, and no other.
+//   - Silence, or 500, 502 or 504, after the last octet of a request defers and is Uncertain: Graph has been seen to
+//     send such mail. A request that was cut before its last octet is certain: Graph has not got it.
+//   - A draft is nobody's mail: what fails before it is sent is certain, and the draft is deleted. A right to make
+//     drafts that is missing holds large mail back, and no other.
 //   - 429 and 503 are no acceptance, even if the field has seen a few that were.
 //   - What Graph says is bounded, made printable, and kept with its request id. Redirects are not followed.
 package graph
@@ -41,7 +42,8 @@ import (
 // GlobalURL is the service root of Microsoft's worldwide cloud.
 const GlobalURL = "https://graph.microsoft.com/v1.0"
 
-// The service roots of the clouds, by the names that [upstream.oauth] has for them (learn.microsoft.com/graph/deployments).
+// The service roots of the clouds, by the names that [upstream.oauth] has for them
+// (learn.microsoft.com/graph/deployments).
 var cloudURLs = map[string]string{
 	"":           GlobalURL,
 	"us-gov":     "https://graph.microsoft.us/v1.0",
@@ -67,8 +69,8 @@ const (
 	DefaultRecipients = 500
 )
 
-// Options describe one upstream. They are not changed after New. Username is the mailbox, by its address or an object id; the error
-// of a Token is shown to people. Without Dial the proxy of the environment is used.
+// Options describe one upstream. They are not changed after New. Username is the mailbox, by its address or an object
+// id; the error of a Token is shown to people. Without Dial the proxy of the environment is used.
 type Options struct {
 	upstream.Settings
 

@@ -48,8 +48,8 @@ func TestThroughAProxy(t *testing.T) {
 	}
 }
 
-// A proxy that does not let us through is a fault of the way there: the mailbox backs off, its mail goes another way or waits,
-// and nothing is uncertain.
+// A proxy that does not let us through is a fault of the way there: the mailbox backs off, its mail goes another way or
+// waits, and nothing is uncertain.
 func TestProxyThatRefuses(t *testing.T) {
 	for name, proxy := range map[string]*faketest.Proxy{
 		"407":     {User: "scott", Password: "tiger"},

@@ -56,8 +56,8 @@ type item struct {
 	due     time.Time
 }
 
-// office500 pushes 500 messages of ten people through an upstream, as the queue does: places without waiting, results that
-// keep a message tried again later. It returns how many attempts failed for good, and how many were uncertain.
+// office500 pushes 500 messages of ten people through an upstream, as the queue does: places without waiting, results
+// that keep a message tried again later. It returns how many attempts failed for good, and how many were uncertain.
 func office500(t *testing.T, u *Upstream, retry time.Duration) (bounced, uncertain int) {
 	wake := make(chan struct{}, 1)
 	u.OnChange(func() {

@@ -9,8 +9,9 @@ import (
 	"postern/mail"
 )
 
-// rights is what an access token of Entra's says of itself. Nothing is decided by it but what is worth trying and which advice
-// fits: Graph decides. A token that cannot be read, or of a tenant that grants rights by Exchange's own roles, says nothing.
+// rights is what an access token of Entra's says of itself. Nothing is decided by it but what is worth trying and which
+// advice fits: Graph decides. A token that cannot be read, or of a tenant that grants rights by Exchange's own roles,
+// says nothing.
 type rights struct {
 	delegated bool     // of a person who has logged in (scp); else of an application (roles)
 	granted   []string // such as Mail.Send

@@ -10,7 +10,8 @@ import (
 	"postern/relay/upstream/replies"
 )
 
-// Rule says whose matter an answer of Graph is. Rules are data: the first that matches decides. Empty fields match everything.
+// Rule says whose matter an answer of Graph is. Rules are data: the first that matches decides. Empty fields match
+// everything.
 type Rule struct {
 	Name   string
 	Status string   // three places, a letter stands for any digit: "429", "4xx"
@@ -40,8 +41,8 @@ type Rule struct {
 
 const day = 24 * time.Hour
 
-// unknownRule is the name of the rule for what no other knows. It defers the message: nothing is said of the mailbox, and nothing
-// for certain of the message.
+// unknownRule is the name of the rule for what no other knows. It defers the message: nothing is said of the mailbox,
+// and nothing for certain of the message.
 const unknownRule = "unknown"
 
 // matcher is a Rule made ready to match.

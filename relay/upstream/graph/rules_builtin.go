@@ -14,8 +14,8 @@ const (
 	fixNoAccess = "see Conditional Access in the Entra admin center: sign-in logs, of the application or of the person, name the policy; exclude the application, or log in anew from where the policy lets one in"
 )
 
-// builtinRules are complete: any status but 202 matches one. Microsoft adds codes as it likes, so each kind is known by words of
-// its codes and texts too; what says nothing of its kind defers the message and pauses nobody.
+// builtinRules are complete: any status but 202 matches one. Microsoft adds codes as it likes, so each kind is known by
+// words of its codes and texts too; what says nothing of its kind defers the message and pauses nobody.
 var builtinRules = []Rule{
 	{Name: "send-as", Codes: []string{"ErrorSendAsDenied"}, Class: mail.AccountFault, Code: 454, Enhanced: "4.7.1", Author: true,
 		Fix:     "give this mailbox the right Send As for the address in From, or let the message's From be the mailbox",
@@ -151,7 +151,8 @@ var builtinRules = []Rule{
 		Example: "504 UnknownError Gateway Timeout"},
 	{Name: "server-error", Status: "5xx", Class: mail.Deferral, Code: 451, Enhanced: "4.3.0", Uncertain: true,
 		Example: "500 ErrorInternalServerError An internal server error occurred. The operation failed."},
-	// 200 has been seen for large messages that were not sent (github.com/microsoftgraph/microsoft-graph-docs/issues/13979).
+	// 200 has been seen for large messages that were not sent
+	// (github.com/microsoftgraph/microsoft-graph-docs/issues/13979).
 	{Name: "not-202", Status: "2xx", Class: mail.Deferral, Code: 451, Enhanced: "4.3.0", Uncertain: true,
 		Example: "200 - OK"},
 	{Name: "redirect", Status: "3xx", Class: mail.AccountFault, Code: 454, Enhanced: "4.3.5", Way: true,

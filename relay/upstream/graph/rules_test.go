@@ -63,7 +63,8 @@ func TestNoStatusAloneBouncesButTooBig(t *testing.T) {
 	}
 }
 
-// Only a refusal that is about who we are lets another mailbox send instead; one that is out of quota, or blocked, keeps its mail.
+// Only a refusal that is about who we are lets another mailbox send instead; one that is out of quota, or blocked,
+// keeps its mail.
 func TestWhatCountsAsARefusedLogin(t *testing.T) {
 	u := &Upstream{}
 	for s, want := range map[string]mail.Stage{

@@ -10,8 +10,8 @@ import (
 	"postern/relay/upstream/account"
 )
 
-// Send implements upstream.Slot, and gives the place back. A cancelled one waits at most Timeouts.Drain for the answer to a whole
-// request.
+// Send implements upstream.Slot, and gives the place back. A cancelled one waits at most Timeouts.Drain for the answer
+// to a whole request.
 func (s *slot) Send(ctx context.Context, t upstream.Transaction) []mail.Result {
 	defer s.Release()
 	if s.used || len(t.Recipients) == 0 {
@@ -212,8 +212,8 @@ func (a *attempt) blind(batch []int) []int {
 	return batch // nobody is in the header
 }
 
-// deliver: Graph has been seen to say 202 and Retry-After together; the message is sent then, and sending it again makes a
-// second one (github.com/microsoftgraph/msgraph-sdk-java/issues/1487). The mailbox rests.
+// deliver: Graph has been seen to say 202 and Retry-After together; the message is sent then, and sending it again
+// makes a second one (github.com/microsoftgraph/msgraph-sdk-java/issues/1487). The mailbox rests.
 func (a *attempt) deliver(batch []int, ans *answer) {
 	for _, i := range batch {
 		r := &a.results[i]

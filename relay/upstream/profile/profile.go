@@ -1,9 +1,10 @@
-// Package profile knows the providers that people send through: where they listen, what they allow, how they say no. It is
-// data, one file of profiles for each, with where it was learned and when, and what is not certain. A profile sets defaults:
-// whatever is written in relay.toml counts instead, and what a profile leaves out is asked of the server by EHLO.
+// Package profile knows the providers that people send through: where they listen, what they allow, how they say no. It
+// is data, one file of profiles for each, with where it was learned and when, and what is not certain. A profile sets
+// defaults: whatever is written in relay.toml counts instead, and what a profile leaves out is asked of the server by
+// EHLO.
 //
-// Failure semantics: the files are part of the program. One that cannot be read stops the program at its first use, which the
-// tests of this package do not let happen.
+// Failure semantics: the files are part of the program. One that cannot be read stops the program at its first use,
+// which the tests of this package do not let happen.
 package profile
 
 import (
@@ -155,7 +156,8 @@ func (d Duration) String() string {
 // Rule is an replies.Rule as files have it.
 type Rule struct {
 	Name string `toml:"name" json:"name"`
-	// Stages are those of mail.Stage, "session" for all before MAIL and "message" for all from MAIL on; empty: every stage.
+	// Stages are those of mail.Stage, "session" for all before MAIL and "message" for all from MAIL on; empty: every
+	// stage.
 	Stages     []string `toml:"stages" json:"stages,omitempty"`
 	Code       string   `toml:"code" json:"code,omitempty"`
 	Enhanced   string   `toml:"enhanced" json:"enhanced,omitempty"`
@@ -313,8 +315,8 @@ func fill[T comparable](v *T, value T) {
 	}
 }
 
-// PortFor returns the port for a use of TLS, and the use for a port; zero and empty are what nobody has written. ok is false
-// where the profile does not know.
+// PortFor returns the port for a use of TLS, and the use for a port; zero and empty are what nobody has written. ok is
+// false where the profile does not know.
 func (p *Profile) PortFor(number int, use string) (port Port, ok bool) {
 	for _, known := range p.Ports {
 		if (number == 0 || number == known.Number) && (use == "" || use == known.TLS) {

@@ -102,8 +102,8 @@ var streets = []street{
 	{name: "an office of mailboxes", bySender: true, next: anybody(100)},
 }
 
-// An account that is refused in words that no rule knows costs at most five bounces, whoever sends; the rest is kept. When the
-// block is over the mail flows.
+// An account that is refused in words that no rule knows costs at most five bounces, whoever sends; the rest is kept.
+// When the block is over the mail flows.
 func TestUnknownBlocksCostFiveBouncesAtMost(t *testing.T) {
 	t.Parallel()
 	const most = 5

@@ -370,8 +370,8 @@ func (c *conn) stopWriting() {
 	c.mu.Unlock()
 }
 
-// watch interrupts the connection when ctx ends. What it returns ends the watch, and waits for an interruption under way: it
-// must not hit whoever has the connection next.
+// watch interrupts the connection when ctx ends. What it returns ends the watch, and waits for an interruption under
+// way: it must not hit whoever has the connection next.
 func (c *conn) watch(ctx context.Context) (release func()) {
 	if ctx.Done() == nil {
 		return func() {}

@@ -63,8 +63,8 @@ func early(stage mail.Stage) bool {
 	return true
 }
 
-// refused makes a fault of a 4yz or 5yz reply, by the rules. Any other code that was not asked for means that we and the
-// upstream are out of step. about is the addresses that the command had, which the reply may repeat.
+// refused makes a fault of a 4yz or 5yz reply, by the rules. Any other code that was not asked for means that we and
+// the upstream are out of step. about is the addresses that the command had, which the reply may repeat.
 func (c *conn) refused(stage mail.Stage, r mail.Reply, about ...mail.Address) *fault {
 	if r.Code == 221 { // RFC 5321 §4.2.3: closing; nobody asked for it
 		c.broken = true

@@ -85,8 +85,8 @@ func start(t testing.TB, fc faketest.Config, change func(*Config)) (*faketest.Se
 	return fake, newUpstream(t, cfg)
 }
 
-// startPiped is start over connections in memory, which hold the same on every machine, and inside a bubble of testing/synctest,
-// whose clock certificates have to suit.
+// startPiped is start over connections in memory, which hold the same on every machine, and inside a bubble of
+// testing/synctest, whose clock certificates have to suit.
 func startPiped(t testing.TB, fc faketest.Config, change func(*Config)) (*faketest.Server, *Upstream) {
 	t.Helper()
 	cfg := whole(Config{Host: "fake.example.com", LocalName: "relay.example.com", Password: password, TLS: upstream.TLSNone})

@@ -241,7 +241,8 @@ func FuzzStuffing(f *testing.F) {
 	})
 }
 
-// Whatever an upstream does at a random stage, no message is lost for good, and none is called delivered that was not taken.
+// Whatever an upstream does at a random stage, no message is lost for good, and none is called delivered that was not
+// taken.
 func TestRandomUpstream(t *testing.T) {
 	actions := []faketest.Action{
 		{Reply: "421 4.3.2 closing"}, {Reply: "450 4.2.0 later"}, {Drop: true}, {Reset: true},

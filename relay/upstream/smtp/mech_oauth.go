@@ -42,8 +42,8 @@ func (c *Config) oauthConfig() error {
 	return nil
 }
 
-// openWithToken opens a connection that logs in with a token. A refused token is dropped, another one fetched and tried once,
-// on a connection of its own: servers differ in what they allow after a 535.
+// openWithToken opens a connection that logs in with a token. A refused token is dropped, another one fetched and tried
+// once, on a connection of its own: servers differ in what they allow after a 535.
 func (u *Upstream) openWithToken(ctx context.Context, identity string, each step) (*conn, *fault) {
 	token, f := u.token(ctx, identity, each)
 	if f != nil {
@@ -68,7 +68,8 @@ func (u *Upstream) openWithToken(ctx context.Context, identity string, each step
 // tokenRefused reports the reply that a token gets which has ended or was taken back.
 func (f *fault) tokenRefused() bool { return f.stage == mail.StageAuth && f.reply.Code == 535 }
 
-// token fetches before anybody is dialled: places at the provider are few, and without a token a connection is of no use.
+// token fetches before anybody is dialled: places at the provider are few, and without a token a connection is of no
+// use.
 func (u *Upstream) token(ctx context.Context, identity string, each step) (token string, f *fault) {
 	f = each("token", func() (string, *fault) {
 		if identity == "" {
@@ -119,8 +120,8 @@ func bearer(user, token string) (string, error) {
 	return "auth=Bearer " + token + "\x01\x01", nil
 }
 
-// problem is what an error challenge says (RFC 7628 §3.2.2, and Google's for XOAUTH2). Only the status is kept: it is a word
-// or a number, and all that helps.
+// problem is what an error challenge says (RFC 7628 §3.2.2, and Google's for XOAUTH2). Only the status is kept: it is a
+// word or a number, and all that helps.
 type problem struct {
 	seen   bool
 	status string
@@ -144,8 +145,8 @@ func (p *problem) challenged() error {
 	return fmt.Errorf("%w: status %q", errErrorChallenge, mail.Cut(p.status, 64))
 }
 
-// xoauth2Client is XOAUTH2 (https://developers.google.com/workspace/gmail/imap/xoauth2-protocol). It always waits for the
-// first challenge, as Microsoft documents it: tokens of 1.5 to 3 KB do not fit a command line.
+// xoauth2Client is XOAUTH2 (https://developers.google.com/workspace/gmail/imap/xoauth2-protocol). It always waits for
+// the first challenge, as Microsoft documents it: tokens of 1.5 to 3 KB do not fit a command line.
 type xoauth2Client struct {
 	user, token string
 	sent        bool

@@ -31,8 +31,8 @@ func b64(text string) string { return base64.StdEncoding.EncodeToString([]byte(t
 // errorChallenge is Google's, from its documentation of XOAUTH2.
 var errorChallenge = b64(`{"status":"401","schemes":"bearer mac","scope":"https://mail.google.com/"}`)
 
-// dialogServer plays one script for each connection: "C: " lines are what must come, "S: " lines what is answered. Behind the
-// script it takes messages if it let the client in, and says goodbye in any case.
+// dialogServer plays one script for each connection: "C: " lines are what must come, "S: " lines what is answered.
+// Behind the script it takes messages if it let the client in, and says goodbye in any case.
 type dialogServer struct {
 	t       *testing.T
 	offer   string

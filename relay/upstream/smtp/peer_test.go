@@ -109,7 +109,8 @@ func TestAgainstAnotherServer(t *testing.T) {
 	}
 }
 
-// sink takes everything as fast as it can, so that the client is what is measured. It must see BDAT in the first flight.
+// sink takes everything as fast as it can, so that the client is what is measured. It must see BDAT in the first
+// flight.
 func sink(b *testing.B, tc *tls.Config) int {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

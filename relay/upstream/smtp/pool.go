@@ -126,8 +126,8 @@ func (u *Upstream) forget(c *conn) {
 	delete(u.conns, c)
 }
 
-// retire closes a connection with QUIT, within an Update. Its place stays taken until the upstream has let go of it, because
-// providers count connections on their side.
+// retire closes a connection with QUIT, within an Update. Its place stays taken until the upstream has let go of it,
+// because providers count connections on their side.
 func (u *Upstream) retire(p *pool, c *conn) {
 	p.closing++
 	go func() { // waited for by Close: the place is taken until its end

@@ -18,9 +18,10 @@ type probe struct {
 	sender   string // whose mail the steps are for, if not everybody's
 }
 
-// TestSenders is Test, and goes on to MAIL for each sender, followed by RSET: no recipient is named and nothing is sent. A
-// sender that is refused does not keep the others from being tried. With AsThemselves each sender is logged in as itself, on a
-// connection of its own; one whose login is refused is tried as the configured username, which is how its mail would go.
+// TestSenders is Test, and goes on to MAIL for each sender, followed by RSET: no recipient is named and nothing is
+// sent. A sender that is refused does not keep the others from being tried. With AsThemselves each sender is logged in
+// as itself, on a connection of its own; one whose login is refused is tried as the configured username, which is how
+// its mail would go.
 func (u *Upstream) TestSenders(ctx context.Context, t upstream.Trial) []upstream.Step {
 	if t.Limit > 0 {
 		u = u.limited(t.Limit)

@@ -12,8 +12,8 @@ import (
 	"postern/relay/upstream/replies"
 )
 
-// Whoever writes to an address chooses what the upstream repeats of it. No address makes an account fault of what is a recipient's, nor
-// says how long all others wait.
+// Whoever writes to an address chooses what the upstream repeats of it. No address makes an account fault of what is a
+// recipient's, nor says how long all others wait.
 func TestAddressesInRepliesDecideNothing(t *testing.T) {
 	profile := []replies.Rule{{Name: "over-quota", Stages: atMail, Text: "SubmissionQuotaExceeded|daily quota", Class: mail.BackPressure,
 		Quota: 24 * time.Hour, RetryAfter: time.Hour}}

@@ -11,8 +11,8 @@ import (
 	"postern/relay/upstream/account"
 )
 
-// Send implements upstream.Slot. A cancelled one waits at most Timeouts.Drain for the reply behind the final dot. If it panics,
-// Release closes the connection.
+// Send implements upstream.Slot. A cancelled one waits at most Timeouts.Drain for the reply behind the final dot. If it
+// panics, Release closes the connection.
 func (s *slot) Send(ctx context.Context, t upstream.Transaction) []mail.Result {
 	if s.used || len(t.Recipients) == 0 {
 		return nil

@@ -1,9 +1,9 @@
-// Package smtp is the smart host client: it owns the connections to one provider, from the lookup of its name to QUIT, and turns
-// what the provider answers into one mail.Result for each recipient.
+// Package smtp is the smart host client: it owns the connections to one provider, from the lookup of its name to QUIT,
+// and turns what the provider answers into one mail.Result for each recipient.
 //
-// It is an upstream.Transport, whose table of accounts says who may send now. Connections are kept between messages and closed
-// politely when they are idle, old, or have carried enough messages. Where the provider offers PIPELINING and CHUNKING a whole
-// message costs one round trip.
+// It is an upstream.Transport, whose table of accounts says who may send now. Connections are kept between messages and
+// closed politely when they are idle, old, or have carried enough messages. Where the provider offers PIPELINING and
+// CHUNKING a whole message costs one round trip.
 //
 // Failure semantics:
 //   - A result is Delivered only for a 2yz reply after the last octet of the message.
@@ -12,7 +12,8 @@
 //   - A connection lost before the last octet was written defers; one lost after it defers too and says Uncertain.
 //   - When the content cannot be read to its end the connection is closed. A message is never ended early.
 //   - A pooled connection that turns out to be dead before MAIL is answered is replaced at once and is nobody's fault.
-//   - What the upstream says is hostile until parsed: replies are bounded in lines, octets and time, and made printable.
+//   - What the upstream says is hostile until parsed: replies are bounded in lines, octets and time, and made
+//     printable.
 package smtp
 
 import (
@@ -33,8 +34,8 @@ import (
 
 // Config describes one upstream. It is not changed after New.
 //
-// With Settings.Token only OAuthMechanisms are used, any identity may be reserved, and TLS must verify. Username "" means no AUTH
-// at all. Envelopes over MaxRecipients are split. MaxMessageSize holds where EHLO says more or nothing.
+// With Settings.Token only OAuthMechanisms are used, any identity may be reserved, and TLS must verify. Username ""
+// means no AUTH at all. Envelopes over MaxRecipients are split. MaxMessageSize holds where EHLO says more or nothing.
 type Config struct {
 	upstream.Settings
 
@@ -61,7 +62,8 @@ type Config struct {
 	// Rules come before the generic ones.
 	Rules []replies.Rule
 
-	// Resolve replaces the net package's, nil: does not. With Dial and without Resolve, Dial gets the host as configured.
+	// Resolve replaces the net package's, nil: does not. With Dial and without Resolve, Dial gets the host as
+	// configured.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 

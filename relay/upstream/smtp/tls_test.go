@@ -15,8 +15,8 @@ import (
 	"postern/relay/upstream/faketest"
 )
 
-// noSecret fails when AUTH or MAIL went out on a connection that was not good enough. The connection has been given up: when the
-// fake has read to its end it has seen all that there was.
+// noSecret fails when AUTH or MAIL went out on a connection that was not good enough. The connection has been given up:
+// when the fake has read to its end it has seen all that there was.
 func noSecret(t *testing.T, fake *faketest.Server) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); fake.Counts().Open > 0; runtime.Gosched() {

@@ -84,9 +84,10 @@ func (x *transaction) waits(i int) bool {
 	return x.results[i].Class == mail.Unknown && !slices.Contains(x.rest, i)
 }
 
-// surplus ends the use of a connection with more replies than commands. Behind the reply to the message the surplus says
-// nothing of the message: it is a farewell (RFC 5321 §3.8) or a second reply to one dot. Where the message went in one flight
-// with the commands, or did not go, replies may have been off by one: each taken for that of the next command.
+// surplus ends the use of a connection with more replies than commands. Behind the reply to the message the surplus
+// says nothing of the message: it is a farewell (RFC 5321 §3.8) or a second reply to one dot. Where the message went in
+// one flight with the commands, or did not go, replies may have been off by one: each taken for that of the next
+// command.
 func (x *transaction) surplus() {
 	c := x.c
 	c.broken = true
@@ -144,8 +145,8 @@ func (x *transaction) pipelined() {
 	putBuffer(p, b)
 }
 
-// oneByOne waits for each reply, which is what a server without PIPELINING wants. The message goes by DATA: it can be left
-// at any octet without a trace, and CHUNKING would save one round trip of many.
+// oneByOne waits for each reply, which is what a server without PIPELINING wants. The message goes by DATA: it can be
+// left at any octet without a trace, and CHUNKING would save one round trip of many.
 func (x *transaction) oneByOne() {
 	p := getBuffer()
 	defer putBuffer(p, *p)

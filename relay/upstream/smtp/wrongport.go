@@ -11,8 +11,9 @@ import (
 	"postern/relay/upstream/replies"
 )
 
-// A port and tls that do not fit look like a server that is broken: whoever waits for a greeting on a port of TLS waits for ever. So a
-// server that is silent, or says what is not SMTP, is looked at more closely, and the fault says what to write.
+// A port and tls that do not fit look like a server that is broken: whoever waits for a greeting on a port of TLS waits
+// for ever. So a server that is silent, or says what is not SMTP, is looked at more closely, and the fault says what to
+// write.
 
 // probeTime bounds the question whether a silent port speaks TLS.
 const probeTime = 5 * time.Second
@@ -74,8 +75,8 @@ func protocolOf(b []byte) spoken {
 	return speaksSMTP // the reply says what is wrong with it
 }
 
-// wrongPort makes a fault of a port that speaks something else. A port of TLS does so until a person changes the configuration;
-// another server may stand there for a moment only.
+// wrongPort makes a fault of a port that speaks something else. A port of TLS does so until a person changes the
+// configuration; another server may stand there for a moment only.
 func (c *conn) wrongPort(what spoken) *fault {
 	if what == speaksTLS {
 		return c.explained(mail.StageGreeting, nil, c.peer+" waits for TLS: this port speaks TLS from the first byte: write tls = \"implicit\", or another port")

@@ -44,7 +44,8 @@ func TestWrongPort(t *testing.T) {
 	}
 }
 
-// A delivery finds it out as well, and waits for a person: nobody would know from a server that is silent for five minutes.
+// A delivery finds it out as well, and waits for a person: nobody would know from a server that is silent for five
+// minutes.
 func TestWrongPortPauses(t *testing.T) {
 	fc := provider()
 	fc.Implicit = true

@@ -182,9 +182,9 @@ func newOffice(t *testing.T, seed uint64, bySender bool) *office {
 	return &office{t: t, rng: rng, watch: New(bySender), now: time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC), logins: 2 + rng.IntN(200)}
 }
 
-// A month of honest mail trips nothing, whatever goes wrong in it: typing errors, a newsletter with 30 % of dead addresses by
-// day and by night, one login with a broken address book, a device that sends to a dead address all the time, a burst of
-// viruses from one machine.
+// A month of honest mail trips nothing, whatever goes wrong in it: typing errors, a newsletter with 30 % of dead
+// addresses by day and by night, one login with a broken address book, a device that sends to a dead address all the
+// time, a burst of viruses from one machine.
 func TestAnHonestMonthTripsNothing(t *testing.T) {
 	t.Parallel()
 	months := uint64(8)

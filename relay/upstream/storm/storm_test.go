@@ -86,8 +86,8 @@ func TestAStormEndsWithADelivery(t *testing.T) {
 	d.want("what others do not meet any more is true", Believe, d.refusal("u0", "d9", blockedText, true), d.blocked("u3", "d3"))
 }
 
-// Where a tenth gets through, or only mail to the own domain, the account is blocked all the same, and no delivery sends off
-// what was kept.
+// Where a tenth gets through, or only mail to the own domain, the account is blocked all the same, and no delivery
+// sends off what was kept.
 func TestAPartialBlockStaysOne(t *testing.T) {
 	for what, let := range map[string]func(n int) (domain string, ok bool){
 		"a tenth":        func(n int) (string, bool) { return fmt.Sprint("d", n%7), n%10 == 9 },
@@ -117,8 +117,8 @@ func TestAPartialBlockStaysOne(t *testing.T) {
 	}
 }
 
-// Whoever may send at all may send with a null reverse-path, too. That makes no second login of one: nobody pauses an upstream for
-// others by having the provider refuse his own mail.
+// Whoever may send at all may send with a null reverse-path, too. That makes no second login of one: nobody pauses an
+// upstream for others by having the provider refuse his own mail.
 func TestANullReversePathIsNobodyElse(t *testing.T) {
 	d := newDesk(t)
 	d.delivered("boss", "d1")
@@ -134,8 +134,8 @@ func TestANullReversePathIsNobodyElse(t *testing.T) {
 	d.want("somebody else", KeepIdentity, d.blocked("boss", "d1"))
 }
 
-// An infected machine sends ten messages a second that are all refused, in one text or several, with its login's address and
-// without one, while the others send one now and then: nobody but it waits.
+// An infected machine sends ten messages a second that are all refused, in one text or several, with its login's
+// address and without one, while the others send one now and then: nobody but it waits.
 func TestAFloodOfOneLoginPausesNobodyElse(t *testing.T) {
 	for texts := 1; texts <= 3; texts++ {
 		d, kept := newDesk(t), 0
@@ -164,8 +164,8 @@ func TestAFloodOfOneLoginPausesNobodyElse(t *testing.T) {
 	}
 }
 
-// One login to many domains: where nobody else shows that the account works, its mail is kept, and only its own where others
-// send, too. When theirs gets through, it is this login's matter.
+// One login to many domains: where nobody else shows that the account works, its mail is kept, and only its own where
+// others send, too. When theirs gets through, it is this login's matter.
 func TestOneLoginIsKeptUntilOthersGetThrough(t *testing.T) {
 	d := newDesk(t)
 	d.delivered("boss", "d1")
@@ -198,7 +198,8 @@ func TestOneLoginIsKeptUntilOthersGetThrough(t *testing.T) {
 	d.want("alone", KeepIdentity, d.blocked("shop", "d4"), d.blocked("shop", "d5"))
 }
 
-// Others' mail got through since the first refusal: it is the sender's or the message's matter, however much of it there is.
+// Others' mail got through since the first refusal: it is the sender's or the message's matter, however much of it
+// there is.
 func TestWhatOthersDoNotMeetIsBelieved(t *testing.T) {
 	d := newDesk(t)
 	for i := range 400 {

@@ -15,8 +15,8 @@ const (
 	alike    = 0.8 // share of words that two forms of one text have in common
 )
 
-// kind is what a text says of itself. No list is ever complete, so a kind never decides alone: it only says how much has
-// to be seen before the text is doubted.
+// kind is what a text says of itself. No list is ever complete, so a kind never decides alone: it only says how much
+// has to be seen before the text is doubted.
 type kind uint8
 
 const (
@@ -59,8 +59,9 @@ func kindOf(stage mail.Stage, r mail.Reply) kind {
 	return unnamed
 }
 
-// Words are the words of a reply that do not change from message to message, in order: without addresses, names of hosts,
-// numbers, ids, dates, links, quotations, and without what is given in personal (parts of the addresses of this message).
+// Words are the words of a reply that do not change from message to message, in order: without addresses, names of
+// hosts, numbers, ids, dates, links, quotations, and without what is given in personal (parts of the addresses of this
+// message).
 func Words(r mail.Reply, personal ...string) []string {
 	text := quoted.ReplaceAllString(mail.Cut(r.Text, maxText), " ")
 	var words []string

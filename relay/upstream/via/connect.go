@@ -103,7 +103,8 @@ func (p *Proxy) loginText(said string, head []byte) string {
 	return "wants a login (" + said + "); write user and password into its address, as in http://user:password@host:port"
 }
 
-// knownSchemes are those of IANA's registry that proxies ask for. Others are not repeated: a proxy can write there what we sent.
+// knownSchemes are those of IANA's registry that proxies ask for. Others are not repeated: a proxy can write there what
+// we sent.
 var knownSchemes = []string{"Basic", "Bearer", "Digest", "HOBA", "Kerberos", "Mutual", "Negotiate", "NTLM", "SCRAM-SHA-1", "SCRAM-SHA-256"}
 
 // challenges are the schemes that Proxy-Authenticate fields name.

@@ -13,8 +13,8 @@ type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 // inEnvironment is where an Environment's proxies are named, for people.
 const inEnvironment = "HTTPS_PROXY in the environment"
 
-// Environment dials for HTTPS as HTTPS_PROXY and NO_PROXY say (golang.org/x/net/http/httpproxy has the forms): through that proxy,
-// or directly with forward. The environment is read once in the life of a process.
+// Environment dials for HTTPS as HTTPS_PROXY and NO_PROXY say (golang.org/x/net/http/httpproxy has the forms): through
+// that proxy, or directly with forward. The environment is read once in the life of a process.
 func Environment(forward Dialer) Dialer { return environment(forward, http.ProxyFromEnvironment) }
 
 func environment(forward Dialer, proxyFor func(*http.Request) (*url.URL, error)) Dialer {

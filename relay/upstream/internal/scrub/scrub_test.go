@@ -56,8 +56,8 @@ func TestEchoes(t *testing.T) {
 	}
 }
 
-// What a provider writes its answers with, JSON above all, escapes in ways of its own; whoever reads the answer undoes it. Replies of
-// several lines break a secret in two.
+// What a provider writes its answers with, JSON above all, escapes in ways of its own; whoever reads the answer undoes
+// it. Replies of several lines break a secret in two.
 func TestEchoesInEscapes(t *testing.T) {
 	const secret = `8fQ~ab/cd+ef/gh&ij<kl>m'no"pq`
 	b64 := base64.StdEncoding.EncodeToString([]byte("\x00\x00" + secret))
@@ -154,7 +154,8 @@ func TestAddLater(t *testing.T) {
 	}
 }
 
-// Whatever surrounds a secret and in whatever of its forms it comes, no long run of it is left, and what is left is text.
+// Whatever surrounds a secret and in whatever of its forms it comes, no long run of it is left, and what is left is
+// text.
 func FuzzText(f *testing.F) {
 	f.Add("pass word 1234567", "no: ", "pass", 3)
 	f.Add(token, "", token, 400)

@@ -1,5 +1,5 @@
-// Package whytls says in plain words why TLS with a server was not agreed on, and what a person can do: Go's own words are for
-// programmers, and often name the wrong thing.
+// Package whytls says in plain words why TLS with a server was not agreed on, and what a person can do: Go's own words
+// are for programmers, and often name the wrong thing.
 //
 // It is pure. What is read of a server's certificate is made printable and bounded.
 package whytls
@@ -142,8 +142,8 @@ func oldHash(c *x509.Certificate) string {
 	return ""
 }
 
-// Handshake explains what ends a handshake beside a certificate that does not verify. own: we show a certificate of ours. ok is
-// false for everything that is the network's.
+// Handshake explains what ends a handshake beside a certificate that does not verify. own: we show a certificate of
+// ours. ok is false for everything that is the network's.
 func Handshake(err error, own bool) (text string, ok bool) {
 	words := err.Error()
 	op, remote := errors.AsType[*net.OpError](err)

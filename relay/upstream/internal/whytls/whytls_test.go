@@ -205,8 +205,8 @@ func TestOldHash(t *testing.T) {
 	}
 }
 
-// negative is a certificate whose serial number is: Go makes none, so one octet of a good one is changed. Its signature breaks, which
-// nobody looks at before it is parsed.
+// negative is a certificate whose serial number is: Go makes none, so one octet of a good one is changed. Its signature
+// breaks, which nobody looks at before it is parsed.
 func negative(t *testing.T, c tls.Certificate) tls.Certificate {
 	t.Helper()
 	der := append([]byte(nil), c.Certificate[0]...)
