@@ -28,7 +28,8 @@ type (
 
 // newTransport makes what an upstream block describes; source is nil without [upstream.oauth], quotas is nil where
 // nothing is to be remembered. It opens no connection.
-func newTransport(hostname string, block config.Upstream, source *oauth.Source, quotas upstream.QuotaStore, log *slog.Logger) (transport, error) {
+func newTransport(hostname string, block config.Upstream, source *oauth.Source, quotas upstream.QuotaStore,
+	log *slog.Logger) (transport, error) {
 	set, err := settings(block)
 	set.Quotas, set.Logger = quotas, log
 	useTokens(&set, source)
@@ -52,7 +53,8 @@ func newTransport(hostname string, block config.Upstream, source *oauth.Source, 
 // TestUpstream goes the way of a delivery to the upstream of a block and sends nothing. source is what NewTokens made
 // for it. By SMTP the way goes on to MAIL for each sender; by Graph it is gone for the mailbox of each, where senders
 // have one. Whether senders are logged in as themselves is the block's to say.
-func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source, t upstream.Trial) ([]upstream.Step, error) {
+func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source,
+	t upstream.Trial) ([]upstream.Step, error) {
 	up, err := newTransport(hostname, block, source, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err

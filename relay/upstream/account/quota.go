@@ -107,7 +107,8 @@ func (t *Table[H]) quotasLocked(least time.Duration) []upstream.Quota {
 				q.Counts = m.appendCounts(q.Counts, now)
 			}
 			if least == 0 && m.flying > 0 {
-				q.Counts = append(q.Counts, upstream.QuotaCount{Unit: m.unit, Per: m.span, Leaves: m.leaves(m.head), Count: m.flying})
+				q.Counts = append(q.Counts, upstream.QuotaCount{Unit: m.unit, Per: m.span, Leaves: m.leaves(m.head),
+					Count: m.flying})
 			}
 		}
 		if !q.Until.IsZero() || len(q.Counts) > 0 {
@@ -121,7 +122,8 @@ func (m *meter) appendCounts(counts []upstream.QuotaCount, now time.Time) []upst
 	m.advance(now)
 	for c := m.head - cells; c <= m.head; c++ {
 		if n := m.used[m.index(c)]; n > 0 {
-			counts = append(counts, upstream.QuotaCount{Unit: m.unit, Per: m.span, Leaves: m.leaves(c), Count: int64(n)})
+			counts = append(counts, upstream.QuotaCount{Unit: m.unit, Per: m.span, Leaves: m.leaves(c),
+				Count: int64(n)})
 		}
 	}
 	return counts

@@ -61,7 +61,8 @@ func (s *Slot[H]) adaptLocked(now time.Time, n News) (adapted News, slowed bool)
 	case n.Verdict == Pressure && n.Slow && a.breaker.Ready():
 		slowed = true
 		if floor := a.flow.slowed(); !floor && !s.aloneLocked() {
-			s.t.o.Log.Info("upstream wants fewer connections at once", "identity", a.name, "places", a.flow.now, "reply", n.Reply.String())
+			s.t.o.Log.Info("upstream wants fewer connections at once", "identity", a.name, "places", a.flow.now,
+				"reply", n.Reply.String())
 			return News{Verdict: Reached, Reply: n.Reply, Early: n.Early}, true
 		}
 	}

@@ -142,7 +142,8 @@ func (t *Table[H]) accountLocked(name string) *account[H] {
 	if len(t.accounts) >= maxAccounts && !t.evictLocked() {
 		return nil
 	}
-	a := &account[H]{name: name, held: t.held(), flow: newFlow(t.set.MaxConnections), pace: newPace(t.set.Rates, t.o.Windows)}
+	a := &account[H]{name: name, held: t.held(), flow: newFlow(t.set.MaxConnections),
+		pace: newPace(t.set.Rates, t.o.Windows)}
 	t.accounts[key] = a
 	return a
 }
@@ -264,7 +265,8 @@ func (t *Table[H]) States() []upstream.State {
 		idle, closing := a.held.Connections()
 		s := upstream.State{
 			Upstream: t.set.Name, Identity: a.name, Status: upstream.Ready,
-			Limit: a.flow.now, Most: a.flow.most, InUse: a.inUse, Idle: idle, Closing: closing, Rates: a.pace.states(now),
+			Limit: a.flow.now, Most: a.flow.most, InUse: a.inUse, Idle: idle, Closing: closing,
+			Rates: a.pace.states(now),
 		}
 		if b := &a.breaker; !b.Ready() {
 			s.Status, s.Probing, s.Until, s.Since, s.Reply = b.Status, b.Probing, b.Until, b.Since, b.Reply

@@ -28,7 +28,8 @@ const office = "office@example.com"
 
 // newTable makes one of three places; change may be nil.
 func newTable(change func(*upstream.Settings, *Options)) *Table[*conns] {
-	set := &upstream.Settings{Name: "up", Username: office, MaxConnections: 3, MaxRecipients: 100, Jitter: func() float64 { return 0.5 }}
+	set := &upstream.Settings{Name: "up", Username: office, MaxConnections: 3, MaxRecipients: 100,
+		Jitter: func() float64 { return 0.5 }}
 	o := Options{Spent: upstream.BackingOff, Log: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(set, &o)
@@ -99,7 +100,8 @@ func TestPlacesAreBounded(t *testing.T) {
 	}
 	a.Release(nil)
 	a.Release(nil) // does nothing
-	if st := state(tb); woken != 1 || st.InUse != 2 || st.Limit != 3 || st.Most != 3 || st.Identity != office || st.Upstream != "up" {
+	if st := state(tb); woken != 1 || st.InUse != 2 || st.Limit != 3 || st.Most != 3 || st.Identity != office ||
+		st.Upstream != "up" {
 		t.Errorf("woken %d times, %+v", woken, st)
 	}
 	tb.Update(func() { b.Held().closing = 1 })
@@ -278,7 +280,8 @@ func TestRefusedSenders(t *testing.T) {
 		tb := newTable(nil)
 		s := reserve(t, tb)
 		from := mail.Address{Local: "alice", Domain: "example.com"}
-		said := mail.Result{Class: mail.AccountFault, Reply: mail.R(554, "5.2.252", "SendAsDenied"), RetryAfter: time.Hour}
+		said := mail.Result{Class: mail.AccountFault, Reply: mail.R(554, "5.2.252", "SendAsDenied"),
+			RetryAfter: time.Hour}
 		s.SenderRefused(time.Now(), from, said)
 		if _, held := s.SenderHeld(time.Now(), from); held || len(tb.Denied(time.Now())) != 0 {
 			t.Error("held after one refusal")
@@ -287,7 +290,8 @@ func TestRefusedSenders(t *testing.T) {
 		if r, held := s.SenderHeld(time.Now(), from); !held || r != said {
 			t.Errorf("%v, %+v", held, r)
 		}
-		if d := tb.Denied(time.Now()); len(d) != 1 || d[0].Sender != "alice@example.com" || d[0].Identity != office || d[0].Refusals != 2 ||
+		if d := tb.Denied(time.Now()); len(d) != 1 || d[0].Sender != "alice@example.com" || d[0].Identity != office ||
+			d[0].Refusals != 2 ||
 			d[0].Reply.Code != 554 || d[0].Until.Sub(time.Now()) != senderFirst {
 			t.Errorf("%+v", d)
 		}
@@ -339,7 +343,8 @@ func (q *shelf) SaveQuotas(_ context.Context, _ string, quotas []upstream.Quota)
 func TestQuotasAreSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		saved := &shelf{}
-		rates := []upstream.Rate{{Count: 1000, Unit: upstream.Recipients, Per: 24 * time.Hour}, messages(100, time.Second)}
+		rates := []upstream.Rate{{Count: 1000, Unit: upstream.Recipients, Per: 24 * time.Hour},
+			messages(100, time.Second)}
 		tb := rated(saved, rates...)
 		for range 50 {
 			use(t, tb, 4, News{Verdict: Works})
@@ -387,10 +392,11 @@ func TestQuotasAreBounded(t *testing.T) {
 		count := func(unit upstream.Unit, leaves time.Duration, n int64) upstream.QuotaCount {
 			return upstream.QuotaCount{Unit: unit, Per: time.Hour, Leaves: now.Add(leaves), Count: n}
 		}
-		tb := rated(&shelf{quotas: []upstream.Quota{{Identity: office, Until: now.Add(1000 * time.Hour * 24), Counts: []upstream.QuotaCount{
-			count(upstream.Messages, 100*time.Hour, 5), count(upstream.Messages, -time.Hour, 5),
-			count(upstream.Messages, time.Minute, -5), count("octets", time.Minute, 5),
-		}}}}, messages(10, time.Hour))
+		tb := rated(&shelf{quotas: []upstream.Quota{{Identity: office, Until: now.Add(1000 * time.Hour * 24),
+			Counts: []upstream.QuotaCount{
+				count(upstream.Messages, 100*time.Hour, 5), count(upstream.Messages, -time.Hour, 5),
+				count(upstream.Messages, time.Minute, -5), count("octets", time.Minute, 5),
+			}}}}, messages(10, time.Hour))
 		if st := state(tb); st.Rates[0].Used != 5 || st.Until.Sub(now) > upstream.MaxQuota {
 			t.Errorf("%+v", st)
 		}
@@ -479,7 +485,8 @@ func TestWaitIsForEveryPlace(t *testing.T) {
 }
 
 func BenchmarkReserve(b *testing.B) {
-	tb := rated(nil, messages(1<<30, time.Minute), upstream.Rate{Count: 1 << 30, Unit: upstream.Recipients, Per: 24 * time.Hour})
+	tb := rated(nil, messages(1<<30, time.Minute), upstream.Rate{Count: 1 << 30, Unit: upstream.Recipients,
+		Per: 24 * time.Hour})
 	at := time.Now()
 	b.ReportAllocs()
 	for b.Loop() {

@@ -119,7 +119,8 @@ func (a *Advice) matches(provider, decided string) bool {
 
 // rule matches what the advice is for; its class is of no importance.
 func (a *Advice) rule() replies.Rule {
-	rule := replies.Rule{Name: "advice " + a.Name, Code: a.Code, Enhanced: a.Enhanced, Text: a.Text, Class: mail.Deferral}
+	rule := replies.Rule{Name: "advice " + a.Name, Code: a.Code, Enhanced: a.Enhanced, Text: a.Text,
+		Class: mail.Deferral}
 	for _, s := range a.Stages {
 		rule.Stages = append(rule.Stages, mail.Stage(s))
 	}

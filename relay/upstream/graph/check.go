@@ -93,7 +93,8 @@ func (t *tester) add(name string, took time.Duration, seen string, f *fault) boo
 	if f != nil {
 		s.Cause, s.Reply = explain(f, t.u.adviceFor(f.rule, t.mailbox, t.token)), f.reply
 		if t.sender != "" && f.stage == mail.StageAuth && f.class == mail.AccountFault {
-			s.Cause += " Until then this sender's mail goes by " + mail.Printable(t.u.o.Username) + ", which needs Send As for the address."
+			s.Cause += " Until then this sender's mail goes by " + mail.Printable(t.u.o.Username) +
+				", which needs Send As for the address."
 		}
 	}
 	t.steps = append(t.steps, s)
@@ -142,7 +143,8 @@ func (t *tester) connect(ctx context.Context) bool {
 	}
 	f := t.u.unreached(unwrapURL(err))
 	if f == nil {
-		f = &fault{stage: mail.StageConnect, class: mail.BackPressure, err: err, reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
+		f = &fault{stage: mail.StageConnect, class: mail.BackPressure, err: err,
+			reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
 	}
 	if throughProxy(err) {
 		name = "proxy"
@@ -174,7 +176,8 @@ func (t *tester) fetch(ctx context.Context) bool {
 		return t.add("token", time.Since(begun), "", tokenFault(err))
 	}
 	t.token = token
-	return t.add("token", time.Since(begun), "an access token for "+mail.Printable(t.mailbox)+readRights(token).describe(), nil)
+	return t.add("token", time.Since(begun),
+		"an access token for "+mail.Printable(t.mailbox)+readRights(token).describe(), nil)
 }
 
 // notBase64 has no letter of base64's alphabet: there is nothing in it that could be sent.
@@ -191,7 +194,8 @@ func (t *tester) permission(ctx context.Context) bool {
 		return t.add("permission", time.Since(begun), "", f)
 	}
 	return t.add("permission", time.Since(begun), "Graph would take mail for "+mail.Printable(t.mailbox)+
-		" (nothing was sent). Not checked, because it shows only when mail is sent: other addresses in From, and what is left of the quota.", nil)
+		" (nothing was sent). Not checked, because it shows only when mail is sent: other addresses in From, and "+
+		"what is left of the quota.", nil)
 }
 
 // large probes the right to make drafts.
@@ -208,11 +212,14 @@ func (t *tester) large(ctx context.Context) bool {
 	if f != nil {
 		return t.add("large-mail", time.Since(begun), "", f)
 	}
-	return t.add("large-mail", time.Since(begun), "Graph would make drafts for "+mail.Printable(t.mailbox)+" (none was made). Files go to another host, outlook.office.com as a rule, which was not tried.", nil)
+	return t.add("large-mail", time.Since(begun),
+		"Graph would make drafts for "+mail.Printable(t.mailbox)+" (none was made). Files go to another host, "+
+			"outlook.office.com as a rule, which was not tried.", nil)
 }
 
 func saysNoBase64(a *answer) bool {
-	return a.status == http.StatusBadRequest && slices.ContainsFunc(a.codes, func(code string) bool { return strings.HasPrefix(code, "ErrorMimeContent") })
+	return a.status == http.StatusBadRequest && slices.ContainsFunc(a.codes,
+		func(code string) bool { return strings.HasPrefix(code, "ErrorMimeContent") })
 }
 
 // judge makes a fault of an answer to a probe.
@@ -222,7 +229,8 @@ func (t *tester) judge(a *answer) *fault {
 		t.u.o.DropToken(t.mailbox, t.token)
 	}
 	if f.rule.Name == unknownRule || a.status/100 == 2 {
-		f.reply = mail.R(451, "4.3.0", "Graph gave an unexpected answer to a request that cannot be mail: %s", a.words())
+		f.reply = mail.R(451, "4.3.0", "Graph gave an unexpected answer to a request that cannot be mail: %s",
+			a.words())
 	}
 	return f
 }
@@ -241,7 +249,8 @@ func (t *tester) probe(ctx context.Context, target string) (*answer, *fault) {
 	}
 	f := t.u.unreached(unwrapURL(err))
 	if f == nil {
-		f = &fault{stage: mail.StageDot, class: mail.Deferral, err: err, reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
+		f = &fault{stage: mail.StageDot, class: mail.Deferral, err: err,
+			reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
 	}
 	return nil, f
 }

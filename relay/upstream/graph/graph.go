@@ -97,7 +97,8 @@ type Timeouts struct {
 }
 
 // Standard are the usual timeouts. That of a request is as for the final dot of SMTP.
-var Standard = Timeouts{Connect: 15 * time.Second, TLS: 30 * time.Second, Token: time.Minute, Request: 10 * time.Minute, Drain: 10 * time.Second}
+var Standard = Timeouts{Connect: 15 * time.Second, TLS: 30 * time.Second, Token: time.Minute, Request: 10 * time.Minute,
+	Drain: 10 * time.Second}
 
 func (o *Options) check() error {
 	if err := o.Settings.Check(); err != nil {
@@ -137,7 +138,8 @@ func New(o Options) (*Upstream, error) {
 		return nil, err
 	}
 	base, err := url.Parse(o.BaseURL)
-	if err != nil || base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" {
+	if err != nil || base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" ||
+		base.Fragment != "" {
 		return nil, fmt.Errorf("base URL %q is not like %s", o.BaseURL, GlobalURL)
 	}
 	u := &Upstream{
@@ -157,7 +159,10 @@ func newClient(o *Options) *http.Client {
 	if rt == nil {
 		rt = newTransport(o)
 	}
-	return &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: rt, CheckRedirect: func(*http.Request,
+		[]*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 }
 
 func newTransport(o *Options) *http.Transport {

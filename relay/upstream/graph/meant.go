@@ -18,7 +18,8 @@ type correction struct {
 
 // complete finds whom local parts mean, and returns what is to be written in full. A fault is that of one that cannot
 // be found; it keeps the mail where we have parted the envelope.
-func (who *addressees) complete(field string, recipients []mail.Recipient, whole []mail.Address) (full []span, parted *fault) {
+func (who *addressees) complete(field string, recipients []mail.Recipient, whole []mail.Address) (full []span,
+	parted *fault) {
 	full = who.inFull()
 	for _, l := range who.locals {
 		a, f := meant(field, l.text, recipients, whole)

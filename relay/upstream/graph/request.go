@@ -106,7 +106,8 @@ func (e *onTheWay) Unwrap() error { return e.error }
 
 // doFields is do, and shows the fields of an answer 2xx to field. What of it is not looked at, such as the file that
 // was sent, is read all the same, so that the connection can be used again.
-func (u *Upstream) doFields(req *http.Request, token string, field func(name string, value json.RawMessage)) (*answer, error) {
+func (u *Upstream) doFields(req *http.Request, token string, field func(name string, value json.RawMessage)) (*answer,
+	error) {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}

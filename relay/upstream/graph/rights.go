@@ -63,5 +63,6 @@ func (r rights) has(names ...string) bool {
 
 // readsMail reports that Sent Items may be looked at.
 func (r rights) readsMail() bool {
-	return r.has("Mail.Read", "Mail.ReadBasic", "Mail.ReadBasic.All", "Mail.ReadWrite", "Mail.Read.Shared", "Mail.ReadBasic.Shared", "Mail.ReadWrite.Shared")
+	return r.has("Mail.Read", "Mail.ReadBasic", "Mail.ReadBasic.All", "Mail.ReadWrite", "Mail.Read.Shared",
+		"Mail.ReadBasic.Shared", "Mail.ReadWrite.Shared")
 }

@@ -14,10 +14,11 @@ import (
 // everything.
 type Rule struct {
 	Name   string
-	Status string   // three places, a letter stands for any digit: "429", "4xx"
-	Codes  []string // error.code, case ignored; "-" stands for an answer that is no error of Graph's, "<" for a web page
-	Like   string   // RE2, case ignored, searched in each error.code
-	Text   string   // RE2, case ignored, searched in error.message
+	Status string // three places, a letter stands for any digit: "429", "4xx"
+	// error.code, case ignored; "-" stands for an answer that is no error of Graph's, "<" for a web page
+	Codes []string
+	Like  string // RE2, case ignored, searched in each error.code
+	Text  string // RE2, case ignored, searched in error.message
 
 	Class mail.Class
 	// Code and Enhanced are what the answer would be in SMTP.
@@ -92,7 +93,8 @@ func (u *Upstream) refused(a *answer) *fault {
 	rule := classify(a)
 	f := &fault{
 		stage: mail.StageDot, class: rule.Class, reply: mail.R(rule.Code, rule.Enhanced, "%s", a.words()),
-		retryAfter: max(rule.RetryAfter, a.retryAfter), uncertain: rule.Uncertain, author: rule.Author, rule: rule, answered: true,
+		retryAfter: max(rule.RetryAfter, a.retryAfter), uncertain: rule.Uncertain, author: rule.Author, rule: rule,
+		answered: true,
 	}
 	if rule.Way {
 		f.reply.Text = u.host + " is not reached: " + f.reply.Text

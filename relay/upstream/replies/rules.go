@@ -146,7 +146,10 @@ func (r *Rule) check() error {
 		return fmt.Errorf("enhanced code %q has not three numbers", r.Enhanced)
 	case r.Class <= mail.Delivered || r.Class > mail.BackPressure:
 		return fmt.Errorf("class %s cannot be given to a refusal", r.Class)
-	case slices.ContainsFunc(r.Stages, func(s mail.Stage) bool { return !slices.Contains(beforeMail, s) && !slices.Contains(fromMail, s) }):
+	case slices.ContainsFunc(r.Stages, func(s mail.Stage) bool {
+		return !slices.Contains(beforeMail, s) &&
+			!slices.Contains(fromMail, s)
+	}):
 		return fmt.Errorf("there is a stage without replies in %v", r.Stages)
 	case r.Class.Permanent() && !r.afterMail():
 		return fmt.Errorf("before MAIL nothing is a message's fault: class %s needs stages from MAIL on", r.Class)
@@ -164,7 +167,8 @@ func (r *Rule) check() error {
 
 // afterMail reports whether the rule holds from MAIL on only.
 func (r *Rule) afterMail() bool {
-	return len(r.Stages) > 0 && !slices.ContainsFunc(r.Stages, func(s mail.Stage) bool { return slices.Contains(beforeMail, s) })
+	return len(r.Stages) > 0 && !slices.ContainsFunc(r.Stages,
+		func(s mail.Stage) bool { return slices.Contains(beforeMail, s) })
 }
 
 func (m *matcher) matches(stage mail.Stage, s *Sample) bool {
@@ -280,7 +284,8 @@ func (rs *Rules) find(stage mail.Stage, s *Sample) (m *matcher, number int) {
 
 // Classify says which rule decides about a reply at a stage, with the times that the reply names. number is the rule's
 // place among those of Compile, -1 for a generic one. about is the addresses that the reply may repeat.
-func (rs *Rules) Classify(stage mail.Stage, r mail.Reply, now time.Time, about ...mail.Address) (rule Rule, number int) {
+func (rs *Rules) Classify(stage mail.Stage, r mail.Reply, now time.Time, about ...mail.Address) (rule Rule,
+	number int) {
 	s := NewSample(r, about...)
 	m, number := rs.find(stage, s)
 	return m.decide(s, now), number

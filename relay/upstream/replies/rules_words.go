@@ -16,7 +16,8 @@ import (
 //
 // In patterns [^.;]* is "within the sentence". A pattern that grows beyond the words of one subject is two rules.
 var wordRules = slices.Concat(
-	exchangeWords, quotedWords, recipientWords, quotaWords, notNowWords, messageWords, hostWords, senderWords, accountWords, loginWords, laterWords,
+	exchangeWords, quotedWords, recipientWords, quotaWords, notNowWords, messageWords, hostWords, senderWords,
+	accountWords, loginWords, laterWords,
 )
 
 // either joins alternatives.
@@ -49,7 +50,8 @@ var later = either(
 	`\b(?:config|configuration) error`, `\bmisconfigur\w*`, `queue file write error`,
 	`\b(?:insufficient|out of|low on) (?:system )?(?:resources|memory|disk|storage)`,
 	`\btimed? ?out\b`,
-	`\bsp.{1,2}ter\b`, `\bplus tard\b`, `\bm.{1,2}s tarde\b`, `\bpi.{1,2} tardi\b`, `\berneut\b`, `\bvor.{1,2}bergehend`,
+	`\bsp.{1,2}ter\b`, `\bplus tard\b`, `\bm.{1,2}s tarde\b`, `\bpi.{1,2} tardi\b`, `\berneut\b`,
+	`\bvor.{1,2}bergehend`,
 )
 
 // notNowWords: what a 4yz asks for is believed, unless it was told before what it is about.
@@ -84,7 +86,8 @@ var exchangeWords = []Rule{
 		Example: "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message"},
 	{Name: "own-mailbox-full", Stages: fromMail, Text: `STOREDRV.Submission\S*:QuotaExceeded`,
 		Class: mail.AccountFault, RetryAfter: 15 * time.Minute,
-		Example: "554 5.2.2 mailbox full; STOREDRV.Submission.Exception:QuotaExceededException.MapiExceptionShutoffQuotaExceeded"},
+		Example: "554 5.2.2 mailbox full; " +
+			"STOREDRV.Submission.Exception:QuotaExceededException.MapiExceptionShutoffQuotaExceeded"},
 	{Name: "account-stopped", Stages: fromMail, Text: `WASCL UserAction[^!]*(?:Suspend|ShowTierUpgrade)`,
 		Class: mail.AccountFault, RetryAfter: time.Hour,
 		Example: "554 5.2.0 STOREDRV.Submission.Exception:OutboundSpamException; WASCL UserAction verdict is Suspend."},
@@ -96,7 +99,8 @@ var exchangeWords = []Rule{
 		Example: "550 5.7.60 SMTP; Client does not have permissions to send as this sender"},
 	{Name: "sender-quota", Stages: fromMail, Code: "5yz", Enhanced: "5.7.236",
 		Class: mail.AccountFault, Scope: ScopeSender, RetryAfter: time.Hour,
-		Example: "550 5.7.236 Your message can't be sent because your onmicrosoft.com domain has reached its limit for today"},
+		Example: "550 5.7.236 Your message can't be sent because your onmicrosoft.com domain has reached its limit " +
+			"for today"},
 	{Name: "too-large", Stages: fromMail, Code: "5yz", Text: `RESOLVER.RST.\w+SizeLimit`, Class: mail.MessageFault,
 		Example: "550 5.2.3 RESOLVER.RST.RecipSizeLimit; message too large for this recipient"},
 	{Name: "recipient-restricted", Stages: toRecipient, Code: "5yz", Text: `RESOLVER.(?:RST|ADR)`,
@@ -107,7 +111,8 @@ var exchangeWords = []Rule{
 // quotedWords repeat what a sender calls things. A subject or a file named "rate limit exceeded" is no limit.
 var quotedWords = []Rule{
 	{Name: "content", Stages: atContent, Code: "5yz", Class: mail.MessageFault,
-		Text:    either(`\bbanned: `, `\b(?:attachment|attached file|file ?name|file|subject)s?(?: named?| called| line)?(?: is|:)? ?["'“«]`),
+		Text: either(`\bbanned: `,
+			`\b(?:attachment|attached file|file ?name|file|subject)s?(?: named?| called| line)?(?: is|:)? ?["'“«]`),
 		Example: `554 5.7.1 Blocked attachment "rate limit exceeded.exe"`},
 }
 
@@ -117,7 +122,8 @@ var messageWords = []Rule{
 		Text: either(`\b(?:spf|dkim|dmarc|arc)\b`, `required authentication level`, `sender is unauthenticated`,
 			`unauthenticated (?:mail|e-?mail|message)`,
 			`\b(?:message|mail|e-?mail) (?:\w+ )?(?:fail(?:s|ed|ing)?|does not pass|did not pass|lacks) (?:\w+ )?authentication`),
-		Example: "550-5.7.26 Unauthenticated email from example.com is not accepted due to domain's\r\n550 5.7.26 DMARC policy."},
+		Example: "550-5.7.26 Unauthenticated email from example.com is not accepted due to domain's\r\n550 5.7.26 " +
+			"DMARC policy."},
 	{Name: "sender-not-owned", Stages: atContent, Code: "5yz", Class: mail.AccountFault, Scope: ScopeSender,
 		RetryAfter: 15 * time.Minute,
 		Text:       `\bfrom\b[^.;]*\b(?:must|should|has to|does not|doesn't) match`,
@@ -125,7 +131,8 @@ var messageWords = []Rule{
 	{Name: "content", Stages: atContent, Code: "5yz", Class: mail.MessageFault,
 		Text: either(`\b(?:virus|malware|phishing|trojan|banned:)`,
 			near(`\b(?:urls?|uris?|links?|attachments?|attached|file|headers?|subject|body)\b`,
-				either(`listed`, `block`, `black`, `reject`, `refus`, `banned`, `prohibited`, `found`, `detected`, `not allowed`,
+				either(`listed`, `block`, `black`, `reject`, `refus`, `banned`, `prohibited`, `found`, `detected`,
+					`not allowed`,
 					`invalid`))),
 		Example: "550 5.7.1 Message contains a URL listed on a blocklist"},
 }

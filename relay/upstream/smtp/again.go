@@ -124,7 +124,8 @@ func (c *conn) settleDoubt(stage mail.Stage, helped bool) {
 		return
 	}
 	for _, name := range d.names {
-		words := "the upstream offers " + name + " and does not take its parameters (" + d.reply + "), so they are left out"
+		words := "the upstream offers " + name + " and does not take its parameters (" + d.reply +
+			"), so they are left out"
 		c.learn(name, words)
 	}
 }

@@ -26,7 +26,8 @@ const silenceTried = 2 * time.Second
 // limited is the same upstream without what it has learned, and with no wait longer than a limit.
 func (u *Upstream) limited(limit time.Duration) *Upstream {
 	cfg := u.cfg
-	for _, d := range []*time.Duration{&cfg.Timeouts.Resolve, &cfg.Timeouts.Connect, &cfg.Timeouts.TLS, &cfg.Timeouts.Greeting,
+	for _, d := range []*time.Duration{&cfg.Timeouts.Resolve, &cfg.Timeouts.Connect, &cfg.Timeouts.TLS,
+		&cfg.Timeouts.Greeting,
 		&cfg.Timeouts.Command, &cfg.Timeouts.Mail} {
 		*d = min(*d, limit)
 	}
@@ -82,11 +83,13 @@ func (u *Upstream) explainTo(f *fault, identity string) string {
 	case f.stage == mail.StageConnect && isProxyFault(f.err):
 		return f.reply.Text
 	case f.stage == mail.StageConnect:
-		return f.reply.Text + ": check host and port, and whether a firewall lets this machine out to port " + u.port() + "."
+		return f.reply.Text + ": check host and port, and whether a firewall lets this machine out to port " +
+			u.port() + "."
 	case f.stage == mail.StageAuth && u.cfg.Token != nil:
 		return u.explainToken(f, identity)
 	case f.stage == mail.StageAuth && f.reply.Code == 535:
-		return "The upstream refuses the user name or password of " + quote(identity) + ". It may also want an app password, or have password logins switched off for this account."
+		return "The upstream refuses the user name or password of " + quote(identity) +
+			". It may also want an app password, or have password logins switched off for this account."
 	case f.stage == mail.StageAuth && f.reply.Code == 534:
 		return "The upstream wants another kind of login for " + quote(identity) + ", often an app password."
 	case f.stage == mail.StageAuth && f.class == mail.BackPressure:
@@ -94,7 +97,8 @@ func (u *Upstream) explainTo(f *fault, identity string) string {
 	case f.fixed:
 		return f.reply.Text + "."
 	case f.stage == mail.StageTLS && f.class == mail.AccountFault:
-		return f.reply.Text + ". Check host, port and tls; if the upstream uses an authority of its own, name its certificate in ca_file."
+		return f.reply.Text + ". Check host, port and tls; if the upstream uses an authority of its own, name its " +
+			"certificate in ca_file."
 	case f.stage == mail.StageGreeting && f.reply.Permanent():
 		return "The upstream does not serve this machine at all; its address may be blocked there."
 	case f.stage == mail.StageMail && f.rule != nil && f.reply.Permanent():

@@ -197,7 +197,8 @@ func (c *conn) ehlo() (string, *fault) {
 
 func (c *conn) startTLS() (string, *fault) {
 	if !c.ext.startTLS {
-		return "", c.accountFault(mail.StageTLS, "4.7.5", nil, c.peer+" does not offer STARTTLS, which is required; nothing was sent")
+		return "", c.accountFault(mail.StageTLS, "4.7.5", nil,
+			c.peer+" does not offer STARTTLS, which is required; nothing was sent")
 	}
 	r, f := c.command(mail.StageTLS, "STARTTLS\r\n")
 	if f != nil {
@@ -208,7 +209,8 @@ func (c *conn) startTLS() (string, *fault) {
 	}
 	// Octets that came in clear behind the reply would be taken for the secured server's (response injection).
 	if c.said() {
-		return "", c.accountFault(mail.StageTLS, "4.7.5", errInjection, c.peer+" sent more than a reply to STARTTLS; somebody may be tampering with the connection")
+		return "", c.accountFault(mail.StageTLS, "4.7.5", errInjection,
+			c.peer+" sent more than a reply to STARTTLS; somebody may be tampering with the connection")
 	}
 	return c.startHandshake()
 }

@@ -47,12 +47,14 @@ func TestDoubtsReachTheGate(t *testing.T) {
 		if got := attempt(upstream.DoubtMessage); got != "account-fault" || state(u).Status != upstream.Ready {
 			t.Errorf("of the message: %s, %+v", got, state(u))
 		}
-		if got := attempt(upstream.DoubtIdentity); got != "account-fault" || state(u).Status != upstream.Paused || state(u).Reply.Code != 554 {
+		if got := attempt(upstream.DoubtIdentity); got != "account-fault" || state(u).Status != upstream.Paused ||
+			state(u).Reply.Code != 554 {
 			t.Errorf("of the identity: %s, %+v", got, state(u))
 		}
 		for range 3 { // each is the probe, and lets another be one
 			time.Sleep(time.Until(state(u).Until))
-			if got := attempt(upstream.DoubtMessage); got != "account-fault" || state(u).Status != upstream.Paused || state(u).Probing {
+			if got := attempt(upstream.DoubtMessage); got != "account-fault" || state(u).Status != upstream.Paused ||
+				state(u).Probing {
 				t.Errorf("a probe without news: %s, %+v", got, state(u))
 			}
 		}
@@ -65,7 +67,8 @@ func TestDoubtsReachTheGate(t *testing.T) {
 		}
 		for n := range 3 {
 			got := attempt(upstream.DoubtSender)
-			if held := n > 0; got != "account-fault" || state(u).Status != upstream.Ready || held != (len(u.Denied(time.Now())) > 0) {
+			if held := n > 0; got != "account-fault" || state(u).Status != upstream.Ready ||
+				held != (len(u.Denied(time.Now())) > 0) {
 				t.Errorf("of the sender, %d: %s, %+v", n, got, state(u))
 			}
 		}

@@ -35,7 +35,8 @@ func (c *Config) oauthConfig() error {
 	case c.InsecureSkipVerify:
 		return errors.New("tokens need a certificate that verifies, so insecure_skip_verify cannot stand beside oauth")
 	}
-	c.Mechanisms = slices.DeleteFunc(slices.Clone(c.Mechanisms), func(name string) bool { return !slices.Contains(OAuthMechanisms, name) })
+	c.Mechanisms = slices.DeleteFunc(slices.Clone(c.Mechanisms),
+		func(name string) bool { return !slices.Contains(OAuthMechanisms, name) })
 	if len(c.Mechanisms) == 0 {
 		c.Mechanisms = OAuthMechanisms
 	}
@@ -61,7 +62,8 @@ func (u *Upstream) openWithToken(ctx context.Context, identity string, each step
 	if another == token { // there is none but this, and it was judged
 		return nil, f
 	}
-	u.log.Info("upstream refused the access token, another one is tried", "identity", identity, "reply", f.reply.String())
+	u.log.Info("upstream refused the access token, another one is tried", "identity", identity, "reply",
+		f.reply.String())
 	return u.openAs(ctx, identity, another, each)
 }
 
@@ -86,7 +88,8 @@ func (u *Upstream) token(ctx context.Context, identity string, each step) (token
 }
 
 func tokenFault(ctx context.Context, err error) *fault {
-	f := &fault{stage: mail.StageAuth, class: mail.BackPressure, reply: mail.R(454, "4.7.0", "there is no access token now"), err: err}
+	f := &fault{stage: mail.StageAuth, class: mail.BackPressure,
+		reply: mail.R(454, "4.7.0", "there is no access token now"), err: err}
 	if known, ok := errors.AsType[upstream.TokenError](err); ok {
 		f.reply, f.retryAfter, f.err = known.Reply(), known.RetryAfter(), known.Unwrap()
 		f.reply.Text = mail.Cut(mail.Printable(f.reply.Text), replies.MaxText)
@@ -114,7 +117,8 @@ func (c *conn) tokenMechanism(name, identity, token string) sasl.Client {
 // bearer is the field that both mechanisms share. Both end it with ^A.
 func bearer(user, token string) (string, error) {
 	control := func(r rune) bool { return r < ' ' || r == 0x7f }
-	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) || strings.ContainsFunc(user, control) {
+	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) ||
+		strings.ContainsFunc(user, control) {
 		return "", errTokenSyntax
 	}
 	return "auth=Bearer " + token + "\x01\x01", nil
@@ -185,7 +189,8 @@ var saslName = strings.NewReplacer("=", "=3D", ",", "=2C")
 
 func (b *bearerClient) Start() (string, []byte, error) {
 	auth, err := bearer(b.user, b.token)
-	initial := "n,a=" + saslName.Replace(b.user) + ",\x01host=" + b.host + "\x01port=" + strconv.Itoa(b.port) + "\x01" + auth
+	initial := "n,a=" + saslName.Replace(b.user) + ",\x01host=" + b.host + "\x01port=" + strconv.Itoa(b.port) + "\x01" +
+		auth
 	return sasl.OAuthBearer, []byte(initial), err
 }
 
@@ -214,7 +219,10 @@ func finished(properly bool) error {
 func (u *Upstream) explainToken(f *fault, identity string) string {
 	switch {
 	case f.tokenRefused():
-		return "The upstream refuses the access token for " + quote(identity) + ", although the authorization server gave it. The mailbox may not exist or have SMTP AUTH switched off, the application may lack the permission to send as it, or the person who consented may not be this mailbox. It said: " + f.reply.String()
+		return "The upstream refuses the access token for " + quote(identity) +
+			", although the authorization server gave it. The mailbox may not exist or have SMTP AUTH switched off, " +
+			"the application may lack the permission to send as it, or the person who consented may not be this " +
+			"mailbox. It said: " + f.reply.String()
 	case f.reply.Code == 501:
 		return "The upstream does not take " + quote(identity) + " for a mailbox. It said: " + f.reply.String()
 	}

@@ -89,7 +89,8 @@ func TestAgainstAnotherServer(t *testing.T) {
 
 	big := large(900 << 10)
 	for i, content := range []mail.Content{
-		mail.BytesContent(letter), mail.BytesContent(big), &stream{data: big, size: int64(len(big))}, mail.BytesContent(letter),
+		mail.BytesContent(letter), mail.BytesContent(big), &stream{data: big, size: int64(len(big))},
+		mail.BytesContent(letter),
 	} {
 		tr := message(t, "bob@example.net", "nobody@example.net", "carol@example.net")
 		tr.Content = content

@@ -139,7 +139,8 @@ func (p *probe) each(name string, run func() (string, *fault)) *fault {
 	p.trial.Begins(name)
 	begun := time.Now()
 	seen, f := run()
-	s := upstream.Step{Name: name, OK: f == nil, Took: time.Since(begun), Seen: mail.Printable(seen), Sender: p.sender, Identity: p.identity}
+	s := upstream.Step{Name: name, OK: f == nil, Took: time.Since(begun), Seen: mail.Printable(seen), Sender: p.sender,
+		Identity: p.identity}
 	if strings.Contains(seen, "\n") {
 		s.Seen = seen // of a parsed reply, which is printable line by line
 	}

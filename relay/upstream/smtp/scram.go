@@ -69,7 +69,8 @@ func (s *scramClient) Start() (string, []byte, error) {
 
 // Unread: server-first-message begins with the nonce, or there is an error.
 func (*scramClient) Unread(challenge []byte) bool {
-	return !bytes.HasPrefix(challenge, []byte("r=")) && !bytes.HasPrefix(challenge, []byte("e=")) && !bytes.HasPrefix(challenge, []byte("m="))
+	return !bytes.HasPrefix(challenge, []byte("r=")) && !bytes.HasPrefix(challenge, []byte("e=")) &&
+		!bytes.HasPrefix(challenge, []byte("m="))
 }
 
 func (s *scramClient) Next(challenge []byte) ([]byte, error) {
@@ -121,7 +122,8 @@ func (s *scramClient) Finish() error {
 // §5.1).
 func checkServerFirst(first, nonce string) (salt string, err error) {
 	f := strings.Split(first, ",")
-	if len(f) < 3 || !strings.HasPrefix(f[0], "r=") || !strings.HasPrefix(f[1], "s=") || !strings.HasPrefix(f[2], "i=") {
+	if len(f) < 3 || !strings.HasPrefix(f[0], "r=") || !strings.HasPrefix(f[1], "s=") ||
+		!strings.HasPrefix(f[2], "i=") {
 		return "", errScramSyntax
 	}
 	if raw, err := base64.StdEncoding.DecodeString(f[1][2:]); err != nil || len(raw) == 0 {

@@ -49,9 +49,11 @@ func TestCertificates(t *testing.T) {
 		cause string
 	}{
 		{"client certificate wanted", wants, authority().Pool(), "refuses TLS with us: certificate required"},
-		{"wrong name", certificate(t, soon, "other.example.com"), authority().Pool(), "not for 127.0.0.1 but for other.example.com"},
+		{"wrong name", certificate(t, soon, "other.example.com"), authority().Pool(),
+			"not for 127.0.0.1 but for other.example.com"},
 		{"expired", certificate(t, time.Now().Add(-time.Hour), "127.0.0.1"), authority().Pool(), "is valid from"},
-		{"unknown authority", certificate(t, soon, "127.0.0.1"), stranger.Pool(), "not issued by an authority that we trust"},
+		{"unknown authority", certificate(t, soon, "127.0.0.1"), stranger.Pool(),
+			"not issued by an authority that we trust"},
 		{"system authorities only", certificate(t, soon, "127.0.0.1"), nil, "not issued by an authority that we trust"},
 		{"TLS 1.1", old, authority().Pool(), "offers no TLS of version 1.2 or later"},
 	} {
@@ -60,7 +62,8 @@ func TestCertificates(t *testing.T) {
 			fc.TLS, fc.Implicit = c.tls, implicit
 			fake, u := start(t, fc, func(cfg *Config) { cfg.RootCAs = c.roots })
 			r := send(t, u, message(t))[0]
-			if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || r.Reply.Enhanced != "4.7.5" || !strings.Contains(r.Reply.Text, c.cause) {
+			if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || r.Reply.Enhanced != "4.7.5" ||
+				!strings.Contains(r.Reply.Text, c.cause) {
 				t.Errorf("%s: got %s at %s: %s (%v)", c.name, r.Class, r.Stage, r.Reply, r.Err)
 			}
 			noSecret(t, fake)
@@ -100,12 +103,16 @@ func TestExplanations(t *testing.T) {
 		want string
 	}{
 		{fault{stage: mail.StageResolve, reply: mail.R(451, "4.4.3", "no address")}, "name servers"},
-		{fault{stage: mail.StageConnect, reply: mail.R(451, "4.4.1", "refused")}, "firewall lets this machine out to port 587"},
-		{fault{stage: mail.StageAuth, reply: mail.R(535, "5.7.8", "no"), class: mail.AccountFault}, `user name or password of "relay@example.com"`},
+		{fault{stage: mail.StageConnect, reply: mail.R(451, "4.4.1", "refused")},
+			"firewall lets this machine out to port 587"},
+		{fault{stage: mail.StageAuth, reply: mail.R(535, "5.7.8", "no"), class: mail.AccountFault},
+			`user name or password of "relay@example.com"`},
 		{fault{stage: mail.StageAuth, reply: mail.R(534, "5.7.9", "no"), class: mail.AccountFault}, "app password"},
-		{fault{stage: mail.StageAuth, reply: mail.R(454, "4.7.0", "no"), class: mail.BackPressure}, "passes without a change"},
+		{fault{stage: mail.StageAuth, reply: mail.R(454, "4.7.0", "no"), class: mail.BackPressure},
+			"passes without a change"},
 		{fault{stage: mail.StageTLS, reply: mail.R(454, "4.7.5", "untrusted"), class: mail.AccountFault}, "ca_file"},
-		{fault{stage: mail.StageGreeting, reply: mail.R(554, "5.7.1", "no"), class: mail.AccountFault}, "blocked there"},
+		{fault{stage: mail.StageGreeting, reply: mail.R(554, "5.7.1", "no"), class: mail.AccountFault},
+			"blocked there"},
 		{fault{stage: mail.StageEHLO, reply: mail.R(550, "5.7.1", "no fun"), class: mail.AccountFault}, "no fun"},
 	} {
 		if got := u.explain(&c.f); !strings.Contains(got, c.want) {
@@ -119,7 +126,8 @@ func TestStartTLSStripped(t *testing.T) {
 	fc.TLS = nil
 	fake, u := start(t, fc, func(cfg *Config) { cfg.TLS = upstream.TLSStartTLS })
 	r := send(t, u, message(t))[0]
-	if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || !strings.Contains(r.Reply.Text, "does not offer STARTTLS") {
+	if r.Class != mail.AccountFault || r.Stage != mail.StageTLS ||
+		!strings.Contains(r.Reply.Text, "does not offer STARTTLS") {
 		t.Errorf("got %s at %s: %s", r.Class, r.Stage, r.Reply)
 	}
 	noSecret(t, fake)
@@ -128,7 +136,8 @@ func TestStartTLSStripped(t *testing.T) {
 // Octets in clear behind the reply to STARTTLS must not be taken for the secured server's.
 func TestResponseInjection(t *testing.T) {
 	fc := provider()
-	fc.Hook = hookOn("STARTTLS", 1, faketest.Action{Reply: "220 go ahead\n250-injected.example.org\n250 AUTH PLAIN", Also: true})
+	fc.Hook = hookOn("STARTTLS", 1, faketest.Action{Reply: "220 go ahead\n250-injected.example.org\n250 AUTH PLAIN",
+		Also: true})
 	fake, u := start(t, fc, nil)
 	r := send(t, u, message(t))[0]
 	if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || r.Err == nil {
@@ -187,12 +196,15 @@ func TestSteps(t *testing.T) {
 	if !slices.Equal(names, []string{"resolve", "connect", "greeting", "ehlo", "starttls", "ehlo", "auth"}) {
 		t.Errorf("steps %v", names)
 	}
-	for i, want := range map[int]string{0: "127.0.0.1", 2: "fake.example.com", 4: "certificate for fake.example.com, 127.0.0.1 by Fake Authority, valid until", 5: "AUTH PLAIN LOGIN", 6: "PLAIN as " + user} {
+	for i, want := range map[int]string{0: "127.0.0.1", 2: "fake.example.com",
+		4: "certificate for fake.example.com, 127.0.0.1 by Fake Authority, valid until", 5: "AUTH PLAIN LOGIN",
+		6: "PLAIN as " + user} {
 		if !strings.Contains(steps[i].Seen, want) {
 			t.Errorf("%s saw %q, not %q", steps[i].Name, steps[i].Seen, want)
 		}
 	}
-	if len(fake.Messages()) != 0 || slices.ContainsFunc(fake.Log(), func(l string) bool { return strings.HasPrefix(l, "MAIL") }) {
+	if len(fake.Messages()) != 0 || slices.ContainsFunc(fake.Log(),
+		func(l string) bool { return strings.HasPrefix(l, "MAIL") }) {
 		t.Error("Test sent something")
 	}
 	if fake.Counts().Quits != 1 {
@@ -217,7 +229,8 @@ func TestSteps(t *testing.T) {
 	u = newUpstream(t, Config{Host: "127.0.0.1", Port: 1})
 	steps = u.Test(context.Background())
 	last = steps[len(steps)-1]
-	if last.OK || last.Name != "connect" || !strings.Contains(last.Cause, "refuses connections") || !strings.Contains(last.Cause, "port 1") {
+	if last.OK || last.Name != "connect" || !strings.Contains(last.Cause, "refuses connections") ||
+		!strings.Contains(last.Cause, "port 1") {
 		t.Errorf("last step %+v", last)
 	}
 }

@@ -62,7 +62,8 @@ var protocols = []struct {
 	begins string
 	name   spoken
 }{
-	{"* OK", "IMAP"}, {"* BYE", "IMAP"}, {"* PREAUTH", "IMAP"}, {"+OK", "POP3"}, {"-ERR", "POP3"}, {"SSH-", "SSH"}, {"HTTP/", "HTTP"}, {"RFB ", "VNC"},
+	{"* OK", "IMAP"}, {"* BYE", "IMAP"}, {"* PREAUTH", "IMAP"}, {"+OK", "POP3"}, {"-ERR", "POP3"}, {"SSH-", "SSH"},
+	{"HTTP/", "HTTP"}, {"RFB ", "VNC"},
 	{"\x15\x03", speaksTLS}, {"\x16\x03", speaksTLS}, // a record of TLS: RFC 8446 §5.1
 }
 
@@ -79,9 +80,11 @@ func protocolOf(b []byte) spoken {
 // configuration; another server may stand there for a moment only.
 func (c *conn) wrongPort(what spoken) *fault {
 	if what == speaksTLS {
-		return c.explained(mail.StageGreeting, nil, c.peer+" waits for TLS: this port speaks TLS from the first byte: write tls = \"implicit\", or another port")
+		return c.explained(mail.StageGreeting, nil, c.peer+" waits for TLS: this port speaks TLS from the first "+
+			"byte: write tls = \"implicit\", or another port")
 	}
-	f := c.trouble(mail.StageGreeting, replies.ErrSyntax, "speaks %s on port %s, not SMTP: write the port of its SMTP server", what, c.u.port())
+	f := c.trouble(mail.StageGreeting, replies.ErrSyntax,
+		"speaks %s on port %s, not SMTP: write the port of its SMTP server", what, c.u.port())
 	f.fixed = true
 	return f
 }
@@ -95,9 +98,11 @@ func (c *conn) clearText(record tls.RecordHeaderError) *fault {
 	case c.u.cfg.TLS == upstream.TLSStartTLS:
 		text = c.peer + " agrees to STARTTLS and goes on in clear text; it, or something between, is broken"
 	case isCode(header):
-		text = c.peer + " does not speak TLS on this port, it greets in clear text: write tls = \"starttls\", or another port"
+		text = c.peer + " does not speak TLS on this port, it greets in clear text: write tls = \"starttls\", or " +
+			"another port"
 	case what != speaksSMTP:
-		text = c.peer + " speaks " + string(what) + " on port " + c.u.port() + ", not SMTP: write the port of its SMTP server"
+		text = c.peer + " speaks " + string(what) + " on port " + c.u.port() +
+			", not SMTP: write the port of its SMTP server"
 	}
 	return c.explained(mail.StageTLS, record, text)
 }

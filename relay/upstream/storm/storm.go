@@ -28,10 +28,11 @@ const (
 	namedDomains  = 5              //
 	contentLogins = 3              // that must have met a text that names the message
 	recent        = 24 * time.Hour // what is older proves nothing
-	mixedTimes    = 3              // deliveries between refusals, within recent, that show a text to be about single messages
-	mixedLife     = 7 * 24 * time.Hour
-	proof         = 3                  // deliveries after the end of a storm before its text is believed again
-	knownFor      = 7 * 24 * time.Hour // how long a login that had mail delivered counts as one that sends here
+	// deliveries between refusals, within recent, that show a text to be about single messages
+	mixedTimes = 3
+	mixedLife  = 7 * 24 * time.Hour
+	proof      = 3                  // deliveries after the end of a storm before its text is believed again
+	knownFor   = 7 * 24 * time.Hour // how long a login that had mail delivered counts as one that sends here
 )
 
 // Bounds.

@@ -45,7 +45,8 @@ var (
 func kindOf(stage mail.Stage, r mail.Reply) kind {
 	atRcpt := stage == mail.StageRcpt
 	switch {
-	case stage != mail.StageMail && receiverStatus.MatchString(r.Enhanced) && (atRcpt || strings.HasPrefix(r.Enhanced, "5.1.")):
+	case stage != mail.StageMail && receiverStatus.MatchString(r.Enhanced) &&
+		(atRcpt || strings.HasPrefix(r.Enhanced, "5.1.")):
 		return ofTheReceiver
 	case contentStatus.MatchString(r.Enhanced):
 		return ofTheContent
@@ -67,7 +68,8 @@ func Words(r mail.Reply, personal ...string) []string {
 	var words []string
 	for _, token := range strings.Fields(text) {
 		token = strings.Trim(token, `.,;:!?()[]{}<>"'*-#=`)
-		if token == "" || changing(token) || slices.ContainsFunc(personal, func(p string) bool { return len(p) > 1 && strings.EqualFold(p, token) }) {
+		if token == "" || changing(token) || slices.ContainsFunc(personal,
+			func(p string) bool { return len(p) > 1 && strings.EqualFold(p, token) }) {
 			continue
 		}
 		if words = append(words, strings.ToLower(token)); len(words) == maxWords {
@@ -85,10 +87,12 @@ var (
 
 // changing reports a token that is likely to be another one in the next reply.
 func changing(token string) bool {
-	if len(token) > 40 || strings.ContainsAny(token, `@/\=_.~|%&+`) || strings.ContainsFunc(token, unicode.IsDigit) || named.MatchString(token) {
+	if len(token) > 40 || strings.ContainsAny(token, `@/\=_.~|%&+`) || strings.ContainsFunc(token, unicode.IsDigit) ||
+		named.MatchString(token) {
 		return true
 	}
-	return len(token) > 4 && isASCII(token) && (!strings.ContainsAny(token, "aeiouyAEIOUY") || jumbled(token) || isHex(token))
+	return len(token) > 4 && isASCII(token) && (!strings.ContainsAny(token, "aeiouyAEIOUY") || jumbled(token) ||
+		isHex(token))
 }
 
 func isASCII(s string) bool {
@@ -96,7 +100,10 @@ func isASCII(s string) bool {
 }
 
 func isHex(s string) bool {
-	return len(s) >= 8 && !strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune("abcdefABCDEF", r) })
+	return len(s) >= 8 && !strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("abcdefABCDEF",
+			r)
+	})
 }
 
 // jumbled reports capitals in the middle that begin no words: ids, not names such as MapiExceptionQuotaExceeded.
@@ -116,7 +123,8 @@ func jumbled(s string) bool {
 
 // Same reports that two replies are forms of one text.
 func Same(a, b mail.Reply, personal ...string) bool {
-	return a.Code == b.Code && a.Enhanced == b.Enhanced && (a.Text == b.Text || resembles(Words(a, personal...), Words(b, personal...)))
+	return a.Code == b.Code && a.Enhanced == b.Enhanced &&
+		(a.Text == b.Text || resembles(Words(a, personal...), Words(b, personal...)))
 }
 
 // resembles reports that two lists of words are forms of one text.

@@ -266,7 +266,8 @@ func (v *view) since(now time.Time, t *text, stop func(*tally) bool) (c tally, s
 func (v *view) hitsMany(now time.Time, t *text) bool {
 	_, hit := v.since(now, t, func(c *tally) bool {
 		if t.single.After(now) || t.kind == ofTheReceiver {
-			return len(c.pairs) >= enoughNamed && c.delivered*mostNamed <= len(c.pairs) && len(c.logins) >= namedLogins && len(c.domains) >= namedDomains
+			return len(c.pairs) >= enoughNamed && c.delivered*mostNamed <= len(c.pairs) &&
+				len(c.logins) >= namedLogins && len(c.domains) >= namedDomains
 		}
 		logins := 2
 		if t.kind == ofTheContent {
@@ -299,7 +300,8 @@ func (v *view) hitsOne(now time.Time, t *text, r *Refusal) bool {
 				return hit && count.delivered > 0
 			}
 			count.add(o)
-			hit = hit || count.refused >= enough && count.delivered*mostDelivered <= count.refused && len(count.domains) >= 2
+			hit = hit || count.refused >= enough && count.delivered*mostDelivered <= count.refused &&
+				len(count.domains) >= 2
 		}
 	}
 	return hit

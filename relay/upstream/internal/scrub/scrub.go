@@ -230,7 +230,8 @@ func (s *Scrubber) prepare() {
 // forms are the secret as it is, and as URLs, HTML and string literals write it.
 func forms(secret string) []string {
 	quoted := strconv.Quote(secret)
-	return []string{secret, url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret), quoted[1 : len(quoted)-1]}
+	return []string{secret, url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret),
+		quoted[1 : len(quoted)-1]}
 }
 
 // base64Core is what base64 has of a text behind pad other octets, whatever these and those behind it are.
