@@ -27,8 +27,10 @@ func (u *Upstream) adviceFor(rule *Rule, mailbox, token string) string {
 			"Online PowerShell, Get-ApplicationAccessPolicy, and " +
 			"Test-ServicePrincipalAuthorization -Identity <application id> -Resource " + mail.Printable(mailbox)
 	}
-	return `give the application Mail.Send for this mailbox: in Exchange Online PowerShell, New-ServicePrincipal and New-ManagementRoleAssignment -App <application id> ` +
-		`-Role "Application Mail.Send" -CustomResourceScope <scope> (docs/upstreams/microsoft-graph.md); Exchange takes up to two hours to notice. A delegated permission is of no use to ` +
+	return `give the application Mail.Send for this mailbox: in Exchange Online PowerShell, New-ServicePrincipal ` +
+		`and New-ManagementRoleAssignment -App <application id> ` +
+		`-Role "Application Mail.Send" -CustomResourceScope <scope> (docs/upstreams/microsoft-graph.md); Exchange ` +
+		`takes up to two hours to notice. A delegated permission is of no use to ` +
 		`flow client-credentials`
 }
 

@@ -109,7 +109,8 @@ func TestKindsOfErrors(t *testing.T) {
 	for _, c := range []struct{ answer, class, rule string }{
 		{`400 {"error":{"code":"AuthenticationError","message":"Error authenticating with resource"}}`, "account",
 			"authentication"},
-		{`400 {"error":{"code":"OrganizationFromTenantGuidNotFound","message":"The tenant for tenant guid 'x' does not exist."}}`, "account", "tenant"},
+		{`400 {"error":{"code":"OrganizationFromTenantGuidNotFound","message":"The tenant for tenant guid 'x' does ` +
+			`not exist."}}`, "account", "tenant"},
 		{`400 {"error":{"code":"UnsupportedTenantType"}}`, "account", "tenant"},
 		{`403 {"error":{"code":"TenantLicenseExpired"}}`, "account", "tenant"},
 		{`400 {"error":{"code":"InvalidAuthenticationTokenLifetime"}}`, "account", "authentication"},
@@ -140,7 +141,8 @@ func TestKindsOfErrors(t *testing.T) {
 		{`404 {"error":{"code":"ErrorItemNotFound"}}`, "deferral", "item"},
 		{`404 {"error":{"code":"Request_ResourceNotFound"}}`, "account", "no-mailbox"},
 		{`400 {"error":{"code":"InvalidInternetMessageHeaderCollection"}}`, "message", "mime"},
-		{`400 {"error":{"code":"ErrorInvalidRecipients","message":"At least one recipient is not valid., Recipient 'x' is not resolved"}}`, "message", "recipients"},
+		{`400 {"error":{"code":"ErrorInvalidRecipients","message":"At least one recipient is not valid., Recipient ` +
+			`'x' is not resolved"}}`, "message", "recipients"},
 		{`502 <html>502 Bad Gateway</html>`, "deferral", "server-error"},
 		{`400 {"error":{"code":"` + strings.Repeat(`{\"error\":`, 30) + `"}}`, "deferral", unknownRule},
 		{`400 ` + strings.Repeat(`[`, 500) + strings.Repeat(`]`, 500), "deferral", "not-graph"},
@@ -157,7 +159,8 @@ func TestKindsOfErrors(t *testing.T) {
 func TestClaimsChallenge(t *testing.T) {
 	h := http.Header{}
 	h.Set("WWW-Authenticate", `Bearer realm="", authorization_uri="https://login.microsoftonline.com/common/oauth2/authorize", error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnt9fQ=="`)
-	a := readAnswer(401, h, []byte(`{"error":{"code":"InvalidAuthenticationToken","message":"Continuous access evaluation resulted in challenge"}}`), time.Now())
+	a := readAnswer(401, h, []byte(`{"error":{"code":"InvalidAuthenticationToken","message":"Continuous access `+
+		`evaluation resulted in challenge"}}`), time.Now())
 	u, _ := connected(t, fakeprovider.NewGraph(fakeprovider.GraphOptions{}), nil)
 	if f := u.refused(a); f.rule.Name != "claims" || !strings.Contains(f.rule.Fix, "Conditional Access") ||
 		strings.Contains(f.reply.Text, "eyJ") {

@@ -31,7 +31,8 @@ var builtinRules = []Rule{
 			"mailbox",
 		Example: "403 ErrorSendOnBehalfDenied No."},
 	{Name: "send-as", Status: "4xx",
-		Text: `right to send mail on behalf|(not allowed|not authori[sz]ed|no permission) to send (as|from|on behalf)|SendAsDenied`, Class: mail.AccountFault, Code: 454, Enhanced: "4.7.1", Author: true,
+		Text: `right to send mail on behalf|(not allowed|not authori[sz]ed|no permission) to send (as|from|on ` +
+			`behalf)|SendAsDenied`, Class: mail.AccountFault, Code: 454, Enhanced: "4.7.1", Author: true,
 		Fix: "give this mailbox the right Send As for the address in From, or let the message's From be the " +
 			"mailbox",
 		Example: "403 Forbidden The account does not have the right to send mail on behalf of the specified account."},
@@ -64,7 +65,8 @@ var builtinRules = []Rule{
 		Example: "400 OrganizationFromTenantGuidNotFound The tenant for tenant guid " +
 			"'6731de76-14a6-49ae-97bc-6eba6914391e' does not exist."},
 	{Name: "authentication", Status: "4xx",
-		Like:  `Authenticat|AuthToken|AccessToken|Unauthori[sz]ed|UnknownToken|InvalidToken|ExpiredToken|Credential|LogonFailed|Audience|invalid_(token|grant|client)`,
+		Like: `Authenticat|AuthToken|AccessToken|Unauthori[sz]ed|UnknownToken|InvalidToken|ExpiredToken|Credential|` +
+			`LogonFailed|Audience|invalid_(token|grant|client)`,
 		Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", Login: true, DropToken: true, Again: true,
 		Fix: "look at scope and tenant in [upstream.oauth]: the token must be for " +
 			"https://graph.microsoft.com, and of the tenant that has the mailbox",
@@ -72,7 +74,8 @@ var builtinRules = []Rule{
 
 	// The mailbox.
 	{Name: "no-rest-mailbox", Status: "4xx",
-		Like:  `^(Error)?Mailbox(Is)?(Not|Inactive|Disabled|Unlicensed|SoftDeleted)|ForRESTAPI$|InactiveMailbox|MailboxHostedOn`,
+		Like: `^(Error)?Mailbox(Is)?(Not|Inactive|Disabled|Unlicensed|SoftDeleted)|ForRESTAPI$|InactiveMailbox|` +
+			`MailboxHostedOn`,
 		Class: mail.AccountFault, Code: 454, Enhanced: "4.2.1", Login: true,
 		Fix: "the mailbox is not in Exchange Online, has no licence, or is inactive; if it is there, write its " +
 			"user principal name or its object id in username",
@@ -89,14 +92,17 @@ var builtinRules = []Rule{
 		Example: "403 ErrorAccountSuspend Account suspended. Follow the instructions in your Inbox to verify your " +
 			"account., Cannot submit message."},
 	{Name: "account-suspended", Status: "4xx",
-		Text:  `verdict is (Suspend|Block|ShowTierUpgrade|Refuse)|account (is |has been |was )?(suspended|disabled|blocked|restricted)`,
+		Text: `verdict is (Suspend|Block|ShowTierUpgrade|Refuse)|account (is |has been |was )?(suspended|disabled|` +
+			`blocked|restricted)`,
 		Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", RetryAfter: time.Hour, Fix: fixSuspend,
 		Example: "400 ErrorInternal WASCL UserAction verdict is not None. Actual verdict is Suspend, ShowTierUpgrade"},
-	{Name: "daily-quota", Like: `(Daily|Hourly|PerDay|PerHour)\w*(Limit|Quota)|(Submission|Send|Recipient|Message)Quota|Exceeded(Message|Submission|Send|Sending|RecipientRate)Limit`,
+	{Name: "daily-quota", Like: `(Daily|Hourly|PerDay|PerHour)\w*(Limit|Quota)|(Submission|Send|Recipient|` +
+		`Message)Quota|Exceeded(Message|Submission|Send|Sending|RecipientRate)Limit`,
 		Class: mail.AccountFault, Code: 454, Enhanced: "4.2.3", RetryAfter: time.Hour, Quota: true, Fix: fixUsed,
 		Example: "403 ErrorExceededMessageLimit Cannot send mail. Daily Message/Recipient limit exceeded., Cannot " +
 			"submit message."},
-	{Name: "daily-quota", Text: `(daily|hourly) (message|recipient|sending|send)\S* limit|message/recipient limit|sending quota`,
+	{Name: "daily-quota", Text: `(daily|hourly) (message|recipient|sending|send)\S* limit|message/recipient limit|` +
+		`sending quota`,
 		Class: mail.AccountFault, Code: 454, Enhanced: "4.2.3", RetryAfter: time.Hour, Quota: true, Fix: fixUsed,
 		Example: "403 Forbidden Daily sending limit reached"},
 	{Name: "mailbox-full", Like: `QuotaExceeded|MailboxFull|InsufficientStorage|insufficientQuota`,
@@ -113,7 +119,8 @@ var builtinRules = []Rule{
 	// Not now.
 	{Name: "throttled", Status: "429", Class: mail.BackPressure, Code: 451, Enhanced: "4.3.2",
 		Example: "429 ApplicationThrottled Application is over its MailboxConcurrency limit."},
-	{Name: "busy", Like: `Throttl|TooManyRequest|TooManyConcurrent|RateLimit|Concurren|Busy|Overload|ActivityLimit|StoreUnavailable|MailboxMove|ConnectionCount|Failover|MailboxInfoStale|ServiceUnavailable|RetryLater`,
+	{Name: "busy", Like: `Throttl|TooManyRequest|TooManyConcurrent|RateLimit|Concurren|Busy|Overload|ActivityLimit|` +
+		`StoreUnavailable|MailboxMove|ConnectionCount|Failover|MailboxInfoStale|ServiceUnavailable|RetryLater`,
 		Class: mail.BackPressure, Code: 451, Enhanced: "4.3.2",
 		Example: "500 CommandConcurrencyLimitReached Too many concurrent commands."},
 	{Name: "busy", Status: "503", Class: mail.BackPressure, Code: 451, Enhanced: "4.3.2",
@@ -189,7 +196,8 @@ var builtinRules = []Rule{
 		Fix:     fixMailSend + "; a proxy or Conditional Access may refuse too",
 		Example: "403 - Forbidden"},
 	{Name: "no-mailbox", Status: "4xx",
-		Like:  `InvalidUser|UserNotFound|NonExistentMailbox|^(Request_)?ResourceNotFound$|InvalidMailbox|MailboxNotFound|NonPrimarySmtpAddress`,
+		Like: `InvalidUser|UserNotFound|NonExistentMailbox|^(Request_)?ResourceNotFound$|InvalidMailbox|` +
+			`MailboxNotFound|NonPrimarySmtpAddress`,
 		Class: mail.AccountFault, Code: 454, Enhanced: "4.1.8", Login: true, Fix: fixNoMailbox,
 		Example: "404 ErrorInvalidUser The requested user 'scanner@example.com' is invalid."},
 	{Name: "item", Status: "404", Like: `Item|Folder|Attachment|Object|Draft|Session`, Class: mail.Deferral, Code: 451,

@@ -136,9 +136,9 @@ func (a *attempt) sentTo(ctx context.Context) (map[string]bool, *fault) {
 		}
 	}
 	u := &upload{a: a}
-	ans, f := u.exchange(ctx, a.u,
-		a.u.mailboxURL(a.mailbox)+"/mailFolders/sentitems/messages?$top=10&$select=internetMessageId,sentDateTime,toRecipients,ccRecipients,bccRecipients&$filter="+
-			url.QueryEscape("internetMessageId eq '"+strings.ReplaceAll(a.message.messageID(), "'", "''")+"'"), a.token,
+	filter := "internetMessageId eq '" + strings.ReplaceAll(a.message.messageID(), "'", "''") + "'"
+	ans, f := u.exchange(ctx, a.u, a.u.mailboxURL(a.mailbox)+"/mailFolders/sentitems/messages?$top=10&$select="+
+		"internetMessageId,sentDateTime,toRecipients,ccRecipients,bccRecipients&$filter="+url.QueryEscape(filter), a.token,
 		step{method: http.MethodGet, field: take})
 	switch {
 	case f != nil:

@@ -36,7 +36,8 @@ var (
 
 // later is how a reply says that it is not for ever.
 var later = either(
-	`\b(?:try|retry|send|sent|resend|resubmit|submit|attempt)\b[^.;]*\b(?:again later|again in|again after|later|in \d|after)\b`,
+	`\b(?:try|retry|send|sent|resend|resubmit|submit|attempt)\b[^.;]*\b(?:again later|again in|again after|later|in `+
+		`\d|after)\b`,
 	`\btry again\b(?: ?$| ?[.;(-])`,
 	`\blater\b`,
 	`\bretry\b`,
@@ -44,7 +45,8 @@ var later = either(
 	`\bcome back\b`,
 	`\bin a (?:few|while)\b`,
 	`\bgr[ae]y-?list\w*`,
-	`\b(?:server|service|system|we|host)(?: is| are)?(?: currently| too)? (?:busy|overload\w*|unavailable|not available)`,
+	`\b(?:server|service|system|we|host)(?: is| are)?(?: currently| too)? (?:busy|overload\w*|unavailable|not `+
+		`available)`,
 	`\bmaintenance\b`,
 	`\binternal (?:server |system )?(?:error|failure)`, `\b(?:server|system|software|local) (?:error|failure)`,
 	`\b(?:config|configuration) error`, `\bmisconfigur\w*`, `queue file write error`,
@@ -121,7 +123,8 @@ var messageWords = []Rule{
 	{Name: "message-authentication", Stages: fromMail, Code: "5yz", Class: mail.MessageFault,
 		Text: either(`\b(?:spf|dkim|dmarc|arc)\b`, `required authentication level`, `sender is unauthenticated`,
 			`unauthenticated (?:mail|e-?mail|message)`,
-			`\b(?:message|mail|e-?mail) (?:\w+ )?(?:fail(?:s|ed|ing)?|does not pass|did not pass|lacks) (?:\w+ )?authentication`),
+			`\b(?:message|mail|e-?mail) (?:\w+ )?(?:fail(?:s|ed|ing)?|does not pass|did not pass|lacks) (?:\w+ `+
+				`)?authentication`),
 		Example: "550-5.7.26 Unauthenticated email from example.com is not accepted due to domain's\r\n550 5.7.26 " +
 			"DMARC policy."},
 	{Name: "sender-not-owned", Stages: atContent, Code: "5yz", Class: mail.AccountFault, Scope: ScopeSender,

@@ -9,7 +9,8 @@ import (
 var (
 	// host is how a reply calls our machine.
 	host = either(
-		`\b(?:client|connecting|sending|source|originating|your|their|sender'?s?|remote|email|e-mail)(?: mail| smtp| sending| sender| client| source| public)* `+
+		`\b(?:client|connecting|sending|source|originating|your|their|sender'?s?|remote|email|e-mail)(?: mail| smtp|`+
+			` sending| sender| client| source| public)* `+
 			`(?:host|ips?|ip[- ]address(?:es)?|servers?|network|hostname|host name|mta|netblock|subnet)\b`,
 		`\bips?\b`, `\bconnections? (?:attempts? )?from\b`, `\bhost network\b`)
 	// refused is what becomes of machines.
@@ -17,7 +18,8 @@ var (
 		`deny-?list\w*`, `\blisted\b`,
 		`\bden(?:y|ied)\b`, `reject\w*`, `refus\w*`, `prohibited`, `forbidden`, `unauthori[sz]ed`, `reputation`,
 		`unverifiable`, `suspicious`,
-		`not (?:\w+ )?(?:be )?(?:accept\w*|allowed|permitted|authori[sz]ed|registered|whitelisted|welcome|known|trusted)`,
+		`not (?:\w+ )?(?:be )?(?:accept\w*|allowed|permitted|authori[sz]ed|registered|whitelisted|welcome|known|`+
+			`trusted)`,
 		`lookup fail`, `name lookup`, `invalid`, `\bblack\b`, `mismatch\w*`, `\bbad\b`)
 	// stopped is what becomes of accounts.
 	stopped = either(`suspend\w*`, `disabled`, `de-?activated`, `inactiv\w*`, `unactivated`, `\bblocked`, `\blocked`,
@@ -72,7 +74,8 @@ var hostWords = []Rule{
 	{Name: "sender-domain", Stages: fromMail, Code: "5yz", Class: mail.MessageFault,
 		Text: either(`domain of sender`, `sender address rejected: (?:domain|name server|malformed)`,
 			`(?:dns|\bmx\b)[^.;]*resource record`,
-			`sender[^.;]*domain[^.;]*(?:not found|does not exist|not exist|not resolve|cannot be resolved|unresolvable)`),
+			`sender[^.;]*domain[^.;]*(?:not found|does not exist|not exist|not resolve|cannot be resolved|`+
+				`unresolvable)`),
 		Example: "553 5.1.8 Domain of sender address does not exist"},
 	{Name: "sender-domain", Stages: fromMail, Code: "4yz", Class: mail.Deferral,
 		Text:    either(`domain of sender`, `sender address rejected: (?:domain|name server|malformed)`),
@@ -83,7 +86,8 @@ var hostWords = []Rule{
 		Example:    "550 Sender verify failed"},
 	{Name: "sender-listed", Stages: fromMail, Class: mail.AccountFault, Scope: ScopeSender, RetryAfter: time.Hour,
 		Text: either(`\bsender is [^.;]*(?:listed|blocked|black[ -]?list)`,
-			`\b(?:sender|mail ?from|from|sending)(?: address| domain| e-?mail){1,2}\b[^.;]*(?:listed|blocked|black-?list\w*)`,
+			`\b(?:sender|mail ?from|from|sending)(?: address| domain| e-?mail){1,2}\b[^.;]*(?:listed|blocked|`+
+				`black-?list\w*)`,
 			`your (?:e-?mail )?address (?:has been|is|was) (?:black-?list|block)`,
 			`reputation of (?:the |your )?(?:sender\b|(?:sending |sender |from )?domain)`),
 		Example: "554 5.7.1 Service unavailable; Sender address [boss@example.com] blocked using dbl.spamhaus.org"},
@@ -129,7 +133,8 @@ var senderWords = []Rule{
 	{Name: "sender-not-owned", Stages: fromMail, Class: mail.AccountFault, Scope: ScopeSender,
 		RetryAfter: 15 * time.Minute,
 		Text: either(`relay\w* (?:disallowed|denied|not allowed) as\b`,
-			`(?:\bnot\b|n't\b|cannot|\bmay only|\bunable|\bunauthori[sz]ed|\bunverified|denied|only)[^.;]*\b(?:send|sending|submit|relay|use|using|mail)\b[^.;]*`+
+			`(?:\bnot\b|n't\b|cannot|\bmay only|\bunable|\bunauthori[sz]ed|\bunverified|denied|only)[^.;]*\b(?:send|`+
+				`sending|submit|relay|use|using|mail)\b[^.;]*`+
 				`\b(?:from|as|on behalf|using)\b[^.;]*`+either(`address`, `sender`, `domain`, `@`, `e-?mail`,
 				`identity`, `user`,
 				`behalf`, `header`, `\w_\w`),
@@ -138,9 +143,11 @@ var senderWords = []Rule{
 		Example: "550 You are not authorized to send mail as boss@example.com"},
 	{Name: "sender-not-verified", Stages: fromMail, Class: mail.AccountFault, Scope: ScopeSender, RetryAfter: time.Hour,
 		Text: either(`\b(?:domains?|identit(?:y|ies)|e-?mail address|sending address)\b[^.;]*`+
-			either(`not (?:\w+ )?(?:verified|validated|confirmed|registered|associated|configured|approved|authori[sz]ed|active|allowed to send|permitted)`,
+			either(`not (?:\w+ )?(?:verified|validated|confirmed|registered|associated|configured|approved|`+
+				`authori[sz]ed|active|allowed to send|permitted)`,
 				`un(?:verified|confirmed|configured|registered|authori[sz]ed|validated)`),
-			`un(?:verified|confirmed|configured|registered|authori[sz]ed|validated) (?:\w+ )?(?:domain|identity|e-?mail)`),
+			`un(?:verified|confirmed|configured|registered|authori[sz]ed|validated) (?:\w+ )?(?:domain|identity|`+
+				`e-?mail)`),
 		Example: "550 The domain example.com is not verified for this account"},
 }
 
@@ -155,8 +162,10 @@ var accountWords = []Rule{
 				either(stopped, `reject`, `denied`, `revoked`),
 			`\b(?:smtp|submission|customer'?s?|tenant|subscription|sender'?s) (?:\S+ ){0,4}`+stopped,
 			`\b(?:outbound|outgoing|sending)\b[^.;]*`+stopped, stopped+` (?:from sending|to send|for sending)`,
-			`\byour (?:\w+ )?(?:account|plan|subscription|package|tier)\b[^.;]*(?:does not|doesn't|do not) (?:allow|include|permit|support)`,
-			`\b(?:ihre?|deine?|votre|vostro|tuo|suo|su|tu) (?:\S+ )?(?:e-mail-)?(?:konto|account|postfach|compte|cuenta|casella)\b[^.;]*`+stopped,
+			`\byour (?:\w+ )?(?:account|plan|subscription|package|tier)\b[^.;]*(?:does not|doesn't|do not) (?:allow|`+
+				`include|permit|support)`,
+			`\b(?:ihre?|deine?|votre|vostro|tuo|suo|su|tu) (?:\S+ )?(?:e-mail-)?(?:konto|account|postfach|compte|`+
+				`cuenta|casella)\b[^.;]*`+stopped,
 			`\bthis (?:smtp )?server (?:is|has been) (?:\w+ )?(?:inactive|disabled|suspended|deactivated)`,
 			`\btenant\b[^.;]*threshold`, `\bnot subscribed to (?:\w+ ?)$`),
 		Example: "552 Your account has been suspended. Please contact us to reactivate"},
@@ -167,8 +176,10 @@ var accountWords = []Rule{
 		Example: "550 Mailbox relay@example.com is locked because of suspicious activity"},
 	{Name: "unknown-recipient", Stages: toRecipient, Code: "5yz", Class: mail.RecipientFault,
 		Text: either(
-			`\b(?:unknown|no such|invalid|not a valid) (?:local |mail ?box |e-?mail )*(?:address|account|alias|local part|recipients?|mailbox|user)\b`,
-			`\b(?:user|recipients?|mailbox|account|address|alias|destinat\w+|usuario|utente|benutzer|empf\S+nger\w*|adresse)\b[^.;]{0,20}?`+
+			`\b(?:unknown|no such|invalid|not a valid) (?:local |mail ?box |e-?mail )*(?:address|account|alias|`+
+				`local part|recipients?|mailbox|user)\b`,
+			`\b(?:user|recipients?|mailbox|account|address|alias|destinat\w+|usuario|utente|benutzer|empf\S+nger\w*|`+
+				`adresse)\b[^.;]{0,20}?`+
 				either(`unknown`, `not found`,
 					`not (?:be )?(?:known|exist\w*|recogni[sz]ed|valid|listed|local|found|here)`,
 					`invalid`, `no longer`,
@@ -226,7 +237,8 @@ var loginWords = []Rule{
 		Text: either(`relay\w*(?: \w+){0,4} `+either(`denied`,
 			`not (?:\w+ )?(?:permitted|allowed|authori[sz]ed|supported|accepted)`, `prohibited`,
 			`disallowed`, `refused`, `rejected`, `disabled`, `forbidden`),
-			`(?:unable|\bnot (?:\w+ )?(?:allowed|permitted|authori[sz]ed|able|configured)|cannot|can't|won't|do not|don't|may not|\bno|denied|denies|refus\w*|prohibited)`+
+			`(?:unable|\bnot (?:\w+ )?(?:allowed|permitted|authori[sz]ed|able|configured)|cannot|can't|won't|do not|`+
+				`don't|may not|\bno|denied|denies|refus\w*|prohibited)`+
 				`(?: \w+){0,3} relay\w*`,
 			`\brelay\w*: `, `\brelay check`, `rcpthosts?`, `not an? (?:open )?relay`, `as a relay`,
 			`insecure mail relay`,

@@ -59,7 +59,8 @@ var recipientWords = []Rule{
 		Example: "550 5.7.513 Service unavailable, Client host [192.0.2.7] blocked by recipient using Customer " +
 			"Block list. AS(1410)"},
 	{Name: "unknown-recipient", Stages: toRecipient, Code: "5yz", Class: mail.RecipientFault,
-		Text: either(`\b(?:unknown|no such|non-?exist\w+|no valid|inexist\w+) (?:local |destination |virtual |e-?mail )*`+
+		Text: either(`\b(?:unknown|no such|non-?exist\w+|no valid|inexist\w+) (?:local |destination |virtual |`+
+			`e-?mail )*`+
 			`(?:users?|recipients?|mail ?box|addressee|person|destination|rcpt)\b`,
 			`\b(?:user|recipient|mail ?box|addressee) (?:\S+ )?(?:is |was )?`+
 				either(`unknown`, `not found`, `not known`, `does(?:n't| not) exist`, `not exist`, `no longer`)),
@@ -116,7 +117,8 @@ var quotaWords = []Rule{
 		Example: "550 5.2.2 Over quota"},
 	// Sizes are of one message.
 	{Name: "too-large", Stages: fromMail, Code: "5yz", Class: mail.MessageFault,
-		Text: either(`\b(?:message|mail|e-?mail|data|attachment|it|content|header|body) (?:file |size |length |is |was )*`+
+		Text: either(`\b(?:message|mail|e-?mail|data|attachment|it|content|header|body) (?:file |size |length |is |`+
+			`was )*`+
 			either(`too (?:large|big|long)`, `exceeds`, `larger`, `bigger`)+`\b`,
 			`\b(?:message|mail|header|body|attachment|content|line|file) ?(?:size|length)\b`,
 			`\bsize (?:limit|exceed)`, `maximum (?:allowed )?(?:message )?(?:size|length)`, `exceed\w*[^.;]*\bsize\b`,

@@ -27,18 +27,25 @@ const (
 
 var (
 	receiverStatus = regexp.MustCompile(`^5\.(1\.(1|2|3|6|10)|2\.[12])$`)
-	receiverText   = regexp.MustCompile(`(?i)\b(user|recipient|mailbox|rcpt) (is )?unknown|unknown (local |virtual )?(user|recipient|mailbox|address)` +
+	receiverText   = regexp.MustCompile(`(?i)\b(user|recipient|mailbox|rcpt) (is )?unknown|unknown (local |virtual ` +
+		`)?(user|recipient|mailbox|address)` +
 		`|no such (user|recipient|mailbox|address|person|account)|no (mailbox|user) (here|by that name)` +
-		`|(user|recipient|mailbox|inbox|address)( \S+){0,4} (not found|does(n't| not) exist|do not exist|not exist|unavailable|inactive|disabled|full|over quota|no longer)` +
-		`|recipient (address )?(is )?(rejected|refused|invalid|unknown)|invalid (recipient|mailbox)|not a valid (recipient|mailbox|user)|mailbox (is )?(full|unavailable)` +
+		`|(user|recipient|mailbox|inbox|address)( \S+){0,4} (not found|does(n't| not) exist|do not exist|not exist|` +
+		`unavailable|inactive|disabled|full|over quota|no longer)` +
+		`|recipient (address )?(is )?(rejected|refused|invalid|unknown)|invalid (recipient|mailbox)|not a valid ` +
+		`(recipient|mailbox|user)|mailbox (is )?(full|unavailable)` +
 		`|(tried|trying) to reach|unrout(e)?able|not our customer`)
 	contentStatus = regexp.MustCompile(`^5\.(2\.3|3\.4|6\.\d+|7\.26)$`)
-	contentText   = regexp.MustCompile(`(?i)\b(virus|malware|trojan|ransomware|phishing|attachments?)\b|\b(message|mail|content) (is |was |has been |looks like |appears to be )?` +
-		`(likely |classified as |identified as |considered |detected as )?(spam|unsolicited|junk|suspicious|too (big|large)|malformed)` +
+	contentText   = regexp.MustCompile(`(?i)\b(virus|malware|trojan|ransomware|phishing|attachments?)\b|\b(message|` +
+		`mail|content) (is |was |has been |looks like |appears to be )?` +
+		`(likely |classified as |identified as |considered |detected as )?(spam|unsolicited|junk|suspicious|too ` +
+		`(big|large)|malformed)` +
 		`|contains? (spam|a |an |bad |forbidden |illegal )|(message|mail) size|duplicate header|\bdmarc\b`)
 	// ofUs is what a text says that means the account, whatever else it names.
-	ofUs = regexp.MustCompile(`(?i)\byour (\w+ )?(account|mailbox|user|ip|domain|host|server|organi[sz]ation|tenant|address)\b` +
-		`|\b(sender|relay(ing)?|authenticat\w+|log ?in|client host|helo|tenant|suspended|rate|banned|outgoing|outbound)\b`)
+	ofUs = regexp.MustCompile(`(?i)\byour (\w+ )?(account|mailbox|user|ip|domain|host|server|organi[sz]ation|tenant|` +
+		`address)\b` +
+		`|\b(sender|relay(ing)?|authenticat\w+|log ?in|client host|helo|tenant|suspended|rate|banned|outgoing|` +
+		`outbound)\b`)
 )
 
 // kindOf reads a reply. Whether a recipient exists is told at RCPT; only its own status code is believed elsewhere.
@@ -81,7 +88,8 @@ func Words(r mail.Reply, personal ...string) []string {
 
 var (
 	quoted = regexp.MustCompile(`"[^"\n]*"|<[^>\n]*@[^>\n]*>`)
-	named  = regexp.MustCompile(`(?i)^((mon|tue|wed|thu|fri|sat|sun)([a-z]*day)?|tues|thur|thurs|jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|june?|july?|aug(ust)?|` +
+	named  = regexp.MustCompile(`(?i)^((mon|tue|wed|thu|fri|sat|sun)([a-z]*day)?|tues|thur|thurs|jan(uary)?|` +
+		`feb(ruary)?|mar(ch)?|apr(il)?|june?|july?|aug(ust)?|` +
 		`sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?|gmt|utc|[ap]\.?m)$`)
 )
 
