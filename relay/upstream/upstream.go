@@ -19,14 +19,14 @@ import (
 
 // Transport is one configured way to a provider. Its methods are safe for concurrent use.
 type Transport interface {
-	// Reserve takes a place for one message now, without waiting; identity "" is the configured username. Without a
+	// Reserve takes a slot for one message now, without waiting; identity "" is the configured username. Without a
 	// Slot, until says when to ask again; zero: when OnChange tells that one got free.
 	Reserve(now time.Time, identity string) (slot Slot, until time.Time)
 	// States lists the identities that have been used, in order of name; before the first use, the configured one.
 	States() []State
 	// Denied lists senders that the provider does not let us use, and whose mail is not offered now.
 	Denied(now time.Time) []Denied
-	// OnChange sets the function that is called, never under a lock, when a place gets free and when an identity starts
+	// OnChange sets the function that is called, never under a lock, when a slot gets free and when an identity starts
 	// or ends to wait. It must not block.
 	OnChange(func())
 	// TryAgain ends the pause of identities that were not let in: somebody may have mended what they log in with.
@@ -43,13 +43,13 @@ type Transport interface {
 	Close(ctx context.Context) error
 }
 
-// Slot is a place reserved for one message. It is used by at most one Send and given back by Release.
+// Slot is the right to send one message now. It is used by at most one Send and given back by Release.
 type Slot interface {
 	// Send makes one attempt and returns one result for each recipient, in order. When ctx ends before the last octet
 	// of a message is written, the attempt stops there and then; behind it, the reply is still waited for, for a
 	// bounded time.
 	Send(context.Context, Transaction) []mail.Result
-	// Release gives the place back, used or not. Whoever has used it may keep it until what the upstream said is on
+	// Release gives the slot back, used or not. Whoever has used it may keep it until what the upstream said is on
 	// record. A second call does nothing.
 	Release()
 }

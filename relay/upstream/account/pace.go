@@ -102,8 +102,8 @@ func (p pace) claim(now time.Time, s *share, n int) (got int, until time.Time) {
 	return int(want), time.Time{}
 }
 
-// settle takes a share back and counts what of it was used.
-func (p pace) settle(now time.Time, s *share, used share) {
+// record takes a share back and counts what of it was used.
+func (p pace) record(now time.Time, s *share, used share) {
 	for i := range p {
 		m := &p[i]
 		m.flying -= s.of(m.unit)

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Slot is a place taken. It is for one user at a time.
+// Slot is one that was reserved. It is for one user at a time.
 type Slot[H Held] struct {
 	t         *Table[H]
 	a         *account[H]
 	admission Admission
 	share     share // of the rates; guarded by Table.mu
-	lonely    bool  // there was no other place when this one was taken
+	lonely    bool  // there was no other slot when this one was taken
 	taken     uint64
 	recorded  bool
 	released  bool
@@ -23,7 +23,7 @@ func (s *Slot[H]) Identity() string { return s.a.name }
 // Held is what the protocol has for the account; see Table.Update.
 func (s *Slot[H]) Held() H { return s.a.held }
 
-// Record tells the account what came of the place. Only the first call counts. slowed reports a complaint of too much
+// Record tells the account what came of the slot. Only the first call counts. slowed reports a complaint of too much
 // at a time: what is held and not used should go, since it counts over there.
 func (s *Slot[H]) Record(n News) (slowed bool) {
 	if s.recorded {
@@ -33,7 +33,7 @@ func (s *Slot[H]) Record(n News) (slowed bool) {
 	t, a, now := s.t, s.a, time.Now()
 	t.mu.Lock()
 	n, slowed = s.adaptLocked(now, n)
-	a.pace.settle(now, &s.share, share{})
+	a.pace.record(now, &s.share, share{})
 	moved := a.breaker.Record(now, s.admission, n, t.set.Jitter())
 	if moved {
 		t.armLocked(a, now)
@@ -51,7 +51,7 @@ func (s *Slot[H]) Record(n News) (slowed bool) {
 	return slowed
 }
 
-// adaptLocked lets the number of places follow what the provider answers. Only a complaint that no place is left to
+// adaptLocked lets the number of slots follow what the provider answers. Only a complaint that no slot is left to
 // take away for, or that was met alone, makes the account wait.
 func (s *Slot[H]) adaptLocked(now time.Time, n News) (adapted News, slowed bool) {
 	a := s.a
@@ -72,11 +72,11 @@ func (s *Slot[H]) adaptLocked(now time.Time, n News) (adapted News, slowed bool)
 	return n, slowed
 }
 
-// aloneLocked reports that there was no other place since this one was taken: what the provider says of too many
+// aloneLocked reports that there was no other slot since this one was taken: what the provider says of too many
 // connections is not about ours.
 func (s *Slot[H]) aloneLocked() bool { return s.lonely && s.taken == s.a.taken }
 
-// Release gives the place back; see upstream.Slot. last, if not nil, runs in an Update and is told whether a connection
+// Release gives the slot back; see upstream.Slot. last, if not nil, runs in an Update and is told whether a connection
 // may be kept for the next message.
 func (s *Slot[H]) Release(last func(keep bool)) {
 	if s.released {
@@ -126,6 +126,6 @@ func (s *Slot[H]) Claim(ctx context.Context, n int) (got int, wait time.Duration
 func (s *Slot[H]) Charge(recipients int) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
-	s.a.pace.settle(time.Now(), &s.share, share{1, int64(recipients)})
+	s.a.pace.record(time.Now(), &s.share, share{1, int64(recipients)})
 	s.t.saveSoonLocked(saveEvery)
 }

@@ -26,7 +26,7 @@ func (c *conns) Blank() bool                      { return !c.kept }
 
 const office = "office@example.com"
 
-// newTable makes one of three places; change may be nil.
+// newTable makes one of three slots; change may be nil.
 func newTable(change func(*upstream.Settings, *Options)) *Table[*conns] {
 	set := &upstream.Settings{Name: "up", Username: office, MaxConnections: 3, MaxRecipients: 100,
 		Jitter: func() float64 { return 0.5 }}
@@ -46,7 +46,7 @@ func messages(n int64, per time.Duration) upstream.Rate {
 	return upstream.Rate{Count: n, Unit: upstream.Messages, Per: per}
 }
 
-// reserve takes a place that must be free.
+// reserve takes a slot that must be free.
 func reserve(t testing.TB, tb *Table[*conns]) *Slot[*conns] {
 	t.Helper()
 	s, until := tb.Reserve(time.Now(), "")
@@ -56,7 +56,7 @@ func reserve(t testing.TB, tb *Table[*conns]) *Slot[*conns] {
 	return s
 }
 
-// use takes a place for a message to n recipients and says what came of it.
+// use takes a slot for a message to n recipients and says what came of it.
 func use(t testing.TB, tb *Table[*conns], n int, news News) {
 	t.Helper()
 	s := reserve(t, tb)
@@ -211,7 +211,7 @@ func TestTryAgain(t *testing.T) {
 	}
 }
 
-// Too much at a time costs a place, and a wait only where there is none to take or nobody else was there.
+// Too much at a time costs a slot, and a wait only where there is none to take or nobody else was there.
 func TestTooMuchAtATime(t *testing.T) {
 	tb := newTable(nil)
 	slow := News{Verdict: Pressure, Slow: true, Reply: mail.R(432, "4.3.2", "too many")}
@@ -247,7 +247,7 @@ func TestWaitsForTheRate(t *testing.T) {
 	})
 }
 
-// A place that is given back has used up nothing.
+// A slot that is given back has used up nothing.
 func TestReleaseGivesTheShareBack(t *testing.T) {
 	tb := rated(nil, messages(1, time.Hour), upstream.Rate{Count: 1, Unit: upstream.Recipients, Per: time.Hour})
 	for range 3 {

@@ -19,7 +19,7 @@ import (
 )
 
 // Test goes the way of a delivery for the configured mailbox and sends nothing. It returns what happened up to the
-// first failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no place, and
+// first failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no slot, and
 // the account hears nothing of the outcome.
 //
 // The permission is probed with the very request of a delivery, whose body is no base64 at all: with Mail.Send, Graph

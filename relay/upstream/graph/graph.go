@@ -1,6 +1,6 @@
 // Package graph sends mail through Microsoft Graph, for tenants where SMTP AUTH is off: one HTTPS request for each
 // message, POST {base}/users/{mailbox}/sendMail with the message as MIME in base64. It stands beside the smart host
-// client and has the same words: places, states, transactions, one mail.Result for each recipient.
+// client and has the same words: slots, states, transactions, one mail.Result for each recipient.
 //
 // Graph knows no envelope. It sends to whoever the header names, so the package compares the two before it says
 // anything: recipients that the header lacks get a Bcc field, which Exchange takes out again; a header that names

@@ -10,7 +10,7 @@ import (
 	"postern/relay/upstream/account"
 )
 
-// Send implements upstream.Slot, and gives the place back. A cancelled one waits at most Timeouts.Drain for the answer
+// Send implements upstream.Slot, and gives the slot back. A cancelled one waits at most Timeouts.Drain for the answer
 // to a whole request.
 func (s *slot) Send(ctx context.Context, t upstream.Transaction) []mail.Result {
 	defer s.Release()

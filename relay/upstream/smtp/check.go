@@ -15,7 +15,7 @@ import (
 )
 
 // Test goes the way of a delivery up to the login and sends nothing. It returns what happened up to the first failure.
-// Its connection is its own: it does not count among the places, and the identity hears nothing of the outcome.
+// Its connection is its own: it does not count among the slots, and the identity hears nothing of the outcome.
 func (u *Upstream) Test(ctx context.Context) []upstream.Step {
 	return u.TestSenders(ctx, upstream.Trial{})
 }

@@ -150,15 +150,15 @@ func (c *conn) handshake(ctx context.Context, identity, token string, each step)
 }
 
 func (c *conn) greeting(ctx context.Context) (string, *fault) {
-	patience := c.u.cfg.Timeouts.Greeting
+	limit := c.u.cfg.Timeouts.Greeting
 	if c.state == nil {
-		left, f := c.hearClear(ctx, patience)
+		left, f := c.hearClear(ctx, limit)
 		if f != nil {
 			return "", f
 		}
-		patience = left
+		limit = left
 	}
-	r, err := c.reply(patience, true)
+	r, err := c.reply(limit, true)
 	if err != nil {
 		return "", c.lost(mail.StageGreeting, err)
 	}

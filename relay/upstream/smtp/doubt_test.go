@@ -25,7 +25,7 @@ func doubting(whose upstream.Doubt) func([]mail.Result) upstream.Doubt {
 }
 
 // What is not believed pauses the identity, holds its sender's mail, or leaves everything as it was; a probe that says
-// nothing lets the next one in at once, and one that is believed opens the gate.
+// nothing lets the next one in at once, and one that is believed closes the breaker.
 func TestDoubtsReachTheGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := provider()

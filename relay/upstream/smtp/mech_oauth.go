@@ -70,7 +70,7 @@ func (u *Upstream) openWithToken(ctx context.Context, identity string, each step
 // tokenRefused reports the reply that a token gets which has ended or was taken back.
 func (f *fault) tokenRefused() bool { return f.stage == mail.StageAuth && f.reply.Code == 535 }
 
-// token fetches before anybody is dialled: places at the provider are few, and without a token a connection is of no
+// token fetches before anybody is dialled: slots at the provider are few, and without a token a connection is of no
 // use.
 func (u *Upstream) token(ctx context.Context, identity string, each step) (token string, f *fault) {
 	f = each("token", func() (string, *fault) {

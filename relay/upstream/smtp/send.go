@@ -212,7 +212,7 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 	if x.lessened { // the next connection may refuse it again
 		a.again++
 	}
-	a.settle(&x)
+	a.record(&x)
 	a.pending = append(x.rest, a.pending[n:]...)
 	if f := x.fault; f != nil && (c.broken || f.class != mail.Deferral) {
 		f.uncertain = false // of those behind nothing was sent
@@ -232,8 +232,8 @@ func (a *attempt) anew(x *transaction) {
 	a.pending = slices.DeleteFunc(a.pending, func(i int) bool { return a.results[i].Class != mail.Unknown })
 }
 
-// settle takes over what a transaction says of the identity and adds what only the attempt knows.
-func (a *attempt) settle(x *transaction) {
+// record takes over what a transaction says of the identity and adds what only the attempt knows.
+func (a *attempt) record(x *transaction) {
 	if x.blame != nil {
 		a.note(x.blame.verdict(), x.blame)
 	} else if x.answered {

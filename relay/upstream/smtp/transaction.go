@@ -234,10 +234,10 @@ func (x *transaction) mail(r mail.Reply) bool {
 	x.answered = true
 	switch {
 	case r.Code/100 == 2:
-		x.c.settleDoubt(mail.StageMail, true)
+		x.c.closeDoubt(mail.StageMail, true)
 	case x.mailParameterRefused(r):
 	default:
-		x.c.settleDoubt(mail.StageMail, false)
+		x.c.closeDoubt(mail.StageMail, false)
 		x.refuse(mail.StageMail, r)
 	}
 	return !x.ended
@@ -252,7 +252,7 @@ func (x *transaction) rcpt(i int, r mail.Reply) bool {
 		return true
 	case r.Code/100 == 2:
 		if !x.withDSN {
-			x.c.settleDoubt(mail.StageRcpt, true)
+			x.c.closeDoubt(mail.StageRcpt, true)
 		}
 		x.accepted++
 		return true
@@ -263,7 +263,7 @@ func (x *transaction) rcpt(i int, r mail.Reply) bool {
 		return false
 	}
 	if !x.withDSN {
-		x.c.settleDoubt(mail.StageRcpt, false)
+		x.c.closeDoubt(mail.StageRcpt, false)
 	}
 	f := x.c.refused(mail.StageRcpt, r, x.t.From, x.t.Recipients[i].To)
 	if f.rule != nil && f.rule.Rest && x.accepted > 0 {

@@ -18,10 +18,10 @@ import (
 // probeTime bounds the question whether a silent port speaks TLS.
 const probeTime = 5 * time.Second
 
-// hearClear waits for the first octets of a greeting in clear. left is what remains of the patience for the rest of it.
-func (c *conn) hearClear(ctx context.Context, patience time.Duration) (left time.Duration, f *fault) {
+// hearClear waits for the first octets of a greeting in clear. left is what remains of limit for the rest of it.
+func (c *conn) hearClear(ctx context.Context, limit time.Duration) (left time.Duration, f *fault) {
 	begun := time.Now()
-	silence := min(c.u.cfg.Timeouts.Silence, patience)
+	silence := min(c.u.cfg.Timeouts.Silence, limit)
 	c.setReadDeadline(silence)
 	_, err := c.br.Peek(1)
 	switch {
@@ -29,10 +29,10 @@ func (c *conn) hearClear(ctx context.Context, patience time.Duration) (left time
 		if what := protocolOf(c.buffered()); what != speaksSMTP {
 			return 0, c.wrongPort(what)
 		}
-	case isTimeout(err) && !c.wasInterrupted() && silence < patience && c.u.speaksTLS(ctx):
+	case isTimeout(err) && !c.wasInterrupted() && silence < limit && c.u.speaksTLS(ctx):
 		return 0, c.wrongPort(speaksTLS)
 	}
-	return max(0, patience-time.Since(begun)), nil
+	return max(0, limit-time.Since(begun)), nil
 }
 
 // speaksTLS asks for TLS on a connection of its own. Nothing is sent on it, so nothing is verified.
