@@ -11,7 +11,8 @@ func (a stamp) same(b stamp) bool {
 		return a.FileInfo == nil && b.FileInfo == nil
 	}
 	// SameFile compares inodes: it finds a file replaced by one of the same size and time.
-	return os.SameFile(a.FileInfo, b.FileInfo) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
+	return os.SameFile(a.FileInfo, b.FileInfo) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() &&
+		a.Mode() == b.Mode()
 }
 
 // stamps are those of the two files that are watched.

@@ -135,10 +135,10 @@ func (a *attempt) sentTo(ctx context.Context) (map[string]bool, *fault) {
 			}
 		}
 	}
-	u := &upload{a: a}
 	filter := "internetMessageId eq '" + strings.ReplaceAll(a.message.messageID(), "'", "''") + "'"
-	ans, f := u.exchange(ctx, a.u, a.u.mailboxURL(a.mailbox)+"/mailFolders/sentitems/messages?$top=10&$select="+
-		"internetMessageId,sentDateTime,toRecipients,ccRecipients,bccRecipients&$filter="+url.QueryEscape(filter), a.token,
+	ans, f := a.u.exchange(ctx, a.u.mailboxURL(a.mailbox)+"/mailFolders/sentitems/messages?$top=10&$select="+
+		"internetMessageId,sentDateTime,toRecipients,ccRecipients,bccRecipients&$filter="+url.QueryEscape(filter),
+		a.token,
 		step{method: http.MethodGet, field: take})
 	switch {
 	case f != nil:
