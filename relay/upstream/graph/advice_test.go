@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"postern/relay/fakeprovider"
+	"postern/relay/upstream"
 )
 
 // What to do about a refusal depends on whose token it is.
@@ -48,7 +49,7 @@ func TestAdviceForWhomTheTokenIsOf(t *testing.T) {
 					o.Token = func(context.Context, string) (string, error) { return jwt(c.claims), nil }
 				}
 			})
-			steps := u.Test(t.Context())
+			steps := u.TestSenders(t.Context(), upstream.Trial{})
 			last := steps[len(steps)-1]
 			if last.OK || !strings.Contains(last.Cause, c.says) || strings.Contains(last.Cause, c.not) {
 				t.Errorf("%s: %s", last.Name, last.Cause)
@@ -72,7 +73,7 @@ func TestAdviceForWhomTheTokenIsOf(t *testing.T) {
 func TestTestTellsTheRights(t *testing.T) {
 	u := withToken(t, fakeprovider.NewGraph(fakeprovider.GraphOptions{}),
 		`{"scp":"Mail.Send","preferred_username":"ann@example.com"}`, nil)
-	for _, s := range u.Test(t.Context()) {
+	for _, s := range u.TestSenders(t.Context(), upstream.Trial{}) {
 		if s.Name == "token" && (!s.OK || !strings.Contains(s.Seen,
 			"ann@example.com, who has consented to Mail.Send")) {
 			t.Errorf("%+v", s)

@@ -18,21 +18,16 @@ import (
 	"postern/relay/upstream/via"
 )
 
-// Test goes the way of a delivery for the configured mailbox and sends nothing. It returns what happened up to the
-// first failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no slot, and
-// the account hears nothing of the outcome.
+// TestSenders goes the way of a delivery for the configured mailbox and sends nothing. It returns what happened up to
+// the first failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no slot, and
+// the account hears nothing of the outcome. With AsThemselves it tries the mailbox of each sender too, which is who
+// sends then; one that does not let us in does not keep the others from being tried: its mail would go by the configured
+// one, which comes first. Without AsThemselves senders make no difference: Graph judges them with a message.
 //
 // The permission is probed with the very request of a delivery, whose body is no base64 at all: with Mail.Send, Graph
 // answers 400 ErrorMimeContentInvalidBase64String, without it 403. So no right beside Mail.Send is needed to find out.
 // The right to make drafts is probed in the same way. What cannot be found out without sending is whether the mailbox
 // may use another address in From, and whether its quota is used up.
-func (u *Upstream) Test(ctx context.Context) []upstream.Step {
-	return u.TestSenders(ctx, upstream.Trial{})
-}
-
-// TestSenders is Test, and with AsThemselves for the mailbox of each sender too, which is who sends then. A mailbox
-// that does not let us in does not keep the others from being tried: its mail would go by the configured one, which
-// comes first. Without AsThemselves senders make no difference: Graph judges them with a message.
 func (u *Upstream) TestSenders(ctx context.Context, trial upstream.Trial) []upstream.Step {
 	t := tester{u: u, trial: trial, limit: time.Minute, mailbox: u.o.Username}
 	if trial.Limit > 0 {
@@ -69,7 +64,7 @@ func (t *tester) box(ctx context.Context) {
 	}
 }
 
-// tester is one Test with connections of its own.
+// tester is one test with connections of its own.
 type tester struct {
 	u       *Upstream
 	trial   upstream.Trial

@@ -87,7 +87,7 @@ func TestUntrustedTLS(t *testing.T) {
 			if fake.Requests() != 0 {
 				t.Error("a request was sent")
 			}
-			steps := u.Test(t.Context())
+			steps := u.TestSenders(t.Context(), upstream.Trial{})
 			if last := steps[len(steps)-1]; last.Name != "tls" || last.OK || !strings.Contains(last.Cause, c.says) {
 				t.Errorf("%+v", steps)
 			}
@@ -102,7 +102,7 @@ func TestUnreachable(t *testing.T) {
 	if r.Class != mail.BackPressure || r.Stage != mail.StageConnect || r.Uncertain || status(u) != upstreamBackingOff {
 		t.Errorf("%s at %s: %s", r.Class, r.Stage, r.Reply)
 	}
-	steps := u.Test(t.Context())
+	steps := u.TestSenders(t.Context(), upstream.Trial{})
 	if last := steps[len(steps)-1]; last.OK || last.Name != "connect" || !strings.Contains(last.Cause, "firewall") {
 		t.Errorf("%+v", steps)
 	}
@@ -139,7 +139,7 @@ func TestTest(t *testing.T) {
 		}
 		return strings.Join(s, " ")
 	}
-	steps := u.Test(t.Context())
+	steps := u.TestSenders(t.Context(), upstream.Trial{})
 	if names(steps) != "connect tls token permission" { // an address needs no resolving
 		t.Errorf("%s", names(steps))
 	}
@@ -149,7 +149,7 @@ func TestTest(t *testing.T) {
 		}
 	}
 	access = fakeprovider.AccessDenied
-	last := func() upstream.Step { s := u.Test(t.Context()); return s[len(s)-1] }
+	last := func() upstream.Step { s := u.TestSenders(t.Context(), upstream.Trial{}); return s[len(s)-1] }
 	if s := last(); s.OK || s.Name != "permission" || !strings.Contains(s.Cause, "Mail.Send") || k.drops() != 1 {
 		t.Errorf("denied: %+v", s)
 	}
@@ -186,13 +186,13 @@ func TestTestOfLargeMail(t *testing.T) {
 		return access
 	}})
 	u, k := uploading(t, fake, nil)
-	steps := u.Test(t.Context())
+	steps := u.TestSenders(t.Context(), upstream.Trial{})
 	if last := steps[len(steps)-1]; last.OK || last.Name != "large-mail" ||
 		!strings.Contains(last.Cause, `"Application Mail.ReadWrite"`) || k.drops() != 1 {
 		t.Errorf("%+v", steps)
 	}
 	access = fakeprovider.AccessGranted
-	steps = u.Test(t.Context())
+	steps = u.TestSenders(t.Context(), upstream.Trial{})
 	if last := steps[len(steps)-1]; !last.OK || last.Name != "large-mail" || last.Seen == "" {
 		t.Errorf("%+v", steps)
 	}

@@ -14,6 +14,7 @@ import (
 	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
+	"postern/relay/upstream"
 	"postern/relay/upstream/via"
 )
 
@@ -72,7 +73,7 @@ func TestProxyThatRefuses(t *testing.T) {
 				!strings.Contains(r.Reply.Text, "key proxy") {
 				t.Errorf("it says %s", r.Reply)
 			}
-			steps := u.Test(t.Context())
+			steps := u.TestSenders(t.Context(), upstream.Trial{})
 			if last := steps[len(steps)-1]; last.OK || last.Name != "proxy" ||
 				!strings.Contains(last.Cause, "the proxy http://") {
 				t.Errorf("%+v", steps)

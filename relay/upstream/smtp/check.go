@@ -1,7 +1,6 @@
 package smtp
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net/netip"
@@ -10,15 +9,8 @@ import (
 	"time"
 
 	"postern/mail"
-	"postern/relay/upstream"
 	"postern/relay/upstream/internal/whytls"
 )
-
-// Test goes the way of a delivery up to the login and sends nothing. It returns what happened up to the first failure.
-// Its connection is its own: it does not count among the slots, and the identity hears nothing of the outcome.
-func (u *Upstream) Test(ctx context.Context) []upstream.Step {
-	return u.TestSenders(ctx, upstream.Trial{})
-}
 
 // silenceTried is how long a test lets a server be silent before it looks whether TLS is spoken there.
 const silenceTried = 2 * time.Second
@@ -27,8 +19,7 @@ const silenceTried = 2 * time.Second
 func (u *Upstream) limited(limit time.Duration) *Upstream {
 	cfg := u.cfg
 	for _, d := range []*time.Duration{&cfg.Timeouts.Resolve, &cfg.Timeouts.Connect, &cfg.Timeouts.TLS,
-		&cfg.Timeouts.Greeting,
-		&cfg.Timeouts.Command, &cfg.Timeouts.Mail} {
+		&cfg.Timeouts.Greeting, &cfg.Timeouts.Command, &cfg.Timeouts.Mail} {
 		*d = min(*d, limit)
 	}
 	cfg.Timeouts.Silence = min(cfg.Timeouts.Silence, silenceTried)
@@ -73,10 +64,7 @@ func issuer(cert *x509.Certificate) string {
 }
 
 // explain says what a failure before MAIL means and what a person can look at.
-func (u *Upstream) explain(f *fault) string { return u.explainTo(f, u.cfg.Username) }
-
-// explainTo is explain for another identity.
-func (u *Upstream) explainTo(f *fault, identity string) string {
+func (u *Upstream) explain(f *fault, identity string) string {
 	switch {
 	case f.stage == mail.StageResolve:
 		return f.reply.Text + ": check host in the configuration, and the name servers of this machine."

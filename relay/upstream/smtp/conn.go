@@ -54,7 +54,7 @@ type conn struct {
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
-// step is what Test wants to see of each phase of open; nil otherwise.
+// step is what a test wants to see of each phase of open; nil otherwise.
 type step func(name string, run func() (seen string, f *fault)) *fault
 
 func runStep(_ string, run func() (string, *fault)) *fault {

@@ -113,7 +113,7 @@ func TestProxyRefusals(t *testing.T) {
 		if s := state(u); s.Status != c.status {
 			t.Errorf("%q: the identity is %s", c.answer, s.Status)
 		}
-		steps := u.Test(t.Context())
+		steps := u.TestSenders(t.Context(), upstream.Trial{})
 		if last := steps[len(steps)-1]; last.Name != "connect" || !strings.Contains(last.Cause, c.text) ||
 			strings.Contains(last.Cause, "firewall") {
 			t.Errorf("%q: upstream test says %s: %s", c.answer, last.Name, last.Cause)

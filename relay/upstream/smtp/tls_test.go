@@ -116,7 +116,7 @@ func TestExplanations(t *testing.T) {
 			"blocked there"},
 		{fault{stage: mail.StageEHLO, reply: mail.R(550, "5.7.1", "no fun"), class: mail.AccountFault}, "no fun"},
 	} {
-		if got := u.explain(&c.f); !strings.Contains(got, c.want) {
+		if got := u.explain(&c.f, u.cfg.Username); !strings.Contains(got, c.want) {
 			t.Errorf("%s %s: %q lacks %q", c.f.stage, c.f.reply, got, c.want)
 		}
 	}
@@ -186,7 +186,7 @@ func TestSessionsAreResumed(t *testing.T) {
 
 func TestSteps(t *testing.T) {
 	fake, u := start(t, provider(), nil)
-	steps := u.Test(context.Background())
+	steps := u.TestSenders(context.Background(), upstream.Trial{})
 	var names []string
 	for _, s := range steps {
 		names = append(names, s.Name)
@@ -213,7 +213,7 @@ func TestSteps(t *testing.T) {
 	}
 
 	_, u = start(t, provider(), func(cfg *Config) { cfg.Password = "wrong" })
-	steps = u.Test(context.Background())
+	steps = u.TestSenders(context.Background(), upstream.Trial{})
 	last := steps[len(steps)-1]
 	if last.OK || last.Name != "auth" || last.Reply.Code != 535 || !strings.Contains(last.Cause, "app password") {
 		t.Errorf("last step %+v", last)
@@ -228,7 +228,7 @@ func TestSteps(t *testing.T) {
 	}
 
 	u = newUpstream(t, Config{Host: "127.0.0.1", Port: 1})
-	steps = u.Test(context.Background())
+	steps = u.TestSenders(context.Background(), upstream.Trial{})
 	last = steps[len(steps)-1]
 	if last.OK || last.Name != "connect" || !strings.Contains(last.Cause, "refuses connections") ||
 		!strings.Contains(last.Cause, "port 1") {
