@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/internal/textfile"
+	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/upstream"
 	"postern/relay/upstream/graph"
@@ -63,16 +64,13 @@ func TestUpstream(ctx context.Context, hostname string, block config.Upstream, s
 	return up.TestSenders(ctx, t), nil
 }
 
-// checkUpstream says what newTransport would refuse, as far as files are concerned.
+// checkUpstream says what newTransport would refuse, as far as files are concerned: a *mail.KeyError.
 func checkUpstream(hostname string, block config.Upstream) error {
 	set, err := settings(block)
 	if err == nil && !block.ByGraph() {
 		_, err = smtpConfig(set, hostname, block)
 	}
-	if err != nil {
-		return fmt.Errorf("upstream %s: %w", block.Name, err)
-	}
-	return nil
+	return err
 }
 
 // settings turns a block of relay.toml into what every transport needs.
@@ -85,7 +83,7 @@ func settings(block config.Upstream) (set upstream.Settings, err error) {
 		MaxMessageSize: int64(block.MaxMessageSize),
 	}
 	if set.Rates, err = block.Rates(); err != nil {
-		return set, fmt.Errorf("rate: %w", err)
+		return set, mail.BadKey("rate", "%s", err)
 	}
 	if block.TLS == config.NoTLS {
 		set.Dial = plainDialer(block.MayDialPlain)
@@ -126,7 +124,7 @@ func smtpConfig(set upstream.Settings, hostname string, block config.Upstream) (
 	if block.CertFile != "" {
 		pair, err := textfile.KeyPair(block.CertFile, block.KeyFile)
 		if err != nil {
-			return conf, fmt.Errorf("cert_file: %w", err)
+			return conf, mail.BadKey("cert_file", "%s", err)
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
@@ -151,7 +149,7 @@ func graphOptions(set upstream.Settings, block config.Upstream) graph.Options {
 func proxyOf(block config.Upstream) (*via.Proxy, error) {
 	proxy, err := block.Via()
 	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
+		return nil, mail.BadKey("proxy", "%s", err)
 	}
 	if proxy != nil {
 		proxy.RootCAs, err = roots(block)
@@ -166,11 +164,11 @@ func roots(block config.Upstream) (*x509.CertPool, error) {
 	}
 	pem, err := textfile.Read(block.CAFile)
 	if err != nil {
-		return nil, fmt.Errorf("ca_file: %w", err)
+		return nil, mail.BadKey("ca_file", "%s", err)
 	}
 	pool, err := upstream.Roots(pem)
 	if err != nil {
-		return nil, fmt.Errorf("ca_file %s: %w", block.CAFile, err)
+		return nil, mail.BadKey("ca_file", "%s: %s", block.CAFile, err)
 	}
 	return pool, nil
 }
