@@ -54,6 +54,9 @@ func (t *Table[H]) restoreLocked(quotas []upstream.Quota) {
 		if a == nil {
 			return
 		}
+		if a.taken == 0 { // what was read from the store is in what is inherited
+			a.pace = newPace(t.set.Rates, t.o.Windows)
+		}
 		for _, c := range q.Counts {
 			if m := a.pace.meter(c.Unit, c.Per); m != nil {
 				m.restore(now, c.Leaves, c.Count)

@@ -445,15 +445,21 @@ func TestInherit(t *testing.T) {
 		saved, rates := &shelf{}, []upstream.Rate{messages(5, time.Hour), messages(5, 10*time.Second)}
 		old := rated(saved, rates...)
 		use(t, old, 1, News{Verdict: Works})
+		time.Sleep(saveEvery)
+		synctest.Wait()
+		if saved.saves != 1 {
+			t.Fatalf("%d saves", saved.saves)
+		}
+		use(t, old, 1, News{Verdict: Works})
 		flying := reserve(t, old)
-		heir := rated(saved, rates...)
+		heir := rated(saved, rates...) // reads what was saved
 		heir.Inherit(old.HandOver())
-		if st := state(heir); st.Rates[0].Used != 2 || st.Rates[1].Used != 2 {
+		if st := state(heir); st.Rates[0].Used != 3 || st.Rates[1].Used != 2 {
 			t.Errorf("%+v", st.Rates)
 		}
 		flying.Release(nil)
 		shut(t, old)
-		if saved.saves != 0 {
+		if saved.saves != 1 {
 			t.Errorf("%d saves", saved.saves)
 		}
 		shut(t, heir)
