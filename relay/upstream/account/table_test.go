@@ -291,8 +291,7 @@ func TestRefusedSenders(t *testing.T) {
 			t.Errorf("%v, %+v", held, r)
 		}
 		if d := tb.Denied(time.Now()); len(d) != 1 || d[0].Sender != "alice@example.com" || d[0].Identity != office ||
-			d[0].Refusals != 2 ||
-			d[0].Reply.Code != 554 || time.Until(d[0].Until) != senderFirst {
+			d[0].Refusals != 2 || d[0].Reply.Code != 554 || time.Until(d[0].Until) != senderFirst {
 			t.Errorf("%+v", d)
 		}
 		time.Sleep(senderFirst)

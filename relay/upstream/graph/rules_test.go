@@ -26,8 +26,7 @@ func TestRulesMeetTheirExamples(t *testing.T) {
 			want = 5
 		}
 		if r.Status != "" && len(r.Status) != 3 || r.Class <= mail.Delivered || r.Class > mail.BackPressure ||
-			r.Code/100 != want ||
-			!strings.HasPrefix(r.Enhanced, strconv.Itoa(want)+".") {
+			r.Code/100 != want || !strings.HasPrefix(r.Enhanced, strconv.Itoa(want)+".") {
 			t.Errorf("rule %s: status %q, %d %s for %s", r.Name, r.Status, r.Code, r.Enhanced, r.Class)
 		}
 	}

@@ -35,16 +35,14 @@ var (
 		` (?:\w+ ){0,2}?(?:for|another|f.?r|pour|por|per) (?:the next |at least |about |another )?` +
 		amountWord + `[ -]?` + unitWord + `\b(?:[ ,]{1,2}(?:and )?(\d{1,4})[ -]?` + unitWord + `\b)?`)
 	waitBefore = regexp.MustCompile(`(?i)\b(?:in|after|within|for|another) (?:about |at least )?` + amountWord +
-		`[ -]?` + unitWord +
-		`\b,? (?:(?:please|and|then) ){0,2}(?:try|retry|re-?send|send|remaining|left)\b`)
+		`[ -]?` + unitWord + `\b,? (?:(?:please|and|then) ){0,2}(?:try|retry|re-?send|send|remaining|left)\b`)
 	waitClock = regexp.MustCompile(`(?i)\b` + asks + `\b[^.!?]{0,25}?\b(?:in|for) (\d{1,2}):(\d\d)(?::(\d\d))?\b`)
-	waitBare  = regexp.MustCompile(`(?i)\b(?:retry[- ]?after|again (?:in|after)|retry in|wait)[ ` +
-		`:=]{1,2}(\d{1,6})(?:[.,;)] |[.,;)]?$)`)
+	waitBare  = regexp.MustCompile(`(?i)\b(?:retry[- ]?after|again (?:in|after)|retry in|wait)` +
+		`[ :=]{1,2}(\d{1,6})(?:[.,;)] |[.,;)]?$)`)
 	waitFew = regexp.MustCompile(`(?i)\b(?:a|some|the next)? ?few (minutes|hours)\b`)
 
 	windowUnit = regexp.MustCompile(`(?i)(?:\b(?:per|every|each|in|within|during|past|last|this|an?|pro|par|por|` +
-		`al)\b|/) ?(?:(?:the|any|an?|one|last|past) ){0,2}` +
-		`(\d{1,6})?[ -]?` + unitWord + `\b`)
+		`al)\b|/) ?(?:(?:the|any|an?|one|last|past) ){0,2}(\d{1,6})?[ -]?` + unitWord + `\b`)
 	windowNumber = regexp.MustCompile(`(?i)\b(\d{1,6})[ -]?` + unitWord +
 		`[ -](?:\w+[ -]){0,3}(?:limit|quota|period|window|maximum|allowance)`)
 	windowWord = regexp.MustCompile(`(?i)\b(hour|da[iy]l|week|month|today|tages|t.?glich|st.?ndlich|journali|diari)`)

@@ -135,7 +135,6 @@ var messageWords = []Rule{
 		Text: either(`\b(?:virus|malware|phishing|trojan|banned:)`,
 			near(`\b(?:urls?|uris?|links?|attachments?|attached|file|headers?|subject|body)\b`,
 				either(`listed`, `block`, `black`, `reject`, `refus`, `banned`, `prohibited`, `found`, `detected`,
-					`not allowed`,
-					`invalid`))),
+					`not allowed`, `invalid`))),
 		Example: "550 5.7.1 Message contains a URL listed on a blocklist"},
 }

@@ -40,8 +40,7 @@ var (
 	// unowned is what is wrong with them.
 	unowned = either(
 		`not (?:\w+ ){0,2}`+either(`owned`, `logged in`, `allowed`, `authori[sz]ed`, `permitted`, `verified`,
-			`valid\w*`,
-			`confirmed`, `registered`,
+			`valid\w*`, `confirmed`, `registered`,
 			`associated`, `approved`, `pre-approved`, `configured`, `accepted`, `yours?`, `belong\w*`, `match\w*`,
 			`exist\w*`,
 			`found`, `one of`),
@@ -94,8 +93,7 @@ var hostWords = []Rule{
 	{Name: "recipient-refused", Stages: toRecipient, Code: "5yz", Class: mail.RecipientFault,
 		Text: `\brecipient address\b[^;]*` + either(`blocked using`, `listed`, `rejected: access denied`, `rejected: `+
 			either(`user`, `undeliverable`, `unverified`, `mailbox`, `address`, `domain`, `no such`, `not found`,
-				`unknown`,
-				`invalid`)),
+				`unknown`, `invalid`)),
 		Example: "550 5.4.1 Recipient address rejected: Access denied. AS(201806281)"},
 	{Name: "address-blocked", Class: mail.AccountFault, RetryAfter: 15 * time.Minute,
 		Text: either(near(host, refused), `\bclient (?:host )?[^.;]*(?:reject|block|den)`, `not allowed to connect`,

@@ -20,8 +20,7 @@ var (
 	)
 	// bound is what a rate or quota is called.
 	bound = either(`exceed\w*`, `\b(?:over)?limit\w*`, `\bquota\w*`, `\bmax(?:imum)?\b`, `too (?:many|much)`,
-		`\ballowance\b`, `\brate\b`,
-		`kontingent`, `zu viele`, `d.{1,2}pass`, `atteinte?\b`, `superad\w`)
+		`\ballowance\b`, `\brate\b`, `kontingent`, `zu viele`, `d.{1,2}pass`, `atteinte?\b`, `superad\w`)
 	// counted is what a quota of ours counts, or belongs to.
 	counted = `\b` + either(`send(?:s|ing|er|ers)?`, `sent`, `outbound`, `outgoing`, `submission`, `relay(?:ing)?`,
 		`messages?`, `messaging`,
@@ -31,8 +30,7 @@ var (
 		`transactions?`, `subscription`, `your`, `you've`, `you have`, `envios?`, `versand`) + `\b`
 	ceiling = either(`limits?`, `quotas?`, `allowance`, `allotment`, `credits?`, `cap`, `maximum`, `rate`) + `\b`
 	spent   = either(`exceed\w*`, `reach\w*`, `used[ -]up`, `hit`, `exhaust\w*`, `surpass\w*`, `depleted`, `over`,
-		`full`, `overrun`,
-		`overdrawn`, `consumed`, `run out`, `out of`) + `\b`
+		`full`, `overrun`, `overdrawn`, `consumed`, `run out`, `out of`) + `\b`
 )
 
 // recipientWords speak of a recipient, whatever else they say.
@@ -74,8 +72,7 @@ var quotaWords = []Rule{
 	{Name: "too-many-errors", Class: mail.BackPressure,
 		Text: `too many (?:\w+ )?` +
 			either(`errors`, `failed`, `failures`, `bad`, `invalid`, `unknown`, `wrong`, `unrecogni[sz]ed`,
-				`nonexist\w*`,
-				`incorrect`),
+				`nonexist\w*`, `incorrect`),
 		Example: "550 5.7.1 Too many invalid recipients, slow down"},
 	{Name: "address-blocked", Code: "5yz", Class: mail.AccountFault, RetryAfter: time.Hour,
 		Text: either(`sent from your ip address has been blocked`,
@@ -129,9 +126,7 @@ var quotaWords = []Rule{
 		Text: either(`too (?:fast|quickly|rapidly|frequent\w*|often)\b`, `slow(?:ing)? down`, `\bslower\b`,
 			`rate[- ]?limit`, `throttl`, `unusual rate`, `\bfrequency\b[^.;]*(?:high|limit|exceed)`,
 			`over[ -]?limit\b`, `too (?:many|much) (?:\w+ )?`+either(`mails?`, `messages`, `e-?mails?`, `requests`,
-				`sends`,
-				`submissions`,
-				`transactions`, `commands`, `deliveries`)+`\b`,
+				`sends`, `submissions`, `transactions`, `commands`, `deliveries`)+`\b`,
 			ceiling+`[^.;]*too high`, near(`\b(?:exceed\w*|too high)`, `\brate\b`), `\bflood`,
 			`zu (?:viele (?:e-?mails|nachrichten)|schnell)`, `trop (?:de messages|d.e-?mails|rapid\w+)`,
 			`demasiad[oa]s (?:mensajes|correos)`),

@@ -106,8 +106,7 @@ func TestProxyRefusals(t *testing.T) {
 		_, u := through(t, proxy, c.scheme, provider())
 		r := send(t, u, message(t))[0]
 		if r.Class != c.want || r.Stage != mail.StageConnect || !strings.Contains(r.Reply.Text, c.text) ||
-			!strings.Contains(r.Reply.Text, "key proxy") ||
-			strings.Contains(r.Reply.Text, "hunter2") || r.Uncertain {
+			!strings.Contains(r.Reply.Text, "key proxy") || strings.Contains(r.Reply.Text, "hunter2") || r.Uncertain {
 			t.Errorf("%q: got %s at %s: %s", c.answer, r.Class, r.Stage, r.Reply)
 		}
 		if s := state(u); s.Status != c.status {

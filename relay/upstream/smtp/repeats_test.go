@@ -16,8 +16,7 @@ import (
 // recipient's, nor says how long all others wait.
 func TestAddressesInRepliesDecideNothing(t *testing.T) {
 	profile := []replies.Rule{{Name: "over-quota", Stages: atMail, Text: "SubmissionQuotaExceeded|daily quota",
-		Class: mail.BackPressure,
-		Quota: 24 * time.Hour, RetryAfter: time.Hour}}
+		Class: mail.BackPressure, Quota: 24 * time.Hour, RetryAfter: time.Hour}}
 	for _, to := range []string{
 		"SubmissionQuotaExceeded@evil.example", `"your account is suspended"@evil.example`,
 		`"a> your account is suspended <b"@evil.example`,

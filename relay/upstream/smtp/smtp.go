@@ -87,16 +87,14 @@ type Timeouts struct {
 // Standard are the timeouts of RFC 5321 §4.5.3.2 where it has one.
 var Standard = Timeouts{
 	Resolve: 15 * time.Second, Connect: 15 * time.Second, TLS: time.Minute, Greeting: 5 * time.Minute,
-	Silence: 20 * time.Second,
-	Command: 2 * time.Minute, Mail: 5 * time.Minute, Rcpt: 5 * time.Minute, DataInit: 2 * time.Minute,
-	DataBlock: 3 * time.Minute,
-	DataDone:  10 * time.Minute, Quit: 5 * time.Second, Drain: 10 * time.Second,
+	Silence: 20 * time.Second, Command: 2 * time.Minute, Mail: 5 * time.Minute, Rcpt: 5 * time.Minute,
+	DataInit: 2 * time.Minute, DataBlock: 3 * time.Minute, DataDone: 10 * time.Minute, Quit: 5 * time.Second,
+	Drain: 10 * time.Second,
 }
 
 func (t Timeouts) least() time.Duration {
 	return min(t.Resolve, t.Connect, t.TLS, t.Greeting, t.Silence, t.Command, t.Mail, t.Rcpt, t.DataInit, t.DataBlock,
-		t.DataDone,
-		t.Quit, t.Drain)
+		t.DataDone, t.Quit, t.Drain)
 }
 
 func (c *Config) check() error {
@@ -114,8 +112,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("local name %q is no host name", c.LocalName)
 	case c.MessagesPerConnection < 1 || c.IdleClose <= 0 || c.MaxAge <= 0 || c.Timeouts.least() <= 0:
 		return fmt.Errorf("%d messages, %v idle, %v at most and waits of %v are too few for a connection",
-			c.MessagesPerConnection,
-			c.IdleClose, c.MaxAge, c.Timeouts.least())
+			c.MessagesPerConnection, c.IdleClose, c.MaxAge, c.Timeouts.least())
 	}
 	for _, m := range c.Mechanisms {
 		if !knownMechanism(m) {
@@ -172,9 +169,8 @@ func New(cfg Config) (*Upstream, error) {
 			DynamicRecordSizingDisabled: true,
 		}
 	}
-	u.Table = account.New(&u.cfg.Settings, account.Options{Windows: rules.Windows(), Spent: upstream.BackingOff,
-		Log: u.log},
-		func() *pool { return new(pool) })
+	o := account.Options{Windows: rules.Windows(), Spent: upstream.BackingOff, Log: u.log}
+	u.Table = account.New(&u.cfg.Settings, o, func() *pool { return new(pool) })
 	return u, nil
 }
 

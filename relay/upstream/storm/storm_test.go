@@ -34,8 +34,7 @@ func (d *desk) refused(login, domain, text string) Verdict {
 func (d *desk) refusal(login, domain, text string, repeated bool) Verdict {
 	d.n++
 	v, _ := d.w.Refused(d.now(), Refusal{Attempt: Attempt{Identity: "relay", Login: login, Domain: domain,
-		Internal: domain == "office.example"},
-		Stage: mail.StageDot, Reply: reply(text), Repeated: repeated})
+		Internal: domain == "office.example"}, Stage: mail.StageDot, Reply: reply(text), Repeated: repeated})
 	return v
 }
 

@@ -218,8 +218,7 @@ func TestRefusals(t *testing.T) {
 			continue
 		}
 		if text := err.Error(); !strings.Contains(text, c.text) || !strings.Contains(text, p.String()) ||
-			!strings.Contains(text, "key proxy") ||
-			strings.Contains(text, "hunter2") {
+			!strings.Contains(text, "key proxy") || strings.Contains(text, "hunter2") {
 			t.Errorf("got %q, want %q", text, c.text)
 		}
 	}
