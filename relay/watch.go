@@ -7,19 +7,14 @@ import (
 	"strings"
 	"time"
 
-	"postern/auth"
-	"postern/policy"
 	relaystore "postern/relay/store"
 )
 
 // How often the daemon looks for what others changed.
 const (
-	storePoll    = time.Second
-	queueLook    = 30 // rounds of storePoll
-	configPoll   = 2 * time.Second
-	trimPeriod   = time.Second
-	pruneRounds  = 600                  // of trimPeriod
-	pruneRecency = 365 * 24 * time.Hour // recipients not written to for a year count as new again
+	storePoll  = time.Second
+	queueLook  = 30 // rounds of storePoll
+	configPoll = 2 * time.Second
 )
 
 // watchStore looks each second for what the command line changed (accounts, keys, queue, grants) and whether
@@ -33,7 +28,7 @@ func (s *Server) watchStore(ctx context.Context) {
 	defer tick.Stop()
 	failing := false
 	for round := 0; ; round++ {
-		s.checkRoom()
+		s.room.Check()
 		if round%queueLook == 0 {
 			s.queue.Wake() // the queue wakes by itself; this costs nothing and forgives everything
 		}
@@ -42,7 +37,7 @@ func (s *Server) watchStore(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := s.saveLockout(ctx); err != nil && !failing && ctx.Err() == nil {
+		if err := s.accounts.saveLockout(ctx); err != nil && !failing && ctx.Err() == nil {
 			s.log.Warn("lockouts are not saved: a restart will not know them", "err", err)
 			failing = true
 		} else if err == nil {
@@ -66,20 +61,19 @@ func (s *Server) storeChanged(ctx context.Context, topic string) {
 	case "keys":
 		s.reloadKeys(ctx)
 	case "queue":
-		s.held.forget()
+		s.submission.Recount()
 		s.queue.Refresh()
 	case relaystore.TopicGrants:
-		s.grantsChanged()
+		s.state.Load().routes.TryAgain()
 	case relaystore.TopicLockouts:
-		s.lockoutsLifted(ctx)
+		s.accounts.lockoutsLifted(ctx)
 	}
 }
 
 // usersChanged drops what is remembered of all logins, ends the lockouts of those that were changed, and
 // learns who is in which group.
 func (s *Server) usersChanged(ctx context.Context) {
-	s.auth.Forget()
-	s.accounts.Add(1)
+	s.accounts.changed()
 	s.reloading.Lock() // or a reload that has read the users already would publish old groups
 	defer s.reloading.Unlock()
 	users, err := s.store.Users(ctx)
@@ -89,24 +83,8 @@ func (s *Server) usersChanged(ctx context.Context) {
 		}
 		return
 	}
-	since := time.Now().Add(-10 * storePoll)
-	for _, u := range users {
-		if u.Changed.After(since) {
-			s.auth.Forget(u.Login)
-		}
-	}
-	s.state.Load().policy.SetGroups(members(users))
-	s.alerts.accounts(users, since)
-}
-
-func members(users []auth.User) []policy.Member {
-	all := make([]policy.Member, 0, len(users))
-	for _, u := range users {
-		if len(u.Groups) > 0 {
-			all = append(all, policy.Member{Login: u.Login, Groups: u.Groups, Senders: u.Senders})
-		}
-	}
-	return all
+	s.state.Load().settings.Policy.SetGroups(relaystore.Members(users))
+	s.accounts.forgive(users, time.Now().Add(-10*storePoll))
 }
 
 // reloadKeys takes over DKIM keys that the command line added or removed.
@@ -114,7 +92,7 @@ func (s *Server) reloadKeys(ctx context.Context) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	before := s.state.Load()
-	ring, err := s.loadKeys(ctx, before.config)
+	routes, err := s.outbound.WithKeys(ctx, before.config, before.routes)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.log.Error("DKIM keys not taken over, those in force stay", "err", err)
@@ -122,70 +100,9 @@ func (s *Server) reloadKeys(ctx context.Context) {
 		return
 	}
 	st := *before
-	st.ring = ring
+	st.routes = routes
 	s.state.Store(&st)
 	s.log.Info("DKIM keys reloaded")
-}
-
-// checkRoom notes whether the store takes new mail. A change is logged once.
-func (s *Server) checkRoom() {
-	s.roomMu.Lock()
-	defer s.roomMu.Unlock()
-	err := s.store.Writable()
-	before := s.noRoom.Load()
-	switch {
-	case err == nil && before != nil:
-		s.noRoom.Store(nil)
-		s.log.Info("there is room for mail again")
-	case err != nil && before == nil:
-		s.noRoom.Store(&err)
-		s.log.Error("no new mail is taken: clients are answered 452", "err", err)
-	case err != nil:
-		s.noRoom.Store(&err)
-	}
-}
-
-// prune keeps the history within [store] history and history_size.
-func (s *Server) prune(ctx context.Context) {
-	tick := time.NewTicker(trimPeriod)
-	defer tick.Stop()
-	failing := false
-	for round := 0; ; round++ {
-		if round%pruneRounds == 0 {
-			s.forgetOld(ctx, time.Now())
-		}
-		err := s.trimHistory(ctx)
-		if err != nil && !failing && ctx.Err() == nil {
-			s.log.Warn("the trace was not trimmed", "err", err)
-		}
-		failing = err != nil
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-func (s *Server) forgetOld(ctx context.Context, now time.Time) {
-	if _, err := s.store.PruneEvents(ctx, now.Add(-s.state.Load().config.Store.History.Std())); err != nil && ctx.Err() == nil {
-		s.log.Warn("old trace events were not removed", "err", err)
-	}
-	if _, err := s.store.ForgetRecipients(ctx, now.Add(-pruneRecency)); err != nil && ctx.Err() == nil {
-		s.log.Warn("old recipients were not removed", "err", err)
-	}
-}
-
-// trimHistory looks each second, so that little is over the bound at any time. A trace that is at its bound says so once.
-func (s *Server) trimHistory(ctx context.Context) error {
-	size := s.state.Load().config.Store.HistorySize
-	n, err := s.store.TrimEvents(ctx, int64(size))
-	if n > 0 {
-		s.trimmed.Do(func() {
-			s.log.Info("the history has less room than [store] history would take: its oldest events go", "history_size", size)
-		})
-	}
-	return err
 }
 
 // watchCertificates takes over certificates that changed.

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/mail"
-	"postern/relay"
+	"postern/relay/outbound"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
 )
@@ -93,7 +93,7 @@ func (a *app) allKeys(cmd *cobra.Command) ([]storedKey, error) {
 		return nil, err
 	}
 	defer s.Close()
-	keys, err := relay.Keys(cmd.Context(), c, s)
+	keys, err := outbound.Keys(cmd.Context(), c.DKIM, s)
 	if err != nil {
 		return nil, err
 	}
