@@ -11,8 +11,7 @@ import (
 )
 
 const (
-	trimPeriod   = time.Second
-	pruneRounds  = 600                  // of trimPeriod
+	prunePeriod  = 10 * time.Minute
 	pruneRecency = 365 * 24 * time.Hour // recipients not written to for a year count as new again
 )
 
@@ -21,17 +20,19 @@ type history struct {
 	store   *relaystore.SQLite
 	bounds  func() config.Store
 	log     *slog.Logger
-	trimmed sync.Once // said that it is at its bound
+	period  time.Duration // of trim
+	trimmed sync.Once     // said that it is at its bound
 }
 
 // run works until ctx ends.
 func (h *history) run(ctx context.Context) {
-	tick := time.NewTicker(trimPeriod)
+	tick := time.NewTicker(h.period)
 	defer tick.Stop()
 	failing := false
-	for round := 0; ; round++ {
-		if round%pruneRounds == 0 {
-			h.forgetOld(ctx, time.Now())
+	for pruned := (time.Time{}); ; {
+		if now := time.Now(); now.Sub(pruned) >= prunePeriod {
+			h.forgetOld(ctx, now)
+			pruned = now
 		}
 		err := h.trim(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
@@ -55,7 +56,7 @@ func (h *history) forgetOld(ctx context.Context, now time.Time) {
 	}
 }
 
-// trim looks each second, so that little is over the bound at any time. A trace that is at its bound says so once.
+// trim looks often, so that little is over the bound at any time. A trace that is at its bound says so once.
 func (h *history) trim(ctx context.Context) error {
 	size := h.bounds().HistorySize
 	n, err := h.store.TrimEvents(ctx, int64(size))

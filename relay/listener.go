@@ -10,7 +10,9 @@ import (
 	"slices"
 	"sync"
 
+	"postern/certs"
 	"postern/relay/config"
+	"postern/relay/submission"
 	"postern/relay/wire"
 )
 
@@ -29,11 +31,12 @@ func closeAll(all []*listener) {
 
 // listeners are those that accept clients now.
 type listeners struct {
-	options  func(*config.Config, config.Listener) *wire.Options
-	sessions context.Context // of all clients
-	fail     func(error)     // a listener cannot go on
-	log      *slog.Logger
-	clients  sync.WaitGroup
+	submission *submission.Service
+	certs      *certs.Manager
+	sessions   context.Context // of all clients
+	fail       func(error)     // a listener cannot go on
+	log        *slog.Logger
+	clients    sync.WaitGroup
 
 	mu  sync.Mutex // guards all
 	all map[string]*listener
@@ -72,6 +75,37 @@ func (ls *listeners) openNew(c *config.Config) ([]*listener, error) {
 		opened = append(opened, &listener{Listener: block, socket: socket, wire: wire.NewServer(ls.options(c, block))})
 	}
 	return opened, nil
+}
+
+func (ls *listeners) options(c *config.Config, l config.Listener) *wire.Options {
+	o := &wire.Options{
+		Name:                l.Name,
+		Hostname:            c.Hostname,
+		TLSMode:             wire.TLSMode(l.TLS),
+		Networks:            l.Networks.Prefixes(),
+		Proxies:             l.ProxyProtocol.Prefixes(),
+		MaxMessageSize:      int64(l.MaxMessageSize),
+		LongLines:           l.LongLines == config.EncodeLines,
+		MaxRecipients:       l.MaxRecipients,
+		MaxConnections:      l.MaxConnections,
+		MaxUnauthenticated:  l.MaxUnauthenticated,
+		MaxConnectionsPerIP: l.MaxConnectionsPerIP,
+		IdleTimeout:         l.IdleTimeout.Std(),
+		AuthTimeout:         l.AuthTimeout.Std(),
+		DataTimeout:         l.DataTimeout.Std(),
+		MaxSession:          l.MaxSession.Std(),
+		MinDataRate:         int64(l.MinDataRate),
+		NewSession:          ls.submission.NewSession(l),
+		Refused:             func(r wire.Refusal) { ls.submission.Refused(l.Name, r) },
+		Logger:              ls.log,
+	}
+	if l.Auth == config.AuthRequired {
+		o.Mechanisms = c.Auth.Mechanisms
+	}
+	if l.TLS != config.NoTLS {
+		o.TLS = wire.ServerTLS(ls.certs.GetCertificate, uint16(l.MinVersion))
+	}
+	return o
 }
 
 // serveAll accepts clients.

@@ -8,6 +8,7 @@ import (
 
 	"postern/relay/config"
 	"postern/relay/monitor"
+	"postern/relay/outbound"
 )
 
 // Reload reads the configuration again, validates it whole and swaps it. Open sessions take it over
@@ -74,7 +75,9 @@ func (s *Server) reload(ctx context.Context) error {
 	for _, gone := range s.listeners.swap(c, opened) {
 		s.leaving.Go(func() { s.listeners.end(gone) })
 	}
-	s.retire(before, st)
+	for _, old := range before.routes.Retire(st.routes) {
+		s.leaving.Go(func() { s.closeUpstream(old) })
+	}
 	s.queue.SetSchedule(schedule(c))
 	s.accounts.SetLockout(lockout(c))
 	s.monitor.Use(c.Hostname, hooks)
@@ -100,15 +103,11 @@ func sameInstance(before, c *config.Config) error {
 	return nil
 }
 
-// retire closes upstreams that the new state no longer has, once attempts under way have ended.
-func (s *Server) retire(before, st *state) {
-	for _, old := range before.routes.Retire(st.routes) {
-		s.leaving.Go(func() {
-			ctx, cancel := context.WithTimeout(s.deliveries, 10*time.Minute)
-			defer cancel()
-			if err := old.Close(ctx); err != nil {
-				s.log.Warn("closing an upstream that left the configuration", "upstream", old.Config.Name, "err", err)
-			}
-		})
+// closeUpstream closes an upstream that a reload took out, once attempts under way have ended.
+func (s *Server) closeUpstream(up *outbound.Upstream) {
+	ctx, cancel := context.WithTimeout(s.deliveries, 10*time.Minute)
+	defer cancel()
+	if err := up.Close(ctx); err != nil {
+		s.log.Warn("closing an upstream that left the configuration", "upstream", up.Config.Name, "err", err)
 	}
 }

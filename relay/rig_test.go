@@ -176,6 +176,7 @@ type rig struct {
 const (
 	rigLogin    = "anna@example.com"
 	rigPassword = "correct horse battery"
+	rigPoll     = 20 * time.Millisecond
 )
 
 // newRig starts a relay. extra is added to relay.toml; lines of the [[listener]] and [[upstream]] blocks
@@ -250,7 +251,7 @@ func (r *rig) start() {
 	}
 	ready := make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
-	r.server, err = New(ctx, Options{Config: c, Load: r.load, Ready: func() { close(ready) },
+	r.server, err = New(ctx, Options{Config: c, Load: r.load, Ready: func() { close(ready) }, Poll: rigPoll,
 		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		stop()

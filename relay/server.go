@@ -34,7 +34,6 @@ import (
 	relaystore "postern/relay/store"
 	"postern/relay/submission"
 	"postern/relay/trace"
-	"postern/relay/wire"
 )
 
 // Options are what a Server is made of.
@@ -46,6 +45,8 @@ type Options struct {
 	// Ready is called once when every listener accepts.
 	Ready   func()
 	Version string // for postern status
+	// Poll is how often it looks for what others changed: accounts, keys, the queue, files of the configuration.
+	Poll time.Duration
 }
 
 // Bounds of a shutdown: how long clients may finish a transaction, and attempts past the final dot
@@ -105,6 +106,10 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.open(ctx, c); err != nil {
 		return nil, err
 	}
+	inForce := func() monitor.InForce {
+		st := s.state.Load()
+		return monitor.InForce{Config: st.config, Routes: st.routes}
+	}
 	s.registry = prometheus.NewRegistry()
 	s.room = monitor.NewRoom(s.store.Writable, s.log)
 	hooks, err := monitor.HooksOf(c)
@@ -112,9 +117,13 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.monitor = monitor.New(monitor.Options{
-		DataDir: c.DataDir, InForce: s.inForce, Room: s.room, Store: s.store, Logger: s.log, Metrics: s.registry,
-		Certs:  func() []certs.Info { return s.certs.Info() },
-		Lookup: func(ctx context.Context, login string) (auth.Identity, error) { return s.accounts.Lookup(ctx, login) },
+		DataDir: c.DataDir, Look: 5 * o.Poll, InForce: inForce, Room: s.room, Store: s.store, Logger: s.log,
+		Metrics: s.registry,
+		Certs:   func() []certs.Info { return s.certs.Info() },
+		Lookup: func(ctx context.Context, login string) (auth.Identity,
+			error) {
+			return s.accounts.Lookup(ctx, login)
+		},
 	})
 	s.monitor.Use(c.Hostname, hooks)
 	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
@@ -141,14 +150,15 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.queue = s.newQueue(c)
 	s.submission = submission.New(s.deliveries, submission.Options{
 		Settings: func() *submission.Settings { return s.state.Load().settings },
-		Accounts: s.accounts, AccountDelay: 2 * storePoll, Limiter: s.limiter, Room: s.room, Spool: s.spool, Queue: s.queue, List: s.store.List, Outbound: s.outbound,
-		Result: s.result, Stopping: s.draining, Trace: s.trace, Logger: s.log, Metrics: s.registry,
+		Accounts: s.accounts, AccountDelay: 2 * Poll, Limiter: s.limiter, Room: s.room, Spool: s.spool,
+		Queue: s.queue, List: s.store.List, Outbound: s.outbound, Result: s.result, Stopping: s.draining,
+		Trace: s.trace, Logger: s.log, Metrics: s.registry,
 	})
-	s.listeners = &listeners{options: s.wireOptions, sessions: s.deliveries, log: s.log,
+	s.listeners = &listeners{submission: s.submission, certs: s.certs, sessions: s.deliveries, log: s.log,
 		fail: func(err error) { s.fail(err) }}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&gauges{s.store, s.listeners, s.inForce, s.trace, s.certs})
+		&gauges{s.store, s.listeners, inForce, s.trace, s.certs})
 	return s, nil
 }
 
@@ -169,22 +179,17 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 	return err
 }
 
-func (s *Server) inForce() monitor.InForce {
-	st := s.state.Load()
-	return monitor.InForce{Config: st.config, Routes: st.routes}
+func newSpool(dir string) (*spool.Spool, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return spool.New(spool.Options{Dir: dir})
 }
 
 // result hears what became of a recipient in an attempt.
 func (s *Server) result(e trace.Event) {
 	s.monitor.Result(e)
 	s.trace.Record(e)
-}
-
-func newSpool(dir string) (*spool.Spool, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	return spool.New(spool.Options{Dir: dir})
 }
 
 func (s *Server) newQueue(c *config.Config) *queue.Queue {
@@ -226,11 +231,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 			s.fail(fmt.Errorf("queue: %w", err))
 		}
 	}()
-	past := &history{store: s.store, bounds: func() config.Store { return s.state.Load().config.Store }, log: s.log}
-	for _, work := range []func(context.Context){
-		s.watchCertificates, s.monitor.Run, s.limiter.Run, s.trace.Run, s.answerTrace, s.watchStore, s.watchConfig,
-		past.run, s.serveAdmin, s.listenStatus(),
-	} {
+	for _, work := range s.background() {
 		rest.Go(func() { work(background) })
 	}
 	select {
@@ -261,6 +262,29 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	return nil
 }
 
+// background is what works beside the queue and the listeners, until the shutdown is over.
+func (s *Server) background() []func(context.Context) {
+	poll := s.options.Poll
+	past := &history{store: s.store, bounds: func() config.Store { return s.state.Load().config.Store }, log: s.log,
+		period: poll}
+	works := []func(context.Context){
+		s.monitor.Run, s.limiter.Run, s.trace.Run, s.watchStore, past.run, s.serveAdmin, s.listenStatus(),
+		func(ctx context.Context) { answerTrace(ctx, s.store, s.trace, poll/5, s.log) },
+		func(ctx context.Context) {
+			if err := s.certs.Run(ctx); err != nil {
+				s.log.Error("certificates are not watched any more", "err", err)
+			}
+		},
+	}
+	if s.options.Load != nil {
+		works = append(works, func(ctx context.Context) {
+			files := func() []string { return s.state.Load().config.Files() }
+			watchFiles(ctx, files, 2*poll, func(ctx context.Context) { _ = s.Reload(ctx) }) // the log has the error
+		})
+	}
+	return works
+}
+
 // bind opens every listener and the admin address: all or none.
 func (s *Server) bind() (err error) {
 	c := s.state.Load().config
@@ -286,37 +310,6 @@ func (s *Server) serve() {
 
 // Addresses returns where each listener accepts, by name.
 func (s *Server) Addresses() map[string]string { return s.listeners.addresses() }
-
-func (s *Server) wireOptions(c *config.Config, l config.Listener) *wire.Options {
-	o := &wire.Options{
-		Name:                l.Name,
-		Hostname:            c.Hostname,
-		TLSMode:             wire.TLSMode(l.TLS),
-		Networks:            l.Networks.Prefixes(),
-		Proxies:             l.ProxyProtocol.Prefixes(),
-		MaxMessageSize:      int64(l.MaxMessageSize),
-		LongLines:           l.LongLines == config.EncodeLines,
-		MaxRecipients:       l.MaxRecipients,
-		MaxConnections:      l.MaxConnections,
-		MaxUnauthenticated:  l.MaxUnauthenticated,
-		MaxConnectionsPerIP: l.MaxConnectionsPerIP,
-		IdleTimeout:         l.IdleTimeout.Std(),
-		AuthTimeout:         l.AuthTimeout.Std(),
-		DataTimeout:         l.DataTimeout.Std(),
-		MaxSession:          l.MaxSession.Std(),
-		MinDataRate:         int64(l.MinDataRate),
-		NewSession:          s.submission.NewSession(l),
-		Refused:             func(r wire.Refusal) { s.submission.Refused(l.Name, r) },
-		Logger:              s.log,
-	}
-	if l.Auth == config.AuthRequired {
-		o.Mechanisms = c.Auth.Mechanisms
-	}
-	if l.TLS != config.NoTLS {
-		o.TLS = wire.ServerTLS(s.certs.GetCertificate, uint16(l.MinVersion))
-	}
-	return o
-}
 
 // close ends what New opened. It is safe on a server that New did not finish.
 func (s *Server) close() error {

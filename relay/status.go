@@ -21,7 +21,15 @@ func (s *Server) listenStatus() (serve func(context.Context)) {
 // status is the state of the server now.
 func (s *Server) status(ctx context.Context) *status.Report {
 	r := s.monitor.Status(ctx)
-	r.Running, r.Phase, r.Version, r.PID, r.Since = true, s.phase(), s.options.Version, os.Getpid(), s.began
+	r.Running, r.Phase, r.Version, r.PID, r.Since = true, status.Starting, s.options.Version, os.Getpid(), s.began
+	select {
+	case <-s.draining:
+		r.Phase = status.Stopping
+	default:
+		if s.serving.Load() {
+			r.Phase = status.Serving
+		}
+	}
 	if refused := s.refused.Load(); refused != nil {
 		r.Refused = *refused
 	}
@@ -35,16 +43,4 @@ func (s *Server) status(ctx context.Context) *status.Report {
 	}
 	r.Judge()
 	return r
-}
-
-func (s *Server) phase() status.Phase {
-	select {
-	case <-s.draining:
-		return status.Stopping
-	default:
-	}
-	if s.serving.Load() {
-		return status.Serving
-	}
-	return status.Starting
 }

@@ -10,27 +10,27 @@ import (
 	relaystore "postern/relay/store"
 )
 
-// How often the daemon looks for what others changed.
-const (
-	storePoll  = time.Second
-	queueLook  = 30 // rounds of storePoll
-	configPoll = 2 * time.Second
-)
+// Poll is Options.Poll of a service. What was changed lately is as long ago for a server that looks more often.
+const Poll = time.Second
 
-// watchStore looks each second for what the command line changed (accounts, keys, queue, grants) and whether
-// there is room for mail.
+// wakePeriod is how often the queue is woken though nothing happened: it wakes by itself, and this forgives everything.
+const wakePeriod = 30 * time.Second
+
+// watchStore looks for what the command line changed (accounts, keys, queue, grants) and whether there is room for
+// mail.
 func (s *Server) watchStore(ctx context.Context) {
 	seen := map[string]int64{}
 	for _, topic := range []string{"users", "keys", "queue", relaystore.TopicGrants, relaystore.TopicLockouts} {
 		seen[topic], _ = s.store.Generation(ctx, topic)
 	}
-	tick := time.NewTicker(storePoll)
+	tick := time.NewTicker(s.options.Poll)
 	defer tick.Stop()
 	failing := false
-	for round := 0; ; round++ {
+	for woken := (time.Time{}); ; {
 		s.room.Check()
-		if round%queueLook == 0 {
-			s.queue.Wake() // the queue wakes by itself; this costs nothing and forgives everything
+		if now := time.Now(); now.Sub(woken) >= wakePeriod {
+			s.queue.Wake()
+			woken = now
 		}
 		select {
 		case <-ctx.Done():
@@ -84,7 +84,7 @@ func (s *Server) usersChanged(ctx context.Context) {
 		return
 	}
 	s.state.Load().settings.Policy.SetGroups(relaystore.Members(users))
-	s.accounts.forgive(users, time.Now().Add(-10*storePoll))
+	s.accounts.forgive(users, time.Now().Add(-10*Poll))
 }
 
 // reloadKeys takes over DKIM keys that the command line added or removed.
@@ -105,21 +105,11 @@ func (s *Server) reloadKeys(ctx context.Context) {
 	s.log.Info("DKIM keys reloaded")
 }
 
-// watchCertificates takes over certificates that changed.
-func (s *Server) watchCertificates(ctx context.Context) {
-	if err := s.certs.Run(ctx); err != nil {
-		s.log.Error("certificates are not watched any more", "err", err)
-	}
-}
-
-// watchConfig reloads when a file that the configuration was read from has changed and is whole.
-func (s *Server) watchConfig(ctx context.Context) {
-	if s.options.Load == nil {
-		return
-	}
-	loaded := fingerprint(s.state.Load().config.Files())
-	last := loaded
-	tick := time.NewTicker(configPoll)
+// watchFiles calls changed when one of the files has changed and is whole.
+func watchFiles(ctx context.Context, files func() []string, period time.Duration, changed func(context.Context)) {
+	known := fingerprint(files())
+	last := known
+	tick := time.NewTicker(period)
 	defer tick.Stop()
 	for {
 		select {
@@ -127,11 +117,11 @@ func (s *Server) watchConfig(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		now := fingerprint(s.state.Load().config.Files())
-		if now != loaded && now == last { // seen twice: nobody is writing any more
-			_ = s.Reload(ctx) // reported in the log; a bad file is tried again when it changes
-			loaded = fingerprint(s.state.Load().config.Files())
-			now = loaded
+		now := fingerprint(files())
+		if now != known && now == last { // seen twice: nobody is writing any more
+			changed(ctx)
+			known = fingerprint(files()) // a bad file is tried again when it changes
+			now = known
 		}
 		last = now
 	}

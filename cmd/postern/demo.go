@@ -187,7 +187,8 @@ func (d *demo) startRelay(ctx context.Context) error {
 		return err
 	}
 	ready := make(chan struct{})
-	d.server, err = relay.New(ctx, relay.Options{Config: c, Logger: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }, Version: readBuild().Version})
+	d.server, err = relay.New(ctx, relay.Options{Config: c, Logger: slog.New(slog.DiscardHandler),
+		Ready: func() { close(ready) }, Version: readBuild().Version, Poll: relay.Poll})
 	if err != nil {
 		return err
 	}

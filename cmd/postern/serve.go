@@ -38,6 +38,7 @@ changes nothing.`,
 			}
 			path := c.Path()
 			srv, err := relay.New(cmd.Context(), relay.Options{
+				Poll:   relay.Poll,
 				Config: c,
 				Logger: log,
 				Load:   func() (*config.Config, error) { return config.Load(path) },

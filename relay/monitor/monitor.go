@@ -26,11 +26,10 @@ import (
 	"postern/relay/trace"
 )
 
-// How often conditions are looked for. A pause of an upstream lasts five minutes at least, so that none is missed.
+// What is looked for in every so many rounds.
 const (
-	upstreamLook = 5 * time.Second
-	queueAgeLook = 6   // rounds of upstreamLook
-	expiryLook   = 120 // rounds of upstreamLook
+	queueAgeLook = 6
+	expiryLook   = 120
 )
 
 // InForce is the configuration in force, and the routes made of it.
@@ -42,6 +41,8 @@ type InForce struct {
 // Options are what a Monitor is made of.
 type Options struct {
 	DataDir string // where it is stored who was told what
+	// Look is how often conditions are looked for. A pause of an upstream lasts five minutes at least.
+	Look    time.Duration
 	InForce func() InForce
 	Room    *Room
 	Store   *relaystore.SQLite
@@ -107,7 +108,7 @@ func (m *Monitor) Run(ctx context.Context) {
 	var telling sync.WaitGroup
 	defer telling.Wait()
 	telling.Go(func() { m.alerter.Run(ctx) })
-	tick := time.NewTicker(upstreamLook)
+	tick := time.NewTicker(m.Look)
 	defer tick.Stop()
 	for round := 0; ; round++ {
 		m.look(ctx, round)

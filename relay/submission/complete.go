@@ -17,7 +17,7 @@ func (u *submission) complete() {
 	id := mail.NewID(u.now)
 	h := &u.header
 	h.Remove("Bcc", "Resent-Bcc", "Return-Path")
-	u.removeForgedResults(h)
+	removeForgedResults(h, u.session.settings.Hostname)
 	u.notes = append(u.notes, mail.EncodeText(h)...)
 	var notes []string
 	u.messageID, notes = mail.Complete(h, u.now, "<"+id+"@"+u.session.settings.Hostname+">")
@@ -29,13 +29,13 @@ func (u *submission) complete() {
 
 // removeForgedResults takes out Authentication-Results in our own name: only we may speak as ourselves
 // (RFC 8601 §5).
-func (u *submission) removeForgedResults(h *mail.Header) {
+func removeForgedResults(h *mail.Header, hostname string) {
 	h.Fields = slices.DeleteFunc(slices.Clone(h.Fields), func(f mail.Field) bool {
 		if !f.Is("Authentication-Results") {
 			return false
 		}
 		id, _, _ := strings.Cut(f.Value(), ";")
-		return namesHost(id, u.session.settings.Hostname)
+		return namesHost(id, hostname)
 	})
 }
 
