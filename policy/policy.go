@@ -67,8 +67,8 @@ type rule struct {
 	recipients *recipients
 }
 
-// New compiles rules, of which the last must match everybody and set everything but limits. An error about one setting names
-// the rule and wraps a *mail.KeyError.
+// New compiles rules, of which the last must match everybody and set everything but limits. An error about one setting
+// names the rule and wraps a *mail.KeyError.
 func New(rules []Rule) (*Policy, error) {
 	own, err := lru.New[string, pattern](maxOwn)
 	if err != nil {
@@ -98,7 +98,8 @@ func Check(r Rule) error {
 }
 
 func (r *Rule) isComplete() bool {
-	return len(r.Logins)+len(r.Groups)+len(r.Listeners)+len(r.Networks) == 0 && r.Senders != nil && r.Recipients != nil &&
+	return len(r.Logins)+len(r.Groups)+len(r.Listeners)+len(r.Networks) == 0 && r.Senders != nil &&
+		r.Recipients != nil &&
 		r.UnlistedSender != "" && r.OverLimit != "" && r.MaxHeld > 0
 }
 
@@ -130,7 +131,7 @@ func compile(r Rule) (c rule, err error) {
 		return c, mail.BadKey("over_limit", "%q is none of defer, refuse, hold, lock", r.OverLimit)
 	}
 	if r.MaxHeld < 0 {
-		return c, mail.BadKey("max_held", "%d is no number of messages", r.MaxHeld)
+		return c, mail.BadKey("max_held", "%d is not a number of messages", r.MaxHeld)
 	}
 	return c, checkLimits(r.Limits)
 }
@@ -138,10 +139,10 @@ func compile(r Rule) (c rule, err error) {
 func checkLimits(limits []Limit) error {
 	for i, l := range limits {
 		if l.Count < 1 || l.Window < 1 || l.Unit < Messages || l.Unit > Bytes {
-			return mail.BadKey("limits", "%v is no limit", l)
+			return mail.BadKey("limits", "%v is not a limit", l)
 		}
 		if slices.Contains(limits[:i], l) {
-			return mail.BadKey("limits", "%q stands twice", l)
+			return mail.BadKey("limits", "%q is listed twice", l)
 		}
 	}
 	return nil

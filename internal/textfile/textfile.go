@@ -1,5 +1,5 @@
-// Package textfile reads what people write with editors: relay.toml, secrets, keys and certificates. Editors of Windows put a
-// byte order mark in front, or save UTF-16; neither may become part of a password, or hide a certificate.
+// Package textfile reads what people write with editors: relay.toml, secrets, keys and certificates. Editors of Windows
+// put a byte order mark in front, or save UTF-16; neither may become part of a password, or hide a certificate.
 package textfile
 
 import (
@@ -20,13 +20,14 @@ var (
 	utf16Big    = []byte("\xfe\xff")
 )
 
-// Text returns the octets of a file without a byte order mark. UTF-16, with its mark or seen by the NUL in every other octet of its
-// beginning, is ErrUTF16.
+// Text returns the octets of a file without a byte order mark. UTF-16, with its mark or seen by the NUL in every other
+// octet of its beginning, is ErrUTF16.
 func Text(b []byte) ([]byte, error) {
 	if bytes.HasPrefix(b, utf16Little) || bytes.HasPrefix(b, utf16Big) {
 		return nil, ErrUTF16
 	}
-	if len(b) >= 4 && (b[0] == 0 && b[1] != 0 && b[2] == 0 && b[3] != 0 || b[0] != 0 && b[1] == 0 && b[2] != 0 && b[3] == 0) {
+	if len(b) >= 4 && (b[0] == 0 && b[1] != 0 && b[2] == 0 && b[3] != 0 || b[0] != 0 && b[1] == 0 && b[2] != 0 &&
+		b[3] == 0) {
 		return nil, ErrUTF16
 	}
 	return bytes.TrimPrefix(b, utf8Mark), nil
@@ -62,7 +63,8 @@ func Bounded(path string, limit int64) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, &Error{path, "is not a regular file, write the path of one"}
 	case info.Size() > limit:
-		return nil, &Error{path, fmt.Sprintf("has %d octets, more than the %d allowed here: is it the right file?", info.Size(), limit)}
+		return nil, &Error{path, fmt.Sprintf("has %d octets, more than the %d allowed here: is it the right file?",
+			info.Size(), limit)}
 	}
 	b, err := os.ReadFile(path)
 	if err == nil {
@@ -84,7 +86,8 @@ func Unusable(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		msg = "does not exist, create it or correct the path"
 	case errors.Is(err, fs.ErrPermission):
-		msg = fmt.Sprintf("cannot be read by the user that runs this command (uid %d), change its owner or group", os.Getuid())
+		msg = fmt.Sprintf("cannot be read by the user that runs this command (uid %d), change its owner or group",
+			os.Getuid())
 	case pathError != nil:
 		msg += pathError.Err.Error()
 	default:

@@ -30,7 +30,7 @@ type attempt struct {
 	prefix  []byte        // signed while waiting for the slot at upstream; nil: not
 }
 
-// Release implements queue.Ticket.
+// Release implements queue.Slot.
 func (a *attempt) Release() {
 	a.leavePrefetch()
 	if a.slot != nil {
@@ -49,7 +49,7 @@ func (a *attempt) leavePrefetch() {
 	}
 }
 
-// Attempt implements queue.Ticket. It returns one result for each pending recipient. A panic in it, a
+// Attempt implements queue.Slot. It returns one result for each pending recipient. A panic in it, a
 // fault of ours that one message brings out, defers what is left of that message instead of ending the service for all.
 func (a *attempt) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) (results []mail.Result) {
 	a.message, a.content, a.taken = m, c, taken

@@ -59,7 +59,7 @@ func New(o Options) *Dispatcher {
 // Reserve takes a slot at the first upstream of the message's route that is not paused, or lets the message be
 // prefetched. An upstream that is merely busy is waited for: the next one of a route is for faults, not for
 // load. Where recipients have different routes, a paused one holds up no other.
-func (d *Dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait) {
+func (d *Dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
 	a, up, wait := d.reserve(now, m)
 	switch {
 	case a == nil && up != nil && wait.Key == up.Config.Name && up.prefetch.admit():
@@ -71,7 +71,7 @@ func (d *Dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Ticket, que
 }
 
 // ReserveNow takes a slot that is free now and that nobody was promised, for a hand-off.
-func (d *Dispatcher) ReserveNow(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait) {
+func (d *Dispatcher) ReserveNow(now time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
 	a, up, wait := d.reserve(now, m)
 	switch {
 	case a == nil:

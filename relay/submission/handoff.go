@@ -44,7 +44,7 @@ func (u *submission) handOff(ctx context.Context) (mail.Reply, error) {
 }
 
 // attempt begins an attempt that outlives the session if it must. Wait waits for it.
-func (s *Service) attempt(slot queue.Ticket, u *submission) <-chan []mail.Result {
+func (s *Service) attempt(slot queue.Slot, u *submission) <-chan []mail.Result {
 	m, content, octets := u.message, u.content, u.octets
 	results := make(chan []mail.Result, 1)
 	octets.hold()

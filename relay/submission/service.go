@@ -55,7 +55,7 @@ type Outbound interface {
 	// InParts reports that the recipients of a message do not fit into one transaction.
 	InParts(m *queue.Message) bool
 	// ReserveNow takes a slot that is free now and that nobody was promised.
-	ReserveNow(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait)
+	ReserveNow(now time.Time, m *queue.Message) (queue.Slot, queue.Wait)
 }
 
 // Options are what a Service is made of.

@@ -15,8 +15,8 @@ import (
 	"postern/relay/seal"
 )
 
-// GrantStore keeps one sealed grant for each upstream, shared by all nodes. Versions make writers notice each other. When
-// SaveGrant returns nil the grant is durable.
+// GrantStore keeps one sealed grant for each upstream, shared by all nodes. Versions make writers notice each other.
+// When SaveGrant returns nil the grant is durable.
 type GrantStore interface {
 	// LoadGrant returns the grant and its version, which is above 0; ErrNoGrant if there is none.
 	LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error)
@@ -62,8 +62,8 @@ func (g *grant) take(r *response, now time.Time) {
 	g.Lease, g.Leasing = time.Time{}, ""
 }
 
-// refreshScopes are named again at each refresh. Microsoft wants that of some applications (AADSTS900144), and lets nobody ask
-// for more than was consented to; elsewhere leaving them out means the same (RFC 6749 §6).
+// refreshScopes are named again at each refresh. Microsoft wants that of some applications (AADSTS900144), and lets
+// nobody ask for more than was consented to; elsewhere leaving them out means the same (RFC 6749 §6).
 func (s *Source) refreshScopes(g *grant) []string {
 	switch {
 	case !s.p.microsoft:
@@ -74,15 +74,16 @@ func (s *Source) refreshScopes(g *grant) []string {
 	return s.p.least
 }
 
-// askAgain exchanges the refresh token. A consent from elsewhere, or from before scopes were kept, may be for others than we
-// know: then none are named.
+// askAgain exchanges the refresh token. A consent from elsewhere, or from before scopes were kept, may be for others
+// than we know: then none are named.
 func (s *Source) askAgain(ctx context.Context, g *grant) (*response, *Error) {
 	form := func() url.Values {
 		return url.Values{"grant_type": {"refresh_token"}, "refresh_token": {g.Refresh}}
 	}
 	scopes := s.refreshScopes(g)
 	r, e := s.request(ctx, form(), scopes)
-	if e != nil && len(scopes) > 0 && len(g.Scopes) == 0 && len(s.o.Scopes) == 0 && slices.Contains(aboutScopes, e.Code) {
+	if e != nil && len(scopes) > 0 && len(g.Scopes) == 0 && len(s.o.Scopes) == 0 &&
+		slices.Contains(aboutScopes, e.Code) {
 		return s.request(ctx, form(), nil)
 	}
 	return r, e
@@ -93,8 +94,8 @@ var aboutScopes = []string{"AADSTS65001", "AADSTS65005", "AADSTS650057", "AADSTS
 
 func (g *grant) token() Token { return Token{NewSecret(g.Access), g.Expiry} }
 
-// fresh reports whether the access token is worth handing out: not the one that was refused or is to be replaced, and not
-// so old that it would be fetched again at once.
+// fresh reports whether the access token is worth handing out: not the one that was refused or is to be replaced, and
+// not so old that it would be fetched again at once.
 func (g *grant) fresh(not []Secret, now time.Time) bool {
 	if g.Access == "" || now.After(g.Expiry.Add(-maxMargin(g.Expiry.Sub(g.Got)))) {
 		return false
@@ -107,7 +108,8 @@ func (g *grant) fresh(not []Secret, now time.Time) bool {
 	return true
 }
 
-// loadGrant reads and opens the grant. What is wrong with the store passes; what is wrong with the grant a person mends.
+// loadGrant reads and opens the grant. What is wrong with the store passes; what is wrong with the grant a person
+// mends.
 func (s *Source) loadGrant(ctx context.Context) (*grant, int64, *Error) {
 	g, version, err := s.readGrant(ctx)
 	if err != nil {
@@ -118,7 +120,8 @@ func (s *Source) loadGrant(ctx context.Context) (*grant, int64, *Error) {
 	return g, version, nil
 }
 
-// aboutGrant names what a fault is about: the refresh token, or what cannot be read by its version. A lease changes neither.
+// aboutGrant names what a fault is about: the refresh token, or what cannot be read by its version. A lease changes
+// neither.
 func aboutGrant(g *grant, version int64) string {
 	if g == nil {
 		return "version " + strconv.FormatInt(version, 10)
@@ -225,71 +228,6 @@ func (m *MemoryGrants) SaveGrant(_ context.Context, upstream string, sealed []by
 	m.sealed[upstream] = bytes.Clone(sealed)
 	m.at[upstream]++
 	return m.at[upstream], nil
-}
-
-// CheckGrantStore is the contract of a GrantStore, in the manner of testing/fstest. It writes grants of its own naming and
-// returns what does not hold.
-func CheckGrantStore(ctx context.Context, store GrantStore) error {
-	const name = "postern-grant-contract"
-	if _, _, err := store.LoadGrant(ctx, name); !errors.Is(err, ErrNoGrant) {
-		return fmt.Errorf("load what was never saved: %v, want ErrNoGrant", err)
-	}
-	if _, err := store.SaveGrant(ctx, name, []byte("x"), 7); !errors.Is(err, ErrGrantChanged) {
-		return fmt.Errorf("save over a version that never was: %v, want ErrGrantChanged", err)
-	}
-	first, err := store.SaveGrant(ctx, name, []byte("one\x00\xff"), 0)
-	if err != nil || first <= 0 {
-		return fmt.Errorf("first save: version %d, %v", first, err)
-	}
-	if _, err := store.SaveGrant(ctx, name, []byte("x"), 0); !errors.Is(err, ErrGrantChanged) {
-		return fmt.Errorf("save as the first again: %v, want ErrGrantChanged", err)
-	}
-	second, err := store.SaveGrant(ctx, name, []byte("two"), first)
-	if err != nil || second == first {
-		return fmt.Errorf("second save: version %d after %d, %v", second, first, err)
-	}
-	if _, err := store.SaveGrant(ctx, name, []byte("x"), first); !errors.Is(err, ErrGrantChanged) {
-		return fmt.Errorf("save over an old version: %v, want ErrGrantChanged", err)
-	}
-	if err := checkLoad(ctx, store, name, "two", second); err != nil {
-		return err
-	}
-	if _, err := store.SaveGrant(ctx, name+"-2", []byte("other"), 0); err != nil {
-		return fmt.Errorf("save another upstream's: %w", err)
-	}
-	return errors.Join(checkLoad(ctx, store, name, "two", second), checkRace(ctx, store, name, second))
-}
-
-func checkLoad(ctx context.Context, store GrantStore, name, want string, version int64) error {
-	sealed, at, err := store.LoadGrant(ctx, name)
-	if err != nil || string(sealed) != want || at != version {
-		return fmt.Errorf("load: %q, version %d, %v; want %q, version %d", sealed, at, err, want, version)
-	}
-	return nil
-}
-
-// checkRace lets eight writers start from one version: one wins.
-func checkRace(ctx context.Context, store GrantStore, name string, version int64) error {
-	results := make(chan error, 8)
-	for i := range cap(results) {
-		go func() {
-			_, err := store.SaveGrant(ctx, name, []byte{byte(i)}, version)
-			results <- err
-		}()
-	}
-	won := 0
-	for range cap(results) {
-		switch err := <-results; {
-		case err == nil:
-			won++
-		case !errors.Is(err, ErrGrantChanged):
-			return fmt.Errorf("concurrent save: %w", err)
-		}
-	}
-	if won != 1 {
-		return fmt.Errorf("%d of %d writers from the same version won, want 1", won, cap(results))
-	}
-	return nil
 }
 
 // sealLabel binds a grant to its upstream.
