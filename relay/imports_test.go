@@ -52,7 +52,7 @@ var mayImport = map[string][]string{
 	"relay/upstream/oauth/oauthtest": {"relay/upstream/oauth"},
 	"relay/upstream/...":             {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/account", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies", "relay/upstream/via"},
 	"relay/upstream/graph": {"internal/certtext", "internal/logline", "mail", "relay/upstream", "relay/upstream/account", "relay/upstream/graph/large",
-		"relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/via"},
+		"relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies", "relay/upstream/via"},
 	"relay/upstream/graph/large": {"mail"}, // which nothing but graph knows
 	"deploy":                     {},
 }
