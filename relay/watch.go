@@ -112,12 +112,12 @@ func (s *Server) watchCertificates(ctx context.Context) {
 	}
 }
 
-// watchConfig reloads when a file that the configuration was read from has changed and settled.
+// watchConfig reloads when a file that the configuration was read from has changed and is whole.
 func (s *Server) watchConfig(ctx context.Context) {
 	if s.options.Load == nil {
 		return
 	}
-	loaded := stampsOf(s.state.Load().config.Files())
+	loaded := fingerprint(s.state.Load().config.Files())
 	last := loaded
 	tick := time.NewTicker(configPoll)
 	defer tick.Stop()
@@ -127,18 +127,18 @@ func (s *Server) watchConfig(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		now := stampsOf(s.state.Load().config.Files())
+		now := fingerprint(s.state.Load().config.Files())
 		if now != loaded && now == last { // seen twice: nobody is writing any more
 			_ = s.Reload(ctx) // reported in the log; a bad file is tried again when it changes
-			loaded = stampsOf(s.state.Load().config.Files())
+			loaded = fingerprint(s.state.Load().config.Files())
 			now = loaded
 		}
 		last = now
 	}
 }
 
-// stampsOf tells files apart by time, size and identity. A file that is missing has a stamp too.
-func stampsOf(files []string) string {
+// fingerprint tells versions of files apart by time and size. A file that is missing has one too.
+func fingerprint(files []string) string {
 	var b strings.Builder
 	for _, f := range files {
 		info, err := os.Stat(f)
