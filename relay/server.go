@@ -117,11 +117,10 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.monitor = monitor.New(monitor.Options{
-		DataDir: c.DataDir, Look: 5 * o.Poll, InForce: inForce, Room: s.room, Store: s.store, Logger: s.log,
-		Metrics: s.registry,
-		Certs:   func() []certs.Info { return s.certs.Info() },
-		Lookup: func(ctx context.Context, login string) (auth.Identity,
-			error) {
+		DataDir: c.DataDir, Look: 5 * o.Poll, InForce: inForce, Room: s.room, Store: s.store, Trace: s.trace,
+		Logger: s.log, Metrics: s.registry,
+		Certs: func() []certs.Info { return s.certs.Info() },
+		Lookup: func(ctx context.Context, login string) (auth.Identity, error) {
 			return s.accounts.Lookup(ctx, login)
 		},
 	})
@@ -151,7 +150,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.submission = submission.New(s.deliveries, submission.Options{
 		Settings: func() *submission.Settings { return s.state.Load().settings },
 		Accounts: s.accounts, AccountDelay: 2 * Poll, Limiter: s.limiter, Room: s.room, Spool: s.spool,
-		Queue: s.queue, List: s.store.List, Outbound: s.outbound, Result: s.result, Stopping: s.draining,
+		Queue: s.queue, List: s.store.List, Outbound: s.outbound, Result: s.monitor.Result, Stopping: s.draining,
 		Trace: s.trace, Logger: s.log, Metrics: s.registry,
 	})
 	s.listeners = &listeners{submission: s.submission, certs: s.certs, sessions: s.deliveries, log: s.log,
@@ -186,17 +185,11 @@ func newSpool(dir string) (*spool.Spool, error) {
 	return spool.New(spool.Options{Dir: dir})
 }
 
-// result hears what became of a recipient in an attempt.
-func (s *Server) result(e trace.Event) {
-	s.monitor.Result(e)
-	s.trace.Record(e)
-}
-
 func (s *Server) newQueue(c *config.Config) *queue.Queue {
 	return queue.New(queue.Options{
 		Store: s.store, Journal: s.journal, Dispatcher: s.outbound, Owner: "local",
 		Schedule: schedule(c), Drain: attemptDrain,
-		Report: s.outbound.Report, Trace: s.result, Logger: s.log,
+		Report: s.outbound.Report, Trace: s.monitor.Result, Logger: s.log,
 	})
 }
 

@@ -46,6 +46,7 @@ type Options struct {
 	InForce func() InForce
 	Room    *Room
 	Store   *relaystore.SQLite
+	Trace   *trace.Recorder
 	Certs   func() []certs.Info                                  // of the listeners
 	Lookup  func(context.Context, string) (auth.Identity, error) // auth.ErrUnknownLogin: nobody has this login
 	Logger  *slog.Logger
@@ -141,16 +142,17 @@ func (m *Monitor) look(ctx context.Context, round int) {
 	}
 }
 
-// Result hears of an event of an attempt: whether it ends a condition or is one.
+// Result traces an event of an attempt, and hears whether it ends a condition or is one.
 func (m *Monitor) Result(e trace.Event) {
+	m.Trace.Record(e)
 	if e.Kind == trace.Delivered {
 		m.delivery.WithLabelValues(e.Upstream).Observe(e.Age.Seconds())
 	}
-	if lostReport(e) {
-		m.Logger.Error("a report about undelivered mail cannot be delivered: the sender does not know", "id", e.ID,
-			"rcpt", e.To, "upstream", e.Upstream, "reply", e.Reply.String())
-		m.alerter.Begin(reportCondition(e))
+	if !lostReport(e) {
+		m.attempted(e)
 		return
 	}
-	m.attempted(e)
+	m.Logger.Error("a report about undelivered mail cannot be delivered: the sender does not know", "id", e.ID,
+		"rcpt", e.To, "upstream", e.Upstream, "reply", e.Reply.String())
+	m.alerter.Begin(reportCondition(e))
 }
