@@ -57,8 +57,8 @@ func Config(ctx context.Context, path string) (*config.Config, []config.Problem)
 	return c, append(problems, taken...)
 }
 
-// Warnings says what New takes though it is unwise, and what it logs in with or presents that ends soon, or has ended.
-// c is right by Check.
+// Warnings says what relay.New takes though it is unwise, and what it logs in with or presents that ends soon, or has
+// ended. Config has found nothing wrong with c.
 func Warnings(c *config.Config, now time.Time) []config.Problem {
 	warnings := c.Warnings()
 	add := func(key, format string, args ...any) { warnings = append(warnings, c.Problem(key, format, args...)) }

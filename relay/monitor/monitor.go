@@ -1,5 +1,5 @@
-// Package monitor knows what operators must hear of: mail that is not taken or waits, upstreams that are paused, senders
-// that are refused, certificates and secrets that end, logins that are locked. It tells the hooks of [[alert]],
+// Package monitor knows what operators must hear of: mail that is not taken or waits, upstreams that are paused,
+// senders that are refused, certificates and secrets that end, logins that are locked. It tells the hooks of [[alert]],
 // `postern status` and /readyz.
 //
 // Failure semantics: it only looks, and never touches mail. A condition that cannot be looked at now stays as it was
@@ -8,6 +8,7 @@ package monitor
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -155,4 +156,31 @@ func (m *Monitor) Result(e trace.Event) {
 	m.Logger.Error("a report about undelivered mail cannot be delivered: the sender does not know", "id", e.ID,
 		"rcpt", e.To, "upstream", e.Upstream, "reply", e.Reply.String())
 	m.alerter.Begin(reportCondition(e))
+}
+
+// lostReport reports the end of a report of ours that was not delivered.
+func lostReport(e trace.Event) bool { return e.Kind == trace.Failed && e.Login == "" && e.From == "" }
+
+func reportCondition(e trace.Event) alert.Condition {
+	return alert.Condition{
+		Event: alert.ReportFailed, Subject: "reports",
+		Summary: fmt.Sprintf("A report about undelivered mail did not reach %s, who does not know that the mail "+
+			"failed: %q. "+
+			"What to do: tell the sender; postern trace --id %s shows the report. Where the provider refuses the "+
+			"report's sender, "+
+			"set bounce_from in [delivery] to an address that it lets send, and try it: postern upstream test NAME",
+			e.To, e.Reply.String(), e.ID),
+		Over:  "No report has failed for a day.",
+		Until: e.Time.Add(refusalLife),
+		Details: map[string]string{"to": e.To, "id": e.ID, "upstream": e.Upstream, "reply": e.Reply.String(),
+			"since": clock(e.Time)},
+	}
+}
+
+// clock is how times stand in details.
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
 }

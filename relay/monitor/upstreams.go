@@ -177,14 +177,6 @@ func advise(c *alert.Condition, u config.Upstream, known *advice.Advice, identit
 	c.Details["cause"], c.Details["fix"], c.Details["source"] = known.Cause, strings.Join(known.Fix, " "), known.Source
 }
 
-// clock is how times stand in details.
-func clock(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(time.RFC3339)
-}
-
 // describeStorm adds to an alert what is known of the storm that its reply belongs to, if there is one.
 func describeStorm(up *outbound.Upstream, a *alert.Condition, identity string, r mail.Reply) {
 	s, ok := up.Storms().About(identity, r)

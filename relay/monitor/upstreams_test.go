@@ -164,7 +164,8 @@ func TestWhatEndsAPause(t *testing.T) {
 	}
 	begin(up.Config)
 	holds(true, "an identity that was not tried, as after a restart")
-	a.attempted(trace.Event{Kind: trace.Deferred, Class: mail.Deferral.String(), Upstream: "provider", Identity: "relay"})
+	a.attempted(trace.Event{Kind: trace.Deferred, Class: mail.Deferral.String(), Upstream: "provider",
+		Identity: "relay"})
 	a.attempted(trace.Event{Kind: trace.Delivered, Upstream: "other", Identity: "relay"})
 	a.attempted(trace.Event{Kind: trace.Delivered, Upstream: "provider", Identity: "another"})
 	a.upstreams(st, time.Now())

@@ -346,14 +346,3 @@ func unattempted(m *queue.Message) []mail.Result {
 	}
 	return results
 }
-
-// pendingOf returns the indexes of the recipients that still wait.
-func pendingOf(m *queue.Message) []int {
-	var pending []int
-	for i := range m.Recipients {
-		if m.Recipients[i].Status == queue.Pending {
-			pending = append(pending, i)
-		}
-	}
-	return pending
-}

@@ -156,12 +156,12 @@ type group struct {
 	pending []int
 }
 
-// inParts reports that the recipients of a message do not fit into one transaction, by their routes or by their number.
-func (r *Routes) inParts(m *queue.Message) bool {
+// InParts reports that the recipients of a message do not fit into one transaction, by their routes or by their number.
+func (d *Dispatcher) InParts(m *queue.Message) bool {
 	if len(m.Recipients) == 1 {
 		return false
 	}
-	groups := r.groups(m)
+	groups := d.Routes().groups(m)
 	if len(groups) != 1 {
 		return true
 	}
@@ -169,5 +169,13 @@ func (r *Routes) inParts(m *queue.Message) bool {
 		func(up *Upstream) bool { return len(m.Recipients) > up.Config.MaxRecipients })
 }
 
-// InParts reports that the recipients of a message do not fit into one transaction.
-func (d *Dispatcher) InParts(m *queue.Message) bool { return d.Routes().inParts(m) }
+// pendingOf returns the indexes of the recipients that still wait.
+func pendingOf(m *queue.Message) []int {
+	var pending []int
+	for i := range m.Recipients {
+		if m.Recipients[i].Status == queue.Pending {
+			pending = append(pending, i)
+		}
+	}
+	return pending
+}

@@ -2,7 +2,9 @@ package submission
 
 import (
 	"context"
+	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"postern/internal/logline"
@@ -61,8 +63,7 @@ func (u *submission) verdict(ctx context.Context, results []mail.Result) (mail.R
 	switch {
 	case all(m, results, mail.Class.Permanent):
 		u.traceResults(results)
-		reply := results[0].Reply
-		return reply, mail.Refuse(reply, results[0].Err)
+		return mail.Reply{}, mail.Refuse(results[0].Reply, results[0].Err)
 	case all(m, results, func(c mail.Class) bool { return c == mail.Delivered }) && !wantsReport(m, results):
 		reply := mail.R(250, "2.0.0", "taken by %s as %s: %s", results[0].Upstream, m.ID, results[0].Reply.Text)
 		u.accepted("handed off", reply, time.Now())
@@ -116,7 +117,7 @@ func (u *submission) adopt(ctx context.Context, results <-chan []mail.Result, re
 // the trace.
 func (u *submission) durable(at time.Time, err error) (mail.Reply, error) {
 	if err != nil {
-		return replyFor(err), err
+		return mail.Reply{}, err
 	}
 	how := "queued"
 	if u.message.Held {
@@ -175,4 +176,26 @@ func detail(r mail.Result) string {
 		return r.Note
 	}
 	return mail.Reason(r.Err)
+}
+
+// holder frees the client's octets when the last of those who may read them has let go.
+type holder struct {
+	buffer  io.Closer
+	holders atomic.Int32
+}
+
+func newHolder(buffer io.Closer) *holder {
+	h := &holder{buffer: buffer}
+	h.holders.Store(1)
+	return h
+}
+
+// hold adds a reader, which must release in the end.
+func (h *holder) hold() { h.holders.Add(1) }
+
+func (h *holder) release() {
+	if h.holders.Add(-1) > 0 {
+		return
+	}
+	h.buffer.Close() // of memory or of a file without a name: nothing can be lost here
 }

@@ -230,7 +230,7 @@ func (s *session) Data(ctx context.Context, t *wire.Transfer) mail.Reply {
 		eightBit: t.EightBit(), longLines: t.LongLines(), now: time.Now()}
 	reply, err := u.run(ctx)
 	if err != nil {
-		return s.events.reject(env.From, u.recipient(), reply, err)
+		return s.events.reject(env.From, u.recipient(), replyFor(err), err)
 	}
 	return reply
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"sync/atomic"
 	"time"
 
 	"postern/mail"
@@ -42,18 +40,18 @@ type submission struct {
 	content mail.Content   // of message
 }
 
-// run takes the message through all steps. An error comes with the reply that refuses the message.
+// run takes the message through all steps. The reply is that of a message that was taken.
 func (u *submission) run(ctx context.Context) (mail.Reply, error) {
 	defer func() { u.octets.release() }() // of those that it holds then
 	steps := []func(context.Context) error{u.readHeader, u.checkAuthors, u.checkLoop, u.mendBody, u.takeLimits}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
-			return replyFor(err), err
+			return mail.Reply{}, err
 		}
 	}
 	u.complete()
 	reply, err := u.handOff(ctx)
-	if err != nil && !reply.Permanent() {
+	if err != nil && !replyFor(err).Permanent() {
 		u.refund() // our own trouble costs nobody's allowance
 	}
 	return reply, err
@@ -92,26 +90,4 @@ func (u *submission) recipient() string {
 	default:
 		return fmt.Sprintf("%s and %d more", u.envelope.Recipients[0].To, n-1)
 	}
-}
-
-// holder frees the client's octets when the last of those who may read them has let go.
-type holder struct {
-	buffer  io.Closer
-	holders atomic.Int32
-}
-
-func newHolder(buffer io.Closer) *holder {
-	h := &holder{buffer: buffer}
-	h.holders.Store(1)
-	return h
-}
-
-// hold adds a reader, which must release in the end.
-func (h *holder) hold() { h.holders.Add(1) }
-
-func (h *holder) release() {
-	if h.holders.Add(-1) > 0 {
-		return
-	}
-	h.buffer.Close() // of memory or of a file without a name: nothing can be lost here
 }

@@ -8,7 +8,6 @@ import (
 
 	"postern/relay/alert"
 	"postern/relay/config"
-	"postern/relay/trace"
 )
 
 // queueAge tells that mail waits for too long. It has ended when the oldest message is half as old: not for the moment
@@ -47,23 +46,4 @@ func (m *Monitor) queueAge(ctx context.Context, now time.Time) {
 		})
 	}
 	m.alerter.Set(alert.QueueAge, hold)
-}
-
-// lostReport reports the end of a report of ours that was not delivered.
-func lostReport(e trace.Event) bool { return e.Kind == trace.Failed && e.Login == "" && e.From == "" }
-
-func reportCondition(e trace.Event) alert.Condition {
-	return alert.Condition{
-		Event: alert.ReportFailed, Subject: "reports",
-		Summary: fmt.Sprintf("A report about undelivered mail did not reach %s, who does not know that the mail "+
-			"failed: %q. "+
-			"What to do: tell the sender; postern trace --id %s shows the report. Where the provider refuses the "+
-			"report's sender, "+
-			"set bounce_from in [delivery] to an address that it lets send, and try it: postern upstream test NAME",
-			e.To, e.Reply.String(), e.ID),
-		Over:  "No report has failed for a day.",
-		Until: e.Time.Add(refusalLife),
-		Details: map[string]string{"to": e.To, "id": e.ID, "upstream": e.Upstream, "reply": e.Reply.String(),
-			"since": clock(e.Time)},
-	}
 }
