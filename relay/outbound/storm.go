@@ -143,7 +143,8 @@ func (u *Upstream) explained(r *mail.Result) bool {
 func (a *attempt) stormBegan(up *Upstream, r *mail.Result) {
 	a.d.storms.WithLabelValues(up.Config.Name).Inc()
 	a.d.Logger.Error("refusals are not believed any more: one text for all and hardly anything gets through; "+
-		"the mail is kept", "upstream", up.Config.Name, "identity", r.Identity, "stage", string(r.Stage), "reply", r.Reply.String())
+		"the mail is kept", "upstream", up.Config.Name, "identity", r.Identity, "stage", string(r.Stage),
+		"reply", r.Reply.String())
 }
 
 // stormsOf returns the Watch of an upstream, which outlives changes of its configuration; nil: there is none.
