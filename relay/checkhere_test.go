@@ -86,7 +86,7 @@ upstreams = ["office"]
 			t.Fatal(err)
 		}
 	}
-	if err := s.PutKey(t.Context(), relaystore.Key{Domain: "example.com", Selector: "r1", Algorithm: "rsa", PEM: "no key"}); err != nil {
+	if err := s.AddKeys(t.Context(), relaystore.Key{Domain: "example.com", Selector: "r1", Algorithm: "rsa", PEM: "no key"}); err != nil {
 		t.Fatal(err)
 	}
 	said := linesOf(Warnings(c, time.Now()))

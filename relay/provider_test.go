@@ -54,7 +54,7 @@ func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
-	if err := r.store().PutKey(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
+	if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	r.eventually("key in force", func() bool { return len(r.server.state.Load().ring.For("example.com")) == 1 })
@@ -135,7 +135,7 @@ func TestAddedHeaders(t *testing.T) {
 				t.Fatal(err)
 			}
 			k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
-			if err := r.store().PutKey(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
+			if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
 				t.Fatal(err)
 			}
 			r.eventually("key in force", func() bool { return len(r.server.state.Load().ring.For("example.com")) == 1 })

@@ -330,7 +330,7 @@ func (r *rig) addUser(u auth.User) {
 	}
 	u.Created = time.Now()
 	u.Changed = u.Created
-	if err := s.PutUser(r.t.Context(), u); err != nil {
+	if err := s.AddUser(r.t.Context(), u); err != nil {
 		r.t.Fatal(err)
 	}
 }

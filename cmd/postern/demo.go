@@ -243,7 +243,7 @@ func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
 	d.password = auth.GeneratePassword()
 	now := time.Now()
 	u := auth.User{Login: demoLogin, Hash: auth.HashGenerated(pepper, d.password), Generated: true, Senders: []string{"*@" + demoDomain}, Created: now, Changed: now}
-	if err := s.PutUser(ctx, u); err != nil {
+	if err := s.AddUser(ctx, u); err != nil {
 		return err
 	}
 	keys, err := makeKeys(demoDomain, "", []string{sign.RSA2048, sign.Ed25519}, now)
@@ -251,7 +251,7 @@ func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	for _, k := range keys {
-		if err := s.PutKey(ctx, k.row); err != nil {
+		if err := s.AddKeys(ctx, k.row); err != nil {
 			return err
 		}
 		if d.records[k.RecordName()], err = k.Record(); err != nil {

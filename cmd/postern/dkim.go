@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -46,19 +47,16 @@ read them again with 'postern dkim dns'. Receivers that do not know Ed25519 look
 			if err != nil {
 				return usage(cmd, err)
 			}
-			existing, err := s.Keys(cmd.Context())
+			rows := make([]relaystore.Key, len(keys))
+			for i, k := range keys {
+				rows[i] = k.row
+			}
+			err = s.AddKeys(cmd.Context(), rows...)
+			if _, exists := errors.AsType[*relaystore.KeyExistsError](err); exists {
+				return fmt.Errorf("%w; choose another with --selector", err)
+			}
 			if err != nil {
 				return err
-			}
-			for _, k := range keys {
-				if i := slices.IndexFunc(existing, func(e relaystore.Key) bool { return e.Domain == k.row.Domain && e.Selector == k.row.Selector }); i >= 0 {
-					return fmt.Errorf("%s has a key with selector %s already; choose another with --selector", k.row.Domain, k.row.Selector)
-				}
-			}
-			for _, k := range keys {
-				if err := s.PutKey(cmd.Context(), k.row); err != nil {
-					return err
-				}
 			}
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
@@ -104,7 +102,8 @@ func (a *app) allKeys(cmd *cobra.Command) ([]storedKey, error) {
 	all := make([]storedKey, len(keys))
 	for i, k := range keys {
 		all[i].Key = k
-		if j := i - len(c.DKIM); j >= 0 && j < len(rows) {
+		of := func(row relaystore.Key) bool { return row.Domain == k.Domain && row.Selector == k.Selector }
+		if j := slices.IndexFunc(rows, of); i >= len(c.DKIM) && j >= 0 {
 			all[i].row = rows[j]
 		}
 	}

@@ -103,27 +103,21 @@ func (a *app) unlock(cmd *cobra.Command, who string) error {
 		return err
 	}
 	defer s.Close()
-	locks, err := s.Lockouts(cmd.Context(), time.Now())
+	account, unlocked, err := unlockAccount(cmd, s, login)
 	if err != nil {
 		return err
 	}
-	var lift []auth.Lock
-	for _, l := range locks {
-		if l.Login == login && login != "" || isAddress && l.Client.IsValid() && l.Client.Overlaps(address) {
-			lift = append(lift, l)
-		}
-	}
-	account, unlocked, err := unlockAccount(cmd, s, login)
-	switch {
-	case err != nil:
+	lift, err := s.LiftLockouts(cmd.Context(), time.Now(), func(l auth.Lock) bool {
+		return l.Login == login && login != "" || isAddress && l.Client.IsValid() && l.Client.Overlaps(address)
+	})
+	if err != nil {
 		return err
+	}
+	switch {
 	case !account && len(lift) == 0 && isAddress:
 		return fmt.Errorf("%s is not locked out; see: postern user list", who)
 	case !account && len(lift) == 0:
 		return unknownLogin(cmd, s, people, login)
-	}
-	if err := s.LiftLockouts(cmd.Context(), lift); err != nil {
-		return err
 	}
 	if err := s.AppendEventsNow(cmd.Context(), unlockEvents(unlocked, login, lift)); err != nil {
 		return err

@@ -29,7 +29,7 @@ func TestListAndUnlockShowLockouts(t *testing.T) {
 	created := time.Now().Add(-time.Hour).Truncate(time.Second)
 	for _, u := range []auth.User{{Login: "anna"}, {Login: "ben", Locked: true, LockReason: "left"}, {Login: "192.0.2.77"}} {
 		u.Created, u.Changed = created, created
-		if err := s.PutUser(t.Context(), u); err != nil {
+		if err := s.AddUser(t.Context(), u); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,9 +15,6 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-// ErrNoKey: there is no such DKIM key.
-var ErrNoKey = errors.New("no such DKIM key")
-
 // Key is a DKIM key as it is stored. (Domain, Selector) is what names it.
 type Key struct {
 	Domain, Selector string
@@ -32,33 +29,62 @@ func (k Key) String() string { return k.Selector + "._domainkey." + k.Domain }
 // LogValue keeps the private key out of logs.
 func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// PutKey stores a new key; ErrExists if the domain has one with this selector: replacing it would break
-// the signatures on mail under way, so that a new selector is what is wanted.
-func (s *SQLite) PutKey(ctx context.Context, k Key) error {
-	if k.Domain == "" || k.Selector == "" || len(k.PEM) == 0 {
-		return errors.New("a DKIM key needs a domain, a selector and the key")
-	}
-	err := s.write(ctx, func(t *tx) error {
-		q, err := t.Prepare("INSERT INTO dkim_key VALUES (?, ?, ?, ?, ?)")
-		if err != nil {
-			return err
+// KeyExistsError is the refusal of a new key whose domain and selector another one has.
+type KeyExistsError struct{ Key }
+
+func (e *KeyExistsError) Error() string {
+	return fmt.Sprintf("%s has a key with selector %s already", e.Domain, e.Selector)
+}
+
+// AddKeys stores new keys, all of them or none. It replaces none (KeyExistsError): that would break the signatures on mail
+// under way.
+func (s *SQLite) AddKeys(ctx context.Context, keys ...Key) error {
+	for _, k := range keys {
+		if k.Domain == "" || k.Selector == "" || len(k.PEM) == 0 {
+			return errors.New("a DKIM key needs a domain, a selector and the key")
 		}
-		q.BindText(1, k.Domain)
-		q.BindText(2, k.Selector)
-		q.BindText(3, k.Algorithm)
-		q.BindText(4, s.sealPEM(k))
-		q.BindInt(5, unixNano(k.Created))
-		if err := q.Run(); sqlite.CodeOf(err) == sqlite.Constraint {
-			return refuse(ErrExists) // the statement undid itself
-		} else if err != nil {
-			return err
+	}
+	return s.write(ctx, func(t *tx) error {
+		for _, k := range keys { // a refusal must have changed nothing
+			exists, err := hasKey(t.Conn, k)
+			if err != nil {
+				return err
+			}
+			if exists {
+				return refuse(&KeyExistsError{k})
+			}
+		}
+		for _, k := range keys {
+			if err := s.insertKey(t, k); err != nil {
+				return err
+			}
 		}
 		return bump(t.Conn, TopicKeys)
 	})
+}
+
+func hasKey(conn *sqlite.Conn, k Key) (bool, error) {
+	q, err := conn.Prepare("SELECT 1 FROM dkim_key WHERE domain = ? AND selector = ?")
 	if err != nil {
-		return fmt.Errorf("DKIM key %s: %w", k, err)
+		return false, err
 	}
-	return nil
+	defer q.Reset()
+	q.BindText(1, k.Domain)
+	q.BindText(2, k.Selector)
+	return q.Step()
+}
+
+func (s *SQLite) insertKey(t *tx, k Key) error {
+	q, err := t.Prepare("INSERT INTO dkim_key VALUES (?, ?, ?, ?, ?)")
+	if err != nil {
+		return err
+	}
+	q.BindText(1, k.Domain)
+	q.BindText(2, k.Selector)
+	q.BindText(3, k.Algorithm)
+	q.BindText(4, s.sealPEM(k))
+	q.BindInt(5, unixNano(k.Created))
+	return q.Run()
 }
 
 // Keys returns all DKIM keys in order of domain and selector.
@@ -168,23 +194,4 @@ func (s *SQLite) explainSeal(err error) error {
 			err, filepath.Join(s.opts.Dir, seal.KeyFile))
 	}
 	return err
-}
-
-// DeleteKey removes a key; ErrNoKey if there is none.
-func (s *SQLite) DeleteKey(ctx context.Context, domain, selector string) error {
-	err := s.write(ctx, func(t *tx) error {
-		gone, err := update(t, "DELETE FROM dkim_key WHERE domain = ? AND selector = ?", selector,
-			func(u *sqlite.Stmt) int { u.BindText(1, domain); return 1 })
-		if err != nil {
-			return err
-		}
-		if !gone {
-			return refuse(ErrNoKey)
-		}
-		return bump(t.Conn, TopicKeys)
-	})
-	if err != nil {
-		return fmt.Errorf("DKIM key %s: %w", Key{Domain: domain, Selector: selector}, err)
-	}
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"postern/auth"
@@ -152,22 +153,8 @@ func (s *SQLite) Places(ctx context.Context, now time.Time) (places []auth.Place
 // Lockouts returns who is locked out now: addresses first, then logins.
 func (s *SQLite) Lockouts(ctx context.Context, now time.Time) (locks []auth.Lock, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		locks = nil
-		q, err := conn.Prepare("SELECT login, client, until, failures FROM lockout WHERE until > ? ORDER BY login, client")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		q.BindInt(1, unixNano(now))
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
-				return err
-			}
-			l := auth.Lock{Login: q.Text(0), Until: fromNano(q.Int(2)), Failures: int(q.Int(3))}
-			l.Client, _ = netip.ParsePrefix(q.Text(1)) // "" is no address
-			locks = append(locks, l)
-		}
+		locks, err = lockouts(conn, now)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list who is locked out: %w", err)
@@ -175,13 +162,37 @@ func (s *SQLite) Lockouts(ctx context.Context, now time.Time) (locks []auth.Lock
 	return locks, nil
 }
 
-// LiftLockouts ends lockouts for a person. The daemon hears of it and lets in whom they kept out.
-func (s *SQLite) LiftLockouts(ctx context.Context, locks []auth.Lock) error {
-	if len(locks) == 0 {
-		return nil
+func lockouts(conn *sqlite.Conn, now time.Time) (locks []auth.Lock, err error) {
+	q, err := conn.Prepare("SELECT login, client, until, failures FROM lockout WHERE until > ? ORDER BY login, client")
+	if err != nil {
+		return nil, err
 	}
-	err := s.write(ctx, func(t *tx) error {
-		for _, l := range locks {
+	defer q.Reset()
+	q.BindInt(1, unixNano(now))
+	for {
+		row, err := q.Step()
+		if err != nil || !row {
+			return locks, err
+		}
+		l := auth.Lock{Login: q.Text(0), Until: fromNano(q.Int(2)), Failures: int(q.Int(3))}
+		l.Client, _ = netip.ParsePrefix(q.Text(1)) // "" is no address
+		locks = append(locks, l)
+	}
+}
+
+// LiftLockouts ends the lockouts that a person chooses and returns them. The daemon hears of it and lets in whom they kept
+// out. chosen may be called more than once for each.
+func (s *SQLite) LiftLockouts(ctx context.Context, now time.Time, chosen func(auth.Lock) bool) (lifted []auth.Lock, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		locks, err := lockouts(t.Conn, now)
+		if err != nil {
+			return err
+		}
+		lifted = slices.DeleteFunc(locks, func(l auth.Lock) bool { return !chosen(l) })
+		if len(lifted) == 0 {
+			return nil
+		}
+		for _, l := range lifted {
 			if err := dropLock(t, l); err != nil {
 				return err
 			}
@@ -189,7 +200,7 @@ func (s *SQLite) LiftLockouts(ctx context.Context, locks []auth.Lock) error {
 		return bump(t.Conn, TopicLockouts)
 	})
 	if err != nil {
-		return fmt.Errorf("lift lockouts: %w", err)
+		return nil, fmt.Errorf("lift lockouts: %w", err)
 	}
-	return nil
+	return lifted, nil
 }

@@ -18,7 +18,7 @@ const testPEM = "-----BEGIN PRIVATE KEY-----\nbm8ga2V5IGF0IGFsbCwgYnV0IGl0IHNlcn
 func TestSecretsAreSealed(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir, Daemon: true})
-	if err := s.PutKey(t.Context(), Key{Domain: "example.com", Selector: "new", Algorithm: "rsa", PEM: testPEM}); err != nil {
+	if err := s.AddKeys(t.Context(), Key{Domain: "example.com", Selector: "new", Algorithm: "rsa", PEM: testPEM}); err != nil {
 		t.Fatal(err)
 	}
 	pepper, err := s.Secret(t.Context(), "auth-pepper", 32)

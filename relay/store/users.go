@@ -79,35 +79,15 @@ func decodeUser(login string, data []byte) (auth.User, error) {
 
 // AddUser stores a new user; ErrExists if there is one with this login.
 func (s *SQLite) AddUser(ctx context.Context, u auth.User) error {
-	return s.putUser(ctx, u, "INSERT INTO user VALUES (?, ?)")
-}
-
-// PutUser stores a user, replacing one with the same login. To change one, use UpdateUser.
-func (s *SQLite) PutUser(ctx context.Context, u auth.User) error {
-	return s.putUser(ctx, u, "INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data")
-}
-
-func (s *SQLite) putUser(ctx context.Context, u auth.User, query string) error {
 	if u.Login == "" {
 		return errors.New("a user needs a login")
 	}
-	data, err := encodeUser(u)
-	if err != nil {
-		return fmt.Errorf("user %q: %w", u.Login, err)
-	}
-	err = s.write(ctx, func(t *tx) error {
-		q, err := t.Prepare(query)
-		if err != nil {
-			return err
+	err := s.ChangeUsers(ctx, []string{u.Login}, func(stored *auth.User, exists bool) error {
+		if exists {
+			return ErrExists
 		}
-		q.BindText(1, u.Login)
-		q.BindText(2, data)
-		if err := q.Run(); sqlite.CodeOf(err) == sqlite.Constraint {
-			return refuse(ErrExists) // the statement undid itself
-		} else if err != nil {
-			return err
-		}
-		return bump(t.Conn, TopicUsers)
+		*stored = u
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("user %q: %w", u.Login, err)

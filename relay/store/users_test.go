@@ -58,8 +58,7 @@ func TestUsers(t *testing.T) {
 			t.Errorf("%q: %v", login, err)
 		}
 	}
-	bumped(t, s, TopicUsers, 1, func() error { return s.PutUser(ctx, auth.User{Login: "bob", Hash: "x"}) })
-	bumped(t, s, TopicUsers, 1, func() error { return s.PutUser(ctx, auth.User{Login: "bob", Hash: "y"}) })
+	bumped(t, s, TopicUsers, 1, func() error { return s.AddUser(ctx, auth.User{Login: "bob", Hash: "y"}) })
 	bumped(t, s, TopicUsers, 1, func() error {
 		return s.UpdateUser(ctx, "bob", func(u *auth.User) error { u.Locked = true; return nil })
 	})
@@ -153,18 +152,16 @@ func TestKeys(t *testing.T) {
 	ctx := t.Context()
 	key := Key{Domain: "example.com", Selector: "s1", Algorithm: "rsa", PEM: "-----BEGIN SECRET", Created: eventTime}
 	other := Key{Domain: "example.com", Selector: "s2", Algorithm: "ed25519", PEM: "x"}
-	bumped(t, s, TopicKeys, 2, func() error { return errors.Join(s.PutKey(ctx, other), s.PutKey(ctx, key)) })
-	if err := s.PutKey(ctx, key); !errors.Is(err, ErrExists) {
-		t.Errorf("the same again: %v", err)
+	bumped(t, s, TopicKeys, 1, func() error { return s.AddKeys(ctx, other) })
+	exists := new(KeyExistsError)
+	if err := s.AddKeys(ctx, key, other); !errors.As(err, &exists) || exists.Selector != "s2" {
+		t.Errorf("one of them again: %v", err)
 	}
+	bumped(t, s, TopicKeys, 1, func() error { return s.AddKeys(ctx, key) })
 	if keys, err := s.Keys(ctx); err != nil || !reflect.DeepEqual(keys, []Key{key, other}) {
 		t.Errorf("got %v, %v", keys, err)
 	}
-	bumped(t, s, TopicKeys, 1, func() error { return s.DeleteKey(ctx, "example.com", "s1") })
-	if err := s.DeleteKey(ctx, "example.com", "s1"); !errors.Is(err, ErrNoKey) {
-		t.Error(err)
-	}
-	if err := s.PutKey(ctx, Key{Domain: "example.com"}); err == nil {
+	if err := s.AddKeys(ctx, Key{Domain: "example.com"}); err == nil {
 		t.Error("a key without a selector was stored")
 	}
 	var log bytes.Buffer
