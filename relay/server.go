@@ -236,7 +236,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		}
 	}()
 	for _, work := range []func(context.Context){
-		s.watchCertificates, s.alerts.run, s.limiter.Run, s.trace.Run, s.answerTrace, s.watchStore, s.watchConfig, s.prune, s.serveAdmin, s.listenStatus(),
+		s.watchCertificates, s.alerts.run, s.limiter.Run, s.trace.Run, s.watchStore, s.watchConfig, s.prune, s.serveAdmin, s.listenStatus(),
 	} {
 		rest.Go(func() { work(background) })
 	}
@@ -260,6 +260,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	<-queueDone
 	s.attempts.Wait()
 	cut.Stop()
+	s.store.Hurry()
 	stopBackground()
 	rest.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {

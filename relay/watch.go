@@ -15,51 +15,51 @@ import (
 // How often the daemon looks for what others changed.
 const (
 	storePoll    = time.Second
+	changePoll   = 200 * time.Millisecond
 	queueLook    = 30 // rounds of storePoll
-	configPoll   = 2 * time.Second
+	configPoll   = time.Second
 	trimPeriod   = time.Second
 	pruneRounds  = 600                  // of trimPeriod
 	pruneRecency = 365 * 24 * time.Hour // recipients not written to for a year count as new again
 )
 
-// watchStore looks each second for what the command line changed (accounts, keys, queue, grants) and whether
-// there is room for mail.
+// watchStore looks for what the command line changed (accounts, keys, queue, grants) or asks for, saves lockouts, and looks
+// whether there is room for mail.
 func (s *Server) watchStore(ctx context.Context) {
-	seen := map[string]int64{}
-	for _, topic := range []string{"users", "keys", "queue", relaystore.TopicGrants, relaystore.TopicLockouts} {
-		seen[topic], _ = s.store.Generation(ctx, topic)
-	}
-	tick := time.NewTicker(storePoll)
-	defer tick.Stop()
+	seen, _ := s.store.Generations(ctx)
+	seen[relaystore.TopicTraceAsked] = seen[relaystore.TopicTraceAnswered]
+	slow, fast := time.NewTicker(storePoll), time.NewTicker(changePoll)
+	defer slow.Stop()
+	defer fast.Stop()
+	s.checkRoom()
 	failing := false
-	for round := 0; ; round++ {
-		s.checkRoom()
-		if round%queueLook == 0 {
-			s.queue.Wake() // the queue wakes by itself; this costs nothing and forgives everything
-		}
+	for round := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-		}
-		if err := s.saveLockout(ctx); err != nil && !failing && ctx.Err() == nil {
-			s.log.Warn("lockouts are not saved: a restart will not know them", "err", err)
-			failing = true
-		} else if err == nil {
-			failing = false
-		}
-		for topic, before := range seen {
-			now, err := s.store.Generation(ctx, topic)
-			if err != nil || now == before {
-				continue
+		case <-slow.C:
+			s.checkRoom()
+			if round++; round%queueLook == 0 {
+				s.queue.Wake() // the queue wakes by itself; this costs nothing and forgives everything
 			}
-			seen[topic] = now
-			s.storeChanged(ctx, topic)
+			err := s.saveLockout(ctx)
+			if err != nil && !failing && ctx.Err() == nil {
+				s.log.Warn("lockouts are not saved: a restart will not know them", "err", err)
+			}
+			failing = err != nil
+		case <-fast.C:
+			now, _ := s.store.Generations(ctx)
+			for topic, n := range now {
+				if n != seen[topic] && s.storeChanged(ctx, topic, n) {
+					seen[topic] = n
+				}
+			}
 		}
 	}
 }
 
-func (s *Server) storeChanged(ctx context.Context, topic string) {
+// storeChanged takes over what was changed; false: it could not, and is to be tried again.
+func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	switch topic {
 	case "users":
 		s.usersChanged(ctx)
@@ -72,7 +72,22 @@ func (s *Server) storeChanged(ctx context.Context, topic string) {
 		s.grantsChanged()
 	case relaystore.TopicLockouts:
 		s.lockoutsLifted(ctx)
+	case relaystore.TopicTraceAsked:
+		return s.answerTrace(ctx, n)
 	}
+	return true
+}
+
+// answerTrace writes events down for a command that wants to show them: who looks right after a message finds it.
+func (s *Server) answerTrace(ctx context.Context, asked int64) bool {
+	if err := s.trace.Flush(ctx); err != nil {
+		return false // the recorder has said so
+	}
+	err := s.store.AnswerEvents(ctx, asked)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("events could not be written for a command that shows the trace", "err", err)
+	}
+	return err == nil
 }
 
 // usersChanged drops what is remembered of all logins, ends the lockouts of those that were changed, and

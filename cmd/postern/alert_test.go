@@ -96,6 +96,8 @@ func TestAlertOfARefusedUpstreamAndItsRecovery(t *testing.T) {
 		}
 	}
 	const subject = "upstream provider as relay"
+	p.WaitLog(`535`)
+	p.Signal(syscall.SIGHUP) // look now
 	o.until("the hook hears of it", func() bool { return len(h.about(subject)) > 0 })
 	p.WaitLog("alert sent")
 	p.Stop()
@@ -112,6 +114,7 @@ func TestAlertOfARefusedUpstreamAndItsRecovery(t *testing.T) {
 			t.Fatalf("%v\n%s", err, p.Log())
 		}
 	}
+	p.Signal(syscall.SIGHUP)
 	o.until("the hook hears of the recovery", func() bool { return len(h.about(subject)) > 1 })
 	p.Stop()
 	noToken(t, p.Log())

@@ -49,7 +49,7 @@ func (s *SQLite) SettleEvents(ctx context.Context) bool {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if n, err := s.Generation(ctx, TopicTraceAnswered); err == nil && n >= asked || !Serving(s.opts.Dir) {
+		if now, err := s.Generations(ctx); err == nil && now[TopicTraceAnswered] >= asked || !Serving(s.opts.Dir) {
 			return true
 		}
 		select {

@@ -173,6 +173,9 @@ func (s *SQLite) open() error {
 	return nil
 }
 
+// Hurry makes lazy writes commit at once from now on: a process that ends writes a few, one after the other.
+func (s *SQLite) Hurry() { s.writer.hurry() }
+
 // Close lets running writes end, copies the log into the file and closes everything.
 func (s *SQLite) Close() error {
 	s.closed.Do(func() {

@@ -18,18 +18,28 @@ var _ auth.UserStore = (*SQLite)(nil)
 // ErrExists: there is one already.
 var ErrExists = errors.New("exists already")
 
-// Generation returns a number that rises with every change of a topic by any process: of users, of DKIM
-// keys, and of the queue by a person or by a process that is not the daemon. It is 0 for a topic
-// that never changed.
-func (s *SQLite) Generation(ctx context.Context, topic string) (n int64, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		n, err = generationOf(conn, topic)
-		return err
+// Generations returns a number for each topic that rises with every change of it by any process: of users, of DKIM keys, and of
+// the queue by a person or by a process that is not the daemon. A topic that never changed is not there.
+func (s *SQLite) Generations(ctx context.Context) (map[string]int64, error) {
+	all := map[string]int64{}
+	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		q, err := conn.Prepare("SELECT topic, n FROM generation")
+		if err != nil {
+			return err
+		}
+		defer q.Reset()
+		for {
+			row, err := q.Step()
+			if err != nil || !row {
+				return err
+			}
+			all[q.Text(0)] = q.Int(1)
+		}
 	})
 	if err != nil {
-		return 0, fmt.Errorf("generation of %s: %w", topic, err)
+		return all, fmt.Errorf("look for changes: %w", err)
 	}
-	return n, nil
+	return all, nil
 }
 
 func bump(conn *sqlite.Conn, topic string) error {

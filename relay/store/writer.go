@@ -51,11 +51,12 @@ type writer struct {
 	log  *slog.Logger
 
 	mu        sync.Mutex
-	urgent    []*op     // guarded by mu
-	lazy      []*op     // guarded by mu
-	lazySince time.Time // guarded by mu; when the oldest lazy one came
-	wanted    int       // guarded by mu; so many urgent ones wake the writer
-	closed    bool      // guarded by mu
+	urgent    []*op         // guarded by mu
+	lazy      []*op         // guarded by mu
+	lazySince time.Time     // guarded by mu; when the oldest lazy one came
+	lazyWait  time.Duration // guarded by mu; lazyFor, or none in a hurry
+	wanted    int           // guarded by mu; so many urgent ones wake the writer
+	closed    bool          // guarded by mu
 
 	complained time.Time // guarded by mu; of a checkpoint that did not work
 
@@ -80,7 +81,7 @@ type writer struct {
 func newWriter(conn *sqlite.Conn, log *slog.Logger) *writer {
 	conn.PagesWritten() // those of the schema are no message's
 	return &writer{
-		conn: conn, log: log, wanted: 1, crowd: 1, patience: gatherFor,
+		conn: conn, log: log, wanted: 1, lazyWait: lazyFor, crowd: 1, patience: gatherFor,
 		kick: make(chan struct{}, 1), full: make(chan struct{}, 1),
 	}
 }
@@ -89,6 +90,14 @@ func newWriter(conn *sqlite.Conn, log *slog.Logger) *writer {
 func (w *writer) stop() {
 	w.mu.Lock()
 	w.closed = true
+	w.mu.Unlock()
+	w.wake()
+}
+
+// hurry makes lazy writes wait for no commit of others any more.
+func (w *writer) hurry() {
+	w.mu.Lock()
+	w.lazyWait = 0
 	w.mu.Unlock()
 	w.wake()
 }
@@ -166,7 +175,7 @@ func (w *writer) await(timer *time.Timer) bool {
 	for {
 		w.mu.Lock()
 		urgent, lazy, closed := len(w.urgent), len(w.lazy), w.closed
-		left := lazyFor - time.Since(w.lazySince)
+		left := w.lazyWait - time.Since(w.lazySince)
 		w.mu.Unlock()
 		switch {
 		case urgent > 0, lazy > 0 && (closed || left <= 0):

@@ -287,3 +287,18 @@ func TestLogBeginsAnew(t *testing.T) {
 		t.Errorf("%d checkpoints, the log has %d MB after 150 MB", s.Checkpoints(), size>>20)
 	}
 }
+
+// TestHurry: lazy writes that come one after the other do not make the end of a process long.
+func TestHurry(t *testing.T) {
+	s := open(t, Options{})
+	s.Hurry()
+	began := time.Now()
+	for range 40 {
+		if err := s.AppendEvents(t.Context(), []trace.Event{{Kind: trace.Refused}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(began); took > 20*lazyFor {
+		t.Errorf("40 lazy writes took %s", took)
+	}
+}
