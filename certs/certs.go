@@ -19,6 +19,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"postern/internal/textfile"
 )
 
 // interval is the time between two looks at the files. A change is taken when two looks in a row found
@@ -44,10 +46,10 @@ type Manager struct {
 
 	mu      sync.Mutex // serialises loading; guards what follows
 	options Options
-	stamps  stamps    // of the files as last loaded or refused
-	spoken  time.Time // when expiry was last spoken of
-	renewed time.Time // when renewal was last tried
-	said    []string  // of what is in use: each thing is said once, not at each reload
+	seen    textfile.Fingerprint // of the files as last loaded or refused
+	spoken  time.Time            // when expiry was last spoken of
+	renewed time.Time            // when renewal was last tried
+	said    []string             // of what is in use: each thing is said once, not at each reload
 }
 
 // set is what is presented at one time: the more efficient certificate first.
@@ -85,7 +87,7 @@ func Check(o Options, now time.Time) ([]Info, error) {
 // loadLocked puts what the files hold into use. New self-signed certificates are made where there are
 // none, or none that serve.
 func (m *Manager) loadLocked(now time.Time) error {
-	m.stamps = stampsOf(m.options.files())
+	m.seen = textfile.FingerprintOf(m.options.files()...)
 	s, err := load(&m.options, now)
 	if m.options.selfSigned() && (s == nil || err != nil || renewalDue(&m.options, s, now)) {
 		if err != nil {
@@ -105,7 +107,7 @@ func (m *Manager) renewLocked(now time.Time) (*set, error) {
 	if err := makeSelfSigned(&m.options, now); err != nil {
 		return nil, err
 	}
-	m.stamps = stampsOf(m.options.files())
+	m.seen = textfile.FingerprintOf(m.options.files()...)
 	s, err := load(&m.options, now)
 	if err == nil && s == nil {
 		err = errors.New("self-signed certificates vanished while they were made")
@@ -130,7 +132,7 @@ func (m *Manager) Use(o Options) error {
 	m.options = o
 	err := m.reloadLocked(time.Now())
 	if err != nil {
-		m.options, m.stamps = before, stampsOf(before.files())
+		m.options, m.seen = before, textfile.FingerprintOf(before.files()...)
 	}
 	return err
 }
@@ -153,7 +155,7 @@ func (m *Manager) reloadLocked(now time.Time) error {
 func (m *Manager) Run(ctx context.Context) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	var before stamps
+	var before textfile.Fingerprint
 	for {
 		select {
 		case <-ctx.Done():
@@ -165,15 +167,15 @@ func (m *Manager) Run(ctx context.Context) error {
 }
 
 // look takes a settled change and renews what is self-signed; it returns what it saw for the next look.
-func (m *Manager) look(now time.Time, before stamps) stamps {
+func (m *Manager) look(now time.Time, before textfile.Fingerprint) textfile.Fingerprint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	seen := stampsOf(m.options.files())
+	seen := textfile.FingerprintOf(m.options.files()...)
 	renewal := m.options.selfSigned() && now.Sub(m.renewed) >= time.Hour && renewalDue(&m.options, m.current.Load(), now)
-	changed := !seen.same(m.stamps) && seen.same(before)
+	changed := !seen.Same(m.seen) && seen.Same(before)
 	if changed || renewal {
 		_ = m.reloadLocked(now) // reported there
-		return m.stamps
+		return m.seen
 	}
 	if now.Sub(m.spoken) >= 24*time.Hour {
 		m.spoken = now

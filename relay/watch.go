@@ -2,12 +2,10 @@ package relay
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"postern/auth"
+	"postern/internal/textfile"
 	"postern/policy"
 	relaystore "postern/relay/store"
 )
@@ -215,7 +213,8 @@ func (s *Server) watchConfig(ctx context.Context) {
 	if s.options.Load == nil {
 		return
 	}
-	loaded := stampsOf(s.state.Load().config.Files())
+	look := func() textfile.Fingerprint { return textfile.FingerprintOf(s.state.Load().config.Files()...) }
+	loaded := look()
 	last := loaded
 	tick := time.NewTicker(configPoll)
 	defer tick.Stop()
@@ -225,26 +224,12 @@ func (s *Server) watchConfig(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		now := stampsOf(s.state.Load().config.Files())
-		if now != loaded && now == last { // seen twice: nobody is writing any more
+		now := look()
+		if !now.Same(loaded) && now.Same(last) { // seen twice: nobody is writing any more
 			_ = s.Reload(ctx) // reported in the log; a bad file is tried again when it changes
-			loaded = stampsOf(s.state.Load().config.Files())
+			loaded = look()
 			now = loaded
 		}
 		last = now
 	}
-}
-
-// stampsOf tells files apart by time, size and identity. A file that is missing has a stamp too.
-func stampsOf(files []string) string {
-	var b strings.Builder
-	for _, f := range files {
-		info, err := os.Stat(f)
-		if err != nil {
-			fmt.Fprintf(&b, "%s missing\n", f)
-			continue
-		}
-		fmt.Fprintf(&b, "%s %d %d\n", f, info.ModTime().UnixNano(), info.Size())
-	}
-	return b.String()
 }
