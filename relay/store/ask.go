@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
 )
 
 // How a command that shows the trace gets what the daemon has not written down yet: it asks with a number, and the
@@ -22,7 +21,7 @@ func (s *SQLite) AskForEvents(ctx context.Context) (n int64, err error) {
 		if err := bump(t.Conn, TopicTraceAsked); err != nil {
 			return err
 		}
-		n, err = generationOf(t.Conn, TopicTraceAsked)
+		n, _, err = t.Int("SELECT n FROM generation WHERE topic = ?", TopicTraceAsked)
 		return err
 	})
 	if err != nil {
@@ -63,30 +62,10 @@ func (s *SQLite) SettleEvents(ctx context.Context) bool {
 // AnswerEvents says that what was asked for under a number is written down.
 func (s *SQLite) AnswerEvents(ctx context.Context, n int64) error {
 	err := s.write(ctx, func(t *tx) error {
-		q, err := t.Prepare("INSERT INTO generation VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET n = excluded.n")
-		if err != nil {
-			return err
-		}
-		q.BindText(1, TopicTraceAnswered)
-		q.BindInt(2, n)
-		return q.Run()
+		return t.Run("INSERT INTO generation VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET n = excluded.n", TopicTraceAnswered, n)
 	})
 	if err != nil {
 		return fmt.Errorf("say that the newest events are written: %w", err)
 	}
 	return nil
-}
-
-func generationOf(conn *sqlite.Conn, topic string) (n int64, err error) {
-	q, err := conn.Prepare("SELECT n FROM generation WHERE topic = ?")
-	if err != nil {
-		return 0, err
-	}
-	defer q.Reset()
-	q.BindText(1, topic)
-	row, err := q.Step()
-	if row {
-		n = q.Int(0)
-	}
-	return n, err
 }

@@ -76,17 +76,13 @@ func (r *chunkReader) fill() error {
 	}
 	found := false
 	r.err = r.s.readers.read(r.ctx, func(conn *sqlite.Conn) error {
-		s, err := conn.Prepare("SELECT data FROM chunk WHERE n = ? AND id = ?") // numbers are used again
-		if err != nil {
-			return err
+		for row, err := range conn.Rows("SELECT data FROM chunk WHERE n = ? AND id = ?", r.next, r.id) { // numbers are used again
+			if err != nil {
+				return err
+			}
+			r.buf, found = row.AppendBlob(r.buf[:0], 0), true
 		}
-		defer s.Reset()
-		s.BindInt(1, r.next)
-		s.BindText(2, r.id)
-		if found, err = s.Step(); found {
-			r.buf = s.AppendBlob(r.buf[:0], 0)
-		}
-		return err
+		return nil
 	})
 	if r.err == nil && !found {
 		r.err = queue.ErrNotFound

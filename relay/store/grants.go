@@ -23,17 +23,13 @@ CREATE TABLE upstream_grant (upstream TEXT PRIMARY KEY, version INTEGER NOT NULL
 // LoadGrant implements oauth.GrantStore.
 func (s *SQLite) LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT version, sealed FROM upstream_grant WHERE upstream = ?")
-		if err != nil {
-			return err
+		for row, err := range conn.Rows("SELECT version, sealed FROM upstream_grant WHERE upstream = ?", upstream) {
+			if err != nil {
+				return err
+			}
+			version, sealed = row.Int(0), row.Blob(1)
 		}
-		defer q.Reset()
-		q.BindText(1, upstream)
-		row, err := q.Step()
-		if row {
-			version, sealed = q.Int(0), q.Blob(1)
-		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the grant of upstream %q: %w", upstream, err)
@@ -51,23 +47,12 @@ func (s *SQLite) SaveGrant(ctx context.Context, upstream string, sealed []byte, 
 		if version == 0 {
 			query = "INSERT INTO upstream_grant VALUES (?1, ?3 + 1, ?2) ON CONFLICT DO NOTHING RETURNING version"
 		}
-		q, err := t.Prepare(query)
+		_, saved, err := t.Int(query, upstream, sealed, version)
 		if err != nil {
 			return err
 		}
-		defer q.Reset()
-		q.BindText(1, upstream)
-		q.BindBlob(2, sealed)
-		q.BindInt(3, version)
-		row, err := q.Step()
-		if err != nil {
-			return err
-		}
-		if !row {
+		if !saved {
 			return refuse(oauth.ErrGrantChanged)
-		}
-		if _, err = q.Step(); err != nil { // to its end, or nothing is written
-			return err
 		}
 		return bump(t.Conn, TopicGrants)
 	})

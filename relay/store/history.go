@@ -134,26 +134,19 @@ func (t *tx) trim(n, before int64, refusalsFirst bool) (removed int64, err error
 	if err != nil {
 		return 0, err
 	}
-	q, err := t.Prepare("DELETE FROM event WHERE n IN (SELECT n FROM " + oldest + " ORDER BY n LIMIT ?) RETURNING " +
-		eventOctets + ", " + refusals)
-	if err != nil {
-		return 0, err
-	}
-	defer q.Reset()
-	q.BindInt(1, before)
-	q.BindInt(2, n)
-	for {
-		row, err := q.Step()
-		if err != nil || !row {
-			return removed, err
+	for row, err := range t.Rows("DELETE FROM event WHERE n IN (SELECT n FROM "+oldest+" ORDER BY n LIMIT ?) RETURNING "+
+		eventOctets+", "+refusals, before, n) {
+		if err != nil {
+			return 0, err
 		}
 		removed++
 		counts.events--
-		counts.history -= q.Int(0)
-		if q.Int(1) != 0 {
-			counts.refusals -= q.Int(0)
+		counts.history -= row.Int(0)
+		if row.Bool(1) {
+			counts.refusals -= row.Int(0)
 		}
 	}
+	return removed, nil
 }
 
 // PruneEvents removes the events before a moment, in small transactions, and returns how many.

@@ -46,7 +46,7 @@ func (s *SQLite) AddKeys(ctx context.Context, keys ...Key) error {
 	}
 	return s.write(ctx, func(t *tx) error {
 		for _, k := range keys { // a refusal must have changed nothing
-			exists, err := hasKey(t.Conn, k)
+			_, exists, err := t.Int("SELECT 1 FROM dkim_key WHERE domain = ? AND selector = ?", k.Domain, k.Selector)
 			if err != nil {
 				return err
 			}
@@ -55,7 +55,8 @@ func (s *SQLite) AddKeys(ctx context.Context, keys ...Key) error {
 			}
 		}
 		for _, k := range keys {
-			if err := s.insertKey(t, k); err != nil {
+			err := t.Run("INSERT INTO dkim_key VALUES (?, ?, ?, ?, ?)", k.Domain, k.Selector, k.Algorithm, s.sealPEM(k), unixNano(k.Created))
+			if err != nil {
 				return err
 			}
 		}
@@ -63,46 +64,11 @@ func (s *SQLite) AddKeys(ctx context.Context, keys ...Key) error {
 	})
 }
 
-func hasKey(conn *sqlite.Conn, k Key) (bool, error) {
-	q, err := conn.Prepare("SELECT 1 FROM dkim_key WHERE domain = ? AND selector = ?")
-	if err != nil {
-		return false, err
-	}
-	defer q.Reset()
-	q.BindText(1, k.Domain)
-	q.BindText(2, k.Selector)
-	return q.Step()
-}
-
-func (s *SQLite) insertKey(t *tx, k Key) error {
-	q, err := t.Prepare("INSERT INTO dkim_key VALUES (?, ?, ?, ?, ?)")
-	if err != nil {
-		return err
-	}
-	q.BindText(1, k.Domain)
-	q.BindText(2, k.Selector)
-	q.BindText(3, k.Algorithm)
-	q.BindText(4, s.sealPEM(k))
-	q.BindInt(5, unixNano(k.Created))
-	return q.Run()
-}
-
 // Keys returns all DKIM keys in order of domain and selector.
 func (s *SQLite) Keys(ctx context.Context) (keys []Key, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT domain, selector, algorithm, pem, created FROM dkim_key ORDER BY domain, selector")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
-				return err
-			}
-			keys = append(keys, Key{q.Text(0), q.Text(1), q.Text(2), q.Text(3), fromNano(q.Int(4))})
-		}
-	})
+	keys, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Key, error) {
+		return Key{row.Text(0), row.Text(1), row.Text(2), row.Text(3), fromNano(row.Int(4))}, nil
+	}, "SELECT domain, selector, algorithm, pem, created FROM dkim_key ORDER BY domain, selector")
 	for i := range keys {
 		if err == nil {
 			err = s.openPEM(&keys[i])
@@ -146,24 +112,16 @@ func (s *SQLite) sealKeys(ctx context.Context) error {
 	if err != nil {
 		return nil // whoever needs them is told
 	}
-	clear := func(conn *sqlite.Conn) (bool, error) {
-		n, _, err := conn.Int("SELECT count(*) FROM dkim_key WHERE pem NOT LIKE 'sealed:%'")
-		return n > 0, err
-	}
-	var found bool
-	if err := s.readers.read(ctx, func(conn *sqlite.Conn) (err error) { found, err = clear(conn); return err }); err != nil || !found {
+	inClear := func(row *sqlite.Stmt) (bool, error) { return row.Bool(0), nil }
+	found, err := readAll(ctx, s.readers, inClear, "SELECT 1 FROM dkim_key WHERE pem NOT LIKE 'sealed:%'")
+	if err != nil || len(found) == 0 {
 		return err
 	}
 	return s.write(ctx, func(t *tx) error {
 		for _, k := range keys {
-			q, err := t.Prepare("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? AND pem NOT LIKE 'sealed:%'")
+			err := t.Run("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? AND pem NOT LIKE 'sealed:%'",
+				s.sealPEM(k), k.Domain, k.Selector)
 			if err != nil {
-				return err
-			}
-			q.BindText(1, s.sealPEM(k))
-			q.BindText(2, k.Domain)
-			q.BindText(3, k.Selector)
-			if err := q.Run(); err != nil {
 				return err
 			}
 		}

@@ -70,12 +70,7 @@ func (s *SQLite) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved)
 
 func runAll(t *tx, queries map[string]int64) error {
 	for query, arg := range queries {
-		q, err := t.Prepare(query)
-		if err != nil {
-			return err
-		}
-		q.BindInt(1, arg)
-		if err := q.Run(); err != nil {
+		if err := t.Run(query, arg); err != nil {
 			return err
 		}
 	}
@@ -83,38 +78,18 @@ func runAll(t *tx, queries map[string]int64) error {
 }
 
 func putPlace(t *tx, p auth.Place) error {
-	q, err := t.Prepare("INSERT OR REPLACE INTO lockout_place VALUES (?, ?)")
-	if err != nil {
-		return err
-	}
-	q.BindBlob(1, p.Digest[:])
-	q.BindInt(2, unixNano(p.At))
-	return q.Run()
+	return t.Run("INSERT OR REPLACE INTO lockout_place VALUES (?, ?)", p.Digest[:], unixNano(p.At))
 }
 
 func putLock(t *tx, l auth.Lock) error {
 	if l.Until.IsZero() {
 		return dropLock(t, l)
 	}
-	q, err := t.Prepare("INSERT OR REPLACE INTO lockout VALUES (?, ?, ?, ?)")
-	if err != nil {
-		return err
-	}
-	q.BindText(1, l.Login)
-	q.BindText(2, prefixText(l.Client))
-	q.BindInt(3, unixNano(l.Until))
-	q.BindInt(4, int64(l.Failures))
-	return q.Run()
+	return t.Run("INSERT OR REPLACE INTO lockout VALUES (?, ?, ?, ?)", l.Login, prefixText(l.Client), unixNano(l.Until), l.Failures)
 }
 
 func dropLock(t *tx, l auth.Lock) error {
-	q, err := t.Prepare("DELETE FROM lockout WHERE login = ? AND client = ?")
-	if err != nil {
-		return err
-	}
-	q.BindText(1, l.Login)
-	q.BindText(2, prefixText(l.Client))
-	return q.Run()
+	return t.Run("DELETE FROM lockout WHERE login = ? AND client = ?", l.Login, prefixText(l.Client))
 }
 
 func prefixText(p netip.Prefix) string {
@@ -125,66 +100,40 @@ func prefixText(p netip.Prefix) string {
 }
 
 // Places returns from where logins were used within the last week.
-func (s *SQLite) Places(ctx context.Context, now time.Time) (places []auth.Place, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		places = nil
-		q, err := conn.Prepare("SELECT digest, at FROM lockout_place WHERE at >= ?")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		q.BindInt(1, unixNano(now.Add(-placesFor)))
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
-				return err
-			}
-			p := auth.Place{At: fromNano(q.Int(1))}
-			copy(p.Digest[:], q.Blob(0))
-			places = append(places, p)
-		}
-	})
+func (s *SQLite) Places(ctx context.Context, now time.Time) ([]auth.Place, error) {
+	places, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (auth.Place, error) {
+		p := auth.Place{At: fromNano(row.Int(1))}
+		copy(p.Digest[:], row.Blob(0))
+		return p, nil
+	}, "SELECT digest, at FROM lockout_place WHERE at >= ?", unixNano(now.Add(-placesFor)))
 	if err != nil {
 		return nil, fmt.Errorf("load from where logins are used: %w", err)
 	}
 	return places, nil
 }
 
+const selectLockouts = "SELECT login, client, until, failures FROM lockout WHERE until > ? ORDER BY login, client"
+
+func scanLockout(row *sqlite.Stmt) (auth.Lock, error) {
+	l := auth.Lock{Login: row.Text(0), Until: fromNano(row.Int(2)), Failures: int(row.Int(3))}
+	l.Client, _ = netip.ParsePrefix(row.Text(1)) // "" is no address
+	return l, nil
+}
+
 // Lockouts returns who is locked out now: addresses first, then logins.
-func (s *SQLite) Lockouts(ctx context.Context, now time.Time) (locks []auth.Lock, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		locks, err = lockouts(conn, now)
-		return err
-	})
+func (s *SQLite) Lockouts(ctx context.Context, now time.Time) ([]auth.Lock, error) {
+	locks, err := readAll(ctx, s.readers, scanLockout, selectLockouts, unixNano(now))
 	if err != nil {
 		return nil, fmt.Errorf("list who is locked out: %w", err)
 	}
 	return locks, nil
 }
 
-func lockouts(conn *sqlite.Conn, now time.Time) (locks []auth.Lock, err error) {
-	q, err := conn.Prepare("SELECT login, client, until, failures FROM lockout WHERE until > ? ORDER BY login, client")
-	if err != nil {
-		return nil, err
-	}
-	defer q.Reset()
-	q.BindInt(1, unixNano(now))
-	for {
-		row, err := q.Step()
-		if err != nil || !row {
-			return locks, err
-		}
-		l := auth.Lock{Login: q.Text(0), Until: fromNano(q.Int(2)), Failures: int(q.Int(3))}
-		l.Client, _ = netip.ParsePrefix(q.Text(1)) // "" is no address
-		locks = append(locks, l)
-	}
-}
-
 // LiftLockouts ends the lockouts that a person chooses and returns them. The daemon hears of it and lets in whom they kept
 // out. chosen may be called more than once for each.
 func (s *SQLite) LiftLockouts(ctx context.Context, now time.Time, chosen func(auth.Lock) bool) (lifted []auth.Lock, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		locks, err := lockouts(t.Conn, now)
+		locks, err := list(t.Conn, scanLockout, selectLockouts, unixNano(now))
 		if err != nil {
 			return err
 		}

@@ -95,14 +95,8 @@ func (s *SQLite) Lease(ctx context.Context, id, owner string, now, until time.Ti
 		if p.held || p.leased(unixNano(now)) && p.owner != owner {
 			return refuse(queue.ErrNotFound)
 		}
-		u, err := t.Prepare("UPDATE message SET attempts = attempts + 1, lease_owner = ?, lease_until = ?, waiting_for = '' WHERE id = ?")
-		if err != nil {
-			return err
-		}
-		u.BindText(1, owner)
-		u.BindInt(2, max(unixNano(until), 1))
-		u.BindText(3, id)
-		return u.Run()
+		return t.Run("UPDATE message SET attempts = attempts + 1, lease_owner = ?, lease_until = ?, waiting_for = '' WHERE id = ?",
+			owner, max(unixNano(until), 1), id)
 	})
 }
 
@@ -132,13 +126,7 @@ func (s *SQLite) Extend(ctx context.Context, id, owner string, until time.Time) 
 		if _, err := ours(t, id, owner); err != nil {
 			return err
 		}
-		u, err := t.Prepare("UPDATE message SET lease_until = ? WHERE id = ?")
-		if err != nil {
-			return err
-		}
-		u.BindInt(1, max(unixNano(until), 1))
-		u.BindText(2, id)
-		return u.Run()
+		return t.Run("UPDATE message SET lease_until = ? WHERE id = ?", max(unixNano(until), 1), id)
 	})
 }
 
@@ -175,22 +163,12 @@ func (s *SQLite) Finish(ctx context.Context, id, owner string, o queue.Outcome) 
 
 // settle writes the outcome of a message that stays, and ends its lease.
 func (p place) settle(t *tx, id string, o queue.Outcome, recipients, reply []byte) error {
-	u, err := t.Prepare(`UPDATE message SET recipients = ?, next = ?, waiting_for = ?, warned = ?, last_reply = ?,
-		lease_owner = '', lease_until = 0 WHERE id = ?`)
-	if err != nil {
-		return err
-	}
 	next := unixNano(o.NextAttempt)
 	if p.bounce {
 		next = min(next, p.next) // asked for while the attempt ran: not put off by it
 	}
-	u.BindBlob(1, recipients)
-	u.BindInt(2, next)
-	u.BindText(3, o.WaitingFor)
-	u.BindBool(4, o.Warned)
-	u.BindBlob(5, reply)
-	u.BindText(6, id)
-	return u.Run()
+	return t.Run(`UPDATE message SET recipients = ?, next = ?, waiting_for = ?, warned = ?, last_reply = ?,
+		lease_owner = '', lease_until = 0 WHERE id = ?`, recipients, next, o.WaitingFor, o.Warned, reply, id)
 }
 
 // actionBatch is how many messages one transaction of Postpone, Wake or an operator's action changes, so
@@ -204,18 +182,11 @@ func (s *SQLite) Postpone(ctx context.Context, ids []string, until time.Time, wa
 		batch := ids[:n]
 		ids = ids[n:]
 		err := s.write(ctx, func(t *tx) error {
-			u, err := t.Prepare(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
-				WHERE id = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`)
-			if err != nil {
-				return err
-			}
 			now := time.Now().UnixNano()
 			for _, id := range batch {
-				u.BindInt(1, unixNano(until))
-				u.BindText(2, waitingFor)
-				u.BindText(3, id)
-				u.BindInt(4, now)
-				if err := u.Run(); err != nil {
+				err := t.Run(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
+					WHERE id = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`, unixNano(until), waitingFor, id, now)
+				if err != nil {
 					return err
 				}
 			}
@@ -231,13 +202,8 @@ func (s *SQLite) Postpone(ctx context.Context, ids []string, until time.Time, wa
 // ReleaseLeases implements queue.Store. There are never more leases than attempts.
 func (s *SQLite) ReleaseLeases(ctx context.Context, owner string) (n int64, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		u, err := t.Prepare(`UPDATE message INDEXED BY message_lease SET lease_owner = '', lease_until = 0
-			WHERE lease_until > 0 AND lease_owner = ?`)
-		if err != nil {
-			return err
-		}
-		u.BindText(1, owner)
-		err = u.Run()
+		err := t.Run(`UPDATE message INDEXED BY message_lease SET lease_owner = '', lease_until = 0
+			WHERE lease_until > 0 AND lease_owner = ?`, owner)
 		n = t.Changes()
 		return err
 	})
@@ -260,14 +226,8 @@ func (s *SQLite) Stats(ctx context.Context) (st queue.Stats, err error) {
 			return err
 		}
 		st.Oldest = fromNano(oldest)
-		q, err := conn.Prepare("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until > ?")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		q.BindInt(1, time.Now().UnixNano())
-		_, err = q.Step()
-		st.Leased = q.Int(0)
+		st.Leased, _, err = conn.Int("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until > ?",
+			time.Now().UnixNano())
 		return err
 	})
 	if err != nil {

@@ -20,17 +20,13 @@ CREATE TABLE upstream_quota (upstream TEXT PRIMARY KEY, data TEXT NOT NULL) STRI
 // LoadQuotas implements upstream.QuotaStore.
 func (s *SQLite) LoadQuotas(ctx context.Context, name string) (quotas []upstream.Quota, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT data FROM upstream_quota WHERE upstream = ?")
-		if err != nil {
-			return err
+		for row, err := range conn.Rows("SELECT data FROM upstream_quota WHERE upstream = ?", name) {
+			if err != nil {
+				return err
+			}
+			return json.Unmarshal(row.Blob(0), &quotas)
 		}
-		defer q.Reset()
-		q.BindText(1, name)
-		row, err := q.Step()
-		if err != nil || !row {
-			return err
-		}
-		return json.Unmarshal([]byte(q.Text(0)), &quotas)
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the quotas of upstream %q: %w", name, err)
@@ -46,19 +42,10 @@ func (s *SQLite) SaveQuotas(ctx context.Context, name string, quotas []upstream.
 		return err
 	}
 	err = s.writer.do(ctx, &op{lazy: true, cost: 1, run: func(t *tx) error {
-		query := "INSERT OR REPLACE INTO upstream_quota VALUES (?1, ?2)"
 		if len(quotas) == 0 {
-			query = "DELETE FROM upstream_quota WHERE upstream = ?1"
+			return t.Run("DELETE FROM upstream_quota WHERE upstream = ?", name)
 		}
-		q, err := t.Prepare(query)
-		if err != nil {
-			return err
-		}
-		q.BindText(1, name)
-		if len(quotas) > 0 {
-			q.BindText(2, string(data))
-		}
-		return q.Run()
+		return t.Run("INSERT OR REPLACE INTO upstream_quota VALUES (?, ?)", name, string(data))
 	}})
 	if err != nil {
 		return fmt.Errorf("save the quotas of upstream %q: %w", name, err)

@@ -56,22 +56,9 @@ type Sleeping struct {
 // Sleeping counts the messages that sleep until their upstreams work, the most first, at most so many kinds. It reads an index of
 // them all, so it is for people who ask, not for each message.
 func (s *SQLite) Sleeping(ctx context.Context, most int) (all []Sleeping, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare(`SELECT waiting_for, count(*) FROM message INDEXED BY message_waiting
-			WHERE waiting_for <> '' AND held = 0 GROUP BY waiting_for ORDER BY count(*) DESC, waiting_for LIMIT ?`)
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		q.BindInt(1, int64(most))
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
-				return err
-			}
-			all = append(all, Sleeping{q.Text(0), q.Int(1)})
-		}
-	})
+	all, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Sleeping, error) { return Sleeping{row.Text(0), row.Int(1)}, nil },
+		`SELECT waiting_for, count(*) FROM message INDEXED BY message_waiting
+		WHERE waiting_for <> '' AND held = 0 GROUP BY waiting_for ORDER BY count(*) DESC, waiting_for LIMIT ?`, most)
 	if err != nil {
 		return nil, fmt.Errorf("count what waits for upstreams: %w", err)
 	}

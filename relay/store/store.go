@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -204,24 +205,11 @@ func (s *SQLite) Check(ctx context.Context) ([]string, error) {
 	}
 	defer conn.Close()
 	defer interruptOn(ctx, conn)()
-	check, err := conn.Prepare("PRAGMA integrity_check(100)")
+	problems, err := list(conn, text, "PRAGMA integrity_check(100)")
 	if err != nil {
-		return nil, fmt.Errorf("check %s: %w", s.path, err)
+		return problems, fmt.Errorf("check %s: %w", s.path, readError(ctx, err))
 	}
-	defer check.Reset()
-	var problems []string
-	for {
-		row, err := check.Step()
-		if err != nil {
-			return problems, fmt.Errorf("check %s: %w", s.path, readError(ctx, err))
-		}
-		if !row {
-			return problems, nil
-		}
-		if text := check.Text(0); text != "ok" {
-			problems = append(problems, text)
-		}
-	}
+	return slices.DeleteFunc(problems, func(text string) bool { return text == "ok" }), nil
 }
 
 // unixNano is how times are stored: nanoseconds since 1970, 0 for the zero time.

@@ -23,18 +23,13 @@ var ErrExists = errors.New("exists already")
 func (s *SQLite) Generations(ctx context.Context) (map[string]int64, error) {
 	all := map[string]int64{}
 	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT topic, n FROM generation")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
+		for row, err := range conn.Rows("SELECT topic, n FROM generation") {
+			if err != nil {
 				return err
 			}
-			all[q.Text(0)] = q.Int(1)
+			all[row.Text(0)] = row.Int(1)
 		}
+		return nil
 	})
 	if err != nil {
 		return all, fmt.Errorf("look for changes: %w", err)
@@ -43,12 +38,7 @@ func (s *SQLite) Generations(ctx context.Context) (map[string]int64, error) {
 }
 
 func bump(conn *sqlite.Conn, topic string) error {
-	s, err := conn.Prepare("INSERT INTO generation VALUES (?, 1) ON CONFLICT (topic) DO UPDATE SET n = n + 1")
-	if err != nil {
-		return err
-	}
-	s.BindText(1, topic)
-	return s.Run()
+	return conn.Run("INSERT INTO generation VALUES (?, 1) ON CONFLICT (topic) DO UPDATE SET n = n + 1", topic)
 }
 
 // userData is how a user is stored, beside the login. auth.User's own JSON would hide the hash.
@@ -75,9 +65,10 @@ func encodeUser(u auth.User) (string, error) {
 	return string(b), err
 }
 
-func decodeUser(login string, data []byte) (auth.User, error) {
+func scanUser(row *sqlite.Stmt) (auth.User, error) {
+	login := row.Text(0)
 	var d userData
-	if err := json.Unmarshal(data, &d); err != nil {
+	if err := json.Unmarshal(row.Blob(1), &d); err != nil {
 		return auth.User{}, fmt.Errorf("user %q: its row is damaged: %w", login, err)
 	}
 	return auth.User{
@@ -152,30 +143,18 @@ func (s *SQLite) ChangeUsers(ctx context.Context, logins []string, change func(u
 }
 
 func storeUser(conn *sqlite.Conn, login, data string) error {
-	q, err := conn.Prepare("INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data")
-	if err != nil {
-		return err
-	}
-	q.BindText(1, login)
-	q.BindText(2, data)
-	return q.Run()
+	return conn.Run("INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data", login, data)
 }
 
 func getUser(conn *sqlite.Conn, login string) (auth.User, error) {
-	q, err := conn.Prepare("SELECT data FROM user WHERE login = ?")
+	users, err := list(conn, scanUser, "SELECT login, data FROM user WHERE login = ?", login)
+	if err == nil && len(users) == 0 {
+		err = auth.ErrUnknownLogin
+	}
 	if err != nil {
 		return auth.User{}, err
 	}
-	defer q.Reset()
-	q.BindText(1, login)
-	row, err := q.Step()
-	if err != nil {
-		return auth.User{}, err
-	}
-	if !row {
-		return auth.User{}, auth.ErrUnknownLogin
-	}
-	return decodeUser(login, q.Blob(0))
+	return users[0], nil
 }
 
 // User implements auth.UserStore.
@@ -188,25 +167,8 @@ func (s *SQLite) User(ctx context.Context, login string) (u auth.User, err error
 }
 
 // Users returns all users in order of login.
-func (s *SQLite) Users(ctx context.Context) (users []auth.User, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT login, data FROM user ORDER BY login")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
-				return err
-			}
-			u, err := decodeUser(q.Text(0), q.Blob(1))
-			if err != nil {
-				return err
-			}
-			users = append(users, u)
-		}
-	})
+func (s *SQLite) Users(ctx context.Context) ([]auth.User, error) {
+	users, err := readAll(ctx, s.readers, scanUser, "SELECT login, data FROM user ORDER BY login")
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
@@ -217,17 +179,14 @@ func (s *SQLite) Users(ctx context.Context) (users []auth.User, err error) {
 // queued mail stays.
 func (s *SQLite) DeleteUser(ctx context.Context, login string) error {
 	err := s.write(ctx, func(t *tx) error {
-		gone, err := update(t, "DELETE FROM user WHERE login = ?", login, nil)
-		if err != nil {
+		if err := t.Run("DELETE FROM user WHERE login = ?", login); err != nil {
 			return err
 		}
-		if !gone {
+		if t.Changes() == 0 {
 			return refuse(auth.ErrUnknownLogin)
 		}
-		for _, query := range []string{
-			"DELETE FROM limit_state WHERE login = ?", "DELETE FROM known WHERE login = ?", "DELETE FROM known_count WHERE login = ?",
-		} {
-			if _, err := update(t, query, login, nil); err != nil {
+		for _, table := range []string{"limit_state", "known", "known_count"} {
+			if err := t.Run("DELETE FROM "+table+" WHERE login = ?", login); err != nil {
 				return err
 			}
 		}
@@ -259,30 +218,20 @@ func secretLabel(name string) string { return "postern secret\x00" + name }
 
 func (s *SQLite) putSecret(ctx context.Context, name string, secret []byte, query string) error {
 	return s.write(ctx, func(t *tx) error {
-		q, err := t.Prepare(query)
-		if err != nil {
-			return err
-		}
-		q.BindBlob(1, s.sealer.Seal(secretLabel(name), secret))
-		q.BindText(2, name)
-		return q.Run()
+		return t.Run(query, s.sealer.Seal(secretLabel(name), secret), name)
 	})
 }
 
 // secret reads one, nil if there is none. One that an earlier version stored in clear, told by its length, is sealed now.
 func (s *SQLite) secret(ctx context.Context, name string, n int) (secret []byte, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT value FROM secret WHERE name = ?")
-		if err != nil {
-			return err
+		for row, err := range conn.Rows("SELECT value FROM secret WHERE name = ?", name) {
+			if err != nil {
+				return err
+			}
+			secret = row.Blob(0)
 		}
-		defer q.Reset()
-		q.BindText(1, name)
-		row, err := q.Step()
-		if row {
-			secret = q.Blob(0)
-		}
-		return err
+		return nil
 	})
 	switch {
 	case err != nil || secret == nil:
