@@ -27,7 +27,7 @@ const (
 	wrongTTL = time.Minute
 	// verifyTimeout bounds the sources together. A client waits no longer for a reply to AUTH.
 	verifyTimeout = 20 * time.Second
-	// queuePerSlot bounds how many may wait for a place to hash.
+	// queuePerSlot bounds how many may wait for a slot to hash in.
 	queuePerSlot = 64
 )
 
@@ -243,7 +243,7 @@ func (a *Authenticator) verifyOnce(ctx context.Context, now time.Time, t attempt
 
 type verifyFunc func(context.Context, attempt) (Identity, error)
 
-// verifyInSlot waits for a place and looks again at what may have changed meanwhile: of many guesses
+// verifyInSlot waits for a slot and looks again at what may have changed meanwhile: of many guesses
 // that came together, those that reach their turn after the lock are not verified.
 func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attempt, cred credential, verify verifyFunc) (Identity, error) {
 	if err := a.slots.acquire(ctx); err != nil {
@@ -330,7 +330,7 @@ type Stats struct {
 	Down      uint64 // 454 because a source did not answer
 	Lockouts  uint64
 	Cached    int // verified credentials held now
-	Waiting   int // for a place to hash, now
+	Waiting   int // for a slot, now
 }
 
 type counters struct {

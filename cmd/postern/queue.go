@@ -158,7 +158,7 @@ func (a *app) queueShow() *cobra.Command {
 			if content {
 				return copyContent(cmd, s, m.ID)
 			}
-			settleTrace(cmd, s)
+			awaitTrace(cmd, s)
 			events, err := s.Events(cmd.Context(), trace.Query{ID: m.ID})
 			if err != nil {
 				return err

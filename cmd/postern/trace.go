@@ -48,7 +48,7 @@ ID is what the 250 of a message named, a Message-ID in angle brackets, or the se
 				return err
 			}
 			defer s.Close()
-			settleTrace(cmd, s)
+			awaitTrace(cmd, s)
 			events, err := f.events(cmd.Context(), s, args)
 			if err != nil {
 				return err
@@ -108,9 +108,9 @@ func (f *traceFlags) complete(cmd *cobra.Command, args []string, now time.Time) 
 	return nil
 }
 
-// settleTrace waits for what the daemon keeps in memory still.
-func settleTrace(cmd *cobra.Command, s store) {
-	if !s.SettleEvents(cmd.Context()) {
+// awaitTrace waits for what the daemon keeps in memory still.
+func awaitTrace(cmd *cobra.Command, s store) {
+	if !s.AwaitEvents(cmd.Context()) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: the daemon does not answer; events of the last moments may be missing")
 	}
 }

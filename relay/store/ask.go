@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
 )
 
 // How a command that shows the trace gets what the daemon has not written down yet: it asks with a number, and the
@@ -14,9 +13,9 @@ const (
 	TopicTraceAnswered = "trace-answered"
 )
 
-// AskForEvents asks the daemon to write down the events that it still keeps. Once TopicTraceAnswered has the number, or
+// askForEvents asks the daemon to write down the events that it still keeps. Once TopicTraceAnswered has the number, or
 // a higher one, everything that happened before is to be found.
-func (s *SQLite) AskForEvents(ctx context.Context) (n int64, err error) {
+func (s *SQLite) askForEvents(ctx context.Context) (n int64, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		if err := bump(t.Conn, TopicTraceAsked); err != nil {
 			return err
@@ -30,20 +29,20 @@ func (s *SQLite) AskForEvents(ctx context.Context) (n int64, err error) {
 	return n, nil
 }
 
-// askPatience is how long a command waits for the daemon, which looks several times a second.
-const askPatience = 3 * time.Second
+// maxAnswer is how long a command waits for the daemon, which looks several times a second.
+const maxAnswer = 3 * time.Second
 
-// SettleEvents waits until what a daemon that uses this store saw up to now is in the trace, and reports whether it is.
+// AwaitEvents waits until what a daemon that uses this store saw up to now is in the trace, and reports whether it is.
 // Without a daemon everything is.
-func (s *SQLite) SettleEvents(ctx context.Context) bool {
+func (s *SQLite) AwaitEvents(ctx context.Context) bool {
 	if !Serving(s.opts.Dir) {
 		return true
 	}
-	asked, err := s.AskForEvents(ctx)
+	asked, err := s.askForEvents(ctx)
 	if err != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	ctx, cancel := context.WithTimeout(ctx, maxAnswer)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -68,7 +68,7 @@ type spent struct {
 func load(b testing.TB, s *SQLite, writers, size, messages int) spent {
 	b.Helper()
 	content := mail.BytesContent(make([]byte, size))
-	commits, checkpoints, cpu := s.Commits(), s.Checkpoints(), processorTime()
+	commits, checkpoints, cpu := s.Commits(), s.writer.checkpointed.Load(), processorTime()
 	var left atomic.Int64
 	left.Store(int64(messages))
 	var group sync.WaitGroup
@@ -89,7 +89,7 @@ func load(b testing.TB, s *SQLite, writers, size, messages int) spent {
 		})
 	}
 	group.Wait()
-	return spent{processorTime() - cpu, s.Commits() - commits, s.Checkpoints() - checkpoints}
+	return spent{processorTime() - cpu, s.Commits() - commits, s.writer.checkpointed.Load() - checkpoints}
 }
 
 // syncs is how often the disk was asked to sync: once for a commit, twice for a checkpoint.

@@ -11,7 +11,7 @@ import (
 )
 
 // content is a stored message's content. It reads one chunk at a time, each with a connection that it
-// gives back at once, so that a slow upstream keeps neither memory nor a place in the log.
+// gives back at once, so that a slow upstream keeps neither memory nor a position in the log.
 type content struct {
 	s           *SQLite
 	ctx         context.Context //nolint:containedctx // Content's readers have no other way to get one

@@ -297,3 +297,19 @@ func childOpen(dir string) error {
 	}
 	return s.Close()
 }
+
+// Check reads everything and returns what is wrong with it, nothing if all is well. It takes as long as
+// reading the whole file takes.
+func (s *SQLite) Check(ctx context.Context) ([]string, error) {
+	conn, err := openConn(s.path)
+	if err != nil {
+		return nil, explain(s.path, err)
+	}
+	defer conn.Close()
+	defer interruptOn(ctx, conn)()
+	problems, err := list(conn, text, "PRAGMA integrity_check(100)")
+	if err != nil {
+		return problems, fmt.Errorf("check %s: %w", s.path, readError(ctx, err))
+	}
+	return slices.DeleteFunc(problems, func(text string) bool { return text == "ok" }), nil
+}

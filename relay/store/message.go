@@ -136,8 +136,8 @@ func noEOF(err error) error {
 	return err
 }
 
-// place is where a message and its content are, and what must be known before it is changed.
-type place struct {
+// location is where a message and its content are, and what must be known before it is changed.
+type location struct {
 	size, chunk, chunks int64
 	owner               string
 	until               int64 // of the lease, 0: none
@@ -145,25 +145,25 @@ type place struct {
 	held, bounce        bool
 }
 
-// find reads the place of a message, queue.ErrNotFound as a refusal where there is none.
-func find(conn *sqlite.Conn, id string) (place, error) {
+// find locates a message, queue.ErrNotFound as a refusal where there is none.
+func find(conn *sqlite.Conn, id string) (location, error) {
 	for row, err := range conn.Rows("SELECT size, chunk, chunks, lease_owner, lease_until, next, held, bounce FROM message WHERE id = ?", id) {
 		if err != nil {
-			return place{}, err
+			return location{}, err
 		}
-		return place{
+		return location{
 			size: row.Int(0), chunk: row.Int(1), chunks: row.Int(2),
 			owner: row.Text(3), until: row.Int(4), next: row.Int(5), held: row.Bool(6), bounce: row.Bool(7),
 		}, nil
 	}
-	return place{}, refuse(queue.ErrNotFound)
+	return location{}, refuse(queue.ErrNotFound)
 }
 
 // leased reports a lease that has not run out at now.
-func (p place) leased(now int64) bool { return p.until > now }
+func (p location) leased(now int64) bool { return p.until > now }
 
 // remove takes a message and its content out of the queue.
-func (p place) remove(t *tx, id string) error {
+func (p location) remove(t *tx, id string) error {
 	counts, err := t.count()
 	if err != nil {
 		return err

@@ -109,7 +109,7 @@ func (s *SQLite) change(ctx context.Context, what, id string, run func(*tx) erro
 }
 
 // ours finds a message whose lease belongs to owner, also one that ran out and that nobody else took.
-func ours(t *tx, id, owner string) (place, error) {
+func ours(t *tx, id, owner string) (location, error) {
 	p, err := find(t.Conn, id)
 	if err != nil {
 		return p, err
@@ -148,7 +148,7 @@ func (s *SQLite) Finish(ctx context.Context, id, owner string, o queue.Outcome) 
 		if o.Remove {
 			err = p.remove(t, id)
 		} else {
-			err = p.settle(t, id, o, recipients, reply)
+			err = p.record(t, id, o, recipients, reply)
 		}
 		if err != nil {
 			return err
@@ -161,8 +161,8 @@ func (s *SQLite) Finish(ctx context.Context, id, owner string, o queue.Outcome) 
 	return nil
 }
 
-// settle writes the outcome of a message that stays, and ends its lease.
-func (p place) settle(t *tx, id string, o queue.Outcome, recipients, reply []byte) error {
+// record writes the outcome of a message that stays, and ends its lease.
+func (p location) record(t *tx, id string, o queue.Outcome, recipients, reply []byte) error {
 	next := unixNano(o.NextAttempt)
 	if p.bounce {
 		next = min(next, p.next) // asked for while the attempt ran: not put off by it

@@ -15,7 +15,7 @@
 //   - Several processes may have the file open. One of them, the daemon, holds a lock for the sake of the
 //     queue's leases; the command line does not take it, and tells the daemon by generations.
 //   - Nothing that is kept grows without a bound: Options say which.
-//   - No operation but List, Check and an operator's action over everything depends on how much is stored.
+//   - No operation but List and an operator's action over everything depends on how much is stored.
 //
 // Files are made with mode 0600 in a directory of mode 0700.
 package store
@@ -26,7 +26,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -62,7 +61,7 @@ var (
 	ErrLocked = errors.New("another postern daemon uses this data directory")
 )
 
-// SQLite is a Store on one SQLite file. Its methods are safe for concurrent use.
+// SQLite is the store on one SQLite file. Its methods are safe for concurrent use.
 type SQLite struct {
 	opts   Options
 	path   string
@@ -85,8 +84,7 @@ type SQLite struct {
 //
 // The order matters: first the directory and its lock, then the file, so that no second daemon and no
 // stranger's file is ever written to; then the header, the length and the schema version; then, in the
-// daemon, a checkpoint of what a former life left in the log. More damage than that shows when it is
-// met, or by Check.
+// daemon, a checkpoint of what a former life left in the log. More damage than that shows when it is met.
 func Open(ctx context.Context, o Options) (*SQLite, error) {
 	o = o.withDefaults()
 	if err := ctx.Err(); err != nil {
@@ -192,25 +190,6 @@ func (s *SQLite) Close() error {
 
 // Commits counts the transactions that were committed and synced, one sync each.
 func (s *SQLite) Commits() uint64 { return s.writer.commits.Load() }
-
-// Checkpoints counts how often the log was copied into the file, two syncs each.
-func (s *SQLite) Checkpoints() uint64 { return s.writer.checkpointed.Load() }
-
-// Check reads everything and returns what is wrong with it, nothing if all is well. It takes as long as
-// reading the whole file takes.
-func (s *SQLite) Check(ctx context.Context) ([]string, error) {
-	conn, err := openConn(s.path)
-	if err != nil {
-		return nil, explain(s.path, err)
-	}
-	defer conn.Close()
-	defer interruptOn(ctx, conn)()
-	problems, err := list(conn, text, "PRAGMA integrity_check(100)")
-	if err != nil {
-		return problems, fmt.Errorf("check %s: %w", s.path, readError(ctx, err))
-	}
-	return slices.DeleteFunc(problems, func(text string) bool { return text == "ok" }), nil
-}
 
 // unixNano is how times are stored: nanoseconds since 1970, 0 for the zero time.
 func unixNano(t time.Time) int64 {

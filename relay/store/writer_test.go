@@ -99,7 +99,7 @@ func TestSyncsUnderLoad(t *testing.T) {
 func TestCrowdGathers(t *testing.T) {
 	s := open(t, Options{})
 	if err := s.write(t.Context(), func(*tx) error {
-		s.writer.patience, s.writer.crowd = 10*time.Second, 5
+		s.writer.maxWait, s.writer.batch = 10*time.Second, 5
 		return nil
 	}); err != nil {
 		t.Fatal(err)
@@ -123,14 +123,14 @@ func TestCrowdGathers(t *testing.T) {
 }
 
 func TestLearn(t *testing.T) {
-	w := &writer{crowd: 1}
+	w := &writer{batch: 1}
 	feed := func(want int, came ...int) {
 		t.Helper()
 		for _, n := range came {
 			w.learn(n)
 		}
-		if w.crowd != want {
-			t.Errorf("after %v a crowd of %d is expected, want %d", came, w.crowd, want)
+		if w.batch != want {
+			t.Errorf("after %v a batch of %d is expected, want %d", came, w.batch, want)
 		}
 	}
 	feed(1, 1, 1, 0)
@@ -147,8 +147,8 @@ func TestLearn(t *testing.T) {
 	feed(batchOps, 10*batchOps)
 }
 
-// TestCrowdShrinks: after a crowd, lone writers are served as well.
-func TestCrowdShrinks(t *testing.T) {
+// TestBatchShrinks: after a large batch, lone writers are served as well.
+func TestBatchShrinks(t *testing.T) {
 	s := open(t, Options{})
 	for range 5 {
 		load(t, s, 16, 100, 200)
@@ -283,8 +283,8 @@ func TestLogBeginsAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Checkpoints() == 0 || size > 4*logSize {
-		t.Errorf("%d checkpoints, the log has %d MB after 150 MB", s.Checkpoints(), size>>20)
+	if s.writer.checkpointed.Load() == 0 || size > 4*logSize {
+		t.Errorf("%d checkpoints, the log has %d MB after 150 MB", s.writer.checkpointed.Load(), size>>20)
 	}
 }
 
