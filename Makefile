@@ -21,7 +21,7 @@ test: ## vet and all tests with the race detector; installs the clients they use
 	$(GO) vet ./...
 	$(GO) test -race -timeout 10m ./...
 
-check: ## gofmt, vet, staticcheck, govulncheck
+check: ## gofmt, vet, sizes and copies, staticcheck, govulncheck
 	./scripts/check
 
 bench: ## Postern beside Postfix, three runs: about half an hour

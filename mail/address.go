@@ -7,18 +7,17 @@ import (
 	"unicode/utf8"
 )
 
-// In octets. What RFC 5321 §4.5.3.1 has of local parts (64) and paths (256) is what every server must take, no more than that:
-// variable envelope return paths and generated recipients are longer. A domain name ends at 255 in DNS itself.
+// In octets. RFC 5321 §4.5.3.1 says only what every server must accept (local parts of 64, paths of 256): variable
+// envelope return paths and generated recipients are longer. DNS itself limits a domain name to 255.
 const (
 	maxDomain  = 255
 	maxAddress = 512
 )
 
-// Address is a mailbox as it stands in a path: a local part, kept without quotes and with its case,
-// and a domain in lower case or an address literal in brackets. The zero Address is the null
-// reverse-path. Two addresses are the same mailbox when they are equal with ==.
+// Address is a mailbox in a path: a local part, unquoted and case-sensitive, and a domain in lower case or an address
+// literal in brackets. The zero Address is the null reverse-path. Two addresses are the same mailbox if they are ==.
 //
-// Nothing in a local part ever means a route: no percent hack, no bang path.
+// Nothing in a local part means a route: no percent hack, no bang path.
 type Address struct {
 	Local  string
 	Domain string
@@ -31,10 +30,10 @@ var (
 	ErrAddressRoute  = errors.New("source routes are not accepted")
 )
 
-// ParseAddress reads an addr-spec in wire form, without angle brackets: a dot-atom or a quoted
-// string, "@", and a domain or address literal (RFC 5321 §4.1.2). Octets above 0x7f must be valid
-// UTF-8 (RFC 6531 §3.3); whether they are allowed is the caller's matter, see NeedsUTF8. The empty
-// string is refused: a caller that accepts the null path checks for it first.
+// ParseAddress parses an addr-spec in wire form, without angle brackets: a dot-atom or a quoted string, "@", and a
+// domain or address literal (RFC 5321 §4.1.2). Octets above 0x7f must be valid UTF-8 (RFC 6531 §3.3); the caller
+// decides whether to allow them, see NeedsUTF8. An empty string is an error: callers that accept the null path check
+// for it first.
 func ParseAddress(s string) (Address, error) {
 	if len(s) > 2*maxAddress { // quoting can double a local part
 		return Address{}, ErrAddressLength
@@ -96,16 +95,15 @@ func parseLocal(s string) (local, rest string, err error) {
 	return "", "", ErrAddressSyntax
 }
 
-// ParseDomain checks a domain name or address literal as it stands in a path and returns it in lower
-// case. A trailing dot, an empty label, or a label that begins or ends with a hyphen is refused.
-// Underscores pass, since real host names have them. Letters beyond ASCII whose lower case is an ASCII
-// letter (the Kelvin sign, the dotted capital I) are refused: they would be judged as another domain
-// than DNS sees.
+// ParseDomain checks a domain name or address literal in a path and returns it in lower case. It refuses a trailing
+// dot, an empty label, and a label that begins or ends with a hyphen. It accepts underscores, which real host names
+// have. It refuses non-ASCII letters with an ASCII lower case (the Kelvin sign, the dotted capital I): we would check
+// another domain than DNS sees.
 func ParseDomain(s string) (string, error) {
 	if strings.HasPrefix(s, "[") {
 		return parseLiteral(s)
 	}
-	if !isASCII(s) && strings.ContainsFunc(s, lowersToASCII) {
+	if !IsASCII(s) && strings.ContainsFunc(s, lowersToASCII) {
 		return "", ErrAddressSyntax
 	}
 	s = strings.ToLower(s)
@@ -113,7 +111,7 @@ func ParseDomain(s string) (string, error) {
 		return "", ErrAddressSyntax
 	}
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 && isASCII(label) || label[0] == '-' || label[len(label)-1] == '-' {
+		if label == "" || len(label) > 63 && IsASCII(label) || label[0] == '-' || label[len(label)-1] == '-' {
 			return "", ErrAddressSyntax
 		}
 		for _, r := range label {
@@ -129,7 +127,24 @@ func ParseDomain(s string) (string, error) {
 
 func lowersToASCII(r rune) bool { return r >= utf8.RuneSelf && unicode.ToLower(r) < utf8.RuneSelf }
 
-func isASCII(s string) bool {
+// LowerASCII returns s with ASCII letters in lower case and all others unchanged, so that no Unicode rule makes one
+// name match another.
+func LowerASCII(s string) string {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 'A' && s[i] <= 'Z' {
+			return strings.Map(func(r rune) rune {
+				if r >= 'A' && r <= 'Z' {
+					return r + 'a' - 'A'
+				}
+				return r
+			}, s)
+		}
+	}
+	return s
+}
+
+// IsASCII reports whether s has no octet above 0x7f.
+func IsASCII(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= utf8.RuneSelf {
 			return false
@@ -138,7 +153,7 @@ func isASCII(s string) bool {
 	return true
 }
 
-// isPrint reports that s has neither controls, C1 ones too, nor line separators nor direction marks.
+// isPrint reports whether s is free of controls, including C1, line separators and direction marks.
 func isPrint(s string) bool {
 	for _, r := range s {
 		if !unicode.IsPrint(r) {
@@ -148,7 +163,7 @@ func isPrint(s string) bool {
 	return true
 }
 
-// isDotAtom reports whether s is a Dot-string of RFC 5321 with the letters of RFC 6531.
+// isDotAtom reports whether s is a Dot-string (RFC 5321), with the letters of RFC 6531.
 func isDotAtom(s string) bool {
 	if s == "" {
 		return false
@@ -177,10 +192,10 @@ func isAtext(c byte) bool {
 		strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
 }
 
-// IsNull reports the null reverse-path.
+// IsNull reports whether a is the null reverse-path.
 func (a Address) IsNull() bool { return a == Address{} }
 
-// String returns the addr-spec in wire form, quoted where it must be; "" for the null path.
+// String returns the addr-spec in wire form, quoted if necessary; "" for the null path.
 func (a Address) String() string {
 	if a.IsNull() {
 		return ""
@@ -205,11 +220,10 @@ func (a Address) String() string {
 func (a Address) Path() string { return "<" + a.String() + ">" }
 
 // NeedsUTF8 reports whether the address has octets that only SMTPUTF8 may carry.
-func (a Address) NeedsUTF8() bool { return !isASCII(a.Local) || !isASCII(a.Domain) }
+func (a Address) NeedsUTF8() bool { return !IsASCII(a.Local) || !IsASCII(a.Domain) }
 
-// Printable returns s with everything that is not printable replaced by a question mark: controls,
-// C1, DEL, line separators, direction marks and invalid UTF-8. It is for every text from outside that
-// reaches a header, a log, a report or a reply.
+// Printable replaces everything unprintable in s with question marks: controls, C1, DEL, line separators, direction
+// marks and invalid UTF-8. Every outside text that reaches a header, a log, a report or a reply goes through it.
 func Printable(s string) string {
 	clean := true
 	for i := 0; i < len(s); i++ {
@@ -229,7 +243,7 @@ func Printable(s string) string {
 	}, s)
 }
 
-// Cut returns at most n octets of s, cut at a rune boundary and marked by three dots.
+// Cut shortens s to at most n octets, at a rune boundary, and marks the cut with three dots.
 func Cut(s string, n int) string {
 	if len(s) <= n {
 		return s

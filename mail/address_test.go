@@ -16,7 +16,8 @@ func TestParseAddress(t *testing.T) {
 		out  string // "": as in
 	}{
 		{in: "user@example.com", want: Address{"user", "example.com"}},
-		{in: "User.Name+tag@EXAMPLE.com", want: Address{"User.Name+tag", "example.com"}, out: "User.Name+tag@example.com"},
+		{in: "User.Name+tag@EXAMPLE.com", want: Address{"User.Name+tag", "example.com"},
+			out: "User.Name+tag@example.com"},
 		{in: `"a b"@example.com`, want: Address{"a b", "example.com"}},
 		{in: `"plain"@example.com`, want: Address{"plain", "example.com"}, out: "plain@example.com"},
 		{in: `"a\"b\\c"@example.com`, want: Address{`a"b\c`, "example.com"}},
@@ -155,14 +156,16 @@ func TestCut(t *testing.T) {
 // TestAddressRoundTrip: every address that can be made prints in a form that reads back as itself.
 func TestAddressRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in := rapid.StringMatching(`([a-zA-Z0-9!#.]{1,8}|"([ !#-\[\]-~]|\\["\\ ]){1,8}")@[A-Za-z0-9ÄöÅ.-]{1,12}`).Draw(t, "address")
+		in := rapid.StringMatching(`([a-zA-Z0-9!#.]{1,8}|"([ !#-\[\]-~]|\\["\\ ]){1,8}")`+
+			`@[A-Za-z0-9ÄöÅ.-]{1,12}`).Draw(t, "address")
 		checkRoundTrip(t, in)
 	})
 }
 
 func FuzzParseAddress(f *testing.F) {
 	for _, s := range []string{
-		"user@example.com", `"a b"@example.com`, `"a\"b\\"@[192.0.2.1]`, "x@[IPv6:::1]", "@a:b@c", "ä@ö.example", "a@\u212a",
+		"user@example.com", `"a b"@example.com`, `"a\"b\\"@[192.0.2.1]`, "x@[IPv6:::1]", "@a:b@c", "ä@ö.example",
+		"a@\u212a",
 		`"v@x> NOTIFY=NEVER <q"@ok.com`, "a@\u023a\u023a",
 	} {
 		f.Add(s)

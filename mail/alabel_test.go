@@ -3,6 +3,8 @@ package mail
 import (
 	"strings"
 	"testing"
+
+	"golang.org/x/net/idna"
 )
 
 // TestALabels has the examples of RFC 3492 §7.1 that lower case leaves as they are, and domains seen in
@@ -51,4 +53,25 @@ func TestASCIIAddress(t *testing.T) {
 			t.Errorf("%s: %s, want %q", in, got, want)
 		}
 	}
+}
+
+// Whatever parses as a domain has one form in ASCII, and nothing else has the same.
+func FuzzALabels(f *testing.F) {
+	for _, s := range []string{"bücher.example", "xn--bücher.example", "ü.xn--bcher-kva", "xn--a-ü",
+		"\U00020000\U00010280.x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := ParseDomain(s)
+		if err != nil {
+			return
+		}
+		a := ALabels(d)
+		if !IsASCII(a) || ALabels(a) != a {
+			t.Fatalf("%q becomes %q", d, a)
+		}
+		if back, err := idna.Punycode.ToUnicode(a); !strings.Contains(d, "xn--") && (err != nil || back != d) {
+			t.Errorf("%q becomes %q and back %q, %v", d, a, back, err)
+		}
+	})
 }

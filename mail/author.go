@@ -9,25 +9,24 @@ import (
 	"strings"
 )
 
-// Authorship is who a header says that the message is from. Whoever submits it must be allowed to be
-// every one of All.
+// Authorship is who the message is from according to its header. The submitter must be allowed to use each of All.
 type Authorship struct {
 	Authors []Address // mailboxes of the From field; none: there is no From field (RFC 6409 §8 lets us add it)
 	Sender  *Address  // mailbox of the Sender field
 	Resent  []Address // mailboxes of all Resent-From and Resent-Sender fields
-	// Named is addresses that display names show and that are not the mailbox behind them: a person
-	// reads `"ceo@example.net" <me@example.com>` as the former.
+	// Named are addresses in display names that differ from their mailbox: a person reads
+	// `"ceo@example.net" <me@example.com>` as the former.
 	Named []Address
-	// Changes says for each field that was written anew or taken out which and why, for the trace.
+	// Changes says, for the trace, which fields were rewritten or removed, and why.
 	Changes []string
 	// Nobody is the display name of an author without an address.
 	Nobody string
 }
 
-// Missing reports that the message has no author.
+// Missing reports whether the message has no author.
 func (a Authorship) Missing() bool { return len(a.Authors) == 0 }
 
-// All yields every address that the header claims to be from, beginning with the authors.
+// All yields every address that the header claims as its origin, authors first.
 func (a Authorship) All() iter.Seq[Address] {
 	return func(yield func(Address) bool) {
 		for _, list := range [][]Address{a.Authors, a.Resent, a.Named} {
@@ -43,11 +42,10 @@ func (a Authorship) All() iter.Seq[Address] {
 	}
 }
 
-// CanonicalAuthors reads the originator fields of a header and leaves none in it that a reader could take for
-// something else: a field that is not in canonical form already is written anew from what was read, so that what is
-// judged is what is forwarded. Empty fields go. Groups, routes, more than one From or Sender, addresses and display
-// names that cannot be told apart from their neighbours are refused with a *Error of 550 5.6.0 that names the line and
-// says why, and the header stays as it was.
+// CanonicalAuthors parses the originator fields of a header and makes them unambiguous: a field that is not in
+// canonical form is rewritten from what was parsed, so that what is checked is what is forwarded. Empty fields are
+// removed. It refuses groups, routes, more than one From or Sender, and ambiguous addresses and display names with a
+// *Error of 550 5.6.0, which names the line and the reason, and leaves the header unchanged.
 func CanonicalAuthors(header *Header) (Authorship, error) {
 	var a Authorship
 	h := *header
@@ -66,7 +64,7 @@ func CanonicalAuthors(header *Header) (Authorship, error) {
 	if len(sender) == 1 {
 		a.Sender = &sender[0]
 	}
-	// Each resending adds its own block (RFC 5322 §3.6.6), so that several of them are in order.
+	// Each resending adds a block (RFC 5322 §3.6.6), so several are in order.
 	for _, name := range []string{"Resent-From", "Resent-Sender"} {
 		resent, err := a.take(&h, header, name, MaxHeaderFields)
 		if err != nil {
@@ -80,7 +78,7 @@ func CanonicalAuthors(header *Header) (Authorship, error) {
 
 var errSenders = errors.New("names more than one mailbox")
 
-// take reads the fields of one name in h, and makes them canonical; header is h before that.
+// take parses the fields of one name in h and makes them canonical. header is the header before any changes.
 func (a *Authorship) take(h, header *Header, name string, most int) ([]Address, error) {
 	var addresses []Address
 	count := 0
@@ -111,13 +109,13 @@ func (a *Authorship) take(h, header *Header, name string, most int) ([]Address, 
 		}
 		if reason := canonicalBreak(string(f.Body())); reason != "" {
 			h.Replace(i, authorField(f.Name, boxes))
-			a.Changes = append(a.Changes, "the "+name+" field is written anew: "+reason)
+			a.Changes = append(a.Changes, "the "+name+" field is rewritten: "+reason)
 		}
 	}
 	return addresses, nil
 }
 
-// readAuthors reads the mailboxes of a field, none if it says nobody.
+// readAuthors parses the mailboxes of a field; none if it names nobody.
 func readAuthors(f Field) ([]mailbox, error) {
 	value := f.Value()
 	if isEmptyList(value) {
@@ -126,7 +124,7 @@ func readAuthors(f Field) ([]mailbox, error) {
 	return readMailboxes(value)
 }
 
-// isEmptyList reports a field that says nobody: nothing, or no address and no name.
+// isEmptyList reports whether a field names nobody: it is empty, or has neither an address nor a name.
 func isEmptyList(value string) bool {
 	if len(value) > 8 {
 		return false
@@ -138,7 +136,7 @@ func isEmptyList(value string) bool {
 	return false
 }
 
-// refuse names the field f of a header as ReadHeader returned it, by its line too where no line was mended.
+// refuse refuses the field f of a header from ReadHeader. It also gives the line, unless lines were mended.
 func (h Header) refuse(f Field, name string, reason error) error {
 	line := int64(1)
 	for _, g := range h.Fields {
@@ -154,14 +152,14 @@ func (h Header) refuse(f Field, name string, reason error) error {
 	return Refuse(R(550, "5.6.0", "the %s field %s", name, reason), nil)
 }
 
-// SetAuthor gives a header without an author its From field.
+// SetAuthor adds a From field to a header without an author.
 func SetAuthor(h *Header, to Address, name string) {
 	h.Append(authorField("From", []mailbox{{address: to, name: name}}))
 }
 
-// RewriteAuthor makes `to` the only author of a message, whatever its From fields say. The display name that the first
-// of them shows stays, unless it shows an address; whoever else it names is in the Reply-To field where there is none
-// and where it is a list of mailboxes. A Sender field goes, since the one author is the sender now.
+// RewriteAuthor makes `to` the only author of a message. The display name of the first From field stays, unless it
+// shows an address. The original authors go into Reply-To if there is none and the From field could be parsed. A Sender
+// field is removed: the one author is the sender now.
 func RewriteAuthor(h *Header, to Address) {
 	author := mailbox{address: to}
 	i := h.Index("From")

@@ -74,7 +74,8 @@ func TestCanonicalAuthorsAccepts(t *testing.T) {
 		{"encoded comma", "From: =?utf-8?Q?Other=2C_Ann?= <me@example.com>", "me@example.com", ""},
 		{"encoded in latin 1", "From: =?iso-8859-1?Q?J=FCrgen?= <me@example.com>", "me@example.com", ""},
 		{"encoded in latin 9", "From: =?iso-8859-15?Q?J=FCrgen_=A4?= <me@example.com>", "me@example.com", ""},
-		{"encoded in JIS with 0x40 octets", "From: =?iso-2022-jp?B?GyRCO1tAPBsoQg==?= <me@example.com>", "me@example.com", ""},
+		{"encoded in JIS with 0x40 octets", "From: =?iso-2022-jp?B?GyRCO1tAPBsoQg==?= <me@example.com>",
+			"me@example.com", ""},
 		{"encoded in Shift JIS with 0x40", "From: =?shift_jis?B?g0CDQA==?= <me@example.com>", "me@example.com", ""},
 		{"raw UTF-8", "From: Jürgen Müller <me@example.com>", "me@example.com", ""},
 		{"raw UTF-8 quoted", "From: \"Müller, Jürgen\" <me@example.com>", "me@example.com", ""},
@@ -83,14 +84,17 @@ func TestCanonicalAuthorsAccepts(t *testing.T) {
 		{"UTF-8 address", "From: <jürgen@bücher.example>", "jürgen@bücher.example", ""},
 		{"literal", `From: me@[192.0.2.1]`, `me@[192.0.2.1]`, ""},
 		{"cron", "From: root@host.example.com (Cron Daemon)", "root@host.example.com", ""},
-		{"list", `From: a@example.com, "B, b" <b@example.org>,c@example.net`, "a@example.com b@example.org c@example.net", ""},
+		{"list", `From: a@example.com, "B, b" <b@example.org>,c@example.net`,
+			"a@example.com b@example.org c@example.net", ""},
 		{"own address as name", `From: "Me@Example.com" <me@example.com>`, "me@example.com", ""},
 		{"own address in single quotes", `From: "'me@example.com'" <me@example.com>`, "me@example.com", ""},
 		{"own address encoded", `From: =?utf-8?Q?me=40example.com?= <me@example.com>`, "me@example.com", ""},
 		{"at sign that is no address", `From: "Ann @ Home, Bob@Acme" <me@example.com>`, "me@example.com", ""},
 		{"other address as name", `From: "ceo@example.net" <me@example.com>`, "me@example.com", "ceo@example.net"},
-		{"other address in a name", `From: "the boss, ceo@example.net (via us)" <me@example.com>`, "me@example.com", "ceo@example.net"},
-		{"other address in curly quotes", "From: \"“ceo@example.net”\" <me@example.com>", "me@example.com", "ceo@example.net"},
+		{"other address in a name", `From: "the boss, ceo@example.net (via us)" <me@example.com>`, "me@example.com",
+			"ceo@example.net"},
+		{"other address in curly quotes", "From: \"“ceo@example.net”\" <me@example.com>", "me@example.com",
+			"ceo@example.net"},
 		{"wide at sign", "From: \"ceo＠example.net\" <me@example.com>", "me@example.com", "ceo@example.net"},
 		{"angles in quotes", `From: "<ceo@example.net>" <me@example.com>`, "me@example.com", "ceo@example.net"},
 		{"quotes without need", `From: "me"@example.com`, "me@example.com", ""},
@@ -106,16 +110,20 @@ func TestCanonicalAuthorsAccepts(t *testing.T) {
 		{"comment with an address", "From: me@example.com (you@example.net)", "me@example.com", "you@example.net"},
 		{"comment hides angle", "From: me@example.com (<you@example.net>)", "me@example.com", "you@example.net"},
 		{"own address as name, no quotes", "From: me@example.com <me@example.com>", "me@example.com", ""},
-		{"other address as name, no quotes", "From: you@example.net <me@example.com>", "me@example.com", "you@example.net"},
+		{"other address as name, no quotes", "From: you@example.net <me@example.com>", "me@example.com",
+			"you@example.net"},
 		{"brackets in the name", "From: [A1] Scanner <me@example.com>", "me@example.com", ""},
 		{"backslash in the name", `From: DOMAIN\ann <me@example.com>`, "me@example.com", ""},
 		{"comma in the name", "From: Other, Ann <me@example.com>", "me@example.com", ""},
-		{"commas in names", "From: Other, Ann <me@example.com>, Doe, Jr., Jim <you@example.com>", "me@example.com you@example.com", ""},
+		{"commas in names", "From: Other, Ann <me@example.com>, Doe, Jr., Jim <you@example.com>",
+			"me@example.com you@example.com", ""},
 		{"space in angles", "From: Ann < me@example.com >", "me@example.com", ""},
 		{"raw Latin-1", "From: J\xfcrgen <me@example.com>", "me@example.com", ""},
 		{"raw Latin-1 in quotes", "From: \"M\xfcller, J\xfcrgen\" <me@example.com>", "me@example.com", ""},
-		{"character split over two words", "From: =?utf-8?Q?J=C3?= =?utf-8?Q?=BCrgen?= <me@example.com>", "me@example.com", ""},
-		{"encoded words without blanks", "From: =?utf-8?Q?J?==?utf-8?Q?=C3=BCrgen?= <me@example.com>", "me@example.com", ""},
+		{"character split over two words", "From: =?utf-8?Q?J=C3?= =?utf-8?Q?=BCrgen?= <me@example.com>",
+			"me@example.com", ""},
+		{"encoded words without blanks", "From: =?utf-8?Q?J?==?utf-8?Q?=C3=BCrgen?= <me@example.com>", "me@example.com",
+			""},
 		{"comment in angles", "From: root <me@example.com (fcron)>", "me@example.com", ""},
 		{"comment in angles with an address", "From: <me@example.com (you@example.net)>", "me@example.com", ""},
 		{"colon in the name", "From: HP LaserJet: 3rd floor <me@example.com>", "me@example.com", ""},
@@ -123,7 +131,8 @@ func TestCanonicalAuthorsAccepts(t *testing.T) {
 		{"entity in the name", "From: Steve&#039;s Floral <me@example.com>", "me@example.com", ""},
 		{"trailing comma", "From: me@example.com,", "me@example.com", ""},
 		{"empty places", "From: ,me@example.com,, you@example.com ,", "me@example.com you@example.com", ""},
-		{"encoded with raw specials", "From: =?iso-8859-1?Q?M=FCller,J=FCrgen?= <me@example.com>", "me@example.com", ""},
+		{"encoded with raw specials", "From: =?iso-8859-1?Q?M=FCller,J=FCrgen?= <me@example.com>", "me@example.com",
+			""},
 	} {
 		a, err := judge(t, c.in+"\n\n")
 		if err != nil {
@@ -162,7 +171,8 @@ func TestCanonicalAuthorsRefuses(t *testing.T) {
 		{"encoded word as local part", "From: =?utf-8?q?ceo=40example.net?=@example.com", "quoted part"},
 		{"encoded word as local part, quoted", `From: <"=?utf-8?q?ceo=40example.net=2C?="@example.com>`, "quoted part"},
 		{"wide at sign in a local part", "From: <ceo\uff20example.net@example.com>", "quoted part"},
-		{"encoded word of an encoded word", "From: =?utf-8?Q?=3D=3Futf-8=3FQ=3Fceo=3F=3D?= <me@example.com>", "cannot be read"},
+		{"encoded word of an encoded word", "From: =?utf-8?Q?=3D=3Futf-8=3FQ=3Fceo=3F=3D?= <me@example.com>",
+			"cannot be read"},
 		{"route", "From: <@a.example,@b.example:me@example.com>", "source route"},
 		{"comment inside", "From: me@(x)example.com", "comment"},
 		{"two addresses in one", "From: <you@example.net><me@example.com>", ""},
@@ -185,7 +195,8 @@ func TestCanonicalAuthorsRefuses(t *testing.T) {
 		{"encoded in EBCDIC", "From: =?cp037?B?g4WWfIKBlZJLhaeBlJeTha==?= <me@example.com>", "charset"},
 		{"encoded word broken", "From: =?utf-8?B?!!!?= <me@example.com>", "encoded word"},
 		{"encoded address", "From: =?utf-8?Q?me=40example.com?=", "malformed"},
-		{"two Senders", "From: me@example.com\nSender: me@example.com\nSender: me@example.com", "Sender field stands 2 times"},
+		{"two Senders", "From: me@example.com\nSender: me@example.com\nSender: me@example.com",
+			"Sender field stands 2 times"},
 		{"name without an address", "From: Ann <>, me@example.com", "without an address"},
 		{"group and a mailbox behind", "From: none:; Ann <me@example.com>", "group"},
 		{"semicolon between mailboxes", "From: you@example.com; Ann <me@example.com>", "group"},
@@ -205,7 +216,8 @@ func TestCanonicalAuthorsRefuses(t *testing.T) {
 }
 
 func TestCanonicalAuthorsFields(t *testing.T) {
-	a, err := judge(t, "Resent-From: r1@example.com, r2@example.com\nResent-Sender: r3@example.com\nResent-From: r4@example.com\n"+
+	a, err := judge(t, "Resent-From: r1@example.com, r2@example.com\nResent-Sender: r3@example.com\nResent-From: "+
+		"r4@example.com\n"+
 		"From: a@example.com, \"x@example.net\" <b@example.com>\nSender: S <s@example.com>\n\n")
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +226,8 @@ func TestCanonicalAuthorsFields(t *testing.T) {
 	for address := range a.All() {
 		all = append(all, address)
 	}
-	const want = "a@example.com b@example.com r1@example.com r2@example.com r4@example.com r3@example.com x@example.net s@example.com"
+	const want = "a@example.com b@example.com r1@example.com r2@example.com r4@example.com r3@example.com " +
+		"x@example.net s@example.com"
 	if got := addresses(all); got != want {
 		t.Errorf("All yields %q, want %q", got, want)
 	}
@@ -231,7 +244,8 @@ func TestCanonicalAuthorsMissing(t *testing.T) {
 	if err != nil || !a.Missing() || a.Sender != nil {
 		t.Errorf("%+v, %v", a, err)
 	}
-	for _, in := range []string{"From: Lorem Ipsum <>\nSender: root <>", "From: <> (Lorem Ipsum)", "From: \"Lorem Ipsum\" < >"} {
+	for _, in := range []string{"From: Lorem Ipsum <>\nSender: root <>", "From: <> (Lorem Ipsum)",
+		"From: \"Lorem Ipsum\" < >"} {
 		h := header(t, in+"\n\n")
 		a, err := CanonicalAuthors(&h)
 		if err != nil || !a.Missing() || a.Sender != nil || a.Nobody != "Lorem Ipsum" || len(h.Fields) > 0 {
@@ -243,11 +257,14 @@ func TestCanonicalAuthorsMissing(t *testing.T) {
 // TestAuthorRefusalNamesTheLine: number and beginning, as it came.
 func TestAuthorRefusalNamesTheLine(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
-		{"To: x\n y\nFrom: root (Cron Daemon)\n", `line 3 ("From: root (Cron Daemon)"): the From field has a malformed address; `},
+		{"To: x\n y\nFrom: root (Cron Daemon)\n",
+			`line 3 ("From: root (Cron Daemon)"): the From field has a malformed address; `},
 		{"From: a@b\nFROM:\n c@d\n", `line 2 ("FROM:"): the From field stands 2 times `},
 		{"From: a@b\nSender: a@b, c@d\n", `line 2 ("Sender: a@b, c@d"): the Sender field names more than one mailbox`},
-		{"From: a@b\nX: y\nResent-From: x\n", `line 3 ("Resent-From: x"): the Resent-From field has a malformed address; `},
-		{"From x Mon Jan  1 00:00:00 2026\nFrom: root\n", "the From field has a malformed address; "}, // a line went, and its number
+		{"From: a@b\nX: y\nResent-From: x\n",
+			`line 3 ("Resent-From: x"): the Resent-From field has a malformed address; `},
+		// a line went, and its number
+		{"From x Mon Jan  1 00:00:00 2026\nFrom: root\n", "the From field has a malformed address; "},
 	} {
 		_, err := judge(t, c.in+"\n")
 		if reply, ok := ReplyFor(err); !ok || !strings.HasPrefix(reply.Text, c.want) {
@@ -270,29 +287,37 @@ func TestRewriteAuthor(t *testing.T) {
 			"From: =?utf-8?q?J=C3=BCrgen?= <relay@example.com>\nReply-To: =?utf-8?q?J=C3=BCrgen?= <j@example.net>\n"},
 		{"Latin-1 name", "From: J\xfcrgen <j@example.net>\n",
 			"From: =?utf-8?q?J=C3=BCrgen?= <relay@example.com>\nReply-To: =?utf-8?q?J=C3=BCrgen?= <j@example.net>\n"},
-		{"comment", "From: root@h.example (Cron Daemon)\n", "From: Cron Daemon <relay@example.com>\nReply-To: Cron Daemon <root@h.example>\n"},
-		{"folded with tab", "From: Ann\n\t<ann@example.net>\n", "From: Ann <relay@example.com>\nReply-To: Ann <ann@example.net>\n"},
+		{"comment", "From: root@h.example (Cron Daemon)\n",
+			"From: Cron Daemon <relay@example.com>\nReply-To: Cron Daemon <root@h.example>\n"},
+		{"folded with tab", "From: Ann\n\t<ann@example.net>\n",
+			"From: Ann <relay@example.com>\nReply-To: Ann <ann@example.net>\n"},
 		{"several authors", "From: Ann <ann@example.net>, Bob <bob@example.net>\nSender: ann@example.net\n",
 			"From: Ann <relay@example.com>\nReply-To: Ann <ann@example.net>, Bob <bob@example.net>\n"},
-		{"Reply-To stays", "From: ann@example.net\nReply-To: x@example.org\n", "From: <relay@example.com>\nReply-To: x@example.org\n"},
+		{"Reply-To stays", "From: ann@example.net\nReply-To: x@example.org\n",
+			"From: <relay@example.com>\nReply-To: x@example.org\n"},
 		{"missing", "Subject: x\n", "Subject: x\nFrom: <relay@example.com>\n"},
 		{"missing, with Sender", "Sender: a@b\nSubject: x\n", "Subject: x\nFrom: <relay@example.com>\n"},
 		{"no address", "From: root (Cron Daemon)\n", "From: Cron Daemon <relay@example.com>\n"},
 		{"local part", "From: root\n", "From: <relay@example.com>\n"},
 		{"local part in angles", "From: <scanner> (NAS)\n", "From: NAS <relay@example.com>\n"},
 		{"name before a local part", "From: \"The MFP\" <scanner>\n", "From: The MFP <relay@example.com>\n"},
-		{"brackets", "From: [A1] Scanner <scanner@nas>\n", "From: \"[A1] Scanner\" <relay@example.com>\nReply-To: \"[A1] Scanner\" <scanner@nas>\n"},
+		{"brackets", "From: [A1] Scanner <scanner@nas>\n",
+			"From: \"[A1] Scanner\" <relay@example.com>\nReply-To: \"[A1] Scanner\" <scanner@nas>\n"},
 		{"empty", "From:\n", "From: <relay@example.com>\n"},
 		{"null path", "From: <>\n", "From: <relay@example.com>\n"},
-		{"two From fields", "From: Ann <ann@example.net>\nX: y\nFrom: bob@example.net\n", "From: Ann <relay@example.com>\nX: y\nReply-To: Ann <ann@example.net>\n"},
+		{"two From fields", "From: Ann <ann@example.net>\nX: y\nFrom: bob@example.net\n",
+			"From: Ann <relay@example.com>\nX: y\nReply-To: Ann <ann@example.net>\n"},
 		{"group", "From: none:;\n", "From: <relay@example.com>\n"},
 		{"open quote", "From: \"ceo@example.org <ann@example.net>\n", "From: <relay@example.com>\n"},
-		{"unknown charset", "From: =?cp037?B?g4WWfIKBlZJLhaeBlJeTha==?= <a@example.net>\n", "From: <relay@example.com>\n"},
+		{"unknown charset", "From: =?cp037?B?g4WWfIKBlZJLhaeBlJeTha==?= <a@example.net>\n",
+			"From: <relay@example.com>\n"},
 		{"direction override", "From: \u202eAnn <ann@example.net>\n", "From: <relay@example.com>\n"},
 		{"route", "From: Ann <@a.example:ann@example.net>\n", "From: Ann <relay@example.com>\n"},
-		{"all of it encoded", "From: =?utf-8?Q?J=C3=BCrgen_<j=40example.net>?=\n", "From: =?utf-8?q?J=C3=BCrgen?= <relay@example.com>\n"},
+		{"all of it encoded", "From: =?utf-8?Q?J=C3=BCrgen_<j=40example.net>?=\n",
+			"From: =?utf-8?q?J=C3=BCrgen?= <relay@example.com>\n"},
 		{"it is the author already", "From: Ann <relay@example.com>\nSender: a@b\n", "From: Ann <relay@example.com>\n"},
-		{"it is one of the authors", "From: <relay@example.com>, <ann@example.net>\n", "From: <relay@example.com>\nReply-To: <ann@example.net>\n"},
+		{"it is one of the authors", "From: <relay@example.com>, <ann@example.net>\n",
+			"From: <relay@example.com>\nReply-To: <ann@example.net>\n"},
 		{"nobody", "From: Lorem Ipsum <>\n", "From: Lorem Ipsum <relay@example.com>\n"},
 		{"colon", "From: Scan: 3rd <scanner>\n", "From: \"Scan: 3rd\" <relay@example.com>\n"},
 	} {
@@ -302,7 +327,8 @@ func TestRewriteAuthor(t *testing.T) {
 			t.Errorf("%s:\n got %q\nwant %q", c.name, got, c.want+"\n")
 		}
 		a, err := CanonicalAuthors(&h)
-		if err != nil || !slices.Equal(a.Authors, []Address{to}) || len(a.Named) > 0 || a.Sender != nil || len(a.Changes) > 0 {
+		if err != nil || !slices.Equal(a.Authors, []Address{to}) || len(a.Named) > 0 || a.Sender != nil ||
+			len(a.Changes) > 0 {
 			t.Errorf("%s: judged as %+v, %v", c.name, a, err)
 		}
 	}
@@ -313,8 +339,10 @@ func TestRewriteAuthor(t *testing.T) {
 func FuzzCanonicalAuthors(f *testing.F) {
 	for _, s := range []string{
 		"me@example.com", `"a, b" <me@example.com>`, "a@b (c)", "g: a@b;", "a@b, <c@d>", "=?utf-8?Q?a=40b.c?= <d@e>",
-		"<@a:b@c>", `"a\"b"@c`, "a <b@c> (d)", "a@b\r\n <c@d>", "<a@[192.0.2.1]>", "\u212a@\u212a", "=?x?q??= <a@b>", `"" <a@b>`,
-		"\"x\r\n <ceo @evil.com> (\"\r\n <a@b>", "J\xfcrgen, [x] A. <a..b@c>", "=?iso-2022-jp?B?GyRCO1tAPBsoQg==?= <a@b>",
+		"<@a:b@c>", `"a\"b"@c`, "a <b@c> (d)", "a@b\r\n <c@d>", "<a@[192.0.2.1]>", "\u212a@\u212a", "=?x?q??= <a@b>",
+		`"" <a@b>`,
+		"\"x\r\n <ceo @evil.com> (\"\r\n <a@b>", "J\xfcrgen, [x] A. <a..b@c>",
+		"=?iso-2022-jp?B?GyRCO1tAPBsoQg==?= <a@b>",
 	} {
 		f.Add(s)
 	}
@@ -363,7 +391,10 @@ func netmailAgrees(t *testing.T, value string, want []Address) {
 }
 
 // lenientDecoder lets net/mail read every charset, as text that has nothing to do with addresses.
-var lenientDecoder = &mime.WordDecoder{CharsetReader: func(string, io.Reader) (io.Reader, error) { return strings.NewReader("x"), nil }}
+var lenientDecoder = &mime.WordDecoder{CharsetReader: func(string, io.Reader) (io.Reader,
+	error) {
+	return strings.NewReader("x"), nil
+}}
 
 // processorTime is what this process has used so far. What else the machine does is not in it.
 func processorTime(t *testing.T) time.Duration {
@@ -379,7 +410,8 @@ func processorTime(t *testing.T) time.Duration {
 func TestCanonicalAuthorsCost(t *testing.T) {
 	const size = 64 << 10
 	for _, piece := range []string{
-		"a@b.c,", `"a"@b.c,`, `"`, `""`, `"a" `, "(", "(a)", "<", ">", "=?", "=?utf-8?Q?a?= ", "=?utf-8?Q?", "=?a?b?", "@", "a@b.c ", "a.", ":", ";", `\`,
+		"a@b.c,", `"a"@b.c,`, `"`, `""`, `"a" `, "(", "(a)", "<", ">", "=?", "=?utf-8?Q?a?= ", "=?utf-8?Q?", "=?a?b?",
+		"@", "a@b.c ", "a.", ":", ";", `\`,
 		`"\`, " ", "\t", "ü", "\u202e", "a ", "a=", "=?x?q?a?=", "=?utf-8?b?YQ==?= ",
 	} {
 		for _, frame := range []string{"%", "%<a@b.c>", `"%" <a@b.c>`, "<%>", "a@b.c (%)", "a@b.c,%"} {

@@ -2,7 +2,7 @@ package mail
 
 import "strings"
 
-// The reasons for which an author field is written anew; they complete "the From field is rewritten: …".
+// The reasons for which an author field is rewritten; they complete "the From field is rewritten: …".
 const (
 	notAFold    = "it is folded where readers differ"
 	notALine    = "it is too long for a line"
@@ -14,10 +14,10 @@ const (
 	notPhrase   = "its display name needs quotes or other spacing"
 )
 
-// canonicalBreak returns what keeps the octets behind the colon of an author field from being canonical, "" if
-// they are: a list of `user@example.com`, `<user@example.com>` and `Name <user@example.com>`, where the name is one
-// quoted string, or atoms and encoded words, and white space and folds stand between these only. All readers that
-// we know of see the same in it, also those that decode before they parse. What mail programs write is canonical.
+// canonicalBreak says why the body of an author field is not canonical, "" if it is. Canonical is a list of
+// `user@example.com`, `<user@example.com>` and `Name <user@example.com>`, where the name is either one quoted string or
+// atoms and encoded words, with white space and folds only between these. All readers that we know agree on it, even
+// those that decode before they parse. Mail programs write canonical fields.
 func canonicalBreak(body string) string {
 	for line := range strings.SplitSeq(body, "\r\n") {
 		if len(line) > MaxLine-foldWidth { // room for the name of the field
@@ -62,7 +62,7 @@ func canonicalMailbox(s string) (rest, reason string) {
 	}
 }
 
-// endOf adds to the verdict on a mailbox that nothing but a comma may follow it.
+// endOf adds to the result for a mailbox that only a comma may follow it.
 func endOf(after, reason string) string {
 	if reason == "" && after != "" && after[0] != ',' {
 		return unusual(after)
@@ -87,7 +87,7 @@ func unusual(s string) string {
 	return notPhrase
 }
 
-// skipFolds skips white space, folded or not, but for a fold that nothing follows.
+// skipFolds skips white space and folds, but not a fold at the end.
 func skipFolds(s string) string {
 	for {
 		t := strings.TrimLeft(s, " \t")
@@ -117,13 +117,13 @@ func tokenLen(s string) int {
 	return n
 }
 
-// canonicalAddress reports an address that is written as Address.String writes it, but for capitals.
+// canonicalAddress reports whether an address is written as Address.String would write it, except for its case.
 func canonicalAddress(s string) bool {
 	a, err := parseHeaderAddress(s)
 	return err == nil && strings.EqualFold(a.String(), s)
 }
 
-// canonicalPhrase returns why a display name is not one that all readers take for the same.
+// canonicalPhrase says why readers may differ on a display name, "" if they agree.
 func canonicalPhrase(words []string) string {
 	if len(words) == 1 && words[0][0] == '"' {
 		return canonicalQuoted(words[0])
@@ -139,7 +139,7 @@ func canonicalPhrase(words []string) string {
 			}
 			encoded = true
 		case !isAtom(word):
-			if !isASCII(word) {
+			if !IsASCII(word) {
 				return notBits
 			}
 			return notPhrase
@@ -155,7 +155,8 @@ func canonicalPhrase(words []string) string {
 	return ""
 }
 
-// canonicalQuoted: printable ASCII on one line, quoted pairs where they must be, nothing to decode.
+// canonicalQuoted is canonicalPhrase for a quoted string. Canonical is printable ASCII on one line, with no needless
+// quoted pairs and nothing to decode.
 func canonicalQuoted(s string) string {
 	if len(s) > maxQuoted || strings.Contains(s, "=?") {
 		return notQuoted
@@ -179,7 +180,7 @@ func canonicalQuoted(s string) string {
 	return ""
 }
 
-// isAtom reports an atom (RFC 5322 §3.2.3) that is no part of an encoded word.
+// isAtom reports whether s is an atom (RFC 5322 §3.2.3) without any part of an encoded word.
 func isAtom(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if !isAtext(s[i]) {
@@ -189,22 +190,30 @@ func isAtom(s string) bool {
 	return s != "" && !strings.Contains(s, "=?")
 }
 
-// Bounds of a display name that we write: in octets, and as a quoted string, which must fit in one line.
+// Bounds of a display name that we write, in octets: in any form, and as a quoted string, which must fit on one line.
 const (
 	maxName   = 512
 	maxQuoted = 300
 )
 
-// harmless is the text of a display name such that also a reader that decodes encoded words before it parses finds
-// one mailbox behind it: what could be syntax becomes what looks like it, parentheses that do not match go. A comma
-// stays, since "Last, First" is what half of all directories say; one that separates nothing goes.
+var (
+	looksLikeSyntax = strings.NewReplacer("@", " at ", `"`, "'", "<", "\u2039", ">", "\u203a", `\`, "/", "[", "(", "]",
+		")",
+		":", "\u2236", ";", ",")
+	noParentheses = strings.NewReplacer("(", "", ")", "")
+	noEmptyItems  = strings.NewReplacer(",,", ",", ", ,", ",")
+	quotedPairs   = strings.NewReplacer(`"`, `\"`, `\`, `\\`)
+)
+
+// harmless replaces syntax in a display name with look-alikes and drops unbalanced parentheses, so that even a reader
+// that decodes encoded words before it parses finds one mailbox. Commas stay, since half of all directories say "Last,
+// First"; only those that separate nothing go.
 func harmless(s string) string {
 	if !strings.ContainsAny(s, "@<>[]\"\\:;,()=") {
 		return s
 	}
 	s = strings.ReplaceAll(s, " @ ", " at ")
-	s = strings.NewReplacer("@", " at ", `"`, "'",
-		"<", "\u2039", ">", "\u203a", `\`, "/", "[", "(", "]", ")", ":", "\u2236", ";", ",").Replace(s)
+	s = looksLikeSyntax.Replace(s)
 	depth := 0
 	for _, r := range s {
 		if r == '(' {
@@ -216,10 +225,10 @@ func harmless(s string) string {
 		}
 	}
 	if depth != 0 {
-		s = strings.NewReplacer("(", "", ")", "").Replace(s)
+		s = noParentheses.Replace(s)
 	}
 	for strings.Contains(s, ",,") || strings.Contains(s, ", ,") {
-		s = strings.NewReplacer(",,", ",", ", ,", ",").Replace(s)
+		s = noEmptyItems.Replace(s)
 	}
 	s = strings.Trim(s, ", ")
 	return strings.ReplaceAll(s, "=?", "= ?")
@@ -231,13 +240,13 @@ func (m mailbox) written() string {
 	if len(name) > maxName {
 		name = name[:runeBoundary(name, maxName)]
 	}
-	if !isASCII(name) || strings.Contains(name, "=?") || len(name) > maxQuoted-2 {
+	if !IsASCII(name) || strings.Contains(name, "=?") || len(name) > maxQuoted-2 {
 		name = harmless(name)
 	}
 	return name
 }
 
-// tokens writes a mailbox: what stands between white space, each on one line.
+// tokens writes a mailbox as tokens to be joined by white space or folds.
 func (m mailbox) tokens() []string {
 	address := m.address.Path()
 	name := m.written()
@@ -246,18 +255,18 @@ func (m mailbox) tokens() []string {
 	for _, w := range words {
 		plain = plain && isAtom(w)
 	}
-	switch quoted := `"` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(name) + `"`; {
+	switch quoted := `"` + quotedPairs.Replace(name) + `"`; {
 	case name == "":
 		return []string{address}
 	case plain:
 		return append(words, address)
-	case isASCII(name) && canonicalQuoted(quoted) == "":
+	case IsASCII(name) && canonicalQuoted(quoted) == "":
 		return []string{quoted, address}
 	}
 	return append(encodeWords(name), address)
 }
 
-// authorField writes a field of mailboxes in canonical form, folded between tokens only.
+// authorField writes a field of mailboxes in canonical form, folded only between tokens.
 func authorField(name string, boxes []mailbox) Field {
 	b := append([]byte(name), ':')
 	width := len(b)

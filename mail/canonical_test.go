@@ -59,9 +59,12 @@ func TestCanonicalForm(t *testing.T) {
 		{"From: J\xfcrgen <ann@example.com>", "From: =?utf-8?q?J=C3=BCrgen?= <ann@example.com>"},
 		{"From: \"J\u00fcrgen\" <ann@example.com>", "From: =?utf-8?q?J=C3=BCrgen?= <ann@example.com>"},
 		{"From: \"=?utf-8?q?J=C3=BCrgen?=\" <ann@example.com>", "From: =?utf-8?q?J=C3=BCrgen?= <ann@example.com>"},
-		{"From: =?iso-8859-1?Q?M=FCller,J=FCrgen?= <ann@example.com>", "From: =?utf-8?b?TcO8bGxlcixKw7xyZ2Vu?= <ann@example.com>"},
-		{"From: =?utf-8?q?J=C3?= =?utf-8?q?=BCrgen?= <ann@example.com>", "From: =?utf-8?q?J=C3=BCrgen?= <ann@example.com>"},
-		{"From: =?utf-8?q?J=C3=BC_=22x=22_=3Cy=3E_=5C_=40_(z?= <ann@example.com>", "From: =?utf-8?b?SsO8ICd4JyDigLl54oC6IC8gYXQgeg==?= <ann@example.com>"},
+		{"From: =?iso-8859-1?Q?M=FCller,J=FCrgen?= <ann@example.com>",
+			"From: =?utf-8?b?TcO8bGxlcixKw7xyZ2Vu?= <ann@example.com>"},
+		{"From: =?utf-8?q?J=C3?= =?utf-8?q?=BCrgen?= <ann@example.com>",
+			"From: =?utf-8?q?J=C3=BCrgen?= <ann@example.com>"},
+		{"From: =?utf-8?q?J=C3=BC_=22x=22_=3Cy=3E_=5C_=40_(z?= <ann@example.com>",
+			"From: =?utf-8?b?SsO8ICd4JyDigLl54oC6IC8gYXQgeg==?= <ann@example.com>"},
 		{"From: =?utf-8?q?ann=40example.com?= <ann@example.com>", "From: \"ann@example.com\" <ann@example.com>"},
 		{"From: \u738b\u5c0f\u660e <ann@example.com>", "From: =?utf-8?b?546L5bCP5piO?= <ann@example.com>"},
 		{"From: \"a\tb\" <ann@example.com>", "From: a b <ann@example.com>"},
@@ -101,7 +104,8 @@ func checkRewritten(t *testing.T, field, want string) {
 func TestEmptyAuthorFieldsGo(t *testing.T) {
 	h := header(t, "From: <>\nSender:\nSubject: x\nResent-From: \nResent-Sender: \"\" <>\n\n")
 	a, err := CanonicalAuthors(&h)
-	if err != nil || !a.Missing() || a.Sender != nil || len(a.Changes) != 4 || string(h.Bytes()) != "Subject: x\r\n\r\n" {
+	if err != nil || !a.Missing() || a.Sender != nil || len(a.Changes) != 4 ||
+		string(h.Bytes()) != "Subject: x\r\n\r\n" {
 		t.Errorf("%q, %+v, %v", h.Bytes(), a, err)
 	}
 }

@@ -11,10 +11,10 @@ import (
 // DateLayout is how we write a date (RFC 5322 §3.3).
 const DateLayout = "Mon, 02 Jan 2006 15:04:05 -0700"
 
-// Complete gives a header the fields that RFC 6409 §8 lets a submission server add: Date, Message-ID and
-// MIME-Version, ours where none of the message's own is valid. Those keep their octets. Of fields that may be there
-// once (RFC 5322 §3.6) one stays: some providers refuse a message with two, and readers differ in which one they
-// show. It returns the Message-ID that holds, and for the trace what was changed of what had been there.
+// Complete adds the fields that RFC 6409 §8 lets a submission server add if the message has no valid one: Date,
+// Message-ID and MIME-Version. Valid fields keep their octets. Of fields that may occur once (RFC 5322 §3.6) only one
+// stays: some providers refuse a message with two, and readers differ in which one they show. It returns the resulting
+// Message-ID and, for the trace, what was changed.
 func Complete(h *Header, now time.Time, messageID string) (id string, notes []string) {
 	c := completion{Header: h}
 	if c.hasOdd() {
@@ -45,13 +45,13 @@ type completion struct {
 	notes []string
 }
 
-// unique are the fields that keepFirst and unite look at, once those that dropRepeated does.
+// unique are the fields of keepFirst and unite; once are those and the fields of dropRepeated.
 var (
 	unique = []string{"To", "Cc", "Reply-To", "Subject", "In-Reply-To", "References"}
 	once   = append(slices.Clone(unique), "Content-Type", "Content-Transfer-Encoding")
 )
 
-// hasOdd reports a field that may be there once and is there more often, or says nothing. Ordinary mail has none.
+// hasOdd reports whether a field that may occur once is repeated or empty. Ordinary mail has none.
 func (c *completion) hasOdd() bool {
 	var seen [8]bool
 	for _, f := range c.Fields {
@@ -71,8 +71,8 @@ func (c *completion) note(name, what string) {
 	c.notes = append(c.notes, "the "+name+" field "+what)
 }
 
-// keepValid keeps the first field of a name that is valid, or that can be mended, and returns its value, "" for none.
-// valid returns the value as it should be.
+// keepValid keeps the first field of a name that is valid or can be mended, and returns its value, "" if there is none.
+// valid returns the mended value.
 func (c *completion) keepValid(name string, valid func(string) (string, bool)) (kept string) {
 	for i := 0; i < len(c.Fields); i++ {
 		f := c.Fields[i]
@@ -101,10 +101,10 @@ func (c *completion) keepValid(name string, valid func(string) (string, bool)) (
 	return kept
 }
 
-// quoted is a value from outside for the trace.
+// quoted quotes an outside value for the trace.
 func quoted(s string) string { return `"` + Printable(Cut(s, 60)) + `"` }
 
-// keepFirst leaves the first field of each name that says something.
+// keepFirst keeps the first non-empty field of each name.
 func (c *completion) keepFirst(names ...string) {
 	for _, name := range names {
 		if c.Count(name) < 2 {
@@ -122,8 +122,8 @@ func (c *completion) keepFirst(names ...string) {
 	}
 }
 
-// dropEmpty takes out fields of addresses or identifiers that have none (RFC 5322 §3.6.3, §3.6.4): some providers refuse
-// them.
+// dropEmpty removes fields without the required addresses or identifiers (RFC 5322 §3.6.3, §3.6.4): some providers
+// refuse them.
 func (c *completion) dropEmpty(names ...string) {
 	for i := len(c.Fields) - 1; i >= 0; i-- {
 		if f := c.Fields[i]; f.Value() == "" && slices.ContainsFunc(names, f.Is) {
@@ -133,7 +133,7 @@ func (c *completion) dropEmpty(names ...string) {
 	}
 }
 
-// dropRepeated takes out fields that say what the first of their name says.
+// dropRepeated removes fields with the same value as the first of their name.
 func (c *completion) dropRepeated(names ...string) {
 	for _, name := range names {
 		first := c.Index(name)
@@ -146,7 +146,7 @@ func (c *completion) dropRepeated(names ...string) {
 	}
 }
 
-// unite makes one list of the fields of each name, so that nobody is missing who is in one of them.
+// unite joins the fields of each name into one list, so that nobody is left out.
 func (c *completion) unite(names ...string) {
 	for _, name := range names {
 		if c.Count(name) < 2 {
@@ -174,19 +174,19 @@ func (c *completion) unite(names ...string) {
 	}
 }
 
-// foldedList folds what two fields of full lines became.
+// foldedList folds a joined field whose lines have become too long.
 func foldedList(f Field) Field {
 	if folded, err := FoldLong(f); err == nil {
 		return folded
 	}
-	raw := bytes.Replace(f.Raw, []byte(": "), []byte(":\r\n "), 1) // the list was short enough without the name
+	raw := bytes.Replace(f.Raw, []byte(": "), []byte(":\r\n "), 1) // the line was short enough without the name
 	if folded, err := FoldLong(Field{Name: f.Name, Raw: raw}); err == nil {
 		return folded
 	}
 	return f
 }
 
-// removeBut takes out all fields of a name but the one at keep.
+// removeBut removes all fields of a name but the one at keep.
 func (c *completion) removeBut(keep int, name string) {
 	kept := make([]Field, 0, len(c.Fields))
 	for i, f := range c.Fields {
@@ -197,21 +197,21 @@ func (c *completion) removeBut(keep int, name string) {
 	c.Fields = kept
 }
 
-// otherDates are layouts of programs that do not write RFC 5322 and say the offset all the same.
+// otherDates are layouts of programs that do not follow RFC 5322 but do give the offset.
 var otherDates = []string{
 	time.RFC3339, "2006-01-02 15:04:05 -0700", "2006-01-02 15:04:05Z07:00", time.RubyDate,
 	"Mon Jan _2 2006 15:04:05 GMT-0700", "Mon, 02 Jan 2006 15:04:05 GMT-0700",
 	"Monday, 02-Jan-06 15:04:05 -0700", "Mon, _2-Jan-2006 15:04:05 -0700", "Mon Jan _2 15:04:05 2006 -0700",
-	"Mon _2 Jan 2006 15:04:05 -0700", "_2 Jan 2006 15:04:05 -0700", "_2 Jan 2006 15:04:05 Z07:00", "_2 January 2006 15:04:05 -0700",
-	"_2-Jan-2006 15:04:05 -0700",
+	"Mon _2 Jan 2006 15:04:05 -0700", "_2 Jan 2006 15:04:05 -0700", "_2 Jan 2006 15:04:05 Z07:00",
+	"_2 January 2006 15:04:05 -0700", "_2-Jan-2006 15:04:05 -0700",
 }
 
-// validDate accepts what RFC 5322 §3.3 and §4.3 have, and writes other dates that are clear in that form.
+// validDate accepts the dates of RFC 5322 §3.3 and §4.3 and converts other unambiguous ones.
 func validDate(s string) (string, bool) {
 	if _, err := time.Parse("Mon, _2 Jan 2006 15:04:05 -0700", s); err == nil { // ordinary mail, at a tenth of the cost
 		return s, true
 	}
-	if isASCII(s) {
+	if IsASCII(s) {
 		if _, err := netmail.ParseDate(s); err == nil {
 			return s, true
 		}
@@ -232,8 +232,8 @@ func validDate(s string) (string, bool) {
 	return "", false
 }
 
-// validMessageID accepts one msg-id (RFC 5322 §3.6.4), generously as to its characters, since answers refer to it. One
-// that only wants its brackets gets them.
+// validMessageID accepts one msg-id (RFC 5322 §3.6.4). It is lenient about characters, since answers refer to the id,
+// and adds missing brackets.
 func validMessageID(s string) (string, bool) {
 	id := bareID(s)
 	if strings.HasPrefix(id, "<") && strings.HasSuffix(id, ">") {
@@ -242,7 +242,7 @@ func validMessageID(s string) (string, bool) {
 	return "<" + id + ">", isMessageID(id)
 }
 
-// bareID is a Message-ID without comments in front and behind it.
+// bareID is a Message-ID without comments before and after it.
 func bareID(s string) string {
 	for strings.HasPrefix(s, "(") && CommentLen(s) > 0 {
 		s = strings.TrimLeft(s[CommentLen(s):], " \t")
@@ -257,7 +257,7 @@ func bareID(s string) string {
 }
 
 func isMessageID(s string) bool {
-	if len(s) > 900 { // with the name in one line
+	if len(s) > 900 { // must fit on one line with the name
 		return false
 	}
 	for i := 0; i < len(s); i++ {
@@ -266,14 +266,14 @@ func isMessageID(s string) bool {
 		}
 	}
 	left := ""
-	if strings.HasPrefix(s, `"`) { // an old id with a quoted string may have any number of at signs in it
+	if strings.HasPrefix(s, `"`) { // the quoted string of an old id may have any number of at signs
 		left = s[:quotedLen(s)]
 	}
 	more, right, ok := strings.Cut(s[len(left):], "@")
 	return ok && left+more != "" && right != "" && !strings.Contains(right, "@")
 }
 
-// validVersion accepts the one version there is, with comments and white space anywhere (RFC 2045 §4).
+// validVersion accepts 1.0, with comments and white space anywhere (RFC 2045 §4).
 func validVersion(s string) (string, bool) {
 	var b strings.Builder
 	for rest := s; rest != ""; {
@@ -290,5 +290,5 @@ func validVersion(s string) (string, bool) {
 		}
 		rest = rest[1:]
 	}
-	return s, b.String() == "1.0" && isASCII(s)
+	return s, b.String() == "1.0" && IsASCII(s)
 }

@@ -35,7 +35,8 @@ func TestComplete(t *testing.T) {
 		{"Date: Sat Nov 28 08:00:00 2026", ""}, // which zone?
 		{"Date: Sat, 31 Feb 2026 08:00:00 +0100", ""},
 		{"Date: now\r\nDate: Sat, 28 Nov 2026 08:00:00 +0100", "Date: Sat, 28 Nov 2026 08:00:00 +0100"},
-		{"Date: Sat, 28 Nov 2026 08:00:00 +0100\r\nDate: Sat, 28 Nov 2026 09:00:00 +0100", "Date: Sat, 28 Nov 2026 08:00:00 +0100"},
+		{"Date: Sat, 28 Nov 2026 08:00:00 +0100\r\nDate: Sat, 28 Nov 2026 09:00:00 +0100",
+			"Date: Sat, 28 Nov 2026 08:00:00 +0100"},
 
 		{"Message-ID: <a.b$1@host>", "Message-ID: <a.b$1@host>"},
 		{"Message-Id:\r\n <a@[192.0.2.1]>", "Message-Id:\r\n <a@[192.0.2.1]>"},
@@ -100,12 +101,14 @@ func TestCompleteUnites(t *testing.T) {
 		{"Subject: a\nSubject: b\n", "Subject: a\n"},
 		{"Subject:\nX: y\nsubject: b\n", "X: y\nsubject: b\n"},
 		{"Subject:\nSubject:\n", "Subject:\n"},
-		{"References: <a@b>\nReferences: <c@d>\nIn-Reply-To: <a@b>\nIn-Reply-To: <c@d>\n", "References: <a@b>\nIn-Reply-To: <a@b>\n"},
+		{"References: <a@b>\nReferences: <c@d>\nIn-Reply-To: <a@b>\nIn-Reply-To: <c@d>\n",
+			"References: <a@b>\nIn-Reply-To: <a@b>\n"},
 		{"To: a@b,\n c@d\nX: y\nTO:\n e@f\n", "To: a@b,\n c@d,\n e@f\nX: y\n"},
 		{"Cc: a@b,\nCc:\nCc: \"x, y\" <c@d>\n", "Cc: a@b,\n \"x, y\" <c@d>\n"},
 		{"Reply-To: a@b\nReply-To: c@d\n", "Reply-To: a@b,\n c@d\n"},
 		{"To:\nTo:\n", ""},
-		{"Received: a\nReceived: b\nComments: a\nComments: b\nResent-To: a@b\nResent-To: c@d\nTo: a@b\n", "Received: a\nReceived: b\nComments: a\nComments: b\nResent-To: a@b\nResent-To: c@d\nTo: a@b\n"},
+		{"Received: a\nReceived: b\nComments: a\nComments: b\nResent-To: a@b\nResent-To: c@d\nTo: a@b\n",
+			"Received: a\nReceived: b\nComments: a\nComments: b\nResent-To: a@b\nResent-To: c@d\nTo: a@b\n"},
 	} {
 		const own = "Date: Sat, 28 Nov 2026 08:00:00 +0100\nMessage-ID: <a@b>\nMIME-Version: 1.0\n"
 		h := header(t, own+c.in+"\n")
@@ -140,7 +143,8 @@ func FuzzComplete(f *testing.F) {
 			t.Fatalf("%q: %q, then %q, %q, %q", fields, before, read.Bytes(), notes, again)
 		}
 		for _, name := range append([]string{"Date", "Message-ID", "MIME-Version"}, unique...) {
-			if n := h.Count(name); n > 1 || n == 0 && name[0] != 'S' && name[0] != 'I' && name[0] != 'R' && name[0] != 'T' && name[0] != 'C' {
+			if n := h.Count(name); n > 1 ||
+				n == 0 && name[0] != 'S' && name[0] != 'I' && name[0] != 'R' && name[0] != 'T' && name[0] != 'C' {
 				t.Fatalf("%q: %d times %s in %q", fields, n, name, before)
 			}
 		}
@@ -170,13 +174,15 @@ func TestEmptyFields(t *testing.T) {
 
 // TestRepeatedContentType: the same said twice is said once; two that differ stay, since readers choose.
 func TestRepeatedContentType(t *testing.T) {
-	const a, b, enc = "Content-Type: text/plain\r\n", "content-type: text/html\r\n", "Content-Transfer-Encoding: 8bit\r\n"
+	const a, b, enc = "Content-Type: text/plain\r\n", "content-type: text/html\r\n",
+		"Content-Transfer-Encoding: 8bit\r\n"
 	for in, want := range map[string]string{
 		a + enc + a + enc + enc: a + enc,
 		a + b + a:               a + b,
 		b + "Content-Type:\r\n  text/html\r\n" + enc: b + enc,
 	} {
-		h, _, err := ReadHeader([]byte("Date: Sat, 28 Nov 2026 08:00:00 +0100\r\nMessage-ID: <a@b>\r\nMIME-Version: 1.0\r\n" + in + "\r\n"))
+		h, _, err := ReadHeader([]byte("Date: Sat, 28 Nov 2026 08:00:00 +0100\r\nMessage-ID: " +
+			"<a@b>\r\nMIME-Version: 1.0\r\n" + in + "\r\n"))
 		if err != nil {
 			t.Fatal(err)
 		}

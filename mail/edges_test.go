@@ -11,8 +11,9 @@ import (
 // Whatever is completed, no line leaves longer than MaxLine: servers cut those, and what is behind a cut is a field.
 func TestCompletedLinesAreShort(t *testing.T) {
 	for what, in := range map[string]string{
-		"a To field that is full already":   "To:" + strings.Repeat("b", 985) + "@x.example\r\nTo: c@x.example\r\n",
-		"two of them":                       "To:" + strings.Repeat("b", 985) + "@x.example\r\nTo:" + strings.Repeat("c", 985) + "@x.example\r\n",
+		"a To field that is full already": "To:" + strings.Repeat("b", 985) + "@x.example\r\nTo: c@x.example\r\n",
+		"two of them": "To:" + strings.Repeat("b", 985) + "@x.example\r\nTo:" +
+			strings.Repeat("c", 985) + "@x.example\r\n",
 		"text behind a name that is a line": strings.Repeat("X", 990) + ": \u00fc\r\n",
 	} {
 		h, _, err := ReadHeader([]byte(in + "\r\n"))
@@ -35,7 +36,8 @@ func TestCompletedLinesAreShort(t *testing.T) {
 // A field of any name stays what and where it is when others are united.
 func TestCompleteLeavesOtherFields(t *testing.T) {
 	for _, in := range []string{
-		"-: a\r\nTo: b@x.example\r\nTo: c@x.example\r\nSubject: d\r\nSubject: e\r\n", "To:\r\n-: a\r\nTo:\r\nSubject: d\r\n-: a\r\nSubject: e\r\n",
+		"-: a\r\nTo: b@x.example\r\nTo: c@x.example\r\nSubject: d\r\nSubject: e\r\n",
+		"To:\r\n-: a\r\nTo:\r\nSubject: d\r\n-: a\r\nSubject: e\r\n",
 	} {
 		h, _, err := ReadHeader([]byte(in + "\r\n"))
 		if err != nil {
@@ -56,10 +58,13 @@ func TestCompleteLeavesOtherFields(t *testing.T) {
 // Encoded words that decode to the end of a line would be fields to whoever decodes a header before he splits it.
 func TestEncodedLineEndsDoNotLeave(t *testing.T) {
 	for _, in := range []string{
-		"Subject: =?utf-8?q?a=0D=0AFrom:_ceo=40evil.example?=", "Subject: =?utf-8?b?YQ0KRnJvbTogY2VvQGV2aWwuZXhhbXBsZQ==?= b",
-		"X-Note: =?us-ascii?q?a=0AFrom:_ceo=40evil.example?=", "Subject: a =?iso-8859-1?q?=0d?= b", "Subject: =?utf-8?q?a=00b?=",
+		"Subject: =?utf-8?q?a=0D=0AFrom:_ceo=40evil.example?=",
+		"Subject: =?utf-8?b?YQ0KRnJvbTogY2VvQGV2aWwuZXhhbXBsZQ==?= b",
+		"X-Note: =?us-ascii?q?a=0AFrom:_ceo=40evil.example?=", "Subject: a =?iso-8859-1?q?=0d?= b",
+		"Subject: =?utf-8?q?a=00b?=",
 		"Subject: =?utf-8?q?a?= =?utf-8?b?Cg==?= =?utf-8?q?From:_ceo=40evil.example?=",
-		"To: =?utf-8?q?a=0AFrom:_ceo=40evil.example?= <bob@example.net>", "Reply-To: \"=?utf-8?q?=0D=0AX?=\" <bob@example.net>",
+		"To: =?utf-8?q?a=0AFrom:_ceo=40evil.example?= <bob@example.net>",
+		"Reply-To: \"=?utf-8?q?=0D=0AX?=\" <bob@example.net>",
 		"Keywords: =?gb18030?q?a=0A?=", "Subject: =?utf-16le?q?=0a=00=0d=00?=",
 	} {
 		h, _, err := ReadHeader([]byte(in + "\r\n\r\n"))
@@ -73,11 +78,13 @@ func TestEncodedLineEndsDoNotLeave(t *testing.T) {
 				t.Logf("%q: %v", in, err)
 			}
 		}
-		if strings.ContainsAny(decoded, "\r\n\x00") || len(notes) == 0 || strings.Contains(string(h.Bytes()), "=?utf-16") {
+		if strings.ContainsAny(decoded, "\r\n\x00") || len(notes) == 0 ||
+			strings.Contains(string(h.Bytes()), "=?utf-16") {
 			t.Errorf("%q became %q, %q", in, h.Bytes(), notes)
 		}
 	}
-	for _, in := range []string{"Subject: =?utf-8?q?a_b?= =0A", "Subject: =?utf-8?b?w7w=?=", "To: =?utf-8?q?=C3=BC?= <bob@example.net>"} {
+	for _, in := range []string{"Subject: =?utf-8?q?a_b?= =0A", "Subject: =?utf-8?b?w7w=?=",
+		"To: =?utf-8?q?=C3=BC?= <bob@example.net>"} {
 		h, _, err := ReadHeader([]byte(in + "\r\n\r\n"))
 		if err != nil {
 			t.Fatal(err)
@@ -96,7 +103,8 @@ func TestEndlessNamesAreRefused(t *testing.T) {
 			t.Errorf("%q: %v", piece, err)
 		}
 	}
-	if boxes, err := readMailboxes(strings.Repeat("Word ", 500) + "<alice@example.com>"); err != nil || len(boxes) != 1 {
+	if boxes, err := readMailboxes(strings.Repeat("Word ", 500) + "<alice@example.com>"); err != nil ||
+		len(boxes) != 1 {
 		t.Errorf("a long name: %v, %v", boxes, err)
 	}
 }
@@ -105,8 +113,10 @@ func TestEndlessNamesAreRefused(t *testing.T) {
 func TestNamesAreJudgedAsTheyLeave(t *testing.T) {
 	cut := strings.Repeat("\u00e9", maxName/2-10)
 	for _, name := range []string{
-		"\u00e9 ceo\uff20bank)example.test", "\u00e9 ceo\uff20ba]nk.test", "\u00e9 ceo\uff20bank.te)st", "\u00e9 c)eo\ufe6bbank.test",
-		"\u00e9 ceo\uff20ba(nk.test", cut + " ceo\uff20b.example.test", "\u00e9 ceo\uff20bank,,.test", "\u00e9 ceo\uff20bank.te=?st",
+		"\u00e9 ceo\uff20bank)example.test", "\u00e9 ceo\uff20ba]nk.test", "\u00e9 ceo\uff20bank.te)st",
+		"\u00e9 c)eo\ufe6bbank.test",
+		"\u00e9 ceo\uff20ba(nk.test", cut + " ceo\uff20b.example.test", "\u00e9 ceo\uff20bank,,.test",
+		"\u00e9 ceo\uff20bank.te=?st",
 	} {
 		m := mailbox{address: Address{Local: "me", Domain: "example.com"}, name: name}
 		field := authorField("From", []mailbox{m})

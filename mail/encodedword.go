@@ -15,12 +15,12 @@ import (
 	"golang.org/x/text/encoding/traditionalchinese"
 )
 
-// charsets are those of which a display name may be: what mail programs write names in and all readers
-// decode alike. Charsets that do not hold ASCII as it is (cp037, UTF-7, UTF-16) could say to one reader
-// what another does not see, so that they are not among them. A nil encoding is UTF-8.
+// charsets are those allowed in a display name: the ones that mail programs use and all readers decode alike. Charsets
+// that encode ASCII differently (cp037, UTF-7, UTF-16) are excluded: they could show one reader what another does not
+// see. A nil encoding is UTF-8.
 var charsets = map[string]encoding.Encoding{
 	"utf-8": nil, "utf8": nil, "us-ascii": nil, "ascii": nil,
-	// A reader of the web kind takes Latin-1 for its superset; C1 controls are in no name.
+	// Web readers decode Latin-1 as its superset Windows-1252; no name has C1 controls.
 	"iso-8859-1": charmap.Windows1252, "latin1": charmap.Windows1252, "iso-8859-9": charmap.Windows1254,
 	"iso-8859-2": charmap.ISO8859_2, "iso-8859-3": charmap.ISO8859_3, "iso-8859-4": charmap.ISO8859_4,
 	"iso-8859-5": charmap.ISO8859_5, "iso-8859-6": charmap.ISO8859_6, "iso-8859-7": charmap.ISO8859_7,
@@ -49,17 +49,17 @@ func findCharset(name string) (encoding.Encoding, bool) {
 	return e, ok
 }
 
-// maxEncodedText bounds one encoded word. RFC 2047 §2 says 75 octets; mailers that fold nothing exceed it.
+// maxEncodedText bounds one encoded word. RFC 2047 §2 says 75 octets; mailers that do not fold exceed it.
 const maxEncodedText = 4096
 
 // encodedWord is one encoded word of a text, s[start:end].
 type encodedWord struct {
 	start, end             int
-	charset, encoding, raw string // raw is what stands between the last two question marks
+	charset, encoding, raw string // raw is the text between the last two question marks
 }
 
-// nextWord finds the first encoded word from i on, also without blanks around it and with blanks in it, as the
-// most lenient reader does.
+// nextWord finds the first encoded word from i on. Like the most lenient readers it needs no blanks around it and
+// allows blanks in it.
 func nextWord(s string, i int) (encodedWord, bool) {
 	for {
 		n := strings.Index(s[i:], "=?")
@@ -75,7 +75,7 @@ func nextWord(s string, i int) (encodedWord, bool) {
 	}
 }
 
-// wordAt reads the encoded word at the beginning of s.
+// wordAt parses the encoded word at the beginning of s.
 func wordAt(s string) (w encodedWord, ok bool) {
 	if !strings.HasPrefix(s, "=?") {
 		return w, false
@@ -106,7 +106,7 @@ func (w encodedWord) octets() ([]byte, error) {
 	return nil, errListEncoded
 }
 
-// unquotePrintable undoes the Q encoding (RFC 2047 §4.2).
+// unquotePrintable decodes the Q encoding (RFC 2047 §4.2).
 func unquotePrintable(s string) ([]byte, error) {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
@@ -130,8 +130,8 @@ func unquotePrintable(s string) ([]byte, error) {
 	return b, nil
 }
 
-// decodeWords decodes the encoded words of a text wherever they stand. White space between two of them goes
-// (RFC 2047 §6.2), and neighbours of one charset are decoded together: a character may be split over both.
+// decodeWords decodes the encoded words of a text wherever they are. It removes white space between two of them (RFC
+// 2047 §6.2) and decodes neighbours of one charset together, since a character may be split across them.
 func decodeWords(s string) (string, error) {
 	if !strings.Contains(s, "=?") {
 		return s, nil
@@ -188,8 +188,7 @@ func decodeCharset(name string, octets []byte) (string, error) {
 	return string(text), nil
 }
 
-// decodeRaw reads octets that declare no charset: UTF-8 where they are valid, else Windows-1252, in which what
-// claims to be Latin-1 is written.
+// decodeRaw decodes octets without a declared charset: as UTF-8 if valid, else as Windows-1252.
 func decodeRaw(s string) string {
 	if utf8.ValidString(s) {
 		return s
@@ -201,9 +200,8 @@ func decodeRaw(s string) string {
 	return text
 }
 
-// tidyWord reports whether an encoded word is one that all readers decode alike: short, alone what it is with
-// its neighbours, of characters that stand in a phrase (RFC 2047 §5), and decoded to text that encodes to the
-// same octets again.
+// tidyWord reports whether all readers decode an encoded word alike: it is short, complete without its neighbours, has
+// only characters allowed in a phrase (RFC 2047 §5), and its text encodes to the same octets again.
 func tidyWord(s string) bool {
 	w, ok := wordAt(s)
 	if !ok || w.end != len(s) || len(s) > 75 || w.raw == "" || strings.ContainsFunc(w.raw, func(r rune) bool {
@@ -230,12 +228,12 @@ func tidyWord(s string) bool {
 	return err == nil && string(again) == string(octets)
 }
 
-// isPhraseSafe reports what RFC 2047 §5 (3) lets stand for itself in an encoded word of a phrase.
+// isPhraseSafe reports whether r may be unencoded in an encoded word of a phrase (RFC 2047 §5 (3)).
 func isPhraseSafe(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("!*+-/", r)
 }
 
-// encodeWords writes a text as encoded words of at most 75 octets, in Q where that is shorter.
+// encodeWords writes a text as encoded words of at most 75 octets, in Q or B, whichever is shorter.
 func encodeWords(text string) []string {
 	q := 0
 	for i := 0; i < len(text); i++ {

@@ -6,30 +6,30 @@ import (
 	"strings"
 )
 
-// Bounds of a header that comes from outside. Postfix stops at 100 KiB (header_size_limit), Exim at 1 MiB; what
-// people send stays under 20 KiB and 100 fields. Both bound the work of everything that looks at fields.
+// Bounds of an incoming header. Postfix stops at 100 KiB (header_size_limit), Exim at 1 MiB; real mail stays under 20
+// KiB and 100 fields. The bounds limit the work of everything that looks at fields.
 const (
 	MaxHeader       = 256 << 10 // octets, without the blank line
 	MaxHeaderFields = 1000
-	// HeaderPrefix is how many of a message's first octets ReadHeader needs to see: enough to hold
-	// every header that it accepts, with its blank line.
+	// HeaderPrefix is how many octets of a message ReadHeader needs: enough for every header that it accepts, with its
+	// blank line.
 	HeaderPrefix = MaxHeader + 2
 )
 
-// Field is one header field with the very octets of the message.
+// Field is one header field, octet for octet.
 type Field struct {
 	Name string // as written, without the colon
-	Raw  []byte // from the name to the last CRLF, folding kept
+	Raw  []byte // from the name to the last CRLF, including folds
 }
 
-// NewField makes a field of ours. The value is one logical line: what is not printable becomes a
-// question mark, lines are folded before white space so that none is longer than 78 octets where the
-// words allow it. Octets above 0x7f are kept: a caller that needs seven bits encodes them first.
+// NewField makes a field. The value is one logical line: unprintable characters become question marks, and lines are
+// folded at white space to 78 octets where possible. Octets above 0x7f stay: callers that need 7 bits encode them
+// first.
 func NewField(name, value string) Field {
 	return foldField(name, Printable(strings.ReplaceAll(value, "\t", " ")))
 }
 
-// foldField makes a field of a value that has no controls.
+// foldField makes a field from a value without controls.
 func foldField(name, value string) Field {
 	b := make([]byte, 0, len(name)+len(value)+16)
 	return Field{Name: name, Raw: appendFolded(b, name, value)}
@@ -40,37 +40,35 @@ func (f Field) Is(name string) bool {
 	return len(f.Name) == len(name) && strings.EqualFold(f.Name, name)
 }
 
-// Body returns what stands behind the colon as it is, folding kept, without the last CRLF.
+// Body returns the octets after the colon, including folds but not the last CRLF.
 func (f Field) Body() []byte { return bytes.TrimSuffix(f.Raw[len(f.Name)+1:], crlf) }
 
-// Value returns the body unfolded (RFC 5322 §2.2.3) and without white space at either end.
+// Value returns the body, unfolded (RFC 5322 §2.2.3) and trimmed.
 func (f Field) Value() string {
 	return strings.Trim(strings.ReplaceAll(string(f.Body()), "\r\n", ""), " \t")
 }
 
 var crlf = []byte("\r\n")
 
-// Header is the fields of a message from top to bottom. The edits change the list only: the octets of
-// every field that stays are the ones that came.
+// Header is the fields of a message from top to bottom. Edits change only the list: fields that stay keep their octets.
 type Header struct {
 	Fields []Field
-	// Mended is what ReadHeader changed, for log and trace; nothing for ordinary mail.
+	// Mended is what ReadHeader changed, for log and trace; nil for ordinary mail.
 	Mended []string
 }
 
-// ReadHeader splits a message, or at least its first HeaderPrefix octets, into header fields and tells
-// where the body begins. The fields point into b, which must not change while they are in use.
+// ReadHeader splits a message, or at least its first HeaderPrefix octets, into header fields, and returns where the
+// body begins. The fields point into b, which must not change while they are in use.
 //
-// It accepts no more than RFC 5322 §2.2 allows to generate, so that every reader behind us sees the
-// same fields: a line that is no field, white space before a colon (`From :`), a continuation without
-// a field, controls and stray CR or LF are refused with a *Error of 550 5.6.0, which names the line; more
-// than MaxHeader octets with 552 5.3.4. What it mends, see mendHeader and foldLong; an author field may keep
-// a line over MaxLine, which CanonicalAuthors writes anew. A message that ends
-// without a blank line is all header: its body begins at len(b), and Bytes adds the line.
+// It accepts only what RFC 5322 §2.2 allows to generate, so that every later reader sees the same fields. It refuses a
+// line that is no field, white space before a colon (`From :`), a continuation without a field, controls, and bare CR
+// or LF with a *Error of 550 5.6.0, which names the line; and more than MaxHeader octets with 552 5.3.4. It mends what
+// mendHeader and foldLong can, but may leave a line over MaxLine in an author field, which CanonicalAuthors rewrites. A
+// message without a blank line is all header: its body begins at len(b), and Bytes adds the line.
 func ReadHeader(b []byte) (h Header, body int, err error) { return readHeader(b, false) }
 
-// ReadHeaderToRewrite is ReadHeader for a message whose author RewriteAuthor replaces where it cannot be read: what is
-// odd in author fields refuses nothing.
+// ReadHeaderToRewrite is ReadHeader for a message whose author RewriteAuthor may replace: it also mends author fields
+// that cannot be parsed.
 func ReadHeaderToRewrite(b []byte) (h Header, body int, err error) { return readHeader(b, true) }
 
 func readHeader(b []byte, replaced bool) (h Header, body int, err error) {
@@ -91,8 +89,8 @@ func readHeader(b []byte, replaced bool) (h Header, body int, err error) {
 	return Header{}, 0, Refuse(R(code, enhanced, "header refused: %s", err), nil)
 }
 
-// SplitHeader reads the header of a message that ReadHeader accepted and that we completed: the form
-// is checked in the same way, the bounds are not, since our own fields came on top, and nothing is mended.
+// SplitHeader is ReadHeader for a message that we have completed: it mends nothing, and checks no bounds, since our
+// fields came on top.
 func SplitHeader(b []byte) (h Header, body int, err error) {
 	s, err := scanHeader(b, len(b), len(b))
 	return s.header, s.body, err
@@ -131,12 +129,12 @@ type scan struct {
 	header Header
 	body   int   // where the body begins
 	long   bool  // there is a line over MaxLine
-	lines  []int // of the message, that were taken out before; from 1, rising
+	lines  []int // numbers of the message's lines that were removed, from 1, ascending
 }
 
 func scanHeader(b []byte, maxOctets, maxFields int) (s scan, err error) {
 	fields := make([]Field, 0, 24)
-	start, pos := 0, 0 // of the field, of the line
+	start, pos := 0, 0 // where the field and the line begin
 	for n := int64(1); pos < len(b); n++ {
 		line, err := headerLine(b[pos:])
 		if err != nil {
@@ -184,14 +182,13 @@ func headerLine(b []byte) ([]byte, error) {
 	line := b[:i-1]
 	for _, c := range line {
 		if c < ' ' && c != '\t' || c == 0x7f {
-			return nil, errHeaderControl // a stray CR too
+			return nil, errHeaderControl // or a bare CR
 		}
 	}
 	return line, nil
 }
 
-// checkContinuation finds a line of white space only (RFC 5322 §4.2, obsolete): some readers end the
-// header there.
+// checkContinuation refuses a line of only white space (obsolete in RFC 5322 §4.2): some readers end the header there.
 func checkContinuation(line []byte, fields int) error {
 	if fields == 0 {
 		return errHeaderLeading
@@ -215,7 +212,7 @@ func checkName(line []byte) error {
 			return errHeaderNotField
 		}
 		if c > '~' {
-			return errHeaderNotField // RFC 6532 §3.2 leaves field names ASCII
+			return errHeaderNotField // field names are ASCII even in RFC 6532 §3.2
 		}
 	}
 	return nil
@@ -231,7 +228,7 @@ func nameFields(fields []Field, header []byte) Header {
 	return Header{Fields: fields}
 }
 
-// Index returns the place of the first field with this name, -1 if there is none.
+// Index returns the index of the first field with this name, -1 if there is none.
 func (h Header) Index(name string) int {
 	for i, f := range h.Fields {
 		if f.Is(name) {
@@ -274,7 +271,7 @@ func (h Header) Count(name string) int {
 	return n
 }
 
-// Remove takes out every field with one of these names and returns how many there were.
+// Remove removes every field with one of these names and returns their number.
 func (h *Header) Remove(names ...string) int {
 	kept := make([]Field, 0, len(h.Fields))
 next:
@@ -291,12 +288,12 @@ next:
 	return n
 }
 
-// RemoveAt takes out the field at place i.
+// RemoveAt removes the field at index i.
 func (h *Header) RemoveAt(i int) {
 	h.Fields = append(h.Fields[:i:i], h.Fields[i+1:]...)
 }
 
-// Prepend puts fields on top, the first one uppermost: where trace fields go (RFC 5321 §4.4).
+// Prepend puts fields on top, in order: where trace fields go (RFC 5321 §4.4).
 func (h *Header) Prepend(fields ...Field) {
 	h.Fields = append(append(make([]Field, 0, len(fields)+len(h.Fields)), fields...), h.Fields...)
 }
@@ -306,7 +303,7 @@ func (h *Header) Append(fields ...Field) {
 	h.Fields = append(h.Fields[:len(h.Fields):len(h.Fields)], fields...)
 }
 
-// Replace puts a field in the place of the one at i.
+// Replace replaces the field at index i.
 func (h *Header) Replace(i int, f Field) {
 	fields := append([]Field(nil), h.Fields...)
 	fields[i] = f
@@ -326,15 +323,14 @@ func (h Header) Bytes() []byte {
 	return append(b, crlf...)
 }
 
-// Widths of the lines we write, without CRLF (RFC 5322 §2.1.1), and of blanks in a row.
+// Bounds of the lines we write, without CRLF (RFC 5322 §2.1.1), and of consecutive blanks.
 const (
 	foldWidth = 78
 	maxBlanks = 40
 )
 
-// appendFolded writes a field. A fold goes before white space that is there already, so that unfolding
-// gives the same value; a word that alone exceeds what a line may hold is cut, and more blanks in a row
-// than maxBlanks become one, so that no line is blank.
+// appendFolded writes a field. It folds only before existing white space, so that unfolding gives the same value. A
+// word too long for a line is cut. More than maxBlanks consecutive blanks become one, so that no line is blank.
 func appendFolded(b []byte, name, value string) []byte {
 	b = append(append(b, name...), ':')
 	width := len(name) + 1

@@ -10,7 +10,8 @@ import (
 )
 
 func TestReadHeader(t *testing.T) {
-	const message = "Received: from a\r\n\tby b\r\nFROM: Ann <ann@example.com>\r\nSubject:\r\n  two  \r\n words \r\nX-Empty:\r\n\r\nBody: no field\r\n"
+	const message = "Received: from a\r\n\tby b\r\nFROM: Ann <ann@example.com>\r\nSubject:\r\n  two  \r\n words " +
+		"\r\nX-Empty:\r\n\r\nBody: no field\r\n"
 	h, body, err := ReadHeader([]byte(message))
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +30,8 @@ func TestReadHeader(t *testing.T) {
 		t.Errorf("names are %s", got)
 	}
 	for name, want := range map[string]string{
-		"received": "from a\tby b", "From": "Ann <ann@example.com>", "SUBJECT": "two   words", "x-empty": "", "missing": "",
+		"received": "from a\tby b", "From": "Ann <ann@example.com>", "SUBJECT": "two   words", "x-empty": "",
+		"missing": "",
 	} {
 		if got := h.Get(name); got != want {
 			t.Errorf("Get(%q) = %q, want %q", name, got, want)
@@ -181,9 +183,12 @@ func TestNewField(t *testing.T) {
 		{"X", "", "X:\r\n"},
 		{"X", "a\r\nBcc: evil@example.com\x00", "X: a??Bcc: evil@example.com?\r\n"},
 		{"X", "a\tb", "X: a b\r\n"},
-		{"Received", "from client.example.net by relay.example.com with ESMTPSA id 0123456789abcdef for <someone@example.org>; now",
-			"Received: from client.example.net by relay.example.com with ESMTPSA id\r\n 0123456789abcdef for <someone@example.org>; now\r\n"},
-		{"Message-ID", "<" + strings.Repeat("x", 100) + "@example.com>", "Message-ID: <" + strings.Repeat("x", 100) + "@example.com>\r\n"},
+		{"Received", "from client.example.net by relay.example.com with ESMTPSA id 0123456789abcdef for " +
+			"<someone@example.org>; now",
+			"Received: from client.example.net by relay.example.com with ESMTPSA id\r\n 0123456789abcdef for " +
+				"<someone@example.org>; now\r\n"},
+		{"Message-ID", "<" + strings.Repeat("x", 100) + "@example.com>",
+			"Message-ID: <" + strings.Repeat("x", 100) + "@example.com>\r\n"},
 		{"X", "a" + strings.Repeat(" ", 2000) + "b", "X: a b\r\n"},
 		{"X", strings.Repeat("y", 2000), "X: " + strings.Repeat("y", 995) + "\r\n"},
 	} {
@@ -215,7 +220,8 @@ func TestNewFieldProperties(t *testing.T) {
 
 func FuzzReadHeader(f *testing.F) {
 	for _, s := range []string{
-		"A: b\r\n\r\nbody", "A: b\r\n c\r\n", "\r\n", "From : a\r\n", "A\r\n", " x\r\n", "A:\x00\r\n", "A: b\nB: c\r\n\r\n",
+		"A: b\r\n\r\nbody", "A: b\r\n c\r\n", "\r\n", "From : a\r\n", "A\r\n", " x\r\n", "A:\x00\r\n",
+		"A: b\nB: c\r\n\r\n",
 	} {
 		f.Add([]byte(s))
 	}
@@ -239,7 +245,8 @@ func FuzzReadHeader(f *testing.F) {
 			t.Fatalf("%q read again: %v", out, err)
 		}
 		for _, field := range h.Fields {
-			if field.Name == "" || strings.ContainsAny(field.Name, " \t\r\n:") || !bytes.HasPrefix(field.Raw, []byte(field.Name+":")) {
+			if field.Name == "" || strings.ContainsAny(field.Name, " \t\r\n:") ||
+				!bytes.HasPrefix(field.Raw, []byte(field.Name+":")) {
 				t.Fatalf("field %q in %q", field.Name, field.Raw)
 			}
 		}

@@ -10,15 +10,14 @@ import (
 // MaxLine is the longest line of a message, in octets without CRLF (RFC 5321 §4.5.3.1.6, RFC 5322 §2.1.1).
 const MaxLine = 998
 
-// What a refusal shows of a line: its first characters. LineHead octets hold them in any case.
+// A refusal shows the first lineHeadChars characters of a line. They always fit in LineHead octets.
 const (
 	lineHeadChars = 40
 	LineHead      = lineHeadChars * utf8.UTFMax
 )
 
-// NameLine says which line of a message is meant, for replies, logs and traces: its number, counted from 1
-// for the first line of the message, and its first 40 characters in quotes. What is not printable is
-// written as Go writes it: \r, \x00, \xfc.
+// NameLine identifies a line of a message in replies, logs and traces: by its number, from 1, and its first 40
+// characters in quotes, with unprintable ones escaped as in Go: \r, \x00, \xfc.
 func NameLine(number int64, line []byte) string {
 	return "line " + strconv.FormatInt(number, 10) + ` ("` + lineHead(line) + `")`
 }

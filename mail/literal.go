@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// parseLiteral reads an address literal, [192.0.2.1] or [IPv6:2001:db8::1] (RFC 5321 §4.1.3), and
-// returns it in its canonical form. General literals of other tags are refused: none is registered.
+// parseLiteral parses an address literal, [192.0.2.1] or [IPv6:2001:db8::1] (RFC 5321 §4.1.3), and returns it in
+// canonical form. It refuses other tags: none is registered.
 func parseLiteral(s string) (string, error) {
 	inner, ok := strings.CutSuffix(s[1:], "]")
 	if !ok {

@@ -1,9 +1,9 @@
-// Package mail holds the words that every part of Postern shares: addresses, envelopes, replies,
-// results and errors. It imports the standard library and golang.org/x/text only and does no input or output.
+// Package mail holds the vocabulary that all of Postern shares: addresses, envelopes, headers, replies, results and
+// errors. It imports only the standard library, golang.org/x/text and x/net/idna, and does no I/O of its own.
 //
-// Four identities stay apart everywhere: the login (who authenticated), the reverse-path, the header
-// author, and the upstream identity (who we are to the provider). This package has types for the
-// middle two; the others are plain strings owned by auth and upstream.
+// Four identities stay apart everywhere: the login (who authenticated), the reverse-path, the header author, and the
+// upstream identity (who we are to the provider). This package has types for the middle two; the others are plain
+// strings owned by auth and upstream.
 package mail
 
 import "time"
@@ -17,8 +17,8 @@ const (
 	Body8Bit Body = "8BITMIME"
 )
 
-// Notify is the set of conditions under which a recipient's sender wants a report (RFC 3461 §4.1).
-// Zero means that the parameter was absent: failure, and delay at our discretion.
+// Notify is the set of conditions under which the sender wants a report about a recipient (RFC 3461 §4.1). Zero means
+// that the parameter was absent: report failure, and delay at our discretion.
 type Notify uint8
 
 // The conditions of NOTIFY. NotifyNever excludes the others.
@@ -49,7 +49,7 @@ type Envelope struct {
 	EnvID      string // DSN, decoded xtext, printable
 }
 
-// Recipient is one forward-path with what the sender wants to hear about it.
+// Recipient is one forward-path with the reports that the sender wants about it.
 type Recipient struct {
 	To     Address
 	Notify Notify
@@ -58,8 +58,8 @@ type Recipient struct {
 	ORcpt string
 }
 
-// Class says whose matter the outcome of an attempt is. It decides what happens to the mail, so that
-// nobody pays for a fault that is not theirs: only RecipientFault and MessageFault become bounces.
+// Class says whose fault the outcome of an attempt is. It decides what happens to the mail, so that nobody pays for a
+// fault that is not theirs: only RecipientFault and MessageFault become bounces.
 type Class uint8
 
 // The classes of an outcome.
@@ -72,19 +72,21 @@ const (
 	RecipientFault
 	// MessageFault: permanent, the message as such (too big, refused content, cannot be downgraded).
 	MessageFault
-	// Deferral: temporary, nobody's lasting fault (4yz for a recipient or a message, greylisting,
-	// connection lost). Also an unknown outcome after the final dot.
+	// Deferral: temporary, nobody's lasting fault (4yz for a recipient or a message, greylisting, connection lost), or
+	// an unknown outcome after the final dot.
 	Deferral
-	// AccountFault: the upstream refuses us, not the message (wrong password, expired secret, quota,
-	// TLS verification failed). Pauses the upstream identity, keeps the mail.
+	// AccountFault: the upstream refuses us, not the message (wrong password, expired secret, quota, TLS verification
+	// failed). It pauses the upstream identity; the mail stays queued.
 	AccountFault
-	// BackPressure: the upstream asks us to slow down, or cannot be reached. Keeps the mail.
+	// BackPressure: the upstream asks us to slow down, or cannot be reached. The mail stays queued.
 	BackPressure
 )
 
-var classNames = [...]string{"unknown", "delivered", "recipient-fault", "message-fault", "deferral", "account-fault", "back-pressure"}
+var classNames = [...]string{
+	"unknown", "delivered", "recipient-fault", "message-fault", "deferral", "account-fault", "back-pressure",
+}
 
-// String returns the class as logs, traces and metrics name it.
+// String returns the name of the class in logs, traces and metrics.
 func (c Class) String() string {
 	if int(c) < len(classNames) {
 		return classNames[c]
@@ -92,7 +94,7 @@ func (c Class) String() string {
 	return classNames[Unknown]
 }
 
-// Permanent reports whether trying again cannot help and the sender must be told.
+// Permanent reports whether a retry cannot help, so that the sender must be told.
 func (c Class) Permanent() bool { return c == RecipientFault || c == MessageFault }
 
 // Stage is the point of an SMTP client session at which something happened.
@@ -113,35 +115,38 @@ const (
 	StageDot      Stage = "dot"  // after the final dot or the last chunk
 )
 
-// Result is the outcome of one attempt for one recipient.
+// Result is the outcome of one attempt for one recipient. The queue's journal stores its JSON.
 type Result struct {
-	Recipient int // index into the recipients of the attempt
-	Class     Class
-	Stage     Stage
-	// Reply is the upstream's verbatim reply, made printable; for trouble without a reply (time-out,
-	// refused connection) it is one of ours that describes it.
-	Reply Reply
-	// Verbatim: Reply is what Host said over SMTP, word for word. Else the words are ours.
-	Verbatim bool
+	Recipient int   `json:"rcpt"` // index into the recipients of the attempt
+	Class     Class `json:"class"`
+	Stage     Stage `json:"stage,omitempty"`
+	// Reply is the upstream's reply, verbatim but printable. If there was none (time-out, refused connection), it is
+	// our own description.
+	Reply Reply `json:"reply"`
+	// Verbatim says that Reply is Host's own, from SMTP. Otherwise the words are ours.
+	Verbatim bool `json:"verbatim,omitempty"`
 	// Upstream is the configured name, Identity the account we were logged in as, Host the peer.
-	Upstream, Identity, Host string
-	// Uncertain: the connection was lost after the final dot, so the upstream may have the message.
-	Uncertain bool
-	// RelayedDSN: the upstream offered DSN and got the recipient's parameters, so that success and
-	// delay reports are its duty (RFC 3461 §5.2.2).
-	RelayedDSN bool
-	// RetryAfter is what the upstream or a rule asked for; 0: the retry table decides.
-	RetryAfter time.Duration
-	// Rule is the name of the upstream's reply rule that decided the class, RuleNone where none knew the
-	// reply; empty where there was no reply to judge.
-	Rule string
-	// Note is what the trace must say beside the reply, one plain sentence; "" for nothing.
-	Note string
-	// Err is the cause for the log, nil where the reply says all.
-	Err error
+	Upstream string `json:"upstream,omitempty"`
+	Identity string `json:"identity,omitempty"`
+	Host     string `json:"host,omitempty"`
+	// Uncertain says that the connection was lost after the final dot: the upstream may have the message.
+	Uncertain bool `json:"uncertain,omitempty"`
+	// RelayedDSN says that the upstream offered DSN and got the recipient's parameters: success and delay reports are
+	// its duty (RFC 3461 §5.2.2).
+	RelayedDSN bool `json:"relayed,omitempty"`
+	// RetryAfter is the delay that the upstream or a rule asked for; 0: the retry table decides.
+	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
+	// Rule is the reply rule that decided the class, RuleNone if none matched, "" if there was no reply.
+	Rule string `json:"rule,omitempty"`
+	// OfSender says that an account fault concerns the sender's address alone.
+	OfSender bool `json:"-"`
+	// Note is one plain sentence that the trace adds to the reply, or "".
+	Note string `json:"note,omitempty"`
+	// Err is the cause for the log, nil if the reply says everything.
+	Err error `json:"-"`
 }
 
-// SaidBy returns the host whose own words Reply is, "" where they are ours.
+// SaidBy returns the host that Reply comes from, "" if the words are ours.
 func (r Result) SaidBy() string {
 	if r.Verbatim {
 		return r.Host
@@ -149,6 +154,6 @@ func (r Result) SaidBy() string {
 	return ""
 }
 
-// RuleNone is Result.Rule for a permanent refusal that no rule knew: it counts as the message's fault, and
-// whoever reads the trace may want to write a rule.
+// RuleNone is Result.Rule for a permanent refusal that no rule matched. It counts as the message's fault; readers of
+// the trace may want to write a rule.
 const RuleNone = "none"

@@ -14,13 +14,14 @@ type mailbox struct {
 	name    string // the display name as a person sees it, "" without one
 }
 
-// The reasons for which readMailboxes refuses; they complete the sentence "the From field …".
+// The errors of readMailboxes; they complete the sentence "the From field …".
 var (
 	errListUTF8    = errors.New("has an address that is not valid UTF-8")
 	errListEmpty   = errors.New("has an empty place where a mailbox belongs")
 	errListGroup   = errors.New(`uses group syntax; give plain mailboxes, a name with ":" or ";" in quotes`)
 	errListNobody  = errors.New("has a name without an address; write Name <user@example.com>")
-	errListComment = errors.New("has a comment without end or inside an address; put the name in quotes before <address>")
+	errListComment = errors.New("has a comment without end or inside an address; " +
+		"put the name in quotes before <address>")
 	errListQuote   = errors.New("has a quoted string without end")
 	errListAngle   = errors.New("has text behind <address>, or angle brackets that do not match")
 	errListEncoded = errors.New("has an encoded word that cannot be read")
@@ -29,15 +30,16 @@ var (
 	errListRoute   = errors.New("has a source route in its address")
 	errListLength  = errors.New("has an address that is too long")
 	errListName    = errors.New("has a display name that is too long")
-	errListLocal   = errors.New("has a quoted part before the @ that readers take for something else; use letters, digits and dots")
+	errListLocal   = errors.New("has a quoted part before the @ that readers take for something else; " +
+		"use letters, digits and dots")
 	errListAddress = errors.New("has a malformed address; write Name <user@example.com>")
 )
 
-// readMailboxes reads the unfolded value of an originator field: the mailbox-list of RFC 5322 §3.4 without
-// groups and routes, and what programs write beside it that has one meaning: comments around names and behind
-// addresses, unquoted dots, brackets, colons, commas and at signs in names, commas that separate nothing (RFC 5322
-// §4.4), text in 8 bits. Other readers may see something else in the same octets; nobody gets to see them, since
-// CanonicalAuthors writes the field anew. With errListNobody there is a mailbox that has the name, if it is alone.
+// readMailboxes parses the unfolded value of an originator field: a mailbox-list (RFC 5322 §3.4) without groups and
+// routes. It also accepts what programs write that has only one meaning: comments around names and after addresses;
+// unquoted dots, brackets, colons, commas and at signs in names; commas that separate nothing (RFC 5322 §4.4); 8-bit
+// text. Other readers may read the same octets differently, but never get to see them: CanonicalAuthors rewrites the
+// field. With errListNobody it returns a lone name without an address as a mailbox.
 func readMailboxes(value string) ([]mailbox, error) {
 	text := decodeRaw(value)
 	var boxes []mailbox
@@ -50,7 +52,7 @@ func readMailboxes(value string) ([]mailbox, error) {
 		case rest != "" && rest[0] != ',':
 			s = rest
 			continue
-		case rest != "" && e.isName(): // a comma of a name: Last, First <address>
+		case rest != "" && e.isName(): // a comma in a name: Last, First <address>
 			e.word(",", ",")
 			s = rest[1:]
 			continue
@@ -77,23 +79,23 @@ func readMailboxes(value string) ([]mailbox, error) {
 	}
 }
 
-// maxEntry bounds a mailbox with its name, in octets: the commas of a name are looked at more than once.
+// maxEntry bounds a mailbox with its name, in octets, since isName looks at a name again for each comma in it.
 const maxEntry = 8 << 10
 
-// entry is what the reader has of one mailbox so far.
+// entry is the part of one mailbox that has been parsed so far.
 type entry struct {
 	name    strings.Builder // the words as a person sees them
-	bare    strings.Builder // the words as they are written
+	bare    strings.Builder // the words as written
 	blank   bool            // white space since the last word
 	words   int
 	colon   bool   // there is a colon or semicolon among them
 	comment string // the first one
 	angle   bool   // there was an address in angle brackets
-	address string // what stood in them
+	address string // the text in them
 }
 
-// token takes what s begins with: white space, a comment, a quoted string, an angle address or a word. A comma
-// is left to the caller.
+// token parses what s begins with: white space, a comment, a quoted string, an angle address or a word. It leaves a
+// comma to the caller.
 func (e *entry) token(s string) (rest string, err error) {
 	if s == "" || s[0] == ',' {
 		return s, nil
@@ -121,7 +123,7 @@ func (e *entry) token(s string) (rest string, err error) {
 		return "", errListAngle
 	case ')':
 		return "", errListComment
-	case ':', ';': // of a name: HP LaserJet: 3rd floor <address>. A group has an end, and a list in it
+	case ':', ';': // part of a name: HP LaserJet: 3rd floor <address>. A group has a list and a semicolon.
 		if e.angle || s[0] == ';' && strings.Contains(e.bare.String(), ":") {
 			return "", errListGroup
 		}
@@ -137,7 +139,8 @@ func (e *entry) token(s string) (rest string, err error) {
 	return s[n:], e.word(s[:n], s[:n])
 }
 
-// wordLen returns how far a word goes, an encoded word as a whole. An address literal may have colons.
+// wordLen returns the length of the word at the beginning of s. An encoded word counts whole; an address literal may
+// have colons.
 func wordLen(s string) int {
 	if w, ok := wordAt(s); ok && !strings.ContainsAny(w.raw, `<>"`) {
 		return w.end // specials in it belong to it
@@ -174,8 +177,8 @@ func (e *entry) word(written, shown string) error {
 	return nil
 }
 
-// remark takes a comment. Behind the words of a name it belongs to what a person sees; without words it is
-// the name: user@example.com (Name).
+// remark adds a comment. After the words of a name it is part of what a person sees; without words it is the name:
+// user@example.com (Name).
 func (e *entry) remark(text string) {
 	if e.comment == "" {
 		e.comment = text
@@ -183,20 +186,20 @@ func (e *entry) remark(text string) {
 	if e.words > 0 && !e.angle {
 		e.name.WriteString(" (" + text + ")")
 	}
-	e.bare.WriteByte('(') // no address has one: what is on both sides of it is none
+	e.bare.WriteByte('(') // which no address has: the parts around it do not form one
 	e.blank = true
 }
 
-// isEmpty reports that nothing stands between two commas.
+// isEmpty reports whether there is nothing between two commas.
 func (e *entry) isEmpty() bool { return e.words == 0 && !e.angle && e.comment == "" }
 
-// isName reports that an entry that a comma ends is no mailbox but the beginning of a name.
+// isName reports whether the entry before a comma is the beginning of a name rather than a mailbox.
 func (e *entry) isName() bool {
 	name := e.name.String()
 	return !e.angle && e.comment == "" && name != "" && !strings.Contains(name, "@") && !strings.HasSuffix(name, ",")
 }
 
-// mailbox is what an entry says when it is complete.
+// mailbox returns a complete entry as a mailbox.
 func (e *entry) mailbox() (m mailbox, err error) {
 	name, address := e.name.String(), withoutComment(strings.Trim(e.address, " \t"))
 	if !e.angle {
@@ -220,8 +223,8 @@ func (e *entry) mailbox() (m mailbox, err error) {
 	return m, err
 }
 
-// withoutComment takes the comment off an address that has one behind it inside of its angle brackets, which is legal
-// (RFC 5322 §3.4.1) and says nothing: <root@example.com (fcron)>.
+// withoutComment removes a comment after an address inside angle brackets, which is legal (RFC 5322 §3.4.1) and means
+// nothing: <root@example.com (fcron)>.
 func withoutComment(address string) string {
 	if !strings.HasSuffix(address, ")") || strings.IndexByte(address, '"') >= 0 {
 		return address
@@ -233,8 +236,8 @@ func withoutComment(address string) string {
 	return strings.Trim(address[:open], " \t")
 }
 
-// shownName decodes a display name, encoded words in quotes too, where many readers decode them against
-// RFC 2047 §5, and makes white space single blanks.
+// shownName decodes a display name and collapses white space. It also decodes encoded words in quotes, as many readers
+// do despite RFC 2047 §5.
 func shownName(s string) (string, error) {
 	text, err := decodeWords(s)
 	if err != nil {
@@ -260,11 +263,11 @@ func shownName(s string) (string, error) {
 	return strings.Trim(text, " "), nil
 }
 
-// isDirection reports the characters that turn the order of what follows (Unicode TR 36 §2.3). The
-// plain marks U+200E and U+200F stay: Hebrew and Arabic names have them.
+// isDirection reports whether r changes the direction of the text after it (Unicode TR 36 §2.3). The plain marks U+200E
+// and U+200F are allowed: Hebrew and Arabic names have them.
 func isDirection(r rune) bool { return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 }
 
-// named returns the addresses that the display name shows, as it came and as it leaves, other than the mailbox itself.
+// named returns the addresses other than the mailbox's own that the display name shows, as received and as written.
 func (m mailbox) named() []Address {
 	var others []Address
 	shown := addressesIn(m.name)
@@ -279,9 +282,8 @@ func (m mailbox) named() []Address {
 	return others
 }
 
-// parseHeaderAddress reads an address of an author field. Its local part has the characters of an atom only, with
-// dots anywhere, in quotes or not: readers find addresses of their own in quoted at signs and blanks, and
-// decode what looks like an encoded word.
+// parseHeaderAddress parses an address of an author field. Its local part, quoted or not, may have only atom characters
+// and dots: some readers find addresses in quoted at signs and blanks, and decode whatever looks like an encoded word.
 func parseHeaderAddress(s string) (Address, error) {
 	a, err := ParseAddress(s)
 	if at := strings.LastIndexByte(s, '@'); err != nil && at > 0 && isDotted(s[:at]) {
@@ -305,13 +307,13 @@ func parseHeaderAddress(s string) (Address, error) {
 	return a, errListAddress
 }
 
-// isDotted reports a local part of atom characters and dots that says nothing else when it is decoded or when
-// compatibility characters are folded.
+// isDotted reports whether a local part has only atom characters and dots, even after decoding and after folding
+// compatibility characters.
 func isDotted(local string) bool {
 	if strings.Contains(local, "=?") {
 		return false
 	}
-	if !isASCII(local) {
+	if !IsASCII(local) {
 		local = norm.NFKC.String(local)
 	}
 	return local != "" && !strings.ContainsFunc(local, func(r rune) bool {
@@ -351,7 +353,8 @@ func angleLen(s string) int {
 	return 0
 }
 
-// CommentLen returns the length in octets of the comment at the beginning of s (RFC 5322 §3.2.2: they nest), 0 if it has no end.
+// CommentLen returns the length of the comment at the beginning of s, 0 if it has no end. Comments nest (RFC 5322
+// §3.2.2).
 func CommentLen(s string) int {
 	depth := 0
 	for i := 0; i < len(s); i++ {

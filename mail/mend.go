@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// mendable reports whether mendHeader may help.
+// mendable reports whether mendHeader may fix the fault.
 func (f *headerFault) mendable() bool {
 	front := f.line == 1 && (errors.Is(f.err, errHeaderNotField) || errors.Is(f.err, errHeaderSpace))
 	return front || errors.Is(f.err, errHeaderBlank)
 }
 
-// ofAuthor reports whether mendHeader may help where author fields are replaced.
+// ofAuthor reports whether mendHeader may fix the fault if author fields are replaced.
 func (f *headerFault) ofAuthor() bool {
 	return errors.Is(f.err, errHeaderSpace) || errors.Is(f.err, errHeaderControl)
 }
 
-// readMended reads a header again without what mendHeader takes out; before is what was wrong with it.
+// readMended reads a header again after mendHeader. before is the fault to return if there is nothing to mend.
 func readMended(b []byte, before error, replaced bool) (scan, error) {
 	m := mendHeader(b, replaced)
 	if m.notes() == nil {
@@ -31,7 +31,7 @@ func readMended(b []byte, before error, replaced bool) (scan, error) {
 	s.body += len(b) - len(m.out)
 	fault, ok := errors.AsType[*headerFault](err)
 	switch {
-	case err == nil && len(bytes.TrimSuffix(b[:s.body], []byte("\r\n\r\n"))) > MaxHeader-len(crlf): // or b is cut
+	case err == nil && len(bytes.TrimSuffix(b[:s.body], []byte("\r\n\r\n"))) > MaxHeader-len(crlf): // or b was cut
 		err = errHeaderSize
 	case !ok:
 	case errors.Is(err, errHeaderLineEnd) && len(b) > MaxHeader:
@@ -45,17 +45,17 @@ func readMended(b []byte, before error, replaced bool) (scan, error) {
 // mending is a message whose header was mended.
 type mending struct {
 	out      []byte
-	mark     bool  // a byte order mark was in front
-	removed  []int // numbers of the lines that were taken out
-	replaced bool  // author fields need no reading
-	author   bool  // the last field is one
-	cleaned  bool  // one was unreadable
+	mark     bool  // there was a byte order mark in front
+	removed  []int // numbers of the removed lines
+	replaced bool  // author fields will be replaced
+	author   bool  // the last field is an author field
+	cleaned  bool  // an author field was cleaned
 }
 
-// mendHeader copies a message without the lines that do not belong into its header: mbox lines in front
-// ("From anna@example.com Mon Jan  1 …", also ">From "), which say nothing that a message has, and lines of white
-// space only, which some readers take for a continuation and others for the end. A byte order mark in front goes too.
-// In author fields, where those are replaced, so does white space before the colon, and control characters become blanks.
+// mendHeader copies a message without the lines that do not belong in its header: mbox lines in front ("From
+// anna@example.com Mon Jan 1 …", also ">From "), and lines of only white space, which some readers take for a
+// continuation and others for the end. It also removes a byte order mark. If author fields will be replaced, it removes
+// white space before their colon and turns control characters in them into blanks.
 func mendHeader(b []byte, replaced bool) *mending {
 	rest := bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
 	m := &mending{out: make([]byte, 0, len(rest)), mark: len(rest) < len(b), replaced: replaced}
@@ -102,7 +102,7 @@ func (m *mending) add(line []byte) {
 	}
 }
 
-// isAuthorField reports the fields that CanonicalAuthors judges and writes.
+// isAuthorField reports whether CanonicalAuthors handles a field.
 func isAuthorField(name string) bool {
 	switch strings.ToLower(name) {
 	case "from", "sender", "resent-from", "resent-sender":
@@ -111,32 +111,32 @@ func isAuthorField(name string) bool {
 	return false
 }
 
-// notes say what mendHeader did, nothing if that is nothing.
+// notes say what mendHeader changed, nil if nothing.
 func (m *mending) notes() (notes []string) {
+	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
 	switch n := len(m.removed); {
 	case n == 1:
-		notes = append(notes, fmt.Sprintf("line %d taken out of the header: an mbox line, or white space only", m.removed[0]))
+		note("line %d removed from the header: an mbox line, or only white space", m.removed[0])
 	case n > 1:
-		notes = append(notes, fmt.Sprintf("%d lines taken out of the header, the first is line %d: mbox lines, or white space only",
-			n, m.removed[0]))
+		note("%d lines removed from the header, the first is line %d: mbox lines, or only white space", n, m.removed[0])
 	case m.mark:
-		notes = append(notes, "a byte order mark in front of the header taken out")
+		note("byte order mark before the header removed")
 	}
 	if m.cleaned {
-		notes = append(notes, "control characters, or blanks before the colon, of an author field taken out")
+		note("control characters, or blanks before the colon, removed from an author field")
 	}
 	return notes
 }
 
-// isMboxLine tells the line that mbox files have between messages, with an address and a time, from a field whose
-// name is wrong: "From : anna", "From me: anna".
+// isMboxLine reports whether a line is the separator of mbox files, with an address and a time, and not a field with a
+// bad name: "From : anna", "From me: anna".
 func isMboxLine(line []byte) bool {
 	after, ok := bytes.CutPrefix(bytes.TrimPrefix(line, []byte{'>'}), []byte("From "))
 	colon := bytes.IndexByte(after, ':')
 	return ok && (colon < 0 || colon > 0 && after[colon-1] >= '0' && after[colon-1] <= '9')
 }
 
-// lineNumber is the number that a line of the mended header has in the message.
+// lineNumber maps a line number of the mended header to the message's.
 func (s *scan) lineNumber(n int64) int64 {
 	for _, removed := range s.lines {
 		if int64(removed) <= n {
@@ -146,7 +146,7 @@ func (s *scan) lineNumber(n int64) int64 {
 	return n
 }
 
-// foldLong folds the fields that have lines over MaxLine. One word of text that is too long becomes several encoded ones.
+// foldLong folds the fields with lines over MaxLine. A word too long for a line becomes several encoded words.
 func (s *scan) foldLong() error {
 	n := int64(1)
 	fields := slices.Clone(s.header.Fields)
@@ -158,7 +158,7 @@ func (s *scan) foldLong() error {
 				folded, err = short, nil
 			}
 		}
-		if err != nil && !isAuthorField(f.Name) { // those are written anew
+		if err != nil && !isAuthorField(f.Name) { // CanonicalAuthors rewrites those
 			n += int64(bytes.Count(f.Raw[:LongLine(f.Raw)], crlf))
 			return newHeaderFault(s.lineNumber(n), f.Raw[LongLine(f.Raw):], err)
 		}
@@ -177,7 +177,7 @@ func (s *scan) foldLong() error {
 	return nil
 }
 
-// LongLine returns where the first line over MaxLine begins, len(raw) if there is none.
+// LongLine returns the index of the first line over MaxLine, len(raw) if there is none.
 func LongLine(raw []byte) int {
 	at := 0
 	for at < len(raw) {
@@ -190,15 +190,15 @@ func LongLine(raw []byte) int {
 	return at
 }
 
-// FoldLong folds the lines of a field that are over MaxLine: at white space, in lists of addresses behind commas,
-// in lists of message identifiers between them, in parameters behind semicolons, never inside of a quoted string
-// or comment where those mean something. Lines that are short stay as they are.
+// FoldLong folds the lines of a field that are over MaxLine: at white space, after commas in address lists, between
+// message identifiers, after semicolons in parameters; never inside a quoted string or comment of a structured field.
+// Short lines stay as they are.
 func FoldLong(f Field) (Field, error) {
 	if LongLine(f.Raw) == len(f.Raw) {
 		return f, nil
 	}
-	good, others := foldPlaces(f)
-	for _, places := range [][]foldPlace{good, others} {
+	good, all := foldPlaces(f)
+	for _, places := range [][]foldPlace{good, all} {
 		raw := foldAt(f.Raw, places)
 		if LongLine(raw) == len(raw) {
 			return Field{Name: f.Name, Raw: raw}, nil
@@ -208,23 +208,25 @@ func FoldLong(f Field) (Field, error) {
 		MaxLine, Printable(Cut(f.Name, 40)))
 }
 
-// foldPlace is an index before which CRLF may come; with a blank of its own where there is none.
+// foldPlace is an index before which CRLF may be inserted.
 type foldPlace struct {
 	at    int
-	blank bool
+	blank bool // a blank must follow the CRLF
 }
 
-// foldPlaces returns the places to fold a field at: those that are good, and all.
+// foldPlaces returns where a field can be folded: the preferred places, and all.
 func foldPlaces(f Field) (good, all []foldPlace) {
 	separators := foldSeparators(f.Name)
 	structured := separators != ""
 	var nest nesting
 	for i := len(f.Name) + 1; i < len(f.Raw)-2; i++ {
 		c := f.Raw[i]
-		if inside := nest.next(c); structured && inside || !wordFollows(f.Raw[i+1:]) && isBlank(c) || c == '\r' || c == '\n' {
+		inside := nest.next(c) && structured
+		if inside || isBlank(c) && !wordFollows(f.Raw[i+1:]) || c == '\r' || c == '\n' {
 			continue
 		}
 		next := f.Raw[i+1]
+		separates := structured && separators != " " && strings.IndexByte(separators, c) >= 0
 		switch {
 		case isBlank(c) && !isBlank(f.Raw[i-1]) && f.Raw[i-1] != '\n':
 			p := foldPlace{at: i}
@@ -232,7 +234,7 @@ func foldPlaces(f Field) (good, all []foldPlace) {
 				good = append(good, p)
 			}
 			all = append(all, p)
-		case structured && separators != " " && strings.IndexByte(separators, c) >= 0 && !isBlank(next) && next != '\r':
+		case separates && !isBlank(next) && next != '\r':
 			p := foldPlace{at: i + 1, blank: true}
 			good, all = append(good, p), append(all, p)
 		}
@@ -240,7 +242,7 @@ func foldPlaces(f Field) (good, all []foldPlace) {
 	return good, all
 }
 
-// foldSeparators returns the characters behind which a field is best folded; "" for fields without structure.
+// foldSeparators returns the character after which to fold a field; "" for an unstructured field.
 func foldSeparators(name string) string {
 	lower := strings.ToLower(name)
 	switch lower {
@@ -250,7 +252,7 @@ func foldSeparators(name string) string {
 	case "references", "in-reply-to", "message-id":
 		return ">"
 	case "dkim-signature", "domainkey-signature":
-		return " " // a signature holds if white space stays where it was
+		return " " // the signature stays valid if folds replace existing white space
 	case "received", "authentication-results", "mime-version", "date":
 		return ";"
 	}
@@ -267,7 +269,7 @@ func foldSeparators(name string) string {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// wordFollows reports whether there is more than white space on the line.
+// wordFollows reports whether the rest of the line has more than white space.
 func wordFollows(b []byte) bool {
 	for _, c := range b {
 		if !isBlank(c) {
@@ -277,13 +279,13 @@ func wordFollows(b []byte) bool {
 	return false
 }
 
-// nesting knows whether an octet of a structured field is inside of a quoted string, comment or angle brackets.
+// nesting tracks quoted strings, comments and angle brackets in a structured field.
 type nesting struct {
 	quoted, escaped, angle bool
 	comments               int
 }
 
-// next takes the next octet and reports whether it, and what stands behind it, is inside.
+// next takes the next octet and reports whether the position after it is inside any of them.
 func (n *nesting) next(c byte) bool {
 	switch {
 	case n.escaped:
@@ -306,7 +308,7 @@ func (n *nesting) next(c byte) bool {
 	return n.quoted || n.comments > 0 || n.angle
 }
 
-// foldAt folds the long lines of a field at places, to 78 octets where it can.
+// foldAt folds the long lines of a field at places, to 78 octets if possible.
 func foldAt(raw []byte, places []foldPlace) []byte {
 	out := make([]byte, 0, len(raw)+len(raw)/32)
 	for at := 0; at < len(raw); {
@@ -316,7 +318,7 @@ func foldAt(raw []byte, places []foldPlace) []byte {
 			for len(places) > 0 && places[0].at <= at {
 				places = places[1:]
 			}
-			n := 0 // the last one that keeps the line short, or else the first
+			n := 0 // the last one that keeps the line short, else the first
 			for n+1 < len(places) && places[n+1].at <= at+foldWidth {
 				n++
 			}

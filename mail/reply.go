@@ -10,12 +10,11 @@ import (
 // Reply is an SMTP reply (RFC 5321 §4.2) with its enhanced status code (RFC 3463).
 type Reply struct {
 	Code     int    `json:"code"`               // 200 to 599; 0 in the zero Reply
-	Enhanced string `json:"enhanced,omitempty"` // "5.7.1"; empty where none was given or none belongs (220, 354, EHLO)
+	Enhanced string `json:"enhanced,omitempty"` // "5.7.1"; empty if there is none, as in 220, 354 and EHLO
 	Text     string `json:"text"`               // lines separated by \n, without code and enhanced status code
 }
 
-// R makes a Reply. The format takes values that a person needs to read; callers quote with %q what
-// came from outside.
+// R makes a Reply. Callers quote outside values with %q.
 func R(code int, enhanced, format string, args ...any) Reply {
 	if len(args) > 0 {
 		format = fmt.Sprintf(format, args...)
@@ -23,16 +22,16 @@ func R(code int, enhanced, format string, args ...any) Reply {
 	return Reply{Code: code, Enhanced: enhanced, Text: format}
 }
 
-// IsZero reports whether there is no reply at all.
+// IsZero reports whether there is no reply.
 func (r Reply) IsZero() bool { return r.Code == 0 }
 
-// OK reports a 2yz or 3yz reply.
+// OK reports whether r is a 2yz or 3yz reply.
 func (r Reply) OK() bool { return r.Code >= 200 && r.Code < 400 }
 
-// Temporary reports a 4yz reply.
+// Temporary reports whether r is a 4yz reply.
 func (r Reply) Temporary() bool { return r.Code/100 == 4 }
 
-// Permanent reports a 5yz reply.
+// Permanent reports whether r is a 5yz reply.
 func (r Reply) Permanent() bool { return r.Code/100 == 5 }
 
 // String returns the reply on one line, for logs and traces.
@@ -50,13 +49,12 @@ func (r Reply) String() string {
 	return s
 }
 
-// replyLine is the longest text we put on one reply line: 512 octets with code, enhanced status code
-// and CRLF (RFC 5321 §4.5.3.1.5).
+// replyLine is the longest text on one reply line: 512 octets with code, enhanced status code and CRLF (RFC 5321
+// §4.5.3.1.5).
 const replyLine = 480
 
-// Wire returns the reply as it is sent, every line with code and enhanced status code and ended by
-// CRLF. Whatever is not printable becomes a question mark, so that no text can forge a line; long
-// lines are folded into more lines.
+// Wire returns the reply in wire form, every line with code and enhanced status code. Unprintable characters become
+// question marks, so that no text can forge a line; long lines are split.
 func (r Reply) Wire() []byte {
 	var lines []string
 	for line := range strings.SplitSeq(r.Text, "\n") {
@@ -88,14 +86,13 @@ func (r Reply) Wire() []byte {
 	return b
 }
 
-// Error is an error that knows what may be told outward. Err stays inside: logs and traces show it,
-// replies never do.
+// Error is an error with a reply for the client. Err is for logs and traces and never appears in replies.
 type Error struct {
 	Reply Reply
 	Err   error
 }
 
-// Refuse returns an Error that carries reply outward and err, which may be nil, inward.
+// Refuse returns an Error. err may be nil.
 func Refuse(reply Reply, err error) *Error { return &Error{Reply: reply, Err: err} }
 
 func (e *Error) Error() string {

@@ -21,10 +21,12 @@ func TestReplyWire(t *testing.T) {
 		{"percent without arguments", R(250, "", "100% done"), "250 100% done\r\n"},
 		{"lines", R(550, "5.7.1", "one\ntwo"), "550-5.7.1 one\r\n550 5.7.1 two\r\n"},
 		{"no enhanced code", R(354, "", "go on"), "354 go on\r\n"},
-		{"CRLF in the text", R(550, "5.0.0", "no\r\n250 2.0.0 yes\r\x00\x1b"), "550-5.0.0 no\r\n550 5.0.0 250 2.0.0 yes???\r\n"},
+		{"CRLF in the text", R(550, "5.0.0", "no\r\n250 2.0.0 yes\r\x00\x1b"),
+			"550-5.0.0 no\r\n550 5.0.0 250 2.0.0 yes???\r\n"},
 		{"CRLF in the enhanced code", Reply{550, "5.0.0\r\n250 ok", "no"}, "550 5.0.0??250 ok no\r\n"},
-		{"long line", R(451, "4.3.0", "%s", long), "451-4.3.0 " + strings.TrimSuffix(strings.Repeat("word ", 96), " ") + "\r\n" +
-			"451 4.3.0 " + strings.Repeat("word ", 24) + "end\r\n"},
+		{"long line", R(451, "4.3.0", "%s", long),
+			"451-4.3.0 " + strings.TrimSuffix(strings.Repeat("word ", 96), " ") + "\r\n" +
+				"451 4.3.0 " + strings.Repeat("word ", 24) + "end\r\n"},
 	} {
 		if got := string(c.in.Wire()); got != c.want {
 			t.Errorf("%s:\n got %q\nwant %q", c.name, got, c.want)
@@ -34,7 +36,8 @@ func TestReplyWire(t *testing.T) {
 
 func TestReplyClass(t *testing.T) {
 	for code, want := range map[int][3]bool{
-		250: {true, false, false}, 354: {true, false, false}, 421: {false, true, false}, 550: {false, false, true}, 0: {false, false, false},
+		250: {true, false, false}, 354: {true, false, false}, 421: {false, true, false}, 550: {false, false, true},
+		0: {false, false, false},
 	} {
 		r := Reply{Code: code}
 		if got := [3]bool{r.OK(), r.Temporary(), r.Permanent()}; got != want || r.IsZero() != (code == 0) {

@@ -8,21 +8,22 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// lookAlikes are characters that a person takes for an at sign or a dot and that NFKC does not fold
-// (Unicode TR 39 confusables, RFC 3490 §3.1 for the dots that resolvers accept).
+// lookAlikes are characters that look like an at sign or a dot and that NFKC does not fold (Unicode TR 39 confusables;
+// RFC 3490 §3.1 for the dots that resolvers accept).
 var lookAlikes = strings.NewReplacer(
 	"\u24d0", "@", "\u24b6", "@", "a\u20dd", "@", "A\u20dd", "@",
 	"\u3002", ".", "\uff61", ".", "\u0701", ".", "\u0702", ".", "\ua60e", ".", "\U00010a50", ".",
 	"\u0660", ".", "\u06f0", ".",
-	"\ua4f8", ".", "\u06d4", ".", "\u00b7", ".", "\u0387", ".", "\u2022", ".", "\u2027", ".", "\u2219", ".", "\u22c5", ".",
+	"\ua4f8", ".", "\u06d4", ".", "\u00b7", ".", "\u0387", ".",
+	"\u2022", ".", "\u2027", ".", "\u2219", ".", "\u22c5", ".",
 	"\u30fb", ".", "\uff65", ".", "\u16eb", ".", "\U00010101", ".",
 	"\u1427", ".", "\ua78f", ".", "\u2e31", ".", "\u2e33", ".",
 	"\U0001d16d", ".",
 )
 
-// skeleton is a text as the eye takes it: without what is invisible, wide and circled forms folded.
+// skeleton is a text as the eye sees it: without invisible characters, with wide and circled forms folded.
 func skeleton(text string) string {
-	if isASCII(text) {
+	if IsASCII(text) {
 		return text
 	}
 	text = strings.Map(func(r rune) rune {
@@ -39,19 +40,18 @@ func isInvisible(r rune) bool {
 		unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// addressesIn finds what a person or a lenient reader would take for an address in a display name: an at sign
-// with something on its left and a domain with a dot on its right, over white space, quotes and brackets
-// where these are what separates them.
+// addressesIn finds what a person or a lenient reader would take for an address in a display name: an at sign with
+// something on its left and a domain with a dot on its right, even if white space, quotes and brackets separate them.
 func addressesIn(text string) []Address {
 	text = skeleton(text)
 	if !strings.Contains(text, "@") {
 		return nil
 	}
 	views := []string{text}
-	if strings.ContainsAny(text, `([\`) { // some readers take brackets and backslashes out of names
+	if strings.ContainsAny(text, `([\`) { // some readers drop brackets and backslashes in names
 		views = append(views, withoutBrackets(text))
 	}
-	if last, first, ok := strings.Cut(text, ","); ok { // some turn "Last, First"
+	if last, first, ok := strings.Cut(text, ","); ok { // some reverse "Last, First"
 		views = append(views, first+" "+last)
 	}
 	var found []Address
@@ -65,7 +65,7 @@ func addressesIn(text string) []Address {
 			if local == "" || !isShownDomain(domain) {
 				continue
 			}
-			// Cut, an address is nobody's, and a reply can still quote it.
+			// An address that is cut belongs to nobody, and a reply can still quote it.
 			a := Address{Local: Cut(local, maxAddress), Domain: Cut(domain, maxDomain)}
 			if !known[a] {
 				known[a] = true
@@ -94,7 +94,7 @@ func withoutBrackets(s string) string {
 	}, s)
 }
 
-// shownLocal returns what a text ends with that can be a local part.
+// shownLocal returns the end of a text that can be a local part.
 func shownLocal(s string) string {
 	s = strings.TrimRightFunc(s, func(r rune) bool {
 		return isGap(r) || isBracket(r, unicode.Pe) || r == '>' || r == '\\'
@@ -110,17 +110,17 @@ func endsLocal(r rune) bool {
 	return isGap(r) || isBracket(r, unicode.Ps) || isBracket(r, unicode.Pe) || strings.ContainsRune(`,;:@<>\`, r)
 }
 
-// isGap reports what may stand between the parts of an address without hiding it: white space and quotes.
+// isGap reports whether r, white space or a quote, can separate the parts of an address without hiding it.
 func isGap(r rune) bool {
 	return unicode.IsSpace(r) || unicode.In(r, unicode.Pi, unicode.Pf) || strings.ContainsRune("\"'´\u201a\u201e", r)
 }
 
-// isBracket reports a bracket that no atom has, as braces are.
+// isBracket reports whether r is a bracket that no atom may have, unlike braces.
 func isBracket(r rune, kind *unicode.RangeTable) bool {
 	return unicode.Is(kind, r) && r != '{' && r != '}'
 }
 
-// shownDomain returns the domain that a text begins with.
+// shownDomain returns the domain at the beginning of a text.
 func shownDomain(s string) string {
 	s = strings.TrimLeftFunc(s, func(r rune) bool { return isGap(r) || unicode.Is(unicode.Ps, r) || r == '<' })
 	if end := strings.IndexByte(s[:min(len(s), 64)], ']'); end > 0 {
@@ -140,7 +140,7 @@ func shownDomain(s string) string {
 		after, dot := strings.CutPrefix(gap, ".")
 		next := strings.TrimLeftFunc(after, isGap)
 		first, _ := utf8.DecodeRuneInString(next)
-		// Behind a whole domain a dot and a blank end a sentence.
+		// After a whole domain, a dot and a blank end a sentence.
 		if !dot || !isLabel(first) || next == "" || len(next) < len(after) && strings.Contains(domain.String(), ".") {
 			return strings.ToLower(domain.String())
 		}
@@ -153,8 +153,8 @@ func isLabel(r rune) bool {
 	return r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r)
 }
 
-// isShownDomain tells a domain or address literal from numbers with a dot in them. A person does not see that a top-level
-// domain is no number.
+// isShownDomain reports whether s looks like a domain or address literal, rather than like a number with a decimal
+// point.
 func isShownDomain(s string) bool {
 	if strings.HasPrefix(s, "[") || strings.Count(s, ".") == 3 {
 		return true

@@ -8,40 +8,45 @@ import (
 	"unicode/utf8"
 )
 
-// addressFields are the fields of mailboxes that name no author. Names in them are phrases.
-var addressFields = []string{"To", "Cc", "Reply-To", "Resent-To", "Resent-Cc", "Resent-Reply-To", "Disposition-Notification-To", "Return-Receipt-To"}
+// addressFields are the fields of mailboxes other than authors. Names in them are phrases.
+var addressFields = []string{
+	"To", "Cc", "Reply-To", "Resent-To", "Resent-Cc", "Resent-Reply-To",
+	"Disposition-Notification-To", "Return-Receipt-To",
+}
 
-// structured are fields whose text beyond ASCII encoded words cannot stand for (RFC 2047 §5): they stay as they are.
+// structured are fields in which encoded words are not allowed (RFC 2047 §5): their non-ASCII text stays as it is.
 var structured = []string{
-	"From", "Sender", "Resent-From", "Resent-Sender", "Received", "Return-Path", "Date", "Resent-Date", "Message-ID", "Resent-Message-ID",
-	"References", "In-Reply-To", "MIME-Version", "Content-Transfer-Encoding", "Content-ID",
+	"From", "Sender", "Resent-From", "Resent-Sender", "Received", "Return-Path", "Date", "Resent-Date",
+	"Message-ID", "Resent-Message-ID", "References", "In-Reply-To", "MIME-Version", "Content-Transfer-Encoding",
+	"Content-ID",
 	"Content-Location", "Content-Language", "DKIM-Signature", "Authentication-Results", "Autocrypt",
 }
 
-// EncodeText writes text beyond ASCII that stands in a header as it is, as devices and many programs send it, as encoded words
-// (RFC 2047): readers show the same, and no server on the way needs SMTPUTF8 for it. Octets that are no UTF-8 are taken for
-// what the message says that its body is in, else for Windows-1252. What cannot be encoded, such as an address, keeps its
-// octets. Encoded words that say the end of a line are written anew. It returns for the trace what was changed.
+// EncodeText turns raw non-ASCII text in a header, which devices and many programs send, into encoded words (RFC 2047):
+// readers show the same, and no server on the way needs SMTPUTF8. Octets that are not UTF-8 are decoded in the charset
+// of the body, else as Windows-1252. What cannot be encoded, such as an address, keeps its octets. Encoded words with
+// line ends are rewritten. It returns, for the trace, what was changed.
 func EncodeText(h *Header) (notes []string) {
 	for i := range h.Fields {
 		f := h.Fields[i]
+		name := Printable(Cut(f.Name, 40))
 		if slices.ContainsFunc(f.Raw, isHigh) && !isOneOf(f, structured) {
 			if encoded, ok := encodeField(f, h.decode(f.Value())); ok {
 				h.Replace(i, encoded)
-				notes = append(notes, "the "+Printable(Cut(f.Name, 40))+" field has its letters beyond ASCII as encoded words now")
+				notes = append(notes, "the "+name+" field is rewritten: its non-ASCII text is now encoded words")
 				continue
 			}
 		}
 		if tame, ok := withoutLineEnds(f); ok {
 			h.Replace(i, tame)
-			notes = append(notes, "the "+Printable(Cut(f.Name, 40))+" field has no line ends in its encoded words any more")
+			notes = append(notes, "the "+name+" field is rewritten: its encoded words had line ends")
 		}
 	}
 	return notes
 }
 
-// withoutLineEnds writes a field anew that has encoded words which decode to CR, LF or NUL: to a reader that decodes a header before
-// it looks for fields, what is behind these is another field. Author fields are canonical and have none.
+// withoutLineEnds rewrites a field with encoded words that decode to CR, LF or NUL: a reader that decodes a header
+// before it looks for fields would see another field after them. Author fields are canonical and have none.
 func withoutLineEnds(f Field) (Field, bool) {
 	if !bytes.Contains(f.Raw, []byte("=?")) {
 		return f, false
@@ -58,7 +63,7 @@ func withoutLineEnds(f Field) (Field, bool) {
 		if err != nil {
 			text = "?"
 		}
-		text = strings.NewReplacer("\r", " ", "\n", " ", "\x00", " ").Replace(text)
+		text = lineEnds.Replace(text)
 		b.WriteString(value[last:w.start])
 		b.WriteString(strings.Join(encodeWords(text), " "))
 		last = w.end
@@ -69,35 +74,41 @@ func withoutLineEnds(f Field) (Field, bool) {
 	return foldField(f.Name, b.String()+value[last:]), true
 }
 
-// saysLineEnd reports an encoded word with CR, LF or NUL in it, or in a charset that hides them.
+var lineEnds = strings.NewReplacer("\r", " ", "\n", " ", "\x00", " ")
+
+// oddCharsets encode ASCII differently, so that octets do not show a line end.
+var oddCharsets = []string{
+	"utf-7", "utf7", "ebcdic", "cp037", "ibm037", "cp500", "ibm500", "cp1026", "cp1140", "cp273", "cp424", "cp875",
+}
+
+// saysLineEnd reports whether an encoded word has CR, LF or NUL, or is in a charset that hides them.
 func saysLineEnd(w encodedWord, octets []byte) bool {
 	if bytes.ContainsAny(octets, "\r\n\x00") {
 		return true
 	}
 	charset, _, _ := strings.Cut(strings.ToLower(w.charset), "*")
-	hides := func(name string) bool { return strings.Contains(charset, name) }
-	return slices.ContainsFunc([]string{"utf-7", "utf7", "ebcdic", "cp037", "ibm037", "cp500", "ibm500", "cp1026", "cp1140", "cp273", "cp424", "cp875"}, hides)
+	return slices.ContainsFunc(oddCharsets, func(name string) bool { return strings.Contains(charset, name) })
 }
 
-// parametric are fields whose text beyond ASCII stands in parameters: the name of a file that is the whole message.
+// parametric are fields whose non-ASCII text is in parameters, such as a file name.
 var parametric = []string{"Content-Type", "Content-Disposition"}
 
-// encodeParameters writes a field with its parameters as RFC 2231 has them.
+// encodeParameters writes a field with its parameters encoded as in RFC 2231.
 func encodeParameters(name, text string) (f Field, ok bool) {
 	value, parameters, err := mime.ParseMediaType(text)
-	if err != nil || !isASCII(parameters["boundary"]) { // which the body has in the octets that stand here
+	if err != nil || !IsASCII(parameters["boundary"]) { // the body has the boundary octet for octet
 		return f, false
 	}
 	encoded := mime.FormatMediaType(value, parameters)
 	f = NewField(name, encoded)
-	return f, encoded != "" && isASCII(encoded) && LongLine(f.Raw) == len(f.Raw)
+	return f, encoded != "" && IsASCII(encoded) && LongLine(f.Raw) == len(f.Raw)
 }
 
 func isHigh(c byte) bool { return c >= 0x80 }
 
 func isOneOf(f Field, names []string) bool { return slices.ContainsFunc(names, f.Is) }
 
-// decode reads the value of a field that declares no charset.
+// decode decodes a field's value, which has no declared charset.
 func (h Header) decode(value string) string {
 	if utf8.ValidString(value) {
 		return value
@@ -111,7 +122,7 @@ func (h Header) decode(value string) string {
 	return decodeRaw(value)
 }
 
-// encodeField writes a field, the value of which is text in UTF-8, in ASCII.
+// encodeField writes a field in ASCII. text is its value in UTF-8.
 func encodeField(f Field, text string) (Field, bool) {
 	if isOneOf(f, addressFields) {
 		boxes, err := readMailboxes(text)
@@ -138,11 +149,12 @@ func encodeField(f Field, text string) (Field, bool) {
 	return Field{Name: f.Name, Raw: append(b, crlf...)}, true
 }
 
-// shortened writes a field of text, encoded or not, that has no place where it can be folded as several encoded words.
+// shortened writes a text field that cannot be folded as several encoded words.
 func (h Header) shortened(f Field) (Field, bool) {
 	value := h.decode(f.Value())
 	text, err := decodeWords(value)
-	if err != nil || text == value && isASCII(value) || isOneOf(f, structured) || isOneOf(f, addressFields) || isOneOf(f, parametric) {
+	if err != nil || text == value && IsASCII(value) ||
+		isOneOf(f, structured) || isOneOf(f, addressFields) || isOneOf(f, parametric) {
 		return f, false
 	}
 	short, _ := encodeField(f, text)

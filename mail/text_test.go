@@ -11,10 +11,12 @@ import (
 func TestEncodeText(t *testing.T) {
 	long := strings.TrimSpace(strings.Repeat("Überlänge ist auch ein Thema ", 40))
 	for name, c := range map[string]struct{ in, want string }{
-		"subject":          {"Subject: Gr\u00fc\u00dfe aus K\u00f6ln", "Gr\u00fc\u00dfe aus K\u00f6ln"},
-		"Windows-1252":     {"Subject: Gr\xfc\xdfe, 5 \x80", "Gr\u00fc\u00dfe, 5 \u20ac"},
-		"GBK":              {"Subject: \xce\xd2\xb5\xc4\r\nContent-Type: text/plain; charset=\"gb2312\"", "\u6211\u7684"},
-		"Shift JIS":        {"Subject: \x83X\x83L\x83\x83\x83i\r\nContent-Type: text/html; charset=Shift_JIS", "\u30b9\u30ad\u30e3\u30ca"},
+		"subject":      {"Subject: Gr\u00fc\u00dfe aus K\u00f6ln", "Gr\u00fc\u00dfe aus K\u00f6ln"},
+		"Windows-1252": {"Subject: Gr\xfc\xdfe, 5 \x80", "Gr\u00fc\u00dfe, 5 \u20ac"},
+		"GBK": {"Subject: \xce\xd2\xb5\xc4\r\nContent-Type: text/plain; charset=\"gb2312\"",
+			"\u6211\u7684"},
+		"Shift JIS": {"Subject: \x83X\x83L\x83\x83\x83i\r\nContent-Type: text/html; charset=Shift_JIS",
+			"\u30b9\u30ad\u30e3\u30ca"},
 		"not what it says": {"Subject: Gr\xfc\xdfe\r\nContent-Type: text/plain; charset=utf-8", "Gr\u00fc\u00dfe"},
 		"beside a word":    {"Subject: =?utf-8?q?K=C3=B6ln?= und K\u00f6ln", "K\u00f6ln und K\u00f6ln"},
 		"long":             {"Subject: " + long, long},
@@ -29,7 +31,8 @@ func TestEncodeText(t *testing.T) {
 		notes := EncodeText(&h)
 		raw := string(h.Bytes())
 		got, err := new(mime.WordDecoder).DecodeHeader(h.Fields[0].Value())
-		if err != nil || got != c.want || len(notes) != 1 || strings.ContainsFunc(raw, func(r rune) bool { return r > '~' }) {
+		if err != nil || got != c.want || len(notes) != 1 ||
+			strings.ContainsFunc(raw, func(r rune) bool { return r > '~' }) {
 			t.Errorf("%s: %q is %q, %v, %q", name, raw, got, err, notes)
 		}
 		for line := range strings.SplitSeq(raw, "\r\n") {
@@ -45,7 +48,8 @@ func TestEncodeText(t *testing.T) {
 	}
 	EncodeText(&h)
 	list, err := netmail.ParseAddressList(h.Get("To"))
-	if err != nil || len(list) != 2 || list[0].Name != "J\u00f6rg" || list[1].Name != "M\u00fcller, Ann" || list[1].Address != "ann@example.net" {
+	if err != nil || len(list) != 2 || list[0].Name != "J\u00f6rg" || list[1].Name != "M\u00fcller, Ann" ||
+		list[1].Address != "ann@example.net" {
 		t.Errorf("%q: %v, %v", h.Bytes(), list, err)
 	}
 	for in, want := range map[string]string{
@@ -58,19 +62,22 @@ func TestEncodeText(t *testing.T) {
 		}
 		notes := EncodeText(&h)
 		_, parameters, err := mime.ParseMediaType(h.Fields[0].Value())
-		if err != nil || parameters["name"] != want || len(notes) != 1 || strings.ContainsFunc(string(h.Bytes()), func(r rune) bool { return r > '~' }) {
+		if err != nil || parameters["name"] != want || len(notes) != 1 ||
+			strings.ContainsFunc(string(h.Bytes()), func(r rune) bool { return r > '~' }) {
 			t.Errorf("%q became %q: %v, %v", in, h.Bytes(), parameters, err)
 		}
 	}
 	for _, kept := range []string{
-		"Subject: plain", "Content-Type: \u00fc; name=x", "Content-Type: application/pdf; name=B\u00fcro.pdf", "Content-Type: text/plain; name=x; name=\"\u00fc\"", "To: j\u00f6rg@example.net",
+		"Subject: plain", "Content-Type: \u00fc; name=x", "Content-Type: application/pdf; name=B\u00fcro.pdf",
+		"Content-Type: text/plain; name=x; name=\"\u00fc\"", "To: j\u00f6rg@example.net",
 		"Content-Type: multipart/mixed; boundary=\"gr\u00fc\u00dfe\"", "Cc: gr\u00fc\u00dfe: a@b.example, c@d.example;",
 	} {
 		h, _, err := ReadHeader([]byte(kept + "\r\n\r\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if notes := EncodeText(&h); len(notes) > 0 || string(h.Bytes()) != kept+"\r\n" && string(h.Bytes()) != kept+"\r\n\r\n" {
+		if notes := EncodeText(&h); len(notes) > 0 ||
+			string(h.Bytes()) != kept+"\r\n" && string(h.Bytes()) != kept+"\r\n\r\n" {
 			t.Errorf("%q became %q: %q", kept, h.Bytes(), notes)
 		}
 	}

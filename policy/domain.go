@@ -1,29 +1,11 @@
 package policy
 
-import (
-	"strings"
+import "postern/mail"
 
-	"postern/mail"
-)
-
-func lowerASCII(s string) string {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= 'A' && s[i] <= 'Z' {
-			return strings.Map(func(r rune) rune {
-				if r >= 'A' && r <= 'Z' {
-					return r + 'a' - 'A'
-				}
-				return r
-			}, s)
-		}
-	}
-	return s
-}
-
-// folded is an address in the form in which addresses are compared.
+// folded returns the form in which addresses are compared.
 func folded(a mail.Address) mail.Address {
-	return mail.Address{Local: lowerASCII(a.Local), Domain: mail.ALabels(a.Domain)}
+	return mail.Address{Local: mail.LowerASCII(a.Local), Domain: mail.ALabels(a.Domain)}
 }
 
-// RecipientKey returns the form of an address in which new recipients are told from known ones.
+// RecipientKey returns the form of an address by which known recipients are recognised.
 func RecipientKey(a mail.Address) string { return folded(a).String() }

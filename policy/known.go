@@ -13,16 +13,15 @@ import (
 )
 
 const (
-	// maxKnown bounds the recipients kept in memory, maxPending those that wait to be written.
+	// maxKnown bounds the recipients in memory, maxPending those not yet saved.
 	maxKnown   = 65536
 	maxPending = 32768
-	// refresh is how often a recipient that is written to again is recorded as used.
+	// refresh is how often the last use of a known recipient is recorded.
 	refresh = 24 * time.Hour
 )
 
-// known tells which recipients a login has written to before. Memory holds the recent ones, so that
-// writing to the same people costs no look into the store; new ones are written with the next save. A
-// crash forgets those of the last moments, which then count as new again.
+// known remembers which recipients a login has written to. Memory holds the recent ones, so that writing to the same
+// people needs no query; save writes new ones. A crash forgets the unsaved ones, which then count as new again.
 type known struct {
 	store LimitStore
 
@@ -36,12 +35,12 @@ type contact struct{ login, to string }
 func newKnown(store LimitStore) *known {
 	recent, err := simplelru.NewLRU[contact, time.Time](maxKnown, nil)
 	if err != nil {
-		panic(err) // only for a size that is not positive
+		panic(err) // only for a size below one
 	}
 	return &known{store: store, recent: recent, pending: make(map[contact]struct{})}
 }
 
-// fresh returns the keys of those recipients that login has not written to.
+// fresh returns the keys of the recipients that login has not written to.
 func (k *known) fresh(ctx context.Context, now time.Time, login string, to []mail.Address) (fresh []string, err error) {
 	rest := k.notRecent(now, login, recipientKeys(to))
 	if len(rest) == 0 {
@@ -52,7 +51,7 @@ func (k *known) fresh(ctx context.Context, now time.Time, login string, to []mai
 		return rest, err
 	}
 	for _, addr := range rest {
-		if n > 0 { // some are: ask which
+		if n > 0 { // some are new: ask which
 			one, err := k.store.NewRecipients(ctx, login, []string{addr})
 			if err != nil {
 				return nil, err
@@ -67,7 +66,7 @@ func (k *known) fresh(ctx context.Context, now time.Time, login string, to []mai
 	return fresh, nil
 }
 
-// notRecent returns the keys that memory does not know, and notes the others as used.
+// notRecent returns the keys that are not in memory, and marks the others as used.
 func (k *known) notRecent(now time.Time, login string, keys []string) (rest []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -96,8 +95,7 @@ func (k *known) remember(now time.Time, login string, keys []string) {
 	}
 }
 
-// rememberLocked drops what cannot be kept: it counts as new again later, so that nothing is given
-// away.
+// rememberLocked drops what exceeds maxPending: it will count as new again, which errs on the safe side.
 func (k *known) rememberLocked(now time.Time, c contact) {
 	k.recent.Add(c, now)
 	if len(k.pending) < maxPending {
@@ -105,7 +103,7 @@ func (k *known) rememberLocked(now time.Time, c contact) {
 	}
 }
 
-// save writes what is pending, as used at now: a moment late, for what is forgotten by the month.
+// save writes the pending recipients as used at now. That is a little late, but they are forgotten only after months.
 func (k *known) save(ctx context.Context, now time.Time) error {
 	var errs []error
 	for login, addrs := range k.takePending() {

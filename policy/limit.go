@@ -16,7 +16,7 @@ const (
 	Messages Unit = iota + 1
 	Recipients
 	NewRecipients // recipients that the login has not written to before
-	Bytes         // octets of messages, once however many recipients
+	Bytes         // octets of messages, counted once for all recipients
 )
 
 var unitWords = map[string]Unit{
@@ -26,32 +26,31 @@ var unitWords = map[string]Unit{
 	"byte": Bytes, "bytes": Bytes, "octet": Bytes, "octets": Bytes,
 }
 
-// sizes are decimal without an i, as everywhere in relay.toml; from the largest.
+// sizes are decimal without an i, as everywhere in relay.toml; largest first.
 var sizes = []struct {
 	name   string
 	octets float64
 }{
-	{"TiB", 1 << 40}, {"TB", 1e12}, {"GiB", 1 << 30}, {"GB", 1e9}, {"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"KB", 1e3}, {"B", 1},
+	{"TiB", 1 << 40}, {"TB", 1e12}, {"GiB", 1 << 30}, {"GB", 1e9},
+	{"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"KB", 1e3}, {"B", 1},
 }
 
 var windowWords = map[string]time.Duration{
 	"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour,
 }
 
-// maxWindow bounds windows: a bucket that refills for longer than a year is no limit but a mistake.
+// maxWindow bounds windows: one longer than a year is a mistake.
 const maxWindow = 366 * 24 * time.Hour
 
-// Limit allows Count of Unit at once and refills within Window. Limits are equal when they mean the
-// same, however they were written.
+// Limit allows Count of Unit at once and refills over Window. Limits with the same meaning are ==, however written.
 type Limit struct {
 	Count  int64
 	Unit   Unit
 	Window time.Duration
 }
 
-// ParseLimit reads "60 messages/minute", "2000 recipients/day", "200 new recipients/day", "2GB/day";
-// windows are second, minute, hour, day, week, or a duration such as "15m" or "30d". Case does not
-// count.
+// ParseLimit parses "60 messages/minute", "2000 recipients/day", "200 new recipients/day" or "2GB/day", in any case. A
+// window is a second, minute, hour, day or week, or a duration such as "15m" or "30d".
 func ParseLimit(s string) (Limit, error) {
 	amount, window, found := strings.Cut(s, "/")
 	if !found {
@@ -71,7 +70,8 @@ func ParseLimit(s string) (Limit, error) {
 func parseAmount(s string) (int64, Unit, error) {
 	end := strings.IndexFunc(s, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
 	if end <= 0 {
-		return 0, 0, fmt.Errorf("it begins with a number and its unit: messages, recipients, new recipients, or a size such as 2GB")
+		return 0, 0, fmt.Errorf("it begins with a number and its unit: " +
+			"messages, recipients, new recipients, or a size such as 2GB")
 	}
 	number, word := s[:end], strings.ToLower(strings.Join(strings.Fields(s[end:]), " "))
 	factor := 1.0
@@ -82,7 +82,8 @@ func parseAmount(s string) (int64, Unit, error) {
 		}
 	}
 	if !known {
-		return 0, 0, fmt.Errorf("%q is no unit; there are messages, recipients, new recipients, and sizes such as 2GB", word)
+		return 0, 0, fmt.Errorf("%q is no unit; "+
+			"there are messages, recipients, new recipients, and sizes such as 2GB", word)
 	}
 	n, err := strconv.ParseFloat(number, 64)
 	n *= factor
@@ -107,7 +108,8 @@ func parseWindow(s string) (time.Duration, error) {
 	w, err := parseDuration(s)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("%q is no window; there are second, minute, hour, day, week, and durations such as 15m or 30d", s)
+		return 0, fmt.Errorf("%q is no window; "+
+			"there are second, minute, hour, day, week, and durations such as 15m or 30d", s)
 	case w < time.Second || w > maxWindow:
 		return 0, fmt.Errorf("a window lasts between a second and a year")
 	case w%time.Second != 0:
@@ -116,7 +118,7 @@ func parseWindow(s string) (time.Duration, error) {
 	return w, nil
 }
 
-// parseDuration reads what time.ParseDuration reads, and whole days and weeks: "30d", "2w".
+// parseDuration is time.ParseDuration plus whole days and weeks: "30d", "2w".
 func parseDuration(s string) (time.Duration, error) {
 	for suffix, unit := range map[string]time.Duration{"d": windowWords["day"], "w": windowWords["week"]} {
 		digits, ok := strings.CutSuffix(s, suffix)
@@ -129,8 +131,7 @@ func parseDuration(s string) (time.Duration, error) {
 	return time.ParseDuration(s)
 }
 
-// String returns the limit as it would be written: "60 messages/minute", "2GB/day". ParseLimit reads it
-// back as the same.
+// String returns the limit in the form that ParseLimit reads: "60 messages/minute", "2GB/day".
 func (l Limit) String() string {
 	return l.amount(l.Count) + "/" + windowString(l.Window)
 }

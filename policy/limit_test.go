@@ -96,7 +96,8 @@ func TestLimitsReadBack(t *testing.T) {
 
 // FuzzParseLimit: whatever is read can be counted and reads back as the same.
 func FuzzParseLimit(f *testing.F) {
-	for _, s := range []string{"60 messages/minute", "2GB/day", "200 new recipients/24h", "1.5GiB/2w", "0 messages/day", "/", "9e9 messages/day", "٣ messages/day"} {
+	for _, s := range []string{"60 messages/minute", "2GB/day", "200 new recipients/24h", "1.5GiB/2w", "0 messages/day",
+		"/", "9e9 messages/day", "٣ messages/day"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -17,34 +17,34 @@ import (
 const (
 	// maxBuckets bounds the memory of a Limiter to some 15 MB.
 	maxBuckets = 50_000
-	// evictionScan is how many of the longest unused buckets are looked at for the one to drop.
+	// evictionScan is how many of the longest unused buckets are considered for eviction.
 	evictionScan = 32
-	// saveEvery is the longest that a crash gives away.
+	// saveEvery is the longest period that a crash forgets.
 	saveEvery = 2 * time.Second
 	// closeTimeout bounds the last save.
 	closeTimeout = 10 * time.Second
 )
 
-// Usage is what a message takes.
+// Usage is what a message counts against limits.
 type Usage struct {
 	Messages   int
-	Recipients []mail.Address // of the envelope; how many of them are new is found out
+	Recipients []mail.Address // of the envelope, known and new ones
 	Bytes      int64
 }
 
-// Verdict is what a Limiter says. Refund is never nil.
+// Verdict is the answer of a Limiter. Refund is never nil.
 type Verdict struct {
 	OK    bool
-	Limit Limit     // the one that stands in the way longest
-	Need  int64     // what the message counts under it
-	Retry time.Time // when the same message passes, if nothing else is sent until then
-	Never bool      // the message alone is more than the limit allows: it can never pass
-	// Refund gives back what was taken, once: for a message that was then not accepted. Recipients
-	// that became known stay known, and what was taken for them stays taken.
+	Limit Limit     // the exceeded limit with the longest wait
+	Need  int64     // what the message counts against it
+	Retry time.Time // when the message will pass, if nothing else is sent until then
+	Never bool      // the message alone exceeds the limit, so it can never pass
+	// Refund returns what was taken, once, for a message that was not accepted in the end. New recipients stay known
+	// and are not refunded.
 	Refund func()
 }
 
-// Limiter keeps a token bucket for each login and limit. It is safe for concurrent use.
+// Limiter has a token bucket for each login and limit. It is safe for concurrent use.
 type Limiter struct {
 	store LimitStore
 	log   *slog.Logger
@@ -52,7 +52,7 @@ type Limiter struct {
 	size  int
 
 	mu      sync.Mutex // guards all below
-	now     time.Time  // the latest that was seen: no stretch of time refills twice
+	now     time.Time  // the latest seen, so that no period refills twice
 	buckets map[key]*bucket
 	order   *list.List // of *bucket, the last used in front
 	dirty   map[*bucket]struct{}
@@ -63,8 +63,7 @@ type key struct {
 	limit Limit
 }
 
-// bucket is a token bucket. Its time must never run backwards: rate.Limiter would refill the same
-// stretch twice.
+// bucket is a token bucket. Its time must never run backwards: rate.Limiter would refill the same period twice.
 type bucket struct {
 	key
 	tokens *rate.Limiter
@@ -72,7 +71,7 @@ type bucket struct {
 	place  *list.Element
 }
 
-// NewLimiter returns a Limiter with the states that store kept. Run saves them, Close for the last time.
+// NewLimiter returns a Limiter with the buckets in store. Run saves them regularly, Close for the last time.
 func NewLimiter(ctx context.Context, store LimitStore, now time.Time, log *slog.Logger) (*Limiter, error) {
 	return newLimiter(ctx, store, now, log, maxBuckets)
 }
@@ -95,8 +94,8 @@ func newLimiter(ctx context.Context, store LimitStore, now time.Time, log *slog.
 	return l, nil
 }
 
-// Take counts a message of login against limits: all of them, or none if one stands in the way. An
-// error means that the store could not say which recipients are new: our own trouble, temporary.
+// Take counts a message of login against all limits, or none if one is exceeded. An error means that the store could
+// not say which recipients are new: our own trouble, temporary.
 func (l *Limiter) Take(ctx context.Context, now time.Time, login string, limits []Limit, u Usage) (Verdict, error) {
 	var fresh []string
 	if slices.ContainsFunc(limits, func(l Limit) bool { return l.Unit == NewRecipients }) {
@@ -105,7 +104,10 @@ func (l *Limiter) Take(ctx context.Context, now time.Time, login string, limits 
 			return Verdict{Refund: func() {}}, fmt.Errorf("look for new recipients of %q: %w", login, err)
 		}
 	}
-	need := amounts{Messages: int64(u.Messages), Recipients: int64(len(u.Recipients)), NewRecipients: int64(len(fresh)), Bytes: u.Bytes}
+	need := amounts{
+		Messages: int64(u.Messages), Recipients: int64(len(u.Recipients)),
+		NewRecipients: int64(len(fresh)), Bytes: u.Bytes,
+	}
 	v := l.take(now, login, limits, need)
 	v.Refund = func() {}
 	if !v.OK {
@@ -117,7 +119,7 @@ func (l *Limiter) Take(ctx context.Context, now time.Time, login string, limits 
 	return v, nil
 }
 
-// amounts are what a message counts, by unit.
+// amounts is what a message counts, by unit.
 type amounts [Bytes + 1]int64
 
 func (l *Limiter) take(now time.Time, login string, limits []Limit, need amounts) Verdict {
@@ -146,7 +148,7 @@ func (l *Limiter) take(now time.Time, login string, limits []Limit, need amounts
 	return v
 }
 
-// retryLocked returns when n tokens are there, ok if they are now. A bucket that is not kept is full.
+// retryLocked returns when n tokens will be available, ok if they are now. A bucket that does not exist is full.
 func (l *Limiter) retryLocked(now time.Time, k key, n int64) (retry time.Time, ok bool) {
 	b := l.buckets[k]
 	if b == nil || n == 0 {
@@ -156,7 +158,7 @@ func (l *Limiter) retryLocked(now time.Time, k key, n int64) (retry time.Time, o
 	if missing <= 0 {
 		return time.Time{}, true
 	}
-	// A millisecond covers what floating point may have lost.
+	// The millisecond makes up for rounding.
 	seconds := missing / k.limit.perSecond()
 	return now.Add(time.Duration(seconds*float64(time.Second)) + time.Millisecond), false
 }
@@ -172,15 +174,15 @@ func (l *Limiter) spendLocked(now time.Time, k key, n int64) {
 	l.dirty[b] = struct{}{}
 }
 
-// refund puts tokens back as of the last time something was taken, which needs no clock. Whatever is
-// above the count then is lost when the bucket is looked at next.
+// refund returns tokens as of the last time some were taken, so it needs no clock. The next use discards any above the
+// count.
 func (l *Limiter) refund(login string, limits []Limit, taken amounts) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, limit := range limits {
 		b := l.buckets[key{login, limit}]
 		if b == nil || taken[limit.Unit] == 0 || slices.Contains(limits[:i], limit) {
-			continue // dropped meanwhile: it is full
+			continue // evicted meanwhile, so it is full
 		}
 		b.tokens.AllowN(b.last, -int(taken[limit.Unit]))
 		l.dirty[b] = struct{}{}
@@ -201,8 +203,8 @@ func (l *Limiter) addLocked(k key, now time.Time) *bucket {
 	return b
 }
 
-// evictLocked drops buckets above the bound. Whatever the dropped one lacked is given away, so of the
-// longest unused it is the fullest.
+// evictLocked drops buckets above the bound. A dropped bucket counts as full, so it takes the fullest of the longest
+// unused.
 func (l *Limiter) evictLocked(now time.Time) {
 	for len(l.buckets) > l.size {
 		var victim *bucket
@@ -218,7 +220,7 @@ func (l *Limiter) evictLocked(now time.Time) {
 	}
 }
 
-// lacks is the share of a bucket that has not been refilled, between 0 and 1.
+// lacks is the missing share of a bucket, between 0 and 1.
 func (b *bucket) lacks(now time.Time) float64 {
 	return 1 - b.tokens.TokensAt(now)/float64(b.limit.Count)
 }

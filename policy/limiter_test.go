@@ -57,7 +57,8 @@ func people(from, to int) (list []mail.Address) {
 	return list
 }
 
-func take(t helper, l *policy.Limiter, now time.Time, login string, limits []policy.Limit, u policy.Usage) policy.Verdict {
+func take(t helper, l *policy.Limiter, now time.Time, login string, limits []policy.Limit,
+	u policy.Usage) policy.Verdict {
 	t.Helper()
 	v, err := l.Take(context.Background(), now, login, limits, u)
 	if err != nil {
@@ -150,7 +151,8 @@ func TestRefund(t *testing.T) {
 	}
 	later := start.Add(time.Hour) // refilled meanwhile: a refund fills no more than the bucket
 	v.Refund()
-	if !take(t, l, later, "anna", limits, policy.Usage{Messages: 2}).OK || take(t, l, later, "anna", limits, oneMessage).OK {
+	if !take(t, l, later, "anna", limits, policy.Usage{Messages: 2}).OK ||
+		take(t, l, later, "anna", limits, oneMessage).OK {
 		t.Error("the bucket holds another number than its count")
 	}
 	first := take(t, l, later, "bob", limits, oneMessage)
@@ -194,7 +196,8 @@ func TestClockBackwards(t *testing.T) {
 	if !take(t, l, start.Add(time.Hour), "anna", limits, sixty).OK {
 		t.Fatal("not refilled after an hour")
 	}
-	if take(t, l, start, "anna", limits, oneMessage).OK || take(t, l, start.Add(time.Hour), "anna", limits, oneMessage).OK {
+	if take(t, l, start, "anna", limits, oneMessage).OK ||
+		take(t, l, start.Add(time.Hour), "anna", limits, oneMessage).OK {
 		t.Error("the hour was refilled twice")
 	}
 }
@@ -231,7 +234,8 @@ func TestNewRecipients(t *testing.T) {
 
 	wantNil(t, l.Save(t.Context(), start))
 	again := newLimiter(t, store, start)
-	if !take(t, again, start, "anna", limits, to(people(0, 5))).OK || take(t, again, start, "anna", limits, to(people(5, 6))).OK {
+	if !take(t, again, start, "anna", limits, to(people(0, 5))).OK ||
+		take(t, again, start, "anna", limits, to(people(5, 6))).OK {
 		t.Error("a restart forgot who is known, or what was taken")
 	}
 	asked := store.Calls("NewRecipients")
@@ -310,7 +314,8 @@ func TestRestart(t *testing.T) {
 	for _, c := range []struct {
 		after time.Duration
 		want  int
-	}{{time.Second, 0}, {time.Hour + time.Second, 2}, {10*time.Hour + time.Second, 25}, {48 * time.Hour, 60}, {-time.Hour, 0}} {
+	}{{time.Second, 0}, {time.Hour + time.Second, 2}, {10*time.Hour + time.Second, 25}, {48 * time.Hour, 60},
+		{-time.Hour, 0}} {
 		again := newLimiter(t, store, start.Add(c.after))
 		passed := 0
 		for take(t, again, start.Add(c.after), "anna", limits, oneMessage).OK {
@@ -480,7 +485,8 @@ func TestComingBackInTime(t *testing.T) {
 		}
 		now := start
 		for range 20 {
-			u := policy.Usage{Messages: rapid.IntRange(1, 3).Draw(t, "messages"), Bytes: rapid.Int64Range(1, 1<<32).Draw(t, "bytes")}
+			u := policy.Usage{Messages: rapid.IntRange(1, 3).Draw(t, "messages"),
+				Bytes: rapid.Int64Range(1, 1<<32).Draw(t, "bytes")}
 			v := take(t, l, now, "anna", limits, u)
 			if v.OK || v.Never {
 				continue
@@ -506,7 +512,8 @@ func TestConcurrentTakes(t *testing.T) {
 	for i := range 8 {
 		wg.Go(func() {
 			for j := range 50 {
-				v, err := l.Take(context.Background(), start, "anna", limits, policy.Usage{Messages: 1, Recipients: people(j%5, j%5+1)})
+				v, err := l.Take(context.Background(), start, "anna", limits,
+					policy.Usage{Messages: 1, Recipients: people(j%5, j%5+1)})
 				if err != nil {
 					t.Error(err)
 				}
@@ -538,7 +545,8 @@ func wantNil(t helper, err error) {
 
 func BenchmarkTake(b *testing.B) {
 	l := newLimiter(b, policytest.NewMemory(), start)
-	limits := parse(b, "60 messages/second", "100000000 messages/day", "200000000 recipients/day", "200 new recipients/day", "2000GB/day")
+	limits := parse(b, "60 messages/second", "100000000 messages/day", "200000000 recipients/day",
+		"200 new recipients/day", "2000GB/day")
 	ctx := context.Background()
 	now := start
 	b.ReportAllocs()

@@ -10,10 +10,10 @@ import (
 	"postern/mail"
 )
 
-// Match is the conditions of a route, or of a rule. Every one that is set must be met by one of its
-// values; without any it matches everything.
+// Match is the conditions of a route or rule. Each one that is set must match by one of its values; without conditions
+// it matches everything.
 type Match struct {
-	Logins     []string // stars stand for any text
+	Logins     []string // a star matches any text
 	Groups     []string
 	Listeners  []string
 	Networks   []netip.Prefix // of the client
@@ -21,7 +21,7 @@ type Match struct {
 	Recipients []string       // as in [[policy]]; "!" denies
 }
 
-// Facts are what a Match is held against. Zero fields meet no condition.
+// Facts is what a Match is compared with. Zero fields match no condition.
 type Facts struct {
 	Login     string
 	Groups    []string
@@ -31,7 +31,7 @@ type Facts struct {
 	Recipient mail.Address
 }
 
-// Matcher is a Match, compiled. It is immutable.
+// Matcher is a compiled Match. It is immutable.
 type Matcher struct {
 	logins, groups, listeners []string
 	networks                  []netip.Prefix
@@ -73,14 +73,15 @@ func parseLogins(list []string) ([]string, error) {
 		case strings.TrimSpace(s) == "":
 			return nil, errors.New(`logins: an entry is empty; write a login, or "*" for all`)
 		case strings.HasPrefix(s, "!"):
-			return nil, fmt.Errorf("logins: %q: a login cannot be excluded here; write a block for it before this one", s)
+			return nil, fmt.Errorf("logins: %q: a login cannot be excluded here; write a block for it before this one",
+				s)
 		}
 	}
 	return lowerAll(list), nil
 }
 
-// parseRouteSender reads a sender of a route, which grants nothing: everybody and the null
-// reverse-path may stand there, a group may not.
+// parseRouteSender parses a sender of a route. Since it grants nothing, it may be everybody or the null reverse-path,
+// but not a group.
 func parseRouteSender(s string) (pattern, error) {
 	switch {
 	case s == "*":
@@ -88,14 +89,15 @@ func parseRouteSender(s string) (pattern, error) {
 	case s == "<>":
 		return pattern{text: s, null: true}, nil
 	case strings.HasPrefix(s, "@"):
-		return pattern{}, fmt.Errorf("%q: for all addresses of a domain write \"*%s\"; for a group write groups = [...]", s, s)
+		return pattern{}, fmt.Errorf(
+			"%q: for all addresses of a domain write \"*%s\"; for a group write groups = [...]", s, s)
 	}
 	return parsePattern(s)
 }
 
 // Matches reports whether all conditions are met.
 func (m *Matcher) Matches(f Facts) bool {
-	if !m.matchesClient(lowerASCII(f.Login), f.Groups, f.Listener, f.Client) {
+	if !m.matchesClient(mail.LowerASCII(f.Login), f.Groups, f.Listener, f.Client) {
 		return false
 	}
 	if m.senders != nil && find(m.senders, folded(f.Sender), f.Login) == nil {
@@ -112,7 +114,8 @@ func (m *Matcher) matchesClient(login string, groups []string, listener string, 
 	if m.logins != nil && !slices.ContainsFunc(m.logins, func(p string) bool { return glob(p, login) }) {
 		return false
 	}
-	if m.groups != nil && !slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(m.groups, lowerASCII(g)) }) {
+	inGroup := func(g string) bool { return slices.Contains(m.groups, mail.LowerASCII(g)) }
+	if m.groups != nil && !slices.ContainsFunc(groups, inGroup) {
 		return false
 	}
 	if m.listeners != nil && !slices.Contains(m.listeners, listener) {
@@ -131,7 +134,7 @@ func lowerAll(list []string) []string {
 	}
 	lower := make([]string, len(list))
 	for i, s := range list {
-		lower[i] = lowerASCII(s)
+		lower[i] = mail.LowerASCII(s)
 	}
 	return lower
 }

@@ -8,8 +8,8 @@ import (
 	"postern/mail"
 )
 
-// glob reports whether s matches a pattern in which * stands for any text. It takes time in proportion
-// to the product of both lengths at worst.
+// glob reports whether s matches a pattern in which * matches any text. At worst it takes time proportional to the
+// product of both lengths.
 func glob(pattern, s string) bool {
 	p, i, star, mark := 0, 0, -1, 0
 	for i < len(s) {
@@ -33,25 +33,24 @@ func glob(pattern, s string) bool {
 	return p == len(pattern)
 }
 
-// pattern is an address pattern, compiled. Exactly one of everybody, null, login without a domain,
-// group, or a domain is set.
+// pattern is a compiled address pattern. Exactly one of everybody, null, group, login without domain, or domain is set.
 type pattern struct {
 	text      string // as written
 	everybody bool   // "*"
 	null      bool   // "<>"
 	group     string // "@group"
 	login     bool   // "{login}", or "{login}@domain" with a domain
-	local     string // of "local@domain", folded; with stars if wild
+	local     string // of "local@domain", in lower case; has stars if wild
 	wild      bool
 	domain    string // A-labels
 	below     bool   // "*.domain": the domains below it
 }
 
-// loginPattern stands for the login of whoever sends.
+// loginPattern stands for the sender's login.
 const loginPattern = "{login}"
 
-// parsePattern reads the forms that all lists have in common: address, local parts with stars,
-// *@domain, *@*.domain, {login}, {login}@domain.
+// parsePattern parses the forms that are allowed in all lists: address, local parts with stars, *@domain, *@*.domain,
+// {login}, {login}@domain.
 func parsePattern(s string) (pattern, error) {
 	if s == loginPattern {
 		return pattern{text: s, login: true}, nil
@@ -69,9 +68,10 @@ func parsePattern(s string) (pattern, error) {
 	case local == loginPattern:
 		p.login = true
 	case strings.Contains(local, "*"):
-		p.local, p.wild = lowerASCII(local), true
+		p.local, p.wild = mail.LowerASCII(local), true
 		if strings.ContainsAny(local, "\"\\ @{}<>") {
-			return pattern{}, fmt.Errorf("%q: only letters, digits and stars can stand before the last @ of a pattern", s)
+			return pattern{}, fmt.Errorf("%q: only letters, digits and stars can stand before the last @ of a pattern",
+				s)
 		}
 	case strings.ContainsAny(local, "{}"):
 		return pattern{}, fmt.Errorf("%q: only {login} can stand in braces", s)
@@ -80,7 +80,7 @@ func parsePattern(s string) (pattern, error) {
 		if err != nil {
 			return pattern{}, fmt.Errorf("%q is no address; write \"user@example.com\" or \"*@example.com\"", s)
 		}
-		p.local = lowerASCII(a.Local)
+		p.local = mail.LowerASCII(a.Local)
 	}
 	return p, nil
 }
@@ -88,7 +88,8 @@ func parsePattern(s string) (pattern, error) {
 func parseDomainPattern(s string) (domain string, below bool, err error) {
 	s, below = strings.CutPrefix(s, "*.")
 	if domain, err = mail.ParseDomain(s); err != nil {
-		return "", false, fmt.Errorf("%q is no domain; a star can only stand for what is before its first dot, as in *@*.example.com", s)
+		return "", false, fmt.Errorf(
+			"%q is no domain; a star can only stand for what is before its first dot, as in *@*.example.com", s)
 	}
 	if below && strings.HasPrefix(domain, "[") {
 		return "", false, errors.New("an address literal has nothing below it")
@@ -103,17 +104,17 @@ func domainOr(s string) string {
 	return "example.com"
 }
 
-// parseSender reads a pattern of `senders`. A star for everybody is not among them: nobody sends as
-// somebody else.
+// parseSender parses a pattern of `senders`. A star for everybody is not allowed: nobody sends as somebody else.
 func parseSender(s string) (pattern, error) {
 	name, isGroup := strings.CutPrefix(s, "@")
 	switch {
 	case isGroup && strings.Contains(name, "."):
-		return pattern{}, fmt.Errorf("%q: for all addresses of a domain write \"*%s\"; for the members of a group write @ and its name", s, s)
+		return pattern{}, fmt.Errorf(
+			"%q: for all addresses of a domain write \"*%s\"; for the members of a group write @ and its name", s, s)
 	case isGroup && (name == "" || strings.ContainsAny(name, "@*{}! ")):
 		return pattern{}, fmt.Errorf("%q: write @ and the name of a group", s)
 	case isGroup:
-		return pattern{text: s, group: lowerASCII(name)}, nil
+		return pattern{text: s, group: mail.LowerASCII(name)}, nil
 	case strings.HasPrefix(s, "!"):
 		return pattern{}, fmt.Errorf("%q: senders are only ever allowed; leave out what may not be used", s)
 	case s == "*":
@@ -122,14 +123,14 @@ func parseSender(s string) (pattern, error) {
 	return parsePattern(s)
 }
 
-// CheckSenderPattern reports what is wrong with a pattern of senders: address, *@domain, *@*.domain,
-// {login}, {login}@domain, @group, and stars in local parts.
+// CheckSenderPattern checks a pattern of senders: address, *@domain, *@*.domain, {login}, {login}@domain, @group, or
+// stars in local parts.
 func CheckSenderPattern(s string) error {
 	_, err := parseSender(s)
 	return err
 }
 
-// matches reports whether a folded address fits; groups are the caller's matter.
+// matches reports whether a folded address matches. The caller checks groups.
 func (p *pattern) matches(a mail.Address, login string) bool {
 	switch {
 	case a.IsNull():
@@ -144,14 +145,14 @@ func (p *pattern) matches(a mail.Address, login string) bool {
 	case p.below && !strings.HasSuffix(a.Domain, "."+p.domain), !p.below && a.Domain != p.domain:
 		return false
 	case p.login:
-		return lowerASCII(login) == a.Local
+		return mail.LowerASCII(login) == a.Local
 	case p.wild:
 		return glob(p.local, a.Local)
 	}
 	return p.local == a.Local
 }
 
-// address returns the one address that a pattern stands for, as written, if it is one.
+// address returns the address of a pattern that stands for only one, as written.
 func (p *pattern) address(login string) (mail.Address, bool) {
 	switch {
 	case p.everybody, p.null, p.group != "", p.wild, p.below:
@@ -167,8 +168,8 @@ func (p *pattern) address(login string) (mail.Address, bool) {
 	return a, err == nil
 }
 
-// loginAddress returns a login that is an address, folded. Most logins are asked for once per address
-// that is compared, so that a login without "@" costs nothing.
+// loginAddress returns a login that is an address, folded. It runs for each comparison, so a login without "@" must
+// cost nothing.
 func loginAddress(login string) (mail.Address, bool) {
 	if !strings.Contains(login, "@") {
 		return mail.Address{}, false
@@ -177,7 +178,7 @@ func loginAddress(login string) (mail.Address, bool) {
 	return folded(a), err == nil
 }
 
-// shown is the pattern as a person should read it.
+// shown is the pattern for people to read.
 func (p *pattern) shown(login string) string {
 	if a, ok := p.address(login); ok {
 		return a.String()

@@ -10,8 +10,7 @@ import (
 	"postern/mail"
 )
 
-// Run saves what changed until ctx is done. It returns when nothing of it runs any more; the last
-// changes are Close's.
+// Run saves changes until ctx is done. Close saves the last ones.
 func (l *Limiter) Run(ctx context.Context) {
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
@@ -24,21 +23,20 @@ func (l *Limiter) Run(ctx context.Context) {
 		}
 		err := l.Save(ctx, time.Now())
 		if err != nil && !failing && ctx.Err() == nil {
-			l.log.Error("the state of limits cannot be saved; a restart would forget it", "err", err)
+			l.log.Error("cannot save the state of limits; a restart would forget it", "err", err)
 		}
 		failing = err != nil
 	}
 }
 
-// Close saves what changed. The Limiter must not be used afterwards.
+// Close saves the last changes. The Limiter must not be used afterwards.
 func (l *Limiter) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	return l.Save(ctx, time.Now())
 }
 
-// Save writes every bucket that changed since the last Save, and the recipients that became known. What
-// could not be written is tried again by the next.
+// Save writes the buckets that changed since the last Save, and new recipients. The next Save retries what failed.
 func (l *Limiter) Save(ctx context.Context, now time.Time) error {
 	return errors.Join(l.saveBuckets(ctx, now), l.known.save(ctx, now))
 }
@@ -86,9 +84,8 @@ func (b *bucket) state(now time.Time) State {
 	}
 }
 
-// restoreLocked makes a bucket that is as full at s.At as it was; what passed since then refills it by
-// itself. A state from the future, of a clock that was wrong, counts as of now: nothing is refilled for
-// time that has not passed. A state that cannot be read belongs to a limit that we do not have.
+// restoreLocked recreates a bucket as it was at s.At, so that it refills for the time since. A state from the future,
+// due to a wrong clock, counts as of now. A state that cannot be parsed belongs to a limit that no longer exists.
 func (l *Limiter) restoreLocked(now time.Time, s State) {
 	limit, err := ParseLimit(s.Limit)
 	if err != nil || math.IsNaN(s.Tokens) {
@@ -104,7 +101,7 @@ func (l *Limiter) restoreLocked(now time.Time, s State) {
 	}
 	tokens := min(max(s.Tokens, 0), float64(limit.Count))
 	whole := math.Floor(tokens)
-	// rate.Limiter takes whole tokens: the fraction is the time that it took to refill it.
+	// rate.Limiter takes whole tokens, so the fraction becomes the time that it took to refill.
 	fraction := time.Duration((tokens - whole) / limit.perSecond() * float64(time.Second))
 	b := l.addLocked(k, at)
 	b.tokens.AllowN(at.Add(-fraction), int(limit.Count)-int(whole))

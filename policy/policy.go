@@ -12,24 +12,24 @@ import (
 	"postern/mail"
 )
 
-// The values of unlisted_sender and over_limit. Refuse is of both.
+// The values of unlisted_sender and over_limit. Refuse is a value of both.
 const (
 	Refuse  = "refuse"
 	Rewrite = "rewrite" // From becomes the first sender
-	Defer   = "defer"   // 452 and when to come back
-	Hold    = "hold"    // accept, and wait for a release
+	Defer   = "defer"   // 452 with the time to retry
+	Hold    = "hold"    // accept, but hold until released
 	Lock    = "lock"    // refuse, lock the login and alert
 )
 
-// DefaultMaxHeld is how many messages of a login Hold keeps unless a rule says otherwise: more than a person looks through.
+// DefaultMaxHeld is how many messages of a login Hold keeps by default: more than a person would look through.
 const DefaultMaxHeld = 500
 
-// Rule is one [[policy]] block. A setting that is nil or empty is not set by it; Limits that are empty
-// but not nil set "no limits".
+// Rule is one [[policy]] block. Nil or empty settings are not set by it, except that empty non-nil Limits mean "no
+// limits".
 type Rule struct {
-	Name string // how replies call it, "policy 2"
+	Name string // its name in replies, "policy 2"
 
-	Logins    []string // stars stand for any text
+	Logins    []string // a star matches any text
 	Groups    []string
 	Listeners []string
 	Networks  []netip.Prefix // of the client
@@ -46,20 +46,20 @@ type Rule struct {
 type Subject struct {
 	Login    string
 	Groups   []string
-	Senders  []string // of `postern user add --sender`: when there are any, these are the senders
+	Senders  []string // of `postern user add --sender`; if any, they replace those of the rules
 	Client   netip.Addr
 	Listener string
 }
 
-// Policy is a list of rules, compiled. It is safe for concurrent use.
+// Policy is a compiled list of rules. It is safe for concurrent use.
 type Policy struct {
 	rules  []rule
-	groups *atomic.Pointer[map[string][]pattern] // shared with the policies before it
-	// own holds compiled senders of users by their text: people log in again and again.
+	groups *atomic.Pointer[map[string][]pattern] // shared with the policies that it succeeds
+	// own caches the compiled senders of users by their text.
 	own *lru.Cache[string, pattern]
 }
 
-// maxOwn bounds the compiled senders that are kept, to about a megabyte.
+// maxOwn bounds that cache to about a megabyte.
 const maxOwn = 4096
 
 type rule struct {
@@ -91,7 +91,8 @@ func New(rules []Rule) (*Policy, error) {
 
 func compile(r Rule) (c rule, err error) {
 	c.Rule = r
-	if c.match, err = NewMatcher(Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Networks: r.Networks}); err != nil {
+	match := Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Networks: r.Networks}
+	if c.match, err = NewMatcher(match); err != nil {
 		return c, err
 	}
 	if r.Senders != nil && len(r.Senders) == 0 {
@@ -133,17 +134,17 @@ func checkLimits(limits []Limit) error {
 	return nil
 }
 
-// builtin is what no rule sets.
+// builtin has the defaults.
 var builtin = rule{
 	Rule:       Rule{Name: "the default policy"},
 	senders:    []pattern{{text: loginPattern, login: true}},
 	recipients: &recipients{},
 }
 
-// For returns what holds for a subject.
+// For returns the settings for a subject.
 func (p *Policy) For(s Subject) Effective {
 	e := Effective{Login: s.Login, policy: p}
-	login := lowerASCII(s.Login)
+	login := mail.LowerASCII(s.Login)
 	limited := false
 	for i := range p.rules {
 		r := &p.rules[i]
@@ -194,8 +195,7 @@ func (e *Effective) fillIn(own []string) {
 	}
 }
 
-// parseOwn compiles the senders of a user. One that cannot be read, which `postern user add` does not
-// let in, allows nothing.
+// parseOwn compiles the senders of a user. A malformed one, which `postern user add` would refuse, allows nothing.
 func (p *Policy) parseOwn(own []string) []pattern {
 	list := make([]pattern, 0, len(own))
 	for _, s := range own {
@@ -219,25 +219,25 @@ type Member struct {
 	Senders []string
 }
 
-// SetGroups says who is in which group, for "@group" among senders: it stands for what the members may
-// be by their own senders, or by their login where they have none. It may be called at any time.
+// SetGroups sets the members of groups. "@group" among senders stands for the members' own senders, or their logins if
+// they have none. It may be called at any time.
 func (p *Policy) SetGroups(members []Member) {
 	groups := make(map[string][]pattern)
 	for _, m := range members {
 		own := p.memberPatterns(m)
 		for _, g := range m.Groups {
-			g = lowerASCII(g)
+			g = mail.LowerASCII(g)
 			groups[g] = append(groups[g], own...)
 		}
 	}
 	p.groups.Store(&groups)
 }
 
-// Succeed makes p, before it is used, know groups together with the policy before it: who is in a group is the same for
-// whoever still goes on with that one.
+// Succeed makes p share its groups with the policy that it replaces, so that sessions under either see the same
+// members. It must be called before p is used.
 func (p *Policy) Succeed(before *Policy) { p.groups = before.groups }
 
-// memberPatterns returns what a member may be, without {login} and without groups of groups.
+// memberPatterns returns the senders of a member, with {login} resolved and without groups.
 func (p *Policy) memberPatterns(m Member) (own []pattern) {
 	patterns := p.parseOwn(m.Senders)
 	if len(m.Senders) == 0 {
@@ -259,7 +259,7 @@ func (p *Policy) memberPatterns(m Member) (own []pattern) {
 	return own
 }
 
-// Effective is what holds for one subject. It is immutable.
+// Effective is the settings for one subject. It is immutable.
 type Effective struct {
 	Login          string
 	Limits         []Limit
@@ -273,8 +273,8 @@ type Effective struct {
 	sendersRule, recipientsRule, limitsRule string // sendersRule "": the user's own
 }
 
-// MaySend reports whether the subject may be a, as reverse-path or header author. The null address is
-// never one that somebody can be.
+// MaySend reports whether the subject may use a as reverse-path or header author, which is never true for the null
+// address.
 func (e *Effective) MaySend(a mail.Address) bool {
 	if a.IsNull() {
 		return false
@@ -316,8 +316,8 @@ func (e *Effective) MaySendAnything() bool {
 	return false
 }
 
-// FirstSender returns the first of the senders that is one address: what From becomes where unlisted
-// senders are rewritten. The null address if there is none.
+// FirstSender returns the first sender that is a single address, the null address if there is none. Rewriting turns
+// unlisted senders into it.
 func (e *Effective) FirstSender() mail.Address {
 	for i := range e.senders {
 		if a, ok := e.senders[i].address(e.Login); ok {
@@ -327,8 +327,8 @@ func (e *Effective) FirstSender() mail.Address {
 	return mail.Address{}
 }
 
-// Rewrites reports that whoever the login may not be becomes the first sender. Without an address to become, the null
-// reverse-path is no way out: it would silence every report.
+// Rewrites reports whether unlisted senders become the first sender. Without a first sender they do not: a null
+// reverse-path would suppress every report.
 func (e *Effective) Rewrites() bool {
 	return e.UnlistedSender == Rewrite && !e.FirstSender().IsNull()
 }

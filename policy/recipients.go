@@ -8,29 +8,29 @@ import (
 	"postern/mail"
 )
 
-// recipients is a list of allowed forward-paths. As in the pattern lists of ssh_config a denial wins
-// wherever it stands, so that ["*", "!*@example.net"] means what it says. A list of denials alone
-// allows everybody else.
+// recipients is a list of allowed forward-paths. As in ssh_config a denial wins wherever it is, so that
+// ["*", "!*@example.net"] works as expected. A list of only denials allows everybody else.
 type recipients struct {
 	allow, deny []pattern
 }
 
-// parseRecipient reads one entry: "*", a pattern, or "!" and one of these.
+// parseRecipient parses one entry: "*" or a pattern, either after an optional "!".
 func parseRecipient(s string) (p pattern, deny bool, err error) {
 	rest, deny := strings.CutPrefix(s, "!")
 	switch {
 	case rest == "*":
 		return pattern{text: s, everybody: true}, deny, nil
 	case strings.HasPrefix(rest, "@"):
-		return pattern{}, false, fmt.Errorf("%q: for all addresses of a domain write %q", s, s[:len(s)-len(rest)]+"*"+rest)
+		return pattern{}, false,
+			fmt.Errorf("%q: for all addresses of a domain write %q", s, s[:len(s)-len(rest)]+"*"+rest)
 	}
 	p, err = parsePattern(rest)
 	p.text = s
 	return p, deny, err
 }
 
-// CheckRecipientPattern reports what is wrong with an entry of recipients: "*", address, *@domain,
-// *@*.domain, {login}, each also with "!" before it.
+// CheckRecipientPattern checks an entry of recipients: "*", address, *@domain, *@*.domain or {login}, each after an
+// optional "!".
 func CheckRecipientPattern(s string) error {
 	_, _, err := parseRecipient(s)
 	return err
@@ -55,7 +55,7 @@ func parseRecipients(list []string) (*recipients, error) {
 	return &r, r.checkHidden()
 }
 
-// checkHidden refuses a list that cannot mean what it says: an address that is named and denied.
+// checkHidden refuses a list that both allows and denies an address.
 func (r *recipients) checkHidden() error {
 	for _, p := range r.allow {
 		a, ok := p.address("")
@@ -69,7 +69,7 @@ func (r *recipients) checkHidden() error {
 	return nil
 }
 
-// allows judges a folded address; denied is the entry that stands against it, nil if it is only not
+// allows reports whether a folded address is allowed. denied is the entry that denies it, nil if it is merely not
 // listed.
 func (r *recipients) allows(a mail.Address, login string) (ok bool, denied *pattern) {
 	if d := find(r.deny, a, login); d != nil {

@@ -12,17 +12,18 @@ import (
 // shownSenders is how many senders a refusal lists.
 const shownSenders = 5
 
-// SenderRefusal is the reply to a reverse-path that the login may not use.
+// SenderRefusal answers a reverse-path that the login may not use.
 func (e *Effective) SenderRefusal(a mail.Address) mail.Reply {
 	return mail.R(550, "5.7.1", "%s may not send as %s; %s", e.name(), a.Path(), e.mayUse())
 }
 
-// AuthorRefusal is the reply to a message whose header names an author that the login may not be.
+// AuthorRefusal answers a message whose header names an author that the login may not use.
 func (e *Effective) AuthorRefusal(a mail.Address) mail.Reply {
-	return mail.R(550, "5.7.1", "the header says that the message is from %s, and %s may not send as that; %s", a.Path(), e.name(), e.mayUse())
+	return mail.R(550, "5.7.1", "the header says that the message is from %s, and %s may not send as that; %s",
+		a.Path(), e.name(), e.mayUse())
 }
 
-// mayUse says what would have been right.
+// mayUse says which senders are allowed.
 func (e *Effective) mayUse() string {
 	var list []string
 	for i := range e.senders {
@@ -37,7 +38,8 @@ func (e *Effective) mayUse() string {
 		where = "the login's own senders"
 	}
 	if len(list) == 0 {
-		return fmt.Sprintf("no sender is set for it in %s, and the login is no address itself: the administrator has to name one", where)
+		return fmt.Sprintf("no sender is set for it in %s, and the login is no address itself: "+
+			"the administrator has to name one", where)
 	}
 	if more := len(list) - shownSenders; more > 0 {
 		list = append(list[:shownSenders], fmt.Sprintf("%d more", more))
@@ -45,22 +47,26 @@ func (e *Effective) mayUse() string {
 	return fmt.Sprintf("it may use %s (%s)", strings.Join(list, ", "), where)
 }
 
-// RecipientRefusal is the reply to a forward-path that the login may not write to.
+// RecipientRefusal answers a forward-path that the login may not write to.
 func (e *Effective) RecipientRefusal(a mail.Address) mail.Reply {
 	_, denied := e.recipients.allows(folded(a), e.Login)
 	if denied != nil {
-		return mail.R(550, "5.7.1", "%s may not write to %s: %s has %q; the administrator can allow it", e.name(), a.Path(), e.recipientsRule, denied.text)
+		return mail.R(550, "5.7.1", "%s may not write to %s: %s has %q; the administrator can allow it",
+			e.name(), a.Path(), e.recipientsRule, denied.text)
 	}
-	return mail.R(550, "5.7.1", "%s may not write to %s: it is not among the recipients of %s; the administrator can add it", e.name(), a.Path(), e.recipientsRule)
+	return mail.R(550, "5.7.1",
+		"%s may not write to %s: it is not among the recipients of %s; the administrator can add it",
+		e.name(), a.Path(), e.recipientsRule)
 }
 
-// LimitRefusal is the reply to a message over a limit: which one, and when to come back. What can never
-// pass is refused for good (550) whatever over_limit says.
+// LimitRefusal answers a message over a limit: which one, and when to retry. A message that can never pass is refused
+// for good (550) whatever over_limit says.
 func (e *Effective) LimitRefusal(v Verdict, now time.Time) mail.Reply {
 	limit := fmt.Sprintf("limit %q of %s", v.Limit, e.limitsRule)
 	switch {
 	case v.Never:
-		return mail.R(550, "5.7.1", "the message counts %s and can never pass the %s; send it in smaller parts", v.Limit.amount(v.Need), limit)
+		return mail.R(550, "5.7.1", "the message counts %s and can never pass the %s; send it in smaller parts",
+			v.Limit.amount(v.Need), limit)
 	case e.OverLimit == Refuse:
 		return mail.R(550, "5.7.1", "%s reached; it is free again in %s", limit, wait(v.Retry.Sub(now)))
 	case e.OverLimit == Lock:
@@ -69,15 +75,16 @@ func (e *Effective) LimitRefusal(v Verdict, now time.Time) mail.Reply {
 	return mail.R(452, "4.7.1", "%s reached; try again in %s", limit, wait(v.Retry.Sub(now)))
 }
 
-// HeldRefusal is the reply to a message over a limit that would be held, were there not enough that is held already.
+// HeldRefusal answers a message over a limit that would be held if not too much were held already.
 func (e *Effective) HeldRefusal(v Verdict) mail.Reply {
-	return mail.R(452, "4.7.1", "limit %q of %s reached, and as much mail of %s as may be is held already (max_held = %d, or its part of the store); "+
-		"try again when the administrator has released or deleted it", v.Limit, e.limitsRule, e.name(), e.MaxHeld)
+	return mail.R(452, "4.7.1", "limit %q of %s reached, and as much mail of %s as may be is held already "+
+		"(max_held = %d, or its part of the store); try again when the administrator has released or deleted it",
+		v.Limit, e.limitsRule, e.name(), e.MaxHeld)
 }
 
 func (e *Effective) name() string { return mail.Printable(mail.Cut(e.Login, 128)) }
 
-// wait writes a duration for people, rounded up so that coming back then is not too early.
+// wait writes a duration for people, rounded up so that a retry then is not too early.
 func wait(d time.Duration) string {
 	units := func(d, unit time.Duration) int64 { return int64(math.Ceil(float64(d) / float64(unit))) }
 	switch {

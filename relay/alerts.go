@@ -308,7 +308,7 @@ func pausedCondition(u config.Upstream, st upstream.State) alert.Condition {
 	}
 	c.Summary = fmt.Sprintf("The provider does not take our mail because of the account: %q. Nothing is lost: the mail waits, or takes the next upstream of its route, and this one is tried again at %s.",
 		st.Reply.String(), st.Until.UTC().Format("15:04 MST"))
-	advise(&c, u, adviceFor(u.Provider, st.Reply), st.Identity, "")
+	advise(&c, u, advice.For(u.Provider, advice.AnyStage, st.Reply), st.Identity, "")
 	return c
 }
 
@@ -325,16 +325,6 @@ func refusedCondition(u config.Upstream, e trace.Event, now time.Time) alert.Con
 	}
 	advise(&c, u, advice.For(u.Provider, mail.Stage(e.Stage), e.Reply), e.Identity, e.From)
 	return c
-}
-
-// adviceFor looks for advice about a reply whose stage is not known: that of the login is the likeliest.
-func adviceFor(provider string, r mail.Reply) *advice.Advice {
-	for _, stage := range []mail.Stage{mail.StageAuth, mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot} {
-		if found := advice.For(provider, stage, r); found != nil {
-			return found
-		}
-	}
-	return nil
 }
 
 // advise adds what is known to help, else where to look.

@@ -28,7 +28,7 @@ func TestFieldsThatAreNotValidAreReplaced(t *testing.T) {
 		}
 	}
 	e := r.events(trace.Accepted)[0]
-	for _, told := range []string{"the From field is written anew", "the Sender field is removed", "the Date field is replaced", `the Message-ID field is replaced: "0815"`,
+	for _, told := range []string{"the From field is rewritten", "the Sender field is removed", "the Date field is replaced", `the Message-ID field is replaced: "0815"`,
 		"the MIME-Version field is replaced", "the To field"} {
 		if !strings.Contains(e.Detail, told) {
 			t.Errorf("the trace does not tell %q: %s", told, e.Detail)

@@ -308,11 +308,15 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 		ID:         m.ID,
 		From:       up.reversePath(m, t.state.bounceFrom, time.Now()),
 		Recipients: make([]mail.Recipient, len(pending)),
+		Envelope:   make([]mail.Address, len(m.Recipients)),
 		Content:    c,
 		Ret:        m.Envelope.Ret,
 		EnvID:      m.Envelope.EnvID,
 		EightBit:   m.EightBit,
 		Received:   m.Received,
+	}
+	for i := range m.Recipients {
+		tx.Envelope[i] = m.Recipients[i].To
 	}
 	for i, n := range pending {
 		tx.Recipients[i] = m.Recipients[n].Recipient
@@ -337,7 +341,6 @@ func (t *ticket) transact(ctx context.Context, slot place, up *configured, m *qu
 			return doubt
 		}
 	}
-	tellEnvelope(slot, m)
 	results := slot.Send(ctx, tx)
 	t.comment(m, func() {
 		if tx.From.IsNull() {

@@ -18,7 +18,7 @@ var mayImport = map[string][]string{
 	"auth":               {"mail"},
 	"certs":              {"internal/certtext", "internal/textfile", "mail"},
 	"admin":              {"mail"},
-	"relay/config":       {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/profile", "relay/upstream/graph", "relay/upstream/via"}, // what providers set
+	"relay/config":       {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/graph", "relay/upstream/profile", "relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
 	"relay/alert":        {"mail"},
 	"relay/wire":         {"mail"},
 	"relay/spool":        {"mail"},
@@ -30,18 +30,16 @@ var mayImport = map[string][]string{
 	"relay/capture":      {},
 	"relay/fakeprovider": {"mail"},
 	"relay/queue":        {"internal/logline", "mail", "relay/trace"},
-	"relay/upstream":     {"internal/logline", "mail", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/via"},
+	"relay/upstream":     {"mail"},
 	"relay/upstream/via": {"mail"},
 	"relay/seal":         {},
 	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream", "relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...":    {"relay/store/..."},
 	// Test tools beside the product.
-	"relay/queue/storetest": {"mail", "relay/queue"},
-	"relay/queue/memstore":  {"mail", "relay/queue"},
-	"auth/authtest":         {"mail", "auth"},
-	"policy/policytest":     {"mail", "policy"},
-	"relay/upstream/...":    {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/internal/gate", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/via"},
-	"deploy":                {},
+	"auth/authtest":      {"mail", "auth"},
+	"policy/policytest":  {"mail", "policy"},
+	"relay/upstream/...": {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/account", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies", "relay/upstream/via"},
+	"deploy":             {},
 }
 
 // unbound may import anything of ours.

@@ -211,7 +211,7 @@ func TestLongLinesThatStayRefused(t *testing.T) {
 	signed := "Content-Type: multipart/signed; protocol=\"application/pgp-signature\"; boundary=s\r\n\r\n" +
 		"--s\r\n\r\n%s\r\n--s\r\nContent-Type: application/pgp-signature\r\n\r\nx\r\n--s--\r\n"
 	err := r.program("From: anna@example.com\r\n" + fmt.Sprintf(signed, long))
-	want := `5.6.0 line 6 ("` + long[:40] + `") has more than 998 octets and cannot be re-encoded: it is inside of multipart/signed`
+	want := `5.6.0 line 6 ("` + long[:40] + `") has more than 998 octets and cannot be re-encoded: it is inside multipart/signed`
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Fatalf("%v, want %s", err, want)
 	}
@@ -305,8 +305,8 @@ func TestHeaderLinesAreNamedOrMended(t *testing.T) {
 	}
 	r.eventually("a trace of both", func() bool {
 		e := r.events(trace.Accepted)
-		return len(e) == 2 && strings.Contains(e[0].Detail+e[1].Detail, "line 1 taken out of the header") &&
-			strings.Contains(e[0].Detail+e[1].Detail, "line 3 taken out of the header")
+		return len(e) == 2 && strings.Contains(e[0].Detail+e[1].Detail, "line 1 removed from the header") &&
+			strings.Contains(e[0].Detail+e[1].Detail, "line 3 removed from the header")
 	})
 	if e := r.events(trace.Rejected)[0]; !strings.Contains(e.Reply.String(), "line 2 (") {
 		t.Errorf("trace says %q", e.Reply)

@@ -96,7 +96,7 @@ func (c *configured) refusesNull(r *mail.Result) bool {
 	case !r.Verbatim || !judged(r.Stage):
 		return false
 	case r.Class == mail.AccountFault:
-		return r.Reply.Permanent() && (r.Stage == mail.StageMail || c.refusedSender(r))
+		return r.Reply.Permanent() && (r.Stage == mail.StageMail || r.OfSender)
 	}
 	return r.Class.Permanent()
 }

@@ -168,18 +168,19 @@ func anchors(file string) ([]*x509.Certificate, error) {
 }
 
 // useTokens plugs a source into what an upstream client needs. nil changes nothing.
-func useTokens(conf *upstream.Config, source *oauth.Source) {
+func useTokens(set *upstream.Settings, source *oauth.Source) {
 	if source == nil {
 		return
 	}
-	conf.Token = func(ctx context.Context, identity string) (string, error) {
+	name := set.Name
+	set.Token = func(ctx context.Context, identity string) (string, error) {
 		t, err := source.Token(ctx, identity)
 		if err != nil {
-			return "", tokenError{err, conf.Name}
+			return "", tokenError{err, name}
 		}
 		return t.AccessToken.Reveal(), nil
 	}
-	conf.DropToken = func(identity, token string) { source.Drop(identity, oauth.NewSecret(token)) }
+	set.DropToken = func(identity, token string) { source.Drop(identity, oauth.NewSecret(token)) }
 }
 
 // tokenError tells an upstream client whose matter a missing token is; see upstream.TokenError.
@@ -206,8 +207,8 @@ func (e tokenError) Reply() mail.Reply {
 	return mail.R(454, "4.7.0", "no access token for upstream %s now", e.upstream)
 }
 
-// words are those of Reply without what is known anyway.
-func (e tokenError) words() string {
+// Error has the words of Reply without what is known anyway.
+func (e tokenError) Error() string {
 	if known, ok := errors.AsType[*oauth.Error](e.error); ok {
 		return known.Error()
 	}

@@ -5,7 +5,6 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/upstream"
 	"postern/relay/upstream/profile"
 )
 
@@ -32,7 +31,7 @@ func (c *configured) wordsFor(r *mail.Result, m *queue.Message) string {
 	switch {
 	case r.Class == mail.Delivered:
 		return c.messageIDWords(r.Reply, m.MessageID)
-	case r.Class == mail.AccountFault && c.refusedSender(r):
+	case r.Class == mail.AccountFault && r.OfSender:
 		return c.senderWords(r.Identity)
 	}
 	return ""
@@ -64,22 +63,6 @@ func (c *configured) messageIDWords(r mail.Reply, ours string) string {
 
 // maxProviderID bounds what is repeated of a reply, in octets. Real ones have up to 90.
 const maxProviderID = 200
-
-// graphSendAs is what Graph calls the refusal of a header author; package graph has it in its replies.
-const graphSendAs = "ErrorSendAsDenied"
-
-// refusedSender reports an account fault that concerns the sender's address alone.
-func (c *configured) refusedSender(r *mail.Result) bool {
-	if c.config.ByGraph() {
-		return strings.Contains(r.Reply.Text, graphSendAs)
-	}
-	host, ok := c.transport.(smartHost)
-	if !ok {
-		return false
-	}
-	rule := host.Judge(r.Stage, r.Reply)
-	return rule.Name == r.Rule && rule.Scope == upstream.ScopeSender
-}
 
 // senderWords say whom the provider lets send when it knows us as identity.
 func (c *configured) senderWords(identity string) string {

@@ -154,7 +154,7 @@ func (s *Server) retire(before, st *state) {
 		}
 		for _, up := range st.upstreams {
 			if up.config.Name == old.config.Name { // the provider goes on counting
-				up.Inherit(old.transport)
+				up.Inherit(old.HandOver())
 			}
 		}
 		old.standby.end()

@@ -9,9 +9,6 @@ import (
 	"postern/relay/queue"
 )
 
-// statusExpired is the status of a recipient given up because its time ran out (RFC 3463 §3.5).
-const statusExpired = "5.4.7"
-
 // replyNotLetIn stands in reports for all that was said about our login at the provider, which is nobody's but ours.
 var replyNotLetIn = mail.R(451, "4.7.0", "the provider that this relay sends through does not let it in; the administrator knows more")
 
@@ -46,7 +43,7 @@ func (s *Server) report(n queue.Notice) (*queue.NewMessage, error) {
 		}
 		r.Recipients = append(r.Recipients, dsn.Recipient{
 			Final: to.To, ORcpt: to.ORcpt, Reply: about.Reply, RemoteMTA: about.Host,
-			LastAttempt: about.Last, WillRetryUntil: n.RetryUntil, Expired: about.Status == statusExpired, Doubts: about.Doubts,
+			LastAttempt: n.Time, WillRetryUntil: n.RetryUntil, Expired: about.Expired, Doubts: about.Doubts,
 		})
 	}
 	octets, err := s.makeReport(r, n)

@@ -34,7 +34,7 @@ func TestReportOfAMessageThatCannotBeRead(t *testing.T) {
 		n := queue.Notice{Kind: queue.Failure, Time: now, Content: content,
 			Message: &queue.Message{ID: "gone", Envelope: mail.Envelope{From: from}, Received: now.Add(-time.Hour), Expires: now.Add(time.Second),
 				Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: to}}}},
-			About: []queue.About{{Action: queue.FailedAction, Status: "5.1.1", Reply: mail.R(550, "5.1.1", "no such user")}}}
+			About: []queue.About{{Reply: mail.R(550, "5.1.1", "no such user")}}}
 		if _, err := r.server.report(n); err == nil {
 			t.Errorf("%s: a report is made at once", name)
 		}
@@ -61,7 +61,7 @@ func TestReportsSayNothingOfOurLogin(t *testing.T) {
 	n := queue.Notice{Kind: queue.Delay, Time: time.Now(), Content: mail.BytesContent([]byte("Subject: x\r\n\r\n")),
 		Message: &queue.Message{ID: "m", Envelope: mail.Envelope{From: mail.Address{Local: "anna", Domain: "example.com"}},
 			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: to}}}},
-		About: []queue.About{{Action: queue.DelayedAction, Status: "4.0.0", Stage: mail.StageAuth, Host: "smtp.example.org",
+		About: []queue.About{{Stage: mail.StageAuth, Host: "smtp.example.org",
 			Reply: mail.R(535, "5.7.8", "relay@office.example is disabled, call 555-1234")}}}
 	made, err := r.server.report(n)
 	if err != nil {

@@ -193,19 +193,15 @@ func certOptions(c *config.Config, log *slog.Logger) certs.Options {
 }
 
 func (s *Server) newQueue(c *config.Config) *queue.Queue {
-	times := schedule(c)
 	return queue.New(queue.Options{
 		Store: s.store, Journal: s.journal, Dispatcher: s.dispatch, Owner: "local",
-		Retry: times.Retry, Expire: times.Expire, WarnAfter: times.WarnAfter, Drain: attemptDrain,
+		Schedule: schedule(c), Drain: attemptDrain,
 		Report: s.report, Trace: s.recordResult, Logger: s.log,
 	})
 }
 
 func schedule(c *config.Config) queue.Schedule {
 	times := queue.Schedule{Expire: c.Delivery.Expire.Std(), WarnAfter: c.Delivery.WarnAfter.Std()}
-	if times.WarnAfter == 0 {
-		times.WarnAfter = -1 // relay.toml says 0 for no delay report
-	}
 	for _, d := range c.Delivery.Retry {
 		times.Retry = append(times.Retry, d.Std())
 	}

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"postern/relay/upstream"
 )
 
 // doors stands for an upstream with so many places.
@@ -24,7 +22,7 @@ func (d *doors) reserve(time.Time) (place, time.Time) {
 		return nil, d.until
 	}
 	d.free--
-	return &upstream.Slot{}, time.Time{}
+	return &brittlePlace{}, time.Time{}
 }
 
 func (d *doors) set(free int, until time.Time) {

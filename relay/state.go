@@ -2,18 +2,12 @@ package relay
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"net"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"postern/internal/textfile"
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
@@ -22,8 +16,8 @@ import (
 	"postern/relay/spool"
 	"postern/relay/upstream"
 	"postern/relay/upstream/profile"
+	"postern/relay/upstream/replies"
 	"postern/relay/upstream/storm"
-	"postern/relay/upstream/via"
 )
 
 // state is everything that follows from the configuration and the keys. It never changes once it is
@@ -45,7 +39,7 @@ type configured struct {
 	homeless *homeless
 	standby  *standby
 	storms   *storm.Watch
-	written  []upstream.Rule // of the block, before those of the provider
+	written  *replies.Rules // of the block alone
 	nullPath nullPath
 	fields   []mail.Field // that every message gets here
 }
@@ -135,8 +129,12 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 	if err != nil {
 		return nil, err
 	}
+	written, err := replies.Compile(block.WrittenRules())
+	if err != nil {
+		return nil, err
+	}
 	made := &configured{transport: up, config: block, homeless: newHomeless(), fields: block.AddedFields(),
-		storms: watchFor(block.Name, block.SendsAsSender(), before), written: block.WrittenRules()}
+		storms: watchFor(block.Name, block.SendsAsSender(), before), written: written}
 	made.standby = newStandby(block.MaxConnections, s.draining, func(now time.Time) (place, time.Time) { return made.reserve(now, "") })
 	up.OnChange(func() {
 		made.standby.wake()
@@ -146,97 +144,6 @@ func (s *Server) newUpstream(c *config.Config, block config.Upstream, before *st
 		made.tokens = &tokens{source: source, name: block.Name, log: s.log}
 	}
 	return made, nil
-}
-
-// UpstreamConfig turns a block of relay.toml into what the upstream client needs.
-func UpstreamConfig(hostname string, block config.Upstream) (upstream.Config, error) {
-	conf := upstream.Config{
-		Name:                  block.Name,
-		Host:                  block.Host,
-		Port:                  block.Port,
-		TLS:                   block.TLS,
-		InsecureSkipVerify:    block.InsecureSkipVerify,
-		LocalName:             hostname,
-		Username:              block.Username,
-		Password:              block.Password.Value(),
-		Mechanisms:            block.Mechanisms,
-		MaxConnections:        block.MaxConnections,
-		MessagesPerConnection: block.MessagesPerConnection,
-		IdleClose:             block.IdleClose.Std(),
-		MaxMessageSize:        int64(block.MaxMessageSize),
-		MaxRecipients:         block.MaxRecipients,
-		AssumeExtensions:      block.AssumeExtensions,
-		DenyExtensions:        block.DenyExtensions,
-		Rules:                 block.ReplyRules(),
-	}
-	var err error
-	if conf.Rates, err = block.Rates(); err != nil {
-		return conf, fmt.Errorf("upstream %s: rate: %w", block.Name, err)
-	}
-	if block.TLS == config.NoTLS {
-		conf.Dial = plainDialer(block.MayDialPlain)
-	}
-	proxy, err := proxyOf(block)
-	if err != nil {
-		return conf, err
-	}
-	if proxy != nil {
-		proxy.Forward = conf.Dial // where tls is none, the proxy too must stand in networks
-		conf.Dial = proxy.Dial
-	}
-	if block.CertFile != "" {
-		pair, err := textfile.KeyPair(block.CertFile, block.KeyFile)
-		if err != nil {
-			return conf, fmt.Errorf("upstream %s: cert_file: %w", block.Name, err)
-		}
-		conf.Certificates = []tls.Certificate{pair}
-	}
-	conf.RootCAs, err = roots(block)
-	return conf, err
-}
-
-// proxyOf is the proxy that an upstream and its token endpoint are reached through; nil: none is configured.
-func proxyOf(block config.Upstream) (*via.Proxy, error) {
-	proxy, err := block.Via()
-	if err != nil {
-		return nil, fmt.Errorf("upstream %s: proxy: %w", block.Name, err)
-	}
-	if proxy != nil {
-		proxy.RootCAs, err = roots(block)
-	}
-	return proxy, err
-}
-
-// roots are the trust anchors of an upstream; nil: the system's.
-func roots(block config.Upstream) (*x509.CertPool, error) {
-	if block.CAFile == "" {
-		return nil, nil
-	}
-	pem, err := textfile.Read(block.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("upstream %s: ca_file: %w", block.Name, err)
-	}
-	pool, err := upstream.Roots(pem)
-	if err != nil {
-		return nil, fmt.Errorf("upstream %s: ca_file %s: %w", block.Name, block.CAFile, err)
-	}
-	return pool, nil
-}
-
-// plainDialer dials addresses that may be reached without TLS, after the name was resolved: a name cannot
-// lead outside.
-func plainDialer(may func(netip.Addr) bool) func(context.Context, string, string) (net.Conn, error) {
-	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
-		to, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		if !may(to.Addr()) {
-			return fmt.Errorf("%s is neither loopback nor in this upstream's networks, and tls is none", to.Addr())
-		}
-		return nil
-	}}
-	return dialer.DialContext
 }
 
 func (st *state) compileRoutes(c *config.Config) error {
@@ -327,7 +234,7 @@ func editHeader(tx *upstream.Transaction, up *configured) error {
 	if len(gone) == 0 {
 		return nil
 	}
-	head, err := firstOctets(tx.Content, 2*mail.HeaderPrefix)
+	head, err := mail.FirstOctets(tx.Content, 2*mail.HeaderPrefix)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"postern/certs"
+	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/status"
 	relaystore "postern/relay/store"
@@ -148,7 +149,7 @@ func (c *configured) report(u *status.Upstream, now time.Time) {
 		id := &u.Identities[i]
 		k := slices.IndexFunc(states, func(s upstream.State) bool { return s.Identity == id.Identity })
 		if id.Instead == "" {
-			id.Cause, id.Fix = adviceWords(adviceFor(c.config.Provider, states[k].Reply), id.Identity, "")
+			id.Cause, id.Fix = adviceWords(c.config.Provider, states[k].Reply, id.Identity, "")
 		}
 	}
 	c.reportSenders(u, now)
@@ -184,7 +185,7 @@ func (c *configured) reportSenders(u *status.Upstream, now time.Time) {
 	u.Denied = len(denied)
 	for _, d := range denied[:min(len(denied), status.Most)] {
 		s := status.Sender{Sender: d.Sender, Identity: d.Identity, Refusals: d.Refusals, NextTry: d.Until, Reply: d.Reply.String()}
-		s.Cause, s.Fix = adviceWords(adviceFor(c.config.Provider, d.Reply), d.Identity, d.Sender)
+		s.Cause, s.Fix = adviceWords(c.config.Provider, d.Reply, d.Identity, d.Sender)
 		u.Senders = append(u.Senders, s)
 	}
 	storms := c.storms.Raging()
@@ -194,7 +195,8 @@ func (c *configured) reportSenders(u *status.Upstream, now time.Time) {
 	}
 }
 
-func adviceWords(known *advice.Advice, identity, sender string) (cause, fix string) {
+func adviceWords(provider string, r mail.Reply, identity, sender string) (cause, fix string) {
+	known := advice.For(provider, advice.AnyStage, r)
 	if known == nil {
 		return "", ""
 	}

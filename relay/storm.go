@@ -127,20 +127,17 @@ func doubtOf(v storm.Verdict, own, identity string) upstream.Doubt {
 	return upstream.Believed
 }
 
-// explained reports that a rule of the administrator's own decided about a reply: that is not doubted, and what was is
-// explained.
+// explained reports that a rule of the administrator's own decided about a reply. That is not doubted, and ends what doubt
+// there was.
 func (c *configured) explained(r *mail.Result) bool {
-	if r.Rule == "" || !slices.ContainsFunc(c.written, func(w upstream.Rule) bool { return w.Name == r.Rule }) {
+	if r.Rule == "" || !c.written.Own(r.Rule) {
 		return false
 	}
-	rule, err := upstream.Judge(c.written, r.Stage, r.Reply)
-	own := err == nil && slices.ContainsFunc(c.written, func(w upstream.Rule) bool {
-		return w.Name == rule.Name && w.Code == rule.Code && w.Enhanced == rule.Enhanced && w.Text == rule.Text
-	})
-	if own {
-		c.storms.Explained(r.Reply)
+	if _, number := c.written.Classify(r.Stage, r.Reply, time.Now()); number < 0 {
+		return false
 	}
-	return own
+	c.storms.Explained(r.Reply)
+	return true
 }
 
 func (s *Server) stormBegan(up *configured, r *mail.Result) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -71,7 +70,7 @@ func (u *submission) recipient() string {
 }
 
 func (u *submission) readHeader(context.Context) error {
-	prefix, err := firstOctets(u.raw, mail.HeaderPrefix)
+	prefix, err := mail.FirstOctets(u.raw, mail.HeaderPrefix)
 	if err != nil {
 		return fmt.Errorf("read back the header: %w", err)
 	}
@@ -84,21 +83,6 @@ func (u *submission) readHeader(context.Context) error {
 	u.notes = append(u.notes, u.header.Mended...)
 	u.bodyLine = 1 + int64(bytes.Count(prefix[:u.body], []byte{'\n'}))
 	return err
-}
-
-// firstOctets returns at most n octets from the beginning of c.
-func firstOctets(c mail.Content, n int) ([]byte, error) {
-	if b := c.Bytes(); b != nil {
-		return b[:min(len(b), n)], nil
-	}
-	r, err := c.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	b := make([]byte, min(c.Size(), int64(n)))
-	_, err = io.ReadFull(r, b)
-	return b, err
 }
 
 // checkAuthors takes the header as far as it may name its authors, and in the form in which all readers see the same.

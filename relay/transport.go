@@ -2,119 +2,51 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
+	"syscall"
 	"time"
 
-	"postern/mail"
+	"postern/internal/textfile"
 	"postern/relay/config"
-	"postern/relay/queue"
 	"postern/relay/upstream"
 	"postern/relay/upstream/graph"
 	"postern/relay/upstream/oauth"
+	"postern/relay/upstream/smtp"
+	"postern/relay/upstream/via"
 )
 
-// transport is a way to a provider, whatever is spoken on it. Upstreams of package upstream and of package graph are ones.
-type transport interface {
-	// Reserve takes a place without waiting. Without one, until says when to ask again; zero: when one gets free.
-	Reserve(now time.Time, identity string) (place place, until time.Time)
-	States() []upstream.State
-	// Denied lists senders that the provider does not let us use, and whose mail is not offered now.
-	Denied(now time.Time) []upstream.Denied
-	OnChange(func())
-	TryAgain()
-	// Inherit takes over what an earlier transport of the same upstream knows of rates and quotas.
-	Inherit(old transport)
-	// TestSenders goes the way of a delivery for each sender and sends nothing.
-	TestSenders(ctx context.Context, t upstream.Trial) []upstream.Step
-	Close(ctx context.Context) error
-}
-
-// place is used by at most one Send and given back by Release.
-type place interface {
-	Send(ctx context.Context, t upstream.Transaction) []mail.Result
-	Release()
-}
-
-// smartHost is a transport by SMTP.
-type smartHost struct{ *upstream.Upstream }
-
-func (s smartHost) Reserve(now time.Time, identity string) (place, time.Time) {
-	slot, until := s.Upstream.Reserve(now, identity)
-	if slot == nil {
-		return nil, until
-	}
-	return slot, until
-}
-
-func (s smartHost) Inherit(old transport) {
-	if o, ok := old.(smartHost); ok {
-		s.Upstream.Inherit(o.Upstream)
-	}
-}
-
-// graphHost is a transport by Microsoft Graph.
-type graphHost struct{ *graph.Upstream }
-
-func (g graphHost) Reserve(now time.Time, identity string) (place, time.Time) {
-	slot, until := g.Upstream.Reserve(now, identity)
-	if slot == nil {
-		return nil, until
-	}
-	return slot, until
-}
-
-func (g graphHost) Inherit(old transport) {
-	if o, ok := old.(graphHost); ok {
-		g.Upstream.Inherit(o.Upstream)
-	}
-}
-
-// Denied implements transport. Graph judges each message: no sender's is kept back.
-func (g graphHost) Denied(time.Time) []upstream.Denied { return nil }
-
-// tellEnvelope tells a place of a provider that knows no envelope who the recipients of the whole message are.
-func tellEnvelope(p place, m *queue.Message) {
-	slot, ok := p.(*graph.Slot)
-	if !ok {
-		return
-	}
-	all := make([]mail.Address, len(m.Recipients))
-	for i := range m.Recipients {
-		all[i] = m.Recipients[i].To
-	}
-	slot.Envelope(all)
-}
+type (
+	transport = upstream.Transport
+	place     = upstream.Slot
+)
 
 // newTransport makes what an upstream block describes; source is nil without [upstream.oauth], quotas is nil where nothing is
 // to be remembered. It opens no connection.
 func newTransport(hostname string, block config.Upstream, source *oauth.Source, quotas upstream.QuotaStore, log *slog.Logger) (transport, error) {
-	if block.ByGraph() {
-		o, err := graphOptions(block)
-		if err != nil {
-			return nil, err
+	set, err := settings(block)
+	set.Quotas, set.Logger = quotas, log
+	useTokens(&set, source)
+	var up transport
+	switch {
+	case err != nil:
+	case block.ByGraph():
+		up, err = graph.New(graphOptions(set, block))
+	default:
+		var conf smtp.Config
+		if conf, err = smtpConfig(set, hostname, block); err == nil {
+			up, err = smtp.New(conf)
 		}
-		useGraphTokens(&o, source)
-		o.Quotas, o.Logger = quotas, log
-		up, err := graph.New(o)
-		if err != nil {
-			return nil, err
-		}
-		return graphHost{up}, nil
 	}
-	conf, err := UpstreamConfig(hostname, block)
-	if err != nil {
-		return nil, err
-	}
-	useTokens(&conf, source)
-	conf.Quotas, conf.Logger = quotas, log
-	up, err := upstream.New(conf)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", block.Name, err)
 	}
-	return smartHost{up}, nil
+	return up, nil
 }
 
 // TestUpstream goes the way of a delivery to the upstream of a block and sends nothing. source is what NewTokens made for it.
@@ -131,64 +63,128 @@ func TestUpstream(ctx context.Context, hostname string, block config.Upstream, s
 
 // checkUpstream says what newTransport would refuse, as far as files are concerned.
 func checkUpstream(hostname string, block config.Upstream) error {
-	if block.ByGraph() {
-		_, err := graphOptions(block)
-		return err
+	set, err := settings(block)
+	if err == nil && !block.ByGraph() {
+		_, err = smtpConfig(set, hostname, block)
 	}
-	_, err := UpstreamConfig(hostname, block)
-	return err
+	if err != nil {
+		return fmt.Errorf("upstream %s: %w", block.Name, err)
+	}
+	return nil
 }
 
-// graphOptions turns a block of relay.toml into what package graph needs.
-func graphOptions(block config.Upstream) (graph.Options, error) {
+// settings turns a block of relay.toml into what every transport needs.
+func settings(block config.Upstream) (set upstream.Settings, err error) {
+	set = upstream.Settings{
+		Name:           block.Name,
+		Username:       block.Username,
+		MaxConnections: block.MaxConnections,
+		MaxRecipients:  block.MaxRecipients,
+		MaxMessageSize: int64(block.MaxMessageSize),
+	}
+	if set.Rates, err = block.Rates(); err != nil {
+		return set, fmt.Errorf("rate: %w", err)
+	}
+	if block.TLS == config.NoTLS {
+		set.Dial = plainDialer(block.MayDialPlain)
+	}
+	proxy, err := proxyOf(block)
+	if err != nil {
+		return set, err
+	}
+	if proxy != nil {
+		proxy.Forward = set.Dial // where tls is none, the proxy too must stand in networks
+		set.Dial = proxy.Dial
+	}
+	set.RootCAs, err = roots(block)
+	return set, err
+}
+
+// maxConnectionAge is how long a connection to a smart host is used.
+const maxConnectionAge = 15 * time.Minute
+
+func smtpConfig(set upstream.Settings, hostname string, block config.Upstream) (smtp.Config, error) {
+	conf := smtp.Config{
+		Settings:              set,
+		Host:                  block.Host,
+		Port:                  block.Port,
+		TLS:                   block.TLS,
+		InsecureSkipVerify:    block.InsecureSkipVerify,
+		LocalName:             hostname,
+		Password:              block.Password.Value(),
+		Mechanisms:            block.Mechanisms,
+		MessagesPerConnection: block.MessagesPerConnection,
+		IdleClose:             block.IdleClose.Std(),
+		MaxAge:                maxConnectionAge,
+		Timeouts:              smtp.Standard,
+		AssumeExtensions:      block.AssumeExtensions,
+		DenyExtensions:        block.DenyExtensions,
+		Rules:                 block.ReplyRules(),
+	}
+	if block.CertFile != "" {
+		pair, err := textfile.KeyPair(block.CertFile, block.KeyFile)
+		if err != nil {
+			return conf, fmt.Errorf("cert_file: %w", err)
+		}
+		conf.Certificates = []tls.Certificate{pair}
+	}
+	return conf, nil
+}
+
+func graphOptions(set upstream.Settings, block config.Upstream) graph.Options {
 	host := block.Host
 	if block.Port != 443 {
 		host = net.JoinHostPort(host, strconv.Itoa(block.Port))
 	}
-	o := graph.Options{
-		Name:           block.Name,
-		Mailbox:        block.Username,
-		BaseURL:        "https://" + host + "/v1.0",
-		MaxConnections: block.MaxConnections,
-		MaxMessageSize: int64(block.MaxMessageSize),
-		LargeMail:      block.LargeMail,
-		MaxRecipients:  block.MaxRecipients,
-		Delegated:      block.OAuth != nil && consented(block.OAuth.Flow),
+	return graph.Options{
+		Settings:  set,
+		BaseURL:   "https://" + host + "/v1.0",
+		Timeouts:  graph.Standard,
+		LargeMail: block.LargeMail,
+		Delegated: block.OAuth != nil && consented(block.OAuth.Flow),
 	}
-	var err error
-	if o.Rates, err = block.Rates(); err != nil {
-		return o, fmt.Errorf("upstream %s: rate: %w", block.Name, err)
+}
+
+// proxyOf is the proxy that an upstream and its token endpoint are reached through; nil: none is configured.
+func proxyOf(block config.Upstream) (*via.Proxy, error) {
+	proxy, err := block.Via()
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	if o.RootCAs, err = roots(block); err != nil {
-		return o, err
-	}
-	proxy, err := proxyOf(block)
 	if proxy != nil {
-		o.Dial = proxy.Dial
+		proxy.RootCAs, err = roots(block)
 	}
-	return o, err
+	return proxy, err
 }
 
-// useGraphTokens plugs a source into what package graph needs. nil changes nothing.
-func useGraphTokens(o *graph.Options, source *oauth.Source) {
-	if source == nil {
-		return
+// roots are the trust anchors of an upstream; nil: the system's.
+func roots(block config.Upstream) (*x509.CertPool, error) {
+	if block.CAFile == "" {
+		return nil, nil
 	}
-	o.Token = func(ctx context.Context, mailbox string) (string, error) {
-		t, err := source.Token(ctx, mailbox)
+	pem, err := textfile.Read(block.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file: %w", err)
+	}
+	pool, err := upstream.Roots(pem)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file %s: %w", block.CAFile, err)
+	}
+	return pool, nil
+}
+
+// plainDialer dials addresses that may be reached without TLS, after the name was resolved: a name cannot
+// lead outside.
+func plainDialer(may func(netip.Addr) bool) func(context.Context, string, string) (net.Conn, error) {
+	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
 		if err != nil {
-			return "", graphTokenError{tokenError{err, o.Name}}
+			return err
 		}
-		return t.AccessToken.Reveal(), nil
-	}
-	o.DropToken = func(mailbox, token string) { source.Drop(mailbox, oauth.NewSecret(token)) }
+		if !may(to.Addr()) {
+			return fmt.Errorf("%s is neither loopback nor in this upstream's networks, and tls is none", to.Addr())
+		}
+		return nil
+	}}
+	return dialer.DialContext
 }
-
-// graphTokenError tells package graph what tokenError tells package upstream.
-type graphTokenError struct{ tokenError }
-
-// Error is shown to people, and has no secret in it.
-func (e graphTokenError) Error() string { return e.words() }
-
-// Temporary reports whether waiting is enough.
-func (e graphTokenError) Temporary() bool { return e.Class() != mail.AccountFault }

@@ -176,7 +176,7 @@ func TestAlertToAHookThatIsDown(t *testing.T) {
 		s.Login, s.Password = "bob@example.com", fmt.Sprint("guess ", i)
 		testkit.Smtplib(t, s)
 	}
-	p.WaitLog("an alert was not taken, it is tried again.*503")
+	p.WaitLog("alert not taken, will retry.*503")
 	p.Stop()
 	noToken(t, p.Log())
 }

@@ -14,9 +14,9 @@ import (
 	"postern/internal/textfile"
 	"postern/mail"
 	"postern/relay/config"
-	"postern/relay/upstream"
 	"postern/relay/upstream/advice"
 	"postern/relay/upstream/profile"
+	"postern/relay/upstream/replies"
 	"postern/relay/upstream/storm"
 )
 
@@ -115,11 +115,11 @@ type replyView struct {
 
 // reading is what a reply means at some stages.
 type reading struct {
-	Stages []mail.Stage   `json:"stages,omitempty"`
-	Class  string         `json:"class"`
-	Scope  upstream.Scope `json:"scope,omitempty"`
-	Rule   string         `json:"rule"`
-	From   string         `json:"from"` // relay.toml, a profile, or generic
+	Stages []mail.Stage  `json:"stages,omitempty"`
+	Class  string        `json:"class"`
+	Scope  replies.Scope `json:"scope,omitempty"`
+	Rule   string        `json:"rule"`
+	From   string        `json:"from"` // relay.toml, a profile, or generic
 }
 
 func (r reading) same(o reading) bool {
@@ -135,13 +135,13 @@ func judge(block *config.Upstream, reply mail.Reply, given string) (*judgement, 
 			return nil, fmt.Errorf("--stage %q is none of %s", given, strings.Join(stageNames(), ", "))
 		}
 	}
-	rules, err := upstream.CompileRules(block.ReplyRules())
+	rules, err := replies.Compile(block.ReplyRules())
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	read := func(stage mail.Stage) (upstream.Rule, reading) {
-		rule, number := rules.Judge(stage, reply, now)
+	read := func(stage mail.Stage) (replies.Rule, reading) {
+		rule, number := rules.Classify(stage, reply, now)
 		return rule, reading{Class: rule.Class.String(), Scope: rule.Scope, Rule: rule.Name, From: ruleOrigin(block, number)}
 	}
 	rule, first := read(stage)
@@ -163,7 +163,7 @@ func judge(block *config.Upstream, reply mail.Reply, given string) (*judgement, 
 }
 
 // others gathers the stages at which the reply means something else.
-func (j *judgement) others(read func(mail.Stage) (upstream.Rule, reading)) {
+func (j *judgement) others(read func(mail.Stage) (replies.Rule, reading)) {
 	for _, s := range replyStages {
 		_, r := read(s.stage)
 		if r.same(j.reading) {
@@ -243,7 +243,7 @@ func readRefusal(stdin io.Reader, args []string) (mail.Reply, error) {
 	if at == nil {
 		return mail.Reply{}, fmt.Errorf("%q has no reply code: write the whole reply, such as 550 5.7.1 Sending too fast", mail.Cut(text, 80))
 	}
-	reply, err := upstream.ParseReply(wireLines(text[at[2]:]))
+	reply, err := replies.Parse(wireLines(text[at[2]:]))
 	switch {
 	case err != nil:
 		return mail.Reply{}, fmt.Errorf("%q is no reply of SMTP: %w", mail.Cut(text, 80), err)

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"postern/mail"
-	"postern/relay/upstream"
+	"postern/relay/upstream/replies"
 )
 
 // matters say whose matter a class is.
@@ -21,20 +21,20 @@ var matters = map[string]string{
 
 // matter says whose matter it is.
 func (r reading) matter() string {
-	if r.Scope == upstream.ScopeSender {
+	if r.Scope == replies.ScopeSender {
 		return "the sender's: the provider does not let this address send"
 	}
 	return matters[r.Class]
 }
 
 // becomes says what happens to mail that gets an answer of this rule.
-func becomes(r upstream.Rule) string {
+func becomes(r replies.Rule) string {
 	switch {
 	case r.Class == mail.RecipientFault:
 		return "is refused for this recipient, who is reported to the sender; others get it"
 	case r.Class == mail.MessageFault:
 		return "is refused, and its sender is told"
-	case r.Scope == upstream.ScopeSender:
+	case r.Scope == replies.ScopeSender:
 		return "of this sender waits in the queue, mail of others goes on; a person has to act"
 	case r.Class == mail.AccountFault && r.Login:
 		return "waits in the queue while another login is tried; if that does not help the account pauses and an alert is raised"

@@ -128,12 +128,32 @@ func (m *Memory) ForgetRecipients(ctx context.Context, before time.Time) (n int6
 	return n, nil
 }
 
-// RunLimitStore tests a LimitStore; open returns an empty one.
+var now = time.Date(2026, 11, 22, 8, 30, 0, 123e6, time.UTC)
+
+func state(login, limit string, tokens float64, full time.Duration) policy.State {
+	return policy.State{Login: login, Limit: limit, Tokens: tokens, At: now, Full: now.Add(full)}
+}
+
+// RunLimitStore tests a LimitStore. open returns an empty one.
 func RunLimitStore(t *testing.T, open func(*testing.T) policy.LimitStore) {
-	now := time.Date(2026, 11, 22, 8, 30, 0, 123e6, time.UTC)
-	state := func(login, limit string, tokens float64, full time.Duration) policy.State {
-		return policy.State{Login: login, Limit: limit, Tokens: tokens, At: now, Full: now.Add(full)}
-	}
+	testLimits(t, open)
+	testRecipients(t, open)
+	t.Run("a cancelled context changes nothing", func(t *testing.T) {
+		s := open(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := s.SaveLimits(ctx, now, []policy.State{state("anna", "2GB/day", 1, time.Hour)}); err == nil {
+			t.Error("SaveLimits with a cancelled context: no error")
+		}
+		if err := s.RememberRecipients(ctx, "anna", []string{"one@example.com"}, now); err == nil {
+			t.Error("RememberRecipients with a cancelled context: no error")
+		}
+		wantStates(t, load(t, s, now))
+		wantNew(t, s, "anna", 1, "one@example.com")
+	})
+}
+
+func testLimits(t *testing.T, open func(*testing.T) policy.LimitStore) {
 	t.Run("states come back", func(t *testing.T) {
 		s := open(t)
 		if got := load(t, s, now); len(got) != 0 {
@@ -174,6 +194,9 @@ func RunLimitStore(t *testing.T, open func(*testing.T) policy.LimitStore) {
 		save(t, s, now, many...)
 		wantStates(t, load(t, s, now), many...)
 	})
+}
+
+func testRecipients(t *testing.T, open func(*testing.T) policy.LimitStore) {
 	t.Run("recipients", func(t *testing.T) {
 		s := open(t)
 		one, two, three := "one@example.com", "two@example.com", "тpи@xn--e1afmkfd.example"
@@ -198,19 +221,6 @@ func RunLimitStore(t *testing.T, open func(*testing.T) policy.LimitStore) {
 		}
 		remember(t, s, now, "anna", many[:2000]...)
 		wantNew(t, s, "anna", 500, many...)
-	})
-	t.Run("an end of patience changes nothing", func(t *testing.T) {
-		s := open(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := s.SaveLimits(ctx, now, []policy.State{state("anna", "2GB/day", 1, time.Hour)}); err == nil {
-			t.Error("SaveLimits with a context that is done: no error")
-		}
-		if err := s.RememberRecipients(ctx, "anna", []string{"one@example.com"}, now); err == nil {
-			t.Error("RememberRecipients with a context that is done: no error")
-		}
-		wantStates(t, load(t, s, now))
-		wantNew(t, s, "anna", 1, "one@example.com")
 	})
 }
 

@@ -1,11 +1,12 @@
-// Package alert tells people of faults by HTTPS: a relay whose mail does not leave cannot warn by mail. Conditions begin and
-// end; each hook is told once of both, and each day of one that lasts.
+// Package alert posts faults to HTTPS hooks: a relay whose mail does not leave cannot warn by mail. A condition begins
+// and ends. Each hook is told of both once, and once a day while the condition lasts.
 //
-// Failure semantics: an alert is worth trying again and worth nothing that would hold up mail. What is to be told waits in a
-// short queue for each hook and is tried again with growing waits for a day. A hook that refuses an alert for good (4yz of HTTP, a
-// redirect) is not asked again with this one, but a day later, if the condition lasts. At shutdown what waits is offered once more, for some
-// seconds. Who has been told what is kept in a file, so that a restart neither repeats an alert nor forgets its end; without
-// that file alerts are repeated at most. The path, query and user of a hook's URL are its password: no error and no log has them.
+// Failure semantics: alerts are retried, but never hold up mail. Each hook has a short queue; a failed alert is retried
+// with growing waits for a day. One that the hook refuses for good (HTTP 4yz or a redirect) is dropped; if the
+// condition lasts, the next alert follows a day later. At shutdown the waiting alerts get one more try, for some
+// seconds. A file records who has been told what, so that a restart neither repeats an alert nor forgets its end. If
+// the file is lost, alerts are repeated, no more. The path, query and user of a hook's URL are its password: they
+// appear in no error and no log.
 package alert
 
 import (
@@ -13,52 +14,50 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 )
 
-// Event is the kind of a condition.
+// Event is the kind of condition.
 type Event string
 
-// The events that may be asked for, and Test, which is sent by hand only.
+// The events a hook can subscribe to, and Test, which is only sent by hand.
 const (
 	UpstreamPaused    Event = "upstream-paused"    // a provider refuses us, and mail waits
-	LoginLocked       Event = "login-locked"       // somebody guesses passwords, or a login went over a limit that locks it
-	QueueAge          Event = "queue-age"          // mail waits for longer than it should
-	CertificateExpiry Event = "certificate-expiry" // a certificate that we present ends soon
-	SecretExpiry      Event = "secret-expiry"      // what we log in at a provider with ends soon
-	ReportFailed      Event = "report-failed"      // a report about undelivered mail could not be delivered itself
-	DiskFull          Event = "disk-full"          // no new mail is taken: the disk, or the store, is full or has failed
+	LoginLocked       Event = "login-locked"       // password guessing, or a limit that locks the login was exceeded
+	QueueAge          Event = "queue-age"          // mail has waited too long
+	CertificateExpiry Event = "certificate-expiry" // a certificate that we present expires soon
+	SecretExpiry      Event = "secret-expiry"      // our credentials at a provider expire soon
+	ReportFailed      Event = "report-failed"      // a report about undelivered mail was itself undeliverable
+	DiskFull          Event = "disk-full"          // no new mail is accepted: disk or store is full or failed
 	Test              Event = "test"
 )
 
-// Events lists what may be asked for.
+// Events lists the events a hook can subscribe to.
 func Events() []Event {
 	return []Event{UpstreamPaused, LoginLocked, QueueAge, CertificateExpiry, SecretExpiry, ReportFailed, DiskFull}
 }
 
-// Condition is something that a person should know of while it holds. Event and Subject name it.
+// Condition is something that a person should know about while it holds. Event and Subject identify it.
 type Condition struct {
 	Event   Event  `json:"event"`
 	Subject string `json:"subject"`
-	// Group is what many conditions may have in common: when more than a few of one event and group hold at once, the others
-	// are told of together.
+	// Group joins related conditions: beyond maxOpen of one event and group, the rest share one alert.
 	Group   string            `json:"group,omitempty"`
 	Summary string            `json:"summary"`         // what is wrong and what to do, in plain sentences
-	Block   string            `json:"block,omitempty"` // of relay.toml, behind the summary: lines to paste
-	Over    string            `json:"over,omitempty"`  // what to say when it has ended
+	Block   string            `json:"block,omitempty"` // lines to paste into relay.toml, shown after the summary
+	Over    string            `json:"over,omitempty"`  // the text when it has ended
 	Details map[string]string `json:"details,omitempty"`
-	// Until ends the condition by itself; zero: End does.
+	// Until is when the condition ends by itself; if zero, End ends it.
 	Until time.Time `json:"until,omitzero"`
-	// Threshold is the age that a QueueAge is about: only hooks that ask for this one hear of it.
+	// Threshold is the age that a QueueAge has exceeded. Only hooks with the same threshold are told.
 	Threshold time.Duration `json:"-"`
 }
 
-// name is a Condition's.
+// name identifies a Condition.
 type name struct {
 	event   Event
 	subject string
@@ -66,44 +65,44 @@ type name struct {
 
 func (c *Condition) name() name { return name{c.Event, c.Subject} }
 
-// Options are what an Alerter is made of.
+// Options configures an Alerter.
 type Options struct {
-	File   string // where it is kept who has been told what; "": nowhere
+	File   string // records who has been told what; "" for none
 	Logger *slog.Logger
-	// Count is called for each alert that a hook took ("sent") or that was given up ("failed"). May be nil.
+	// Count, unless nil, is called for each alert that a hook took ("sent") or that was given up ("failed").
 	Count func(e Event, outcome string)
 
-	post func(context.Context, Hook, []byte) result // of tests
+	post func(context.Context, Hook, []byte) result // for tests
 }
 
 // Bounds and waits.
 const (
-	repeatAfter = 24 * time.Hour // of a condition that lasts
-	giveUp      = 24 * time.Hour // of one alert
+	repeatAfter = 24 * time.Hour // between alerts about a condition that lasts
+	giveUp      = 24 * time.Hour // after which one alert is dropped
 	retryFirst  = 5 * time.Second
 	retryMost   = 15 * time.Minute
-	lookPeriod  = time.Minute // for what is to be repeated or ends by itself
+	lookPeriod  = time.Minute // between looks for conditions to repeat or to end
 	drainTime   = 3 * time.Second
-	maxWaiting  = 200 // alerts, for each hook
-	maxOpen     = 10  // of one event and group
+	maxWaiting  = 200 // alerts per hook
+	maxOpen     = 10  // conditions per event and group
 	othersLife  = 2 * time.Hour
-	forgetAfter = 30 * 24 * time.Hour // what an earlier process told of and nobody has seen since
+	forgetAfter = 30 * 24 * time.Hour // for conditions of an earlier process that have not been seen again
 )
 
-// Alerter tells hooks of conditions. Its methods are safe for concurrent use and never wait for a hook.
+// Alerter tells hooks about conditions. Its methods are safe for concurrent use and never wait for a hook.
 type Alerter struct {
 	o Options
 
-	mu      sync.Mutex // guards what follows and all that is in the hooks
+	mu      sync.Mutex // guards the fields below and the contents of all hooks
 	host    string
-	hooks   []*hook // in the order of Use
-	kept    map[string][]*entry
-	changed chan struct{} // hooks has changed
+	hooks   []*hook             // in the order given to Use
+	loaded  map[string][]*entry // what an earlier process told hooks that Use has not named yet
+	changed chan struct{}       // signals that hooks has changed
 
-	file keeper
+	file stateFile
 }
 
-// hook is a Hook with what it knows and what it is to be told.
+// hook is a Hook with the conditions it knows about and the alerts that wait for it.
 type hook struct {
 	Hook
 	id      string
@@ -117,8 +116,8 @@ type hook struct {
 type entry struct {
 	Condition
 	Since  time.Time `json:"since"`
-	Queued time.Time `json:"-"`    // the last alert about it
-	Told   time.Time `json:"told"` // and the last that the hook took
+	Queued time.Time `json:"-"`    // when the last alert about it was queued
+	Told   time.Time `json:"told"` // when the hook last took one
 	Ending bool      `json:"ending,omitempty"`
 	seen   bool      // in this process
 }
@@ -138,13 +137,12 @@ func New(o Options) *Alerter {
 	if o.post == nil {
 		o.post = post
 	}
-	a := &Alerter{o: o, changed: make(chan struct{}, 1), file: keeper{path: o.File, log: o.Logger}}
-	a.kept = a.file.load()
+	a := &Alerter{o: o, changed: make(chan struct{}, 1), file: stateFile{path: o.File, log: o.Logger}}
+	a.loaded = a.file.load()
 	return a
 }
 
-// Use replaces the hooks, and the name of the relay that they are told. One with the URL of a hook before it goes on where
-// that one was.
+// Use replaces the hooks and the relay's name. A hook whose URL was already in use carries on with its state.
 func (a *Alerter) Use(host string, hooks []Hook) {
 	a.mu.Lock()
 	a.host = host
@@ -173,7 +171,7 @@ func (a *Alerter) Use(host string, hooks []Hook) {
 	}
 }
 
-// follow takes over settings. What the hook does not ask for any more is forgotten, and neither repeated nor ended.
+// follow applies new settings. Conditions that the hook no longer subscribes to are dropped without an end.
 func (h *hook) follow(settings Hook) {
 	h.Hook = settings
 	for of := range h.known {
@@ -184,14 +182,14 @@ func (h *hook) follow(settings Hook) {
 	h.waiting = slices.DeleteFunc(h.waiting, func(n *notice) bool { return !h.asksFor(n.of.event) })
 }
 
-// newHookLocked takes over what an earlier process told the hook.
+// newHookLocked makes a hook that knows what an earlier process told it.
 func (a *Alerter) newHookLocked(now time.Time, h Hook, id string) *hook {
 	made := &hook{Hook: h, id: id, known: make(map[name]*entry), wake: make(chan struct{}, 1)}
-	for _, e := range a.kept[id] {
+	for _, e := range a.loaded[id] {
 		if !h.asksFor(e.Event) {
 			continue
 		}
-		if e.Told.After(now) { // the clock was wrong then, and nothing would be due before
+		if e.Told.After(now) { // the clock was wrong then; without this no repeat would be due until Told
 			e.Told = now
 		}
 		e.Queued = e.Told
@@ -200,11 +198,11 @@ func (a *Alerter) newHookLocked(now time.Time, h Hook, id string) *hook {
 			a.enqueueLocked(now, made, e, true)
 		}
 	}
-	delete(a.kept, id)
+	delete(a.loaded, id)
 	return made
 }
 
-// idOf names a hook without its secret.
+// idOf identifies a hook without revealing its URL.
 func idOf(url string) string {
 	sum := sha256.Sum256([]byte(url))
 	return hex.EncodeToString(sum[:12])
@@ -217,14 +215,14 @@ func poke(c chan struct{}) {
 	}
 }
 
-// Watched reports whether anybody wants to hear of anything.
+// Watched reports whether there are any hooks.
 func (a *Alerter) Watched() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.hooks) > 0
 }
 
-// Thresholds lists the ages of the queue that hooks ask for.
+// Thresholds lists the queue ages that hooks subscribe to.
 func (a *Alerter) Thresholds() []time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -237,7 +235,7 @@ func (a *Alerter) Thresholds() []time.Duration {
 	return all
 }
 
-// Begin says that a condition holds. It may be said as often as one likes.
+// Begin reports that a condition holds. Repeated calls are harmless.
 func (a *Alerter) Begin(c Condition) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -270,19 +268,19 @@ func (a *Alerter) beginLocked(now time.Time, h *hook, c Condition) {
 	a.enqueueLocked(now, h, e, false)
 }
 
-// others stands for the conditions of a group that are too many to be told one by one. The one in between counts as a
-// condition of no group, so that it does not take their place.
+// others stands for the conditions of a group beyond maxOpen. It has no group itself and so does not count in theirs.
 func others(now time.Time, c Condition) Condition {
 	return Condition{
 		Event: c.Event, Subject: "others: " + c.Group, Until: now.Add(othersLife),
-		Summary: "There are more alerts of this kind (" + c.Group + ") than the " + strconv.Itoa(maxOpen) +
-			" that are sent one by one. Look at the log, /metrics or postern trace for the others, of which " + c.Subject + " is one.",
-		Over:    "There are no further alerts of this kind (" + c.Group + ") beside those that are sent one by one.",
+		Summary: fmt.Sprintf("There are more alerts of this kind (%s) than the %d that are sent one by one. "+
+			"Look at the log, /metrics or postern trace for the others; %s is one of them.", c.Group, maxOpen,
+			c.Subject),
+		Over:    "There are no more alerts of this kind (" + c.Group + ") than those sent one by one.",
 		Details: map[string]string{"group": c.Group},
 	}
 }
 
-// End says that a condition does not hold any more. words, where not empty, say why.
+// End reports that a condition no longer holds. words, unless empty, say why.
 func (a *Alerter) End(event Event, subject, words string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -302,14 +300,14 @@ func (a *Alerter) endLocked(now time.Time, h *hook, e *entry, words string) {
 		e.Over = words
 	}
 	if e.Told.IsZero() && !h.waits(e.name()) {
-		delete(h.known, e.name()) // it never came to know
+		delete(h.known, e.name()) // the hook never heard of it
 		return
 	}
 	e.Ending = true
 	a.enqueueLocked(now, h, e, true)
 }
 
-// Set says which conditions of an event hold; the others of that event have ended.
+// Set reports all conditions of an event that hold; any others of that event have ended.
 func (a *Alerter) Set(event Event, hold []Condition) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -330,7 +328,7 @@ func (a *Alerter) Set(event Event, hold []Condition) {
 	}
 }
 
-// Open lists the conditions of an event that a hook believes to hold, those that an earlier process told of included.
+// Open lists the conditions of an event that some hook believes to hold, including those of an earlier process.
 func (a *Alerter) Open(event Event) []Condition {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -347,7 +345,7 @@ func (a *Alerter) Open(event Event) []Condition {
 	return all
 }
 
-// look repeats what lasts, ends what ends by itself, and forgets what nobody has seen for long.
+// look repeats conditions that last, ends those whose time is up, and forgets those that have not been seen for long.
 func (a *Alerter) look(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -366,7 +364,7 @@ func (a *Alerter) look(now time.Time) {
 	}
 }
 
-// enqueueLocked makes an alert of an entry. Over the bound the oldest is given up: what is told must be what is.
+// enqueueLocked queues an alert about an entry. A full queue drops its oldest alert: the newest state matters most.
 func (a *Alerter) enqueueLocked(now time.Time, h *hook, e *entry, resolved bool) {
 	if len(h.waiting) >= maxWaiting {
 		oldest := h.waiting[0]
@@ -374,7 +372,7 @@ func (a *Alerter) enqueueLocked(now time.Time, h *hook, e *entry, resolved bool)
 		if gone := h.known[oldest.of]; gone != nil && gone.Ending && oldest.doc.Resolved {
 			delete(h.known, oldest.of)
 		}
-		a.o.Logger.Warn("an alert is given up: too many wait for the hook", "hook", h.Name, "event", string(oldest.doc.Event), "subject", oldest.doc.Subject)
+		a.logger(h.Hook, oldest).Warn("alert given up: too many wait for the hook")
 		a.count(oldest.doc.Event, "failed")
 	}
 	e.Queued = now
@@ -388,180 +386,13 @@ func (a *Alerter) count(e Event, outcome string) {
 	}
 }
 
-// Run tells the hooks until ctx ends, and then for some seconds what waits.
-func (a *Alerter) Run(ctx context.Context) {
-	last, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(drainTime, cut) })
-	defer stop()
-	var workers sync.WaitGroup
-	defer workers.Wait()
-	running := make(map[*hook]bool)
-	tick := time.NewTicker(lookPeriod)
-	defer tick.Stop()
-	for {
-		a.mu.Lock()
-		hooks := slices.Clone(a.hooks)
-		a.mu.Unlock()
-		for h := range running {
-			if !slices.Contains(hooks, h) {
-				delete(running, h)
-			}
-		}
-		for _, h := range hooks {
-			if !running[h] {
-				running[h] = true
-				workers.Go(func() { a.serve(ctx, last, h) })
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-a.changed:
-		case <-tick.C:
-			a.look(time.Now())
-		}
-	}
-}
-
-// serve tells one hook, in order, until ctx ends or the hook has left. last ends a little later than ctx.
-func (a *Alerter) serve(ctx, last context.Context, h *hook) {
-	failures, lastChance := 0, false
-	for {
-		n, settings, over := a.next(h)
-		if over {
-			return
-		}
-		if n == nil {
-			select {
-			case <-ctx.Done():
-				return
-			case <-h.wake:
-			}
-			continue
-		}
-		r := a.o.post(last, settings, n.doc.encode())
-		if a.settle(time.Now(), h, n, r) {
-			failures = 0
-			continue
-		}
-		failures++
-		wait := max(retryWait(failures), min(r.after, giveUp))
-		a.o.Logger.Warn("an alert was not taken, it is tried again", "hook", settings.Name, "host", settings.host(), "event", string(n.doc.Event), "subject", n.doc.Subject, "err", r.err, "in", wait.Round(time.Second))
-		if !a.pause(ctx, h, wait) {
-			if lastChance || r.after > 0 || last.Err() != nil {
-				return
-			}
-			lastChance = true
-		}
-	}
-}
-
-// pause waits, and reports whether the hook is to be told further.
-func (a *Alerter) pause(ctx context.Context, h *hook, wait time.Duration) bool {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-timer.C:
-			return true
-		case <-h.wake: // something more waits, or the hook has left
-			a.mu.Lock()
-			gone := h.gone
-			a.mu.Unlock()
-			if gone {
-				return true // next says so
-			}
-		}
-	}
-}
-
-// retryWait doubles with each failure, spread by a fifth both ways.
-func retryWait(failures int) time.Duration {
-	d := retryFirst
-	for i := 1; i < failures && d < retryMost; i++ {
-		d *= 2
-	}
-	return time.Duration(float64(min(d, retryMost)) * (0.8 + 0.4*rand.Float64()))
-}
-
-// next returns the alert that is to be told, nil for none, and whether the hook has left.
-func (a *Alerter) next(h *hook) (n *notice, settings Hook, over bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if h.gone {
-		return nil, Hook{}, true
-	}
-	for len(h.waiting) > 0 {
-		n := h.waiting[0]
-		e := h.known[n.of]
-		if !n.doc.Resolved || e != nil && !e.Told.IsZero() {
-			return n, h.Hook, false
-		}
-		h.waiting = h.waiting[1:] // the end of what the hook refused to hear of
-		if e != nil && e.Ending {
-			delete(h.known, n.of)
-		}
-	}
-	return nil, h.Hook, false
-}
-
-// settle notes what became of an alert, and reports whether it is done with.
-func (a *Alerter) settle(now time.Time, h *hook, n *notice, r result) bool {
-	late := now.Sub(n.made) >= giveUp
-	if r.err != nil && !r.final && !late {
-		return false
-	}
-	a.mu.Lock()
-	h.waiting = slices.DeleteFunc(h.waiting, func(w *notice) bool { return w == n })
-	e := h.known[n.of]
-	switch {
-	case e == nil:
-	case n.doc.Resolved && e.Ending: // a person may look for the end in vain, but not for ever
-		delete(h.known, n.of)
-	case r.err == nil:
-		e.Told = now
-	}
-	name, host := h.Name, h.host()
-	a.mu.Unlock()
-	if r.err != nil {
-		a.count(n.doc.Event, "failed")
-		a.o.Logger.Error("an alert is given up", "hook", name, "host", host, "event", string(n.doc.Event), "subject", n.doc.Subject, "resolved", n.doc.Resolved, "err", r.err)
-	} else {
-		a.count(n.doc.Event, "sent")
-		a.o.Logger.Info("alert sent", "hook", name, "host", host, "event", string(n.doc.Event), "subject", n.doc.Subject, "resolved", n.doc.Resolved)
-	}
-	a.save()
-	return true
-}
-
-// save writes down who has been told what.
-func (a *Alerter) save() {
-	a.file.save(func() map[string][]*entry {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		all := make(map[string][]*entry)
-		for _, h := range a.hooks {
-			for _, e := range h.sorted() {
-				if !e.Told.IsZero() {
-					kept := *e
-					all[h.id] = append(all[h.id], &kept)
-				}
-			}
-		}
-		return all
-	})
-}
-
 func (h Hook) asksFor(e Event) bool { return len(h.Events) == 0 || slices.Contains(h.Events, e) }
 
 func (h *hook) wants(c *Condition) bool {
 	return h.asksFor(c.Event) && (c.Event != QueueAge || c.Threshold == h.QueueAge)
 }
 
-// open counts the conditions of an event and group.
+// open counts the conditions of an event and group that hold.
 func (h *hook) open(event Event, group string) (n int) {
 	if group == "" {
 		return 0
@@ -574,12 +405,12 @@ func (h *hook) open(event Event, group string) (n int) {
 	return n
 }
 
-// waits reports whether a condition's beginning waits to be told.
+// waits reports whether an alert about a condition's beginning is queued.
 func (h *hook) waits(of name) bool {
 	return slices.ContainsFunc(h.waiting, func(n *notice) bool { return n.of == of && !n.doc.Resolved })
 }
 
-// sorted returns what the hook knows, in a steady order.
+// sorted returns the hook's entries in a stable order.
 func (h *hook) sorted() []*entry {
 	all := make([]*entry, 0, len(h.known))
 	for _, e := range h.known {

@@ -10,21 +10,21 @@ import (
 	"postern/mail"
 )
 
-// Document is what a hook is sent. Its keys stay; further ones may come.
+// Document is the JSON sent to a hook. Keys may be added, never removed or renamed.
 type Document struct {
 	Event    Event             `json:"event"`
 	Time     time.Time         `json:"time"`    // of this alert, UTC
-	Since    time.Time         `json:"since"`   // the beginning of the condition, UTC
+	Since    time.Time         `json:"since"`   // when the condition began, UTC
 	Host     string            `json:"host"`    // the relay
-	Subject  string            `json:"subject"` // with event the name of the condition
+	Subject  string            `json:"subject"` // identifies the condition, together with event
 	Resolved bool              `json:"resolved"`
-	Repeated bool              `json:"repeated"` // told before: it lasts
+	Repeated bool              `json:"repeated"` // the condition still holds
 	Summary  string            `json:"summary"`
 	Details  map[string]string `json:"details"`
-	Text     string            `json:"text"` // all of it in one, for hooks of chat programs
+	Text     string            `json:"text"` // everything in one sentence, for chat programs
 }
 
-// Bounds of what outsiders have a part in, in octets.
+// Bounds of texts that outsiders can influence, in octets.
 const (
 	maxSubject = 400
 	maxSummary = 2000
@@ -33,8 +33,9 @@ const (
 
 func documentOf(host string, now time.Time, e *entry, resolved bool) Document {
 	d := Document{
-		Event: e.Event, Time: stamp(now), Since: stamp(e.Since), Host: host, Subject: clean(e.Subject, maxSubject),
-		Resolved: resolved, Repeated: !resolved && !e.Told.IsZero(), Summary: clean(e.Summary, maxSummary), Details: make(map[string]string),
+		Event: e.Event, Time: inUTC(now), Since: inUTC(e.Since), Host: host,
+		Subject: clean(e.Subject, maxSubject), Summary: clean(e.Summary, maxSummary), Details: make(map[string]string),
+		Resolved: resolved, Repeated: !resolved && !e.Told.IsZero(),
 	}
 	if resolved {
 		d.Summary = clean(e.Over, maxSummary)
@@ -54,7 +55,7 @@ func documentOf(host string, now time.Time, e *entry, resolved bool) Document {
 	return d
 }
 
-func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
+func inUTC(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
 func clean(s string, most int) string { return mail.Printable(mail.Cut(s, most)) }
 
@@ -66,7 +67,7 @@ func cleanLines(s string, most int) string {
 	return strings.Join(lines, "\n")
 }
 
-// textOf makes the sentence that chat programs show.
+// textOf is the sentence that chat programs show.
 func textOf(d *Document) string {
 	word := ""
 	switch {
@@ -82,8 +83,8 @@ func textOf(d *Document) string {
 	return defuse(text)
 }
 
-// defuse keeps what outsiders have a part in, logins that were guessed and replies of servers, from being markup: Slack reads
-// <…>, Mattermost and Teams read [text](address), and they ring for an @all, which has nothing before its @ as an address has.
+// defuse disarms chat markup, since outsiders choose guessed logins and server replies. Slack reads <…>, Mattermost and
+// Teams read [text](address), and all notify everybody for @all: an @ without a letter or digit before it.
 func defuse(s string) string {
 	var b strings.Builder
 	before := ' '
@@ -101,7 +102,7 @@ func defuse(s string) string {
 func (d Document) encode() []byte {
 	b, err := json.Marshal(d)
 	if err != nil {
-		panic("alert: " + err.Error()) // texts and times: nothing in it can fail
+		panic("alert: " + err.Error()) // strings and times always encode
 	}
 	return b
 }

@@ -12,7 +12,8 @@ import (
 func TestDocument(t *testing.T) {
 	since := time.Date(2026, 11, 22, 9, 30, 15, 5, time.FixedZone("CET", 3600))
 	e := &entry{Since: since, Condition: Condition{
-		Event: UpstreamPaused, Subject: "upstream office as relay@example.com", Summary: `It said "535 5.7.8 <no>".`, Over: "It works again.",
+		Event: UpstreamPaused, Subject: "upstream office as relay@example.com", Summary: `It said "535 5.7.8 <no>".`,
+		Over:    "It works again.",
 		Details: map[string]string{"upstream": "office", "reply": "535 5.7.8\x00no"},
 	}}
 	d := documentOf("relay.example.com", since.Add(time.Minute), e, false)
@@ -40,7 +41,8 @@ func TestDocument(t *testing.T) {
 	}
 	e.Told = since
 	d = documentOf("relay.example.com", since, e, true)
-	if !d.Resolved || d.Repeated || d.Summary != "It works again." || !strings.Contains(d.Text, ": RESOLVED upstream-paused: ") {
+	if !d.Resolved || d.Repeated || d.Summary != "It works again." ||
+		!strings.Contains(d.Text, ": RESOLVED upstream-paused: ") {
 		t.Errorf("%+v", d)
 	}
 	e.Details = nil
@@ -67,23 +69,25 @@ func TestDefuse(t *testing.T) {
 func FuzzDocument(f *testing.F) {
 	f.Add("login <!channel>", "535 \x1b[2J no", "[a](b)")
 	f.Fuzz(func(t *testing.T, subject, summary, detail string) {
-		e := &entry{Condition: Condition{Event: LoginLocked, Subject: subject, Summary: summary, Details: map[string]string{"reply": detail}}}
+		e := &entry{Condition: Condition{Event: LoginLocked, Subject: subject, Summary: summary,
+			Details: map[string]string{"reply": detail}}}
 		b := documentOf("relay.example.com", time.Now(), e, false).encode()
 		var d Document
 		if err := json.Unmarshal(b, &d); err != nil || !utf8.Valid(b) {
 			t.Fatalf("%v: %q", err, b)
 		}
-		if len(d.Text) > 3*(maxSubject+maxSummary)+200 || strings.ContainsAny(d.Text, "<>\n\r\x00") || strings.Contains(d.Text, "](") {
+		if len(d.Text) > 3*(maxSubject+maxSummary)+200 || strings.ContainsAny(d.Text, "<>\n\r\x00") ||
+			strings.Contains(d.Text, "](") {
 			t.Fatalf("text: %q", d.Text)
 		}
 	})
 }
 
-func FuzzParseBook(f *testing.F) {
+func FuzzParseState(f *testing.F) {
 	f.Add([]byte(`{"version":1,"hooks":{"x":[{"event":"test","subject":"a","told":"2026-11-22T08:31:15Z"}]}}`))
 	f.Add([]byte(`{"version":1,"hooks":{"x":[null]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := parseBook(data)
+		b, err := parseState(data)
 		if err != nil {
 			return
 		}

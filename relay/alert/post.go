@@ -22,24 +22,22 @@ import (
 	"postern/mail"
 )
 
-// Hook is an address that alerts are posted to.
+// Hook is a URL that alerts are posted to.
 type Hook struct {
-	Name     string // for the log, such as alert[1]
-	URL      string // a secret but for its host, see CheckURL
-	Events   []Event
-	QueueAge time.Duration  // when a QueueAge begins
+	Name     string         // for the log, such as alert[1]
+	URL      string         // all but its host is secret; see CheckURL
+	Events   []Event        // empty: all
+	QueueAge time.Duration  // the threshold of QueueAge
 	RootCAs  *x509.CertPool // nil: the system's
 
-	dial func(context.Context, string, string) (net.Conn, error) // of tests
+	dial func(context.Context, string, string) (net.Conn, error) // for tests
 }
 
-// Format keeps the URL out of whatever is printed.
-func (h Hook) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s (%s)", h.Name, h.host()) }
+// Format keeps the URL out of anything printed.
+func (h Hook) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s (%s)", h.Name, h.Host()) }
 
-// Host returns the part of the URL that is no secret.
-func (h Hook) Host() string { return h.host() }
-
-func (h Hook) host() string {
+// Host returns the part of the URL that is not secret.
+func (h Hook) Host() string {
 	u, err := url.Parse(h.URL)
 	if err != nil {
 		return ""
@@ -47,10 +45,11 @@ func (h Hook) host() string {
 	return u.Host
 }
 
-// errURL does not say what was written: it may be half a secret.
-var errURL = errors.New("is not the address of a hook, write one that begins with https://; http:// is for this machine only, such as http://127.0.0.1:8080/")
+// errURL does not quote what was written: it may be part of a secret.
+var errURL = errors.New("is not the address of a hook, write one that begins with https://; " +
+	"http:// is for this machine only, such as http://127.0.0.1:8080/")
 
-// CheckURL judges the URL of a hook: alerts say a lot about a relay, so they cross no network in clear.
+// CheckURL checks the URL of a hook. Alerts say a lot about a relay, so they never cross a network unencrypted.
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || u.Opaque != "" || text != strings.TrimSpace(text) {
@@ -70,32 +69,33 @@ func loopback(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
-// result is what became of a post.
+// result is the outcome of a post.
 type result struct {
 	err   error         // nil: taken
-	final bool          // it would be refused again
-	after time.Duration // the hook asks not to be asked before
+	final bool          // a retry would be refused too
+	after time.Duration // the hook's Retry-After
 }
 
 // Bounds of a post.
 const (
-	postTime  = 10 * time.Second // whole
+	postTime  = 10 * time.Second // from dialling to the answer
 	maxHeader = 64 << 10         // octets
-	maxReason = 200              // octets of why, as shown
-	maxBody   = 8 << 10          // octets of a refusal's body that are read
+	maxReason = 200              // octets of the reason shown
+	maxBody   = 8 << 10          // octets read of a refusal's body
 )
 
 // Post sends a test to a hook, once, and returns why it was not taken.
 func Post(ctx context.Context, h Hook, host string) error {
 	now := time.Now()
 	d := documentOf(host, now, &entry{Since: now, Condition: Condition{
-		Event: Test, Subject: h.Name, Summary: "This is a test: alerts of this relay arrive here. There is nothing to do.",
+		Event: Test, Subject: h.Name,
+		Summary: "This is a test: alerts of this relay arrive here. There is nothing to do.",
 		Details: map[string]string{},
 	}}, false)
 	return post(ctx, h, d.encode()).err
 }
 
-// post sends one document. The connection is not kept: alerts are rare.
+// post sends one document on a connection of its own: alerts are rare.
 func post(ctx context.Context, h Hook, body []byte) result {
 	if err := CheckURL(h.URL); err != nil {
 		return result{err: err, final: true}
@@ -112,7 +112,7 @@ func post(ctx context.Context, h Hook, body []byte) result {
 		password, _ := user.Password()
 		req.SetBasicAuth(user.Username(), password)
 	}
-	// A Transport by itself follows no redirect: the document was meant for this address.
+	// A bare Transport follows no redirects: the document was meant for this address.
 	t := h.transport(req.URL)
 	defer t.CloseIdleConnections()
 	resp, err := t.RoundTrip(req)
@@ -120,21 +120,22 @@ func post(ctx context.Context, h Hook, body []byte) result {
 		if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no answer within %s", postTime)
 		}
-		if strings.Contains(err.Error(), "malformed") { // it quotes what came, in a form of its own
-			err = errors.New("what answers there does not speak HTTP")
+		if strings.Contains(err.Error(), "malformed") { // the error quotes what came, escaped, so scrub would miss it
+			err = errors.New("the server there does not speak HTTP")
 		}
 		return result{err: errors.New(shown(scrub(req.URL, err.Error())))}
 	}
 	defer resp.Body.Close()
-	return judge(req.URL, resp, time.Now())
+	return resultOf(req.URL, resp, time.Now())
 }
 
 func (h Hook) transport(u *url.URL) *http.Transport {
 	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: h.dial, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader,
-		TLSClientConfig: &tls.Config{RootCAs: h.RootCAs, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
+		Proxy: http.ProxyFromEnvironment, DialContext: h.dial,
+		DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader, ForceAttemptHTTP2: true,
+		TLSClientConfig: &tls.Config{RootCAs: h.RootCAs, MinVersion: tls.VersionTLS12},
 	}
-	if u.Scheme == "http" { // localhost is a name, and a name can lead anywhere
+	if u.Scheme == "http" { // localhost is a name, and a name can resolve to anything
 		t.DialContext = (&net.Dialer{Control: onlyLoopback}).DialContext
 	}
 	return t
@@ -148,8 +149,8 @@ func onlyLoopback(_, address string, _ syscall.RawConn) error {
 	return err
 }
 
-// judge reads an answer. What a 2yz says beside that is of no interest and is not read.
-func judge(u *url.URL, resp *http.Response, now time.Time) result {
+// resultOf reads an answer. The body of a 2yz is not read.
+func resultOf(u *url.URL, resp *http.Response, now time.Time) result {
 	code := resp.StatusCode
 	if code >= 200 && code < 300 {
 		return result{}
@@ -158,9 +159,10 @@ func judge(u *url.URL, resp *http.Response, now time.Time) result {
 	switch {
 	case code >= 300 && code < 400:
 		r.final = true
-		r.err = fmt.Errorf("the hook answered %d: it sends us to another address, which is not followed; write that address", code)
+		r.err = fmt.Errorf("the hook answered %d: redirects are not followed; write the address it redirects to", code)
 		return r
-	case code != http.StatusRequestTimeout && code != http.StatusTooEarly && code != http.StatusTooManyRequests && code < 500:
+	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests:
+	case code < 500:
 		r.final = true
 	}
 	r.err = fmt.Errorf("the hook answered %d %s", code, http.StatusText(code))
@@ -170,11 +172,11 @@ func judge(u *url.URL, resp *http.Response, now time.Time) result {
 	return r
 }
 
-// reason reads why a hook refused: what has come in time is enough.
+// reason reads why a hook refused, as far as it arrives in time.
 func reason(u *url.URL, body io.Reader) string {
 	b, err := io.ReadAll(io.LimitReader(body, maxBody))
 	text := scrub(u, string(b))
-	if err != nil || len(b) == maxBody { // its end may be half a secret, which scrub does not know
+	if err != nil || len(b) == maxBody { // cut off: the end may be part of a secret, which scrub does not recognise
 		text = text[:max(0, len(text)-len(u.String()))]
 	}
 	return shown(strings.Join(strings.Fields(text), " "))
@@ -194,11 +196,11 @@ func retryAfter(text string, now time.Time) time.Duration {
 	return 0
 }
 
-// minPiece is the least length of a part of a URL that is taken for a secret; shorter ones are words such as "v1".
+// minPiece is the shortest part of a URL that counts as secret; shorter ones are words such as "v1".
 const minPiece = 4
 
-// scrub takes out of a text from outside whatever repeats the secret parts of a URL: a server may quote the path that it does
-// not know, or the whole request.
+// scrub removes the secret parts of a URL from an outside text: a server may quote an unknown path or the whole
+// request.
 func scrub(u *url.URL, text string) string {
 	pieces := []string{u.Path, u.EscapedPath(), u.RawQuery, u.Fragment}
 	pieces = append(pieces, strings.Split(u.Path, "/")...)
@@ -222,7 +224,7 @@ func scrub(u *url.URL, text string) string {
 	return text
 }
 
-// replaceFold takes out p in whatever case.
+// replaceFold removes p, whatever its case.
 func replaceFold(text, p string) string {
 	var b strings.Builder
 	for {

@@ -59,7 +59,8 @@ func TestPost(t *testing.T) {
 	if user, password, _ := (&http.Request{Header: header}).BasicAuth(); user != "anna" || password != "USERSECRET" {
 		t.Errorf("%v", header)
 	}
-	if shown := fmt.Sprintf("%v %+v %#v %s", h, h, &h, h); strings.Contains(shown, "SECRET") || !strings.Contains(shown, "127.0.0.1") {
+	if shown := fmt.Sprintf("%v %+v %#v %s", h, h, &h, h); strings.Contains(shown, "SECRET") ||
+		!strings.Contains(shown, "127.0.0.1") {
 		t.Errorf("printed: %s", shown)
 	}
 }
@@ -83,7 +84,9 @@ func TestAnswers(t *testing.T) {
 		"timeout":    {code: 408, want: "408"},
 		"wrong":      {code: 404, body: "no_service", want: "404 Not Found: no_service", final: true},
 		"forbidden":  {code: 403, want: "403", final: true},
-		"echo":       {code: 404, body: "The URL /services/T0SECRET/B0SECRET was not found, token QSECRET, user USERSECRET", want: "was not found", final: true},
+		"echo": {code: 404,
+			body: "The URL /services/T0SECRET/B0SECRET was not found, token QSECRET, user USERSECRET",
+			want: "was not found", final: true},
 		"escaped":    {code: 404, body: `{"path":"\/services\/T0SECRET\/B0SECRET"}`, want: "path", final: true},
 		"other case": {code: 404, body: "t0secret B0SECRET qsecret", want: "404", final: true},
 		"controls":   {code: 404, body: "a\x1b[2J\r\nlevel=INFO", want: "a?[2J level=INFO", final: true},
@@ -98,10 +101,13 @@ func TestAnswers(t *testing.T) {
 			})
 			h.URL = strings.Replace(h.URL, "https://", "https://anna:USERSECRET@", 1)
 			r := post(t.Context(), h, []byte("{}"))
-			if (r.err == nil) != (c.want == "") || r.final != c.final || r.after < c.least || r.after > c.least+2*time.Minute {
+			if (r.err == nil) != (c.want == "") || r.final != c.final || r.after < c.least ||
+				r.after > c.least+2*time.Minute {
 				t.Fatalf("%+v", r)
 			}
-			if r.err != nil && (!strings.Contains(r.err.Error(), c.want) || strings.Contains(strings.ToUpper(r.err.Error()), "SECRET") != strings.Contains(r.err.Error(), "[secret]")) {
+			if r.err != nil && (!strings.Contains(r.err.Error(), c.want) ||
+				strings.Contains(strings.ToUpper(r.err.Error()), "SECRET") != strings.Contains(r.err.Error(),
+					"[secret]")) {
 				t.Errorf("%v", r.err)
 			}
 			if r.err != nil {
@@ -165,7 +171,8 @@ func TestClearTextStaysOnThisMachine(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for _, bad := range []string{
-		"http://192.0.2.1/T0SECRET", "http://hooks.example.com/T0SECRET", "ftp://127.0.0.1/", "127.0.0.1:80", "", "https://", "https:opaque",
+		"http://192.0.2.1/T0SECRET", "http://hooks.example.com/T0SECRET", "ftp://127.0.0.1/", "127.0.0.1:80", "",
+		"https://", "https:opaque",
 		"https://h:bad/T0SECRET", "http://localhost.example.com/", "://", "https://h/%zzT0SECRET",
 		"https://h:99999/T0SECRET", "https://h:0x1/T0SECRET", "https://h/T0SECRET ", " https://h/T0SECRET",
 	} {
@@ -178,7 +185,8 @@ func TestClearTextStaysOnThisMachine(t *testing.T) {
 			t.Errorf("%q: %+v", bad, r)
 		}
 	}
-	for _, good := range []string{hookURL, "https://ntfy.example.com/your-topic?tpl=1&t={{.event}}&m={{.text}}", "http://127.0.0.1:8080/x", "http://[::1]/", "http://localhost/", "https://user:pass@h/"} {
+	for _, good := range []string{hookURL, "https://ntfy.example.com/your-topic?tpl=1&t={{.event}}&m={{.text}}",
+		"http://127.0.0.1:8080/x", "http://[::1]/", "http://localhost/", "https://user:pass@h/"} {
 		if err := CheckURL(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
@@ -248,12 +256,13 @@ func TestStalledHooks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var theirs net.Conn
-				h := Hook{URL: "https://localhost" + secretPath, RootCAs: ca.Pool, dial: func(context.Context, string, string) (net.Conn, error) {
-					var ours net.Conn
-					ours, theirs = net.Pipe()
-					go serve(theirs)
-					return ours, nil
-				}}
+				h := Hook{URL: "https://localhost" + secretPath, RootCAs: ca.Pool,
+					dial: func(context.Context, string, string) (net.Conn, error) {
+						var ours net.Conn
+						ours, theirs = net.Pipe()
+						go serve(theirs)
+						return ours, nil
+					}}
 				began := time.Now()
 				r := post(t.Context(), h, []byte("{}"))
 				if took := time.Since(began); r.err == nil || r.final || took != postTime {

@@ -20,6 +20,7 @@ import (
 	"postern/policy"
 	"postern/relay/upstream"
 	"postern/relay/upstream/profile"
+	"postern/relay/upstream/replies"
 )
 
 // Config is the whole of relay.toml.
@@ -240,8 +241,8 @@ const MicrosoftGraph = "microsoft-graph"
 func (u *Upstream) ByGraph() bool { return u.Provider == MicrosoftGraph }
 
 // WrittenRules are the reply rules of the block itself. They see the addresses that a reply repeats.
-func (u *Upstream) WrittenRules() []upstream.Rule {
-	var rules []upstream.Rule
+func (u *Upstream) WrittenRules() []replies.Rule {
+	var rules []replies.Rule
 	for i := range u.Rules {
 		r := u.Rules[i].Upstream()
 		r.Verbatim = true
@@ -251,7 +252,7 @@ func (u *Upstream) WrittenRules() []upstream.Rule {
 }
 
 // ReplyRules are the reply rules of the block, then those of its provider.
-func (u *Upstream) ReplyRules() []upstream.Rule {
+func (u *Upstream) ReplyRules() []replies.Rule {
 	rules := u.WrittenRules()
 	if p, ok := profile.Get(u.Provider); ok {
 		rules = append(rules, p.UpstreamRules()...)

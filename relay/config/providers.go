@@ -11,6 +11,7 @@ import (
 	"postern/relay/upstream"
 	"postern/relay/upstream/graph"
 	"postern/relay/upstream/profile"
+	"postern/relay/upstream/smtp"
 )
 
 // applyProfile gives every key of a block that was not written what the provider's profile says.
@@ -85,10 +86,10 @@ func (v *validator) provider(key string, u *Upstream) {
 		v.fail(key+".large_mail", "is about microsoft-graph and means nothing to %s, remove it", u.Provider)
 	}
 	v.mechanisms(key, u)
-	if err := upstream.CheckExtensions(u.AssumeExtensions, nil); err != nil {
+	if err := smtp.CheckExtensions(u.AssumeExtensions, nil); err != nil {
 		v.fail(key+".assume_extensions", "%s", err)
 	}
-	if err := upstream.CheckExtensions(nil, u.DenyExtensions); err != nil {
+	if err := smtp.CheckExtensions(nil, u.DenyExtensions); err != nil {
 		v.fail(key+".deny_extensions", "%s", err)
 	}
 	v.oneOf(key+".sender_rule", u.SenderRule, profile.SenderAny, profile.SenderDomain, profile.SenderMustMatch, profile.SenderRewritten)
@@ -118,7 +119,7 @@ func (v *validator) mechanisms(key string, u *Upstream) {
 			v.fail(at, "%s stands twice, remove one", m)
 		}
 	}
-	onlyTokens := !slices.ContainsFunc(u.Mechanisms, func(m string) bool { return !slices.Contains(upstream.OAuthMechanisms, m) })
+	onlyTokens := !slices.ContainsFunc(u.Mechanisms, func(m string) bool { return !slices.Contains(smtp.OAuthMechanisms, m) })
 	if u.Password.IsSet() && onlyTokens && len(u.Mechanisms) > 0 {
 		v.fail(key+".password", "%s takes access tokens only, write [upstream.oauth] instead", u.Provider)
 	}

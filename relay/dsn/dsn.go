@@ -1,11 +1,9 @@
-// Package dsn writes delivery status notifications (RFC 3461, RFC 3464, RFC 6522, RFC 6533): a pure function from
-// what happened to the octets of a report. Whether a report is due, to whom it goes and that it is
-// never about a null reverse-path is the queue's matter.
+// Package dsn writes delivery status notifications (RFC 3461, RFC 3464, RFC 6522, RFC 6533): a pure function from what
+// happened to the octets of a report. The queue decides whether a report is due and to whom it goes.
 //
-// Failure semantics: Make returns a whole report or an error. Nothing that an upstream or a client said
-// can add a line, a field or a part to it. A report is always seven-bit text; only an address of its
-// own reader that needs SMTPUTF8 (see NeedsUTF8) makes an exception. An original that cannot be read is
-// an error, since what cannot be read now may be readable later.
+// Failure semantics: Make returns a whole report or an error. Nothing that an upstream or a client said can add a line,
+// a field or a part to it. A report is 7-bit text, except for addresses in its own header that need SMTPUTF8 (see
+// NeedsUTF8). An original that cannot be read is an error, since it may be readable later.
 package dsn
 
 import (
@@ -20,57 +18,57 @@ import (
 	"postern/mail"
 )
 
-// Kind is what a report tells. One report tells one kind.
+// Kind is what a report is about.
 type Kind string
 
 // The kinds of reports.
 const (
-	Failure Kind = "failure" // given up: RFC 3464 Action failed
-	Delay   Kind = "delay"   // still being tried: delayed
-	Success Kind = "success" // taken by a server that sends no reports itself: relayed
-	Unclear Kind = "unclear" // given up, and it is not known whether the upstream has it: delayed, see docs/decisions/0017
+	Failure Kind = "failure" // given up
+	Delay   Kind = "delay"   // still being tried
+	Success Kind = "success" // taken by a server that sends no reports itself
+	Unclear Kind = "unclear" // given up without knowing whether the upstream has it: docs/decisions/0017
 )
 
-// action is the Action field of each kind (RFC 3464 §2.3.3). Success is "relayed": an upstream took
-// the message and did not promise reports (RFC 3461 §5.2.2).
+// action is the Action field of each kind (RFC 3464 §2.3.3). Success is "relayed": an upstream took the message and did
+// not promise reports (RFC 3461 §5.2.2).
 var action = map[Kind]string{Failure: "failed", Delay: "delayed", Success: "relayed", Unclear: "delayed"}
 
-// Report is all that a report is made of.
+// Report is the content of a report.
 type Report struct {
 	Kind         Kind
 	ReportingMTA string       // our host name
-	From         mail.Address // postmaster of the relay: header author of the report
+	From         mail.Address // the report's header author: postmaster of the relay
 	To           mail.Address // reverse-path of the original, never null
 	MessageID    string       // of the report, without angle brackets, unique
 	Now          time.Time
 
-	ID       string    // under which the operator finds the original
+	ID       string    // identifies the original to the operator
 	EnvID    string    // ENVID, decoded; "" if absent
 	Arrival  time.Time // when the original was accepted
-	Ret      mail.Ret  // RET; full content is returned for failures only
+	Ret      mail.Ret  // RET; only failures return the full content
 	Original mail.Content
 
 	Recipients []Recipient
 }
 
-// Recipient is one recipient that a report tells about.
+// Recipient is one recipient that a report is about.
 type Recipient struct {
 	Final mail.Address
 	ORcpt string // "type;address" decoded; "" if absent
-	// Reply is the last word on it, verbatim. RemoteMTA is the host that said it; "" where it is ours.
+	// Reply is the last reply, verbatim. RemoteMTA is the host that sent it; "" if it is ours.
 	Reply       mail.Reply
 	RemoteMTA   string
 	LastAttempt time.Time // zero: none was made
-	// WillRetryUntil is when a delayed one will be given up.
+	// WillRetryUntil is when a delayed message will be given up.
 	WillRetryUntil time.Time
-	// Doubts are attempts of which it is not known whether the upstream took the message.
+	// Doubts counts the attempts after which the upstream may or may not have the message.
 	Doubts int
-	// Expired: a failure because time ran out; Reply is the last deferral.
+	// Expired says that time ran out; Reply is the last deferral.
 	Expired bool
 }
 
-// MaxFull is the size in octets up to which RET=FULL returns the whole message. Beyond, and where the
-// message is not seven-bit, a report returns its header.
+// MaxFull is the size in octets up to which RET=FULL returns the whole message. For larger messages, and those that are
+// not 7-bit, a report returns the header.
 const MaxFull = 128 << 10
 
 var (
@@ -102,14 +100,14 @@ func Make(r Report) ([]byte, error) {
 	return r.assemble(parts, global), nil
 }
 
-// NeedsUTF8 reports whether the report must be sent with SMTPUTF8: its reader's address, or its author's, has no other form.
+// NeedsUTF8 reports whether the report must be sent with SMTPUTF8, because From or To has no ASCII form.
 func (r Report) NeedsUTF8() bool {
 	_, to := r.To.ASCII()
 	_, from := r.From.ASCII()
 	return !to || !from
 }
 
-// path is an address as it stands in the header: in ASCII where it can.
+// path is an address for the header, in ASCII if possible.
 func path(a mail.Address) string {
 	a, _ = a.ASCII()
 	return a.Path()
@@ -121,7 +119,7 @@ func (r Report) global() bool {
 		return true
 	}
 	for _, rcpt := range r.Recipients {
-		if rcpt.Final.NeedsUTF8() || !isASCII(rcpt.ORcpt) {
+		if rcpt.Final.NeedsUTF8() || !mail.IsASCII(rcpt.ORcpt) {
 			return true
 		}
 	}
@@ -164,7 +162,7 @@ func (r Report) assemble(parts []part, global bool) []byte {
 func (r Report) boundary(parts []part) string {
 	for n := 0; ; n++ {
 		sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", r.MessageID, r.Now.UnixNano(), n))
-		boundary := "=_" + hex.EncodeToString(sum[:12]) // "=_" never stands in quoted-printable
+		boundary := "=_" + hex.EncodeToString(sum[:12]) // "=_" never occurs in quoted-printable
 		if !occurs(parts, boundary) {
 			return boundary
 		}
@@ -180,16 +178,16 @@ func occurs(parts []part, boundary string) bool {
 	return false
 }
 
-// part is one body part, its content not yet encoded.
+// part is one body part before encoding.
 type part struct {
-	contentType string // for seven-bit content
-	eightBit    string // for other content, which is encoded as quoted-printable
+	contentType string // for 7-bit content
+	eightBit    string // for other content, which becomes quoted-printable
 	description string
 	body        []byte
 }
 
 func (p part) write(w *strings.Builder) {
-	contentType, encode := p.contentType, !isASCII(string(p.body))
+	contentType, encode := p.contentType, !mail.IsASCII(string(p.body))
 	if encode {
 		contentType = p.eightBit
 	}
@@ -206,23 +204,12 @@ func (p part) write(w *strings.Builder) {
 	qp.Close()
 }
 
-// date writes a date-time of RFC 5322 §3.3.
-func date(t time.Time) string { return t.Format("Mon, 02 Jan 2006 15:04:05 -0700") }
+func date(t time.Time) string { return t.Format(mail.DateLayout) }
 
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] > 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-// maxText is how much of any text from outside a report repeats, in octets.
+// maxText bounds an outside text in a report, in octets.
 const maxText = 2000
 
-// oneLine makes text from outside fit for a field: printable, one line, bounded, and ASCII unless the
-// report has the UTF-8 form.
+// oneLine makes an outside text fit for a field: printable, one line, bounded, and ASCII unless the report is global.
 func oneLine(s string, global bool) string {
 	s = strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", " "), "\n", " ")
 	s = mail.Cut(mail.Printable(s), maxText)

@@ -44,7 +44,8 @@ const aMessage = "Received: from client by relay.example.com\r\n" +
 
 func base(kind Kind) Report {
 	return Report{
-		Kind: kind, ReportingMTA: "relay.example.com", From: address("postmaster@relay.example.com"), To: address("ann@example.com"),
+		Kind: kind, ReportingMTA: "relay.example.com", From: address("postmaster@relay.example.com"),
+		To:        address("ann@example.com"),
 		MessageID: "0abc@relay.example.com", Now: time.Date(2026, 11, 22, 12, 0, 0, 0, zone), ID: "0123456789abcdef",
 		EnvID: "QQ+314159", Arrival: time.Date(2026, 11, 22, 10, 0, 0, 0, zone), Original: mail.BytesContent(aMessage),
 		Recipients: []Recipient{{
@@ -59,8 +60,10 @@ func base(kind Kind) Report {
 func reports() map[string]Report {
 	failure := base(Failure)
 	failure.Recipients = append(failure.Recipients,
-		Recipient{Final: address(`"carl x"@example.net`), Reply: mail.R(452, "4.2.2", "mailbox full"), RemoteMTA: "mx.example.net", Expired: true},
-		Recipient{Final: address("dora@example.net"), Reply: mail.R(550, "5.6.7", "the upstream does not offer SMTPUTF8")},
+		Recipient{Final: address(`"carl x"@example.net`), Reply: mail.R(452, "4.2.2", "mailbox full"),
+			RemoteMTA: "mx.example.net", Expired: true},
+		Recipient{Final: address("dora@example.net"),
+			Reply: mail.R(550, "5.6.7", "the upstream does not offer SMTPUTF8")},
 		Recipient{Final: address("eve@example.net")})
 	full := base(Failure)
 	full.Ret = mail.RetFull
@@ -78,18 +81,21 @@ func reports() map[string]Report {
 	hostile.EnvID = "a\r\nX-Evil: 1"
 	hostile.Recipients[0].ORcpt = "rfc822;x\r\n\r\n--evil"
 	hostile.Recipients[0].RemoteMTA = "mx\r\nX-Evil: 2"
-	hostile.Recipients[0].Reply = mail.R(550, "5.1.1\r\nX-Evil: 3", "%s", "bad\r\n\r\n--=_boundary\r\nX-Evil: 4\x00\x1b[31m "+strings.Repeat("long", 800)+" grüße")
+	hostile.Recipients[0].Reply = mail.R(550, "5.1.1\r\nX-Evil: 3", "%s",
+		"bad\r\n\r\n--=_boundary\r\nX-Evil: 4\x00\x1b[31m "+strings.Repeat("long", 800)+" grüße")
 	bare := base(Failure)
 	bare.Original, bare.EnvID, bare.ID = nil, "", "x"
 	bare.Recipients = []Recipient{{Final: address("bob@example.net")}}
 	unclear := base(Unclear)
-	unclear.Recipients[0].Reply, unclear.Recipients[0].RemoteMTA, unclear.Recipients[0].Doubts = mail.R(451, "4.4.2", "mx.example.net closed the connection; the message may have been sent"), "", 3
+	unclear.Recipients[0].Reply, unclear.Recipients[0].RemoteMTA, unclear.Recipients[0].Doubts = mail.R(451, "4.4.2",
+		"mx.example.net closed the connection; the message may have been sent"), "", 3
 	unclear.Recipients = append(unclear.Recipients, Recipient{Final: address("carl@example.net"), Doubts: 1})
 	doubtful := base(Failure)
 	doubtful.Recipients[0].Doubts = 1
 	return map[string]Report{
 		"unclear": unclear, "failure-doubtful": doubtful,
-		"failure": failure, "failure-full": full, "delay": delay, "success": success, "utf8": utf8, "hostile": hostile, "bare": bare,
+		"failure": failure, "failure-full": full, "delay": delay, "success": success, "utf8": utf8, "hostile": hostile,
+		"bare": bare,
 	}
 }
 
@@ -184,7 +190,7 @@ func checkOctets(t testing.TB, b []byte) {
 		t.Fatal("no line end at the end")
 	}
 	for i, line := range strings.Split(string(b), "\r\n") {
-		if len(line) > 998 || strings.ContainsAny(line, "\r\n\x00") || !isASCII(line) {
+		if len(line) > 998 || strings.ContainsAny(line, "\r\n\x00") || !mail.IsASCII(line) {
 			t.Fatalf("line %d is %q", i+1, line)
 		}
 	}
@@ -213,8 +219,10 @@ func parseStatus(t testing.TB, s string) (message textproto.MIMEHeader, recipien
 func TestFailure(t *testing.T) {
 	p := parse(t, make1(t, reports()["failure"]))
 	for name, want := range map[string]string{
-		"From": "Mail Delivery System <postmaster@relay.example.com>", "To": "<ann@example.com>", "Auto-Submitted": "auto-replied",
-		"Date": "Sun, 22 Nov 2026 12:00:00 +0100", "Message-Id": "<0abc@relay.example.com>", "Mime-Version": "1.0",
+		"From": "Mail Delivery System <postmaster@relay.example.com>", "To": "<ann@example.com>",
+		"Auto-Submitted": "auto-replied",
+		"Date":           "Sun, 22 Nov 2026 12:00:00 +0100", "Message-Id": "<0abc@relay.example.com>",
+		"Mime-Version": "1.0",
 	} {
 		if got := p.header.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
@@ -225,7 +233,8 @@ func TestFailure(t *testing.T) {
 		t.Errorf("types %s %s", p.reportType, got)
 	}
 	for name, want := range map[string]string{
-		"Reporting-Mta": "dns; relay.example.com", "Original-Envelope-Id": "QQ+314159", "X-Postern-Id": "0123456789abcdef",
+		"Reporting-Mta": "dns; relay.example.com", "Original-Envelope-Id": "QQ+314159",
+		"X-Postern-Id": "0123456789abcdef",
 		"Arrival-Date": "Sun, 22 Nov 2026 10:00:00 +0100",
 	} {
 		if got := p.message.Get(name); got != want {
@@ -233,12 +242,17 @@ func TestFailure(t *testing.T) {
 		}
 	}
 	want := []map[string]string{
-		{"Final-Recipient": "rfc822; bob@example.net", "Original-Recipient": "rfc822; bobby@example.org", "Action": "failed", "Status": "5.1.1",
-			"Remote-Mta": "dns; mx.example.net", "Diagnostic-Code": "smtp; 550 5.1.1 no such user see https://example.net/help",
+		{"Final-Recipient": "rfc822; bob@example.net", "Original-Recipient": "rfc822; bobby@example.org",
+			"Action": "failed", "Status": "5.1.1",
+			"Remote-Mta":        "dns; mx.example.net",
+			"Diagnostic-Code":   "smtp; 550 5.1.1 no such user see https://example.net/help",
 			"Last-Attempt-Date": "Sun, 22 Nov 2026 11:59:00 +0100", "Will-Retry-Until": ""},
-		{"Final-Recipient": `rfc822; "carl x"@example.net`, "Action": "failed", "Status": "5.4.7", "Diagnostic-Code": "smtp; 452 4.2.2 mailbox full", "Last-Attempt-Date": ""},
-		{"Final-Recipient": "rfc822; dora@example.net", "Status": "5.6.7", "Remote-Mta": "", "Diagnostic-Code": "x-postern; 550 5.6.7 the upstream does not offer SMTPUTF8"},
-		{"Final-Recipient": "rfc822; eve@example.net", "Status": "5.0.0", "Diagnostic-Code": "", "Original-Recipient": ""},
+		{"Final-Recipient": `rfc822; "carl x"@example.net`, "Action": "failed", "Status": "5.4.7",
+			"Diagnostic-Code": "smtp; 452 4.2.2 mailbox full", "Last-Attempt-Date": ""},
+		{"Final-Recipient": "rfc822; dora@example.net", "Status": "5.6.7", "Remote-Mta": "",
+			"Diagnostic-Code": "x-postern; 550 5.6.7 the upstream does not offer SMTPUTF8"},
+		{"Final-Recipient": "rfc822; eve@example.net", "Status": "5.0.0", "Diagnostic-Code": "",
+			"Original-Recipient": ""},
 	}
 	if len(p.recipients) != len(want) {
 		t.Fatalf("%d recipients, want %d", len(p.recipients), len(want))
@@ -252,11 +266,14 @@ func TestFailure(t *testing.T) {
 	}
 	flat := strings.Join(strings.Fields(p.text), " ")
 	for _, want := range []string{
-		`Your message "Grüße from Ann" of Sun, 22 Nov 2026 10:00:00 +0100 could not be delivered to: <bob@example.net> (you wrote to bobby@example.org)`,
+		`Your message "Grüße from Ann" of Sun, 22 Nov 2026 10:00:00 +0100 could not be delivered to: ` +
+			`<bob@example.net> (you wrote to bobby@example.org)`,
 		"The server mx.example.net said: 550 5.1.1 no such user see https://example.net/help There is no such mailbox.",
-		`<"carl x"@example.net> The server mx.example.net said: 452 4.2.2 mailbox full It was tried again and again until its time was up.`,
+		`<"carl x"@example.net> The server mx.example.net said: 452 4.2.2 mailbox full It was tried again and again ` +
+			`until its time was up.`,
 		"<dora@example.net> The relay says: 550 5.6.7", "cannot take addresses with letters beyond ASCII",
-		"<eve@example.net> It will not be tried again.", "under the ID 0123456789abcdef. The header of your message is attached.",
+		"<eve@example.net> It will not be tried again.",
+		"under the ID 0123456789abcdef. The header of your message is attached.",
 	} {
 		if !strings.Contains(flat, want) {
 			t.Errorf("%q is missing in\n%s", want, p.text)
@@ -270,13 +287,15 @@ func TestFailure(t *testing.T) {
 func TestDelayAndSuccess(t *testing.T) {
 	p := parse(t, make1(t, reports()["delay"]))
 	r := p.recipients[0]
-	if r.Get("Action") != "delayed" || r.Get("Status") != "4.7.1" || r.Get("Will-Retry-Until") != "Tue, 24 Nov 2026 10:00:00 +0100" ||
+	if r.Get("Action") != "delayed" || r.Get("Status") != "4.7.1" ||
+		r.Get("Will-Retry-Until") != "Tue, 24 Nov 2026 10:00:00 +0100" ||
 		!strings.Contains(p.header.Get("Subject"), "Delayed") || !strings.Contains(p.text, "do not send it again") {
 		t.Errorf("delay: %v\n%s", r, p.text)
 	}
 	p = parse(t, make1(t, reports()["success"]))
 	r = p.recipients[0]
-	if r.Get("Action") != "relayed" || r.Get("Status") != "2.0.0" || !strings.Contains(p.text, "passed on") || strings.Contains(p.text, "could not") {
+	if r.Get("Action") != "relayed" || r.Get("Status") != "2.0.0" || !strings.Contains(p.text, "passed on") ||
+		strings.Contains(p.text, "could not") {
 		t.Errorf("success: %v\n%s", r, p.text)
 	}
 }
@@ -298,13 +317,18 @@ func TestReturnedContent(t *testing.T) {
 		{"RET=FULL on a delay", aMessage, mail.RetFull, Delay, "text/rfc822-headers", header},
 		{"RET=FULL, large", large, mail.RetFull, Failure, "text/rfc822-headers", header},
 		{"RET=FULL, 8-bit body", aMessage + "grüße\r\n", mail.RetFull, Failure, "text/rfc822-headers", header},
-		{"RET=FULL, long line", aMessage + strings.Repeat("x", 999) + "\r\n", mail.RetFull, Failure, "text/rfc822-headers", header},
-		{"RET=FULL, longest line", aMessage + strings.Repeat("x", 998) + "\r\n", mail.RetFull, Failure, "message/rfc822", aMessage + strings.Repeat("x", 998) + "\r\n"},
+		{"RET=FULL, long line", aMessage + strings.Repeat("x", 999) + "\r\n", mail.RetFull, Failure,
+			"text/rfc822-headers", header},
+		{"RET=FULL, longest line", aMessage + strings.Repeat("x", 998) + "\r\n", mail.RetFull, Failure,
+			"message/rfc822", aMessage + strings.Repeat("x", 998) + "\r\n"},
 		{"RET=FULL, NUL", aMessage + "\x00\r\n", mail.RetFull, Failure, "text/rfc822-headers", header},
 		{"RET=FULL, bare CR", aMessage + "a\rb\r\n", mail.RetFull, Failure, "text/rfc822-headers", header},
-		{"large header", many, "", Failure, "text/rfc822-headers", strings.Repeat("X-Long: "+strings.Repeat("x", 980)+"\r\n", maxHeader/990)},
-		{"8-bit header", "Subject: Grüße\r\nFrom: a@b\r\n\r\n", "", Failure, "text/rfc822-headers; charset=utf-8", "Subject: Grüße\r\nFrom: a@b\r\n"},
-		{"header in no charset", "Subject: Gr\xfc\xdfe\r\n\r\n", "", Failure, "text/rfc822-headers; charset=unknown-8bit", "Subject: Gr\xfc\xdfe\r\n"},
+		{"large header", many, "", Failure, "text/rfc822-headers",
+			strings.Repeat("X-Long: "+strings.Repeat("x", 980)+"\r\n", maxHeader/990)},
+		{"8-bit header", "Subject: Grüße\r\nFrom: a@b\r\n\r\n", "", Failure, "text/rfc822-headers; charset=utf-8",
+			"Subject: Grüße\r\nFrom: a@b\r\n"},
+		{"header in no charset", "Subject: Gr\xfc\xdfe\r\n\r\n", "", Failure,
+			"text/rfc822-headers; charset=unknown-8bit", "Subject: Gr\xfc\xdfe\r\n"},
 		{"no header", "\r\nbody\r\n", "", Failure, "text/rfc822-headers", ""},
 		{"header only", "A: b\r\n", "", Failure, "text/rfc822-headers", "A: b\r\n"},
 	} {
@@ -369,15 +393,18 @@ func TestUTF8(t *testing.T) {
 		t.Errorf("types %s %s", p.reportType, got)
 	}
 	f := p.recipients[0]
-	if f.Get("Final-Recipient") != "utf-8; jürgen@bücher.example" || f.Get("Original-Recipient") != "utf-8; jürgen@bücher.example" ||
-		f.Get("Diagnostic-Code") != "smtp; 550 5.1.1 unbekannter Empfänger" || !strings.HasPrefix(p.original, "Subject: Grüße\r\n") {
+	if f.Get("Final-Recipient") != "utf-8; jürgen@bücher.example" ||
+		f.Get("Original-Recipient") != "utf-8; jürgen@bücher.example" ||
+		f.Get("Diagnostic-Code") != "smtp; 550 5.1.1 unbekannter Empfänger" ||
+		!strings.HasPrefix(p.original, "Subject: Grüße\r\n") {
 		t.Errorf("%v %q", f, p.original)
 	}
 	// Without an address that needs it, the report stays ASCII.
 	r = base(Failure)
 	r.Recipients[0].Reply.Text = "unbekannter Empfänger"
 	p = parse(t, make1(t, r))
-	if p.reportType != "delivery-status" || !strings.HasSuffix(p.recipients[0].Get("Diagnostic-Code"), "Empf?nger") || !strings.Contains(p.text, "Empfänger") {
+	if p.reportType != "delivery-status" || !strings.HasSuffix(p.recipients[0].Get("Diagnostic-Code"), "Empf?nger") ||
+		!strings.Contains(p.text, "Empfänger") {
 		t.Errorf("%v\n%s", p.recipients, p.text)
 	}
 	r.To = address("änn@example.com")
@@ -395,7 +422,8 @@ func TestUTF8(t *testing.T) {
 func TestHostileTexts(t *testing.T) {
 	b := make1(t, reports()["hostile"])
 	p := parse(t, b)
-	if len(p.recipients) != 1 || len(p.types) != 3 || p.header.Get("X-Evil") != "" || p.message.Get("X-Evil") != "" || p.recipients[0].Get("X-Evil") != "" {
+	if len(p.recipients) != 1 || len(p.types) != 3 || p.header.Get("X-Evil") != "" || p.message.Get("X-Evil") != "" ||
+		p.recipients[0].Get("X-Evil") != "" {
 		t.Errorf("injected:\n%s", b)
 	}
 	if bytes.ContainsRune(b, 0x1b) {
@@ -426,12 +454,16 @@ func TestStatus(t *testing.T) {
 		expired  bool
 		want     string
 	}{
-		{Failure, "5.1.1", false, "5.1.1"}, {Failure, "", false, "5.0.0"}, {Failure, "4.2.2", false, "5.0.0"}, {Failure, "4.2.2", true, "5.4.7"},
-		{Delay, "4.2.2", false, "4.2.2"}, {Delay, "5.2.2", false, "4.0.0"}, {Success, "2.1.5", false, "2.1.5"}, {Success, "", false, "2.0.0"},
-		{Failure, "5.1", false, "5.0.0"}, {Failure, "5.1.1000", false, "5.0.0"}, {Failure, "5.1.+1", false, "5.0.0"}, {Failure, "5.1.1.1", false, "5.0.0"},
+		{Failure, "5.1.1", false, "5.1.1"}, {Failure, "", false, "5.0.0"}, {Failure, "4.2.2", false, "5.0.0"},
+		{Failure, "4.2.2", true, "5.4.7"},
+		{Delay, "4.2.2", false, "4.2.2"}, {Delay, "5.2.2", false, "4.0.0"}, {Success, "2.1.5", false, "2.1.5"},
+		{Success, "", false, "2.0.0"},
+		{Failure, "5.1", false, "5.0.0"}, {Failure, "5.1.1000", false, "5.0.0"}, {Failure, "5.1.+1", false, "5.0.0"},
+		{Failure, "5.1.1.1", false, "5.0.0"},
 		{Failure, "5..1", false, "5.0.0"}, {Failure, "5.7.515", false, "5.7.515"},
 	} {
-		if got := status(c.kind, Recipient{Reply: mail.Reply{Enhanced: c.enhanced}, Expired: c.expired}); got != c.want {
+		if got := status(c.kind,
+			Recipient{Reply: mail.Reply{Enhanced: c.enhanced}, Expired: c.expired}); got != c.want {
 			t.Errorf("%s %q: %s, want %s", c.kind, c.enhanced, got, c.want)
 		}
 	}
@@ -439,8 +471,10 @@ func TestStatus(t *testing.T) {
 
 func TestAdvice(t *testing.T) {
 	for enhanced, want := range map[string]string{
-		"5.1.1": "no such mailbox", "5.1.10": "takes no mail", "5.1.9": "typing errors", "5.2.2": "full", "5.3.4": "too large", "5.6.9": "simpler form",
-		"5.7.1": "by its rules", "5.7.26": "by its rules", "5.0.0": "ask your administrator", "": "ask your administrator", "5.4.4": "No mail server",
+		"5.1.1": "no such mailbox", "5.1.10": "takes no mail", "5.1.9": "typing errors", "5.2.2": "full",
+		"5.3.4": "too large", "5.6.9": "simpler form",
+		"5.7.1": "by its rules", "5.7.26": "by its rules", "5.0.0": "ask your administrator",
+		"": "ask your administrator", "5.4.4": "No mail server",
 	} {
 		if got := advice(Failure, Recipient{Reply: mail.Reply{Enhanced: enhanced}}); !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", enhanced, got, want)
@@ -501,7 +535,8 @@ func TestPython(t *testing.T) {
 		if name == "utf8" {
 			continue
 		}
-		if len(s.Blocks) != 1+len(r.Recipients) || s.Blocks[0][0] != "reporting-mta" || strings.Contains(strings.Join(s.Blocks[1], " "), "evil") {
+		if len(s.Blocks) != 1+len(r.Recipients) || s.Blocks[0][0] != "reporting-mta" ||
+			strings.Contains(strings.Join(s.Blocks[1], " "), "evil") {
 			t.Errorf("%s: blocks %v", name, s.Blocks)
 		}
 	}
@@ -524,7 +559,8 @@ func FuzzMake(f *testing.F) {
 			return
 		}
 		p := parse(t, b)
-		if len(p.types) != 3 || len(p.recipients) != 1 || p.recipients[0].Get("Final-Recipient") != "rfc822; bob@example.net" || len(p.recipients[0]["Action"]) != 1 {
+		if len(p.types) != 3 || len(p.recipients) != 1 ||
+			p.recipients[0].Get("Final-Recipient") != "rfc822; bob@example.net" || len(p.recipients[0]["Action"]) != 1 {
 			t.Fatalf("%v %v", p.types, p.recipients)
 		}
 	})

@@ -3,17 +3,15 @@ package dsn
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"unicode/utf8"
 
 	"postern/mail"
 )
 
-// maxHeader is how much of a header a report returns, in octets; whole fields are left out beyond it.
+// maxHeader bounds the returned header, in octets; fields beyond it are left out whole.
 const maxHeader = 64 << 10
 
-// prefixSize is how much of the original is read to find its header: what mail.ReadHeader lets in and
-// what was completed on top.
+// prefixSize bounds the search for the original's header: what mail.ReadHeader accepts, and the fields that we added.
 const prefixSize = mail.HeaderPrefix + 64<<10
 
 // original is what a report returns of the message.
@@ -23,17 +21,16 @@ type original struct {
 	subject string // decoded, for people
 }
 
-// readOriginal reads the part of the message that is returned: everything for a failure when RET=FULL
-// asks for it and it is small and seven-bit (RFC 3461 §6.2 allows less than was asked), else the header.
+// readOriginal reads what is returned of the message: everything if RET=FULL asks for it after a failure and the
+// message is small and 7-bit (RFC 3461 §6.2 allows returning less than asked), else the header.
 func readOriginal(r Report) (original, error) {
 	if r.Original == nil {
 		return original{}, nil
 	}
 	full := r.Ret == mail.RetFull && r.Kind == Failure && r.Original.Size() <= MaxFull
-	size := min(r.Original.Size(), prefixSize)
-	prefix, err := readPrefix(r.Original, size)
+	prefix, err := mail.FirstOctets(r.Original, prefixSize)
 	if err != nil {
-		return original{}, err
+		return original{}, fmt.Errorf("read %d octets: %w", prefixSize, err)
 	}
 	h, _, err := mail.SplitHeader(cutHeader(prefix))
 	if err != nil {
@@ -54,23 +51,7 @@ func readOriginal(r Report) (original, error) {
 	return o, nil
 }
 
-func readPrefix(c mail.Content, n int64) ([]byte, error) {
-	if b := c.Bytes(); b != nil {
-		return b[:n], nil
-	}
-	r, err := c.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	prefix := make([]byte, n)
-	if _, err := io.ReadFull(r, prefix); err != nil {
-		return nil, fmt.Errorf("read %d octets: %w", n, err)
-	}
-	return prefix, nil
-}
-
-// cutHeader cuts a message behind its header.
+// cutHeader returns the header of a message with its blank line.
 func cutHeader(b []byte) []byte {
 	if bytes.HasPrefix(b, []byte("\r\n")) {
 		return b[:2]
@@ -81,8 +62,7 @@ func cutHeader(b []byte) []byte {
 	return b
 }
 
-// sendable reports whether a message can stand in a report as it is: message/rfc822 must not be encoded
-// (RFC 2046 §5.2.1).
+// sendable reports whether a report can include a message unencoded, as message/rfc822 requires (RFC 2046 §5.2.1).
 func sendable(b []byte) bool {
 	for len(b) > 0 {
 		i := bytes.IndexByte(b, '\n')
@@ -99,7 +79,7 @@ func sendable(b []byte) bool {
 	return true
 }
 
-// says tells the reader what follows.
+// says tells the reader what is attached.
 func (o original) says() string {
 	switch {
 	case o.body == nil:
@@ -115,7 +95,7 @@ func (o original) part(global bool) part {
 		return part{description: "Your message", contentType: "message/rfc822", body: o.body}
 	}
 	p := part{description: "Header of your message", contentType: "text/rfc822-headers", body: o.body}
-	// RFC 6522 §4 allows quoted-printable for headers that are not seven-bit.
+	// RFC 6522 §4 allows quoted-printable for headers that are not 7-bit.
 	p.eightBit = "text/rfc822-headers; charset=utf-8"
 	switch valid := utf8.Valid(o.body); {
 	case global && valid:

@@ -9,7 +9,7 @@ import (
 	"postern/mail"
 )
 
-// statusPart writes the part for machines (RFC 3464 §2).
+// statusPart is the part for machines (RFC 3464 §2).
 func (r Report) statusPart(global bool) part {
 	w := statusWriter{global: global}
 	w.field("Reporting-MTA", "dns; "+r.ReportingMTA)
@@ -22,7 +22,7 @@ func (r Report) statusPart(global bool) part {
 	p := part{description: "Delivery report", contentType: "message/delivery-status", body: w.b.Bytes()}
 	p.eightBit = p.contentType
 	if global {
-		// RFC 6533 §4. Encoded, since the report may have to pass servers without 8BITMIME.
+		// RFC 6533 §4. Encoded, since servers on the way may lack 8BITMIME.
 		p.contentType, p.eightBit = "message/global-delivery-status", "message/global-delivery-status"
 	}
 	return p
@@ -61,7 +61,7 @@ func (w *statusWriter) recipient(kind Kind, r Recipient) {
 	}
 }
 
-// field writes a field, nothing if its value is empty.
+// field writes a field unless its value is empty.
 func (w *statusWriter) field(name, value string) {
 	if value != "" {
 		w.b.Write(mail.NewField(name, oneLine(value, w.global)).Raw)
@@ -74,8 +74,8 @@ func (w *statusWriter) date(name string, t time.Time) {
 	}
 }
 
-// status returns the Status field (RFC 3464 §2.3.4): what the upstream said if it is of the class that
-// the kind asks for, else the plainest code of that class.
+// status returns the Status field (RFC 3464 §2.3.4): the upstream's code if its class fits the kind, else the plainest
+// code of that class.
 func status(kind Kind, r Recipient) string {
 	class := map[Kind]byte{Failure: '5', Delay: '4', Success: '2', Unclear: '4'}[kind]
 	if kind == Failure && r.Expired {

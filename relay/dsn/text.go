@@ -9,7 +9,7 @@ import (
 	"postern/mail"
 )
 
-// textPart writes the part for people: what happened, to whom, in whose words, and what to do.
+// textPart is the part for people: what happened, to whom, in whose words, and what to do.
 func (r Report) textPart(o original) part {
 	w := textWriter{}
 	w.paragraph("", "This is the mail relay "+r.ReportingMTA+".")
@@ -69,12 +69,13 @@ func (w *textWriter) recipient(r Report, rcpt Recipient) {
 		}
 	}
 	if r.Kind == Failure && rcpt.Doubts > 0 {
-		w.paragraph("    ", "The server did not say of an earlier attempt whether it took the message, so it may have been delivered all the same.")
+		w.paragraph("    ", "The server did not say of an earlier attempt whether it took the message, "+
+			"so it may have been delivered all the same.")
 	}
 	w.paragraph("    ", advice(r.Kind, rcpt))
 }
 
-// originalAddress returns the address of ORCPT where it differs from where the message went.
+// originalAddress returns the address of ORCPT if it differs from the final one.
 func (r Recipient) originalAddress() string {
 	_, address, ok := strings.Cut(r.ORcpt, ";")
 	if !ok || strings.EqualFold(address, r.Final.String()) {
@@ -83,7 +84,7 @@ func (r Recipient) originalAddress() string {
 	return address
 }
 
-// replyText returns the reply with its own lines.
+// replyText returns the reply with its line breaks.
 func replyText(r mail.Reply) string {
 	first, rest, more := strings.Cut(strings.ReplaceAll(r.Text, "\r\n", "\n"), "\n")
 	text := mail.R(r.Code, r.Enhanced, "").String() + " " + first
@@ -95,14 +96,13 @@ func replyText(r mail.Reply) string {
 
 func (w *textWriter) blank() { w.b.WriteString("\r\n") }
 
-// textWidth is the length of lines for people; a word longer than maxWord is cut in pieces.
+// textWidth is the width of lines for people; words longer than maxWord are split.
 const (
 	textWidth = 72
 	maxWord   = 900
 )
 
-// paragraph writes text in lines of at most textWidth where its words allow it. What is not printable
-// becomes a question mark.
+// paragraph writes text, wrapped at textWidth. Unprintable characters become question marks.
 func (w *textWriter) paragraph(indent, text string) {
 	width := 0
 	for _, word := range words(mail.Printable(text)) {
@@ -137,17 +137,19 @@ func words(text string) []string {
 	return all
 }
 
-// advice says what its reader can do.
+// advice says what the reader can do.
 func advice(kind Kind, r Recipient) string {
 	switch {
 	case kind == Delay && r.WillRetryUntil.IsZero():
 		return "It will be tried again. You need not do anything; do not send it again."
 	case kind == Delay:
-		return "It will be tried again until " + date(r.WillRetryUntil) + ". You need not do anything; do not send it again."
+		return "It will be tried again until " + date(r.WillRetryUntil) +
+			". You need not do anything; do not send it again."
 	case kind == Unclear:
 		return unclear(r.Doubts)
 	case kind == Success:
-		return "The server took the message. It sends no confirmations, so this is the last you hear of it unless delivery fails."
+		return "The server took the message. It sends no confirmations, " +
+			"so this is the last you hear of it unless delivery fails."
 	case r.Expired:
 		return "It was tried again and again until its time was up. Send it again later, or ask your administrator."
 	}
@@ -161,16 +163,18 @@ func advice(kind Kind, r Recipient) string {
 	return "It will not be tried again. If the words above do not tell you what to change, ask your administrator."
 }
 
-// unclear tells what is known of a message that may have been delivered, once or more often.
+// unclear says what is known about a message that may have been delivered, once or more often.
 func unclear(doubts int) string {
-	sent := "It was sent once, and the server did not say whether it has taken it. The recipient may have got it, or not."
+	sent := "It was sent once, and the server did not say whether it has taken it. " +
+		"The recipient may have got it, or not."
 	if doubts > 1 {
-		sent = fmt.Sprintf("It was sent %d times, and the server did not say whether it has taken it. The recipient may have got it up to %d times, or not at all.", doubts, doubts)
+		sent = fmt.Sprintf("It was sent %d times, and the server did not say whether it has taken it. "+
+			"The recipient may have got it up to %d times, or not at all.", doubts, doubts)
 	}
 	return sent + " It will not be sent again. Ask the recipient before you send it again."
 }
 
-// advices go by subject and detail of the status code (RFC 3463 §3, RFC 7505, RFC 7372); the first that fits is given.
+// advices are by subject and detail of the status code (RFC 3463 §3, RFC 7505, RFC 7372); the first match counts.
 var advices = []struct{ status, text string }{
 	{"1.1", "There is no such mailbox. Check the address for typing errors."},
 	{"1.2", "There is no such domain. Check what stands behind the @ for typing errors."},
@@ -190,7 +194,8 @@ var advices = []struct{ status, text string }{
 	{"5.3", "There are too many recipients. Send it to fewer at a time."},
 	{"6.7", "The server cannot take addresses with letters beyond ASCII. Use an ASCII address of the recipient."},
 	{"6.", "The server cannot take this kind of content. Send it in a simpler form."},
-	{"7.", "The server refused the message by its rules. The words above say which; if they do not help, ask your administrator."},
+	{"7.", "The server refused the message by its rules. The words above say which; " +
+		"if they do not help, ask your administrator."},
 }
 
 // subjectText decodes the subject of the original for people.

@@ -1,14 +1,14 @@
 // Package encode makes a message with overlong lines fit for SMTP (RFC 5321 §4.5.3.1.6: 998 octets and CRLF) without
-// changing what a reader shows: the parts that have such lines are re-encoded, everything else keeps its octets.
+// changing what a reader shows: it re-encodes the parts with such lines; everything else keeps its octets.
 //
-// A part without an encoding becomes quoted-printable, the lines of one that is quoted-printable already are folded
-// with soft line breaks, those of a base64 part are wrapped; long fields of a part's header are folded. What a
-// signature may cover (multipart/signed, multipart/encrypted, S/MIME), and what readers may take apart in another way
-// than we do, is never touched: where a long line lies there the message is refused, and the reply names the line.
+// An unencoded part becomes quoted-printable; a quoted-printable part gets soft line breaks; a base64 part is wrapped;
+// long header fields of a part are folded. It never touches what a signature may cover (multipart/signed,
+// multipart/encrypted, S/MIME), nor what readers may parse differently: a message with a long line there is refused,
+// and the reply names the line.
 //
-// Failure semantics: a message is read twice, first to find out what must change, so that nothing is written for one
-// that is refused. Memory is bounded whatever the message is. Errors are a *mail.Error of 550 5.6.0 for the message,
-// anything else is trouble with reading or writing.
+// Failure semantics: a message is read twice, first to plan the changes, so that nothing is written for one that is
+// refused. Memory is bounded whatever the message. A *mail.Error of 550 5.6.0 refuses the message; any other error is
+// about reading or writing.
 package encode
 
 import (
@@ -20,7 +20,7 @@ import (
 	"postern/mail"
 )
 
-// Message is a message as mail.ReadHeader and wire left it: every line ends with CRLF.
+// Message is a message after wire and mail.ReadHeader: every line ends with CRLF.
 type Message struct {
 	Header  mail.Header
 	Content mail.Content
@@ -31,12 +31,12 @@ type Message struct {
 // Plan is what has to change in a message.
 type Plan struct {
 	message  Message
-	actions  map[int]action // by number of the part; those that stay as they are have none
+	actions  map[int]action // by number of the part, for those that change
 	changed  bool
 	charset  string // of a message without Content-Type
 	first    int64  // number of the first long line
 	counts   [numActions]int
-	eightBit bool // what was written has octets above 0x7f
+	eightBit bool // the written body has octets above 0x7f
 }
 
 // action is what happens to a part.
@@ -45,15 +45,15 @@ type action uint8
 const (
 	keep    action = iota
 	quote          // encode as quoted-printable
-	requote        // fold what is quoted-printable
-	rewrap         // wrap what is base64
+	requote        // fold quoted-printable
+	rewrap         // wrap base64
 	numActions
 )
 
-// maxActions bounds the parts that are changed.
+// maxActions bounds the parts that change.
 const maxActions = 1000
 
-// NewPlan reads a message and finds out what has to change, which may be nothing.
+// NewPlan reads a message and plans its changes, perhaps none.
 func NewPlan(m Message) (*Plan, error) {
 	p := &Plan{message: m, actions: make(map[int]action)}
 	if err := p.walk(&planner{plan: p}); err != nil {
@@ -65,7 +65,7 @@ func NewPlan(m Message) (*Plan, error) {
 // Empty reports whether the body can stay as it is.
 func (p *Plan) Empty() bool { return !p.changed }
 
-// Header is the header of the message with the fields that belong to the new body.
+// Header is the message's header with the fields for the new body.
 func (p *Plan) Header() mail.Header {
 	h := p.message.Header
 	if p.actions[0] != quote {
@@ -78,7 +78,7 @@ func (p *Plan) Header() mail.Header {
 	return h
 }
 
-// didWhat says what an action has done to parts.
+// didWhat says what each action did to parts.
 var didWhat = [numActions]string{
 	quote:   "re-encoded as quoted-printable",
 	requote: "folded, being quoted-printable",
@@ -98,7 +98,7 @@ func (p *Plan) Note() string {
 		}
 	}
 	if len(done) == 0 {
-		done = append(done, "folded, outside of the text of any part")
+		done = append(done, "folded, outside the text of any part")
 	}
 	return fmt.Sprintf("lines over %d octets from line %d on: %s", mail.MaxLine, p.first, strings.Join(done, ", "))
 }
@@ -113,7 +113,7 @@ func (p *Plan) Write(w io.Writer) error {
 	return out.flush()
 }
 
-// EightBit reports whether what was written has octets above 0x7f.
+// EightBit reports whether the written body has octets above 0x7f.
 func (p *Plan) EightBit() bool { return p.eightBit }
 
 func (p *Plan) walk(v visitor) error {
@@ -139,7 +139,7 @@ func skip(r io.Reader, n int64) error {
 	return nil
 }
 
-// refuse names the line and why it cannot be mended.
+// refuse says which line is too long, and why it cannot be mended.
 func refuse(line int64, head []byte, format string, args ...any) error {
 	return mail.Refuse(mail.R(550, "5.6.0", "%s has more than %d octets and cannot be re-encoded: %s",
 		mail.NameLine(line, head), mail.MaxLine, fmt.Sprintf(format, args...)), nil)

@@ -157,11 +157,15 @@ func TestCharset(t *testing.T) {
 func TestPartsAreBounded(t *testing.T) {
 	long := strings.Repeat("x", 1000) + "\r\n"
 	for name, c := range map[string]struct{ message, want string }{
-		"parts": {"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\n", maxParts+1) + long, "more than 10000 parts"},
-		"long parts": {"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\n"+long, maxActions+1),
+		"parts": {"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\n", maxParts+1) +
+			long, "more than 10000 parts"},
+		"long parts": {"Content-Type: multipart/mixed; boundary=b\r\n\r\n" +
+			strings.Repeat("--b\r\n\r\n"+long, maxActions+1),
 			"more than 1000 parts have such lines"},
-		"depth":  {strings.Repeat("Content-Type: message/rfc822\r\n\r\n", maxDepth+2) + "\r\n" + long, "more than 20 levels deep"},
-		"header": {"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + strings.Repeat("A: b\r\n", mail.MaxHeader/6+1) + "\r\n" + long, "malformed or too large"},
+		"depth": {strings.Repeat("Content-Type: message/rfc822\r\n\r\n", maxDepth+2) + "\r\n" + long,
+			"more than 20 levels deep"},
+		"header": {"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" +
+			strings.Repeat("A: b\r\n", mail.MaxHeader/6+1) + "\r\n" + long, "malformed or too large"},
 	} {
 		_, _, err := encoded([]byte(c.message), mail.BytesContent(c.message))
 		if r, _ := mail.ReplyFor(err); r.Code != 550 || !strings.Contains(r.Text, c.want) {

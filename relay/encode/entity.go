@@ -8,7 +8,7 @@ import (
 	"postern/mail"
 )
 
-// kind is how the body of an entity is read.
+// kind is how the body of an entity is parsed.
 type kind uint8
 
 const (
@@ -26,26 +26,26 @@ const (
 	base64
 )
 
-// entity is a part of a message, or the message (RFC 2045 §2.4).
+// entity is a message or a part of one (RFC 2045 §2.4).
 type entity struct {
-	number   int   // in the order of the parts, the message is 0
+	number   int   // in the order of the parts; the message is 0
 	line     int64 // number of its first line
 	depth    int
-	raw      []byte      // header as it came, with the blank line if there was one
-	header   mail.Header // if it is well-formed
+	raw      []byte      // header as received, with the blank line if any
+	header   mail.Header // if well-formed
 	formed   bool
 	kind     kind
 	encoding encoding
 	boundary string // multipart
 	digest   bool
 	parts    int    // of a multipart, so far
-	locked   string // why nothing in its body may change, "" if it may
+	locked   string // why its body must not change, "" if it may
 }
 
-// maxDepth bounds how deep parts are looked for in parts.
+// maxDepth bounds the nesting of parts.
 const maxDepth = 20
 
-// read fills in an entity whose header is known. inDigest: it is a part of multipart/digest (RFC 2046 §5.1.5).
+// read fills in an entity whose header is known. inDigest says that it is a part of multipart/digest (RFC 2046 §5.1.5).
 func (e *entity) read(inDigest bool) {
 	if !e.formed {
 		e.locked = "the header of its part is malformed or too large"
@@ -70,7 +70,7 @@ func (e *entity) classify(mediaType string) {
 	major, minor, _ := strings.Cut(mediaType, "/")
 	switch {
 	case mediaType == "multipart/signed", mediaType == "multipart/encrypted":
-		e.locked = "it is inside of " + mediaType + ", which must keep its octets"
+		e.locked = "it is inside " + mediaType + ", which must keep its octets"
 	case major == "multipart" && e.encoding != identity:
 		e.locked = "its multipart has a Content-Transfer-Encoding, which RFC 2045 §6.4 forbids"
 	case major == "multipart":
@@ -79,7 +79,7 @@ func (e *entity) classify(mediaType string) {
 		if e.locked != "" {
 			e.kind = leaf
 		}
-	case e.encoding != identity: // to wrap or fold what is encoded changes no content
+	case e.encoding != identity: // wrapping or folding encoded text does not change the content
 	case mediaType == "message/rfc822", mediaType == "message/global":
 		e.kind = message
 	case major == "message":
@@ -89,13 +89,13 @@ func (e *entity) classify(mediaType string) {
 	}
 }
 
-// sealed are types for readers that check signatures or decrypt.
+// sealed are types that readers verify or decrypt.
 var sealed = map[string]bool{
 	"application/pkcs7-mime": true, "application/x-pkcs7-mime": true, "application/pkcs7-signature": true,
 	"application/x-pkcs7-signature": true, "application/pgp-signature": true, "application/pgp-encrypted": true,
 }
 
-// mediaType returns the type of an entity in lower case, or why it is not known.
+// mediaType returns the type of an entity in lower case, or why it is unknown.
 func (e *entity) mediaType(inDigest bool) (mediaType, why string) {
 	switch e.header.Count("Content-Type") {
 	case 0:
@@ -118,7 +118,7 @@ func (e *entity) mediaType(inDigest bool) (mediaType, why string) {
 	return "text/plain", ""
 }
 
-// transferEncoding returns the encoding of an entity, or why it is not known.
+// transferEncoding returns the encoding of an entity, or why it is unknown.
 func (e *entity) transferEncoding() (enc encoding, why string) {
 	const field = "Content-Transfer-Encoding"
 	if e.header.Count(field) > 1 {
@@ -127,8 +127,8 @@ func (e *entity) transferEncoding() (enc encoding, why string) {
 	switch word := firstWord(e.header.Get(field)); word {
 	case "", "7bit", "8bit", "binary":
 		return identity, ""
-	case "7bits", "8bits", "7-bit", "8-bit", "7", "8", "none", "plain", "text", "ascii", "us-ascii", "utf-8", "utf8", "iso-8859-1",
-		"text/plain", "text/html": // names of none: readers show what is there
+	case "7bits", "8bits", "7-bit", "8-bit", "7", "8", "none", "plain", "text", "ascii", "us-ascii", "utf-8", "utf8",
+		"iso-8859-1", "text/plain", "text/html": // not encodings: readers show the body as it is
 		return identity, ""
 	case "quoted-printable":
 		return quotedPrintable, ""
@@ -140,7 +140,7 @@ func (e *entity) transferEncoding() (enc encoding, why string) {
 	}
 }
 
-// firstWord is what stands before parameters and comments, in lower case.
+// firstWord is the value before parameters and comments, in lower case.
 func firstWord(value string) string {
 	if i := strings.IndexAny(value, "; \t("); i >= 0 {
 		value = value[:i]
@@ -148,11 +148,10 @@ func firstWord(value string) string {
 	return strings.ToLower(value)
 }
 
-// maxBoundary is more than the 70 characters of RFC 2046 §5.1.1, which some exceed.
+// maxBoundary is above the 70 characters of RFC 2046 §5.1.1, which some exceed.
 const maxBoundary = 200
 
-// boundaryOf returns the boundary of a Content-Type, or why it is not known: what readers may find in different
-// ways is not guessed.
+// boundaryOf returns the boundary of a Content-Type, or why it is unknown. It does not guess if readers may differ.
 func boundaryOf(value string) (boundary, why string) {
 	const unclear = "the boundary of its multipart is not clear"
 	found := 0
@@ -167,12 +166,12 @@ func boundaryOf(value string) (boundary, why string) {
 			return "", unclear
 		}
 		switch {
-		case p.name == "boundary" && !p.quoted && strings.ContainsAny(p.value, " \t<>@,:/[]?="): // cut short by some
+		case p.name == "boundary" && !p.quoted && strings.ContainsAny(p.value, " \t<>@,:/[]?="): // some readers cut it
 			return "", unclear
 		case p.name == "boundary":
 			boundary = p.value
 			found++
-		case strings.HasPrefix(p.name, "boundary*"): // RFC 2231, which few know here
+		case strings.HasPrefix(p.name, "boundary*"): // RFC 2231, which few readers support here
 			return "", unclear
 		}
 	}
@@ -183,13 +182,13 @@ func boundaryOf(value string) (boundary, why string) {
 	return boundary, ""
 }
 
-// parameter of a Content-Type, its name in lower case.
+// parameter is one of a Content-Type, with its name in lower case.
 type parameter struct {
 	name, value string
 	quoted      bool
 }
 
-// nextParameter takes `name=value` or `name="value"` from the front of a list.
+// nextParameter parses `name=value` or `name="value"` at the beginning of a list.
 func nextParameter(list string) (p parameter, rest string, ok bool) {
 	list = strings.TrimLeft(list, " \t;")
 	end := strings.IndexAny(list, "=;")
@@ -223,14 +222,14 @@ func nextParameter(list string) (p parameter, rest string, ok bool) {
 	return p, "", false
 }
 
-// delimiter is what a line is to a boundary (RFC 2046 §5.1.1).
+// delimiter is how a line relates to a boundary (RFC 2046 §5.1.1).
 type delimiter uint8
 
 const (
 	none   delimiter = iota
-	opens            // a part begins
-	closes           // the last part has ended
-	like             // it begins with the boundary and goes on: readers differ
+	opens            // begins a part
+	closes           // ends the last part
+	like             // begins with the boundary but goes on: readers differ
 )
 
 func delimits(line []byte, boundary string) delimiter {

@@ -94,7 +94,8 @@ func generated() (all [][]byte) {
 		strings.Repeat("\xe4\xff", 600) + "\t\r\n \r\n",
 		strings.Repeat(" ", 1500) + "x" + strings.Repeat(" \t", 700) + "\r\n",
 	}
-	types := []string{"text/plain; charset=utf-8", "text/html", "text/x-unknown", "application/json", "image/svg+xml; x=y"}
+	types := []string{"text/plain; charset=utf-8", "text/html", "text/x-unknown", "application/json",
+		"image/svg+xml; x=y"}
 	for _, typ := range types {
 		for _, enc := range []string{"", "7bit", "8Bit", "binary"} {
 			for _, text := range texts {
@@ -112,7 +113,8 @@ func generated() (all [][]byte) {
 	quoted := strings.Repeat("=C3=BC =3D soft=20-.From ", 100)
 	escapes := strings.Repeat("=C3=BC", 400)
 	for _, text := range []string{quoted + "\r\n", quoted + "=\r\n" + quoted + "\r\n", escapes + "=\r\n\r\n"} {
-		all = append(all, []byte("Content-Type: text/plain\r\nContent-Transfer-Encoding: Quoted-Printable\r\n\r\n"+text))
+		all = append(all, []byte("Content-Type: text/plain\r\nContent-Transfer-Encoding: Quoted-Printable\r\n\r\n"+
+			text))
 	}
 	return append(all, huge()[:4]...)
 }
@@ -148,7 +150,8 @@ func TestHugeLines(t *testing.T) {
 func BenchmarkEncode(b *testing.B) {
 	for name, piece := range map[string]string{"html": "<p class=x>text text text</p>", "utf-8": "\u4e2d\u6587"} {
 		b.Run(name, func(b *testing.B) {
-			m := []byte("Content-Type: text/html; charset=utf-8\r\n\r\n" + strings.Repeat(piece, 5_000_000/len(piece)) + "\r\n")
+			m := []byte("Content-Type: text/html; charset=utf-8\r\n\r\n" + strings.Repeat(piece, 5_000_000/len(piece)) +
+				"\r\n")
 			b.SetBytes(int64(len(m)))
 			b.ReportAllocs()
 			h, body, _ := mail.ReadHeader(m[:mail.HeaderPrefix])
@@ -265,7 +268,8 @@ func checkSame(t *testing.T, before, after []byte) {
 	if !slices.Equal(a.headers, b.headers) || !bytes.Equal(a.rest, b.rest) {
 		t.Fatalf("%q became %q, %q became %q", a.headers, b.headers, a.rest, b.rest)
 	}
-	if again, p, err := encoded(after, mail.BytesContent(after)); err != nil || !p.Empty() || !bytes.Equal(again, after) {
+	if again, p, err := encoded(after, mail.BytesContent(after)); err != nil || !p.Empty() ||
+		!bytes.Equal(again, after) {
 		t.Fatalf("%q changes again into %q, %v", after, again, err)
 	}
 }

@@ -2,25 +2,26 @@ package encode
 
 import (
 	"bytes"
+	"io"
 	"unicode/utf8"
 
 	"postern/mail"
 )
 
-// planner finds out what has to change, and refuses what cannot.
+// planner plans the changes, and refuses what cannot change.
 type planner struct {
 	plan *Plan
 	text textScan // of a message without Content-Type
 
-	twins  bool   // what follows can be read in two ways
+	twins  bool   // the rest is ambiguous
 	long   spot   // the first long line of the part
 	like   bool   // the part has lines that begin like a delimiter
 	broken string // why its long lines cannot be folded or wrapped
-	fold   folder // tries what rewriter will do
+	fold   folder // a dry run of what rewriter will do
 	astray spot   // a long line of a multipart before its first part
 }
 
-// spot is where a line is and how it begins.
+// spot is a line's number and its beginning.
 type spot struct {
 	line int64
 	head []byte
@@ -53,7 +54,7 @@ func (pl *planner) header(e *entity) error {
 	return nil
 }
 
-// note remembers that something has to change.
+// note records that something must change.
 func (pl *planner) note(s spot) {
 	if !pl.plan.changed {
 		pl.plan.changed, pl.plan.first = true, s.line
@@ -144,11 +145,17 @@ func isBase64(b []byte) bool {
 	return true
 }
 
-// textScan looks at text of an unknown charset.
+// textScan guesses the charset of a text.
 type textScan struct {
 	eightBit, invalid bool
-	rest              [utf8.UTFMax]byte // a character that has begun
+	rest              [utf8.UTFMax]byte // an incomplete character
 	n                 int
+}
+
+// Write implements io.Writer.
+func (t *textScan) Write(b []byte) (int, error) {
+	t.add(b)
+	return len(b), nil
 }
 
 func (t *textScan) add(b []byte) {
@@ -177,8 +184,8 @@ func (t *textScan) add(b []byte) {
 	t.n = copy(t.rest[:], b[whole:])
 }
 
-// charset names what the text is in. Nobody knows that of text that is neither ASCII nor UTF-8; a guess would be
-// wrong somewhere in the world, and readers make a better one where they are told that it is not known (RFC 1428 §3).
+// charset names the charset of the text. If it is neither ASCII nor UTF-8, a guess would be wrong somewhere in the
+// world; readers guess better if told that it is unknown (RFC 1428 §3).
 func (t *textScan) charset() string {
 	switch {
 	case !t.eightBit && t.n == 0:
@@ -189,7 +196,7 @@ func (t *textScan) charset() string {
 	return "utf-8"
 }
 
-// Charset tells the charset of the body of a message that declares none: us-ascii, utf-8 or unknown-8bit.
+// Charset returns the charset of a body that declares none: us-ascii, utf-8 or unknown-8bit.
 func Charset(c mail.Content, body int64) (string, error) {
 	r, err := c.Open()
 	if err != nil {
@@ -200,7 +207,7 @@ func Charset(c mail.Content, body int64) (string, error) {
 		return "", err
 	}
 	var t textScan
-	if _, err := copyTo(&t, r); err != nil {
+	if _, err := io.CopyBuffer(&t, struct{ io.Reader }{r}, make([]byte, pieceSize)); err != nil {
 		return "", err
 	}
 	return t.charset(), nil

@@ -7,13 +7,13 @@ const lineWidth = 76
 
 const hexDigits = "0123456789ABCDEF"
 
-// quoter encodes text as quoted-printable (RFC 2045 §6.7). Line ends stay line ends. No line begins with what
-// somebody on the way may take for something else: a delimiter, a dot, the "From " of mbox files.
+// quoter encodes text as quoted-printable (RFC 2045 §6.7). Line ends stay line ends. No line begins with something that
+// could be mistaken on the way: a delimiter, a dot, or the "From " of mbox files.
 type quoter struct {
 	out    []byte
 	column int
-	blank  byte // white space that was not written yet: a line must not end with it
-	cr     bool // a CR was not written yet
+	blank  byte // white space not yet written, since no line may end with it
+	cr     bool // a CR is not yet written
 }
 
 func (q *quoter) add(b []byte) {
@@ -40,7 +40,7 @@ func (q *quoter) add(b []byte) {
 	}
 }
 
-// space writes the white space that turned out not to be at the end of a line.
+// space writes pending white space that is not at the end of a line.
 func (q *quoter) space() {
 	if q.blank != 0 {
 		q.room(1)
@@ -49,17 +49,17 @@ func (q *quoter) space() {
 	}
 }
 
-// literal writes a character as it is; follows begins with it.
-func (q *quoter) literal(c byte, follows []byte) {
+// literal writes a character unencoded. rest is the text from it on.
+func (q *quoter) literal(c byte, rest []byte) {
 	q.room(1)
-	if q.column == 0 && misleading(follows) {
+	if q.column == 0 && misleading(rest) {
 		q.hex(c)
 		return
 	}
 	q.put(c)
 }
 
-// misleading reports whether a line should not begin so. It errs where it does not see enough.
+// misleading reports whether no line should begin with b. If b is too short to tell, it reports true.
 func misleading(b []byte) bool {
 	const from = "From "
 	return b[0] == '-' || b[0] == '.' || b[0] == 'F' && bytes.HasPrefix([]byte(from), b[:min(len(b), len(from))])
@@ -75,7 +75,7 @@ func (q *quoter) hex(c byte) {
 	q.put('=', hexDigits[c>>4], hexDigits[c&15])
 }
 
-// room makes room on the line for n octets and for the mark of a soft line break.
+// room breaks the line unless n octets and a soft line break fit.
 func (q *quoter) room(n int) {
 	if q.column+n > lineWidth-1 {
 		q.put('=', '\r', '\n')
@@ -97,7 +97,7 @@ func (q *quoter) endLine() {
 	q.column = 0
 }
 
-// end ends the text, which a line end need not do.
+// end ends the text, which may lack a line end.
 func (q *quoter) end() {
 	if q.cr {
 		q.escape('\r')
@@ -109,13 +109,13 @@ func (q *quoter) end() {
 	q.column, q.cr = 0, false
 }
 
-// folder breaks the long lines of text that is quoted-printable, softly. It never breaks an escape, or what a
-// careless reader could take for the beginning of one.
+// folder adds soft line breaks to quoted-printable text. It never breaks an escape, nor what a careless reader could
+// take for the beginning of one.
 type folder struct {
 	out    []byte
 	column int
-	escape int // octets of an escape that have come: 0 none, 1 "=", 2 "=" and a digit
-	widest int // line so far
+	escape int // octets seen of an escape: 0 none, 1 "=", 2 "=" and a digit
+	widest int // the widest line so far
 }
 
 func (f *folder) add(b []byte) {

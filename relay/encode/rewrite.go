@@ -2,12 +2,11 @@ package encode
 
 import (
 	"bufio"
-	"io"
 
 	"postern/mail"
 )
 
-// output counts what the new body is made of.
+// output writes the new body and notices octets above 0x7f.
 type output struct {
 	w        *bufio.Writer
 	eightBit bool
@@ -23,14 +22,14 @@ func (o *output) write(b []byte) error {
 
 func (o *output) flush() error { return o.w.Flush() }
 
-// rewriter carries a plan out.
+// rewriter carries out a plan.
 type rewriter struct {
 	plan *Plan
 	out  *output
 
 	quoter quoter
 	folder folder
-	column int // of a line that is wrapped or cut
+	column int // of a line that is being wrapped
 }
 
 func (r *rewriter) header(e *entity) error {
@@ -49,7 +48,7 @@ func (r *rewriter) header(e *entity) error {
 			h.Replace(i, folded)
 		}
 	}
-	blank := e.raw[octets:] // none where the part ended in its header
+	blank := e.raw[octets:] // empty if the part ended in its header
 	if r.plan.actions[e.number] == quote {
 		setQuoted(&h)
 	}
@@ -75,14 +74,14 @@ func (r *rewriter) body(e *entity, p piece) error {
 	return r.out.write(p.b)
 }
 
-// drain writes what a coder has made.
+// drain writes the output of a coder.
 func (r *rewriter) drain(made *[]byte) error {
 	err := r.out.write(*made)
 	*made = (*made)[:0]
 	return err
 }
 
-// outside folds long lines that no reader shows. A blank in front keeps what follows from being a delimiter.
+// outside folds long lines that no reader shows. The blank after the fold keeps the rest from looking like a delimiter.
 func (r *rewriter) outside(_ *entity, p piece) error {
 	if p.long {
 		return r.cut(p, mail.MaxLine-100, "\r\n ")
@@ -90,7 +89,7 @@ func (r *rewriter) outside(_ *entity, p piece) error {
 	return r.out.write(p.b)
 }
 
-// cut breaks a line into pieces of width octets.
+// cut wraps a line at width octets.
 func (r *rewriter) cut(p piece, width int, lineEnd string) error {
 	if p.first {
 		r.column = 0
@@ -124,21 +123,4 @@ func (r *rewriter) end(e *entity) error {
 		return err
 	}
 	return r.drain(&r.folder.out)
-}
-
-// copyTo feeds a text to a scan.
-func copyTo(t *textScan, r io.Reader) (int64, error) {
-	buf := make([]byte, pieceSize)
-	var n int64
-	for {
-		m, err := r.Read(buf)
-		t.add(buf[:m])
-		n += int64(m)
-		if err == io.EOF {
-			return n, nil
-		}
-		if err != nil {
-			return n, err
-		}
-	}
 }

@@ -10,42 +10,42 @@ import (
 	"postern/mail"
 )
 
-// pieceSize is how much of a line is looked at at a time.
+// pieceSize bounds a piece, and so the memory, in octets.
 const pieceSize = 64 << 10
 
-// maxParts bounds the work for a message.
+// maxParts bounds the parts of a message.
 const maxParts = 10_000
 
-// piece is a line, or of a very long one a part. The first piece of a line knows all about it.
+// piece is a line, or a part of a very long one.
 type piece struct {
-	b     []byte // with CRLF where the line ends
+	b     []byte // with CRLF at the end of the line
 	line  int64  // its number
-	first bool   // it begins a line
-	long  bool   // of a line over mail.MaxLine
-	like  bool   // the line begins like a delimiter and is none
+	first bool   // it begins the line
+	long  bool   // the line is over mail.MaxLine
+	like  bool   // the line begins like a delimiter but is none
 }
 
 // visitor sees all octets of a body in order.
 type visitor interface {
-	header(e *entity) error           // of a part, complete
-	body(e *entity, p piece) error    // of a part that has no parts of its own
-	outside(e *entity, p piece) error // before, between and behind parts; e is nil behind the last
-	end(e *entity) error              // the part is over
+	header(e *entity) error           // the complete header of a part
+	body(e *entity, p piece) error    // of a part without parts of its own
+	outside(e *entity, p piece) error // before, between and after parts; e is nil after the last
+	end(e *entity) error              // the end of a part
 }
 
-// walker takes a body apart (RFC 2046 §5.1). A line is the delimiter of the innermost multipart that it fits.
+// walker parses a body (RFC 2046 §5.1). A line is the delimiter of the innermost multipart that it matches.
 type walker struct {
 	v     visitor
 	in    *bufio.Reader
 	line  int64
-	begun bool // the line that is read has begun
-	long  bool // it is long
+	begun bool // inside a line
+	long  bool // the line is long
 
 	open   []*entity // multiparts, outermost first
-	part   *entity   // whose body is read
-	parent *entity   // of the part whose header is read
+	part   *entity   // the part whose body is being read
+	parent *entity   // the parent of the part whose header is being read
 	state  func(*walker, piece) error
-	head   []byte // of a header that is read
+	head   []byte // the header being read
 	start  int64  // number of its first line
 	number int    // of the last part
 }
@@ -90,7 +90,7 @@ func (w *walker) next() (piece, error) {
 	return piece{b: b, line: w.line, first: first, long: w.long}, nil
 }
 
-// take finds out whether a piece is a delimiter and hands it on.
+// take handles a piece, which may be a delimiter.
 func (w *walker) take(p piece) error {
 	if p.first && bytes.HasPrefix(p.b, []byte("--")) {
 		for i := len(w.open) - 1; i >= 0; i-- {
@@ -105,7 +105,7 @@ func (w *walker) take(p piece) error {
 	return w.state(w, p)
 }
 
-// delimiter ends what is inside of the multipart at place i.
+// delimiter handles a delimiter of the multipart at index i: it ends everything inside.
 func (w *walker) delimiter(i int, d delimiter, p piece) error {
 	if err := w.close(i + 1); err != nil {
 		return err
@@ -123,7 +123,7 @@ func (w *walker) delimiter(i int, d delimiter, p piece) error {
 	return w.v.outside(e, p)
 }
 
-// close ends the part that is read and the multiparts from place i on.
+// close ends the current part and the multiparts from index i on.
 func (w *walker) close(i int) error {
 	if w.parent != nil {
 		if err := w.endHeader(true); err != nil { // a part without a body
@@ -147,7 +147,7 @@ func (w *walker) close(i int) error {
 	return nil
 }
 
-// begin expects the header of a part.
+// begin starts reading the header of a part.
 func (w *walker) begin(parent *entity, line int64) {
 	w.parent, w.part, w.head, w.start = parent, nil, w.head[:0], line
 	w.state = (*walker).header
@@ -167,11 +167,11 @@ func (w *walker) header(p piece) error {
 	return nil
 }
 
-// endHeader reads the header of a part, unless it is larger than any, and goes to its body.
+// endHeader parses the header of a part, if it is whole, and goes on to its body.
 func (w *walker) endHeader(whole bool) error {
 	if w.number++; w.number > maxParts {
-		return mail.Refuse(mail.R(550, "5.6.0", "the message has lines of more than %d octets, and more than %d parts "+
-			"are too many to look for them", mail.MaxLine, maxParts), nil)
+		return mail.Refuse(mail.R(550, "5.6.0", "the message has lines of more than %d octets, "+
+			"and more than %d parts are too many to look for them", mail.MaxLine, maxParts), nil)
 	}
 	e := &entity{number: w.number, line: w.start, depth: w.parent.depth + 1, raw: w.head}
 	h, body, err := mail.SplitHeader(e.raw)
@@ -191,15 +191,16 @@ const twins = "a multipart has the boundary of another one around it"
 
 // avoidTwins locks a multipart whose delimiters could be those of one around it.
 func (w *walker) avoidTwins(e *entity) {
-	if e.kind == multipart && slices.ContainsFunc(w.open, func(o *entity) bool { return isTwin(e.boundary, o.boundary) }) {
+	twin := func(o *entity) bool { return isTwin(e.boundary, o.boundary) }
+	if e.kind == multipart && slices.ContainsFunc(w.open, twin) {
 		e.kind, e.locked = leaf, twins
 	}
 }
 
-// isTwin reports whether a delimiter of one boundary is one of the other.
+// isTwin reports whether a delimiter of one boundary can be one of the other.
 func isTwin(a, b string) bool { return a == b || a == b+"--" || b == a+"--" }
 
-// enter goes to the body of an entity.
+// enter goes on to the body of an entity.
 func (w *walker) enter(e *entity) error {
 	switch e.kind {
 	case multipart:

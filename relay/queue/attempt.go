@@ -2,35 +2,45 @@ package queue
 
 import (
 	"errors"
+	"log/slog"
 	"time"
 
 	"postern/mail"
 )
 
+// attempts makes attempts and records their outcomes.
+type attempts struct {
+	sched   *scheduler
+	store   Store
+	journal journal
+	decider *decider
+	trace   *tracer
+	log     *slog.Logger
+}
+
 // run makes one attempt: lease, content, attempt, outcome. The lease is committed first, so that a killed
 // process leaves a trace of every attempt that it may have made.
-func (q *Queue) run(e *entry, t Ticket) {
+func (a *attempts) run(e *entry, t Ticket) {
 	began := time.Now()
-	if !q.lease(e, began) {
-		t.Release()
-		q.placeFree()
-		return
-	}
-	c, err := q.contentOf(e)
 	release := func() {
 		t.Release()
-		q.placeFree()
+		a.sched.bell.slotFree()
 	}
+	if !a.lease(e, began) {
+		release()
+		return
+	}
+	c, err := a.content(e)
 	if err != nil {
-		q.conclude(e, nil, unreadable(e.m, err), began, release)
+		a.conclude(e, nil, unreadable(e.m, err), began, release)
 		return
 	}
 	var forgets []func()
-	results := t.Attempt(q.attempts, e.m, c, func(taken []mail.Result) {
-		forget, _ := q.note(e.m, taken)
+	results := t.Attempt(a.sched.attempts, e.m, c, func(taken []mail.Result) {
+		forget, _ := a.journal.note(e.m, taken)
 		forgets = append(forgets, forget)
 	})
-	if q.conclude(e, c, complete(e.m, results), began, release) {
+	if a.conclude(e, c, complete(e.m, results), began, release) {
 		for _, forget := range forgets {
 			forget()
 		}
@@ -38,53 +48,31 @@ func (q *Queue) run(e *entry, t Ticket) {
 }
 
 // lease records the attempt and reports whether it may be made. If not, the entry is dealt with.
-func (q *Queue) lease(e *entry, now time.Time) bool {
-	q.mu.Lock()
-	leased, goOn := !e.leaseUntil.IsZero(), q.phase == running
-	if !leased && !goOn {
-		q.forgetLocked(e)
-	}
-	q.mu.Unlock()
-	if leased || !goOn {
+func (a *attempts) lease(e *entry, now time.Time) bool {
+	if leased, may := a.sched.mayLease(e); leased || !may {
 		return leased
 	}
-	until := now.Add(q.opts.LeaseFor)
-	err := q.opts.Store.Lease(q.hard, e.m.ID, q.opts.Owner, now, until)
-	q.storeSaid(err, "lease", writes)
+	until := now.Add(a.sched.plan.leaseFor)
+	err := a.store.Lease(a.sched.hard, e.m.ID, a.sched.owner, now, until)
+	a.sched.storeSaid(err, "lease", writes)
 	switch {
-	case err == nil:
-	case errors.Is(err, ErrNotFound): // delivered, held or deleted meanwhile, or leased to another node
-		q.mu.Lock()
-		q.forgetLocked(e)
-		q.dirty = true // a read tells when that lease ends
-		q.mu.Unlock()
-		return false
+	case errors.Is(err, ErrNotFound): // delivered, held or deleted meanwhile, or leased to another node until a time
+		a.sched.gone(e)
+	case err != nil:
+		a.sched.again(e)
 	default:
-		q.waitAgain(e)
-		return false
+		e.m.Attempts++
+		a.sched.leased(e, until)
+		return true
 	}
-	e.m.Attempts++
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	e.leaseUntil = until
-	return true
+	return false
 }
 
-// waitAgain puts an entry back whose attempt was not recorded.
-func (q *Queue) waitAgain(e *entry) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if e.state == active {
-		q.busy--
-	}
-	q.joinLocked(e)
-}
-
-func (q *Queue) contentOf(e *entry) (mail.Content, error) {
+func (a *attempts) content(e *entry) (mail.Content, error) {
 	if e.content != nil {
 		return e.content, nil
 	}
-	return q.opts.Store.Content(q.hard, e.m.ID)
+	return a.store.Content(a.sched.hard, e.m.ID)
 }
 
 // unreadable is the outcome of an attempt that could not begin because the store did not give the content.
@@ -99,28 +87,37 @@ func unreadable(m *Message, err error) []mail.Result {
 	return out
 }
 
-// conclude settles and records what an attempt brought. From here to the commit the results are kept in
-// memory, whatever the store does. release gives the attempt's place back, at once where a kill would not repeat the message. over is
-// false if the outcome is left to the next life.
-func (q *Queue) conclude(e *entry, c mail.Content, results []mail.Result, began time.Time, release func()) (over bool) {
+// conclude records what an attempt brought: noted, decided, committed, closed. From here to the commit the results are
+// kept in memory, whatever the store does. release gives the attempt's slot back, at once where a kill would not repeat
+// the message. over is false if the outcome is left to the next life.
+func (a *attempts) conclude(
+	e *entry, c mail.Content, results []mail.Result, began time.Time, release func(),
+) (over bool) {
 	now := time.Now()
-	forget, noted := q.note(e.m, results)
+	forget, noted := a.journal.note(e.m, results)
 	if noted {
 		release()
 		release = func() {}
 	}
-	s := q.settle(now, e.m, c, results)
-	if waitsForUpstream(s.Outcome, results) {
-		after := *e.m
-		s.applyTo(&after)
-		s.WaitingFor = q.sleepsFor(&after)
+	dec := a.decider.decide(now, e.m, c, results)
+	if waitsForUpstream(dec.out, results) {
+		dec.out.WaitingFor = a.sched.sleepsFor(after(e.m, &dec.out))
 	}
-	q.traceResults(now, e.m, results, s, now.Sub(began))
-	q.learn(e.route, results)
-	if over = q.finish(e, s, release); over {
+	a.trace.results(now, e.m, results, dec, now.Sub(began))
+	a.sched.learn(e.route, results)
+	if over = a.close(e, dec, release); over {
 		forget()
 	}
 	return over
+}
+
+// after is a message as an outcome makes it.
+func after(m *Message, o *Outcome) *Message {
+	c := *m
+	c.Recipients, c.NextAttempt, c.WaitingFor = o.Recipients, o.NextAttempt, o.WaitingFor
+	c.Warned, c.LastReply = o.Warned, o.LastReply
+	c.LeaseOwner, c.LeaseUntil = "", time.Time{}
+	return &c
 }
 
 // waitsForUpstream reports that every pending recipient waits for the upstream only, so that its return is
@@ -139,87 +136,60 @@ func waitsForUpstream(o Outcome, results []mail.Result) bool {
 	return waits
 }
 
-// look settles a message without an attempt: given up by a person, out of time or due for a delay report
-// while its upstream is paused.
-func (q *Queue) look(e *entry) {
-	defer q.looked()
+// review decides about a message without an attempt: given up by a person, out of time or due for a delay report while
+// its upstream is paused or busy.
+func (a *attempts) review(e *entry) {
+	defer a.sched.reviewed()
 	now := time.Now()
-	if !q.lease(e, now) {
+	if !a.lease(e, now) {
 		return
 	}
-	c, err := q.contentOf(e)
+	c, err := a.content(e)
 	if err != nil {
-		q.log.Error("content not read", "id", e.m.ID, "error", err)
+		a.log.Error("content not read", "id", e.m.ID, "error", err)
 		c = nil
 	}
-	s := q.settle(now, e.m, c, nil)
-	if !s.Remove && !e.until.IsZero() {
-		after := *e.m
-		s.applyTo(&after)
-		s.NextAttempt, s.WaitingFor = q.sleepAt(now, &after, e.until, e.asleep), e.asleep
+	dec := a.decider.decide(now, e.m, c, nil)
+	if !dec.out.Remove && !e.until.IsZero() {
+		dec.out.NextAttempt = a.decider.times.sleepAt(now, after(e.m, &dec.out), e.until, e.asleep)
+		dec.out.WaitingFor = e.asleep
 	}
-	q.traceResults(now, e.m, nil, s, 0)
-	q.finish(e, s, func() {})
+	a.trace.results(now, e.m, nil, dec, 0)
+	a.close(e, dec, func() {})
 }
 
-func (q *Queue) looked() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.looking--
-	q.nudge()
-}
-
-// finish records the outcome, gives the place back and ends the entry. over is as conclude has it.
-func (q *Queue) finish(e *entry, s settlement, release func()) (over bool) {
-	recorded, over := q.record(e, s.Outcome, release)
-	if recorded {
-		q.traceReports(time.Now(), e.m, s)
+// close commits a decision, gives the slot back and ends the entry. over is as conclude has it.
+func (a *attempts) close(e *entry, dec decision, release func()) (over bool) {
+	committed, over := a.commit(e, dec.out, release)
+	if committed {
+		a.trace.reports(time.Now(), e.m, dec)
 	}
-	q.mu.Lock()
-	q.forgetLocked(e)
-	if recorded && !s.Remove {
-		q.noteLocked(s.NextAttempt)
-		q.asleepLocked(e.asleep)
-		q.dirty = q.dirty || e.doubted // a person may have given it up meanwhile: the store says so
-	}
-	q.nudge()
-	q.mu.Unlock()
-	if recorded && len(s.Reports) > 0 {
-		q.added(s.Reports...)
-	}
+	a.sched.closed(e, dec.out, committed)
 	return over
 }
 
-// record commits an outcome. While the store fails it tries again, as long as this process may; the place does not wait for
-// that, because hand-offs may need it. over: it was committed, or never will be.
-func (q *Queue) record(e *entry, o Outcome, release func()) (recorded, over bool) {
+// commit commits an outcome. While the store fails it tries again, as long as this process may; the slot does not wait
+// for that, because hand-offs may need it. over: it was committed, or never will be.
+func (a *attempts) commit(e *entry, o Outcome, release func()) (committed, over bool) {
 	backoff := storeBackoff
 	for {
-		err := q.opts.Store.Finish(q.hard, e.m.ID, q.opts.Owner, o)
+		err := a.store.Finish(a.sched.hard, e.m.ID, a.sched.owner, o)
 		release()
 		release = func() {}
-		q.storeSaid(err, "finish", writes)
+		a.sched.storeSaid(err, "finish", writes)
 		switch {
 		case err == nil:
 			return true, true
 		case errors.Is(err, ErrNotFound):
-			q.log.Error("outcome not recorded: the message or its lease is gone", "id", e.m.ID)
+			a.log.Error("outcome not recorded: the message or its lease is gone", "id", e.m.ID)
 			return false, true
 		}
 		select {
-		case <-q.hard.Done():
-			q.lost(e.m, err)
+		case <-a.sched.hard.Done():
+			a.sched.lose(e.m, err)
 			return false, false
 		case <-time.After(backoff):
 			backoff = min(2*backoff, maxStoreBackoff/3)
 		}
 	}
-}
-
-// lost counts an outcome that is forgotten because the process ends.
-func (q *Queue) lost(m *Message, err error) {
-	q.log.Error("outcome not recorded: the message will be tried again", "id", m.ID, "error", err)
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.unrecorded++
 }

@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"log/slog"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
+	"postern/relay/trace"
 )
 
 // nullStore accepts everything and keeps nothing, so that what is measured is the scheduler.
@@ -44,7 +46,10 @@ func benchmarkThrough(b *testing.B, places int) {
 	s, up := &nullStore{ready: make(chan struct{})}, newUpstreams()
 	up.free["office"] = places
 	up.answer = func(_ context.Context, m *queue.Message, _ mail.Content) []mail.Result { return results(m, delivered) }
-	q := queue.New(queue.Options{Store: s, Dispatcher: up, Owner: "node1", Window: 1 << 20})
+	q := queue.New(queue.Options{
+		Store: s, Journal: noJournal, Dispatcher: up, Owner: "node1", Window: 1 << 20, Schedule: usual,
+		Trace: func(trace.Event) {}, Logger: slog.New(slog.DiscardHandler),
+	})
 	up.queue = q
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

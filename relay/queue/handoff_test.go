@@ -35,7 +35,8 @@ func TestAdopt(t *testing.T) {
 				t.Fatal(err)
 			}
 			sleep(20 * time.Minute)
-			if in := w.inStore("M1"); in.LeaseOwner != "node1" || !in.LeaseUntil.After(time.Now()) || in.Attempts != 1 || w.up.count() != 0 {
+			if in := w.inStore("M1"); in.LeaseOwner != "node1" || !in.LeaseUntil.After(time.Now()) ||
+				in.Attempts != 1 || w.up.count() != 0 {
 				t.Errorf("in the store %+v", in)
 			}
 			wantReleased(t, 0)
@@ -135,8 +136,8 @@ func TestSubmitAfterWritesNothing(t *testing.T) {
 	})
 }
 
-// A place is given back when the outcome is on record, so that a kill can repeat one message for each place; and when the
-// store refuses to record it, since hand-offs can do without the store.
+// A place is given back when the outcome is on record, so that a kill can repeat one message for each place; and when
+// the store refuses to record it, since hand-offs can do without the store.
 func TestPlaceIsKeptUntilTheOutcomeIsRecorded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, nil)

@@ -4,17 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"postern/mail"
 )
 
-// Journal remembers what upstreams answered between an answer and the commit of its outcome, so that a process that is killed
-// in between does not send again what was taken. It must outlive the process; it need not outlive the machine, for which the
-// store is there, and so it costs no sync.
+// Journal remembers what upstreams answered between an answer and the commit of its outcome, so that a process that is
+// killed in between does not send again what was taken. It must outlive the process; it need not outlive the machine,
+// for which the store is there, and so it costs no sync.
 type Journal interface {
-	// Note keeps what an attempt brought. forget is called once when its outcome is committed, or its message gone. An error
-	// means that nothing is kept.
+	// Note keeps what an attempt brought. forget is called once when its outcome is committed, or its message gone. An
+	// error means that nothing is kept.
 	Note(n Note) (forget func(), err error)
 	// Notes returns what was noted and not forgotten, by former lives too, and possibly more: see Note.
 	Notes() ([]Note, error)
@@ -24,48 +25,20 @@ type Journal interface {
 
 // Note is what an attempt brought. It holds for the attempt of that number only, while its lease is there.
 type Note struct {
-	ID      string   `json:"id"`
-	Attempt int      `json:"attempt"`
-	Answers []Answer `json:"answers"`
+	ID      string        `json:"id"`
+	Attempt int           `json:"attempt"`
+	Results []mail.Result `json:"answers"`
 }
 
-// Answer is what a mail.Result says of one recipient, as far as the outcome needs it.
-type Answer struct {
-	Recipient  int           `json:"rcpt"`
-	Class      mail.Class    `json:"class"`
-	Stage      mail.Stage    `json:"stage,omitempty"`
-	Reply      mail.Reply    `json:"reply"`
-	Upstream   string        `json:"upstream,omitempty"`
-	Identity   string        `json:"identity,omitempty"`
-	Host       string        `json:"host,omitempty"`
-	Verbatim   bool          `json:"verbatim,omitempty"`
-	Uncertain  bool          `json:"uncertain,omitempty"`
-	RelayedDSN bool          `json:"relayed,omitempty"`
-	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
-	Rule       string        `json:"rule,omitempty"`
-	Note       string        `json:"note,omitempty"`
-}
-
-func noteOf(m *Message, results []mail.Result) Note {
-	n := Note{ID: m.ID, Attempt: m.Attempts, Answers: make([]Answer, len(results))}
-	for i, r := range results {
-		n.Answers[i] = Answer{r.Recipient, r.Class, r.Stage, r.Reply, r.Upstream, r.Identity, r.Host, r.Verbatim, r.Uncertain, r.RelayedDSN, r.RetryAfter, r.Rule, r.Note}
-	}
-	return n
-}
-
-func (n Note) results() []mail.Result {
-	results := make([]mail.Result, len(n.Answers))
-	for i, a := range n.Answers {
-		results[i] = mail.Result{Recipient: a.Recipient, Class: a.Class, Stage: a.Stage, Reply: a.Reply, Upstream: a.Upstream, Identity: a.Identity,
-			Host: a.Host, Verbatim: a.Verbatim, Uncertain: a.Uncertain, RelayedDSN: a.RelayedDSN, RetryAfter: a.RetryAfter, Rule: a.Rule, Note: a.Note}
-	}
-	return results
+// journal notes answers in a Journal.
+type journal struct {
+	Journal
+	log *slog.Logger
 }
 
 // note writes down results of an attempt that the upstream has taken, or may have, since to repeat it would make a
 // duplicate. noted is false where only memory has them.
-func (q *Queue) note(m *Message, results []mail.Result) (forget func(), noted bool) {
+func (j journal) note(m *Message, results []mail.Result) (forget func(), noted bool) {
 	taken := false
 	for _, r := range results {
 		taken = taken || r.Class == mail.Delivered || r.Uncertain
@@ -73,40 +46,13 @@ func (q *Queue) note(m *Message, results []mail.Result) (forget func(), noted bo
 	if !taken {
 		return func() {}, true
 	}
-	if q.opts.Journal == nil {
-		return func() {}, false
-	}
-	forget, err := q.opts.Journal.Note(noteOf(m, results))
+	forget, err := j.Note(Note{m.ID, m.Attempts, results})
 	if err != nil {
-		q.log.Warn("an answer is not in the journal: until it is committed, a kill would repeat the message", "id", m.ID, "error", err)
+		j.log.Warn("an answer is not in the journal: until it is committed, a kill would repeat the message",
+			"id", m.ID, "error", err)
 		return func() {}, false
 	}
 	return forget, true
-}
-
-// recall records the outcomes that a former life noted and did not come to commit.
-func (q *Queue) recall(ctx context.Context) error {
-	if q.opts.Journal == nil {
-		return nil
-	}
-	notes, err := q.opts.Journal.Notes()
-	if err != nil {
-		return err
-	}
-	recorded := 0
-	for _, n := range merge(notes) {
-		did, err := q.recallOne(ctx, n)
-		if err != nil {
-			return fmt.Errorf("record the outcome of %s: %w", n.ID, err)
-		}
-		if did {
-			recorded++
-		}
-	}
-	if recorded > 0 {
-		q.log.Info("outcomes of a former life are recorded", "messages", recorded)
-	}
-	return q.opts.Journal.Clear()
 }
 
 // merge joins the notes of one attempt: the later one knows better.
@@ -123,32 +69,54 @@ func merge(notes []Note) (merged []Note) {
 			merged = append(merged, n)
 			continue
 		}
-		merged[i].Answers = append(merged[i].Answers, n.Answers...) // complete takes the last of each recipient
+		merged[i].Results = append(merged[i].Results, n.Results...) // complete takes the last of each recipient
 	}
 	return merged
 }
 
+// recall records the outcomes that a former life noted and did not come to commit.
+func (a *attempts) recall(ctx context.Context) error {
+	notes, err := a.journal.Notes()
+	if err != nil {
+		return err
+	}
+	recorded := 0
+	for _, n := range merge(notes) {
+		did, err := a.recallOne(ctx, n)
+		if err != nil {
+			return fmt.Errorf("record the outcome of %s: %w", n.ID, err)
+		}
+		if did {
+			recorded++
+		}
+	}
+	if recorded > 0 {
+		a.log.Info("outcomes of a former life are recorded", "messages", recorded)
+	}
+	return a.journal.Clear()
+}
+
 // recallOne reports whether a note was of use: most outcomes were committed.
-func (q *Queue) recallOne(ctx context.Context, n Note) (bool, error) {
-	m, err := q.opts.Store.Get(ctx, n.ID)
+func (a *attempts) recallOne(ctx context.Context, n Note) (bool, error) {
+	m, err := a.store.Get(ctx, n.ID)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return false, nil
 	case err != nil:
 		return false, err
-	case m.LeaseOwner != q.opts.Owner || m.Attempts != n.Attempt:
+	case m.LeaseOwner != a.sched.owner || m.Attempts != n.Attempt:
 		return false, nil
 	}
 	now := time.Now()
-	results := complete(m, n.results())
-	s := q.settle(now, m, nil, results)
-	switch err := q.opts.Store.Finish(ctx, m.ID, q.opts.Owner, s.Outcome); {
+	results := complete(m, n.Results)
+	dec := a.decider.decide(now, m, nil, results)
+	switch err := a.store.Finish(ctx, m.ID, a.sched.owner, dec.out); {
 	case errors.Is(err, ErrNotFound): // a person was faster
 		return false, nil
 	case err != nil:
 		return false, err
 	}
-	q.traceResults(now, m, results, s, 0)
-	q.traceReports(now, m, s)
+	a.trace.results(now, m, results, dec, 0)
+	a.trace.reports(now, m, dec)
 	return true, nil
 }

@@ -3,6 +3,7 @@ package queue_test
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,8 +12,8 @@ import (
 	"postern/relay/trace"
 )
 
-// cutShort begins a queue whose store does not come to commit outcomes, lets it try one message, and returns what a kill
-// leaves.
+// cutShort begins a queue whose store does not come to commit outcomes, lets it try one message, and returns what a
+// kill leaves.
 func cutShort(t *testing.T, w *world, j *journal, m *queue.Message) (left *world) {
 	t.Helper()
 	w.store.Fault = func(op string) error {
@@ -124,10 +125,12 @@ func TestKilledBeforeTheCommit(t *testing.T) {
 	t.Run("a note of an earlier attempt", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			var j journal
-			if _, err := j.Note(queue.Note{ID: "M1", Attempt: 1, Answers: []queue.Answer{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
+			if _, err := j.Note(queue.Note{ID: "M1", Attempt: 1,
+				Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := j.Note(queue.Note{ID: "gone", Attempt: 1, Answers: []queue.Answer{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
+			if _, err := j.Note(queue.Note{ID: "gone", Attempt: 1,
+				Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
 				t.Fatal(err)
 			}
 			w := &world{t: t, store: memstoreFailing(""), up: newUpstreams()}
@@ -168,7 +171,8 @@ func TestNoteOfAMessageThatIsGone(t *testing.T) {
 		m := message("M3", "anna")
 		m.LeaseOwner, m.LeaseUntil, m.Attempts = "node1", time.Now().Add(time.Hour), 1
 		left.stock(m)
-		if _, err := j.Note(queue.Note{ID: "M3", Attempt: 1, Answers: []queue.Answer{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
+		if _, err := j.Note(queue.Note{ID: "M3", Attempt: 1,
+			Results: []mail.Result{{Class: mail.Delivered, Reply: delivered.Reply}}}); err != nil {
 			t.Fatal(err)
 		}
 		left.store.Fault = gone
@@ -182,25 +186,49 @@ func TestNoteOfAMessageThatIsGone(t *testing.T) {
 	})
 }
 
-// What a hand-off brought after the queue could wait no longer is noted for the next life.
-func TestAdoptedResultsAfterTheEnd(t *testing.T) {
+// Run waits for hand-offs that are under way when it is to stop, however late they end: what they brought is in the
+// journal, which is closed when Run has returned, and the next life repeats none.
+func TestStopWhileHandOffsRun(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var j journal
 		w := newWorld(t, func(o *queue.Options) { o.Journal = &j })
-		results, released := make(chan []mail.Result, 1), make(chan struct{})
-		if err := w.q.Adopt(context.Background(), message("M1", "anna"), body, results, func() { close(released) }); err != nil {
-			t.Fatal(err)
+		w.store.Fault = func(op string) error {
+			if op == "finish" {
+				return errStore
+			}
+			return nil
 		}
+		var released atomic.Int32
+		adopt := func(id string, takes time.Duration) {
+			c := make(chan []mail.Result, 1)
+			go func() {
+				time.Sleep(takes)
+				c <- []mail.Result{delivered}
+			}()
+			if err := w.q.Adopt(context.Background(), message(id, "anna"), body, c,
+				func() { released.Add(1) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		adopt("M1", time.Second)      // before the drain deadline
+		adopt("M2", 35*time.Second)   // while outcomes may still be recorded
+		adopt("M3", 50*time.Second)   // later
+		adopt("M4", 1000*time.Second) // much later
 		w.stop()
 		if err := <-w.done; err == nil {
-			t.Error("an outcome is missing, and Run does not say so")
+			t.Error("outcomes are missing, and Run does not say so")
 		}
-		results <- []mail.Result{delivered}
-		<-released
+		adopt("M5", 10*time.Second) // nobody is there any more
+		j.close()
+		if n := released.Load(); n != 5 || j.len() != 5 {
+			t.Errorf("%d places were given back and %d answers noted, want 5", n, j.len())
+		}
+		sleep(time.Hour)
+		w.store.Fault, j.closed = nil, false
 		next := &world{t: t, store: w.store, up: newUpstreams()}
 		next.start(func(o *queue.Options) { o.Journal = &j })
 		sleep(time.Hour)
-		next.wantGone("M1")
+		next.wantGone("M1", "M2", "M3", "M4", "M5")
 		if n := next.up.count(); n != 0 {
 			t.Errorf("%d attempts in the next life", n)
 		}

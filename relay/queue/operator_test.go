@@ -13,7 +13,8 @@ import (
 // bounce gives a message up as the command line does, and tells the queue.
 func (w *world) bounce(id string) {
 	w.t.Helper()
-	if n, err := w.store.Bounce(context.Background(), queue.Filter{IDs: []string{id}}, time.Now()); n != 1 || err != nil {
+	if n, err := w.store.Bounce(context.Background(), queue.Filter{IDs: []string{id}}, time.Now()); n != 1 ||
+		err != nil {
 		w.t.Fatalf("bounce %s: %d, %v", id, n, err)
 	}
 	w.q.Refresh()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -13,7 +14,6 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/queue/memstore"
 	"postern/relay/trace"
 
 	"pgregory.net/rapid"
@@ -75,7 +75,7 @@ type ledger struct {
 // life is one process.
 type life struct {
 	l     *ledger
-	store *memstore.Store
+	store *memstore
 	q     *queue.Queue
 	stop  context.CancelFunc
 	done  chan struct{}
@@ -119,12 +119,12 @@ func (p *life) isUp() bool {
 	}
 }
 
-func (l *ledger) begin(store *memstore.Store, s scenario) {
+func (l *ledger) begin(store *memstore, s scenario) {
 	p := &life{l: l, store: store, done: make(chan struct{}), free: map[string]int{"a": s.Places, "b": s.Places}}
 	store.Fault = p.fault
 	p.q = queue.New(queue.Options{
 		Store: store, Dispatcher: p, Owner: "node1", Window: s.Window, MaxContent: 100, Drain: time.Second,
-		Report: l.report, Trace: l.trace, Journal: &l.journal,
+		Report: l.report, Trace: l.trace, Journal: &l.journal, Schedule: usual, Logger: slog.New(slog.DiscardHandler),
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop = stop
@@ -138,7 +138,7 @@ func (l *ledger) begin(store *memstore.Store, s scenario) {
 }
 
 // kill ends a life as kill -9 would: what is in the store stays, everything else is gone.
-func (l *ledger) kill() (*memstore.Store, *life) {
+func (l *ledger) kill() (*memstore, *life) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.now
@@ -205,7 +205,8 @@ func (t *lifeTicket) Release() {
 	t.p.q.Wake()
 }
 
-func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) []mail.Result {
+func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
+	taken func([]mail.Result)) []mail.Result {
 	l := t.p.l
 	if !l.start(t.p, m, c) {
 		return nil
@@ -244,7 +245,8 @@ func (l *ledger) start(p *life, m *queue.Message, c mail.Content) bool {
 	return true
 }
 
-// part lets the upstream take the message for the first pending recipient before the rest is tried, at times, and tells.
+// part lets the upstream take the message for the first pending recipient before the rest is tried, at times, and
+// tells.
 func (l *ledger) part(p *life, m *queue.Message, taken func([]mail.Result)) []mail.Result {
 	l.mu.Lock()
 	first := slices.IndexFunc(m.Recipients, func(to queue.Recipient) bool { return to.Status == queue.Pending })
@@ -421,10 +423,12 @@ type happening struct {
 func simulate(s scenario) []string {
 	l := &ledger{
 		rnd: rand.New(rand.NewPCG(s.Seed, 1)), pauseTo: map[string]time.Time{},
-		accepted: map[string]*queue.Message{}, refused: map[string]bool{}, delivered: map[string]int{}, cut: map[string]int{},
-		running: map[string]map[int]bool{}, deleted: map[string]bool{}, made: map[string]queue.Notice{}, reported: map[string]int{}, arrived: map[string]bool{}, failed: map[string]bool{},
+		accepted: map[string]*queue.Message{}, refused: map[string]bool{}, delivered: map[string]int{},
+		cut:     map[string]int{},
+		running: map[string]map[int]bool{}, deleted: map[string]bool{}, made: map[string]queue.Notice{},
+		reported: map[string]int{}, arrived: map[string]bool{}, failed: map[string]bool{},
 	}
-	l.begin(memstore.New(), s)
+	l.begin(newMemstore(), s)
 	synctest.Wait()
 	var lives, submits sync.WaitGroup
 	plans := rand.New(rand.NewPCG(s.Seed, 2))

@@ -41,7 +41,8 @@ func TestSubmitStartsAtOnce(t *testing.T) {
 		w.submit(message("M1", "anna"))
 		wait()
 		w.wantGone("M1")
-		if n := w.store.Ops("lease") + w.store.Ops("content"); n != 0 || w.store.Ops("add") != 1 || w.store.Ops("finish") != 1 {
+		if n := w.store.Ops("lease") + w.store.Ops("content"); n != 0 || w.store.Ops("add") != 1 ||
+			w.store.Ops("finish") != 1 {
 			t.Errorf("%d leases and reads, %d adds, %d finishes", n, w.store.Ops("add"), w.store.Ops("finish"))
 		}
 		if string(read) != string(body) {
@@ -114,7 +115,7 @@ func TestRetryWarnExpire(t *testing.T) {
 		if len(delays) != 1 || delays[0].Time.Sub(start).Round(time.Minute) != 240*m {
 			t.Errorf("delay reports %v", delays)
 		}
-		if len(failures) != 1 || failures[0].About[0].Status != "5.4.7" || failures[0].About[0].Reply != greylisted.Reply {
+		if len(failures) != 1 || !failures[0].About[0].Expired || failures[0].About[0].Reply != greylisted.Reply {
 			t.Errorf("failure reports %v", failures)
 		}
 		if list, _ := w.store.List(context.Background(), queue.Filter{}); len(list) != 0 {

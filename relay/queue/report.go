@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"slices"
 	"time"
 
 	"postern/mail"
@@ -18,14 +19,6 @@ const (
 	Doubt   NoticeKind = "unclear" // given up, and it is not known whether the upstream has it
 )
 
-// The values of the Action field (RFC 3464 §2.3.3) that occur here.
-const (
-	FailedAction  = "failed"
-	DelayedAction = "delayed"
-	UnclearAction = "unclear" // no value of RFC 3464's says so: the report says delayed
-	Relayed       = "relayed" // taken by an upstream that makes no reports (RFC 3461 §5.2.2)
-)
-
 // Notice is what a report must tell.
 type Notice struct {
 	Kind    NoticeKind
@@ -41,39 +34,22 @@ type Notice struct {
 
 // About is one recipient in a report.
 type About struct {
-	Index    int
-	Action   string
-	Status   string     // of the report (RFC 3463); not always the one in Reply
-	Reply    mail.Reply // the upstream's last reply, verbatim; zero where there never was one
-	Upstream string
-	Host     string     // whose words Reply is; "": ours
-	Stage    mail.Stage // at which Reply was given
-	Last     time.Time
-	Relayed  bool // the upstream took over the duty to report success
-	Doubts   int  // attempts that the upstream may have taken
+	Index   int
+	Reply   mail.Reply // the last one, verbatim; zero where there never was one
+	Host    string     // whose words Reply is; "": ours
+	Stage   mail.Stage // at which Reply was given
+	Doubts  int        // attempts that the upstream may have taken
+	Expired bool       // given up because its time is over
 }
 
-func aboutResult(r mail.Result, action string) About {
-	return About{
-		Index: r.Recipient, Action: action, Status: statusOf(r.Reply, action),
-		Reply: r.Reply, Upstream: r.Upstream, Host: r.SaidBy(), Stage: r.Stage, Relayed: r.RelayedDSN,
+// about lists the recipients that pick chooses.
+func (dec *decision) about(pick func(i int, to Recipient) bool) (abouts []About) {
+	for i, to := range dec.out.Recipients {
+		if pick(i, to) {
+			abouts = append(abouts, About{i, to.Reply, to.Host, to.Stage, to.Doubts, slices.Contains(dec.expired, i)})
+		}
 	}
-}
-
-// statusOf is the enhanced status code of a reply, or the general one of an action where the upstream
-// gave none or one that contradicts (RFC 3463 §2).
-func statusOf(r mail.Reply, action string) string {
-	general, class := "4.0.0", byte('4')
-	switch action {
-	case FailedAction:
-		general, class = "5.0.0", '5'
-	case Relayed:
-		general, class = "2.0.0", '2'
-	}
-	if r.Enhanced == "" || r.Enhanced[0] != class {
-		return general
-	}
-	return r.Enhanced
+	return abouts
 }
 
 // wants reports whether a recipient's NOTIFY asks for a kind of report (RFC 3461 §4.1). Absent, it means
@@ -105,73 +81,66 @@ func wantsDelayReport(m *Message) bool {
 	return false
 }
 
-// reportPatience is how long past the end of its time a message is kept because its failure cannot be reported.
-const reportPatience = 24 * time.Hour
+// reportWait is how long past the end of its time a message is kept because its failure cannot be reported.
+const reportWait = 24 * time.Hour
 
 // reportResults makes the failure and success reports. A recipient whose failure cannot be reported
-// becomes pending again, until reportPatience is over: then the log and the trace have to do. A success stays one.
-func (q *Queue) reportResults(now time.Time, m *Message, c mail.Content, abouts []About, s *settlement) {
-	var failed, delivered, unclear []About
-	for _, a := range abouts {
-		a.Last = now
-		switch {
-		case a.Action == FailedAction:
-			a.Doubts = s.Recipients[a.Index].Doubts
-			failed = append(failed, a)
-		case a.Action == UnclearAction:
-			unclear = append(unclear, a)
-		case !a.Relayed && wants(m.Recipients[a.Index].Notify, Success):
-			delivered = append(delivered, a)
-		}
+// becomes pending again, until reportWait is over: then the log and the trace have to do. A success stays one.
+func (d *decider) reportResults(now time.Time, m *Message, c mail.Content, dec *decision) {
+	became := func(status Status) []About {
+		return dec.about(func(i int, to Recipient) bool {
+			if status == Delivered && (to.Relayed || !wants(to.Notify, Success)) {
+				return false // not ours to report, or not asked for
+			}
+			return m.Recipients[i].Status == Pending && to.Status == status
+		})
 	}
-	if !q.report(Notice{Kind: Failure, Time: now, Message: m, Content: c, About: failed}, s) {
-		if expired(now.Add(-reportPatience), m) {
-			q.log.Error("the sender is not told of a failure: its report cannot be made", "id", m.ID, "from", m.Envelope.From.String())
-			s.events = append(s.events, trace.Event{Kind: trace.Report, Class: string(Failure), Detail: "failure report given up: it could not be made"})
+	failed, notice := became(Failed), Notice{Time: now, Message: m, Content: c}
+	if !d.report(notice.of(Failure, failed), dec) {
+		if expired(now.Add(-reportWait), m) {
+			d.log.Error("the sender is not told of a failure: its report cannot be made",
+				"id", m.ID, "from", m.Envelope.From.String())
+			dec.events = append(dec.events, trace.Event{Kind: trace.Report, Class: string(Failure),
+				Detail: "failure report given up: it could not be made"})
 		} else {
 			for _, a := range failed {
-				s.Recipients[a.Index].Status = Pending
+				dec.out.Recipients[a.Index].Status = Pending
 			}
 		}
 	}
-	q.report(Notice{Kind: Success, Time: now, Message: m, Content: c, About: delivered}, s)
-	if !q.report(Notice{Kind: Doubt, Time: now, Message: m, Content: c, About: unclear}, s) { // another attempt could be another copy
-		q.log.Error("the sender is not told that the delivery is unclear: the report cannot be made", "id", m.ID, "from", m.Envelope.From.String())
+	d.report(notice.of(Success, became(Delivered)), dec)
+	if !d.report(notice.of(Doubt, became(Unclear)), dec) { // another attempt could be another copy
+		d.log.Error("the sender is not told that the delivery is unclear: the report cannot be made",
+			"id", m.ID, "from", m.Envelope.From.String())
 	}
+}
+
+func (n Notice) of(kind NoticeKind, about []About) Notice {
+	n.Kind, n.About = kind, about
+	return n
 }
 
 // reportDelay makes the delay report, once, when its time has come. Warned means that the time has passed,
 // whether or not anybody wanted to know.
-func (q *Queue) reportDelay(now time.Time, m *Message, c mail.Content, results []mail.Result, s *settlement) {
-	after := q.schedule.Load().WarnAfter
-	if s.Warned || after < 0 || now.Before(m.Received.Add(after)) {
+func (d *decider) reportDelay(now time.Time, m *Message, c mail.Content, dec *decision) {
+	after := d.times.schedule.Load().WarnAfter
+	if dec.out.Warned || after == 0 || now.Before(m.Received.Add(after)) {
 		return
 	}
-	var abouts []About
-	for i, to := range s.Recipients {
-		if to.Status == Pending && wants(to.Notify, Delay) {
-			abouts = append(abouts, About{
-				Index: i, Action: DelayedAction, Status: statusOf(to.Reply, DelayedAction),
-				Reply: to.Reply, Upstream: to.Upstream, Host: to.Host, Stage: to.Stage, Last: now,
-			})
-		}
-	}
-	if len(abouts) == 0 {
-		s.Warned = true
-		return
-	}
-	s.Warned = q.report(Notice{Kind: Delay, Time: now, Message: m, Content: c, About: abouts, RetryUntil: m.Expires}, s)
+	late := dec.about(func(_ int, to Recipient) bool { return to.Status == Pending && wants(to.Notify, Delay) })
+	n := Notice{Kind: Delay, Time: now, Message: m, Content: c, About: late, RetryUntil: m.Expires}
+	dec.out.Warned = d.report(n, dec)
 }
 
 // report adds one report to the outcome. False: it is due and could not be made.
-func (q *Queue) report(n Notice, s *settlement) bool {
+func (d *decider) report(n Notice, dec *decision) bool {
 	if len(n.About) == 0 {
 		return true
 	}
 	event := trace.Event{Kind: trace.Report, Class: string(n.Kind)}
 	if n.Message.Envelope.From.IsNull() { // RFC 5321 §4.5.5, RFC 3461 §6.1
 		event.Detail = string(n.Kind) + " report withheld: the reverse-path is null"
-		s.events = append(s.events, event)
+		dec.events = append(dec.events, event)
 		return true
 	}
 	event.To = n.Message.Envelope.From.String()
@@ -181,48 +150,24 @@ func (q *Queue) report(n Notice, s *settlement) bool {
 			wanted = append(wanted, a)
 		}
 	}
-	if len(wanted) == 0 || q.opts.Report == nil {
+	if len(wanted) == 0 {
 		event.Detail = string(n.Kind) + " report withheld: NOTIFY does not ask for it"
-		if len(wanted) > 0 {
-			event.Detail = string(n.Kind) + " report withheld: reports are switched off"
-		}
-		s.events = append(s.events, event)
+		dec.events = append(dec.events, event)
 		return true
 	}
 	n.About = wanted
-	made, err := q.opts.Report(n)
+	made, err := d.makeReport(n)
 	switch {
 	case err != nil:
 		event.Detail = string(n.Kind) + " report could not be made"
-		q.log.Error("report not made", "id", n.Message.ID, "kind", n.Kind, "error", err)
+		d.log.Error("report not made", "id", n.Message.ID, "kind", n.Kind, "error", err)
 	case made == nil:
 		event.Detail = string(n.Kind) + " report withheld: none is due"
 	default:
-		q.fillIn(n.Time, made.Message)
-		s.Reports = append(s.Reports, *made)
+		d.times.fillIn(n.Time, made.Message)
+		dec.out.Reports = append(dec.out.Reports, *made)
 		event.Detail = string(n.Kind) + " report " + made.Message.ID + " queued"
 	}
-	s.events = append(s.events, event)
+	dec.events = append(dec.events, event)
 	return err == nil
-}
-
-// fillIn sets what a new message needs and its maker left open.
-func (q *Queue) fillIn(now time.Time, m *Message) {
-	if m.ID == "" {
-		m.ID = mail.NewID(now)
-	}
-	if m.Received.IsZero() {
-		m.Received = now
-	}
-	if m.Expires.IsZero() {
-		m.Expires = m.Received.Add(q.schedule.Load().Expire)
-	}
-	if m.NextAttempt.IsZero() {
-		m.NextAttempt = m.Received
-	}
-	for i := range m.Recipients {
-		if m.Recipients[i].Status == "" {
-			m.Recipients[i].Status = Pending
-		}
-	}
 }

@@ -49,12 +49,14 @@ type Message struct {
 
 	Attempts    int       // recorded before dialling
 	NextAttempt time.Time // due when it has come
-	WaitingFor  string    // what it was postponed for: upstreams that are paused. It becomes due with them, or at NextAttempt; "" if its own retry time counts
-	LastReply   mail.Reply
-	Warned      bool // a delay report was made, or the time for it has passed
-	Held        bool // waits for a release
-	HoldReason  string
-	Bounce      bool // a person asked to give it up: fail what is pending at the next look
+	// WaitingFor names the paused upstreams that it was postponed for. It becomes due with them, or at NextAttempt; ""
+	// if its own retry time counts.
+	WaitingFor string
+	LastReply  mail.Reply
+	Warned     bool // a delay report was made, or the time for it has passed
+	Held       bool // waits for a release
+	HoldReason string
+	Bounce     bool // a person asked to give it up: fail what is pending at the next review
 
 	// LeaseOwner and LeaseUntil are set while an attempt runs. A lease that ran out counts as none.
 	LeaseOwner string
@@ -116,10 +118,11 @@ type Store interface {
 	Content(ctx context.Context, id string) (mail.Content, error)
 	// Get returns one message, ErrNotFound if it is not in the queue.
 	Get(ctx context.Context, id string) (*Message, error)
-	// Due returns at most limit messages whose time has come, neither held nor leased, in a fair mix: logins
-	// take turns, beginning behind the login named by after; at most perLogin of each. It also tells when the next one that
+	// Due returns at most limit messages whose time has come, neither held nor leased, in a fair mix: logins take
+	// turns, beginning behind the login named by after; at most perLogin of each. It also tells when the next one that
 	// is not yet due will be (zero: none).
-	Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (due []*Message, next time.Time, err error)
+	Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (
+		due []*Message, next time.Time, err error)
 	// Lease records an attempt before it is made: attempts is raised by one and the lease set.
 	// It returns ErrNotFound if the message is gone, held, or leased to somebody else.
 	Lease(ctx context.Context, id, owner string, now, until time.Time) error
@@ -127,11 +130,11 @@ type Store interface {
 	Extend(ctx context.Context, id, owner string, until time.Time) error
 	// Finish commits the outcome of a leased attempt and ends the lease.
 	Finish(ctx context.Context, id, owner string, o Outcome) error
-	// Postpone moves the next attempt of messages that are neither leased nor held nor given up by a person, without counting
-	// an attempt. With waitingFor they also become due by Wake.
+	// Postpone moves the next attempt of messages that are neither leased nor held nor given up by a person, without
+	// counting an attempt. With waitingFor they also become due by Wake.
 	Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error
-	// Wake makes at most limit messages due that wait for what is named and are not held: the oldest, logins taking turns. It
-	// returns how many; fewer than limit means that no other waits.
+	// Wake makes at most limit messages due that wait for what is named and are not held: the oldest, logins taking
+	// turns. It returns how many; fewer than limit means that no other waits.
 	Wake(ctx context.Context, waitingFor string, now time.Time, limit int) (int, error)
 	// WaitedFor lists at most limit names that messages wait for and that sort behind after, in order.
 	WaitedFor(ctx context.Context, after string, limit int) ([]string, error)

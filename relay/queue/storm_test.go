@@ -12,8 +12,8 @@ import (
 	"postern/relay/queue"
 )
 
-// Mail that its upstream refuses for its sender's sake, while the upstream works, keeps to its retry times, though there is
-// enough of it to fill windows, and though other mail of its route sleeps or slept.
+// Mail that its upstream refuses for its sender's sake, while the upstream works, keeps to its retry times, though
+// there is enough of it to fill windows, and though other mail of its route sleeps or slept.
 func TestRefusedSendersKeepTheirRetryTimes(t *testing.T) {
 	for _, slept := range []bool{false, true} {
 		bubble(t, func(t *testing.T) {
@@ -40,7 +40,8 @@ func TestRefusedSendersKeepTheirRetryTimes(t *testing.T) {
 	}
 }
 
-// What was under way when an upstream began to refuse, and is taken after that, wakes nobody: they would only be put off again.
+// What was under way when an upstream began to refuse, and is taken after that, wakes nobody: they would only be put
+// off again.
 func TestSuccessOfBeforeWakesNobody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, func(o *queue.Options) { o.Window = 100 })
@@ -74,7 +75,7 @@ func TestSuccessOfBeforeWakesNobody(t *testing.T) {
 // However long an upstream is paused, what sleeps for it is looked at each day.
 func TestSleepLastsADayAtMost(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		w := newWorld(t, func(o *queue.Options) { o.Expire, o.WarnAfter = 30*24*time.Hour, -1 })
+		w := newWorld(t, func(o *queue.Options) { o.Schedule.Expire, o.Schedule.WarnAfter = 30*24*time.Hour, 0 })
 		w.up.paused["office"] = time.Now().Add(20 * 24 * time.Hour)
 		w.submit(message("M1", "anna"))
 		for range 10 {
@@ -183,7 +184,8 @@ func TestManyNamesDoNotHoldUpDueMail(t *testing.T) {
 		for i := range 2000 {
 			id := fmt.Sprintf("S%04d", i)
 			w.stock(message(id, fmt.Sprintf("user%04d", i)))
-			if err := w.store.Postpone(context.Background(), []string{id}, time.Now().Add(20*time.Hour), fmt.Sprintf("name%04d", i)); err != nil {
+			if err := w.store.Postpone(context.Background(), []string{id}, time.Now().Add(20*time.Hour),
+				fmt.Sprintf("name%04d", i)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -200,7 +202,8 @@ func TestManyNamesDoNotHoldUpDueMail(t *testing.T) {
 	})
 }
 
-// More routes are paused than are remembered: those beyond come back by their time, and none sleeps on when all work again.
+// More routes are paused than are remembered: those beyond come back by their time, and none sleeps on when all work
+// again.
 func TestMorePausesThanAreRemembered(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const identities = 4200

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -14,7 +15,6 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/queue/memstore"
 	"postern/relay/trace"
 )
 
@@ -105,9 +105,11 @@ func (t *fakeTicket) Release() {
 	}
 }
 
-func (t *fakeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) []mail.Result {
+func (t *fakeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
+	taken func([]mail.Result)) []mail.Result {
 	t.u.mu.Lock()
-	t.u.attempts = append(t.u.attempts, attempt{m.ID, m.Login, t.key, time.Now(), m.Attempts, len(results(m, delivered))})
+	t.u.attempts = append(t.u.attempts, attempt{m.ID, m.Login, t.key, time.Now(), m.Attempts,
+		len(results(m, delivered))})
 	answer, meanwhile := t.u.answer, t.u.meanwhile
 	t.u.mu.Unlock()
 	if meanwhile != nil {
@@ -158,11 +160,16 @@ func (u *fakeUpstreams) asked() int {
 
 // The results that tests choose from.
 var (
-	delivered  = mail.Result{Class: mail.Delivered, Stage: mail.StageDot, Upstream: "office", Reply: mail.R(250, "2.0.0", "ok")}
-	greylisted = mail.Result{Class: mail.Deferral, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net", Verbatim: true, Reply: mail.R(451, "4.7.1", "greylisted")}
-	unknown    = mail.Result{Class: mail.RecipientFault, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net", Verbatim: true, Reply: mail.R(550, "5.1.1", "no such user")}
-	badLogin   = mail.Result{Class: mail.AccountFault, Stage: mail.StageAuth, Upstream: "office", Reply: mail.R(535, "5.7.8", "bad credentials")}
-	unreached  = mail.Result{Class: mail.BackPressure, Stage: mail.StageConnect, Upstream: "office", Host: "mx.example.net", Reply: mail.R(451, "4.4.1", "connection refused")}
+	delivered = mail.Result{Class: mail.Delivered, Stage: mail.StageDot, Upstream: "office",
+		Reply: mail.R(250, "2.0.0", "ok")}
+	greylisted = mail.Result{Class: mail.Deferral, Stage: mail.StageRcpt, Upstream: "office", Host: "mx.example.net",
+		Verbatim: true, Reply: mail.R(451, "4.7.1", "greylisted")}
+	unknown = mail.Result{Class: mail.RecipientFault, Stage: mail.StageRcpt, Upstream: "office",
+		Host: "mx.example.net", Verbatim: true, Reply: mail.R(550, "5.1.1", "no such user")}
+	badLogin = mail.Result{Class: mail.AccountFault, Stage: mail.StageAuth, Upstream: "office",
+		Reply: mail.R(535, "5.7.8", "bad credentials")}
+	unreached = mail.Result{Class: mail.BackPressure, Stage: mail.StageConnect, Upstream: "office",
+		Host: "mx.example.net", Reply: mail.R(451, "4.4.1", "connection refused")}
 )
 
 // results gives every pending recipient the same result.
@@ -196,7 +203,7 @@ func slowly(d time.Duration) func(context.Context, *queue.Message, mail.Content)
 // world is a queue with everything around it. It lives in a synctest bubble.
 type world struct {
 	t      *testing.T
-	store  *memstore.Store
+	store  *memstore
 	up     *fakeUpstreams
 	q      *queue.Queue
 	mu     sync.Mutex
@@ -206,8 +213,18 @@ type world struct {
 	done   chan error
 }
 
+// usual is the schedule of relay.toml.
+var usual = queue.Schedule{
+	Retry: []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour,
+		4 * time.Hour},
+	Expire: 48 * time.Hour, WarnAfter: 4 * time.Hour,
+}
+
+// noJournal keeps nothing, as one on a full disk.
+var noJournal = &journal{refuses: true}
+
 func newWorld(t *testing.T, change func(*queue.Options)) *world {
-	w := &world{t: t, store: memstore.New(), up: newUpstreams()}
+	w := &world{t: t, store: newMemstore(), up: newUpstreams()}
 	w.start(change)
 	return w
 }
@@ -215,8 +232,8 @@ func newWorld(t *testing.T, change func(*queue.Options)) *world {
 func (w *world) start(change func(*queue.Options)) {
 	w.t.Helper()
 	o := queue.Options{
-		Store: w.store, Dispatcher: w.up, Owner: "node1",
-		Report: w.report, Trace: w.trace, Jitter: func() float64 { return 0.5 },
+		Store: w.store, Journal: noJournal, Dispatcher: w.up, Owner: "node1", Schedule: usual, Drain: 30 * time.Second,
+		Report: w.report, Trace: w.trace, Logger: slog.New(slog.DiscardHandler), Jitter: func() float64 { return 0.5 },
 	}
 	if change != nil {
 		change(&o)
@@ -302,7 +319,8 @@ func message(id, login string, to ...string) *queue.Message {
 		to = []string{"someone@example.net"}
 	}
 	for _, a := range to {
-		m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: address(a)}, Status: queue.Pending})
+		m.Recipients = append(m.Recipients, queue.Recipient{Recipient: mail.Recipient{To: address(a)},
+			Status: queue.Pending})
 	}
 	return m
 }
@@ -364,8 +382,8 @@ func (w *world) wantKinds(id string, want ...trace.Kind) {
 	}
 }
 
-func memstoreFailing(broken string) *memstore.Store {
-	s := memstore.New()
+func memstoreFailing(broken string) *memstore {
+	s := newMemstore()
 	s.Fault = func(op string) error {
 		if op == broken {
 			return errStore
@@ -381,7 +399,8 @@ type slowDue struct {
 	reads atomic.Int64
 }
 
-func (s *slowDue) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) ([]*queue.Message, time.Time, error) {
+func (s *slowDue) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) ([]*queue.Message,
+	time.Time, error) {
 	s.reads.Add(1)
 	due, next, err := s.Store.Due(ctx, now, after, perLogin, limit)
 	time.Sleep(5 * time.Second)
@@ -395,11 +414,15 @@ type journal struct {
 	next    int
 	forgot  int
 	refuses bool
+	closed  bool
 }
 
 func (j *journal) Note(n queue.Note) (func(), error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.closed {
+		panic("a note after the end")
+	}
 	if j.refuses {
 		return nil, errStore
 	}
@@ -431,6 +454,12 @@ func (j *journal) Clear() error {
 	defer j.mu.Unlock()
 	clear(j.notes)
 	return nil
+}
+
+func (j *journal) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.closed = true
 }
 
 func (j *journal) len() int {

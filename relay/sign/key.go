@@ -6,12 +6,15 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"time"
+
+	"github.com/emersion/go-msgauth/dkim"
 
 	"postern/mail"
 )
@@ -122,8 +125,8 @@ func Generate(algorithm string) (crypto.Signer, []byte, error) {
 	return key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// CheckKey refuses a key that cannot make a valid signature: names that DNS cannot hold, a bad size, a
-// private part that does not fit the public one. The warning, "" if none, is for the operator.
+// CheckKey refuses a key that cannot make a valid signature: names that DNS cannot hold, a bad size, a first signature
+// that does not verify by the key's own record. The warning, "" if none, is for the operator.
 func CheckKey(k Key) (warning string, err error) {
 	if k.Signer == nil {
 		return "", errors.New("no private key")
@@ -167,28 +170,37 @@ func checkNames(k Key) error {
 	return nil
 }
 
-// trial signs and verifies once.
+// firstMessage is what every key signs before it signs mail.
+const firstMessage = "From: postmaster@example.com\r\nSubject: First signature\r\n\r\nSigned to be verified.\r\n"
+
+// trial signs a message. go-msgauth, which is not ours, verifies it by the record that DNS is to have.
 func trial(k Key) error {
-	_, hash, err := k.algorithm()
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256([]byte(k.RecordName()))
-	signature, err := k.Signer.Sign(rand.Reader, sum[:], hash)
+	fields, err := Sign(mail.BytesContent(firstMessage), []Key{k}, time.Now(), Options{})
 	if err != nil {
 		return fmt.Errorf("the key does not sign: %w", err)
 	}
-	valid := false
-	switch public := k.Signer.Public().(type) {
-	case *rsa.PublicKey:
-		valid = rsa.VerifyPKCS1v15(public, hash, sum[:], signature) == nil
-	case ed25519.PublicKey:
-		valid = ed25519.Verify(public, sum[:], signature)
+	found, err := dkim.VerifyWithOptions(io.MultiReader(bytes.NewReader(fields), strings.NewReader(firstMessage)),
+		&dkim.VerifyOptions{LookupTXT: k.lookup})
+	switch {
+	case err != nil:
+	case len(found) != 1:
+		err = fmt.Errorf("%d signatures are found", len(found))
+	default:
+		err = found[0].Err
 	}
-	if !valid {
-		return errors.New("the private key does not belong to its public key")
+	if err != nil {
+		return fmt.Errorf("the first signature does not verify, the private key may not belong to its public key: %w", err)
 	}
 	return nil
+}
+
+// lookup is DNS with the record of this key alone.
+func (k Key) lookup(name string) ([]string, error) {
+	if name != k.RecordName() {
+		return nil, fmt.Errorf("%s is not the name of its record", name)
+	}
+	record, err := k.Record()
+	return []string{record}, err
 }
 
 // Ring finds the keys for a header author. It does not change and is safe for concurrent use.

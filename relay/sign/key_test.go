@@ -115,7 +115,8 @@ func TestCheckKey(t *testing.T) {
 		{"U-label", with("bücher.example", "s", ed.Signer), "", "xn--bcher-kva.example"},
 		{"injection", with("example.com", "s; d=evil", ed.Signer), "", "no domain name"},
 		{"too long", with(strings.Repeat("a.", 124)+"com", "selector", ed.Signer), "", "too long"},
-		{"other private part", with("example.com", "s", mismatched{ed.Signer, other.Public()}), "", "does not belong"},
+		{"other private part", with("example.com", "s", mismatched{ed.Signer, other.Public()}), "", "may not belong"},
+		{"other private part, RSA", with("example.com", "s", mismatched{good.Signer, rsaKey(t, 2048).Public()}), "", "may not belong"},
 		{"broken", with("example.com", "s", brokenSigner{ed.Signer}), "", "does not sign"},
 		{"other kind", with("example.com", "s", mismatched{ed.Signer, "x"}), "", "cannot sign"},
 	} {

@@ -4,10 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"postern/relay/queue"
-	"postern/relay/queue/storetest"
 )
+
+// What queue.Store promises is tested in relay/queue, for every implementation.
 
 // open opens a store that is closed when the test ends.
 func open(t testing.TB, o Options) *SQLite {
@@ -25,10 +24,6 @@ func open(t testing.TB, o Options) *SQLite {
 		}
 	})
 	return s
-}
-
-func TestContract(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) queue.Store { return open(t, Options{Daemon: true}) })
 }
 
 // Sizes are told in the unit that their number is in, as relay.toml reads them: "10GB" is not 9536 MB.

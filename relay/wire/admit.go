@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"fmt"
 	"math"
 	"net/netip"
 	"time"
@@ -12,10 +11,10 @@ import (
 // recordHandshake is the first octet of a TLS ClientHello (RFC 8446 §5.1).
 const recordHandshake = 0x16
 
-// recordAlert is the type of a record with an alert, where it is not encrypted.
+// recordAlert is the record type of an unencrypted alert.
 const recordAlert = 0x15
 
-// admit checks where the connection comes from. A proxy speaks for its clients: they must be in Networks, not it.
+// admit checks the client's address. Behind a proxy that is the address in the PROXY header, not the proxy's.
 func (c *Conn) admit() error {
 	if contains(c.opt.Proxies, c.client.Addr()) {
 		if err := c.readProxy(); err != nil {
@@ -26,16 +25,17 @@ func (c *Conn) admit() error {
 		return err
 	}
 	origin := originOf(c.client.Addr())
-	c.srv.half.rename(c.stranger, origin)
+	c.srv.half.rename(c.slot, origin)
 	if !c.enterFrom(origin) {
-		return refuse(ReasonLimit, mail.R(421, "4.7.0", "too many connections from your address at once; close some or try again later"),
-			"%s has %d connections to listener %s already; see max_connections_per_ip", origin, c.opt.MaxConnectionsPerIP, c.opt.Name)
+		return refuse(ReasonLimit, tooManyFromAddress,
+			"%s has %d connections to listener %s already; see max_connections_per_ip",
+			origin, c.opt.MaxConnectionsPerIP, c.opt.Name)
 	}
 	c.origin = origin
 	return nil
 }
 
-// enterFrom takes a place for the client's address. Where none is left, one makes room that had time enough to log in.
+// enterFrom takes a slot for the client's address. If none is left, it evicts a connection that had time to log in.
 func (c *Conn) enterFrom(origin netip.Prefix) bool {
 	if c.srv.counts.enterFrom(origin, c.opt.MaxConnectionsPerIP) {
 		return true
@@ -44,7 +44,7 @@ func (c *Conn) enterFrom(origin netip.Prefix) bool {
 	if goes == nil {
 		return false
 	}
-	goes.makeRoom()
+	goes.evict()
 	return c.srv.counts.enterFrom(origin, math.MaxInt)
 }
 
@@ -52,17 +52,17 @@ func (c *Conn) checkNetwork() error {
 	if len(c.opt.Networks) == 0 || c.unplaced() || contains(c.opt.Networks, c.client.Addr()) {
 		return nil
 	}
-	return refuse(ReasonNetwork, mail.R(554, "5.7.1", "your address %s may not connect here; the administrator can allow its network", c.client.Addr()),
+	return refuse(ReasonNetwork,
+		mail.R(554, "5.7.1", "your address %s may not connect here; the administrator can allow its network",
+			c.client.Addr()),
 		"%s is not in the networks of listener %s", c.client.Addr(), c.opt.Name)
 }
 
-// unplaced reports a client that a proxy did not name. The health checks of a load balancer are such: they are
-// greeted, and can neither log in nor send, since the networks of listeners, logins and policies would be asked about
-// the proxy's own address.
+// unplaced reports a client whose address the proxy did not give, such as a load balancer's health check. It is
+// greeted, but can neither log in nor send: the networks of listeners, logins and policies cannot be checked.
 func (c *Conn) unplaced() bool { return c.unnamed }
 
-// Placed reports whether the client's address is known. It is not for the connections that a proxy makes for itself, or
-// without naming a client.
+// Placed reports whether the client's address is known. A proxy gives none for connections of its own.
 func (c *Conn) Placed() bool { return !c.unplaced() }
 
 // startTLSFirst does the handshake on connections that begin with one.
@@ -76,32 +76,33 @@ func (c *Conn) startTLSFirst() error {
 	return nil
 }
 
-// expectClientHello takes a client that says nothing, or something else, for one that waits for a greeting in clear.
-// It gets one that says what to change: a mail program shows it, and would otherwise wait until it gives up without a
-// word.
+// expectClientHello waits for a ClientHello. A client that sends nothing, or something else, probably expects a
+// plaintext greeting. It gets one that says what to change, which mail programs show; otherwise they would time out in
+// silence.
 func (c *Conn) expectClientHello() error {
 	first, err := c.firstOctet(c.opt.HelloWait)
 	switch {
 	case err == nil && first == recordHandshake:
 		return c.handshake()
 	case err == nil:
-		return refuse(ReasonTLS, tlsFirst, "no TLS handshake: the client sent something else, probably SMTP in clear; set its connection security to SSL/TLS, or use the STARTTLS port")
-	case c.ousted.Load():
-		return c.oustedRefusal()
+		return refuse(ReasonTLS, tlsFirst, "%s", notTLS)
+	case c.evicted.Load():
+		return c.evictedRefusal()
 	case isTimeout(err) && !c.srv.closing.Load():
-		return refuse(ReasonTLS, tlsFirst, "no TLS handshake within %s: the client probably waits for a greeting in clear; set its connection security to SSL/TLS, or use the STARTTLS port", span(c.opt.HelloWait)).because(err)
+		return refuse(ReasonTLS, tlsFirst, "no TLS handshake within %s: %s", span(c.opt.HelloWait),
+			waitsInClear).because(err)
 	}
 	return errGone
 }
 
-// waitUntil sets the read deadline below TLS. After it: makeRoom stores ousted, then moves the deadline.
+// waitUntil sets the read deadline below TLS, then checks evicted: evict sets evicted before it moves the deadline.
 func (c *Conn) waitUntil(t time.Time) {
-	if c.sock.SetReadDeadline(t); c.ousted.Load() {
+	if c.sock.SetReadDeadline(t); c.evicted.Load() {
 		c.sock.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// firstOctet waits for the client's first octet, which stays to be read.
+// firstOctet waits for the client's first octet and leaves it unread.
 func (c *Conn) firstOctet(wait time.Duration) (byte, error) {
 	var first [1]byte
 	c.waitUntil(time.Now().Add(wait))
@@ -114,13 +115,12 @@ func (c *Conn) firstOctet(wait time.Duration) (byte, error) {
 	return first[0], nil
 }
 
-// awaitClientHello waits a moment for a client that begins with TLS, as many office printers do on any
-// port.
+// awaitClientHello waits a moment for a client that begins with TLS, as many office printers do on any port.
 func (c *Conn) awaitClientHello() error {
-	first, err := c.firstOctet(c.srv.beginnings.wait(c.origin, c.opt.TLSWait))
+	first, err := c.firstOctet(c.srv.tlsHints.wait(c.origin, c.opt.TLSWait))
 	switch {
 	case err == nil && first == recordHandshake:
-		c.srv.beginnings.sawTLS(c.origin)
+		c.srv.tlsHints.sawTLS(c.origin)
 		return c.handshake()
 	case err != nil && !isTimeout(err):
 		return errGone
@@ -128,17 +128,17 @@ func (c *Conn) awaitClientHello() error {
 	return nil
 }
 
-// rejectEarlyInput ends a connection on which there is input before the greeting: RFC 5321 §4.3.1
-// lets the server speak first, so this is no mail client (ALPACA, a PROXY header nobody asked for).
+// rejectEarlyInput ends a connection with input before the greeting. The server speaks first (RFC 5321 §4.3.1), so this
+// is no mail client, but ALPACA or an unexpected PROXY header.
 func (c *Conn) rejectEarlyInput() error {
 	var early [16]byte
-	c.sock.SetReadDeadline(time.Time{}) // one that has passed would hide what is there
+	c.sock.SetReadDeadline(time.Time{}) // an expired one would hide what has arrived
 	c.sock.nowait = true
 	n, err := c.stream.Read(early[:])
 	c.sock.nowait, c.deadline = false, time.Time{}
 	switch {
-	case n > 0 && early[0] == recordHandshake && c.tls == nil && c.opt.TLSMode == Auto: // it came at the end of the wait
-		c.srv.beginnings.sawTLS(c.origin)
+	case n > 0 && early[0] == recordHandshake && c.tls == nil && c.opt.TLSMode == Auto: // it came just after the wait
+		c.srv.tlsHints.sawTLS(c.origin)
 		c.sock.unread(early[:n])
 		if err := c.handshake(); err != nil {
 			return err
@@ -155,7 +155,8 @@ func (c *Conn) rejectEarlyInput() error {
 func (c *Conn) earlyRefusal(b []byte) error {
 	reply := mail.R(554, "5.5.1", "wait for the greeting")
 	if used, err := proxyLength(b); err == nil || used > 0 {
-		return refuse(ReasonProxy, reply, "%s sent a PROXY header but is not in proxy_protocol of listener %s", c.client.Addr(), c.opt.Name)
+		return refuse(ReasonProxy, reply, "%s sent a PROXY header but is not in proxy_protocol of listener %s",
+			c.client.Addr(), c.opt.Name)
 	}
 	if b[0] == recordHandshake && c.tls == nil {
 		return c.unexpectedTLS()
@@ -163,20 +164,24 @@ func (c *Conn) earlyRefusal(b []byte) error {
 	return refuse(ReasonProtocol, reply, "the client talked before the greeting")
 }
 
-// alertUnexpected is a TLS record with the fatal alert unexpected_message (RFC 8446 §6): mail programs show then that
-// the settings are wrong, where they would otherwise speak of a lost connection.
+// alertUnexpected is a TLS record with the fatal alert unexpected_message (RFC 8446 §6). It makes mail programs blame
+// the settings rather than a lost connection.
 var alertUnexpected = []byte{0x15, 0x03, 0x01, 0, 2, 2, 10}
 
-// unexpectedTLS is for a ClientHello where a command is due. A reply in clear would only confuse.
+// unexpectedTLS refuses a ClientHello where a command is due. A plaintext reply would only confuse.
 func (c *Conn) unexpectedTLS() error {
 	if c.opt.TLSMode == Auto {
-		c.srv.beginnings.sawTLS(c.origin)
-		return refuse(ReasonTLS, mail.Reply{}, "the client began TLS after it was greeted in clear: it was too slow, or shares its address with clients that use STARTTLS; its next connection is waited for longer")
+		c.srv.tlsHints.sawTLS(c.origin)
+		return refuse(ReasonTLS, mail.Reply{}, "the client began TLS after the plaintext greeting: it was too slow, "+
+			"or shares its address with clients that use STARTTLS; next time the greeting waits longer")
 	}
-	r := refuse(ReasonTLS, mail.Reply{}, `the client began TLS without STARTTLS; set its connection security to STARTTLS, or tls = "auto" on listener %s`, c.opt.Name)
+	detail := `the client began TLS without STARTTLS; set its connection security to STARTTLS, ` +
+		`or tls = "auto" on listener %s`
 	if c.opt.TLSMode == None {
-		r.detail = fmt.Sprintf(`the client began TLS, and listener %s has tls = "none"; set its connection security to none, or let it use another port`, c.opt.Name)
+		detail = `the client began TLS, but listener %s has tls = "none"; ` +
+			`set its connection security to none, or let it use another port`
 	}
-	r.alert = !c.greeted // a greeting in clear has spoilt it for the client already
+	r := refuse(ReasonTLS, mail.Reply{}, detail, c.opt.Name)
+	r.alert = !c.greeted // after a plaintext greeting the client would not read it as an alert
 	return r
 }

@@ -7,9 +7,8 @@ import (
 	"postern/mail"
 )
 
-// maxRefusals bounds 4yz and 5yz replies of the session without an accepted message, maxIdleTurns
-// commands without one. Both are far above what a mailing list or a pool that keeps its connections
-// open with NOOP needs.
+// maxRefusals bounds the session's 4yz and 5yz replies since the last accepted message, maxIdleTurns the commands since
+// then. Both leave ample room for mailing lists and for connection pools that send NOOP.
 const (
 	maxRefusals  = 1000
 	maxIdleTurns = 5000
@@ -55,12 +54,12 @@ func splitCommand(line string) (verb, arg string) {
 
 // run runs one complete line.
 func (c *Conn) run(line string) error {
-	if strings.IndexByte(line, '\t') >= 0 { // white space as good as the other (RFC 5321 §4.1.1)
+	if strings.IndexByte(line, '\t') >= 0 { // a tab is white space too (RFC 5321 §4.1.1)
 		line = strings.ReplaceAll(line, "\t", " ")
 	}
 	c.line = line
 	err := c.runLine(line)
-	c.line = "" // a connection that waits keeps nothing
+	c.line = "" // a waiting connection holds no memory
 	return err
 }
 
@@ -69,15 +68,19 @@ func (c *Conn) runLine(line string) error {
 		return c.wrong(500, "5.5.2", "control characters in a command")
 	}
 	if c.idleTurns++; c.idleTurns > maxIdleTurns {
-		return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many commands without a message, closing; connect again"), "%d commands without a message", maxIdleTurns)
+		return refuse(ReasonProtocol,
+			mail.R(421, "4.7.0", "too many commands without a message, closing; connect again"),
+			"%d commands without a message", maxIdleTurns)
 	}
 	verb, arg := splitCommand(line)
 	cmd, known := commands[verb]
 	switch {
 	case isHTTP(verb):
-		return refuse(ReasonProtocol, mail.R(554, "5.5.1", "this is a mail server"), "a web client sent an HTTP request")
+		return refuse(ReasonProtocol, mail.R(554, "5.5.1", "this is a mail server"),
+			"a web client sent an HTTP request")
 	case verb == "PROXY":
-		return refuse(ReasonProxy, mail.R(554, "5.7.0", "no PROXY header is expected here"), "a PROXY header came behind the greeting")
+		return refuse(ReasonProxy, mail.R(554, "5.7.0", "no PROXY header is expected here"),
+			"a PROXY header came after the greeting")
 	case !known && c.clearPhase():
 		return c.wrong(530, "5.7.0", "%s", c.opt.securityNeeded())
 	case !known:
@@ -90,22 +93,23 @@ func (c *Conn) runLine(line string) error {
 	return cmd.run(c, arg)
 }
 
-// clearPhase reports that TLS is required and has not begun.
+// clearPhase reports whether TLS is required but has not begun.
 func (c *Conn) clearPhase() bool { return c.tls == nil && c.opt.TLSMode != None }
 
-// needsTLS answers a command that is not for clear text.
+// needsTLS answers a command that requires TLS.
 func (c *Conn) needsTLS(verb string) error {
 	switch verb {
 	case "AUTH":
-		// RFC 4954 §4: the credentials may be in the open now, but were not taken.
+		// RFC 4954 §4: the credentials may have been exposed, but were not accepted.
 		return c.loginFault(538, "5.7.11", "%s", c.opt.securityNeeded())
-	case "BDAT": // its octets would be read as commands
-		return refuse(ReasonProtocol, mail.R(530, "5.7.0", "%s", c.opt.securityNeeded()), "the client sent BDAT without STARTTLS")
+	case "BDAT": // its chunk would be read as commands
+		return refuse(ReasonProtocol, mail.R(530, "5.7.0", "%s", c.opt.securityNeeded()),
+			"the client sent BDAT without STARTTLS")
 	}
 	return c.wrong(530, "5.7.0", "%s", c.opt.securityNeeded())
 }
 
-// wrong answers a violation of the protocol and ends the connection after too many of them.
+// wrong answers a protocol error and ends the connection after too many.
 func (c *Conn) wrong(code int, enhanced, format string, args ...any) error {
 	return c.violation(mail.R(code, enhanced, format, args...))
 }
@@ -116,16 +120,17 @@ func (c *Conn) violation(r mail.Reply) error {
 	return c.countError(r)
 }
 
-// countError ends the connection after too many violations of the protocol, the last one answered with r.
+// countError ends the connection after too many protocol errors. r is the reply to the last one.
 func (c *Conn) countError(r mail.Reply) error {
 	if c.errors++; c.errors < c.opt.MaxErrors {
 		return nil
 	}
-	return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many errors, closing; the replies before say what was wrong"),
+	return refuse(ReasonProtocol,
+		mail.R(421, "4.7.0", "too many errors, closing; the replies before say what was wrong"),
 		"%d protocol errors, the last one was answered %s", c.errors, r)
 }
 
-// tell lets a Witness know that we refused a command that mail depends on. What was behind AUTH is for tellLogin.
+// tell reports the refusal of a command of the transaction to a Witness. tellLogin does so for AUTH.
 func (c *Conn) tell(r mail.Reply) {
 	w, ok := c.session.(Witness)
 	if !ok || c.line == "" {
@@ -160,8 +165,8 @@ func (c *Conn) greetEHLO(arg string) error { return c.hello(arg, true) }
 
 func (c *Conn) greetHELO(arg string) error { return c.hello(arg, false) }
 
-// hello takes the client's name. It is logged, never judged; it also resets (RFC 5321 §4.1.4). Some devices have none to say,
-// and we need none: who sends is what the login says.
+// hello handles EHLO and HELO, which also reset (RFC 5321 §4.1.4). The client's name is logged but never checked, and
+// may be missing, as with some devices: the login says who sends.
 func (c *Conn) hello(arg string, extended bool) error {
 	c.endTransaction()
 	c.introduced = true
@@ -177,7 +182,8 @@ func (c *Conn) hello(arg string, extended bool) error {
 // extensions is the text of the EHLO reply.
 func (c *Conn) extensions() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\nPIPELINING\n8BITMIME\nSIZE %d\nENHANCEDSTATUSCODES\nCHUNKING\nSMTPUTF8\nDSN\nLIMITS RCPTMAX=%d",
+	fmt.Fprintf(&b, "%s\nPIPELINING\n8BITMIME\nSIZE "+
+		"%d\nENHANCEDSTATUSCODES\nCHUNKING\nSMTPUTF8\nDSN\nLIMITS RCPTMAX=%d",
 		c.opt.Hostname, c.opt.MaxMessageSize, c.opt.MaxRecipients) // LIMITS: RFC 9422
 	if c.clearPhase() {
 		b.WriteString("\nSTARTTLS")
@@ -209,7 +215,7 @@ func (c *Conn) vrfy(arg string) error {
 	if arg == "" {
 		return c.wrong(501, "5.5.4", "VRFY needs an argument")
 	}
-	c.send(mail.R(252, "2.5.0", "send mail and see")) // RFC 5321 §3.5.3: says nothing about who exists
+	c.send(mail.R(252, "2.5.0", "send mail and see")) // RFC 5321 §3.5.3: does not reveal who exists
 	return nil
 }
 
@@ -222,16 +228,18 @@ func (c *Conn) notImplemented(string) error {
 	return c.wrong(502, "5.5.1", "command not implemented")
 }
 
-// starttls begins TLS. What was sent behind the command in clear text could have been put there by
-// anybody, so it ends the connection (RFC 3207 §5, CVE-2011-0411).
+// starttls begins TLS. Plaintext sent after the command may have been injected by anybody, so it ends the connection
+// (RFC 3207 §5, CVE-2011-0411).
 func (c *Conn) starttls(string) error {
 	switch {
 	case c.opt.TLSMode == None:
-		return c.wrong(502, "5.5.1", "TLS is not available here; set the connection security to none, or use another port")
+		return c.wrong(502, "5.5.1",
+			"TLS is not available here; set the connection security to none, or use another port")
 	case c.tls != nil:
 		return c.wrong(503, "5.5.1", "TLS is on already")
 	case len(c.buffered()) > 0:
-		return refuse(ReasonProtocol, mail.R(554, "5.5.1", "nothing may follow STARTTLS before its reply"), "the client, or somebody on the way, sent more behind STARTTLS in clear text")
+		return refuse(ReasonProtocol, mail.R(554, "5.5.1", "nothing may follow STARTTLS before its reply"),
+			"the client, or somebody on the way, sent plaintext after STARTTLS")
 	}
 	c.send(mail.R(220, "2.0.0", "go ahead"))
 	c.release()
@@ -243,7 +251,7 @@ func (c *Conn) starttls(string) error {
 		return err
 	}
 	if c.opt.TLSMode == Auto {
-		c.srv.beginnings.sawStartTLS(c.origin)
+		c.srv.tlsHints.sawStartTLS(c.origin)
 	}
 	return c.enterInside()
 }

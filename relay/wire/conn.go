@@ -13,26 +13,26 @@ import (
 	"postern/mail"
 )
 
-// Conn is one client connection. Its exported methods may be called by its Session at any time; what
-// they return changes only between commands.
+// Conn is one client connection. Its Session may call the exported methods at any time; their results change only
+// between commands.
 type Conn struct {
 	srv      *Server
 	opt      *Options
-	limitsOf *Options // the options that the limits in opt were taken from
+	limitsOf *Options // where the limits in opt come from
 	ln       net.Listener
 	ctx      context.Context // ends when the server stops hard
 	sock     *socket
 	id       string
 
 	client  netip.AddrPort
-	unnamed bool         // a proxy did not say who it is
+	unnamed bool         // the proxy did not give the client's address
 	origin  netip.Prefix // counted in srv.counts, if valid
 	loginBy time.Time
 
-	stranger *stranger   // its place before login
-	inside   bool        // it has one past login
-	ousted   atomic.Bool // it had to make room before its login
-	endBy    time.Time   // of the session, between transactions
+	slot    *slot       // its slot before login
+	inside  bool        // it has a slot for authenticated connections
+	evicted atomic.Bool // evicted before login
+	endBy   time.Time   // when the session ends, unless a transaction is open
 
 	stream   net.Conn  // sock, or TLS on it
 	tls      *tls.Conn // nil before TLS
@@ -41,17 +41,17 @@ type Conn struct {
 	session    Session
 	greeted    bool
 	introduced bool   // EHLO or HELO came
-	helo       string // what it said, may be ""
-	extended   bool   // EHLO
+	helo       string // its argument, may be ""
+	extended   bool   // it was EHLO
 	loggedIn   bool   // AUTH succeeded
 	tx         transaction
-	refused    bool         // the last MAIL, or the chunks behind it, so that what is pipelined behind is no error
-	pending    *pendingLine // read inside a transfer, still to be run
-	line       string       // the command that runs, "" between commands
-	errors     int          // of the protocol, since the last message
-	refusals   int          // 4yz and 5yz of the session since the last message
+	refused    bool         // the last MAIL or chunk was, so commands pipelined after it are no protocol errors
+	pending    *pendingLine // read inside a transfer, still to run
+	line       string       // the running command, "" between commands
+	errors     int          // protocol errors since the last message
+	refusals   int          // the session's 4yz and 5yz replies since the last message
 	idleTurns  int          // commands since the last message
-	failures   int          // of AUTH
+	failures   int          // failed AUTH
 
 	in    *[bufferSize]byte // nil while nothing is buffered
 	r, w  int
@@ -65,11 +65,10 @@ type transaction struct {
 	open   bool
 	utf8   bool
 	rcpts  int // accepted
-	excess int // answered 452 because there are too many
+	excess int // answered 452: too many
 }
 
-// maxExcess is how many recipients over the limit a transaction may ask for: more than the largest list that
-// a client has ever sent at once, and an end.
+// maxExcess bounds the recipients over the limit in one transaction, far above the largest list ever seen.
 const maxExcess = 200_000
 
 type pendingLine struct {
@@ -83,7 +82,7 @@ func newConn(s *Server, ctx context.Context, ln net.Listener, nc net.Conn) *Conn
 	opt := s.opt.Load()
 	c := &Conn{srv: s, opt: opt, limitsOf: opt, ln: ln, ctx: ctx, sock: sock, stream: sock, id: mail.NewID(now),
 		client: remote(nc), loginBy: now.Add(opt.AuthTimeout), endBy: now.Add(opt.MaxSession)}
-	c.stranger = &stranger{conn: c}
+	c.slot = &slot{conn: c}
 	return c
 }
 
@@ -93,10 +92,10 @@ func (c *Conn) ID() string { return c.id }
 // Listener is the configured name of the listener.
 func (c *Conn) Listener() string { return c.opt.Name }
 
-// Client is the client's address, as the PROXY header says it where there is one. It proves nothing.
+// Client is the client's address, taken from the PROXY header if there is one. It proves nothing.
 func (c *Conn) Client() netip.AddrPort { return c.client }
 
-// TLS is the state of TLS, nil in clear text.
+// TLS is the state of TLS, nil before TLS.
 func (c *Conn) TLS() *tls.ConnectionState {
 	if c.tls == nil {
 		return nil
@@ -105,7 +104,7 @@ func (c *Conn) TLS() *tls.ConnectionState {
 	return &state
 }
 
-// Helo is what the client calls itself: printable, at most 255 octets, and never judged; "" before.
+// Helo is the client's name from EHLO or HELO, unchecked but printable and at most 255 octets; "" before.
 func (c *Conn) Helo() string { return c.helo }
 
 // Protocol is the keyword for the with clause of Received (RFC 3848, RFC 6531 §4.3).
@@ -148,8 +147,8 @@ func (c *Conn) open() error {
 	if err := c.rejectEarlyInput(); err != nil {
 		return err
 	}
-	if c.ousted.Load() {
-		return c.oustedRefusal()
+	if c.evicted.Load() {
+		return c.evictedRefusal()
 	}
 	session, reply := c.opt.NewSession(c)
 	c.session = session
@@ -199,8 +198,8 @@ func (c *Conn) nextLine() (string, error) {
 	return string(line), c.explainTimeout(err)
 }
 
-// commandBy is when the next command must be complete: after the idle time-out, and before login at
-// the absolute deadline that no command moves.
+// commandBy is when the next command must be complete: after the idle time-out, but before login no later than the
+// login deadline, which no command moves.
 func (c *Conn) commandBy() time.Time {
 	by := time.Now().Add(c.opt.IdleTimeout)
 	if end := c.sessionBy(); end.Before(by) {
@@ -212,10 +211,10 @@ func (c *Conn) commandBy() time.Time {
 	return by
 }
 
-// transactionGrace is how long a transaction may go on, between its commands, when its session is too old.
+// transactionGrace is how much longer than MaxSession a session may last to finish a transaction.
 const transactionGrace = time.Hour
 
-// sessionBy is when the session ends for its age: what a client may do is looked at when it connects.
+// sessionBy is when the session must end: the client's rights are checked when it connects.
 func (c *Conn) sessionBy() time.Time {
 	if c.tx.open {
 		return c.endBy.Add(transactionGrace)
@@ -223,8 +222,7 @@ func (c *Conn) sessionBy() time.Time {
 	return c.endBy
 }
 
-// takeLimits takes over, between transactions, the limits of a reload. What the connection began with stays:
-// its names, TLS and networks.
+// takeLimits adopts the limits of a reload between transactions. Names, TLS and networks stay as they were.
 func (c *Conn) takeLimits() {
 	now := c.srv.opt.Load()
 	if now == c.limitsOf || c.tx.open {
@@ -244,7 +242,7 @@ func (c *Conn) admitted() bool {
 	return (c.tls != nil || c.opt.TLSMode == None) && c.session.Authenticated() && c.Placed()
 }
 
-// explainTimeout makes a refusal of a deadline that passed between commands.
+// explainTimeout turns a deadline that passed between commands into a refusal.
 func (c *Conn) explainTimeout(err error) error {
 	if err == nil || !isTimeout(err) {
 		return err
@@ -255,7 +253,8 @@ func (c *Conn) explainTimeout(err error) error {
 	if c.admitted() {
 		return errIdle
 	}
-	return refuse(ReasonTimeout, mail.R(421, "4.4.2", "no login within %s, closing; connect again to log in", span(c.opt.AuthTimeout)),
+	limit := span(c.opt.AuthTimeout)
+	return refuse(ReasonTimeout, mail.R(421, "4.4.2", "no login within %s, closing; connect again to log in", limit),
 		"no login within %s of connecting; see auth_timeout and idle_timeout", c.opt.AuthTimeout).because(err)
 }
 
@@ -265,7 +264,7 @@ var (
 	errQuit = errors.New("closing")
 )
 
-// finish says goodbye as the reason for the end asks for.
+// finish sends the last reply that the end of the connection calls for.
 func (c *Conn) finish(err error) {
 	r, refused := errors.AsType[*refusal](err)
 	switch {
@@ -277,7 +276,8 @@ func (c *Conn) finish(err error) {
 	case errors.Is(err, errIdle):
 		c.send(mail.R(421, "4.4.2", "idle for %s, closing; connect again to send more", span(c.opt.IdleTimeout)))
 	case errors.Is(err, errAged):
-		c.send(mail.R(421, "4.7.0", "connected for %s, the longest allowed; connect and log in again", span(c.opt.MaxSession)))
+		c.send(mail.R(421, "4.7.0", "connected for %s, the longest allowed; connect and log in again",
+			span(c.opt.MaxSession)))
 	case errors.Is(err, errQuit):
 	default:
 		return
@@ -285,11 +285,11 @@ func (c *Conn) finish(err error) {
 	c.flush()
 }
 
-// turnAway ends the connection and tells of it.
+// turnAway sends the refusal, reports it and ends the connection.
 func (c *Conn) turnAway(r *refusal) {
 	defer c.sock.Close()
 	c.srv.refused.Add(1)
-	// On an implicit TLS port a reply in clear would look like a broken handshake.
+	// On an implicit TLS port a plaintext reply would look like a broken handshake.
 	mute := c.opt.TLSMode == Implicit && c.tls == nil && r.reason != ReasonTLS
 	if mute {
 		r.reply = mail.Reply{}
@@ -303,14 +303,16 @@ func (c *Conn) turnAway(r *refusal) {
 		c.sock.Conn.SetWriteDeadline(time.Now().Add(lingerTimeout))
 		c.sock.Conn.Write(alertUnexpected)
 	}
-	if c.flush() != nil || r.reply.IsZero() && r.reason != ReasonTLS || c.srv.closing.Load() || c.ousted.Load() || c.origin == (netip.Prefix{}) {
-		return // those over a limit get one write and no time
+	overLimit := c.evicted.Load() || !c.origin.IsValid() // gets one write and no time
+	silent := r.reply.IsZero() && r.reason != ReasonTLS
+	if c.flush() != nil || silent || overLimit || c.srv.closing.Load() {
+		return
 	}
 	c.endStream()
 	c.discard()
 }
 
-// endStream sends the end of our side.
+// endStream sends the end of our stream.
 func (c *Conn) endStream() {
 	if c.tls != nil {
 		c.stream.SetWriteDeadline(time.Now().Add(lingerTimeout))
@@ -319,13 +321,14 @@ func (c *Conn) endStream() {
 	c.sock.closeWrite()
 }
 
-// recoverPanic keeps a bug in one session from ending the others.
+// recoverPanic confines a panic to its session.
 func (c *Conn) recoverPanic() {
 	p := recover()
 	if p == nil {
 		return
 	}
-	c.opt.Logger.Error("panic in a session", "session", c.id, "listener", c.opt.Name, "panic", p, "stack", string(debug.Stack()))
+	c.opt.Logger.Error("panic in a session", "session", c.id, "listener", c.opt.Name,
+		"panic", p, "stack", string(debug.Stack()))
 	c.send(mail.R(421, "4.3.0", "internal error, try again later"))
 	c.flush()
 }
@@ -336,7 +339,8 @@ func (c *Conn) close() {
 	defer c.leave()
 	defer func() {
 		if p := recover(); p != nil {
-			c.opt.Logger.Error("panic at the end of a session", "session", c.id, "panic", p, "stack", string(debug.Stack()))
+			c.opt.Logger.Error("panic at the end of a session", "session", c.id,
+				"panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	if c.session != nil {
@@ -349,7 +353,7 @@ func (c *Conn) close() {
 	}
 }
 
-// leave gives back what is shared with other connections.
+// leave returns shared resources.
 func (c *Conn) leave() {
 	if c.origin.IsValid() {
 		c.srv.counts.leaveFrom(c.origin)
@@ -361,7 +365,7 @@ func (c *Conn) leave() {
 	}
 }
 
-// endTransaction tells the session that the open transaction is over.
+// endTransaction ends an open transaction and resets the session.
 func (c *Conn) endTransaction() {
 	c.refused = false
 	if c.tx.open {
@@ -370,7 +374,7 @@ func (c *Conn) endTransaction() {
 	}
 }
 
-// clean reports a line without controls. RFC 5321 §4.1.2 has none in any command.
+// clean reports whether a line has no control characters, which no command may have (RFC 5321 §4.1.2).
 func clean(line string) bool {
 	for i := 0; i < len(line); i++ {
 		if line[i] < ' ' || line[i] == 0x7f {

@@ -7,16 +7,15 @@ import (
 	"postern/mail"
 )
 
-// stuffing finds the content in the octets behind DATA: it takes away the dots that the client put
-// before dots, and it finds the end, which is CRLF.CRLF and nothing that resembles it
-// (RFC 5321 §4.1.1.4, §4.5.2).
+// stuffing decodes the octets after DATA: it removes dot-stuffing and finds the end, which is CRLF.CRLF and nothing
+// similar (RFC 5321 §4.1.1.4, §4.5.2).
 type stuffing struct {
-	lineStart bool // behind CRLF
-	cr        bool // the octet before was CR; not where lineStart is set
+	lineStart bool // after CRLF
+	cr        bool // the previous octet was CR; unused if lineStart is set
 }
 
-// next returns the next run of content in b, which is not empty, how many octets of b it used up, and
-// whether they include the end. If it uses none it needs more octets to decide.
+// next returns the next run of content in b, which must not be empty, how many octets of b were used, and whether they
+// include the end. If none were used, it needs more octets to decide.
 func (s *stuffing) next(b []byte) (run []byte, used int, end bool) {
 	from := 0
 	if s.lineStart && b[0] == '.' {
@@ -36,7 +35,7 @@ func (s *stuffing) next(b []byte) (run []byte, used int, end bool) {
 	return b[from:to], to, false
 }
 
-// untilDot returns the index behind the first CRLF that a dot follows, or that is the end of b.
+// untilDot returns the index after the first CRLF that is followed by a dot or ends b, or else len(b).
 func (s *stuffing) untilDot(b []byte, from int) int {
 	for at := from; ; {
 		i := bytes.Index(b[at:], []byte("\n."))
@@ -63,35 +62,35 @@ func (s *stuffing) crBefore(b []byte, from, lf int) bool {
 	return b[lf-1] == '\r'
 }
 
-// lines judges content as lines: which octets are in it that no text message may have, and where. It does not
-// depend on how the content is cut into pieces.
+// lines checks content line by line and records the first fault: octets that no text message may have. The result does
+// not depend on how the content is divided into pieces.
 type lines struct {
-	takeLong bool // lines over mail.MaxLine are no fault
+	takeLong bool // lines over mail.MaxLine are allowed
 	size     int64
 	eightBit bool
 	long     bool // there is a line over mail.MaxLine
-	place
+	position
 	head  [mail.LineHead]byte // of the open line
 	kept  int                 // octets in head
 	fault fault               // the first one
 }
 
-// place is where the content has come to.
-type place struct {
-	ended  int64 // lines
+// position is how far the content has come.
+type position struct {
+	ended  int64 // complete lines
 	column int   // length of the open line, with its CR
 	cr     bool  // the last octet was CR
 }
 
 // length of the open line, without its CR.
-func (p *place) length() int {
+func (p *position) length() int {
 	if p.cr {
 		return p.column - 1
 	}
 	return p.column
 }
 
-// add judges the next piece.
+// add checks the next piece.
 func (l *lines) add(b []byte) {
 	if len(b) == 0 {
 		return
@@ -102,7 +101,7 @@ func (l *lines) add(b []byte) {
 		l.fault.more(b)
 		return
 	}
-	before := l.place
+	before := l.position
 	at, broken, long := l.pass(b)
 	l.long = l.long || long
 	if broken || long && !l.takeLong || bytes.IndexByte(b, 0) >= 0 {
@@ -115,10 +114,10 @@ func (l *lines) add(b []byte) {
 	l.kept += copy(l.head[l.kept:], b[at:])
 }
 
-// pass goes past a piece. It returns where the last line in it begins, whether a CR or LF in it stands alone,
-// and whether a line is too long.
-func (p *place) pass(b []byte) (at int, broken, long bool) {
-	crs := bytes.Count(b, []byte{'\r'}) // without an LF, in the end
+// pass moves past a piece. It returns where the last line in it begins, whether it has a bare CR or LF, and whether a
+// line is too long.
+func (p *position) pass(b []byte) (at int, broken, long bool) {
+	crs := bytes.Count(b, []byte{'\r'}) // finally: those without an LF
 	if p.cr {
 		crs++
 	}
@@ -138,15 +137,16 @@ func (p *place) pass(b []byte) (at int, broken, long bool) {
 		column, at = 0, lf+1
 		ended++
 	}
-	*p = place{ended: ended, column: column + len(b) - at, cr: b[len(b)-1] == '\r'}
+	*p = position{ended: ended, column: column + len(b) - at, cr: b[len(b)-1] == '\r'}
 	if p.cr {
 		crs--
 	}
 	return at, broken || crs > 0, long || p.length() > mail.MaxLine
 }
 
-// find returns the first fault of b, which has one, octet by octet. head is the open line's before b.
-func (p place) find(b, head []byte, takeLong bool) fault {
+// find looks for the first fault in b, which has one, octet by octet. head is the head of the line that is open before
+// b.
+func (p position) find(b, head []byte, takeLong bool) fault {
 	for i, c := range b {
 		kind := ""
 		switch {
@@ -174,13 +174,13 @@ func (p place) find(b, head []byte, takeLong bool) fault {
 	return fault{}
 }
 
-// open reports a line without its end.
+// open reports whether a line has not ended.
 func (l *lines) open() bool { return l.column > 0 }
 
-// bad reports whether the content is refused whatever follows.
+// bad reports whether a fault was found.
 func (l *lines) bad() bool { return l.fault.kind != "" }
 
-// The kinds of a fault, as a reply has them behind the line, with what to do.
+// The kinds of fault, as a reply words them after naming the line.
 const (
 	bareCR   = "has a bare CR; lines must end with CR LF"
 	bareLF   = "ends with a bare LF; lines must end with CR LF"
@@ -188,12 +188,12 @@ const (
 	longLine = "has more than 998 octets; shorten it, or send the part as quoted-printable or base64"
 )
 
-// fault is the first thing in a message that no text message may have.
+// fault is the first octet or line in a message that no text message may have.
 type fault struct {
 	kind   string // "": none
 	line   int64  // from 1
 	head   []byte
-	closed bool // head has all that it gets
+	closed bool // head is complete
 }
 
 // more completes the head of the faulty line from what follows.
@@ -213,14 +213,14 @@ func (f *fault) reply() mail.Reply {
 	return mail.R(550, "5.6.0", "%s %s", mail.NameLine(f.line, line), f.kind)
 }
 
-// appendHead adds to what is kept of a line as much as there is room for.
+// appendHead appends b to the head of a line, up to mail.LineHead.
 func appendHead(head, b []byte) []byte {
 	return append(head, b[:min(len(b), mail.LineHead-len(head))]...)
 }
 
 const highBits = 0x8080808080808080
 
-// hasEightBit reports an octet above 0x7f, looking at 32 at a time.
+// hasEightBit reports whether b has an octet above 0x7f, checking 32 at a time.
 func hasEightBit(b []byte) bool {
 	for ; len(b) >= 32; b = b[32:] {
 		x := binary.NativeEndian.Uint64(b) | binary.NativeEndian.Uint64(b[8:]) |

@@ -146,8 +146,10 @@ func naiveHead(line []byte) string {
 }
 
 func FuzzData(f *testing.F) {
-	for _, s := range []string{"", ".\r\n", "a\r\n.\r\n", "..a\r\n.\r\nNOOP\r\n", "a\n.\nb\r\n.\r\n", "a\r\n.\n.\r\n.\r\n", ".\r.\r\n\r\n.\r\n",
-		"a\r.\r\n.\r\n", "\r\n\r\n.\r\n", "a\x00\r\n.\r\n", ".a\r\n..\r\n...\r\n.\r\n", "\r\r\n.\r\n", ".\n.\r\n.\r\n", strings.Repeat("x", 999) + "\r\n.\r\n"} {
+	for _, s := range []string{"", ".\r\n", "a\r\n.\r\n", "..a\r\n.\r\nNOOP\r\n", "a\n.\nb\r\n.\r\n",
+		"a\r\n.\n.\r\n.\r\n", ".\r.\r\n\r\n.\r\n",
+		"a\r.\r\n.\r\n", "\r\n\r\n.\r\n", "a\x00\r\n.\r\n", ".a\r\n..\r\n...\r\n.\r\n", "\r\r\n.\r\n", ".\n.\r\n.\r\n",
+		strings.Repeat("x", 999) + "\r\n.\r\n"} {
 		f.Add([]byte(s), []byte{1, 1, 1, 2, 3})
 		f.Add([]byte(s), []byte{})
 	}
@@ -195,7 +197,7 @@ func checkData(t *testing.T, tr *Transfer, want naive, read func(*Transfer) ([]b
 func TestFaultNamesItsLine(t *testing.T) {
 	x := strings.Repeat("x", 998)
 	for in, want := range map[string]string{
-		"From: a@b\r\nContent-Type: text/plain\n\r\nbody\r\n": `line 2 ("Content-Type: text/plain") ends with a bare LF`,
+		"From: a@b\r\nMIME-Version: 1.0\n\r\nbody\r\n": `line 2 ("MIME-Version: 1.0") ends with a bare LF`,
 		"\n":                                `line 1 ("") ends with a bare LF`,
 		"a\r\nb\rc\r\n":                     `line 2 ("b\rc") has a bare CR`,
 		"a\r\r\n":                           `line 1 ("a\r") has a bare CR`,

@@ -11,51 +11,49 @@ import (
 	"postern/mail"
 )
 
-// An address with no more than fairShare connections before login is no crowd: a mail program opens two or three. One
-// with more than a part of all places is, whoever has logged in from there. For newcomers of the same address one
-// makes room that has not logged in for staleAge.
 const (
-	fairShare  = 4
-	crowdPart  = 4
-	staleAge   = 3 * time.Second
-	maxInsider = 4096 // addresses remembered because of a login, about half a megabyte
+	fairShare   = 4               // connections before login from one address; a mail program opens two or three
+	originShare = 4               // the share of all slots, one in so many, above which earlier logins do not protect
+	staleAge    = 3 * time.Second // after which a connection may be evicted for another from the same address
+	maxTrusted  = 4096            // addresses remembered because of a login, about half a megabyte
 )
 
-// halfOpen has the connections that have not got past TLS and login. They have places of their own, so that no flood
-// of them shuts out who has. When all are taken one makes room for the next, and not the newest: otherwise who came
-// first would keep everybody else out until auth_timeout. See docs/decisions/0015-half-open.md for which.
+// halfOpen holds the connections that are not yet past TLS and login. They have slots of their own, so that a flood of
+// them does not shut out authenticated clients. When all slots are taken, an older connection is evicted for each new
+// one; otherwise those that came first could keep everybody out until auth_timeout. docs/decisions/0015-half-open.md
+// says which one.
 type halfOpen struct {
-	mu       sync.Mutex
-	order    list.List // of *stranger, the oldest first
-	crowd    map[netip.Prefix]int
-	insiders *lru.Cache[netip.Prefix, struct{}] // where logins came from
+	mu        sync.Mutex
+	order     list.List // of *slot, oldest first
+	perOrigin map[netip.Prefix]int
+	trusted   *lru.Cache[netip.Prefix, struct{}] // where logins came from
 }
 
-// stranger is a connection before its login. Its fields belong to halfOpen.mu.
-type stranger struct {
+// slot is a connection before its login. halfOpen.mu guards its fields.
+type slot struct {
 	conn    *Conn
 	origin  netip.Prefix
 	since   time.Time
-	secured bool // past the TLS handshake
-	busy    bool // its credentials are being looked at
-	insider bool
+	secured bool          // past the TLS handshake
+	busy    bool          // its credentials are being checked
+	trusted bool          // somebody logged in from its address before
 	at      *list.Element // nil once it has left
 }
 
 func newHalfOpen() *halfOpen {
-	c, err := lru.New[netip.Prefix, struct{}](maxInsider)
+	c, err := lru.New[netip.Prefix, struct{}](maxTrusted)
 	if err != nil {
-		panic(err) // for a size below one only
+		panic(err) // only for a size below one
 	}
-	return &halfOpen{crowd: make(map[netip.Prefix]int), insiders: c}
+	return &halfOpen{perOrigin: make(map[netip.Prefix]int), trusted: c}
 }
 
-// enter takes a place for a connection that was accepted. It returns the connection that has to go for it, nil while
-// there is room, and false where this one has to.
+// enter takes a slot for a new connection. It returns the connection to evict for it, nil while there is room, and
+// false if c itself must go.
 func (h *halfOpen) enter(c *Conn, now time.Time, limit int) (goes *Conn, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := c.stranger
+	s := c.slot
 	s.since = now
 	h.placeLocked(s, originOf(c.client.Addr()))
 	if h.order.Len() > limit {
@@ -70,13 +68,13 @@ func (h *halfOpen) enter(c *Conn, now time.Time, limit int) (goes *Conn, ok bool
 	return goes, true
 }
 
-// worstLocked returns who goes first when s has come, nil if s does: of the addresses that nobody logged in from, or
-// that have more than their part, one of the address with the most; without TLS before with it; the oldest.
-func (h *halfOpen) worstLocked(limit int, s *stranger) *stranger {
-	var worst *stranger
+// worstLocked returns the connection to evict for s, nil if s itself must go. Among the addresses without an earlier
+// login or above their share it takes the one with most connections; there those without TLS first, then the oldest.
+func (h *halfOpen) worstLocked(limit int, s *slot) *slot {
+	var worst *slot
 	most := -1
 	for e := h.order.Front(); e != nil; e = e.Next() {
-		o := e.Value.(*stranger)
+		o := e.Value.(*slot)
 		if o == s || o.busy {
 			continue
 		}
@@ -84,21 +82,21 @@ func (h *halfOpen) worstLocked(limit int, s *stranger) *stranger {
 			worst, most = o, weight
 		}
 	}
-	const tls = 1 // s has had no time for it
+	const tls = 1 // ignored: s had no time for TLS yet
 	if worst == nil || h.weightLocked(s, limit)&^tls > most&^tls {
 		return nil
 	}
 	return worst
 }
 
-// weightLocked orders strangers: the heavier goes first.
-func (h *halfOpen) weightLocked(s *stranger, limit int) int {
-	weight, crowd := 0, h.crowd[s.origin]
-	if !s.insider || crowd > max(limit/crowdPart, fairShare) {
+// weightLocked ranks connections: the heaviest is evicted first.
+func (h *halfOpen) weightLocked(s *slot, limit int) int {
+	weight, perOrigin := 0, h.perOrigin[s.origin]
+	if !s.trusted || perOrigin > max(limit/originShare, fairShare) {
 		weight |= 1 << 30
 	}
-	if crowd > fairShare {
-		weight |= min(crowd, 1<<20) << 1
+	if perOrigin > fairShare {
+		weight |= min(perOrigin, 1<<20) << 1
 	}
 	if !s.secured {
 		weight |= 1
@@ -106,27 +104,27 @@ func (h *halfOpen) weightLocked(s *stranger, limit int) int {
 	return weight
 }
 
-// placeLocked puts a stranger at the end of the line, as one of an address.
-func (h *halfOpen) placeLocked(s *stranger, origin netip.Prefix) {
-	s.origin, s.insider = origin, h.insiders.Contains(origin)
-	h.crowd[origin]++
+// placeLocked appends a connection to the order and counts it for its address.
+func (h *halfOpen) placeLocked(s *slot, origin netip.Prefix) {
+	s.origin, s.trusted = origin, h.trusted.Contains(origin)
+	h.perOrigin[origin]++
 	s.at = h.order.PushBack(s)
 }
 
-func (h *halfOpen) removeLocked(s *stranger) bool {
+func (h *halfOpen) removeLocked(s *slot) bool {
 	if s.at == nil {
 		return false
 	}
 	h.order.Remove(s.at)
 	s.at = nil
-	if h.crowd[s.origin]--; h.crowd[s.origin] == 0 {
-		delete(h.crowd, s.origin)
+	if h.perOrigin[s.origin]--; h.perOrigin[s.origin] == 0 {
+		delete(h.perOrigin, s.origin)
 	}
 	return true
 }
 
-// rename counts a stranger for the address that a PROXY header named.
-func (h *halfOpen) rename(s *stranger, origin netip.Prefix) {
+// rename moves a connection to the address that a PROXY header gave.
+func (h *halfOpen) rename(s *slot, origin netip.Prefix) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if origin != s.origin && h.removeLocked(s) {
@@ -134,12 +132,12 @@ func (h *halfOpen) rename(s *stranger, origin netip.Prefix) {
 	}
 }
 
-// stale takes the oldest of an address out that had its time, nil if there is none.
+// stale removes and returns the oldest connection of an address that had staleAge to log in; nil if there is none.
 func (h *halfOpen) stale(origin netip.Prefix, now time.Time) *Conn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for e := h.order.Front(); e != nil; e = e.Next() {
-		s := e.Value.(*stranger)
+		s := e.Value.(*slot)
 		if now.Sub(s.since) < staleAge {
 			return nil
 		}
@@ -151,51 +149,53 @@ func (h *halfOpen) stale(origin netip.Prefix, now time.Time) *Conn {
 	return nil
 }
 
-func (h *halfOpen) secured(s *stranger) {
+func (h *halfOpen) secured(s *slot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.secured = true
 }
 
-func (h *halfOpen) busy(s *stranger, busy bool) {
+func (h *halfOpen) busy(s *slot, busy bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.busy = busy
 }
 
-// admit takes a stranger out who is one no more, and remembers its address. False: it had to go meanwhile.
-func (h *halfOpen) admit(s *stranger) bool {
+// admit removes a connection that has logged in, and remembers its address. It reports false if it was evicted
+// meanwhile.
+func (h *halfOpen) admit(s *slot) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.insiders.Add(s.origin, struct{}{})
+	h.trusted.Add(s.origin, struct{}{})
 	return h.removeLocked(s)
 }
 
-func (h *halfOpen) leave(s *stranger) {
+func (h *halfOpen) leave(s *slot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.removeLocked(s)
 }
 
-// makeRoom ends a connection before its login, from outside: whatever it waits for returns.
-func (c *Conn) makeRoom() {
-	c.ousted.Store(true)
+// evict evicts a connection before its login. Any goroutine may call it: whatever the connection waits for returns.
+func (c *Conn) evict() {
+	c.evicted.Store(true)
 	c.sock.SetReadDeadline(time.Unix(1, 0))
 }
 
-// oustedRefusal says that another connection needed the place. In clear before TLS, and in TLS, the client reads it.
-func (c *Conn) oustedRefusal() *refusal {
+// evictedRefusal says that another connection needed the slot. The client can read it both before and after TLS.
+func (c *Conn) evictedRefusal() *refusal {
 	return refuse(ReasonLimit, mail.R(421, "4.7.0", "too many connections are waiting to log in; connect again"),
-		"other connections needed the place of this one, which had not logged in; see max_unauthenticated and max_connections_per_ip")
+		"other connections needed the slot of this one, which had not logged in; "+
+			"see max_unauthenticated and max_connections_per_ip")
 }
 
-// enterInside gives a connection that is past TLS and login a place among those that are, once.
+// enterInside moves a connection that is past TLS and login to a slot for authenticated ones, once.
 func (c *Conn) enterInside() error {
 	if c.inside || !c.admitted() {
 		return nil
 	}
-	if !c.srv.half.admit(c.stranger) {
-		return c.oustedRefusal()
+	if !c.srv.half.admit(c.slot) {
+		return c.evictedRefusal()
 	}
 	if !c.srv.counts.enterInside(c.opt.MaxConnections) {
 		return c.allTaken()

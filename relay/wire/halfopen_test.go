@@ -13,25 +13,25 @@ import (
 	"postern/mail"
 )
 
-// crowd is a server in a bubble of its own time, with clients from anywhere.
-type crowd struct {
+// floodRig is a server in a bubble of its own time, with clients from anywhere.
+type floodRig struct {
 	*testServer
 	t  *testing.T
 	ln *pipeListener
 }
 
-func inCrowd(t *testing.T, change func(*Options, *backend), run func(*testing.T, *crowd)) {
+func inFlood(t *testing.T, change func(*Options, *backend), run func(*testing.T, *floodRig)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &backend{}
 		o := testOptions(b)
 		change(o, b)
 		ln := newPipeListener()
-		run(t, &crowd{serveOn(t, o, b, ln), t, ln})
+		run(t, &floodRig{serveOn(t, o, b, ln), t, ln})
 	})
 }
 
 // from connects from an address. Its client reads what it is sent all the while.
-func (s *crowd) from(address string) *testClient {
+func (s *floodRig) from(address string) *testClient {
 	s.t.Helper()
 	near, far := net.Pipe()
 	s.ln.conns <- addressedPipe{far, &net.TCPAddr{IP: net.ParseIP(address), Port: 4000}}
@@ -42,7 +42,7 @@ func (s *crowd) from(address string) *testClient {
 }
 
 // silent connects and reads the greeting, no more.
-func (s *crowd) silent(address string) *testClient {
+func (s *floodRig) silent(address string) *testClient {
 	s.t.Helper()
 	c := s.from(address)
 	c.expect("220 ")
@@ -62,7 +62,7 @@ func limitOf(n int) func(*Options, *backend) {
 
 // TestFloodOfOneAddress: it makes room for itself, and a person who types a password elsewhere stays.
 func TestFloodOfOneAddress(t *testing.T) {
-	inCrowd(t, limitOf(10), func(t *testing.T, s *crowd) {
+	inFlood(t, limitOf(10), func(t *testing.T, s *floodRig) {
 		person := s.silent("192.0.2.1")
 		time.Sleep(time.Second)
 		var flood []*testClient
@@ -73,7 +73,8 @@ func TestFloodOfOneAddress(t *testing.T) {
 				flood[n].expectClosed()
 			}
 		}
-		if r := s.lastRefusal(); r.Reason != ReasonLimit || r.Client.Addr().String() != "192.0.2.66" || !strings.Contains(r.Detail, "max_unauthenticated") {
+		if r := s.lastRefusal(); r.Reason != ReasonLimit || r.Client.Addr().String() != "192.0.2.66" ||
+			!strings.Contains(r.Detail, "max_unauthenticated") {
 			t.Errorf("refusal %+v", r)
 		}
 		if !person.open() {
@@ -86,10 +87,10 @@ func TestFloodOfOneAddress(t *testing.T) {
 	})
 }
 
-// TestFloodOfManyAddresses: with one connection each there is no crowd. Those go first that nobody ever logged in from, and of
-// them those without TLS.
+// TestFloodOfManyAddresses: with one connection each no address stands out. Those go first that nobody ever logged in
+// from, and of them those without TLS.
 func TestFloodOfManyAddresses(t *testing.T) {
-	inCrowd(t, limitOf(10), func(t *testing.T, s *crowd) {
+	inFlood(t, limitOf(10), func(t *testing.T, s *floodRig) {
 		s.from("192.0.2.1").login()
 		person := s.silent("192.0.2.1")
 		secured := s.silent("192.0.2.2")
@@ -117,15 +118,15 @@ func TestFloodOfManyAddresses(t *testing.T) {
 
 // TestCrowdOfAnInsider: an address that logins came from has no right to all places.
 func TestCrowdOfAnInsider(t *testing.T) {
-	inCrowd(t, limitOf(20), func(t *testing.T, s *crowd) {
+	inFlood(t, limitOf(20), func(t *testing.T, s *floodRig) {
 		s.from("192.0.2.1").login()
-		stranger := s.silent("192.0.2.9")
+		client := s.silent("192.0.2.9")
 		for range 40 {
 			s.silent("192.0.2.1")
 		}
 		s.from("192.0.2.10").login()
-		if !stranger.open() {
-			t.Error("the stranger went for a crowd")
+		if !client.open() {
+			t.Error("the client went for a flood")
 		}
 	})
 }
@@ -133,14 +134,14 @@ func TestCrowdOfAnInsider(t *testing.T) {
 // TestNobodyGoesWhoseLoginIsLookedAt: the place of a login under way is not taken.
 func TestNobodyGoesWhoseLoginIsLookedAt(t *testing.T) {
 	verify := make(chan struct{})
-	inCrowd(t, func(o *Options, b *backend) {
+	inFlood(t, func(o *Options, b *backend) {
 		limitOf(1)(o, b)
 		inner := o.NewSession
 		o.NewSession = func(c *Conn) (Session, mail.Reply) {
 			s, r := inner(c)
 			return slowSession{s, verify}, r
 		}
-	}, func(t *testing.T, s *crowd) {
+	}, func(t *testing.T, s *floodRig) {
 		verify = make(chan struct{})
 		c := s.silent("192.0.2.1")
 		c.cmd("EHLO c", "250-")
@@ -180,28 +181,31 @@ func (x slowExchange) Next(ctx context.Context, response []byte) ([]byte, mail.R
 // TestHandshakeMakesRoom: in the middle of a handshake, and before it, there is nothing to say.
 func TestHandshakeMakesRoom(t *testing.T) {
 	for _, begin := range []string{"", "\x16\x03\x01\x02\x00\x01\x00"} {
-		inCrowd(t, func(o *Options, b *backend) { limitOf(1)(o, b); o.TLSMode = Implicit }, func(t *testing.T, s *crowd) {
-			c := s.from("192.0.2.1")
-			if begin != "" {
-				c.send(begin)
-			}
-			synctest.Wait()
-			start := time.Now()
-			other := s.from("192.0.2.2")
-			c.expectClosed()
-			elapsed(t, start, 0, 0)
-			other.handshake()
-			other.expect("220 ")
-			if r := s.lastRefusal(); r.Reason != ReasonLimit || r.Client.Addr().String() != "192.0.2.1" || !r.Reply.IsZero() {
-				t.Errorf("refusal %+v", r)
-			}
-		})
+		inFlood(t, func(o *Options, b *backend) { limitOf(1)(o, b); o.TLSMode = Implicit },
+			func(t *testing.T, s *floodRig) {
+				c := s.from("192.0.2.1")
+				if begin != "" {
+					c.send(begin)
+				}
+				synctest.Wait()
+				start := time.Now()
+				other := s.from("192.0.2.2")
+				c.expectClosed()
+				elapsed(t, start, 0, 0)
+				other.handshake()
+				other.expect("220 ")
+				if r := s.lastRefusal(); r.Reason != ReasonLimit || r.Client.Addr().String() != "192.0.2.1" ||
+					!r.Reply.IsZero() {
+					t.Errorf("refusal %+v", r)
+				}
+			})
 	}
 }
 
-// TestStaleOfAnAddress: over the limit of an address one makes room that had its time, and none that came just now or is past login.
+// TestStaleOfAnAddress: over the limit of an address one makes room that had its time, and none that came just now or
+// is past login.
 func TestStaleOfAnAddress(t *testing.T) {
-	inCrowd(t, func(o *Options, b *backend) { o.MaxConnectionsPerIP = 2 }, func(t *testing.T, s *crowd) {
+	inFlood(t, func(o *Options, b *backend) { o.MaxConnectionsPerIP = 2 }, func(t *testing.T, s *floodRig) {
 		s.from("192.0.2.1").login()
 		silent := s.silent("192.0.2.1")
 		s.from("192.0.2.1").expect("421 4.7.0 too many connections from your address")
@@ -243,7 +247,7 @@ func TestManyHalfOpen(t *testing.T) {
 	eventually(t, "all of them are gone", func() bool { return s.Stats().Connections == 2 })
 	s.half.mu.Lock()
 	defer s.half.mu.Unlock()
-	if s.half.order.Len() != 0 || len(s.half.crowd) != 0 {
-		t.Errorf("%d strangers of %d addresses left", s.half.order.Len(), len(s.half.crowd))
+	if s.half.order.Len() != 0 || len(s.half.perOrigin) != 0 {
+		t.Errorf("%d connections of %d addresses left", s.half.order.Len(), len(s.half.perOrigin))
 	}
 }

@@ -26,7 +26,11 @@ import (
 var (
 	testCertificate = sync.OnceValue(func() tls.Certificate { return newCertificate("relay.example.com") })
 	testServerTLS   = sync.OnceValue(func() *tls.Config {
-		return ServerTLS(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { c := testCertificate(); return &c, nil }, tls.VersionTLS12)
+		return ServerTLS(func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			c := testCertificate()
+			return &c,
+				nil
+		}, tls.VersionTLS12)
 	})
 	testRoots = sync.OnceValue(func() *x509.CertPool {
 		pool := x509.NewCertPool()
@@ -40,9 +44,11 @@ func newCertificate(name string) tls.Certificate {
 	if err != nil {
 		panic(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		DNSNames: []string{name},
 		// Good today and in a bubble, whose time begins with the year 2000.
-		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), BasicConstraintsValid: true, IsCA: true}
+		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
+		BasicConstraintsValid: true, IsCA: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		panic(err)
@@ -193,7 +199,8 @@ func (s *fakeSession) Data(ctx context.Context, t *Transfer) mail.Reply {
 	var content strings.Builder
 	_, err := io.Copy(&content, t)
 	s.b.mu.Lock()
-	s.b.messages = append(s.b.messages, message{s.env, content.String(), s.c.Protocol(), t.EightBit(), t.Chunked(), err})
+	s.b.messages = append(s.b.messages,
+		message{s.env, content.String(), s.c.Protocol(), t.EightBit(), t.Chunked(), err})
 	s.b.mu.Unlock()
 	if reply, ok := mail.ReplyFor(err); ok {
 		return reply

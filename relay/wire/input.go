@@ -11,20 +11,20 @@ import (
 	"postern/mail"
 )
 
-// Lengths of lines, in octets with CRLF. Commands may be longer than the 512 of RFC 5321 §4.5.3.1.4
-// because of their parameters; SASL needs 12 288 (RFC 4954 §4).
+// Line lengths, in octets with CRLF. Parameters may make commands longer than the 512 of RFC 5321 §4.5.3.1.4; SASL
+// needs 12 288 (RFC 4954 §4).
 const (
 	maxCommandLine = 4096
 	maxSASLLine    = 12288 + 2
-	maxAuthLine    = 12288 + 64 // the initial response stands behind the command
-	maxSkipped     = 1 << 20    // of an overlong line, before we give up on its end
+	maxAuthLine    = 12288 + 64 // with the initial response
+	maxSkipped     = 1 << 20    // of an overlong line, in search of its end
 )
 
 // bufferSize holds the longest line and one whole TLS record.
 const bufferSize = 16 << 10
 
-// buffers are shared by all connections: one that waits for its client has none, so that a thousand
-// idle ones cost what crypto/tls and a goroutine cost.
+// buffers are shared by all connections. A connection that waits for its client has none, so an idle one costs no more
+// than crypto/tls and a goroutine.
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 var (
@@ -34,7 +34,7 @@ var (
 	errLineEnd     = errors.New("line not ended by CRLF")
 )
 
-// buffered returns what was read and not yet used. It is valid until the next fill.
+// buffered returns what was read but not used. It is valid until the next fill.
 func (c *Conn) buffered() []byte {
 	if c.in == nil {
 		return nil
@@ -42,7 +42,7 @@ func (c *Conn) buffered() []byte {
 	return c.in[c.r:c.w]
 }
 
-// release gives the buffer back if there is nothing in it.
+// release returns the buffer to the pool if it is empty.
 func (c *Conn) release() {
 	if c.in != nil && c.r == c.w {
 		buffers.Put(c.in)
@@ -50,8 +50,7 @@ func (c *Conn) release() {
 	}
 }
 
-// fill reads more octets, at least one. It never waits with replies unsent: the client may be waiting
-// for them.
+// fill reads at least one more octet. It sends replies before it waits, since the client may be waiting for them.
 func (c *Conn) fill(by time.Time) error {
 	if err := c.flush(); err != nil {
 		return err
@@ -73,25 +72,25 @@ func (c *Conn) fill(by time.Time) error {
 	return err
 }
 
-// read reads at least one octet into p, or fails: with errShutdown if we shut down and no transaction
-// is open, with errGone at any end of the connection, with a time-out at the deadline.
+// read reads at least one octet into p. It fails with errShutdown if we shut down and no transaction is open, with
+// errGone when the connection ends, and with a time-out at the deadline.
 func (c *Conn) read(p []byte, by time.Time) (int, error) {
 	for {
 		if c.deadline != by {
 			c.stream.SetReadDeadline(by)
 			c.deadline = by
 		}
-		// After the deadline was set: Shutdown stores closing, and makeRoom ousted, then they move the deadline.
+		// Checked after the deadline is set: Shutdown and evict set their flag first, then move the deadline.
 		if c.srv.closing.Load() && !c.tx.open {
 			return 0, errShutdown
 		}
-		if !c.inside && c.ousted.Load() {
-			return 0, c.oustedRefusal()
+		if !c.inside && c.evicted.Load() {
+			return 0, c.evictedRefusal()
 		}
 		n, err := c.stream.Read(p)
 		switch {
 		case n > 0:
-			return n, nil // an error that came with it comes again
+			return n, nil // the next read returns the error again
 		case err == nil:
 		case !isTimeout(err):
 			c.lost = errGone
@@ -152,7 +151,7 @@ func trimLine(line []byte, limit int) ([]byte, error) {
 	return line, nil
 }
 
-// skipLine throws an overlong line away.
+// skipLine discards an overlong line.
 func (c *Conn) skipLine(by time.Time) error {
 	for skipped := 0; skipped < maxSkipped; {
 		b := c.buffered()
@@ -166,10 +165,11 @@ func (c *Conn) skipLine(by time.Time) error {
 			return err
 		}
 	}
-	return refuse(ReasonProtocol, mail.R(500, "5.5.2", "line without end"), "sent %d octets without a line end", maxSkipped)
+	return refuse(ReasonProtocol, mail.R(500, "5.5.2", "line without end"),
+		"sent %d octets without a line end", maxSkipped)
 }
 
-// discard reads and forgets a little of what a client still sends, so that our last reply reaches it.
+// discard reads a little of what the client still sends, so that our last reply reaches it.
 func (c *Conn) discard() {
 	var waste [512]byte
 	c.stream.SetReadDeadline(time.Now().Add(lingerTimeout))

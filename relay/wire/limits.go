@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// counts counts connections, altogether, past login, and by origin. It is bounded by the number of connections.
+// counts counts connections: all, authenticated, and by origin. Its size is bounded by the number of connections.
 type counts struct {
 	mu     sync.Mutex
 	total  int
@@ -13,7 +13,7 @@ type counts struct {
 	origin map[netip.Prefix]int
 }
 
-// originOf returns what counts as one client: an IPv4 address, or the /64 that one IPv6 subscriber has.
+// originOf returns what counts as one client: an IPv4 address, or the /64 of an IPv6 subscriber.
 func originOf(ip netip.Addr) netip.Prefix {
 	ip = ip.Unmap()
 	bits := 32
@@ -24,7 +24,7 @@ func originOf(ip netip.Addr) netip.Prefix {
 	return p
 }
 
-// enter counts a connection unless all are there that may be, or all places past login are taken.
+// enter counts a connection unless there are total already, or inside authenticated ones.
 func (c *counts) enter(total, inside int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -35,7 +35,7 @@ func (c *counts) enter(total, inside int) bool {
 	return true
 }
 
-// enterInside takes a place past login unless limit are taken.
+// enterInside counts an authenticated connection unless there are limit.
 func (c *counts) enterInside(limit int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,7 +55,7 @@ func (c *counts) leave(inside bool) {
 	}
 }
 
-// enterFrom takes a place for an origin unless it has limit connections.
+// enterFrom counts a connection of an origin unless it has limit.
 func (c *counts) enterFrom(p netip.Prefix, limit int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

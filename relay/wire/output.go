@@ -10,17 +10,17 @@ import (
 	"postern/mail"
 )
 
-// maxUnsent is how many octets of replies wait at most for the end of a pipelined batch.
+// maxUnsent bounds the replies that wait for the end of a pipelined batch, in octets.
 const maxUnsent = 8 << 10
 
 var replyBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
-// send adds a reply to those that leave together before the next wait for input.
+// send queues a reply. Queued replies leave together before the next wait for input.
 func (c *Conn) send(r mail.Reply) {
 	c.appendOut(func(b []byte) []byte { return appendReply(b, r) })
 }
 
-// sendChallenge sends a SASL challenge, which may not be folded (RFC 4954 §4).
+// sendChallenge queues a SASL challenge, which may not be folded (RFC 4954 §4).
 func (c *Conn) sendChallenge(challenge []byte) {
 	c.appendOut(func(b []byte) []byte {
 		b = append(b, "334 "...)
@@ -39,14 +39,14 @@ func (c *Conn) appendOut(add func([]byte) []byte) {
 	}
 }
 
-// flush writes the replies that wait. After an error every further one fails.
+// flush writes the queued replies. Once it has failed it always fails.
 func (c *Conn) flush() error {
 	if c.out == nil || c.lost != nil {
 		return c.lost
 	}
 	c.stream.SetWriteDeadline(time.Now().Add(c.opt.writeTimeout()))
 	if _, err := c.stream.Write(*c.out); err != nil {
-		c.lost = errGone // also a client that does not read: it cannot be told anything
+		c.lost = errGone // also if the client does not read: it cannot be told anything
 	}
 	if cap(*c.out) <= 2*maxUnsent {
 		*c.out = (*c.out)[:0]
@@ -56,7 +56,7 @@ func (c *Conn) flush() error {
 	return c.lost
 }
 
-// appendReply appends a reply as it is sent. Most are one short line of ASCII.
+// appendReply appends a reply in its wire form. Most are one short line of ASCII.
 func appendReply(b []byte, r mail.Reply) []byte {
 	if !plainLine(r.Text) {
 		return append(b, r.Wire()...)

@@ -9,13 +9,14 @@ import (
 	"postern/mail"
 )
 
-// parseMail reads the argument of MAIL. A reply that is not zero refuses it. The SIZE is not compared
-// with any limit here. mend, if not nil, may know what to take for a reverse-path that cannot be.
+// parseMail parses the argument of MAIL. A non-zero reply refuses it. SIZE is not checked here. mend, unless nil, may
+// replace a malformed reverse-path.
 func parseMail(arg string, mend func(path string) (mail.Address, bool)) (mail.Envelope, mail.Reply) {
 	path, params, readable := cutPath(arg, "FROM:")
 	var unreadable mail.Reply
 	if !readable {
-		unreadable = mail.R(501, "5.1.7", "the sender cannot be read: expected MAIL FROM:<user@example.com>, not MAIL %s", quoted(arg))
+		unreadable = mail.R(501, "5.1.7",
+			"the sender cannot be read: expected MAIL FROM:<user@example.com>, not MAIL %s", quoted(arg))
 		ok := false
 		if path, params, ok = cutUnreadable(arg, "FROM"); !ok || mend == nil {
 			return mail.Envelope{}, unreadable
@@ -54,12 +55,13 @@ func reversePath(path string, utf8 bool) (mail.Address, mail.Reply) {
 	return a, mail.Reply{}
 }
 
-// parseRcpt reads the argument of RCPT. utf8 tells whether MAIL had SMTPUTF8. <postmaster>, which is
-// the only address without a domain (RFC 5321 §4.5.1), is completed with hostname.
+// parseRcpt parses the argument of RCPT. utf8 says whether MAIL had SMTPUTF8. <postmaster>, the only address without a
+// domain (RFC 5321 §4.5.1), is completed with hostname.
 func parseRcpt(arg string, utf8 bool, hostname string) (mail.Recipient, mail.Reply) {
 	path, params, ok := cutPath(arg, "TO:")
 	if !ok {
-		return mail.Recipient{}, mail.R(501, "5.1.3", "the recipient cannot be read: expected RCPT TO:<user@example.com>, not RCPT %s", quoted(arg))
+		return mail.Recipient{}, mail.R(501, "5.1.3",
+			"the recipient cannot be read: expected RCPT TO:<user@example.com>, not RCPT %s", quoted(arg))
 	}
 	var r mail.Recipient
 	if reply := eachParameter(params, func(name, value string, given bool) mail.Reply {
@@ -82,9 +84,10 @@ func parseRcpt(arg string, utf8 bool, hostname string) (mail.Recipient, mail.Rep
 }
 
 // RFC 6531 §3.5.
-var needsUTF8 = mail.R(553, "5.6.7", "the address has letters beyond ASCII, and the mail program did not ask for SMTPUTF8; write it in ASCII")
+var needsUTF8 = mail.R(553, "5.6.7",
+	"the address has letters beyond ASCII, and the mail program did not ask for SMTPUTF8; write it in ASCII")
 
-// quoted is what a client sent, for a reply: whoever set it up finds it in the settings.
+// quoted is what a client sent, for a reply: whoever set it up will recognise it.
 func quoted(s string) string { return mail.Printable(mail.Cut(s, 80)) }
 
 func badAddress(err error, path, enhanced, what string) mail.Reply {
@@ -94,13 +97,14 @@ func badAddress(err error, path, enhanced, what string) mail.Reply {
 	case errors.Is(err, mail.ErrAddressLength):
 		return mail.R(501, enhanced, "the %s is too long for an address", what)
 	case strings.Count(path, "@") > 1 && strings.ContainsAny(path, ",;"):
-		return mail.R(501, enhanced, "the %s is more than one address: enter each by itself, not %q", what, quoted(path))
+		return mail.R(501, enhanced, "the %s is more than one address: enter each by itself, not %q", what,
+			quoted(path))
 	}
 	return mail.R(501, enhanced, "the %s is no complete address: expected user@example.com, not %q", what, quoted(path))
 }
 
-// parsePath reads the address of a path. A local part of atoms and dots that no dot-atom allows, such as "a..b" or
-// "ann.", is taken as if it stood in quotes: some providers gave such addresses out, and their owners have no others.
+// parsePath parses the address in a path. A local part of atoms and dots that is no dot-atom, such as "a..b" or "ann.",
+// is read as if it were quoted: some providers have issued such addresses, and their owners have no others.
 func parsePath(path string) (mail.Address, error) {
 	a, err := mail.ParseAddress(path)
 	local, domain, _ := strings.Cut(path, "@")
@@ -110,15 +114,15 @@ func parsePath(path string) (mail.Address, error) {
 	return mail.ParseAddress(`"` + local + `"@` + domain)
 }
 
-// isDotted reports letters, digits and dots, with what else may stand in an atom (RFC 5321 §4.1.2).
+// isDotted reports whether s consists of atom characters (RFC 5321 §4.1.2) and dots, and not of dots alone.
 func isDotted(s string) bool {
 	return s != "" && strings.Trim(s, ".") != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),:;<>@[\]`, r)
 	})
 }
 
-// cutPath cuts "FROM:<path> parameters" into path and parameters. Blanks around the colon and within the brackets are
-// let pass, and brackets that are missing where it is clear what would stand in them: many devices send such.
+// cutPath splits "FROM:<path> parameters". It accepts what many devices send: blanks around the colon and inside the
+// brackets, and no brackets at all if the path is unambiguous without them.
 func cutPath(arg, keyword string) (path, params string, ok bool) {
 	word, s, found := strings.Cut(arg, ":")
 	if !found || !strings.EqualFold(strings.TrimRight(word, " ")+":", keyword) {
@@ -136,20 +140,20 @@ func cutPath(arg, keyword string) (path, params string, ok bool) {
 	return path, params, params == "" || params[0] == ' '
 }
 
-// cutBarePath cuts a path without brackets from its parameters. It has none of the characters that would leave a
-// choice.
+// cutBarePath splits a path without brackets from its parameters. The path may have no character that makes it
+// ambiguous.
 func cutBarePath(s string) (path, params string, ok bool) {
 	path, params, _ = strings.Cut(s, " ")
 	if path == "" || strings.ContainsAny(path, `<>"\,;()`) || strings.HasPrefix(path, "@") {
 		return "", "", false
 	}
-	if params != "" && !strings.Contains(path, "@") { // a name before an address, perhaps
+	if params != "" && !strings.Contains(path, "@") { // perhaps a display name before an address
 		return "", "", false
 	}
 	return path, params, true
 }
 
-// cutUnreadable cuts what stands where a path belongs, and is none that can be read, from the parameters behind it.
+// cutUnreadable splits a path that cannot be parsed from the known parameters after it.
 func cutUnreadable(arg, keyword string) (path, params string, ok bool) {
 	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
 		return "", "", false
@@ -166,7 +170,7 @@ func cutUnreadable(arg, keyword string) (path, params string, ok bool) {
 	return path, params, true
 }
 
-// pathEnd finds the ">" that ends a path: one inside a quoted local part does not.
+// pathEnd finds the ">" that ends a path, skipping quoted local parts.
 func pathEnd(s string) int {
 	quoted := false
 	for i := 1; i < len(s); i++ {
@@ -182,7 +186,7 @@ func pathEnd(s string) int {
 	return -1
 }
 
-// eachParameter calls set for each esmtp-param (RFC 5321 §4.1.2); given tells a value from none.
+// eachParameter calls set for each esmtp-param (RFC 5321 §4.1.2); given says whether it has a value.
 func eachParameter(params string, set func(name, value string, given bool) mail.Reply) mail.Reply {
 	var seen []string
 	for p := range strings.FieldsFuncSeq(params, func(r rune) bool { return r == ' ' }) {
@@ -221,8 +225,8 @@ func badParameter(name, expected string) mail.Reply {
 	return mail.R(501, "5.5.4", "parameter %s: expected %s", name, expected)
 }
 
-// unknownParameter is the answer to a parameter that we do not have (RFC 5321 §4.1.1.11). It echoes a
-// name, which is a keyword of at most 32 letters.
+// unknownParameter answers an unknown parameter (RFC 5321 §4.1.1.11). It echoes the name: a keyword of at most 32
+// letters.
 func unknownParameter(name string) mail.Reply {
 	return mail.R(555, "5.5.4", "unknown parameter %s", name)
 }
@@ -256,7 +260,7 @@ func mailParameter(env *mail.Envelope, name, value string, given bool) mail.Repl
 			return badParameter(name, "at most 100 characters of xtext")
 		}
 		env.EnvID = id
-	case "AUTH": // RFC 4954 §5; who submits is what AUTH said, so it says nothing to us
+	case "AUTH": // RFC 4954 §5; ignored: the AUTH command says who submits
 		if !given {
 			return badParameter(name, "a mailbox or <>")
 		}
@@ -286,7 +290,7 @@ func rcptParameter(r *mail.Recipient, name, value string, given, utf8 bool) mail
 	return mail.Reply{}
 }
 
-// parseCount reads a decimal number of at most 18 digits, which fits an int64.
+// parseCount parses a decimal number of at most 18 digits, which fits an int64.
 func parseCount(s string) (int64, bool) {
 	if s == "" || len(s) > 18 || strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) >= 0 {
 		return 0, false
@@ -295,7 +299,7 @@ func parseCount(s string) (int64, bool) {
 	return n, err == nil
 }
 
-// parseNotify reads the value of NOTIFY (RFC 3461 §4.1).
+// parseNotify parses the value of NOTIFY (RFC 3461 §4.1).
 func parseNotify(value string) (mail.Notify, bool) {
 	if strings.EqualFold(value, "NEVER") {
 		return mail.NotifyNever, true
@@ -316,8 +320,8 @@ func parseNotify(value string) (mail.Notify, bool) {
 	return n, true
 }
 
-// parseORcpt reads the value of ORCPT (RFC 3461 §4.2) and returns "type;address" decoded. An address
-// of type utf-8 is written as RFC 6533 §3 says, raw only if raw is true.
+// parseORcpt parses the value of ORCPT (RFC 3461 §4.2) and returns "type;address" decoded. An address of type utf-8 is
+// written as in RFC 6533 §3; raw says whether it may be unencoded.
 func parseORcpt(value string, raw bool) (string, bool) {
 	kind, address, ok := strings.Cut(value, ";")
 	if !ok || len(value) > 500 || !isKeyword(strings.ToUpper(kind)) {
@@ -345,7 +349,7 @@ func decodeXtext(s string) (string, bool) {
 			if err != nil {
 				return "", false
 			}
-			if c = byte(n); c == ' ' { // may only come encoded
+			if c = byte(n); c == ' ' { // allowed only if encoded
 				b.WriteByte(c)
 				i += 2
 				continue
@@ -362,7 +366,7 @@ func decodeXtext(s string) (string, bool) {
 	return b.String(), s != ""
 }
 
-// decodeUnitext decodes utf-8-addr-xtext, with \x{...} for what is not plain, and where raw is allowed
+// decodeUnitext decodes utf-8-addr-xtext, which has \x{...} for special characters, and if raw is true
 // utf-8-addr-unitext (RFC 6533 §3), into printable text.
 func decodeUnitext(s string, raw bool) (string, bool) {
 	if !utf8.ValidString(s) {

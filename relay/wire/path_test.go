@@ -9,9 +9,10 @@ import (
 
 func TestParseMail(t *testing.T) {
 	for arg, want := range map[string]mail.Envelope{
-		"FROM:<>":                                  {},
-		"from: <Ann@Example.COM>":                  {From: mail.Address{Local: "Ann", Domain: "example.com"}},
-		`FROM:<"a b>c"@example.com> size=7`:        {From: mail.Address{Local: "a b>c", Domain: "example.com"}, Size: 7},
+		"FROM:<>":                 {},
+		"from: <Ann@Example.COM>": {From: mail.Address{Local: "Ann", Domain: "example.com"}},
+		`FROM:<"a b>c"@example.com> size=7`: {From: mail.Address{Local: "a b>c", Domain: "example.com"},
+			Size: 7},
 		`FROM:<"a\"> x"@example.com>`:              {From: mail.Address{Local: `a"> x`, Domain: "example.com"}},
 		"FROM:<> BODY=8BITMIME SMTPUTF8":           {Body: mail.Body8Bit, UTF8: true},
 		"FROM:<ä@example.com> SMTPUTF8":            {From: mail.Address{Local: "ä", Domain: "example.com"}, UTF8: true},
@@ -46,21 +47,23 @@ func TestParseMail(t *testing.T) {
 		"FROM:<a@exam\x00ple.com>": "501 5.1.7",
 		"FROM:<@r:a@example.com>":  "501 5.1.7 source routes",
 		"FROM:<" + strings.Repeat("a", 501) + "@example.com>": "501 5.1.7 the sender is too long",
-		"FROM:a@example.com>":                       "501 5.1.7",
-		"FROM:<a@example.com":                       "501 5.1.7",
-		`FROM:"a b"@example.com`:                    "501 5.1.7", // two readings: where does it end?
-		"FROM:a@b.example,c@d.example":              "501 5.1.7",
-		"FROM:a b@example.com":                      "501 5.1.7",
-		"FROM:Ann <a@example.com>":                  "501 5.1.7",
-		`FROM:"Ann" <a@example.com>`:                "501 5.1.7",
-		"FROM:@r:a@example.com":                     "501 5.1.7",
-		"FROM: SIZE=10":                             "501 5.1.7",
-		"FROM <a@example.com>":                      "501 5.1.7",
-		"FROM:<...@example.com>":                    "501 5.1.7",
-		"FROM:<a..b c@example.com>":                 "501 5.1.7",
-		"FROM:<a..b@exam..ple.com>":                 "501 5.1.7",
-		"FROM:<root>":                               `501 5.1.7 the sender is no complete address: expected user@example.com, not "root"`,
-		"FROM:Ann <b@example.com>":                  "501 5.1.7 the sender cannot be read: expected MAIL FROM:<user@example.com>, not MAIL FROM:Ann <b@example.com>",
+		"FROM:a@example.com>":          "501 5.1.7",
+		"FROM:<a@example.com":          "501 5.1.7",
+		`FROM:"a b"@example.com`:       "501 5.1.7", // two readings: where does it end?
+		"FROM:a@b.example,c@d.example": "501 5.1.7",
+		"FROM:a b@example.com":         "501 5.1.7",
+		"FROM:Ann <a@example.com>":     "501 5.1.7",
+		`FROM:"Ann" <a@example.com>`:   "501 5.1.7",
+		"FROM:@r:a@example.com":        "501 5.1.7",
+		"FROM: SIZE=10":                "501 5.1.7",
+		"FROM <a@example.com>":         "501 5.1.7",
+		"FROM:<...@example.com>":       "501 5.1.7",
+		"FROM:<a..b c@example.com>":    "501 5.1.7",
+		"FROM:<a..b@exam..ple.com>":    "501 5.1.7",
+		"FROM:<root>": `501 5.1.7 the sender is no complete address: expected ` +
+			`user@example.com, not "root"`,
+		"FROM:Ann <b@example.com>": "501 5.1.7 the sender cannot be read: expected MAIL " +
+			"FROM:<user@example.com>, not MAIL FROM:Ann <b@example.com>",
 		"FROM:<ä@example.com>":                      "553 5.6.7",
 		"FROM:<a@ä.example>":                        "553 5.6.7",
 		"FROM:<> SIZE=1234567890123456789":          "501 5.5.4",
@@ -126,8 +129,11 @@ func TestMendedSender(t *testing.T) {
 			t.Errorf("%q: %v, want %s", arg, reply, want)
 		}
 	}
-	for _, arg := range []string{"FROM:<root>", "FROM ann@example.com", "FROMann@example.com", "FROM:Ann <ann@example.com>", "FROM:"} {
-		if env, reply := parseMail(arg, func(string) (mail.Address, bool) { return mail.Address{}, false }); reply.Code != 501 || !env.From.IsNull() {
+	for _, arg := range []string{"FROM:<root>", "FROM ann@example.com", "FROMann@example.com",
+		"FROM:Ann <ann@example.com>", "FROM:"} {
+		if env, reply := parseMail(arg,
+			func(string) (mail.Address, bool) { return mail.Address{}, false }); reply.Code != 501 ||
+			!env.From.IsNull() {
 			t.Errorf("%q, not mended: %v, %v", arg, env, reply)
 		}
 	}
@@ -135,18 +141,26 @@ func TestMendedSender(t *testing.T) {
 
 func TestParseRcpt(t *testing.T) {
 	for arg, want := range map[string]mail.Recipient{
-		"TO:<b@example.net>":                                 {To: mail.Address{Local: "b", Domain: "example.net"}},
-		"TO:b@example.net NOTIFY=NEVER":                      {To: mail.Address{Local: "b", Domain: "example.net"}, Notify: mail.NotifyNever},
-		"TO:<b..c.@example.net>":                             {To: mail.Address{Local: "b..c.", Domain: "example.net"}},
-		"TO:<" + longLocal + "@example.net>":                 {To: mail.Address{Local: longLocal, Domain: "example.net"}},
-		"TO:<postMaster>":                                    {To: mail.Address{Local: "postMaster", Domain: "relay.example.com"}},
-		"TO:<b@example.net> NOTIFY=never":                    {To: mail.Address{Local: "b", Domain: "example.net"}, Notify: mail.NotifyNever},
-		"TO:<b@example.net> NOTIFY=SUCCESS,DELAY,FAILURE":    {To: mail.Address{Local: "b", Domain: "example.net"}, Notify: mail.NotifySuccess | mail.NotifyDelay | mail.NotifyFailure},
-		"TO:<b@example.net> ORCPT=RFC822;x+3Dy@example.org":  {To: mail.Address{Local: "b", Domain: "example.net"}, ORcpt: "rfc822;x=y@example.org"},
-		`TO:<b@example.net> ORCPT=utf-8;x\x{E4}@example.org`: {To: mail.Address{Local: "b", Domain: "example.net"}, ORcpt: "utf-8;xä@example.org"},
-		`TO:<ü@example.net> ORCPT=utf-8;xä@example.org`:      {To: mail.Address{Local: "ü", Domain: "example.net"}, ORcpt: "utf-8;xä@example.org"},
-		`TO:<"@r:x"@[IPv6:2001:DB8::1]>`:                     {To: mail.Address{Local: "@r:x", Domain: "[IPv6:2001:db8::1]"}},
-		"TO:<b!c%d@example.net>":                             {To: mail.Address{Local: "b!c%d", Domain: "example.net"}},
+		"TO:<b@example.net>": {To: mail.Address{Local: "b", Domain: "example.net"}},
+		"TO:b@example.net NOTIFY=NEVER": {To: mail.Address{Local: "b", Domain: "example.net"},
+			Notify: mail.NotifyNever},
+		"TO:<b..c.@example.net>": {To: mail.Address{Local: "b..c.", Domain: "example.net"}},
+		"TO:<" + longLocal + "@example.net>": {To: mail.Address{Local: longLocal,
+			Domain: "example.net"}},
+		"TO:<postMaster>": {To: mail.Address{Local: "postMaster",
+			Domain: "relay.example.com"}},
+		"TO:<b@example.net> NOTIFY=never": {To: mail.Address{Local: "b", Domain: "example.net"},
+			Notify: mail.NotifyNever},
+		"TO:<b@example.net> NOTIFY=SUCCESS,DELAY,FAILURE": {To: mail.Address{Local: "b", Domain: "example.net"},
+			Notify: mail.NotifySuccess | mail.NotifyDelay | mail.NotifyFailure},
+		"TO:<b@example.net> ORCPT=RFC822;x+3Dy@example.org": {To: mail.Address{Local: "b", Domain: "example.net"},
+			ORcpt: "rfc822;x=y@example.org"},
+		`TO:<b@example.net> ORCPT=utf-8;x\x{E4}@example.org`: {To: mail.Address{Local: "b", Domain: "example.net"},
+			ORcpt: "utf-8;xä@example.org"},
+		`TO:<ü@example.net> ORCPT=utf-8;xä@example.org`: {To: mail.Address{Local: "ü", Domain: "example.net"},
+			ORcpt: "utf-8;xä@example.org"},
+		`TO:<"@r:x"@[IPv6:2001:DB8::1]>`: {To: mail.Address{Local: "@r:x", Domain: "[IPv6:2001:db8::1]"}},
+		"TO:<b!c%d@example.net>":         {To: mail.Address{Local: "b!c%d", Domain: "example.net"}},
 	} {
 		got, reply := parseRcpt(arg, true, "relay.example.com")
 		if !reply.IsZero() || got != want {
@@ -157,10 +171,11 @@ func TestParseRcpt(t *testing.T) {
 		"TO:<>":                          "501 5.1.3",
 		"TO:<b>":                         "501 5.1.3",
 		"TO:b@example.net,c@example.net": "501 5.1.3",
-		"TO:<b@example.net;c@x.example>": `501 5.1.3 the recipient is more than one address: enter each by itself, not "b@example.net;c@x.example"`,
-		"TO:":                            "501 5.1.3",
-		"TO:<@r:b@example.net>":          "501 5.1.3 source routes",
-		"TO:<ü@example.net>":             "553 5.6.7",
+		"TO:<b@example.net;c@x.example>": `501 5.1.3 the recipient is more than one address: enter each by itself, ` +
+			`not "b@example.net;c@x.example"`,
+		"TO:":                   "501 5.1.3",
+		"TO:<@r:b@example.net>": "501 5.1.3 source routes",
+		"TO:<ü@example.net>":    "553 5.6.7",
 		"TO:<b@example.net> NOTIFY=NEVER,SUCCESS":            "501 5.5.4",
 		"TO:<b@example.net> NOTIFY":                          "501 5.5.4",
 		"TO:<b@example.net> ORCPT=rfc822":                    "501 5.5.4",
@@ -183,9 +198,13 @@ func TestParseRcpt(t *testing.T) {
 // line that we did not write.
 func FuzzCommand(f *testing.F) {
 	for _, s := range []string{
-		"MAIL FROM:<ann@example.com> SIZE=10 BODY=8BITMIME", `MAIL FROM:<"v@x> NOTIFY=NEVER <q"@example.com>`, "MAIL FROM:<> RET=HDRS ENVID=a+2Bb SMTPUTF8",
-		`RCPT TO:<"a\"b"@example.net> NOTIFY=SUCCESS ORCPT=rfc822;a+2Bb@example.net`, "RCPT TO:<@a,@b:c@example.net>", "RCPT TO:<Postmaster>",
-		"RCPT TO:<a@[IPv6:2001:db8::1]>", "MAIL FROM:ann@example.com SIZE=10", "MAIL FROM: < a..b.@example.com >", "RCPT TO:.b@example.net", `RCPT TO:<ä@exämple.net> ORCPT=utf-8;\x{E4}@example.net`, "EHLO [192.0.2.1]", "AUTH PLAIN =", "BDAT 10 LAST", "MAIL FROM:<a@b>\x00",
+		"MAIL FROM:<ann@example.com> SIZE=10 BODY=8BITMIME", `MAIL FROM:<"v@x> NOTIFY=NEVER <q"@example.com>`,
+		"MAIL FROM:<> RET=HDRS ENVID=a+2Bb SMTPUTF8",
+		`RCPT TO:<"a\"b"@example.net> NOTIFY=SUCCESS ORCPT=rfc822;a+2Bb@example.net`, "RCPT TO:<@a,@b:c@example.net>",
+		"RCPT TO:<Postmaster>",
+		"RCPT TO:<a@[IPv6:2001:db8::1]>", "MAIL FROM:ann@example.com SIZE=10", "MAIL FROM: < a..b.@example.com >",
+		"RCPT TO:.b@example.net", `RCPT TO:<ä@exämple.net> ORCPT=utf-8;\x{E4}@example.net`, "EHLO [192.0.2.1]",
+		"AUTH PLAIN =", "BDAT 10 LAST", "MAIL FROM:<a@b>\x00",
 	} {
 		f.Add(s)
 	}

@@ -14,8 +14,8 @@ import (
 	"postern/mail"
 )
 
-// Bounds of a PROXY header: the longest line of version 1, and what version 2 asks a receiver to take
-// (its specification, §2.1 and §2.2).
+// Bounds of a PROXY header: the longest line of version 1, and what a receiver of version 2 must accept (PROXY protocol
+// §2.1 and §2.2).
 const (
 	maxProxyV1   = 107
 	maxProxyV2   = 536
@@ -26,7 +26,7 @@ const (
 
 var errNoProxy = errors.New("no PROXY header")
 
-// readProxy reads the header that a listed proxy owes us and takes the client's address from it.
+// readProxy reads the header that a listed proxy must send, and takes the client's address from it.
 func (c *Conn) readProxy() error {
 	var buf [maxProxyV2]byte
 	c.waitUntil(time.Now().Add(proxyTimeout))
@@ -39,10 +39,11 @@ func (c *Conn) readProxy() error {
 		switch {
 		case err != nil && c.srv.closing.Load():
 			return errGone // woken by Shutdown
-		case err != nil && c.ousted.Load():
-			return c.oustedRefusal()
+		case err != nil && c.evicted.Load():
+			return c.evictedRefusal()
 		case perr != nil:
-			return refuse(ReasonProxy, mail.Reply{}, "proxy %s sent no valid PROXY header; is it set to send one?", c.client.Addr()).because(perr)
+			return refuse(ReasonProxy, mail.Reply{}, "proxy %s sent no valid PROXY header; is it set to send one?",
+				c.client.Addr()).because(perr)
 		case used > 0:
 			if used < n {
 				c.sock.unread(buf[used:n])
@@ -50,21 +51,22 @@ func (c *Conn) readProxy() error {
 			c.client, c.unnamed, c.deadline = client, !named, time.Time{}
 			return nil
 		case err != nil:
-			return refuse(ReasonProxy, mail.Reply{}, "no complete PROXY header from proxy %s", c.client.Addr()).because(err)
+			return refuse(ReasonProxy, mail.Reply{}, "no complete PROXY header from proxy %s",
+				c.client.Addr()).because(err)
 		}
 	}
 }
 
-// proxyClient reads a PROXY header at the beginning of b. It returns the address that counts as the
-// client's and whether the header named it: for connections of the proxy's own (LOCAL), and where it does not know
-// (UNKNOWN, UNSPEC), the address is peer. used is the length of the header; 0 asks for more octets.
+// proxyClient parses the PROXY header at the beginning of b. It returns the client's address and whether the header
+// gave it: for the proxy's own connections (LOCAL) and unknown clients (UNKNOWN, UNSPEC) the address is peer. used is
+// the length of the header, 0 if more octets are needed.
 func proxyClient(b []byte, peer netip.AddrPort) (client netip.AddrPort, named bool, used int, err error) {
 	used, err = proxyLength(b)
 	if used == 0 || err != nil {
 		return netip.AddrPort{}, false, 0, err
 	}
 	if v2 := proxyproto.SIGV2; bytes.HasPrefix(b, v2) && b[len(v2)] == v2Proxy && b[len(v2)+1] == v2Unspec {
-		return peer, false, used, nil // the library refuses it; its specification (§2.2) has receivers take it
+		return peer, false, used, nil // the library refuses it, but receivers must accept it (§2.2)
 	}
 	h, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(b[:used]), used))
 	if err != nil {
@@ -81,7 +83,7 @@ func proxyClient(b []byte, peer netip.AddrPort) (client netip.AddrPort, named bo
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), true, used, nil
 }
 
-// proxyLength returns how many octets of b are a PROXY header, 0 if more are needed to know.
+// proxyLength returns the length of the PROXY header that b begins with, 0 if more octets are needed.
 func proxyLength(b []byte) (int, error) {
 	v1, v2 := proxyproto.SIGV1, proxyproto.SIGV2
 	switch {

@@ -26,7 +26,8 @@ func v2(t testing.TB, h *proxyproto.Header, tlv int) string {
 }
 
 func v2Header(client string) *proxyproto.Header {
-	return proxyproto.HeaderProxyFromAddrs(2, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(client)), &net.TCPAddr{IP: net.ParseIP("2001:db8::1"), Port: 587})
+	return proxyproto.HeaderProxyFromAddrs(2, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(client)),
+		&net.TCPAddr{IP: net.ParseIP("2001:db8::1"), Port: 587})
 }
 
 func TestProxyHeader(t *testing.T) {
@@ -43,9 +44,12 @@ func TestProxyHeader(t *testing.T) {
 		{v2(t, v2Header("[2001:db8::7]:40000"), 0), "[2001:db8::7]:40000"},
 		{v2(t, v2Header("[2001:db8::7]:40000"), 400), "[2001:db8::7]:40000"},
 		{local, testPeer.String()},
-		{string(proxyproto.SIGV2) + "\x21\x00\x00\x00", testPeer.String()},                                                      // UNSPEC
-		{string(proxyproto.SIGV2) + "\x20\x11\x00\x0c" + "\xc0\x00\x02\x07\xc6\x33\x64\x01\x9c\x40\x02\x4b", testPeer.String()}, // LOCAL: its addresses are not to be used
-		{v2(t, v2Header("[2001:db8::7]:40000"), 600), ""},                                                                       // over the bound
+		// UNSPEC
+		{string(proxyproto.SIGV2) + "\x21\x00\x00\x00", testPeer.String()},
+		// LOCAL: its addresses are not to be used
+		{string(proxyproto.SIGV2) + "\x20\x11\x00\x0c" + "\xc0\x00\x02\x07\xc6\x33\x64\x01\x9c\x40\x02\x4b",
+			testPeer.String()},
+		{v2(t, v2Header("[2001:db8::7]:40000"), 600), ""}, // over the bound
 		{"PROXY TCP4 192.0.2.7 198.51.100.1 40000 587\n", ""},
 		{"PROXY TCP4 192.0.2.700 198.51.100.1 40000 587\r\n", ""},
 		{"PROXY TCP4 192.0.2.7 198.51.100.1 40000 99999\r\n", ""},
@@ -89,7 +93,8 @@ func FuzzProxy(f *testing.F) {
 			return
 		}
 		again, known, n, err := proxyClient(append(bytes.Clone(b[:used]), "PROXY"...), testPeer)
-		if again != client || known != named || !named && client != testPeer || n != used || err != nil || !client.IsValid() || client.Addr().Is4In6() {
+		if again != client || known != named || !named && client != testPeer || n != used || err != nil ||
+			!client.IsValid() || client.Addr().Is4In6() {
 			t.Fatalf("%q: %s %d, again %s %d, %v", b, client, used, again, n, err)
 		}
 	})
@@ -134,7 +139,8 @@ func TestProxiedLimits(t *testing.T) {
 	s := startServer(t, func(o *Options, b *backend) {
 		o.MaxConnectionsPerIP, o.Proxies = 1, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 	})
-	for i, c := range []struct{ from, want string }{{"192.0.2.1", "220 "}, {"192.0.2.2", "220 "}, {"192.0.2.1", "421 4.7.0 "}} {
+	for i, c := range []struct{ from, want string }{{"192.0.2.1", "220 "}, {"192.0.2.2", "220 "},
+		{"192.0.2.1", "421 4.7.0 "}} {
 		client := s.dial(t)
 		client.send("PROXY TCP4 " + c.from + " 198.51.100.1 40000 587\r\n")
 		if client.expect(c.want); i == 2 && s.lastRefusal().Client.Addr().String() != c.from {

@@ -15,31 +15,31 @@ type Reason string
 const (
 	ReasonLimit    Reason = "limit"    // too many connections
 	ReasonNetwork  Reason = "network"  // not in the listener's networks
-	ReasonProxy    Reason = "proxy"    // PROXY header missing, malformed or not asked for
-	ReasonTLS      Reason = "tls"      // no handshake
-	ReasonProtocol Reason = "protocol" // early input, HTTP, octets behind STARTTLS, too many errors
-	ReasonAuth     Reason = "auth"     // too many failures
-	ReasonTimeout  Reason = "timeout"  // no login in time, a transfer too slow
-	ReasonSession  Reason = "session"  // NewSession did not want it
+	ReasonProxy    Reason = "proxy"    // PROXY header missing, malformed or unexpected
+	ReasonTLS      Reason = "tls"      // handshake failed or missing
+	ReasonProtocol Reason = "protocol" // early input, HTTP, input after STARTTLS, too many errors
+	ReasonAuth     Reason = "auth"     // too many failed logins
+	ReasonTimeout  Reason = "timeout"  // no login in time, or a transfer too slow
+	ReasonSession  Reason = "session"  // refused by NewSession
 )
 
-// Refusal tells of one connection that was turned away or ended for what the client did.
+// Refusal describes a connection that was turned away, or ended because of what the client did.
 type Refusal struct {
 	Time     time.Time
 	Session  string // Conn.ID
 	Listener string
 	Client   netip.AddrPort
 	Reason   Reason
-	Detail   string     // one plain sentence with what to change, printable
+	Detail   string     // one plain sentence that says what to change, printable
 	Reply    mail.Reply // what the client was told; zero if nothing could be said
-	Err      error      // the cause, where there is one
+	Err      error      // the cause, or nil
 }
 
-// refusal ends a connection: reply, if not zero, is sent before the close.
+// refusal ends a connection. reply, unless zero, is sent first.
 type refusal struct {
 	reason Reason
 	reply  mail.Reply
-	alert  bool // instead of a reply, for a client that speaks TLS
+	alert  bool // send a TLS alert instead of a reply
 	detail string
 	err    error
 }
@@ -51,7 +51,7 @@ func refuse(reason Reason, reply mail.Reply, format string, args ...any) *refusa
 	return &refusal{reason: reason, reply: reply, detail: fmt.Sprintf(format, args...)}
 }
 
-// silent leaves the reply out: in the middle of a handshake it would be no part of TLS.
+// silent removes the reply, which cannot be sent in the middle of a handshake.
 func (r *refusal) silent() *refusal {
 	r.reply = mail.Reply{}
 	return r

@@ -17,16 +17,18 @@ func (c *Conn) authOffered() bool {
 	return len(c.opt.Mechanisms) > 0 && c.passwordsTravel() && c.Placed()
 }
 
-// passwordsTravel reports whether they may be sent on this connection.
+// passwordsTravel reports whether passwords may be sent on this connection.
 func (c *Conn) passwordsTravel() bool { return c.tls != nil || c.opt.plaintextAuth() }
 
-// knownMechanisms are those that clients ask for. Only these are repeated in the log: what else stands behind AUTH
-// may be a password.
-var knownMechanisms = []string{"PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "NTLM", "GSSAPI", "GSS-SPNEGO",
-	"NEGOTIATE", "KERBEROS_V4", "EXTERNAL", "ANONYMOUS",
-	"SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "XOAUTH", "XOAUTH2", "OAUTHBEARER"}
+// knownMechanisms are those that clients ask for. Only these appear in the log: anything else after AUTH may be a
+// password.
+var knownMechanisms = []string{
+	"PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "NTLM", "GSSAPI", "GSS-SPNEGO",
+	"NEGOTIATE", "KERBEROS_V4", "EXTERNAL", "ANONYMOUS", "XOAUTH", "XOAUTH2", "OAUTHBEARER", "SCRAM-SHA-1",
+	"SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-512-PLUS",
+}
 
-// loginFault answers a login that never reached the session, and tells it.
+// loginFault answers a login that did not reach the session, and reports it.
 func (c *Conn) loginFault(code int, enhanced, format string, args ...any) error {
 	r := mail.R(code, enhanced, format, args...)
 	c.send(r)
@@ -34,7 +36,7 @@ func (c *Conn) loginFault(code int, enhanced, format string, args ...any) error 
 	return c.countError(r)
 }
 
-// tellLogin lets the session know of a login that we refused, or lost: then there is no reply.
+// tellLogin reports to the session a login that we refused, or, with a zero reply, one that was cut off.
 func (c *Conn) tellLogin(why string, r mail.Reply) {
 	w, ok := c.session.(LoginWitness)
 	if !ok {
@@ -70,7 +72,9 @@ func (c *Conn) auth(arg string) error {
 	case mechanism == "":
 		return c.loginFault(501, "5.5.4", "AUTH needs a mechanism")
 	case !slices.Contains(c.opt.Mechanisms, mechanism):
-		return c.loginFault(504, "5.5.4", `this authentication method is not offered: choose "normal password" (this server has %s)`, strings.Join(c.opt.Mechanisms, ", "))
+		return c.loginFault(504, "5.5.4",
+			`this authentication method is not offered: choose "normal password" (this server has %s)`,
+			strings.Join(c.opt.Mechanisms, ", "))
 	}
 	response, ok := decodeInitial(strings.TrimLeft(initial, " "))
 	if !ok {
@@ -85,9 +89,9 @@ func (c *Conn) auth(arg string) error {
 
 func (c *Conn) exchange(x Exchange, response []byte) error {
 	for range maxRounds {
-		c.srv.half.busy(c.stranger, true)
+		c.srv.half.busy(c.slot, true)
 		challenge, reply := x.Next(c.ctx, response)
-		c.srv.half.busy(c.stranger, false)
+		c.srv.half.busy(c.slot, false)
 		if !reply.IsZero() {
 			return c.authResult(reply)
 		}
@@ -112,8 +116,7 @@ func (c *Conn) exchange(x Exchange, response []byte) error {
 	return c.loginFault(501, "5.5.2", "the login is malformed: it does not end")
 }
 
-// authResult ends an exchange. A client that fails too often must connect again, which costs it more
-// than it costs us.
+// authResult ends an exchange. A client that fails too often must reconnect, which costs it more than us.
 func (c *Conn) authResult(r mail.Reply) error {
 	if r.OK() {
 		c.loggedIn = c.session.Authenticated()
@@ -128,7 +131,8 @@ func (c *Conn) authResult(r mail.Reply) error {
 	if c.failures++; c.failures < c.opt.MaxAuthFailures {
 		return nil
 	}
-	return refuse(ReasonAuth, mail.R(421, "4.7.0", "too many failed logins, closing; check user name and password before you connect again"),
+	return refuse(ReasonAuth, mail.R(421, "4.7.0",
+		"too many failed logins, closing; check user name and password before you connect again"),
 		"%d failed logins in one connection, the last one was answered %s", c.failures, r)
 }
 
@@ -148,7 +152,7 @@ func decodeBase64(s string) ([]byte, bool) {
 		return nil, false
 	}
 	s = strings.Trim(s, " ")
-	if unpadded := strings.TrimRight(s, "="); len(s)-len(unpadded) < 3 { // some clients have too little padding, or none
+	if unpadded := strings.TrimRight(s, "="); len(s)-len(unpadded) < 3 { // some clients pad too little or not at all
 		s = unpadded
 	}
 	b, err := base64.RawStdEncoding.AppendDecode(make([]byte, 0, base64.RawStdEncoding.DecodedLen(len(s))), []byte(s))

@@ -20,7 +20,7 @@ type Server struct {
 	accepted atomic.Uint64
 	refused  atomic.Uint64
 
-	beginnings beginnings
+	tlsHints tlsHints
 
 	hard context.Context // ends when Shutdown has waited long enough
 	cut  context.CancelFunc
@@ -41,27 +41,27 @@ type Stats struct {
 // ErrClosed is returned by Serve after Shutdown.
 var ErrClosed = errors.New("server is shut down")
 
-// NewServer returns a server that treats connections as o says.
+// NewServer returns a server with the options o.
 func NewServer(o *Options) *Server {
-	s := &Server{listeners: make(map[net.Listener]struct{}), conns: make(map[*Conn]struct{}), beginnings: newBeginnings(), half: newHalfOpen()}
+	s := &Server{listeners: make(map[net.Listener]struct{}), conns: make(map[*Conn]struct{}),
+		tlsHints: newTLSHints(), half: newHalfOpen()}
 	s.hard, s.cut = context.WithCancel(context.Background())
 	s.SetOptions(o)
 	return s
 }
 
-// SetOptions changes the options for connections accepted from now on; open ones take over the limits only.
+// SetOptions changes the options for new connections; open ones adopt only the limits.
 func (s *Server) SetOptions(o *Options) { s.opt.Store(o.withDefaults()) }
 
-// Stats counts.
+// Stats returns the current counts.
 func (s *Server) Stats() Stats {
 	s.counts.mu.Lock()
 	defer s.counts.mu.Unlock()
 	return Stats{Connections: s.counts.total, Accepted: s.accepted.Load(), Refused: s.refused.Load()}
 }
 
-// Serve accepts connections until Shutdown, when it returns nil, or until parent ends, which also cuts all
-// of its connections. It closes ln, and returns when the last of its connections has ended. Any other
-// error is the listener's.
+// Serve accepts connections until Shutdown, when it returns nil, or until parent ends, which also cuts its connections.
+// It closes ln and returns when its last connection has ended. Any other error comes from the listener.
 func (s *Server) Serve(parent context.Context, ln net.Listener) error {
 	if !s.enlist(ln) {
 		ln.Close()
@@ -73,7 +73,7 @@ func (s *Server) Serve(parent context.Context, ln net.Listener) error {
 	defer context.AfterFunc(s.hard, cancel)()
 	var conns sync.WaitGroup
 	defer conns.Wait()
-	// Sessions see their context end; the sockets are closed so that nobody waits for a client.
+	// Sessions see their context end; closing the sockets ends all waiting for clients.
 	defer context.AfterFunc(ctx, func() { ln.Close(); s.closeConns(ln) })()
 	defer ln.Close()
 	for {
@@ -102,7 +102,7 @@ func (s *Server) enlist(ln net.Listener) bool {
 	return true
 }
 
-// accept waits for a connection. Trouble that passes, such as a lack of descriptors, is waited for.
+// accept waits for a connection. It retries after temporary errors, such as a lack of file descriptors.
 func (s *Server) accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 	for delay := 5 * time.Millisecond; ; delay = min(2*delay, time.Second) {
 		nc, err := ln.Accept()
@@ -126,11 +126,11 @@ func isTemporary(err error) bool {
 	return ok && e.Temporary()
 }
 
-// start serves an accepted connection, or turns it away if all places are taken.
+// start serves an accepted connection, or turns it away if all slots are taken.
 func (s *Server) start(ctx context.Context, ln net.Listener, nc net.Conn, conns *sync.WaitGroup) {
 	s.accepted.Add(1)
 	c := newConn(s, ctx, ln, nc)
-	// Twice: those that make room take a moment to go.
+	// Twice: evicted connections take a moment to go.
 	if !s.counts.enter(c.opt.MaxConnections+2*c.opt.MaxUnauthenticated, c.opt.MaxConnections) {
 		c.turnAway(c.allTaken())
 		return
@@ -138,16 +138,16 @@ func (s *Server) start(ctx context.Context, ln net.Listener, nc net.Conn, conns 
 	goes, ok := s.half.enter(c, time.Now(), c.opt.MaxUnauthenticated)
 	if !ok {
 		s.counts.leave(false)
-		c.turnAway(c.oustedRefusal())
+		c.turnAway(c.evictedRefusal())
 		return
 	}
 	if goes != nil {
-		goes.makeRoom()
+		goes.evict()
 	}
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	if ctx.Err() != nil { // after closeConns, perhaps
+	if ctx.Err() != nil { // perhaps after closeConns
 		nc.Close()
 	}
 	s.running.Add(1)
@@ -162,13 +162,13 @@ func (s *Server) leave(c *Conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	s.half.leave(c.stranger)
+	s.half.leave(c.slot)
 	s.counts.leave(c.inside)
 }
 
-// Shutdown stops accepting and ends the connections: those without an open transaction at once with
-// 421, the others when their transaction is over. When ctx ends first, the rest is cut and the contexts
-// of their sessions end; Shutdown then waits a few seconds for them and returns ctx's error.
+// Shutdown stops accepting and ends the connections: those without an open transaction at once, with 421, the others
+// after their transaction. If ctx ends first, it cuts the rest and ends the contexts of their sessions, waits a few
+// seconds for them, and returns ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopAccepting()
 	s.wake()
@@ -201,7 +201,7 @@ func (s *Server) stopAccepting() {
 	clear(s.listeners)
 }
 
-// wake makes every wait for input return, so that it sees that we shut down.
+// wake makes every wait for input return and notice the shutdown.
 func (s *Server) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

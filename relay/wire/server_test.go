@@ -153,7 +153,8 @@ func TestPanicHurtsNobodyElse(t *testing.T) {
 	c.cmd("MAIL FROM:<panic@example.com>", "421 4.3.0 internal error")
 	c.expectClosed()
 	other.cmd("MAIL FROM:<ann@example.com>", "250 ")
-	eventually(t, "the session closed", func() bool { s.Server.mu.Lock(); defer s.Server.mu.Unlock(); return len(s.Server.conns) == 1 })
+	eventually(t, "the session closed",
+		func() bool { s.Server.mu.Lock(); defer s.Server.mu.Unlock(); return len(s.Server.conns) == 1 })
 	if !strings.Contains(log.String(), "deliberate") || !strings.Contains(log.String(), "server_test.go") {
 		t.Errorf("log %q", log.String())
 	}
@@ -385,7 +386,8 @@ func TestConnTellsAboutItself(t *testing.T) {
 	c.expect("220 ")
 	c.cmd("EHLO we\u202eird", "250-")
 	conn := s.backend.conns[0]
-	if conn.TLS() != nil || conn.Helo() != "we?ird" || conn.Protocol() != "ESMTP" || len(conn.ID()) != 16 || conn.Listener() != "test" ||
+	if conn.TLS() != nil || conn.Helo() != "we?ird" || conn.Protocol() != "ESMTP" || len(conn.ID()) != 16 ||
+		conn.Listener() != "test" ||
 		conn.Client() != netip.MustParseAddrPort("[2001:db8::7]:40000") {
 		t.Errorf("helo %q, protocol %s, client %s", conn.Helo(), conn.Protocol(), conn.Client())
 	}

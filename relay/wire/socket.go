@@ -10,16 +10,15 @@ import (
 	"time"
 )
 
-// socket is the connection as accepted, below TLS. It can give back octets that were read too far, and
-// read without waiting. Only the connection's goroutine reads and writes; Close and the deadlines may
-// be used from elsewhere.
+// socket is the accepted connection, below TLS. It can unread octets and read without waiting. Only the connection's
+// goroutine reads and writes; Close and the deadlines may be used from elsewhere.
 type socket struct {
 	net.Conn
-	raw    syscall.RawConn      // nil where the connection has none
-	ahead  []byte               // read already, to be read again
+	raw    syscall.RawConn      // nil if the connection has none
+	ahead  []byte               // unread octets
 	nowait bool                 // Read returns errNothing instead of waiting
-	hello  *tls.ClientHelloInfo // what the ClientHello offered, until the handshake succeeds
-	alert  alert                // that came in clear meanwhile
+	hello  *tls.ClientHelloInfo // until the handshake succeeds
+	alert  alert                // received unencrypted during the handshake
 }
 
 // alert is the number of a fatal TLS alert, if there was one.
@@ -28,7 +27,7 @@ type alert struct {
 	seen   bool
 }
 
-// errNothing is what a Read without waiting finds. It is a time-out, so that crypto/tls goes on.
+// errNothing is the error of a Read that would have to wait. It is a time-out, which crypto/tls survives.
 var errNothing error = os.ErrDeadlineExceeded
 
 func newSocket(nc net.Conn) *socket {
@@ -39,7 +38,7 @@ func newSocket(nc net.Conn) *socket {
 	return s
 }
 
-// unread gives octets back, before those that were given back already and not read again.
+// unread pushes octets back, in front of those already unread.
 func (s *socket) unread(b []byte) { s.ahead = append(append([]byte(nil), b...), s.ahead...) }
 
 func (s *socket) Read(p []byte) (int, error) {
@@ -60,8 +59,8 @@ func (s *socket) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// lookForAlert looks among the records that arrived for an alert in clear. OpenSSL refuses a certificate of TLS 1.3 before
-// it encrypts anything itself, and crypto/tls, which expects the record encrypted, can only say that it is not.
+// lookForAlert looks for an unencrypted alert among the received records. With TLS 1.3 OpenSSL rejects a certificate
+// before it encrypts anything, and crypto/tls, which expects an encrypted record, hides the alert.
 func (s *socket) lookForAlert(b []byte) {
 	for len(b) >= 5 && b[1] == 3 {
 		size := int(binary.BigEndian.Uint16(b[3:]))
@@ -74,7 +73,7 @@ func (s *socket) lookForAlert(b []byte) {
 
 // readNow reads what has arrived, or returns errNothing.
 func (s *socket) readNow(p []byte) (int, error) {
-	if s.raw == nil { // not a socket: the shortest wait that there is
+	if s.raw == nil { // not a socket: wait as briefly as possible
 		s.Conn.SetReadDeadline(time.Now().Add(time.Millisecond))
 		return s.Conn.Read(p)
 	}
@@ -97,11 +96,11 @@ func (s *socket) readNow(p []byte) (int, error) {
 	return n, nil
 }
 
-// note keeps what a ClientHello offered, for the words of a failure.
+// note records a ClientHello, to explain a failed handshake.
 func (s *socket) note(h *tls.ClientHelloInfo) { s.hello = h }
 
-// closeWrite sends the end of our stream, so that the peer reads our last reply even if there is input
-// that we never read: closing at once would reset the connection.
+// closeWrite ends our stream, so that the peer reads our last reply even if we have unread input: closing at once would
+// reset the connection.
 func (s *socket) closeWrite() {
 	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		c.CloseWrite()

@@ -28,10 +28,14 @@ func FuzzSplit(f *testing.F) {
 	transaction := "HELO c\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\n"
 	for _, s := range []string{
 		transaction + "DATA\r\na\r\n..b\r\n.\r\nQUIT\r\n", transaction + "DATA\r\na\n.\n\r\n.\r\nNOOP\r\n",
-		transaction + "BDAT 3\r\na\r\nNOOP\r\nBDAT 3 LAST\r\nb\r\nNOOP\r\n", transaction + "BDAT 3\r\na\r\nRSET\r\nBDAT 3 LAST\r\nb\r\nNOOP\r\n",
-		transaction + "BDAT 5 LAST\r\na", transaction + "DATA\r\n" + string(bytes.Repeat([]byte("0123456789\r\n"), 30)) + ".\r\nNOOP\r\n",
-		transaction + "DATA\r\n" + string(bytes.Repeat([]byte("x"), 1001)) + "\r\n.\r\n", "NOOP\nNOOP\r\n\x16", "HELO c\r\nAUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00a\x00b")) + "\r\n",
-		"GET / HTTP/1.1\r\n", "BDAT x\r\n", "NOOP " + string(bytes.Repeat([]byte("x"), 5000)) + "\r\nNOOP\r\n", "MAIL FROM:<a@example.com>\r\nDATA\r\n",
+		transaction + "BDAT 3\r\na\r\nNOOP\r\nBDAT 3 LAST\r\nb\r\nNOOP\r\n",
+		transaction + "BDAT 3\r\na\r\nRSET\r\nBDAT 3 LAST\r\nb\r\nNOOP\r\n",
+		transaction + "BDAT 5 LAST\r\na",
+		transaction + "DATA\r\n" + string(bytes.Repeat([]byte("0123456789\r\n"), 30)) + ".\r\nNOOP\r\n",
+		transaction + "DATA\r\n" + string(bytes.Repeat([]byte("x"), 1001)) + "\r\n.\r\n", "NOOP\nNOOP\r\n\x16",
+		"HELO c\r\nAUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00a\x00b")) + "\r\n",
+		"GET / HTTP/1.1\r\n", "BDAT x\r\n", "NOOP " + string(bytes.Repeat([]byte("x"), 5000)) + "\r\nNOOP\r\n",
+		"MAIL FROM:<a@example.com>\r\nDATA\r\n",
 	} {
 		f.Add([]byte(s), []byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10})
 		f.Add([]byte(s), bytes.Repeat([]byte{1}, 200))

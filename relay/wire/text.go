@@ -7,16 +7,28 @@ import (
 	"postern/mail"
 )
 
-// The replies that a person gets to read. Mail programs show the text of a reply without its codes, so each says what
-// to do in the words of their account settings.
+// Replies that people read. Mail programs show the text without its codes, so each says what to do in the words of
+// their account settings.
 var (
-	loginNeeded = mail.R(530, "5.7.0", `login needed: set the authentication method to "normal password" and enter your user name`)
-	noLoginHere = mail.R(504, "5.5.4", `no login is needed here: set the authentication method to "no authentication"`)
-	// unplaced answers a client whose address the proxy keeps to itself.
-	unplaced = mail.R(530, "5.7.0", "the proxy in front of this server did not say where you connect from; the administrator has to set it to send PROXY headers with addresses")
+	loginNeeded = mail.R(530, "5.7.0",
+		`login needed: set the authentication method to "normal password" and enter your user name`)
+	noLoginHere = mail.R(504, "5.5.4",
+		`no login is needed here: set the authentication method to "no authentication"`)
+	// unplaced answers a client whose address the proxy did not give.
+	unplaced = mail.R(530, "5.7.0", "the proxy in front of this server did not say where you connect from; "+
+		"the administrator has to set it to send PROXY headers with addresses")
+	tooManyFromAddress = mail.R(421, "4.7.0",
+		"too many connections from your address at once; close some or try again later")
 )
 
-// securityNeeded is what a client in clear text is told to change.
+// What the log says of clients that do not speak TLS where they should.
+const (
+	setSecurity  = "; set its connection security to SSL/TLS, or use the STARTTLS port"
+	waitsInClear = "the client probably waits for a plaintext greeting" + setSecurity
+	notTLS       = "no TLS handshake: the client sent something else, probably plaintext SMTP" + setSecurity
+)
+
+// securityNeeded tells a plaintext client what to change.
 func (o *Options) securityNeeded() string {
 	if o.TLSMode == Auto {
 		return "this connection is not encrypted: set the connection security to STARTTLS or SSL/TLS"
@@ -24,15 +36,17 @@ func (o *Options) securityNeeded() string {
 	return "this connection is not encrypted: set the connection security to STARTTLS"
 }
 
-// tlsFirst is for clients that do not begin with TLS where it is implicit.
+// tlsFirst answers clients that do not begin with TLS on an Implicit listener.
 var tlsFirst = mail.R(554, "5.7.0", "this port speaks TLS from the first byte; set the connection security to SSL/TLS")
 
-// tooBig names the limit in the unit that the configuration has it in.
+// tooBig states the limit in the unit of the configuration.
 func (c *Conn) tooBig() mail.Reply {
-	return mail.R(552, "5.3.4", "message too big: the limit is %s; attachments count about a third more than their size", sizeText(c.opt.MaxMessageSize))
+	return mail.R(552, "5.3.4",
+		"message too big: the limit is %s; attachments count about a third more than their size",
+		sizeText(c.opt.MaxMessageSize))
 }
 
-// tooMany is for recipients over the limit of one message.
+// tooMany answers recipients over the limit of one message.
 func (o *Options) tooMany() mail.Reply {
 	return mail.R(452, "4.5.3", "too many recipients: at most %d per message; send it in parts", o.MaxRecipients)
 }
@@ -55,7 +69,7 @@ func sizeText(n int64) string {
 	return fmt.Sprintf("%d %s", best, name)
 }
 
-// span writes a time for people.
+// span writes a duration for people.
 func span(d time.Duration) string {
 	for _, u := range []struct {
 		length time.Duration

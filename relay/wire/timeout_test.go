@@ -193,7 +193,8 @@ func TestSlowData(t *testing.T) {
 		c.send(".\r\n")
 		c.expect("250 ")
 	})
-	inBubble(t, slow, func(t *testing.T, s *testServer, c *testClient) { // too slow by a tenth: it takes ten times as long to be sure
+	// too slow by a tenth: it takes ten times as long to be sure
+	inBubble(t, slow, func(t *testing.T, s *testServer, c *testClient) {
 		startData(c)
 		start := time.Now()
 		go lines(c, 110*time.Millisecond, time.Hour)
@@ -206,35 +207,37 @@ func TestSlowData(t *testing.T) {
 
 // TestSlowChunks: a chunk now and then does not keep a transfer alive.
 func TestSlowChunks(t *testing.T) {
-	inBubble(t, func(o *Options, b *backend) { openClear(o, b); o.MinDataRate = 1000 }, func(t *testing.T, s *testServer, c *testClient) {
-		c.expect("220 ")
-		c.cmd("HELO client", "250 ")
-		c.cmd("MAIL FROM:<ann@example.com>", "250 ")
-		c.cmd("RCPT TO:<bob@example.net>", "250 ")
-		c.send("BDAT 1\r\nx")
-		c.expect("250 ")
-		time.Sleep(4 * time.Minute)
-		c.send("BDAT 1\r\nx")
-		c.expect("421 4.4.2 too slow")
-		c.expectClosed()
-		onlyCut(t, s)
-	})
+	inBubble(t, func(o *Options, b *backend) { openClear(o, b); o.MinDataRate = 1000 },
+		func(t *testing.T, s *testServer, c *testClient) {
+			c.expect("220 ")
+			c.cmd("HELO client", "250 ")
+			c.cmd("MAIL FROM:<ann@example.com>", "250 ")
+			c.cmd("RCPT TO:<bob@example.net>", "250 ")
+			c.send("BDAT 1\r\nx")
+			c.expect("250 ")
+			time.Sleep(4 * time.Minute)
+			c.send("BDAT 1\r\nx")
+			c.expect("421 4.4.2 too slow")
+			c.expectClosed()
+			onlyCut(t, s)
+		})
 }
 
 func TestHandshakeDeadline(t *testing.T) {
-	inBubble(t, func(o *Options, b *backend) { o.TLSMode = Implicit }, func(t *testing.T, s *testServer, c *testClient) {
-		start := time.Now()
-		c.send("\x16\x03\x01\x02\x00\x01\x00")
-		c.expectClosed()
-		elapsed(t, start, 30*time.Second, 31*time.Second)
-		if r := s.lastRefusal(); r.Reason != ReasonTLS {
-			t.Errorf("refusal %+v", r)
-		}
-	})
+	inBubble(t, func(o *Options, b *backend) { o.TLSMode = Implicit },
+		func(t *testing.T, s *testServer, c *testClient) {
+			start := time.Now()
+			c.send("\x16\x03\x01\x02\x00\x01\x00")
+			c.expectClosed()
+			elapsed(t, start, 30*time.Second, 31*time.Second)
+			if r := s.lastRefusal(); r.Reason != ReasonTLS {
+				t.Errorf("refusal %+v", r)
+			}
+		})
 }
 
-// TestGreetingAwaited: who waits for a greeting where TLS comes first is told in clear what to change, with time for a slow
-// ClientHello before.
+// TestGreetingAwaited: who waits for a greeting where TLS comes first is told in clear what to change, with time for a
+// slow ClientHello before.
 func TestGreetingAwaited(t *testing.T) {
 	implicit := func(o *Options, b *backend) { o.TLSMode = Implicit }
 	inBubble(t, implicit, func(t *testing.T, s *testServer, c *testClient) {
@@ -242,7 +245,8 @@ func TestGreetingAwaited(t *testing.T) {
 		c.expect("554 5.7.0 this port speaks TLS from the first byte; set the connection security to SSL/TLS")
 		elapsed(t, start, 3*time.Second, 3*time.Second)
 		c.expectClosed()
-		if r := s.lastRefusal(); r.Reason != ReasonTLS || !strings.Contains(r.Detail, "waits for a greeting in clear") {
+		if r := s.lastRefusal(); r.Reason != ReasonTLS ||
+			!strings.Contains(r.Detail, "waits for a plaintext greeting") {
 			t.Errorf("refusal %+v", r)
 		}
 	})
@@ -409,22 +413,24 @@ func TestLongestSession(t *testing.T) {
 // TestOpenConnectionTakesNewLimits: the limits of new options hold for open connections, from the next transaction on.
 func TestOpenConnectionTakesNewLimits(t *testing.T) {
 	var options Options
-	inBubble(t, func(o *Options, b *backend) { openClear(o, b); options = *o }, func(t *testing.T, s *testServer, c *testClient) {
-		c.expect("220 ")
-		c.cmd("EHLO client", "250")
-		c.cmd("MAIL FROM:<ann@example.com> SIZE=50000", "250 ")
-		options.MaxMessageSize, options.MaxRecipients, options.MaxSession, options.Hostname = 40000, 1, time.Hour, "other.example.com"
-		s.SetOptions(&options)
-		c.cmd("RCPT TO:<bob@example.net>", "250 ")
-		c.cmd("RCPT TO:<carol@example.net>", "250 ") // of the transaction under way
-		c.cmd("RSET", "250 ")
-		c.cmd("MAIL FROM:<ann@example.com> SIZE=50000", "552 5.3.4 ")
-		c.cmd("MAIL FROM:<ann@example.com>", "250 ")
-		c.cmd("RCPT TO:<bob@example.net>", "250 ")
-		c.cmd("RCPT TO:<carol@example.net>", "452 4.5.3 ")
-		c.cmd("RSET", "250 ")
-		c.cmd("HELO client", "250 relay.example.com")
-		keepAlive(c, time.Hour-2*time.Minute)
-		c.expect("421 4.7.0 connected for 1 hour")
-	})
+	inBubble(t, func(o *Options, b *backend) { openClear(o, b); options = *o },
+		func(t *testing.T, s *testServer, c *testClient) {
+			c.expect("220 ")
+			c.cmd("EHLO client", "250")
+			c.cmd("MAIL FROM:<ann@example.com> SIZE=50000", "250 ")
+			options.MaxMessageSize, options.MaxRecipients, options.MaxSession, options.Hostname = 40000, 1, time.Hour,
+				"other.example.com"
+			s.SetOptions(&options)
+			c.cmd("RCPT TO:<bob@example.net>", "250 ")
+			c.cmd("RCPT TO:<carol@example.net>", "250 ") // of the transaction under way
+			c.cmd("RSET", "250 ")
+			c.cmd("MAIL FROM:<ann@example.com> SIZE=50000", "552 5.3.4 ")
+			c.cmd("MAIL FROM:<ann@example.com>", "250 ")
+			c.cmd("RCPT TO:<bob@example.net>", "250 ")
+			c.cmd("RCPT TO:<carol@example.net>", "452 4.5.3 ")
+			c.cmd("RSET", "250 ")
+			c.cmd("HELO client", "250 relay.example.com")
+			keepAlive(c, time.Hour-2*time.Minute)
+			c.expect("421 4.7.0 connected for 1 hour")
+		})
 }

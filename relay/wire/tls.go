@@ -13,16 +13,16 @@ import (
 	"postern/mail"
 )
 
-// ServerTLS returns what a listener presents: certificates from getCertificate, no session tickets
-// (those of TLS 1.3 have broken Microsoft clients, and a resumed session saves a submission client
-// nothing that matters), Go's cipher suites, and below TLS 1.2 the suites that old devices need.
+// ServerTLS returns a listener's configuration: certificates from getCertificate, no session tickets (those of TLS 1.3
+// have broken Microsoft clients, and resumption gains a submission client little), Go's cipher suites, and below TLS
+// 1.2 those that old devices need.
 func ServerTLS(getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), minVersion uint16) *tls.Config {
 	c := &tls.Config{
 		GetCertificate:         getCertificate,
 		MinVersion:             minVersion,
 		SessionTicketsDisabled: true,
 	}
-	if minVersion < tls.VersionTLS12 { // explicit: Go leaves RSA key exchange and 3DES out by default
+	if minVersion < tls.VersionTLS12 { // explicit, since Go's defaults omit RSA key exchange and 3DES
 		for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
 			if !strings.Contains(s.Name, "RC4") {
 				c.CipherSuites = append(c.CipherSuites, s.ID)
@@ -32,13 +32,13 @@ func ServerTLS(getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, erro
 	return c
 }
 
-// listenerTLS prepares a configuration for connections of ours.
+// listenerTLS adapts a configuration to our connections.
 func listenerTLS(c *tls.Config) *tls.Config {
 	if c == nil {
 		return nil
 	}
 	c = c.Clone()
-	// Full records from the start: the replies of a batch are to leave in one write.
+	// Full records from the start, so that the replies of a batch leave in one write.
 	c.DynamicRecordSizingDisabled = true
 	next := c.GetConfigForClient
 	c.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -58,46 +58,45 @@ func listenerTLS(c *tls.Config) *tls.Config {
 
 var errALPN = errors.New("the client asks for HTTP by ALPN")
 
-// speaksHTTP reports a client that wants HTTP and nothing else: a browser that was lured here (ALPACA).
+// speaksHTTP reports whether a client wants only HTTP: a browser that was lured here (ALPACA).
 func speaksHTTP(protocols []string) bool {
 	return len(protocols) > 0 && !slices.ContainsFunc(protocols, func(p string) bool {
 		return p != "h2" && p != "http/1.1" && p != "http/1.0"
 	})
 }
 
-// handshake puts TLS on the connection. Any failure ends the connection: there is no way back to clear
-// text.
+// handshake begins TLS. Any failure ends the connection: there is no way back to plaintext.
 func (c *Conn) handshake() error {
 	deadline := time.Now().Add(30 * time.Second)
 	if c.loginBy.Before(deadline) {
 		deadline = c.loginBy
 	}
 	tc := tls.Server(c.sock, c.opt.TLS)
-	if tc.SetDeadline(deadline); c.ousted.Load() {
-		return c.oustedRefusal().silent()
+	if tc.SetDeadline(deadline); c.evicted.Load() {
+		return c.evictedRefusal().silent()
 	}
-	// No context: it would cost a goroutine, and a hard stop closes the socket.
+	// Without c.ctx, which would cost a goroutine: a hard stop closes the socket.
 	if err := tc.HandshakeContext(context.Background()); err != nil {
 		return c.handshakeRefusal(err)
 	}
 	c.sock.hello, c.sock.alert = nil, alert{}
 	tc.SetDeadline(time.Time{})
-	c.srv.half.secured(c.stranger)
+	c.srv.half.secured(c.slot)
 	c.stream, c.tls, c.deadline = tc, tc, time.Time{}
 	return nil
 }
 
-// handshakeRefusal says in plain words why a handshake failed.
+// handshakeRefusal explains a failed handshake in plain words.
 func (c *Conn) handshakeRefusal(err error) error {
 	if c.srv.closing.Load() {
 		return errGone // woken by Shutdown
 	}
-	if c.ousted.Load() {
-		return c.oustedRefusal().silent()
+	if c.evicted.Load() {
+		return c.evictedRefusal().silent()
 	}
 	r := refuse(ReasonTLS, mail.Reply{}, "%s", mail.Cut(mail.Printable(c.handshakeDetail(err)), 480)).because(err)
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok && e.Conn != nil && !c.greeted {
-		// Nothing was sent yet, and what came was not TLS: a person may be reading.
+		// We have sent nothing, and the client sent no TLS: it can read a reply.
 		r.reply = tlsFirst
 	}
 	if c.closedEarly(err) {
@@ -106,7 +105,7 @@ func (c *Conn) handshakeRefusal(err error) error {
 	return r
 }
 
-// closedEarly reports a client that left without a ClientHello: a port check, nothing to tell of.
+// closedEarly reports whether a client left without a ClientHello, as port checks do: nothing to report.
 func (c *Conn) closedEarly(err error) bool {
 	gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 	return gone && c.sock.hello == nil && !c.greeted

@@ -15,19 +15,24 @@ func TestHandshakeFailuresInPlainWords(t *testing.T) {
 	}{
 		"old client": {func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 },
 			[]string{"offers only TLS 1.1, TLS 1.0", "wants TLS 1.2 or newer", "min_version"}},
-		"no trust": {func(c *tls.Config) { c.RootCAs = nil }, []string{"may not know its authority", `it sent "bad certificate"`}},
+		"no trust": {func(c *tls.Config) { c.RootCAs = nil },
+			[]string{"may not know its authority", `it sent "bad certificate"`}},
 		"another name": {func(c *tls.Config) { c.ServerName = "mail.example.com" },
-			[]string{"connects by another name", "it asked for mail.example.com, and the certificate covers relay.example.com"}},
+			[]string{"connects by another name",
+				"it asked for mail.example.com, and the certificate covers relay.example.com"}},
 		"RSA only": {func(c *tls.Config) {
-			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_128_CBC_SHA}
-		}, []string{"the client knows RSA certificates only", "presents an ECDSA one", "get an RSA certificate", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_RSA_WITH_AES_128_CBC_SHA"}},
+			c.MaxVersion, c.CipherSuites = tls.VersionTLS12,
+				[]uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_128_CBC_SHA}
+		}, []string{"the client knows RSA certificates only", "presents an ECDSA one", "get an RSA certificate",
+			"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_RSA_WITH_AES_128_CBC_SHA"}},
 		"no suite": {func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA}
 		}, []string{"no cipher suite in common", "it offers TLS 1.2 with TLS_ECDHE_ECDSA_WITH_RC4_128_SHA"}},
 		"RSA key exchange": {func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA}
 		}, []string{"no cipher suite in common", "TLS_RSA_WITH_AES_128_CBC_SHA", "none of which is safe enough"}},
-		"web browser": {func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} }, []string{"asked for HTTP on a mail port"}},
+		"web browser": {func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} },
+			[]string{"asked for HTTP on a mail port"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startServer(t, func(o *Options, b *backend) { o.TLSMode = Implicit })
@@ -70,7 +75,8 @@ func TestServerTLS(t *testing.T) {
 	for _, id := range c.CipherSuites {
 		found[id] = true
 	}
-	if !found[tls.TLS_RSA_WITH_AES_128_CBC_SHA] || !found[tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA] || found[tls.TLS_RSA_WITH_RC4_128_SHA] ||
+	if !found[tls.TLS_RSA_WITH_AES_128_CBC_SHA] || !found[tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA] ||
+		found[tls.TLS_RSA_WITH_RC4_128_SHA] ||
 		!found[tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256] {
 		t.Errorf("suites %v", c.CipherSuites)
 	}
@@ -168,21 +174,26 @@ func TestTLSBeforeTheGreeting(t *testing.T) {
 	}
 }
 
-// TestAlertsExplained: each alert by which a client refuses has words of its own, and one that we do not know has its number.
+// TestAlertsExplained: each alert by which a client refuses has words of its own, and one that we do not know has its
+// number.
 func TestAlertsExplained(t *testing.T) {
 	c := acceptedConn(NewServer(testOptions(&backend{})), &scriptConn{})
-	hello := &tls.ClientHelloInfo{ServerName: "relay.example.com", SupportedVersions: []uint16{0x2a2a, tls.VersionTLS12, tls.VersionTLS13}}
+	hello := &tls.ClientHelloInfo{ServerName: "relay.example.com",
+		SupportedVersions: []uint16{0x2a2a, tls.VersionTLS12, tls.VersionTLS13}}
 	for alert, want := range map[uint8]string{
-		42: `it may not know its authority`, 45: "look at its dates and at the client's clock", 46: "connects by another name",
+		42: `it may not know its authority`, 45: "look at its dates and at the client's clock",
+		46: "connects by another name",
 		48: "give it the authority's certificate", 70: "see min_version", 99: `it sent "alert 99"`,
 	} {
-		if got := c.alertDetail(alert, hello); !strings.Contains(got, want) || !strings.HasSuffix(got, "; it offered TLS 1.3, TLS 1.2") {
+		if got := c.alertDetail(alert, hello); !strings.Contains(got, want) ||
+			!strings.HasSuffix(got, "; it offered TLS 1.3, TLS 1.2") {
 			t.Errorf("%d: %s", alert, got)
 		}
 	}
 }
 
-// TestAlertInClear: OpenSSL says in clear what it has against a certificate of TLS 1.3, behind a record for middleboxes.
+// TestAlertInClear: OpenSSL says in clear what it has against a certificate of TLS 1.3, behind a record for
+// middleboxes.
 func TestAlertInClear(t *testing.T) {
 	for _, before := range []string{"", "\x14\x03\x03\x00\x01\x01"} {
 		s := startServer(t, func(o *Options, b *backend) { o.TLSMode = Implicit })
@@ -196,7 +207,8 @@ func TestAlertInClear(t *testing.T) {
 			t.Error("no failure")
 		}
 		eventually(t, "refusal", func() bool { return s.lastRefusal().Reason != "" })
-		if r := s.lastRefusal(); r.Reason != ReasonTLS || !strings.Contains(r.Detail, "does not know the authority of this certificate") {
+		if r := s.lastRefusal(); r.Reason != ReasonTLS ||
+			!strings.Contains(r.Detail, "does not know the authority of this certificate") {
 			t.Errorf("refusal %s %q (%v)", r.Reason, r.Detail, r.Err)
 		}
 	}

@@ -15,8 +15,7 @@ import (
 	"syscall"
 )
 
-// handshakeDetail says why a handshake failed, and what to do: what the client offered, what we have, and what it
-// told us.
+// handshakeDetail says why a handshake failed and what to do about it.
 func (c *Conn) handshakeDetail(err error) string {
 	hello := c.sock.hello
 	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
@@ -29,9 +28,9 @@ func (c *Conn) handshakeDetail(err error) string {
 	case errors.Is(err, errALPN):
 		return "TLS handshake refused: a web client asked for HTTP on a mail port"
 	case noTLS:
-		return "no TLS handshake: the client sent something else, probably SMTP in clear; set its connection security to SSL/TLS, or use the STARTTLS port"
+		return notTLS
 	case hello == nil && isTimeout(err):
-		return "no TLS handshake in time: the client probably waits for a greeting in clear; set its connection security to SSL/TLS, or use the STARTTLS port"
+		return "no TLS handshake in time: " + waitsInClear
 	case hello == nil:
 		return "TLS handshake failed: " + err.Error()
 	case said.seen:
@@ -39,8 +38,9 @@ func (c *Conn) handshakeDetail(err error) string {
 	case isTimeout(err):
 		return "TLS handshake not finished in time; the client offered " + versionNames(hello.SupportedVersions)
 	case gone:
-		return fmt.Sprintf("the client closed the connection during the TLS handshake; it offered %s; it may not trust this certificate or its name%s",
-			versionNames(hello.SupportedVersions), c.nameDetail(hello))
+		return fmt.Sprintf("the client closed the connection during the TLS handshake; it offered %s; "+
+			"it may not trust this certificate or its name%s", versionNames(hello.SupportedVersions),
+			c.nameDetail(hello))
 	}
 	return "TLS handshake failed: " + c.offerDetail(hello, err)
 }
@@ -48,27 +48,29 @@ func (c *Conn) handshakeDetail(err error) string {
 // offerDetail compares what the client offered with what we have.
 func (c *Conn) offerDetail(hello *tls.ClientHelloInfo, err error) string {
 	versions := versionNames(hello.SupportedVersions)
+	offer := versions + " with " + suiteNames(hello.CipherSuites)
 	if newest := slices.Max(append(known(hello.SupportedVersions), 0)); newest < c.minVersion() {
-		return fmt.Sprintf("the client offers only %s, this listener wants %s or newer; see min_version", versions, tls.VersionName(c.minVersion()))
+		return fmt.Sprintf("the client offers only %s, this listener wants %s or newer; see min_version",
+			versions, tls.VersionName(c.minVersion()))
 	}
 	if !slices.ContainsFunc(hello.CipherSuites, c.taken) {
-		return fmt.Sprintf("no cipher suite in common with the client: it offers %s with %s, none of which is safe enough for this listener; it needs newer software",
-			versions, suiteNames(hello.CipherSuites))
+		return fmt.Sprintf("no cipher suite in common with the client: it offers %s, "+
+			"none of which is safe enough for this listener; it needs newer software", offer)
 	}
 	leaf := c.presented(hello)
 	switch {
 	case leaf == nil:
 	case isECDSA(leaf) && !knowsECDSA(hello):
-		return fmt.Sprintf("the client knows RSA certificates only, and this listener presents an ECDSA one; get an RSA certificate for tls.cert_file. It offers %s with %s",
-			versions, suiteNames(hello.CipherSuites))
+		return "the client knows RSA certificates only, and this listener presents an ECDSA one; " +
+			"get an RSA certificate for tls.cert_file. It offers " + offer
 	case isRSA(leaf) && !knowsRSA(hello):
-		return fmt.Sprintf("the client knows ECDSA certificates only, and this listener presents an RSA one; get an ECDSA certificate for tls.cert_file. It offers %s with %s",
-			versions, suiteNames(hello.CipherSuites))
+		return "the client knows ECDSA certificates only, and this listener presents an RSA one; " +
+			"get an ECDSA certificate for tls.cert_file. It offers " + offer
 	}
-	return fmt.Sprintf("%s; the client offers %s with %s", err.Error(), versions, suiteNames(hello.CipherSuites))
+	return fmt.Sprintf("%s; the client offers %s", err.Error(), offer)
 }
 
-// presented is the certificate that the client was to see, nil if there is none.
+// presented is the certificate for this client, nil if there is none.
 func (c *Conn) presented(hello *tls.ClientHelloInfo) *x509.Certificate {
 	if c.opt.TLS.GetCertificate == nil {
 		return nil
@@ -83,8 +85,8 @@ func (c *Conn) presented(hello *tls.ClientHelloInfo) *x509.Certificate {
 func isECDSA(c *x509.Certificate) bool { _, ok := c.PublicKey.(*ecdsa.PublicKey); return ok }
 func isRSA(c *x509.Certificate) bool   { _, ok := c.PublicKey.(*rsa.PublicKey); return ok }
 
-// knowsECDSA and knowsRSA report whether a client has the means for a certificate with such a key. The suites of TLS
-// 1.3 name no key; what names none, and no schemes either, leaves it open.
+// knowsECDSA and knowsRSA report whether a client can use a certificate with such a key. TLS 1.3 suites name no key
+// type; without signature schemes they leave it open.
 func knowsECDSA(h *tls.ClientHelloInfo) bool { return knows(h, "_ECDSA_", "ECDSA") }
 
 func knowsRSA(h *tls.ClientHelloInfo) bool { return knows(h, "_RSA_", "PSS", "PKCS1") }
@@ -103,7 +105,7 @@ func knows(h *tls.ClientHelloInfo, suite string, schemes ...string) bool {
 
 func isTLS13(suite uint16) bool { return suite>>8 == 0x13 }
 
-// taken reports a cipher suite that the listener takes.
+// taken reports whether the listener accepts a cipher suite.
 func (c *Conn) taken(id uint16) bool {
 	if c.opt.TLS.CipherSuites != nil && !isTLS13(id) {
 		return slices.Contains(c.opt.TLS.CipherSuites, id)
@@ -111,13 +113,13 @@ func (c *Conn) taken(id uint16) bool {
 	return slices.ContainsFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.ID == id })
 }
 
-// shownSuites is how many cipher suites a line of the log lists.
+// shownSuites is how many cipher suites a log line lists.
 const shownSuites = 6
 
 func suiteNames(ids []uint16) string {
 	var names []string
 	for _, id := range ids {
-		if id != 0x00ff && id != 0x5600 && id&0x0f0f != 0x0a0a { // neither a signal (RFC 5746, RFC 7507) nor GREASE
+		if id != 0x00ff && id != 0x5600 && id&0x0f0f != 0x0a0a { // no SCSV (RFC 5746, RFC 7507) and no GREASE
 			names = append(names, tls.CipherSuiteName(id))
 		}
 	}
@@ -130,8 +132,8 @@ func suiteNames(ids []uint16) string {
 	return strings.Join(names, ", ")
 }
 
-// alertOf returns the TLS alert with which the client ended a handshake (RFC 8446 §6). crypto/tls keeps its type to
-// itself, which is a uint8.
+// alertOf returns the TLS alert with which the client ended a handshake (RFC 8446 §6). Its type, a uint8, is private to
+// crypto/tls.
 func alertOf(err error) alert {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "remote error" {
@@ -144,15 +146,20 @@ func alertOf(err error) alert {
 	return alert{number: uint8(v.Uint()), seen: true}
 }
 
-// alerts is what clients mean by them.
+const notAccepted = "the client does not accept this certificate: it may not know its authority, " +
+	"or it connects by another name"
+
+// alerts says what clients mean by an alert.
 var alerts = map[uint8]struct{ name, means string }{
-	40:  {"handshake failure", "the client found nothing in common with this listener"},
-	42:  {"bad certificate", "the client does not accept this certificate: it may not know its authority, or it connects by another name"},
-	43:  {"unsupported certificate", "the client does not know this kind of certificate; one with an RSA key may do"},
-	44:  {"revoked certificate", "the client was told that this certificate is revoked; get a new one"},
-	45:  {"expired certificate", "the client takes this certificate for expired; look at its dates and at the client's clock"},
-	46:  {"unknown certificate", "the client does not accept this certificate: it may not know its authority, or it connects by another name"},
-	48:  {"unknown certificate authority", "the client does not know the authority of this certificate; give it the authority's certificate, or use one from an authority that it knows"},
+	40: {"handshake failure", "the client found nothing in common with this listener"},
+	42: {"bad certificate", notAccepted},
+	43: {"unsupported certificate", "the client does not know this kind of certificate; one with an RSA key may do"},
+	44: {"revoked certificate", "the client was told that this certificate is revoked; get a new one"},
+	45: {"expired certificate", "the client takes this certificate for expired; " +
+		"look at its dates and at the client's clock"},
+	46: {"unknown certificate", notAccepted},
+	48: {"unknown certificate authority", "the client does not know the authority of this certificate; " +
+		"give it the authority's certificate, or use one from an authority that it knows"},
 	70:  {"protocol version", "the client has no TLS version in common with this listener; see min_version"},
 	71:  {"insufficient security", "the client wants stronger cipher suites than this listener has"},
 	90:  {"user canceled", "a person there said no, perhaps when asked about this certificate"},
@@ -162,18 +169,21 @@ var alerts = map[uint8]struct{ name, means string }{
 func (c *Conn) alertDetail(number uint8, hello *tls.ClientHelloInfo) string {
 	a, ok := alerts[number]
 	if !ok {
-		a.name, a.means = fmt.Sprintf("alert %d", number), "the client gave no other reason; it may not trust this certificate or its name"
+		a.name = fmt.Sprintf("alert %d", number)
+		a.means = "the client gave no other reason; it may not trust this certificate or its name"
 	}
-	return fmt.Sprintf("%s (it sent %q)%s; it offered %s", a.means, a.name, c.nameDetail(hello), versionNames(hello.SupportedVersions))
+	return fmt.Sprintf("%s (it sent %q)%s; it offered %s",
+		a.means, a.name, c.nameDetail(hello), versionNames(hello.SupportedVersions))
 }
 
-// nameDetail says that the client asked for a name which the certificate does not cover.
+// nameDetail says if the client asked for a name that the certificate does not cover.
 func (c *Conn) nameDetail(hello *tls.ClientHelloInfo) string {
 	leaf := c.presented(hello)
 	if leaf == nil || hello.ServerName == "" || leaf.VerifyHostname(hello.ServerName) == nil {
 		return ""
 	}
-	return fmt.Sprintf("; it asked for %s, and the certificate covers %s", hello.ServerName, strings.Join(leaf.DNSNames, ", "))
+	return fmt.Sprintf("; it asked for %s, and the certificate covers %s",
+		hello.ServerName, strings.Join(leaf.DNSNames, ", "))
 }
 
 func (c *Conn) minVersion() uint16 {
@@ -183,7 +193,7 @@ func (c *Conn) minVersion() uint16 {
 	return tls.VersionTLS12 // Go's default for servers
 }
 
-// known leaves GREASE values (RFC 8701) and drafts out.
+// known omits GREASE values (RFC 8701) and drafts.
 func known(versions []uint16) []uint16 {
 	return slices.DeleteFunc(slices.Clone(versions), func(v uint16) bool { return v < 0x0300 || v > tls.VersionTLS13 })
 }

@@ -35,7 +35,7 @@ func (c *Conn) mail(arg string) error {
 	return c.answer(reply)
 }
 
-// mend returns the session's way to mend a reverse-path, nil if it has none.
+// mend returns the session's Mender method, nil if it has none.
 func (c *Conn) mend() func(path string) (mail.Address, bool) {
 	if m, ok := c.session.(Mender); ok {
 		return m.MendSender
@@ -54,14 +54,15 @@ func (c *Conn) rcpt(arg string) error {
 		return c.violation(reply)
 	}
 	if c.tx.rcpts >= c.opt.MaxRecipients {
-		// Not counted as a refusal: RFC 5321 §4.5.3.1.10 has clients go on with those accepted.
+		// Not counted as a refusal: clients go on with the accepted ones (RFC 5321 §4.5.3.1.10).
 		reply = c.opt.tooMany()
 		c.send(reply)
 		if c.tx.excess++; c.tx.excess == 1 {
 			c.tell(reply) // once is enough
 		}
 		if c.tx.excess > maxExcess {
-			return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many recipients: send the message in parts"), "%d recipients over the limit in one transaction", maxExcess)
+			return refuse(ReasonProtocol, mail.R(421, "4.7.0", "too many recipients: send the message in parts"),
+				"%d recipients over the limit in one transaction", maxExcess)
 		}
 		return nil
 	}
@@ -72,8 +73,8 @@ func (c *Conn) rcpt(arg string) error {
 	return c.answer(reply)
 }
 
-// outOfOrder answers RCPT, DATA or BDAT where it has no place. Behind a refused MAIL, or refused
-// recipients, a pipelining client could not know (RFC 2920 §3.1), so it is no error of its own.
+// outOfOrder answers RCPT, DATA or BDAT out of order. It is no protocol error after a refused MAIL or refused
+// recipients: a pipelining client could not know (RFC 2920 §3.1).
 func (c *Conn) outOfOrder() error {
 	switch {
 	case c.tx.open:
@@ -84,24 +85,24 @@ func (c *Conn) outOfOrder() error {
 	return c.wrong(503, "5.5.1", "send MAIL first")
 }
 
-// ready reports whether a message can come.
+// ready reports whether a message may follow.
 func (c *Conn) ready() bool { return c.tx.open && c.tx.rcpts > 0 }
 
-// data takes a message up to CRLF.CRLF.
+// data receives a message up to CRLF.CRLF.
 func (c *Conn) data(string) error {
 	if !c.ready() {
 		return c.outOfOrder()
 	}
 	c.send(mail.R(354, "", "end the message with a line that holds a dot only"))
-	c.flush() // the client waits for it, even if the session does not read yet
+	c.flush() // the client waits for it, even before the session reads
 	return c.transfer(c.newTransfer(Transfer{stuffed: stuffing{lineStart: true}}))
 }
 
-// bdat takes a message in chunks (RFC 3030 §2). The octets of a refused chunk are on their way, so
-// they are read and thrown away; if their number cannot be known the connection ends.
+// bdat receives a message in chunks (RFC 3030 §2). The octets of a refused chunk are already on their way, so it
+// discards them; if their number is unknown, the connection ends.
 func (c *Conn) bdat(arg string) error {
 	if !c.admitted() {
-		// Swallowing the chunk would let a stranger send for hours: nothing of a transfer ends at auth_timeout.
+		// Discarding the chunk would let a client without login send for hours: auth_timeout does not end a transfer.
 		reply := loginNeeded
 		if c.unplaced() {
 			reply = unplaced
@@ -124,8 +125,7 @@ func (c *Conn) bdat(arg string) error {
 	return c.outOfOrder()
 }
 
-// transfer gives a message to the session and answers. The session's word counts only if the message
-// came to its clean end.
+// transfer gives a message to the session and answers. The session's reply counts only if the message came to its end.
 func (c *Conn) transfer(t *Transfer) error {
 	reply := c.session.Data(c.ctx, t)
 	t.drain()
@@ -133,7 +133,7 @@ func (c *Conn) transfer(t *Transfer) error {
 	fault, refused := mail.ReplyFor(t.err)
 	switch {
 	case errors.Is(t.err, ErrCut):
-		return t.cause // nil where a command ended it, which is pending
+		return t.cause // nil if a command ended it, which is pending
 	case refused && (reply.OK() || reply.IsZero()):
 		reply = fault
 	case !errors.Is(t.err, io.EOF) && !refused && reply.OK():

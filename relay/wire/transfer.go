@@ -10,19 +10,19 @@ import (
 	"postern/mail"
 )
 
-// ErrCut is returned by a Transfer whose message did not come to its end: the connection was lost, the
-// client was too slow or gave up, or the server stops.
+// ErrCut is the error of a Transfer whose message did not come to its end: the connection was lost, the client was too
+// slow or gave up, or the server stops.
 var ErrCut = errors.New("message cut short")
 
 // errUnfinished ends a chunked transfer whose session answered before the last chunk.
 var errUnfinished = errors.New("message answered before its end")
 
-// Transfer is the content of one message on its way in, from DATA without dot-stuffing or from the
-// chunks of BDAT. It is an io.Reader and an io.WriterTo, for the goroutine of the connection and
-// during Session.Data only. io.EOF comes at the clean end and nowhere else; ErrCut when there is no
-// end; a *mail.Error, after the real end was read, when the message cannot be accepted: 552 5.3.4 for
-// its size, 550 5.6.0 for bare CR or LF, NUL, or, without Options.LongLines, a line of more than 998 octets.
-// Every line that is read before io.EOF ends with CRLF; one that a last chunk leaves open is closed.
+// Transfer is the content of one incoming message, from DATA with dot-stuffing removed or from the chunks of BDAT. It
+// is an io.Reader and an io.WriterTo, to be used only during Session.Data and on the connection's goroutine.
+//
+// It returns io.EOF only at the clean end, and ErrCut if there is none. If the message is unacceptable it reads to the
+// real end and returns a *mail.Error: 552 5.3.4 for its size; 550 5.6.0 for a bare CR or LF, a NUL, or, without
+// Options.LongLines, a line over 998 octets. Every line ends with CRLF; it is added if the last chunk lacks it.
 type Transfer struct {
 	c       *Conn
 	chunked bool
@@ -31,14 +31,14 @@ type Transfer struct {
 	last    bool     // BDAT: this is the last chunk
 
 	lines  lines
-	bad    bool   // refused, whatever follows
-	run    []byte // content found and not yet read; it lies in the buffer of the connection
+	bad    bool   // refused whatever follows
+	run    []byte // content found but not yet read, in the connection's buffer
 	err    error  // how it ended
 	cause  error  // behind ErrCut: what ends the connection, nil if a pending command goes on
 	closed bool   // the session has answered
 
 	octets int64         // received
-	waited time.Duration // for them
+	waited time.Duration // to receive them
 }
 
 // Size is the number of octets so far, as RFC 1870 counts them.
@@ -68,7 +68,7 @@ func (t *Transfer) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo implements io.WriterTo. The error is w's, or as of Read without io.EOF.
+// WriteTo implements io.WriterTo. It returns w's error, or Read's other than io.EOF.
 func (t *Transfer) WriteTo(w io.Writer) (int64, error) {
 	var written int64
 	for {
@@ -88,14 +88,14 @@ func (t *Transfer) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
-// newTransfer completes a transfer of this connection.
+// newTransfer prepares a transfer of this connection.
 func (c *Conn) newTransfer(t Transfer) *Transfer {
 	t.c = c
 	t.lines.takeLong = c.opt.LongLines
 	return &t
 }
 
-// drain reads to the end, of the chunk at least, for a session that did not.
+// drain reads what the session left unread, to the end of the message or at least of the chunk.
 func (t *Transfer) drain() {
 	t.closed = true
 	for t.run = nil; t.err == nil; t.run = nil {
@@ -103,8 +103,7 @@ func (t *Transfer) drain() {
 	}
 }
 
-// next finds the next run of content. Once the message is known to be refused its content is read but
-// not handed on.
+// next finds the next run of content. Once the message is refused its content is read but not returned.
 func (t *Transfer) next() error {
 	for t.err == nil {
 		run := t.nextRun()
@@ -118,7 +117,7 @@ func (t *Transfer) next() error {
 	return t.err
 }
 
-// nextRun returns octets of content, none if it read or ended instead.
+// nextRun returns content, or none if it had to read more or the message ended.
 func (t *Transfer) nextRun() []byte {
 	b := t.c.buffered()
 	switch {
@@ -146,7 +145,7 @@ func (t *Transfer) nextRun() []byte {
 	return nil
 }
 
-// end ends a message that was read to its end.
+// end sets the result of a message that was read to its end.
 func (t *Transfer) end() {
 	switch {
 	case t.lines.size > t.c.opt.MaxMessageSize:
@@ -158,7 +157,7 @@ func (t *Transfer) end() {
 	}
 }
 
-// cutBy ends a message that has no end. A nil cause leaves the connection alive.
+// cutBy sets the result of a message that was cut short. A nil cause leaves the connection open.
 func (t *Transfer) cutBy(cause error) {
 	t.cause = cause
 	t.err = ErrCut
@@ -167,28 +166,28 @@ func (t *Transfer) cutBy(cause error) {
 	}
 }
 
-// fill reads more, for as long as the silence and the average rate allow. Only the time spent waiting
-// counts, not the session's.
+// fill reads more within the limits on silence and average rate. Only time spent waiting counts, not the session's.
 func (t *Transfer) fill() error {
-	if t.octets > t.swallowed() {
-		return refuse(ReasonProtocol, t.c.tooBig(), "the client went on sending %d octets into a refused message", t.octets)
+	if t.octets > t.maxDrain() {
+		return refuse(ReasonProtocol, t.c.tooBig(), "the client went on sending %d octets into a refused message",
+			t.octets)
 	}
 	before, start := len(t.c.buffered()), time.Now()
-	patience := t.patience()
-	err := t.c.fill(start.Add(patience))
+	maxWait := t.maxWait()
+	err := t.c.fill(start.Add(maxWait))
 	t.waited += time.Since(start)
 	if err == nil {
 		t.octets += int64(len(t.c.buffered()) - before)
 	}
 	if err != nil && isTimeout(err) {
-		return t.tooSlow(patience).because(err)
+		return t.tooSlow(maxWait).because(err)
 	}
 	return err
 }
 
-// patience is how long to wait for more: DataTimeout, or less if the average rate is low, which is
-// looked at after the first DataTimeout.
-func (t *Transfer) patience() time.Duration {
+// maxWait is how long to wait for more: DataTimeout, or less if the average rate is low. The rate counts only after the
+// first DataTimeout.
+func (t *Transfer) maxWait() time.Duration {
 	silence := t.c.opt.DataTimeout
 	if t.c.opt.MinDataRate <= 0 {
 		return silence
@@ -197,30 +196,31 @@ func (t *Transfer) patience() time.Duration {
 	return min(silence, silence+earned-t.waited)
 }
 
-func (t *Transfer) tooSlow(patience time.Duration) *refusal {
-	if patience < t.c.opt.DataTimeout {
+func (t *Transfer) tooSlow(waited time.Duration) *refusal {
+	if waited < t.c.opt.DataTimeout {
 		return refuse(ReasonTimeout, mail.R(421, "4.4.2", "too slow, closing; send the message again"),
 			"the client sent %d octets in %s, less than min_data_rate asks for", t.octets, t.waited.Round(time.Second))
 	}
-	return refuse(ReasonTimeout, mail.R(421, "4.4.2", "silent for %s inside a message, closing; send it again", span(t.c.opt.DataTimeout)),
+	silence := span(t.c.opt.DataTimeout)
+	return refuse(ReasonTimeout,
+		mail.R(421, "4.4.2", "silent for %s inside a message, closing; send it again", silence),
 		"the client was silent for %s inside a message; see data_timeout", t.c.opt.DataTimeout)
 }
 
-// swallowed is how much of a message that is too big we read in search of its end, so that the client
-// learns why.
-func (t *Transfer) swallowed() int64 { return 4*t.c.opt.MaxMessageSize + 64<<20 }
+// maxDrain bounds how much of an oversized message is read to its end, so that the client learns why it is refused.
+func (t *Transfer) maxDrain() int64 { return 4*t.c.opt.MaxMessageSize + 64<<20 }
 
-// endOfChunk ends the message behind its last chunk, or answers the chunk and goes to the next.
+// endOfChunk ends the message after its last chunk, or answers the chunk and goes on to the next.
 func (t *Transfer) endOfChunk() []byte {
 	switch {
 	case t.last && !t.bad && t.lines.open():
 		t.lines.size -= int64(len(lineEnd)) // the client did not send it
 		return lineEnd
-	case t.last, t.bad: // refused, it is the answer to this chunk and there is no message any more
+	case t.last, t.bad: // a refusal answers this chunk and ends the message
 		t.end()
 	case t.closed:
 		t.err = errUnfinished
-	case t.patience() <= 0:
+	case t.maxWait() <= 0:
 		t.cutBy(t.tooSlow(0))
 	default:
 		t.c.send(mail.R(250, "2.0.0", "chunk received, %d octets so far", t.lines.size))
@@ -233,8 +233,8 @@ func (t *Transfer) endOfChunk() []byte {
 
 var lineEnd = []byte("\r\n")
 
-// nextChunk reads commands up to the next BDAT. NOOP changes nothing; any other command, RSET first of
-// all, gives the message up and is run afterwards.
+// nextChunk reads commands up to the next BDAT. NOOP changes nothing. Any other command, such as RSET, abandons the
+// message and runs afterwards.
 func (t *Transfer) nextChunk() {
 	for {
 		line, err := t.c.nextLine()

@@ -1,19 +1,18 @@
-// Package wire is the server side of SMTP from accept to close: connection limits, PROXY headers, the
-// phase before TLS, TLS itself, one complete and well-formed command at a time, the order of commands,
-// SASL exchanges, DATA and BDAT, deadlines, and one write for the replies of a pipelined batch. What a
-// command means is decided by a Session, which gets everything parsed, checked and decoded.
+// Package wire is the server side of SMTP from accept to close: connection limits, PROXY headers, the phase before TLS,
+// TLS, complete and well-formed commands in the right order, SASL exchanges, DATA and BDAT, deadlines, and one write
+// for the replies of a pipelined batch. A Session decides what a command means; it gets everything parsed, checked and
+// decoded.
 //
 // Failure semantics:
-//   - A command runs only when its whole line has arrived. A partial line at the end of the connection
-//     or at a deadline is never run.
-//   - A message is complete only at CRLF.CRLF or at the last octet of the last chunk. An end of the
-//     connection, a deadline or an RSET before that is ErrCut, never io.EOF; nothing that follows a
-//     cut message is run as a command, except where the client itself gave up a chunked one.
-//   - A message with bare CR or LF, NUL, an overlong line where they are not taken, or over the size is
+//   - A command runs only when its whole line has arrived, not if the connection ends or a deadline passes inside it.
+//   - A message is complete only at CRLF.CRLF or at the last octet of the last chunk. If the connection ends, a
+//     deadline passes or RSET comes before that, the result is ErrCut, never io.EOF. Nothing that follows a cut
+//     message runs as a command, unless the client itself abandoned a chunked one.
+//   - A message that is too big, or has a bare CR or LF, a NUL, or an overlong line where these are refused, is
 //     refused after its real end was read, whatever the Session answers.
-//   - A panic in a Session costs its own connection only: 421, and a log line with the stack.
-//   - Nothing that a client sent is echoed in a reply of this package, but for the beginning of a line of
-//     its message that is refused, made printable.
+//   - A panic in a Session costs only its own connection: 421, and a log line with the stack.
+//   - Replies of this package echo nothing of a message but the beginning of a refused line, and what they quote is
+//     printable.
 package wire
 
 import (
@@ -26,7 +25,7 @@ import (
 	"postern/mail"
 )
 
-// TLSMode says when a listener speaks TLS.
+// TLSMode says when a listener begins TLS.
 type TLSMode string
 
 // The TLS modes. Before TLS only EHLO, HELO, NOOP, RSET, QUIT and STARTTLS are answered.
@@ -34,72 +33,70 @@ const (
 	STARTTLS TLSMode = "starttls" // required before anything else
 	Implicit TLSMode = "implicit" // TLS from the first octet (RFC 8314 §3.3)
 	Auto     TLSMode = "auto"     // a client that begins with a ClientHello gets Implicit, others STARTTLS
-	None     TLSMode = "none"     // never; AUTH is offered only behind Networks
+	None     TLSMode = "none"     // never; AUTH is offered only with Networks
 )
 
-// Options is what one listener needs. It is immutable once it was given to a Server.
+// Options configures one listener. It must not change once a Server has it.
 type Options struct {
 	Name     string // of the listener, for logs and traces
 	Hostname string // in the greeting and the EHLO reply; also completes <postmaster>
 
 	TLSMode TLSMode
 	TLS     *tls.Config // nil only for None; see ServerTLS
-	// TLSWait is how long Auto waits for a ClientHello before it greets in clear; 0: 0.5 s. For an address that has
-	// only ever asked for STARTTLS it is 0.15 s at most.
+	// TLSWait is how long Auto waits for a ClientHello before its plaintext greeting; 0: 0.5 s. For an address that has
+	// only ever used STARTTLS it is at most 0.15 s.
 	TLSWait time.Duration
-	// HelloWait is how long Implicit waits for a ClientHello before it says in clear what is wrong; 0: 3 s.
+	// HelloWait is how long Implicit waits for a ClientHello before it says in plaintext what is wrong; 0: 3 s.
 	HelloWait time.Duration
 
-	// Networks are the addresses that may connect at all; empty: any. Behind a proxy they are those that the PROXY header
-	// names.
+	// Networks are the client addresses that may connect; empty: all. Behind a proxy the PROXY header gives the
+	// address.
 	Networks []netip.Prefix
-	// Proxies must begin every connection with a PROXY header, of version 1 or 2; one from anybody else
-	// ends the connection. The address it names counts for limits, logs and Networks; where it names none, as for health
-	// checks, there is a greeting, and neither login nor mail.
+	// Proxies must begin every connection with a PROXY header, version 1 or 2; from anybody else it ends the
+	// connection. Limits, logs and Networks use the address in the header. If it has none, as for health checks, the
+	// client gets a greeting but can neither log in nor send.
 	Proxies []netip.Prefix
 
 	Mechanisms []string // SASL mechanisms to offer, in upper case
 
 	MaxMessageSize      int64 // octets as in RFC 1870; 0: 35 MB
-	LongLines           bool  // lines of more than 998 octets are taken, and Transfer.LongLines tells
+	LongLines           bool  // accept lines over 998 octets; Transfer.LongLines reports them
 	MaxRecipients       int   // per message; 0: 1000
 	MaxConnections      int   // past TLS and login; 0: 2000
-	MaxUnauthenticated  int   // before that; 0: 1000
-	MaxConnectionsPerIP int   // of both, per IPv4 address or IPv6 /64; 0: 50
+	MaxUnauthenticated  int   // before TLS or login; 0: 1000
+	MaxConnectionsPerIP int   // of both kinds, per IPv4 address or IPv6 /64; 0: 50
 
 	IdleTimeout time.Duration // longest wait for a complete command; 0: 5 min (RFC 5321 §4.5.3.2.7)
 	AuthTimeout time.Duration // from accept to successful AUTH, absolute; 0: 5 min
 	DataTimeout time.Duration // longest silence inside a transfer; 0: 3 min (RFC 5321 §4.5.3.2.5)
-	MaxSession  time.Duration // from accept; then 421, or an hour later inside a transaction; 0: 24 h
-	MinDataRate int64         // octets per second, averaged over a transfer after the first DataTimeout; 0: none
+	MaxSession  time.Duration // from accept to 421, an hour more inside a transaction; 0: 24 h
+	MinDataRate int64         // octets per second, average after the first DataTimeout; 0: none
 
 	MaxErrors       int // protocol errors before 421 and close; 0: 10
 	MaxAuthFailures int // failed AUTH before 421 and close; 0: 3
 
-	// NewSession makes the Session of a connection just before the greeting. A 4yz or 5yz reply
-	// replaces the greeting and ends the connection.
+	// NewSession makes the Session of a connection just before the greeting. A 4yz or 5yz reply replaces the greeting
+	// and ends the connection.
 	NewSession func(*Conn) (Session, mail.Reply)
-	// Refused, if not nil, is called for every connection that was turned away or ended by us for what
-	// the client did. It must return quickly.
+	// Refused, unless nil, is called for every connection that we turn away or end because of what the client did. It
+	// must return quickly.
 	Refused func(Refusal)
 	Logger  *slog.Logger // nil: discards
 }
 
-// Session decides what commands mean. Its methods are called by the goroutine of the connection, one
-// at a time. Their context ends when the server stops hard. A reply with code 421 also ends the
-// connection.
+// Session decides what commands mean. The connection's goroutine calls its methods, one at a time. Their context ends
+// when the server stops hard. A reply with code 421 also ends the connection.
 type Session interface {
-	// Auth begins an exchange with one of the offered mechanisms, named in upper case. A reply that
-	// is not zero refuses it.
+	// Auth begins an exchange with one of the offered mechanisms, named in upper case. A non-zero reply refuses it.
 	Auth(ctx context.Context, mechanism string) (Exchange, mail.Reply)
 	// Authenticated reports whether MAIL may be answered by anything but 530.
 	Authenticated() bool
-	// Mail opens a transaction. env has no recipients. A transaction is open after a 2yz reply.
+	// Mail opens a transaction if it answers 2yz. env has no recipients.
 	Mail(ctx context.Context, env mail.Envelope) mail.Reply
 	// Rcpt adds a recipient to the open transaction if it answers 2yz.
 	Rcpt(ctx context.Context, r mail.Recipient) mail.Reply
-	// Data takes the message. Whatever it leaves unread is read and thrown away. A 2yz reply is sent
-	// only if the transfer came to its clean end.
+	// Data receives the message. What it leaves unread is discarded. A 2yz reply is sent only if the transfer came to
+	// its clean end.
 	Data(ctx context.Context, t *Transfer) mail.Reply
 	// Reset ends an open transaction: after Data, by RSET, EHLO or STARTTLS, or before Close.
 	Reset()
@@ -107,34 +104,33 @@ type Session interface {
 	Close()
 }
 
-// Witness is a Session that wants to know which commands wire refused by itself: those that a transaction
-// depends on, in wrong order, malformed, or over a limit. Of recipients over the limit only the
-// first of a transaction is told.
+// Witness is a Session that hears of the commands of a transaction that wire itself refused: out of order, malformed,
+// or over a limit. Of the recipients over the limit it hears only of a transaction's first.
 type Witness interface {
 	// Refused gets the command, printable and cut. It must return quickly.
 	Refused(command string, reply mail.Reply)
 }
 
-// LoginWitness is a Session that wants to know of every login that wire refused by itself, or that the client gave up.
+// LoginWitness is a Session that hears of every login that wire itself refused or the client abandoned.
 type LoginWitness interface {
-	// LoginRefused gets the mechanism, "" if it is none that we know of, what was wrong, and the reply, zero if the client left
-	// without one. It must return quickly.
+	// LoginRefused gets the mechanism, "" if unknown, what was wrong, and the reply, zero if the client left without
+	// one. It must return quickly.
 	LoginRefused(mechanism, why string, reply mail.Reply)
 }
 
-// Mender is a Session that may know what to take for a reverse-path that is no address, as devices send them: <root>, <scanner 2>.
+// Mender is a Session that may replace a reverse-path that is no address, such as <root> or <scanner 2> from devices.
 type Mender interface {
 	MendSender(path string) (mail.Address, bool)
 }
 
 // Exchange is one SASL exchange (RFC 4954 §4), which wire carries in base64.
 type Exchange interface {
-	// Next takes the client's response, nil if it sent no initial one, and returns the next
-	// challenge, or a reply that ends the exchange: 235 for success.
+	// Next takes the client's response, nil if there is no initial one. It returns the next challenge, or a reply that
+	// ends the exchange: 235 for success.
 	Next(ctx context.Context, response []byte) (challenge []byte, reply mail.Reply)
 }
 
-// withDefaults returns a copy of o in which no limit is zero.
+// withDefaults returns a copy of o with defaults for all zero limits.
 func (o *Options) withDefaults() *Options {
 	c := *o
 	set(&c.TLSWait, firstWait)
@@ -166,7 +162,7 @@ func set[T int | int64 | time.Duration](value *T, fallback T) {
 	}
 }
 
-// writeTimeout bounds one write of replies: a client that does not read is not waited for.
+// writeTimeout bounds one write of replies to a client that does not read.
 func (o *Options) writeTimeout() time.Duration { return min(o.IdleTimeout, time.Minute) }
 
 // plaintextAuth reports whether AUTH may be offered without TLS: only behind a list of networks.

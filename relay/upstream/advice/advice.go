@@ -13,12 +13,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/pelletier/go-toml/v2"
 
 	"postern/mail"
-	"postern/relay/upstream"
+	"postern/relay/upstream/replies"
 )
 
 //go:embed advice.toml
@@ -29,7 +29,7 @@ type Advice struct {
 	Name      string   `toml:"name" json:"name"`
 	Providers []string `toml:"providers" json:"-"` // profiles that say so; empty: whoever does
 	Stages    []string `toml:"stages" json:"-"`    // of mail.Stage; empty: any
-	Code      string   `toml:"code" json:"-"`      // these three as in upstream.Rule
+	Code      string   `toml:"code" json:"-"`      // these three as in replies.Rule
 	Enhanced  string   `toml:"enhanced" json:"-"`
 	Text      string   `toml:"text" json:"-"`
 	// Rules are generic reply rules that decide about the reply; with them nothing else need be said of it.
@@ -40,21 +40,66 @@ type Advice struct {
 	Unsure  bool     `toml:"unsure" json:"unsure,omitempty"` // the steps are not confirmed by the provider's own text
 	Example string   `toml:"example" json:"-"`               // a reply that this is for
 
-	matcher *upstream.Matcher
+	matcher *replies.Matcher
 }
 
+// AnyStage stands for a stage that is not known: that of the login is the likeliest.
+const AnyStage mail.Stage = ""
+
+var likeliest = []mail.Stage{mail.StageAuth, mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot}
+
 // For returns the advice about a provider's reply at a stage, nil where there is none. provider is the name of a profile.
+// The alert loop asks for each paused identity every few seconds, so answers are remembered.
 func For(provider string, stage mail.Stage, r mail.Reply) *Advice {
 	if r.Code < 400 {
 		return nil
 	}
+	q := question{provider, stage, r}
+	a, ok := answers().Get(q)
+	if !ok {
+		a = q.answer()
+		answers().Add(q, a)
+	}
+	return a
+}
+
+// question is what For is asked.
+type question struct {
+	provider string
+	stage    mail.Stage
+	reply    mail.Reply
+}
+
+// maxAnswers bounds what is remembered. A reply has at most 2 KiB, most have 200 octets.
+const maxAnswers = 1024
+
+var answers = sync.OnceValue(func() *lru.Cache[question, *Advice] {
+	cache, _ := lru.New[question, *Advice](maxAnswers) // fails for a size below 1 only
+	return cache
+})
+
+func (q question) answer() *Advice {
+	stages := []mail.Stage{q.stage}
+	if q.stage == AnyStage {
+		stages = likeliest
+	}
+	reply := replies.NewSample(q.reply)
+	for _, stage := range stages {
+		if a := at(q.provider, stage, reply); a != nil {
+			return a
+		}
+	}
+	return nil
+}
+
+// at returns the first advice about a reply at one stage.
+func at(provider string, stage mail.Stage, reply *replies.Sample) *Advice {
 	decided := ""
 	for _, a := range load() {
 		if len(a.Rules) > 0 && decided == "" {
-			rule, _ := generic().Judge(stage, r, time.Now())
-			decided = rule.Name
+			decided = generic().Name(stage, reply)
 		}
-		if a.matches(provider, decided) && a.matcher.Matches(stage, r) {
+		if a.matches(provider, decided) && a.matcher.Matches(stage, reply) {
 			return a
 		}
 	}
@@ -62,8 +107,8 @@ func For(provider string, stage mail.Stage, r mail.Reply) *Advice {
 }
 
 // generic are the rules that hold for every provider.
-var generic = sync.OnceValue(func() *upstream.Rules {
-	rules, _ := upstream.CompileRules(nil) // nothing that could be wrong
+var generic = sync.OnceValue(func() *replies.Rules {
+	rules, _ := replies.Compile(nil) // nothing that could be wrong
 	return rules
 })
 
@@ -73,8 +118,8 @@ func (a *Advice) matches(provider, decided string) bool {
 }
 
 // rule matches what the advice is for; its class is of no importance.
-func (a *Advice) rule() upstream.Rule {
-	rule := upstream.Rule{Name: "advice " + a.Name, Code: a.Code, Enhanced: a.Enhanced, Text: a.Text, Class: mail.Deferral}
+func (a *Advice) rule() replies.Rule {
+	rule := replies.Rule{Name: "advice " + a.Name, Code: a.Code, Enhanced: a.Enhanced, Text: a.Text, Class: mail.Deferral}
 	for _, s := range a.Stages {
 		rule.Stages = append(rule.Stages, mail.Stage(s))
 	}
@@ -95,12 +140,12 @@ func (a *Advice) Filled(identity, sender string) *Advice {
 	if sender == "" {
 		sender = "SENDER"
 	}
-	r := strings.NewReplacer(identityPlace, mail.Printable(identity), senderPlace, mail.Printable(sender))
+	fill := strings.NewReplacer(identityPlace, mail.Printable(identity), senderPlace, mail.Printable(sender))
 	filled := *a
-	filled.Cause = r.Replace(a.Cause)
+	filled.Cause = fill.Replace(a.Cause)
 	filled.Fix = nil
 	for _, f := range a.Fix {
-		filled.Fix = append(filled.Fix, r.Replace(f))
+		filled.Fix = append(filled.Fix, fill.Replace(f))
 	}
 	return &filled
 }
@@ -122,7 +167,7 @@ func parse(data []byte) ([]*Advice, error) {
 	}
 	for _, a := range table.Advice {
 		var err error
-		if a.matcher, err = upstream.NewMatcher(a.rule()); err != nil {
+		if a.matcher, err = replies.NewMatcher(a.rule()); err != nil {
 			return nil, fmt.Errorf("%s: %w", a.Name, err)
 		}
 	}

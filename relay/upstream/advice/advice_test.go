@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"postern/mail"
-	"postern/relay/upstream"
 	"postern/relay/upstream/profile"
+	"postern/relay/upstream/replies"
 )
 
 // Each advice is the one that is given about the reply that it was written for.
@@ -23,7 +23,7 @@ func TestEveryAdviceIsGiven(t *testing.T) {
 				t.Errorf("%s: there is no profile %q", a.Name, p)
 			}
 		}
-		reply, err := upstream.ParseReply(a.Example)
+		reply, err := replies.Parse(a.Example)
 		if err != nil {
 			t.Errorf("%s: %v", a.Name, err)
 			continue
@@ -58,7 +58,7 @@ func TestAccountFaultsHaveAdvice(t *testing.T) {
 			if len(r.Stages) > 0 {
 				stage = r.Stages[0]
 			}
-			reply, err := upstream.ParseReply(r.Example)
+			reply, err := replies.Parse(r.Example)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -75,7 +75,7 @@ func TestAWrongPasswordIsNotAmazons(t *testing.T) {
 		"535 5.7.8 Authentication credentials invalid": "app-password-or-wrong",
 		"535 Authentication Credentials Invalid":       "ses-login-refused",
 	} {
-		reply, err := upstream.ParseReply(text)
+		reply, err := replies.Parse(text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestAWrongPasswordIsNotAmazons(t *testing.T) {
 
 func TestNoAdviceAboutGoodOrStrangeReplies(t *testing.T) {
 	for _, text := range []string{"250 2.1.0 Sender OK", "550 5.1.1 no such user", "451 4.3.0 try later"} {
-		reply, err := upstream.ParseReply(text)
+		reply, err := replies.Parse(text)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,20 +19,22 @@ import (
 )
 
 // Test goes the way of a delivery for the configured mailbox and sends nothing. It returns what happened up to the first
-// failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no place, and the mailbox's
-// gate hears nothing of the outcome.
+// failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no place, and the
+// account hears nothing of the outcome.
 //
 // The permission is probed with the very request of a delivery, whose body is no base64 at all: with Mail.Send, Graph answers
 // 400 ErrorMimeContentInvalidBase64String, without it 403. So no right beside Mail.Send is needed to find out. The right to
 // make drafts is probed in the same way. What cannot be found out without sending is whether the mailbox may use another
 // address in From, and whether its quota is used up.
-func (u *Upstream) Test(ctx context.Context) []Step { return u.TestSenders(ctx, upstream.Trial{}) }
+func (u *Upstream) Test(ctx context.Context) []upstream.Step {
+	return u.TestSenders(ctx, upstream.Trial{})
+}
 
 // TestSenders is Test, and with AsThemselves for the mailbox of each sender too, which is who sends then. A mailbox that does
 // not let us in does not keep the others from being tried: its mail would go by the configured one, which comes first. Without
 // AsThemselves senders make no difference: Graph judges them with a message.
-func (u *Upstream) TestSenders(ctx context.Context, trial upstream.Trial) []Step {
-	t := tester{u: u, trial: trial, limit: time.Minute, mailbox: u.o.Mailbox}
+func (u *Upstream) TestSenders(ctx context.Context, trial upstream.Trial) []upstream.Step {
+	t := tester{u: u, trial: trial, limit: time.Minute, mailbox: u.o.Username}
 	if trial.Limit > 0 {
 		t.limit = trial.Limit
 	}
@@ -76,7 +78,7 @@ type tester struct {
 	sender  string    // whose mailbox it is; "" for the configured one
 	own     *Upstream // u with a fresh transport
 	token   string
-	steps   []Step
+	steps   []upstream.Step
 }
 
 func (t *tester) client() *http.Client {
@@ -87,11 +89,11 @@ func (t *tester) client() *http.Client {
 }
 
 func (t *tester) add(name string, took time.Duration, seen string, f *fault) bool {
-	s := Step{Name: name, OK: f == nil, Took: took, Seen: seen, Sender: t.sender, Identity: t.mailbox}
+	s := upstream.Step{Name: name, OK: f == nil, Took: took, Seen: seen, Sender: t.sender, Identity: t.mailbox}
 	if f != nil {
 		s.Cause, s.Reply = explain(f, t.u.adviceFor(f.rule, t.mailbox, t.token)), f.reply
 		if t.sender != "" && f.stage == mail.StageAuth && f.class == mail.AccountFault {
-			s.Cause += " Until then this sender's mail goes by " + mail.Printable(t.u.o.Mailbox) + ", which needs Send As for the address."
+			s.Cause += " Until then this sender's mail goes by " + mail.Printable(t.u.o.Username) + ", which needs Send As for the address."
 		}
 	}
 	t.steps = append(t.steps, s)
@@ -248,7 +250,7 @@ func (t *tester) probe(ctx context.Context, target string) (*answer, *fault) {
 type phases struct {
 	mu       sync.Mutex // guards what follows
 	begun    time.Time
-	done     []Step
+	done     []upstream.Step
 	resolved bool
 	over     bool // what comes now is nobody's concern
 	told     upstream.Trial
@@ -282,7 +284,7 @@ func (p *phases) end(name, seen string, err error) {
 			return // another address of the same name
 		}
 	}
-	s := Step{Name: name, OK: true, Took: time.Since(p.begun), Seen: seen}
+	s := upstream.Step{Name: name, OK: true, Took: time.Since(p.begun), Seen: seen}
 	p.done = append(p.done, s)
 	p.told.Ends(s)
 }

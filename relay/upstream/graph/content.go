@@ -21,7 +21,7 @@ type message struct {
 
 // readMessage reads the header of a message that was completed by us.
 func readMessage(c mail.Content) (*message, error) {
-	head, err := firstOctets(c, 2*mail.HeaderPrefix)
+	head, err := mail.FirstOctets(c, 2*mail.HeaderPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -30,21 +30,6 @@ func readMessage(c mail.Content) (*message, error) {
 		return nil, fmt.Errorf("read the header: %w", err)
 	}
 	return &message{content: c, header: h, body: int64(body)}, nil
-}
-
-// firstOctets returns at most n octets from the beginning of c.
-func firstOctets(c mail.Content, n int) ([]byte, error) {
-	if b := c.Bytes(); b != nil {
-		return b[:min(len(b), n)], nil
-	}
-	r, err := c.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	b := make([]byte, min(c.Size(), int64(n)))
-	_, err = io.ReadFull(r, b)
-	return b, err
 }
 
 // payload is the octets of one request before base64.

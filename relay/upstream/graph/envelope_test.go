@@ -105,7 +105,7 @@ func TestPartedEnvelopeIsKept(t *testing.T) {
 	u, _ := connected(t, fake, nil)
 	tx := to(t, "To: a@example.org, other@example.net\r\n", "a@example.org")
 	s := reserve(t, u)
-	s.Envelope([]mail.Address{address(t, "a@example.org"), address(t, "other@example.net")})
+	tx.Envelope = []mail.Address{address(t, "a@example.org"), address(t, "other@example.net")}
 	r := s.Send(t.Context(), tx)[0]
 	if r.Class != mail.BackPressure || r.Uncertain || !strings.Contains(r.Reply.Text, "other@example.net") {
 		t.Errorf("%s: %s", r.Class, r.Reply)

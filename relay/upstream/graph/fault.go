@@ -8,12 +8,12 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
 	"postern/mail"
-	"postern/relay/upstream/internal/gate"
+	"postern/relay/upstream"
+	"postern/relay/upstream/account"
 	"postern/relay/upstream/internal/whytls"
 	"postern/relay/upstream/via"
 )
@@ -35,29 +35,30 @@ type fault struct {
 }
 
 // verdict is what the fault says about the mailbox.
-func (f *fault) verdict() gate.Verdict {
+func (f *fault) verdict() account.Verdict {
 	switch {
 	case f.ours, f.aside:
-		return gate.Nothing
+		return account.Nothing
 	case f.author:
-		return gate.Works
+		return account.Works
 	case f.class == mail.AccountFault:
-		return gate.Fault
+		return account.Fault
 	case f.class == mail.BackPressure:
-		return gate.Pressure
+		return account.Pressure
 	case f.class.Permanent():
-		return gate.Works
+		return account.Works
 	}
-	return gate.Reached
+	return account.Reached
 }
 
-func (f *fault) news() news {
+func (f *fault) news() account.News {
 	early := !f.answered && f.stage != mail.StageDot && f.stage != mail.StageData
-	return news{gate.News{Verdict: f.verdict(), Reply: f.reply, Early: early, AtLeast: f.retryAfter}, f.rule != nil && f.rule.Quota}
+	return account.News{Verdict: f.verdict(), Reply: f.reply, Early: early, AtLeast: f.retryAfter, Spent: f.rule != nil && f.rule.Quota}
 }
 
 func (f *fault) apply(r *mail.Result) {
 	r.Class, r.Stage, r.Reply, r.RetryAfter, r.Uncertain, r.Note, r.Err = f.class, f.stage, f.reply, f.retryAfter, f.uncertain, f.note, f.err
+	r.OfSender = f.author
 	if r.Rule = ""; f.rule != nil {
 		r.Rule = f.rule.Name
 	}
@@ -76,15 +77,15 @@ func signFault(err error) *fault {
 	return &fault{stage: mail.StageSign, class: mail.Deferral, ours: true, reply: r, err: err}
 }
 
-// tokenFault: an error that knows whether waiting helps is believed, any other passes.
+// tokenFault: an error that knows whose matter it is is believed, any other passes.
 func tokenFault(err error) *fault {
 	f := &fault{stage: mail.StageAuth, class: mail.BackPressure, err: err,
 		reply: mail.R(454, "4.7.0", "no access token: %s", mail.Cut(mail.Printable(err.Error()), maxMessage))}
-	var lasting interface{ Temporary() bool }
+	known, ok := errors.AsType[upstream.TokenError](err)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, errStopped):
 		f.class, f.ours = mail.Deferral, true
-	case errors.As(err, &lasting) && !lasting.Temporary():
+	case ok && known.Class() == mail.AccountFault:
 		f.class = mail.AccountFault
 	}
 	return f
@@ -154,7 +155,7 @@ func (u *Upstream) unreached(err error) *fault {
 		return badTLS("does not speak TLS on this port")
 	case errors.As(err, &op) && op.Op == "dial":
 		return network(mail.StageConnect, "4.4.1", "cannot be reached: "+mail.Printable(op.Err.Error()))
-	case strings.Contains(err.Error(), "TLS handshake timeout"):
+	case errors.As(err, &way) && way.tls && timedOut(err):
 		return network(mail.StageTLS, "4.4.2", "did not finish the TLS handshake in time")
 	case errors.As(err, &way) && (errors.Is(err, errTimeout) || timedOut(err)):
 		return network(mail.StageConnect, "4.4.1", "cannot be reached in time")

@@ -11,7 +11,7 @@
 // Failure semantics:
 //   - Delivered is 202 and nothing else. Another 2xx has been seen for mail that was not sent: it defers and is Uncertain.
 //   - What is about us (token, permission, mailbox, quota, throttling, network) is AccountFault or BackPressure; the mailbox
-//     waits (see gate), the mail does not fail.
+//     waits (see account), the mail does not fail.
 //   - ErrorSendAsDenied is an account fault of one header author; the mailbox goes on with others.
 //   - Silence, or 500, 502 or 504, after the last octet of a request defers and is Uncertain: Graph has been seen to send such
 //     mail. A request that was cut before its last octet is certain: Graph has not got it.
@@ -24,19 +24,17 @@ package graph
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"postern/relay/upstream"
+	"postern/relay/upstream/account"
 	"postern/relay/upstream/via"
 )
 
@@ -69,119 +67,60 @@ const (
 	DefaultRecipients = 500
 )
 
-// Options describe one upstream. They are not changed after New.
+// Options describe one upstream. They are not changed after New. Username is the mailbox, by its address or an object id; the error
+// of a Token is shown to people. Without Dial the proxy of the environment is used.
 type Options struct {
-	Name    string // as in relay.toml; in every result
-	Mailbox string // where identity is ""; an address or an object id
-	BaseURL string // service root with its version; "": GlobalURL. https only
+	upstream.Settings
 
-	// RootCAs are the trust anchors; nil: the system's.
-	RootCAs            *x509.CertPool
-	InsecureSkipVerify bool // the caller answers for it, and says so aloud
-
-	// Token gives an access token that is good for the mailbox. An error with a method Temporary() bool that returns false
-	// pauses the mailbox, any other backs off. DropToken is told of a token that Graph refused; the next Token must be
-	// another, where there is another. Both must be safe for concurrent use.
-	Token     func(ctx context.Context, mailbox string) (string, error)
-	DropToken func(mailbox, token string)
+	BaseURL string // service root with its version; https only
 
 	// Delegated: tokens are of a person who has logged in. Advice differs.
 	Delegated bool
 
-	MaxConnections int   // requests at a time for each mailbox; 0: DefaultConnections
-	MaxMessageSize int64 // octets of MIME; 0: DefaultMessageSize, with UploadLarge DefaultUploadSize
-	MaxRecipients  int   // of one message; 0: DefaultRecipients
-	Timeouts       Timeouts
+	Timeouts Timeouts
 
-	// LargeMail says what becomes of a message over DefaultMessageSize: RefuseLarge, which is also "", or UploadLarge.
+	// LargeMail says what becomes of a message over DefaultMessageSize: RefuseLarge or UploadLarge.
 	LargeMail string
-
-	Rates  []upstream.Rate     // for each mailbox; none: as fast as Graph takes
-	Quotas upstream.QuotaStore // nil: a restart forgets what was sent
 
 	// Rules come before the built-in ones.
 	Rules []Rule
 
-	// Dial makes connections, through a proxy or not; nil: directly, or through the proxy of the environment.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-
 	Transport http.RoundTripper // nil: one of our own, with Dial
-	Jitter    func() float64    // in [0, 1); nil: math/rand
-	Logger    *slog.Logger
 }
 
-// Timeouts bound each wait. Zero fields take the defaults.
+// Timeouts bound each wait.
 type Timeouts struct {
-	Connect time.Duration // for the name and each address, 15 s
-	TLS     time.Duration // the handshake, 30 s
-	Token   time.Duration // 1 min
-	Request time.Duration // from the first octet to the last of the answer, 10 min as for the final dot of SMTP
-	Drain   time.Duration // how long a cancelled Send still waits for the answer to a whole request, 10 s
+	Connect time.Duration // for the name and each address
+	TLS     time.Duration // the handshake
+	Token   time.Duration
+	Request time.Duration // from the first octet to the last of the answer
+	Drain   time.Duration // how long a cancelled Send still waits for the answer to a whole request
 }
 
-func (o Options) withDefaults() (Options, error) {
-	if o.Token == nil {
-		return o, fmt.Errorf("upstream %s: microsoft-graph needs an [upstream.oauth] table: Graph takes no password", o.Name)
+// Standard are the usual timeouts. That of a request is as for the final dot of SMTP.
+var Standard = Timeouts{Connect: 15 * time.Second, TLS: 30 * time.Second, Token: time.Minute, Request: 10 * time.Minute, Drain: 10 * time.Second}
+
+func (o *Options) check() error {
+	if err := o.Settings.Check(); err != nil {
+		return err
 	}
-	if o.Mailbox == "" || strings.ContainsAny(o.Mailbox, " \t\r\n<>/?#") {
-		return o, fmt.Errorf("upstream %s: username %q is no mailbox; write its address", o.Name, o.Mailbox)
-	}
-	if o.BaseURL == "" {
-		o.BaseURL = GlobalURL
-	}
-	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
-	if o.DropToken == nil {
-		o.DropToken = func(string, string) {}
-	}
-	if o.MaxConnections <= 0 {
-		o.MaxConnections = DefaultConnections
-	}
-	switch {
-	case o.LargeMail == "":
-		o.LargeMail = RefuseLarge
+	switch t := o.Timeouts; {
+	case o.Token == nil:
+		return errors.New("microsoft-graph needs an [upstream.oauth] table: Graph takes no password")
+	case o.Username == "" || strings.ContainsAny(o.Username, " \t\r\n<>/?#"):
+		return fmt.Errorf("username %q is no mailbox; write its address", o.Username)
 	case o.LargeMail != RefuseLarge && o.LargeMail != UploadLarge:
-		return o, fmt.Errorf("upstream %s: large_mail is %q, not %s or %s", o.Name, o.LargeMail, RefuseLarge, UploadLarge)
+		return fmt.Errorf("large_mail is %q, not %s or %s", o.LargeMail, RefuseLarge, UploadLarge)
+	case o.MaxMessageSize < 1 || min(t.Connect, t.TLS, t.Token, t.Request, t.Drain) <= 0:
+		return fmt.Errorf("%d octets at most, or one of the waits %v, are too few", o.MaxMessageSize, t)
 	}
-	most := int64(DefaultMessageSize)
-	if o.LargeMail == UploadLarge {
-		most = DefaultUploadSize
-	}
-	if o.MaxMessageSize <= 0 {
-		o.MaxMessageSize = most
-	}
-	if o.MaxRecipients <= 0 {
-		o.MaxRecipients = DefaultRecipients
-	}
-	for _, r := range o.Rates {
-		if err := r.Check(); err != nil {
-			return o, fmt.Errorf("upstream %s: %w", o.Name, err)
-		}
-	}
-	if o.Jitter == nil {
-		o.Jitter = rand.Float64
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	o.Timeouts.setDefaults()
-	return o, nil
-}
-
-func (t *Timeouts) setDefaults() {
-	set := func(d *time.Duration, def time.Duration) {
-		if *d <= 0 {
-			*d = def
-		}
-	}
-	set(&t.Connect, 15*time.Second)
-	set(&t.TLS, 30*time.Second)
-	set(&t.Token, time.Minute)
-	set(&t.Request, 10*time.Minute)
-	set(&t.Drain, 10*time.Second)
+	return nil
 }
 
 // Upstream is Graph as one configured provider. All methods are safe for concurrent use.
 type Upstream struct {
+	*account.Table[*mailbox]
+
 	o      Options
 	host   string // of BaseURL
 	rules  []matcher
@@ -192,40 +131,29 @@ type Upstream struct {
 	stop context.CancelFunc
 
 	rebuilding chan struct{} // has an element for each large message that is worked on, of maxRebuilding
-
-	mu        sync.Mutex // guards what follows, and every mailbox
-	mailboxes map[string]*mailbox
-	places    int // of all mailboxes
-	onChange  func()
-	closed    bool
-	drained   chan struct{} // closed when closed and places is 0
-	saver     *time.Timer   // the next save, nil: nothing to save
-	inherited bool          // another Upstream counts from here on
-	saved     bool          // for the last time
-
-	saving sync.Mutex // held while the quotas are written, never within mu
 }
 
 // New checks the options, reads what Quotas has kept and prepares an Upstream. It opens no connection.
 func New(o Options) (*Upstream, error) {
-	o, err := o.withDefaults()
-	if err != nil {
+	if err := o.check(); err != nil {
 		return nil, err
 	}
 	base, err := url.Parse(o.BaseURL)
 	if err != nil || base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" {
-		return nil, fmt.Errorf("upstream %s: base URL %q is not like %s", o.Name, o.BaseURL, GlobalURL)
+		return nil, fmt.Errorf("base URL %q is not like %s", o.BaseURL, GlobalURL)
 	}
 	rules, err := compileRules(o.Rules)
 	if err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
+		return nil, err
 	}
 	u := &Upstream{
 		o: o, host: base.Host, rules: rules, client: newClient(&o), log: o.Logger.With("upstream", o.Name),
-		mailboxes: make(map[string]*mailbox), drained: make(chan struct{}), rebuilding: make(chan struct{}, maxRebuilding),
+		rebuilding: make(chan struct{}, maxRebuilding),
 	}
 	u.ctx, u.stop = context.WithCancel(context.Background())
-	u.loadQuotas()
+	// Exchange does not tell Office@example.com from office@example.com, nor may its limits here.
+	u.Table = account.New(&u.o.Settings, account.Options{Spent: upstream.Paused, FoldCase: true, Log: u.log},
+		func() *mailbox { return new(mailbox) })
 	return u, nil
 }
 
@@ -250,9 +178,8 @@ func newTransport(o *Options) *http.Transport {
 			return dial(ctx, network, address)
 		},
 		TLSClientConfig: &tls.Config{
-			RootCAs:            o.RootCAs,
-			InsecureSkipVerify: o.InsecureSkipVerify, //nolint:gosec // set by the administrator only
-			MinVersion:         tls.VersionTLS12,
+			RootCAs:    o.RootCAs,
+			MinVersion: tls.VersionTLS12,
 		},
 		TLSHandshakeTimeout:    o.Timeouts.TLS,
 		IdleConnTimeout:        90 * time.Second,
@@ -266,71 +193,26 @@ func newTransport(o *Options) *http.Transport {
 	}
 }
 
-// Name returns the configured name.
-func (u *Upstream) Name() string { return u.o.Name }
-
-// MaxMessageSize is the octets of MIME that a message may have, our own header fields included.
-func (u *Upstream) MaxMessageSize() int64 { return u.o.MaxMessageSize }
-
-// OnChange sets the function that is called, never under a lock, when a place gets free and when a mailbox starts or ends to
-// wait. It must not block.
-func (u *Upstream) OnChange(f func()) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.onChange = f
-}
-
-func (u *Upstream) changed() {
-	u.mu.Lock()
-	f := u.onChange
-	u.mu.Unlock()
-	if f != nil {
-		f()
-	}
-}
-
-// Close ends the Upstream: nothing can be reserved any more, sends that run are waited for. When ctx ends first, what is left
-// is cut off and waited for, and ctx's error is returned.
-func (u *Upstream) Close(ctx context.Context) error {
-	u.mu.Lock()
-	if !u.closed {
-		u.closed = true
-		if u.places == 0 {
-			close(u.drained)
+// TryAgain implements upstream.Transport. Large mail of every mailbox may be tried again too.
+func (u *Upstream) TryAgain() {
+	now := time.Now()
+	u.Each(func(m *mailbox) {
+		if b := &m.large; !b.Ready() && now.Before(b.Until) {
+			b.Until = now
 		}
-	}
-	if u.saver != nil {
-		u.saver.Stop()
-		u.saver = nil
-	}
-	for _, m := range u.mailboxes {
-		m.stopAlarmLocked()
-		m.stopPacedLocked()
-	}
-	u.mu.Unlock()
+	})
+	u.Table.TryAgain()
+}
 
+// Close implements upstream.Transport.
+func (u *Upstream) Close(ctx context.Context) error {
 	defer u.client.CloseIdleConnections()
 	defer u.stop()
-	defer u.save(context.WithoutCancel(ctx))
-	select {
-	case <-u.drained:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	u.Shut()
+	return u.Wait(ctx)
 }
 
 var (
 	errStopped = errors.New("we are shutting down")
 	errTimeout = errors.New("no answer in time")
-)
-
-// These are the words that the package shares with the smart host client.
-type (
-	// Transaction is one message for one or many recipients. Ret and EnvID are not carried.
-	Transaction = upstream.Transaction
-	// State is one mailbox at a glance; Idle and Closing stay 0, because connections belong to no mailbox.
-	State = upstream.State
-	// Step is one phase of a Test.
-	Step = upstream.Step
 )

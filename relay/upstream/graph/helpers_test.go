@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -44,14 +45,24 @@ func (k *tokens) drops() int {
 	return len(k.dropped)
 }
 
+// options are whole ones, with the values that relay.toml has by default.
+func options(k *tokens) Options {
+	return Options{
+		Settings: upstream.Settings{
+			Name: "graph", Username: office, Token: k.token, DropToken: k.drop, Jitter: func() float64 { return 0.5 },
+			MaxConnections: DefaultConnections, MaxRecipients: DefaultRecipients, MaxMessageSize: DefaultMessageSize,
+			Logger: slog.New(slog.DiscardHandler),
+		},
+		BaseURL: GlobalURL, Timeouts: Standard, LargeMail: RefuseLarge,
+	}
+}
+
 // connected returns an upstream that reaches a fake without a socket.
 func connected(t testing.TB, fake *fakeprovider.Graph, change func(*Options)) (*Upstream, *tokens) {
 	t.Helper()
 	k := &tokens{}
-	o := Options{
-		Name: "graph", Mailbox: office, Token: k.token, DropToken: k.drop, Transport: fake.Transport(),
-		Jitter: func() float64 { return 0.5 },
-	}
+	o := options(k)
+	o.Transport = fake.Transport()
 	if change != nil {
 		change(&o)
 	}
@@ -72,9 +83,9 @@ func address(t testing.TB, s string) mail.Address {
 }
 
 // to makes a transaction for some recipients with a header of some fields.
-func to(t testing.TB, header string, recipients ...string) Transaction {
+func to(t testing.TB, header string, recipients ...string) upstream.Transaction {
 	t.Helper()
-	tx := Transaction{ID: "id", From: address(t, office), Content: mail.BytesContent(text(header))}
+	tx := upstream.Transaction{ID: "id", From: address(t, office), Content: mail.BytesContent(text(header))}
 	for _, r := range recipients {
 		tx.Recipients = append(tx.Recipients, mail.Recipient{To: address(t, r)})
 	}
@@ -88,7 +99,7 @@ func text(header string) string {
 }
 
 // send makes one attempt on a place that must be free.
-func send(t testing.TB, u *Upstream, tx Transaction) []mail.Result {
+func send(t testing.TB, u *Upstream, tx upstream.Transaction) []mail.Result {
 	t.Helper()
 	s := reserve(t, u)
 	results := s.Send(t.Context(), tx)
@@ -103,7 +114,7 @@ func send(t testing.TB, u *Upstream, tx Transaction) []mail.Result {
 	return results
 }
 
-func reserve(t testing.TB, u *Upstream) *Slot {
+func reserve(t testing.TB, u *Upstream) upstream.Slot {
 	t.Helper()
 	s, until := u.Reserve(time.Now(), "")
 	if s == nil {

@@ -1,8 +1,8 @@
 package graph
 
 import (
-	"context"
 	"crypto/tls"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -133,7 +133,7 @@ func TestTest(t *testing.T) {
 	base, ca := listening(t, fake, soon, "127.0.0.1")
 	u, k := connected(t, fake, func(o *Options) { o.Transport, o.BaseURL, o.RootCAs = nil, base, ca.Pool() })
 
-	names := func(steps []Step) string {
+	names := func(steps []upstream.Step) string {
 		var s []string
 		for _, st := range steps {
 			s = append(s, st.Name)
@@ -150,7 +150,7 @@ func TestTest(t *testing.T) {
 		}
 	}
 	access = fakeprovider.AccessDenied
-	last := func() Step { s := u.Test(t.Context()); return s[len(s)-1] }
+	last := func() upstream.Step { s := u.Test(t.Context()); return s[len(s)-1] }
 	if s := last(); s.OK || s.Name != "permission" || !strings.Contains(s.Cause, "Mail.Send") || k.drops() != 1 {
 		t.Errorf("denied: %+v", s)
 	}
@@ -197,25 +197,31 @@ func TestTestOfLargeMail(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	token := func(context.Context, string) (string, error) { return "", nil }
-	for says, o := range map[string]Options{
-		"[upstream.oauth]": {Name: "g", Mailbox: office},
-		"no mailbox":       {Name: "g", Token: token},
-		"write its addr":   {Name: "g", Token: token, Mailbox: "a/b@example.com"},
-		"base URL":         {Name: "g", Token: token, Mailbox: office, BaseURL: "http://graph.example.com/v1.0"},
-		"is not like":      {Name: "g", Token: token, Mailbox: office, BaseURL: "https://u:p@graph.example.com"},
-		`rule "x"`:         {Name: "g", Token: token, Mailbox: office, Rules: []Rule{{Name: "x", Text: "("}}},
+	for says, change := range map[string]func(*Options){
+		"[upstream.oauth]": func(o *Options) { o.Token, o.DropToken = nil, nil },
+		"no mailbox":       func(o *Options) { o.Username = "" },
+		"write its addr":   func(o *Options) { o.Username = "a/b@example.com" },
+		"base URL":         func(o *Options) { o.BaseURL = "http://graph.example.com/v1.0" },
+		"is not like":      func(o *Options) { o.BaseURL = "https://u:p@graph.example.com" },
+		"large_mail":       func(o *Options) { o.LargeMail = "maybe" },
+		"too few":          func(o *Options) { o.Timeouts.Drain = 0 },
+		`rule "x"`:         func(o *Options) { o.Rules = []Rule{{Name: "x", Text: "("}} },
 	} {
-		if _, err := New(o); err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "upstream g") {
+		o := options(&tokens{})
+		change(&o)
+		if _, err := New(o); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", says, err)
 		}
 	}
+	o := options(&tokens{})
 	for _, cloud := range []string{"", "us-gov", "us-gov-dod", "china"} {
-		if _, err := New(Options{Name: "g", Token: token, Mailbox: office, BaseURL: CloudURL(cloud)}); err != nil || CloudURL(cloud) == "" {
-			t.Errorf("%s: %q, %v", cloud, CloudURL(cloud), err)
+		o.BaseURL = CloudURL(cloud)
+		if _, err := New(o); err != nil || o.BaseURL == "" {
+			t.Errorf("%s: %q, %v", cloud, o.BaseURL, err)
 		}
 	}
-	u, err := New(Options{Name: "g", Mailbox: "a&b@example.com", Token: token})
+	o.BaseURL, o.Username = GlobalURL, "a&b@example.com"
+	u, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,5 +239,21 @@ func TestRetryAfter(t *testing.T) {
 		if got := retryAfter(value, now); got != want {
 			t.Errorf("%q is %s, want %s", value, got, want)
 		}
+	}
+}
+
+// A server that lets us connect and is silent about TLS is the network's trouble.
+func TestSilentTLS(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	u, _ := connected(t, fakeprovider.NewGraph(fakeprovider.GraphOptions{}), func(o *Options) {
+		o.Transport, o.BaseURL, o.Timeouts.TLS = nil, "https://"+l.Addr().String()+"/v1.0", 50*time.Millisecond
+	})
+	r := only(t, send(t, u, to(t, "", "a@example.org")))
+	if r.Class != mail.BackPressure || r.Stage != mail.StageTLS || !strings.Contains(r.Reply.Text, "did not finish the TLS handshake") {
+		t.Errorf("%s at %s: %s", r.Class, r.Stage, r.Reply)
 	}
 }

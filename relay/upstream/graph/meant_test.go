@@ -78,8 +78,9 @@ func TestWordsThatMeanNobody(t *testing.T) {
 func TestPartedLocalPart(t *testing.T) {
 	u, _ := connected(t, fakeprovider.NewGraph(fakeprovider.GraphOptions{}), nil)
 	s := reserve(t, u)
-	s.Envelope([]mail.Address{address(t, "a@example.org"), address(t, "zoe@example.net")})
-	if r := s.Send(t.Context(), to(t, "To: a@example.org, zoe\r\n", "a@example.org"))[0]; r.Class != mail.BackPressure || !strings.Contains(r.Reply.Text, "zoe@example.net") {
+	tx := to(t, "To: a@example.org, zoe\r\n", "a@example.org")
+	tx.Envelope = []mail.Address{address(t, "a@example.org"), address(t, "zoe@example.net")}
+	if r := s.Send(t.Context(), tx)[0]; r.Class != mail.BackPressure || !strings.Contains(r.Reply.Text, "zoe@example.net") {
 		t.Errorf("%s: %s", r.Class, r.Reply)
 	}
 }

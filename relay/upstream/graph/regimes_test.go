@@ -75,7 +75,7 @@ func office500(t *testing.T, u *Upstream, retry time.Duration) (bounced, uncerta
 	for i := range left {
 		waiting = append(waiting, item{mailbox: fmt.Sprintf("person%d@example.com", i%10), name: fmt.Sprintf("m%d@example.org", i)})
 	}
-	attempt := func(s *Slot, it item) {
+	attempt := func(s upstream.Slot, it item) {
 		defer wg.Done()
 		tx := to(t, "To: "+it.name+"\r\n", it.name)
 		r := s.Send(t.Context(), tx)[0]
@@ -208,7 +208,7 @@ func TestThrottledMailboxIsLeftAlone(t *testing.T) {
 		} else {
 			other.Release()
 		}
-		changed := make(chan struct{}, 1)
+		changed := make(chan struct{}, 10)
 		u.OnChange(func() { changed <- struct{}{} })
 		<-changed
 		if left := time.Until(until); left > 0 {
@@ -224,23 +224,4 @@ func TestThrottledMailboxIsLeftAlone(t *testing.T) {
 			t.Errorf("the mailbox is %s", status(u))
 		}
 	})
-}
-
-func TestPlacesOfAMailbox(t *testing.T) {
-	u, _ := connected(t, fakeprovider.NewGraph(fakeprovider.GraphOptions{}), nil)
-	var slots []*Slot
-	for range DefaultConnections {
-		slots = append(slots, reserve(t, u))
-	}
-	if s, until := u.Reserve(time.Now(), ""); s != nil || !until.IsZero() {
-		t.Error("a fifth place")
-	}
-	if st := u.States(); len(st) != 1 || st[0].InUse != 4 || st[0].Limit != 4 || st[0].Identity != office {
-		t.Errorf("%+v", st)
-	}
-	slots[0].Release()
-	slots[0].Release()
-	if s := reserve(t, u); s == nil || u.States()[0].InUse != 4 {
-		t.Error("a place that was given back twice")
-	}
 }

@@ -97,7 +97,10 @@ func (u *Upstream) do(req *http.Request, token string) (*answer, error) {
 }
 
 // onTheWay is an error from before there was a connection: whatever its kind, Graph has seen nothing.
-type onTheWay struct{ error }
+type onTheWay struct {
+	error
+	tls bool // the handshake had begun
+}
 
 func (e *onTheWay) Unwrap() error { return e.error }
 
@@ -110,14 +113,15 @@ func (u *Upstream) doFields(req *http.Request, token string, field func(name str
 	req.Header.Set("User-Agent", "Postern")
 	req.Header.Set("Accept", "application/json")
 	// A transport of ours tells how far it came. Another is taken to be connected at once.
-	var begun, connected atomic.Bool
+	var begun, handshake, connected atomic.Bool
 	trace := &httptrace.ClientTrace{
-		GetConn: func(string) { begun.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+		GetConn:           func(string) { begun.Store(true) },
+		TLSHandshakeStart: func() { handshake.Store(true) },
+		GotConn:           func(httptrace.GotConnInfo) { connected.Store(true) },
 	}
 	res, err := u.client.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	if err != nil && begun.Load() && !connected.Load() {
-		return nil, &onTheWay{unwrapURL(err)}
+		return nil, &onTheWay{unwrapURL(err), handshake.Load()}
 	}
 	if err != nil {
 		return nil, err

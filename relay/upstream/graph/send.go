@@ -7,35 +7,34 @@ import (
 	"postern/internal/logline"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/internal/gate"
+	"postern/relay/upstream/account"
 )
 
-// Send makes one attempt and returns one result for each recipient, in order. It uses up the slot. When ctx ends before the
-// last octet of the request is written, the attempt stops there and then; behind it, Send still waits for the answer, at
-// most Timeouts.Drain.
-func (s *Slot) Send(ctx context.Context, t Transaction) []mail.Result {
-	if s.done || len(t.Recipients) == 0 {
-		s.Release()
+// Send implements upstream.Slot, and gives the place back. A cancelled one waits at most Timeouts.Drain for the answer to a whole
+// request.
+func (s *slot) Send(ctx context.Context, t upstream.Transaction) []mail.Result {
+	defer s.Release()
+	if s.used || len(t.Recipients) == 0 {
 		return nil
 	}
-	a := attempt{u: s.u, box: s.box, mailbox: s.box.name, t: &t, whole: s.whole, results: make([]mail.Result, len(t.Recipients))}
+	s.used = true
+	a := attempt{u: s.u, slot: s, mailbox: s.Identity(), t: &t, results: make([]mail.Result, len(t.Recipients))}
 	for i := range a.results {
-		a.results[i] = mail.Result{Recipient: i, Upstream: s.u.o.Name, Identity: s.box.name, Host: s.u.host}
+		a.results[i] = mail.Result{Recipient: i, Upstream: s.u.o.Name, Identity: a.mailbox, Host: s.u.host}
 	}
 	defer a.putAside()
 	a.run(ctx)
 	a.review()
-	s.finish(a.news, a.sent)
+	s.Record(a.news)
 	return a.results
 }
 
 // attempt is one Send.
 type attempt struct {
 	u       *Upstream
-	box     *mailbox
+	slot    *slot
 	mailbox string
-	t       *Transaction
-	whole   []mail.Address
+	t       *upstream.Transaction
 	results []mail.Result
 
 	message  *message
@@ -46,16 +45,7 @@ type attempt struct {
 	renewed  bool // a token was refused in this attempt
 	repeated bool // see Rule.Repeat
 	prefix   []byte
-	news     news // what the gate is told
-	sent     sent // what the rates are
-}
-
-// sent is what Graph has taken, or may have.
-type sent struct{ messages, recipients int }
-
-func (s *sent) add(recipients int) {
-	s.messages++
-	s.recipients += recipients
+	news     account.News // what the account is told
 }
 
 func (a *attempt) run(ctx context.Context) {
@@ -86,7 +76,7 @@ func (a *attempt) prepare(ctx context.Context) *fault {
 		return contentFault(err)
 	}
 	var f *fault
-	if a.shape, f = compare(a.message.header, a.t.Recipients, a.whole); f != nil {
+	if a.shape, f = compare(a.message.header, a.t.Recipients, a.t.Envelope); f != nil {
 		return f
 	}
 	a.message.write(a.shape.written)
@@ -197,7 +187,7 @@ func (a *attempt) send(ctx context.Context, batch []int) *fault {
 	for {
 		ans, f := a.u.post(ctx, a.mailbox, a.token, p)
 		if f == nil && ans.accepted() {
-			a.sent.add(len(batch))
+			a.slot.Charge(len(batch))
 			a.deliver(batch, ans)
 			return nil
 		}
@@ -205,7 +195,7 @@ func (a *attempt) send(ctx context.Context, batch []int) *fault {
 			f = a.u.refused(ans)
 		}
 		if f.uncertain {
-			a.sent.add(len(batch))
+			a.slot.Charge(len(batch))
 		}
 		if !a.again(ctx, f) {
 			a.log(f)
@@ -230,10 +220,10 @@ func (a *attempt) deliver(batch []int, ans *answer) {
 		r.Class, r.Stage, r.Reply = mail.Delivered, mail.StageDot, mail.R(250, "2.0.0", "%s", ans.words())
 	}
 	if ans.retryAfter > 0 {
-		a.note(news{News: gate.News{Verdict: gate.Pressure, Reply: mail.R(451, "4.3.2", "%s, with Retry-After", ans.words()), AtLeast: ans.retryAfter}})
+		a.note(account.News{Verdict: account.Pressure, Reply: mail.R(451, "4.3.2", "%s, with Retry-After", ans.words()), AtLeast: ans.retryAfter})
 		return
 	}
-	a.note(news{News: gate.News{Verdict: gate.Works}})
+	a.note(account.News{Verdict: account.Works})
 }
 
 // fail gives the same result to recipients.
@@ -245,7 +235,7 @@ func (a *attempt) fail(recipients []int, f *fault) {
 }
 
 // note keeps the strongest verdict: that the mailbox must wait outweighs that it works.
-func (a *attempt) note(n news) {
+func (a *attempt) note(n account.News) {
 	if n.Verdict >= a.news.Verdict {
 		a.news = n
 	}
@@ -262,7 +252,7 @@ func (a *attempt) log(f *fault) {
 	}
 }
 
-// review asks whether the refusals are to be believed, and tells the gate what it is told.
+// review asks whether the refusals are to be believed, and tells the account what it is told.
 func (a *attempt) review() {
 	if a.t.Review == nil {
 		return
@@ -272,8 +262,8 @@ func (a *attempt) review() {
 	switch {
 	case i < 0:
 	case doubt == upstream.DoubtMessage:
-		a.news = news{}
+		a.news = account.News{}
 	case doubt == upstream.DoubtIdentity:
-		a.news = news{News: gate.News{Verdict: gate.Fault, Reply: a.results[i].Reply}}
+		a.news = account.News{Verdict: account.Fault, Reply: a.results[i].Reply}
 	}
 }

@@ -131,8 +131,16 @@ func TestDeniedDropsTheToken(t *testing.T) {
 
 type lasting bool
 
-func (l lasting) Error() string   { return "no grant" }
-func (l lasting) Temporary() bool { return !bool(l) }
+func (l lasting) Error() string             { return "no grant" }
+func (l lasting) Unwrap() error             { return nil }
+func (l lasting) RetryAfter() time.Duration { return 0 }
+func (l lasting) Reply() mail.Reply         { return mail.R(454, "4.7.0", "no grant") }
+func (l lasting) Class() mail.Class {
+	if l {
+		return mail.AccountFault
+	}
+	return mail.BackPressure
+}
 
 func TestTokenErrors(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -23,9 +23,8 @@ const (
 
 // mayLook reports whether the right to look is there, as far as that is known.
 func (a *attempt) mayLook() bool {
-	a.u.mu.Lock()
-	blind := time.Now().Before(a.box.blindUntil)
-	a.u.mu.Unlock()
+	var blind bool
+	a.u.Update(func() { blind = time.Now().Before(a.slot.Held().blindUntil) })
 	return !blind && a.message.messageID() != "" && (a.u.o.LargeMail == UploadLarge || readRights(a.token).readsMail())
 }
 
@@ -144,9 +143,7 @@ func (a *attempt) sentTo(ctx context.Context) (map[string]bool, *fault) {
 	case ans.status == http.StatusOK:
 		return found, nil
 	case ans.status == http.StatusForbidden:
-		a.u.mu.Lock()
-		a.box.blindUntil = time.Now().Add(blindFor)
-		a.u.mu.Unlock()
+		a.u.Update(func() { a.slot.Held().blindUntil = time.Now().Add(blindFor) })
 	case ans.status == http.StatusTooManyRequests || ans.status >= 500:
 		f = a.u.refused(ans)
 		f.uncertain, f.stage = false, mail.StageMail

@@ -17,7 +17,8 @@ import (
 	"time"
 
 	"postern/mail"
-	"postern/relay/upstream/internal/gate"
+	"postern/relay/upstream"
+	"postern/relay/upstream/account"
 )
 
 // How a large message goes. A draft is made of its header and text, its files are added one by one, and the draft is sent. All
@@ -76,12 +77,12 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 	if f != nil {
 		u.discard(ctx)
 		if f.uncertain {
-			a.sent.add(len(batch))
+			a.slot.Charge(len(batch))
 		}
 		a.log(f)
 		return f
 	}
-	a.sent.add(len(batch))
+	a.slot.Charge(len(batch))
 	a.deliver(batch, ans)
 	for _, i := range batch {
 		a.results[i].Note = a.rebuilt.note(left)
@@ -89,8 +90,8 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 	return nil
 }
 
-// run makes, fills and sends the draft, and tells the gate of large mail, which waits for that; also where it panics.
-func (u *upload) run(ctx context.Context, d *draft, admission gate.Admission) (ans *answer, f *fault) {
+// run makes, fills and sends the draft, and tells the breaker of large mail, which waits for that; also where it panics.
+func (u *upload) run(ctx context.Context, d *draft, admission account.Admission) (ans *answer, f *fault) {
 	f = contentFault(errStopped)
 	defer func() { u.settle(admission, f) }()
 	if f = u.create(ctx, d); f == nil {
@@ -128,43 +129,43 @@ func (a *attempt) putAside() {
 	}
 }
 
-// admitLarge holds large mail back while the right for it is missing, or the way its files go. Small mail has a gate of its own.
-func (a *attempt) admitLarge() (gate.Admission, *fault) {
-	u, now := a.u, time.Now()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	g := &a.box.large
-	until, busy := g.Wait(now)
-	if busy {
-		until = now.Add(gate.BackoffFirst)
-	}
-	if until.IsZero() {
-		return g.Admit(), nil
-	}
-	f := &fault{stage: mail.StageMail, class: mail.BackPressure, ours: true, reply: g.Reply, note: a.box.largeNote, retryAfter: until.Sub(now)}
-	if g.Status == gate.Paused {
-		f.class = mail.AccountFault
-	}
-	return gate.Admission{}, f
+// admitLarge holds large mail back while the right for it is missing, or the way its files go. Small mail has a breaker of its own.
+func (a *attempt) admitLarge() (admission account.Admission, f *fault) {
+	a.u.Update(func() {
+		now, m := time.Now(), a.slot.Held()
+		b := &m.large
+		until, busy := b.Wait(now)
+		if busy {
+			until = now.Add(account.BackoffFirst)
+		}
+		if until.IsZero() {
+			admission = b.Admit()
+			return
+		}
+		f = &fault{stage: mail.StageMail, class: mail.BackPressure, ours: true, reply: b.Reply, note: m.largeNote, retryAfter: until.Sub(now)}
+		if b.Status == upstream.Paused {
+			f.class = mail.AccountFault
+		}
+	})
+	return admission, f
 }
 
-// settle tells the gate of large mail what came of it. A draft that was made is proof of the right, whatever came after.
-func (u *upload) settle(adm gate.Admission, f *fault) {
-	n := gate.News{}
+// settle tells the breaker of large mail what came of it. A draft that was made is proof of the right, whatever came after.
+func (u *upload) settle(adm account.Admission, f *fault) {
+	n := account.News{}
 	switch {
 	case f != nil && f.aside && f.class == mail.AccountFault:
-		n = gate.News{Verdict: gate.Fault, Reply: f.reply}
+		n = account.News{Verdict: account.Fault, Reply: f.reply}
 	case f != nil && f.aside:
-		n = gate.News{Verdict: gate.Pressure, Reply: f.reply}
+		n = account.News{Verdict: account.Pressure, Reply: f.reply}
 	case f == nil || u.draft != "":
-		n = gate.News{Verdict: gate.Works}
+		n = account.News{Verdict: account.Works}
 	}
-	up, box := u.a.u, u.a.box
-	up.mu.Lock()
-	defer up.mu.Unlock()
-	if box.large.Settle(time.Now(), adm, n, up.o.Jitter()) && f != nil {
-		box.largeNote = f.note
-	}
+	u.a.u.Update(func() {
+		if m := u.a.slot.Held(); m.large.Record(time.Now(), adm, n, u.a.u.o.Jitter()) && f != nil {
+			m.largeNote = f.note
+		}
+	})
 }
 
 // noReadWrite is what a refused draft, file or session means. Mail.Send is enough for sendMail, so small mail may go on.

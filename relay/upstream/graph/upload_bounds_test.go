@@ -19,7 +19,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/fakeprovider"
-	"postern/relay/upstream/internal/gate"
+	"postern/relay/upstream/account"
 )
 
 // endless is a message that is nowhere: a head, then lines of base64 as often as they are wanted, then a tail.
@@ -90,7 +90,9 @@ func (s *swallower) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestUploadsHoldLittle(t *testing.T) {
 	s := &swallower{}
 	k := &tokens{}
-	u, err := New(Options{Name: "graph", Mailbox: office, Token: k.token, Transport: s, LargeMail: UploadLarge, MaxMessageSize: MaxUploadSize})
+	o := options(k)
+	o.Transport, o.LargeMail, o.MaxMessageSize = s, UploadLarge, MaxUploadSize
+	u, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +134,9 @@ func TestLargeMailOfManyMailboxes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &parked{let: make(chan struct{})}
 		k := &tokens{}
-		u, err := New(Options{Name: "graph", Mailbox: office, Token: k.token, Transport: p, LargeMail: UploadLarge})
+		o := options(k)
+		o.Transport, o.LargeMail, o.MaxMessageSize = p, UploadLarge, DefaultUploadSize
+		u, err := New(o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +192,7 @@ func TestUploadHostOutOfReach(t *testing.T) {
 			t.Errorf("small mail: %s", r.Reply)
 		}
 		w.wall = false
-		time.Sleep(gate.BackoffFirst)
+		time.Sleep(account.BackoffFirst)
 		if r := only(t, send(t, u, tx)); r.Class != mail.Delivered {
 			t.Errorf("afterwards: %s", r.Reply)
 		}

@@ -19,7 +19,7 @@ import (
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/upstream"
-	"postern/relay/upstream/internal/gate"
+	"postern/relay/upstream/account"
 )
 
 // octets are reproducible and do not compress.
@@ -82,7 +82,7 @@ func nested(t testing.TB, kind string, parts ...part) part {
 }
 
 // large makes a transaction of a multipart/mixed.
-func large(t testing.TB, header string, recipients []string, parts ...part) Transaction {
+func large(t testing.TB, header string, recipients []string, parts ...part) upstream.Transaction {
 	t.Helper()
 	ct, body := assemble(t, "mixed", parts...)
 	tx := to(t, header, recipients...)
@@ -93,7 +93,7 @@ func large(t testing.TB, header string, recipients []string, parts ...part) Tran
 func uploading(t testing.TB, fake *fakeprovider.Graph, change func(*Options)) (*Upstream, *tokens) {
 	t.Helper()
 	return connected(t, fake, func(o *Options) {
-		o.LargeMail = UploadLarge
+		o.LargeMail, o.MaxMessageSize = UploadLarge, DefaultUploadSize
 		if change != nil {
 			change(o)
 		}
@@ -101,7 +101,7 @@ func uploading(t testing.TB, fake *fakeprovider.Graph, change func(*Options)) (*
 }
 
 // scan is a message with a PDF of 8 MB.
-func scan(t testing.TB) (Transaction, []byte) {
+func scan(t testing.TB) (upstream.Transaction, []byte) {
 	pdf := octets(8_000_000)
 	return large(t, "To: zoe@example.net\r\nSubject: scan\r\n", []string{"zoe@example.net"}, textPart("text/plain", "see the file"), file8("application/pdf", "scan.pdf", pdf)), pdf
 }
@@ -250,19 +250,9 @@ func TestLargeMailOverTheLimit(t *testing.T) {
 	if r := only(t, send(t, u, tx)); r.Reply.Code != 552 || !strings.Contains(r.Reply.Text, "at most 5000000 (max_message_size)") || fake.Requests() != 0 {
 		t.Errorf("%s", r.Reply)
 	}
-	if u.MaxMessageSize() != 5_000_000 {
-		t.Errorf("%d", u.MaxMessageSize())
-	}
 	u, _ = connected(t, fake, nil)
 	if r := only(t, send(t, u, tx)); r.Reply.Code != 552 || !strings.Contains(r.Reply.Text, `large_mail = "upload"`) {
 		t.Errorf("%s", r.Reply)
-	}
-	if u, _ = uploading(t, fake, nil); u.MaxMessageSize() != DefaultUploadSize {
-		t.Errorf("%d", u.MaxMessageSize())
-	}
-	o := Options{Name: "x", Mailbox: office, LargeMail: "maybe", Token: func(context.Context, string) (string, error) { return "", nil }}
-	if _, err := New(o); err == nil || !strings.Contains(err.Error(), "large_mail") {
-		t.Errorf("%v", err)
 	}
 }
 
@@ -295,7 +285,7 @@ func TestLargeMailWithoutItsPermission(t *testing.T) {
 		access = fakeprovider.AccessDenied
 		send(t, u, tx)
 		access = fakeprovider.AccessGranted
-		time.Sleep(gate.PauseFirst * 2)
+		time.Sleep(account.PauseFirst * 2)
 		if r := only(t, send(t, u, tx)); r.Class != mail.Delivered {
 			t.Errorf("after the pause: %s", r.Reply)
 		}
@@ -548,7 +538,7 @@ func TestPanicInALargeMessageEndsItsProbe(t *testing.T) {
 		})
 		tx, _ := scan(t)
 		send(t, u, tx)
-		time.Sleep(gate.PauseFirst * 2)
+		time.Sleep(account.PauseFirst * 2)
 		broken = true
 		func() {
 			s := reserve(t, u)

@@ -22,6 +22,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/upstream"
+	"postern/relay/upstream/replies"
 )
 
 //go:embed profiles/*.toml
@@ -151,7 +152,7 @@ func (d Duration) String() string {
 	return s
 }
 
-// Rule is an upstream.Rule as files have it.
+// Rule is an replies.Rule as files have it.
 type Rule struct {
 	Name string `toml:"name" json:"name"`
 	// Stages are those of mail.Stage, "session" for all before MAIL and "message" for all from MAIL on; empty: every stage.
@@ -257,7 +258,7 @@ func parse(name string, data []byte) (*Profile, error) {
 	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(p); err != nil {
 		return nil, err
 	}
-	if _, err := upstream.Judge(p.UpstreamRules(), mail.StageDot, mail.R(550, "", "")); err != nil {
+	if _, err := replies.Compile(p.UpstreamRules()); err != nil {
 		return nil, err
 	}
 	return p, p.compileReplyID()
@@ -323,9 +324,9 @@ func (p *Profile) PortFor(number int, use string) (port Port, ok bool) {
 	return Port{}, false
 }
 
-// UpstreamRules returns the reply rules for an upstream.Config.
-func (p *Profile) UpstreamRules() []upstream.Rule {
-	rules := make([]upstream.Rule, len(p.Rules))
+// UpstreamRules returns the reply rules for an smtp.Config.
+func (p *Profile) UpstreamRules() []replies.Rule {
+	rules := make([]replies.Rule, len(p.Rules))
 	for i := range p.Rules {
 		rules[i] = p.Rules[i].Upstream()
 	}
@@ -333,10 +334,10 @@ func (p *Profile) UpstreamRules() []upstream.Rule {
 }
 
 // Upstream converts the rule. A stage or class that does not exist is left for upstream to refuse.
-func (r *Rule) Upstream() upstream.Rule {
-	return upstream.Rule{
+func (r *Rule) Upstream() replies.Rule {
+	return replies.Rule{
 		Name: r.Name, Stages: stages(r.Stages), Code: r.Code, Enhanced: r.Enhanced, Text: r.Text,
-		Class: class(r.Class), Scope: upstream.Scope(r.Scope),
+		Class: class(r.Class), Scope: replies.Scope(r.Scope),
 		RetryAfter: r.RetryAfter.Std(), Quota: r.Quota.Std(),
 		Slow: r.Slow, Rest: r.Rest, Login: r.Login, Example: r.Example,
 	}
@@ -347,7 +348,7 @@ func (r *Rule) Check() error {
 	if class(r.Class) == mail.Unknown {
 		return fmt.Errorf("class %q is none of recipient-fault, message-fault, deferral, account-fault, back-pressure", r.Class)
 	}
-	_, err := upstream.Judge([]upstream.Rule{r.Upstream()}, mail.StageDot, mail.R(550, "", ""))
+	_, err := replies.Compile([]replies.Rule{r.Upstream()})
 	return err
 }
 

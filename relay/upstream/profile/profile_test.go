@@ -8,7 +8,7 @@ import (
 
 	"postern/mail"
 	"postern/policy"
-	"postern/relay/upstream"
+	"postern/relay/upstream/replies"
 )
 
 // contract are the names that relay.toml may use.
@@ -54,8 +54,8 @@ func TestProfilesAreComplete(t *testing.T) {
 		if p.MaxConnections < 1 || p.MessagesPerConnection < 1 || p.IdleClose < Duration(time.Second) || p.MaxRecipients < 1 || p.MaxRecipients > 100 && p.Name != "microsoft-graph" {
 			t.Errorf("%s: limits: %+v", p.Name, p)
 		}
-		if _, err := upstream.New(upstream.Config{Name: p.Name, Host: "mx.example.com", Mechanisms: p.Mechanisms, Rules: p.UpstreamRules()}); err != nil {
-			t.Error(err)
+		if _, err := replies.Compile(p.UpstreamRules()); err != nil {
+			t.Errorf("%s: %v", p.Name, err)
 		}
 	}
 }
@@ -70,13 +70,16 @@ func check(t *testing.T, name, value string, choices ...string) {
 // Each rule decides about the reply that it was written for, at every stage that it is for.
 func TestEveryRuleMatchesItsExample(t *testing.T) {
 	for _, p := range All() {
-		rules := p.UpstreamRules()
-		for i, r := range rules {
+		rules, err := replies.Compile(p.UpstreamRules())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range p.UpstreamRules() {
 			if r.Name == "" || r.Example == "" {
 				t.Errorf("%s: rule %d has no name or no example", p.Name, i+1)
 				continue
 			}
-			reply, err := upstream.ParseReply(r.Example)
+			reply, err := replies.Parse(r.Example)
 			if err != nil {
 				t.Errorf("%s: %s: %v", p.Name, r.Example, err)
 				continue
@@ -86,9 +89,9 @@ func TestEveryRuleMatchesItsExample(t *testing.T) {
 				at = slices.Concat(stageGroups["session"], stageGroups["message"])
 			}
 			for _, stage := range at {
-				got, err := upstream.Judge(rules, stage, reply)
-				if err != nil || got.Name != r.Name || got.Class != r.Class || got.Scope != r.Scope {
-					t.Errorf("%s: %q at %s is for %s, not %s (%v)", p.Name, r.Example, stage, got.Name, r.Name, err)
+				got, _ := rules.Classify(stage, reply, time.Now())
+				if got.Name != r.Name || got.Class != r.Class || got.Scope != r.Scope {
+					t.Errorf("%s: %q at %s is for %s, not %s", p.Name, r.Example, stage, got.Name, r.Name)
 				}
 			}
 		}
@@ -104,7 +107,7 @@ func TestReplyIDs(t *testing.T) {
 			}
 			continue
 		}
-		reply, err := upstream.ParseReply(p.ReplyIDExample)
+		reply, err := replies.Parse(p.ReplyIDExample)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +129,7 @@ func TestRepliesThatLoseMail(t *testing.T) {
 		stage   mail.Stage
 		reply   string
 		class   mail.Class
-		scope   upstream.Scope
+		scope   replies.Scope
 		quota   time.Duration
 	}{
 		{"microsoft365", mail.StageDot, "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException", mail.BackPressure, "", 24 * time.Hour},
@@ -136,8 +139,8 @@ func TestRepliesThatLoseMail(t *testing.T) {
 		{"microsoft365", mail.StageAuth, "535 5.7.3 Authentication unsuccessful", mail.AccountFault, "", 0},
 		{"microsoft365", mail.StageMail, "550 5.7.57 Client not authenticated to send mail. Error: 535 5.7.139 Authentication unsuccessful", mail.AccountFault, "", 0},
 		{"microsoft365", mail.StageMail, "550 5.7.30 Basic authentication is not supported", mail.AccountFault, "", 0},
-		{"microsoft365", mail.StageMail, "550 5.7.60 SMTP; Client does not have permissions to send as this sender", mail.AccountFault, upstream.ScopeSender, 0},
-		{"microsoft365", mail.StageDot, "554 5.2.252 SendAsDenied; a@example.com not allowed to send as b@example.com", mail.AccountFault, upstream.ScopeSender, 0},
+		{"microsoft365", mail.StageMail, "550 5.7.60 SMTP; Client does not have permissions to send as this sender", mail.AccountFault, replies.ScopeSender, 0},
+		{"microsoft365", mail.StageDot, "554 5.2.252 SendAsDenied; a@example.com not allowed to send as b@example.com", mail.AccountFault, replies.ScopeSender, 0},
 		{"microsoft365", mail.StageDot, "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information.", mail.BackPressure, "", 0},
 		{"microsoft365", mail.StageRcpt, "550 5.7.64 TenantAttribution; Relay Access Denied", mail.AccountFault, "", 0},
 		{"microsoft365", mail.StageRcpt, "550 5.1.10 RESOLVER.ADR.RecipientNotFound", mail.RecipientFault, "", 0},
@@ -151,26 +154,30 @@ func TestRepliesThatLoseMail(t *testing.T) {
 		{"gmail", mail.StageDot, "552 5.7.0 This message was blocked because its content presents a potential security issue.", mail.MessageFault, "", 0},
 		{"google-relay", mail.StageMail, "550 5.7.1 Daily SMTP relay limit exceeded for customer.", mail.BackPressure, "", 24 * time.Hour},
 		{"google-relay", mail.StageRcpt, "450 4.2.1 Peak SMTP relay limit exceeded for customer.", mail.BackPressure, "", 0},
-		{"google-relay", mail.StageRcpt, "550 5.4.5 Daily SMTP relay sending limit exceeded for user.", mail.AccountFault, upstream.ScopeSender, 0},
+		{"google-relay", mail.StageRcpt, "550 5.4.5 Daily SMTP relay sending limit exceeded for user.", mail.AccountFault, replies.ScopeSender, 0},
 		{"ses", mail.StageDot, "454 Throttling failure: Maximum sending rate exceeded.", mail.BackPressure, "", 0},
 		{"ses", mail.StageDot, "454 Throttling failure: Daily message quota exceeded.", mail.BackPressure, "", 24 * time.Hour},
-		{"ses", mail.StageDot, "554 Message rejected: Email address is not verified.", mail.AccountFault, upstream.ScopeSender, 0},
+		{"ses", mail.StageDot, "554 Message rejected: Email address is not verified.", mail.AccountFault, replies.ScopeSender, 0},
 		{"zoho", mail.StageDot, "550 5.4.6 Unusual sending activity detected.", mail.AccountFault, "", 0},
-		{"zoho", mail.StageDot, "553 Relaying disallowed as a@example.com", mail.AccountFault, upstream.ScopeSender, 0},
-		{"resend", mail.StageDot, "550 The example.com domain is not verified.", mail.AccountFault, upstream.ScopeSender, 0},
+		{"zoho", mail.StageDot, "553 Relaying disallowed as a@example.com", mail.AccountFault, replies.ScopeSender, 0},
+		{"resend", mail.StageDot, "550 The example.com domain is not verified.", mail.AccountFault, replies.ScopeSender, 0},
 		{"brevo", mail.StageMail, "502 5.7.0 Your SMTP account is not yet activated", mail.AccountFault, "", 0},
 		{"sendgrid", mail.StageAuth, "451 Authentication failed: Maximum credits exceeded", mail.BackPressure, "", 24 * time.Hour},
-		{"generic", mail.StageRcpt, "553 5.7.1 <b@example.com>: Sender address rejected: not owned by user a@example.com", mail.AccountFault, upstream.ScopeSender, 0},
+		{"generic", mail.StageRcpt, "553 5.7.1 <b@example.com>: Sender address rejected: not owned by user a@example.com", mail.AccountFault, replies.ScopeSender, 0},
 		{"generic", mail.StageDot, "571 5.9.9 no", mail.MessageFault, "", 0},
 	} {
 		p, _ := Get(c.profile)
-		reply, err := upstream.ParseReply(c.reply)
+		reply, err := replies.Parse(c.reply)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := upstream.Judge(p.UpstreamRules(), c.stage, reply)
-		if err != nil || got.Class != c.class || got.Scope != c.scope || got.Quota != c.quota {
-			t.Errorf("%s: %s at %s: %s is %s %q %v (%v)", c.profile, c.reply, c.stage, got.Name, got.Class, got.Scope, got.Quota, err)
+		rules, err := replies.Compile(p.UpstreamRules())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _ := rules.Classify(c.stage, reply, time.Now())
+		if got.Class != c.class || got.Scope != c.scope || got.Quota != c.quota {
+			t.Errorf("%s: %s at %s: %s is %s %q %v", c.profile, c.reply, c.stage, got.Name, got.Class, got.Scope, got.Quota)
 		}
 	}
 }

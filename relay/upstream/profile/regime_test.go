@@ -3,6 +3,7 @@ package profile_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"postern/relay/upstream"
 	"postern/relay/upstream/faketest"
 	"postern/relay/upstream/profile"
+	"postern/relay/upstream/smtp"
 )
 
 // regime is how a fake provider treats one account. It counts what goes over what it allows.
@@ -77,19 +79,23 @@ func (r *regime) mail(line string, now time.Time) string {
 }
 
 // provider is a fake provider in a bubble: its connections are pipes.
-func provider(t *testing.T, r *regime, change func(*upstream.Config)) (*faketest.Server, *upstream.Upstream) {
+func provider(t *testing.T, r *regime, change func(*smtp.Config)) (*faketest.Server, *smtp.Upstream) {
 	t.Helper()
 	fake := faketest.New(faketest.Config{Extensions: faketest.Full, Hook: r.hook})
-	cfg := upstream.Config{
-		Name: "office", Host: "mx.example.com", TLS: upstream.TLSNone, Jitter: func() float64 { return 0.5 },
-		Dial: func(context.Context, string, string) (net.Conn, error) {
-			c, s := net.Pipe()
-			go fake.Serve(s)
-			return c, nil
+	cfg := smtp.Config{
+		Settings: upstream.Settings{
+			Name: "office", MaxConnections: 10, MaxRecipients: 100, Logger: slog.New(slog.DiscardHandler), Jitter: func() float64 { return 0.5 },
+			Dial: func(context.Context, string, string) (net.Conn, error) {
+				c, s := net.Pipe()
+				go fake.Serve(s)
+				return c, nil
+			},
 		},
+		Host: "mx.example.com", Port: 25, TLS: upstream.TLSNone, LocalName: "relay.example.com",
+		MessagesPerConnection: 100, IdleClose: 30 * time.Second, MaxAge: 15 * time.Minute, Timeouts: smtp.Standard,
 	}
 	change(&cfg)
-	u, err := upstream.New(cfg)
+	u, err := smtp.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,12 +109,12 @@ func provider(t *testing.T, r *regime, change func(*upstream.Config)) (*faketest
 }
 
 // as takes over what a profile says.
-func as(t *testing.T, name string) func(*upstream.Config) {
+func as(t *testing.T, name string) func(*smtp.Config) {
 	p, ok := profile.Get(name)
 	if !ok {
 		t.Fatalf("no profile %s", name)
 	}
-	return func(cfg *upstream.Config) {
+	return func(cfg *smtp.Config) {
 		cfg.MaxConnections, cfg.MessagesPerConnection, cfg.IdleClose = p.MaxConnections, p.MessagesPerConnection, p.IdleClose.Std()
 		cfg.MaxRecipients, cfg.Rules = p.MaxRecipients, p.UpstreamRules()
 		for _, text := range p.Rate {
@@ -128,7 +134,7 @@ func as(t *testing.T, name string) func(*upstream.Config) {
 // office is what the queue and its people do: ten of them send, what is deferred is tried again, nothing is given up.
 type office struct {
 	t       *testing.T
-	u       *upstream.Upstream
+	u       *smtp.Upstream
 	pending []*letter
 	wake    chan struct{}
 	tries   int
@@ -143,7 +149,7 @@ type letter struct {
 	pending []mail.Recipient
 }
 
-func newOffice(t *testing.T, u *upstream.Upstream, messages, recipients int) *office {
+func newOffice(t *testing.T, u *smtp.Upstream, messages, recipients int) *office {
 	o := &office{t: t, u: u, wake: make(chan struct{}, 1), classes: make(map[mail.Class]int)}
 	for i := range messages {
 		var to []mail.Recipient
@@ -286,7 +292,7 @@ func TestProfileKeepsWithinItsLimits(t *testing.T) {
 func TestUnknownLimitsAreFoundOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &regime{connections: 2, messages: 20, per: time.Minute, limited: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
-		fake, u := provider(t, r, func(cfg *upstream.Config) {
+		fake, u := provider(t, r, func(cfg *smtp.Config) {
 			as(t, "microsoft365")(cfg)
 			cfg.MaxConnections, cfg.Rates = 10, nil
 		})
@@ -417,7 +423,7 @@ func TestRecipientsAreCounted(t *testing.T) {
 			}
 			return faketest.Action{}
 		}})
-		_, u := provider(t, &regime{}, func(cfg *upstream.Config) {
+		_, u := provider(t, &regime{}, func(cfg *smtp.Config) {
 			as(t, "ses")(cfg)
 			cfg.Rates = []upstream.Rate{{Count: 14, Unit: upstream.Recipients, Per: time.Minute}}
 			cfg.Dial = func(context.Context, string, string) (net.Conn, error) {
@@ -469,7 +475,7 @@ func TestQuotasOutliveRestarts(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := &memory{}
 				r := &regime{messages: 100, per: 24 * time.Hour, limited: "550 5.4.5 Daily user sending limit exceeded. - gsmtp"}
-				change := func(cfg *upstream.Config) {
+				change := func(cfg *smtp.Config) {
 					as(t, "gmail")(cfg)
 					cfg.Rates, cfg.Quotas = rates, store
 				}
@@ -513,14 +519,14 @@ func TestQuotasOutliveRestarts(t *testing.T) {
 // A changed configuration goes on counting where the old one stopped.
 func TestInherit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		change := func(cfg *upstream.Config) {
+		change := func(cfg *smtp.Config) {
 			cfg.Rates = []upstream.Rate{{Count: 3, Unit: upstream.Messages, Per: time.Hour}}
 		}
 		r := &regime{}
 		_, old := provider(t, r, change)
 		newOffice(t, old, 3, 1).run(time.Minute)
 		_, u := provider(t, r, change)
-		u.Inherit(old)
+		u.Inherit(old.HandOver())
 		if slot, until := u.Reserve(time.Now(), ""); slot != nil || until.IsZero() {
 			t.Errorf("room for a fourth, until %v", until)
 		}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"postern/mail"
-	"postern/relay/upstream"
+	"postern/relay/upstream/replies"
 )
 
 // field is a reply seen in public, with what is right to make of it.
@@ -40,7 +40,7 @@ func readField(t *testing.T, file string) (rows []field) {
 		if len(c) < 5 {
 			t.Fatalf("%s:%d: %d columns", file, n, len(c))
 		}
-		reply, err := upstream.ParseReply(strings.ReplaceAll(c[4], `\r\n`, "\r\n"))
+		reply, err := replies.Parse(strings.ReplaceAll(c[4], `\r\n`, "\r\n"))
 		if err != nil {
 			t.Fatalf("%s:%d: %v", file, n, err)
 		}
@@ -53,9 +53,9 @@ func readField(t *testing.T, file string) (rows []field) {
 }
 
 // fieldClass is the table's word for what a rule does.
-func fieldClass(r upstream.Rule) string {
+func fieldClass(r replies.Rule) string {
 	switch {
-	case r.Scope == upstream.ScopeSender:
+	case r.Scope == replies.ScopeSender:
 		return "sender"
 	case r.Class == mail.Deferral:
 		return "deferral"
@@ -80,11 +80,11 @@ func TestRepliesOfTheField(t *testing.T) {
 				t.Errorf("%s:%d: no profile %s", file, row.line, row.provider)
 				continue
 			}
-			rules, err := upstream.CompileRules(p.UpstreamRules())
+			rules, err := replies.Compile(p.UpstreamRules())
 			if err != nil {
 				t.Fatal(err)
 			}
-			rule, _ := rules.Judge(row.stage, row.reply, now)
+			rule, _ := rules.Classify(row.stage, row.reply, now)
 			if got := fieldClass(rule); got != row.class && !slices.Contains(row.defensible, got) {
 				t.Errorf("%s:%d: %s at %s: %s\n\tis %s by rule %q, not %s %v", file, row.line, row.provider, row.stage, row.text, got, rule.Name, row.class, row.defensible)
 			}

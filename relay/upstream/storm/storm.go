@@ -143,13 +143,12 @@ func (w *Watch) Explained(r mail.Reply, personal ...string) {
 func (w *Watch) About(identity string, r mail.Reply, personal ...string) (Storm, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	words := Words(r, personal...)
 	views := []*view{&w.all}
 	if v := w.own[strings.ToLower(identity)]; v != nil {
 		views = append(views, v)
 	}
 	for _, v := range views {
-		if t := v.raging(r, words); t != nil {
+		if t := v.raging(r, personal); t != nil {
 			s := t.storm.Storm
 			s.Logins, s.Domains = slices.Clone(s.Logins), slices.Clone(s.Domains)
 			return s, true

@@ -364,14 +364,22 @@ func (v *view) find(r mail.Reply, words []string) *text {
 	return nil
 }
 
-// raging finds the storm of a reply; of the last one that it kept without looking at the words.
-func (v *view) raging(r mail.Reply, words []string) *text {
+// raging finds the storm of a reply. It reads the words only where a storm goes on that has met other forms of the text.
+func (v *view) raging(r mail.Reply, personal []string) *text {
+	open := false
 	for _, t := range v.texts {
-		if t.storm.open() && (t.storm.last == r || t.storm.Reply == r) {
+		if !t.storm.open() {
+			continue
+		}
+		if t.storm.last == r || t.storm.Reply == r {
 			return t
 		}
+		open = true
 	}
-	if t := v.find(r, words); t != nil && t.storm.open() {
+	if !open {
+		return nil
+	}
+	if t := v.find(r, Words(r, personal...)); t != nil && t.storm.open() {
 		return t
 	}
 	return nil

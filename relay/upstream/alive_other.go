@@ -1,8 +1,0 @@
-//go:build !unix
-
-package upstream
-
-import "syscall"
-
-// pending cannot look here; a dead connection is found out by its first use.
-func pending(syscall.RawConn) pendingKind { return nothingPending }

@@ -1,0 +1,178 @@
+package smtp
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"postern/internal/logline"
+	"postern/relay/upstream"
+	"postern/relay/upstream/account"
+)
+
+// pool is the connections of one identity that nobody uses. It is guarded by the table of accounts.
+type pool struct {
+	idle    []*conn // the newest last
+	closing int     // connections that are saying QUIT
+}
+
+// Connections implements account.Held.
+func (p *pool) Connections() (idle, closing int) { return len(p.idle), p.closing }
+
+// Blank implements account.Held.
+func (p *pool) Blank() bool { return true }
+
+// pop takes the newest idle connection, nil: there is none.
+func (p *pool) pop() *conn {
+	last := len(p.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	c := p.idle[last]
+	p.idle[last] = nil
+	p.idle = p.idle[:last]
+	return c
+}
+
+// slot is a place reserved at an upstream, and its connection.
+type slot struct {
+	*account.Slot[*pool]
+	u    *Upstream
+	conn *conn // nil: to be dialled
+	used bool  // Send was called
+}
+
+// Reserve implements upstream.Transport.
+func (u *Upstream) Reserve(now time.Time, identity string) (upstream.Slot, time.Time) {
+	place, until := u.Table.Reserve(now, identity)
+	if place == nil {
+		return nil, until
+	}
+	s := &slot{Slot: place, u: u}
+	u.Update(func() { s.conn = place.Held().pop() })
+	return s, time.Time{}
+}
+
+// Release implements upstream.Slot.
+func (s *slot) Release() {
+	s.used = true
+	s.Slot.Release(func(keep bool) {
+		c := s.conn
+		s.conn = nil
+		switch now := time.Now(); {
+		case c == nil:
+		case c.broken:
+			c.close()
+			s.u.forget(c)
+		case !keep || c.spent(now):
+			s.u.retire(s.Held(), c)
+		default:
+			c.idleSince = now
+			s.Held().idle = append(s.Held().idle, c)
+			s.u.armReaper(s.u.cfg.IdleClose)
+		}
+	})
+}
+
+// record tells the account what came of the place.
+func (s *slot) record(n account.News) {
+	if s.Record(n) {
+		s.u.Update(func() { s.u.retireAll(s.Held()) })
+	}
+}
+
+// connect returns the slot's connection, or a fresh one where there is none that lives or it has carried its share.
+func (s *slot) connect(ctx context.Context) (*conn, *fault) {
+	if c := s.conn; c != nil {
+		switch {
+		case c.broken || c.dead():
+			c.broken = true
+			s.drop()
+		case c.spent(time.Now()):
+			s.drop()
+		default:
+			return c, nil
+		}
+	}
+	c, f := s.u.open(ctx, s.Identity(), nil)
+	if f != nil {
+		s.u.log.Warn("upstream connection failed", logline.Pairs("identity", s.Identity(), "stage", string(f.stage),
+			"reply", f.reply.String(), "err", logline.Error(f.reply, f.err))...)
+		return nil, f
+	}
+	s.conn = c
+	return c, nil
+}
+
+// drop closes the slot's connection before another takes its place.
+func (s *slot) drop() {
+	s.u.end(s.conn)
+	s.conn = nil
+}
+
+// end closes a connection, with QUIT where that is worth it.
+func (u *Upstream) end(c *conn) {
+	if c.broken {
+		c.close()
+	} else {
+		c.quit()
+	}
+	u.forget(c)
+}
+
+func (u *Upstream) forget(c *conn) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.conns, c)
+}
+
+// retire closes a connection with QUIT, within an Update. Its place stays taken until the upstream has let go of it, because
+// providers count connections on their side.
+func (u *Upstream) retire(p *pool, c *conn) {
+	p.closing++
+	go func() { // waited for by Close: the place is taken until its end
+		c.quit()
+		u.forget(c)
+		u.Update(func() { p.closing-- })
+		u.Changed()
+	}()
+}
+
+// retireAll retires what is idle.
+func (u *Upstream) retireAll(p *pool) {
+	for c := p.pop(); c != nil; c = p.pop() {
+		u.retire(p, c)
+	}
+}
+
+func (u *Upstream) armReaper(d time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.reaper == nil && !u.closed {
+		u.reaper = time.AfterFunc(d, u.reap)
+	}
+}
+
+// reap closes what has been idle for too long or is too old, and sets the alarm for the next.
+func (u *Upstream) reap() {
+	now, next := time.Now(), time.Duration(-1)
+	u.mu.Lock()
+	u.reaper = nil
+	u.mu.Unlock()
+	u.Each(func(p *pool) {
+		p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool {
+			left := min(c.idleSince.Add(u.cfg.IdleClose).Sub(now), c.born.Add(u.cfg.MaxAge).Sub(now))
+			if left <= 0 {
+				u.retire(p, c)
+				return true
+			}
+			if next < 0 || left < next {
+				next = left
+			}
+			return false
+		})
+	})
+	if next > 0 {
+		u.armReaper(next)
+	}
+}
