@@ -72,6 +72,18 @@ func (a *app) openStore(ctx context.Context) (store, error) {
 	return openStoreOf(ctx, c)
 }
 
+// withStore makes a command of what is done with the store.
+func (a *app) withStore(run func(cmd *cobra.Command, s store, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		s, err := a.openStore(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return run(cmd, s, args)
+	}
+}
+
 func openStoreOf(ctx context.Context, c *config.Config) (store, error) {
 	return relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
 }

@@ -154,24 +154,27 @@ tls = "starttls"
 address = %q
 tls = "implicit"
 
-[[upstream]]
+[admin]
+address = ""
+
+`
+
+const demoUpstream = `[[upstream]]
 name = "demo"
 host = "127.0.0.1"
 port = %s
 ca_file = "upstream-ca.pem"
 username = "relay"
 password = "file:upstream-password"
-
-[admin]
-address = ""
 `
 
 // startRelay writes a configuration, makes an account and keys as the command line would, and starts.
 func (d *demo) startRelay(ctx context.Context) error {
-	text, err := d.configuration()
+	upstream, err := d.upstreamConfig()
 	if err != nil {
 		return err
 	}
+	text := fmt.Sprintf(demoConfig, demoAddress(demoPort), demoAddress(demoTLS)) + upstream
 	path := filepath.Join(d.dir, "relay.toml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return err
@@ -210,12 +213,12 @@ func (d *demo) startRelay(ctx context.Context) error {
 	return d.trust(filepath.Join(c.DataDir, "tls", "self-signed.crt"))
 }
 
-func (d *demo) configuration() (string, error) {
+func (d *demo) upstreamConfig() (string, error) {
 	if d.provider != nil {
-		return d.provider.configuration(), nil
+		return d.provider.upstreamConfig(), nil
 	}
 	_, port, err := net.SplitHostPort(d.upstream.Addr())
-	return fmt.Sprintf(demoConfig, demoAddress(demoPort), demoAddress(demoTLS), port), err
+	return fmt.Sprintf(demoUpstream, port), err
 }
 
 // demoAddress prefers a port that stays the same from run to run.
@@ -284,13 +287,9 @@ const demoMessage = "From: Anna <" + demoLogin + ">\r\n" +
 	"Dear Bob,\r\n.\r\n..\r\ngr\u00fc\u00dfe aus der Demo.\r\n"
 
 func (d *demo) sendAndVerify(ctx context.Context) error {
-	start := time.Now()
-	reply, err := d.submit()
-	if err != nil {
+	if err := d.submit("A mail client sent a message with STARTTLS and AUTH PLAIN. The relay answered after %s:"); err != nil {
 		return fmt.Errorf("submit: %w", err)
 	}
-	d.step("A mail client sent a message with STARTTLS and AUTH PLAIN. The relay answered after %s:", time.Since(start).Round(time.Millisecond))
-	d.step("    250 %s", reply)
 	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	got, err := d.upstream.WaitMessage(bounded)
@@ -306,34 +305,37 @@ func (d *demo) sendAndVerify(ctx context.Context) error {
 	return d.verify(got.Data)
 }
 
-// submit sends the message with an SMTP client that is not ours and returns the text of the last reply.
-func (d *demo) submit() (reply string, err error) {
+// submit sends the message with an SMTP client that is not ours, and shows the last reply and how long it took.
+func (d *demo) submit(words string) error {
+	start := time.Now()
 	c, err := smtp.DialStartTLS(d.address, &tls.Config{ServerName: "localhost", RootCAs: d.roots})
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer c.Close()
 	if err := c.Auth(sasl.NewPlainClient("", demoLogin, d.password)); err != nil {
-		return "", err
+		return err
 	}
 	if err := c.Mail(demoLogin, &smtp.MailOptions{Body: smtp.Body8BitMIME}); err != nil {
-		return "", err
+		return err
 	}
 	if err := c.Rcpt(demoRcpt, nil); err != nil {
-		return "", err
+		return err
 	}
 	w, err := c.Data()
 	if err != nil {
-		return "", err
+		return err
 	}
 	if _, err := io.WriteString(w, demoMessage); err != nil {
-		return "", err
+		return err
 	}
 	resp, err := w.CloseWithResponse()
 	if err != nil {
-		return "", err
+		return err
 	}
-	return resp.StatusText, c.Quit()
+	d.step(words, time.Since(start).Round(time.Millisecond))
+	d.step("    250 %s", resp.StatusText)
+	return c.Quit()
 }
 
 func fieldNames(header []byte) []string {

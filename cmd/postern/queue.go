@@ -67,12 +67,7 @@ func (a *app) queueList() *cobra.Command {
 		Use:   "list",
 		Short: "List waiting messages, oldest first",
 		Args:  exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.openStore(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: a.withStore(func(cmd *cobra.Command, s store, _ []string) error {
 			messages, err := s.List(cmd.Context(), flags.filter)
 			if err != nil {
 				return err
@@ -85,7 +80,7 @@ func (a *app) queueList() *cobra.Command {
 				return nil
 			}
 			return printQueue(cmd.OutOrStdout(), messages, time.Now())
-		},
+		}),
 	}
 	flags.register(cmd)
 	cmd.Flags().BoolVar(&flags.filter.Held, "held", false, "only held messages")
@@ -142,12 +137,7 @@ func (a *app) queueShow() *cobra.Command {
 		Use:   "show ID",
 		Short: "Show one waiting message, its recipients and what happened to it",
 		Args:  exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := a.openStore(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: a.withStore(func(cmd *cobra.Command, s store, args []string) error {
 			m, err := s.Get(cmd.Context(), args[0])
 			if errors.Is(err, queue.ErrNotFound) {
 				return fmt.Errorf("no message %s in the queue; what became of it: postern trace %s", mail.Printable(args[0]), mail.Printable(args[0]))
@@ -170,7 +160,7 @@ func (a *app) queueShow() *cobra.Command {
 				}{viewOf(m), append([]trace.Event{}, events...)}) // never null
 			}
 			return printMessage(cmd.OutOrStdout(), m, events, time.Now())
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&content, "content", false, "print the message itself, as it is kept (unsigned)")
