@@ -75,7 +75,8 @@ func CheckLogin(login string) (string, error) {
 	case strings.ContainsFunc(login, unicode.IsSpace):
 		return "", fmt.Errorf("the login %q has a blank in it; write a dot or a hyphen in its place", login)
 	case strings.ContainsAny(login, loginSpecial):
-		return "", fmt.Errorf("the login %q has one of %s in it; use letters, digits and - _ . + @ / %%", login, loginSpecial)
+		return "", fmt.Errorf("the login %q has one of %s in it; use letters, digits and - _ . + @ / %%", login,
+			loginSpecial)
 	case login[0] == '-' || login[0] == '@':
 		return "", fmt.Errorf("the login %q begins with %q; begin it with a letter or a digit", login, login[:1])
 	}
@@ -106,7 +107,8 @@ func AdviseOn(login, password string) string {
 	case lowerASCII(password) == lowerASCII(login):
 		return "the password is the login: anybody can guess it"
 	case utf8.RuneCountInString(password) < MinChosen:
-		return fmt.Sprintf("the password has fewer than %d characters: without --password-stdin a strong one is made", MinChosen)
+		return fmt.Sprintf("the password has fewer than %d characters: without --password-stdin a strong one is made",
+			MinChosen)
 	}
 	if why := untypable(password); why != "" {
 		return "the password " + why
@@ -114,8 +116,8 @@ func AdviseOn(login, password string) string {
 	return ""
 }
 
-// untypable says what about a password keeps devices from sending it: many know ASCII and 31 characters only, and some panels and
-// configuration pages change quotes, backslashes, tildes and outer blanks.
+// untypable says what about a password keeps devices from sending it: many know ASCII and 31 characters only, and some
+// panels and configuration pages change quotes, backslashes, tildes and outer blanks.
 func untypable(password string) string {
 	switch {
 	case !isASCII(password):

@@ -43,7 +43,7 @@ func (of accounts) among(users []auth.User, locks []auth.Lock) ([]auth.User, []a
 }
 
 // withAccount makes a command of what is done with one of the accounts.
-func (a *app) withAccount(of accounts, run func(cmd *cobra.Command, s store, u auth.User) error) func(*cobra.Command, []string) error {
+func (a *app) withAccount(of accounts, run func(cmd *cobra.Command, s store, u auth.User) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
 		login, err := normalLogin(cmd, args[0])
 		if err != nil {
@@ -78,7 +78,8 @@ func unknownLogin(cmd *cobra.Command, s store, of accounts, login string) error 
 	for i, u := range users {
 		logins[i] = u.Login
 	}
-	return fmt.Errorf("there is no login %s; see: postern %s list%s", login, of.command, suggest.Question(login, logins))
+	return fmt.Errorf("there is no login %s; see: postern %s list%s", login, of.command,
+		suggest.Question(login, logins))
 }
 
 // normalLogin checks a login and returns it as it is kept.
@@ -112,7 +113,8 @@ func checkedNetworks(texts []string) (checked []netip.Prefix, err error) {
 func checkedGroups(names []string) (checked []string, err error) {
 	for _, g := range names {
 		if g == "" || g != mail.Printable(g) || strings.ContainsAny(g, " \t,;") {
-			return nil, fmt.Errorf("group %q: a name without blanks, commas and semicolons is needed", mail.Printable(g))
+			return nil, fmt.Errorf("group %q: a name without blanks, commas and semicolons is needed",
+				mail.Printable(g))
 		}
 		checked = addOnce(checked, g)
 	}

@@ -155,7 +155,8 @@ func TestUserSetRefuses(t *testing.T) {
 	}{
 		{[]string{"anna@example.com"}, true, "nothing to change"},
 		{[]string{"anna@example.com", "--no-senders", "--sender", "a@example.com"}, true, "--no-senders stands alone"},
-		{[]string{"anna@example.com", "--sender", "a@example.com", "--add-sender", "b@example.com"}, true, "whole list"},
+		{[]string{"anna@example.com", "--sender", "a@example.com", "--add-sender", "b@example.com"}, true,
+			"whole list"},
 		{[]string{"anna@example.com", "--network", ""}, true, "--no-networks"},
 		{[]string{"anna@example.com", "--group", ""}, true, "--no-groups"},
 		{[]string{"anna@example.com", "--sender", ""}, true, "--no-senders"},
@@ -187,7 +188,8 @@ func TestCommandsRace(t *testing.T) {
 	l.file("import.csv", "login,note\nanna,imported\n")
 	var locks []auth.Lock
 	for i := range rounds {
-		locks = append(locks, auth.Lock{Client: netip.MustParsePrefix(fmt.Sprintf("192.0.2.%d/32", i)), Until: time.Now().Add(time.Hour)})
+		locks = append(locks, auth.Lock{Client: netip.MustParsePrefix(fmt.Sprintf("192.0.2.%d/32", i)),
+			Until: time.Now().Add(time.Hour)})
 	}
 	if err := l.store.SaveLockout(t.Context(), time.Now(), auth.Unsaved{Locks: locks}); err != nil {
 		t.Fatal(err)
@@ -223,7 +225,8 @@ func TestCommandsRace(t *testing.T) {
 	users, err := l.store.Users(t.Context())
 	left, err2 := l.store.Lockouts(t.Context(), time.Now())
 	keys, err3 := l.store.Keys(t.Context())
-	if err := errors.Join(err, err2, err3); err != nil || len(users) != 2+rounds || len(left) != 0 || len(keys) != 2*rounds {
+	if err := errors.Join(err, err2, err3); err != nil || len(users) != 2+rounds || len(left) != 0 ||
+		len(keys) != 2*rounds {
 		t.Errorf("%d accounts, %d lockouts, %d keys, %v", len(users), len(left), len(keys), err)
 	}
 }
@@ -239,14 +242,16 @@ func TestSameKeysRace(t *testing.T) {
 			switch {
 			case out.OK:
 				made.Add(1)
-			case strings.Contains(out.Text, "example.com has a key with selector s-r already; choose another with --selector"):
+			case strings.Contains(out.Text, "example.com has a key with selector s-r already; choose another with "+
+				"--selector"):
 				refused.Add(1)
 			}
 		})
 	}
 	all.Wait()
 	keys, err := l.store.Keys(t.Context())
-	if err != nil || made.Load() != 1 || refused.Load() != 3 || len(keys) != 2 || !keys[0].Created.Equal(keys[1].Created) {
+	if err != nil || made.Load() != 1 || refused.Load() != 3 || len(keys) != 2 ||
+		!keys[0].Created.Equal(keys[1].Created) {
 		t.Errorf("%d made them, %d were refused, and there are %v: %v", made.Load(), refused.Load(), keys, err)
 	}
 }
@@ -341,8 +346,9 @@ func TestUserImport(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := l.file(name+".csv", fmt.Sprintf(table, name))
-			if out, errs, err := l.run("user", "import", file, "--dry-run"); err != nil || out != "" || !strings.Contains(errs,
-				"would add 2 accounts and change 0") {
+			if out, errs, err := l.run("user", "import", file, "--dry-run"); err != nil || out != "" ||
+				!strings.Contains(errs,
+					"would add 2 accounts and change 0") {
 				t.Fatalf("dry run: %v\n%s%s", err, out, errs)
 			}
 			if _, err := l.store.User(t.Context(), name+"scan"); !errors.Is(err, auth.ErrUnknownLogin) {
@@ -365,7 +371,8 @@ func TestUserImport(t *testing.T) {
 				anna.Generated {
 				t.Errorf("anna: %s", got)
 			}
-			if got := short(scan); got != `[scans@example.com] [10.0.0.0/24] [] ""` || !scan.Device || !scan.Generated ||
+			if got := short(scan); got != `[scans@example.com] [10.0.0.0/24] [] ""` || !scan.Device ||
+				!scan.Generated ||
 				scan.Created.IsZero() {
 				t.Errorf("scan: %s", got)
 			}
@@ -380,7 +387,8 @@ func TestUserImportIsAllOrNothing(t *testing.T) {
 		table string
 		says  []string // each with its line
 	}{
-		"no header":      {"anna@example.com,secret word\n", []string{":1: the first line does not name a column login"}},
+		"no header": {"anna@example.com,secret word\n",
+			[]string{":1: the first line does not name a column login"}},
 		"login mistyped": {"logni,note\na,b\n", []string{`:1: there is no column "logni"; did you mean login?`}},
 		"no login":       {"password,note\nx,y\n", []string{":1: the first line does not name a column login"}},
 		"mistyped":       {"login,sendres\na,b\n", []string{`:1: there is no column "sendres"; did you mean senders?`}},
@@ -388,7 +396,8 @@ func TestUserImportIsAllOrNothing(t *testing.T) {
 		"empty":          {"", []string{":1: there are no accounts in it"}},
 		"header alone":   {"login\n", []string{"there are no accounts in it"}},
 		"all lines told": {"login,senders,networks,groups,kind,password\ngood@example.com,,,,,\ntwo words,,,,,\n" +
-			"c@example.com,nobody,10.0.0.300,,,\nd@example.com,,,,printer,\ne@example.com,,,,,\"a\nb\"\nf@example.com,,,,,\n",
+			"c@example.com,nobody,10.0.0.300,,,\nd@example.com,,,,printer,\n" +
+			"e@example.com,,,,,\"a\nb\"\nf@example.com,,,,,\n",
 			[]string{":3: login: ", `:4: senders: sender "nobody"`, `:4: networks: network "10.0.0.300"`,
 				":5: kind: write user or device", ":6: password: "}},
 		"same login": {"login\nAnna@example.com\n\nanna@example.com\n",
@@ -473,7 +482,8 @@ func TestNoListShowsPasswords(t *testing.T) {
 	l.ok("user", "add", "anna")
 	l.ok("device", "add", "scan")
 	now := time.Now()
-	if err := l.store.AddUser(t.Context(), auth.User{Login: "ben", Hash: hash, Created: now, Changed: now}); err != nil {
+	if err := l.store.AddUser(t.Context(), auth.User{Login: "ben", Hash: hash, Created: now,
+		Changed: now}); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{

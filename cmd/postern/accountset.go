@@ -178,7 +178,8 @@ on with what is new. What no flag names stays as it is. To have none of a list: 
 				return err
 			}
 			if len(changes) > 0 {
-				if err := noteAccount(cmd.Context(), s, u.Login, "account changed ("+strings.Join(changes, "; ")+")"); err != nil {
+				if err := noteAccount(cmd.Context(), s, u.Login, "account changed ("+strings.Join(changes,
+					"; ")+")"); err != nil {
 					return err
 				}
 			}

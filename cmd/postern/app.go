@@ -42,7 +42,8 @@ func (a *app) path() (string, error) {
 			return filepath.Abs(p)
 		}
 	}
-	return "", fmt.Errorf("no configuration: neither --config nor POSTERN_CONFIG is set, and there is no %s", strings.Join(places, " or "))
+	return "", fmt.Errorf("no configuration: neither --config nor POSTERN_CONFIG is set, and there is no %s",
+		strings.Join(places, " or "))
 }
 
 // load reads and validates the configuration.
@@ -72,8 +73,11 @@ func (a *app) openStore(ctx context.Context) (store, error) {
 	return openStoreOf(ctx, c)
 }
 
+// runE is what a command runs.
+type runE = func(cmd *cobra.Command, args []string) error
+
 // withStore makes a command of what is done with the store.
-func (a *app) withStore(run func(cmd *cobra.Command, s store, args []string) error) func(*cobra.Command, []string) error {
+func (a *app) withStore(run func(cmd *cobra.Command, s store, args []string) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
 		s, err := a.openStore(cmd.Context())
 		if err != nil {

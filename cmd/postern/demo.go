@@ -34,7 +34,8 @@ const (
 	demoLogin  = "anna@example.com"
 	demoRcpt   = "bob@example.net"
 	demoPort   = "2587" // STARTTLS; where it is free, so that a mail client's settings survive a second demo
-	demoTLS    = "2465" // TLS from the first octet; a port for each, since tls = "auto" makes STARTTLS wait half a second
+	// TLS from the first octet; a port for each, since tls = "auto" makes STARTTLS wait half a second
+	demoTLS = "2465"
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -43,12 +44,12 @@ func (a *app) demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run the whole path on loopback, without any configuration",
-		Long: `Start a relay with a temporary directory, a self-signed certificate, an account and DKIM keys, and beside it an
-upstream that keeps what it takes in memory. Send a real message through both over STARTTLS and AUTH, fetch it back
-from the upstream, compare every octet, and verify its signatures. Nothing leaves this machine.
+		Long: `Start a relay with a temporary directory, a self-signed certificate, an account and DKIM keys, and beside
+it an upstream that keeps what it takes in memory. Send a real message through both over STARTTLS and AUTH, fetch it
+back from the upstream, compare every octet, and verify its signatures. Nothing leaves this machine.
 
-With --provider microsoft365 the upstream is a fake of Exchange Online, which takes access tokens only: a client that knows
-nothing but a password sends through it.`,
+With --provider microsoft365 the upstream is a fake of Exchange Online, which takes access tokens only: a client that
+knows nothing but a password sends through it.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &demo{out: cmd.OutOrStdout(), records: map[string]string{}}
@@ -92,11 +93,14 @@ type demo struct {
 func (d *demo) step(format string, args ...any) { fmt.Fprintf(d.out, "  "+format+"\n", args...) }
 
 func (d *demo) run(ctx context.Context, once bool) error {
-	fmt.Fprintln(d.out, "Postern demo: a message from a mail client through the relay to an upstream, all on this machine.")
+	fmt.Fprintln(d.out, "Postern demo: a message from a mail client through the relay to an upstream, all on this "+
+		"machine.")
 	fmt.Fprintln(d.out)
-	steps, done := []func(context.Context) error{d.startUpstream, d.startRelay, d.sendAndVerify}, "Done: the message came out of the upstream as it was sent, completed and signed."
+	steps, done := []func(context.Context) error{d.startUpstream, d.startRelay, d.sendAndVerify},
+		"Done: the message came out of the upstream as it was sent, completed and signed."
 	if d.provider != nil {
-		steps, done = []func(context.Context) error{d.startProvider, d.tryPassword, d.startRelay, d.sendByToken}, "Done: a client with nothing but a password sent through a provider that takes no passwords."
+		steps, done = []func(context.Context) error{d.startProvider, d.tryPassword, d.startRelay, d.sendByToken},
+			"Done: a client with nothing but a password sent through a provider that takes no passwords."
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -190,7 +194,8 @@ func (d *demo) startRelay(ctx context.Context) error {
 		return err
 	}
 	ready := make(chan struct{})
-	d.server, err = relay.New(ctx, relay.Options{Config: c, Logger: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }, Version: readBuild().Version})
+	d.server, err = relay.New(ctx, relay.Options{Config: c, Logger: slog.New(slog.DiscardHandler),
+		Ready: func() { close(ready) }, Version: readBuild().Version})
 	if err != nil {
 		return err
 	}
@@ -206,9 +211,11 @@ func (d *demo) startRelay(ctx context.Context) error {
 	addresses := d.server.Addresses()
 	d.address, d.implicit = addresses["submission"], addresses["submissions"]
 	if d.provider == nil {
-		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login. It signs for %s and hands to the upstream.", d.address, d.implicit, demoDomain)
+		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login. It signs for %s and "+
+			"hands to the upstream.", d.address, d.implicit, demoDomain)
 	} else {
-		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login with a password. Its upstream has [upstream.oauth].", d.address, d.implicit)
+		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login with a password. Its "+
+			"upstream has [upstream.oauth].", d.address, d.implicit)
 	}
 	return d.trust(filepath.Join(c.DataDir, "tls", "self-signed.crt"))
 }
@@ -245,7 +252,8 @@ func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
 	}
 	d.password = auth.GeneratePassword()
 	now := time.Now()
-	u := auth.User{Login: demoLogin, Hash: auth.HashGenerated(pepper, d.password), Generated: true, Senders: []string{"*@" + demoDomain}, Created: now, Changed: now}
+	u := auth.User{Login: demoLogin, Hash: auth.HashGenerated(pepper, d.password), Generated: true,
+		Senders: []string{"*@" + demoDomain}, Created: now, Changed: now}
 	if err := s.AddUser(ctx, u); err != nil {
 		return err
 	}
@@ -287,7 +295,8 @@ const demoMessage = "From: Anna <" + demoLogin + ">\r\n" +
 	"Dear Bob,\r\n.\r\n..\r\ngr\u00fc\u00dfe aus der Demo.\r\n"
 
 func (d *demo) sendAndVerify(ctx context.Context) error {
-	if err := d.submit("A mail client sent a message with STARTTLS and AUTH PLAIN. The relay answered after %s:"); err != nil {
+	if err := d.submit("A mail client sent a message with STARTTLS and AUTH PLAIN. The relay answered after " +
+		"%s:"); err != nil {
 		return fmt.Errorf("submit: %w", err)
 	}
 	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -296,12 +305,14 @@ func (d *demo) sendAndVerify(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("wait for the message at the upstream: %w", err)
 	}
-	d.step("The upstream has it: from <%s> to <%s>, logged in as %s over %s.", got.From, strings.Join(got.Recipients, ", "), got.Login, tls.VersionName(got.TLS.Version))
+	d.step("The upstream has it: from <%s> to <%s>, logged in as %s over %s.", got.From,
+		strings.Join(got.Recipients, ", "), got.Login, tls.VersionName(got.TLS.Version))
 	added, ok := bytes.CutSuffix(got.Data, []byte(demoMessage))
 	if !ok {
 		return errors.New("the message at the upstream is not what was sent")
 	}
-	d.step("Every octet that was sent is there. The relay put these fields on top: %s.", strings.Join(fieldNames(added), ", "))
+	d.step("Every octet that was sent is there. The relay put these fields on top: %s.",
+		strings.Join(fieldNames(added), ", "))
 	return d.verify(got.Data)
 }
 
@@ -341,7 +352,8 @@ func (d *demo) submit(words string) error {
 func fieldNames(header []byte) []string {
 	var names []string
 	for line := range strings.SplitSeq(string(header), "\r\n") {
-		if name, _, ok := strings.Cut(line, ":"); ok && !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t") {
+		if name, _, ok := strings.Cut(line, ":"); ok && !strings.HasPrefix(line, " ") &&
+			!strings.HasPrefix(line, "\t") {
 			names = append(names, name)
 		}
 	}
@@ -351,12 +363,13 @@ func fieldNames(header []byte) []string {
 // verify checks the signatures with a DKIM implementation that is not ours, against the records that
 // would stand in DNS.
 func (d *demo) verify(message []byte) error {
-	results, err := dkim.VerifyWithOptions(bytes.NewReader(message), &dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
-		if r, ok := d.records[name]; ok {
-			return []string{r}, nil
-		}
-		return nil, fmt.Errorf("no record %s", name)
-	}})
+	results, err := dkim.VerifyWithOptions(bytes.NewReader(message),
+		&dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
+			if r, ok := d.records[name]; ok {
+				return []string{r}, nil
+			}
+			return nil, fmt.Errorf("no record %s", name)
+		}})
 	if err != nil {
 		return err
 	}
@@ -435,7 +448,8 @@ func (d *demo) show(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(d.out, "%s  from <%s> to <%s>, %s\n", m.Received.Format("15:04:05"), m.From, strings.Join(m.Recipients, ", "), size(int64(len(m.Data))))
+		fmt.Fprintf(d.out, "%s  from <%s> to <%s>, %s\n", m.Received.Format("15:04:05"), m.From,
+			strings.Join(m.Recipients, ", "), size(int64(len(m.Data))))
 	}
 }
 

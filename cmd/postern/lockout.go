@@ -14,8 +14,8 @@ import (
 	"postern/relay/trace"
 )
 
-// lockoutView is somebody who is locked out for a while, in the list of accounts as --json prints it. Without a login it is an
-// address, without an address a login, from wherever it was not used before.
+// lockoutView is somebody who is locked out for a while, in the list of accounts as --json prints it. Without a login
+// it is an address, without an address a login, from wherever it was not used before.
 type lockoutView struct {
 	Kind     string    `json:"kind"` // "lockout"
 	Login    string    `json:"login"`
@@ -29,7 +29,8 @@ type lockoutView struct {
 func lockoutViews(locks []auth.Lock) []lockoutView {
 	views := make([]lockoutView, len(locks))
 	for i, l := range locks {
-		views[i] = lockoutView{"lockout", l.Login, lockedAddress(l), true, "too many different wrong passwords", l.Until, l.Failures}
+		views[i] = lockoutView{"lockout", l.Login, lockedAddress(l), true, "too many different wrong passwords",
+			l.Until, l.Failures}
 	}
 	return views
 }
@@ -76,7 +77,8 @@ func printLockouts(w io.Writer, locks []auth.Lock, now time.Time) error {
 	if err := table(w, []string{"ADDRESS", "LOGIN", "UNTIL", "WRONG PASSWORDS"}, rows); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nTo let one in before that: postern user unlock ADDRESS, or LOGIN. What they tried: postern trace --kind auth-fail\n")
+	fmt.Fprintf(w, "\nTo let one in before that: postern user unlock ADDRESS, or LOGIN. What they tried: postern "+
+		"trace --kind auth-fail\n")
 	return nil
 }
 
@@ -158,8 +160,8 @@ func sayUnlocked(w io.Writer, account bool, login string, lifted []auth.Lock) {
 // errNotLocked: there is nothing to unlock.
 var errNotLocked = errors.New("not locked")
 
-// unlockAccount unlocks an account and reports whether there is one. One that is not locked stays as it is: a change would end
-// its open sessions.
+// unlockAccount unlocks an account and reports whether there is one. One that is not locked stays as it is: a change
+// would end its open sessions.
 func unlockAccount(cmd *cobra.Command, s store, login string) (found, unlocked bool, err error) {
 	if login == "" {
 		return false, false, nil

@@ -138,7 +138,8 @@ func (a *app) checkCommand() *cobra.Command {
 			}
 			c, problems := relay.Check(cmd.Context(), path)
 			if asJSON {
-				view := checkView{File: path, OK: len(problems) == 0, Problems: append([]config.Problem{}, problems...), Warnings: []config.Problem{}}
+				view := checkView{File: path, OK: len(problems) == 0, Problems: append([]config.Problem{}, problems...),
+					Warnings: []config.Problem{}}
 				if view.OK {
 					view.Warnings = append(view.Warnings, relay.Warnings(c, time.Now())...)
 				}
@@ -156,7 +157,8 @@ func (a *app) checkCommand() *cobra.Command {
 			for _, w := range relay.Warnings(c, time.Now()) {
 				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s\n", w)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s, %s.\n", path, plural(int64(len(c.Listeners)), "listener"), plural(int64(len(c.Upstreams)), "upstream"))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s, %s.\n", path, plural(int64(len(c.Listeners)), "listener"),
+				plural(int64(len(c.Upstreams)), "upstream"))
 			return nil
 		},
 	}

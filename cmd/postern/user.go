@@ -213,7 +213,8 @@ func printUsers(w io.Writer, of accounts, users []auth.User, now time.Time) erro
 		rows = append(rows, []string{u.Login, kind(u), status, list(u.Senders), list(u.Groups),
 			list(u.Networks), passwordKind(u), when(lastChange(u), now), orDash(u.Note)})
 	}
-	return table(w, []string{"LOGIN", "KIND", "STATUS", "SENDERS", "GROUPS", "NETWORKS", "PASSWORD", "CHANGED", "NOTE"}, rows)
+	return table(w, []string{"LOGIN", "KIND", "STATUS", "SENDERS", "GROUPS", "NETWORKS", "PASSWORD", "CHANGED", "NOTE"},
+		rows)
 }
 
 // list is what a cell of a table shows of a list.

@@ -1,5 +1,5 @@
-// Package textfile reads what people write with editors: relay.toml, secrets, keys and certificates. Editors of Windows put a
-// byte order mark in front, or save UTF-16; neither may become part of a password, or hide a certificate.
+// Package textfile reads what people write with editors: relay.toml, secrets, keys and certificates. Editors of Windows
+// put a byte order mark in front, or save UTF-16; neither may become part of a password, or hide a certificate.
 package textfile
 
 import (
@@ -19,13 +19,14 @@ var (
 	utf16Big    = []byte("\xfe\xff")
 )
 
-// Text returns the octets of a file without a byte order mark. UTF-16, with its mark or seen by the NUL in every other octet of its
-// beginning, is ErrUTF16.
+// Text returns the octets of a file without a byte order mark. UTF-16, with its mark or seen by the NUL in every other
+// octet of its beginning, is ErrUTF16.
 func Text(b []byte) ([]byte, error) {
 	if bytes.HasPrefix(b, utf16Little) || bytes.HasPrefix(b, utf16Big) {
 		return nil, ErrUTF16
 	}
-	if len(b) >= 4 && (b[0] == 0 && b[1] != 0 && b[2] == 0 && b[3] != 0 || b[0] != 0 && b[1] == 0 && b[2] != 0 && b[3] == 0) {
+	if len(b) >= 4 && (b[0] == 0 && b[1] != 0 && b[2] == 0 && b[3] != 0 || b[0] != 0 && b[1] == 0 && b[2] != 0 &&
+		b[3] == 0) {
 		return nil, ErrUTF16
 	}
 	return bytes.TrimPrefix(b, utf8Mark), nil

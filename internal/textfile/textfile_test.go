@@ -4,7 +4,8 @@ import "testing"
 
 func TestText(t *testing.T) {
 	for in, want := range map[string]string{
-		"": "", "secret": "secret", "\xef\xbb\xbfsecret": "secret", "\xef\xbb\xbf": "", "a\xef\xbb\xbfb": "a\xef\xbb\xbfb", "\x00\x01\x02\x03": "\x00\x01\x02\x03",
+		"": "", "secret": "secret", "\xef\xbb\xbfsecret": "secret", "\xef\xbb\xbf": "",
+		"a\xef\xbb\xbfb": "a\xef\xbb\xbfb", "\x00\x01\x02\x03": "\x00\x01\x02\x03",
 	} {
 		if got, err := Text([]byte(in)); err != nil || string(got) != want {
 			t.Errorf("%q: %q, %v", in, got, err)

@@ -61,7 +61,8 @@ func (s *SQLite) AwaitEvents(ctx context.Context) bool {
 // AnswerEvents says that what was asked for under a number is written down.
 func (s *SQLite) AnswerEvents(ctx context.Context, n int64) error {
 	err := s.write(ctx, func(t *tx) error {
-		return t.Run("INSERT INTO generation VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET n = excluded.n", TopicTraceAnswered, n)
+		return t.Run("INSERT INTO generation VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET n = excluded.n",
+			TopicTraceAnswered, n)
 	})
 	if err != nil {
 		return fmt.Errorf("say that the newest events are written: %w", err)

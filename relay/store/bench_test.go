@@ -28,9 +28,10 @@ func processorTime() time.Duration {
 func benchMessage(now time.Time, login string, leased bool) *queue.Message {
 	m := &queue.Message{
 		ID: mail.NewID(now), Login: login, Listener: "submission", Session: mail.NewID(now),
-		Envelope:   mail.Envelope{From: mail.Address{Local: "alice", Domain: "example.com"}},
-		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}}, Status: queue.Pending}},
-		Author:     mail.Address{Local: "alice", Domain: "example.com"}, MessageID: "<0123456789abcdef@example.com>",
+		Envelope: mail.Envelope{From: mail.Address{Local: "alice", Domain: "example.com"}},
+		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}},
+			Status: queue.Pending}},
+		Author: mail.Address{Local: "alice", Domain: "example.com"}, MessageID: "<0123456789abcdef@example.com>",
 		Received: now, Expires: now.Add(48 * time.Hour), NextAttempt: now,
 	}
 	if leased {

@@ -40,7 +40,8 @@ func (t *tx) count() (*counters, error) {
 }
 
 func readCounters(conn *sqlite.Conn) (counters, error) {
-	for row, err := range conn.Rows("SELECT messages, held, bytes, events, history, refusals FROM counter WHERE k = 1") {
+	for row, err := range conn.Rows("SELECT messages, held, bytes, events, history, refusals FROM counter WHERE k = " +
+		"1") {
 		if err != nil {
 			return counters{}, err
 		}
@@ -54,7 +55,8 @@ func (t *tx) flush() error {
 	if c == t.stored {
 		return nil
 	}
-	return t.Run("UPDATE counter SET messages = ?, held = ?, bytes = ?, events = ?, history = ?, refusals = ? WHERE k = 1",
+	return t.Run("UPDATE counter SET messages = ?, held = ?, bytes = ?, events = ?, history = ?, refusals = ? WHERE "+
+		"k = 1",
 		c.messages, c.held, c.bytes, c.events, c.history, c.refusals)
 }
 
@@ -190,7 +192,8 @@ func fatal(err error) bool {
 		return false
 	}
 	switch e.Code {
-	case lib.SQLITE_IOERR_NOMEM, lib.SQLITE_IOERR_LOCK, lib.SQLITE_IOERR_SHMLOCK, lib.SQLITE_IOERR_RDLOCK, lib.SQLITE_IOERR_UNLOCK:
+	case lib.SQLITE_IOERR_NOMEM, lib.SQLITE_IOERR_LOCK, lib.SQLITE_IOERR_SHMLOCK, lib.SQLITE_IOERR_RDLOCK,
+		lib.SQLITE_IOERR_UNLOCK:
 		return false
 	}
 	switch e.Primary() {

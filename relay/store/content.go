@@ -76,7 +76,8 @@ func (r *chunkReader) fill() error {
 	}
 	found := false
 	r.err = r.s.readers.read(r.ctx, func(conn *sqlite.Conn) error {
-		for row, err := range conn.Rows("SELECT data FROM chunk WHERE n = ? AND id = ?", r.next, r.id) { // numbers are used again
+		// numbers are used again
+		for row, err := range conn.Rows("SELECT data FROM chunk WHERE n = ? AND id = ?", r.next, r.id) {
 			if err != nil {
 				return err
 			}

@@ -235,7 +235,8 @@ func TestSecondDaemon(t *testing.T) {
 	if _, err := Open(t.Context(), Options{Dir: s.opts.Dir, Daemon: true}); !errors.Is(err, ErrLocked) {
 		t.Errorf("in the same process: %v", err)
 	}
-	if out, err := child(t, "open", s.opts.Dir, 0).CombinedOutput(); err == nil || !strings.Contains(string(out), "another postern daemon") {
+	if out, err := child(t, "open", s.opts.Dir, 0).CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "another postern daemon") {
 		t.Errorf("in another process: %v: %s", err, out)
 	}
 	beside, err := Open(t.Context(), Options{Dir: s.opts.Dir})

@@ -22,7 +22,8 @@ type candidate struct {
 //   - otherwise login after login, beginning behind the last one served, and of each as much as it
 //     gets (a loose index scan: one step for each login with mail in the queue);
 //   - leases that ran out, which are rare.
-func (s *SQLite) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (due []*queue.Message, next time.Time, err error) {
+func (s *SQLite) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (due []*queue.Message,
+	next time.Time, err error) {
 	if limit <= 0 {
 		limit = 1000
 	}
@@ -58,7 +59,8 @@ func (l *look) due() ([]*queue.Message, error) {
 		return nil, err
 	}
 	expired, err := l.candidates(`SELECT id, login FROM message INDEXED BY message_lease
-		WHERE lease_until > 0 AND lease_until <= ?1 AND held = 0 AND next <= ?1 ORDER BY lease_until LIMIT ?2`, l.now, l.limit)
+		WHERE lease_until > 0 AND lease_until <= ?1 AND held = 0 AND next <= ?1
+		ORDER BY lease_until LIMIT ?2`, l.now, l.limit)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +78,8 @@ func (l *look) due() ([]*queue.Message, error) {
 }
 
 func (l *look) candidates(query string, args ...any) ([]candidate, error) {
-	return list(l.conn, func(row *sqlite.Stmt) (candidate, error) { return candidate{row.Text(0), row.Text(1)}, nil }, query, args...)
+	return list(l.conn, func(row *sqlite.Stmt) (candidate, error) { return candidate{row.Text(0), row.Text(1)}, nil },
+		query, args...)
 }
 
 // group sorts candidates by login and keeps their order.
@@ -177,7 +180,8 @@ func (l *look) walk(names []string, compare, from string, end func(login string)
 
 func (l *look) ofLogin(login string, limit int) ([]candidate, error) {
 	return l.candidates(`SELECT id, login FROM message INDEXED BY message_due_login
-		WHERE held = 0 AND lease_until = 0 AND login = ?1 AND next <= ?2 ORDER BY next, id LIMIT ?3`, login, l.now, limit)
+		WHERE held = 0 AND lease_until = 0 AND login = ?1 AND next <= ?2
+		ORDER BY next, id LIMIT ?3`, login, l.now, limit)
 }
 
 // takeTurns takes one of each login, then a second one of each, and so on.
@@ -221,8 +225,10 @@ func (l *look) fetch(ids []string) ([]*queue.Message, error) {
 func (l *look) next() (time.Time, error) {
 	var earliest int64
 	for _, query := range []string{
-		"SELECT next FROM message INDEXED BY message_due WHERE held = 0 AND lease_until = 0 AND next > ?1 ORDER BY next LIMIT 1",
-		"SELECT max(next, lease_until) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until > ?1 AND held = 0 ORDER BY lease_until LIMIT 1",
+		"SELECT next FROM message INDEXED BY message_due WHERE held = 0 AND lease_until = 0 AND next > ?1 ORDER BY " +
+			"next LIMIT 1",
+		"SELECT max(next, lease_until) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until " +
+			"> ?1 AND held = 0 ORDER BY lease_until LIMIT 1",
 	} {
 		n, ok, err := l.conn.Int(query, l.now)
 		if err != nil {

@@ -234,7 +234,8 @@ func TestMaxBytes(t *testing.T) {
 		t.Errorf("Writable over max_bytes: %v", err)
 	}
 	// A report replaces the message that it is about, whatever the limit says.
-	if err := s.Finish(t.Context(), n.Message.ID, "node-1", queue.Outcome{Remove: true, Reports: []queue.NewMessage{small(""), small("")}}); err != nil {
+	if err := s.Finish(t.Context(), n.Message.ID, "node-1",
+		queue.Outcome{Remove: true, Reports: []queue.NewMessage{small(""), small("")}}); err != nil {
 		t.Error(err)
 	}
 }

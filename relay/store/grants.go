@@ -14,10 +14,12 @@ var _ oauth.GrantStore = (*SQLite)(nil)
 // TopicGrants is changed by every save of a grant, those of the daemon included.
 const TopicGrants = "grants"
 
-// schema2 keeps what people have consented to at a provider, sealed, one row for each upstream. The version is how nodes
-// notice each other.
+// schema2 keeps what people have consented to at a provider, sealed, one row for each upstream. The version is how
+// nodes notice each other.
 const schema2 = `
-CREATE TABLE upstream_grant (upstream TEXT PRIMARY KEY, version INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE upstream_grant (
+	upstream TEXT PRIMARY KEY, version INTEGER NOT NULL, sealed BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 `
 
 // LoadGrant implements oauth.GrantStore.
@@ -43,7 +45,8 @@ func (s *SQLite) LoadGrant(ctx context.Context, upstream string) (sealed []byte,
 // SaveGrant implements oauth.GrantStore: it is durable when it returns nil.
 func (s *SQLite) SaveGrant(ctx context.Context, upstream string, sealed []byte, version int64) (int64, error) {
 	err := s.write(ctx, func(t *tx) error {
-		query := "UPDATE upstream_grant SET sealed = ?2, version = version + 1 WHERE upstream = ?1 AND version = ?3 RETURNING version"
+		query := "UPDATE upstream_grant SET sealed = ?2, version = version + 1 WHERE upstream = ?1 AND version = ?3 " +
+			"RETURNING version"
 		if version == 0 {
 			query = "INSERT INTO upstream_grant VALUES (?1, ?3 + 1, ?2) ON CONFLICT DO NOTHING RETURNING version"
 		}

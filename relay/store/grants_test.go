@@ -24,7 +24,8 @@ func TestGrantsAreShared(t *testing.T) {
 	if _, err := command.SaveGrant(t.Context(), "office", []byte("two"), first); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := daemon.SaveGrant(t.Context(), "office", []byte("three"), first); !errors.Is(err, oauth.ErrGrantChanged) {
+	if _, err := daemon.SaveGrant(t.Context(), "office", []byte("three"), first); !errors.Is(err,
+		oauth.ErrGrantChanged) {
 		t.Errorf("saved over the change of another: %v", err)
 	}
 	if n := generation(t, daemon, TopicGrants); n != 2 {

@@ -9,7 +9,8 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-// eventShare is what an event takes beside its columns, in octets: rows, index entries and the room that pages have left.
+// eventShare is what an event takes beside its columns, in octets: rows, index entries and the room that pages have
+// left.
 const eventShare = "250"
 
 // eventOctets is about what an event takes of the file: its columns that are indexed are there twice. The same in Go is
@@ -30,7 +31,8 @@ const schemaHistory = `
 ALTER TABLE counter ADD COLUMN history INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE counter ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
 UPDATE counter SET (history, refusals) =
-	(SELECT coalesce(sum(octets), 0), coalesce(sum(octets) FILTER (WHERE ` + refusals + `), 0) FROM (SELECT kind, ` + eventOctets + ` AS octets FROM event));
+	(SELECT coalesce(sum(octets), 0), coalesce(sum(octets) FILTER (WHERE ` + refusals + `), 0)
+	FROM (SELECT kind, ` + eventOctets + ` AS octets FROM event));
 CREATE INDEX event_refusal ON event (n) WHERE ` + refusals + `;
 `
 
@@ -45,8 +47,8 @@ const (
 )
 
 // TrimEvents removes events while the trace has more than so many octets, or more of them than MaxEvents, in small
-// transactions with pauses that leave the writer to mail. Refusals go first, then whatever is oldest. So that mail is not
-// refused for the sake of history, there is less of it the more mail waits or the less the disk has free.
+// transactions with pauses that leave the writer to mail. Refusals go first, then whatever is oldest. So that mail is
+// not refused for the sake of history, there is less of it the more mail waits or the less the disk has free.
 func (s *SQLite) TrimEvents(ctx context.Context, most int64) (total int64, err error) {
 	for {
 		began := time.Now()
@@ -134,7 +136,8 @@ func (t *tx) trim(n, before int64, refusalsFirst bool) (removed int64, err error
 	if err != nil {
 		return 0, err
 	}
-	for row, err := range t.Rows("DELETE FROM event WHERE n IN (SELECT n FROM "+oldest+" ORDER BY n LIMIT ?) RETURNING "+
+	for row, err := range t.Rows("DELETE FROM event WHERE n IN (SELECT n FROM "+oldest+" ORDER BY n LIMIT ?) "+
+		"RETURNING "+
 		eventOctets+", "+refusals, before, n) {
 		if err != nil {
 			return 0, err

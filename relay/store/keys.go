@@ -36,8 +36,8 @@ func (e *KeyExistsError) Error() string {
 	return fmt.Sprintf("%s has a key with selector %s already", e.Domain, e.Selector)
 }
 
-// AddKeys stores new keys, all of them or none. It replaces none (KeyExistsError): that would break the signatures on mail
-// under way.
+// AddKeys stores new keys, all of them or none. It replaces none (KeyExistsError): that would break the signatures on
+// mail under way.
 func (s *SQLite) AddKeys(ctx context.Context, keys ...Key) error {
 	for _, k := range keys {
 		if k.Domain == "" || k.Selector == "" || len(k.PEM) == 0 {
@@ -55,7 +55,8 @@ func (s *SQLite) AddKeys(ctx context.Context, keys ...Key) error {
 			}
 		}
 		for _, k := range keys {
-			err := t.Run("INSERT INTO dkim_key VALUES (?, ?, ?, ?, ?)", k.Domain, k.Selector, k.Algorithm, s.sealPEM(k), unixNano(k.Created))
+			err := t.Run("INSERT INTO dkim_key VALUES (?, ?, ?, ?, ?)", k.Domain, k.Selector, k.Algorithm, s.sealPEM(k),
+				unixNano(k.Created))
 			if err != nil {
 				return err
 			}
@@ -148,7 +149,8 @@ func OpenSealer(dir string) (*seal.Sealer, error) {
 
 func (s *SQLite) explainSeal(err error) error {
 	if errors.Is(err, seal.ErrOtherKey) {
-		return fmt.Errorf("%w than the one in %s: bring back the file that belongs to this store, from the backup or the other node",
+		return fmt.Errorf("%w than the one in %s: bring back the file that belongs to this store, from the backup "+
+			"or the other node",
 			err, filepath.Join(s.opts.Dir, seal.KeyFile))
 	}
 	return err

@@ -15,7 +15,8 @@ var _ policy.LimitStore = (*SQLite)(nil)
 func (s *SQLite) LoadLimits(ctx context.Context, now time.Time) ([]policy.State, error) {
 	states, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (policy.State, error) {
 		return policy.State{
-			Login: row.Text(0), Limit: row.Text(1), Tokens: row.Float(2), At: fromNano(row.Int(3)), Full: fromNano(row.Int(4)),
+			Login: row.Text(0), Limit: row.Text(1), Tokens: row.Float(2), At: fromNano(row.Int(3)),
+			Full: fromNano(row.Int(4)),
 		}, nil
 	}, "SELECT login, lim, tokens, at, full_at FROM limit_state WHERE full_at > ?", unixNano(now))
 	if err != nil {
@@ -105,7 +106,8 @@ func (s *SQLite) remember(t *tx, login string, addrs []string, now int64) error 
 		if used == 0 {
 			fresh++
 		}
-		err = t.Run("INSERT INTO known VALUES (?, ?, ?) ON CONFLICT (login, addr) DO UPDATE SET used = max(used, excluded.used)",
+		err = t.Run("INSERT INTO known VALUES (?, ?, ?) ON CONFLICT (login, addr) DO UPDATE SET used = max(used, "+
+			"excluded.used)",
 			login, addr, now)
 		if err != nil {
 			return err
@@ -123,7 +125,8 @@ func (s *SQLite) remember(t *tx, login string, addrs []string, now int64) error 
 
 // addKnown changes how many recipients a login knows and returns the number.
 func addKnown(t *tx, login string, by int64) (count int64, err error) {
-	count, _, err = t.Int("INSERT INTO known_count VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET n = n + excluded.n RETURNING n", login, by)
+	count, _, err = t.Int("INSERT INTO known_count VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET n = n + "+
+		"excluded.n RETURNING n", login, by)
 	return count, err
 }
 

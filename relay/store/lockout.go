@@ -15,8 +15,8 @@ import (
 const TopicLockouts = "lockouts"
 
 // schemaLockout keeps what the lockout must know after a restart: from where logins were used, hashed, and who is
-// locked out, which is also how the command line sees it. A lock without a login is of an address, one without an address of a
-// login.
+// locked out, which is also how the command line sees it. A lock without a login is of an address, one without an
+// address of a login.
 const schemaLockout = `
 CREATE TABLE lockout_place (digest BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX lockout_place_at ON lockout_place (at);
@@ -51,7 +51,8 @@ func (s *SQLite) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved)
 		if len(u.Places) > 0 {
 			err := runAll(t, map[string]int64{
 				"DELETE FROM lockout_place WHERE at < ?": unixNano(now.Add(-placesFor)),
-				"DELETE FROM lockout_place WHERE digest IN (SELECT digest FROM lockout_place ORDER BY at DESC LIMIT -1 OFFSET ?)": maxPlaces,
+				"DELETE FROM lockout_place WHERE digest IN (SELECT digest FROM lockout_place ORDER BY at DESC LIMIT " +
+					"-1 OFFSET ?)": maxPlaces,
 			})
 			if err != nil {
 				return err
@@ -59,7 +60,8 @@ func (s *SQLite) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved)
 		}
 		return runAll(t, map[string]int64{
 			"DELETE FROM lockout WHERE until <= ?": unixNano(now),
-			"DELETE FROM lockout WHERE (login, client) IN (SELECT login, client FROM lockout ORDER BY until DESC LIMIT -1 OFFSET ?)": maxLockouts,
+			"DELETE FROM lockout WHERE (login, client) IN (SELECT login, client FROM lockout ORDER BY until DESC " +
+				"LIMIT -1 OFFSET ?)": maxLockouts,
 		})
 	}})
 	if err != nil {
@@ -85,7 +87,8 @@ func putLock(t *tx, l auth.Lock) error {
 	if l.Until.IsZero() {
 		return dropLock(t, l)
 	}
-	return t.Run("INSERT OR REPLACE INTO lockout VALUES (?, ?, ?, ?)", l.Login, prefixText(l.Client), unixNano(l.Until), l.Failures)
+	return t.Run("INSERT OR REPLACE INTO lockout VALUES (?, ?, ?, ?)", l.Login, prefixText(l.Client), unixNano(l.Until),
+		l.Failures)
 }
 
 func dropLock(t *tx, l auth.Lock) error {
@@ -129,9 +132,10 @@ func (s *SQLite) Lockouts(ctx context.Context, now time.Time) ([]auth.Lock, erro
 	return locks, nil
 }
 
-// LiftLockouts ends the lockouts that a person chooses and returns them. The daemon hears of it and lets in whom they kept
-// out. chosen may be called more than once for each.
-func (s *SQLite) LiftLockouts(ctx context.Context, now time.Time, chosen func(auth.Lock) bool) (lifted []auth.Lock, err error) {
+// LiftLockouts ends the lockouts that a person chooses and returns them. The daemon hears of it and lets in whom they
+// kept out. chosen may be called more than once for each.
+func (s *SQLite) LiftLockouts(ctx context.Context, now time.Time, chosen func(auth.Lock) bool) (lifted []auth.Lock,
+	err error) {
 	err = s.write(ctx, func(t *tx) error {
 		locks, err := list(t.Conn, scanLockout, selectLockouts, unixNano(now))
 		if err != nil {

@@ -77,7 +77,8 @@ func (r *row) insertMessage(conn *sqlite.Conn, first, chunks int64) error {
 		attempts, until = max(attempts, 1), max(unixNano(m.LeaseUntil), 1)
 	}
 	return conn.Run("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-		m.ID, m.Login, unixNano(m.Received), unixNano(m.Expires), r.content.Size(), first, chunks, attempts, unixNano(m.NextAttempt),
+		m.ID, m.Login, unixNano(m.Received), unixNano(m.Expires), r.content.Size(), first, chunks, attempts,
+		unixNano(m.NextAttempt),
 		m.LeaseOwner, until, m.WaitingFor, m.Held, m.Bounce, m.Warned, m.HoldReason, r.lastReply, r.recipients, r.fixed)
 }
 
@@ -147,7 +148,8 @@ type location struct {
 
 // find locates a message, queue.ErrNotFound as a refusal where there is none.
 func find(conn *sqlite.Conn, id string) (location, error) {
-	for row, err := range conn.Rows("SELECT size, chunk, chunks, lease_owner, lease_until, next, held, bounce FROM message WHERE id = ?", id) {
+	for row, err := range conn.Rows("SELECT size, chunk, chunks, lease_owner, lease_until, next, held, bounce FROM "+
+		"message WHERE id = ?", id) {
 		if err != nil {
 			return location{}, err
 		}
@@ -183,7 +185,8 @@ func (p location) remove(t *tx, id string) error {
 }
 
 // messageColumns are what scanMessage reads.
-const messageColumns = "id, login, received, expires, size, attempts, next, lease_owner, lease_until, waiting_for, held, bounce, warned, hold_reason, last_reply, recipients, fixed"
+const messageColumns = "id, login, received, expires, size, attempts, next, lease_owner, lease_until, waiting_for, " +
+	"held, bounce, warned, hold_reason, last_reply, recipients, fixed"
 
 func scanMessage(s *sqlite.Stmt) (*queue.Message, error) {
 	m := &queue.Message{

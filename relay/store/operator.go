@@ -28,7 +28,8 @@ func (s *SQLite) List(ctx context.Context, f queue.Filter) ([]*queue.Message, er
 }
 
 // page returns up to limit messages that match, behind the ID after, and whether there may be more.
-func (s *SQLite) page(ctx context.Context, f queue.Filter, after string, limit int) (found []*queue.Message, more bool, err error) {
+func (s *SQLite) page(ctx context.Context, f queue.Filter, after string, limit int) (found []*queue.Message, more bool,
+	err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		if f.IDs != nil {
 			found, err = named(conn, f, after, limit)
@@ -87,7 +88,8 @@ func matches(m *queue.Message, f queue.Filter) bool {
 	if f.From != "" && !matchAddress(m.Envelope.From, f.From) {
 		return false
 	}
-	return f.To == "" || slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return matchAddress(r.To, f.To) })
+	return f.To == "" || slices.ContainsFunc(m.Recipients,
+		func(r queue.Recipient) bool { return matchAddress(r.To, f.To) })
 }
 
 // matchAddress compares an address with a pattern: exact but for the case of the domain, "*@domain", or
@@ -107,7 +109,8 @@ func matchAddress(a mail.Address, pattern string) bool {
 
 // act changes what a filter selects, page by page: what matches is looked for by a reader, so that a long
 // search holds up nobody, and changed in small transactions, where each message is looked at again.
-func (s *SQLite) act(ctx context.Context, what string, f queue.Filter, change func(*tx, string) (bool, error)) (total int64, err error) {
+func (s *SQLite) act(ctx context.Context, what string, f queue.Filter, change func(*tx, string) (bool, error)) (
+	total int64, err error) {
 	after := f.After
 	for {
 		limit := actionBatch
@@ -134,7 +137,8 @@ func (s *SQLite) act(ctx context.Context, what string, f queue.Filter, change fu
 	}
 }
 
-func (s *SQLite) actOn(ctx context.Context, found []*queue.Message, change func(*tx, string) (bool, error)) (n int64, err error) {
+func (s *SQLite) actOn(ctx context.Context, found []*queue.Message, change func(*tx, string) (bool, error)) (n int64,
+	err error) {
 	if len(found) == 0 {
 		return 0, nil
 	}
@@ -177,7 +181,8 @@ func (s *SQLite) Hold(ctx context.Context, f queue.Filter, reason string) (int64
 // Release implements queue.Store. What is released is due at once.
 func (s *SQLite) Release(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.act(ctx, "release", f, func(t *tx, id string) (bool, error) {
-		changed, err := update(t, "UPDATE message SET held = 0, hold_reason = '', next = ?, waiting_for = '' WHERE id = ? AND held = 1",
+		changed, err := update(t, "UPDATE message SET held = 0, hold_reason = '', next = ?, waiting_for = '' WHERE "+
+			"id = ? AND held = 1",
 			unixNano(now), id)
 		return t.heldChanged(changed, err, -1)
 	})
@@ -198,7 +203,8 @@ func (t *tx) heldChanged(changed bool, err error, by int64) (bool, error) {
 // Retry implements queue.Store. It leaves alone what is held (release it) and what is tried just now.
 func (s *SQLite) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.act(ctx, "retry", f, func(t *tx, id string) (bool, error) {
-		return update(t, "UPDATE message SET next = ?1, waiting_for = '' WHERE held = 0 AND lease_until <= ?1 AND id = ?2", unixNano(now), id)
+		return update(t, "UPDATE message SET next = ?1, waiting_for = '' WHERE held = 0 AND lease_until <= ?1 AND "+
+			"id = ?2", unixNano(now), id)
 	})
 }
 

@@ -95,7 +95,8 @@ func (s *SQLite) Lease(ctx context.Context, id, owner string, now, until time.Ti
 		if p.held || p.leased(unixNano(now)) && p.owner != owner {
 			return refuse(queue.ErrNotFound)
 		}
-		return t.Run("UPDATE message SET attempts = attempts + 1, lease_owner = ?, lease_until = ?, waiting_for = '' WHERE id = ?",
+		return t.Run("UPDATE message SET attempts = attempts + 1, lease_owner = ?, lease_until = ?, waiting_for = "+
+			"'' WHERE id = ?",
 			owner, max(unixNano(until), 1), id)
 	})
 }
@@ -185,7 +186,8 @@ func (s *SQLite) Postpone(ctx context.Context, ids []string, until time.Time, wa
 			now := time.Now().UnixNano()
 			for _, id := range batch {
 				err := t.Run(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
-					WHERE id = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`, unixNano(until), waitingFor, id, now)
+					WHERE id = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`,
+					unixNano(until), waitingFor, id, now)
 				if err != nil {
 					return err
 				}
@@ -226,7 +228,8 @@ func (s *SQLite) Stats(ctx context.Context) (st queue.Stats, err error) {
 			return err
 		}
 		st.Oldest = fromNano(oldest)
-		st.Leased, _, err = conn.Int("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until > ?",
+		st.Leased, _, err = conn.Int("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > 0 "+
+			"AND lease_until > ?",
 			time.Now().UnixNano())
 		return err
 	})

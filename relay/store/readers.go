@@ -124,7 +124,8 @@ func readError(ctx context.Context, err error) error {
 }
 
 // list reads all rows of a query.
-func list[T any](conn *sqlite.Conn, scan func(*sqlite.Stmt) (T, error), query string, args ...any) (all []T, err error) {
+func list[T any](conn *sqlite.Conn, scan func(*sqlite.Stmt) (T, error), query string, args ...any) (all []T,
+	err error) {
 	for row, err := range conn.Rows(query, args...) {
 		if err != nil {
 			return nil, err
@@ -139,7 +140,8 @@ func list[T any](conn *sqlite.Conn, scan func(*sqlite.Stmt) (T, error), query st
 }
 
 // readAll is list with a connection of its own.
-func readAll[T any](ctx context.Context, r *readers, scan func(*sqlite.Stmt) (T, error), query string, args ...any) (all []T, err error) {
+func readAll[T any](ctx context.Context, r *readers, scan func(*sqlite.Stmt) (T, error), query string,
+	args ...any) (all []T, err error) {
 	err = r.read(ctx, func(conn *sqlite.Conn) error {
 		all, err = list(conn, scan, query, args...)
 		return err

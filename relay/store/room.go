@@ -18,8 +18,8 @@ type Room struct {
 	File   int64 // the database file
 }
 
-// Ample reports that there is clearly more room than Writable wants: a quarter more than the floor, and a quarter of Max, into which any
-// message fits. Between the two a disk is about to be full, or not yet free.
+// Ample reports that there is clearly more room than Writable wants: a quarter more than the floor, and a quarter of
+// Max, into which any message fits. Between the two a disk is about to be full, or not yet free.
 func (r Room) Ample() bool {
 	if r.Floor >= 0 && (r.Free+r.Within < r.Floor+r.Floor/4 || r.Free < r.Floor/2) {
 		return false
@@ -53,10 +53,13 @@ type Sleeping struct {
 	Messages int64
 }
 
-// Sleeping counts the messages that sleep until their upstreams work, the most first, at most so many kinds. It reads an index of
-// them all, so it is for people who ask, not for each message.
+// Sleeping counts the messages that sleep until their upstreams work, the most first, at most so many kinds. It reads
+// an index of them all, so it is for people who ask, not for each message.
 func (s *SQLite) Sleeping(ctx context.Context, most int) (all []Sleeping, err error) {
-	all, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Sleeping, error) { return Sleeping{row.Text(0), row.Int(1)}, nil },
+	all, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Sleeping, error) {
+		return Sleeping{row.Text(0),
+			row.Int(1)}, nil
+	},
 		`SELECT waiting_for, count(*) FROM message INDEXED BY message_waiting
 		WHERE waiting_for <> '' AND held = 0 GROUP BY waiting_for ORDER BY count(*) DESC, waiting_for LIMIT ?`, most)
 	if err != nil {

@@ -210,11 +210,13 @@ func fromNano(n int64) time.Time {
 func explain(path string, err error) error {
 	switch sqlite.CodeOf(err) {
 	case sqlite.NotADB:
-		return fmt.Errorf("%s is not a database, or its beginning is damaged: restore it from a backup, or move it away to begin with an empty store: %w", path, err)
+		return fmt.Errorf("%s is not a database, or its beginning is damaged: restore it from a backup, or move it "+
+			"away to begin with an empty store: %w", path, err)
 	case sqlite.Corrupt:
 		return fmt.Errorf("%s is damaged: keep a copy, then restore it from a backup: %w", path, err)
 	case sqlite.ReadOnly, sqlite.CantOpen:
-		return fmt.Errorf("%s cannot be written: check the owner and the mode of the file and its directory: %w", path, err)
+		return fmt.Errorf("%s cannot be written: check the owner and the mode of the file and its directory: %w", path,
+			err)
 	case sqlite.Full:
 		return fmt.Errorf("%s: no space left for the store: %w", path, err)
 	case sqlite.Busy:

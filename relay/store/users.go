@@ -18,8 +18,8 @@ var _ auth.UserStore = (*SQLite)(nil)
 // ErrExists: there is one already.
 var ErrExists = errors.New("exists already")
 
-// Generations returns a number for each topic that rises with every change of it by any process: of users, of DKIM keys, and of
-// the queue by a person or by a process that is not the daemon. A topic that never changed is not there.
+// Generations returns a number for each topic that rises with every change of it by any process: of users, of DKIM
+// keys, and of the queue by a person or by a process that is not the daemon. A topic that never changed is not there.
 func (s *SQLite) Generations(ctx context.Context) (map[string]int64, error) {
 	all := map[string]int64{}
 	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
@@ -59,7 +59,8 @@ type userData struct {
 
 func encodeUser(u auth.User) (string, error) {
 	b, err := json.Marshal(userData{
-		string(u.Hash), u.Generated, u.Device, u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Created, u.Changed, u.Edited,
+		string(u.Hash), u.Generated, u.Device, u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Created,
+		u.Changed, u.Edited,
 		u.Note,
 	})
 	return string(b), err
@@ -72,9 +73,11 @@ func scanUser(row *sqlite.Stmt) (auth.User, error) {
 		return auth.User{}, fmt.Errorf("user %q: its row is damaged: %w", login, err)
 	}
 	return auth.User{
-		Login: login, Hash: auth.Secret(d.Hash), Generated: d.Generated, Device: d.Device, Locked: d.Locked, LockReason: d.LockReason,
-		Senders: d.Senders, Groups: d.Groups, Networks: d.Networks, Created: d.Created, Changed: d.Changed, Edited: d.Edited,
-		Note: d.Note,
+		Login: login, Hash: auth.Secret(d.Hash), Generated: d.Generated, Device: d.Device, Locked: d.Locked,
+		LockReason: d.LockReason,
+		Senders:    d.Senders, Groups: d.Groups, Networks: d.Networks, Created: d.Created, Changed: d.Changed,
+		Edited: d.Edited,
+		Note:   d.Note,
 	}, nil
 }
 
@@ -112,12 +115,13 @@ func (s *SQLite) UpdateUser(ctx context.Context, login string, change func(*auth
 	return nil
 }
 
-// ChangeUsers adds and changes users in one transaction, all of them or none. change is given each login in turn, with what is
-// stored or, where it does not exist, with nothing but the login. Otherwise it is as in UpdateUser.
+// ChangeUsers adds and changes users in one transaction, all of them or none. change is given each login in turn, with
+// what is stored or, where it does not exist, with nothing but the login. Otherwise it is as in UpdateUser.
 func (s *SQLite) ChangeUsers(ctx context.Context, logins []string, change func(u *auth.User, exists bool) error) error {
 	return s.write(ctx, func(t *tx) error {
 		rows := make([]string, len(logins))
-		for i, login := range logins { // all are judged before the first is written: a refusal must have changed nothing
+		// all are judged before the first is written: a refusal must have changed nothing
+		for i, login := range logins {
 			u, err := getUser(t.Conn, login)
 			exists := !errors.Is(err, auth.ErrUnknownLogin)
 			if exists && err != nil {
@@ -143,7 +147,8 @@ func (s *SQLite) ChangeUsers(ctx context.Context, logins []string, change func(u
 }
 
 func storeUser(conn *sqlite.Conn, login, data string) error {
-	return conn.Run("INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data", login, data)
+	return conn.Run("INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data", login,
+		data)
 }
 
 func getUser(conn *sqlite.Conn, login string) (auth.User, error) {
@@ -204,7 +209,8 @@ func (s *SQLite) Secret(ctx context.Context, name string, n int) ([]byte, error)
 	if err == nil && secret == nil {
 		fresh := make([]byte, n)
 		rand.Read(fresh) // never fails
-		if err = s.putSecret(ctx, name, fresh, "INSERT INTO secret (value, name) VALUES (?, ?) ON CONFLICT DO NOTHING"); err == nil {
+		if err = s.putSecret(ctx, name, fresh,
+			"INSERT INTO secret (value, name) VALUES (?, ?) ON CONFLICT DO NOTHING"); err == nil {
 			secret, err = s.secret(ctx, name, n) // another process may have been first
 		}
 	}
@@ -222,7 +228,8 @@ func (s *SQLite) putSecret(ctx context.Context, name string, secret []byte, quer
 	})
 }
 
-// secret reads one, nil if there is none. One that an earlier version stored in clear, told by its length, is sealed now.
+// secret reads one, nil if there is none. One that an earlier version stored in clear, told by its length, is sealed
+// now.
 func (s *SQLite) secret(ctx context.Context, name string, n int) (secret []byte, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		for row, err := range conn.Rows("SELECT value FROM secret WHERE name = ?", name) {

@@ -43,8 +43,9 @@ func TestUsers(t *testing.T) {
 	ctx := t.Context()
 	alice := auth.User{
 		Login: "alice", Hash: "$argon2id$secret", Generated: true, Device: true, Locked: true, LockReason: "too much",
-		Senders: []string{"*@example.com"}, Groups: []string{"staff"}, Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
-		Created: eventTime, Changed: eventTime.Add(time.Hour), Note: "bürö",
+		Senders: []string{"*@example.com"}, Groups: []string{"staff"},
+		Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+		Created:  eventTime, Changed: eventTime.Add(time.Hour), Note: "bürö",
 	}
 	bumped(t, s, TopicUsers, 1, func() error { return s.AddUser(ctx, alice) })
 	if err := s.AddUser(ctx, alice); !errors.Is(err, ErrExists) {
@@ -195,8 +196,10 @@ func TestLimits(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir})
 	ctx := t.Context()
-	a := policy.State{Login: "alice", Limit: "60 messages/minute", Tokens: 12.25, At: eventTime, Full: eventTime.Add(time.Minute)}
-	b := policy.State{Login: "bob", Limit: "60 messages/minute", Tokens: 1, At: eventTime, Full: eventTime.Add(time.Hour)}
+	a := policy.State{Login: "alice", Limit: "60 messages/minute", Tokens: 12.25, At: eventTime,
+		Full: eventTime.Add(time.Minute)}
+	b := policy.State{Login: "bob", Limit: "60 messages/minute", Tokens: 1, At: eventTime,
+		Full: eventTime.Add(time.Hour)}
 	if err := s.SaveLimits(ctx, eventTime, []policy.State{a, b}); err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +280,8 @@ func TestForgetMany(t *testing.T) {
 	if err := s.RememberRecipients(t.Context(), "alice", addrs, eventTime); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.ForgetRecipients(context.Background(), eventTime.Add(time.Second)); err != nil || n != int64(len(addrs)) {
+	if n, err := s.ForgetRecipients(context.Background(), eventTime.Add(time.Second)); err != nil ||
+		n != int64(len(addrs)) {
 		t.Errorf("%d of %d were forgotten: %v", n, len(addrs), err)
 	}
 }

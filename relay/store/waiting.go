@@ -8,8 +8,8 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-// schema4: what waits for the same upstreams is in order of login, so that logins take turns when it is woken. Held messages
-// wait for a person.
+// schema4: what waits for the same upstreams is in order of login, so that logins take turns when it is woken. Held
+// messages wait for a person.
 const schema4 = `
 DROP INDEX message_waiting;
 CREATE INDEX message_waiting ON message (waiting_for, login) WHERE waiting_for <> '' AND held = 0;
@@ -25,7 +25,8 @@ func (s *SQLite) Wake(ctx context.Context, waitingFor string, now time.Time, lim
 				return err
 			}
 			for _, id := range ids {
-				if err := t.Run("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?", unixNano(now), id); err != nil {
+				if err := t.Run("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?", unixNano(now),
+					id); err != nil {
 					return err
 				}
 			}
@@ -71,7 +72,8 @@ func sleepers(conn *sqlite.Conn, waitingFor string, limit int) (ids []string, er
 				break
 			}
 			more, err := list(conn, text, `SELECT id FROM message INDEXED BY message_waiting
-				WHERE waiting_for = ?1 AND waiting_for <> '' AND held = 0 AND login = ?2 AND id > ?3 ORDER BY id LIMIT ?4`,
+				WHERE waiting_for = ?1 AND waiting_for <> '' AND held = 0 AND login = ?2 AND id > ?3
+				ORDER BY id LIMIT ?4`,
 				waitingFor, login, last[login], n)
 			if err != nil {
 				return nil, err

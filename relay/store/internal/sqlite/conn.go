@@ -83,7 +83,8 @@ func Open(path string) (*Conn, error) {
 		return nil, errNoMemory
 	}
 	defer libc.Xfree(c.tls, out)
-	rc := lib.Xsqlite3_open_v2(c.tls, name, out, lib.SQLITE_OPEN_READWRITE|lib.SQLITE_OPEN_NOMUTEX|lib.SQLITE_OPEN_EXRESCODE, 0)
+	rc := lib.Xsqlite3_open_v2(c.tls, name, out,
+		lib.SQLITE_OPEN_READWRITE|lib.SQLITE_OPEN_NOMUTEX|lib.SQLITE_OPEN_EXRESCODE, 0)
 	c.db = *(*uintptr)(pointer(out))
 	if rc != lib.SQLITE_OK {
 		err := c.error(rc)
@@ -105,7 +106,8 @@ func (c *Conn) noCheckpointOnClose() error {
 		return errNoMemory
 	}
 	defer libc.Xfree(c.tls, args)
-	if rc := lib.Xsqlite3_db_config(c.tls, c.db, lib.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, libc.VaList(args, int32(1), uintptr(0))); rc != lib.SQLITE_OK {
+	if rc := lib.Xsqlite3_db_config(c.tls, c.db, lib.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
+		libc.VaList(args, int32(1), uintptr(0))); rc != lib.SQLITE_OK {
 		return c.error(rc)
 	}
 	return nil
@@ -183,7 +185,8 @@ func (c *Conn) prepare(query string) (*Stmt, error) {
 		return nil, errNoMemory
 	}
 	defer libc.Xfree(c.tls, out)
-	if rc := lib.Xsqlite3_prepare_v3(c.tls, c.db, text, -1, lib.SQLITE_PREPARE_PERSISTENT, out, 0); rc != lib.SQLITE_OK {
+	if rc := lib.Xsqlite3_prepare_v3(c.tls, c.db, text, -1, lib.SQLITE_PREPARE_PERSISTENT, out,
+		0); rc != lib.SQLITE_OK {
 		return nil, fmt.Errorf("prepare %.60q: %w", query, c.error(rc))
 	}
 	s := &Stmt{c: c, p: *(*uintptr)(pointer(out))}
@@ -203,8 +206,8 @@ func (c *Conn) Run(query string, args ...any) error {
 	return err
 }
 
-// Rows runs a query and gives each of its rows, valid until the next, or the error that ends it. A statement that changes
-// something has to be read to its end. The same query must not run within the loop.
+// Rows runs a query and gives each of its rows, valid until the next, or the error that ends it. A statement that
+// changes something has to be read to its end. The same query must not run within the loop.
 func (c *Conn) Rows(query string, args ...any) iter.Seq2[*Stmt, error] {
 	return func(yield func(*Stmt, error) bool) {
 		s, err := c.prepare(query)

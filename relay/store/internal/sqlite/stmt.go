@@ -7,7 +7,8 @@ import (
 	lib "modernc.org/sqlite/lib"
 )
 
-// Stmt is a compiled statement at one of its rows. Columns are counted from 0. An error of bind is kept and returned by step.
+// Stmt is a compiled statement at one of its rows. Columns are counted from 0. An error of bind is kept and returned by
+// step.
 type Stmt struct {
 	c   *Conn
 	p   uintptr
