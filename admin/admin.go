@@ -1,9 +1,8 @@
-// Package admin is the HTTP side of Postern: whether it lives, whether it can take mail, and its
-// metrics. It serves nothing that a stranger on the address could use against anybody, and reads
-// nothing but its own small interfaces.
+// Package admin serves HTTP: whether Postern is alive, whether it can accept mail, and its metrics. It reveals nothing
+// that could be used against anybody.
 //
-// Failure semantics: when its address cannot be bound, Listen says so and the daemon refuses to start;
-// trouble later is logged and never touches mail.
+// Failure semantics: if its address cannot be bound, the daemon refuses to start; later trouble is logged and never
+// affects mail.
 package admin
 
 import (
@@ -23,20 +22,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Options are what the server needs.
+// Options configures the server.
 type Options struct {
-	// Ready returns nil when every listener accepts and the store is writable, else the reason in
-	// plain words.
+	// Ready returns nil if every listener accepts and the store is writable, else the reason in plain words.
 	Ready func(ctx context.Context) error
-	// Notes returns what is wrong though mail can be taken, a line each: it is told below the answer and changes nothing. May be nil.
+	// Notes, unless nil, returns problems that do not stop mail, a line each, to be shown below the answer.
 	Notes    func() []string
 	Gatherer prometheus.Gatherer
-	// Names returns the host names, beside localhost and addresses, that clients may ask for.
+	// Names returns the host names that clients may use, besides localhost and addresses.
 	Names  func() []string
 	Logger *slog.Logger
 }
 
-// maxConnections is how many clients may be connected at once; a scraper and a probe need one each.
+// maxConnections bounds the connected clients; a scraper and a probe need one each.
 const maxConnections = 100
 
 // Handler returns the HTTP handler: /healthz, /readyz and /metrics.
@@ -47,10 +45,10 @@ func Handler(o Options) http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := o.Ready(r.Context()); err != nil {
-			http.Error(w, strings.Join(append([]string{err.Error()}, o.notes()...), "\n"), http.StatusServiceUnavailable)
+			http.Error(w, o.withNotes(err.Error()), http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintln(w, strings.Join(append([]string{"ready"}, o.notes()...), "\n"))
+		fmt.Fprintln(w, o.withNotes("ready"))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
@@ -58,29 +56,30 @@ func Handler(o Options) http.Handler {
 	return checkHost(o.Names, mux)
 }
 
-func (o *Options) notes() []string {
+func (o *Options) withNotes(answer string) string {
 	if o.Notes == nil {
-		return nil
+		return answer
 	}
-	return o.Notes()
+	return strings.Join(append([]string{answer}, o.Notes()...), "\n")
 }
 
-// checkHost refuses names that are not ours: a page somewhere in the web can let its own name point to this address, and its
-// visitors' browsers would read for it what is here (DNS rebinding). Nobody can do that to an address.
+// checkHost refuses names that are not ours, against DNS rebinding: a web page can point its own name to this address
+// and let its visitors' browsers read what is here. It cannot do that to an address.
 func checkHost(names func() []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := hostOf(r.Host)
 		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
 		own := func(name string) bool { return strings.EqualFold(strings.TrimSuffix(name, "."), host) }
 		if err != nil && host != "localhost" && !slices.ContainsFunc(names(), own) {
-			http.Error(w, fmt.Sprintf("this is not %q; ask by address, or list the name in [admin] names", host), http.StatusMisdirectedRequest)
+			why := fmt.Sprintf("this is not %q; ask by address, or list the name in [admin] names", host)
+			http.Error(w, why, http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// hostOf is the name in a Host field, in lower case, without port and final dot.
+// hostOf is the name in a Host field, in lower case, without port and trailing dot.
 func hostOf(field string) string {
 	if host, _, err := net.SplitHostPort(field); err == nil {
 		field = host
@@ -88,7 +87,7 @@ func hostOf(field string) string {
 	return strings.TrimSuffix(strings.ToLower(field), ".")
 }
 
-// bounded closes connections beyond a number at once.
+// bounded closes connections beyond a limit at once.
 type bounded struct {
 	net.Listener
 	free chan struct{}
@@ -112,7 +111,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 	}
 }
 
-// counted is a connection that gives its place back when it closes.
+// counted is a connection that releases its slot when it closes.
 type counted struct {
 	net.Conn
 	release func()
@@ -124,7 +123,7 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// Serve answers requests on l until ctx ends, then waits up to two seconds for those under way.
+// Serve answers requests on l until ctx ends, then waits up to two seconds for those in progress.
 func Serve(ctx context.Context, l net.Listener, o Options) error {
 	srv := &http.Server{
 		Handler:           Handler(o),

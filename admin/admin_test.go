@@ -79,9 +79,11 @@ func TestHost(t *testing.T) {
 	o := testOptions(nil)
 	o.Names = func() []string { return []string{"relay.example.com", "Prometheus.internal."} }
 	for host, want := range map[string]int{
-		"127.0.0.1:8587": 200, "192.0.2.7": 200, "[::1]:8587": 200, "[2001:db8::1]": 200, "localhost:8587": 200, "LOCALHOST": 200,
+		"127.0.0.1:8587": 200, "192.0.2.7": 200, "[::1]:8587": 200, "[2001:db8::1]": 200, "localhost:8587": 200,
+		"LOCALHOST":              200,
 		"relay.example.com:8587": 200, "RELAY.example.com.": 200, "prometheus.internal": 200,
-		"evil.example:8587": 421, "": 421, "127.0.0.1.evil.example": 421, "localhost.evil.example": 421, "relay.example.com.evil.example": 421,
+		"evil.example:8587": 421, "": 421, "127.0.0.1.evil.example": 421, "localhost.evil.example": 421,
+		"relay.example.com.evil.example": 421,
 	} {
 		rec, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil)
 		r.Host = host

@@ -1,11 +1,10 @@
-// Package certs owns the certificates that the listeners present: from files, read again when they
-// change, or self-signed ones made on first start.
+// Package certs owns the certificates that the listeners present: from files, which are reloaded when they change, or
+// self-signed ones made on first start.
 //
-// Failure semantics: at start, files that are unreadable, expired, not yet valid, not a pair, or
-// readable by every user of the machine are refused with the reason. While running, a bad change is
-// refused with the same reason, reported once, and the certificates in use stay; so does a
-// certificate that expires while in use, since a client that warns is better off than one that cannot
-// connect. What is allowed and still unwise is a warning in Info.
+// Failure semantics: at start, files that are unreadable, expired, not yet valid, not a pair, or readable by every user
+// of the machine are refused with the reason. While running, a bad change is refused with the same reason, reported
+// once, and the certificates in use stay. So does a certificate that expires while in use, since a client that warns is
+// better off than one that cannot connect. Info has warnings about what is allowed but unwise.
 package certs
 
 import (
@@ -23,8 +22,8 @@ import (
 	"postern/internal/textfile"
 )
 
-// interval is the time between two looks at the files. A change is taken when two looks in a row found
-// the same, so that a certificate is not read while its key is still being written.
+// interval is how often the files are checked. A change counts once two checks in a row agree, so that a certificate is
+// not read while its key is still being written.
 const interval = 5 * time.Second
 
 // Options says where the certificates come from.
@@ -32,9 +31,9 @@ type Options struct {
 	CertFile, KeyFile string   // PEM, leaf first; both empty: self-signed
 	Dir               string   // where self-signed certificates are kept, data_dir/tls
 	Hostname          string   // what clients connect to
-	Names             []string // names and addresses of a self-signed certificate beside Hostname
+	Names             []string // names and addresses in a self-signed certificate, besides Hostname
 	Logger            *slog.Logger
-	// Changed is called after each reload, with the reason when the change was refused. May be nil.
+	// Changed, unless nil, is called after each reload, with the reason if the change was refused.
 	Changed func(error)
 }
 
@@ -52,7 +51,7 @@ type Manager struct {
 	said    []string             // of what is in use: each thing is said once, not at each reload
 }
 
-// set is what is presented at one time: the more efficient certificate first.
+// set is the certificates presented at one time, the most efficient first.
 type set struct {
 	certificates []*tls.Certificate
 	info         []Info
@@ -74,8 +73,7 @@ func New(o Options) (*Manager, error) {
 	return m, nil
 }
 
-// Check judges the certificates without making or changing any. Without files and before the first
-// start there is nothing to judge: nil, nil.
+// Check checks the certificates without making or changing any. Before self-signed ones are made it returns nil, nil.
 func Check(o Options, now time.Time) ([]Info, error) {
 	s, err := load(&o, now)
 	if err != nil || s == nil {
@@ -84,8 +82,7 @@ func Check(o Options, now time.Time) ([]Info, error) {
 	return s.info, nil
 }
 
-// loadLocked puts what the files hold into use. New self-signed certificates are made where there are
-// none, or none that serve.
+// loadLocked puts the files' certificates into use. It makes new self-signed ones if there are none that can be used.
 func (m *Manager) loadLocked(now time.Time) error {
 	m.seen = textfile.FingerprintOf(m.options.files()...)
 	s, err := load(&m.options, now)
@@ -115,15 +112,14 @@ func (m *Manager) renewLocked(now time.Time) (*set, error) {
 	return s, err
 }
 
-// Reload reads the files again. On an error the certificates in use stay.
+// Reload reloads the files. On an error the certificates in use stay.
 func (m *Manager) Reload() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.reloadLocked(time.Now())
 }
 
-// Use takes the certificates from elsewhere from now on, as after a change of relay.toml. On an error
-// nothing changes. Logger and Changed stay what they were.
+// Use changes the options, as after a change of relay.toml, except for Logger and Changed. On an error nothing changes.
 func (m *Manager) Use(o Options) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -166,12 +162,13 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// look takes a settled change and renews what is self-signed; it returns what it saw for the next look.
+// look applies a finished change and renews self-signed certificates. It returns what it saw, for the next look.
 func (m *Manager) look(now time.Time, before textfile.Fingerprint) textfile.Fingerprint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	seen := textfile.FingerprintOf(m.options.files()...)
-	renewal := m.options.selfSigned() && now.Sub(m.renewed) >= time.Hour && renewalDue(&m.options, m.current.Load(), now)
+	renewal := m.options.selfSigned() && now.Sub(m.renewed) >= time.Hour &&
+		renewalDue(&m.options, m.current.Load(), now)
 	changed := !seen.Same(m.seen) && seen.Same(before)
 	if changed || renewal {
 		_ = m.reloadLocked(now) // reported there
@@ -184,7 +181,7 @@ func (m *Manager) look(now time.Time, before textfile.Fingerprint) textfile.Fing
 	return seen
 }
 
-// announceLocked logs what is presented from now on, and what is unwise about it, as far as that was not said before.
+// announceLocked logs the certificates in use and their warnings, unless it has done so before.
 func (m *Manager) announceLocked() {
 	said := m.said
 	m.said = nil
@@ -195,7 +192,8 @@ func (m *Manager) announceLocked() {
 	}
 	for _, info := range m.Info() {
 		if news(info.Fingerprint, info.File) {
-			m.options.Logger.Info("certificate in use", "names", info.Names, "key", info.Key, "expires", info.NotAfter, "file", info.File)
+			m.options.Logger.Info("certificate in use",
+				"names", info.Names, "key", info.Key, "expires", info.NotAfter, "file", info.File)
 		}
 		for _, w := range info.Warnings {
 			if news(info.Fingerprint, info.File, w) {
@@ -205,7 +203,8 @@ func (m *Manager) announceLocked() {
 	}
 	if m.options.selfSigned() && news(append(m.fingerprints(), m.options.Hostname, m.options.trustFile())...) {
 		m.options.Logger.Warn("listeners present a self-signed certificate, which clients do not trust by themselves. "+
-			"Write tls.cert_file and tls.key_file with a certificate for the host name; until then give clients the file `trust`, or compare the fingerprint when they ask",
+			"Write tls.cert_file and tls.key_file with a certificate for the host name; "+
+			"until then give clients the file `trust`, or compare the fingerprint when they ask",
 			"hostname", m.options.Hostname, "trust", m.options.trustFile(), "fingerprints", m.fingerprints())
 	}
 }
@@ -218,7 +217,7 @@ func (m *Manager) fingerprints() []string {
 	return all
 }
 
-// remindLocked speaks once a day of a certificate from a file that nobody has renewed.
+// remindLocked logs certificates that expire soon.
 func (m *Manager) remindLocked(now time.Time) {
 	for _, info := range m.Info() {
 		if w := expiry(info.NotAfter, now); w != "" {
@@ -227,12 +226,12 @@ func (m *Manager) remindLocked(now time.Time) {
 	}
 }
 
-// Info returns what is presented, for status, alerts and metrics.
+// Info describes the certificates in use, for status, alerts and metrics.
 func (m *Manager) Info() []Info { return m.current.Load().info }
 
-// GetCertificate is for tls.Config. It returns the first certificate that the client can verify, ECDSA
-// before RSA, since a handshake costs half with it. A client that asks for a name which none covers is
-// given one all the same: it may be content, and its own complaint is clearer than a TLS alert.
+// GetCertificate is for tls.Config. It returns the first certificate that the client supports, ECDSA before RSA, since
+// its handshake costs half. It ignores the requested name: the client may accept another, and its own complaint is
+// clearer than a TLS alert.
 func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	all := m.current.Load().certificates
 	if len(all) == 1 {
@@ -248,8 +247,8 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	return all[len(all)-1], nil
 }
 
-// TLSConfig returns the configuration of a listener that takes at least version least (0: TLS 1.2).
-// Session tickets are off: with those of TLS 1.3 Microsoft's clients have failed to reconnect.
+// TLSConfig returns the configuration of a listener with a minimum version (0: TLS 1.2). Session tickets are off: those
+// of TLS 1.3 have kept Microsoft's clients from reconnecting.
 func (m *Manager) TLSConfig(least uint16) *tls.Config {
 	if least == 0 {
 		least = tls.VersionTLS12

@@ -49,7 +49,8 @@ func TestRefusals(t *testing.T) {
 		name, want string
 		options    func(t *testing.T) Options
 	}{
-		{"expired", "expired on " + time.Now().Add(-time.Hour).UTC().Format("2006-01-02"), func(t *testing.T) Options { return pair(t, ca.Expired()) }},
+		{"expired", "expired on " + time.Now().Add(-time.Hour).UTC().Format("2006-01-02"),
+			func(t *testing.T) Options { return pair(t, ca.Expired()) }},
 		{"not yet valid", "is not valid before", func(t *testing.T) Options {
 			return pair(t, ca.Leaf(testkit.LeafOptions{NotBefore: time.Now().Add(time.Hour)}))
 		}},
@@ -63,11 +64,12 @@ func TestRefusals(t *testing.T) {
 			put(t, o.CertFile, append(bytes.Clone(ca.PEM), good.CertPEM...), 0o644)
 			return o
 		}},
-		{"key for everybody", "can be read by every user of this machine (mode 0644), run: chmod o-rwx", func(t *testing.T) Options {
-			o := pair(t, good)
-			put(t, o.KeyFile, good.KeyPEM, 0o644)
-			return o
-		}},
+		{"key for everybody", "can be read by every user of this machine (mode 0644), run: chmod o-rwx",
+			func(t *testing.T) Options {
+				o := pair(t, good)
+				put(t, o.KeyFile, good.KeyPEM, 0o644)
+				return o
+			}},
 		{"no certificate file", "cert.pem does not exist", func(t *testing.T) Options {
 			o := pair(t, good)
 			os.Remove(o.CertFile)
@@ -78,7 +80,7 @@ func TestRefusals(t *testing.T) {
 			os.Remove(o.KeyFile)
 			return o
 		}},
-		{"directory", "is not a file with a certificate", func(t *testing.T) Options {
+		{"directory", "is not a regular file", func(t *testing.T) Options {
 			o := pair(t, good)
 			o.CertFile = filepath.Dir(o.CertFile)
 			return o
@@ -88,14 +90,17 @@ func TestRefusals(t *testing.T) {
 			put(t, o.CertFile, []byte("hello"), 0o644)
 			return o
 		}},
-		{"the certificate twice", "has no private key in PEM form, but a certificate: write the file with its key as key_file", func(t *testing.T) Options {
-			o := pair(t, good)
-			put(t, o.KeyFile, good.CertPEM, 0o600)
-			return o
-		}},
+		{"the certificate twice",
+			"has no private key in PEM form, but a certificate: write the file with its key as key_file",
+			func(t *testing.T) Options {
+				o := pair(t, good)
+				put(t, o.KeyFile, good.CertPEM, 0o600)
+				return o
+			}},
 		{"passphrase", "protected by a passphrase", func(t *testing.T) Options {
 			o := pair(t, good)
-			put(t, o.KeyFile, []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"), 0o600)
+			put(t, o.KeyFile, []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED "+
+				"PRIVATE KEY-----\n"), 0o600)
 			return o
 		}},
 		{"damaged", "certificate ", func(t *testing.T) Options {
@@ -159,7 +164,8 @@ func TestWarnings(t *testing.T) {
 
 func TestNoWarnings(t *testing.T) {
 	ca := testkit.NewCA(t)
-	o := pair(t, ca.Leaf(testkit.LeafOptions{Names: []string{"relay.example.com", "192.0.2.7"}, NotAfter: time.Now().Add(40 * 24 * time.Hour), Key: testkit.RSA}))
+	o := pair(t, ca.Leaf(testkit.LeafOptions{Names: []string{"relay.example.com", "192.0.2.7"},
+		NotAfter: time.Now().Add(40 * 24 * time.Hour), Key: testkit.RSA}))
 	chain, _ := os.ReadFile(o.CertFile)
 	put(t, o.CertFile, append(chain, ca.PEM...), 0o644)
 	o.Hostname = "relay.example.com"
@@ -168,7 +174,8 @@ func TestNoWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	info := m.Info()[0]
-	if len(info.Warnings) != 0 || info.SelfSigned || info.Key != "RSA 2048" || strings.Join(info.Names, " ") != "relay.example.com 192.0.2.7" || info.File != o.CertFile {
+	if len(info.Warnings) != 0 || info.SelfSigned || info.Key != "RSA 2048" ||
+		strings.Join(info.Names, " ") != "relay.example.com 192.0.2.7" || info.File != o.CertFile {
 		t.Fatalf("%+v", info)
 	}
 }
@@ -235,7 +242,8 @@ func TestSelfSigned(t *testing.T) {
 		t.Fatalf("a client that asks for another name was given %v", c.PublicKeyAlgorithm)
 	}
 	info := m.Info()
-	for _, want := range []string{"self-signed", "tls.cert_file", info[0].Fingerprint, info[1].Fingerprint, m.options.trustFile()} {
+	for _, want := range []string{"self-signed", "tls.cert_file", info[0].Fingerprint, info[1].Fingerprint,
+		m.options.trustFile()} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log does not mention %q: %s", want, log.String())
 		}
@@ -251,7 +259,8 @@ func TestSaidOnce(t *testing.T) {
 	dir := t.TempDir()
 	m := self(t, dir, &log)
 	count := func() (warned, inUse int) {
-		return strings.Count(log.String(), "present a self-signed certificate"), strings.Count(log.String(), "certificate in use")
+		return strings.Count(log.String(), "present a self-signed certificate"),
+			strings.Count(log.String(), "certificate in use")
 	}
 	for range 3 {
 		if err := errors.Join(m.Reload(), m.Use(m.options)); err != nil {
@@ -274,7 +283,8 @@ func TestSaidOnce(t *testing.T) {
 func TestSelfSignedKeptAndRenewed(t *testing.T) {
 	dir := t.TempDir()
 	first := self(t, dir, nil).Info()
-	if again := self(t, dir, nil).Info(); again[0].Fingerprint != first[0].Fingerprint || again[1].Fingerprint != first[1].Fingerprint {
+	if again := self(t, dir, nil).Info(); again[0].Fingerprint != first[0].Fingerprint ||
+		again[1].Fingerprint != first[1].Fingerprint {
 		t.Fatal("a second start made new certificates")
 	}
 	t.Run("another name", func(t *testing.T) {
@@ -382,7 +392,8 @@ func TestRunTakesChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		wait(10 * interval)
-		if got := changed.take(); len(got) != 1 || !strings.Contains(got[0].Error(), "does not exist") || serial() != before {
+		if got := changed.take(); len(got) != 1 || !strings.Contains(got[0].Error(), "does not exist") ||
+			serial() != before {
 			t.Fatalf("after the file vanished: %v", got)
 		}
 		put(t, o.CertFile, second.CertPEM, 0o644)
@@ -426,7 +437,8 @@ func TestLookRenewsSelfSigned(t *testing.T) {
 	}
 	m.look(due.Add(time.Minute), nil)
 	after := m.Info()
-	if after[0].Fingerprint == before[0].Fingerprint || after[1].Fingerprint == before[1].Fingerprint || !after[0].NotAfter.After(before[0].NotAfter) {
+	if after[0].Fingerprint == before[0].Fingerprint || after[1].Fingerprint == before[1].Fingerprint ||
+		!after[0].NotAfter.After(before[0].NotAfter) {
 		t.Fatalf("not renewed: %+v", after)
 	}
 }

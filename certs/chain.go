@@ -9,28 +9,29 @@ import (
 	"strings"
 )
 
-// Marks of certificates from public authorities, which never issue them directly by a root: the policies of the
-// CA/Browser Forum (domain, organisation, individual and extended validation), and timestamps of certificate logs
-// (RFC 6962 §3.3).
+// Signs of a certificate from a public authority, which never issues from a root: the policies of the CA/Browser Forum
+// (domain, organisation, individual and extended validation), and timestamps of certificate logs (RFC 6962 §3.3).
 var (
 	forumPolicies    = []string{"2.23.140.1.1", "2.23.140.1.2."}
 	logTimestamps    = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
 	namedSubordinate = regexp.MustCompile(`(?i)\b(intermediate|issuing|subordinate|sub[ -]?ca)\b`)
 )
 
-// chainWarning says what clients will miss behind a certificate that is not self-signed, "" if nothing. A certificate
-// that stands alone may have been issued by the root of a private authority itself: then the root is all that clients
-// need, and they have it.
+// chainWarning says what is missing from the chain of a certificate that is not self-signed, "" if nothing. A
+// certificate alone may have been issued by the root of a private authority, which clients have.
 func chainWarning(c *tls.Certificate) string {
 	leaf := c.Leaf
 	if len(c.Certificate) > 1 {
-		if next, err := x509.ParseCertificate(c.Certificate[1]); err != nil || !bytes.Equal(next.RawSubject, leaf.RawIssuer) {
-			return "what stands behind it in the file is not the certificate of its issuer (" + leaf.Issuer.String() + "); put that there, or many clients will refuse it"
+		next, err := x509.ParseCertificate(c.Certificate[1])
+		if err != nil || !bytes.Equal(next.RawSubject, leaf.RawIssuer) {
+			return "what follows it in the file is not the certificate of its issuer (" + leaf.Issuer.String() +
+				"); put that there, or many clients will refuse it"
 		}
 		return ""
 	}
 	if public(leaf) || namedSubordinate.MatchString(leaf.Issuer.CommonName) {
-		return "it comes without its authority's intermediate certificate; use the full chain, or many clients will refuse it"
+		return "it comes without its authority's intermediate certificate; " +
+			"use the full chain, or many clients will refuse it"
 	}
 	return ""
 }

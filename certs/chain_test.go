@@ -1,45 +1,27 @@
 package certs
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"math/big"
 	"strings"
 	"testing"
-	"time"
+
+	"postern/internal/testkit/pki"
 )
 
 // issued makes a certificate by an authority of a name; change may mark it.
-func issued(t *testing.T, issuer string, change func(*x509.Certificate)) (leaf, authority []byte) {
+func issued(t *testing.T, issuer string, change func(*x509.Certificate)) (leaf *x509.Certificate, authority []byte) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := (*pki.CA)(nil).Authority(func(c *x509.Certificate) { c.Subject.CommonName = issuer })
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: issuer}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true}
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "relay"}, DNSNames: []string{"relay.example.com"},
-		NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
-	if change != nil {
-		change(template)
-	}
-	authority, err = x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
+	made, err := ca.Leaf(pki.Options{Names: []string{"relay.example.com"}, Change: change})
 	if err != nil {
 		t.Fatal(err)
 	}
-	parent, err := x509.ParseCertificate(authority)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err = x509.CreateCertificate(rand.Reader, template, parent, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return leaf, authority
+	return made.TLS.Leaf, ca.Cert.Raw
 }
 
 // TestChain: an intermediate is missed where there is one, and a private root that issues by itself has none.
@@ -59,7 +41,8 @@ func TestChain(t *testing.T) {
 		want         string
 	}{
 		{"a private root", "Example Root CA", nil, ""},
-		{"a private root with an address of its own", "Example CA", func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://pki.example.com/ca.crt"} }, ""},
+		{"a private root with an address of its own", "Example CA",
+			func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://pki.example.com/ca.crt"} }, ""},
 		{"a private root with a policy of its own", "Example CA", policy(1, 3, 6, 1, 4, 1, 99999, 1), ""},
 		{"domain validation", "R13", policy(2, 23, 140, 1, 2, 1), "intermediate certificate"},
 		{"extended validation", "Example EV", policy(2, 23, 140, 1, 1), "intermediate certificate"},
@@ -71,19 +54,15 @@ func TestChain(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			leaf, authority := issued(t, c.issuer, c.change)
-			parsed, err := x509.ParseCertificate(leaf)
-			if err != nil {
-				t.Fatal(err)
-			}
-			alone := chainWarning(&tls.Certificate{Certificate: [][]byte{leaf}, Leaf: parsed})
+			alone := chainWarning(&tls.Certificate{Certificate: [][]byte{leaf.Raw}, Leaf: leaf})
 			if (c.want == "") != (alone == "") || !strings.Contains(alone, c.want) {
 				t.Errorf("alone: %q, want %q", alone, c.want)
 			}
-			if w := chainWarning(&tls.Certificate{Certificate: [][]byte{leaf, authority}, Leaf: parsed}); w != "" {
+			if w := chainWarning(&tls.Certificate{Certificate: [][]byte{leaf.Raw, authority}, Leaf: leaf}); w != "" {
 				t.Errorf("with its issuer: %q", w)
 			}
 			_, other := issued(t, "Another CA", nil)
-			if w := chainWarning(&tls.Certificate{Certificate: [][]byte{leaf, other}, Leaf: parsed}); !strings.Contains(w, "not the certificate of its issuer (CN="+c.issuer) {
+			if w := chainWarning(&tls.Certificate{Certificate: [][]byte{leaf.Raw, other}, Leaf: leaf}); !strings.Contains(w, "not the certificate of its issuer (CN="+c.issuer) {
 				t.Errorf("with another: %q", w)
 			}
 		})

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"postern/internal/certtext"
+	"postern/internal/textfile"
 )
 
 // Fault is one thing that is wrong with a pair of files.
@@ -21,7 +22,7 @@ type Fault struct {
 // Error implements error.
 func (f Fault) Error() string { return f.Text }
 
-// Faults are all that is wrong with a pair: a person mends them in one round.
+// Faults are all that is wrong with a pair, so that a person can fix it in one go.
 type Faults []Fault
 
 // Error implements error.
@@ -33,15 +34,15 @@ func (f Faults) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// content is what a file holds.
+// content is the content of a file.
 type content struct {
 	certificates [][]byte // DER
 	keys         int
-	sealed       bool // a key under a passphrase
-	other        kind // what it is instead, "" if that is not known
+	sealed       bool // has a key with a passphrase
+	other        kind // what the file is instead, "" if unknown
 }
 
-// kind is a form of certificates and keys that is not ours.
+// kind is a form of certificates and keys that we do not read.
 type kind string
 
 const (
@@ -88,7 +89,7 @@ func contentOf(data []byte) (c content) {
 	return c
 }
 
-// binaryKind knows what is not text.
+// binaryKind recognises binary forms.
 func binaryKind(data []byte) kind {
 	if bytes.HasPrefix(data, []byte("\xfe\xed\xfe\xed")) {
 		return isJKS
@@ -131,7 +132,7 @@ func isKeyDER(data []byte) bool {
 	return err == nil
 }
 
-// instead says what a file is and what to make of it; "": that is not known.
+// instead says what a file is and what to do with it; "" if unknown.
 func (k kind) instead(path string) string {
 	switch k {
 	case isRequest, isDERReqest:
@@ -143,7 +144,8 @@ func (k kind) instead(path string) string {
 	case isPublic:
 		return "a public key: write the certificate, or the private key"
 	case isPKCS7:
-		return "certificates in PKCS#7 form, convert it: openssl pkcs7 -print_certs -in " + path + " -out FILE (with -inform der if it is binary)"
+		return "certificates in PKCS#7 form, convert it: openssl pkcs7 -print_certs -in " + path +
+			" -out FILE (with -inform der if it is binary)"
 	case isPKCS12:
 		return "certificate and key in PKCS#12 form (.p12, .pfx), convert it: openssl pkcs12 -nodes -in " + path +
 			" -out FILE, and write FILE as cert_file and key_file"
@@ -158,7 +160,7 @@ func (k kind) instead(path string) string {
 	return ""
 }
 
-// certificateFaults judges the file of a certificate.
+// certificateFaults checks the file of a certificate.
 func certificateFaults(path string, c content) (all Faults) {
 	add := func(format string, args ...any) { all = append(all, Fault{Text: fmt.Sprintf(format, args...)}) }
 	for i, der := range c.certificates {
@@ -183,7 +185,7 @@ func certificateFaults(path string, c content) (all Faults) {
 	return all
 }
 
-// keyFaults judges the file of a key.
+// keyFaults checks the file of a key.
 func keyFaults(path string, c content) (all Faults) {
 	add := func(format string, args ...any) {
 		all = append(all, Fault{InKey: true, Text: fmt.Sprintf(format, args...)})
@@ -203,18 +205,20 @@ func keyFaults(path string, c content) (all Faults) {
 	return all
 }
 
-// swapped reports that each file is where the other belongs.
+// swapped reports whether each file is where the other belongs.
 func swapped(cert, key content) bool {
-	return len(cert.certificates) == 0 && (cert.keys > 0 || cert.sealed) && len(key.certificates) > 0 && key.keys == 0 && !key.sealed
+	onlyKey := len(cert.certificates) == 0 && (cert.keys > 0 || cert.sealed)
+	return onlyKey && len(key.certificates) > 0 && key.keys == 0 && !key.sealed
 }
 
-// readPair reads a certificate with its chain, and its key. Both may be the same file. The error is Faults: all that is wrong.
+// readPair reads a certificate with its chain, and its key. Both may be in one file. Its error is Faults.
 func readPair(certFile, keyFile string) (*tls.Certificate, error) {
-	certPEM, certErr := readFile(certFile)
+	certPEM, certErr := textfile.Bounded(certFile, maxFile)
 	keyPEM, keyErr := readPrivate(keyFile)
 	cert, key := contentOf(certPEM), contentOf(keyPEM)
 	if certErr == nil && keyPEM != nil && swapped(cert, key) {
-		return nil, Faults{{Text: fmt.Sprintf("cert_file (%s) has the key and key_file (%s) the certificate: swap them", certFile, keyFile)}}
+		return nil, Faults{{Text: fmt.Sprintf(
+			"cert_file (%s) has the key and key_file (%s) the certificate: swap them", certFile, keyFile)}}
 	}
 	var all Faults
 	if certErr != nil {
@@ -238,7 +242,7 @@ func readPair(certFile, keyFile string) (*tls.Certificate, error) {
 	return &c, nil
 }
 
-// CheckPair judges a certificate and its key that are shown to others, but not their dates. The error is Faults: all that is wrong.
+// CheckPair checks a certificate and its key, but not their dates. Its error is Faults.
 func CheckPair(certFile, keyFile string) error {
 	_, err := readPair(certFile, keyFile)
 	return err

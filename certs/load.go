@@ -8,9 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -29,17 +27,16 @@ type Info struct {
 	NotAfter    time.Time
 	SelfSigned  bool
 	Fingerprint string   // SHA-256 in the notation of openssl and mail clients: "AB:CD:…"
-	Warnings    []string // what is allowed and unwise, with what to do
+	Warnings    []string // what is allowed but unwise, and what to do
 }
 
-// expiryWarning is the time before expiry from which it is spoken of.
+// expiryWarning is how long before expiry warnings begin.
 const expiryWarning = 14 * 24 * time.Hour
 
-// maxFile bounds what is read, in octets: a certificate with a long chain has 10 KB.
+// maxFile bounds a file, in octets: a certificate with a long chain has 10 KB.
 const maxFile = 1 << 20
 
-// load reads and judges the certificates that o names. It returns nil without error when they are
-// self-signed and not made yet.
+// load reads and checks the certificates that o names. It returns nil, nil if they are self-signed and not made yet.
 func load(o *Options, now time.Time) (*set, error) {
 	if o.selfSigned() {
 		return loadSelfSigned(o, now)
@@ -54,7 +51,7 @@ func load(o *Options, now time.Time) (*set, error) {
 func newSet(o *Options, now time.Time, files []string, certificates ...*tls.Certificate) (*set, error) {
 	s := &set{certificates: certificates}
 	for i, c := range certificates {
-		if err := judge(files[i], c.Leaf, now); err != nil {
+		if err := checkDates(files[i], c.Leaf, now); err != nil {
 			return nil, Faults{{Text: err.Error()}}
 		}
 		s.info = append(s.info, describe(o, files[i], c, now))
@@ -62,8 +59,8 @@ func newSet(o *Options, now time.Time, files []string, certificates ...*tls.Cert
 	return s, nil
 }
 
-// pairError says why the two do not fit. The common case is a chain in the wrong order: then the key
-// belongs to a certificate further down.
+// pairError says why certificate and key do not fit. The usual cause is a chain in the wrong order, with the key
+// belonging to a certificate further down.
 func pairError(certFile, keyFile string, certPEM, keyPEM []byte, err error) error {
 	for rest := certPEM; ; {
 		var block *pem.Block
@@ -72,22 +69,25 @@ func pairError(certFile, keyFile string, certPEM, keyPEM []byte, err error) erro
 		}
 		one := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})
 		if _, e := tls.X509KeyPair(one, keyPEM); e == nil {
-			return fmt.Errorf("%s is in the wrong order: put the server's own certificate first and the authorities' after it", certFile)
+			return fmt.Errorf("%s is in the wrong order: "+
+				"put the server's own certificate first and the authorities' after it", certFile)
 		}
 	}
 	if strings.Contains(err.Error(), "does not match") {
-		return fmt.Errorf("the key in %s does not belong to the certificate in %s, put files of one pair there", keyFile, certFile)
+		return fmt.Errorf("the key in %s does not belong to the certificate in %s, put files of one pair there",
+			keyFile, certFile)
 	}
 	return fmt.Errorf("certificate %s with key %s: %s", certFile, keyFile, strings.TrimPrefix(err.Error(), "tls: "))
 }
 
-// judge refuses a certificate that no careful client would accept.
-func judge(file string, leaf *x509.Certificate, now time.Time) error {
+// checkDates refuses a certificate that is expired or not yet valid.
+func checkDates(file string, leaf *x509.Certificate, now time.Time) error {
 	switch {
 	case now.After(leaf.NotAfter):
 		return fmt.Errorf("the certificate in %s expired on %s, renew it", file, day(leaf.NotAfter))
 	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("the certificate in %s is not valid before %s, use it then or set this machine's clock (it says %s)",
+		return fmt.Errorf("the certificate in %s is not valid before %s, "+
+			"use it then or set this machine's clock (it says %s)",
 			file, leaf.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return nil
@@ -95,13 +95,14 @@ func judge(file string, leaf *x509.Certificate, now time.Time) error {
 
 func describe(o *Options, file string, c *tls.Certificate, now time.Time) Info {
 	leaf := c.Leaf
+	signedItself := string(leaf.RawIssuer) == string(leaf.RawSubject) && leaf.CheckSignatureFrom(leaf) == nil
 	info := Info{
 		File:        file,
 		Subject:     leaf.Subject.String(),
 		Names:       slices.Clone(leaf.DNSNames),
 		Key:         keyName(leaf),
 		NotAfter:    leaf.NotAfter,
-		SelfSigned:  string(leaf.RawIssuer) == string(leaf.RawSubject) && leaf.CheckSignatureFrom(leaf) == nil || o.selfSigned(),
+		SelfSigned:  signedItself || o.selfSigned(),
 		Fingerprint: fingerprint(leaf),
 	}
 	for _, ip := range leaf.IPAddresses {
@@ -117,12 +118,15 @@ func warnings(o *Options, info Info, c *tls.Certificate, now time.Time) []string
 	if len(info.Names) == 0 {
 		warn("it covers no name at all (a common name alone does not count), get one for %s", o.Hostname)
 	} else if o.Hostname != "" && c.Leaf.VerifyHostname(o.Hostname) != nil {
-		warn("it covers %s but not the host name %s; clients that connect by that name will refuse it", strings.Join(info.Names, ", "), o.Hostname)
+		warn("it covers %s but not the host name %s; clients that connect by that name will refuse it",
+			strings.Join(info.Names, ", "), o.Hostname)
 	}
 	if w := expiry(info.NotAfter, now); w != "" && !o.selfSigned() {
 		warn("%s", w)
 	}
-	if len(c.Leaf.ExtKeyUsage) > 0 && !slices.Contains(c.Leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && !slices.Contains(c.Leaf.ExtKeyUsage, x509.ExtKeyUsageAny) {
+	usage := c.Leaf.ExtKeyUsage
+	if len(usage) > 0 && !slices.Contains(usage, x509.ExtKeyUsageServerAuth) &&
+		!slices.Contains(usage, x509.ExtKeyUsageAny) {
 		warn("it is not meant for servers (no TLS server authentication), get a server certificate")
 	}
 	if w := chainWarning(c); w != "" && !info.SelfSigned {
@@ -139,7 +143,7 @@ func warnings(o *Options, info Info, c *tls.Certificate, now time.Time) []string
 	return all
 }
 
-// expiry returns what to say of a certificate that ends at notAfter, "" while there is time.
+// expiry warns of a certificate that ends at notAfter, "" while there is time.
 func expiry(notAfter, now time.Time) string {
 	left := notAfter.Sub(now)
 	switch {
@@ -168,44 +172,16 @@ func fingerprint(c *x509.Certificate) string {
 	return strings.ReplaceAll(fmt.Sprintf("% X", sum[:]), " ", ":")
 }
 
-// readPrivate reads a file that others than its owner and group must not be able to read. What is in it comes with that error too,
-// to be judged in the same round.
+// readPrivate reads a file that not everybody may be able to read. With that error it still returns the content, so
+// that all faults are found at once.
 func readPrivate(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fileError(path, err)
+		return nil, textfile.Unusable(path, err)
 	}
 	if info.Mode().Perm()&0o004 != 0 {
-		data, _ := readFile(path)
+		data, _ := textfile.Bounded(path, maxFile)
 		return data, fmt.Errorf("the private key in %s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path, info.Mode().Perm(), path)
 	}
-	return readFile(path)
-}
-
-func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fileError(path, err)
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		return nil, fmt.Errorf("%s is not a file with a certificate or key, correct the path", path)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fileError(path, err)
-	}
-	if data, err = textfile.Text(data); err != nil {
-		return nil, fmt.Errorf("%s %w", path, err)
-	}
-	return data, nil
-}
-
-func fileError(path string, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s does not exist, create it or correct the path", path)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s cannot be read by the user that runs postern (uid %d), change its owner or group", path, os.Getuid())
-	}
-	return err
+	return textfile.Bounded(path, maxFile)
 }

@@ -22,16 +22,15 @@ import (
 	"time"
 )
 
-// Self-signed certificates live as long as Apple's systems accept for any server certificate, 825 days
+// Self-signed certificates live for 825 days, the most that Apple's systems accept for a server certificate
 // (support.apple.com/103769), and are renewed a month before the end.
 const (
 	lifetime      = 825 * 24 * time.Hour
 	renewalBefore = 30 * 24 * time.Hour
 )
 
-// The files of self-signed certificates in Options.Dir. Each of the first two holds a certificate and
-// its key (0600), so that a pair is always replaced as one; the third both certificates without keys,
-// for clients to trust.
+// The files of self-signed certificates in Options.Dir. The first two hold a certificate and its key each (0600), so
+// that a pair is replaced atomically; the third holds both certificates without keys, for clients to trust.
 const (
 	ecdsaFile = "self-signed-ecdsa.pem"
 	rsaFile   = "self-signed-rsa.pem"
@@ -48,8 +47,7 @@ func (o *Options) files() []string {
 
 func (o *Options) trustFile() string { return filepath.Join(o.Dir, trustName) }
 
-// names returns what a self-signed certificate covers: the host name, what is configured, and this
-// machine to itself.
+// names returns the names in a self-signed certificate: the host name, configured ones, and loopback.
 func (o *Options) names() []string {
 	all := append([]string{o.Hostname}, o.Names...)
 	all = append(all, "localhost", "127.0.0.1", "::1")
@@ -62,7 +60,7 @@ func (o *Options) names() []string {
 	return unique
 }
 
-// loadSelfSigned returns nil without error when a file is missing.
+// loadSelfSigned returns nil, nil if a file is missing.
 func loadSelfSigned(o *Options, now time.Time) (*set, error) {
 	var all []*tls.Certificate
 	files := o.files()
@@ -79,7 +77,7 @@ func loadSelfSigned(o *Options, now time.Time) (*set, error) {
 	return newSet(o, now, files[:], all...)
 }
 
-// renewalDue reports whether self-signed certificates end soon or do not cover a name.
+// renewalDue reports whether a self-signed certificate expires soon or does not cover a name.
 func renewalDue(o *Options, s *set, now time.Time) bool {
 	for _, c := range s.certificates {
 		if c.Leaf.NotAfter.Sub(now) < renewalBefore {
@@ -94,9 +92,8 @@ func renewalDue(o *Options, s *set, now time.Time) bool {
 	return false
 }
 
-// makeSelfSigned writes a new pair of certificates. Order: each file is complete on disk before it
-// takes its name, and the trust file is last, so that a stop in between leaves files that work and are
-// renewed together at the next start.
+// makeSelfSigned writes new certificates. Each file is complete on disk before it gets its name, and the trust file
+// comes last: a crash in between leaves files that work and are renewed together at the next start.
 func makeSelfSigned(o *Options, now time.Time) error {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of the self-signed certificate: %w", err)
@@ -122,8 +119,7 @@ func makeSelfSigned(o *Options, now time.Time) error {
 	return nil
 }
 
-// SelfSigned makes two certificates for names and addresses, ECDSA P-256 and RSA-2048 in this order,
-// in memory.
+// SelfSigned makes two certificates for names and addresses, in memory: ECDSA P-256 and RSA-2048, in this order.
 func SelfSigned(names []string, now time.Time) ([2]tls.Certificate, error) {
 	var both [2]tls.Certificate
 	elliptic, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -159,7 +155,7 @@ func sign(key crypto.Signer, names []string, now time.Time) (tls.Certificate, er
 	if _, ok := key.(*rsa.PrivateKey); ok {
 		template.KeyUsage |= x509.KeyUsageKeyEncipherment
 	}
-	if len(names) > 0 && len(names[0]) <= 64 { // the bound of a common name, RFC 5280 appendix A
+	if len(names) > 0 && len(names[0]) <= 64 { // the longest common name, RFC 5280 appendix A
 		template.Subject.CommonName = names[0]
 	}
 	for _, n := range names {
@@ -187,13 +183,13 @@ func encode(c *tls.Certificate) (public, private []byte, err error) {
 	return public, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// writeFile puts a file in place whole: written beside it, synced, renamed.
+// writeFile replaces a file atomically: it writes a temporary one, syncs and renames it.
 func writeFile(path string, data []byte, mode os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // 0600
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails when renamed, as it should
+	defer os.Remove(f.Name()) // fails if renamed, as it should
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 	if err != nil {

@@ -121,7 +121,8 @@ func TestContainerfile(t *testing.T) {
 	if !found || strings.Contains(final, "\nFROM ") {
 		t.Fatal("the last stage is not from scratch")
 	}
-	for _, want := range []string{"\nUSER 65532:65532\n", "\nVOLUME /var/lib/postern\n", "--chown=65532:65532 /out/data /var/lib/postern", "ca-certificates.crt", `CMD ["serve"]`} {
+	for _, want := range []string{"\nUSER 65532:65532\n", "\nVOLUME /var/lib/postern\n",
+		"--chown=65532:65532 /out/data /var/lib/postern", "ca-certificates.crt", `CMD ["serve"]`} {
 		if !strings.Contains(final, want) {
 			t.Errorf("the last stage lacks %q", want)
 		}

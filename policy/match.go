@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -48,20 +47,20 @@ func NewMatcher(m Match) (Matcher, error) {
 	}
 	for _, n := range m.Networks {
 		if !n.IsValid() {
-			return Matcher{}, errors.New("networks: a network is not valid")
+			return Matcher{}, mail.BadKey("networks", "a network is not valid")
 		}
 		c.networks = append(c.networks, n.Masked())
 	}
 	for _, s := range m.Senders {
 		p, err := parseRouteSender(s)
 		if err != nil {
-			return Matcher{}, fmt.Errorf("senders: %w", err)
+			return Matcher{}, mail.BadKey("senders", "%s", err)
 		}
 		c.senders = append(c.senders, p)
 	}
 	if len(m.Recipients) > 0 {
 		if c.recipients, err = parseRecipients(m.Recipients); err != nil {
-			return Matcher{}, fmt.Errorf("recipients: %w", err)
+			return Matcher{}, mail.BadKey("recipients", "%s", err)
 		}
 	}
 	return c, nil
@@ -71,13 +70,18 @@ func parseLogins(list []string) ([]string, error) {
 	for _, s := range list {
 		switch {
 		case strings.TrimSpace(s) == "":
-			return nil, errors.New(`logins: an entry is empty; write a login, or "*" for all`)
+			return nil, mail.BadKey("logins", `an entry is empty; write a login, or "*" for all`)
 		case strings.HasPrefix(s, "!"):
-			return nil, fmt.Errorf("logins: %q: a login cannot be excluded here; write a block for it before this one",
-				s)
+			return nil, mail.BadKey("logins", "%q: a login cannot be excluded here; write a block for it before this one", s)
 		}
 	}
 	return lowerAll(list), nil
+}
+
+// CheckRouteSender reports what is wrong with an entry of a route's senders.
+func CheckRouteSender(s string) error {
+	_, err := parseRouteSender(s)
+	return err
 }
 
 // parseRouteSender parses a sender of a route. Since it grants nothing, it may be everybody or the null reverse-path,

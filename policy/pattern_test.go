@@ -141,7 +141,7 @@ func TestRecipients(t *testing.T) {
 		{[]string{"!*"}, nil, []string{"x@example.com"}},
 		{[]string{"{login}"}, []string{"anna@example.com"}, []string{"bob@example.com"}},
 	} {
-		p, err := New([]Rule{{Recipients: c.list}})
+		p, err := New([]Rule{{Recipients: c.list}, standard})
 		if err != nil {
 			t.Errorf("%q: %v", c.list, err)
 			continue
@@ -160,7 +160,7 @@ func TestRecipients(t *testing.T) {
 	}
 	for _, bad := range [][]string{{}, {""}, {"!"}, {"!!*"}, {"@example.com"}, {"!@example.com"}, {"example.com"},
 		{"boss@example.net", "!*@example.net"}, {"x@example.com", "!*"}} {
-		if _, err := New([]Rule{{Recipients: bad}}); err == nil {
+		if Check(Rule{Recipients: bad}) == nil {
 			t.Errorf("recipients %q were accepted", bad)
 		}
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -20,9 +21,6 @@ const (
 	Hold    = "hold"    // accept, but hold until released
 	Lock    = "lock"    // refuse, lock the login and alert
 )
-
-// DefaultMaxHeld is how many messages of a login Hold keeps by default: more than a person would look through.
-const DefaultMaxHeld = 500
 
 // Rule is one [[policy]] block. Nil or empty settings are not set by it, except that empty non-nil Limits mean "no
 // limits".
@@ -69,7 +67,8 @@ type rule struct {
 	recipients *recipients
 }
 
-// New compiles rules; the error names the rule and the setting.
+// New compiles rules, of which the last must match everybody and set everything but limits. An error about one setting names
+// the rule and wraps a *mail.KeyError.
 func New(rules []Rule) (*Policy, error) {
 	own, err := lru.New[string, pattern](maxOwn)
 	if err != nil {
@@ -86,7 +85,21 @@ func New(rules []Rule) (*Policy, error) {
 		}
 		p.rules = append(p.rules, c)
 	}
+	if n := len(rules); n == 0 || !rules[n-1].isComplete() {
+		return nil, errors.New("the last rule does not match everybody and set everything")
+	}
 	return p, nil
+}
+
+// Check reports what is wrong with one rule: a *mail.KeyError.
+func Check(r Rule) error {
+	_, err := compile(r)
+	return err
+}
+
+func (r *Rule) isComplete() bool {
+	return len(r.Logins)+len(r.Groups)+len(r.Listeners)+len(r.Networks) == 0 && r.Senders != nil && r.Recipients != nil &&
+		r.UnlistedSender != "" && r.OverLimit != "" && r.MaxHeld > 0
 }
 
 func compile(r Rule) (c rule, err error) {
@@ -96,28 +109,28 @@ func compile(r Rule) (c rule, err error) {
 		return c, err
 	}
 	if r.Senders != nil && len(r.Senders) == 0 {
-		return c, fmt.Errorf(`senders: the list is empty; write what may be used, or remove the line for {login}`)
+		return c, mail.BadKey("senders", `the list is empty; write what may be used, or remove the line for {login}`)
 	}
 	for _, s := range r.Senders {
 		sender, err := parseSender(s)
 		if err != nil {
-			return c, fmt.Errorf("senders: %w", err)
+			return c, mail.BadKey("senders", "%s", err)
 		}
 		c.senders = append(c.senders, sender)
 	}
 	if r.Recipients != nil {
 		if c.recipients, err = parseRecipients(r.Recipients); err != nil {
-			return c, fmt.Errorf("recipients: %w", err)
+			return c, mail.BadKey("recipients", "%s", err)
 		}
 	}
 	if !slices.Contains([]string{"", Refuse, Rewrite}, r.UnlistedSender) {
-		return c, fmt.Errorf("unlisted_sender: %q is neither refuse nor rewrite", r.UnlistedSender)
+		return c, mail.BadKey("unlisted_sender", "%q is neither refuse nor rewrite", r.UnlistedSender)
 	}
 	if !slices.Contains([]string{"", Defer, Refuse, Hold, Lock}, r.OverLimit) {
-		return c, fmt.Errorf("over_limit: %q is none of defer, refuse, hold, lock", r.OverLimit)
+		return c, mail.BadKey("over_limit", "%q is none of defer, refuse, hold, lock", r.OverLimit)
 	}
 	if r.MaxHeld < 0 {
-		return c, fmt.Errorf("max_held: %d is no number of messages", r.MaxHeld)
+		return c, mail.BadKey("max_held", "%d is no number of messages", r.MaxHeld)
 	}
 	return c, checkLimits(r.Limits)
 }
@@ -125,20 +138,13 @@ func compile(r Rule) (c rule, err error) {
 func checkLimits(limits []Limit) error {
 	for i, l := range limits {
 		if l.Count < 1 || l.Window < 1 || l.Unit < Messages || l.Unit > Bytes {
-			return fmt.Errorf("limits: %v is no limit", l)
+			return mail.BadKey("limits", "%v is no limit", l)
 		}
 		if slices.Contains(limits[:i], l) {
-			return fmt.Errorf("limits: %q stands twice", l)
+			return mail.BadKey("limits", "%q stands twice", l)
 		}
 	}
 	return nil
-}
-
-// builtin has the defaults.
-var builtin = rule{
-	Rule:       Rule{Name: "the default policy"},
-	senders:    []pattern{{text: loginPattern, login: true}},
-	recipients: &recipients{},
 }
 
 // For returns the settings for a subject.
@@ -170,29 +176,10 @@ func (p *Policy) For(s Subject) Effective {
 			e.MaxHeld = r.MaxHeld
 		}
 	}
-	e.fillIn(s.Senders)
+	if len(s.Senders) > 0 {
+		e.senders, e.sendersRule = p.parseOwn(s.Senders), ""
+	}
 	return e
-}
-
-func (e *Effective) fillIn(own []string) {
-	if len(own) > 0 {
-		e.senders, e.sendersRule = e.policy.parseOwn(own), ""
-	}
-	if e.senders == nil {
-		e.senders, e.sendersRule = builtin.senders, builtin.Name
-	}
-	if e.recipients == nil {
-		e.recipients, e.recipientsRule = builtin.recipients, builtin.Name
-	}
-	if e.UnlistedSender == "" {
-		e.UnlistedSender = Refuse
-	}
-	if e.OverLimit == "" {
-		e.OverLimit = Defer
-	}
-	if e.MaxHeld == 0 {
-		e.MaxHeld = DefaultMaxHeld
-	}
 }
 
 // parseOwn compiles the senders of a user. A malformed one, which `postern user add` would refuse, allows nothing.
@@ -241,7 +228,7 @@ func (p *Policy) Succeed(before *Policy) { p.groups = before.groups }
 func (p *Policy) memberPatterns(m Member) (own []pattern) {
 	patterns := p.parseOwn(m.Senders)
 	if len(m.Senders) == 0 {
-		patterns = builtin.senders
+		patterns = []pattern{{text: loginPattern, login: true}}
 	}
 	for _, c := range patterns {
 		if c.login {

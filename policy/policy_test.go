@@ -22,9 +22,13 @@ func limits(t testing.TB, texts ...string) []Limit {
 	return list
 }
 
+// standard stands behind all rules.
+var standard = Rule{Name: "the default policy", Senders: []string{"{login}"}, Recipients: []string{"*"}, UnlistedSender: Refuse,
+	OverLimit: Defer, MaxHeld: 500}
+
 func newPolicy(t testing.TB, rules ...Rule) *Policy {
 	t.Helper()
-	p, err := New(rules)
+	p, err := New(append(rules, standard))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,12 +168,12 @@ func TestGroupsOutliveTheirPolicy(t *testing.T) {
 func TestMaxHeld(t *testing.T) {
 	p := newPolicy(t, Rule{Logins: []string{"bulk"}, MaxHeld: 7}, Rule{OverLimit: Hold},
 		Rule{Logins: []string{"b*"}, MaxHeld: 9})
-	for login, want := range map[string]int{"bulk": 7, "bert": 9, "anna": DefaultMaxHeld} {
+	for login, want := range map[string]int{"bulk": 7, "bert": 9, "anna": standard.MaxHeld} {
 		if e := p.For(Subject{Login: login}); e.MaxHeld != want {
 			t.Errorf("%s: %d, want %d", login, e.MaxHeld, want)
 		}
 	}
-	if _, err := New([]Rule{{MaxHeld: -1}}); err == nil {
+	if Check(Rule{MaxHeld: -1}) == nil {
 		t.Error("a negative max_held is taken")
 	}
 }
@@ -223,6 +227,16 @@ func TestRulesThatAreRefused(t *testing.T) {
 		_, err := New([]Rule{{}, c.rule})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+func TestTheLastRuleIsComplete(t *testing.T) {
+	limited, silent := standard, standard
+	limited.Logins, silent.OverLimit = []string{"a*"}, ""
+	for _, rules := range [][]Rule{nil, {standard, {}}, {limited}, {silent}} {
+		if _, err := New(rules); err == nil {
+			t.Errorf("%+v were taken", rules)
 		}
 	}
 }

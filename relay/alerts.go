@@ -463,7 +463,7 @@ func (a *alerts) secrets(ctx context.Context, now time.Time) {
 			if e.Estimated {
 				about = " (as far as is known)"
 			}
-			fix := keysOfOAuth.Replace(e.Fix)
+			fix := e.Fix
 			hold = append(hold, alert.Condition{
 				Event: alert.SecretExpiry, Subject: secretSubject(up.config.Name, e.What),
 				Summary: fmt.Sprintf("The %s that upstream %s is logged in with %s%s; without it no mail leaves there. What to do: %s.", e.What, up.config.Name, ends(e.At, now), about, strings.TrimSuffix(fix, ".")),

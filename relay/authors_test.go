@@ -20,6 +20,7 @@ import (
 	"postern/internal/testkit"
 	"postern/mail"
 	"postern/policy"
+	"postern/relay/config"
 )
 
 // readersSenders are the senders of the login whose headers the readers judge.
@@ -27,7 +28,7 @@ var readersSenders = []string{"alice@example.com", "*@wild.example", `"a..b"@exa
 
 func readersPolicy(t testing.TB, unlisted string) policy.Effective {
 	t.Helper()
-	p, err := policy.New([]policy.Rule{{Senders: readersSenders, UnlistedSender: unlisted}})
+	p, err := policy.New(append([]policy.Rule{{Senders: readersSenders, UnlistedSender: unlisted}}, (&config.Config{}).Rules()...))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"postern/certs"
 	"postern/internal/textfile"
+	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/sign"
@@ -39,7 +41,11 @@ func Check(ctx context.Context, path string) (*config.Config, []config.Problem) 
 	}
 	for i, u := range c.Upstreams {
 		add(fmt.Sprintf("upstream[%d].ca_file", i+1), checkUpstream(c.Hostname, u))
-		add(fmt.Sprintf("upstream[%d].oauth", i+1), CheckTokens(u))
+		key, err := fmt.Sprintf("upstream[%d].oauth", i+1), CheckTokens(u)
+		if bad, ok := errors.AsType[*mail.KeyError](err); ok {
+			key, err = key+"."+bad.Key, errors.New(bad.Msg)
+		}
+		add(key, err)
 	}
 	add("data_dir", checkStore(ctx, c))
 	taken, _ := checkAddresses(c)
@@ -71,7 +77,7 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 		expiries, _ := expiriesOf(u, now) // Check has seen the error
 		for _, e := range expiries {
 			if e.Soon {
-				add(key+".oauth", "the %s %s, and without it no mail leaves there; %s", e.What, ends(e.At, now), keysOfOAuth.Replace(e.Fix))
+				add(key+".oauth", "the %s %s, and without it no mail leaves there; %s", e.What, ends(e.At, now), e.Fix)
 			}
 		}
 	}

@@ -6,14 +6,14 @@ import (
 	"strings"
 	"testing"
 
-	"postern/relay/upstream/faketest"
+	"postern/internal/fakesmtp"
 )
 
 // rigBefore is a rig before a scripted upstream, reached in clear.
-func rigBefore(t *testing.T, fc faketest.Config, extra string) (*faketest.Server, *rig) {
+func rigBefore(t *testing.T, fc fakesmtp.Config, extra string) (*fakesmtp.Server, *rig) {
 	t.Helper()
 	fc.Mechanisms, fc.Users = []string{"PLAIN"}, map[string]string{"relay": "upstream secret"}
-	fake := faketest.New(fc)
+	fake := fakesmtp.New(fc)
 	if _, err := fake.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func rigBefore(t *testing.T, fc faketest.Config, extra string) (*faketest.Server
 
 // Programs built on Go's net/smtp say SMTPUTF8 and BODY=8BITMIME with every message, because it is offered to them.
 func TestDeclaredWithoutNeed(t *testing.T) {
-	fake, r := rigBefore(t, faketest.Config{Extensions: []string{"PIPELINING"}}, "")
+	fake, r := rigBefore(t, fakesmtp.Config{Extensions: []string{"PIPELINING"}}, "")
 	c, err := netsmtp.Dial(r.server.Addresses()["submission"])
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func TestDeclaredWithoutNeed(t *testing.T) {
 
 // A message that needs it without its client's word is declared as what it is.
 func TestNeededWithoutDeclaration(t *testing.T) {
-	fake, r := rigBefore(t, faketest.Config{Extensions: faketest.Full}, "")
+	fake, r := rigBefore(t, fakesmtp.Config{Extensions: fakesmtp.Full}, "")
 	for content, want := range map[string]string{
 		"Subject: ASCII\n\nGrüße\n":    " BODY=8BITMIME",
 		"Subject: ASCII\n\nhello\n":    "",

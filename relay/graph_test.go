@@ -2,9 +2,7 @@ package relay
 
 import (
 	"bytes"
-	"crypto/tls"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -17,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"postern/certs"
+	"postern/internal/testkit"
 	"postern/relay/config"
 	"postern/relay/fakeprovider"
 	"postern/relay/queue"
@@ -37,16 +35,12 @@ type graphRig struct {
 // [upstream.oauth], extra to the file.
 func newGraphRig(t *testing.T, o fakeprovider.GraphOptions, upstream, block, extra string) *graphRig {
 	t.Helper()
-	pair, err := certs.SelfSigned([]string{"localhost", "127.0.0.1"}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := &graphRig{oauthRig: &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &logBuffer{}}}}
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair[0].Certificate[0]})
-	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), ca, 0o600); err != nil {
+	ca := testkit.NewCA(t)
+	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), ca.PEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	conf := &tls.Config{Certificates: pair[:1]}
+	conf := ca.Leaf(testkit.LeafOptions{}).Server()
 	r.login = fakeprovider.NewOAuth(fakeprovider.OAuthOptions{Microsoft: true})
 	r.login.AddClient(fakeprovider.Client{ID: "postern", Secret: oauthSecret})
 	web, err := r.login.Listen(conf)

@@ -2,20 +2,15 @@ package relay
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
-	"math/big"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"postern/internal/testkit/pki"
 )
 
 const guides = "../docs/upstreams"
@@ -92,18 +87,9 @@ func jsonString(s string) string {
 
 // guidePair is a certificate and its key as PEM. Making keys costs time, so there is one.
 var guidePair = sync.OnceValues(func() (cert, key string) {
-	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	made, err := pki.SelfSigned(pki.Options{Names: []string{"postern"}, Key: pki.RSA})
 	if err != nil {
 		panic(err)
 	}
-	template := x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "postern"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(2, 0, 0)}
-	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &private.PublicKey, private)
-	if err != nil {
-		panic(err)
-	}
-	encoded, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		panic(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}))
+	return string(made.CertPEM), string(made.KeyPEM)
 })

@@ -20,7 +20,6 @@ import (
 	"postern/relay/seal"
 	relaystore "postern/relay/store"
 	"postern/relay/upstream"
-	"postern/relay/upstream/graph"
 	"postern/relay/upstream/oauth"
 )
 
@@ -31,7 +30,7 @@ func NewTokens(c *config.Config, block config.Upstream, grants oauth.GrantStore,
 		return nil, nil
 	}
 	sealer := (*seal.Sealer)(nil)
-	if consented(block.OAuth.Flow) {
+	if block.OAuth.Flow.Delegated() {
 		var err error
 		if sealer, err = relaystore.OpenSealer(c.DataDir); err != nil {
 			return nil, fmt.Errorf("upstream %s: oauth: %w", block.Name, err)
@@ -63,52 +62,23 @@ func expiriesOf(block config.Upstream, now time.Time) ([]oauth.Expiry, error) {
 	return source.Expiries(now), nil
 }
 
-func consented(flow string) bool {
-	return flow == config.DeviceCode || flow == config.AuthorizationCode || flow == config.RefreshToken
-}
-
-// keysOfOAuth names settings of package oauth as relay.toml does.
-var keysOfOAuth = strings.NewReplacer("device_auth_url:", "device_url:", "service_account:", "service_account_file:",
-	"certificate:", "certificate_file:", "client_secret_expires", "expires", "or a certificate", "or a certificate_file",
-	"set certificate to the new file", "write it and its key to certificate_file and key_file")
-
 func newTokens(block config.Upstream, others bool, grants oauth.GrantStore, sealer *seal.Sealer, log *slog.Logger) (*oauth.Source, error) {
 	o, err := tokenOptions(block)
 	if err == nil {
-		o.Others, o.LargeMail = others, block.LargeMail == graph.UploadLarge
-		o.Grants, o.Sealer, o.Logger = grants, sealer, log
+		o.Others, o.Grants, o.Sealer, o.Logger = others, grants, sealer, log
 		var source *oauth.Source
 		if source, err = oauth.NewSource(o); err == nil {
 			return source, nil
 		}
 	}
-	return nil, fmt.Errorf("upstream %s: oauth: %s", block.Name, keysOfOAuth.Replace(err.Error()))
+	return nil, fmt.Errorf("upstream %s: oauth: %w", block.Name, err)
 }
 
 func tokenOptions(block config.Upstream) (oauth.Options, error) {
-	b := block.OAuth
-	o := oauth.Options{
-		Upstream: block.Name, Provider: loginService(block), Flow: oauth.Flow(b.Flow), Tenant: b.Tenant, Cloud: b.Cloud,
-		ClientID: b.ClientID, ClientSecret: oauth.NewSecret(b.ClientSecret.Value()), ClientSecretExpires: b.Expires.Time,
-		RefreshToken: oauth.NewSecret(b.RefreshToken.Value()), Username: block.Username,
-		Scopes: b.Scopes, TokenURL: b.TokenURL, AuthURL: b.AuthURL, DeviceAuthURL: b.DeviceURL,
-	}
-	certificate, err := config.OAuthFile(b.CertificateFile)
+	o, err := block.TokenOptions()
 	if err != nil {
 		return o, err
 	}
-	key, err := config.OAuthFile(b.KeyFile)
-	if err != nil {
-		return o, err
-	}
-	if certificate != "" {
-		o.Certificate = oauth.NewSecret(certificate + "\n" + key)
-	}
-	account, err := config.OAuthFile(b.ServiceAccountFile)
-	if err != nil {
-		return o, err
-	}
-	o.ServiceAccount = oauth.NewSecret(account)
 	if o.RootCAs, err = anchors(block.CAFile); err != nil {
 		return o, err
 	}
@@ -117,33 +87,6 @@ func tokenOptions(block config.Upstream) (oauth.Options, error) {
 		o.Dial = proxy.Dial
 	}
 	return o, err
-}
-
-// loginService finds out whose accounts an upstream has; "" where all that is needed stands in the block.
-func loginService(block config.Upstream) string {
-	host := strings.ToLower(block.Host)
-	within := func(domains ...string) bool {
-		for _, d := range domains {
-			if host == d || strings.HasSuffix(host, "."+d) {
-				return true
-			}
-		}
-		return false
-	}
-	switch {
-	case block.ByGraph():
-		return oauth.MicrosoftGraph
-	case block.OAuth.Provider != "":
-		return block.OAuth.Provider
-	case block.OAuth.Tenant != "", block.OAuth.Cloud != "",
-		strings.HasPrefix(block.Provider, "microsoft365"), block.Provider == "outlookcom",
-		within("office365.com", "outlook.com", "office365.us", "partner.outlook.cn"):
-		return oauth.Microsoft
-	case block.OAuth.Flow == config.ServiceAccount, block.Provider == "gmail", block.Provider == "google-relay",
-		within("gmail.com", "googlemail.com"):
-		return oauth.Google
-	}
-	return ""
 }
 
 // anchors reads ca_file: whoever inspects or serves TLS in this network does so for the login service too.

@@ -2,8 +2,6 @@ package relay
 
 import (
 	"context"
-	"crypto/tls"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,7 +12,7 @@ import (
 	"time"
 
 	"postern/auth"
-	"postern/certs"
+	"postern/internal/testkit"
 	"postern/relay/fakeprovider"
 	"postern/relay/queue"
 	"postern/relay/trace"
@@ -44,16 +42,12 @@ var people = func() (all []string) {
 // look at the provider first.
 func newOAuthRig(t *testing.T, o fakeprovider.SMTPOptions, upstream, block string, change func(*oauthRig)) *oauthRig {
 	t.Helper()
-	pair, err := certs.SelfSigned([]string{"localhost", "127.0.0.1"}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &logBuffer{}}}
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair[0].Certificate[0]})
-	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), ca, 0o600); err != nil {
+	ca := testkit.NewCA(t)
+	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), ca.PEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	conf := &tls.Config{Certificates: pair[:1]}
+	conf := ca.Leaf(testkit.LeafOptions{}).Server()
 	r.login = fakeprovider.NewOAuth(fakeprovider.OAuthOptions{Microsoft: true})
 	r.login.AddClient(fakeprovider.Client{ID: "postern", Secret: oauthSecret})
 	web, err := r.login.Listen(conf)

@@ -5,14 +5,14 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/testkit"
 	"postern/relay/trace"
-	"postern/relay/upstream/faketest"
 )
 
 // The key proxy is the way of mail; the environment's proxies are for HTTPS.
 func TestUpstreamThroughProxy(t *testing.T) {
 	for _, scheme := range []string{"http://", "socks5://"} {
-		proxy := &faketest.Proxy{User: "scott", Password: "tiger"}
+		proxy := &testkit.Proxy{User: "scott", Password: "tiger"}
 		at, err := proxy.Listen()
 		if err != nil {
 			t.Fatal(err)
@@ -38,7 +38,7 @@ func TestUpstreamThroughProxy(t *testing.T) {
 
 // What the proxy refuses is told as the proxy's, and the mail waits.
 func TestProxyRefusalIsTold(t *testing.T) {
-	proxy := &faketest.Proxy{Answer: "HTTP/1.1 403 Forbidden\r\n\r\n"}
+	proxy := &testkit.Proxy{Answer: "HTTP/1.1 403 Forbidden\r\n\r\n"}
 	at, err := proxy.Listen()
 	if err != nil {
 		t.Fatal(err)

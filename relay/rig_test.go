@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -23,13 +22,14 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"postern/auth"
-	"postern/certs"
+	"postern/internal/fakesmtp"
+	"postern/internal/testkit"
 	"postern/relay/config"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 )
 
-// provider is a scriptable upstream on go-smtp's server: every hook may refuse, wait or look.
+// provider is an upstream: every hook may refuse, wait or look.
 type provider struct {
 	t       *testing.T
 	address string
@@ -56,38 +56,19 @@ type received struct {
 func newProvider(t *testing.T) *provider {
 	t.Helper()
 	p := &provider{t: t, changed: make(chan struct{})}
-	pair, err := certs.SelfSigned([]string{"localhost", "127.0.0.1"}, time.Now())
-	if err != nil {
+	ca := testkit.NewCA(t)
+	p.caFile = ca.File
+	fake := fakesmtp.New(fakesmtp.Config{
+		Hostname: "provider.example.net", TLS: ca.Leaf(testkit.LeafOptions{}).Server(),
+		Extensions: fakesmtp.Without("DSN"), Mechanisms: []string{"PLAIN"}, Login: p.login, Hook: p.hook, Take: p.take,
+	})
+	if _, err := fake.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	p.caFile = filepath.Join(t.TempDir(), "ca.pem")
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair[0].Certificate[0]})
-	if err := os.WriteFile(p.caFile, ca, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := smtp.NewServer(p)
-	s.TLSConfig = &tls.Config{Certificates: pair[:1]}
-	s.Domain = "provider.example.net"
-	s.EnableSMTPUTF8, s.EnableDSN = true, false
-	s.MaxLineLength = 1 << 16
-	s.ErrorLog = discardLog{}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.address = l.Addr().String()
-	served := make(chan struct{})
-	go func() { defer close(served); s.Serve(l) }()
-	t.Cleanup(func() { s.Close(); <-served })
+	p.address = fake.Addr()
+	t.Cleanup(fake.Close)
 	return p
 }
-
-type discardLog struct{}
-
-func (discardLog) Printf(string, ...any) {}
-func (discardLog) Println(...any)        {}
-
-func (p *provider) NewSession(*smtp.Conn) (smtp.Session, error) { return &providerSession{p: p}, nil }
 
 // patience is how long a test waits for what must come. Nothing waits for its end but what fails.
 const patience = time.Minute
@@ -117,69 +98,64 @@ func (p *provider) count() int {
 	return len(p.messages)
 }
 
-type providerSession struct {
-	p *provider
-	m received
+func (p *provider) login(_ *fakesmtp.Session, _, user, password string) (refusal string) {
+	if p.onAuth != nil {
+		return replyOf(p.onAuth(user, password))
+	}
+	if user != "relay" || password != "upstream secret" {
+		return "535 5.7.8 wrong"
+	}
+	return ""
 }
 
-func (s *providerSession) AuthMechanisms() []string { return []string{sasl.Plain} }
-func (s *providerSession) Auth(string) (sasl.Server, error) {
-	return sasl.NewPlainServer(func(_, user, password string) error {
-		if s.p.onAuth != nil {
-			return s.p.onAuth(user, password)
+func (p *provider) hook(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
+	var err error
+	switch address, _, _ := fakesmtp.Path(line); {
+	case verb == "MAIL" && p.onMail != nil:
+		err = p.onMail(address)
+	case verb == "RCPT":
+		if from, _, _ := fakesmtp.Path(s.Message().From); from == "" && p.onNull != nil {
+			err = p.onNull()
 		}
-		if user != "relay" || password != "upstream secret" {
-			return &smtp.SMTPError{Code: 535, EnhancedCode: smtp.EnhancedCode{5, 7, 8}, Message: "wrong"}
+		if err == nil && p.onRcpt != nil {
+			err = p.onRcpt(address)
 		}
-		return nil
-	}), nil
+	}
+	return fakesmtp.Action{Reply: replyOf(err)}
 }
 
-func (s *providerSession) Mail(from string, _ *smtp.MailOptions) error {
-	s.m = received{from: from}
-	if s.p.onMail != nil {
-		return s.p.onMail(from)
+func (p *provider) take(_ *fakesmtp.Session, taken fakesmtp.Message) fakesmtp.Action {
+	m := received{data: string(taken.Data)}
+	m.from, _, _ = fakesmtp.Path(taken.From)
+	for _, argument := range taken.To {
+		to, _, _ := fakesmtp.Path(argument)
+		m.to = append(m.to, to)
 	}
-	return nil
-}
-
-func (s *providerSession) Rcpt(to string, _ *smtp.RcptOptions) error {
-	if s.m.from == "" && s.p.onNull != nil {
-		if err := s.p.onNull(); err != nil {
-			return err
+	if p.onData != nil {
+		if err := p.onData(m); err != nil {
+			return fakesmtp.Action{Reply: replyOf(err)}
 		}
 	}
-	if s.p.onRcpt != nil {
-		if err := s.p.onRcpt(to); err != nil {
-			return err
-		}
-	}
-	s.m.to = append(s.m.to, to)
-	return nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.messages = append(p.messages, m)
+	close(p.changed)
+	p.changed = make(chan struct{})
+	return fakesmtp.Action{}
 }
 
-func (s *providerSession) Data(r io.Reader) error {
-	b, err := io.ReadAll(r)
-	if err != nil {
-		return err
+func replyOf(err error) string {
+	e, ok := errors.AsType[*smtp.SMTPError](err)
+	switch {
+	case err == nil:
+		return ""
+	case !ok:
+		return "451 4.0.0 " + err.Error()
+	case e.EnhancedCode == smtp.NoEnhancedCode:
+		return fmt.Sprintf("%d %s", e.Code, e.Message)
 	}
-	m := s.m
-	m.data = string(b)
-	if s.p.onData != nil {
-		if err := s.p.onData(m); err != nil {
-			return err
-		}
-	}
-	s.p.mu.Lock()
-	defer s.p.mu.Unlock()
-	s.p.messages = append(s.p.messages, m)
-	close(s.p.changed)
-	s.p.changed = make(chan struct{})
-	return nil
+	return fmt.Sprintf("%d %d.%d.%d %s", e.Code, e.EnhancedCode[0], e.EnhancedCode[1], e.EnhancedCode[2], e.Message)
 }
-
-func (s *providerSession) Reset()        { s.m = received{} }
-func (s *providerSession) Logout() error { return nil }
 
 func refusal(code int, enhanced smtp.EnhancedCode, text string) error {
 	return &smtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: text}

@@ -249,7 +249,7 @@ func addCertificates(r *status.Report, c *config.Config, infos []certs.Info, now
 func addSecrets(r *status.Report, name string, expiries []oauth.Expiry, now time.Time) {
 	for _, e := range expiries {
 		r.Secrets = append(r.Secrets, status.Secret{Upstream: name, What: e.What, Ends: e.At, DaysLeft: status.Days(e.At, now),
-			Estimated: e.Estimated, Fix: keysOfOAuth.Replace(e.Fix)})
+			Estimated: e.Estimated, Fix: e.Fix})
 	}
 }
 

@@ -14,37 +14,15 @@ import (
 	"postern/relay/upstream/oauth"
 )
 
-func TestLoginService(t *testing.T) {
-	for _, c := range []struct {
-		host, provider string
-		block          config.OAuth
-		want           string
-	}{
-		{"smtp.office365.com", "generic", config.OAuth{}, oauth.Microsoft},
-		{"SMTP-mail.Outlook.com", "generic", config.OAuth{}, oauth.Microsoft},
-		{"smtp.office365.us", "generic", config.OAuth{}, oauth.Microsoft},
-		{"relay.example.com", "generic", config.OAuth{Tenant: "contoso.example"}, oauth.Microsoft},
-		{"relay.example.com", "microsoft365", config.OAuth{}, oauth.Microsoft},
-		{"smtp.gmail.com", "generic", config.OAuth{}, oauth.Google},
-		{"relay.example.com", "generic", config.OAuth{Flow: config.ServiceAccount}, oauth.Google},
-		{"notoffice365.com", "generic", config.OAuth{}, ""},
-		{"smtp.gmail.com", "generic", config.OAuth{Provider: "microsoft"}, oauth.Microsoft},
-	} {
-		if got := loginService(config.Upstream{Host: c.host, Provider: c.provider, OAuth: &c.block}); got != c.want {
-			t.Errorf("%s, %s, %+v: %q, want %q", c.host, c.provider, c.block, got, c.want)
-		}
-	}
-}
-
 // What is wrong is named by the key of relay.toml.
 func TestCheckTokens(t *testing.T) {
 	for _, c := range []struct {
 		block config.OAuth
 		want  string
 	}{
-		{config.OAuth{Flow: "client-credentials", ClientID: "1"}, "client_secret: missing; client-credentials needs a client_secret or a certificate_file"},
-		{config.OAuth{Flow: "device-code", ClientID: "1", TokenURL: "https://login.example.com/token", Scopes: []string{"send"}}, "device_url: missing"},
-		{config.OAuth{Flow: "service-account"}, "service_account_file: missing"},
+		{config.OAuth{Flow: "client-credentials", ClientID: "1"}, "client_secret: is missing"},
+		{config.OAuth{Flow: "device-code", ClientID: "1", TokenURL: "https://login.example.com/token", Scopes: []string{"send"}}, "device_url: is missing"},
+		{config.OAuth{Flow: "service-account"}, "service_account_file: is missing"},
 		{config.OAuth{Flow: "device-code", ClientID: "1", Provider: "google"}, "flow: Google does not give"},
 	} {
 		err := CheckTokens(config.Upstream{Name: "office", Host: "smtp.example.com", OAuth: &c.block})

@@ -141,7 +141,7 @@ func graphOptions(set upstream.Settings, block config.Upstream) graph.Options {
 		BaseURL:   "https://" + host + "/v1.0",
 		Timeouts:  graph.Standard,
 		LargeMail: block.LargeMail,
-		Delegated: block.OAuth != nil && consented(block.OAuth.Flow),
+		Delegated: block.OAuth != nil && block.OAuth.Flow.Delegated(),
 	}
 }
 

@@ -21,7 +21,7 @@ type Ledger struct {
 	mu    sync.Mutex
 	runs  map[string]*account
 	slots int
-	lost  int64 // deliveries of runs that there was no room for
+	lost  int64 // deliveries of runs beyond maxRuns
 }
 
 // account is one run.
@@ -46,7 +46,7 @@ type Summary struct {
 // New returns an empty ledger.
 func New() *Ledger { return &Ledger{runs: make(map[string]*account)} }
 
-// Record counts a message that arrived whole. Size and crc are those of the body as it came.
+// Record counts a message that arrived whole. size and crc are those of the received body.
 func (l *Ledger) Record(s Stamp, recipients []string, octets, size int64, crc uint32, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -70,7 +70,7 @@ func (l *Ledger) Record(s Stamp, recipients []string, octets, size int64, crc ui
 	}
 }
 
-// accountLocked returns the account of a run, nil when there are too many.
+// accountLocked returns the account of a run, nil if there are too many.
 func (l *Ledger) accountLocked(run string) *account {
 	if a := l.runs[run]; a != nil {
 		return a
@@ -104,7 +104,7 @@ func (l *Ledger) countLocked(a *account, recipient string, seq int) {
 	}
 }
 
-// Summary returns the state of a run; the zero Summary with its name if nothing came.
+// Summary returns the state of a run.
 func (l *Ledger) Summary(run string) Summary {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -132,12 +132,12 @@ func (l *Ledger) Reset() {
 	l.runs, l.slots, l.lost = make(map[string]*account), 0, 0
 }
 
-// Claim is what the side that sent says of a run.
+// Claim is what the sender says about a run.
 type Claim struct {
 	Run        string   `json:"run"`
 	Recipients []string `json:"recipients"` // of every message
 	Accepted   Set      `json:"accepted"`   // answered 250
-	Uncertain  Set      `json:"uncertain"`  // connection lost after the final dot: may have been taken, and may be sent again
+	Uncertain  Set      `json:"uncertain"`  // connection lost after the final dot: may or may not have been taken
 }
 
 // Delivery is a number at a recipient.
@@ -147,13 +147,13 @@ type Delivery struct {
 	Count     int    `json:"count"`
 }
 
-// Proof compares what was accepted with what arrived. The lists are cut at 100.
+// Proof compares what was accepted with what arrived. Its lists have at most 100 entries.
 type Proof struct {
 	Claimed    int        `json:"claimed"` // deliveries that must have arrived
 	Arrived    int        `json:"arrived"` // of those, at least once
 	Missing    int        `json:"missing"`
 	Duplicates int        `json:"duplicates"` // arrived more than once
-	Unclaimed  int        `json:"unclaimed"`  // arrived, neither accepted nor uncertain: a refused message was sent on
+	Unclaimed  int        `json:"unclaimed"`  // arrived though neither accepted nor uncertain
 	Corrupt    int64      `json:"corrupt"`
 	Overflow   int64      `json:"overflow"`
 	Lost       []Delivery `json:"lost,omitempty"`
@@ -161,13 +161,13 @@ type Proof struct {
 	Foreign    []Delivery `json:"foreign,omitempty"`
 }
 
-// OK reports that everything accepted arrived once, unchanged, and nothing else did.
+// OK reports whether everything accepted arrived once, unchanged, and nothing else did.
 func (p Proof) OK() bool {
 	return p.Missing == 0 && p.Duplicates == 0 && p.Unclaimed == 0 && p.Corrupt == 0 && p.Overflow == 0
 }
 
-// Lossless reports that everything accepted arrived at least once and unchanged. It is the promise
-// that holds over crashes, when a delivery whose reply was lost is repeated.
+// Lossless reports whether everything accepted arrived at least once and unchanged. That must hold even over crashes,
+// after which a delivery whose reply was lost is repeated.
 func (p Proof) Lossless() bool {
 	return p.Missing == 0 && p.Unclaimed == 0 && p.Corrupt == 0 && p.Overflow == 0
 }
@@ -177,7 +177,7 @@ func (l *Ledger) Check(c Claim) Proof {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := l.runs[c.Run]
-	if a == nil { // nothing came, or it came and there was no room
+	if a == nil { // nothing came, or there was no room for it
 		a = &account{Summary: Summary{Overflow: l.lost}}
 	}
 	p := Proof{Corrupt: a.Corrupt, Overflow: a.Overflow}

@@ -100,24 +100,34 @@ func TestCheck(t *testing.T) {
 		{"all once", func(l *Ledger) { record(l, "r", both, 0, 1, 2) },
 			Claim{Recipients: both, Accepted: set(0, 1, 2)}, Proof{Claimed: 6, Arrived: 6}, true},
 		{"nothing came", func(*Ledger) {},
-			Claim{Recipients: both[:1], Accepted: set(5)}, Proof{Claimed: 1, Missing: 1, Lost: []Delivery{{5, both[0], 0}}}, false},
+			Claim{Recipients: both[:1], Accepted: set(5)},
+			Proof{Claimed: 1, Missing: 1, Lost: []Delivery{{5, both[0], 0}}}, false},
 		{"one lost", func(l *Ledger) { record(l, "r", both[:1], 0, 2) },
 			Claim{Recipients: both[:1], Accepted: set(0, 1, 2)}, Proof{Claimed: 3, Arrived: 2, Missing: 1}, false},
 		{"lost for one recipient", func(l *Ledger) { record(l, "r", both, 0); record(l, "r", both[:1], 1) },
-			Claim{Recipients: both, Accepted: set(0, 1)}, Proof{Claimed: 4, Arrived: 3, Missing: 1, Lost: []Delivery{{1, both[1], 0}}}, false},
+			Claim{Recipients: both, Accepted: set(0, 1)},
+			Proof{Claimed: 4, Arrived: 3, Missing: 1, Lost: []Delivery{{1, both[1], 0}}}, false},
 		{"one twice", func(l *Ledger) { record(l, "r", both[:1], 0, 1, 1) },
-			Claim{Recipients: both[:1], Accepted: set(0, 1)}, Proof{Claimed: 2, Arrived: 2, Duplicates: 1, Twice: []Delivery{{1, both[0], 2}}}, false},
+			Claim{Recipients: both[:1], Accepted: set(0, 1)},
+			Proof{Claimed: 2, Arrived: 2, Duplicates: 1, Twice: []Delivery{{1, both[0], 2}}}, false},
 		{"refused but sent on", func(l *Ledger) { record(l, "r", both[:1], 0, 1) },
-			Claim{Recipients: both[:1], Accepted: set(0)}, Proof{Claimed: 1, Arrived: 1, Unclaimed: 1, Foreign: []Delivery{{1, both[0], 1}}}, false},
+			Claim{Recipients: both[:1], Accepted: set(0)},
+			Proof{Claimed: 1, Arrived: 1, Unclaimed: 1, Foreign: []Delivery{{1, both[0], 1}}}, false},
 		{"uncertain, arrived", func(l *Ledger) { record(l, "r", both[:1], 0, 1) },
 			Claim{Recipients: both[:1], Accepted: set(0), Uncertain: set(1)}, Proof{Claimed: 1, Arrived: 1}, true},
 		{"uncertain, not arrived", func(l *Ledger) { record(l, "r", both[:1], 0) },
 			Claim{Recipients: both[:1], Accepted: set(0), Uncertain: set(1)}, Proof{Claimed: 1, Arrived: 1}, true},
 		{"recipient nobody named", func(l *Ledger) { record(l, "r", []string{both[0], "eve@example.org"}, 0) },
 			Claim{Recipients: both[:1], Accepted: set(0)}, Proof{Claimed: 1, Arrived: 1, Unclaimed: 1}, false},
-		{"changed body", func(l *Ledger) { l.Record(Stamp{Run: "r", Seq: 0, Size: 3, CRC: 9}, both[:1], 100, 3, 8, day) },
+		{"changed body", func(l *Ledger) {
+			l.Record(Stamp{Run: "r", Seq: 0, Size: 3, CRC: 9}, both[:1], 100, 3, 8,
+				day)
+		},
 			Claim{Recipients: both[:1], Accepted: set(0)}, Proof{Claimed: 1, Missing: 1, Corrupt: 1}, false},
-		{"shorter body", func(l *Ledger) { l.Record(Stamp{Run: "r", Seq: 0, Size: 3, CRC: 9}, both[:1], 100, 2, 9, day) },
+		{"shorter body", func(l *Ledger) {
+			l.Record(Stamp{Run: "r", Seq: 0, Size: 3, CRC: 9}, both[:1], 100, 2, 9,
+				day)
+		},
 			Claim{Recipients: both[:1], Accepted: set(0)}, Proof{Claimed: 1, Missing: 1, Corrupt: 1}, false},
 		{"another run", func(l *Ledger) { record(l, "other", both[:1], 0) },
 			Claim{Recipients: both[:1], Accepted: set(0)}, Proof{Claimed: 1, Missing: 1}, false},
@@ -130,7 +140,8 @@ func TestCheck(t *testing.T) {
 			if got.OK() != tt.ok {
 				t.Errorf("OK is %t: %+v", got.OK(), got)
 			}
-			if tt.want.Lost != nil && !slices.Equal(got.Lost, tt.want.Lost) || tt.want.Twice != nil && !slices.Equal(got.Twice, tt.want.Twice) ||
+			if tt.want.Lost != nil && !slices.Equal(got.Lost, tt.want.Lost) ||
+				tt.want.Twice != nil && !slices.Equal(got.Twice, tt.want.Twice) ||
 				tt.want.Foreign != nil && !slices.Equal(got.Foreign, tt.want.Foreign) {
 				t.Errorf("lists %+v, want %+v", got, tt.want)
 			}
@@ -138,7 +149,8 @@ func TestCheck(t *testing.T) {
 				p.Lost, p.Twice, p.Foreign = nil, nil, nil
 			}
 			if got.Claimed != tt.want.Claimed || got.Arrived != tt.want.Arrived || got.Missing != tt.want.Missing ||
-				got.Duplicates != tt.want.Duplicates || got.Unclaimed != tt.want.Unclaimed || got.Corrupt != tt.want.Corrupt {
+				got.Duplicates != tt.want.Duplicates || got.Unclaimed != tt.want.Unclaimed ||
+				got.Corrupt != tt.want.Corrupt {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})

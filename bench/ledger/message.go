@@ -1,9 +1,8 @@
-// Package ledger is what the load generator and the sink share so that they can prove that nothing was
-// lost, duplicated or changed: numbered messages, sets of numbers, and a count of arrivals per run,
-// recipient and number.
+// Package ledger is shared by the load generator and the sink to prove that nothing was lost, duplicated or changed:
+// numbered messages, sets of numbers, and a count of arrivals per run, recipient and number.
 //
-// Failure semantics: everything is bounded. What does not fit is counted in Overflow, and a proof over
-// an overflown ledger says that it proves nothing.
+// Failure semantics: everything is bounded. What does not fit is counted in Overflow, and a proof over an overflowed
+// ledger is never OK.
 package ledger
 
 import (
@@ -27,7 +26,7 @@ const (
 	seqDigits = 10
 	// MaxSeq is the largest sequence number that a ledger takes.
 	MaxSeq = 1<<24 - 1
-	// LineLength of bodies, without CRLF: what MIME encoders write (RFC 2045 §6.8).
+	// lineLength is that of bodies, without CRLF: what MIME encoders write (RFC 2045 §6.8).
 	lineLength = 76
 )
 
@@ -37,7 +36,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Checksum extends a CRC-32C by more octets.
 func Checksum(crc uint32, p []byte) uint32 { return crc32.Update(crc, castagnoli, p) }
 
-// Stamp is what a numbered message says of itself.
+// Stamp is what a numbered message says about itself.
 type Stamp struct {
 	Run  string
 	Seq  int
@@ -45,8 +44,8 @@ type Stamp struct {
 	CRC  uint32
 }
 
-// Message is a numbered message with CRLF line ends, to be stamped with one number after the other.
-// No line begins with a dot, so that the octets are the same before and after dot-stuffing.
+// Message is a numbered message with CRLF line ends, to be stamped with one number after the other. No line begins with
+// a dot, so dot-stuffing does not change it.
 type Message struct {
 	buf   []byte
 	seqAt []int
@@ -56,7 +55,8 @@ type Message struct {
 func NewMessage(run, from, to string, size int, now time.Time) *Message {
 	zeros := strings.Repeat("0", seqDigits)
 	head := fmt.Sprintf("From: Bench <%s>\r\nTo: <%s>\r\nSubject: Numbered message of a measurement\r\nDate: %s\r\n"+
-		"Message-ID: <%s.%s@bench.example.com>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n%s: %s\r\n%s: %s\r\n",
+		"Message-ID: <%s.%s@bench.example.com>\r\nMIME-Version: 1.0\r\n"+
+		"Content-Type: text/plain; charset=us-ascii\r\n%s: %s\r\n%s: %s\r\n",
 		from, to, now.Format(time.RFC1123Z), run, zeros, fieldRun, run, fieldSeq, zeros)
 	const stampLength = len(fieldBody) + 2 + 10 + 1 + 8 + 2
 	body := makeBody(size - len(head) - stampLength - 2)
@@ -86,12 +86,12 @@ func makeBody(size int) []byte {
 	return body
 }
 
-// Clone returns a message of its own with the same octets.
+// Clone returns a copy of the message.
 func (m *Message) Clone() *Message {
 	return &Message{buf: bytes.Clone(m.buf), seqAt: m.seqAt}
 }
 
-// Stamped returns the octets of the message with a number. They are valid until the next call.
+// Stamped returns the message with a number. The octets are valid until the next call.
 func (m *Message) Stamped(seq int) []byte {
 	for _, at := range m.seqAt {
 		for i, n := at+seqDigits-1, seq; i >= at; i, n = i-1, n/10 {
@@ -101,10 +101,10 @@ func (m *Message) Stamped(seq int) []byte {
 	return m.buf
 }
 
-// ErrNotNumbered: the header has no complete stamp.
+// ErrNotNumbered says that the header has no complete stamp.
 var ErrNotNumbered = errors.New("message is not numbered")
 
-// ParseStamp reads the stamp from a message header.
+// ParseStamp parses the stamp in a message header.
 func ParseStamp(header []byte) (Stamp, error) {
 	run, seq, body := field(header, fieldRun), field(header, fieldSeq), field(header, fieldBody)
 	size, crc, _ := strings.Cut(string(body), " ")
@@ -117,7 +117,7 @@ func ParseStamp(header []byte) (Stamp, error) {
 	return Stamp{Run: string(run), Seq: n, Size: octets, CRC: uint32(sum)}, nil
 }
 
-// field returns the value of a field that stands on one line, as all of ours do.
+// field returns the value of a field on one line.
 func field(header []byte, name string) []byte {
 	at := bytes.Index(header, []byte("\n"+name+": "))
 	if at < 0 {

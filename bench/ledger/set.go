@@ -11,7 +11,7 @@ type Set struct {
 	words []uint64
 }
 
-// Add adds a number between 0 and MaxSeq; others are ignored and false is returned.
+// Add adds a number between 0 and MaxSeq; it ignores others and returns false.
 func (s *Set) Add(seq int) bool {
 	if seq < 0 || seq > MaxSeq {
 		return false
@@ -47,7 +47,7 @@ func (s *Set) Merge(o *Set) {
 	}
 }
 
-// Limit is one more than the largest number the set could hold without growing.
+// limit is one more than the largest number that the set can hold without growing.
 func (s *Set) limit() int { return len(s.words) * 64 }
 
 // Ranges returns the numbers as inclusive ranges in order.

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// client is one SMTP connection that is logged in.
+// client is one authenticated SMTP connection.
 type client struct {
 	raw        net.Conn
 	conn       net.Conn // raw, or TLS over it
@@ -26,7 +26,7 @@ type client struct {
 	recipients int
 }
 
-// refusal is a reply that is not the wanted one, after which the session is still in order.
+// refusal is an unwanted reply after which the session can go on.
 type refusal struct {
 	stage, reply string
 }
@@ -50,7 +50,7 @@ func dial(ctx context.Context, cfg *Config, number int) (*client, error) {
 	return c, nil
 }
 
-// begin does everything up to the login.
+// begin does everything up to and including the login.
 func (c *client) begin(cfg *Config) error {
 	c.in = bufio.NewReaderSize(c.raw, 2048)
 	c.deadline()
@@ -118,7 +118,7 @@ func (c *client) prepare(cfg *Config) {
 	}
 }
 
-// transaction sends one message; began tells whether octets of the message may have left.
+// transaction sends one message. began says whether octets of the message may have been sent.
 func (c *client) transaction(cfg *Config, message []byte) (began bool, err error) {
 	c.deadline()
 	if cfg.Chunking && c.chunking && c.pipelining {
@@ -127,7 +127,7 @@ func (c *client) transaction(cfg *Config, message []byte) (began bool, err error
 	if err := c.openData(); err != nil {
 		return false, err
 	}
-	// The message never has a line that begins with a dot, so it goes as it is.
+	// No line of the message begins with a dot, so it needs no dot-stuffing.
 	c.out = append(append(c.out[:0], message...), ".\r\n"...)
 	if err := c.write(c.out); err != nil {
 		return true, err
@@ -136,7 +136,7 @@ func (c *client) transaction(cfg *Config, message []byte) (began bool, err error
 	return true, err
 }
 
-// openData does MAIL, RCPT and DATA, in one flight where it may.
+// openData does MAIL, RCPT and DATA, in one flight if possible.
 func (c *client) openData() error {
 	c.out = append(append(c.out[:0], c.envelope...), "DATA\r\n"...)
 	if !c.pipelining {
@@ -148,8 +148,8 @@ func (c *client) openData() error {
 	envelope := c.envelopeReplies()
 	_, err := c.expect("DATA", 354)
 	if envelope != nil && err == nil {
-		// A server may say 354 though no recipient, or not every one, was accepted. Every message
-		// goes to all: an empty one ends this, and the connection with it.
+		// A server may answer 354 although it refused some or all recipients. Every message must go to all, so this
+		// ends the connection.
 		return fmt.Errorf("354 after %v", envelope)
 	}
 	if envelope != nil {
@@ -177,7 +177,7 @@ func (c *client) stepByStep(commands []byte) error {
 	return nil
 }
 
-// envelopeReplies reads the replies to MAIL and RCPT; all of them, unless the connection is lost.
+// envelopeReplies reads all replies to MAIL and RCPT, unless the connection is lost.
 func (c *client) envelopeReplies() error {
 	var first error
 	for i := range 1 + c.recipients {
@@ -197,7 +197,7 @@ func (c *client) envelopeReplies() error {
 	return first
 }
 
-// oneFlight sends envelope and message by BDAT without waiting in between.
+// oneFlight sends the envelope and the message by BDAT without waiting in between.
 func (c *client) oneFlight(message []byte) error {
 	c.out = append(c.out[:0], c.envelope...)
 	c.out = append(c.out, "BDAT "...)
@@ -234,7 +234,7 @@ func (c *client) write(p []byte) error {
 	return err
 }
 
-// expect reads one reply and returns its text, all lines of it.
+// expect reads one reply and returns its text with all lines.
 func (c *client) expect(stage string, want int) (string, error) {
 	var text []byte
 	for lines := 0; lines < 100; lines++ {

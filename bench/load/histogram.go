@@ -7,12 +7,11 @@ import (
 )
 
 const (
-	subBits = 4 // 16 steps to each power of two: values are right within 7 %
+	subBits = 4 // 16 steps per power of two: values are right within 7 %
 	buckets = (64 - subBits) << subBits
 )
 
-// Histogram counts durations in microseconds. The zero Histogram is empty. Not safe for concurrent
-// use.
+// Histogram counts durations in microseconds. The zero Histogram is empty. It is not safe for concurrent use.
 type Histogram struct {
 	counts [buckets]uint32
 	total  int
@@ -35,7 +34,7 @@ func (h *Histogram) Merge(o *Histogram) {
 	h.max = max(h.max, o.max)
 }
 
-// Quantile returns the duration below which the part q of all lie, 0 if there are none.
+// Quantile returns the duration below which the share q of all lie, 0 if there are none.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := int(q * float64(h.total))
 	for i, n := range h.counts {
@@ -49,7 +48,9 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 // MarshalJSON implements json.Marshaler: the usual quantiles in milliseconds.
 func (h *Histogram) MarshalJSON() ([]byte, error) {
 	ms := func(q float64) float64 { return float64(h.Quantile(q).Microseconds()) / 1000 }
-	return json.Marshal(map[string]any{"count": h.total, "p50_ms": ms(0.5), "p90_ms": ms(0.9), "p99_ms": ms(0.99), "max_ms": ms(1)})
+	return json.Marshal(map[string]any{
+		"count": h.total, "p50_ms": ms(0.5), "p90_ms": ms(0.9), "p99_ms": ms(0.99), "max_ms": ms(1),
+	})
 }
 
 func bucket(v uint64) int {

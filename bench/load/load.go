@@ -1,10 +1,8 @@
-// Package load sends numbered messages as fast as a server takes them, with little work of its own, and
-// keeps account of what the server promised, so that a sink behind the server can be asked whether the
-// promises were kept.
+// Package load sends numbered messages as fast as a server takes them, at little cost of its own, and records what the
+// server promised, so that a sink behind the server can say whether it kept its promises.
 //
-// Failure semantics: a message answered 250 is accepted; one whose connection was lost once its octets
-// began to leave is uncertain; anything else was not taken. No message is sent twice. A run is bounded
-// by count, by time, or both.
+// Failure semantics: a message answered 250 is accepted; one whose connection was lost while or after it was sent is
+// uncertain; any other was not taken. No message is sent twice. A run is bounded by count, by time, or both.
 package load
 
 import (
@@ -33,7 +31,7 @@ const (
 
 const (
 	defaultTimeout = 2 * time.Minute
-	maxReasons     = 50 // different texts counted in a report
+	maxReasons     = 50 // different texts in a report
 	firstPause     = 20 * time.Millisecond
 	longestPause   = time.Second
 	maxConnections = 20000
@@ -44,25 +42,24 @@ type Config struct {
 	Addr            string
 	Mode            TLSMode     // "": starttls
 	TLS             *tls.Config // nil: the system's trust anchors and the host of Addr
-	Login, Password string      // AUTH PLAIN where Login is set
+	Login, Password string      // AUTH PLAIN if Login is set
 
 	Run         string   // marks the messages; letters, digits, dots and hyphens
 	From        string   // reverse-path and author
 	To          []string // forward-paths of every message
 	Size        int      // octets of a message
 	Connections int      // at once; 0: 1
-	// PerConnection is how many messages go over one connection: 1 is a new connection for each, 0
-	// keeps it to the end.
+	// PerConnection is the number of messages per connection; 0: all.
 	PerConnection int
 	Count         int           // messages; 0: no bound
-	Duration      time.Duration // after this no message is begun; 0: no bound
+	Duration      time.Duration // after which no message is begun; 0: no bound
 	Chunking      bool          // BDAT instead of DATA, all in one flight
 	Timeout       time.Duration // for one flight; 0: 2 min
-	ConnectTries  int           // failed in a row before a worker gives up; 0: 10
-	Sources       int           // spreads connections over 127.0.0.1 to 127.0.0.N; 0: not bound
+	ConnectTries  int           // failures in a row before a worker gives up; 0: 10
+	Sources       int           // spreads connections over 127.0.0.1 to 127.0.0.N; 0: does not
 }
 
-// Report is what came of a run.
+// Report is the result of a run.
 type Report struct {
 	Run         string         `json:"run"`
 	Recipients  []string       `json:"recipients"`
@@ -74,10 +71,12 @@ type Report struct {
 	Octets      int64          `json:"octets"` // of accepted messages
 	Begin       time.Time      `json:"begin"`
 	End         time.Time      `json:"end"`
-	Latency     Histogram      `json:"latency"` // from the first octet of a transaction to its last reply; with connection and login where each message has its own
+	// Latency is from the first octet of a transaction to its last reply. It includes connecting and logging in if each
+	// message has its own connection.
+	Latency Histogram `json:"latency"`
 }
 
-// Claim is what the sink's ledger is checked against.
+// Claim is what to check the sink's ledger against.
 func (r *Report) Claim() ledger.Claim {
 	return ledger.Claim{Run: r.Run, Recipients: r.Recipients, Accepted: r.Accepted, Uncertain: r.Uncertain}
 }
@@ -132,8 +131,8 @@ func (c Config) validate() error {
 	return nil
 }
 
-// Run sends until its bounds or the end of ctx. Its error is a wrong Config; what went wrong on the way
-// stands in the report.
+// Run sends until a bound is reached or ctx ends. It fails only for a wrong Config; the report says what else went
+// wrong.
 func Run(ctx context.Context, c Config) (*Report, error) {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -150,7 +149,9 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	message := ledger.NewMessage(c.Run, c.From, c.To[0], c.Size, time.Now())
 	next := &sequence{limit: int64(c.Count)}
 	workers := make([]*worker, c.Connections)
-	report := &Report{Run: c.Run, Recipients: c.To, Refused: map[string]int{}, Failures: map[string]int{}, Begin: time.Now()}
+	report := &Report{
+		Run: c.Run, Recipients: c.To, Refused: map[string]int{}, Failures: map[string]int{}, Begin: time.Now(),
+	}
 	var wg sync.WaitGroup
 	for i := range workers {
 		w := newWorker(c, i, message.Clone(), next)
@@ -187,7 +188,7 @@ func count(m map[string]int, reason string, n int) {
 	m[reason] += n
 }
 
-// sequence hands out the numbers of messages.
+// sequence assigns the numbers of messages.
 type sequence struct {
 	next  atomic.Int64
 	limit int64

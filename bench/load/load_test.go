@@ -23,7 +23,8 @@ func start(t *testing.T, o sink.Options) *sink.Sink {
 }
 
 func config(s *sink.Sink, run string) load.Config {
-	return load.Config{Addr: s.Addr(), Mode: load.None, Run: run, From: "ann@example.com", To: []string{"bob@example.net", "eve@example.org"},
+	return load.Config{Addr: s.Addr(), Mode: load.None, Run: run, From: "ann@example.com",
+		To:   []string{"bob@example.net", "eve@example.org"},
 		Size: 2000, Connections: 5, Count: 300, Timeout: 20 * time.Second}
 }
 
@@ -45,9 +46,12 @@ func TestEverythingArrivesOnce(t *testing.T) {
 		set  func(*load.Config)
 	}{
 		{"clear", sink.Options{}, func(*load.Config) {}},
-		{"starttls", sink.Options{TLS: cert, Username: "u", Password: "p"}, func(c *load.Config) { c.Mode = load.StartTLS }},
-		{"implicit", sink.Options{Mode: sink.Implicit, TLS: cert, Username: "u", Password: "p"}, func(c *load.Config) { c.Mode = load.Implicit }},
-		{"chunking", sink.Options{TLS: cert, Username: "u", Password: "p"}, func(c *load.Config) { c.Mode, c.Chunking = load.StartTLS, true }},
+		{"starttls", sink.Options{TLS: cert, Username: "u", Password: "p"},
+			func(c *load.Config) { c.Mode = load.StartTLS }},
+		{"implicit", sink.Options{Mode: sink.Implicit, TLS: cert, Username: "u", Password: "p"},
+			func(c *load.Config) { c.Mode = load.Implicit }},
+		{"chunking", sink.Options{TLS: cert, Username: "u", Password: "p"},
+			func(c *load.Config) { c.Mode, c.Chunking = load.StartTLS, true }},
 		{"no pipelining", sink.Options{Without: []string{"PIPELINING"}}, func(*load.Config) {}},
 		{"connection each", sink.Options{}, func(c *load.Config) { c.PerConnection = 1 }},
 		{"ten a connection", sink.Options{}, func(c *load.Config) { c.PerConnection = 10 }},
@@ -69,10 +73,11 @@ func TestEverythingArrivesOnce(t *testing.T) {
 			if p := s.Ledger().Check(r.Claim()); !p.OK() || p.Arrived != 2*c.Count {
 				t.Errorf("%+v", p)
 			}
-			if want := (c.Count + max(c.PerConnection, 1) - 1) / max(c.PerConnection, 1); c.PerConnection > 0 && r.Connections < int64(want) {
+			if want := (c.Count + max(c.PerConnection, 1) - 1) / max(c.PerConnection, 1); c.PerConnection > 0 &&
+				r.Connections < int64(want) {
 				t.Errorf("%d connections", r.Connections)
 			}
-			if c.Chunking && s.Stats().Flights > int64(2*c.Count) {
+			if c.Chunking && s.Stats().Flights > 2*c.Count {
 				t.Errorf("%d flights for %d messages", s.Stats().Flights, c.Count)
 			}
 			if r.Latency.Quantile(0.5) <= 0 || r.Rate() <= 0 {
@@ -90,7 +95,8 @@ func TestFaultyServer(t *testing.T) {
 		uncertain, refused bool
 	}{
 		{"refused at RCPT", sink.Fault{Stage: sink.AtRcpt, Reply: "451 4.2.0 later"}, false, true},
-		{"one recipient of two", sink.Fault{Stage: sink.AtRcpt, Reply: "550 5.1.1 unknown", Recipient: "eve@*"}, false, false},
+		{"one recipient of two", sink.Fault{Stage: sink.AtRcpt, Reply: "550 5.1.1 unknown", Recipient: "eve@*"}, false,
+			false},
 		{"refused at the dot", sink.Fault{Stage: sink.AtDot, Reply: "554 5.7.1 content"}, false, true},
 		{"closed in the body", sink.Fault{Stage: sink.AtBody, Action: sink.Hangup}, true, false},
 		{"taken without a reply", sink.Fault{Stage: sink.AtDot, Action: sink.Taken}, true, false},
@@ -128,8 +134,8 @@ func TestNobodyThere(t *testing.T) {
 	}
 }
 
-// A run by time lasts as long as it is told, and what it claims is exact. On a slow machine a short one may come to nothing:
-// then a longer one must not.
+// A run by time lasts as long as it is told, and what it claims is exact. On a slow machine a short one may come to
+// nothing: then a longer one must not.
 func TestDuration(t *testing.T) {
 	s := start(t, sink.Options{})
 	accepted := 0
@@ -206,7 +212,8 @@ func TestHistogram(t *testing.T) {
 		}
 	}
 	h.Merge(&o)
-	for q, want := range map[float64]time.Duration{0: time.Millisecond, 0.5: 500 * time.Millisecond, 0.99: 990 * time.Millisecond, 1: time.Second} {
+	for q, want := range map[float64]time.Duration{0: time.Millisecond, 0.5: 500 * time.Millisecond,
+		0.99: 990 * time.Millisecond, 1: time.Second} {
 		if got := h.Quantile(q); got < want*93/100 || got > want*107/100 {
 			t.Errorf("quantile %v is %v, want about %v", q, got, want)
 		}

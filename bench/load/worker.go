@@ -25,7 +25,8 @@ type worker struct {
 }
 
 func newWorker(c Config, number int, m *ledger.Message, next *sequence) *worker {
-	return &worker{config: c, number: number, message: m, next: next, refused: map[string]int{}, failures: map[string]int{}}
+	return &worker{config: c, number: number, message: m, next: next,
+		refused: map[string]int{}, failures: map[string]int{}}
 }
 
 func (w *worker) run(ctx context.Context) {
@@ -98,7 +99,7 @@ func (w *worker) send(seq int) {
 	}
 }
 
-// hangup ends the connection politely, drop at once.
+// hangup ends the connection with QUIT, drop without.
 func (w *worker) hangup() {
 	if w.client != nil {
 		w.client.command("QUIT", 221)

@@ -35,10 +35,11 @@ var Cases = []Case{
 	{Key: "reused", Title: "20 reused connections, 4 KiB", Connections: 20, Size: 4096, Count: 6000},
 	{Key: "fresh", Title: "one message per connection", Connections: 20, PerConnection: 1, Size: 4096, Count: 3000},
 	{Key: "large", Title: "8 connections, 1 MB", Connections: 8, Size: 1000000, Count: 800},
-	{Key: "far", Title: "upstream 50 ms away, 20 connections", Connections: 20, Size: 4096, Count: 2000, Delay: 50 * time.Millisecond},
+	{Key: "far", Title: "upstream 50 ms away, 20 connections", Connections: 20, Size: 4096, Count: 2000,
+		Delay: 50 * time.Millisecond},
 }
 
-// Figures are what one run of a case gave.
+// Figures is the result of one run of a case.
 type Figures struct {
 	Rate     float64       // delivered messages per second, from the first octet sent to the last arrival
 	CPU      time.Duration // processor time of the system per message
@@ -63,7 +64,7 @@ func throughput(ctx context.Context, s System, e *Environment, g *Group, c Case,
 	if err != nil {
 		return Figures{}, err
 	}
-	settle(ctx)
+	waitIdle(ctx)
 	after, err := g.CPU()
 	if err != nil {
 		return Figures{}, err
@@ -76,8 +77,8 @@ func throughput(ctx context.Context, s System, e *Environment, g *Group, c Case,
 	}, nil
 }
 
-// duties sends one message and checks that the system did for it what every message of the comparison
-// is owed: it came over TLS with AUTH, as the sink demands, and with a signature that verifies.
+// duties sends one message and checks what the comparison demands for every message: it arrived over TLS with AUTH, as
+// the sink requires, and its signature verifies.
 func duties(ctx context.Context, s System, e *Environment) error {
 	e.Sink.SetKeep(1)
 	defer e.Sink.SetKeep(0)
@@ -101,28 +102,30 @@ func duties(ctx context.Context, s System, e *Environment) error {
 	return nil
 }
 
-// settle lets a system finish what it does behind the last reply: removing queue files, closing.
-func settle(ctx context.Context) {
+// waitIdle lets a system finish what it does after the last reply: removing queue files, closing.
+func waitIdle(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(300 * time.Millisecond):
 	}
 }
 
-// send sends count messages and waits until all have arrived; it returns the time of the last arrival.
-// Anything but every message once and unchanged is an error.
+// send sends count messages, waits until all have arrived, and returns the time of the last arrival. It fails unless
+// every message arrives once and unchanged.
 func send(ctx context.Context, s System, e *Environment, c Case, count int) (*load.Report, time.Time, error) {
 	run := fmt.Sprintf("run%d", runNumber.Add(1))
 	e.Sink.Ledger().Reset() // earlier runs have been proven
 	report, err := load.Run(ctx, load.Config{
 		Addr: s.Addr(), Mode: load.StartTLS, TLS: e.clientTLS(), Login: login, Password: e.Password,
-		Run: run, From: sender, To: []string{recipient}, Size: c.Size, Connections: c.Connections, PerConnection: c.PerConnection, Count: count,
+		Run: run, From: sender, To: []string{recipient}, Size: c.Size, Count: count,
+		Connections: c.Connections, PerConnection: c.PerConnection,
 	})
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 	if report.Accepted.Len() != count {
-		return nil, time.Time{}, fmt.Errorf("%s accepted %d of %d: refused %v, failures %v", s.Name(), report.Accepted.Len(), count, report.Refused, report.Failures)
+		return nil, time.Time{}, fmt.Errorf("%s accepted %d of %d: refused %v, failures %v",
+			s.Name(), report.Accepted.Len(), count, report.Refused, report.Failures)
 	}
 	last, err := arrived(ctx, e, run, count)
 	if err != nil {
@@ -134,7 +137,7 @@ func send(ctx context.Context, s System, e *Environment, c Case, count int) (*lo
 	return report, last, nil
 }
 
-// arrived waits until count messages of a run have arrived; it gives up when none comes for a while.
+// arrived waits until count messages of a run have arrived. It gives up if none arrives for stallLimit.
 func arrived(ctx context.Context, e *Environment, run string, count int) (time.Time, error) {
 	seen, since := int64(0), time.Now()
 	for time.Since(since) < stallLimit {
@@ -154,9 +157,9 @@ func arrived(ctx context.Context, e *Environment, run string, count int) (time.T
 	return time.Time{}, fmt.Errorf("%d of %d messages arrived, then none for %v", seen, count, stallLimit)
 }
 
-// idle returns the octets that each of n idle authenticated connections costs a running system.
+// idle returns the memory that each of n idle authenticated connections costs a running system.
 func idle(ctx context.Context, s System, e *Environment, g *Group, n int) (Memory, error) {
-	settle(ctx)
+	waitIdle(ctx)
 	before, err := g.Memory()
 	if err != nil {
 		return Memory{}, err
@@ -166,7 +169,7 @@ func idle(ctx context.Context, s System, e *Environment, g *Group, n int) (Memor
 		return Memory{}, fmt.Errorf("%s: %w", s.Name(), err)
 	}
 	defer held.Close()
-	select { // the garbage of handshakes goes first
+	select { // until the garbage of the handshakes is collected
 	case <-ctx.Done():
 	case <-time.After(5 * time.Second):
 	}
@@ -183,8 +186,8 @@ func idle(ctx context.Context, s System, e *Environment, g *Group, n int) (Memor
 // syncCalls are the system calls that wait for the disk.
 const syncCalls = "fsync,fdatasync,sync_file_range,syncfs,sync,msync"
 
-// syncs counts the calls per accepted message that wait for the disk. The system runs under strace,
-// which stops it only at these calls; what it does at start and stop is not counted.
+// syncs counts the calls per accepted message that wait for the disk. The system runs under strace, which stops it only
+// at these calls; those at start and stop do not count.
 func syncs(ctx context.Context, s System, e *Environment, c Case, count int) (float64, error) {
 	g := NewGroup()
 	defer g.Kill()
@@ -197,7 +200,7 @@ func syncs(ctx context.Context, s System, e *Environment, c Case, count int) (fl
 	if _, _, err := send(ctx, s, e, c, min(warmUp, count)); err != nil {
 		return 0, err
 	}
-	settle(ctx)
+	waitIdle(ctx)
 	before, err := countCalls(trace)
 	if err != nil {
 		return 0, err
@@ -205,7 +208,7 @@ func syncs(ctx context.Context, s System, e *Environment, c Case, count int) (fl
 	if _, _, err := send(ctx, s, e, c, count); err != nil {
 		return 0, err
 	}
-	settle(ctx)
+	waitIdle(ctx)
 	after, err := countCalls(trace)
 	if err != nil {
 		return 0, err
@@ -226,7 +229,7 @@ func countCalls(trace string) (int, error) {
 	for line := range strings.Lines(string(data)) {
 		_, call, _ := strings.Cut(strings.TrimSpace(line), " ")
 		name, _, found := strings.Cut(strings.TrimSpace(call), "(")
-		if found && strings.Contains(","+syncCalls+",", ","+name+",") { // "<... fsync resumed>" is the end of one counted
+		if found && strings.Contains(","+syncCalls+",", ","+name+",") { // not "<... fsync resumed>"
 			n++
 		}
 	}

@@ -15,13 +15,12 @@ import (
 	"time"
 )
 
-// clockTick is the unit of times in /proc/PID/stat; Linux has reported 100 a second for decades
-// whatever the kernel's own rate is.
+// clockTick is the unit of times in /proc/PID/stat. Linux has long reported 100 per second whatever the kernel's own
+// rate.
 const clockTick = 10 * time.Millisecond
 
-// Group is the processes of one system under test: what they cost, how much memory they hold, and a
-// sure way to end them. A control group does the accounting where one can be made; without it the
-// descendants of the processes that were started are added up.
+// Group is the processes of one system under test: their CPU time, their memory, and a reliable way to end them. It
+// uses a control group if it can make one, else it adds up the descendants of the processes that it started.
 type Group struct {
 	dir   string // of the control group, "" without one
 	v2    bool
@@ -44,7 +43,7 @@ func NewGroup() *Group {
 	return &Group{}
 }
 
-// Command returns a command whose process, and all it starts, belong to the group.
+// Command returns a command whose process, with everything it starts, belongs to the group.
 func (g *Group) Command(path string, args ...string) *exec.Cmd {
 	if g.dir == "" {
 		return exec.Command(path, args...)
@@ -53,8 +52,8 @@ func (g *Group) Command(path string, args ...string) *exec.Cmd {
 	return exec.Command("/bin/sh", append([]string{"-c", join, g.dir, path}, args...)...)
 }
 
-// Add tells of a process that belongs to the group. It is needed only without a control group, for
-// processes that have left their parent.
+// Add adds a process to the group. Only groups without a control group need it, for processes that have left their
+// parent.
 func (g *Group) Add(pid int) { g.roots = append(g.roots, pid) }
 
 // Pids returns the living processes.
@@ -75,7 +74,7 @@ func (g *Group) Pids() []int {
 	return pids
 }
 
-// CPU returns the processor time that the group has used, ended processes included.
+// CPU returns the CPU time of the group, including ended processes.
 func (g *Group) CPU() (time.Duration, error) {
 	switch {
 	case g.dir == "":
@@ -105,9 +104,9 @@ func cpuStat(path string) (time.Duration, error) {
 	return 0, fmt.Errorf("%s: no usage_usec", path)
 }
 
-// Memory is what the living processes hold, in octets.
+// Memory is the memory of the living processes, in octets.
 type Memory struct {
-	PSS int64 // pages shared with others counted in part: the sum over processes is what they cost
+	PSS int64 // counts shared pages in part, so that the sum over processes is their cost
 	RSS int64
 }
 
@@ -117,7 +116,7 @@ func (g *Group) Memory() (Memory, error) {
 	for _, pid := range g.Pids() {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-			continue // ended since
+			continue // has ended
 		}
 		if err != nil {
 			return m, err
@@ -139,7 +138,7 @@ func field(data []byte, name string) int64 {
 	return 0
 }
 
-// Kill ends every process of the group and returns when none is left.
+// Kill kills every process of the group and returns when none is left.
 func (g *Group) Kill() error {
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		pids := g.Pids()
@@ -160,7 +159,7 @@ func (g *Group) remove() error {
 	return os.Remove(g.dir)
 }
 
-// procStat is what the tree needs of /proc/PID/stat.
+// procStat is the part of /proc/PID/stat that we use.
 type procStat struct {
 	pid, parent int
 	cpu         time.Duration // own and of children that have ended
@@ -171,7 +170,7 @@ func readStat(pid int) (procStat, bool) {
 	if err != nil {
 		return procStat{}, false
 	}
-	rest := string(data[bytes.LastIndexByte(data, ')')+1:]) // a name may hold anything
+	rest := string(data[bytes.LastIndexByte(data, ')')+1:]) // the name may contain anything
 	f := strings.Fields(rest)
 	if len(f) < 15 || f[0] == "Z" {
 		return procStat{}, false
@@ -185,7 +184,7 @@ func readStat(pid int) (procStat, bool) {
 	return s, true
 }
 
-// descendants returns the living ones of the given processes and everything they started.
+// descendants returns the living processes among roots and everything they started.
 func descendants(roots []int) []int {
 	children := map[int][]int{}
 	entries, _ := os.ReadDir("/proc")

@@ -16,7 +16,7 @@ import (
 type Postern struct {
 	Binary  string
 	Handoff string // "0s": durable before 250; "": the default
-	Flavour string // shown behind the name
+	Flavour string // shown after the name
 
 	group *Group
 	dir   string
@@ -82,7 +82,7 @@ func (p *Postern) Stop() error {
 	}
 }
 
-// Explain implements System: the queue, the log, and what every goroutine does.
+// Explain implements System: the queue, the log, and the stacks of all goroutines.
 func (p *Postern) Explain() string {
 	queue, err := output(exec.Command(p.Binary, "queue", "list", "--config", p.config()))
 	if err != nil {
@@ -122,14 +122,15 @@ func (p *Postern) configure(e *Environment) error {
 	if err := os.WriteFile(p.config(), []byte(p.toml(e)), 0o600); err != nil {
 		return err
 	}
-	add := exec.Command(p.Binary, "user", "add", login, "--password-stdin", "--sender", sender, "--sender", backlogSender, "--config", p.config())
+	add := exec.Command(p.Binary, "user", "add", login, "--password-stdin",
+		"--sender", sender, "--sender", backlogSender, "--config", p.config())
 	add.Stdin = strings.NewReader(e.Password + "\n")
 	_, err = output(add)
 	return err
 }
 
-// perConnection is as good as no limit, since Postfix has none: it lets go of a connection by time. With the default of 100 an
-// upstream 50 ms away costs some 6 % for connecting and logging in anew.
+// perConnection is practically no limit, since Postfix has none: it closes connections by time. With the default of
+// 100, an upstream 50 ms away costs some 6 % for reconnecting and logging in.
 const perConnection = 100_000
 
 func (p *Postern) toml(e *Environment) string {
@@ -139,8 +140,19 @@ func (p *Postern) toml(e *Environment) string {
 		handoff = "handoff = " + strconv.Quote(p.Handoff) + "\n"
 	}
 	upstream := func(name, port string) string {
-		return fmt.Sprintf("\n[[upstream]]\nname = %q\nprovider = \"generic\"\nhost = \"127.0.0.1\"\nport = %s\ntls = \"starttls\"\nca_file = %q\nusername = %q\npassword = %q\nmax_connections = %d\nmessages_per_connection = %d\n",
-			name, port, e.CAFile, upstreamLogin, e.SinkPassword, upstreamSessions, perConnection)
+		return fmt.Sprintf(`
+[[upstream]]
+name = %q
+provider = "generic"
+host = "127.0.0.1"
+port = %s
+tls = "starttls"
+ca_file = %q
+username = %q
+password = %q
+max_connections = %d
+messages_per_connection = %d
+`, name, port, e.CAFile, upstreamLogin, e.SinkPassword, upstreamSessions, perConnection)
 	}
 	return fmt.Sprintf(`hostname = %q
 data_dir = %q
@@ -163,10 +175,21 @@ limits = []
 domain = %q
 selector = %q
 key_file = %q
-`, relayName, filepath.Join(p.dir, "data"), e.CertFile, e.KeyFile, p.Addr(), handoff, domain, selector, filepath.Join(p.dir, "dkim.pem")) +
+`, relayName, filepath.Join(p.dir, "data"), e.CertFile, e.KeyFile, p.Addr(), handoff,
+		domain, selector, filepath.Join(p.dir, "dkim.pem")) +
 		upstream("sink", sinkPort) +
 		upstream("dead", "9") + // discard: nobody listens on loopback
-		fmt.Sprintf("\n[[route]]\nsenders = [%q]\nupstreams = [\"dead\"]\n\n[[route]]\nupstreams = [\"sink\"]\n\n[admin]\naddress = \"\"\n", backlogSender)
+		fmt.Sprintf(`
+[[route]]
+senders = [%q]
+upstreams = ["dead"]
+
+[[route]]
+upstreams = ["sink"]
+
+[admin]
+address = ""
+`, backlogSender)
 }
 
 func lastLines(s string, n int) string {

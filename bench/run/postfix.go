@@ -19,7 +19,7 @@ import (
 	"postern/internal/testkit/pki"
 )
 
-// Debian's places.
+// Debian's paths.
 const (
 	postfixSbin   = "/usr/lib/postfix/sbin"
 	openDKIMPath  = "/usr/sbin/opendkim"
@@ -28,8 +28,8 @@ const (
 	postfixServer = postfixSbin + "/master"
 )
 
-// Postfix is Postfix with opendkim as milter and Dovecot for SASL: the set that Debian's guides build for
-// a submission relay. It runs as a private instance that knows nothing but its own directory.
+// Postfix is Postfix with opendkim as milter and Dovecot for SASL, as in Debian's guides for a submission relay. It
+// runs as a private instance in its own directory.
 type Postfix struct {
 	env   *Environment
 	group *Group
@@ -56,7 +56,7 @@ func (p *Postfix) Installed() error {
 	return nil
 }
 
-// Start implements System. The time is master's, with milter and SASL already there.
+// Start implements System. The time is master's, with milter and SASL already running.
 func (p *Postfix) Start(ctx context.Context, e *Environment, g *Group, o StartOptions) (time.Duration, error) {
 	p.env, p.group, p.dir = e, g, filepath.Join(e.Dir, "postfix")
 	if o.Fresh || p.port == 0 {
@@ -70,7 +70,7 @@ func (p *Postfix) Start(ctx context.Context, e *Environment, g *Group, o StartOp
 	if _, err := output(g.Command(postfixPath, "-c", p.config(), "check")); err != nil {
 		return 0, err
 	}
-	// master itself, not "postfix start": so that a command can be put in front of it.
+	// master itself, not "postfix start", so that a command can wrap it.
 	cmd := g.wrapped(o.Wrap, postfixServer, "-c", p.config(), "-d")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	begin := time.Now()
@@ -134,9 +134,8 @@ func (p *Postfix) write(name, text string) error {
 	return os.WriteFile(filepath.Join(p.dir, name), []byte(text), 0o644)
 }
 
-// writeMain writes main.cf. Where a choice could favour one side it favours Postfix: upstream
-// connections are kept with their TLS session, destination concurrency starts at its limit, no DNS
-// look-ups, no logging daemon.
+// writeMain writes main.cf. Its choices favour Postfix: upstream connections stay open with their TLS session,
+// destination concurrency starts at its limit, there are no DNS look-ups and no logging daemon.
 func (p *Postfix) writeMain() error {
 	_, sinkPort, _ := strings.Cut(p.env.Sink.Addr(), ":")
 	relay := "[127.0.0.1]:" + sinkPort
@@ -159,14 +158,17 @@ func (p *Postfix) writeMain() error {
 		"smtpd_sender_restrictions = reject_sender_login_mismatch",
 		"smtpd_relay_restrictions = permit_sasl_authenticated, reject",
 		"smtpd_recipient_restrictions = permit_sasl_authenticated, reject",
-		"smtpd_client_connection_count_limit = 0", "smtpd_client_connection_rate_limit = 0", "smtpd_client_auth_rate_limit = 0",
+		"smtpd_client_connection_count_limit = 0", "smtpd_client_connection_rate_limit = 0",
+		"smtpd_client_auth_rate_limit = 0",
 		"smtpd_milters = unix:" + filepath.Join(p.dir, "dkim", "socket"), "milter_default_action = tempfail",
 		// upstream: TLS with verification, AUTH, connections kept
 		"relayhost = " + relay,
-		"smtp_tls_security_level = secure", "smtp_tls_CAfile = " + p.env.CAFile, "smtp_tls_secure_cert_match = " + sinkName,
+		"smtp_tls_security_level = secure", "smtp_tls_CAfile = " + p.env.CAFile,
+		"smtp_tls_secure_cert_match = " + sinkName,
 		"smtp_sasl_auth_enable = yes", "smtp_sasl_security_options = noanonymous", "smtp_sasl_mechanism_filter = plain",
 		"smtp_sasl_password_maps = inline:{{" + relay + " = " + upstreamLogin + ":" + p.env.SinkPassword + "}}",
-		"smtp_tls_connection_reuse = yes", "smtp_connection_cache_on_demand = yes", "smtp_connection_cache_destinations = " + relay,
+		"smtp_tls_connection_reuse = yes", "smtp_connection_cache_on_demand = yes",
+		"smtp_connection_cache_destinations = " + relay,
 		"smtp_destination_concurrency_limit = " + strconv.Itoa(upstreamSessions),
 		"initial_destination_concurrency = " + strconv.Itoa(upstreamSessions),
 	}
@@ -209,7 +211,7 @@ func (p *Postfix) writeDKIM() error {
 	}, "\n")+"\n")
 }
 
-// dkimKey returns the RSA-2048 key that both systems sign with, PKCS #1.
+// dkimKey returns the RSA-2048 key that both systems sign with, as PKCS #1.
 func dkimKey() ([]byte, error) {
 	key, err := pki.RSAKey()
 	if err != nil {
@@ -218,7 +220,7 @@ func dkimKey() ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}), nil
 }
 
-// dkimRecord is what DNS would say of it.
+// dkimRecord is its DNS record.
 func dkimRecord() (string, error) {
 	key, err := pki.RSAKey()
 	if err != nil {
@@ -228,8 +230,8 @@ func dkimRecord() (string, error) {
 	return "v=DKIM1; k=rsa; p=" + base64.StdEncoding.EncodeToString(der), err
 }
 
-// writeDovecot configures only authentication, with its cache and a fast salted hash: the cost of a
-// slow one is not what is compared here.
+// writeDovecot configures only authentication, with its cache and a fast salted hash: the comparison is not about the
+// cost of a slow one.
 func (p *Postfix) writeDovecot() error {
 	dir := filepath.Join(p.dir, "dovecot")
 	hash, err := output(exec.Command("doveadm", "pw", "-s", "SSHA256", "-p", p.env.Password))
@@ -304,7 +306,7 @@ func startDetached(cmd *exec.Cmd, log string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	go cmd.Wait() // ends with the process, which the group ends
+	go cmd.Wait() // ends with the process, which the group kills
 	return nil
 }
 

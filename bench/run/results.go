@@ -40,13 +40,13 @@ func (r *Results) Median(system, figure string) (float64, bool) {
 	return (all[(n-1)/2] + all[n/2]) / 2, true
 }
 
-// row is a line of the table: a figure, how it is compared with Postfix's, and what is demanded.
+// row is a line of the table: a figure and its target.
 type row struct {
 	title, figure, unit string
 	demand              func(v, postfix float64, known bool) (verdict string, ok bool)
 }
 
-// times demands a rate of so many times Postfix's.
+// times demands a multiple of Postfix's rate.
 func times(factor float64) func(v, postfix float64, known bool) (string, bool) {
 	return func(v, postfix float64, known bool) (string, bool) {
 		if !known {
@@ -84,7 +84,7 @@ func (r *Results) rows() []row {
 	)
 }
 
-// sameAsEmpty demands a cost within a tenth of that with an empty queue.
+// sameAsEmpty demands a cost at most a tenth above that with an empty queue.
 func (r *Results) sameAsEmpty(v, _ float64, _ bool) (string, bool) {
 	for _, s := range r.Systems {
 		if empty, ok := r.Median(s, "backlog empty"); ok {
@@ -94,8 +94,7 @@ func (r *Results) sameAsEmpty(v, _ float64, _ bool) (string, bool) {
 	return "", true
 }
 
-// WriteTable writes the medians beside each other, with what is demanded of Postern. It returns
-// whether all demands are met.
+// WriteTable writes the medians side by side, with Postern's targets. It reports whether all targets are met.
 func (r *Results) WriteTable(w io.Writer) (bool, error) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "case\t\t%s\n", strings.Join(r.headings(), "\t"))
@@ -155,7 +154,7 @@ func number(v float64) string {
 	return fmt.Sprintf("%.3f", v)
 }
 
-// WriteJSON writes every single figure.
+// WriteJSON writes every figure of every run.
 func (r *Results) WriteJSON(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

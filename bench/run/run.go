@@ -13,12 +13,12 @@ import (
 	"postern/bench/load"
 )
 
-// Options say what is measured.
+// Options says what to measure.
 type Options struct {
-	Binary  string    // of Postern; "" leaves Postern out
-	Dir     string    // a directory for everything, on the disk that is to be measured; "": a temporary one
-	Runs    int       // of which the median counts; 0: 3
-	Scale   float64   // of the numbers of messages; 0: 1
+	Binary  string    // of Postern; "" omits Postern
+	Dir     string    // directory for everything, on the disk to measure; "": a temporary one
+	Runs    int       // whose median counts; 0: 3
+	Scale   float64   // scales the numbers of messages; 0: 1
 	Cases   []string  // keys; empty: all. Also "idle", "syncs" and "backlog"
 	Systems []string  // "postfix", "postern", "postern-queued"; empty: all that are installed
 	Idle    int       // connections; 0: 1000
@@ -26,7 +26,7 @@ type Options struct {
 	Log     io.Writer // progress
 }
 
-// entry is a system with the word that selects it.
+// entry is a system with its key in Options.Systems.
 type entry struct {
 	key string
 	System
@@ -82,7 +82,7 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // Postfix's processes are other users
+	if err := os.Chmod(dir, 0o755); err != nil { // Postfix's processes run as other users
 		return nil, err
 	}
 	e, err := NewEnvironment(ctx, dir)
@@ -111,7 +111,7 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 	return r, nil
 }
 
-// all measures everything but the syncs on one start of a system.
+// all measures everything but the syncs, in one run of a system.
 func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) (err error) {
 	g := NewGroup()
 	defer func() {
@@ -141,7 +141,8 @@ func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) 
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.Title, err)
 		}
-		fmt.Fprintf(o.Log, "  %-36s %7.0f delivered/s %7.0f accepted/s  %6.2f ms CPU  p99 %v\n", c.Title, f.Rate, f.Accepted, ms(f.CPU), f.P99.Round(time.Millisecond))
+		fmt.Fprintf(o.Log, "  %-36s %7.0f delivered/s %7.0f accepted/s  %6.2f ms CPU  p99 %v\n",
+			c.Title, f.Rate, f.Accepted, ms(f.CPU), f.P99.Round(time.Millisecond))
 		r.add(s, c.Key+" rate", f.Rate)
 		r.add(s, c.Key+" cpu", ms(f.CPU))
 	}
@@ -150,7 +151,8 @@ func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) 
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(o.Log, "  %-36s %7.1f KiB each (PSS; RSS %.1f)\n", fmt.Sprintf("%d idle connections", o.Idle), kib(m.PSS), kib(m.RSS))
+		fmt.Fprintf(o.Log, "  %-36s %7.1f KiB each (PSS; RSS %.1f)\n",
+			fmt.Sprintf("%d idle connections", o.Idle), kib(m.PSS), kib(m.RSS))
 		r.add(s, "idle", kib(m.PSS))
 	}
 	if p, ok := postern(s); ok && o.wants("backlog") {
@@ -166,11 +168,10 @@ func postern(s System) (*Postern, bool) {
 		s = e.System
 	}
 	p, ok := s.(*Postern)
-	return p, ok && p.Handoff == "0s" // with hand-off the backlog would not be queued by the same path
+	return p, ok && p.Handoff == "0s" // with hand-off the backlog would take another path
 }
 
-// backlog measures the cost of a message with an empty and with a full queue, and the start with
-// a full one.
+// backlog measures the cost of a message with an empty and a full queue, and the start with a full one.
 func (r *Results) backlog(ctx context.Context, o Options, p *Postern, e *Environment, g *Group) error {
 	c := Cases[0]
 	empty, err := throughput(ctx, p, e, g, c, o.count(c.Count))
@@ -200,7 +201,8 @@ func (r *Results) backlog(ctx context.Context, o Options, p *Postern, e *Environ
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(o.Log, "  CPU %.2f ms empty, %.2f ms with %d queued; start %v\n", ms(empty.CPU), ms(full.CPU), o.Backlog, start.Round(time.Millisecond))
+	fmt.Fprintf(o.Log, "  CPU %.2f ms empty, %.2f ms with %d queued; start %v\n",
+		ms(empty.CPU), ms(full.CPU), o.Backlog, start.Round(time.Millisecond))
 	r.add(p, "backlog empty", ms(empty.CPU))
 	r.add(p, "backlog full", ms(full.CPU))
 	r.add(p, "backlog start", start.Seconds())

@@ -82,7 +82,8 @@ func TestCountCalls(t *testing.T) {
 func TestStraceSeesSyncs(t *testing.T) {
 	testkit.Need(t, "strace")
 	path := filepath.Join(t.TempDir(), "trace")
-	script := "import os\nf = os.open(" + `"` + path + `.x"` + ", os.O_CREAT | os.O_WRONLY)\nfor _ in range(3): os.fsync(f)\nos.fdatasync(f)\n"
+	script := "import os\nf = os.open(" + `"` + path + `.x"` +
+		", os.O_CREAT | os.O_WRONLY)\nfor _ in range(3): os.fsync(f)\nos.fdatasync(f)\n"
 	args := append(straceOptions(path), testkit.Need(t, "python3"), "-c", script)
 	if out, err := exec.Command("strace", args...).CombinedOutput(); err != nil {
 		t.Skipf("strace cannot trace here: %v %s", err, out)
@@ -102,7 +103,8 @@ func results(figures map[string]map[string][]float64) *Results {
 func TestTable(t *testing.T) {
 	r := results(map[string]map[string][]float64{
 		"Postfix": {"reused rate": {400, 500, 421}, "reused cpu": {2.5}, "large rate": {138}},
-		"Postern": {"reused rate": {1300, 1200, 1500}, "reused cpu": {1.2}, "large rate": {300}, "idle": {20}, "syncs": {0.1}, "backlog empty": {1}, "backlog full": {1.05}},
+		"Postern": {"reused rate": {1300, 1200, 1500}, "reused cpu": {1.2}, "large rate": {300}, "idle": {20},
+			"syncs": {0.1}, "backlog empty": {1}, "backlog full": {1.05}},
 	})
 	var b strings.Builder
 	met, err := r.WriteTable(&b)
@@ -112,7 +114,8 @@ func TestTable(t *testing.T) {
 	if met {
 		t.Error("1.2 ms are not at most 1.1 ms")
 	}
-	for _, want := range []string{"421", "1300", "3.1x of 3x", "at most 1.1 MISSED", "2.2x of 2x", "at most 40", "at most 1.10"} {
+	for _, want := range []string{"421", "1300", "3.1x of 3x", "at most 1.1 MISSED", "2.2x of 2x", "at most 40",
+		"at most 1.10"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
@@ -148,12 +151,14 @@ func TestMeasurePostern(t *testing.T) {
 		t.Skip("starts a server")
 	}
 	var log strings.Builder
-	r, err := Run(t.Context(), Options{Binary: testkit.Binary(t), Dir: t.TempDir(), Runs: 1, Scale: 0.005, Idle: 5, Backlog: 50,
-		Systems: []string{"postern-queued"}, Cases: []string{"reused", "fresh", "idle", "backlog"}, Log: &log})
+	r, err := Run(t.Context(),
+		Options{Binary: testkit.Binary(t), Dir: t.TempDir(), Runs: 1, Scale: 0.005, Idle: 5, Backlog: 50,
+			Systems: []string{"postern-queued"}, Cases: []string{"reused", "fresh", "idle", "backlog"}, Log: &log})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
-	for _, figure := range []string{"start", "reused rate", "reused cpu", "fresh rate", "idle", "backlog full", "backlog start"} {
+	for _, figure := range []string{"start", "reused rate", "reused cpu", "fresh rate", "idle", "backlog full",
+		"backlog start"} {
 		if v, ok := r.Median("Postern handoff=0s", figure); !ok || v <= 0 && figure != "idle" {
 			t.Errorf("%s: %v %t", figure, v, ok)
 		}

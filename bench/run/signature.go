@@ -10,8 +10,8 @@ import (
 	"postern/internal/testkit/pki"
 )
 
-// signature is what one RSA-2048 signature takes here and now, the median of some, while the machine does nothing else. It is most
-// of what a message costs us, and differs between machines, and between minutes of one that others share.
+// signature returns the median time of an RSA-2048 signature on the idle machine. It is most of a message's cost, and
+// differs between machines, and over time on a shared one.
 func signature() (time.Duration, error) {
 	key, err := pki.RSAKey()
 	if err != nil {

@@ -1,8 +1,8 @@
-// Package run measures Postern beside Postfix: the same duties, the same machine, the same load and sink,
-// in turn. It starts private instances in a temporary directory, on loopback, and ends what it started.
+// Package run measures Postern beside Postfix, in turn: the same duties, machine, load and sink. It starts private
+// instances in a temporary directory, on loopback, and ends what it started.
 //
-// Failure semantics: a figure counts only if the ledger proves that every accepted message arrived once
-// and unchanged; otherwise the run fails. A system that is not installed is left out and said so.
+// Failure semantics: a figure counts only if the ledger proves that every accepted message arrived once and unchanged;
+// otherwise the run fails. It says which systems are not installed and omits them.
 package run
 
 import (
@@ -21,7 +21,7 @@ import (
 	"postern/internal/testkit/pki"
 )
 
-// The names and secrets of every measurement. All of it is on loopback and gone afterwards.
+// The names of every measurement. Everything is on loopback and gone afterwards.
 const (
 	login            = "bench"
 	sender           = "bench@example.com"
@@ -41,20 +41,19 @@ type System interface {
 	Name() string
 	// Installed returns nil if the system can be run here, else why not.
 	Installed() error
-	// Start starts it and returns when it greets at Addr, with the time that took from the start of its
-	// server process.
+	// Start starts it, waits until it greets at Addr, and returns the time from the start of its server process.
 	Start(ctx context.Context, e *Environment, g *Group, o StartOptions) (time.Duration, error)
-	// Stop ends it in good order. What is left is killed by the group.
+	// Stop ends it gracefully. The group kills what is left.
 	Stop() error
 	Addr() string
-	// Explain returns what can be learnt of a system that does not deliver. It may end it.
+	// Explain describes a system that does not deliver. It may end it.
 	Explain() string
 }
 
-// StartOptions vary a start.
+// StartOptions configures a start.
 type StartOptions struct {
 	Fresh bool     // with an empty queue; else as the last run of this environment left it
-	Wrap  []string // a command to put in front of the server's, such as strace with its options
+	Wrap  []string // a command to run the server with, such as strace with its options
 }
 
 // Environment is what both systems share: a directory, certificates, secrets, and the sink.
@@ -91,16 +90,18 @@ func NewEnvironment(ctx context.Context, dir string) (*Environment, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.Sink, err = sink.Start(ctx, sink.Options{TLS: leaf.Server(), Hostname: sinkName, Username: upstreamLogin, Password: e.SinkPassword})
+	e.Sink, err = sink.Start(ctx, sink.Options{
+		TLS: leaf.Server(), Hostname: sinkName, Username: upstreamLogin, Password: e.SinkPassword,
+	})
 	return e, err
 }
 
 // Close ends the sink.
 func (e *Environment) Close() { e.Sink.Close() }
 
-// clientTLS is how the load generator connects. Postern also offers a key exchange that resists quantum
-// computers, which costs both sides as much again; OpenSSL 3.0, with which Postfix is measured, has none.
-// Both are to do the same handshake.
+// clientTLS is the TLS configuration of the load generator. Both systems must do the same handshake: Postern also
+// offers a post-quantum key exchange, which doubles the cost for both sides, but OpenSSL 3.0, with which Postfix is
+// measured, does not.
 func (e *Environment) clientTLS() *tls.Config {
 	c := e.CA.Client(relayName)
 	c.CurvePreferences = []tls.CurveID{tls.X25519}
@@ -152,7 +153,7 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// wrapped puts a command in front of another.
+// wrapped runs a command with another in front of it.
 func (g *Group) wrapped(wrap []string, path string, args ...string) *exec.Cmd {
 	if len(wrap) == 0 {
 		return g.Command(path, args...)
@@ -174,7 +175,7 @@ func needTools(names ...string) error {
 	return nil
 }
 
-// output runs a command and returns what it printed, also in the error.
+// output runs a command and returns its output, also in the error.
 func output(cmd *exec.Cmd) (string, error) {
 	out, err := cmd.CombinedOutput()
 	if err != nil {

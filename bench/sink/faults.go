@@ -8,7 +8,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"postern/internal/fakesmtp"
 )
 
 // Stage is a point of a session at which a Fault happens.
@@ -83,21 +84,13 @@ type faultTable struct {
 	armed atomic.Bool
 	made  atomic.Int64
 
-	mu       sync.Mutex
-	faults   []Fault
-	left     []int // of Times; -1: no bound
-	dice     *rand.Rand
-	greylist time.Duration
-	seen     map[string]time.Time // first attempt by reverse-path and forward-path
+	mu     sync.Mutex
+	faults []Fault
+	left   []int // of Times; -1: no bound
+	dice   *rand.Rand
 }
 
-const maxSeen = 100000
-
-func (t *faultTable) init(seed uint64, greylist time.Duration) {
-	t.dice = rand.New(rand.NewPCG(seed, 0))
-	t.greylist = greylist
-	t.seen = make(map[string]time.Time)
-}
+func (t *faultTable) init(seed uint64) { t.dice = rand.New(rand.NewPCG(seed, 0)) }
 
 func (t *faultTable) set(faults []Fault) error {
 	faults = slices.Clone(faults)
@@ -116,7 +109,7 @@ func (t *faultTable) set(faults []Fault) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.faults, t.left = faults, left
-	t.armed.Store(len(faults) > 0 || t.greylist > 0)
+	t.armed.Store(len(faults) > 0)
 	return nil
 }
 
@@ -148,21 +141,44 @@ func match(pattern, recipient string) bool {
 	return ok
 }
 
-// greylisted reports whether a recipient must come again.
-func (t *faultTable) greylisted(from, to string, now time.Time) bool {
-	if t.greylist == 0 {
-		return false
+// verbs are the stages of a session that a hook sees. AtBody and AtDot are the transfer's.
+var verbs = map[string]Stage{
+	fakesmtp.Connect: AtConnect, "EHLO": AtEHLO, "HELO": AtEHLO, "STARTTLS": AtStartTLS, "AUTH": AtAuth, "MAIL": AtMail,
+	"RCPT": AtRcpt, "DATA": AtData, "BDAT": AtData,
+}
+
+// hook carries out what is to go wrong with a command.
+func (s *Sink) hook(c *fakesmtp.Session, verb, line string) fakesmtp.Action {
+	m := c.Message()
+	stage, known := verbs[verb]
+	if !known || verb == "BDAT" && m.Chunked { // the first chunk has been let
+		return fakesmtp.Action{}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	key := from + " " + to
-	first, known := t.seen[key]
-	if known {
-		return now.Before(first.Add(t.greylist))
+	to := recipient(m)
+	if stage == AtRcpt {
+		to, _, _ = fakesmtp.Path(line)
 	}
-	if len(t.seen) >= maxSeen {
-		return false
+	f, ok := s.faults.at(stage, to)
+	if !ok {
+		return fakesmtp.Action{}
 	}
-	t.seen[key] = now
-	return true
+	a := f.action()
+	a.Drop = a.Drop || stage == AtConnect
+	return a
+}
+
+func (f Fault) action() fakesmtp.Action {
+	if f.Action == Answer {
+		return fakesmtp.Action{Reply: f.Reply}
+	}
+	return fakesmtp.Action{Drop: f.Action == Hangup, Stall: f.Action == Stall}
+}
+
+// recipient is the first of a transaction.
+func recipient(m fakesmtp.Message) string {
+	if len(m.To) == 0 {
+		return ""
+	}
+	to, _, _ := fakesmtp.Path(m.To[0])
+	return to
 }

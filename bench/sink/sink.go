@@ -14,11 +14,13 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"postern/bench/ledger"
+	"postern/internal/fakesmtp"
 )
 
 // TLSMode says how connections are protected.
@@ -32,10 +34,9 @@ const (
 )
 
 const (
-	defaultConnections = 4096
-	defaultSize        = 256 << 20
-	idleTimeout        = 10 * time.Minute
-	maxRecipients      = 10000 // in a transaction
+	defaultSize   = 256 << 20
+	idleTimeout   = 10 * time.Minute
+	maxRecipients = 10000 // in a transaction
 )
 
 // Options say what Start serves. The zero value but for TLS is a good upstream without AUTH.
@@ -44,22 +45,16 @@ type Options struct {
 	Mode               TLSMode     // "": starttls with TLS, else none
 	TLS                *tls.Config // certificate
 	Username, Password string      // AUTH PLAIN and LOGIN required where set
-	Mechanisms         []string    // offered; nil: PLAIN and LOGIN
 	Hostname           string      // "": sink.example.com
 	Size               int64       // largest message, announced by SIZE; 0: 256 MiB; negative: SIZE is not announced
-	Without            []string    // extensions not to offer: PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8, DSN, STARTTLS …
-	MaxConnections     int         // over it 421; 0: 4096
-	MaxRecipients      int         // over it 452; 0: 10 000
+	Without            []string    // extensions not to offer: PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8, DSN …
 
 	// Delay holds back each flight of replies: all that is there is read and carried out, then the
 	// replies to it leave together after this time, as they would arrive from far away.
-	Delay time.Duration
-	// Greylist refuses the first attempt for a pair of reverse-path and forward-path and all further ones until
-	// this time has passed.
-	Greylist time.Duration
-	Faults   []Fault
-	Seed     uint64 // of the dice for Fault.Probability
-	Keep     int    // newest messages whose content is kept, for tests
+	Delay  time.Duration
+	Faults []Fault
+	Seed   uint64 // of the dice for Fault.Probability
+	Keep   int    // newest messages whose content is kept, for tests
 }
 
 // Message is a kept message.
@@ -74,18 +69,18 @@ type Message struct {
 
 // Stats counts since the start.
 type Stats struct {
-	Connections    int64 `json:"connections"`
-	Open           int64 `json:"open"`
-	Peak           int64 `json:"peak"` // most open at once
-	Handshakes     int64 `json:"handshakes"`
-	Logins         int64 `json:"logins"`
-	AuthFailures   int64 `json:"auth_failures"`
+	Connections    int   `json:"connections"`
+	Open           int   `json:"open"`
+	Peak           int   `json:"peak"` // most open at once
+	Handshakes     int   `json:"handshakes"`
+	Logins         int   `json:"logins"`
+	AuthFailures   int   `json:"auth_failures"`
 	Messages       int64 `json:"messages"` // answered 2yz or taken without a reply
 	Deliveries     int64 `json:"deliveries"`
 	Octets         int64 `json:"octets"`
-	Flights        int64 `json:"flights"` // writes of replies
-	Cut            int64 `json:"cut"`     // transfers that ended early
-	Resets         int64 `json:"resets"`  // RSET commands
+	Flights        int   `json:"flights"` // how often a client began to send after it had been answered
+	Cut            int   `json:"cut"`     // transfers that ended early
+	Resets         int   `json:"resets"`  // RSET commands
 	BareLineBreaks int64 `json:"bare_line_breaks"`
 	Unnumbered     int64 `json:"unnumbered"` // messages without a stamp, not in the ledger
 	Faults         int64 `json:"faults"`     // made on demand
@@ -93,23 +88,19 @@ type Stats struct {
 
 // Sink is a running upstream.
 type Sink struct {
-	opts     Options
-	listener net.Listener
-	ledger   *ledger.Ledger
-	faults   faultTable
-	delay    atomic.Int64 // nanoseconds
-	keepMax  atomic.Int64 // of kept
-	hold     atomic.Pointer[Hold]
-	closed   chan struct{}
-	once     sync.Once
-	wg       sync.WaitGroup
+	opts    Options
+	server  *fakesmtp.Server
+	stop    func() bool // detaches from the context of Start
+	ledger  *ledger.Ledger
+	faults  faultTable
+	delay   atomic.Int64 // nanoseconds
+	keepMax atomic.Int64 // of kept
+	hold    atomic.Pointer[Hold]
 
-	connections, open, peak, handshakes, logins, authFailures          atomic.Int64
-	messages, deliveries, octets, flights, cut, resets, bare, unnumber atomic.Int64
+	messages, deliveries, octets, bare, unnumbered atomic.Int64
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	kept  []Message
+	mu   sync.Mutex
+	kept []Message
 }
 
 // Start listens and serves until ctx is done or Close is called.
@@ -118,25 +109,52 @@ func Start(ctx context.Context, o Options) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sink: %w", err)
 	}
+	s := &Sink{opts: o, ledger: ledger.New()}
+	s.server = fakesmtp.New(s.config())
+	s.delay.Store(int64(o.Delay))
+	s.SetKeep(o.Keep)
+	s.faults.init(o.Seed)
+	if err := s.SetFaults(o.Faults); err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", o.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("sink: %w", err)
 	}
-	s := &Sink{opts: o, listener: l, ledger: ledger.New(), closed: make(chan struct{}), conns: make(map[net.Conn]struct{})}
-	s.delay.Store(int64(o.Delay))
-	s.SetKeep(o.Keep)
-	s.faults.init(o.Seed, o.Greylist)
-	if err := s.SetFaults(o.Faults); err != nil {
-		l.Close()
-		return nil, err
-	}
-	s.wg.Go(s.accept)
-	stop := context.AfterFunc(ctx, s.shut)
-	s.wg.Go(func() {
-		<-s.closed
-		stop()
-	})
+	s.server.ServeListener(l)
+	s.stop = context.AfterFunc(ctx, s.server.Close)
 	return s, nil
+}
+
+func (s *Sink) config() fakesmtp.Config {
+	o := &s.opts
+	c := fakesmtp.Config{
+		Hostname: o.Hostname, TLS: o.TLS, Implicit: o.Mode == Implicit, Require: true, Size: s.limit(), MaxRecipients: maxRecipients,
+		Idle: idleTimeout, Delay: func() time.Duration { return time.Duration(s.delay.Load()) }, Gather: true,
+		NoBDAT: slices.Contains(o.Without, "CHUNKING"), Body: s.newTransfer, Take: s.take,
+	}
+	for _, name := range []string{"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "CHUNKING"} {
+		if !slices.Contains(o.Without, name) {
+			c.Extensions = append(c.Extensions, name)
+		}
+	}
+	if o.Size >= 0 {
+		c.Extensions = append(c.Extensions, "SIZE "+strconv.FormatInt(s.limit(), 10))
+	}
+	if o.Mode == None {
+		c.TLS = nil
+	}
+	if o.Username != "" {
+		c.Mechanisms, c.Users = []string{"PLAIN", "LOGIN"}, map[string]string{o.Username: o.Password}
+	}
+	return c
+}
+
+func (s *Sink) limit() int64 {
+	if s.opts.Size > 0 {
+		return s.opts.Size
+	}
+	return defaultSize
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -155,66 +173,11 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Hostname == "" {
 		o.Hostname = "sink.example.com"
 	}
-	if o.Mechanisms == nil {
-		o.Mechanisms = []string{"PLAIN", "LOGIN"}
-	}
-	if o.MaxConnections <= 0 {
-		o.MaxConnections = defaultConnections
-	}
-	if o.MaxRecipients <= 0 || o.MaxRecipients > maxRecipients {
-		o.MaxRecipients = maxRecipients
-	}
 	return o, nil
 }
 
-func (s *Sink) accept() {
-	for {
-		raw, err := s.listener.Accept()
-		if err != nil {
-			return // only Close ends it: the listener is on loopback and connections are bounded
-		}
-		s.connections.Add(1)
-		open := s.open.Add(1)
-		for peak := s.peak.Load(); open > peak && !s.peak.CompareAndSwap(peak, open); peak = s.peak.Load() {
-		}
-		s.wg.Go(func() {
-			defer s.open.Add(-1)
-			s.serve(raw, open)
-		})
-	}
-}
-
-func (s *Sink) serve(raw net.Conn, open int64) {
-	defer raw.Close()
-	if !s.enter(raw) {
-		return
-	}
-	defer s.leave(raw)
-	if open > int64(s.opts.MaxConnections) {
-		raw.Write([]byte("421 4.7.0 Too many connections\r\n"))
-		return
-	}
-	newConn(s, raw).run()
-}
-
-func (s *Sink) enter(c net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns == nil {
-		return false
-	}
-	s.conns[c] = struct{}{}
-	return true
-}
-
-func (s *Sink) leave(c net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-}
-
 // Addr is the address clients connect to.
-func (s *Sink) Addr() string { return s.listener.Addr().String() }
+func (s *Sink) Addr() string { return s.server.Addr() }
 
 // Ledger is the count of numbered messages.
 func (s *Sink) Ledger() *ledger.Ledger { return s.ledger }
@@ -255,7 +218,7 @@ func (h *Hold) wait() {
 	h.held.Add(1)
 	select {
 	case <-h.released:
-	case <-h.sink.closed:
+	case <-h.sink.server.Done():
 	}
 }
 
@@ -263,15 +226,25 @@ func (h *Hold) wait() {
 func (s *Sink) SetKeep(n int) { s.keepMax.Store(int64(n)) }
 
 // SetFaults replaces the faults. Counts begin anew.
-func (s *Sink) SetFaults(faults []Fault) error { return s.faults.set(faults) }
+func (s *Sink) SetFaults(faults []Fault) error {
+	if err := s.faults.set(faults); err != nil {
+		return err
+	}
+	s.server.SetHook(nil)
+	if len(faults) > 0 { // what goes well is not asked about
+		s.server.SetHook(s.hook)
+	}
+	return nil
+}
 
 // Stats returns the counters.
 func (s *Sink) Stats() Stats {
+	c := s.server.Counts()
 	return Stats{
-		Connections: s.connections.Load(), Open: s.open.Load(), Peak: s.peak.Load(), Handshakes: s.handshakes.Load(),
-		Logins: s.logins.Load(), AuthFailures: s.authFailures.Load(), Messages: s.messages.Load(), Deliveries: s.deliveries.Load(),
-		Octets: s.octets.Load(), Flights: s.flights.Load(), Cut: s.cut.Load(), Resets: s.resets.Load(),
-		BareLineBreaks: s.bare.Load(), Unnumbered: s.unnumber.Load(), Faults: s.faults.made.Load(),
+		Connections: c.Connections, Open: c.Open, Peak: c.MostOpen, Handshakes: c.Handshakes,
+		Logins: c.Logins, AuthFailures: c.Refused, Messages: s.messages.Load(), Deliveries: s.deliveries.Load(),
+		Octets: s.octets.Load(), Flights: c.Flights, Cut: c.Cut, Resets: c.Resets,
+		BareLineBreaks: s.bare.Load(), Unnumbered: s.unnumbered.Load(), Faults: s.faults.made.Load(),
 	}
 }
 
@@ -282,41 +255,11 @@ func (s *Sink) Messages() []Message {
 	return slices.Clone(s.kept)
 }
 
-func (s *Sink) keep(m Message) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept = append(s.kept, m)
-	if over := len(s.kept) - int(s.keepMax.Load()); over > 0 {
-		s.kept = slices.Delete(s.kept, 0, over)
-	}
-}
-
 // DropConnections closes every open connection, as a crash or a firewall would.
-func (s *Sink) DropConnections() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
-		c.Close()
-	}
-}
+func (s *Sink) DropConnections() { s.server.DropAll() }
 
 // Close ends all connections and returns when nothing of the sink runs any more. The ledger stays.
-func (s *Sink) Close() error {
-	s.shut()
-	s.wg.Wait()
-	return nil
-}
-
-func (s *Sink) shut() {
-	s.once.Do(func() {
-		close(s.closed)
-		s.listener.Close()
-		s.DropConnections()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for c := range s.conns {
-			c.Close() // entered since
-		}
-		s.conns = nil
-	})
+func (s *Sink) Close() {
+	s.stop()
+	s.server.Close()
 }

@@ -331,28 +331,6 @@ func TestBadFaults(t *testing.T) {
 	}
 }
 
-func TestGreylist(t *testing.T) {
-	s := start(t, sink.Options{Greylist: 50 * time.Millisecond})
-	p := dial(t, s)
-	p.expect("220")
-	p.say("EHLO x", "250")
-	p.say("MAIL FROM:<ann@example.com>", "250")
-	p.say("RCPT TO:<bob@example.net>", "451 4.7.1")
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		p.write("RCPT TO:<bob@example.net>\r\n")
-		line, err := p.in.ReadString('\n')
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.HasPrefix(line, "250") {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("greylisted for ever")
-		}
-	}
-}
-
 // The delay is paid once for a flight, however many commands it has.
 func TestDelay(t *testing.T) {
 	const delay = 100 * time.Millisecond
@@ -384,19 +362,6 @@ func TestExtensions(t *testing.T) {
 	p.say("RCPT TO:<bob@example.net> NOTIFY=NEVER", "250")
 	p.say("DATA", "354")
 	p.say(strings.Repeat("x", 1000)+"\r\n.", "552")
-}
-
-func TestBounds(t *testing.T) {
-	s := start(t, sink.Options{MaxConnections: 1, MaxRecipients: 1})
-	p := dial(t, s).open()
-	p.say("RCPT TO:<eve@example.org>", "452 4.5.3")
-	q := dial(t, s)
-	q.expect("421")
-	q.rest()
-	p.write("x\r\n" + strings.Repeat("NONSENSE\r\n", 200))
-	if got := p.rest(); !strings.Contains(got, "421 4.7.0") {
-		t.Errorf("after many errors: %q", got)
-	}
 }
 
 func TestOptions(t *testing.T) {

@@ -18,8 +18,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"postern/internal/fakesmtp"
 	"postern/internal/testkit"
-	"postern/relay/upstream/faketest"
 )
 
 // tormentor is an upstream that offers more than it takes and breaks off where that hurts. It never refuses mail for
@@ -27,12 +27,12 @@ import (
 type tormentor struct {
 	mu         sync.Mutex
 	rnd        *rand.Rand
-	to         map[*faketest.Session][]string // of the transaction under way
+	to         map[*fakesmtp.Session][]string // of the transaction under way
 	unanswered map[string]bool                // recipients of messages that were taken without a word: once for each
 	calm       bool
 }
 
-func (u *tormentor) hook(s *faketest.Session, verb, line string) faketest.Action {
+func (u *tormentor) hook(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	n := u.rnd.IntN(100)
@@ -40,21 +40,21 @@ func (u *tormentor) hook(s *faketest.Session, verb, line string) faketest.Action
 	case verb == "MAIL":
 		u.to[s] = nil
 		if strings.HasPrefix(line, "MAIL FROM:<>") {
-			return faketest.Action{Reply: "550 5.7.1 who are you?"}
+			return fakesmtp.Action{Reply: "550 5.7.1 who are you?"}
 		}
 	case verb == "RCPT" && n < 5 && !u.calm:
-		return faketest.Action{Reply: "451 4.3.0 not now"}
+		return fakesmtp.Action{Reply: "451 4.3.0 not now"}
 	case verb == "RCPT":
 		u.to[s] = append(u.to[s], pathOf(line))
 	case verb == "BDAT" && n < 50:
-		return faketest.Action{Reply: "502 5.5.1 not implemented"}
-	case verb == faketest.Content, verb == faketest.Chunk && strings.HasSuffix(line, " LAST"):
+		return fakesmtp.Action{Reply: "502 5.5.1 not implemented"}
+	case verb == fakesmtp.Content, verb == fakesmtp.Chunk && strings.HasSuffix(line, " LAST"):
 		return u.end(s, n)
 	}
-	return faketest.Action{}
+	return fakesmtp.Action{}
 }
 
-func (u *tormentor) end(s *faketest.Session, n int) faketest.Action {
+func (u *tormentor) end(s *fakesmtp.Session, n int) fakesmtp.Action {
 	to := u.to[s]
 	switch {
 	case u.calm || len(to) == 0:
@@ -63,16 +63,16 @@ func (u *tormentor) end(s *faketest.Session, n int) faketest.Action {
 			u.unanswered[r] = true
 		}
 		s.Take()
-		return faketest.Action{Drop: true}
+		return fakesmtp.Action{Drop: true}
 	case n < 20:
 		s.Take()
-		return faketest.Action{Reply: "250 2.0.0 taken\n421 4.3.2 enough for today", Drop: true}
+		return fakesmtp.Action{Reply: "250 2.0.0 taken\n421 4.3.2 enough for today", Drop: true}
 	case n < 30:
-		return faketest.Action{Reply: "451 4.3.0 later"}
+		return fakesmtp.Action{Reply: "451 4.3.0 later"}
 	case n < 35:
-		return faketest.Action{Drop: true}
+		return fakesmtp.Action{Drop: true}
 	}
-	return faketest.Action{}
+	return fakesmtp.Action{}
 }
 
 // pathOf is the address between < and >.
@@ -169,9 +169,9 @@ func TestTormentedAndKilled(t *testing.T) {
 	const kills, connections = 10, 4
 	o := &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}
 	cert := o.ca.Leaf(testkit.LeafOptions{})
-	u := &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), to: map[*faketest.Session][]string{},
+	u := &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), to: map[*fakesmtp.Session][]string{},
 		unanswered: map[string]bool{}}
-	fake := faketest.New(faketest.Config{TLS: cert.Server(), Extensions: faketest.Full, Mechanisms: []string{"PLAIN"},
+	fake := fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
 		Users: map[string]string{"relay": "upstream secret"}, Hook: u.hook})
 	port, err := fake.Listen()
 	if err != nil {
@@ -236,7 +236,7 @@ max_connections = %d
 
 // judge compares what came with what was accepted. Beside what was taken without a word, so many may have come twice as
 // were under way at a kill.
-func (u *tormentor) judge(t *testing.T, c *claimed, came []faketest.Message, most int) {
+func (u *tormentor) judge(t *testing.T, c *claimed, came []fakesmtp.Message, most int) {
 	t.Helper()
 	arrived := map[string]int{}
 	for _, m := range came {

@@ -212,7 +212,7 @@ func printEvents(w io.Writer, events []trace.Event, now time.Time) error {
 func who(e trace.Event) string {
 	var parts []string
 	switch {
-	case e.Login != "" && e.Client != "" && (e.Kind.Noise() || e.Kind == trace.Operator): // who was it?
+	case e.Login != "" && e.Client != "" && (e.Kind.IsRefusal() || e.Kind == trace.Operator): // who was it?
 		parts = append(parts, e.Login+" from "+e.Client)
 	case e.Login != "":
 		parts = append(parts, e.Login)

@@ -1,4 +1,4 @@
-// Package certtext says in plain words what keeps a certificate from being read.
+// Package certtext says in plain words why a certificate cannot be parsed.
 package certtext
 
 import (
@@ -7,7 +7,7 @@ import (
 	"postern/mail"
 )
 
-// Unreadable says what is wrong with a certificate that Go does not read, from Go's words.
+// Unreadable turns Go's error about a certificate into plain words.
 func Unreadable(words string) string {
 	for _, known := range []struct{ have, say string }{
 		{"negative serial number", "its serial number is negative, which RFC 5280 forbids; it has to be issued anew"},

@@ -1,4 +1,4 @@
-// Package logline keeps lines of the log short: nothing that is empty, and nothing twice.
+// Package logline keeps log lines short, without empty values and repetitions.
 package logline
 
 import (
@@ -7,8 +7,7 @@ import (
 	"postern/mail"
 )
 
-// Pairs returns keys and values for a logger without the pairs whose value is empty or nil. It uses the room of its
-// arguments.
+// Pairs returns keys and values for a logger, without empty and nil values. It overwrites its arguments.
 func Pairs(pairs ...any) []any {
 	kept := pairs[:0]
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -20,7 +19,7 @@ func Pairs(pairs ...any) []any {
 	return kept
 }
 
-// Beside returns what a text says that a reply on the same line does not say already, or "".
+// Beside returns the part of a text that a reply on the same line does not say already, or "".
 func Beside(reply mail.Reply, text string) string {
 	said := reply.String()
 	if said == "" || text == "" {

@@ -1,12 +1,12 @@
-// Package suggest finds the name that somebody who mistyped one may have meant.
+// Package suggest finds the name that a mistyped one may have meant.
 package suggest
 
 import "strings"
 
-// maxName is how long a name may be that is compared, in octets.
+// maxName bounds the names that are compared, in octets.
 const maxName = 64
 
-// Nearest returns the candidate that differs from name in at most two letters, or "". Case does not count.
+// Nearest returns the candidate that differs from name in at most two letters, ignoring case, or "".
 func Nearest(name string, candidates []string) string {
 	best, distance := "", 3
 	if len(name) > maxName {
@@ -24,7 +24,7 @@ func Nearest(name string, candidates []string) string {
 	return best
 }
 
-// Question is "; did you mean X?" for the end of a sentence that says a name is unknown, or "" if nothing is near.
+// Question ends a sentence about an unknown name: "; did you mean X?", or "" if nothing is near.
 func Question(name string, candidates []string) string {
 	near := Nearest(name, candidates)
 	if near == "" {
@@ -33,7 +33,7 @@ func Question(name string, candidates []string) string {
 	return "; did you mean " + near + "?"
 }
 
-// edits is the number of letters to add, drop, replace or swap with their neighbour (optimal string alignment).
+// edits is the number of letters to add, drop, replace or swap with a neighbour (optimal string alignment).
 func edits(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

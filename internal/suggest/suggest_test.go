@@ -8,9 +8,11 @@ import (
 func TestNearest(t *testing.T) {
 	names := []string{"list", "remove", "Provider", "anna@example.com", "anne@example.org"}
 	for name, want := range map[string]string{
-		"lsit": "list", "lst": "list", "LIST": "list", "removes": "remove", "provider": "Provider", "provdier": "Provider",
-		"anna@exmaple.com": "anna@example.com", "ana@example.com": "anna@example.com", "anne@example.rog": "anne@example.org",
-		"": "", "x": "", "retain": "", "bob@example.com": "", strings.Repeat("list", 40): "",
+		"lsit": "list", "lst": "list", "LIST": "list", "removes": "remove", "provider": "Provider",
+		"provdier":         "Provider",
+		"anna@exmaple.com": "anna@example.com", "ana@example.com": "anna@example.com",
+		"anne@example.rog": "anne@example.org",
+		"":                 "", "x": "", "retain": "", "bob@example.com": "", strings.Repeat("list", 40): "",
 	} {
 		if got := Nearest(name, names); got != want {
 			t.Errorf("Nearest(%q) = %q, want %q", name, got, want)

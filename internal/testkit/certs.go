@@ -58,7 +58,7 @@ func (ca *CA) Leaf(o LeafOptions) Cert {
 
 // Expired makes a certificate that ended an hour ago.
 func (ca *CA) Expired() Cert {
-	return ca.Leaf(LeafOptions{NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
+	return ca.Leaf(LeafOptions{NotAfter: time.Now().Add(-time.Hour)})
 }
 
 // WrongName makes a valid certificate for a host nobody asks for.

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 )
 
@@ -42,6 +43,55 @@ func Read(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s %w", path, err)
 	}
 	return b, nil
+}
+
+// Error is why a file cannot be used.
+type Error struct {
+	Path string
+	Msg  string // what is wrong, and what to do
+}
+
+// Error returns "path message".
+func (e *Error) Error() string { return e.Path + " " + e.Msg }
+
+// Bounded is Read for a regular file of at most limit octets; others could block or never end. Its errors are *Error.
+func Bounded(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, Unusable(path, err)
+	case !info.Mode().IsRegular():
+		return nil, &Error{path, "is not a regular file, write the path of one"}
+	case info.Size() > limit:
+		return nil, &Error{path, fmt.Sprintf("has %d octets, more than the %d allowed here: is it the right file?", info.Size(), limit)}
+	}
+	b, err := os.ReadFile(path)
+	if err == nil {
+		b, err = Text(b)
+	}
+	if err != nil {
+		return nil, Unusable(path, err)
+	}
+	return b, nil
+}
+
+// Unusable says in plain words why a file cannot be used.
+func Unusable(path string, err error) error {
+	msg := "cannot be read: "
+	pathError, _ := errors.AsType[*fs.PathError](err)
+	switch {
+	case err == ErrUTF16:
+		msg = err.Error()
+	case errors.Is(err, fs.ErrNotExist):
+		msg = "does not exist, create it or correct the path"
+	case errors.Is(err, fs.ErrPermission):
+		msg = fmt.Sprintf("cannot be read by the user that runs this command (uid %d), change its owner or group", os.Getuid())
+	case pathError != nil:
+		msg += pathError.Err.Error()
+	default:
+		msg += err.Error()
+	}
+	return &Error{path, msg}
 }
 
 // KeyPair is tls.LoadX509KeyPair for such files.

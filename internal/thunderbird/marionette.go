@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// marionette speaks the protocol by which Mozilla's programs are driven: JSON arrays, each behind its length and a
-// colon.
+// marionette speaks the remote protocol of Mozilla's programs: JSON arrays, each after its length and a colon.
 type marionette struct {
 	conn net.Conn
 	in   *bufio.Reader
@@ -23,10 +22,10 @@ type marionette struct {
 // maxFrame bounds one answer.
 const maxFrame = 16 << 20
 
-// commandTime bounds one command: each returns at once, whatever Thunderbird is busy with.
+// commandTime bounds one command. Each should return at once.
 const commandTime = 2 * time.Minute
 
-// dial connects, greets, and goes over to chrome context, where a script may do whatever Thunderbird itself may.
+// dial connects and enters chrome context, where a script may do whatever Thunderbird itself may.
 func dial(address string) (*marionette, error) {
 	conn, err := net.DialTimeout("tcp", address, commandTime)
 	if err != nil {
@@ -38,7 +37,7 @@ func dial(address string) (*marionette, error) {
 		conn.Close()
 		return nil, fmt.Errorf("marionette: %w", err)
 	}
-	// Dialogs are what is looked at: nothing may answer them by itself.
+	// Nothing may answer dialogs by itself: the tests look at them.
 	if err := errors.Join(
 		m.command("WebDriver:NewSession", map[string]any{"unhandledPromptBehavior": "ignore"}, nil),
 		m.command("Marionette:SetContext", map[string]any{"value": "chrome"}, nil),
@@ -98,7 +97,8 @@ func (m *marionette) run(script string, result any, args ...any) error {
 	var answer struct {
 		Value json.RawMessage `json:"value"`
 	}
-	if err := m.command("WebDriver:ExecuteScript", map[string]any{"script": script, "args": args, "sandbox": "system"}, &answer); err != nil {
+	params := map[string]any{"script": script, "args": args, "sandbox": "system"}
+	if err := m.command("WebDriver:ExecuteScript", params, &answer); err != nil {
 		return err
 	}
 	if result == nil {

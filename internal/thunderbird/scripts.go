@@ -1,15 +1,16 @@
 package thunderbird
 
-// Scripts that run in Thunderbird. They return at once: waiting is ours, so that a dialog never blocks us.
+// Scripts that run in Thunderbird. They return at once: the caller waits, so that a dialog never blocks it.
 const (
-	// prepare trusts a certificate authority and says when the main window is there. Argument: the certificate in base64.
+	// prepare trusts a certificate authority and returns whether the main window is ready. Argument: the certificate in
+	// base64.
 	prepare = `
 const db = Cc["@mozilla.org/security/x509certdb;1"].getService(Ci.nsIX509CertDB);
 db.addCertFromBase64(arguments[0], "C,,");
 const w = Services.wm.getMostRecentWindow("mail:3pane");
 return !!w && w.document.readyState == "complete";`
 
-	// compose opens a window to write in. Argument: server, from, to, subject, body.
+	// compose opens a compose window. Argument: server, from, to, subject, body.
 	compose = `
 const { MailServices } = ChromeUtils.importESModule("resource:///modules/MailServices.sys.mjs");
 const m = arguments[0];
@@ -27,12 +28,12 @@ fields.body = m.body;
 params.composeFields = fields;
 MailServices.compose.OpenComposeWindowWithParams(null, params);`
 
-	// password stores one, as "remember" in the prompt does. Arguments: server, password.
+	// password stores a password, as "remember" in the prompt does. Arguments: server, password.
 	password = `
 const { MailServices } = ChromeUtils.importESModule("resource:///modules/MailServices.sys.mjs");
 MailServices.outgoingServer.getServerByKey(arguments[0]).password = arguments[1];`
 
-	// send presses Send once the window is ready to, and says whether it did.
+	// send presses Send if the window is ready, and returns whether it did.
 	send = `
 const w = Services.wm.getMostRecentWindow("msgcompose");
 if (!w || !w.composeEditorReady || w.document.readyState != "complete") {
@@ -41,7 +42,7 @@ if (!w || !w.composeEditorReady || w.document.readyState != "complete") {
 w.setTimeout(() => w.goDoCommand("cmd_sendNow"), 0);
 return true;`
 
-	// look tells how many windows to write in there are, and what the dialogs say.
+	// look returns the number of compose windows, and the texts of the dialogs.
 	look = `
 const windows = [...Services.wm.getEnumerator(null)];
 const dialogs = windows.filter(
@@ -52,7 +53,7 @@ return {
     password: !w.document.getElementById("password1Container")?.hidden })),
 };`
 
-	// answer presses a button of the first dialog: accept, or cancel. Arguments: button, password to type or null.
+	// answer presses a button of the first dialog. Arguments: accept or cancel, password to type or null.
 	answer = `
 const w = [...Services.wm.getEnumerator(null)].find(
   w => w.location.href == "chrome://global/content/commonDialog.xhtml");
@@ -62,7 +63,7 @@ if (arguments[1] !== null) {
 const dialog = w.document.getElementById("commonDialog");
 w.setTimeout(() => dialog.getButton(arguments[0]).click(), 0);`
 
-	// discard closes the windows to write in without a question.
+	// discard closes the compose windows without asking.
 	discard = `
 for (const w of Services.wm.getEnumerator("msgcompose")) {
   w.gContentChanged = false;

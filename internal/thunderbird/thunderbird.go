@@ -1,8 +1,8 @@
-// Package thunderbird drives the mail program of that name in tests, as a person would: write, send, read the dialog.
-// What it shows of a reply is its text, so the text is what tests of it assert.
+// Package thunderbird drives Thunderbird in tests as a person would: write, send, read the dialog. Thunderbird shows
+// the text of a reply, so that is what tests check.
 //
-// Failure semantics: what does not come within patience fails the test. Where Thunderbird or the X server that it
-// draws on is missing, the test is skipped, and fails under CI (see testkit.Need). Both end with the test.
+// Failure semantics: a wait longer than maxWait fails the test. Without Thunderbird or the X server that it draws on,
+// the test is skipped, or fails under CI (see testkit.Need). Both end with the test.
 package thunderbird
 
 import (
@@ -20,8 +20,8 @@ import (
 	"postern/internal/testkit"
 )
 
-// patience is how long to wait for what must come. Nothing waits for its end but what fails.
-const patience = 2 * time.Minute
+// maxWait bounds every wait for something that must come. Only failing tests wait that long.
+const maxWait = 2 * time.Minute
 
 // Security is the connection security of an outgoing server, as Thunderbird numbers it.
 type Security int
@@ -39,7 +39,7 @@ type Server struct {
 	Port     int
 	Security Security
 	Login    string // "": no authentication
-	Password string // "": none is stored, and a prompt asks for it
+	Password string // "": not stored, so a prompt asks for it
 }
 
 // Message is what to write.
@@ -51,10 +51,10 @@ type Message struct {
 	Body    string
 }
 
-// Outcome is what came of sending a message.
+// Outcome is the outcome of sending a message.
 type Outcome struct {
 	Sent    bool     // the window closed by itself
-	Dialogs []string // what was said meanwhile, title and text
+	Dialogs []string // title and text of the dialogs meanwhile
 }
 
 // Program is a running Thunderbird.
@@ -75,10 +75,15 @@ func Start(t testing.TB, caPEM []byte, servers ...Server) *Program {
 	if err := os.WriteFile(filepath.Join(profile, "user.js"), preferences(servers), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// The number of the display goes to standard output: several may run.
-	display := testkit.Start(t, nil, x, "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp").WaitLog(`^(\d+)$`)[1]
-	env := []string{"DISPLAY=:" + display, "HOME=" + dir, "XDG_RUNTIME_DIR=" + dir, "MOZ_CRASHREPORTER_DISABLE=1", "NO_AT_BRIDGE=1", "LC_ALL=C.UTF-8"}
-	port := testkit.Start(t, env, binary, "-profile", profile, "-no-remote", "-marionette", "-remote-allow-system-access").
+	// Xvfb picks a free display and prints its number.
+	xvfb := testkit.Start(t, nil, x, "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp")
+	display := xvfb.WaitLog(`^(\d+)$`)[1]
+	env := []string{
+		"DISPLAY=:" + display, "HOME=" + dir, "XDG_RUNTIME_DIR=" + dir,
+		"MOZ_CRASHREPORTER_DISABLE=1", "NO_AT_BRIDGE=1", "LC_ALL=C.UTF-8",
+	}
+	port := testkit.Start(t, env, binary,
+		"-profile", profile, "-no-remote", "-marionette", "-remote-allow-system-access").
 		WaitLog(`Marionette\s+INFO\s+Listening on port (\d+)`)[1]
 	control, err := dial(net.JoinHostPort("127.0.0.1", port))
 	if err != nil {
@@ -107,11 +112,13 @@ func (p *Program) prepare(caPEM []byte, servers []Server) {
 	}
 }
 
-// Send writes a message and sends it. Dialogs are read and answered with OK; a failed login with Cancel; a prompt for
-// a password with typed, where it is not empty.
+// Send writes a message and sends it. It answers a password prompt with typed, unless that is empty, the final error
+// with OK, and any other dialog with Cancel.
 func (p *Program) Send(m Message, typed string) Outcome {
 	p.t.Helper()
-	p.run(compose, nil, map[string]any{"server": m.Server, "from": m.From, "to": strings.Join(m.To, ", "), "subject": m.Subject, "body": m.Body})
+	p.run(compose, nil, map[string]any{
+		"server": m.Server, "from": m.From, "to": strings.Join(m.To, ", "), "subject": m.Subject, "body": m.Body,
+	})
 	p.until("a window to write in", func() (ok bool) {
 		p.run(send, &ok)
 		return ok
@@ -143,7 +150,7 @@ func (p *Program) Send(m Message, typed string) Outcome {
 	return out
 }
 
-// view is what stands on the screen.
+// view is what is on the screen.
 type view struct {
 	Writing int      `json:"writing"`
 	Dialogs []dialog `json:"dialogs"`
@@ -155,7 +162,7 @@ type dialog struct {
 	Password bool   `json:"password"`
 }
 
-// ends reports the dialog behind which a message stays unsent.
+// ends reports whether the dialog says that the message was not sent.
 func (d dialog) ends() bool { return d.Title == "Send Message Error" }
 
 // answer presses a button of the dialog and waits until it is gone.
@@ -183,10 +190,10 @@ func (p *Program) run(script string, result any, args ...any) {
 	}
 }
 
-// until looks again until something is there.
+// until waits until ok reports true.
 func (p *Program) until(what string, ok func() bool) {
 	p.t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(maxWait)
 	defer deadline.Stop()
 	tick := time.NewTicker(25 * time.Millisecond)
 	defer tick.Stop()
@@ -199,7 +206,7 @@ func (p *Program) until(what string, ok func() bool) {
 	}
 }
 
-// quiet keeps Thunderbird from asking anybody anything, on the screen or in the net.
+// quiet keeps Thunderbird from prompting and from using the network.
 var quiet = map[string]any{
 	"marionette.port":                                0,
 	"app.update.auto":                                false,
@@ -260,7 +267,7 @@ func preferences(servers []Server) []byte {
 	set := func(key string, value any) {
 		text, err := json.Marshal(value)
 		if err != nil {
-			panic(err) // strings, numbers and truth only
+			panic(err) // only for types other than strings, numbers and booleans
 		}
 		fmt.Fprintf(&b, "user_pref(%q, %s);\n", key, text)
 	}

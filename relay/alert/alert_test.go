@@ -124,6 +124,22 @@ func (r *rig) count(what string) int {
 	return r.counts[what]
 }
 
+// down makes hooks fail until up is called.
+func (r *rig) down() (up func()) {
+	down := true
+	r.answer = func(context.Context, Hook, Document) result {
+		if down {
+			return result{err: errors.New("down")}
+		}
+		return result{}
+	}
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		down = false
+	}
+}
+
 func paused(subject string) Condition {
 	return Condition{Event: UpstreamPaused, Subject: subject, Group: "office", Summary: "It refuses us.",
 		Over: "It works again."}
@@ -383,13 +399,7 @@ func TestAnAlertIsGivenUpAfterADay(t *testing.T) {
 func TestAHookThatWasDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "")
-		down := true
-		r.answer = func(context.Context, Hook, Document) result {
-			if down {
-				return result{err: errors.New("down")}
-			}
-			return result{}
-		}
+		up := r.down()
 		r.alerter.Begin(paused("office"))
 		r.alerter.End(UpstreamPaused, "office", "")
 		for i := range 2 * maxWaiting {
@@ -398,9 +408,7 @@ func TestAHookThatWasDown(t *testing.T) {
 			r.alerter.Begin(c)
 		}
 		r.take()
-		r.mu.Lock()
-		down = false
-		r.mu.Unlock()
+		up()
 		time.Sleep(time.Hour)
 		got := r.take()
 		if len(got) != maxWaiting || got[len(got)-1] != fmt.Sprintf("a upstream-paused u%d", 2*maxWaiting-1) {
@@ -477,20 +485,12 @@ func TestTheEndOfTheProcess(t *testing.T) {
 	t.Run("tells what waits", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, "")
-			down := true
-			r.answer = func(context.Context, Hook, Document) result {
-				if down {
-					return result{err: errors.New("down")}
-				}
-				return result{}
-			}
+			up := r.down()
 			for i := range 3 {
 				r.alerter.Begin(paused(fmt.Sprint(i)))
 			}
 			r.want("a upstream-paused 0")
-			r.mu.Lock()
-			down = false
-			r.mu.Unlock()
+			up()
 			began := time.Now()
 			r.stop()
 			r.want("a upstream-paused 0", "a upstream-paused 1", "a upstream-paused 2")

@@ -1,14 +1,10 @@
 // Package capture is the upstream of `postern demo`: a real SMTP server on loopback that asks for
 // STARTTLS and AUTH and keeps what it takes in memory, so that a message can be fetched back and looked
-// at. It stands on emersion/go-smtp's Server, not on our own listener code, so that the two check each
-// other.
+// at. It stands on emersion/go-smtp's Server, not on code of ours, so that the two check each other.
 //
-// Failure semantics: a message is kept only when its whole transfer arrived and 250 was answered, or
-// was about to be. A transfer that is cut (connection closed, timed out, RSET, over the size) leaves no
-// trace. go-smtp alone cannot promise that: it takes the end of the connection inside the last BDAT
-// chunk for the end of the message, and runs the rest of a DATA that timed out as commands. The gate
-// (gate.go) therefore owns the connection underneath it. Memory is bounded by a number of messages and
-// of octets: the oldest go first.
+// Failure semantics: those of go-smtp, which takes the end of the connection inside the last BDAT chunk
+// for the end of the message. Memory is bounded by a number of messages and of octets: the oldest go
+// first.
 package capture
 
 import (
@@ -19,23 +15,17 @@ import (
 	"io"
 	"log"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
+	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 )
 
-// Bounds that hold unless Options say otherwise.
 const (
-	defaultMessages = 100
-	defaultSize     = 35 << 20
-	maxTotal        = 64 << 20 // octets kept; the newest message stays even if it is larger
-	maxRecipients   = 1000
-	maxConnections  = 64
-	// readTimeout bounds one command line, and with go-smtp also one whole DATA.
-	readTimeout  = 2 * time.Minute
-	writeTimeout = 30 * time.Second
+	maxMessages = 100
+	maxTotal    = 64 << 20 // octets kept; the newest message stays even if it is larger
+	maxSize     = 35 << 20 // octets of a message
 	// maxLine bounds a command line. It is far above RFC 5321's because go-smtp applies it also to a
 	// BDAT chunk that came in the same read as its command.
 	maxLine = 64 << 10
@@ -46,12 +36,8 @@ var ErrClosed = errors.New("capture upstream is closed")
 
 // Options say what Start serves.
 type Options struct {
-	TLS                *tls.Config // required: certificate for STARTTLS
+	TLS                *tls.Config // certificate for STARTTLS
 	Username, Password string      // the one login
-	Addr               string      // "" is 127.0.0.1:0
-	Hostname           string      // "" is capture.localhost
-	MaxMessages        int         // kept; 0 is 100
-	MaxMessageSize     int64       // octets; 0 is 35 MiB
 }
 
 // Message is one captured message.
@@ -67,88 +53,44 @@ type Message struct {
 // Server is a running capture upstream.
 type Server struct {
 	opts     Options
-	listener *gateListener
+	listener net.Listener
 	smtp     *smtp.Server
 	served   chan struct{} // closed when Serve has returned
 	stop     func() bool   // detaches from the context of Start
 
 	mu       sync.Mutex
-	messages []Message // oldest first
-	first    int       // number of messages[0], counting from 0 since the start
-	waited   int       // number of the next message for WaitMessage
-	octets   int64
+	messages []Message     // that WaitMessage has not returned, oldest first
+	octets   int           // of messages
 	changed  chan struct{} // closed and replaced when a message arrives
 	closed   bool
 }
 
-// Start listens and serves until ctx is done or Close is called.
+// Start listens on loopback and serves until ctx is done or Close is called.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	if o.TLS == nil {
-		return nil, errors.New("capture upstream: a TLS configuration is required")
-	}
-	if o.Username == "" || o.Password == "" {
-		return nil, errors.New("capture upstream: a user name and a password are required")
-	}
-	o = o.withDefaults()
-	l, err := net.Listen("tcp", o.Addr)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("capture upstream: %w", err)
 	}
-	s := &Server{opts: o, listener: newGateListener(l, o), served: make(chan struct{}), changed: make(chan struct{})}
-	s.smtp = s.engine()
+	s := &Server{opts: o, listener: l, served: make(chan struct{}), changed: make(chan struct{})}
+	s.smtp = smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) { return &session{server: s, conn: c}, nil }))
+	s.smtp.Domain, s.smtp.TLSConfig = "capture.localhost", o.TLS
+	s.smtp.MaxMessageBytes, s.smtp.MaxLineLength = maxSize, maxLine
+	s.smtp.ReadTimeout, s.smtp.WriteTimeout = 2*time.Minute, 30*time.Second
+	s.smtp.EnableSMTPUTF8, s.smtp.EnableDSN = true, true
+	s.smtp.ErrorLog = log.New(io.Discard, "", 0)
 	go func() {
 		defer close(s.served)
-		s.smtp.Serve(s.listener) // its error is always that of the closed listener
+		s.smtp.Serve(l) // its error is always that of the closed listener
 	}()
-	s.stop = context.AfterFunc(ctx, func() { s.shut() })
+	s.stop = context.AfterFunc(ctx, s.shut)
 	return s, nil
-}
-
-func (o Options) withDefaults() Options {
-	if o.Addr == "" {
-		o.Addr = "127.0.0.1:0"
-	}
-	if o.Hostname == "" {
-		o.Hostname = "capture.localhost"
-	}
-	if o.MaxMessages <= 0 {
-		o.MaxMessages = defaultMessages
-	}
-	if o.MaxMessageSize <= 0 {
-		o.MaxMessageSize = defaultSize
-	}
-	return o
-}
-
-func (s *Server) engine() *smtp.Server {
-	e := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
-		return &session{server: s, gate: c.Conn().(*gate)}, nil
-	}))
-	e.Domain = s.opts.Hostname
-	e.MaxRecipients = maxRecipients
-	e.MaxMessageBytes = s.opts.MaxMessageSize + 1 // go-smtp refuses exactly SIZE octets
-	e.MaxLineLength = maxLine
-	e.ReadTimeout, e.WriteTimeout = readTimeout, writeTimeout
-	e.EnableSMTPUTF8, e.EnableDSN = true, true
-	// The gate has done TLS before go-smtp sees the first octet, so to go-smtp every connection is
-	// plain. AUTH before TLS is the gate's to refuse.
-	e.AllowInsecureAuth = true
-	e.ErrorLog = log.New(io.Discard, "", 0)
-	return e
 }
 
 // Addr is the address clients connect to.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Messages returns what is kept, oldest first.
-func (s *Server) Messages() []Message {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.messages)
-}
-
 // WaitMessage returns the next message that no earlier call returned, in order of arrival, and waits
-// for it. Messages that were dropped by the bounds meanwhile are skipped.
+// for it.
 func (s *Server) WaitMessage(ctx context.Context) (Message, error) {
 	for {
 		m, changed, err := s.next()
@@ -167,10 +109,8 @@ func (s *Server) WaitMessage(ctx context.Context) (Message, error) {
 func (s *Server) next() (Message, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waited = max(s.waited, s.first)
-	if i := s.waited - s.first; i < len(s.messages) {
-		s.waited++
-		return s.messages[i], nil, nil
+	if len(s.messages) > 0 {
+		return s.dropLocked(), nil, nil
 	}
 	if s.closed {
 		return Message{}, nil, ErrClosed
@@ -178,43 +118,109 @@ func (s *Server) next() (Message, <-chan struct{}, error) {
 	return Message{}, s.changed, nil
 }
 
-func (s *Server) keep(m Message) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return ErrClosed
-	}
-	s.messages = append(s.messages, m)
-	s.octets += int64(len(m.Data))
-	for len(s.messages) > s.opts.MaxMessages || s.octets > maxTotal && len(s.messages) > 1 {
-		s.octets -= int64(len(s.messages[0].Data))
-		s.messages[0] = Message{} // so that the array does not hold its octets
-		s.messages = s.messages[1:]
-		s.first++
-	}
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return nil
+func (s *Server) dropLocked() Message {
+	m := s.messages[0]
+	s.messages[0] = Message{} // so that the array does not hold its octets
+	s.messages = s.messages[1:]
+	s.octets -= len(m.Data)
+	return m
 }
 
-// Close ends all connections and returns when none is served any more. What was captured stays readable.
-func (s *Server) Close() error {
+func (s *Server) keep(m Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.messages = append(s.messages, m)
+	s.octets += len(m.Data)
+	for len(s.messages) > maxMessages || s.octets > maxTotal && len(s.messages) > 1 {
+		s.dropLocked()
+	}
+	s.tellLocked()
+}
+
+func (s *Server) tellLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Close closes all connections; go-smtp tells nobody when the last has been left.
+func (s *Server) Close() {
 	s.stop()
 	s.shut()
 	<-s.served
-	s.listener.closeConnections() // also those accepted while we were closing
-	s.smtp.Shutdown(context.Background())
-	return nil
 }
 
 func (s *Server) shut() {
-	s.listener.Close()
-	s.listener.closeConnections()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
 		s.closed = true
-		close(s.changed)
-		s.changed = make(chan struct{})
+		s.tellLocked()
+		s.listener.Close() // go-smtp closes it only once it serves it
+		s.smtp.Close()
 	}
 }
+
+// session is one go-smtp session.
+type session struct {
+	server *Server
+	conn   *smtp.Conn
+
+	mu sync.Mutex // with BDAT go-smtp runs Data in a goroutine of its own
+	m  Message    // the transaction, and who is logged in
+}
+
+// AuthMechanisms implements smtp.AuthSession.
+func (s *session) AuthMechanisms() []string { return []string{sasl.Plain} }
+
+// Auth implements smtp.AuthSession.
+func (s *session) Auth(string) (sasl.Server, error) {
+	return sasl.NewPlainServer(func(_, login, password string) error {
+		if o := s.server.opts; login != o.Username || password != o.Password {
+			return smtp.ErrAuthFailed
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.m.Login = login
+		return nil
+	}), nil
+}
+
+// Mail implements smtp.Session.
+func (s *session) Mail(from string, _ *smtp.MailOptions) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m.Login == "" {
+		return &smtp.SMTPError{Code: 530, EnhancedCode: smtp.EnhancedCode{5, 7, 0}, Message: "Authentication required"}
+	}
+	s.m.From, s.m.Recipients = from, nil
+	return nil
+}
+
+// Rcpt implements smtp.Session.
+func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m.Recipients = append(s.m.Recipients, to)
+	return nil
+}
+
+// Data implements smtp.Session.
+func (s *session) Data(r io.Reader) error {
+	s.mu.Lock()
+	m := s.m
+	s.mu.Unlock()
+	var err error
+	if m.Data, err = io.ReadAll(r); err != nil {
+		return err
+	}
+	m.Received = time.Now()
+	m.TLS, _ = s.conn.TLSConnectionState()
+	s.server.keep(m)
+	return nil
+}
+
+// Reset implements smtp.Session. Mail begins anew.
+func (s *session) Reset() {}
+
+// Logout implements smtp.Session.
+func (s *session) Logout() error { return nil }

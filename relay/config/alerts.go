@@ -35,8 +35,8 @@ func (v *validator) alertURL(key string, i int) {
 		v.fail(key, `has env: or file: before an address, write the address alone`)
 		return
 	}
-	if err := url.resolve(v.dir()); err != nil {
-		v.fail(key, "%s", strings.ReplaceAll(err.Error(), "password", "address of the hook"))
+	if err := url.resolve(v.dir(), "address of the hook"); err != nil {
+		v.fail(key, "%s", err)
 		return
 	}
 	if err := alert.CheckURL(url.Value()); err != nil {

@@ -17,7 +17,6 @@ package config
 import (
 	"net/netip"
 
-	"postern/policy"
 	"postern/relay/upstream"
 	"postern/relay/upstream/profile"
 	"postern/relay/upstream/replies"
@@ -175,7 +174,7 @@ func DefaultPolicy() Policy {
 		Recipients:     []string{"*"},
 		Limits:         []string{"60 messages/minute", "1000 messages/day", "2000 recipients/day", "200 new recipients/day", "2GB/day"},
 		OverLimit:      "defer",
-		MaxHeld:        policy.DefaultMaxHeld,
+		MaxHeld:        500, // more than a person would look through
 	}
 }
 

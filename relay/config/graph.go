@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"postern/relay/upstream/graph"
+	"postern/relay/upstream/oauth"
 )
 
 // graphHost is the server of the cloud that an upstream by Microsoft Graph is in; "" for other upstreams.
@@ -63,7 +64,7 @@ func (v *validator) graphUpload(key string, u *Upstream) {
 	if u.SendsAsSender() {
 		v.warn(key+".large_mail", `"upload" with identity = "sender" needs Mail.ReadWrite for every sender's mailbox: the application can read and delete their mail. Unless that is wanted, write identity = "username" with a mailbox that has no mail of people, or "refuse"`)
 	}
-	if o := u.OAuth; o != nil && len(o.Scopes) > 0 && (o.Flow == DeviceCode || o.Flow == AuthorizationCode) && !namesScope(o.Scopes, "Mail.ReadWrite") {
+	if o := u.OAuth; o != nil && len(o.Scopes) > 0 && o.Flow.Delegated() && o.Flow != oauth.RefreshToken && !namesScope(o.Scopes, "Mail.ReadWrite") {
 		v.warn(key+".oauth.scopes", `name no Mail.ReadWrite, which large_mail = "upload" needs; remove scopes, so that a login asks for what is needed, and log in again`)
 	}
 	if u.OAuth != nil && strings.HasPrefix(u.OAuth.Cloud, "us-gov") {

@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // The widest ranges that still name somebody: the largest private ranges, 10.0.0.0/8 and fc00::/7.
 const (
@@ -19,10 +22,9 @@ func (v *validator) listeners() {
 	if len(v.Listeners) == 0 {
 		v.fail("listener", "is empty, remove it for the default listeners or write [[listener]]")
 	}
-	names := make(map[string]int)
+	v.names("listener", v.listenerNames())
 	for i := range v.Listeners {
 		key, l := element("listener", i), &v.Listeners[i]
-		v.name("listener", l.Name, names, i)
 		v.listen(key, i)
 		v.gate(key, l)
 		v.listenerBounds(key, l)
@@ -30,21 +32,19 @@ func (v *validator) listeners() {
 	}
 }
 
-// name refuses an empty or repeated name; names maps those seen to their block.
-func (v *validator) name(list, name string, names map[string]int, i int) {
-	key := element(list, i)
-	if name == "" {
-		v.fail(key+".name", "is empty, write a name")
-		return
+// names refuses empty, odd and repeated names of blocks.
+func (v *validator) names(list string, names []string) {
+	for i, name := range names {
+		key, first := element(list, i)+".name", slices.Index(names, name)
+		switch {
+		case name == "":
+			v.fail(key, "is empty, write a name")
+		case !isWord(name):
+			v.fail(key, "%q is not a name, write letters, digits, dots and hyphens", name)
+		case first < i:
+			v.fail(key, "%q is the name of %s too, write another", name, element(list, first))
+		}
 	}
-	if !isWord(name) {
-		v.fail(key+".name", "%q is not a name, write letters, digits, dots and hyphens", name)
-	}
-	if first, ok := names[name]; ok {
-		v.fail(key+".name", "%q is the name of %s too, write another", name, element(list, first))
-		return
-	}
-	names[name] = i
 }
 
 // isWord reports whether s is fit to be a name in logs, metrics and command lines.

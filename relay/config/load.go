@@ -2,12 +2,14 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
+
+	"postern/internal/textfile"
 )
 
 // maxFile bounds relay.toml, in octets.
@@ -30,9 +32,9 @@ func Load(path string) (*Config, error) {
 // single values are judged, defaults filled in and paths made absolute, but combinations are not
 // judged and secrets not read. On an error the Config, where not nil, serves Validate only.
 func Read(path string) (*Config, error) {
-	data, err := readBounded(path, maxFile)
-	if err != nil {
-		return nil, &Error{Problems: []Problem{{File: path, Message: strings.TrimPrefix(err.Error(), path+" ")}}}
+	data, err := textfile.Bounded(path, maxFile)
+	if bad, ok := errors.AsType[*textfile.Error](err); ok {
+		return nil, &Error{Problems: []Problem{{File: path, Message: bad.Msg}}}
 	}
 	c := Parse(path, data)
 	return c, c.doc.err()

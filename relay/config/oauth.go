@@ -3,22 +3,15 @@ package config
 import (
 	"bytes"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"net/url"
-	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
-)
 
-// The ways to an access token.
-const (
-	ClientCredentials = "client-credentials"
-	DeviceCode        = "device-code"
-	AuthorizationCode = "authorization-code"
-	RefreshToken      = "refresh-token"
-	ServiceAccount    = "service-account"
+	"postern/internal/textfile"
+	"postern/relay/upstream/graph"
+	"postern/relay/upstream/oauth"
 )
 
 // Who an upstream with OAuth is told we are.
@@ -30,8 +23,8 @@ const (
 // OAuth logs in with an access token instead of a password. Package oauth judges what belongs together.
 type OAuth struct {
 	// Provider names the login service: microsoft or google. Default: by Host, or microsoft where Tenant is set.
-	Provider string `toml:"provider"`
-	Flow     string `toml:"flow"` // ClientCredentials, DeviceCode, AuthorizationCode, RefreshToken or ServiceAccount
+	Provider string     `toml:"provider"`
+	Flow     oauth.Flow `toml:"flow"`
 	// Tenant and Cloud (us-gov, us-gov-dod, china) are Microsoft's.
 	Tenant       string `toml:"tenant"`
 	Cloud        string `toml:"cloud"`
@@ -76,28 +69,81 @@ func (d *Date) UnmarshalText(text []byte) (err error) {
 	return nil
 }
 
+// TokenOptions are what package oauth needs to know of the block. The error is that of a file.
+func (u *Upstream) TokenOptions() (oauth.Options, error) {
+	var failed error
+	o := u.tokenOptions(func(path string) string {
+		if path == "" {
+			return ""
+		}
+		data, err := textfile.Bounded(path, maxSecret)
+		if err != nil {
+			failed = err
+		}
+		return string(data)
+	})
+	return o, failed
+}
+
+// tokenOptions reads files by a function, which may make something else of their paths.
+func (u *Upstream) tokenOptions(read func(path string) string) oauth.Options {
+	b := u.OAuth
+	o := oauth.Options{
+		Upstream: u.Name, Provider: u.loginService(), Flow: b.Flow, Tenant: b.Tenant, Cloud: b.Cloud,
+		ClientID: b.ClientID, ClientSecret: oauth.NewSecret(b.ClientSecret.Value()), ClientSecretExpires: b.Expires.Time,
+		RefreshToken: oauth.NewSecret(b.RefreshToken.Value()), Username: u.Username, LargeMail: u.LargeMail == graph.UploadLarge,
+		Scopes: b.Scopes, TokenURL: b.TokenURL, AuthURL: b.AuthURL, DeviceURL: b.DeviceURL,
+	}
+	if b.CertificateFile != "" {
+		o.Certificate = oauth.NewSecret(read(b.CertificateFile) + "\n" + read(b.KeyFile))
+	}
+	if b.ServiceAccountFile != "" {
+		o.ServiceAccount = oauth.NewSecret(read(b.ServiceAccountFile))
+	}
+	return o
+}
+
+// loginService finds out whose accounts an upstream has; "" where all that is needed stands in the block.
+func (u *Upstream) loginService() string {
+	host := strings.ToLower(u.Host)
+	within := func(domains ...string) bool {
+		return slices.ContainsFunc(domains, func(d string) bool { return host == d || strings.HasSuffix(host, "."+d) })
+	}
+	switch {
+	case u.ByGraph():
+		return oauth.MicrosoftGraph
+	case u.OAuth.Provider != "":
+		return u.OAuth.Provider
+	case u.OAuth.Tenant != "", u.OAuth.Cloud != "",
+		strings.HasPrefix(u.Provider, "microsoft365"), u.Provider == "outlookcom",
+		within("office365.com", "outlook.com", "office365.us", "partner.outlook.cn"):
+		return oauth.Microsoft
+	case u.OAuth.Flow == oauth.ServiceAccount, u.Provider == "gmail", u.Provider == "google-relay",
+		within("gmail.com", "googlemail.com"):
+		return oauth.Google
+	}
+	return ""
+}
+
+// oauth judges the block. What it says of tokens is package oauth's to judge.
 func (v *validator) oauth(key string, u *Upstream) {
 	o := u.OAuth
 	if o == nil {
 		return
 	}
+	v.oauthUpstream(key, u)
 	key += ".oauth"
-	v.oauthUpstream(strings.TrimSuffix(key, ".oauth"), u)
-	known := v.oneOf(key+".flow", o.Flow, ClientCredentials, DeviceCode, AuthorizationCode, RefreshToken, ServiceAccount)
-	if o.Provider != "" {
-		v.oneOf(key+".provider", o.Provider, "microsoft", "google")
+	v.secret(key+".client_secret", o.ClientSecret, "secret")
+	v.secret(key+".refresh_token", o.RefreshToken, "secret")
+	options := u.tokenOptions(func(path string) string { return path })
+	for _, bad := range options.Check() {
+		v.fail(join(key, bad.Key), "%s", bad.Msg)
 	}
-	v.oauthServer(key, o)
-	v.oauthSecret(key+".client_secret", o.ClientSecret)
-	v.oauthSecret(key+".refresh_token", o.RefreshToken)
 	if o.byMicrosoft(u) {
 		v.oauthEntra(key, u)
 	}
 	if !o.Expires.IsZero() && !o.ClientSecret.IsSet() {
 		v.fail(key+".expires", "is the end of client_secret, which is not set; a certificate tells its own, remove it")
-	}
-	if known {
-		v.oauthFlow(key, o)
 	}
 	v.oauthFiles(key, o)
 	if v.oneOf(key+".identity", o.Identity, IdentityUsername, IdentitySender) && o.Identity == IdentitySender {
@@ -144,77 +190,8 @@ func (v *validator) oauthUpstream(key string, u *Upstream) {
 	}
 }
 
-// oauthServer judges what says where tokens come from.
-func (v *validator) oauthServer(key string, o *OAuth) {
-	odd := func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-'
-	}
-	if strings.ContainsFunc(o.Tenant, odd) {
-		v.fail(key+".tenant", "%q is not a tenant, write its domain or id, such as contoso.onmicrosoft.com", o.Tenant)
-	}
-	if o.Cloud != "" {
-		v.oneOf(key+".cloud", o.Cloud, "us-gov", "us-gov-dod", "china")
-	}
-	for i, s := range o.Scopes {
-		if s == "" || strings.ContainsAny(s, " \t\r\n\"\\") { // RFC 6749 §3.3
-			v.fail(element(key+".scopes", i), "%q is not a scope, write each in quotes of its own", s)
-		}
-	}
-	v.oauthURL(key+".token_url", o.TokenURL)
-	v.oauthURL(key+".auth_url", o.AuthURL)
-	v.oauthURL(key+".device_url", o.DeviceURL)
-}
-
-// oauthURL wants TLS, except on loopback: secrets go there.
-func (v *validator) oauthURL(key, text string) {
-	if text == "" {
-		return
-	}
-	u, err := url.Parse(text)
-	if err == nil && u.Host != "" && u.User == nil && (u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname())) {
-		return
-	}
-	v.fail(key, "is not the address of a server with TLS, write one that begins with https://") // the value may hold a password
-}
-
-func (v *validator) oauthSecret(key string, s Secret) {
-	if !s.IsSet() {
-		return
-	}
-	if err := s.resolve(v.dir()); err != nil {
-		v.fail(key, "%s", strings.ReplaceAll(err.Error(), "password", "secret"))
-	}
-}
-
-func (v *validator) oauthFlow(key string, o *OAuth) {
-	switch {
-	case o.Flow == ServiceAccount && o.ServiceAccountFile == "":
-		v.fail(key+".service_account_file", "is missing, write the path of the JSON key of the service account")
-	case o.Flow != ServiceAccount && o.ServiceAccountFile != "":
-		v.fail(key+".service_account_file", "has no effect with flow %q, remove it", o.Flow)
-	case o.Flow != ServiceAccount && o.ClientID == "":
-		v.fail(key+".client_id", "is missing, write the id that the application got when it was registered at the provider")
-	}
-	if o.Flow == RefreshToken && !o.RefreshToken.IsSet() {
-		v.fail(key+".refresh_token", `is missing, write "env:NAME" or "file:PATH"`)
-	}
-	if o.Flow != RefreshToken && o.RefreshToken.IsSet() {
-		v.fail(key+".refresh_token", "has no effect with flow %q, remove it", o.Flow)
-	}
-	if o.Flow == ClientCredentials && !o.ClientSecret.IsSet() && o.CertificateFile == "" {
-		v.fail(key+".client_secret", `is missing, write "env:NAME" or "file:PATH", or certificate_file and key_file`)
-	}
-}
-
 func (v *validator) oauthFiles(key string, o *OAuth) {
-	switch {
-	case o.CertificateFile != "" && o.ClientSecret.IsSet():
-		v.fail(key+".certificate_file", "stands beside client_secret, remove one of them")
-	case o.CertificateFile != "" && o.KeyFile == "":
-		v.fail(key+".certificate_file", "has no key_file beside it, write both or neither")
-	case o.CertificateFile == "" && o.KeyFile != "":
-		v.fail(key+".key_file", "has no certificate_file beside it, write both or neither")
-	}
+	v.pair(key, "certificate_file", o.CertificateFile, "key_file", o.KeyFile)
 	if o.CertificateFile != "" {
 		if _, err := readCertificates(o.CertificateFile); err != nil {
 			v.fail(key+".certificate_file", "%s", err)
@@ -240,8 +217,8 @@ func (v *validator) oauthPair(key string, o *OAuth) {
 	if err != nil || readable(o.KeyFile) != nil {
 		return
 	}
-	certificate, err := readBounded(o.CertificateFile, maxFile)
-	private, err2 := readBounded(o.KeyFile, maxSecret)
+	certificate, err := textfile.Bounded(o.CertificateFile, maxFile)
+	private, err2 := textfile.Bounded(o.KeyFile, maxSecret)
 	if err != nil || err2 != nil {
 		return
 	}
@@ -258,7 +235,7 @@ func readable(path string) error {
 	if err := checkPrivate(path); err != nil {
 		return err
 	}
-	_, err := readBounded(path, maxSecret)
+	_, err := textfile.Bounded(path, maxSecret)
 	return err
 }
 
@@ -266,8 +243,9 @@ func readable(path string) error {
 // here alone. The file must say it for every login: by a [[policy]] that matches everybody and sets senders. The blocks
 // before it may say otherwise for some.
 func (v *validator) oauthSender(key string, o *OAuth) {
-	if o.Flow != ClientCredentials && o.Flow != ServiceAccount {
-		v.fail(key+".identity", `"sender" needs tokens for every mailbox, which flow %q does not give, write flow = %q or %q, or identity = "username"`, o.Flow, ClientCredentials, ServiceAccount)
+	if o.Flow != oauth.ClientCredentials && o.Flow != oauth.ServiceAccount {
+		v.fail(key+".identity", `"sender" needs tokens for every mailbox, which flow %q does not give, write flow = %q or %q, or identity = "username"`,
+			o.Flow, oauth.ClientCredentials, oauth.ServiceAccount)
 		return
 	}
 	for i := range v.Policies {
@@ -278,16 +256,4 @@ func (v *validator) oauthSender(key string, o *OAuth) {
 		}
 	}
 	v.fail(key+".identity", `"sender" lets postern send as every mailbox, so say who may be whom: write a [[policy]] that matches everybody, last, with senders = ["{login}"] or what else holds`)
-}
-
-// OAuthFile reads a file that the block names. It was there when the configuration was validated.
-func OAuthFile(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	data, err := readBounded(path, maxSecret)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", fileError(path, err)
-	}
-	return string(data), err
 }

@@ -1,12 +1,12 @@
 package config
 
 import (
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
 
 	"postern/internal/suggest"
+	"postern/internal/textfile"
 	"postern/mail"
 	"postern/policy"
 )
@@ -15,11 +15,9 @@ func (v *validator) policies() {
 	for i := range v.Policies {
 		key, p := element("policy", i), &v.Policies[i]
 		v.matchers(key, p.Logins, p.Groups, p.Listeners)
-		v.senders(key+".senders", p.Senders)
-		v.recipients(key+".recipients", p.Recipients)
-		for j, l := range p.Limits {
-			v.limit(element(key+".limits", j), l)
-		}
+		v.entries(key+".senders", p.Senders, policy.CheckSenderPattern)
+		v.entries(key+".recipients", p.Recipients, policy.CheckRecipientPattern)
+		v.entries(key+".limits", p.Limits, checkLimit)
 		if p.UnlistedSender != "" || v.doc.has(key+".unlisted_sender") {
 			v.oneOf(key+".unlisted_sender", p.UnlistedSender, "refuse", "rewrite")
 		}
@@ -32,17 +30,13 @@ func (v *validator) policies() {
 		if p.setsNothing() && !v.problems.within(key) {
 			v.fail(key, "sets nothing, write senders, unlisted_sender, recipients, limits, over_limit or max_held, or remove it")
 		}
-		_, err := policy.New([]policy.Rule{p.rule(key)})
-		v.compiled(key, withoutName(key, err))
+		v.compiled(key, policy.Check(p.rule(key)))
 	}
 }
 
-// withoutName takes the name of the rule off an error of policy.New.
-func withoutName(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return errors.New(strings.TrimPrefix(err.Error(), name+": "))
+func checkLimit(s string) error {
+	_, err := policy.ParseLimit(s)
+	return err
 }
 
 func (p *Policy) setsNothing() bool {
@@ -125,7 +119,7 @@ func (v *validator) dkimKey(key, path string) {
 		v.fail(key, "%s", err)
 		return
 	}
-	data, err := readBounded(path, maxSecret)
+	data, err := textfile.Bounded(path, maxSecret)
 	switch {
 	case err != nil:
 		v.fail(key, "%s", err)

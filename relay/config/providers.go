@@ -176,11 +176,9 @@ func (v *validator) reports(u *Upstream) {
 	}
 }
 
-// upstreamRate judges one rate.
-func (v *validator) upstreamRate(key, text string) {
-	if _, err := parseUpstreamRate(text); err != nil {
-		v.fail(key, "%s", err)
-	}
+func checkRate(text string) error {
+	_, err := parseUpstreamRate(text)
+	return err
 }
 
 func parseUpstreamRate(text string) (upstream.Rate, error) {

@@ -1,9 +1,10 @@
 package config
 
 import (
+	"errors"
 	"strconv"
-	"strings"
 
+	"postern/mail"
 	"postern/policy"
 )
 
@@ -53,48 +54,26 @@ func (r *Route) Match() policy.Match {
 	return policy.Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Senders: r.Senders, Recipients: r.Recipients}
 }
 
-func (v *validator) limit(key, s string) {
-	if _, err := policy.ParseLimit(s); err != nil {
-		v.fail(key, "%s", err)
-	}
-}
-
-// rate is a limit of messages: what else a provider counts is its own to answer for.
-func (v *validator) senders(key string, patterns []string) {
-	for i, s := range patterns {
-		if err := policy.CheckSenderPattern(s); err != nil {
+// entries judges each entry of a list.
+func (v *validator) entries(key string, list []string, check func(string) error) {
+	for i, s := range list {
+		if err := check(s); err != nil {
 			v.fail(element(key, i), "%s", err)
-		}
-	}
-}
-
-func (v *validator) recipients(key string, patterns []string) {
-	for i, s := range patterns {
-		if err := policy.CheckRecipientPattern(s); err != nil {
-			v.fail(element(key, i), "%s", err)
-		}
-	}
-}
-
-// routeSenders differ from those of a policy: they grant nothing, so everybody may stand there.
-func (v *validator) routeSenders(key string, patterns []string) {
-	for i, s := range patterns {
-		if _, err := policy.NewMatcher(policy.Match{Senders: []string{s}}); err != nil {
-			v.fail(element(key, i), "%s", strings.TrimPrefix(err.Error(), "senders: "))
 		}
 	}
 }
 
 // compiled reports what only the whole block shows, such as a recipient that is both named and
-// denied, once its single entries are right. The error of package policy begins with the setting.
+// denied, once its single entries are right.
 func (v *validator) compiled(key string, err error) {
-	if err == nil || v.problems.within(key) {
-		return
+	bad, ok := errors.AsType[*mail.KeyError](err)
+	switch {
+	case err == nil || v.problems.within(key):
+	case !ok:
+		v.fail(key, "%s", err)
+	case v.doc.has(join(key, bad.Key)):
+		v.fail(join(key, bad.Key), "%s", bad.Msg)
+	default:
+		v.fail(key, "%s", bad)
 	}
-	setting, message, found := strings.Cut(err.Error(), ": ")
-	if found && v.doc.has(join(key, setting)) {
-		v.fail(join(key, setting), "%s", message)
-		return
-	}
-	v.fail(key, "%s", err)
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -70,21 +69,21 @@ func (s Secret) path(dir string) string {
 	return absolute(dir, name)
 }
 
-// resolve reads the secret. The error says what to write and never what was read.
-func (s Secret) resolve(dir string) error {
+// resolve reads the secret. The error says what to write, calling it by what, and never what was read.
+func (s Secret) resolve(dir, what string) error {
 	if name, ok := strings.CutPrefix(s.ref(), "env:"); ok {
-		return s.resolveEnv(name)
+		return s.resolveEnv(name, what)
 	}
 	if strings.HasPrefix(s.ref(), "file:") {
-		return s.resolveFile(s.path(dir))
+		return s.resolveFile(s.path(dir), what)
 	}
 	if s.ref() == "" {
-		return errors.New(`is empty, write the password, "env:NAME" or "file:PATH"`)
+		return fmt.Errorf(`is empty, write the %s, "env:NAME" or "file:PATH"`, what)
 	}
-	return s.set(s.ref(), "the text in quotes")
+	return s.set(s.ref(), "the text in quotes", what)
 }
 
-func (s Secret) resolveEnv(name string) error {
+func (s Secret) resolveEnv(name, what string) error {
 	if name == "" {
 		return errors.New(`names no environment variable, write "env:NAME"`)
 	}
@@ -92,33 +91,33 @@ func (s Secret) resolveEnv(name string) error {
 	if !ok {
 		return fmt.Errorf("environment variable %s is not set, set it where postern is started, name its file with --env-file, or write file:PATH", name)
 	}
-	return s.set(value, "environment variable "+name)
+	return s.set(value, "environment variable "+name, what)
 }
 
-func (s Secret) resolveFile(path string) error {
+func (s Secret) resolveFile(path, what string) error {
 	if path == "" {
 		return errors.New(`names no file, write "file:PATH"`)
 	}
 	if err := checkPrivate(path); err != nil {
 		return err
 	}
-	data, err := readBounded(path, maxSecret)
+	data, err := textfile.Bounded(path, maxSecret)
 	if err != nil {
 		return err
 	}
 	value := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	return s.set(value, path)
+	return s.set(value, path, what)
 }
 
 // set refuses what no peer could take: SASL forbids NUL (RFC 4616 §2), and a line end is a slip. A byte order mark that an editor
 // left in front is no part of it.
-func (s Secret) set(value, source string) error {
+func (s Secret) set(value, source, what string) error {
 	value = strings.TrimPrefix(value, "\ufeff")
 	if value == "" {
-		return fmt.Errorf("%s is empty, put the password there", source)
+		return fmt.Errorf("%s is empty, put the %s there", source, what)
 	}
 	if strings.ContainsAny(value, "\x00\r\n") {
-		return fmt.Errorf("%s has a line end or NUL inside, write the password alone on one line", source)
+		return fmt.Errorf("%s has a line end or NUL inside, write the %s alone on one line", source, what)
 	}
 	s.text.value = value
 	return nil
@@ -142,11 +141,32 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // MarshalJSON returns a placeholder.
 func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
 
+// secret reads a secret that was written.
+func (v *validator) secret(key string, s Secret, what string) {
+	if !s.IsSet() {
+		return
+	}
+	if err := s.resolve(v.dir(), what); err != nil {
+		v.fail(key, "%s", err)
+	}
+}
+
+// pair refuses a certificate without its key, and a key without its certificate. It reports whether both were written.
+func (v *validator) pair(table, certName, cert, keyName, key string) bool {
+	switch {
+	case cert != "" && key == "":
+		v.fail(join(table, certName), "has no %s beside it, write both or neither", keyName)
+	case cert == "" && key != "":
+		v.fail(join(table, keyName), "has no %s beside it, write both or neither", certName)
+	}
+	return cert != "" && key != ""
+}
+
 // checkPrivate refuses a file that every user of the machine can read.
 func checkPrivate(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		return fileError(path, err)
+		return textfile.Unusable(path, err)
 	}
 	if info.IsDir() {
 		return fmt.Errorf("%s is a directory, write the path of a file", path)
@@ -155,42 +175,6 @@ func checkPrivate(path string) error {
 		return fmt.Errorf("%s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path, info.Mode().Perm(), path)
 	}
 	return nil
-}
-
-// readBounded reads a regular file of at most limit octets, without a byte order mark. Others could block or never end.
-func readBounded(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fileError(path, err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file, write the path of one", path)
-	}
-	if info.Size() > limit {
-		return nil, fmt.Errorf("%s has %d octets, more than the %d allowed here: is it the right file?", path, info.Size(), limit)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fileError(path, err)
-	}
-	if data, err = textfile.Text(data); err != nil {
-		return nil, fmt.Errorf("%s %w", path, err)
-	}
-	return data, nil
-}
-
-// fileError says in plain words why a file cannot be used.
-func fileError(path string, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s does not exist, create it or correct the path", path)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s cannot be read by the user that runs this command (uid %d), change its owner or group", path, os.Getuid())
-	}
-	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
-		err = pathError.Err
-	}
-	return fmt.Errorf("%s cannot be read: %w", path, err)
 }
 
 // absolute resolves a path of relay.toml against the directory that relay.toml is in.

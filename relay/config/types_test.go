@@ -151,7 +151,7 @@ func TestSecretSources(t *testing.T) {
 		"file:big": "", "env:POSTERN_TEST ": "", "file:unix/x": "", "a\nb": "", "a\x00": "",
 	} {
 		s := Secret{&secretText{ref: ref}}
-		err := s.resolve(dir)
+		err := s.resolve(dir, "password")
 		if (err != nil) != (want == "") || s.Value() != want {
 			t.Errorf("%q is %q (%v), want %q", ref, s.Value(), err, want)
 		}

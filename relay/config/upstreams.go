@@ -17,11 +17,12 @@ func (v *validator) upstreams() {
 	if len(v.Upstreams) == 0 {
 		v.fail("upstream", "there is none, write [[upstream]] with name and host of the provider that takes your mail")
 	}
-	names := make(map[string]int)
+	v.names("upstream", v.upstreamNames())
 	for i := range v.Upstreams {
 		key, u := element("upstream", i), &v.Upstreams[i]
-		v.name("upstream", u.Name, names, i)
-		v.upstreamMissing(key, u)
+		if u.DANE {
+			v.unavailable(key+".dane", "remove it; the certificate is verified against the system's authorities")
+		}
 		v.upstreamHost(key, u)
 		v.upstreamTLS(key, u)
 		v.upstreamProxy(key+".proxy", u)
@@ -33,16 +34,7 @@ func (v *validator) upstreams() {
 		v.between(key+".messages_per_connection", u.MessagesPerConnection, 1, 1_000_000)
 		v.between(key+".max_recipients", u.MaxRecipients, 1, 10_000)
 		v.oneOf(key+".dkim", u.DKIM, DKIMSign, DKIMSkip, DKIMStrip)
-		for j, rate := range u.Rate {
-			v.upstreamRate(element(key+".rate", j), rate)
-		}
-	}
-}
-
-// upstreamMissing refuses what this version does not have.
-func (v *validator) upstreamMissing(key string, u *Upstream) {
-	if u.DANE {
-		v.unavailable(key+".dane", "remove it; the certificate is verified against the system's authorities")
+		v.entries(key+".rate", u.Rate, checkRate)
 	}
 }
 
@@ -82,16 +74,10 @@ func (v *validator) upstreamTLS(key string, u *Upstream) {
 
 // upstreamCertificate judges the files that we show to an upstream: a pair, which nobody else can read.
 func (v *validator) upstreamCertificate(key string, u *Upstream) {
-	switch {
-	case u.CertFile == "" && u.KeyFile == "":
+	if !v.pair(key, "cert_file", u.CertFile, "key_file", u.KeyFile) {
 		return
-	case u.KeyFile == "":
-		v.fail(key+".cert_file", "has no key_file beside it, write both or neither")
-		return
-	case u.CertFile == "":
-		v.fail(key+".key_file", "has no cert_file beside it, write both or neither")
-		return
-	case u.TLS == NoTLS || u.ByGraph():
+	}
+	if u.TLS == NoTLS || u.ByGraph() {
 		v.fail(key+".cert_file", "has no effect on this upstream, which is reached without SMTP over TLS, remove it")
 		return
 	}
@@ -115,7 +101,7 @@ func (v *validator) upstreamProxy(key string, u *Upstream) {
 	if !u.Proxy.IsSet() {
 		return
 	}
-	if err := u.Proxy.resolve(v.dir()); err != nil {
+	if err := u.Proxy.resolve(v.dir(), "password"); err != nil {
 		v.fail(key, "%s", err)
 		return
 	}
@@ -179,12 +165,7 @@ func (v *validator) credentials(key string, u *Upstream) {
 	if strings.ContainsAny(u.Username, "\x00\r\n") {
 		v.fail(key+".username", "has a line end or NUL inside, write the account alone")
 	}
-	if !hasPassword {
-		return
-	}
-	if err := u.Password.resolve(v.dir()); err != nil {
-		v.fail(key+".password", "%s", err)
-	}
+	v.secret(key+".password", u.Password, "password")
 	if u.Password.literal() && strings.HasPrefix(u.Password.ref(), "$") {
 		v.warn(key+".password", "is taken as it stands; for an environment variable write env:NAME")
 	}
@@ -203,10 +184,10 @@ func (v *validator) routes() {
 		if len(r.Upstreams) == 0 {
 			v.fail(key+".upstreams", "is empty, write the names of the upstreams to use, in order")
 		}
-		v.upstreamNames(key+".upstreams", r.Upstreams)
+		v.knownUpstreams(key+".upstreams", r.Upstreams)
 		v.matchers(key, r.Logins, r.Groups, r.Listeners)
-		v.routeSenders(key+".senders", r.Senders)
-		v.recipients(key+".recipients", r.Recipients)
+		v.entries(key+".senders", r.Senders, policy.CheckRouteSender)
+		v.entries(key+".recipients", r.Recipients, policy.CheckRecipientPattern)
 		_, err := policy.NewMatcher(r.Match())
 		v.compiled(key, err)
 	}
@@ -216,20 +197,20 @@ func (r *Route) matchesAll() bool {
 	return len(r.Logins)+len(r.Groups)+len(r.Listeners)+len(r.Senders)+len(r.Recipients) == 0
 }
 
-func (v *validator) upstreamNames(key string, names []string) {
+func (v *validator) knownUpstreams(key string, names []string) {
 	for i, name := range names {
 		known := slices.ContainsFunc(v.Upstreams, func(u Upstream) bool { return u.Name == name })
 		switch {
 		case !known:
-			v.fail(element(key, i), "there is no [[upstream]] named %q, write one of %s%s", name, quoteNames(v.upstreamList()),
-				suggest.Question(name, v.upstreamList()))
+			v.fail(element(key, i), "there is no [[upstream]] named %q, write one of %s%s", name, quoteNames(v.upstreamNames()),
+				suggest.Question(name, v.upstreamNames()))
 		case slices.Index(names, name) < i:
 			v.fail(element(key, i), "%q stands twice, remove one", name)
 		}
 	}
 }
 
-func (v *validator) upstreamList() []string {
+func (v *validator) upstreamNames() []string {
 	names := make([]string, len(v.Upstreams))
 	for i, u := range v.Upstreams {
 		names[i] = u.Name

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/textfile"
 	"postern/mail"
 )
 
@@ -99,12 +100,7 @@ func (v *validator) store() {
 
 func (v *validator) tls() {
 	t := v.TLS
-	switch {
-	case t.CertFile != "" && t.KeyFile == "":
-		v.fail("tls.cert_file", "has no tls.key_file beside it, write both or neither")
-	case t.CertFile == "" && t.KeyFile != "":
-		v.fail("tls.key_file", "has no tls.cert_file beside it, write both or neither")
-	}
+	v.pair("", "tls.cert_file", t.CertFile, "tls.key_file", t.KeyFile)
 	for i, name := range t.SelfSignedNames {
 		key := element("tls.self_signed_names", i)
 		if _, err := netip.ParseAddr(name); err == nil {
@@ -328,7 +324,7 @@ func (a listenAddress) covers(b listenAddress) bool {
 
 // readCertificates reads a file of PEM certificates.
 func readCertificates(path string) (*x509.CertPool, error) {
-	data, err := readBounded(path, maxFile)
+	data, err := textfile.Bounded(path, maxFile)
 	if err != nil {
 		return nil, err
 	}

@@ -492,8 +492,9 @@ for name, raw in json.load(sys.stdin).items():
     m = email.message_from_bytes(base64.b64decode(raw), policy=email.policy.default)
     parts = list(m.iter_parts())
     blocks = [] if "global" in parts[1].get_content_type() else [dict(b.items()) for b in parts[1].get_payload()]
-    out[name] = {"type": m.get_content_type(), "report": m.get_param("report-type"), "parts": [p.get_content_type() for p in parts],
-                 "blocks": [[k.lower() for k in b] for b in blocks], "defects": [repr(d) for p in m.walk() for d in p.defects]}
+    out[name] = {"type": m.get_content_type(), "report": m.get_param("report-type"),
+                 "parts": [p.get_content_type() for p in parts], "blocks": [[k.lower() for k in b] for b in blocks],
+                 "defects": [repr(d) for p in m.walk() for d in p.defects]}
 json.dump(out, sys.stdout)
 `
 

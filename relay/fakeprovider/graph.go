@@ -5,10 +5,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"log"
 	"math"
 	"mime"
-	"net"
 	"net/http"
 	netmail "net/mail"
 	"regexp"
@@ -107,8 +105,8 @@ type GraphArrival struct {
 	At         time.Time
 }
 
-// Graph is a fake of Microsoft Graph's sendMail in MIME, and of drafts with upload sessions. It is an http.Handler; Listen serves it on loopback, and Transport
-// reaches it without any socket.
+// Graph is a fake of Microsoft Graph's sendMail in MIME, and of drafts with upload sessions. It is an http.Handler; Listen serves
+// it on loopback.
 type Graph struct {
 	o GraphOptions
 
@@ -182,23 +180,8 @@ func (g *Graph) MostAtOnce(mailbox string) int {
 	return g.most[strings.ToLower(mailbox)]
 }
 
-// Transport reaches the fake without a socket. Whatever the host is, it is this fake that answers.
-func (g *Graph) Transport() http.RoundTripper { return transport{g} }
-
 // Listen serves on a loopback port of the system's choice. The base URL is Running.URL + "/v1.0".
-func (g *Graph) Listen(conf *tls.Config) (*Running, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	r := &Running{URL: "https://" + ln.Addr().String(), done: make(chan struct{})}
-	r.server = &http.Server{Handler: g, TLSConfig: conf, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
-	go func() {
-		defer close(r.done)
-		_ = r.server.ServeTLS(ln, "", "")
-	}()
-	return r, nil
-}
+func (g *Graph) Listen(conf *tls.Config) (*Running, error) { return listen(g, conf) }
 
 // graphError is an answer of Graph's.
 type graphError struct {

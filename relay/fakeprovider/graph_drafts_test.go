@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"postern/internal/testkit"
 )
 
 // drafter asks the fake as a client does.
@@ -36,7 +38,7 @@ func (d drafter) ask(method, url, token, media, contentRange, body string) (stat
 	if contentRange != "" {
 		r.Header.Set("Content-Range", contentRange)
 	}
-	res, err := (&http.Client{Transport: d.g.Transport()}).Do(r)
+	res, err := (&http.Client{Transport: testkit.Transport(d.g)}).Do(r)
 	if err != nil {
 		d.t.Fatal(err)
 	}

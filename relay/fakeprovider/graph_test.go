@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"postern/internal/testkit"
 )
 
 const graphURL = "https://graph.example.com/v1.0/users/Office@example.com/sendMail"
@@ -21,7 +23,7 @@ func postMail(t *testing.T, g *Graph, url, token, body string) *http.Response {
 	}
 	r.Header.Set("Content-Type", "text/plain")
 	r.Header.Set("Authorization", "Bearer "+token)
-	res, err := (&http.Client{Transport: g.Transport()}).Do(r)
+	res, err := (&http.Client{Transport: testkit.Transport(g)}).Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

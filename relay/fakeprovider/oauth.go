@@ -1,7 +1,6 @@
 package fakeprovider
 
 import (
-	"context"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -85,9 +84,8 @@ type Fault struct {
 	AADSTS             int
 }
 
-// OAuth is a fake authorization server. It is an http.Handler; Listen serves it on loopback, and Transport reaches it
-// without any socket, also inside a testing/synctest bubble. Paths are told by their end: .../token, .../devicecode or
-// .../device/code, .../authorize or .../auth.
+// OAuth is a fake authorization server. It is an http.Handler; Listen serves it on loopback. Paths are told by
+// their end: .../token, .../devicecode or .../device/code, .../authorize or .../auth.
 type OAuth struct {
 	o OAuthOptions
 
@@ -199,13 +197,6 @@ func (a *OAuth) Valid(token string) (identity string, scopes []string, ok bool) 
 	return t.identity, slices.Clone(t.scopes), true
 }
 
-// RevokeToken ends one access token.
-func (a *OAuth) RevokeToken(token string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.tokens, token)
-}
-
 // RevokeConsents ends what a person has consented to, with every token that came of it.
 func (a *OAuth) RevokeConsents(identity string) {
 	a.mu.Lock()
@@ -232,7 +223,7 @@ func (a *OAuth) Counts() map[string]int {
 	return maps.Clone(a.counts)
 }
 
-// Running is an OAuth server on a socket.
+// Running is a fake on a socket.
 type Running struct {
 	URL    string
 	server *http.Server
@@ -240,19 +231,23 @@ type Running struct {
 }
 
 // Listen serves on a loopback port of the system's choice: HTTPS with a configuration, plain HTTP with nil.
-func (a *OAuth) Listen(conf *tls.Config) (*Running, error) {
+func (a *OAuth) Listen(conf *tls.Config) (*Running, error) { return listen(a, conf) }
+
+func listen(h http.Handler, conf *tls.Config) (*Running, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	r := &Running{URL: "http://" + ln.Addr().String(), done: make(chan struct{})}
+	r.server = &http.Server{Handler: h, TLSConfig: conf, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
+	serve := func() error { return r.server.Serve(ln) }
 	if conf != nil {
-		ln, r.URL = tls.NewListener(ln, conf), "https://"+ln.Addr().String()
+		r.URL = "https://" + ln.Addr().String()
+		serve = func() error { return r.server.ServeTLS(ln, "", "") }
 	}
-	r.server = &http.Server{Handler: a, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
 	go func() {
 		defer close(r.done)
-		_ = r.server.Serve(ln)
+		_ = serve()
 	}()
 	return r, nil
 }
@@ -262,31 +257,4 @@ func (r *Running) Close() error {
 	err := r.server.Close()
 	<-r.done
 	return err
-}
-
-// Transport reaches the server without a socket. Whatever the URL says, it is this server that answers.
-func (a *OAuth) Transport() http.RoundTripper { return transport{a} }
-
-type transport struct{ h http.Handler }
-
-// RoundTrip runs the handler beside the caller, who goes when its context ends.
-func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancel(r.Context())
-	in := r.Clone(ctx)
-	in.Host = r.URL.Host
-	if in.Body == nil {
-		in.Body = http.NoBody
-	}
-	out := newRecorder()
-	go func() {
-		defer cancel()
-		out.run(t.h, in)
-	}()
-	select {
-	case <-out.done:
-		return out.response(r)
-	case <-r.Context().Done():
-		cancel()
-		return nil, context.Cause(r.Context())
-	}
 }

@@ -48,20 +48,6 @@ func (a *OAuth) ConsentDevice(userCode, identity string) bool {
 	return false
 }
 
-// DeviceCodes are the codes that wait for somebody's consent.
-func (a *OAuth) DeviceCodes() []string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var codes []string
-	for _, d := range a.devices {
-		if d.identity == "" && !d.denied && a.nowLocked().Before(d.expires) {
-			codes = append(codes, d.userCode)
-		}
-	}
-	slices.Sort(codes)
-	return codes
-}
-
 // Consent makes a consent without any flow and returns its refresh token.
 func (a *OAuth) Consent(client, identity string, scopes ...string) (refresh string) {
 	a.mu.Lock()

@@ -4,11 +4,17 @@ import (
 	"context"
 	"crypto/tls"
 	"maps"
-	"net"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"postern/internal/fakesmtp"
 )
+
+const maxMessage = 150 << 20 // octets
 
 // SMTPOptions configure the submission server. What is 0 is as at Exchange Online
 // (https://learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description/exchange-online-limits).
@@ -77,8 +83,9 @@ type SMTPCounts struct {
 	Refused map[string]int
 }
 
-// SMTP is a fake submission server. Listen serves it on loopback, Dial and Serve without a socket.
+// SMTP is a fake submission server. Listen serves it on loopback, Dial without a socket.
 type SMTP struct {
+	*fakesmtp.Server
 	o SMTPOptions
 
 	mu        sync.Mutex // guards what follows
@@ -88,10 +95,6 @@ type SMTP struct {
 	arrivals  []Arrival
 	changed   chan struct{} // closed at the next arrival
 	counts    SMTPCounts
-	conns     map[net.Conn]struct{}
-	closed    bool
-	listener  net.Listener
-	wg        sync.WaitGroup
 }
 
 // smtpMailbox is what the server knows of one account. Guarded by SMTP.mu.
@@ -117,53 +120,17 @@ func NewSMTP(o SMTPOptions) *SMTP {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &SMTP{
-		o: o, mailboxes: map[string]*smtpMailbox{}, changed: make(chan struct{}), conns: map[net.Conn]struct{}{},
+	s := &SMTP{
+		o: o, mailboxes: map[string]*smtpMailbox{}, changed: make(chan struct{}),
 		counts: SMTPCounts{MostConnections: map[string]int{}, MostMessages: map[string]int{}, Refused: map[string]int{}},
 	}
-}
-
-// Listen serves on a loopback port of the system's choice.
-func (s *SMTP) Listen() (port int, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	s.mu.Lock()
-	s.listener = l
-	s.mu.Unlock()
-	s.wg.Go(func() {
-		for {
-			nc, err := l.Accept()
-			if err != nil {
-				return
-			}
-			s.wg.Go(func() { s.Serve(nc) })
-		}
+	s.Server = fakesmtp.New(fakesmtp.Config{
+		Hostname: o.Hostname, TLS: o.TLS, Require: true, Size: maxMessage, Idle: 5 * time.Minute,
+		Extensions: []string{"SIZE " + strconv.Itoa(maxMessage), "PIPELINING", "DSN", "ENHANCEDSTATUSCODES", "8BITMIME", "BINARYMIME", "CHUNKING", "SMTPUTF8"},
+		Mechanisms: []string{"LOGIN", "XOAUTH2"}, // no PLAIN
+		Login:      s.login, Hook: s.hook, Take: s.take, Closed: s.exit,
 	})
-	_, text, _ := net.SplitHostPort(l.Addr().String())
-	return strconv.Atoi(text)
-}
-
-// Dial makes a connection without a socket, also inside a testing/synctest bubble. Its arguments do not matter.
-func (s *SMTP) Dial(context.Context, string, string) (net.Conn, error) {
-	client, server := net.Pipe()
-	s.wg.Go(func() { s.Serve(server) })
-	return client, nil
-}
-
-// Close cuts every connection and waits.
-func (s *SMTP) Close() {
-	s.mu.Lock()
-	s.closed = true
-	if s.listener != nil {
-		s.listener.Close()
-	}
-	for nc := range s.conns {
-		nc.Close()
-	}
-	s.mu.Unlock()
-	s.wg.Wait()
+	return s
 }
 
 // Set changes the regime from now on.
@@ -210,32 +177,10 @@ func (s *SMTP) Wait(ctx context.Context, n int) ([]Arrival, error) {
 func (s *SMTP) Counts() SMTPCounts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.counts
+	c, met := s.counts, s.Server.Counts()
+	c.Connections, c.Open, c.Logins, c.RefusedLogins = met.Connections, met.Open, met.Logins, met.Refused
 	c.MostConnections, c.MostMessages, c.Refused = maps.Clone(c.MostConnections), maps.Clone(c.MostMessages), maps.Clone(c.Refused)
 	return c
-}
-
-// enter notes a connection; false: the server is closed.
-func (s *SMTP) enter(nc net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.conns[nc] = struct{}{}
-	s.counts.Connections++
-	s.counts.Open++
-	return true
-}
-
-func (s *SMTP) exit(nc net.Conn, user string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, nc)
-	s.counts.Open--
-	if user != "" {
-		s.mailboxes[user].open--
-	}
 }
 
 // present is the regime in force.
@@ -245,8 +190,59 @@ func (s *SMTP) present() Regime {
 	return s.regime
 }
 
-// login notes that a connection is a mailbox's from now on.
-func (s *SMTP) login(user string) {
+var authLine = regexp.MustCompile(`(?i)^AUTH (LOGIN|XOAUTH2)( |$)`)
+
+// hook answers in Exchange Online's words.
+func (s *SMTP) hook(c *fakesmtp.Session, verb, line string) fakesmtp.Action {
+	switch {
+	case verb == fakesmtp.Connect:
+		return fakesmtp.Action{Reply: "220 " + s.o.Hostname + " Microsoft ESMTP MAIL Service ready (fake)"}
+	case !c.TLS || c.User != "":
+	case verb == "AUTH" && !authLine.MatchString(line):
+		return fakesmtp.Action{Reply: "504 5.7.4 Unrecognized authentication type"}
+	case verb == "MAIL" || verb == "RCPT" || verb == "DATA":
+		return fakesmtp.Action{Reply: "530 5.7.57 Client not authenticated to send mail."}
+	}
+	return fakesmtp.Action{}
+}
+
+// login admits tokens only. LOGIN is offered and refused: passwords are switched off.
+func (s *SMTP) login(c *fakesmtp.Session, mechanism, user, token string) (refusal string) {
+	if mechanism == "LOGIN" {
+		return "535 5.7.139 Authentication unsuccessful, basic authentication is disabled."
+	}
+	regime := s.present()
+	if !s.admits(user, token) {
+		if regime.Explain {
+			answer, err := c.Challenge(`{"status":"401","schemes":"Bearer","scope":"https://mail.google.com/"}`)
+			if err != nil || answer != "" {
+				return "501 5.5.2 an empty line was expected"
+			}
+		}
+		return "535 5.7.3 Authentication unsuccessful [" + s.o.Hostname + "]"
+	}
+	user = strings.ToLower(user)
+	if regime.Login != nil {
+		if refusal := regime.Login(user); refusal != "" {
+			return refusal
+		}
+	}
+	s.enter(user)
+	return ""
+}
+
+// admits reports whether the token is good for the mailbox.
+func (s *SMTP) admits(user, token string) bool {
+	identity, scopes, ok := s.o.Valid(token)
+	if !ok || s.o.Scope != "" && !slices.Contains(scopes, s.o.Scope) {
+		return false
+	}
+	exists := len(s.o.Mailboxes) == 0 || slices.ContainsFunc(s.o.Mailboxes, func(m string) bool { return strings.EqualFold(m, user) })
+	return exists && (identity == AnyMailbox || strings.EqualFold(identity, user))
+}
+
+// enter notes that a connection is a mailbox's from now on.
+func (s *SMTP) enter(user string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.mailboxes[user]
@@ -255,14 +251,38 @@ func (s *SMTP) login(user string) {
 		s.mailboxes[user] = m
 	}
 	m.open++
-	s.counts.Logins++
 	s.counts.MostConnections[user] = max(s.counts.MostConnections[user], m.open)
 }
 
-func (s *SMTP) loginRefused() {
+func (s *SMTP) exit(c *fakesmtp.Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.counts.RefusedLogins++
+	if c.User != "" {
+		s.mailboxes[strings.ToLower(c.User)].open--
+	}
+}
+
+// take answers a whole message.
+func (s *SMTP) take(c *fakesmtp.Session, m fakesmtp.Message) fakesmtp.Action {
+	from, _, _ := fakesmtp.Path(m.From)
+	a := Arrival{
+		Mailbox: strings.ToLower(c.User), From: strings.ToLower(from), Data: m.Data, Protocol: "XOAUTH2",
+		TLS: tls.VersionName(c.ConnectionState().Version),
+	}
+	for _, argument := range m.To {
+		to, _, _ := fakesmtp.Path(argument)
+		a.To = append(a.To, to)
+	}
+	regime := s.present()
+	time.Sleep(regime.Latency)
+	reply, silent := s.record(a)
+	if !silent {
+		return fakesmtp.Action{Reply: reply}
+	}
+	if regime.Patience > 0 {
+		c.CutAfter(regime.Patience)
+	}
+	return fakesmtp.Action{Stall: true} // until the client goes, or the server is closed
 }
 
 // within drops what is older than the window. Times are in order.
@@ -273,8 +293,8 @@ func within(times []time.Time, since time.Time) []time.Time {
 	return times
 }
 
-// take judges a whole message and writes it into the ledger if it is taken. The second result: say nothing.
-func (s *SMTP) take(a Arrival) (reply string, silent bool) {
+// record writes a message into the ledger if it is taken. The second result: say nothing.
+func (s *SMTP) record(a Arrival) (reply string, silent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m, now := s.mailboxes[a.Mailbox], s.nowLocked()
@@ -282,7 +302,7 @@ func (s *SMTP) take(a Arrival) (reply string, silent bool) {
 	m.allowed = within(m.allowed, now.Add(-s.o.Window))
 	m.day = within(m.day, now.Add(-24*time.Hour))
 	s.counts.MostMessages[a.Mailbox] = max(s.counts.MostMessages[a.Mailbox], len(m.offered))
-	if reply := s.judgeLocked(m, &a); reply != "" {
+	if reply := s.refusalLocked(m, &a); reply != "" {
 		return reply, false
 	}
 	m.allowed, m.day = append(m.allowed, now), append(m.day, now)
@@ -294,8 +314,8 @@ func (s *SMTP) take(a Arrival) (reply string, silent bool) {
 	return "250 2.0.0 OK <" + strconv.Itoa(len(s.arrivals)) + "@" + s.o.Hostname + "> [Hostname=" + s.o.Hostname + "]", a.Silent
 }
 
-// judgeLocked gives the refusals, in the words of Exchange Online.
-func (s *SMTP) judgeLocked(m *smtpMailbox, a *Arrival) string {
+// refusalLocked gives the refusals, in the words of Exchange Online.
+func (s *SMTP) refusalLocked(m *smtpMailbox, a *Arrival) string {
 	where := " [Hostname=" + s.o.Hostname + "]"
 	refuse := func(why, reply string) string {
 		s.counts.Refused[why]++

@@ -16,7 +16,7 @@ import (
 
 // runModel runs random operations on a store and beside it on a map, and compares what they say. The
 // scheduling of the map is as simple as can be: everything is looked at each time.
-func runModel(t *testing.T, open func(t *testing.T) queue.Store) {
+func runModel(t *testing.T, open func(t *testing.T) wholeStore) {
 	store := open(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		ctx := context.Background()
@@ -38,7 +38,7 @@ func runModel(t *testing.T, open func(t *testing.T) queue.Store) {
 
 type modelled struct {
 	s     *suite
-	store queue.Store
+	store wholeStore
 	ctx   context.Context
 	now   time.Time
 	next  int

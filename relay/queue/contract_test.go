@@ -16,13 +16,29 @@ import (
 	"postern/relay/store"
 )
 
-// TestStoreContract holds every implementation of queue.Store to the contract.
+// wholeStore is a queue.Store with what a person may do to messages, also while the daemon runs.
+type wholeStore interface {
+	queue.Store
+	// List returns messages in order of ID.
+	List(ctx context.Context, f queue.Filter) ([]*queue.Message, error)
+	// Hold, Release, Retry, Bounce and Delete return how many messages they changed. Hold keeps a running attempt's
+	// outcome. Delete leaves leased messages alone and says so by its count.
+	Hold(ctx context.Context, f queue.Filter, reason string) (int64, error)
+	Release(ctx context.Context, f queue.Filter, now time.Time) (int64, error)
+	Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error)
+	Bounce(ctx context.Context, f queue.Filter, now time.Time) (int64, error)
+	Delete(ctx context.Context, f queue.Filter) (int64, error)
+	// Stats counts; it may be a moment old but costs the same with any number of messages.
+	Stats(ctx context.Context) (queue.Stats, error)
+}
+
+// TestStoreContract holds every implementation to the contract.
 func TestStoreContract(t *testing.T) {
 	t.Run("memory", func(t *testing.T) {
-		runContract(t, func(*testing.T) queue.Store { return newMemstore() })
+		runContract(t, func(*testing.T) wholeStore { return newMemstore() })
 	})
 	t.Run("SQLite", func(t *testing.T) {
-		runContract(t, func(t *testing.T) queue.Store {
+		runContract(t, func(t *testing.T) wholeStore {
 			s, err := store.Open(t.Context(), store.Options{Dir: t.TempDir(), Daemon: true})
 			if err != nil {
 				t.Fatal(err)
@@ -38,7 +54,7 @@ func TestStoreContract(t *testing.T) {
 }
 
 // runContract runs the whole contract. open gives an empty store and sees to its end.
-func runContract(t *testing.T, open func(t *testing.T) queue.Store) {
+func runContract(t *testing.T, open func(t *testing.T) wholeStore) {
 	tests := []struct {
 		name string
 		run  func(*suite)
@@ -90,7 +106,7 @@ func runContract(t *testing.T, open func(t *testing.T) queue.Store) {
 // suite is one test with a store of its own.
 type suite struct {
 	*testing.T
-	store queue.Store
+	store wholeStore
 	ctx   context.Context
 	now   time.Time
 }

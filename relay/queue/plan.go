@@ -192,6 +192,15 @@ func (p *plan) forget(e *entry) {
 	p.reader.forgot(e.m.ID)
 }
 
+// leave leaves an entry to the store, where it becomes due at a time, or sleeps for a route. A person may have given it up
+// meanwhile: then a read says so.
+func (p *plan) leave(now time.Time, e *entry, at time.Time, route string) {
+	p.forget(e)
+	p.reader.due(at)
+	p.routes.asleep(now, route)
+	p.reader.changed = p.reader.changed || e.stale
+}
+
 // reset forgets what waits, because the store may know better, and marks what runs.
 func (p *plan) reset() {
 	p.reader.changed, p.routes.namesAt = true, time.Time{}

@@ -139,20 +139,6 @@ func (q *Queue) Refresh() {
 	q.Wake()
 }
 
-// WindowStats is the state of the scheduler at a glance.
-type WindowStats struct {
-	Window  int   // messages in memory
-	Waiting int   // of those, waiting for a slot
-	Running int   // attempts and outcomes being recorded
-	Content int64 // octets of content in memory
-	Paused  int   // routes that are paused and that mail sleeps for
-	// StoreFailing: scheduling pauses because the store returns errors.
-	StoreFailing bool
-}
-
-// Stats returns the state of the window.
-func (q *Queue) Stats() WindowStats { return q.sched.stats() }
-
 // Waiters returns how many messages in the window wait for a slot with the key. A hand-off that finds
 // any should queue its message instead of taking a slot before them.
 func (q *Queue) Waiters(key string) int { return q.sched.waiters(key) }

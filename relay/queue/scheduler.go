@@ -148,10 +148,7 @@ func (s *scheduler) admitted(e *entry, err error) {
 		return
 	case in && e.m.NextAttempt.After(now):
 		s.trace.waiting(e.m, e.route, e.until)
-		p.reader.changed = p.reader.changed || e.stale
-		p.forget(e)
-		p.reader.due(e.m.NextAttempt)
-		p.routes.asleep(now, e.asleep)
+		p.leave(now, e, e.m.NextAttempt, e.asleep)
 	case in:
 		p.join(now, e)
 	default:
@@ -249,15 +246,14 @@ func (s *scheduler) closed(e *entry, o Outcome, committed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, now := &s.plan, time.Now()
-	p.forget(e)
+	if committed && !o.Remove {
+		p.leave(now, e, o.NextAttempt, e.asleep)
+	} else {
+		p.forget(e)
+	}
 	if committed {
 		for _, report := range o.Reports {
 			p.enter(now, report, s.phase == running)
-		}
-		if !o.Remove {
-			p.reader.due(o.NextAttempt)
-			p.routes.asleep(now, e.asleep)
-			p.reader.changed = p.reader.changed || e.stale // a person may have given it up meanwhile: the store says so
 		}
 	}
 	s.bell.ring()
@@ -300,22 +296,6 @@ func (s *scheduler) lose(m *Message, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lost++
-}
-
-func (s *scheduler) stats() WindowStats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, now := &s.plan, time.Now()
-	st := WindowStats{
-		Window: len(p.window.entries), Waiting: p.window.waiting, Running: p.window.active, Content: p.window.content,
-		StoreFailing: p.health.failing,
-	}
-	for _, r := range p.routes.routes {
-		if r.closed(now) {
-			st.Paused++
-		}
-	}
-	return st
 }
 
 // waiters returns how many messages wait in the line of a key.

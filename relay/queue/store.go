@@ -140,17 +140,4 @@ type Store interface {
 	WaitedFor(ctx context.Context, after string, limit int) ([]string, error)
 	// ReleaseLeases ends all leases of an owner: at start, those of its former life.
 	ReleaseLeases(ctx context.Context, owner string) (int64, error)
-
-	// List returns messages in order of ID.
-	List(ctx context.Context, f Filter) ([]*Message, error)
-	// Hold, Release, Retry, Bounce and Delete are what a person may do to messages, also while the
-	// daemon runs. They return how many messages they changed. Hold keeps a running attempt's
-	// outcome. Delete leaves leased messages alone and says so by its count.
-	Hold(ctx context.Context, f Filter, reason string) (int64, error)
-	Release(ctx context.Context, f Filter, now time.Time) (int64, error)
-	Retry(ctx context.Context, f Filter, now time.Time) (int64, error)
-	Bounce(ctx context.Context, f Filter, now time.Time) (int64, error)
-	Delete(ctx context.Context, f Filter) (int64, error)
-	// Stats counts; it may be a moment old but costs the same with any number of messages.
-	Stats(ctx context.Context) (Stats, error)
 }

@@ -61,12 +61,7 @@ func (w storeWork) postponed(entries []*entry, at time.Time, route string, err e
 		if e.m.WaitingFor != e.route {
 			w.s.trace.waiting(e.m, e.route, e.until)
 		}
-		p.reader.changed = p.reader.changed || e.stale // given up by a person, it was not put off
-		p.forget(e)
-	}
-	if err == nil {
-		p.reader.due(at)
-		p.routes.asleep(now, route)
+		p.leave(now, e, at, route)
 	}
 }
 

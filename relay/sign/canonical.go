@@ -11,16 +11,16 @@ import (
 	"postern/mail"
 )
 
-// readSize is the piece in which a message that is not in memory is read, in octets.
+// readSize is how much of a message that is not in memory is read at a time, in octets.
 const readSize = 64 << 10
 
-// maxHeader bounds the header of a stored message: what mail.ReadHeader lets in, and ours on top.
+// maxHeader bounds the header of a stored message: what mail.ReadHeader accepts, and our own fields.
 const maxHeader = mail.MaxHeader + 256<<10
 
 var errHeaderSize = errors.New("the header is larger than any that was accepted")
 
-// Hash reads a message once. Its lines must end with CRLF; where its octets cannot be read, or its header is
-// not one that was accepted, there is an error.
+// Hash reads a message once. Its lines must end with CRLF. It fails if octets cannot be read or the header is
+// malformed.
 func Hash(c mail.Content, o Options) (*Digest, error) {
 	d := &Digest{expire: o.Expire}
 	body := bodyHash{hash: sha256.New()}
@@ -38,7 +38,7 @@ func Hash(c mail.Content, o Options) (*Digest, error) {
 	return d, nil
 }
 
-// feed gives the header to one function and the body to another, in place where memory holds them.
+// feed passes on the header and the body, without copying if they are in memory.
 func feed(c mail.Content, header func([]byte) error, body *bodyHash) error {
 	pieces := [][]byte{c.Bytes()}
 	if p, ok := c.(interface{ Pieces() [][]byte }); ok && pieces[0] == nil {
@@ -96,13 +96,13 @@ func feedReader(c mail.Content, header func([]byte) error, body *bodyHash) error
 	if !isEnd(err) {
 		return err
 	}
-	if total != c.Size() { // never sign a part
+	if total != c.Size() { // never sign part of a message
 		return fmt.Errorf("read %d of %d octets: %w", total, c.Size(), io.ErrUnexpectedEOF)
 	}
 	return nil
 }
 
-// isEnd reports the two ways in which io.ReadFull comes to an end.
+// isEnd reports whether io.ReadFull has reached the end.
 func isEnd(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
 
 // headerEnd returns where the body begins, or len(b) if there is no blank line in b.
@@ -124,8 +124,7 @@ var (
 	blankCR   = []byte(" \r")
 )
 
-// appendRelaxed appends a field in relaxed canonical form (RFC 6376 §3.4.2) without its CRLF. The name
-// is in lower case already.
+// appendRelaxed appends a field in relaxed canonical form (RFC 6376 §3.4.2), without CRLF. name must be in lower case.
 func appendRelaxed(b []byte, name string, body []byte) []byte {
 	b = append(append(b, name...), ':')
 	start := len(b)
@@ -144,19 +143,19 @@ func appendRelaxed(b []byte, name string, body []byte) []byte {
 	return b
 }
 
-// bodyHash hashes a body in relaxed canonical form (RFC 6376 §3.4.4) as it comes, in pieces cut
-// anywhere: white space at the end of a line goes, runs of it become one blank, empty lines at the
-// end go. Octets that are canonical already, which is nearly all, are hashed where they lie.
+// bodyHash hashes a body in relaxed canonical form (RFC 6376 §3.4.4), in pieces of any size: white space at the end of
+// a line is dropped, runs of it become one blank, and empty lines at the end are dropped. Octets that are already
+// canonical, which is nearly all, are hashed without copying.
 type bodyHash struct {
 	hash  hash.Hash
-	lines int  // line ends withheld: empty lines if the body ends here
-	blank bool // white space withheld: nothing if the line ends here
-	cr    bool // a CR withheld: LF may follow
+	lines int  // pending line ends: dropped if the body ends here
+	blank bool // pending white space: dropped if the line ends here
+	cr    bool // pending CR: LF may follow
 	any   bool // something was hashed
 	small []byte
 }
 
-// gather is the size in octets below which pieces are put together before they are hashed.
+// gather is the size in octets below which pieces are joined before they are hashed.
 const gather = 512
 
 func (h *bodyHash) write(b []byte) {
@@ -177,7 +176,7 @@ func (h *bodyHash) write(b []byte) {
 	}
 }
 
-// resume settles what is withheld with the octets that follow. It returns false when there are none.
+// resume decides on what is pending by the next octets. It returns false if there are none.
 func (h *bodyHash) resume(s *scanner) bool {
 	for h.blank && !h.cr && s.pos < len(s.b) && (s.b[s.pos] == ' ' || s.b[s.pos] == '\t') {
 		s.pos++
@@ -201,7 +200,7 @@ func (h *bodyHash) resume(s *scanner) bool {
 	return true
 }
 
-// flushBlank hashes the withheld white space as a blank, and the CR that turned out to be alone.
+// flushBlank hashes pending white space as a blank, and a CR that turned out to be bare.
 func (h *bodyHash) flushBlank() {
 	if h.blank {
 		h.emit(oneBlank)
@@ -212,7 +211,7 @@ func (h *bodyHash) flushBlank() {
 	h.blank, h.cr = false, false
 }
 
-// emit hashes canonical octets, except for the line ends behind the last of them.
+// emit hashes canonical octets, but keeps trailing line ends pending.
 func (h *bodyHash) emit(p []byte) {
 	end := len(p)
 	for end >= 2 && p[end-2] == '\r' && p[end-1] == '\n' {
@@ -245,7 +244,7 @@ func (h *bodyHash) put(p []byte) {
 	h.small = append(h.small, p...)
 }
 
-// sum ends the body. One that is not empty ends with exactly one CRLF.
+// sum ends the body. Unless empty, it ends with exactly one CRLF.
 func (h *bodyHash) sum(out *[sha256.Size]byte) {
 	if h.cr {
 		h.flushBlank()
@@ -257,17 +256,17 @@ func (h *bodyHash) sum(out *[sha256.Size]byte) {
 	h.hash.Sum(out[:0])
 }
 
-// scanner finds the white space that the canonical form changes. Each of its three searches runs once
-// over the octets, however often it is asked.
+// scanner finds the white space that the canonical form changes. Each of its three searches passes over the octets
+// once.
 type scanner struct {
 	b                []byte
 	pos              int
-	tab, double, end int // next finding at or behind pos; recomputed when behind
+	tab, double, end int // the next match from pos on; stale if before pos
 	started          bool
 }
 
-// change returns where, at or behind pos, white space begins that is no single blank before text, or
-// that reaches the end of the octets; len(b) if nowhere.
+// change returns the index, from pos on, of white space other than a single blank before text, or of white space that
+// reaches the end; len(b) if there is none.
 func (s *scanner) change() int {
 	rest := s.b[s.pos:]
 	if !s.started || s.tab < s.pos {
@@ -290,7 +289,7 @@ func (s *scanner) change() int {
 	return first
 }
 
-// at turns an index behind pos into a position.
+// at turns an index relative to pos into a position.
 func (s *scanner) at(i int) int {
 	if i < 0 {
 		return len(s.b)

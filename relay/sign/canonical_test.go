@@ -145,7 +145,8 @@ func bodies() map[string][]byte {
 	return map[string][]byte{
 		"base64": fill("TWFuIGlzIGRpc3Rpbmd1aXNoZWQsIG5vdCBvbmx5IGJ5IGhpcyByZWFzb24sIGJ1dCBieSB0aGlz\r\n"),
 		"prose":  fill("The quick brown fox jumps over the lazy dog and runs away from it as it can.\r\n"),
-		"code":   fill("\t\tif err != nil {  // indented\r\n\t\t\treturn fmt.Errorf(\"x:  %w\", err) \r\n\t\t}\r\n\r\n"),
+		"code": fill("\t\tif err != nil {  // indented\r\n\t\t\treturn fmt.Errorf(\"x:  %w\", err) \r\n" +
+			"\t\t}\r\n\r\n"),
 	}
 }
 
@@ -177,7 +178,8 @@ func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func BenchmarkSign(b *testing.B) {
 	keys := bothKeys(b)
 	head := message[:strings.Index(message, "\r\n\r\n")+4]
-	sizes := map[string][]byte{"4KiB": bodies()["prose"][:4<<10], "1MiB-base64": bodies()["base64"], "1MiB-prose": bodies()["prose"], "1MiB-code": bodies()["code"]}
+	sizes := map[string][]byte{"4KiB": bodies()["prose"][:4<<10], "1MiB-base64": bodies()["base64"],
+		"1MiB-prose": bodies()["prose"], "1MiB-code": bodies()["code"]}
 	for name, body := range sizes {
 		m := append([]byte(head), body...)
 		b.Run("own/"+name, func(b *testing.B) {

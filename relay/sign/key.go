@@ -19,8 +19,8 @@ import (
 	"postern/mail"
 )
 
-// Key signs for a domain under a selector. Signer holds RSA or Ed25519; it never shows itself in logs
-// because Key prints as its record name.
+// Key signs for a domain under a selector. Signer is an RSA or Ed25519 key. It never appears in logs, since a Key
+// prints as its record name.
 type Key struct {
 	Domain   string // lower case, A-labels
 	Selector string
@@ -50,16 +50,16 @@ func (k Key) Algorithm() string {
 	return Ed25519
 }
 
-// Bounds of RSA keys in bits. Gmail's floor is 1024 (RFC 8301 §3.2 wants 2048 for signing); more than 2048
-// does not fit a DNS answer everywhere and some receivers do not verify it.
+// Bounds of RSA keys, in bits. Gmail's minimum is 1024; RFC 8301 §3.2 wants 2048 for signing. Larger ones do not fit
+// every DNS answer, and some receivers do not verify them.
 const (
 	leastBits = 1024
 	goodBits  = 2048
 	mostBits  = 4096
 )
 
-// ParseKey reads a private key in PEM: PKCS#8 or PKCS#1, RSA from 1024 to 4096 bits or Ed25519. The error says
-// what was found instead.
+// ParseKey parses a private key in PEM: PKCS#8 or PKCS#1, RSA from 1024 to 4096 bits or Ed25519. The error says what
+// was found instead.
 func ParseKey(data []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(data)
 	if block == nil {
@@ -76,7 +76,8 @@ func ParseKey(data []byte) (crypto.Signer, error) {
 	case "RSA PRIVATE KEY":
 		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 	default:
-		return nil, fmt.Errorf("a PEM block of type %q is no private key for DKIM: expected PRIVATE KEY or RSA PRIVATE KEY", mail.Printable(mail.Cut(block.Type, 40)))
+		return nil, fmt.Errorf("a PEM block of type %q is no private key for DKIM: "+
+			"expected PRIVATE KEY or RSA PRIVATE KEY", mail.Printable(mail.Cut(block.Type, 40)))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("damaged key: %w", err)
@@ -189,7 +190,8 @@ func trial(k Key) error {
 		err = found[0].Err
 	}
 	if err != nil {
-		return fmt.Errorf("the first signature does not verify, the private key may not belong to its public key: %w", err)
+		return fmt.Errorf("the first signature does not verify, the private key may not belong to its public key: %w",
+			err)
 	}
 	return nil
 }
@@ -203,13 +205,13 @@ func (k Key) lookup(name string) ([]string, error) {
 	return []string{record}, err
 }
 
-// Ring finds the keys for a header author. It does not change and is safe for concurrent use.
+// Ring finds the keys for a header author. It is immutable.
 type Ring struct {
 	keys map[string][]Key // by domain, at most one of each algorithm, RSA first
 }
 
-// NewRing returns a Ring of keys that CheckKey accepted. Where a domain has more keys of one algorithm,
-// the first given signs.
+// NewRing returns a Ring of keys that CheckKey accepted. If a domain has several keys of one algorithm, the first one
+// signs.
 func NewRing(keys []Key) *Ring {
 	r := &Ring{keys: make(map[string][]Key)}
 	for _, algorithm := range []string{"rsa-sha256", "ed25519-sha256"} {
@@ -224,8 +226,8 @@ func NewRing(keys []Key) *Ring {
 	return r
 }
 
-// For returns the keys of a domain, or of its nearest parent that has any: such a signature is aligned for
-// DMARC (RFC 9989, relaxed). RSA comes first; nil if there is no key. A nil Ring has none.
+// For returns the keys of a domain, or of its nearest parent that has any, whose signatures are aligned for DMARC (RFC
+// 9989, relaxed). RSA comes first; nil if there is no key. A nil Ring has none.
 func (r *Ring) For(domain string) []Key {
 	if r == nil || strings.HasPrefix(domain, "[") {
 		return nil

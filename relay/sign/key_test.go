@@ -42,7 +42,8 @@ func TestParseKeyRefuses(t *testing.T) {
 		{"empty file", "no PEM block", nil},
 		{"text", "no PEM block", []byte("r202611._domainkey IN TXT")},
 		{"encrypted", "without a passphrase", read("encrypted")},
-		{"encrypted the old way", "without a passphrase", []byte("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n")},
+		{"encrypted the old way", "without a passphrase", []byte("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: " +
+			"4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n")},
 		{"certificate", `type "CERTIFICATE"`, block("CERTIFICATE", "x")},
 		{"public key", `type "PUBLIC KEY"`, block("PUBLIC KEY", "x")},
 		{"strange type", `type "A?B"`, []byte("-----BEGIN A\x1bB-----\n-----END A\x1bB-----\n")},
@@ -116,7 +117,8 @@ func TestCheckKey(t *testing.T) {
 		{"injection", with("example.com", "s; d=evil", ed.Signer), "", "no domain name"},
 		{"too long", with(strings.Repeat("a.", 124)+"com", "selector", ed.Signer), "", "too long"},
 		{"other private part", with("example.com", "s", mismatched{ed.Signer, other.Public()}), "", "may not belong"},
-		{"other private part, RSA", with("example.com", "s", mismatched{good.Signer, rsaKey(t, 2048).Public()}), "", "may not belong"},
+		{"other private part, RSA", with("example.com", "s", mismatched{good.Signer, rsaKey(t, 2048).Public()}), "",
+			"may not belong"},
 		{"broken", with("example.com", "s", brokenSigner{ed.Signer}), "", "does not sign"},
 		{"other kind", with("example.com", "s", mismatched{ed.Signer, "x"}), "", "cannot sign"},
 	} {
@@ -207,7 +209,8 @@ func TestRecord(t *testing.T) {
 			t.Errorf("%s: %q", k, parts)
 		}
 		line, err := k.ZoneLine()
-		if err != nil || !strings.HasPrefix(line, k.RecordName()+". IN TXT ") || strings.Count(line, `"`) != 2*len(parts) {
+		if err != nil || !strings.HasPrefix(line, k.RecordName()+". IN TXT ") ||
+			strings.Count(line, `"`) != 2*len(parts) {
 			t.Errorf("zone line %q, %v", line, err)
 		}
 	}
@@ -259,7 +262,8 @@ func TestCheckRecord(t *testing.T) {
 		}
 	}
 	ed := key(t, "ed25519", "e")
-	if err := CheckRecord(ed, []string{"v=DKIM1; k=ed25519; p=AAAA"}); err == nil || !strings.Contains(err.Error(), "32 octets") {
+	if err := CheckRecord(ed, []string{"v=DKIM1; k=ed25519; p=AAAA"}); err == nil ||
+		!strings.Contains(err.Error(), "32 octets") {
 		t.Errorf("short Ed25519 key: %v", err)
 	}
 	if err := CheckRecord(ed, []string{p}); err == nil {

@@ -30,8 +30,8 @@ func (k Key) Record() (string, error) {
 // maxString is the longest character string of a TXT record in octets (RFC 1035 §3.3.14).
 const maxString = 255
 
-// SplitRecord cuts a record's text into the strings of one TXT record. Readers join them without
-// blanks (RFC 6376 §3.6.2.2).
+// SplitRecord splits a record's text into the strings of one TXT record. Readers join them without blanks (RFC 6376
+// §3.6.2.2).
 func SplitRecord(text string) []string {
 	var parts []string
 	for len(text) > maxString {
@@ -41,7 +41,7 @@ func SplitRecord(text string) []string {
 	return append(parts, text)
 }
 
-// ZoneLine returns the record as a zone file has it.
+// ZoneLine returns the record as a line of a zone file.
 func (k Key) ZoneLine() (string, error) {
 	text, err := k.Record()
 	if err != nil {
@@ -58,7 +58,7 @@ func (k Key) ZoneLine() (string, error) {
 	return k.RecordName() + ". IN TXT " + data, nil
 }
 
-// The reasons for which CheckRecord refuses; errors of other reasons say what the record has.
+// Errors of CheckRecord. Others say what is wrong in the record.
 var (
 	ErrNoRecord      = errors.New("no DKIM record is published under this name")
 	ErrRevoked       = errors.New("the published record has an empty p=: the key is revoked")
@@ -66,8 +66,8 @@ var (
 	ErrSeveralRecord = errors.New("several DKIM records are published under this name: receivers may take any of them")
 )
 
-// CheckRecord compares what DNS has under RecordName, each TXT record with its strings joined, to the
-// key. nil: a receiver that looks now can verify.
+// CheckRecord compares the TXT records under RecordName, with their strings joined, with the key. If it returns nil,
+// receivers can verify signatures now.
 func CheckRecord(k Key, published []string) error {
 	var records []map[string]string
 	for _, text := range published {
@@ -84,7 +84,7 @@ func CheckRecord(k Key, published []string) error {
 	return ErrSeveralRecord
 }
 
-// parseRecord reads a tag list (RFC 6376 §3.2). It is no DKIM record if there is neither v=DKIM1 nor p=.
+// parseRecord parses a tag list (RFC 6376 §3.2). Without p=, or with a v= other than DKIM1, it is no DKIM record.
 func parseRecord(text string) (map[string]string, bool) {
 	tags := make(map[string]string)
 	for i, tag := range strings.Split(text, ";") {
@@ -152,5 +152,5 @@ func parsePublic(kind, p string) (crypto.PublicKey, error) {
 	if public, err := x509.ParsePKIXPublicKey(raw); err == nil {
 		return public, nil
 	}
-	return x509.ParsePKCS1PublicKey(raw) // RFC 6376 §3.6.1 says this form, everybody publishes the other
+	return x509.ParsePKCS1PublicKey(raw) // the form of RFC 6376 §3.6.1; everybody publishes the other
 }

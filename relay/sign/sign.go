@@ -1,9 +1,9 @@
-// Package sign makes DKIM signatures (RFC 6376, RFC 8463) and keeps the keys that make them: which key
-// for which header author, which fields are covered, what to publish in DNS.
+// Package sign makes DKIM signatures (RFC 6376, RFC 8463) and manages their keys: which key signs for which header
+// author, which fields are covered, what to publish in DNS.
 //
-// Failure semantics: a signature is made or there is an error; nothing is signed in part and a message
-// that must be signed never goes out without. An error here is temporary to the message (the attempt
-// defers). Keys are checked when they are read: one that cannot sign is refused at start, not at night.
+// Failure semantics: it makes a signature or returns an error; it never signs part of a message, and a message that
+// must be signed is never sent unsigned. An error here is temporary for the message (the attempt defers). Keys are
+// checked when they are loaded: one that cannot sign is refused at start.
 package sign
 
 import (
@@ -23,32 +23,32 @@ import (
 	"postern/mail"
 )
 
-// oversigned fields are listed once more than they occur, so that none can be added to a signed message
-// (RFC 6376 §8.15): what a reader shows or trusts, and what decides how the body is read.
+// oversigned fields are listed once more than they occur, so that none can be added to a signed message (RFC 6376
+// §8.15): those that readers show or trust, and those that decide how the body is read.
 var oversigned = []string{
 	"From", "To", "Cc", "Subject", "Date", "Reply-To", "Sender", "Message-ID", "In-Reply-To", "References",
 	"MIME-Version", "Content-Type", "Content-Transfer-Encoding",
 }
 
-// signed fields are listed as often as they occur. Never here: what changes on the way (Received,
-// Return-Path), what nobody may see (Bcc), and other signatures.
+// signed fields are listed as often as they occur. They must not include fields that change on the way (Received,
+// Return-Path), that nobody may see (Bcc), or other signatures.
 var signed = []string{
 	"List-Unsubscribe", "List-Unsubscribe-Post", "List-Id", "List-Help", "List-Subscribe", "List-Post", "List-Owner",
 	"List-Archive", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Date", "Resent-Message-ID",
 	"Autocrypt", "Feedback-ID",
 }
 
-// Options say how to sign.
+// Options says how to sign.
 type Options struct {
-	// Expire is the life of a signature, x= (RFC 6376 §3.5): a few days bound its replay, less than the
-	// queue's life plus the recipient's would fail honest mail. 0: none.
+	// Expire is the life of a signature, x= (RFC 6376 §3.5); 0: unlimited. A few days limit replay. It must exceed the
+	// time in our queue and the next server's, or honest mail would fail.
 	Expire time.Duration
-	// Unsigned names fields left out because the upstream rewrites them. From cannot be left out.
+	// Unsigned names fields to omit because the upstream rewrites them. From is never omitted.
 	Unsigned []string
 }
 
-// Digest is what all signatures of one message share: the canonical header fields and the body's hash.
-// It is made by one pass over the message and does not change.
+// Digest is what all signatures of one message share: the canonical header fields and the hash of the body. It takes
+// one pass over the message and is immutable.
 type Digest struct {
 	names  []string // of h=, in order
 	fields []byte   // canonical, in the order of names
@@ -56,7 +56,7 @@ type Digest struct {
 	expire time.Duration
 }
 
-// Sign returns the DKIM-Signature fields of a message, one for each key, ready to stand on top of it.
+// Sign returns the DKIM-Signature fields of a message, one for each key, to be put on top of it.
 func Sign(c mail.Content, keys []Key, now time.Time, o Options) ([]byte, error) {
 	if len(keys) == 0 {
 		return nil, nil
@@ -92,7 +92,7 @@ func (d *Digest) signature(k Key, now time.Time) ([]byte, error) {
 	// RFC 6376 §3.7: the field itself comes last, its b= empty, without its CRLF.
 	h.Write(appendRelaxed(nil, "dkim-signature", f.b[len(signatureName)+1:]))
 	sum := h.Sum(nil)
-	// For Ed25519 the hash is the message (RFC 8463 §3), which crypto.Hash(0) says.
+	// For Ed25519 the hash is the message (RFC 8463 §3), hence crypto.Hash(0).
 	signature, err := k.Signer.Sign(rand.Reader, sum, hash)
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (d *Digest) signature(k Key, now time.Time) ([]byte, error) {
 
 const signatureName = "DKIM-Signature"
 
-// fieldOf writes the field up to and with an empty b=. i= is left out: it would be "@" and the domain.
+// fieldOf writes the field with an empty b=. It omits i=, which would be "@" and the domain.
 func (d *Digest) fieldOf(k Key, algorithm string, now time.Time) folder {
 	f := folder{b: make([]byte, 0, 1536)}
 	f.word(signatureName + ":")
@@ -129,7 +129,7 @@ func (d *Digest) fieldOf(k Key, algorithm string, now time.Time) folder {
 	return f
 }
 
-// folder writes a field with lines of at most 78 octets where its words allow it.
+// folder writes a field with lines of at most 78 octets if possible.
 type folder struct {
 	b     []byte
 	width int
@@ -137,7 +137,7 @@ type folder struct {
 
 const foldWidth = 78
 
-// word appends s behind a blank, or on a new line if it does not fit.
+// word appends a blank and s, or s on a new line if it does not fit.
 func (f *folder) word(s string) {
 	switch {
 	case f.width == 0:
@@ -155,7 +155,7 @@ func (f *folder) line(s string) {
 	f.b, f.width = append(append(f.b, "\r\n\t"...), s...), 1+len(s)
 }
 
-// fold appends s without a blank, cut to the lines in units of at least n octets.
+// fold appends s without a blank, split across lines into pieces of at least n octets.
 func (f *folder) fold(s string, n int) {
 	for s != "" {
 		if room := foldWidth - f.width; room < n {
@@ -167,7 +167,7 @@ func (f *folder) fold(s string, n int) {
 	}
 }
 
-// algorithm returns a= and the hash to tell the signer.
+// algorithm returns the value of a= and the hash for the signer.
 func (k Key) algorithm() (string, crypto.Hash, error) {
 	switch public := k.Signer.Public().(type) {
 	case *rsa.PublicKey:
@@ -186,17 +186,18 @@ func (d *Digest) addHeader(h mail.Header, unsigned []string) error {
 	if h.Count("From") != 1 {
 		return errAuthor
 	}
-	leave := func(name string) bool {
-		return name != "From" && slices.ContainsFunc(unsigned, func(s string) bool { return strings.EqualFold(s, name) })
+	omit := func(name string) bool {
+		same := func(s string) bool { return strings.EqualFold(s, name) }
+		return name != "From" && slices.ContainsFunc(unsigned, same)
 	}
 	for _, name := range oversigned {
-		if !leave(name) {
+		if !omit(name) {
 			d.addFields(h, name)
 			d.names = append(d.names, name)
 		}
 	}
 	for _, name := range signed {
-		if !leave(name) {
+		if !omit(name) {
 			d.addFields(h, name)
 		}
 	}

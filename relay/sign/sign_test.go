@@ -126,27 +126,29 @@ func TestGolden(t *testing.T) {
 
 func TestVerifiesWithMsgauth(t *testing.T) {
 	keys := bothKeys(t)
-	if errs := verify(t, signed1(t, message, keys, Options{Expire: time.Hour}), zone(t, keys)); len(errs) != 2 || errors.Join(errs...) != nil {
+	if errs := verify(t, signed1(t, message, keys, Options{Expire: time.Hour}), zone(t, keys)); len(errs) != 2 ||
+		errors.Join(errs...) != nil {
 		t.Errorf("signatures: %v", errs)
 	}
 }
 
 // awkward is messages whose canonical form is easy to get wrong.
 var awkward = map[string]string{
-	"usual":             message,
-	"no body":           "From: a@example.com\r\n\r\n",
-	"no blank line":     "From: a@example.com\r\n",
-	"one line end":      "From: a@example.com\r\n\r\n\r\n",
-	"empty lines":       "From: a@example.com\r\n\r\n\r\n\r\n\r\n",
-	"white space only":  "From: a@example.com\r\n\r\n \t \r\n\t\r\n",
-	"white space last":  "From: a@example.com\r\n\r\ntext\r\n \t \r\n\t\r\n",
-	"leading lines":     "From: a@example.com\r\n\r\n\r\n\r\ntext\r\n",
-	"leading spaces":    "From: a@example.com\r\n\r\n  two\r\n one\r\n\ttab\r\n",
-	"dots":              "From: a@example.com\r\n\r\n.\r\n..\r\n",
-	"folded From":       "From:\r\n Ann\r\n\t<a@example.com>\r\n\r\nx\r\n",
-	"several of a kind": "List-Id: 1\r\nSubject: x\r\nFrom: a@example.com\r\nSubject: y\r\nTo: b\r\nList-Id: 2\r\n\r\nx\r\n",
-	"empty fields":      "From: a@example.com\r\nSubject:\r\nTo: \r\n\r\nx\r\n",
-	"odd case":          "FROM: a@example.com\r\nsubJECT: X\r\nmime-version:1.0\r\n\r\nx\r\n",
+	"usual":            message,
+	"no body":          "From: a@example.com\r\n\r\n",
+	"no blank line":    "From: a@example.com\r\n",
+	"one line end":     "From: a@example.com\r\n\r\n\r\n",
+	"empty lines":      "From: a@example.com\r\n\r\n\r\n\r\n\r\n",
+	"white space only": "From: a@example.com\r\n\r\n \t \r\n\t\r\n",
+	"white space last": "From: a@example.com\r\n\r\ntext\r\n \t \r\n\t\r\n",
+	"leading lines":    "From: a@example.com\r\n\r\n\r\n\r\ntext\r\n",
+	"leading spaces":   "From: a@example.com\r\n\r\n  two\r\n one\r\n\ttab\r\n",
+	"dots":             "From: a@example.com\r\n\r\n.\r\n..\r\n",
+	"folded From":      "From:\r\n Ann\r\n\t<a@example.com>\r\n\r\nx\r\n",
+	"several of a kind": "List-Id: 1\r\nSubject: x\r\nFrom: a@example.com\r\nSubject: y\r\nTo: b\r\nList-Id: " +
+		"2\r\n\r\nx\r\n",
+	"empty fields": "From: a@example.com\r\nSubject:\r\nTo: \r\n\r\nx\r\n",
+	"odd case":     "FROM: a@example.com\r\nsubJECT: X\r\nmime-version:1.0\r\n\r\nx\r\n",
 }
 
 // pythonVerify verifies every signature of every message given as JSON, with Debian's python3-dkim.
@@ -191,7 +193,8 @@ func TestVerifiesWithPython(t *testing.T) {
 func TestAwkwardMessages(t *testing.T) {
 	keys := bothKeys(t)
 	for name, m := range awkward {
-		if errs := verify(t, signed1(t, withBlankLine(m), keys, Options{}), zone(t, keys)); len(errs) != 2 || errors.Join(errs...) != nil {
+		if errs := verify(t, signed1(t, withBlankLine(m), keys, Options{}), zone(t, keys)); len(errs) != 2 ||
+			errors.Join(errs...) != nil {
 			t.Errorf("%s: %v", name, errs)
 		}
 	}
@@ -234,20 +237,22 @@ func TestChangesBreak(t *testing.T) {
 		}
 	}
 	for _, name := range oversigned {
-		if verifies(t, []byte(name+": x@example.com\r\n"+good), txt) || verifies(t, []byte(replace("X-Mailer", name+": x@example.com\r\nX-Mailer")), txt) {
+		if verifies(t, []byte(name+": x@example.com\r\n"+good), txt) ||
+			verifies(t, []byte(replace("X-Mailer", name+": x@example.com\r\nX-Mailer")), txt) {
 			t.Errorf("a %s field can be added", name)
 		}
 	}
 }
 
 func TestCoveredFields(t *testing.T) {
-	m := strings.Replace(message, "X-Mailer", "Bcc: secret@example.com\r\nReturn-Path: <x@example.com>\r\nDKIM-Signature: v=1\r\nX-Mailer", 1)
+	m := strings.Replace(message, "X-Mailer",
+		"Bcc: secret@example.com\r\nReturn-Path: <x@example.com>\r\nDKIM-Signature: v=1\r\nX-Mailer", 1)
 	d, err := Hash(mail.BytesContent(m), Options{Unsigned: []string{"date", "Message-ID", "from"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "From:From:To:To:Cc:Subject:Subject:Reply-To:Sender:In-Reply-To:References:MIME-Version:MIME-Version:" +
-		"Content-Type:Content-Type:Content-Transfer-Encoding:Content-Transfer-Encoding:List-Unsubscribe:List-Id"
+	const want = "From:From:To:To:Cc:Subject:Subject:Reply-To:Sender:In-Reply-To:References:" +
+		"MIME-Version:MIME-Version:Content-Type:Content-Type:Content-Transfer-Encoding:Content-Transfer-Encoding:List-Unsubscribe:List-Id"
 	if got := strings.Join(d.names, ":"); got != want {
 		t.Errorf("h=%s\nwant %s", got, want)
 	}
@@ -269,7 +274,8 @@ func TestSignatureForm(t *testing.T) {
 			t.Errorf("line of %d octets: %s", len(line), line)
 		}
 	}
-	for _, want := range []string{"a=rsa-sha256; c=relaxed/relaxed; d=example.com;", "a=ed25519-sha256;", "t=1795341600;", "x=1795345200;"} {
+	for _, want := range []string{"a=rsa-sha256; c=relaxed/relaxed; d=example.com;", "a=ed25519-sha256;",
+		"t=1795341600;", "x=1795345200;"} {
 		if !bytes.Contains(fields, []byte(want)) {
 			t.Errorf("%q is missing in\n%s", want, fields)
 		}
@@ -306,7 +312,8 @@ func (brokenSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 func TestNoPartialSignature(t *testing.T) {
 	keys := bothKeys(t)
 	keys[1].Signer = brokenSigner{keys[1].Signer}
-	if fields, err := Sign(mail.BytesContent(message), keys, now, Options{}); err == nil || fields != nil || !strings.Contains(err.Error(), "e202611._domainkey.example.com") {
+	if fields, err := Sign(mail.BytesContent(message), keys, now, Options{}); err == nil || fields != nil ||
+		!strings.Contains(err.Error(), "e202611._domainkey.example.com") {
 		t.Errorf("%q, %v", fields, err)
 	}
 }
@@ -351,8 +358,10 @@ func (p pieces) Pieces() [][]byte { return [][]byte{p.header, p.body} }
 // TestContents: where the octets lie changes nothing.
 func TestContents(t *testing.T) {
 	long := message + strings.Repeat("a line of text  with spaces \r\n", 20000)
-	headers := "From: a@example.com\r\n" + strings.Repeat("X-Long: "+strings.Repeat("x", 900)+"\r\n", 250) + "\r\nbody\r\n"
-	for name, m := range map[string]string{"short": message, "long": long, "long header": headers, "header only": "From: a@example.com\r\n"} {
+	headers := "From: a@example.com\r\n" + strings.Repeat("X-Long: "+strings.Repeat("x", 900)+"\r\n", 250) +
+		"\r\nbody\r\n"
+	for name, m := range map[string]string{"short": message, "long": long, "long header": headers,
+		"header only": "From: a@example.com\r\n"} {
 		want, err := Hash(mail.BytesContent(m), Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -419,7 +428,8 @@ func TestSignProperties(t *testing.T) {
 	txt := zone(t, keys)
 	rapid.Check(t, func(rt *rapid.T) {
 		m := "From: a@example.com\r\n" +
-			strings.Join(rapid.SliceOfN(rapid.StringMatching(`(Subject|To|List-Id|X-A|Cc):( |\t|\r\n[ \t]x|[a-z@,]){0,12}\r\n`), 0, 6).Draw(rt, "fields"), "") +
+			strings.Join(rapid.SliceOfN(rapid.StringMatching(`(Subject|To|List-Id|X-A|Cc):( |\t|\r\n[ `+
+				`\t]x|[a-z@,]){0,12}\r\n`), 0, 6).Draw(rt, "fields"), "") +
 			"\r\n" + rapid.StringMatching(`([ab.]|[ \t]|\r\n){0,40}`).Draw(rt, "body") + "\r\n"
 		if !verifies(t, signed1(t, m, keys, Options{}), txt) {
 			rt.Fatalf("does not verify: %q", m)

@@ -11,27 +11,26 @@ import (
 	"postern/mail"
 )
 
-// Sizes of the memory a Buffer begins with, in octets. A declared size is believed up to firstMost
-// before that much has come.
+// Initial sizes of a Buffer's memory, in octets. A declared size is trusted up to firstMost.
 const (
 	firstLeast = 8 << 10
 	firstMost  = 64 << 10
-	pieceSize  = 32 << 10 // of small writes gathered for a file
+	pieceSize  = 32 << 10 // to which small writes to a file are gathered
 )
 
-// Buffer takes the octets of one message and gives them back as mail.Content. Write and Content belong
-// to one goroutine; the Content is read by any number of them.
+// Buffer takes the octets of one message and returns them as mail.Content. Only one goroutine may use Write and
+// Content; any number may read the Content.
 type Buffer struct {
 	spool *Spool
 	hint  int64
 	err   error // sticky
 
 	memory []byte
-	taken  int64 // of the memory budget
+	taken  int64 // from the memory budget
 
 	file   *os.File
-	size   int64 // octets in the file or its pending piece
-	onDisk int64 // of the disk budget
+	size   int64 // octets in the file and the pending piece
+	onDisk int64 // taken from the disk budget
 	piece  []byte
 
 	content *fileOrMemory
@@ -39,14 +38,14 @@ type Buffer struct {
 	closed  atomic.Bool
 }
 
-// Buffer returns an empty Buffer. size is what the client declared, 0 if it did not: a hint, no limit.
+// Buffer returns an empty Buffer. size is the declared size, 0 if there is none: a hint, not a limit.
 func (s *Spool) Buffer(size int64) *Buffer {
 	b := &Buffer{spool: s, hint: size}
 	b.holders.Store(1)
 	return b
 }
 
-// Size is the number of octets taken so far.
+// Size is the number of octets written so far.
 func (b *Buffer) Size() int64 {
 	if b.file != nil {
 		return b.size
@@ -73,7 +72,7 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// fits makes room for n more octets in memory if the budgets allow.
+// fits grows the memory by n octets if the budgets allow it.
 func (b *Buffer) fits(n int) bool {
 	need := int64(len(b.memory) + n)
 	if need <= int64(cap(b.memory)) {
@@ -85,7 +84,7 @@ func (b *Buffer) fits(n int) bool {
 	}
 	size := max(2*int64(cap(b.memory)), firstLeast, need)
 	if cap(b.memory) == 0 {
-		size = max(need, min(max(b.hint+512, firstLeast), firstMost)) // 512: what BDAT or a liar adds
+		size = max(need, min(max(b.hint+512, firstLeast), firstMost)) // 512 in case the declared size is too small
 	} else if b.hint >= need {
 		size = b.hint + 512
 	}
@@ -105,7 +104,7 @@ func (b *Buffer) dropMemory() {
 	b.memory, b.taken = nil, 0
 }
 
-// pieces are private to a Buffer that still writes: no Content ever shows them.
+// pieces may be reused: no Content ever shows them.
 var pieces = sync.Pool{New: func() any { p := make([]byte, 0, pieceSize); return &p }}
 
 func (b *Buffer) toFile(p []byte) error {
@@ -167,8 +166,8 @@ func (b *Buffer) dropPiece() {
 	}
 }
 
-// Content ends the writing and returns what was written. It stays readable until Close, and readers
-// opened before then to their own end.
+// Content ends the writing and returns what was written. It is readable until Close; readers opened before then may
+// read to the end.
 func (b *Buffer) Content() (mail.Content, error) {
 	if b.content != nil {
 		return b.content, nil
@@ -191,15 +190,15 @@ func (b *Buffer) Content() (mail.Content, error) {
 	return b.content, nil
 }
 
-// Retain keeps the Content readable beyond Close, for work that may outlive the one who wrote it. It is
-// called before Close; the returned function, which may be called more than once, lets go.
+// Retain keeps the Content readable beyond Close, until release is called. It must be called before Close; release may
+// be called more than once.
 func (b *Buffer) Retain() (release func()) {
 	b.holders.Add(1)
 	return sync.OnceFunc(b.leave)
 }
 
-// Close lets go: the memory or the file is freed when nobody retains it, the file when its last reader
-// is done. It may be called at any time and more than once.
+// Close releases the Buffer. Its memory or file is freed once nobody retains it, a file once its last reader is closed.
+// It may be called at any time and more than once.
 func (b *Buffer) Close() error {
 	if b.closed.CompareAndSwap(false, true) {
 		b.leave()
@@ -217,18 +216,18 @@ func (b *Buffer) leave() {
 	if b.content != nil {
 		b.content.close()
 	} else if b.file != nil {
-		b.file.Close() // nameless, and nothing in it counts
+		b.file.Close() // unnamed, so this deletes it
 	}
 }
 
-// fileOrMemory is what a Buffer became.
+// fileOrMemory is the Content of a Buffer.
 type fileOrMemory struct {
 	size   int64
 	memory []byte
 	file   *os.File
 
-	mu     sync.Mutex // guards what follows
-	users  int        // readers, and 1 until close
+	mu     sync.Mutex // guards the fields below
+	users  int        // readers, plus 1 until close
 	closed bool
 }
 
@@ -266,11 +265,11 @@ func (c *fileOrMemory) close() {
 
 func (c *fileOrMemory) leaveLocked() {
 	if c.users--; c.users == 0 && c.file != nil {
-		c.file.Close() // nameless, and nothing in it counts any more
+		c.file.Close() // unnamed, so this deletes it
 	}
 }
 
-// reader reads a spooled file. A file shorter than it was is an error, never an end.
+// reader reads a spooled file. If the file has become shorter, that is an error, not the end.
 type reader struct {
 	*io.SectionReader
 	content *fileOrMemory

@@ -7,13 +7,13 @@ import (
 	"postern/mail"
 )
 
-// joinCopy is the size in octets up to which a joined message is copied into one piece: cheaper to
-// send, and its source may be closed.
+// joinCopy is the size in octets up to which a joined message is copied into one slice: it is cheaper to send, and its
+// source may be closed.
 const joinCopy = 64 << 10
 
-// Join returns the message that consists of header, which ends with its blank line, and what follows
-// offset in body. Up to 64 KiB in memory it is one slice of its own; beyond, nothing is copied, header
-// must not change, and body must stay open as long as the result is in use.
+// Join returns the message of header, with its blank line, and the octets of body from offset on. Up to 64 KiB in
+// memory it is a copy. Larger ones are not copied: header must not change, and body must stay open while the result is
+// in use.
 func Join(header []byte, body mail.Content, offset int64) mail.Content {
 	offset = min(max(offset, 0), body.Size())
 	size := int64(len(header)) + body.Size() - offset
@@ -35,8 +35,7 @@ func (j *joined) Size() int64 { return j.size }
 // Bytes returns nil: the octets are not in one piece.
 func (j *joined) Bytes() []byte { return nil }
 
-// Pieces returns the octets as slices in order where memory holds them, else nil. They must not be
-// changed.
+// Pieces returns the octets as slices in order if they are in memory, else nil. They must not be changed.
 func (j *joined) Pieces() [][]byte {
 	if b := j.body.Bytes(); b != nil {
 		return [][]byte{j.header, b[j.offset:]}
@@ -62,7 +61,7 @@ func (j *joined) Open() (io.ReadCloser, error) {
 	}{io.MultiReader(bytes.NewReader(j.header), r), r}, nil
 }
 
-// skip leaves out the first n octets, by seeking where that is possible.
+// skip skips the first n octets, by seeking if possible.
 func skip(r io.Reader, n int64) error {
 	if s, ok := r.(io.Seeker); ok {
 		_, err := s.Seek(n, io.SeekStart)
@@ -75,7 +74,7 @@ func skip(r io.Reader, n int64) error {
 	return err
 }
 
-// piecesReader reads two slices; io.Copy takes each as it is.
+// piecesReader reads two slices; io.Copy takes each whole.
 type piecesReader struct{ first, second *bytes.Reader }
 
 func (p *piecesReader) Read(b []byte) (int, error) {

@@ -1,13 +1,11 @@
-// Package spool buffers the octets of a message between the client's connection and the place that
-// takes responsibility for them: in memory under a budget for all messages together, beyond it in
-// temporary files that have no name.
+// Package spool buffers incoming messages until the upstream or the store has taken them: in memory, within a budget
+// for all messages together, and beyond it in unnamed temporary files.
 //
-// Failure semantics: nothing here is durable and nothing is acknowledged on its strength. A Buffer that
-// could not take an octet keeps failing, so that no cut message can come out of it; every error is a
-// *mail.Error of 4yz (452 4.3.1 for space, 451 4.3.0 otherwise). A message never shows another's octets:
-// memory that has held a message is left to the garbage collector, never used again, so that a reader
-// that outlives its message reads what it always read. A crash leaves at most an empty name in the
-// directory, which New removes.
+// Failure semantics: nothing here is durable, and nothing is acknowledged because of it. A Buffer that has failed once
+// keeps failing, so that no cut message can come out of it; every error is a *mail.Error of 4yz (452 4.3.1 for space,
+// 451 4.3.0 otherwise). No message can show another's octets: memory that has held one is never reused, so even a
+// reader that outlives its message reads the same. A crash leaves at most an empty file name in the directory, which
+// New removes.
 package spool
 
 import (
@@ -28,10 +26,10 @@ const (
 	DefaultDiskTotal        = 4 << 30
 )
 
-// prefix of the names of temporary files during the moment in which they have one.
+// prefix begins the names of temporary files, for the moment that they have one.
 const prefix = "spool-"
 
-// Options bound a Spool.
+// Options bounds a Spool.
 type Options struct {
 	Dir              string // for temporary files; "": the system's directory
 	MemoryPerMessage int64  // octets of a message kept in memory; 0: DefaultMemoryPerMessage
@@ -39,7 +37,7 @@ type Options struct {
 	DiskTotal        int64  // octets of all temporary files; 0: DefaultDiskTotal
 }
 
-// Spool hands out Buffers and keeps their budget. It is safe for concurrent use.
+// Spool makes Buffers and accounts for their budgets. It is safe for concurrent use.
 type Spool struct {
 	options Options
 	memory  budget
@@ -49,7 +47,7 @@ type Spool struct {
 // Stats is what the Buffers of a Spool hold, in octets.
 type Stats struct{ Memory, Disk int64 }
 
-// New removes what a former life left in the directory and returns a Spool.
+// New removes what an earlier process left in the directory and returns a Spool.
 func New(o Options) (*Spool, error) {
 	if o.Dir == "" {
 		o.Dir = os.TempDir()
@@ -74,8 +72,8 @@ func New(o Options) (*Spool, error) {
 	return s, f.Close()
 }
 
-// clean removes files that kept their name because a process died between two system calls. A file that
-// another process is about to unlink is none of its worries: it has it open.
+// clean removes files that still have a name because a process died between two system calls. If another process is
+// about to unlink one, it already has it open.
 func (s *Spool) clean() error {
 	names, err := filepath.Glob(filepath.Join(s.options.Dir, prefix+"*"))
 	if err != nil {
@@ -89,7 +87,7 @@ func (s *Spool) clean() error {
 	return nil
 }
 
-// createFile returns an open file without a name: it goes with the last descriptor, whatever happens.
+// createFile returns an open file without a name, which disappears with its last descriptor.
 func (s *Spool) createFile() (*os.File, error) {
 	f, err := os.CreateTemp(s.options.Dir, prefix) // 0600
 	if err != nil {
@@ -101,7 +99,7 @@ func (s *Spool) createFile() (*os.File, error) {
 	return f, nil
 }
 
-// Stats tells what is held now.
+// Stats returns the current use.
 func (s *Spool) Stats() Stats { return Stats{Memory: s.memory.used.Load(), Disk: s.disk.used.Load()} }
 
 // budget counts octets up to a limit.
@@ -120,7 +118,7 @@ func (b *budget) take(n int64) bool {
 
 func (b *budget) give(n int64) { b.used.Add(-n) }
 
-// trouble turns an error of ours into what a client may hear.
+// trouble gives an error of ours a reply.
 func trouble(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, errDiskBudget) {
 		return mail.Refuse(mail.R(452, "4.3.1", "no space for the message right now, try again later"), err)

@@ -380,7 +380,8 @@ func TestJoin(t *testing.T) {
 				t.Errorf("size %d, memory %d: Bytes is set: %v", size, limit, got != nil)
 			}
 			if p, ok := c.(interface{ Pieces() [][]byte }); ok {
-				if got := p.Pieces(); (got != nil) != (limit > 10) || got != nil && !bytes.Equal(bytes.Join(got, nil), want) {
+				if got := p.Pieces(); (got != nil) != (limit > 10) ||
+					got != nil && !bytes.Equal(bytes.Join(got, nil), want) {
 					t.Errorf("size %d, memory %d: wrong pieces", size, limit)
 				}
 			}

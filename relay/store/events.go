@@ -95,7 +95,7 @@ func (s *SQLite) appendEvents(ctx context.Context, events []trace.Event, lazy bo
 			}
 			counts.events++
 			counts.history += rows[i].octets()
-			if rows[i].Kind.Noise() {
+			if rows[i].Kind.IsRefusal() {
 				counts.refusals += rows[i].octets()
 			}
 		}

@@ -23,7 +23,7 @@ func (r *eventRow) octets() int64 {
 	return int64(250 + len(r.Kind) + len(r.data) + 2*indexed)
 }
 
-// refusals are the kinds of trace.Kind.Noise.
+// refusals are the kinds of trace.Kind.IsRefusal.
 const refusals = "kind IN ('refused', 'auth-fail', 'rejected')"
 
 // schemaHistory counts the octets of the trace, all and those of refusals, and finds the oldest refusals.

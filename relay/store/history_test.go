@@ -67,7 +67,7 @@ func kinds(t *testing.T, s *SQLite) map[bool]int {
 	}
 	n := map[bool]int{}
 	for _, e := range events {
-		n[e.Kind.Noise()]++
+		n[e.Kind.IsRefusal()]++
 	}
 	return n
 }

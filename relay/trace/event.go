@@ -1,10 +1,10 @@
-// Package trace records what happened: one Event for everything that concerns a message or a refused
-// session, from the first refused connection to the upstream's verbatim reply.
+// Package trace records what happened: one Event for everything that concerns a message or a refused session, from the
+// first refused connection to the upstream's verbatim reply.
 //
-// Failure semantics: recording never holds up mail. Events wait in a bounded buffer and are written in
-// batches; when the buffer is full or the store fails, events are dropped, counted and logged once. A
-// crash loses the events of the last moments, never a message. Refusals have a buffer of their own and a rate for each
-// login and each place, above which they are counted: nobody can push out the events of others.
+// Failure semantics: recording never holds up mail. Events wait in a bounded buffer and are written in batches; if the
+// buffer is full or the store fails, events are dropped, counted and logged once. A crash loses the last events, never
+// a message. Refusals have a buffer of their own and a rate limit for each login and client network, above which they
+// are only counted: nobody can push out the events of others.
 package trace
 
 import (
@@ -17,26 +17,28 @@ import (
 // Kind names what happened.
 type Kind string
 
-// The kinds of events. Add to them; do not rename: people search for them.
+// The kinds of events. Never rename one: people search for them.
 const (
-	Refused   Kind = "refused"   // a connection or session turned away before any message (limit, TLS, PROXY, protocol)
+	Refused   Kind = "refused"   // a connection or session refused before any message (limit, TLS, PROXY, protocol)
 	AuthFail  Kind = "auth-fail" // AUTH answered with anything but 235
 	Rejected  Kind = "rejected"  // MAIL, RCPT or the message answered 4yz or 5yz
-	Accepted  Kind = "accepted"  // 250 after DATA, with how: handed off or queued
-	Attempt   Kind = "attempt"   // an attempt that had no result for a recipient (deferred before MAIL, postponed)
-	Delivered Kind = "delivered" // a recipient taken by the upstream
-	Deferred  Kind = "deferred"  // a recipient to be tried again
-	Failed    Kind = "failed"    // a recipient given up
-	Unclear   Kind = "unclear"   // a recipient given up without knowing whether the upstream has it
-	Report    Kind = "report"    // a DSN made, or withheld and why
-	Operator  Kind = "operator"  // what a person did: to messages (hold, release, retry, delete, bounce) or to an account
+	Accepted  Kind = "accepted"  // 250 after DATA: handed off or queued
+	Attempt   Kind = "attempt"   // an attempt without a result for a recipient (deferred before MAIL, postponed)
+	Delivered Kind = "delivered" // the upstream took a recipient
+	Deferred  Kind = "deferred"  // a recipient will be retried
+	Failed    Kind = "failed"    // a recipient was given up
+	Unclear   Kind = "unclear"   // a recipient was given up without knowing whether the upstream has it
+	Report    Kind = "report"    // a DSN was made, or withheld and why
+	Operator  Kind = "operator"  // what a person did to messages (hold, release, retry, delete, bounce) or accounts
 )
 
 // Kinds are all kinds, in the order of a message's life.
-var Kinds = []Kind{Refused, AuthFail, Rejected, Accepted, Attempt, Delivered, Deferred, Failed, Unclear, Report, Operator}
+var Kinds = []Kind{
+	Refused, AuthFail, Rejected, Accepted, Attempt, Delivered, Deferred, Failed, Unclear, Report, Operator,
+}
 
-// Noise reports whether events of this kind tell of refusals, which clients can cause as they like.
-func (k Kind) Noise() bool { return k == Refused || k == AuthFail || k == Rejected }
+// IsRefusal reports whether events of this kind are refusals, which clients can cause at will.
+func (k Kind) IsRefusal() bool { return k == Refused || k == AuthFail || k == Rejected }
 
 // Event is one row of the trace. Only Time and Kind are always set.
 type Event struct {
@@ -45,7 +47,7 @@ type Event struct {
 	ID        string        `json:"id,omitempty"`      // message
 	Session   string        `json:"session,omitempty"` // client connection
 	Listener  string        `json:"listener,omitempty"`
-	Client    string        `json:"client,omitempty"` // address of the client
+	Client    string        `json:"client,omitempty"` // its address
 	Login     string        `json:"login,omitempty"`
 	From      string        `json:"from,omitempty"`   // reverse-path
 	Author    string        `json:"author,omitempty"` // header author
@@ -56,24 +58,25 @@ type Event struct {
 	Identity  string        `json:"identity,omitempty"`
 	Class     string        `json:"class,omitempty"`  // mail.Class of an outcome
 	Stage     string        `json:"stage,omitempty"`  // mail.Stage of an outcome
-	Rule      string        `json:"rule,omitempty"`   // reply rule that decided the class; "none": no rule knew the reply
+	Rule      string        `json:"rule,omitempty"`   // reply rule that decided the class; "none": no rule matched
 	Reply     mail.Reply    `json:"reply,omitzero"`   // ours to the client, or the upstream's to us
 	Detail    string        `json:"detail,omitempty"` // one plain sentence
 	Attempt   int           `json:"attempt,omitempty"`
 	Took      time.Duration `json:"took_ns,omitempty"`
-	Age       time.Duration `json:"-"` // of the message, for metrics: not kept
+	Age       time.Duration `json:"-"` // of the message, for metrics: not stored
 }
 
-// Has reports whether the words of an event contain a text: what was said, what happened, the Message-ID.
+// Has reports whether the reply, the detail or the Message-ID of an event contains a text.
 func (e *Event) Has(text string) bool {
-	return strings.Contains(e.Reply.String(), text) || strings.Contains(e.Detail, text) || strings.Contains(e.MessageID, text)
+	return strings.Contains(e.Reply.String(), text) ||
+		strings.Contains(e.Detail, text) || strings.Contains(e.MessageID, text)
 }
 
 // Query selects events. Zero fields select everything.
 type Query struct {
 	ID, Session, Login, From, To string // exact; From and To also as "*@domain"
 	Kinds                        []Kind
-	Text                         string // in Reply, Detail or MessageID, exact; goes through all events of the time
+	Text                         string // exact, in Reply, Detail or MessageID; scans all events of the period
 	Since, Until                 time.Time
 	Limit                        int // 0: 200
 }

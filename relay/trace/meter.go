@@ -12,25 +12,25 @@ import (
 	"postern/mail"
 )
 
-// How many refusals are told one by one. What is left out is counted, and told once a minute.
+// How many refusals are recorded one by one. The rest is counted, and summarised once a minute.
 const (
 	meterWindow  = time.Minute
-	perKind      = 20   // of one kind in a window: of a login, or of a login that somebody without one claims to be
-	perSubject   = 100  // in a window, of a login, or of all strangers of one IPv4 address or IPv6 /64
-	strangerRate = 5    // by the second, of all who have not logged in, and
-	strangerMax  = 600  // at once
-	maxTallies   = 8192 // groups, and as many subjects, that strangers can make in a window; logins have as much again
-	maxSummaries = 200  // events that tell what was left out in a window
+	perKind      = 20   // per window, of one kind, of a login or a login that an unauthenticated client claims
+	perSubject   = 100  // per window, of a login, or of all unauthenticated clients at an IPv4 address or IPv6 /64
+	unauthRate   = 5    // per second, of all unauthenticated clients
+	unauthBurst  = 600  // at once, of all unauthenticated clients
+	maxTallies   = 8192 // groups, and subjects, of unauthenticated clients in a window; logins have as many again
+	maxSummaries = 200  // summaries per window
 )
 
-// subject is whom a refusal counts for: a login, or the place of a client that has not logged in. What such
-// a client claims to be proves nothing.
+// subject is who a refusal counts against: a login, or the network of an unauthenticated client, whose claims prove
+// nothing.
 type subject struct {
-	login string
-	place netip.Prefix
+	login   string
+	network netip.Prefix
 }
 
-// group tells refusals of one subject apart.
+// group is the refusals of one subject that are alike.
 type group struct {
 	subject
 	claimed  string // the login of a failed AUTH
@@ -42,34 +42,36 @@ type group struct {
 // tally counts refusals of one group or subject in a window.
 type tally struct {
 	told, left int
-	listener   string     // of the first that was left out, as is
+	listener   string     // of the first that was left out
 	reply      mail.Reply // its reply
 }
 
-// meter bounds what a refused client, logged in or not, can make us write. It belongs to whoever calls
-// it, from many goroutines.
+// meter bounds what a refused client, logged in or not, can make us write. It is safe for concurrent use.
 type meter struct {
-	mu        sync.Mutex // guards all below
-	groups    map[group]*tally
-	subjects  map[subject]*tally
-	strangers *rate.Limiter
-	others    tally // those that are counted for nobody
-	total     uint64
+	mu              sync.Mutex // guards all below
+	groups          map[group]*tally
+	subjects        map[subject]*tally
+	unauthenticated *rate.Limiter
+	others          tally // those counted against nobody
+	total           uint64
 }
 
 func newMeter() *meter {
-	return &meter{groups: map[group]*tally{}, subjects: map[subject]*tally{}, strangers: rate.NewLimiter(strangerRate, strangerMax)}
+	return &meter{
+		groups: map[group]*tally{}, subjects: map[subject]*tally{},
+		unauthenticated: rate.NewLimiter(unauthRate, unauthBurst),
+	}
 }
 
 func subjectOf(e *Event) subject {
 	if e.Login != "" && e.Kind != AuthFail {
 		return subject{login: e.Login}
 	}
-	return subject{place: place(e.Client)}
+	return subject{network: network(e.Client)}
 }
 
-// place is the part of an address that stands for one client: IPv4 /32, IPv6 /64.
-func place(client string) netip.Prefix {
+// network is the network that counts as one client: an IPv4 address or IPv6 /64.
+func network(client string) netip.Prefix {
 	p, err := netip.ParsePrefix(client)
 	if err == nil {
 		return p
@@ -87,7 +89,7 @@ func place(client string) netip.Prefix {
 	return p
 }
 
-// allow reports whether a refusal is told by itself; otherwise it is counted.
+// allow reports whether to record a refusal; otherwise it counts it.
 func (m *meter) allow(now time.Time, e *Event) bool {
 	who := subjectOf(e)
 	what := group{subject: who, kind: e.Kind, code: e.Reply.Code, enhanced: e.Reply.Enhanced}
@@ -106,7 +108,7 @@ func (m *meter) allow(now time.Time, e *Event) bool {
 		m.leaveLocked(of, e)
 	case all != nil && all.told >= perSubject:
 		m.leaveLocked(all, e)
-	case of == nil, all == nil, who.login == "" && !m.strangers.AllowN(now, 1):
+	case of == nil, all == nil, who.login == "" && !m.unauthenticated.AllowN(now, 1):
 		m.leaveLocked(&m.others, e)
 	default:
 		of.told++
@@ -116,7 +118,7 @@ func (m *meter) allow(now time.Time, e *Event) bool {
 	return false
 }
 
-// tallyOf finds a tally or makes one, while there is room.
+// tallyOf finds a tally, or makes one if there is room.
 func tallyOf[K comparable](in map[K]*tally, key K, room int) *tally {
 	t := in[key]
 	if t == nil && len(in) < room {
@@ -134,34 +136,35 @@ func (m *meter) leaveLocked(t *tally, e *Event) {
 	}
 }
 
-// leftOut returns how many refusals were not told by themselves, since the start.
+// leftOut returns how many refusals were not recorded since the start.
 func (m *meter) leftOut() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.total
 }
 
-// summary is an event that stands for several.
+// summary is an event that stands for the ones that were left out.
 type summary struct {
 	Event
 	left int
 }
 
-// sweep ends a window and returns what it left out, most first.
+// sweep ends a window and returns its summaries, largest first.
 func (m *meter) sweep(now time.Time) []summary {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []summary
 	for s, t := range m.groups {
 		if t.left > 0 {
-			e := Event{Kind: s.kind, Login: s.login + s.claimed, Listener: t.listener, Client: shown(s.place), Reply: t.reply}
+			e := Event{Kind: s.kind, Login: s.login + s.claimed, Listener: t.listener, Reply: t.reply}
+			e.Client = shown(s.network)
 			e.Detail = fmt.Sprintf("and %d more of this kind in the last minute", t.left)
 			all = append(all, summary{e, t.left})
 		}
 	}
 	for s, t := range m.subjects {
 		if t.left > 0 {
-			e := Event{Kind: Refused, Login: s.login, Listener: t.listener, Client: shown(s.place)}
+			e := Event{Kind: Refused, Login: s.login, Listener: t.listener, Client: shown(s.network)}
 			e.Detail = fmt.Sprintf("and %d more refusals of several kinds in the last minute", t.left)
 			all = append(all, summary{e, t.left})
 		}
@@ -178,12 +181,12 @@ func (m *meter) sweep(now time.Time) []summary {
 	for i := range all {
 		all[i].Time = now
 	}
-	m.groups, m.subjects = map[group]*tally{}, map[subject]*tally{} // a flood's maps go with it
+	m.groups, m.subjects = map[group]*tally{}, map[subject]*tally{} // new ones: a flood's maps are large
 	m.others = tally{}
 	return all
 }
 
-// shown is a place as the trace names clients.
+// shown is a network as the trace shows clients.
 func shown(p netip.Prefix) string {
 	switch {
 	case !p.IsValid():

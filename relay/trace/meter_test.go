@@ -104,19 +104,24 @@ func TestStrangersShareByPlace(t *testing.T) {
 		n     int
 		told  int
 	}{
-		"one address, one login": {func(int) Event { return Event{Kind: AuthFail, Login: "anna", Client: "192.0.2.1", Reply: wrong} }, 5000, perKind},
+		"one address, one login": {func(int) Event {
+			return Event{Kind: AuthFail, Login: "anna", Client: "192.0.2.1",
+				Reply: wrong}
+		}, 5000, perKind},
 		"one address, many logins": {func(i int) Event {
 			return Event{Kind: AuthFail, Login: fmt.Sprint("u", i), Client: "192.0.2.1", Reply: wrong}
 		}, 5000, perSubject},
 		"one IPv6 network": {func(i int) Event {
-			return Event{Kind: AuthFail, Login: fmt.Sprint("u", i), Client: fmt.Sprintf("2001:db8::%x", i), Reply: wrong}
+			return Event{Kind: AuthFail, Login: fmt.Sprint("u", i), Client: fmt.Sprintf("2001:db8::%x", i),
+				Reply: wrong}
 		}, 5000, perSubject},
 		"many addresses": {func(i int) Event {
 			return Event{Kind: AuthFail, Login: "anna", Client: fmt.Sprintf("203.0.%d.%d", i>>8, i&255), Reply: wrong}
-		}, 5000, strangerMax},
+		}, 5000, unauthBurst},
 		"connections from many networks": {func(i int) Event {
-			return Event{Kind: Refused, Client: fmt.Sprintf("2001:db8:%x:%x::1", i>>8, i&255), Reply: mail.R(421, "4.7.0", "too many")}
-		}, 50_000, strangerMax},
+			return Event{Kind: Refused, Client: fmt.Sprintf("2001:db8:%x:%x::1", i>>8, i&255),
+				Reply: mail.R(421, "4.7.0", "too many")}
+		}, 50_000, unauthBurst},
 		"nobody knows from where": {func(int) Event { return Event{Kind: Refused} }, 5000, perKind},
 		"many logins that are real": {func(i int) Event {
 			return Event{Kind: Rejected, Login: fmt.Sprint("u", i), Client: "192.0.2.1", Reply: refusedSender}
@@ -135,7 +140,8 @@ func TestStrangersShareByPlace(t *testing.T) {
 			left += s.left
 		}
 		if told != test.told || told+left != test.n || len(all) > maxSummaries+1 {
-			t.Errorf("%s: %d of %d told, want %d; %d counted in %d summaries", name, told, test.n, test.told, left, len(all))
+			t.Errorf("%s: %d of %d told, want %d; %d counted in %d summaries", name, told, test.n, test.told, left,
+				len(all))
 		}
 		if more := m.sweep(now); len(more) != 0 {
 			t.Errorf("%s: told again: %+v", name, more)
@@ -161,26 +167,29 @@ func TestStrangersHideNoLogin(t *testing.T) {
 		m.allow(now, &Event{Kind: AuthFail, Login: "printer", Client: "192.0.2.1"})
 	}
 	now = now.Add(time.Minute)
-	for _, e := range []Event{{Kind: AuthFail, Login: "anna", Client: "192.0.2.1"}, {Kind: Rejected, Login: "anna", Client: "192.0.2.1"}} {
+	for _, e := range []Event{{Kind: AuthFail, Login: "anna", Client: "192.0.2.1"},
+		{Kind: Rejected, Login: "anna", Client: "192.0.2.1"}} {
 		if !m.allow(now, &e) {
 			t.Errorf("%s of anna is hidden", e.Kind)
 		}
 	}
 }
 
-// TestFullMeterKeepsLogins: strangers cannot take the last place among what is counted, from which on logins would be left out.
+// TestFullMeterKeepsLogins: strangers cannot take the last place among what is counted, from which on logins would be
+// left out.
 func TestFullMeterKeepsLogins(t *testing.T) {
 	now, m := time.Unix(1e9, 0), newMeter()
 	for i := range 4 * maxTallies {
-		m.allow(now, &Event{Kind: AuthFail, Login: fmt.Sprint("u", i), Client: fmt.Sprintf("2001:db8:%x:%x::1", i>>8, i&255)})
+		m.allow(now, &Event{Kind: AuthFail, Login: fmt.Sprint("u", i),
+			Client: fmt.Sprintf("2001:db8:%x:%x::1", i>>8, i&255)})
 	}
 	if !m.allow(now, &Event{Kind: Rejected, Login: "anna", Client: "192.0.2.1"}) {
 		t.Error("a login is hidden by strangers")
 	}
 }
 
-// TestNoiseHasItsOwnBuffer: refusals that wait for a sink that hangs leave the room of mail alone.
-func TestNoiseHasItsOwnBuffer(t *testing.T) {
+// TestRefusalsHaveTheirOwnBuffer: refusals that wait for a sink that hangs leave the room of mail alone.
+func TestRefusalsHaveTheirOwnBuffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &memorySink{slow: time.Hour}
 		r, end := running(sink, nil)
@@ -190,16 +199,16 @@ func TestNoiseHasItsOwnBuffer(t *testing.T) {
 		for i := range bufferSize {
 			r.Record(Event{Kind: Failed, Attempt: i})
 		}
-		if n := r.Dropped(); n != 2*bufferSize-noiseSize {
-			t.Errorf("%d dropped, want %d", n, 2*bufferSize-noiseSize)
+		if n := r.Dropped(); n != 2*bufferSize-refusalsSize {
+			t.Errorf("%d dropped, want %d", n, 2*bufferSize-refusalsSize)
 		}
 		time.Sleep(100 * time.Hour)
 		end()
 		if n, _ := count(t, sink.written(), Failed, ""); n != bufferSize {
 			t.Errorf("%d failures written, want %d", n, bufferSize)
 		}
-		if n, _ := count(t, sink.written(), Refused, ""); n != noiseSize {
-			t.Errorf("%d refusals written, want %d", n, noiseSize)
+		if n, _ := count(t, sink.written(), Refused, ""); n != refusalsSize {
+			t.Errorf("%d refusals written, want %d", n, refusalsSize)
 		}
 	})
 }

@@ -10,29 +10,29 @@ import (
 	"postern/internal/logline"
 )
 
-// Sink is where events are written. AppendEvents commits all of them or none.
+// Sink stores events. AppendEvents commits all of them or none.
 type Sink interface {
 	AppendEvents(ctx context.Context, events []Event) error
 }
 
-// promptSink is a Sink whose AppendEvents may take its time, and that can also write at once.
+// promptSink is a Sink whose AppendEvents may wait, and that can also write at once.
 type promptSink interface {
 	AppendEventsNow(ctx context.Context, events []Event) error
 }
 
-// The measures of a Recorder.
+// Bounds and times of a Recorder.
 const (
 	batchSize     = 500                    // events in one write, at most
 	batchEvery    = 200 * time.Millisecond // longest wait of an event for its write
 	bufferSize    = 20000                  // events of mail that wait, at most; about 10 MiB
-	noiseSize     = 5000                   // refusals that wait, at most
+	refusalsSize  = 5000                   // refusals that wait, at most
 	maxRetryEvery = 5 * time.Second        // between writes while the sink fails
 	lastWrite     = 5 * time.Second        // longest a write goes on when Run is to end
 	maxTries      = 10                     // of one batch, then it is dropped: one bad event must not stop all
 )
 
-// Recorder takes events without ever making its caller wait and writes them in batches. Refusals, which clients can
-// cause as they like, wait apart from the events of mail and are bounded by a meter: see Refusal.
+// Recorder takes events without making its caller wait, and writes them in batches. Refusals, which clients can cause
+// at will, wait apart from the events of mail, and a meter bounds them: see Refusal.
 type Recorder struct {
 	sink  Sink
 	log   *slog.Logger
@@ -41,14 +41,14 @@ type Recorder struct {
 
 	writing sync.Mutex // held by flush, for the order of batches
 
-	mu      sync.Mutex // guards all below
-	mail    []Event    // oldest first
-	noise   []Event    // refusals, oldest first
-	last    time.Time  // given to an event
-	closed  bool
-	dropped uint64
-	failing bool // said in the log already: events are being dropped or the sink fails
-	tries   int
+	mu       sync.Mutex // guards all below
+	mail     []Event    // oldest first
+	refusals []Event    // refusals, oldest first
+	last     time.Time  // the last time given to an event
+	closed   bool
+	dropped  uint64
+	failing  bool // logged already: events are being dropped, or the sink fails
+	tries    int
 }
 
 // NewRecorder returns a Recorder that writes to sink while Run runs. A nil logger discards.
@@ -59,28 +59,28 @@ func NewRecorder(sink Sink, log *slog.Logger) *Recorder {
 	return &Recorder{sink: sink, log: log, meter: newMeter(), full: make(chan struct{}, 1)}
 }
 
-// Record takes an event. It never blocks: when too many wait, or after Close, the event is dropped and
-// counted. An event without a time gets the present one.
+// Record takes an event. It never blocks: if too many wait, or after Close, the event is dropped and counted. An event
+// without a time gets the present one.
 func (r *Recorder) Record(e Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.Time.IsZero() {
 		e.Time = time.Now()
-		if !e.Time.After(r.last) { // so that the order of their times is the order in which they were recorded
+		if !e.Time.After(r.last) { // so that times are in the order of recording
 			e.Time = r.last.Add(1)
 		}
 		r.last = e.Time
 	}
 	waiting, most := &r.mail, bufferSize
-	if e.Kind.Noise() {
-		waiting, most = &r.noise, noiseSize
+	if e.Kind.IsRefusal() {
+		waiting, most = &r.refusals, refusalsSize
 	}
 	if r.closed || len(*waiting) >= most {
 		r.dropLocked(1, "too many events wait")
 		return
 	}
 	*waiting = append(*waiting, e)
-	if len(r.mail)+len(r.noise) >= batchSize {
+	if len(r.mail)+len(r.refusals) >= batchSize {
 		select {
 		case r.full <- struct{}{}:
 		default:
@@ -88,8 +88,8 @@ func (r *Recorder) Record(e Event) {
 	}
 }
 
-// Refusal records a refusal and reports true, for it to be logged too, unless its login or its place has had so
-// many in this minute that the rest is only counted. What was left out is recorded and logged once a minute.
+// Refusal records a refusal and reports true, so that the caller logs it too. If its login or network has had too many
+// in this minute, it only counts it; a summary is recorded and logged once a minute.
 func (r *Recorder) Refusal(e Event) bool {
 	now := e.Time
 	if now.IsZero() {
@@ -102,15 +102,16 @@ func (r *Recorder) Refusal(e Event) bool {
 	return true
 }
 
-// LeftOut returns how many refusals were counted and not recorded by themselves, so far.
+// LeftOut returns how many refusals were only counted so far.
 func (r *Recorder) LeftOut() uint64 { return r.meter.leftOut() }
 
-// summarize tells what the meter left out.
+// summarize records and logs what the meter left out.
 func (r *Recorder) summarize() {
 	for _, s := range r.meter.sweep(time.Now()) {
 		r.Record(s.Event)
-		r.log.Info("refusals left out", logline.Pairs("more", s.left, "kind", s.Kind, "login", s.Login, "client", s.Client,
-			"listener", s.Listener, "reply", s.Reply.String())...)
+		r.log.Info("refusals left out",
+			logline.Pairs("more", s.left, "kind", s.Kind, "login", s.Login, "client", s.Client,
+				"listener", s.Listener, "reply", s.Reply.String())...)
 	}
 }
 
@@ -121,8 +122,7 @@ func (r *Recorder) Dropped() uint64 {
 	return r.dropped
 }
 
-// Run writes events until ctx ends. A write that is under way then may take lastWrite longer. What is recorded after
-// that waits for Close.
+// Run writes events until ctx ends. A write in progress may then take lastWrite longer. Close writes later events.
 func (r *Recorder) Run(ctx context.Context) {
 	var summaries sync.WaitGroup
 	summaries.Go(func() { r.runSummaries(ctx) })
@@ -134,7 +134,7 @@ func (r *Recorder) Run(ctx context.Context) {
 	for {
 		full := r.full
 		if r.trouble() > 0 {
-			full = nil // the sink is not pressed
+			full = nil // do not press a failing sink
 		}
 		select {
 		case <-ctx.Done():
@@ -175,8 +175,8 @@ func outlive(ctx context.Context, by time.Duration) (context.Context, context.Ca
 	return longer, cut
 }
 
-// Close writes what waits and drops, from then on, whatever is recorded. The error tells how many events
-// could not be written; ctx bounds the time.
+// Close writes the waiting events and drops all later ones. The error says how many could not be written; ctx bounds
+// the time.
 func (r *Recorder) Close(ctx context.Context) error {
 	r.summarize()
 	r.mu.Lock()
@@ -185,8 +185,8 @@ func (r *Recorder) Close(ctx context.Context) error {
 	err := r.flush(ctx, r.sink.AppendEvents)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n := len(r.mail) + len(r.noise); n > 0 {
-		r.mail, r.noise = nil, nil
+	if n := len(r.mail) + len(r.refusals); n > 0 {
+		r.mail, r.refusals = nil, nil
 		r.dropped += uint64(n)
 		return fmt.Errorf("%d events of the trace not written: %w", n, err)
 	}
@@ -199,8 +199,8 @@ func (r *Recorder) trouble() int {
 	return r.tries
 }
 
-// Flush writes what waits now, at once: somebody wants to see it. Without an error everything that was recorded before
-// is written.
+// Flush writes the waiting events at once, for somebody who wants to see them. Without an error, everything recorded
+// before the call is written.
 func (r *Recorder) Flush(ctx context.Context) error {
 	if prompt, ok := r.sink.(promptSink); ok {
 		return r.flush(ctx, prompt.AppendEventsNow)
@@ -214,7 +214,7 @@ func (r *Recorder) flush(ctx context.Context, appendEvents func(context.Context,
 	defer r.writing.Unlock()
 	for {
 		b := r.batch()
-		if b.mail+b.noise == 0 {
+		if b.mail+b.refusals == 0 {
 			return nil
 		}
 		if err := r.written(ctx, b, appendEvents(ctx, b.events)); err != nil {
@@ -223,25 +223,25 @@ func (r *Recorder) flush(ctx context.Context, appendEvents func(context.Context,
 	}
 }
 
-// batch is what is written together: so many of the oldest events of mail, and so many refusals.
+// batch is one write: so many of the oldest events of mail, and so many of the oldest refusals.
 type batch struct {
-	events      []Event
-	mail, noise int
+	events         []Event
+	mail, refusals int
 }
 
-// batch returns the events to write next, those of mail first. They stay in their buffers until they are written.
+// batch returns the events to write next, those of mail first. They stay buffered until they are written.
 func (r *Recorder) batch() batch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := batch{mail: min(len(r.mail), batchSize)}
-	b.noise = min(len(r.noise), batchSize-b.mail)
+	b.refusals = min(len(r.refusals), batchSize-b.mail)
 	switch {
-	case b.noise == 0:
+	case b.refusals == 0:
 		b.events = r.mail[:b.mail:b.mail]
 	case b.mail == 0:
-		b.events = r.noise[:b.noise:b.noise]
+		b.events = r.refusals[:b.refusals:b.refusals]
 	default:
-		b.events = append(append(make([]Event, 0, b.mail+b.noise), r.mail[:b.mail]...), r.noise[:b.noise]...)
+		b.events = append(append(make([]Event, 0, b.mail+b.refusals), r.mail[:b.mail]...), r.refusals[:b.refusals]...)
 	}
 	return b
 }
@@ -252,12 +252,12 @@ func (r *Recorder) written(ctx context.Context, b batch, err error) error {
 	if err == nil {
 		r.removeLocked(b)
 		if r.failing {
-			r.log.Info("the trace is written again", "dropped", r.dropped)
+			r.log.Info("the trace is being written again", "dropped", r.dropped)
 		}
 		r.tries, r.failing = 0, false
 		return nil
 	}
-	if ctx.Err() != nil { // out of time, which is no fault of the sink: nothing was written, Close has its own time
+	if ctx.Err() != nil { // out of time, not the sink's fault: nothing was written, and Close will try again
 		return err
 	}
 	if r.tries++; !r.failing {
@@ -267,17 +267,16 @@ func (r *Recorder) written(ctx context.Context, b batch, err error) error {
 	if r.tries >= maxTries {
 		r.tries = 1
 		r.removeLocked(b)
-		r.dropLocked(b.mail+b.noise, "the sink refused them too often")
+		r.dropLocked(b.mail+b.refusals, "the sink refused them too often")
 	}
 	return err
 }
 
 func (r *Recorder) removeLocked(b batch) {
-	r.mail, r.noise = withoutOldest(r.mail, b.mail), withoutOldest(r.noise, b.noise)
+	r.mail, r.refusals = withoutOldest(r.mail, b.mail), withoutOldest(r.refusals, b.refusals)
 }
 
-// withoutOldest takes the oldest n events out. The backing array goes when nothing waits, so that a burst
-// does not keep its memory.
+// withoutOldest removes the oldest n events. When none are left it drops the array, so that a burst's memory is freed.
 func withoutOldest(events []Event, n int) []Event {
 	clear(events[:n])
 	if events = events[n:]; len(events) == 0 {

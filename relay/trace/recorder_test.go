@@ -283,7 +283,7 @@ func TestRecordedOrderIsTheOrderOfTimes(t *testing.T) {
 		r := NewRecorder(sink, nil)
 		kinds := []Kind{Rejected, Accepted, AuthFail, Delivered, Deferred, Refused}
 		for i := range 60 {
-			if e := (Event{Kind: kinds[i%len(kinds)], Attempt: i}); i%2 == 0 || !e.Kind.Noise() {
+			if e := (Event{Kind: kinds[i%len(kinds)], Attempt: i}); i%2 == 0 || !e.Kind.IsRefusal() {
 				r.Record(e)
 			} else {
 				r.Refusal(e)

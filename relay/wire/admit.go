@@ -80,7 +80,7 @@ func (c *Conn) startTLSFirst() error {
 // plaintext greeting. It gets one that says what to change, which mail programs show; otherwise they would time out in
 // silence.
 func (c *Conn) expectClientHello() error {
-	first, err := c.firstOctet(c.opt.HelloWait)
+	first, err := c.firstOctet(helloWait)
 	switch {
 	case err == nil && first == recordHandshake:
 		return c.handshake()
@@ -89,7 +89,7 @@ func (c *Conn) expectClientHello() error {
 	case c.evicted.Load():
 		return c.evictedRefusal()
 	case isTimeout(err) && !c.srv.closing.Load():
-		return refuse(ReasonTLS, tlsFirst, "no TLS handshake within %s: %s", span(c.opt.HelloWait),
+		return refuse(ReasonTLS, tlsFirst, "no TLS handshake within %s: %s", span(helloWait),
 			waitsInClear).because(err)
 	}
 	return errGone
@@ -117,7 +117,7 @@ func (c *Conn) firstOctet(wait time.Duration) (byte, error) {
 
 // awaitClientHello waits a moment for a client that begins with TLS, as many office printers do on any port.
 func (c *Conn) awaitClientHello() error {
-	first, err := c.firstOctet(c.srv.tlsHints.wait(c.origin, c.opt.TLSWait))
+	first, err := c.firstOctet(c.srv.tlsHints.wait(c.origin, firstWait))
 	switch {
 	case err == nil && first == recordHandshake:
 		c.srv.tlsHints.sawTLS(c.origin)

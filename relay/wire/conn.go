@@ -231,7 +231,7 @@ func (c *Conn) takeLimits() {
 	o := *c.opt
 	o.MaxMessageSize, o.MaxRecipients, o.LongLines = now.MaxMessageSize, now.MaxRecipients, now.LongLines
 	o.IdleTimeout, o.DataTimeout, o.MinDataRate = now.IdleTimeout, now.DataTimeout, now.MinDataRate
-	o.MaxErrors, o.MaxAuthFailures = now.MaxErrors, now.MaxAuthFailures
+	o.MaxErrors = now.MaxErrors
 	c.endBy = c.endBy.Add(now.MaxSession - o.MaxSession)
 	o.MaxSession = now.MaxSession
 	c.opt, c.limitsOf = &o, now

@@ -3,65 +3,44 @@ package wire
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"postern/internal/testkit/pki"
 	"postern/mail"
 )
 
 var (
-	testCertificate = sync.OnceValue(func() tls.Certificate { return newCertificate("relay.example.com") })
-	testServerTLS   = sync.OnceValue(func() *tls.Config {
-		return ServerTLS(func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			c := testCertificate()
-			return &c,
-				nil
-		}, tls.VersionTLS12)
+	testCA = sync.OnceValue(func() *pki.CA {
+		ca, err := pki.NewCA()
+		if err != nil {
+			panic(err)
+		}
+		return ca
 	})
-	testRoots = sync.OnceValue(func() *x509.CertPool {
-		pool := x509.NewCertPool()
-		pool.AddCert(testCertificate().Leaf)
-		return pool
+	testCertificate = sync.OnceValue(func() tls.Certificate {
+		ca := testCA().Cert // good today and in a bubble, whose time begins with the year 2000
+		made, err := testCA().Leaf(pki.Options{Names: []string{"relay.example.com"}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter})
+		if err != nil {
+			panic(err)
+		}
+		return made.TLS
+	})
+	testServerTLS = sync.OnceValue(func() *tls.Config {
+		return ServerTLS(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { c := testCertificate(); return &c, nil }, tls.VersionTLS12)
 	})
 )
 
-func newCertificate(name string) tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		DNSNames: []string{name},
-		// Good today and in a bubble, whose time begins with the year 2000.
-		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
-		BasicConstraintsValid: true, IsCA: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		panic(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-}
-
 func clientTLS() *tls.Config {
-	return &tls.Config{RootCAs: testRoots(), ServerName: "relay.example.com", DynamicRecordSizingDisabled: true}
+	return &tls.Config{RootCAs: testCA().Pool, ServerName: "relay.example.com", DynamicRecordSizingDisabled: true}
 }
 
 // message is what a fakeSession took.
@@ -234,7 +213,9 @@ type testServer struct {
 
 func testOptions(b *backend) *Options {
 	return &Options{Name: "test", Hostname: "relay.example.com", TLSMode: STARTTLS, TLS: testServerTLS(),
-		Mechanisms: []string{"PLAIN", "LOGIN"}, MaxMessageSize: 100_000, MaxRecipients: 5,
+		Mechanisms: []string{"PLAIN", "LOGIN"}, MaxMessageSize: 100_000, MaxRecipients: 5, MaxConnections: 2000,
+		MaxUnauthenticated: 1000, MaxConnectionsPerIP: 50, IdleTimeout: 5 * time.Minute, AuthTimeout: 5 * time.Minute,
+		DataTimeout: 3 * time.Minute, MaxSession: 24 * time.Hour,
 		NewSession: b.newSession, Refused: b.refused, Logger: slog.New(slog.DiscardHandler)}
 }
 

@@ -9,8 +9,12 @@ import (
 	"postern/mail"
 )
 
-// maxRounds bounds the challenges of one SASL exchange; SCRAM needs three.
-const maxRounds = 10
+const (
+	// maxRounds bounds the challenges of one SASL exchange; SCRAM needs three.
+	maxRounds = 10
+	// maxAuthFailures is how many failed AUTH end the connection with 421.
+	maxAuthFailures = 3
+)
 
 // authOffered reports whether the EHLO reply lists AUTH.
 func (c *Conn) authOffered() bool {
@@ -128,7 +132,7 @@ func (c *Conn) authResult(r mail.Reply) error {
 	if err := c.answer(r); err != nil {
 		return err
 	}
-	if c.failures++; c.failures < c.opt.MaxAuthFailures {
+	if c.failures++; c.failures < maxAuthFailures {
 		return nil
 	}
 	return refuse(ReasonAuth, mail.R(421, "4.7.0",

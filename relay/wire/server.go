@@ -41,7 +41,7 @@ type Stats struct {
 // ErrClosed is returned by Serve after Shutdown.
 var ErrClosed = errors.New("server is shut down")
 
-// NewServer returns a server with the options o.
+// NewServer returns a server with the options o. It panics where a limit is not set.
 func NewServer(o *Options) *Server {
 	s := &Server{listeners: make(map[net.Listener]struct{}), conns: make(map[*Conn]struct{}),
 		tlsHints: newTLSHints(), half: newHalfOpen()}
@@ -51,7 +51,7 @@ func NewServer(o *Options) *Server {
 }
 
 // SetOptions changes the options for new connections; open ones adopt only the limits.
-func (s *Server) SetOptions(o *Options) { s.opt.Store(o.withDefaults()) }
+func (s *Server) SetOptions(o *Options) { s.opt.Store(o.complete()) }
 
 // Stats returns the current counts.
 func (s *Server) Stats() Stats {

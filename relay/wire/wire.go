@@ -16,6 +16,7 @@
 package wire
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"log/slog"
@@ -43,11 +44,6 @@ type Options struct {
 
 	TLSMode TLSMode
 	TLS     *tls.Config // nil only for None; see ServerTLS
-	// TLSWait is how long Auto waits for a ClientHello before its plaintext greeting; 0: 0.5 s. For an address that has
-	// only ever used STARTTLS it is at most 0.15 s.
-	TLSWait time.Duration
-	// HelloWait is how long Implicit waits for a ClientHello before it says in plaintext what is wrong; 0: 3 s.
-	HelloWait time.Duration
 
 	// Networks are the client addresses that may connect; empty: all. Behind a proxy the PROXY header gives the
 	// address.
@@ -59,21 +55,21 @@ type Options struct {
 
 	Mechanisms []string // SASL mechanisms to offer, in upper case
 
-	MaxMessageSize      int64 // octets as in RFC 1870; 0: 35 MB
+	// Limits and times must be set, but for the rate.
+	MaxMessageSize      int64 // octets as in RFC 1870
 	LongLines           bool  // accept lines over 998 octets; Transfer.LongLines reports them
-	MaxRecipients       int   // per message; 0: 1000
-	MaxConnections      int   // past TLS and login; 0: 2000
-	MaxUnauthenticated  int   // before TLS or login; 0: 1000
-	MaxConnectionsPerIP int   // of both kinds, per IPv4 address or IPv6 /64; 0: 50
+	MaxRecipients       int   // per message
+	MaxConnections      int   // past TLS and login
+	MaxUnauthenticated  int   // before TLS or login
+	MaxConnectionsPerIP int   // of both kinds, per IPv4 address or IPv6 /64
 
-	IdleTimeout time.Duration // longest wait for a complete command; 0: 5 min (RFC 5321 §4.5.3.2.7)
-	AuthTimeout time.Duration // from accept to successful AUTH, absolute; 0: 5 min
-	DataTimeout time.Duration // longest silence inside a transfer; 0: 3 min (RFC 5321 §4.5.3.2.5)
-	MaxSession  time.Duration // from accept to 421, an hour more inside a transaction; 0: 24 h
+	IdleTimeout time.Duration // longest wait for a complete command (RFC 5321 §4.5.3.2.7)
+	AuthTimeout time.Duration // from accept to successful AUTH, absolute
+	DataTimeout time.Duration // longest silence inside a transfer (RFC 5321 §4.5.3.2.5)
+	MaxSession  time.Duration // from accept to 421, an hour more inside a transaction
 	MinDataRate int64         // octets per second, average after the first DataTimeout; 0: none
 
-	MaxErrors       int // protocol errors before 421 and close; 0: 10
-	MaxAuthFailures int // failed AUTH before 421 and close; 0: 3
+	MaxErrors int // protocol errors before 421 and close; 0: 10
 
 	// NewSession makes the Session of a connection just before the greeting. A 4yz or 5yz reply replaces the greeting
 	// and ends the connection.
@@ -130,22 +126,14 @@ type Exchange interface {
 	Next(ctx context.Context, response []byte) (challenge []byte, reply mail.Reply)
 }
 
-// withDefaults returns a copy of o with defaults for all zero limits.
-func (o *Options) withDefaults() *Options {
+// complete returns a copy of o that is ready for use. Limits that nobody has set are a mistake of the caller.
+func (o *Options) complete() *Options {
 	c := *o
-	set(&c.TLSWait, firstWait)
-	set(&c.HelloWait, helloWait)
-	set(&c.MaxMessageSize, 35_000_000)
-	set(&c.MaxRecipients, 1000)
-	set(&c.MaxConnections, 2000)
-	set(&c.MaxUnauthenticated, 1000)
-	set(&c.MaxConnectionsPerIP, 50)
-	set(&c.IdleTimeout, 5*time.Minute)
-	set(&c.AuthTimeout, 5*time.Minute)
-	set(&c.DataTimeout, 3*time.Minute)
-	set(&c.MaxSession, 24*time.Hour)
-	set(&c.MaxErrors, 10)
-	set(&c.MaxAuthFailures, 3)
+	least := min(c.MaxMessageSize, int64(min(c.MaxRecipients, c.MaxConnections, c.MaxUnauthenticated, c.MaxConnectionsPerIP)))
+	if least <= 0 || min(c.IdleTimeout, c.AuthTimeout, c.DataTimeout, c.MaxSession) <= 0 {
+		panic("wire: a limit or a time of the options is not set")
+	}
+	c.MaxErrors = cmp.Or(c.MaxErrors, 10)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -154,12 +142,6 @@ func (o *Options) withDefaults() *Options {
 	}
 	c.TLS = listenerTLS(o.TLS)
 	return &c
-}
-
-func set[T int | int64 | time.Duration](value *T, fallback T) {
-	if *value <= 0 {
-		*value = fallback
-	}
 }
 
 // writeTimeout bounds one write of replies to a client that does not read.

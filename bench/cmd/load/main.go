@@ -1,10 +1,10 @@
-// Command load sends numbered messages to a submission server and proves, with the sink behind it, that
-// none was lost or duplicated.
+// Command load sends numbered messages to a submission server and proves, with the sink behind it, that none was lost
+// or duplicated.
 //
-//	go run ./bench/cmd/load --addr 127.0.0.1:587 --login ann --count 10000 --connections 20 --check http://127.0.0.1:8025
+//	go run ./bench/cmd/load --addr 127.0.0.1:587 --login ann --count 10000 --check http://127.0.0.1:8025
 //
-// The password is read from the environment variable LOAD_PASSWORD. Exit status: 0 done, 1 messages were
-// refused, lost or duplicated, 2 wrong usage.
+// It reads the password from the environment variable LOAD_PASSWORD. Exit status: 0 done, 1 messages were refused, lost
+// or duplicated, 2 wrong usage.
 package main
 
 import (
@@ -118,9 +118,10 @@ func (o *options) run(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	fmt.Printf("accepted %d, uncertain %d, refused %v, failures %v\n", report.Accepted.Len(), report.Uncertain.Len(), report.Refused, report.Failures)
-	fmt.Printf("%.0f messages/s over %d connections; latency p50 %v, p99 %v, max %v\n", report.Rate(), report.Connections,
-		report.Latency.Quantile(0.5), report.Latency.Quantile(0.99), report.Latency.Quantile(1))
+	fmt.Printf("accepted %d, uncertain %d, refused %v, failures %v\n",
+		report.Accepted.Len(), report.Uncertain.Len(), report.Refused, report.Failures)
+	fmt.Printf("%.0f messages/s over %d connections; latency p50 %v, p99 %v, max %v\n", report.Rate(),
+		report.Connections, report.Latency.Quantile(0.5), report.Latency.Quantile(0.99), report.Latency.Quantile(1))
 	if o.report != "" {
 		data, err := json.MarshalIndent(report, "", "  ")
 		if err != nil {
@@ -161,7 +162,7 @@ func (o *options) hold(ctx context.Context) error {
 	return nil
 }
 
-// prove asks the sink until nothing is missing, or for the given time.
+// prove asks the sink until nothing is missing or the time is over.
 func prove(ctx context.Context, url string, claim ledger.Claim, wait time.Duration) (ledger.Proof, error) {
 	body, err := json.Marshal(claim)
 	if err != nil {
@@ -182,7 +183,8 @@ func prove(ctx context.Context, url string, claim ledger.Claim, wait time.Durati
 
 func ask(ctx context.Context, url string, body []byte) (ledger.Proof, error) {
 	var proof ledger.Proof
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(url, "/")+"/check", bytes.NewReader(body))
+	url = strings.TrimRight(url, "/") + "/check"
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return proof, err
 	}

@@ -1,6 +1,6 @@
-// Command run measures Postern beside Postfix, where that is installed, and prints the figures that the
-// README quotes. `make bench` calls it. Everything runs on loopback in a temporary directory and ends with
-// the command. Exit status: 0 all demands met, 1 one was missed or a run failed, 2 wrong usage.
+// Command run measures Postern beside Postfix, if installed, and prints the figures that the README quotes. `make
+// bench` calls it. Everything runs on loopback in a temporary directory and ends with the command. Exit status: 0 all
+// targets met, 1 a target was missed or a run failed, 2 wrong usage.
 package main
 
 import (

@@ -46,7 +46,6 @@ func parse(args []string) (*options, error) {
 	f.Int64Var(&s.Size, "size", 0, "largest message in octets; -1: SIZE is not offered")
 	f.StringVar(&without, "without", "", "extensions not to offer, separated by commas: CHUNKING,PIPELINING …")
 	f.DurationVar(&s.Delay, "delay", 0, "hold back each flight of replies")
-	f.DurationVar(&s.Greylist, "greylist", 0, "refuse first attempts for this time")
 	f.StringVar(&faults, "faults", "", `what goes wrong, JSON: [{"stage":"rcpt","reply":"450 4.2.0 busy","probability":0.1}]`)
 	f.Uint64Var(&s.Seed, "seed", 1, "of the dice for faults")
 	f.StringVar(&o.control, "control", "", "serve the control interface here, `host:port`")

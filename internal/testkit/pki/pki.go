@@ -12,7 +12,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -29,12 +28,12 @@ const (
 	RSA   KeyType = "rsa"   // 2048 bits
 )
 
-// CA is a certificate authority that lives for a year.
+// CA is a certificate authority. It is valid from 1999, so that also a test's bubble is within its time.
 type CA struct {
-	cert *x509.Certificate
-	key  crypto.Signer
+	Cert *x509.Certificate
 	PEM  []byte
 	Pool *x509.CertPool // it alone, as trust anchor
+	key  crypto.Signer
 }
 
 // Options describe a server certificate. The zero value is a valid ECDSA certificate for localhost
@@ -44,6 +43,7 @@ type Options struct {
 	Key       KeyType  // "": ECDSA
 	NotBefore time.Time
 	NotAfter  time.Time
+	Change    func(*x509.Certificate) // what else is different
 }
 
 // Cert is a server certificate with its key.
@@ -52,29 +52,34 @@ type Cert struct {
 	CertPEM, KeyPEM []byte
 }
 
-// NewCA makes a certificate authority.
-func NewCA() (*CA, error) {
+// NewCA makes a root.
+func NewCA() (*CA, error) { return (*CA)(nil).Authority(nil) }
+
+// Authority makes an authority under another one; under nil, a root. change may be nil.
+func (ca *CA) Authority(change func(*x509.Certificate)) (*CA, error) {
+	template := newTemplate(Options{
+		Names: []string{"Test authority"}, NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
+	})
+	template.DNSNames = nil
+	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
+	if change != nil {
+		change(template)
+	}
 	key, err := newKey(ECDSA)
 	if err != nil {
 		return nil, err
 	}
-	template, err := newTemplate("Test authority", time.Now().Add(-time.Hour), time.Now().Add(365*24*time.Hour))
-	if err != nil {
+	made := &CA{key: key, Pool: x509.NewCertPool()}
+	if made.Cert, err = ca.sign(template, key); err != nil {
 		return nil, err
 	}
-	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	ca := &CA{cert: cert, key: key, PEM: block("CERTIFICATE", der), Pool: x509.NewCertPool()}
-	ca.Pool.AddCert(cert)
-	return ca, nil
+	made.PEM = block("CERTIFICATE", made.Cert.Raw)
+	made.Pool.AddCert(made.Cert)
+	return made, nil
 }
+
+// SelfSigned makes a server certificate that nobody else vouches for.
+func SelfSigned(o Options) (Cert, error) { return (*CA)(nil).Leaf(o) }
 
 // Leaf makes a server certificate.
 func (ca *CA) Leaf(o Options) (Cert, error) {
@@ -82,32 +87,37 @@ func (ca *CA) Leaf(o Options) (Cert, error) {
 		o.Names = []string{"localhost", "127.0.0.1", "::1"}
 	}
 	if o.NotBefore.IsZero() {
-		o.NotBefore = time.Now().Add(-time.Hour)
+		o.NotBefore = time.Now().Add(-48 * time.Hour)
 	}
 	if o.NotAfter.IsZero() {
 		o.NotAfter = time.Now().Add(180 * 24 * time.Hour)
 	}
-	template, err := newTemplate(o.Names[0], o.NotBefore, o.NotAfter)
-	if err != nil {
-		return Cert{}, err
-	}
+	template := newTemplate(o)
 	template.KeyUsage, template.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	for _, name := range o.Names {
-		if ip := net.ParseIP(name); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-			continue
-		}
-		template.DNSNames = append(template.DNSNames, name)
+	if o.Change != nil {
+		o.Change(template)
 	}
 	key, err := newKey(o.Key)
 	if err != nil {
 		return Cert{}, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
+	cert, err := ca.sign(template, key)
 	if err != nil {
 		return Cert{}, err
 	}
-	return pack(der, key)
+	return pack(cert.Raw, key)
+}
+
+func (ca *CA) sign(template *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
+	by := &CA{Cert: template, key: key}
+	if ca != nil {
+		by = ca
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, by.Cert, key.Public(), by.key)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
 }
 
 // Client returns a client configuration that trusts only this authority.
@@ -129,9 +139,16 @@ func (c Cert) Write(dir string) (certFile, keyFile string, err error) {
 	return certFile, keyFile, os.WriteFile(keyFile, c.KeyPEM, 0o600)
 }
 
-func newTemplate(name string, from, to time.Time) (*x509.Certificate, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	return &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: from, NotAfter: to}, err
+func newTemplate(o Options) *x509.Certificate {
+	t := &x509.Certificate{Subject: pkix.Name{CommonName: o.Names[0]}, NotBefore: o.NotBefore, NotAfter: o.NotAfter}
+	for _, name := range o.Names {
+		if ip := net.ParseIP(name); ip != nil {
+			t.IPAddresses = append(t.IPAddresses, ip)
+			continue
+		}
+		t.DNSNames = append(t.DNSNames, name)
+	}
+	return t
 }
 
 func pack(der []byte, key crypto.Signer) (Cert, error) {

@@ -58,6 +58,7 @@ func For(provider string, stage mail.Stage, r mail.Reply) *Advice {
 	a, ok := answers().Get(q)
 	if !ok {
 		a = q.answer()
+		q.reply.Text = strings.Clone(r.Text) // which may be a part of a longer one
 		answers().Add(q, a)
 	}
 	return a
@@ -71,7 +72,7 @@ type question struct {
 }
 
 // maxAnswers bounds what is remembered. A reply has at most 2 KiB, most have 200 octets.
-const maxAnswers = 1024
+const maxAnswers = 4096
 
 var answers = sync.OnceValue(func() *lru.Cache[question, *Advice] {
 	cache, _ := lru.New[question, *Advice](maxAnswers) // fails for a size below 1 only

@@ -52,7 +52,7 @@ func TestAdviceForWhomTheTokenIsOf(t *testing.T) {
 			if !c.drafts {
 				return
 			}
-			r := only(t, send(t, u, large(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))))
+			r := only(t, send(t, u, largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))))
 			if !strings.Contains(r.Note, c.says) || strings.Contains(r.Note, c.not) {
 				t.Errorf("the trace says %s", r.Note)
 			}

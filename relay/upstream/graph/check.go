@@ -194,23 +194,6 @@ func (t *tester) permission(ctx context.Context) bool {
 		" (nothing was sent). Not checked, because it shows only when mail is sent: other addresses in From, and what is left of the quota.", nil)
 }
 
-// large probes the right to make drafts.
-func (t *tester) large(ctx context.Context) bool {
-	t.trial.Begins("large-mail")
-	begun := time.Now()
-	a, f := t.probe(ctx, t.u.mailboxURL(t.mailbox)+"/messages")
-	if f == nil && !saysNoBase64(a) {
-		f = t.judge(a)
-		if f.rule.Right {
-			f.rule, f.stage = &noReadWrite, mail.StageMail
-		}
-	}
-	if f != nil {
-		return t.add("large-mail", time.Since(begun), "", f)
-	}
-	return t.add("large-mail", time.Since(begun), "Graph would make drafts for "+mail.Printable(t.mailbox)+" (none was made). Files go to another host, outlook.office.com as a rule, which was not tried.", nil)
-}
-
 func saysNoBase64(a *answer) bool {
 	return a.status == http.StatusBadRequest && slices.ContainsFunc(a.codes, func(code string) bool { return strings.HasPrefix(code, "ErrorMimeContent") })
 }

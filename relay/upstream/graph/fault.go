@@ -34,6 +34,9 @@ type fault struct {
 	err        error
 }
 
+// Error implements error, so that a fault passes through package large.
+func (f *fault) Error() string { return f.reply.String() }
+
 // verdict is what the fault says about the mailbox.
 func (f *fault) verdict() account.Verdict {
 	switch {

@@ -6,7 +6,7 @@
 // recipients that the header lacks get a Bcc field, which Exchange takes out again; a header that names somebody outside the
 // envelope is refused, because that person would get the mail. The reverse-path is not carried (Exchange sends from the
 // mailbox), neither are the parameters of DSN. Bodies are never recoded: what does not fit one request is refused, unless
-// Options.LargeMail lets it be taken apart into a draft and its files (see upload).
+// Options.LargeMail lets it be taken apart into a draft and its files (see large.go).
 //
 // Failure semantics:
 //   - Delivered is 202 and nothing else. Another 2xx has been seen for mail that was not sent: it defers and is Uncertain.
@@ -35,6 +35,7 @@ import (
 
 	"postern/relay/upstream"
 	"postern/relay/upstream/account"
+	"postern/relay/upstream/graph/large"
 	"postern/relay/upstream/via"
 )
 
@@ -130,7 +131,7 @@ type Upstream struct {
 	ctx  context.Context // ends when what still runs is to be cut off
 	stop context.CancelFunc
 
-	rebuilding chan struct{} // has an element for each large message that is worked on, of maxRebuilding
+	large *large.Rebuilder
 }
 
 // New checks the options, reads what Quotas has kept and prepares an Upstream. It opens no connection.
@@ -148,7 +149,7 @@ func New(o Options) (*Upstream, error) {
 	}
 	u := &Upstream{
 		o: o, host: base.Host, rules: rules, client: newClient(&o), log: o.Logger.With("upstream", o.Name),
-		rebuilding: make(chan struct{}, maxRebuilding),
+		large: large.New(),
 	}
 	u.ctx, u.stop = context.WithCancel(context.Background())
 	// Exchange does not tell Office@example.com from office@example.com, nor may its limits here.

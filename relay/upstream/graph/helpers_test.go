@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/upstream"
@@ -62,7 +63,7 @@ func connected(t testing.TB, fake *fakeprovider.Graph, change func(*Options)) (*
 	t.Helper()
 	k := &tokens{}
 	o := options(k)
-	o.Transport = fake.Transport()
+	o.Transport = testkit.Transport(fake)
 	if change != nil {
 		change(&o)
 	}

@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"crypto/tls"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -9,24 +8,24 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/testkit/pki"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // listening returns a fake on a socket, and what trusts its certificate.
-func listening(t *testing.T, fake *fakeprovider.Graph, until time.Time, names ...string) (base string, ca *faketest.CA) {
+func listening(t *testing.T, fake *fakeprovider.Graph, until time.Time, names ...string) (base string, ca *pki.CA) {
 	t.Helper()
-	ca, err := faketest.NewCA()
+	ca, err := pki.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := ca.Issue(until, names...)
+	cert, err := ca.Leaf(pki.Options{Names: names, NotAfter: until})
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv, err := fake.Listen(&tls.Config{Certificates: []tls.Certificate{cert}})
+	srv, err := fake.Listen(cert.Server())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +38,7 @@ var soon = time.Now().Add(time.Hour)
 func TestHTTPS(t *testing.T) {
 	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
 	base, ca := listening(t, fake, soon, "127.0.0.1")
-	u, _ := connected(t, fake, func(o *Options) { o.Transport, o.BaseURL, o.RootCAs = nil, base, ca.Pool() })
+	u, _ := connected(t, fake, func(o *Options) { o.Transport, o.BaseURL, o.RootCAs = nil, base, ca.Pool })
 	tx := to(t, "To: a@example.org\r\n", "a@example.org", "b@example.org")
 	tx.Content = &onDisk{octets: text("To: a@example.org\r\n") + strings.Repeat("some text\r\n", 100_000)}
 	for range 3 {
@@ -78,7 +77,7 @@ func TestUntrustedTLS(t *testing.T) {
 			u, _ := connected(t, fake, func(o *Options) {
 				o.Transport, o.BaseURL = nil, base
 				if c.trust {
-					o.RootCAs = ca.Pool()
+					o.RootCAs = ca.Pool
 				}
 			})
 			r := only(t, send(t, u, to(t, "", "a@example.org")))
@@ -131,7 +130,7 @@ func TestTest(t *testing.T) {
 		Mailboxes: []string{office}, Token: func(string, string) fakeprovider.Access { return access },
 	})
 	base, ca := listening(t, fake, soon, "127.0.0.1")
-	u, k := connected(t, fake, func(o *Options) { o.Transport, o.BaseURL, o.RootCAs = nil, base, ca.Pool() })
+	u, k := connected(t, fake, func(o *Options) { o.Transport, o.BaseURL, o.RootCAs = nil, base, ca.Pool })
 
 	names := func(steps []upstream.Step) string {
 		var s []string

@@ -89,7 +89,7 @@ func TestPartedLocalPart(t *testing.T) {
 func TestRecipientsInOtherWordsOfADraft(t *testing.T) {
 	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
 	u, _ := uploading(t, fake, nil)
-	r := only(t, send(t, u, large(t, "To: Zoe <zoe>, max@Bücher.example\r\n", []string{"zoe@example.net", "max@bücher.example"},
+	r := only(t, send(t, u, largeMail(t, "To: Zoe <zoe>, max@Bücher.example\r\n", []string{"zoe@example.net", "max@bücher.example"},
 		textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))))
 	if r.Class != mail.Delivered {
 		t.Fatal(r.Reply)

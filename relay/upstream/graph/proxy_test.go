@@ -11,14 +11,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
-	"postern/relay/upstream/faketest"
 	"postern/relay/upstream/via"
 )
 
 // byProxy makes an upstream whose way out is a proxy.
-func byProxy(t *testing.T, scheme string, proxy *faketest.Proxy, fake *fakeprovider.Graph) *Upstream {
+func byProxy(t *testing.T, scheme string, proxy *testkit.Proxy, fake *fakeprovider.Graph) *Upstream {
 	t.Helper()
 	base, ca := listening(t, fake, soon, "graph.example.com")
 	proxy.To = strings.TrimSuffix(strings.TrimPrefix(base, "https://"), "/v1.0")
@@ -32,7 +32,7 @@ func byProxy(t *testing.T, scheme string, proxy *faketest.Proxy, fake *fakeprovi
 		t.Fatal(err)
 	}
 	u, _ := connected(t, fake, func(o *Options) {
-		o.Transport, o.BaseURL, o.RootCAs, o.Dial = nil, "https://graph.example.com/v1.0", ca.Pool(), p.Dial
+		o.Transport, o.BaseURL, o.RootCAs, o.Dial = nil, "https://graph.example.com/v1.0", ca.Pool, p.Dial
 	})
 	return u
 }
@@ -40,7 +40,7 @@ func byProxy(t *testing.T, scheme string, proxy *faketest.Proxy, fake *fakeprovi
 func TestThroughAProxy(t *testing.T) {
 	for _, scheme := range []string{"http://scott:tiger@", "socks5://scott:tiger@"} {
 		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
-		proxy := &faketest.Proxy{User: "scott", Password: "tiger"}
+		proxy := &testkit.Proxy{User: "scott", Password: "tiger"}
 		u := byProxy(t, scheme, proxy, fake)
 		if r := only(t, send(t, u, to(t, "", "a@example.org"))); r.Class != mail.Delivered || len(proxy.Asked()) != 1 || !strings.HasPrefix(proxy.Asked()[0], "graph.example.com") {
 			t.Errorf("%s: %s; tunnels to %v", scheme, r.Reply, proxy.Asked())
@@ -51,7 +51,7 @@ func TestThroughAProxy(t *testing.T) {
 // A proxy that does not let us through is a fault of the way there: the mailbox backs off, its mail goes another way or waits,
 // and nothing is uncertain.
 func TestProxyThatRefuses(t *testing.T) {
-	for name, proxy := range map[string]*faketest.Proxy{
+	for name, proxy := range map[string]*testkit.Proxy{
 		"407":     {User: "scott", Password: "tiger"},
 		"403":     {Answer: "HTTP/1.1 403 Forbidden\r\n\r\n<html>no</html>"},
 		"502":     {Answer: "HTTP/1.1 502 Bad Gateway\r\n\r\n"},

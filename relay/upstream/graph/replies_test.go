@@ -85,7 +85,7 @@ func TestUnknownAnswersAreTheMessagesMatter(t *testing.T) {
 			fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
 			fake.Fail(fakeprovider.GraphFault{Step: step, Status: code, Code: "ErrorNeverSeen"})
 			u, _ := uploading(t, fake, nil)
-			tx := large(t, "", []string{"a@example.org"},
+			tx := largeMail(t, "", []string{"a@example.org"},
 				textPart("text/plain", "hello"), file64("image/png", "small.png", octets(1000)), file8("application/pdf", "scan.pdf", octets(3_000_001)))
 			r := only(t, send(t, u, tx))
 			ready := true
@@ -173,7 +173,7 @@ func TestNoRecipientsIsTriedAgainOnce(t *testing.T) {
 				u, _ := uploading(t, fake, nil)
 				tx := to(t, "", "a@example.org")
 				if c.step == fakeprovider.StepSend {
-					tx = large(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))
+					tx = largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))
 				}
 				r := only(t, send(t, u, tx))
 				if r.Class != c.class || len(fake.Drafts()) != 0 || status(u) != upstream.Ready {
@@ -193,7 +193,7 @@ func TestFirewallBeforeTheUploadHost(t *testing.T) {
 		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{UploadHost: "outlook.office.com"})
 		fake.Fail(fakeprovider.GraphFault{Step: fakeprovider.StepPut, Status: code, Body: "<html><title>Blocked by Example Wall</title></html>"})
 		u, _ := uploading(t, fake, nil)
-		r := only(t, send(t, u, large(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))))
+		r := only(t, send(t, u, largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))))
 		if r.Class != mail.AccountFault && r.Class != mail.BackPressure || r.Stage == mail.StageAuth || len(fake.Drafts()) != 0 {
 			t.Errorf("%d: %s at %s, %d drafts", code, r.Class, r.Stage, len(fake.Drafts()))
 		}

@@ -1,8 +1,10 @@
 package graph
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -66,6 +68,40 @@ func (u *Upstream) post(ctx context.Context, mailbox, token string, p *payload) 
 	return a, nil
 }
 
+// step is a request that sends no message.
+type step struct {
+	method       string
+	body         []byte
+	media        string // of the body; "": JSON
+	contentRange string
+	field        func(name string, value json.RawMessage) // is shown the fields of a 2xx answer
+}
+
+// exchange makes one request that sends no message. It ends with ctx.
+func (u *Upstream) exchange(ctx context.Context, target, token string, s step) (*answer, *fault) {
+	ctx, release := u.guard(ctx, func() bool { return false })
+	defer release()
+	req, err := http.NewRequestWithContext(ctx, s.method, target, bytes.NewReader(s.body))
+	if err != nil {
+		return nil, contentFault(errors.New("make a request")) // err may have the address, which may be a secret
+	}
+	if s.method != http.MethodGet {
+		media := s.media
+		if media == "" {
+			media = "application/json"
+		}
+		req.Header.Set("Content-Type", media)
+	}
+	if s.contentRange != "" {
+		req.Header.Set("Content-Range", s.contentRange)
+	}
+	ans, err := u.doFields(req, token, s.field)
+	if err != nil {
+		return nil, u.lost(ctx, unwrapURL(err), false)
+	}
+	return ans, nil
+}
+
 // guard makes the context of one request. Its time is bounded. When the caller's ctx or the Upstream ends before the last
 // octet is gone, the request ends there and then; behind it the answer is still waited for, at most Timeouts.Drain, because it
 // decides about a duplicate.
@@ -95,6 +131,9 @@ func (u *Upstream) guard(caller context.Context, gone func() bool) (context.Cont
 func (u *Upstream) do(req *http.Request, token string) (*answer, error) {
 	return u.doFields(req, token, nil)
 }
+
+// maxDraft bounds what is read of the answer to a draft, which has the draft in it, in octets.
+const maxDraft = 16 << 20
 
 // onTheWay is an error from before there was a connection: whatever its kind, Graph has seen nothing.
 type onTheWay struct {
@@ -145,4 +184,24 @@ func (u *Upstream) doFields(req *http.Request, token string, field func(name str
 		body = []byte(scrub.New(secret).Text(string(body)))
 	}
 	return readAnswer(res.StatusCode, res.Header, body, time.Now()), nil
+}
+
+// readFields shows the fields of a JSON object one by one. What is not JSON has none.
+func readFields(r io.Reader, field func(name string, value json.RawMessage)) {
+	d := json.NewDecoder(r)
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return
+	}
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		if err != nil || !ok {
+			return
+		}
+		var value json.RawMessage
+		if d.Decode(&value) != nil {
+			return
+		}
+		field(name, value)
+	}
 }

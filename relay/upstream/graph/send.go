@@ -3,11 +3,13 @@ package graph
 import (
 	"context"
 	"slices"
+	"time"
 
 	"postern/internal/logline"
 	"postern/mail"
 	"postern/relay/upstream"
 	"postern/relay/upstream/account"
+	"postern/relay/upstream/graph/large"
 )
 
 // Send implements upstream.Slot, and gives the place back. A cancelled one waits at most Timeouts.Drain for the answer to a whole
@@ -38,8 +40,7 @@ type attempt struct {
 	results []mail.Result
 
 	message  *message
-	rebuilt  *rebuilt // of a message that is too large for one request; nil: not needed yet
-	large    bool     // it has one of Upstream.rebuilding
+	rebuilt  *large.Rebuilt // of a message that is too large for one request; nil: not needed yet
 	shape    shape
 	token    string
 	renewed  bool // a token was refused in this attempt
@@ -266,4 +267,42 @@ func (a *attempt) review() {
 	case doubt == upstream.DoubtIdentity:
 		a.news = account.News{Verdict: account.Fault, Reply: a.results[i].Reply}
 	}
+}
+
+// again reports whether a refused request is worth another one at once, and gets what it needs for it.
+func (a *attempt) again(ctx context.Context, f *fault) bool {
+	if f.rule != nil && f.rule.DropToken {
+		a.u.o.DropToken(a.mailbox, a.token)
+	}
+	switch {
+	case f.rule == nil:
+		return false
+	case f.rule.Repeat && !a.repeated:
+		a.repeated = true
+		return a.u.pause(ctx, repeatAfter)
+	case !f.rule.Again || a.renewed:
+		return false
+	}
+	a.renewed = true
+	if failed := a.fetchToken(ctx); failed != nil {
+		*f = *failed
+		return false
+	}
+	return true
+}
+
+// repeatAfter is how long Graph is given to notice what it knows, see Rule.Repeat.
+const repeatAfter = 2 * time.Second
+
+// pause reports whether d passed before anything ended.
+func (u *Upstream) pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+	case <-u.ctx.Done():
+	}
+	return false
 }

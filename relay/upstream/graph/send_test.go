@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/upstream"
@@ -241,7 +242,7 @@ func TestCancel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
-				slow := &slowly{rt: fake.Transport(), delay: c.delay, early: c.early}
+				slow := &slowly{rt: testkit.Transport(fake), delay: c.delay, early: c.early}
 				u, _ := connected(t, fake, func(o *Options) { o.Transport = slow })
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
@@ -261,7 +262,7 @@ func TestCancel(t *testing.T) {
 func TestRequestTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
-		u, _ := connected(t, fake, func(o *Options) { o.Transport = &slowly{rt: fake.Transport(), delay: time.Hour} })
+		u, _ := connected(t, fake, func(o *Options) { o.Transport = &slowly{rt: testkit.Transport(fake), delay: time.Hour} })
 		begun := time.Now()
 		r := only(t, send(t, u, to(t, "", "a@example.org")))
 		if r.Class != mail.Deferral || !r.Uncertain || time.Since(begun) != 10*time.Minute || !strings.Contains(r.Reply.Text, "in time") {

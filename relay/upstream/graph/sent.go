@@ -134,8 +134,7 @@ func (a *attempt) sentTo(ctx context.Context) (map[string]bool, *fault) {
 			}
 		}
 	}
-	u := &upload{a: a}
-	ans, f := u.exchange(ctx, a.u, a.u.mailboxURL(a.mailbox)+"/mailFolders/sentitems/messages?$top=10&$select=internetMessageId,sentDateTime,toRecipients,ccRecipients,bccRecipients&$filter="+
+	ans, f := a.u.exchange(ctx, a.u.mailboxURL(a.mailbox)+"/mailFolders/sentitems/messages?$top=10&$select=internetMessageId,sentDateTime,toRecipients,ccRecipients,bccRecipients&$filter="+
 		url.QueryEscape("internetMessageId eq '"+strings.ReplaceAll(a.message.messageID(), "'", "''")+"'"), a.token, step{method: http.MethodGet, field: take})
 	switch {
 	case f != nil:

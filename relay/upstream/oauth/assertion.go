@@ -11,11 +11,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"net/url"
 	"strings"
 	"time"
+
+	"postern/mail"
 )
 
 // The signature algorithms of RFC 7518 §3 that we sign with.
@@ -71,11 +72,11 @@ func parseCertificate(file Secret) (*certificate, error) {
 	text := []byte(file.Reveal())
 	pair, err := tls.X509KeyPair(text, text)
 	if err != nil {
-		return nil, errors.New("certificate: needs a PEM file with a certificate and its private key, without a passphrase")
+		return nil, mail.BadKey("certificate_file", "needs a PEM file with a certificate and its private key, without a passphrase")
 	}
 	key, ok := pair.PrivateKey.(*rsa.PrivateKey)
 	if !ok {
-		return nil, errors.New("certificate: the key is not RSA; authorization servers take RSA only, so make another")
+		return nil, mail.BadKey("certificate_file", "the key is not RSA; authorization servers take RSA only, so make another")
 	}
 	return &certificate{pair.Leaf, key}, nil
 }
@@ -116,7 +117,7 @@ func parseServiceAccount(file Secret) (*serviceAccount, error) {
 		TokenURL string `json:"token_uri"`
 	}
 	if err := json.Unmarshal([]byte(file.Reveal()), &f); err != nil || f.Type != "service_account" || f.Email == "" {
-		return nil, errors.New(`service_account: not the JSON key file of a service account ("type": "service_account")`)
+		return nil, mail.BadKey("service_account_file", `is not the JSON key file of a service account ("type": "service_account")`)
 	}
 	key, err := parseKey(f.Key)
 	if err != nil {
@@ -145,7 +146,7 @@ func (s *Source) credentials(v url.Values, now time.Time) error {
 	}
 	if now.After(s.cert.leaf.NotAfter) {
 		return s.fault("certificate_expired", "the certificate of the application ended on "+date(s.cert.leaf.NotAfter),
-			"make a new certificate, upload its public half to the application's registration, and set certificate to the new file")
+			"make a new certificate, upload its public half to the application's registration, and write it and its key to certificate_file and key_file")
 	}
 	assertion, err := s.cert.assertion(s.p.algorithm, s.o.ClientID, s.p.endpoint.TokenURL, now)
 	if err != nil {
@@ -159,7 +160,7 @@ func (s *Source) credentials(v url.Values, now time.Time) error {
 func date(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 func parseKey(text string) (*rsa.PrivateKey, error) {
-	wrong := errors.New("service_account: private_key is not an RSA key in PEM")
+	wrong := mail.BadKey("service_account_file", "private_key is not an RSA key in PEM")
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
 		return nil, wrong

@@ -68,13 +68,13 @@ func (s *Source) Consent(ctx context.Context, flow Flow) (*Consent, error) {
 	switch {
 	case s.o.Flow == RefreshToken:
 		return nil, errors.New("the flow refresh-token has its consent from elsewhere; put a new refresh_token in the configuration, or choose flow authorization-code")
-	case !s.o.Flow.delegated():
+	case !s.o.Flow.Delegated():
 		return nil, fmt.Errorf("the flow %s needs nobody's consent: there is nothing to log in to", s.o.Flow)
 	}
 	o := s.o
 	o.Flow = flow
-	if err := o.validate(s.p); err != nil {
-		return nil, err
+	if bad := o.Check(); len(bad) > 0 {
+		return nil, bad[0]
 	}
 	c := &Consent{s: s, conf: &oauth2.Config{
 		ClientID: s.o.ClientID, ClientSecret: s.o.ClientSecret.Reveal(), Endpoint: s.p.endpoint, Scopes: s.p.scopes,
@@ -121,7 +121,7 @@ func (c *Consent) Wait(ctx context.Context) error {
 var errTooLate = errors.New("the time to consent is over")
 
 func (c *Consent) startDevice(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, c.s.o.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	d, err := c.conf.DeviceAuth(c.s.with(ctx))
 	if err != nil {
@@ -144,13 +144,13 @@ func (c *Consent) startDevice(ctx context.Context) error {
 
 // checkDevice distrusts what goes to a person's terminal and browser.
 func checkDevice(d *oauth2.DeviceAuthResponse) error {
-	if d.VerificationURIComplete != "" && checkURL(d.VerificationURIComplete) != nil {
+	if d.VerificationURIComplete != "" && !isSafe(d.VerificationURIComplete) {
 		d.VerificationURIComplete = ""
 	}
 	switch {
 	case d.DeviceCode == "" || d.UserCode == "" || len(d.UserCode) > maxCode || mail.Printable(d.UserCode) != d.UserCode:
 		return errors.New("the authorization server gives no code to show")
-	case checkURL(d.VerificationURI) != nil || !visible(d.VerificationURI):
+	case !isSafe(d.VerificationURI) || !visible(d.VerificationURI):
 		return errors.New("the authorization server gives no address to show")
 	}
 	return nil
@@ -185,7 +185,7 @@ func (c *Consent) poll(ctx context.Context) (*response, error) {
 
 // ask is one request within the bound of one request.
 func (c *Consent) ask(ctx context.Context, v url.Values) (*response, *Error) {
-	ctx, cancel := context.WithTimeout(ctx, c.s.o.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var scopes []string
 	if c.s.p.microsoft { // its documentation lists scope with a code; RFC 6749 §4.1.3 and RFC 8628 §3.4 do not know it there
@@ -197,9 +197,11 @@ func (c *Consent) ask(ctx context.Context, v url.Values) (*response, *Error) {
 func (c *Consent) startCode() error {
 	c.state, c.verifier = oauth2.GenerateVerifier(), oauth2.GenerateVerifier()
 	c.redirected = make(chan redirect, 1)
-	if err := c.listen(); err != nil {
-		return err
+	var err error
+	if c.loop, err = listenLoopback(c.take); err != nil {
+		return fmt.Errorf("listen on loopback: %w", err)
 	}
+	c.conf.RedirectURL = "http://" + c.s.p.loopback + ":" + c.loop.port
 	options := []oauth2.AuthCodeOption{oauth2.S256ChallengeOption(c.verifier)} // RFC 7636; RFC 8252 §6 wants it always
 	for key := range c.s.p.authParams {
 		options = append(options, oauth2.SetAuthURLParam(key, c.s.p.authParams.Get(key)))
@@ -210,38 +212,8 @@ func (c *Consent) startCode() error {
 			options = append(options, oauth2.SetAuthURLParam("prompt", "login"))
 		}
 	}
-	c.prompt = Prompt{Flow: AuthorizationCode, URL: c.conf.AuthCodeURL(c.state, options...), Paste: true, Expires: time.Now().Add(consentLife)}
-	if c.loop != nil {
-		c.prompt.Listening = c.conf.RedirectURL
-	}
-	return nil
-}
-
-// listen opens the loopback listener, where the redirect goes to this machine.
-func (c *Consent) listen() error {
-	if c.s.o.RedirectURL == "" {
-		l, err := listenLoopback("0", "", c.take)
-		if err != nil {
-			return fmt.Errorf("listen on loopback: %w", err)
-		}
-		c.loop, c.conf.RedirectURL = l, "http://"+c.s.p.loopback+":"+l.port
-		return nil
-	}
-	u, err := url.Parse(c.s.o.RedirectURL)
-	if err != nil || u.Host == "" {
-		return fmt.Errorf("redirect_url: %q is not a URL", c.s.o.RedirectURL)
-	}
-	c.conf.RedirectURL = c.s.o.RedirectURL
-	if u.Scheme != "http" || !isLoopback(u.Hostname()) {
-		return nil // the person pastes what the browser ended at
-	}
-	port := u.Port()
-	if port == "" {
-		port = "80"
-	}
-	if c.loop, err = listenLoopback(port, u.Path, c.take); err != nil {
-		return fmt.Errorf("redirect_url: cannot listen there: %w", err)
-	}
+	c.prompt = Prompt{Flow: AuthorizationCode, URL: c.conf.AuthCodeURL(c.state, options...), Paste: true, Expires: time.Now().Add(consentLife),
+		Listening: c.conf.RedirectURL}
 	return nil
 }
 

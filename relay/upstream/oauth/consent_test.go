@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 )
@@ -192,7 +193,7 @@ func visit(t *testing.T, a *fakeprovider.OAuth, address string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := a.Transport().RoundTrip(r)
+	resp, err := testkit.Transport(a).RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +310,7 @@ func TestCodeOfAnotherLogin(t *testing.T) {
 
 func setEndpoints(o *Options) {
 	o.Tenant, o.Scopes = "", []string{scope, "offline_access"}
-	o.TokenURL, o.AuthURL, o.DeviceAuthURL = "https://id.example.com/token", "https://id.example.com/authorize", "https://id.example.com/devicecode"
+	o.TokenURL, o.AuthURL, o.DeviceURL = "https://id.example.com/token", "https://id.example.com/authorize", "https://id.example.com/devicecode"
 }
 
 func TestAuthorizationCodeDeclined(t *testing.T) {
@@ -321,53 +322,6 @@ func TestAuthorizationCodeDeclined(t *testing.T) {
 		t.Errorf("%d %s", status, body)
 	}
 	wantFault(t, c.Wait(t.Context()), mail.AccountFault, "AADSTS65004")
-}
-
-func TestRedirectElsewhereIsPasted(t *testing.T) {
-	a := fake(fakeprovider.OAuthOptions{Consenter: mailbox})
-	const elsewhere = "https://login.microsoftonline.com/common/oauth2/nativeclient"
-	a.AddClient(fakeprovider.Client{ID: client, Redirects: []string{elsewhere}})
-	s, c := codeConsent(t, a, func(o *Options) { o.RedirectURL = elsewhere })
-	if c.Prompt().Listening != "" {
-		t.Error("listens for what cannot come")
-	}
-	back := visit(t, a, c.Prompt().URL)
-	if !strings.HasPrefix(back, elsewhere+"?") {
-		t.Fatalf("redirected to %s", back)
-	}
-	if err := c.Paste(back); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Wait(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	mustToken(t, s)
-}
-
-func TestRedirectToAFixedPort(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fixed := "http://" + ln.Addr().String() + "/back"
-	o := personOptions(fake(fakeprovider.OAuthOptions{}), NewMemoryGrants())
-	o.Flow, o.RedirectURL = AuthorizationCode, fixed
-	if _, err := newSource(t, o).Consent(t.Context(), ""); err == nil || !strings.HasPrefix(err.Error(), "redirect_url: cannot listen there") {
-		t.Errorf("somebody else listens there: %v", err)
-	}
-	if err := ln.Close(); err != nil {
-		t.Fatal(err)
-	}
-	a := fake(fakeprovider.OAuthOptions{Consenter: mailbox})
-	a.AddClient(fakeprovider.Client{ID: client, Redirects: []string{fixed}})
-	s, c := codeConsent(t, a, func(o *Options) { o.RedirectURL = fixed })
-	if status, body := get(t, visit(t, a, c.Prompt().URL)); status != 200 {
-		t.Errorf("%d %s", status, body)
-	}
-	if err := c.Wait(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	mustToken(t, s)
 }
 
 func TestConsentWhereNoneIsNeeded(t *testing.T) {

@@ -10,7 +10,7 @@
 //     trouble; it passes) or mail.AccountFault (secret, certificate, consent or configuration; a person mends it, and Fix
 //     says how). Neither is ever a message's fault.
 //   - A trouble is remembered: until Error.Retry nobody is asked again, and callers get the same error at once.
-//   - Token returns within Options.Timeout whatever the server does. A valid token is returned at once, even while the
+//   - Token returns within 30 s whatever the server does. A valid token is returned at once, even while the
 //     server is down.
 //   - A refresh token that the server has replaced is durable before the access token that came with it is used. When the
 //     store fails in between, the pair is kept in memory, saving is tried again, and the error is temporary.

@@ -41,7 +41,7 @@ type Error struct {
 	retryAfter time.Duration
 	oauthCode  string // the "error" member of RFC 6749 §5.2
 	about      string // the grant that it is about, see aboutGrant
-	appFix     string // see Known
+	appFix     string // see known
 }
 
 func (e *Error) Error() string {
@@ -227,7 +227,7 @@ func passing(a answer) bool {
 	if !known && passingCode.MatchString(strings.ToLower(a.code)) {
 		return true
 	}
-	return a.code != "" && k.Class != mail.BackPressure && passingText.MatchString(a.detail)
+	return a.code != "" && !k.Passes && passingText.MatchString(a.detail)
 }
 
 // name is what an answer calls its trouble.
@@ -285,7 +285,7 @@ func (s *Source) explain(ctx context.Context, err error, now time.Time) *Error {
 // fixFor is the fix for the flow in use: where no person logs in, none can log in again.
 func (s *Source) fixFor(e *Error) string {
 	switch {
-	case s.o.Flow.delegated():
+	case s.o.Flow.Delegated():
 		return e.Fix
 	case e.appFix != "":
 		return e.appFix
@@ -295,7 +295,7 @@ func (s *Source) fixFor(e *Error) string {
 	case fix != "" && !strings.Contains(fix, "postern upstream login"):
 		return fix
 	case s.o.Flow == ServiceAccount:
-		return "check the key in service_account, and Domain-wide delegation in the Google Admin console"
+		return "check the key in service_account_file, and Domain-wide delegation in the Google Admin console"
 	}
 	return "the application logs in by itself, so look at it: in the Entra admin center Enterprise applications, application {client}, Sign-in logs, Service principal sign-ins"
 }

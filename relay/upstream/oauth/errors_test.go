@@ -22,16 +22,16 @@ func body(t testing.TB, code, description string) []byte {
 
 // Every line of the table is met by what it was written for, and not shadowed by one before it.
 func TestKnownCodes(t *testing.T) {
-	for _, k := range knownCodes {
+	for _, k := range knownCodes() {
 		t.Run(k.Code+" "+k.Text, func(t *testing.T) {
-			if k.Example == "" || k.OAuthError == "" || k.Cause == "" {
+			if k.Example == "" || k.Error == "" || k.Cause == "" {
 				t.Fatal("a line without example or cause")
 			}
-			if k.Class == mail.AccountFault == (k.Fix == "") {
-				t.Errorf("class %v with fix %q", k.Class, k.Fix)
+			if k.class() == mail.AccountFault == (k.Fix == "") {
+				t.Errorf("class %v with fix %q", k.class(), k.Fix)
 			}
-			e := judge(parseAnswer(400, nil, body(t, k.OAuthError, k.Example), time.Now()))
-			if e.Cause != k.Cause || e.Fix != k.Fix || e.Class != k.Class {
+			e := judge(parseAnswer(400, nil, body(t, k.Error, k.Example), time.Now()))
+			if e.Cause != k.Cause || e.Fix != k.Fix || e.Class != k.class() {
 				t.Errorf("judged %v %q", e.Class, e.Cause)
 			}
 			if strings.HasPrefix(k.Code, "AADSTS") && !strings.HasPrefix(k.Example, k.Code+":") {
@@ -42,9 +42,9 @@ func TestKnownCodes(t *testing.T) {
 }
 
 func TestFixesNameWhatIsConfigured(t *testing.T) {
-	for _, k := range knownCodes {
+	for _, k := range knownCodes() {
 		rest := strings.NewReplacer("{name}", "", "{client}", "", "{tenant}", "").Replace(k.Fix)
-		if strings.ContainsAny(rest, "{}") {
+		if strings.ContainsAny(rest, "{}$") {
 			t.Errorf("%s: %q has a placeholder that nobody fills", k.Code, k.Fix)
 		}
 	}
@@ -92,9 +92,9 @@ func TestRetryAfter(t *testing.T) {
 }
 
 func FuzzErrorAnswer(f *testing.F) {
-	for i, k := range knownCodes {
+	for i, k := range knownCodes() {
 		if i%7 == 0 {
-			f.Add(400, "", body(f, k.OAuthError, k.Example))
+			f.Add(400, "", body(f, k.Error, k.Example))
 		}
 	}
 	f.Add(503, "120", []byte("<html>"))

@@ -3,20 +3,18 @@ package oauth
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"log/slog"
-	"math/big"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"postern/internal/testkit"
+	"postern/internal/testkit/pki"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/seal"
@@ -29,14 +27,13 @@ const (
 	scope   = "https://outlook.office.com/SMTP.Send"
 )
 
-// testKey is one RSA key for all tests: making one takes a while.
-var testKey = sync.OnceValue(func() *rsa.PrivateKey {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+func testKey() *rsa.PrivateKey {
+	key, err := pki.RSAKey()
 	if err != nil {
 		panic(err)
 	}
 	return key
-})
+}
 
 // fake is a provider that looks like Microsoft's, and knows the application as public and as confidential.
 func fake(o fakeprovider.OAuthOptions) *fakeprovider.OAuth {
@@ -73,14 +70,14 @@ func (l *lockedBuffer) String() string {
 func appOptions(a *fakeprovider.OAuth) Options {
 	return Options{
 		Upstream: "office", Provider: Microsoft, Flow: ClientCredentials, Tenant: "contoso.onmicrosoft.com",
-		ClientID: client, ClientSecret: NewSecret(secret), Transport: a.Transport(), Jitter: func() float64 { return 0 },
+		ClientID: client, ClientSecret: NewSecret(secret), Transport: testkit.Transport(a), Jitter: func() float64 { return 0 },
 	}
 }
 
 func personOptions(a *fakeprovider.OAuth, store GrantStore) Options {
 	return Options{
 		Upstream: "office", Provider: Microsoft, Flow: DeviceCode, Tenant: "contoso.onmicrosoft.com", ClientID: client,
-		Transport: a.Transport(), Grants: store, Sealer: testSealer(), Jitter: func() float64 { return 0 },
+		Transport: testkit.Transport(a), Grants: store, Sealer: testSealer(), Jitter: func() float64 { return 0 },
 	}
 }
 
@@ -156,26 +153,11 @@ func wantRequests(t *testing.T, a *fakeprovider.OAuth, what string, want int) {
 // pemPair is a self-signed certificate and its key.
 func pemPair(t *testing.T, notAfter time.Time) (Secret, *x509.Certificate) {
 	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "postern"}, NotBefore: time.Unix(0, 0), NotAfter: notAfter}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, testKey().Public(), testKey())
+	made, err := pki.SelfSigned(pki.Options{Key: pki.RSA, NotBefore: time.Unix(0, 0), NotAfter: notAfter})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(testKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	for _, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: der}, {Type: "PRIVATE KEY", Bytes: key}} {
-		if err := pem.Encode(&b, block); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return NewSecret(b.String()), cert
+	return NewSecret(string(made.CertPEM) + string(made.KeyPEM)), made.TLS.Leaf
 }
 
 func serviceAccountFile(t *testing.T) Secret {

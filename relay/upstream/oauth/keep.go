@@ -20,7 +20,7 @@ const (
 func (s *Source) Run(ctx context.Context) error {
 	defer s.Close()
 	for {
-		if s.o.Flow.delegated() {
+		if s.o.Flow.Delegated() {
 			s.keep(ctx)
 		}
 		if !sleep(ctx, keepEvery+time.Duration(s.o.Jitter()*float64(keepEvery)/10)) {
@@ -31,7 +31,7 @@ func (s *Source) Run(ctx context.Context) error {
 
 // keep refreshes the grant if it was idle for too long.
 func (s *Source) keep(ctx context.Context) {
-	bounded, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	g, _, err := s.loadGrant(bounded)
 	if err != nil || g.Refreshed.IsZero() || time.Since(g.Refreshed) < keepAfter {
@@ -53,7 +53,7 @@ type Expiry struct {
 
 // Load reads the grant, so that Expiries knows of it. Run does it too.
 func (s *Source) Load(ctx context.Context) error {
-	if !s.o.Flow.delegated() {
+	if !s.o.Flow.Delegated() {
 		return nil
 	}
 	if _, _, err := s.loadGrant(ctx); err != nil {
@@ -71,16 +71,16 @@ func (s *Source) Expiries(now time.Time) []Expiry {
 		}
 	}
 	if !s.o.ClientSecret.IsZero() {
-		add("client secret", s.o.ClientSecretExpires, false, "make a new client secret for application {client}, set client_secret and client_secret_expires, and delete the old one")
+		add("client secret", s.o.ClientSecretExpires, false, "make a new client secret for application {client}, set client_secret and expires, and delete the old one")
 	}
 	if s.cert != nil {
-		add("certificate", s.cert.leaf.NotAfter, false, "make a new certificate for application {client}, upload it there, and set certificate to the new file")
+		add("certificate", s.cert.leaf.NotAfter, false, "make a new certificate for application {client}, upload it there, and write it and its key to certificate_file and key_file")
 	}
 	s.mu.Lock()
 	known := s.known
 	s.mu.Unlock()
 	switch {
-	case !s.o.Flow.delegated():
+	case !s.o.Flow.Delegated():
 	case !known.ends.IsZero():
 		add("consent", known.ends, false, fixLogin)
 	case !known.refreshed.IsZero() && s.p.idle > 0:

@@ -28,17 +28,17 @@ var page = template.Must(template.New("page").Parse(`<!doctype html><meta charse
 
 type pageText struct{ Title, Text string }
 
-func listenLoopback(port, path string, take func(url.Values) error) (*loopback, error) {
-	first, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+func listenLoopback(take func(url.Values) error) (*loopback, error) {
+	first, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	_, port, err = net.SplitHostPort(first.Addr().String())
+	_, port, err := net.SplitHostPort(first.Addr().String())
 	if err != nil {
 		return nil, errors.Join(err, first.Close())
 	}
 	l := &loopback{port: port, server: &http.Server{
-		Handler:           handleRedirect(path, take),
+		Handler:           handleRedirect(take),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 		MaxHeaderBytes: 64 << 10, // codes of Microsoft are some 2 kB
 		ErrorLog:       log.New(io.Discard, "", 0),
@@ -64,17 +64,14 @@ func (l *loopback) close() {
 	l.wg.Wait()
 }
 
-func handleRedirect(path string, take func(url.Values) error) http.Handler {
-	if path == "" {
-		path = "/"
-	}
+func handleRedirect(take func(url.Values) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Type", "text/html; charset=utf-8")
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
-		if r.Method != http.MethodGet || r.URL.Path != path {
+		if r.Method != http.MethodGet || r.URL.Path != "/" {
 			w.WriteHeader(http.StatusNotFound)
 			return
 		}

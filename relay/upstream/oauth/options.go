@@ -3,7 +3,6 @@ package oauth
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,9 +10,11 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
+	"postern/mail"
 	"postern/relay/seal"
 )
 
@@ -34,8 +35,8 @@ const (
 	ServiceAccount Flow = "service-account"
 )
 
-// delegated reports whether the flow lives on a person's grant.
-func (f Flow) delegated() bool { return f == DeviceCode || f == AuthorizationCode || f == RefreshToken }
+// Delegated reports whether the flow lives on a person's grant.
+func (f Flow) Delegated() bool { return f == DeviceCode || f == AuthorizationCode || f == RefreshToken }
 
 // The providers whose endpoints and scopes are known.
 const (
@@ -58,8 +59,6 @@ type Options struct {
 	ClientSecretExpires time.Time
 	// Certificate is PEM: the certificate and its RSA private key, instead of a secret.
 	Certificate Secret
-	// AssertionAlgorithm is "PS256" or "RS256"; "" is PS256 at Microsoft and RS256 elsewhere.
-	AssertionAlgorithm string
 	// ServiceAccount is the JSON key file that Google gives out.
 	ServiceAccount Secret
 	// RefreshToken is for the flow of that name. It is stored once; what rotates from it lives in the store.
@@ -71,20 +70,12 @@ type Options struct {
 	// other mailboxes or addresses than that of whoever logs in.
 	LargeMail, Others bool
 
-	Scopes                           []string
-	TokenURL, AuthURL, DeviceAuthURL string
-	// RedirectURL of the authorization code. "" is a loopback address with a port of the system's choice.
-	RedirectURL string
-	// AuthStyle is how a client secret is sent: "header" or "body"; "" is the body at Microsoft and Google and the header
-	// elsewhere (RFC 6749 §2.3.1).
-	AuthStyle string
+	Scopes                       []string
+	TokenURL, AuthURL, DeviceURL string
 
 	Grants GrantStore   // needed for the flows that live on a grant
 	Sealer *seal.Sealer // likewise
-	Node   string       // this process among those that share Grants; "" makes one up
 
-	// Timeout bounds a Token call and whatever it asks of servers and store. 0 is 30 s.
-	Timeout time.Duration
 	// RootCAs are trusted beside the system's, for servers of one's own.
 	RootCAs []*x509.Certificate
 	// Dial makes connections, through a proxy or not; nil: directly, or through the proxy of the environment.
@@ -99,73 +90,118 @@ type Options struct {
 // A name in a path of the login server.
 var tenantSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$`)
 
-// validate says what a person has to write differently, naming the key as the configuration does.
-func (o *Options) validate(p *provider) error {
-	switch o.Flow {
-	case ClientCredentials, DeviceCode, AuthorizationCode, RefreshToken, ServiceAccount:
-	case "":
-		return errors.New("flow: missing; write client-credentials, device-code, authorization-code, refresh-token or service-account")
-	default:
-		return fmt.Errorf("flow: %q is none of client-credentials, device-code, authorization-code, refresh-token, service-account", o.Flow)
+// Check says what a person has to write differently, by the keys of [upstream.oauth]. Where single values are wrong, what belongs
+// together is not judged.
+func (o *Options) Check() []*mail.KeyError {
+	c := &checker{o: o}
+	c.values()
+	c.credentials()
+	if len(c.bad) == 0 {
+		c.together()
 	}
-	if o.Upstream == "" {
-		return errors.New("the upstream has no name")
-	}
-	for _, check := range []func(*provider) error{o.validateClient, o.validateFlow, o.validateURLs} {
-		if err := check(p); err != nil {
-			return err
-		}
-	}
-	if len(p.scopes) == 0 {
-		return errors.New("scopes: missing; the provider's documentation names the scope that lets an application send mail")
-	}
-	return nil
+	return c.bad
 }
 
-func (o *Options) validateClient(*provider) error {
-	if o.Flow == ServiceAccount {
-		if o.ServiceAccount.IsZero() {
-			return errors.New("service_account: missing; the flow needs the JSON key file of the service account")
-		}
-		return nil
-	}
-	if o.ClientID == "" {
-		return errors.New("client_id: missing; it is made when the application is registered at the provider")
-	}
-	if !o.ClientSecret.IsZero() && !o.Certificate.IsZero() {
-		return errors.New("client_secret and certificate: both are set; keep one")
-	}
-	if o.Flow == ClientCredentials && o.ClientSecret.IsZero() && o.Certificate.IsZero() {
-		return errors.New("client_secret: missing; client-credentials needs a client_secret or a certificate")
-	}
-	switch o.AuthStyle {
-	case "", "header", "body":
-	default:
-		return fmt.Errorf("auth_style: %q is neither header nor body", o.AuthStyle)
-	}
-	switch o.AssertionAlgorithm {
-	case "", algPS256, algRS256:
-		return nil
-	}
-	return fmt.Errorf("assertion_algorithm: %q is neither PS256 nor RS256", o.AssertionAlgorithm)
+// checker collects what is wrong.
+type checker struct {
+	o   *Options
+	bad []*mail.KeyError
 }
 
-func (o *Options) validateFlow(p *provider) error {
+func (c *checker) fail(key, format string, args ...any) {
+	c.bad = append(c.bad, &mail.KeyError{Key: key, Msg: fmt.Sprintf(format, args...)})
+}
+
+// oneOf refuses a value that is not among the choices.
+func (c *checker) oneOf(key, value string, choices ...string) {
+	if slices.Contains(choices, value) {
+		return
+	}
+	last := len(choices) - 1
+	c.fail(key, `unknown value %q, write "%s" or "%s"`, value, strings.Join(choices[:last], `", "`), choices[last])
+}
+
+// values judges each setting alone. No address is repeated: it may hold a password.
+func (c *checker) values() {
+	o := c.o
+	c.oneOf("flow", string(o.Flow), string(ClientCredentials), string(DeviceCode), string(AuthorizationCode), string(RefreshToken),
+		string(ServiceAccount))
+	if o.Provider != "" && o.Provider != MicrosoftGraph {
+		c.oneOf("provider", o.Provider, Microsoft, Google)
+	}
+	if o.Tenant != "" && !tenantSyntax.MatchString(o.Tenant) {
+		c.fail("tenant", "%q is not a tenant, write its domain or id, such as contoso.onmicrosoft.com", o.Tenant)
+	}
+	if o.Cloud != "" {
+		c.oneOf("cloud", o.Cloud, "us-gov", "us-gov-dod", "china")
+	}
+	for i, s := range o.Scopes {
+		if s == "" || strings.ContainsAny(s, " \t\r\n\"\\") { // RFC 6749 §3.3
+			c.fail(fmt.Sprintf("scopes[%d]", i+1), "%q is not a scope, write each in quotes of its own", s)
+		}
+	}
+	for _, u := range []struct{ key, text string }{{"token_url", o.TokenURL}, {"auth_url", o.AuthURL}, {"device_url", o.DeviceURL}} {
+		if u.text != "" && !isSafe(u.text) {
+			c.fail(u.key, "is not the address of a server with TLS, write one that begins with https://")
+		}
+	}
+}
+
+// credentials judges what the flow needs, and what it does not.
+func (c *checker) credentials() {
+	o := c.o
+	switch {
+	case len(c.bad) > 0 && c.bad[0].Key == "flow":
+		return
+	case o.Flow == ServiceAccount && o.ServiceAccount.IsZero():
+		c.fail("service_account_file", "is missing, write the path of the JSON key of the service account")
+	case o.Flow != ServiceAccount && !o.ServiceAccount.IsZero():
+		c.fail("service_account_file", "has no effect with flow %q, remove it", o.Flow)
+	case o.Flow != ServiceAccount && o.ClientID == "":
+		c.fail("client_id", "is missing, write the id that the application got when it was registered at the provider")
+	}
+	switch {
+	case o.Flow == RefreshToken && o.RefreshToken.IsZero():
+		c.fail("refresh_token", `is missing, write "env:NAME" or "file:PATH"`)
+	case o.Flow != RefreshToken && !o.RefreshToken.IsZero():
+		c.fail("refresh_token", "has no effect with flow %q, remove it", o.Flow)
+	}
+	switch {
+	case !o.ClientSecret.IsZero() && !o.Certificate.IsZero():
+		c.fail("certificate_file", "stands beside client_secret, remove one of them")
+	case o.Flow == ClientCredentials && o.ClientSecret.IsZero() && o.Certificate.IsZero():
+		c.fail("client_secret", `is missing, write "env:NAME" or "file:PATH", or certificate_file and key_file`)
+	}
+}
+
+// together judges what the provider makes of the flow.
+func (c *checker) together() {
+	o, p := c.o, resolve(c.o)
 	switch {
 	case o.Flow == ClientCredentials && p.microsoft && o.TokenURL == "" && sharedTenant(o.Tenant):
-		return errors.New("tenant: client-credentials needs the tenant's own domain or id, for example contoso.onmicrosoft.com")
+		c.fail("tenant", "client-credentials needs the tenant's own domain or id, for example contoso.onmicrosoft.com")
 	case o.Flow == ClientCredentials && o.Provider == Google:
-		return errors.New("flow: Google has no client-credentials for mail; use service-account or authorization-code")
-	case o.Flow == DeviceCode && o.Provider == Google && o.DeviceAuthURL == "":
-		return errors.New("flow: Google does not give the mail scope to device-code; use authorization-code")
+		c.fail("flow", "Google has no client-credentials for mail; use service-account or authorization-code")
+	case o.Flow == DeviceCode && o.Provider == Google && o.DeviceURL == "":
+		c.fail("flow", "Google does not give the mail scope to device-code; use authorization-code")
 	case o.Flow == ServiceAccount && p.microsoft:
-		return errors.New("flow: service-account is Google's; Microsoft's equivalent is client-credentials")
-	case o.Flow == RefreshToken && o.RefreshToken.IsZero():
-		return errors.New("refresh_token: missing; the flow refresh-token begins with one")
-	case o.Flow.delegated() && (o.Grants == nil || o.Sealer == nil):
-		return fmt.Errorf("flow %s: no store for the grant", o.Flow)
+		c.fail("flow", "service-account is Google's; Microsoft's equivalent is client-credentials")
 	}
-	return nil
+	need := func(key, text string) {
+		if text == "" {
+			c.fail(key, "is missing; this provider's endpoints are not built in")
+		}
+	}
+	need("token_url", p.endpoint.TokenURL)
+	switch o.Flow {
+	case DeviceCode:
+		need("device_url", p.endpoint.DeviceAuthURL)
+	case AuthorizationCode:
+		need("auth_url", p.endpoint.AuthURL)
+	}
+	if len(p.scopes) == 0 {
+		c.fail("scopes", "is missing; the provider's documentation names the scope that lets an application send mail")
+	}
 }
 
 func sharedTenant(tenant string) bool {
@@ -176,39 +212,13 @@ func sharedTenant(tenant string) bool {
 	return false
 }
 
-func (o *Options) validateURLs(p *provider) error {
-	need := map[string]string{"token_url": p.endpoint.TokenURL}
-	switch o.Flow {
-	case DeviceCode:
-		need["device_auth_url"] = p.endpoint.DeviceAuthURL
-	case AuthorizationCode:
-		need["auth_url"] = p.endpoint.AuthURL
-	}
-	for _, key := range []string{"token_url", "device_auth_url", "auth_url"} {
-		text, needed := need[key]
-		if !needed {
-			continue
-		}
-		if text == "" {
-			return fmt.Errorf("%s: missing; this provider's endpoints are not built in", key)
-		}
-		if err := checkURL(text); err != nil {
-			return fmt.Errorf("%s: %w", key, err)
-		}
-	}
-	return nil
-}
-
-// checkURL wants TLS, except on loopback.
-func checkURL(text string) error {
+// isSafe reports a plain URL with TLS, or on loopback.
+func isSafe(text string) bool {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" {
-		return fmt.Errorf("%q is not a plain URL", text)
+		return false
 	}
-	if u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
-		return nil
-	}
-	return fmt.Errorf("%q would send secrets without TLS; write https", text)
+	return u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname())
 }
 
 func isLoopback(host string) bool {

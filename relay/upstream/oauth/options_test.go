@@ -35,10 +35,7 @@ func TestEndpointsAndScopes(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.o.ClientSecret = NewSecret("x")
-			p, err := resolve(&tc.o)
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := resolve(&tc.o)
 			if p.endpoint.TokenURL != tc.token || tc.auth != "" && p.endpoint.AuthURL != tc.auth || tc.device != "" && p.endpoint.DeviceAuthURL != tc.device {
 				t.Errorf("endpoints %+v", p.endpoint)
 			}
@@ -61,37 +58,39 @@ func TestOptionsRefused(t *testing.T) {
 		base   Options
 		change func(*Options)
 	}{
-		{"flow: missing", app, func(o *Options) { o.Flow = "" }},
-		{"flow: \"password\"", app, func(o *Options) { o.Flow = "password" }},
+		{`flow: unknown value ""`, app, func(o *Options) { o.Flow = "" }},
+		{`flow: unknown value "password"`, app, func(o *Options) { o.Flow = "password" }},
 		{"no name", app, func(o *Options) { o.Upstream = "" }},
-		{"provider: \"yahoo\"", app, func(o *Options) { o.Provider = "yahoo" }},
-		{"cloud: \"moon\"", app, func(o *Options) { o.Cloud = "moon" }},
-		{"scopes: missing", app, func(o *Options) { o.Cloud = "us-gov-dod" }},
+		{`provider: unknown value "yahoo"`, app, func(o *Options) { o.Provider = "yahoo" }},
+		{`cloud: unknown value "moon", write "us-gov", "us-gov-dod" or "china"`, app, func(o *Options) { o.Cloud = "moon" }},
+		{"scopes: is missing", app, func(o *Options) { o.Cloud = "us-gov-dod" }},
+		{`scopes[2]: "a b" is not a scope`, app, func(o *Options) { o.Scopes = []string{"a", "a b"} }},
 		{"tenant: client-credentials", app, func(o *Options) { o.Tenant = "common" }},
 		{"tenant: client-credentials", app, func(o *Options) { o.Tenant = "" }},
-		{"tenant: \"../x\"", app, func(o *Options) { o.Tenant = "../x" }},
-		{"tenant and cloud", app, func(o *Options) { o.Provider = "" }},
-		{"client_id: missing", app, func(o *Options) { o.ClientID = "" }},
-		{"client_secret: missing", app, func(o *Options) { o.ClientSecret = Secret{} }},
-		{"client_secret and certificate", app, func(o *Options) { o.Certificate = NewSecret("x") }},
-		{"certificate: needs a PEM file", app, func(o *Options) { o.ClientSecret, o.Certificate = Secret{}, NewSecret("x") }},
-		{"assertion_algorithm", app, func(o *Options) { o.AssertionAlgorithm = "none" }},
-		{"auth_style", app, func(o *Options) { o.AuthStyle = "query" }},
-		{"token_url: \"http://sts.example.com/token\" would send secrets without TLS", app, func(o *Options) { o.TokenURL = "http://sts.example.com/token" }},
-		{"token_url: missing", app, func(o *Options) { o.Provider, o.Tenant = "", ""; o.Scopes = []string{"x"} }},
-		{"is not a plain URL", app, func(o *Options) { o.TokenURL = "https://user:pw@sts.example.com/token" }},
+		{`tenant: "../x"`, app, func(o *Options) { o.Tenant = "../x" }},
+		{"client_id: is missing", app, func(o *Options) { o.ClientID = "" }},
+		{"client_secret: is missing", app, func(o *Options) { o.ClientSecret = Secret{} }},
+		{"certificate_file: stands beside", app, func(o *Options) { o.Certificate = NewSecret("x") }},
+		{"certificate_file: needs a PEM file", app, func(o *Options) { o.ClientSecret, o.Certificate = Secret{}, NewSecret("x") }},
+		{"token_url: is not the address of a server with TLS", app, func(o *Options) { o.TokenURL = "http://sts.example.com/token" }},
+		{"token_url: is missing", app, func(o *Options) { o.Provider, o.Tenant = "", ""; o.Scopes = []string{"x"} }},
+		{"token_url: is not", app, func(o *Options) { o.TokenURL = "https://user:pw@sts.example.com/token" }},
 		{"Google has no client-credentials", app, func(o *Options) { o.Provider = Google }},
 		{"Google does not give", person, func(o *Options) { o.Provider = Google }},
-		{"device_auth_url: missing", person, func(o *Options) {
+		{"device_url: is missing", person, func(o *Options) {
 			o.Provider, o.Tenant, o.TokenURL, o.Scopes = "", "", "https://sts.example.com/token", []string{"x"}
 		}},
 		{"no store", person, func(o *Options) { o.Grants = nil }},
 		{"no store", person, func(o *Options) { o.Sealer = nil }},
-		{"refresh_token: missing", person, func(o *Options) { o.Flow = RefreshToken }},
-		{"service_account: missing", app, func(o *Options) { o.Provider, o.Flow = Google, ServiceAccount }},
-		{"service_account: not the JSON", app, func(o *Options) { o.ServiceAccount = NewSecret("{}") }},
-		{"service_account: private_key", app, func(o *Options) { o.ServiceAccount = NewSecret(`{"type":"service_account","client_email":"x"}`) }},
-		{"service-account is Google's", app, func(o *Options) { o.Flow, o.ServiceAccount = ServiceAccount, serviceAccountFile(t) }},
+		{"refresh_token: is missing", person, func(o *Options) { o.Flow = RefreshToken }},
+		{"refresh_token: has no effect", app, func(o *Options) { o.RefreshToken = NewSecret("x") }},
+		{"service_account_file: is missing", app, func(o *Options) { o.Provider, o.Flow = Google, ServiceAccount }},
+		{"service_account_file: is not the JSON", app, func(o *Options) { o.ServiceAccount = NewSecret("{}") }},
+		{"service_account_file: private_key", app, func(o *Options) { o.ServiceAccount = NewSecret(`{"type":"service_account","client_email":"x"}`) }},
+		{"service_account_file: has no effect", app, func(o *Options) { o.ServiceAccount = serviceAccountFile(t) }},
+		{"service-account is Google's", app, func(o *Options) {
+			o.Flow, o.ServiceAccount, o.ClientSecret = ServiceAccount, serviceAccountFile(t), Secret{}
+		}},
 	} {
 		o := tc.base
 		tc.change(&o)
@@ -112,7 +111,7 @@ func TestSecretsNeedTLS(t *testing.T) {
 		"https://a.example/token": true, "http://127.0.0.1:8080/token": true, "http://[::1]/token": true, "http://localhost/token": true,
 		"http://a.example/": false, "ftp://a.example/": false, "https://": false, "": false, "http://localhost.a.example/": false, "https://a.example/#x": false,
 	} {
-		if got := checkURL(text) == nil; got != ok {
+		if got := isSafe(text); got != ok {
 			t.Errorf("%q: %t", text, got)
 		}
 	}

@@ -1,8 +1,7 @@
 package oauth
 
 import (
-	"errors"
-	"fmt"
+	"cmp"
 	"net/url"
 	"slices"
 	"strings"
@@ -50,39 +49,21 @@ var clouds = map[string]cloud{
 const day = 24 * time.Hour
 
 // resolve puts together what the provider is known to need and what the configuration overrides.
-func resolve(o *Options) (*provider, error) {
+func resolve(o *Options) *provider {
 	p := &provider{loopback: "127.0.0.1", algorithm: algRS256}
 	p.endpoint.AuthStyle = oauth2.AuthStyleInHeader // RFC 6749 §2.3.1: what every server must take
 	switch o.Provider {
 	case Microsoft, MicrosoftGraph:
-		if err := p.microsoftFor(o); err != nil {
-			return nil, err
-		}
+		p.microsoftFor(o)
 	case Google:
-		p.google(o)
-	case "":
-		if o.Tenant != "" || o.Cloud != "" {
-			return nil, errors.New("tenant and cloud: only Microsoft has them")
-		}
-	default:
-		return nil, fmt.Errorf("provider: %q has no OAuth built in; leave it empty and set token_url and scopes", o.Provider)
+		p.google()
 	}
 	p.override(o)
-	return p, nil
+	return p
 }
 
-func (p *provider) microsoftFor(o *Options) error {
-	c, known := clouds[o.Cloud]
-	if !known {
-		return fmt.Errorf("cloud: %q is none of us-gov, us-gov-dod, china", o.Cloud)
-	}
-	tenant := o.Tenant
-	if tenant == "" {
-		tenant = "common"
-	}
-	if !tenantSyntax.MatchString(tenant) {
-		return fmt.Errorf("tenant: %q is neither a domain nor an id", o.Tenant)
-	}
+func (p *provider) microsoftFor(o *Options) {
+	c, tenant := clouds[o.Cloud], cmp.Or(o.Tenant, "common")
 	base := url.URL{Scheme: "https", Host: c.login}
 	p.microsoft = true
 	p.endpoint = oauth2.Endpoint{
@@ -97,7 +78,6 @@ func (p *provider) microsoftFor(o *Options) error {
 	p.authParams = url.Values{"prompt": {"select_account"}}
 	// https://learn.microsoft.com/entra/identity-platform/refresh-tokens: 90 days, and each refresh gives another 90.
 	p.idle, p.idleFrom = 90*day, "Microsoft ends a grant that is unused for 90 days"
-	return nil
 }
 
 func microsoftScopes(o *Options, c cloud) []string {
@@ -117,7 +97,7 @@ func microsoftScopes(o *Options, c cloud) []string {
 
 // graphScopes are those of a person's consent beside the least (learn.microsoft.com/graph/permissions-reference).
 func graphScopes(o *Options, c cloud) (scopes []string) {
-	if o.Provider != MicrosoftGraph || !o.Flow.delegated() {
+	if o.Provider != MicrosoftGraph || !o.Flow.Delegated() {
 		return nil
 	}
 	add := func(name string) { scopes = append(scopes, c.graph+"/"+name) }
@@ -134,7 +114,7 @@ func graphScopes(o *Options, c cloud) (scopes []string) {
 	return scopes
 }
 
-func (p *provider) google(*Options) {
+func (p *provider) google() {
 	p.endpoint = endpoints.Google
 	p.endpoint.AuthStyle = oauth2.AuthStyleInParams
 	// https://developers.google.com/workspace/gmail/imap/xoauth2-protocol: the only scope for SMTP.
@@ -146,22 +126,13 @@ func (p *provider) google(*Options) {
 }
 
 func (p *provider) override(o *Options) {
-	set := func(to *string, from string) {
-		if from != "" {
-			*to = from
-		}
-	}
-	set(&p.endpoint.TokenURL, o.TokenURL)
-	set(&p.endpoint.AuthURL, o.AuthURL)
-	set(&p.endpoint.DeviceAuthURL, o.DeviceAuthURL)
-	set(&p.algorithm, o.AssertionAlgorithm)
+	p.endpoint.TokenURL = cmp.Or(o.TokenURL, p.endpoint.TokenURL)
+	p.endpoint.AuthURL = cmp.Or(o.AuthURL, p.endpoint.AuthURL)
+	p.endpoint.DeviceAuthURL = cmp.Or(o.DeviceURL, p.endpoint.DeviceAuthURL)
 	if len(o.Scopes) > 0 {
 		p.scopes, p.least = o.Scopes, o.Scopes
 	}
-	switch {
-	case o.AuthStyle == "header":
-		p.endpoint.AuthStyle = oauth2.AuthStyleInHeader
-	case o.AuthStyle == "body", o.ClientSecret.IsZero():
-		p.endpoint.AuthStyle = oauth2.AuthStyleInParams // no secret: client_id alone identifies (RFC 6749 §3.2.1)
+	if o.ClientSecret.IsZero() {
+		p.endpoint.AuthStyle = oauth2.AuthStyleInParams // client_id alone identifies (RFC 6749 §3.2.1)
 	}
 }

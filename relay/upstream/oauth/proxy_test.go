@@ -4,15 +4,15 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
-	"postern/relay/upstream/faketest"
 	"postern/relay/upstream/via"
 )
 
 // A proxy that does not let us through to the token endpoint is named, and passes: nothing is wrong with the application.
 func TestProxyThatRefuses(t *testing.T) {
-	for name, proxy := range map[string]*faketest.Proxy{
+	for name, proxy := range map[string]*testkit.Proxy{
 		"407": {User: "scott", Password: "tiger"},
 		"403": {Answer: "HTTP/1.1 403 Forbidden\r\n\r\n<html>no</html>"},
 		"502": {Answer: "HTTP/1.1 502 Bad Gateway\r\n\r\n"},

@@ -37,7 +37,7 @@ func told(t *testing.T, flow Flow, s saying) *Error {
 		ClientSecret: NewSecret(secret), Transport: s, Jitter: func() float64 { return 0 }, Grants: NewMemoryGrants(), Sealer: testSealer(),
 	}
 	source := newSource(t, o)
-	if flow.delegated() {
+	if flow.Delegated() {
 		putGrant(t, source, "refresh")
 	}
 	_, err := source.Token(t.Context(), mailbox)
@@ -108,11 +108,11 @@ func TestKindsOfAnswers(t *testing.T) {
 
 // What to do is for the flow in use: nobody logs in for an application, and no application policy holds for people.
 func TestAdviceForTheFlow(t *testing.T) {
-	for _, k := range knownCodes {
-		if k.Class != mail.AccountFault {
+	for _, k := range knownCodes() {
+		if k.class() != mail.AccountFault {
 			continue
 		}
-		s := saying{400, "", string(body(t, k.OAuthError, k.Example))}
+		s := saying{400, "", string(body(t, k.Error, k.Example))}
 		if e := told(t, ClientCredentials, s); strings.Contains(e.Fix, "postern upstream login") || e.Fix == "" {
 			t.Errorf("%s for an application: %s", k.Code, e.Fix)
 		}

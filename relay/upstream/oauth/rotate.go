@@ -11,8 +11,7 @@ import (
 )
 
 const (
-	// leaseFor is how long a node may take to refresh; then another takes over. It is above the longest Timeout that makes
-	// sense, and a late first answer still finds its place (see savePending).
+	// leaseFor is how long a node may take to refresh; then another takes over. It is above timeout, and a late first answer still finds its place (see savePending).
 	leaseFor = time.Minute
 	// leasePoll is how often those that wait for another node look.
 	leasePoll = time.Second
@@ -50,7 +49,7 @@ func (s *Source) refresh(ctx context.Context, not []Secret) (Token, *Error) {
 		if e != nil {
 			return Token{}, e
 		}
-		if g.Leasing != s.o.Node {
+		if g.Leasing != s.node {
 			return g.token(), nil
 		}
 		r, e := s.askAgain(ctx, g)
@@ -80,13 +79,13 @@ func (s *Source) claim(ctx context.Context, not []Secret) (*grant, int64, *Error
 			g.Leasing = ""
 			return g, version, nil
 		}
-		if now.Before(g.Lease) && g.Leasing != s.o.Node {
+		if now.Before(g.Lease) && g.Leasing != s.node {
 			if !sleep(ctx, leasePoll) {
 				return nil, 0, pressureError(codeStore, "another node is fetching a token and does not finish", context.Cause(ctx))
 			}
 			continue
 		}
-		g.Lease, g.Leasing = now.Add(leaseFor), s.o.Node
+		g.Lease, g.Leasing = now.Add(leaseFor), s.node
 		version, err := s.saveGrant(ctx, g, version)
 		switch {
 		case err == nil:

@@ -132,7 +132,7 @@ func TestPendingPairAfterLeaseTakenOver(t *testing.T) {
 		if e != nil {
 			t.Fatal(e)
 		}
-		g.Lease, g.Leasing = time.Now().Add(leaseFor), other.o.Node
+		g.Lease, g.Leasing = time.Now().Add(leaseFor), other.node
 		if _, err := other.saveGrant(t.Context(), g, version); err != nil {
 			t.Fatal(err)
 		}

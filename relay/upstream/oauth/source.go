@@ -3,6 +3,8 @@ package oauth
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -24,9 +26,8 @@ type Token struct {
 }
 
 const (
-	defaultTimeout = 30 * time.Second
-	// maxTimeout stays under leaseFor.
-	maxTimeout = 45 * time.Second
+	// timeout bounds a Token call and whatever it asks of servers and store. It stays under leaseFor.
+	timeout = 30 * time.Second
 	// maxIdentities bounds the mailboxes whose tokens are kept. One that is forgotten costs a request.
 	maxIdentities = 10_000
 	// maxRequests bounds what is asked of the token endpoint at a time.
@@ -44,6 +45,7 @@ const (
 // Source gives access tokens for one upstream.
 type Source struct {
 	o         Options
+	node      string // this process among those that share Grants: two never share a lease
 	p         *provider
 	transport http.RoundTripper
 	cert      *certificate
@@ -95,14 +97,17 @@ func NewSource(o Options) (*Source, error) {
 	if account != nil && o.TokenURL == "" {
 		o.TokenURL = account.tokenURL
 	}
-	p, err := resolve(&o)
-	if err != nil {
-		return nil, err
+	if bad := o.Check(); len(bad) > 0 {
+		return nil, bad[0]
 	}
-	if err := o.validate(p); err != nil {
-		return nil, err
+	switch {
+	case o.Upstream == "":
+		return nil, errors.New("the upstream has no name")
+	case o.Flow.Delegated() && (o.Grants == nil || o.Sealer == nil):
+		return nil, fmt.Errorf("flow %s: no store for the grant", o.Flow)
 	}
-	s := &Source{p: p, account: account, places: make(chan struct{}, maxRequests)}
+	p := resolve(&o)
+	s := &Source{node: rand.Text(), p: p, account: account, places: make(chan struct{}, maxRequests)}
 	if s.cert, err = parseCertificate(o.Certificate); err != nil {
 		return nil, err
 	}
@@ -117,10 +122,6 @@ func NewSource(o Options) (*Source, error) {
 }
 
 func withDefaults(o Options) Options {
-	if o.Timeout <= 0 {
-		o.Timeout = defaultTimeout
-	}
-	o.Timeout = min(o.Timeout, maxTimeout)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
@@ -128,12 +129,11 @@ func withDefaults(o Options) Options {
 	if o.Jitter == nil {
 		o.Jitter = mathrand.Float64
 	}
-	o.Node += "/" + rand.Text() // two processes never share a lease
 	return o
 }
 
 // Token returns a token that is good for a login as identity, which is the mailbox. It returns at once while there is a
-// valid token, and within Options.Timeout else. The error is an *Error.
+// valid token, and within 30 s else. The error is an *Error.
 func (s *Source) Token(ctx context.Context, identity string) (Token, error) {
 	s.mu.Lock()
 	e := s.entryLocked(identity)
@@ -151,7 +151,7 @@ func (s *Source) Token(ctx context.Context, identity string) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	select {
 	case <-f.done:
@@ -244,13 +244,13 @@ func (s *Source) startLocked(e *entry, subject string, now time.Time) (*flight, 
 
 // mayLookLocked: a login by another process ends an account fault of a grant at once, so the store is asked now and then.
 func (s *Source) mayLookLocked(e *entry, now time.Time) bool {
-	return s.o.Flow.delegated() && now.Sub(e.looked) >= lookEvery
+	return s.o.Flow.Delegated() && now.Sub(e.looked) >= lookEvery
 }
 
 // fly fetches, settles the entry and lets the callers go. It does not end with a caller: others wait too.
 func (s *Source) fly(e *entry, f *flight, subject string) {
 	defer s.wg.Done()
-	ctx, cancel := context.WithTimeout(s.ctx, s.o.Timeout)
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
 	var t Token
 	var err *Error
@@ -293,7 +293,7 @@ func (s *Source) fetchAs(ctx context.Context, subject string) (Token, *Error) {
 	}
 	assertion, err := s.account.assertion(subject, s.p.scopes, s.p.endpoint.TokenURL, time.Now())
 	if err != nil {
-		return Token{}, s.fault("service_account", err.Error(), "check the key in service_account")
+		return Token{}, s.fault("service_account_file", err.Error(), "check the key in service_account_file")
 	}
 	return s.fetchOnce(ctx, url.Values{"grant_type": {jwtBearer}, "assertion": {assertion.Reveal()}}, nil)
 }

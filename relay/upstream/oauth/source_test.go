@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
 )
@@ -146,7 +147,7 @@ func TestEndpointDown(t *testing.T) {
 			before := time.Now()
 			_, err := s.Token(t.Context(), mailbox)
 			e := wantFault(t, err, mail.BackPressure, codeUnreachable)
-			if time.Since(before) > s.o.Timeout {
+			if time.Since(before) > timeout {
 				t.Fatalf("blocked for %v", time.Since(before))
 			}
 			if !e.Retry.After(time.Now()) || e.Retry.After(time.Now().Add(6*time.Minute)) {
@@ -173,8 +174,8 @@ func TestSlowEndpointIsBounded(t *testing.T) {
 		if e := new(Error); !errors.As(err, &e) || e.Class != mail.BackPressure || !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("%v", err)
 		}
-		if got := time.Since(before); got != defaultTimeout {
-			t.Errorf("blocked for %v, want %v", got, defaultTimeout)
+		if got := time.Since(before); got != timeout {
+			t.Errorf("blocked for %v, want %v", got, timeout)
 		}
 	})
 }
@@ -225,7 +226,7 @@ func TestOneProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{})
 		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey})
-		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: a.Transport(), Jitter: func() float64 { return 0 }})
+		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a), Jitter: func() float64 { return 0 }})
 		a.Fail(fakeprovider.Fault{Status: 503})
 		if _, err := s.Token(t.Context(), mailbox); err == nil {
 			t.Fatal("no error")
@@ -264,7 +265,7 @@ func TestFaultEndsPressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{})
 		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey, Mailboxes: []string{"ann@example.com", "bob@example.com"}})
-		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: a.Transport()})
+		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
 		a.Fail(fakeprovider.Fault{Status: 503, Times: 1}, fakeprovider.Fault{Delay: time.Second})
 		if _, err := s.Token(t.Context(), "ann@example.com"); err == nil {
 			t.Fatal("no error")
@@ -384,7 +385,7 @@ func TestServiceAccountIsPerMailbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{})
 		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey, Mailboxes: []string{"ann@example.com", "bob@example.com"}})
-		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: a.Transport()})
+		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
 		for _, who := range []string{"ann@example.com", "bob@example.com", "ann@example.com"} {
 			tok, err := s.Token(t.Context(), who)
 			if err != nil {
@@ -410,7 +411,7 @@ func TestServiceAccountIsPerMailbox(t *testing.T) {
 // What an outsider can make us remember is bounded; what is forgotten costs a request and no more.
 func TestIdentitiesAreBounded(t *testing.T) {
 	a := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{})
-	s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: a.Transport()})
+	s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
 	for i := range maxIdentities + 100 {
 		s.Drop(fmt.Sprint(i), Secret{})
 	}
@@ -420,14 +421,15 @@ func TestIdentitiesAreBounded(t *testing.T) {
 }
 
 func TestCertificate(t *testing.T) {
-	for _, algorithm := range []string{"", algPS256, algRS256} {
+	for _, algorithm := range []string{algPS256, algRS256} {
 		t.Run("algorithm "+algorithm, func(t *testing.T) {
 			pair, cert := pemPair(t, time.Now().Add(20*day))
 			a := fake(fakeprovider.OAuthOptions{})
 			a.AddClient(fakeprovider.Client{ID: client, Certificate: cert})
 			o := appOptions(a)
-			o.ClientSecret, o.Certificate, o.AssertionAlgorithm = Secret{}, pair, algorithm
+			o.ClientSecret, o.Certificate = Secret{}, pair
 			s := newSource(t, o)
+			s.p.algorithm = algorithm
 			mustToken(t, s)
 			s.Forget()
 			mustToken(t, s) // another jti
@@ -505,23 +507,20 @@ func TestCloseEndsFlights(t *testing.T) {
 	})
 }
 
-func TestAuthStyles(t *testing.T) {
-	for _, tc := range []struct {
-		style  string
-		secret string
-		basic  bool
-	}{{"", secret, true}, {"header", secret, true}, {"body", secret, false}} {
+// A server that is not known gets the secret in the header (RFC 6749 §2.3.1), a known one in the body.
+func TestSecretGoesInTheHeader(t *testing.T) {
+	for provider, want := range map[string]bool{"": true, Microsoft: false} {
 		var got *http.Request
 		a := confidential(fakeprovider.OAuthOptions{})
 		spy := roundTrip(func(r *http.Request) (*http.Response, error) {
 			got = r
-			return a.Transport().RoundTrip(r)
+			return testkit.Transport(a).RoundTrip(r)
 		})
-		s := newSource(t, Options{Upstream: "o", Flow: ClientCredentials, ClientID: client, ClientSecret: NewSecret(tc.secret), AuthStyle: tc.style,
+		s := newSource(t, Options{Upstream: "o", Provider: provider, Flow: ClientCredentials, ClientID: client, ClientSecret: NewSecret(secret),
 			TokenURL: "https://id.example.com/token", Scopes: []string{"x/.default"}, Transport: spy})
 		mustToken(t, s)
-		if _, _, basic := got.BasicAuth(); basic != tc.basic {
-			t.Errorf("style %q: basic %t", tc.style, basic)
+		if _, _, basic := got.BasicAuth(); basic != want {
+			t.Errorf("provider %q: basic %t", provider, basic)
 		}
 	}
 }

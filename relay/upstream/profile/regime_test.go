@@ -12,10 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 	"postern/relay/upstream/profile"
 	"postern/relay/upstream/smtp"
 )
@@ -34,15 +34,15 @@ type regime struct {
 	over int          // refused because of connections or messages
 }
 
-func (r *regime) hook(s *faketest.Session, verb, line string) faketest.Action {
+func (r *regime) hook(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
 	switch verb {
-	case faketest.Connect:
+	case fakesmtp.Connect:
 		if r.connections > 0 && len(r.open) >= r.connections {
 			r.over++
-			return faketest.Action{Reply: "421 4.3.2 Concurrent connections limit exceeded"}
+			return fakesmtp.Action{Reply: "421 4.3.2 Concurrent connections limit exceeded"}
 		}
 		if r.open == nil {
 			r.open = make(map[int]bool)
@@ -51,9 +51,9 @@ func (r *regime) hook(s *faketest.Session, verb, line string) faketest.Action {
 	case "QUIT":
 		delete(r.open, s.Number)
 	case "MAIL":
-		return faketest.Action{Reply: r.mail(line, now)}
+		return fakesmtp.Action{Reply: r.mail(line, now)}
 	}
-	return faketest.Action{}
+	return fakesmtp.Action{}
 }
 
 func (r *regime) mail(line string, now time.Time) string {
@@ -79,9 +79,9 @@ func (r *regime) mail(line string, now time.Time) string {
 }
 
 // provider is a fake provider in a bubble: its connections are pipes.
-func provider(t *testing.T, r *regime, change func(*smtp.Config)) (*faketest.Server, *smtp.Upstream) {
+func provider(t *testing.T, r *regime, change func(*smtp.Config)) (*fakesmtp.Server, *smtp.Upstream) {
 	t.Helper()
-	fake := faketest.New(faketest.Config{Extensions: faketest.Full, Hook: r.hook})
+	fake := fakesmtp.New(fakesmtp.Config{Extensions: fakesmtp.Full, Hook: r.hook})
 	cfg := smtp.Config{
 		Settings: upstream.Settings{
 			Name: "office", MaxConnections: 10, MaxRecipients: 100, Logger: slog.New(slog.DiscardHandler), Jitter: func() float64 { return 0.5 },
@@ -253,7 +253,7 @@ func (o *office) settle(l *letter, results []mail.Result) {
 }
 
 // arrived checks that everything is with the provider, once.
-func arrived(t *testing.T, fake *faketest.Server, recipients int) {
+func arrived(t *testing.T, fake *fakesmtp.Server, recipients int) {
 	t.Helper()
 	seen := make(map[string]int)
 	for _, m := range fake.Messages() {
@@ -405,9 +405,9 @@ func TestRecipientsAreCounted(t *testing.T) {
 		var mu sync.Mutex
 		var seen []time.Time
 		over := 0
-		fake := faketest.New(faketest.Config{Extensions: faketest.Without("PIPELINING"), Hook: func(_ *faketest.Session, verb, _ string) faketest.Action {
+		fake := fakesmtp.New(fakesmtp.Config{Extensions: fakesmtp.Without("PIPELINING"), Hook: func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 			if verb != "RCPT" {
-				return faketest.Action{}
+				return fakesmtp.Action{}
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -421,7 +421,7 @@ func TestRecipientsAreCounted(t *testing.T) {
 			if recent > 14 {
 				over++
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}})
 		_, u := provider(t, &regime{}, func(cfg *smtp.Config) {
 			as(t, "ses")(cfg)

@@ -71,7 +71,7 @@ type matcher struct {
 	unit    time.Duration // of that group
 }
 
-// Rules are rules made ready to judge replies, the generic ones behind them. They are safe for concurrent use.
+// Rules classify replies: those given to Compile, behind them the generic ones. They are safe for concurrent use.
 type Rules struct {
 	own     []matcher
 	generic []matcher

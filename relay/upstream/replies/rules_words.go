@@ -9,7 +9,7 @@ import (
 )
 
 // The rules by words hold at every provider, for the text is more specific than the code: "too fast" is never the
-// fault of a recipient. They are searched in the words of a reply (see sample) and in this order: what repeats words of
+// fault of a recipient. They are searched in the words of a reply (see Sample) and in this order: what repeats words of
 // the message first; then what speaks of a recipient, so that "over quota" and "disabled" do not swallow what is his;
 // then rates and quotas, which pass; what a 4yz asks for; what is wrong with one message; our address and name; senders;
 // the account; the login; "later" with a 5yz.

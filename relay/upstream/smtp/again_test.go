@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // BDAT that is offered and not taken becomes DATA, at once and for the messages to come.
@@ -30,7 +30,7 @@ func TestChunkingThatIsNone(t *testing.T) {
 			fc := provider()
 			fc.NoBDAT = reply == ""
 			if reply != "" {
-				fc.Hook = hookOn("BDAT", 1, faketest.Action{Reply: reply, Flush: true})
+				fc.Hook = hookOn("BDAT", 1, fakesmtp.Action{Reply: reply, Flush: true})
 			}
 			fake, u := start(t, fc, nil)
 			tr := message(t, "bob@example.net", "carol@example.net")
@@ -68,14 +68,14 @@ func TestChunkingThatIsNone(t *testing.T) {
 // A recipient that was refused before the chunk stays refused.
 func TestChunkingThatIsNoneForSome(t *testing.T) {
 	fc := provider()
-	fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
+	fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 		switch {
 		case verb == "BDAT":
-			return faketest.Action{Reply: "502 5.5.1 no"}
+			return fakesmtp.Action{Reply: "502 5.5.1 no"}
 		case strings.Contains(line, "nobody"):
-			return faketest.Action{Reply: "550 5.1.1 no such user"}
+			return fakesmtp.Action{Reply: "550 5.1.1 no such user"}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	fake, u := start(t, fc, nil)
 	wantClasses(t, send(t, u, message(t, "nobody@example.net", "bob@example.net")), "recipient-fault delivered")
@@ -88,11 +88,11 @@ func TestChunkingThatIsNoneForSome(t *testing.T) {
 // Every message is refused for ever by a server that takes neither BDAT nor DATA; one attempt asks for each once.
 func TestNeitherChunksNorData(t *testing.T) {
 	fc := provider()
-	fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
+	fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 		if verb == "BDAT" || verb == "DATA" {
-			return faketest.Action{Reply: "502 5.5.1 no"}
+			return fakesmtp.Action{Reply: "502 5.5.1 no"}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	fake, u := start(t, fc, nil)
 	wantClasses(t, send(t, u, message(t)), "deferral")
@@ -106,12 +106,12 @@ func TestAgainIsBounded(t *testing.T) {
 	fc := provider()
 	fc.NoBDAT = true
 	n := 0
-	fc.Hook = func(s *faketest.Session, verb, _ string) faketest.Action {
+	fc.Hook = func(s *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 		if verb == "EHLO" && s.TLS {
 			n++
-			return faketest.Action{Reply: fmt.Sprintf("250-x\n250-X-NUMBER %d\n250-PIPELINING\n250-CHUNKING\n250 AUTH PLAIN", n)}
+			return fakesmtp.Action{Reply: fmt.Sprintf("250-x\n250-X-NUMBER %d\n250-PIPELINING\n250-CHUNKING\n250 AUTH PLAIN", n)}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	fake, u := start(t, fc, nil)
 	wantClasses(t, send(t, u, message(t)), "deferral")
@@ -149,12 +149,12 @@ func TestParameterThatIsNone(t *testing.T) {
 			fc := provider()
 			fc.Extensions = ext
 			refusals := 0
-			fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
+			fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 				if verb == c.verb && strings.Contains(line, c.bad) {
 					refusals++
-					return faketest.Action{Reply: c.reply}
+					return fakesmtp.Action{Reply: c.reply}
 				}
-				return faketest.Action{}
+				return fakesmtp.Action{}
 			}
 			fake, u := start(t, fc, nil)
 			tr := message(t)
@@ -201,11 +201,11 @@ func TestParameterOfOneRecipient(t *testing.T) {
 	for way, ext := range ways {
 		fc := provider()
 		fc.Extensions = ext
-		fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
+		fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 			if verb == "RCPT" && strings.Contains(line, "NOTIFY=") {
-				return faketest.Action{Reply: "555 5.5.4 Unsupported option: NOTIFY"}
+				return fakesmtp.Action{Reply: "555 5.5.4 Unsupported option: NOTIFY"}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		fake, u := start(t, fc, nil)
 		tr := message(t, "bob@example.net", "carol@example.net", "dave@example.net")
@@ -223,14 +223,14 @@ func TestParameterOfOneRecipient(t *testing.T) {
 func TestLeavingOutIsBounded(t *testing.T) {
 	const enough = 5 * maxAgain
 	fc := provider()
-	fc.Hook = func(s *faketest.Session, verb, line string) faketest.Action {
+	fc.Hook = func(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 		switch {
 		case verb == "RCPT" && s.Number <= enough && strings.Contains(line, "NOTIFY="):
-			return faketest.Action{Reply: "501 5.5.4 unsupported parameter NOTIFY"}
+			return fakesmtp.Action{Reply: "501 5.5.4 unsupported parameter NOTIFY"}
 		case verb == "DATA" || verb == "BDAT":
-			return faketest.Action{Reply: "503 5.5.1 no recipients", Drop: true}
+			return fakesmtp.Action{Reply: "503 5.5.1 no recipients", Drop: true}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	fake, u := start(t, fc, func(cfg *Config) { cfg.DenyExtensions = []string{"CHUNKING"} })
 	tr := message(t)

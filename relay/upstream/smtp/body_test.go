@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 var (
@@ -27,7 +27,7 @@ func asStream(c mail.Content) *stream {
 // What a message needs is found in envelope, header and content; what its client declared does not count.
 func TestWhatAMessageNeeds(t *testing.T) {
 	none := []string{"PIPELINING", "CHUNKING"}
-	no8bit := faketest.Without("8BITMIME")
+	no8bit := fakesmtp.Without("8BITMIME")
 	ascii := mail.BytesContent(letter)
 	late := append(bytes.Repeat([]byte("an ordinary line\r\n"), 30_000), "Grüße\r\n"...)
 	late = append([]byte("Subject: late\r\n\r\n"), late...)
@@ -39,21 +39,21 @@ func TestWhatAMessageNeeds(t *testing.T) {
 		want     string // of MAIL, without SIZE, and RCPT; or the reply
 	}{
 		{"ASCII at a server without", none, "alice@example.com", "bob@example.net", ascii, "FROM:<alice@example.com> TO:<bob@example.net>"},
-		{"ASCII at a server with all", faketest.Full, "alice@example.com", "bob@example.net", ascii, "FROM:<alice@example.com> TO:<bob@example.net>"},
+		{"ASCII at a server with all", fakesmtp.Full, "alice@example.com", "bob@example.net", ascii, "FROM:<alice@example.com> TO:<bob@example.net>"},
 		{"domains", none, "alice@bücher.example", "bob@münchen.example.net", ascii, "FROM:<alice@xn--bcher-kva.example> TO:<bob@xn--mnchen-3ya.example.net>"},
-		{"domains at a server with all", faketest.Full, "alice@bücher.example", "bob@example.net", ascii, "FROM:<alice@xn--bcher-kva.example> TO:<bob@example.net>"},
-		{"8-bit body", faketest.Full, "alice@example.com", "bob@example.net", eightBitLetter, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
-		{"8-bit body without SMTPUTF8", faketest.Without("SMTPUTF8"), "alice@example.com", "bob@example.net", eightBitLetter, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
+		{"domains at a server with all", fakesmtp.Full, "alice@bücher.example", "bob@example.net", ascii, "FROM:<alice@xn--bcher-kva.example> TO:<bob@example.net>"},
+		{"8-bit body", fakesmtp.Full, "alice@example.com", "bob@example.net", eightBitLetter, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
+		{"8-bit body without SMTPUTF8", fakesmtp.Without("SMTPUTF8"), "alice@example.com", "bob@example.net", eightBitLetter, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
 		{"8-bit body without 8BITMIME", no8bit, "alice@example.com", "bob@example.net", eightBitLetter, "554 5.6.3 the message has eight-bit content"},
-		{"8-bit at the end of a stream", faketest.Full, "alice@example.com", "bob@example.net", &stream{data: late, size: int64(len(late))}, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
+		{"8-bit at the end of a stream", fakesmtp.Full, "alice@example.com", "bob@example.net", &stream{data: late, size: int64(len(late))}, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
 		{"8-bit at the end of a stream without 8BITMIME", no8bit, "alice@example.com", "bob@example.net", &stream{data: late, size: int64(len(late))}, "554 5.6.3"},
-		{"UTF-8 header", faketest.Full, "alice@example.com", "bob@example.net", utf8Letter, "FROM:<alice@example.com> BODY=8BITMIME SMTPUTF8 TO:<bob@example.net>"},
-		{"UTF-8 header without SMTPUTF8", faketest.Without("SMTPUTF8"), "alice@example.com", "bob@example.net", utf8Letter, "550 5.6.7 the header of the message has characters beyond ASCII"},
-		{"UTF-8 header and domain", faketest.Full, "alice@bücher.example", "bob@example.net", utf8Letter, "FROM:<alice@xn--bcher-kva.example> BODY=8BITMIME SMTPUTF8 TO:<bob@example.net>"},
+		{"UTF-8 header", fakesmtp.Full, "alice@example.com", "bob@example.net", utf8Letter, "FROM:<alice@example.com> BODY=8BITMIME SMTPUTF8 TO:<bob@example.net>"},
+		{"UTF-8 header without SMTPUTF8", fakesmtp.Without("SMTPUTF8"), "alice@example.com", "bob@example.net", utf8Letter, "550 5.6.7 the header of the message has characters beyond ASCII"},
+		{"UTF-8 header and domain", fakesmtp.Full, "alice@bücher.example", "bob@example.net", utf8Letter, "FROM:<alice@xn--bcher-kva.example> BODY=8BITMIME SMTPUTF8 TO:<bob@example.net>"},
 		// No declaration fits a header in another charset. It goes as devices send it.
-		{"Latin-1 header", faketest.Full, "alice@example.com", "bob@example.net", latin1Letter, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
+		{"Latin-1 header", fakesmtp.Full, "alice@example.com", "bob@example.net", latin1Letter, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
 		{"Latin-1 header without 8BITMIME", none, "alice@example.com", "bob@example.net", latin1Letter, "554 5.6.3"},
-		{"local part", faketest.Full, "alice@example.com", "bób@example.net", ascii, "FROM:<alice@example.com> SMTPUTF8 TO:<bób@example.net>"},
+		{"local part", fakesmtp.Full, "alice@example.com", "bób@example.net", ascii, "FROM:<alice@example.com> SMTPUTF8 TO:<bób@example.net>"},
 		{"local part without SMTPUTF8", none, "alice@example.com", "bób@bücher.example", ascii, "553 5.6.7 the address needs SMTPUTF8"},
 		{"sender's local part without SMTPUTF8", none, "álice@example.com", "bob@example.net", ascii, "550 5.6.7 the sender's address álice@example.com needs SMTPUTF8"},
 		{"name too long for DNS", none, "alice@example.com", "bob@" + strings.Repeat("ü", 60) + ".example", ascii, "553 5.6.7"},
@@ -114,7 +114,7 @@ func TestSurveyOfBrokenContent(t *testing.T) {
 
 // A sender's address in another alphabet is asked for as it would be sent.
 func TestProbeOfOtherLetters(t *testing.T) {
-	for _, ext := range [][]string{faketest.Full, faketest.Without("SMTPUTF8")} {
+	for _, ext := range [][]string{fakesmtp.Full, fakesmtp.Without("SMTPUTF8")} {
 		fc := provider()
 		fc.Extensions = ext
 		fake, u := start(t, fc, nil)

@@ -6,9 +6,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // doubting is a Review that believes no refusal.
@@ -31,11 +31,11 @@ func TestDoubtsReachTheGate(t *testing.T) {
 		fc := provider()
 		var refuse atomic.Bool
 		refuse.Store(true)
-		fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
-			if refuse.Load() && (verb == faketest.Content || verb == faketest.Chunk) {
-				return faketest.Action{Reply: "554 5.0.0 the wind blows from the north"}
+		fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
+			if refuse.Load() && (verb == fakesmtp.Content || verb == fakesmtp.Chunk) {
+				return fakesmtp.Action{Reply: "554 5.0.0 the wind blows from the north"}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		_, u := startPiped(t, fc, nil)
 		attempt := func(whose upstream.Doubt) string {

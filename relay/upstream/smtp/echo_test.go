@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // A server that repeats our password, at whatever stage and however it came to it, tells it to nobody.
@@ -19,11 +19,11 @@ func TestPasswordsDoNotComeBack(t *testing.T) {
 		for _, c := range []struct{ verb, reply string }{
 			{"AUTH", "535 5.7.8 not %s"}, {"AUTH", "454 4.7.0 %s later"}, {"AUTH", "250 what %s"}, {"AUTH", "334 %s"},
 			{"MAIL", "550 5.7.1 %s no"}, {"RCPT", "550-5.1.1 see\n550 5.1.1 %s"}, {"RCPT", "451 4.7.1 %s"},
-			{"DATA", "554 5.7.1 %s"}, {faketest.Content, "550 5.7.1 %s"}, {faketest.Content, "250 2.0.0 taken %s"}, {faketest.Content, "999 %s"},
+			{"DATA", "554 5.7.1 %s"}, {fakesmtp.Content, "550 5.7.1 %s"}, {fakesmtp.Content, "250 2.0.0 taken %s"}, {fakesmtp.Content, "999 %s"},
 		} {
 			fc := provider()
-			fc.Extensions = faketest.Without("CHUNKING")
-			fc.Hook = hookOn(c.verb, 0, faketest.Action{Reply: fmt.Sprintf(c.reply, echo)})
+			fc.Extensions = fakesmtp.Without("CHUNKING")
+			fc.Hook = hookOn(c.verb, 0, fakesmtp.Action{Reply: fmt.Sprintf(c.reply, echo)})
 			var logged bytes.Buffer
 			_, u := start(t, fc, func(cfg *Config) {
 				cfg.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -62,9 +62,9 @@ func TestShortPasswordsDoNotComeBack(t *testing.T) {
 	} {
 		fc := provider()
 		fc.Users = map[string]string{user: short}
-		fc.Hook = hookOn("AUTH", 0, faketest.Action{Reply: "535 5.7.8 not " + c.echo + " please"})
+		fc.Hook = hookOn("AUTH", 0, fakesmtp.Action{Reply: "535 5.7.8 not " + c.echo + " please"})
 		if c.mechanism == "LOGIN" { // which has gone by then
-			fc.Hook = hookOn("RCPT", 0, faketest.Action{Reply: "550 5.1.1 not " + c.echo + " please"})
+			fc.Hook = hookOn("RCPT", 0, fakesmtp.Action{Reply: "550 5.1.1 not " + c.echo + " please"})
 		}
 		_, u := start(t, fc, func(cfg *Config) { cfg.Password, cfg.Mechanisms = short, []string{c.mechanism} })
 		r := send(t, u, message(t))[0]

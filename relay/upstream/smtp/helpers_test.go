@@ -15,9 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/fakesmtp"
+	"postern/internal/testkit/pki"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 const (
@@ -26,8 +27,8 @@ const (
 )
 
 // authority is made once: making keys costs time.
-var authority = sync.OnceValue(func() *faketest.CA {
-	ca, err := faketest.NewCA()
+var authority = sync.OnceValue(func() *pki.CA {
+	ca, err := pki.NewCA()
 	if err != nil {
 		panic(err)
 	}
@@ -36,43 +37,43 @@ var authority = sync.OnceValue(func() *faketest.CA {
 
 func certificate(t testing.TB, until time.Time, names ...string) *tls.Config {
 	t.Helper()
-	cert, err := authority().Issue(until, names...)
+	cert, err := authority().Leaf(pki.Options{Names: names, NotAfter: until})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}}
+	return cert.Server()
 }
 
 var goodTLS = sync.OnceValue(func() *tls.Config {
-	cert, err := authority().Issue(time.Now().Add(time.Hour), "127.0.0.1", "fake.example.com")
+	cert, err := authority().Leaf(pki.Options{Names: []string{"127.0.0.1", "fake.example.com"}})
 	if err != nil {
 		panic(err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}}
+	return cert.Server()
 })
 
 // Not first inside a bubble of testing/synctest, whose clock is another.
 func init() { goodTLS() }
 
 // provider is a fake with TLS, AUTH and every extension.
-func provider() faketest.Config {
-	return faketest.Config{
-		TLS: goodTLS(), Extensions: faketest.Full,
+func provider() fakesmtp.Config {
+	return fakesmtp.Config{
+		TLS: goodTLS(), Extensions: fakesmtp.Full,
 		Mechanisms: []string{"PLAIN", "LOGIN"}, Users: map[string]string{user: password},
 	}
 }
 
 // start runs a fake and makes an Upstream for it. change may be nil.
-func start(t testing.TB, fc faketest.Config, change func(*Config)) (*faketest.Server, *Upstream) {
+func start(t testing.TB, fc fakesmtp.Config, change func(*Config)) (*fakesmtp.Server, *Upstream) {
 	t.Helper()
-	fake := faketest.New(fc)
+	fake := fakesmtp.New(fc)
 	port, err := fake.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
 	cfg := whole(Config{Host: "127.0.0.1", Port: port, LocalName: "relay.example.com", Password: password})
-	cfg.RootCAs, cfg.Username = authority().Pool(), user
+	cfg.RootCAs, cfg.Username = authority().Pool, user
 	if fc.Implicit {
 		cfg.TLS = upstream.TLSImplicit
 	}
@@ -87,28 +88,28 @@ func start(t testing.TB, fc faketest.Config, change func(*Config)) (*faketest.Se
 
 // startPiped is start over connections in memory, which hold the same on every machine, and inside a bubble of testing/synctest,
 // whose clock certificates have to suit.
-func startPiped(t testing.TB, fc faketest.Config, change func(*Config)) (*faketest.Server, *Upstream) {
+func startPiped(t testing.TB, fc fakesmtp.Config, change func(*Config)) (*fakesmtp.Server, *Upstream) {
 	t.Helper()
 	cfg := whole(Config{Host: "fake.example.com", LocalName: "relay.example.com", Password: password, TLS: upstream.TLSNone})
 	cfg.Username = user
 	if fc.TLS != nil {
-		ca, err := faketest.NewCA()
+		ca, err := pki.NewCA()
 		if err != nil {
 			t.Fatal(err)
 		}
-		cert, err := ca.Issue(time.Now().Add(24*time.Hour), "fake.example.com")
+		cert, err := ca.Leaf(pki.Options{Names: []string{"fake.example.com"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		fc.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
-		cfg.TLS, cfg.RootCAs = upstream.TLSStartTLS, ca.Pool()
+		fc.TLS = cert.Server()
+		cfg.TLS, cfg.RootCAs = upstream.TLSStartTLS, ca.Pool
 	}
-	fake := faketest.New(fc)
+	fake := fakesmtp.New(fc)
 	var serving sync.WaitGroup
 	t.Cleanup(serving.Wait)
 	t.Cleanup(fake.Close)
 	cfg.Dial = func(context.Context, string, string) (net.Conn, error) {
-		near, far := faketest.Pipe(pipeSize)
+		near, far := pipe(pipeSize)
 		serving.Go(func() { fake.Serve(far) })
 		return near, nil
 	}
@@ -244,17 +245,17 @@ func wantClasses(t testing.TB, results []mail.Result, want string) {
 func state(u *Upstream) upstream.State { return u.States()[0] }
 
 // hookOn answers one verb, the nth time it comes (0: always).
-func hookOn(verb string, nth int, a faketest.Action) func(*faketest.Session, string, string) faketest.Action {
+func hookOn(verb string, nth int, a fakesmtp.Action) func(*fakesmtp.Session, string, string) fakesmtp.Action {
 	var mu sync.Mutex
 	seen := 0
-	return func(_ *faketest.Session, v, _ string) faketest.Action {
+	return func(_ *fakesmtp.Session, v, _ string) fakesmtp.Action {
 		mu.Lock()
 		defer mu.Unlock()
 		if v != verb {
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		if seen++; nth != 0 && seen != nth {
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		return a
 	}

@@ -12,9 +12,9 @@ import (
 
 	"pgregory.net/rapid"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // An upstream that cannot read on before its replies are read must not make both wait for ever.
@@ -23,11 +23,11 @@ func TestRepliesAreReadWhileWriting(t *testing.T) {
 		fc := provider()
 		fc.TLS = nil
 		long := strings.Repeat("250-"+strings.Repeat("x", 900)+"\n", 15)
-		fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
+		fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 			if verb == "RCPT" { // some 14 KiB each, sent at once, before the line that ends the reply
-				return faketest.Action{Reply: strings.TrimSuffix(long, "\n"), Flush: true, Also: true}
+				return fakesmtp.Action{Reply: strings.TrimSuffix(long, "\n"), Flush: true, Also: true}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		fake, u := startPiped(t, fc, func(cfg *Config) { cfg.MaxRecipients = 1000 })
 		tr := many(t, 800)
@@ -54,16 +54,16 @@ func TestLargeMessageRefusals(t *testing.T) {
 		{"MAIL", "552 5.3.4 too big", true, "message-fault"},
 		{"RCPT", "550 5.1.1 no such user", true, "recipient-fault"},
 		{"BDAT", "552 5.3.4 too big", true, "message-fault"}, // before the chunk is read
-		{faketest.Chunk, "552 5.3.4 too big", true, "message-fault"},
+		{fakesmtp.Chunk, "552 5.3.4 too big", true, "message-fault"},
 		{"DATA", "552 5.3.4 too big", false, "message-fault"},
-		{faketest.Content, "552 5.3.4 too big", false, "message-fault"},
+		{fakesmtp.Content, "552 5.3.4 too big", false, "message-fault"},
 	} {
 		for _, content := range []mail.Content{mail.BytesContent(big), &stream{data: big, size: int64(len(big))}} {
 			fc := provider()
 			if !c.chunking {
-				fc.Extensions = faketest.Without("CHUNKING")
+				fc.Extensions = fakesmtp.Without("CHUNKING")
 			}
-			fc.Hook = hookOn(c.verb, 1, faketest.Action{Reply: c.reply, Flush: true})
+			fc.Hook = hookOn(c.verb, 1, fakesmtp.Action{Reply: c.reply, Flush: true})
 			fake, u := start(t, fc, nil)
 			tr := message(t)
 			tr.Content = content
@@ -85,19 +85,19 @@ func TestLargeMessageDrops(t *testing.T) {
 	for _, c := range []struct {
 		verb      string
 		chunking  bool
-		action    faketest.Action
+		action    fakesmtp.Action
 		class     mail.Class
 		uncertain bool
 	}{
-		{"MAIL", true, faketest.Action{Drop: true}, mail.Deferral, false},
-		{"BDAT", true, faketest.Action{Drop: true}, mail.Deferral, false},
-		{"BDAT", true, faketest.Action{Reset: true}, mail.Deferral, false},
-		{faketest.Chunk, true, faketest.Action{Drop: true}, mail.Deferral, true},
-		{"DATA", false, faketest.Action{Reply: "354 go", Drop: true}, mail.Deferral, false},
-		{faketest.Content, false, faketest.Action{Drop: true}, mail.Deferral, true},
-		{"DATA", false, faketest.Action{Reply: "354 go\n421 4.3.2 closing"}, mail.Deferral, false},
+		{"MAIL", true, fakesmtp.Action{Drop: true}, mail.Deferral, false},
+		{"BDAT", true, fakesmtp.Action{Drop: true}, mail.Deferral, false},
+		{"BDAT", true, fakesmtp.Action{Reset: true}, mail.Deferral, false},
+		{fakesmtp.Chunk, true, fakesmtp.Action{Drop: true}, mail.Deferral, true},
+		{"DATA", false, fakesmtp.Action{Reply: "354 go", Drop: true}, mail.Deferral, false},
+		{fakesmtp.Content, false, fakesmtp.Action{Drop: true}, mail.Deferral, true},
+		{"DATA", false, fakesmtp.Action{Reply: "354 go\n421 4.3.2 closing"}, mail.Deferral, false},
 		// Takes the message before it has it: what it does not read cannot leave us.
-		{"BDAT", true, faketest.Action{Reply: "250 2.0.0 taken", Deaf: never}, mail.Deferral, false},
+		{"BDAT", true, fakesmtp.Action{Reply: "250 2.0.0 taken", Deaf: never}, mail.Deferral, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			if c.action.Deaf != nil {
@@ -107,7 +107,7 @@ func TestLargeMessageDrops(t *testing.T) {
 			}
 			fc := provider()
 			if !c.chunking {
-				fc.Extensions = faketest.Without("CHUNKING")
+				fc.Extensions = fakesmtp.Without("CHUNKING")
 			}
 			fc.Hook = hookOn(c.verb, 1, c.action)
 			fake, u := startPiped(t, fc, nil)
@@ -128,7 +128,7 @@ func TestLargeMessageDrops(t *testing.T) {
 func TestLargeMessageOnStaleConnection(t *testing.T) {
 	big := large(1200 << 10)
 	fc := provider()
-	fc.Hook = hookOn("MAIL", 2, faketest.Action{Drop: true})
+	fc.Hook = hookOn("MAIL", 2, fakesmtp.Action{Drop: true})
 	fake, u := start(t, fc, nil)
 	wantClasses(t, send(t, u, message(t)), "delivered")
 	tr := message(t)
@@ -143,7 +143,7 @@ func TestLargeMessageOnStaleConnection(t *testing.T) {
 
 // A message whose content cannot be read to the end is never ended: no upstream can take it for complete.
 func TestContentErrorsNeverEndTheMessage(t *testing.T) {
-	for _, ext := range [][]string{faketest.Full, faketest.Without("CHUNKING"), faketest.Without("PIPELINING")} {
+	for _, ext := range [][]string{fakesmtp.Full, fakesmtp.Without("CHUNKING"), fakesmtp.Without("PIPELINING")} {
 		for _, size := range []int{10 << 10, 300 << 10, 3 << 20} {
 			for _, cut := range []int{0, size / 2, size - 1} {
 				for _, fail := range []error{errDisk, nil} { // nil: it just ends too early
@@ -172,7 +172,7 @@ func TestContentErrorsNeverEndTheMessage(t *testing.T) {
 func TestBareLineEndsAreNotSentByData(t *testing.T) {
 	for _, c := range []string{"a\nb\r\n", "a\rb\r\n", "a\r\r\nb\r\n", "\n.\r\n", "a\r", "a\n.\nb\r\n", "x" + strings.Repeat("y", 100<<10) + "\n.\r\n"} {
 		fc := provider()
-		fc.Extensions = faketest.Without("CHUNKING")
+		fc.Extensions = fakesmtp.Without("CHUNKING")
 		fake, u := start(t, fc, nil)
 		tr := message(t)
 		tr.Content = mail.BytesContent(c)
@@ -243,11 +243,11 @@ func FuzzStuffing(f *testing.F) {
 
 // Whatever an upstream does at a random stage, no message is lost for good, and none is called delivered that was not taken.
 func TestRandomUpstream(t *testing.T) {
-	actions := []faketest.Action{
+	actions := []fakesmtp.Action{
 		{Reply: "421 4.3.2 closing"}, {Reply: "450 4.2.0 later"}, {Drop: true}, {Reset: true},
 		{Reply: "what?"}, {Reply: "550-5.1.1 two\n550 5.1.1 lines"}, {Reply: "354 go on"}, {Reply: "221 2.0.0 bye"},
 	}
-	verbs := []string{"MAIL", "RCPT", "DATA", "BDAT", faketest.Chunk, faketest.Content, "RSET"}
+	verbs := []string{"MAIL", "RCPT", "DATA", "BDAT", fakesmtp.Chunk, fakesmtp.Content, "RSET"}
 	met := map[mail.Class]int{}
 	for seed := range uint64(100) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -255,7 +255,7 @@ func TestRandomUpstream(t *testing.T) {
 		fc := provider()
 		fc.TLS = nil
 		if rng.IntN(2) == 0 {
-			fc.Extensions = faketest.Without("CHUNKING")
+			fc.Extensions = fakesmtp.Without("CHUNKING")
 		}
 		fc.Hook = hookOn(verb, nth, action)
 		synctest.Test(t, func(t *testing.T) {

@@ -8,13 +8,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // auths are the AUTH commands that a fake got.
-func auths(fake *faketest.Server) string {
+func auths(fake *fakesmtp.Server) string {
 	var got []string
 	for _, l := range fake.Log() {
 		if name, ok := strings.CutPrefix(l, "AUTH "); ok {
@@ -56,11 +56,11 @@ func TestOtherMechanism(t *testing.T) {
 		for _, order := range [][]string{{"PLAIN", "LOGIN"}, {"LOGIN", "PLAIN"}, {"CRAM-MD5", "PLAIN"}, {"SCRAM-SHA-256", "LOGIN"}} {
 			fc := provider()
 			fc.Mechanisms = order
-			fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
+			fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 				if verb == "AUTH" && strings.Contains(line, " "+order[0]) {
-					return faketest.Action{Reply: reply}
+					return fakesmtp.Action{Reply: reply}
 				}
-				return faketest.Action{}
+				return fakesmtp.Action{}
 			}
 			fake, u := start(t, fc, func(cfg *Config) { cfg.Mechanisms = order })
 			r := send(t, u, message(t))[0]
@@ -99,7 +99,7 @@ func TestNoMechanismIsTaken(t *testing.T) {
 		fc := provider()
 		fc.TLS = nil
 		fc.Mechanisms = []string{"PLAIN", "LOGIN"}
-		fc.Hook = hookOn("AUTH", 0, faketest.Action{Reply: "504 5.5.4 what?"})
+		fc.Hook = hookOn("AUTH", 0, fakesmtp.Action{Reply: "504 5.5.4 what?"})
 		fake, u := startPiped(t, fc, nil)
 		r := send(t, u, message(t))[0]
 		if r.Class != mail.AccountFault || r.Reply.String() != "504 5.5.4 what?" || auths(fake) != "PLAIN LOGIN" || state(u).Status != upstream.Paused {
@@ -118,7 +118,7 @@ func TestNoDowngradeInClear(t *testing.T) {
 	fc := provider()
 	fc.TLS = nil
 	fc.Mechanisms = []string{"SCRAM-SHA-256", "PLAIN", "LOGIN"}
-	fc.Hook = hookOn("AUTH", 1, faketest.Action{Reply: "504 5.5.4 what?"})
+	fc.Hook = hookOn("AUTH", 1, fakesmtp.Action{Reply: "504 5.5.4 what?"})
 	fake, u := start(t, fc, nil)
 	if r := send(t, u, message(t))[0]; r.Class != mail.AccountFault || auths(fake) != "SCRAM-SHA-256" {
 		t.Errorf("got %s: %s; %s", r.Class, r.Reply, auths(fake))
@@ -130,7 +130,7 @@ func TestNoDowngradeBehindScram(t *testing.T) {
 	for _, reply := range []string{"235 2.7.0 welcome", "334 " + b64("r=other,s=c2FsdA==,i=4096"), "334 " + b64("e=other-error")} {
 		fc := provider()
 		fc.Mechanisms = []string{"SCRAM-SHA-256", "PLAIN"}
-		fc.Hook = hookOn("AUTH", 1, faketest.Action{Reply: reply})
+		fc.Hook = hookOn("AUTH", 1, fakesmtp.Action{Reply: reply})
 		fake, u := start(t, fc, nil)
 		if r := send(t, u, message(t))[0]; r.Class != mail.AccountFault || auths(fake) != "SCRAM-SHA-256" {
 			t.Errorf("%s: got %s: %s; %s", reply, r.Class, r.Reply, auths(fake))
@@ -155,11 +155,11 @@ func TestPasswordTransition(t *testing.T) {
 			fc.TLS = nil
 		}
 		fc.Mechanisms = c.offered
-		fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
+		fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 			if verb == "AUTH" && !strings.Contains(line, "PLAIN") && !strings.Contains(line, "LOGIN") {
-				return faketest.Action{Reply: "432 4.7.12 A password transition is needed"}
+				return fakesmtp.Action{Reply: "432 4.7.12 A password transition is needed"}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		fake, u := start(t, fc, nil)
 		r := send(t, u, message(t))[0]
@@ -172,30 +172,30 @@ func TestPasswordTransition(t *testing.T) {
 // A server that does not read the initial response gets it again, in answer to its challenge.
 func TestInitialResponseNotRead(t *testing.T) {
 	for _, m := range []string{"PLAIN", "SCRAM-SHA-256"} {
-		for name, hook := range map[string]func(*faketest.Session, string) faketest.Action{
-			"ignored": func(s *faketest.Session, line string) faketest.Action {
-				return faketest.Action{}
+		for name, hook := range map[string]func(*fakesmtp.Session, string) fakesmtp.Action{
+			"ignored": func(s *fakesmtp.Session, line string) fakesmtp.Action {
+				return fakesmtp.Action{}
 			},
-			"refused": func(_ *faketest.Session, line string) faketest.Action {
+			"refused": func(_ *fakesmtp.Session, line string) fakesmtp.Action {
 				if len(strings.Fields(line)) > 2 {
-					return faketest.Action{Reply: "501 5.5.4 no initial response"}
+					return fakesmtp.Action{Reply: "501 5.5.4 no initial response"}
 				}
-				return faketest.Action{}
+				return fakesmtp.Action{}
 			},
-			"too long": func(_ *faketest.Session, line string) faketest.Action {
+			"too long": func(_ *fakesmtp.Session, line string) fakesmtp.Action {
 				if len(strings.Fields(line)) > 2 {
-					return faketest.Action{Reply: "500 5.5.6 line too long"}
+					return fakesmtp.Action{Reply: "500 5.5.6 line too long"}
 				}
-				return faketest.Action{}
+				return fakesmtp.Action{}
 			},
 		} {
 			fc := provider()
 			fc.Mechanisms, fc.NoInitial = []string{m}, name == "ignored"
-			fc.Hook = func(s *faketest.Session, verb, line string) faketest.Action {
+			fc.Hook = func(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 				if verb == "AUTH" {
 					return hook(s, line)
 				}
-				return faketest.Action{}
+				return fakesmtp.Action{}
 			}
 			fake, u := start(t, fc, nil)
 			r := send(t, u, message(t))[0]
@@ -220,19 +220,19 @@ func TestLoginPrompts(t *testing.T) {
 		fc := provider()
 		fc.Mechanisms = []string{"LOGIN"}
 		var got []string
-		fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
+		fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 			step := len(got)
 			switch {
 			case verb == "AUTH":
-				return faketest.Action{Reply: strings.TrimSpace("334 " + prompts[0])}
-			case step == 0 && verb != "EHLO" && verb != "STARTTLS" && verb != faketest.Connect:
+				return fakesmtp.Action{Reply: strings.TrimSpace("334 " + prompts[0])}
+			case step == 0 && verb != "EHLO" && verb != "STARTTLS" && verb != fakesmtp.Connect:
 				got = append(got, line)
-				return faketest.Action{Reply: "334 " + prompts[1]}
+				return fakesmtp.Action{Reply: "334 " + prompts[1]}
 			case step == 1:
 				got = append(got, line)
-				return faketest.Action{Reply: "235 2.7.0 welcome"}
+				return fakesmtp.Action{Reply: "235 2.7.0 welcome"}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		_, u := start(t, fc, nil)
 		wantClasses(t, send(t, u, message(t)), "delivered")
@@ -246,14 +246,14 @@ func TestLoginPrompts(t *testing.T) {
 func TestImpossibleChallenge(t *testing.T) {
 	fc := provider()
 	fc.Mechanisms = []string{"CRAM-MD5", "LOGIN"}
-	fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
+	fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 		switch {
 		case verb == "AUTH" && strings.Contains(line, "CRAM"):
-			return faketest.Action{Reply: "334 "}
+			return fakesmtp.Action{Reply: "334 "}
 		case line == "*":
-			return faketest.Action{Reply: "501 5.0.0 cancelled"}
+			return fakesmtp.Action{Reply: "501 5.0.0 cancelled"}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	fake, u := start(t, fc, func(cfg *Config) { cfg.Mechanisms = []string{"CRAM-MD5", "LOGIN"} })
 	if r := send(t, u, message(t))[0]; r.Class != mail.Delivered || auths(fake) != "CRAM-MD5 LOGIN" {
@@ -267,11 +267,11 @@ func TestOtherMechanismOnAnotherConnection(t *testing.T) {
 		fc := provider()
 		fc.TLS = nil
 		fc.Mechanisms = []string{"PLAIN", "LOGIN"}
-		fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
+		fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 			if verb == "AUTH" && strings.Contains(line, "PLAIN") {
-				return faketest.Action{Reply: "504 5.5.4 what?", Drop: true}
+				return fakesmtp.Action{Reply: "504 5.5.4 what?", Drop: true}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		fake, u := startPiped(t, fc, nil)
 		r := send(t, u, message(t))[0]

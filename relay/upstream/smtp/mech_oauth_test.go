@@ -168,7 +168,7 @@ func (s *tokens) drop(_, token string) {
 func oauthUpstream(t *testing.T, port int, source *tokens, change func(*Config)) *Upstream {
 	t.Helper()
 	cfg := whole(Config{Host: "127.0.0.1", Port: port, TLS: upstream.TLSImplicit, Settings: upstream.Settings{
-		RootCAs: authority().Pool(), Username: user, Token: source.token, DropToken: source.drop}})
+		RootCAs: authority().Pool, Username: user, Token: source.token, DropToken: source.drop}})
 	if change != nil {
 		change(&cfg)
 	}

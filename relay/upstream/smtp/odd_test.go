@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
-	"postern/relay/upstream/faketest"
 )
 
 // Empty lines before, between and behind replies are nothing.
@@ -18,8 +18,8 @@ func TestEmptyLines(t *testing.T) {
 			if !secure {
 				fc.TLS = nil
 			}
-			fc.Hook = func(_ *faketest.Session, _, _ string) faketest.Action {
-				return faketest.Action{Reply: "\n", Also: true}
+			fc.Hook = func(_ *fakesmtp.Session, _, _ string) fakesmtp.Action {
+				return fakesmtp.Action{Reply: "\n", Also: true}
 			}
 			fake, u := start(t, fc, nil)
 			for range 3 {
@@ -48,7 +48,7 @@ func TestOddGreetings(t *testing.T) {
 		"220 one\n220 two":                              "back-pressure", // in answer to nothing
 	} {
 		fc := provider()
-		fc.Hook = hookOn(faketest.Connect, 0, faketest.Action{Reply: greeting})
+		fc.Hook = hookOn(fakesmtp.Connect, 0, fakesmtp.Action{Reply: greeting})
 		_, u := start(t, fc, nil)
 		if got := classes(send(t, u, message(t))); got != want {
 			t.Errorf("%.40q: got %s, want %s", greeting, got, want)
@@ -63,16 +63,16 @@ func TestMixedCodes(t *testing.T) {
 			{"MAIL", "250-no\n550 5.1.8 yes", "message-fault message-fault"},
 			{"MAIL", "250-no\n451 4.3.0 later", "deferral deferral"},
 			{"RCPT", "250-ok\n550 5.1.1 no such user", "recipient-fault recipient-fault"},
-			{faketest.Chunk, "250-ok\n554 5.6.0 no", "message-fault message-fault"},
-			{faketest.Content, "250-ok\n554 5.6.0 no", "message-fault message-fault"},
+			{fakesmtp.Chunk, "250-ok\n554 5.6.0 no", "message-fault message-fault"},
+			{fakesmtp.Content, "250-ok\n554 5.6.0 no", "message-fault message-fault"},
 		} {
 			chunks := way == "one flight"
-			if c.verb == faketest.Chunk && !chunks || c.verb == faketest.Content && chunks {
+			if c.verb == fakesmtp.Chunk && !chunks || c.verb == fakesmtp.Content && chunks {
 				continue
 			}
 			fc := provider()
 			fc.Extensions = ext
-			fc.Hook = hookOn(c.verb, 0, faketest.Action{Reply: c.reply})
+			fc.Hook = hookOn(c.verb, 0, fakesmtp.Action{Reply: c.reply})
 			fake, u := start(t, fc, nil)
 			wantClasses(t, send(t, u, message(t, "bob@example.net", "carol@example.net")), c.want)
 			if len(fake.Messages()) > 0 {
@@ -81,12 +81,12 @@ func TestMixedCodes(t *testing.T) {
 		}
 		fc := provider()
 		fc.Extensions = ext
-		fc.Hook = func(s *faketest.Session, verb, line string) faketest.Action {
-			if verb == faketest.Content || verb == faketest.Chunk {
+		fc.Hook = func(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
+			if verb == fakesmtp.Content || verb == fakesmtp.Chunk {
 				s.Take()
-				return faketest.Action{Reply: "550-5.0.0 not\n250 2.0.0 taken"}
+				return fakesmtp.Action{Reply: "550-5.0.0 not\n250 2.0.0 taken"}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		_, u := start(t, fc, nil)
 		wantClasses(t, send(t, u, message(t)), "delivered")
@@ -110,7 +110,7 @@ func TestHELOBehindAnyRefusal(t *testing.T) {
 			if !c.tls {
 				fc.TLS = nil
 			}
-			fc.Hook = hookOn("EHLO", 0, faketest.Action{Reply: refusal})
+			fc.Hook = hookOn("EHLO", 0, fakesmtp.Action{Reply: refusal})
 			fake, u := start(t, fc, func(cfg *Config) {
 				if !c.login {
 					cfg.Username, cfg.Password = "", ""
@@ -129,7 +129,7 @@ func TestHELOBehindAnyRefusal(t *testing.T) {
 	// Implicit TLS comes before EHLO, so that HELO does.
 	fc := provider()
 	fc.Implicit = true
-	fc.Hook = hookOn("EHLO", 0, faketest.Action{Reply: "550 no"})
+	fc.Hook = hookOn("EHLO", 0, fakesmtp.Action{Reply: "550 no"})
 	_, u := start(t, fc, func(cfg *Config) { cfg.Username, cfg.Password = "", "" })
 	wantClasses(t, send(t, u, message(t)), "delivered")
 }
@@ -145,8 +145,8 @@ func TestHELORefused(t *testing.T) {
 	} {
 		fc := provider()
 		fc.TLS = nil
-		fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
-			return faketest.Action{Reply: map[string]string{"EHLO": c.ehlo, "HELO": c.helo}[verb]}
+		fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
+			return fakesmtp.Action{Reply: map[string]string{"EHLO": c.ehlo, "HELO": c.helo}[verb]}
 		}
 		_, u := start(t, fc, func(cfg *Config) { cfg.Username, cfg.Password = "", "" })
 		if r := send(t, u, message(t))[0]; r.Reply.String() != c.want || r.Class != mail.AccountFault && c.want[0] == '5' {

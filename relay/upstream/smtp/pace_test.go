@@ -12,15 +12,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 	"postern/relay/upstream/replies"
 )
 
 // bubble makes an Upstream whose connections are pipes to a fake with a hook.
-func bubble(t *testing.T, hook func(*faketest.Session, string, string) faketest.Action, change func(*Config)) (*faketest.Server, *Upstream) {
-	fake := faketest.New(faketest.Config{Extensions: faketest.Full, Hook: hook})
+func bubble(t *testing.T, hook func(*fakesmtp.Session, string, string) fakesmtp.Action, change func(*Config)) (*fakesmtp.Server, *Upstream) {
+	fake := fakesmtp.New(fakesmtp.Config{Extensions: fakesmtp.Full, Hook: hook})
 	u := pipes(t, fake.Serve, func(cfg *Config) {
 		cfg.Jitter = func() float64 { return 0.5 }
 		if change != nil {
@@ -71,14 +71,14 @@ func TestPlacesFollowTheAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		refuse := 0
-		fake, u := bubble(t, func(_ *faketest.Session, verb, _ string) faketest.Action {
+		fake, u := bubble(t, func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 			mu.Lock()
 			defer mu.Unlock()
 			if verb == "MAIL" && refuse > 0 {
 				refuse--
-				return faketest.Action{Reply: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
+				return fakesmtp.Action{Reply: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}, func(cfg *Config) { cfg.MaxConnections = 4 })
 		crowd := func(n int) {
 			var slots []upstream.Slot // all of them before the first is used: an answer may take places away
@@ -134,13 +134,13 @@ func TestPlacesFollowTheAnswers(t *testing.T) {
 func TestTheLastOfACrowdDoesNotPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mails atomic.Int32
-		_, u := bubble(t, func(_ *faketest.Session, verb, _ string) faketest.Action {
+		_, u := bubble(t, func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 			if verb != "MAIL" {
-				return faketest.Action{}
+				return fakesmtp.Action{}
 			}
 			n := mails.Add(1)
 			time.Sleep(time.Duration(n) * time.Minute / 10) // the fake clock's: one after the other, with time to say QUIT
-			return faketest.Action{Reply: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
+			return fakesmtp.Action{Reply: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
 		}, func(cfg *Config) { cfg.MaxConnections = 4 })
 		a, _ := u.Reserve(time.Now(), "")
 		b, _ := u.Reserve(time.Now(), "")
@@ -164,12 +164,12 @@ func TestHeldSendersAreNotOffered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
 		granted := false
-		fake, u := bubble(t, func(_ *faketest.Session, verb, line string) faketest.Action {
+		fake, u := bubble(t, func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 			if verb == "MAIL" && strings.Contains(line, "alice@") && !granted {
 				asked++
-				return faketest.Action{Reply: "554 5.2.252 SendAsDenied; relay not allowed to send as alice"}
+				return fakesmtp.Action{Reply: "554 5.2.252 SendAsDenied; relay not allowed to send as alice"}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}, func(cfg *Config) {
 			cfg.Rules = []replies.Rule{{Name: "send-as", Stages: atMail, Text: "SendAsDenied", Class: mail.AccountFault, Scope: replies.ScopeSender, RetryAfter: time.Hour}}
 		})

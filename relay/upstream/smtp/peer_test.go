@@ -85,7 +85,7 @@ func TestAgainstAnotherServer(t *testing.T) {
 	wg.Go(func() { srv.Serve(l) })
 	t.Cleanup(func() { srv.Close(); wg.Wait() })
 	u := newUpstream(t, Config{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, Password: password,
-		Settings: upstream.Settings{RootCAs: authority().Pool(), Username: user}})
+		Settings: upstream.Settings{RootCAs: authority().Pool, Username: user}})
 
 	big := large(900 << 10)
 	for i, content := range []mail.Content{
@@ -170,7 +170,7 @@ func benchmarkSend(b *testing.B, size int, secure bool) {
 	cfg := Config{Host: "127.0.0.1", TLS: upstream.TLSNone, MessagesPerConnection: 1 << 30}
 	if secure {
 		tc = goodTLS()
-		cfg.TLS, cfg.RootCAs = upstream.TLSImplicit, authority().Pool()
+		cfg.TLS, cfg.RootCAs = upstream.TLSImplicit, authority().Pool
 	}
 	cfg.Port = sink(b, tc)
 	u := newUpstream(b, cfg)

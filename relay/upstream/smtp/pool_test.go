@@ -11,9 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // serveOne speaks the least of SMTP, for tests with a fake clock, where only pipes will do.
@@ -168,7 +168,7 @@ func TestPoolIsAStack(t *testing.T) {
 
 // A pooled connection that ended while it was idle is replaced and nobody's fault.
 func TestStaleConnections(t *testing.T) {
-	for _, ext := range [][]string{faketest.Full, faketest.Without("CHUNKING"), faketest.Without("PIPELINING")} {
+	for _, ext := range [][]string{fakesmtp.Full, fakesmtp.Without("CHUNKING"), fakesmtp.Without("PIPELINING")} {
 		// Closed while idle, found out before anything is sent.
 		fc := provider()
 		fc.Extensions = ext
@@ -182,7 +182,7 @@ func TestStaleConnections(t *testing.T) {
 		}
 
 		// Says 421 in answer to MAIL: it did not look at the message.
-		fc.Hook = hookOn("MAIL", 2, faketest.Action{Reply: "421 4.4.2 idle for too long"})
+		fc.Hook = hookOn("MAIL", 2, fakesmtp.Action{Reply: "421 4.4.2 idle for too long"})
 		fake, u = start(t, fc, nil)
 		wantClasses(t, send(t, u, message(t)), "delivered")
 		r = send(t, u, message(t))
@@ -192,7 +192,7 @@ func TestStaleConnections(t *testing.T) {
 		}
 
 		// Has forgotten that we are logged in.
-		fc.Hook = hookOn("MAIL", 2, faketest.Action{Reply: "530 5.7.0 authentication required"})
+		fc.Hook = hookOn("MAIL", 2, fakesmtp.Action{Reply: "530 5.7.0 authentication required"})
 		fake, u = start(t, fc, nil)
 		wantClasses(t, send(t, u, message(t)), "delivered")
 		wantClasses(t, send(t, u, message(t)), "delivered")
@@ -201,12 +201,12 @@ func TestStaleConnections(t *testing.T) {
 		}
 
 		// Ends between our look and our flight. With the whole message on its way that is not certain.
-		fc.Hook = hookOn("MAIL", 2, faketest.Action{Drop: true})
+		fc.Hook = hookOn("MAIL", 2, fakesmtp.Action{Drop: true})
 		fake, u = start(t, fc, nil)
 		wantClasses(t, send(t, u, message(t)), "delivered")
 		r = send(t, u, message(t))
 		wantClasses(t, r, "delivered")
-		if whole := len(ext) == len(faketest.Full); r[0].Uncertain != whole || len(fake.Messages()) != 2 {
+		if whole := len(ext) == len(fakesmtp.Full); r[0].Uncertain != whole || len(fake.Messages()) != 2 {
 			t.Errorf("%v: uncertain=%v, %d messages", ext, r[0].Uncertain, len(fake.Messages()))
 		}
 		if st := state(u); st.Status != upstream.Ready {
@@ -217,16 +217,16 @@ func TestStaleConnections(t *testing.T) {
 
 func TestFarewellWhileIdle(t *testing.T) {
 	var mu sync.Mutex
-	var idle *faketest.Session
+	var idle *fakesmtp.Session
 	fc := provider()
-	fc.Hook = func(s *faketest.Session, verb, _ string) faketest.Action {
+	fc.Hook = func(s *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 		mu.Lock()
 		defer mu.Unlock()
-		if verb == faketest.Chunk && idle == nil {
+		if verb == fakesmtp.Chunk && idle == nil {
 			idle = s
-			return faketest.Action{Reply: "250 2.0.0 taken", Flush: true}
+			return fakesmtp.Action{Reply: "250 2.0.0 taken", Flush: true}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	fake, u := start(t, fc, nil)
 	wantClasses(t, send(t, u, message(t)), "delivered")
@@ -243,7 +243,7 @@ func TestFarewellWhileIdle(t *testing.T) {
 // A fresh connection that breaks is not replaced: that would be hammering.
 func TestFreshConnectionIsNotRetried(t *testing.T) {
 	fc := provider()
-	fc.Hook = hookOn("MAIL", 0, faketest.Action{Drop: true})
+	fc.Hook = hookOn("MAIL", 0, fakesmtp.Action{Drop: true})
 	fake, u := start(t, fc, nil)
 	r := send(t, u, message(t))[0]
 	if r.Class.Permanent() || !r.Uncertain || fake.Counts().Connections != 1 {
@@ -302,12 +302,12 @@ func TestCloseWaitsAndSaysGoodbye(t *testing.T) {
 func TestCloseCutsOffAtTheDeadline(t *testing.T) {
 	fc := provider()
 	stalled := make(chan struct{})
-	fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
-		if verb == faketest.Chunk {
+	fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
+		if verb == fakesmtp.Chunk {
 			close(stalled)
-			return faketest.Action{Stall: true}
+			return fakesmtp.Action{Stall: true}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	_, u := start(t, fc, nil)
 	sent := make(chan string)

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // summary is the steps of name mail and auth, one in each line.
@@ -37,12 +37,12 @@ func addresses(t *testing.T, texts ...string) (all []mail.Address) {
 func TestSendersAreAskedFor(t *testing.T) {
 	fc := provider()
 	var verbs []string
-	fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
+	fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 		verbs = append(verbs, verb)
 		if strings.Contains(line, "boss@") {
-			return faketest.Action{Reply: "550 5.7.60 SMTP; Client does not have permissions to send as this sender"}
+			return fakesmtp.Action{Reply: "550 5.7.60 SMTP; Client does not have permissions to send as this sender"}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	_, u := start(t, fc, nil)
 	got := summary(u.TestSenders(t.Context(), upstream.Trial{Senders: addresses(t, "a@example.com", "boss@example.com", "b@example.com")}))
@@ -63,11 +63,11 @@ mail relay@example.com b@example.com`
 
 func TestTestEndsWithTheConnection(t *testing.T) {
 	fc := provider()
-	fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
+	fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 		if verb == "MAIL" {
-			return faketest.Action{Reply: "421 4.3.2 closing"}
+			return fakesmtp.Action{Reply: "421 4.3.2 closing"}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	_, u := start(t, fc, nil)
 	steps := u.TestSenders(t.Context(), upstream.Trial{Senders: addresses(t, "a@example.com", "b@example.com")})

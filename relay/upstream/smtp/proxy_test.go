@@ -6,16 +6,17 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/fakesmtp"
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 	"postern/relay/upstream/via"
 )
 
 // through makes an Upstream whose connections go through a proxy. The proxy alone knows where smtp.example.net is.
-func through(t *testing.T, proxy *faketest.Proxy, scheme string, fc faketest.Config) (*faketest.Server, *Upstream) {
+func through(t *testing.T, proxy *testkit.Proxy, scheme string, fc fakesmtp.Config) (*fakesmtp.Server, *Upstream) {
 	t.Helper()
-	fake := faketest.New(fc)
+	fake := fakesmtp.New(fc)
 	if _, err := fake.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func through(t *testing.T, proxy *faketest.Proxy, scheme string, fc faketest.Con
 	}
 	cfg := Config{
 		Host: "fake.example.com", Password: password, Timeouts: timeouts(func(t *Timeouts) { t.Connect = 5 * time.Second }),
-		Settings: upstream.Settings{RootCAs: authority().Pool(), Username: user, Dial: p.Dial},
+		Settings: upstream.Settings{RootCAs: authority().Pool, Username: user, Dial: p.Dial},
 	}
 	if fc.Implicit {
 		cfg.TLS, cfg.Port = upstream.TLSImplicit, 465
@@ -46,7 +47,7 @@ func TestThroughProxy(t *testing.T) {
 		for _, implicit := range []bool{false, true} {
 			fc := provider()
 			fc.Implicit = implicit
-			proxy := &faketest.Proxy{}
+			proxy := &testkit.Proxy{}
 			if strings.Contains(scheme, "@") {
 				proxy.User, proxy.Password = "scott", "tiger"
 			}
@@ -68,7 +69,7 @@ func TestThroughProxy(t *testing.T) {
 func TestTunnelToAnotherServerIsNoticed(t *testing.T) {
 	fc := provider()
 	fc.TLS = certificate(t, time.Now().Add(time.Hour), "elsewhere.example.com")
-	fake, u := through(t, &faketest.Proxy{}, "http://", fc)
+	fake, u := through(t, &testkit.Proxy{}, "http://", fc)
 	r := send(t, u, message(t))[0]
 	if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || !strings.Contains(r.Reply.Text, "not for fake.example.com but for elsewhere.example.com") {
 		t.Errorf("got %s: %s", r.Class, r.Reply)
@@ -95,7 +96,7 @@ func TestProxyRefusals(t *testing.T) {
 		{"http://scott:hunter2@", "", "scott", mail.AccountFault, upstream.Paused, "refuses the user name or password in its address"},
 		{"socks5://scott:hunter2@", "", "scott", mail.AccountFault, upstream.Paused, "refuses the user name or password in its address"},
 	} {
-		proxy := &faketest.Proxy{Answer: c.answer, User: c.user, Password: "tiger"}
+		proxy := &testkit.Proxy{Answer: c.answer, User: c.user, Password: "tiger"}
 		_, u := through(t, proxy, c.scheme, provider())
 		r := send(t, u, message(t))[0]
 		if r.Class != c.want || r.Stage != mail.StageConnect || !strings.Contains(r.Reply.Text, c.text) || !strings.Contains(r.Reply.Text, "key proxy") ||

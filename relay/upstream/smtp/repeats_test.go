@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 	"postern/relay/upstream/replies"
 )
 
@@ -31,7 +31,7 @@ func TestAddressesInRepliesDecideNothing(t *testing.T) {
 		} {
 			for _, form := range []string{a.String(), bare, strings.ToUpper(a.String()), a.Domain} {
 				fc := provider()
-				fc.Hook = hookOn("RCPT", 0, faketest.Action{Reply: fmt.Sprintf(said, form)})
+				fc.Hook = hookOn("RCPT", 0, fakesmtp.Action{Reply: fmt.Sprintf(said, form)})
 				_, u := startPiped(t, fc, func(cfg *Config) { cfg.Rules = profile })
 				r := send(t, u, message(t, to))[0]
 				if s := state(u); r.Class != mail.RecipientFault || s.Status != upstream.Ready {

@@ -10,8 +10,8 @@ import (
 
 	"github.com/xdg-go/scram"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
-	"postern/relay/upstream/faketest"
 )
 
 func TestMechanisms(t *testing.T) {
@@ -101,7 +101,7 @@ func TestScramWantsTheServersProof(t *testing.T) {
 	} {
 		fc := provider()
 		fc.Mechanisms = []string{"SCRAM-SHA-256"}
-		fc.Hook = hookOn("AUTH", 1, faketest.Action{Reply: reply})
+		fc.Hook = hookOn("AUTH", 1, fakesmtp.Action{Reply: reply})
 		_, u := start(t, fc, nil)
 		r := send(t, u, message(t))[0]
 		if r.Class != mail.AccountFault || r.Stage != mail.StageAuth {

@@ -10,9 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 	"postern/relay/upstream/replies"
 )
 
@@ -25,7 +25,7 @@ func TestDeliveredByteForByte(t *testing.T) {
 	}
 	big := large(1200 << 10)
 	contents["large stream"] = &stream{data: big, size: int64(len(big))}
-	for _, ext := range [][]string{faketest.Full, faketest.Without("CHUNKING"), faketest.Without("PIPELINING"), nil} {
+	for _, ext := range [][]string{fakesmtp.Full, fakesmtp.Without("CHUNKING"), fakesmtp.Without("PIPELINING"), nil} {
 		for _, mode := range []string{upstream.TLSStartTLS, upstream.TLSImplicit, upstream.TLSNone} {
 			fc := provider()
 			fc.Extensions = ext
@@ -82,8 +82,8 @@ func TestFlightsWithoutChunking(t *testing.T) {
 		ext  []string
 		want int
 	}{
-		{faketest.Without("CHUNKING"), 2},           // commands, message
-		{faketest.Without("PIPELINING"), 1 + 2 + 2}, // MAIL, RCPT, RCPT, DATA, message
+		{fakesmtp.Without("CHUNKING"), 2},           // commands, message
+		{fakesmtp.Without("PIPELINING"), 1 + 2 + 2}, // MAIL, RCPT, RCPT, DATA, message
 	} {
 		fc := provider()
 		fc.Extensions = c.ext
@@ -105,9 +105,9 @@ var refusals = []struct {
 	status            upstream.Status
 	chunkless         bool // makes sense only without CHUNKING
 }{
-	{"busy greeting", faketest.Connect, "421 4.7.0 too many connections", mail.BackPressure, mail.StageGreeting, upstream.BackingOff, false},
-	{"4yz greeting", faketest.Connect, "450 4.3.2 not now", mail.BackPressure, mail.StageGreeting, upstream.BackingOff, false},
-	{"5yz greeting", faketest.Connect, "554 5.7.1 no service for you", mail.AccountFault, mail.StageGreeting, upstream.Paused, false},
+	{"busy greeting", fakesmtp.Connect, "421 4.7.0 too many connections", mail.BackPressure, mail.StageGreeting, upstream.BackingOff, false},
+	{"4yz greeting", fakesmtp.Connect, "450 4.3.2 not now", mail.BackPressure, mail.StageGreeting, upstream.BackingOff, false},
+	{"5yz greeting", fakesmtp.Connect, "554 5.7.1 no service for you", mail.AccountFault, mail.StageGreeting, upstream.Paused, false},
 	{"5yz EHLO", "EHLO", "550 5.7.1 go away", mail.AccountFault, mail.StageEHLO, upstream.Paused, false},
 	{"4yz EHLO", "EHLO", "450 4.7.1 later", mail.BackPressure, mail.StageEHLO, upstream.BackingOff, false},
 	{"4yz STARTTLS", "STARTTLS", "454 4.7.0 TLS not available now", mail.BackPressure, mail.StageTLS, upstream.BackingOff, false},
@@ -128,25 +128,25 @@ var refusals = []struct {
 	{"5yz DATA", "DATA", "554 5.7.1 no", mail.MessageFault, mail.StageData, upstream.Ready, true},
 	{"421 DATA", "DATA", "421 4.3.2 closing", mail.BackPressure, mail.StageData, upstream.BackingOff, true},
 	{"250 DATA", "DATA", "250 2.0.0 what?", mail.Deferral, mail.StageData, upstream.Ready, true},
-	{"4yz dot", faketest.Content, "452 4.3.1 disk full", mail.Deferral, mail.StageDot, upstream.Ready, true},
-	{"5yz dot", faketest.Content, "554 5.7.1 spam", mail.MessageFault, mail.StageDot, upstream.Ready, true},
-	{"4yz chunk", faketest.Chunk, "452 4.3.1 disk full", mail.Deferral, mail.StageDot, upstream.Ready, false},
-	{"5yz chunk", faketest.Chunk, "554 5.7.1 spam", mail.MessageFault, mail.StageDot, upstream.Ready, false},
-	{"552 chunk", faketest.Chunk, "552 5.3.4 too big", mail.MessageFault, mail.StageDot, upstream.Ready, false},
-	{"421 chunk", faketest.Chunk, "421 4.3.2 closing", mail.BackPressure, mail.StageDot, upstream.BackingOff, false},
-	{"354 chunk", faketest.Chunk, "354 what?", mail.Deferral, mail.StageDot, upstream.Ready, false},
+	{"4yz dot", fakesmtp.Content, "452 4.3.1 disk full", mail.Deferral, mail.StageDot, upstream.Ready, true},
+	{"5yz dot", fakesmtp.Content, "554 5.7.1 spam", mail.MessageFault, mail.StageDot, upstream.Ready, true},
+	{"4yz chunk", fakesmtp.Chunk, "452 4.3.1 disk full", mail.Deferral, mail.StageDot, upstream.Ready, false},
+	{"5yz chunk", fakesmtp.Chunk, "554 5.7.1 spam", mail.MessageFault, mail.StageDot, upstream.Ready, false},
+	{"552 chunk", fakesmtp.Chunk, "552 5.3.4 too big", mail.MessageFault, mail.StageDot, upstream.Ready, false},
+	{"421 chunk", fakesmtp.Chunk, "421 4.3.2 closing", mail.BackPressure, mail.StageDot, upstream.BackingOff, false},
+	{"354 chunk", fakesmtp.Chunk, "354 what?", mail.Deferral, mail.StageDot, upstream.Ready, false},
 }
 
 func TestRefusals(t *testing.T) {
 	for _, c := range refusals {
-		for _, ext := range [][]string{faketest.Full, faketest.Without("CHUNKING"), faketest.Without("PIPELINING")} {
+		for _, ext := range [][]string{fakesmtp.Full, fakesmtp.Without("CHUNKING"), fakesmtp.Without("PIPELINING")} {
 			chunks := slices.Contains(ext, "CHUNKING") && slices.Contains(ext, "PIPELINING")
-			if c.chunkless && chunks || c.verb == faketest.Chunk && !chunks {
+			if c.chunkless && chunks || c.verb == fakesmtp.Chunk && !chunks {
 				continue
 			}
 			fc := provider()
 			fc.Extensions = ext
-			fc.Hook = hookOn(c.verb, 1, faketest.Action{Reply: c.reply})
+			fc.Hook = hookOn(c.verb, 1, fakesmtp.Action{Reply: c.reply})
 			fake, u := start(t, fc, nil)
 			r := send(t, u, message(t))[0]
 			if r.Class != c.class || r.Stage != c.stage || !strings.HasPrefix(r.Reply.String(), c.reply[:3]) && c.reply[0] >= '4' || r.Uncertain {
@@ -176,7 +176,7 @@ func TestRefusals(t *testing.T) {
 // After a failed transaction RSET travels with the next flight.
 func TestResetCostsNoFlight(t *testing.T) {
 	fc := provider()
-	fc.Hook = hookOn(faketest.Chunk, 1, faketest.Action{Reply: "451 4.3.0 later"})
+	fc.Hook = hookOn(fakesmtp.Chunk, 1, fakesmtp.Action{Reply: "451 4.3.0 later"})
 	fake, u := start(t, fc, nil)
 	wantClasses(t, send(t, u, message(t)), "deferral")
 	before := fake.Counts().Flights
@@ -188,18 +188,18 @@ func TestResetCostsNoFlight(t *testing.T) {
 }
 
 func TestPartialRecipients(t *testing.T) {
-	for _, ext := range [][]string{faketest.Full, faketest.Without("CHUNKING"), faketest.Without("PIPELINING")} {
+	for _, ext := range [][]string{fakesmtp.Full, fakesmtp.Without("CHUNKING"), fakesmtp.Without("PIPELINING")} {
 		fc := provider()
 		fc.Extensions = ext
-		fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
+		fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
 			switch {
 			case verb != "RCPT":
 			case strings.Contains(line, "nobody"):
-				return faketest.Action{Reply: "550 5.1.1 no such user"}
+				return fakesmtp.Action{Reply: "550 5.1.1 no such user"}
 			case strings.Contains(line, "grey"):
-				return faketest.Action{Reply: "450 4.2.0 later"}
+				return fakesmtp.Action{Reply: "450 4.2.0 later"}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		fake, u := start(t, fc, nil)
 		r := send(t, u, message(t, "bob@example.net", "nobody@example.net", "grey@example.net", "carol@example.net"))
@@ -221,15 +221,15 @@ func TestPartialRecipients(t *testing.T) {
 // A server that answers DATA with 354 though it took nobody gets an end of data and no message (RFC 2920 §3.1).
 func TestDataWithoutRecipients(t *testing.T) {
 	fc := provider()
-	fc.Extensions = faketest.Without("CHUNKING")
-	fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
+	fc.Extensions = fakesmtp.Without("CHUNKING")
+	fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 		switch verb {
 		case "RCPT":
-			return faketest.Action{Reply: "550 5.1.1 no such user", Also: true} // it keeps the recipient, wrongly
-		case faketest.Content:
-			return faketest.Action{Reply: "554 5.5.1 no valid recipients"}
+			return fakesmtp.Action{Reply: "550 5.1.1 no such user", Also: true} // it keeps the recipient, wrongly
+		case fakesmtp.Content:
+			return fakesmtp.Action{Reply: "554 5.5.1 no valid recipients"}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	fake, u := start(t, fc, nil)
 	fc2 := send(t, u, message(t))
@@ -243,30 +243,30 @@ func TestLostConnections(t *testing.T) {
 	cases := []struct {
 		name      string
 		verb      string
-		action    faketest.Action
+		action    fakesmtp.Action
 		class     mail.Class
 		uncertain bool
 	}{
-		{"drop at connect", faketest.Connect, faketest.Action{Drop: true}, mail.BackPressure, false},
-		{"drop at EHLO", "EHLO", faketest.Action{Drop: true}, mail.BackPressure, false},
-		{"drop at STARTTLS", "STARTTLS", faketest.Action{Drop: true}, mail.BackPressure, false},
-		{"drop at AUTH", "AUTH", faketest.Action{Drop: true}, mail.BackPressure, false},
-		{"reset at AUTH", "AUTH", faketest.Action{Reset: true}, mail.BackPressure, false},
-		{"drop at DATA", "DATA", faketest.Action{Drop: true}, mail.Deferral, false},
-		{"drop after the dot", faketest.Content, faketest.Action{Drop: true}, mail.Deferral, true},
-		{"drop after the chunk", faketest.Chunk, faketest.Action{Drop: true}, mail.Deferral, true},
-		{"reset after the chunk", faketest.Chunk, faketest.Action{Reset: true}, mail.Deferral, true},
-		{"garbage greeting", faketest.Connect, faketest.Action{Reply: "SSH-2.0-OpenSSH_9.2"}, mail.BackPressure, false},
-		{"endless line", "EHLO", faketest.Action{Reply: "250 " + strings.Repeat("x", 100_000)}, mail.BackPressure, false},
-		{"endless reply", "EHLO", faketest.Action{Reply: strings.Repeat("250-x\n", 5000) + "250 x"}, mail.BackPressure, false},
-		{"codes that differ", "EHLO", faketest.Action{Reply: "250-a\n251 b"}, mail.BackPressure, false},
-		{"garbage after the dot", faketest.Content, faketest.Action{Reply: "what?"}, mail.Deferral, true},
-		{"unasked reply before MAIL", "AUTH", faketest.Action{Reply: "235 2.7.0 ok\n250 2.0.0 for you"}, mail.Deferral, false},
+		{"drop at connect", fakesmtp.Connect, fakesmtp.Action{Drop: true}, mail.BackPressure, false},
+		{"drop at EHLO", "EHLO", fakesmtp.Action{Drop: true}, mail.BackPressure, false},
+		{"drop at STARTTLS", "STARTTLS", fakesmtp.Action{Drop: true}, mail.BackPressure, false},
+		{"drop at AUTH", "AUTH", fakesmtp.Action{Drop: true}, mail.BackPressure, false},
+		{"reset at AUTH", "AUTH", fakesmtp.Action{Reset: true}, mail.BackPressure, false},
+		{"drop at DATA", "DATA", fakesmtp.Action{Drop: true}, mail.Deferral, false},
+		{"drop after the dot", fakesmtp.Content, fakesmtp.Action{Drop: true}, mail.Deferral, true},
+		{"drop after the chunk", fakesmtp.Chunk, fakesmtp.Action{Drop: true}, mail.Deferral, true},
+		{"reset after the chunk", fakesmtp.Chunk, fakesmtp.Action{Reset: true}, mail.Deferral, true},
+		{"garbage greeting", fakesmtp.Connect, fakesmtp.Action{Reply: "SSH-2.0-OpenSSH_9.2"}, mail.BackPressure, false},
+		{"endless line", "EHLO", fakesmtp.Action{Reply: "250 " + strings.Repeat("x", 100_000)}, mail.BackPressure, false},
+		{"endless reply", "EHLO", fakesmtp.Action{Reply: strings.Repeat("250-x\n", 5000) + "250 x"}, mail.BackPressure, false},
+		{"codes that differ", "EHLO", fakesmtp.Action{Reply: "250-a\n251 b"}, mail.BackPressure, false},
+		{"garbage after the dot", fakesmtp.Content, fakesmtp.Action{Reply: "what?"}, mail.Deferral, true},
+		{"unasked reply before MAIL", "AUTH", fakesmtp.Action{Reply: "235 2.7.0 ok\n250 2.0.0 for you"}, mail.Deferral, false},
 	}
 	for _, c := range cases {
 		fc := provider()
-		if c.verb == "DATA" || c.verb == faketest.Content {
-			fc.Extensions = faketest.Without("CHUNKING")
+		if c.verb == "DATA" || c.verb == fakesmtp.Content {
+			fc.Extensions = fakesmtp.Without("CHUNKING")
 		}
 		fc.Hook = hookOn(c.verb, 1, c.action)
 		_, u := start(t, fc, nil)
@@ -286,7 +286,7 @@ func TestLostConnections(t *testing.T) {
 // A reply too many makes the last one worthless: it may have been meant for a command before.
 func TestTooManyReplies(t *testing.T) {
 	fc := provider()
-	fc.Hook = hookOn("MAIL", 1, faketest.Action{Reply: "250 2.1.0 ok", Also: true})
+	fc.Hook = hookOn("MAIL", 1, fakesmtp.Action{Reply: "250 2.1.0 ok", Also: true})
 	_, u := start(t, fc, nil)
 	r := send(t, u, message(t))[0]
 	if r.Class != mail.Deferral || !r.Uncertain {
@@ -299,11 +299,11 @@ func TestTooManyReplies(t *testing.T) {
 
 func TestFewReplies(t *testing.T) {
 	fc := provider()
-	fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
+	fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 		if verb == "RCPT" {
-			return faketest.Action{Flush: true, Reply: " "} // not even a code
+			return fakesmtp.Action{Flush: true, Reply: " "} // not even a code
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	_, u := start(t, fc, nil)
 	wantClasses(t, send(t, u, message(t)), "deferral")
@@ -322,22 +322,22 @@ func TestStalls(t *testing.T) {
 		uncertain bool
 		after     time.Duration
 	}{
-		{faketest.Connect, mail.BackPressure, mail.StageGreeting, false, each.Greeting},
+		{fakesmtp.Connect, mail.BackPressure, mail.StageGreeting, false, each.Greeting},
 		{"EHLO", mail.BackPressure, mail.StageEHLO, false, each.Command},
 		{"STARTTLS", mail.BackPressure, mail.StageTLS, false, each.Command},
 		{"AUTH", mail.BackPressure, mail.StageAuth, false, each.Command},
 		{"MAIL", mail.Deferral, mail.StageMail, true, each.Mail}, // the message is in the same flight
 		{"RCPT", mail.Deferral, mail.StageRcpt, true, each.Rcpt},
-		{faketest.Chunk, mail.Deferral, mail.StageDot, true, each.DataDone},
+		{fakesmtp.Chunk, mail.Deferral, mail.StageDot, true, each.DataDone},
 		{"DATA", mail.Deferral, mail.StageData, false, each.DataInit},
-		{faketest.Content, mail.Deferral, mail.StageDot, true, each.DataDone},
+		{fakesmtp.Content, mail.Deferral, mail.StageDot, true, each.DataDone},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			fc := provider()
-			if c.verb == "DATA" || c.verb == faketest.Content {
-				fc.Extensions = faketest.Without("CHUNKING")
+			if c.verb == "DATA" || c.verb == fakesmtp.Content {
+				fc.Extensions = fakesmtp.Without("CHUNKING")
 			}
-			fc.Hook = hookOn(c.verb, 1, faketest.Action{Stall: true})
+			fc.Hook = hookOn(c.verb, 1, fakesmtp.Action{Stall: true})
 			_, u := startPiped(t, fc, func(cfg *Config) { cfg.Timeouts = each })
 			begun := time.Now()
 			r := send(t, u, message(t))[0]
@@ -355,7 +355,7 @@ func TestStalls(t *testing.T) {
 func TestStalledHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := provider()
-		fc.Hook = hookOn("STARTTLS", 1, faketest.Action{Reply: "220 2.0.0 go ahead", Stall: true})
+		fc.Hook = hookOn("STARTTLS", 1, fakesmtp.Action{Reply: "220 2.0.0 go ahead", Stall: true})
 		_, u := startPiped(t, fc, func(cfg *Config) { cfg.Timeouts.TLS = time.Second })
 		begun := time.Now()
 		r := send(t, u, message(t))[0]
@@ -393,14 +393,14 @@ func TestWhatTheUpstreamCannotTake(t *testing.T) {
 		want   string
 		reply  string
 	}{
-		{"size", append(faketest.Without("SIZE"), "SIZE 20"), nil, "message-fault message-fault", "552 5.3.4"},
-		{"size without number", append(faketest.Without("SIZE"), "SIZE"), nil, "delivered delivered", "250"},
-		{"size zero", append(faketest.Without("SIZE"), "SIZE 0"), nil, "delivered delivered", "250"},
-		{"eight bit", faketest.Without("8BITMIME"), func(tr *upstream.Transaction) { tr.EightBit, tr.Content = true, eightBitLetter }, "message-fault message-fault", "554 5.6.3"},
-		{"declared only", faketest.Without("8BITMIME"), func(tr *upstream.Transaction) { tr.EightBit = true }, "delivered delivered", "250"},
-		{"header", faketest.Without("SMTPUTF8"), func(tr *upstream.Transaction) { tr.EightBit, tr.Content = true, utf8Letter }, "message-fault message-fault", "550 5.6.7"},
-		{"sender", faketest.Without("SMTPUTF8"), func(tr *upstream.Transaction) { tr.From = address(t, "é@example.com") }, "message-fault message-fault", "550 5.6.7"},
-		{"recipient", faketest.Without("SMTPUTF8"), func(tr *upstream.Transaction) { tr.Recipients[0].To = address(t, "é@example.net") }, "recipient-fault delivered", "553 5.6.7"},
+		{"size", append(fakesmtp.Without("SIZE"), "SIZE 20"), nil, "message-fault message-fault", "552 5.3.4"},
+		{"size without number", append(fakesmtp.Without("SIZE"), "SIZE"), nil, "delivered delivered", "250"},
+		{"size zero", append(fakesmtp.Without("SIZE"), "SIZE 0"), nil, "delivered delivered", "250"},
+		{"eight bit", fakesmtp.Without("8BITMIME"), func(tr *upstream.Transaction) { tr.EightBit, tr.Content = true, eightBitLetter }, "message-fault message-fault", "554 5.6.3"},
+		{"declared only", fakesmtp.Without("8BITMIME"), func(tr *upstream.Transaction) { tr.EightBit = true }, "delivered delivered", "250"},
+		{"header", fakesmtp.Without("SMTPUTF8"), func(tr *upstream.Transaction) { tr.EightBit, tr.Content = true, utf8Letter }, "message-fault message-fault", "550 5.6.7"},
+		{"sender", fakesmtp.Without("SMTPUTF8"), func(tr *upstream.Transaction) { tr.From = address(t, "é@example.com") }, "message-fault message-fault", "550 5.6.7"},
+		{"recipient", fakesmtp.Without("SMTPUTF8"), func(tr *upstream.Transaction) { tr.Recipients[0].To = address(t, "é@example.net") }, "recipient-fault delivered", "553 5.6.7"},
 	}
 	for _, c := range tests {
 		fc := provider()
@@ -471,13 +471,13 @@ func TestParameters(t *testing.T) {
 func TestCancelBeforeTheEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	fc := provider()
-	fc.Extensions = faketest.Without("CHUNKING")
-	fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
+	fc.Extensions = fakesmtp.Without("CHUNKING")
+	fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 		if verb == "DATA" {
 			cancel()
-			return faketest.Action{Stall: true}
+			return fakesmtp.Action{Stall: true}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	_, u := start(t, fc, nil)
 	r := sendCtx(t, ctx, u, message(t))[0]
@@ -493,11 +493,11 @@ func TestCancelBehindTheEndWaitsForTheReply(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	fc := provider()
-	fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
-		if verb == faketest.Chunk {
+	fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
+		if verb == fakesmtp.Chunk {
 			cancel()
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	_, u := start(t, fc, nil)
 	wantClasses(t, sendCtx(t, ctx, u, message(t)), "delivered")
@@ -506,12 +506,12 @@ func TestCancelBehindTheEndWaitsForTheReply(t *testing.T) {
 func TestCancelWhileConnecting(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	fc := provider()
-	fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
+	fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 		if verb == "EHLO" {
 			cancel()
-			return faketest.Action{Stall: true}
+			return fakesmtp.Action{Stall: true}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	_, u := start(t, fc, nil)
 	r := sendCtx(t, ctx, u, message(t))[0]
@@ -529,7 +529,7 @@ func TestResultsNameTheirRule(t *testing.T) {
 		{"554 5.2.252 SendAsDenied; a not allowed to send as b", "account-fault", "send-as", noteSender},
 	} {
 		fc := provider()
-		fc.Hook = hookOn(faketest.Chunk, 0, faketest.Action{Reply: c.reply})
+		fc.Hook = hookOn(fakesmtp.Chunk, 0, fakesmtp.Action{Reply: c.reply})
 		_, u := start(t, fc, func(cfg *Config) {
 			cfg.Rules = []replies.Rule{{Name: "send-as", Stages: atMail, Text: "SendAsDenied", Class: mail.AccountFault, Scope: replies.ScopeSender, RetryAfter: time.Hour}}
 		})
@@ -544,7 +544,7 @@ func TestResultsNameTheirRule(t *testing.T) {
 	}
 	// Trouble without a reply has no rule.
 	fc := provider()
-	fc.Hook = hookOn(faketest.Chunk, 0, faketest.Action{Drop: true})
+	fc.Hook = hookOn(fakesmtp.Chunk, 0, fakesmtp.Action{Drop: true})
 	_, u := start(t, fc, nil)
 	if r := send(t, u, message(t)); r[0].Rule != "" || r[0].Note != "" {
 		t.Errorf("rule %q, note %q", r[0].Rule, r[0].Note)

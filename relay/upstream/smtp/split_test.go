@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 func many(t *testing.T, n int) upstream.Transaction {
@@ -20,7 +20,7 @@ func many(t *testing.T, n int) upstream.Transaction {
 }
 
 // wantSplit checks that every recipient was taken once and how many each transaction had.
-func wantSplit(t *testing.T, fake *faketest.Server, r []mail.Result, sizes ...int) {
+func wantSplit(t *testing.T, fake *fakesmtp.Server, r []mail.Result, sizes ...int) {
 	t.Helper()
 	seen := map[string]int{}
 	var got []int
@@ -51,7 +51,7 @@ func TestEnvelopesAreSplit(t *testing.T) {
 	}
 
 	fc := provider()
-	fc.Extensions = append(faketest.Without(), "LIMITS RCPTMAX=3 MAILMAX=2")
+	fc.Extensions = append(fakesmtp.Without(), "LIMITS RCPTMAX=3 MAILMAX=2")
 	fake, u = start(t, fc, nil)
 	wantSplit(t, fake, send(t, u, many(t, 8)), 3, 3, 2)
 	if n := fake.Counts(); n.Connections != 2 || n.MostOpen != 1 {
@@ -62,20 +62,20 @@ func TestEnvelopesAreSplit(t *testing.T) {
 // "Too many recipients" is no verdict: the rest goes at once into the next transaction, and the limit is remembered.
 func TestTooManyRecipients(t *testing.T) {
 	for _, reply := range []string{"452 4.5.3 too many recipients", "452 too many", "552 too many recipients", "550 5.5.3 too many"} {
-		for _, ext := range [][]string{faketest.Full, faketest.Without("CHUNKING"), faketest.Without("PIPELINING")} {
-			taken := map[*faketest.Session]int{}
+		for _, ext := range [][]string{fakesmtp.Full, fakesmtp.Without("CHUNKING"), fakesmtp.Without("PIPELINING")} {
+			taken := map[*fakesmtp.Session]int{}
 			fc := provider()
 			fc.Extensions = ext
-			fc.Hook = func(s *faketest.Session, verb, _ string) faketest.Action {
+			fc.Hook = func(s *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 				switch verb {
 				case "MAIL":
 					taken[s] = 0
 				case "RCPT":
 					if taken[s]++; taken[s] > 3 {
-						return faketest.Action{Reply: reply}
+						return fakesmtp.Action{Reply: reply}
 					}
 				}
-				return faketest.Action{}
+				return fakesmtp.Action{}
 			}
 			fake, u := start(t, fc, nil)
 			wantSplit(t, fake, send(t, u, many(t, 8)), 3, 3, 2)
@@ -95,18 +95,18 @@ func TestTooManyRecipients(t *testing.T) {
 // What stops one transaction stops those behind it when it is not about recipients.
 func TestSplitStopsAtTheRightFaults(t *testing.T) {
 	for _, c := range []struct {
-		action    faketest.Action
+		action    fakesmtp.Action
 		want      string
 		messages  int
 		uncertain string
 	}{
-		{faketest.Action{Reply: "554 5.7.1 spam"}, "delivered delivered message-fault message-fault message-fault message-fault", 1, "nnnnnn"},
-		{faketest.Action{Reply: "451 4.3.0 later"}, "delivered delivered deferral deferral delivered delivered", 2, "nnnnnn"},
-		{faketest.Action{Reply: "421 4.3.2 closing"}, "delivered delivered back-pressure back-pressure back-pressure back-pressure", 1, "nnnnnn"},
-		{faketest.Action{Drop: true}, "delivered delivered deferral deferral deferral deferral", 1, "nnyynn"},
+		{fakesmtp.Action{Reply: "554 5.7.1 spam"}, "delivered delivered message-fault message-fault message-fault message-fault", 1, "nnnnnn"},
+		{fakesmtp.Action{Reply: "451 4.3.0 later"}, "delivered delivered deferral deferral delivered delivered", 2, "nnnnnn"},
+		{fakesmtp.Action{Reply: "421 4.3.2 closing"}, "delivered delivered back-pressure back-pressure back-pressure back-pressure", 1, "nnnnnn"},
+		{fakesmtp.Action{Drop: true}, "delivered delivered deferral deferral deferral deferral", 1, "nnyynn"},
 	} {
 		fc := provider()
-		fc.Hook = hookOn(faketest.Chunk, 2, c.action)
+		fc.Hook = hookOn(fakesmtp.Chunk, 2, c.action)
 		fake, u := start(t, fc, func(cfg *Config) { cfg.MaxRecipients = 2 })
 		r := send(t, u, many(t, 6))
 		wantClasses(t, r, c.want)

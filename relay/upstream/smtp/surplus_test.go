@@ -8,29 +8,29 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // ways are those in which a message may go.
 var ways = map[string][]string{
-	"one flight":   faketest.Full,
-	"DATA":         faketest.Without("CHUNKING"),
-	"step by step": faketest.Without("PIPELINING"),
+	"one flight":   fakesmtp.Full,
+	"DATA":         fakesmtp.Without("CHUNKING"),
+	"step by step": fakesmtp.Without("PIPELINING"),
 }
 
 // The end of a message is answered as this says, after the message was taken.
-func answering(reply string, drop bool) func(*faketest.Session, string, string) faketest.Action {
+func answering(reply string, drop bool) func(*fakesmtp.Session, string, string) fakesmtp.Action {
 	first := true
-	return func(s *faketest.Session, verb, line string) faketest.Action {
-		last := verb == faketest.Content || verb == faketest.Chunk && strings.HasSuffix(line, " LAST")
+	return func(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
+		last := verb == fakesmtp.Content || verb == fakesmtp.Chunk && strings.HasSuffix(line, " LAST")
 		if !last || !first {
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		first = false
 		s.Take()
-		return faketest.Action{Reply: reply, Flush: true, Drop: drop}
+		return fakesmtp.Action{Reply: reply, Flush: true, Drop: drop}
 	}
 }
 
@@ -99,16 +99,16 @@ func TestBeforeTheReplyToTheMessage(t *testing.T) {
 			fc := provider()
 			fc.Extensions = ext
 			once := true
-			fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
-				last := verb == faketest.Content || verb == faketest.Chunk && strings.HasSuffix(line, " LAST")
+			fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
+				last := verb == fakesmtp.Content || verb == fakesmtp.Chunk && strings.HasSuffix(line, " LAST")
 				switch {
 				case verb == c.verb && once:
 					once = false
-					return faketest.Action{Reply: c.reply, Also: true}
+					return fakesmtp.Action{Reply: c.reply, Also: true}
 				case last && c.last[0] != '2':
-					return faketest.Action{Reply: c.last}
+					return fakesmtp.Action{Reply: c.last}
 				}
-				return faketest.Action{}
+				return fakesmtp.Action{}
 			}
 			_, u := start(t, fc, nil)
 			r := send(t, u, message(t))[0]
@@ -129,13 +129,13 @@ func TestBeforeTheReplyToTheMessage(t *testing.T) {
 func TestLateSurplus(t *testing.T) {
 	for _, late := range []string{"250 2.0.0 stored again", "550 5.0.0 or not", "421 4.4.2 idle for too long", "", "\n"} {
 		fc := provider()
-		sessions := make(chan *faketest.Session, 9)
-		fc.Hook = func(s *faketest.Session, verb, line string) faketest.Action {
-			if verb == faketest.Chunk || verb == faketest.Content {
+		sessions := make(chan *fakesmtp.Session, 9)
+		fc.Hook = func(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
+			if verb == fakesmtp.Chunk || verb == fakesmtp.Content {
 				sessions <- s
-				return faketest.Action{Also: true, Flush: true}
+				return fakesmtp.Action{Also: true, Flush: true}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		fake, u := start(t, fc, nil)
 		wantClasses(t, send(t, u, message(t)), "delivered")
@@ -168,14 +168,14 @@ func TestSurplusUnderWay(t *testing.T) {
 			fc := provider()
 			fc.Extensions = ext
 			n := 0
-			fc.Hook = func(_ *faketest.Session, verb, _ string) faketest.Action {
+			fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 				if verb == "MAIL" {
 					n++
 				}
 				if verb == "MAIL" && n == 2 {
-					return faketest.Action{Reply: late, Also: true}
+					return fakesmtp.Action{Reply: late, Also: true}
 				}
-				return faketest.Action{}
+				return fakesmtp.Action{}
 			}
 			fake, u := start(t, fc, nil)
 			wantClasses(t, send(t, u, message(t)), "delivered")
@@ -193,11 +193,11 @@ func TestOutOfStepIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := provider()
 		fc.TLS = nil
-		fc.Hook = func(_ *faketest.Session, verb, line string) faketest.Action {
-			if verb == faketest.Content || verb == faketest.Chunk {
-				return faketest.Action{Reply: "250 ok\n250 ok", Also: false}
+		fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
+			if verb == fakesmtp.Content || verb == fakesmtp.Chunk {
+				return fakesmtp.Action{Reply: "250 ok\n250 ok", Also: false}
 			}
-			return faketest.Action{}
+			return fakesmtp.Action{}
 		}
 		fake, u := startPiped(t, fc, nil)
 		r := send(t, u, message(t))[0]

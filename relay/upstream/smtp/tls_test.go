@@ -10,14 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/fakesmtp"
+	"postern/internal/testkit/pki"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // noSecret fails when AUTH or MAIL went out on a connection that was not good enough. The connection has been given up: when the
 // fake has read to its end it has seen all that there was.
-func noSecret(t *testing.T, fake *faketest.Server) {
+func noSecret(t *testing.T, fake *fakesmtp.Server) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); fake.Counts().Open > 0; runtime.Gosched() {
 		if time.Now().After(deadline) {
@@ -33,7 +34,7 @@ func noSecret(t *testing.T, fake *faketest.Server) {
 
 func TestCertificates(t *testing.T) {
 	soon := time.Now().Add(time.Hour)
-	stranger, err := faketest.NewCA()
+	stranger, err := pki.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,12 +49,12 @@ func TestCertificates(t *testing.T) {
 		roots *x509.CertPool
 		cause string
 	}{
-		{"client certificate wanted", wants, authority().Pool(), "refuses TLS with us: certificate required"},
-		{"wrong name", certificate(t, soon, "other.example.com"), authority().Pool(), "not for 127.0.0.1 but for other.example.com"},
-		{"expired", certificate(t, time.Now().Add(-time.Hour), "127.0.0.1"), authority().Pool(), "is valid from"},
-		{"unknown authority", certificate(t, soon, "127.0.0.1"), stranger.Pool(), "not issued by an authority that we trust"},
+		{"client certificate wanted", wants, authority().Pool, "refuses TLS with us: certificate required"},
+		{"wrong name", certificate(t, soon, "other.example.com"), authority().Pool, "not for 127.0.0.1 but for other.example.com"},
+		{"expired", certificate(t, time.Now().Add(-time.Hour), "127.0.0.1"), authority().Pool, "is valid from"},
+		{"unknown authority", certificate(t, soon, "127.0.0.1"), stranger.Pool, "not issued by an authority that we trust"},
 		{"system authorities only", certificate(t, soon, "127.0.0.1"), nil, "not issued by an authority that we trust"},
-		{"TLS 1.1", old, authority().Pool(), "offers no TLS of version 1.2 or later"},
+		{"TLS 1.1", old, authority().Pool, "offers no TLS of version 1.2 or later"},
 	} {
 		for _, implicit := range []bool{false, true} {
 			fc := provider()
@@ -79,7 +80,7 @@ func TestSkippedVerification(t *testing.T) {
 }
 
 func TestRoots(t *testing.T) {
-	pool, err := upstream.Roots(authority().PEM())
+	pool, err := upstream.Roots(authority().PEM)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ func TestStartTLSStripped(t *testing.T) {
 // Octets in clear behind the reply to STARTTLS must not be taken for the secured server's.
 func TestResponseInjection(t *testing.T) {
 	fc := provider()
-	fc.Hook = hookOn("STARTTLS", 1, faketest.Action{Reply: "220 go ahead\n250-injected.example.org\n250 AUTH PLAIN", Also: true})
+	fc.Hook = hookOn("STARTTLS", 1, fakesmtp.Action{Reply: "220 go ahead\n250-injected.example.org\n250 AUTH PLAIN", Also: true})
 	fake, u := start(t, fc, nil)
 	r := send(t, u, message(t))[0]
 	if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || r.Err == nil {
@@ -150,11 +151,11 @@ func TestPlainServerOnImplicitPort(t *testing.T) {
 func TestExtensionsBeforeTLSAreForgotten(t *testing.T) {
 	fc := provider()
 	fc.Extensions = nil
-	fc.Hook = func(s *faketest.Session, verb, _ string) faketest.Action {
+	fc.Hook = func(s *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 		if verb == "EHLO" && !s.TLS {
-			return faketest.Action{Reply: faketest.Multi(250, "fake", "STARTTLS", "PIPELINING", "CHUNKING", "DSN")}
+			return fakesmtp.Action{Reply: fakesmtp.Multi(250, "fake", "STARTTLS", "PIPELINING", "CHUNKING", "DSN")}
 		}
-		return faketest.Action{}
+		return fakesmtp.Action{}
 	}
 	fake, u := start(t, fc, nil)
 	r := send(t, u, message(t))
@@ -187,7 +188,7 @@ func TestSteps(t *testing.T) {
 	if !slices.Equal(names, []string{"resolve", "connect", "greeting", "ehlo", "starttls", "ehlo", "auth"}) {
 		t.Errorf("steps %v", names)
 	}
-	for i, want := range map[int]string{0: "127.0.0.1", 2: "fake.example.com", 4: "certificate for fake.example.com, 127.0.0.1 by Fake Authority, valid until", 5: "AUTH PLAIN LOGIN", 6: "PLAIN as " + user} {
+	for i, want := range map[int]string{0: "127.0.0.1", 2: "fake.example.com", 4: "certificate for fake.example.com, 127.0.0.1 by Test authority, valid until", 5: "AUTH PLAIN LOGIN", 6: "PLAIN as " + user} {
 		if !strings.Contains(steps[i].Seen, want) {
 			t.Errorf("%s saw %q, not %q", steps[i].Name, steps[i].Seen, want)
 		}

@@ -6,15 +6,15 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
-	"postern/relay/upstream/faketest"
 )
 
 // TestWrongPort: a port and tls that do not fit are told with what to write, in a test within seconds.
 func TestWrongPort(t *testing.T) {
 	trial := upstream.Trial{Limit: 10 * time.Second, Total: 30 * time.Second}
-	run := func(fc faketest.Config, mode string) upstream.Step {
+	run := func(fc fakesmtp.Config, mode string) upstream.Step {
 		t.Helper()
 		_, u := start(t, fc, func(cfg *Config) { cfg.TLS, cfg.Timeouts.Silence = mode, time.Millisecond })
 		steps := u.TestSenders(t.Context(), trial)
@@ -36,7 +36,7 @@ func TestWrongPort(t *testing.T) {
 	} {
 		for _, mode := range []string{upstream.TLSStartTLS, upstream.TLSImplicit} {
 			fc := provider()
-			fc.Hook = hookOn(faketest.Connect, 0, faketest.Action{Reply: greeting})
+			fc.Hook = hookOn(fakesmtp.Connect, 0, fakesmtp.Action{Reply: greeting})
 			if s := run(fc, mode); s.OK || !strings.Contains(s.Cause, want) {
 				t.Errorf("%q with tls = %s: %+v", greeting, mode, s)
 			}

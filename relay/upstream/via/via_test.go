@@ -2,7 +2,6 @@ package via_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"postern/relay/upstream/faketest"
+	"postern/internal/testkit"
+	"postern/internal/testkit/pki"
 	"postern/relay/upstream/via"
 )
 
@@ -93,31 +93,31 @@ func banner(t *testing.T) string {
 }
 
 func TestDial(t *testing.T) {
-	ca, err := faketest.NewCA()
+	ca, err := pki.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := ca.Issue(time.Now().Add(time.Hour), "127.0.0.1")
+	cert, err := ca.Leaf(pki.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	secure := &tls.Config{Certificates: []tls.Certificate{cert}}
+	secure := cert.Server()
 	for _, c := range []struct {
 		name, scheme, login string
-		proxy               *faketest.Proxy
+		proxy               *testkit.Proxy
 	}{
-		{"http", "http://", "", &faketest.Proxy{}},
-		{"http with login", "http://", "scott:t%3Ager@", &faketest.Proxy{User: "scott", Password: "t:ger"}},
-		{"login that nobody asks for", "http://", "scott:tiger@", &faketest.Proxy{}},
-		{"https", "https://", "scott:tiger@", &faketest.Proxy{TLS: secure, User: "scott", Password: "tiger"}},
-		{"socks5", "socks5://", "", &faketest.Proxy{}},
-		{"socks5 with login", "socks5h://", "scott:tiger@", &faketest.Proxy{User: "scott", Password: "tiger"}},
+		{"http", "http://", "", &testkit.Proxy{}},
+		{"http with login", "http://", "scott:t%3Ager@", &testkit.Proxy{User: "scott", Password: "t:ger"}},
+		{"login that nobody asks for", "http://", "scott:tiger@", &testkit.Proxy{}},
+		{"https", "https://", "scott:tiger@", &testkit.Proxy{TLS: secure, User: "scott", Password: "tiger"}},
+		{"socks5", "socks5://", "", &testkit.Proxy{}},
+		{"socks5 with login", "socks5h://", "scott:tiger@", &testkit.Proxy{User: "scott", Password: "tiger"}},
 	} {
 		for _, target := range []string{"smtp.example.net:587", "192.0.2.1:25", "[2001:db8::1]:25"} {
 			t.Run(c.name+" "+target, func(t *testing.T) {
-				proxy := &faketest.Proxy{To: banner(t), TLS: c.proxy.TLS, User: c.proxy.User, Password: c.proxy.Password}
+				proxy := &testkit.Proxy{To: banner(t), TLS: c.proxy.TLS, User: c.proxy.User, Password: c.proxy.Password}
 				p := listen(t, proxy, c.scheme, c.login)
-				p.RootCAs = ca.Pool()
+				p.RootCAs = ca.Pool
 				nc, err := p.Dial(t.Context(), "tcp", target)
 				if err != nil {
 					t.Fatal(err)
@@ -136,7 +136,7 @@ func TestDial(t *testing.T) {
 	}
 }
 
-func listen(t *testing.T, proxy *faketest.Proxy, scheme, login string) *via.Proxy {
+func listen(t *testing.T, proxy *testkit.Proxy, scheme, login string) *via.Proxy {
 	t.Helper()
 	at, err := proxy.Listen()
 	if err != nil {
@@ -153,38 +153,38 @@ func listen(t *testing.T, proxy *faketest.Proxy, scheme, login string) *via.Prox
 func TestRefusals(t *testing.T) {
 	for _, c := range []struct {
 		scheme, login string
-		proxy         *faketest.Proxy
+		proxy         *testkit.Proxy
 		code          int
 		person        bool
 		text          string
 	}{
-		{"http://", "", &faketest.Proxy{User: "a", Password: "b"}, 407, true, "wants a login (407 Proxy Authentication Required); write user and password"},
-		{"http://", "u:hunter2@", &faketest.Proxy{User: "a", Password: "b"}, 407, true, "refuses the user name or password in its address"},
-		{"http://", "u:hunter2@", &faketest.Proxy{Answer: "HTTP/1.1 407 no\r\nproxy-authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n"}, 407, true, "wants a login by NTLM or Negotiate"},
-		{"http://", "u:hunter2@", &faketest.Proxy{Answer: "HTTP/1.1 407 no\r\nProxy-Authenticate: hunter2\r\nProxy-Authenticate: dTpodW50ZXIy\r\n\r\n"}, 407, true,
+		{"http://", "", &testkit.Proxy{User: "a", Password: "b"}, 407, true, "wants a login (407 Proxy Authentication Required); write user and password"},
+		{"http://", "u:hunter2@", &testkit.Proxy{User: "a", Password: "b"}, 407, true, "refuses the user name or password in its address"},
+		{"http://", "u:hunter2@", &testkit.Proxy{Answer: "HTTP/1.1 407 no\r\nproxy-authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n"}, 407, true, "wants a login by NTLM or Negotiate"},
+		{"http://", "u:hunter2@", &testkit.Proxy{Answer: "HTTP/1.1 407 no\r\nProxy-Authenticate: hunter2\r\nProxy-Authenticate: dTpodW50ZXIy\r\n\r\n"}, 407, true,
 			"wants a login by a scheme that is not ours"},
-		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.1 403 dTpodW50ZXIy hunter2\r\n\r\nhunter2"}, 403, false, "does not let us connect to smtp.example.net:587 (403 Forbidden)"},
-		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.0 502 x\r\n\r\n"}, 502, false, "cannot reach smtp.example.net:587 (502 Bad Gateway)"},
-		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.0 503\r\n\r\n"}, 503, false, "cannot reach"},
-		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.0 504 x\n\n"}, 504, false, "cannot reach"},
-		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.0 500 x\r\n\r\n"}, 500, false, "does not connect us to smtp.example.net:587 (500"},
-		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.1 599 x\r\n\r\n"}, 599, false, "(599)"},
-		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.1 302 go\r\nLocation: http://login.example.com/\r\n\r\n"}, 302, false, "(302 Found)"},
-		{"http://", "", &faketest.Proxy{Answer: "220 smtp.example.net ESMTP\r\n"}, 0, false, "is no HTTP"},
-		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.1 OK\r\n\r\n"}, 0, false, "is no HTTP"},
-		{"http://", "", &faketest.Proxy{Answer: "HTTP/1.1 200 " + strings.Repeat("x", 20<<10)}, 0, false, "is no HTTP"},
-		{"http://", "", &faketest.Proxy{Answer: strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 9)}, 0, false, "is no HTTP"},
-		{"http://", "", &faketest.Proxy{Answer: "HTTP"}, 0, false, "closed the connection when asked for smtp.example.net:587"},
-		{"https://", "", &faketest.Proxy{Answer: "HTTP/1.1 400 Bad Request\r\n\r\n"}, 0, false, "in time"},
-		{"socks5://", "", &faketest.Proxy{User: "a", Password: "b"}, 0, true, "wants a login; write user"},
-		{"socks5://", "u:hunter2@", &faketest.Proxy{User: "a", Password: "b"}, 0, true, "refuses the user name or password"},
-		{"socks5://", "", &faketest.Proxy{Answer: "\x05\x02\x00\x01"}, 0, false, "does not let us connect"},
-		{"socks5://", "", &faketest.Proxy{Answer: "\x05\x05\x00\x01"}, 0, false, "(connection refused)"},
-		{"socks5://", "", &faketest.Proxy{Answer: "\x05\x63\x00\x01"}, 0, false, "(reply 99)"},
-		{"socks5://", "", &faketest.Proxy{Answer: "HTTP/1.1 400\r\n"}, 0, false, "is no SOCKS5"},
-		{"socks5://", "", &faketest.Proxy{Answer: "\x05\x00\x00\x09"}, 0, false, "is no SOCKS5"},
-		{"http://", "", &faketest.Proxy{Stall: true}, 0, false, "did not connect us to smtp.example.net:587 in time"},
-		{"socks5://", "", &faketest.Proxy{Stall: true}, 0, false, "did not connect us to smtp.example.net:587 in time"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 403 dTpodW50ZXIy hunter2\r\n\r\nhunter2"}, 403, false, "does not let us connect to smtp.example.net:587 (403 Forbidden)"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.0 502 x\r\n\r\n"}, 502, false, "cannot reach smtp.example.net:587 (502 Bad Gateway)"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.0 503\r\n\r\n"}, 503, false, "cannot reach"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.0 504 x\n\n"}, 504, false, "cannot reach"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.0 500 x\r\n\r\n"}, 500, false, "does not connect us to smtp.example.net:587 (500"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 599 x\r\n\r\n"}, 599, false, "(599)"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 302 go\r\nLocation: http://login.example.com/\r\n\r\n"}, 302, false, "(302 Found)"},
+		{"http://", "", &testkit.Proxy{Answer: "220 smtp.example.net ESMTP\r\n"}, 0, false, "is no HTTP"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 OK\r\n\r\n"}, 0, false, "is no HTTP"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 200 " + strings.Repeat("x", 20<<10)}, 0, false, "is no HTTP"},
+		{"http://", "", &testkit.Proxy{Answer: strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 9)}, 0, false, "is no HTTP"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP"}, 0, false, "closed the connection when asked for smtp.example.net:587"},
+		{"https://", "", &testkit.Proxy{Answer: "HTTP/1.1 400 Bad Request\r\n\r\n"}, 0, false, "in time"},
+		{"socks5://", "", &testkit.Proxy{User: "a", Password: "b"}, 0, true, "wants a login; write user"},
+		{"socks5://", "u:hunter2@", &testkit.Proxy{User: "a", Password: "b"}, 0, true, "refuses the user name or password"},
+		{"socks5://", "", &testkit.Proxy{Answer: "\x05\x02\x00\x01"}, 0, false, "does not let us connect"},
+		{"socks5://", "", &testkit.Proxy{Answer: "\x05\x05\x00\x01"}, 0, false, "(connection refused)"},
+		{"socks5://", "", &testkit.Proxy{Answer: "\x05\x63\x00\x01"}, 0, false, "(reply 99)"},
+		{"socks5://", "", &testkit.Proxy{Answer: "HTTP/1.1 400\r\n"}, 0, false, "is no SOCKS5"},
+		{"socks5://", "", &testkit.Proxy{Answer: "\x05\x00\x00\x09"}, 0, false, "is no SOCKS5"},
+		{"http://", "", &testkit.Proxy{Stall: true}, 0, false, "did not connect us to smtp.example.net:587 in time"},
+		{"socks5://", "", &testkit.Proxy{Stall: true}, 0, false, "did not connect us to smtp.example.net:587 in time"},
 	} {
 		c.proxy.To = "127.0.0.1:1"
 		p := listen(t, c.proxy, c.scheme, c.login)

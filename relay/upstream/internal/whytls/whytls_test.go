@@ -1,11 +1,6 @@
 package whytls
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -16,72 +11,31 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/testkit/pki"
 )
 
-// authority issues certificates of any kind for tests.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func key(t *testing.T) *ecdsa.PrivateKey {
+// newAuthority makes an authority under another one; under nil, a root.
+func newAuthority(t *testing.T, parent *pki.CA, change func(*x509.Certificate)) *pki.CA {
 	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := parent.Authority(change)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k
-}
-
-func template(name string) *x509.Certificate {
-	now := time.Now()
-	return &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
-}
-
-func newAuthority(t *testing.T, parent *authority, change func(*x509.Certificate)) *authority {
-	t.Helper()
-	c := template("Example CA")
-	c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign
-	if change != nil {
-		change(c)
-	}
-	a := &authority{t: t, key: key(t)}
-	by := &authority{t: t, cert: c, key: a.key}
-	if parent != nil {
-		by = parent
-	}
-	a.cert = by.sign(c, a.key.Public())
-	return a
-}
-
-func (a *authority) sign(c *x509.Certificate, public crypto.PublicKey) *x509.Certificate {
-	a.t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, public, a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert
+	return ca
 }
 
 // leaf is a server's certificate for localhost, changed as a case wants it.
-func (a *authority) leaf(change func(*x509.Certificate), chain ...*x509.Certificate) tls.Certificate {
-	a.t.Helper()
-	c := template("localhost")
-	c.DNSNames = []string{"localhost"}
-	if change != nil {
-		change(c)
+func leaf(t *testing.T, ca *pki.CA, change func(*x509.Certificate), chain ...*pki.CA) tls.Certificate {
+	t.Helper()
+	made, err := ca.Leaf(pki.Options{Names: []string{"localhost"}, Change: change})
+	if err != nil {
+		t.Fatal(err)
 	}
-	k := key(a.t)
-	made := tls.Certificate{PrivateKey: k, Certificate: [][]byte{a.sign(c, k.Public()).Raw}}
 	for _, c := range chain {
-		made.Certificate = append(made.Certificate, c.Raw)
+		made.TLS.Certificate = append(made.TLS.Certificate, c.Cert.Raw)
 	}
-	return made
+	return made.TLS
 }
 
 // shake is what a client of ours meets.
@@ -116,14 +70,6 @@ func shake(t *testing.T, server *tls.Config, client *tls.Config) error {
 	return err
 }
 
-func roots(certs ...*x509.Certificate) *x509.CertPool {
-	pool := x509.NewCertPool()
-	for _, c := range certs {
-		pool.AddCert(c)
-	}
-	return pool
-}
-
 // TestCertificate: each fault of a server's certificate is named for what it is, with what to do.
 func TestCertificate(t *testing.T) {
 	ca := newAuthority(t, nil, nil)
@@ -137,10 +83,6 @@ func TestCertificate(t *testing.T) {
 	narrow := newAuthority(t, nil, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.net"} })
 	sub := newAuthority(t, ca, func(c *x509.Certificate) { c.Subject.CommonName = "Issuing 1" })
 	notCA := newAuthority(t, ca, func(c *x509.Certificate) { c.Subject.CommonName, c.IsCA, c.KeyUsage = "no authority", false, 0 })
-	self := key(t)
-	selfSigned := template("localhost")
-	selfSigned.DNSNames = []string{"localhost"}
-	selfMade := (&authority{t: t, cert: selfSigned, key: self}).sign(selfSigned, self.Public())
 	for _, c := range []struct {
 		what  string
 		cert  tls.Certificate
@@ -149,30 +91,30 @@ func TestCertificate(t *testing.T) {
 		want  []string
 		never string
 	}{
-		{"a common name alone", ca.leaf(named()), roots(ca.cert), "localhost",
+		{"a common name alone", leaf(t, ca, named()), ca.Pool, "localhost",
 			[]string{"names no host in subjectAltName; its common name localhost alone does not count"}, "not for localhost but"},
-		{"mail addresses only", ca.leaf(func(c *x509.Certificate) { c.DNSNames, c.EmailAddresses = nil, []string{"a@example.com"} }), roots(ca.cert), "localhost",
+		{"mail addresses only", leaf(t, ca, func(c *x509.Certificate) { c.DNSNames, c.EmailAddresses = nil, []string{"a@example.com"} }), ca.Pool, "localhost",
 			[]string{"names no host in subjectAltName"}, "but for"},
-		{"no name at all", ca.leaf(func(c *x509.Certificate) { c.DNSNames, c.Subject = nil, pkix.Name{} }), roots(ca.cert), "localhost",
+		{"no name at all", leaf(t, ca, func(c *x509.Certificate) { c.DNSNames, c.Subject = nil, pkix.Name{} }), ca.Pool, "localhost",
 			[]string{"names no host in subjectAltName:"}, "common name"},
-		{"another name", ca.leaf(named("mx.example.com", "b.example.com")), roots(ca.cert), "localhost",
+		{"another name", leaf(t, ca, named("mx.example.com", "b.example.com")), ca.Pool, "localhost",
 			[]string{"not for localhost but for mx.example.com, b.example.com", "host"}, ""},
-		{"an address", ca.leaf(nil), roots(ca.cert), "127.0.0.1", []string{"not for 127.0.0.1 but for localhost", "write such a name as host"}, ""},
-		{"a star too short", ca.leaf(named("*.example.com")), roots(ca.cert), "a.b.example.com", []string{"* stands for one label alone"}, ""},
-		{"over", ca.leaf(past), roots(ca.cert), "localhost", []string{"the certificate is valid from", "owner has to renew it"}, "clock"},
-		{"not yet", ca.leaf(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) }), roots(ca.cert), "localhost",
+		{"an address", leaf(t, ca, nil), ca.Pool, "127.0.0.1", []string{"not for 127.0.0.1 but for localhost", "write such a name as host"}, ""},
+		{"a star too short", leaf(t, ca, named("*.example.com")), ca.Pool, "a.b.example.com", []string{"* stands for one label alone"}, ""},
+		{"over", leaf(t, ca, past), ca.Pool, "localhost", []string{"the certificate is valid from", "owner has to renew it"}, "clock"},
+		{"not yet", leaf(t, ca, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) }), ca.Pool, "localhost",
 			[]string{"this machine's clock says " + time.Now().UTC().Format("2006-01-02T15")}, "renew"},
-		{"an intermediate that is over", old.leaf(nil, old.cert), roots(ca.cert), "localhost", []string{`"Old Intermediate"`, "is valid from", "renew"}, "clock"},
-		{"name constraints", narrow.leaf(nil), roots(narrow.cert), "localhost", []string{"may not issue certificates for localhost (name constraints)"}, ""},
-		{"not for servers", ca.leaf(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), roots(ca.cert), "localhost",
+		{"an intermediate that is over", leaf(t, old, nil, old), ca.Pool, "localhost", []string{`"Old Intermediate"`, "is valid from", "renew"}, "clock"},
+		{"name constraints", leaf(t, narrow, nil), narrow.Pool, "localhost", []string{"may not issue certificates for localhost (name constraints)"}, ""},
+		{"not for servers", leaf(t, ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), ca.Pool, "localhost",
 			[]string{"not meant for servers"}, ""},
-		{"issued by a server", notCA.leaf(nil, notCA.cert), roots(ca.cert), "localhost", []string{"may issue none (it is no authority)"}, ""},
-		{"a critical extension", ca.leaf(func(c *x509.Certificate) {
+		{"issued by a server", leaf(t, notCA, nil, notCA), ca.Pool, "localhost", []string{"may issue none (it is no authority)"}, ""},
+		{"a critical extension", leaf(t, ca, func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Critical: true, Value: []byte{5, 0}}}
-		}), roots(ca.cert), "localhost", []string{"critical extension"}, ""},
-		{"no intermediate", sub.leaf(nil), roots(ca.cert), "localhost", []string{"not issued by an authority that we trust", `"Issuing 1"`, "sends no intermediate"}, ""},
-		{"an authority of its own", ca.leaf(nil, ca.cert), roots(sub.cert), "localhost", []string{"not issued by an authority that we trust", `"Example CA"`, "ca_file"}, ""},
-		{"self-signed", tls.Certificate{PrivateKey: self, Certificate: [][]byte{selfMade.Raw}}, roots(ca.cert), "localhost",
+		}), ca.Pool, "localhost", []string{"critical extension"}, ""},
+		{"no intermediate", leaf(t, sub, nil), ca.Pool, "localhost", []string{"not issued by an authority that we trust", `"Issuing 1"`, "sends no intermediate"}, ""},
+		{"an authority of its own", leaf(t, ca, nil, ca), sub.Pool, "localhost", []string{"not issued by an authority that we trust", `"Test authority"`, "ca_file"}, ""},
+		{"self-signed", leaf(t, nil, nil), ca.Pool, "localhost",
 			[]string{"not issued by an authority that we trust", "self-signed", "ca_file"}, ""},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -196,7 +138,7 @@ func TestCertificate(t *testing.T) {
 
 // Go signs nothing with SHA-1 any more: the field alone is what the explanation reads.
 func TestOldHash(t *testing.T) {
-	leaf, ca := template("mx.example.com"), template("Old CA")
+	leaf, ca := &x509.Certificate{Subject: pkix.Name{CommonName: "mx.example.com"}}, &x509.Certificate{}
 	leaf.RawSubject, leaf.RawIssuer, leaf.SignatureAlgorithm = []byte("a"), []byte("b"), x509.SHA1WithRSA
 	ca.RawSubject, ca.RawIssuer, ca.SignatureAlgorithm = []byte("b"), []byte("b"), x509.MD5WithRSA // a root's own signature means nothing
 	got := unknownAuthority([]*x509.Certificate{leaf, ca}, time.Now())
@@ -221,14 +163,13 @@ func negative(t *testing.T, c tls.Certificate) tls.Certificate {
 // TestHandshake: what ends a handshake beside a certificate that does not verify.
 func TestHandshake(t *testing.T) {
 	ca := newAuthority(t, nil, nil)
-	good := ca.leaf(nil)
+	good := leaf(t, ca, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(7) })
 	broken := tls.Certificate{PrivateKey: good.PrivateKey, Certificate: [][]byte{good.Certificate[0][:100]}}
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	rsaOnly := []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	us, err := ca.Leaf(pki.Options{Key: pki.RSA})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rsaOnly := []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
-	ours := tls.Certificate{PrivateKey: rsaKey, Certificate: [][]byte{ca.sign(template("us"), rsaKey.Public()).Raw}}
 	for _, c := range []struct {
 		what           string
 		server, client *tls.Config
@@ -243,11 +184,11 @@ func TestHandshake(t *testing.T) {
 			"has no cipher suite or key type in common with us (we offer"},
 		{"it wants a certificate", &tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAnyClientCert}, &tls.Config{}, false, "write cert_file and key_file"},
 		{"it does not take ours", &tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool()},
-			&tls.Config{Certificates: []tls.Certificate{ours}}, true, "does not take our cert_file"},
+			&tls.Config{Certificates: []tls.Certificate{us.TLS}}, true, "does not take our cert_file"},
 		{"nothing for the name", &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("no") }}, &tls.Config{}, false, "refuses TLS with us"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			c.client.ServerName, c.client.RootCAs = "localhost", roots(ca.cert)
+			c.client.ServerName, c.client.RootCAs = "localhost", ca.Pool
 			err := shake(t, c.server, c.client)
 			got, ok := Handshake(err, c.own)
 			if !ok || !strings.Contains(got, c.want) {

@@ -1,4 +1,4 @@
-package graph
+package large
 
 import (
 	"io"
@@ -67,8 +67,9 @@ func nextParameter(s string) (name, value, rest string) {
 	}
 	name, s = strings.ToLower(strings.TrimSpace(s[:i])), strings.TrimLeft(s[i+1:], " \t")
 	if strings.HasPrefix(s, `"`) {
-		n := quoted(s)
-		return name, unquote(s[:n]), afterParameter(s[n:])
+		value, s = unquote(s)
+		_, rest, _ = strings.Cut(s, ";") // what stands behind a quoted string means nothing
+		return name, value, rest
 	}
 	value, rest, _ = strings.Cut(s, ";")
 	value = strings.TrimSpace(value)
@@ -80,28 +81,21 @@ func nextParameter(s string) (name, value, rest string) {
 	return name, value, rest
 }
 
-// afterParameter skips what stands behind a quoted string up to the next parameter.
-func afterParameter(s string) string {
-	_, rest, _ := strings.Cut(s, ";")
-	return rest
-}
-
-// unquote takes off quotes and backslashes. A backslash before a letter is kept: it is of a path, not a quoted-pair.
-func unquote(s string) string {
-	s = strings.TrimPrefix(s, `"`)
+// unquote reads a quoted string, and returns what is behind it. A backslash before a letter is kept: it is of a path, not a quoted-pair.
+func unquote(s string) (value, rest string) {
 	var b strings.Builder
-	for i := 0; i < len(s); i++ {
+	for i := 1; i < len(s); i++ {
 		switch {
 		case s[i] == '\\' && i+1 < len(s) && (s[i+1] == '"' || s[i+1] == '\\'):
 			i++
 			b.WriteByte(s[i])
 		case s[i] == '"':
-			return b.String()
+			return b.String(), s[i+1:]
 		default:
 			b.WriteByte(s[i])
 		}
 	}
-	return b.String()
+	return b.String(), ""
 }
 
 // section reads name*3*: the name, which section it is (-1: there are none), and whether it is encoded.

@@ -1,12 +1,14 @@
-package faketest
+package testkit
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"encoding/base64"
-	"encoding/binary"
 	"io"
 	"net"
+	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,7 +53,7 @@ func (p *Proxy) Listen() (string, error) {
 func (p *Proxy) Asked() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]string(nil), p.asked...)
+	return slices.Clone(p.asked)
 }
 
 // Close cuts everything off and waits.
@@ -97,55 +99,46 @@ func (p *Proxy) serve(nc net.Conn) {
 }
 
 func (p *Proxy) connect(nc net.Conn, br *bufio.Reader) {
-	line, _ := br.ReadString('\n')
-	login := ""
-	for {
-		field, err := br.ReadString('\n')
-		if err != nil || strings.TrimSpace(field) == "" {
-			break
-		}
-		if name, value, _ := strings.Cut(field, ":"); strings.EqualFold(name, "Proxy-Authorization") {
-			login = strings.TrimSpace(value)
-		}
-	}
-	f := strings.Fields(line)
-	if len(f) != 3 || f[0] != "CONNECT" {
+	r, err := http.ReadRequest(br)
+	if err != nil || r.Method != http.MethodConnect { // waits for what it knows
+		io.Copy(io.Discard, br)
 		return
 	}
-	p.ask(f[1])
+	p.ask(r.Host)
 	want := "Basic " + base64.StdEncoding.EncodeToString([]byte(p.User+":"+p.Password))
 	switch {
 	case p.Answer != "":
 		io.WriteString(nc, p.Answer)
-	case p.User != "" && login != want:
+	case p.User != "" && r.Header.Get("Proxy-Authorization") != want:
 		io.WriteString(nc, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n")
 	default:
-		p.tunnel(nc, br, f[1], "HTTP/1.1 200 Connection established\r\nVia: fake\r\n\r\n")
+		p.tunnel(nc, br, r.Host, "HTTP/1.1 200 Connection established\r\nVia: fake\r\n\r\n")
 	}
 }
 
+// take reads n octets; what does not come is 0.
+func take(br *bufio.Reader, n int) []byte {
+	b := make([]byte, n)
+	io.ReadFull(br, b)
+	return b
+}
+
+// socks is RFC 1928.
 func (p *Proxy) socks(nc net.Conn, br *bufio.Reader) {
 	if !p.socksLogin(nc, br) {
 		return
 	}
-	head := make([]byte, 4)
-	if _, err := io.ReadFull(br, head); err != nil {
-		return
+	kind := take(br, 4)[3]
+	n := map[byte]int{1: 4, 4: 16}[kind]
+	if kind == 3 {
+		n = int(take(br, 1)[0])
 	}
-	n := map[byte]int{1: 4, 4: 16}[head[3]]
-	if head[3] == 3 {
-		b, _ := br.ReadByte()
-		n = int(b)
+	host, port := take(br, n), take(br, 2)
+	name := string(host)
+	if kind != 3 {
+		name = net.IP(host).String()
 	}
-	host := make([]byte, n+2)
-	if _, err := io.ReadFull(br, host); err != nil {
-		return
-	}
-	name := string(host[:n])
-	if head[3] != 3 {
-		name = net.IP(host[:n]).String()
-	}
-	address := net.JoinHostPort(name, strconv.Itoa(int(binary.BigEndian.Uint16(host[n:]))))
+	address := net.JoinHostPort(name, strconv.Itoa(int(port[0])<<8|int(port[1])))
 	p.ask(address)
 	if p.Answer != "" {
 		io.WriteString(nc, p.Answer)
@@ -154,30 +147,21 @@ func (p *Proxy) socks(nc net.Conn, br *bufio.Reader) {
 	p.tunnel(nc, br, address, "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
 }
 
+// socksLogin is RFC 1929.
 func (p *Proxy) socksLogin(nc net.Conn, br *bufio.Reader) bool {
-	hello := make([]byte, 2)
-	if _, err := io.ReadFull(br, hello); err != nil {
-		return false
-	}
-	methods := make([]byte, hello[1])
-	io.ReadFull(br, methods)
-	if p.User == "" {
+	methods := take(br, int(take(br, 2)[1]))
+	switch {
+	case p.User == "":
 		io.WriteString(nc, "\x05\x00")
 		return true
-	}
-	if !strings.Contains(string(methods), "\x02") {
+	case !bytes.Contains(methods, []byte{2}):
 		io.WriteString(nc, "\x05\xff")
 		return false
 	}
 	io.WriteString(nc, "\x05\x02")
-	want := "\x01" + string(rune(len(p.User))) + p.User + string(rune(len(p.Password))) + p.Password
-	got := make([]byte, 2)
-	io.ReadFull(br, got)
-	rest := make([]byte, int(got[1])+1)
-	io.ReadFull(br, rest)
-	secret := make([]byte, rest[len(rest)-1])
-	io.ReadFull(br, secret)
-	if string(got)+string(rest)+string(secret) != want {
+	user := take(br, int(take(br, 2)[1]))
+	password := take(br, int(take(br, 1)[0]))
+	if string(user) != p.User || string(password) != p.Password {
 		io.WriteString(nc, "\x01\x01")
 		return false
 	}

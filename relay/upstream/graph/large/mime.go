@@ -1,4 +1,4 @@
-package graph
+package large
 
 import (
 	"bytes"
@@ -39,46 +39,48 @@ type entity struct {
 
 func (e *entity) isMultipart() bool { return strings.HasPrefix(e.media, "multipart/") }
 
-// refusal is why a message cannot be taken apart: its own matter, in words for its sender.
-type refusal struct {
-	enhanced string
-	text     string
+// Refusal is why a message cannot be rebuilt: its own matter, in words for its sender.
+type Refusal struct {
+	Enhanced string // status code, RFC 3463
+	Text     string
 }
 
-func (r *refusal) Error() string { return r.text }
+// Error implements error.
+func (r *Refusal) Error() string { return r.Text }
 
-func refuse(enhanced, format string, args ...any) *refusal {
-	return &refusal{enhanced, fmt.Sprintf(format, args...)}
+func refuse(enhanced, format string, args ...any) *Refusal {
+	return &Refusal{enhanced, fmt.Sprintf(format, args...)}
 }
 
 // measure walks, and knows the size of every leaf then.
-func (m *message) measure(leaf func(e *entity, decoded io.Reader) error) (*entity, error) {
+func (m *Message) measure(leaf func(e *entity, decoded io.Reader) error) (*entity, error) {
 	return m.walkWith(walker{leaf: leaf, sizes: true})
 }
 
 // walk reads the structure of the message from its first octet to its last and gives every leaf, decoded, to leaf, which need
-// not read it. It may be called again and sees the same. A *refusal is about the structure, any other error is leaf's or the
+// not read it. It may be called again and sees the same. A *Refusal is about the structure, any other error is leaf's or the
 // content's.
-func (m *message) walk(leaf func(e *entity, decoded io.Reader) error) error {
+func (m *Message) walk(leaf func(e *entity, decoded io.Reader) error) error {
 	_, err := m.walkWith(walker{leaf: leaf})
 	return err
 }
 
-func (m *message) walkWith(w walker) (*entity, error) {
-	p := &payload{content: m.content, body: m.body}
-	body, err := p.openBody()
+func (m *Message) walkWith(w walker) (*entity, error) {
+	body, err := m.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer body.Close()
-	src := &source{r: body, left: m.content.Size() - m.body}
-	top := newEntity(m.header.Get, "text/plain")
+	src := &source{r: body, left: m.Size}
+	top := newEntity(m.Header.Get, "text/plain")
 	err = w.entity(top, src, 0)
 	if src.err != nil { // the parsers call it a damaged structure
 		err = src.err
 	}
 	return top, err
 }
+
+var errShort = errors.New("the message is shorter than it was")
 
 // source remembers why the content could not be read to its end.
 type source struct {
