@@ -134,7 +134,7 @@ func configuredKey(d config.DKIM) (sign.Key, error) {
 }
 
 // storedKeys reads the keys that `postern dkim add` made.
-func storedKeys(ctx context.Context, s *relaystore.SQLite) ([]sign.Key, error) {
+func storedKeys(ctx context.Context, s *relaystore.Store) ([]sign.Key, error) {
 	rows, err := s.Keys(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the DKIM keys of the store: %w", err)
@@ -149,7 +149,7 @@ func storedKeys(ctx context.Context, s *relaystore.SQLite) ([]sign.Key, error) {
 }
 
 // Keys returns every DKIM key that would sign: those of the configuration, then those of the store.
-func Keys(ctx context.Context, c *config.Config, s *relaystore.SQLite) ([]sign.Key, error) {
+func Keys(ctx context.Context, c *config.Config, s *relaystore.Store) ([]sign.Key, error) {
 	var keys []sign.Key
 	for i, d := range c.DKIM {
 		key, err := configuredKey(d)

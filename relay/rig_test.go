@@ -286,7 +286,7 @@ func (r *rig) close() {
 }
 
 // store opens the store beside the daemon, as the command line does.
-func (r *rig) store() *relaystore.SQLite {
+func (r *rig) store() *relaystore.Store {
 	r.t.Helper()
 	s, err := relaystore.Open(r.t.Context(), relaystore.Options{Dir: filepath.Join(r.dir, "data")})
 	if err != nil {

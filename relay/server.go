@@ -55,7 +55,7 @@ const (
 type Server struct {
 	log     *slog.Logger
 	options Options
-	store   *relaystore.SQLite
+	store   *relaystore.Store
 	journal *relaystore.Journal
 	spool   *spool.Spool
 	trace   *trace.Recorder

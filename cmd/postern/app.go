@@ -26,7 +26,7 @@ type app struct {
 }
 
 // store is the running daemon's store; with SQLite that is the same file.
-type store = *relaystore.SQLite
+type store = *relaystore.Store
 
 // path finds the configuration file: --config, $POSTERN_CONFIG, ./relay.toml, /etc/postern/relay.toml.
 func (a *app) path() (string, error) {

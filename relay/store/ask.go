@@ -15,7 +15,7 @@ const (
 
 // askForEvents asks the daemon to write down the events that it still keeps. Once TopicTraceAnswered has the number, or
 // a higher one, everything that happened before is to be found.
-func (s *SQLite) askForEvents(ctx context.Context) (n int64, err error) {
+func (s *Store) askForEvents(ctx context.Context) (n int64, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		if err := bump(t.Conn, TopicTraceAsked); err != nil {
 			return err
@@ -34,7 +34,7 @@ const maxAnswer = 3 * time.Second
 
 // AwaitEvents waits until what a daemon that uses this store saw up to now is in the trace, and reports whether it is.
 // Without a daemon everything is.
-func (s *SQLite) AwaitEvents(ctx context.Context) bool {
+func (s *Store) AwaitEvents(ctx context.Context) bool {
 	if !Serving(s.opts.Dir) {
 		return true
 	}
@@ -59,7 +59,7 @@ func (s *SQLite) AwaitEvents(ctx context.Context) bool {
 }
 
 // AnswerEvents says that what was asked for under a number is written down.
-func (s *SQLite) AnswerEvents(ctx context.Context, n int64) error {
+func (s *Store) AnswerEvents(ctx context.Context, n int64) error {
 	err := s.write(ctx, func(t *tx) error {
 		return t.Run("INSERT INTO generation VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET n = excluded.n",
 			TopicTraceAnswered, n)

@@ -41,7 +41,7 @@ func benchMessage(now time.Time, login string, leased bool) *queue.Message {
 }
 
 // prefill puts messages of 50 logins into the queue, due in an hour.
-func prefill(b testing.TB, s *SQLite, count, size int) {
+func prefill(b testing.TB, s *Store, count, size int) {
 	b.Helper()
 	content := mail.BytesContent(make([]byte, size))
 	for done := 0; done < count; {
@@ -66,7 +66,7 @@ type spent struct {
 }
 
 // load runs writers that add and finish so many messages of a size.
-func load(b testing.TB, s *SQLite, writers, size, messages int) spent {
+func load(b testing.TB, s *Store, writers, size, messages int) spent {
 	b.Helper()
 	content := mail.BytesContent(make([]byte, size))
 	commits, checkpoints, cpu := s.Commits(), s.writer.checkpointed.Load(), processorTime()

@@ -13,7 +13,7 @@ import (
 // content is a stored message's content. It reads one chunk at a time, each with a connection that it
 // gives back at once, so that a slow upstream keeps neither memory nor a position in the log.
 type content struct {
-	s           *SQLite
+	s           *Store
 	ctx         context.Context //nolint:containedctx // Content's readers have no other way to get one
 	id          string
 	size        int64
@@ -21,7 +21,7 @@ type content struct {
 }
 
 // Content implements queue.Store. The context bounds the reading too.
-func (s *SQLite) Content(ctx context.Context, id string) (mail.Content, error) {
+func (s *Store) Content(ctx context.Context, id string) (mail.Content, error) {
 	c := &content{s: s, ctx: ctx, id: id}
 	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		p, err := find(conn, id)

@@ -22,7 +22,7 @@ type candidate struct {
 //   - otherwise login after login, beginning behind the last one served, and of each as much as it
 //     gets (a loose index scan: one step for each login with mail in the queue);
 //   - leases that ran out, which are rare.
-func (s *SQLite) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (due []*queue.Message,
+func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (due []*queue.Message,
 	next time.Time, err error) {
 	if limit <= 0 {
 		limit = 1000

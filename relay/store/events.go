@@ -13,7 +13,7 @@ import (
 	"postern/relay/trace"
 )
 
-var _ trace.Sink = (*SQLite)(nil)
+var _ trace.Sink = (*Store)(nil)
 
 // eventRow is an event ready to be inserted.
 type eventRow struct {
@@ -63,16 +63,16 @@ func addressOf(key string) string {
 
 // AppendEvents implements trace.Sink. It is lazy: it waits for a commit that comes anyway, 250 ms at
 // most. What is too much goes by TrimEvents.
-func (s *SQLite) AppendEvents(ctx context.Context, events []trace.Event) error {
+func (s *Store) AppendEvents(ctx context.Context, events []trace.Event) error {
 	return s.appendEvents(ctx, events, true)
 }
 
 // AppendEventsNow is AppendEvents for somebody who waits for it.
-func (s *SQLite) AppendEventsNow(ctx context.Context, events []trace.Event) error {
+func (s *Store) AppendEventsNow(ctx context.Context, events []trace.Event) error {
 	return s.appendEvents(ctx, events, false)
 }
 
-func (s *SQLite) appendEvents(ctx context.Context, events []trace.Event, lazy bool) error {
+func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy bool) error {
 	if len(events) == 0 {
 		return nil
 	}
@@ -123,7 +123,7 @@ const eventLimit = 200
 
 // Events returns the newest events that match, oldest first. Addresses are compared without regard to
 // case.
-func (s *SQLite) Events(ctx context.Context, q trace.Query) (events []trace.Event, err error) {
+func (s *Store) Events(ctx context.Context, q trace.Query) (events []trace.Event, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		events, err = selectEvents(conn, q)
 		return err

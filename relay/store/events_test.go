@@ -14,14 +14,14 @@ import (
 
 var eventTime = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
-func appendEvents(t testing.TB, s *SQLite, events ...trace.Event) {
+func appendEvents(t testing.TB, s *Store, events ...trace.Event) {
 	t.Helper()
 	if err := s.AppendEvents(t.Context(), events); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func search(t testing.TB, s *SQLite, q trace.Query) (details []string) {
+func search(t testing.TB, s *Store, q trace.Query) (details []string) {
 	t.Helper()
 	events, err := s.Events(t.Context(), q)
 	if err != nil {
@@ -165,7 +165,7 @@ func TestDomainOfManyEvents(t *testing.T) {
 	}
 }
 
-func countEvents(t testing.TB, s *SQLite) (counted int64, there int) {
+func countEvents(t testing.TB, s *Store) (counted int64, there int) {
 	t.Helper()
 	if err := s.write(t.Context(), func(tx *tx) error {
 		c, err := tx.count()

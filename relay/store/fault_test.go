@@ -124,7 +124,7 @@ func TestFullFile(t *testing.T) {
 }
 
 // fillUp adds messages until the store is full and returns their IDs.
-func fillUp(t *testing.T, s *SQLite) (stored []string) {
+func fillUp(t *testing.T, s *Store) (stored []string) {
 	t.Helper()
 	big := bytes.Repeat([]byte("x"), 100_000)
 	for i := 0; ; i++ {
@@ -155,7 +155,7 @@ func fillUp(t *testing.T, s *SQLite) (stored []string) {
 }
 
 // finishAll finishes messages: a full disk lets go of mail.
-func finishAll(t *testing.T, s *SQLite, ids []string) {
+func finishAll(t *testing.T, s *Store, ids []string) {
 	t.Helper()
 	for _, id := range ids {
 		if err := s.Finish(t.Context(), id, "node-1", queue.Outcome{Remove: true}); err != nil {
@@ -301,7 +301,7 @@ func childOpen(dir string) error {
 
 // Check reads everything and returns what is wrong with it, nothing if all is well. It takes as long as
 // reading the whole file takes.
-func (s *SQLite) Check(ctx context.Context) ([]string, error) {
+func (s *Store) Check(ctx context.Context) ([]string, error) {
 	conn, err := openConn(s.path)
 	if err != nil {
 		return nil, explain(s.path, err)

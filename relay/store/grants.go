@@ -9,7 +9,7 @@ import (
 	"postern/relay/upstream/oauth"
 )
 
-var _ oauth.GrantStore = (*SQLite)(nil)
+var _ oauth.GrantStore = (*Store)(nil)
 
 // TopicGrants is changed by every save of a grant, those of the daemon included.
 const TopicGrants = "grants"
@@ -23,7 +23,7 @@ CREATE TABLE upstream_grant (
 `
 
 // LoadGrant implements oauth.GrantStore.
-func (s *SQLite) LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error) {
+func (s *Store) LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		for row, err := range conn.Rows("SELECT version, sealed FROM upstream_grant WHERE upstream = ?", upstream) {
 			if err != nil {
@@ -43,7 +43,7 @@ func (s *SQLite) LoadGrant(ctx context.Context, upstream string) (sealed []byte,
 }
 
 // SaveGrant implements oauth.GrantStore: it is durable when it returns nil.
-func (s *SQLite) SaveGrant(ctx context.Context, upstream string, sealed []byte, version int64) (int64, error) {
+func (s *Store) SaveGrant(ctx context.Context, upstream string, sealed []byte, version int64) (int64, error) {
 	err := s.write(ctx, func(t *tx) error {
 		query := "UPDATE upstream_grant SET sealed = ?2, version = version + 1 WHERE upstream = ?1 AND version = ?3 " +
 			"RETURNING version"

@@ -49,7 +49,7 @@ const (
 // TrimEvents removes events while the trace has more than so many octets, or more of them than MaxEvents, in small
 // transactions with pauses that leave the writer to mail. Refusals go first, then whatever is oldest. So that mail is
 // not refused for the sake of history, there is less of it the more mail waits or the less the disk has free.
-func (s *SQLite) TrimEvents(ctx context.Context, most int64) (total int64, err error) {
+func (s *Store) TrimEvents(ctx context.Context, most int64) (total int64, err error) {
 	for {
 		began := time.Now()
 		var n int64
@@ -77,7 +77,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // trimSome makes one step.
-func (s *SQLite) trimSome(ctx context.Context, most int64) (n int64, err error) {
+func (s *Store) trimSome(ctx context.Context, most int64) (n int64, err error) {
 	var counts counters
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		counts, err = readCounters(conn)
@@ -107,7 +107,7 @@ func (s *SQLite) trimSome(ctx context.Context, most int64) (n int64, err error) 
 }
 
 // historyLimit is how many octets of history there may be now, of most.
-func (s *SQLite) historyLimit(ctx context.Context, counts counters, most int64) (int64, error) {
+func (s *Store) historyLimit(ctx context.Context, counts counters, most int64) (int64, error) {
 	least := min(leastHistory, most)
 	if s.opts.MaxBytes > 0 {
 		most = min(most, s.opts.MaxBytes-counts.bytes)
@@ -153,7 +153,7 @@ func (t *tx) trim(n, before int64, refusalsFirst bool) (removed int64, err error
 }
 
 // PruneEvents removes the events before a moment, in small transactions, and returns how many.
-func (s *SQLite) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
+func (s *Store) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
 	for {
 		var n int64
 		err := s.write(ctx, func(t *tx) error {

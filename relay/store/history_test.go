@@ -35,7 +35,7 @@ func told(n, every int, from time.Time) (events []trace.Event) {
 }
 
 // tallied are the counters, and what they have to be.
-func tallied(t *testing.T, s *SQLite) (kept, counted counters) {
+func tallied(t *testing.T, s *Store) (kept, counted counters) {
 	t.Helper()
 	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) (err error) {
 		if kept, err = readCounters(conn); err != nil {
@@ -59,7 +59,7 @@ func tallied(t *testing.T, s *SQLite) (kept, counted counters) {
 	return kept, counted
 }
 
-func kinds(t *testing.T, s *SQLite) map[bool]int {
+func kinds(t *testing.T, s *Store) map[bool]int {
 	t.Helper()
 	events, err := s.Events(t.Context(), trace.Query{Limit: 1 << 30})
 	if err != nil {
@@ -106,7 +106,7 @@ func TestTrimEventsBound(t *testing.T) {
 	}
 }
 
-func usedOctets(t *testing.T, s *SQLite) (used int64) {
+func usedOctets(t *testing.T, s *Store) (used int64) {
 	t.Helper()
 	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) error {
 		pages, _, err := conn.Int("PRAGMA page_count")

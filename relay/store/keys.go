@@ -38,7 +38,7 @@ func (e *KeyExistsError) Error() string {
 
 // AddKeys stores new keys, all of them or none. It replaces none (KeyExistsError): that would break the signatures on
 // mail under way.
-func (s *SQLite) AddKeys(ctx context.Context, keys ...Key) error {
+func (s *Store) AddKeys(ctx context.Context, keys ...Key) error {
 	for _, k := range keys {
 		if k.Domain == "" || k.Selector == "" || len(k.PEM) == 0 {
 			return errors.New("a DKIM key needs a domain, a selector and the key")
@@ -66,7 +66,7 @@ func (s *SQLite) AddKeys(ctx context.Context, keys ...Key) error {
 }
 
 // Keys returns all DKIM keys in order of domain and selector.
-func (s *SQLite) Keys(ctx context.Context) (keys []Key, err error) {
+func (s *Store) Keys(ctx context.Context) (keys []Key, err error) {
 	keys, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Key, error) {
 		return Key{row.Text(0), row.Text(1), row.Text(2), row.Text(3), fromNano(row.Int(4))}, nil
 	}, "SELECT domain, selector, algorithm, pem, created FROM dkim_key ORDER BY domain, selector")
@@ -86,11 +86,11 @@ const sealed = "sealed:"
 
 func (k Key) label() string { return "postern dkim key\x00" + k.Domain + "\x00" + k.Selector }
 
-func (s *SQLite) sealPEM(k Key) string {
+func (s *Store) sealPEM(k Key) string {
 	return sealed + base64.StdEncoding.EncodeToString(s.sealer.Seal(k.label(), []byte(k.PEM)))
 }
 
-func (s *SQLite) openPEM(k *Key) error {
+func (s *Store) openPEM(k *Key) error {
 	text, ok := strings.CutPrefix(k.PEM, sealed)
 	if !ok {
 		return nil // of an earlier version
@@ -108,7 +108,7 @@ func (s *SQLite) openPEM(k *Key) error {
 }
 
 // sealKeys seals what an earlier version stored in clear.
-func (s *SQLite) sealKeys(ctx context.Context) error {
+func (s *Store) sealKeys(ctx context.Context) error {
 	keys, err := s.Keys(ctx)
 	if err != nil {
 		return nil // whoever needs them is told
@@ -147,7 +147,7 @@ func OpenSealer(dir string) (*seal.Sealer, error) {
 	return sealer, errors.Join(giveToOwner(f, dir), f.Close())
 }
 
-func (s *SQLite) explainSeal(err error) error {
+func (s *Store) explainSeal(err error) error {
 	if errors.Is(err, seal.ErrOtherKey) {
 		return fmt.Errorf("%w than the one in %s: bring back the file that belongs to this store, from the backup "+
 			"or the other node",

@@ -9,10 +9,10 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-var _ policy.LimitStore = (*SQLite)(nil)
+var _ policy.LimitStore = (*Store)(nil)
 
 // LoadLimits implements policy.LimitStore.
-func (s *SQLite) LoadLimits(ctx context.Context, now time.Time) ([]policy.State, error) {
+func (s *Store) LoadLimits(ctx context.Context, now time.Time) ([]policy.State, error) {
 	states, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (policy.State, error) {
 		return policy.State{
 			Login: row.Text(0), Limit: row.Text(1), Tokens: row.Float(2), At: fromNano(row.Int(3)),
@@ -26,7 +26,7 @@ func (s *SQLite) LoadLimits(ctx context.Context, now time.Time) ([]policy.State,
 }
 
 // SaveLimits implements policy.LimitStore. It is lazy: it waits for a commit that comes anyway.
-func (s *SQLite) SaveLimits(ctx context.Context, now time.Time, states []policy.State) error {
+func (s *Store) SaveLimits(ctx context.Context, now time.Time, states []policy.State) error {
 	err := s.writer.do(ctx, &op{lazy: true, cost: int64(len(states)), run: func(t *tx) error {
 		if err := t.Run("DELETE FROM limit_state WHERE full_at <= ?", unixNano(now)); err != nil {
 			return err
@@ -47,7 +47,7 @@ func (s *SQLite) SaveLimits(ctx context.Context, now time.Time, states []policy.
 }
 
 // NewRecipients implements policy.LimitStore.
-func (s *SQLite) NewRecipients(ctx context.Context, login string, addrs []string) (fresh int, err error) {
+func (s *Store) NewRecipients(ctx context.Context, login string, addrs []string) (fresh int, err error) {
 	err = s.eachKnown(ctx, login, addrs, func(used int64) {
 		if used == 0 {
 			fresh++
@@ -60,7 +60,7 @@ func (s *SQLite) NewRecipients(ctx context.Context, login string, addrs []string
 }
 
 // eachKnown calls f with when each address was last used, 0 for one that is not known.
-func (s *SQLite) eachKnown(ctx context.Context, login string, addrs []string, f func(used int64)) error {
+func (s *Store) eachKnown(ctx context.Context, login string, addrs []string, f func(used int64)) error {
 	return s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		for _, addr := range addrs {
 			used, err := knownSince(conn, login, addr)
@@ -83,7 +83,7 @@ func knownSince(conn *sqlite.Conn, login, addr string) (used int64, err error) {
 const knownAge = time.Hour
 
 // RememberRecipients implements policy.LimitStore. Of each login the MaxKnown used last are kept.
-func (s *SQLite) RememberRecipients(ctx context.Context, login string, addrs []string, now time.Time) error {
+func (s *Store) RememberRecipients(ctx context.Context, login string, addrs []string, now time.Time) error {
 	stale := unixNano(now.Add(-knownAge))
 	needed := false
 	err := s.eachKnown(ctx, login, addrs, func(used int64) { needed = needed || used <= stale })
@@ -96,7 +96,7 @@ func (s *SQLite) RememberRecipients(ctx context.Context, login string, addrs []s
 	return nil
 }
 
-func (s *SQLite) remember(t *tx, login string, addrs []string, now int64) error {
+func (s *Store) remember(t *tx, login string, addrs []string, now int64) error {
 	var fresh int64
 	for _, addr := range addrs {
 		used, err := knownSince(t.Conn, login, addr)
@@ -141,7 +141,7 @@ func dropOldest(t *tx, login string, n int64) error {
 }
 
 // ForgetRecipients implements policy.LimitStore, in small transactions.
-func (s *SQLite) ForgetRecipients(ctx context.Context, before time.Time) (total int64, err error) {
+func (s *Store) ForgetRecipients(ctx context.Context, before time.Time) (total int64, err error) {
 	for {
 		var n int64
 		err := s.write(ctx, func(t *tx) error {

@@ -35,7 +35,7 @@ const (
 )
 
 // SaveLockout writes down what changed. It is lazy: it waits for a commit that comes anyway.
-func (s *SQLite) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved) error {
+func (s *Store) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved) error {
 	cost := int64(len(u.Places) + len(u.Locks))
 	err := s.writer.do(ctx, &op{lazy: true, cost: cost, run: func(t *tx) error {
 		for _, p := range u.Places {
@@ -103,7 +103,7 @@ func prefixText(p netip.Prefix) string {
 }
 
 // Places returns from where logins were used within the last week.
-func (s *SQLite) Places(ctx context.Context, now time.Time) ([]auth.Place, error) {
+func (s *Store) Places(ctx context.Context, now time.Time) ([]auth.Place, error) {
 	places, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (auth.Place, error) {
 		p := auth.Place{At: fromNano(row.Int(1))}
 		copy(p.Digest[:], row.Blob(0))
@@ -124,7 +124,7 @@ func scanLockout(row *sqlite.Stmt) (auth.Lock, error) {
 }
 
 // Lockouts returns who is locked out now: addresses first, then logins.
-func (s *SQLite) Lockouts(ctx context.Context, now time.Time) ([]auth.Lock, error) {
+func (s *Store) Lockouts(ctx context.Context, now time.Time) ([]auth.Lock, error) {
 	locks, err := readAll(ctx, s.readers, scanLockout, selectLockouts, unixNano(now))
 	if err != nil {
 		return nil, fmt.Errorf("list who is locked out: %w", err)
@@ -134,7 +134,7 @@ func (s *SQLite) Lockouts(ctx context.Context, now time.Time) ([]auth.Lock, erro
 
 // LiftLockouts ends the lockouts that a person chooses and returns them. The daemon hears of it and lets in whom they
 // kept out. chosen may be called more than once for each.
-func (s *SQLite) LiftLockouts(ctx context.Context, now time.Time, chosen func(auth.Lock) bool) (lifted []auth.Lock,
+func (s *Store) LiftLockouts(ctx context.Context, now time.Time, chosen func(auth.Lock) bool) (lifted []auth.Lock,
 	err error) {
 	err = s.write(ctx, func(t *tx) error {
 		locks, err := list(t.Conn, scanLockout, selectLockouts, unixNano(now))

@@ -217,7 +217,7 @@ func getMessage(conn *sqlite.Conn, id string) (*queue.Message, error) {
 }
 
 // Get implements queue.Store.
-func (s *SQLite) Get(ctx context.Context, id string) (m *queue.Message, err error) {
+func (s *Store) Get(ctx context.Context, id string) (m *queue.Message, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		m, err = getMessage(conn, id)
 		return err

@@ -16,7 +16,7 @@ import (
 const listLimit = 1000
 
 // List implements queue.Store.
-func (s *SQLite) List(ctx context.Context, f queue.Filter) ([]*queue.Message, error) {
+func (s *Store) List(ctx context.Context, f queue.Filter) ([]*queue.Message, error) {
 	if f.Limit <= 0 {
 		f.Limit = listLimit
 	}
@@ -28,7 +28,7 @@ func (s *SQLite) List(ctx context.Context, f queue.Filter) ([]*queue.Message, er
 }
 
 // page returns up to limit messages that match, behind the ID after, and whether there may be more.
-func (s *SQLite) page(ctx context.Context, f queue.Filter, after string, limit int) (found []*queue.Message, more bool,
+func (s *Store) page(ctx context.Context, f queue.Filter, after string, limit int) (found []*queue.Message, more bool,
 	err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		if f.IDs != nil {
@@ -109,7 +109,7 @@ func matchAddress(a mail.Address, pattern string) bool {
 
 // act changes what a filter selects, page by page: what matches is looked for by a reader, so that a long
 // search holds up nobody, and changed in small transactions, where each message is looked at again.
-func (s *SQLite) act(ctx context.Context, what string, f queue.Filter, change func(*tx, string) (bool, error)) (
+func (s *Store) act(ctx context.Context, what string, f queue.Filter, change func(*tx, string) (bool, error)) (
 	total int64, err error) {
 	after := f.After
 	for {
@@ -137,7 +137,7 @@ func (s *SQLite) act(ctx context.Context, what string, f queue.Filter, change fu
 	}
 }
 
-func (s *SQLite) actOn(ctx context.Context, found []*queue.Message, change func(*tx, string) (bool, error)) (n int64,
+func (s *Store) actOn(ctx context.Context, found []*queue.Message, change func(*tx, string) (bool, error)) (n int64,
 	err error) {
 	if len(found) == 0 {
 		return 0, nil
@@ -171,7 +171,7 @@ func update(t *tx, query string, args ...any) (bool, error) {
 }
 
 // Hold implements queue.Store. A message that is held already keeps its reason and is not counted.
-func (s *SQLite) Hold(ctx context.Context, f queue.Filter, reason string) (int64, error) {
+func (s *Store) Hold(ctx context.Context, f queue.Filter, reason string) (int64, error) {
 	return s.act(ctx, "hold", f, func(t *tx, id string) (bool, error) {
 		changed, err := update(t, "UPDATE message SET held = 1, hold_reason = ? WHERE id = ? AND held = 0", reason, id)
 		return t.heldChanged(changed, err, 1)
@@ -179,7 +179,7 @@ func (s *SQLite) Hold(ctx context.Context, f queue.Filter, reason string) (int64
 }
 
 // Release implements queue.Store. What is released is due at once.
-func (s *SQLite) Release(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+func (s *Store) Release(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.act(ctx, "release", f, func(t *tx, id string) (bool, error) {
 		changed, err := update(t, "UPDATE message SET held = 0, hold_reason = '', next = ?, waiting_for = '' WHERE "+
 			"id = ? AND held = 1",
@@ -201,7 +201,7 @@ func (t *tx) heldChanged(changed bool, err error, by int64) (bool, error) {
 }
 
 // Retry implements queue.Store. It leaves alone what is held (release it) and what is tried just now.
-func (s *SQLite) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.act(ctx, "retry", f, func(t *tx, id string) (bool, error) {
 		return update(t, "UPDATE message SET next = ?1, waiting_for = '' WHERE held = 0 AND lease_until <= ?1 AND "+
 			"id = ?2", unixNano(now), id)
@@ -210,7 +210,7 @@ func (s *SQLite) Retry(ctx context.Context, f queue.Filter, now time.Time) (int6
 
 // Bounce implements queue.Store. It also releases: the message is to be looked at now. A running
 // attempt may still deliver it; what is pending after that is failed at once.
-func (s *SQLite) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+func (s *Store) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.act(ctx, "bounce", f, func(t *tx, id string) (bool, error) {
 		released, err := update(t, "UPDATE message SET held = 0, hold_reason = '' WHERE id = ? AND held = 1", id)
 		if _, err := t.heldChanged(released, err, -1); err != nil {
@@ -221,7 +221,7 @@ func (s *SQLite) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int
 }
 
 // Delete implements queue.Store.
-func (s *SQLite) Delete(ctx context.Context, f queue.Filter) (int64, error) {
+func (s *Store) Delete(ctx context.Context, f queue.Filter) (int64, error) {
 	return s.act(ctx, "delete", f, func(t *tx, id string) (bool, error) {
 		p, err := find(t.Conn, id)
 		if _, gone := err.(refusal); gone || err == nil && p.leased(time.Now().UnixNano()) {

@@ -10,7 +10,7 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-var _ queue.Store = (*SQLite)(nil)
+var _ queue.Store = (*Store)(nil)
 
 // The topics of Generation.
 const (
@@ -20,12 +20,12 @@ const (
 )
 
 // write runs one urgent write.
-func (s *SQLite) write(ctx context.Context, run func(*tx) error) error {
+func (s *Store) write(ctx context.Context, run func(*tx) error) error {
 	return s.writer.do(ctx, &op{run: run})
 }
 
 // Add implements queue.Store.
-func (s *SQLite) Add(ctx context.Context, news ...queue.NewMessage) error {
+func (s *Store) Add(ctx context.Context, news ...queue.NewMessage) error {
 	if len(news) == 0 {
 		return nil
 	}
@@ -48,7 +48,7 @@ func (s *SQLite) Add(ctx context.Context, news ...queue.NewMessage) error {
 	return nil
 }
 
-func (s *SQLite) insertAll(t *tx, rows []*row) error {
+func (s *Store) insertAll(t *tx, rows []*row) error {
 	for _, r := range rows {
 		if err := r.insert(t); err != nil {
 			return err
@@ -61,7 +61,7 @@ func (s *SQLite) insertAll(t *tx, rows []*row) error {
 }
 
 // fits refuses contents that would exceed MaxBytes, or for which the disk has no room.
-func (s *SQLite) fits(t *tx, messages int, size int64) error {
+func (s *Store) fits(t *tx, messages int, size int64) error {
 	if s.opts.MaxBytes > 0 {
 		counts, err := t.count()
 		if err != nil {
@@ -83,7 +83,7 @@ func fullQueue(have, most int64) error {
 }
 
 // Lease implements queue.Store.
-func (s *SQLite) Lease(ctx context.Context, id, owner string, now, until time.Time) error {
+func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Time) error {
 	if owner == "" {
 		return fmt.Errorf("lease %s: a lease needs an owner", id)
 	}
@@ -102,7 +102,7 @@ func (s *SQLite) Lease(ctx context.Context, id, owner string, now, until time.Ti
 }
 
 // change runs a write that concerns one message.
-func (s *SQLite) change(ctx context.Context, what, id string, run func(*tx) error) error {
+func (s *Store) change(ctx context.Context, what, id string, run func(*tx) error) error {
 	if err := s.write(ctx, run); err != nil {
 		return fmt.Errorf("%s %s: %w", what, id, err)
 	}
@@ -122,7 +122,7 @@ func ours(t *tx, id, owner string) (location, error) {
 }
 
 // Extend implements queue.Store.
-func (s *SQLite) Extend(ctx context.Context, id, owner string, until time.Time) error {
+func (s *Store) Extend(ctx context.Context, id, owner string, until time.Time) error {
 	return s.change(ctx, "extend the lease of", id, func(t *tx) error {
 		if _, err := ours(t, id, owner); err != nil {
 			return err
@@ -132,7 +132,7 @@ func (s *SQLite) Extend(ctx context.Context, id, owner string, until time.Time) 
 }
 
 // Finish implements queue.Store. It is let through when Add is not: what leaves makes room.
-func (s *SQLite) Finish(ctx context.Context, id, owner string, o queue.Outcome) error {
+func (s *Store) Finish(ctx context.Context, id, owner string, o queue.Outcome) error {
 	reports, size, err := newRows(o.Reports)
 	if err != nil {
 		return fmt.Errorf("finish %s: %w", id, err)
@@ -177,7 +177,7 @@ func (p location) record(t *tx, id string, o queue.Outcome, recipients, reply []
 const actionBatch = 250
 
 // Postpone implements queue.Store.
-func (s *SQLite) Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error {
+func (s *Store) Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error {
 	for len(ids) > 0 {
 		n := min(len(ids), actionBatch)
 		batch := ids[:n]
@@ -202,7 +202,7 @@ func (s *SQLite) Postpone(ctx context.Context, ids []string, until time.Time, wa
 }
 
 // ReleaseLeases implements queue.Store. There are never more leases than attempts.
-func (s *SQLite) ReleaseLeases(ctx context.Context, owner string) (n int64, err error) {
+func (s *Store) ReleaseLeases(ctx context.Context, owner string) (n int64, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		err := t.Run(`UPDATE message INDEXED BY message_lease SET lease_owner = '', lease_until = 0
 			WHERE lease_until > 0 AND lease_owner = ?`, owner)
@@ -216,7 +216,7 @@ func (s *SQLite) ReleaseLeases(ctx context.Context, owner string) (n int64, err 
 }
 
 // Stats implements queue.Store. Oldest is when the message with the lowest ID came: IDs sort by time.
-func (s *SQLite) Stats(ctx context.Context) (st queue.Stats, err error) {
+func (s *Store) Stats(ctx context.Context) (st queue.Stats, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		c, err := readCounters(conn)
 		if err != nil {
@@ -241,7 +241,7 @@ func (s *SQLite) Stats(ctx context.Context) (st queue.Stats, err error) {
 
 // Writable returns nil when Add can be expected to succeed: queue.ErrFull when the file system or the
 // queue is at its high-water mark, ErrFailed when the store has failed. It is cheap enough for every MAIL.
-func (s *SQLite) Writable() error {
+func (s *Store) Writable() error {
 	if err := s.writer.failure(); err != nil {
 		return err
 	}
@@ -264,12 +264,12 @@ func (s *SQLite) Writable() error {
 }
 
 // room returns queue.ErrFull when too little of the file system is free.
-func (s *SQLite) room(ctx context.Context) error {
+func (s *Store) room(ctx context.Context) error {
 	return s.space.check(s.freePages(ctx))
 }
 
 // freePages returns how many octets of the file are free.
-func (s *SQLite) freePages(ctx context.Context) func() (int64, error) {
+func (s *Store) freePages(ctx context.Context) func() (int64, error) {
 	return func() (free int64, err error) {
 		err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 			pages, _, err := conn.Int("PRAGMA freelist_count")

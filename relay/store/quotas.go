@@ -9,7 +9,7 @@ import (
 	"postern/relay/upstream"
 )
 
-var _ upstream.QuotaStore = (*SQLite)(nil)
+var _ upstream.QuotaStore = (*Store)(nil)
 
 // schema3 keeps what was sent within the windows of an upstream's rates, and quotas that are used up: one
 // row for each upstream.
@@ -18,7 +18,7 @@ CREATE TABLE upstream_quota (upstream TEXT PRIMARY KEY, data TEXT NOT NULL) STRI
 `
 
 // LoadQuotas implements upstream.QuotaStore.
-func (s *SQLite) LoadQuotas(ctx context.Context, name string) (quotas []upstream.Quota, err error) {
+func (s *Store) LoadQuotas(ctx context.Context, name string) (quotas []upstream.Quota, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		for row, err := range conn.Rows("SELECT data FROM upstream_quota WHERE upstream = ?", name) {
 			if err != nil {
@@ -36,7 +36,7 @@ func (s *SQLite) LoadQuotas(ctx context.Context, name string) (quotas []upstream
 
 // SaveQuotas implements upstream.QuotaStore. It rides along with other commits, like the states of limits:
 // a crash forgets the last moments of a day's count.
-func (s *SQLite) SaveQuotas(ctx context.Context, name string, quotas []upstream.Quota) error {
+func (s *Store) SaveQuotas(ctx context.Context, name string, quotas []upstream.Quota) error {
 	data, err := json.Marshal(quotas)
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ func (r Room) Ample() bool {
 }
 
 // Room looks at the disk and the queue.
-func (s *SQLite) Room(ctx context.Context) (r Room, err error) {
+func (s *Store) Room(ctx context.Context) (r Room, err error) {
 	r.Floor, r.Max = s.opts.MinFree, s.opts.MaxBytes
 	if r.Free, err = s.space.free(); err != nil {
 		return r, err
@@ -55,7 +55,7 @@ type Sleeping struct {
 
 // Sleeping counts the messages that sleep until their upstreams work, the most first, at most so many kinds. It reads
 // an index of them all, so it is for people who ask, not for each message.
-func (s *SQLite) Sleeping(ctx context.Context, most int) (all []Sleeping, err error) {
+func (s *Store) Sleeping(ctx context.Context, most int) (all []Sleeping, err error) {
 	all, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Sleeping, error) {
 		return Sleeping{row.Text(0),
 			row.Int(1)}, nil

@@ -61,8 +61,8 @@ var (
 	ErrLocked = errors.New("another postern daemon uses this data directory")
 )
 
-// SQLite is the store on one SQLite file. Its methods are safe for concurrent use.
-type SQLite struct {
+// Store is one SQLite file. Its methods are safe for concurrent use.
+type Store struct {
 	opts   Options
 	path   string
 	log    *slog.Logger
@@ -85,7 +85,7 @@ type SQLite struct {
 // The order matters: first the directory and its lock, then the file, so that no second daemon and no
 // stranger's file is ever written to; then the header, the length and the schema version; then, in the
 // daemon, a checkpoint of what a former life left in the log. More damage than that shows when it is met.
-func Open(ctx context.Context, o Options) (*SQLite, error) {
+func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func Open(ctx context.Context, o Options) (*SQLite, error) {
 	if err := prepareDir(o.Dir); err != nil {
 		return nil, err
 	}
-	s := &SQLite{opts: o, path: filepath.Join(o.Dir, FileName), log: o.Logger, unlock: func() {}}
+	s := &Store{opts: o, path: filepath.Join(o.Dir, FileName), log: o.Logger, unlock: func() {}}
 	s.space.dir, s.space.floor = o.Dir, o.MinFree
 	if o.Daemon {
 		unlock, err := lockFile(filepath.Join(o.Dir, LockName))
@@ -136,7 +136,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func (s *SQLite) open() error {
+func (s *Store) open() error {
 	if err := prepareFile(s.path); err != nil {
 		return err
 	}
@@ -173,10 +173,10 @@ func (s *SQLite) open() error {
 }
 
 // Hurry makes lazy writes commit at once from now on: a process that ends writes a few, one after the other.
-func (s *SQLite) Hurry() { s.writer.hurry() }
+func (s *Store) Hurry() { s.writer.hurry() }
 
 // Close lets running writes end, copies the log into the file and closes everything.
-func (s *SQLite) Close() error {
+func (s *Store) Close() error {
 	s.closed.Do(func() {
 		s.writer.stop()
 		s.running.Wait()
@@ -189,7 +189,7 @@ func (s *SQLite) Close() error {
 }
 
 // Commits counts the transactions that were committed and synced, one sync each.
-func (s *SQLite) Commits() uint64 { return s.writer.commits.Load() }
+func (s *Store) Commits() uint64 { return s.writer.commits.Load() }
 
 // unixNano is how times are stored: nanoseconds since 1970, 0 for the zero time.
 func unixNano(t time.Time) int64 {

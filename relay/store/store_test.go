@@ -9,7 +9,7 @@ import (
 // What queue.Store promises is tested in relay/queue, for every implementation.
 
 // open opens a store that is closed when the test ends.
-func open(t testing.TB, o Options) *SQLite {
+func open(t testing.TB, o Options) *Store {
 	t.Helper()
 	if o.Dir == "" {
 		o.Dir = t.TempDir()

@@ -13,14 +13,14 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-var _ auth.UserStore = (*SQLite)(nil)
+var _ auth.UserStore = (*Store)(nil)
 
 // ErrExists: there is one already.
 var ErrExists = errors.New("exists already")
 
 // Generations returns a number for each topic that rises with every change of it by any process: of users, of DKIM
 // keys, and of the queue by a person or by a process that is not the daemon. A topic that never changed is not there.
-func (s *SQLite) Generations(ctx context.Context) (map[string]int64, error) {
+func (s *Store) Generations(ctx context.Context) (map[string]int64, error) {
 	all := map[string]int64{}
 	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		for row, err := range conn.Rows("SELECT topic, n FROM generation") {
@@ -82,7 +82,7 @@ func scanUser(row *sqlite.Stmt) (auth.User, error) {
 }
 
 // AddUser stores a new user; ErrExists if there is one with this login.
-func (s *SQLite) AddUser(ctx context.Context, u auth.User) error {
+func (s *Store) AddUser(ctx context.Context, u auth.User) error {
 	if u.Login == "" {
 		return errors.New("a user needs a login")
 	}
@@ -102,7 +102,7 @@ func (s *SQLite) AddUser(ctx context.Context, u auth.User) error {
 // UpdateUser changes a user in one transaction: no change of somebody else in between is lost.
 // auth.ErrUnknownLogin if there is none; an error of change leaves everything as it was. change may be
 // called more than once and must not call the store.
-func (s *SQLite) UpdateUser(ctx context.Context, login string, change func(*auth.User) error) error {
+func (s *Store) UpdateUser(ctx context.Context, login string, change func(*auth.User) error) error {
 	err := s.ChangeUsers(ctx, []string{login}, func(u *auth.User, exists bool) error {
 		if !exists {
 			return auth.ErrUnknownLogin
@@ -117,7 +117,7 @@ func (s *SQLite) UpdateUser(ctx context.Context, login string, change func(*auth
 
 // ChangeUsers adds and changes users in one transaction, all of them or none. change is given each login in turn, with
 // what is stored or, where it does not exist, with nothing but the login. Otherwise it is as in UpdateUser.
-func (s *SQLite) ChangeUsers(ctx context.Context, logins []string, change func(u *auth.User, exists bool) error) error {
+func (s *Store) ChangeUsers(ctx context.Context, logins []string, change func(u *auth.User, exists bool) error) error {
 	return s.write(ctx, func(t *tx) error {
 		rows := make([]string, len(logins))
 		// all are judged before the first is written: a refusal must have changed nothing
@@ -163,7 +163,7 @@ func getUser(conn *sqlite.Conn, login string) (auth.User, error) {
 }
 
 // User implements auth.UserStore.
-func (s *SQLite) User(ctx context.Context, login string) (u auth.User, err error) {
+func (s *Store) User(ctx context.Context, login string) (u auth.User, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		u, err = getUser(conn, login)
 		return err
@@ -172,7 +172,7 @@ func (s *SQLite) User(ctx context.Context, login string) (u auth.User, err error
 }
 
 // Users returns all users in order of login.
-func (s *SQLite) Users(ctx context.Context) ([]auth.User, error) {
+func (s *Store) Users(ctx context.Context) ([]auth.User, error) {
 	users, err := readAll(ctx, s.readers, scanUser, "SELECT login, data FROM user ORDER BY login")
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
@@ -182,7 +182,7 @@ func (s *SQLite) Users(ctx context.Context) ([]auth.User, error) {
 
 // DeleteUser removes a user with what its limits remembered; auth.ErrUnknownLogin if there is none. Its
 // queued mail stays.
-func (s *SQLite) DeleteUser(ctx context.Context, login string) error {
+func (s *Store) DeleteUser(ctx context.Context, login string) error {
 	err := s.write(ctx, func(t *tx) error {
 		if err := t.Run("DELETE FROM user WHERE login = ?", login); err != nil {
 			return err
@@ -204,7 +204,7 @@ func (s *SQLite) DeleteUser(ctx context.Context, login string) error {
 }
 
 // Secret returns n random octets that were made once for this installation under this name. They are stored sealed.
-func (s *SQLite) Secret(ctx context.Context, name string, n int) ([]byte, error) {
+func (s *Store) Secret(ctx context.Context, name string, n int) ([]byte, error) {
 	secret, err := s.secret(ctx, name, n)
 	if err == nil && secret == nil {
 		fresh := make([]byte, n)
@@ -222,7 +222,7 @@ func (s *SQLite) Secret(ctx context.Context, name string, n int) ([]byte, error)
 
 func secretLabel(name string) string { return "postern secret\x00" + name }
 
-func (s *SQLite) putSecret(ctx context.Context, name string, secret []byte, query string) error {
+func (s *Store) putSecret(ctx context.Context, name string, secret []byte, query string) error {
 	return s.write(ctx, func(t *tx) error {
 		return t.Run(query, s.sealer.Seal(secretLabel(name), secret), name)
 	})
@@ -230,7 +230,7 @@ func (s *SQLite) putSecret(ctx context.Context, name string, secret []byte, quer
 
 // secret reads one, nil if there is none. One that an earlier version stored in clear, told by its length, is sealed
 // now.
-func (s *SQLite) secret(ctx context.Context, name string, n int) (secret []byte, err error) {
+func (s *Store) secret(ctx context.Context, name string, n int) (secret []byte, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		for row, err := range conn.Rows("SELECT value FROM secret WHERE name = ?", name) {
 			if err != nil {

@@ -17,7 +17,7 @@ import (
 	"postern/policy"
 )
 
-func generation(t testing.TB, s *SQLite, topic string) int64 {
+func generation(t testing.TB, s *Store, topic string) int64 {
 	t.Helper()
 	all, err := s.Generations(t.Context())
 	if err != nil {
@@ -27,7 +27,7 @@ func generation(t testing.TB, s *SQLite, topic string) int64 {
 }
 
 // bumped expects that f changes the generation of a topic by so much.
-func bumped(t *testing.T, s *SQLite, topic string, by int64, f func() error) {
+func bumped(t *testing.T, s *Store, topic string, by int64, f func() error) {
 	t.Helper()
 	before := generation(t, s, topic)
 	if err := f(); err != nil {

@@ -16,7 +16,7 @@ CREATE INDEX message_waiting ON message (waiting_for, login) WHERE waiting_for <
 `
 
 // Wake implements queue.Store.
-func (s *SQLite) Wake(ctx context.Context, waitingFor string, now time.Time, limit int) (total int, err error) {
+func (s *Store) Wake(ctx context.Context, waitingFor string, now time.Time, limit int) (total int, err error) {
 	for waitingFor != "" && total < limit {
 		n, woken := min(limit-total, actionBatch), 0
 		err := s.write(ctx, func(t *tx) error {
@@ -90,7 +90,7 @@ func sleepers(conn *sqlite.Conn, waitingFor string, limit int) (ids []string, er
 }
 
 // WaitedFor implements queue.Store. Each name is one seek.
-func (s *SQLite) WaitedFor(ctx context.Context, after string, limit int) (names []string, err error) {
+func (s *Store) WaitedFor(ctx context.Context, after string, limit int) (names []string, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		for len(names) < limit {
 			next, err := list(conn, text, `SELECT waiting_for FROM message INDEXED BY message_waiting

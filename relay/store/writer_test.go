@@ -23,7 +23,7 @@ func small(id string) queue.NewMessage {
 }
 
 // stall holds up the writer until the returned function is called.
-func stall(t testing.TB, s *SQLite) (release func()) {
+func stall(t testing.TB, s *Store) (release func()) {
 	t.Helper()
 	entered, leave, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -43,7 +43,7 @@ func stall(t testing.TB, s *SQLite) (release func()) {
 }
 
 // waitFor waits until so many urgent and lazy writes wait for the writer.
-func waitFor(t testing.TB, s *SQLite, urgent, lazy int) {
+func waitFor(t testing.TB, s *Store, urgent, lazy int) {
 	t.Helper()
 	look := time.NewTicker(100 * time.Microsecond)
 	defer look.Stop()
