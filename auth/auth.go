@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +17,9 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultCacheSize = 16384
-	DefaultCacheTTL  = 10 * time.Minute
-	DefaultHashWait  = 5 * time.Second
+	defaultCacheSize = 16384
+	defaultCacheTTL  = 10 * time.Minute
+	defaultHashWait  = 5 * time.Second
 )
 
 const (
@@ -56,23 +57,11 @@ type Authenticator struct {
 
 // New returns an Authenticator.
 func New(o Options) *Authenticator {
-	orInt := func(v, def int) int {
-		if v <= 0 {
-			return def
-		}
-		return v
-	}
-	orDuration := func(v, def time.Duration) time.Duration {
-		if v <= 0 {
-			return def
-		}
-		return v
-	}
 	return &Authenticator{
 		sources: o.Sources,
-		cache:   newCache(orInt(o.CacheSize, DefaultCacheSize), orDuration(o.CacheTTL, DefaultCacheTTL), wrongTTL),
+		cache:   newCache(cmp.Or(o.CacheSize, defaultCacheSize), cmp.Or(o.CacheTTL, defaultCacheTTL), wrongTTL),
 		lockout: newLockout(o.Lockout),
-		slots:   newSlots(orInt(o.HashParallel, runtime.NumCPU()), orDuration(o.HashWait, DefaultHashWait)),
+		slots:   newSlots(cmp.Or(o.HashParallel, runtime.NumCPU()), cmp.Or(o.HashWait, defaultHashWait)),
 		argon:   realArgon,
 		onLock:  o.OnLock,
 	}

@@ -63,7 +63,8 @@ func Bounded(path string, limit int64) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, &Error{path, "is not a regular file, write the path of one"}
 	case info.Size() > limit:
-		return nil, &Error{path, fmt.Sprintf("has %d octets, more than the %d allowed here: is it the right file?", info.Size(), limit)}
+		return nil, &Error{path, fmt.Sprintf("has %d octets, more than the %d allowed here: is it the right file?",
+			info.Size(), limit)}
 	}
 	b, err := os.ReadFile(path)
 	if err == nil {
@@ -85,7 +86,8 @@ func Unusable(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		msg = "does not exist, create it or correct the path"
 	case errors.Is(err, fs.ErrPermission):
-		msg = fmt.Sprintf("cannot be read by the user that runs this command (uid %d), change its owner or group", os.Getuid())
+		msg = fmt.Sprintf("cannot be read by the user that runs this command (uid %d), change its owner or group",
+			os.Getuid())
 	case pathError != nil:
 		msg += pathError.Err.Error()
 	default:

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
@@ -23,10 +22,7 @@ func (s *Store) askForEvents(ctx context.Context) (n int64, err error) {
 		n, _, err = t.Int("SELECT n FROM generation WHERE topic = ?", TopicTraceAsked)
 		return err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("ask for the newest events: %w", err)
-	}
-	return n, nil
+	return n, wrap(err, "ask for the newest events")
 }
 
 // maxAnswer is how long a command waits for the daemon, which looks several times a second.
@@ -64,8 +60,5 @@ func (s *Store) AnswerEvents(ctx context.Context, n int64) error {
 		return t.Run("INSERT INTO generation VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET n = excluded.n",
 			TopicTraceAnswered, n)
 	})
-	if err != nil {
-		return fmt.Errorf("say that the newest events are written: %w", err)
-	}
-	return nil
+	return wrap(err, "say that the newest events are written")
 }

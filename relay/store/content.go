@@ -31,10 +31,7 @@ func (s *Store) Content(ctx context.Context, id string) (mail.Content, error) {
 	if r, ok := err.(refusal); ok {
 		return nil, fmt.Errorf("%q: %w", id, r.error)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", id, err)
-	}
-	return c, nil
+	return c, wrap(err, "read %s", id)
 }
 
 func (c *content) Size() int64   { return c.size }

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -38,10 +37,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, 
 		next, err = l.next()
 		return err
 	})
-	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("look for due messages: %w", err)
-	}
-	return due, next, nil
+	return due, next, wrap(err, "look for due messages")
 }
 
 // look is one call of Due.

@@ -101,10 +101,7 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 		}
 		return nil
 	}})
-	if err != nil {
-		return fmt.Errorf("append events: %w", err)
-	}
-	return nil
+	return wrap(err, "append events")
 }
 
 // insert gives the event its time as its number, or the next one that is free.
@@ -128,10 +125,7 @@ func (s *Store) Events(ctx context.Context, q trace.Query) (events []trace.Event
 		events, err = selectEvents(conn, q)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("search the trace: %w", err)
-	}
-	return events, nil
+	return events, wrap(err, "search the trace")
 }
 
 // condition is one term of a WHERE clause.

@@ -154,17 +154,23 @@ func (t *tx) trim(n, before int64, refusalsFirst bool) (removed int64, err error
 
 // PruneEvents removes the events before a moment, in small transactions, and returns how many.
 func (s *Store) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
+	total, err = s.inBatches(ctx, trimBatch, func(t *tx) (int64, error) { return t.trim(trimBatch, unixNano(before),
+		false) })
+	return total, wrap(err, "prune events")
+}
+
+// inBatches writes in small transactions until one has less to do than a whole batch.
+func (s *Store) inBatches(ctx context.Context, batch int64, write func(*tx) (int64, error)) (total int64, err error) {
 	for {
 		var n int64
-		err := s.write(ctx, func(t *tx) error {
-			n, err = t.trim(trimBatch, unixNano(before), false)
+		err := s.write(ctx, func(t *tx) (err error) {
+			n, err = write(t)
 			return err
 		})
 		if err != nil {
-			return total, fmt.Errorf("prune events: %w", err)
+			return total, err
 		}
-		total += n
-		if n < trimBatch {
+		if total += n; n < batch {
 			return total, nil
 		}
 	}

@@ -140,10 +140,7 @@ func (j *Journal) tidyLocked() error {
 			err = errors.Join(err, j.files[i].empty())
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("empty the journal of answers: %w", err)
-	}
-	return nil
+	return wrap(err, "empty the journal of answers")
 }
 
 // Close closes the files and leaves in them what was not forgotten, and what former lives noted unless Clear was

@@ -75,10 +75,7 @@ func (s *Store) Keys(ctx context.Context) (keys []Key, err error) {
 			err = s.openPEM(&keys[i])
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the DKIM keys: %w", err)
-	}
-	return keys, nil
+	return keys, wrap(err, "read the DKIM keys")
 }
 
 // sealed begins a private key that is stored sealed. PEM does not begin so.

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"postern/policy"
@@ -19,10 +18,7 @@ func (s *Store) LoadLimits(ctx context.Context, now time.Time) ([]policy.State, 
 			Full: fromNano(row.Int(4)),
 		}, nil
 	}, "SELECT login, lim, tokens, at, full_at FROM limit_state WHERE full_at > ?", unixNano(now))
-	if err != nil {
-		return nil, fmt.Errorf("load limits: %w", err)
-	}
-	return states, nil
+	return states, wrap(err, "load limits")
 }
 
 // SaveLimits implements policy.LimitStore. It is lazy: it waits for a commit that comes anyway.
@@ -40,10 +36,7 @@ func (s *Store) SaveLimits(ctx context.Context, now time.Time, states []policy.S
 		}
 		return nil
 	}})
-	if err != nil {
-		return fmt.Errorf("save limits: %w", err)
-	}
-	return nil
+	return wrap(err, "save limits")
 }
 
 // NewRecipients implements policy.LimitStore.
@@ -53,10 +46,7 @@ func (s *Store) NewRecipients(ctx context.Context, login string, addrs []string)
 			fresh++
 		}
 	})
-	if err != nil {
-		return 0, fmt.Errorf("known recipients of %q: %w", login, err)
-	}
-	return fresh, nil
+	return fresh, wrap(err, "known recipients of %q", login)
 }
 
 // eachKnown calls f with when each address was last used, 0 for one that is not known.
@@ -90,10 +80,7 @@ func (s *Store) RememberRecipients(ctx context.Context, login string, addrs []st
 	if err == nil && needed {
 		err = s.write(ctx, func(t *tx) error { return s.remember(t, login, addrs, unixNano(now)) })
 	}
-	if err != nil {
-		return fmt.Errorf("known recipients of %q: %w", login, err)
-	}
-	return nil
+	return wrap(err, "known recipients of %q", login)
 }
 
 func (s *Store) remember(t *tx, login string, addrs []string, now int64) error {
@@ -142,20 +129,8 @@ func dropOldest(t *tx, login string, n int64) error {
 
 // ForgetRecipients implements policy.LimitStore, in small transactions.
 func (s *Store) ForgetRecipients(ctx context.Context, before time.Time) (total int64, err error) {
-	for {
-		var n int64
-		err := s.write(ctx, func(t *tx) error {
-			n, err = forget(t, unixNano(before))
-			return err
-		})
-		if err != nil {
-			return total, fmt.Errorf("forget recipients: %w", err)
-		}
-		total += n
-		if n < actionBatch {
-			return total, nil
-		}
-	}
+	total, err = s.inBatches(ctx, actionBatch, func(t *tx) (int64, error) { return forget(t, unixNano(before)) })
+	return total, wrap(err, "forget recipients")
 }
 
 func forget(t *tx, before int64) (n int64, err error) {

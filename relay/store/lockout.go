@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -64,10 +63,7 @@ func (s *Store) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved) 
 				"LIMIT -1 OFFSET ?)": maxLockouts,
 		})
 	}})
-	if err != nil {
-		return fmt.Errorf("save the lockout: %w", err)
-	}
-	return nil
+	return wrap(err, "save the lockout")
 }
 
 func runAll(t *tx, queries map[string]int64) error {
@@ -109,10 +105,7 @@ func (s *Store) Places(ctx context.Context, now time.Time) ([]auth.Place, error)
 		copy(p.Digest[:], row.Blob(0))
 		return p, nil
 	}, "SELECT digest, at FROM lockout_place WHERE at >= ?", unixNano(now.Add(-placesFor)))
-	if err != nil {
-		return nil, fmt.Errorf("load from where logins are used: %w", err)
-	}
-	return places, nil
+	return places, wrap(err, "load from where logins are used")
 }
 
 const selectLockouts = "SELECT login, client, until, failures FROM lockout WHERE until > ? ORDER BY login, client"
@@ -126,10 +119,7 @@ func scanLockout(row *sqlite.Stmt) (auth.Lock, error) {
 // Lockouts returns who is locked out now: addresses first, then logins.
 func (s *Store) Lockouts(ctx context.Context, now time.Time) ([]auth.Lock, error) {
 	locks, err := readAll(ctx, s.readers, scanLockout, selectLockouts, unixNano(now))
-	if err != nil {
-		return nil, fmt.Errorf("list who is locked out: %w", err)
-	}
-	return locks, nil
+	return locks, wrap(err, "list who is locked out")
 }
 
 // LiftLockouts ends the lockouts that a person chooses and returns them. The daemon hears of it and lets in whom they
@@ -152,8 +142,5 @@ func (s *Store) LiftLockouts(ctx context.Context, now time.Time, chosen func(aut
 		}
 		return bump(t.Conn, TopicLockouts)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("lift lockouts: %w", err)
-	}
-	return lifted, nil
+	return lifted, wrap(err, "lift lockouts")
 }

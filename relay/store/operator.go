@@ -21,10 +21,7 @@ func (s *Store) List(ctx context.Context, f queue.Filter) ([]*queue.Message, err
 		f.Limit = listLimit
 	}
 	found, _, err := s.page(ctx, f, f.After, f.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("list the queue: %w", err)
-	}
-	return found, nil
+	return found, wrap(err, "list the queue")
 }
 
 // page returns up to limit messages that match, behind the ID after, and whether there may be more.

@@ -42,10 +42,7 @@ func (s *Store) Add(ctx context.Context, news ...queue.NewMessage) error {
 		}
 		return s.insertAll(t, rows)
 	}})
-	if err != nil {
-		return fmt.Errorf("add %s: %w", rows[0].m.ID, err)
-	}
-	return nil
+	return wrap(err, "add %s", rows[0].m.ID)
 }
 
 func (s *Store) insertAll(t *tx, rows []*row) error {
@@ -156,10 +153,7 @@ func (s *Store) Finish(ctx context.Context, id, owner string, o queue.Outcome) e
 		}
 		return s.insertAll(t, reports)
 	}})
-	if err != nil {
-		return fmt.Errorf("finish %s: %w", id, err)
-	}
-	return nil
+	return wrap(err, "finish %s", id)
 }
 
 // record writes the outcome of a message that stays, and ends its lease.
@@ -209,10 +203,7 @@ func (s *Store) ReleaseLeases(ctx context.Context, owner string) (n int64, err e
 		n = t.Changes()
 		return err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("release the leases of %s: %w", owner, err)
-	}
-	return n, nil
+	return n, wrap(err, "release the leases of %s", owner)
 }
 
 // Stats implements queue.Store. Oldest is when the message with the lowest ID came: IDs sort by time.
@@ -233,10 +224,7 @@ func (s *Store) Stats(ctx context.Context) (st queue.Stats, err error) {
 			time.Now().UnixNano())
 		return err
 	})
-	if err != nil {
-		return queue.Stats{}, fmt.Errorf("count the queue: %w", err)
-	}
-	return st, nil
+	return st, wrap(err, "count the queue")
 }
 
 // Writable returns nil when Add can be expected to succeed: queue.ErrFull when the file system or the

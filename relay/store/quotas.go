@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 
 	"postern/relay/store/internal/sqlite"
 	"postern/relay/upstream"
@@ -28,10 +27,7 @@ func (s *Store) LoadQuotas(ctx context.Context, name string) (quotas []upstream.
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read the quotas of upstream %q: %w", name, err)
-	}
-	return quotas, nil
+	return quotas, wrap(err, "read the quotas of upstream %q", name)
 }
 
 // SaveQuotas implements upstream.QuotaStore. It rides along with other commits, like the states of limits:
@@ -47,8 +43,5 @@ func (s *Store) SaveQuotas(ctx context.Context, name string, quotas []upstream.Q
 		}
 		return t.Run("INSERT OR REPLACE INTO upstream_quota VALUES (?, ?)", name, string(data))
 	}})
-	if err != nil {
-		return fmt.Errorf("save the quotas of upstream %q: %w", name, err)
-	}
-	return nil
+	return wrap(err, "save the quotas of upstream %q", name)
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"postern/relay/store/internal/sqlite"
@@ -62,8 +61,5 @@ func (s *Store) Sleeping(ctx context.Context, most int) (all []Sleeping, err err
 	},
 		`SELECT waiting_for, count(*) FROM message INDEXED BY message_waiting
 		WHERE waiting_for <> '' AND held = 0 GROUP BY waiting_for ORDER BY count(*) DESC, waiting_for LIMIT ?`, most)
-	if err != nil {
-		return nil, fmt.Errorf("count what waits for upstreams: %w", err)
-	}
-	return all, nil
+	return all, wrap(err, "count what waits for upstreams")
 }

@@ -191,6 +191,14 @@ func (s *Store) Close() error {
 // Commits counts the transactions that were committed and synced, one sync each.
 func (s *Store) Commits() uint64 { return s.writer.commits.Load() }
 
+// wrap says what an error, if there is one, kept from being done.
+func wrap(err error, what string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", fmt.Sprintf(what, args...), err)
+}
+
 // unixNano is how times are stored: nanoseconds since 1970, 0 for the zero time.
 func unixNano(t time.Time) int64 {
 	if t.IsZero() {

@@ -31,10 +31,7 @@ func (s *Store) Generations(ctx context.Context) (map[string]int64, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return all, fmt.Errorf("look for changes: %w", err)
-	}
-	return all, nil
+	return all, wrap(err, "look for changes")
 }
 
 func bump(conn *sqlite.Conn, topic string) error {
@@ -93,10 +90,7 @@ func (s *Store) AddUser(ctx context.Context, u auth.User) error {
 		*stored = u
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("user %q: %w", u.Login, err)
-	}
-	return nil
+	return wrap(err, "user %q", u.Login)
 }
 
 // UpdateUser changes a user in one transaction: no change of somebody else in between is lost.
@@ -109,10 +103,7 @@ func (s *Store) UpdateUser(ctx context.Context, login string, change func(*auth.
 		}
 		return change(u)
 	})
-	if err != nil {
-		return fmt.Errorf("user %q: %w", login, err)
-	}
-	return nil
+	return wrap(err, "user %q", login)
 }
 
 // ChangeUsers adds and changes users in one transaction, all of them or none. change is given each login in turn, with
@@ -174,10 +165,7 @@ func (s *Store) User(ctx context.Context, login string) (u auth.User, err error)
 // Users returns all users in order of login.
 func (s *Store) Users(ctx context.Context) ([]auth.User, error) {
 	users, err := readAll(ctx, s.readers, scanUser, "SELECT login, data FROM user ORDER BY login")
-	if err != nil {
-		return nil, fmt.Errorf("list users: %w", err)
-	}
-	return users, nil
+	return users, wrap(err, "list users")
 }
 
 // DeleteUser removes a user with what its limits remembered; auth.ErrUnknownLogin if there is none. Its
@@ -197,10 +185,7 @@ func (s *Store) DeleteUser(ctx context.Context, login string) error {
 		}
 		return bump(t.Conn, TopicUsers)
 	})
-	if err != nil {
-		return fmt.Errorf("user %q: %w", login, err)
-	}
-	return nil
+	return wrap(err, "user %q", login)
 }
 
 // Secret returns n random octets that were made once for this installation under this name. They are stored sealed.
@@ -214,10 +199,7 @@ func (s *Store) Secret(ctx context.Context, name string, n int) ([]byte, error) 
 			secret, err = s.secret(ctx, name, n) // another process may have been first
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("secret %s: %w", name, err)
-	}
-	return secret, nil
+	return secret, wrap(err, "secret %s", name)
 }
 
 func secretLabel(name string) string { return "postern secret\x00" + name }

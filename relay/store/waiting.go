@@ -103,8 +103,5 @@ func (s *Store) WaitedFor(ctx context.Context, after string, limit int) (names [
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list what messages wait for: %w", err)
-	}
-	return names, nil
+	return names, wrap(err, "list what messages wait for")
 }
