@@ -106,7 +106,7 @@ func (p *plain) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) 
 	if reply, why := checkShape(name, password); why != nil {
 		return p.refuse(reply, why)
 	}
-	if authzid != "" && lowerASCII(authzid) != lowerASCII(name) {
+	if authzid != "" && mail.LowerASCII(authzid) != mail.LowerASCII(name) {
 		return p.refuse(replyRefused, errAuthzid) // nobody acts for somebody else
 	}
 	return nil, p.check(ctx, authzid, name, password)

@@ -92,11 +92,11 @@ func (l *commandLine) verifies(login, password string) bool {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	ok, err := auth.Verify(l.user(login).Hash, pepper, password)
-	if err != nil {
+	_, err = auth.NewStoreSource(l.store, pepper).Verify(l.t.Context(), login, auth.Prepare(password))
+	if err != nil && !errors.Is(err, auth.ErrWrongPassword) {
 		l.t.Fatal(err)
 	}
-	return ok
+	return err == nil
 }
 
 func short(u auth.User) string {
