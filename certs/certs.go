@@ -246,12 +246,3 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	}
 	return all[len(all)-1], nil
 }
-
-// TLSConfig returns the configuration of a listener with a minimum version (0: TLS 1.2). Session tickets are off: those
-// of TLS 1.3 have kept Microsoft's clients from reconnecting.
-func (m *Manager) TLSConfig(least uint16) *tls.Config {
-	if least == 0 {
-		least = tls.VersionTLS12
-	}
-	return &tls.Config{MinVersion: least, GetCertificate: m.GetCertificate, SessionTicketsDisabled: true}
-}

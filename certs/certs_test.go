@@ -186,7 +186,7 @@ func handshake(t *testing.T, m *Manager, client *tls.Config) *x509.Certificate {
 	left, right := net.Pipe()
 	defer left.Close()
 	defer right.Close()
-	server := tls.Server(left, m.TLSConfig(0))
+	server := tls.Server(left, &tls.Config{GetCertificate: m.GetCertificate})
 	done := make(chan error, 1)
 	go func() { done <- server.Handshake() }()
 	conn := tls.Client(right, client)
@@ -481,18 +481,5 @@ func TestUse(t *testing.T) {
 	next := pair(t, ca.Leaf(testkit.LeafOptions{}))
 	if err := m.Use(next); err != nil || m.Info()[0].File != next.CertFile {
 		t.Fatal(err, m.Info())
-	}
-}
-
-func TestTLSConfig(t *testing.T) {
-	m, err := New(pair(t, testkit.NewCA(t).Leaf(testkit.LeafOptions{})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c := m.TLSConfig(0); c.MinVersion != tls.VersionTLS12 || !c.SessionTicketsDisabled {
-		t.Fatalf("%+v", c)
-	}
-	if c := m.TLSConfig(tls.VersionTLS13); c.MinVersion != tls.VersionTLS13 {
-		t.Fatalf("%+v", c)
 	}
 }

@@ -181,7 +181,8 @@ func readPrivate(path string) ([]byte, error) {
 	}
 	if info.Mode().Perm()&0o004 != 0 {
 		data, _ := textfile.Bounded(path, maxFile)
-		return data, fmt.Errorf("the private key in %s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path, info.Mode().Perm(), path)
+		return data, fmt.Errorf("the private key in %s can be read by every user of this machine (mode %04o), run: "+
+			"chmod o-rwx %s", path, info.Mode().Perm(), path)
 	}
 	return textfile.Bounded(path, maxFile)
 }

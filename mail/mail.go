@@ -115,6 +115,11 @@ const (
 	StageDot      Stage = "dot"  // after the final dot or the last chunk
 )
 
+// InTransaction reports a stage at which a sender or a recipient is refused.
+func (s Stage) InTransaction() bool {
+	return s == StageMail || s == StageRcpt || s == StageData || s == StageDot
+}
+
 // Result is the outcome of one attempt for one recipient. The queue's journal stores its JSON.
 type Result struct {
 	Recipient int   `json:"rcpt"` // index into the recipients of the attempt

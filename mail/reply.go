@@ -111,3 +111,15 @@ func ReplyFor(err error) (Reply, bool) {
 	}
 	return Reply{}, false
 }
+
+// Reason is the inward side of an error for the trace and the log: what is in the innermost Error, or the error itself.
+func Reason(err error) string {
+	for err != nil {
+		e, ok := errors.AsType[*Error](err)
+		if !ok {
+			return Printable(Cut(err.Error(), 512))
+		}
+		err = e.Err
+	}
+	return ""
+}

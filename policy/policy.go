@@ -67,8 +67,8 @@ type rule struct {
 	recipients *recipients
 }
 
-// New compiles rules, of which the last must match everybody and set everything but limits. An error about one setting names
-// the rule and wraps a *mail.KeyError.
+// New compiles rules, of which the last must match everybody and set everything but limits. An error about one setting
+// names the rule and wraps a *mail.KeyError.
 func New(rules []Rule) (*Policy, error) {
 	own, err := lru.New[string, pattern](maxOwn)
 	if err != nil {
@@ -98,7 +98,8 @@ func Check(r Rule) error {
 }
 
 func (r *Rule) isComplete() bool {
-	return len(r.Logins)+len(r.Groups)+len(r.Listeners)+len(r.Networks) == 0 && r.Senders != nil && r.Recipients != nil &&
+	return len(r.Logins)+len(r.Groups)+len(r.Listeners)+len(r.Networks) == 0 && r.Senders != nil &&
+		r.Recipients != nil &&
 		r.UnlistedSender != "" && r.OverLimit != "" && r.MaxHeld > 0
 }
 

@@ -21,6 +21,7 @@ import (
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/submission"
 )
 
 // readersSenders are the senders of the login whose headers the readers judge.
@@ -68,12 +69,12 @@ func whatLeaves(e *policy.Effective, text string) (header string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	checked, err := checkAuthors(e, mail.Address{Local: "alice", Domain: "example.com"}, h)
+	checked, err := submission.CheckAuthors(e, mail.Address{Local: "alice", Domain: "example.com"}, h)
 	if err != nil {
 		return "", false
 	}
-	checked.header.Remove("Reply-To")
-	return string(checked.header.Bytes()), true
+	checked.Header.Remove("Reply-To")
+	return string(checked.Header.Bytes()), true
 }
 
 // TestReadersSeeNobodyElseAtTheProvider sends some of them through the relay.

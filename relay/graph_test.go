@@ -16,8 +16,10 @@ import (
 	"time"
 
 	"postern/internal/testkit"
+	"postern/relay/check"
 	"postern/relay/config"
 	"postern/relay/fakeprovider"
+	"postern/relay/outbound"
 	"postern/relay/queue"
 	"postern/relay/trace"
 	"postern/relay/upstream"
@@ -326,7 +328,7 @@ func TestGraphReload(t *testing.T) {
 	}
 	send(2)
 	r.arrived(3)
-	up := r.server.state.Load().upstreams[0]
+	up := r.server.state.Load().routes.Upstreams[0]
 	if p, until := up.Reserve(time.Now(), ""); p != nil || time.Until(until) < 50*time.Minute {
 		t.Errorf("place %v until %v", p, until)
 	}
@@ -462,7 +464,7 @@ func TestGraphLargeMailWithoutPermission(t *testing.T) {
 		t.Errorf("small mail: %q, %v", reply, err)
 	}
 	denied.Store(false)
-	r.server.state.Load().upstreams[0].TryAgain() // as somebody does who has mended the login
+	r.server.state.Load().routes.Upstreams[0].TryAgain() // as somebody does who has mended the login
 	r.retryAll()
 	r.eventually("the large message", func() bool { return len(r.graph.Arrivals()) == 2 })
 }
@@ -478,7 +480,7 @@ func TestUpstreamTestByGraph(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newGraphRig(t, fakeprovider.GraphOptions{Token: func(string, string) fakeprovider.Access { return c.access }}, "", "", "")
-			conf, problems := Check(t.Context(), r.path())
+			conf, problems := check.Config(t.Context(), r.path())
 			if len(problems) > 0 {
 				t.Fatal(problems)
 			}
@@ -496,12 +498,13 @@ func TestUpstreamTestByGraph(t *testing.T) {
 
 func testUpstream(t *testing.T, r *graphRig, block config.Upstream) []upstream.Step {
 	t.Helper()
-	source, err := NewTokens(r.server.state.Load().config, block, r.server.store, r.server.log)
+	c := r.server.state.Load().config
+	source, err := outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), r.server.store, r.server.log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer source.Close()
-	steps, err := TestUpstream(t.Context(), "relay.example.com", block, source, upstream.Trial{})
+	steps, err := outbound.TestUpstream(t.Context(), "relay.example.com", block, source, upstream.Trial{})
 	if err != nil {
 		t.Fatal(err)
 	}

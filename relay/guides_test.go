@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"postern/relay/check"
+
 	"postern/internal/testkit/pki"
 )
 
@@ -54,7 +56,7 @@ func checkGuide(t *testing.T, file string, n int, block string) {
 	if err := os.WriteFile(path, []byte(block), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, problems := Check(context.Background(), path)
+	c, problems := check.Config(context.Background(), path)
 	for _, p := range problems {
 		t.Errorf("%s, block %d: %s", filepath.Base(file), n, p)
 	}

@@ -13,12 +13,23 @@ import (
 // mayImport is the import diagram of docs/flow.md's packages: for each package of ours, which others of
 // ours it may import. relay and what lies under cmd join them and may import everything.
 var mayImport = map[string][]string{
-	"mail":               nil,
-	"policy":             {"mail"},
-	"auth":               {"mail"},
-	"certs":              {"internal/certtext", "internal/textfile", "mail"},
-	"admin":              {"mail"},
-	"relay/config":       {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile", "relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
+	"mail":         nil,
+	"policy":       {"mail"},
+	"auth":         {"mail"},
+	"certs":        {"internal/certtext", "internal/textfile", "mail"},
+	"admin":        {"mail"},
+	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile", "relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
+	"relay/submission": {"auth", "internal/logline", "mail", "policy", "relay/config", "relay/encode", "relay/queue", "relay/spool",
+		"relay/trace", "relay/wire"},
+	"relay/outbound": {"internal/textfile", "mail", "policy", "relay/config", "relay/dsn", "relay/queue", "relay/seal",
+		"relay/sign", "relay/spool", "relay/store", "relay/upstream", "relay/upstream/graph", "relay/upstream/oauth",
+		"relay/upstream/profile", "relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/storm",
+		"relay/upstream/via"},
+	"relay/monitor": {"auth", "certs", "internal/textfile", "mail", "relay/alert", "relay/config", "relay/outbound",
+		"relay/queue", "relay/status", "relay/store", "relay/trace", "relay/upstream", "relay/upstream/advice",
+		"relay/upstream/oauth"},
+	"relay/check": {"auth", "certs", "mail", "policy", "relay/config", "relay/monitor", "relay/outbound", "relay/sign",
+		"relay/store"},
 	"relay/alert":        {"mail"},
 	"relay/wire":         {"mail"},
 	"relay/spool":        {"mail"},

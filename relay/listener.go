@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
 	"sync"
 
-	"postern/internal/logline"
-	"postern/mail"
 	"postern/relay/config"
-	"postern/relay/trace"
 	"postern/relay/wire"
 )
 
@@ -23,148 +21,146 @@ type listener struct {
 	wire   *wire.Server
 }
 
-// bind opens every listener of the configuration and the admin address: all or none.
-func (s *Server) bind() error {
-	c := s.state.Load().config
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, block := range c.Listeners {
-		l, err := s.openListener(c, block)
-		if err != nil {
-			s.closeSocketsLocked()
-			return err
-		}
-		s.listeners[block.Name] = l
-	}
-	if c.Admin.Address == "" {
-		return nil
-	}
-	socket, err := net.Listen("tcp", c.Admin.Address)
-	if err != nil {
-		s.closeSocketsLocked()
-		return fmt.Errorf("admin.address: %w", err)
-	}
-	s.admin = socket
-	return nil
-}
-
-func (s *Server) closeSocketsLocked() {
-	for _, l := range s.listeners {
+func closeAll(all []*listener) {
+	for _, l := range all {
 		l.socket.Close()
 	}
 }
 
-func (s *Server) closeSockets() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closeSocketsLocked()
+// listeners are those that accept clients now.
+type listeners struct {
+	options  func(*config.Config, config.Listener) *wire.Options
+	sessions context.Context // of all clients
+	fail     func(error)     // a listener cannot go on
+	log      *slog.Logger
+	clients  sync.WaitGroup
+
+	mu  sync.Mutex // guards all
+	all map[string]*listener
 }
 
-func (s *Server) openListener(c *config.Config, block config.Listener) (*listener, error) {
-	socket, err := net.Listen("tcp", block.Address)
+// bind opens the listeners of a configuration: all or none. None accepts before serveAll.
+func (ls *listeners) bind(c *config.Config) error {
+	opened, err := ls.openNew(c)
 	if err != nil {
-		return nil, fmt.Errorf("listener %s: %w", block.Name, err)
+		return err
 	}
-	l := &listener{Listener: block, socket: socket}
-	l.wire = wire.NewServer(s.wireOptions(c, block))
-	return l, nil
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.all = make(map[string]*listener)
+	for _, l := range opened {
+		ls.all[l.Name] = l
+	}
+	return nil
+}
+
+// openNew binds the listeners that a configuration adds to those there are, or all none. An address that another
+// listener of ours gives up in the same reload needs a restart.
+func (ls *listeners) openNew(c *config.Config) ([]*listener, error) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	var opened []*listener
+	for _, block := range c.Listeners {
+		if old := ls.all[block.Name]; old != nil && old.Address == block.Address {
+			continue
+		}
+		socket, err := net.Listen("tcp", block.Address)
+		if err != nil {
+			closeAll(opened)
+			return nil, fmt.Errorf("listener %s: %w", block.Name, err)
+		}
+		opened = append(opened, &listener{Listener: block, socket: socket, wire: wire.NewServer(ls.options(c, block))})
+	}
+	return opened, nil
+}
+
+// serveAll accepts clients.
+func (ls *listeners) serveAll() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for _, l := range ls.all {
+		ls.serve(l)
+	}
 }
 
 // serve accepts clients on a listener until it is shut down. A listener that fails ends the server.
-func (s *Server) serve(l *listener) {
-	s.log.Info("listening", "listener", l.Name, "address", l.socket.Addr().String(), "tls", l.TLS, "auth", l.Auth)
-	s.clients.Go(func() {
-		if err := l.wire.Serve(s.deliveries, l.socket); err != nil && !errors.Is(err, net.ErrClosed) {
-			s.fail(fmt.Errorf("listener %s: %w", l.Name, err))
+func (ls *listeners) serve(l *listener) {
+	ls.log.Info("listening", "listener", l.Name, "address", l.socket.Addr().String(), "tls", l.TLS, "auth", l.Auth)
+	ls.clients.Go(func() {
+		if err := l.wire.Serve(ls.sessions, l.socket); err != nil && !errors.Is(err, net.ErrClosed) {
+			ls.fail(fmt.Errorf("listener %s: %w", l.Name, err))
 		}
 	})
 }
 
-func (s *Server) wireOptions(c *config.Config, l config.Listener) *wire.Options {
-	o := &wire.Options{
-		Name:                l.Name,
-		Hostname:            c.Hostname,
-		TLSMode:             wire.TLSMode(l.TLS),
-		Networks:            l.Networks.Prefixes(),
-		Proxies:             l.ProxyProtocol.Prefixes(),
-		MaxMessageSize:      int64(l.MaxMessageSize),
-		LongLines:           l.LongLines == config.EncodeLines,
-		MaxRecipients:       l.MaxRecipients,
-		MaxConnections:      l.MaxConnections,
-		MaxUnauthenticated:  l.MaxUnauthenticated,
-		MaxConnectionsPerIP: l.MaxConnectionsPerIP,
-		IdleTimeout:         l.IdleTimeout.Std(),
-		AuthTimeout:         l.AuthTimeout.Std(),
-		DataTimeout:         l.DataTimeout.Std(),
-		MaxSession:          l.MaxSession.Std(),
-		MinDataRate:         int64(l.MinDataRate),
-		NewSession:          s.newSession(l),
-		Refused:             func(r wire.Refusal) { s.refusedSession(l.Name, r) },
-		Logger:              s.log,
+// swap gives listeners that stay their new options, starts those that openNew opened, and returns those that are gone,
+// for end. Open sessions keep their address and TLS.
+func (ls *listeners) swap(c *config.Config, opened []*listener) (gone []*listener) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	before := ls.all
+	ls.all = make(map[string]*listener, len(c.Listeners))
+	for _, block := range c.Listeners {
+		if old := before[block.Name]; old != nil && old.Address == block.Address {
+			old.wire.SetOptions(ls.options(c, block))
+			ls.all[block.Name] = &listener{Listener: block, socket: old.socket, wire: old.wire}
+			delete(before, block.Name)
+		}
 	}
-	if l.Auth == config.AuthRequired {
-		o.Mechanisms = c.Auth.Mechanisms
+	for _, l := range opened {
+		ls.all[l.Name] = l
+		ls.serve(l)
 	}
-	if l.TLS != config.NoTLS {
-		o.TLS = wire.ServerTLS(s.certs.GetCertificate, uint16(l.MinVersion))
+	for _, l := range before {
+		ls.log.Info("listener closed", "listener", l.Name)
+		gone = append(gone, l)
 	}
-	return o
+	return gone
 }
 
-// refusedSession traces a connection that was turned away before any message.
-func (s *Server) refusedSession(name string, r wire.Refusal) {
-	s.metrics.refused.WithLabelValues(name, string(r.Reason)).Inc()
-	if r.Reply == replyNoAccount {
-		return // the session has told of it
-	}
-	told := s.trace.Refusal(trace.Event{Kind: trace.Refused, Session: r.Session, Listener: name, Client: r.Client.Addr().String(),
-		Reply: r.Reply, Detail: mail.Printable(mail.Cut(string(r.Reason)+": "+r.Detail, 512))})
-	if !told {
-		return
-	}
-	s.log.Info("session refused", logline.Pairs("listener", name, "session", r.Session, "client", r.Client.String(),
-		"reason", r.Reason, "detail", logline.Beside(r.Reply, r.Detail), "reply", r.Reply.String())...)
+func (ls *listeners) close() {
+	closeAll(ls.now())
 }
 
-// shutdownListeners stops accepting, lets transactions end for clientDrain, then closes. The listeners are still there to be
+// shutdown stops accepting, lets transactions end for clientDrain, then closes. The listeners are still there to be
 // counted meanwhile: whoever watches the shutdown must not have to wait for it.
-func (s *Server) shutdownListeners() {
-	s.mu.Lock()
-	listeners := slices.Collect(maps.Values(s.listeners))
-	s.mu.Unlock()
-	var all sync.WaitGroup
-	for _, l := range listeners {
-		all.Go(func() { s.endListener(l) })
+func (ls *listeners) shutdown() {
+	var ends sync.WaitGroup
+	for _, l := range ls.now() {
+		ends.Go(func() { ls.end(l) })
 	}
-	all.Wait()
+	ends.Wait()
+	ls.clients.Wait()
 }
 
-func (s *Server) endListener(l *listener) {
+func (ls *listeners) end(l *listener) {
 	ctx, cancel := context.WithTimeout(context.Background(), clientDrain)
 	defer cancel()
 	if err := l.wire.Shutdown(ctx); err != nil {
-		s.log.Warn("clients were cut off", "listener", l.Name, "err", err)
+		ls.log.Warn("clients were cut off", "listener", l.Name, "err", err)
 	}
 }
 
+func (ls *listeners) now() []*listener {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return slices.Collect(maps.Values(ls.all))
+}
+
 // connections counts client connections by listener.
-func (s *Server) connections() map[string]int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	counts := make(map[string]int, len(s.listeners))
-	for name, l := range s.listeners {
-		counts[name] = l.wire.Stats().Connections
+func (ls *listeners) connections() map[string]int {
+	counts := make(map[string]int)
+	for _, l := range ls.now() {
+		counts[l.Name] = l.wire.Stats().Connections
 	}
 	return counts
 }
 
-// Addresses returns where each listener accepts, by name.
-func (s *Server) Addresses() map[string]string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	addresses := make(map[string]string, len(s.listeners))
-	for name, l := range s.listeners {
-		addresses[name] = l.socket.Addr().String()
+// addresses tells where each listener accepts.
+func (ls *listeners) addresses() map[string]string {
+	addresses := make(map[string]string)
+	for _, l := range ls.now() {
+		addresses[l.Name] = l.socket.Addr().String()
 	}
 	return addresses
 }

@@ -12,7 +12,7 @@ import (
 const tenStrikes = "[auth.lockout]\nfailures = 10"
 
 func (r *rig) login(login, password string, client netip.Addr) error {
-	_, err := r.server.auth.Authenticate(r.t.Context(), login, password, client)
+	_, err := r.server.accounts.Authenticate(r.t.Context(), login, password, client)
 	return err
 }
 

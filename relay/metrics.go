@@ -5,72 +5,50 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"postern/certs"
+	"postern/relay/monitor"
+	relaystore "postern/relay/store"
+	"postern/relay/trace"
 	"postern/relay/upstream"
 )
 
-// metrics are the counters of the relay. Everything that is only read comes from gauges that ask their
-// owners when scraped.
-type metrics struct {
-	registry      *prometheus.Registry
-	accepted      *prometheus.CounterVec
-	acceptedBytes *prometheus.CounterVec
-	rejected      *prometheus.CounterVec
-	refused       *prometheus.CounterVec
-	auth          *prometheus.CounterVec
-	overLimit     *prometheus.CounterVec
-	attempts      *prometheus.CounterVec
-	storms        *prometheus.CounterVec
-	alerts        *prometheus.CounterVec
-	delivery      *prometheus.HistogramVec
+// gauges asks the parts of the server for their state when metrics are read. What is counted is counted by its owner.
+type gauges struct {
+	store     *relaystore.Store
+	listeners *listeners
+	inForce   func() monitor.InForce
+	trace     *trace.Recorder
+	certs     *certs.Manager
 }
-
-func newMetrics(s *Server) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
-		m.registry.MustRegister(c)
-		return c
-	}
-	m.accepted = counter("postern_messages_accepted_total", "Messages answered 250, by how: handed off, queued, held.", "listener", "how")
-	m.acceptedBytes = counter("postern_messages_accepted_bytes_total", "Octets of messages answered 250.", "listener")
-	m.rejected = counter("postern_commands_rejected_total", "MAIL, RCPT and messages refused, by class of the reply.", "listener", "reply")
-	m.refused = counter("postern_sessions_refused_total", "Connections turned away before any message, by reason.", "listener", "reason")
-	m.auth = counter("postern_auth_total", "Logins, by outcome: ok, refused.", "outcome")
-	m.overLimit = counter("postern_limit_exceeded_total", "Messages over a limit of their login, by what was done.", "action")
-	m.attempts = counter("postern_delivery_results_total", "Results of attempts, one for each recipient, by class.", "upstream", "class")
-	m.storms = counter("postern_bounce_storms_total", "Times that an upstream's refusals were not believed any more, because hardly anything got through.", "upstream")
-	m.alerts = counter("postern_alerts_total", "Alerts for each hook, by what became of them: sent, failed (given up).", "event", "outcome")
-	m.delivery = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "postern_delivery_seconds", Buckets: deliveryBuckets,
-		Help: "Time from a message's arrival to its delivery to the upstream, once for each recipient."}, []string{"upstream"})
-	m.registry.MustRegister(m.delivery)
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s})
-	return m
-}
-
-// deliveryBuckets reach from a hand-off over a good line to a message that the queue kept to its end, in seconds.
-var deliveryBuckets = []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 48 * 3600}
-
-// gauges asks the parts of the server for their state when metrics are read.
-type gauges struct{ srv *Server }
 
 var (
-	queueMessages  = prometheus.NewDesc("postern_queue_messages", "Messages that wait, by state.", []string{"state"}, nil)
-	queueBytes     = prometheus.NewDesc("postern_queue_bytes", "Octets of messages that wait.", nil, nil)
-	queueOldest    = prometheus.NewDesc("postern_queue_oldest_seconds", "Age of the oldest message that waits.", nil, nil)
-	connections    = prometheus.NewDesc("postern_connections", "Client connections now.", []string{"listener"}, nil)
-	upstreamConns  = prometheus.NewDesc("postern_upstream_connections", "Connections to an upstream now.", []string{"upstream", "identity"}, nil)
-	upstreamPaused = prometheus.NewDesc("postern_upstream_paused", "1 while an upstream identity is paused or backs off.", []string{"upstream", "identity"}, nil)
-	storeCommits   = prometheus.NewDesc("postern_store_commits_total", "Transactions committed, each one sync.", nil, nil)
-	traceDropped   = prometheus.NewDesc("postern_trace_dropped_total", "Trace events lost because the store could not keep up.", nil, nil)
-	traceLeftOut   = prometheus.NewDesc("postern_trace_untraced_total", "Refusals that were only counted because their login or address had too many of them.", nil, nil)
-	certExpiry     = prometheus.NewDesc("postern_certificate_expiry_timestamp_seconds", "End of the listeners' certificate.", []string{"key"}, nil)
+	queueMessages = prometheus.NewDesc("postern_queue_messages",
+		"Messages that wait, by state.", []string{"state"}, nil)
+	queueBytes = prometheus.NewDesc("postern_queue_bytes",
+		"Octets of messages that wait.", nil, nil)
+	queueOldest = prometheus.NewDesc("postern_queue_oldest_seconds",
+		"Age of the oldest message that waits.", nil, nil)
+	connections = prometheus.NewDesc("postern_connections",
+		"Client connections now.", []string{"listener"}, nil)
+	upstreamConns = prometheus.NewDesc("postern_upstream_connections",
+		"Connections to an upstream now.", []string{"upstream", "identity"}, nil)
+	upstreamPaused = prometheus.NewDesc("postern_upstream_paused",
+		"1 while an upstream identity is paused or backs off.", []string{"upstream", "identity"}, nil)
+	storeCommits = prometheus.NewDesc("postern_store_commits_total",
+		"Transactions committed, each one sync.", nil, nil)
+	traceDropped = prometheus.NewDesc("postern_trace_dropped_total",
+		"Trace events lost because the store could not keep up.", nil, nil)
+	traceLeftOut = prometheus.NewDesc("postern_trace_untraced_total",
+		"Refusals that were only counted because their login or address had too many of them.", nil, nil)
+	certExpiry = prometheus.NewDesc("postern_certificate_expiry_timestamp_seconds",
+		"End of the listeners' certificate.", []string{"key"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queueMessages, queueBytes, queueOldest, connections, upstreamConns, upstreamPaused, storeCommits, traceDropped, traceLeftOut, certExpiry} {
+	for _, d := range []*prometheus.Desc{queueMessages, queueBytes, queueOldest, connections, upstreamConns, upstreamPaused,
+		storeCommits, traceDropped, traceLeftOut, certExpiry} {
 		ch <- d
 	}
 }
@@ -82,7 +60,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if q, err := g.srv.store.Stats(ctx); err == nil {
+	if q, err := g.store.Stats(ctx); err == nil {
 		gauge(queueMessages, float64(q.Messages-q.Held), "waiting")
 		gauge(queueMessages, float64(q.Held), "held")
 		gauge(queueBytes, float64(q.Bytes))
@@ -92,23 +70,23 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(queueOldest, age)
 	}
-	for name, n := range g.srv.connections() {
+	for name, n := range g.listeners.connections() {
 		gauge(connections, float64(n), name)
 	}
-	for _, up := range g.srv.state.Load().upstreams {
+	for _, up := range g.inForce().Routes.Upstreams {
 		for _, st := range up.States() {
 			paused := 0.0
 			if st.Status != upstream.Ready {
 				paused = 1
 			}
-			gauge(upstreamConns, float64(st.InUse+st.Idle+st.Closing), up.config.Name, st.Identity)
-			gauge(upstreamPaused, paused, up.config.Name, st.Identity)
+			gauge(upstreamConns, float64(st.InUse+st.Idle+st.Closing), up.Config.Name, st.Identity)
+			gauge(upstreamPaused, paused, up.Config.Name, st.Identity)
 		}
 	}
-	ch <- prometheus.MustNewConstMetric(storeCommits, prometheus.CounterValue, float64(g.srv.store.Commits()))
-	ch <- prometheus.MustNewConstMetric(traceDropped, prometheus.CounterValue, float64(g.srv.trace.Dropped()))
-	ch <- prometheus.MustNewConstMetric(traceLeftOut, prometheus.CounterValue, float64(g.srv.trace.LeftOut()))
-	for _, info := range g.srv.certs.Info() {
+	ch <- prometheus.MustNewConstMetric(storeCommits, prometheus.CounterValue, float64(g.store.Commits()))
+	ch <- prometheus.MustNewConstMetric(traceDropped, prometheus.CounterValue, float64(g.trace.Dropped()))
+	ch <- prometheus.MustNewConstMetric(traceLeftOut, prometheus.CounterValue, float64(g.trace.LeftOut()))
+	for _, info := range g.certs.Info() {
 		gauge(certExpiry, float64(info.NotAfter.Unix()), info.Key)
 	}
 }

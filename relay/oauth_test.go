@@ -383,7 +383,7 @@ func TestAccountTroubleKeepsTheMail(t *testing.T) {
 				t.Fatalf("%d of %d arrived: %+v", len(got), c.arrive, r.smtp.Counts())
 			}
 			paused := func() (n int) {
-				for _, st := range r.server.state.Load().upstreams[0].States() {
+				for _, st := range r.server.state.Load().routes.Upstreams[0].States() {
 					if st.Status != upstream.Ready {
 						n++
 					}

@@ -10,41 +10,11 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"postern/mail"
-	"postern/relay/config"
 	"postern/relay/fakeprovider"
-	"postern/relay/queue"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 )
-
-// What the trace of a delivery says of Message-ID, by what the provider is known to do and what it answers.
-func TestDeliveriesTellTheProvidersID(t *testing.T) {
-	const ours = "<1@relay.example.com>"
-	for _, c := range []struct {
-		provider, messageID string
-		reply               mail.Reply
-		want                string
-	}{
-		{"ses", "replaced", mail.R(250, "", "Ok 01000154dc729264-93fdd7ea-f039-43d6-91ed-653e8547867c-000000"),
-			"the provider replaces Message-ID, and knows the message as 01000154dc729264-93fdd7ea-f039-43d6-91ed-653e8547867c-000000"},
-		{"outlookcom", "replaced", mail.R(250, "2.0.0", "OK <DM6@prod.outlook.com> [Hostname=DM6.prod.outlook.com]"),
-			"the provider replaces Message-ID, and knows the message as <DM6@prod.outlook.com>"},
-		{"brevo", "replaced", mail.R(250, "2.0.0", "OK: queued"), "the provider replaces Message-ID"},
-		{"gmail", "kept", mail.R(250, "2.0.0", "OK  1653776100 r33-2002.43 - gsmtp"), "the provider knows the message as r33-2002.43"},
-		{"microsoft365", "unknown", mail.R(250, "2.0.0", "OK "+ours+" [Hostname=SYBP282MB2635.AUSP282.PROD.OUTLOOK.COM]"), ""},
-		{"microsoft365", "unknown", mail.R(250, "2.0.0", "OK <2@prod.outlook.com> [Hostname=DM6.prod.outlook.com]"),
-			"the provider knows the message as <2@prod.outlook.com>"},
-		{"generic", "kept", mail.R(250, "2.0.0", "Ok: queued as 4F3A1"), ""},
-	} {
-		up := &configured{config: config.Upstream{Provider: c.provider, MessageID: c.messageID}}
-		results := []mail.Result{{Class: mail.Delivered, Reply: c.reply}}
-		up.tell(results, &queue.Message{MessageID: ours})
-		if results[0].Note != c.want {
-			t.Errorf("%s: %q, want %q", c.provider, results[0].Note, c.want)
-		}
-	}
-}
 
 func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
 	p := newProvider(t)
@@ -57,7 +27,7 @@ func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
 	if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("key in force", func() bool { return len(r.server.state.Load().ring.For("example.com")) == 1 })
+	r.eventually("key in force", func() bool { return len(r.server.state.Load().routes.Ring.For("example.com")) == 1 })
 	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, "Message-ID: <ours@example.com>\n"+plainMessage); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +108,7 @@ func TestAddedHeaders(t *testing.T) {
 			if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
 				t.Fatal(err)
 			}
-			r.eventually("key in force", func() bool { return len(r.server.state.Load().ring.For("example.com")) == 1 })
+			r.eventually("key in force", func() bool { return len(r.server.state.Load().routes.Ring.For("example.com")) == 1 })
 			const foreign = "DKIM-Signature: v=1; a=rsa-sha256; d=example.org\n"
 			body := strings.Repeat("long line of a long message\n", 8<<10) // more than is copied into one piece
 			message := "x-pm-message-stream: broadcast\n" + foreign + plainMessage + body

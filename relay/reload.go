@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"postern/relay/config"
+	"postern/relay/monitor"
 )
 
 // Reload reads the configuration again, validates it whole and swaps it. Open sessions take it over
@@ -56,28 +56,28 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hooks, err := hooksOf(c)
+	hooks, err := monitor.HooksOf(c)
 	if err != nil {
 		return err
 	}
-	opened, err := s.openNew(c)
+	opened, err := s.listeners.openNew(c)
 	if err != nil {
 		return err
 	}
-	if err := s.certs.Use(certOptions(c, s.log)); err != nil {
-		for _, l := range opened {
-			l.socket.Close()
-		}
+	if err := s.certs.Use(c.CertOptions(s.log)); err != nil {
+		closeAll(opened)
 		return err
 	}
 	s.state.Store(st)
-	s.held.forget() // as much as counted under the old bound
-	st.runTokens()
-	s.swapListeners(c, opened)
+	s.submission.Recount()
+	st.routes.Run()
+	for _, gone := range s.listeners.swap(c, opened) {
+		s.leaving.Go(func() { s.listeners.end(gone) })
+	}
 	s.retire(before, st)
 	s.queue.SetSchedule(schedule(c))
-	s.auth.SetLockout(lockout(c))
-	s.alerts.use(c, hooks)
+	s.accounts.SetLockout(lockout(c))
+	s.monitor.Use(c.Hostname, hooks)
 	s.queue.Refresh()
 	return nil
 }
@@ -100,69 +100,14 @@ func sameInstance(before, c *config.Config) error {
 	return nil
 }
 
-// openNew binds the listeners that the new configuration adds, or all none. An address that another
-// listener of ours gives up in the same reload needs a restart.
-func (s *Server) openNew(c *config.Config) ([]*listener, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var opened []*listener
-	for _, block := range c.Listeners {
-		if old := s.listeners[block.Name]; old != nil && old.Address == block.Address {
-			continue
-		}
-		l, err := s.openListener(c, block)
-		if err != nil {
-			for _, l := range opened {
-				l.socket.Close()
-			}
-			return nil, err
-		}
-		opened = append(opened, l)
-	}
-	return opened, nil
-}
-
-// swapListeners gives listeners that stay their new options, starts new ones and ends those that are
-// gone. Open sessions keep their address and TLS.
-func (s *Server) swapListeners(c *config.Config, opened []*listener) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	before := s.listeners
-	s.listeners = make(map[string]*listener, len(c.Listeners))
-	for _, block := range c.Listeners {
-		if old := before[block.Name]; old != nil && old.Address == block.Address {
-			old.wire.SetOptions(s.wireOptions(c, block))
-			s.listeners[block.Name] = &listener{Listener: block, socket: old.socket, wire: old.wire}
-			delete(before, block.Name)
-		}
-	}
-	for _, l := range opened {
-		s.listeners[l.Name] = l
-		s.serve(l)
-	}
-	for _, gone := range before {
-		s.log.Info("listener closed", "listener", gone.Name)
-		s.attempts.Go(func() { s.endListener(gone) })
-	}
-}
-
 // retire closes upstreams that the new state no longer has, once attempts under way have ended.
 func (s *Server) retire(before, st *state) {
-	for _, old := range before.upstreams {
-		if slices.Contains(st.upstreams, old) {
-			continue
-		}
-		for _, up := range st.upstreams {
-			if up.config.Name == old.config.Name { // the provider goes on counting
-				up.Inherit(old.HandOver())
-			}
-		}
-		old.standby.end()
-		s.attempts.Go(func() {
+	for _, old := range before.routes.Retire(st.routes) {
+		s.leaving.Go(func() {
 			ctx, cancel := context.WithTimeout(s.deliveries, 10*time.Minute)
 			defer cancel()
 			if err := old.Close(ctx); err != nil {
-				s.log.Warn("closing an upstream that left the configuration", "upstream", old.config.Name, "err", err)
+				s.log.Warn("closing an upstream that left the configuration", "upstream", old.Config.Name, "err", err)
 			}
 		})
 	}

@@ -43,7 +43,7 @@ func TestDeniedSenderKeepsItsMail(t *testing.T) {
 		}
 	}
 	r.eventually("a refusal on record", func() bool { return r.smtp.Counts().Refused["send-as"] > 0 })
-	for _, st := range r.server.state.Load().upstreams[0].States() {
+	for _, st := range r.server.state.Load().routes.Upstreams[0].States() {
 		if st.Status != upstream.Ready {
 			t.Errorf("%+v: the mailbox waits for one sender", st)
 		}

@@ -19,17 +19,22 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
 	"postern/admin"
 	"postern/auth"
 	"postern/certs"
-	"postern/internal/logline"
-	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/monitor"
+	"postern/relay/outbound"
 	"postern/relay/queue"
 	"postern/relay/spool"
 	relaystore "postern/relay/store"
+	"postern/relay/submission"
 	"postern/relay/trace"
+	"postern/relay/wire"
 )
 
 // Options are what a Server is made of.
@@ -55,92 +60,123 @@ const (
 type Server struct {
 	log     *slog.Logger
 	options Options
-	store   *relaystore.Store
-	journal *relaystore.Journal
-	spool   *spool.Spool
-	trace   *trace.Recorder
-	auth    *auth.Authenticator
-	certs   *certs.Manager
-	limiter *policy.Limiter
-	held    *heldMail
-	queue   *queue.Queue
-	metrics *metrics
-	alerts  *alerts
+	began   time.Time
 
-	dispatch *dispatcher
-	state    atomic.Pointer[state]
-	trimmed  sync.Once             // said that the history is at its bound
-	noRoom   atomic.Pointer[error] // why no new mail is taken, nil while it is
-	lack     atomic.Pointer[lack]
-	roomMu   sync.Mutex             // guards changes of noRoom, so that each is logged once
-	serving  atomic.Bool            // every listener accepts
-	refused  atomic.Pointer[string] // why the last reload changed nothing, nil: it did
-	began    time.Time
-	accounts atomic.Uint64 // rises when accounts change: open sessions look at theirs again
+	store      *relaystore.Store
+	journal    *relaystore.Journal
+	spool      *spool.Spool
+	trace      *trace.Recorder
+	certs      *certs.Manager
+	limiter    *policy.Limiter
+	accounts   *accounts
+	room       *monitor.Room
+	monitor    *monitor.Monitor
+	outbound   *outbound.Dispatcher
+	queue      *queue.Queue
+	submission *submission.Service
+	listeners  *listeners
+	admin      net.Listener // nil: none is configured
+	registry   *prometheus.Registry
 
-	deliveries     context.Context // of attempts made while a client waits; outlives the sessions
+	state     atomic.Pointer[state]
+	refused   atomic.Pointer[string] // why the last reload changed nothing, nil: it did
+	serving   atomic.Bool            // every listener accepts
+	draining  chan struct{}          // closed when the shutdown begins
+	reloading sync.Mutex             // one change of state at a time
+	stopping  bool                   // guarded by reloading: nothing changes any more
+
+	deliveries     context.Context // of sessions and of attempts made while a client waits; outlives the sessions
 	stopDeliveries context.CancelFunc
-	attempts       sync.WaitGroup
-
-	clients  sync.WaitGroup // of listeners
-	draining chan struct{}  // closed when the shutdown begins
-	fail     context.CancelCauseFunc
-
-	reloading sync.Mutex // one change of state at a time
-	stopping  bool       // guarded by reloading: nothing changes any more
-	mu        sync.Mutex // guards listeners
-	listeners map[string]*listener
-	admin     net.Listener
+	leaving        sync.WaitGroup // of what a reload took out
+	fail           context.CancelCauseFunc
 }
 
 // New makes a server: it opens the store, reads keys and certificates, and refuses what it cannot use.
 // Nothing listens yet.
 func New(ctx context.Context, o Options) (_ *Server, err error) {
 	c := o.Config
-	s := &Server{log: o.Logger, options: o, began: time.Now(), listeners: make(map[string]*listener), draining: make(chan struct{})}
-	s.dispatch = &dispatcher{s}
+	s := &Server{log: o.Logger, options: o, began: time.Now(), draining: make(chan struct{})}
 	s.deliveries, s.stopDeliveries = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	s.store, err = relaystore.Open(ctx, relaystore.Options{
-		Dir: c.DataDir, Daemon: true, Logger: o.Logger,
-		MaxBytes: int64(c.Store.MaxSize), MinFree: int64(c.Store.MinFree),
-	})
+	if err := s.open(ctx, c); err != nil {
+		return nil, err
+	}
+	s.registry = prometheus.NewRegistry()
+	s.room = monitor.NewRoom(s.store.Writable, s.log)
+	hooks, err := monitor.HooksOf(c)
 	if err != nil {
 		return nil, err
 	}
-	if s.journal, err = relaystore.OpenJournal(c.DataDir); err != nil {
+	s.monitor = monitor.New(monitor.Options{
+		DataDir: c.DataDir, InForce: s.inForce, Room: s.room, Store: s.store, Logger: s.log, Metrics: s.registry,
+		Certs:  func() []certs.Info { return s.certs.Info() },
+		Lookup: func(ctx context.Context, login string) (auth.Identity, error) { return s.accounts.Lookup(ctx, login) },
+	})
+	s.monitor.Use(c.Hostname, hooks)
+	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
+	if err := known.open(ctx, lockout(c)); err != nil {
 		return nil, err
 	}
-	if s.spool, err = newSpool(filepath.Join(c.DataDir, "tmp")); err != nil {
-		return nil, err
-	}
-	s.metrics = newMetrics(s)
-	s.trace = trace.NewRecorder(s.store, o.Logger)
-	if s.alerts, err = s.newAlerts(c); err != nil {
-		return nil, err
-	}
-	if s.auth, err = s.newAuthenticator(ctx, c); err != nil {
-		return nil, err
-	}
+	s.accounts = known
 	if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
 		return nil, err
 	}
-	s.held = newHeldMail(s.store.List)
-	if s.certs, err = certs.New(certOptions(c, o.Logger)); err != nil {
+	if s.certs, err = certs.New(c.CertOptions(o.Logger)); err != nil {
 		return nil, err
 	}
+	s.outbound = outbound.New(outbound.Options{
+		Routes: func() *outbound.Routes { return s.state.Load().routes }, Store: s.store, Changed: func() { s.queue.Wake() },
+		Stopping: s.draining, Logger: s.log, Metrics: s.registry,
+	})
 	st, err := s.newState(ctx, c, nil)
 	if err != nil {
 		return nil, err
 	}
 	s.state.Store(st)
-	st.runTokens()
+	st.routes.Run()
 	s.queue = s.newQueue(c)
+	s.submission = submission.New(s.deliveries, submission.Options{
+		Settings: func() *submission.Settings { return s.state.Load().settings }, Accounts: s.accounts, AccountDelay: 2 * storePoll,
+		Limiter: s.limiter, Room: s.room, Spool: s.spool, Queue: s.queue, List: s.store.List, Outbound: s.outbound,
+		Result: s.result, Stopping: s.draining, Trace: s.trace, Logger: s.log, Metrics: s.registry,
+	})
+	s.listeners = &listeners{options: s.wireOptions, sessions: s.deliveries, log: s.log,
+		fail: func(err error) { s.fail(err) }}
+	s.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s.store, s.listeners, s.inForce, s.trace, s.certs})
 	return s, nil
+}
+
+// open opens what lies in the data directory.
+func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
+	s.store, err = relaystore.Open(ctx, relaystore.Options{
+		Dir: c.DataDir, Daemon: true, Logger: s.log,
+		MaxBytes: int64(c.Store.MaxSize), MinFree: int64(c.Store.MinFree),
+	})
+	if err != nil {
+		return err
+	}
+	if s.journal, err = relaystore.OpenJournal(c.DataDir); err != nil {
+		return err
+	}
+	s.trace = trace.NewRecorder(s.store, s.log)
+	s.spool, err = newSpool(filepath.Join(c.DataDir, "tmp"))
+	return err
+}
+
+func (s *Server) inForce() monitor.InForce {
+	st := s.state.Load()
+	return monitor.InForce{Config: st.config, Routes: st.routes}
+}
+
+// result hears what became of a recipient in an attempt.
+func (s *Server) result(e trace.Event) {
+	s.monitor.Result(e)
+	s.trace.Record(e)
 }
 
 func newSpool(dir string) (*spool.Spool, error) {
@@ -150,53 +186,11 @@ func newSpool(dir string) (*spool.Spool, error) {
 	return spool.New(spool.Options{Dir: dir})
 }
 
-func (s *Server) newAuthenticator(ctx context.Context, c *config.Config) (*auth.Authenticator, error) {
-	pepper, err := s.store.Secret(ctx, auth.PepperName, auth.PepperSize)
-	if err != nil {
-		return nil, err
-	}
-	a := auth.New(auth.Options{
-		Sources: []auth.Source{auth.NewStoreSource(s.store, pepper)},
-		Lockout: lockout(c),
-		OnLock:  s.lockedOut,
-	})
-	return a, s.recallLockout(ctx, a)
-}
-
-func lockout(c *config.Config) auth.Lockout {
-	l := c.Auth.Lockout
-	return auth.Lockout{Failures: l.Failures, Window: l.Window.Std(), Duration: l.Duration.Std()}
-}
-
-// lockedOut traces and tells that somebody guesses passwords.
-func (s *Server) lockedOut(l auth.Lock) {
-	s.alerts.lockedOut(l)
-	e := trace.Event{Time: time.Now(), Kind: trace.AuthFail, Login: l.Login,
-		Detail: fmt.Sprintf("too many different wrong passwords: locked out until %s", l.Until.Format(time.RFC3339))}
-	if l.Client.IsValid() {
-		e.Client = l.Client.String()
-		if l.Client.IsSingleIP() {
-			e.Client = l.Client.Addr().String()
-		}
-	}
-	if s.trace.Refusal(e) {
-		s.log.Warn("locked out", logline.Pairs("login", e.Login, "client", e.Client, "distinct_wrong_passwords", l.Failures,
-			"until", l.Until.UTC().Format(time.RFC3339))...)
-	}
-}
-
-func certOptions(c *config.Config, log *slog.Logger) certs.Options {
-	return certs.Options{
-		CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Hostname: c.Hostname,
-		Dir: filepath.Join(c.DataDir, "tls"), Names: c.TLS.SelfSignedNames, Logger: log,
-	}
-}
-
 func (s *Server) newQueue(c *config.Config) *queue.Queue {
 	return queue.New(queue.Options{
-		Store: s.store, Journal: s.journal, Dispatcher: s.dispatch, Owner: "local",
+		Store: s.store, Journal: s.journal, Dispatcher: s.outbound, Owner: "local",
 		Schedule: schedule(c), Drain: attemptDrain,
-		Report: s.report, Trace: s.recordResult, Logger: s.log,
+		Report: s.outbound.Report, Trace: s.result, Logger: s.log,
 	})
 }
 
@@ -231,30 +225,32 @@ func (s *Server) Run(ctx context.Context) (err error) {
 			s.fail(fmt.Errorf("queue: %w", err))
 		}
 	}()
+	past := &history{store: s.store, bounds: func() config.Store { return s.state.Load().config.Store }, log: s.log}
 	for _, work := range []func(context.Context){
-		s.watchCertificates, s.alerts.run, s.limiter.Run, s.trace.Run, s.watchStore, s.watchConfig, s.prune, s.serveAdmin, s.listenStatus(),
+		s.watchCertificates, s.monitor.Run, s.limiter.Run, s.trace.Run, s.watchStore, s.watchConfig, past.run,
+		s.serveAdmin, s.listenStatus(),
 	} {
 		rest.Go(func() { work(background) })
 	}
 	select {
 	case <-s.queue.Up(): // nobody submits to a queue that is not there
-		s.serveAll()
+		s.serve()
 	case <-ctx.Done():
-		s.closeSockets()
+		s.listeners.close()
 	}
 	<-ctx.Done()
 	s.serving.Store(false)
 	s.log.Info("shutting down")
 	close(s.draining)
 	s.stopReloads()
-	s.shutdownListeners()
-	s.clients.Wait()
+	s.listeners.shutdown()
 	// Hand-offs whose clients are gone may end like those of the queue, then they are cut: an attempt cut
 	// before its final dot has done nothing, one behind it says that its outcome is unknown.
 	cut := time.AfterFunc(attemptDrain, s.stopDeliveries)
 	stopQueue()
 	<-queueDone
-	s.attempts.Wait()
+	s.submission.Wait()
+	s.leaving.Wait()
 	cut.Stop()
 	s.store.Hurry()
 	stopBackground()
@@ -265,17 +261,61 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-func (s *Server) serveAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.listeners {
-		s.serve(l)
+// bind opens every listener and the admin address: all or none.
+func (s *Server) bind() (err error) {
+	c := s.state.Load().config
+	if err := s.listeners.bind(c); err != nil || c.Admin.Address == "" {
+		return err
 	}
+	if s.admin, err = net.Listen("tcp", c.Admin.Address); err != nil {
+		s.listeners.close()
+		return fmt.Errorf("admin.address: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) serve() {
+	s.listeners.serveAll()
 	s.serving.Store(true)
-	s.log.Info("ready", "hostname", s.state.Load().config.Hostname, "upstreams", len(s.state.Load().upstreams))
+	st := s.state.Load()
+	s.log.Info("ready", "hostname", st.config.Hostname, "upstreams", len(st.routes.Upstreams))
 	if s.options.Ready != nil {
 		s.options.Ready()
 	}
+}
+
+// Addresses returns where each listener accepts, by name.
+func (s *Server) Addresses() map[string]string { return s.listeners.addresses() }
+
+func (s *Server) wireOptions(c *config.Config, l config.Listener) *wire.Options {
+	o := &wire.Options{
+		Name:                l.Name,
+		Hostname:            c.Hostname,
+		TLSMode:             wire.TLSMode(l.TLS),
+		Networks:            l.Networks.Prefixes(),
+		Proxies:             l.ProxyProtocol.Prefixes(),
+		MaxMessageSize:      int64(l.MaxMessageSize),
+		LongLines:           l.LongLines == config.EncodeLines,
+		MaxRecipients:       l.MaxRecipients,
+		MaxConnections:      l.MaxConnections,
+		MaxUnauthenticated:  l.MaxUnauthenticated,
+		MaxConnectionsPerIP: l.MaxConnectionsPerIP,
+		IdleTimeout:         l.IdleTimeout.Std(),
+		AuthTimeout:         l.AuthTimeout.Std(),
+		DataTimeout:         l.DataTimeout.Std(),
+		MaxSession:          l.MaxSession.Std(),
+		MinDataRate:         int64(l.MinDataRate),
+		NewSession:          s.submission.NewSession(l),
+		Refused:             func(r wire.Refusal) { s.submission.Refused(l.Name, r) },
+		Logger:              s.log,
+	}
+	if l.Auth == config.AuthRequired {
+		o.Mechanisms = c.Auth.Mechanisms
+	}
+	if l.TLS != config.NoTLS {
+		o.TLS = wire.ServerTLS(s.certs.GetCertificate, uint16(l.MinVersion))
+	}
+	return o
 }
 
 // close ends what New opened. It is safe on a server that New did not finish.
@@ -285,15 +325,15 @@ func (s *Server) close() error {
 	bounded, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if st := s.state.Load(); st != nil {
-		for _, up := range st.upstreams {
+		for _, up := range st.routes.Upstreams {
 			errs = append(errs, up.Close(bounded))
 		}
 	}
 	if s.limiter != nil {
 		errs = append(errs, s.limiter.Close(bounded))
 	}
-	if s.auth != nil {
-		errs = append(errs, s.saveLockout(bounded))
+	if s.accounts != nil {
+		errs = append(errs, s.accounts.saveLockout(bounded))
 	}
 	if s.trace != nil {
 		errs = append(errs, s.trace.Close(bounded))
@@ -307,84 +347,17 @@ func (s *Server) close() error {
 	return errors.Join(errs...)
 }
 
-// room returns nil while there is room for new mail, else why there is none. Trouble is looked for each
-// second; its end is looked for whenever somebody asks.
-func (s *Server) room() error {
-	if s.noRoom.Load() == nil {
-		return nil
-	}
-	s.checkRoom()
-	if err := s.noRoom.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
-
-// lack is a message that was refused for want of room, though smaller ones may fit.
-type lack struct {
-	at  time.Time
-	err error
-}
-
-// lackLife is how long after it room still counts as short.
-const lackLife = time.Minute
-
-// lacked notes a message that was refused for want of room. Just below the bound of the queue small ones still pass, so
-// the room that is left does not tell.
-func (s *Server) lacked(reply mail.Reply, err error) {
-	if err != nil && reply.Code == 452 && errors.Is(err, queue.ErrFull) {
-		s.lack.Store(&lack{time.Now(), err})
-	}
-}
-
-// shortage returns why mail is refused for want of room: all of it, or some within the last minute. nil: none is.
-func (s *Server) shortage(now time.Time) error {
-	if err := s.room(); err != nil {
-		return err
-	}
-	if l := s.lack.Load(); l != nil && now.Sub(l.at) < lackLife {
-		return l.err
-	}
-	return nil
-}
-
-// ready implements /readyz. While all upstreams are down it is ready all the same: mail is accepted and kept, and whoever would send
-// clients elsewhere for that would turn their mail away.
+// ready implements /readyz. While all upstreams are down it is ready all the same: mail is accepted and kept, and
+// whoever would send clients elsewhere for that would turn their mail away.
 func (s *Server) ready(context.Context) error {
 	if !s.serving.Load() {
 		return errors.New("the listeners are not up")
 	}
-	if err := s.room(); err != nil {
+	if err := s.room.Full(); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	return nil
 }
-
-var errLockedAlready = errors.New("the login is locked already")
-
-// lock locks a login that went over a limit whose policy says so.
-func (s *Server) lock(ctx context.Context, login, why string) {
-	err := s.store.UpdateUser(ctx, login, func(u *auth.User) error {
-		if u.Locked {
-			return errLockedAlready
-		}
-		u.Locked, u.LockReason = true, why
-		return nil
-	})
-	if errors.Is(err, errLockedAlready) {
-		return
-	}
-	if err != nil {
-		s.log.Error("cannot lock the login", "login", login, "err", err)
-		return
-	}
-	s.auth.Forget(login)
-	s.accounts.Add(1)
-	s.log.Warn("login locked", "login", login, "reason", why)
-	s.alerts.limitReached(login, why)
-}
-
-func (s *Server) upstreamChanged() { s.queue.Wake() }
 
 func (s *Server) serveAdmin(ctx context.Context) {
 	if s.admin == nil {
@@ -394,7 +367,9 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		c := s.state.Load().config
 		return append([]string{c.Hostname}, c.Admin.Names...)
 	}
-	if err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.notes, Gatherer: s.metrics.registry, Names: names, Logger: s.log}); err != nil {
+	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry, Names: names,
+		Logger: s.log})
+	if err != nil {
 		s.log.Error("admin stopped", "err", err)
 	}
 }

@@ -31,7 +31,7 @@ func TestMetricsDuringShutdown(t *testing.T) {
 		}
 		return err != nil
 	})
-	families, err := r.server.metrics.registry.Gather()
+	families, err := r.server.registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func TestStatusIsBounded(t *testing.T) {
 			r.smtp.Set(fakeprovider.Regime{SendAs: func(_, from string) bool { return from != denied }})
 		})
 	r.push(1)
-	up := r.server.state.Load().upstreams[0]
+	up := r.server.state.Load().routes.Upstreams[0]
 	for i := range 500 {
 		slot, _ := up.Reserve(time.Now(), fmt.Sprintf("user%d@contoso.example", i))
 		slot.Release()

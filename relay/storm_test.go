@@ -157,7 +157,7 @@ func TestAnUnknownBlockOfTheQueueCostsFiveReports(t *testing.T) {
 		t.Fatalf("%d refused", len(refused))
 	}
 	r.eventually("a pause", func() bool {
-		return r.server.state.Load().upstreams[0].States()[0].Status == upstream.Paused
+		return r.server.state.Load().routes.Upstreams[0].States()[0].Status == upstream.Paused
 	})
 	s := r.store()
 	var kept, failed int
@@ -174,7 +174,7 @@ func TestAnUnknownBlockOfTheQueueCostsFiveReports(t *testing.T) {
 				failed++
 			}
 		}
-		return err == nil && r.server.state.Load().upstreams[0].States()[0].InUse == 0 && kept+failed == 30
+		return err == nil && r.server.state.Load().routes.Upstreams[0].States()[0].InUse == 0 && kept+failed == 30
 	})
 	if kept < 25 {
 		t.Errorf("only %d of 30 are kept", kept)
@@ -232,7 +232,7 @@ func TestANewsletterIsNoStorm(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if st := r.server.state.Load().upstreams[0].States()[0]; st.Status != upstream.Ready {
+	if st := r.server.state.Load().routes.Upstreams[0].States()[0]; st.Status != upstream.Ready {
 		t.Errorf("%+v", st)
 	}
 }

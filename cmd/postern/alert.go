@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"postern/relay"
+	"postern/relay/monitor"
 )
 
 func (a *app) alertCommand() *cobra.Command {
@@ -50,7 +50,7 @@ Each is tried once, for ten seconds at most. The addresses of hooks are secrets:
 				return fmt.Errorf("there is no alert[%d] in %s, which has %s", max(n, 1), c.Path(),
 					plural(int64(len(c.Alerts)), "[[alert]]"))
 			}
-			tests, err := relay.TestAlerts(cmd.Context(), c, n)
+			tests, err := monitor.TestAlerts(cmd.Context(), c, n)
 			if err != nil {
 				return err
 			}
@@ -61,7 +61,7 @@ Each is tried once, for ten seconds at most. The addresses of hooks are secrets:
 	return cmd
 }
 
-func printAlertTests(cmd *cobra.Command, tests []relay.AlertTest, asJSON bool) error {
+func printAlertTests(cmd *cobra.Command, tests []monitor.AlertTest, asJSON bool) error {
 	var views []alertView
 	var rows [][]string
 	failed := false

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/mail"
-	"postern/relay"
+	"postern/relay/outbound"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
 )
@@ -92,7 +92,7 @@ func (a *app) allKeys(cmd *cobra.Command) ([]storedKey, error) {
 		return nil, err
 	}
 	defer s.Close()
-	keys, err := relay.Keys(cmd.Context(), c, s)
+	keys, err := outbound.Keys(cmd.Context(), c.DKIM, s)
 	if err != nil {
 		return nil, err
 	}

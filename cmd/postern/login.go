@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/mail"
-	"postern/relay"
 	"postern/relay/config"
+	"postern/relay/outbound"
 	"postern/relay/upstream/oauth"
 )
 
@@ -60,7 +60,7 @@ func (a *app) login(cmd *cobra.Command, name string, flow oauth.Flow) error {
 		return err
 	}
 	defer s.Close()
-	source, err := relay.NewTokens(c, block, s, slog.New(slog.DiscardHandler))
+	source, err := outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (a *app) tokens(ctx context.Context, c *config.Config, block config.Upstrea
 	if err != nil {
 		return nil, nil, err
 	}
-	source, err = relay.NewTokens(c, block, s, slog.New(slog.DiscardHandler))
+	source, err = outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/mail"
-	"postern/relay"
 	"postern/relay/config"
+	"postern/relay/outbound"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 	"postern/relay/upstream"
@@ -103,7 +103,7 @@ func reversePaths(c *config.Config, block config.Upstream, senders []mail.Addres
 		paths = append(paths, mail.Address{})
 	}
 	if block.NullSender != profile.NullAccepted && len(senders) > 0 {
-		paths = append(paths, relay.ReportSender(block, senders[0]))
+		paths = append(paths, outbound.ReportSender(block, senders[0]))
 	}
 	return paths, nil
 }

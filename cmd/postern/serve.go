@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/relay"
+	"postern/relay/check"
 	"postern/relay/config"
 )
 
@@ -33,7 +34,7 @@ changes nothing.`,
 				return err
 			}
 			log := newLogger(cmd.ErrOrStderr(), c.Log)
-			for _, w := range relay.Warnings(c, time.Now()) {
+			for _, w := range check.Warnings(c, time.Now()) {
 				log.Warn("configuration: " + w.String())
 			}
 			path := c.Path()
@@ -124,12 +125,12 @@ func (a *app) checkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, problems := relay.Check(cmd.Context(), path)
+			c, problems := check.Config(cmd.Context(), path)
 			if asJSON {
 				view := checkView{File: path, OK: len(problems) == 0, Problems: append([]config.Problem{}, problems...),
 					Warnings: []config.Problem{}}
 				if view.OK {
-					view.Warnings = append(view.Warnings, relay.Warnings(c, time.Now())...)
+					view.Warnings = append(view.Warnings, check.Warnings(c, time.Now())...)
 				}
 				if err := writeJSON(cmd.OutOrStdout(), view); err != nil || view.OK {
 					return err
@@ -142,7 +143,7 @@ func (a *app) checkCommand() *cobra.Command {
 			if len(problems) > 0 {
 				return errSilent
 			}
-			for _, w := range relay.Warnings(c, time.Now()) {
+			for _, w := range check.Warnings(c, time.Now()) {
 				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s\n", w)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s, %s.\n", path, plural(int64(len(c.Listeners)), "listener"),

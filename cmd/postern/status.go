@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/mail"
-	"postern/relay"
 	"postern/relay/config"
+	"postern/relay/monitor"
 	"postern/relay/status"
 	relaystore "postern/relay/store"
 )
@@ -62,7 +62,7 @@ func askStatus(ctx context.Context, c *config.Config) (*status.Report, error) {
 	gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 	switch {
 	case gone && !relaystore.Serving(c.DataDir):
-		return relay.StatusAlone(ctx, c), nil
+		return monitor.StatusAlone(ctx, c), nil
 	case gone:
 		return nil, fmt.Errorf("postern runs in %s, but does not answer there yet (%w); its log says why", c.DataDir,
 			err)

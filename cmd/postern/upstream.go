@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"postern/relay"
 	"postern/relay/config"
+	"postern/relay/outbound"
 )
 
 func (a *app) upstreamCommand() *cobra.Command {
@@ -103,7 +103,7 @@ tls that do not fit are told within seconds. A delivery waits longer than this t
 			if !asJSON {
 				live.w = cmd.OutOrStdout()
 			}
-			if _, err := relay.TestUpstream(cmd.Context(), c.Hostname, block, tokens, live.trial(timeout)); err != nil {
+			if _, err := outbound.TestUpstream(cmd.Context(), c.Hostname, block, tokens, live.trial(timeout)); err != nil {
 				return err
 			}
 			report := live.end()

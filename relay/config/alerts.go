@@ -8,7 +8,7 @@ import (
 	"postern/relay/alert"
 )
 
-// alerts judges the hooks. No message says what was written as url: it is a secret.
+// alerts checks the hooks. No message says what was written as url: it is a secret.
 func (v *validator) alerts() {
 	for i := range v.Alerts {
 		key, a := element("alert", i), &v.Alerts[i]

@@ -18,7 +18,8 @@ func TestByteOrderMarks(t *testing.T) {
 		return path
 	}
 	write("secret", "\ufeffs3cret word\r\n")
-	text := "hostname = \"relay.example.com\"\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\nusername = \"a\"\npassword = \"file:secret\"\n"
+	text := "hostname = \"relay.example.com\"\n[[upstream]]\nname = \"office\"\nhost = " +
+		"\"smtp.example.net\"\nusername = \"a\"\npassword = \"file:secret\"\n"
 	c, err := Load(write("relay.toml", "\ufeff"+text))
 	if err != nil {
 		t.Fatal(err)

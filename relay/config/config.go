@@ -111,22 +111,28 @@ type Listener struct {
 	Login    string   `toml:"login"`                      // the account of a client let in by its network
 	Profile  string   `toml:"profile" default:"standard"` // only "standard" in this version
 	// MinVersion overrides TLS.MinVersion, which is its default.
-	MinVersion          TLSVersion `toml:"min_version"`
-	Handoff             Duration   `toml:"handoff" default:"5s"` // wait this long for the upstream's verdict; 0: always queue first
-	MaxMessageSize      Size       `toml:"max_message_size" default:"35MB"`
-	LongLines           string     `toml:"long_lines" default:"encode"`   // EncodeLines or RefuseLines: what becomes of lines over 998 octets
-	MaxRecipients       int        `toml:"max_recipients" default:"1000"` // per message
-	MaxConnections      int        `toml:"max_connections" default:"2000"`
-	MaxUnauthenticated  int        `toml:"max_unauthenticated" default:"1000"` // connections before TLS and login, beside MaxConnections
-	MaxConnectionsPerIP int        `toml:"max_connections_per_ip" default:"50"`
-	IdleTimeout         Duration   `toml:"idle_timeout" default:"5m"`     // longest silence between commands (RFC 5321 §4.5.3.2)
-	AuthTimeout         Duration   `toml:"auth_timeout" default:"5m"`     // from connection to successful AUTH, absolute
-	DataTimeout         Duration   `toml:"data_timeout" default:"3m"`     // longest silence inside a transfer
-	MaxSession          Duration   `toml:"max_session" default:"24h"`     // longest life of a connection
-	MinDataRate         Rate       `toml:"min_data_rate" default:"1KB/s"` // average below which a transfer is ended, after the first DataTimeout
-	ProxyProtocol       Networks   `toml:"proxy_protocol"`                // load balancers that send a PROXY header
-	ClientCAFile        string     `toml:"client_ca_file"`                // not available in this version
-	HideClient          bool       `toml:"hide_client" default:"true"`    // no client address in Received
+	MinVersion TLSVersion `toml:"min_version"`
+	// wait this long for the upstream's verdict; 0: always queue first
+	Handoff        Duration `toml:"handoff" default:"5s"`
+	MaxMessageSize Size     `toml:"max_message_size" default:"35MB"`
+	// EncodeLines or RefuseLines: what becomes of lines over 998 octets
+	LongLines      string `toml:"long_lines" default:"encode"`
+	MaxRecipients  int    `toml:"max_recipients" default:"1000"` // per message
+	MaxConnections int    `toml:"max_connections" default:"2000"`
+	// connections before TLS and login, beside MaxConnections
+	MaxUnauthenticated  int `toml:"max_unauthenticated" default:"1000"`
+	MaxConnectionsPerIP int `toml:"max_connections_per_ip" default:"50"`
+	// longest silence between commands (RFC 5321 §4.5.3.2)
+	IdleTimeout Duration `toml:"idle_timeout" default:"5m"`
+	// from connection to successful AUTH, absolute
+	AuthTimeout Duration `toml:"auth_timeout" default:"5m"`
+	DataTimeout Duration `toml:"data_timeout" default:"3m"` // longest silence inside a transfer
+	MaxSession  Duration `toml:"max_session" default:"24h"` // longest life of a connection
+	// average below which a transfer is ended, after the first DataTimeout
+	MinDataRate   Rate     `toml:"min_data_rate" default:"1KB/s"`
+	ProxyProtocol Networks `toml:"proxy_protocol"`             // load balancers that send a PROXY header
+	ClientCAFile  string   `toml:"client_ca_file"`             // not available in this version
+	HideClient    bool     `toml:"hide_client" default:"true"` // no client address in Received
 }
 
 // Auth says how logins are proved.
@@ -172,9 +178,10 @@ func DefaultPolicy() Policy {
 		Senders:        []string{"{login}"},
 		UnlistedSender: "refuse",
 		Recipients:     []string{"*"},
-		Limits:         []string{"60 messages/minute", "1000 messages/day", "2000 recipients/day", "200 new recipients/day", "2GB/day"},
-		OverLimit:      "defer",
-		MaxHeld:        500, // more than a person would look through
+		Limits: []string{"60 messages/minute", "1000 messages/day", "2000 recipients/day",
+			"200 new recipients/day", "2GB/day"},
+		OverLimit: "defer",
+		MaxHeld:   500, // more than a person would look through
 	}
 }
 
@@ -214,18 +221,22 @@ type Upstream struct {
 	Mechanisms            []string `toml:"mechanisms"`      // in order of preference
 	MaxConnections        int      `toml:"max_connections"` // at once, for each upstream identity
 	MessagesPerConnection int      `toml:"messages_per_connection"`
-	IdleClose             Duration `toml:"idle_close"`                  // an unused connection is closed after this
-	Rate                  []string `toml:"rate"`                        // same grammar as limits: messages or recipients, for each identity
-	MaxMessageSize        Size     `toml:"max_message_size"`            // 0: as EHLO says
-	LargeMail             string   `toml:"large_mail" default:"refuse"` // Microsoft Graph: refuse or upload what is too large for one request
-	MaxRecipients         int      `toml:"max_recipients"`              // larger envelopes are split
-	AssumeExtensions      []string `toml:"assume_extensions"`
-	DenyExtensions        []string `toml:"deny_extensions"`
-	DKIM                  string   `toml:"dkim"`        // DKIMSign, DKIMSkip or DKIMStrip
-	SenderRule            string   `toml:"sender_rule"` // whom the provider lets send, as package profile names it
-	NullSender            string   `toml:"null_sender"` // what the provider does to the null reverse-path, as package profile names it
-	MessageID             string   `toml:"message_id"`  // what the provider does to it, as package profile names it
-	AddHeaders            []string `toml:"add_headers"` // "Name: value", for each message that goes here; see AddedFields
+	IdleClose             Duration `toml:"idle_close"` // an unused connection is closed after this
+	// same grammar as limits: messages or recipients, for each identity
+	Rate           []string `toml:"rate"`
+	MaxMessageSize Size     `toml:"max_message_size"` // 0: as EHLO says
+	// Microsoft Graph: refuse or upload what is too large for one request
+	LargeMail        string   `toml:"large_mail" default:"refuse"`
+	MaxRecipients    int      `toml:"max_recipients"` // larger envelopes are split
+	AssumeExtensions []string `toml:"assume_extensions"`
+	DenyExtensions   []string `toml:"deny_extensions"`
+	DKIM             string   `toml:"dkim"`        // DKIMSign, DKIMSkip or DKIMStrip
+	SenderRule       string   `toml:"sender_rule"` // whom the provider lets send, as package profile names it
+	// what the provider does to the null reverse-path, as package profile names it
+	NullSender string `toml:"null_sender"`
+	MessageID  string `toml:"message_id"` // what the provider does to it, as package profile names it
+	// "Name: value", for each message that goes here; see AddedFields
+	AddHeaders []string `toml:"add_headers"`
 
 	DANE  bool   `toml:"dane" default:"false"` // not available in this version
 	OAuth *OAuth `toml:"oauth"`                // instead of Password
@@ -259,7 +270,7 @@ func (u *Upstream) ReplyRules() []replies.Rule {
 	return rules
 }
 
-// Rates are the rates of the block. They were judged when the configuration was validated.
+// Rates are the rates of the block. They were checked when the configuration was validated.
 func (u *Upstream) Rates() ([]upstream.Rate, error) {
 	var rates []upstream.Rate
 	for _, text := range u.Rate {
@@ -283,7 +294,7 @@ type Route struct {
 	Upstreams []string `toml:"upstreams"`
 }
 
-// Delivery is the patience of the queue.
+// Delivery is how often and how long the queue tries.
 type Delivery struct {
 	Retry      []Duration `toml:"retry" default:"1m,5m,15m,30m,1h,2h,4h"` // the last value repeats
 	Expire     Duration   `toml:"expire" default:"2d"`
@@ -293,8 +304,9 @@ type Delivery struct {
 
 // Admin is the HTTP listener for health, metrics and the console.
 type Admin struct {
-	Address string   `toml:"address" default:"127.0.0.1:8587"` // "" switches it off
-	Names   []string `toml:"names"`                            // names that it may be asked for by, beside hostname, localhost and addresses
+	Address string `toml:"address" default:"127.0.0.1:8587"` // "" switches it off
+	// names that it may be asked for by, beside hostname, localhost and addresses
+	Names []string `toml:"names"`
 }
 
 // Alert is a hook that is told of faults by HTTPS: a person hears of them without mail.

@@ -49,7 +49,7 @@ func (d *document) decode(data []byte, root reflect.Value) bool {
 	return true
 }
 
-// wellFormed lets go-toml judge syntax, duplicate keys and tables defined twice.
+// wellFormed lets go-toml check syntax, duplicate keys and tables defined twice.
 func (d *document) wellFormed(data []byte) bool {
 	var tree map[string]any
 	err := toml.Unmarshal(data, &tree)
@@ -100,7 +100,7 @@ func (d *document) enter(root reflect.Value, e *unstable.Node) (reflect.Value, s
 			return reflect.Value{}, path
 		}
 		d.mark(path, it.Node())
-		v = settle(v)
+		v = tableOf(v)
 	}
 	return v, path
 }
@@ -116,7 +116,7 @@ func (d *document) keyValue(table reflect.Value, path string, e *unstable.Node) 
 			d.notTable(v.Type(), path, it.Node())
 			return
 		}
-		v, path = d.child(settle(v), path, it.Node())
+		v, path = d.child(tableOf(v), path, it.Node())
 		if v.IsValid() {
 			d.mark(path, it.Node())
 		}
@@ -150,7 +150,7 @@ func (d *document) child(table reflect.Value, path string, key *unstable.Node) (
 func (d *document) assign(v reflect.Value, path string, at, value *unstable.Node) {
 	switch {
 	case isTable(v.Type()) && value.Kind == unstable.InlineTable:
-		d.inlineTable(settle(v), path, value)
+		d.inlineTable(tableOf(v), path, value)
 	case v.Kind() == reflect.Slice && value.Kind == unstable.Array:
 		d.array(v, path, at, value)
 	default:
@@ -273,7 +273,7 @@ func (d *document) fill(v reflect.Value, path string) {
 		case ok && !d.has(key) && fv.IsZero():
 			setText(fv, value)
 		case isTable(fv.Type()) && (fv.Kind() != reflect.Pointer || !fv.IsNil()):
-			d.fill(settle(fv), key)
+			d.fill(tableOf(fv), key)
 		case fv.Kind() == reflect.Slice && isTable(fv.Type().Elem()):
 			for j := range fv.Len() {
 				d.fill(fv.Index(j), element(key, j))
@@ -320,8 +320,8 @@ func isTable(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct && !isUnmarshaler(t)
 }
 
-// settle returns the struct of a table field, allocated where the field is a pointer.
-func settle(v reflect.Value) reflect.Value {
+// tableOf returns the struct of a table field, allocated where the field is a pointer.
+func tableOf(v reflect.Value) reflect.Value {
 	if v.Kind() != reflect.Pointer {
 		return v
 	}

@@ -22,9 +22,10 @@ func graphHost(u *Upstream) string {
 }
 
 // smtpOnly are keys that mean nothing to Microsoft Graph.
-var smtpOnly = []string{"mechanisms", "messages_per_connection", "idle_close", "assume_extensions", "deny_extensions", "add_headers", "rule"}
+var smtpOnly = []string{"mechanisms", "messages_per_connection", "idle_close", "assume_extensions", "deny_extensions",
+	"add_headers", "rule"}
 
-// graph judges what Microsoft Graph makes different.
+// graph checks what is different with Microsoft Graph.
 func (v *validator) graph(key string, u *Upstream) {
 	if u.OAuth == nil {
 		v.fail(key+".provider", "%s takes access tokens only, write [upstream.oauth]", u.Provider)
@@ -41,7 +42,8 @@ func (v *validator) graph(key string, u *Upstream) {
 		}
 	}
 	if u.MaxConnections > graph.DefaultConnections {
-		v.fail(key+".max_connections", "Microsoft Graph takes %d requests at a time for a mailbox, write that or less", graph.DefaultConnections)
+		v.fail(key+".max_connections", "Microsoft Graph takes %d requests at a time for a mailbox, write that or less",
+			graph.DefaultConnections)
 	}
 	v.oneOf(key+".large_mail", u.LargeMail, graph.RefuseLarge, graph.UploadLarge)
 	if u.LargeMail == graph.UploadLarge {
@@ -49,23 +51,30 @@ func (v *validator) graph(key string, u *Upstream) {
 		return
 	}
 	if u.MaxMessageSize > graph.DefaultMessageSize {
-		v.fail(key+".max_message_size", `Microsoft Graph takes no message over %d octets as it is, write that or less, or large_mail = "upload"`, graph.DefaultMessageSize)
+		v.fail(key+".max_message_size", `Microsoft Graph takes no message over %d octets as it is, write that or `+
+			`less, or large_mail = "upload"`, graph.DefaultMessageSize)
 	}
 }
 
-// graphUpload judges what the rebuilding of large mail makes different.
+// graphUpload checks what is different where large mail is rebuilt.
 func (v *validator) graphUpload(key string, u *Upstream) {
 	if u.MaxMessageSize > graph.MaxUploadSize {
-		v.fail(key+".max_message_size", "Exchange Online takes no message over %d octets, write that or less", graph.MaxUploadSize)
+		v.fail(key+".max_message_size", "Exchange Online takes no message over %d octets, write that or less",
+			graph.MaxUploadSize)
 	}
 	if u.DKIM == DKIMSign {
-		v.fail(key+".dkim", `"sign" would be the signature of another message where large_mail = "upload" rebuilds it, write "skip"; Exchange signs`)
+		v.fail(key+".dkim", `"sign" would be the signature of another message where large_mail = "upload" rebuilds `+
+			`it, write "skip"; Exchange signs`)
 	}
 	if u.SendsAsSender() {
-		v.warn(key+".large_mail", `"upload" with identity = "sender" needs Mail.ReadWrite for every sender's mailbox: the application can read and delete their mail. Unless that is wanted, write identity = "username" with a mailbox that has no mail of people, or "refuse"`)
+		v.warn(key+".large_mail", `"upload" with identity = "sender" needs Mail.ReadWrite for every sender's `+
+			`mailbox: the application can read and delete their mail. Unless that is wanted, write identity = `+
+			`"username" with a mailbox that has no mail of people, or "refuse"`)
 	}
-	if o := u.OAuth; o != nil && len(o.Scopes) > 0 && o.Flow.Delegated() && o.Flow != oauth.RefreshToken && !namesScope(o.Scopes, "Mail.ReadWrite") {
-		v.warn(key+".oauth.scopes", `name no Mail.ReadWrite, which large_mail = "upload" needs; remove scopes, so that a login asks for what is needed, and log in again`)
+	if o := u.OAuth; o != nil && len(o.Scopes) > 0 && o.Flow.Delegated() && o.Flow != oauth.RefreshToken &&
+		!namesScope(o.Scopes, "Mail.ReadWrite") {
+		v.warn(key+".oauth.scopes", `name no Mail.ReadWrite, which large_mail = "upload" needs; remove scopes, so `+
+			`that a login asks for what is needed, and log in again`)
 	}
 	if u.OAuth != nil && strings.HasPrefix(u.OAuth.Cloud, "us-gov") {
 		v.fail(key+".large_mail", "Microsoft has no upload sessions in the cloud %s, remove it", u.OAuth.Cloud)
@@ -76,7 +85,8 @@ func (v *validator) graphUpload(key string, u *Upstream) {
 // the policies, one of them for everybody, allow that one alone.
 func (c *Config) SendsForOthers(u *Upstream) bool {
 	itself := func(senders []string) bool {
-		return len(senders) > 0 && !slices.ContainsFunc(senders, func(s string) bool { return !strings.EqualFold(s, u.Username) })
+		other := func(s string) bool { return !strings.EqualFold(s, u.Username) }
+		return len(senders) > 0 && !slices.ContainsFunc(senders, other)
 	}
 	all := false
 	for i := range c.Policies {
@@ -97,7 +107,8 @@ func namesScope(scopes []string, permission string) bool {
 	})
 }
 
-// largestMessage is max_message_size where it is not written: what the profile says, and with uploads what Exchange takes.
+// largestMessage is max_message_size where it is not written: what the profile says, and with uploads what Exchange
+// takes.
 func largestMessage(u *Upstream, profile Size) Size {
 	if u.ByGraph() && u.LargeMail == graph.UploadLarge {
 		return graph.DefaultUploadSize

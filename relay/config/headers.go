@@ -15,14 +15,14 @@ const (
 // ownedFields are not for add_headers: they are the author's, ours, the signer's, or those of servers on the way.
 var ownedFields = []string{
 	"From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Subject", "Date", "Message-ID", "In-Reply-To", "References",
-	"MIME-Version", "Received", "Return-Path", "Delivered-To", "Authentication-Results", "Received-SPF", "DKIM-Signature",
-	"DomainKey-Signature",
+	"MIME-Version", "Received", "Return-Path", "Delivered-To", "Authentication-Results", "Received-SPF",
+	"DKIM-Signature", "DomainKey-Signature",
 }
 
 // ownedPrefixes begin the names of families of such fields.
 var ownedPrefixes = []string{"Content-", "Resent-", "ARC-"}
 
-// addHeaders judges the header fields that an upstream gets with each message.
+// addHeaders checks the header fields that an upstream gets with each message.
 func (v *validator) addHeaders(key string, u *Upstream) {
 	key += ".add_headers"
 	if len(u.AddHeaders) > maxAddedFields {
@@ -35,7 +35,8 @@ func (v *validator) addHeaders(key string, u *Upstream) {
 		case !colon || !isFieldName(name):
 			v.fail(at, `%q is not a header field, write one such as "X-Name: value"`, mail.Cut(text, 100))
 		case !isFieldText(value):
-			v.fail(at, "the value of %s has a line end, a control or a letter outside ASCII, write printable ASCII on one line", name)
+			v.fail(at, "the value of %s has a line end, a control or a letter outside ASCII, write printable ASCII "+
+				"on one line", name)
 		case strings.TrimSpace(value) == "":
 			v.fail(at, `%s has no value, write "%s: value"`, name, name)
 		case len(text) >= maxFieldLine:
@@ -48,7 +49,8 @@ func (v *validator) addHeaders(key string, u *Upstream) {
 
 // isFieldName reports a field-name (RFC 5322 §3.6.8), no longer than any line of a header wants it.
 func isFieldName(name string) bool {
-	return name != "" && len(name) <= 76 && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
+	odd := func(r rune) bool { return r <= ' ' || r > '~' }
+	return name != "" && len(name) <= 76 && !strings.ContainsFunc(name, odd)
 }
 
 func isFieldText(value string) bool {
@@ -69,7 +71,7 @@ func isOwned(name string) bool {
 	return false
 }
 
-// AddedFields are the header fields of add_headers, in order. They were judged when the configuration was validated.
+// AddedFields are the header fields of add_headers, in order. They were checked when the configuration was validated.
 func (u *Upstream) AddedFields() []mail.Field {
 	var fields []mail.Field
 	for _, text := range u.AddHeaders {

@@ -11,7 +11,7 @@ const (
 	minBits6 = 7
 )
 
-// A client ends its transfer before the server's verdict when that takes longer than its patience:
+// A client ends its transfer before the server's verdict when that takes longer than it waits:
 // ten minutes by RFC 5321 §4.5.3.2.6, but mail programs and scanners give up after one or two.
 const (
 	handoffLong = 30 * time.Second
@@ -26,7 +26,7 @@ func (v *validator) listeners() {
 	for i := range v.Listeners {
 		key, l := element("listener", i), &v.Listeners[i]
 		v.listen(key, i)
-		v.gate(key, l)
+		v.access(key, l)
 		v.listenerBounds(key, l)
 		v.listenerTimes(key, l)
 	}
@@ -65,13 +65,14 @@ func (v *validator) listen(key string, i int) {
 	}
 	for j := range i {
 		if other, err := parseListen(v.Listeners[j].Address); err == nil && addr.conflicts(other) {
-			v.fail(key+".address", "%s is taken by listener[%d] (%s), write another port or address", v.Listeners[i].Address, j+1, v.Listeners[j].Address)
+			v.fail(key+".address", "%s is taken by listener[%d] (%s), write another port or address",
+				v.Listeners[i].Address, j+1, v.Listeners[j].Address)
 		}
 	}
 }
 
-// gate keeps out whoever has not proved who they are: promise 3, nobody sends as somebody else.
-func (v *validator) gate(key string, l *Listener) {
+// access keeps out whoever has not proved who they are: promise 3, nobody sends as somebody else.
+func (v *validator) access(key string, l *Listener) {
 	tlsKnown := v.oneOf(key+".tls", l.TLS, StartTLS, Implicit, Auto, NoTLS)
 	authKnown := v.oneOf(key+".auth", l.Auth, AuthRequired, AuthNetwork)
 	if tlsKnown && l.TLS == NoTLS {
@@ -80,7 +81,8 @@ func (v *validator) gate(key string, l *Listener) {
 	if authKnown && l.Auth == AuthNetwork {
 		v.limited(key, `auth = "network"`, "auth", l)
 		if l.Login == "" {
-			v.fail(key+".login", `is empty while auth = "network", write the account that clients of these networks are`)
+			v.fail(key+".login",
+				`is empty while auth = "network", write the account that clients of these networks are`)
 		}
 	}
 	if authKnown && l.Auth == AuthRequired && l.Login != "" {
@@ -96,7 +98,8 @@ func (v *validator) gate(key string, l *Listener) {
 // limited demands narrow networks where they are all that stands between the world and a relay.
 func (v *validator) limited(key, setting, field string, l *Listener) {
 	if len(l.Networks) == 0 {
-		v.fail(key+"."+field, `%s would let everybody in, write networks = ["192.0.2.0/24"] with those that may connect`, setting)
+		v.fail(key+"."+field,
+			`%s would let everybody in, write networks = ["192.0.2.0/24"] with those that may connect`, setting)
 		return
 	}
 	v.narrow(key+".networks", l.Networks, setting+" would let everybody in")
@@ -119,12 +122,13 @@ func (v *validator) narrow(key string, ns Networks, why string) {
 }
 
 func allLoopback(ns Networks) bool {
-	for _, n := range ns {
-		if !n.IsValid() || !n.Addr().IsLoopback() || n.Addr().Is4() && n.Bits() < 8 || n.Addr().Is6() && n.Bits() < 128 {
-			return false
+	return !slices.ContainsFunc(ns, func(n Network) bool {
+		least := 128
+		if n.Addr().Is4() {
+			least = 8
 		}
-	}
-	return true
+		return !n.IsValid() || !n.Addr().IsLoopback() || n.Bits() < least
+	})
 }
 
 func (v *validator) profile(key string, l *Listener) {
@@ -152,17 +156,20 @@ func (v *validator) listenerBounds(key string, l *Listener) {
 	v.between(key+".max_connections_per_ip", l.MaxConnectionsPerIP, 1, 100_000)
 	// RFC 5321 §4.5.3.1.8: a server should take 100 recipients.
 	if l.MaxRecipients > 0 && l.MaxRecipients < 100 {
-		v.warn(key+".max_recipients", "%d is below the 100 that clients may count on by RFC 5321 §4.5.3.1.8", l.MaxRecipients)
+		v.warn(key+".max_recipients", "%d is below the 100 that clients may count on by RFC 5321 §4.5.3.1.8",
+			l.MaxRecipients)
 	}
 	if l.MaxConnections > 0 && l.MaxConnectionsPerIP > l.MaxConnections && v.doc.has(key+".max_connections_per_ip") {
-		v.fail(key+".max_connections_per_ip", "%d is more than max_connections %d, write a smaller one", l.MaxConnectionsPerIP, l.MaxConnections)
+		v.fail(key+".max_connections_per_ip", "%d is more than max_connections %d, write a smaller one",
+			l.MaxConnectionsPerIP, l.MaxConnections)
 	}
 }
 
 func (v *validator) listenerTimes(key string, l *Listener) {
 	v.atMost(key+".handoff", l.Handoff, handoffMax, "no client waits that long for a verdict")
 	if d := l.Handoff.Std(); d > handoffLong && d <= handoffMax {
-		v.warn(key+".handoff", "%s is longer than many clients wait for a verdict; they would send again, write at most %s", l.Handoff, Duration(handoffLong))
+		v.warn(key+".handoff", "%s is longer than many clients wait for a verdict; they would send again, write at "+
+			"most %s", l.Handoff, Duration(handoffLong))
 	}
 	for _, t := range []struct {
 		name  string

@@ -29,8 +29,8 @@ func Load(path string) (*Config, error) {
 }
 
 // Read reads a configuration for a command that works on the store beside the daemon: keys, types and
-// single values are judged, defaults filled in and paths made absolute, but combinations are not
-// judged and secrets not read. On an error the Config, where not nil, serves Validate only.
+// single values are checked, defaults filled in and paths made absolute, but combinations are not
+// checked and secrets not read. On an error the Config, where not nil, serves Validate only.
 func Read(path string) (*Config, error) {
 	data, err := textfile.Bounded(path, maxFile)
 	if bad, ok := errors.AsType[*textfile.Error](err); ok {
@@ -125,18 +125,20 @@ func (c *Config) dir() string {
 // Path returns the file that the configuration was read from.
 func (c *Config) Path() string { return c.doc.file }
 
-// Files returns the files a change of which means that the configuration should be loaded again:
-// relay.toml, secrets, DKIM keys, trust anchors and addresses of hooks. The listeners' certificates are watched by package certs.
+// Files returns the files a change of which means that the configuration should be loaded again: relay.toml, secrets,
+// DKIM keys, trust anchors and addresses of hooks. The listeners' certificates are watched by package certs.
 func (c *Config) Files() []string {
 	files := []string{c.doc.file}
 	for i := range c.DKIM {
 		files = append(files, c.DKIM[i].KeyFile)
 	}
 	for i := range c.Upstreams {
-		files = append(files, c.Upstreams[i].CAFile, c.Upstreams[i].CertFile, c.Upstreams[i].KeyFile, c.Upstreams[i].Password.path(c.dir()))
+		files = append(files, c.Upstreams[i].CAFile, c.Upstreams[i].CertFile, c.Upstreams[i].KeyFile,
+			c.Upstreams[i].Password.path(c.dir()))
 		files = append(files, c.Upstreams[i].Proxy.path(c.dir()))
 		if o := c.Upstreams[i].OAuth; o != nil {
-			files = append(files, o.CertificateFile, o.KeyFile, o.ServiceAccountFile, o.ClientSecret.path(c.dir()), o.RefreshToken.path(c.dir()))
+			files = append(files, o.CertificateFile, o.KeyFile, o.ServiceAccountFile, o.ClientSecret.path(c.dir()),
+				o.RefreshToken.path(c.dir()))
 		}
 	}
 	for i := range c.Alerts {
@@ -148,7 +150,7 @@ func (c *Config) Files() []string {
 }
 
 // Problem returns a problem about a key at its place in the file, for what only other packages can
-// judge, such as the content of tls.cert_file.
+// check, such as the content of tls.cert_file.
 func (c *Config) Problem(key, format string, args ...any) Problem {
 	return Problem{File: c.doc.file, Line: c.doc.lineOf(key), Key: key, Message: fmt.Sprintf(format, args...)}
 }

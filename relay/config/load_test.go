@@ -40,11 +40,13 @@ func TestDefaultListeners(t *testing.T) {
 		if got := (door{l.Name, l.Address, l.TLS}); got != want[i] {
 			t.Errorf("listener %d is %v, want %v", i, got, want[i])
 		}
-		if l.Auth != AuthRequired || l.Handoff.Std() != 5*time.Second || !l.HideClient || l.MaxMessageSize != 35e6 || l.MinVersion.String() != "1.2" {
+		if l.Auth != AuthRequired || l.Handoff.Std() != 5*time.Second || !l.HideClient || l.MaxMessageSize != 35e6 ||
+			l.MinVersion.String() != "1.2" {
 			t.Errorf("listener %d: %+v", i, l)
 		}
 	}
-	if len(c.Auth.Sources) != 1 || c.Auth.Sources[0].Type != "store" || !slices.Equal(c.Auth.Mechanisms, []string{"PLAIN", "LOGIN"}) {
+	if len(c.Auth.Sources) != 1 || c.Auth.Sources[0].Type != "store" ||
+		!slices.Equal(c.Auth.Mechanisms, []string{"PLAIN", "LOGIN"}) {
 		t.Errorf("%+v", c.Auth)
 	}
 }
@@ -67,7 +69,8 @@ warn_after = "0s"
 min_version = "1.2"
 `)
 	l := c.Listeners[0]
-	if len(c.Listeners) != 1 || l.Name != "submissions" || l.Address != ":465" || l.Handoff != 0 || l.HideClient || l.MinDataRate != 0 || l.MinVersion.String() != "1.3" {
+	if len(c.Listeners) != 1 || l.Name != "submissions" || l.Address != ":465" || l.Handoff != 0 || l.HideClient ||
+		l.MinDataRate != 0 || l.MinVersion.String() != "1.3" {
 		t.Errorf("%+v", l)
 	}
 	if c.Admin.Address != "" || c.Delivery.WarnAfter != 0 || c.Upstreams[0].Port != 2525 {
@@ -110,7 +113,8 @@ key_file = "key.pem"
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.DataDir != filepath.Join(dir, "data") || c.TLS.CertFile != filepath.Join(dir, "cert.pem") || c.TLS.KeyFile != "/etc/key.pem" {
+	if c.DataDir != filepath.Join(dir, "data") || c.TLS.CertFile != filepath.Join(dir, "cert.pem") ||
+		c.TLS.KeyFile != "/etc/key.pem" {
 		t.Errorf("%q %+v", c.DataDir, c.TLS)
 	}
 	if c.Upstreams[0].Password.Value() != "hunter2" {
@@ -131,7 +135,8 @@ func TestHostnameOfTheMachine(t *testing.T) {
 	if err != nil || c.Hostname != name {
 		t.Fatalf("%q, machine %q (%v)", c.Hostname, name, err)
 	}
-	for name, want := range map[string]string{"": "this machine has no name", "a b": "is not a host name", "host": "has no domain", "host.example.com": ""} {
+	for name, want := range map[string]string{"": "this machine has no name", "a b": "is not a host name",
+		"host": "has no domain", "host.example.com": ""} {
 		c.Hostname = name
 		err := c.Validate()
 		said := fmt.Sprint(err, c.Warnings())
@@ -152,7 +157,8 @@ func TestReadAsksForNoSecrets(t *testing.T) {
 		t.Fatal("Load asks for none either")
 	}
 	writeMode(t, path, "data_dir = 5\n", 0o600)
-	if _, err := Read(path); err == nil || !strings.Contains(err.Error(), "relay.toml:1: data_dir: has the wrong type") {
+	if _, err := Read(path); err == nil || !strings.Contains(err.Error(),
+		"relay.toml:1: data_dir: has the wrong type") {
 		t.Fatal(err)
 	}
 }
@@ -169,7 +175,8 @@ func TestFileProblems(t *testing.T) {
 	} {
 		c, err := Load(path)
 		var all *Error
-		if c != nil || !errors.As(err, &all) || !strings.Contains(err.Error(), want) || strings.HasPrefix(err.Error(), path+":0") {
+		if c != nil || !errors.As(err, &all) || !strings.Contains(err.Error(), want) ||
+			strings.HasPrefix(err.Error(), path+":0") {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -178,10 +185,12 @@ func TestFileProblems(t *testing.T) {
 func TestErrorIsSortedAndComplete(t *testing.T) {
 	c := Parse("relay.toml", []byte("[log]\nlevel = \"loud\"\nformat = 5\n[store]\nhistory = \"x\"\nurls = \"\"\n"))
 	want := strings.Join([]string{
-		`relay.toml:1: upstream: there is none, write [[upstream]] with name and host of the provider that takes your mail`,
+		`relay.toml:1: upstream: there is none, write [[upstream]] with name and host of the provider that takes ` +
+			`your mail`,
 		`relay.toml:2: log.level: unknown value "loud", write "debug", "info", "warn" or "error"`,
 		`relay.toml:3: log.format: has the wrong type, write a text in quotes`,
-		`relay.toml:5: store.history: "x" is not a duration, write a number with a unit, such as "30s", "5m", "4h", "2d" or "1w"`,
+		`relay.toml:5: store.history: "x" is not a duration, write a number with a unit, such as "30s", "5m", "4h", ` +
+			`"2d" or "1w"`,
 		`relay.toml:6: store.urls: unknown key, did you mean url?`,
 	}, "\n")
 	for range 2 { // validating again says the same
@@ -358,7 +367,8 @@ func TestExampleStatesTheDefaults(t *testing.T) {
 	if !reflect.DeepEqual(documented, defaults) {
 		t.Errorf("documented\n%+v\nin force\n%+v", documented, defaults)
 	}
-	if !slices.Contains(lines, `senders = ["scans@example.com"]       # example; who it may be: address, *@domain, {login}, @group. Default ["{login}"]`) {
+	if !slices.Contains(lines, `senders = ["scans@example.com"]       # example; who it may be: address, *@domain, `+
+		`{login}, @group. Default ["{login}"]`) {
 		t.Error("the default senders are not stated")
 	}
 }
@@ -484,19 +494,26 @@ host = "email-smtp.eu-west-1.amazonaws.com"
 port = 2465
 `)
 	office := c.Upstreams[0]
-	if office.Host != "smtp.office365.com" || office.Port != 587 || office.TLS != StartTLS || office.MaxConnections != 3 || office.DKIM != DKIMSkip ||
-		!slices.Equal(office.Mechanisms, []string{"XOAUTH2", "LOGIN"}) || !slices.Equal(office.Rate, []string{"30 messages/minute", "10000 recipients/day"}) {
+	if office.Host != "smtp.office365.com" || office.Port != 587 || office.TLS != StartTLS ||
+		office.MaxConnections != 3 || office.DKIM != DKIMSkip ||
+		!slices.Equal(office.Mechanisms, []string{"XOAUTH2", "LOGIN"}) ||
+		!slices.Equal(office.Rate, []string{"30 messages/minute", "10000 recipients/day"}) {
 		t.Errorf("%+v", office)
 	}
 	rates, err := office.Rates()
-	if err != nil || len(rates) != 2 || rates[1].Count != 10000 || rates[1].Unit != "recipients" || rates[1].Per != 24*time.Hour {
+	if err != nil || len(rates) != 2 || rates[1].Count != 10000 || rates[1].Unit != "recipients" ||
+		rates[1].Per != 24*time.Hour {
 		t.Errorf("%v %v", rates, err)
 	}
 	own := c.Upstreams[1]
-	if own.Host != "127.0.0.1" || own.Port != 2525 || own.TLS != NoTLS || own.MaxConnections != 7 || own.MessagesPerConnection != 8 ||
-		own.IdleClose.Std() != 9*time.Second || len(own.Rate) != 0 || own.MaxMessageSize != 1e6 || own.MaxRecipients != 11 ||
-		own.DKIM != DKIMSign || own.SenderRule != "any" || own.MessageID != "kept" || !slices.Equal(own.Mechanisms, []string{"PLAIN"}) ||
-		!slices.Equal(own.AssumeExtensions, []string{"DSN"}) || !slices.Equal(own.DenyExtensions, []string{"CHUNKING"}) {
+	if own.Host != "127.0.0.1" || own.Port != 2525 || own.TLS != NoTLS || own.MaxConnections != 7 ||
+		own.MessagesPerConnection != 8 ||
+		own.IdleClose.Std() != 9*time.Second || len(own.Rate) != 0 || own.MaxMessageSize != 1e6 ||
+		own.MaxRecipients != 11 ||
+		own.DKIM != DKIMSign || own.SenderRule != "any" || own.MessageID != "kept" ||
+		!slices.Equal(own.Mechanisms, []string{"PLAIN"}) ||
+		!slices.Equal(own.AssumeExtensions, []string{"DSN"}) ||
+		!slices.Equal(own.DenyExtensions, []string{"CHUNKING"}) {
 		t.Errorf("%+v", own)
 	}
 	if rules := own.ReplyRules(); rules[0].Name != "mine" || len(rules) != len(office.ReplyRules())+1 {

@@ -20,7 +20,7 @@ const (
 	IdentitySender   = "sender" // each message's own sender, with Username for addresses without mailbox
 )
 
-// OAuth logs in with an access token instead of a password. Package oauth judges what belongs together.
+// OAuth logs in with an access token instead of a password. Package oauth checks what belongs together.
 type OAuth struct {
 	// Provider names the login service: microsoft or google. Default: by Host, or microsoft where Tenant is set.
 	Provider string     `toml:"provider"`
@@ -50,7 +50,8 @@ func (u *Upstream) SendsAsSender() bool { return u.OAuth != nil && u.OAuth.Ident
 
 // NamesFiles reports whether the block stands for more than its text: what the files hold may have changed.
 func (u *Upstream) NamesFiles() bool {
-	return u.CAFile != "" || u.CertFile != "" || u.OAuth != nil && (u.OAuth.CertificateFile != "" || u.OAuth.ServiceAccountFile != "")
+	return u.CAFile != "" || u.CertFile != "" || u.OAuth != nil &&
+		(u.OAuth.CertificateFile != "" || u.OAuth.ServiceAccountFile != "")
 }
 
 // paths are the files that the block names.
@@ -90,9 +91,11 @@ func (u *Upstream) tokenOptions(read func(path string) string) oauth.Options {
 	b := u.OAuth
 	o := oauth.Options{
 		Upstream: u.Name, Provider: u.loginService(), Flow: b.Flow, Tenant: b.Tenant, Cloud: b.Cloud,
-		ClientID: b.ClientID, ClientSecret: oauth.NewSecret(b.ClientSecret.Value()), ClientSecretExpires: b.Expires.Time,
-		RefreshToken: oauth.NewSecret(b.RefreshToken.Value()), Username: u.Username, LargeMail: u.LargeMail == graph.UploadLarge,
-		Scopes: b.Scopes, TokenURL: b.TokenURL, AuthURL: b.AuthURL, DeviceURL: b.DeviceURL,
+		ClientID: b.ClientID, ClientSecret: oauth.NewSecret(b.ClientSecret.Value()),
+		ClientSecretExpires: b.Expires.Time,
+		RefreshToken:        oauth.NewSecret(b.RefreshToken.Value()), Username: u.Username,
+		LargeMail: u.LargeMail == graph.UploadLarge,
+		Scopes:    b.Scopes, TokenURL: b.TokenURL, AuthURL: b.AuthURL, DeviceURL: b.DeviceURL,
 	}
 	if b.CertificateFile != "" {
 		o.Certificate = oauth.NewSecret(read(b.CertificateFile) + "\n" + read(b.KeyFile))
@@ -125,7 +128,7 @@ func (u *Upstream) loginService() string {
 	return ""
 }
 
-// oauth judges the block. What it says of tokens is package oauth's to judge.
+// oauth checks the block. What it says of tokens is package oauth's to check.
 func (v *validator) oauth(key string, u *Upstream) {
 	o := u.OAuth
 	if o == nil {
@@ -159,34 +162,39 @@ func (o *OAuth) byMicrosoft(u *Upstream) bool {
 // An id of Entra's: of a tenant, an application, or a secret.
 var entraID = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
 
-// oauthEntra warns of what is often copied from the wrong line of Entra's pages. What was written is not repeated: it may be the
-// secret.
+// oauthEntra warns of what is often copied from the wrong line of Entra's pages. What was written is not repeated: it
+// may be the secret.
 func (v *validator) oauthEntra(key string, u *Upstream) {
 	o := u.OAuth
 	if u.Username != "" && !strings.Contains(u.Username, "@") && !entraID.MatchString(u.Username) {
-		v.warn(strings.TrimSuffix(key, ".oauth")+".username", "%q is no address, write that of the mailbox to send as", u.Username)
+		v.warn(strings.TrimSuffix(key, ".oauth")+".username", "%q is no address, write that of the mailbox to send as",
+			u.Username)
 	}
 	if o.ClientID != "" && !entraID.MatchString(o.ClientID) {
-		v.warn(key+".client_id", `is not like an id of Microsoft's, such as 00000000-0000-0000-0000-000000000000; copy "Application (client) ID" from the application's overview`)
+		v.warn(key+".client_id", `is not like an id of Microsoft's, such as 00000000-0000-0000-0000-000000000000; `+
+			`copy "Application (client) ID" from the application's overview`)
 	}
 	if entraID.MatchString(o.ClientSecret.Value()) {
-		v.warn(key+".client_secret", `is like the secret's id ("Secret ID"); copy the other column, "Value", which is shown only when the secret is made`)
+		v.warn(key+".client_secret", `is like the secret's id ("Secret ID"); copy the other column, "Value", which `+
+			`is shown only when the secret is made`)
 	}
 }
 
-// oauthUpstream judges the block around: only a server that is proven may see a token.
+// oauthUpstream checks the block around: only a server that is proven may see a token.
 func (v *validator) oauthUpstream(key string, u *Upstream) {
 	if u.Password.IsSet() {
 		v.fail(key+".password", "stands beside oauth, remove one of them")
 	}
 	if u.Username == "" {
-		v.fail(key+".username", `is missing, write the mailbox to log in as; with identity = "sender" it serves addresses without a mailbox`)
+		v.fail(key+".username", `is missing, write the mailbox to log in as; with identity = "sender" it serves `+
+			`addresses without a mailbox`)
 	}
 	if u.TLS == NoTLS {
 		v.fail(key+".tls", `a token must not be sent in clear, write "starttls" or "implicit"`)
 	}
 	if u.InsecureSkipVerify {
-		v.fail(key+".insecure_skip_verify", "a token must not be sent to a server that is not proven, remove it and write ca_file")
+		v.fail(key+".insecure_skip_verify",
+			"a token must not be sent to a server that is not proven, remove it and write ca_file")
 	}
 }
 
@@ -208,7 +216,8 @@ func (v *validator) oauthFiles(key string, o *OAuth) {
 	v.oauthPair(key, o)
 }
 
-// oauthPair wants the key of the certificate, which can be used without a person. Files that cannot be read were judged before.
+// oauthPair wants the key of the certificate, which can be used without a person. Files that cannot be read were
+// checked before.
 func (v *validator) oauthPair(key string, o *OAuth) {
 	if o.CertificateFile == "" || o.KeyFile == "" {
 		return
@@ -223,7 +232,8 @@ func (v *validator) oauthPair(key string, o *OAuth) {
 		return
 	}
 	if bytes.Contains(private, []byte("ENCRYPTED")) {
-		v.fail(key+".key_file", "%s is locked with a passphrase, write one that is not: openssl pkey -in %s -out FILE", o.KeyFile, o.KeyFile)
+		v.fail(key+".key_file", "%s is locked with a passphrase, write one that is not: openssl pkey -in %s -out FILE",
+			o.KeyFile, o.KeyFile)
 		return
 	}
 	if _, err := tls.X509KeyPair(certificate, private); err != nil {
@@ -239,12 +249,13 @@ func readable(path string) error {
 	return err
 }
 
-// oauthSender: the application may be every mailbox that the provider lets it be, so that who may send as whom is decided
-// here alone. The file must say it for every login: by a [[policy]] that matches everybody and sets senders. The blocks
-// before it may say otherwise for some.
+// oauthSender: the application may be every mailbox that the provider lets it be, so that who may send as whom is
+// decided here alone. The file must say it for every login: by a [[policy]] that matches everybody and sets senders.
+// The blocks before it may say otherwise for some.
 func (v *validator) oauthSender(key string, o *OAuth) {
 	if o.Flow != oauth.ClientCredentials && o.Flow != oauth.ServiceAccount {
-		v.fail(key+".identity", `"sender" needs tokens for every mailbox, which flow %q does not give, write flow = %q or %q, or identity = "username"`,
+		v.fail(key+".identity", `"sender" needs tokens for every mailbox, which flow %q does not give, write flow = `+
+			`%q or %q, or identity = "username"`,
 			o.Flow, oauth.ClientCredentials, oauth.ServiceAccount)
 		return
 	}
@@ -255,5 +266,6 @@ func (v *validator) oauthSender(key string, o *OAuth) {
 			return
 		}
 	}
-	v.fail(key+".identity", `"sender" lets postern send as every mailbox, so say who may be whom: write a [[policy]] that matches everybody, last, with senders = ["{login}"] or what else holds`)
+	v.fail(key+".identity", `"sender" lets postern send as every mailbox, so say who may be whom: write a `+
+		`[[policy]] that matches everybody, last, with senders = ["{login}"] or what else holds`)
 }

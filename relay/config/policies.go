@@ -28,7 +28,8 @@ func (v *validator) policies() {
 			v.between(key+".max_held", p.MaxHeld, 1, maxHeld)
 		}
 		if p.setsNothing() && !v.problems.within(key) {
-			v.fail(key, "sets nothing, write senders, unlisted_sender, recipients, limits, over_limit or max_held, or remove it")
+			v.fail(key, "sets nothing, write senders, unlisted_sender, recipients, limits, over_limit or max_held, "+
+				"or remove it")
 		}
 		v.compiled(key, policy.Check(p.rule(key)))
 	}
@@ -40,7 +41,8 @@ func checkLimit(s string) error {
 }
 
 func (p *Policy) setsNothing() bool {
-	return p.Senders == nil && p.Recipients == nil && p.Limits == nil && p.UnlistedSender == "" && p.OverLimit == "" && p.MaxHeld == 0
+	return p.Senders == nil && p.Recipients == nil && p.Limits == nil && p.UnlistedSender == "" && p.OverLimit == "" &&
+		p.MaxHeld == 0
 }
 
 // maxHeld bounds max_held: what is held is counted by going through it.
@@ -54,7 +56,8 @@ func (v *validator) matchers(key string, logins, groups, listeners []string) {
 	for i, name := range listeners {
 		known := slices.ContainsFunc(v.Listeners, func(l Listener) bool { return l.Name == name })
 		if !known && name != "" {
-			v.fail(element(key+".listeners", i), "there is no [[listener]] named %q, write one of %s%s", name, quoteNames(v.listenerNames()),
+			v.fail(element(key+".listeners", i), "there is no [[listener]] named %q, write one of %s%s", name,
+				quoteNames(v.listenerNames()),
 				suggest.Question(name, v.listenerNames()))
 		}
 	}
@@ -97,7 +100,8 @@ func (v *validator) dkim() {
 		}
 		// RFC 6376 §3.1: a selector is a sequence of domain labels.
 		if s, err := mail.ParseDomain(k.Selector); err != nil || strings.HasPrefix(s, "[") || !isASCII(s) {
-			v.fail(key+".selector", "%q is not a selector, write the name before ._domainkey in DNS, such as r202611", k.Selector)
+			v.fail(key+".selector", "%q is not a selector, write the name before ._domainkey in DNS, such as r202611",
+				k.Selector)
 		}
 		id := strings.ToLower(k.Selector) + "._domainkey." + domain
 		if first, ok := seen[id]; ok {
@@ -109,7 +113,7 @@ func (v *validator) dkim() {
 	}
 }
 
-// dkimKey checks that the file is there and private; package sign judges the key in it.
+// dkimKey checks that the file is there and private; package sign checks the key in it.
 func (v *validator) dkimKey(key, path string) {
 	if path == "" {
 		v.fail(key, "is missing, write the path of the private key in PEM form")

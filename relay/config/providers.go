@@ -62,7 +62,7 @@ func (c *Config) applyPort(u *Upstream, p *profile.Profile, hasPort, hasTLS bool
 	setDefault(&u.TLS, hasTLS, port.TLS)
 }
 
-// provider judges what the profile is about.
+// provider checks what the profile is about.
 func (v *validator) provider(key string, u *Upstream) {
 	p, ok := profile.Get(u.Provider)
 	if !ok {
@@ -92,7 +92,8 @@ func (v *validator) provider(key string, u *Upstream) {
 	if err := smtp.CheckExtensions(nil, u.DenyExtensions); err != nil {
 		v.fail(key+".deny_extensions", "%s", err)
 	}
-	v.oneOf(key+".sender_rule", u.SenderRule, profile.SenderAny, profile.SenderDomain, profile.SenderMustMatch, profile.SenderRewritten)
+	v.oneOf(key+".sender_rule", u.SenderRule, profile.SenderAny, profile.SenderDomain, profile.SenderMustMatch,
+		profile.SenderRewritten)
 	v.oneOf(key+".null_sender", u.NullSender, profile.NullAccepted, profile.NullRefused, profile.NullUnknown)
 	v.oneOf(key+".message_id", u.MessageID, profile.MessageIDKept, profile.MessageIDReplaced, profile.MessageIDUnknown)
 	v.atLeast(key+".idle_close", u.IdleClose, minIdle)
@@ -119,13 +120,13 @@ func (v *validator) mechanisms(key string, u *Upstream) {
 			v.fail(at, "%s stands twice, remove one", m)
 		}
 	}
-	onlyTokens := !slices.ContainsFunc(u.Mechanisms, func(m string) bool { return !slices.Contains(smtp.OAuthMechanisms, m) })
-	if u.Password.IsSet() && onlyTokens && len(u.Mechanisms) > 0 {
+	takesPassword := func(m string) bool { return !slices.Contains(smtp.OAuthMechanisms, m) }
+	if u.Password.IsSet() && len(u.Mechanisms) > 0 && !slices.ContainsFunc(u.Mechanisms, takesPassword) {
 		v.fail(key+".password", "%s takes access tokens only, write [upstream.oauth] instead", u.Provider)
 	}
 }
 
-// replyRules judges one rule after the other, so that each problem names its own.
+// replyRules checks one rule after the other, so that each problem names its own.
 func (v *validator) replyRules(key string, u *Upstream) {
 	for i := range u.Rules {
 		at := element(key+".rule", i)
@@ -146,15 +147,18 @@ func (v *validator) senderRule(key string, u *Upstream) {
 	var effect string
 	switch u.SenderRule {
 	case profile.SenderMustMatch:
-		effect = "refuses mail of others than %s, its aliases and those whom it may send as; %s is listed in [[policy]], make sure that it may"
+		effect = "refuses mail of others than %s, its aliases and those whom it may send as; %s is listed in " +
+			"[[policy]], make sure that it may"
 	case profile.SenderRewritten:
-		effect = "rewrites senders to %s unless they are its confirmed aliases; %s is listed in [[policy]], confirm it there"
+		effect = "rewrites senders to %s unless they are its confirmed aliases; %s is listed in [[policy]], confirm " +
+			"it there"
 	default:
 		return
 	}
 	for i := range v.Policies {
 		for _, sender := range v.Policies[i].Senders {
-			if strings.Contains(sender, "@") && !strings.HasPrefix(sender, "@") && !strings.EqualFold(sender, u.Username) {
+			if strings.Contains(sender, "@") && !strings.HasPrefix(sender, "@") &&
+				!strings.EqualFold(sender, u.Username) {
 				v.warn(key+".sender_rule", u.Provider+" "+effect, u.Username, sender)
 				return
 			}
@@ -168,10 +172,12 @@ func (v *validator) reports(u *Upstream) {
 	switch from := v.Delivery.BounceFrom; {
 	case u.SenderRule != profile.SenderMustMatch:
 	case from != "" && address && !strings.EqualFold(from, u.Username):
-		v.warn("delivery.bounce_from", "%s refuses mail of others than %s, its aliases and those whom it may send as; make sure that it may send as %s, or failure reports are lost",
+		v.warn("delivery.bounce_from", "%s refuses mail of others than %s, its aliases and those whom it may send "+
+			"as; make sure that it may send as %s, or failure reports are lost",
 			u.Provider, u.Username, from)
 	case from == "" && !address && u.NullSender == profile.NullRefused:
-		v.warn("delivery.bounce_from", "is not set, and upstream %s takes no mail without a sender: failure reports leave in the name of whoever is told, write an address that the provider lets send",
+		v.warn("delivery.bounce_from", "is not set, and upstream %s takes no mail without a sender: failure reports "+
+			"leave in the name of whoever is told, write an address that the provider lets send",
 			u.Name)
 	}
 }

@@ -51,10 +51,11 @@ func parseLimits(written []string) []policy.Limit {
 
 // Match returns the conditions of the route.
 func (r *Route) Match() policy.Match {
-	return policy.Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Senders: r.Senders, Recipients: r.Recipients}
+	return policy.Match{Logins: r.Logins, Groups: r.Groups, Listeners: r.Listeners, Senders: r.Senders,
+		Recipients: r.Recipients}
 }
 
-// entries judges each entry of a list.
+// entries checks each entry of a list.
 func (v *validator) entries(key string, list []string, check func(string) error) {
 	for i, s := range list {
 		if err := check(s); err != nil {

@@ -89,7 +89,8 @@ func (s Secret) resolveEnv(name, what string) error {
 	}
 	value, ok := os.LookupEnv(name)
 	if !ok {
-		return fmt.Errorf("environment variable %s is not set, set it where postern is started, name its file with --env-file, or write file:PATH", name)
+		return fmt.Errorf("environment variable %s is not set, set it where postern is started, name its file with "+
+			"--env-file, or write file:PATH", name)
 	}
 	return s.set(value, "environment variable "+name, what)
 }
@@ -109,8 +110,8 @@ func (s Secret) resolveFile(path, what string) error {
 	return s.set(value, path, what)
 }
 
-// set refuses what no peer could take: SASL forbids NUL (RFC 4616 §2), and a line end is a slip. A byte order mark that an editor
-// left in front is no part of it.
+// set refuses what no peer could take: SASL forbids NUL (RFC 4616 §2), and a line end is a slip. A byte order mark that
+// an editor left in front is no part of it.
 func (s Secret) set(value, source, what string) error {
 	value = strings.TrimPrefix(value, "\ufeff")
 	if value == "" {
@@ -172,7 +173,8 @@ func checkPrivate(path string) error {
 		return fmt.Errorf("%s is a directory, write the path of a file", path)
 	}
 	if info.Mode().Perm()&0o004 != 0 {
-		return fmt.Errorf("%s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path, info.Mode().Perm(), path)
+		return fmt.Errorf("%s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path,
+			info.Mode().Perm(), path)
 	}
 	return nil
 }

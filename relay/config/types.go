@@ -38,7 +38,8 @@ func ParseDuration(s string) (Duration, error) {
 	if rest != "" || s == "" {
 		d, err := time.ParseDuration(rest)
 		if err != nil || strings.HasPrefix(rest, "-") || strings.HasPrefix(rest, "+") {
-			return 0, fmt.Errorf(`%q is not a duration, write a number with a unit, such as "30s", "5m", "4h", "2d" or "1w"`, s)
+			return 0, fmt.Errorf(`%q is not a duration, write a number with a unit, such as "30s", "5m", "4h", "2d" `+
+				`or "1w"`, s)
 		}
 		if total > maxDuration || d > maxDuration-total {
 			return 0, fmt.Errorf("%q is too long, write at most 100 years", s)
@@ -181,7 +182,8 @@ func ParseNetwork(s string) (Network, error) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return Network{}, fmt.Errorf(`%q is not an address range, write one such as "192.0.2.0/24", "2001:db8::/32" or "192.0.2.7"`, s)
+		return Network{}, fmt.Errorf(`%q is not an address range, write one such as "192.0.2.0/24", "2001:db8::/32" `+
+			`or "192.0.2.7"`, s)
 	}
 	if p.Addr().Is4In6() {
 		if p.Bits() < 96 {
@@ -190,7 +192,8 @@ func ParseNetwork(s string) (Network, error) {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	if p != p.Masked() {
-		return Network{}, fmt.Errorf("%q has an address inside its own range, write %q or the plain address", s, p.Masked())
+		return Network{}, fmt.Errorf("%q has an address inside its own range, write %q or the plain address", s,
+			p.Masked())
 	}
 	return Network{p}, nil
 }

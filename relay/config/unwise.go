@@ -37,7 +37,8 @@ func (v *validator) knownHost(key string, u *Upstream) {
 		return
 	}
 	if name := profile.ForHost(u.Host); name != "" {
-		v.warn(key+".host", "%s is a server of %s: write provider = %q, which brings its limits and the meaning of its replies", u.Host, name, name)
+		v.warn(key+".host", "%s is a server of %s: write provider = %q, which brings its limits and the meaning of "+
+			"its replies", u.Host, name, name)
 	}
 }
 
@@ -58,8 +59,8 @@ func (v *validator) endingPassword(key string, u *Upstream) {
 // toTheWorld are the providers through which Exchange Online sends to others than its tenant.
 var toTheWorld = []string{"microsoft365", "microsoft365-connector", MicrosoftGraph}
 
-// onmicrosoft warns of senders whose domain came with the tenant: Exchange Online refuses them (5.7.236) to more than 100
-// external recipients in 24 hours, all of the tenant together.
+// onmicrosoft warns of senders whose domain came with the tenant: Exchange Online refuses them (5.7.236) to more than
+// 100 external recipients in 24 hours, all of the tenant together.
 func (v *validator) onmicrosoft() {
 	i := slices.IndexFunc(v.Upstreams, func(u Upstream) bool {
 		return slices.Contains(toTheWorld, u.Provider) || slices.Contains(toTheWorld, profile.ForHost(u.Host))
@@ -71,7 +72,8 @@ func (v *validator) onmicrosoft() {
 		if !strings.HasSuffix(strings.ToLower(strings.TrimSuffix(sender, ".")), ".onmicrosoft.com") {
 			return false
 		}
-		v.warn(key, "%s: Exchange Online (upstream %s) lets a tenant send to 100 external recipients in 24 hours from its onmicrosoft.com domain, "+
+		v.warn(key, "%s: Exchange Online (upstream %s) lets a tenant send to 100 external recipients in 24 hours "+
+			"from its onmicrosoft.com domain, "+
 			"and refuses more with 5.7.236: send from a domain of your own", sender, v.Upstreams[i].Name)
 		return true
 	}
@@ -82,7 +84,8 @@ func (v *validator) onmicrosoft() {
 			}
 		}
 	}
-	if u := &v.Upstreams[i]; !u.SendsAsSender() && warn(element("upstream", i)+".provider", u.Username) { // username has other warnings
+	u := &v.Upstreams[i]
+	if !u.SendsAsSender() && warn(element("upstream", i)+".provider", u.Username) { // username has other warnings
 		return
 	}
 	warn("delivery.bounce_from", v.Delivery.BounceFrom)
@@ -99,9 +102,11 @@ func (v *validator) usualPort(key string, port int, use, who string) {
 	}
 	switch {
 	case port == 465 && use == StartTLS:
-		v.warn(at, `%sexpect TLS from the first byte on port 465: write tls = "implicit", or port 587`, cmp.Or(who, "servers "))
+		v.warn(at, `%sexpect TLS from the first byte on port 465: write tls = "implicit", or port 587`,
+			cmp.Or(who, "servers "))
 	case (port == 587 || port == 25 || port == 2525) && use == Implicit:
-		v.warn(at, `%sbegin in clear text on port %d and use STARTTLS: write tls = "starttls", or port 465`, cmp.Or(who, "servers "), port)
+		v.warn(at, `%sbegin in clear text on port %d and use STARTTLS: write tls = "starttls", or port 465`,
+			cmp.Or(who, "servers "), port)
 	}
 }
 
@@ -111,7 +116,8 @@ func (p *Policy) matchesEverybody() bool {
 	return every(p.Logins) && len(p.Groups) == 0 && len(p.Listeners) == 0 && len(p.Networks) == 0
 }
 
-// hiddenPolicy names settings of a block that an earlier one for everybody has made already: the first that sets it wins.
+// hiddenPolicy names settings of a block that an earlier one for everybody has made already: the first that sets it
+// wins.
 func (v *validator) hiddenPolicy(i int) {
 	set := func(j int, name string) bool { return v.doc.has(element("policy", j) + "." + name) }
 	for j := range i {
@@ -120,7 +126,8 @@ func (v *validator) hiddenPolicy(i int) {
 		}
 		for _, name := range []string{"senders", "unlisted_sender", "recipients", "limits", "over_limit", "max_held"} {
 			if set(i, name) && set(j, name) {
-				v.warn(element("policy", i)+"."+name, "has no effect: policy[%d] before it holds for everybody and sets %s too; move this block before that one", j+1, name)
+				v.warn(element("policy", i)+"."+name, "has no effect: policy[%d] before it holds for everybody and "+
+					"sets %s too; move this block before that one", j+1, name)
 			}
 		}
 	}
@@ -129,7 +136,8 @@ func (v *validator) hiddenPolicy(i int) {
 // unusedKeys tells of DKIM keys that sign nothing.
 func (v *validator) unusedKeys() {
 	if len(v.DKIM) > 0 && len(v.Upstreams) > 0 && !v.Signs() {
-		v.warn("dkim[1]", `signs nothing: dkim is not "sign" at any upstream, because the provider signs itself or changes messages; `+
+		v.warn("dkim[1]", `signs nothing: dkim is not "sign" at any upstream, because the provider signs itself or `+
+			`changes messages; `+
 			"publish the provider's DKIM records instead")
 	}
 }
@@ -139,6 +147,9 @@ func (c *Config) Signs() bool {
 	return slices.ContainsFunc(c.Upstreams, func(u Upstream) bool { return u.DKIM == DKIMSign })
 }
 
+// localEndings are of names that the Internet does not know.
+var localEndings = []string{".local", ".lan", ".home", ".internal", ".intern", ".home.arpa", ".invalid", ".test"}
+
 // unusualHostname says why servers may refuse a name in EHLO, "" for one that they take.
 func unusualHostname(name string) string {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
@@ -147,11 +158,10 @@ func unusualHostname(name string) string {
 		return `has "_" in it, which no host name has`
 	case !strings.Contains(name, "."):
 		return "has no domain"
-	case name == "localhost.localdomain" || strings.HasSuffix(name, ".localhost") || strings.HasSuffix(name, ".localdomain"):
+	case name == "localhost.localdomain" || strings.HasSuffix(name, ".localhost") ||
+		strings.HasSuffix(name, ".localdomain"):
 		return "is the name of every machine"
-	case slices.ContainsFunc([]string{".local", ".lan", ".home", ".internal", ".intern", ".home.arpa", ".invalid", ".test"}, func(s string) bool {
-		return strings.HasSuffix(name, s)
-	}):
+	case slices.ContainsFunc(localEndings, func(s string) bool { return strings.HasSuffix(name, s) }):
 		return "is known in your own network only"
 	}
 	return ""
@@ -163,7 +173,7 @@ func isAddress(name string) bool {
 	return err == nil
 }
 
-// hostname judges the name that stands in EHLO, Received and Message-ID.
+// hostname checks the name that stands in EHLO, Received and Message-ID.
 func (v *validator) hostname() {
 	name := v.Hostname
 	_, err := mail.ParseDomain(name)
@@ -175,11 +185,14 @@ func (v *validator) hostname() {
 	case name == "" && !v.doc.has("hostname"):
 		v.fail("hostname", "this machine has no name, write the name that clients connect to")
 	case isAddress(name):
-		v.fail("hostname", "%q is an address, which providers refuse in EHLO; write the name that clients connect to, such as relay.example.com", name)
+		v.fail("hostname", "%q is an address, which providers refuse in EHLO; write the name that clients connect "+
+			"to, such as relay.example.com", name)
 	case (err != nil && !strings.Contains(name, "_")) || strings.HasPrefix(name, "[") || !isASCII(name):
-		v.fail("hostname", "%q is not a host name, write the name that clients connect to, such as relay.example.com", name)
+		v.fail("hostname", "%q is not a host name, write the name that clients connect to, such as relay.example.com",
+			name)
 	case why != "":
-		v.warn("hostname", "%s%q %s; it stands in EHLO, Received and Message-ID, and some providers refuse it: write the full public name, such as relay.example.com",
+		v.warn("hostname", "%s%q %s; it stands in EHLO, Received and Message-ID, and some providers refuse it: "+
+			"write the full public name, such as relay.example.com",
 			whose, name, why)
 	}
 }

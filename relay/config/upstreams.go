@@ -39,7 +39,7 @@ func (v *validator) upstreams() {
 }
 
 func (v *validator) upstreamHost(key string, u *Upstream) {
-	if u.Host == "" { // judged with the provider
+	if u.Host == "" { // checked with the provider
 		return
 	}
 	if _, err := netip.ParseAddr(u.Host); err == nil {
@@ -62,7 +62,8 @@ func (v *validator) upstreamTLS(key string, u *Upstream) {
 		v.fail(key+".networks", `has no effect unless tls = "none", remove it`)
 	}
 	if u.InsecureSkipVerify && u.TLS != NoTLS {
-		v.warn(key+".insecure_skip_verify", "anybody on the way can read and change mail and password, remove it and write ca_file with the server's authority")
+		v.warn(key+".insecure_skip_verify", "anybody on the way can read and change mail and password, remove it "+
+			"and write ca_file with the server's authority")
 	}
 	if u.CAFile != "" {
 		if _, err := readCertificates(u.CAFile); err != nil {
@@ -72,7 +73,7 @@ func (v *validator) upstreamTLS(key string, u *Upstream) {
 	v.upstreamCertificate(key, u)
 }
 
-// upstreamCertificate judges the files that we show to an upstream: a pair, which nobody else can read.
+// upstreamCertificate checks the files that we show to an upstream: a pair, which nobody else can read.
 func (v *validator) upstreamCertificate(key string, u *Upstream) {
 	if !v.pair(key, "cert_file", u.CertFile, "key_file", u.KeyFile) {
 		return
@@ -96,7 +97,7 @@ func (v *validator) upstreamCertificate(key string, u *Upstream) {
 	}
 }
 
-// upstreamProxy judges the way out. No message repeats what was written: it may hold a password.
+// upstreamProxy checks the way out. No message repeats what was written: it may hold a password.
 func (v *validator) upstreamProxy(key string, u *Upstream) {
 	if !u.Proxy.IsSet() {
 		return
@@ -121,8 +122,8 @@ func (u *Upstream) plainTo(host string) bool {
 	return isLoopback(host) || err == nil && u.MayDialPlain(addr)
 }
 
-// Via is the proxy that the upstream and its token endpoint are reached through, nil where there is none. It was judged when the
-// configuration was validated.
+// Via is the proxy that the upstream and its token endpoint are reached through, nil where there is none. It was
+// checked when the configuration was validated.
 func (u *Upstream) Via() (*via.Proxy, error) {
 	if u.Proxy.Value() == "" {
 		return nil, nil
@@ -137,7 +138,8 @@ func (v *validator) upstreamPlain(key string, u *Upstream) {
 		return
 	}
 	if len(u.Networks) == 0 {
-		v.fail(key+".tls", `"none" sends mail in clear to %s, which is not this machine, write "starttls", or networks = with the ranges where that is allowed`, u.Host)
+		v.fail(key+".tls", `"none" sends mail in clear to %s, which is not this machine, write "starttls", or `+
+			`networks = with the ranges where that is allowed`, u.Host)
 		return
 	}
 	if addr, err := netip.ParseAddr(u.Host); err == nil && !u.MayDialPlain(addr) {
@@ -176,7 +178,8 @@ func (v *validator) routes() {
 	for i := range v.Routes {
 		key, r := element("route", i), &v.Routes[i]
 		if catchAll >= 0 {
-			v.fail(key, "is never reached, since route[%d] before it matches every message, move that one to the end", catchAll+1)
+			v.fail(key, "is never reached, since route[%d] before it matches every message, move that one to the end",
+				catchAll+1)
 		}
 		if r.matchesAll() {
 			catchAll = i
@@ -202,7 +205,8 @@ func (v *validator) knownUpstreams(key string, names []string) {
 		known := slices.ContainsFunc(v.Upstreams, func(u Upstream) bool { return u.Name == name })
 		switch {
 		case !known:
-			v.fail(element(key, i), "there is no [[upstream]] named %q, write one of %s%s", name, quoteNames(v.upstreamNames()),
+			v.fail(element(key, i), "there is no [[upstream]] named %q, write one of %s%s", name,
+				quoteNames(v.upstreamNames()),
 				suggest.Question(name, v.upstreamNames()))
 		case slices.Index(names, name) < i:
 			v.fail(element(key, i), "%q stands twice, remove one", name)

@@ -16,7 +16,7 @@ import (
 	"postern/mail"
 )
 
-// Validate reads the secrets and judges every value and combination. The error is an *Error with all
+// Validate reads the secrets and checks every value and combination. The error is an *Error with all
 // problems, those of reading included, in the order of the file. Load has called it already.
 func (c *Config) Validate() error {
 	v := &validator{Config: c}
@@ -33,7 +33,7 @@ func (c *Config) Validate() error {
 // Warnings returns what is allowed and yet deserves a word, in the order of the file.
 func (c *Config) Warnings() []Problem { return slices.Clone(c.warnings) }
 
-// validator judges one Config.
+// validator checks one Config.
 type validator struct {
 	*Config
 	problems, warnings list
@@ -87,14 +87,16 @@ func (v *validator) store() {
 		largest = max(largest, l.MaxMessageSize)
 	}
 	if v.Store.MaxSize != 0 && v.Store.MaxSize < 4*largest {
-		v.fail("store.max_size", "%s holds hardly one message of %s, write at least %s, or 0 for no bound", v.Store.MaxSize, largest, 4*largest)
+		v.fail("store.max_size", "%s holds hardly one message of %s, write at least %s, or 0 for no bound",
+			v.Store.MaxSize, largest, 4*largest)
 	}
 	switch size := v.Store.HistorySize; {
 	case !v.doc.has("store.history_size"):
 	case size < 10e6:
 		v.fail("store.history_size", "%s holds hardly a day, write at least 10MB", size)
 	case v.Store.MaxSize != 0 && size > v.Store.MaxSize:
-		v.fail("store.history_size", "%s is more than max_size %s, which holds mail too, write a part of it", size, v.Store.MaxSize)
+		v.fail("store.history_size", "%s is more than max_size %s, which holds mail too, write a part of it", size,
+			v.Store.MaxSize)
 	}
 }
 
@@ -154,8 +156,10 @@ func (v *validator) auth() {
 	v.between("auth.lockout.failures", v.Auth.Lockout.Failures, 1, 1000)
 	v.atLeast("auth.lockout.window", v.Auth.Lockout.Window, time.Second)
 	v.atLeast("auth.lockout.duration", v.Auth.Lockout.Duration, time.Second)
-	v.atMost("auth.lockout.window", v.Auth.Lockout.Window, 7*24*time.Hour, "a person who was locked out would wait too long")
-	v.atMost("auth.lockout.duration", v.Auth.Lockout.Duration, 7*24*time.Hour, "a person who was locked out would wait too long")
+	v.atMost("auth.lockout.window", v.Auth.Lockout.Window, 7*24*time.Hour,
+		"a person who was locked out would wait too long")
+	v.atMost("auth.lockout.duration", v.Auth.Lockout.Duration, 7*24*time.Hour,
+		"a person who was locked out would wait too long")
 }
 
 func (v *validator) delivery() {
@@ -172,17 +176,21 @@ func (v *validator) delivery() {
 	}
 	v.atLeast("delivery.expire", d.Expire, time.Minute)
 	if d.WarnAfter > 0 && d.Expire <= d.WarnAfter {
-		v.fail("delivery.expire", "%s is not longer than warn_after %s, so senders would be warned after the end, write a longer one", d.Expire, d.WarnAfter)
+		v.fail("delivery.expire", "%s is not longer than warn_after %s, so senders would be warned after the end, "+
+			"write a longer one", d.Expire, d.WarnAfter)
 	}
 	if len(d.Retry) > 0 && d.Expire <= d.Retry[0] {
-		v.fail("delivery.expire", "%s is not longer than the first retry %s, so nothing would be tried twice, write a longer one", d.Expire, d.Retry[0])
+		v.fail("delivery.expire", "%s is not longer than the first retry %s, so nothing would be tried twice, write "+
+			"a longer one", d.Expire, d.Retry[0])
 	}
 	if d.Expire.Std() > 30*24*time.Hour {
-		v.warn("delivery.expire", "senders hear only after %s that a message failed, RFC 5321 §4.5.4.1 suggests 4 to 5 days", d.Expire)
+		v.warn("delivery.expire",
+			"senders hear only after %s that a message failed, RFC 5321 §4.5.4.1 suggests 4 to 5 days", d.Expire)
 	}
 	if d.BounceFrom != "" {
 		if _, err := mail.ParseAddress(d.BounceFrom); err != nil {
-			v.fail("delivery.bounce_from", `%q is not an address, write one such as "bounces@example.com", or ""`, d.BounceFrom)
+			v.fail("delivery.bounce_from", `%q is not an address, write one such as "bounces@example.com", or ""`,
+				d.BounceFrom)
 		}
 	}
 }
@@ -202,7 +210,8 @@ func (v *validator) admin() {
 		}
 	}
 	if !addr.host.IsLoopback() {
-		v.warn("admin.address", "%s can be reached from other machines, without TLS; write 127.0.0.1:8587 unless a firewall or proxy stands before it", v.Admin.Address)
+		v.warn("admin.address", "%s can be reached from other machines, without TLS; write 127.0.0.1:8587 unless a "+
+			"firewall or proxy stands before it", v.Admin.Address)
 	}
 	for i, l := range v.Listeners {
 		if other, err := parseListen(l.Address); err == nil && addr.conflicts(other) {
@@ -222,24 +231,25 @@ func (v *validator) ownFile() {
 	if err != nil || info.Mode().Perm()&0o004 == 0 {
 		return
 	}
+	tell := func(key, before, after string) {
+		v.warn(key, "%s a file that every user of this machine can read (mode %04o)%s run: chmod o-rwx %s, "+
+			"or write env:NAME or file:PATH", before, info.Mode().Perm(), after, v.doc.file)
+	}
 	for i, u := range v.Upstreams {
+		key := element("upstream", i)
 		if u.Password.literal() {
-			v.warn(element("upstream", i)+".password", "stands in a file that every user of this machine can read (mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
-				info.Mode().Perm(), v.doc.file)
+			tell(key+".password", "stands in", ",")
 		}
 		if p, err := u.Via(); err == nil && p != nil && p.HasLogin() && u.Proxy.literal() {
-			v.warn(element("upstream", i)+".proxy", "holds a password in a file that every user of this machine can read (mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
-				info.Mode().Perm(), v.doc.file)
+			tell(key+".proxy", "holds a password in", ",")
 		}
 		if o := u.OAuth; o != nil && (o.ClientSecret.literal() || o.RefreshToken.literal()) {
-			v.warn(element("upstream", i)+".oauth", "has a secret in a file that every user of this machine can read (mode %04o), run: chmod o-rwx %s, or write env:NAME or file:PATH",
-				info.Mode().Perm(), v.doc.file)
+			tell(key+".oauth", "has a secret in", ",")
 		}
 	}
 	for i, a := range v.Alerts {
 		if a.URL.literal() {
-			v.warn(element("alert", i)+".url", "stands in a file that every user of this machine can read (mode %04o), and who knows it can post there; run: chmod o-rwx %s, or write env:NAME or file:PATH",
-				info.Mode().Perm(), v.doc.file)
+			tell(element("alert", i)+".url", "stands in", ", and who knows it can post there;")
 		}
 	}
 }
@@ -287,7 +297,8 @@ type listenAddress struct {
 func parseListen(s string) (listenAddress, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return listenAddress{}, fmt.Errorf(`%q is not an address to listen on, write host:port such as ":587" or "127.0.0.1:587"`, s)
+		return listenAddress{}, fmt.Errorf(`%q is not an address to listen on, write host:port such as ":587" or `+
+			`"127.0.0.1:587"`, s)
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
@@ -300,7 +311,8 @@ func parseListen(s string) (listenAddress, error) {
 		a.host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	default:
 		if a.host, err = netip.ParseAddr(host); err != nil {
-			return listenAddress{}, fmt.Errorf("%q has a name where only an IP address is certain, write the address of an interface, or none for all", s)
+			return listenAddress{}, fmt.Errorf("%q has a name where only an IP address is certain, write the "+
+				"address of an interface, or none for all", s)
 		}
 	}
 	return a, nil
@@ -330,7 +342,8 @@ func readCertificates(path string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s has no certificate in PEM form, write the path of a file with -----BEGIN CERTIFICATE-----", filepath.Clean(path))
+		return nil, fmt.Errorf("%s has no certificate in PEM form, write the path of a file with -----BEGIN "+
+			"CERTIFICATE-----", filepath.Clean(path))
 	}
 	return pool, nil
 }

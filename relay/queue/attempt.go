@@ -20,7 +20,7 @@ type attempts struct {
 
 // run makes one attempt: lease, content, attempt, outcome. The lease is committed first, so that a killed
 // process leaves a trace of every attempt that it may have made.
-func (a *attempts) run(e *entry, t Ticket) {
+func (a *attempts) run(e *entry, t Slot) {
 	began := time.Now()
 	release := func() {
 		t.Release()
@@ -47,7 +47,7 @@ func (a *attempts) run(e *entry, t Ticket) {
 	}
 }
 
-// lease records the attempt and reports whether it may be made. If not, the entry is dealt with.
+// lease records the attempt before it is made, and reports whether it may be.
 func (a *attempts) lease(e *entry, now time.Time) bool {
 	if leased, may := a.sched.mayLease(e); leased || !may {
 		return leased
@@ -55,17 +55,7 @@ func (a *attempts) lease(e *entry, now time.Time) bool {
 	until := now.Add(a.sched.plan.leaseFor)
 	err := a.store.Lease(a.sched.hard, e.m.ID, a.sched.owner, now, until)
 	a.sched.storeSaid(err, "lease", writes)
-	switch {
-	case errors.Is(err, ErrNotFound): // delivered, held or deleted meanwhile, or leased to another node until a time
-		a.sched.gone(e)
-	case err != nil:
-		a.sched.again(e)
-	default:
-		e.m.Attempts++
-		a.sched.leased(e, until)
-		return true
-	}
-	return false
+	return a.sched.leased(e, until, err)
 }
 
 func (a *attempts) content(e *entry) (mail.Content, error) {

@@ -49,7 +49,7 @@ type todo struct {
 // start is an attempt to begin.
 type start struct {
 	entry *entry
-	slot  Ticket
+	slot  Slot
 }
 
 // turn does what can be done now and says for how long nothing needs to be done unless something happens. freed: a slot

@@ -12,7 +12,7 @@ import (
 // askFunc is a Dispatcher.
 type askFunc func(m *Message) (free bool, w Wait)
 
-func (f askFunc) Reserve(_ time.Time, m *Message) (Ticket, Wait) {
+func (f askFunc) Reserve(_ time.Time, m *Message) (Slot, Wait) {
 	free, w := f(m)
 	if free {
 		return noSlot{}, w

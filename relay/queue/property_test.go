@@ -160,7 +160,7 @@ func (l *ledger) kill() (*memstore, *life) {
 	return left, p
 }
 
-func (p *life) Reserve(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait) {
+func (p *life) Reserve(now time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
 	name := func(key string) string { return fmt.Sprint(key, p.l.names) }
@@ -182,22 +182,22 @@ func (p *life) Reserve(now time.Time, m *queue.Message) (queue.Ticket, queue.Wai
 			return nil, queue.Wait{Key: name(key), Route: w.Route}
 		default:
 			p.free[key]--
-			return &lifeTicket{p: p, key: key}, queue.Wait{Key: name(key), Route: w.Route}
+			return &lifeSlot{p: p, key: key}, queue.Wait{Key: name(key), Route: w.Route}
 		}
 	}
 	return nil, w
 }
 
-type lifeTicket struct {
+type lifeSlot struct {
 	p    *life
 	key  string
 	used bool
 }
 
-func (t *lifeTicket) Release() {
+func (t *lifeSlot) Release() {
 	t.p.l.mu.Lock()
 	if t.used {
-		t.p.l.wrong("ticket used twice")
+		t.p.l.wrong("slot used twice")
 	}
 	t.used = true
 	t.p.free[t.key]++
@@ -205,7 +205,7 @@ func (t *lifeTicket) Release() {
 	t.p.q.Wake()
 }
 
-func (t *lifeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
+func (t *lifeSlot) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
 	taken func([]mail.Result)) []mail.Result {
 	l := t.p.l
 	if !l.start(t.p, m, c) {

@@ -10,12 +10,12 @@ import (
 	"postern/relay/trace"
 )
 
-// Dispatcher gives slots for attempts. The scheduler calls Reserve with a lock held: it must be quick,
+// Dispatcher gives slots, for one attempt each. The scheduler calls Reserve with a lock held: it must be quick,
 // do no input or output, and call back nothing of the Queue but Wake and Refresh.
 type Dispatcher interface {
-	// Reserve asks for a slot for one attempt of m now. With a Ticket, Wait.Key may name the upstream
+	// Reserve asks for a slot for one attempt of m now. With one, Wait.Key may name the upstream
 	// identity that the slot belongs to. Without one, Wait says why.
-	Reserve(now time.Time, m *Message) (Ticket, Wait)
+	Reserve(now time.Time, m *Message) (Slot, Wait)
 }
 
 // Wait says why there is no slot. Key groups the messages that wait for the same slot: of those, one is
@@ -37,8 +37,8 @@ func (w Wait) route() string {
 	return w.Route
 }
 
-// Ticket is a slot for one attempt. Attempt may be called once; Release must be, last.
-type Ticket interface {
+// Slot is the right to make one attempt at an upstream. Attempt may be called once; Release must be, last.
+type Slot interface {
 	// Attempt makes the attempt. It returns one result for every pending recipient, Result.Recipient being its index in
 	// m.Recipients; a missing one counts as a deferral. It must neither change nor keep m, and return soon after ctx
 	// ends. Where it has to go on after an upstream took the message for some, it calls taken with their results before

@@ -137,37 +137,31 @@ func (d *decider) report(n Notice, dec *decision) bool {
 	if len(n.About) == 0 {
 		return true
 	}
-	event := trace.Event{Kind: trace.Report, Class: string(n.Kind)}
-	if n.Message.Envelope.From.IsNull() { // RFC 5321 §4.5.5, RFC 3461 §6.1
-		event.Detail = string(n.Kind) + " report withheld: the reverse-path is null"
-		dec.events = append(dec.events, event)
-		return true
+	became, err := d.makeIfDue(n, dec)
+	dec.events = append(dec.events, trace.Event{Kind: trace.Report, Class: string(n.Kind),
+		To: n.Message.Envelope.From.String(), Detail: string(n.Kind) + " report " + became})
+	return err == nil
+}
+
+func (d *decider) makeIfDue(n Notice, dec *decision) (became string, err error) {
+	n.About = slices.DeleteFunc(slices.Clone(n.About), func(a About) bool {
+		return !wants(n.Message.Recipients[a.Index].Notify, n.Kind)
+	})
+	switch {
+	case n.Message.Envelope.From.IsNull(): // RFC 5321 §4.5.5, RFC 3461 §6.1
+		return "withheld: the reverse-path is null", nil
+	case len(n.About) == 0:
+		return "withheld: NOTIFY does not ask for it", nil
 	}
-	event.To = n.Message.Envelope.From.String()
-	wanted := n.About[:0:0]
-	for _, a := range n.About {
-		if wants(n.Message.Recipients[a.Index].Notify, n.Kind) {
-			wanted = append(wanted, a)
-		}
-	}
-	if len(wanted) == 0 {
-		event.Detail = string(n.Kind) + " report withheld: NOTIFY does not ask for it"
-		dec.events = append(dec.events, event)
-		return true
-	}
-	n.About = wanted
 	made, err := d.makeReport(n)
 	switch {
 	case err != nil:
-		event.Detail = string(n.Kind) + " report could not be made"
 		d.log.Error("report not made", "id", n.Message.ID, "kind", n.Kind, "error", err)
+		return "could not be made", err
 	case made == nil:
-		event.Detail = string(n.Kind) + " report withheld: none is due"
-	default:
-		d.times.fillIn(n.Time, made.Message)
-		dec.out.Reports = append(dec.out.Reports, *made)
-		event.Detail = string(n.Kind) + " report " + made.Message.ID + " queued"
+		return "withheld: none is due", nil
 	}
-	dec.events = append(dec.events, event)
-	return err == nil
+	d.times.fillIn(n.Time, made.Message)
+	dec.out.Reports = append(dec.out.Reports, *made)
+	return made.Message.ID + " queued", nil
 }

@@ -89,7 +89,7 @@ func (s *scheduler) turn(now time.Time) todo {
 
 // admit takes a new message into the window, if there is room, and asks for a slot if nobody waits. With a slot
 // the message is marked as leased and its task is counted.
-func (s *scheduler) admit(now time.Time, e *entry, c mail.Content) Ticket {
+func (s *scheduler) admit(now time.Time, e *entry, c mail.Content) Slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, m := &s.plan, e.m
@@ -179,28 +179,24 @@ func (s *scheduler) mayLease(e *entry) (leased, may bool) {
 	return leased, may
 }
 
-func (s *scheduler) leased(e *entry, until time.Time) {
+// leased learns how the store took a lease, and reports whether the attempt may be made. If not, the entry is dealt with.
+func (s *scheduler) leased(e *entry, until time.Time, err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.leaseUntil = until
-}
-
-// gone forgets an entry of which the store knows better: a read tells.
-func (s *scheduler) gone(e *entry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.plan.forget(e)
-	s.plan.reader.changed = true
-}
-
-// again puts an entry back whose attempt was not recorded.
-func (s *scheduler) again(e *entry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e.state == active {
-		s.plan.window.active--
+	switch {
+	case errors.Is(err, ErrNotFound): // delivered, held or deleted meanwhile, or leased to another node until a time
+		s.plan.forget(e)
+		s.plan.reader.changed = true
+	case err != nil:
+		if e.state == active {
+			s.plan.window.active--
+		}
+		s.plan.join(time.Now(), e)
+	default:
+		e.m.Attempts++
+		e.leaseUntil = until
 	}
-	s.plan.join(time.Now(), e)
+	return err == nil
 }
 
 func (s *scheduler) forget(e *entry) {

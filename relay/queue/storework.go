@@ -155,7 +155,9 @@ func (w storeWork) extend() {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			break
 		}
-		w.s.leased(e, until)
+		w.s.mu.Lock()
+		e.leaseUntil = until
+		w.s.mu.Unlock()
 	}
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()

@@ -74,7 +74,7 @@ func (q *Queue) own(now time.Time, m *Message) *Message {
 // If the store refuses, the error (a *mail.Error, 4yz) is for the client, and the results are still waited for and
 // traced. m is not changed, and the content not used after Adopt has returned: the attempt may go on reading both.
 //
-// release gives the attempt's slot back, as Ticket.Release does. It is called in any case, once results has given
+// release gives the attempt's slot back, as Slot.Release does. It is called in any case, once results has given
 // something. Run does not return before that, so that the journal is still open: after the drain deadline the attempt
 // must end soon, as those do that the Queue began. Without Run, before or after it, Adopt itself waits.
 func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result,

@@ -46,34 +46,10 @@ func (t *tracer) recipient(now time.Time, m *Message, r mail.Result, dec decisio
 	to := dec.out.Recipients[r.Recipient]
 	e := trace.Event{
 		To: to.To.String(), Upstream: r.Upstream, Identity: r.Identity, Stage: string(r.Stage), Rule: r.Rule,
-		Reply: r.Reply, Took: took,
+		Reply: r.Reply, Took: took, Kind: kinds[to.Status], Detail: detail(r, to, dec.gaveUp),
 	}
 	if r.Class != mail.Unknown {
 		e.Class = r.Class.String()
-	}
-	switch to.Status {
-	case Delivered:
-		e.Kind = trace.Delivered
-	case Failed:
-		e.Kind = trace.Failed
-		if !r.Class.Permanent() {
-			e.Detail = dec.gaveUp
-		}
-	case Unclear:
-		e.Kind = trace.Unclear
-		e.Detail = fmt.Sprintf("given up: %d attempts ended without an answer, and the upstream may have the message",
-			to.Doubts)
-	default:
-		e.Kind = trace.Deferred
-	}
-	switch {
-	case to.Status == Unclear:
-	case r.Uncertain:
-		e.Detail = "connection lost after the final dot: the upstream may have the message, a duplicate is possible"
-	case e.Detail == "" && r.Note != "":
-		e.Detail = r.Note
-	case e.Detail == "" && r.Err != nil:
-		e.Detail = mail.Cut(mail.Printable(r.Err.Error()), 300)
 	}
 	t.emit(t.event(now, m, e))
 	class := e.Class
@@ -81,9 +57,29 @@ func (t *tracer) recipient(now time.Time, m *Message, r mail.Result, dec decisio
 		class = ""
 	}
 	t.log.Info(string(e.Kind), logline.Pairs("id", m.ID, "login", m.Login, "rcpt", e.To, "upstream", e.Upstream,
-		"class", class,
-		"reply", mail.Printable(e.Reply.String()), "attempt", m.Attempts, "detail",
-		logline.Beside(e.Reply, e.Detail))...)
+		"class", class, "reply", mail.Printable(e.Reply.String()), "attempt", m.Attempts,
+		"detail", logline.Beside(e.Reply, e.Detail))...)
+}
+
+var kinds = map[Status]trace.Kind{
+	Pending: trace.Deferred, Delivered: trace.Delivered, Failed: trace.Failed, Unclear: trace.Unclear,
+}
+
+// detail is what there is to say of a recipient beside its reply.
+func detail(r mail.Result, to Recipient, gaveUp string) string {
+	switch {
+	case to.Status == Unclear:
+		return fmt.Sprintf("given up: %d attempts ended without an answer, and the upstream may have the message", to.Doubts)
+	case r.Uncertain:
+		return "connection lost after the final dot: the upstream may have the message, a duplicate is possible"
+	case to.Status == Failed && !r.Class.Permanent() && gaveUp != "":
+		return gaveUp
+	case r.Note != "":
+		return r.Note
+	case r.Err != nil:
+		return mail.Cut(mail.Printable(r.Err.Error()), 300)
+	}
+	return ""
 }
 
 // reports tells of reports made or withheld, once they are committed.

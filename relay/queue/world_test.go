@@ -47,7 +47,7 @@ func newUpstreams() *fakeUpstreams {
 	return &fakeUpstreams{free: map[string]int{}, paused: map[string]time.Time{}}
 }
 
-func (u *fakeUpstreams) Reserve(now time.Time, m *queue.Message) (queue.Ticket, queue.Wait) {
+func (u *fakeUpstreams) Reserve(now time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.reserves++
@@ -72,7 +72,7 @@ func (u *fakeUpstreams) Reserve(now time.Time, m *queue.Message) (queue.Ticket, 
 			return nil, queue.Wait{Key: key, Route: strings.Join(keys, ", ")}
 		default:
 			u.free[key]--
-			return &fakeTicket{u: u, key: key}, queue.Wait{Key: key, Route: strings.Join(keys, ", ")}
+			return &fakeSlot{u: u, key: key}, queue.Wait{Key: key, Route: strings.Join(keys, ", ")}
 		}
 	}
 	return nil, w
@@ -85,16 +85,16 @@ func (u *fakeUpstreams) pause(key string, until time.Time) {
 	u.queue.Wake()
 }
 
-type fakeTicket struct {
+type fakeSlot struct {
 	u    *fakeUpstreams
 	key  string
 	used bool
 }
 
-func (t *fakeTicket) Release() {
+func (t *fakeSlot) Release() {
 	t.u.mu.Lock()
 	if t.used {
-		panic("ticket used twice")
+		panic("slot used twice")
 	}
 	t.used = true
 	t.u.free[t.key]++
@@ -105,7 +105,7 @@ func (t *fakeTicket) Release() {
 	}
 }
 
-func (t *fakeTicket) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
+func (t *fakeSlot) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
 	taken func([]mail.Result)) []mail.Result {
 	t.u.mu.Lock()
 	t.u.attempts = append(t.u.attempts, attempt{m.ID, m.Login, t.key, time.Now(), m.Attempts,

@@ -16,9 +16,9 @@ import (
 	"postern/relay/upstream/graph/large"
 )
 
-// This file is all that knows of package large, which rebuilds messages that are too large for one request. Here the requests of a
-// draft are made, and judged; the draft is sent or deleted; and large mail is held back while the right for it is missing, which is
-// Mail.ReadWrite for all of it but the sending.
+// This file is all that knows of package large, which rebuilds messages that are too large for one request. Here the
+// requests of a draft are made, and their answers classified; the draft is sent or deleted; and large mail is held back
+// while the right for it is missing, which is Mail.ReadWrite for all of it but the sending.
 
 // The words of Options.LargeMail, and of large_mail in relay.toml.
 const (
@@ -26,16 +26,19 @@ const (
 	UploadLarge = "upload"
 )
 
-// noReadWrite is what a refused draft, file or session means. Mail.Send is enough for sendMail, so small mail may go on.
+// noReadWrite is what a refused draft, file or session means. Mail.Send is enough for sendMail, so small mail may go
+// on.
 var noReadWrite = Rule{
 	Name: "large-mail", Class: mail.AccountFault, Code: 454, Enhanced: "4.7.0", DropToken: true,
-	Fix: `large_mail = "upload" needs Mail.ReadWrite for this mailbox, beside Mail.Send: in Exchange Online PowerShell, ` +
-		`New-ManagementRoleAssignment -App <application id> -Role "Application Mail.ReadWrite" -CustomResourceScope <scope> ` +
+	Fix: `large_mail = "upload" needs Mail.ReadWrite for this mailbox, beside Mail.Send: in Exchange Online ` +
+		`PowerShell, New-ManagementRoleAssignment -App <application id> -Role "Application Mail.ReadWrite" ` +
+		`-CustomResourceScope <scope> ` +
 		`(docs/upstreams/microsoft-graph.md); Exchange takes up to two hours to notice. Smaller mail is not affected`,
 	Example: "403 ErrorAccessDenied Access is denied. Check credentials and try again.",
 }
 
-// takeApart rebuilds the message, once, when there is room for another large one. The room is kept until the attempt ends.
+// takeApart rebuilds the message, once, when there is room for another large one. The room is kept until the attempt
+// ends.
 func (a *attempt) takeApart(ctx context.Context) *fault {
 	if a.rebuilt != nil {
 		return nil
@@ -51,7 +54,8 @@ func (a *attempt) takeApart(ctx context.Context) *fault {
 	})
 	if err != nil && errors.Is(err, ctx.Err()) {
 		return &fault{stage: mail.StageMail, class: mail.Deferral, ours: true, err: errStopped,
-			reply: mail.R(451, "4.3.2", "the message was left because we are shutting down; other large ones were before it")}
+			reply: mail.R(451, "4.3.2",
+				"the message was left because we are shutting down; other large ones were before it")}
 	}
 	return a.largeFault(err)
 }
@@ -72,7 +76,8 @@ func clearAddresses(list string) (sure []mail.Address, clear bool) {
 // sendLarge sends the message to some recipients as a draft. The error classes are those of sendMail.
 func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 	if len(a.prefix) > 0 {
-		return a.largeFault(&large.Refusal{Enhanced: "5.6.0", Text: `our DKIM signature would not survive; the upstream needs dkim = "skip"`})
+		return a.largeFault(&large.Refusal{Enhanced: "5.6.0",
+			Text: `our DKIM signature would not survive; the upstream needs dkim = "skip"`})
 	}
 	if f := a.takeApart(ctx); f != nil {
 		return f
@@ -110,25 +115,28 @@ func (a *attempt) sendLarge(ctx context.Context, batch []int) *fault {
 // largeFault makes a fault of an error of package large.
 func (a *attempt) largeFault(err error) *fault {
 	var (
-		judged  *fault
+		known   *fault
 		refusal *large.Refusal
 		odd     large.Odd
 	)
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &judged):
-		return judged
+	case errors.As(err, &known):
+		return known
 	case errors.As(err, &refusal):
-		return messageFault(554, refusal.Enhanced, "the message is too large for Microsoft Graph as it is, and cannot be rebuilt for it: %s. "+
-			"Send less than %d octets, a link, or by an SMTP upstream", refusal.Text, DefaultMessageSize)
+		return messageFault(554, refusal.Enhanced,
+			"the message is too large for Microsoft Graph as it is, and cannot be rebuilt for it: %s. "+
+				"Send less than %d octets, a link, or by an SMTP upstream", refusal.Text, DefaultMessageSize)
 	case errors.As(err, &odd):
-		return &fault{stage: mail.StageData, class: mail.Deferral, answered: true, reply: mail.R(451, "4.3.0", "%s gave %s", a.u.host, odd)}
+		return &fault{stage: mail.StageData, class: mail.Deferral, answered: true,
+			reply: mail.R(451, "4.3.0", "%s gave %s", a.u.host, odd)}
 	}
 	return contentFault(err)
 }
 
-// admitLarge holds large mail back while the right for it is missing, or the way its files go. Small mail has a breaker of its own.
+// admitLarge holds large mail back while the right for it is missing, or the way its files go. Small mail has a breaker
+// of its own.
 func (a *attempt) admitLarge() (admission account.Admission, f *fault) {
 	a.u.Update(func() {
 		now, m := time.Now(), a.slot.Held()
@@ -141,7 +149,8 @@ func (a *attempt) admitLarge() (admission account.Admission, f *fault) {
 			admission = b.Admit()
 			return
 		}
-		f = &fault{stage: mail.StageMail, class: mail.BackPressure, ours: true, reply: b.Reply, note: m.largeNote, retryAfter: until.Sub(now)}
+		f = &fault{stage: mail.StageMail, class: mail.BackPressure, ours: true, reply: b.Reply, note: m.largeNote,
+			retryAfter: until.Sub(now)}
 		if b.Status == upstream.Paused {
 			f.class = mail.AccountFault
 		}
@@ -156,7 +165,8 @@ type drafting struct {
 	path  string // of the draft; "" before there is one
 }
 
-// run makes, fills and sends the draft, and tells the breaker of large mail, which waits for that; also where it panics.
+// run makes, fills and sends the draft, and tells the breaker of large mail, which waits for that; also where it
+// panics.
 func (c *drafting) run(ctx context.Context, d *large.Draft, admission account.Admission) (ans *answer, f *fault) {
 	f = contentFault(errStopped)
 	defer func() { c.record(admission, f) }()
@@ -168,7 +178,8 @@ func (c *drafting) run(ctx context.Context, d *large.Draft, admission account.Ad
 	return ans, f
 }
 
-// record tells the breaker of large mail what came of it. A draft that was made is proof of the right, whatever came after.
+// record tells the breaker of large mail what came of it. A draft that was made is proof of the right, whatever came
+// after.
 func (c *drafting) record(adm account.Admission, f *fault) {
 	n := account.News{}
 	switch {
@@ -207,7 +218,7 @@ func stepOf(r large.Request) step {
 	return step{method: r.Method, body: r.Body, media: r.Media, contentRange: r.ContentRange, field: r.Field}
 }
 
-// refused judges an answer before the draft is sent: nothing was sent yet, so nothing is uncertain.
+// refused classifies an answer before the draft is sent: nothing was sent yet, so nothing is uncertain.
 func (c *drafting) refused(ans *answer) *fault {
 	f := c.a.u.refused(ans)
 	f.uncertain = false
@@ -226,7 +237,8 @@ func (c *drafting) refused(ans *answer) *fault {
 
 // lostDraft lets the message be tried again.
 func lostDraft(stage mail.Stage, what string, ans *answer) *fault {
-	return &fault{stage: stage, class: mail.Deferral, answered: true, reply: mail.R(451, "4.3.0", "%s: %s", what, ans.words())}
+	return &fault{stage: stage, class: mail.Deferral, answered: true,
+		reply: mail.R(451, "4.3.0", "%s: %s", what, ans.words())}
 }
 
 // Upload makes a request of an upload session. Its address lets in who has it: it gets no token, and is not logged.
@@ -236,7 +248,8 @@ func (c *drafting) Upload(ctx context.Context, address string, r large.Request) 
 		return nil, contentFault(errors.New("read the address of an upload session"))
 	}
 	u := c.a.u
-	s := &uploadHost{c: c, peer: &Upstream{o: u.o, host: at.Host, rules: u.rules, client: u.client, log: u.log, ctx: u.ctx}}
+	s := &uploadHost{c: c, peer: &Upstream{o: u.o, host: at.Host, rules: u.rules, client: u.client, log: u.log,
+		ctx: u.ctx}}
 	ans, f := s.peer.exchange(ctx, address, "", stepOf(r))
 	if f != nil {
 		s.setAside(f)
@@ -261,7 +274,7 @@ func (s *uploadHost) Refused() error {
 	f := s.peer.refused(s.ans)
 	f.uncertain, f.stage = false, mail.StageData
 	switch {
-	case f.rule.Way: // which is judged before the address of the session is
+	case f.rule.Way: // which comes before the address of the session is
 		s.setAside(f)
 		return f
 	case len(s.ans.codes) == 0:
@@ -269,8 +282,8 @@ func (s *uploadHost) Refused() error {
 		return f // Exchange speaks of the mailbox
 	}
 	switch s.ans.status {
-	case http.StatusOK, http.StatusCreated, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict,
-		http.StatusGone, http.StatusRequestedRangeNotSatisfiable:
+	case http.StatusOK, http.StatusCreated, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
+		http.StatusConflict, http.StatusGone, http.StatusRequestedRangeNotSatisfiable:
 		return lostDraft(mail.StageData, "the upload session is of no use any more", s.ans)
 	}
 	s.setAside(f)
@@ -280,10 +293,12 @@ func (s *uploadHost) Refused() error {
 // setAside keeps trouble of the upload host, or of the way to it, from pausing small mail, which does not go there.
 func (s *uploadHost) setAside(f *fault) {
 	host := s.peer.host
-	if f.class != mail.AccountFault && f.class != mail.BackPressure || host == s.c.a.u.host && f.rule != nil && !f.rule.Way {
+	if f.class != mail.AccountFault && f.class != mail.BackPressure || host == s.c.a.u.host && f.rule != nil &&
+		!f.rule.Way {
 		return
 	}
-	f.aside, f.note = true, "the files of large mail go to "+host+", which a firewall must let out too; smaller mail is not affected"
+	f.aside, f.note = true, "the files of large mail go to "+host+", which a firewall must let out too; smaller "+
+		"mail is not affected"
 }
 
 // send sends the draft. From its request on the message may be gone, as with sendMail.
@@ -328,8 +343,8 @@ func (c *drafting) sendOnce(ctx context.Context) (*answer, *fault) {
 	return ans, nil
 }
 
-// discard deletes the draft of a message that was not sent, or may not have been: it is tried again either way. What was sent is
-// no draft any more, so this cannot take it back.
+// discard deletes the draft of a message that was not sent, or may not have been: it is tried again either way. What
+// was sent is no draft any more, so this cannot take it back.
 func (c *drafting) discard(ctx context.Context) {
 	if c.path == "" {
 		return

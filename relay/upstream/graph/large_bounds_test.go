@@ -36,7 +36,8 @@ func (e *endless) Size() int64 {
 }
 func (e *endless) Bytes() []byte { return nil }
 func (e *endless) Open() (io.ReadCloser, error) {
-	return io.NopCloser(io.MultiReader(strings.NewReader(e.head), &repeated{left: e.lines}, strings.NewReader(e.tail))), nil
+	return io.NopCloser(io.MultiReader(strings.NewReader(e.head), &repeated{left: e.lines}, strings.NewReader(e.tail))),
+		nil
 }
 
 type repeated struct {
@@ -84,7 +85,8 @@ func (s *swallower) RoundTrip(r *http.Request) (*http.Response, error) {
 	if strings.HasSuffix(r.URL.Path, "/send") {
 		status = http.StatusAccepted
 	}
-	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)),
+		Request: r}, nil
 }
 
 // A message of 60 MB is never in memory, nor is its file: what there is at any request is some chunks.
@@ -97,7 +99,9 @@ func TestUploadsHoldLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	head := "From: " + office + "\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n--b\r\nContent-Type: application/pdf; name=a.pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+	head := "From: " + office + "\r\nContent-Type: multipart/mixed; " +
+		"boundary=b\r\n\r\n--b\r\n\r\nhello\r\n--b\r\nContent-Type: application/pdf; " +
+		"name=a.pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n"
 	tx := to(t, "", "a@example.org")
 	tx.Content = &endless{head: head, tail: "--b--\r\n", lines: 60_000_000 / len(endlessLine)}
 	var m runtime.MemStats
@@ -142,7 +146,9 @@ func TestLargeMailOfManyMailboxes(t *testing.T) {
 			t.Fatal(err)
 		}
 		tx := to(t, "", "a@example.org")
-		tx.Content = &endless{head: "From: " + office + "\r\nContent-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n", lines: 4_000_000 / len(endlessLine)}
+		tx.Content = &endless{head: "From: " + office +
+			"\r\nContent-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n",
+			lines: 4_000_000 / len(endlessLine)}
 		results := make(chan mail.Class, 100)
 		start := func(ctx context.Context, i int) {
 			s, _ := u.Reserve(time.Now(), fmt.Sprintf("person%d@example.com", i))
@@ -178,16 +184,21 @@ func TestUploadHostOutOfReach(t *testing.T) {
 		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{UploadHost: "outlook.office.com"})
 		w := &walled{rt: testkit.Transport(fake), wall: true}
 		u, _ := uploading(t, fake, func(o *Options) { o.Transport = w })
-		tx := largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))
+		tx := largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"),
+			file8("application/pdf", "scan.pdf", octets(3_000_001)))
 		r := only(t, send(t, u, tx))
-		if r.Class != mail.BackPressure || r.Uncertain || !strings.Contains(r.Reply.Text, "outlook.office.com cannot be reached") || !strings.Contains(r.Note, "firewall") || len(fake.Drafts()) != 0 {
+		if r.Class != mail.BackPressure || r.Uncertain || !strings.Contains(r.Reply.Text,
+			"outlook.office.com cannot be reached") || !strings.Contains(r.Note, "firewall") ||
+			len(fake.Drafts()) != 0 {
 			t.Errorf("%s: %s; %s", r.Class, r.Reply, r.Note)
 		}
 		asked := fake.Requests()
-		if r := only(t, send(t, u, tx)); r.Class != mail.BackPressure || r.RetryAfter <= 0 || !strings.Contains(r.Note, "firewall") || fake.Requests() != asked {
+		if r := only(t, send(t, u, tx)); r.Class != mail.BackPressure || r.RetryAfter <= 0 ||
+			!strings.Contains(r.Note, "firewall") || fake.Requests() != asked {
 			t.Errorf("%s after %d requests: %s", r.Class, fake.Requests()-asked, r.Reply)
 		}
-		if r := only(t, send(t, u, to(t, "", "a@example.org"))); r.Class != mail.Delivered || status(u) != upstreamReady {
+		if r := only(t, send(t, u, to(t, "", "a@example.org"))); r.Class != mail.Delivered ||
+			status(u) != upstreamReady {
 			t.Errorf("small mail: %s", r.Reply)
 		}
 		w.wall = false
@@ -219,9 +230,10 @@ func TestUploadAndTheLastRequest(t *testing.T) {
 		uncertain bool
 		class     mail.Class
 	}{
-		"no connection":   {nil, 4, false, mail.BackPressure},
-		"not taken":       {&fakeprovider.GraphFault{Step: fakeprovider.StepSend, Drop: true}, 0, true, mail.Deferral},
-		"taken":           {&fakeprovider.GraphFault{Step: fakeprovider.StepSend, Drop: true, AfterWork: true}, 0, true, mail.Deferral},
+		"no connection": {nil, 4, false, mail.BackPressure},
+		"not taken":     {&fakeprovider.GraphFault{Step: fakeprovider.StepSend, Drop: true}, 0, true, mail.Deferral},
+		"taken": {&fakeprovider.GraphFault{Step: fakeprovider.StepSend, Drop: true, AfterWork: true}, 0, true,
+			mail.Deferral},
 		"nothing is lost": {nil, 0, false, mail.Delivered},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -242,12 +254,14 @@ func TestUploadAndTheLastRequest(t *testing.T) {
 				},
 			}
 			u, _ := uploading(t, fake, func(o *Options) { o.BaseURL, o.Transport = base, rt })
-			tx := largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))
+			tx := largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"),
+				file8("application/pdf", "scan.pdf", octets(3_000_001)))
 			r := only(t, send(t, u, tx))
 			if r.Class != c.class || r.Uncertain != c.uncertain || len(fake.Drafts()) != 0 {
 				t.Errorf("%s, uncertain %v, %d drafts: %s", r.Class, r.Uncertain, len(fake.Drafts()), r.Reply)
 			}
-			if want := map[bool]int{true: 1}[c.class == mail.Delivered || c.fault != nil && c.fault.AfterWork]; len(fake.Arrivals()) != want {
+			if want := map[bool]int{true: 1}[c.class == mail.Delivered || c.fault != nil &&
+				c.fault.AfterWork]; len(fake.Arrivals()) != want {
 				t.Errorf("%d arrivals", len(fake.Arrivals()))
 			}
 		})

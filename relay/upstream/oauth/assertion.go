@@ -49,7 +49,8 @@ func sign(key *rsa.PrivateKey, header, claims map[string]any) (Secret, error) {
 	digest := sha256.Sum256([]byte(text))
 	var signature []byte
 	if header["alg"] == algPS256 { // RFC 7518 §3.5: the salt is as long as the hash
-		signature, err = rsa.SignPSS(rand.Reader, key, crypto.SHA256, digest[:], &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+		signature, err = rsa.SignPSS(rand.Reader, key, crypto.SHA256, digest[:],
+			&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
 	} else {
 		signature, err = rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, digest[:])
 	}
@@ -72,11 +73,13 @@ func parseCertificate(file Secret) (*certificate, error) {
 	text := []byte(file.Reveal())
 	pair, err := tls.X509KeyPair(text, text)
 	if err != nil {
-		return nil, mail.BadKey("certificate_file", "needs a PEM file with a certificate and its private key, without a passphrase")
+		return nil, mail.BadKey("certificate_file",
+			"needs a PEM file with a certificate and its private key, without a passphrase")
 	}
 	key, ok := pair.PrivateKey.(*rsa.PrivateKey)
 	if !ok {
-		return nil, mail.BadKey("certificate_file", "the key is not RSA; authorization servers take RSA only, so make another")
+		return nil, mail.BadKey("certificate_file",
+			"the key is not RSA; authorization servers take RSA only, so make another")
 	}
 	return &certificate{pair.Leaf, key}, nil
 }
@@ -117,7 +120,8 @@ func parseServiceAccount(file Secret) (*serviceAccount, error) {
 		TokenURL string `json:"token_uri"`
 	}
 	if err := json.Unmarshal([]byte(file.Reveal()), &f); err != nil || f.Type != "service_account" || f.Email == "" {
-		return nil, mail.BadKey("service_account_file", `is not the JSON key file of a service account ("type": "service_account")`)
+		return nil, mail.BadKey("service_account_file", `is not the JSON key file of a service account ("type": `+
+			`"service_account")`)
 	}
 	key, err := parseKey(f.Key)
 	if err != nil {
@@ -146,7 +150,8 @@ func (s *Source) credentials(v url.Values, now time.Time) error {
 	}
 	if now.After(s.cert.leaf.NotAfter) {
 		return s.fault("certificate_expired", "the certificate of the application ended on "+date(s.cert.leaf.NotAfter),
-			"make a new certificate, upload its public half to the application's registration, and write it and its key to certificate_file and key_file")
+			"make a new certificate, upload its public half to the application's registration, and write it and its "+
+				"key to certificate_file and key_file")
 	}
 	assertion, err := s.cert.assertion(s.p.algorithm, s.o.ClientID, s.p.endpoint.TokenURL, now)
 	if err != nil {

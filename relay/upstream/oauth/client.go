@@ -26,7 +26,8 @@ const (
 	maxResponse = 128 << 10
 	// maxToken bounds a token; RFC 4954 §4 wants servers to take 12288 octets of AUTH, which is 9216 before base64.
 	maxToken = 32 << 10
-	// assumedLife is for servers that do not say expires_in (RFC 6749 §5.1 leaves it open); an hour is what all of them use.
+	// assumedLife is for servers that do not say expires_in (RFC 6749 §5.1 leaves it open); an hour is what all of them
+	// use.
 	assumedLife = time.Hour
 	// Lives outside these bounds are not believed.
 	minLife, maxLife = time.Minute, day
@@ -58,7 +59,8 @@ func (b bound) RoundTrip(r *http.Request) (*http.Response, error) {
 	if len(body) > maxResponse {
 		return nil, errors.New("the response does not end")
 	}
-	if resp.StatusCode/100 != 2 || !bytes.Contains(body, []byte("access_token")) { // some refuse with 200; a grant has secrets of its own
+	// Some refuse with 200; a grant has secrets of its own.
+	if resp.StatusCode/100 != 2 || !bytes.Contains(body, []byte("access_token")) {
 		body = []byte(secrets.Text(string(body)))
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
@@ -67,7 +69,8 @@ func (b bound) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // secretParameters are those that RFC 6749, 7521, 7636 and 8628 let a request carry and that let in who has them.
 var secretParameters = []string{
-	"client_secret", "password", "refresh_token", "code", "code_verifier", "device_code", "assertion", "client_assertion",
+	"client_secret", "password", "refresh_token", "code", "code_verifier", "device_code", "assertion",
+	"client_assertion",
 }
 
 // secretsOf reads the secrets that a request sends in its form or by Basic. The request can be sent afterwards.
@@ -94,8 +97,8 @@ func secretsOf(r *http.Request) (*scrub.Scrubber, error) {
 	return secrets, nil
 }
 
-// with returns ctx such that golang.org/x/oauth2 uses our transport. Redirects are answers, not followed: what we send has
-// secrets in it, and no token endpoint redirects.
+// with returns ctx such that golang.org/x/oauth2 uses our transport. Redirects are answers, not followed: what we send
+// has secrets in it, and no token endpoint redirects.
 func (s *Source) with(ctx context.Context) context.Context {
 	return context.WithValue(ctx, oauth2.HTTPClient, &http.Client{
 		Transport:     bound{s.transport, ctx},

@@ -59,15 +59,16 @@ type redirect struct {
 	err  error
 }
 
-// Consent begins to ask for consent. flow is DeviceCode or AuthorizationCode; "" is the configured one. Where tenants block
-// one of them, the other often works, and the grant is the same.
+// Consent begins to ask for consent. flow is DeviceCode or AuthorizationCode; "" is the configured one. Where tenants
+// block one of them, the other often works, and the grant is the same.
 func (s *Source) Consent(ctx context.Context, flow Flow) (*Consent, error) {
 	if flow == "" {
 		flow = s.o.Flow
 	}
 	switch {
 	case s.o.Flow == RefreshToken:
-		return nil, errors.New("the flow refresh-token has its consent from elsewhere; put a new refresh_token in the configuration, or choose flow authorization-code")
+		return nil, errors.New("the flow refresh-token has its consent from elsewhere; put a new refresh_token in " +
+			"the configuration, or choose flow authorization-code")
 	case !s.o.Flow.Delegated():
 		return nil, fmt.Errorf("the flow %s needs nobody's consent: there is nothing to log in to", s.o.Flow)
 	}
@@ -138,7 +139,8 @@ func (c *Consent) startDevice(ctx context.Context) error {
 	if !d.Expiry.IsZero() && d.Expiry.Before(time.Now().Add(day)) {
 		expires = d.Expiry
 	}
-	c.prompt = Prompt{Flow: DeviceCode, URL: d.VerificationURI, Code: d.UserCode, Complete: d.VerificationURIComplete, Expires: expires}
+	c.prompt = Prompt{Flow: DeviceCode, URL: d.VerificationURI, Code: d.UserCode, Complete: d.VerificationURIComplete,
+		Expires: expires}
 	return nil
 }
 
@@ -148,7 +150,8 @@ func checkDevice(d *oauth2.DeviceAuthResponse) error {
 		d.VerificationURIComplete = ""
 	}
 	switch {
-	case d.DeviceCode == "" || d.UserCode == "" || len(d.UserCode) > maxCode || mail.Printable(d.UserCode) != d.UserCode:
+	case d.DeviceCode == "" || d.UserCode == "" || len(d.UserCode) > maxCode ||
+		mail.Printable(d.UserCode) != d.UserCode:
 		return errors.New("the authorization server gives no code to show")
 	case !isSafe(d.VerificationURI) || !visible(d.VerificationURI):
 		return errors.New("the authorization server gives no address to show")
@@ -188,7 +191,8 @@ func (c *Consent) ask(ctx context.Context, v url.Values) (*response, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var scopes []string
-	if c.s.p.microsoft { // its documentation lists scope with a code; RFC 6749 §4.1.3 and RFC 8628 §3.4 do not know it there
+	// Its documentation lists scope with a code; RFC 6749 §4.1.3 and RFC 8628 §3.4 do not know it there.
+	if c.s.p.microsoft {
 		scopes = c.conf.Scopes
 	}
 	return c.s.request(ctx, v, scopes)
@@ -212,12 +216,13 @@ func (c *Consent) startCode() error {
 			options = append(options, oauth2.SetAuthURLParam("prompt", "login"))
 		}
 	}
-	c.prompt = Prompt{Flow: AuthorizationCode, URL: c.conf.AuthCodeURL(c.state, options...), Paste: true, Expires: time.Now().Add(consentLife),
+	c.prompt = Prompt{Flow: AuthorizationCode, URL: c.conf.AuthCodeURL(c.state, options...), Paste: true,
+		Expires:   time.Now().Add(consentLife),
 		Listening: c.conf.RedirectURL}
 	return nil
 }
 
-// take judges the query of the redirect (RFC 6749 §4.1.2). What does not carry our state is not from our server, and
+// take reads the query of the redirect (RFC 6749 §4.1.2). What does not carry our state is not from our server, and
 // changes nothing: anybody can send a browser here.
 func (c *Consent) take(q url.Values) error {
 	if !NewSecret(q.Get("state")).Equal(NewSecret(c.state)) {
@@ -226,11 +231,12 @@ func (c *Consent) take(q url.Values) error {
 	r := redirect{code: q.Get("code")}
 	switch {
 	case q.Get("error") != "":
-		a := answer{status: 400, code: mail.Cut(mail.Printable(q.Get("error")), maxCode), detail: mail.Cut(mail.Printable(q.Get("error_description")), maxDetail)}
+		a := answer{status: 400, code: mail.Cut(mail.Printable(q.Get("error")), maxCode),
+			detail: mail.Cut(mail.Printable(q.Get("error_description")), maxDetail)}
 		if n, ok := aadsts(a.detail); ok {
 			a.numbers = []int{n}
 		}
-		e := judge(a)
+		e := classify(a)
 		e.Fix = c.s.names.Replace(e.Fix)
 		r.err = e
 	case r.code == "":
@@ -243,8 +249,8 @@ func (c *Consent) take(q url.Values) error {
 	return r.err
 }
 
-// Paste takes what the person copied from the browser: the address it ended at, its query, or the code alone. PKCE ties a
-// code to this Consent where the state is missing. An error says what to paste instead; Wait goes on.
+// Paste takes what the person copied from the browser: the address it ended at, its query, or the code alone. PKCE ties
+// a code to this Consent where the state is missing. An error says what to paste instead; Wait goes on.
 func (c *Consent) Paste(text string) error {
 	if c.prompt.Flow != AuthorizationCode {
 		return errors.New("nothing is to be pasted: enter the code on the page")
@@ -257,7 +263,8 @@ func (c *Consent) Paste(text string) error {
 	if q, err := url.ParseQuery(text); err == nil && (q.Has("code") || q.Has("error")) {
 		return c.take(q)
 	}
-	if text == "" || len(text) > maxToken || !visible(text) || strings.ContainsAny(text, "&=") || strings.Contains(text, "://") {
+	if text == "" || len(text) > maxToken || !visible(text) || strings.ContainsAny(text, "&=") ||
+		strings.Contains(text, "://") {
 		return errors.New("paste the whole address that the browser shows in the end; it has code= in it")
 	}
 	return c.take(url.Values{"code": {text}, "state": {c.state}})
@@ -287,7 +294,8 @@ func (c *Consent) exchange(ctx context.Context) (*response, error) {
 // store seals the grant. It replaces whatever is there: the person has just decided.
 func (c *Consent) store(ctx context.Context, r *response) error {
 	if r.refresh.IsZero() {
-		return c.s.fault("no_refresh_token", "the authorization server gave no refresh token, so that the consent would last an hour",
+		return c.s.fault("no_refresh_token",
+			"the authorization server gave no refresh token, so that the consent would last an hour",
 			"add offline_access to scopes, or what the provider calls it")
 	}
 	now := time.Now()

@@ -29,7 +29,8 @@ func TestDeviceCode(t *testing.T) {
 		}
 		defer c.Close()
 		p := c.Prompt()
-		if p.Flow != DeviceCode || p.URL != "https://login.example.com/device" || len(p.Code) != 9 || p.Paste || time.Until(p.Expires) != 15*time.Minute {
+		if p.Flow != DeviceCode || p.URL != "https://login.example.com/device" || len(p.Code) != 9 || p.Paste ||
+			time.Until(p.Expires) != 15*time.Minute {
 			t.Errorf("prompt %+v", p)
 		}
 		begun := time.Now()
@@ -119,7 +120,8 @@ func TestDeviceCodeEnds(t *testing.T) {
 		a := fake(fakeprovider.OAuthOptions{})
 		a.Fail(fakeprovider.Fault{Endpoint: "device", AADSTS: 53003})
 		_, err := newSource(t, personOptions(a, NewMemoryGrants())).Consent(t.Context(), "")
-		if e := wantFault(t, err, mail.AccountFault, "AADSTS53003"); !strings.Contains(e.Fix, "--flow authorization-code") {
+		if e := wantFault(t, err, mail.AccountFault, "AADSTS53003"); !strings.Contains(e.Fix,
+			"--flow authorization-code") {
 			t.Errorf("fix %q", e.Fix)
 		}
 	})
@@ -228,14 +230,16 @@ func TestAuthorizationCodeOnLoopback(t *testing.T) {
 	}
 	q := u.Query()
 	for key, want := range map[string]string{
-		"client_id": client, "response_type": "code", "scope": scope + " offline_access", "code_challenge_method": "S256",
-		"login_hint": mailbox, "redirect_uri": p.Listening, "prompt": "login",
+		"client_id": client, "response_type": "code", "scope": scope + " offline_access",
+		"code_challenge_method": "S256",
+		"login_hint":            mailbox, "redirect_uri": p.Listening, "prompt": "login",
 	} {
 		if q.Get(key) != want {
 			t.Errorf("%s is %q, want %q", key, q.Get(key), want)
 		}
 	}
-	if u.Host+u.Path != "login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/authorize" || !strings.HasPrefix(p.Listening, "http://localhost:") || !p.Paste {
+	if u.Host+u.Path != "login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/authorize" ||
+		!strings.HasPrefix(p.Listening, "http://localhost:") || !p.Paste {
 		t.Errorf("prompt %+v", p)
 	}
 	back := visit(t, a, p.URL)
@@ -256,7 +260,8 @@ func TestAuthorizationCodeOnLoopback(t *testing.T) {
 		t.Errorf("token for %q", who)
 	}
 	c.Close()
-	if conn, err := net.Dial("tcp", strings.TrimPrefix(strings.Replace(p.Listening, "localhost", "127.0.0.1", 1), "http://")); err == nil {
+	if conn, err := net.Dial("tcp", strings.TrimPrefix(strings.Replace(p.Listening, "localhost", "127.0.0.1", 1),
+		"http://")); err == nil {
 		_ = conn.Close()
 		t.Error("still listening")
 	}
@@ -275,7 +280,8 @@ func TestAuthorizationCodePasted(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			a := fake(fakeprovider.OAuthOptions{Consenter: mailbox})
 			s, c := codeConsent(t, a, nil)
-			for _, wrong := range []string{"", "   ", "what?", "https://login.microsoftonline.com/", "http://localhost:1/?code=x&state=y", "two words", "state=abc"} {
+			for _, wrong := range []string{"", "   ", "what?", "https://login.microsoftonline.com/",
+				"http://localhost:1/?code=x&state=y", "two words", "state=abc"} {
 				if c.Paste(wrong) == nil {
 					t.Errorf("took %q", wrong)
 				}
@@ -310,13 +316,15 @@ func TestCodeOfAnotherLogin(t *testing.T) {
 
 func setEndpoints(o *Options) {
 	o.Tenant, o.Scopes = "", []string{scope, "offline_access"}
-	o.TokenURL, o.AuthURL, o.DeviceURL = "https://id.example.com/token", "https://id.example.com/authorize", "https://id.example.com/devicecode"
+	o.TokenURL, o.AuthURL, o.DeviceURL = "https://id.example.com/token", "https://id.example.com/authorize",
+		"https://id.example.com/devicecode"
 }
 
 func TestAuthorizationCodeDeclined(t *testing.T) {
 	a := fake(fakeprovider.OAuthOptions{})
 	_, c := codeConsent(t, a, nil)
-	q := url.Values{"state": {c.state}, "error": {"access_denied"}, "error_description": {"AADSTS65004: User declined <script>"}}
+	q := url.Values{"state": {c.state}, "error": {"access_denied"},
+		"error_description": {"AADSTS65004: User declined <script>"}}
 	status, body := get(t, c.Prompt().Listening+"?"+q.Encode())
 	if status != 400 || !strings.Contains(body, "the person declined") || strings.Contains(body, "<script>") {
 		t.Errorf("%d %s", status, body)

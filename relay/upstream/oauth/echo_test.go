@@ -43,8 +43,12 @@ func inJSON(code, description string) []byte {
 func TestSecretsDoNotComeBack(t *testing.T) {
 	refresh := "0.AXoA" + strings.Repeat("Kf9xQ2w_z-7", 120)
 	for name, e := range map[string]echo{
-		"the form":    func(body, auth string) []byte { return inJSON("invalid_client", body+" "+auth) },
-		"decoded":     func(body, _ string) []byte { form, _ := url.QueryUnescape(body); return inJSON("invalid_grant", form) },
+		"the form": func(body, auth string) []byte { return inJSON("invalid_client", body+" "+auth) },
+		"decoded": func(body, _ string) []byte {
+			form, _ := url.QueryUnescape(body)
+			return inJSON("invalid_grant",
+				form)
+		},
 		"as the code": func(body, auth string) []byte { return inJSON(body, auth) },
 		"at the cut": func(body, _ string) []byte {
 			return inJSON("invalid_grant", strings.Repeat("x", maxDetail-20)+" "+body)
@@ -53,7 +57,11 @@ func TestSecretsDoNotComeBack(t *testing.T) {
 			return []byte("error=invalid_grant&error_description=" + url.QueryEscape(body))
 		},
 		"the form, with 200": func(body, auth string) []byte { return inJSON("invalid_client", body+" "+auth) },
-		"decoded, with 200":  func(body, _ string) []byte { form, _ := url.QueryUnescape(body); return inJSON("invalid_grant", form) },
+		"decoded, with 200": func(body, _ string) []byte {
+			form,
+				_ := url.QueryUnescape(body)
+			return inJSON("invalid_grant", form)
+		},
 		"escaped": func(body, _ string) []byte {
 			form, _ := url.QueryUnescape(body)
 			var b strings.Builder
@@ -65,8 +73,10 @@ func TestSecretsDoNotComeBack(t *testing.T) {
 		"without codes": func(body, auth string) []byte { return []byte(body + auth) },
 	} {
 		for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
-			s := newSource(t, Options{Upstream: "office", Provider: Microsoft, Flow: RefreshToken, Tenant: "contoso.onmicrosoft.com",
-				ClientID: client, ClientSecret: NewSecret(secret), RefreshToken: NewSecret(refresh), Transport: e, Grants: NewMemoryGrants(), Sealer: testSealer()})
+			s := newSource(t, Options{Upstream: "office", Provider: Microsoft, Flow: RefreshToken,
+				Tenant:   "contoso.onmicrosoft.com",
+				ClientID: client, ClientSecret: NewSecret(secret), RefreshToken: NewSecret(refresh), Transport: e,
+				Grants: NewMemoryGrants(), Sealer: testSealer()})
 			s.p.endpoint.AuthStyle = style
 			if strings.HasSuffix(name, "with 200") {
 				s.p.endpoint.TokenURL += "?fine"

@@ -26,7 +26,8 @@ import (
 type Error struct {
 	// Class is mail.BackPressure (it passes) or mail.AccountFault (a person must mend it).
 	Class mail.Class
-	// Code is what the trouble is called where it comes from: "AADSTS7000222", "invalid_grant", "HTTP 503", or a word of ours.
+	// Code is what the trouble is called where it comes from: "AADSTS7000222", "invalid_grant", "HTTP 503", or a word
+	// of ours.
 	Code string
 	// Cause and Fix are for people. Fix is empty where waiting is the fix.
 	Cause, Fix string
@@ -84,7 +85,8 @@ func pressureError(code, cause string, err error) *Error {
 	return &Error{Class: mail.BackPressure, Code: code, Cause: cause, Err: err}
 }
 
-// answer is what a server said instead of a token (RFC 6749 §5.2 and Microsoft's additions). Texts are bounded and printable.
+// answer is what a server said instead of a token (RFC 6749 §5.2 and Microsoft's additions). Texts are bounded and
+// printable.
 type answer struct {
 	status     int
 	code       string // "error"
@@ -192,9 +194,9 @@ func retryAfter(text string, now time.Time) time.Duration {
 	return min(max(d, 0), maxRetryAfter)
 }
 
-// judge says whose matter an answer is. Microsoft warns that numbers and texts change; a number that is not in the table
-// is judged by its "error" member, which is what RFC 6749 promises.
-func judge(a answer) *Error {
+// classify says whose matter an answer is. Microsoft warns that numbers and texts change; a number that is not in the
+// table is classified by its "error" member, which is what RFC 6749 promises.
+func classify(a answer) *Error {
 	e := &Error{Detail: a.detail, status: a.status, retryAfter: a.retryAfter, oauthCode: a.code}
 	for _, n := range a.numbers {
 		if k, ok := lookup("AADSTS"+strconv.Itoa(n), a); ok {
@@ -202,26 +204,29 @@ func judge(a answer) *Error {
 		}
 	}
 	if passing(a) {
-		e.Class, e.Code, e.Cause = mail.BackPressure, a.name(), "the authorization server has a passing problem, or is asked too often"
+		e.Class, e.Code = mail.BackPressure, a.name()
+		e.Cause = "the authorization server has a passing problem, or is asked too often"
 		return e
 	}
 	if k, ok := lookup(a.code, a); ok {
 		k.into(e)
-		if len(a.numbers) > 0 {
-			e.Code = "AADSTS" + strconv.Itoa(a.numbers[0])
-		}
+		e.Code = a.name()
 		return e
 	}
-	return judgeStatus(a, e)
+	return classifyStatus(a, e)
 }
 
 // Words of troubles that pass, in the "error" member and in what goes with it.
 var (
-	passingCode = regexp.MustCompile(`internal|temporar|unavailable|time_?d?_?out|backend|transient|rate_?limit|too_many|quota|limit_exceeded|overload|try_again|retry`)
-	passingText = regexp.MustCompile(`(?i)transient|temporar(il)?y|timed out|time-?out|too many requests|throttl|server is (too )?busy|(service|server) (is )?(currently )?(unavailable|overloaded)|internal (server )?(error|failure)|rate limit|BudgetExceeded`)
+	passingCode = regexp.MustCompile(`internal|temporar|unavailable|time_?d?_?out|backend|transient|rate_?limit|` +
+		`too_many|quota|limit_exceeded|overload|try_again|retry`)
+	passingText = regexp.MustCompile(`(?i)transient|temporar(il)?y|timed out|time-?out|too many requests|throttl|` +
+		`server is (too )?busy|(service|server) (is )?(currently )?(unavailable|overloaded)|` +
+		`internal (server )?(error|failure)|rate limit|BudgetExceeded`)
 )
 
-// passing reports an answer that says of itself that waiting helps. A number or a member that the table knows better is not asked.
+// passing reports an answer that says of itself that waiting helps. A number or a member that the table knows better is
+// not asked.
 func passing(a answer) bool {
 	k, known := lookup(a.code, a)
 	if !known && passingCode.MatchString(strings.ToLower(a.code)) {
@@ -241,23 +246,21 @@ func (a answer) name() string {
 	return fmt.Sprintf("HTTP %d", a.status)
 }
 
-// judgeStatus judges what the table does not know. Only what is plainly our request's fault is an account fault.
-func judgeStatus(a answer, e *Error) *Error {
+// classifyStatus classifies what the table does not know. Only what is plainly our request's fault is an account fault.
+func classifyStatus(a answer, e *Error) *Error {
 	e.Class, e.Code = mail.BackPressure, fmt.Sprintf("HTTP %d", a.status)
 	e.Cause = fmt.Sprintf("the token endpoint answers %s", e.Code)
 	switch {
 	case a.page && a.status != http.StatusNotFound && (a.status < 300 || a.status >= 400) && a.status < 500:
-		e.Cause = fmt.Sprintf("a web page comes in place of a token (%s): a proxy, a firewall or a guest network answers for {host}", e.Code)
+		e.Cause = fmt.Sprintf("a web page comes in place of a token (%s): a proxy, a firewall or a guest network "+
+			"answers for {host}", e.Code)
 		e.Fix = "let this machine out to {host}, port 443, and look at HTTPS_PROXY and proxy"
 	case a.status >= 300 && a.status < 400:
 		e.Class, e.Cause = mail.AccountFault, "the token endpoint sends us elsewhere, and secrets do not follow"
 		e.Fix = "set token_url to the address of the token endpoint itself"
 	case a.status >= 500, a.status == http.StatusTooManyRequests, a.status == http.StatusRequestTimeout:
 	case a.code != "":
-		e.Class, e.Code, e.Cause = mail.AccountFault, a.code, "the token endpoint refuses the request: "+a.code
-		if len(a.numbers) > 0 {
-			e.Code = "AADSTS" + strconv.Itoa(a.numbers[0])
-		}
+		e.Class, e.Code, e.Cause = mail.AccountFault, a.name(), "the token endpoint refuses the request: "+a.code
 		e.Fix = "see what it said, and correct [upstream.oauth] for {name}"
 	case a.status == http.StatusNotFound, a.status == http.StatusMethodNotAllowed:
 		e.Class, e.Cause = mail.AccountFault, "there is no token endpoint at this address"
@@ -266,8 +269,8 @@ func judgeStatus(a answer, e *Error) *Error {
 	return e
 }
 
-// explain makes an *Error of whatever golang.org/x/oauth2 or the network came back with. The original is not kept where it
-// could hold what was sent or received.
+// explain makes an *Error of whatever golang.org/x/oauth2 or the network came back with. The original is not kept where
+// it could hold what was sent or received.
 func (s *Source) explain(ctx context.Context, err error, now time.Time) *Error {
 	var known *Error
 	if errors.As(err, &known) {
@@ -275,7 +278,7 @@ func (s *Source) explain(ctx context.Context, err error, now time.Time) *Error {
 	}
 	var refused *oauth2.RetrieveError
 	if errors.As(err, &refused) && refused.Response != nil {
-		e := judge(parseAnswer(refused.Response.StatusCode, refused.Response.Header, refused.Body, now))
+		e := classify(parseAnswer(refused.Response.StatusCode, refused.Response.Header, refused.Body, now))
 		e.Cause, e.Fix = s.names.Replace(e.Cause), s.names.Replace(s.fixFor(e))
 		return e
 	}
@@ -297,7 +300,8 @@ func (s *Source) fixFor(e *Error) string {
 	case s.o.Flow == ServiceAccount:
 		return "check the key in service_account_file, and Domain-wide delegation in the Google Admin console"
 	}
-	return "the application logs in by itself, so look at it: in the Entra admin center Enterprise applications, application {client}, Sign-in logs, Service principal sign-ins"
+	return "the application logs in by itself, so look at it: in the Entra admin center Enterprise applications, " +
+		"application {client}, Sign-in logs, Service principal sign-ins"
 }
 
 // tokenHost is where tokens come from.
@@ -323,7 +327,8 @@ func (s *Source) explainNetwork(ctx context.Context, err error) *Error {
 	case errors.As(err, &proxy) && !errors.Is(err, context.Canceled):
 		return pressureError(codeUnreachable, host+" cannot be reached: "+proxy.Error(), err)
 	case errors.As(err, &verification):
-		e := s.fault(codeCertificate, "the TLS certificate of "+host+" does not verify: "+whytls.Certificate(verification, host, time.Now()),
+		e := s.fault(codeCertificate,
+			"the TLS certificate of "+host+" does not verify: "+whytls.Certificate(verification, host, time.Now()),
 			"if a proxy of yours inspects TLS, add its certificate to ca_file; else check the clock and the address")
 		e.Err = verification.Err
 		return e
@@ -332,7 +337,8 @@ func (s *Source) explainNetwork(ctx context.Context, err error) *Error {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return pressureError(codeUnreachable, host+" does not answer in time", context.DeadlineExceeded)
 	case wrapped != nil:
-		return pressureError(codeUnreachable, host+" cannot be reached: "+mail.Cut(mail.Printable(err.Error()), maxDetail), err)
+		return pressureError(codeUnreachable, host+" cannot be reached: "+mail.Cut(mail.Printable(err.Error()),
+			maxDetail), err)
 	}
 	return pressureError(codeGarbled, host+" answers something that is not a token", nil)
 }

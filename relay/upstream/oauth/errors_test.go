@@ -13,7 +13,8 @@ import (
 
 func body(t testing.TB, code, description string) []byte {
 	t.Helper()
-	b, err := json.Marshal(map[string]any{"error": code, "error_description": description + "\r\nTrace ID: 0b7a5d5c\r\nTimestamp: 2026-09-01 08:00:00Z"})
+	b, err := json.Marshal(map[string]any{"error": code, "error_description": description +
+		"\r\nTrace ID: 0b7a5d5c\r\nTimestamp: 2026-09-01 08:00:00Z"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,9 +31,9 @@ func TestKnownCodes(t *testing.T) {
 			if k.class() == mail.AccountFault == (k.Fix == "") {
 				t.Errorf("class %v with fix %q", k.class(), k.Fix)
 			}
-			e := judge(parseAnswer(400, nil, body(t, k.Error, k.Example), time.Now()))
+			e := classify(parseAnswer(400, nil, body(t, k.Error, k.Example), time.Now()))
 			if e.Cause != k.Cause || e.Fix != k.Fix || e.Class != k.class() {
-				t.Errorf("judged %v %q", e.Class, e.Cause)
+				t.Errorf("classified %v %q", e.Class, e.Cause)
 			}
 			if strings.HasPrefix(k.Code, "AADSTS") && !strings.HasPrefix(k.Example, k.Code+":") {
 				t.Errorf("the example is of another number")
@@ -58,20 +59,27 @@ func TestJudge(t *testing.T) {
 		class  mail.Class
 		code   string
 	}{
-		{"number nobody knows, member known", 400, `{"error":"invalid_grant","error_description":"AADSTS999999: Something new."}`, mail.AccountFault, "AADSTS999999"},
-		{"number nobody knows, member unknown", 400, `{"error":"novel_error","error_description":"AADSTS999998: Something new."}`, mail.AccountFault, "AADSTS999998"},
-		{"number only in error_codes", 400, `{"error":"invalid_grant","error_description":"nicht gefunden","error_codes":[700082]}`, mail.AccountFault, "AADSTS700082"},
-		{"text before error_codes", 400, `{"error":"invalid_grant","error_description":"AADSTS53003: Blocked","error_codes":[700082]}`, mail.AccountFault, "AADSTS53003"},
+		{"number nobody knows, member known", 400, `{"error":"invalid_grant","error_description":"AADSTS999999: ` +
+			`Something new."}`, mail.AccountFault, "AADSTS999999"},
+		{"number nobody knows, member unknown", 400, `{"error":"novel_error","error_description":"AADSTS999998: ` +
+			`Something new."}`, mail.AccountFault, "AADSTS999998"},
+		{"number only in error_codes", 400, `{"error":"invalid_grant","error_description":"nicht ` +
+			`gefunden","error_codes":[700082]}`, mail.AccountFault, "AADSTS700082"},
+		{"text before error_codes", 400, `{"error":"invalid_grant","error_description":"AADSTS53003: ` +
+			`Blocked","error_codes":[700082]}`, mail.AccountFault, "AADSTS53003"},
 		{"form", 400, `error=invalid_grant&error_description=gone`, mail.AccountFault, "invalid_grant"},
-		{"google's object", 429, `{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"x"}}`, mail.BackPressure, "HTTP 429"},
-		{"google's subtype", 400, `{"error":"invalid_grant","error_description":"reauth related error (invalid_rapt)","error_subtype":"invalid_rapt"}`, mail.AccountFault, "invalid_grant"},
+		{"google's object", 429, `{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"x"}}`,
+			mail.BackPressure, "HTTP 429"},
+		{"google's subtype", 400, `{"error":"invalid_grant","error_description":"reauth related error ` +
+			`(invalid_rapt)","error_subtype":"invalid_rapt"}`, mail.AccountFault, "invalid_grant"},
 		{"server error beats an unknown member", 502, `{"error":"whatever"}`, mail.BackPressure, "HTTP 502"},
 		{"not found", 404, `<html>`, mail.AccountFault, "HTTP 404"},
 		{"unknown and silent", 400, ``, mail.BackPressure, "HTTP 400"},
-		{"not a number", 400, `{"error":"invalid_grant","error_description":"AADSTS: hm"}`, mail.AccountFault, "invalid_grant"},
+		{"not a number", 400, `{"error":"invalid_grant","error_description":"AADSTS: hm"}`, mail.AccountFault,
+			"invalid_grant"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			e := judge(parseAnswer(tc.status, nil, []byte(tc.body), time.Now()))
+			e := classify(parseAnswer(tc.status, nil, []byte(tc.body), time.Now()))
 			if e.Class != tc.class || e.Code != tc.code || e.Cause == "" {
 				t.Errorf("%v %q %q", e.Class, e.Code, e.Cause)
 			}
@@ -102,9 +110,9 @@ func FuzzErrorAnswer(f *testing.F) {
 	f.Add(400, "", []byte(`{"error":{"status":"\u001b"},"error_description":"AADSTS99999999999999999999","error_codes":[-1,0,1,2,3,4,5,6,7,8,9]}`))
 	f.Fuzz(func(t *testing.T, status int, retry string, raw []byte) {
 		a := parseAnswer(status, http.Header{"Retry-After": {retry}}, raw, time.Unix(1_800_000_000, 0))
-		e := judge(a)
+		e := classify(a)
 		if e.Class != mail.AccountFault && e.Class != mail.BackPressure || e.Cause == "" || e.Code == "" {
-			t.Fatalf("judged %v %q %q", e.Class, e.Code, e.Cause)
+			t.Fatalf("classified %v %q %q", e.Class, e.Code, e.Cause)
 		}
 		if e.Class == mail.AccountFault && e.Fix == "" {
 			t.Fatalf("%q names no fix", e.Cause)

@@ -15,8 +15,8 @@ import (
 	"postern/relay/seal"
 )
 
-// GrantStore keeps one sealed grant for each upstream, shared by all nodes. Versions make writers notice each other. When
-// SaveGrant returns nil the grant is durable.
+// GrantStore keeps one sealed grant for each upstream, shared by all nodes. Versions make writers notice each other.
+// When SaveGrant returns nil the grant is durable.
 type GrantStore interface {
 	// LoadGrant returns the grant and its version, which is above 0; ErrNoGrant if there is none.
 	LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error)
@@ -62,8 +62,8 @@ func (g *grant) take(r *response, now time.Time) {
 	g.Lease, g.Leasing = time.Time{}, ""
 }
 
-// refreshScopes are named again at each refresh. Microsoft wants that of some applications (AADSTS900144), and lets nobody ask
-// for more than was consented to; elsewhere leaving them out means the same (RFC 6749 §6).
+// refreshScopes are named again at each refresh. Microsoft wants that of some applications (AADSTS900144), and lets
+// nobody ask for more than was consented to; elsewhere leaving them out means the same (RFC 6749 §6).
 func (s *Source) refreshScopes(g *grant) []string {
 	switch {
 	case !s.p.microsoft:
@@ -74,15 +74,16 @@ func (s *Source) refreshScopes(g *grant) []string {
 	return s.p.least
 }
 
-// askAgain exchanges the refresh token. A consent from elsewhere, or from before scopes were kept, may be for others than we
-// know: then none are named.
+// askAgain exchanges the refresh token. A consent from elsewhere, or from before scopes were kept, may be for others
+// than we know: then none are named.
 func (s *Source) askAgain(ctx context.Context, g *grant) (*response, *Error) {
 	form := func() url.Values {
 		return url.Values{"grant_type": {"refresh_token"}, "refresh_token": {g.Refresh}}
 	}
 	scopes := s.refreshScopes(g)
 	r, e := s.request(ctx, form(), scopes)
-	if e != nil && len(scopes) > 0 && len(g.Scopes) == 0 && len(s.o.Scopes) == 0 && slices.Contains(aboutScopes, e.Code) {
+	if e != nil && len(scopes) > 0 && len(g.Scopes) == 0 && len(s.o.Scopes) == 0 &&
+		slices.Contains(aboutScopes, e.Code) {
 		return s.request(ctx, form(), nil)
 	}
 	return r, e
@@ -93,8 +94,8 @@ var aboutScopes = []string{"AADSTS65001", "AADSTS65005", "AADSTS650057", "AADSTS
 
 func (g *grant) token() Token { return Token{NewSecret(g.Access), g.Expiry} }
 
-// fresh reports whether the access token is worth handing out: not the one that was refused or is to be replaced, and not
-// so old that it would be fetched again at once.
+// fresh reports whether the access token is worth handing out: not the one that was refused or is to be replaced, and
+// not so old that it would be fetched again at once.
 func (g *grant) fresh(not []Secret, now time.Time) bool {
 	if g.Access == "" || now.After(g.Expiry.Add(-maxMargin(g.Expiry.Sub(g.Got)))) {
 		return false
@@ -107,7 +108,8 @@ func (g *grant) fresh(not []Secret, now time.Time) bool {
 	return true
 }
 
-// loadGrant reads and opens the grant. What is wrong with the store passes; what is wrong with the grant a person mends.
+// loadGrant reads and opens the grant. What is wrong with the store passes; what is wrong with the grant a person
+// mends.
 func (s *Source) loadGrant(ctx context.Context) (*grant, int64, *Error) {
 	g, version, err := s.readGrant(ctx)
 	if err != nil {
@@ -118,7 +120,8 @@ func (s *Source) loadGrant(ctx context.Context) (*grant, int64, *Error) {
 	return g, version, nil
 }
 
-// aboutGrant names what a fault is about: the refresh token, or what cannot be read by its version. A lease changes neither.
+// aboutGrant names what a fault is about: the refresh token, or what cannot be read by its version. A lease changes
+// neither.
 func aboutGrant(g *grant, version int64) string {
 	if g == nil {
 		return "version " + strconv.FormatInt(version, 10)
@@ -227,8 +230,8 @@ func (m *MemoryGrants) SaveGrant(_ context.Context, upstream string, sealed []by
 	return m.at[upstream], nil
 }
 
-// CheckGrantStore is the contract of a GrantStore, in the manner of testing/fstest. It writes grants of its own naming and
-// returns what does not hold.
+// CheckGrantStore is the contract of a GrantStore, in the manner of testing/fstest. It writes grants of its own naming
+// and returns what does not hold.
 func CheckGrantStore(ctx context.Context, store GrantStore) error {
 	const name = "postern-grant-contract"
 	if _, _, err := store.LoadGrant(ctx, name); !errors.Is(err, ErrNoGrant) {

@@ -70,7 +70,8 @@ func (l *lockedBuffer) String() string {
 func appOptions(a *fakeprovider.OAuth) Options {
 	return Options{
 		Upstream: "office", Provider: Microsoft, Flow: ClientCredentials, Tenant: "contoso.onmicrosoft.com",
-		ClientID: client, ClientSecret: NewSecret(secret), Transport: testkit.Transport(a), Jitter: func() float64 { return 0 },
+		ClientID: client, ClientSecret: NewSecret(secret), Transport: testkit.Transport(a),
+		Jitter: func() float64 { return 0 },
 	}
 }
 
@@ -114,7 +115,8 @@ func putGrant(t *testing.T, s *Source, refresh string) {
 	if err != nil && !errors.Is(err, ErrNoGrant) {
 		t.Fatal(err)
 	}
-	if _, err := s.saveGrant(t.Context(), &grant{ClientID: s.o.ClientID, Refresh: refresh, Refreshed: time.Now()}, version); err != nil {
+	if _, err := s.saveGrant(t.Context(), &grant{ClientID: s.o.ClientID, Refresh: refresh, Refreshed: time.Now()},
+		version); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -168,7 +170,8 @@ func serviceAccountFile(t *testing.T) Secret {
 	}
 	file, err := json.Marshal(map[string]string{
 		"type": "service_account", "client_email": "relay@project.iam.gserviceaccount.example", "private_key_id": "k1",
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})), "token_uri": "https://oauth2.googleapis.com/token",
+		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
+		"token_uri":   "https://oauth2.googleapis.com/token",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// keepAfter is how long a grant may be idle. Refreshing weekly keeps it alive wherever idle grants end (Microsoft 90
-	// days, Google six months); a day is left for trouble.
+	// keepAfter is how long a grant may be idle. Refreshing weekly keeps it alive wherever idle grants end (Microsoft
+	// 90 days, Google six months); a day is left for trouble.
 	keepAfter = 6 * day
 	// keepEvery is how often that is looked at.
 	keepEvery = time.Hour
@@ -15,8 +15,8 @@ const (
 	warnAhead = 30 * day
 )
 
-// Run keeps an idle grant alive until ctx ends, and then closes the Source. It never fails: what goes wrong is logged, is
-// what Token answers, and is tried again.
+// Run keeps an idle grant alive until ctx ends, and then closes the Source. It never fails: what goes wrong is logged,
+// is what Token answers, and is tried again.
 func (s *Source) Run(ctx context.Context) error {
 	defer s.Close()
 	for {
@@ -71,10 +71,12 @@ func (s *Source) Expiries(now time.Time) []Expiry {
 		}
 	}
 	if !s.o.ClientSecret.IsZero() {
-		add("client secret", s.o.ClientSecretExpires, false, "make a new client secret for application {client}, set client_secret and expires, and delete the old one")
+		add("client secret", s.o.ClientSecretExpires, false,
+			"make a new client secret for application {client}, set client_secret and expires, and delete the old one")
 	}
 	if s.cert != nil {
-		add("certificate", s.cert.leaf.NotAfter, false, "make a new certificate for application {client}, upload it there, and write it and its key to certificate_file and key_file")
+		add("certificate", s.cert.leaf.NotAfter, false, "make a new certificate for application {client}, upload it "+
+			"there, and write it and its key to certificate_file and key_file")
 	}
 	s.mu.Lock()
 	known := s.known
@@ -84,7 +86,8 @@ func (s *Source) Expiries(now time.Time) []Expiry {
 	case !known.ends.IsZero():
 		add("consent", known.ends, false, fixLogin)
 	case !known.refreshed.IsZero() && s.p.idle > 0:
-		add("consent", known.refreshed.Add(s.p.idle), true, s.p.idleFrom+"; it is renewed weekly by itself, so look why that fails, or "+fixLogin)
+		add("consent", known.refreshed.Add(s.p.idle), true, s.p.idleFrom+"; it is renewed weekly by itself, so look "+
+			"why that fails, or "+fixLogin)
 	}
 	return all
 }

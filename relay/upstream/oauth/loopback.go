@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// loopback awaits the browser on this machine (RFC 8252 §7.3), on both families where both are there: "localhost" is either.
+// loopback awaits the browser on this machine (RFC 8252 §7.3), on both families where both are there: "localhost" is
+// either.
 type loopback struct {
 	port   string
 	server *http.Server

@@ -23,7 +23,8 @@ type Flow string
 
 // The flows, as the configuration names them.
 const (
-	// ClientCredentials: the application acts for itself (RFC 6749 §4.4), known by a secret or a certificate (RFC 7523 §2.2).
+	// ClientCredentials: the application acts for itself (RFC 6749 §4.4), known by a secret or a certificate (RFC 7523
+	// §2.2).
 	ClientCredentials Flow = "client-credentials"
 	// DeviceCode: a person consents on any device, once (RFC 8628).
 	DeviceCode Flow = "device-code"
@@ -50,8 +51,9 @@ type Options struct {
 	Upstream string // the name of the upstream: its grant is stored under it
 	Provider string // Microsoft, MicrosoftGraph, Google, or "" for any other
 	Flow     Flow
-	Tenant   string // Microsoft: tenant id or domain; "organizations", "consumers", "common" for people only; "" is "common"
-	Cloud    string // Microsoft: "" (global), "us-gov", "us-gov-dod", "china"
+	// Microsoft: tenant id or domain; "organizations", "consumers", "common" for people only; "" is "common"
+	Tenant string
+	Cloud  string // Microsoft: "" (global), "us-gov", "us-gov-dod", "china"
 
 	ClientID     string
 	ClientSecret Secret
@@ -66,8 +68,8 @@ type Options struct {
 	// Username is the mailbox that consent is asked for. It is a hint to the login page only.
 	Username string
 
-	// LargeMail and Others are what a person's consent must cover at MicrosoftGraph beside sending: making drafts, and mail from
-	// other mailboxes or addresses than that of whoever logs in.
+	// LargeMail and Others are what a person's consent must cover at MicrosoftGraph beside sending: making drafts, and
+	// mail from other mailboxes or addresses than that of whoever logs in.
 	LargeMail, Others bool
 
 	Scopes                       []string
@@ -90,8 +92,8 @@ type Options struct {
 // A name in a path of the login server.
 var tenantSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$`)
 
-// Check says what a person has to write differently, by the keys of [upstream.oauth]. Where single values are wrong, what belongs
-// together is not judged.
+// Check says what a person has to write differently, by the keys of [upstream.oauth]. Where single values are wrong,
+// what belongs together is not checked.
 func (o *Options) Check() []*mail.KeyError {
 	c := &checker{o: o}
 	c.values()
@@ -121,10 +123,11 @@ func (c *checker) oneOf(key, value string, choices ...string) {
 	c.fail(key, `unknown value %q, write "%s" or "%s"`, value, strings.Join(choices[:last], `", "`), choices[last])
 }
 
-// values judges each setting alone. No address is repeated: it may hold a password.
+// values checks each setting alone. No address is repeated: it may hold a password.
 func (c *checker) values() {
 	o := c.o
-	c.oneOf("flow", string(o.Flow), string(ClientCredentials), string(DeviceCode), string(AuthorizationCode), string(RefreshToken),
+	c.oneOf("flow", string(o.Flow), string(ClientCredentials), string(DeviceCode), string(AuthorizationCode),
+		string(RefreshToken),
 		string(ServiceAccount))
 	if o.Provider != "" && o.Provider != MicrosoftGraph {
 		c.oneOf("provider", o.Provider, Microsoft, Google)
@@ -140,14 +143,15 @@ func (c *checker) values() {
 			c.fail(fmt.Sprintf("scopes[%d]", i+1), "%q is not a scope, write each in quotes of its own", s)
 		}
 	}
-	for _, u := range []struct{ key, text string }{{"token_url", o.TokenURL}, {"auth_url", o.AuthURL}, {"device_url", o.DeviceURL}} {
+	for _, u := range []struct{ key, text string }{{"token_url", o.TokenURL}, {"auth_url", o.AuthURL},
+		{"device_url", o.DeviceURL}} {
 		if u.text != "" && !isSafe(u.text) {
 			c.fail(u.key, "is not the address of a server with TLS, write one that begins with https://")
 		}
 	}
 }
 
-// credentials judges what the flow needs, and what it does not.
+// credentials checks what the flow needs, and what it does not.
 func (c *checker) credentials() {
 	o := c.o
 	switch {
@@ -174,7 +178,7 @@ func (c *checker) credentials() {
 	}
 }
 
-// together judges what the provider makes of the flow.
+// together checks what the provider makes of the flow.
 func (c *checker) together() {
 	o, p := c.o, resolve(c.o)
 	switch {

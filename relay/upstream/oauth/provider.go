@@ -19,7 +19,8 @@ type provider struct {
 	microsoft bool
 	// authParams go with the authorization request.
 	authParams url.Values
-	// loopback is the host of the redirect: Microsoft ignores the port of "localhost" only, RFC 8252 §7.3 wants the literal.
+	// loopback is the host of the redirect: Microsoft ignores the port of "localhost" only, RFC 8252 §7.3 wants the
+	// literal.
 	loopback string
 	// algorithm signs client assertions.
 	algorithm string
@@ -29,7 +30,8 @@ type provider struct {
 	idleFrom string
 }
 
-// cloud is one of Microsoft's sovereign networks. An empty resource is not known for certain: scopes must be configured.
+// cloud is one of Microsoft's sovereign networks. An empty resource is not known for certain: scopes must be
+// configured.
 type cloud struct {
 	login       string
 	delegated   string // resource of SMTP.Send
@@ -40,10 +42,13 @@ type cloud struct {
 // https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud and
 // https://learn.microsoft.com/graph/deployments
 var clouds = map[string]cloud{
-	"":           {"login.microsoftonline.com", "https://outlook.office.com", "https://outlook.office365.com", "https://graph.microsoft.com"},
-	"us-gov":     {"login.microsoftonline.us", "https://outlook.office365.us", "https://outlook.office365.us", "https://graph.microsoft.us"},
+	"": {"login.microsoftonline.com", "https://outlook.office.com", "https://outlook.office365.com",
+		"https://graph.microsoft.com"},
+	"us-gov": {"login.microsoftonline.us", "https://outlook.office365.us", "https://outlook.office365.us",
+		"https://graph.microsoft.us"},
 	"us-gov-dod": {"login.microsoftonline.us", "", "", "https://dod-graph.microsoft.us"},
-	"china":      {"login.partner.microsoftonline.cn", "https://partner.outlook.cn", "https://partner.outlook.cn", "https://microsoftgraph.chinacloudapi.cn"},
+	"china": {"login.partner.microsoftonline.cn", "https://partner.outlook.cn", "https://partner.outlook.cn",
+		"https://microsoftgraph.chinacloudapi.cn"},
 }
 
 const day = 24 * time.Hour
@@ -122,7 +127,8 @@ func (p *provider) google() {
 	// Without consent asked for again, a second login brings no refresh token.
 	p.authParams = url.Values{"access_type": {"offline"}, "prompt": {"consent"}}
 	// https://developers.google.com/identity/protocols/oauth2#expiration
-	p.idle, p.idleFrom = 180*day, "Google ends a grant that is unused for six months, and after 7 days while the app is in testing"
+	p.idle, p.idleFrom = 180*day,
+		"Google ends a grant that is unused for six months, and after 7 days while the app is in testing"
 }
 
 func (p *provider) override(o *Options) {

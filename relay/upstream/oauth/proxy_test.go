@@ -10,7 +10,8 @@ import (
 	"postern/relay/upstream/via"
 )
 
-// A proxy that does not let us through to the token endpoint is named, and passes: nothing is wrong with the application.
+// A proxy that does not let us through to the token endpoint is named, and passes: nothing is wrong with the
+// application.
 func TestProxyThatRefuses(t *testing.T) {
 	for name, proxy := range map[string]*testkit.Proxy{
 		"407": {User: "scott", Password: "tiger"},
@@ -30,7 +31,8 @@ func TestProxyThatRefuses(t *testing.T) {
 		o.Transport, o.Dial = nil, p.Dial
 		_, err = newSource(t, o).Token(t.Context(), mailbox)
 		e := wantFault(t, err, mail.BackPressure, codeUnreachable)
-		if !strings.Contains(e.Cause, "login.microsoftonline.com cannot be reached: the proxy http://"+at) || !strings.Contains(e.Cause, "key proxy") {
+		if !strings.Contains(e.Cause, "login.microsoftonline.com cannot be reached: the proxy http://"+at) ||
+			!strings.Contains(e.Cause, "key proxy") {
 			t.Errorf("%s: %s", name, e.Cause)
 		}
 	}

@@ -26,7 +26,8 @@ func (s saying) RoundTrip(r *http.Request) (*http.Response, error) {
 	if s.retry != "" {
 		h.Set("Retry-After", s.retry)
 	}
-	return &http.Response{StatusCode: s.status, Header: h, Body: io.NopCloser(strings.NewReader(s.body)), Request: r}, nil
+	return &http.Response{StatusCode: s.status, Header: h, Body: io.NopCloser(strings.NewReader(s.body)), Request: r},
+		nil
 }
 
 // told is what a Source makes of one answer.
@@ -34,7 +35,8 @@ func told(t *testing.T, flow Flow, s saying) *Error {
 	t.Helper()
 	o := Options{
 		Upstream: "office", Provider: Microsoft, Flow: flow, Tenant: "contoso.onmicrosoft.com", ClientID: client,
-		ClientSecret: NewSecret(secret), Transport: s, Jitter: func() float64 { return 0 }, Grants: NewMemoryGrants(), Sealer: testSealer(),
+		ClientSecret: NewSecret(secret), Transport: s, Jitter: func() float64 { return 0 }, Grants: NewMemoryGrants(),
+		Sealer: testSealer(),
 	}
 	source := newSource(t, o)
 	if flow.Delegated() {
@@ -91,16 +93,21 @@ func TestKindsOfAnswers(t *testing.T) {
 	}{
 		{400, `{"error":"internal_failure"}`, mail.BackPressure, "passing"},
 		{400, `{"error":"backend_error"}`, mail.BackPressure, "passing"},
-		{400, `{"error":"invalid_request","error_description":"AADSTS90999: The request has timed out."}`, mail.BackPressure, "passing"},
-		{403, `{"error":{"code":403,"message":"x","errors":[{"reason":"userRateLimitExceeded"}]}}`, mail.BackPressure, "asked too often"},
-		{403, `[{"error":{"code":403,"message":"x","errors":[{"reason":"quotaExceeded"}]}}]`, mail.BackPressure, "asked too often"},
-		{401, "\ufeff" + `{"error":"invalid_client","error_description":"AADSTS7000222: expired","error_codes":[7000222]}`, mail.AccountFault, "expired"},
+		{400, `{"error":"invalid_request","error_description":"AADSTS90999: The request has timed out."}`,
+			mail.BackPressure, "passing"},
+		{403, `{"error":{"code":403,"message":"x","errors":[{"reason":"userRateLimitExceeded"}]}}`, mail.BackPressure,
+			"asked too often"},
+		{403, `[{"error":{"code":403,"message":"x","errors":[{"reason":"quotaExceeded"}]}}]`, mail.BackPressure,
+			"asked too often"},
+		{401, "\ufeff" + `{"error":"invalid_client","error_description":"AADSTS7000222: ` +
+			`expired","error_codes":[7000222]}`, mail.AccountFault, "expired"},
 		{407, `<html>Proxy Authentication Required</html>`, mail.BackPressure, "a web page"},
 		{403, `<html><title>Blocked</title>`, mail.BackPressure, "login.microsoftonline.com"},
 		{503, `<html>`, mail.BackPressure, "HTTP 503"},
 		{200, `{"error":"invalid_grant","error_description":"AADSTS70008: old"}`, mail.AccountFault, "expired"},
 	} {
-		if e := told(t, DeviceCode, saying{c.status, "", c.body}); e.Class != c.class || !strings.Contains(e.Error(), c.says) {
+		if e := told(t, DeviceCode, saying{c.status, "", c.body}); e.Class != c.class ||
+			!strings.Contains(e.Error(), c.says) {
 			t.Errorf("%d %s: %s %s", c.status, c.body, e.Class, e.Error())
 		}
 	}
@@ -117,8 +124,10 @@ func TestAdviceForTheFlow(t *testing.T) {
 			t.Errorf("%s for an application: %s", k.Code, e.Fix)
 		}
 	}
-	s := saying{400, "", `{"error":"interaction_required","error_description":"AADSTS59999999: New.","claims":"{\"access_token\":{}}"}`}
-	if e := told(t, DeviceCode, s); !strings.Contains(e.Cause, "claims challenge") || !strings.Contains(e.Fix, "postern upstream login office") {
+	s := saying{400, "", `{"error":"interaction_required","error_description":"AADSTS59999999: ` +
+		`New.","claims":"{\"access_token\":{}}"}`}
+	if e := told(t, DeviceCode, s); !strings.Contains(e.Cause, "claims challenge") ||
+		!strings.Contains(e.Fix, "postern upstream login office") {
 		t.Errorf("claims: %s; %s", e.Cause, e.Fix)
 	}
 	if e := told(t, ClientCredentials, s); !strings.Contains(e.Fix, "workload identities") {

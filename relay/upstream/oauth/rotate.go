@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// leaseFor is how long a node may take to refresh; then another takes over. It is above timeout, and a late first answer still finds its place (see savePending).
+	// leaseFor is how long a node may take to refresh; then another takes over. It is above timeout, and a late first
+	// answer still finds its place (see savePending).
 	leaseFor = time.Minute
 	// leasePoll is how often those that wait for another node look.
 	leasePoll = time.Second
@@ -19,8 +20,8 @@ const (
 	saveBound = 15 * time.Second
 )
 
-// pending is a grant that the server has replaced and the store has not taken yet. Losing it could lose the consent: many
-// servers take a refresh token once only.
+// pending is a grant that the server has replaced and the store has not taken yet. Losing it could lose the consent:
+// many servers take a refresh token once only.
 type pending struct {
 	grant   *grant
 	used    string // the refresh token that it replaces
@@ -81,7 +82,8 @@ func (s *Source) claim(ctx context.Context, not []Secret) (*grant, int64, *Error
 		}
 		if now.Before(g.Lease) && g.Leasing != s.node {
 			if !sleep(ctx, leasePoll) {
-				return nil, 0, pressureError(codeStore, "another node is fetching a token and does not finish", context.Cause(ctx))
+				return nil, 0, pressureError(codeStore, "another node is fetching a token and does not finish",
+					context.Cause(ctx))
 			}
 			continue
 		}
@@ -97,8 +99,8 @@ func (s *Source) claim(ctx context.Context, not []Secret) (*grant, int64, *Error
 	}
 }
 
-// savePending writes the pending grant and returns its token, or none if what is stored has overtaken it. The server has
-// answered: what becomes of the callers matters no more.
+// savePending writes the pending grant and returns its token, or none if what is stored has overtaken it. The server
+// has answered: what becomes of the callers matters no more.
 func (s *Source) savePending(ctx context.Context) (Token, *Error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveBound)
 	defer cancel()
@@ -109,7 +111,9 @@ func (s *Source) savePending(ctx context.Context) (Token, *Error) {
 			break
 		}
 		if !errors.Is(err, ErrGrantChanged) {
-			return Token{}, pressureError(codeStore, "the store does not take the renewed consent for "+s.o.Upstream+"; the token that came with it is not used before it does", err)
+			return Token{}, pressureError(codeStore,
+				"the store does not take the renewed consent for "+s.o.Upstream+
+					"; the token that came with it is not used before it does", err)
 		}
 		g, version, e := s.loadGrant(ctx)
 		if e != nil && e.Temporary() {

@@ -48,8 +48,8 @@ func TestRestartUsesTheStoredToken(t *testing.T) {
 	})
 }
 
-// The order of refresh, stopped between any two steps: the access token is used only after the refresh token that came with
-// it is durable, and no step loses the consent.
+// The order of refresh, stopped between any two steps: the access token is used only after the refresh token that came
+// with it is durable, and no step loses the consent.
 func TestStoppedBetweenSteps(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -198,7 +198,8 @@ func TestLeaseOfADeadNodeEnds(t *testing.T) {
 	})
 }
 
-// The consent is revoked; nobody is asked again before the person has logged in, and then at once, also by another process.
+// The consent is revoked; nobody is asked again before the person has logged in, and then at once, also by another
+// process.
 func TestRevokedUntilLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, store := fake(fakeprovider.OAuthOptions{}), NewMemoryGrants()
@@ -255,8 +256,8 @@ func TestLoginOvertakesARefresh(t *testing.T) {
 	})
 }
 
-// The server's answer is lost after it has replaced the refresh token. A server that forgives nothing revokes the consent,
-// and the person is told; one that keeps refresh tokens does not mind.
+// The server's answer is lost after it has replaced the refresh token. A server that forgives nothing revokes the
+// consent, and the person is told; one that keeps refresh tokens does not mind.
 func TestAnswerLost(t *testing.T) {
 	for _, keeps := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -295,8 +296,10 @@ func TestGrantThatDoesNotSuit(t *testing.T) {
 		change func(*Options)
 		cause  string
 	}{
-		{"other key", func(o *Options) { o.Sealer, _ = seal.New(make([]byte, 32)) }, "the stored consent for office is sealed with another key"},
-		{"other application", func(o *Options) { o.ClientID = "another" }, "the consent was given to another application"},
+		{"other key", func(o *Options) { o.Sealer, _ = seal.New(make([]byte, 32)) },
+			"the stored consent for office is sealed with another key"},
+		{"other application", func(o *Options) { o.ClientID = "another" },
+			"the consent was given to another application"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			store := NewMemoryGrants()
@@ -412,10 +415,13 @@ func TestExpiries(t *testing.T) {
 				t.Errorf("%d, want %d", len(got), len(what))
 			}
 		}
-		want(now, "client secret in 744h0m0s soon=false estimated=false", "consent in 2160h0m0s soon=false estimated=true")
-		want(now.Add(day), "client secret in 720h0m0s soon=true estimated=false", "consent in 2136h0m0s soon=false estimated=true")
+		want(now, "client secret in 744h0m0s soon=false estimated=false",
+			"consent in 2160h0m0s soon=false estimated=true")
+		want(now.Add(day), "client secret in 720h0m0s soon=true estimated=false",
+			"consent in 2136h0m0s soon=false estimated=true")
 		mustToken(t, s) // the server says more than the rule
-		want(now, "client secret in 744h0m0s soon=false estimated=false", "consent in 168h0m0s soon=true estimated=false")
+		want(now, "client secret in 744h0m0s soon=false estimated=false",
+			"consent in 168h0m0s soon=true estimated=false")
 	})
 }
 

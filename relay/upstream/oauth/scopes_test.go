@@ -21,14 +21,17 @@ func TestScopesOfAConsent(t *testing.T) {
 		{DeviceCode, "contoso.onmicrosoft.com", false, false, nil, "Mail.Send offline_access"},
 		{DeviceCode, "contoso.onmicrosoft.com", true, false, nil, "Mail.ReadWrite Mail.Send offline_access"},
 		{AuthorizationCode, "contoso.onmicrosoft.com", false, true, nil, "Mail.Send.Shared Mail.Send offline_access"},
-		{AuthorizationCode, "contoso.onmicrosoft.com", true, true, nil, "Mail.Send.Shared Mail.ReadWrite Mail.ReadWrite.Shared Mail.Send offline_access"},
+		{AuthorizationCode, "contoso.onmicrosoft.com", true, true, nil,
+			"Mail.Send.Shared Mail.ReadWrite Mail.ReadWrite.Shared Mail.Send offline_access"},
 		{DeviceCode, "contoso.onmicrosoft.com", true, true, []string{"own"}, "own"},
 		{DeviceCode, "consumers", true, true, nil, "Mail.ReadWrite Mail.Send offline_access"},
 		{ClientCredentials, "contoso.onmicrosoft.com", true, true, nil, ".default"},
 	} {
 		o := Options{
-			Upstream: "office", Provider: MicrosoftGraph, Flow: c.flow, Tenant: c.tenant, ClientID: client, ClientSecret: NewSecret(secret),
-			Grants: NewMemoryGrants(), Sealer: testSealer(), LargeMail: c.large, Others: c.others, Scopes: c.scopes,
+			Upstream: "office", Provider: MicrosoftGraph, Flow: c.flow, Tenant: c.tenant, ClientID: client,
+			ClientSecret: NewSecret(secret),
+			Grants:       NewMemoryGrants(), Sealer: testSealer(), LargeMail: c.large, Others: c.others,
+			Scopes: c.scopes,
 		}
 		got := strings.ReplaceAll(strings.Join(newSource(t, o).p.scopes, " "), "https://graph.microsoft.com/", "")
 		if got != c.want {
@@ -46,14 +49,18 @@ func TestRefreshCarriesTheScopes(t *testing.T) {
 		want      []string
 		asks      int
 	}{
-		"kept":                     {[]string{scope, "offline_access"}, []string{scope, "offline_access"}, true, []string{scope, "offline_access"}, 1},
-		"from before":              {nil, []string{scope, "offline_access"}, true, []string{scope, "offline_access"}, 1},
-		"from elsewhere, for more": {nil, []string{"https://outlook.office365.com/.default"}, false, []string{"https://outlook.office365.com/.default"}, 2},
+		"kept": {[]string{scope, "offline_access"}, []string{scope, "offline_access"}, true,
+			[]string{scope, "offline_access"}, 1},
+		"from before": {nil, []string{scope, "offline_access"}, true, []string{scope, "offline_access"},
+			1},
+		"from elsewhere, for more": {nil, []string{"https://outlook.office365.com/.default"}, false,
+			[]string{"https://outlook.office365.com/.default"}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := fake(fakeprovider.OAuthOptions{ScopeAtRefresh: c.strict})
 			s := newSource(t, personOptions(a, NewMemoryGrants()))
-			if _, err := s.saveGrant(t.Context(), &grant{ClientID: client, Refresh: a.Consent(client, mailbox, c.consented...), Scopes: c.kept}, 0); err != nil {
+			if _, err := s.saveGrant(t.Context(), &grant{ClientID: client,
+				Refresh: a.Consent(client, mailbox, c.consented...), Scopes: c.kept}, 0); err != nil {
 				t.Fatal(err)
 			}
 			_, scopes, ok := a.Valid(mustToken(t, s).AccessToken.Reveal())

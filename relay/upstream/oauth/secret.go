@@ -7,8 +7,9 @@ import (
 	"log/slog"
 )
 
-// Secret is a text that must not be shown: a token, a client secret, a key. It prints as "[redacted]" under every verb of
-// fmt, in slog and in JSON. The text hides behind a pointer, because fmt prints unexported fields without asking them.
+// Secret is a text that must not be shown: a token, a client secret, a key. It prints as "[redacted]" under every verb
+// of fmt, in slog and in JSON. The text hides behind a pointer, because fmt prints unexported fields without asking
+// them.
 type Secret struct{ text *string }
 
 // NewSecret wraps text.

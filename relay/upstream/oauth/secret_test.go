@@ -25,7 +25,8 @@ func TestSecretIsNeverShown(t *testing.T) {
 		Map    map[string]Secret
 		Any    any
 	}
-	values := []any{s, &s, inner{s, s, &s, []Secret{s}, map[string]Secret{"k": s}, s}, &inner{hidden: s, Any: s}, Token{s, time.Time{}}, []any{s},
+	values := []any{s, &s, inner{s, s, &s, []Secret{s}, map[string]Secret{"k": s}, s}, &inner{hidden: s, Any: s},
+		Token{s, time.Time{}}, []any{s},
 		fmt.Errorf("wrapped %v", s), Options{ClientSecret: s, Certificate: s}, struct{ t Token }{Token{AccessToken: s}}}
 	var out bytes.Buffer
 	for _, v := range values {
@@ -45,7 +46,8 @@ func TestSecretIsNeverShown(t *testing.T) {
 		slog.New(slog.NewTextHandler(&out, nil)).Info("m", "v", v)
 		slog.New(slog.NewJSONHandler(&out, nil)).Info("m", "v", v)
 	}
-	for _, form := range []string{text, fmt.Sprintf("%x", text), fmt.Sprintf("%X", text), fmt.Sprintf("%v", []byte(text)), text[:8]} {
+	for _, form := range []string{text, fmt.Sprintf("%x", text), fmt.Sprintf("%X", text),
+		fmt.Sprintf("%v", []byte(text)), text[:8]} {
 		if strings.Contains(out.String(), form) {
 			t.Errorf("shown as %q", form)
 		}
@@ -56,7 +58,8 @@ func TestSecretIsNeverShown(t *testing.T) {
 }
 
 func TestSecretEqual(t *testing.T) {
-	if !NewSecret("a").Equal(NewSecret("a")) || NewSecret("a").Equal(NewSecret("b")) || NewSecret("a").Equal(Secret{}) || !(Secret{}).Equal(Secret{}) {
+	if !NewSecret("a").Equal(NewSecret("a")) || NewSecret("a").Equal(NewSecret("b")) ||
+		NewSecret("a").Equal(Secret{}) || !(Secret{}).Equal(Secret{}) {
 		t.Error("Equal")
 	}
 }

@@ -52,10 +52,10 @@ type Source struct {
 	account   *serviceAccount
 	names     *strings.Replacer // in fixes
 
-	ctx    context.Context // of the flights
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
-	places chan struct{} // one for each request under way
+	ctx   context.Context // of the flights
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+	slots chan struct{} // one for each request under way
 
 	// pending belongs to the flight that refreshes; there is one at a time, because a grant has one entry.
 	pending *pending
@@ -107,7 +107,7 @@ func NewSource(o Options) (*Source, error) {
 		return nil, fmt.Errorf("flow %s: no store for the grant", o.Flow)
 	}
 	p := resolve(&o)
-	s := &Source{node: rand.Text(), p: p, account: account, places: make(chan struct{}, maxRequests)}
+	s := &Source{node: rand.Text(), p: p, account: account, slots: make(chan struct{}, maxRequests)}
 	if s.cert, err = parseCertificate(o.Certificate); err != nil {
 		return nil, err
 	}
@@ -117,7 +117,8 @@ func NewSource(o Options) (*Source, error) {
 	s.entries, _ = simplelru.NewLRU[string, *entry](maxIdentities, nil) // fails for a size below 1 only
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.o = withDefaults(o)
-	s.names = strings.NewReplacer("{name}", mail.Printable(o.Upstream), "{client}", mail.Printable(o.ClientID), "{tenant}", mail.Printable(o.Tenant), "{host}", tokenHost(p))
+	s.names = strings.NewReplacer("{name}", mail.Printable(o.Upstream), "{client}", mail.Printable(o.ClientID),
+		"{tenant}", mail.Printable(o.Tenant), "{host}", tokenHost(p))
 	return s, nil
 }
 
@@ -164,9 +165,9 @@ func (s *Source) Token(ctx context.Context, identity string) (Token, error) {
 	return f.token, nil
 }
 
-// Drop takes back a token that the upstream has refused with 535, so that the next Token brings another. It reports whether
-// another try makes sense: not so if the token itself came in place of a refused one a short while ago. Then the token is
-// kept, for the mailboxes that it works for, and the account is what a person must look at.
+// Drop takes back a token that the upstream has refused with 535, so that the next Token brings another. It reports
+// whether another try makes sense: not so if the token itself came in place of a refused one a short while ago. Then
+// the token is kept, for the mailboxes that it works for, and the account is what a person must look at.
 func (s *Source) Drop(identity string, refused Secret) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -242,12 +243,13 @@ func (s *Source) startLocked(e *entry, subject string, now time.Time) (*flight, 
 	return f, nil
 }
 
-// mayLookLocked: a login by another process ends an account fault of a grant at once, so the store is asked now and then.
+// mayLookLocked: a login by another process ends an account fault of a grant at once, so the store is asked now and
+// then.
 func (s *Source) mayLookLocked(e *entry, now time.Time) bool {
 	return s.o.Flow.Delegated() && now.Sub(e.looked) >= lookEvery
 }
 
-// fly fetches, settles the entry and lets the callers go. It does not end with a caller: others wait too.
+// fly fetches, records the outcome and lets the callers go. It does not end with a caller: others wait too.
 func (s *Source) fly(e *entry, f *flight, subject string) {
 	defer s.wg.Done()
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
@@ -255,14 +257,14 @@ func (s *Source) fly(e *entry, f *flight, subject string) {
 	var t Token
 	var err *Error
 	select {
-	case s.places <- struct{}{}:
+	case s.slots <- struct{}{}:
 		t, err = s.fetch(ctx, e, subject)
-		<-s.places
+		<-s.slots
 	case <-ctx.Done():
 		err = pressureError(codeUnreachable, "too many tokens are waited for", context.Cause(ctx))
 	}
 	s.mu.Lock()
-	s.settleLocked(e, f, t, err, time.Now())
+	s.recordLocked(e, f, t, err, time.Now())
 	s.mu.Unlock()
 	s.log(subject, f)
 	close(f.done)
@@ -289,7 +291,8 @@ func (s *Source) fetch(ctx context.Context, e *entry, subject string) (Token, *E
 
 func (s *Source) fetchAs(ctx context.Context, subject string) (Token, *Error) {
 	if subject == "" {
-		return Token{}, s.fault("no_subject", "a service account acts for a mailbox, and none is named", "set username in [[upstream]] {name}, or identity = \"sender\"")
+		return Token{}, s.fault("no_subject", "a service account acts for a mailbox, and none is named",
+			"set username in [[upstream]] {name}, or identity = \"sender\"")
 	}
 	assertion, err := s.account.assertion(subject, s.p.scopes, s.p.endpoint.TokenURL, time.Now())
 	if err != nil {
@@ -306,7 +309,8 @@ func (s *Source) fetchOnce(ctx context.Context, v url.Values, scopes []string) (
 	return Token{r.access, r.expiry}, nil
 }
 
-// mended reports whether the stored grant is not the one that the fault was about. A store that does not answer mends nothing.
+// mended reports whether the stored grant is not the one that the fault was about. A store that does not answer mends
+// nothing.
 func (s *Source) mended(ctx context.Context, fault *Error) bool {
 	g, version, err := s.loadGrant(ctx)
 	if err != nil && err.Temporary() {
@@ -315,8 +319,8 @@ func (s *Source) mended(ctx context.Context, fault *Error) bool {
 	return aboutGrant(g, version) != fault.about
 }
 
-// settleLocked turns the outcome into the state that the next callers meet.
-func (s *Source) settleLocked(e *entry, f *flight, t Token, err *Error, now time.Time) {
+// recordLocked makes of the outcome the state that the next callers meet.
+func (s *Source) recordLocked(e *entry, f *flight, t Token, err *Error, now time.Time) {
 	e.flight = nil
 	switch {
 	case err == nil:
@@ -354,7 +358,8 @@ func (s *Source) log(subject string, f *flight) {
 		if f.err.Class == mail.AccountFault {
 			level = slog.LevelError
 		}
-		attrs = append(attrs, "class", f.err.Class.String(), "code", f.err.Code, "cause", f.err.Cause, "fix", f.err.Fix, "detail", f.err.Detail, "retry", f.err.Retry)
+		attrs = append(attrs, "class", f.err.Class.String(), "code", f.err.Code, "cause", f.err.Cause, "fix", f.err.Fix,
+			"detail", f.err.Detail, "retry", f.err.Retry)
 		if f.err.Err != nil {
 			attrs = append(attrs, "err", mail.Printable(f.err.Err.Error()))
 		}

@@ -99,7 +99,8 @@ func TestJitterSpreadsEarlyFetches(t *testing.T) {
 	if got := refreshAt(tok, now, 0); got != now.Add(55*time.Minute) {
 		t.Errorf("latest: %v", got)
 	}
-	if got := refreshAt(tok, now, 0.999); got.After(now.Add(50*time.Minute+time.Second)) || got.Before(now.Add(50*time.Minute)) {
+	if got := refreshAt(tok, now, 0.999); got.After(now.Add(50*time.Minute+time.Second)) ||
+		got.Before(now.Add(50*time.Minute)) {
 		t.Errorf("earliest: %v", got)
 	}
 	short := Token{NewSecret("x"), now.Add(4 * time.Minute)}
@@ -171,7 +172,8 @@ func TestSlowEndpointIsBounded(t *testing.T) {
 		s := newSource(t, appOptions(a))
 		before := time.Now()
 		_, err := s.Token(t.Context(), mailbox)
-		if e := new(Error); !errors.As(err, &e) || e.Class != mail.BackPressure || !errors.Is(err, context.DeadlineExceeded) {
+		if e := new(Error); !errors.As(err, &e) || e.Class != mail.BackPressure ||
+			!errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("%v", err)
 		}
 		if got := time.Since(before); got != timeout {
@@ -192,12 +194,15 @@ func TestAnswersThatPass(t *testing.T) {
 		{fakeprovider.Fault{Status: 403, Body: "blocked by proxy"}, "HTTP 403", pressureFirst},
 		{fakeprovider.Fault{Status: 200, Body: "<html>hotel wifi, please log in"}, codeGarbled, pressureFirst},
 		{fakeprovider.Fault{Status: 200, Body: `{"token_type":"Bearer"}`}, codeGarbled, pressureFirst},
-		{fakeprovider.Fault{Status: 200, Body: `{"access_token":"a\u0001b","token_type":"Bearer"}`}, codeGarbled, pressureFirst},
+		{fakeprovider.Fault{Status: 200, Body: `{"access_token":"a\u0001b","token_type":"Bearer"}`}, codeGarbled,
+			pressureFirst},
 		{fakeprovider.Fault{Status: 200, Body: `{"access_token":"ab","token_type":"mac"}`}, codeGarbled, pressureFirst},
-		{fakeprovider.Fault{Status: 200, Body: `{"access_token":"` + strings.Repeat("a", maxToken+1) + `"}`}, codeGarbled, pressureFirst},
+		{fakeprovider.Fault{Status: 200, Body: `{"access_token":"` + strings.Repeat("a", maxToken+1) + `"}`},
+			codeGarbled, pressureFirst},
 		{fakeprovider.Fault{Status: 200, Body: strings.Repeat(" ", maxResponse+1)}, codeUnreachable, pressureFirst},
 		{fakeprovider.Fault{Status: 400, Error: "temporarily_unavailable"}, "temporarily_unavailable", pressureFirst},
-		{fakeprovider.Fault{AADSTS: 90033, Error: "invalid_request", Description: "A transient error has occurred."}, "AADSTS90033", pressureFirst},
+		{fakeprovider.Fault{AADSTS: 90033, Error: "invalid_request", Description: "A transient error has occurred."},
+			"AADSTS90033", pressureFirst},
 	} {
 		t.Run(tc.code, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -225,8 +230,11 @@ func TestAnswersThatPass(t *testing.T) {
 func TestOneProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{})
-		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey})
-		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a), Jitter: func() float64 { return 0 }})
+		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example",
+			Key: &testKey().PublicKey})
+		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount,
+			ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a),
+			Jitter: func() float64 { return 0 }})
 		a.Fail(fakeprovider.Fault{Status: 503})
 		if _, err := s.Token(t.Context(), mailbox); err == nil {
 			t.Fatal("no error")
@@ -264,8 +272,10 @@ func TestOneProbe(t *testing.T) {
 func TestFaultEndsPressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{})
-		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey, Mailboxes: []string{"ann@example.com", "bob@example.com"}})
-		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
+		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey,
+			Mailboxes: []string{"ann@example.com", "bob@example.com"}})
+		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount,
+			ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
 		a.Fail(fakeprovider.Fault{Status: 503, Times: 1}, fakeprovider.Fault{Delay: time.Second})
 		if _, err := s.Token(t.Context(), "ann@example.com"); err == nil {
 			t.Fatal("no error")
@@ -384,8 +394,10 @@ func TestDropFetchesAnewOnce(t *testing.T) {
 func TestServiceAccountIsPerMailbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{})
-		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey, Mailboxes: []string{"ann@example.com", "bob@example.com"}})
-		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
+		a.AddAccount(fakeprovider.Account{Email: "relay@project.iam.gserviceaccount.example", Key: &testKey().PublicKey,
+			Mailboxes: []string{"ann@example.com", "bob@example.com"}})
+		s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount,
+			ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
 		for _, who := range []string{"ann@example.com", "bob@example.com", "ann@example.com"} {
 			tok, err := s.Token(t.Context(), who)
 			if err != nil {
@@ -411,7 +423,8 @@ func TestServiceAccountIsPerMailbox(t *testing.T) {
 // What an outsider can make us remember is bounded; what is forgotten costs a request and no more.
 func TestIdentitiesAreBounded(t *testing.T) {
 	a := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{})
-	s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount, ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
+	s := newSource(t, Options{Upstream: "g", Provider: Google, Flow: ServiceAccount,
+		ServiceAccount: serviceAccountFile(t), Transport: testkit.Transport(a)})
 	for i := range maxIdentities + 100 {
 		s.Drop(fmt.Sprint(i), Secret{})
 	}
@@ -433,7 +446,8 @@ func TestCertificate(t *testing.T) {
 			mustToken(t, s)
 			s.Forget()
 			mustToken(t, s) // another jti
-			if got := s.Expiries(time.Now()); len(got) != 1 || got[0].What != "certificate" || !got[0].Soon || !got[0].At.Equal(cert.NotAfter) {
+			if got := s.Expiries(time.Now()); len(got) != 1 || got[0].What != "certificate" || !got[0].Soon ||
+				!got[0].At.Equal(cert.NotAfter) {
 				t.Errorf("expiries %+v", got)
 			}
 		})
@@ -516,8 +530,9 @@ func TestSecretGoesInTheHeader(t *testing.T) {
 			got = r
 			return testkit.Transport(a).RoundTrip(r)
 		})
-		s := newSource(t, Options{Upstream: "o", Provider: provider, Flow: ClientCredentials, ClientID: client, ClientSecret: NewSecret(secret),
-			TokenURL: "https://id.example.com/token", Scopes: []string{"x/.default"}, Transport: spy})
+		s := newSource(t, Options{Upstream: "o", Provider: provider, Flow: ClientCredentials, ClientID: client,
+			ClientSecret: NewSecret(secret),
+			TokenURL:     "https://id.example.com/token", Scopes: []string{"x/.default"}, Transport: spy})
 		mustToken(t, s)
 		if _, _, basic := got.BasicAuth(); basic != want {
 			t.Errorf("provider %q: basic %t", provider, basic)

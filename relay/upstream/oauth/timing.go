@@ -4,7 +4,8 @@ import (
 	"time"
 )
 
-// maxMargin is how long before its end a token of this life is replaced at the earliest. A short life gives a short margin.
+// maxMargin is how long before its end a token of this life is replaced at the earliest. A short life gives a short
+// margin.
 func maxMargin(life time.Duration) time.Duration { return min(2*early, life/4) }
 
 // refreshAt is when a token is to be replaced: between half and all of maxMargin before its end. chance is in [0, 1).
@@ -28,8 +29,8 @@ func backoff(first, last time.Duration, times int, chance float64) time.Duration
 	return d + time.Duration(chance*float64(d)/5)
 }
 
-// pressure is trouble with the token endpoint or the store, shared by all identities: what one has found out the others need
-// not. When its time is over, one request goes ahead and the others wait for what it finds.
+// pressure is trouble with the token endpoint or the store, shared by all identities: what one has found out the others
+// need not. When its time is over, one request goes ahead and the others wait for what it finds.
 type pressure struct {
 	err   *Error // nil: none
 	times int

@@ -47,8 +47,8 @@ type (
 	}
 )
 
-// maxOwnFields: Graph answers InvalidInternetMessageHeaderCollection, "Maximum number of headers in one message should be less
-// than or equal to 5" (learn.microsoft.com/answers/questions/762243).
+// maxOwnFields: Graph answers InvalidInternetMessageHeaderCollection, "Maximum number of headers in one message should
+// be less than or equal to 5" (learn.microsoft.com/answers/questions/762243).
 const maxOwnFields = 5
 
 // maxOwnValue bounds the value of one, in octets: what fits a line (RFC 5322 §2.1.1).
@@ -121,8 +121,8 @@ func (m *Message) named(field string) map[string]string {
 	return found
 }
 
-// people reads an address list. One that is not well formed is read as header and envelope are compared, without names, if nothing in
-// it is doubtful.
+// people reads an address list. One that is not well formed is read as header and envelope are compared, without names,
+// if nothing in it is doubtful.
 func (m *Message) people(value string) ([]person, error) {
 	if value == "" {
 		return nil, nil
@@ -162,8 +162,9 @@ func oneLine(s string) string {
 
 // withoutLoss are fields that Exchange writes itself, or that are about the MIME that is taken apart.
 var withoutLoss = []string{
-	"Subject", "From", "To", "Cc", "Bcc", "Date", "Received", "Return-Path", "MIME-Version", "Content-Type", "Content-Transfer-Encoding",
-	"Content-Disposition", "Content-ID", "Content-Description", "Content-Language", "Thread-Index", "Thread-Topic", "User-Agent",
+	"Subject", "From", "To", "Cc", "Bcc", "Date", "Received", "Return-Path", "MIME-Version", "Content-Type",
+	"Content-Transfer-Encoding", "Content-Disposition", "Content-ID", "Content-Description", "Content-Language",
+	"Thread-Index", "Thread-Topic", "User-Agent",
 }
 
 // fields takes over what the draft has room for, and notes the names of the rest.
@@ -229,7 +230,8 @@ func (d *Draft) asksAuthor(value string) bool {
 // own takes over a field that begins with X-, of which Graph takes a few. Exchange keeps those of its own for itself.
 func (d *Draft) own(name, value string) bool {
 	lower := strings.ToLower(name)
-	if !strings.HasPrefix(lower, "x-") || strings.HasPrefix(lower, "x-ms-") || len(d.Headers) == maxOwnFields || value == "" || len(value) > maxOwnValue {
+	if !strings.HasPrefix(lower, "x-") || strings.HasPrefix(lower, "x-ms-") || len(d.Headers) == maxOwnFields ||
+		value == "" || len(value) > maxOwnValue {
 		return false
 	}
 	if strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
@@ -247,7 +249,8 @@ const maxNamed = 8
 
 // Note says for the trace what became of the message.
 func (d *Draft) Note() string {
-	text := fmt.Sprintf("the message was too large for one request, so it was rebuilt (large_mail): its text, and %d files by upload", len(d.b.order))
+	text := fmt.Sprintf("the message was too large for one request, so it was rebuilt (large_mail): its text, and "+
+		"%d files by upload", len(d.b.order))
 	if len(d.left) == 0 {
 		return text
 	}

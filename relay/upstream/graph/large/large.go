@@ -1,13 +1,14 @@
-// Package large sends a message that is too large for one request of Microsoft Graph, as another that says the same: a draft is made
-// of its header and text, its files are added one by one, and graph sends the draft. It recodes bodies, which Postern does nowhere
-// else; docs/decisions/0018-graph-large-mail.md says why, and how to remove it. It knows nothing of package graph, which
-// makes the requests (see Client) and knows it in large.go alone.
+// Package large sends a message that is too large for one request of Microsoft Graph, as another that says the same: a
+// draft is made of its header and text, its files are added one by one, and graph sends the draft. It recodes bodies,
+// which Postern does nowhere else; docs/decisions/0018-graph-large-mail.md says why, and how to remove it. It knows
+// nothing of package graph, which makes the requests (see Client) and knows it in large.go alone.
 //
 // Failure semantics:
 //   - What a rebuilt message would falsify is refused before Graph is asked: a *Refusal.
 //   - Until the draft is sent nobody has the message. An error before is certain, and graph deletes the draft.
-//   - Memory is one file's request or one chunk, whatever the message's size: its content is read three times from where it lies
-//     (structure, text, files). Each message may still hold a dozen megabytes, so a few are worked on at a time; others wait.
+//   - Memory is one file's request or one chunk, whatever the message's size: its content is read three times from
+//     where it lies (structure, text, files). Each message may still hold a dozen megabytes, so a few are worked on at
+//     a time; others wait.
 package large
 
 import (
@@ -26,7 +27,8 @@ type Message struct {
 	Size   int64                         // of the body, in octets
 	Open   func() (io.ReadCloser, error) // the body, the same each time
 
-	// Addresses reads an address list: what every reader finds in it, and whether there is nothing else in it that may be an address.
+	// Addresses reads an address list: what every reader finds in it, and whether there is nothing else in it that may
+	// be an address.
 	Addresses func(list string) (sure []mail.Address, clear bool)
 	// Key is equal for addresses that are equal to Exchange.
 	Key func(mail.Address) string
@@ -44,8 +46,8 @@ type Rebuilder struct{ room chan struct{} }
 // New makes a Rebuilder.
 func New() *Rebuilder { return &Rebuilder{make(chan struct{}, maxAtOnce)} }
 
-// Rebuild takes a message apart when there is room for it, which Close gives back. It returns a *Refusal where the message cannot be
-// rebuilt, and ctx's error when that ends first; any other error is that the content cannot be read.
+// Rebuild takes a message apart when there is room for it, which Close gives back. It returns a *Refusal where the
+// message cannot be rebuilt, and ctx's error when that ends first; any other error is that the content cannot be read.
 func (r *Rebuilder) Rebuild(ctx context.Context, m *Message) (*Rebuilt, error) {
 	select {
 	case r.room <- struct{}{}:

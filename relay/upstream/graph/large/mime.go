@@ -14,8 +14,8 @@ import (
 	"postern/mail"
 )
 
-// Bounds of a structure that is taken apart. Exchange Online takes 250 attachments and 30 message/rfc822 within each other
-// (learn.microsoft.com, Exchange Online limits); what people send has a handful of parts.
+// Bounds of a structure that is taken apart. Exchange Online takes 250 attachments and 30 message/rfc822 within each
+// other (learn.microsoft.com, Exchange Online limits); what people send has a handful of parts.
 const (
 	maxDepth    = 20
 	maxEntities = 1000
@@ -23,7 +23,8 @@ const (
 	maxContentID = 998
 )
 
-// entity is one node of a MIME structure (RFC 2045 §2.4). What is inside a message/rfc822 is no entity: it stays as it is.
+// entity is one node of a MIME structure (RFC 2045 §2.4). What is inside a message/rfc822 is no entity: it stays as it
+// is.
 type entity struct {
 	media       string            // type/subtype, lower case
 	params      map[string]string // of Content-Type, names lower case, values in UTF-8
@@ -57,9 +58,9 @@ func (m *Message) measure(leaf func(e *entity, decoded io.Reader) error) (*entit
 	return m.walkWith(walker{leaf: leaf, sizes: true})
 }
 
-// walk reads the structure of the message from its first octet to its last and gives every leaf, decoded, to leaf, which need
-// not read it. It may be called again and sees the same. A *Refusal is about the structure, any other error is leaf's or the
-// content's.
+// walk reads the structure of the message from its first octet to its last and gives every leaf, decoded, to leaf,
+// which need not read it. It may be called again and sees the same. A *Refusal is about the structure, any other error
+// is leaf's or the content's.
 func (m *Message) walk(leaf func(e *entity, decoded io.Reader) error) error {
 	_, err := m.walkWith(walker{leaf: leaf})
 	return err
@@ -125,7 +126,8 @@ func (w *walker) single(e *entity, body io.Reader) error {
 	w.leaves++
 	decoded, ok := decoder(e.encoding, body)
 	if !ok {
-		return refuse("5.6.1", "a part of it has the transfer encoding %q, which is none of RFC 2045", mail.Cut(mail.Printable(e.encoding), 40))
+		return refuse("5.6.1", "a part of it has the transfer encoding %q, which is none of RFC 2045",
+			mail.Cut(mail.Printable(e.encoding), 40))
 	}
 	counted := &counter{r: decoded}
 	if err := w.leaf(e, counted); err != nil {
@@ -152,8 +154,8 @@ func (c *counter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// multipart reads the parts of one (RFC 2046 §5.1). A missing last delimiter is added, as senders forget it; in a message that
-// has one, ours is in the epilogue, which nobody sees.
+// multipart reads the parts of one (RFC 2046 §5.1). A missing last delimiter is added, as senders forget it; in a
+// message that has one, ours is in the epilogue, which nobody sees.
 func (w *walker) multipart(e *entity, body io.Reader, depth int) error {
 	boundary := e.params["boundary"]
 	if boundary == "" || len(boundary) > 200 {
@@ -200,7 +202,8 @@ func newEntity(get func(name string) string, def string) *entity {
 		e.media = "application/octet-stream"
 	}
 	var params map[string]string
-	if e.disposition, params = readParameters(get("Content-Disposition")); e.disposition != "" && e.disposition != "inline" {
+	if e.disposition, params = readParameters(get("Content-Disposition")); e.disposition != "" &&
+		e.disposition != "inline" {
 		e.disposition = "attachment" // RFC 2183 §2.8
 	}
 	if e.name = params["filename"]; e.name == "" {
@@ -226,8 +229,8 @@ func decoder(encoding string, r io.Reader) (decoded io.Reader, ok bool) {
 	return nil, false
 }
 
-// base64Reader decodes as RFC 2045 §6.8 wants it: whatever is not of the alphabet is ignored. Padding ends a group, not the
-// data: programs put encoded pieces behind each other.
+// base64Reader decodes as RFC 2045 §6.8 wants it: whatever is not of the alphabet is ignored. Padding ends a group, not
+// the data: programs put encoded pieces behind each other.
 type base64Reader struct {
 	r    io.Reader
 	in   [8 << 10]byte

@@ -12,16 +12,17 @@ import (
 	"postern/mail"
 )
 
-// Bounds of a value with parameters. The header of a part may be as long as the message, and what is read of it is kept.
+// Bounds of a value with parameters. The header of a part may be as long as the message, and what is read of it is
+// kept.
 const (
 	maxValue      = 16 << 10 // octets that are read; long file names in many sections need less
 	maxParameters = 64
 	maxSections   = 200 // of one parameter, RFC 2231 §3
 )
 
-// readParameters reads a value with parameters (RFC 2045 §5.1) as tolerant as senders need it: names with blanks and without
-// quotes, encoded words where they must not be (RFC 2047 §5), octets above 0x7f. Names and the value get lower case. What
-// cannot be read at all, or is over a bound, is left out. RFC 2231 is put together and decoded.
+// readParameters reads a value with parameters (RFC 2045 §5.1) as tolerant as senders need it: names with blanks and
+// without quotes, encoded words where they must not be (RFC 2047 §5), octets above 0x7f. Names and the value get lower
+// case. What cannot be read at all, or is over a bound, is left out. RFC 2231 is put together and decoded.
 func readParameters(s string) (value string, params map[string]string) {
 	value, rest, _ := strings.Cut(mail.Cut(s, maxValue), ";") // a copy, which does not keep the rest in memory
 	value = strings.ToLower(strings.TrimSpace(value))
@@ -81,7 +82,8 @@ func nextParameter(s string) (name, value, rest string) {
 	return name, value, rest
 }
 
-// unquote reads a quoted string, and returns what is behind it. A backslash before a letter is kept: it is of a path, not a quoted-pair.
+// unquote reads a quoted string, and returns what is behind it. A backslash before a letter is kept: it is of a path,
+// not a quoted-pair.
 func unquote(s string) (value, rest string) {
 	var b strings.Builder
 	for i := 1; i < len(s); i++ {
@@ -188,8 +190,8 @@ func decodeWords(s string) string {
 	return s
 }
 
-// toUTF8 decodes text of a charset. ok is false for a charset that is not known. Text without one, or with less than it has, is
-// UTF-8 if it can be and Windows-1252 otherwise, as mail programs take it.
+// toUTF8 decodes text of a charset. ok is false for a charset that is not known. Text without one, or with less than it
+// has, is UTF-8 if it can be and Windows-1252 otherwise, as mail programs take it.
 func toUTF8(label string, b []byte) (text string, ok bool) {
 	switch strings.ToLower(label) {
 	case "", "us-ascii", "ascii", "unknown-8bit", "x-unknown":

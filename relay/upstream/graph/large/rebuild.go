@@ -18,7 +18,8 @@ const (
 	maxText = 2_000_000
 	// maxFiles of one message (learn.microsoft.com, Exchange Online limits, message limits).
 	maxFiles = 250
-	// maxFile is the largest file of an upload session, in octets (learn.microsoft.com, attachment: createUploadSession).
+	// maxFile is the largest file of an upload session, in octets (learn.microsoft.com, attachment:
+	// createUploadSession).
 	maxFile = 150_000_000
 	// maxFileName keeps within what Windows and Exchange store, in octets.
 	maxFileName = 240
@@ -43,7 +44,7 @@ type Rebuilt struct {
 	body []*entity // where text comes from
 }
 
-// rebuild judges a message and takes it apart, all but the content of its files.
+// rebuild checks a message and takes it apart, all but the content of its files.
 func (m *Message) rebuild() (*Rebuilt, error) {
 	b := &Rebuilt{m: m, files: make(map[int]*file)}
 	var leaves []*entity
@@ -92,8 +93,8 @@ func (b *Rebuilt) collect(e *entity, root bool) error {
 	return nil
 }
 
-// isText tells the text of the message from files: the first one that has neither a file's name nor its disposition, and plain
-// text behind plain text, as mailing lists add it.
+// isText tells the text of the message from files: the first one that has neither a file's name nor its disposition,
+// and plain text behind plain text, as mailing lists add it.
 func (b *Rebuilt) isText(e *entity, root bool) bool {
 	if e.media != "text/plain" && e.media != "text/html" || e.disposition == "attachment" || e.name != "" && !root {
 		return false
@@ -101,8 +102,8 @@ func (b *Rebuilt) isText(e *entity, root bool) bool {
 	return len(b.body) == 0 || e.media == "text/plain" && b.body[len(b.body)-1].media == "text/plain"
 }
 
-// alternative takes the last version that Graph can hold, which is the best one (RFC 2046 §5.1.4). Texts that say the same in a
-// poorer form are left out: Exchange makes one from HTML by itself.
+// alternative takes the last version that Graph can hold, which is the best one (RFC 2046 §5.1.4). Texts that say the
+// same in a poorer form are left out: Exchange makes one from HTML by itself.
 func (b *Rebuilt) alternative(e *entity) error {
 	chosen := -1
 	for i, part := range e.parts {
@@ -173,7 +174,8 @@ func (b *Rebuilt) read() error {
 		label := e.params["charset"]
 		text, ok := toUTF8(label, raw)
 		if !ok {
-			return refuse("5.6.1", "its text has the charset %q, which we do not know", mail.Cut(mail.Printable(label), 40))
+			return refuse("5.6.1", "its text has the charset %q, which we do not know",
+				mail.Cut(mail.Printable(label), 40))
 		}
 		left -= len(raw)
 		texts[e.number] = text
@@ -191,7 +193,8 @@ func (b *Rebuilt) read() error {
 	switch {
 	case len(b.text) > maxText:
 		return refuse("5.3.4", "its text alone, without files, has more than %d octets", maxText)
-	case strings.Contains(b.text, "-----BEGIN PGP SIGNED MESSAGE-----"), strings.Contains(b.text, "-----BEGIN PGP MESSAGE-----"):
+	case strings.Contains(b.text, "-----BEGIN PGP SIGNED MESSAGE-----"),
+		strings.Contains(b.text, "-----BEGIN PGP MESSAGE-----"):
 		return refuse("5.6.0", "its text is signed or encrypted by PGP, which would not survive")
 	}
 	return nil
@@ -210,7 +213,8 @@ func (b *Rebuilt) nameFiles(leaves []*entity) error {
 		f.name, f.media, f.cid, f.size = fileName(e, len(b.order)+1), e.media, e.cid, e.size
 		f.inline = b.html && e.cid != "" && mentions(b.text, e.cid)
 		if f.size > maxFile {
-			return refuse("5.3.4", "its file %q has %d octets, Microsoft Graph takes at most %d", mail.Printable(f.name), f.size, maxFile)
+			return refuse("5.3.4", "its file %q has %d octets, Microsoft Graph takes at most %d",
+				mail.Printable(f.name), f.size, maxFile)
 		}
 		b.order = append(b.order, e.number)
 	}
@@ -224,8 +228,9 @@ func mentions(html, cid string) bool {
 
 // extensions are for files without name; the rest is .bin.
 var extensions = map[string]string{
-	"application/pdf": "pdf", "image/jpeg": "jpg", "image/png": "png", "image/gif": "gif", "image/tiff": "tif", "text/plain": "txt", "text/html": "html",
-	"text/csv": "csv", "text/calendar": "ics", "application/zip": "zip", "application/xml": "xml", "text/xml": "xml", "message/rfc822": "eml",
+	"application/pdf": "pdf", "image/jpeg": "jpg", "image/png": "png", "image/gif": "gif", "image/tiff": "tif",
+	"text/plain": "txt", "text/html": "html", "text/csv": "csv", "text/calendar": "ics", "text/xml": "xml",
+	"application/zip": "zip", "application/xml": "xml", "message/rfc822": "eml",
 }
 
 // fileName is what a file is called: as its sender says, without a path and controls.

@@ -14,11 +14,12 @@ import (
 )
 
 const (
-	// smallFile: below, a file is one POST. Microsoft says 3 MB for both ways; 3 145 611 octets and 2 097 152 octets were measured
-	// for the most of the one and the least of the other (github.com/microsoftgraph/msgraph-sdk-java/pull/52).
+	// smallFile: below, a file is one POST. Microsoft says 3 MB for both ways; 3 145 611 octets and 2 097 152 octets
+	// were measured for the most of the one and the least of the other
+	// (github.com/microsoftgraph/msgraph-sdk-java/pull/52).
 	smallFile = 3_000_000
-	// chunk is how much goes with one PUT. Graph takes less than 4 MB of an Outlook file, in order; multiples of 320 KiB are what
-	// its upload sessions ask for elsewhere.
+	// chunk is how much goes with one PUT. Graph takes less than 4 MB of an Outlook file, in order; multiples of 320
+	// KiB are what its upload sessions ask for elsewhere.
 	chunk = 10 * 320 << 10
 	// maxResumes bounds how often one file is taken up again where it was cut.
 	maxResumes = 5
@@ -57,8 +58,8 @@ type upload struct {
 	id string // of the draft; "" before there is one
 }
 
-// Make makes the draft and fills it. path is that of the draft below the mailbox, "" where none was made; it is to be sent, or
-// deleted if there is an error.
+// Make makes the draft and fills it. path is that of the draft below the mailbox, "" where none was made; it is to be
+// sent, or deleted if there is an error.
 func (d *Draft) Make(ctx context.Context, c Client) (path string, err error) {
 	u := &upload{Client: c, b: d.b}
 	if err := u.create(ctx, d); err != nil {
@@ -74,14 +75,16 @@ func (u *upload) create(ctx context.Context, d *Draft) error {
 		return err
 	}
 	if len(body) > maxRequest {
-		return refuse("5.3.4", "its text and its recipients make a request of %d octets, where %d are the most", len(body), maxRequest)
+		return refuse("5.3.4", "its text and its recipients make a request of %d octets, where %d are the most",
+			len(body), maxRequest)
 	}
 	made := struct{ id string }{}
-	f := u.Ask(ctx, Request{Method: http.MethodPost, Path: "/messages", Body: body, Want: http.StatusCreated, Field: func(name string, value json.RawMessage) {
-		if strings.EqualFold(name, "id") {
-			_ = json.Unmarshal(value, &made.id)
-		}
-	}})
+	f := u.Ask(ctx, Request{Method: http.MethodPost, Path: "/messages", Body: body, Want: http.StatusCreated,
+		Field: func(name string, value json.RawMessage) {
+			if strings.EqualFold(name, "id") {
+				_ = json.Unmarshal(value, &made.id)
+			}
+		}})
 	switch {
 	case f != nil:
 		return f
@@ -122,7 +125,8 @@ func (u *upload) files(ctx context.Context) error {
 	return err
 }
 
-// attach adds a small file with one request, whose body is built as it is decoded: the file is in memory once, in base64.
+// attach adds a small file with one request, whose body is built as it is decoded: the file is in memory once, in
+// base64.
 func (u *upload) attach(ctx context.Context, f *file, decoded io.Reader) error {
 	head, err := marshal(struct {
 		Type   string `json:"@odata.type"`
@@ -150,7 +154,8 @@ func (u *upload) attach(ctx context.Context, f *file, decoded io.Reader) error {
 		return err
 	}
 	b.WriteString(`"}`)
-	return u.Ask(ctx, Request{Method: http.MethodPost, Path: u.path("/attachments"), Body: b.Bytes(), Want: http.StatusCreated})
+	return u.Ask(ctx, Request{Method: http.MethodPost, Path: u.path("/attachments"), Body: b.Bytes(),
+		Want: http.StatusCreated})
 }
 
 // path is that of something of the draft.
@@ -175,11 +180,12 @@ func (u *upload) session(ctx context.Context, f *file, decoded io.Reader) error 
 		return err
 	}
 	var target string
-	err = u.Ask(ctx, Request{Method: http.MethodPost, Path: u.path("/attachments/createUploadSession"), Body: body, Want: http.StatusCreated, Field: func(name string, value json.RawMessage) {
-		if strings.EqualFold(name, "uploadUrl") {
-			_ = json.Unmarshal(value, &target)
-		}
-	}})
+	err = u.Ask(ctx, Request{Method: http.MethodPost, Path: u.path("/attachments/createUploadSession"), Body: body,
+		Want: http.StatusCreated, Field: func(name string, value json.RawMessage) {
+			if strings.EqualFold(name, "uploadUrl") {
+				_ = json.Unmarshal(value, &target)
+			}
+		}})
 	if err != nil {
 		return err
 	}
@@ -202,7 +208,8 @@ type session struct {
 
 func (s *session) run(ctx context.Context, decoded io.Reader) error {
 	for at := int64(0); at < s.size; {
-		part := make([]byte, min(int64(chunk), s.size-at)) // a new one, since a transport may still read the last when its answer is there
+		// a new one, since a transport may still read the last when its answer is there
+		part := make([]byte, min(int64(chunk), s.size-at))
 		if _, err := io.ReadFull(decoded, part); err != nil {
 			return errShort
 		}
@@ -252,8 +259,8 @@ func (s *session) put(ctx context.Context, part []byte, at int64) (next int64, e
 	return s.resume(ctx, err)
 }
 
-// resume asks how much of the file has arrived. why is returned where that is not to be learnt; a file that is complete has no
-// session any more, so the attempt begins anew then.
+// resume asks how much of the file has arrived. why is returned where that is not to be learnt; a file that is complete
+// has no session any more, so the attempt begins anew then.
 func (s *session) resume(ctx context.Context, why error) (next int64, err error) {
 	var got ranges
 	ans, err := s.Upload(ctx, s.address, Request{Method: http.MethodGet, Field: got.field})
@@ -269,7 +276,8 @@ type ranges struct {
 	known bool
 }
 
-// field reads nextExpectedRanges, whose spelling differs between clouds (msgraph-sdk-dotnet #2092): ["2097152"], or ["2097152-"].
+// field reads nextExpectedRanges, whose spelling differs between clouds (msgraph-sdk-dotnet #2092): ["2097152"], or
+// ["2097152-"].
 func (r *ranges) field(name string, value json.RawMessage) {
 	var list []string
 	if !strings.EqualFold(name, "nextExpectedRanges") || json.Unmarshal(value, &list) != nil || len(list) == 0 {

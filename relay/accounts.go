@@ -1,0 +1,155 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"postern/auth"
+	"postern/internal/logline"
+	"postern/relay/config"
+	"postern/relay/monitor"
+	relaystore "postern/relay/store"
+	"postern/relay/trace"
+)
+
+// accounts joins the Authenticator, which knows passwords and lockouts, to the store, which has the accounts and is
+// changed from outside.
+type accounts struct {
+	*auth.Authenticator
+	store      *relaystore.Store
+	monitor    *monitor.Monitor
+	trace      *trace.Recorder
+	log        *slog.Logger
+	generation atomic.Uint64
+}
+
+// open recalls what the last process knew: who logged in from where, and who is locked out.
+func (a *accounts) open(ctx context.Context, l auth.Lockout) error {
+	pepper, err := a.store.Secret(ctx, auth.PepperName, auth.PepperSize)
+	if err != nil {
+		return err
+	}
+	a.Authenticator = auth.New(auth.Options{
+		Sources: []auth.Source{auth.NewStoreSource(a.store, pepper)},
+		Lockout: l,
+		OnLock:  a.lockedOut,
+	})
+	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	places, err := a.store.Places(ctx, now)
+	if err != nil {
+		return err
+	}
+	locks, err := a.store.Lockouts(ctx, now)
+	if err != nil {
+		return err
+	}
+	a.Restore(key, places, locks)
+	return nil
+}
+
+func lockout(c *config.Config) auth.Lockout {
+	l := c.Auth.Lockout
+	return auth.Lockout{Failures: l.Failures, Window: l.Window.Std(), Duration: l.Duration.Std()}
+}
+
+// User returns an account as the store has it.
+func (a *accounts) User(ctx context.Context, login string) (auth.User, error) {
+	return a.store.User(ctx, login)
+}
+
+// Generation rises when accounts change.
+func (a *accounts) Generation() uint64 { return a.generation.Load() }
+
+// Lock locks a login that went over a limit whose policy says so.
+func (a *accounts) Lock(ctx context.Context, login, why string) {
+	err := a.store.UpdateUser(ctx, login, func(u *auth.User) error {
+		if u.Locked {
+			return errLockedAlready
+		}
+		u.Locked, u.LockReason = true, why
+		return nil
+	})
+	if errors.Is(err, errLockedAlready) {
+		return
+	}
+	if err != nil {
+		a.log.Error("cannot lock the login", "login", login, "err", err)
+		return
+	}
+	a.Forget(login)
+	a.generation.Add(1)
+	a.log.Warn("login locked", "login", login, "reason", why)
+	a.monitor.LimitReached(login, why)
+}
+
+var errLockedAlready = errors.New("the login is locked already")
+
+// lockedOut traces and tells that somebody guesses passwords.
+func (a *accounts) lockedOut(l auth.Lock) {
+	a.monitor.LockedOut(l)
+	e := trace.Event{Time: time.Now(), Kind: trace.AuthFail, Login: l.Login,
+		Detail: fmt.Sprintf("too many different wrong passwords: locked out until %s", l.Until.Format(time.RFC3339))}
+	if l.Client.IsValid() {
+		e.Client = l.Client.String()
+		if l.Client.IsSingleIP() {
+			e.Client = l.Client.Addr().String()
+		}
+	}
+	if a.trace.Refusal(e) {
+		a.log.Warn("locked out", logline.Pairs("login", e.Login, "client", e.Client,
+			"distinct_wrong_passwords", l.Failures, "until", l.Until.UTC().Format(time.RFC3339))...)
+	}
+}
+
+// changed drops what is remembered of all logins.
+func (a *accounts) changed() {
+	a.Forget()
+	a.generation.Add(1)
+}
+
+// forgive ends the lockouts of accounts that were changed after since.
+func (a *accounts) forgive(users []auth.User, since time.Time) {
+	for _, u := range users {
+		if u.Changed.After(since) {
+			a.Forget(u.Login)
+		}
+	}
+	a.monitor.Accounts(users, since)
+}
+
+// saveLockout writes down what changed since the last time.
+func (a *accounts) saveLockout(ctx context.Context) error {
+	u := a.Unsaved()
+	if u.Empty() {
+		return nil
+	}
+	if err := a.store.SaveLockout(ctx, time.Now(), u); err != nil {
+		a.Again(u)
+		return err
+	}
+	a.Saved(u)
+	return nil
+}
+
+// lockoutsLifted lets in whom a person has let in.
+func (a *accounts) lockoutsLifted(ctx context.Context) {
+	locks, err := a.store.Lockouts(ctx, time.Now())
+	if err != nil {
+		if ctx.Err() == nil {
+			a.log.Error("lockouts that a person has lifted are not lifted here", "err", err)
+		}
+		return
+	}
+	for _, l := range a.KeepLocks(locks) {
+		a.log.Info("lockout lifted by a person", "login", l.Login, "client", l.Client)
+		a.monitor.Lifted(l)
+	}
+}

@@ -1,0 +1,121 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"postern/certs"
+	"postern/mail"
+	"postern/policy"
+	"postern/relay/config"
+	"postern/relay/monitor"
+	"postern/relay/outbound"
+	relaystore "postern/relay/store"
+)
+
+// Config says what relay.New would refuse about a configuration, without starting or making anything. The
+// Config is nil only when the file could not be read.
+func Config(ctx context.Context, path string) (*config.Config, []config.Problem) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, append(problemsOf(path, err), certificatesBeside(path)...)
+	}
+	var problems []config.Problem
+	add := func(key string, err error) {
+		if err != nil {
+			problems = append(problems, c.Problem(key, "%s", err))
+		}
+	}
+	problems = append(problems, checkCertificates(c)...)
+	_, err = policy.New(c.Rules())
+	add("policy", err)
+	for i, d := range c.DKIM {
+		_, err := outbound.ConfiguredKey(d)
+		add(fmt.Sprintf("dkim[%d].key_file", i+1), err)
+	}
+	for i, u := range c.Upstreams {
+		add(fmt.Sprintf("upstream[%d].ca_file", i+1), outbound.CheckUpstream(c.Hostname, u))
+		key, err := fmt.Sprintf("upstream[%d].oauth", i+1), outbound.CheckTokens(u)
+		if bad, ok := errors.AsType[*mail.KeyError](err); ok {
+			key, err = key+"."+bad.Key, errors.New(bad.Msg)
+		}
+		add(key, err)
+	}
+	add("data_dir", checkStore(ctx, c))
+	taken, _ := checkAddresses(c)
+	return c, append(problems, taken...)
+}
+
+// Warnings says what New takes though it is unwise, and what it logs in with or presents that ends soon, or has ended. c is right
+// by Check.
+func Warnings(c *config.Config, now time.Time) []config.Problem {
+	warnings := c.Warnings()
+	add := func(key, format string, args ...any) { warnings = append(warnings, c.Problem(key, format, args...)) }
+	if infos, err := certs.Check(c.CertOptions(slog.New(slog.DiscardHandler)), now); err == nil && c.TLS.CertFile != "" {
+		for _, info := range infos {
+			for _, w := range info.Warnings {
+				add("tls.cert_file", "%s", w)
+			}
+		}
+	}
+	if info, err := os.Stat(c.DataDir); err == nil && info.Mode().Perm()&0o055 != 0 {
+		add("data_dir", "%s is open to other users of this machine (mode %04o); run: chmod 700 %s", c.DataDir, info.Mode().Perm(), c.DataDir)
+	}
+	_, rights := checkAddresses(c)
+	warnings = slices.Concat(warnings, rights, checkRoom(c), checkStored(context.Background(), c), weakFiles(c))
+	for i, u := range c.Upstreams {
+		key := fmt.Sprintf("upstream[%d]", i+1)
+		if end, err := outbound.CertificateEnd(u.CertFile); u.CertFile != "" && err == nil && end.Sub(now) <= monitor.ExpiryAhead {
+			add(key+".cert_file", "%s %s, and the provider takes no mail with it then; renew it", u.CertFile, monitor.EndsInWords(end, now))
+		}
+		expiries, _ := outbound.Expiries(u, now) // Check has seen the error
+		for _, e := range expiries {
+			if e.Soon {
+				add(key+".oauth", "the %s %s, and without it no mail leaves there; %s", e.What, monitor.EndsInWords(e.At, now), e.Fix)
+			}
+		}
+	}
+	return warnings
+}
+
+func problemsOf(path string, err error) []config.Problem {
+	if e, ok := err.(*config.Error); ok {
+		return e.Problems
+	}
+	return []config.Problem{{File: path, Message: err.Error()}}
+}
+
+// checkStore reads what the store holds. A store that does not exist yet is right: the first start
+// makes it.
+func checkStore(ctx context.Context, c *config.Config) error {
+	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); os.IsNotExist(err) {
+		return checkParent(c.DataDir)
+	}
+	s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	_, err = outbound.StoredKeys(ctx, s)
+	return err
+}
+
+// checkParent says what would keep the first start from making the data directory.
+func checkParent(dir string) error {
+	if info, err := os.Stat(dir); err == nil {
+		if !info.IsDir() {
+			return fmt.Errorf("%s is not a directory", dir)
+		}
+		return nil
+	}
+	if _, err := os.Stat(filepath.Dir(dir)); err != nil {
+		return fmt.Errorf("%s does not exist; make it, the first start makes only the last part of the path", filepath.Dir(dir))
+	}
+	return nil
+}

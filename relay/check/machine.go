@@ -1,0 +1,244 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"postern/auth"
+	"postern/policy"
+	"postern/relay/config"
+	"postern/relay/outbound"
+	"postern/relay/sign"
+	relaystore "postern/relay/store"
+)
+
+// What a configuration meets on this machine: addresses, rights, room, and the accounts and keys of the store.
+
+// checkAddresses says which listeners could not be bound. A running daemon holds its own addresses. A missing right is a
+// warning: check may run as another user than serve.
+func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
+	serving := relaystore.Serving(c.DataDir)
+	try := func(key, address string) {
+		err := tryBind(address)
+		switch {
+		case err == nil:
+		case errors.Is(err, syscall.EADDRINUSE) && serving:
+		case errors.Is(err, syscall.EADDRINUSE):
+			_, port, _ := net.SplitHostPort(address)
+			problems = append(problems, c.Problem(key, "%s is in use by another program; see which: ss -ltnp 'sport = :%s'", address, port))
+		case errors.Is(err, syscall.EADDRNOTAVAIL):
+			problems = append(problems, c.Problem(key, "%s is no address of this machine, which has %s", address, strings.Join(ownAddresses(), ", ")))
+		case errors.Is(err, syscall.EACCES):
+			warnings = append(warnings, c.Problem(key, "uid %d may not listen on %s: ports below 1024 need root, or a service with "+
+				"AmbientCapabilities=CAP_NET_BIND_SERVICE as in deploy/postern.service", os.Geteuid(), address))
+		default:
+			problems = append(problems, c.Problem(key, "%s", err))
+		}
+	}
+	for i, l := range c.Listeners {
+		try(fmt.Sprintf("listener[%d].address", i+1), l.Address)
+	}
+	if c.Admin.Address != "" {
+		try("admin.address", c.Admin.Address)
+	}
+	return problems, warnings
+}
+
+// tryBind binds an address and lets go of it without listening: it finds who listens there, and stands in nobody's way who is
+// about to.
+func tryBind(address string) error {
+	a, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return err
+	}
+	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: a.Port, Addr: [16]byte(a.AddrPort().Addr().As16())})
+	if ip := a.IP.To4(); ip != nil {
+		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: a.Port, Addr: [4]byte(ip)}
+	}
+	if a.IP == nil { // all interfaces, of both families where there are two
+		to = &unix.SockaddrInet6{Port: a.Port}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) && a.IP == nil {
+		to = &unix.SockaddrInet4{Port: a.Port}
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if family == unix.AF_INET6 && a.IP == nil {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0)
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	return unix.Bind(fd, to)
+}
+
+// ownAddresses are those that the interfaces of this machine have.
+func ownAddresses() []string {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return []string{"some that cannot be read"}
+	}
+	var own []string
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			own = append(own, n.IP.String())
+		}
+	}
+	return own[:min(len(own), 10)]
+}
+
+// checkRoom warns of a disk that has not the room that new mail needs.
+func checkRoom(c *config.Config) []config.Problem {
+	dir := c.DataDir
+	if _, err := os.Stat(dir); err != nil {
+		dir = filepath.Dir(dir)
+	}
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return nil
+	}
+	free := config.Size(int64(st.Bavail) * int64(st.Bsize))
+	floor := max(c.Store.MinFree, 128<<20)
+	switch {
+	case free < floor:
+		return []config.Problem{c.Problem("data_dir", "the disk of %s has %s free, less than store.min_free (%s): new mail is refused with 452 until there is more",
+			dir, free, floor)}
+	case c.Store.MaxSize > 0 && free < c.Store.MaxSize/10:
+		return []config.Problem{c.Problem("data_dir", "the disk of %s has %s free, and store.max_size lets the queue grow to %s", dir, free, c.Store.MaxSize)}
+	}
+	return nil
+}
+
+// checkStored warns of what does not fit between the configuration and the accounts and keys of the store.
+func checkStored(ctx context.Context, c *config.Config) []config.Problem {
+	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); err != nil {
+		return nil
+	}
+	s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir})
+	if err != nil {
+		return nil // Check has said so
+	}
+	defer s.Close()
+	var all []config.Problem
+	if users, err := s.Users(ctx); err == nil && len(users) > 0 {
+		all = append(unknownGroups(c, users), silentLogins(c, users)...)
+	}
+	return append(all, weakKeys(ctx, c, s)...)
+}
+
+// unknownGroups names groups that nobody is in.
+func unknownGroups(c *config.Config, users []auth.User) []config.Problem {
+	var known []string
+	for _, u := range users {
+		for _, g := range u.Groups {
+			if g = strings.ToLower(g); !slices.Contains(known, g) {
+				known = append(known, g)
+			}
+		}
+	}
+	slices.Sort(known)
+	have := "there are no groups yet"
+	if len(known) > 0 {
+		have = "there are " + strings.Join(known[:min(len(known), 20)], ", ")
+	}
+	var all []config.Problem
+	look := func(key string, groups []string) {
+		for _, g := range groups {
+			if !slices.Contains(known, strings.ToLower(g)) {
+				all = append(all, c.Problem(key, "nobody is in the group %q (%s); put logins into it with: postern user set LOGIN --group %s", g, have, g))
+			}
+		}
+	}
+	for i, p := range c.Policies {
+		look(fmt.Sprintf("policy[%d].groups", i+1), p.Groups)
+		look(fmt.Sprintf("policy[%d].senders", i+1), groupsAmong(p.Senders))
+	}
+	for i, r := range c.Routes {
+		look(fmt.Sprintf("route[%d].groups", i+1), r.Groups)
+	}
+	return all
+}
+
+// groupsAmong are the groups that a list of senders names, without the sign.
+func groupsAmong(senders []string) []string {
+	var groups []string
+	for _, s := range senders {
+		if g, ok := strings.CutPrefix(s, "@"); ok {
+			groups = append(groups, g)
+		}
+	}
+	return groups
+}
+
+// silentLogins names accounts that log in and may send as nobody.
+func silentLogins(c *config.Config, users []auth.User) []config.Problem {
+	p, err := policy.New(c.Rules())
+	if err != nil {
+		return nil
+	}
+	p.SetGroups(relaystore.Members(users))
+	var names []string
+	for _, u := range users {
+		may := false
+		for _, l := range c.Listeners {
+			e := p.For(policy.Subject{Login: u.Login, Groups: u.Groups, Senders: u.Senders, Listener: l.Name})
+			may = may || e.MaySendAnything()
+		}
+		if !may {
+			names = append(names, u.Login)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	more := ""
+	if len(names) > 10 {
+		names, more = names[:10], " and others"
+	}
+	return []config.Problem{c.Problem("policy", "these logins are no addresses and may send as nothing, so that all their mail is refused: %s%s; "+
+		"give them a sender: postern user set LOGIN --sender ADDRESS, or senders in [[policy]]", strings.Join(names, ", "), more)}
+}
+
+// weakKeys repeats what package sign has to say about keys, and tells of keys that nothing is signed with.
+func weakKeys(ctx context.Context, c *config.Config, s *relaystore.Store) []config.Problem {
+	rows, err := s.Keys(ctx)
+	if err != nil {
+		return nil
+	}
+	var all []config.Problem
+	for _, k := range rows {
+		if key, err := outbound.NewKey(k.Domain, k.Selector, []byte(k.PEM)); err == nil {
+			if w, _ := sign.CheckKey(key); w != "" {
+				all = append(all, c.Problem("dkim", "%s: %s; make another with: postern dkim add %s", k, w, k.Domain))
+			}
+		}
+	}
+	if len(rows) > 0 && !c.Signs() {
+		all = append(all, c.Problem("dkim", `the key %s signs nothing: dkim is not "sign" at any upstream, because the provider signs itself or changes messages`, rows[0]))
+	}
+	return all
+}
+
+// weakFiles is weakKeys for [[dkim]].
+func weakFiles(c *config.Config) []config.Problem {
+	var all []config.Problem
+	for i, d := range c.DKIM {
+		if key, err := outbound.ConfiguredKey(d); err == nil {
+			if w, _ := sign.CheckKey(key); w != "" {
+				all = append(all, c.Problem(fmt.Sprintf("dkim[%d].key_file", i+1), "%s", w))
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,68 @@
+package relay
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"postern/relay/config"
+	relaystore "postern/relay/store"
+)
+
+const (
+	trimPeriod   = time.Second
+	pruneRounds  = 600                  // of trimPeriod
+	pruneRecency = 365 * 24 * time.Hour // recipients not written to for a year count as new again
+)
+
+// history keeps the trace within [store] history and history_size.
+type history struct {
+	store   *relaystore.Store
+	bounds  func() config.Store
+	log     *slog.Logger
+	trimmed sync.Once // said that it is at its bound
+}
+
+// run works until ctx ends.
+func (h *history) run(ctx context.Context) {
+	tick := time.NewTicker(trimPeriod)
+	defer tick.Stop()
+	failing := false
+	for round := 0; ; round++ {
+		if round%pruneRounds == 0 {
+			h.forgetOld(ctx, time.Now())
+		}
+		err := h.trim(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			h.log.Warn("the trace was not trimmed", "err", err)
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (h *history) forgetOld(ctx context.Context, now time.Time) {
+	if _, err := h.store.PruneEvents(ctx, now.Add(-h.bounds().History.Std())); err != nil && ctx.Err() == nil {
+		h.log.Warn("old trace events were not removed", "err", err)
+	}
+	if _, err := h.store.ForgetRecipients(ctx, now.Add(-pruneRecency)); err != nil && ctx.Err() == nil {
+		h.log.Warn("old recipients were not removed", "err", err)
+	}
+}
+
+// trim looks each second, so that little is over the bound at any time. A trace that is at its bound says so once.
+func (h *history) trim(ctx context.Context) error {
+	size := h.bounds().HistorySize
+	n, err := h.store.TrimEvents(ctx, int64(size))
+	if n > 0 {
+		h.trimmed.Do(func() {
+			h.log.Info("the history has less room than [store] history would take: its oldest events go", "history_size", size)
+		})
+	}
+	return err
+}

@@ -1,0 +1,149 @@
+package monitor
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"postern/auth"
+	"postern/certs"
+	"postern/relay/alert"
+	"postern/relay/config"
+	"postern/relay/outbound"
+	relaystore "postern/relay/store"
+	"postern/relay/trace"
+)
+
+// How often conditions are looked for. A pause of an upstream lasts five minutes at least, so that none is missed.
+const (
+	upstreamLook = 5 * time.Second
+	queueAgeLook = 6   // rounds of upstreamLook
+	expiryLook   = 120 // rounds of upstreamLook
+)
+
+// InForce is the configuration in force, and the routes made of it.
+type InForce struct {
+	Config *config.Config
+	Routes *outbound.Routes
+}
+
+// Options are what a Monitor is made of.
+type Options struct {
+	DataDir string // where it is stored who was told what
+	InForce func() InForce
+	Room    *Room
+	Store   *relaystore.Store
+	Certs   func() []certs.Info                                  // of the listeners
+	Lookup  func(context.Context, string) (auth.Identity, error) // auth.ErrUnknownLogin: nobody has this login
+	Logger  *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// Monitor looks for conditions that operators must hear of, and tells the hooks of [[alert]]. Most are looked for every
+// few seconds; what would be missed so is told by those who see it: lockouts, and results of attempts.
+type Monitor struct {
+	Options
+	alerter  *alert.Alerter
+	delivery *prometheus.HistogramVec
+	kick     chan struct{} // look at everything now
+	open     atomic.Bool   // somebody was told that an upstream is paused: look at what is delivered
+
+	// What attempts met since the last look; whichever came last. A delivery alone proves little: it may have been under
+	// way when the others were refused.
+	mu        sync.Mutex // guards what follows
+	refusals  map[attempted]trace.Event
+	delivered map[attempted]bool
+
+	paused map[*outbound.Upstream]map[string]bool // identities seen paused; of the goroutine that looks
+}
+
+// alertFile is where it is kept, in DataDir, who has been told what.
+const alertFile = "alerts.json"
+
+// deliveryBuckets reach from a hand-off over a good line to a message that the queue kept to its end, in seconds.
+var deliveryBuckets = []float64{
+	0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 48 * 3600,
+}
+
+func New(o Options) *Monitor {
+	m := &Monitor{Options: o, kick: make(chan struct{}, 1), paused: make(map[*outbound.Upstream]map[string]bool)}
+	m.delivery = promauto.With(o.Metrics).NewHistogramVec(prometheus.HistogramOpts{
+		Name: "postern_delivery_seconds", Buckets: deliveryBuckets,
+		Help: "Time from a message's arrival to its delivery to the upstream, once for each recipient.",
+	}, []string{"upstream"})
+	alerts := promauto.With(o.Metrics).NewCounterVec(prometheus.CounterOpts{Name: "postern_alerts_total",
+		Help: "Alerts for each hook, by what became of them: sent, failed (given up)."}, []string{"event", "outcome"})
+	m.alerter = alert.New(alert.Options{
+		File: filepath.Join(o.DataDir, alertFile), Logger: o.Logger,
+		Count: func(e alert.Event, outcome string) { alerts.WithLabelValues(string(e), outcome).Inc() },
+	})
+	return m
+}
+
+// Use takes over the hooks of a configuration.
+func (m *Monitor) Use(hostname string, hooks []alert.Hook) {
+	m.alerter.Use(hostname, hooks)
+	m.open.Store(len(m.alerter.Open(alert.UpstreamPaused)) > 0)
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run looks for conditions until ctx ends, and tells of them a little longer.
+func (m *Monitor) Run(ctx context.Context) {
+	var telling sync.WaitGroup
+	defer telling.Wait()
+	telling.Go(func() { m.alerter.Run(ctx) })
+	tick := time.NewTicker(upstreamLook)
+	defer tick.Stop()
+	for round := 0; ; round++ {
+		m.look(ctx, round)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-m.kick:
+			round = -1
+		}
+	}
+}
+
+func (m *Monitor) look(ctx context.Context, round int) {
+	if !m.alerter.Watched() {
+		return
+	}
+	now := time.Now()
+	m.upstreams(m.InForce().Routes, now)
+	m.disk(ctx, now)
+	if round%queueAgeLook == 0 {
+		m.queueAge(ctx, now)
+	}
+	if round%expiryLook == 0 {
+		m.certificates(now)
+		m.secrets(ctx, now)
+		if users, err := m.Store.Users(ctx); err == nil {
+			m.Accounts(users, time.Time{})
+		}
+	}
+}
+
+// Result hears of an event of an attempt: whether it ends a condition or is one.
+func (m *Monitor) Result(e trace.Event) {
+	if e.Kind == trace.Delivered {
+		m.delivery.WithLabelValues(e.Upstream).Observe(e.Age.Seconds())
+	}
+	if lostReport(e) {
+		m.Logger.Error("a report about undelivered mail cannot be delivered: the sender does not know", "id", e.ID,
+			"rcpt", e.To, "upstream", e.Upstream, "reply", e.Reply.String())
+		m.alerter.Begin(reportCondition(e))
+		return
+	}
+	m.attempted(e)
+}

@@ -1,0 +1,86 @@
+package monitor
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern/mail"
+	"postern/relay/queue"
+)
+
+// Room knows whether there is room for new mail.
+type Room struct {
+	writable func() error // of the store
+	log      *slog.Logger
+
+	full  atomic.Pointer[error] // why no new mail is taken, nil while it is
+	short atomic.Pointer[shortage]
+	mu    sync.Mutex // guards changes of full, so that each is logged once
+}
+
+// shortage is a message that was refused for want of room, though smaller ones may fit.
+type shortage struct {
+	at  time.Time
+	err error
+}
+
+// shortageLife is how long after a shortage room still counts as short.
+const shortageLife = time.Minute
+
+// NewRoom makes a Room. writable says why the store takes no new mail.
+func NewRoom(writable func() error, log *slog.Logger) *Room {
+	return &Room{writable: writable, log: log}
+}
+
+// Check looks whether the store takes new mail. A change is logged once.
+func (r *Room) Check() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.writable()
+	before := r.full.Load()
+	switch {
+	case err == nil && before != nil:
+		r.full.Store(nil)
+		r.log.Info("there is room for mail again")
+	case err != nil && before == nil:
+		r.full.Store(&err)
+		r.log.Error("no new mail is taken: clients are answered 452", "err", err)
+	case err != nil:
+		r.full.Store(&err)
+	}
+}
+
+// Full returns nil while there is room for new mail, else why there is none. Check finds trouble; its end is looked for
+// whenever somebody asks.
+func (r *Room) Full() error {
+	if r.full.Load() == nil {
+		return nil
+	}
+	r.Check()
+	if err := r.full.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Refused notes a message that was refused for want of room. Just below the bound of the queue small ones still pass,
+// so the room that is left does not tell.
+func (r *Room) Refused(reply mail.Reply, err error) {
+	if err != nil && reply.Code == 452 && errors.Is(err, queue.ErrFull) {
+		r.short.Store(&shortage{time.Now(), err})
+	}
+}
+
+// Short returns why mail is refused for want of room: all of it, or some within the last minute. nil: none is.
+func (r *Room) Short(now time.Time) error {
+	if err := r.Full(); err != nil {
+		return err
+	}
+	if s := r.short.Load(); s != nil && now.Sub(s.at) < shortageLife {
+		return s.err
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package outbound
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"postern/mail"
+	"postern/relay/queue"
+)
+
+// ownIdentity returns the mailbox that a message is sent from where identity = "sender": its reverse-path, and for a
+// null reverse-path its header author. Policy has checked both. "" is the configured username.
+func (c *Upstream) ownIdentity(m *queue.Message) string {
+	if !c.Config.SendsAsSender() {
+		return ""
+	}
+	from := m.Envelope.From
+	if from.IsNull() {
+		from = m.Author
+	}
+	// A report of ours goes as the username, if there is one.
+	if from.IsNull() || m.Login == "" && m.Envelope.From.IsNull() && c.Config.Username != "" {
+		return ""
+	}
+	identity := strings.ToLower(from.String()) // one mailbox, one pool: providers do not tell case apart
+	if identity == strings.ToLower(c.Config.Username) {
+		return ""
+	}
+	return identity
+}
+
+// identityFor returns who the upstream is told we are for a message; "" is the configured username.
+func (c *Upstream) identityFor(m *queue.Message) string {
+	own := c.ownIdentity(m)
+	if own != "" && c.withoutMailbox.has(own, time.Now()) {
+		return ""
+	}
+	return own
+}
+
+// keyFor names what a message waits for at an upstream.
+func (c *Upstream) keyFor(identity string) string {
+	if identity == "" {
+		return c.Config.Name
+	}
+	return c.Config.Name + " as " + identity
+}
+
+// Bounds of withoutMailbox. A mailbox that was made in the meantime is found after a day.
+const (
+	maxSenders = 10_000
+	senderLife = 24 * time.Hour
+)
+
+// withoutMailbox remembers senders that the provider has no mailbox for, and whose mail goes as the username.
+type withoutMailbox struct {
+	mu    sync.Mutex // guards known
+	known *simplelru.LRU[string, time.Time]
+}
+
+func newWithoutMailbox() *withoutMailbox {
+	known, _ := simplelru.NewLRU[string, time.Time](maxSenders, nil) // fails for a size below 1 only
+	return &withoutMailbox{known: known}
+}
+
+func (s *withoutMailbox) has(identity string, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until, ok := s.known.Get(identity)
+	if ok && !now.Before(until) {
+		s.known.Remove(identity)
+		return false
+	}
+	return ok
+}
+
+// add reports whether the identity is new. One that is known keeps its time, so that it ends.
+func (s *withoutMailbox) add(identity string, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if until, ok := s.known.Get(identity); ok && now.Before(until) {
+		return false
+	}
+	s.known.Add(identity, now.Add(senderLife))
+	return true
+}
+
+func (s *withoutMailbox) remove(identity string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known.Remove(identity)
+}
+
+// loginRefused reports that the provider did not let the identity in, or gave no token for it, and that nothing was
+// sent.
+func loginRefused(results []mail.Result) bool {
+	for _, r := range results {
+		if r.Class != mail.AccountFault || r.Stage != mail.StageAuth || r.Uncertain {
+			return false
+		}
+	}
+	return len(results) > 0
+}

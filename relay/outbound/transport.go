@@ -1,0 +1,185 @@
+package outbound
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+
+	"postern/internal/textfile"
+	"postern/relay/config"
+	"postern/relay/upstream"
+	"postern/relay/upstream/graph"
+	"postern/relay/upstream/oauth"
+	"postern/relay/upstream/smtp"
+	"postern/relay/upstream/via"
+)
+
+// newTransport makes what an upstream block describes; source is nil without [upstream.oauth], quotas is nil where nothing is
+// to be remembered. It opens no connection.
+func newTransport(hostname string, block config.Upstream, source *oauth.Source, quotas upstream.QuotaStore, log *slog.Logger) (upstream.Transport, error) {
+	set, err := settings(block)
+	set.Quotas, set.Logger = quotas, log
+	useTokens(&set, source)
+	var up upstream.Transport
+	switch {
+	case err != nil:
+	case block.ByGraph():
+		up, err = graph.New(graphOptions(set, block))
+	default:
+		var conf smtp.Config
+		if conf, err = smtpConfig(set, hostname, block); err == nil {
+			up, err = smtp.New(conf)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", block.Name, err)
+	}
+	return up, nil
+}
+
+// TestUpstream goes the way of a delivery to the upstream of a block and sends nothing. source is what NewTokens made for it.
+// By SMTP the way goes on to MAIL for each sender; by Graph it is gone for the mailbox of each, where senders have one. Whether
+// senders are logged in as themselves is the block's to say.
+func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source, t upstream.Trial) ([]upstream.Step, error) {
+	up, err := newTransport(hostname, block, source, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	t.AsThemselves = block.SendsAsSender()
+	return up.TestSenders(ctx, t), nil
+}
+
+// CheckUpstream says what newTransport would refuse, as far as files are concerned.
+func CheckUpstream(hostname string, block config.Upstream) error {
+	set, err := settings(block)
+	if err == nil && !block.ByGraph() {
+		_, err = smtpConfig(set, hostname, block)
+	}
+	if err != nil {
+		return fmt.Errorf("upstream %s: %w", block.Name, err)
+	}
+	return nil
+}
+
+// settings turns a block of relay.toml into what every transport needs.
+func settings(block config.Upstream) (set upstream.Settings, err error) {
+	set = upstream.Settings{
+		Name:           block.Name,
+		Username:       block.Username,
+		MaxConnections: block.MaxConnections,
+		MaxRecipients:  block.MaxRecipients,
+		MaxMessageSize: int64(block.MaxMessageSize),
+	}
+	if set.Rates, err = block.Rates(); err != nil {
+		return set, fmt.Errorf("rate: %w", err)
+	}
+	if block.TLS == config.NoTLS {
+		set.Dial = plainDialer(block.MayDialPlain)
+	}
+	proxy, err := proxyOf(block)
+	if err != nil {
+		return set, err
+	}
+	if proxy != nil {
+		proxy.Forward = set.Dial // where tls is none, the proxy too must stand in networks
+		set.Dial = proxy.Dial
+	}
+	set.RootCAs, err = roots(block)
+	return set, err
+}
+
+// maxConnectionAge is how long a connection to a smart host is used.
+const maxConnectionAge = 15 * time.Minute
+
+func smtpConfig(set upstream.Settings, hostname string, block config.Upstream) (smtp.Config, error) {
+	conf := smtp.Config{
+		Settings:              set,
+		Host:                  block.Host,
+		Port:                  block.Port,
+		TLS:                   block.TLS,
+		InsecureSkipVerify:    block.InsecureSkipVerify,
+		LocalName:             hostname,
+		Password:              block.Password.Value(),
+		Mechanisms:            block.Mechanisms,
+		MessagesPerConnection: block.MessagesPerConnection,
+		IdleClose:             block.IdleClose.Std(),
+		MaxAge:                maxConnectionAge,
+		Timeouts:              smtp.Standard,
+		AssumeExtensions:      block.AssumeExtensions,
+		DenyExtensions:        block.DenyExtensions,
+		Rules:                 block.ReplyRules(),
+	}
+	if block.CertFile != "" {
+		pair, err := textfile.KeyPair(block.CertFile, block.KeyFile)
+		if err != nil {
+			return conf, fmt.Errorf("cert_file: %w", err)
+		}
+		conf.Certificates = []tls.Certificate{pair}
+	}
+	return conf, nil
+}
+
+func graphOptions(set upstream.Settings, block config.Upstream) graph.Options {
+	host := block.Host
+	if block.Port != 443 {
+		host = net.JoinHostPort(host, strconv.Itoa(block.Port))
+	}
+	return graph.Options{
+		Settings:  set,
+		BaseURL:   "https://" + host + "/v1.0",
+		Timeouts:  graph.Standard,
+		LargeMail: block.LargeMail,
+		Delegated: block.OAuth != nil && block.OAuth.Flow.Delegated(),
+	}
+}
+
+// proxyOf is the proxy that an upstream and its token endpoint are reached through; nil: none is configured.
+func proxyOf(block config.Upstream) (*via.Proxy, error) {
+	proxy, err := block.Via()
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	if proxy != nil {
+		proxy.RootCAs, err = roots(block)
+	}
+	return proxy, err
+}
+
+// roots are the trust anchors of an upstream; nil: the system's.
+func roots(block config.Upstream) (*x509.CertPool, error) {
+	if block.CAFile == "" {
+		return nil, nil
+	}
+	pem, err := textfile.Read(block.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file: %w", err)
+	}
+	pool, err := upstream.Roots(pem)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file %s: %w", block.CAFile, err)
+	}
+	return pool, nil
+}
+
+// plainDialer dials addresses that may be reached without TLS, after the name was resolved: a name cannot
+// lead outside.
+func plainDialer(may func(netip.Addr) bool) func(context.Context, string, string) (net.Conn, error) {
+	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		if !may(to.Addr()) {
+			return fmt.Errorf("%s is neither loopback nor in this upstream's networks, and tls is none", to.Addr())
+		}
+		return nil
+	}}
+	return dialer.DialContext
+}

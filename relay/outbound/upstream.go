@@ -1,0 +1,105 @@
+package outbound
+
+import (
+	"cmp"
+	"context"
+	"reflect"
+	"time"
+
+	"postern/mail"
+	"postern/relay/config"
+	"postern/relay/upstream"
+	"postern/relay/upstream/oauth"
+	"postern/relay/upstream/replies"
+	"postern/relay/upstream/storm"
+)
+
+// Upstream is a way to a provider with the block of relay.toml that it was made of, and what was learnt of it.
+type Upstream struct {
+	upstream.Transport
+	Config config.Upstream
+	Tokens *oauth.Source // nil without OAuth
+
+	upkeep         *upkeep // of Tokens
+	withoutMailbox *withoutMailbox
+	prefetch       *prefetch
+	storms         *storm.Watch
+	written        *replies.Rules // of the block alone
+	nullPath       nullPath
+	fields         []mail.Field // that every message gets here
+}
+
+// NewUpstream makes an Upstream that was told nothing yet. Nothing waits for a slot once stopping is closed.
+func NewUpstream(t upstream.Transport, block config.Upstream, stopping <-chan struct{}) (*Upstream, error) {
+	written, err := replies.Compile(block.WrittenRules())
+	if err != nil {
+		return nil, err
+	}
+	up := &Upstream{Transport: t, Config: block, withoutMailbox: newWithoutMailbox(), fields: block.AddedFields(),
+		storms: storm.New(block.SendsAsSender()), written: written}
+	up.prefetch = newPrefetch(block.MaxConnections, stopping, func(now time.Time) (upstream.Slot, time.Time) {
+		return up.Reserve(now, "")
+	})
+	return up, nil
+}
+
+// upstream makes what a block describes, or takes it over from before.
+func (d *Dispatcher) upstream(c *config.Config, block config.Upstream, before *Routes) (*Upstream, error) {
+	if before != nil && before.hostname == c.Hostname {
+		for _, old := range before.Upstreams {
+			if reflect.DeepEqual(old.Config, block) && !block.NamesFiles() {
+				return old, nil
+			}
+		}
+	}
+	source, err := NewTokens(c.DataDir, block, c.SendsForOthers(&block), d.Store, d.Logger)
+	if err != nil {
+		return nil, err
+	}
+	up, err := newTransport(c.Hostname, block, source, d.Store, d.Logger)
+	if err != nil {
+		return nil, err
+	}
+	made, err := NewUpstream(up, block, d.Stopping)
+	if err != nil {
+		return nil, err
+	}
+	if before != nil {
+		made.storms = cmp.Or(before.stormsOf(block), made.storms)
+	}
+	up.OnChange(func() {
+		made.prefetch.wake()
+		d.Changed()
+	})
+	if source != nil {
+		made.Tokens, made.upkeep = source, &upkeep{source: source, name: block.Name, log: d.Logger}
+	}
+	return made, nil
+}
+
+// Close ends the upstream, and then what gives it tokens.
+func (c *Upstream) Close(ctx context.Context) error {
+	err := c.Transport.Close(ctx)
+	if c.upkeep != nil {
+		c.upkeep.close()
+	}
+	return err
+}
+
+// Secrets tells what the upstream is logged in with by OAuth, and when that ends. An error leaves open whether a
+// grant in the store ends too.
+func (c *Upstream) Secrets(ctx context.Context, now time.Time) ([]oauth.Expiry, error) {
+	if c.Tokens == nil {
+		return nil, nil
+	}
+	err := c.Tokens.Load(ctx)
+	return c.Tokens.Expiries(now), err
+}
+
+// SentAsUsername reports that the provider has no mailbox for an identity, whose mail goes as the username instead.
+func (c *Upstream) SentAsUsername(identity string, now time.Time) bool {
+	return identity != c.Config.Username && c.withoutMailbox.has(identity, now)
+}
+
+// Storms are the refusals that are not believed now.
+func (c *Upstream) Storms() *storm.Watch { return c.storms }

@@ -1,0 +1,107 @@
+package submission
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"time"
+
+	"postern/internal/logline"
+	"postern/mail"
+	"postern/relay/trace"
+	"postern/relay/wire"
+)
+
+// eventLog tells log, trace and counters what happens in one session. Refusals of one login or address have a rate in
+// log and trace, and all of them are counted: see trace.Recorder.Refusal.
+type eventLog struct {
+	service *Service
+	log     *slog.Logger
+
+	session, listener, client, login string
+}
+
+func (s *Service) newEventLog(c *wire.Conn, listener string) *eventLog {
+	return &eventLog{service: s, log: s.Logger.With("session", c.ID(), "listener", listener),
+		session: c.ID(), listener: listener, client: c.Client().Addr().String()}
+}
+
+// loggedIn is called once the session has a login.
+func (l *eventLog) loggedIn(login string) {
+	l.login, l.log = login, l.log.With("login", login)
+}
+
+// reject tells of a refused MAIL, RCPT or message and returns its reply. err, for the log, may be nil.
+func (l *eventLog) reject(from mail.Address, to string, reply mail.Reply, err error) mail.Reply {
+	l.service.rejected.WithLabelValues(l.listener, codeClass(reply)).Inc()
+	l.service.Room.Refused(reply, err)
+	e := trace.Event{Kind: trace.Rejected, From: from.String(), To: to, Reply: reply, Detail: mail.Reason(err)}
+	if !l.refusal(e) {
+		return reply
+	}
+	level := slog.LevelInfo
+	if reply == replyLocal || reply == replyFull {
+		level = slog.LevelError // ours to mend
+	}
+	l.log.Log(context.Background(), level, "refused", logline.Pairs("client", l.client, "from", from.String(),
+		"rcpt", to, "reply", reply.String(), "err", logline.Beside(reply, mail.Reason(err)))...)
+	return reply
+}
+
+// refusedCommand tells of a command that wire refused. from is the reverse-path of the open transaction, if there is one.
+func (l *eventLog) refusedCommand(command, from string, reply mail.Reply) {
+	l.service.rejected.WithLabelValues(l.listener, codeClass(reply)).Inc()
+	if l.refusal(trace.Event{Kind: trace.Rejected, From: from, Reply: reply, Detail: command}) {
+		l.log.Info("refused", logline.Pairs("client", l.client, "from", from, "command", command,
+			"reply", reply.String())...)
+	}
+}
+
+// loginRefused tells of a login that came to nothing.
+func (l *eventLog) loginRefused(login, mechanism string, reply mail.Reply, why error) {
+	login = mail.Printable(mail.Cut(login, 256))
+	l.service.auth.WithLabelValues("refused").Inc()
+	detail := cmp.Or(mail.Reason(why), "refused")
+	if mechanism != "" {
+		detail = mechanism + ": " + detail
+	}
+	if !l.refusal(trace.Event{Kind: trace.AuthFail, Login: login, Reply: reply, Detail: detail}) {
+		return
+	}
+	if login == l.login {
+		login = "" // is in every line of the session
+	}
+	l.log.Warn("login refused", logline.Pairs("login", login, "client", l.client, "mechanism", mechanism,
+		"reply", reply.String(), "err", logline.Error(reply, why))...)
+}
+
+// noAccount tells that the account of a listener cannot be used.
+func (l *eventLog) noAccount(login string, err error) {
+	why := mail.Reason(err)
+	if l.refusal(trace.Event{Kind: trace.Refused, Login: login, Reply: replyNoAccount, Detail: why}) {
+		l.log.Error("the account of this listener cannot be used", "login", login, "client", l.client, "err", why)
+	}
+}
+
+// refusal traces a refusal and reports whether to log it too.
+func (l *eventLog) refusal(e trace.Event) bool { return l.service.Trace.Refusal(l.event(e)) }
+
+// record traces an event.
+func (l *eventLog) record(e trace.Event) { l.service.Trace.Record(l.event(e)) }
+
+// event fills in what every event of the session says of it.
+func (l *eventLog) event(e trace.Event) trace.Event {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	e.Session, e.Listener, e.Client = l.session, l.listener, l.client
+	e.Login = cmp.Or(e.Login, l.login)
+	return e
+}
+
+func codeClass(r mail.Reply) string {
+	if r.Temporary() {
+		return "4yz"
+	}
+	return "5yz"
+}

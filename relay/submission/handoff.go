@@ -1,0 +1,178 @@
+package submission
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"postern/internal/logline"
+	"postern/mail"
+	"postern/relay/queue"
+	"postern/relay/trace"
+)
+
+// handOff makes the first attempt while the client waits, if the listener wants it and an upstream has
+// a free slot now; else, or when the verdict is not final in time, the message becomes durable. The
+// reply is the truth: 250 only when the upstream took the message or the store has it. What needs more than one
+// transaction is made durable first: the queue notes which parts were taken, so that a process that is killed between
+// two does not repeat one.
+func (u *submission) handOff(ctx context.Context) (mail.Reply, error) {
+	m, wait := u.message, u.session.listener.Handoff.Std()
+	if wait <= 0 || m.Held || u.service.Outbound.InParts(m) {
+		return u.enqueue(ctx)
+	}
+	slot, reserved := u.service.Outbound.ReserveNow(u.now, m)
+	if slot == nil {
+		return u.enqueue(ctx)
+	}
+	if u.service.Queue.Waiters(reserved.Key) > 0 { // nobody overtakes the queue
+		slot.Release()
+		return u.enqueue(ctx)
+	}
+	m.Attempts = 1
+	results := u.service.attempt(slot, u)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case r := <-results:
+		defer slot.Release()
+		return u.verdict(ctx, r)
+	case <-timer.C:
+	case <-u.service.Stopping: // a client that waits longer than the shutdown would be cut off without an answer
+	}
+	return u.adopt(ctx, results, slot.Release)
+}
+
+// attempt begins an attempt that outlives the session if it must. Wait waits for it.
+func (s *Service) attempt(slot queue.Slot, u *submission) <-chan []mail.Result {
+	m, content, octets := u.message, u.content, u.octets
+	results := make(chan []mail.Result, 1)
+	octets.hold()
+	s.attempts.Go(func() {
+		defer octets.release()
+		results <- slot.Attempt(s.lifetime, m, content, nil)
+	})
+	return results
+}
+
+// verdict answers the client with what the upstream said, where that is all there is to say of the message.
+func (u *submission) verdict(ctx context.Context, results []mail.Result) (mail.Reply, error) {
+	m := u.message
+	switch {
+	case all(m, results, mail.Class.Permanent):
+		u.traceResults(results)
+		reply := results[0].Reply
+		return reply, mail.Refuse(reply, results[0].Err)
+	case all(m, results, func(c mail.Class) bool { return c == mail.Delivered }) && !wantsReport(m, results):
+		reply := mail.R(250, "2.0.0", "taken by %s as %s: %s", results[0].Upstream, m.ID, results[0].Reply.Text)
+		u.accepted("handed off", reply, time.Now())
+		u.traceResults(results)
+		return reply, nil
+	}
+	at := time.Now()
+	return u.durable(at, u.service.Queue.SubmitAfter(ctx, m, u.content, results))
+}
+
+// all reports whether every recipient has a result and all are of one kind.
+func all(m *queue.Message, results []mail.Result, kind func(mail.Class) bool) bool {
+	if len(results) != len(m.Recipients) || len(results) == 0 {
+		return false
+	}
+	for _, r := range results {
+		if !kind(r.Class) {
+			return false
+		}
+	}
+	return true
+}
+
+// wantsReport reports whether a delivered recipient is owed a success report that the upstream did not
+// take over (RFC 3461 §5.2.3).
+func wantsReport(m *queue.Message, results []mail.Result) bool {
+	if m.Envelope.From.IsNull() {
+		return false // there is nobody to report to
+	}
+	for _, r := range results {
+		if m.Recipients[r.Recipient].Notify&mail.NotifySuccess != 0 && !r.RelayedDSN {
+			return true
+		}
+	}
+	return false
+}
+
+// enqueue makes the message durable before its first attempt.
+func (u *submission) enqueue(ctx context.Context) (mail.Reply, error) {
+	at := time.Now()
+	return u.durable(at, u.service.Queue.Submit(ctx, u.message, u.content))
+}
+
+// adopt makes the message durable while its first attempt is still under way.
+func (u *submission) adopt(ctx context.Context, results <-chan []mail.Result, release func()) (mail.Reply, error) {
+	at := time.Now()
+	return u.durable(at, u.service.Queue.Adopt(ctx, u.message, u.content, results, release))
+}
+
+// durable answers for a message that was given to the queue at a moment: attempts, which may be quick, come after it in
+// the trace.
+func (u *submission) durable(at time.Time, err error) (mail.Reply, error) {
+	if err != nil {
+		return replyFor(err), err
+	}
+	how := "queued"
+	if u.message.Held {
+		how = "held"
+	}
+	reply := mail.R(250, "2.0.0", "queued as %s", u.message.ID)
+	u.accepted(how, reply, at)
+	return reply, nil
+}
+
+// accepted traces and logs that the client got its 250, and how.
+func (u *submission) accepted(how string, reply mail.Reply, at time.Time) {
+	m, events := u.message, u.session.events
+	u.service.accepted.WithLabelValues(m.Listener, how).Inc()
+	u.service.acceptedBytes.WithLabelValues(m.Listener).Add(float64(m.Size))
+	log, detail := events.log, how
+	if len(u.notes) > 0 {
+		changed := mail.Printable(mail.Cut(strings.Join(u.notes, "; "), 512))
+		log, detail = log.With("changed", changed), how+"; "+changed
+	}
+	log.Info("accepted", "id", m.ID, "from", m.Envelope.From.String(), "rcpts", len(m.Recipients), "size", m.Size,
+		"how", how, "message_id", m.MessageID)
+	events.record(trace.Event{Time: at, Kind: trace.Accepted, ID: m.ID, From: m.Envelope.From.String(),
+		Author: m.Author.String(), To: u.recipient(), MessageID: m.MessageID, Size: m.Size, Reply: reply, Detail: detail,
+		Took: time.Since(u.now)})
+}
+
+// traceResults records the results of a message that never was in the queue.
+func (u *submission) traceResults(results []mail.Result) {
+	now, m := time.Now(), u.message
+	for _, r := range results {
+		kind, word := trace.Failed, "refused by the upstream"
+		if r.Class == mail.Delivered {
+			kind, word = trace.Delivered, "delivered"
+		}
+		rcpt := m.Recipients[r.Recipient].To.String()
+		class := r.Class.String()
+		if class == word {
+			class = ""
+		}
+		u.service.Logger.Info(word, logline.Pairs("id", m.ID, "login", m.Login, "rcpt", rcpt, "upstream", r.Upstream,
+			"class", class, "reply", r.Reply.String(), "detail", logline.Beside(r.Reply, detail(r)))...)
+		u.service.Result(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener, Login: m.Login,
+			From: m.Envelope.From.String(), Author: m.Author.String(), To: rcpt, MessageID: m.MessageID,
+			Upstream: r.Upstream, Identity: r.Identity, Class: r.Class.String(), Stage: string(r.Stage), Rule: r.Rule,
+			Reply: r.Reply, Attempt: 1, Took: now.Sub(m.Received), Age: now.Sub(m.Received), Detail: detail(r)})
+	}
+}
+
+// detail is what the trace says of a result beside its reply.
+func detail(r mail.Result) string {
+	switch {
+	case r.Uncertain:
+		return "a connection was lost after the message was sent: the upstream may have it twice"
+	case r.Note != "":
+		return r.Note
+	}
+	return mail.Reason(r.Err)
+}

@@ -1,0 +1,258 @@
+package submission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"postern/auth"
+	"postern/mail"
+	"postern/policy"
+	"postern/relay/config"
+	"postern/relay/spool"
+	"postern/relay/wire"
+)
+
+// session is one client connection: the verbs of the protocol, top to bottom. wire has parsed what it
+// is given, keeps the order of commands, and calls from one goroutine at a time.
+type session struct {
+	service  *Service
+	conn     *wire.Conn
+	listener config.Listener // its block in settings
+	settings *Settings       // in force at the last MAIL, before that when the connection came
+	events   *eventLog
+
+	identity  auth.Identity
+	effective policy.Effective
+	known     bool           // identity is set
+	login     *login         // the exchange under way, nil between them
+	since     time.Time      // when it was verified
+	accounts  uint64         // Accounts.Generation at that time
+	envelope  *mail.Envelope // of the transaction under way, nil between them
+}
+
+// NewSession makes sessions of a listener.
+func (s *Service) NewSession(l config.Listener) func(*wire.Conn) (wire.Session, mail.Reply) {
+	return func(c *wire.Conn) (wire.Session, mail.Reply) {
+		ses := &session{service: s, conn: c, listener: l, settings: s.Settings(), events: s.newEventLog(c, l.Name)}
+		block, err := ses.listenerIn(ses.settings) // a reload may be half done
+		if err != nil {
+			return ses, replyListener
+		}
+		ses.listener = block
+		if block.Auth == config.AuthNetwork && c.Placed() {
+			return ses, ses.admit(c)
+		}
+		return ses, mail.Reply{}
+	}
+}
+
+// admit gives a client that was let in by its network the account that the listener names. The
+// networks themselves are checked by wire before the greeting.
+func (s *session) admit(c *wire.Conn) mail.Reply {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s.since, s.accounts = time.Now(), s.service.Accounts.Generation()
+	identity, err := s.service.Accounts.Lookup(ctx, s.listener.Login)
+	if err != nil {
+		s.events.noAccount(s.listener.Login, err)
+		return replyNoAccount
+	}
+	s.become(identity)
+	s.events.loggedIn(identity.Login)
+	return mail.Reply{}
+}
+
+func (s *session) become(identity auth.Identity) {
+	s.identity, s.known = identity, true
+	s.effective = s.settings.Policy.For(policy.Subject{
+		Login:    identity.Login,
+		Groups:   identity.Groups,
+		Senders:  identity.Senders,
+		Client:   s.conn.Client().Addr(),
+		Listener: s.listener.Name,
+	})
+}
+
+// renew takes over, at MAIL, what has changed since the last one: the configuration, so that a reload holds for
+// open sessions too, and the account. A transaction goes on with what it began with.
+func (s *session) renew(ctx context.Context) error {
+	n, now := s.service.Accounts.Generation(), s.service.Settings()
+	if n == s.accounts && now == s.settings {
+		return nil
+	}
+	block, identity, err := s.look(ctx, now)
+	if err != nil {
+		return err
+	}
+	s.accounts, s.settings, s.listener = n, now, block
+	s.become(identity)
+	return nil
+}
+
+// stands returns why the open transaction may not end in a 250: whoever is locked, removed or moved while a message is
+// on its way does not get it through.
+func (s *session) stands(ctx context.Context) error {
+	now := s.service.Settings()
+	if s.service.Accounts.Generation() == s.accounts && now == s.settings {
+		return nil
+	}
+	_, _, err := s.look(ctx, now)
+	return err
+}
+
+// look asks whether this session could begin now: a connection that is logged in must not outlive its listener's
+// consent, or the lock, the removal, the networks or the password of its login.
+func (s *session) look(ctx context.Context, now *Settings) (config.Listener, auth.Identity, error) {
+	block, err := s.listenerIn(now)
+	if err != nil {
+		return block, auth.Identity{}, mail.Refuse(replyListener, err)
+	}
+	identity, err := s.service.Accounts.Lookup(ctx, s.identity.Login)
+	switch {
+	case errors.Is(err, auth.ErrLocked), errors.Is(err, auth.ErrUnknownLogin):
+		return block, identity, mail.Refuse(replyAccount, err)
+	case err != nil:
+		return block, identity, err
+	case !identity.Allows(s.conn.Client().Addr()):
+		return block, identity, mail.Refuse(replyAccount, auth.ErrNetwork)
+	}
+	if block.Auth == config.AuthNetwork {
+		return block, identity, nil
+	}
+	u, err := s.service.Accounts.User(ctx, identity.Login)
+	switch {
+	case err != nil:
+		return block, identity, err
+	case s.service.changedSince(u, s.since):
+		return block, identity, mail.Refuse(replyAccount, errors.New("the account was changed since this session logged in"))
+	}
+	return block, identity, nil
+}
+
+// listenerIn returns the block that the listener has in a configuration, or why that would not have let this
+// session in. Address and TLS of a connection may stay what they were.
+func (s *session) listenerIn(in *Settings) (config.Listener, error) {
+	i := slices.IndexFunc(in.Listeners, func(l config.Listener) bool { return l.Name == s.listener.Name })
+	if i < 0 {
+		return config.Listener{}, errors.New("the listener is no longer in the configuration")
+	}
+	block, client := in.Listeners[i], s.conn.Client().Addr().Unmap().WithZone("")
+	switch {
+	// wire lets the others do nothing
+	case s.conn.Placed() && len(block.Networks) > 0 && !block.Networks.Contains(client):
+		return block, fmt.Errorf("%s is no longer in the networks of the listener", client)
+	case block.Auth != s.listener.Auth || block.Login != s.listener.Login:
+		return block, errors.New("auth or login of the listener was changed")
+	case block.Auth == config.AuthNetwork && !slices.Equal(block.ProxyProtocol, s.listener.ProxyProtocol):
+		return block, errors.New("proxy_protocol of the listener was changed, and with it which address a client has")
+	}
+	return block, nil
+}
+
+// changedSince reports whether a user may have got another password after a login. Until a change was seen
+// the old password was remembered, hence the margin; a new account had no old one.
+func (s *Service) changedSince(u auth.User, login time.Time) bool {
+	if u.Changed.After(u.Created) {
+		login = login.Add(-s.AccountDelay)
+	}
+	return u.Changed.After(login)
+}
+
+// Auth begins a SASL exchange (RFC 4954). wire offers it only where passwords may travel.
+func (s *session) Auth(ctx context.Context, mechanism string) (wire.Exchange, mail.Reply) {
+	return s.newLogin(mechanism)
+}
+
+// Authenticated implements wire.Session.
+func (s *session) Authenticated() bool { return s.known }
+
+// MendSender implements wire.Mender: where From is rewritten the reverse-path is too, so it needs no reading.
+func (s *session) MendSender(string) (mail.Address, bool) {
+	if !s.known {
+		return mail.Address{}, false
+	}
+	if err := s.renew(context.Background()); err != nil {
+		return mail.Address{}, true // Mail finds the same, and answers with it
+	}
+	return s.effective.FirstSender(), s.effective.Rewrites()
+}
+
+// Mail begins a transaction: may this login use the reverse-path, and is there room for a message?
+func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
+	s.envelope = nil
+	if err := s.renew(ctx); err != nil {
+		return s.events.reject(env.From, "", replyFor(err), err)
+	}
+	if err := s.service.Room.Full(); err != nil {
+		return s.events.reject(env.From, "", replyFull, err)
+	}
+	if !env.From.IsNull() && !s.effective.MaySend(env.From) {
+		if !s.effective.Rewrites() {
+			return s.events.reject(env.From, "", s.effective.SenderRefusal(env.From), nil)
+		}
+		env.From = s.effective.FirstSender()
+	}
+	s.envelope = &env
+	return replySender
+}
+
+// Rcpt adds a recipient. wire has counted them.
+func (s *session) Rcpt(ctx context.Context, r mail.Recipient) mail.Reply {
+	if !s.effective.RecipientAllowed(r.To) {
+		return s.events.reject(s.envelope.From, r.To.String(), s.effective.RecipientRefusal(r.To), nil)
+	}
+	s.envelope.Recipients = append(s.envelope.Recipients, r)
+	return replyRecipient
+}
+
+// Data takes the message and answers what became of it. It returns only when the message is the
+// upstream's, durable in the store, or refused.
+func (s *session) Data(ctx context.Context, t *wire.Transfer) mail.Reply {
+	env := s.envelope
+	s.envelope = nil
+	if err := s.stands(ctx); err != nil { // wire reads the message to its end, and nobody keeps it
+		return s.events.reject(env.From, "", replyFor(err), err)
+	}
+	buffer := s.service.Spool.Buffer(env.Size)
+	raw, err := fill(buffer, t)
+	if err == nil {
+		err = s.stands(ctx)
+	}
+	if err != nil {
+		buffer.Close()
+		return s.events.reject(env.From, "", replyFor(err), err)
+	}
+	u := &submission{service: s.service, session: s, envelope: *env, raw: raw, octets: newHolder(buffer),
+		eightBit: t.EightBit(), longLines: t.LongLines(), now: time.Now()}
+	reply, err := u.run(ctx)
+	if err != nil {
+		return s.events.reject(env.From, u.recipient(), reply, err)
+	}
+	return reply
+}
+
+// fill reads a transfer to its end.
+func fill(b *spool.Buffer, t *wire.Transfer) (mail.Content, error) {
+	if _, err := t.WriteTo(b); err != nil {
+		return nil, err
+	}
+	return b.Content()
+}
+
+// Refused implements wire.Witness: a command that was refused before it could mean anything.
+func (s *session) Refused(command string, reply mail.Reply) {
+	from := ""
+	if s.envelope != nil {
+		from = s.envelope.From.String()
+	}
+	s.events.refusedCommand(command, from, reply)
+}
+
+// Reset implements wire.Session: the transaction is over, whatever became of it.
+func (s *session) Reset() { s.envelope = nil }
+
+// Close implements wire.Session.
+func (s *session) Close() { s.envelope = nil }
