@@ -103,7 +103,8 @@ tls that do not fit are told within seconds. A delivery waits longer than this t
 			if !asJSON {
 				live.w = cmd.OutOrStdout()
 			}
-			if _, err := outbound.TestUpstream(cmd.Context(), c.Hostname, block, tokens, live.trial(timeout)); err != nil {
+			if _, err := outbound.TestUpstream(cmd.Context(), c.Hostname, block, tokens,
+				live.trial(timeout)); err != nil {
 				return err
 			}
 			report := live.end()
