@@ -62,7 +62,8 @@ func TestChain(t *testing.T) {
 				t.Errorf("with its issuer: %q", w)
 			}
 			_, other := issued(t, "Another CA", nil)
-			if w := chainWarning(&tls.Certificate{Certificate: [][]byte{leaf.Raw, other}, Leaf: leaf}); !strings.Contains(w, "not the certificate of its issuer (CN="+c.issuer) {
+			if w := chainWarning(&tls.Certificate{Certificate: [][]byte{leaf.Raw, other},
+				Leaf: leaf}); !strings.Contains(w, "not the certificate of its issuer (CN="+c.issuer) {
 				t.Errorf("with another: %q", w)
 			}
 		})

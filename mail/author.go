@@ -98,7 +98,7 @@ func (a *Authorship) take(h, header *Header, name string, most int) ([]Address, 
 			continue
 		}
 		if count++; count > most {
-			err = fmt.Errorf("stands %d times in the header and may be there once", h.Count(name))
+			err = fmt.Errorf("occurs %d times in the header but may occur only once", h.Count(name))
 		}
 		if err != nil {
 			return nil, header.refuse(f, name, err)

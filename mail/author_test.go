@@ -150,8 +150,8 @@ func TestCanonicalAuthorsAccepts(t *testing.T) {
 
 func TestCanonicalAuthorsRefuses(t *testing.T) {
 	for _, c := range []struct{ name, in, reason string }{
-		{"two From fields", "From: me@example.com\nfrom: you@example.net", "stands 2 times"},
-		{"commas only", "From: , ,", "empty place"},
+		{"two From fields", "From: me@example.com\nfrom: you@example.net", "occurs 2 times"},
+		{"commas only", "From: , ,", "empty entry"},
 		{"name only", "From: Ann Other", "malformed"},
 		{"local only", "From: root", "malformed"},
 		{"group", "From: friends: me@example.com;", "group"},
@@ -160,7 +160,7 @@ func TestCanonicalAuthorsRefuses(t *testing.T) {
 		{"empty group before", "From: none:;, me@example.com", "group"},
 		{"semicolon", "From: me@example.com; you@example.com", "group"},
 		{"comment without end", "From: me@example.com (Ann", "comment"},
-		{"comment as address", "From: (me@example.com)", "empty place"},
+		{"comment as address", "From: (me@example.com)", "empty entry"},
 		{"name without an address in a list", "From: Ann, me@example.com", "malformed"},
 		{"two commas", "From: Other,, Ann <me@example.com>", "malformed"},
 		{"Latin-1 address", "From: j\xfcrgen@example.com", "UTF-8"},
@@ -177,8 +177,8 @@ func TestCanonicalAuthorsRefuses(t *testing.T) {
 		{"comment inside", "From: me@(x)example.com", "comment"},
 		{"two addresses in one", "From: <you@example.net><me@example.com>", ""},
 		{"nested angles", "From: <<me@example.com>>", ""},
-		{"text behind", "From: <me@example.com> x", "behind <address>"},
-		{"address behind", "From: <me@example.com> you@example.net", "behind <address>"},
+		{"text behind", "From: <me@example.com> x", "after <address>"},
+		{"address behind", "From: <me@example.com> you@example.net", "after <address>"},
 		{"folded address", "From: me@exam\n ple.com", "malformed"},
 		{"space around at", "From: me @ example.com", "malformed"},
 		{"two ats", "From: me@example.com@evil.example", "malformed"},
@@ -196,7 +196,7 @@ func TestCanonicalAuthorsRefuses(t *testing.T) {
 		{"encoded word broken", "From: =?utf-8?B?!!!?= <me@example.com>", "encoded word"},
 		{"encoded address", "From: =?utf-8?Q?me=40example.com?=", "malformed"},
 		{"two Senders", "From: me@example.com\nSender: me@example.com\nSender: me@example.com",
-			"Sender field stands 2 times"},
+			"Sender field occurs 2 times"},
 		{"name without an address", "From: Ann <>, me@example.com", "without an address"},
 		{"group and a mailbox behind", "From: none:; Ann <me@example.com>", "group"},
 		{"semicolon between mailboxes", "From: you@example.com; Ann <me@example.com>", "group"},
@@ -259,7 +259,7 @@ func TestAuthorRefusalNamesTheLine(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"To: x\n y\nFrom: root (Cron Daemon)\n",
 			`line 3 ("From: root (Cron Daemon)"): the From field has a malformed address; `},
-		{"From: a@b\nFROM:\n c@d\n", `line 2 ("FROM:"): the From field stands 2 times `},
+		{"From: a@b\nFROM:\n c@d\n", `line 2 ("FROM:"): the From field occurs 2 times `},
 		{"From: a@b\nSender: a@b, c@d\n", `line 2 ("Sender: a@b, c@d"): the Sender field names more than one mailbox`},
 		{"From: a@b\nX: y\nResent-From: x\n",
 			`line 3 ("Resent-From: x"): the Resent-From field has a malformed address; `},

@@ -71,6 +71,10 @@ func (c *completion) note(name, what string) {
 	c.notes = append(c.notes, "the "+name+" field "+what)
 }
 
+func (c *completion) noteRepeated(name string) {
+	c.notes = append(c.notes, "a repeated "+name+" field is removed")
+}
+
 // keepValid keeps the first field of a name that is valid or can be mended, and returns its value, "" if there is none.
 // valid returns the mended value.
 func (c *completion) keepValid(name string, valid func(string) (string, bool)) (kept string) {
@@ -89,11 +93,11 @@ func (c *completion) keepValid(name string, valid func(string) (string, bool)) (
 			}
 			continue
 		case ok || kept != "":
-			c.note(name, "that came second is removed")
+			c.noteRepeated(name)
 		case value == "":
 			c.note(name, "is replaced: it was empty")
 		default:
-			c.note(name, "is replaced: "+quoted(value)+" is none")
+			c.note(name, "is replaced: "+quoted(value)+" is not valid")
 		}
 		c.RemoveAt(i)
 		i--
@@ -118,7 +122,7 @@ func (c *completion) keepFirst(names ...string) {
 			}
 		}
 		c.removeBut(keep, name)
-		c.note(name, "that came second is removed")
+		c.noteRepeated(name)
 	}
 }
 
@@ -140,7 +144,7 @@ func (c *completion) dropRepeated(names ...string) {
 		for i := len(c.Fields) - 1; i > first && first >= 0; i-- {
 			if c.Fields[i].Is(name) && c.Fields[i].Value() == c.Fields[first].Value() {
 				c.RemoveAt(i)
-				c.note(name, "that came second is removed")
+				c.noteRepeated(name)
 			}
 		}
 	}
@@ -170,7 +174,7 @@ func (c *completion) unite(names ...string) {
 			c.Replace(at, foldedList(Field{Name: name, Raw: append(b, crlf...)}))
 			c.removeBut(at, name)
 		}
-		c.note(name, "was there more than once: the lists are one now")
+		c.note(name, "occurred more than once: its lists are joined")
 	}
 }
 

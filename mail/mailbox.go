@@ -17,13 +17,13 @@ type mailbox struct {
 // The errors of readMailboxes; they complete the sentence "the From field …".
 var (
 	errListUTF8    = errors.New("has an address that is not valid UTF-8")
-	errListEmpty   = errors.New("has an empty place where a mailbox belongs")
+	errListEmpty   = errors.New("has an empty entry where a mailbox belongs")
 	errListGroup   = errors.New(`uses group syntax; give plain mailboxes, a name with ":" or ";" in quotes`)
 	errListNobody  = errors.New("has a name without an address; write Name <user@example.com>")
 	errListComment = errors.New("has a comment without end or inside an address; " +
 		"put the name in quotes before <address>")
 	errListQuote   = errors.New("has a quoted string without end")
-	errListAngle   = errors.New("has text behind <address>, or angle brackets that do not match")
+	errListAngle   = errors.New("has text after <address>, or angle brackets that do not match")
 	errListEncoded = errors.New("has an encoded word that cannot be read")
 	errListCharset = errors.New("has an encoded word in a charset that names are not written in; use UTF-8")
 	errListControl = errors.New("has control or direction characters in a display name")

@@ -82,14 +82,14 @@ func parseAmount(s string) (int64, Unit, error) {
 		}
 	}
 	if !known {
-		return 0, 0, fmt.Errorf("%q is no unit; "+
+		return 0, 0, fmt.Errorf("%q is not a unit; "+
 			"there are messages, recipients, new recipients, and sizes such as 2GB", word)
 	}
 	n, err := strconv.ParseFloat(number, 64)
 	n *= factor
 	switch {
 	case err != nil:
-		return 0, 0, fmt.Errorf("%q is no number", number)
+		return 0, 0, fmt.Errorf("%q is not a number", number)
 	case n < 1:
 		return 0, 0, fmt.Errorf("a limit of nothing lets nothing pass; to stop a login use \"postern user lock\"")
 	case n != math.Trunc(n):
@@ -108,7 +108,7 @@ func parseWindow(s string) (time.Duration, error) {
 	w, err := parseDuration(s)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("%q is no window; "+
+		return 0, fmt.Errorf("%q is not a window; "+
 			"there are second, minute, hour, day, week, and durations such as 15m or 30d", s)
 	case w < time.Second || w > maxWindow:
 		return 0, fmt.Errorf("a window lasts between a second and a year")

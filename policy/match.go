@@ -72,8 +72,8 @@ func parseLogins(list []string) ([]string, error) {
 		case strings.TrimSpace(s) == "":
 			return nil, mail.BadKey("logins", `an entry is empty; write a login, or "*" for all`)
 		case strings.HasPrefix(s, "!"):
-			return nil, mail.BadKey("logins", "%q: a login cannot be excluded here; write a block for it before "+
-				"this one", s)
+			return nil, mail.BadKey("logins",
+				"%q: a login cannot be excluded here; write a block for it before this one", s)
 		}
 	}
 	return lowerAll(list), nil

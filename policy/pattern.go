@@ -57,7 +57,8 @@ func parsePattern(s string) (pattern, error) {
 	}
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
-		return pattern{}, fmt.Errorf("%q is no address; for all addresses of a domain write \"*@%s\"", s, domainOr(s))
+		return pattern{}, fmt.Errorf("%q is not an address; for all addresses of a domain write \"*@%s\"", s,
+			domainOr(s))
 	}
 	p := pattern{text: s}
 	var err error
@@ -78,7 +79,7 @@ func parsePattern(s string) (pattern, error) {
 	default:
 		a, err := mail.ParseAddress(local + "@example.com")
 		if err != nil {
-			return pattern{}, fmt.Errorf("%q is no address; write \"user@example.com\" or \"*@example.com\"", s)
+			return pattern{}, fmt.Errorf("%q is not an address; write \"user@example.com\" or \"*@example.com\"", s)
 		}
 		p.local = mail.LowerASCII(a.Local)
 	}
@@ -89,7 +90,7 @@ func parseDomainPattern(s string) (domain string, below bool, err error) {
 	s, below = strings.CutPrefix(s, "*.")
 	if domain, err = mail.ParseDomain(s); err != nil {
 		return "", false, fmt.Errorf(
-			"%q is no domain; a star can only stand for what is before its first dot, as in *@*.example.com", s)
+			"%q is not a domain; a star can only stand for what is before its first dot, as in *@*.example.com", s)
 	}
 	if below && strings.HasPrefix(domain, "[") {
 		return "", false, errors.New("an address literal has nothing below it")

@@ -131,7 +131,7 @@ func compile(r Rule) (c rule, err error) {
 		return c, mail.BadKey("over_limit", "%q is none of defer, refuse, hold, lock", r.OverLimit)
 	}
 	if r.MaxHeld < 0 {
-		return c, mail.BadKey("max_held", "%d is no number of messages", r.MaxHeld)
+		return c, mail.BadKey("max_held", "%d is not a number of messages", r.MaxHeld)
 	}
 	return c, checkLimits(r.Limits)
 }
@@ -139,10 +139,10 @@ func compile(r Rule) (c rule, err error) {
 func checkLimits(limits []Limit) error {
 	for i, l := range limits {
 		if l.Count < 1 || l.Window < 1 || l.Unit < Messages || l.Unit > Bytes {
-			return mail.BadKey("limits", "%v is no limit", l)
+			return mail.BadKey("limits", "%v is not a limit", l)
 		}
 		if slices.Contains(limits[:i], l) {
-			return mail.BadKey("limits", "%q stands twice", l)
+			return mail.BadKey("limits", "%q is listed twice", l)
 		}
 	}
 	return nil

@@ -23,8 +23,9 @@ func limits(t testing.TB, texts ...string) []Limit {
 }
 
 // standard stands behind all rules.
-var standard = Rule{Name: "the default policy", Senders: []string{"{login}"}, Recipients: []string{"*"}, UnlistedSender: Refuse,
-	OverLimit: Defer, MaxHeld: 500}
+var standard = Rule{Name: "the default policy", Senders: []string{"{login}"}, Recipients: []string{"*"},
+	UnlistedSender: Refuse,
+	OverLimit:      Defer, MaxHeld: 500}
 
 func newPolicy(t testing.TB, rules ...Rule) *Policy {
 	t.Helper()
@@ -217,8 +218,8 @@ func TestRulesThatAreRefused(t *testing.T) {
 		"excluded login":        {Rule{Logins: []string{"!anna"}}, "policy 2: logins"},
 		"bad unlisted_sender":   {Rule{UnlistedSender: "drop"}, `policy 2: unlisted_sender: "drop"`},
 		"bad over_limit":        {Rule{OverLimit: "drop"}, `policy 2: over_limit: "drop"`},
-		"limit twice":           {Rule{Limits: []Limit{minute, minute}}, "stands twice"},
-		"limit of nothing":      {Rule{Limits: []Limit{{}}}, "is no limit"},
+		"limit twice":           {Rule{Limits: []Limit{minute, minute}}, "is listed twice"},
+		"limit of nothing":      {Rule{Limits: []Limit{{}}}, "is not a limit"},
 		"network that is none":  {Rule{Networks: []netip.Prefix{{}}}, "policy 2: networks"},
 		"a name is used if set": {Rule{Name: "relay.toml:12", OverLimit: "drop"}, "relay.toml:12: over_limit"},
 		"denied and still named": {Rule{Recipients: []string{"a@example.com", "!*@example.com"}},
@@ -315,7 +316,7 @@ func TestReplies(t *testing.T) {
 		{person.SenderRefusal(x), `550 5.7.1 anna@example.com may not send as <x@example.net>; it may use ` +
 			`anna@example.com (the default policy)`},
 		{login.SenderRefusal(x), `550 5.7.1 anna may not send as <x@example.net>; no sender is set for it in the ` +
-			`default policy, and the login is no address itself: the administrator has to name one`},
+			`default policy, and the login is not an address itself: the administrator has to name one`},
 		{many.SenderRefusal(x), `550 5.7.1 many may not send as <x@example.net>; it may use 1@a.example, ` +
 			`2@a.example, 3@a.example, 4@a.example, 5@a.example, 2 more (policy 2)`},
 		{scanner.AuthorRefusal(x), `550 5.7.1 the header says that the message is from <x@example.net>, and scanner ` +

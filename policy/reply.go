@@ -38,7 +38,7 @@ func (e *Effective) mayUse() string {
 		where = "the login's own senders"
 	}
 	if len(list) == 0 {
-		return fmt.Sprintf("no sender is set for it in %s, and the login is no address itself: "+
+		return fmt.Sprintf("no sender is set for it in %s, and the login is not an address itself: "+
 			"the administrator has to name one", where)
 	}
 	if more := len(list) - shownSenders; more > 0 {
@@ -77,8 +77,8 @@ func (e *Effective) LimitRefusal(v Verdict, now time.Time) mail.Reply {
 
 // HeldRefusal answers a message over a limit that would be held if not too much were held already.
 func (e *Effective) HeldRefusal(v Verdict) mail.Reply {
-	return mail.R(452, "4.7.1", "limit %q of %s reached, and as much mail of %s as may be is held already "+
-		"(max_held = %d, or its part of the store); try again when the administrator has released or deleted it",
+	return mail.R(452, "4.7.1", "limit %q of %s reached, and no more mail of %s can be held "+
+		"(max_held = %d, or its share of the store); try again when the administrator has released or deleted some",
 		v.Limit, e.limitsRule, e.name(), e.MaxHeld)
 }
 

@@ -12,7 +12,7 @@ const fieldMessage = "From: anna@example.com\n" + fieldRest
 // TestFieldPaths: MAIL and RCPT as programs write them.
 func TestFieldPaths(t *testing.T) {
 	var cases []fieldCase
-	const noAddress, unreadable = "501 5.1.7 the sender is no complete address: ",
+	const noAddress, unreadable = "501 5.1.7 the sender is not a complete address: ",
 		"501 5.1.7 the sender cannot be read: "
 	for _, c := range []struct{ name, seen, from, plain, rewritten string }{
 		{"no brackets", "cosullivan/SmtpServer#219 (LSI MegaRAID)", "FROM:anna@example.com", "", ""},
@@ -74,7 +74,7 @@ func TestFieldPaths(t *testing.T) {
 		{"quoted", "JavaMail", `TO:<"bob smith"@example.net>`, ""},
 		{"DSN", "Thunderbird", "TO:<bob@example.net> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;bob@example.net", ""},
 		{"root", "sunweaver/nextcloud-high-performance-backend-setup#61", "TO:<root>",
-			`501 5.1.3 the recipient is no complete address: expected user@example.com, not "root"`},
+			`501 5.1.3 the recipient is not a complete address: expected user@example.com, not "root"`},
 		{"two", "Kyocera", "TO:<bob@example.net,zoe@example.net>",
 			"501 5.1.3 the recipient is more than one address: enter each by itself"},
 		{"two, with a semicolon", "Canon", "TO:<bob@example.net;zoe@example.net>",

@@ -47,11 +47,12 @@ var mayImport = map[string][]string{
 	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream", "relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...":    {"relay/store/..."},
 	// Test tools beside the product.
-	"auth/authtest":      {"mail", "auth"},
-	"policy/policytest":  {"mail", "policy"},
-	"relay/upstream/...": {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/account", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies", "relay/upstream/via"},
+	"auth/authtest":                  {"mail", "auth"},
+	"policy/policytest":              {"mail", "policy"},
+	"relay/upstream/oauth/oauthtest": {"relay/upstream/oauth"},
+	"relay/upstream/...":             {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/account", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies", "relay/upstream/via"},
 	"relay/upstream/graph": {"internal/certtext", "internal/logline", "mail", "relay/upstream", "relay/upstream/account", "relay/upstream/graph/large",
-		"relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/via"},
+		"relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies", "relay/upstream/via"},
 	"relay/upstream/graph/large": {"mail"}, // which nothing but graph knows
 	"deploy":                     {},
 }

@@ -97,7 +97,7 @@ func TestReversePathOfADevice(t *testing.T) {
 	r = newRig(t, newProvider(t), "")
 	c = r.rawClient()
 	c.say("AUTH PLAIN "+plainOf(rigLogin, rigPassword), "235 ")
-	c.say("MAIL FROM:<root>", "501 5.1.7 the sender is no complete address")
+	c.say("MAIL FROM:<root>", "501 5.1.7 the sender is not a complete address")
 }
 
 // TestOneEventIsToldOnce: a listener without its account is told of by the session alone, not once more by wire.

@@ -129,8 +129,9 @@ func Start(ctx context.Context, o Options) (*Sink, error) {
 func (s *Sink) config() fakesmtp.Config {
 	o := &s.opts
 	c := fakesmtp.Config{
-		Hostname: o.Hostname, TLS: o.TLS, Implicit: o.Mode == Implicit, Require: true, Size: s.limit(), MaxRecipients: maxRecipients,
-		Idle: idleTimeout, Delay: func() time.Duration { return time.Duration(s.delay.Load()) }, Gather: true,
+		Hostname: o.Hostname, TLS: o.TLS, Implicit: o.Mode == Implicit, Require: true,
+		Size: s.limit(), MaxRecipients: maxRecipients, Idle: idleTimeout,
+		Delay: func() time.Duration { return time.Duration(s.delay.Load()) }, Gather: true,
 		NoBDAT: slices.Contains(o.Without, "CHUNKING"), Body: s.newTransfer, Take: s.take,
 	}
 	for _, name := range []string{"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "CHUNKING"} {

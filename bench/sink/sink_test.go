@@ -108,7 +108,8 @@ func TestIndependentClient(t *testing.T) {
 	ca := testkit.NewCA(t)
 	for _, mode := range []sink.TLSMode{sink.StartTLS, sink.Implicit} {
 		t.Run(string(mode), func(t *testing.T) {
-			s := start(t, sink.Options{Mode: mode, TLS: ca.Leaf(testkit.LeafOptions{}).Server(), Username: "u", Password: "p", Keep: 10})
+			s := start(t, sink.Options{Mode: mode, TLS: ca.Leaf(testkit.LeafOptions{}).Server(), Username: "u",
+				Password: "p", Keep: 10})
 			dial := smtp.DialStartTLS
 			if mode == sink.Implicit {
 				dial = smtp.DialTLS
@@ -127,11 +128,14 @@ func TestIndependentClient(t *testing.T) {
 			if err := c.Auth(sasl.NewLoginClient("u", "p")); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.SendMail("ann@example.com", []string{"bob@example.net", "eve@example.org"}, strings.NewReader(message)); err != nil {
+			if err := c.SendMail("ann@example.com", []string{"bob@example.net", "eve@example.org"},
+				strings.NewReader(message)); err != nil {
 				t.Fatal(err)
 			}
 			got := s.Messages()
-			if len(got) != 1 || string(got[0].Data) != message || !slices.Equal(got[0].Recipients, []string{"bob@example.net", "eve@example.org"}) || got[0].Login != "u" {
+			if len(got) != 1 || string(got[0].Data) != message ||
+				!slices.Equal(got[0].Recipients, []string{"bob@example.net", "eve@example.org"}) ||
+				got[0].Login != "u" {
 				t.Errorf("kept %+v", got)
 			}
 		})
@@ -139,7 +143,8 @@ func TestIndependentClient(t *testing.T) {
 }
 
 func TestBeforeTLS(t *testing.T) {
-	s := start(t, sink.Options{TLS: testkit.NewCA(t).Leaf(testkit.LeafOptions{}).Server(), Username: "u", Password: "p"})
+	s := start(t, sink.Options{TLS: testkit.NewCA(t).Leaf(testkit.LeafOptions{}).Server(), Username: "u",
+		Password: "p"})
 	p := dial(t, s)
 	p.expect("220")
 	if got := p.say("EHLO x", "250"); strings.Contains(got, "AUTH") {
@@ -157,7 +162,8 @@ func TestTransfers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		wire, want string
 	}{
-		"dots":                {"DATA\r\n|Subject: d\r\n\r\n..one\r\n...two\r\nno.dot\r\n.\r\n", "Subject: d\r\n\r\n.one\r\n..two\r\nno.dot\r\n"},
+		"dots": {"DATA\r\n|Subject: d\r\n\r\n..one\r\n...two\r\nno.dot\r\n.\r\n",
+			"Subject: d\r\n\r\n.one\r\n..two\r\nno.dot\r\n"},
 		"empty":               {"DATA\r\n|.\r\n", ""},
 		"long line":           {"DATA\r\n|" + long + ".\r\n", long},
 		"not the end":         {"DATA\r\n|a\n.\r\nb\n.\nc\r.\rd\r\n.\r\n", "a\n.\r\nb\n.\nc\r.\rd\r\n"},
@@ -230,15 +236,20 @@ func TestFaults(t *testing.T) {
 		play  func(p *peer)
 		taken int64
 	}{
-		{"connect", sink.Fault{Stage: sink.AtConnect, Reply: "421 4.3.2 closed"}, func(p *peer) { p.expect("421"); p.rest() }, 0},
-		{"ehlo", sink.Fault{Stage: sink.AtEHLO, Reply: "550 5.7.1 go away"}, func(p *peer) { p.expect("220"); p.say("EHLO x", "550") }, 0},
-		{"mail", sink.Fault{Stage: sink.AtMail, Reply: "451 4.3.0 later"}, func(p *peer) { p.expect("220"); p.say("EHLO x", "250"); p.say("MAIL FROM:<>", "451") }, 0},
-		{"one recipient", sink.Fault{Stage: sink.AtRcpt, Reply: "550 5.1.1 unknown", Recipient: "nobody@*"}, func(p *peer) {
-			p.open().say("RCPT TO:<nobody@example.net>", "550")
-			whole(p)
-			p.expect("250")
-		}, 1},
-		{"data", sink.Fault{Stage: sink.AtData, Reply: "452 4.3.1 full"}, func(p *peer) { p.open().say("DATA", "452") }, 0},
+		{"connect", sink.Fault{Stage: sink.AtConnect, Reply: "421 4.3.2 closed"},
+			func(p *peer) { p.expect("421"); p.rest() }, 0},
+		{"ehlo", sink.Fault{Stage: sink.AtEHLO, Reply: "550 5.7.1 go away"},
+			func(p *peer) { p.expect("220"); p.say("EHLO x", "550") }, 0},
+		{"mail", sink.Fault{Stage: sink.AtMail, Reply: "451 4.3.0 later"},
+			func(p *peer) { p.expect("220"); p.say("EHLO x", "250"); p.say("MAIL FROM:<>", "451") }, 0},
+		{"one recipient", sink.Fault{Stage: sink.AtRcpt, Reply: "550 5.1.1 unknown", Recipient: "nobody@*"},
+			func(p *peer) {
+				p.open().say("RCPT TO:<nobody@example.net>", "550")
+				whole(p)
+				p.expect("250")
+			}, 1},
+		{"data", sink.Fault{Stage: sink.AtData, Reply: "452 4.3.1 full"},
+			func(p *peer) { p.open().say("DATA", "452") }, 0},
 		{"bdat", sink.Fault{Stage: sink.AtData, Reply: "452 4.3.1 full"}, func(p *peer) {
 			p.open()
 			p.write("BDAT 5 LAST\r\nx\r\n\r\nNOOP\r\n")
@@ -246,8 +257,10 @@ func TestFaults(t *testing.T) {
 			p.expect("250")
 		}, 0},
 		{"body", sink.Fault{Stage: sink.AtBody, Action: sink.Hangup}, func(p *peer) { whole(p.open()); p.rest() }, 0},
-		{"dot 5yz", sink.Fault{Stage: sink.AtDot, Reply: "554 5.7.1 content"}, func(p *peer) { whole(p.open()); p.expect("554") }, 0},
-		{"dot, closed", sink.Fault{Stage: sink.AtDot, Action: sink.Hangup}, func(p *peer) { whole(p.open()); p.rest() }, 0},
+		{"dot 5yz", sink.Fault{Stage: sink.AtDot, Reply: "554 5.7.1 content"},
+			func(p *peer) { whole(p.open()); p.expect("554") }, 0},
+		{"dot, closed", sink.Fault{Stage: sink.AtDot, Action: sink.Hangup},
+			func(p *peer) { whole(p.open()); p.rest() }, 0},
 		{"dot, taken", sink.Fault{Stage: sink.AtDot, Action: sink.Taken}, func(p *peer) {
 			whole(p.open())
 			if got := p.rest(); got != "" {
@@ -292,7 +305,8 @@ func TestStall(t *testing.T) {
 }
 
 func TestProbability(t *testing.T) {
-	s := start(t, sink.Options{Seed: 7, Faults: []sink.Fault{{Stage: sink.AtMail, Reply: "451 4.3.0 later", Probability: 0.5}}})
+	s := start(t, sink.Options{Seed: 7, Faults: []sink.Fault{{Stage: sink.AtMail, Reply: "451 4.3.0 later",
+		Probability: 0.5}}})
 	p := dial(t, s)
 	p.expect("220")
 	p.say("EHLO x", "250")
@@ -354,7 +368,8 @@ func TestExtensions(t *testing.T) {
 	p := dial(t, s)
 	p.expect("220")
 	got := p.say("EHLO x", "250")
-	if strings.Contains(got, "CHUNKING") || strings.Contains(got, "PIPELINING") || !strings.Contains(got, "SIZE 1000") || !strings.Contains(got, "DSN") {
+	if strings.Contains(got, "CHUNKING") || strings.Contains(got, "PIPELINING") ||
+		!strings.Contains(got, "SIZE 1000") || !strings.Contains(got, "DSN") {
 		t.Errorf("EHLO %q", got)
 	}
 	p.say("MAIL FROM:<ann@example.com> SIZE=1001", "552")

@@ -29,16 +29,16 @@ func (c *Session) auth(args string) error {
 		c.Reply("503 5.5.1 bad sequence of commands")
 		return nil
 	}
-	exchange, known := mechanisms[strings.ToUpper(f[0])]
+	x := &exchange{session: c, mechanism: strings.ToUpper(f[0])}
+	run, known := mechanisms[x.mechanism]
 	if !known {
 		c.Reply("504 5.5.4 unknown mechanism")
 		return nil
 	}
-	var initial *string
 	if len(f) > 1 && !c.srv.cfg.NoInitial {
-		initial = &f[1]
+		x.initial = &f[1]
 	}
-	user, refusal, err := exchange(c, initial)
+	user, refusal, err := run(x)
 	switch {
 	case errors.Is(err, errMalformed):
 		refusal = malformed
@@ -56,10 +56,17 @@ func (c *Session) auth(args string) error {
 	return nil
 }
 
+// exchange is one run of a mechanism.
+type exchange struct {
+	session   *Session
+	mechanism string
+	initial   *string // response
+}
+
 // mechanisms return the user and why it is refused, "" to let it in.
-var mechanisms = map[string]func(c *Session, initial *string) (user, refusal string, err error){
-	"PLAIN": (*Session).plain, "LOGIN": (*Session).login, "CRAM-MD5": (*Session).cram, "SCRAM-SHA-256": (*Session).scram,
-	"XOAUTH2": (*Session).xoauth2, "OAUTHBEARER": (*Session).bearer,
+var mechanisms = map[string]func(*exchange) (user, refusal string, err error){
+	"PLAIN": (*exchange).plain, "LOGIN": (*exchange).login, "XOAUTH2": (*exchange).xoauth2,
+	"OAUTHBEARER": (*exchange).bearer, "CRAM-MD5": (*exchange).cram, "SCRAM-SHA-256": (*exchange).scram,
 }
 
 var errMalformed = errors.New("malformed response")
@@ -67,7 +74,7 @@ var errMalformed = errors.New("malformed response")
 // Challenge sends one and returns the decoded response.
 func (c *Session) Challenge(text string) (string, error) {
 	c.Reply("334 " + base64.StdEncoding.EncodeToString([]byte(text)))
-	line, err := c.line(maxAuth)
+	line, err := c.link.line(maxAuth)
 	if err != nil {
 		return "", err
 	}
@@ -82,25 +89,26 @@ func decode(response string) (string, error) {
 	return string(b), nil
 }
 
-func (c *Session) first(initial *string, challenge string) (string, error) {
-	if initial == nil {
-		return c.Challenge(challenge)
+func (x *exchange) first(challenge string) (string, error) {
+	if x.initial == nil {
+		return x.session.Challenge(challenge)
 	}
-	return decode(*initial)
+	return decode(*x.initial)
 }
 
-func (c *Session) check(mechanism, user, secret string) (who, refusal string, err error) {
-	if c.srv.cfg.Login != nil {
-		return user, c.srv.cfg.Login(c, mechanism, user, secret), nil
+func (x *exchange) check(user, secret string) (who, refusal string, err error) {
+	cfg := &x.session.srv.cfg
+	if cfg.Login != nil {
+		return user, cfg.Login(x.session, x.mechanism, user, secret), nil
 	}
-	if want, ok := c.srv.cfg.Users[user]; !ok || want != secret {
+	if want, ok := cfg.Users[user]; !ok || want != secret {
 		return user, wrong, nil
 	}
 	return user, "", nil
 }
 
-func (c *Session) plain(initial *string) (user, refusal string, err error) {
-	r, err := c.first(initial, "")
+func (x *exchange) plain() (user, refusal string, err error) {
+	r, err := x.first("")
 	if err != nil {
 		return "", "", err
 	}
@@ -108,32 +116,32 @@ func (c *Session) plain(initial *string) (user, refusal string, err error) {
 	if len(f) != 3 {
 		return "", wrong, nil
 	}
-	return c.check("PLAIN", f[1], f[2])
+	return x.check(f[1], f[2])
 }
 
-func (c *Session) login(initial *string) (user, refusal string, err error) {
-	if user, err = c.first(initial, "Username:"); err != nil {
+func (x *exchange) login() (user, refusal string, err error) {
+	if user, err = x.first("Username:"); err != nil {
 		return "", "", err
 	}
-	password, err := c.Challenge("Password:")
+	password, err := x.session.Challenge("Password:")
 	if err != nil {
 		return "", "", err
 	}
-	return c.check("LOGIN", user, password)
+	return x.check(user, password)
 }
 
 // xoauth2 is https://developers.google.com/workspace/gmail/imap/xoauth2-protocol.
-func (c *Session) xoauth2(initial *string) (user, refusal string, err error) {
-	return c.token("XOAUTH2", initial, "user=", "\x01auth=Bearer ")
+func (x *exchange) xoauth2() (user, refusal string, err error) {
+	return x.token("user=", "\x01auth=Bearer ")
 }
 
 // bearer is RFC 7628.
-func (c *Session) bearer(initial *string) (user, refusal string, err error) {
-	return c.token("OAUTHBEARER", initial, "n,a=", ",\x01")
+func (x *exchange) bearer() (user, refusal string, err error) {
+	return x.token("n,a=", ",\x01")
 }
 
-func (c *Session) token(mechanism string, initial *string, before, behind string) (user, refusal string, err error) {
-	r, err := c.first(initial, "")
+func (x *exchange) token(before, behind string) (user, refusal string, err error) {
+	r, err := x.first("")
 	if err != nil {
 		return "", "", err
 	}
@@ -143,17 +151,17 @@ func (c *Session) token(mechanism string, initial *string, before, behind string
 	if !begins || !ends || user == "" {
 		return "", malformed, nil
 	}
-	return c.check(mechanism, user, rest[strings.LastIndex(rest, " ")+1:])
+	return x.check(user, rest[strings.LastIndex(rest, " ")+1:])
 }
 
-func (c *Session) cram(*string) (user, refusal string, err error) {
-	challenge := fmt.Sprintf("<%d.1@fake.example.com>", c.Number)
-	r, err := c.Challenge(challenge)
+func (x *exchange) cram() (user, refusal string, err error) {
+	challenge := fmt.Sprintf("<%d.1@fake.example.com>", x.session.Number)
+	r, err := x.session.Challenge(challenge)
 	if err != nil {
 		return "", "", err
 	}
 	user, digest, _ := strings.Cut(r, " ")
-	mac := hmac.New(md5.New, []byte(c.srv.cfg.Users[user]))
+	mac := hmac.New(md5.New, []byte(x.session.srv.cfg.Users[user]))
 	mac.Write([]byte(challenge))
 	if digest != hex.EncodeToString(mac.Sum(nil)) {
 		return user, wrong, nil
@@ -164,8 +172,8 @@ func (c *Session) cram(*string) (user, refusal string, err error) {
 const scramIterations = 4096
 
 // scram is RFC 7677, written out so that the client's library is not tested against itself.
-func (c *Session) scram(initial *string) (user, refusal string, err error) {
-	first, err := c.first(initial, "")
+func (x *exchange) scram() (user, refusal string, err error) {
+	first, err := x.first("")
 	if err != nil {
 		return "", "", err
 	}
@@ -175,13 +183,13 @@ func (c *Session) scram(initial *string) (user, refusal string, err error) {
 	nonce += "server"
 	salt := []byte("salt of " + user)
 	server := fmt.Sprintf("r=%s,s=%s,i=%d", nonce, base64.StdEncoding.EncodeToString(salt), scramIterations)
-	final, err := c.Challenge(server)
+	final, err := x.session.Challenge(server)
 	if err != nil {
 		return "", "", err
 	}
 	without, proof, _ := strings.Cut(final, ",p=")
 	message := bare + "," + server + "," + without
-	salted, err := pbkdf2.Key(sha256.New, c.srv.cfg.Users[user], salt, scramIterations, sha256.Size)
+	salted, err := pbkdf2.Key(sha256.New, x.session.srv.cfg.Users[user], salt, scramIterations, sha256.Size)
 	if err != nil {
 		return "", "", err
 	}
@@ -197,7 +205,7 @@ func (c *Session) scram(initial *string) (user, refusal string, err error) {
 		return user, wrong, nil
 	}
 	signature := mac(mac(salted, "Server Key"), message)
-	_, err = c.Challenge("v=" + base64.StdEncoding.EncodeToString(signature))
+	_, err = x.session.Challenge("v=" + base64.StdEncoding.EncodeToString(signature))
 	return user, "", err
 }
 

@@ -1,9 +1,9 @@
-// Package fakesmtp is an SMTP server for tests, demonstrations and measurements. It behaves like a good one until a hook says
-// otherwise: it can answer anything at any stage, fall silent, drop the connection, speak out of turn, and it counts what a
-// client did to it.
+// Package fakesmtp is an SMTP server for tests, demonstrations and measurements. It behaves like a good one until a
+// hook says otherwise: it can answer anything at any stage, fall silent, drop the connection, speak out of turn, and
+// it counts what a client did to it.
 //
-// Failure semantics: a message is taken only when all of it arrived (CRLF.CRLF, or the last octet of the last chunk) and before
-// its reply leaves. A transfer that is cut leaves nothing but its count.
+// Failure semantics: a message is taken only when all of it arrived (CRLF.CRLF, or the last octet of the last chunk)
+// and before its reply leaves. A transfer that is cut leaves nothing but its count.
 package fakesmtp
 
 import (
@@ -37,8 +37,8 @@ type Config struct {
 	NoInitial  bool        // asks for the initial response that came with AUTH
 	NoBDAT     bool        // takes a chunk for commands
 	Users      map[string]string
-	// Login decides instead of Users, though not about CRAM-MD5 and SCRAM. The secret is a password or an access token. It returns
-	// the refusal, "" to let the user in.
+	// Login decides instead of Users, though not about CRAM-MD5 and SCRAM. The secret is a password or an access
+	// token. It returns the refusal, "" to let the user in.
 	Login func(s *Session, mechanism, user, secret string) string
 
 	Size          int64         // of the largest message in octets; 0: any. To be announced in Extensions
@@ -51,7 +51,8 @@ type Config struct {
 
 	// Hook is asked before each command takes effect. The zero Action lets it.
 	Hook Hook
-	// Take is given each message and answers it; the zero Action is 250. With it the server keeps neither messages nor a log.
+	// Take is given each message and answers it; the zero Action is 250. With it the server keeps neither messages
+	// nor a log.
 	Take func(s *Session, m Message) Action
 	// Body says where the octets of a message go; its error closes the connection. nil: into Message.Data.
 	Body func(s *Session) io.Writer
@@ -62,8 +63,8 @@ type Config struct {
 // Hook is asked before a command takes effect.
 type Hook = func(s *Session, verb, line string) Action
 
-// Action replaces what the server would do. Reply, if any, is sent first, with "\n" for line ends; after 421 the connection is
-// closed.
+// Action replaces what the server would do. Reply, if any, is sent first, with "\n" for line ends; after 421 the
+// connection is closed.
 type Action struct {
 	Reply string
 	Also  bool // do the usual thing too, behind Reply
@@ -271,7 +272,7 @@ func (s *Server) enter(nc net.Conn) *Session {
 	s.counts.Connections++
 	s.counts.Open++
 	s.counts.MostOpen = max(s.counts.MostOpen, s.counts.Open)
-	return &Session{Number: s.counts.Connections, srv: s, nc: nc}
+	return &Session{Number: s.counts.Connections, srv: s, link: link{srv: s, nc: nc}}
 }
 
 // leave is before the client can know.
@@ -281,6 +282,6 @@ func (s *Server) leave(c *Session) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.conns, c.nc)
+	delete(s.conns, c.link.nc)
 	s.counts.Open--
 }

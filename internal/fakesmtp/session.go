@@ -1,7 +1,6 @@
 package fakesmtp
 
 import (
-	"bufio"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -30,20 +29,13 @@ type Session struct {
 	TLS    bool
 	User   string
 
-	srv *Server
-	nc  net.Conn // the socket
-	rw  net.Conn // nc, or TLS over it
-	br  *bufio.Reader
-	out []byte // replies that have not left yet
-
-	answered bool // since the client last sent
+	srv  *Server
+	link link
 
 	// The transaction.
-	open    bool
-	message Message
-	body    io.Writer // where its octets go, once the first has come
-	size    int64     // octets that came
-	reading bool      // its octets
+	open     bool
+	message  Message
+	transfer *transfer // once its first octet may come
 }
 
 // Serve serves one connection to its end.
@@ -54,7 +46,7 @@ func (s *Server) Serve(nc net.Conn) {
 		return
 	}
 	defer s.leave(c)
-	c.use(nc)
+	c.link.use(nc)
 	if s.cfg.Implicit && c.startTLS() != nil {
 		return
 	}
@@ -65,82 +57,25 @@ func (s *Server) Serve(nc net.Conn) {
 	}
 	for c.command() == nil {
 	}
-	c.flush()
-}
-
-func (c *Session) use(rw net.Conn) {
-	c.rw = rw
-	c.br = bufio.NewReaderSize(&turns{c}, readBuffer)
-}
-
-// turns sends the replies before it waits for the client, and counts the client's flights.
-type turns struct{ c *Session }
-
-func (t *turns) Read(b []byte) (int, error) {
-	c := t.c
-	if !c.reading || !c.srv.cfg.Gather {
-		if err := c.flush(); err != nil {
-			return 0, err
-		}
-	}
-	n, err := c.rw.Read(b)
-	if n > 0 && c.answered {
-		c.answered = false
-		c.srv.count(func(n *Counts) { n.Flights++ })
-	}
-	return n, err
-}
-
-// flush sends the replies that wait, after the delay.
-func (c *Session) flush() error {
-	cfg := &c.srv.cfg
-	if len(c.out) == 0 {
-		return nil
-	}
-	if cfg.Delay != nil {
-		if err := c.pause(cfg.Delay()); err != nil {
-			return err
-		}
-	}
-	if cfg.Idle > 0 {
-		c.nc.SetDeadline(time.Now().Add(cfg.Idle))
-	}
-	c.answered = true
-	_, err := c.rw.Write(c.out)
-	c.out = c.out[:0]
-	return err
-}
-
-func (c *Session) pause(d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	wait := time.NewTimer(d)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-		return nil
-	case <-c.srv.done:
-		return errEnd
-	}
+	c.link.flush()
 }
 
 // CutAfter sends what is waiting and closes the connection after a time.
 func (c *Session) CutAfter(d time.Duration) {
-	c.flush()
-	c.nc.SetDeadline(time.Now().Add(d))
+	c.link.flush()
+	c.link.nc.SetDeadline(time.Now().Add(d))
 }
 
 // ConnectionState is that of TLS.
 func (c *Session) ConnectionState() tls.ConnectionState {
-	if t, ok := c.rw.(*tls.Conn); ok {
+	if t, ok := c.link.rw.(*tls.Conn); ok {
 		return t.ConnectionState()
 	}
 	return tls.ConnectionState{}
 }
 
 func (c *Session) startTLS() error {
-	t := tls.Server(c.nc, c.srv.cfg.TLS)
+	t := tls.Server(c.link.nc, c.srv.cfg.TLS)
 	if err := t.Handshake(); err != nil {
 		return err
 	}
@@ -151,21 +86,16 @@ func (c *Session) startTLS() error {
 		}
 	})
 	c.TLS = true
-	c.use(t)
+	c.link.use(t)
 	return nil
 }
 
 // Reply sends lines; "\n" becomes CRLF.
-func (c *Session) Reply(text string) {
-	if strings.Contains(text, "\n") {
-		text = strings.ReplaceAll(text, "\n", "\r\n")
-	}
-	c.out = append(append(c.out, text...), '\r', '\n')
-}
+func (c *Session) Reply(text string) { c.link.reply(text) }
 
 // Say sends a reply that nobody asked for, at once. The session must be waiting for the client.
 func (c *Session) Say(text string) {
-	io.WriteString(c.rw, strings.ReplaceAll(text, "\n", "\r\n")+"\r\n")
+	io.WriteString(c.link.rw, strings.ReplaceAll(text, "\n", "\r\n")+"\r\n")
 }
 
 // ask asks the hook about a command. done: the command has been answered.
@@ -182,17 +112,17 @@ func (c *Session) do(a Action) (done bool, err error) {
 		c.Reply(a.Reply)
 	}
 	if a.Flush || a.Stall || a.Deaf != nil || a.closes() {
-		c.flush()
+		c.link.flush()
 	}
 	switch {
 	case a.Stall:
-		io.Copy(io.Discard, c.nc)
+		io.Copy(io.Discard, c.link.nc)
 		return true, errEnd
 	case a.Deaf != nil:
 		<-a.Deaf
 		return true, errEnd
 	case a.closes():
-		if t, ok := c.nc.(interface{ SetLinger(int) error }); ok && a.Reset {
+		if t, ok := c.link.nc.(interface{ SetLinger(int) error }); ok && a.Reset {
 			t.SetLinger(0)
 		}
 		return true, errEnd
@@ -200,24 +130,8 @@ func (c *Session) do(a Action) (done bool, err error) {
 	return a.Reply != "" && !a.Also, nil
 }
 
-// line reads a line without its end.
-func (c *Session) line(most int) (string, error) {
-	b, err := c.br.ReadSlice('\n')
-	long := len(b) > most
-	for errors.Is(err, bufio.ErrBufferFull) {
-		_, err = c.br.ReadSlice('\n')
-	}
-	switch {
-	case err != nil:
-		return "", err
-	case long:
-		return "", errLongLine
-	}
-	return strings.TrimRight(string(b), "\r\n"), nil
-}
-
 func (c *Session) command() error {
-	line, err := c.line(maxCommand)
+	line, err := c.link.line(maxCommand)
 	if errors.Is(err, errLongLine) {
 		return c.answer("", line, "500 5.5.6 line too long")
 	}
@@ -259,7 +173,7 @@ func (c *Session) perform(verb, args string) error {
 	switch verb {
 	case "EHLO":
 		c.reset()
-		c.Reply(c.ehlo())
+		c.Reply(c.srv.cfg.ehlo(c.TLS))
 	case "HELO":
 		c.reset()
 		c.Reply("250 " + c.srv.cfg.Hostname)
@@ -287,13 +201,12 @@ func (c *Session) perform(verb, args string) error {
 	return nil
 }
 
-func (c *Session) ehlo() string {
-	cfg := &c.srv.cfg
+func (cfg *Config) ehlo(secure bool) string {
 	lines := append([]string{cfg.Hostname}, cfg.Extensions...)
-	if cfg.TLS != nil && !c.TLS {
+	if cfg.TLS != nil && !secure {
 		lines = append(lines, "STARTTLS")
 	}
-	if m := cfg.Mechanisms; len(m) > 0 && (c.TLS || cfg.TLS == nil) {
+	if m := cfg.Mechanisms; len(m) > 0 && (secure || cfg.TLS == nil) {
 		sep := " "
 		if cfg.AuthEquals {
 			sep = "="
@@ -319,12 +232,12 @@ func (c *Session) startTLSCommand() error {
 	case c.srv.cfg.TLS == nil || c.TLS:
 		c.Reply("502 5.5.1 not offered")
 		return nil
-	case c.br.Buffered() > 0: // would become commands inside TLS, RFC 3207 §4.2
+	case c.link.br.Buffered() > 0: // would become commands inside TLS, RFC 3207 §4.2
 		c.Reply("503 5.5.1 nothing may be pipelined behind STARTTLS")
 		return errEnd
 	}
 	c.Reply("220 2.0.0 go ahead")
-	if err := c.flush(); err != nil {
+	if err := c.link.flush(); err != nil {
 		return err
 	}
 	c.reset()
@@ -344,50 +257,4 @@ func (c *Session) barred(wantsLogin bool) bool {
 		return true
 	}
 	return false
-}
-
-func (c *Session) mail(args string) {
-	_, parameters, ok := Path(args)
-	switch {
-	case c.barred(true):
-	case c.open:
-		c.Reply("503 5.5.1 nested MAIL")
-	case !ok || !strings.HasPrefix(strings.ToUpper(args), "FROM:"):
-		c.Reply("501 5.5.4 MAIL FROM:<address>")
-	case c.srv.cfg.Size > 0 && declared(parameters) > c.srv.cfg.Size:
-		c.Reply("552 5.3.4 message too big")
-	default:
-		c.open, c.message.From = true, args
-		c.Reply("250 2.1.0 sender ok")
-	}
-}
-
-// declared is the SIZE of MAIL.
-func declared(parameters string) int64 {
-	for p := range strings.FieldsSeq(parameters) {
-		if name, value, _ := strings.Cut(p, "="); strings.EqualFold(name, "SIZE") {
-			n, _ := strconv.ParseInt(value, 10, 64)
-			return n
-		}
-	}
-	return 0
-}
-
-func (c *Session) rcpt(args string) {
-	address, _, ok := Path(args)
-	switch most := c.srv.cfg.MaxRecipients; {
-	case !c.open:
-		c.Reply("503 5.5.1 MAIL first")
-	case !ok || address == "" || !strings.HasPrefix(strings.ToUpper(args), "TO:"):
-		c.Reply("501 5.5.4 RCPT TO:<address>")
-	case most > 0 && len(c.message.To) >= most:
-		c.Reply("452 4.5.3 too many recipients")
-	default:
-		c.message.To = append(c.message.To, args)
-		c.Reply("250 2.1.5 recipient ok")
-	}
-}
-
-func (c *Session) reset() {
-	c.open, c.message, c.body, c.size = false, Message{}, nil, 0
 }

@@ -50,8 +50,8 @@ var budgets = []struct {
 	rule rule
 	max  int
 }{
-	{longFiles, 20}, {longFuncs, 0}, {longestFns, 1}, {wideLines, 1638}, {wideInTests, 1758},
-	{bigTypes, 22}, {sleeps, 6}, {copies, 49},
+	{longFiles, 0}, {longFuncs, 0}, {longestFns, 0}, {wideLines, 1213}, {wideInTests, 1341},
+	{bigTypes, 19}, {sleeps, 6}, {copies, 40},
 }
 
 // finding is a place that breaks a rule: a line, or a file, function or method with its lines.

@@ -83,7 +83,8 @@ func Swaks(t testing.TB, s Submission) Output {
 		if mechanism == "" {
 			mechanism = "PLAIN"
 		}
-		args = append(args, "--auth", mechanism, "--auth-user", s.Login, "--auth-password", s.Password, "--auth-hide-password")
+		args = append(args, "--auth", mechanism, "--auth-user", s.Login, "--auth-password", s.Password,
+			"--auth-hide-password")
 	}
 	// swaks wants the data with LF, makes CRLF and the dots itself, and adds the last line end.
 	data := bytes.TrimSuffix(bytes.ReplaceAll(s.Message, []byte("\r\n"), []byte("\n")), []byte("\n"))
@@ -96,7 +97,8 @@ func Msmtp(t testing.TB, s Submission) Output {
 	path := Need(t, "msmtp")
 	host, port := s.split(t)
 	var b strings.Builder
-	fmt.Fprintf(&b, "account default\nhost %s\nport %s\nfrom %s\ndomain client.example.com\ntimeout 30\n", host, port, s.From)
+	fmt.Fprintf(&b, "account default\nhost %s\nport %s\nfrom %s\ndomain client.example.com\ntimeout 30\n", host, port,
+		s.From)
 	switch s.TLS {
 	case StartTLS:
 		b.WriteString("tls on\ntls_starttls on\n")

@@ -254,7 +254,8 @@ func (p *Process) cleanup() {
 		<-p.done
 	}
 	log := p.Log()
-	if strings.Contains(log, "WARNING: DATA RACE") || strings.Contains(log, "\npanic: ") || strings.Contains(log, "\nfatal error: ") {
+	if strings.Contains(log, "WARNING: DATA RACE") || strings.Contains(log, "\npanic: ") ||
+		strings.Contains(log, "\nfatal error: ") {
 		p.t.Errorf("%s crashed or raced:\n%s", p.name, log)
 	} else if p.t.Failed() {
 		p.t.Logf("log of %s:\n%s", p.name, log)

@@ -110,7 +110,8 @@ func (p *Proxy) connect(nc net.Conn, br *bufio.Reader) {
 	case p.Answer != "":
 		io.WriteString(nc, p.Answer)
 	case p.User != "" && r.Header.Get("Proxy-Authorization") != want:
-		io.WriteString(nc, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n")
+		io.WriteString(nc, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic "+
+			"realm=\"x\"\r\n\r\n")
 	default:
 		p.tunnel(nc, br, r.Host, "HTTP/1.1 200 Connection established\r\nVia: fake\r\n\r\n")
 	}

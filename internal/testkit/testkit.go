@@ -65,8 +65,9 @@ func find(tool string) (string, error) {
 	return exec.LookPath(tool)
 }
 
-// The ports of FreePort lie below those that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere): a
-// client that dials a server while it restarts would sooner or later get its port, and be connected to itself.
+// The ports of FreePort lie below those that systems give to outgoing connections (from 32768 on Linux, 49152
+// elsewhere): a client that dials a server while it restarts would sooner or later get its port, and be connected to
+// itself.
 const (
 	lowestPort = 20000
 	ports      = 12000
@@ -78,8 +79,8 @@ var nextPort = func() *atomic.Uint32 {
 	return n
 }()
 
-// FreePort returns a TCP port on 127.0.0.1 that was free a moment ago, and each only once. It is for servers that run as
-// another process and cannot tell which port they took; anything in this process listens on port 0.
+// FreePort returns a TCP port on 127.0.0.1 that was free a moment ago, and each only once. It is for servers that run
+// as another process and cannot tell which port they took; anything in this process listens on port 0.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	var err error

@@ -143,10 +143,12 @@ func TestVerifyDKIM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	txt := map[string]string{"s._domainkey.example.com": "v=DKIM1; k=rsa; p=" + base64.StdEncoding.EncodeToString(public)}
+	txt := map[string]string{"s._domainkey.example.com": "v=DKIM1; k=rsa; p=" +
+		base64.StdEncoding.EncodeToString(public)}
 	plain := "From: a@example.com\r\nSubject: hello\r\n\r\nbody\r\n"
 	var signed strings.Builder
-	err = dkim.Sign(&signed, strings.NewReader(plain), &dkim.SignOptions{Domain: "example.com", Selector: "s", Signer: key, HeaderKeys: []string{"From", "Subject"}})
+	err = dkim.Sign(&signed, strings.NewReader(plain), &dkim.SignOptions{Domain: "example.com", Selector: "s",
+		Signer: key, HeaderKeys: []string{"From", "Subject"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +163,8 @@ func TestVerifyDKIM(t *testing.T) {
 		{"no key in DNS", signed.String(), "signature 0", nil, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if out := VerifyDKIM(t, []byte(tt.message), tt.txt); out.OK != tt.ok || !strings.Contains(out.Text, tt.want) {
+			if out := VerifyDKIM(t, []byte(tt.message), tt.txt); out.OK != tt.ok ||
+				!strings.Contains(out.Text, tt.want) {
 				t.Errorf("%+v", out)
 			}
 		})

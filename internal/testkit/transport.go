@@ -7,13 +7,14 @@ import (
 	"net/http/httptest"
 )
 
-// Transport reaches a handler without a socket, also inside a testing/synctest bubble. Whatever the URL says, it is this handler
-// that answers.
+// Transport reaches a handler without a socket, also inside a testing/synctest bubble. Whatever the URL says, it is
+// this handler that answers.
 func Transport(h http.Handler) http.RoundTripper { return transport{h} }
 
 type transport struct{ http.Handler }
 
-// RoundTrip runs the handler beside the caller, who goes when its context ends. http.ErrAbortHandler ends the connection.
+// RoundTrip runs the handler beside the caller, who goes when its context ends. http.ErrAbortHandler ends the
+// connection.
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(r.Context())
 	in := r.Clone(ctx)

@@ -72,7 +72,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("capture upstream: %w", err)
 	}
 	s := &Server{opts: o, listener: l, served: make(chan struct{}), changed: make(chan struct{})}
-	s.smtp = smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) { return &session{server: s, conn: c}, nil }))
+	s.smtp = smtp.NewServer(smtp.BackendFunc(s.newSession))
 	s.smtp.Domain, s.smtp.TLSConfig = "capture.localhost", o.TLS
 	s.smtp.MaxMessageBytes, s.smtp.MaxLineLength = maxSize, maxLine
 	s.smtp.ReadTimeout, s.smtp.WriteTimeout = 2*time.Minute, 30*time.Second
@@ -158,6 +158,10 @@ func (s *Server) shut() {
 		s.listener.Close() // go-smtp closes it only once it serves it
 		s.smtp.Close()
 	}
+}
+
+func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
+	return &session{server: s, conn: c}, nil
 }
 
 // session is one go-smtp session.

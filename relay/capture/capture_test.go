@@ -24,7 +24,8 @@ const message = "From: ann@example.com\r\nTo: bob@example.net\r\nSubject: hello\
 func start(t *testing.T) (*capture.Server, *testkit.CA) {
 	t.Helper()
 	ca := testkit.NewCA(t)
-	s, err := capture.Start(context.Background(), capture.Options{TLS: ca.Leaf(testkit.LeafOptions{}).Server(), Username: "ann", Password: "secret words"})
+	s, err := capture.Start(context.Background(), capture.Options{TLS: ca.Leaf(testkit.LeafOptions{}).Server(),
+		Username: "ann", Password: "secret words"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,8 @@ func TestRealClients(t *testing.T) {
 				t.Fatalf("refused:\n%s", out.Text)
 			}
 			m := wait(t, s)
-			if m.From != "ann@example.com" || !slices.Equal(m.Recipients, []string{"bob@example.net", "eve@example.org"}) {
+			if m.From != "ann@example.com" || !slices.Equal(m.Recipients,
+				[]string{"bob@example.net", "eve@example.org"}) {
 				t.Errorf("envelope %q %q", m.From, m.Recipients)
 			}
 			if m.Login != "ann" || m.TLS.Version < tls.VersionTLS12 {
@@ -134,7 +136,8 @@ func TestBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 101 {
-		if err := c.SendMail("ann@example.com", []string{"bob@example.net"}, strings.NewReader(fmt.Sprintf("Subject: %d\r\n", i))); err != nil {
+		if err := c.SendMail("ann@example.com", []string{"bob@example.net"},
+			strings.NewReader(fmt.Sprintf("Subject: %d\r\n", i))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,7 +165,8 @@ func TestWaitAndClose(t *testing.T) {
 func TestContextEndsServer(t *testing.T) {
 	ca := testkit.NewCA(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	s, err := capture.Start(ctx, capture.Options{TLS: ca.Leaf(testkit.LeafOptions{}).Server(), Username: "a", Password: "b"})
+	s, err := capture.Start(ctx, capture.Options{TLS: ca.Leaf(testkit.LeafOptions{}).Server(), Username: "a",
+		Password: "b"})
 	if err != nil {
 		t.Fatal(err)
 	}

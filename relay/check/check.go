@@ -32,6 +32,12 @@ func Config(ctx context.Context, path string) (*config.Config, []config.Problem)
 			problems = append(problems, c.Problem(key, "%s", err))
 		}
 	}
+	addBelow := func(key string, err error) { // the error may know which key below it is
+		if bad, ok := errors.AsType[*mail.KeyError](err); ok {
+			key, err = key+"."+bad.Key, errors.New(bad.Msg)
+		}
+		add(key, err)
+	}
 	problems = append(problems, checkCertificates(c)...)
 	_, err = policy.New(c.Rules())
 	add("policy", err)
@@ -40,12 +46,9 @@ func Config(ctx context.Context, path string) (*config.Config, []config.Problem)
 		add(fmt.Sprintf("dkim[%d].key_file", i+1), err)
 	}
 	for i, u := range c.Upstreams {
-		add(fmt.Sprintf("upstream[%d].ca_file", i+1), outbound.CheckUpstream(c.Hostname, u))
-		key, err := fmt.Sprintf("upstream[%d].oauth", i+1), outbound.CheckTokens(u)
-		if bad, ok := errors.AsType[*mail.KeyError](err); ok {
-			key, err = key+"."+bad.Key, errors.New(bad.Msg)
-		}
-		add(key, err)
+		key := fmt.Sprintf("upstream[%d]", i+1)
+		addBelow(key, outbound.CheckUpstream(c.Hostname, u))
+		addBelow(key+".oauth", outbound.CheckTokens(u))
 	}
 	add("data_dir", checkStore(ctx, c))
 	taken, _ := checkAddresses(c)

@@ -7,19 +7,12 @@ import (
 )
 
 // sentItems answers the one question about Sent Items that is understood: $filter=internetMessageId eq '<id>'.
-func (g *Graph) sentItems(r *http.Request, c call) (graphReply, *graphError) {
-	judge := g.o.Read
-	if judge == nil {
-		judge = func(string, string) Access { return AccessDenied }
-	}
-	if err := g.authorize(r, c.mailbox, judge); err != nil {
-		return graphReply{}, err
-	}
+func (g *Graph) sentItems(r *http.Request, c call) *graphReply {
 	filter := r.URL.Query().Get("$filter")
 	id, ok := strings.CutPrefix(filter, "internetMessageId eq '")
 	id, closed := strings.CutSuffix(id, "'")
 	if !ok || !closed || strings.Contains(strings.ReplaceAll(id, "''", ""), "'") {
-		return graphReply{}, &graphError{400, "BadRequest", "Invalid filter clause", ""}
+		return refuse(400, "BadRequest", "Invalid filter clause")
 	}
 	id = strings.ReplaceAll(id, "''", "'")
 	items := []map[string]any{}
@@ -28,7 +21,7 @@ func (g *Graph) sentItems(r *http.Request, c call) (graphReply, *graphError) {
 			items = append(items, a.sentItem(id))
 		}
 	}
-	return graphReply{http.StatusOK, map[string]any{"@odata.context": "x", "value": items}}, nil
+	return &graphReply{status: http.StatusOK, body: map[string]any{"@odata.context": "x", "value": items}}
 }
 
 func (a *GraphArrival) messageID() string {
@@ -48,5 +41,6 @@ func (a *GraphArrival) sentItem(id string) map[string]any {
 	for _, to := range a.Recipients {
 		people = append(people, map[string]any{"emailAddress": map[string]string{"name": to, "address": to}})
 	}
-	return map[string]any{"internetMessageId": id, "sentDateTime": a.At.UTC().Format("2006-01-02T15:04:05Z"), "toRecipients": people, "ccRecipients": []any{}, "bccRecipients": []any{}}
+	return map[string]any{"internetMessageId": id, "sentDateTime": a.At.UTC().Format("2006-01-02T15:04:05Z"),
+		"toRecipients": people, "ccRecipients": []any{}, "bccRecipients": []any{}}
 }

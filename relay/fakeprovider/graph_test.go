@@ -32,15 +32,18 @@ func postMail(t *testing.T, g *Graph, url, token, body string) *http.Response {
 
 func encoded(message string) string { return base64.StdEncoding.EncodeToString([]byte(message)) }
 
-const graphMail = "From: office@example.com\r\nTo: A <a@example.org>, a@example.org\r\nBcc: B@example.net\r\n\r\nhello\r\n"
+const graphMail = "From: office@example.com\r\nTo: A <a@example.org>, a@example.org\r\nBcc: " +
+	"B@example.net\r\n\r\nhello\r\n"
 
 func TestGraphReadsRecipientsFromTheHeader(t *testing.T) {
 	g := NewGraph(GraphOptions{})
-	if res := postMail(t, g, graphURL, "x", encoded(graphMail)); res.StatusCode != 202 || res.Header.Get("request-id") == "" {
+	if res := postMail(t, g, graphURL, "x", encoded(graphMail)); res.StatusCode != 202 ||
+		res.Header.Get("request-id") == "" {
 		t.Fatalf("%s", res.Status)
 	}
 	a := g.Arrivals()
-	if len(a) != 1 || a[0].Mailbox != "office@example.com" || string(a[0].MIME) != graphMail || !slices.Equal(a[0].Recipients, []string{"a@example.org", "b@example.net"}) {
+	if len(a) != 1 || a[0].Mailbox != "office@example.com" || string(a[0].MIME) != graphMail ||
+		!slices.Equal(a[0].Recipients, []string{"a@example.org", "b@example.net"}) {
 		t.Errorf("%+v", a)
 	}
 }
@@ -59,11 +62,13 @@ func TestGraphRefuses(t *testing.T) {
 	}{
 		"token":      {graphURL, "old", encoded(graphMail), 401, "InvalidAuthenticationToken"},
 		"permission": {graphURL, "weak", "!!!!", 403, "ErrorAccessDenied"},
-		"mailbox":    {strings.Replace(graphURL, "Office", "nobody", 1), "good", encoded(graphMail), 404, "ErrorInvalidUser"},
-		"path":       {graphURL + "s", "good", encoded(graphMail), 404, "ResourceNotFound"},
-		"size":       {graphURL, "good", strings.Repeat("A", 1001), 413, "RequestEntityTooLarge"},
-		"base64":     {graphURL, "good", "!!!!", 400, "ErrorMimeContentInvalidBase64String"},
-		"sender":     {graphURL, "good", encoded(strings.Replace(graphMail, "office@", "boss@", 1)), 403, "ErrorSendAsDenied"},
+		"mailbox": {strings.Replace(graphURL, "Office", "nobody", 1), "good", encoded(graphMail), 404,
+			"ErrorInvalidUser"},
+		"path":   {graphURL + "s", "good", encoded(graphMail), 404, "ResourceNotFound"},
+		"size":   {graphURL, "good", strings.Repeat("A", 1001), 413, "RequestEntityTooLarge"},
+		"base64": {graphURL, "good", "!!!!", 400, "ErrorMimeContentInvalidBase64String"},
+		"sender": {graphURL, "good", encoded(strings.Replace(graphMail, "office@", "boss@", 1)), 403,
+			"ErrorSendAsDenied"},
 		"recipients": {graphURL, "good", encoded("From: office@example.com\r\n\r\n"), 400, "ErrorInvalidRecipients"},
 	} {
 		res := postMail(t, g, c.url, c.token, c.body)

@@ -1,6 +1,7 @@
 package fakeprovider
 
 import (
+	"cmp"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -44,8 +45,8 @@ type OAuthOptions struct {
 	Lifetime time.Duration
 	// RefreshLifetime is how long a refresh token lives unused; 0 is 90 days.
 	RefreshLifetime time.Duration
-	// KeepRefresh hands out no new refresh token when one is used. Else each is good for one use, and a second use revokes
-	// the whole consent (RFC 9700 §4.14.2).
+	// KeepRefresh hands out no new refresh token when one is used. Else each is good for one use, and a second use
+	// revokes the whole consent (RFC 9700 §4.14.2).
 	KeepRefresh bool
 	// ScopeAtRefresh wants scope with a refresh token too, as Microsoft does of some applications.
 	ScopeAtRefresh bool
@@ -56,8 +57,8 @@ type OAuthOptions struct {
 
 	// DeviceInterval is what is asked of those who poll; 0 is 5 s. DeviceLife is how long a code lives; 0 is 15 min.
 	DeviceInterval, DeviceLife time.Duration
-	// Consenter is who consents by himself: at once in a browser, and after DevicePolls answers of "pending" to a device.
-	// Empty: ConsentDevice and the form in the browser decide.
+	// Consenter is who consents by himself: at once in a browser, and after DevicePolls answers of "pending" to a
+	// device. Empty: ConsentDevice and the form in the browser decide.
 	Consenter   string
 	DevicePolls int
 
@@ -128,22 +129,15 @@ type refreshToken struct {
 
 // NewOAuth makes a server without clients.
 func NewOAuth(o OAuthOptions) *OAuth {
-	setDefault(&o.Lifetime, time.Hour)
-	setDefault(&o.RefreshLifetime, 90*24*time.Hour)
-	setDefault(&o.DeviceInterval, 5*time.Second)
-	setDefault(&o.DeviceLife, 15*time.Minute)
+	o.Lifetime, o.RefreshLifetime = cmp.Or(o.Lifetime, time.Hour), cmp.Or(o.RefreshLifetime, 90*24*time.Hour)
+	o.DeviceInterval, o.DeviceLife = cmp.Or(o.DeviceInterval, 5*time.Second), cmp.Or(o.DeviceLife, 15*time.Minute)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	return &OAuth{
-		o: o, clients: map[string]Client{}, accounts: map[string]Account{}, tokens: map[string]*issued{}, refresh: map[string]*refreshToken{},
-		devices: map[string]*device{}, codes: map[string]*authCode{}, seen: map[string]bool{}, counts: map[string]int{},
-	}
-}
-
-func setDefault(d *time.Duration, to time.Duration) {
-	if *d == 0 {
-		*d = to
+		o: o, clients: map[string]Client{}, accounts: map[string]Account{}, tokens: map[string]*issued{},
+		refresh: map[string]*refreshToken{}, devices: map[string]*device{}, codes: map[string]*authCode{},
+		seen: map[string]bool{}, counts: map[string]int{},
 	}
 }
 
@@ -186,7 +180,8 @@ func (a *OAuth) Fail(faults ...Fault) {
 	a.faults = faults
 }
 
-// Valid reports whether an access token is good now, for whom and for what. An application's own token is for AnyMailbox.
+// Valid reports whether an access token is good now, for whom and for what. An application's own token is for
+// AnyMailbox.
 func (a *OAuth) Valid(token string) (identity string, scopes []string, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -239,7 +234,8 @@ func listen(h http.Handler, conf *tls.Config) (*Running, error) {
 		return nil, err
 	}
 	r := &Running{URL: "http://" + ln.Addr().String(), done: make(chan struct{})}
-	r.server = &http.Server{Handler: h, TLSConfig: conf, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
+	r.server = &http.Server{Handler: h, TLSConfig: conf, ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: log.New(io.Discard, "", 0)}
 	serve := func() error { return r.server.Serve(ln) }
 	if conf != nil {
 		r.URL = "https://" + ln.Addr().String()

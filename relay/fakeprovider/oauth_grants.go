@@ -12,40 +12,12 @@ import (
 	"time"
 )
 
-// device is one run of RFC 8628.
-type device struct {
-	userCode string
-	client   string
-	scopes   []string
-	expires  time.Time
-	interval time.Duration
-	polled   time.Time
-	polls    int
-	identity string // who consented
-	denied   bool
-	used     bool
-}
-
 // authCode is one authorization code.
 type authCode struct {
 	client, redirect, challenge, identity string
 	scopes                                []string
 	expires                               time.Time
 	used                                  bool
-}
-
-// ConsentDevice lets identity consent to the code that a person was shown; an empty identity denies. It reports whether
-// there is such a code.
-func (a *OAuth) ConsentDevice(userCode, identity string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, d := range a.devices {
-		if d.userCode == userCode && a.nowLocked().Before(d.expires) {
-			d.identity, d.denied = identity, identity == ""
-			return true
-		}
-	}
-	return false
 }
 
 // Consent makes a consent without any flow and returns its refresh token.
@@ -94,7 +66,8 @@ func (a *OAuth) tokenLocked(r *http.Request) (map[string]any, *problem) {
 	case "urn:ietf:params:oauth:grant-type:device_code":
 		return a.pollLocked(client, f)
 	}
-	return nil, bad("unsupported_grant_type", 70003, "The app requested an unsupported grant type '%s'.", f.Get("grant_type"))
+	return nil, bad("unsupported_grant_type", 70003, "The app requested an unsupported grant type '%s'.",
+		f.Get("grant_type"))
 }
 
 // clientLocked finds out who asks (RFC 6749 §2.3, RFC 7523 §2.2).
@@ -110,19 +83,24 @@ func (a *OAuth) clientLocked(r *http.Request) (Client, *problem) {
 	}
 	c, known := a.clients[id]
 	if !known {
-		return c, bad("unauthorized_client", 700016, "Application with identifier '%s' was not found in the directory 'Contoso'.", id)
+		return c, bad("unauthorized_client", 700016,
+			"Application with identifier '%s' was not found in the directory 'Contoso'.", id)
 	}
 	switch {
 	case f.Has("client_assertion"):
 		return c, a.checkAssertionLocked(c, r)
 	case c.Secret == "" && c.Certificate == nil && secret != "":
-		return c, bad("invalid_client", 700025, "Client is public so neither 'client_assertion' nor 'client_secret' should be presented.")
+		return c, bad("invalid_client", 700025,
+			"Client is public so neither 'client_assertion' nor 'client_secret' should be presented.")
 	case c.Secret == "" && c.Certificate == nil:
 		return c, nil
 	case secret == "":
-		return c, bad("invalid_client", 7000218, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.")
+		return c, bad("invalid_client", 7000218,
+			"The request body must contain the following parameter: 'client_assertion' or 'client_secret'.")
 	case c.Secret == "" || subtle.ConstantTimeCompare([]byte(secret), []byte(c.Secret)) == 0:
-		return c, bad("invalid_client", 7000215, "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID.")
+		return c, bad("invalid_client", 7000215,
+			"Invalid client secret provided. Ensure the secret being sent in the request is the client secret "+
+				"value, not the client secret ID.")
 	}
 	return c, nil
 }
@@ -133,13 +111,17 @@ func (c Client) allows(scopes []string) bool {
 	if len(c.Scopes) == 0 {
 		return true
 	}
-	return !slices.ContainsFunc(scopes, func(s string) bool { return s != "offline_access" && !slices.Contains(c.Scopes, s) })
+	return !slices.ContainsFunc(scopes, func(s string) bool {
+		return s != "offline_access" &&
+			!slices.Contains(c.Scopes, s)
+	})
 }
 
 func (a *OAuth) scopesLocked(c Client, f url.Values) ([]string, *problem) {
 	scopes := strings.Fields(f.Get("scope"))
 	if len(scopes) == 0 || !c.allows(scopes) {
-		return nil, bad("invalid_scope", 70011, "The provided value for the input parameter 'scope' isn't valid. The scope %s isn't valid.", f.Get("scope"))
+		return nil, bad("invalid_scope", 70011,
+			"The provided value for the input parameter 'scope' isn't valid. The scope %s isn't valid.", f.Get("scope"))
 	}
 	return scopes, nil
 }
@@ -153,9 +135,12 @@ func (a *OAuth) clientCredentialsLocked(c Client, f url.Values) (map[string]any,
 		return nil, err
 	}
 	if a.o.Microsoft && (len(scopes) != 1 || !strings.HasSuffix(scopes[0], "/.default")) {
-		return nil, bad("invalid_scope", 1002012, "The provided value for scope %s is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier.", f.Get("scope"))
+		return nil, bad("invalid_scope", 1002012,
+			"The provided value for scope %s is not valid. Client credential flows must have a scope value with "+
+				"/.default suffixed to the resource identifier.", f.Get("scope"))
 	}
-	return a.issueLocked(&issued{identity: AnyMailbox, client: c.ID, scopes: scopes}), nil // no refresh token: RFC 6749 §4.4.3
+	// no refresh token: RFC 6749 §4.4.3
+	return a.issueLocked(&issued{identity: AnyMailbox, client: c.ID, scopes: scopes}), nil
 }
 
 // issueLocked makes an access token and the answer around it.
@@ -204,18 +189,24 @@ func (a *OAuth) refreshLocked(c Client, f url.Values) (map[string]any, *problem)
 	switch {
 	case a.o.ScopeAtRefresh && len(scopes) == 0:
 		return nil, bad("invalid_request", 900144, "The request body must contain the following parameter: 'scope'.")
-	case t != nil && slices.ContainsFunc(scopes, func(s string) bool { return s != "offline_access" && !slices.Contains(t.family.scopes, s) }):
-		return nil, bad("invalid_grant", 65001, "The user or administrator has not consented to use the application with ID '%s' named 'postern'.", c.ID)
+	case t != nil && slices.ContainsFunc(scopes, func(s string) bool {
+		return s != "offline_access" &&
+			!slices.Contains(t.family.scopes, s)
+	}):
+		return nil, bad("invalid_grant", 65001,
+			"The user or administrator has not consented to use the application with ID '%s' named 'postern'.", c.ID)
 	case t == nil || t.family.client != c.ID:
 		return nil, bad("invalid_grant", 70000, "The provided grant is invalid or malformed.")
 	case t.family.revoked:
-		return nil, bad("invalid_grant", 50173, "The provided grant has expired due to it being revoked, a fresh auth token is needed.")
+		return nil, bad("invalid_grant", 50173,
+			"The provided grant has expired due to it being revoked, a fresh auth token is needed.")
 	case !now.Before(t.expires) || !t.family.ends.IsZero() && !now.Before(t.family.ends):
 		return nil, bad("invalid_grant", 700082, "The refresh token has expired due to inactivity.")
 	case t.used: // somebody has stolen it, or lost our answer: there is no telling
 		t.family.revoked = true
 		a.counts["reuse"]++
-		return nil, bad("invalid_grant", 70000, "The refresh token was used before; everything that came from it is revoked.")
+		return nil, bad("invalid_grant", 70000,
+			"The refresh token was used before; everything that came from it is revoked.")
 	}
 	if a.o.KeepRefresh {
 		t.expires = now.Add(a.o.RefreshLifetime)
@@ -223,57 +214,6 @@ func (a *OAuth) refreshLocked(c Client, f url.Values) (map[string]any, *problem)
 	}
 	t.used = true
 	return a.grantLocked(t.family, a.newRefreshLocked(t.family)), nil
-}
-
-// deviceLocked is the device authorization endpoint (RFC 8628 §3.1).
-func (a *OAuth) deviceLocked(r *http.Request) (map[string]any, *problem) {
-	c, known := a.clients[r.PostForm.Get("client_id")]
-	if !known {
-		return nil, bad("unauthorized_client", 700016, "Application with identifier '%s' was not found in the directory 'Contoso'.", r.PostForm.Get("client_id"))
-	}
-	scopes, err := a.scopesLocked(c, r.PostForm)
-	if err != nil {
-		return nil, err
-	}
-	text := rand.Text()
-	d := &device{userCode: text[:4] + "-" + text[4:8], client: c.ID, scopes: scopes, expires: a.nowLocked().Add(a.o.DeviceLife), interval: a.o.DeviceInterval, polled: a.nowLocked()}
-	code := "dc." + rand.Text()
-	a.devices[code] = d
-	return map[string]any{
-		"device_code": code, "user_code": d.userCode, "verification_uri": "https://login.example.com/device",
-		"expires_in": int(a.o.DeviceLife / time.Second), "interval": int(d.interval / time.Second),
-		"message": "To sign in, use a web browser to open the page https://login.example.com/device and enter the code " + d.userCode,
-	}, nil
-}
-
-// pollLocked is one poll (RFC 8628 §3.4, §3.5). Who polls faster than he was told is told to slow down, and held to it.
-func (a *OAuth) pollLocked(c Client, f url.Values) (map[string]any, *problem) {
-	now := a.nowLocked()
-	d := a.devices[f.Get("device_code")]
-	if d == nil || d.client != c.ID || d.used {
-		return nil, bad("invalid_grant", 70000, "The device code is not known.")
-	}
-	if !now.Before(d.expires) {
-		return nil, bad("expired_token", 70020, "The provided value for the input parameter 'device_code' is not valid. This device code has expired.")
-	}
-	early := now.Sub(d.polled) < d.interval
-	d.polled = now
-	d.polls++
-	switch {
-	case early:
-		d.interval += 5 * time.Second
-		a.counts["slow_down"]++
-		return nil, bad("slow_down", 0, "Polling too frequently.")
-	case d.denied:
-		return nil, bad("access_denied", 65004, "User declined to consent to access the app.")
-	case d.identity == "" && a.o.Consenter != "" && d.polls > a.o.DevicePolls:
-		d.identity = a.o.Consenter
-	}
-	if d.identity == "" {
-		return nil, bad("authorization_pending", 70016, "OAuth 2.0 device flow error. Authorization is pending. Continue polling.")
-	}
-	d.used = true
-	return a.firstLocked(c, d.identity, d.scopes), nil
 }
 
 // authorize is the authorization endpoint: what a browser is sent to (RFC 6749 §4.1.1).
@@ -284,7 +224,9 @@ func (a *OAuth) authorize(w http.ResponseWriter, r *http.Request) {
 	who := a.o.Consenter
 	a.mu.Unlock()
 	if !known || !c.redirects(q.Get("redirect_uri")) { // never redirect to what is not registered: §4.1.2.1
-		bad("invalid_request", 50011, "The redirect URI '%s' specified in the request does not match the redirect URIs configured for the application.", q.Get("redirect_uri")).write(w, a.microsoft())
+		bad("invalid_request", 50011,
+			"The redirect URI '%s' specified in the request does not match the redirect URIs configured for the "+
+				"application.", q.Get("redirect_uri")).write(w, a.microsoft())
 		return
 	}
 	if r.Method == http.MethodPost {
@@ -306,7 +248,8 @@ func (c Client) redirects(uri string) bool {
 		return true
 	}
 	u, err := url.Parse(uri)
-	return err == nil && u.Scheme == "http" && (u.Hostname() == "localhost" || u.Hostname() == "127.0.0.1") && u.Path == ""
+	return err == nil && u.Scheme == "http" && (u.Hostname() == "localhost" || u.Hostname() == "127.0.0.1") &&
+		u.Path == ""
 }
 
 // decide is what the browser brings back.
@@ -346,13 +289,15 @@ func (a *OAuth) codeLocked(c Client, f url.Values) (map[string]any, *problem) {
 	case code.used:
 		return nil, bad("invalid_grant", 54005, "OAuth2 Authorization code was already redeemed.")
 	case !a.nowLocked().Before(code.expires):
-		return nil, bad("invalid_grant", 70008, "The provided authorization code or refresh token has expired due to inactivity.")
+		return nil, bad("invalid_grant", 70008,
+			"The provided authorization code or refresh token has expired due to inactivity.")
 	case f.Get("redirect_uri") != code.redirect:
 		return nil, bad("invalid_grant", 50011, "The redirect URI is not the one that the code was asked for with.")
 	}
 	sum := sha256.Sum256([]byte(f.Get("code_verifier")))
 	if base64.RawURLEncoding.EncodeToString(sum[:]) != code.challenge {
-		return nil, bad("invalid_grant", 501481, "The Code_Verifier does not match the code_challenge supplied in the authorization request.")
+		return nil, bad("invalid_grant", 501481,
+			"The Code_Verifier does not match the code_challenge supplied in the authorization request.")
 	}
 	code.used = true
 	return a.firstLocked(c, code.identity, code.scopes), nil

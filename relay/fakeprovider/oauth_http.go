@@ -172,7 +172,9 @@ func pause(r *http.Request, d time.Duration) bool {
 func (p *problem) write(w http.ResponseWriter, microsoft bool) {
 	body := map[string]any{"error": p.code, "error_description": p.description}
 	if microsoft && p.aadsts > 0 {
-		body["error_description"] = fmt.Sprintf("AADSTS%d: %s\r\nTrace ID: 0b7a5d5c-0000-4f6e-8b1a-0123456789ab\r\nCorrelation ID: 2f9d3c1e-0000-4a7b-9c2d-0123456789ab\r\nTimestamp: 2026-09-01 08:00:00Z", p.aadsts, p.description)
+		body["error_description"] = fmt.Sprintf("AADSTS%d: %s\r\nTrace ID: "+
+			"0b7a5d5c-0000-4f6e-8b1a-0123456789ab\r\nCorrelation ID: "+
+			"2f9d3c1e-0000-4a7b-9c2d-0123456789ab\r\nTimestamp: 2026-09-01 08:00:00Z", p.aadsts, p.description)
 		body["error_codes"] = []int{p.aadsts}
 		body["trace_id"] = "0b7a5d5c-0000-4f6e-8b1a-0123456789ab"
 		body["correlation_id"] = "2f9d3c1e-0000-4a7b-9c2d-0123456789ab"

@@ -71,7 +71,8 @@ func (t *jwt) signedBy(key *rsa.PublicKey) bool {
 	case "RS256":
 		return rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], t.signature) == nil
 	case "PS256":
-		return rsa.VerifyPSS(key, crypto.SHA256, digest[:], t.signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+		return rsa.VerifyPSS(key, crypto.SHA256, digest[:], t.signature,
+			&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
 	}
 	return false
 }
@@ -102,15 +103,19 @@ func (a *OAuth) checkAssertionLocked(c Client, r *http.Request) *problem {
 	}
 	long, short := sha256.Sum256(c.Certificate.Raw), sha1.Sum(c.Certificate.Raw)
 	b64 := base64.RawURLEncoding
-	named := t.header.X5t2 == b64.EncodeToString(long[:]) || t.header.X5t2 == "" && t.header.X5t == b64.EncodeToString(short[:])
+	named := t.header.X5t2 == b64.EncodeToString(long[:]) || t.header.X5t2 == "" &&
+		t.header.X5t == b64.EncodeToString(short[:])
 	key, ok := c.Certificate.PublicKey.(*rsa.PublicKey)
 	switch {
 	case !named || !ok || !t.signedBy(key):
-		return bad("invalid_client", 700027, "The certificate with identifier used to sign the client assertion is not registered on application.")
+		return bad("invalid_client", 700027,
+			"The certificate with identifier used to sign the client assertion is not registered on application.")
 	case t.claims.Iss != c.ID || t.claims.Sub != c.ID:
-		return bad("invalid_client", 700021, "Client assertion application identifier doesn't match 'client_id' parameter.")
+		return bad("invalid_client", 700021,
+			"Client assertion application identifier doesn't match 'client_id' parameter.")
 	case t.claims.Aud != audience(r):
-		return bad("invalid_client", 700023, "Client assertion audience claim does not match Realm issuer: %s, want %s.", t.claims.Aud, audience(r))
+		return bad("invalid_client", 700023,
+			"Client assertion audience claim does not match Realm issuer: %s, want %s.", t.claims.Aud, audience(r))
 	case !t.timely(a.nowLocked()):
 		return bad("invalid_client", 700024, "Client assertion is not within its valid time range.")
 	case t.claims.Jti == "" || a.seen[t.claims.Jti]:
@@ -136,11 +141,15 @@ func (a *OAuth) serviceAccountLocked(r *http.Request) (map[string]any, *problem)
 	case t.claims.Aud != audience(r):
 		return nil, bad("invalid_grant", 0, "Invalid JWT: Failed audience check.")
 	case !t.timely(now) || t.claims.Exp-t.claims.Iat > 3600:
-		return nil, bad("invalid_grant", 0, "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. Check your iat and exp values in the JWT claim.")
+		return nil, bad("invalid_grant", 0,
+			"Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. Check "+
+				"your iat and exp values in the JWT claim.")
 	case t.claims.Scope == "":
 		return nil, bad("invalid_scope", 0, "Empty or missing scope not allowed.")
-	case len(account.Mailboxes) > 0 && !slices.ContainsFunc(account.Mailboxes, func(m string) bool { return strings.EqualFold(m, t.claims.Sub) }):
+	case len(account.Mailboxes) > 0 && !slices.ContainsFunc(account.Mailboxes,
+		func(m string) bool { return strings.EqualFold(m, t.claims.Sub) }):
 		return nil, bad("invalid_grant", 0, "Invalid email or User ID")
 	}
-	return a.issueLocked(&issued{identity: t.claims.Sub, client: account.Email, scopes: strings.Fields(t.claims.Scope)}), nil
+	return a.issueLocked(&issued{identity: t.claims.Sub, client: account.Email,
+		scopes: strings.Fields(t.claims.Scope)}), nil
 }

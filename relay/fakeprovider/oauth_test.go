@@ -88,7 +88,8 @@ func TestClientsProveThemselves(t *testing.T) {
 		{"invalid_client", []string{"client_id", client, "client_secret", "x"}},
 		{"unauthorized_client", []string{"client_id", client}},
 		{"unauthorized_client", []string{"client_id", "nobody", "client_secret", "x"}},
-		{"invalid_client", []string{"client_id", "office", "client_assertion_type", assertionType, "client_assertion", "a.b.c"}},
+		{"invalid_client", []string{"client_id", "office", "client_assertion_type", assertionType, "client_assertion",
+			"a.b.c"}},
 		{"invalid_request", []string{"client_id", "office", "client_id", "office"}},
 		{"invalid_scope", []string{"client_id", "office", "client_secret", "secret", "no", "scope"}},
 	} {
@@ -141,7 +142,8 @@ func TestRotationAndReuse(t *testing.T) {
 
 func TestClockDrivesLifetimes(t *testing.T) {
 	a := server(OAuthOptions{Lifetime: time.Minute, RefreshLifetime: time.Hour})
-	answer := ask(t, a, "token", "client_id", client, "grant_type", "refresh_token", "refresh_token", a.Consent(client, mailbox, "s"))
+	answer := ask(t, a, "token", "client_id", client, "grant_type", "refresh_token", "refresh_token",
+		a.Consent(client, mailbox, "s"))
 	access, refresh := text(t, answer, "access_token"), text(t, answer, "refresh_token")
 	a.Advance(59 * time.Second)
 	if _, _, ok := a.Valid(access); !ok {
@@ -152,14 +154,16 @@ func TestClockDrivesLifetimes(t *testing.T) {
 		t.Error("does not end")
 	}
 	a.Advance(time.Hour)
-	wantError(t, ask(t, a, "token", "client_id", client, "grant_type", "refresh_token", "refresh_token", refresh), "invalid_grant")
+	wantError(t, ask(t, a, "token", "client_id", client, "grant_type", "refresh_token", "refresh_token", refresh),
+		"invalid_grant")
 }
 
 func TestDeviceFlow(t *testing.T) {
 	a := server(OAuthOptions{})
 	d := ask(t, a, "devicecode", "client_id", client, "scope", "s")
 	poll := func() map[string]any {
-		return ask(t, a, "token", "client_id", client, "grant_type", "urn:ietf:params:oauth:grant-type:device_code", "device_code", text(t, d, "device_code"))
+		return ask(t, a, "token", "client_id", client, "grant_type", "urn:ietf:params:oauth:grant-type:device_code",
+			"device_code", text(t, d, "device_code"))
 	}
 	wantError(t, poll(), "slow_down")
 	a.Advance(5 * time.Second)
@@ -171,7 +175,8 @@ func TestDeviceFlow(t *testing.T) {
 	}
 	a.Advance(15 * time.Second)
 	answer := poll()
-	if who, _, ok := a.Valid(text(t, answer, "access_token")); !ok || who != mailbox || text(t, answer, "refresh_token") == "" {
+	if who, _, ok := a.Valid(text(t, answer, "access_token")); !ok || who != mailbox ||
+		text(t, answer, "refresh_token") == "" {
 		t.Errorf("for %q", who)
 	}
 	a.Advance(15 * time.Second)
@@ -190,7 +195,8 @@ func TestCodeNeedsItsVerifier(t *testing.T) {
 	sum := sha256.Sum256([]byte("verifier"))
 	authorize := func(change url.Values) *http.Response {
 		q := url.Values{
-			"client_id": {client}, "response_type": {"code"}, "redirect_uri": {"http://localhost:1234"}, "scope": {"s"}, "state": {"st"},
+			"client_id": {client}, "response_type": {"code"}, "redirect_uri": {"http://localhost:1234"},
+			"scope": {"s"}, "state": {"st"},
 			"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
 		}
 		for k, v := range change {
@@ -207,7 +213,8 @@ func TestCodeNeedsItsVerifier(t *testing.T) {
 		return resp
 	}
 	redeem := func(code, verifier, redirect string) map[string]any {
-		return ask(t, a, "token", "client_id", client, "grant_type", "authorization_code", "code", code, "code_verifier", verifier, "redirect_uri", redirect)
+		return ask(t, a, "token", "client_id", client, "grant_type", "authorization_code", "code", code,
+			"code_verifier", verifier, "redirect_uri", redirect)
 	}
 	back := func(change url.Values) url.Values {
 		u, err := authorize(change).Location()
@@ -216,7 +223,8 @@ func TestCodeNeedsItsVerifier(t *testing.T) {
 		}
 		return u.Query()
 	}
-	if resp := authorize(url.Values{"redirect_uri": {"https://evil.example/"}}); resp.StatusCode != http.StatusBadRequest {
+	resp := authorize(url.Values{"redirect_uri": {"https://evil.example/"}})
+	if resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("redirects anywhere: %d", resp.StatusCode)
 	}
 	if q := back(url.Values{"code_challenge": {""}}); q.Get("error") != "invalid_request" || q.Get("state") != "st" {
@@ -244,14 +252,17 @@ func TestCodeNeedsItsVerifier(t *testing.T) {
 func TestFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := server(OAuthOptions{Microsoft: true})
-		form := []string{"grant_type", "client_credentials", "client_id", "office", "client_secret", "secret", "scope", "r/.default"}
-		a.Fail(Fault{Times: 1, Drop: true}, Fault{Times: 2, Status: 503, Body: "<html>"}, Fault{Endpoint: "device", Status: 404}, Fault{Times: 1, AADSTS: 53003, Description: "Blocked"})
+		form := []string{"grant_type", "client_credentials", "client_id", "office", "client_secret", "secret",
+			"scope", "r/.default"}
+		a.Fail(Fault{Times: 1, Drop: true}, Fault{Times: 2, Status: 503, Body: "<html>"},
+			Fault{Endpoint: "device", Status: 404}, Fault{Times: 1, AADSTS: 53003, Description: "Blocked"})
 		wantError(t, ask(t, a, "token", form...), io.ErrUnexpectedEOF.Error())
 		for range 2 {
 			wantError(t, ask(t, a, "token", form...), "503 Service Unavailable")
 		}
 		answer := ask(t, a, "token", form...)
-		if wantError(t, answer, "invalid_grant"); !strings.HasPrefix(text(t, answer, "error_description"), "AADSTS53003: Blocked\r\nTrace ID: ") {
+		if wantError(t, answer, "invalid_grant"); !strings.HasPrefix(text(t, answer, "error_description"),
+			"AADSTS53003: Blocked\r\nTrace ID: ") {
 			t.Errorf("%v", answer)
 		}
 		text(t, ask(t, a, "token", form...), "access_token")
@@ -297,7 +308,8 @@ func TestListen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.PostForm(r.URL+"/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {"office"}, "client_secret": {"secret"}, "scope": {"s"}})
+	resp, err := http.PostForm(r.URL+"/token", url.Values{"grant_type": {"client_credentials"},
+		"client_id": {"office"}, "client_secret": {"secret"}, "scope": {"s"}})
 	if err != nil {
 		t.Fatal(err)
 	}

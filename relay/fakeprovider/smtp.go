@@ -1,6 +1,7 @@
 package fakeprovider
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"maps"
@@ -17,7 +18,7 @@ import (
 const maxMessage = 150 << 20 // octets
 
 // SMTPOptions configure the submission server. What is 0 is as at Exchange Online
-// (https://learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description/exchange-online-limits).
+// (https://learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description, "limits").
 type SMTPOptions struct {
 	// TLS is for STARTTLS, without which nothing but EHLO is answered.
 	TLS *tls.Config
@@ -36,8 +37,8 @@ type SMTPOptions struct {
 	Now func() time.Time
 }
 
-// Regime is how the server treats its clients. The zero Regime is an ordinary day: the limits hold, and a mailbox sends as
-// itself only.
+// Regime is how the server treats its clients. The zero Regime is an ordinary day: the limits hold, and a mailbox
+// sends as itself only.
 type Regime struct {
 	// Explain sends the error challenge of XOAUTH2 before 535, as Google does.
 	Explain bool
@@ -58,7 +59,8 @@ type Regime struct {
 }
 
 // LoginDisabled is what a tenant or mailbox answers where SMTP AUTH is switched off.
-const LoginDisabled = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox. Visit https://aka.ms/smtp_auth_disabled for more information."
+const LoginDisabled = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the " +
+	"Mailbox. Visit https://aka.ms/smtp_auth_disabled for more information."
 
 // Arrival is one message that the server took.
 type Arrival struct {
@@ -72,8 +74,8 @@ type Arrival struct {
 	Protocol string // XOAUTH2
 }
 
-// SMTPCounts is what the server has met. MostConnections and MostMessages are by mailbox: the most at a time, and the most
-// that were offered in one Window, refused ones included.
+// SMTPCounts is what the server has met. MostConnections and MostMessages are by mailbox: the most at a time, and the
+// most that were offered in one Window, refused ones included.
 type SMTPCounts struct {
 	Connections, Open     int
 	Logins, RefusedLogins int
@@ -107,26 +109,20 @@ type smtpMailbox struct {
 
 // NewSMTP makes a server.
 func NewSMTP(o SMTPOptions) *SMTP {
-	setDefault(&o.Window, time.Minute)
-	if o.Connections == 0 {
-		o.Connections = 3
-	}
-	if o.Messages == 0 {
-		o.Messages = 30
-	}
-	if o.Hostname == "" {
-		o.Hostname = "smtp.fake.example"
-	}
+	o.Connections, o.Messages, o.Window = cmp.Or(o.Connections, 3), cmp.Or(o.Messages, 30), cmp.Or(o.Window, time.Minute)
+	o.Hostname = cmp.Or(o.Hostname, "smtp.fake.example")
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	s := &SMTP{
 		o: o, mailboxes: map[string]*smtpMailbox{}, changed: make(chan struct{}),
-		counts: SMTPCounts{MostConnections: map[string]int{}, MostMessages: map[string]int{}, Refused: map[string]int{}},
+		counts: SMTPCounts{MostConnections: map[string]int{}, MostMessages: map[string]int{},
+			Refused: map[string]int{}},
 	}
 	s.Server = fakesmtp.New(fakesmtp.Config{
 		Hostname: o.Hostname, TLS: o.TLS, Require: true, Size: maxMessage, Idle: 5 * time.Minute,
-		Extensions: []string{"SIZE " + strconv.Itoa(maxMessage), "PIPELINING", "DSN", "ENHANCEDSTATUSCODES", "8BITMIME", "BINARYMIME", "CHUNKING", "SMTPUTF8"},
+		Extensions: []string{"SIZE " + strconv.Itoa(maxMessage), "PIPELINING", "DSN", "ENHANCEDSTATUSCODES",
+			"8BITMIME", "BINARYMIME", "CHUNKING", "SMTPUTF8"},
 		Mechanisms: []string{"LOGIN", "XOAUTH2"}, // no PLAIN
 		Login:      s.login, Hook: s.hook, Take: s.take, Closed: s.exit,
 	})
@@ -179,7 +175,8 @@ func (s *SMTP) Counts() SMTPCounts {
 	defer s.mu.Unlock()
 	c, met := s.counts, s.Server.Counts()
 	c.Connections, c.Open, c.Logins, c.RefusedLogins = met.Connections, met.Open, met.Logins, met.Refused
-	c.MostConnections, c.MostMessages, c.Refused = maps.Clone(c.MostConnections), maps.Clone(c.MostMessages), maps.Clone(c.Refused)
+	c.MostConnections, c.MostMessages = maps.Clone(c.MostConnections), maps.Clone(c.MostMessages)
+	c.Refused = maps.Clone(c.Refused)
 	return c
 }
 
@@ -237,7 +234,8 @@ func (s *SMTP) admits(user, token string) bool {
 	if !ok || s.o.Scope != "" && !slices.Contains(scopes, s.o.Scope) {
 		return false
 	}
-	exists := len(s.o.Mailboxes) == 0 || slices.ContainsFunc(s.o.Mailboxes, func(m string) bool { return strings.EqualFold(m, user) })
+	exists := len(s.o.Mailboxes) == 0 || slices.ContainsFunc(s.o.Mailboxes,
+		func(m string) bool { return strings.EqualFold(m, user) })
 	return exists && (identity == AnyMailbox || strings.EqualFold(identity, user))
 }
 
@@ -311,7 +309,8 @@ func (s *SMTP) record(a Arrival) (reply string, silent bool) {
 	s.arrivals = append(s.arrivals, a)
 	close(s.changed)
 	s.changed = make(chan struct{})
-	return "250 2.0.0 OK <" + strconv.Itoa(len(s.arrivals)) + "@" + s.o.Hostname + "> [Hostname=" + s.o.Hostname + "]", a.Silent
+	return "250 2.0.0 OK <" + strconv.Itoa(len(s.arrivals)) + "@" + s.o.Hostname + "> [Hostname=" + s.o.Hostname +
+		"]", a.Silent
 }
 
 // refusalLocked gives the refusals, in the words of Exchange Online.
@@ -324,15 +323,24 @@ func (s *SMTP) refusalLocked(m *smtpMailbox, a *Arrival) string {
 	r := &s.regime
 	switch {
 	case m.open > s.o.Connections:
-		return refuse("connections", "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information.")
+		return refuse("connections",
+			"432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more "+
+				"information.")
 	case len(m.allowed) >= s.o.Messages:
 		return refuse("rate", "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded")
 	case r.Quota > 0 && len(m.day) >= r.Quota:
-		return refuse("quota", "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message due to a permanent exception with message The message can't be submitted because the sender's submission quota was exceeded.")
+		return refuse("quota",
+			"554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message "+
+				"due to a permanent exception with message The message can't be submitted because the sender's "+
+				"submission quota was exceeded.")
 	case r.Full != nil && r.Full(a.Mailbox):
-		return refuse("full", "554 5.2.2 mailbox full; STOREDRV.Submission.Exception:QuotaExceededException; Failed to process message due to a permanent exception")
+		return refuse("full",
+			"554 5.2.2 mailbox full; STOREDRV.Submission.Exception:QuotaExceededException; Failed to process "+
+				"message due to a permanent exception")
 	case a.From != a.Mailbox && (r.SendAs == nil || !r.SendAs(a.Mailbox, a.From)):
-		return refuse("send-as", "554 5.2.252 SendAsDenied; "+a.Mailbox+" not allowed to send as "+a.From+"; STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied")
+		return refuse("send-as",
+			"554 5.2.252 SendAsDenied; "+a.Mailbox+" not allowed to send as "+
+				""+a.From+"; STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied")
 	}
 	return ""
 }

@@ -111,7 +111,8 @@ func TestSMTPSpeaksAsMicrosoft(t *testing.T) {
 	s := newFake(t, nil)
 	d := dial(t, s)
 	offer := d.do("EHLO me", "250")
-	if !strings.Contains(offer, "AUTH LOGIN XOAUTH2") || strings.Contains(offer, "PLAIN") || strings.Contains(offer, "STARTTLS") {
+	if !strings.Contains(offer, "AUTH LOGIN XOAUTH2") || strings.Contains(offer, "PLAIN") ||
+		strings.Contains(offer, "STARTTLS") {
 		t.Errorf("offers %q", offer)
 	}
 	d.do("MAIL FROM:<ann@example.com>", "530 5.7.57")
@@ -143,7 +144,9 @@ func TestSMTPSpeaksAsMicrosoft(t *testing.T) {
 	d.do("BDAT 6 LAST\r\nb\r\n.", "250 2.0.0 OK")
 	d.do("QUIT", "221")
 	a := s.Arrivals()
-	if len(a) != 2 || string(a[0].Data) != "Subject: x\r\n\r\n.dot\r\n" || string(a[1].Data) != "a\r\nb\r\nb\r\n.\r\n" || a[0].Mailbox != "ann@example.com" || a[0].To[0] != "zoe@example.net" {
+	if len(a) != 2 || string(a[0].Data) != "Subject: x\r\n\r\n.dot\r\n" ||
+		string(a[1].Data) != "a\r\nb\r\nb\r\n.\r\n" || a[0].Mailbox != "ann@example.com" ||
+		a[0].To[0] != "zoe@example.net" {
 		t.Errorf("%+v", a)
 	}
 	if c := s.Counts(); c.Logins != 1 || c.RefusedLogins != 9 || c.MostConnections["ann@example.com"] != 1 {
@@ -200,7 +203,8 @@ func TestSMTPRegimes(t *testing.T) {
 	if err != nil || !a[before].Silent {
 		t.Errorf("%v, %+v", err, a[len(a)-1])
 	}
-	if c := s.Counts(); c.MostMessages[ann] != 3 || c.Refused["rate"] != 1 || c.Refused["quota"] != 1 || c.Refused["full"] != 1 || c.Refused["send-as"] != 2 {
+	if c := s.Counts(); c.MostMessages[ann] != 3 || c.Refused["rate"] != 1 || c.Refused["quota"] != 1 ||
+		c.Refused["full"] != 1 || c.Refused["send-as"] != 2 {
 		t.Errorf("%+v", c)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"postern/relay/upstream/profile"
 )
 
-// tell adds to the results of an attempt what is known of the provider, for whoever reads the trace: that it gives messages
-// another Message-ID and by which id it knows them, and whom it lets send where it refused the sender.
+// tell adds to the results of an attempt what is known of the provider, for whoever reads the trace: that it gives
+// messages another Message-ID and by which id it knows them, and whom it lets send where it refused the sender.
 func (c *Upstream) tell(results []mail.Result, m *queue.Message) {
 	var words string
 	for i := range results {

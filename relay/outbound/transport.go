@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/internal/textfile"
+	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/upstream"
 	"postern/relay/upstream/graph"
@@ -21,9 +22,10 @@ import (
 	"postern/relay/upstream/via"
 )
 
-// newTransport makes what an upstream block describes; source is nil without [upstream.oauth], quotas is nil where nothing is
-// to be remembered. It opens no connection.
-func newTransport(hostname string, block config.Upstream, source *oauth.Source, quotas upstream.QuotaStore, log *slog.Logger) (upstream.Transport, error) {
+// newTransport makes what an upstream block describes; source is nil without [upstream.oauth], quotas is nil where
+// nothing is to be remembered. It opens no connection.
+func newTransport(hostname string, block config.Upstream, source *oauth.Source, quotas upstream.QuotaStore,
+	log *slog.Logger) (upstream.Transport, error) {
 	set, err := settings(block)
 	set.Quotas, set.Logger = quotas, log
 	useTokens(&set, source)
@@ -44,10 +46,11 @@ func newTransport(hostname string, block config.Upstream, source *oauth.Source, 
 	return up, nil
 }
 
-// TestUpstream goes the way of a delivery to the upstream of a block and sends nothing. source is what NewTokens made for it.
-// By SMTP the way goes on to MAIL for each sender; by Graph it is gone for the mailbox of each, where senders have one. Whether
-// senders are logged in as themselves is the block's to say.
-func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source, t upstream.Trial) ([]upstream.Step, error) {
+// TestUpstream goes the way of a delivery to the upstream of a block and sends nothing. source is what NewTokens made
+// for it. By SMTP the way goes on to MAIL for each sender; by Graph it is gone for the mailbox of each, where senders
+// have one. Whether senders are logged in as themselves is the block's to say.
+func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source,
+	t upstream.Trial) ([]upstream.Step, error) {
 	up, err := newTransport(hostname, block, source, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
@@ -56,16 +59,13 @@ func TestUpstream(ctx context.Context, hostname string, block config.Upstream, s
 	return up.TestSenders(ctx, t), nil
 }
 
-// CheckUpstream says what newTransport would refuse, as far as files are concerned.
+// CheckUpstream says what newTransport would refuse, as far as files are concerned: a *mail.KeyError.
 func CheckUpstream(hostname string, block config.Upstream) error {
 	set, err := settings(block)
 	if err == nil && !block.ByGraph() {
 		_, err = smtpConfig(set, hostname, block)
 	}
-	if err != nil {
-		return fmt.Errorf("upstream %s: %w", block.Name, err)
-	}
-	return nil
+	return err
 }
 
 // settings turns a block of relay.toml into what every transport needs.
@@ -78,7 +78,7 @@ func settings(block config.Upstream) (set upstream.Settings, err error) {
 		MaxMessageSize: int64(block.MaxMessageSize),
 	}
 	if set.Rates, err = block.Rates(); err != nil {
-		return set, fmt.Errorf("rate: %w", err)
+		return set, mail.BadKey("rate", "%s", err)
 	}
 	if block.TLS == config.NoTLS {
 		set.Dial = plainDialer(block.MayDialPlain)
@@ -119,7 +119,7 @@ func smtpConfig(set upstream.Settings, hostname string, block config.Upstream) (
 	if block.CertFile != "" {
 		pair, err := textfile.KeyPair(block.CertFile, block.KeyFile)
 		if err != nil {
-			return conf, fmt.Errorf("cert_file: %w", err)
+			return conf, mail.BadKey("cert_file", "%s", err)
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
@@ -144,7 +144,7 @@ func graphOptions(set upstream.Settings, block config.Upstream) graph.Options {
 func proxyOf(block config.Upstream) (*via.Proxy, error) {
 	proxy, err := block.Via()
 	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
+		return nil, mail.BadKey("proxy", "%s", err)
 	}
 	if proxy != nil {
 		proxy.RootCAs, err = roots(block)
@@ -159,11 +159,11 @@ func roots(block config.Upstream) (*x509.CertPool, error) {
 	}
 	pem, err := textfile.Read(block.CAFile)
 	if err != nil {
-		return nil, fmt.Errorf("ca_file: %w", err)
+		return nil, mail.BadKey("ca_file", "%s", err)
 	}
 	pool, err := upstream.Roots(pem)
 	if err != nil {
-		return nil, fmt.Errorf("ca_file %s: %w", block.CAFile, err)
+		return nil, mail.BadKey("ca_file", "%s: %s", block.CAFile, err)
 	}
 	return pool, nil
 }

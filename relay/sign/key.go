@@ -76,7 +76,7 @@ func ParseKey(data []byte) (crypto.Signer, error) {
 	case "RSA PRIVATE KEY":
 		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 	default:
-		return nil, fmt.Errorf("a PEM block of type %q is no private key for DKIM: "+
+		return nil, fmt.Errorf("a PEM block of type %q is not a private key for DKIM: "+
 			"expected PRIVATE KEY or RSA PRIVATE KEY", mail.Printable(mail.Cut(block.Type, 40)))
 	}
 	if err != nil {
@@ -159,7 +159,7 @@ func checkNames(k Key) error {
 	for _, n := range []struct{ what, name string }{{"domain", k.Domain}, {"selector", k.Selector}} {
 		parsed, err := mail.ParseDomain(n.name)
 		if err != nil || strings.HasPrefix(n.name, "[") {
-			return fmt.Errorf("%s %q is no domain name", n.what, n.name)
+			return fmt.Errorf("%s %q is not a domain name", n.what, n.name)
 		}
 		if ascii := mail.ALabels(parsed); ascii != n.name {
 			return fmt.Errorf("%s %q: write it in lower case and as DNS has it (xn--…): %q", n.what, n.name, ascii)
@@ -240,11 +240,4 @@ func (r *Ring) For(domain string) []Key {
 		_, domain, _ = strings.Cut(domain, ".")
 	}
 	return nil
-}
-
-// samePublic compares public keys of any kind.
-func samePublic(a, b crypto.PublicKey) bool {
-	x, errX := x509.MarshalPKIXPublicKey(a)
-	y, errY := x509.MarshalPKIXPublicKey(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
 }

@@ -252,7 +252,8 @@ func TestCoveredFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = "From:From:To:To:Cc:Subject:Subject:Reply-To:Sender:In-Reply-To:References:" +
-		"MIME-Version:MIME-Version:Content-Type:Content-Type:Content-Transfer-Encoding:Content-Transfer-Encoding:List-Unsubscribe:List-Id"
+		"MIME-Version:MIME-Version:Content-Type:Content-Type:" +
+		"Content-Transfer-Encoding:Content-Transfer-Encoding:List-Unsubscribe:List-Id"
 	if got := strings.Join(d.names, ":"); got != want {
 		t.Errorf("h=%s\nwant %s", got, want)
 	}

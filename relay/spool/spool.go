@@ -123,7 +123,7 @@ func trouble(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, errDiskBudget) {
 		return mail.Refuse(mail.R(452, "4.3.1", "no space for the message right now, try again later"), err)
 	}
-	return mail.Refuse(mail.R(451, "4.3.0", "the message could not be kept, try again later"), err)
+	return mail.Refuse(mail.R(451, "4.3.0", "the message could not be stored, try again later"), err)
 }
 
 var errDiskBudget = errors.New("temporary files reached their limit")

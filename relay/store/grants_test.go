@@ -5,10 +5,11 @@ import (
 	"testing"
 
 	"postern/relay/upstream/oauth"
+	"postern/relay/upstream/oauth/oauthtest"
 )
 
 func TestGrantContract(t *testing.T) {
-	if err := oauth.CheckGrantStore(t.Context(), open(t, Options{})); err != nil {
+	if err := oauthtest.CheckGrantStore(t.Context(), open(t, Options{})); err != nil {
 		t.Error(err)
 	}
 }

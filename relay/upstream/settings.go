@@ -17,8 +17,8 @@ const (
 	TLSNone     = "none"
 )
 
-// Settings are what every Transport is told of its upstream, whatever is spoken there. Defaults are for the configuration: what is
-// missing is refused.
+// Settings are what every Transport is told of its upstream, whatever is spoken there. Defaults are for the
+// configuration: what is missing is refused.
 type Settings struct {
 	Name     string // as in relay.toml; in every result
 	Username string // the identity where none is named; of a mailbox its address
@@ -32,8 +32,8 @@ type Settings struct {
 
 	RootCAs *x509.CertPool // nil: the system's; see Roots
 
-	// Token gives the access token for a login as identity, which is a mailbox; its error may be a TokenError. It is called before
-	// each use, at most twice, and must return soon after ctx ends. nil: logins are not made by token.
+	// Token gives the access token for a login as identity, which is a mailbox; its error may be a TokenError. It is
+	// called before each use, at most twice, and must return soon after ctx ends. nil: logins are not made by token.
 	Token func(ctx context.Context, identity string) (token string, err error)
 	// DropToken takes back a token that the upstream has refused, so that the next is another. It stands beside Token.
 	DropToken func(identity, token string)

@@ -11,7 +11,8 @@ import (
 // Status is what an identity is doing.
 type Status string
 
-// The states of an identity. Backing off and paused end by one attempt, the probe: while it runs nobody else is admitted.
+// The states of an identity. Backing off and paused end by one attempt, the probe: while it runs nobody else is
+// admitted.
 const (
 	Ready      Status = "ready"
 	BackingOff Status = "backing-off" // the provider cannot be reached or asked us to slow down

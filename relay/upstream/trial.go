@@ -15,7 +15,8 @@ type Step struct {
 	Cause string        `json:"cause,omitempty"` // why it failed and what to look at, in plain words
 	Reply mail.Reply    `json:"reply,omitzero"`  // the upstream's, or ours that describes the trouble
 
-	Sender   string `json:"sender,omitempty"`   // whose mail the step is for; empty: everybody's, "<>": the null reverse-path
+	// whose mail the step is for; empty: everybody's, "<>": the null reverse-path
+	Sender   string `json:"sender,omitempty"`
 	Identity string `json:"identity,omitempty"` // who was logged in as, or tried to
 	Ours     bool   `json:"-"`                  // Reply is not the upstream's
 }

@@ -97,8 +97,8 @@ func (c *Conn) expectClientHello() error {
 
 // waitUntil sets the read deadline below TLS, then checks evicted: evict sets evicted before it moves the deadline.
 func (c *Conn) waitUntil(t time.Time) {
-	if c.sock.SetReadDeadline(t); c.evicted.Load() {
-		c.sock.SetReadDeadline(time.Unix(1, 0))
+	if c.io.sock.SetReadDeadline(t); c.evicted.Load() {
+		c.io.sock.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -106,12 +106,12 @@ func (c *Conn) waitUntil(t time.Time) {
 func (c *Conn) firstOctet(wait time.Duration) (byte, error) {
 	var first [1]byte
 	c.waitUntil(time.Now().Add(wait))
-	n, err := c.sock.Read(first[:])
-	c.deadline = time.Time{}
+	n, err := c.io.sock.Read(first[:])
+	c.io.deadline = time.Time{}
 	if n == 0 {
 		return 0, err
 	}
-	c.sock.unread(first[:])
+	c.io.sock.unread(first[:])
 	return first[0], nil
 }
 
@@ -132,14 +132,15 @@ func (c *Conn) awaitClientHello() error {
 // is no mail client, but ALPACA or an unexpected PROXY header.
 func (c *Conn) rejectEarlyInput() error {
 	var early [16]byte
-	c.sock.SetReadDeadline(time.Time{}) // an expired one would hide what has arrived
-	c.sock.nowait = true
-	n, err := c.stream.Read(early[:])
-	c.sock.nowait, c.deadline = false, time.Time{}
+	c.io.sock.SetReadDeadline(time.Time{}) // an expired one would hide what has arrived
+	c.io.sock.nowait = true
+	n, err := c.io.conn.Read(early[:])
+	c.io.sock.nowait, c.io.deadline = false, time.Time{}
 	switch {
-	case n > 0 && early[0] == recordHandshake && c.tls == nil && c.opt.TLSMode == Auto: // it came just after the wait
+	// it came just after the wait
+	case n > 0 && early[0] == recordHandshake && c.io.tls == nil && c.opt.TLSMode == Auto:
 		c.srv.tlsHints.sawTLS(c.origin)
-		c.sock.unread(early[:n])
+		c.io.sock.unread(early[:n])
 		if err := c.handshake(); err != nil {
 			return err
 		}
@@ -158,7 +159,7 @@ func (c *Conn) earlyRefusal(b []byte) error {
 		return refuse(ReasonProxy, reply, "%s sent a PROXY header but is not in proxy_protocol of listener %s",
 			c.client.Addr(), c.opt.Name)
 	}
-	if b[0] == recordHandshake && c.tls == nil {
+	if b[0] == recordHandshake && c.io.tls == nil {
 		return c.unexpectedTLS()
 	}
 	return refuse(ReasonProtocol, reply, "the client talked before the greeting")

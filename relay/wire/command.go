@@ -93,8 +93,26 @@ func (c *Conn) runLine(line string) error {
 	return cmd.run(c, arg)
 }
 
+// clean reports whether a line has no control characters, which no command may have (RFC 5321 §4.1.2).
+func clean(line string) bool {
+	for i := 0; i < len(line); i++ {
+		if line[i] < ' ' || line[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func isHTTP(verb string) bool {
+	switch verb {
+	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "CONNECT", "PATCH", "TRACE", "PRI":
+		return true
+	}
+	return false
+}
+
 // clearPhase reports whether TLS is required but has not begun.
-func (c *Conn) clearPhase() bool { return c.tls == nil && c.opt.TLSMode != None }
+func (c *Conn) clearPhase() bool { return c.io.tls == nil && c.opt.TLSMode != None }
 
 // needsTLS answers a command that requires TLS.
 func (c *Conn) needsTLS(verb string) error {
@@ -115,7 +133,7 @@ func (c *Conn) wrong(code int, enhanced, format string, args ...any) error {
 }
 
 func (c *Conn) violation(r mail.Reply) error {
-	c.send(r)
+	c.io.send(r)
 	c.tell(r)
 	return c.countError(r)
 }
@@ -147,7 +165,7 @@ func (c *Conn) answer(r mail.Reply) error {
 	if r.IsZero() {
 		r = mail.R(451, "4.3.0", "internal error, try again later")
 	}
-	c.send(r)
+	c.io.send(r)
 	if r.OK() {
 		return nil
 	}
@@ -172,9 +190,9 @@ func (c *Conn) hello(arg string, extended bool) error {
 	c.introduced = true
 	c.helo, c.extended = mail.Cut(mail.Printable(arg), 252), extended
 	if extended {
-		c.send(mail.Reply{Code: 250, Text: c.extensions()})
+		c.io.send(mail.Reply{Code: 250, Text: c.extensions()})
 	} else {
-		c.send(mail.Reply{Code: 250, Text: c.opt.Hostname})
+		c.io.send(mail.Reply{Code: 250, Text: c.opt.Hostname})
 	}
 	return nil
 }
@@ -195,19 +213,19 @@ func (c *Conn) extensions() string {
 }
 
 func (c *Conn) noop(string) error {
-	c.send(mail.R(250, "2.0.0", "OK"))
+	c.io.send(mail.R(250, "2.0.0", "OK"))
 	return nil
 }
 
 func (c *Conn) rset(string) error {
 	c.endTransaction()
-	c.send(mail.R(250, "2.0.0", "OK"))
+	c.io.send(mail.R(250, "2.0.0", "OK"))
 	return nil
 }
 
 func (c *Conn) quit(string) error {
 	c.endTransaction()
-	c.send(mail.R(221, "2.0.0", "%s closing", c.opt.Hostname))
+	c.io.send(mail.R(221, "2.0.0", "%s closing", c.opt.Hostname))
 	return errQuit
 }
 
@@ -215,12 +233,12 @@ func (c *Conn) vrfy(arg string) error {
 	if arg == "" {
 		return c.wrong(501, "5.5.4", "VRFY needs an argument")
 	}
-	c.send(mail.R(252, "2.5.0", "send mail and see")) // RFC 5321 §3.5.3: does not reveal who exists
+	c.io.send(mail.R(252, "2.5.0", "send mail and see")) // RFC 5321 §3.5.3: does not reveal who exists
 	return nil
 }
 
 func (c *Conn) help(string) error {
-	c.send(mail.R(214, "2.0.0", "EHLO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP QUIT"))
+	c.io.send(mail.R(214, "2.0.0", "EHLO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP QUIT"))
 	return nil
 }
 
@@ -235,15 +253,15 @@ func (c *Conn) starttls(string) error {
 	case c.opt.TLSMode == None:
 		return c.wrong(502, "5.5.1",
 			"TLS is not available here; set the connection security to none, or use another port")
-	case c.tls != nil:
+	case c.io.tls != nil:
 		return c.wrong(503, "5.5.1", "TLS is on already")
-	case len(c.buffered()) > 0:
+	case len(c.io.buffered()) > 0:
 		return refuse(ReasonProtocol, mail.R(554, "5.5.1", "nothing may follow STARTTLS before its reply"),
 			"the client, or somebody on the way, sent plaintext after STARTTLS")
 	}
-	c.send(mail.R(220, "2.0.0", "go ahead"))
-	c.release()
-	if err := c.flush(); err != nil {
+	c.io.send(mail.R(220, "2.0.0", "go ahead"))
+	c.io.release()
+	if err := c.io.flush(); err != nil {
 		return err
 	}
 	c.helo, c.extended, c.introduced = "", false, false // RFC 3207 §4.2

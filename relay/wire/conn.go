@@ -21,7 +21,7 @@ type Conn struct {
 	limitsOf *Options // where the limits in opt come from
 	ln       net.Listener
 	ctx      context.Context // ends when the server stops hard
-	sock     *socket
+	io       stream
 	id       string
 
 	client  netip.AddrPort
@@ -33,10 +33,6 @@ type Conn struct {
 	inside  bool        // it has a slot for authenticated connections
 	evicted atomic.Bool // evicted before login
 	endBy   time.Time   // when the session ends, unless a transaction is open
-
-	stream   net.Conn  // sock, or TLS on it
-	tls      *tls.Conn // nil before TLS
-	deadline time.Time // read deadline as last set
 
 	session    Session
 	greeted    bool
@@ -52,12 +48,6 @@ type Conn struct {
 	refusals   int          // the session's 4yz and 5yz replies since the last message
 	idleTurns  int          // commands since the last message
 	failures   int          // failed AUTH
-
-	in    *[bufferSize]byte // nil while nothing is buffered
-	r, w  int
-	first [1]byte
-	out   *[]byte
-	lost  error // the connection cannot be written to
 }
 
 // transaction is an open mail transaction.
@@ -78,10 +68,11 @@ type pendingLine struct {
 
 func newConn(s *Server, ctx context.Context, ln net.Listener, nc net.Conn) *Conn {
 	now := time.Now()
-	sock := newSocket(nc)
 	opt := s.opt.Load()
-	c := &Conn{srv: s, opt: opt, limitsOf: opt, ln: ln, ctx: ctx, sock: sock, stream: sock, id: mail.NewID(now),
+	c := &Conn{srv: s, opt: opt, limitsOf: opt, ln: ln, ctx: ctx, id: mail.NewID(now),
 		client: remote(nc), loginBy: now.Add(opt.AuthTimeout), endBy: now.Add(opt.MaxSession)}
+	sock := newSocket(nc)
+	c.io = stream{sock: sock, conn: sock, interrupted: c.interrupted, writeTimeout: c.writeTimeout}
 	c.slot = &slot{conn: c}
 	return c
 }
@@ -97,10 +88,10 @@ func (c *Conn) Client() netip.AddrPort { return c.client }
 
 // TLS is the state of TLS, nil before TLS.
 func (c *Conn) TLS() *tls.ConnectionState {
-	if c.tls == nil {
+	if c.io.tls == nil {
 		return nil
 	}
-	state := c.tls.ConnectionState()
+	state := c.io.tls.ConnectionState()
 	return &state
 }
 
@@ -109,14 +100,14 @@ func (c *Conn) Helo() string { return c.helo }
 
 // Protocol is the keyword for the with clause of Received (RFC 3848, RFC 6531 §4.3).
 func (c *Conn) Protocol() string {
-	if !c.extended && c.tls == nil && !c.loggedIn {
+	if !c.extended && c.io.tls == nil && !c.loggedIn {
 		return "SMTP"
 	}
 	p := "ESMTP"
 	if c.tx.utf8 {
 		p = "UTF8SMTP"
 	}
-	if c.tls != nil {
+	if c.io.tls != nil {
 		p += "S"
 	}
 	if c.loggedIn {
@@ -159,7 +150,7 @@ func (c *Conn) open() error {
 		return err
 	}
 	c.greeted = true
-	c.send(mail.R(220, "", "%s ESMTP ready", c.opt.Hostname))
+	c.io.send(mail.R(220, "", "%s ESMTP ready", c.opt.Hostname))
 	return nil
 }
 
@@ -194,9 +185,23 @@ func (c *Conn) nextLine() (string, error) {
 		c.pending = nil
 		return p.line, p.err
 	}
-	line, err := c.readLine(c.commandBy(), false)
-	return string(line), c.explainTimeout(err)
+	line, err := c.io.readLine(c.commandBy(), false)
+	return string(line), c.explain(err)
 }
+
+// interrupted says why not to wait for the client: we shut down and no transaction is open, or it was evicted.
+func (c *Conn) interrupted() error {
+	if c.srv.closing.Load() && !c.tx.open {
+		return errShutdown
+	}
+	if !c.inside && c.evicted.Load() {
+		return c.evictedRefusal()
+	}
+	return nil
+}
+
+// writeTimeout bounds one write of replies to a client that does not read.
+func (c *Conn) writeTimeout() time.Duration { return min(c.opt.IdleTimeout, time.Minute) }
 
 // commandBy is when the next command must be complete: after the idle time-out, but before login no later than the
 // login deadline, which no command moves.
@@ -239,11 +244,14 @@ func (c *Conn) takeLimits() {
 
 // admitted reports whether the client is past TLS and login.
 func (c *Conn) admitted() bool {
-	return (c.tls != nil || c.opt.TLSMode == None) && c.session.Authenticated() && c.Placed()
+	return (c.io.tls != nil || c.opt.TLSMode == None) && c.session.Authenticated() && c.Placed()
 }
 
-// explainTimeout turns a deadline that passed between commands into a refusal.
-func (c *Conn) explainTimeout(err error) error {
+// explain turns a deadline that passed between commands, or a ClientHello, into a refusal.
+func (c *Conn) explain(err error) error {
+	if err == errClientHello {
+		return c.unexpectedTLS()
+	}
 	if err == nil || !isTimeout(err) {
 		return err
 	}
@@ -272,53 +280,44 @@ func (c *Conn) finish(err error) {
 		c.turnAway(r)
 		return
 	case errors.Is(err, errShutdown):
-		c.send(mail.R(421, "4.3.2", "%s is shutting down, try again", c.opt.Hostname))
+		c.io.send(mail.R(421, "4.3.2", "%s is shutting down, try again", c.opt.Hostname))
 	case errors.Is(err, errIdle):
-		c.send(mail.R(421, "4.4.2", "idle for %s, closing; connect again to send more", span(c.opt.IdleTimeout)))
+		c.io.send(mail.R(421, "4.4.2", "idle for %s, closing; connect again to send more", span(c.opt.IdleTimeout)))
 	case errors.Is(err, errAged):
-		c.send(mail.R(421, "4.7.0", "connected for %s, the longest allowed; connect and log in again",
+		c.io.send(mail.R(421, "4.7.0", "connected for %s, the longest allowed; connect and log in again",
 			span(c.opt.MaxSession)))
 	case errors.Is(err, errQuit):
 	default:
 		return
 	}
-	c.flush()
+	c.io.flush()
 }
 
 // turnAway sends the refusal, reports it and ends the connection.
 func (c *Conn) turnAway(r *refusal) {
-	defer c.sock.Close()
+	defer c.io.sock.Close()
 	c.srv.refused.Add(1)
 	// On an implicit TLS port a plaintext reply would look like a broken handshake.
-	mute := c.opt.TLSMode == Implicit && c.tls == nil && r.reason != ReasonTLS
+	mute := c.opt.TLSMode == Implicit && c.io.tls == nil && r.reason != ReasonTLS
 	if mute {
 		r.reply = mail.Reply{}
 	}
 	c.opt.Refused(Refusal{Time: time.Now(), Session: c.id, Listener: c.opt.Name, Client: c.client,
 		Reason: r.reason, Detail: r.detail, Reply: r.reply, Err: r.err})
 	if !r.reply.IsZero() {
-		c.send(r.reply)
+		c.io.send(r.reply)
 	}
 	if r.alert {
-		c.sock.Conn.SetWriteDeadline(time.Now().Add(lingerTimeout))
-		c.sock.Conn.Write(alertUnexpected)
+		c.io.sock.Conn.SetWriteDeadline(time.Now().Add(lingerTimeout))
+		c.io.sock.Conn.Write(alertUnexpected)
 	}
 	overLimit := c.evicted.Load() || !c.origin.IsValid() // gets one write and no time
 	silent := r.reply.IsZero() && r.reason != ReasonTLS
-	if c.flush() != nil || silent || overLimit || c.srv.closing.Load() {
+	if c.io.flush() != nil || silent || overLimit || c.srv.closing.Load() {
 		return
 	}
-	c.endStream()
-	c.discard()
-}
-
-// endStream sends the end of our stream.
-func (c *Conn) endStream() {
-	if c.tls != nil {
-		c.stream.SetWriteDeadline(time.Now().Add(lingerTimeout))
-		c.tls.CloseWrite()
-	}
-	c.sock.closeWrite()
+	c.io.end()
+	c.io.discard()
 }
 
 // recoverPanic confines a panic to its session.
@@ -329,13 +328,13 @@ func (c *Conn) recoverPanic() {
 	}
 	c.opt.Logger.Error("panic in a session", "session", c.id, "listener", c.opt.Name,
 		"panic", p, "stack", string(debug.Stack()))
-	c.send(mail.R(421, "4.3.0", "internal error, try again later"))
-	c.flush()
+	c.io.send(mail.R(421, "4.3.0", "internal error, try again later"))
+	c.io.flush()
 }
 
 // close releases everything.
 func (c *Conn) close() {
-	defer c.sock.Close()
+	defer c.io.sock.Close()
 	defer c.leave()
 	defer func() {
 		if p := recover(); p != nil {
@@ -347,9 +346,8 @@ func (c *Conn) close() {
 		c.endTransaction()
 		c.session.Close()
 	}
-	if c.tls != nil && c.lost == nil {
-		c.stream.SetWriteDeadline(time.Now().Add(lingerTimeout))
-		c.tls.CloseWrite()
+	if c.io.lost == nil {
+		c.io.closeTLS()
 	}
 }
 
@@ -358,11 +356,7 @@ func (c *Conn) leave() {
 	if c.origin.IsValid() {
 		c.srv.counts.leaveFrom(c.origin)
 	}
-	if c.in != nil {
-		clear(c.in[:])
-		c.r, c.w = 0, 0
-		c.release()
-	}
+	c.io.drop()
 }
 
 // endTransaction ends an open transaction and resets the session.
@@ -372,22 +366,4 @@ func (c *Conn) endTransaction() {
 		c.tx = transaction{}
 		c.session.Reset()
 	}
-}
-
-// clean reports whether a line has no control characters, which no command may have (RFC 5321 §4.1.2).
-func clean(line string) bool {
-	for i := 0; i < len(line); i++ {
-		if line[i] < ' ' || line[i] == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-func isHTTP(verb string) bool {
-	switch verb {
-	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "CONNECT", "PATCH", "TRACE", "PRI":
-		return true
-	}
-	return false
 }

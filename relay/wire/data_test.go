@@ -183,7 +183,7 @@ func checkData(t *testing.T, tr *Transfer, want naive, read func(*Transfer) ([]b
 			t.Fatalf("got %q, %v, long %v, want %q", got, err, tr.LongLines(), want.content)
 		}
 	}
-	left, _ := io.ReadAll(io.MultiReader(bytes.NewReader(tr.c.buffered()), tr.c.stream))
+	left, _ := io.ReadAll(io.MultiReader(bytes.NewReader(tr.c.io.buffered()), tr.c.io.conn))
 	if !bytes.Equal(left, want.rest) {
 		t.Fatalf("left %q behind the end, want %q", left, want.rest)
 	}

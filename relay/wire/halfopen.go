@@ -179,7 +179,7 @@ func (h *halfOpen) leave(s *slot) {
 // evict evicts a connection before its login. Any goroutine may call it: whatever the connection waits for returns.
 func (c *Conn) evict() {
 	c.evicted.Store(true)
-	c.sock.SetReadDeadline(time.Unix(1, 0))
+	c.io.sock.SetReadDeadline(time.Unix(1, 0))
 }
 
 // evictedRefusal says that another connection needed the slot. The client can read it both before and after TLS.

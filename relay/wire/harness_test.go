@@ -28,14 +28,19 @@ var (
 	})
 	testCertificate = sync.OnceValue(func() tls.Certificate {
 		ca := testCA().Cert // good today and in a bubble, whose time begins with the year 2000
-		made, err := testCA().Leaf(pki.Options{Names: []string{"relay.example.com"}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter})
+		made, err := testCA().Leaf(pki.Options{Names: []string{"relay.example.com"}, NotBefore: ca.NotBefore,
+			NotAfter: ca.NotAfter})
 		if err != nil {
 			panic(err)
 		}
 		return made.TLS
 	})
 	testServerTLS = sync.OnceValue(func() *tls.Config {
-		return ServerTLS(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { c := testCertificate(); return &c, nil }, tls.VersionTLS12)
+		return ServerTLS(func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			c := testCertificate()
+			return &c,
+				nil
+		}, tls.VersionTLS12)
 	})
 )
 

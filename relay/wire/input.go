@@ -35,95 +35,92 @@ var (
 )
 
 // buffered returns what was read but not used. It is valid until the next fill.
-func (c *Conn) buffered() []byte {
-	if c.in == nil {
+func (s *stream) buffered() []byte {
+	if s.in == nil {
 		return nil
 	}
-	return c.in[c.r:c.w]
+	return s.in[s.r:s.w]
 }
 
 // release returns the buffer to the pool if it is empty.
-func (c *Conn) release() {
-	if c.in != nil && c.r == c.w {
-		buffers.Put(c.in)
-		c.in, c.r, c.w = nil, 0, 0
+func (s *stream) release() {
+	if s.in != nil && s.r == s.w {
+		buffers.Put(s.in)
+		s.in, s.r, s.w = nil, 0, 0
 	}
 }
 
 // fill reads at least one more octet. It sends replies before it waits, since the client may be waiting for them.
-func (c *Conn) fill(by time.Time) error {
-	if err := c.flush(); err != nil {
+func (s *stream) fill(by time.Time) error {
+	if err := s.flush(); err != nil {
 		return err
 	}
-	if c.in == nil { // wait without a buffer
-		if _, err := c.read(c.first[:], by); err != nil {
+	if s.in == nil { // wait without a buffer
+		if _, err := s.read(s.first[:], by); err != nil {
 			return err
 		}
-		c.in = buffers.Get().(*[bufferSize]byte)
-		c.in[0], c.r, c.w = c.first[0], 0, 1
+		s.in = buffers.Get().(*[bufferSize]byte)
+		s.in[0], s.r, s.w = s.first[0], 0, 1
 		return nil
 	}
-	if c.r > 0 {
-		c.w = copy(c.in[:], c.in[c.r:c.w])
-		c.r = 0
+	if s.r > 0 {
+		s.w = copy(s.in[:], s.in[s.r:s.w])
+		s.r = 0
 	}
-	n, err := c.read(c.in[c.w:], by)
-	c.w += n
+	n, err := s.read(s.in[s.w:], by)
+	s.w += n
 	return err
 }
 
-// read reads at least one octet into p. It fails with errShutdown if we shut down and no transaction is open, with
-// errGone when the connection ends, and with a time-out at the deadline.
-func (c *Conn) read(p []byte, by time.Time) (int, error) {
+// read reads at least one octet into p. It fails if interrupted does, with errGone when the connection ends, and with a
+// time-out at the deadline.
+func (s *stream) read(p []byte, by time.Time) (int, error) {
 	for {
-		if c.deadline != by {
-			c.stream.SetReadDeadline(by)
-			c.deadline = by
+		if s.deadline != by {
+			s.conn.SetReadDeadline(by)
+			s.deadline = by
 		}
 		// Checked after the deadline is set: Shutdown and evict set their flag first, then move the deadline.
-		if c.srv.closing.Load() && !c.tx.open {
-			return 0, errShutdown
+		if err := s.interrupted(); err != nil {
+			return 0, err
 		}
-		if !c.inside && c.evicted.Load() {
-			return 0, c.evictedRefusal()
-		}
-		n, err := c.stream.Read(p)
+		n, err := s.conn.Read(p)
 		switch {
 		case n > 0:
 			return n, nil // the next read returns the error again
 		case err == nil:
 		case !isTimeout(err):
-			c.lost = errGone
+			s.lost = errGone
 			return 0, errGone
 		case !time.Now().Before(by):
 			return 0, err
 		default: // woken by Shutdown
-			c.deadline = time.Time{}
+			s.deadline = time.Time{}
 		}
 	}
 }
 
 // readLine returns the next line without its CRLF, valid until the next fill. errLineTooLong and
 // errLineEnd leave the connection at the beginning of the next line; all other errors are final.
-func (c *Conn) readLine(by time.Time, sasl bool) ([]byte, error) {
+func (s *stream) readLine(by time.Time, sasl bool) ([]byte, error) {
 	for seen := 0; ; {
-		b := c.buffered()
-		if len(b) > 0 && b[0] == recordHandshake && c.tls == nil {
-			return nil, c.unexpectedTLS()
+		b := s.buffered()
+		if len(b) > 0 && b[0] == recordHandshake && s.tls == nil {
+			return nil, errClientHello
 		}
 		limit := lineLimit(b, sasl)
 		if i := bytes.IndexByte(b[seen:], '\n'); i >= 0 {
 			line := b[:seen+i+1]
-			c.r += len(line)
+			s.r += len(line)
 			return trimLine(line, limit)
 		}
 		if seen = len(b); seen >= limit {
-			return nil, c.skipLine(by)
+			return nil, s.skipLine(by)
 		}
 		if seen == 0 {
-			c.release()
+			s.release()
 		}
-		if err := c.fill(by); err != nil {
+		if err := s.fill(by); err != nil {
 			return nil, err
 		}
 	}
@@ -152,16 +149,16 @@ func trimLine(line []byte, limit int) ([]byte, error) {
 }
 
 // skipLine discards an overlong line.
-func (c *Conn) skipLine(by time.Time) error {
+func (s *stream) skipLine(by time.Time) error {
 	for skipped := 0; skipped < maxSkipped; {
-		b := c.buffered()
+		b := s.buffered()
 		if i := bytes.IndexByte(b, '\n'); i >= 0 {
-			c.r += i + 1
+			s.r += i + 1
 			return errLineTooLong
 		}
 		skipped += len(b)
-		c.r = c.w
-		if err := c.fill(by); err != nil {
+		s.r = s.w
+		if err := s.fill(by); err != nil {
 			return err
 		}
 	}
@@ -170,11 +167,11 @@ func (c *Conn) skipLine(by time.Time) error {
 }
 
 // discard reads a little of what the client still sends, so that our last reply reaches it.
-func (c *Conn) discard() {
+func (s *stream) discard() {
 	var waste [512]byte
-	c.stream.SetReadDeadline(time.Now().Add(lingerTimeout))
+	s.conn.SetReadDeadline(time.Now().Add(lingerTimeout))
 	for range maxLinger / len(waste) {
-		if _, err := io.ReadFull(c.sock, waste[:]); err != nil {
+		if _, err := io.ReadFull(s.sock, waste[:]); err != nil {
 			return
 		}
 	}

@@ -16,44 +16,44 @@ const maxUnsent = 8 << 10
 var replyBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
 // send queues a reply. Queued replies leave together before the next wait for input.
-func (c *Conn) send(r mail.Reply) {
-	c.appendOut(func(b []byte) []byte { return appendReply(b, r) })
+func (s *stream) send(r mail.Reply) {
+	s.appendOut(func(b []byte) []byte { return appendReply(b, r) })
 }
 
 // sendChallenge queues a SASL challenge, which may not be folded (RFC 4954 §4).
-func (c *Conn) sendChallenge(challenge []byte) {
-	c.appendOut(func(b []byte) []byte {
+func (s *stream) sendChallenge(challenge []byte) {
+	s.appendOut(func(b []byte) []byte {
 		b = append(b, "334 "...)
 		b = base64.StdEncoding.AppendEncode(b, challenge)
 		return append(b, '\r', '\n')
 	})
 }
 
-func (c *Conn) appendOut(add func([]byte) []byte) {
-	if c.out == nil {
-		c.out = replyBuffers.Get().(*[]byte)
+func (s *stream) appendOut(add func([]byte) []byte) {
+	if s.out == nil {
+		s.out = replyBuffers.Get().(*[]byte)
 	}
-	*c.out = add(*c.out)
-	if len(*c.out) >= maxUnsent {
-		c.flush()
+	*s.out = add(*s.out)
+	if len(*s.out) >= maxUnsent {
+		s.flush()
 	}
 }
 
 // flush writes the queued replies. Once it has failed it always fails.
-func (c *Conn) flush() error {
-	if c.out == nil || c.lost != nil {
-		return c.lost
+func (s *stream) flush() error {
+	if s.out == nil || s.lost != nil {
+		return s.lost
 	}
-	c.stream.SetWriteDeadline(time.Now().Add(c.opt.writeTimeout()))
-	if _, err := c.stream.Write(*c.out); err != nil {
-		c.lost = errGone // also if the client does not read: it cannot be told anything
+	s.conn.SetWriteDeadline(time.Now().Add(s.writeTimeout()))
+	if _, err := s.conn.Write(*s.out); err != nil {
+		s.lost = errGone // also if the client does not read: it cannot be told anything
 	}
-	if cap(*c.out) <= 2*maxUnsent {
-		*c.out = (*c.out)[:0]
-		replyBuffers.Put(c.out)
+	if cap(*s.out) <= 2*maxUnsent {
+		*s.out = (*s.out)[:0]
+		replyBuffers.Put(s.out)
 	}
-	c.out = nil
-	return c.lost
+	s.out = nil
+	return s.lost
 }
 
 // appendReply appends a reply in its wire form. Most are one short line of ASCII.

@@ -60,7 +60,7 @@ func TestParseMail(t *testing.T) {
 		"FROM:<...@example.com>":       "501 5.1.7",
 		"FROM:<a..b c@example.com>":    "501 5.1.7",
 		"FROM:<a..b@exam..ple.com>":    "501 5.1.7",
-		"FROM:<root>": `501 5.1.7 the sender is no complete address: expected ` +
+		"FROM:<root>": `501 5.1.7 the sender is not a complete address: expected ` +
 			`user@example.com, not "root"`,
 		"FROM:Ann <b@example.com>": "501 5.1.7 the sender cannot be read: expected MAIL " +
 			"FROM:<user@example.com>, not MAIL FROM:Ann <b@example.com>",

@@ -31,7 +31,7 @@ func (c *Conn) readProxy() error {
 	var buf [maxProxyV2]byte
 	c.waitUntil(time.Now().Add(proxyTimeout))
 	for n := 0; ; {
-		m, err := c.sock.Read(buf[n:])
+		m, err := c.io.sock.Read(buf[n:])
 		if n += m; n == 0 && err != nil && !isTimeout(err) {
 			return errGone // a health check of the proxy
 		}
@@ -46,9 +46,9 @@ func (c *Conn) readProxy() error {
 				c.client.Addr()).because(perr)
 		case used > 0:
 			if used < n {
-				c.sock.unread(buf[used:n])
+				c.io.sock.unread(buf[used:n])
 			}
-			c.client, c.unnamed, c.deadline = client, !named, time.Time{}
+			c.client, c.unnamed, c.io.deadline = client, !named, time.Time{}
 			return nil
 		case err != nil:
 			return refuse(ReasonProxy, mail.Reply{}, "no complete PROXY header from proxy %s",

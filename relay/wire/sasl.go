@@ -22,7 +22,7 @@ func (c *Conn) authOffered() bool {
 }
 
 // passwordsTravel reports whether passwords may be sent on this connection.
-func (c *Conn) passwordsTravel() bool { return c.tls != nil || c.opt.plaintextAuth() }
+func (c *Conn) passwordsTravel() bool { return c.io.tls != nil || c.opt.plaintextAuth() }
 
 // knownMechanisms are those that clients ask for. Only these appear in the log: anything else after AUTH may be a
 // password.
@@ -35,7 +35,7 @@ var knownMechanisms = []string{
 // loginFault answers a login that did not reach the session, and reports it.
 func (c *Conn) loginFault(code int, enhanced, format string, args ...any) error {
 	r := mail.R(code, enhanced, format, args...)
-	c.send(r)
+	c.io.send(r)
 	c.tellLogin(r.Text, r)
 	return c.countError(r)
 }
@@ -60,7 +60,7 @@ func (c *Conn) auth(arg string) error {
 	mechanism = strings.ToUpper(mechanism)
 	switch {
 	case len(c.opt.Mechanisms) == 0:
-		c.send(noLoginHere)
+		c.io.send(noLoginHere)
 		c.tellLogin(noLoginHere.Text, noLoginHere)
 		return c.countError(noLoginHere)
 	case !c.passwordsTravel():
@@ -99,8 +99,8 @@ func (c *Conn) exchange(x Exchange, response []byte) error {
 		if !reply.IsZero() {
 			return c.authResult(reply)
 		}
-		c.sendChallenge(challenge)
-		line, err := c.readLine(c.commandBy(), true)
+		c.io.sendChallenge(challenge)
+		line, err := c.io.readLine(c.commandBy(), true)
 		switch {
 		case errors.Is(err, errLineTooLong):
 			return c.loginFault(500, "5.5.6", "the login is malformed: a response is too long")
@@ -108,7 +108,7 @@ func (c *Conn) exchange(x Exchange, response []byte) error {
 			return c.loginFault(501, "5.5.2", "the login is malformed: a response ends with CR LF")
 		case err != nil:
 			c.tellLogin("the connection ended in the middle of the login", mail.Reply{})
-			return c.explainTimeout(err)
+			return c.explain(err)
 		case string(line) == "*":
 			return c.loginFault(501, "5.5.2", "authentication cancelled")
 		}

@@ -206,7 +206,7 @@ func (s *Server) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		c.sock.SetReadDeadline(time.Unix(1, 0))
+		c.io.sock.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -216,7 +216,7 @@ func (s *Server) closeConns(ln net.Listener) {
 	defer s.mu.Unlock()
 	for c := range s.conns {
 		if c.ln == ln {
-			c.sock.Conn.Close()
+			c.io.sock.Conn.Close()
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (c *Conn) handshake() error {
 	if c.loginBy.Before(deadline) {
 		deadline = c.loginBy
 	}
-	tc := tls.Server(c.sock, c.opt.TLS)
+	tc := tls.Server(c.io.sock, c.opt.TLS)
 	if tc.SetDeadline(deadline); c.evicted.Load() {
 		return c.evictedRefusal().silent()
 	}
@@ -79,10 +79,10 @@ func (c *Conn) handshake() error {
 	if err := tc.HandshakeContext(context.Background()); err != nil {
 		return c.handshakeRefusal(err)
 	}
-	c.sock.hello, c.sock.alert = nil, alert{}
+	c.io.sock.hello, c.io.sock.alert = nil, alert{}
 	tc.SetDeadline(time.Time{})
 	c.srv.half.secured(c.slot)
-	c.stream, c.tls, c.deadline = tc, tc, time.Time{}
+	c.io.useTLS(tc)
 	return nil
 }
 
@@ -94,7 +94,8 @@ func (c *Conn) handshakeRefusal(err error) error {
 	if c.evicted.Load() {
 		return c.evictedRefusal().silent()
 	}
-	r := refuse(ReasonTLS, mail.Reply{}, "%s", mail.Cut(mail.Printable(c.handshakeDetail(err)), 480)).because(err)
+	detail := handshakeFault{c.opt.TLS, c.io.sock.hello}.detail(err, c.io.sock.alert)
+	r := refuse(ReasonTLS, mail.Reply{}, "%s", mail.Cut(mail.Printable(detail), 480)).because(err)
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok && e.Conn != nil && !c.greeted {
 		// We have sent nothing, and the client sent no TLS: it can read a reply.
 		r.reply = tlsFirst
@@ -108,5 +109,5 @@ func (c *Conn) handshakeRefusal(err error) error {
 // closedEarly reports whether a client left without a ClientHello, as port checks do: nothing to report.
 func (c *Conn) closedEarly(err error) bool {
 	gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
-	return gone && c.sock.hello == nil && !c.greeted
+	return gone && c.io.sock.hello == nil && !c.greeted
 }

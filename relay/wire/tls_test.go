@@ -164,7 +164,7 @@ func TestTLSBeforeTheGreeting(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := acceptedConn(NewServer(o), server)
-	c.sock.unread(first)
+	c.io.sock.unread(first)
 	c.serve()
 	if err := <-failed; err == nil || !strings.Contains(err.Error(), "unexpected message") {
 		t.Errorf("the client saw %v", err)
@@ -177,15 +177,14 @@ func TestTLSBeforeTheGreeting(t *testing.T) {
 // TestAlertsExplained: each alert by which a client refuses has words of its own, and one that we do not know has its
 // number.
 func TestAlertsExplained(t *testing.T) {
-	c := acceptedConn(NewServer(testOptions(&backend{})), &scriptConn{})
-	hello := &tls.ClientHelloInfo{ServerName: "relay.example.com",
-		SupportedVersions: []uint16{0x2a2a, tls.VersionTLS12, tls.VersionTLS13}}
+	h := handshakeFault{config: &tls.Config{}, hello: &tls.ClientHelloInfo{ServerName: "relay.example.com",
+		SupportedVersions: []uint16{0x2a2a, tls.VersionTLS12, tls.VersionTLS13}}}
 	for alert, want := range map[uint8]string{
 		42: `it may not know its authority`, 45: "look at its dates and at the client's clock",
 		46: "connects by another name",
 		48: "give it the authority's certificate", 70: "see min_version", 99: `it sent "alert 99"`,
 	} {
-		if got := c.alertDetail(alert, hello); !strings.Contains(got, want) ||
+		if got := h.alertDetail(alert); !strings.Contains(got, want) ||
 			!strings.HasSuffix(got, "; it offered TLS 1.3, TLS 1.2") {
 			t.Errorf("%d: %s", alert, got)
 		}

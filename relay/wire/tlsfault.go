@@ -15,11 +15,15 @@ import (
 	"syscall"
 )
 
-// handshakeDetail says why a handshake failed and what to do about it.
-func (c *Conn) handshakeDetail(err error) string {
-	hello := c.sock.hello
+// handshakeFault explains a failed handshake.
+type handshakeFault struct {
+	config *tls.Config          // of the listener
+	hello  *tls.ClientHelloInfo // nil if none came
+}
+
+// detail says why the handshake failed and what to do about it. said is an alert that came unencrypted.
+func (h handshakeFault) detail(err error, said alert) string {
 	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
-	said := c.sock.alert
 	if !said.seen {
 		said = alertOf(err)
 	}
@@ -29,53 +33,53 @@ func (c *Conn) handshakeDetail(err error) string {
 		return "TLS handshake refused: a web client asked for HTTP on a mail port"
 	case noTLS:
 		return notTLS
-	case hello == nil && isTimeout(err):
+	case h.hello == nil && isTimeout(err):
 		return "no TLS handshake in time: " + waitsInClear
-	case hello == nil:
+	case h.hello == nil:
 		return "TLS handshake failed: " + err.Error()
 	case said.seen:
-		return "TLS handshake failed: " + c.alertDetail(said.number, hello)
+		return "TLS handshake failed: " + h.alertDetail(said.number)
 	case isTimeout(err):
-		return "TLS handshake not finished in time; the client offered " + versionNames(hello.SupportedVersions)
+		return "TLS handshake not finished in time; the client offered " + versionNames(h.hello.SupportedVersions)
 	case gone:
 		return fmt.Sprintf("the client closed the connection during the TLS handshake; it offered %s; "+
-			"it may not trust this certificate or its name%s", versionNames(hello.SupportedVersions),
-			c.nameDetail(hello))
+			"it may not trust this certificate or its name%s", versionNames(h.hello.SupportedVersions),
+			h.nameDetail())
 	}
-	return "TLS handshake failed: " + c.offerDetail(hello, err)
+	return "TLS handshake failed: " + h.offerDetail(err)
 }
 
 // offerDetail compares what the client offered with what we have.
-func (c *Conn) offerDetail(hello *tls.ClientHelloInfo, err error) string {
-	versions := versionNames(hello.SupportedVersions)
-	offer := versions + " with " + suiteNames(hello.CipherSuites)
-	if newest := slices.Max(append(known(hello.SupportedVersions), 0)); newest < c.minVersion() {
+func (h handshakeFault) offerDetail(err error) string {
+	versions := versionNames(h.hello.SupportedVersions)
+	offer := versions + " with " + suiteNames(h.hello.CipherSuites)
+	if newest := slices.Max(append(known(h.hello.SupportedVersions), 0)); newest < h.minVersion() {
 		return fmt.Sprintf("the client offers only %s, this listener wants %s or newer; see min_version",
-			versions, tls.VersionName(c.minVersion()))
+			versions, tls.VersionName(h.minVersion()))
 	}
-	if !slices.ContainsFunc(hello.CipherSuites, c.taken) {
+	if !slices.ContainsFunc(h.hello.CipherSuites, h.accepts) {
 		return fmt.Sprintf("no cipher suite in common with the client: it offers %s, "+
 			"none of which is safe enough for this listener; it needs newer software", offer)
 	}
-	leaf := c.presented(hello)
+	leaf := h.certificate()
 	switch {
 	case leaf == nil:
-	case isECDSA(leaf) && !knowsECDSA(hello):
+	case isECDSA(leaf) && !knowsECDSA(h.hello):
 		return "the client knows RSA certificates only, and this listener presents an ECDSA one; " +
 			"get an RSA certificate for tls.cert_file. It offers " + offer
-	case isRSA(leaf) && !knowsRSA(hello):
+	case isRSA(leaf) && !knowsRSA(h.hello):
 		return "the client knows ECDSA certificates only, and this listener presents an RSA one; " +
 			"get an ECDSA certificate for tls.cert_file. It offers " + offer
 	}
 	return fmt.Sprintf("%s; the client offers %s", err.Error(), offer)
 }
 
-// presented is the certificate for this client, nil if there is none.
-func (c *Conn) presented(hello *tls.ClientHelloInfo) *x509.Certificate {
-	if c.opt.TLS.GetCertificate == nil {
+// certificate is the one for this client, nil if there is none.
+func (h handshakeFault) certificate() *x509.Certificate {
+	if h.config.GetCertificate == nil {
 		return nil
 	}
-	cert, err := c.opt.TLS.GetCertificate(hello)
+	cert, err := h.config.GetCertificate(h.hello)
 	if err != nil || cert == nil {
 		return nil
 	}
@@ -105,10 +109,10 @@ func knows(h *tls.ClientHelloInfo, suite string, schemes ...string) bool {
 
 func isTLS13(suite uint16) bool { return suite>>8 == 0x13 }
 
-// taken reports whether the listener accepts a cipher suite.
-func (c *Conn) taken(id uint16) bool {
-	if c.opt.TLS.CipherSuites != nil && !isTLS13(id) {
-		return slices.Contains(c.opt.TLS.CipherSuites, id)
+// accepts reports whether the listener accepts a cipher suite.
+func (h handshakeFault) accepts(id uint16) bool {
+	if h.config.CipherSuites != nil && !isTLS13(id) {
+		return slices.Contains(h.config.CipherSuites, id)
 	}
 	return slices.ContainsFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.ID == id })
 }
@@ -166,29 +170,29 @@ var alerts = map[uint8]struct{ name, means string }{
 	112: {"unrecognized name", "the client did not expect this name"},
 }
 
-func (c *Conn) alertDetail(number uint8, hello *tls.ClientHelloInfo) string {
+func (h handshakeFault) alertDetail(number uint8) string {
 	a, ok := alerts[number]
 	if !ok {
 		a.name = fmt.Sprintf("alert %d", number)
 		a.means = "the client gave no other reason; it may not trust this certificate or its name"
 	}
 	return fmt.Sprintf("%s (it sent %q)%s; it offered %s",
-		a.means, a.name, c.nameDetail(hello), versionNames(hello.SupportedVersions))
+		a.means, a.name, h.nameDetail(), versionNames(h.hello.SupportedVersions))
 }
 
 // nameDetail says if the client asked for a name that the certificate does not cover.
-func (c *Conn) nameDetail(hello *tls.ClientHelloInfo) string {
-	leaf := c.presented(hello)
-	if leaf == nil || hello.ServerName == "" || leaf.VerifyHostname(hello.ServerName) == nil {
+func (h handshakeFault) nameDetail() string {
+	leaf := h.certificate()
+	if leaf == nil || h.hello.ServerName == "" || leaf.VerifyHostname(h.hello.ServerName) == nil {
 		return ""
 	}
 	return fmt.Sprintf("; it asked for %s, and the certificate covers %s",
-		hello.ServerName, strings.Join(leaf.DNSNames, ", "))
+		h.hello.ServerName, strings.Join(leaf.DNSNames, ", "))
 }
 
-func (c *Conn) minVersion() uint16 {
-	if c.opt.TLS != nil && c.opt.TLS.MinVersion != 0 {
-		return c.opt.TLS.MinVersion
+func (h handshakeFault) minVersion() uint16 {
+	if h.config.MinVersion != 0 {
+		return h.config.MinVersion
 	}
 	return tls.VersionTLS12 // Go's default for servers
 }

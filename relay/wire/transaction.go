@@ -56,7 +56,7 @@ func (c *Conn) rcpt(arg string) error {
 	if c.tx.rcpts >= c.opt.MaxRecipients {
 		// Not counted as a refusal: clients go on with the accepted ones (RFC 5321 §4.5.3.1.10).
 		reply = c.opt.tooMany()
-		c.send(reply)
+		c.io.send(reply)
 		if c.tx.excess++; c.tx.excess == 1 {
 			c.tell(reply) // once is enough
 		}
@@ -93,8 +93,8 @@ func (c *Conn) data(string) error {
 	if !c.ready() {
 		return c.outOfOrder()
 	}
-	c.send(mail.R(354, "", "end the message with a line that holds a dot only"))
-	c.flush() // the client waits for it, even before the session reads
+	c.io.send(mail.R(354, "", "end the message with a line that holds a dot only"))
+	c.io.flush() // the client waits for it, even before the session reads
 	return c.transfer(c.newTransfer(Transfer{stuffed: stuffing{lineStart: true}}))
 }
 

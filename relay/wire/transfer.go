@@ -119,19 +119,19 @@ func (t *Transfer) next() error {
 
 // nextRun returns content, or none if it had to read more or the message ended.
 func (t *Transfer) nextRun() []byte {
-	b := t.c.buffered()
+	b := t.c.io.buffered()
 	switch {
 	case t.chunked && t.left == 0:
 		return t.endOfChunk()
 	case len(b) == 0:
 	case t.chunked:
 		run := b[:min(int64(len(b)), t.left)]
-		t.c.r += len(run)
+		t.c.io.r += len(run)
 		t.left -= int64(len(run))
 		return run
 	default:
 		run, used, end := t.stuffed.next(b)
-		t.c.r += used
+		t.c.io.r += used
 		if end {
 			t.end()
 		}
@@ -172,12 +172,12 @@ func (t *Transfer) fill() error {
 		return refuse(ReasonProtocol, t.c.tooBig(), "the client went on sending %d octets into a refused message",
 			t.octets)
 	}
-	before, start := len(t.c.buffered()), time.Now()
+	before, start := len(t.c.io.buffered()), time.Now()
 	maxWait := t.maxWait()
-	err := t.c.fill(start.Add(maxWait))
+	err := t.c.io.fill(start.Add(maxWait))
 	t.waited += time.Since(start)
 	if err == nil {
-		t.octets += int64(len(t.c.buffered()) - before)
+		t.octets += int64(len(t.c.io.buffered()) - before)
 	}
 	if err != nil && isTimeout(err) {
 		return t.tooSlow(maxWait).because(err)
@@ -223,7 +223,7 @@ func (t *Transfer) endOfChunk() []byte {
 	case t.maxWait() <= 0:
 		t.cutBy(t.tooSlow(0))
 	default:
-		t.c.send(mail.R(250, "2.0.0", "chunk received, %d octets so far", t.lines.size))
+		t.c.io.send(mail.R(250, "2.0.0", "chunk received, %d octets so far", t.lines.size))
 		start := time.Now()
 		t.nextChunk()
 		t.waited += time.Since(start)

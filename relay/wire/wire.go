@@ -129,7 +129,8 @@ type Exchange interface {
 // complete returns a copy of o that is ready for use. Limits that nobody has set are a mistake of the caller.
 func (o *Options) complete() *Options {
 	c := *o
-	least := min(c.MaxMessageSize, int64(min(c.MaxRecipients, c.MaxConnections, c.MaxUnauthenticated, c.MaxConnectionsPerIP)))
+	least := min(c.MaxMessageSize,
+		int64(min(c.MaxRecipients, c.MaxConnections, c.MaxUnauthenticated, c.MaxConnectionsPerIP)))
 	if least <= 0 || min(c.IdleTimeout, c.AuthTimeout, c.DataTimeout, c.MaxSession) <= 0 {
 		panic("wire: a limit or a time of the options is not set")
 	}
@@ -143,9 +144,6 @@ func (o *Options) complete() *Options {
 	c.TLS = listenerTLS(o.TLS)
 	return &c
 }
-
-// writeTimeout bounds one write of replies to a client that does not read.
-func (o *Options) writeTimeout() time.Duration { return min(o.IdleTimeout, time.Minute) }
 
 // plaintextAuth reports whether AUTH may be offered without TLS: only behind a list of networks.
 func (o *Options) plaintextAuth() bool { return o.TLSMode == None && len(o.Networks) > 0 }

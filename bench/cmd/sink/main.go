@@ -46,7 +46,8 @@ func parse(args []string) (*options, error) {
 	f.Int64Var(&s.Size, "size", 0, "largest message in octets; -1: SIZE is not offered")
 	f.StringVar(&without, "without", "", "extensions not to offer, separated by commas: CHUNKING,PIPELINING …")
 	f.DurationVar(&s.Delay, "delay", 0, "hold back each flight of replies")
-	f.StringVar(&faults, "faults", "", `what goes wrong, JSON: [{"stage":"rcpt","reply":"450 4.2.0 busy","probability":0.1}]`)
+	f.StringVar(&faults, "faults", "",
+		`what goes wrong, JSON: [{"stage":"rcpt","reply":"450 4.2.0 busy","probability":0.1}]`)
 	f.Uint64Var(&s.Seed, "seed", 1, "of the dice for faults")
 	f.StringVar(&o.control, "control", "", "serve the control interface here, `host:port`")
 	f.StringVar(&o.ledger, "ledger", "", "write the ledger, JSON lines, to this `file` at the end")
@@ -136,7 +137,8 @@ func (o *options) run(ctx context.Context) error {
 
 func (o *options) finish(s *sink.Sink) error {
 	for _, r := range s.Ledger().Summaries() {
-		fmt.Printf("run %s: %d messages, %d deliveries, %d repeated, %d corrupt\n", r.Run, r.Messages, r.Deliveries, r.Repeated, r.Corrupt)
+		fmt.Printf("run %s: %d messages, %d deliveries, %d repeated, %d corrupt\n", r.Run, r.Messages, r.Deliveries,
+			r.Repeated, r.Corrupt)
 	}
 	if o.ledger == "" {
 		return nil

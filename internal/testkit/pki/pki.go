@@ -57,10 +57,9 @@ func NewCA() (*CA, error) { return (*CA)(nil).Authority(nil) }
 
 // Authority makes an authority under another one; under nil, a root. change may be nil.
 func (ca *CA) Authority(change func(*x509.Certificate)) (*CA, error) {
-	template := newTemplate(Options{
-		Names: []string{"Test authority"}, NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
-	})
-	template.DNSNames = nil
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: "Test authority"}}
+	template.NotBefore = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
+	template.NotAfter = template.NotBefore.AddDate(100, 0, 0)
 	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
 	if change != nil {
 		change(template)
@@ -93,7 +92,8 @@ func (ca *CA) Leaf(o Options) (Cert, error) {
 		o.NotAfter = time.Now().Add(180 * 24 * time.Hour)
 	}
 	template := newTemplate(o)
-	template.KeyUsage, template.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	if o.Change != nil {
 		o.Change(template)
 	}

@@ -15,7 +15,7 @@ const (
 	PauseMost    = time.Hour
 )
 
-// Verdict is what one use of a place says about its account. A higher one outweighs a lower one.
+// Verdict is what one use of a slot says about its account. A higher one outweighs a lower one.
 type Verdict uint8
 
 // The verdicts.
@@ -27,13 +27,13 @@ const (
 	Fault                   // mail.AccountFault
 )
 
-// News is what one use of a place led to.
+// News is what one use of a slot led to.
 type News struct {
 	Verdict Verdict
 	Reply   mail.Reply
 	Early   bool          // it happened before the message: whatever gets as far again is proof that it is over
 	AtLeast time.Duration // to wait
-	Slow    bool          // too much at a time: there shall be fewer places
+	Slow    bool          // too much at a time: there shall be fewer slots
 	Spent   bool          // a quota is used up
 	Window  time.Duration // of that quota, where it is known
 }
@@ -44,11 +44,12 @@ type Admission struct {
 	Probe bool
 }
 
-// Breaker is a circuit breaker: it decides when an account may be tried. It waits after failures, longer each time, and lets one
-// attempt through when the wait is over, the probe. The zero value is ready.
+// Breaker is a circuit breaker: it decides when an account may be tried. It waits after failures, longer each time, and
+// lets one attempt through when the wait is over, the probe. The zero value is ready.
 //
-// Failures come in cohorts: ten connections that break together are one failure. Each admission therefore carries the epoch of
-// the breaker, and news from an older epoch changes nothing. It is pure: the caller passes the time and holds the lock.
+// Failures come in cohorts: ten connections that break together are one failure. Each admission therefore carries the
+// epoch of the breaker, and news from an older epoch changes nothing. It is pure: the caller passes the time and holds
+// the lock.
 type Breaker struct {
 	Status   upstream.Status // "" is Ready
 	Until    time.Time
@@ -95,10 +96,10 @@ func (b *Breaker) Record(now time.Time, a Admission, n News, jitter float64) boo
 	}
 	switch n.Verdict {
 	case Works:
-		return b.open()
+		return b.reset()
 	case Reached:
 		if b.Ready() || b.Early {
-			return b.open()
+			return b.reset()
 		}
 		// No proof either way: the same wait again.
 		b.Hold(now, b.Status, News{Reply: b.Reply, Early: b.Early}, b.again(jitter))
@@ -123,7 +124,7 @@ func (b *Breaker) again(jitter float64) time.Duration {
 	return backoff(b.Pressure, jitter)
 }
 
-func (b *Breaker) open() bool {
+func (b *Breaker) reset() bool {
 	b.Pressure, b.Faults = 0, 0
 	if b.Ready() {
 		return false

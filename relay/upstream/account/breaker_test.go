@@ -107,7 +107,8 @@ func TestBreakerRespectsRetryAfterAndJitter(t *testing.T) {
 	if g.Until.Sub(epoch) != time.Hour {
 		t.Errorf("waits %v", g.Until.Sub(epoch))
 	}
-	if lo, hi := backoff(1, 0), backoff(1, 0.999); lo != 4500*time.Millisecond || hi <= 5400*time.Millisecond || hi >= 5500*time.Millisecond {
+	if lo, hi := backoff(1, 0), backoff(1, 0.999); lo != 4500*time.Millisecond || hi <= 5400*time.Millisecond ||
+		hi >= 5500*time.Millisecond {
 		t.Errorf("jitter from %v to %v", lo, hi)
 	}
 }

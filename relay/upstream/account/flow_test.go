@@ -6,7 +6,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A batch of as many complaints as there were places costs one place, not all of them.
+// A batch of as many complaints as there were slots costs one slot, not all of them.
 func TestFlowFallsByCohorts(t *testing.T) {
 	f := newFlow(10)
 	for range 10 {
@@ -95,7 +95,7 @@ func TestFlowStaysWithinItsBounds(t *testing.T) {
 	})
 }
 
-// When every place was tried and nobody got through, the next try is for later.
+// When every slot was tried and nobody got through, the next try is for later.
 func TestFlowWaitsWhenNobodyGetsThrough(t *testing.T) {
 	f := newFlow(5)
 	for i := range 4 {

@@ -57,8 +57,8 @@ func (p pace) meter(unit upstream.Unit, span time.Duration) *meter {
 	return nil
 }
 
-// wait tells when somebody who holds have can have want: at once (zero, false), at a time, or when something that is under
-// way has ended (busy).
+// wait tells when somebody who holds have can have want: at once (zero, false), at a time, or when something that is
+// under way has ended (busy).
 func (p pace) wait(now time.Time, have, want share) (until time.Time, busy bool) {
 	for i := range p {
 		m := &p[i]
@@ -85,8 +85,8 @@ func (p pace) take(s *share, more share) {
 	s.recipients += more.recipients
 }
 
-// claim tops a share up to one message for as many of n recipients as there is room for. Without room for one, it tells as
-// wait does.
+// claim tops a share up to one message for as many of n recipients as there is room for. Without room for one, it tells
+// as wait does.
 func (p pace) claim(now time.Time, s *share, n int) (got int, until time.Time) {
 	until, busy := p.wait(now, *s, least)
 	if busy || !until.IsZero() {
@@ -102,8 +102,8 @@ func (p pace) claim(now time.Time, s *share, n int) (got int, until time.Time) {
 	return int(want), time.Time{}
 }
 
-// settle takes a share back and counts what of it was used.
-func (p pace) settle(now time.Time, s *share, used share) {
+// record takes a share back and counts what of it was used.
+func (p pace) record(now time.Time, s *share, used share) {
 	for i := range p {
 		m := &p[i]
 		m.flying -= s.of(m.unit)
@@ -117,8 +117,8 @@ func (p pace) settle(now time.Time, s *share, used share) {
 // ourShare is how many messages within a quota's window make us believe that the quota went to us.
 const ourShare = 50
 
-// quotaOpens is how long a quota that was used up stays so, at least: until the first of what we sent leaves its window. Where
-// that was little, others use the account too, and only trying can tell.
+// quotaOpens is how long a quota that was used up stays so, at least: until the first of what we sent leaves its
+// window. Where that was little, others use the account too, and only trying can tell.
 func (p pace) quotaOpens(now time.Time, span time.Duration) time.Duration {
 	m := p.meter(upstream.Messages, span)
 	if m == nil {
@@ -134,7 +134,8 @@ func (p pace) states(now time.Time) []upstream.RateState {
 	var states []upstream.RateState
 	for i := range p {
 		if m := &p[i]; m.limit > 0 {
-			states = append(states, upstream.RateState{Rate: upstream.Rate{Count: m.limit, Unit: m.unit, Per: m.span}, Used: m.limit - m.room(now)})
+			states = append(states, upstream.RateState{Rate: upstream.Rate{Count: m.limit, Unit: m.unit, Per: m.span},
+				Used: m.limit - m.room(now)})
 		}
 	}
 	return states

@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"postern/relay/upstream"
@@ -13,19 +14,20 @@ const (
 	storeTimeout = 10 * time.Second
 )
 
-// load reads what was saved. What cannot be read is forgotten: at worst the provider says again that it is too much.
-func (t *Table[H]) load() {
-	if t.set.Quotas == nil {
-		return
+// saved reads what was saved for an upstream. What cannot be read is forgotten: at worst the provider says again that
+// it is too much.
+func saved(set *upstream.Settings, log *slog.Logger) []upstream.Quota {
+	if set.Quotas == nil {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	quotas, err := t.set.Quotas.LoadQuotas(ctx, t.set.Name)
+	quotas, err := set.Quotas.LoadQuotas(ctx, set.Name)
 	if err != nil {
-		t.o.Log.Warn("what was sent to the upstream before the start is not known, its quotas are counted anew", "err", err)
-		return
+		log.Warn("what was sent to the upstream before the start is not known, its quotas are counted anew", "err", err)
+		return nil
 	}
-	t.Update(func() { t.restoreLocked(quotas) })
+	return quotas
 }
 
 // HandOver implements upstream.Transport. What is under way counts as sent now.
@@ -52,6 +54,9 @@ func (t *Table[H]) restoreLocked(quotas []upstream.Quota) {
 		if a == nil {
 			return
 		}
+		if a.taken == 0 { // what was read from the store is in what is inherited
+			a.pace = newPace(t.set.Rates, t.o.Windows)
+		}
 		for _, c := range q.Counts {
 			if m := a.pace.meter(c.Unit, c.Per); m != nil {
 				m.restore(now, c.Leaves, c.Count)
@@ -76,20 +81,21 @@ func (w *window) restore(now, leaves time.Time, n int64) {
 	w.sum += n
 }
 
-// spentLocked notes, when the breaker has moved, whether that is for a quota.
-func (t *Table[H]) spentLocked(a *account[H], spent bool) {
+// spentLocked notes, when the breaker has moved, whether that is for a quota. It reports whether that is news.
+func (a *account[H]) spentLocked(spent bool) bool {
 	switch ready := a.breaker.Ready(); {
 	case spent && !ready:
 		a.spentUntil = a.breaker.Until
 	case ready && !a.spentUntil.IsZero():
 		a.spentUntil = time.Time{}
 	default:
-		return
+		return false
 	}
-	t.saveSoonLocked(0)
+	return true
 }
 
-// quotasLocked lists what is worth remembering, of windows that are not shorter than least. For least 0 what is under way is in it.
+// quotasLocked lists what is worth remembering, of windows that are not shorter than least. For least 0 what is under
+// way is in it.
 func (t *Table[H]) quotasLocked(least time.Duration) []upstream.Quota {
 	var quotas []upstream.Quota
 	now := time.Now()
@@ -104,7 +110,8 @@ func (t *Table[H]) quotasLocked(least time.Duration) []upstream.Quota {
 				q.Counts = m.appendCounts(q.Counts, now)
 			}
 			if least == 0 && m.flying > 0 {
-				q.Counts = append(q.Counts, upstream.QuotaCount{Unit: m.unit, Per: m.span, Leaves: m.leaves(m.head), Count: m.flying})
+				q.Counts = append(q.Counts, upstream.QuotaCount{Unit: m.unit, Per: m.span, Leaves: m.leaves(m.head),
+					Count: m.flying})
 			}
 		}
 		if !q.Until.IsZero() || len(q.Counts) > 0 {
@@ -118,7 +125,8 @@ func (m *meter) appendCounts(counts []upstream.QuotaCount, now time.Time) []upst
 	m.advance(now)
 	for c := m.head - cells; c <= m.head; c++ {
 		if n := m.used[m.index(c)]; n > 0 {
-			counts = append(counts, upstream.QuotaCount{Unit: m.unit, Per: m.span, Leaves: m.leaves(c), Count: int64(n)})
+			counts = append(counts, upstream.QuotaCount{Unit: m.unit, Per: m.span, Leaves: m.leaves(c),
+				Count: int64(n)})
 		}
 	}
 	return counts

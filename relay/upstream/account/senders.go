@@ -9,9 +9,9 @@ import (
 	"postern/relay/upstream"
 )
 
-// A provider that refuses one reverse-path (SendAsDenied) goes on refusing it until somebody changes a permission, and some
-// throttle the whole mailbox that keeps asking. So after a second refusal in a row the sender's mail is not offered for a
-// while. Others are not concerned.
+// A provider that refuses one reverse-path (SendAsDenied) goes on refusing it until somebody changes a permission, and
+// some throttle the whole mailbox that keeps asking. So after a second refusal in a row the sender's mail is not
+// offered for a while. Others are not concerned.
 const (
 	senderFirst = time.Minute
 	senderMost  = 15 * time.Minute

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Slot is a place taken. It is for one user at a time.
+// Slot is one that was reserved. It is for one user at a time.
 type Slot[H Held] struct {
 	t         *Table[H]
 	a         *account[H]
 	admission Admission
 	share     share // of the rates; guarded by Table.mu
-	lonely    bool  // there was no other place when this one was taken
+	lonely    bool  // there was no other slot when this one was taken
 	taken     uint64
 	recorded  bool
 	released  bool
@@ -23,8 +23,8 @@ func (s *Slot[H]) Identity() string { return s.a.name }
 // Held is what the protocol has for the account; see Table.Update.
 func (s *Slot[H]) Held() H { return s.a.held }
 
-// Record tells the account what came of the place. Only the first call counts. slowed reports a complaint of too much at a time:
-// what is held and not used should go, since it counts over there.
+// Record tells the account what came of the slot. Only the first call counts. slowed reports a complaint of too much
+// at a time: what is held and not used should go, since it counts over there.
 func (s *Slot[H]) Record(n News) (slowed bool) {
 	if s.recorded {
 		return false
@@ -33,24 +33,26 @@ func (s *Slot[H]) Record(n News) (slowed bool) {
 	t, a, now := s.t, s.a, time.Now()
 	t.mu.Lock()
 	n, slowed = s.adaptLocked(now, n)
-	a.pace.settle(now, &s.share, share{})
+	a.pace.record(now, &s.share, share{})
 	moved := a.breaker.Record(now, s.admission, n, t.set.Jitter())
 	if moved {
 		t.armLocked(a, now)
-		t.spentLocked(a, n.Spent)
+	}
+	if moved && a.spentLocked(n.Spent) {
+		t.saveSoonLocked(0)
 	}
 	b := a.breaker
 	t.mu.Unlock()
 
 	if moved {
-		t.log(a.name, b)
+		b.log(t.o.Log, a.name)
 		t.Changed()
 	}
 	return slowed
 }
 
-// adaptLocked lets the number of places follow what the provider answers. Only a complaint that no place is left to take away for,
-// or that was met alone, makes the account wait.
+// adaptLocked lets the number of slots follow what the provider answers. Only a complaint that no slot is left to
+// take away for, or that was met alone, makes the account wait.
 func (s *Slot[H]) adaptLocked(now time.Time, n News) (adapted News, slowed bool) {
 	a := s.a
 	switch {
@@ -59,7 +61,8 @@ func (s *Slot[H]) adaptLocked(now time.Time, n News) (adapted News, slowed bool)
 	case n.Verdict == Pressure && n.Slow && a.breaker.Ready():
 		slowed = true
 		if floor := a.flow.slowed(); !floor && !s.aloneLocked() {
-			s.t.o.Log.Info("upstream wants fewer connections at once", "identity", a.name, "places", a.flow.now, "reply", n.Reply.String())
+			s.t.o.Log.Info("upstream wants fewer connections at once", "identity", a.name, "places", a.flow.now,
+				"reply", n.Reply.String())
 			return News{Verdict: Reached, Reply: n.Reply, Early: n.Early}, true
 		}
 	}
@@ -69,12 +72,12 @@ func (s *Slot[H]) adaptLocked(now time.Time, n News) (adapted News, slowed bool)
 	return n, slowed
 }
 
-// aloneLocked reports that there was no other place since this one was taken: what the provider says of too many connections is
-// not about ours.
+// aloneLocked reports that there was no other slot since this one was taken: what the provider says of too many
+// connections is not about ours.
 func (s *Slot[H]) aloneLocked() bool { return s.lonely && s.taken == s.a.taken }
 
-// Release gives the place back; see upstream.Slot. last, if not nil, runs in an Update and is told whether a connection may be kept
-// for the next message.
+// Release gives the slot back; see upstream.Slot. last, if not nil, runs in an Update and is told whether a connection
+// may be kept for the next message.
 func (s *Slot[H]) Release(last func(keep bool)) {
 	if s.released {
 		return
@@ -92,8 +95,8 @@ func (s *Slot[H]) Release(last func(keep bool)) {
 	t.Changed()
 }
 
-// Claim waits for room for a further transaction to n recipients, not for long: whoever has begun holds a connection. It returns
-// for how many there is room; for none, wait says when there may be.
+// Claim waits for room for a further transaction to n recipients, not for long: whoever has begun holds a connection.
+// It returns for how many there is room; for none, wait says when there may be.
 func (s *Slot[H]) Claim(ctx context.Context, n int) (got int, wait time.Duration) {
 	for began := time.Now(); ; {
 		now := time.Now()
@@ -123,6 +126,6 @@ func (s *Slot[H]) Claim(ctx context.Context, n int) (got int, wait time.Duration
 func (s *Slot[H]) Charge(recipients int) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
-	s.a.pace.settle(time.Now(), &s.share, share{1, int64(recipients)})
+	s.a.pace.record(time.Now(), &s.share, share{1, int64(recipients)})
 	s.t.saveSoonLocked(saveEvery)
 }

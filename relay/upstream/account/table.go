@@ -1,11 +1,13 @@
-// Package account answers one question, whatever is spoken to the provider: may this account send now? A Table has the accounts
-// of one upstream (its identities), each with its places, circuit breaker, rates, quotas, and senders that are refused.
+// Package account answers one question, whatever is spoken to the provider: may this account send now? A Table has the
+// accounts of one upstream (its identities), each with its slots, circuit breaker, rates, quotas, and senders that are
+// refused.
 //
-// A place is taken with Reserve, without waiting, and given back with Release; in between, Record says once what came of it.
+// A slot is taken with Reserve, without waiting, and given back with Release; in between, Record says once what came
+// of it.
 //
 // Failure semantics:
 //   - A fault of the account pauses it, back-pressure makes it back off; both end by one attempt, the probe.
-//   - "Too much at a time" costs a place first, and makes the account wait only when no place is left to take away.
+//   - "Too much at a time" costs a slot first, and makes the account wait only when no slot is left to take away.
 //   - What was sent within the windows of rates and quotas is persisted; a crash forgets the last half minute of it.
 //   - The table is bounded: an account that would be no different if it were new makes room.
 package account
@@ -22,12 +24,13 @@ import (
 	"postern/relay/upstream"
 )
 
-// maxAccounts bounds the table; accounts that have neither places taken nor a history make room.
+// maxAccounts bounds the table; accounts that have neither slots in use nor a history make room.
 const maxAccounts = 10_000
 
-// Held is what a protocol has for each account, such as idle connections. Its methods are called with the table's lock held.
+// Held is what a protocol has for each account, such as idle connections. Its methods are called with the table's lock
+// held.
 type Held interface {
-	// Connections are those that nobody uses now: idle, and closing, which still take a place at the provider.
+	// Connections are those that nobody uses now: idle, and closing, which still take a slot at the provider.
 	Connections() (idle, closing int)
 	// Blank reports that nothing is lost when it is made anew.
 	Blank() bool
@@ -51,7 +54,7 @@ type Table[H Held] struct {
 	accounts   map[string]*account[H]
 	onChange   func()
 	closed     bool
-	empty      bool          // closed, and no place is taken
+	empty      bool          // closed, and no slot is taken
 	drained    chan struct{} // closed when empty gets true
 	saver      *time.Timer   // fires when quotas are to be saved; nil: nothing new
 	handedOver bool          // another table counts from here on
@@ -64,7 +67,7 @@ type Table[H Held] struct {
 type account[H Held] struct {
 	name    string
 	held    H
-	inUse   int    // places reserved
+	inUse   int    // slots reserved
 	taken   uint64 // how often one was
 	flow    flow   // how many there are
 	breaker Breaker
@@ -79,12 +82,12 @@ type account[H Held] struct {
 // New makes a table and reads what was saved for the upstream. held makes what the protocol has for one account.
 func New[H Held](set *upstream.Settings, o Options, held func() H) *Table[H] {
 	t := &Table[H]{set: set, o: o, held: held, accounts: make(map[string]*account[H]), drained: make(chan struct{})}
-	t.load()
+	t.restoreLocked(saved(set, o.Log))
 	return t
 }
 
-// Reserve takes a place for one message now; see upstream.Transport. Nobody queues here, so nobody is overtaken here: who asks
-// first after a place got free has it.
+// Reserve takes a slot for one message now; see upstream.Transport. Nobody queues here, so nobody is overtaken here:
+// who asks first after a slot got free has it.
 func (t *Table[H]) Reserve(now time.Time, identity string) (slot *Slot[H], until time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -109,7 +112,7 @@ func (t *Table[H]) Reserve(now time.Time, identity string) (slot *Slot[H], until
 	a.inUse++
 	a.taken++
 	s := &Slot[H]{t: t, a: a, taken: a.taken, admission: a.breaker.Admit()}
-	s.lonely = a.inUse+closing+max(idle-1, 0) == 1 // where there are idle connections, this place is for one of them
+	s.lonely = a.inUse+closing+max(idle-1, 0) == 1 // where there are idle connections, this slot is for one of them
 	a.pace.take(&s.share, least)
 	return s, time.Time{}
 }
@@ -139,7 +142,8 @@ func (t *Table[H]) accountLocked(name string) *account[H] {
 	if len(t.accounts) >= maxAccounts && !t.evictLocked() {
 		return nil
 	}
-	a := &account[H]{name: name, held: t.held(), flow: newFlow(t.set.MaxConnections), pace: newPace(t.set.Rates, t.o.Windows)}
+	a := &account[H]{name: name, held: t.held(), flow: newFlow(t.set.MaxConnections),
+		pace: newPace(t.set.Rates, t.o.Windows)}
 	t.accounts[key] = a
 	return a
 }
@@ -160,7 +164,7 @@ func (t *Table[H]) evictLocked() bool {
 	return false
 }
 
-// busyLocked reports that a place is taken, or a connection open.
+// busyLocked reports that a slot is taken, or a connection open.
 func (a *account[H]) busyLocked() bool {
 	idle, closing := a.held.Connections()
 	return a.inUse+idle+closing > 0
@@ -179,19 +183,6 @@ func (t *Table[H]) Update(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f()
-	t.emptyLocked()
-}
-
-// Each is Update for what is held of every account.
-func (t *Table[H]) Each(f func(H)) {
-	t.Update(func() {
-		for _, a := range t.accounts {
-			f(a.held)
-		}
-	})
-}
-
-func (t *Table[H]) emptyLocked() {
 	if !t.closed || t.empty {
 		return
 	}
@@ -202,6 +193,15 @@ func (t *Table[H]) emptyLocked() {
 	}
 	t.empty = true
 	close(t.drained)
+}
+
+// Each is Update for what is held of every account.
+func (t *Table[H]) Each(f func(H)) {
+	t.Update(func() {
+		for _, a := range t.accounts {
+			f(a.held)
+		}
+	})
 }
 
 // OnChange implements upstream.Transport.
@@ -245,12 +245,12 @@ func (t *Table[H]) armLocked(a *account[H], now time.Time) {
 	}
 }
 
-func (t *Table[H]) log(identity string, b Breaker) {
+func (b *Breaker) log(log *slog.Logger, identity string) {
 	if b.Ready() {
-		t.o.Log.Info("upstream works again", "identity", identity)
+		log.Info("upstream works again", "identity", identity)
 		return
 	}
-	t.o.Log.Warn("upstream "+string(b.Status), "identity", identity, "until", b.Until, "reply", b.Reply.String())
+	log.Warn("upstream "+string(b.Status), "identity", identity, "until", b.Until, "reply", b.Reply.String())
 }
 
 // States implements upstream.Transport.
@@ -265,7 +265,8 @@ func (t *Table[H]) States() []upstream.State {
 		idle, closing := a.held.Connections()
 		s := upstream.State{
 			Upstream: t.set.Name, Identity: a.name, Status: upstream.Ready,
-			Limit: a.flow.now, Most: a.flow.most, InUse: a.inUse, Idle: idle, Closing: closing, Rates: a.pace.states(now),
+			Limit: a.flow.now, Most: a.flow.most, InUse: a.inUse, Idle: idle, Closing: closing,
+			Rates: a.pace.states(now),
 		}
 		if b := &a.breaker; !b.Ready() {
 			s.Status, s.Probing, s.Until, s.Since, s.Reply = b.Status, b.Probing, b.Until, b.Since, b.Reply
@@ -289,7 +290,7 @@ func (t *Table[H]) Shut() {
 	})
 }
 
-// Wait waits, behind Shut, until every place is given back, or ctx ends, and saves what is to be remembered.
+// Wait waits, behind Shut, until every slot is given back, or ctx ends, and saves what is to be remembered.
 func (t *Table[H]) Wait(ctx context.Context) error {
 	defer t.save(context.WithoutCancel(ctx))
 	select {

@@ -5,9 +5,9 @@ import "time"
 // cells is how finely a window remembers: what happened in one cell leaves the window together.
 const cells = 60
 
-// window counts what happened within the last span. It never forgets too early: an event counts for at least span, and for
-// at most a sixtieth longer. What was taken and has not been counted yet (it is under way) has no time and counts always, so
-// that the other side, which sees it some time between the two, never sees more than limit in a span.
+// window counts what happened within the last span. It never forgets too early: an event counts for at least span, and
+// for at most a sixtieth longer. What was taken and has not been counted yet (it is under way) has no time and counts
+// always, so that the other side, which sees it some time between the two, never sees more than limit in a span.
 //
 // It is pure: the caller passes the time and holds the lock.
 type window struct {
@@ -21,8 +21,8 @@ type window struct {
 
 func (w *window) cell() int64 { return max(int64(w.span)/cells, 1) }
 
-// advance lets leave what is too old. A clock that was set back by more than the window makes everything recent: it is better
-// to wait once more than to forget.
+// advance lets leave what is too old. A clock that was set back by more than the window makes everything recent: it is
+// better to wait once more than to forget.
 func (w *window) advance(now time.Time) {
 	at := now.UnixNano() / w.cell()
 	switch {

@@ -45,7 +45,8 @@ func TestWindowWithAClockSetBack(t *testing.T) {
 	}
 }
 
-// Whatever is asked when, nobody sees more than the limit within a span, and whoever waits as long as he is told gets room.
+// Whatever is asked when, nobody sees more than the limit within a span, and whoever waits as long as he is told gets
+// room.
 func TestWindowNeverExceedsItsLimit(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		span := time.Duration(rapid.Int64Range(1, 48*3600).Draw(t, "span")) * time.Second

@@ -1,9 +1,9 @@
-// Package advice knows what an administrator must do about replies of providers: the cause in plain words, the setting to
-// click or the command to run, and where that was learned. It is data, advice.toml.
+// Package advice knows what an administrator must do about replies of providers: the cause in plain words, the setting
+// to click or the command to run, and where that was learned. It is data, advice.toml.
 //
-// Failure semantics: advice is for people and decides nothing; what becomes of a message is the matter of reply rules. The
-// file is part of the program, and one that cannot be read stops the program at its first use, which the tests do not let
-// happen.
+// Failure semantics: advice is for people and decides nothing; what becomes of a message is the matter of reply rules.
+// The file is part of the program, and one that cannot be read stops the program at its first use, which the tests do
+// not let happen.
 package advice
 
 import (
@@ -48,8 +48,8 @@ const AnyStage mail.Stage = ""
 
 var likeliest = []mail.Stage{mail.StageAuth, mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot}
 
-// For returns the advice about a provider's reply at a stage, nil where there is none. provider is the name of a profile.
-// The alert loop asks for each paused identity every few seconds, so answers are remembered.
+// For returns the advice about a provider's reply at a stage, nil where there is none. provider is the name of a
+// profile. The alert loop asks for each paused identity every few seconds, so answers are remembered.
 func For(provider string, stage mail.Stage, r mail.Reply) *Advice {
 	if r.Code < 400 {
 		return nil
@@ -120,7 +120,8 @@ func (a *Advice) matches(provider, decided string) bool {
 
 // rule matches what the advice is for; its class is of no importance.
 func (a *Advice) rule() replies.Rule {
-	rule := replies.Rule{Name: "advice " + a.Name, Code: a.Code, Enhanced: a.Enhanced, Text: a.Text, Class: mail.Deferral}
+	rule := replies.Rule{Name: "advice " + a.Name, Code: a.Code, Enhanced: a.Enhanced, Text: a.Text,
+		Class: mail.Deferral}
 	for _, s := range a.Stages {
 		rule.Stages = append(rule.Stages, mail.Stage(s))
 	}

@@ -14,7 +14,8 @@ import (
 func TestEveryAdviceIsGiven(t *testing.T) {
 	seen := map[string]bool{}
 	for _, a := range load() {
-		if a.Name == "" || seen[a.Name] || a.Cause == "" || len(a.Fix) == 0 || !strings.HasPrefix(a.Source, "https://") || a.Example == "" {
+		if a.Name == "" || seen[a.Name] || a.Cause == "" || len(a.Fix) == 0 ||
+			!strings.HasPrefix(a.Source, "https://") || a.Example == "" {
 			t.Errorf("%q: something is left out, or there twice", a.Name)
 		}
 		seen[a.Name] = true
@@ -48,7 +49,8 @@ func TestEveryAdviceIsGiven(t *testing.T) {
 // A person has to act upon every account fault that a profile knows: there must be something to say about it.
 func TestAccountFaultsHaveAdvice(t *testing.T) {
 	// These say themselves what to do, or nothing is known about them but what they say.
-	silent := []string{"account-paused", "throttled-mailbox-full", "too-many-recipients", "not-activated", "not-authenticated", "credits-used-up"}
+	silent := []string{"account-paused", "throttled-mailbox-full", "too-many-recipients", "not-activated",
+		"not-authenticated", "credits-used-up"}
 	for _, p := range profile.All() {
 		for _, r := range p.UpstreamRules() {
 			if r.Class != mail.AccountFault || slices.Contains(silent, r.Name) {

@@ -7,8 +7,8 @@ import (
 	"postern/mail"
 )
 
-// adviceFor is what to do about a rule, for whom the token is of: an application gets its rights from Entra or from Exchange's roles,
-// a person consents and has rights at mailboxes. It is rule.Fix where nothing better is known.
+// adviceFor is what to do about a rule, for whom the token is of: an application gets its rights from Entra or from
+// Exchange's roles, a person consents and has rights at mailboxes. It is rule.Fix where nothing better is known.
 func (u *Upstream) adviceFor(rule *Rule, mailbox, token string) string {
 	r := readRights(token)
 	switch {
@@ -23,11 +23,14 @@ func (u *Upstream) adviceFor(rule *Rule, mailbox, token string) string {
 	case u.o.Delegated:
 		return u.adviceForPerson(r, mailbox, "Mail.Send", "Mail.Send.Shared")
 	case r.has("Mail.Send"):
-		return "the application has Mail.Send, so a policy of Exchange keeps it from this mailbox: in Exchange Online PowerShell, Get-ApplicationAccessPolicy, and " +
+		return "the application has Mail.Send, so a policy of Exchange keeps it from this mailbox: in Exchange " +
+			"Online PowerShell, Get-ApplicationAccessPolicy, and " +
 			"Test-ServicePrincipalAuthorization -Identity <application id> -Resource " + mail.Printable(mailbox)
 	}
-	return `give the application Mail.Send for this mailbox: in Exchange Online PowerShell, New-ServicePrincipal and New-ManagementRoleAssignment -App <application id> ` +
-		`-Role "Application Mail.Send" -CustomResourceScope <scope> (docs/upstreams/microsoft-graph.md); Exchange takes up to two hours to notice. A delegated permission is of no use to ` +
+	return `give the application Mail.Send for this mailbox: in Exchange Online PowerShell, New-ServicePrincipal ` +
+		`and New-ManagementRoleAssignment -App <application id> ` +
+		`-Role "Application Mail.Send" -CustomResourceScope <scope> (docs/upstreams/microsoft-graph.md); Exchange ` +
+		`takes up to two hours to notice. A delegated permission is of no use to ` +
 		`flow client-credentials`
 }
 
@@ -45,16 +48,23 @@ func (u *Upstream) adviceForPerson(r rights, mailbox, own, shared string) string
 	}
 	switch {
 	case r.known && !r.has(own, shared) || r.known && others && !r.has(shared):
-		return "the consent of " + who + " covers " + listed(r.granted) + ", and " + need + " is needed: in App registrations, API permissions, add the delegated permission " + need +
-			" of Microsoft Graph (have an admin consent where people may not), leave scopes out of [upstream.oauth], and " + u.login()
+		return "the consent of " + who + " covers " + listed(r.granted) + ", and " + need +
+			" is needed: in App registrations, API permissions, add the delegated permission " + need +
+			" of Microsoft Graph (have an admin consent where people may not), leave scopes out of " +
+			"[upstream.oauth], and " + u.login()
 	case others:
-		return who + " has logged in, and may not use the mailbox " + mail.Printable(mailbox) + ": give " + who + " Send As for it (Add-RecipientPermission), and Full Access for large mail (Add-MailboxPermission), or log in as the mailbox itself; " + u.login()
+		return who + " has logged in, and may not use the mailbox " + mail.Printable(mailbox) + ": give " + who +
+			" Send As for it (Add-RecipientPermission), and Full Access for large mail (Add-MailboxPermission), or " +
+			"log in as the mailbox itself; " + u.login()
 	}
-	return "look at the delegated permission " + own + " of the application in App registrations, API permissions, and then " + u.login() + "; an application permission is of no use to a login of a person, and Conditional Access may refuse too"
+	return "look at the delegated permission " + own + " of the application in App registrations, API permissions, " +
+		"and then " + u.login() + "; an application permission is of no use to a login of a person, and Conditional " +
+		"Access may refuse too"
 }
 
 func (u *Upstream) adviceForSendAs(r rights) string {
-	fix := "give the person who has logged in, or the mailbox, Send As for the address in From, or let the message's From be the mailbox"
+	fix := "give the person who has logged in, or the mailbox, Send As for the address in From, or let the " +
+		"message's From be the mailbox"
 	if r.known && !r.has("Mail.Send.Shared") {
 		fix += "; the consent needs Mail.Send.Shared for that too: " + u.login()
 	}
@@ -64,7 +74,8 @@ func (u *Upstream) adviceForSendAs(r rights) string {
 // adviceForDrafts is about Mail.ReadWrite.
 func (u *Upstream) adviceForDrafts(r rights, mailbox string) string {
 	if u.o.Delegated {
-		return `large_mail = "upload" makes drafts: ` + u.adviceForPerson(r, mailbox, "Mail.ReadWrite", "Mail.ReadWrite.Shared") + ". Smaller mail is not affected"
+		return `large_mail = "upload" makes drafts: ` + u.adviceForPerson(r, mailbox, "Mail.ReadWrite",
+			"Mail.ReadWrite.Shared") + ". Smaller mail is not affected"
 	}
 	return noReadWrite.Fix
 }

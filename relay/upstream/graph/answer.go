@@ -29,10 +29,11 @@ const maxRetryAfter = day
 
 // answer is what Graph said, or what stands between. Texts are bounded and printable.
 type answer struct {
-	status     int
-	codes      []string // of the error and of those wrapped in it, the outermost first; none if the body is no error of Graph's
-	message    string   // theirs
-	page       bool     // the body is a web page: a proxy, a firewall or a gateway speaks
+	status int
+	// of the error and of those wrapped in it, the outermost first; none if the body is no error of Graph's
+	codes      []string
+	message    string // theirs
+	page       bool   // the body is a web page: a proxy, a firewall or a gateway speaks
 	requestID  string
 	retryAfter time.Duration
 }
@@ -103,9 +104,9 @@ func (a *answer) addCode(code string) {
 	}
 }
 
-// wrapped collects codes and messages from the forms that errors come in: Graph's {"error":{code, message, innerError}}, OData's
-// {"odata.error":{code, message:{value}}}, OAuth's {"error":"code","error_description":"…"}, the responses of a batch, and any
-// of them as a JSON text in the message of another.
+// wrapped collects codes and messages from the forms that errors come in: Graph's {"error":{code, message,
+// innerError}}, OData's {"odata.error":{code, message:{value}}}, OAuth's {"error":"code","error_description":"…"}, the
+// responses of a batch, and any of them as a JSON text in the message of another.
 type wrapped struct {
 	a        *answer
 	messages []string

@@ -18,21 +18,16 @@ import (
 	"postern/relay/upstream/via"
 )
 
-// Test goes the way of a delivery for the configured mailbox and sends nothing. It returns what happened up to the first
-// failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no place, and the
-// account hears nothing of the outcome.
+// TestSenders goes the way of a delivery for the configured mailbox and sends nothing. It returns what happened up to
+// the first failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no slot, and
+// the account hears nothing of the outcome. With AsThemselves it tries the mailbox of each sender too, which is who
+// sends then; one that does not let us in does not keep the others from being tried: its mail would go by the configured
+// one, which comes first. Without AsThemselves senders make no difference: Graph judges them with a message.
 //
-// The permission is probed with the very request of a delivery, whose body is no base64 at all: with Mail.Send, Graph answers
-// 400 ErrorMimeContentInvalidBase64String, without it 403. So no right beside Mail.Send is needed to find out. The right to
-// make drafts is probed in the same way. What cannot be found out without sending is whether the mailbox may use another
-// address in From, and whether its quota is used up.
-func (u *Upstream) Test(ctx context.Context) []upstream.Step {
-	return u.TestSenders(ctx, upstream.Trial{})
-}
-
-// TestSenders is Test, and with AsThemselves for the mailbox of each sender too, which is who sends then. A mailbox that does
-// not let us in does not keep the others from being tried: its mail would go by the configured one, which comes first. Without
-// AsThemselves senders make no difference: Graph judges them with a message.
+// The permission is probed with the very request of a delivery, whose body is no base64 at all: with Mail.Send, Graph
+// answers 400 ErrorMimeContentInvalidBase64String, without it 403. So no right beside Mail.Send is needed to find out.
+// The right to make drafts is probed in the same way. What cannot be found out without sending is whether the mailbox
+// may use another address in From, and whether its quota is used up.
 func (u *Upstream) TestSenders(ctx context.Context, trial upstream.Trial) []upstream.Step {
 	t := tester{u: u, trial: trial, limit: time.Minute, mailbox: u.o.Username}
 	if trial.Limit > 0 {
@@ -69,7 +64,7 @@ func (t *tester) box(ctx context.Context) {
 	}
 }
 
-// tester is one Test with connections of its own.
+// tester is one test with connections of its own.
 type tester struct {
 	u       *Upstream
 	trial   upstream.Trial
@@ -93,7 +88,8 @@ func (t *tester) add(name string, took time.Duration, seen string, f *fault) boo
 	if f != nil {
 		s.Cause, s.Reply = explain(f, t.u.adviceFor(f.rule, t.mailbox, t.token)), f.reply
 		if t.sender != "" && f.stage == mail.StageAuth && f.class == mail.AccountFault {
-			s.Cause += " Until then this sender's mail goes by " + mail.Printable(t.u.o.Username) + ", which needs Send As for the address."
+			s.Cause += " Until then this sender's mail goes by " + mail.Printable(t.u.o.Username) +
+				", which needs Send As for the address."
 		}
 	}
 	t.steps = append(t.steps, s)
@@ -142,7 +138,8 @@ func (t *tester) connect(ctx context.Context) bool {
 	}
 	f := t.u.unreached(unwrapURL(err))
 	if f == nil {
-		f = &fault{stage: mail.StageConnect, class: mail.BackPressure, err: err, reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
+		f = &fault{stage: mail.StageConnect, class: mail.BackPressure, err: err,
+			reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
 	}
 	if throughProxy(err) {
 		name = "proxy"
@@ -174,7 +171,8 @@ func (t *tester) fetch(ctx context.Context) bool {
 		return t.add("token", time.Since(begun), "", tokenFault(err))
 	}
 	t.token = token
-	return t.add("token", time.Since(begun), "an access token for "+mail.Printable(t.mailbox)+readRights(token).describe(), nil)
+	return t.add("token", time.Since(begun),
+		"an access token for "+mail.Printable(t.mailbox)+readRights(token).describe(), nil)
 }
 
 // notBase64 has no letter of base64's alphabet: there is nothing in it that could be sent.
@@ -191,11 +189,13 @@ func (t *tester) permission(ctx context.Context) bool {
 		return t.add("permission", time.Since(begun), "", f)
 	}
 	return t.add("permission", time.Since(begun), "Graph would take mail for "+mail.Printable(t.mailbox)+
-		" (nothing was sent). Not checked, because it shows only when mail is sent: other addresses in From, and what is left of the quota.", nil)
+		" (nothing was sent). Not checked, because it shows only when mail is sent: other addresses in From, and "+
+		"what is left of the quota.", nil)
 }
 
 func saysNoBase64(a *answer) bool {
-	return a.status == http.StatusBadRequest && slices.ContainsFunc(a.codes, func(code string) bool { return strings.HasPrefix(code, "ErrorMimeContent") })
+	return a.status == http.StatusBadRequest && slices.ContainsFunc(a.codes,
+		func(code string) bool { return strings.HasPrefix(code, "ErrorMimeContent") })
 }
 
 // judge makes a fault of an answer to a probe.
@@ -205,7 +205,8 @@ func (t *tester) judge(a *answer) *fault {
 		t.u.o.DropToken(t.mailbox, t.token)
 	}
 	if f.rule.Name == unknownRule || a.status/100 == 2 {
-		f.reply = mail.R(451, "4.3.0", "Graph gave an unexpected answer to a request that cannot be mail: %s", a.words())
+		f.reply = mail.R(451, "4.3.0", "Graph gave an unexpected answer to a request that cannot be mail: %s",
+			a.words())
 	}
 	return f
 }
@@ -224,7 +225,8 @@ func (t *tester) probe(ctx context.Context, target string) (*answer, *fault) {
 	}
 	f := t.u.unreached(unwrapURL(err))
 	if f == nil {
-		f = &fault{stage: mail.StageDot, class: mail.Deferral, err: err, reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
+		f = &fault{stage: mail.StageDot, class: mail.Deferral, err: err,
+			reply: mail.R(451, "4.4.2", "%s %s", t.u.host, describe(err))}
 	}
 	return nil, f
 }

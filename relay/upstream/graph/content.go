@@ -61,8 +61,8 @@ func (p *payload) encoded() int64 { return (p.size() + 2) / 3 * 4 }
 // block is how many octets are encoded at a time; a multiple of three.
 const block = 24 << 10
 
-// encoder is a payload as the body of a request: base64 without line ends, read once. A transport may go on reading when the
-// answer is there already; release ends that, since the content lives only as long as the attempt.
+// encoder is a payload as the body of a request: base64 without line ends, read once. A transport may go on reading
+// when the answer is there already; release ends that, since the content lives only as long as the attempt.
 type encoder struct {
 	mu   sync.Mutex // guards what follows, up to released
 	head []byte     // what is left of it
@@ -114,7 +114,8 @@ var (
 	errReleased = errors.New("the request is over")
 )
 
-// Read implements io.Reader. An error of the content stops the request before its end, so that Graph gets no cut message.
+// Read implements io.Reader. An error of the content stops the request before its end, so that Graph gets no cut
+// message.
 func (e *encoder) Read(dst []byte) (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -56,7 +56,8 @@ func TestEncoder(t *testing.T) {
 		body := strings.Repeat("x", n)
 		p := &payload{head: []byte("head\r\n"), content: mail.BytesContent("gone" + body), body: 4}
 		var first string
-		for _, wrap := range []func(io.Reader) io.Reader{iotest.OneByteReader, iotest.HalfReader, iotest.DataErrReader} {
+		for _, wrap := range []func(io.Reader) io.Reader{iotest.OneByteReader, iotest.HalfReader,
+			iotest.DataErrReader} {
 			e, err := p.open()
 			if err != nil {
 				t.Fatal(err)
@@ -93,7 +94,8 @@ func (instant) RoundTrip(r *http.Request) (*http.Response, error) {
 func BenchmarkSend(b *testing.B) {
 	for _, size := range []int{4 << 10, 1 << 20} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			u, _ := connected(b, fakeprovider.NewGraph(fakeprovider.GraphOptions{}), func(o *Options) { o.Transport = instant{} })
+			u, _ := connected(b, fakeprovider.NewGraph(fakeprovider.GraphOptions{}),
+				func(o *Options) { o.Transport = instant{} })
 			tx := to(b, "To: a@example.org\r\n", "a@example.org", "blind@example.org")
 			tx.Content = mail.BytesContent(text("To: a@example.org\r\n") + strings.Repeat("0123456789\r\n", size/12))
 			b.ReportAllocs()

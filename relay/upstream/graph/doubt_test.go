@@ -16,8 +16,10 @@ func TestDoubtsReachTheMailbox(t *testing.T) {
 	for _, c := range []struct {
 		doubt upstream.Doubt
 		want  upstream.Status
-	}{{upstream.DoubtMessage, upstream.Ready}, {upstream.DoubtSender, upstream.Ready}, {upstream.DoubtIdentity, upstream.Paused}} {
-		fake.Fail(fakeprovider.GraphFault{Status: 400, Code: "ErrorMessageBlocked", Message: "The message was blocked."})
+	}{{upstream.DoubtMessage, upstream.Ready}, {upstream.DoubtSender, upstream.Ready},
+		{upstream.DoubtIdentity, upstream.Paused}} {
+		fake.Fail(fakeprovider.GraphFault{Status: 400, Code: "ErrorMessageBlocked",
+			Message: "The message was blocked."})
 		tx := to(t, "", "a@example.org")
 		tx.Review = func(results []mail.Result) upstream.Doubt {
 			if r := &results[0]; r.Class != mail.MessageFault || r.Rule != "refused-content" {

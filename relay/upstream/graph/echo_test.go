@@ -19,10 +19,11 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 func TestTheTokenDoesNotComeBack(t *testing.T) {
 	token := "eyJ0eXAiOiJKV1QiLCJub25jZSI6I" + strings.Repeat("kF7xQ2w_z9", 150)
 	for name, body := range map[string]string{
-		"whole":      `{"error":{"code":"InvalidAuthenticationToken","message":"Bearer %[1]s is no token"}}`,
-		"at the cut": `{"error":{"code":"ErrorInvalidRequest","message":"` + strings.Repeat("x", maxMessage-20) + `%[1]s"}}`,
-		"as code":    `{"error":{"code":"%[1]s","message":"no"}}`,
-		"as HTML":    `<html>%[1]s</html>`,
+		"whole": `{"error":{"code":"InvalidAuthenticationToken","message":"Bearer %[1]s is no token"}}`,
+		"at the cut": `{"error":{"code":"ErrorInvalidRequest","message":"` + strings.Repeat("x", maxMessage-20) +
+			`%[1]s"}}`,
+		"as code": `{"error":{"code":"%[1]s","message":"no"}}`,
+		"as HTML": `<html>%[1]s</html>`,
 	} {
 		for _, status := range []int{400, 401, 403, 500} {
 			fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})

@@ -9,8 +9,8 @@ import (
 	"postern/mail"
 )
 
-// Graph sends to the people in these fields. Whether it also looks at the resent ones is not documented: they must not name
-// strangers, and nobody is taken to be reached by them.
+// Graph sends to the people in these fields. Whether it also looks at the resent ones is not documented: they must not
+// name strangers, and nobody is taken to be reached by them.
 var (
 	recipientFields = []string{"To", "Cc", "Bcc"}
 	resentFields    = []string{"Resent-To", "Resent-Cc", "Resent-Bcc", "Apparently-To"}
@@ -35,7 +35,8 @@ type span struct {
 	text     string
 }
 
-// key makes addresses comparable as Exchange compares them: without regard to case, whichever of its forms a domain has.
+// key makes addresses comparable as Exchange compares them: without regard to case, whichever of its forms a domain
+// has.
 func key(a mail.Address) string {
 	domain := a.Domain
 	if !ascii(domain) {
@@ -67,8 +68,8 @@ type shape struct {
 	written []correction // of addresses that Graph could misread
 }
 
-// compare finds out who of the recipients needs a Bcc. A header that names anybody else is a fault: of the message, or, if
-// whole knows them, of our having parted the envelope.
+// compare finds out who of the recipients needs a Bcc. A header that names anybody else is a fault: of the message, or,
+// if whole knows them, of our having parted the envelope.
 func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (shape, *fault) {
 	in := keys(recipients, func(r mail.Recipient) mail.Address { return r.To })
 	ours := keys(whole, func(a mail.Address) mail.Address { return a })
@@ -124,8 +125,8 @@ func compare(h mail.Header, recipients []mail.Recipient, whole []mail.Address) (
 	return s, nil
 }
 
-// isRecipientField returns the field's name in our spelling, "" for other fields. counts: Graph is known to send to those in
-// it. Bcc does not count, since ours takes its place.
+// isRecipientField returns the field's name in our spelling, "" for other fields. counts: Graph is known to send to
+// those in it. Bcc does not count, since ours takes its place.
 func isRecipientField(f mail.Field) (name string, counts bool) {
 	for _, name := range recipientFields {
 		if f.Is(name) {
@@ -142,27 +143,32 @@ func isRecipientField(f mail.Field) (name string, counts bool) {
 
 // RFC 3463 §3.4, X.3.3: the system is not capable of selected features. An envelope of its own is such a feature.
 func stranger(field string, a mail.Address) *fault {
-	return messageFault(554, "5.3.3", "the %s field names %s, who is no recipient of this message. Microsoft Graph sends to everybody in the header, so it cannot carry this message: "+
+	return messageFault(554, "5.3.3", "the %s field names %s, who is no recipient of this message. Microsoft Graph "+
+		"sends to everybody in the header, so it cannot carry this message: "+
 		"name its recipients only, or send it by an SMTP upstream", field, mail.Printable(a.String()))
 }
 
 func unclear(field, text string) *fault {
-	return messageFault(554, "5.3.3", "the %s field has %q, of which nobody can tell to whom Microsoft Graph would send: write Name <user@example.com>", field, mail.Cut(mail.Printable(text), 100))
+	return messageFault(554, "5.3.3", "the %s field has %q, of which nobody can tell to whom Microsoft Graph would "+
+		"send: write Name <user@example.com>", field, mail.Cut(mail.Printable(text), 100))
 }
 
 // partedFault keeps the mail: it is not the sender's doing. Being back-pressure lets the next upstream of a route try.
 func partedFault(field string, a mail.Address) *fault {
 	return &fault{stage: mail.StageMail, class: mail.BackPressure, ours: true,
-		reply: mail.R(451, "4.3.3", "the %s field names %s, who has this message already or gets it by another upstream. Microsoft Graph would send it again: "+
-			"it waits for an SMTP upstream; one route must have all recipients of a message that goes by Graph", field, mail.Printable(a.String()))}
+		reply: mail.R(451, "4.3.3", "the %s field names %s, who has this message already or gets it by another "+
+			"upstream. Microsoft Graph would send it again: "+
+			"it waits for an SMTP upstream; one route must have all recipients of a message that goes by Graph", field,
+			mail.Printable(a.String()))}
 }
 
 func messageFault(code int, enhanced, format string, args ...any) *fault {
-	return &fault{stage: mail.StageMail, class: mail.MessageFault, ours: true, reply: mail.R(code, enhanced, format, args...)}
+	return &fault{stage: mail.StageMail, class: mail.MessageFault, ours: true,
+		reply: mail.R(code, enhanced, format, args...)}
 }
 
-// readAddressees reads an address list (RFC 5322 §3.4) so that no reader can find somebody in it who is neither in sure nor
-// in possible: whatever holds an "@" outside quotes and comments is looked at.
+// readAddressees reads an address list (RFC 5322 §3.4) so that no reader can find somebody in it who is neither in sure
+// nor in possible: whatever holds an "@" outside quotes and comments is looked at.
 func readAddressees(value string) addressees {
 	var who addressees
 	var e entry
@@ -293,7 +299,8 @@ func (who *addressees) look(text string) {
 		if !strings.Contains(word, "@") {
 			continue
 		}
-		if n := len(word); n > 2 && word[0] == '\'' && word[n-1] == '\'' { // as Outlook writes an address that is its own name
+		// as Outlook writes an address that is its own name
+		if n := len(word); n > 2 && word[0] == '\'' && word[n-1] == '\'' {
 			word = word[1 : n-1]
 		}
 		if a, err := mail.ParseAddress(word); err == nil {

@@ -18,7 +18,8 @@ import (
 	"postern/relay/upstream/via"
 )
 
-// fault is why a message was not taken. The reply is Graph's in the words of SMTP, or one of ours that describes the trouble.
+// fault is why a message was not taken. The reply is Graph's in the words of SMTP, or one of ours that describes the
+// trouble.
 type fault struct {
 	stage      mail.Stage
 	class      mail.Class
@@ -56,11 +57,13 @@ func (f *fault) verdict() account.Verdict {
 
 func (f *fault) news() account.News {
 	early := !f.answered && f.stage != mail.StageDot && f.stage != mail.StageData
-	return account.News{Verdict: f.verdict(), Reply: f.reply, Early: early, AtLeast: f.retryAfter, Spent: f.rule != nil && f.rule.Quota}
+	return account.News{Verdict: f.verdict(), Reply: f.reply, Early: early, AtLeast: f.retryAfter,
+		Spent: f.rule != nil && f.rule.Quota}
 }
 
 func (f *fault) apply(r *mail.Result) {
-	r.Class, r.Stage, r.Reply, r.RetryAfter, r.Uncertain, r.Note, r.Err = f.class, f.stage, f.reply, f.retryAfter, f.uncertain, f.note, f.err
+	r.Class, r.Stage, r.Reply, r.RetryAfter, r.Uncertain, r.Note, r.Err = f.class, f.stage, f.reply, f.retryAfter,
+		f.uncertain, f.note, f.err
 	r.OfSender = f.author
 	if r.Rule = ""; f.rule != nil {
 		r.Rule = f.rule.Name
@@ -68,7 +71,8 @@ func (f *fault) apply(r *mail.Result) {
 }
 
 func contentFault(err error) *fault {
-	return &fault{stage: mail.StageData, class: mail.Deferral, ours: true, reply: mail.R(451, "4.3.0", "the message cannot be read now"), err: err}
+	return &fault{stage: mail.StageData, class: mail.Deferral, ours: true,
+		reply: mail.R(451, "4.3.0", "the message cannot be read now"), err: err}
 }
 
 // signFault: there is no unsigned send, and no bounce for a key of ours.
@@ -102,7 +106,8 @@ func (u *Upstream) lost(ctx context.Context, err error, gone bool) *fault {
 	} else if f := u.unreached(err); f != nil && !gone { // an alert behind the request is no refusal of TLS
 		return f
 	}
-	f := &fault{stage: mail.StageData, class: mail.Deferral, err: err, reply: mail.R(451, "4.4.2", "%s %s", u.host, describe(err))}
+	f := &fault{stage: mail.StageData, class: mail.Deferral, err: err,
+		reply: mail.R(451, "4.4.2", "%s %s", u.host, describe(err))}
 	f.ours = errors.Is(err, errStopped)
 	if gone {
 		f.stage, f.uncertain = mail.StageDot, true
@@ -113,7 +118,8 @@ func (u *Upstream) lost(ctx context.Context, err error, gone bool) *fault {
 
 func timedOut(err error) bool {
 	var netErr net.Error
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout()
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.As(err, &netErr) && netErr.Timeout()
 }
 
 func describe(err error) string {
@@ -122,7 +128,8 @@ func describe(err error) string {
 		return "was left because we are shutting down or out of time"
 	case errors.Is(err, errTimeout), timedOut(err):
 		return "did not answer in time"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return "closed the connection"
 	}
 	return "cannot be talked to: " + mail.Cut(mail.Printable(err.Error()), maxMessage)
@@ -139,10 +146,12 @@ func (u *Upstream) unreached(err error) *fault {
 		record       tls.RecordHeaderError
 	)
 	network := func(stage mail.Stage, enhanced, text string) *fault {
-		return &fault{stage: stage, class: mail.BackPressure, err: err, reply: mail.R(451, enhanced, "%s", u.host+" "+text)}
+		return &fault{stage: stage, class: mail.BackPressure, err: err,
+			reply: mail.R(451, enhanced, "%s", u.host+" "+text)}
 	}
 	badTLS := func(text string) *fault {
-		return &fault{stage: mail.StageTLS, class: mail.AccountFault, err: err, reply: mail.R(454, "4.7.5", "%s", u.host+": "+text)}
+		return &fault{stage: mail.StageTLS, class: mail.AccountFault, err: err,
+			reply: mail.R(454, "4.7.5", "%s", u.host+": "+text)}
 	}
 	if text, ok := whytls.Handshake(err, false); ok && !errors.As(err, &proxy) {
 		return badTLS(text)
@@ -163,7 +172,8 @@ func (u *Upstream) unreached(err error) *fault {
 	case errors.As(err, &way) && (errors.Is(err, errTimeout) || timedOut(err)):
 		return network(mail.StageConnect, "4.4.1", "cannot be reached in time")
 	case errors.As(err, &way) && !errors.Is(err, context.Canceled) && !errors.Is(err, errStopped):
-		return network(mail.StageConnect, "4.4.1", "cannot be reached: "+mail.Cut(mail.Printable(way.Error()), maxMessage))
+		return network(mail.StageConnect, "4.4.1", "cannot be reached: "+mail.Cut(mail.Printable(way.Error()),
+			maxMessage))
 	}
 	return nil
 }

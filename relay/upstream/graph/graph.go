@@ -1,22 +1,23 @@
-// Package graph sends mail through Microsoft Graph, for tenants where SMTP AUTH is off: one HTTPS request for each message,
-// POST {base}/users/{mailbox}/sendMail with the message as MIME in base64. It stands beside the smart host client and has
-// the same words: places, states, transactions, one mail.Result for each recipient.
+// Package graph sends mail through Microsoft Graph, for tenants where SMTP AUTH is off: one HTTPS request for each
+// message, POST {base}/users/{mailbox}/sendMail with the message as MIME in base64. It stands beside the smart host
+// client and has the same words: slots, states, transactions, one mail.Result for each recipient.
 //
-// Graph knows no envelope. It sends to whoever the header names, so the package compares the two before it says anything:
-// recipients that the header lacks get a Bcc field, which Exchange takes out again; a header that names somebody outside the
-// envelope is refused, because that person would get the mail. The reverse-path is not carried (Exchange sends from the
-// mailbox), neither are the parameters of DSN. Bodies are never recoded: what does not fit one request is refused, unless
-// Options.LargeMail lets it be taken apart into a draft and its files (see large.go).
+// Graph knows no envelope. It sends to whoever the header names, so the package compares the two before it says
+// anything: recipients that the header lacks get a Bcc field, which Exchange takes out again; a header that names
+// somebody outside the envelope is refused, because that person would get the mail. The reverse-path is not carried
+// (Exchange sends from the mailbox), neither are the parameters of DSN. Bodies are never recoded: what does not fit one
+// request is refused, unless Options.LargeMail lets it be taken apart into a draft and its files (see large.go).
 //
 // Failure semantics:
-//   - Delivered is 202 and nothing else. Another 2xx has been seen for mail that was not sent: it defers and is Uncertain.
-//   - What is about us (token, permission, mailbox, quota, throttling, network) is AccountFault or BackPressure; the mailbox
-//     waits (see account), the mail does not fail.
+//   - Delivered is 202 and nothing else. Another 2xx has been seen for mail that was not sent: it defers and is
+//     Uncertain.
+//   - What is about us (token, permission, mailbox, quota, throttling, network) is AccountFault or BackPressure; the
+//     mailbox waits (see account), the mail does not fail.
 //   - ErrorSendAsDenied is an account fault of one header author; the mailbox goes on with others.
-//   - Silence, or 500, 502 or 504, after the last octet of a request defers and is Uncertain: Graph has been seen to send such
-//     mail. A request that was cut before its last octet is certain: Graph has not got it.
-//   - A draft is nobody's mail: what fails before it is sent is certain, and the draft is deleted. A right to make drafts that is
-//     missing holds large mail back, and no other.
+//   - Silence, or 500, 502 or 504, after the last octet of a request defers and is Uncertain: Graph has been seen to
+//     send such mail. A request that was cut before its last octet is certain: Graph has not got it.
+//   - A draft is nobody's mail: what fails before it is sent is certain, and the draft is deleted. A right to make
+//     drafts that is missing holds large mail back, and no other.
 //   - 429 and 503 are no acceptance, even if the field has seen a few that were.
 //   - What Graph says is bounded, made printable, and kept with its request id. Redirects are not followed.
 package graph
@@ -42,7 +43,8 @@ import (
 // GlobalURL is the service root of Microsoft's worldwide cloud.
 const GlobalURL = "https://graph.microsoft.com/v1.0"
 
-// The service roots of the clouds, by the names that [upstream.oauth] has for them (learn.microsoft.com/graph/deployments).
+// The service roots of the clouds, by the names that [upstream.oauth] has for them
+// (learn.microsoft.com/graph/deployments).
 var cloudURLs = map[string]string{
 	"":           GlobalURL,
 	"us-gov":     "https://graph.microsoft.us/v1.0",
@@ -68,8 +70,8 @@ const (
 	DefaultRecipients = 500
 )
 
-// Options describe one upstream. They are not changed after New. Username is the mailbox, by its address or an object id; the error
-// of a Token is shown to people. Without Dial the proxy of the environment is used.
+// Options describe one upstream. They are not changed after New. Username is the mailbox, by its address or an object
+// id; the error of a Token is shown to people. Without Dial the proxy of the environment is used.
 type Options struct {
 	upstream.Settings
 
@@ -82,9 +84,6 @@ type Options struct {
 
 	// LargeMail says what becomes of a message over DefaultMessageSize: RefuseLarge or UploadLarge.
 	LargeMail string
-
-	// Rules come before the built-in ones.
-	Rules []Rule
 
 	Transport http.RoundTripper // nil: one of our own, with Dial
 }
@@ -99,7 +98,8 @@ type Timeouts struct {
 }
 
 // Standard are the usual timeouts. That of a request is as for the final dot of SMTP.
-var Standard = Timeouts{Connect: 15 * time.Second, TLS: 30 * time.Second, Token: time.Minute, Request: 10 * time.Minute, Drain: 10 * time.Second}
+var Standard = Timeouts{Connect: 15 * time.Second, TLS: 30 * time.Second, Token: time.Minute, Request: 10 * time.Minute,
+	Drain: 10 * time.Second}
 
 func (o *Options) check() error {
 	if err := o.Settings.Check(); err != nil {
@@ -124,7 +124,6 @@ type Upstream struct {
 
 	o      Options
 	host   string // of BaseURL
-	rules  []matcher
 	client *http.Client
 	log    *slog.Logger
 
@@ -140,15 +139,12 @@ func New(o Options) (*Upstream, error) {
 		return nil, err
 	}
 	base, err := url.Parse(o.BaseURL)
-	if err != nil || base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" {
+	if err != nil || base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" ||
+		base.Fragment != "" {
 		return nil, fmt.Errorf("base URL %q is not like %s", o.BaseURL, GlobalURL)
 	}
-	rules, err := compileRules(o.Rules)
-	if err != nil {
-		return nil, err
-	}
 	u := &Upstream{
-		o: o, host: base.Host, rules: rules, client: newClient(&o), log: o.Logger.With("upstream", o.Name),
+		o: o, host: base.Host, client: newClient(&o), log: o.Logger.With("upstream", o.Name),
 		large: large.New(),
 	}
 	u.ctx, u.stop = context.WithCancel(context.Background())
@@ -164,7 +160,10 @@ func newClient(o *Options) *http.Client {
 	if rt == nil {
 		rt = newTransport(o)
 	}
-	return &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: rt, CheckRedirect: func(*http.Request,
+		[]*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 }
 
 func newTransport(o *Options) *http.Transport {

@@ -108,7 +108,8 @@ func send(t testing.TB, u *Upstream, tx upstream.Transaction) []mail.Result {
 		t.Fatalf("%d results for %d recipients", len(results), len(tx.Recipients))
 	}
 	for i, r := range results {
-		if r.Recipient != i || r.Upstream != "graph" || r.Host == "" || r.Identity == "" || r.Class == mail.Unknown || r.Reply.IsZero() || r.RelayedDSN {
+		if r.Recipient != i || r.Upstream != "graph" || r.Host == "" || r.Identity == "" || r.Class == mail.Unknown ||
+			r.Reply.IsZero() || r.RelayedDSN {
 			t.Errorf("result %d is %+v", i, r)
 		}
 	}

@@ -87,7 +87,7 @@ func TestUntrustedTLS(t *testing.T) {
 			if fake.Requests() != 0 {
 				t.Error("a request was sent")
 			}
-			steps := u.Test(t.Context())
+			steps := u.TestSenders(t.Context(), upstream.Trial{})
 			if last := steps[len(steps)-1]; last.Name != "tls" || last.OK || !strings.Contains(last.Cause, c.says) {
 				t.Errorf("%+v", steps)
 			}
@@ -102,7 +102,7 @@ func TestUnreachable(t *testing.T) {
 	if r.Class != mail.BackPressure || r.Stage != mail.StageConnect || r.Uncertain || status(u) != upstreamBackingOff {
 		t.Errorf("%s at %s: %s", r.Class, r.Stage, r.Reply)
 	}
-	steps := u.Test(t.Context())
+	steps := u.TestSenders(t.Context(), upstream.Trial{})
 	if last := steps[len(steps)-1]; last.OK || last.Name != "connect" || !strings.Contains(last.Cause, "firewall") {
 		t.Errorf("%+v", steps)
 	}
@@ -139,7 +139,7 @@ func TestTest(t *testing.T) {
 		}
 		return strings.Join(s, " ")
 	}
-	steps := u.Test(t.Context())
+	steps := u.TestSenders(t.Context(), upstream.Trial{})
 	if names(steps) != "connect tls token permission" { // an address needs no resolving
 		t.Errorf("%s", names(steps))
 	}
@@ -149,7 +149,7 @@ func TestTest(t *testing.T) {
 		}
 	}
 	access = fakeprovider.AccessDenied
-	last := func() upstream.Step { s := u.Test(t.Context()); return s[len(s)-1] }
+	last := func() upstream.Step { s := u.TestSenders(t.Context(), upstream.Trial{}); return s[len(s)-1] }
 	if s := last(); s.OK || s.Name != "permission" || !strings.Contains(s.Cause, "Mail.Send") || k.drops() != 1 {
 		t.Errorf("denied: %+v", s)
 	}
@@ -160,8 +160,10 @@ func TestTest(t *testing.T) {
 	access = fakeprovider.AccessGranted
 	senders := []mail.Address{address(t, "nobody@example.com"), address(t, office)}
 	s := u.TestSenders(t.Context(), upstream.Trial{Senders: senders, AsThemselves: true})
-	if names(s) != "connect tls token permission token permission token permission" || s[5].OK || s[5].Sender != "nobody@example.com" || s[5].Identity != "nobody@example.com" ||
-		!strings.Contains(s[5].Cause, "no such mailbox") || !strings.Contains(s[5].Cause, "goes by "+office) || !s[7].OK || s[7].Sender != office {
+	if names(s) != "connect tls token permission token permission token permission" || s[5].OK ||
+		s[5].Sender != "nobody@example.com" || s[5].Identity != "nobody@example.com" ||
+		!strings.Contains(s[5].Cause, "no such mailbox") || !strings.Contains(s[5].Cause, "goes by "+office) ||
+		!s[7].OK || s[7].Sender != office {
 		t.Errorf("senders: %+v", s)
 	}
 	if s := u.TestSenders(t.Context(), upstream.Trial{Senders: senders}); len(s) != 4 {
@@ -179,14 +181,18 @@ func TestTest(t *testing.T) {
 // Where large mail is rebuilt, its right is probed too, and no draft is made.
 func TestTestOfLargeMail(t *testing.T) {
 	access := fakeprovider.AccessDenied
-	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{ReadWrite: func(string, string) fakeprovider.Access { return access }})
+	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{ReadWrite: func(string,
+		string) fakeprovider.Access {
+		return access
+	}})
 	u, k := uploading(t, fake, nil)
-	steps := u.Test(t.Context())
-	if last := steps[len(steps)-1]; last.OK || last.Name != "large-mail" || !strings.Contains(last.Cause, `"Application Mail.ReadWrite"`) || k.drops() != 1 {
+	steps := u.TestSenders(t.Context(), upstream.Trial{})
+	if last := steps[len(steps)-1]; last.OK || last.Name != "large-mail" ||
+		!strings.Contains(last.Cause, `"Application Mail.ReadWrite"`) || k.drops() != 1 {
 		t.Errorf("%+v", steps)
 	}
 	access = fakeprovider.AccessGranted
-	steps = u.Test(t.Context())
+	steps = u.TestSenders(t.Context(), upstream.Trial{})
 	if last := steps[len(steps)-1]; !last.OK || last.Name != "large-mail" || last.Seen == "" {
 		t.Errorf("%+v", steps)
 	}
@@ -204,7 +210,6 @@ func TestOptions(t *testing.T) {
 		"is not like":      func(o *Options) { o.BaseURL = "https://u:p@graph.example.com" },
 		"large_mail":       func(o *Options) { o.LargeMail = "maybe" },
 		"too few":          func(o *Options) { o.Timeouts.Drain = 0 },
-		`rule "x"`:         func(o *Options) { o.Rules = []Rule{{Name: "x", Text: "("}} },
 	} {
 		o := options(&tokens{})
 		change(&o)
@@ -232,7 +237,8 @@ func TestOptions(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 9, 1, 8, 0, 0, 0, time.UTC)
 	for value, want := range map[string]time.Duration{
-		"": 0, "17": 17 * time.Second, "1.5": 1500 * time.Millisecond, "-4": 0, "NaN": 0, "Inf": day, "999999999": day, "soon": 0,
+		"": 0, "17": 17 * time.Second, "1.5": 1500 * time.Millisecond, "-4": 0, "NaN": 0, "Inf": day, "999999999": day,
+		"soon":                          0,
 		"Tue, 01 Sep 2026 08:00:30 GMT": 30 * time.Second, "Tue, 01 Sep 2020 08:00:30 GMT": 0,
 	} {
 		if got := retryAfter(value, now); got != want {
@@ -252,7 +258,8 @@ func TestSilentTLS(t *testing.T) {
 		o.Transport, o.BaseURL, o.Timeouts.TLS = nil, "https://"+l.Addr().String()+"/v1.0", 50*time.Millisecond
 	})
 	r := only(t, send(t, u, to(t, "", "a@example.org")))
-	if r.Class != mail.BackPressure || r.Stage != mail.StageTLS || !strings.Contains(r.Reply.Text, "did not finish the TLS handshake") {
+	if r.Class != mail.BackPressure || r.Stage != mail.StageTLS ||
+		!strings.Contains(r.Reply.Text, "did not finish the TLS handshake") {
 		t.Errorf("%s at %s: %s", r.Class, r.Stage, r.Reply)
 	}
 }

@@ -248,8 +248,7 @@ func (c *drafting) Upload(ctx context.Context, address string, r large.Request) 
 		return nil, contentFault(errors.New("read the address of an upload session"))
 	}
 	u := c.a.u
-	s := &uploadHost{c: c, peer: &Upstream{o: u.o, host: at.Host, rules: u.rules, client: u.client, log: u.log,
-		ctx: u.ctx}}
+	s := &uploadHost{c: c, peer: &Upstream{o: u.o, host: at.Host, client: u.client, log: u.log, ctx: u.ctx}}
 	ans, f := s.peer.exchange(ctx, address, "", stepOf(r))
 	if f != nil {
 		s.setAside(f)

@@ -7,8 +7,8 @@ import (
 	"postern/mail"
 )
 
-// Headers name the envelope's recipients in other words: a domain in another form, a local part alone. They are taken for them, and
-// go out in full, since Exchange reads such words in its own way.
+// Headers name the envelope's recipients in other words: a domain in another form, a local part alone. They are taken
+// for them, and go out in full, since Exchange reads such words in its own way.
 
 // correction writes addresses of a header field in full.
 type correction struct {
@@ -16,9 +16,10 @@ type correction struct {
 	at    []span
 }
 
-// complete finds whom local parts mean, and returns what is to be written in full. A fault is that of one that cannot be found; it
-// keeps the mail where we have parted the envelope.
-func (who *addressees) complete(field string, recipients []mail.Recipient, whole []mail.Address) (full []span, parted *fault) {
+// complete finds whom local parts mean, and returns what is to be written in full. A fault is that of one that cannot
+// be found; it keeps the mail where we have parted the envelope.
+func (who *addressees) complete(field string, recipients []mail.Recipient, whole []mail.Address) (full []span,
+	parted *fault) {
 	full = who.inFull()
 	for _, l := range who.locals {
 		a, f := meant(field, l.text, recipients, whole)
@@ -46,8 +47,8 @@ func (who *addressees) inFull() (full []span) {
 	return full
 }
 
-// meant finds the one recipient whose local part a header gives without its domain. Exchange would look the word up in its address
-// book, and may find somebody else there.
+// meant finds the one recipient whose local part a header gives without its domain. Exchange would look the word up in
+// its address book, and may find somebody else there.
 func meant(field, local string, recipients []mail.Recipient, whole []mail.Address) (mail.Address, *fault) {
 	find := func(n int, address func(int) mail.Address) (found mail.Address, distinct int) {
 		for i := range n {

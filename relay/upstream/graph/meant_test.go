@@ -15,19 +15,28 @@ func TestRecipientsInOtherWords(t *testing.T) {
 		recipients []string
 		field      string // as it goes out; "": as it came
 	}{
-		"no domain":              {"To: zoe\r\n", []string{"zoe@example.net"}, "To: zoe@example.net\r\n"},
-		"no domain, in brackets": {"To: Zoe Miller <zoe>\r\n", []string{"zoe@example.net"}, "To: Zoe Miller <zoe@example.net>\r\n"},
-		"no domain, comment":     {"To: zoe (Zoe Miller), max\r\n", []string{"zoe@example.net", "max@example.org"}, "To: zoe@example.net, max@example.org\r\n"},
-		"no domain, case":        {"To: Root, a@example.org\r\n", []string{"root@example.net", "a@example.org"}, "To: root@example.net, a@example.org\r\n"},
-		"no domain, and in full": {"To: zoe, zoe@example.net\r\n", []string{"zoe@example.net"}, "To: zoe@example.net, zoe@example.net\r\n"},
-		"no domain, group":       {"To: all: zoe, max@example.org;\r\n", []string{"zoe@example.net", "max@example.org"}, "To: all: zoe@example.net, max@example.org;\r\n"},
-		"no domain, folded":      {"To: \"Doe, J\" <j@example.org>,\r\n zoe\r\n", []string{"zoe@example.net", "j@example.org"}, "To: \"Doe, J\" <j@example.org>, zoe@example.net\r\n"},
-		"Unicode and punycode":   {"To: Z <zoe@Bücher.example>\r\n", []string{"zoe@xn--bcher-kva.example"}, "To: Z <zoe@xn--bcher-kva.example>\r\n"},
-		"punycode and Unicode":   {"To: zoe@XN--bcher-kva.example\r\n", []string{"zoe@bücher.example"}, ""},
-		"a dot behind":           {"Cc: zoe@example.net., a@example.org\r\n", []string{"zoe@example.net", "a@example.org"}, "Cc: zoe@example.net, a@example.org\r\n"},
-		"a dot in brackets":      {"To: Zoe <zoe@Example.net.>\r\n", []string{"zoe@example.net"}, "To: Zoe <zoe@example.net>\r\n"},
-		"quotes without need":    {"To: \"zoe\"@example.net\r\n", []string{"zoe@example.net"}, ""},
-		"case":                   {"To: ZOE@EXAMPLE.NET\r\n", []string{"zoe@example.net"}, ""},
+		"no domain": {"To: zoe\r\n", []string{"zoe@example.net"}, "To: zoe@example.net\r\n"},
+		"no domain, in brackets": {"To: Zoe Miller <zoe>\r\n", []string{"zoe@example.net"},
+			"To: Zoe Miller <zoe@example.net>\r\n"},
+		"no domain, comment": {"To: zoe (Zoe Miller), max\r\n", []string{"zoe@example.net", "max@example.org"},
+			"To: zoe@example.net, max@example.org\r\n"},
+		"no domain, case": {"To: Root, a@example.org\r\n", []string{"root@example.net", "a@example.org"},
+			"To: root@example.net, a@example.org\r\n"},
+		"no domain, and in full": {"To: zoe, zoe@example.net\r\n", []string{"zoe@example.net"},
+			"To: zoe@example.net, zoe@example.net\r\n"},
+		"no domain, group": {"To: all: zoe, max@example.org;\r\n", []string{"zoe@example.net", "max@example.org"},
+			"To: all: zoe@example.net, max@example.org;\r\n"},
+		"no domain, folded": {"To: \"Doe, J\" <j@example.org>,\r\n zoe\r\n",
+			[]string{"zoe@example.net", "j@example.org"}, "To: \"Doe, J\" <j@example.org>, zoe@example.net\r\n"},
+		"Unicode and punycode": {"To: Z <zoe@Bücher.example>\r\n", []string{"zoe@xn--bcher-kva.example"},
+			"To: Z <zoe@xn--bcher-kva.example>\r\n"},
+		"punycode and Unicode": {"To: zoe@XN--bcher-kva.example\r\n", []string{"zoe@bücher.example"}, ""},
+		"a dot behind": {"Cc: zoe@example.net., a@example.org\r\n",
+			[]string{"zoe@example.net", "a@example.org"}, "Cc: zoe@example.net, a@example.org\r\n"},
+		"a dot in brackets": {"To: Zoe <zoe@Example.net.>\r\n", []string{"zoe@example.net"},
+			"To: Zoe <zoe@example.net>\r\n"},
+		"quotes without need": {"To: \"zoe\"@example.net\r\n", []string{"zoe@example.net"}, ""},
+		"case":                {"To: ZOE@EXAMPLE.NET\r\n", []string{"zoe@example.net"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
@@ -67,7 +76,8 @@ func TestWordsThatMeanNobody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
 			u, _ := connected(t, fake, nil)
-			if r := only(t, send(t, u, to(t, c.header, c.recipients...))); r.Class != mail.MessageFault || r.Reply.Enhanced != "5.3.3" || fake.Requests() != 0 {
+			if r := only(t, send(t, u, to(t, c.header, c.recipients...))); r.Class != mail.MessageFault ||
+				r.Reply.Enhanced != "5.3.3" || fake.Requests() != 0 {
 				t.Errorf("%s after %d requests: %s", r.Class, fake.Requests(), r.Reply)
 			}
 		})
@@ -80,7 +90,8 @@ func TestPartedLocalPart(t *testing.T) {
 	s := reserve(t, u)
 	tx := to(t, "To: a@example.org, zoe\r\n", "a@example.org")
 	tx.Envelope = []mail.Address{address(t, "a@example.org"), address(t, "zoe@example.net")}
-	if r := s.Send(t.Context(), tx)[0]; r.Class != mail.BackPressure || !strings.Contains(r.Reply.Text, "zoe@example.net") {
+	if r := s.Send(t.Context(), tx)[0]; r.Class != mail.BackPressure ||
+		!strings.Contains(r.Reply.Text, "zoe@example.net") {
 		t.Errorf("%s: %s", r.Class, r.Reply)
 	}
 }
@@ -89,13 +100,15 @@ func TestPartedLocalPart(t *testing.T) {
 func TestRecipientsInOtherWordsOfADraft(t *testing.T) {
 	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
 	u, _ := uploading(t, fake, nil)
-	r := only(t, send(t, u, largeMail(t, "To: Zoe <zoe>, max@Bücher.example\r\n", []string{"zoe@example.net", "max@bücher.example"},
+	r := only(t, send(t, u, largeMail(t, "To: Zoe <zoe>, max@Bücher.example\r\n",
+		[]string{"zoe@example.net", "max@bücher.example"},
 		textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))))
 	if r.Class != mail.Delivered {
 		t.Fatal(r.Reply)
 	}
 	d := fake.Arrivals()[0].Draft
-	if len(d.ToRecipients) != 2 || len(d.CcRecipients)+len(d.BccRecipients) != 0 || d.ToRecipients[0].EmailAddress.Name != "Zoe" {
+	if len(d.ToRecipients) != 2 || len(d.CcRecipients)+len(d.BccRecipients) != 0 ||
+		d.ToRecipients[0].EmailAddress.Name != "Zoe" {
 		t.Errorf("to %v, cc %v, bcc %v", d.ToRecipients, d.CcRecipients, d.BccRecipients)
 	}
 }

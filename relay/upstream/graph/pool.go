@@ -20,7 +20,7 @@ func (*mailbox) Connections() (idle, closing int) { return 0, 0 }
 // Blank implements account.Held.
 func (m *mailbox) Blank() bool { return m.large.Ready() }
 
-// slot is a place reserved for a mailbox. It is used up by one Send.
+// slot is one reserved for a mailbox. It is used up by one Send.
 type slot struct {
 	*account.Slot[*mailbox]
 	u    *Upstream
@@ -29,11 +29,11 @@ type slot struct {
 
 // Reserve implements upstream.Transport.
 func (u *Upstream) Reserve(now time.Time, identity string) (upstream.Slot, time.Time) {
-	place, until := u.Table.Reserve(now, identity)
-	if place == nil {
+	reserved, until := u.Table.Reserve(now, identity)
+	if reserved == nil {
 		return nil, until
 	}
-	return &slot{Slot: place, u: u}, time.Time{}
+	return &slot{Slot: reserved, u: u}, time.Time{}
 }
 
 // Release implements upstream.Slot.

@@ -14,6 +14,7 @@ import (
 	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/fakeprovider"
+	"postern/relay/upstream"
 	"postern/relay/upstream/via"
 )
 
@@ -42,14 +43,15 @@ func TestThroughAProxy(t *testing.T) {
 		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
 		proxy := &testkit.Proxy{User: "scott", Password: "tiger"}
 		u := byProxy(t, scheme, proxy, fake)
-		if r := only(t, send(t, u, to(t, "", "a@example.org"))); r.Class != mail.Delivered || len(proxy.Asked()) != 1 || !strings.HasPrefix(proxy.Asked()[0], "graph.example.com") {
+		if r := only(t, send(t, u, to(t, "", "a@example.org"))); r.Class != mail.Delivered || len(proxy.Asked()) != 1 ||
+			!strings.HasPrefix(proxy.Asked()[0], "graph.example.com") {
 			t.Errorf("%s: %s; tunnels to %v", scheme, r.Reply, proxy.Asked())
 		}
 	}
 }
 
-// A proxy that does not let us through is a fault of the way there: the mailbox backs off, its mail goes another way or waits,
-// and nothing is uncertain.
+// A proxy that does not let us through is a fault of the way there: the mailbox backs off, its mail goes another way or
+// waits, and nothing is uncertain.
 func TestProxyThatRefuses(t *testing.T) {
 	for name, proxy := range map[string]*testkit.Proxy{
 		"407":     {User: "scott", Password: "tiger"},
@@ -62,14 +64,18 @@ func TestProxyThatRefuses(t *testing.T) {
 			fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
 			u := byProxy(t, "http://", proxy, fake)
 			r := only(t, send(t, u, to(t, "", "a@example.org")))
-			if r.Class != mail.BackPressure || r.Stage != mail.StageConnect || r.Uncertain || status(u) != upstreamBackingOff || fake.Requests() != 0 {
-				t.Errorf("%s at %s, uncertain %v, the mailbox is %s: %s", r.Class, r.Stage, r.Uncertain, status(u), r.Reply)
+			if r.Class != mail.BackPressure || r.Stage != mail.StageConnect || r.Uncertain ||
+				status(u) != upstreamBackingOff || fake.Requests() != 0 {
+				t.Errorf("%s at %s, uncertain %v, the mailbox is %s: %s", r.Class, r.Stage, r.Uncertain, status(u),
+					r.Reply)
 			}
-			if !strings.Contains(r.Reply.Text, "graph.example.com cannot be reached: the proxy http://127.0.0.1:") || !strings.Contains(r.Reply.Text, "key proxy") {
+			if !strings.Contains(r.Reply.Text, "graph.example.com cannot be reached: the proxy http://127.0.0.1:") ||
+				!strings.Contains(r.Reply.Text, "key proxy") {
 				t.Errorf("it says %s", r.Reply)
 			}
-			steps := u.Test(t.Context())
-			if last := steps[len(steps)-1]; last.OK || last.Name != "proxy" || !strings.Contains(last.Cause, "the proxy http://") {
+			steps := u.TestSenders(t.Context(), upstream.Trial{})
+			if last := steps[len(steps)-1]; last.OK || last.Name != "proxy" ||
+				!strings.Contains(last.Cause, "the proxy http://") {
 				t.Errorf("%+v", steps)
 			}
 		})
@@ -91,14 +97,19 @@ func TestErrorsOnTheWay(t *testing.T) {
 		"reset": func(context.Context) error {
 			return &net.OpError{Op: "read", Err: errors.New("connection reset by peer")}
 		},
-		"no end":       func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
-		"no such host": func(context.Context) error { return &net.DNSError{Err: "no such host", Name: "x", IsNotFound: true} },
+		"no end": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		"no such host": func(context.Context) error {
+			return &net.DNSError{Err: "no such host", Name: "x",
+				IsNotFound: true}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				u, _ := connected(t, fakeprovider.NewGraph(fakeprovider.GraphOptions{}), dialing(dial))
 				r := only(t, send(t, u, to(t, "", "a@example.org")))
-				if r.Class != mail.BackPressure || r.Uncertain || r.Stage != mail.StageConnect && r.Stage != mail.StageResolve || !strings.Contains(r.Reply.Text, "graph.microsoft.com") {
+				if r.Class != mail.BackPressure || r.Uncertain ||
+					r.Stage != mail.StageConnect && r.Stage != mail.StageResolve ||
+					!strings.Contains(r.Reply.Text, "graph.microsoft.com") {
 					t.Errorf("%s at %s, uncertain %v: %s", r.Class, r.Stage, r.Uncertain, r.Reply)
 				}
 				_ = u.Close(t.Context())
@@ -114,7 +125,8 @@ func TestTimeOnTheWay(t *testing.T) {
 			dialing(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })(o)
 			o.Timeouts.Request, o.Timeouts.Connect = time.Second, time.Minute
 		})
-		if r := only(t, send(t, u, to(t, "", "a@example.org"))); r.Class != mail.BackPressure || r.Uncertain || !strings.Contains(r.Reply.Text, "in time") {
+		if r := only(t, send(t, u, to(t, "", "a@example.org"))); r.Class != mail.BackPressure || r.Uncertain ||
+			!strings.Contains(r.Reply.Text, "in time") {
 			t.Errorf("%s: %s", r.Class, r.Reply)
 		}
 		_ = u.Close(t.Context())

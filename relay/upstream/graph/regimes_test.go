@@ -56,8 +56,8 @@ type item struct {
 	due     time.Time
 }
 
-// office500 pushes 500 messages of ten people through an upstream, as the queue does: places without waiting, results that
-// keep a message tried again later. It returns how many attempts failed for good, and how many were uncertain.
+// office500 pushes 500 messages of ten people through an upstream, as the queue does: places without waiting, results
+// that keep a message tried again later. It returns how many attempts failed for good, and how many were uncertain.
 func office500(t *testing.T, u *Upstream, retry time.Duration) (bounced, uncertain int) {
 	wake := make(chan struct{}, 1)
 	u.OnChange(func() {
@@ -73,7 +73,8 @@ func office500(t *testing.T, u *Upstream, retry time.Duration) (bounced, uncerta
 		left    = 500
 	)
 	for i := range left {
-		waiting = append(waiting, item{mailbox: fmt.Sprintf("person%d@example.com", i%10), name: fmt.Sprintf("m%d@example.org", i)})
+		waiting = append(waiting, item{mailbox: fmt.Sprintf("person%d@example.com", i%10),
+			name: fmt.Sprintf("m%d@example.org", i)})
 	}
 	attempt := func(s upstream.Slot, it item) {
 		defer wg.Done()
@@ -138,18 +139,26 @@ func TestRegimes(t *testing.T) {
 		lossy   bool
 		rates   []upstream.Rate // that we keep; nothing is refused then
 	}{
-		"plain":       {retry: time.Minute},
-		"30 a minute": {fake: fakeprovider.GraphOptions{PerMinute: 10, Latency: 100 * time.Millisecond}, retry: time.Minute, atLeast: 4 * time.Minute},
-		"our own 30 a minute": {fake: fakeprovider.GraphOptions{PerMinute: 10, Latency: 100 * time.Millisecond}, retry: time.Minute, atLeast: 4 * time.Minute,
+		"plain": {retry: time.Minute},
+		"30 a minute": {fake: fakeprovider.GraphOptions{PerMinute: 10, Latency: 100 * time.Millisecond},
+			retry: time.Minute, atLeast: 4 * time.Minute},
+		"our own 30 a minute": {fake: fakeprovider.GraphOptions{PerMinute: 10, Latency: 100 * time.Millisecond},
+			retry: time.Minute, atLeast: 4 * time.Minute,
 			rates: []upstream.Rate{{Count: 10, Unit: upstream.Messages, Per: time.Minute}}},
-		"storm of 429":    {faults: []fakeprovider.GraphFault{{Times: 200, Status: 429, Code: "ApplicationThrottled", RetryAfter: "20"}}, retry: time.Minute},
-		"429 unadorned":   {faults: []fakeprovider.GraphFault{{Times: 60, Status: 429}}, retry: time.Minute},
-		"daily quota":     {fake: fakeprovider.GraphOptions{PerDay: 20}, retry: time.Hour, atLeast: 48 * time.Hour},
-		"denied for long": {faults: []fakeprovider.GraphFault{{Times: 50, Status: 403, Code: "ErrorAccessDenied"}}, retry: time.Minute},
-		"token gone":      {faults: []fakeprovider.GraphFault{{Times: 37, Status: 401, Code: "InvalidAuthenticationToken"}}, retry: time.Minute},
-		"cut requests":    {faults: []fakeprovider.GraphFault{{Times: 100, Drop: true, Early: true}}, retry: time.Minute},
-		"lost answers":    {faults: []fakeprovider.GraphFault{{Times: 40, Drop: true, AfterWork: true}}, retry: time.Minute, lossy: true},
-		"504 but sent":    {faults: []fakeprovider.GraphFault{{Times: 40, Status: 504, AfterWork: true}}, retry: time.Minute, lossy: true},
+		"storm of 429": {faults: []fakeprovider.GraphFault{{Times: 200, Status: 429, Code: "ApplicationThrottled",
+			RetryAfter: "20"}}, retry: time.Minute},
+		"429 unadorned": {faults: []fakeprovider.GraphFault{{Times: 60, Status: 429}}, retry: time.Minute},
+		"daily quota":   {fake: fakeprovider.GraphOptions{PerDay: 20}, retry: time.Hour, atLeast: 48 * time.Hour},
+		"denied for long": {faults: []fakeprovider.GraphFault{{Times: 50, Status: 403, Code: "ErrorAccessDenied"}},
+			retry: time.Minute},
+		"token gone": {faults: []fakeprovider.GraphFault{{Times: 37, Status: 401,
+			Code: "InvalidAuthenticationToken"}}, retry: time.Minute},
+		"cut requests": {faults: []fakeprovider.GraphFault{{Times: 100, Drop: true, Early: true}},
+			retry: time.Minute},
+		"lost answers": {faults: []fakeprovider.GraphFault{{Times: 40, Drop: true, AfterWork: true}},
+			retry: time.Minute, lossy: true},
+		"504 but sent": {faults: []fakeprovider.GraphFault{{Times: 40, Status: 504, AfterWork: true}},
+			retry: time.Minute, lossy: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -43,8 +43,8 @@ func (u *Upstream) post(ctx context.Context, mailbox, token string, p *payload) 
 		return nil, contentFault(err)
 	}
 	req.ContentLength = p.encoded()
-	// The transport asks again by itself only where it is sure that Graph has seen nothing: a pooled connection that was
-	// closed before the first octet, a stream that HTTP/2 says was refused.
+	// The transport asks again by itself only where it is sure that Graph has seen nothing: a pooled connection that
+	// was closed before the first octet, a stream that HTTP/2 says was refused.
 	req.GetBody = func() (io.ReadCloser, error) {
 		e, err := p.open()
 		if err != nil {
@@ -102,9 +102,9 @@ func (u *Upstream) exchange(ctx context.Context, target, token string, s step) (
 	return ans, nil
 }
 
-// guard makes the context of one request. Its time is bounded. When the caller's ctx or the Upstream ends before the last
-// octet is gone, the request ends there and then; behind it the answer is still waited for, at most Timeouts.Drain, because it
-// decides about a duplicate.
+// guard makes the context of one request. Its time is bounded. When the caller's ctx or the Upstream ends before the
+// last octet is gone, the request ends there and then; behind it the answer is still waited for, at most
+// Timeouts.Drain, because it decides about a duplicate.
 func (u *Upstream) guard(caller context.Context, gone func() bool) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(caller))
 	limit := time.AfterFunc(u.o.Timeouts.Request, func() { cancel(errTimeout) })
@@ -143,9 +143,10 @@ type onTheWay struct {
 
 func (e *onTheWay) Unwrap() error { return e.error }
 
-// doFields is do, and shows the fields of an answer 2xx to field. What of it is not looked at, such as the file that was sent, is
-// read all the same, so that the connection can be used again.
-func (u *Upstream) doFields(req *http.Request, token string, field func(name string, value json.RawMessage)) (*answer, error) {
+// doFields is do, and shows the fields of an answer 2xx to field. What of it is not looked at, such as the file that
+// was sent, is read all the same, so that the connection can be used again.
+func (u *Upstream) doFields(req *http.Request, token string, field func(name string, value json.RawMessage)) (*answer,
+	error) {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}

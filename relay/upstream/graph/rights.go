@@ -9,8 +9,9 @@ import (
 	"postern/mail"
 )
 
-// rights is what an access token of Entra's says of itself. Nothing is decided by it but what is worth trying and which advice
-// fits: Graph decides. A token that cannot be read, or of a tenant that grants rights by Exchange's own roles, says nothing.
+// rights is what an access token of Entra's says of itself. Nothing is decided by it but what is worth trying and which
+// advice fits: Graph decides. A token that cannot be read, or of a tenant that grants rights by Exchange's own roles,
+// says nothing.
 type rights struct {
 	delegated bool     // of a person who has logged in (scp); else of an application (roles)
 	granted   []string // such as Mail.Send
@@ -62,5 +63,6 @@ func (r rights) has(names ...string) bool {
 
 // readsMail reports that Sent Items may be looked at.
 func (r rights) readsMail() bool {
-	return r.has("Mail.Read", "Mail.ReadBasic", "Mail.ReadBasic.All", "Mail.ReadWrite", "Mail.Read.Shared", "Mail.ReadBasic.Shared", "Mail.ReadWrite.Shared")
+	return r.has("Mail.Read", "Mail.ReadBasic", "Mail.ReadBasic.All", "Mail.ReadWrite", "Mail.Read.Shared",
+		"Mail.ReadBasic.Shared", "Mail.ReadWrite.Shared")
 }

@@ -12,8 +12,8 @@ import (
 	"postern/relay/upstream/graph/large"
 )
 
-// Send implements upstream.Slot, and gives the place back. A cancelled one waits at most Timeouts.Drain for the answer to a whole
-// request.
+// Send implements upstream.Slot, and gives the slot back. A cancelled one waits at most Timeouts.Drain for the answer
+// to a whole request.
 func (s *slot) Send(ctx context.Context, t upstream.Transaction) []mail.Result {
 	defer s.Release()
 	if s.used || len(t.Recipients) == 0 {
@@ -83,7 +83,8 @@ func (a *attempt) prepare(ctx context.Context) *fault {
 	a.message.write(a.shape.written)
 	// With somebody in the header each further request would reach him again, so such an envelope cannot be parted.
 	if n := len(a.t.Recipients); n > a.u.o.MaxRecipients && a.shape.named > 0 {
-		return messageFault(550, "5.5.3", "the message has %d recipients, %s takes at most %d of one that names recipients in its header", n, a.u.host, a.u.o.MaxRecipients)
+		return messageFault(550, "5.5.3", "the message has %d recipients, %s takes at most %d of one that names "+
+			"recipients in its header", n, a.u.host, a.u.o.MaxRecipients)
 	}
 	size := a.t.Content.Size()
 	if f = a.fits(size); f != nil || size <= a.u.single() {
@@ -101,9 +102,11 @@ func (a *attempt) fits(size int64) *fault {
 	case size <= limit:
 		return nil
 	case a.u.o.LargeMail == UploadLarge:
-		return messageFault(552, "5.3.4", "the message has %d octets, upstream %s takes at most %d (max_message_size): send a link, or send it by an SMTP upstream", size, a.u.o.Name, limit)
+		return messageFault(552, "5.3.4", "the message has %d octets, upstream %s takes at most %d "+
+			"(max_message_size): send a link, or send it by an SMTP upstream", size, a.u.o.Name, limit)
 	}
-	return messageFault(552, "5.3.4", "the message has %d octets, Microsoft Graph takes at most %d in one request and no larger message without rewriting it: send a link, or send it by an SMTP upstream; "+
+	return messageFault(552, "5.3.4", "the message has %d octets, Microsoft Graph takes at most %d in one request "+
+		"and no larger message without rewriting it: send a link, or send it by an SMTP upstream; "+
 		`an administrator can allow the rewriting with large_mail = "upload"`, size, limit)
 }
 
@@ -131,7 +134,8 @@ func (a *attempt) sign(ctx context.Context) *fault {
 		return signFault(err)
 	}
 	if len(prefix) > 0 && len(a.shape.written) > 0 {
-		return messageFault(554, "5.3.3", "a recipient in the header has no domain, or one that Microsoft Graph could misread, and our DKIM signature does not let it be mended: write user@example.com")
+		return messageFault(554, "5.3.3", "a recipient in the header has no domain, or one that Microsoft Graph "+
+			"could misread, and our DKIM signature does not let it be mended: write user@example.com")
 	}
 	a.prefix = prefix
 	return nil
@@ -213,15 +217,16 @@ func (a *attempt) blind(batch []int) []int {
 	return batch // nobody is in the header
 }
 
-// deliver: Graph has been seen to say 202 and Retry-After together; the message is sent then, and sending it again makes a
-// second one (github.com/microsoftgraph/msgraph-sdk-java/issues/1487). The mailbox rests.
+// deliver: Graph has been seen to say 202 and Retry-After together; the message is sent then, and sending it again
+// makes a second one (github.com/microsoftgraph/msgraph-sdk-java/issues/1487). The mailbox rests.
 func (a *attempt) deliver(batch []int, ans *answer) {
 	for _, i := range batch {
 		r := &a.results[i]
 		r.Class, r.Stage, r.Reply = mail.Delivered, mail.StageDot, mail.R(250, "2.0.0", "%s", ans.words())
 	}
 	if ans.retryAfter > 0 {
-		a.note(account.News{Verdict: account.Pressure, Reply: mail.R(451, "4.3.2", "%s, with Retry-After", ans.words()), AtLeast: ans.retryAfter})
+		a.note(account.News{Verdict: account.Pressure, Reply: mail.R(451, "4.3.2", "%s, with Retry-After", ans.words()),
+			AtLeast: ans.retryAfter})
 		return
 	}
 	a.note(account.News{Verdict: account.Works})
@@ -246,7 +251,8 @@ func (a *attempt) note(n account.News) {
 func (a *attempt) log(f *fault) {
 	switch {
 	case f.class == mail.AccountFault && f.rule != nil:
-		a.u.log.Warn("graph refuses us", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "fix", a.u.adviceFor(f.rule, a.mailbox, a.token))
+		a.u.log.Warn("graph refuses us", "id", a.t.ID, "identity", a.mailbox, "reply", f.reply.String(), "fix",
+			a.u.adviceFor(f.rule, a.mailbox, a.token))
 	case f.uncertain:
 		a.u.log.Warn("graph may have sent the message", logline.Pairs("id", a.t.ID, "identity", a.mailbox,
 			"reply", f.reply.String(), "err", logline.Error(f.reply, f.err))...)

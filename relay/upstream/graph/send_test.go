@@ -30,27 +30,47 @@ func TestAnswers(t *testing.T) {
 		uncertain bool
 		says      string
 	}{
-		"denied":          {fakeprovider.GraphFault{Status: 403, Code: "ErrorAccessDenied", Message: "Access is denied."}, mail.AccountFault, upstreamPaused, false, "HTTP 403 ErrorAccessDenied: Access is denied. (request-id 0000"},
-		"send as":         {fakeprovider.GraphFault{Status: 403, Code: "ErrorSendAsDenied", Message: "no right"}, mail.AccountFault, upstreamReady, false, "ErrorSendAsDenied"},
-		"no mailbox":      {fakeprovider.GraphFault{Status: 404, Code: "MailboxNotEnabledForRESTAPI"}, mail.AccountFault, upstreamPaused, false, "MailboxNotEnabled"},
-		"quota":           {fakeprovider.GraphFault{Status: 403, Code: "ErrorExceededMessageLimit"}, mail.AccountFault, upstreamPaused, false, "ErrorExceeded"},
-		"mailbox full":    {fakeprovider.GraphFault{Status: 413, Code: "ErrorQuotaExceeded"}, mail.AccountFault, upstreamPaused, false, "ErrorQuota"},
-		"too big":         {fakeprovider.GraphFault{Status: 413, Body: "<html>"}, mail.MessageFault, upstreamReady, false, "HTTP 413"},
-		"too big inside":  {fakeprovider.GraphFault{Status: 400, Code: "ErrorMessageSizeExceeded"}, mail.MessageFault, upstreamReady, false, "SizeExceeded"},
-		"throttled":       {fakeprovider.GraphFault{Status: 429, Code: "ApplicationThrottled", RetryAfter: "30"}, mail.BackPressure, upstreamBackingOff, false, "HTTP 429"},
-		"busy":            {fakeprovider.GraphFault{Status: 503, RetryAfter: "30"}, mail.BackPressure, upstreamBackingOff, false, "HTTP 503 Service Unavailable"},
-		"server error":    {fakeprovider.GraphFault{Status: 500, Code: "ErrorInternalServerError"}, mail.Deferral, upstreamReady, true, "HTTP 500"},
-		"gateway":         {fakeprovider.GraphFault{Status: 504, Code: "UnknownError", AfterWork: true}, mail.Deferral, upstreamReady, true, "HTTP 504"},
-		"200":             {fakeprovider.GraphFault{Status: 200}, mail.Deferral, upstreamReady, true, "HTTP 200"},
-		"redirect":        {fakeprovider.GraphFault{Status: 302}, mail.AccountFault, upstreamPaused, false, "HTTP 302"},
-		"a proxy's 400":   {fakeprovider.GraphFault{Status: 400, Body: "bad hair day"}, mail.Deferral, upstreamReady, false, "HTTP 400"},
-		"unknown":         {fakeprovider.GraphFault{Status: 400, Code: "ErrorNews", Message: "a\r\n250 b\x00c"}, mail.Deferral, upstreamReady, false, "ErrorNews: a 250 b?c"},
-		"silence":         {fakeprovider.GraphFault{Drop: true}, mail.Deferral, upstreamReady, true, "may have been sent"},
-		"silence, taken":  {fakeprovider.GraphFault{Drop: true, AfterWork: true}, mail.Deferral, upstreamReady, true, "may have been sent"},
-		"cut before":      {fakeprovider.GraphFault{Drop: true, Early: true}, mail.Deferral, upstreamReady, false, "closed the connection"},
-		"202 too early":   {fakeprovider.GraphFault{Status: 202, Early: true}, mail.Deferral, upstreamReady, true, "before its end"},
-		"endless answer":  {fakeprovider.GraphFault{Status: 429, Body: strings.Repeat("x", 1<<20)}, mail.BackPressure, upstreamBackingOff, false, "HTTP 429"},
-		"endless message": {fakeprovider.GraphFault{Status: 429, Code: strings.Repeat("c", 9999), Message: strings.Repeat("x", 9999)}, mail.BackPressure, upstreamBackingOff, false, "..."},
+		"denied": {fakeprovider.GraphFault{Status: 403, Code: "ErrorAccessDenied",
+			Message: "Access is denied."}, mail.AccountFault, upstreamPaused, false,
+			"HTTP 403 ErrorAccessDenied: Access is denied. (request-id 0000"},
+		"send as": {fakeprovider.GraphFault{Status: 403, Code: "ErrorSendAsDenied", Message: "no right"},
+			mail.AccountFault, upstreamReady, false, "ErrorSendAsDenied"},
+		"no mailbox": {fakeprovider.GraphFault{Status: 404, Code: "MailboxNotEnabledForRESTAPI"},
+			mail.AccountFault, upstreamPaused, false, "MailboxNotEnabled"},
+		"quota": {fakeprovider.GraphFault{Status: 403, Code: "ErrorExceededMessageLimit"}, mail.AccountFault,
+			upstreamPaused, false, "ErrorExceeded"},
+		"mailbox full": {fakeprovider.GraphFault{Status: 413, Code: "ErrorQuotaExceeded"}, mail.AccountFault,
+			upstreamPaused, false, "ErrorQuota"},
+		"too big": {fakeprovider.GraphFault{Status: 413, Body: "<html>"}, mail.MessageFault, upstreamReady,
+			false, "HTTP 413"},
+		"too big inside": {fakeprovider.GraphFault{Status: 400, Code: "ErrorMessageSizeExceeded"}, mail.MessageFault,
+			upstreamReady, false, "SizeExceeded"},
+		"throttled": {fakeprovider.GraphFault{Status: 429, Code: "ApplicationThrottled", RetryAfter: "30"},
+			mail.BackPressure, upstreamBackingOff, false, "HTTP 429"},
+		"busy": {fakeprovider.GraphFault{Status: 503, RetryAfter: "30"}, mail.BackPressure,
+			upstreamBackingOff, false, "HTTP 503 Service Unavailable"},
+		"server error": {fakeprovider.GraphFault{Status: 500, Code: "ErrorInternalServerError"}, mail.Deferral,
+			upstreamReady, true, "HTTP 500"},
+		"gateway": {fakeprovider.GraphFault{Status: 504, Code: "UnknownError", AfterWork: true}, mail.Deferral,
+			upstreamReady, true, "HTTP 504"},
+		"200":      {fakeprovider.GraphFault{Status: 200}, mail.Deferral, upstreamReady, true, "HTTP 200"},
+		"redirect": {fakeprovider.GraphFault{Status: 302}, mail.AccountFault, upstreamPaused, false, "HTTP 302"},
+		"a proxy's 400": {fakeprovider.GraphFault{Status: 400, Body: "bad hair day"}, mail.Deferral, upstreamReady,
+			false, "HTTP 400"},
+		"unknown": {fakeprovider.GraphFault{Status: 400, Code: "ErrorNews", Message: "a\r\n250 b\x00c"},
+			mail.Deferral, upstreamReady, false, "ErrorNews: a 250 b?c"},
+		"silence": {fakeprovider.GraphFault{Drop: true}, mail.Deferral, upstreamReady, true,
+			"may have been sent"},
+		"silence, taken": {fakeprovider.GraphFault{Drop: true, AfterWork: true}, mail.Deferral, upstreamReady, true,
+			"may have been sent"},
+		"cut before": {fakeprovider.GraphFault{Drop: true, Early: true}, mail.Deferral, upstreamReady, false,
+			"closed the connection"},
+		"202 too early": {fakeprovider.GraphFault{Status: 202, Early: true}, mail.Deferral, upstreamReady, true,
+			"before its end"},
+		"endless answer": {fakeprovider.GraphFault{Status: 429, Body: strings.Repeat("x", 1<<20)}, mail.BackPressure,
+			upstreamBackingOff, false, "HTTP 429"},
+		"endless message": {fakeprovider.GraphFault{Status: 429, Code: strings.Repeat("c", 9999),
+			Message: strings.Repeat("x", 9999)}, mail.BackPressure, upstreamBackingOff, false, "..."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
@@ -77,7 +97,8 @@ func TestDeliveredKeepsTheRequestID(t *testing.T) {
 	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
 	u, _ := connected(t, fake, nil)
 	r := only(t, send(t, u, to(t, "", "a@example.org")))
-	if want := "HTTP 202 Accepted (request-id " + fake.Arrivals()[0].RequestID + ")"; r.Reply != mail.R(250, "2.0.0", "%s", want) || r.Stage != mail.StageDot {
+	if want := "HTTP 202 Accepted (request-id " + fake.Arrivals()[0].RequestID +
+		")"; r.Reply != mail.R(250, "2.0.0", "%s", want) || r.Stage != mail.StageDot {
 		t.Errorf("%s at %s", r.Reply, r.Stage)
 	}
 }
@@ -120,7 +141,10 @@ func TestExpiredTokenIsReplacedOnce(t *testing.T) {
 
 // A permission that was denied is inside the token: the next attempt needs another one.
 func TestDeniedDropsTheToken(t *testing.T) {
-	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{Token: func(string, string) fakeprovider.Access { return fakeprovider.AccessDenied }})
+	fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{Token: func(string,
+		string) fakeprovider.Access {
+		return fakeprovider.AccessDenied
+	}})
 	u, k := connected(t, fake, nil)
 	if r := only(t, send(t, u, to(t, "", "a@example.org"))); r.Class != mail.AccountFault {
 		t.Errorf("%s", r.Class)
@@ -188,7 +212,10 @@ func TestLargeMessages(t *testing.T) {
 	if r.Class != mail.MessageFault || r.Reply.Code != 552 || r.Reply.Enhanced != "5.3.4" || fake.Requests() != before {
 		t.Errorf("%s: %s", r.Class, r.Reply)
 	}
-	tx.Content, tx.Prefix = mail.BytesContent(head), func(context.Context) ([]byte, error) { return make([]byte, DefaultMessageSize), nil }
+	tx.Content, tx.Prefix = mail.BytesContent(head), func(context.Context) ([]byte,
+		error) {
+		return make([]byte, DefaultMessageSize), nil
+	}
 	if r := only(t, send(t, u, tx)); r.Reply.Enhanced != "5.3.4" {
 		t.Errorf("with a large prefix: %s", r.Reply)
 	}
@@ -221,7 +248,8 @@ func TestPrefixGoesOnTop(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	tx.Prefix = func(context.Context) ([]byte, error) { return nil, errors.New("no key") }
-	if r := only(t, send(t, u, tx)); r.Class != mail.Deferral || r.Stage != mail.StageSign || len(fake.Arrivals()) != 1 {
+	if r := only(t, send(t, u, tx)); r.Class != mail.Deferral || r.Stage != mail.StageSign ||
+		len(fake.Arrivals()) != 1 {
 		t.Errorf("%s at %s", r.Class, r.Stage)
 	}
 }
@@ -262,10 +290,14 @@ func TestCancel(t *testing.T) {
 func TestRequestTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
-		u, _ := connected(t, fake, func(o *Options) { o.Transport = &slowly{rt: testkit.Transport(fake), delay: time.Hour} })
+		u, _ := connected(t, fake, func(o *Options) {
+			o.Transport = &slowly{rt: testkit.Transport(fake),
+				delay: time.Hour}
+		})
 		begun := time.Now()
 		r := only(t, send(t, u, to(t, "", "a@example.org")))
-		if r.Class != mail.Deferral || !r.Uncertain || time.Since(begun) != 10*time.Minute || !strings.Contains(r.Reply.Text, "in time") {
+		if r.Class != mail.Deferral || !r.Uncertain || time.Since(begun) != 10*time.Minute ||
+			!strings.Contains(r.Reply.Text, "in time") {
 			t.Errorf("%s after %s: %s", r.Class, time.Since(begun), r.Reply)
 		}
 	})

@@ -12,8 +12,8 @@ import (
 	"postern/mail"
 )
 
-// Graph has no key that would make a second sendMail of the same message harmless. What may have been sent is looked for in Sent
-// Items before it is sent again, where the mailbox may be read; Mail.Send alone does not allow that.
+// Graph has no key that would make a second sendMail of the same message harmless. What may have been sent is looked
+// for in Sent Items before it is sent again, where the mailbox may be read; Mail.Send alone does not allow that.
 const (
 	lookAfter   = time.Minute      // how long a last attempt without an answer waits before it looks
 	blindFor    = day              // how long a mailbox that may not be read is not asked again
@@ -47,8 +47,8 @@ func (m *message) messageID() string {
 	return id
 }
 
-// lookUp gives their result to recipients whom an earlier attempt has sent the message to. A fault means that the mailbox does not
-// answer, and that nothing was sent.
+// lookUp gives their result to recipients whom an earlier attempt has sent the message to. A fault means that the
+// mailbox does not answer, and that nothing was sent.
 func (a *attempt) lookUp(ctx context.Context) *fault {
 	if a.t.Doubts == 0 || !a.mayLook() {
 		return nil
@@ -105,7 +105,8 @@ type sentPerson struct {
 	EmailAddress struct{ Address string }
 }
 
-// isBefore reports that what was sent at a time was sent before our message came. Some devices give all their mail one Message-ID.
+// isBefore reports that what was sent at a time was sent before our message came. Some devices give all their mail one
+// Message-ID.
 func (a *attempt) isBefore(sent string) bool {
 	at, err := time.Parse(time.RFC3339, sent)
 	return err == nil && !a.t.Received.IsZero() && at.Before(a.t.Received.Add(-sentSkew))
@@ -134,8 +135,11 @@ func (a *attempt) sentTo(ctx context.Context) (map[string]bool, *fault) {
 			}
 		}
 	}
-	ans, f := a.u.exchange(ctx, a.u.mailboxURL(a.mailbox)+"/mailFolders/sentitems/messages?$top=10&$select=internetMessageId,sentDateTime,toRecipients,ccRecipients,bccRecipients&$filter="+
-		url.QueryEscape("internetMessageId eq '"+strings.ReplaceAll(a.message.messageID(), "'", "''")+"'"), a.token, step{method: http.MethodGet, field: take})
+	filter := "internetMessageId eq '" + strings.ReplaceAll(a.message.messageID(), "'", "''") + "'"
+	ans, f := a.u.exchange(ctx, a.u.mailboxURL(a.mailbox)+"/mailFolders/sentitems/messages?$top=10&$select="+
+		"internetMessageId,sentDateTime,toRecipients,ccRecipients,bccRecipients&$filter="+url.QueryEscape(filter),
+		a.token,
+		step{method: http.MethodGet, field: take})
 	switch {
 	case f != nil:
 		return nil, f

@@ -49,18 +49,25 @@ func TestSentItemsAreAskedFirst(t *testing.T) {
 		class    mail.Class
 		arrivals int
 	}{
-		"found":                {reader, granted, fakeprovider.GraphFault{}, withID, mail.Delivered, 1},
-		"found, delegated":     {`{"scp":"Mail.Send Mail.ReadWrite","upn":"a@example.com"}`, granted, fakeprovider.GraphFault{}, withID, mail.Delivered, 1},
+		"found": {reader, granted, fakeprovider.GraphFault{}, withID, mail.Delivered, 1},
+		"found, delegated": {`{"scp":"Mail.Send Mail.ReadWrite","upn":"a@example.com"}`, granted,
+			fakeprovider.GraphFault{}, withID, mail.Delivered, 1},
 		"no right":             {sender, granted, fakeprovider.GraphFault{}, withID, mail.Delivered, 2},
 		"a right that is gone": {reader, nil, fakeprovider.GraphFault{}, withID, mail.Delivered, 2},
 		"opaque token":         {"", granted, fakeprovider.GraphFault{}, withID, mail.Delivered, 2},
 		"no Message-ID":        {reader, granted, fakeprovider.GraphFault{}, "", mail.Delivered, 2},
-		"two Message-IDs":      {reader, granted, fakeprovider.GraphFault{}, withID + "Message-ID: <2@example.com>\r\n", mail.Delivered, 2},
-		"throttled":            {reader, granted, fakeprovider.GraphFault{Step: fakeprovider.StepSent, Status: 429}, withID, mail.BackPressure, 1},
-		"500":                  {reader, granted, fakeprovider.GraphFault{Step: fakeprovider.StepSent, Status: 500}, withID, mail.Deferral, 1},
-		"silence":              {reader, granted, fakeprovider.GraphFault{Step: fakeprovider.StepSent, Drop: true}, withID, mail.Deferral, 1},
-		"not found":            {reader, granted, fakeprovider.GraphFault{Step: fakeprovider.StepSent, Status: 404, Code: "ErrorItemNotFound"}, withID, mail.Delivered, 2},
-		"an odd answer":        {reader, granted, fakeprovider.GraphFault{Step: fakeprovider.StepSent, Status: 200, Body: `{"value":"x"}`}, withID, mail.Delivered, 2},
+		"two Message-IDs": {reader, granted, fakeprovider.GraphFault{}, withID + "Message-ID: <2@example.com>\r\n",
+			mail.Delivered, 2},
+		"throttled": {reader, granted, fakeprovider.GraphFault{Step: fakeprovider.StepSent, Status: 429},
+			withID, mail.BackPressure, 1},
+		"500": {reader, granted, fakeprovider.GraphFault{Step: fakeprovider.StepSent, Status: 500},
+			withID, mail.Deferral, 1},
+		"silence": {reader, granted, fakeprovider.GraphFault{Step: fakeprovider.StepSent, Drop: true},
+			withID, mail.Deferral, 1},
+		"not found": {reader, granted, fakeprovider.GraphFault{Step: fakeprovider.StepSent, Status: 404,
+			Code: "ErrorItemNotFound"}, withID, mail.Delivered, 2},
+		"an odd answer": {reader, granted, fakeprovider.GraphFault{Step: fakeprovider.StepSent, Status: 200,
+			Body: `{"value":"x"}`}, withID, mail.Delivered, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{Read: c.read})
@@ -100,7 +107,8 @@ func TestSentItemsOfOthers(t *testing.T) {
 	}
 	tx = to(t, withID, "a@example.org", "c@example.org") // nobody is named, so the one who is missing gets his own
 	tx.Doubts = 1
-	if rs := send(t, u, tx); rs[0].Class != mail.Delivered || !strings.Contains(rs[0].Reply.Text, "Sent Items") || strings.Contains(rs[1].Reply.Text, "Sent Items") {
+	if rs := send(t, u, tx); rs[0].Class != mail.Delivered || !strings.Contains(rs[0].Reply.Text, "Sent Items") ||
+		strings.Contains(rs[1].Reply.Text, "Sent Items") {
 		t.Errorf("%s; %s", rs[0].Reply, rs[1].Reply)
 	}
 	if last := fake.Arrivals()[2].Recipients; len(last) != 1 || last[0] != "c@example.org" {
@@ -187,7 +195,8 @@ func TestSentItemsOfBefore(t *testing.T) {
 		tx.Doubts, tx.Received = 1, time.Now()
 		for _, found := range []bool{false, true} {
 			r := only(t, send(t, u, tx))
-			if got := strings.Contains(r.Reply.Text, "Sent Items"); r.Class != mail.Delivered || got != found || len(fake.Arrivals()) != 2 {
+			if got := strings.Contains(r.Reply.Text, "Sent Items"); r.Class != mail.Delivered || got != found ||
+				len(fake.Arrivals()) != 2 {
 				t.Errorf("found %v, want %v, %d arrivals: %s", got, found, len(fake.Arrivals()), r.Reply)
 			}
 			time.Sleep(2 * sentSkew) // what was sent after it came in is its own, however much later it is asked for
@@ -203,12 +212,15 @@ func TestReadRights(t *testing.T) {
 		jwt(`x`):  {},
 		jwt(`{}`): {known: true},
 		"a.b.c.d": {},
-		jwt(`{"scp":"Mail.Send Mail.Send.Shared","upn":"a@example.com"}`): {known: true, delegated: true, granted: []string{"Mail.Send", "Mail.Send.Shared"}, person: "a@example.com"},
-		jwt(`{"roles":["Mail.Send"]}`):                                    {known: true, granted: []string{"Mail.Send"}},
-		"e30." + strings.Repeat("A", maxClaims+1) + ".x":                  {},
+		jwt(`{"scp":"Mail.Send Mail.Send.Shared","upn":"a@example.com"}`): {known: true, delegated: true,
+			granted: []string{"Mail.Send", "Mail.Send.Shared"}, person: "a@example.com"},
+		jwt(`{"roles":["Mail.Send"]}`): {known: true,
+			granted: []string{"Mail.Send"}},
+		"e30." + strings.Repeat("A", maxClaims+1) + ".x": {},
 	} {
 		got := readRights(token)
-		if got.known != want.known || got.delegated != want.delegated || got.person != want.person || strings.Join(got.granted, " ") != strings.Join(want.granted, " ") {
+		if got.known != want.known || got.delegated != want.delegated || got.person != want.person ||
+			strings.Join(got.granted, " ") != strings.Join(want.granted, " ") {
 			t.Errorf("%.60q: %+v", token, got)
 		}
 	}

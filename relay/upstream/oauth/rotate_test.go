@@ -424,19 +424,3 @@ func TestExpiries(t *testing.T) {
 			"consent in 168h0m0s soon=true estimated=false")
 	})
 }
-
-func TestGrantStoreContract(t *testing.T) {
-	if err := CheckGrantStore(t.Context(), NewMemoryGrants()); err != nil {
-		t.Error(err)
-	}
-	if err := CheckGrantStore(t.Context(), lastWriterWins{NewMemoryGrants()}); err == nil {
-		t.Error("a store where the last writer wins passes")
-	}
-}
-
-type lastWriterWins struct{ *MemoryGrants }
-
-func (l lastWriterWins) SaveGrant(ctx context.Context, upstream string, sealed []byte, _ int64) (int64, error) {
-	_, version, _ := l.LoadGrant(ctx, upstream)
-	return l.MemoryGrants.SaveGrant(ctx, upstream, sealed, version)
-}

@@ -1,9 +1,10 @@
-// Package profile knows the providers that people send through: where they listen, what they allow, how they say no. It is
-// data, one file of profiles for each, with where it was learned and when, and what is not certain. A profile sets defaults:
-// whatever is written in relay.toml counts instead, and what a profile leaves out is asked of the server by EHLO.
+// Package profile knows the providers that people send through: where they listen, what they allow, how they say no. It
+// is data, one file of profiles for each, with where it was learned and when, and what is not certain. A profile sets
+// defaults: whatever is written in relay.toml counts instead, and what a profile leaves out is asked of the server by
+// EHLO.
 //
-// Failure semantics: the files are part of the program. One that cannot be read stops the program at its first use, which the
-// tests of this package do not let happen.
+// Failure semantics: the files are part of the program. One that cannot be read stops the program at its first use,
+// which the tests of this package do not let happen.
 package profile
 
 import (
@@ -76,17 +77,21 @@ type Profile struct {
 	Username   string   `toml:"username" json:"username,omitempty"`     // the same for all customers
 	Credential string   `toml:"credential" json:"credential,omitempty"` // what the password is
 	// PasswordWarning is what whoever logs in with a password must know, a sentence; "": nothing.
-	PasswordWarning string   `toml:"password_warning" json:"password_warning,omitempty"`
-	HostPatterns    []string `toml:"host_patterns" json:"host_patterns,omitempty"` // other hosts of the provider, * for any text
+	PasswordWarning string `toml:"password_warning" json:"password_warning,omitempty"`
+	// other hosts of the provider, * for any text
+	HostPatterns []string `toml:"host_patterns" json:"host_patterns,omitempty"`
 
 	MaxConnections        int      `toml:"max_connections" json:"max_connections"` // for each identity
 	MessagesPerConnection int      `toml:"messages_per_connection" json:"messages_per_connection"`
 	IdleClose             Duration `toml:"idle_close" json:"idle_close"`
-	Rate                  []string `toml:"rate" json:"rate,omitempty"`                         // for each identity, in the grammar of limits
-	MaxMessageSize        int64    `toml:"max_message_size" json:"max_message_size,omitempty"` // octets, 0: as EHLO says
-	MaxRecipients         int      `toml:"max_recipients" json:"max_recipients"`               // larger envelopes are split
-	AssumeExtensions      []string `toml:"assume_extensions" json:"assume_extensions,omitempty"`
-	DenyExtensions        []string `toml:"deny_extensions" json:"deny_extensions,omitempty"`
+	// for each identity, in the grammar of limits
+	Rate []string `toml:"rate" json:"rate,omitempty"`
+	// octets, 0: as EHLO says
+	MaxMessageSize int64 `toml:"max_message_size" json:"max_message_size,omitempty"`
+	// larger envelopes are split
+	MaxRecipients    int      `toml:"max_recipients" json:"max_recipients"`
+	AssumeExtensions []string `toml:"assume_extensions" json:"assume_extensions,omitempty"`
+	DenyExtensions   []string `toml:"deny_extensions" json:"deny_extensions,omitempty"`
 
 	DKIM       string `toml:"dkim" json:"dkim"`
 	SenderRule string `toml:"sender_rule" json:"sender_rule"`
@@ -112,7 +117,8 @@ type Port struct {
 func (p *Port) UnmarshalText(text []byte) error {
 	number, use, _ := strings.Cut(string(text), " ")
 	n, err := strconv.ParseUint(number, 10, 16)
-	if err != nil || n == 0 || !slices.Contains([]string{upstream.TLSStartTLS, upstream.TLSImplicit, upstream.TLSNone}, use) {
+	if err != nil || n == 0 || !slices.Contains([]string{upstream.TLSStartTLS, upstream.TLSImplicit, upstream.TLSNone},
+		use) {
 		return fmt.Errorf("%q is not a port with its use of TLS", text)
 	}
 	p.Number, p.TLS = int(n), use
@@ -155,7 +161,8 @@ func (d Duration) String() string {
 // Rule is an replies.Rule as files have it.
 type Rule struct {
 	Name string `toml:"name" json:"name"`
-	// Stages are those of mail.Stage, "session" for all before MAIL and "message" for all from MAIL on; empty: every stage.
+	// Stages are those of mail.Stage, "session" for all before MAIL and "message" for all from MAIL on; empty: every
+	// stage.
 	Stages     []string `toml:"stages" json:"stages,omitempty"`
 	Code       string   `toml:"code" json:"code,omitempty"`
 	Enhanced   string   `toml:"enhanced" json:"enhanced,omitempty"`
@@ -313,8 +320,8 @@ func fill[T comparable](v *T, value T) {
 	}
 }
 
-// PortFor returns the port for a use of TLS, and the use for a port; zero and empty are what nobody has written. ok is false
-// where the profile does not know.
+// PortFor returns the port for a use of TLS, and the use for a port; zero and empty are what nobody has written. ok is
+// false where the profile does not know.
 func (p *Profile) PortFor(number int, use string) (port Port, ok bool) {
 	for _, known := range p.Ports {
 		if (number == 0 || number == known.Number) && (use == "" || use == known.TLS) {
@@ -346,7 +353,8 @@ func (r *Rule) Upstream() replies.Rule {
 // Check reports a rule that cannot be followed.
 func (r *Rule) Check() error {
 	if class(r.Class) == mail.Unknown {
-		return fmt.Errorf("class %q is none of recipient-fault, message-fault, deferral, account-fault, back-pressure", r.Class)
+		return fmt.Errorf("class %q is none of recipient-fault, message-fault, deferral, account-fault, back-pressure",
+			r.Class)
 	}
 	_, err := replies.Compile([]replies.Rule{r.Upstream()})
 	return err

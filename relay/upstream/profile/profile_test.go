@@ -13,8 +13,10 @@ import (
 
 // contract are the names that relay.toml may use.
 var contract = []string{
-	"microsoft365", "microsoft365-connector", "microsoft365-hve", "microsoft365-direct", "outlookcom", "gmail", "google-relay", "ses", "sendgrid", "mailgun", "postmark",
-	"brevo", "mailjet", "sparkpost", "resend", "zoho", "fastmail", "yahoo", "icloud", "smtp2go", "azure-acs", "generic", "microsoft-graph",
+	"microsoft365", "microsoft365-connector", "microsoft365-hve", "microsoft365-direct", "outlookcom", "gmail",
+	"google-relay", "ses", "sendgrid", "mailgun", "postmark",
+	"brevo", "mailjet", "sparkpost", "resend", "zoho", "fastmail", "yahoo", "icloud", "smtp2go", "azure-acs", "generic",
+	"microsoft-graph",
 }
 
 func TestEveryNameOfTheContract(t *testing.T) {
@@ -51,7 +53,8 @@ func TestProfilesAreComplete(t *testing.T) {
 		check(t, p.Name, p.DKIM, DKIMSign, DKIMSkip, DKIMStrip)
 		check(t, p.Name, p.SenderRule, SenderAny, SenderDomain, SenderMustMatch, SenderRewritten)
 		check(t, p.Name, p.MessageID, MessageIDKept, MessageIDReplaced, MessageIDUnknown)
-		if p.MaxConnections < 1 || p.MessagesPerConnection < 1 || p.IdleClose < Duration(time.Second) || p.MaxRecipients < 1 || p.MaxRecipients > 100 && p.Name != "microsoft-graph" {
+		if p.MaxConnections < 1 || p.MessagesPerConnection < 1 || p.IdleClose < Duration(time.Second) ||
+			p.MaxRecipients < 1 || p.MaxRecipients > 100 && p.Name != "microsoft-graph" {
 			t.Errorf("%s: limits: %+v", p.Name, p)
 		}
 		if _, err := replies.Compile(p.UpstreamRules()); err != nil {
@@ -132,38 +135,58 @@ func TestRepliesThatLoseMail(t *testing.T) {
 		scope   replies.Scope
 		quota   time.Duration
 	}{
-		{"microsoft365", mail.StageDot, "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException", mail.BackPressure, "", 24 * time.Hour},
+		{"microsoft365", mail.StageDot, "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException",
+			mail.BackPressure, "", 24 * time.Hour},
 		{"microsoft365", mail.StageDot, "554 5.2.2 mailbox full", mail.AccountFault, "", 0},
 		{"microsoft365", mail.StageRcpt, "554 5.2.2 mailbox full", mail.RecipientFault, "", 0},
-		{"microsoft365", mail.StageAuth, "535 5.7.139 Authentication unsuccessful, the user credentials were incorrect.", mail.AccountFault, "", 0},
+		{"microsoft365", mail.StageAuth, "535 5.7.139 Authentication unsuccessful, the user credentials were " +
+			"incorrect.", mail.AccountFault, "", 0},
 		{"microsoft365", mail.StageAuth, "535 5.7.3 Authentication unsuccessful", mail.AccountFault, "", 0},
-		{"microsoft365", mail.StageMail, "550 5.7.57 Client not authenticated to send mail. Error: 535 5.7.139 Authentication unsuccessful", mail.AccountFault, "", 0},
+		{"microsoft365", mail.StageMail, "550 5.7.57 Client not authenticated to send mail. Error: 535 5.7.139 " +
+			"Authentication unsuccessful", mail.AccountFault, "", 0},
 		{"microsoft365", mail.StageMail, "550 5.7.30 Basic authentication is not supported", mail.AccountFault, "", 0},
-		{"microsoft365", mail.StageMail, "550 5.7.60 SMTP; Client does not have permissions to send as this sender", mail.AccountFault, replies.ScopeSender, 0},
-		{"microsoft365", mail.StageDot, "554 5.2.252 SendAsDenied; a@example.com not allowed to send as b@example.com", mail.AccountFault, replies.ScopeSender, 0},
-		{"microsoft365", mail.StageDot, "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information.", mail.BackPressure, "", 0},
+		{"microsoft365", mail.StageMail, "550 5.7.60 SMTP; Client does not have permissions to send as this sender",
+			mail.AccountFault, replies.ScopeSender, 0},
+		{"microsoft365", mail.StageDot, "554 5.2.252 SendAsDenied; a@example.com not allowed to send as b@example.com",
+			mail.AccountFault, replies.ScopeSender, 0},
+		{"microsoft365", mail.StageDot, "432 4.3.2 Concurrent connections limit exceeded. Visit " +
+			"https://aka.ms/concurrent_sending for more information.", mail.BackPressure, "", 0},
 		{"microsoft365", mail.StageRcpt, "550 5.7.64 TenantAttribution; Relay Access Denied", mail.AccountFault, "", 0},
 		{"microsoft365", mail.StageRcpt, "550 5.1.10 RESOLVER.ADR.RecipientNotFound", mail.RecipientFault, "", 0},
 		{"microsoft365", mail.StageDot, "550 5.7.1 spam", mail.MessageFault, "", 0},
-		{"microsoft365-hve", mail.StageDot, "550 5.7.240 The application is not allowed for use with this High Volume Email account.", mail.AccountFault, "", 0},
+		{"microsoft365-hve", mail.StageDot, "550 5.7.240 The application is not allowed for use with this High " +
+			"Volume Email account.", mail.AccountFault, "", 0},
 		{"microsoft365-hve", mail.StageRcpt, "550 5.1.10 RESOLVER.ADR.RecipientNotFound", mail.RecipientFault, "", 0},
-		{"microsoft365-direct", mail.StageRcpt, "550 5.7.64 TenantAttribution; Relay Access Denied", mail.Deferral, "", 0},
-		{"microsoft365-direct", mail.StageRcpt, "550 5.1.10 RESOLVER.ADR.RecipientNotFound", mail.RecipientFault, "", 0},
-		{"microsoft365-direct", mail.StageMail, "550 5.7.68 TenantInboundAttribution; Direct Send not allowed for this organization from unauthorized sources", mail.AccountFault, "", 0},
-		{"gmail", mail.StageMail, "550 5.4.5 Daily user sending quota exceeded.", mail.BackPressure, "", 24 * time.Hour},
-		{"gmail", mail.StageDot, "552 5.7.0 This message was blocked because its content presents a potential security issue.", mail.MessageFault, "", 0},
-		{"google-relay", mail.StageMail, "550 5.7.1 Daily SMTP relay limit exceeded for customer.", mail.BackPressure, "", 24 * time.Hour},
-		{"google-relay", mail.StageRcpt, "450 4.2.1 Peak SMTP relay limit exceeded for customer.", mail.BackPressure, "", 0},
-		{"google-relay", mail.StageRcpt, "550 5.4.5 Daily SMTP relay sending limit exceeded for user.", mail.AccountFault, replies.ScopeSender, 0},
+		{"microsoft365-direct", mail.StageRcpt, "550 5.7.64 TenantAttribution; Relay Access Denied", mail.Deferral, "",
+			0},
+		{"microsoft365-direct", mail.StageRcpt, "550 5.1.10 RESOLVER.ADR.RecipientNotFound", mail.RecipientFault, "",
+			0},
+		{"microsoft365-direct", mail.StageMail, "550 5.7.68 TenantInboundAttribution; Direct Send not allowed for " +
+			"this organization from unauthorized sources", mail.AccountFault, "", 0},
+		{"gmail", mail.StageMail, "550 5.4.5 Daily user sending quota exceeded.", mail.BackPressure, "",
+			24 * time.Hour},
+		{"gmail", mail.StageDot, "552 5.7.0 This message was blocked because its content presents a potential " +
+			"security issue.", mail.MessageFault, "", 0},
+		{"google-relay", mail.StageMail, "550 5.7.1 Daily SMTP relay limit exceeded for customer.", mail.BackPressure,
+			"", 24 * time.Hour},
+		{"google-relay", mail.StageRcpt, "450 4.2.1 Peak SMTP relay limit exceeded for customer.", mail.BackPressure,
+			"", 0},
+		{"google-relay", mail.StageRcpt, "550 5.4.5 Daily SMTP relay sending limit exceeded for user.",
+			mail.AccountFault, replies.ScopeSender, 0},
 		{"ses", mail.StageDot, "454 Throttling failure: Maximum sending rate exceeded.", mail.BackPressure, "", 0},
-		{"ses", mail.StageDot, "454 Throttling failure: Daily message quota exceeded.", mail.BackPressure, "", 24 * time.Hour},
-		{"ses", mail.StageDot, "554 Message rejected: Email address is not verified.", mail.AccountFault, replies.ScopeSender, 0},
+		{"ses", mail.StageDot, "454 Throttling failure: Daily message quota exceeded.", mail.BackPressure, "",
+			24 * time.Hour},
+		{"ses", mail.StageDot, "554 Message rejected: Email address is not verified.", mail.AccountFault,
+			replies.ScopeSender, 0},
 		{"zoho", mail.StageDot, "550 5.4.6 Unusual sending activity detected.", mail.AccountFault, "", 0},
 		{"zoho", mail.StageDot, "553 Relaying disallowed as a@example.com", mail.AccountFault, replies.ScopeSender, 0},
-		{"resend", mail.StageDot, "550 The example.com domain is not verified.", mail.AccountFault, replies.ScopeSender, 0},
+		{"resend", mail.StageDot, "550 The example.com domain is not verified.", mail.AccountFault, replies.ScopeSender,
+			0},
 		{"brevo", mail.StageMail, "502 5.7.0 Your SMTP account is not yet activated", mail.AccountFault, "", 0},
-		{"sendgrid", mail.StageAuth, "451 Authentication failed: Maximum credits exceeded", mail.BackPressure, "", 24 * time.Hour},
-		{"generic", mail.StageRcpt, "553 5.7.1 <b@example.com>: Sender address rejected: not owned by user a@example.com", mail.AccountFault, replies.ScopeSender, 0},
+		{"sendgrid", mail.StageAuth, "451 Authentication failed: Maximum credits exceeded", mail.BackPressure, "",
+			24 * time.Hour},
+		{"generic", mail.StageRcpt, "553 5.7.1 <b@example.com>: Sender address rejected: not owned by user " +
+			"a@example.com", mail.AccountFault, replies.ScopeSender, 0},
 		{"generic", mail.StageDot, "571 5.9.9 no", mail.MessageFault, "", 0},
 	} {
 		p, _ := Get(c.profile)
@@ -177,7 +200,8 @@ func TestRepliesThatLoseMail(t *testing.T) {
 		}
 		got, _ := rules.Classify(c.stage, reply, time.Now())
 		if got.Class != c.class || got.Scope != c.scope || got.Quota != c.quota {
-			t.Errorf("%s: %s at %s: %s is %s %q %v", c.profile, c.reply, c.stage, got.Name, got.Class, got.Scope, got.Quota)
+			t.Errorf("%s: %s at %s: %s is %s %q %v", c.profile, c.reply, c.stage, got.Name, got.Class, got.Scope,
+				got.Quota)
 		}
 	}
 }

@@ -84,7 +84,8 @@ func provider(t *testing.T, r *regime, change func(*smtp.Config)) (*fakesmtp.Ser
 	fake := fakesmtp.New(fakesmtp.Config{Extensions: fakesmtp.Full, Hook: r.hook})
 	cfg := smtp.Config{
 		Settings: upstream.Settings{
-			Name: "office", MaxConnections: 10, MaxRecipients: 100, Logger: slog.New(slog.DiscardHandler), Jitter: func() float64 { return 0.5 },
+			Name: "office", MaxConnections: 10, MaxRecipients: 100, Logger: slog.New(slog.DiscardHandler),
+			Jitter: func() float64 { return 0.5 },
 			Dial: func(context.Context, string, string) (net.Conn, error) {
 				c, s := net.Pipe()
 				go fake.Serve(s)
@@ -115,7 +116,8 @@ func as(t *testing.T, name string) func(*smtp.Config) {
 		t.Fatalf("no profile %s", name)
 	}
 	return func(cfg *smtp.Config) {
-		cfg.MaxConnections, cfg.MessagesPerConnection, cfg.IdleClose = p.MaxConnections, p.MessagesPerConnection, p.IdleClose.Std()
+		cfg.MaxConnections, cfg.MessagesPerConnection, cfg.IdleClose = p.MaxConnections, p.MessagesPerConnection,
+			p.IdleClose.Std()
 		cfg.MaxRecipients, cfg.Rules = p.MaxRecipients, p.UpstreamRules()
 		for _, text := range p.Rate {
 			l, err := policy.ParseLimit(text)
@@ -158,7 +160,8 @@ func newOffice(t *testing.T, u *smtp.Upstream, messages, recipients int) *office
 		}
 		content := mail.BytesContent(fmt.Appendf(nil, "Subject: %d\r\n\r\nhello\r\n", i))
 		o.pending = append(o.pending, &letter{pending: to,
-			tx: upstream.Transaction{ID: fmt.Sprint(i), From: address(t, fmt.Sprintf("person%d@example.com", i%10)), Content: content}})
+			tx: upstream.Transaction{ID: fmt.Sprint(i), From: address(t, fmt.Sprintf("person%d@example.com", i%10)),
+				Content: content}})
 	}
 	u.OnChange(func() {
 		select {
@@ -274,7 +277,8 @@ func arrived(t *testing.T, fake *fakesmtp.Server, recipients int) {
 // 3 connections and 30 messages a minute, as the profile knows: the provider never has to say so.
 func TestProfileKeepsWithinItsLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &regime{connections: 3, messages: 30, per: time.Minute, limited: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
+		r := &regime{connections: 3, messages: 30, per: time.Minute,
+			limited: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
 		fake, u := provider(t, r, as(t, "microsoft365"))
 		began := time.Now()
 		newOffice(t, u, 500, 1).run(24 * time.Hour)
@@ -291,7 +295,8 @@ func TestProfileKeepsWithinItsLimits(t *testing.T) {
 // A provider that allows less than anybody knows: fewer connections, a rate of its own.
 func TestUnknownLimitsAreFoundOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &regime{connections: 2, messages: 20, per: time.Minute, limited: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
+		r := &regime{connections: 2, messages: 20, per: time.Minute,
+			limited: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
 		fake, u := provider(t, r, func(cfg *smtp.Config) {
 			as(t, "microsoft365")(cfg)
 			cfg.MaxConnections, cfg.Rates = 10, nil
@@ -309,7 +314,8 @@ func TestUnknownLimitsAreFoundOut(t *testing.T) {
 // A daily quota that comes as 554: nothing bounces, and nobody tries all night.
 func TestQuotaAsPermanentReply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &regime{messages: 200, per: 24 * time.Hour, limited: "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException"}
+		r := &regime{messages: 200, per: 24 * time.Hour,
+			limited: "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException"}
 		fake, u := provider(t, r, as(t, "microsoft365"))
 		began := time.Now()
 		newOffice(t, u, 500, 1).run(7 * 24 * time.Hour)
@@ -405,24 +411,25 @@ func TestRecipientsAreCounted(t *testing.T) {
 		var mu sync.Mutex
 		var seen []time.Time
 		over := 0
-		fake := fakesmtp.New(fakesmtp.Config{Extensions: fakesmtp.Without("PIPELINING"), Hook: func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
-			if verb != "RCPT" {
-				return fakesmtp.Action{}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			seen = append(seen, time.Now())
-			recent := 0
-			for _, at := range seen {
-				if time.Since(at) < time.Minute {
-					recent++
+		fake := fakesmtp.New(fakesmtp.Config{Extensions: fakesmtp.Without("PIPELINING"),
+			Hook: func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
+				if verb != "RCPT" {
+					return fakesmtp.Action{}
 				}
-			}
-			if recent > 14 {
-				over++
-			}
-			return fakesmtp.Action{}
-		}})
+				mu.Lock()
+				defer mu.Unlock()
+				seen = append(seen, time.Now())
+				recent := 0
+				for _, at := range seen {
+					if time.Since(at) < time.Minute {
+						recent++
+					}
+				}
+				if recent > 14 {
+					over++
+				}
+				return fakesmtp.Action{}
+			}})
 		_, u := provider(t, &regime{}, func(cfg *smtp.Config) {
 			as(t, "ses")(cfg)
 			cfg.Rates = []upstream.Rate{{Count: 14, Unit: upstream.Recipients, Per: time.Minute}}
@@ -474,7 +481,8 @@ func TestQuotasOutliveRestarts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := &memory{}
-				r := &regime{messages: 100, per: 24 * time.Hour, limited: "550 5.4.5 Daily user sending limit exceeded. - gsmtp"}
+				r := &regime{messages: 100, per: 24 * time.Hour,
+					limited: "550 5.4.5 Daily user sending limit exceeded. - gsmtp"}
 				change := func(cfg *smtp.Config) {
 					as(t, "gmail")(cfg)
 					cfg.Rates, cfg.Quotas = rates, store

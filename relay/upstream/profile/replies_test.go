@@ -86,7 +86,8 @@ func TestRepliesOfTheField(t *testing.T) {
 			}
 			rule, _ := rules.Classify(row.stage, row.reply, now)
 			if got := fieldClass(rule); got != row.class && !slices.Contains(row.defensible, got) {
-				t.Errorf("%s:%d: %s at %s: %s\n\tis %s by rule %q, not %s %v", file, row.line, row.provider, row.stage, row.text, got, rule.Name, row.class, row.defensible)
+				t.Errorf("%s:%d: %s at %s: %s\n\tis %s by rule %q, not %s %v", file, row.line, row.provider, row.stage,
+					row.text, got, rule.Name, row.class, row.defensible)
 			}
 		}
 	}

@@ -10,7 +10,8 @@ import (
 	"postern/mail"
 )
 
-// Bounds of a reply. RFC 5321 §4.5.3.1.5 has 512 octets for a line; providers exceed it, so a line may fill the read buffer.
+// Bounds of a reply. RFC 5321 §4.5.3.1.5 has 512 octets for a line; providers exceed it, so a line may fill the read
+// buffer.
 const (
 	maxLines  = 64
 	maxOctets = 16 << 10
@@ -27,8 +28,8 @@ var (
 )
 
 // Read reads one reply. The text of a single-line 2yz reply is left out unless keep is set: of MAIL and RCPT nobody
-// reads it. Forms that are odd and mean one thing only are taken: line ends without CR, empty lines between, before and in
-// replies, blanks and NULs before the code, a code with its text right behind it.
+// reads it. Forms that are odd and mean one thing only are taken: line ends without CR, empty lines between, before and
+// in replies, blanks and NULs before the code, a code with its text right behind it.
 func Read(br *bufio.Reader, keep bool) (mail.Reply, error) {
 	line, err := nextLine(br)
 	if err != nil {

@@ -21,7 +21,8 @@ func TestReadReply(t *testing.T) {
 		{"250\r\n", mail.Reply{Code: 250}, nil},
 		{"250 \r\n", mail.Reply{Code: 250}, nil},
 		{"250 ok\n", mail.Reply{Code: 250, Text: "ok"}, nil},
-		{"550-5.7.1 first\r\n550-5.7.1 second\r\n550 5.7.1 third\r\n", mail.Reply{Code: 550, Enhanced: "5.7.1", Text: "first\nsecond\nthird"}, nil},
+		{"550-5.7.1 first\r\n550-5.7.1 second\r\n550 5.7.1 third\r\n",
+			mail.Reply{Code: 550, Enhanced: "5.7.1", Text: "first\nsecond\nthird"}, nil},
 		{"550-first\r\n550\r\n", mail.Reply{Code: 550, Text: "first\n"}, nil},
 		{"550 5.7.139\r\n", mail.Reply{Code: 550, Enhanced: "5.7.139"}, nil},
 		{"550 5.7.1\tx\r\n", mail.Reply{Code: 550, Enhanced: "5.7.1", Text: "x"}, nil},
@@ -40,9 +41,11 @@ func TestReadReply(t *testing.T) {
 		{"2500 ok\r\n", mail.Reply{}, ErrSyntax},
 		// Where codes differ, the last line's holds.
 		{"250-a\r\n550 b\r\n", mail.Reply{Code: 550, Text: "a\nb"}, nil},
-		{"550-5.7.1 a\r\n250-b\r\n250 2.0.0 c\r\n", mail.Reply{Code: 250, Enhanced: "2.0.0", Text: "5.7.1 a\nb\nc"}, nil},
+		{"550-5.7.1 a\r\n250-b\r\n250 2.0.0 c\r\n", mail.Reply{Code: 250, Enhanced: "2.0.0", Text: "5.7.1 a\nb\nc"},
+			nil},
 		{"421-4.7.0 busy\r\n250 ok\r\n", mail.Reply{Code: 250, Text: "4.7.0 busy\nok"}, nil},
-		{"550-no such user\r\n550 5.1.1 here\r\n", mail.Reply{Code: 550, Enhanced: "5.1.1", Text: "no such user\nhere"}, nil},
+		{"550-no such user\r\n550 5.1.1 here\r\n", mail.Reply{Code: 550, Enhanced: "5.1.1", Text: "no such user\nhere"},
+			nil},
 		// Empty lines are nothing, wherever they are.
 		{"\r\n\n250 ok\r\n", mail.Reply{Code: 250, Text: "ok"}, nil},
 		{"250-a\r\n\r\n250 b\r\n", mail.Reply{Code: 250, Text: "a\nb"}, nil},
@@ -80,7 +83,8 @@ func TestReadReply(t *testing.T) {
 }
 
 func FuzzReply(f *testing.F) {
-	f.Add([]byte("250-mx.example.com\r\n250-PIPELINING\r\n250-AUTH=PLAIN LOGIN\r\n250-SIZE 1000\r\n250 LIMITS RCPTMAX=5 MAILMAX=x\r\n"), true)
+	f.Add([]byte("250-mx.example.com\r\n250-PIPELINING\r\n250-AUTH=PLAIN LOGIN\r\n250-SIZE 1000\r\n250 LIMITS "+
+		"RCPTMAX=5 MAILMAX=x\r\n"), true)
 	f.Add([]byte("550 5.7.1 no\r\n250 ok\r\n"), false)
 	f.Add([]byte("421 4.7.0\r\n"), true)
 	f.Add([]byte("\r\n250-5.0.0 a\n\r\n550\x00 5.1.1 b\r\r\n"), true)

@@ -14,33 +14,34 @@ import (
 	"postern/relay/upstream"
 )
 
-// Rule says whose matter a reply is. Rules are data: those of the configuration come first, then the provider's, then the
-// generic ones; the first that matches decides. Empty fields match everything.
+// Rule says whose matter a reply is. Rules are data: those of the configuration come first, then the provider's, then
+// the generic ones; the first that matches decides. Empty fields match everything.
 type Rule struct {
 	Name     string
 	Stages   []mail.Stage
 	Code     string // three places, a letter stands for any digit: "421", "45z", "5yz"
 	Enhanced string // three numbers, * stands for any: "5.7.1", "*.5.3"; "-" for none at all
-	// Text is RE2, case ignored, searched in the text without codes, as it came and with the lines joined. A group named
-	// seconds, minutes or hours catches how long the upstream wants us to wait; without one, a wait in plain words is read.
+	// Text is RE2, case ignored, searched in the text without codes, as it came and with the lines joined. A group
+	// named seconds, minutes or hours catches how long the upstream wants us to wait; without one, a wait in plain
+	// words is read.
 	Text string
 
 	Class      mail.Class
 	RetryAfter time.Duration // at least, 0: the retry table or the back-off decides
-	// Rest: the recipient was not judged. What is left of the envelope goes into another transaction at once, if this one
-	// had a recipient accepted.
+	// Rest: the recipient was not judged. What is left of the envelope goes into another transaction at once, if this
+	// one had a recipient accepted.
 	Rest bool
 	// Scope of an account fault; empty is ScopeIdentity.
 	Scope Scope
 	// Slow: too much at a time. The identity gets fewer places at once, and waits only when one is too many as well.
 	Slow bool
-	// Quota: so much in so long a time is used up. The identity waits until what it sent leaves this window, RetryAfter at
-	// least, and remembers it over restarts.
+	// Quota: so much in so long a time is used up. The identity waits until what it sent leaves this window, RetryAfter
+	// at least, and remembers it over restarts.
 	Quota time.Duration
 	// windowed reads Quota from the text: "per hour", "24-hour limit", "daily". Without such words it stays 0.
 	windowed bool
-	// Verbatim: Text is searched in the reply with the addresses that it repeats, for rules that an administrator writes. A
-	// sender or recipient can choose an address that says what a provider's rule looks for.
+	// Verbatim: Text is searched in the reply with the addresses that it repeats, for rules that an administrator
+	// writes. A sender or recipient can choose an address that says what a provider's rule looks for.
 	Verbatim bool
 	// Login: the connection has lost its login. Where it was good before, another one logs in, once for an attempt.
 	Login bool
@@ -145,7 +146,10 @@ func (r *Rule) check() error {
 		return fmt.Errorf("enhanced code %q has not three numbers", r.Enhanced)
 	case r.Class <= mail.Delivered || r.Class > mail.BackPressure:
 		return fmt.Errorf("class %s cannot be given to a refusal", r.Class)
-	case slices.ContainsFunc(r.Stages, func(s mail.Stage) bool { return !slices.Contains(beforeMail, s) && !slices.Contains(fromMail, s) }):
+	case slices.ContainsFunc(r.Stages, func(s mail.Stage) bool {
+		return !slices.Contains(beforeMail, s) &&
+			!slices.Contains(fromMail, s)
+	}):
 		return fmt.Errorf("there is a stage without replies in %v", r.Stages)
 	case r.Class.Permanent() && !r.afterMail():
 		return fmt.Errorf("before MAIL nothing is a message's fault: class %s needs stages from MAIL on", r.Class)
@@ -163,18 +167,19 @@ func (r *Rule) check() error {
 
 // afterMail reports whether the rule holds from MAIL on only.
 func (r *Rule) afterMail() bool {
-	return len(r.Stages) > 0 && !slices.ContainsFunc(r.Stages, func(s mail.Stage) bool { return slices.Contains(beforeMail, s) })
+	return len(r.Stages) > 0 && !slices.ContainsFunc(r.Stages,
+		func(s mail.Stage) bool { return slices.Contains(beforeMail, s) })
 }
 
 func (m *matcher) matches(stage mail.Stage, s *Sample) bool {
 	return (len(m.Stages) == 0 || slices.Contains(m.Stages, stage)) &&
-		matchCode(m.Code, s.code) &&
+		MatchCode(m.Code, s.code) &&
 		matchEnhanced(m.Enhanced, s.enhanced) &&
 		(m.text == nil || m.searched(s) != "")
 }
 
-// searched returns the form of the text in which the rule's pattern was found, "" for none. Generic rules search the words
-// alone, those of a provider all that it said itself.
+// searched returns the form of the text in which the rule's pattern was found, "" for none. Generic rules search the
+// words alone, those of a provider all that it said itself.
 func (m *matcher) searched(s *Sample) string {
 	if m.generic {
 		if hinted(m.hints, s.lower) && m.text.MatchString(s.words) {
@@ -232,7 +237,8 @@ func (m *matcher) retryAfter(s *Sample, def time.Duration, now time.Time) time.D
 	}
 }
 
-func matchCode(pattern string, code int) bool {
+// MatchCode compares place by place: a letter stands for any digit, "" for any code.
+func MatchCode(pattern string, code int) bool {
 	if pattern == "" {
 		return true
 	}
@@ -276,9 +282,10 @@ func (rs *Rules) find(stage mail.Stage, s *Sample) (m *matcher, number int) {
 	return &matcher{Rule: Rule{Name: mail.RuleNone, Class: mail.Deferral}, generic: true}, -1
 }
 
-// Classify says which rule decides about a reply at a stage, with the times that the reply names. number is the rule's place
-// among those of Compile, -1 for a generic one. about is the addresses that the reply may repeat.
-func (rs *Rules) Classify(stage mail.Stage, r mail.Reply, now time.Time, about ...mail.Address) (rule Rule, number int) {
+// Classify says which rule decides about a reply at a stage, with the times that the reply names. number is the rule's
+// place among those of Compile, -1 for a generic one. about is the addresses that the reply may repeat.
+func (rs *Rules) Classify(stage mail.Stage, r mail.Reply, now time.Time, about ...mail.Address) (rule Rule,
+	number int) {
 	s := NewSample(r, about...)
 	m, number := rs.find(stage, s)
 	return m.decide(s, now), number

@@ -15,14 +15,15 @@ const clockPart = `(\d{1,2}):(\d\d)(?::(\d\d)(?:\.\d+)?)?(?: ?([ap])\.?m\b\.?)?`
 
 // Dates in replies, with the words in front that make them the end of a wait. Where no zone is written UTC is meant.
 var (
-	untilWord = regexp.MustCompile(`(?i)\b(?:again|retry|try|resets?|renews?|available|expires?|wait|later|blocked|suspended|locked|` +
-		`send|resend|lifted|limited|deferred|enabled)\b[^.!?]{0,30}?\b(?:after|until|till|at|on|from|by|before)\b:? `)
+	untilWord = regexp.MustCompile(`(?i)\b(?:again|retry|try|resets?|renews?|available|expires?|wait|later|blocked|` +
+		`suspended|locked|send|resend|lifted|limited|deferred|enabled)\b[^.!?]{0,30}?` +
+		`\b(?:after|until|till|at|on|from|by|before)\b:? `)
 
 	isoDate  = regexp.MustCompile(`(?i)^[^\d]{0,12}(\d{4})[-/](\d\d)[-/](\d\d)(?:[T ,]{1,2}` + clockPart + `)?`)
-	dayMonth = regexp.MustCompile(`(?i)^(?:[a-z]{3,9},? )?(\d{1,2})(?:st|nd|rd|th)?[ -]([a-z]{3})[a-z]*\.?,?[ -](\d{4})` +
-		`(?:,?(?: at)? ` + clockPart + `)?`)
-	monthDay = regexp.MustCompile(`(?i)^(?:[a-z]{3,9},? )?([a-z]{3})[a-z]*\.? {1,2}(\d{1,2})(?:st|nd|rd|th)?,? (\d{4})` +
-		`(?:,?(?: at)? ` + clockPart + `)?`)
+	dayMonth = regexp.MustCompile(`(?i)^(?:[a-z]{3,9},? )?(\d{1,2})(?:st|nd|rd|th)?[ -]([a-z]{3})[a-z]*\.?,?` +
+		`[ -](\d{4})(?:,?(?: at)? ` + clockPart + `)?`)
+	monthDay = regexp.MustCompile(`(?i)^(?:[a-z]{3,9},? )?([a-z]{3})[a-z]*\.? {1,2}(\d{1,2})(?:st|nd|rd|th)?,? ` +
+		`(\d{4})(?:,?(?: at)? ` + clockPart + `)?`)
 	unixDate  = regexp.MustCompile(`(?i)^(?:[a-z]{3} )?([a-z]{3}) {1,2}(\d{1,2}) ` + clockPart + ` (\d{4})`)
 	numbers   = regexp.MustCompile(`(?i)^(\d{1,2})([./])(\d{1,2})[./](\d{4})(?:,?(?: at)? ` + clockPart + `)?`)
 	clockOnly = regexp.MustCompile(`(?i)^` + clockPart)

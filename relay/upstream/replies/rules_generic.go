@@ -67,7 +67,8 @@ var codeRules = []Rule{
 		Example: "550 5.6.0 Lone CR or LF in headers"},
 	{Name: "policy", Stages: fromMail, Code: "5yz", Enhanced: "5.7.*", Class: mail.MessageFault,
 		Example: "554 5.7.1 Message contains spam"},
-	{Name: "spam", Stages: fromMail, Code: "5yz", Enhanced: "-", Text: `\b(spam|virus|blocked|blacklist|blocklist|policy)`, Class: mail.MessageFault,
+	{Name: "spam", Stages: fromMail, Code: "5yz", Enhanced: "-",
+		Text: `\b(spam|virus|blocked|blacklist|blocklist|policy)`, Class: mail.MessageFault,
 		Example: "554 Message rejected as spam"},
 	// Nobody knows this one: to hold the mail would keep it from its sender for days, and he can act on a report.
 	{Name: mail.RuleNone, Stages: fromMail, Code: "5yz", Class: mail.MessageFault,

@@ -48,7 +48,8 @@ func TestEveryReplyHasARule(t *testing.T) {
 	rules, _ := Compile(nil)
 	for code := 400; code < 600; code++ {
 		for _, stage := range beforeMail {
-			if r := rules.classify(stage, mail.Reply{Code: code}); r.Class != mail.AccountFault && r.Class != mail.BackPressure {
+			if r := rules.classify(stage, mail.Reply{Code: code}); r.Class != mail.AccountFault &&
+				r.Class != mail.BackPressure {
 				t.Errorf("%d at %s: %s is %s", code, stage, r.Name, r.Class)
 			}
 		}
@@ -94,7 +95,8 @@ func TestBadRulesAreRefused(t *testing.T) {
 		{Name: "delivered", Class: mail.Delivered},
 		{Name: "stage", Stages: []mail.Stage{mail.StageConnect}, Class: mail.Deferral},
 		{Name: "early", Code: "535", Class: mail.MessageFault},
-		{Name: "early too", Stages: []mail.Stage{mail.StageAuth, mail.StageMail}, Code: "535", Class: mail.RecipientFault},
+		{Name: "early too", Stages: []mail.Stage{mail.StageAuth, mail.StageMail}, Code: "535",
+			Class: mail.RecipientFault},
 		{Name: "scope", Stages: fromMail, Class: mail.AccountFault, Scope: "world"},
 		{Name: "scope of a class", Stages: fromMail, Class: mail.MessageFault, Scope: ScopeSender},
 		{Name: "slow", Stages: fromMail, Class: mail.Deferral, Slow: true},
@@ -113,7 +115,8 @@ func TestBadRulesAreRefused(t *testing.T) {
 func TestRepliesSayHowLong(t *testing.T) {
 	own := []Rule{
 		{Name: "hours", Code: "452", Text: `wait (?P<hours>\d+)`, Class: mail.Deferral},
-		{Name: "either", Code: "453", Text: `wait( (?P<seconds>\d+) s)?`, Class: mail.Deferral, RetryAfter: time.Minute},
+		{Name: "either", Code: "453", Text: `wait( (?P<seconds>\d+) s)?`, Class: mail.Deferral,
+			RetryAfter: time.Minute},
 	}
 	rules, err := Compile(own)
 	if err != nil {

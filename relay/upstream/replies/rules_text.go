@@ -44,8 +44,8 @@ var (
 	innerDot   = regexp.MustCompile(`\.(\w)`)
 )
 
-// withoutAddresses has an at sign where text has an address: one of those that the reply is about, however it writes them, or
-// what looks like one.
+// withoutAddresses has an at sign where text has an address: one of those that the reply is about, however it writes
+// them, or what looks like one.
 func withoutAddresses(text string, about []mail.Address) string {
 	for _, a := range about {
 		text = replaceFold(text, a.String(), "@")

@@ -14,11 +14,14 @@ import (
 // it close by, because "500 messages in 24 hours" asks for none.
 const (
 	amountWord = `(\d{1,7}(?:[.,]\d{1,6})?|an?|one|eine[rm]?|une?|una)`
-	unitWord   = `(milliseconds?|ms|seconds?|secs?|s|sekunden?|secondes?|segundos?|secondi|minutes?|mins?|mn|m|minuten?|` +
+	unitWord   = `(milliseconds?|ms|seconds?|secs?|s|sekunden?|secondes?|segundos?|secondi|minutes?|mins?|mn|m|` +
+		`minuten?|` +
 		`minutos?|minuti|hours?|hrs?|h|stunden?|heures?|horas?|or[ae]|days?|d|tag(?:en?)?|jours?|dias?|giorn[io])`
 	// asks are words near which an amount of time is a wait.
-	asks = `(?:try|retry|retries|retrying|again|wait|come back|later|re-?send|resets?|renews?|expires?|expire|remaining|` +
-		`enabled|available|lifted|released|unblocked|unlocked|retry[- ]timeout|erneut|warten|wieder|attendre|attendez|` +
+	asks = `(?:try|retry|retries|retrying|again|wait|come back|later|re-?send|resets?|renews?|expires?|expire|` +
+		`remaining|` +
+		`enabled|available|lifted|released|unblocked|unlocked|retry[- ]timeout|erneut|warten|wieder|attendre|` +
+		`attendez|` +
 		`r.?essay\w+|intente|espere|riprovare)`
 	// states are words behind which it is one when "for" or "until" joins them.
 	states = `(?:block(?:ed)?|banned|ban|locked|suspended|disabled|throttled|paused|delay(?:ed)?|defer(?:red)?|` +
@@ -28,18 +31,21 @@ const (
 var (
 	waitAsked = regexp.MustCompile(`(?i)\b` + asks + `\b[^.!?]{0,25}?[ (=:~]` + amountWord + `[ -]?` + unitWord +
 		`\b(?:[ ,]{1,2}(?:and )?(\d{1,4})[ -]?` + unitWord + `\b)?`)
-	waitStated = regexp.MustCompile(`(?i)\b` + states + ` (?:\w+ ){0,2}?(?:for|another|f.?r|pour|por|per) (?:the next |at least |about |another )?` +
+	waitStated = regexp.MustCompile(`(?i)\b` + states +
+		` (?:\w+ ){0,2}?(?:for|another|f.?r|pour|por|per) (?:the next |at least |about |another )?` +
 		amountWord + `[ -]?` + unitWord + `\b(?:[ ,]{1,2}(?:and )?(\d{1,4})[ -]?` + unitWord + `\b)?`)
-	waitBefore = regexp.MustCompile(`(?i)\b(?:in|after|within|for|another) (?:about |at least )?` + amountWord + `[ -]?` + unitWord +
-		`\b,? (?:(?:please|and|then) ){0,2}(?:try|retry|re-?send|send|remaining|left)\b`)
+	waitBefore = regexp.MustCompile(`(?i)\b(?:in|after|within|for|another) (?:about |at least )?` + amountWord +
+		`[ -]?` + unitWord + `\b,? (?:(?:please|and|then) ){0,2}(?:try|retry|re-?send|send|remaining|left)\b`)
 	waitClock = regexp.MustCompile(`(?i)\b` + asks + `\b[^.!?]{0,25}?\b(?:in|for) (\d{1,2}):(\d\d)(?::(\d\d))?\b`)
-	waitBare  = regexp.MustCompile(`(?i)\b(?:retry[- ]?after|again (?:in|after)|retry in|wait)[ :=]{1,2}(\d{1,6})(?:[.,;)] |[.,;)]?$)`)
-	waitFew   = regexp.MustCompile(`(?i)\b(?:a|some|the next)? ?few (minutes|hours)\b`)
+	waitBare  = regexp.MustCompile(`(?i)\b(?:retry[- ]?after|again (?:in|after)|retry in|wait)` +
+		`[ :=]{1,2}(\d{1,6})(?:[.,;)] |[.,;)]?$)`)
+	waitFew = regexp.MustCompile(`(?i)\b(?:a|some|the next)? ?few (minutes|hours)\b`)
 
-	windowUnit = regexp.MustCompile(`(?i)(?:\b(?:per|every|each|in|within|during|past|last|this|an?|pro|par|por|al)\b|/) ?(?:(?:the|any|an?|one|last|past) ){0,2}` +
-		`(\d{1,6})?[ -]?` + unitWord + `\b`)
-	windowNumber = regexp.MustCompile(`(?i)\b(\d{1,6})[ -]?` + unitWord + `[ -](?:\w+[ -]){0,3}(?:limit|quota|period|window|maximum|allowance)`)
-	windowWord   = regexp.MustCompile(`(?i)\b(hour|da[iy]l|week|month|today|tages|t.?glich|st.?ndlich|journali|diari)`)
+	windowUnit = regexp.MustCompile(`(?i)(?:\b(?:per|every|each|in|within|during|past|last|this|an?|pro|par|por|` +
+		`al)\b|/) ?(?:(?:the|any|an?|one|last|past) ){0,2}(\d{1,6})?[ -]?` + unitWord + `\b`)
+	windowNumber = regexp.MustCompile(`(?i)\b(\d{1,6})[ -]?` + unitWord +
+		`[ -](?:\w+[ -]){0,3}(?:limit|quota|period|window|maximum|allowance)`)
+	windowWord = regexp.MustCompile(`(?i)\b(hour|da[iy]l|week|month|today|tages|t.?glich|st.?ndlich|journali|diari)`)
 )
 
 // readWait returns how long the text asks to wait, 0 where it does not say.

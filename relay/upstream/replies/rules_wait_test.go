@@ -15,30 +15,32 @@ var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC) // a Sunday
 // Waits stand in replies as people write them.
 func TestWaitsAreRead(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"Please try again in 300 seconds":                                               5 * time.Minute,
-		"Please retry after 300 sec.":                                                   5 * time.Minute,
-		"Relay quota will reset in 21.99 hours.":                                        79164 * time.Second,
-		"Das Limit ist erreicht, erneut in 1,5 Stunden":                                 90 * time.Minute,
-		"Try again in 15m":                                                              15 * time.Minute,
-		"Greylisted for 5 minutes":                                                      5 * time.Minute,
-		"Greylisting in action, please come back in 00:04:57":                           297 * time.Second,
-		"come back in 4:30":                                                             270 * time.Second,
-		"Greylisted, please try again in 4 min 32 s":                                    272 * time.Second,
-		"try again in 1 hour and 30 minutes":                                            90 * time.Minute,
-		"Account will be enabled in 341 seconds":                                        341 * time.Second,
-		"Please wait 10 minutes before sending":                                         10 * time.Minute,
-		"wait an hour":                                                                  time.Hour,
-		"in 2 days, please retry":                                                       48 * time.Hour,
-		"Your address is blocked for the next 2 hours":                                  2 * time.Hour,
-		"Retry-After: 120":                                                              2 * time.Minute,
-		"Please try after a few minutes.":                                               5 * time.Minute,
-		"you sent 500 messages in 24 hours":                                             0,
-		"limit of 100 messages per hour":                                                0,
-		"blocked: more than 100 mails in 1 hour":                                        0,
-		"try again in 2 moons":                                                          0,
-		"try again later":                                                               0,
-		"try again after Sun, 22 Nov 2026 12:20:44 UTC":                                 20*time.Minute + 44*time.Second,
-		"try again after Sun, 22 Nov 2026 14:20:44 +0200":                               20*time.Minute + 44*time.Second,
+		"Please try again in 300 seconds":                     5 * time.Minute,
+		"Please retry after 300 sec.":                         5 * time.Minute,
+		"Relay quota will reset in 21.99 hours.":              79164 * time.Second,
+		"Das Limit ist erreicht, erneut in 1,5 Stunden":       90 * time.Minute,
+		"Try again in 15m":                                    15 * time.Minute,
+		"Greylisted for 5 minutes":                            5 * time.Minute,
+		"Greylisting in action, please come back in 00:04:57": 297 * time.Second,
+		"come back in 4:30":                                   270 * time.Second,
+		"Greylisted, please try again in 4 min 32 s":          272 * time.Second,
+		"try again in 1 hour and 30 minutes":                  90 * time.Minute,
+		"Account will be enabled in 341 seconds":              341 * time.Second,
+		"Please wait 10 minutes before sending":               10 * time.Minute,
+		"wait an hour":                                        time.Hour,
+		"in 2 days, please retry":                             48 * time.Hour,
+		"Your address is blocked for the next 2 hours":        2 * time.Hour,
+		"Retry-After: 120":                                    2 * time.Minute,
+		"Please try after a few minutes.":                     5 * time.Minute,
+		"you sent 500 messages in 24 hours":                   0,
+		"limit of 100 messages per hour":                      0,
+		"blocked: more than 100 mails in 1 hour":              0,
+		"try again in 2 moons":                                0,
+		"try again later":                                     0,
+		"try again after Sun, 22 Nov 2026 12:20:44 UTC": 20*time.Minute +
+			44*time.Second,
+		"try again after Sun, 22 Nov 2026 14:20:44 +0200": 20*time.Minute +
+			44*time.Second,
 		"request limit exceeded, try again after 2026-11-22T13:00:00Z":                  time.Hour,
 		"try again after 2026-11-22 13:00:00.123456 +0000 UTC":                          time.Hour,
 		"try again after 2026-11-23":                                                    12 * time.Hour,
@@ -103,7 +105,8 @@ func TestTimesOfARule(t *testing.T) {
 		rule        string
 		wait, quota time.Duration
 	}{
-		{mail.R(550, "", "User relay@example.com has exceeded its 24-hour sending limit. Relay quota will reset in 21.99 hours."),
+		{mail.R(550, "", "User relay@example.com has exceeded its 24-hour sending limit. Relay quota will reset in "+
+			"21.99 hours."),
 			"over-quota", 79164 * time.Second, 24 * time.Hour},
 		{mail.R(550, "", "exceeded the max emails per hour"), "over-quota", 5 * time.Minute, time.Hour},
 		{mail.R(550, "", "daily limit exceeded"), "over-quota", time.Hour, 24 * time.Hour},
@@ -115,7 +118,8 @@ func TestTimesOfARule(t *testing.T) {
 	} {
 		r, _ := rules.Classify(mail.StageRcpt, c.reply, noon)
 		if r.Name != c.rule || r.RetryAfter.Round(time.Second) != c.wait || r.Quota != c.quota {
-			t.Errorf("%s: %s, wait %v, quota %v; want %s, %v, %v", c.reply, r.Name, r.RetryAfter, r.Quota, c.rule, c.wait, c.quota)
+			t.Errorf("%s: %s, wait %v, quota %v; want %s, %v, %v", c.reply, r.Name, r.RetryAfter, r.Quota, c.rule,
+				c.wait, c.quota)
 		}
 	}
 }

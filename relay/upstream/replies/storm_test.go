@@ -44,7 +44,8 @@ func blocks(t *testing.T) (rows []row) {
 		}
 		switch stage := mail.Stage(f[1]); stage {
 		case mail.StageMail, mail.StageRcpt, mail.StageData, mail.StageDot:
-			rows = append(rows, row{provider: f[0], class: f[2], stage: stage, text: strings.ReplaceAll(f[4], `\r\n`, "\r\n")})
+			rows = append(rows, row{provider: f[0], class: f[2], stage: stage,
+				text: strings.ReplaceAll(f[4], `\r\n`, "\r\n")})
 		}
 	}
 	for i := range rows {
@@ -102,8 +103,8 @@ var streets = []street{
 	{name: "an office of mailboxes", bySender: true, next: anybody(100)},
 }
 
-// An account that is refused in words that no rule knows costs at most five bounces, whoever sends; the rest is kept. When the
-// block is over the mail flows.
+// An account that is refused in words that no rule knows costs at most five bounces, whoever sends; the rest is kept.
+// When the block is over the mail flows.
 func TestUnknownBlocksCostFiveBouncesAtMost(t *testing.T) {
 	t.Parallel()
 	const most = 5
@@ -132,7 +133,8 @@ func TestUnknownBlocksCostFiveBouncesAtMost(t *testing.T) {
 					w.Delivered(now, at)
 					continue
 				}
-				v, _ := w.Refused(now, storm.Refusal{Attempt: at, Stage: r.stage, Reply: r.another(rng, login+"@office.example"), Personal: []string{login, domain}})
+				v, _ := w.Refused(now, storm.Refusal{Attempt: at, Stage: r.stage,
+					Reply: r.another(rng, login+"@office.example"), Personal: []string{login, domain}})
 				if v == storm.Believe {
 					bounced++
 				} else {

@@ -112,8 +112,8 @@ func (c *conn) doWithout(stage mail.Stage, r mail.Reply, names []string) {
 	}
 }
 
-// settleDoubt says whether leaving out helped. If not, the refusal was about something else.
-func (c *conn) settleDoubt(stage mail.Stage, helped bool) {
+// closeDoubt says whether leaving out helped. If not, the refusal was about something else.
+func (c *conn) closeDoubt(stage mail.Stage, helped bool) {
 	d := c.doubt
 	if d == nil || d.stage != stage {
 		return
@@ -124,7 +124,8 @@ func (c *conn) settleDoubt(stage mail.Stage, helped bool) {
 		return
 	}
 	for _, name := range d.names {
-		words := "the upstream offers " + name + " and does not take its parameters (" + d.reply + "), so they are left out"
+		words := "the upstream offers " + name + " and does not take its parameters (" + d.reply +
+			"), so they are left out"
 		c.learn(name, words)
 	}
 }

@@ -16,15 +16,17 @@ func TestChunkingThatIsNone(t *testing.T) {
 	data := large(200 << 10)
 	huge := large(1500 << 10)
 	for size, content := range map[string]mail.Content{
-		"small": mail.BytesContent(letter), "large": mail.BytesContent(data), "stream": &stream{data: data, size: int64(len(data))},
-		"huge": mail.BytesContent(huge), "huge stream": &stream{data: huge, size: int64(len(huge))},
+		"small": mail.BytesContent(letter), "large": mail.BytesContent(data),
+		"stream": &stream{data: data, size: int64(len(data))},
+		"huge":   mail.BytesContent(huge), "huge stream": &stream{data: huge, size: int64(len(huge))},
 	} {
 		r, _ := content.Open()
 		want := new(bytes.Buffer)
 		want.ReadFrom(r)
 		for reply, learned := range map[string]bool{
 			"500 5.5.1 command unrecognized": true, "502 5.5.1 not implemented": true, "503 5.5.1 bad sequence": true,
-			"504 5.5.4 no": true, "555 5.5.4 no": true, "550 5.5.1 BDAT is not for you": true, "": true, // "": taken for commands
+			// "": taken for commands
+			"504 5.5.4 no": true, "555 5.5.4 no": true, "550 5.5.1 BDAT is not for you": true, "": true,
 			"554 5.7.1 spam": false, "451 4.3.0 later": false,
 		} {
 			fc := provider()
@@ -44,7 +46,8 @@ func TestChunkingThatIsNone(t *testing.T) {
 				continue
 			}
 			for _, r := range res {
-				if r.Class != mail.Delivered || r.Uncertain || !strings.Contains(r.Note, "offers CHUNKING and does not take BDAT") {
+				if r.Class != mail.Delivered || r.Uncertain ||
+					!strings.Contains(r.Note, "offers CHUNKING and does not take BDAT") {
 					t.Errorf("%s: got %s uncertain=%v: %s; %q", name, r.Class, r.Uncertain, r.Reply, r.Note)
 				}
 			}
@@ -58,7 +61,8 @@ func TestChunkingThatIsNone(t *testing.T) {
 			before := strings.Count(strings.Join(fake.Log(), "\n"), "BDAT ")
 			fake.DropAll() // another connection knows it too
 			r := send(t, u, tr)
-			if after := strings.Count(strings.Join(fake.Log(), "\n"), "BDAT "); classes(r) != "delivered delivered" || r[0].Note != "" || after != before {
+			if after := strings.Count(strings.Join(fake.Log(), "\n"), "BDAT "); classes(r) != "delivered delivered" ||
+				r[0].Note != "" || after != before {
 				t.Errorf("%s: then %s, note %q, %d BDAT", name, classes(r), r[0].Note, after-before)
 			}
 		}
@@ -79,7 +83,8 @@ func TestChunkingThatIsNoneForSome(t *testing.T) {
 	}
 	fake, u := start(t, fc, nil)
 	wantClasses(t, send(t, u, message(t, "nobody@example.net", "bob@example.net")), "recipient-fault delivered")
-	if m := fake.Messages(); len(m) != 1 || len(m[0].To) != 1 || strings.Count(strings.Join(fake.Log(), "\n"), "nobody") != 1 {
+	if m := fake.Messages(); len(m) != 1 || len(m[0].To) != 1 ||
+		strings.Count(strings.Join(fake.Log(), "\n"), "nobody") != 1 {
 		t.Errorf("%d messages, %v", len(m), fake.Log())
 	}
 	wantClasses(t, send(t, u, message(t, "nobody@example.net")), "recipient-fault")
@@ -109,7 +114,8 @@ func TestAgainIsBounded(t *testing.T) {
 	fc.Hook = func(s *fakesmtp.Session, verb, _ string) fakesmtp.Action {
 		if verb == "EHLO" && s.TLS {
 			n++
-			return fakesmtp.Action{Reply: fmt.Sprintf("250-x\n250-X-NUMBER %d\n250-PIPELINING\n250-CHUNKING\n250 AUTH PLAIN", n)}
+			return fakesmtp.Action{Reply: fmt.Sprintf("250-x\n250-X-NUMBER %d\n250-PIPELINING\n250-CHUNKING\n250 "+
+				"AUTH PLAIN", n)}
 		}
 		return fakesmtp.Action{}
 	}
@@ -129,16 +135,25 @@ func TestParameterThatIsNone(t *testing.T) {
 			want                   string // of the second message; "": refused
 			note                   string
 		}{
-			{"SIZE", "MAIL", "SIZE=", "555 5.5.4 Unsupported option: SIZE=72", nil, "FROM:<alice@example.com> TO:<bob@example.net>", "offers SIZE"},
-			{"SIZE, short", "MAIL", "SIZE=", "501 syntax error", nil, "FROM:<alice@example.com> TO:<bob@example.net>", "offers SIZE"},
-			{"SIZE by another code", "MAIL", "SIZE=", "550 5.5.4 unknown parameter", nil, "FROM:<alice@example.com> TO:<bob@example.net>", "offers SIZE"},
-			{"RET", "MAIL", "RET=", "555 5.5.4 RET parameter unrecognized", dsnOf(0), "FROM:<alice@example.com> SIZE=72 TO:<bob@example.net>", "offers DSN"},
-			{"ENVID", "MAIL", "ENVID=", "504 5.5.4 not implemented: ENVID", dsnOf(0), "FROM:<alice@example.com> SIZE=72 TO:<bob@example.net>", "offers DSN"},
-			{"any", "MAIL", "ENVID=", "501 5.5.4 Invalid arguments", dsnOf(0), "FROM:<alice@example.com> TO:<bob@example.net>", "offers SIZE"},
-			{"NOTIFY", "RCPT", "NOTIFY=", "555 5.5.4 Unsupported option: NOTIFY=NEVER", dsnOf(mail.NotifyNever), "FROM:<alice@example.com> SIZE=72 TO:<bob@example.net>", "offers DSN"},
-			{"NOTIFY, short", "RCPT", "NOTIFY=", "501 what?", dsnOf(mail.NotifySuccess), "FROM:<alice@example.com> SIZE=72 TO:<bob@example.net>", "offers DSN"},
+			{"SIZE", "MAIL", "SIZE=", "555 5.5.4 Unsupported option: SIZE=72", nil,
+				"FROM:<alice@example.com> TO:<bob@example.net>", "offers SIZE"},
+			{"SIZE, short", "MAIL", "SIZE=", "501 syntax error", nil, "FROM:<alice@example.com> TO:<bob@example.net>",
+				"offers SIZE"},
+			{"SIZE by another code", "MAIL", "SIZE=", "550 5.5.4 unknown parameter", nil,
+				"FROM:<alice@example.com> TO:<bob@example.net>", "offers SIZE"},
+			{"RET", "MAIL", "RET=", "555 5.5.4 RET parameter unrecognized", dsnOf(0),
+				"FROM:<alice@example.com> SIZE=72 TO:<bob@example.net>", "offers DSN"},
+			{"ENVID", "MAIL", "ENVID=", "504 5.5.4 not implemented: ENVID", dsnOf(0),
+				"FROM:<alice@example.com> SIZE=72 TO:<bob@example.net>", "offers DSN"},
+			{"any", "MAIL", "ENVID=", "501 5.5.4 Invalid arguments", dsnOf(0),
+				"FROM:<alice@example.com> TO:<bob@example.net>", "offers SIZE"},
+			{"NOTIFY", "RCPT", "NOTIFY=", "555 5.5.4 Unsupported option: NOTIFY=NEVER", dsnOf(mail.NotifyNever),
+				"FROM:<alice@example.com> SIZE=72 TO:<bob@example.net>", "offers DSN"},
+			{"NOTIFY, short", "RCPT", "NOTIFY=", "501 what?", dsnOf(mail.NotifySuccess),
+				"FROM:<alice@example.com> SIZE=72 TO:<bob@example.net>", "offers DSN"},
 			// What the mail needs cannot be left out.
-			{"8BITMIME", "MAIL", "8BITMIME", "555 5.5.4 8BITMIME parameter unrecognized", contentOf(eightBitLetter), "", ""},
+			{"8BITMIME", "MAIL", "8BITMIME", "555 5.5.4 8BITMIME parameter unrecognized", contentOf(eightBitLetter), "",
+				""},
 			{"SMTPUTF8", "MAIL", "SMTPUTF8", "555 5.6.7 SMTPUTF8 not supported", contentOf(utf8Letter), "", ""},
 			// Refusals that are about something else are not asked for twice more than once.
 			{"address", "MAIL", "alice", "501 5.1.7 bad sender address syntax", nil, "", ""},
@@ -163,21 +178,26 @@ func TestParameterThatIsNone(t *testing.T) {
 			}
 			r := send(t, u, tr)[0]
 			if c.want == "" {
-				if !r.Class.Permanent() || !strings.HasPrefix(c.reply, r.Reply.String()[:3]) || r.Note != "" && r.Note != noteNoRule || refusals > 2 {
-					t.Errorf("%s, %s: got %s: %s; %q, refused %d times", way, c.name, r.Class, r.Reply, r.Note, refusals)
+				if !r.Class.Permanent() || !strings.HasPrefix(c.reply, r.Reply.String()[:3]) ||
+					r.Note != "" && r.Note != noteNoRule || refusals > 2 {
+					t.Errorf("%s, %s: got %s: %s; %q, refused %d times", way, c.name, r.Class, r.Reply, r.Note,
+						refusals)
 				}
 				if s := u.habits.known; len(s) > 0 {
 					t.Errorf("%s, %s: learned %v", way, c.name, s)
 				}
 				continue
 			}
-			if r.Class != mail.Delivered || !strings.Contains(r.Note, c.note) || refusals != 1 || strings.Contains(c.note, "DSN") && r.RelayedDSN {
-				t.Errorf("%s, %s: got %s: %s; %q, refused %d times, DSN relayed: %v", way, c.name, r.Class, r.Reply, r.Note, refusals, r.RelayedDSN)
+			if r.Class != mail.Delivered || !strings.Contains(r.Note, c.note) || refusals != 1 ||
+				strings.Contains(c.note, "DSN") && r.RelayedDSN {
+				t.Errorf("%s, %s: got %s: %s; %q, refused %d times, DSN relayed: %v", way, c.name, r.Class, r.Reply,
+					r.Note, refusals, r.RelayedDSN)
 			}
 			fake.DropAll()
 			r = send(t, u, tr)[0]
 			m := fake.Messages()
-			if r.Class != mail.Delivered || r.Note != "" || refusals != 1 || len(m) != 2 || m[1].From+" "+m[1].To[0] != c.want {
+			if r.Class != mail.Delivered || r.Note != "" || refusals != 1 || len(m) != 2 ||
+				m[1].From+" "+m[1].To[0] != c.want {
 				t.Errorf("%s, %s: then %s, %q, refused %d times: %+v", way, c.name, r.Class, r.Note, refusals, m)
 			}
 		}
@@ -213,7 +233,8 @@ func TestParameterOfOneRecipient(t *testing.T) {
 		r := send(t, u, tr)
 		wantClasses(t, r, "delivered delivered delivered")
 		m := fake.Messages()
-		if len(m) != 2 || len(m[0].To) != 2 || len(m[1].To) != 1 || !strings.HasPrefix(m[1].To[0], "TO:<carol@example.net>") || r[1].RelayedDSN {
+		if len(m) != 2 || len(m[0].To) != 2 || len(m[1].To) != 1 ||
+			!strings.HasPrefix(m[1].To[0], "TO:<carol@example.net>") || r[1].RelayedDSN {
 			t.Errorf("%s: %+v, %v", way, m, r[1].RelayedDSN)
 		}
 	}

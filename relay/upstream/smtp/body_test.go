@@ -38,25 +38,42 @@ func TestWhatAMessageNeeds(t *testing.T) {
 		content  mail.Content
 		want     string // of MAIL, without SIZE, and RCPT; or the reply
 	}{
-		{"ASCII at a server without", none, "alice@example.com", "bob@example.net", ascii, "FROM:<alice@example.com> TO:<bob@example.net>"},
-		{"ASCII at a server with all", fakesmtp.Full, "alice@example.com", "bob@example.net", ascii, "FROM:<alice@example.com> TO:<bob@example.net>"},
-		{"domains", none, "alice@bücher.example", "bob@münchen.example.net", ascii, "FROM:<alice@xn--bcher-kva.example> TO:<bob@xn--mnchen-3ya.example.net>"},
-		{"domains at a server with all", fakesmtp.Full, "alice@bücher.example", "bob@example.net", ascii, "FROM:<alice@xn--bcher-kva.example> TO:<bob@example.net>"},
-		{"8-bit body", fakesmtp.Full, "alice@example.com", "bob@example.net", eightBitLetter, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
-		{"8-bit body without SMTPUTF8", fakesmtp.Without("SMTPUTF8"), "alice@example.com", "bob@example.net", eightBitLetter, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
-		{"8-bit body without 8BITMIME", no8bit, "alice@example.com", "bob@example.net", eightBitLetter, "554 5.6.3 the message has eight-bit content"},
-		{"8-bit at the end of a stream", fakesmtp.Full, "alice@example.com", "bob@example.net", &stream{data: late, size: int64(len(late))}, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
-		{"8-bit at the end of a stream without 8BITMIME", no8bit, "alice@example.com", "bob@example.net", &stream{data: late, size: int64(len(late))}, "554 5.6.3"},
-		{"UTF-8 header", fakesmtp.Full, "alice@example.com", "bob@example.net", utf8Letter, "FROM:<alice@example.com> BODY=8BITMIME SMTPUTF8 TO:<bob@example.net>"},
-		{"UTF-8 header without SMTPUTF8", fakesmtp.Without("SMTPUTF8"), "alice@example.com", "bob@example.net", utf8Letter, "550 5.6.7 the header of the message has characters beyond ASCII"},
-		{"UTF-8 header and domain", fakesmtp.Full, "alice@bücher.example", "bob@example.net", utf8Letter, "FROM:<alice@xn--bcher-kva.example> BODY=8BITMIME SMTPUTF8 TO:<bob@example.net>"},
+		{"ASCII at a server without", none, "alice@example.com", "bob@example.net", ascii,
+			"FROM:<alice@example.com> TO:<bob@example.net>"},
+		{"ASCII at a server with all", fakesmtp.Full, "alice@example.com", "bob@example.net", ascii,
+			"FROM:<alice@example.com> TO:<bob@example.net>"},
+		{"domains", none, "alice@bücher.example", "bob@münchen.example.net", ascii,
+			"FROM:<alice@xn--bcher-kva.example> TO:<bob@xn--mnchen-3ya.example.net>"},
+		{"domains at a server with all", fakesmtp.Full, "alice@bücher.example", "bob@example.net", ascii,
+			"FROM:<alice@xn--bcher-kva.example> TO:<bob@example.net>"},
+		{"8-bit body", fakesmtp.Full, "alice@example.com", "bob@example.net", eightBitLetter,
+			"FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
+		{"8-bit body without SMTPUTF8", fakesmtp.Without("SMTPUTF8"), "alice@example.com", "bob@example.net",
+			eightBitLetter, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
+		{"8-bit body without 8BITMIME", no8bit, "alice@example.com", "bob@example.net", eightBitLetter,
+			"554 5.6.3 the message has eight-bit content"},
+		{"8-bit at the end of a stream", fakesmtp.Full, "alice@example.com", "bob@example.net",
+			&stream{data: late, size: int64(len(late))}, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
+		{"8-bit at the end of a stream without 8BITMIME", no8bit, "alice@example.com", "bob@example.net",
+			&stream{data: late, size: int64(len(late))}, "554 5.6.3"},
+		{"UTF-8 header", fakesmtp.Full, "alice@example.com", "bob@example.net", utf8Letter,
+			"FROM:<alice@example.com> BODY=8BITMIME SMTPUTF8 TO:<bob@example.net>"},
+		{"UTF-8 header without SMTPUTF8", fakesmtp.Without("SMTPUTF8"), "alice@example.com", "bob@example.net",
+			utf8Letter, "550 5.6.7 the header of the message has characters beyond ASCII"},
+		{"UTF-8 header and domain", fakesmtp.Full, "alice@bücher.example", "bob@example.net", utf8Letter,
+			"FROM:<alice@xn--bcher-kva.example> BODY=8BITMIME SMTPUTF8 TO:<bob@example.net>"},
 		// No declaration fits a header in another charset. It goes as devices send it.
-		{"Latin-1 header", fakesmtp.Full, "alice@example.com", "bob@example.net", latin1Letter, "FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
+		{"Latin-1 header", fakesmtp.Full, "alice@example.com", "bob@example.net", latin1Letter,
+			"FROM:<alice@example.com> BODY=8BITMIME TO:<bob@example.net>"},
 		{"Latin-1 header without 8BITMIME", none, "alice@example.com", "bob@example.net", latin1Letter, "554 5.6.3"},
-		{"local part", fakesmtp.Full, "alice@example.com", "bób@example.net", ascii, "FROM:<alice@example.com> SMTPUTF8 TO:<bób@example.net>"},
-		{"local part without SMTPUTF8", none, "alice@example.com", "bób@bücher.example", ascii, "553 5.6.7 the address needs SMTPUTF8"},
-		{"sender's local part without SMTPUTF8", none, "álice@example.com", "bob@example.net", ascii, "550 5.6.7 the sender's address álice@example.com needs SMTPUTF8"},
-		{"name too long for DNS", none, "alice@example.com", "bob@" + strings.Repeat("ü", 60) + ".example", ascii, "553 5.6.7"},
+		{"local part", fakesmtp.Full, "alice@example.com", "bób@example.net", ascii,
+			"FROM:<alice@example.com> SMTPUTF8 TO:<bób@example.net>"},
+		{"local part without SMTPUTF8", none, "alice@example.com", "bób@bücher.example", ascii,
+			"553 5.6.7 the address needs SMTPUTF8"},
+		{"sender's local part without SMTPUTF8", none, "álice@example.com", "bob@example.net", ascii,
+			"550 5.6.7 the sender's address álice@example.com needs SMTPUTF8"},
+		{"name too long for DNS", none, "alice@example.com", "bob@" + strings.Repeat("ü", 60) + ".example", ascii,
+			"553 5.6.7"},
 	} {
 		contents := []mail.Content{c.content}
 		if c.content.Bytes() != nil {
@@ -119,7 +136,8 @@ func TestProbeOfOtherLetters(t *testing.T) {
 		fc.Extensions = ext
 		fake, u := start(t, fc, nil)
 		steps := u.TestSenders(t.Context(), upstream.Trial{Senders: addresses(t, "anna@bücher.example")})
-		if last := steps[len(steps)-1]; !last.OK || !strings.Contains(strings.Join(fake.Log(), "\n"), "MAIL FROM:<anna@xn--bcher-kva.example>\n") {
+		if last := steps[len(steps)-1]; !last.OK || !strings.Contains(strings.Join(fake.Log(), "\n"),
+			"MAIL FROM:<anna@xn--bcher-kva.example>\n") {
 			t.Errorf("%+v\n%v", last, fake.Log())
 		}
 	}

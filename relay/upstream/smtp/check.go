@@ -1,7 +1,6 @@
 package smtp
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net/netip"
@@ -10,15 +9,8 @@ import (
 	"time"
 
 	"postern/mail"
-	"postern/relay/upstream"
 	"postern/relay/upstream/internal/whytls"
 )
-
-// Test goes the way of a delivery up to the login and sends nothing. It returns what happened up to the first failure. Its
-// connection is its own: it does not count among the places, and the identity hears nothing of the outcome.
-func (u *Upstream) Test(ctx context.Context) []upstream.Step {
-	return u.TestSenders(ctx, upstream.Trial{})
-}
 
 // silenceTried is how long a test lets a server be silent before it looks whether TLS is spoken there.
 const silenceTried = 2 * time.Second
@@ -26,8 +18,8 @@ const silenceTried = 2 * time.Second
 // limited is the same upstream without what it has learned, and with no wait longer than a limit.
 func (u *Upstream) limited(limit time.Duration) *Upstream {
 	cfg := u.cfg
-	for _, d := range []*time.Duration{&cfg.Timeouts.Resolve, &cfg.Timeouts.Connect, &cfg.Timeouts.TLS, &cfg.Timeouts.Greeting,
-		&cfg.Timeouts.Command, &cfg.Timeouts.Mail} {
+	for _, d := range []*time.Duration{&cfg.Timeouts.Resolve, &cfg.Timeouts.Connect, &cfg.Timeouts.TLS,
+		&cfg.Timeouts.Greeting, &cfg.Timeouts.Command, &cfg.Timeouts.Mail} {
 		*d = min(*d, limit)
 	}
 	cfg.Timeouts.Silence = min(cfg.Timeouts.Silence, silenceTried)
@@ -72,21 +64,20 @@ func issuer(cert *x509.Certificate) string {
 }
 
 // explain says what a failure before MAIL means and what a person can look at.
-func (u *Upstream) explain(f *fault) string { return u.explainTo(f, u.cfg.Username) }
-
-// explainTo is explain for another identity.
-func (u *Upstream) explainTo(f *fault, identity string) string {
+func (u *Upstream) explain(f *fault, identity string) string {
 	switch {
 	case f.stage == mail.StageResolve:
 		return f.reply.Text + ": check host in the configuration, and the name servers of this machine."
 	case f.stage == mail.StageConnect && isProxyFault(f.err):
 		return f.reply.Text
 	case f.stage == mail.StageConnect:
-		return f.reply.Text + ": check host and port, and whether a firewall lets this machine out to port " + u.port() + "."
+		return f.reply.Text + ": check host and port, and whether a firewall lets this machine out to port " +
+			u.port() + "."
 	case f.stage == mail.StageAuth && u.cfg.Token != nil:
 		return u.explainToken(f, identity)
 	case f.stage == mail.StageAuth && f.reply.Code == 535:
-		return "The upstream refuses the user name or password of " + quote(identity) + ". It may also want an app password, or have password logins switched off for this account."
+		return "The upstream refuses the user name or password of " + quote(identity) +
+			". It may also want an app password, or have password logins switched off for this account."
 	case f.stage == mail.StageAuth && f.reply.Code == 534:
 		return "The upstream wants another kind of login for " + quote(identity) + ", often an app password."
 	case f.stage == mail.StageAuth && f.class == mail.BackPressure:
@@ -94,7 +85,8 @@ func (u *Upstream) explainTo(f *fault, identity string) string {
 	case f.fixed:
 		return f.reply.Text + "."
 	case f.stage == mail.StageTLS && f.class == mail.AccountFault:
-		return f.reply.Text + ". Check host, port and tls; if the upstream uses an authority of its own, name its certificate in ca_file."
+		return f.reply.Text + ". Check host, port and tls; if the upstream uses an authority of its own, name its " +
+			"certificate in ca_file."
 	case f.stage == mail.StageGreeting && f.reply.Permanent():
 		return "The upstream does not serve this machine at all; its address may be blocked there."
 	case f.stage == mail.StageMail && f.rule != nil && f.reply.Permanent():

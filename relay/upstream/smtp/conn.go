@@ -54,7 +54,7 @@ type conn struct {
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
-// step is what Test wants to see of each phase of open; nil otherwise.
+// step is what a test wants to see of each phase of open; nil otherwise.
 type step func(name string, run func() (seen string, f *fault)) *fault
 
 func runStep(_ string, run func() (string, *fault)) *fault {
@@ -150,15 +150,15 @@ func (c *conn) handshake(ctx context.Context, identity, token string, each step)
 }
 
 func (c *conn) greeting(ctx context.Context) (string, *fault) {
-	patience := c.u.cfg.Timeouts.Greeting
+	limit := c.u.cfg.Timeouts.Greeting
 	if c.state == nil {
-		left, f := c.hearClear(ctx, patience)
+		left, f := c.hearClear(ctx, limit)
 		if f != nil {
 			return "", f
 		}
-		patience = left
+		limit = left
 	}
-	r, err := c.reply(patience, true)
+	r, err := c.reply(limit, true)
 	if err != nil {
 		return "", c.lost(mail.StageGreeting, err)
 	}
@@ -197,7 +197,8 @@ func (c *conn) ehlo() (string, *fault) {
 
 func (c *conn) startTLS() (string, *fault) {
 	if !c.ext.startTLS {
-		return "", c.accountFault(mail.StageTLS, "4.7.5", nil, c.peer+" does not offer STARTTLS, which is required; nothing was sent")
+		return "", c.accountFault(mail.StageTLS, "4.7.5", nil,
+			c.peer+" does not offer STARTTLS, which is required; nothing was sent")
 	}
 	r, f := c.command(mail.StageTLS, "STARTTLS\r\n")
 	if f != nil {
@@ -208,7 +209,8 @@ func (c *conn) startTLS() (string, *fault) {
 	}
 	// Octets that came in clear behind the reply would be taken for the secured server's (response injection).
 	if c.said() {
-		return "", c.accountFault(mail.StageTLS, "4.7.5", errInjection, c.peer+" sent more than a reply to STARTTLS; somebody may be tampering with the connection")
+		return "", c.accountFault(mail.StageTLS, "4.7.5", errInjection,
+			c.peer+" sent more than a reply to STARTTLS; somebody may be tampering with the connection")
 	}
 	return c.startHandshake()
 }
@@ -370,8 +372,8 @@ func (c *conn) stopWriting() {
 	c.mu.Unlock()
 }
 
-// watch interrupts the connection when ctx ends. What it returns ends the watch, and waits for an interruption under way: it
-// must not hit whoever has the connection next.
+// watch interrupts the connection when ctx ends. What it returns ends the watch, and waits for an interruption under
+// way: it must not hit whoever has the connection next.
 func (c *conn) watch(ctx context.Context) (release func()) {
 	if ctx.Done() == nil {
 		return func() {}

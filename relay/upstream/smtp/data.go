@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// inlineLimit is the largest message that travels in one buffer with its commands, in octets. A larger one is written by
-	// a goroutine while the replies are read, so that neither side waits for the other to read.
+	// inlineLimit is the largest message that travels in one buffer with its commands, in octets. A larger one is
+	// written by a goroutine while the replies are read, so that neither side waits for the other to read.
 	inlineLimit = 48 << 10
 	// blockSize is how much is written under one deadline.
 	blockSize = 64 << 10
@@ -254,9 +254,9 @@ func (u *upload) chunk(head []byte, c *body) error {
 	return u.end(c.mem)
 }
 
-// chunks sends a stream as two chunks. The second, with LAST, is announced only when all of it is in memory: a stream that
-// breaks off leaves a message that no server can take for complete. Nor can a server that refused the first chunk take the
-// second for a message of its own: it does not get it.
+// chunks sends a stream as two chunks. The second, with LAST, is announced only when all of it is in memory: a stream
+// that breaks off leaves a message that no server can take for complete. Nor can a server that refused the first chunk
+// take the second for a message of its own: it does not get it.
 func (u *upload) chunks(head []byte, c *body) error {
 	first := c.size() - lastChunk
 	head = append(head, "BDAT "...)

@@ -39,7 +39,8 @@ func (u *Upstream) resolve(ctx context.Context) ([]netip.Addr, *fault) {
 	if errors.As(err, &dns) && dns.IsNotFound || err == nil {
 		text = "there is no address for the name " + u.cfg.Host
 	}
-	return nil, &fault{stage: mail.StageResolve, class: mail.BackPressure, reply: mail.R(451, "4.4.3", "%s", text), err: err}
+	return nil, &fault{stage: mail.StageResolve, class: mail.BackPressure, reply: mail.R(451, "4.4.3", "%s", text),
+		err: err}
 }
 
 // dial tries every address in order. The reply of its fault tells each with its trouble.
@@ -100,7 +101,8 @@ func (u *Upstream) dialFault(ctx context.Context, err error) *fault {
 }
 
 func connectFault(err error, text string) *fault {
-	return &fault{stage: mail.StageConnect, class: mail.BackPressure, reply: mail.R(451, "4.4.1", "%s", mail.Cut(text, replies.MaxText)), err: err}
+	return &fault{stage: mail.StageConnect, class: mail.BackPressure,
+		reply: mail.R(451, "4.4.1", "%s", mail.Cut(text, replies.MaxText)), err: err}
 }
 
 func (u *Upstream) dialOne(ctx context.Context, address string) (net.Conn, error) {
@@ -123,11 +125,13 @@ func explainDial(err error) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refuses connections"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
+		errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "cannot be reached from here"
 	case errors.Is(err, context.Canceled):
 		return "was left because we are shutting down or out of time"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
+		errors.As(err, &netErr) && netErr.Timeout():
 		return "does not answer"
 	}
 	return "cannot be connected to: " + mail.Printable(err.Error())

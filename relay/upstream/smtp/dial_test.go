@@ -19,9 +19,11 @@ import (
 func TestEveryAddressIsTriedInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dialled []string
-		u := newUpstream(t, Config{Host: "mx.example.com", Port: 2525, TLS: upstream.TLSNone, Timeouts: timeouts(func(t *Timeouts) { t.Connect = 10 * time.Second }),
+		u := newUpstream(t, Config{Host: "mx.example.com", Port: 2525, TLS: upstream.TLSNone,
+			Timeouts: timeouts(func(t *Timeouts) { t.Connect = 10 * time.Second }),
 			Resolve: func(context.Context, string) ([]netip.Addr, error) {
-				return []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}, nil
+				return []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.1"),
+					netip.MustParseAddr("192.0.2.2")}, nil
 			},
 			Settings: upstream.Settings{Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
 				dialled = append(dialled, address)
@@ -57,16 +59,21 @@ func TestConnectFaults(t *testing.T) {
 		stage   mail.Stage
 		text    string
 	}{
-		{"no such name", &net.DNSError{IsNotFound: true}, nil, nil, mail.StageResolve, "there is no address for the name mx.example.com"},
+		{"no such name", &net.DNSError{IsNotFound: true}, nil, nil, mail.StageResolve,
+			"there is no address for the name mx.example.com"},
 		{"no address", nil, nil, nil, mail.StageResolve, "there is no address"},
 		{"DNS down", errors.New("timeout"), nil, nil, mail.StageResolve, "cannot be looked up"},
-		{"refused", nil, addrs, syscall.ECONNREFUSED, mail.StageConnect, "[2001:db8::1]:587 refuses connections; 192.0.2.1:587 refuses connections"},
+		{"refused", nil, addrs, syscall.ECONNREFUSED, mail.StageConnect,
+			"[2001:db8::1]:587 refuses connections; 192.0.2.1:587 refuses connections"},
 		{"unreachable", nil, addrs, syscall.ENETUNREACH, mail.StageConnect, "cannot be reached from here"},
 		{"timeout", nil, addrs, context.DeadlineExceeded, mail.StageConnect, "does not answer"},
 	} {
 		u := newUpstream(t, Config{Host: "mx.example.com", TLS: upstream.TLSNone,
-			Resolve:  func(context.Context, string) ([]netip.Addr, error) { return c.addrs, c.resolve },
-			Settings: upstream.Settings{Dial: func(context.Context, string, string) (net.Conn, error) { return nil, c.dial }}})
+			Resolve: func(context.Context, string) ([]netip.Addr, error) { return c.addrs, c.resolve },
+			Settings: upstream.Settings{Dial: func(context.Context, string, string) (net.Conn,
+				error) {
+				return nil, c.dial
+			}}})
 		r := send(t, u, message(t))[0]
 		if r.Class != mail.BackPressure || r.Stage != c.stage || !strings.Contains(r.Reply.Text, c.text) {
 			t.Errorf("%s: got %s at %s: %s", c.name, r.Class, r.Stage, r.Reply)
@@ -91,9 +98,12 @@ func TestConfigIsChecked(t *testing.T) {
 		"log":          func(c *Config) { c.Logger = nil },
 		"extension":    func(c *Config) { c.AssumeExtensions = []string{"AUTH PLAIN"} },
 		"denied":       func(c *Config) { c.DenyExtensions = []string{"STARTTLS"} },
-		"no count":     func(c *Config) { c.Rates = []upstream.Rate{{Count: 0, Unit: upstream.Messages, Per: time.Hour}} },
-		"octets":       func(c *Config) { c.Rates = []upstream.Rate{{Count: 1, Unit: "octets", Per: time.Hour}} },
-		"no time":      func(c *Config) { c.Rates = []upstream.Rate{{Count: 1, Unit: upstream.Messages}} },
+		"no count": func(c *Config) {
+			c.Rates = []upstream.Rate{{Count: 0, Unit: upstream.Messages,
+				Per: time.Hour}}
+		},
+		"octets":  func(c *Config) { c.Rates = []upstream.Rate{{Count: 1, Unit: "octets", Per: time.Hour}} },
+		"no time": func(c *Config) { c.Rates = []upstream.Rate{{Count: 1, Unit: upstream.Messages}} },
 	} {
 		cfg := whole(Config{})
 		change(&cfg)

@@ -24,8 +24,8 @@ func doubting(whose upstream.Doubt) func([]mail.Result) upstream.Doubt {
 	}
 }
 
-// What is not believed pauses the identity, holds its sender's mail, or leaves everything as it was; a probe that says nothing
-// lets the next one in at once, and one that is believed opens the gate.
+// What is not believed pauses the identity, holds its sender's mail, or leaves everything as it was; a probe that says
+// nothing lets the next one in at once, and one that is believed closes the breaker.
 func TestDoubtsReachTheGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := provider()
@@ -47,12 +47,14 @@ func TestDoubtsReachTheGate(t *testing.T) {
 		if got := attempt(upstream.DoubtMessage); got != "account-fault" || state(u).Status != upstream.Ready {
 			t.Errorf("of the message: %s, %+v", got, state(u))
 		}
-		if got := attempt(upstream.DoubtIdentity); got != "account-fault" || state(u).Status != upstream.Paused || state(u).Reply.Code != 554 {
+		if got := attempt(upstream.DoubtIdentity); got != "account-fault" || state(u).Status != upstream.Paused ||
+			state(u).Reply.Code != 554 {
 			t.Errorf("of the identity: %s, %+v", got, state(u))
 		}
 		for range 3 { // each is the probe, and lets another be one
 			time.Sleep(time.Until(state(u).Until))
-			if got := attempt(upstream.DoubtMessage); got != "account-fault" || state(u).Status != upstream.Paused || state(u).Probing {
+			if got := attempt(upstream.DoubtMessage); got != "account-fault" || state(u).Status != upstream.Paused ||
+				state(u).Probing {
 				t.Errorf("a probe without news: %s, %+v", got, state(u))
 			}
 		}
@@ -65,7 +67,8 @@ func TestDoubtsReachTheGate(t *testing.T) {
 		}
 		for n := range 3 {
 			got := attempt(upstream.DoubtSender)
-			if held := n > 0; got != "account-fault" || state(u).Status != upstream.Ready || held != (len(u.Denied(time.Now())) > 0) {
+			if held := n > 0; got != "account-fault" || state(u).Status != upstream.Ready ||
+				held != (len(u.Denied(time.Now())) > 0) {
 				t.Errorf("of the sender, %d: %s, %+v", n, got, state(u))
 			}
 		}

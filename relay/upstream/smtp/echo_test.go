@@ -15,11 +15,13 @@ import (
 // A server that repeats our password, at whatever stage and however it came to it, tells it to nobody.
 func TestPasswordsDoNotComeBack(t *testing.T) {
 	plain := b64("\x00" + user + "\x00" + password)
-	for _, echo := range []string{password, strings.ToUpper(password), b64(password), plain, strings.ToLower(plain), plain[:len(plain)-4]} {
+	for _, echo := range []string{password, strings.ToUpper(password), b64(password), plain, strings.ToLower(plain),
+		plain[:len(plain)-4]} {
 		for _, c := range []struct{ verb, reply string }{
 			{"AUTH", "535 5.7.8 not %s"}, {"AUTH", "454 4.7.0 %s later"}, {"AUTH", "250 what %s"}, {"AUTH", "334 %s"},
 			{"MAIL", "550 5.7.1 %s no"}, {"RCPT", "550-5.1.1 see\n550 5.1.1 %s"}, {"RCPT", "451 4.7.1 %s"},
-			{"DATA", "554 5.7.1 %s"}, {fakesmtp.Content, "550 5.7.1 %s"}, {fakesmtp.Content, "250 2.0.0 taken %s"}, {fakesmtp.Content, "999 %s"},
+			{"DATA", "554 5.7.1 %s"}, {fakesmtp.Content, "550 5.7.1 %s"}, {fakesmtp.Content, "250 2.0.0 taken %s"},
+			{fakesmtp.Content, "999 %s"},
 		} {
 			fc := provider()
 			fc.Extensions = fakesmtp.Without("CHUNKING")
@@ -58,7 +60,8 @@ func TestShortPasswordsDoNotComeBack(t *testing.T) {
 	const short = "ab12x"
 	plain := b64("\x00" + user + "\x00" + short)
 	for _, c := range []struct{ mechanism, echo, tail string }{
-		{"PLAIN", plain, plain[len(plain)-8:]}, {"PLAIN", "AUTH PLAIN " + plain, plain[len(plain)-8:]}, {"LOGIN", b64(short), b64(short)}, {"PLAIN", short, short},
+		{"PLAIN", plain, plain[len(plain)-8:]}, {"PLAIN", "AUTH PLAIN " + plain, plain[len(plain)-8:]},
+		{"LOGIN", b64(short), b64(short)}, {"PLAIN", short, short},
 	} {
 		fc := provider()
 		fc.Users = map[string]string{user: short}
@@ -68,7 +71,8 @@ func TestShortPasswordsDoNotComeBack(t *testing.T) {
 		}
 		_, u := start(t, fc, func(cfg *Config) { cfg.Password, cfg.Mechanisms = short, []string{c.mechanism} })
 		r := send(t, u, message(t))[0]
-		if told := fmt.Sprintf("%s %v %q %+v", r.Reply, r.Err, r.Note, u.States()); strings.Contains(told, c.tail) || !strings.Contains(told, "please") {
+		if told := fmt.Sprintf("%s %v %q %+v", r.Reply, r.Err, r.Note, u.States()); strings.Contains(told, c.tail) ||
+			!strings.Contains(told, "please") {
 			t.Errorf("%s %q is told: %s", c.mechanism, c.echo, told)
 		}
 	}

@@ -109,7 +109,8 @@ func CheckExtensions(assume, deny []string) error {
 	for _, line := range slices.Concat(assume, deny) {
 		keyword, _, _ := strings.Cut(strings.ToUpper(line), " ")
 		if !slices.Contains(knownExtensions, keyword) {
-			return fmt.Errorf("%q is no extension that can be assumed or denied; there are %s", line, strings.Join(knownExtensions, ", "))
+			return fmt.Errorf("%q is no extension that can be assumed or denied; there are %s", line,
+				strings.Join(knownExtensions, ", "))
 		}
 	}
 	return nil

@@ -8,8 +8,11 @@ import (
 )
 
 func TestParseEHLO(t *testing.T) {
-	x := parseEHLO(mail.Reply{Code: 250, Text: "mx.example.com greets you\nsize 35882577\n8bitmime\nAUTH=PLAIN LOGIN\nAUTH LOGIN XOAUTH2\nLIMITS RCPTMAX=50 MAILMAX=7 RCPTDOMAINMAX=1\nPIPELINING\n\nX-UNKNOWN a b\nCHUNKING"})
-	if !x.eightBit || !x.pipelining || !x.chunking || x.startTLS || x.size != 35882577 || x.rcptMax != 50 || x.mailMax != 7 {
+	x := parseEHLO(mail.Reply{Code: 250, Text: "mx.example.com greets you\nsize 35882577\n8bitmime\nAUTH=PLAIN " +
+		"LOGIN\nAUTH LOGIN XOAUTH2\nLIMITS RCPTMAX=50 MAILMAX=7 RCPTDOMAINMAX=1\nPIPELINING\n\nX-UNKNOWN a " +
+		"b\nCHUNKING"})
+	if !x.eightBit || !x.pipelining || !x.chunking || x.startTLS || x.size != 35882577 || x.rcptMax != 50 ||
+		x.mailMax != 7 {
 		t.Errorf("got %+v", x)
 	}
 	if got := strings.Join(x.auth, " "); got != "PLAIN LOGIN XOAUTH2" {

@@ -63,8 +63,8 @@ func early(stage mail.Stage) bool {
 	return true
 }
 
-// refused makes a fault of a 4yz or 5yz reply, by the rules. Any other code that was not asked for means that we and the
-// upstream are out of step. about is the addresses that the command had, which the reply may repeat.
+// refused makes a fault of a 4yz or 5yz reply, by the rules. Any other code that was not asked for means that we and
+// the upstream are out of step. about is the addresses that the command had, which the reply may repeat.
 func (c *conn) refused(stage mail.Stage, r mail.Reply, about ...mail.Address) *fault {
 	if r.Code == 221 { // RFC 5321 §4.2.3: closing; nobody asked for it
 		c.broken = true
@@ -118,7 +118,8 @@ func (c *conn) trouble(stage mail.Stage, err error, format string, args ...any) 
 	if early(stage) {
 		class = mail.BackPressure
 	}
-	return &fault{stage: stage, class: class, reply: mail.R(451, "4.4.2", "%s", c.words(c.peer+" "+fmt.Sprintf(format, args...))), err: err}
+	return &fault{stage: stage, class: class, reply: mail.R(451, "4.4.2", "%s",
+		c.words(c.peer+" "+fmt.Sprintf(format, args...))), err: err}
 }
 
 // lost makes a fault of an error from the connection.
@@ -139,7 +140,8 @@ func (c *conn) lost(stage mail.Stage, err error) *fault {
 		return c.trouble(stage, err, "answered something that is no SMTP reply")
 	case errors.Is(err, replies.ErrTooLong):
 		return c.trouble(stage, err, "sent a reply without end")
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe):
 		return c.trouble(stage, err, "closed the connection")
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return c.trouble(stage, err, "did not answer in time")
@@ -150,7 +152,8 @@ func (c *conn) lost(stage mail.Stage, err error) *fault {
 // accountFault is trouble that a person has to look at: configuration, credentials, certificates.
 func (c *conn) accountFault(stage mail.Stage, enhanced string, err error, text string) *fault {
 	c.broken = true
-	return &fault{stage: stage, class: mail.AccountFault, reply: mail.R(454, enhanced, "%s", c.words(text)), err: c.cause(err)}
+	return &fault{stage: stage, class: mail.AccountFault, reply: mail.R(454, enhanced, "%s", c.words(text)),
+		err: c.cause(err)}
 }
 
 // isAlert reports an alert that the other side sent.

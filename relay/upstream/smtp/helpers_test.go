@@ -86,11 +86,12 @@ func start(t testing.TB, fc fakesmtp.Config, change func(*Config)) (*fakesmtp.Se
 	return fake, newUpstream(t, cfg)
 }
 
-// startPiped is start over connections in memory, which hold the same on every machine, and inside a bubble of testing/synctest,
-// whose clock certificates have to suit.
+// startPiped is start over connections in memory, which hold the same on every machine, and inside a bubble of
+// testing/synctest, whose clock certificates have to suit.
 func startPiped(t testing.TB, fc fakesmtp.Config, change func(*Config)) (*fakesmtp.Server, *Upstream) {
 	t.Helper()
-	cfg := whole(Config{Host: "fake.example.com", LocalName: "relay.example.com", Password: password, TLS: upstream.TLSNone})
+	cfg := whole(Config{Host: "fake.example.com", LocalName: "relay.example.com", Password: password,
+		TLS: upstream.TLSNone})
 	cfg.Username = user
 	if fc.TLS != nil {
 		ca, err := pki.NewCA()
@@ -124,9 +125,12 @@ const pipeSize = 64 << 10
 
 // whole fills in what is missing, with what relay.toml has by default.
 func whole(c Config) Config {
-	c.Name, c.Host, c.LocalName, c.TLS = cmp.Or(c.Name, "office"), cmp.Or(c.Host, "mx.example.com"), cmp.Or(c.LocalName, "localhost"), cmp.Or(c.TLS, upstream.TLSStartTLS)
-	c.Port, c.MaxConnections, c.MaxRecipients = cmp.Or(c.Port, 587), cmp.Or(c.MaxConnections, 10), cmp.Or(c.MaxRecipients, 100)
-	c.MessagesPerConnection, c.IdleClose, c.MaxAge = cmp.Or(c.MessagesPerConnection, 100), cmp.Or(c.IdleClose, 30*time.Second), cmp.Or(c.MaxAge, 15*time.Minute)
+	c.Name, c.Host, c.LocalName, c.TLS = cmp.Or(c.Name, "office"), cmp.Or(c.Host, "mx.example.com"),
+		cmp.Or(c.LocalName, "localhost"), cmp.Or(c.TLS, upstream.TLSStartTLS)
+	c.Port, c.MaxConnections, c.MaxRecipients = cmp.Or(c.Port, 587), cmp.Or(c.MaxConnections, 10),
+		cmp.Or(c.MaxRecipients, 100)
+	c.MessagesPerConnection, c.IdleClose, c.MaxAge = cmp.Or(c.MessagesPerConnection, 100),
+		cmp.Or(c.IdleClose, 30*time.Second), cmp.Or(c.MaxAge, 15*time.Minute)
 	if c.Timeouts == (Timeouts{}) {
 		c.Timeouts = Standard
 	}
@@ -291,7 +295,8 @@ func large(n int) []byte {
 	var b bytes.Buffer
 	b.WriteString("Subject: large\r\n\r\n")
 	for b.Len() < n {
-		b.WriteString(".starts with a dot\r\n..\r\n.\r\nan ordinary line of some length that is here to fill the message\r\n")
+		b.WriteString(".starts with a dot\r\n..\r\n.\r\nan ordinary line of some length that is here to fill the " +
+			"message\r\n")
 	}
 	return b.Bytes()
 }

@@ -154,8 +154,10 @@ func TestContentErrorsNeverEndTheMessage(t *testing.T) {
 					tr := message(t)
 					tr.Content = &stream{data: whole[:cut], size: int64(len(whole)), fail: fail}
 					r := send(t, u, tr)[0]
-					if r.Class != mail.Deferral || r.Uncertain || r.Stage != mail.StageData || r.Reply.Enhanced != "4.3.0" || r.Err == nil || fail != nil && !errors.Is(r.Err, fail) {
-						t.Errorf("%v %d of %d: got %s uncertain=%v: %s (%v)", ext, cut, size, r.Class, r.Uncertain, r.Reply, r.Err)
+					if r.Class != mail.Deferral || r.Uncertain || r.Stage != mail.StageData ||
+						r.Reply.Enhanced != "4.3.0" || r.Err == nil || fail != nil && !errors.Is(r.Err, fail) {
+						t.Errorf("%v %d of %d: got %s uncertain=%v: %s (%v)", ext, cut, size, r.Class, r.Uncertain,
+							r.Reply, r.Err)
 					}
 					if len(fake.Messages()) != 0 {
 						t.Errorf("%v %d of %d: a cut message was taken", ext, cut, size)
@@ -170,7 +172,8 @@ func TestContentErrorsNeverEndTheMessage(t *testing.T) {
 }
 
 func TestBareLineEndsAreNotSentByData(t *testing.T) {
-	for _, c := range []string{"a\nb\r\n", "a\rb\r\n", "a\r\r\nb\r\n", "\n.\r\n", "a\r", "a\n.\nb\r\n", "x" + strings.Repeat("y", 100<<10) + "\n.\r\n"} {
+	for _, c := range []string{"a\nb\r\n", "a\rb\r\n", "a\r\r\nb\r\n", "\n.\r\n", "a\r", "a\n.\nb\r\n",
+		"x" + strings.Repeat("y", 100<<10) + "\n.\r\n"} {
 		fc := provider()
 		fc.Extensions = fakesmtp.Without("CHUNKING")
 		fake, u := start(t, fc, nil)
@@ -186,7 +189,8 @@ func TestBareLineEndsAreNotSentByData(t *testing.T) {
 // Stuffing in any pieces is the same as stuffing at once, and unstuffing gives the content back.
 func TestStuffing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		lines := rapid.SliceOf(rapid.SampledFrom([]string{"", ".", "..", "a", ".a", "a.", " ", "longer line"})).Draw(t, "lines")
+		lines := rapid.SliceOf(rapid.SampledFrom([]string{"", ".", "..", "a", ".a", "a.", " ", "longer line"})).Draw(t,
+			"lines")
 		src := []byte(strings.Join(append(lines, ""), "\r\n"))
 		if rapid.Bool().Draw(t, "unfinished") {
 			src = append(src, "rest"...)
@@ -241,7 +245,8 @@ func FuzzStuffing(f *testing.F) {
 	})
 }
 
-// Whatever an upstream does at a random stage, no message is lost for good, and none is called delivered that was not taken.
+// Whatever an upstream does at a random stage, no message is lost for good, and none is called delivered that was not
+// taken.
 func TestRandomUpstream(t *testing.T) {
 	actions := []fakesmtp.Action{
 		{Reply: "421 4.3.2 closing"}, {Reply: "450 4.2.0 later"}, {Drop: true}, {Reset: true},
@@ -281,12 +286,14 @@ func TestRandomUpstream(t *testing.T) {
 					}
 				}
 				if r.Class == mail.Delivered && taken == 0 || taken > 0 && r.Class != mail.Delivered && !r.Uncertain {
-					t.Errorf("seed %d (%s #%d %+v): message %d is %s uncertain=%v, taken %d times: %s (%v)", seed, verb, nth, action, i, r.Class, r.Uncertain, taken, r.Reply, r.Err)
+					t.Errorf("seed %d (%s #%d %+v): message %d is %s uncertain=%v, taken %d times: %s (%v)", seed, verb,
+						nth, action, i, r.Class, r.Uncertain, taken, r.Reply, r.Err)
 				}
 			}
 		})
 	}
-	for _, c := range []mail.Class{mail.Delivered, mail.Deferral, mail.BackPressure, mail.RecipientFault, mail.MessageFault} {
+	for _, c := range []mail.Class{mail.Delivered, mail.Deferral, mail.BackPressure, mail.RecipientFault,
+		mail.MessageFault} {
 		if met[c] == 0 {
 			t.Errorf("no message was a %s: the test proves less than it says; %v", c, met)
 		}

@@ -53,7 +53,8 @@ func TestOtherMechanism(t *testing.T) {
 		"454 4.7.0 temporary authentication failure":                      false,
 		"421 4.7.0 too many errors":                                       false,
 	} {
-		for _, order := range [][]string{{"PLAIN", "LOGIN"}, {"LOGIN", "PLAIN"}, {"CRAM-MD5", "PLAIN"}, {"SCRAM-SHA-256", "LOGIN"}} {
+		for _, order := range [][]string{{"PLAIN", "LOGIN"}, {"LOGIN", "PLAIN"}, {"CRAM-MD5", "PLAIN"},
+			{"SCRAM-SHA-256", "LOGIN"}} {
 			fc := provider()
 			fc.Mechanisms = order
 			fc.Hook = func(_ *fakesmtp.Session, verb, line string) fakesmtp.Action {
@@ -75,12 +76,14 @@ func TestOtherMechanism(t *testing.T) {
 				}
 				continue
 			}
-			if want := "offers the login mechanism " + order[0] + " and does not take it"; !strings.Contains(r.Note, want) {
+			if want := "offers the login mechanism " + order[0] +
+				" and does not take it"; !strings.Contains(r.Note, want) {
 				t.Errorf("%q to %s: the trace says %q", reply, order, r.Note)
 			}
 			// It is remembered: another connection begins with the one that works.
 			fake.DropAll()
-			if r := send(t, u, message(t))[0]; r.Class != mail.Delivered || r.Note != "" || auths(fake) != got+" "+order[1] {
+			if r := send(t, u, message(t))[0]; r.Class != mail.Delivered || r.Note != "" ||
+				auths(fake) != got+" "+order[1] {
 				t.Errorf("%q to %s: then %s, note %q; %s", reply, order, r.Class, r.Note, auths(fake))
 			}
 		}
@@ -102,7 +105,8 @@ func TestNoMechanismIsTaken(t *testing.T) {
 		fc.Hook = hookOn("AUTH", 0, fakesmtp.Action{Reply: "504 5.5.4 what?"})
 		fake, u := startPiped(t, fc, nil)
 		r := send(t, u, message(t))[0]
-		if r.Class != mail.AccountFault || r.Reply.String() != "504 5.5.4 what?" || auths(fake) != "PLAIN LOGIN" || state(u).Status != upstream.Paused {
+		if r.Class != mail.AccountFault || r.Reply.String() != "504 5.5.4 what?" || auths(fake) != "PLAIN LOGIN" ||
+			state(u).Status != upstream.Paused {
 			t.Errorf("got %s: %s; %s", r.Class, r.Reply, auths(fake))
 		}
 		time.Sleep(time.Hour)
@@ -127,7 +131,8 @@ func TestNoDowngradeInClear(t *testing.T) {
 
 // A server that fails SCRAM's proof gets the password by no other way.
 func TestNoDowngradeBehindScram(t *testing.T) {
-	for _, reply := range []string{"235 2.7.0 welcome", "334 " + b64("r=other,s=c2FsdA==,i=4096"), "334 " + b64("e=other-error")} {
+	for _, reply := range []string{"235 2.7.0 welcome", "334 " + b64("r=other,s=c2FsdA==,i=4096"),
+		"334 " + b64("e=other-error")} {
 		fc := provider()
 		fc.Mechanisms = []string{"SCRAM-SHA-256", "PLAIN"}
 		fc.Hook = hookOn("AUTH", 1, fakesmtp.Action{Reply: reply})
@@ -163,7 +168,8 @@ func TestPasswordTransition(t *testing.T) {
 		}
 		fake, u := start(t, fc, nil)
 		r := send(t, u, message(t))[0]
-		if auths(fake) != c.want || (r.Class == mail.Delivered) != (len(strings.Fields(c.want)) == 2 || c.want == "LOGIN") {
+		if auths(fake) != c.want || (r.Class == mail.Delivered) != (len(strings.Fields(c.want)) == 2 ||
+			c.want == "LOGIN") {
 			t.Errorf("%v: got %s: %s; %s", c.offered, r.Class, r.Reply, auths(fake))
 		}
 	}
@@ -204,7 +210,8 @@ func TestInitialResponseNotRead(t *testing.T) {
 			}
 			before := len(strings.Fields(auths(fake)))
 			fake.DropAll()
-			if r := send(t, u, message(t))[0]; r.Class != mail.Delivered || r.Note != "" || len(strings.Fields(auths(fake))) != before+1 {
+			if r := send(t, u, message(t))[0]; r.Class != mail.Delivered || r.Note != "" ||
+				len(strings.Fields(auths(fake))) != before+1 {
 				t.Errorf("%s, %s: then %s, %q; %s", m, name, r.Class, r.Note, auths(fake))
 			}
 		}
@@ -215,7 +222,8 @@ func TestInitialResponseNotRead(t *testing.T) {
 func TestLoginPrompts(t *testing.T) {
 	for _, prompts := range [][2]string{
 		{b64("Username:"), b64("Password:")}, {b64("User Name\x00"), b64("Password\x00")}, {"Username:", "Password:"},
-		{"", ""}, {b64("Please enter your e-mail address"), b64("and the secret")}, {"dXNlcm5hbWU6 ", "cGFzc3dvcmQ6="}, {"=", "="},
+		{"", ""}, {b64("Please enter your e-mail address"), b64("and the secret")}, {"dXNlcm5hbWU6 ", "cGFzc3dvcmQ6="},
+		{"=", "="},
 	} {
 		fc := provider()
 		fc.Mechanisms = []string{"LOGIN"}

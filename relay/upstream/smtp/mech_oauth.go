@@ -35,15 +35,16 @@ func (c *Config) oauthConfig() error {
 	case c.InsecureSkipVerify:
 		return errors.New("tokens need a certificate that verifies, so insecure_skip_verify cannot stand beside oauth")
 	}
-	c.Mechanisms = slices.DeleteFunc(slices.Clone(c.Mechanisms), func(name string) bool { return !slices.Contains(OAuthMechanisms, name) })
+	c.Mechanisms = slices.DeleteFunc(slices.Clone(c.Mechanisms),
+		func(name string) bool { return !slices.Contains(OAuthMechanisms, name) })
 	if len(c.Mechanisms) == 0 {
 		c.Mechanisms = OAuthMechanisms
 	}
 	return nil
 }
 
-// openWithToken opens a connection that logs in with a token. A refused token is dropped, another one fetched and tried once,
-// on a connection of its own: servers differ in what they allow after a 535.
+// openWithToken opens a connection that logs in with a token. A refused token is dropped, another one fetched and tried
+// once, on a connection of its own: servers differ in what they allow after a 535.
 func (u *Upstream) openWithToken(ctx context.Context, identity string, each step) (*conn, *fault) {
 	token, f := u.token(ctx, identity, each)
 	if f != nil {
@@ -61,14 +62,16 @@ func (u *Upstream) openWithToken(ctx context.Context, identity string, each step
 	if another == token { // there is none but this, and it was judged
 		return nil, f
 	}
-	u.log.Info("upstream refused the access token, another one is tried", "identity", identity, "reply", f.reply.String())
+	u.log.Info("upstream refused the access token, another one is tried", "identity", identity, "reply",
+		f.reply.String())
 	return u.openAs(ctx, identity, another, each)
 }
 
 // tokenRefused reports the reply that a token gets which has ended or was taken back.
 func (f *fault) tokenRefused() bool { return f.stage == mail.StageAuth && f.reply.Code == 535 }
 
-// token fetches before anybody is dialled: places at the provider are few, and without a token a connection is of no use.
+// token fetches before anybody is dialled: slots at the provider are few, and without a token a connection is of no
+// use.
 func (u *Upstream) token(ctx context.Context, identity string, each step) (token string, f *fault) {
 	f = each("token", func() (string, *fault) {
 		if identity == "" {
@@ -85,7 +88,8 @@ func (u *Upstream) token(ctx context.Context, identity string, each step) (token
 }
 
 func tokenFault(ctx context.Context, err error) *fault {
-	f := &fault{stage: mail.StageAuth, class: mail.BackPressure, reply: mail.R(454, "4.7.0", "there is no access token now"), err: err}
+	f := &fault{stage: mail.StageAuth, class: mail.BackPressure,
+		reply: mail.R(454, "4.7.0", "there is no access token now"), err: err}
 	if known, ok := errors.AsType[upstream.TokenError](err); ok {
 		f.reply, f.retryAfter, f.err = known.Reply(), known.RetryAfter(), known.Unwrap()
 		f.reply.Text = mail.Cut(mail.Printable(f.reply.Text), replies.MaxText)
@@ -113,14 +117,15 @@ func (c *conn) tokenMechanism(name, identity, token string) sasl.Client {
 // bearer is the field that both mechanisms share. Both end it with ^A.
 func bearer(user, token string) (string, error) {
 	control := func(r rune) bool { return r < ' ' || r == 0x7f }
-	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) || strings.ContainsFunc(user, control) {
+	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) ||
+		strings.ContainsFunc(user, control) {
 		return "", errTokenSyntax
 	}
 	return "auth=Bearer " + token + "\x01\x01", nil
 }
 
-// problem is what an error challenge says (RFC 7628 §3.2.2, and Google's for XOAUTH2). Only the status is kept: it is a word
-// or a number, and all that helps.
+// problem is what an error challenge says (RFC 7628 §3.2.2, and Google's for XOAUTH2). Only the status is kept: it is a
+// word or a number, and all that helps.
 type problem struct {
 	seen   bool
 	status string
@@ -144,8 +149,8 @@ func (p *problem) challenged() error {
 	return fmt.Errorf("%w: status %q", errErrorChallenge, mail.Cut(p.status, 64))
 }
 
-// xoauth2Client is XOAUTH2 (https://developers.google.com/workspace/gmail/imap/xoauth2-protocol). It always waits for the
-// first challenge, as Microsoft documents it: tokens of 1.5 to 3 KB do not fit a command line.
+// xoauth2Client is XOAUTH2 (https://developers.google.com/workspace/gmail/imap/xoauth2-protocol). It always waits for
+// the first challenge, as Microsoft documents it: tokens of 1.5 to 3 KB do not fit a command line.
 type xoauth2Client struct {
 	user, token string
 	sent        bool
@@ -184,7 +189,8 @@ var saslName = strings.NewReplacer("=", "=3D", ",", "=2C")
 
 func (b *bearerClient) Start() (string, []byte, error) {
 	auth, err := bearer(b.user, b.token)
-	initial := "n,a=" + saslName.Replace(b.user) + ",\x01host=" + b.host + "\x01port=" + strconv.Itoa(b.port) + "\x01" + auth
+	initial := "n,a=" + saslName.Replace(b.user) + ",\x01host=" + b.host + "\x01port=" + strconv.Itoa(b.port) + "\x01" +
+		auth
 	return sasl.OAuthBearer, []byte(initial), err
 }
 
@@ -213,7 +219,10 @@ func finished(properly bool) error {
 func (u *Upstream) explainToken(f *fault, identity string) string {
 	switch {
 	case f.tokenRefused():
-		return "The upstream refuses the access token for " + quote(identity) + ", although the authorization server gave it. The mailbox may not exist or have SMTP AUTH switched off, the application may lack the permission to send as it, or the person who consented may not be this mailbox. It said: " + f.reply.String()
+		return "The upstream refuses the access token for " + quote(identity) +
+			", although the authorization server gave it. The mailbox may not exist or have SMTP AUTH switched off, " +
+			"the application may lack the permission to send as it, or the person who consented may not be this " +
+			"mailbox. It said: " + f.reply.String()
 	case f.reply.Code == 501:
 		return "The upstream does not take " + quote(identity) + " for a mailbox. It said: " + f.reply.String()
 	}

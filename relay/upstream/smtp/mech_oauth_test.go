@@ -31,8 +31,8 @@ func b64(text string) string { return base64.StdEncoding.EncodeToString([]byte(t
 // errorChallenge is Google's, from its documentation of XOAUTH2.
 var errorChallenge = b64(`{"status":"401","schemes":"bearer mac","scope":"https://mail.google.com/"}`)
 
-// dialogServer plays one script for each connection: "C: " lines are what must come, "S: " lines what is answered. Behind the
-// script it takes messages if it let the client in, and says goodbye in any case.
+// dialogServer plays one script for each connection: "C: " lines are what must come, "S: " lines what is answered.
+// Behind the script it takes messages if it let the client in, and says goodbye in any case.
 type dialogServer struct {
 	t       *testing.T
 	offer   string
@@ -184,18 +184,26 @@ func TestTokenExchanges(t *testing.T) {
 		token  string
 		script []string
 	}{
-		"two steps":            {"LOGIN XOAUTH2", nil, token, []string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token), in}},
-		"two steps when short": {"LOGIN XOAUTH2", nil, short, []string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, short), in}},
-		"words for a prompt":   {"XOAUTH2", nil, token, []string{"C: AUTH XOAUTH2", "S: 334 go on, please", "C: " + xoauth2(user, token), in}},
-		"nothing behind 334":   {"XOAUTH2", nil, token, []string{"C: AUTH XOAUTH2", "S: 334", "C: " + xoauth2(user, token), in}},
-		"first by default":     {"PLAIN OAUTHBEARER XOAUTH2", nil, token, []string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token), in}},
+		"two steps": {"LOGIN XOAUTH2", nil, token,
+			[]string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token), in}},
+		"two steps when short": {"LOGIN XOAUTH2", nil, short,
+			[]string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, short), in}},
+		"words for a prompt": {"XOAUTH2", nil, token, []string{"C: AUTH XOAUTH2", "S: 334 go on, please",
+			"C: " + xoauth2(user, token), in}},
+		"nothing behind 334": {"XOAUTH2", nil, token, []string{"C: AUTH XOAUTH2", "S: 334",
+			"C: " + xoauth2(user, token), in}},
+		"first by default": {"PLAIN OAUTHBEARER XOAUTH2", nil, token,
+			[]string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token), in}},
 		"bearer if configured": {"PLAIN OAUTHBEARER XOAUTH2", []string{"OAUTHBEARER", "XOAUTH2"}, token,
 			[]string{"C: AUTH OAUTHBEARER", "S: 334 ", "C: BEARER", in}},
 		"bearer, short": {"OAUTHBEARER", nil, short, []string{"C: AUTH OAUTHBEARER BEARER", in}},
 		"the first is not taken": {"XOAUTH2 OAUTHBEARER", nil, short,
-			[]string{"C: AUTH XOAUTH2", "S: 504 5.7.4 Unrecognized authentication type", "C: AUTH OAUTHBEARER BEARER", in}},
-		"bearer not read":    {"OAUTHBEARER", nil, short, []string{"C: AUTH OAUTHBEARER BEARER", "S: 334 ", "C: BEARER", in}},
-		"bearer not allowed": {"OAUTHBEARER", nil, short, []string{"C: AUTH OAUTHBEARER BEARER", "S: 501 5.5.4 no", "C: AUTH OAUTHBEARER", "S: 334", "C: BEARER", in}},
+			[]string{"C: AUTH XOAUTH2", "S: 504 5.7.4 Unrecognized authentication type", "C: AUTH OAUTHBEARER BEARER",
+				in}},
+		"bearer not read": {"OAUTHBEARER", nil, short, []string{"C: AUTH OAUTHBEARER BEARER", "S: 334 ", "C: BEARER",
+			in}},
+		"bearer not allowed": {"OAUTHBEARER", nil, short, []string{"C: AUTH OAUTHBEARER BEARER", "S: 501 5.5.4 no",
+			"C: AUTH OAUTHBEARER", "S: 334", "C: BEARER", in}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			script := append([]string(nil), c.script...)
@@ -203,7 +211,9 @@ func TestTokenExchanges(t *testing.T) {
 			for i := range script { // before the first connection
 				script[i] = strings.ReplaceAll(script[i], "BEARER", "\x00")
 				script[i] = strings.ReplaceAll(script[i], "OAUTH\x00", "OAUTHBEARER")
-				script[i] = strings.ReplaceAll(script[i], "\x00", b64(fmt.Sprintf("n,a=%s,\x01host=127.0.0.1\x01port=%d\x01auth=Bearer %s\x01\x01", user, port, c.token)))
+				script[i] = strings.ReplaceAll(script[i], "\x00",
+					b64(fmt.Sprintf("n,a=%s,\x01host=127.0.0.1\x01port=%d\x01auth=Bearer %s\x01\x01", user, port,
+						c.token)))
 			}
 			source := &tokens{give: []string{c.token}}
 			u := oauthUpstream(t, port, source, func(cfg *Config) { cfg.Mechanisms = c.want })
@@ -232,7 +242,8 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 	direct := func(tok string) []string {
 		return []string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, tok), refusal}
 	}
-	explained := []string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token), "S: 334 " + errorChallenge, "C:", refusal}
+	explained := []string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token), "S: 334 " + errorChallenge, "C:",
+		refusal}
 	in := []string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, other), "S: 235 2.7.0 welcome"}
 	for name, c := range map[string]struct {
 		give    []string
@@ -242,19 +253,29 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 		reply   string
 		dropped int
 	}{
-		"another one works":     {[]string{token, other}, nil, [][]string{direct(token), in}, "delivered", "", 1},
-		"explained before":      {[]string{token, other}, nil, [][]string{explained, in}, "delivered", "", 1},
-		"another one, no more":  {[]string{token, other}, nil, [][]string{direct(token), direct(other)}, "account-fault", "535 5.7.3", 1},
-		"there is no other":     {[]string{token}, nil, [][]string{direct(token)}, "account-fault", "535 5.7.3", 1},
-		"the next is not given": {[]string{token}, faultOf(mail.AccountFault), [][]string{direct(token)}, "account-fault", "454 4.7.0 run login", 1},
-		"nor now":               {[]string{token}, faultOf(mail.BackPressure), [][]string{direct(token)}, "back-pressure", "454 4.7.0 run login", 1},
-		"temporary is no refusal": {[]string{token, other}, nil, [][]string{{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token),
-			"S: 454 4.7.0 Temporary authentication failure"}}, "back-pressure", "454 4.7.0 Temp", 0},
-		"nor is a wrong user name": {[]string{token, other}, nil, [][]string{{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token),
-			"S: 501 5.5.124 Invalid XOAUTH2 auth data - User address provided is not valid"}}, "account-fault", "501 5.5.124", 0},
-		"explained without end": {[]string{token, other}, nil, [][]string{{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token),
-			"S: 334 " + errorChallenge, "C:", "S: 334 " + errorChallenge, "C: *", "S: 501 cancelled"}}, "account-fault", "454 4.7.0", 0},
-		"in without a token": {[]string{token, other}, nil, [][]string{{"C: AUTH XOAUTH2", "S: 235 2.7.0 sure"}}, "account-fault", "454 4.7.0", 0},
+		"another one works": {[]string{token, other}, nil, [][]string{direct(token), in}, "delivered", "", 1},
+		"explained before":  {[]string{token, other}, nil, [][]string{explained, in}, "delivered", "", 1},
+		"another one, no more": {[]string{token, other}, nil, [][]string{direct(token), direct(other)},
+			"account-fault", "535 5.7.3", 1},
+		"there is no other": {[]string{token}, nil, [][]string{direct(token)}, "account-fault", "535 5.7.3", 1},
+		"the next is not given": {[]string{token}, faultOf(mail.AccountFault), [][]string{direct(token)},
+			"account-fault", "454 4.7.0 run login", 1},
+		"nor now": {[]string{token}, faultOf(mail.BackPressure), [][]string{direct(token)},
+			"back-pressure", "454 4.7.0 run login", 1},
+		"temporary is no refusal": {[]string{token, other}, nil,
+			[][]string{{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token),
+				"S: 454 4.7.0 Temporary authentication failure"}}, "back-pressure", "454 4.7.0 Temp", 0},
+		"nor is a wrong user name": {[]string{token, other}, nil,
+			[][]string{{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token),
+				"S: 501 5.5.124 Invalid XOAUTH2 auth data - User address provided is not valid"}}, "account-fault",
+			"501 5.5.124", 0},
+		"explained without end": {[]string{token, other}, nil,
+			[][]string{{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token),
+				"S: 334 " + errorChallenge, "C:", "S: 334 " + errorChallenge, "C: *", "S: 501 cancelled"}},
+			"account-fault",
+			"454 4.7.0", 0},
+		"in without a token": {[]string{token, other}, nil, [][]string{{"C: AUTH XOAUTH2", "S: 235 2.7.0 sure"}},
+			"account-fault", "454 4.7.0", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, port := startDialog(t, "LOGIN XOAUTH2", c.scripts...)
@@ -278,12 +299,17 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 
 func TestBearerErrorChallenge(t *testing.T) { // RFC 7628 §4.3
 	const tok = "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg=="
-	script := []string{"", "S: 334 eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIiwic2NvcGUiOiJleGFtcGxlX3Njb3BlIn0=", "C: AQ==", "S: 535 5.7.8 refused"}
+	script := []string{"", "S: 334 eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIiwic2NvcGUiOiJleGFtcGxlX3Njb3BlIn0=", "C: AQ==",
+		"S: 535 5.7.8 refused"}
 	_, port := startDialog(t, "OAUTHBEARER", script)
-	script[0] = "C: AUTH OAUTHBEARER " + b64(fmt.Sprintf("n,a=rel=2Cay=3D@example.com,\x01host=127.0.0.1\x01port=%d\x01auth=Bearer %s\x01\x01", port, tok))
-	u := oauthUpstream(t, port, &tokens{give: []string{tok}}, func(cfg *Config) { cfg.Username = "rel,ay=@example.com" })
+	script[0] = "C: AUTH OAUTHBEARER " +
+		b64(fmt.Sprintf("n,a=rel=2Cay=3D@example.com,\x01host=127.0.0.1\x01port=%d\x01auth=Bearer %s\x01\x01", port,
+			tok))
+	u := oauthUpstream(t, port, &tokens{give: []string{tok}},
+		func(cfg *Config) { cfg.Username = "rel,ay=@example.com" })
 	r := send(t, u, message(t))[0]
-	if r.Class != mail.AccountFault || r.Reply.String() != "535 5.7.8 refused" || !errors.Is(r.Err, errErrorChallenge) || !strings.Contains(r.Err.Error(), "invalid_token") {
+	if r.Class != mail.AccountFault || r.Reply.String() != "535 5.7.8 refused" ||
+		!errors.Is(r.Err, errErrorChallenge) || !strings.Contains(r.Err.Error(), "invalid_token") {
 		t.Errorf("got %s: %s, %v", r.Class, r.Reply, r.Err)
 	}
 }
@@ -295,7 +321,8 @@ func TestIdentitiesOfTokens(t *testing.T) {
 		[]string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(ann, token), "S: 235 2.7.0 welcome"},
 		[]string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(ben, token), "S: 535 5.7.3 no such mailbox"})
 	u := oauthUpstream(t, port, &tokens{give: []string{token}}, nil)
-	for _, c := range []struct{ identity, want string }{{ann, "delivered"}, {ben, "account-fault"}, {ann, "delivered"}} {
+	for _, c := range []struct{ identity, want string }{{ann, "delivered"}, {ben, "account-fault"},
+		{ann, "delivered"}} {
 		slot, until := u.Reserve(time.Now(), c.identity)
 		if slot == nil {
 			t.Fatalf("%s waits until %v", c.identity, until)
@@ -355,7 +382,8 @@ func TestNoToken(t *testing.T) {
 
 // After a person has consented again nobody waits for the end of the pause.
 func TestTryAgain(t *testing.T) {
-	_, port := startDialog(t, "XOAUTH2", []string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token), "S: 235 2.7.0 welcome"})
+	_, port := startDialog(t, "XOAUTH2", []string{"C: AUTH XOAUTH2", "S: 334 ", "C: " + xoauth2(user, token),
+		"S: 235 2.7.0 welcome"})
 	source := &tokens{err: faultOf(mail.AccountFault)}
 	u := oauthUpstream(t, port, source, nil)
 	wantClasses(t, send(t, u, message(t)), "account-fault")
@@ -460,7 +488,8 @@ func TestTokenIsNotEchoed(t *testing.T) {
 }
 
 func TestBearerRefusesWhatWouldEndIt(t *testing.T) {
-	for _, c := range []struct{ user, token string }{{"a@b", ""}, {"a@b", "x y"}, {"a@b", "x\x01y"}, {"a@b", "ü"}, {"a\x01b", "x"}, {"a\r\n", "x"}} {
+	for _, c := range []struct{ user, token string }{{"a@b", ""}, {"a@b", "x y"}, {"a@b", "x\x01y"}, {"a@b", "ü"},
+		{"a\x01b", "x"}, {"a\r\n", "x"}} {
 		if _, err := bearer(c.user, c.token); err == nil {
 			t.Errorf("%q: accepted", c)
 		}

@@ -95,7 +95,8 @@ func TestMixedCodes(t *testing.T) {
 
 // A server that does not know EHLO is greeted with HELO, whatever its refusal, where neither TLS nor a login is needed.
 func TestHELOBehindAnyRefusal(t *testing.T) {
-	for _, refusal := range []string{"500 what?", "501 5.5.4 bad argument", "502 5.5.1 not implemented", "504 no", "550 5.7.1 no EHLO here", "554 no", "555 5.5.4 no"} {
+	for _, refusal := range []string{"500 what?", "501 5.5.4 bad argument", "502 5.5.1 not implemented", "504 no",
+		"550 5.7.1 no EHLO here", "554 no", "555 5.5.4 no"} {
 		for _, c := range []struct {
 			name  string
 			login bool
@@ -121,7 +122,8 @@ func TestHELOBehindAnyRefusal(t *testing.T) {
 			if classes(r) != c.want || helo != (c.name == "neither") {
 				t.Errorf("%s, %s: got %s: %s, %v", refusal, c.name, classes(r), r[0].Reply, fake.Log())
 			}
-			if m := fake.Messages(); len(m) == 1 && (m[0].From != "FROM:<alice@example.com>" || m[0].To[0] != "TO:<bob@example.net>") {
+			if m := fake.Messages(); len(m) == 1 && (m[0].From != "FROM:<alice@example.com>" ||
+				m[0].To[0] != "TO:<bob@example.net>") {
 				t.Errorf("parameters that nobody offered: %+v", m[0])
 			}
 		}
@@ -149,7 +151,8 @@ func TestHELORefused(t *testing.T) {
 			return fakesmtp.Action{Reply: map[string]string{"EHLO": c.ehlo, "HELO": c.helo}[verb]}
 		}
 		_, u := start(t, fc, func(cfg *Config) { cfg.Username, cfg.Password = "", "" })
-		if r := send(t, u, message(t))[0]; r.Reply.String() != c.want || r.Class != mail.AccountFault && c.want[0] == '5' {
+		if r := send(t, u, message(t))[0]; r.Reply.String() != c.want ||
+			r.Class != mail.AccountFault && c.want[0] == '5' {
 			t.Errorf("%+v: got %s: %s", c, r.Class, r.Reply)
 		}
 	}

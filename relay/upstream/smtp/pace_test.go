@@ -19,7 +19,8 @@ import (
 )
 
 // bubble makes an Upstream whose connections are pipes to a fake with a hook.
-func bubble(t *testing.T, hook func(*fakesmtp.Session, string, string) fakesmtp.Action, change func(*Config)) (*fakesmtp.Server, *Upstream) {
+func bubble(t *testing.T, hook func(*fakesmtp.Session, string, string) fakesmtp.Action,
+	change func(*Config)) (*fakesmtp.Server, *Upstream) {
 	fake := fakesmtp.New(fakesmtp.Config{Extensions: fakesmtp.Full, Hook: hook})
 	u := pipes(t, fake.Serve, func(cfg *Config) {
 		cfg.Jitter = func() float64 { return 0.5 }
@@ -50,7 +51,10 @@ func TestFailedConnectionsCostNoRate(t *testing.T) {
 // An envelope that has no room goes in parts, and the rest waits without blame.
 func TestEnvelopesAreSplitToFitTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, u := bubble(t, nil, func(cfg *Config) { cfg.Rates = []upstream.Rate{{Count: 3, Unit: upstream.Recipients, Per: time.Hour}} })
+		fake, u := bubble(t, nil, func(cfg *Config) {
+			cfg.Rates = []upstream.Rate{{Count: 3, Unit: upstream.Recipients,
+				Per: time.Hour}}
+		})
 		var to []string
 		for i := range 5 {
 			to = append(to, fmt.Sprintf("r%d@example.net", i))
@@ -139,7 +143,8 @@ func TestTheLastOfACrowdDoesNotPause(t *testing.T) {
 				return fakesmtp.Action{}
 			}
 			n := mails.Add(1)
-			time.Sleep(time.Duration(n) * time.Minute / 10) // the fake clock's: one after the other, with time to say QUIT
+			// the fake clock's: one after the other, with time to say QUIT
+			time.Sleep(time.Duration(n) * time.Minute / 10)
 			return fakesmtp.Action{Reply: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"}
 		}, func(cfg *Config) { cfg.MaxConnections = 4 })
 		a, _ := u.Reserve(time.Now(), "")
@@ -171,18 +176,21 @@ func TestHeldSendersAreNotOffered(t *testing.T) {
 			}
 			return fakesmtp.Action{}
 		}, func(cfg *Config) {
-			cfg.Rules = []replies.Rule{{Name: "send-as", Stages: atMail, Text: "SendAsDenied", Class: mail.AccountFault, Scope: replies.ScopeSender, RetryAfter: time.Hour}}
+			cfg.Rules = []replies.Rule{{Name: "send-as", Stages: atMail, Text: "SendAsDenied", Class: mail.AccountFault,
+				Scope: replies.ScopeSender, RetryAfter: time.Hour}}
 		})
 		for range 10 {
 			r := send(t, u, message(t))
-			if r[0].Class != mail.AccountFault || r[0].Rule != "send-as" || r[0].RetryAfter != time.Hour || r[0].Reply.Code != 554 {
+			if r[0].Class != mail.AccountFault || r[0].Rule != "send-as" || r[0].RetryAfter != time.Hour ||
+				r[0].Reply.Code != 554 {
 				t.Fatalf("%+v", r[0])
 			}
 		}
 		if asked != 2 || send(t, u, message(t))[0].Note != noteHeld {
 			t.Errorf("asked %d times", asked)
 		}
-		if d := u.Denied(time.Now()); len(d) != 1 || d[0].Sender != "alice@example.com" || d[0].Refusals != 2 || d[0].Reply.Code != 554 || !d[0].Until.After(time.Now()) {
+		if d := u.Denied(time.Now()); len(d) != 1 || d[0].Sender != "alice@example.com" || d[0].Refusals != 2 ||
+			d[0].Reply.Code != 554 || !d[0].Until.After(time.Now()) {
 			t.Errorf("denied: %+v", d)
 		}
 		bob := message(t)
@@ -213,9 +221,12 @@ func TestExtensionsAreAdjusted(t *testing.T) {
 	}{
 		{nil, nil, 0, extensions{pipelining: true, chunking: true, eightBit: true, sizeOffered: true, size: 52428800}},
 		{nil, nil, 25e6, extensions{pipelining: true, chunking: true, eightBit: true, sizeOffered: true, size: 25e6}},
-		{nil, nil, 99e6, extensions{pipelining: true, chunking: true, eightBit: true, sizeOffered: true, size: 52428800}},
-		{[]string{"dsn", "SMTPUTF8"}, []string{"chunking", "PIPELINING", "8BITMIME"}, 0, extensions{dsn: true, utf8: true, sizeOffered: true, size: 52428800}},
-		{[]string{"SIZE 1000"}, []string{"DSN", "SMTPUTF8"}, 0, extensions{pipelining: true, chunking: true, eightBit: true, sizeOffered: true, size: 1000}},
+		{nil, nil, 99e6, extensions{pipelining: true, chunking: true, eightBit: true, sizeOffered: true,
+			size: 52428800}},
+		{[]string{"dsn", "SMTPUTF8"}, []string{"chunking", "PIPELINING", "8BITMIME"}, 0,
+			extensions{dsn: true, utf8: true, sizeOffered: true, size: 52428800}},
+		{[]string{"SIZE 1000"}, []string{"DSN", "SMTPUTF8"}, 0,
+			extensions{pipelining: true, chunking: true, eightBit: true, sizeOffered: true, size: 1000}},
 		{nil, []string{"SIZE"}, 500, extensions{pipelining: true, chunking: true, eightBit: true, size: 500}},
 	} {
 		x := parseEHLO(r)

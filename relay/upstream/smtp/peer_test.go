@@ -89,7 +89,8 @@ func TestAgainstAnotherServer(t *testing.T) {
 
 	big := large(900 << 10)
 	for i, content := range []mail.Content{
-		mail.BytesContent(letter), mail.BytesContent(big), &stream{data: big, size: int64(len(big))}, mail.BytesContent(letter),
+		mail.BytesContent(letter), mail.BytesContent(big), &stream{data: big, size: int64(len(big))},
+		mail.BytesContent(letter),
 	} {
 		tr := message(t, "bob@example.net", "nobody@example.net", "carol@example.net")
 		tr.Content = content
@@ -109,7 +110,8 @@ func TestAgainstAnotherServer(t *testing.T) {
 	}
 }
 
-// sink takes everything as fast as it can, so that the client is what is measured. It must see BDAT in the first flight.
+// sink takes everything as fast as it can, so that the client is what is measured. It must see BDAT in the first
+// flight.
 func sink(b *testing.B, tc *tls.Config) int {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

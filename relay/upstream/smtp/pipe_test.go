@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// pipe returns the two ends of a connection in memory that holds at most size octets on their way in each direction, as a
-// socket does, but the same number on every machine. It also works inside a testing/synctest bubble. Closing an end lets the
-// other one read what was sent before; nothing that is sent to a closed end arrives.
+// pipe returns the two ends of a connection in memory that holds at most size octets on their way in each direction, as
+// a socket does, but the same number on every machine. It also works inside a testing/synctest bubble. Closing an end
+// lets the other one read what was sent before; nothing that is sent to a closed end arrives.
 func pipe(size int) (client, server net.Conn) {
 	there, back := newLane(size), newLane(size)
 	return &pipeEnd{in: back, out: there}, &pipeEnd{in: there, out: back}

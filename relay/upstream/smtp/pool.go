@@ -34,7 +34,7 @@ func (p *pool) pop() *conn {
 	return c
 }
 
-// slot is a place reserved at an upstream, and its connection.
+// slot is one reserved at an upstream, and its connection.
 type slot struct {
 	*account.Slot[*pool]
 	u    *Upstream
@@ -44,12 +44,12 @@ type slot struct {
 
 // Reserve implements upstream.Transport.
 func (u *Upstream) Reserve(now time.Time, identity string) (upstream.Slot, time.Time) {
-	place, until := u.Table.Reserve(now, identity)
-	if place == nil {
+	reserved, until := u.Table.Reserve(now, identity)
+	if reserved == nil {
 		return nil, until
 	}
-	s := &slot{Slot: place, u: u}
-	u.Update(func() { s.conn = place.Held().pop() })
+	s := &slot{Slot: reserved, u: u}
+	u.Update(func() { s.conn = reserved.Held().pop() })
 	return s, time.Time{}
 }
 
@@ -74,7 +74,7 @@ func (s *slot) Release() {
 	})
 }
 
-// record tells the account what came of the place.
+// record tells the account what came of the slot.
 func (s *slot) record(n account.News) {
 	if s.Record(n) {
 		s.u.Update(func() { s.u.retireAll(s.Held()) })
@@ -126,11 +126,11 @@ func (u *Upstream) forget(c *conn) {
 	delete(u.conns, c)
 }
 
-// retire closes a connection with QUIT, within an Update. Its place stays taken until the upstream has let go of it, because
-// providers count connections on their side.
+// retire closes a connection with QUIT, within an Update. Its slot stays taken until the upstream has let go of it,
+// because providers count connections on their side.
 func (u *Upstream) retire(p *pool, c *conn) {
 	p.closing++
-	go func() { // waited for by Close: the place is taken until its end
+	go func() { // waited for by Close: the slot is taken until its end
 		c.quit()
 		u.forget(c)
 		u.Update(func() { p.closing-- })

@@ -99,7 +99,8 @@ func TestIdleConnectionsSayGoodbye(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		quits := make(chan time.Time, 10)
 		begun := time.Now()
-		u := pipes(t, func(nc net.Conn) { serveOne(nc); quits <- time.Now() }, func(cfg *Config) { cfg.IdleClose = 20 * time.Second })
+		u := pipes(t, func(nc net.Conn) { serveOne(nc); quits <- time.Now() },
+			func(cfg *Config) { cfg.IdleClose = 20 * time.Second })
 		a, _ := u.Reserve(time.Now(), "")
 		wantClasses(t, send(t, u, message(t)), "delivered")
 		time.Sleep(10 * time.Second)
@@ -124,7 +125,8 @@ func TestIdleConnectionsSayGoodbye(t *testing.T) {
 func TestOldConnectionsAreReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		served := 0
-		u := pipes(t, func(nc net.Conn) { served++; serveOne(nc) }, func(cfg *Config) { cfg.MaxAge, cfg.IdleClose = time.Minute, time.Hour })
+		u := pipes(t, func(nc net.Conn) { served++; serveOne(nc) },
+			func(cfg *Config) { cfg.MaxAge, cfg.IdleClose = time.Minute, time.Hour })
 		for range 4 {
 			wantClasses(t, send(t, u, message(t)), "delivered")
 			time.Sleep(25 * time.Second)

@@ -9,7 +9,7 @@ import (
 	"postern/relay/upstream"
 )
 
-// probe is one Test under way.
+// probe is one test under way.
 type probe struct {
 	u        *Upstream
 	trial    upstream.Trial
@@ -18,9 +18,11 @@ type probe struct {
 	sender   string // whose mail the steps are for, if not everybody's
 }
 
-// TestSenders is Test, and goes on to MAIL for each sender, followed by RSET: no recipient is named and nothing is sent. A
-// sender that is refused does not keep the others from being tried. With AsThemselves each sender is logged in as itself, on a
-// connection of its own; one whose login is refused is tried as the configured username, which is how its mail would go.
+// TestSenders goes the way of a delivery up to the login, and on to MAIL for each sender, followed by RSET: no recipient
+// is named and nothing is sent. It returns what happened up to the first failure; a sender that is refused does not keep
+// the others from being tried. Its connections are its own: they do not count among the slots, and the identity hears
+// nothing of the outcome. With AsThemselves each sender is logged in as itself, on a connection of its own; one whose
+// login is refused is tried as the configured username, which is how its mail would go.
 func (u *Upstream) TestSenders(ctx context.Context, t upstream.Trial) []upstream.Step {
 	if t.Limit > 0 {
 		u = u.limited(t.Limit)
@@ -138,12 +140,13 @@ func (p *probe) each(name string, run func() (string, *fault)) *fault {
 	p.trial.Begins(name)
 	begun := time.Now()
 	seen, f := run()
-	s := upstream.Step{Name: name, OK: f == nil, Took: time.Since(begun), Seen: mail.Printable(seen), Sender: p.sender, Identity: p.identity}
+	s := upstream.Step{Name: name, OK: f == nil, Took: time.Since(begun), Seen: mail.Printable(seen), Sender: p.sender,
+		Identity: p.identity}
 	if strings.Contains(seen, "\n") {
 		s.Seen = seen // of a parsed reply, which is printable line by line
 	}
 	if f != nil {
-		s.Cause, s.Reply, s.Ours = p.u.explainTo(f, p.identity), f.reply, f.rule == nil
+		s.Cause, s.Reply, s.Ours = p.u.explain(f, p.identity), f.reply, f.rule == nil
 	}
 	p.steps = append(p.steps, s)
 	p.trial.Ends(s)

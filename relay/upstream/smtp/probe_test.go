@@ -45,7 +45,8 @@ func TestSendersAreAskedFor(t *testing.T) {
 		return fakesmtp.Action{}
 	}
 	_, u := start(t, fc, nil)
-	got := summary(u.TestSenders(t.Context(), upstream.Trial{Senders: addresses(t, "a@example.com", "boss@example.com", "b@example.com")}))
+	got := summary(u.TestSenders(t.Context(), upstream.Trial{Senders: addresses(t, "a@example.com", "boss@example.com",
+		"b@example.com")}))
 	want := `auth relay@example.com 
 mail relay@example.com a@example.com
 mail relay@example.com boss@example.com 550 5.7.60 SMTP; Client does not have permissions to send as this sender
@@ -53,7 +54,8 @@ mail relay@example.com b@example.com`
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if got := strings.Join(verbs, " "); !strings.HasSuffix(got, "MAIL RSET MAIL RSET MAIL RSET QUIT") || strings.Contains(got, "RCPT") || strings.Contains(got, "DATA") {
+	if got := strings.Join(verbs, " "); !strings.HasSuffix(got, "MAIL RSET MAIL RSET MAIL RSET QUIT") ||
+		strings.Contains(got, "RCPT") || strings.Contains(got, "DATA") {
 		t.Errorf("commands: %s", got)
 	}
 	if n := len(u.conns); n != 0 {
@@ -84,7 +86,8 @@ func TestSendersLogInAsThemselves(t *testing.T) {
 		}
 	})
 	got := u.TestSenders(t.Context(), upstream.Trial{Senders: addresses(t, "A@example.com"), AsThemselves: true})
-	if s := summary(got); s != "token relay@example.com  454 4.7.0 there is no access token now\ntoken a@example.com A@example.com 454 4.7.0 there is no access token now" {
+	if s := summary(got); s != "token relay@example.com  454 4.7.0 there is no access token now\ntoken "+
+		"a@example.com A@example.com 454 4.7.0 there is no access token now" {
 		t.Errorf("got\n%s", s)
 	}
 	if !got[len(got)-1].Ours {

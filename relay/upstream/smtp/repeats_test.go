@@ -12,22 +12,26 @@ import (
 	"postern/relay/upstream/replies"
 )
 
-// Whoever writes to an address chooses what the upstream repeats of it. No address makes an account fault of what is a recipient's, nor
-// says how long all others wait.
+// Whoever writes to an address chooses what the upstream repeats of it. No address makes an account fault of what is a
+// recipient's, nor says how long all others wait.
 func TestAddressesInRepliesDecideNothing(t *testing.T) {
-	profile := []replies.Rule{{Name: "over-quota", Stages: atMail, Text: "SubmissionQuotaExceeded|daily quota", Class: mail.BackPressure,
-		Quota: 24 * time.Hour, RetryAfter: time.Hour}}
+	profile := []replies.Rule{{Name: "over-quota", Stages: atMail, Text: "SubmissionQuotaExceeded|daily quota",
+		Class: mail.BackPressure, Quota: 24 * time.Hour, RetryAfter: time.Hour}}
 	for _, to := range []string{
-		"SubmissionQuotaExceeded@evil.example", `"your account is suspended"@evil.example`, `"a> your account is suspended <b"@evil.example`,
-		`"x> rate limit exceeded, try again in 20 hours <y"@evil.example`, `"daily quota"@evil.example`, `"a\"> client host blocked <b"@evil.example`,
+		"SubmissionQuotaExceeded@evil.example", `"your account is suspended"@evil.example`,
+		`"a> your account is suspended <b"@evil.example`,
+		`"x> rate limit exceeded, try again in 20 hours <y"@evil.example`, `"daily quota"@evil.example`,
+		`"a\"> client host blocked <b"@evil.example`,
 		`"authentication required"@evil.example`, "bob@ip-blocked.example", "your-account-is-suspended@evil.example",
 		`"(your account is disabled)"@evil.example`, `"not logged in; login first"@evil.example`,
 	} {
 		a := address(t, to)
 		bare := a.Local + "@" + a.Domain
 		for _, said := range []string{
-			"550 5.1.1 <%s>: Recipient address rejected: User unknown", "550 5.1.1 %s no such user", "550-5.1.1 %s\n550 5.1.1 user unknown",
-			"550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient %s not found by SMTP address lookup", "550 no such user here: %s",
+			"550 5.1.1 <%s>: Recipient address rejected: User unknown", "550 5.1.1 %s no such user",
+			"550-5.1.1 %s\n550 5.1.1 user unknown",
+			"550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient %s not found by SMTP address lookup",
+			"550 no such user here: %s",
 		} {
 			for _, form := range []string{a.String(), bare, strings.ToUpper(a.String()), a.Domain} {
 				fc := provider()
@@ -44,7 +48,8 @@ func TestAddressesInRepliesDecideNothing(t *testing.T) {
 
 // A wait is not read in an address.
 func TestAddressesInRepliesSayNoTimes(t *testing.T) {
-	for _, to := range []string{`"try again in 20 hours"@evil.example`, "wait-86400-seconds@evil.example", `"a> try again after 90000 seconds <b"@evil.example`} {
+	for _, to := range []string{`"try again in 20 hours"@evil.example`, "wait-86400-seconds@evil.example",
+		`"a> try again after 90000 seconds <b"@evil.example`} {
 		for _, form := range []string{"<" + to + ">", to, strings.ReplaceAll(to, `"`, "")} {
 			rules, err := replies.Compile(nil)
 			if err != nil {

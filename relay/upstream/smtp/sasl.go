@@ -14,8 +14,8 @@ import (
 	"postern/mail"
 )
 
-// DefaultMechanisms in order of preference: what does not show the password first, then what every provider has. CRAM-MD5 is
-// last because it says nothing about the server and asks it to keep passwords readable.
+// DefaultMechanisms in order of preference: what does not show the password first, then what every provider has.
+// CRAM-MD5 is last because it says nothing about the server and asks it to keep passwords readable.
 var DefaultMechanisms = []string{"SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"}
 
 func knownMechanism(name string) bool {
@@ -30,9 +30,9 @@ var (
 	errNoMechanism         = errors.New("no common mechanism")
 )
 
-// mechanism makes the client for one exchange, nil for a name that is not ours or does not fit the credentials. PLAIN is
-// go-sasl's. Its LOGIN takes no prompt but "Password:" to the letter; its OAUTHBEARER does not escape the user name and
-// leaves an error challenge unanswered, so that the server's verdict is never heard; the others it does not have.
+// mechanism makes the client for one exchange, nil for a name that is not ours or does not fit the credentials. PLAIN
+// is go-sasl's. Its LOGIN takes no prompt but "Password:" to the letter; its OAUTHBEARER does not escape the user name
+// and leaves an error challenge unanswered, so that the server's verdict is never heard; the others it does not have.
 func (u *Upstream) mechanism(name string) sasl.Client {
 	user, password := u.cfg.Username, u.cfg.Password
 	switch name {
@@ -50,8 +50,8 @@ func (u *Upstream) mechanism(name string) sasl.Client {
 	return nil
 }
 
-// Beside sasl.Client a mechanism may have one of these. A nil initial response means that AUTH is sent alone and the first
-// challenge waited for (LOGIN, and tokens too long for a command line).
+// Beside sasl.Client a mechanism may have one of these. A nil initial response means that AUTH is sent alone and the
+// first challenge waited for (LOGIN, and tokens too long for a command line).
 type (
 	// prover is asked at 235: an error means that the server has not proved what it must.
 	prover interface{ Finish() error }

@@ -63,7 +63,8 @@ func TestNoCommonMechanism(t *testing.T) {
 		fc.Mechanisms = offered
 		fake, u := start(t, fc, nil)
 		r := send(t, u, message(t))[0]
-		if r.Class != mail.AccountFault || r.Stage != mail.StageAuth || !strings.Contains(r.Reply.Text, "offers no AUTH mechanism") {
+		if r.Class != mail.AccountFault || r.Stage != mail.StageAuth ||
+			!strings.Contains(r.Reply.Text, "offers no AUTH mechanism") {
 			t.Errorf("got %s: %s", r.Class, r.Reply)
 		}
 		noSecret(t, fake)
@@ -208,7 +209,8 @@ func TestCramVector(t *testing.T) { // RFC 2195 §2
 }
 
 func FuzzScram(f *testing.F) {
-	f.Add("r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096", "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
+	f.Add("r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
+		"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
 	f.Add("r=,s=,i=", "e=x")
 	f.Add("r=rOprNGfwEbeRWgbNEkqOx,s=AA==,i=4097,x=y", "v=")
 	keys := new(scramKeys)

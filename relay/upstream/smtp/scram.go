@@ -11,7 +11,8 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// Iterations that we accept: RFC 7677 §4 wants 4096 at least; the upper bound keeps a hostile server from burning our time.
+// Iterations that we accept: RFC 7677 §4 wants 4096 at least; the upper bound keeps a hostile server from burning our
+// time.
 const (
 	scramMinIterations = 4096
 	scramMaxIterations = 600_000
@@ -25,8 +26,8 @@ var (
 	errScramRefused    = errors.New("SCRAM server reports an error")
 )
 
-// scramFits reports whether the credentials are printable ASCII. SASLprep (RFC 4013) changes others, and not every server
-// does it, so those log in with PLAIN.
+// scramFits reports whether the credentials are printable ASCII. SASLprep (RFC 4013) changes others, and not every
+// server does it, so those log in with PLAIN.
 func scramFits(user, password string) bool {
 	for _, s := range []string{user, password} {
 		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
@@ -68,7 +69,8 @@ func (s *scramClient) Start() (string, []byte, error) {
 
 // Unread: server-first-message begins with the nonce, or there is an error.
 func (*scramClient) Unread(challenge []byte) bool {
-	return !bytes.HasPrefix(challenge, []byte("r=")) && !bytes.HasPrefix(challenge, []byte("e=")) && !bytes.HasPrefix(challenge, []byte("m="))
+	return !bytes.HasPrefix(challenge, []byte("r=")) && !bytes.HasPrefix(challenge, []byte("e=")) &&
+		!bytes.HasPrefix(challenge, []byte("m="))
 }
 
 func (s *scramClient) Next(challenge []byte) ([]byte, error) {
@@ -87,8 +89,8 @@ func (s *scramClient) Next(challenge []byte) ([]byte, error) {
 	return []byte{}, nil
 }
 
-// final answers server-first-message with client-final-message. One exchange at a time derives keys. The library keeps keys
-// for every salt that it meets, without bound: another salt makes room.
+// final answers server-first-message with client-final-message. One exchange at a time derives keys. The library keeps
+// keys for every salt that it meets, without bound: another salt makes room.
 func (s *scramClient) final(first string) ([]byte, error) {
 	salt, err := checkServerFirst(first, s.nonce)
 	if err != nil {
@@ -115,11 +117,13 @@ func (s *scramClient) Finish() error {
 	return nil
 }
 
-// checkServerFirst refuses what the library takes: many iterations, no salt, and a nonce that the server added nothing to.
-// The message is "r=nonce,s=salt,i=count" and whatever extensions follow; a mandatory one comes first (RFC 5802 §5.1).
+// checkServerFirst refuses what the library takes: many iterations, no salt, and a nonce that the server added nothing
+// to. The message is "r=nonce,s=salt,i=count" and whatever extensions follow; a mandatory one comes first (RFC 5802
+// §5.1).
 func checkServerFirst(first, nonce string) (salt string, err error) {
 	f := strings.Split(first, ",")
-	if len(f) < 3 || !strings.HasPrefix(f[0], "r=") || !strings.HasPrefix(f[1], "s=") || !strings.HasPrefix(f[2], "i=") {
+	if len(f) < 3 || !strings.HasPrefix(f[0], "r=") || !strings.HasPrefix(f[1], "s=") ||
+		!strings.HasPrefix(f[2], "i=") {
 		return "", errScramSyntax
 	}
 	if raw, err := base64.StdEncoding.DecodeString(f[1][2:]); err != nil || len(raw) == 0 {

@@ -11,8 +11,8 @@ import (
 	"postern/relay/upstream/account"
 )
 
-// Send implements upstream.Slot. A cancelled one waits at most Timeouts.Drain for the reply behind the final dot. If it panics,
-// Release closes the connection.
+// Send implements upstream.Slot. A cancelled one waits at most Timeouts.Drain for the reply behind the final dot. If it
+// panics, Release closes the connection.
 func (s *slot) Send(ctx context.Context, t upstream.Transaction) []mail.Result {
 	if s.used || len(t.Recipients) == 0 {
 		return nil
@@ -140,13 +140,15 @@ func (a *attempt) begin(ctx context.Context, c *conn) *fault {
 // fits compares the message with what EHLO offered. Sending it anyway would be refused later, or damaged on the way.
 func (a *attempt) fits(c *conn) *fault {
 	no := func(code int, enhanced, format string, args ...any) *fault {
-		return &fault{stage: mail.StageMail, class: mail.MessageFault, ours: true, reply: mail.R(code, enhanced, format, args...)}
+		return &fault{stage: mail.StageMail, class: mail.MessageFault, ours: true,
+			reply: mail.R(code, enhanced, format, args...)}
 	}
 	if size := a.content.size(); c.ext.size > 0 && size > c.ext.size {
 		return no(552, "5.3.4", "the message has %d octets, %s takes at most %d", size, c.u.cfg.Host, c.ext.size)
 	}
 	if a.content.utf8Header && !c.ext.utf8 { // RFC 6531 §3.5
-		return no(550, "5.6.7", "the header of the message has characters beyond ASCII that are not encoded (RFC 2047), "+
+		return no(550, "5.6.7", "the header of the message has characters beyond ASCII that are not encoded (RFC "+
+			"2047), "+
 			"which needs SMTPUTF8, and %s does not offer it", c.u.cfg.Host)
 	}
 	if a.content.eightBit && !c.ext.eightBit { // RFC 6152 §3; we do not recode bodies
@@ -156,7 +158,8 @@ func (a *attempt) fits(c *conn) *fault {
 		return nil
 	}
 	if _, ok := a.t.From.ASCII(); !ok {
-		return no(550, "5.6.7", "the sender's address %s needs SMTPUTF8, which %s does not offer", a.t.From, c.u.cfg.Host)
+		return no(550, "5.6.7", "the sender's address %s needs SMTPUTF8, which %s does not offer", a.t.From,
+			c.u.cfg.Host)
 	}
 	ascii := a.pending[:0]
 	for _, i := range a.pending {
@@ -186,7 +189,8 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 		a.fail(a.pending, noRoom(c.u.cfg.Name, wait))
 		return true
 	}
-	x := transaction{c: c, t: a.t, content: &a.content, batch: a.pending[:n], results: a.results, mayAgain: a.again < maxAgain}
+	x := transaction{c: c, t: a.t, content: &a.content, batch: a.pending[:n], results: a.results,
+		mayAgain: a.again < maxAgain}
 	release := c.watch(ctx)
 	x.run()
 	release()
@@ -208,7 +212,7 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 	if x.lessened { // the next connection may refuse it again
 		a.again++
 	}
-	a.settle(&x)
+	a.record(&x)
 	a.pending = append(x.rest, a.pending[n:]...)
 	if f := x.fault; f != nil && (c.broken || f.class != mail.Deferral) {
 		f.uncertain = false // of those behind nothing was sent
@@ -228,8 +232,8 @@ func (a *attempt) anew(x *transaction) {
 	a.pending = slices.DeleteFunc(a.pending, func(i int) bool { return a.results[i].Class != mail.Unknown })
 }
 
-// settle takes over what a transaction says of the identity and adds what only the attempt knows.
-func (a *attempt) settle(x *transaction) {
+// record takes over what a transaction says of the identity and adds what only the attempt knows.
+func (a *attempt) record(x *transaction) {
 	if x.blame != nil {
 		a.note(x.blame.verdict(), x.blame)
 	} else if x.answered {
@@ -262,7 +266,8 @@ func (a *attempt) fail(recipients []int, f *fault) {
 }
 
 func (f *fault) apply(r *mail.Result) {
-	r.Class, r.Stage, r.Reply, r.RetryAfter, r.Uncertain, r.Err = f.class, f.stage, f.reply, f.retryAfter, f.uncertain, f.err
+	r.Class, r.Stage, r.Reply, r.RetryAfter, r.Uncertain, r.Err = f.class, f.stage, f.reply, f.retryAfter, f.uncertain,
+		f.err
 	r.Verbatim, r.Rule, r.Note = f.verbatim, "", ""
 	if f.rule == nil {
 		return
@@ -311,5 +316,6 @@ func signFault(err error) *fault {
 }
 
 func contentFault(err error) *fault {
-	return &fault{stage: mail.StageData, class: mail.Deferral, ours: true, reply: mail.R(451, "4.3.0", "the message cannot be read now"), err: err}
+	return &fault{stage: mail.StageData, class: mail.Deferral, ours: true,
+		reply: mail.R(451, "4.3.0", "the message cannot be read now"), err: err}
 }

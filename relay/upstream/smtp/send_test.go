@@ -42,7 +42,8 @@ func TestDeliveredByteForByte(t *testing.T) {
 				if got := classes(results); got != "delivered delivered" {
 					t.Fatalf("%v %s %s: %s: %v", ext, mode, name, got, results[0])
 				}
-				if results[0].Reply.Text != "taken" || results[0].Reply.Enhanced != "2.0.0" || results[0].Stage != mail.StageDot {
+				if results[0].Reply.Text != "taken" || results[0].Reply.Enhanced != "2.0.0" ||
+					results[0].Stage != mail.StageDot {
 					t.Errorf("%v %s %s: reply %+v", ext, mode, name, results[0])
 				}
 				got := fake.Messages()[len(fake.Messages())-1]
@@ -51,14 +52,16 @@ func TestDeliveredByteForByte(t *testing.T) {
 				want.Write(prefix)
 				want.ReadFrom(r)
 				if !bytes.Equal(got.Data, want.Bytes()) {
-					t.Errorf("%v %s %s: %d octets arrived, %d were sent, or they differ", ext, mode, name, len(got.Data), want.Len())
+					t.Errorf("%v %s %s: %d octets arrived, %d were sent, or they differ", ext, mode, name,
+						len(got.Data), want.Len())
 				}
 				if len(got.To) != 2 || !strings.HasPrefix(got.From, "FROM:<alice@example.com>") {
 					t.Errorf("envelope %s -> %v", got.From, got.To)
 				}
 			}
 			if n := fake.Counts(); n.Connections != 1 || n.Resets != 0 {
-				t.Errorf("%v %s: %d connections, %d RSET for %d good messages", ext, mode, n.Connections, n.Resets, len(contents))
+				t.Errorf("%v %s: %d connections, %d RSET for %d good messages", ext, mode, n.Connections, n.Resets,
+					len(contents))
 			}
 		}
 	}
@@ -70,7 +73,8 @@ func TestOneFlight(t *testing.T) {
 	wantClasses(t, send(t, u, message(t)), "delivered")
 	before := fake.Counts().Flights
 	for range 5 {
-		wantClasses(t, send(t, u, message(t, "bob@example.net", "carol@example.net", "dave@example.net")), "delivered delivered delivered")
+		wantClasses(t, send(t, u, message(t, "bob@example.net", "carol@example.net", "dave@example.net")),
+			"delivered delivered delivered")
 	}
 	if n := fake.Counts().Flights - before; n != 5 {
 		t.Errorf("5 messages took %d flights", n)
@@ -105,21 +109,28 @@ var refusals = []struct {
 	status            upstream.Status
 	chunkless         bool // makes sense only without CHUNKING
 }{
-	{"busy greeting", fakesmtp.Connect, "421 4.7.0 too many connections", mail.BackPressure, mail.StageGreeting, upstream.BackingOff, false},
-	{"4yz greeting", fakesmtp.Connect, "450 4.3.2 not now", mail.BackPressure, mail.StageGreeting, upstream.BackingOff, false},
-	{"5yz greeting", fakesmtp.Connect, "554 5.7.1 no service for you", mail.AccountFault, mail.StageGreeting, upstream.Paused, false},
+	{"busy greeting", fakesmtp.Connect, "421 4.7.0 too many connections", mail.BackPressure, mail.StageGreeting,
+		upstream.BackingOff, false},
+	{"4yz greeting", fakesmtp.Connect, "450 4.3.2 not now", mail.BackPressure, mail.StageGreeting, upstream.BackingOff,
+		false},
+	{"5yz greeting", fakesmtp.Connect, "554 5.7.1 no service for you", mail.AccountFault, mail.StageGreeting,
+		upstream.Paused, false},
 	{"5yz EHLO", "EHLO", "550 5.7.1 go away", mail.AccountFault, mail.StageEHLO, upstream.Paused, false},
 	{"4yz EHLO", "EHLO", "450 4.7.1 later", mail.BackPressure, mail.StageEHLO, upstream.BackingOff, false},
-	{"4yz STARTTLS", "STARTTLS", "454 4.7.0 TLS not available now", mail.BackPressure, mail.StageTLS, upstream.BackingOff, false},
+	{"4yz STARTTLS", "STARTTLS", "454 4.7.0 TLS not available now", mail.BackPressure, mail.StageTLS,
+		upstream.BackingOff, false},
 	{"5yz STARTTLS", "STARTTLS", "502 5.5.1 not implemented", mail.AccountFault, mail.StageTLS, upstream.Paused, false},
-	{"4yz AUTH", "AUTH", "454 4.7.0 temporary authentication failure", mail.BackPressure, mail.StageAuth, upstream.BackingOff, false},
+	{"4yz AUTH", "AUTH", "454 4.7.0 temporary authentication failure", mail.BackPressure, mail.StageAuth,
+		upstream.BackingOff, false},
 	{"5yz AUTH", "AUTH", "535 5.7.8 wrong", mail.AccountFault, mail.StageAuth, upstream.Paused, false},
 	{"421 AUTH", "AUTH", "421 4.7.0 slow down", mail.BackPressure, mail.StageAuth, upstream.BackingOff, false},
 	{"4yz MAIL", "MAIL", "451 4.7.1 greylisted", mail.Deferral, mail.StageMail, upstream.Ready, false},
 	{"5yz MAIL", "MAIL", "550 5.1.8 bad sender", mail.MessageFault, mail.StageMail, upstream.Ready, false},
 	{"421 MAIL", "MAIL", "421 4.3.2 closing", mail.BackPressure, mail.StageMail, upstream.BackingOff, false},
-	{"530 MAIL", "MAIL", "530 5.7.0 authentication required", mail.AccountFault, mail.StageMail, upstream.Paused, false},
-	{"432 MAIL", "MAIL", "432 4.3.2 sender thread limit exceeded", mail.BackPressure, mail.StageMail, upstream.BackingOff, false},
+	{"530 MAIL", "MAIL", "530 5.7.0 authentication required", mail.AccountFault, mail.StageMail, upstream.Paused,
+		false},
+	{"432 MAIL", "MAIL", "432 4.3.2 sender thread limit exceeded", mail.BackPressure, mail.StageMail,
+		upstream.BackingOff, false},
 	{"4yz RCPT", "RCPT", "450 4.2.0 greylisted", mail.Deferral, mail.StageRcpt, upstream.Ready, false},
 	{"452 RCPT alone", "RCPT", "452 4.5.3 too many recipients", mail.Deferral, mail.StageRcpt, upstream.Ready, false},
 	{"5yz RCPT", "RCPT", "550 5.1.1 no such user", mail.RecipientFault, mail.StageRcpt, upstream.Ready, false},
@@ -149,11 +160,13 @@ func TestRefusals(t *testing.T) {
 			fc.Hook = hookOn(c.verb, 1, fakesmtp.Action{Reply: c.reply})
 			fake, u := start(t, fc, nil)
 			r := send(t, u, message(t))[0]
-			if r.Class != c.class || r.Stage != c.stage || !strings.HasPrefix(r.Reply.String(), c.reply[:3]) && c.reply[0] >= '4' || r.Uncertain {
+			if r.Class != c.class || r.Stage != c.stage || !strings.HasPrefix(r.Reply.String(), c.reply[:3]) &&
+				c.reply[0] >= '4' || r.Uncertain {
 				t.Errorf("%s %v: got %s at %s: %s (%v)", c.name, ext, r.Class, r.Stage, r.Reply, r.Err)
 			}
 			if r.Verbatim != (r.Err == nil && c.reply[0] >= '4') || r.Verbatim && r.SaidBy() != r.Host {
-				t.Errorf("%s %v: the words %q are those of %q, verbatim %v", c.name, ext, r.Reply, r.SaidBy(), r.Verbatim)
+				t.Errorf("%s %v: the words %q are those of %q, verbatim %v", c.name, ext, r.Reply, r.SaidBy(),
+					r.Verbatim)
 			}
 			if s := state(u); s.Status != c.status {
 				t.Errorf("%s: identity is %s, want %s", c.name, s.Status, c.status)
@@ -207,7 +220,8 @@ func TestPartialRecipients(t *testing.T) {
 		if r[1].Reply.String() != "550 5.1.1 no such user" || r[1].Stage != mail.StageRcpt {
 			t.Errorf("result %+v", r[1])
 		}
-		wantClasses(t, send(t, u, message(t, "nobody@example.net", "nobody2@example.net")), "recipient-fault recipient-fault")
+		wantClasses(t, send(t, u, message(t, "nobody@example.net", "nobody2@example.net")),
+			"recipient-fault recipient-fault")
 		wantClasses(t, send(t, u, message(t)), "delivered")
 		if n := fake.Counts(); n.Connections != 1 || len(fake.Messages()) != 2 {
 			t.Errorf("%v: %d connections, %d messages", ext, n.Connections, len(fake.Messages()))
@@ -257,11 +271,14 @@ func TestLostConnections(t *testing.T) {
 		{"drop after the chunk", fakesmtp.Chunk, fakesmtp.Action{Drop: true}, mail.Deferral, true},
 		{"reset after the chunk", fakesmtp.Chunk, fakesmtp.Action{Reset: true}, mail.Deferral, true},
 		{"garbage greeting", fakesmtp.Connect, fakesmtp.Action{Reply: "SSH-2.0-OpenSSH_9.2"}, mail.BackPressure, false},
-		{"endless line", "EHLO", fakesmtp.Action{Reply: "250 " + strings.Repeat("x", 100_000)}, mail.BackPressure, false},
-		{"endless reply", "EHLO", fakesmtp.Action{Reply: strings.Repeat("250-x\n", 5000) + "250 x"}, mail.BackPressure, false},
+		{"endless line", "EHLO", fakesmtp.Action{Reply: "250 " + strings.Repeat("x", 100_000)}, mail.BackPressure,
+			false},
+		{"endless reply", "EHLO", fakesmtp.Action{Reply: strings.Repeat("250-x\n", 5000) + "250 x"}, mail.BackPressure,
+			false},
 		{"codes that differ", "EHLO", fakesmtp.Action{Reply: "250-a\n251 b"}, mail.BackPressure, false},
 		{"garbage after the dot", fakesmtp.Content, fakesmtp.Action{Reply: "what?"}, mail.Deferral, true},
-		{"unasked reply before MAIL", "AUTH", fakesmtp.Action{Reply: "235 2.7.0 ok\n250 2.0.0 for you"}, mail.Deferral, false},
+		{"unasked reply before MAIL", "AUTH", fakesmtp.Action{Reply: "235 2.7.0 ok\n250 2.0.0 for you"}, mail.Deferral,
+			false},
 	}
 	for _, c := range cases {
 		fc := provider()
@@ -341,7 +358,8 @@ func TestStalls(t *testing.T) {
 			_, u := startPiped(t, fc, func(cfg *Config) { cfg.Timeouts = each })
 			begun := time.Now()
 			r := send(t, u, message(t))[0]
-			if r.Class != c.class || r.Stage != c.stage || r.Uncertain != c.uncertain || !strings.Contains(r.Reply.Text, "in time") {
+			if r.Class != c.class || r.Stage != c.stage || r.Uncertain != c.uncertain ||
+				!strings.Contains(r.Reply.Text, "in time") {
 				t.Errorf("%s: got %s at %s uncertain=%v: %s", c.verb, r.Class, r.Stage, r.Uncertain, r.Reply)
 			}
 			if took := time.Since(begun); took != c.after {
@@ -396,11 +414,24 @@ func TestWhatTheUpstreamCannotTake(t *testing.T) {
 		{"size", append(fakesmtp.Without("SIZE"), "SIZE 20"), nil, "message-fault message-fault", "552 5.3.4"},
 		{"size without number", append(fakesmtp.Without("SIZE"), "SIZE"), nil, "delivered delivered", "250"},
 		{"size zero", append(fakesmtp.Without("SIZE"), "SIZE 0"), nil, "delivered delivered", "250"},
-		{"eight bit", fakesmtp.Without("8BITMIME"), func(tr *upstream.Transaction) { tr.EightBit, tr.Content = true, eightBitLetter }, "message-fault message-fault", "554 5.6.3"},
-		{"declared only", fakesmtp.Without("8BITMIME"), func(tr *upstream.Transaction) { tr.EightBit = true }, "delivered delivered", "250"},
-		{"header", fakesmtp.Without("SMTPUTF8"), func(tr *upstream.Transaction) { tr.EightBit, tr.Content = true, utf8Letter }, "message-fault message-fault", "550 5.6.7"},
-		{"sender", fakesmtp.Without("SMTPUTF8"), func(tr *upstream.Transaction) { tr.From = address(t, "é@example.com") }, "message-fault message-fault", "550 5.6.7"},
-		{"recipient", fakesmtp.Without("SMTPUTF8"), func(tr *upstream.Transaction) { tr.Recipients[0].To = address(t, "é@example.net") }, "recipient-fault delivered", "553 5.6.7"},
+		{"eight bit", fakesmtp.Without("8BITMIME"), func(tr *upstream.Transaction) {
+			tr.EightBit, tr.Content = true,
+				eightBitLetter
+		}, "message-fault message-fault", "554 5.6.3"},
+		{"declared only", fakesmtp.Without("8BITMIME"), func(tr *upstream.Transaction) { tr.EightBit = true },
+			"delivered delivered", "250"},
+		{"header", fakesmtp.Without("SMTPUTF8"), func(tr *upstream.Transaction) {
+			tr.EightBit, tr.Content = true,
+				utf8Letter
+		}, "message-fault message-fault", "550 5.6.7"},
+		{"sender", fakesmtp.Without("SMTPUTF8"), func(tr *upstream.Transaction) {
+			tr.From = address(t,
+				"é@example.com")
+		}, "message-fault message-fault", "550 5.6.7"},
+		{"recipient", fakesmtp.Without("SMTPUTF8"), func(tr *upstream.Transaction) {
+			tr.Recipients[0].To = address(t,
+				"é@example.net")
+		}, "recipient-fault delivered", "553 5.6.7"},
 	}
 	for _, c := range tests {
 		fc := provider()

@@ -1,9 +1,9 @@
-// Package smtp is the smart host client: it owns the connections to one provider, from the lookup of its name to QUIT, and turns
-// what the provider answers into one mail.Result for each recipient.
+// Package smtp is the smart host client: it owns the connections to one provider, from the lookup of its name to QUIT,
+// and turns what the provider answers into one mail.Result for each recipient.
 //
-// It is an upstream.Transport, whose table of accounts says who may send now. Connections are kept between messages and closed
-// politely when they are idle, old, or have carried enough messages. Where the provider offers PIPELINING and CHUNKING a whole
-// message costs one round trip.
+// It is an upstream.Transport, whose table of accounts says who may send now. Connections are kept between messages and
+// closed politely when they are idle, old, or have carried enough messages. Where the provider offers PIPELINING and
+// CHUNKING a whole message costs one round trip.
 //
 // Failure semantics:
 //   - A result is Delivered only for a 2yz reply after the last octet of the message.
@@ -12,7 +12,8 @@
 //   - A connection lost before the last octet was written defers; one lost after it defers too and says Uncertain.
 //   - When the content cannot be read to its end the connection is closed. A message is never ended early.
 //   - A pooled connection that turns out to be dead before MAIL is answered is replaced at once and is nobody's fault.
-//   - What the upstream says is hostile until parsed: replies are bounded in lines, octets and time, and made printable.
+//   - What the upstream says is hostile until parsed: replies are bounded in lines, octets and time, and made
+//     printable.
 package smtp
 
 import (
@@ -33,8 +34,8 @@ import (
 
 // Config describes one upstream. It is not changed after New.
 //
-// With Settings.Token only OAuthMechanisms are used, any identity may be reserved, and TLS must verify. Username "" means no AUTH
-// at all. Envelopes over MaxRecipients are split. MaxMessageSize holds where EHLO says more or nothing.
+// With Settings.Token only OAuthMechanisms are used, any identity may be reserved, and TLS must verify. Username ""
+// means no AUTH at all. Envelopes over MaxRecipients are split. MaxMessageSize holds where EHLO says more or nothing.
 type Config struct {
 	upstream.Settings
 
@@ -61,7 +62,8 @@ type Config struct {
 	// Rules come before the generic ones.
 	Rules []replies.Rule
 
-	// Resolve replaces the net package's, nil: does not. With Dial and without Resolve, Dial gets the host as configured.
+	// Resolve replaces the net package's, nil: does not. With Dial and without Resolve, Dial gets the host as
+	// configured.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
@@ -84,14 +86,15 @@ type Timeouts struct {
 
 // Standard are the timeouts of RFC 5321 §4.5.3.2 where it has one.
 var Standard = Timeouts{
-	Resolve: 15 * time.Second, Connect: 15 * time.Second, TLS: time.Minute, Greeting: 5 * time.Minute, Silence: 20 * time.Second,
-	Command: 2 * time.Minute, Mail: 5 * time.Minute, Rcpt: 5 * time.Minute, DataInit: 2 * time.Minute, DataBlock: 3 * time.Minute,
-	DataDone: 10 * time.Minute, Quit: 5 * time.Second, Drain: 10 * time.Second,
+	Resolve: 15 * time.Second, Connect: 15 * time.Second, TLS: time.Minute, Greeting: 5 * time.Minute,
+	Silence: 20 * time.Second, Command: 2 * time.Minute, Mail: 5 * time.Minute, Rcpt: 5 * time.Minute,
+	DataInit: 2 * time.Minute, DataBlock: 3 * time.Minute, DataDone: 10 * time.Minute, Quit: 5 * time.Second,
+	Drain: 10 * time.Second,
 }
 
 func (t Timeouts) least() time.Duration {
-	return min(t.Resolve, t.Connect, t.TLS, t.Greeting, t.Silence, t.Command, t.Mail, t.Rcpt, t.DataInit, t.DataBlock, t.DataDone,
-		t.Quit, t.Drain)
+	return min(t.Resolve, t.Connect, t.TLS, t.Greeting, t.Silence, t.Command, t.Mail, t.Rcpt, t.DataInit, t.DataBlock,
+		t.DataDone, t.Quit, t.Drain)
 }
 
 func (c *Config) check() error {
@@ -108,12 +111,13 @@ func (c *Config) check() error {
 	case c.LocalName == "" || strings.ContainsAny(c.LocalName, " \t\r\n"):
 		return fmt.Errorf("local name %q is no host name", c.LocalName)
 	case c.MessagesPerConnection < 1 || c.IdleClose <= 0 || c.MaxAge <= 0 || c.Timeouts.least() <= 0:
-		return fmt.Errorf("%d messages, %v idle, %v at most and waits of %v are too few for a connection", c.MessagesPerConnection,
-			c.IdleClose, c.MaxAge, c.Timeouts.least())
+		return fmt.Errorf("%d messages, %v idle, %v at most and waits of %v are too few for a connection",
+			c.MessagesPerConnection, c.IdleClose, c.MaxAge, c.Timeouts.least())
 	}
 	for _, m := range c.Mechanisms {
 		if !knownMechanism(m) {
-			return fmt.Errorf("unknown mechanism %q; known are %s", m, strings.Join(slices.Concat(DefaultMechanisms, OAuthMechanisms), ", "))
+			return fmt.Errorf("unknown mechanism %q; known are %s", m,
+				strings.Join(slices.Concat(DefaultMechanisms, OAuthMechanisms), ", "))
 		}
 	}
 	if err := c.oauthConfig(); err != nil {
@@ -165,8 +169,8 @@ func New(cfg Config) (*Upstream, error) {
 			DynamicRecordSizingDisabled: true,
 		}
 	}
-	u.Table = account.New(&u.cfg.Settings, account.Options{Windows: rules.Windows(), Spent: upstream.BackingOff, Log: u.log},
-		func() *pool { return new(pool) })
+	o := account.Options{Windows: rules.Windows(), Spent: upstream.BackingOff, Log: u.log}
+	u.Table = account.New(&u.cfg.Settings, o, func() *pool { return new(pool) })
 	return u, nil
 }
 

@@ -61,7 +61,8 @@ func TestEnvelopesAreSplit(t *testing.T) {
 
 // "Too many recipients" is no verdict: the rest goes at once into the next transaction, and the limit is remembered.
 func TestTooManyRecipients(t *testing.T) {
-	for _, reply := range []string{"452 4.5.3 too many recipients", "452 too many", "552 too many recipients", "550 5.5.3 too many"} {
+	for _, reply := range []string{"452 4.5.3 too many recipients", "452 too many", "552 too many recipients",
+		"550 5.5.3 too many"} {
 		for _, ext := range [][]string{fakesmtp.Full, fakesmtp.Without("CHUNKING"), fakesmtp.Without("PIPELINING")} {
 			taken := map[*fakesmtp.Session]int{}
 			fc := provider()
@@ -100,9 +101,12 @@ func TestSplitStopsAtTheRightFaults(t *testing.T) {
 		messages  int
 		uncertain string
 	}{
-		{fakesmtp.Action{Reply: "554 5.7.1 spam"}, "delivered delivered message-fault message-fault message-fault message-fault", 1, "nnnnnn"},
-		{fakesmtp.Action{Reply: "451 4.3.0 later"}, "delivered delivered deferral deferral delivered delivered", 2, "nnnnnn"},
-		{fakesmtp.Action{Reply: "421 4.3.2 closing"}, "delivered delivered back-pressure back-pressure back-pressure back-pressure", 1, "nnnnnn"},
+		{fakesmtp.Action{Reply: "554 5.7.1 spam"}, "delivered delivered message-fault message-fault message-fault " +
+			"message-fault", 1, "nnnnnn"},
+		{fakesmtp.Action{Reply: "451 4.3.0 later"}, "delivered delivered deferral deferral delivered delivered", 2,
+			"nnnnnn"},
+		{fakesmtp.Action{Reply: "421 4.3.2 closing"}, "delivered delivered back-pressure back-pressure " +
+			"back-pressure back-pressure", 1, "nnnnnn"},
 		{fakesmtp.Action{Drop: true}, "delivered delivered deferral deferral deferral deferral", 1, "nnyynn"},
 	} {
 		fc := provider()

@@ -36,7 +36,8 @@ func answering(reply string, drop bool) func(*fakesmtp.Session, string, string) 
 
 // A 250 to the message stays one, whatever lies behind it, and goes to nobody else.
 func TestBehindTheReplyToTheMessage(t *testing.T) {
-	contents := map[string]mail.Content{"small": mail.BytesContent(letter), "large": mail.BytesContent(large(200 << 10))}
+	contents := map[string]mail.Content{"small": mail.BytesContent(letter),
+		"large": mail.BytesContent(large(200 << 10))}
 	data := large(200 << 10)
 	contents["stream"] = &stream{data: data, size: int64(len(data))}
 	for way, ext := range ways {
@@ -127,7 +128,8 @@ func TestBeforeTheReplyToTheMessage(t *testing.T) {
 
 // What is said late, to nobody, must not answer the next message.
 func TestLateSurplus(t *testing.T) {
-	for _, late := range []string{"250 2.0.0 stored again", "550 5.0.0 or not", "421 4.4.2 idle for too long", "", "\n"} {
+	for _, late := range []string{"250 2.0.0 stored again", "550 5.0.0 or not", "421 4.4.2 idle for too long", "",
+		"\n"} {
 		fc := provider()
 		sessions := make(chan *fakesmtp.Session, 9)
 		fc.Hook = func(s *fakesmtp.Session, verb, line string) fakesmtp.Action {

@@ -16,8 +16,8 @@ import (
 	"postern/relay/upstream"
 )
 
-// noSecret fails when AUTH or MAIL went out on a connection that was not good enough. The connection has been given up: when the
-// fake has read to its end it has seen all that there was.
+// noSecret fails when AUTH or MAIL went out on a connection that was not good enough. The connection has been given up:
+// when the fake has read to its end it has seen all that there was.
 func noSecret(t *testing.T, fake *fakesmtp.Server) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); fake.Counts().Open > 0; runtime.Gosched() {
@@ -50,9 +50,11 @@ func TestCertificates(t *testing.T) {
 		cause string
 	}{
 		{"client certificate wanted", wants, authority().Pool, "refuses TLS with us: certificate required"},
-		{"wrong name", certificate(t, soon, "other.example.com"), authority().Pool, "not for 127.0.0.1 but for other.example.com"},
+		{"wrong name", certificate(t, soon, "other.example.com"), authority().Pool,
+			"not for 127.0.0.1 but for other.example.com"},
 		{"expired", certificate(t, time.Now().Add(-time.Hour), "127.0.0.1"), authority().Pool, "is valid from"},
-		{"unknown authority", certificate(t, soon, "127.0.0.1"), stranger.Pool, "not issued by an authority that we trust"},
+		{"unknown authority", certificate(t, soon, "127.0.0.1"), stranger.Pool,
+			"not issued by an authority that we trust"},
 		{"system authorities only", certificate(t, soon, "127.0.0.1"), nil, "not issued by an authority that we trust"},
 		{"TLS 1.1", old, authority().Pool, "offers no TLS of version 1.2 or later"},
 	} {
@@ -61,7 +63,8 @@ func TestCertificates(t *testing.T) {
 			fc.TLS, fc.Implicit = c.tls, implicit
 			fake, u := start(t, fc, func(cfg *Config) { cfg.RootCAs = c.roots })
 			r := send(t, u, message(t))[0]
-			if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || r.Reply.Enhanced != "4.7.5" || !strings.Contains(r.Reply.Text, c.cause) {
+			if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || r.Reply.Enhanced != "4.7.5" ||
+				!strings.Contains(r.Reply.Text, c.cause) {
 				t.Errorf("%s: got %s at %s: %s (%v)", c.name, r.Class, r.Stage, r.Reply, r.Err)
 			}
 			noSecret(t, fake)
@@ -101,15 +104,19 @@ func TestExplanations(t *testing.T) {
 		want string
 	}{
 		{fault{stage: mail.StageResolve, reply: mail.R(451, "4.4.3", "no address")}, "name servers"},
-		{fault{stage: mail.StageConnect, reply: mail.R(451, "4.4.1", "refused")}, "firewall lets this machine out to port 587"},
-		{fault{stage: mail.StageAuth, reply: mail.R(535, "5.7.8", "no"), class: mail.AccountFault}, `user name or password of "relay@example.com"`},
+		{fault{stage: mail.StageConnect, reply: mail.R(451, "4.4.1", "refused")},
+			"firewall lets this machine out to port 587"},
+		{fault{stage: mail.StageAuth, reply: mail.R(535, "5.7.8", "no"), class: mail.AccountFault},
+			`user name or password of "relay@example.com"`},
 		{fault{stage: mail.StageAuth, reply: mail.R(534, "5.7.9", "no"), class: mail.AccountFault}, "app password"},
-		{fault{stage: mail.StageAuth, reply: mail.R(454, "4.7.0", "no"), class: mail.BackPressure}, "passes without a change"},
+		{fault{stage: mail.StageAuth, reply: mail.R(454, "4.7.0", "no"), class: mail.BackPressure},
+			"passes without a change"},
 		{fault{stage: mail.StageTLS, reply: mail.R(454, "4.7.5", "untrusted"), class: mail.AccountFault}, "ca_file"},
-		{fault{stage: mail.StageGreeting, reply: mail.R(554, "5.7.1", "no"), class: mail.AccountFault}, "blocked there"},
+		{fault{stage: mail.StageGreeting, reply: mail.R(554, "5.7.1", "no"), class: mail.AccountFault},
+			"blocked there"},
 		{fault{stage: mail.StageEHLO, reply: mail.R(550, "5.7.1", "no fun"), class: mail.AccountFault}, "no fun"},
 	} {
-		if got := u.explain(&c.f); !strings.Contains(got, c.want) {
+		if got := u.explain(&c.f, u.cfg.Username); !strings.Contains(got, c.want) {
 			t.Errorf("%s %s: %q lacks %q", c.f.stage, c.f.reply, got, c.want)
 		}
 	}
@@ -120,7 +127,8 @@ func TestStartTLSStripped(t *testing.T) {
 	fc.TLS = nil
 	fake, u := start(t, fc, func(cfg *Config) { cfg.TLS = upstream.TLSStartTLS })
 	r := send(t, u, message(t))[0]
-	if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || !strings.Contains(r.Reply.Text, "does not offer STARTTLS") {
+	if r.Class != mail.AccountFault || r.Stage != mail.StageTLS ||
+		!strings.Contains(r.Reply.Text, "does not offer STARTTLS") {
 		t.Errorf("got %s at %s: %s", r.Class, r.Stage, r.Reply)
 	}
 	noSecret(t, fake)
@@ -129,7 +137,8 @@ func TestStartTLSStripped(t *testing.T) {
 // Octets in clear behind the reply to STARTTLS must not be taken for the secured server's.
 func TestResponseInjection(t *testing.T) {
 	fc := provider()
-	fc.Hook = hookOn("STARTTLS", 1, fakesmtp.Action{Reply: "220 go ahead\n250-injected.example.org\n250 AUTH PLAIN", Also: true})
+	fc.Hook = hookOn("STARTTLS", 1, fakesmtp.Action{Reply: "220 go ahead\n250-injected.example.org\n250 AUTH PLAIN",
+		Also: true})
 	fake, u := start(t, fc, nil)
 	r := send(t, u, message(t))[0]
 	if r.Class != mail.AccountFault || r.Stage != mail.StageTLS || r.Err == nil {
@@ -177,7 +186,7 @@ func TestSessionsAreResumed(t *testing.T) {
 
 func TestSteps(t *testing.T) {
 	fake, u := start(t, provider(), nil)
-	steps := u.Test(context.Background())
+	steps := u.TestSenders(context.Background(), upstream.Trial{})
 	var names []string
 	for _, s := range steps {
 		names = append(names, s.Name)
@@ -188,12 +197,15 @@ func TestSteps(t *testing.T) {
 	if !slices.Equal(names, []string{"resolve", "connect", "greeting", "ehlo", "starttls", "ehlo", "auth"}) {
 		t.Errorf("steps %v", names)
 	}
-	for i, want := range map[int]string{0: "127.0.0.1", 2: "fake.example.com", 4: "certificate for fake.example.com, 127.0.0.1 by Test authority, valid until", 5: "AUTH PLAIN LOGIN", 6: "PLAIN as " + user} {
+	for i, want := range map[int]string{0: "127.0.0.1", 2: "fake.example.com",
+		4: "certificate for fake.example.com, 127.0.0.1 by Test authority, valid until", 5: "AUTH PLAIN LOGIN",
+		6: "PLAIN as " + user} {
 		if !strings.Contains(steps[i].Seen, want) {
 			t.Errorf("%s saw %q, not %q", steps[i].Name, steps[i].Seen, want)
 		}
 	}
-	if len(fake.Messages()) != 0 || slices.ContainsFunc(fake.Log(), func(l string) bool { return strings.HasPrefix(l, "MAIL") }) {
+	if len(fake.Messages()) != 0 || slices.ContainsFunc(fake.Log(),
+		func(l string) bool { return strings.HasPrefix(l, "MAIL") }) {
 		t.Error("Test sent something")
 	}
 	if fake.Counts().Quits != 1 {
@@ -201,7 +213,7 @@ func TestSteps(t *testing.T) {
 	}
 
 	_, u = start(t, provider(), func(cfg *Config) { cfg.Password = "wrong" })
-	steps = u.Test(context.Background())
+	steps = u.TestSenders(context.Background(), upstream.Trial{})
 	last := steps[len(steps)-1]
 	if last.OK || last.Name != "auth" || last.Reply.Code != 535 || !strings.Contains(last.Cause, "app password") {
 		t.Errorf("last step %+v", last)
@@ -216,9 +228,10 @@ func TestSteps(t *testing.T) {
 	}
 
 	u = newUpstream(t, Config{Host: "127.0.0.1", Port: 1})
-	steps = u.Test(context.Background())
+	steps = u.TestSenders(context.Background(), upstream.Trial{})
 	last = steps[len(steps)-1]
-	if last.OK || last.Name != "connect" || !strings.Contains(last.Cause, "refuses connections") || !strings.Contains(last.Cause, "port 1") {
+	if last.OK || last.Name != "connect" || !strings.Contains(last.Cause, "refuses connections") ||
+		!strings.Contains(last.Cause, "port 1") {
 		t.Errorf("last step %+v", last)
 	}
 }

@@ -84,9 +84,10 @@ func (x *transaction) waits(i int) bool {
 	return x.results[i].Class == mail.Unknown && !slices.Contains(x.rest, i)
 }
 
-// surplus ends the use of a connection with more replies than commands. Behind the reply to the message the surplus says
-// nothing of the message: it is a farewell (RFC 5321 §3.8) or a second reply to one dot. Where the message went in one flight
-// with the commands, or did not go, replies may have been off by one: each taken for that of the next command.
+// surplus ends the use of a connection with more replies than commands. Behind the reply to the message the surplus
+// says nothing of the message: it is a farewell (RFC 5321 §3.8) or a second reply to one dot. Where the message went in
+// one flight with the commands, or did not go, replies may have been off by one: each taken for that of the next
+// command.
 func (x *transaction) surplus() {
 	c := x.c
 	c.broken = true
@@ -144,8 +145,8 @@ func (x *transaction) pipelined() {
 	putBuffer(p, b)
 }
 
-// oneByOne waits for each reply, which is what a server without PIPELINING wants. The message goes by DATA: it can be left
-// at any octet without a trace, and CHUNKING would save one round trip of many.
+// oneByOne waits for each reply, which is what a server without PIPELINING wants. The message goes by DATA: it can be
+// left at any octet without a trace, and CHUNKING would save one round trip of many.
 func (x *transaction) oneByOne() {
 	p := getBuffer()
 	defer putBuffer(p, *p)
@@ -233,10 +234,10 @@ func (x *transaction) mail(r mail.Reply) bool {
 	x.answered = true
 	switch {
 	case r.Code/100 == 2:
-		x.c.settleDoubt(mail.StageMail, true)
+		x.c.closeDoubt(mail.StageMail, true)
 	case x.mailParameterRefused(r):
 	default:
-		x.c.settleDoubt(mail.StageMail, false)
+		x.c.closeDoubt(mail.StageMail, false)
 		x.refuse(mail.StageMail, r)
 	}
 	return !x.ended
@@ -251,7 +252,7 @@ func (x *transaction) rcpt(i int, r mail.Reply) bool {
 		return true
 	case r.Code/100 == 2:
 		if !x.withDSN {
-			x.c.settleDoubt(mail.StageRcpt, true)
+			x.c.closeDoubt(mail.StageRcpt, true)
 		}
 		x.accepted++
 		return true
@@ -262,7 +263,7 @@ func (x *transaction) rcpt(i int, r mail.Reply) bool {
 		return false
 	}
 	if !x.withDSN {
-		x.c.settleDoubt(mail.StageRcpt, false)
+		x.c.closeDoubt(mail.StageRcpt, false)
 	}
 	f := x.c.refused(mail.StageRcpt, r, x.t.From, x.t.Recipients[i].To)
 	if f.rule != nil && f.rule.Rest && x.accepted > 0 {

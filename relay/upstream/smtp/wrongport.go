@@ -11,16 +11,17 @@ import (
 	"postern/relay/upstream/replies"
 )
 
-// A port and tls that do not fit look like a server that is broken: whoever waits for a greeting on a port of TLS waits for ever. So a
-// server that is silent, or says what is not SMTP, is looked at more closely, and the fault says what to write.
+// A port and tls that do not fit look like a server that is broken: whoever waits for a greeting on a port of TLS waits
+// for ever. So a server that is silent, or says what is not SMTP, is looked at more closely, and the fault says what to
+// write.
 
 // probeTime bounds the question whether a silent port speaks TLS.
 const probeTime = 5 * time.Second
 
-// hearClear waits for the first octets of a greeting in clear. left is what remains of the patience for the rest of it.
-func (c *conn) hearClear(ctx context.Context, patience time.Duration) (left time.Duration, f *fault) {
+// hearClear waits for the first octets of a greeting in clear. left is what remains of limit for the rest of it.
+func (c *conn) hearClear(ctx context.Context, limit time.Duration) (left time.Duration, f *fault) {
 	begun := time.Now()
-	silence := min(c.u.cfg.Timeouts.Silence, patience)
+	silence := min(c.u.cfg.Timeouts.Silence, limit)
 	c.setReadDeadline(silence)
 	_, err := c.br.Peek(1)
 	switch {
@@ -28,10 +29,10 @@ func (c *conn) hearClear(ctx context.Context, patience time.Duration) (left time
 		if what := protocolOf(c.buffered()); what != speaksSMTP {
 			return 0, c.wrongPort(what)
 		}
-	case isTimeout(err) && !c.wasInterrupted() && silence < patience && c.u.speaksTLS(ctx):
+	case isTimeout(err) && !c.wasInterrupted() && silence < limit && c.u.speaksTLS(ctx):
 		return 0, c.wrongPort(speaksTLS)
 	}
-	return max(0, patience-time.Since(begun)), nil
+	return max(0, limit-time.Since(begun)), nil
 }
 
 // speaksTLS asks for TLS on a connection of its own. Nothing is sent on it, so nothing is verified.
@@ -43,8 +44,8 @@ func (u *Upstream) speaksTLS(ctx context.Context) bool {
 		return false
 	}
 	defer nc.Close()
-	t := tls.Client(nc, &tls.Config{ServerName: u.cfg.Host, InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}) //nolint:gosec // see above
-	err := t.HandshakeContext(ctx)
+	anyTLS := &tls.Config{ServerName: u.cfg.Host, InsecureSkipVerify: true, MinVersion: tls.VersionTLS10} //nolint:gosec
+	err := tls.Client(nc, anyTLS).HandshakeContext(ctx)
 	return err == nil || isAlert(err)
 }
 
@@ -61,7 +62,8 @@ var protocols = []struct {
 	begins string
 	name   spoken
 }{
-	{"* OK", "IMAP"}, {"* BYE", "IMAP"}, {"* PREAUTH", "IMAP"}, {"+OK", "POP3"}, {"-ERR", "POP3"}, {"SSH-", "SSH"}, {"HTTP/", "HTTP"}, {"RFB ", "VNC"},
+	{"* OK", "IMAP"}, {"* BYE", "IMAP"}, {"* PREAUTH", "IMAP"}, {"+OK", "POP3"}, {"-ERR", "POP3"}, {"SSH-", "SSH"},
+	{"HTTP/", "HTTP"}, {"RFB ", "VNC"},
 	{"\x15\x03", speaksTLS}, {"\x16\x03", speaksTLS}, // a record of TLS: RFC 8446 §5.1
 }
 
@@ -74,13 +76,15 @@ func protocolOf(b []byte) spoken {
 	return speaksSMTP // the reply says what is wrong with it
 }
 
-// wrongPort makes a fault of a port that speaks something else. A port of TLS does so until a person changes the configuration;
-// another server may stand there for a moment only.
+// wrongPort makes a fault of a port that speaks something else. A port of TLS does so until a person changes the
+// configuration; another server may stand there for a moment only.
 func (c *conn) wrongPort(what spoken) *fault {
 	if what == speaksTLS {
-		return c.explained(mail.StageGreeting, nil, c.peer+" waits for TLS: this port speaks TLS from the first byte: write tls = \"implicit\", or another port")
+		return c.explained(mail.StageGreeting, nil, c.peer+" waits for TLS: this port speaks TLS from the first "+
+			"byte: write tls = \"implicit\", or another port")
 	}
-	f := c.trouble(mail.StageGreeting, replies.ErrSyntax, "speaks %s on port %s, not SMTP: write the port of its SMTP server", what, c.u.port())
+	f := c.trouble(mail.StageGreeting, replies.ErrSyntax,
+		"speaks %s on port %s, not SMTP: write the port of its SMTP server", what, c.u.port())
 	f.fixed = true
 	return f
 }
@@ -94,9 +98,11 @@ func (c *conn) clearText(record tls.RecordHeaderError) *fault {
 	case c.u.cfg.TLS == upstream.TLSStartTLS:
 		text = c.peer + " agrees to STARTTLS and goes on in clear text; it, or something between, is broken"
 	case isCode(header):
-		text = c.peer + " does not speak TLS on this port, it greets in clear text: write tls = \"starttls\", or another port"
+		text = c.peer + " does not speak TLS on this port, it greets in clear text: write tls = \"starttls\", or " +
+			"another port"
 	case what != speaksSMTP:
-		text = c.peer + " speaks " + string(what) + " on port " + c.u.port() + ", not SMTP: write the port of its SMTP server"
+		text = c.peer + " speaks " + string(what) + " on port " + c.u.port() +
+			", not SMTP: write the port of its SMTP server"
 	}
 	return c.explained(mail.StageTLS, record, text)
 }

@@ -24,15 +24,18 @@ func TestWrongPort(t *testing.T) {
 	implicit.Implicit = true
 	for _, mode := range []string{upstream.TLSStartTLS, upstream.TLSNone} {
 		s := run(implicit, mode)
-		if s.OK || s.Name != "greeting" || !strings.Contains(s.Cause, `this port speaks TLS from the first byte: write tls = "implicit"`) {
+		if s.OK || s.Name != "greeting" || !strings.Contains(s.Cause,
+			`this port speaks TLS from the first byte: write tls = "implicit"`) {
 			t.Errorf("%s against an implicit port: %+v", mode, s)
 		}
 	}
-	if s := run(provider(), upstream.TLSImplicit); s.OK || s.Name != "tls" || !strings.Contains(s.Cause, `greets in clear text: write tls = "starttls"`) {
+	if s := run(provider(), upstream.TLSImplicit); s.OK || s.Name != "tls" ||
+		!strings.Contains(s.Cause, `greets in clear text: write tls = "starttls"`) {
 		t.Errorf("implicit against STARTTLS: %+v", s)
 	}
 	for greeting, want := range map[string]string{
-		"* OK IMAP4rev1 ready": "speaks IMAP on port", "+OK POP3": "speaks POP3 on port", "SSH-2.0-OpenSSH_9.2": "speaks SSH on port",
+		"* OK IMAP4rev1 ready": "speaks IMAP on port", "+OK POP3": "speaks POP3 on port",
+		"SSH-2.0-OpenSSH_9.2": "speaks SSH on port",
 	} {
 		for _, mode := range []string{upstream.TLSStartTLS, upstream.TLSImplicit} {
 			fc := provider()
@@ -44,13 +47,18 @@ func TestWrongPort(t *testing.T) {
 	}
 }
 
-// A delivery finds it out as well, and waits for a person: nobody would know from a server that is silent for five minutes.
+// A delivery finds it out as well, and waits for a person: nobody would know from a server that is silent for five
+// minutes.
 func TestWrongPortPauses(t *testing.T) {
 	fc := provider()
 	fc.Implicit = true
-	fake, u := start(t, fc, func(cfg *Config) { cfg.TLS, cfg.Timeouts.Silence = upstream.TLSStartTLS, time.Millisecond })
+	fake, u := start(t, fc, func(cfg *Config) {
+		cfg.TLS, cfg.Timeouts.Silence = upstream.TLSStartTLS,
+			time.Millisecond
+	})
 	r := send(t, u, message(t))[0]
-	if r.Class != mail.AccountFault || !strings.Contains(r.Reply.Text, `write tls = "implicit"`) || state(u).Status != upstream.Paused {
+	if r.Class != mail.AccountFault || !strings.Contains(r.Reply.Text, `write tls = "implicit"`) ||
+		state(u).Status != upstream.Paused {
 		t.Errorf("%s: %s", r.Class, r.Reply)
 	}
 	noSecret(t, fake)
@@ -81,15 +89,18 @@ func TestSlowGreeting(t *testing.T) {
 		first.Read(buf) // EHLO
 	}()
 	address := l.Addr().(*net.TCPAddr)
-	u := newUpstream(t, Config{Host: "127.0.0.1", Port: address.Port, TLS: upstream.TLSNone, Timeouts: timeouts(func(t *Timeouts) { t.Silence = time.Millisecond })})
+	u := newUpstream(t, Config{Host: "127.0.0.1", Port: address.Port, TLS: upstream.TLSNone,
+		Timeouts: timeouts(func(t *Timeouts) { t.Silence = time.Millisecond })})
 	var seen []string
-	trial := upstream.Trial{Begin: func(name string) { seen = append(seen, "begin "+name) }, Done: func(s upstream.Step) { seen = append(seen, s.Name) }}
+	trial := upstream.Trial{Begin: func(name string) { seen = append(seen, "begin "+name) },
+		Done: func(s upstream.Step) { seen = append(seen, s.Name) }}
 	steps := u.TestSenders(t.Context(), trial)
 	<-asked
 	if len(steps) < 4 || !steps[2].OK || steps[2].Seen != "late" {
 		t.Errorf("%+v", steps)
 	}
-	if got := strings.Join(seen, ", "); !strings.HasPrefix(got, "begin resolve, resolve, begin connect, connect, begin greeting, greeting, begin ehlo") {
+	if got := strings.Join(seen, ", "); !strings.HasPrefix(got,
+		"begin resolve, resolve, begin connect, connect, begin greeting, greeting, begin ehlo") {
 		t.Errorf("told: %s", got)
 	}
 }

@@ -49,7 +49,8 @@ var (
 	}
 	refusedOddly = []string{
 		"554 5.7.1 Refused by local policy (%[3]s)",
-		"550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required; Delivery restriction check failed %[3]s",
+		"550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required; Delivery restriction " +
+			"check failed %[3]s",
 		"554-Transaction failed\n554-Reject due to policy restrictions.",
 	}
 )
@@ -57,7 +58,8 @@ var (
 func (o *office) say(texts []string, stage mail.Stage, n int, local, domain string) fault {
 	o.id++
 	text := texts[n%len(texts)]
-	return fault{stage, reply(fmt.Sprintf(text+"%.0[3]s%.0[2]s%.0[1]s", local, domain, fmt.Sprintf("q%dx%d", o.id, o.rng.IntN(1e6))))}
+	return fault{stage, reply(fmt.Sprintf(text+"%.0[3]s%.0[2]s%.0[1]s", local, domain,
+		fmt.Sprintf("q%dx%d", o.id, o.rng.IntN(1e6))))}
 }
 
 func (o *office) dead(n int, local, domain string) fault {
@@ -87,7 +89,8 @@ func (o *office) send(login, local, domain string, f fault) Verdict {
 		o.watch.Delivered(o.now, at)
 		return Believe
 	}
-	v, begun := o.watch.Refused(o.now, Refusal{Attempt: at, Stage: f.stage, Reply: f.reply, Personal: []string{local, domain, login}})
+	v, begun := o.watch.Refused(o.now, Refusal{Attempt: at, Stage: f.stage, Reply: f.reply,
+		Personal: []string{local, domain, login}})
 	if begun {
 		o.tripped = append(o.tripped, fmt.Sprintf("%s %s to %s: %s", o.now.Format("Mon 15:04"), login, domain, f.reply))
 	}
@@ -179,12 +182,13 @@ func later(a, b time.Time) time.Time {
 
 func newOffice(t *testing.T, seed uint64, bySender bool) *office {
 	rng := rand.New(rand.NewPCG(seed, 7))
-	return &office{t: t, rng: rng, watch: New(bySender), now: time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC), logins: 2 + rng.IntN(200)}
+	return &office{t: t, rng: rng, watch: New(bySender), now: time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC),
+		logins: 2 + rng.IntN(200)}
 }
 
-// A month of honest mail trips nothing, whatever goes wrong in it: typing errors, a newsletter with 30 % of dead addresses by
-// day and by night, one login with a broken address book, a device that sends to a dead address all the time, a burst of
-// viruses from one machine.
+// A month of honest mail trips nothing, whatever goes wrong in it: typing errors, a newsletter with 30 % of dead
+// addresses by day and by night, one login with a broken address book, a device that sends to a dead address all the
+// time, a burst of viruses from one machine.
 func TestAnHonestMonthTripsNothing(t *testing.T) {
 	t.Parallel()
 	months := uint64(8)
@@ -208,7 +212,8 @@ func TestAnHonestMonthTripsNothing(t *testing.T) {
 			o.day()
 		}
 		if len(o.tripped) > 0 || o.kept > 0 {
-			t.Errorf("seed %d, %d logins: %d of %d refusals were not believed: %q", seed, o.logins, o.kept, o.kept+o.bounced, o.tripped[:min(5, len(o.tripped))])
+			t.Errorf("seed %d, %d logins: %d of %d refusals were not believed: %q", seed, o.logins, o.kept,
+				o.kept+o.bounced, o.tripped[:min(5, len(o.tripped))])
 		}
 		if o.bounced < 1000 || o.delivered < 1000 {
 			t.Errorf("seed %d: the month proves nothing: %d refused, %d delivered", seed, o.bounced, o.delivered)

@@ -15,8 +15,8 @@ const (
 	exampleMost = 400
 )
 
-// Rule is the block of relay.toml that makes the account's fault out of the refusals of a storm, ready to be pasted behind the
-// [[upstream]] that it is for.
+// Rule is the block of relay.toml that makes the account's fault out of the refusals of a storm, ready to be pasted
+// behind the [[upstream]] that it is for.
 func (s Storm) Rule(personal ...string) string {
 	var b strings.Builder
 	words := Words(s.Reply, personal...)

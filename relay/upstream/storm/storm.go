@@ -1,12 +1,12 @@
 // Package storm is the breaker of bounce storms: it says when a permanent refusal is not to be believed.
 //
-// Reply rules say whose fault a refusal is, and no list of rules is ever complete. An account that a provider has blocked in
-// words that nobody knows would turn all mail of an office into bounces. But such a block looks like nothing else: one text for
-// everybody, and nothing gets through. A Watch follows the attempts at one upstream and finds that; docs/decisions/0011 has the
-// thresholds and what they rest on.
+// Reply rules say whose fault a refusal is, and no list of rules is ever complete. An account that a provider has
+// blocked in words that nobody knows would turn all mail of an office into bounces. But such a block looks like nothing
+// else: one text for everybody, and nothing gets through. A Watch follows the attempts at one upstream and finds that;
+// docs/decisions/0011 has the thresholds and what they rest on.
 //
-// It is pure, as the caller passes the time, and bounded: so many attempts, texts, logins and identities are remembered and
-// no more. What is forgotten is believed. It is safe for concurrent use.
+// It is pure, as the caller passes the time, and bounded: so many attempts, texts, logins and identities are remembered
+// and no more. What is forgotten is believed. It is safe for concurrent use.
 package storm
 
 import (
@@ -28,10 +28,11 @@ const (
 	namedDomains  = 5              //
 	contentLogins = 3              // that must have met a text that names the message
 	recent        = 24 * time.Hour // what is older proves nothing
-	mixedTimes    = 3              // deliveries between refusals, within recent, that show a text to be about single messages
-	mixedLife     = 7 * 24 * time.Hour
-	proof         = 3                  // deliveries after the end of a storm before its text is believed again
-	knownFor      = 7 * 24 * time.Hour // how long a login that had mail delivered counts as one that sends here
+	// deliveries between refusals, within recent, that show a text to be about single messages
+	mixedTimes = 3
+	mixedLife  = 7 * 24 * time.Hour
+	proof      = 3                  // deliveries after the end of a storm before its text is believed again
+	knownFor   = 7 * 24 * time.Hour // how long a login that had mail delivered counts as one that sends here
 )
 
 // Bounds.

@@ -23,7 +23,8 @@ func (d *desk) now() time.Time { return morning.Add(time.Duration(d.n) * time.Se
 
 func (d *desk) delivered(login, domain string) {
 	d.n++
-	d.w.Delivered(d.now(), Attempt{Identity: "relay", Login: login, Domain: domain, Internal: domain == "office.example"})
+	d.w.Delivered(d.now(), Attempt{Identity: "relay", Login: login, Domain: domain,
+		Internal: domain == "office.example"})
 }
 
 func (d *desk) refused(login, domain, text string) Verdict {
@@ -32,8 +33,8 @@ func (d *desk) refused(login, domain, text string) Verdict {
 
 func (d *desk) refusal(login, domain, text string, repeated bool) Verdict {
 	d.n++
-	v, _ := d.w.Refused(d.now(), Refusal{Attempt: Attempt{Identity: "relay", Login: login, Domain: domain, Internal: domain == "office.example"},
-		Stage: mail.StageDot, Reply: reply(text), Repeated: repeated})
+	v, _ := d.w.Refused(d.now(), Refusal{Attempt: Attempt{Identity: "relay", Login: login, Domain: domain,
+		Internal: domain == "office.example"}, Stage: mail.StageDot, Reply: reply(text), Repeated: repeated})
 	return v
 }
 
@@ -65,7 +66,8 @@ func newDesk(t *testing.T) *desk { return &desk{t: t, w: New(false)} }
 func TestAStormEndsWithADelivery(t *testing.T) {
 	d := newDesk(t)
 	d.storm()
-	if s, ok := d.w.About("relay", reply(fmt.Sprintf(blockedText, 4711, 4712))); !ok || s.Kept != 1 || len(s.Logins) != 2 || len(s.Domains) != 5 || s.Sender != "" {
+	if s, ok := d.w.About("relay", reply(fmt.Sprintf(blockedText, 4711, 4712))); !ok || s.Kept != 1 ||
+		len(s.Logins) != 2 || len(s.Domains) != 5 || s.Sender != "" {
 		t.Errorf("%+v, %v", s, ok)
 	}
 	d.want("while it goes on", KeepIdentity, d.blocked("u7", "d1"), d.blocked("u8", "d1"))
@@ -83,11 +85,12 @@ func TestAStormEndsWithADelivery(t *testing.T) {
 	for i := range 2 {
 		d.delivered("u1", fmt.Sprint("d", i))
 	}
-	d.want("what others do not meet any more is true", Believe, d.refusal("u0", "d9", blockedText, true), d.blocked("u3", "d3"))
+	d.want("what others do not meet any more is true", Believe, d.refusal("u0", "d9", blockedText, true),
+		d.blocked("u3", "d3"))
 }
 
-// Where a tenth gets through, or only mail to the own domain, the account is blocked all the same, and no delivery sends off
-// what was kept.
+// Where a tenth gets through, or only mail to the own domain, the account is blocked all the same, and no delivery
+// sends off what was kept.
 func TestAPartialBlockStaysOne(t *testing.T) {
 	for what, let := range map[string]func(n int) (domain string, ok bool){
 		"a tenth":        func(n int) (string, bool) { return fmt.Sprint("d", n%7), n%10 == 9 },
@@ -117,8 +120,8 @@ func TestAPartialBlockStaysOne(t *testing.T) {
 	}
 }
 
-// Whoever may send at all may send with a null reverse-path, too. That makes no second login of one: nobody pauses an upstream for
-// others by having the provider refuse his own mail.
+// Whoever may send at all may send with a null reverse-path, too. That makes no second login of one: nobody pauses an
+// upstream for others by having the provider refuse his own mail.
 func TestANullReversePathIsNobodyElse(t *testing.T) {
 	d := newDesk(t)
 	d.delivered("boss", "d1")
@@ -134,8 +137,8 @@ func TestANullReversePathIsNobodyElse(t *testing.T) {
 	d.want("somebody else", KeepIdentity, d.blocked("boss", "d1"))
 }
 
-// An infected machine sends ten messages a second that are all refused, in one text or several, with its login's address and
-// without one, while the others send one now and then: nobody but it waits.
+// An infected machine sends ten messages a second that are all refused, in one text or several, with its login's
+// address and without one, while the others send one now and then: nobody but it waits.
 func TestAFloodOfOneLoginPausesNobodyElse(t *testing.T) {
 	for texts := 1; texts <= 3; texts++ {
 		d, kept := newDesk(t), 0
@@ -149,7 +152,8 @@ func TestAFloodOfOneLoginPausesNobodyElse(t *testing.T) {
 			if n%3 == 0 {
 				login = Null
 			}
-			text := []string{blockedText, "554 5.7.1 Refused for cause %d, see %d", "550 5.0.0 Not from here, number %d of %d"}[n%texts]
+			text := []string{blockedText, "554 5.7.1 Refused for cause %d, see %d",
+				"550 5.0.0 Not from here, number %d of %d"}[n%texts]
 			switch d.refused(login, fmt.Sprint("e", n%50), fmt.Sprintf(text, n, n)) {
 			case KeepIdentity:
 				t.Fatalf("%d texts: message %d pauses everybody", texts, n)
@@ -164,8 +168,8 @@ func TestAFloodOfOneLoginPausesNobodyElse(t *testing.T) {
 	}
 }
 
-// One login to many domains: where nobody else shows that the account works, its mail is kept, and only its own where others
-// send, too. When theirs gets through, it is this login's matter.
+// One login to many domains: where nobody else shows that the account works, its mail is kept, and only its own where
+// others send, too. When theirs gets through, it is this login's matter.
 func TestOneLoginIsKeptUntilOthersGetThrough(t *testing.T) {
 	d := newDesk(t)
 	d.delivered("boss", "d1")
@@ -198,7 +202,8 @@ func TestOneLoginIsKeptUntilOthersGetThrough(t *testing.T) {
 	d.want("alone", KeepIdentity, d.blocked("shop", "d4"), d.blocked("shop", "d5"))
 }
 
-// Others' mail got through since the first refusal: it is the sender's or the message's matter, however much of it there is.
+// Others' mail got through since the first refusal: it is the sender's or the message's matter, however much of it
+// there is.
 func TestWhatOthersDoNotMeetIsBelieved(t *testing.T) {
 	d := newDesk(t)
 	for i := range 400 {
@@ -243,7 +248,8 @@ func TestARuleOfAPersonEndsIt(t *testing.T) {
 func TestEachSenderIsAnAccount(t *testing.T) {
 	w := New(true)
 	send := func(login, domain string) Verdict {
-		v, _ := w.Refused(morning, Refusal{Attempt: Attempt{Identity: login, Login: login, Domain: domain}, Stage: mail.StageDot, Reply: reply(blockedText)})
+		v, _ := w.Refused(morning, Refusal{Attempt: Attempt{Identity: login, Login: login, Domain: domain},
+			Stage: mail.StageDot, Reply: reply(blockedText)})
 		return v
 	}
 	for i := range 8 {
@@ -279,15 +285,19 @@ func TestSameTextWhateverChanges(t *testing.T) {
 		a, b string
 		same bool
 	}{
-		{"550 5.7.708 Access denied, traffic not accepted from this IP. AS(7230) [BM1PR01MB1076.INDPRD01.PROD.OUTLOOK.COM]",
-			"550 5.7.708 Access denied, traffic not accepted from this IP. AS(7231) [AM8P192MB1009.EURP192.PROD.OUTLOOK.COM]", true},
+		{"550 5.7.708 Access denied, traffic not accepted from this IP. AS(7230) " +
+			"[BM1PR01MB1076.INDPRD01.PROD.OUTLOOK.COM]",
+			"550 5.7.708 Access denied, traffic not accepted from this IP. AS(7231) " +
+				"[AM8P192MB1009.EURP192.PROD.OUTLOOK.COM]", true},
 		{"550 <anna@a.example>: sender rejected", "550 <bob.smith+x@b.example>: sender rejected", true},
-		{"550 limit reached, try after Mon, 22 Nov 2026 10:00:00 GMT", "550 limit reached, try after Tue, 1 Dec 2026 9:00 UTC", true},
+		{"550 limit reached, try after Mon, 22 Nov 2026 10:00:00 GMT",
+			"550 limit reached, try after Tue, 1 Dec 2026 9:00 UTC", true},
 		{"554 refused, see https://help.example/?id=abc&x=1", "554 refused, see https://help.example/?id=zzz", true},
 		{"554 refused: qWxYzAbC", "554 refused: PlMnKoJi", true},
 		{"554 refused \"Offer for Anna\" today", "554 refused \"Re: hello\" today", true},
 		{"554 refused deadbeefcafe - gsmtp", "554 refused bada55decade - gsmtp", true},
-		{"550 one two three four five six seven eight nine blue", "550 one two three four five six seven eight nine green", true},
+		{"550 one two three four five six seven eight nine blue",
+			"550 one two three four five six seven eight nine green", true},
 		{"550 5.7.1 user unknown", "550 5.7.1 account suspended", false},
 		{"550 5.7.1 no", "554 5.7.1 no", false},
 		{"550 5.7.1 no", "550 5.7.2 no", false},
@@ -297,7 +307,8 @@ func TestSameTextWhateverChanges(t *testing.T) {
 			t.Errorf("%q and %q: %v; %q, %q", c.a, c.b, got, Words(reply(c.a)), Words(reply(c.b)))
 		}
 	}
-	if !Same(reply("550 user anna of shop may not send"), reply("550 user bob of desk may not send"), "anna", "bob", "shop", "desk") {
+	if !Same(reply("550 user anna of shop may not send"), reply("550 user bob of desk may not send"), "anna", "bob",
+		"shop", "desk") {
 		t.Error("names of the message count as words")
 	}
 }

@@ -159,8 +159,8 @@ func (v *view) refused(now time.Time, r *Refusal, words []string) (verdict Verdi
 	return verdict, begun
 }
 
-// note remembers a refusal. A repeated one does not count again, but shows that its text was doubted: before a restart, if
-// this Watch knows nothing of it.
+// note remembers a refusal. A repeated one does not count again, but shows that its text was doubted: before a restart,
+// if this Watch knows nothing of it.
 func (v *view) note(now time.Time, t *text, r *Refusal) {
 	if t.storm != nil && !t.storm.open() && now.Sub(t.storm.touched) > recent {
 		t.storm = nil
@@ -176,8 +176,8 @@ func (v *view) note(now time.Time, t *text, r *Refusal) {
 	}
 }
 
-// meets takes a refusal into a storm that goes on. A storm of one sender becomes everybody's when it meets another login; a
-// null reverse-path may be the same sender.
+// meets takes a refusal into a storm that goes on. A storm of one sender becomes everybody's when it meets another
+// login; a null reverse-path may be the same sender.
 func (r *record) meets(by *Refusal) Verdict {
 	if r.Sender != "" && by.Login == Null {
 		return KeepMessage
@@ -261,11 +261,13 @@ func (v *view) since(now time.Time, t *text, stop func(*tally) bool) (c tally, s
 	return c, false
 }
 
-// hitsMany reports that the last refusals with a text are those of several logins, and hardly anything got through between.
+// hitsMany reports that the last refusals with a text are those of several logins, and hardly anything got through
+// between.
 func (v *view) hitsMany(now time.Time, t *text) bool {
 	_, hit := v.since(now, t, func(c *tally) bool {
 		if t.single.After(now) || t.kind == ofTheReceiver {
-			return len(c.pairs) >= enoughNamed && c.delivered*mostNamed <= len(c.pairs) && len(c.logins) >= namedLogins && len(c.domains) >= namedDomains
+			return len(c.pairs) >= enoughNamed && c.delivered*mostNamed <= len(c.pairs) &&
+				len(c.logins) >= namedLogins && len(c.domains) >= namedDomains
 		}
 		logins := 2
 		if t.kind == ofTheContent {
@@ -276,8 +278,8 @@ func (v *view) hitsMany(now time.Time, t *text) bool {
 	return hit
 }
 
-// hitsOne reports the same for several domains of one login, while nobody else's mail shows that the account is not to blame:
-// none got through since that login was refused first.
+// hitsOne reports the same for several domains of one login, while nobody else's mail shows that the account is not to
+// blame: none got through since that login was refused first.
 func (v *view) hitsOne(now time.Time, t *text, r *Refusal) bool {
 	if !v.alone || t.kind != unnamed || t.single.After(now) || r.Login == Null {
 		return false
@@ -298,7 +300,8 @@ func (v *view) hitsOne(now time.Time, t *text, r *Refusal) bool {
 				return hit && count.delivered > 0
 			}
 			count.add(o)
-			hit = hit || count.refused >= enough && count.delivered*mostDelivered <= count.refused && len(count.domains) >= 2
+			hit = hit || count.refused >= enough && count.delivered*mostDelivered <= count.refused &&
+				len(count.domains) >= 2
 		}
 	}
 	return hit
@@ -314,8 +317,8 @@ func (v *view) hasOthers(now time.Time, login string) bool {
 	return false
 }
 
-// doubted judges a text whose storm has ended. It is believed when enough gets through that is not refused with it; if hardly
-// anything does, the storm is not over.
+// doubted judges a text whose storm has ended. It is believed when enough gets through that is not refused with it; if
+// hardly anything does, the storm is not over.
 func (v *view) doubted(now time.Time, t *text, r *Refusal) Verdict {
 	c, _ := v.since(now, t, func(*tally) bool { return false })
 	s := t.storm
@@ -364,7 +367,8 @@ func (v *view) find(r mail.Reply, words []string) *text {
 	return nil
 }
 
-// raging finds the storm of a reply. It reads the words only where a storm goes on that has met other forms of the text.
+// raging finds the storm of a reply. It reads the words only where a storm goes on that has met other forms of the
+// text.
 func (v *view) raging(r mail.Reply, personal []string) *text {
 	open := false
 	for _, t := range v.texts {

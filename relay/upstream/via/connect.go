@@ -18,7 +18,8 @@ const maxHead = 16 << 10
 func (p *Proxy) connect(nc net.Conn, address string) error {
 	head := "CONNECT " + address + " HTTP/1.1\r\nHost: " + address + "\r\n"
 	if p.login {
-		head += "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(p.user+":"+p.password)) + "\r\n"
+		head += "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(p.user+":"+p.password)) +
+			"\r\n"
 	}
 	if _, err := io.WriteString(nc, head+"\r\n"); err != nil {
 		return err
@@ -94,17 +95,21 @@ func (p *Proxy) refused(address string, code int, head []byte) *Error {
 func (p *Proxy) loginText(said string, head []byte) string {
 	schemes := challenges(head)
 	switch {
-	case len(schemes) > 0 && !slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, "Basic") }):
+	case len(schemes) > 0 && !slices.ContainsFunc(schemes,
+		func(s string) bool { return strings.EqualFold(s, "Basic") }):
 		return "wants a login by " + strings.Join(schemes, " or ") + " (" + said +
 			"), and we know Basic only; it must allow Basic, or this machine without login"
 	case p.login:
 		return "refuses the user name or password in its address (" + said + ")"
 	}
-	return "wants a login (" + said + "); write user and password into its address, as in http://user:password@host:port"
+	return "wants a login (" + said + "); write user and password into its address, as in " +
+		"http://user:password@host:port"
 }
 
-// knownSchemes are those of IANA's registry that proxies ask for. Others are not repeated: a proxy can write there what we sent.
-var knownSchemes = []string{"Basic", "Bearer", "Digest", "HOBA", "Kerberos", "Mutual", "Negotiate", "NTLM", "SCRAM-SHA-1", "SCRAM-SHA-256"}
+// knownSchemes are those of IANA's registry that proxies ask for. Others are not repeated: a proxy can write there what
+// we sent.
+var knownSchemes = []string{"Basic", "Bearer", "Digest", "HOBA", "Kerberos", "Mutual", "Negotiate", "NTLM",
+	"SCRAM-SHA-1", "SCRAM-SHA-256"}
 
 // challenges are the schemes that Proxy-Authenticate fields name.
 func challenges(head []byte) []string {

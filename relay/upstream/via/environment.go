@@ -13,8 +13,8 @@ type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 // inEnvironment is where an Environment's proxies are named, for people.
 const inEnvironment = "HTTPS_PROXY in the environment"
 
-// Environment dials for HTTPS as HTTPS_PROXY and NO_PROXY say (golang.org/x/net/http/httpproxy has the forms): through that proxy,
-// or directly with forward. The environment is read once in the life of a process.
+// Environment dials for HTTPS as HTTPS_PROXY and NO_PROXY say (golang.org/x/net/http/httpproxy has the forms): through
+// that proxy, or directly with forward. The environment is read once in the life of a process.
 func Environment(forward Dialer) Dialer { return environment(forward, http.ProxyFromEnvironment) }
 
 func environment(forward Dialer, proxyFor func(*http.Request) (*url.URL, error)) Dialer {
@@ -28,7 +28,8 @@ func environment(forward Dialer, proxyFor func(*http.Request) (*url.URL, error))
 		}
 		p, err := Parse(complete(at).String())
 		if err != nil {
-			return nil, &Error{Target: address, Err: err, text: "the proxy's address " + err.Error() + " (" + inEnvironment + ")"}
+			return nil, &Error{Target: address, Err: err, text: "the proxy's address " + err.Error() + " (" +
+				inEnvironment + ")"}
 		}
 		p.Forward, p.from = forward, inEnvironment
 		return p.Dial(ctx, network, address)
@@ -39,7 +40,8 @@ func environment(forward Dialer, proxyFor func(*http.Request) (*url.URL, error))
 func complete(u *url.URL) *url.URL {
 	c := &url.URL{Scheme: u.Scheme, User: u.User, Host: u.Host}
 	if c.Port() == "" {
-		port := map[string]string{schemeHTTP: "80", schemeHTTPS: "443", schemeSOCKS: "1080", schemeSOCKSh: "1080"}[u.Scheme]
+		port := map[string]string{schemeHTTP: "80", schemeHTTPS: "443", schemeSOCKS: "1080",
+			schemeSOCKSh: "1080"}[u.Scheme]
 		c.Host = net.JoinHostPort(u.Hostname(), port)
 	}
 	return c

@@ -63,7 +63,8 @@ func (p *Proxy) unreachable(target string, err error) *Error {
 		return p.fail(target, err, "has a name that cannot be looked up now")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return p.fail(target, err, "refuses connections")
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
+		errors.Is(err, syscall.EADDRNOTAVAIL):
 		return p.fail(target, err, "cannot be reached from here")
 	case errors.Is(err, context.Canceled):
 		return p.fail(target, err, "was left because we are shutting down or out of time")

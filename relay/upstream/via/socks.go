@@ -65,7 +65,8 @@ func (p *Proxy) socksLogin(nc net.Conn, address string) error {
 	case b[1] == noMethod:
 		e := p.fail(address, nil, "wants another login than user and password")
 		if !p.login {
-			e = p.fail(address, nil, "wants a login; write user and password into its address, as in socks5://user:password@host:port")
+			e = p.fail(address, nil, "wants a login; write user and password into its address, as in "+
+				"socks5://user:password@host:port")
 		}
 		e.Login = true
 		return e

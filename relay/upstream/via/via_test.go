@@ -67,7 +67,8 @@ func TestCredentialsAreNotPrinted(t *testing.T) {
 	var log strings.Builder
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "proxy", p)
 	all := fmt.Sprintf("%v %+v %#v %s %q %x", p, p, p, p, p, p) + log.String()
-	if strings.Contains(all, "hunter2") || strings.Contains(all, "scott") || !strings.Contains(all, "http://proxy.example.com:3128") {
+	if strings.Contains(all, "hunter2") || strings.Contains(all, "scott") ||
+		!strings.Contains(all, "http://proxy.example.com:3128") {
 		t.Error(all)
 	}
 }
@@ -158,26 +159,37 @@ func TestRefusals(t *testing.T) {
 		person        bool
 		text          string
 	}{
-		{"http://", "", &testkit.Proxy{User: "a", Password: "b"}, 407, true, "wants a login (407 Proxy Authentication Required); write user and password"},
-		{"http://", "u:hunter2@", &testkit.Proxy{User: "a", Password: "b"}, 407, true, "refuses the user name or password in its address"},
-		{"http://", "u:hunter2@", &testkit.Proxy{Answer: "HTTP/1.1 407 no\r\nproxy-authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n"}, 407, true, "wants a login by NTLM or Negotiate"},
-		{"http://", "u:hunter2@", &testkit.Proxy{Answer: "HTTP/1.1 407 no\r\nProxy-Authenticate: hunter2\r\nProxy-Authenticate: dTpodW50ZXIy\r\n\r\n"}, 407, true,
+		{"http://", "", &testkit.Proxy{User: "a", Password: "b"}, 407, true,
+			"wants a login (407 Proxy Authentication Required); write user and password"},
+		{"http://", "u:hunter2@", &testkit.Proxy{User: "a", Password: "b"}, 407, true,
+			"refuses the user name or password in its address"},
+		{"http://", "u:hunter2@", &testkit.Proxy{Answer: "HTTP/1.1 407 no\r\nproxy-authenticate: " +
+			"NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n"}, 407, true, "wants a login by NTLM or Negotiate"},
+		{"http://", "u:hunter2@", &testkit.Proxy{Answer: "HTTP/1.1 407 no\r\nProxy-Authenticate: " +
+			"hunter2\r\nProxy-Authenticate: dTpodW50ZXIy\r\n\r\n"}, 407, true,
 			"wants a login by a scheme that is not ours"},
-		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 403 dTpodW50ZXIy hunter2\r\n\r\nhunter2"}, 403, false, "does not let us connect to smtp.example.net:587 (403 Forbidden)"},
-		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.0 502 x\r\n\r\n"}, 502, false, "cannot reach smtp.example.net:587 (502 Bad Gateway)"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 403 dTpodW50ZXIy hunter2\r\n\r\nhunter2"}, 403, false,
+			"does not let us connect to smtp.example.net:587 (403 Forbidden)"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.0 502 x\r\n\r\n"}, 502, false,
+			"cannot reach smtp.example.net:587 (502 Bad Gateway)"},
 		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.0 503\r\n\r\n"}, 503, false, "cannot reach"},
 		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.0 504 x\n\n"}, 504, false, "cannot reach"},
-		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.0 500 x\r\n\r\n"}, 500, false, "does not connect us to smtp.example.net:587 (500"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.0 500 x\r\n\r\n"}, 500, false,
+			"does not connect us to smtp.example.net:587 (500"},
 		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 599 x\r\n\r\n"}, 599, false, "(599)"},
-		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 302 go\r\nLocation: http://login.example.com/\r\n\r\n"}, 302, false, "(302 Found)"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 302 go\r\nLocation: http://login.example.com/\r\n\r\n"}, 302,
+			false, "(302 Found)"},
 		{"http://", "", &testkit.Proxy{Answer: "220 smtp.example.net ESMTP\r\n"}, 0, false, "is no HTTP"},
 		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 OK\r\n\r\n"}, 0, false, "is no HTTP"},
 		{"http://", "", &testkit.Proxy{Answer: "HTTP/1.1 200 " + strings.Repeat("x", 20<<10)}, 0, false, "is no HTTP"},
-		{"http://", "", &testkit.Proxy{Answer: strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 9)}, 0, false, "is no HTTP"},
-		{"http://", "", &testkit.Proxy{Answer: "HTTP"}, 0, false, "closed the connection when asked for smtp.example.net:587"},
+		{"http://", "", &testkit.Proxy{Answer: strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 9)}, 0, false,
+			"is no HTTP"},
+		{"http://", "", &testkit.Proxy{Answer: "HTTP"}, 0, false,
+			"closed the connection when asked for smtp.example.net:587"},
 		{"https://", "", &testkit.Proxy{Answer: "HTTP/1.1 400 Bad Request\r\n\r\n"}, 0, false, "in time"},
 		{"socks5://", "", &testkit.Proxy{User: "a", Password: "b"}, 0, true, "wants a login; write user"},
-		{"socks5://", "u:hunter2@", &testkit.Proxy{User: "a", Password: "b"}, 0, true, "refuses the user name or password"},
+		{"socks5://", "u:hunter2@", &testkit.Proxy{User: "a", Password: "b"}, 0, true,
+			"refuses the user name or password"},
 		{"socks5://", "", &testkit.Proxy{Answer: "\x05\x02\x00\x01"}, 0, false, "does not let us connect"},
 		{"socks5://", "", &testkit.Proxy{Answer: "\x05\x05\x00\x01"}, 0, false, "(connection refused)"},
 		{"socks5://", "", &testkit.Proxy{Answer: "\x05\x63\x00\x01"}, 0, false, "(reply 99)"},
@@ -205,8 +217,8 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: got %+v", c.text, e)
 			continue
 		}
-		if text := err.Error(); !strings.Contains(text, c.text) || !strings.Contains(text, p.String()) || !strings.Contains(text, "key proxy") ||
-			strings.Contains(text, "hunter2") {
+		if text := err.Error(); !strings.Contains(text, c.text) || !strings.Contains(text, p.String()) ||
+			!strings.Contains(text, "key proxy") || strings.Contains(text, "hunter2") {
 			t.Errorf("got %q, want %q", text, c.text)
 		}
 	}
@@ -220,7 +232,8 @@ func TestProxyOutOfReach(t *testing.T) {
 	l.Close()
 	p, _ := via.Parse("http://u:hunter2@" + l.Addr().String())
 	_, err = p.Dial(t.Context(), "tcp", "smtp.example.net:587")
-	if want := "the proxy http://" + l.Addr().String() + " refuses connections (key proxy of this upstream)"; err == nil || err.Error() != want {
+	if want := "the proxy http://" + l.Addr().String() +
+		" refuses connections (key proxy of this upstream)"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -1,8 +1,9 @@
-// Package scrub takes our own secrets out of what a provider says. Servers repeat what they were sent: a password in a 535, a
-// client secret in an OAuth error, a bearer token in a 400, whole or cut, as it was or in the encoding in which it travelled.
+// Package scrub takes our own secrets out of what a provider says. Servers repeat what they were sent: a password in a
+// 535, a client secret in an OAuth error, a bearer token in a 400, whole or cut, as it was or in the encoding in which
+// it travelled.
 //
-// Failure semantics: in doubt a text loses some letters. A Scrubber never lets through a run of a secret that is long enough to
-// be of use, and costs a text without secrets next to nothing.
+// Failure semantics: in doubt a text loses some letters. A Scrubber never lets through a run of a secret that is long
+// enough to be of use, and costs a text without secrets next to nothing.
 package scrub
 
 import (
@@ -33,7 +34,8 @@ const (
 	minJoined = 8
 )
 
-// Scrubber knows the secrets of one connection or request. The zero value and nil know none. It is not safe for concurrent use.
+// Scrubber knows the secrets of one connection or request. The zero value and nil know none. It is not safe for
+// concurrent use.
 type Scrubber struct {
 	secrets []string
 	needles []needle // made at first use
@@ -228,7 +230,8 @@ func (s *Scrubber) prepare() {
 // forms are the secret as it is, and as URLs, HTML and string literals write it.
 func forms(secret string) []string {
 	quoted := strconv.Quote(secret)
-	return []string{secret, url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret), quoted[1 : len(quoted)-1]}
+	return []string{secret, url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret),
+		quoted[1 : len(quoted)-1]}
 }
 
 // base64Core is what base64 has of a text behind pad other octets, whatever these and those behind it are.

@@ -43,7 +43,8 @@ func TestEchoes(t *testing.T) {
 		"half of the password": password[:12],
 	} {
 		got := s.Text("5.7.8 no: " + echo + " (id 42)")
-		if !strings.Contains(got, Redacted) || !strings.HasPrefix(got, "5.7.8 no: ") || !strings.HasSuffix(got, " (id 42)") {
+		if !strings.Contains(got, Redacted) || !strings.HasPrefix(got, "5.7.8 no: ") ||
+			!strings.HasSuffix(got, " (id 42)") {
 			t.Errorf("%s: %q", name, got)
 		}
 		for _, secret := range []string{password, token} {
@@ -56,8 +57,8 @@ func TestEchoes(t *testing.T) {
 	}
 }
 
-// What a provider writes its answers with, JSON above all, escapes in ways of its own; whoever reads the answer undoes it. Replies of
-// several lines break a secret in two.
+// What a provider writes its answers with, JSON above all, escapes in ways of its own; whoever reads the answer undoes
+// it. Replies of several lines break a secret in two.
 func TestEchoesInEscapes(t *testing.T) {
 	const secret = `8fQ~ab/cd+ef/gh&ij<kl>m'no"pq`
 	b64 := base64.StdEncoding.EncodeToString([]byte("\x00\x00" + secret))
@@ -126,7 +127,8 @@ func TestWhatIsNoEcho(t *testing.T) {
 	for _, text := range []string{
 		"", "2.0.0 OK 1699999999 d9443c01a7336-1cc5a6f3b6esm123456 - gsmtp",
 		"Authentication unsuccessful, the user credentials were incorrect. [BYAPR05CA0087.namprd05.prod.outlook.com]",
-		"incorrect", "50%25 of &amp; \\u0041 = =41", "the hunt er of 24", "the limit of 12345 messages", "hunt for relay@example.com", "a text of letters: öäü",
+		"incorrect", "50%25 of &amp; \\u0041 = =41", "the hunt er of 24", "the limit of 12345 messages",
+		"hunt for relay@example.com", "a text of letters: öäü",
 	} {
 		if got := s.Text(text); got != text {
 			t.Errorf("%q became %q", text, got)
@@ -140,7 +142,8 @@ func TestWhatIsNoEcho(t *testing.T) {
 
 func TestShortSecrets(t *testing.T) {
 	s := New("1234", "abc")
-	if got := s.Text("login with 1234 (ABC) refused, id 123456"); got != "login with [redacted] ([redacted]) refused, id 123456" {
+	if got := s.Text("login with 1234 (ABC) refused, id 123456"); got != "login with [redacted] ([redacted]) "+
+		"refused, id 123456" {
 		t.Error(got)
 	}
 }
@@ -154,7 +157,8 @@ func TestAddLater(t *testing.T) {
 	}
 }
 
-// Whatever surrounds a secret and in whatever of its forms it comes, no long run of it is left, and what is left is text.
+// Whatever surrounds a secret and in whatever of its forms it comes, no long run of it is left, and what is left is
+// text.
 func FuzzText(f *testing.F) {
 	f.Add("pass word 1234567", "no: ", "pass", 3)
 	f.Add(token, "", token, 400)

@@ -61,7 +61,8 @@ func views(text string, has func(squeezed string) bool) []*view {
 	return all
 }
 
-// unescaped undoes the escapes of JSON and C, percent-encoding, character references and quoted-printable; nil: there are none.
+// unescaped undoes the escapes of JSON and C, percent-encoding, character references and quoted-printable; nil: there
+// are none.
 func unescaped(v *view) *view {
 	if !strings.ContainsAny(v.text, `\%&=`) {
 		return nil

@@ -1,5 +1,5 @@
-// Package whytls says in plain words why TLS with a server was not agreed on, and what a person can do: Go's own words are for
-// programmers, and often name the wrong thing.
+// Package whytls says in plain words why TLS with a server was not agreed on, and what a person can do: Go's own words
+// are for programmers, and often name the wrong thing.
 //
 // It is pure. What is read of a server's certificate is made printable and bounded.
 package whytls
@@ -39,7 +39,8 @@ func Certificate(e *tls.CertificateVerificationError, host string, now time.Time
 	case errors.As(e.Err, &noRoots):
 		return "this machine has no authorities that it trusts: install ca-certificates, or write ca_file"
 	case errors.As(e.Err, &critical):
-		return "the certificate has a critical extension that is not known here, so it cannot be judged: the server needs another"
+		return "the certificate has a critical extension that is not known here, so it cannot be judged: the server " +
+			"needs another"
 	case errors.As(e.Err, &unknown):
 		return unknownAuthority(sent, now)
 	}
@@ -57,11 +58,13 @@ func wrongName(cert *x509.Certificate, host string) string {
 	case len(names) == 0:
 		return "the certificate names no host in subjectAltName: the server needs a certificate with subjectAltName"
 	case err == nil && len(cert.DNSNames) > 0:
-		return "the certificate is not for " + address.String() + " but for " + strings.Join(names, ", ") + "; write such a name as host instead of the address"
+		return "the certificate is not for " + address.String() + " but for " + strings.Join(names, ", ") +
+			"; write such a name as host instead of the address"
 	}
 	text := "the certificate is not for " + host + " but for " + strings.Join(names, ", ")
 	for _, n := range cert.DNSNames {
-		if suffix, ok := strings.CutPrefix(n, "*"); ok && strings.HasSuffix(strings.ToLower(host), strings.ToLower(suffix)) {
+		if suffix, ok := strings.CutPrefix(n, "*"); ok && strings.HasSuffix(strings.ToLower(host),
+			strings.ToLower(suffix)) {
 			return text + "; * stands for one label alone"
 		}
 	}
@@ -78,12 +81,15 @@ func invalidCertificate(e *x509.CertificateInvalidError, sent []*x509.Certificat
 		return outOfTime(which, e.Cert, now)
 	case x509.NotAuthorizedToSign:
 		return which + " was issued by one that may issue none (it is no authority): the server needs another"
-	case x509.CANotAuthorizedForThisName, x509.TooManyConstraints, x509.UnconstrainedName, x509.NameConstraintsWithoutSANs:
-		return "the authority " + subject(e.Cert) + " may not issue certificates for " + host + " (name constraints): the server needs one from another authority"
+	case x509.CANotAuthorizedForThisName, x509.TooManyConstraints, x509.UnconstrainedName,
+		x509.NameConstraintsWithoutSANs:
+		return "the authority " + subject(e.Cert) + " may not issue certificates for " + host +
+			" (name constraints): the server needs one from another authority"
 	case x509.IncompatibleUsage, x509.CANotAuthorizedForExtKeyUsage:
 		return "the certificate is not meant for servers (no TLS server authentication): the server needs another"
 	case x509.TooManyIntermediates:
-		return "there are more authorities between the certificate and the root than that allows: the server needs another"
+		return "there are more authorities between the certificate and the root than that allows: the server needs " +
+			"another"
 	case x509.NoValidChains:
 		return "no chain from the certificate to an authority that we trust is valid: " + clean(e.Detail)
 	}
@@ -109,7 +115,8 @@ func unknownAuthority(sent []*x509.Certificate, now time.Time) string {
 	own := slices.Equal(leaf.RawIssuer, leaf.RawSubject)
 	for i, c := range sent {
 		if old := oldHash(c); old != "" && (!slices.Equal(c.RawIssuer, c.RawSubject) || i == 0) {
-			return begin + ": that of " + subject(c) + " is signed with " + old + ", which can be forged and is not taken any more; the server needs another"
+			return begin + ": that of " + subject(c) + " is signed with " + old +
+				", which can be forged and is not taken any more; the server needs another"
 		}
 	}
 	for _, c := range sent[1:] {
@@ -119,16 +126,20 @@ func unknownAuthority(sent []*x509.Certificate, now time.Time) string {
 	}
 	for _, c := range sent[1:] {
 		if slices.Equal(c.RawSubject, leaf.RawIssuer) && !c.IsCA {
-			return begin + ": it was issued with that of " + subject(c) + ", which may issue none (it is no authority); the server needs another"
+			return begin + ": it was issued with that of " + subject(c) +
+				", which may issue none (it is no authority); the server needs another"
 		}
 	}
 	switch {
 	case own:
 		return begin + ": it is self-signed by " + subject(leaf) + "; if that is right, write its file as ca_file"
 	case len(sent) == 1:
-		return begin + ": it is issued by " + issuer(leaf) + ", and the server sends no intermediate certificate; it has to send its chain, or write the certificate of its authority as ca_file"
+		return begin + ": it is issued by " + issuer(leaf) +
+			", and the server sends no intermediate certificate; it has to send its chain, or write the certificate " +
+			"of its authority as ca_file"
 	}
-	return begin + ": the chain ends at " + issuer(sent[len(sent)-1]) + "; if that is an authority of its own, write its certificate as ca_file"
+	return begin + ": the chain ends at " + issuer(sent[len(sent)-1]) +
+		"; if that is an authority of its own, write its certificate as ca_file"
 }
 
 // oldHash names the hash of a signature that Go refuses; "": none such.
@@ -142,8 +153,8 @@ func oldHash(c *x509.Certificate) string {
 	return ""
 }
 
-// Handshake explains what ends a handshake beside a certificate that does not verify. own: we show a certificate of ours. ok is
-// false for everything that is the network's.
+// Handshake explains what ends a handshake beside a certificate that does not verify. own: we show a certificate of
+// ours. ok is false for everything that is the network's.
 func Handshake(err error, own bool) (text string, ok bool) {
 	words := err.Error()
 	op, remote := errors.AsType[*net.OpError](err)
@@ -157,9 +168,11 @@ func Handshake(err error, own bool) (text string, ok bool) {
 		return "offers no TLS of version 1.2 or later (" + offered + "): it has to be brought up to date", true
 	case strings.Contains(words, "failed to parse certificate from server"):
 		return "shows a certificate that cannot be read: " + certtext.Unreadable(words), true
-	case strings.Contains(words, "no cipher suite supported by both"), remote && has(op, "handshake failure"), remote && has(op, "insufficient security level"):
+	case strings.Contains(words, "no cipher suite supported by both"), remote && has(op, "handshake failure"),
+		remote && has(op, "insufficient security level"):
 		return "has no cipher suite or key type in common with us (" + offered + ")", true
-	case strings.Contains(words, "cipher suite"), strings.Contains(words, "unsupported curve"), strings.Contains(words, "unsupported signature algorithm"):
+	case strings.Contains(words, "cipher suite"), strings.Contains(words, "unsupported curve"),
+		strings.Contains(words, "unsupported signature algorithm"):
 		return "chooses what we did not offer (" + offered + "): " + clean(strings.TrimPrefix(words, "tls: ")), true
 	case !remote:
 		return "", false

@@ -82,7 +82,10 @@ func TestCertificate(t *testing.T) {
 	old := newAuthority(t, ca, func(c *x509.Certificate) { c.Subject.CommonName = "Old Intermediate"; past(c) })
 	narrow := newAuthority(t, nil, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.net"} })
 	sub := newAuthority(t, ca, func(c *x509.Certificate) { c.Subject.CommonName = "Issuing 1" })
-	notCA := newAuthority(t, ca, func(c *x509.Certificate) { c.Subject.CommonName, c.IsCA, c.KeyUsage = "no authority", false, 0 })
+	notCA := newAuthority(t, ca, func(c *x509.Certificate) {
+		c.Subject.CommonName, c.IsCA, c.KeyUsage = "no authority",
+			false, 0
+	})
 	for _, c := range []struct {
 		what  string
 		cert  tls.Certificate
@@ -92,33 +95,49 @@ func TestCertificate(t *testing.T) {
 		never string
 	}{
 		{"a common name alone", leaf(t, ca, named()), ca.Pool, "localhost",
-			[]string{"names no host in subjectAltName; its common name localhost alone does not count"}, "not for localhost but"},
-		{"mail addresses only", leaf(t, ca, func(c *x509.Certificate) { c.DNSNames, c.EmailAddresses = nil, []string{"a@example.com"} }), ca.Pool, "localhost",
+			[]string{"names no host in subjectAltName; its common name localhost alone does not count"},
+			"not for localhost but"},
+		{"mail addresses only", leaf(t, ca, func(c *x509.Certificate) {
+			c.DNSNames, c.EmailAddresses = nil,
+				[]string{"a@example.com"}
+		}), ca.Pool, "localhost",
 			[]string{"names no host in subjectAltName"}, "but for"},
-		{"no name at all", leaf(t, ca, func(c *x509.Certificate) { c.DNSNames, c.Subject = nil, pkix.Name{} }), ca.Pool, "localhost",
-			[]string{"names no host in subjectAltName:"}, "common name"},
+		{"no name at all", leaf(t, ca, func(c *x509.Certificate) { c.DNSNames, c.Subject = nil, pkix.Name{} }), ca.Pool,
+			"localhost", []string{"names no host in subjectAltName:"}, "common name"},
 		{"another name", leaf(t, ca, named("mx.example.com", "b.example.com")), ca.Pool, "localhost",
 			[]string{"not for localhost but for mx.example.com, b.example.com", "host"}, ""},
-		{"an address", leaf(t, ca, nil), ca.Pool, "127.0.0.1", []string{"not for 127.0.0.1 but for localhost", "write such a name as host"}, ""},
-		{"a star too short", leaf(t, ca, named("*.example.com")), ca.Pool, "a.b.example.com", []string{"* stands for one label alone"}, ""},
-		{"over", leaf(t, ca, past), ca.Pool, "localhost", []string{"the certificate is valid from", "owner has to renew it"}, "clock"},
-		{"not yet", leaf(t, ca, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) }), ca.Pool, "localhost",
-			[]string{"this machine's clock says " + time.Now().UTC().Format("2006-01-02T15")}, "renew"},
-		{"an intermediate that is over", leaf(t, old, nil, old), ca.Pool, "localhost", []string{`"Old Intermediate"`, "is valid from", "renew"}, "clock"},
-		{"name constraints", leaf(t, narrow, nil), narrow.Pool, "localhost", []string{"may not issue certificates for localhost (name constraints)"}, ""},
-		{"not for servers", leaf(t, ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), ca.Pool, "localhost",
+		{"an address", leaf(t, ca, nil), ca.Pool, "127.0.0.1",
+			[]string{"not for 127.0.0.1 but for localhost", "write such a name as host"}, ""},
+		{"a star too short", leaf(t, ca, named("*.example.com")), ca.Pool, "a.b.example.com",
+			[]string{"* stands for one label alone"}, ""},
+		{"over", leaf(t, ca, past), ca.Pool, "localhost", []string{"the certificate is valid from",
+			"owner has to renew it"}, "clock"},
+		{"not yet", leaf(t, ca, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) }), ca.Pool,
+			"localhost", []string{"this machine's clock says " + time.Now().UTC().Format("2006-01-02T15")}, "renew"},
+		{"an intermediate that is over", leaf(t, old, nil, old), ca.Pool, "localhost",
+			[]string{`"Old Intermediate"`, "is valid from", "renew"}, "clock"},
+		{"name constraints", leaf(t, narrow, nil), narrow.Pool, "localhost",
+			[]string{"may not issue certificates for localhost (name constraints)"}, ""},
+		{"not for servers", leaf(t, ca,
+			func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), ca.Pool,
+			"localhost",
 			[]string{"not meant for servers"}, ""},
-		{"issued by a server", leaf(t, notCA, nil, notCA), ca.Pool, "localhost", []string{"may issue none (it is no authority)"}, ""},
+		{"issued by a server", leaf(t, notCA, nil, notCA), ca.Pool, "localhost",
+			[]string{"may issue none (it is no authority)"}, ""},
 		{"a critical extension", leaf(t, ca, func(c *x509.Certificate) {
-			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Critical: true, Value: []byte{5, 0}}}
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Critical: true,
+				Value: []byte{5, 0}}}
 		}), ca.Pool, "localhost", []string{"critical extension"}, ""},
-		{"no intermediate", leaf(t, sub, nil), ca.Pool, "localhost", []string{"not issued by an authority that we trust", `"Issuing 1"`, "sends no intermediate"}, ""},
-		{"an authority of its own", leaf(t, ca, nil, ca), sub.Pool, "localhost", []string{"not issued by an authority that we trust", `"Test authority"`, "ca_file"}, ""},
+		{"no intermediate", leaf(t, sub, nil), ca.Pool, "localhost",
+			[]string{"not issued by an authority that we trust", `"Issuing 1"`, "sends no intermediate"}, ""},
+		{"an authority of its own", leaf(t, ca, nil, ca), sub.Pool, "localhost",
+			[]string{"not issued by an authority that we trust", `"Test authority"`, "ca_file"}, ""},
 		{"self-signed", leaf(t, nil, nil), ca.Pool, "localhost",
 			[]string{"not issued by an authority that we trust", "self-signed", "ca_file"}, ""},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			err := shake(t, &tls.Config{Certificates: []tls.Certificate{c.cert}}, &tls.Config{ServerName: c.host, RootCAs: c.roots})
+			err := shake(t, &tls.Config{Certificates: []tls.Certificate{c.cert}},
+				&tls.Config{ServerName: c.host, RootCAs: c.roots})
 			e, ok := errors.AsType[*tls.CertificateVerificationError](err)
 			if !ok {
 				t.Fatalf("the handshake: %v", err)
@@ -140,15 +159,16 @@ func TestCertificate(t *testing.T) {
 func TestOldHash(t *testing.T) {
 	leaf, ca := &x509.Certificate{Subject: pkix.Name{CommonName: "mx.example.com"}}, &x509.Certificate{}
 	leaf.RawSubject, leaf.RawIssuer, leaf.SignatureAlgorithm = []byte("a"), []byte("b"), x509.SHA1WithRSA
-	ca.RawSubject, ca.RawIssuer, ca.SignatureAlgorithm = []byte("b"), []byte("b"), x509.MD5WithRSA // a root's own signature means nothing
+	// a root's own signature means nothing
+	ca.RawSubject, ca.RawIssuer, ca.SignatureAlgorithm = []byte("b"), []byte("b"), x509.MD5WithRSA
 	got := unknownAuthority([]*x509.Certificate{leaf, ca}, time.Now())
 	if !strings.Contains(got, `"mx.example.com" is signed with SHA-1`) || strings.Contains(got, "MD5") {
 		t.Error(got)
 	}
 }
 
-// negative is a certificate whose serial number is: Go makes none, so one octet of a good one is changed. Its signature breaks, which
-// nobody looks at before it is parsed.
+// negative is a certificate whose serial number is: Go makes none, so one octet of a good one is changed. Its signature
+// breaks, which nobody looks at before it is parsed.
 func negative(t *testing.T, c tls.Certificate) tls.Certificate {
 	t.Helper()
 	der := append([]byte(nil), c.Certificate[0]...)
@@ -176,16 +196,25 @@ func TestHandshake(t *testing.T) {
 		own            bool
 		want           string
 	}{
-		{"negative serial number", &tls.Config{Certificates: []tls.Certificate{negative(t, good)}}, &tls.Config{}, false, "its serial number is negative, which RFC 5280 forbids"},
-		{"cut", &tls.Config{Certificates: []tls.Certificate{broken}}, &tls.Config{}, false, "shows a certificate that cannot be read"},
-		{"an old server", &tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, &tls.Config{}, false,
+		{"negative serial number", &tls.Config{Certificates: []tls.Certificate{negative(t, good)}}, &tls.Config{},
+			false, "its serial number is negative, which RFC 5280 forbids"},
+		{"cut", &tls.Config{Certificates: []tls.Certificate{broken}}, &tls.Config{}, false,
+			"shows a certificate that cannot be read"},
+		{"an old server", &tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10,
+			MaxVersion: tls.VersionTLS11}, &tls.Config{}, false,
 			"offers no TLS of version 1.2 or later (we offer TLS 1.2 and 1.3"},
-		{"no cipher in common", &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12, CipherSuites: rsaOnly}, &tls.Config{}, false,
+		{"no cipher in common", &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12,
+			CipherSuites: rsaOnly}, &tls.Config{}, false,
 			"has no cipher suite or key type in common with us (we offer"},
-		{"it wants a certificate", &tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAnyClientCert}, &tls.Config{}, false, "write cert_file and key_file"},
-		{"it does not take ours", &tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool()},
+		{"it wants a certificate", &tls.Config{Certificates: []tls.Certificate{good},
+			ClientAuth: tls.RequireAnyClientCert}, &tls.Config{}, false, "write cert_file and key_file"},
+		{"it does not take ours", &tls.Config{Certificates: []tls.Certificate{good},
+			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool()},
 			&tls.Config{Certificates: []tls.Certificate{us.TLS}}, true, "does not take our cert_file"},
-		{"nothing for the name", &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("no") }}, &tls.Config{}, false, "refuses TLS with us"},
+		{"nothing for the name", &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config,
+			error) {
+			return nil, errors.New("no")
+		}}, &tls.Config{}, false, "refuses TLS with us"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			c.client.ServerName, c.client.RootCAs = "localhost", ca.Pool
@@ -196,7 +225,8 @@ func TestHandshake(t *testing.T) {
 			}
 		})
 	}
-	for _, err := range []error{net.ErrClosed, errors.New("EOF"), &net.OpError{Op: "read", Err: errors.New("connection reset by peer")}} {
+	for _, err := range []error{net.ErrClosed, errors.New("EOF"),
+		&net.OpError{Op: "read", Err: errors.New("connection reset by peer")}} {
 		if got, ok := Handshake(err, false); ok {
 			t.Errorf("%v: %q", err, got)
 		}
