@@ -69,7 +69,8 @@ func (h *receiver) about(event alert.Event, subject string) (all []alert.Documen
 // wait returns the n-th that was told of an event and subject, counted from 1.
 func (h *receiver) wait(r *rig, event alert.Event, subject string, n int) alert.Document {
 	r.t.Helper()
-	r.eventually(fmt.Sprintf("alert %d of %s: %s", n, event, subject), func() bool { return len(h.about(event, subject)) >= n })
+	r.eventually(fmt.Sprintf("alert %d of %s: %s", n, event, subject),
+		func() bool { return len(h.about(event, subject)) >= n })
 	return h.about(event, subject)[n-1]
 }
 
@@ -89,20 +90,24 @@ func TestAPausedUpstreamIsTold(t *testing.T) {
 	}
 	r := newRig(t, p, "[delivery]\nretry = [\"1s\"]\n"+hook.block())
 	for i := range 3 {
-		if _, err := r.send(rigLogin, []string{"b@example.net"}, fmt.Sprintf("From: %s\nSubject: %d\n\nhello\n", rigLogin, i)); err != nil {
+		if _, err := r.send(rigLogin, []string{"b@example.net"},
+			fmt.Sprintf("From: %s\nSubject: %d\n\nhello\n", rigLogin, i)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	const subject = "upstream provider as relay"
 	d := hook.wait(r, alert.UpstreamPaused, subject, 1)
-	if d.Resolved || d.Host != "relay.example.com" || !strings.Contains(d.Details["reply"], "535 5.7.8 wrong, said the provider") ||
-		!strings.Contains(d.Text, "wrong, said the provider") || d.Details["next_try"] == "" || !strings.Contains(d.Summary, "What to do:") {
+	if d.Resolved || d.Host != "relay.example.com" || !strings.Contains(d.Details["reply"],
+		"535 5.7.8 wrong, said the provider") ||
+		!strings.Contains(d.Text, "wrong, said the provider") || d.Details["next_try"] == "" ||
+		!strings.Contains(d.Summary, "What to do:") {
 		t.Errorf("%+v", d)
 	}
 	mu.Lock()
 	wrong = false
 	mu.Unlock()
-	r.write("upstream:max_connections = 7\n[delivery]\nretry = [\"1s\"]\n" + hook.block()) // a changed upstream is tried at once
+	// a changed upstream is tried at once
+	r.write("upstream:max_connections = 7\n[delivery]\nretry = [\"1s\"]\n" + hook.block())
 	if err := r.server.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +127,8 @@ func TestAPausedUpstreamIsTold(t *testing.T) {
 func TestADeniedSenderIsTold(t *testing.T) {
 	t.Parallel()
 	hook, denied := newReceiver(t), people[3]
-	r := newOAuthRig(t, fakeprovider.SMTPOptions{Messages: 1000}, "provider = \"microsoft365\"\nrate = [\"1000 messages/minute\"]",
+	r := newOAuthRig(t, fakeprovider.SMTPOptions{Messages: 1000},
+		"provider = \"microsoft365\"\nrate = [\"1000 messages/minute\"]",
 		"expires = \""+time.Now().Add(10*24*time.Hour).UTC().Format(time.DateOnly)+"\"\n"+hook.block(),
 		func(r *oauthRig) {
 			r.smtp.Set(fakeprovider.Regime{SendAs: func(_, from string) bool { return from != denied }})
@@ -130,11 +136,14 @@ func TestADeniedSenderIsTold(t *testing.T) {
 	r.push(2)
 	subject := "upstream m365, sender " + denied
 	d := hook.wait(r.rig, alert.UpstreamPaused, subject, 1)
-	if d.Details["sender"] != denied || d.Details["login"] != denied || !strings.Contains(d.Details["reply"], "SendAsDenied") || d.Details["fix"] == "" || !strings.Contains(d.Details["fix"], denied) {
+	if d.Details["sender"] != denied || d.Details["login"] != denied ||
+		!strings.Contains(d.Details["reply"], "SendAsDenied") || d.Details["fix"] == "" ||
+		!strings.Contains(d.Details["fix"], denied) {
 		t.Errorf("%+v", d)
 	}
 	d = hook.wait(r.rig, alert.SecretExpiry, "upstream m365, client secret", 1)
-	if !strings.Contains(d.Summary, "in 9 days") || !strings.Contains(d.Summary, "set client_secret and expires") || d.Details["upstream"] != "m365" {
+	if !strings.Contains(d.Summary, "in 9 days") || !strings.Contains(d.Summary, "set client_secret and expires") ||
+		d.Details["upstream"] != "m365" {
 		t.Errorf("%+v", d)
 	}
 	for _, d := range hook.about(alert.UpstreamPaused, "upstream m365 as office@contoso.example") {
@@ -142,21 +151,24 @@ func TestADeniedSenderIsTold(t *testing.T) {
 	}
 }
 
-// Whoever guesses writes the login, which must not become a command to paste or a link to follow, also where somebody has it.
+// Whoever guesses writes the login, which must not become a command to paste or a link to follow, also where somebody
+// has it.
 func TestOddLoginsInAlerts(t *testing.T) {
 	t.Parallel()
 	hook := newReceiver(t)
 	r := newRig(t, newProvider(t), hook.block())
 	for n, login := range []string{"x;reboot", "$(reboot)", "-h", "log in at https://reset.example now"} {
 		if n%2 == 0 {
-			if err := r.store().AddUser(t.Context(), auth.User{Login: login, Hash: "none", Changed: time.Now().Add(-time.Hour)}); err != nil {
+			if err := r.store().AddUser(t.Context(), auth.User{Login: login, Hash: "none",
+				Changed: time.Now().Add(-time.Hour)}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		r.server.accounts.lockedOut(auth.Lock{Login: login, Until: time.Now().Add(time.Minute), Failures: 10})
 		words := strconv.Quote(strings.ReplaceAll(login, "://", ": //"))
 		d := hook.wait(r, alert.LoginLocked, "login "+words, 1)
-		if strings.Contains(d.Text, "postern user") || strings.Contains(d.Text, "://") || !strings.Contains(d.Text, `login "`) || d.Details["login"] != login {
+		if strings.Contains(d.Text, "postern user") || strings.Contains(d.Text, "://") ||
+			!strings.Contains(d.Text, `login "`) || d.Details["login"] != login {
 			t.Errorf("%+v", d)
 		}
 	}
@@ -167,27 +179,34 @@ func TestLockoutsAreTold(t *testing.T) {
 	hook := newReceiver(t)
 	r := newRig(t, newProvider(t), hook.block())
 	s := r.store()
-	if err := s.AddUser(t.Context(), auth.User{Login: "bob@example.com", Hash: "none", Changed: time.Now().Add(-time.Hour)}); err != nil {
+	if err := s.AddUser(t.Context(), auth.User{Login: "bob@example.com", Hash: "none",
+		Changed: time.Now().Add(-time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 20 { // as guessers make them up; those that anybody has are told of nevertheless
-		r.server.accounts.lockedOut(auth.Lock{Login: fmt.Sprintf("guess%d@example.com", i), Until: time.Now().Add(time.Minute), Failures: 10})
+		r.server.accounts.lockedOut(auth.Lock{Login: fmt.Sprintf("guess%d@example.com", i),
+			Until: time.Now().Add(time.Minute), Failures: 10})
 	}
-	if d := hook.wait(r, alert.LoginLocked, "login guess0@example.com", 1); !strings.Contains(d.Summary, "which nobody has here") || strings.Contains(d.Summary, "postern user") {
+	if d := hook.wait(r, alert.LoginLocked, "login guess0@example.com", 1); !strings.Contains(d.Summary,
+		"which nobody has here") || strings.Contains(d.Summary, "postern user") {
 		t.Errorf("%+v", d)
 	}
 	hook.wait(r, alert.LoginLocked, "others: logins that nobody has", 1)
 	for range 3 { // one condition, however often
-		r.server.accounts.lockedOut(auth.Lock{Login: "bob@example.com", Until: time.Now().Add(time.Minute), Failures: 10})
+		r.server.accounts.lockedOut(auth.Lock{Login: "bob@example.com", Until: time.Now().Add(time.Minute),
+			Failures: 10})
 	}
-	r.server.accounts.lockedOut(auth.Lock{Client: mustPrefixes("192.0.2.9/32")[0], Until: time.Now().Add(time.Minute), Failures: 10})
-	r.server.accounts.lockedOut(auth.Lock{Login: rigLogin, Client: mustPrefixes("2001:db8::/64")[0], Until: time.Now().Add(time.Minute), Failures: 10})
+	r.server.accounts.lockedOut(auth.Lock{Client: mustPrefixes("192.0.2.9/32")[0], Until: time.Now().Add(time.Minute),
+		Failures: 10})
+	r.server.accounts.lockedOut(auth.Lock{Login: rigLogin, Client: mustPrefixes("2001:db8::/64")[0],
+		Until: time.Now().Add(time.Minute), Failures: 10})
 	r.server.accounts.Lock(t.Context(), rigLogin, "over the 1 messages/day limit")
 	bob := hook.wait(r, alert.LoginLocked, "login bob@example.com", 1)
 	if bob.Details["failures"] != "10" || !strings.HasSuffix(bob.Summary, "postern user password bob@example.com") {
 		t.Errorf("%+v", bob)
 	}
-	if d := hook.wait(r, alert.LoginLocked, "address 192.0.2.9", 1); d.Details["client"] != "192.0.2.9" || d.Details["login"] != "" {
+	if d := hook.wait(r, alert.LoginLocked, "address 192.0.2.9", 1); d.Details["client"] != "192.0.2.9" ||
+		d.Details["login"] != "" {
 		t.Errorf("%+v", d)
 	}
 	here := hook.wait(r, alert.LoginLocked, "login "+rigLogin+" from 2001:db8::/64", 1)
@@ -202,7 +221,8 @@ func TestLockoutsAreTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range []alert.Document{hook.wait(r, alert.LoginLocked, here.Subject, 2), hook.wait(r, alert.LoginLocked, limit.Subject, 2)} {
+	for _, d := range []alert.Document{hook.wait(r, alert.LoginLocked, here.Subject, 2),
+		hook.wait(r, alert.LoginLocked, limit.Subject, 2)} {
 		if !d.Resolved {
 			t.Errorf("%+v", d)
 		}
@@ -210,7 +230,8 @@ func TestLockoutsAreTold(t *testing.T) {
 	if n := len(hook.about(alert.LoginLocked, bob.Subject)); n != 1 {
 		t.Errorf("told %d times", n)
 	}
-	if err := s.UpdateUser(t.Context(), rigLogin, func(u *auth.User) error { u.Locked = true; return nil }); err != nil {
+	if err := s.UpdateUser(t.Context(), rigLogin,
+		func(u *auth.User) error { u.Locked = true; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	r.server.usersChanged(t.Context())
@@ -265,7 +286,8 @@ func TestAFullStoreIsTold(t *testing.T) {
 	}
 	r.eventually("452", refused)
 	d := hook.wait(r, alert.DiskFull, "store", 1)
-	if d.Resolved || !strings.Contains(d.Summary, "452") || !strings.Contains(d.Summary, "raise max_size") || d.Details["max_size"] != "256000" || d.Details["dir"] == "" {
+	if d.Resolved || !strings.Contains(d.Summary, "452") || !strings.Contains(d.Summary, "raise max_size") ||
+		d.Details["max_size"] != "256000" || d.Details["dir"] == "" {
 		t.Errorf("%+v", d)
 	}
 	s := r.store()

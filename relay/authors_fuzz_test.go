@@ -46,8 +46,10 @@ func (g authorGrammar) list() string {
 
 // mailbox is often one that the login may be, with a name that says something else.
 func (g authorGrammar) mailbox() string {
-	own := g.pick([]string{"<alice@example.com>", "<alice@example.com>", "<Alice@EXAMPLE.com>", "<any@wild.example>", "alice@example.com", "< alice@example.com >",
-		"<alice@example.com> (x)", "<alice@example.com>\r\n (x)", `<"a..b"@example.com>`, "<a..b@example.com>", `"alice"@example.com`})
+	own := g.pick([]string{"<alice@example.com>", "<alice@example.com>", "<Alice@EXAMPLE.com>", "<any@wild.example>",
+		"alice@example.com", "< alice@example.com >",
+		"<alice@example.com> (x)", "<alice@example.com>\r\n " +
+			"(x)", `<"a..b"@example.com>`, "<a..b@example.com>", `"alice"@example.com`})
 	switch g.r.IntN(10) {
 	case 0:
 		return own
@@ -102,7 +104,8 @@ func (g authorGrammar) quoted() string {
 // encoded is an encoded word of something nasty, whole or broken.
 func (g authorGrammar) encoded() string {
 	text := g.pick(payloads)
-	charset := g.pick([]string{"utf-8", "utf-8", "UTF-8", "iso-8859-1", "us-ascii", "koi8-r", "iso-2022-jp", "shift_jis", "gb2312", "utf-16be", "utf-7", "cp037", "x-unknown", "utf-8*en"})
+	charset := g.pick([]string{"utf-8", "utf-8", "UTF-8", "iso-8859-1", "us-ascii", "koi8-r", "iso-2022-jp",
+		"shift_jis", "gb2312", "utf-16be", "utf-7", "cp037", "x-unknown", "utf-8*en"})
 	var e encoding.Encoding
 	switch charset {
 	case "iso-2022-jp":
@@ -142,27 +145,40 @@ func isAlnum(c byte) bool {
 }
 
 var nasty = []string{
-	`"`, `\"`, `\`, `\\`, "<", ">", "(", ")", ",", ";", ":", "@", "[", "]", ".", " ", "\t", "\r\n ", "\r\n\t", "'", "%", "=?", "?=", "=", "_",
-	"Ann", "Ann Other", "J. R.", "Other, Ann", "(comment)", "(a (b) c)", `(\))`, "(<ceo@evil.example>)", "(ceo@evil.example)", "group:", ";", "undisclosed:;",
-	"ceo", "evil.example", "ceo@", "@evil.example", "ceo @", " @ evil.example", "ceo@evil.example", "<ceo@evil.example>", "<ceo @evil.example>", "ceo @evil.example",
-	`"ceo"@evil.example`, "ceo@evil.example,", "<@evil.example:alice@example.com>", "@evil.example,@x.example:", "alice@example.com", "<alice@example.com>",
-	"alice@example.com,", "ceo%evil.example@wild.example", "evil.example!ceo@wild.example", "J\xfcrgen", "J\u00fcrgen", "\u738b\u5c0f\u660e", "\u200b", "\u200d", "\u202e",
-	"ceo\uff20evil.example", "ceo\u200b@evil.example", "ceo@evil\u3002example", "ceo@\u00adevil.example", "\u24d0", "[A1]", "DOM\\ann", "&lt;ceo@evil.example&gt;", "mailto:",
+	`"`, `\"`, `\`, `\\`, "<", ">", "(", ")", ",", ";", ":", "@", "[", "]", ".", " ", "\t", "\r\n ", "\r\n\t", "'", "%",
+	"=?", "?=", "=", "_",
+	"Ann", "Ann Other", "J. R.", "Other, Ann", "(comment)", "(a (b) c)", `(\))`, "(<ceo@evil.example>)",
+	"(ceo@evil.example)", "group:", ";", "undisclosed:;",
+	"ceo", "evil.example", "ceo@", "@evil.example", "ceo @", " @ evil.example", "ceo@evil.example",
+	"<ceo@evil.example>", "<ceo @evil.example>", "ceo @evil.example",
+	`"ceo"@evil.example`, "ceo@evil.example,", "<@evil.example:alice@example.com>", "@evil.example,@x.example:",
+	"alice@example.com", "<alice@example.com>",
+	"alice@example.com,", "ceo%evil.example@wild.example", "evil.example!ceo@wild.example", "J\xfcrgen", "J\u00fcrgen",
+	"\u738b\u5c0f\u660e", "\u200b", "\u200d", "\u202e",
+	"ceo\uff20evil.example", "ceo\u200b@evil.example", "ceo@evil\u3002example", "ceo@\u00adevil.example", "\u24d0",
+	"[A1]", "DOM\\ann", "&lt;ceo@evil.example&gt;", "mailto:",
 	"a\u0301", "\u00a0", "\u0085", "{", "}", "|", "~", "^", "`", "#", "!", "$", "*", "/", "+AEA-", "=22", "=40",
 }
 
 var payloads = []string{
-	"Ann", "J\u00fcrgen", "M\u00fcller, J\u00fcrgen", "\u738b\u5c0f\u660e", "ceo@evil.example", `"ceo"@evil.example,`, "ceo@evil.example,", "<ceo@evil.example>", `x" <ceo@evil.example>, "`,
-	"<ceo@evil.example> (", "(", ")", `"`, `\`, "<", ">", "@", ",", ";", ":", "ceo@", "@evil.example", "ceo", "evil.example", "ceo\uff20evil.example", "\uff20", "=?utf-8?q?ceo=40evil.example?=",
-	"x: ceo@evil.example;", "ceo\u200b@evil.example", "\r\nSender: ceo@evil.example", "a\x00b", "alice@example.com", "Ann (Sales)", "J\u00fcrgen @ Home", "J\u00fcrgen \"J\" [x]", "", " ",
+	"Ann", "J\u00fcrgen", "M\u00fcller, J\u00fcrgen", "\u738b\u5c0f\u660e", "ceo@evil.example", `"ceo"@evil.example,`,
+	"ceo@evil.example,", "<ceo@evil.example>", `x" <ceo@evil.example>, "`,
+	"<ceo@evil.example> (", "(", ")", `"`, `\`, "<", ">", "@", ",", ";", ":", "ceo@", "@evil.example", "ceo",
+	"evil.example", "ceo\uff20evil.example", "\uff20", "=?utf-8?q?ceo=40evil.example?=",
+	"x: ceo@evil.example;", "ceo\u200b@evil.example", "\r\nSender: ceo@evil.example", "a\x00b", "alice@example.com",
+	"Ann (Sales)", "J\u00fcrgen @ Home", "J\u00fcrgen \"J\" [x]", "", " ",
 	"ceo@evil\u3002example", "\u202eelpmaxe.live@oec", "M\u00fcller (", "J\u00fc \\", "\u00e9\" <",
 }
 
 // localTricks are addresses in domains of the login whose local part says another address.
 var localTricks = []string{
-	`"ceo@evil.example"@wild.example`, `"ceo@evil.example x"@wild.example`, `<"ceo@evil.example"@wild.example>`, `Ann <"ceo@evil.example,"@wild.example>`,
-	`=?utf-8?q?ceo=40evil.example=2C?=@wild.example`, `<=?utf-8?q?ceo=40evil.example?=@wild.example>`, `"=?utf-8?q?ceo=40evil.example=2C?="@wild.example`,
-	`"<ceo@evil.example>"@wild.example`, `"ceo\@evil.example"@wild.example`, `"x, ceo@evil.example, y"@wild.example`, "ceo\uff20evil.example@wild.example",
-	`"a b"@wild.example`, `"a..b"@wild.example`, `..@wild.example`, `"(ceo@evil.example)"@wild.example`, `"\"ceo\"@evil.example"@wild.example`, `ceo@evil.example@wild.example`,
+	`"ceo@evil.example"@wild.example`, `"ceo@evil.example x"@wild.example`, `<"ceo@evil.example"@wild.example>`,
+	`Ann <"ceo@evil.example,"@wild.example>`,
+	`=?utf-8?q?ceo=40evil.example=2C?=@wild.example`, `<=?utf-8?q?ceo=40evil.example?=@wild.example>`,
+	`"=?utf-8?q?ceo=40evil.example=2C?="@wild.example`,
+	`"<ceo@evil.example>"@wild.example`, `"ceo\@evil.example"@wild.example`, `"x, ceo@evil.example, y"@wild.example`,
+	"ceo\uff20evil.example@wild.example",
+	`"a b"@wild.example`, `"a..b"@wild.example`, `..@wild.example`, `"(ceo@evil.example)"@wild.example`,
+	`"\"ceo\"@evil.example"@wild.example`, `ceo@evil.example@wild.example`,
 	`<ceo@evil.example@wild.example>`, `a@wild.example.`, `a@[127.0.0.1]`, `ceo@evil.example:a@wild.example`,
 }

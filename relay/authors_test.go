@@ -29,7 +29,8 @@ var readersSenders = []string{"alice@example.com", "*@wild.example", `"a..b"@exa
 
 func readersPolicy(t testing.TB, unlisted string) policy.Effective {
 	t.Helper()
-	p, err := policy.New(append([]policy.Rule{{Senders: readersSenders, UnlistedSender: unlisted}}, (&config.Config{}).Rules()...))
+	p, err := policy.New(append([]policy.Rule{{Senders: readersSenders, UnlistedSender: unlisted}},
+		(&config.Config{}).Rules()...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,14 +83,16 @@ func TestReadersSeeNobodyElseAtTheProvider(t *testing.T) {
 	t.Parallel()
 	const generated = 300
 	p := newProvider(t)
-	r := newRig(t, p, fmt.Sprintf("[[policy]]\nsenders = [%q, %q, %q]\nlimits = []", readersSenders[0], readersSenders[1], readersSenders[2]))
+	r := newRig(t, p, fmt.Sprintf("[[policy]]\nsenders = [%q, %q, %q]\nlimits = []", readersSenders[0],
+		readersSenders[1], readersSenders[2]))
 	g := authorGrammar{rand.New(rand.NewPCG(3, 4))}
 	all := make([]string, generated)
 	taken := 0
 	c := r.client(rigLogin)
 	for i := range all {
 		all[i] = g.header()
-		_, err := sendOn(c, "alice@example.com", []string{"bob@example.net"}, fmt.Sprintf("X-Case: %d\n", i)+strings.ReplaceAll(all[i], "\r\n", "\n")+"body\n")
+		_, err := sendOn(c, "alice@example.com", []string{"bob@example.net"},
+			fmt.Sprintf("X-Case: %d\n", i)+strings.ReplaceAll(all[i], "\r\n", "\n")+"body\n")
 		switch code(err) {
 		case 250:
 			taken++
@@ -264,7 +267,8 @@ func TestTextInHeadersIsEncoded(t *testing.T) {
 		t.Fatalf("%s: %v", reply, err)
 	}
 	got := p.wait(1)[0].data
-	for _, want := range []string{"Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n", "To: =?utf-8?b?SsO2cmc=?= <bob@example.net>\r\n"} {
+	for _, want := range []string{"Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n",
+		"To: =?utf-8?b?SsO2cmc=?= <bob@example.net>\r\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}

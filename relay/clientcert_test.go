@@ -16,7 +16,8 @@ import (
 // connector does, takes mail without a login.
 func TestUpstreamThatKnowsUsByCertificate(t *testing.T) {
 	ca := testkit.NewCA(t)
-	server, ours := ca.Leaf(testkit.LeafOptions{}).Server(), ca.Leaf(testkit.LeafOptions{Names: []string{"example.com"}})
+	server := ca.Leaf(testkit.LeafOptions{}).Server()
+	ours := ca.Leaf(testkit.LeafOptions{Names: []string{"example.com"}})
 	server.ClientAuth = tls.RequireAnyClientCert // as Exchange, which takes a server's certificate too
 	server.VerifyConnection = func(s tls.ConnectionState) error {
 		_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: ca.Pool, DNSName: "example.com"})

@@ -7,17 +7,19 @@ import (
 	"postern/relay/trace"
 )
 
-// TestFieldsThatAreNotValidAreReplaced: RFC 6409 §8 is for fields that say nothing, not only for those that are not there,
-// and the trace tells.
+// TestFieldsThatAreNotValidAreReplaced: RFC 6409 §8 is for fields that say nothing, not only for those that are not
+// there, and the trace tells.
 func TestFieldsThatAreNotValidAreReplaced(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
-	message := "From: J\xfcrgen [A1] <anna@example.com> (NAS)\nTo: bob@example.net\nTo: max@example.net\nDate:\nMessage-ID: 0815\nMIME-Version:\nSender:\n\nscan\n"
+	message := "From: J\xfcrgen [A1] <anna@example.com> (NAS)\nTo: bob@example.net\nTo: " +
+		"max@example.net\nDate:\nMessage-ID: 0815\nMIME-Version:\nSender:\n\nscan\n"
 	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, message); err != nil {
 		t.Fatal(err)
 	}
 	data := r.provider.wait(1)[0].data
 	header, _, _ := strings.Cut(data, "\r\n\r\n")
-	for _, line := range []string{"From: =?utf-8?b?SsO8cmdlbiAoQTEp?= <anna@example.com>", "To: bob@example.net,\r\n max@example.net", "MIME-Version: 1.0"} {
+	for _, line := range []string{"From: =?utf-8?b?SsO8cmdlbiAoQTEp?= <anna@example.com>",
+		"To: bob@example.net,\r\n max@example.net", "MIME-Version: 1.0"} {
 		if strings.Count("\r\n"+header+"\r\n", "\r\n"+line+"\r\n") != 1 {
 			t.Errorf("%q is not there once:\n%s", line, header)
 		}
@@ -28,7 +30,8 @@ func TestFieldsThatAreNotValidAreReplaced(t *testing.T) {
 		}
 	}
 	e := r.events(trace.Accepted)[0]
-	for _, told := range []string{"the From field is rewritten", "the Sender field is removed", "the Date field is replaced", `the Message-ID field is replaced: "0815"`,
+	for _, told := range []string{"the From field is rewritten", "the Sender field is removed",
+		"the Date field is replaced", `the Message-ID field is replaced: "0815"`,
 		"the MIME-Version field is replaced", "the To field"} {
 		if !strings.Contains(e.Detail, told) {
 			t.Errorf("the trace does not tell %q: %s", told, e.Detail)
@@ -42,7 +45,8 @@ func TestFieldsThatAreNotValidAreReplaced(t *testing.T) {
 // TestOrdinaryMailIsNotRemarked: what mail programs send says nothing in log and trace, and keeps its octets.
 func TestOrdinaryMailIsNotRemarked(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
-	fields := "Date: Sun, 22 Nov 2026 10:00:00 +0100\nMessage-ID: <mine@example.com>\nMIME-Version: 1.0\nFrom: =?UTF-8?Q?M=C3=BCller=2C_Anna?=\n <anna@example.com>\n" +
+	fields := "Date: Sun, 22 Nov 2026 10:00:00 +0100\nMessage-ID: <mine@example.com>\nMIME-Version: 1.0\nFrom: " +
+		"=?UTF-8?Q?M=C3=BCller=2C_Anna?=\n <anna@example.com>\n" +
 		"Sender: \"Anna, M.\" <anna@example.com>\nTo: bob@example.net\nSubject: x\n"
 	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, fields+"\nbody\n"); err != nil {
 		t.Fatal(err)
@@ -83,7 +87,8 @@ func TestRewriteTakesWhatDevicesWrite(t *testing.T) {
 			continue
 		}
 		data := p.wait(p.count())[p.count()-1].data
-		if strings.Count(data, "\r\nFrom:") != 1 || !strings.Contains(data, "\r\nFrom: "+test.from+"\r\n") || strings.Contains(data, "\r\nSender:") {
+		if strings.Count(data, "\r\nFrom:") != 1 || !strings.Contains(data, "\r\nFrom: "+test.from+"\r\n") ||
+			strings.Contains(data, "\r\nSender:") {
 			t.Errorf("%d: %q left as\n%s", i, test.fields, data)
 		}
 	}

@@ -13,8 +13,8 @@ const (
 	foreign = "550 5.7.1 the header says that the message is from <"
 )
 
-// TestFieldAuthors: From, Sender and their relatives as programs write them. Without rewriting what has one meaning and is
-// the login's own is taken; with it nothing in these fields refuses.
+// TestFieldAuthors: From, Sender and their relatives as programs write them. Without rewriting what has one meaning and
+// is the login's own is taken; with it nothing in these fields refuses.
 func TestFieldAuthors(t *testing.T) {
 	var cases []fieldCase
 	for _, c := range []struct {

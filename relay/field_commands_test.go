@@ -80,7 +80,8 @@ func TestFieldPaths(t *testing.T) {
 		{"two, with a semicolon", "Canon", "TO:<bob@example.net;zoe@example.net>",
 			"501 5.1.3 the recipient is more than one address"},
 		{"name", "PHP", "TO:<Bob <bob@example.net>>",
-			"501 5.1.3 the recipient cannot be read: expected RCPT TO:<user@example.com>, not RCPT TO:<Bob <bob@example.net>>"},
+			"501 5.1.3 the recipient cannot be read: expected RCPT TO:<user@example.com>, not RCPT TO:<Bob " +
+				"<bob@example.net>>"},
 		{"nothing", "form", "TO:<>", "501 5.1.3"},
 	} {
 		cases = append(cases, fieldCase{name: "to: " + c.name, seen: c.seen, rcpt: c.rcpt, message: fieldMessage,

@@ -10,7 +10,8 @@ func TestFieldHeaders(t *testing.T) {
 	const own = "From: anna@example.com\n"
 	html := strings.Repeat("<p>hallo</p>", 200)
 	signed := own +
-		"MIME-Version: 1.0\nContent-Type: multipart/signed; boundary=b; protocol=\"application/pkcs7-signature\"; micalg=sha-256\n\n" +
+		"MIME-Version: 1.0\nContent-Type: multipart/signed; boundary=b; protocol=\"application/pkcs7-signature\"; " +
+		"micalg=sha-256\n\n" +
 		"--b\n\n%s\n--b\nContent-Type: application/pkcs7-signature\n\nx\n--b--\n"
 	field := func(f string) string { return own + f + "\n" + fieldRest }
 	runField(t, []fieldCase{
@@ -67,7 +68,8 @@ func TestFieldHeaders(t *testing.T) {
 			has:     "X-Subject: 我的"},
 		{name: "raw recipient", seen: "chatmail/core#4969", message: own + "To: Büro <bob@example.net>\n\nbody\n",
 			has: "To: Büro <bob@example.net>"},
-		{name: "raw name of a file", seen: "fax server", message: own + "Content-Type: application/pdf; name=\"Größe.pdf\"\n\nx\n",
+		{name: "raw name of a file", seen: "fax server", message: own +
+			"Content-Type: application/pdf; name=\"Größe.pdf\"\n\nx\n",
 			has: "Content-Type: application/pdf; name*=utf-8''Gr%C3%B6%C3%9Fe.pdf"},
 		{name: "subject in one encoded word", seen: "productdevbook/unemail#121",
 			message: field("X-Subject: =?utf-8?B?" + strings.Repeat("w7xi", 300) + "?=")},
@@ -112,7 +114,8 @@ func TestFieldHeaders(t *testing.T) {
 			"Content-Type: text/html\nContent-Transfer-Encoding: utf-8\n\n" + html,
 			has: "Content-Transfer-Encoding: quoted-printable", otherBody: true},
 		{name: "long line, strict", seen: "diladele/websafety#2319", listener: strict, message: own + "\nok\n" + html,
-			refused: `550 5.6.0 line 4 ("<p>hallo</p><p>hallo</p><p>hallo</p><p>h") has more than 998 octets; shorten it`},
+			refused: `550 5.6.0 line 4 ("<p>hallo</p><p>hallo</p><p>hallo</p><p>h") ` +
+				`has more than 998 octets; shorten it`},
 		{name: "signed", seen: "PHPMailer/PHPMailer#1197", message: strings.Replace(signed, "%s", "Grüße  ", 1)},
 		{name: "signed, long line", seen: "jstedfast/MimeKit#107", message: strings.Replace(signed, "%s", html, 1),
 			refused: `550 5.6.0 line 7 ("<p>hallo</p>`},

@@ -220,8 +220,8 @@ func (c fieldCase) arrived(t *testing.T, data string) {
 
 var aMessageID = regexp.MustCompile(`^<[^<>@\s]+@[^<>@\s]+>$`)
 
-// inOrder checks what holds for all that leaves: one author whom the login may be, a header that every server on the way
-// takes, a signature that verifies.
+// inOrder checks what holds for all that leaves: one author whom the login may be, a header that every server on the
+// way takes, a signature that verifies.
 func (r *fieldRig) inOrder(t *testing.T, m sink.Message) {
 	t.Helper()
 	parsed, err := netmail.ReadMessage(bytes.NewReader(m.Data))
@@ -238,7 +238,8 @@ func (r *fieldRig) inOrder(t *testing.T, m sink.Message) {
 		t.Errorf("From: %v", err)
 	}
 	for _, a := range authors {
-		own := strings.HasSuffix(a.Address, "@lists.example.com") || slices.Contains(fieldSenders, strings.ToLower(a.Address))
+		own := strings.HasSuffix(a.Address, "@lists.example.com") ||
+			slices.Contains(fieldSenders, strings.ToLower(a.Address))
 		if !own {
 			t.Errorf("it is from %v", a)
 		}

@@ -132,7 +132,8 @@ func (r *graphRig) arrived(n int) []fakeprovider.GraphArrival {
 		r.t.Errorf("%d messages arrived, %d of them different; want %d", len(all), len(times), n)
 	}
 	for _, kind := range []trace.Kind{trace.Failed, trace.Report} {
-		if events, err := s.Events(r.t.Context(), trace.Query{Kinds: []trace.Kind{kind}}); err != nil || len(events) > 0 {
+		if events, err := s.Events(r.t.Context(), trace.Query{Kinds: []trace.Kind{kind}}); err != nil ||
+			len(events) > 0 {
 			r.t.Errorf("%s: %v, %+v", kind, err, events)
 		}
 	}
@@ -143,14 +144,17 @@ func (r *graphRig) arrived(n int) []fakeprovider.GraphArrival {
 func TestGraphKeepsToTheEnvelope(t *testing.T) {
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, "", "", "")
 	from := people[0]
-	text := "From: <" + from + ">\nTo: <zoe@example.net>\nCc: \"Max, M.\" <max@example.net>\nMessage-ID: <1@contoso.example>\nSubject: hi\n\nhello\n"
-	reply, err := sendOn(r.client(from), from, []string{"zoe@example.net", "max@example.net", "blind@example.org"}, text)
+	text := "From: <" + from + ">\nTo: <zoe@example.net>\nCc: \"Max, M.\" <max@example.net>\nMessage-ID: " +
+		"<1@contoso.example>\nSubject: hi\n\nhello\n"
+	reply, err := sendOn(r.client(from), from, []string{"zoe@example.net", "max@example.net", "blind@example.org"},
+		text)
 	if err != nil || !strings.Contains(reply, "taken by graph") {
 		t.Fatalf("%q, %v", reply, err)
 	}
 	a := r.arrived(1)[0]
 	slices.Sort(a.Recipients)
-	if want := []string{"blind@example.org", "max@example.net", "zoe@example.net"}; !slices.Equal(a.Recipients, want) || a.Mailbox != graphMailbox {
+	if want := []string{"blind@example.org", "max@example.net", "zoe@example.net"}; !slices.Equal(a.Recipients, want) ||
+		a.Mailbox != graphMailbox {
 		t.Errorf("%v by %s", a.Recipients, a.Mailbox)
 	}
 	if strings.Contains(string(a.MIME), "DKIM-Signature") || !strings.HasSuffix(string(a.MIME), "\r\n\r\nhello\r\n") {
@@ -186,13 +190,15 @@ password = "upstream secret"
 `, port, p.caFile)
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, "", "", other)
 	text := "From: <" + people[0] + ">\nTo: <zoe@example.net>, <max@example.org>\nSubject: hi\n\nhello\n"
-	if _, err := sendOn(r.client(people[0]), people[0], []string{"zoe@example.net", "max@example.org"}, text); err != nil {
+	if _, err := sendOn(r.client(people[0]), people[0], []string{"zoe@example.net", "max@example.org"},
+		text); err != nil {
 		t.Fatal(err)
 	}
 	if m := p.wait(1)[0]; !slices.Equal(m.to, []string{"max@example.org"}) {
 		t.Errorf("%v", m.to)
 	}
-	if e := r.events(trace.Deferred)[0]; e.To != "zoe@example.net" || !strings.Contains(e.Reply.Text, "max@example.org") {
+	if e := r.events(trace.Deferred)[0]; e.To != "zoe@example.net" ||
+		!strings.Contains(e.Reply.Text, "max@example.org") {
 		t.Errorf("%+v", e)
 	}
 	if n := len(r.graph.Arrivals()); n != 0 {
@@ -213,7 +219,8 @@ func TestEveryMessageArrivesOnceByGraph(t *testing.T) {
 		"four at a time": {
 			options: fakeprovider.GraphOptions{Meet: 4, Latency: 10 * time.Millisecond}, upstream: fast,
 			check: func(t *testing.T, r *graphRig, _ []fakeprovider.GraphArrival) {
-				if most, busy := r.graph.MostAtOnce(graphMailbox), r.graph.Answered(429); most != 4 || busy != 0 || !r.graph.Met(graphMailbox) {
+				if most, busy := r.graph.MostAtOnce(graphMailbox), r.graph.Answered(429); most != 4 || busy != 0 ||
+					!r.graph.Met(graphMailbox) {
 					t.Errorf("%d at once, %d refused", most, busy)
 				}
 				if n := r.login.Requests("token"); n != 1 {
@@ -224,7 +231,8 @@ func TestEveryMessageArrivesOnceByGraph(t *testing.T) {
 		"too many requests": {
 			upstream: fast,
 			before: func(r *graphRig) {
-				r.graph.Fail(fakeprovider.GraphFault{Status: 429, Code: "ApplicationThrottled", Message: "Application is over its limit.", RetryAfter: "7", Times: 1})
+				r.graph.Fail(fakeprovider.GraphFault{Status: 429, Code: "ApplicationThrottled",
+					Message: "Application is over its limit.", RetryAfter: "7", Times: 1})
 			},
 			check: func(t *testing.T, r *graphRig, all []fakeprovider.GraphArrival) {
 				if n := r.graph.Answered(429); n != 1 {
@@ -270,7 +278,8 @@ func TestEveryMessageArrivesOnceByGraph(t *testing.T) {
 			},
 		},
 		"senders without mailbox": {
-			options: fakeprovider.GraphOptions{Mailboxes: append([]string{graphMailbox}, people[:5]...)}, upstream: fast, block: `identity = "sender"`,
+			options: fakeprovider.GraphOptions{Mailboxes: append([]string{graphMailbox},
+				people[:5]...)}, upstream: fast, block: `identity = "sender"`,
 			check: func(t *testing.T, r *graphRig, all []fakeprovider.GraphArrival) {
 				by := map[string]int{}
 				for _, a := range all {
@@ -307,7 +316,8 @@ func TestGraphReload(t *testing.T) {
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, `rate = ["5 messages/hour"]`, "", "")
 	send := func(n int) {
 		t.Helper()
-		text := fmt.Sprintf("From: <%s>\nTo: <zoe@example.net>\nMessage-ID: <%d@contoso.example>\n\nhello\n", people[0], n)
+		text := fmt.Sprintf("From: <%s>\nTo: <zoe@example.net>\nMessage-ID: <%d@contoso.example>\n\nhello\n", people[0],
+			n)
 		if _, err := sendOn(r.client(people[0]), people[0], []string{"zoe@example.net"}, text); err != nil {
 			t.Fatal(err)
 		}
@@ -320,7 +330,8 @@ func TestGraphReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(r.path(), []byte(strings.Replace(string(text), "5 messages/hour", "3 messages/hour", 1)), 0o600); err != nil {
+	if err := os.WriteFile(r.path(), []byte(strings.Replace(string(text), "5 messages/hour", "3 messages/hour", 1)),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.server.Reload(t.Context()); err != nil {
@@ -341,7 +352,8 @@ func TestGraphReload(t *testing.T) {
 func TestGraphRatesSurviveARestart(t *testing.T) {
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, `rate = ["2 messages/day"]`, "", "")
 	send := func() (string, error) {
-		return sendOn(r.client(people[0]), people[0], []string{"zoe@example.net"}, "From: <"+people[0]+">\nTo: <zoe@example.net>\n\nhello\n")
+		return sendOn(r.client(people[0]), people[0], []string{"zoe@example.net"},
+			"From: <"+people[0]+">\nTo: <zoe@example.net>\n\nhello\n")
 	}
 	for range 2 {
 		if reply, err := send(); err != nil || !strings.Contains(reply, "taken by") {
@@ -367,34 +379,46 @@ func base64Lines(b []byte) string {
 	return strings.Join(lines, "\n")
 }
 
-// A client sends a scan of 8 MB with a text in two versions, a picture and a letter. With large_mail = "upload" all of it is
-// there at the other end, for those of the envelope and nobody else; the trace says that the message was rebuilt.
+// A client sends a scan of 8 MB with a text in two versions, a picture and a letter. With large_mail = "upload" all of
+// it is there at the other end, for those of the envelope and nobody else; the trace says that the message was rebuilt.
 func TestGraphLargeMailFromClientToMailbox(t *testing.T) {
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, `large_mail = "upload"`, "", "")
 	from := people[0]
 	random := rand.NewChaCha8([32]byte{1})
-	scan, photo, letter := make([]byte, 8_000_000), make([]byte, 50_000), []byte("Sehr geehrte Damen,\r\n\xe4\xf6\xfc\r\n")
+	scan, photo, letter := make([]byte, 8_000_000), make([]byte,
+		50_000), []byte("Sehr geehrte Damen,\r\n\xe4\xf6\xfc\r\n")
 	_, _ = random.Read(scan)
 	_, _ = random.Read(photo)
-	text := "From: <" + from + ">\nTo: =?utf-8?q?Zo=C3=AB?= <zoe@example.net>\nCc: <max@example.net>\nMessage-ID: <big@contoso.example>\nSubject: =?utf-8?q?Pr=C3=BCfbericht?=\n" +
+	text := "From: <" + from + ">\nTo: =?utf-8?q?Zo=C3=AB?= <zoe@example.net>\nCc: <max@example.net>\nMessage-ID: " +
+		"<big@contoso.example>\nSubject: =?utf-8?q?Pr=C3=BCfbericht?=\n" +
 		"X-Job: 7\nIn-Reply-To: <0@contoso.example>\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=m\n\n" +
 		"--m\nContent-Type: multipart/alternative; boundary=a\n\n--a\nContent-Type: text/plain\n\npoorer\n" +
-		"--a\nContent-Type: multipart/related; boundary=r\n\n--r\nContent-Type: text/html; charset=iso-8859-1\nContent-Transfer-Encoding: quoted-printable\n\n<p>Pr=FCfung <img src=3D\"cid:photo@1\"></p>\n" +
-		"--r\nContent-Type: image/jpeg; name=photo.jpg\nContent-ID: <photo@1>\nContent-Transfer-Encoding: base64\n\n" + base64Lines(photo) + "\n--r--\n--a--\n" +
-		"--m\nContent-Type: application/pdf\nContent-Disposition: attachment; filename*=utf-8''Pr%C3%BCfung.pdf\nContent-Transfer-Encoding: base64\n\n" + base64Lines(scan) + "\n" +
-		"--m\nContent-Type: text/plain; charset=iso-8859-1\nContent-Disposition: attachment; filename=letter.txt\nContent-Transfer-Encoding: base64\n\n" + base64Lines(letter) + "\n--m--\n"
-	if _, err := sendOn(r.client(from), from, []string{"zoe@example.net", "max@example.net", "blind@example.org"}, text); err != nil {
+		"--a\nContent-Type: multipart/related; boundary=r\n\n--r\nContent-Type: text/html; " +
+		"charset=iso-8859-1\nContent-Transfer-Encoding: quoted-printable\n\n<p>Pr=FCfung <img " +
+		"src=3D\"cid:photo@1\"></p>\n" +
+		"--r\nContent-Type: image/jpeg; name=photo.jpg\nContent-ID: <photo@1>\nContent-Transfer-Encoding: base64\n\n" +
+		base64Lines(photo) + "\n--r--\n--a--\n" +
+		"--m\nContent-Type: application/pdf\nContent-Disposition: attachment; " +
+		"filename*=utf-8''Pr%C3%BCfung.pdf\nContent-Transfer-Encoding: base64\n\n" + base64Lines(scan) + "\n" +
+		"--m\nContent-Type: text/plain; charset=iso-8859-1\nContent-Disposition: attachment; " +
+		"filename=letter.txt\nContent-Transfer-Encoding: base64\n\n" + base64Lines(letter) + "\n--m--\n"
+	if _, err := sendOn(r.client(from), from, []string{"zoe@example.net", "max@example.net", "blind@example.org"},
+		text); err != nil {
 		t.Fatal(err)
 	}
 	r.eventually("the message", func() bool { return len(r.graph.Arrivals()) == 1 })
 	a := r.graph.Arrivals()[0]
 	slices.Sort(a.Recipients)
-	if want := []string{"blind@example.org", "max@example.net", "zoe@example.net"}; !slices.Equal(a.Recipients, want) || a.Draft == nil || a.Mailbox != graphMailbox {
+	if want := []string{"blind@example.org", "max@example.net", "zoe@example.net"}; !slices.Equal(a.Recipients, want) ||
+		a.Draft == nil || a.Mailbox != graphMailbox {
 		t.Fatalf("%v by %s, draft %v", a.Recipients, a.Mailbox, a.Draft != nil)
 	}
 	d := a.Draft
-	if d.Subject != "Prüfbericht" || d.Body.ContentType != "html" || strings.TrimSpace(d.Body.Content) != `<p>Prüfung <img src="cid:photo@1"></p>` || d.InternetMessageID != "<big@contoso.example>" ||
-		d.From.EmailAddress.Address != from || d.ToRecipients[0].EmailAddress.Name != "Zoë" || len(d.CcRecipients) != 1 || len(d.BccRecipients) != 1 {
+	if d.Subject != "Prüfbericht" || d.Body.ContentType != "html" ||
+		strings.TrimSpace(d.Body.Content) != `<p>Prüfung <img src="cid:photo@1"></p>` ||
+		d.InternetMessageID != "<big@contoso.example>" ||
+		d.From.EmailAddress.Address != from || d.ToRecipients[0].EmailAddress.Name != "Zoë" ||
+		len(d.CcRecipients) != 1 || len(d.BccRecipients) != 1 {
 		t.Errorf("subject %q, body %q, %+v", d.Subject, d.Body, d.ToRecipients)
 	}
 	for i, want := range []fakeprovider.GraphAttachment{
@@ -405,11 +429,14 @@ func TestGraphLargeMailFromClientToMailbox(t *testing.T) {
 		if i >= len(d.Attachments) {
 			t.Fatalf("%d attachments", len(d.Attachments))
 		}
-		if got := d.Attachments[i]; got.Name != want.Name || got.ContentType != want.ContentType || got.IsInline != want.IsInline || got.ContentID != want.ContentID || got.Uploaded != want.Uploaded || !bytes.Equal(got.Content, want.Content) {
+		if got := d.Attachments[i]; got.Name != want.Name || got.ContentType != want.ContentType ||
+			got.IsInline != want.IsInline || got.ContentID != want.ContentID || got.Uploaded != want.Uploaded ||
+			!bytes.Equal(got.Content, want.Content) {
 			t.Errorf("attachment %d: %q %q, %d octets", i, got.Name, got.ContentType, len(got.Content))
 		}
 	}
-	if e := r.events(trace.Delivered)[0]; !strings.Contains(e.Detail, "it was rebuilt") || !strings.Contains(e.Detail, "In-Reply-To") {
+	if e := r.events(trace.Delivered)[0]; !strings.Contains(e.Detail, "it was rebuilt") ||
+		!strings.Contains(e.Detail, "In-Reply-To") {
 		t.Errorf("%+v", e)
 	}
 	if n := len(r.graph.Drafts()); n != 0 {
@@ -419,7 +446,8 @@ func TestGraphLargeMailFromClientToMailbox(t *testing.T) {
 
 // What is not rebuilt is refused to the client itself, with the reason; nothing is queued, and no bounce is written.
 func TestGraphLargeMailRefusedInTheSession(t *testing.T) {
-	big := "--b\nContent-Type: application/pdf\nContent-Transfer-Encoding: base64\n\n" + base64Lines(make([]byte, 2_500_000)) + "\n--b--\n"
+	big := "--b\nContent-Type: application/pdf\nContent-Transfer-Encoding: base64\n\n" +
+		base64Lines(make([]byte, 2_500_000)) + "\n--b--\n"
 	for name, c := range map[string]struct {
 		upstream, kind, says string
 		code                 int
@@ -430,7 +458,8 @@ func TestGraphLargeMailRefusedInTheSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newGraphRig(t, fakeprovider.GraphOptions{}, c.upstream, "", "")
-			text := "From: <" + people[0] + ">\nTo: <zoe@example.net>\nMIME-Version: 1.0\nContent-Type: multipart/" + c.kind + "; boundary=b\n\n" + big
+			text := "From: <" + people[0] + ">\nTo: <zoe@example.net>\nMIME-Version: 1.0\nContent-Type: multipart/" +
+				c.kind + "; boundary=b\n\n" + big
 			_, err := sendOn(r.client(people[0]), people[0], []string{"zoe@example.net"}, text)
 			if code(err) != c.code || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v", err)
@@ -453,14 +482,18 @@ func TestGraphLargeMailWithoutPermission(t *testing.T) {
 		return fakeprovider.AccessGranted
 	}}, `large_mail = "upload"`, "", "")
 	head := "From: <" + people[0] + ">\nTo: <zoe@example.net>\nMIME-Version: 1.0\n"
-	big := head + "Content-Type: application/pdf; name=scan.pdf\nContent-Transfer-Encoding: base64\n\n" + base64Lines(make([]byte, 3_500_000)) + "\n"
-	if reply, err := sendOn(r.client(people[0]), people[0], []string{"zoe@example.net"}, big); err != nil || !strings.Contains(reply, "queued as") {
+	big := head + "Content-Type: application/pdf; name=scan.pdf\nContent-Transfer-Encoding: base64\n\n" +
+		base64Lines(make([]byte, 3_500_000)) + "\n"
+	if reply, err := sendOn(r.client(people[0]), people[0], []string{"zoe@example.net"}, big); err != nil ||
+		!strings.Contains(reply, "queued as") {
 		t.Fatalf("%q, %v", reply, err)
 	}
-	if e := r.events(trace.Deferred)[0]; !strings.Contains(e.Reply.Text, "Mail.ReadWrite") || !strings.Contains(e.Detail, "Application Mail.ReadWrite") {
+	if e := r.events(trace.Deferred)[0]; !strings.Contains(e.Reply.Text, "Mail.ReadWrite") ||
+		!strings.Contains(e.Detail, "Application Mail.ReadWrite") {
 		t.Errorf("%+v", e)
 	}
-	if reply, err := sendOn(r.client(people[0]), people[0], []string{"zoe@example.net"}, head+"\nhello\n"); err != nil || !strings.Contains(reply, "taken by graph") {
+	if reply, err := sendOn(r.client(people[0]), people[0], []string{"zoe@example.net"},
+		head+"\nhello\n"); err != nil || !strings.Contains(reply, "taken by graph") {
 		t.Errorf("small mail: %q, %v", reply, err)
 	}
 	denied.Store(false)
@@ -479,14 +512,18 @@ func TestUpstreamTestByGraph(t *testing.T) {
 		"denied":  {fakeprovider.AccessDenied, "permission", "give the application Mail.Send"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newGraphRig(t, fakeprovider.GraphOptions{Token: func(string, string) fakeprovider.Access { return c.access }}, "", "", "")
+			r := newGraphRig(t, fakeprovider.GraphOptions{Token: func(string,
+				string) fakeprovider.Access {
+				return c.access
+			}}, "", "", "")
 			conf, problems := check.Config(t.Context(), r.path())
 			if len(problems) > 0 {
 				t.Fatal(problems)
 			}
 			steps := testUpstream(t, r, conf.Upstreams[0])
 			last := steps[len(steps)-1]
-			if last.Name != c.last || last.OK != (c.access == fakeprovider.AccessGranted) || !strings.Contains(last.Seen+last.Cause, c.says) {
+			if last.Name != c.last || last.OK != (c.access == fakeprovider.AccessGranted) ||
+				!strings.Contains(last.Seen+last.Cause, c.says) {
 				t.Errorf("%+v", steps)
 			}
 			if n := len(r.graph.Arrivals()); n != 0 {

@@ -70,9 +70,12 @@ func secretsOfGuides(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	cert, key := guidePair()
-	account := `{"type":"service_account","client_email":"postern@project.iam.gserviceaccount.com","client_id":"1","private_key_id":"k","token_uri":"https://oauth2.googleapis.com/token","private_key":` + jsonString(key) + `}`
+	account := `{"type":"service_account",` +
+		`"client_email":"postern@project.iam.gserviceaccount.com","client_id":"1","private_key_id":"k",` +
+		`"token_uri":"https://oauth2.googleapis.com/token","private_key":` + jsonString(key) + `}`
 	for name, content := range map[string]string{
-		"m365.crt": cert, "m365.key": key, "graph.crt": cert, "graph.key": key, "m365-secret": "s", "google.json": account,
+		"m365.crt": cert, "m365.key": key, "graph.crt": cert, "graph.key": key, "m365-secret": "s",
+		"google.json":         account,
 		"google-app-password": "abcdefghijklmnop", "ses-password": "s", "provider-password": "s", "graph-secret": "s",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {

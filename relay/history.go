@@ -61,7 +61,8 @@ func (h *history) trim(ctx context.Context) error {
 	n, err := h.store.TrimEvents(ctx, int64(size))
 	if n > 0 {
 		h.trimmed.Do(func() {
-			h.log.Info("the history has less room than [store] history would take: its oldest events go", "history_size", size)
+			h.log.Info("the history has less room than [store] history would take: its oldest events go",
+				"history_size", size)
 		})
 	}
 	return err

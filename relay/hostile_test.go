@@ -36,7 +36,8 @@ func TestRewriteLeavesNoForeignAuthor(t *testing.T) {
 		{"own From, foreign Sender", "From: \"ceo\" <scans@example.com>\nSender: ceo@example.com\n", 250},
 		{"foreign Resent-From", "From: ceo@example.com\nResent-From: ceo@example.com\n", 550},
 		{"own From, foreign Resent-Sender", "From: scans@example.com\nResent-Sender: ceo@example.com\n", 550},
-		{"address in the display name of a Resent-From", "From: ceo@example.com\nResent-From: \"ceo@example.com\" <scans@example.com>\n", 550},
+		{"address in the display name of a Resent-From", "From: ceo@example.com\nResent-From: \"ceo@example.com\" " +
+			"<scans@example.com>\n", 550},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := p.count()
@@ -102,7 +103,8 @@ func TestOpenSessionsEndWithTheirAccount(t *testing.T) {
 			return end != nil
 		})
 		// Whoever only goes on for long enough is sent away too, in other words.
-		if e := new(smtp.SMTPError); !errors.As(end, &e) || e.Code != 421 || !strings.Contains(e.Message, accountChanged) {
+		if e := new(smtp.SMTPError); !errors.As(end, &e) || e.Code != 421 ||
+			!strings.Contains(e.Message, accountChanged) {
 			t.Errorf("%s: the session ended with %v", login, end)
 		}
 		if err := c.Noop(); err == nil {
@@ -170,7 +172,8 @@ func (r *rig) change(login string, f func(*auth.User)) {
 // TestReservationsCostNoRate: a place that was reserved and given back counts as nothing sent.
 func TestReservationsCostNoRate(t *testing.T) {
 	r := newRig(t, newProvider(t), `upstream:rate = ["1 messages/hour"]`)
-	m := &queue.Message{ID: "x", Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}}, Status: queue.Pending}}}
+	m := &queue.Message{ID: "x", Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob",
+		Domain: "example.net"}}, Status: queue.Pending}}}
 	for range 3 {
 		ticket, wait := r.server.outbound.Reserve(time.Now(), m)
 		if ticket == nil {
@@ -235,7 +238,8 @@ func TestFloodOfRefusalsLeavesTheTraceAlone(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	const flood = 5000
 	for range flood {
-		r.server.submission.Refused("submission", wire.Refusal{Reason: wire.ReasonProtocol, Client: netip.MustParseAddrPort("192.0.2.1:4000")})
+		r.server.submission.Refused("submission", wire.Refusal{Reason: wire.ReasonProtocol,
+			Client: netip.MustParseAddrPort("192.0.2.1:4000")})
 	}
 	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
 		t.Fatal(err)
@@ -269,8 +273,8 @@ func (r *rig) refusals(kind trace.Kind) (told, left int) {
 	return told, left
 }
 
-// TestOneLoginCannotBlindTheTrace: a login that is refused again and again fills neither log nor trace, and its own mail and
-// that of others is told as ever.
+// TestOneLoginCannotBlindTheTrace: a login that is refused again and again fills neither log nor trace, and its own
+// mail and that of others is told as ever.
 func TestOneLoginCannotBlindTheTrace(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	r.addUser(auth.User{Login: "ben@example.com"})
@@ -302,7 +306,8 @@ func TestOneLoginCannotBlindTheTrace(t *testing.T) {
 	if n := strings.Count(r.log.String(), "msg=refused "); n != told {
 		t.Errorf("%d lines in the log, want %d", n, told)
 	}
-	if !strings.Contains(r.log.String(), "refusals left out") || !strings.Contains(r.log.String(), "login=ben@example.com") {
+	if !strings.Contains(r.log.String(), "refusals left out") ||
+		!strings.Contains(r.log.String(), "login=ben@example.com") {
 		t.Error("the log says nothing of the rest, or of the other login")
 	}
 }

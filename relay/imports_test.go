@@ -13,13 +13,16 @@ import (
 // mayImport is the import diagram of docs/flow.md's packages: for each package of ours, which others of
 // ours it may import. relay and what lies under cmd join them and may import everything.
 var mayImport = map[string][]string{
-	"mail":         nil,
-	"policy":       {"mail"},
-	"auth":         {"mail"},
-	"certs":        {"internal/certtext", "internal/textfile", "mail"},
-	"admin":        {"mail"},
-	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "auth", "relay/alert", "relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile", "relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
-	"relay/submission": {"auth", "internal/logline", "mail", "policy", "relay/config", "relay/encode", "relay/queue", "relay/spool",
+	"mail":   nil,
+	"policy": {"mail"},
+	"auth":   {"mail"},
+	"certs":  {"internal/certtext", "internal/textfile", "mail"},
+	"admin":  {"mail"},
+	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "auth", "relay/alert",
+		"relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
+		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
+	"relay/submission": {"auth", "internal/logline", "mail", "policy", "relay/config", "relay/encode", "relay/queue",
+		"relay/spool",
 		"relay/trace", "relay/wire"},
 	"relay/outbound": {"internal/textfile", "mail", "policy", "relay/config", "relay/dsn", "relay/queue", "relay/seal",
 		"relay/sign", "relay/spool", "relay/store", "relay/upstream", "relay/upstream/graph", "relay/upstream/oauth",
@@ -44,15 +47,20 @@ var mayImport = map[string][]string{
 	"relay/upstream":     {"mail"},
 	"relay/upstream/via": {"mail"},
 	"relay/seal":         {},
-	"relay/store":        {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream", "relay/upstream/oauth", "relay/store/..."},
-	"relay/store/...":    {"relay/store/..."},
+	"relay/store": {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream",
+		"relay/upstream/oauth", "relay/store/..."},
+	"relay/store/...": {"relay/store/..."},
 	// Test tools beside the product.
+	"relay/upstream/oauth/oauthtest": {"relay/upstream/oauth"},
 	"auth/authtest":                  {"mail", "auth"},
 	"policy/policytest":              {"mail", "policy"},
-	"relay/upstream/oauth/oauthtest": {"relay/upstream/oauth"},
-	"relay/upstream/...":             {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream", "relay/upstream/account", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies", "relay/upstream/via"},
-	"relay/upstream/graph": {"internal/certtext", "internal/logline", "mail", "relay/upstream", "relay/upstream/account", "relay/upstream/graph/large",
-		"relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies", "relay/upstream/via"},
+	"relay/upstream/...": {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream",
+		"relay/upstream/account", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls",
+		"relay/upstream/replies", "relay/upstream/via"},
+	"relay/upstream/graph": {"internal/certtext", "internal/logline", "mail", "relay/upstream",
+		"relay/upstream/account", "relay/upstream/graph/large",
+		"relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies",
+		"relay/upstream/via"},
 	"relay/upstream/graph/large": {"mail"}, // which nothing but graph knows
 	"deploy":                     {},
 }

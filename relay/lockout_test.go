@@ -27,7 +27,8 @@ func TestRestartLocksNobodyOut(t *testing.T) {
 	r.start()
 	for i := range 12 {
 		for _, login := range []string{rigLogin, "nobody@example.com"} {
-			if r.login(login, fmt.Sprint("guess", i), r.anywhere()) == nil || r.login(login, fmt.Sprint("guess", i), placed(i)) == nil {
+			if r.login(login, fmt.Sprint("guess", i), r.anywhere()) == nil ||
+				r.login(login, fmt.Sprint("guess", i), placed(i)) == nil {
 				t.Fatal("a guess was right")
 			}
 		}
@@ -38,7 +39,8 @@ func TestRestartLocksNobodyOut(t *testing.T) {
 	}
 }
 
-// TestLockoutsAreSeenAndLifted: the store shows who is locked out, also after a restart, and what is taken out there is lifted.
+// TestLockoutsAreSeenAndLifted: the store shows who is locked out, also after a restart, and what is taken out there is
+// lifted.
 func TestLockoutsAreSeenAndLifted(t *testing.T) {
 	r := newRig(t, newProvider(t), tenStrikes)
 	s := r.store()

@@ -50,7 +50,8 @@ func plainOf(login, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte("\x00" + login + "\x00" + password))
 }
 
-// TestEveryRefusedLoginIsToldOf: whatever way a login goes wrong, log and trace have who, from where and why, and never a password.
+// TestEveryRefusedLoginIsToldOf: whatever way a login goes wrong, log and trace have who, from where and why, and never
+// a password.
 func TestEveryRefusedLoginIsToldOf(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	told := newAuthFailures()
@@ -63,18 +64,30 @@ func TestEveryRefusedLoginIsToldOf(t *testing.T) {
 		because string
 	}{
 		{"wrong password", []string{"AUTH PLAIN " + plainOf(rigLogin, "hunter2"), "535 "}, rigLogin, 535, "wrong"},
-		{"empty password", []string{"AUTH PLAIN " + plainOf(rigLogin, ""), "535 5.7.8 the password is empty"}, rigLogin, 535, "password is empty"},
-		{"empty password by LOGIN", []string{"AUTH LOGIN " + name, "334 ", "", "535 5.7.8 the password is empty"}, rigLogin, 535, "password is empty"},
-		{"empty name", []string{"AUTH PLAIN " + plainOf("", "hunter2"), "535 5.7.8 the user name is empty"}, "", 535, "login is empty"},
-		{"Latin-1 password", []string{"AUTH PLAIN " + plainOf(rigLogin, "hunter\xe4"), "501 5.5.2 "}, rigLogin, 501, "not UTF-8"},
-		{"line end in the password", []string{"AUTH PLAIN " + plainOf(rigLogin, "hunter\r\n"), "501 5.5.2 "}, rigLogin, 501, "line end"},
-		{"two parts", []string{"AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("anna\x00hunter")), "501 5.5.2 "}, "", 501, "three parts"},
-		{"no base64", []string{"AUTH PLAIN hunter§", "501 5.5.2 "}, "", 501, "PLAIN: the login is malformed: it is not base64"},
-		{"no base64 in a response", []string{"AUTH LOGIN " + name, "334 ", "hunter?", "501 5.5.2 "}, rigLogin, 501, "LOGIN: the login is malformed: it is not base64"},
-		{"given up", []string{"AUTH LOGIN " + name, "334 ", "*", "501 5.5.2 "}, rigLogin, 501, "LOGIN: authentication cancelled"},
-		{"left in the middle", []string{"AUTH LOGIN " + name, "334 ", "LEAVE"}, rigLogin, 0, "LOGIN: the connection ended in the middle"},
-		{"unknown mechanism", []string{"AUTH CRAM-MD5", "504 5.5.4 "}, "", 504, "CRAM-MD5: this authentication method is not offered"},
-		{"a password for a mechanism", []string{"AUTH hunter2", "504 5.5.4 "}, "", 504, "this authentication method is not offered"},
+		{"empty password", []string{"AUTH PLAIN " + plainOf(rigLogin, ""), "535 5.7.8 the password is empty"}, rigLogin,
+			535, "password is empty"},
+		{"empty password by LOGIN", []string{"AUTH LOGIN " + name, "334 ", "", "535 5.7.8 the password is empty"},
+			rigLogin, 535, "password is empty"},
+		{"empty name", []string{"AUTH PLAIN " + plainOf("", "hunter2"), "535 5.7.8 the user name is empty"}, "", 535,
+			"login is empty"},
+		{"Latin-1 password", []string{"AUTH PLAIN " + plainOf(rigLogin, "hunter\xe4"), "501 5.5.2 "}, rigLogin, 501,
+			"not UTF-8"},
+		{"line end in the password", []string{"AUTH PLAIN " + plainOf(rigLogin, "hunter\r\n"), "501 5.5.2 "}, rigLogin,
+			501, "line end"},
+		{"two parts", []string{"AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("anna\x00hunter")),
+			"501 5.5.2 "}, "", 501, "three parts"},
+		{"no base64", []string{"AUTH PLAIN hunter§", "501 5.5.2 "}, "", 501,
+			"PLAIN: the login is malformed: it is not base64"},
+		{"no base64 in a response", []string{"AUTH LOGIN " + name, "334 ", "hunter?", "501 5.5.2 "}, rigLogin, 501,
+			"LOGIN: the login is malformed: it is not base64"},
+		{"given up", []string{"AUTH LOGIN " + name, "334 ", "*", "501 5.5.2 "}, rigLogin, 501,
+			"LOGIN: authentication cancelled"},
+		{"left in the middle", []string{"AUTH LOGIN " + name, "334 ", "LEAVE"}, rigLogin, 0,
+			"LOGIN: the connection ended in the middle"},
+		{"unknown mechanism", []string{"AUTH CRAM-MD5", "504 5.5.4 "}, "", 504,
+			"CRAM-MD5: this authentication method is not offered"},
+		{"a password for a mechanism", []string{"AUTH hunter2", "504 5.5.4 "}, "", 504,
+			"this authentication method is not offered"},
 		{"no mechanism", []string{"AUTH", "501 5.5.4 "}, "", 501, "needs a mechanism"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -84,7 +97,8 @@ func TestEveryRefusedLoginIsToldOf(t *testing.T) {
 			}
 			client.conn.Close()
 			e := told(t, r)
-			if e.Login != c.login || e.Reply.Code != c.code || !strings.Contains(e.Detail, c.because) || e.Client != "127.0.0.1" {
+			if e.Login != c.login || e.Reply.Code != c.code || !strings.Contains(e.Detail, c.because) ||
+				e.Client != "127.0.0.1" {
 				t.Errorf("traced %+v", e)
 			}
 			mechanism, why, ok := strings.Cut(c.because, ": ")
@@ -92,8 +106,10 @@ func TestEveryRefusedLoginIsToldOf(t *testing.T) {
 				mechanism, why = "", c.because
 			}
 			for line := range strings.Lines(r.log.String()) {
-				if strings.Contains(line, `"login refused" session=`+e.Session) && strings.Contains(line, "client=127.0.0.1") &&
-					strings.Contains(line, why) && (mechanism == "" || strings.Contains(line, " mechanism="+mechanism+" ")) {
+				if strings.Contains(line, `"login refused" session=`+e.Session) &&
+					strings.Contains(line, "client=127.0.0.1") &&
+					strings.Contains(line, why) && (mechanism == "" ||
+					strings.Contains(line, " mechanism="+mechanism+" ")) {
 					return
 				}
 			}

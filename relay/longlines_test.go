@@ -35,7 +35,8 @@ func (r *rig) addKey() map[string]string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	stored := relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.RSA2048, PEM: string(pem), Created: time.Now()}
+	stored := relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.RSA2048, PEM: string(pem),
+		Created: time.Now()}
 	if err := r.store().AddKeys(r.t.Context(), stored); err != nil {
 		r.t.Fatal(err)
 	}
@@ -108,15 +109,18 @@ func TestHTMLInOneLine(t *testing.T) {
 			r := newRig(t, newProvider(t), "")
 			records := r.addKey()
 			html := "<p>" + strings.Repeat("Grüße = 20 € ", size/18) + "</p>"
-			message := "From: Anna <anna@example.com>\r\nTo: bob@example.net\r\nSubject: " + strings.Repeat("word ", 300) + "end\r\n" +
-				"DKIM-Signature: v=1; d=example.com; s=old; b=x\r\nMIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\n" +
+			message := "From: Anna <anna@example.com>\r\nTo: bob@example.net\r\nSubject: " +
+				strings.Repeat("word ", 300) + "end\r\n" +
+				"DKIM-Signature: v=1; d=example.com; s=old; b=x\r\nMIME-Version: 1.0\r\nContent-Type: text/html; " +
+				"charset=utf-8\r\n" +
 				"Content-Transfer-Encoding: 8bit\r\n\r\n" + html + "\r\n"
 			if err := r.program(message); err != nil {
 				t.Fatal(err)
 			}
 			got := r.provider.wait(1)[0].data
 			h, body := parsed(t, got)
-			if h.Get("Content-Transfer-Encoding") != "quoted-printable" || h.Get("Content-Type") != "text/html; charset=utf-8" ||
+			if h.Get("Content-Transfer-Encoding") != "quoted-printable" ||
+				h.Get("Content-Type") != "text/html; charset=utf-8" ||
 				h.Get("Subject") != strings.Repeat("word ", 300)+"end" {
 				t.Errorf("header %v", h)
 			}
@@ -159,7 +163,8 @@ func TestLongLinesThatStayRefused(t *testing.T) {
 	signed := "Content-Type: multipart/signed; protocol=\"application/pgp-signature\"; boundary=s\r\n\r\n" +
 		"--s\r\n\r\n%s\r\n--s\r\nContent-Type: application/pgp-signature\r\n\r\nx\r\n--s--\r\n"
 	err := r.program("From: anna@example.com\r\n" + fmt.Sprintf(signed, long))
-	want := `5.6.0 line 6 ("` + long[:40] + `") has more than 998 octets and cannot be re-encoded: it is inside multipart/signed`
+	want := `5.6.0 line 6 ("` + long[:40] +
+		`") has more than 998 octets and cannot be re-encoded: it is inside multipart/signed`
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Fatalf("%v, want %s", err, want)
 	}
@@ -203,7 +208,8 @@ func TestLongLinesRefused(t *testing.T) {
 		"From: anna@example.com\r\n\r\n" + long + "\r\n",
 		"From: anna@example.com\r\nX-A: b\r\nSubject: " + long + "\r\n\r\nx\r\n",
 	} {
-		if err := r.program(message); err == nil || !strings.Contains(err.Error(), `line 3 ("`) || !strings.Contains(err.Error(), "998 octets") {
+		if err := r.program(message); err == nil || !strings.Contains(err.Error(), `line 3 ("`) ||
+			!strings.Contains(err.Error(), "998 octets") {
 			t.Errorf("%v", err)
 		}
 	}
@@ -227,7 +233,8 @@ func TestEightBitBodyIsDeclared(t *testing.T) {
 			t.Fatalf("%q: %v", c.body, err)
 		}
 		h, _ := parsed(t, r.provider.wait(i + 1)[i].data)
-		if h.Get("MIME-Version") != "1.0" || h.Get("Content-Type") != c.contentType || h.Get("Content-Transfer-Encoding") != c.encoding {
+		if h.Get("MIME-Version") != "1.0" || h.Get("Content-Type") != c.contentType ||
+			h.Get("Content-Transfer-Encoding") != c.encoding {
 			t.Errorf("%.20q with %q: %v", c.body, c.header, h)
 		}
 	}
@@ -239,7 +246,8 @@ func TestHeaderLinesAreNamedOrMended(t *testing.T) {
 	for _, c := range []struct{ message, want string }{
 		{"From alice@example Mon Jan  1 10:00:00 2026\r\nFrom: anna@example.com\r\n\r\nx\r\n", ""},
 		{"From: anna@example.com\r\nSubject: x\r\n \t\r\nTo: bob@example.net\r\n\r\nx\r\n", ""},
-		{"From: anna@example.com\r\nHello, this is the scanner on floor 2 of the house\r\n", `line 2 ("Hello, this is the scanner on floor 2 of") is neither`},
+		{"From: anna@example.com\r\nHello, this is the scanner on floor 2 of the house\r\n",
+			`line 2 ("Hello, this is the scanner on floor 2 of") is neither`},
 	} {
 		err := r.program(c.message)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
@@ -247,7 +255,8 @@ func TestHeaderLinesAreNamedOrMended(t *testing.T) {
 		}
 	}
 	for _, m := range r.provider.wait(2) {
-		if h, body := parsed(t, m.data); string(body) != "x\r\n" || h.Get("From") == "" || strings.Contains(m.data, "From alice") {
+		if h, body := parsed(t, m.data); string(body) != "x\r\n" || h.Get("From") == "" ||
+			strings.Contains(m.data, "From alice") {
 			t.Errorf("%q arrived", m.data)
 		}
 	}

@@ -47,8 +47,8 @@ var (
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queueMessages, queueBytes, queueOldest, connections, upstreamConns, upstreamPaused,
-		storeCommits, traceDropped, traceLeftOut, certExpiry} {
+	for _, d := range []*prometheus.Desc{queueMessages, queueBytes, queueOldest, connections, upstreamConns,
+		upstreamPaused, storeCommits, traceDropped, traceLeftOut, certExpiry} {
 		ch <- d
 	}
 }

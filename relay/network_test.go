@@ -13,8 +13,8 @@ import (
 	"postern/relay/trace"
 )
 
-// proxied connects as a proxy does, with a header if that is not empty, and returns the client behind STARTTLS and EHLO, or nil where the greeting is a
-// refusal with this prefix.
+// proxied connects as a proxy does, with a header if that is not empty, and returns the client behind STARTTLS and
+// EHLO, or nil where the greeting is a refusal with this prefix.
 func (r *rig) proxied(header, refusal string) *lineClient {
 	r.t.Helper()
 	conn, err := net.Dial("tcp", r.server.Addresses()["submission"])
@@ -39,7 +39,8 @@ func (r *rig) proxied(header, refusal string) *lineClient {
 	return c
 }
 
-// TestNetworksBehindAProxy: the networks are the clients', and the proxy's own address opens nothing, not even where it is in them.
+// TestNetworksBehindAProxy: the networks are the clients', and the proxy's own address opens nothing, not even where it
+// is in them.
 func TestNetworksBehindAProxy(t *testing.T) {
 	const local = "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00" // version 2, LOCAL
 	for _, networks := range []string{`["192.0.2.0/24"]`, `["192.0.2.0/24", "127.0.0.0/8"]`} {
@@ -50,7 +51,8 @@ func TestNetworksBehindAProxy(t *testing.T) {
 				listener:login = "anna@example.com"`, networks))
 			c := r.proxied("PROXY TCP4 192.0.2.7 198.51.100.1 40000 587\r\n", "")
 			c.say("MAIL FROM:<anna@example.com>", "250 ")
-			r.proxied("PROXY TCP4 198.51.100.7 198.51.100.1 40000 587\r\n", "554 5.7.1 your address 198.51.100.7 may not connect here")
+			r.proxied("PROXY TCP4 198.51.100.7 198.51.100.1 40000 587\r\n",
+				"554 5.7.1 your address 198.51.100.7 may not connect here")
 			for _, header := range []string{"PROXY UNKNOWN\r\n", local} {
 				c := r.proxied(header, "")
 				c.say("MAIL FROM:<anna@example.com>", "530 5.7.0 the proxy in front of this server did not say")
@@ -66,7 +68,8 @@ func TestNetworksBehindAProxy(t *testing.T) {
 	}
 }
 
-// TestLoginBehindAProxyThatNamesNobody: a right password does not help where nobody can say which networks it comes from.
+// TestLoginBehindAProxyThatNamesNobody: a right password does not help where nobody can say which networks it comes
+// from.
 func TestLoginBehindAProxyThatNamesNobody(t *testing.T) {
 	r := newRig(t, newProvider(t), `listener:proxy_protocol = ["127.0.0.1"]`)
 	c := r.proxied("PROXY UNKNOWN\r\n", "")

@@ -31,10 +31,13 @@ func TestReportsSurviveARefusedNullReversePath(t *testing.T) {
 		stage string
 		err   error
 	}{
-		"501 at MAIL":          {"mail", refusal(501, smtp.EnhancedCode{5, 1, 7}, "Invalid MAIL FROM address provided")},
-		"blank sender at RCPT": {"rcpt", refusal(550, smtp.NoEnhancedCode, "to send email from a blank sender, enable blank senders")},
-		"SendAsDenied at dot":  {"dot", refusal(554, smtp.EnhancedCode{5, 2, 252}, "SendAsDenied; relay@example.com not allowed to send as <>")},
-		"no sender at MAIL":    {"mail", refusal(550, smtp.EnhancedCode{5, 7, 1}, "Sender address rejected")},
+		"501 at MAIL": {"mail", refusal(501, smtp.EnhancedCode{5, 1, 7},
+			"Invalid MAIL FROM address provided")},
+		"blank sender at RCPT": {"rcpt", refusal(550, smtp.NoEnhancedCode,
+			"to send email from a blank sender, enable blank senders")},
+		"SendAsDenied at dot": {"dot", refusal(554, smtp.EnhancedCode{5, 2, 252},
+			"SendAsDenied; relay@example.com not allowed to send as <>")},
+		"no sender at MAIL": {"mail", refusal(550, smtp.EnhancedCode{5, 7, 1}, "Sender address rejected")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -51,7 +54,8 @@ func TestReportsSurviveARefusedNullReversePath(t *testing.T) {
 			p.onNull = func() error { return refuse("rcpt", "") }
 			halfGone(t, p, r)
 			report := p.wait(2)[1]
-			if report.from != "postmaster@example.com" || report.to[0] != rigLogin || !strings.Contains(report.data, "gone@example.net") {
+			if report.from != "postmaster@example.com" || report.to[0] != rigLogin ||
+				!strings.Contains(report.data, "gone@example.net") {
 				t.Errorf("report: %+v", report)
 			}
 			r.eventually("an empty queue", func() bool { return len(r.queued()) == 0 })
@@ -63,10 +67,13 @@ func TestReportsSurviveARefusedNullReversePath(t *testing.T) {
 func TestReportsWhereTheNullReversePathIsKnownToBeRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ extra, from, author string }{
-		"the account must match": {"upstream:null_sender = \"refused\"\nupstream:sender_rule = \"must-match\"", rigLogin, rigLogin},
-		"its domain is known":    {"upstream:null_sender = \"refused\"\nupstream:sender_rule = \"domain\"", "postmaster@example.com", "postmaster@example.com"},
-		"bounce_from":            {"[delivery]\nbounce_from = \"bounces@example.com\"", "bounces@example.com", "bounces@example.com"},
-		"accepted":               {`upstream:null_sender = "accepted"`, "", "postmaster@relay.example.com"},
+		"the account must match": {"upstream:null_sender = \"refused\"\nupstream:sender_rule = \"must-match\"",
+			rigLogin, rigLogin},
+		"its domain is known": {"upstream:null_sender = \"refused\"\nupstream:sender_rule = \"domain\"",
+			"postmaster@example.com", "postmaster@example.com"},
+		"bounce_from": {"[delivery]\nbounce_from = \"bounces@example.com\"", "bounces@example.com",
+			"bounces@example.com"},
+		"accepted": {`upstream:null_sender = "accepted"`, "", "postmaster@relay.example.com"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -100,7 +107,8 @@ func TestALostReportIsTold(t *testing.T) {
 	}
 	halfGone(t, p, r)
 	d := hook.wait(r, alert.ReportFailed, "reports", 1)
-	if d.Details["to"] != rigLogin || !strings.Contains(d.Details["reply"], "no reports") || !strings.Contains(d.Summary, "bounce_from") {
+	if d.Details["to"] != rigLogin || !strings.Contains(d.Details["reply"], "no reports") ||
+		!strings.Contains(d.Summary, "bounce_from") {
 		t.Errorf("%+v", d)
 	}
 	if !strings.Contains(r.log.String(), "the sender does not know") {

@@ -38,8 +38,8 @@ var people = func() (all []string) {
 	return all
 }()
 
-// newOAuthRig starts a provider and a relay before it. block is added to [upstream.oauth], upstream to [[upstream]]; change may
-// look at the provider first.
+// newOAuthRig starts a provider and a relay before it. block is added to [upstream.oauth], upstream to [[upstream]];
+// change may look at the provider first.
 func newOAuthRig(t *testing.T, o fakeprovider.SMTPOptions, upstream, block string, change func(*oauthRig)) *oauthRig {
 	t.Helper()
 	r := &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &logBuffer{}}}
@@ -113,7 +113,8 @@ func (r *oauthRig) addPeople() {
 		r.t.Fatal(err)
 	}
 	for _, login := range people {
-		if err := s.AddUser(r.t.Context(), auth.User{Login: login, Hash: hash, Created: time.Now(), Changed: time.Now()}); err != nil {
+		if err := s.AddUser(r.t.Context(), auth.User{Login: login, Hash: hash, Created: time.Now(),
+			Changed: time.Now()}); err != nil {
 			r.t.Fatal(err)
 		}
 	}
@@ -127,7 +128,8 @@ func (r *oauthRig) push(n int) {
 		c := r.client(login)
 		wg.Go(func() {
 			for i := range n {
-				text := fmt.Sprintf("From: <%s>\nTo: <zoe@example.net>\nMessage-ID: <%d.%s>\nSubject: %d\n\nhello\n", login, i, login, i)
+				text := fmt.Sprintf("From: <%s>\nTo: <zoe@example.net>\nMessage-ID: <%d.%s>\nSubject: %d\n\nhello\n",
+					login, i, login, i)
 				if _, err := sendOn(c, login, []string{"zoe@example.net"}, text); err != nil {
 					r.t.Errorf("%s, message %d: %v", login, i, err)
 					return
@@ -158,8 +160,8 @@ func silentOnce(nth int) func(fakeprovider.Arrival) bool {
 	}
 }
 
-// once waits until the queue is empty and proves that what was pushed is there, by its own mailbox, and nothing else: each
-// message once, and twice those whose reply was kept back, for nobody but the provider knows that it took them.
+// once waits until the queue is empty and proves that what was pushed is there, by its own mailbox, and nothing else:
+// each message once, and twice those whose reply was kept back, for nobody but the provider knows that it took them.
 func (r *oauthRig) once(n int, as func(login string) string) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 120*time.Second)
@@ -209,7 +211,8 @@ func (r *oauthRig) once(n int, as func(login string) string) {
 		}
 	}
 	for _, kind := range []trace.Kind{trace.Failed, trace.Report} {
-		if events, err := s.Events(r.t.Context(), trace.Query{Kinds: []trace.Kind{kind}}); err != nil || len(events) > 0 {
+		if events, err := s.Events(r.t.Context(), trace.Query{Kinds: []trace.Kind{kind}}); err != nil ||
+			len(events) > 0 {
 			r.t.Errorf("%s: %v, %+v", kind, err, events)
 		}
 	}
@@ -233,8 +236,9 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 		check           func(*testing.T, *oauthRig)
 	}{
 		"an ordinary day": { // 15 at our rate, and what three connections had under way when the second began
-			options:  fakeprovider.SMTPOptions{Messages: 20, Window: time.Second},
-			upstream: "provider = \"microsoft365\"\nrate = [\"15 messages/second\"]", block: sender, as: itself, paced: true,
+			options: fakeprovider.SMTPOptions{Messages: 20, Window: time.Second},
+			upstream: "provider = \"microsoft365\"\nrate = [\"15 " +
+				"messages/second\"]", block: sender, as: itself, paced: true,
 			check: func(t *testing.T, r *oauthRig) {
 				if n := r.login.Requests("token"); n != 1 {
 					t.Errorf("%d tokens were fetched for ten mailboxes", n)
@@ -260,7 +264,8 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 			},
 		},
 		"more than it takes": { // nothing keeps us within the rate, so that it says no
-			options: fakeprovider.SMTPOptions{Now: func() time.Time { return noon }}, upstream: "max_connections = 3", block: sender, as: itself,
+			options: fakeprovider.SMTPOptions{Now: func() time.Time { return noon }}, upstream: "max_connections = 3",
+			block: sender, as: itself,
 			during: func(r *oauthRig) { // by the provider's clock, which stands still, 20 of each person are too many
 				if _, err := r.smtp.Wait(r.t.Context(), 30*len(people)); err != nil {
 					t.Error(err)
@@ -298,7 +303,8 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 			},
 		},
 		"senders without mailbox": {
-			options:  fakeprovider.SMTPOptions{Messages: 1000, Mailboxes: append([]string{"office@contoso.example"}, people[:5]...)},
+			options: fakeprovider.SMTPOptions{Messages: 1000,
+				Mailboxes: append([]string{"office@contoso.example"}, people[:5]...)},
 			upstream: "max_connections = 3", block: sender, paced: true,
 			as: func(login string) string {
 				if login < people[5] {
@@ -316,8 +322,9 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 			},
 		},
 		"one mailbox for all": {
-			options:  fakeprovider.SMTPOptions{Messages: 150, Window: time.Second},
-			upstream: "max_connections = 3\nrate = [\"60 messages/second\"]", as: func(string) string { return "office@contoso.example" }, paced: true,
+			options: fakeprovider.SMTPOptions{Messages: 150, Window: time.Second},
+			upstream: "max_connections = 3\nrate = [\"60 " +
+				"messages/second\"]", as: func(string) string { return "office@contoso.example" }, paced: true,
 			before: func(r *oauthRig) {
 				r.smtp.Set(fakeprovider.Regime{SendAs: func(string, string) bool { return true }})
 			},
@@ -354,8 +361,8 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 	}
 }
 
-// Refusals that are the account's matter, though they are 5yz behind the final dot, keep the mail: nothing bounces, nothing is
-// lost, and the mailboxes that work go on.
+// Refusals that are the account's matter, though they are 5yz behind the final dot, keep the mail: nothing bounces,
+// nothing is lost, and the mailboxes that work go on.
 func TestAccountTroubleKeepsTheMail(t *testing.T) {
 	const each = 3
 	half := func(m string) bool { return m < people[5] }
@@ -375,7 +382,8 @@ func TestAccountTroubleKeepsTheMail(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newOAuthRig(t, fakeprovider.SMTPOptions{}, "provider = \"microsoft365\"", `identity = "sender"`, func(r *oauthRig) { r.smtp.Set(c.regime) })
+			r := newOAuthRig(t, fakeprovider.SMTPOptions{}, "provider = \"microsoft365\"", `identity = "sender"`,
+				func(r *oauthRig) { r.smtp.Set(c.regime) })
 			r.push(each)
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
@@ -390,14 +398,18 @@ func TestAccountTroubleKeepsTheMail(t *testing.T) {
 				}
 				return n
 			}
-			r.eventually("mailboxes that wait", func() bool { return paused() >= 5 && (c.why == "" || r.smtp.Counts().Refused[c.why] >= 5) })
+			r.eventually("mailboxes that wait", func() bool {
+				return paused() >= 5 &&
+					(c.why == "" || r.smtp.Counts().Refused[c.why] >= 5)
+			})
 			s := r.store()
 			r.eventually("the rest of the mail in the queue", func() bool {
 				left, err := s.List(t.Context(), queue.Filter{})
 				return err == nil && len(left) == each*len(people)-c.arrive
 			})
 			for _, kind := range []trace.Kind{trace.Failed, trace.Report} {
-				if events, err := s.Events(t.Context(), trace.Query{Kinds: []trace.Kind{kind}}); err != nil || len(events) > 0 {
+				if events, err := s.Events(t.Context(), trace.Query{Kinds: []trace.Kind{kind}}); err != nil ||
+					len(events) > 0 {
 					t.Errorf("%s: %v, %+v", kind, err, events)
 				}
 			}

@@ -9,7 +9,8 @@ import (
 func TestPartsAreNotHandedOff(t *testing.T) {
 	p := newProvider(t)
 	r := newRig(t, p, "upstream:max_recipients = 2\n")
-	reply, err := r.send("anna@example.com", []string{"ann@example.net", "ben@example.net", "cid@example.net"}, plainMessage)
+	reply, err := r.send("anna@example.com", []string{"ann@example.net", "ben@example.net", "cid@example.net"},
+		plainMessage)
 	if err != nil || !strings.Contains(reply, "queued as") {
 		t.Errorf("got %q, %v; want it queued", reply, err)
 	}

@@ -24,11 +24,13 @@ func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
-	if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
+	if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector,
+		Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	r.eventually("key in force", func() bool { return len(r.server.state.Load().routes.Ring.For("example.com")) == 1 })
-	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, "Message-ID: <ours@example.com>\n"+plainMessage); err != nil {
+	if _, err := r.send("anna@example.com", []string{"bob@example.net"},
+		"Message-ID: <ours@example.com>\n"+plainMessage); err != nil {
 		t.Fatal(err)
 	}
 	replaced := strings.Replace(p.wait(1)[0].data, "<ours@example.com>", "<theirs@example.net>", 1)
@@ -76,7 +78,8 @@ func TestSenderFaultsTellTheSenderRule(t *testing.T) {
 		upstreams = ["office"]`)
 	const rule = "the sender and From must be relay, an alias of it, or an address that it may send as"
 	for _, from := range []string{"anna@example.com", "bert@example.com"} {
-		if _, err := r.send(from, []string{"bob@example.net"}, strings.ReplaceAll(plainMessage, "anna@example.com", from)); err != nil {
+		if _, err := r.send(from, []string{"bob@example.net"},
+			strings.ReplaceAll(plainMessage, "anna@example.com", from)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,8 +95,8 @@ func TestSenderFaultsTellTheSenderRule(t *testing.T) {
 	}
 }
 
-// add_headers are on top of what this upstream gets, in the place of what the message came with, whatever its dkim is, and
-// what the signer covers of them is covered.
+// add_headers are on top of what this upstream gets, in the place of what the message came with, whatever its dkim is,
+// and what the signer covers of them is covered.
 func TestAddedHeaders(t *testing.T) {
 	for _, mode := range []string{"sign", "skip", "strip"} {
 		t.Run(mode, func(t *testing.T) {
@@ -105,10 +108,12 @@ func TestAddedHeaders(t *testing.T) {
 				t.Fatal(err)
 			}
 			k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
-			if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
+			if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector,
+				Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
 				t.Fatal(err)
 			}
-			r.eventually("key in force", func() bool { return len(r.server.state.Load().routes.Ring.For("example.com")) == 1 })
+			r.eventually("key in force",
+				func() bool { return len(r.server.state.Load().routes.Ring.For("example.com")) == 1 })
 			const foreign = "DKIM-Signature: v=1; a=rsa-sha256; d=example.org\n"
 			body := strings.Repeat("long line of a long message\n", 8<<10) // more than is copied into one piece
 			message := "x-pm-message-stream: broadcast\n" + foreign + plainMessage + body
@@ -152,7 +157,8 @@ func TestGraphSenderFaultsTellTheSenderRule(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := r.events(trace.Deferred)[0]
-	if want := "the sender and From must be " + graphMailbox + ", an alias of it"; e.Class != "account-fault" || !strings.Contains(e.Detail, want) {
+	if want := "the sender and From must be " + graphMailbox + ", an alias of it"; e.Class != "account-fault" ||
+		!strings.Contains(e.Detail, want) {
 		t.Errorf("%s: %s (%s), want %q", e.Class, e.Reply, e.Detail, want)
 	}
 }

@@ -23,7 +23,8 @@ func TestUpstreamThroughProxy(t *testing.T) {
 		p := newProvider(t)
 		proxy.To = p.address
 		r := newRig(t, p, "upstream:proxy = \""+scheme+"scott:tiger@"+at+"\"")
-		if _, err := r.send(rigLogin, []string{"bob@example.net"}, "From: <"+rigLogin+">\nSubject: x\n\nhello\n"); err != nil {
+		if _, err := r.send(rigLogin, []string{"bob@example.net"},
+			"From: <"+rigLogin+">\nSubject: x\n\nhello\n"); err != nil {
 			t.Fatal(err)
 		}
 		if asked := proxy.Asked(); p.count() != 1 || !slices.Equal(asked, []string{p.address}) {
@@ -50,7 +51,8 @@ func TestProxyRefusalIsTold(t *testing.T) {
 		t.Fatalf("%q, %v", reply, err)
 	}
 	e := r.events(trace.Deferred)[0]
-	if text := e.Reply.Text; !strings.Contains(text, "the proxy http://"+at+" does not let us connect to 127.0.0.1:") || strings.Contains(text, "tiger") {
+	if text := e.Reply.Text; !strings.Contains(text, "the proxy http://"+at+" does not let us connect to 127.0.0.1:") ||
+		strings.Contains(text, "tiger") {
 		t.Errorf("the trace says %s", e.Reply)
 	}
 }

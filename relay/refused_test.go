@@ -31,7 +31,8 @@ func TestRefusalsBelowTheSessionAreTraced(t *testing.T) {
 	} {
 		r.eventually("a trace of the refused "+want.command, func() bool {
 			for _, e := range r.events(trace.Rejected) {
-				if e.Login == want.login && e.Reply.Enhanced == want.enhanced && strings.Contains(e.Detail, want.command) {
+				if e.Login == want.login && e.Reply.Enhanced == want.enhanced &&
+					strings.Contains(e.Detail, want.command) {
 					return true
 				}
 			}

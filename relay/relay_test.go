@@ -39,7 +39,8 @@ func TestHandOffAnswersWithTheUpstreamsWords(t *testing.T) {
 	if !ok {
 		t.Errorf("the message was changed:\n%s", got.data)
 	}
-	for _, field := range []string{"Received: by relay.example.com with ESMTPSA id ", "\r\nDate: ", "\r\nMessage-ID: <", "\r\nMIME-Version: 1.0\r\n"} {
+	for _, field := range []string{"Received: by relay.example.com with ESMTPSA id ", "\r\nDate: ", "\r\nMessage-ID: <",
+		"\r\nMIME-Version: 1.0\r\n"} {
 		if !strings.Contains("\r\n"+added, field) {
 			t.Errorf("the added fields lack %q:\n%s", field, added)
 		}
@@ -51,31 +52,37 @@ func TestHandOffAnswersWithTheUpstreamsWords(t *testing.T) {
 		t.Errorf("the queue has %+v, %v", stats, err)
 	}
 	delivered := r.events(trace.Delivered)[0]
-	if delivered.To != "bob@example.net" || delivered.Login != rigLogin || delivered.Upstream != "provider" || delivered.Reply.Code != 250 {
+	if delivered.To != "bob@example.net" || delivered.Login != rigLogin || delivered.Upstream != "provider" ||
+		delivered.Reply.Code != 250 {
 		t.Errorf("trace: %+v", delivered)
 	}
 }
 
 func TestWhatLeavesAndWhatStays(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
-	message := "Bcc: secret@example.org\nReturn-Path: <x@example.org>\nFrom: anna@example.com\nAuthentication-Results: relay.example.com;\n spf=pass\n" +
-		"Authentication-Results: other.example; spf=pass\nDate: Sun, 22 Nov 2026 10:00:00 +0100\nMessage-ID: <mine@example.com>\nMIME-Version: 1.0\n" +
+	message := "Bcc: secret@example.org\nReturn-Path: <x@example.org>\nFrom: " +
+		"anna@example.com\nAuthentication-Results: relay.example.com;\n spf=pass\n" +
+		"Authentication-Results: other.example; spf=pass\nDate: Sun, 22 Nov 2026 10:00:00 +0100\nMessage-ID: " +
+		"<mine@example.com>\nMIME-Version: 1.0\n" +
 		"To: bob@example.net\nX-Odd:   kept  \n\tas it is\n\nbody\n"
 	if _, err := r.send("anna@example.com", []string{"bob@example.net", "secret@example.org"}, message); err != nil {
 		t.Fatal(err)
 	}
 	data := r.provider.wait(1)[0].data
-	for _, gone := range []string{"Bcc:", "Return-Path:", "Authentication-Results: relay.example.com", "secret@example.org"} {
+	for _, gone := range []string{"Bcc:", "Return-Path:", "Authentication-Results: relay.example.com",
+		"secret@example.org"} {
 		if strings.Contains(data, gone) {
 			t.Errorf("%q left with the message:\n%s", gone, data)
 		}
 	}
-	for _, kept := range []string{"Authentication-Results: other.example; spf=pass\r\n", "Message-ID: <mine@example.com>\r\n", "X-Odd:   kept  \r\n\tas it is\r\n"} {
+	for _, kept := range []string{"Authentication-Results: other.example; spf=pass\r\n",
+		"Message-ID: <mine@example.com>\r\n", "X-Odd:   kept  \r\n\tas it is\r\n"} {
 		if strings.Count(data, kept) != 1 {
 			t.Errorf("%q is not there once:\n%s", kept, data)
 		}
 	}
-	if strings.Count(data, "\r\nDate:") != 1 || strings.Count(data, "\r\nMessage-ID:") != 1 || strings.Count(data, "\r\nMIME-Version:") != 1 {
+	if strings.Count(data, "\r\nDate:") != 1 || strings.Count(data, "\r\nMessage-ID:") != 1 ||
+		strings.Count(data, "\r\nMIME-Version:") != 1 {
 		t.Errorf("fields were doubled:\n%s", data)
 	}
 }
@@ -110,8 +117,10 @@ func TestSenderMustBelongToTheLogin(t *testing.T) {
 		{"address in the display name", "anna@example.com", "From: \"ceo@example.com\" <anna@example.com>\n", 550},
 		{"own address in the display name", "anna@example.com", "From: \"anna@example.com\" <anna@example.com>\n", 250},
 		{"folded in odd places", "anna@example.com", "From:\n anna@example.com\n", 250},
-		{"folded inside a quoted string", "anna@example.com", "From: \"x\n <ceo @evil.example> (\"\n <anna@example.com>\n", 550},
-		{"list syntax in an encoded word", "anna@example.com", "From: =?utf-8?q?=22ceo=22=40evil.example=2C?= <anna@example.com>\n", 550},
+		{"folded inside a quoted string", "anna@example.com",
+			"From: \"x\n <ceo @evil.example> (\"\n <anna@example.com>\n", 550},
+		{"list syntax in an encoded word", "anna@example.com", "From: =?utf-8?q?=22ceo=22=40evil.example=2C?= " +
+			"<anna@example.com>\n", 550},
 		{"address in two words of a name", "anna@example.com", "From: \"ceo@\"evil.example <anna@example.com>\n", 550},
 		{"raw Latin-1", "anna@example.com", "From: J\xfcrgen <anna@example.com>\n", 250},
 		{"folded to hide", "anna@example.com", "From: anna@example.com,\n ceo@example.com\n", 550},
@@ -134,7 +143,8 @@ func TestUnlistedSenderIsRewritten(t *testing.T) {
 	r := newRig(t, newProvider(t), `[[policy]]
 		senders = ["scans@example.com"]
 		unlisted_sender = "rewrite"`)
-	if _, err := r.send("mfp@printer.local", []string{"bob@example.net"}, "From: The MFP <mfp@printer.local>\nTo: bob@example.net\n\nscan\n"); err != nil {
+	if _, err := r.send("mfp@printer.local", []string{"bob@example.net"},
+		"From: The MFP <mfp@printer.local>\nTo: bob@example.net\n\nscan\n"); err != nil {
 		t.Fatal(err)
 	}
 	got := r.provider.wait(1)[0]
@@ -142,7 +152,8 @@ func TestUnlistedSenderIsRewritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.from != "scans@example.com" || !strings.Contains(h.Header.Get("From"), "<scans@example.com>") || !strings.Contains(h.Header.Get("Reply-To"), "mfp@printer.local") {
+	if got.from != "scans@example.com" || !strings.Contains(h.Header.Get("From"), "<scans@example.com>") ||
+		!strings.Contains(h.Header.Get("Reply-To"), "mfp@printer.local") {
 		t.Errorf("from %s, header:\n%v", got.from, h.Header)
 	}
 }
@@ -223,7 +234,8 @@ func TestPartialRefusalQueuesTheRestAndReports(t *testing.T) {
 	messages := p.wait(2)
 	report := messages[1]
 	if report.from != "" || report.to[0] != "anna@example.com" || !strings.Contains(report.data, "gone@example.net") ||
-		!strings.Contains(report.data, "multipart/report") || strings.Contains(report.data, "Final-Recipient: rfc822;bob") {
+		!strings.Contains(report.data, "multipart/report") ||
+		strings.Contains(report.data, "Final-Recipient: rfc822;bob") {
 		t.Errorf("report: %+v", report)
 	}
 	r.eventually("an empty queue", func() bool { return len(r.queued()) == 0 })
@@ -246,10 +258,12 @@ func TestNoReportAboutANullReversePath(t *testing.T) {
 		t.Errorf("failed: %+v", failed)
 	}
 	r.eventually("an empty queue", func() bool { return len(r.queued()) == 0 })
-	if told := r.events(trace.Report); len(told) != 1 || !strings.Contains(told[0].Detail, "withheld: the reverse-path is null") {
+	if told := r.events(trace.Report); len(told) != 1 || !strings.Contains(told[0].Detail,
+		"withheld: the reverse-path is null") {
 		t.Errorf("the trace tells of %+v", told)
 	}
-	if got := p.wait(1); len(got) != 1 || got[0].from != "" || len(got[0].to) != 1 || got[0].to[0] != "bob@example.net" {
+	if got := p.wait(1); len(got) != 1 || got[0].from != "" || len(got[0].to) != 1 ||
+		got[0].to[0] != "bob@example.net" {
 		t.Errorf("the provider got %+v", got)
 	}
 }
@@ -401,7 +415,8 @@ func TestHeldMailIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := send(); code(err) != 452 || !strings.Contains(err.Error(), "max_held = 2") || !strings.Contains(err.Error(), "released or deleted") {
+	if err := send(); code(err) != 452 || !strings.Contains(err.Error(), "max_held = 2") ||
+		!strings.Contains(err.Error(), "released or deleted") {
 		t.Fatalf("over max_held: %v", err)
 	}
 	if e := r.events(trace.Rejected); e[0].Reply.Code != 452 || !strings.Contains(e[0].Reply.Text, "max_held") {
@@ -455,11 +470,13 @@ func TestSignaturesVerify(t *testing.T) {
 		if records[k.RecordName()], err = k.Record(); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: alg, PEM: string(pem), Created: time.Now()}); err != nil {
+		if err := s.AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: alg,
+			PEM: string(pem), Created: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.eventually("keys in force", func() bool { return len(r.server.state.Load().routes.Ring.For("sub.example.com")) == 2 })
+	r.eventually("keys in force",
+		func() bool { return len(r.server.state.Load().routes.Ring.For("sub.example.com")) == 2 })
 	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
 		t.Fatal(err)
 	}
@@ -489,7 +506,8 @@ func TestSignatureThatFailsDefers(t *testing.T) {
 	st := *r.server.state.Load()
 	routes := *st.routes
 	st.routes = &routes
-	routes.Ring = sign.NewRing([]sign.Key{{Domain: "example.com", Selector: "s", Signer: brokenSigner{signer.Public()}}})
+	routes.Ring = sign.NewRing([]sign.Key{{Domain: "example.com", Selector: "s",
+		Signer: brokenSigner{signer.Public()}}})
 	r.server.state.Store(&st)
 	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
 	if err != nil || !strings.Contains(reply, "queued as") {
@@ -498,7 +516,8 @@ func TestSignatureThatFailsDefers(t *testing.T) {
 	if q := r.queued(); len(q) != 1 || q[0].LastReply.Enhanced != "4.7.5" {
 		t.Errorf("queue: %+v", q)
 	}
-	if e := r.events(trace.Deferred)[0]; e.Stage != string(mail.StageSign) || !strings.Contains(e.Detail, "the key is gone") {
+	if e := r.events(trace.Deferred)[0]; e.Stage != string(mail.StageSign) ||
+		!strings.Contains(e.Detail, "the key is gone") {
 		t.Errorf("the trace says %+v", e)
 	}
 	if n := r.provider.count(); n != 0 {
@@ -647,7 +666,8 @@ func TestRatesOfAnUpstreamSurviveARestart(t *testing.T) {
 	p := newProvider(t)
 	r := newRig(t, p, `upstream:rate = ["2 messages/day"]`)
 	for range 2 {
-		if reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil || !strings.Contains(reply, "taken by") {
+		if reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil ||
+			!strings.Contains(reply, "taken by") {
 			t.Fatalf("reply %q, %v", reply, err)
 		}
 	}

@@ -314,7 +314,8 @@ func (r *rig) addUser(u auth.User) {
 // client returns a client that is logged in.
 func (r *rig) client(login string) *smtp.Client {
 	r.t.Helper()
-	c, err := smtp.DialStartTLS(r.server.Addresses()["submission"], &tls.Config{ServerName: "localhost", RootCAs: r.roots})
+	c, err := smtp.DialStartTLS(r.server.Addresses()["submission"],
+		&tls.Config{ServerName: "localhost", RootCAs: r.roots})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -13,8 +13,8 @@ import (
 	"postern/relay/upstream"
 )
 
-// One mailbox sends for ten people, and the provider denies it one of them, with 5yz behind the final dot: that person's mail is
-// kept and nothing bounces, and the mail of the others flows.
+// One mailbox sends for ten people, and the provider denies it one of them, with 5yz behind the final dot: that
+// person's mail is kept and nothing bounces, and the mail of the others flows.
 func TestDeniedSenderKeepsItsMail(t *testing.T) {
 	t.Parallel()
 	const each = 5
@@ -22,7 +22,9 @@ func TestDeniedSenderKeepsItsMail(t *testing.T) {
 	allow := func(but string) fakeprovider.Regime {
 		return fakeprovider.Regime{SendAs: func(_, from string) bool { return from != but }}
 	}
-	r := newOAuthRig(t, fakeprovider.SMTPOptions{Messages: 1000}, "provider = \"microsoft365\"\nrate = [\"1000 messages/minute\"]", "", func(r *oauthRig) { r.smtp.Set(allow(denied)) })
+	r := newOAuthRig(t, fakeprovider.SMTPOptions{Messages: 1000},
+		"provider = \"microsoft365\"\nrate = [\"1000 "+
+			"messages/minute\"]", "", func(r *oauthRig) { r.smtp.Set(allow(denied)) })
 	r.push(each)
 	others := each * (len(people) - 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
@@ -68,7 +70,8 @@ func TestDeniedSenderKeepsItsMail(t *testing.T) {
 func (r *oauthRig) wantDeferred(from string) {
 	r.t.Helper()
 	for _, e := range r.events(trace.Deferred) {
-		if e.From == from && e.Rule == "send-as-denied" && e.Class == mail.AccountFault.String() && strings.Contains(e.Reply.Text, "SendAsDenied") {
+		if e.From == from && e.Rule == "send-as-denied" && e.Class == mail.AccountFault.String() &&
+			strings.Contains(e.Reply.Text, "SendAsDenied") {
 			return
 		}
 	}

@@ -1,5 +1,5 @@
-// Package relay is the server: it joins listeners, logins, policy, queue and upstreams to the path of a
-// message that docs/flow.md describes.
+// Package relay is the server: it wires the rooms that docs/flow.md leads through (wire, submission, queue, outbound,
+// monitor), runs them, reloads their configuration, and decides nothing itself.
 //
 // Failure semantics: a client gets 250 only when the upstream has taken the message or the store has
 // committed it. New refuses to make a server of a configuration, key or certificate that it cannot use
@@ -63,6 +63,7 @@ type Server struct {
 	began   time.Time
 
 	store      *relaystore.Store
+	opened     map[string]int64 // its generations before anything was read; then of watchStore
 	journal    *relaystore.Journal
 	spool      *spool.Spool
 	trace      *trace.Recorder
@@ -129,8 +130,8 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.outbound = outbound.New(outbound.Options{
-		Routes: func() *outbound.Routes { return s.state.Load().routes }, Store: s.store, Changed: func() { s.queue.Wake() },
-		Stopping: s.draining, Logger: s.log, Metrics: s.registry,
+		Routes: func() *outbound.Routes { return s.state.Load().routes },
+		Store:  s.store, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log, Metrics: s.registry,
 	})
 	st, err := s.newState(ctx, c, nil)
 	if err != nil {
@@ -140,14 +141,15 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	st.routes.Run()
 	s.queue = s.newQueue(c)
 	s.submission = submission.New(s.deliveries, submission.Options{
-		Settings: func() *submission.Settings { return s.state.Load().settings }, Accounts: s.accounts, AccountDelay: 2 * storePoll,
-		Limiter: s.limiter, Room: s.room, Spool: s.spool, Queue: s.queue, List: s.store.List, Outbound: s.outbound,
+		Settings: func() *submission.Settings { return s.state.Load().settings },
+		Accounts: s.accounts, AccountDelay: 2 * storePoll, Limiter: s.limiter, Room: s.room, Spool: s.spool, Queue: s.queue, List: s.store.List, Outbound: s.outbound,
 		Result: s.result, Stopping: s.draining, Trace: s.trace, Logger: s.log, Metrics: s.registry,
 	})
 	s.listeners = &listeners{options: s.wireOptions, sessions: s.deliveries, log: s.log,
 		fail: func(err error) { s.fail(err) }}
 	s.registry.MustRegister(collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s.store, s.listeners, s.inForce, s.trace, s.certs})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&gauges{s.store, s.listeners, s.inForce, s.trace, s.certs})
 	return s, nil
 }
 
@@ -160,6 +162,10 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.opened, err = s.store.Generations(ctx); err != nil {
+		return err
+	}
+	s.opened[relaystore.TopicTraceAsked] = s.opened[relaystore.TopicTraceAnswered] // asked before we listened
 	if s.journal, err = relaystore.OpenJournal(c.DataDir); err != nil {
 		return err
 	}
@@ -227,8 +233,8 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}()
 	past := &history{store: s.store, bounds: func() config.Store { return s.state.Load().config.Store }, log: s.log}
 	for _, work := range []func(context.Context){
-		s.watchCertificates, s.monitor.Run, s.limiter.Run, s.trace.Run, s.watchStore, s.watchConfig, past.run,
-		s.serveAdmin, s.listenStatus(),
+		s.watchCertificates, s.monitor.Run, s.limiter.Run, s.trace.Run, s.watchStore, s.watchConfig,
+		past.run, s.serveAdmin, s.listenStatus(),
 	} {
 		rest.Go(func() { work(background) })
 	}
@@ -367,7 +373,8 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		c := s.state.Load().config
 		return append([]string{c.Hostname}, c.Admin.Names...)
 	}
-	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry, Names: names,
+	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry,
+		Names:  names,
 		Logger: s.log})
 	if err != nil {
 		s.log.Error("admin stopped", "err", err)

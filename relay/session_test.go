@@ -137,8 +137,8 @@ func TestOpenTransactionEndsWithItsAccount(t *testing.T) {
 	}
 }
 
-// TestReloadHoldsForOpenSessions: whatever a policy sets is what the configuration in force at MAIL says, also for those who
-// logged in under another.
+// TestReloadHoldsForOpenSessions: whatever a policy sets is what the configuration in force at MAIL says, also for
+// those who logged in under another.
 func TestReloadHoldsForOpenSessions(t *testing.T) {
 	rule := func(lines string) string { return "[[policy]]\n" + lines }
 	for name, test := range map[string]struct {
@@ -151,13 +151,16 @@ func TestReloadHoldsForOpenSessions(t *testing.T) {
 			from: "ceo@example.com", old: "250", now: "550 5.7.1"},
 		"senders, widened": {before: rule(`senders = ["anna@example.com"]`), after: rule(`senders = ["*@example.com"]`),
 			from: "ceo@example.com", old: "550 5.7.1", now: "250"},
-		"recipients":      {after: rule(`recipients = ["!*@example.net"]`), old: "250", now: "550 5.7.1"},
-		"limits":          {after: rule(`limits = ["1 messages/hour"]`), old: "250", now: "452 4.7.1", runs: 2},
-		"limits, widened": {before: rule(`limits = ["1 messages/hour"]`), after: rule(`limits = ["100 messages/hour"]`), old: "250", now: "250", runs: 40},
-		"over_limit": {before: rule("limits = [\"1 messages/hour\"]"), after: rule("limits = [\"1 messages/hour\"]\nover_limit = \"refuse\""),
-			old: "250", now: "550 5.7.1"},
+		"recipients": {after: rule(`recipients = ["!*@example.net"]`), old: "250", now: "550 5.7.1"},
+		"limits":     {after: rule(`limits = ["1 messages/hour"]`), old: "250", now: "452 4.7.1", runs: 2},
+		"limits, widened": {before: rule(`limits = ["1 messages/hour"]`), after: rule(`limits = ["100 messages/hour"]`),
+			old: "250", now: "250", runs: 40},
+		"over_limit": {before: rule("limits = [\"1 messages/hour\"]"),
+			after: rule("limits = [\"1 messages/hour\"]\nover_limit = \"refuse\""),
+			old:   "250", now: "550 5.7.1"},
 		"max_held": {before: rule("limits = [\"1 messages/hour\"]\nover_limit = \"hold\""),
-			after: rule("limits = [\"1 messages/hour\"]\nover_limit = \"hold\"\nmax_held = 1"), old: "250", now: "452 4.7.1", runs: 2},
+			after: rule("limits = [\"1 messages/hour\"]\nover_limit = \"hold\"\nmax_held = " +
+				"1"), old: "250", now: "452 4.7.1", runs: 2},
 		"unlisted_sender": {after: rule("senders = [\"anna@example.com\"]\nunlisted_sender = \"rewrite\""),
 			from: "root@nas.local", old: "550 5.7.1", now: "250"},
 		"unlisted_sender, no address": {after: rule("senders = [\"anna@example.com\"]\nunlisted_sender = \"rewrite\""),
@@ -165,8 +168,10 @@ func TestReloadHoldsForOpenSessions(t *testing.T) {
 		"unlisted_sender, taken back": {before: rule("senders = [\"anna@example.com\"]\nunlisted_sender = \"rewrite\""),
 			after: rule(`senders = ["anna@example.com"]`), from: "root", old: "250", now: "501"},
 		"groups": {before: "[[policy]]\ngroups = [\"staff\"]\nsenders = [\"ceo@example.com\"]",
-			after: "[[policy]]\ngroups = [\"board\"]\nsenders = [\"ceo@example.com\"]", from: "ceo@example.com", old: "250", now: "550 5.7.1"},
-		"size":           {after: "listener:max_message_size = \"64KB\"", old: "250", now: "552 5.3.4", to: "SIZE=70000"},
+			after: "[[policy]]\ngroups = [\"board\"]\nsenders = " +
+				"[\"ceo@example.com\"]", from: "ceo@example.com", old: "250", now: "550 5.7.1"},
+		"size": {after: "listener:max_message_size = \"64KB\"", old: "250", now: "552 5.3.4",
+			to: "SIZE=70000"},
 		"max_recipients": {after: "listener:max_recipients = 1", old: "250", now: "452 4.5.3", to: "second"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -224,8 +229,8 @@ func (c *rawClient) submit(from, extra string) string {
 	return "250"
 }
 
-// TestTransactionKeepsItsConfiguration: a reload in the middle of a transaction changes nothing of it, so that one message is
-// judged by one configuration; the next one is judged by the new.
+// TestTransactionKeepsItsConfiguration: a reload in the middle of a transaction changes nothing of it, so that one
+// message is judged by one configuration; the next one is judged by the new.
 func TestTransactionKeepsItsConfiguration(t *testing.T) {
 	for when, end := range moments {
 		t.Run(when, func(t *testing.T) {
@@ -249,8 +254,8 @@ func TestTransactionKeepsItsConfiguration(t *testing.T) {
 	}
 }
 
-// TestSessionEndsWithItsListener: a client that was let in by its network has nothing but that; a listener that would not let
-// it in now lets it send no more, not even what is on its way.
+// TestSessionEndsWithItsListener: a client that was let in by its network has nothing but that; a listener that would
+// not let it in now lets it send no more, not even what is on its way.
 func TestSessionEndsWithItsListener(t *testing.T) {
 	const network = `listener:auth = "network"
 		listener:networks = ["127.0.0.0/8"]
@@ -303,7 +308,8 @@ func TestHistoryIsTrimmedWhileRunning(t *testing.T) {
 	const refused, accepted = 16_000, 500
 	var events []trace.Event
 	for i := range refused {
-		events = append(events, trace.Event{Kind: trace.Rejected, Login: "anna@example.com", Detail: strings.Repeat("x", 700)})
+		events = append(events, trace.Event{Kind: trace.Rejected, Login: "anna@example.com",
+			Detail: strings.Repeat("x", 700)})
 		if i%(refused/accepted) == 0 {
 			events = append(events, trace.Event{Kind: trace.Delivered, Login: "ben@example.com", To: "bob@example.net"})
 		}
@@ -315,7 +321,8 @@ func TestHistoryIsTrimmedWhileRunning(t *testing.T) {
 		told, _ := r.refusals(trace.Rejected)
 		return told < refused*3/4 && strings.Contains(r.log.String(), "history_size=10MB")
 	})
-	if n, err := s.Events(t.Context(), trace.Query{Login: "ben@example.com", Limit: refused}); err != nil || len(n) != accepted {
+	if n, err := s.Events(t.Context(), trace.Query{Login: "ben@example.com", Limit: refused}); err != nil ||
+		len(n) != accepted {
 		t.Errorf("%d deliveries are left of %d, %v", len(n), accepted, err)
 	}
 }

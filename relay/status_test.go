@@ -30,7 +30,8 @@ func TestStatusOfAPausedUpstream(t *testing.T) {
 		return refusal(535, smtp.EnhancedCode{5, 7, 8}, "wrong, said the provider, is "+password)
 	}
 	r := newRig(t, p, "[delivery]\nretry = [\"1s\"]\n")
-	if got := r.asked(); !got.OK || got.Phase != status.Serving || got.Upstreams[0].State != status.Works || len(got.Listeners) != 1 ||
+	if got := r.asked(); !got.OK || got.Phase != status.Serving || got.Upstreams[0].State != status.Works ||
+		len(got.Listeners) != 1 ||
 		len(got.Certificates) != 2 || got.Certificates[0].DaysLeft != 824 || got.Listeners[0].Certificate == "" {
 		t.Errorf("at first: %+v", got)
 	}
@@ -40,8 +41,10 @@ func TestStatusOfAPausedUpstream(t *testing.T) {
 	r.eventually("a pause, and mail that sleeps", func() bool { return len(r.asked().Queue.Sleeping) == 1 })
 	got := r.asked()
 	up := got.Upstreams[0]
-	if got.OK || up.State != status.Paused || up.Waiting != 1 || !strings.Contains(got.Summary, "No mail can leave: provider is paused for") ||
-		!strings.Contains(up.Identities[0].Reply, "535 5.7.8 wrong, said the provider") || up.Identities[0].NextTry.IsZero() {
+	if got.OK || up.State != status.Paused || up.Waiting != 1 ||
+		!strings.Contains(got.Summary, "No mail can leave: provider is paused for") ||
+		!strings.Contains(up.Identities[0].Reply, "535 5.7.8 wrong, said the provider") ||
+		up.Identities[0].NextTry.IsZero() {
 		t.Errorf("%+v", got)
 	}
 	if w := got.Queue.Sleeping[0]; w.Messages != 1 || w.Upstream != "provider" || got.Queue.Waiting != 1 {
@@ -63,7 +66,8 @@ func TestStatusOfAPausedUpstream(t *testing.T) {
 func TestStatusIsBounded(t *testing.T) {
 	t.Parallel()
 	denied := people[3]
-	r := newOAuthRig(t, fakeprovider.SMTPOptions{Messages: 1000}, "provider = \"microsoft365\"\nrate = [\"1000 messages/minute\"]", "",
+	r := newOAuthRig(t, fakeprovider.SMTPOptions{Messages: 1000},
+		"provider = \"microsoft365\"\nrate = [\"1000 messages/minute\"]", "",
 		func(r *oauthRig) {
 			r.smtp.Set(fakeprovider.Regime{SendAs: func(_, from string) bool { return from != denied }})
 		})

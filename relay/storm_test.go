@@ -31,7 +31,8 @@ func (s *strange) refuse(received) error {
 		return nil
 	}
 	s.n++
-	return refusal(554, smtp.EnhancedCode{5, 0, 0}, fmt.Sprintf("the wind blows from the north today, ref %x-%d", s.n*7919, s.n))
+	return refusal(554, smtp.EnhancedCode{5, 0, 0}, fmt.Sprintf("the wind blows from the north today, ref %x-%d",
+		s.n*7919, s.n))
 }
 
 func (s *strange) end() {
@@ -57,13 +58,15 @@ func newStormRig(t *testing.T, p *provider, extra string) *rig {
 	return r
 }
 
-// sendAll submits messages of all colleagues, one after the other, and returns those that were refused and those that were not.
+// sendAll submits messages of all colleagues, one after the other, and returns those that were refused and those that
+// were not.
 func (r *rig) sendAll(count int) (refused, taken []string) {
 	r.t.Helper()
 	for n := range count {
 		c := r.client(colleague(n))
 		subject := fmt.Sprintf("message-%d.", n)
-		_, err := sendOn(c, colleague(n), []string{fmt.Sprintf("b@customer%d.example", n%7)}, "From: "+colleague(n)+"\nSubject: "+subject+"\n\nhello\n")
+		_, err := sendOn(c, colleague(n), []string{fmt.Sprintf("b@customer%d.example", n%7)},
+			"From: "+colleague(n)+"\nSubject: "+subject+"\n\nhello\n")
 		c.Close()
 		switch code(err) {
 		case 250:
@@ -92,8 +95,9 @@ func (p *provider) arrived(subjects []string) map[string]int {
 	return count
 }
 
-// The provider blocks the account in unknown words: at most five messages are refused, all others are kept, the identity pauses,
-// and the alert has the rule to write. When the block is over every message that was kept arrives, once.
+// The provider blocks the account in unknown words: at most five messages are refused, all others are kept, the
+// identity pauses, and the alert has the rule to write. When the block is over every message that was kept arrives,
+// once.
 func TestAnUnknownBlockCostsFiveBounces(t *testing.T) {
 	t.Parallel()
 	hook, p, block := newReceiver(t), newProvider(t), &strange{}
@@ -106,13 +110,15 @@ func TestAnUnknownBlockCostsFiveBounces(t *testing.T) {
 	}
 	d := hook.wait(r, alert.UpstreamPaused, "upstream provider as relay", 1)
 	rule := d.Details["rule"]
-	for _, want := range []string{"the wind blows from the north", "[[upstream.rule]]", `class = "account-fault"`, "the.*wind.*blows", `named "provider"`} {
+	for _, want := range []string{"the wind blows from the north", "[[upstream.rule]]", `class = "account-fault"`,
+		"the.*wind.*blows", `named "provider"`} {
 		if !strings.Contains(d.Summary, want) || strings.Count(d.Text, want) == 0 {
 			t.Errorf("the alert lacks %q: %s", want, d.Text)
 		}
 	}
 	kept := r.events(trace.Deferred)
-	if e := kept[0]; e.Rule != upstream.RuleStorm || e.Class != mail.AccountFault.String() || !strings.Contains(e.Detail, "not believed") || e.Reply.Code != 554 {
+	if e := kept[0]; e.Rule != upstream.RuleStorm || e.Class != mail.AccountFault.String() ||
+		!strings.Contains(e.Detail, "not believed") || e.Reply.Code != 554 {
 		t.Errorf("the trace says %+v", e)
 	}
 	if n := len(r.events(trace.Failed)); n != len(refused) {
@@ -120,7 +126,8 @@ func TestAnUnknownBlockCostsFiveBounces(t *testing.T) {
 	}
 
 	// The rule of the alert is one that relay.toml takes, and nothing fails by it.
-	r.write("upstream:max_connections = 7\n" + strings.ReplaceAll("\n"+rule, "\n", "\nupstream:") + "\n" + retry + hook.block())
+	r.write("upstream:max_connections = 7\n" + strings.ReplaceAll("\n"+rule, "\n", "\nupstream:") + "\n" + retry +
+		hook.block())
 	if _, err := config.Load(r.path()); err != nil {
 		t.Errorf("%v\n%s", err, rule)
 	}
@@ -189,7 +196,8 @@ func TestARuleSendsBackWhatWasKept(t *testing.T) {
 	const retry = "[delivery]\nretry = [\"1s\"]\n"
 	r := newStormRig(t, p, retry)
 	_, taken := r.sendAll(10)
-	r.write("upstream:[[upstream.rule]]\nupstream:name = \"mine\"\nupstream:stages = [\"dot\"]\nupstream:text = \"wind\"\nupstream:class = \"message-fault\"\n" + retry)
+	r.write("upstream:[[upstream.rule]]\nupstream:name = \"mine\"\nupstream:stages = [\"dot\"]\nupstream:text = " +
+		"\"wind\"\nupstream:class = \"message-fault\"\n" + retry)
 	if err := r.server.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +232,8 @@ func TestANewsletterIsNoStorm(t *testing.T) {
 		if n%3 == 0 || n > 40 { // and many at its end
 			local, want = "gone", 550
 		}
-		_, err := sendOn(c, rigLogin, []string{fmt.Sprintf("%s%d@customer%d.example", local, n, n%9)}, fmt.Sprintf("From: %s\nSubject: %d\n\nnews\n", rigLogin, n))
+		_, err := sendOn(c, rigLogin, []string{fmt.Sprintf("%s%d@customer%d.example", local, n, n%9)},
+			fmt.Sprintf("From: %s\nSubject: %d\n\nnews\n", rigLogin, n))
 		if code(err) != want {
 			t.Fatalf("message %d: %v, want %d", n, err, want)
 		}

@@ -13,12 +13,14 @@ import (
 func TestMailWaitsForAToken(t *testing.T) {
 	r := newOAuthRig(t, fakeprovider.SMTPOptions{}, "max_connections = 3", "", func(r *oauthRig) {
 		r.smtp.Set(fakeprovider.Regime{SendAs: func(string, string) bool { return true }})
-		r.login.Fail(fakeprovider.Fault{Endpoint: "token", AADSTS: 7000222, Error: "invalid_client", Description: "The provided client secret keys are expired."})
+		r.login.Fail(fakeprovider.Fault{Endpoint: "token", AADSTS: 7000222, Error: "invalid_client",
+			Description: "The provided client secret keys are expired."})
 	})
 	r.push(1)
 	r.eventually("a paused upstream", func() bool {
 		states := r.server.state.Load().routes.Upstreams[0].States()
-		return len(states) == 1 && states[0].Status == "paused" && strings.Contains(states[0].Reply.Text, "the client secret has expired")
+		return len(states) == 1 && states[0].Status == "paused" &&
+			strings.Contains(states[0].Reply.Text, "the client secret has expired")
 	})
 	if n := r.smtp.Counts().Connections; n != 0 {
 		t.Errorf("%d connections without a token", n)

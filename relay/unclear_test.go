@@ -10,13 +10,14 @@ import (
 	"postern/relay/trace"
 )
 
-// A provider that takes a message and never says so gets three copies, with a restart between them, and the sender a report that
-// does not say "failed".
+// A provider that takes a message and never says so gets three copies, with a restart between them, and the sender a
+// report that does not say "failed".
 func TestUnclearDeliveryByGraph(t *testing.T) {
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, "", "", "")
 	r.graph.Fail(fakeprovider.GraphFault{Status: 504, Code: "UnknownError", AfterWork: true, Times: queue.MaxDoubts})
 	from := people[0]
-	reply, err := sendOn(r.client(from), from, []string{"zoe@example.net"}, "From: <"+from+">\nTo: <zoe@example.net>\nMessage-ID: <1@contoso.example>\nSubject: hi\n\nhello\n")
+	reply, err := sendOn(r.client(from), from, []string{"zoe@example.net"},
+		"From: <"+from+">\nTo: <zoe@example.net>\nMessage-ID: <1@contoso.example>\nSubject: hi\n\nhello\n")
 	if err != nil || !strings.Contains(reply, "queued") {
 		t.Fatalf("%q, %v", reply, err)
 	}
@@ -40,7 +41,8 @@ func TestUnclearDeliveryByGraph(t *testing.T) {
 	}
 	r.eventually("a report", func() bool { return len(r.graph.Arrivals()) == queue.MaxDoubts+1 })
 	report := string(r.graph.Arrivals()[queue.MaxDoubts].MIME)
-	if !strings.Contains(report, "Action: delayed") || strings.Contains(report, "Action: failed") || !strings.Contains(report, "It was sent 3 times") {
+	if !strings.Contains(report, "Action: delayed") || strings.Contains(report, "Action: failed") ||
+		!strings.Contains(report, "It was sent 3 times") {
 		t.Errorf("the report:\n%s", report)
 	}
 }

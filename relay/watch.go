@@ -19,8 +19,7 @@ const (
 // watchStore looks for what the command line changed (accounts, keys, queue, grants) or asks for, saves lockouts, and
 // looks whether there is room for mail.
 func (s *Server) watchStore(ctx context.Context) {
-	seen, _ := s.store.Generations(ctx)
-	seen[relaystore.TopicTraceAsked] = seen[relaystore.TopicTraceAnswered]
+	seen := s.opened
 	slow, fast := time.NewTicker(storePoll), time.NewTicker(changePoll)
 	defer slow.Stop()
 	defer fast.Stop()
@@ -125,7 +124,7 @@ func (s *Server) watchCertificates(ctx context.Context) {
 	}
 }
 
-// watchConfig reloads when a file that the configuration was read from has changed and settled.
+// watchConfig reloads when a file that the configuration was read from has changed and is whole.
 func (s *Server) watchConfig(ctx context.Context) {
 	if s.options.Load == nil {
 		return

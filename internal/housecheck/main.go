@@ -50,8 +50,8 @@ var budgets = []struct {
 	rule rule
 	max  int
 }{
-	{longFiles, 0}, {longFuncs, 0}, {longestFns, 0}, {wideLines, 1213}, {wideInTests, 1341},
-	{bigTypes, 19}, {sleeps, 6}, {copies, 40},
+	{longFiles, 0}, {longFuncs, 0}, {longestFns, 0}, {wideLines, 360}, {wideInTests, 559},
+	{bigTypes, 18}, {sleeps, 6}, {copies, 40},
 }
 
 // finding is a place that breaks a rule: a line, or a file, function or method with its lines.

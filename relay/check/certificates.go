@@ -30,7 +30,8 @@ func checkCertificates(c *config.Config) []config.Problem {
 	return problems
 }
 
-// certificatesBeside judges the certificates of a configuration that is wrong elsewhere, so that a person mends both in one round.
+// certificatesBeside checks the certificates of a configuration that is wrong elsewhere, so that a person mends both in
+// one round.
 func certificatesBeside(path string) []config.Problem {
 	c, _ := config.Read(path)
 	if c == nil || c.TLS.CertFile == "" || c.TLS.KeyFile == "" {

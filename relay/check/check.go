@@ -1,3 +1,5 @@
+// Package check says what is wrong or unwise about a configuration, and about this machine for it, without starting or
+// making anything. What it calls a problem is what relay.New refuses.
 package check
 
 import (
@@ -55,12 +57,13 @@ func Config(ctx context.Context, path string) (*config.Config, []config.Problem)
 	return c, append(problems, taken...)
 }
 
-// Warnings says what New takes though it is unwise, and what it logs in with or presents that ends soon, or has ended. c is right
-// by Check.
+// Warnings says what New takes though it is unwise, and what it logs in with or presents that ends soon, or has ended.
+// c is right by Check.
 func Warnings(c *config.Config, now time.Time) []config.Problem {
 	warnings := c.Warnings()
 	add := func(key, format string, args ...any) { warnings = append(warnings, c.Problem(key, format, args...)) }
-	if infos, err := certs.Check(c.CertOptions(slog.New(slog.DiscardHandler)), now); err == nil && c.TLS.CertFile != "" {
+	if infos, err := certs.Check(c.CertOptions(slog.New(slog.DiscardHandler)), now); err == nil &&
+		c.TLS.CertFile != "" {
 		for _, info := range infos {
 			for _, w := range info.Warnings {
 				add("tls.cert_file", "%s", w)
@@ -68,19 +71,23 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 		}
 	}
 	if info, err := os.Stat(c.DataDir); err == nil && info.Mode().Perm()&0o055 != 0 {
-		add("data_dir", "%s is open to other users of this machine (mode %04o); run: chmod 700 %s", c.DataDir, info.Mode().Perm(), c.DataDir)
+		add("data_dir", "%s is open to other users of this machine (mode %04o); run: chmod 700 %s", c.DataDir,
+			info.Mode().Perm(), c.DataDir)
 	}
 	_, rights := checkAddresses(c)
 	warnings = slices.Concat(warnings, rights, checkRoom(c), checkStored(context.Background(), c), weakFiles(c))
 	for i, u := range c.Upstreams {
 		key := fmt.Sprintf("upstream[%d]", i+1)
-		if end, err := outbound.CertificateEnd(u.CertFile); u.CertFile != "" && err == nil && end.Sub(now) <= monitor.ExpiryAhead {
-			add(key+".cert_file", "%s %s, and the provider takes no mail with it then; renew it", u.CertFile, monitor.EndsInWords(end, now))
+		if end, err := outbound.CertificateEnd(u.CertFile); u.CertFile != "" && err == nil &&
+			end.Sub(now) <= monitor.ExpiryAhead {
+			add(key+".cert_file", "%s %s, and the provider takes no mail with it then; renew it", u.CertFile,
+				monitor.EndsInWords(end, now))
 		}
 		expiries, _ := outbound.Expiries(u, now) // Check has seen the error
 		for _, e := range expiries {
 			if e.Soon {
-				add(key+".oauth", "the %s %s, and without it no mail leaves there; %s", e.What, monitor.EndsInWords(e.At, now), e.Fix)
+				add(key+".oauth", "the %s %s, and without it no mail leaves there; %s", e.What,
+					monitor.EndsInWords(e.At, now), e.Fix)
 			}
 		}
 	}
@@ -118,7 +125,8 @@ func checkParent(dir string) error {
 		return nil
 	}
 	if _, err := os.Stat(filepath.Dir(dir)); err != nil {
-		return fmt.Errorf("%s does not exist; make it, the first start makes only the last part of the path", filepath.Dir(dir))
+		return fmt.Errorf("%s does not exist; make it, the first start makes only the last part of the path",
+			filepath.Dir(dir))
 	}
 	return nil
 }

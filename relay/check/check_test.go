@@ -19,8 +19,10 @@ func TestWarningsOfWhatEnds(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	for expires, want := range map[string]string{
 		"2026-12-30": "",
-		"2026-12-10": "upstream[1].oauth: the client secret ends on 2026-12-10, in 17 days, and without it no mail leaves there; make a new client secret for application",
-		"2026-11-20": "upstream[1].oauth: the client secret ended on 2026-11-20, and without it no mail leaves there; make a new client secret for application",
+		"2026-12-10": "upstream[1].oauth: the client secret ends on 2026-12-10, in 17 days, and without it no mail " +
+			"leaves there; make a new client secret for application",
+		"2026-11-20": "upstream[1].oauth: the client secret ended on 2026-11-20, and without it no mail leaves " +
+			"there; make a new client secret for application",
 	} {
 		path := filepath.Join(t.TempDir(), "relay.toml")
 		text := fmt.Sprintf(`hostname = "relay.example.com"
@@ -44,7 +46,8 @@ expires = %q
 			t.Fatal(problems)
 		}
 		said := linesOf(Warnings(c, now))
-		if want == "" && said != "" || !strings.Contains(said, want) || strings.Contains(said, "hunter2") || strings.Contains(said, "client_secret_expires") {
+		if want == "" && said != "" || !strings.Contains(said, want) || strings.Contains(said, "hunter2") ||
+			strings.Contains(said, "client_secret_expires") {
 			t.Errorf("%s: %s", expires, said)
 		}
 	}
@@ -54,7 +57,8 @@ func TestWarningsOfCertificates(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	now := time.Now()
-	leaf := testkit.NewCA(t).Leaf(testkit.LeafOptions{Names: []string{"mail.example.com"}, NotAfter: now.Add(40 * 24 * time.Hour)})
+	leaf := testkit.NewCA(t).Leaf(testkit.LeafOptions{Names: []string{"mail.example.com"},
+		NotAfter: now.Add(40 * 24 * time.Hour)})
 	path := filepath.Join(dir, "relay.toml")
 	text := fmt.Sprintf(`hostname = "relay.example.com"
 data_dir = "data"
@@ -80,10 +84,12 @@ key_file = %q
 	}
 	soon := "upstream[1].cert_file: " + leaf.CertFile + " ends on " + end.UTC().Format(time.DateOnly) + ", in 47 hours"
 	const name = "tls.cert_file: it covers mail.example.com but not the host name relay.example.com"
-	if said := linesOf(Warnings(c, end.Add(-47*time.Hour))); !strings.Contains(said, soon) || !strings.Contains(said, name) {
+	if said := linesOf(Warnings(c, end.Add(-47*time.Hour))); !strings.Contains(said, soon) ||
+		!strings.Contains(said, name) {
 		t.Errorf("%s", said)
 	}
-	if said := linesOf(Warnings(c, now)); strings.Contains(said, "cert_file: "+leaf.CertFile) || !strings.Contains(said, name) {
+	if said := linesOf(Warnings(c, now)); strings.Contains(said, "cert_file: "+leaf.CertFile) ||
+		!strings.Contains(said, name) {
 		t.Errorf("%s", said)
 	}
 }
@@ -100,7 +106,8 @@ func linesOf(problems []config.Problem) string {
 func TestWarningOfAnOpenDataDir(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(t.TempDir(), "relay.toml")
-	text := fmt.Sprintf("hostname = \"relay.example.com\"\ndata_dir = %q\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n", dir)
+	text := fmt.Sprintf("hostname = \"relay.example.com\"\ndata_dir = %q\n[[upstream]]\nname = \"office\"\nhost = "+
+		"\"smtp.example.net\"\n", dir)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -123,18 +130,24 @@ func TestCertificateFaultsInTheFirstRound(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	leaf := testkit.NewCA(t).Leaf(testkit.LeafOptions{})
-	for name, text := range map[string][]byte{"cert.pem": leaf.KeyPEM, "key.pem": leaf.CertPEM, "request.pem": []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"), "open.pem": []byte("hello")} {
+	for name, text := range map[string][]byte{"cert.pem": leaf.KeyPEM, "key.pem": leaf.CertPEM,
+		"request.pem": []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE " +
+			"REQUEST-----\n"), "open.pem": []byte("hello")} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, c := range []struct{ tls, rest, want string }{
-		{"cert_file = \"cert.pem\"\nkey_file = \"key.pem\"", "", "4: tls.cert_file: cert_file (" + dir + "/cert.pem) has the key and key_file (" + dir + "/key.pem) the certificate: swap them"},
+		{"cert_file = \"cert.pem\"\nkey_file = \"key.pem\"", "", "4: tls.cert_file: cert_file (" + dir +
+			"/cert.pem) has the key and key_file (" + dir + "/key.pem) the certificate: swap them"},
 		{"cert_file = \"request.pem\"\nkey_file = \"open.pem\"", "[log]\nlevel = \"loud\"\n",
-			"log.level|tls.cert_file: " + dir + "/request.pem has no certificate in PEM form, but a certificate request|tls.key_file: the private key in " + dir + "/open.pem can be read by every user|tls.key_file: " + dir + "/open.pem has no private key"},
+			"log.level|tls.cert_file: " + dir + "/request.pem has no certificate in PEM form, but a certificate " +
+				"request|tls.key_file: the private key in " + dir +
+				"/open.pem can be read by every user|tls.key_file: " + dir + "/open.pem has no private key"},
 	} {
 		path := filepath.Join(dir, "relay.toml")
-		text := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[tls]\n" + c.tls + "\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n" + c.rest
+		text := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[tls]\n" + c.tls +
+			"\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n" + c.rest
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

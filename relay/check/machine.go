@@ -23,8 +23,8 @@ import (
 
 // What a configuration meets on this machine: addresses, rights, room, and the accounts and keys of the store.
 
-// checkAddresses says which listeners could not be bound. A running daemon holds its own addresses. A missing right is a
-// warning: check may run as another user than serve.
+// checkAddresses says which listeners could not be bound. A running daemon holds its own addresses. A missing right is
+// a warning: check may run as another user than serve.
 func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 	serving := relaystore.Serving(c.DataDir)
 	try := func(key, address string) {
@@ -34,11 +34,14 @@ func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 		case errors.Is(err, syscall.EADDRINUSE) && serving:
 		case errors.Is(err, syscall.EADDRINUSE):
 			_, port, _ := net.SplitHostPort(address)
-			problems = append(problems, c.Problem(key, "%s is in use by another program; see which: ss -ltnp 'sport = :%s'", address, port))
+			problems = append(problems, c.Problem(key, "%s is in use by another program; "+
+				"see which: ss -ltnp 'sport = :%s'", address, port))
 		case errors.Is(err, syscall.EADDRNOTAVAIL):
-			problems = append(problems, c.Problem(key, "%s is no address of this machine, which has %s", address, strings.Join(ownAddresses(), ", ")))
+			problems = append(problems, c.Problem(key, "%s is no address of this machine, which has %s", address,
+				strings.Join(ownAddresses(), ", ")))
 		case errors.Is(err, syscall.EACCES):
-			warnings = append(warnings, c.Problem(key, "uid %d may not listen on %s: ports below 1024 need root, or a service with "+
+			warnings = append(warnings, c.Problem(key, "uid %d may not listen on %s: ports below 1024 need root, or "+
+				"a service with "+
 				"AmbientCapabilities=CAP_NET_BIND_SERVICE as in deploy/postern.service", os.Geteuid(), address))
 		default:
 			problems = append(problems, c.Problem(key, "%s", err))
@@ -53,14 +56,15 @@ func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 	return problems, warnings
 }
 
-// tryBind binds an address and lets go of it without listening: it finds who listens there, and stands in nobody's way who is
-// about to.
+// tryBind binds an address and lets go of it without listening: it finds who listens there, and stands in nobody's way
+// who is about to.
 func tryBind(address string) error {
 	a, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
 		return err
 	}
-	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: a.Port, Addr: [16]byte(a.AddrPort().Addr().As16())})
+	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: a.Port,
+		Addr: [16]byte(a.AddrPort().Addr().As16())})
 	if ip := a.IP.To4(); ip != nil {
 		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: a.Port, Addr: [4]byte(ip)}
 	}
@@ -112,10 +116,12 @@ func checkRoom(c *config.Config) []config.Problem {
 	floor := max(c.Store.MinFree, 128<<20)
 	switch {
 	case free < floor:
-		return []config.Problem{c.Problem("data_dir", "the disk of %s has %s free, less than store.min_free (%s): new mail is refused with 452 until there is more",
+		return []config.Problem{c.Problem("data_dir", "the disk of %s has %s free, less than store.min_free (%s): "+
+			"new mail is refused with 452 until there is more",
 			dir, free, floor)}
 	case c.Store.MaxSize > 0 && free < c.Store.MaxSize/10:
-		return []config.Problem{c.Problem("data_dir", "the disk of %s has %s free, and store.max_size lets the queue grow to %s", dir, free, c.Store.MaxSize)}
+		return []config.Problem{c.Problem("data_dir", "the disk of %s has %s free, and store.max_size lets the queue "+
+			"grow to %s", dir, free, c.Store.MaxSize)}
 	}
 	return nil
 }
@@ -156,7 +162,8 @@ func unknownGroups(c *config.Config, users []auth.User) []config.Problem {
 	look := func(key string, groups []string) {
 		for _, g := range groups {
 			if !slices.Contains(known, strings.ToLower(g)) {
-				all = append(all, c.Problem(key, "nobody is in the group %q (%s); put logins into it with: postern user set LOGIN --group %s", g, have, g))
+				all = append(all, c.Problem(key, "nobody is in the group %q (%s); put logins into it with: postern "+
+					"user set LOGIN --group %s", g, have, g))
 			}
 		}
 	}
@@ -206,8 +213,9 @@ func silentLogins(c *config.Config, users []auth.User) []config.Problem {
 	if len(names) > 10 {
 		names, more = names[:10], " and others"
 	}
-	return []config.Problem{c.Problem("policy", "these logins are no addresses and may send as nothing, so that all their mail is refused: %s%s; "+
-		"give them a sender: postern user set LOGIN --sender ADDRESS, or senders in [[policy]]", strings.Join(names, ", "), more)}
+	return []config.Problem{c.Problem("policy", "these logins are no addresses and may send as nothing, so that all "+
+		"their mail is refused: %s%s; give them a sender: postern user set LOGIN --sender ADDRESS, or senders in "+
+		"[[policy]]", strings.Join(names, ", "), more)}
 }
 
 // weakKeys repeats what package sign has to say about keys, and tells of keys that nothing is signed with.
@@ -225,7 +233,8 @@ func weakKeys(ctx context.Context, c *config.Config, s *relaystore.Store) []conf
 		}
 	}
 	if len(rows) > 0 && !c.Signs() {
-		all = append(all, c.Problem("dkim", `the key %s signs nothing: dkim is not "sign" at any upstream, because the provider signs itself or changes messages`, rows[0]))
+		all = append(all, c.Problem("dkim", `the key %s signs nothing: dkim is not "sign" at any upstream, `+
+			`because the provider signs itself or changes messages`, rows[0]))
 	}
 	return all
 }

@@ -39,11 +39,13 @@ func TestCheckOfAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	c, path := written(t, fmt.Sprintf("[admin]\naddress = \"\"\n[[listener]]\nname = \"a\"\naddress = %q\n[[listener]]\nname = \"b\"\naddress = \"192.0.2.77:2525\"\n%s",
+	c, path := written(t, fmt.Sprintf("[admin]\naddress = \"\"\n[[listener]]\nname = \"a\"\naddress = "+
+		"%q\n[[listener]]\nname = \"b\"\naddress = \"192.0.2.77:2525\"\n%s",
 		taken.Addr().String(), oneUpstream))
 	_, problems := Config(t.Context(), path)
 	said := linesOf(problems)
-	for _, want := range []string{"listener[1].address: " + taken.Addr().String() + " is in use by another program", "ss -ltnp",
+	for _, want := range []string{"listener[1].address: " + taken.Addr().String() + " is in use by another program",
+		"ss -ltnp",
 		"listener[2].address: 192.0.2.77:2525 is no address of this machine, which has 127.0.0.1"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q is not in\n%s", want, said)
@@ -79,19 +81,22 @@ upstreams = ["office"]
 	}
 	defer s.Close()
 	for _, u := range []auth.User{
-		{Login: "anna@example.com", Groups: []string{"staff"}}, {Login: "scanner-2"}, {Login: "scanner-3", Senders: []string{"scans@example.com"}}, {Login: "shared-1"},
+		{Login: "anna@example.com", Groups: []string{"staff"}}, {Login: "scanner-2"}, {Login: "scanner-3",
+			Senders: []string{"scans@example.com"}}, {Login: "shared-1"},
 	} {
 		u.Hash, u.Created = "x", time.Now()
 		if err := s.AddUser(t.Context(), u); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.AddKeys(t.Context(), relaystore.Key{Domain: "example.com", Selector: "r1", Algorithm: "rsa", PEM: "no key"}); err != nil {
+	if err := s.AddKeys(t.Context(), relaystore.Key{Domain: "example.com", Selector: "r1", Algorithm: "rsa",
+		PEM: "no key"}); err != nil {
 		t.Fatal(err)
 	}
 	said := linesOf(Warnings(c, time.Now()))
 	for _, want := range []string{
-		`policy[1].groups: nobody is in the group "staf" (there are staff)`, `policy[2].senders: nobody is in the group "devices"`,
+		`policy[1].groups: nobody is in the group "staf" (there are staff)`,
+		`policy[2].senders: nobody is in the group "devices"`,
 		"may send as nothing, so that all their mail is refused: scanner-2;", "r1._domainkey.example.com signs nothing",
 	} {
 		if !strings.Contains(said, want) {

@@ -87,8 +87,8 @@ func TestGraphSendsADraft(t *testing.T) {
 	d := drafter{t, NewGraph(GraphOptions{})}
 	at := d.draft()
 	small, big := []byte("small"), bytes.Repeat([]byte("0123456789"), 300_000)
-	file := `{"@odata.type":"#microsoft.graph.fileAttachment","name":"a.txt","contentType":"text/plain","contentBytes":"` +
-		base64.StdEncoding.EncodeToString(small) + `"}`
+	file := `{"@odata.type":"#microsoft.graph.fileAttachment","name":"a.txt","contentType":"text/plain",` +
+		`"contentBytes":"` + base64.StdEncoding.EncodeToString(small) + `"}`
 	if status, code, _ := d.json(at+"/attachments", file); status != 201 {
 		t.Fatal(status, code)
 	}

@@ -109,8 +109,8 @@ type smtpMailbox struct {
 
 // NewSMTP makes a server.
 func NewSMTP(o SMTPOptions) *SMTP {
-	o.Connections, o.Messages, o.Window = cmp.Or(o.Connections, 3), cmp.Or(o.Messages, 30), cmp.Or(o.Window, time.Minute)
-	o.Hostname = cmp.Or(o.Hostname, "smtp.fake.example")
+	o.Connections, o.Messages = cmp.Or(o.Connections, 3), cmp.Or(o.Messages, 30)
+	o.Window, o.Hostname = cmp.Or(o.Window, time.Minute), cmp.Or(o.Hostname, "smtp.fake.example")
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -17,8 +17,10 @@ func pausedMailboxes(t testing.TB, n int) (look func()) {
 	says := &fixed{}
 	for i := range n {
 		says.states = append(says.states, upstream.State{
-			Identity: fmt.Sprintf("m%d@example.com", i), Status: upstream.Paused, Since: now.Add(-time.Hour), Until: now.Add(time.Minute),
-			Reply: mail.R(535, "5.7.139", "Authentication unsuccessful, the user credentials were incorrect. [FR%dP264CA.PROD.OUTLOOK.COM]", i),
+			Identity: fmt.Sprintf("m%d@example.com", i), Status: upstream.Paused, Since: now.Add(-time.Hour),
+			Until: now.Add(time.Minute),
+			Reply: mail.R(535, "5.7.139", "Authentication unsuccessful, the user credentials were incorrect. "+
+				"[FR%dP264CA.PROD.OUTLOOK.COM]", i),
 		})
 	}
 	up := office(t, says, config.Upstream{Provider: "microsoft365", Username: "relay",
@@ -37,8 +39,8 @@ func BenchmarkLookAtPaused(b *testing.B) {
 	}
 }
 
-// The loop looks every five seconds, whatever became of the mailboxes: what it costs for each is bounded, and no rule is
-// compiled and no reply read again.
+// The loop looks every five seconds, whatever became of the mailboxes: what it costs for each is bounded, and no rule
+// is compiled and no reply read again.
 func TestPausedIdentitiesCostLittle(t *testing.T) {
 	const n, most = 200, 100 // a compiled rule is thousands of allocations, a reply that is read hundreds
 	look := pausedMailboxes(t, n)

@@ -14,8 +14,8 @@ import (
 // diskSubject is the one condition of alert.DiskFull.
 const diskSubject = "store"
 
-// disk tells that no new mail is taken for want of room, or because the store has failed. It ends only when there is ample room, so
-// that a queue which comes and goes at its bound is told of once.
+// disk tells that no new mail is taken for want of room, or because the store has failed. It ends only when there is
+// ample room, so that a queue which comes and goes at its bound is told of once.
 func (m *Monitor) disk(ctx context.Context, now time.Time) {
 	why := m.Room.Short(now)
 	if why == nil && len(m.alerter.Open(alert.DiskFull)) == 0 {
@@ -26,7 +26,8 @@ func (m *Monitor) disk(ctx context.Context, now time.Time) {
 	case err == nil && room.Ample() && m.Room.Full() == nil: // any message fits by now
 		m.alerter.End(alert.DiskFull, diskSubject, "")
 	case why != nil:
-		m.alerter.Begin(diskCondition(m.InForce().Config.DataDir, mail.Printable(mail.Reason(why)), errors.Is(why, relaystore.ErrFailed), room))
+		m.alerter.Begin(diskCondition(m.InForce().Config.DataDir, mail.Printable(mail.Reason(why)),
+			errors.Is(why, relaystore.ErrFailed), room))
 	}
 }
 
@@ -34,16 +35,21 @@ func diskCondition(dir string, why string, failed bool, room relaystore.Room) al
 	c := alert.Condition{
 		Event: alert.DiskFull, Subject: diskSubject,
 		Over: "There is room again: new mail is taken.",
-		Details: map[string]string{"dir": dir, "reason": why, "free": fmt.Sprint(room.Free), "min_free": fmt.Sprint(max(0, room.Floor)),
-			"queued": fmt.Sprint(room.Queued), "max_size": fmt.Sprint(room.Max)},
+		Details: map[string]string{
+			"dir": dir, "reason": why, "free": fmt.Sprint(room.Free), "min_free": fmt.Sprint(max(0, room.Floor)),
+			"queued": fmt.Sprint(room.Queued), "max_size": fmt.Sprint(room.Max),
+		},
 	}
 	meanwhile, fix := "What was accepted is safe and goes on leaving.", fmt.Sprintf("make room on the disk of %s", dir)
 	switch {
 	case failed: // no attempt is made that cannot be recorded
-		meanwhile, fix = "What was accepted is safe and waits.", "look at the disk (the log has the error), then restart postern"
+		meanwhile = "What was accepted is safe and waits."
+		fix = "look at the disk (the log has the error), then restart postern"
 	case room.Max > 0 && room.Queued > room.Max-room.Max/4:
-		fix = "postern queue list says what waits and for what; end that, or raise max_size in [store] if the disk has the room"
+		fix = "postern queue list says what waits and for what; end that, or raise max_size in [store] if the disk " +
+			"has the room"
 	}
-	c.Summary = fmt.Sprintf("New mail is not taken, clients are answered 452: %s. %s What to do: %s.", why, meanwhile, fix)
+	c.Summary = fmt.Sprintf("New mail is not taken, clients are answered 452: %s. %s What to do: %s.",
+		why, meanwhile, fix)
 	return c
 }

@@ -29,7 +29,8 @@ func (m *Monitor) certificates(now time.Time) {
 			ahead -= renewalGrace
 		}
 		if info.NotAfter.Sub(now) <= ahead {
-			hold = append(hold, expiring("listeners", info.File, info.NotAfter, now, "mail programs and devices will not connect",
+			hold = append(hold, expiring("listeners", info.File, info.NotAfter, now,
+				"mail programs and devices will not connect",
 				"renew it and write the new one to the same file; it is read again without a restart"))
 		}
 	}
@@ -44,7 +45,8 @@ func (m *Monitor) certificates(now time.Time) {
 			continue
 		}
 		if end.Sub(now) <= ExpiryAhead {
-			hold = append(hold, expiring("upstream "+up.Config.Name, file, end, now, "the provider will not take our mail",
+			hold = append(hold, expiring("upstream "+up.Config.Name, file, end, now,
+				"the provider will not take our mail",
 				"renew it at whoever made it, make it known to the provider, and write it to the same file"))
 		}
 	}
@@ -54,7 +56,8 @@ func (m *Monitor) certificates(now time.Time) {
 func expiring(where, file string, end, now time.Time, otherwise, fix string) alert.Condition {
 	return alert.Condition{
 		Event: alert.CertificateExpiry, Subject: file,
-		Summary: fmt.Sprintf("The certificate of %s in %s %s: %s. What to do: %s.", where, file, EndsInWords(end, now), otherwise, fix),
+		Summary: fmt.Sprintf("The certificate of %s in %s %s: %s. What to do: %s.", where, file, EndsInWords(end, now),
+			otherwise, fix),
 		Over:    "The certificate was renewed, or is not used any more.",
 		Details: map[string]string{"file": file, "used_by": where, "ends": clock(end)},
 	}
@@ -91,9 +94,12 @@ func (m *Monitor) secrets(ctx context.Context, now time.Time) {
 			}
 			hold = append(hold, alert.Condition{
 				Event: alert.SecretExpiry, Subject: secretSubject(up.Config.Name, e.What),
-				Summary: fmt.Sprintf("The %s that upstream %s is logged in with %s%s; without it no mail leaves there. What to do: %s.", e.What, up.Config.Name, EndsInWords(e.At, now), about, strings.TrimSuffix(e.Fix, ".")),
-				Over:    "It was renewed, or is not used any more.",
-				Details: map[string]string{"upstream": up.Config.Name, "what": e.What, "ends": clock(e.At), "estimated": fmt.Sprint(e.Estimated), "fix": e.Fix},
+				Summary: fmt.Sprintf("The %s that upstream %s is logged in with %s%s; without it no mail leaves "+
+					"there. What to do: %s.",
+					e.What, up.Config.Name, EndsInWords(e.At, now), about, strings.TrimSuffix(e.Fix, ".")),
+				Over: "It was renewed, or is not used any more.",
+				Details: map[string]string{"upstream": up.Config.Name, "what": e.What, "ends": clock(e.At),
+					"estimated": fmt.Sprint(e.Estimated), "fix": e.Fix},
 			})
 		}
 	}

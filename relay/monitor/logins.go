@@ -44,16 +44,25 @@ func (m *Monitor) LockedOut(l auth.Lock) {
 	switch {
 	case login == "":
 		c.Group = "addresses"
-		c.Summary = fmt.Sprintf("From %s came %d different wrong passwords: it is locked out until %s. What to do: if it is yours, look for a device with an old password there, then run: postern user unlock %s; else keep it out with a firewall. See: postern trace --kind auth-fail", from, l.Failures, until, from)
-	case !l.Client.IsValid() && m.isNobodys(l.Login): // a group of their own: what guessers make up must not hide accounts
+		c.Summary = fmt.Sprintf("From %s came %d different wrong passwords: it is locked out until %s. What to do: "+
+			"if it is yours, look for a device with an old password there, then run: postern user unlock %s; else "+
+			"keep it out with a firewall. See: postern trace --kind auth-fail", from, l.Failures, until, from)
+	case !l.Client.IsValid() && m.isNobodys(l.Login):
+		// a group of their own: what guessers make up must not hide accounts
 		c.Group = "logins that nobody has"
-		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s, which nobody has here. What to do: nothing, unless one of your devices has a mistyped login. See: postern trace --kind auth-fail", l.Failures, login)
+		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s, which nobody has here. "+
+			"What to do: nothing, unless one of your devices has a mistyped login. See: postern trace --kind auth-fail",
+			l.Failures, login)
 	case !l.Client.IsValid():
 		c.Group = "logins"
-		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s: until %s it is open only to addresses that it was used from before. What to do: if its owner has not forgotten the password, somebody guesses it; %s", l.Failures, login, until, guessed)
+		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s: until %s it is open only "+
+			"to addresses that it was used from before. What to do: if its owner has not forgotten the password, "+
+			"somebody guesses it; %s", l.Failures, login, until, guessed)
 	default:
 		c.Group = "logins"
-		c.Summary = fmt.Sprintf("From %s, where login %s is used, came %d different wrong passwords for it: it is locked out there until %s. What to do: look for a device or program there with an old password.", from, login, l.Failures, until)
+		c.Summary = fmt.Sprintf("From %s, where login %s is used, came %d different wrong passwords for it: it is "+
+			"locked out there until %s. What to do: look for a device or program there with an old password.",
+			from, login, l.Failures, until)
 	}
 	m.alerter.Begin(c)
 }
@@ -93,8 +102,8 @@ func (m *Monitor) isNobodys(login string) bool {
 	return errors.Is(err, auth.ErrUnknownLogin)
 }
 
-// loginInWords is a login as it may stand in a sentence. Whoever guesses makes logins up, and people paste commands and follow
-// links: one that is not plain is quoted, is no link, and belongs in no command.
+// loginInWords is a login as it may stand in a sentence. Whoever guesses makes logins up, and people paste commands and
+// follow links: one that is not plain is quoted, is no link, and belongs in no command.
 func loginInWords(login string) (words string, plain bool) {
 	odd := func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("@._+-", r)
@@ -109,7 +118,9 @@ func loginInWords(login string) (words string, plain bool) {
 func (m *Monitor) LimitReached(login, why string) {
 	m.alerter.Begin(alert.Condition{
 		Event: alert.LoginLocked, Subject: limitSubject(login), Group: "limits",
-		Summary: fmt.Sprintf("Login %s was locked: %s. Its password may be in other hands. What to do: look at what it sent with postern trace --login %s, give it a new password, then run: postern user unlock %s", login, why, login, login),
+		Summary: fmt.Sprintf("Login %s was locked: %s. Its password may be in other hands. What to do: look at what "+
+			"it sent with postern trace --login %s, give it a new password, then run: postern user unlock %s",
+			login, why, login, login),
 		Over:    "The login was unlocked or removed.",
 		Details: map[string]string{"login": login, "reason": why},
 	})
@@ -117,8 +128,8 @@ func (m *Monitor) LimitReached(login, why string) {
 
 func limitSubject(login string) string { return "login " + login + ", over a limit" }
 
-// Accounts ends what was told of logins that a person has seen to: those over a limit when they are unlocked, guessed ones
-// when they were changed after since.
+// Accounts ends what was told of logins that a person has seen to: those over a limit when they are unlocked, guessed
+// ones when they were changed after since.
 func (m *Monitor) Accounts(users []auth.User, since time.Time) {
 	for _, c := range m.alerter.Open(alert.LoginLocked) {
 		login := c.Details["login"]

@@ -1,3 +1,9 @@
+// Package monitor knows what operators must hear of: mail that is not taken or waits, upstreams that are paused, senders
+// that are refused, certificates and secrets that end, logins that are locked. It tells the hooks of [[alert]],
+// `postern status` and /readyz.
+//
+// Failure semantics: it only looks, and never touches mail. A condition that cannot be looked at now stays as it was
+// told.
 package monitor
 
 import (
@@ -54,8 +60,8 @@ type Monitor struct {
 	kick     chan struct{} // look at everything now
 	open     atomic.Bool   // somebody was told that an upstream is paused: look at what is delivered
 
-	// What attempts met since the last look; whichever came last. A delivery alone proves little: it may have been under
-	// way when the others were refused.
+	// What attempts met since the last look; whichever came last. A delivery alone proves little: it may have been
+	// under way when the others were refused.
 	mu        sync.Mutex // guards what follows
 	refusals  map[attempted]trace.Event
 	delivered map[attempted]bool

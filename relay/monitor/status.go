@@ -61,13 +61,15 @@ func addUpstreams(r *status.Report, routes *outbound.Routes, now time.Time) {
 
 // newStatus is a Report of what the configuration says.
 func newStatus(c *config.Config, now time.Time) *status.Report {
-	r := &status.Report{Time: now, Hostname: c.Hostname, Config: c.Path(), Listeners: []status.Listener{}, Upstreams: []status.Upstream{},
+	r := &status.Report{Time: now, Hostname: c.Hostname, Config: c.Path(), Listeners: []status.Listener{},
+		Upstreams:    []status.Upstream{},
 		Certificates: []status.Certificate{}, Secrets: []status.Secret{}}
 	for _, l := range c.Listeners {
 		r.Listeners = append(r.Listeners, status.Listener{Name: l.Name, Address: l.Address, TLS: l.TLS, Auth: l.Auth})
 	}
 	for _, u := range c.Upstreams {
-		r.Upstreams = append(r.Upstreams, status.Upstream{Name: u.Name, Provider: u.Provider, Host: u.Host, Port: u.Port, TLS: u.TLS,
+		r.Upstreams = append(r.Upstreams, status.Upstream{Name: u.Name, Provider: u.Provider, Host: u.Host,
+			Port: u.Port, TLS: u.TLS,
 			Identities: []status.Identity{}})
 	}
 	r.Queue.Sleeping = []status.Sleeping{}
@@ -75,7 +77,8 @@ func newStatus(c *config.Config, now time.Time) *status.Report {
 	return r
 }
 
-// reportUpstream says what an upstream is doing. The state is the best of its identities: each is an account of its own.
+// reportUpstream says what an upstream is doing. The state is the best of its identities: each is an account of its
+// own.
 func reportUpstream(u *status.Upstream, up *outbound.Upstream, now time.Time) {
 	states := up.States()
 	all, ready, paused := make([]status.Identity, 0, len(states)), 0, 0
@@ -119,15 +122,16 @@ func reportUpstream(u *status.Upstream, up *outbound.Upstream, now time.Time) {
 }
 
 func identityStatus(s *upstream.State) status.Identity {
-	id := status.Identity{Identity: s.Identity, Status: s.Status, Since: s.Since, NextTry: s.Until, Trying: s.Probing, Failures: s.Failures,
-		Limit: s.Limit, InUse: s.InUse, Idle: s.Idle}
+	id := status.Identity{Identity: s.Identity, Status: s.Status, Since: s.Since, NextTry: s.Until, Trying: s.Probing,
+		Failures: s.Failures, Limit: s.Limit, InUse: s.InUse, Idle: s.Idle}
 	if s.Reply.Code != 0 {
 		id.Reply, id.Code = s.Reply.String(), strings.TrimSpace(fmt.Sprintf("%d %s", s.Reply.Code, s.Reply.Enhanced))
 	}
 	return id
 }
 
-// worse sorts identities: paused ones, then those that back off, each the longest first; those that work, the busiest first.
+// worse sorts identities: paused ones, then those that back off, each the longest first; those that work, the busiest
+// first.
 func worse(a, b status.Identity) int {
 	weight := func(id *status.Identity) int {
 		switch {
@@ -147,14 +151,16 @@ func reportSenders(u *status.Upstream, up *outbound.Upstream, now time.Time) {
 	denied := up.Denied(now)
 	u.Denied = len(denied)
 	for _, d := range denied[:min(len(denied), status.Most)] {
-		s := status.Sender{Sender: d.Sender, Identity: d.Identity, Refusals: d.Refusals, NextTry: d.Until, Reply: d.Reply.String()}
+		s := status.Sender{Sender: d.Sender, Identity: d.Identity, Refusals: d.Refusals, NextTry: d.Until,
+			Reply: d.Reply.String()}
 		s.Cause, s.Fix = adviceWords(up.Config.Provider, d.Reply, d.Identity, d.Sender)
 		u.Senders = append(u.Senders, s)
 	}
 	storms := up.Storms().Raging()
 	u.Storming = len(storms)
 	for _, s := range storms[:min(len(storms), status.Most)] {
-		u.Storms = append(u.Storms, status.Storm{Since: s.Since, Sender: s.Sender, Reply: s.Reply.String(), Kept: s.Kept})
+		u.Storms = append(u.Storms, status.Storm{Since: s.Since, Sender: s.Sender, Reply: s.Reply.String(),
+			Kept: s.Kept})
 	}
 }
 
@@ -187,7 +193,8 @@ func queueStatus(ctx context.Context, r *status.Report, s *relaystore.Store) {
 // addCertificates adds those of the listeners, as given, and those that upstreams are shown.
 func addCertificates(r *status.Report, c *config.Config, infos []certs.Info, now time.Time) {
 	for _, info := range infos {
-		r.Certificates = append(r.Certificates, status.Certificate{File: info.File, UsedBy: "listeners", Names: info.Names, Key: info.Key,
+		r.Certificates = append(r.Certificates, status.Certificate{File: info.File, UsedBy: "listeners",
+			Names: info.Names, Key: info.Key,
 			Ends: info.NotAfter, DaysLeft: status.Days(info.NotAfter, now), Problem: strings.Join(info.Warnings, "; ")})
 	}
 	for i := range r.Listeners {
@@ -211,7 +218,8 @@ func addCertificates(r *status.Report, c *config.Config, infos []certs.Info, now
 
 func addSecrets(r *status.Report, name string, expiries []oauth.Expiry, now time.Time) {
 	for _, e := range expiries {
-		r.Secrets = append(r.Secrets, status.Secret{Upstream: name, What: e.What, Ends: e.At, DaysLeft: status.Days(e.At, now),
+		r.Secrets = append(r.Secrets, status.Secret{Upstream: name, What: e.What, Ends: e.At,
+			DaysLeft:  status.Days(e.At, now),
 			Estimated: e.Estimated, Fix: e.Fix})
 	}
 }
@@ -222,7 +230,8 @@ func diskStatus(ctx context.Context, r *status.Report, s *relaystore.Store) {
 		r.Disk.Problem = err.Error()
 		return
 	}
-	r.Disk.Free, r.Disk.MinFree, r.Disk.Queued, r.Disk.MaxSize, r.Disk.File = room.Free, max(0, room.Floor), room.Queued, room.Max, room.File
+	r.Disk.Free, r.Disk.MinFree, r.Disk.Queued = room.Free, max(0, room.Floor), room.Queued
+	r.Disk.MaxSize, r.Disk.File = room.Max, room.File
 }
 
 // StatusAlone is what can be said while no daemon runs: what the configuration, its files and the store say.
@@ -232,7 +241,8 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 	infos, err := certs.Check(c.CertOptions(slog.New(slog.DiscardHandler)), now)
 	addCertificates(r, c, infos, now)
 	if err != nil {
-		r.Certificates = append(r.Certificates, status.Certificate{File: c.TLS.CertFile, UsedBy: "listeners", Problem: err.Error()})
+		r.Certificates = append(r.Certificates, status.Certificate{File: c.TLS.CertFile, UsedBy: "listeners",
+			Problem: err.Error()})
 	}
 	for _, u := range c.Upstreams {
 		if expiries, err := outbound.Expiries(u, now); err == nil {
@@ -240,7 +250,8 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 		}
 	}
 	if _, err := os.Stat(c.DataDir); err == nil { // else the first start makes it
-		s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, MinFree: int64(c.Store.MinFree), MaxBytes: int64(c.Store.MaxSize)})
+		s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, MinFree: int64(c.Store.MinFree),
+			MaxBytes: int64(c.Store.MaxSize)})
 		if err != nil {
 			r.Queue.Problem = err.Error()
 		} else {

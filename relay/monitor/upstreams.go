@@ -28,8 +28,8 @@ const (
 // attempted is whom mail was offered to, as whom, and from whom it is.
 type attempted struct{ upstream, identity, from string }
 
-// upstreams tells of identities that are paused, and of their end. An identity that merely has not been tried, after a restart or
-// a reload, proves nothing: only what was seen paused here and works, or a delivery, ends what was told.
+// upstreams tells of identities that are paused, and of their end. An identity that merely has not been tried, after a
+// restart or a reload, proves nothing: only what was seen paused here and works, or a delivery, ends what was told.
 func (m *Monitor) upstreams(routes *outbound.Routes, now time.Time) {
 	seen := make(map[*outbound.Upstream]map[string]bool)
 	for _, up := range routes.Upstreams {
@@ -61,15 +61,16 @@ func (m *Monitor) upstreams(routes *outbound.Routes, now time.Time) {
 	open := m.alerter.Open(alert.UpstreamPaused)
 	for _, c := range open {
 		name := c.Details["upstream"]
-		if name != "" && !slices.ContainsFunc(routes.Upstreams, func(u *outbound.Upstream) bool { return u.Config.Name == name }) {
+		if name != "" && !slices.ContainsFunc(routes.Upstreams,
+			func(u *outbound.Upstream) bool { return u.Config.Name == name }) {
 			m.alerter.End(alert.UpstreamPaused, c.Subject, "Upstream "+name+" is not in the configuration any more.")
 		}
 	}
 	m.open.Store(len(open) > 0)
 }
 
-// attempts ends what deliveries prove to have ended, and tells of senders that an upstream does not take mail from, though it
-// lets us in.
+// attempts ends what deliveries prove to have ended, and tells of senders that an upstream does not take mail from,
+// though it lets us in.
 func (m *Monitor) attempts(routes *outbound.Routes, now time.Time) {
 	m.mu.Lock()
 	refusals, delivered := m.refusals, m.delivered
@@ -137,11 +138,12 @@ func pausedCondition(u config.Upstream, st upstream.State) alert.Condition {
 		Event: alert.UpstreamPaused, Subject: pausedSubject(u.Name, st.Identity), Group: "upstream " + u.Name,
 		Over: "It works again: mail flows.",
 		Details: map[string]string{
-			"upstream": u.Name, "identity": st.Identity, "provider": u.Provider, "host": u.Host, "reply": st.Reply.String(),
-			"since": clock(st.Since), "next_try": clock(st.Until),
+			"upstream": u.Name, "identity": st.Identity, "provider": u.Provider, "host": u.Host,
+			"reply": st.Reply.String(), "since": clock(st.Since), "next_try": clock(st.Until),
 		},
 	}
-	c.Summary = fmt.Sprintf("The provider does not take our mail because of the account: %q. Nothing is lost: the mail waits, or takes the next upstream of its route, and this one is tried again at %s.",
+	c.Summary = fmt.Sprintf("The provider does not take our mail because of the account: %q. Nothing is lost: the "+
+		"mail waits, or takes the next upstream of its route, and this one is tried again at %s.",
 		st.Reply.String(), st.Until.UTC().Format("15:04 MST"))
 	advise(&c, u, advice.For(u.Provider, advice.AnyStage, st.Reply), st.Identity, "")
 	return c
@@ -150,12 +152,13 @@ func pausedCondition(u config.Upstream, st upstream.State) alert.Condition {
 func refusedCondition(u config.Upstream, e trace.Event, now time.Time) alert.Condition {
 	c := alert.Condition{
 		Event: alert.UpstreamPaused, Subject: refusedSubject(u.Name, e.From), Group: "senders at upstream " + u.Name,
-		Summary: fmt.Sprintf("The provider does not let us send as %s: %q. Nothing is lost: mail of this sender waits and is tried again; that of others flows.", e.From, e.Reply.String()),
-		Over:    "It is not refused any more, or nothing from this sender has been tried for a day.",
-		Until:   now.Add(refusalLife),
+		Summary: fmt.Sprintf("The provider does not let us send as %s: %q. Nothing is lost: mail of this sender "+
+			"waits and is tried again; that of others flows.", e.From, e.Reply.String()),
+		Over:  "It is not refused any more, or nothing from this sender has been tried for a day.",
+		Until: now.Add(refusalLife),
 		Details: map[string]string{
-			"upstream": u.Name, "identity": e.Identity, "provider": u.Provider, "host": u.Host, "reply": e.Reply.String(),
-			"sender": e.From, "login": e.Login, "since": clock(e.Time),
+			"upstream": u.Name, "identity": e.Identity, "provider": u.Provider, "host": u.Host,
+			"reply": e.Reply.String(), "sender": e.From, "login": e.Login, "since": clock(e.Time),
 		},
 	}
 	advise(&c, u, advice.For(u.Provider, mail.Stage(e.Stage), e.Reply), e.Identity, e.From)
@@ -165,7 +168,8 @@ func refusedCondition(u config.Upstream, e trace.Event, now time.Time) alert.Con
 // advise adds what is known to help, else where to look.
 func advise(c *alert.Condition, u config.Upstream, known *advice.Advice, identity, sender string) {
 	if known == nil {
-		c.Summary += fmt.Sprintf(" What to do: look at the account at the provider, then run: postern upstream test %s", u.Name)
+		c.Summary += fmt.Sprintf(" What to do: look at the account at the provider, then run: postern upstream test %s",
+			u.Name)
 		return
 	}
 	known = known.Filled(identity, sender)
@@ -193,22 +197,27 @@ func describeStorm(up *outbound.Upstream, a *alert.Condition, identity string, r
 	} else if len(s.Logins) < 2 {
 		whose = "mail to several domains"
 	}
-	a.Summary = fmt.Sprintf("The provider refuses %s with one text, and hardly anything gets through: %q. No rule knows this text; so many "+
-		"refusals point to the account and not to the messages, so they are not believed. Nothing bounces any more, the mail waits or takes the next "+
+	a.Summary = fmt.Sprintf("The provider refuses %s with one text, and hardly anything gets through: %q. No rule "+
+		"knows this text; so many refusals point to the account and not to the messages, so they are not believed. "+
+		"Nothing bounces any more, the mail waits or takes the next "+
 		"upstream of its route, and one message at a time tries again.", whose, r.String())
-	a.Details["kept"], a.Details["logins"], a.Details["domains"] = fmt.Sprint(s.Kept), strings.Join(s.Logins, ", "), strings.Join(s.Domains, ", ")
+	a.Details["kept"] = fmt.Sprint(s.Kept)
+	a.Details["logins"], a.Details["domains"] = strings.Join(s.Logins, ", "), strings.Join(s.Domains, ", ")
 	if up.Config.ByGraph() {
-		a.Summary += " What to do: look at the account at the provider. If these messages are to blame after all, end them one by one with: postern queue bounce ID."
+		a.Summary += " What to do: look at the account at the provider. If these messages are to blame after all, " +
+			"end them one by one with: postern queue bounce ID."
 		return
 	}
-	a.Summary += fmt.Sprintf(" What to do: look at the account at the provider, then write the rule below into relay.toml, behind the [[upstream]] named %q. "+
-		"If the messages are to blame after all, write class = \"message-fault\" in it: they go back to their senders then. One alone goes back with: postern queue bounce ID.",
+	a.Summary += fmt.Sprintf(" What to do: look at the account at the provider, then write the rule below into "+
+		"relay.toml, behind the [[upstream]] named %q. "+
+		"If the messages are to blame after all, write class = \"message-fault\" in it: they go back to their "+
+		"senders then. One alone goes back with: postern queue bounce ID.",
 		up.Config.Name)
 	a.Block = s.Rule()
 }
 
-// isTold reports whether an alert about a refused sender is due. A refusal that is not believed is one sender's matter only
-// while the storm is.
+// isTold reports whether an alert about a refused sender is due. A refusal that is not believed is one sender's matter
+// only while the storm is.
 func isTold(up *outbound.Upstream, e trace.Event) bool {
 	if e.Rule != upstream.RuleStorm {
 		return true

@@ -54,9 +54,12 @@ func TestAnOldQueueIsTold(t *testing.T) {
 	}
 	defer s.Close()
 	now := time.Now()
-	m := &queue.Message{ID: mail.NewID(now), Login: "anna@example.com", Received: now, NextAttempt: now, Expires: now.Add(48 * time.Hour),
-		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "b", Domain: "example.net"}}, Status: queue.Pending}}}
-	if err := s.Add(t.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent("From: anna@example.com\r\n\r\n")}); err != nil {
+	m := &queue.Message{ID: mail.NewID(now), Login: "anna@example.com", Received: now, NextAttempt: now,
+		Expires: now.Add(48 * time.Hour),
+		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "b", Domain: "example.net"}},
+			Status: queue.Pending}}}
+	if err := s.Add(t.Context(), queue.NewMessage{Message: m,
+		Content: mail.BytesContent("From: anna@example.com\r\n\r\n")}); err != nil {
 		t.Fatal(err)
 	}
 	a := stand(t, Options{Store: s})
@@ -67,13 +70,15 @@ func TestAnOldQueueIsTold(t *testing.T) {
 	for _, c := range []struct {
 		age  time.Duration
 		want int
-	}{{119 * time.Minute, 0}, {121 * time.Minute, 1}, {119 * time.Minute, 1}, {61 * time.Minute, 1}, {59 * time.Minute, 0}, {119 * time.Minute, 0}, {3 * time.Hour, 1}} {
+	}{{119 * time.Minute, 0}, {121 * time.Minute, 1}, {119 * time.Minute, 1}, {61 * time.Minute, 1}, {59 * time.Minute,
+		0}, {119 * time.Minute, 0}, {3 * time.Hour, 1}} {
 		if got := look(c.age); got != c.want {
 			t.Errorf("%d conditions at an age of %s, want %d", got, c.age, c.want)
 		}
 	}
 	d := a.alerter.Open(alert.QueueAge)[0]
-	if d.Subject != "queue" || d.Details["messages"] != "1" || d.Details["threshold"] != "2h0m0s" || !strings.Contains(d.Summary, "the oldest message for 3h") {
+	if d.Subject != "queue" || d.Details["messages"] != "1" || d.Details["threshold"] != "2h0m0s" ||
+		!strings.Contains(d.Summary, "the oldest message for 3h") {
 		t.Errorf("%+v", d)
 	}
 }
@@ -122,11 +127,15 @@ func TestCertificatesThatEndAreTold(t *testing.T) {
 
 // What is known to help stands in the alert.
 func TestAPausedUpstreamIsToldWithAdvice(t *testing.T) {
-	u := config.Upstream{Name: "office", Provider: "microsoft365", Host: "smtp.office365.com", Username: "scan@contoso.example"}
-	st := upstream.State{Identity: u.Username, Status: upstream.Paused, Until: time.Date(2026, 11, 22, 10, 5, 0, 0, time.UTC),
-		Reply: mail.R(535, "5.7.139", "Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant.")}
+	u := config.Upstream{Name: "office", Provider: "microsoft365", Host: "smtp.office365.com",
+		Username: "scan@contoso.example"}
+	st := upstream.State{Identity: u.Username, Status: upstream.Paused,
+		Until: time.Date(2026, 11, 22, 10, 5, 0, 0, time.UTC),
+		Reply: mail.R(535, "5.7.139", "Authentication unsuccessful, SmtpClientAuthentication is disabled for the "+
+			"Tenant.")}
 	c := pausedCondition(u, st)
-	for _, want := range []string{"535 5.7.139", "tried again at 10:05 UTC", "switched off for the whole Microsoft 365 tenant", "Set-CASMailbox -Identity scan@contoso.example"} {
+	for _, want := range []string{"535 5.7.139", "tried again at 10:05 UTC",
+		"switched off for the whole Microsoft 365 tenant", "Set-CASMailbox -Identity scan@contoso.example"} {
 		if !strings.Contains(c.Summary, want) {
 			t.Errorf("no %q in %s", want, c.Summary)
 		}
@@ -163,7 +172,8 @@ func TestWhatEndsAPause(t *testing.T) {
 	a.Result(trace.Event{Kind: trace.Delivered, Upstream: "provider", Identity: "relay"})
 	a.upstreams(st, time.Now())
 	holds(false, "a delivery")
-	refused := trace.Event{Kind: trace.Deferred, Class: mail.AccountFault.String(), Stage: string(mail.StageDot), Upstream: "provider", Identity: "relay", From: "a@example.com"}
+	refused := trace.Event{Kind: trace.Deferred, Class: mail.AccountFault.String(), Stage: string(mail.StageDot),
+		Upstream: "provider", Identity: "relay", From: "a@example.com"}
 	delivered := refused
 	delivered.Kind, delivered.Class = trace.Delivered, mail.Delivered.String()
 	a.Result(refused)
@@ -214,7 +224,8 @@ func (s fixedSlot) Release() {}
 
 func (s fixedSlot) Send(context.Context, upstream.Transaction) []mail.Result {
 	if s != "" {
-		return []mail.Result{{Class: mail.AccountFault, Stage: mail.StageAuth, Reply: mail.R(535, "5.7.8", "no"), Identity: string(s)}}
+		return []mail.Result{{Class: mail.AccountFault, Stage: mail.StageAuth, Reply: mail.R(535, "5.7.8", "no"),
+			Identity: string(s)}}
 	}
 	return []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken"), Identity: "relay"}}
 }

@@ -51,7 +51,8 @@ func (a *attempt) leavePrefetch() {
 
 // Attempt implements queue.Slot. It returns one result for each pending recipient. A panic in it, a
 // fault of ours that one message brings out, defers what is left of that message instead of ending the service for all.
-func (a *attempt) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) (results []mail.Result) {
+func (a *attempt) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) (
+	results []mail.Result) {
 	a.message, a.content, a.taken = m, c, taken
 	defer func() {
 		if p := recover(); p != nil {
@@ -256,7 +257,8 @@ func (a *attempt) transaction(up *Upstream, pending []int) upstream.Transaction 
 func (a *attempt) comment(look func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			a.d.Logger.Error("the results of an attempt are believed as they are, by a fault of ours", "id", a.message.ID,
+			a.d.Logger.Error("the results of an attempt are believed as they are, by a fault of ours",
+				"id", a.message.ID,
 				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 	}()
@@ -282,7 +284,8 @@ func passedOver(before, later []mail.Result) []mail.Result {
 	for i := range later {
 		for _, r := range before {
 			if r.Recipient == later[i].Recipient {
-				later[i].Note = strings.TrimPrefix(later[i].Note+"; after "+r.Upstream+": "+mail.Cut(r.Reply.String(), 200), "; ")
+				why := "after " + r.Upstream + ": " + mail.Cut(r.Reply.String(), 200)
+				later[i].Note = strings.TrimPrefix(later[i].Note+"; "+why, "; ")
 			}
 		}
 	}
@@ -306,7 +309,7 @@ func mergeResults(results, later []mail.Result) []mail.Result {
 	return results
 }
 
-// notNow is the outcome for recipients whose upstream has no place at the moment.
+// notNow is the outcome for recipients whose upstream has no free slot.
 func notNow(pending []int, up *Upstream, until time.Time) []mail.Result {
 	wait := time.Until(until)
 	if until.IsZero() {
@@ -314,8 +317,9 @@ func notNow(pending []int, up *Upstream, until time.Time) []mail.Result {
 	}
 	results := make([]mail.Result, len(pending))
 	for i, n := range pending {
-		results[i] = mail.Result{Recipient: n, Class: mail.BackPressure, Stage: mail.StageConnect, Upstream: up.Config.Name,
-			Reply: mail.R(451, "4.4.5", "upstream %s has no place for this now", up.Config.Name), RetryAfter: wait}
+		results[i] = mail.Result{Recipient: n, Class: mail.BackPressure, Stage: mail.StageConnect,
+			Upstream: up.Config.Name,
+			Reply:    mail.R(451, "4.4.5", "upstream %s has no place for this now", up.Config.Name), RetryAfter: wait}
 	}
 	return results
 }
@@ -325,7 +329,8 @@ func unsigned(pending []int, name string, err error) []mail.Result {
 	results := make([]mail.Result, len(pending))
 	for i, n := range pending {
 		results[i] = mail.Result{Recipient: n, Class: mail.Deferral, Stage: mail.StageSign, Upstream: name,
-			Reply: mail.R(451, "4.7.5", "the message could not be signed"), Err: fmt.Errorf("sign for %s: %w", name, err)}
+			Reply: mail.R(451, "4.7.5", "the message could not be signed"),
+			Err:   fmt.Errorf("sign for %s: %w", name, err)}
 	}
 	return results
 }
@@ -336,7 +341,8 @@ var replyFault = mail.R(451, "4.3.0", "local trouble, the message was not taken;
 func unattempted(m *queue.Message) []mail.Result {
 	var results []mail.Result
 	for _, n := range pendingOf(m) {
-		results = append(results, mail.Result{Recipient: n, Class: mail.Deferral, Stage: mail.StageConnect, Reply: replyFault})
+		results = append(results, mail.Result{Recipient: n, Class: mail.Deferral, Stage: mail.StageConnect,
+			Reply: replyFault})
 	}
 	return results
 }

@@ -75,8 +75,9 @@ func (noStore) Content(context.Context, string) (mail.Content, error) {
 // provider is an upstream of transport t.
 func provider(t *testing.T, name string, transport upstream.Transport) *Upstream {
 	t.Helper()
-	up, err := NewUpstream(transport, config.Upstream{Name: name, Username: "relay", MaxConnections: 8, MaxRecipients: 100,
-		DKIM: config.DKIMSign}, nil)
+	up, err := NewUpstream(transport, config.Upstream{Name: name, Username: "relay", MaxConnections: 8,
+		MaxRecipients: 100,
+		DKIM:          config.DKIMSign}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +221,8 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 	b := &brittle{}
 	d, _ := dispatcherFor(t, provider(t, "provider", b))
-	for class, kept := range map[mail.Class]int{mail.Delivered: 1, mail.RecipientFault: 0, mail.Deferral: 0, mail.AccountFault: 0} {
+	for class, kept := range map[mail.Class]int{mail.Delivered: 1, mail.RecipientFault: 0, mail.Deferral: 0,
+		mail.AccountFault: 0} {
 		b.send = func(upstream.Transaction) []mail.Result {
 			return []mail.Result{{Class: class, Reply: mail.R(250, "2.0.0", "said")}}
 		}
@@ -308,9 +310,11 @@ func TestNoOtherIdentityInDoubt(t *testing.T) {
 		b.send = func(tx upstream.Transaction) []mail.Result {
 			sent++
 			if sent > 1 {
-				return []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken"), Identity: up.Config.Username}}
+				return []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken"),
+					Identity: up.Config.Username}}
 			}
-			return []mail.Result{{Class: mail.AccountFault, Stage: mail.StageAuth, Reply: mail.R(535, "5.7.8", "no"), Identity: "anna@example.com", Uncertain: uncertain}}
+			return []mail.Result{{Class: mail.AccountFault, Stage: mail.StageAuth, Reply: mail.R(535, "5.7.8", "no"),
+				Identity: "anna@example.com", Uncertain: uncertain}}
 		}
 		tk := &attempt{d: d, routes: d.Routes(), message: queued("bob"), content: content}
 		slot, _ := b.Reserve(time.Now(), "")
@@ -324,13 +328,14 @@ func TestNoOtherIdentityInDoubt(t *testing.T) {
 	}
 }
 
-// Another upstream is tried for what concerns this one, never for the message or its recipients, nor where this one may have
-// the message already.
+// Another upstream is tried for what concerns this one, never for the message or its recipients, nor where this one may
+// have the message already.
 func TestFailOver(t *testing.T) {
 	results := []mail.Result{
 		{Class: mail.Delivered}, {Class: mail.RecipientFault}, {Class: mail.MessageFault}, {Class: mail.Deferral},
 		{Class: mail.AccountFault}, {Class: mail.BackPressure},
-		{Class: mail.AccountFault, Uncertain: true}, {Class: mail.BackPressure, Uncertain: true}, {Class: mail.Deferral, Uncertain: true},
+		{Class: mail.AccountFault, Uncertain: true}, {Class: mail.BackPressure, Uncertain: true}, {Class: mail.Deferral,
+			Uncertain: true},
 	}
 	for i := range results {
 		results[i].Recipient = i

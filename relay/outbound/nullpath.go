@@ -12,8 +12,8 @@ import (
 	"postern/relay/upstream/profile"
 )
 
-// Reports and read receipts have a null reverse-path (RFC 5321 §4.5.5). Many providers refuse it, or let nobody send but
-// the account that we log in as; a report that they do not take tells nobody anything.
+// Reports and read receipts have a null reverse-path (RFC 5321 §4.5.5). Many providers refuse it, or let nobody send
+// but the account that we log in as; a report that they do not take tells nobody anything.
 
 // nullRefusedFor is how long an upstream is known to refuse the null reverse-path. Then it is tried again.
 const nullRefusedFor = 24 * time.Hour
@@ -33,30 +33,32 @@ func (n *nullPath) isRefused(now time.Time) bool {
 
 // reversePath is the reverse-path that a message gets at an upstream. A null one becomes bounce_from, or, where the
 // upstream refuses it, an address that it lets send.
-func (c *Upstream) reversePath(m *queue.Message, bounceFrom mail.Address, now time.Time) mail.Address {
+func (u *Upstream) reversePath(m *queue.Message, bounceFrom mail.Address, now time.Time) mail.Address {
 	switch {
 	case !m.Envelope.From.IsNull():
 		return m.Envelope.From
 	case !bounceFrom.IsNull():
 		return bounceFrom
-	case c.Config.NullSender == profile.NullAccepted,
-		c.Config.NullSender != profile.NullRefused && !c.nullPath.isRefused(now) && !c.hasRefused(m):
+	case u.Config.NullSender == profile.NullAccepted,
+		u.Config.NullSender != profile.NullRefused && !u.nullPath.isRefused(now) && !u.hasRefused(m):
 		return mail.Address{}
 	case m.Login == "" && len(m.Recipients) > 0:
-		return ReportSender(c.Config, m.Recipients[0].To)
+		return ReportSender(u.Config, m.Recipients[0].To)
 	}
-	return m.Author // a login's own receipt: policy has judged its author
+	return m.Author // a login's own receipt: policy has checked its author
 }
 
-// hasRefused reports that the last attempt at this upstream ended with a permanent refusal that learnNull did not let count. A login
-// that was refused, or another upstream, says nothing of the null reverse-path.
-func (c *Upstream) hasRefused(m *queue.Message) bool {
+// hasRefused reports that the last attempt at this upstream ended with a permanent refusal that learnNull did not let
+// count. A login that was refused, or another upstream, says nothing of the null reverse-path.
+func (u *Upstream) hasRefused(m *queue.Message) bool {
 	return slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool {
-		return r.Status == queue.Pending && r.Reply.Permanent() && r.Upstream == c.Config.Name && r.Stage.InTransaction()
+		return r.Status == queue.Pending && r.Reply.Permanent() && r.Upstream == u.Config.Name &&
+			r.Stage.InTransaction()
 	})
 }
 
-// ReportSender is an address that an upstream lets send reports to a sender of ours, where it refuses the null reverse-path.
+// ReportSender is an address that an upstream lets send reports to a sender of ours, where it refuses the null
+// reverse-path.
 func ReportSender(u config.Upstream, to mail.Address) mail.Address {
 	account, err := mail.ParseAddress(u.Username)
 	switch {
@@ -68,19 +70,19 @@ func ReportSender(u config.Upstream, to mail.Address) mail.Address {
 	return mail.Address{Local: "postmaster", Domain: to.Domain}
 }
 
-// learnNull looks for refusals among the results of an attempt with a null reverse-path. They become deferrals: the next
-// attempt gives an address instead, and what that one is told counts.
-func (c *Upstream) learnNull(results []mail.Result, now time.Time) {
-	if c.Config.NullSender == profile.NullAccepted {
+// learnNull looks for refusals among the results of an attempt with a null reverse-path. They become deferrals: the
+// next attempt gives an address instead, and what that one is told counts.
+func (u *Upstream) learnNull(results []mail.Result, now time.Time) {
+	if u.Config.NullSender == profile.NullAccepted {
 		return
 	}
 	for i := range results {
 		r := &results[i]
-		if !c.refusesNull(r) {
+		if !u.refusesNull(r) {
 			continue
 		}
 		if r.Class != mail.RecipientFault {
-			c.nullPath.refused.Store(now.UnixNano())
+			u.nullPath.refused.Store(now.UnixNano())
 		}
 		r.Class, r.RetryAfter = mail.Deferral, nullRetry
 		r.Note = strings.TrimPrefix(r.Note+"; "+noteNullRefused, "; ")
@@ -88,7 +90,7 @@ func (c *Upstream) learnNull(results []mail.Result, now time.Time) {
 }
 
 // refusesNull reports a refusal that may be about the null reverse-path.
-func (c *Upstream) refusesNull(r *mail.Result) bool {
+func (u *Upstream) refusesNull(r *mail.Result) bool {
 	switch {
 	case !r.Verbatim || !r.Stage.InTransaction():
 		return false

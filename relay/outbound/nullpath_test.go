@@ -47,7 +47,8 @@ func TestReversePathOfMailThatWaited(t *testing.T) {
 	} {
 		up := &Upstream{Config: config.Upstream{Name: "office", NullSender: c.null}}
 		m := &queue.Message{Recipients: []queue.Recipient{
-			{Recipient: mail.Recipient{To: anna}, Status: queue.Pending, Upstream: c.upstream, Stage: c.stage, Reply: c.reply},
+			{Recipient: mail.Recipient{To: anna}, Status: queue.Pending, Upstream: c.upstream, Stage: c.stage,
+				Reply: c.reply},
 		}}
 		if got := up.reversePath(m, mail.Address{}, time.Now()); got.String() != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)

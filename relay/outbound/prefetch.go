@@ -9,37 +9,36 @@ import (
 	"postern/relay/upstream"
 )
 
-// prefetch lets a few queued messages be ready before a place at their upstream is free. The queue records
-// an attempt before it is made; with a place already taken, that place would idle for the length of a
-// commit each time. So where all places are taken, some attempts are given out all the same, are
-// recorded, and then wait here for the next place, in the order in which they came. Only the configured
-// username has a prefetch: identities of senders have places enough of their own.
+// prefetch has a few queued messages ready before a slot at their upstream is free. The queue records an attempt before
+// it begins; if it took its slot first, that slot would idle for the length of a commit each time. So where all slots
+// are taken, a few attempts begin without one, are recorded, and then wait here for the next slot, first come first
+// served. Only the configured username prefetches: identities of senders have slots enough of their own.
 type prefetch struct {
 	most    int
 	stop    <-chan struct{} // closed when the server shuts down: what waits here has not begun
 	reserve func(time.Time) (upstream.Slot, time.Time)
 
-	mu     sync.Mutex      // guards what follows; held while asking for a place
-	n      int             // given out
-	over   bool            // no place will come any more
-	parked []chan promised // who waits for a place, first come first served
+	mu     sync.Mutex      // guards what follows; held while asking for a slot
+	n      int             // begun without a slot
+	over   bool            // no slot will come any more
+	parked []chan promised // who waits for a slot, first come first served
 }
 
-// promised is a place, or until when there is none.
+// promised is a slot, or until when there is none.
 type promised struct {
 	slot  upstream.Slot
 	until time.Time
 }
 
-// prefetchShare is how many places share one attempt in prefetch: enough to hide a commit, few enough that a
-// person's message does not wait long behind those of a bulk job.
+// prefetchShare is how many slots share one prefetched attempt: enough to hide a commit, few enough that a person's
+// message does not wait long behind those of a bulk job.
 const prefetchShare = 4
 
-func newPrefetch(places int, stop <-chan struct{}, reserve func(time.Time) (upstream.Slot, time.Time)) *prefetch {
-	return &prefetch{most: max(1, places/prefetchShare), stop: stop, reserve: reserve}
+func newPrefetch(slots int, stop <-chan struct{}, reserve func(time.Time) (upstream.Slot, time.Time)) *prefetch {
+	return &prefetch{most: max(1, slots/prefetchShare), stop: stop, reserve: reserve}
 }
 
-// admit gives out an attempt in prefetch, if there are not too many.
+// admit lets an attempt begin without a slot, if there are not too many.
 func (s *prefetch) admit() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,21 +49,21 @@ func (s *prefetch) admit() bool {
 	return true
 }
 
-// leave gives an attempt in prefetch back.
+// leave is called when such an attempt has its slot, or ends without one.
 func (s *prefetch) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.n--
 }
 
-// waiting reports that somebody is to have the next place.
+// waiting reports that somebody is to have the next slot.
 func (s *prefetch) waiting() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.n > 0
 }
 
-// wake gives places that may be free to those who wait, before anybody else is asked.
+// wake gives slots that may be free to those who wait, before anybody else is asked.
 func (s *prefetch) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +77,7 @@ func (s *prefetch) wake() {
 	}
 }
 
-// await waits for a place and takes it. Without one, until says when to ask again: the upstream is paused,
+// await waits for a slot and takes it. Without one, until says when to ask again: the upstream is paused,
 // the server shuts down, or ctx has ended.
 func (s *prefetch) await(ctx context.Context) (upstream.Slot, time.Time) {
 	s.mu.Lock()

@@ -10,12 +10,12 @@ import (
 
 // tell adds to the results of an attempt what is known of the provider, for whoever reads the trace: that it gives
 // messages another Message-ID and by which id it knows them, and whom it lets send where it refused the sender.
-func (c *Upstream) tell(results []mail.Result, m *queue.Message) {
+func (u *Upstream) tell(results []mail.Result, m *queue.Message) {
 	var words string
 	for i := range results {
 		r := &results[i]
 		if i == 0 || !sameSaid(r, &results[i-1]) { // most recipients of a message are told the same
-			words = c.wordsFor(r, m)
+			words = u.wordsFor(r, m)
 		}
 		if words != "" {
 			r.Note = strings.TrimPrefix(r.Note+"; "+words, "; ")
@@ -27,33 +27,33 @@ func sameSaid(a, b *mail.Result) bool {
 	return a.Class == b.Class && a.Stage == b.Stage && a.Rule == b.Rule && a.Reply == b.Reply
 }
 
-func (c *Upstream) wordsFor(r *mail.Result, m *queue.Message) string {
+func (u *Upstream) wordsFor(r *mail.Result, m *queue.Message) string {
 	switch {
 	case r.Class == mail.Delivered:
-		return c.messageIDWords(r.Reply, m.MessageID)
+		return u.messageIDWords(r.Reply, m.MessageID)
 	case r.Class == mail.AccountFault && r.OfSender:
-		return c.senderWords(r.Identity)
+		return u.senderWords(r.Identity)
 	}
 	return ""
 }
 
 // messageIDWords say what became of Message-ID, as far as the upstream's message_id and its reply tell.
-func (c *Upstream) messageIDWords(r mail.Reply, ours string) string {
+func (u *Upstream) messageIDWords(r mail.Reply, ours string) string {
 	id := ""
-	if p, ok := profile.Get(c.Config.Provider); ok {
+	if p, ok := profile.Get(u.Config.Provider); ok {
 		id = p.IDIn(r)
 	}
 	if id == ours { // it answers with the Message-ID, which then is the one that we know
-		if id != "" && c.Config.MessageID != profile.MessageIDReplaced {
+		if id != "" && u.Config.MessageID != profile.MessageIDReplaced {
 			return ""
 		}
 		id = ""
 	}
 	id = mail.Cut(id, maxProviderID)
 	switch {
-	case c.Config.MessageID == profile.MessageIDReplaced && id != "":
+	case u.Config.MessageID == profile.MessageIDReplaced && id != "":
 		return "the provider replaces Message-ID, and knows the message as " + id
-	case c.Config.MessageID == profile.MessageIDReplaced:
+	case u.Config.MessageID == profile.MessageIDReplaced:
 		return "the provider replaces Message-ID"
 	case id != "":
 		return "the provider knows the message as " + id
@@ -65,11 +65,11 @@ func (c *Upstream) messageIDWords(r mail.Reply, ours string) string {
 const maxProviderID = 200
 
 // senderWords say whom the provider lets send when it knows us as identity.
-func (c *Upstream) senderWords(identity string) string {
+func (u *Upstream) senderWords(identity string) string {
 	if identity == "" {
 		identity = "the account"
 	}
-	switch c.Config.SenderRule {
+	switch u.Config.SenderRule {
 	case profile.SenderDomain:
 		return "the sender and From must be of an address or a domain that is verified at the provider"
 	case profile.SenderMustMatch:

@@ -17,12 +17,15 @@ func TestDeliveriesTellTheProvidersID(t *testing.T) {
 		want                string
 	}{
 		{"ses", "replaced", mail.R(250, "", "Ok 01000154dc729264-93fdd7ea-f039-43d6-91ed-653e8547867c-000000"),
-			"the provider replaces Message-ID, and knows the message as 01000154dc729264-93fdd7ea-f039-43d6-91ed-653e8547867c-000000"},
+			"the provider replaces Message-ID, and knows the message as " +
+				"01000154dc729264-93fdd7ea-f039-43d6-91ed-653e8547867c-000000"},
 		{"outlookcom", "replaced", mail.R(250, "2.0.0", "OK <DM6@prod.outlook.com> [Hostname=DM6.prod.outlook.com]"),
 			"the provider replaces Message-ID, and knows the message as <DM6@prod.outlook.com>"},
 		{"brevo", "replaced", mail.R(250, "2.0.0", "OK: queued"), "the provider replaces Message-ID"},
-		{"gmail", "kept", mail.R(250, "2.0.0", "OK  1653776100 r33-2002.43 - gsmtp"), "the provider knows the message as r33-2002.43"},
-		{"microsoft365", "unknown", mail.R(250, "2.0.0", "OK "+ours+" [Hostname=SYBP282MB2635.AUSP282.PROD.OUTLOOK.COM]"), ""},
+		{"gmail", "kept", mail.R(250, "2.0.0", "OK  1653776100 r33-2002.43 - gsmtp"),
+			"the provider knows the message as r33-2002.43"},
+		{"microsoft365", "unknown",
+			mail.R(250, "2.0.0", "OK "+ours+" [Hostname=SYBP282MB2635.AUSP282.PROD.OUTLOOK.COM]"), ""},
 		{"microsoft365", "unknown", mail.R(250, "2.0.0", "OK <2@prod.outlook.com> [Hostname=DM6.prod.outlook.com]"),
 			"the provider knows the message as <2@prod.outlook.com>"},
 		{"generic", "kept", mail.R(250, "2.0.0", "Ok: queued as 4F3A1"), ""},

@@ -10,7 +10,8 @@ import (
 )
 
 // replyNotLetIn stands in reports for all that was said about our login at the provider, which is nobody's but ours.
-var replyNotLetIn = mail.R(451, "4.7.0", "the provider that this relay sends through does not let it in; the administrator knows more")
+var replyNotLetIn = mail.R(451, "4.7.0",
+	"the provider that this relay sends through does not let it in; the administrator knows more")
 
 // Report makes the message that tells a sender what became of its recipients. It has a null
 // reverse-path, which an upstream that refuses one gets replaced at the attempt.
@@ -19,9 +20,10 @@ func (d *Dispatcher) Report(n queue.Notice) (*queue.NewMessage, error) {
 	m := n.Message
 	id := mail.NewID(n.Time)
 	report := &queue.Message{
-		ID:         id,
-		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: m.Envelope.From, Notify: mail.NotifyNever}, Status: queue.Pending}},
-		Received:   n.Time,
+		ID: id,
+		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: m.Envelope.From, Notify: mail.NotifyNever},
+			Status: queue.Pending}},
+		Received: n.Time,
 	}
 	report.Author = routes.reportAuthor(report)
 	r := dsn.Report{
@@ -55,15 +57,16 @@ func (d *Dispatcher) Report(n queue.Notice) (*queue.NewMessage, error) {
 	return &queue.NewMessage{Message: report, Content: mail.BytesContent(octets)}, nil
 }
 
-// makeReport writes the report with what it returns of the message. While there is time, trouble with reading that is waited out;
-// once the message's time is over the report goes without it: a message that cannot be read any more must not be kept, and
-// tried, for ever for the sake of its own report.
+// makeReport writes the report with what it returns of the message. While there is time, trouble with reading that is
+// waited out; once the message's time is over the report goes without it: a message that cannot be read any more must
+// not be kept, and tried, for ever for the sake of its own report.
 func (d *Dispatcher) makeReport(r dsn.Report, n queue.Notice) ([]byte, error) {
 	octets, err := d.withOriginal(r, n)
 	if err == nil || n.Message.Expires.IsZero() || n.Time.Before(n.Message.Expires) {
 		return octets, err
 	}
-	d.Logger.Error("a report is made without the message that it is about", "id", n.Message.ID, "kind", n.Kind, "err", err)
+	d.Logger.Error("a report is made without the message that it is about", "id", n.Message.ID, "kind", n.Kind,
+		"err", err)
 	r.Original = nil
 	return dsn.Make(r)
 }

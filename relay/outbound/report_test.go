@@ -32,7 +32,8 @@ func TestReportOfAMessageThatCannotBeRead(t *testing.T) {
 	}
 	for name, content := range map[string]mail.Content{"not there": nil, "unreadable": unreadable{}} {
 		n := queue.Notice{Kind: queue.Failure, Time: now, Content: content,
-			Message: &queue.Message{ID: "gone", Envelope: mail.Envelope{From: from}, Received: now.Add(-time.Hour), Expires: now.Add(time.Second),
+			Message: &queue.Message{ID: "gone", Envelope: mail.Envelope{From: from}, Received: now.Add(-time.Hour),
+				Expires:    now.Add(time.Second),
 				Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: to}}}},
 			About: []queue.About{{Reply: mail.R(550, "5.1.1", "no such user")}}}
 		if _, err := d.Report(n); err == nil {
@@ -44,7 +45,8 @@ func TestReportOfAMessageThatCannotBeRead(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		text := string(made.Content.Bytes())
-		if !strings.Contains(text, "bob@example.net") || !strings.Contains(text, "no such user") || strings.Contains(text, "rfc822-headers") {
+		if !strings.Contains(text, "bob@example.net") || !strings.Contains(text, "no such user") ||
+			strings.Contains(text, "rfc822-headers") {
 			t.Errorf("%s: %s", name, text)
 		}
 	}
@@ -58,7 +60,8 @@ func TestReportsSayNothingOfOurLogin(t *testing.T) {
 	d, _ := dispatcherFor(t, provider(t, "provider", &brittle{}))
 	to := mail.Address{Local: "bob", Domain: "example.net"}
 	n := queue.Notice{Kind: queue.Delay, Time: time.Now(), Content: mail.BytesContent([]byte("Subject: x\r\n\r\n")),
-		Message: &queue.Message{ID: "m", Envelope: mail.Envelope{From: mail.Address{Local: "anna", Domain: "example.com"}},
+		Message: &queue.Message{ID: "m", Envelope: mail.Envelope{From: mail.Address{Local: "anna",
+			Domain: "example.com"}},
 			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: to}}}},
 		About: []queue.About{{Stage: mail.StageAuth, Host: "smtp.example.org",
 			Reply: mail.R(535, "5.7.8", "relay@office.example is disabled, call 555-1234")}}}
@@ -67,7 +70,8 @@ func TestReportsSayNothingOfOurLogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Join(strings.Fields(string(made.Content.Bytes())), " ")
-	if strings.Contains(text, "office.example") || strings.Contains(text, "555") || strings.Contains(text, "Remote-MTA") ||
+	if strings.Contains(text, "office.example") || strings.Contains(text, "555") ||
+		strings.Contains(text, "Remote-MTA") ||
 		!strings.Contains(text, "x-postern; 451 4.7.0 the provider that this relay sends through does not let it in") {
 		t.Errorf("%s", text)
 	}

@@ -123,7 +123,8 @@ func (r *Routes) upstream(name string) *Upstream {
 // routeFor returns the upstreams for one recipient of a message: those of the first route that matches,
 // or all in file order.
 func (r *Routes) routeFor(m *queue.Message, to mail.Address) []*Upstream {
-	facts := policy.Facts{Login: m.Login, Groups: m.Groups, Listener: m.Listener, Sender: m.Envelope.From, Recipient: to}
+	facts := policy.Facts{Login: m.Login, Groups: m.Groups, Listener: m.Listener, Sender: m.Envelope.From,
+		Recipient: to}
 	for i := range r.Rules {
 		if r.Rules[i].match.Matches(facts) {
 			return r.Rules[i].Upstreams
@@ -164,7 +165,8 @@ func (r *Routes) inParts(m *queue.Message) bool {
 	if len(groups) != 1 {
 		return true
 	}
-	return slices.ContainsFunc(groups[0].route, func(up *Upstream) bool { return len(m.Recipients) > up.Config.MaxRecipients })
+	return slices.ContainsFunc(groups[0].route,
+		func(up *Upstream) bool { return len(m.Recipients) > up.Config.MaxRecipients })
 }
 
 // InParts reports that the recipients of a message do not fit into one transaction.

@@ -13,8 +13,8 @@ import (
 
 // ownIdentity returns the mailbox that a message is sent from where identity = "sender": its reverse-path, and for a
 // null reverse-path its header author. Policy has checked both. "" is the configured username.
-func (c *Upstream) ownIdentity(m *queue.Message) string {
-	if !c.Config.SendsAsSender() {
+func (u *Upstream) ownIdentity(m *queue.Message) string {
+	if !u.Config.SendsAsSender() {
 		return ""
 	}
 	from := m.Envelope.From
@@ -22,31 +22,31 @@ func (c *Upstream) ownIdentity(m *queue.Message) string {
 		from = m.Author
 	}
 	// A report of ours goes as the username, if there is one.
-	if from.IsNull() || m.Login == "" && m.Envelope.From.IsNull() && c.Config.Username != "" {
+	if from.IsNull() || m.Login == "" && m.Envelope.From.IsNull() && u.Config.Username != "" {
 		return ""
 	}
 	identity := strings.ToLower(from.String()) // one mailbox, one pool: providers do not tell case apart
-	if identity == strings.ToLower(c.Config.Username) {
+	if identity == strings.ToLower(u.Config.Username) {
 		return ""
 	}
 	return identity
 }
 
 // identityFor returns who the upstream is told we are for a message; "" is the configured username.
-func (c *Upstream) identityFor(m *queue.Message) string {
-	own := c.ownIdentity(m)
-	if own != "" && c.withoutMailbox.has(own, time.Now()) {
+func (u *Upstream) identityFor(m *queue.Message) string {
+	own := u.ownIdentity(m)
+	if own != "" && u.withoutMailbox.has(own, time.Now()) {
 		return ""
 	}
 	return own
 }
 
 // keyFor names what a message waits for at an upstream.
-func (c *Upstream) keyFor(identity string) string {
+func (u *Upstream) keyFor(identity string) string {
 	if identity == "" {
-		return c.Config.Name
+		return u.Config.Name
 	}
-	return c.Config.Name + " as " + identity
+	return u.Config.Name + " as " + identity
 }
 
 // Bounds of withoutMailbox. A mailbox that was made in the meantime is found after a day.

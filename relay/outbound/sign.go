@@ -21,7 +21,8 @@ import (
 // enough to bound replay.
 const signatureLife = 7 * 24 * time.Hour
 
-// prepare makes a transaction's content ready for an upstream: its add_headers, then its dkim setting, sign, skip or strip.
+// prepare makes a transaction's content ready for an upstream: its add_headers, then its dkim setting, sign, skip or
+// strip.
 func (r *Routes) prepare(tx *upstream.Transaction, up *Upstream, m *queue.Message) error {
 	if err := editHeader(tx, up); err != nil {
 		return err
@@ -34,7 +35,8 @@ func (r *Routes) prepare(tx *upstream.Transaction, up *Upstream, m *queue.Messag
 		return nil
 	}
 	tx.Prefix = func(context.Context) ([]byte, error) {
-		return sign.Sign(tx.Content, keys, time.Now(), sign.Options{Expire: signatureLife, Unsigned: unsignedFields(up)})
+		return sign.Sign(tx.Content, keys, time.Now(),
+			sign.Options{Expire: signatureLife, Unsigned: unsignedFields(up)})
 	}
 	return nil
 }
@@ -47,9 +49,9 @@ func unsignedFields(up *Upstream) []string {
 	return nil
 }
 
-// editHeader puts an upstream's add_headers on top, in the place of fields with these names that the message came with: what
-// is written in relay.toml is fixed. With dkim = "strip" it takes out the signatures of others, for upstreams that refuse a
-// second one.
+// editHeader puts an upstream's add_headers on top, in the place of fields with these names that the message came with:
+// what is written in relay.toml is fixed. With dkim = "strip" it takes out the signatures of others, for upstreams that
+// refuse a second one.
 func editHeader(tx *upstream.Transaction, up *Upstream) error {
 	var gone []string
 	if up.Config.DKIM == config.DKIMStrip {

@@ -12,19 +12,20 @@ import (
 	"postern/relay/upstream/storm"
 )
 
-// No list of reply rules is ever complete: what it does not know of an account that is refused would bounce everybody's mail.
-// Every permanent refusal of an attempt is therefore shown to the upstream's storm.Watch before it is believed.
+// No list of reply rules is ever complete: what it does not know of an account that is refused would bounce everybody's
+// mail. Every permanent refusal of an attempt is therefore shown to the upstream's storm.Watch before it is believed.
 
 // stormRetry is when a message comes again whose refusal is not believed and that pauses nobody.
 const stormRetry = 15 * time.Minute
 
-const noteStorm = "not believed: this upstream refuses mail of others with the same text and hardly takes any, so the account is to blame; the message is kept"
+const noteStorm = "not believed: this upstream refuses mail of others with the same text and hardly takes any, so " +
+	"the account is to blame; the message is kept"
 
 // maxTexts bounds how many different texts of one message are looked at.
 const maxTexts = 8
 
-// review is upstream.Transaction.Review for a message whose recipients are those at pending. One message counts once for each
-// text, however many recipients it has.
+// review is upstream.Transaction.Review for a message whose recipients are those at pending. One message counts once
+// for each text, however many recipients it has.
 func (a *attempt) review(up *Upstream, pending []int, results []mail.Result) upstream.Doubt {
 	now, m := time.Now(), a.message
 	at := storm.Attempt{Identity: results[0].Identity, Login: m.Login}
@@ -36,11 +37,11 @@ func (a *attempt) review(up *Upstream, pending []int, results []mail.Result) ups
 		up.storms.Delivered(now, at)
 		return upstream.Believed // what it is refused beside that is the matter of these recipients
 	}
-	type judged struct {
+	type seen struct {
 		words   []string
 		verdict storm.Verdict
 	}
-	var texts []judged
+	var texts []seen
 	worst := storm.Believe
 	for i := range results {
 		r := &results[i]
@@ -51,15 +52,16 @@ func (a *attempt) review(up *Upstream, pending []int, results []mail.Result) ups
 		n := pending[r.Recipient]
 		personal := personalOf(m, n)
 		words := storm.Words(r.Reply, personal...)
-		k := slices.IndexFunc(texts, func(j judged) bool { return slices.Equal(j.words, words) })
+		k := slices.IndexFunc(texts, func(t seen) bool { return slices.Equal(t.words, words) })
 		if k < 0 && len(texts) < maxTexts && !up.explained(r) {
 			at.Domain, at.Internal = domainOf(m, n)
-			verdict, begun := up.storms.Refused(now, storm.Refusal{Attempt: at, Stage: r.Stage, Reply: r.Reply, Personal: personal,
+			verdict, begun := up.storms.Refused(now, storm.Refusal{Attempt: at, Stage: r.Stage, Reply: r.Reply,
+				Personal: personal,
 				Repeated: keptBefore(m, n, r.Reply, personal)})
 			if begun {
 				a.stormBegan(up, r)
 			}
-			texts = append(texts, judged{words, verdict})
+			texts = append(texts, seen{words, verdict})
 			k = len(texts) - 1
 		}
 		if k >= 0 && texts[k].verdict != storm.Believe {
@@ -127,21 +129,21 @@ func doubtOf(v storm.Verdict, own, identity string) upstream.Doubt {
 
 // explained reports that a rule of the administrator's own decided about a reply. That is not doubted, and ends what
 // doubt there was.
-func (c *Upstream) explained(r *mail.Result) bool {
-	if r.Rule == "" || !c.written.Own(r.Rule) {
+func (u *Upstream) explained(r *mail.Result) bool {
+	if r.Rule == "" || !u.written.Own(r.Rule) {
 		return false
 	}
-	if _, number := c.written.Classify(r.Stage, r.Reply, time.Now()); number < 0 {
+	if _, number := u.written.Classify(r.Stage, r.Reply, time.Now()); number < 0 {
 		return false
 	}
-	c.storms.Explained(r.Reply)
+	u.storms.Explained(r.Reply)
 	return true
 }
 
 func (a *attempt) stormBegan(up *Upstream, r *mail.Result) {
 	a.d.storms.WithLabelValues(up.Config.Name).Inc()
-	a.d.Logger.Error("refusals are not believed any more: one text for all and hardly anything gets through; the mail is kept",
-		"upstream", up.Config.Name, "identity", r.Identity, "stage", string(r.Stage), "reply", r.Reply.String())
+	a.d.Logger.Error("refusals are not believed any more: one text for all and hardly anything gets through; "+
+		"the mail is kept", "upstream", up.Config.Name, "identity", r.Identity, "stage", string(r.Stage), "reply", r.Reply.String())
 }
 
 // stormsOf returns the Watch of an upstream, which outlives changes of its configuration; nil: there is none.

@@ -22,7 +22,8 @@ import (
 // NewTokens makes the source of access tokens for a block with [upstream.oauth]; nil for one without. others says that
 // it sends for other mailboxes than its username. grants is where consents are stored, sealed with the key in dataDir,
 // which is made where it is missing.
-func NewTokens(dataDir string, block config.Upstream, others bool, grants oauth.GrantStore, log *slog.Logger) (*oauth.Source, error) {
+func NewTokens(dataDir string, block config.Upstream, others bool, grants oauth.GrantStore, log *slog.Logger) (
+	*oauth.Source, error) {
 	if block.OAuth == nil {
 		return nil, nil
 	}
@@ -59,7 +60,8 @@ func Expiries(block config.Upstream, now time.Time) ([]oauth.Expiry, error) {
 	return source.Expiries(now), nil
 }
 
-func newTokens(block config.Upstream, others bool, grants oauth.GrantStore, sealer *seal.Sealer, log *slog.Logger) (*oauth.Source, error) {
+func newTokens(block config.Upstream, others bool, grants oauth.GrantStore, sealer *seal.Sealer, log *slog.Logger) (
+	*oauth.Source, error) {
 	o, err := tokenOptions(block)
 	if err == nil {
 		o.Others, o.Grants, o.Sealer, o.Logger = others, grants, sealer, log
@@ -214,7 +216,8 @@ func (u *upkeep) warn(ctx context.Context) {
 		_ = u.source.Load(ctx) // what is wrong with a grant is told to those who need it
 		for _, e := range u.source.Expiries(time.Now()) {
 			if e.Soon {
-				u.log.Warn("what the upstream is logged in with ends", "upstream", u.name, "what", e.What, "at", e.At, "estimated", e.Estimated, "fix", e.Fix)
+				u.log.Warn("what the upstream is logged in with ends", "upstream", u.name, "what", e.What, "at", e.At,
+					"estimated", e.Estimated, "fix", e.Fix)
 			}
 		}
 		select {

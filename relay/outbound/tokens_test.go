@@ -19,7 +19,8 @@ func TestCheckTokens(t *testing.T) {
 		want  string
 	}{
 		{config.OAuth{Flow: "client-credentials", ClientID: "1"}, "client_secret: is missing"},
-		{config.OAuth{Flow: "device-code", ClientID: "1", TokenURL: "https://login.example.com/token", Scopes: []string{"send"}}, "device_url: is missing"},
+		{config.OAuth{Flow: "device-code", ClientID: "1", TokenURL: "https://login.example.com/token",
+			Scopes: []string{"send"}}, "device_url: is missing"},
 		{config.OAuth{Flow: "service-account"}, "service_account_file: is missing"},
 		{config.OAuth{Flow: "device-code", ClientID: "1", Provider: "google"}, "flow: Google does not give"},
 	} {
@@ -34,13 +35,17 @@ func TestCheckTokens(t *testing.T) {
 }
 
 func TestTokenError(t *testing.T) {
-	known := tokenError{&oauth.Error{Class: mail.AccountFault, Code: "AADSTS7000222", Cause: "the client secret has expired", Fix: "make a new one",
+	known := tokenError{&oauth.Error{Class: mail.AccountFault, Code: "AADSTS7000222",
+		Cause: "the client secret has expired", Fix: "make a new one",
 		Retry: time.Now().Add(time.Hour), Detail: "what the server said"}, "office"}
-	if r := known.Reply(); known.Class() != mail.AccountFault || r.String() != "454 4.7.0 no access token for upstream office: the client secret has expired; make a new one (AADSTS7000222)" || known.RetryAfter() < 59*time.Minute {
+	if r := known.Reply(); known.Class() != mail.AccountFault ||
+		r.String() != "454 4.7.0 no access token for upstream office: the client secret has expired; make a new one "+
+			"(AADSTS7000222)" || known.RetryAfter() < 59*time.Minute {
 		t.Errorf("%s: %s, %v", known.Class(), r, known.RetryAfter())
 	}
 	other := tokenError{errors.New("something with a secret"), "office"}
-	if r := other.Reply(); other.Class() != mail.BackPressure || strings.Contains(r.String(), "secret") || other.RetryAfter() != 0 {
+	if r := other.Reply(); other.Class() != mail.BackPressure || strings.Contains(r.String(), "secret") ||
+		other.RetryAfter() != 0 {
 		t.Errorf("%s: %s, %v", other.Class(), r, other.RetryAfter())
 	}
 }
@@ -59,14 +64,19 @@ func TestOwnIdentity(t *testing.T) {
 		m        queue.Message
 		want     string
 	}{
-		"sender":                     {config.IdentitySender, queue.Message{Login: "anna", Envelope: mail.Envelope{From: anna}}, "anna@example.com"},
-		"author for a null one":      {config.IdentitySender, queue.Message{Login: "anna", Author: anna}, "anna@example.com"},
-		"a report of ours":           {config.IdentitySender, queue.Message{Author: anna}, ""},
-		"nobody":                     {config.IdentitySender, queue.Message{Login: "anna"}, ""},
-		"the username in other case": {config.IdentitySender, queue.Message{Login: "o", Envelope: mail.Envelope{From: office}}, ""},
-		"username":                   {config.IdentityUsername, queue.Message{Login: "anna", Envelope: mail.Envelope{From: anna}}, ""},
+		"sender": {config.IdentitySender,
+			queue.Message{Login: "anna", Envelope: mail.Envelope{From: anna}}, "anna@example.com"},
+		"author for a null one": {config.IdentitySender, queue.Message{Login: "anna", Author: anna},
+			"anna@example.com"},
+		"a report of ours": {config.IdentitySender, queue.Message{Author: anna}, ""},
+		"nobody":           {config.IdentitySender, queue.Message{Login: "anna"}, ""},
+		"the username in other case": {config.IdentitySender,
+			queue.Message{Login: "o", Envelope: mail.Envelope{From: office}}, ""},
+		"username": {config.IdentityUsername,
+			queue.Message{Login: "anna", Envelope: mail.Envelope{From: anna}}, ""},
 	} {
-		up := &Upstream{Config: config.Upstream{Username: "office@example.com", OAuth: &config.OAuth{Identity: c.identity}}, withoutMailbox: newWithoutMailbox()}
+		up := &Upstream{Config: config.Upstream{Username: "office@example.com",
+			OAuth: &config.OAuth{Identity: c.identity}}, withoutMailbox: newWithoutMailbox()}
 		if got := up.identityFor(&c.m); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}

@@ -78,28 +78,28 @@ func (d *Dispatcher) upstream(c *config.Config, block config.Upstream, before *R
 }
 
 // Close ends the upstream, and then what gives it tokens.
-func (c *Upstream) Close(ctx context.Context) error {
-	err := c.Transport.Close(ctx)
-	if c.upkeep != nil {
-		c.upkeep.close()
+func (u *Upstream) Close(ctx context.Context) error {
+	err := u.Transport.Close(ctx)
+	if u.upkeep != nil {
+		u.upkeep.close()
 	}
 	return err
 }
 
 // Secrets tells what the upstream is logged in with by OAuth, and when that ends. An error leaves open whether a
 // grant in the store ends too.
-func (c *Upstream) Secrets(ctx context.Context, now time.Time) ([]oauth.Expiry, error) {
-	if c.Tokens == nil {
+func (u *Upstream) Secrets(ctx context.Context, now time.Time) ([]oauth.Expiry, error) {
+	if u.Tokens == nil {
 		return nil, nil
 	}
-	err := c.Tokens.Load(ctx)
-	return c.Tokens.Expiries(now), err
+	err := u.Tokens.Load(ctx)
+	return u.Tokens.Expiries(now), err
 }
 
 // SentAsUsername reports that the provider has no mailbox for an identity, whose mail goes as the username instead.
-func (c *Upstream) SentAsUsername(identity string, now time.Time) bool {
-	return identity != c.Config.Username && c.withoutMailbox.has(identity, now)
+func (u *Upstream) SentAsUsername(identity string, now time.Time) bool {
+	return identity != u.Config.Username && u.withoutMailbox.has(identity, now)
 }
 
 // Storms are the refusals that are not believed now.
-func (c *Upstream) Storms() *storm.Watch { return c.storms }
+func (u *Upstream) Storms() *storm.Watch { return u.storms }

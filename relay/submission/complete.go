@@ -43,7 +43,9 @@ func (u *submission) removeForgedResults(h *mail.Header) {
 // quotes and a version around it, and readers differ in what they skip.
 func namesHost(id, host string) bool {
 	words := strings.FieldsFunc(id, func(r rune) bool { return strings.ContainsRune(" \t\"\\()", r) })
-	return slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(strings.TrimSuffix(w, "."), host) })
+	return slices.ContainsFunc(words, func(w string) bool {
+		return strings.EqualFold(strings.TrimSuffix(w, "."), host)
+	})
 }
 
 // received is our trace field (RFC 5321 §4.4). With hide_client it has no from clause: the submitter's

@@ -48,7 +48,8 @@ func (l *eventLog) reject(from mail.Address, to string, reply mail.Reply, err er
 	return reply
 }
 
-// refusedCommand tells of a command that wire refused. from is the reverse-path of the open transaction, if there is one.
+// refusedCommand tells of a command that wire refused. from is the reverse-path of the open transaction, if there is
+// one.
 func (l *eventLog) refusedCommand(command, from string, reply mail.Reply) {
 	l.service.rejected.WithLabelValues(l.listener, codeClass(reply)).Inc()
 	if l.refusal(trace.Event{Kind: trace.Rejected, From: from, Reply: reply, Detail: command}) {

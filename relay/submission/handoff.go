@@ -140,8 +140,8 @@ func (u *submission) accepted(how string, reply mail.Reply, at time.Time) {
 	log.Info("accepted", "id", m.ID, "from", m.Envelope.From.String(), "rcpts", len(m.Recipients), "size", m.Size,
 		"how", how, "message_id", m.MessageID)
 	events.record(trace.Event{Time: at, Kind: trace.Accepted, ID: m.ID, From: m.Envelope.From.String(),
-		Author: m.Author.String(), To: u.recipient(), MessageID: m.MessageID, Size: m.Size, Reply: reply, Detail: detail,
-		Took: time.Since(u.now)})
+		Author: m.Author.String(), To: u.recipient(), MessageID: m.MessageID, Size: m.Size, Reply: reply,
+		Detail: detail, Took: time.Since(u.now)})
 }
 
 // traceResults records the results of a message that never was in the queue.
@@ -159,8 +159,8 @@ func (u *submission) traceResults(results []mail.Result) {
 		}
 		u.service.Logger.Info(word, logline.Pairs("id", m.ID, "login", m.Login, "rcpt", rcpt, "upstream", r.Upstream,
 			"class", class, "reply", r.Reply.String(), "detail", logline.Beside(r.Reply, detail(r)))...)
-		u.service.Result(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener, Login: m.Login,
-			From: m.Envelope.From.String(), Author: m.Author.String(), To: rcpt, MessageID: m.MessageID,
+		u.service.Result(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener,
+			Login: m.Login, From: m.Envelope.From.String(), Author: m.Author.String(), To: rcpt, MessageID: m.MessageID,
 			Upstream: r.Upstream, Identity: r.Identity, Class: r.Class.String(), Stage: string(r.Stage), Rule: r.Rule,
 			Reply: r.Reply, Attempt: 1, Took: now.Sub(m.Received), Age: now.Sub(m.Received), Detail: detail(r)})
 	}

@@ -75,7 +75,8 @@ func newHeldMail(list func(context.Context, queue.Filter) ([]*queue.Message, err
 }
 
 // take makes room for one more message of a login, unless it has max messages held already, or with this one would have
-// more octets than maxOctets (0: any); one message alone may be larger. giveBack is for a message that is then not held.
+// more octets than maxOctets (0: any); one message alone may be larger. giveBack is for a message that is then not
+// held.
 func (h *heldMail) take(ctx context.Context, login string, size int64, max int, maxOctets int64) (
 	giveBack func(), ok bool, err error) {
 	h.mu.Lock()

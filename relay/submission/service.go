@@ -1,3 +1,11 @@
+// Package submission takes a message from MAIL to its reply. A session is one client connection, its verbs from top to
+// bottom in session.go; a submission is one message, its steps in the order of submission.go: read the header, check
+// authors, mend the body, take limits, complete, hand off.
+//
+// Failure semantics: a client gets 250 only when an upstream has taken the message or the queue has committed it. A
+// refusal carries a reply that explains it. Everything else is our own trouble: temporary and neutral, and reply.go is
+// the only place where an error becomes a reply. The attempt of a hand-off outlives a client that goes away; Wait waits
+// for it.
 package submission
 
 import (
@@ -125,6 +133,7 @@ func (s *Service) Refused(listener string, r wire.Refusal) {
 	if !told {
 		return
 	}
-	s.Logger.Info("session refused", logline.Pairs("listener", listener, "session", r.Session, "client", r.Client.String(),
+	s.Logger.Info("session refused", logline.Pairs("listener", listener, "session", r.Session, "client",
+		r.Client.String(),
 		"reason", r.Reason, "detail", logline.Beside(r.Reply, r.Detail), "reply", r.Reply.String())...)
 }

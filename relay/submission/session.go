@@ -127,7 +127,8 @@ func (s *session) look(ctx context.Context, now *Settings) (config.Listener, aut
 	case err != nil:
 		return block, identity, err
 	case s.service.changedSince(u, s.since):
-		return block, identity, mail.Refuse(replyAccount, errors.New("the account was changed since this session logged in"))
+		return block, identity, mail.Refuse(replyAccount,
+			errors.New("the account was changed since this session logged in"))
 	}
 	return block, identity, nil
 }

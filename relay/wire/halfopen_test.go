@@ -237,6 +237,10 @@ func TestManyHalfOpen(t *testing.T) {
 		}
 		conns = append(conns, c)
 	}
+	eventually(t, "all have come and the evicted are gone", func() bool {
+		st := s.Stats()
+		return st.Accepted == 2001 && st.Connections <= 101
+	})
 	late := s.dial(t)
 	late.send("PROXY TCP4 192.0.2.2 198.51.100.1 40000 587\r\n")
 	late.login()

@@ -63,7 +63,7 @@ func issuer(cert *x509.Certificate) string {
 	return mail.Printable(cert.Issuer.CommonName)
 }
 
-// explain says what a failure before MAIL means and what a person can look at.
+// explain tells whoever runs the identity what a failure before MAIL means and what to look at.
 func (u *Upstream) explain(f *fault, identity string) string {
 	switch {
 	case f.stage == mail.StageResolve:

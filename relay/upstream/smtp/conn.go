@@ -5,7 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"sync"
+
 	"syscall"
 	"time"
 
@@ -17,7 +17,7 @@ import (
 )
 
 // conn is one connection to the upstream, from dial to close. It is used by one goroutine at a time; during a large
-// transaction a second one writes. Only mu and what it guards are shared.
+// transaction a second one writes. Only due is shared.
 type conn struct {
 	u    *Upstream
 	peer string // for people: host and address
@@ -42,17 +42,8 @@ type conn struct {
 	doubt *doubt   // a parameter that may be refused though offered, nil: none
 	notes []string // what was learned and not told yet
 
-	mu          sync.Mutex
-	interrupted bool // the context of the Send has ended
-	committed   bool // every octet of the message is written, its reply is due
-	uploading   bool // a goroutine writes: reading has no deadline of its own until it is done
-	stopped     bool // nothing more is to be written
-	graceEnd    time.Time
-	lingerEnd   time.Time // after a write error: how long the reason is waited for
+	due deadlines
 }
-
-// past is a deadline that is over.
-var past = time.Unix(1, 0)
 
 // step is what a test wants to see of each phase of open; nil otherwise.
 type step func(name string, run func() (seen string, f *fault)) *fault
@@ -93,7 +84,7 @@ func (u *Upstream) openAs(ctx context.Context, identity, token string, each step
 	u.mu.Lock()
 	u.conns[c] = struct{}{}
 	u.mu.Unlock()
-	defer c.watch(ctx)()
+	defer c.due.watch(ctx)()
 	if f := c.handshake(ctx, identity, token, each); f != nil {
 		f.notes = c.takeNotes()
 		if token != "" && f.tokenRefused() && !c.broken {
@@ -108,7 +99,7 @@ func (u *Upstream) openAs(ctx context.Context, identity, token string, each step
 }
 
 func (c *conn) attach(nc net.Conn) {
-	c.nc, c.rw = nc, nc
+	c.nc, c.rw, c.due.nc, c.due.timeouts = nc, nc, nc, &c.u.cfg.Timeouts
 	c.br = bufio.NewReaderSize(nc, replies.BufferSize)
 	if _, ok := nc.(*via.Conn); ok {
 		c.peer += " (through a proxy)"
@@ -217,7 +208,7 @@ func (c *conn) startTLS() (string, *fault) {
 
 func (c *conn) startHandshake() (string, *fault) {
 	t := tls.Client(c.nc, c.u.tls)
-	c.setDeadline(c.u.cfg.Timeouts.TLS)
+	c.due.set(c.u.cfg.Timeouts.TLS)
 	if err := t.Handshake(); err != nil {
 		return "", c.handshakeFault(err)
 	}
@@ -267,7 +258,7 @@ func (c *conn) buffered() []byte {
 // reply reads one reply within d. The time counts for the whole reply: a peer that drips octets gains nothing.
 func (c *conn) reply(d time.Duration, keep bool) (mail.Reply, error) {
 	if c.br.Buffered() == 0 { // else the deadline of the reply before it holds, which is earlier
-		c.setReadDeadline(d)
+		c.due.read(d)
 	}
 	r, err := replies.Read(c.br, keep)
 	if err != nil {
@@ -278,135 +269,12 @@ func (c *conn) reply(d time.Duration, keep bool) (mail.Reply, error) {
 
 // write writes b within Timeouts.DataBlock.
 func (c *conn) write(b []byte) error {
-	c.setWriteDeadline(c.u.cfg.Timeouts.DataBlock)
+	c.due.write(c.u.cfg.Timeouts.DataBlock)
 	_, err := c.rw.Write(b)
 	if err != nil {
 		c.broken = true
 	}
 	return err
-}
-
-func (c *conn) setDeadline(d time.Duration) {
-	c.setReadDeadline(d)
-	c.setWriteDeadline(d)
-}
-
-func (c *conn) setReadDeadline(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.setReadDeadlineLocked(d)
-}
-
-func (c *conn) setReadDeadlineLocked(d time.Duration) {
-	switch {
-	case c.interrupted && c.committed:
-		c.nc.SetReadDeadline(c.graceEnd)
-	case c.interrupted:
-		c.nc.SetReadDeadline(past)
-	case !c.lingerEnd.IsZero():
-		c.nc.SetReadDeadline(c.lingerEnd)
-	case c.uploading:
-		c.nc.SetReadDeadline(time.Time{})
-	default:
-		c.nc.SetReadDeadline(time.Now().Add(d))
-	}
-}
-
-func (c *conn) setWriteDeadline(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.interrupted || c.stopped {
-		c.nc.SetWriteDeadline(past)
-		return
-	}
-	c.nc.SetWriteDeadline(time.Now().Add(d))
-}
-
-// begin prepares for a transaction.
-func (c *conn) begin() {
-	c.mu.Lock()
-	c.committed = false
-	c.mu.Unlock()
-}
-
-// commit notes that the message is out of our hands: from now on a cancelled context leaves time for the reply.
-func (c *conn) commit() {
-	c.mu.Lock()
-	c.committed = true
-	c.mu.Unlock()
-}
-
-// linger leaves the upstream a moment to say why it does not take what we write.
-func (c *conn) linger() {
-	c.mu.Lock()
-	c.lingerEnd = time.Now().Add(lingerTime)
-	c.mu.Unlock()
-}
-
-func (c *conn) startUpload() {
-	c.mu.Lock()
-	c.uploading = true
-	c.mu.Unlock()
-}
-
-// uploaded ends the upload and gives the reader, who may be waiting already, the deadline that holds from here.
-func (c *conn) uploaded(complete bool, err error, ours bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.uploading, c.committed = false, complete
-	switch {
-	case err == nil:
-	case ours:
-		c.lingerEnd = past
-	default:
-		c.lingerEnd = time.Now().Add(lingerTime)
-	}
-	c.setReadDeadlineLocked(c.u.cfg.Timeouts.DataDone)
-}
-
-// stopWriting ends a write that is under way. TLS does not survive it: the connection is broken.
-func (c *conn) stopWriting() {
-	c.mu.Lock()
-	c.stopped = true
-	c.nc.SetWriteDeadline(past)
-	c.mu.Unlock()
-}
-
-// watch interrupts the connection when ctx ends. What it returns ends the watch, and waits for an interruption under
-// way: it must not hit whoever has the connection next.
-func (c *conn) watch(ctx context.Context) (release func()) {
-	if ctx.Done() == nil {
-		return func() {}
-	}
-	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		c.interrupt()
-		close(done)
-	})
-	return func() {
-		if !stop() {
-			<-done
-		}
-	}
-}
-
-// interrupt is called when the context of a Send ends. Before the end of the message everything stops at once.
-func (c *conn) interrupt() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.interrupted = true
-	c.graceEnd = time.Now().Add(c.u.cfg.Timeouts.Drain)
-	if c.committed {
-		c.nc.SetReadDeadline(c.graceEnd)
-		return
-	}
-	c.nc.SetDeadline(past)
-}
-
-func (c *conn) wasInterrupted() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.interrupted
 }
 
 // spent reports whether the connection has carried its share. It costs nothing to ask.
@@ -418,7 +286,7 @@ func (c *conn) spent(now time.Time) bool {
 	if c.has(habitTalks) { // what comes late must not answer the next message
 		most = 1
 	}
-	return c.messages >= most || now.Sub(c.born) >= c.u.cfg.MaxAge || c.wasInterrupted()
+	return c.messages >= most || now.Sub(c.born) >= c.u.cfg.MaxAge || c.due.interrupted()
 }
 
 // dead reports whether an idle connection has ended or has something to say, which can only be a farewell.
@@ -435,7 +303,7 @@ func (c *conn) dead() bool {
 		return true
 	}
 	// In TLS it may be a session ticket, which says nothing.
-	c.setReadDeadline(5 * time.Millisecond)
+	c.due.read(5 * time.Millisecond)
 	_, err := c.br.Peek(1)
 	if err == nil && !c.said() {
 		return false // an empty line, which says nothing
@@ -456,13 +324,13 @@ func (c *conn) overheard() {
 // quit says QUIT, waits until the upstream has let go, and closes. Providers count what is open on their side.
 func (c *conn) quit() {
 	defer c.close()
-	c.setWriteDeadline(c.u.cfg.Timeouts.Quit)
+	c.due.write(c.u.cfg.Timeouts.Quit)
 	if _, err := c.rw.Write([]byte("QUIT\r\n")); err != nil {
 		return
 	}
-	c.setReadDeadline(c.u.cfg.Timeouts.Quit)
+	c.due.read(c.u.cfg.Timeouts.Quit)
 	if _, err := replies.Read(c.br, false); err == nil {
-		c.setReadDeadline(min(c.u.cfg.Timeouts.Quit, time.Second))
+		c.due.read(min(c.u.cfg.Timeouts.Quit, time.Second))
 		c.br.ReadByte()
 	}
 }
@@ -470,7 +338,7 @@ func (c *conn) quit() {
 // leave says QUIT where that is worth it, but does not wait: somebody waits for the result.
 func (c *conn) leave() {
 	if !c.broken {
-		c.setWriteDeadline(time.Second)
+		c.due.write(time.Second)
 		c.rw.Write([]byte("QUIT\r\n"))
 	}
 	c.close()

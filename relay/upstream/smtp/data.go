@@ -123,7 +123,7 @@ func (x *transaction) data(b []byte) {
 // writeMessage writes a flight that ends with the last octet of the message.
 func (x *transaction) writeMessage(b []byte) {
 	if x.gone = x.write(b); x.gone {
-		x.c.commit()
+		x.c.due.commit()
 	}
 }
 
@@ -162,7 +162,7 @@ func (x *transaction) allWritten() bool {
 	if x.up == nil || !x.up.last.Load() {
 		return x.gone
 	}
-	x.c.stopWriting()
+	x.c.due.stopWriting()
 	<-x.up.done
 	return x.up.err == nil
 }
@@ -175,7 +175,7 @@ func (x *transaction) endUpload() {
 	default:
 		if x.ended || x.c.broken {
 			x.c.broken, stopped = true, true
-			x.c.stopWriting()
+			x.c.due.stopWriting()
 		}
 		<-u.done
 	}
@@ -202,11 +202,11 @@ type upload struct {
 func (x *transaction) upload(produce func(*upload) error) *upload {
 	u := &upload{c: x.c, done: make(chan struct{}), proceed: make(chan bool, 1)}
 	x.up = u
-	u.c.startUpload()
+	u.c.due.startUpload()
 	go func() { // endUpload waits for it
 		defer close(u.done)
 		u.err = produce(u)
-		u.c.uploaded(u.err == nil && u.last.Load(), u.err, u.ours)
+		u.c.due.uploaded(u.err == nil && u.last.Load(), u.err, u.ours)
 	}()
 	return u
 }
@@ -214,7 +214,7 @@ func (x *transaction) upload(produce func(*upload) error) *upload {
 func (u *upload) write(b []byte) error {
 	for len(b) > 0 {
 		n := min(len(b), blockSize)
-		u.c.setWriteDeadline(u.c.u.cfg.Timeouts.DataBlock)
+		u.c.due.write(u.c.u.cfg.Timeouts.DataBlock)
 		if _, err := u.c.rw.Write(b[:n]); err != nil {
 			return err
 		}
@@ -287,7 +287,7 @@ func (u *upload) chunks(head []byte, c *body) error {
 	if _, err := io.ReadFull(c.r, b[n:]); err != nil {
 		return u.content(err)
 	}
-	u.c.uploaded(false, nil, false) // the reader waits for the reply to the first
+	u.c.due.uploaded(false, nil, false) // the reader waits for the reply to the first
 	if !<-u.proceed {
 		return nil
 	}

@@ -124,7 +124,7 @@ func (c *conn) trouble(stage mail.Stage, err error, format string, args ...any) 
 
 // lost makes a fault of an error from the connection.
 func (c *conn) lost(stage mail.Stage, err error) *fault {
-	if c.wasInterrupted() {
+	if c.due.interrupted() {
 		f := c.trouble(stage, context.Canceled, "was left because we are shutting down or out of time")
 		if f.class == mail.BackPressure {
 			f.class = mail.Deferral // our own doing says nothing about the upstream
@@ -164,7 +164,7 @@ func isAlert(err error) bool {
 
 // handshakeFault tells a certificate that is not good enough, which a person must mend, from a network that is not.
 func (c *conn) handshakeFault(err error) *fault {
-	if c.wasInterrupted() {
+	if c.due.interrupted() {
 		return c.lost(mail.StageTLS, err)
 	}
 	var (

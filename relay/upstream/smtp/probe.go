@@ -74,7 +74,7 @@ func (p *probe) connection(ctx context.Context, senders []mail.Address) *fault {
 	if f != nil {
 		return f
 	}
-	release := c.watch(ctx)
+	release := c.due.watch(ctx)
 	own := p.sender
 	for _, from := range senders {
 		p.sender = senderName(from)

@@ -191,7 +191,7 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 	}
 	x := transaction{c: c, t: a.t, content: &a.content, batch: a.pending[:n], results: a.results,
 		mayAgain: a.again < maxAgain}
-	release := c.watch(ctx)
+	release := c.due.watch(ctx)
 	x.run()
 	release()
 	a.notes = append(a.notes, c.takeNotes()...)

@@ -7,6 +7,45 @@ import (
 	"postern/mail"
 )
 
+// surplus ends the use of a connection with more replies than commands. Behind the reply to the message the surplus
+// says nothing of the message: it is a farewell (RFC 5321 §3.8) or a second reply to one dot. Where the message went in
+// one flight with the commands, or did not go, replies may have been off by one: each taken for that of the next
+// command.
+func (x *transaction) surplus() {
+	c := x.c
+	c.broken = true
+	if farewell(c.buffered()) {
+		return
+	}
+	met := c.has(habitTalks)
+	c.learn(habitTalks, wordsTalks)
+	if x.inStep {
+		return
+	}
+	f := c.trouble(mail.StageDot, errOutOfStep, "sent more replies than it was asked for")
+	if x.fault == nil && x.accepted > 0 && doubtful(x.took, c.buffered()) {
+		f.uncertain = true
+		f.reply.Text += "; the message may have been taken"
+		x.takeBack(f, func(c mail.Class) bool { return c == mail.Delivered })
+	}
+	if !met && c.messages > 0 { // else nothing can come late
+		x.takeBack(f, mail.Class.Permanent)
+	}
+}
+
+// takeBack replaces results, and the fault, by f where which accepts their class.
+func (x *transaction) takeBack(f *fault, which func(mail.Class) bool) {
+	if x.fault != nil && which(x.fault.class) || x.fault == nil && f.uncertain {
+		x.fault, x.blame, x.offence = f, nil, nil
+	}
+	for _, i := range x.batch {
+		if which(x.results[i].Class) {
+			f.apply(&x.results[i])
+			x.blame, x.offence = nil, nil
+		}
+	}
+}
+
 // farewell reports that b, which nobody asked for, begins with the goodbye of a server (RFC 5321 §3.8).
 func farewell(b []byte) bool {
 	return bytes.HasPrefix(b, []byte("421")) || bytes.HasPrefix(b, []byte("221"))

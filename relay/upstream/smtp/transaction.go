@@ -37,7 +37,7 @@ type transaction struct {
 
 func (x *transaction) run() {
 	c := x.c
-	c.begin()
+	c.due.begin()
 	x.withDSN = c.ext.dsn
 	if f := x.content.rewind(); f != nil {
 		x.fail(f)
@@ -82,45 +82,6 @@ func (x *transaction) conclude() {
 // waits reports whether a recipient has no result and shall get the message's.
 func (x *transaction) waits(i int) bool {
 	return x.results[i].Class == mail.Unknown && !slices.Contains(x.rest, i)
-}
-
-// surplus ends the use of a connection with more replies than commands. Behind the reply to the message the surplus
-// says nothing of the message: it is a farewell (RFC 5321 §3.8) or a second reply to one dot. Where the message went in
-// one flight with the commands, or did not go, replies may have been off by one: each taken for that of the next
-// command.
-func (x *transaction) surplus() {
-	c := x.c
-	c.broken = true
-	if farewell(c.buffered()) {
-		return
-	}
-	met := c.has(habitTalks)
-	c.learn(habitTalks, wordsTalks)
-	if x.inStep {
-		return
-	}
-	f := c.trouble(mail.StageDot, errOutOfStep, "sent more replies than it was asked for")
-	if x.fault == nil && x.accepted > 0 && doubtful(x.took, c.buffered()) {
-		f.uncertain = true
-		f.reply.Text += "; the message may have been taken"
-		x.takeBack(f, func(c mail.Class) bool { return c == mail.Delivered })
-	}
-	if !met && c.messages > 0 { // else nothing can come late
-		x.takeBack(f, mail.Class.Permanent)
-	}
-}
-
-// takeBack replaces results, and the fault, by f where which accepts their class.
-func (x *transaction) takeBack(f *fault, which func(mail.Class) bool) {
-	if x.fault != nil && which(x.fault.class) || x.fault == nil && f.uncertain {
-		x.fault, x.blame, x.offence = f, nil, nil
-	}
-	for _, i := range x.batch {
-		if which(x.results[i].Class) {
-			f.apply(&x.results[i])
-			x.blame, x.offence = nil, nil
-		}
-	}
 }
 
 // pipelined sends all commands and, with CHUNKING, the message in one flight (RFC 2920, RFC 3030).
@@ -181,7 +142,7 @@ func (x *transaction) step(b []byte, stage mail.Stage, d time.Duration) (mail.Re
 // write sends one flight. After an error the replies are read all the same: they may say why.
 func (x *transaction) write(b []byte) bool {
 	if x.writeErr = x.c.write(b); x.writeErr != nil {
-		x.c.linger()
+		x.c.due.linger()
 	}
 	return x.writeErr == nil
 }
@@ -390,7 +351,7 @@ func (x *transaction) lost(stage mail.Stage, err error) {
 		err = x.writeErr // the reason for the short wait
 	}
 	f := c.lost(stage, err)
-	if !x.answered && c.messages > 0 && !c.wasInterrupted() && !isTimeout(err) {
+	if !x.answered && c.messages > 0 && !c.due.interrupted() && !isTimeout(err) {
 		x.stale = true
 		return
 	}

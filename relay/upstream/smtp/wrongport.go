@@ -22,14 +22,14 @@ const probeTime = 5 * time.Second
 func (c *conn) hearClear(ctx context.Context, limit time.Duration) (left time.Duration, f *fault) {
 	begun := time.Now()
 	silence := min(c.u.cfg.Timeouts.Silence, limit)
-	c.setReadDeadline(silence)
+	c.due.read(silence)
 	_, err := c.br.Peek(1)
 	switch {
 	case err == nil:
 		if what := protocolOf(c.buffered()); what != speaksSMTP {
 			return 0, c.wrongPort(what)
 		}
-	case isTimeout(err) && !c.wasInterrupted() && silence < limit && c.u.speaksTLS(ctx):
+	case isTimeout(err) && !c.due.interrupted() && silence < limit && c.u.speaksTLS(ctx):
 		return 0, c.wrongPort(speaksTLS)
 	}
 	return max(0, limit-time.Since(begun)), nil

@@ -1,3 +1,9 @@
+// Package outbound is the way out: which upstreams the mail of a recipient goes to, as whom, and one attempt. It joins
+// queue and upstream, which do not know each other.
+//
+// Failure semantics: an attempt has a result for each pending recipient, whatever happens in it; after a fault of ours
+// that is a deferral. The next upstream of a route is tried only where a fault is the account's or the connection's and
+// the message cannot have been taken. What cannot be signed is deferred: there is no unsigned send.
 package outbound
 
 import (
@@ -122,7 +128,8 @@ func reserve(now time.Time, m *queue.Message, route []*Upstream) (upstream.Slot,
 
 // reserveOther goes on to the routes of other recipients. wait says until when the first is paused; where all are,
 // what is returned says until when, by the names of all.
-func reserveOther(now time.Time, m *queue.Message, others []group, wait queue.Wait) (upstream.Slot, *Upstream, queue.Wait) {
+func reserveOther(now time.Time, m *queue.Message, others []group, wait queue.Wait) (
+	upstream.Slot, *Upstream, queue.Wait) {
 	if len(others) == 0 {
 		return nil, nil, wait
 	}
