@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +17,9 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultCacheSize = 16384
-	DefaultCacheTTL  = 10 * time.Minute
-	DefaultHashWait  = 5 * time.Second
+	defaultCacheSize = 16384
+	defaultCacheTTL  = 10 * time.Minute
+	defaultHashWait  = 5 * time.Second
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 	wrongTTL = time.Minute
 	// verifyTimeout bounds the sources together. A client waits no longer for a reply to AUTH.
 	verifyTimeout = 20 * time.Second
-	// queuePerSlot bounds how many may wait for a place to hash.
+	// queuePerSlot bounds how many may wait for a slot to hash in.
 	queuePerSlot = 64
 )
 
@@ -56,23 +57,11 @@ type Authenticator struct {
 
 // New returns an Authenticator.
 func New(o Options) *Authenticator {
-	orInt := func(v, def int) int {
-		if v <= 0 {
-			return def
-		}
-		return v
-	}
-	orDuration := func(v, def time.Duration) time.Duration {
-		if v <= 0 {
-			return def
-		}
-		return v
-	}
 	return &Authenticator{
 		sources: o.Sources,
-		cache:   newCache(orInt(o.CacheSize, DefaultCacheSize), orDuration(o.CacheTTL, DefaultCacheTTL), wrongTTL),
+		cache:   newCache(cmp.Or(o.CacheSize, defaultCacheSize), cmp.Or(o.CacheTTL, defaultCacheTTL), wrongTTL),
 		lockout: newLockout(o.Lockout),
-		slots:   newSlots(orInt(o.HashParallel, runtime.NumCPU()), orDuration(o.HashWait, DefaultHashWait)),
+		slots:   newSlots(cmp.Or(o.HashParallel, runtime.NumCPU()), cmp.Or(o.HashWait, defaultHashWait)),
 		argon:   realArgon,
 		onLock:  o.OnLock,
 	}
@@ -108,7 +97,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, login, password string
 	return a.authenticate(ctx, time.Now(), login, password, client)
 }
 
-func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, password string, client netip.Addr) (Identity, error) {
+func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, password string, client netip.Addr) (
+	Identity, error) {
 	login, ok := NormalizeLogin(login)
 	password = Prepare(password)
 	if !ok || password == "" || len(password) > MaxLength || !printable(password) {
@@ -180,8 +170,9 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 	return id, err
 }
 
-// refuseOutside refuses a right password that is used outside the networks of its login, when that is known without work.
-// It goes the way of a wrong one: remembered for a minute, refused unseen by a lock, else as much work, and counted.
+// refuseOutside refuses a right password that is used outside the networks of its login, when that is known without
+// work. It goes the way of a wrong one: remembered for a minute, refused unseen by a lock, else as much work, and
+// counted.
 func (a *Authenticator) refuseOutside(ctx context.Context, now time.Time, t attempt, id Identity) (Identity, error) {
 	cred := t.cred.outside()
 	if a.cache.look(now, cred).wrong != nil {
@@ -219,8 +210,8 @@ func (a *Authenticator) lockedOut(ctx context.Context, now time.Time, t attempt,
 	return fmt.Errorf("%w until %s", ErrLockedOut, until.UTC().Format(time.RFC3339))
 }
 
-// mayEnter reports whether a right password would be let in, as far as can be told without hashing. For one that would not
-// be, nothing is hashed: the time would show that the password was right.
+// mayEnter reports whether a right password would be let in, as far as can be told without hashing. For one that would
+// not be, nothing is hashed: the time would show that the password was right.
 func (a *Authenticator) mayEnter(ctx context.Context, t attempt, was Identity) bool {
 	now, err := a.lookup(ctx, t.login)
 	if err != nil { // the source cannot be asked, or does not know
@@ -230,9 +221,10 @@ func (a *Authenticator) mayEnter(ctx context.Context, t attempt, was Identity) b
 }
 
 // verifyOnce verifies a credential once however many connections of one place offer it together. The
-// verification runs in the goroutine of the first and ends with it, but not because it gave up. Its outcome is remembered as
-// that of cred.
-func (a *Authenticator) verifyOnce(ctx context.Context, now time.Time, t attempt, cred credential, verify verifyFunc) (Identity, error) {
+// verification runs in the goroutine of the first and ends with it, but not because it gave up. Its outcome is
+// remembered as that of cred.
+func (a *Authenticator) verifyOnce(ctx context.Context, now time.Time, t attempt, cred credential, verify verifyFunc) (
+	Identity, error) {
 	v, err, _ := a.flight.Do(string(cred[:])+t.place.String(), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
 		defer cancel()
@@ -243,9 +235,10 @@ func (a *Authenticator) verifyOnce(ctx context.Context, now time.Time, t attempt
 
 type verifyFunc func(context.Context, attempt) (Identity, error)
 
-// verifyInSlot waits for a place and looks again at what may have changed meanwhile: of many guesses
+// verifyInSlot waits for a slot and looks again at what may have changed meanwhile: of many guesses
 // that came together, those that reach their turn after the lock are not verified.
-func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attempt, cred credential, verify verifyFunc) (Identity, error) {
+func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attempt, cred credential,
+	verify verifyFunc) (Identity, error) {
 	if err := a.slots.acquire(ctx); err != nil {
 		return Identity{}, err
 	}
@@ -313,9 +306,13 @@ func (a *Authenticator) Lookup(ctx context.Context, login string) (Identity, err
 	case err == nil:
 		return id, nil
 	case errors.Is(err, ErrLocked):
-		return Identity{}, mail.Refuse(mail.R(550, "5.7.1", "the account for your network is locked; ask the administrator to unlock it"), fmt.Errorf("login %q: %w", login, err))
+		return Identity{}, mail.Refuse(mail.R(550, "5.7.1",
+			"the account for your network is locked; ask the administrator to unlock it"),
+			fmt.Errorf("login %q: %w", login, err))
 	case errors.Is(err, ErrUnknownLogin):
-		return Identity{}, mail.Refuse(mail.R(451, "4.3.5", "the account for your network does not exist; ask the administrator to add it"), fmt.Errorf("login %q: %w", login, err))
+		return Identity{}, mail.Refuse(mail.R(451, "4.3.5",
+			"the account for your network does not exist; ask the administrator to add it"),
+			fmt.Errorf("login %q: %w", login, err))
 	}
 	return Identity{}, mail.Refuse(mail.R(451, "4.3.0", "the login cannot be looked up now; try again later"), err)
 }
@@ -330,7 +327,7 @@ type Stats struct {
 	Down      uint64 // 454 because a source did not answer
 	Lockouts  uint64
 	Cached    int // verified credentials held now
-	Waiting   int // for a place to hash, now
+	Waiting   int // for a slot, now
 }
 
 type counters struct {

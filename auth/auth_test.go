@@ -247,8 +247,10 @@ func (s *scripted) Verify(_ context.Context, login, _ string) (Identity, error) 
 
 func TestSourcesInOrder(t *testing.T) {
 	down := errors.New("no route to host")
-	first := &scripted{name: "first", table: map[string]error{"both": nil, "wrong": ErrWrongPassword, "locked": ErrLocked, "down": down}}
-	second := &scripted{name: "second", table: map[string]error{"both": nil, "only": nil, "wrong": nil, "locked": nil, "down": nil}}
+	first := &scripted{name: "first", table: map[string]error{"both": nil, "wrong": ErrWrongPassword,
+		"locked": ErrLocked, "down": down}}
+	second := &scripted{name: "second", table: map[string]error{"both": nil, "only": nil, "wrong": nil, "locked": nil,
+		"down": nil}}
 	r := newRig(t, Options{Sources: []Source{first, second}})
 	for _, c := range []struct {
 		login  string

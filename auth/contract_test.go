@@ -21,7 +21,8 @@ func TestStoreSource(t *testing.T) {
 			auth.User{Login: "anna", Hash: hash("right")},
 			auth.User{Login: "gone", Hash: hash("right"), Locked: true},
 		)
-		authtest.RunSource(t, auth.NewStoreSource(users, pepper), authtest.Fixture{Login: "anna", Password: "right", LockedLogin: "gone", LockedPassword: "right"})
+		authtest.RunSource(t, auth.NewStoreSource(users, pepper), authtest.Fixture{Login: "anna", Password: "right",
+			LockedLogin: "gone", LockedPassword: "right"})
 	})
 	t.Run("generated", func(t *testing.T) {
 		p := auth.GeneratePassword()
@@ -29,7 +30,8 @@ func TestStoreSource(t *testing.T) {
 			auth.User{Login: "printer", Hash: auth.HashGenerated(pepper, p), Generated: true},
 			auth.User{Login: "gone", Hash: auth.HashGenerated(pepper, p), Generated: true, Locked: true},
 		)
-		authtest.RunSource(t, auth.NewStoreSource(users, pepper), authtest.Fixture{Login: "printer", Password: p, LockedLogin: "gone", LockedPassword: p})
+		authtest.RunSource(t, auth.NewStoreSource(users, pepper), authtest.Fixture{Login: "printer", Password: p,
+			LockedLogin: "gone", LockedPassword: p})
 	})
 }
 

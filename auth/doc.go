@@ -31,6 +31,6 @@
 // not full, (4) a generated password that is right: 99 bits or more cannot be guessed, and comparing them
 // costs nothing. What remains open is in docs/decisions/0004-lockout.md.
 //
-// Everything that an outsider can key is bounded by an LRU. Locks, and from where logins were used, outlive the process where
-// the caller saves what Unsaved returns and gives it to Restore.
+// Everything that an outsider can key is bounded by an LRU. Locks, and from where logins were used, outlive the process
+// where the caller saves what Unsaved returns and gives it to Restore.
 package auth

@@ -47,9 +47,11 @@ var (
 	replyNoName     = mail.R(535, "5.7.8", "the user name is empty; enter it in the account settings")
 	replyNoPassword = mail.R(535, "5.7.8", "the password is empty; enter it")
 	replyParts      = mail.R(501, "5.5.2", "the login is malformed: PLAIN has three parts with NUL octets between them")
-	replyCharset    = mail.R(501, "5.5.2", "the user name or password has letters in another character set than UTF-8; use plain letters and digits there")
-	replyControls   = mail.R(501, "5.5.2", "the user name or password has a line end or another control character in it; type it instead of pasting it")
-	replyEnded      = mail.R(503, "5.5.1", "this login has ended; begin another")
+	replyCharset    = mail.R(501, "5.5.2", "the user name or password has letters in another character set than "+
+		"UTF-8; use plain letters and digits there")
+	replyControls = mail.R(501, "5.5.2", "the user name or password has a line end or another control character "+
+		"in it; type it instead of pasting it")
+	replyEnded = mail.R(503, "5.5.1", "this login has ended; begin another")
 )
 
 // The reasons for them.
@@ -104,7 +106,7 @@ func (p *plain) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) 
 	if reply, why := checkShape(name, password); why != nil {
 		return p.refuse(reply, why)
 	}
-	if authzid != "" && lowerASCII(authzid) != lowerASCII(name) {
+	if authzid != "" && mail.LowerASCII(authzid) != mail.LowerASCII(name) {
 		return p.refuse(replyRefused, errAuthzid) // nobody acts for somebody else
 	}
 	return nil, p.check(ctx, authzid, name, password)

@@ -63,7 +63,8 @@ func TestPlain(t *testing.T) {
 			}
 			_, reply := e.Next(t.Context(), []byte(c.response))
 			if reply.Code != c.code || (r.called > 0) != (c.code == 235) || r.login != c.login {
-				t.Errorf("%s (initial response %v): %q, checked %d times, login %q", c.name, initial, reply, r.called, r.login)
+				t.Errorf("%s (initial response %v): %q, checked %d times, login %q", c.name, initial, reply, r.called,
+					r.login)
 			}
 			if _, reply = e.Next(t.Context(), []byte("\x00anna\x00secret")); reply.Code != 503 || r.called > 1 {
 				t.Errorf("%s: an exchange that has ended answers %q", c.name, reply)
@@ -141,7 +142,8 @@ func TestUnknownMechanism(t *testing.T) {
 // FuzzPlain: what reaches the check is always a credential that could exist, and nobody acts as
 // somebody else.
 func FuzzPlain(f *testing.F) {
-	for _, s := range []string{"", "\x00", "\x00\x00", "\x00\x00\x00", "\x00anna\x00secret", "anna\x00anna\x00secret", "boss\x00anna\x00s", "\x00a\xff\x00b"} {
+	for _, s := range []string{"", "\x00", "\x00\x00", "\x00\x00\x00", "\x00anna\x00secret", "anna\x00anna\x00secret",
+		"boss\x00anna\x00s", "\x00a\xff\x00b"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, response []byte) {

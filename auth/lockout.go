@@ -21,8 +21,8 @@ const (
 	maxPairs    = 32768
 	// recent is how long a login counts as used from an address.
 	recent = 7 * 24 * time.Hour
-	// placesOfLogin is how many networks must send wrong passwords before a login is locked for clients that are not known
-	// with it. Each network fills at most that fraction of the counter: nobody locks others out alone.
+	// placesOfLogin is how many networks must send wrong passwords before a login is locked for clients that are not
+	// known with it. Each network fills at most that fraction of the counter: nobody locks others out alone.
 	placesOfLogin = 3
 	// wideFactor times as many wrong passwords fill the counter of an IPv6 /48, which may be all of one person.
 	wideFactor = 4
@@ -107,7 +107,8 @@ func prefixOf(client netip.Addr) netip.Prefix {
 	return p
 }
 
-// networkOf is the part of an address that stands for one network: IPv4 /32, IPv6 /48 (RFC 6177: a site may have that much).
+// networkOf is the part of an address that stands for one network: IPv4 /32, IPv6 /48 (RFC 6177: a site may have that
+// much).
 func networkOf(place netip.Prefix) netip.Prefix {
 	if !place.IsValid() || place.Addr().Is4() {
 		return place

@@ -35,7 +35,8 @@ func TestAddressThatGuesses(t *testing.T) {
 		wantOK(t, r.try("anna", "right", here)) // others are not concerned
 		time.Sleep(15*minute + time.Second)
 		wantOK(t, r.try("anna", "right", there))
-		if len(r.locks) != 1 || r.locks[0].Login != "" || r.locks[0].Client != netip.MustParsePrefix("198.51.100.7/32") {
+		if len(r.locks) != 1 || r.locks[0].Login != "" ||
+			r.locks[0].Client != netip.MustParsePrefix("198.51.100.7/32") {
 			t.Errorf("locks reported: %+v", r.locks)
 		}
 	})
@@ -294,7 +295,8 @@ func TestLockoutNeverExceeds(t *testing.T) {
 				}
 			}
 			if distinct > rules.Failures {
-				t.Fatalf("%d distinct passwords were verified within %s, want at most %d", distinct, min(rules.Window, rules.Duration), rules.Failures)
+				t.Fatalf("%d distinct passwords were verified within %s, want at most %d", distinct,
+					min(rules.Window, rules.Duration), rules.Failures)
 			}
 		}
 	})
@@ -308,12 +310,16 @@ func TestInvalidClient(t *testing.T) {
 	wantRefusal(t, err, 535, ErrNetwork)
 }
 
-// TestOneNetworkCannotLockALogin: whoever guesses from one address, or from all of one IPv6 site, locks out nobody but itself.
+// TestOneNetworkCannotLockALogin: whoever guesses from one address, or from all of one IPv6 site, locks out nobody but
+// itself.
 func TestOneNetworkCannotLockALogin(t *testing.T) {
 	site := func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:db8:7:%x::1", i)) }
 	for name, from := range map[string]func(i int) netip.Addr{
-		"one address":           func(int) netip.Addr { return there },
-		"one IPv6 network":      func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:db8:7:1::%x", i+1)) },
+		"one address": func(int) netip.Addr { return there },
+		"one IPv6 network": func(i int) netip.Addr {
+			return netip.MustParseAddr(fmt.Sprintf("2001:db8:7:1::%x",
+				i+1))
+		},
 		"one IPv6 site":         site,
 		"two addresses":         func(i int) netip.Addr { return []netip.Addr{there, from(1)}[i%2] },
 		"an address and a site": func(i int) netip.Addr { return []netip.Addr{there, site(i)}[i%2] },
@@ -321,13 +327,15 @@ func TestOneNetworkCannotLockALogin(t *testing.T) {
 		for _, failures := range []int{1, 2, 3, 10} {
 			t.Run(fmt.Sprint(name, ", failures = ", failures), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					r := newRig(t, Options{Lockout: Lockout{Failures: failures, Window: 10 * minute, Duration: 5 * minute}})
+					r := newRig(t, Options{Lockout: Lockout{Failures: failures, Window: 10 * minute,
+						Duration: 5 * minute}})
 					for i := range 200 { // an hour: locks end, and windows overlap
 						wantRefusal(t, r.try("anna", fmt.Sprint("guess", i), from(i)), 535, nil)
 						time.Sleep(20 * time.Second)
 					}
 					for i := range 50 {
-						r.users.put(User{Login: "anna", Hash: fakeChosen(fmt.Sprint("right", i))}) // not known from before
+						// not known from before
+						r.users.put(User{Login: "anna", Hash: fakeChosen(fmt.Sprint("right", i))})
 						r.Authenticator.cache.forget(nil)
 						wantOK(t, r.try("anna", fmt.Sprint("right", i), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})))
 					}
@@ -356,7 +364,8 @@ func TestIPv6SiteIsLockedTogether(t *testing.T) {
 	}
 }
 
-// TestManyNetworksLockALogin: the same guesses from several networks do, and no more of them are verified than that takes.
+// TestManyNetworksLockALogin: the same guesses from several networks do, and no more of them are verified than that
+// takes.
 func TestManyNetworksLockALogin(t *testing.T) {
 	for _, failures := range []int{1, 2, 3, 10} {
 		r := newRig(t, Options{Lockout: Lockout{Failures: failures, Window: 10 * minute, Duration: 15 * minute}})
@@ -384,7 +393,8 @@ func restarted(t *testing.T, old *rig, o Options) *rig {
 	return r
 }
 
-// TestWhoWorksIsRememberedOverARestart: guesses after a restart, from wherever, lock out nobody who logged in within a week.
+// TestWhoWorksIsRememberedOverARestart: guesses after a restart, from wherever, lock out nobody who logged in within a
+// week.
 func TestWhoWorksIsRememberedOverARestart(t *testing.T) {
 	ten := Lockout{Failures: 10, Window: 10 * minute, Duration: 15 * minute}
 	for name, guesses := range map[string]func(t *testing.T, r *rig){

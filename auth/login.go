@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"postern/mail"
 )
 
 // MaxLength bounds logins and passwords, in octets: bounded before anything is hashed.
@@ -19,21 +21,7 @@ func NormalizeLogin(s string) (login string, ok bool) {
 	if s == "" || len(s) > MaxLength || !printable(s) {
 		return "", false
 	}
-	return lowerASCII(s), true
-}
-
-func lowerASCII(s string) string {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= 'A' && s[i] <= 'Z' {
-			return strings.Map(func(r rune) rune {
-				if r >= 'A' && r <= 'Z' {
-					return r + 'a' - 'A'
-				}
-				return r
-			}, s)
-		}
-	}
-	return s
+	return mail.LowerASCII(s), true
 }
 
 // printable reports whether s is valid UTF-8 without controls, C1 and direction marks included.
@@ -75,11 +63,12 @@ func CheckLogin(login string) (string, error) {
 	case strings.ContainsFunc(login, unicode.IsSpace):
 		return "", fmt.Errorf("the login %q has a blank in it; write a dot or a hyphen in its place", login)
 	case strings.ContainsAny(login, loginSpecial):
-		return "", fmt.Errorf("the login %q has one of %s in it; use letters, digits and - _ . + @ / %%", login, loginSpecial)
+		return "", fmt.Errorf("the login %q has one of %s in it; use letters, digits and - _ . + @ / %%", login,
+			loginSpecial)
 	case login[0] == '-' || login[0] == '@':
 		return "", fmt.Errorf("the login %q begins with %q; begin it with a letter or a digit", login, login[:1])
 	}
-	return lowerASCII(login), nil
+	return mail.LowerASCII(login), nil
 }
 
 // CheckPassword reports why a password could never be used to log in.
@@ -103,10 +92,11 @@ func isASCII(s string) bool {
 // strikes. It does not forbid: who may log in only from the own network may have reasons for a short one.
 func AdviseOn(login, password string) string {
 	switch {
-	case lowerASCII(password) == lowerASCII(login):
+	case mail.LowerASCII(password) == mail.LowerASCII(login):
 		return "the password is the login: anybody can guess it"
 	case utf8.RuneCountInString(password) < MinChosen:
-		return fmt.Sprintf("the password has fewer than %d characters: without --password-stdin a strong one is made", MinChosen)
+		return fmt.Sprintf("the password has fewer than %d characters: without --password-stdin a strong one is made",
+			MinChosen)
 	}
 	if why := untypable(password); why != "" {
 		return "the password " + why
@@ -114,8 +104,8 @@ func AdviseOn(login, password string) string {
 	return ""
 }
 
-// untypable says what about a password keeps devices from sending it: many know ASCII and 31 characters only, and some panels and
-// configuration pages change quotes, backslashes, tildes and outer blanks.
+// untypable says what about a password keeps devices from sending it: many know ASCII and 31 characters only, and some
+// panels and configuration pages change quotes, backslashes, tildes and outer blanks.
 func untypable(password string) string {
 	switch {
 	case !isASCII(password):

@@ -9,9 +9,9 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// The lockout outlives the process where the caller stores what Unsaved returns and passes it to Restore at the next start:
-// from where logins were used, so that guesses after a restart lock out no user, and the locks, so that the command line
-// can show and lift them.
+// The lockout outlives the process where the caller stores what Unsaved returns and passes it to Restore at the next
+// start: from where logins were used, so that guesses after a restart lock out no user, and the locks, so that the
+// command line can show and lift them.
 
 // saveEvery is how precisely the time of the last login from a place is saved: a login used all day costs few writes.
 const saveEvery = 6 * time.Hour
@@ -33,7 +33,8 @@ type memory struct {
 	key    []byte
 	before map[[16]byte]time.Time // pairs of a former life, until they are met
 	pairs  map[pair]struct{}      // used since they were saved
-	locks  map[pair]struct{}      // begun or ended since they were saved; without a login an address, without an address a login
+	// begun or ended since they were saved; without a login an address, without an address a login
+	locks map[pair]struct{}
 }
 
 func newMemory() memory {

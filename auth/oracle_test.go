@@ -10,15 +10,16 @@ import (
 	"postern/mail"
 )
 
-// TestWorkTellsNothing: whatever is refused, a right password costs as many hashes as a wrong one, is answered in the same
-// words, and brings the lockout as near. Hashes are counted, not timed: they are all that takes time.
+// TestWorkTellsNothing: whatever is refused, a right password costs as many hashes as a wrong one, is answered in the
+// same words, and brings the lockout as near. Hashes are counted, not timed: they are all that takes time.
 func TestWorkTellsNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		login, right string
 		before       func(t *testing.T, r *rig) // that brings about that right is refused
 	}{
-		"outside its networks":                         {"office", "right", nil},
-		"outside its networks, verified inside before": {"office", "right", func(t *testing.T, r *rig) { wantOK(t, r.try("office", "right", here)) }},
+		"outside its networks": {"office", "right", nil},
+		"outside its networks, verified inside before": {"office", "right",
+			func(t *testing.T, r *rig) { wantOK(t, r.try("office", "right", here)) }},
 		"outside its networks, verified long ago": {"office", "right", func(t *testing.T, r *rig) {
 			wantOK(t, r.try("office", "right", here))
 			r.Forget()
@@ -29,12 +30,15 @@ func TestWorkTellsNothing(t *testing.T) {
 			r.Forget("anna")
 		}},
 		"generated, outside its networks": {"scanner", "k3m9p-right", func(t *testing.T, r *rig) {
-			r.users.put(User{Login: "scanner", Hash: HashGenerated(testPepper, "k3m9p-right"), Generated: true, Networks: prefixes("192.0.2.0/24")})
+			r.users.put(User{Login: "scanner", Hash: HashGenerated(testPepper, "k3m9p-right"), Generated: true,
+				Networks: prefixes("192.0.2.0/24")})
 		}},
-		"generated, outside its networks, verified inside before": {"scanner", "k3m9p-right", func(t *testing.T, r *rig) {
-			r.users.put(User{Login: "scanner", Hash: HashGenerated(testPepper, "k3m9p-right"), Generated: true, Networks: prefixes("192.0.2.0/24")})
-			wantOK(t, r.try("scanner", "k3m9p-right", here))
-		}},
+		"generated, outside its networks, verified inside before": {"scanner", "k3m9p-right",
+			func(t *testing.T, r *rig) {
+				r.users.put(User{Login: "scanner", Hash: HashGenerated(testPepper, "k3m9p-right"), Generated: true,
+					Networks: prefixes("192.0.2.0/24")})
+				wantOK(t, r.try("scanner", "k3m9p-right", here))
+			}},
 		"locked":            {"locked", "right", nil},
 		"locked, generated": {"lockedprinter", "k3m9p-right", nil},
 		"locked since a moment ago": {"anna", "right", func(t *testing.T, r *rig) {
@@ -59,10 +63,12 @@ func TestWorkTellsNothing(t *testing.T) {
 			wantOK(t, r.try("office", "right", here))
 			guess(t, r, "nobody", 3, there)
 		}},
-		"the address is locked and outside its networks, generated": {"scanner", "k3m9p-right", func(t *testing.T, r *rig) {
-			r.users.put(User{Login: "scanner", Hash: HashGenerated(testPepper, "k3m9p-right"), Generated: true, Networks: prefixes("192.0.2.0/24")})
-			guess(t, r, "nobody", 3, there)
-		}},
+		"the address is locked and outside its networks, generated": {"scanner", "k3m9p-right",
+			func(t *testing.T, r *rig) {
+				r.users.put(User{Login: "scanner", Hash: HashGenerated(testPepper, "k3m9p-right"), Generated: true,
+					Networks: prefixes("192.0.2.0/24")})
+				guess(t, r, "nobody", 3, there)
+			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -96,7 +102,8 @@ func workOf(t *testing.T, login, password string, before func(*testing.T, *rig))
 	return append(seen, fmt.Sprint(len(r.locks), " locks"))
 }
 
-// TestOldPasswordTellsNothingTwice: one that was right before it was changed lets through a lock once, then never again.
+// TestOldPasswordTellsNothingTwice: one that was right before it was changed lets through a lock once, then never
+// again.
 func TestOldPasswordTellsNothingTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{Lockout: threeStrikes})

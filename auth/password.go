@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/text/secure/precis"
+
+	"postern/mail"
 )
 
 // params are the cost of argon2id. They travel in each hash, so that they can change.
@@ -49,8 +51,9 @@ func realArgon(password, salt []byte, p params) []byte {
 	return argon2.IDKey(password, salt, p.time, p.memory, p.threads, hashLength)
 }
 
-// Prepare brings a password to the form in which it is hashed and compared (PRECIS OpaqueString, RFC 8265 §4.2): keyboards
-// and systems write the same letters and blanks in more than one way. What the profile does not allow stays as it is.
+// Prepare brings a password to the form in which it is hashed and compared (PRECIS OpaqueString, RFC 8265 §4.2):
+// keyboards and systems write the same letters and blanks in more than one way. What the profile does not allow stays
+// as it is.
 func Prepare(password string) string {
 	if isASCII(password) || !utf8.ValidString(password) {
 		return password
@@ -98,9 +101,9 @@ func decodeChosen(hash Secret) (p params, salt, sum []byte, err error) {
 	return p, salt, sum, nil
 }
 
-// HashGenerated hashes a password of GeneratePassword or GenerateDevicePassword: HMAC-SHA-256 with a pepper that only this
-// installation has. Some 100 bits of entropy need no slow hash (NIST SP 800-63B-4 §3.1.2.2): who has store and pepper and
-// tries 10^12 a second is at it for 10^10 years.
+// HashGenerated hashes a password of GeneratePassword or GenerateDevicePassword: HMAC-SHA-256 with a pepper that only
+// this installation has. Some 100 bits of entropy need no slow hash (NIST SP 800-63B-4 §3.1.2.2): who has store and
+// pepper and tries 10^12 a second is at it for 10^10 years.
 func HashGenerated(pepper []byte, password string) Secret {
 	return Secret(generatedPrefix + b64.EncodeToString(generatedSum(pepper, password)))
 }
@@ -115,26 +118,13 @@ func generatedSum(pepper []byte, password string) []byte {
 // canonicalGenerated undoes what happens to a password that is typed on a printer's panel: capitals,
 // and hyphens left out or replaced by blanks. None of them carries entropy.
 func canonicalGenerated(password string) string {
-	return lowerASCII(hyphens.Replace(password))
+	return mail.LowerASCII(hyphens.Replace(password))
 }
 
 var hyphens = strings.NewReplacer("-", "", " ", "")
 
 // IsGenerated reports whether hash is one of HashGenerated.
 func IsGenerated(hash Secret) bool { return strings.HasPrefix(string(hash), generatedPrefix) }
-
-// Verify reports whether password belongs to hash. An error means that the hash cannot be used; a
-// wrong password is none. It takes about 18 ms for a chosen password and a microsecond otherwise: what
-// is answered to an outsider goes through an Authenticator instead.
-func Verify(hash Secret, pepper []byte, password string) (bool, error) {
-	if len(password) > MaxLength {
-		return false, nil
-	}
-	if IsGenerated(hash) {
-		return verifyGenerated(hash, pepper, password)
-	}
-	return verifyChosen(realArgon, hash, Prepare(password))
-}
 
 func verifyGenerated(hash Secret, pepper []byte, password string) (bool, error) {
 	want, err := b64.DecodeString(strings.TrimPrefix(string(hash), generatedPrefix))
@@ -177,8 +167,8 @@ func GeneratePassword() string {
 	return string(out)
 }
 
-// DevicePasswordLength characters of the alphabet are 99.1 bits. Many devices keep no more than 20 characters of a password and
-// cut the rest off without a word; 16, which a few old ones have, would be 79 bits.
+// DevicePasswordLength characters of the alphabet are 99.1 bits. Many devices keep no more than 20 characters of a
+// password and cut the rest off without a word; 16, which a few old ones have, would be 79 bits.
 const DevicePasswordLength = 20
 
 // GenerateDevicePassword returns a password for a printer, scanner or other device: letters and digits only, since some

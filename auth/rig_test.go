@@ -75,7 +75,8 @@ func newRig(t testing.TB, o Options) *rig {
 	r.users.put(User{Login: "anna", Hash: fakeChosen("right"), Senders: []string{"anna@example.com"}})
 	r.users.put(User{Login: "locked", Hash: fakeChosen("right"), Locked: true, LockReason: "sent too much"})
 	r.users.put(User{Login: "printer", Hash: HashGenerated(testPepper, "k3m9p-right"), Generated: true, Device: true})
-	r.users.put(User{Login: "lockedprinter", Hash: HashGenerated(testPepper, "k3m9p-right"), Generated: true, Locked: true})
+	r.users.put(User{Login: "lockedprinter", Hash: HashGenerated(testPepper, "k3m9p-right"), Generated: true,
+		Locked: true})
 	r.users.put(User{Login: "office", Hash: fakeChosen("right"), Networks: prefixes("192.0.2.0/24", "2001:db8::/32")})
 	return r
 }
@@ -92,7 +93,8 @@ func fakeArgon(password, salt []byte, p params) []byte {
 	if p != chosen {
 		panic("another cost than for real hashes")
 	}
-	sum := sha256.Sum256(append(binary.LittleEndian.AppendUint32(nil, uint32(len(salt))), append(slices.Clone(salt), password...)...))
+	sum := sha256.Sum256(append(binary.LittleEndian.AppendUint32(nil, uint32(len(salt))),
+		append(slices.Clone(salt), password...)...))
 	return sum[:]
 }
 

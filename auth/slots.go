@@ -9,22 +9,22 @@ import (
 
 // slots bounds how many credentials are verified at once, how many wait for it, and how long.
 type slots struct {
-	places  chan struct{}
+	free    chan struct{}
 	wait    time.Duration
 	waiting atomic.Int64
 }
 
 func newSlots(n int, wait time.Duration) *slots {
-	return &slots{places: make(chan struct{}, n), wait: wait}
+	return &slots{free: make(chan struct{}, n), wait: wait}
 }
 
 func (s *slots) acquire(ctx context.Context) error {
 	select {
-	case s.places <- struct{}{}:
+	case s.free <- struct{}{}:
 		return nil
 	default:
 	}
-	limit := int64(queuePerSlot * cap(s.places))
+	limit := int64(queuePerSlot * cap(s.free))
 	if s.waiting.Add(1) > limit {
 		s.waiting.Add(-1)
 		return fmt.Errorf("%w: %d wait already", ErrBusy, limit)
@@ -33,7 +33,7 @@ func (s *slots) acquire(ctx context.Context) error {
 	timeout := time.NewTimer(s.wait)
 	defer timeout.Stop()
 	select {
-	case s.places <- struct{}{}:
+	case s.free <- struct{}{}:
 		return nil
 	case <-timeout.C:
 		return fmt.Errorf("%w: waited %s", ErrBusy, s.wait)
@@ -42,4 +42,4 @@ func (s *slots) acquire(ctx context.Context) error {
 	}
 }
 
-func (s *slots) release() { <-s.places }
+func (s *slots) release() { <-s.free }

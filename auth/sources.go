@@ -7,7 +7,7 @@ import (
 )
 
 // fastSource is a Source that can tell some right passwords at next to no cost, so that they need
-// neither a place to hash nor an unlocked login.
+// neither a slot nor an unlocked login.
 type fastSource interface {
 	// VerifyFast returns ok for a right password; known says that the login is one of this source's,
 	// whose Verify decides if it is not ok.

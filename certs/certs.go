@@ -18,6 +18,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"postern/internal/textfile"
 )
 
 // interval is how often the files are checked. A change counts once two checks in a row agree, so that a certificate is
@@ -43,10 +45,10 @@ type Manager struct {
 
 	mu      sync.Mutex // serialises loading; guards what follows
 	options Options
-	stamps  stamps    // of the files as last loaded or refused
-	spoken  time.Time // when expiry was last spoken of
-	renewed time.Time // when renewal was last tried
-	said    []string  // of what is in use: each thing is said once, not at each reload
+	seen    textfile.Fingerprint // of the files as last loaded or refused
+	spoken  time.Time            // when expiry was last spoken of
+	renewed time.Time            // when renewal was last tried
+	said    []string             // of what is in use: each thing is said once, not at each reload
 }
 
 // set is the certificates presented at one time, the most efficient first.
@@ -82,7 +84,7 @@ func Check(o Options, now time.Time) ([]Info, error) {
 
 // loadLocked puts the files' certificates into use. It makes new self-signed ones if there are none that can be used.
 func (m *Manager) loadLocked(now time.Time) error {
-	m.stamps = stampsOf(m.options.files())
+	m.seen = textfile.FingerprintOf(m.options.files()...)
 	s, err := load(&m.options, now)
 	if m.options.selfSigned() && (s == nil || err != nil || renewalDue(&m.options, s, now)) {
 		if err != nil {
@@ -102,7 +104,7 @@ func (m *Manager) renewLocked(now time.Time) (*set, error) {
 	if err := makeSelfSigned(&m.options, now); err != nil {
 		return nil, err
 	}
-	m.stamps = stampsOf(m.options.files())
+	m.seen = textfile.FingerprintOf(m.options.files()...)
 	s, err := load(&m.options, now)
 	if err == nil && s == nil {
 		err = errors.New("self-signed certificates vanished while they were made")
@@ -126,7 +128,7 @@ func (m *Manager) Use(o Options) error {
 	m.options = o
 	err := m.reloadLocked(time.Now())
 	if err != nil {
-		m.options, m.stamps = before, stampsOf(before.files())
+		m.options, m.seen = before, textfile.FingerprintOf(before.files()...)
 	}
 	return err
 }
@@ -149,7 +151,7 @@ func (m *Manager) reloadLocked(now time.Time) error {
 func (m *Manager) Run(ctx context.Context) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	var before stamps
+	var before textfile.Fingerprint
 	for {
 		select {
 		case <-ctx.Done():
@@ -161,16 +163,16 @@ func (m *Manager) Run(ctx context.Context) error {
 }
 
 // look applies a finished change and renews self-signed certificates. It returns what it saw, for the next look.
-func (m *Manager) look(now time.Time, before stamps) stamps {
+func (m *Manager) look(now time.Time, before textfile.Fingerprint) textfile.Fingerprint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	seen := stampsOf(m.options.files())
+	seen := textfile.FingerprintOf(m.options.files()...)
 	renewal := m.options.selfSigned() && now.Sub(m.renewed) >= time.Hour &&
 		renewalDue(&m.options, m.current.Load(), now)
-	changed := !seen.same(m.stamps) && seen.same(before)
+	changed := !seen.Same(m.seen) && seen.Same(before)
 	if changed || renewal {
 		_ = m.reloadLocked(now) // reported there
-		return m.stamps
+		return m.seen
 	}
 	if now.Sub(m.spoken) >= 24*time.Hour {
 		m.spoken = now

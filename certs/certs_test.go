@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"postern/internal/testkit"
+	"postern/internal/textfile"
 )
 
 // put writes a file as a careless or careful operator would.
@@ -414,14 +415,14 @@ func TestStampSeesReplacement(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before := stampsOf([2]string{path, path})
-	if !before.same(stampsOf([2]string{path, path})) {
+	before := textfile.FingerprintOf(path, path)
+	if !before.Same(textfile.FingerprintOf(path, path)) {
 		t.Fatal("a file differs from itself")
 	}
 	if err := os.Rename(next, path); err != nil {
 		t.Fatal(err)
 	}
-	if before.same(stampsOf([2]string{path, path})) {
+	if before.Same(textfile.FingerprintOf(path, path)) {
 		t.Fatal("a replaced file looks the same")
 	}
 }
@@ -430,11 +431,11 @@ func TestLookRenewsSelfSigned(t *testing.T) {
 	m := self(t, t.TempDir(), nil)
 	before := m.Info()
 	due := before[0].NotAfter.Add(-renewalBefore)
-	m.look(due.Add(-time.Minute), stamps{})
+	m.look(due.Add(-time.Minute), nil)
 	if m.Info()[0].Fingerprint != before[0].Fingerprint {
 		t.Fatal("renewed too early")
 	}
-	m.look(due.Add(time.Minute), stamps{})
+	m.look(due.Add(time.Minute), nil)
 	after := m.Info()
 	if after[0].Fingerprint == before[0].Fingerprint || after[1].Fingerprint == before[1].Fingerprint ||
 		!after[0].NotAfter.After(before[0].NotAfter) {
@@ -454,7 +455,7 @@ func TestReminder(t *testing.T) {
 	log.Reset()
 	later := m.Info()[0].NotAfter.Add(24 * time.Hour)
 	for hour := range 48 {
-		m.look(later.Add(time.Duration(hour)*time.Hour), m.stamps)
+		m.look(later.Add(time.Duration(hour)*time.Hour), m.seen)
 	}
 	if n := strings.Count(log.String(), "clients refuse it, renew it now"); n != 2 {
 		t.Fatalf("spoken of %d times in two days:\n%s", n, log.String())

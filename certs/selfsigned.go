@@ -38,11 +38,11 @@ const (
 )
 
 // files returns the two files to watch.
-func (o *Options) files() [2]string {
+func (o *Options) files() []string {
 	if !o.selfSigned() {
-		return [2]string{o.CertFile, o.KeyFile}
+		return []string{o.CertFile, o.KeyFile}
 	}
-	return [2]string{filepath.Join(o.Dir, ecdsaFile), filepath.Join(o.Dir, rsaFile)}
+	return []string{filepath.Join(o.Dir, ecdsaFile), filepath.Join(o.Dir, rsaFile)}
 }
 
 func (o *Options) trustFile() string { return filepath.Join(o.Dir, trustName) }

@@ -20,7 +20,7 @@ import (
 // changed from outside.
 type accounts struct {
 	*auth.Authenticator
-	store      *relaystore.SQLite
+	store      *relaystore.Store
 	monitor    *monitor.Monitor
 	trace      *trace.Recorder
 	log        *slog.Logger

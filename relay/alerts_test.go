@@ -159,7 +159,7 @@ func TestOddLoginsInAlerts(t *testing.T) {
 	r := newRig(t, newProvider(t), hook.block())
 	for n, login := range []string{"x;reboot", "$(reboot)", "-h", "log in at https://reset.example now"} {
 		if n%2 == 0 {
-			if err := r.store().PutUser(t.Context(), auth.User{Login: login, Hash: "none",
+			if err := r.store().AddUser(t.Context(), auth.User{Login: login, Hash: "none",
 				Changed: time.Now().Add(-time.Hour)}); err != nil {
 				t.Fatal(err)
 			}
@@ -179,7 +179,7 @@ func TestLockoutsAreTold(t *testing.T) {
 	hook := newReceiver(t)
 	r := newRig(t, newProvider(t), hook.block())
 	s := r.store()
-	if err := s.PutUser(t.Context(), auth.User{Login: "bob@example.com", Hash: "none",
+	if err := s.AddUser(t.Context(), auth.User{Login: "bob@example.com", Hash: "none",
 		Changed: time.Now().Add(-time.Hour)}); err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ const (
 
 // history keeps the trace within [store] history and history_size.
 type history struct {
-	store   *relaystore.SQLite
+	store   *relaystore.Store
 	bounds  func() config.Store
 	log     *slog.Logger
 	period  time.Duration // of trim

@@ -37,7 +37,7 @@ func (r *rig) addKey() map[string]string {
 	}
 	stored := relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.RSA2048, PEM: string(pem),
 		Created: time.Now()}
-	if err := r.store().PutKey(r.t.Context(), stored); err != nil {
+	if err := r.store().AddKeys(r.t.Context(), stored); err != nil {
 		r.t.Fatal(err)
 	}
 	r.eventually("the key in force", func() bool { return len(r.server.state.Load().routes.Ring.For(k.Domain)) == 1 })

@@ -15,7 +15,7 @@ import (
 
 // gauges asks the parts of the server for their state when metrics are read. What is counted is counted by its owner.
 type gauges struct {
-	store     *relaystore.SQLite
+	store     *relaystore.Store
 	listeners *listeners
 	inForce   func() monitor.InForce
 	trace     *trace.Recorder

@@ -113,7 +113,7 @@ func (r *oauthRig) addPeople() {
 		r.t.Fatal(err)
 	}
 	for _, login := range people {
-		if err := s.PutUser(r.t.Context(), auth.User{Login: login, Hash: hash, Created: time.Now(),
+		if err := s.AddUser(r.t.Context(), auth.User{Login: login, Hash: hash, Created: time.Now(),
 			Changed: time.Now()}); err != nil {
 			r.t.Fatal(err)
 		}

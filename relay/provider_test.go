@@ -24,7 +24,7 @@ func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
-	if err := r.store().PutKey(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector,
+	if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector,
 		Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestAddedHeaders(t *testing.T) {
 				t.Fatal(err)
 			}
 			k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
-			if err := r.store().PutKey(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector,
+			if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector,
 				Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
 				t.Fatal(err)
 			}

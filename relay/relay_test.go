@@ -470,7 +470,7 @@ func TestSignaturesVerify(t *testing.T) {
 		if records[k.RecordName()], err = k.Record(); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.PutKey(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: alg,
+		if err := s.AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: alg,
 			PEM: string(pem), Created: time.Now()}); err != nil {
 			t.Fatal(err)
 		}

@@ -287,7 +287,7 @@ func (r *rig) close() {
 }
 
 // store opens the store beside the daemon, as the command line does.
-func (r *rig) store() *relaystore.SQLite {
+func (r *rig) store() *relaystore.Store {
 	r.t.Helper()
 	s, err := relaystore.Open(r.t.Context(), relaystore.Options{Dir: filepath.Join(r.dir, "data")})
 	if err != nil {
@@ -307,7 +307,7 @@ func (r *rig) addUser(u auth.User) {
 	}
 	u.Created = time.Now()
 	u.Changed = u.Created
-	if err := s.PutUser(r.t.Context(), u); err != nil {
+	if err := s.AddUser(r.t.Context(), u); err != nil {
 		r.t.Fatal(err)
 	}
 }

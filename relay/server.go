@@ -63,7 +63,8 @@ type Server struct {
 	options Options
 	began   time.Time
 
-	store      *relaystore.SQLite
+	store      *relaystore.Store
+	opened     map[string]int64 // its generations before anything was read; then of watchStore
 	journal    *relaystore.Journal
 	spool      *spool.Spool
 	trace      *trace.Recorder
@@ -170,6 +171,10 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.opened, err = s.store.Generations(ctx); err != nil {
+		return err
+	}
+	s.opened[relaystore.TopicTraceAsked] = s.opened[relaystore.TopicTraceAnswered] // asked before we listened
 	if s.journal, err = relaystore.OpenJournal(c.DataDir); err != nil {
 		return err
 	}
@@ -247,6 +252,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.submission.Wait()
 	s.leaving.Wait()
 	cut.Stop()
+	s.store.Hurry()
 	stopBackground()
 	rest.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -262,7 +268,6 @@ func (s *Server) background() []func(context.Context) {
 		period: poll}
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.watchStore, past.run, s.serveAdmin, s.listenStatus(),
-		func(ctx context.Context) { answerTrace(ctx, s.store, s.trace, poll/5, s.log) },
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)
@@ -272,7 +277,7 @@ func (s *Server) background() []func(context.Context) {
 	if s.options.Load != nil {
 		works = append(works, func(ctx context.Context) {
 			files := func() []string { return s.state.Load().config.Files() }
-			watchFiles(ctx, files, 2*poll, func(ctx context.Context) { _ = s.Reload(ctx) }) // the log has the error
+			watchFiles(ctx, files, poll, func(ctx context.Context) { _ = s.Reload(ctx) }) // the log has the error
 		})
 	}
 	return works

@@ -2,11 +2,9 @@ package relay
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"strings"
 	"time"
 
+	"postern/internal/textfile"
 	relaystore "postern/relay/store"
 )
 
@@ -16,45 +14,43 @@ const Poll = time.Second
 // wakePeriod is how often the queue is woken though nothing happened: it wakes by itself, and this forgives everything.
 const wakePeriod = 30 * time.Second
 
-// watchStore looks for what the command line changed (accounts, keys, queue, grants) and whether there is room for
-// mail.
+// watchStore looks for what the command line changed (accounts, keys, queue, grants) or asks for, saves lockouts, and
+// looks whether there is room for mail.
 func (s *Server) watchStore(ctx context.Context) {
-	seen := map[string]int64{}
-	for _, topic := range []string{"users", "keys", "queue", relaystore.TopicGrants, relaystore.TopicLockouts} {
-		seen[topic], _ = s.store.Generation(ctx, topic)
-	}
-	tick := time.NewTicker(s.options.Poll)
-	defer tick.Stop()
+	seen := s.opened
+	slow, fast := time.NewTicker(s.options.Poll), time.NewTicker(s.options.Poll/5)
+	defer slow.Stop()
+	defer fast.Stop()
+	s.room.Check()
 	failing := false
-	for woken := (time.Time{}); ; {
-		s.room.Check()
-		if now := time.Now(); now.Sub(woken) >= wakePeriod {
-			s.queue.Wake()
-			woken = now
-		}
+	for woken := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-		}
-		if err := s.accounts.saveLockout(ctx); err != nil && !failing && ctx.Err() == nil {
-			s.log.Warn("lockouts are not saved: a restart will not know them", "err", err)
-			failing = true
-		} else if err == nil {
-			failing = false
-		}
-		for topic, before := range seen {
-			now, err := s.store.Generation(ctx, topic)
-			if err != nil || now == before {
-				continue
+		case <-slow.C:
+			s.room.Check()
+			if now := time.Now(); now.Sub(woken) >= wakePeriod {
+				s.queue.Wake()
+				woken = now
 			}
-			seen[topic] = now
-			s.storeChanged(ctx, topic)
+			err := s.accounts.saveLockout(ctx)
+			if err != nil && !failing && ctx.Err() == nil {
+				s.log.Warn("lockouts are not saved: a restart will not know them", "err", err)
+			}
+			failing = err != nil
+		case <-fast.C:
+			now, _ := s.store.Generations(ctx)
+			for topic, n := range now {
+				if n != seen[topic] && s.storeChanged(ctx, topic, n) {
+					seen[topic] = n
+				}
+			}
 		}
 	}
 }
 
-func (s *Server) storeChanged(ctx context.Context, topic string) {
+// storeChanged takes over what was changed; false: it could not, and is to be tried again.
+func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	switch topic {
 	case "users":
 		s.usersChanged(ctx)
@@ -67,7 +63,22 @@ func (s *Server) storeChanged(ctx context.Context, topic string) {
 		s.state.Load().routes.TryAgain()
 	case relaystore.TopicLockouts:
 		s.accounts.lockoutsLifted(ctx)
+	case relaystore.TopicTraceAsked:
+		return s.answerTrace(ctx, n)
 	}
+	return true
+}
+
+// answerTrace writes events down for a command that wants to show them: who looks right after a message finds it.
+func (s *Server) answerTrace(ctx context.Context, asked int64) bool {
+	if err := s.trace.Flush(ctx); err != nil {
+		return false // the recorder has said so
+	}
+	err := s.store.AnswerEvents(ctx, asked)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("events could not be written for a command that shows the trace", "err", err)
+	}
+	return err == nil
 }
 
 // usersChanged drops what is remembered of all logins, ends the lockouts of those that were changed, and
@@ -107,7 +118,8 @@ func (s *Server) reloadKeys(ctx context.Context) {
 
 // watchFiles calls changed when one of the files has changed and is whole.
 func watchFiles(ctx context.Context, files func() []string, period time.Duration, changed func(context.Context)) {
-	known := fingerprint(files())
+	look := func() textfile.Fingerprint { return textfile.FingerprintOf(files()...) }
+	known := look()
 	last := known
 	tick := time.NewTicker(period)
 	defer tick.Stop()
@@ -117,26 +129,12 @@ func watchFiles(ctx context.Context, files func() []string, period time.Duration
 			return
 		case <-tick.C:
 		}
-		now := fingerprint(files())
-		if now != known && now == last { // seen twice: nobody is writing any more
+		now := look()
+		if !now.Same(known) && now.Same(last) { // seen twice: nobody is writing any more
 			changed(ctx)
-			known = fingerprint(files()) // a bad file is tried again when it changes
+			known = look() // a bad file is tried again when it changes
 			now = known
 		}
 		last = now
 	}
-}
-
-// fingerprint tells versions of files apart by time and size. A file that is missing has one too.
-func fingerprint(files []string) string {
-	var b strings.Builder
-	for _, f := range files {
-		info, err := os.Stat(f)
-		if err != nil {
-			fmt.Fprintf(&b, "%s missing\n", f)
-			continue
-		}
-		fmt.Fprintf(&b, "%s %d %d\n", f, info.ModTime().UnixNano(), info.Size())
-	}
-	return b.String()
 }

@@ -52,7 +52,8 @@ func RunUserStore(t *testing.T, store auth.UserStore, put func(*testing.T, auth.
 	now := time.Date(2026, 11, 22, 8, 30, 0, 123e6, time.UTC)
 	want := auth.User{
 		Login: "anna@example.com", Hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$c3Vt", Generated: true, Device: true,
-		Locked: true, LockReason: "sent too much", Senders: []string{"anna@example.com", "*@example.org"}, Groups: []string{"staff"},
+		Locked: true, LockReason: "sent too much", Senders: []string{"anna@example.com", "*@example.org"},
+		Groups:   []string{"staff"},
 		Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
 		Created:  now, Changed: now.Add(time.Hour), Edited: now.Add(2 * time.Hour), Note: "second floor",
 	}
@@ -66,7 +67,8 @@ func RunUserStore(t *testing.T, store auth.UserStore, put func(*testing.T, auth.
 			t.Fatal("the hash does not come back as it was: was it printed instead of converted?")
 		}
 		if !got.Created.Equal(want.Created) || !got.Changed.Equal(want.Changed) || !got.Edited.Equal(want.Edited) {
-			t.Errorf("times = %s, %s, %s; want %s, %s, %s", got.Created, got.Changed, got.Edited, want.Created, want.Changed, want.Edited)
+			t.Errorf("times = %s, %s, %s; want %s, %s, %s", got.Created, got.Changed, got.Edited, want.Created,
+				want.Changed, want.Edited)
 		}
 		got.Created, got.Changed, got.Edited = want.Created, want.Changed, want.Edited
 		if !reflect.DeepEqual(got, want) {

@@ -42,28 +42,29 @@ func (of accounts) among(users []auth.User, locks []auth.Lock) ([]auth.User, []a
 	return users, locks
 }
 
-// account opens the store and finds an account. The caller closes the store when err is nil.
-func (a *app) account(cmd *cobra.Command, of accounts, login string) (store, auth.User, error) {
-	login, err := normalLogin(cmd, login)
-	if err != nil {
-		return nil, auth.User{}, err
+// withAccount makes a command of what is done with one of the accounts.
+func (a *app) withAccount(of accounts, run func(cmd *cobra.Command, s store, u auth.User) error) runE {
+	return func(cmd *cobra.Command, args []string) error {
+		login, err := normalLogin(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		s, err := a.openStore(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		u, err := s.User(cmd.Context(), login)
+		switch {
+		case errors.Is(err, auth.ErrUnknownLogin):
+			return unknownLogin(cmd, s, of, login)
+		case err != nil:
+			return err
+		case of.devices && !u.Device:
+			return fmt.Errorf("%s is not a device but the account of a person; see: postern user --help", login)
+		}
+		return run(cmd, s, u)
 	}
-	s, err := a.openStore(cmd.Context())
-	if err != nil {
-		return nil, auth.User{}, err
-	}
-	u, err := s.User(cmd.Context(), login)
-	switch {
-	case errors.Is(err, auth.ErrUnknownLogin):
-		err = unknownLogin(cmd, s, of, login)
-	case err == nil && of.devices && !u.Device:
-		err = fmt.Errorf("%s is not a device but the account of a person; see: postern user --help", login)
-	}
-	if err != nil {
-		s.Close()
-		return nil, auth.User{}, err
-	}
-	return s, u, nil
 }
 
 // unknownLogin says that there is no such login, and which one may have been meant.
@@ -77,7 +78,8 @@ func unknownLogin(cmd *cobra.Command, s store, of accounts, login string) error 
 	for i, u := range users {
 		logins[i] = u.Login
 	}
-	return fmt.Errorf("there is no login %s; see: postern %s list%s", login, of.command, suggest.Question(login, logins))
+	return fmt.Errorf("there is no login %s; see: postern %s list%s", login, of.command,
+		suggest.Question(login, logins))
 }
 
 // normalLogin checks a login and returns it as it is kept.
@@ -111,7 +113,8 @@ func checkedNetworks(texts []string) (checked []netip.Prefix, err error) {
 func checkedGroups(names []string) (checked []string, err error) {
 	for _, g := range names {
 		if g == "" || g != mail.Printable(g) || strings.ContainsAny(g, " \t,;") {
-			return nil, fmt.Errorf("group %q: a name without blanks, commas and semicolons is needed", mail.Printable(g))
+			return nil, fmt.Errorf("group %q: a name without blanks, commas and semicolons is needed",
+				mail.Printable(g))
 		}
 		checked = addOnce(checked, g)
 	}

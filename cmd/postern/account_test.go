@@ -6,15 +6,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"postern/auth"
+	"postern/internal/testkit"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 )
@@ -89,11 +92,11 @@ func (l *commandLine) verifies(login, password string) bool {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	ok, err := auth.Verify(l.user(login).Hash, pepper, password)
-	if err != nil {
+	_, err = auth.NewStoreSource(l.store, pepper).Verify(l.t.Context(), login, auth.Prepare(password))
+	if err != nil && !errors.Is(err, auth.ErrWrongPassword) {
 		l.t.Fatal(err)
 	}
-	return ok
+	return err == nil
 }
 
 func short(u auth.User) string {
@@ -152,7 +155,8 @@ func TestUserSetRefuses(t *testing.T) {
 	}{
 		{[]string{"anna@example.com"}, true, "nothing to change"},
 		{[]string{"anna@example.com", "--no-senders", "--sender", "a@example.com"}, true, "--no-senders stands alone"},
-		{[]string{"anna@example.com", "--sender", "a@example.com", "--add-sender", "b@example.com"}, true, "whole list"},
+		{[]string{"anna@example.com", "--sender", "a@example.com", "--add-sender", "b@example.com"}, true,
+			"whole list"},
 		{[]string{"anna@example.com", "--network", ""}, true, "--no-networks"},
 		{[]string{"anna@example.com", "--group", ""}, true, "--no-groups"},
 		{[]string{"anna@example.com", "--sender", ""}, true, "--no-senders"},
@@ -175,38 +179,80 @@ func TestUserSetRefuses(t *testing.T) {
 	}
 }
 
-// Commands that run at the same time, each a process with a store of its own, undo nothing of each other.
-func TestAccountChangesRace(t *testing.T) {
+// Commands that run at the same time, each a process of its own, undo nothing of each other.
+func TestCommandsRace(t *testing.T) {
 	l := newCommandLine(t)
 	l.ok("user", "add", "anna")
+	l.ok("device", "add", "scanner")
+	const rounds = 4
+	l.file("import.csv", "login,note\nanna,imported\n")
+	var locks []auth.Lock
+	for i := range rounds {
+		locks = append(locks, auth.Lock{Client: netip.MustParsePrefix(fmt.Sprintf("192.0.2.%d/32", i)),
+			Until: time.Now().Add(time.Hour)})
+	}
+	if err := l.store.SaveLockout(t.Context(), time.Now(), auth.Unsaved{Locks: locks}); err != nil {
+		t.Fatal(err)
+	}
 	var all sync.WaitGroup
-	for i := range 6 {
+	run := func(args ...string) {
 		all.Go(func() {
-			if _, _, err := l.run("user", "set", "anna", "--add-sender", fmt.Sprintf("s%d@example.com", i)); err != nil {
-				t.Error(err)
+			if out := testkit.Run(t, "", append(args, "--config", l.config)...); !out.OK {
+				t.Errorf("%q: %s", args, out.Text)
 			}
 		})
 	}
-	all.Go(func() {
-		if _, _, err := l.run("user", "lock", "anna", "--reason", "left"); err != nil {
-			t.Error(err)
+	for i := range rounds {
+		run("user", "set", "anna", "--add-sender", fmt.Sprintf("s%d@example.com", i))
+		run("user", "password", "anna")
+		run("device", "set", "scanner", "--add-network", fmt.Sprintf("10.0.0.%d", i))
+		run("user", "add", fmt.Sprint("new", i))
+		run("user", "unlock", fmt.Sprintf("192.0.2.%d", i))
+		run("dkim", "add", "example.com", "--selector", fmt.Sprint("s", i))
+		if i == 1 {
+			run("user", "lock", "anna", "--reason", "left")
+			run("user", "lock", "scanner")
+			run("user", "import", filepath.Join(l.dir, "import.csv"), "--update")
 		}
-	})
-	for range 3 {
-		all.Go(func() {
-			if _, _, err := l.run("user", "password", "anna"); err != nil {
-				t.Error(err)
-			}
-		})
 	}
-	all.Go(func() {
-		if _, _, err := l.runWith("login,note\nanna,imported\n", "user", "import", "-", "--update"); err != nil {
-			t.Error(err)
-		}
-	})
 	all.Wait()
-	if u := l.user("anna"); !u.Locked || u.LockReason != "left" || len(u.Senders) != 6 || u.Note != "imported" {
+	if u := l.user("anna"); !u.Locked || u.LockReason != "left" || len(u.Senders) != rounds || u.Note != "imported" {
 		t.Errorf("locked %t (%s), senders %v, note %q", u.Locked, u.LockReason, u.Senders, u.Note)
+	}
+	if u := l.user("scanner"); !u.Locked || len(u.Networks) != rounds {
+		t.Errorf("locked %t, networks %v", u.Locked, u.Networks)
+	}
+	users, err := l.store.Users(t.Context())
+	left, err2 := l.store.Lockouts(t.Context(), time.Now())
+	keys, err3 := l.store.Keys(t.Context())
+	if err := errors.Join(err, err2, err3); err != nil || len(users) != 2+rounds || len(left) != 0 ||
+		len(keys) != 2*rounds {
+		t.Errorf("%d accounts, %d lockouts, %d keys, %v", len(users), len(left), len(keys), err)
+	}
+}
+
+// Of several who make the same keys one has made them all, and the others none.
+func TestSameKeysRace(t *testing.T) {
+	l := newCommandLine(t)
+	var all sync.WaitGroup
+	var made, refused atomic.Int32
+	for range 4 {
+		all.Go(func() {
+			out := testkit.Run(t, "", "dkim", "add", "example.com", "--selector", "s", "--config", l.config)
+			switch {
+			case out.OK:
+				made.Add(1)
+			case strings.Contains(out.Text, "example.com has a key with selector s-r already; choose another with "+
+				"--selector"):
+				refused.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	keys, err := l.store.Keys(t.Context())
+	if err != nil || made.Load() != 1 || refused.Load() != 3 || len(keys) != 2 ||
+		!keys[0].Created.Equal(keys[1].Created) {
+		t.Errorf("%d made them, %d were refused, and there are %v: %v", made.Load(), refused.Load(), keys, err)
 	}
 }
 
@@ -300,8 +346,9 @@ func TestUserImport(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := l.file(name+".csv", fmt.Sprintf(table, name))
-			if out, errs, err := l.run("user", "import", file, "--dry-run"); err != nil || out != "" || !strings.Contains(errs,
-				"would add 2 accounts and change 0") {
+			if out, errs, err := l.run("user", "import", file, "--dry-run"); err != nil || out != "" ||
+				!strings.Contains(errs,
+					"would add 2 accounts and change 0") {
 				t.Fatalf("dry run: %v\n%s%s", err, out, errs)
 			}
 			if _, err := l.store.User(t.Context(), name+"scan"); !errors.Is(err, auth.ErrUnknownLogin) {
@@ -324,7 +371,8 @@ func TestUserImport(t *testing.T) {
 				anna.Generated {
 				t.Errorf("anna: %s", got)
 			}
-			if got := short(scan); got != `[scans@example.com] [10.0.0.0/24] [] ""` || !scan.Device || !scan.Generated ||
+			if got := short(scan); got != `[scans@example.com] [10.0.0.0/24] [] ""` || !scan.Device ||
+				!scan.Generated ||
 				scan.Created.IsZero() {
 				t.Errorf("scan: %s", got)
 			}
@@ -339,7 +387,8 @@ func TestUserImportIsAllOrNothing(t *testing.T) {
 		table string
 		says  []string // each with its line
 	}{
-		"no header":      {"anna@example.com,secret word\n", []string{":1: the first line does not name a column login"}},
+		"no header": {"anna@example.com,secret word\n",
+			[]string{":1: the first line does not name a column login"}},
 		"login mistyped": {"logni,note\na,b\n", []string{`:1: there is no column "logni"; did you mean login?`}},
 		"no login":       {"password,note\nx,y\n", []string{":1: the first line does not name a column login"}},
 		"mistyped":       {"login,sendres\na,b\n", []string{`:1: there is no column "sendres"; did you mean senders?`}},
@@ -347,7 +396,8 @@ func TestUserImportIsAllOrNothing(t *testing.T) {
 		"empty":          {"", []string{":1: there are no accounts in it"}},
 		"header alone":   {"login\n", []string{"there are no accounts in it"}},
 		"all lines told": {"login,senders,networks,groups,kind,password\ngood@example.com,,,,,\ntwo words,,,,,\n" +
-			"c@example.com,nobody,10.0.0.300,,,\nd@example.com,,,,printer,\ne@example.com,,,,,\"a\nb\"\nf@example.com,,,,,\n",
+			"c@example.com,nobody,10.0.0.300,,,\nd@example.com,,,,printer,\n" +
+			"e@example.com,,,,,\"a\nb\"\nf@example.com,,,,,\n",
 			[]string{":3: login: ", `:4: senders: sender "nobody"`, `:4: networks: network "10.0.0.300"`,
 				":5: kind: write user or device", ":6: password: "}},
 		"same login": {"login\nAnna@example.com\n\nanna@example.com\n",
@@ -432,7 +482,8 @@ func TestNoListShowsPasswords(t *testing.T) {
 	l.ok("user", "add", "anna")
 	l.ok("device", "add", "scan")
 	now := time.Now()
-	if err := l.store.PutUser(t.Context(), auth.User{Login: "ben", Hash: hash, Created: now, Changed: now}); err != nil {
+	if err := l.store.AddUser(t.Context(), auth.User{Login: "ben", Hash: hash, Created: now,
+		Changed: now}); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{

@@ -164,19 +164,12 @@ on with what is new. What no flag names stays as it is. To have none of a list: 
 		Example: fmt.Sprintf(`  postern %[1]s set %[2]s --sender scans@example.com --sender '*@example.org'
   postern %[1]s set %[2]s --add-network 10.0.7.0/24 --remove-group trial --note "moved to the 2nd floor"
   postern %[1]s set %[2]s --no-networks`, of.command, of.argument),
-		Args: exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := edit.check(cmd); err != nil {
-				return err
-			}
-			s, u, err := a.account(cmd, of, args[0])
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		Args:    exactly(1),
+		PreRunE: func(cmd *cobra.Command, _ []string) error { return edit.check(cmd) },
+		RunE: a.withAccount(of, func(cmd *cobra.Command, s store, u auth.User) error {
 			var changes []string
 			var after auth.User
-			err = s.UpdateUser(cmd.Context(), u.Login, func(u *auth.User) (err error) {
+			err := s.UpdateUser(cmd.Context(), u.Login, func(u *auth.User) (err error) {
 				changes, err = edit.apply(u, time.Now())
 				after = *u
 				return err
@@ -185,7 +178,8 @@ on with what is new. What no flag names stays as it is. To have none of a list: 
 				return err
 			}
 			if len(changes) > 0 {
-				if err := noteAccount(cmd.Context(), s, u.Login, "account changed ("+strings.Join(changes, "; ")+")"); err != nil {
+				if err := noteAccount(cmd.Context(), s, u.Login, "account changed ("+strings.Join(changes,
+					"; ")+")"); err != nil {
 					return err
 				}
 			}
@@ -199,7 +193,7 @@ on with what is new. What no flag names stays as it is. To have none of a list: 
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", u.Login, mail.Printable(c))
 			}
 			return nil
-		},
+		}),
 	}
 	edit.register(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the account as JSON")

@@ -26,10 +26,11 @@ type alertView struct {
 func (a *app) alertTest() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "test [N]",
-		Short: "Post a test alert to each [[alert]] of the configuration, or to the one with this number, and show what became of it",
-		Long: `Post a test alert to each [[alert]] of the configuration, or to the one with this number, counted from 1. Each is tried
-once, for ten seconds at most. The addresses of hooks are secrets: only their hosts are shown.`,
+		Use: "test [N]",
+		Short: "Post a test alert to each [[alert]] of the configuration, or to the one with this number, and show " +
+			"what became of it",
+		Long: `Post a test alert to each [[alert]] of the configuration, or to the one with this number, counted from 1.
+Each is tried once, for ten seconds at most. The addresses of hooks are secrets: only their hosts are shown.`,
 		Example: `  postern alert test
   postern alert test 2`,
 		Args: wrongUsage(cobra.MaximumNArgs(1)),
@@ -46,7 +47,8 @@ once, for ten seconds at most. The addresses of hooks are secrets: only their ho
 				return err
 			}
 			if n > len(c.Alerts) || len(c.Alerts) == 0 {
-				return fmt.Errorf("there is no alert[%d] in %s, which has %s", max(n, 1), c.Path(), plural(int64(len(c.Alerts)), "[[alert]]"))
+				return fmt.Errorf("there is no alert[%d] in %s, which has %s", max(n, 1), c.Path(),
+					plural(int64(len(c.Alerts)), "[[alert]]"))
 			}
 			tests, err := monitor.TestAlerts(cmd.Context(), c, n)
 			if err != nil {

@@ -96,6 +96,8 @@ func TestAlertOfARefusedUpstreamAndItsRecovery(t *testing.T) {
 		}
 	}
 	const subject = "upstream provider as relay"
+	p.WaitLog(`535`)
+	p.Signal(syscall.SIGHUP) // look now
 	o.until("the hook hears of it", func() bool { return len(h.about(subject)) > 0 })
 	p.WaitLog("alert sent")
 	p.Stop()
@@ -112,6 +114,7 @@ func TestAlertOfARefusedUpstreamAndItsRecovery(t *testing.T) {
 			t.Fatalf("%v\n%s", err, p.Log())
 		}
 	}
+	p.Signal(syscall.SIGHUP)
 	o.until("the hook hears of the recovery", func() bool { return len(h.about(subject)) > 1 })
 	p.Stop()
 	noToken(t, p.Log())
@@ -120,10 +123,12 @@ func TestAlertOfARefusedUpstreamAndItsRecovery(t *testing.T) {
 		t.Fatalf("%+v", told)
 	}
 	first := told[0]
-	if first.Event != "upstream-paused" || first.Host != "localhost" || !strings.HasPrefix(first.Details["reply"], "535") {
+	if first.Event != "upstream-paused" || first.Host != "localhost" || !strings.HasPrefix(first.Details["reply"],
+		"535") {
 		t.Errorf("%+v", first)
 	}
-	if !strings.Contains(first.Summary, first.Details["reply"]) || !strings.Contains(first.Text, first.Subject) || !strings.Contains(told[1].Text, "RESOLVED upstream-paused") {
+	if !strings.Contains(first.Summary, first.Details["reply"]) || !strings.Contains(first.Text, first.Subject) ||
+		!strings.Contains(told[1].Text, "RESOLVED upstream-paused") {
 		t.Errorf("%+v", told)
 	}
 }
@@ -149,7 +154,8 @@ func TestAlertOfALockout(t *testing.T) {
 		return len(h.about(subject)) > 0
 	})
 	a := h.about(subject)
-	if len(a) != 1 || a[0].Event != "login-locked" || a[0].Details["failures"] != "3" || len(h.about("login anna@example.com")) != 0 {
+	if len(a) != 1 || a[0].Event != "login-locked" || a[0].Details["failures"] != "3" ||
+		len(h.about("login anna@example.com")) != 0 {
 		t.Errorf("%+v", a)
 	}
 	o.until("the alert is counted", func() bool {
@@ -186,14 +192,16 @@ func TestAlertTest(t *testing.T) {
 		noToken(t, out.Text)
 		return out
 	}
-	if out := run("alert", "test", "1"); !out.OK || !strings.Contains(out.Text, "alert[1]") || !strings.Contains(out.Text, "sent") {
+	if out := run("alert", "test", "1"); !out.OK || !strings.Contains(out.Text, "alert[1]") ||
+		!strings.Contains(out.Text, "sent") {
 		t.Errorf("%s", out.Text)
 	}
 	if told := h.about("alert[1]"); len(told) != 1 || told[0].Event != "test" {
 		t.Errorf("%+v", told)
 	}
 	for _, args := range [][]string{{"alert", "test"}, {"alert", "test", "all"}, {"alert", "test", "2"}} {
-		if out := run(args...); out.OK || !strings.Contains(out.Text, "alert[2]") || !strings.Contains(out.Text, "refused") {
+		if out := run(args...); out.OK || !strings.Contains(out.Text, "alert[2]") ||
+			!strings.Contains(out.Text, "refused") {
 			t.Errorf("%v: %s", args, out.Text)
 		}
 	}
@@ -211,7 +219,8 @@ func TestAlertTest(t *testing.T) {
 		OK                bool
 	}
 	out := run("alert", "test", "1", "--json")
-	if err := json.Unmarshal([]byte(out.Text), &views); err != nil || out.OK || len(views) != 1 || views[0].OK || !strings.Contains(views[0].Error, "404 Not Found: no such hook:") {
+	if err := json.Unmarshal([]byte(out.Text), &views); err != nil || out.OK || len(views) != 1 || views[0].OK ||
+		!strings.Contains(views[0].Error, "404 Not Found: no such hook:") {
 		t.Errorf("%v %s", err, out.Text)
 	}
 	if out := run("check"); !out.OK {

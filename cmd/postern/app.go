@@ -26,7 +26,7 @@ type app struct {
 }
 
 // store is the running daemon's store; with SQLite that is the same file.
-type store = *relaystore.SQLite
+type store = *relaystore.Store
 
 // path finds the configuration file: --config, $POSTERN_CONFIG, ./relay.toml, /etc/postern/relay.toml.
 func (a *app) path() (string, error) {
@@ -42,7 +42,8 @@ func (a *app) path() (string, error) {
 			return filepath.Abs(p)
 		}
 	}
-	return "", fmt.Errorf("no configuration: neither --config nor POSTERN_CONFIG is set, and there is no %s", strings.Join(places, " or "))
+	return "", fmt.Errorf("no configuration: neither --config nor POSTERN_CONFIG is set, and there is no %s",
+		strings.Join(places, " or "))
 }
 
 // load reads and validates the configuration.
@@ -70,6 +71,21 @@ func (a *app) openStore(ctx context.Context) (store, error) {
 		return nil, err
 	}
 	return openStoreOf(ctx, c)
+}
+
+// runE is what a command runs.
+type runE = func(cmd *cobra.Command, args []string) error
+
+// withStore makes a command of what is done with the store.
+func (a *app) withStore(run func(cmd *cobra.Command, s store, args []string) error) runE {
+	return func(cmd *cobra.Command, args []string) error {
+		s, err := a.openStore(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return run(cmd, s, args)
+	}
 }
 
 func openStoreOf(ctx context.Context, c *config.Config) (store, error) {

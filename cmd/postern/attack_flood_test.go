@@ -24,26 +24,31 @@ var (
 
 // headerBombs are messages with headers that are too much: 10 MB, 20 000 fields, one field of 1 MB.
 var headerBombs = map[string]string{
-	"10 MB":                 fromAnna + strings.Repeat(filler, 11000) + "\r\nbody",
-	"10 MB without an end":  fromAnna + strings.Repeat(filler, 11000),
-	"20 000 fields":         fromAnna + strings.Repeat("A: b\r\n", 20000) + "\r\nbody",
-	"a field of 1 MB":       fromAnna + "Subject: x\r\n" + strings.Repeat(folded, 1100) + "\r\nbody",
-	"200 KB of mailboxes":   "From: anna@example.com" + strings.Repeat(",\r\n anna@example.com", 10000) + "\r\nbody", // no blank line
-	"200 KB of quotes":      "From: " + strings.Repeat(strings.Repeat(`"\"" `, 150)+"\r\n ", 260) + "\" <anna@example.com>\r\n\r\nbody",
-	"200 KB of at signs":    "From: \"" + strings.Repeat(strings.Repeat("a@b.c ", 150)+"\r\n ", 230) + "\" <anna@example.com>\r\n\r\nbody",
-	"200 KB of parentheses": "From: anna@example.com " + strings.Repeat(strings.Repeat("(", 900)+"\r\n ", 230) + "\r\n\r\nbody",
+	"10 MB":                fromAnna + strings.Repeat(filler, 11000) + "\r\nbody",
+	"10 MB without an end": fromAnna + strings.Repeat(filler, 11000),
+	"20 000 fields":        fromAnna + strings.Repeat("A: b\r\n", 20000) + "\r\nbody",
+	"a field of 1 MB":      fromAnna + "Subject: x\r\n" + strings.Repeat(folded, 1100) + "\r\nbody",
+	// no blank line
+	"200 KB of mailboxes": "From: anna@example.com" + strings.Repeat(",\r\n anna@example.com", 10000) + "\r\nbody",
+	"200 KB of quotes": "From: " + strings.Repeat(strings.Repeat(`"\"" `, 150)+"\r\n ", 260) +
+		"\" <anna@example.com>\r\n\r\nbody",
+	"200 KB of at signs": "From: \"" + strings.Repeat(strings.Repeat("a@b.c ", 150)+"\r\n ", 230) +
+		"\" <anna@example.com>\r\n\r\nbody",
+	"200 KB of parentheses": "From: anna@example.com " + strings.Repeat(strings.Repeat("(", 900)+"\r\n ", 230) +
+		"\r\n\r\nbody",
 }
 
 // bomb sends one of them and wants it refused.
 func (c *client) bomb(name string) {
 	c.t.Helper()
-	if got := c.transact("bomb@example.net", headerBombs[name]); !strings.HasPrefix(got, "550 5.") && !strings.HasPrefix(got, "552 5.3.4") {
+	if got := c.transact("bomb@example.net", headerBombs[name]); !strings.HasPrefix(got, "550 5.") &&
+		!strings.HasPrefix(got, "552 5.3.4") {
 		c.t.Errorf("%s: %q", name, got)
 	}
 }
 
-// costOfHeaders sends each bomb alone: none takes the relay more work than its octets are worth. Processor time is measured,
-// not the clock's, for what else the machine does is not the relay's.
+// costOfHeaders sends each bomb alone: none takes the relay more work than its octets are worth. Processor time is
+// measured, not the clock's, for what else the machine does is not the relay's.
 func costOfHeaders(t *testing.T, f *fort) {
 	c := f.login(t, "submission")
 	for name := range headerBombs {
@@ -112,8 +117,8 @@ func attackWithRecipients(t *testing.T, f *fort) {
 // dripEvery is between two octets of a drip; never less, whatever else the machine does.
 const dripEvery = 50 * time.Millisecond
 
-// drip sends text an octet at a time, far below any rate, until the other side has had enough. What it returns ends that and
-// tells how many octets were sent.
+// drip sends text an octet at a time, far below any rate, until the other side has had enough. What it returns ends
+// that and tells how many octets were sent.
 func (c *client) drip(text string) (done func() (sent int)) {
 	var wg sync.WaitGroup
 	stop, sent := make(chan struct{}), 0
@@ -182,7 +187,8 @@ func attackSlowly(t *testing.T, f *fort) {
 			stop := c.drip(text)
 			got := c.reply()
 			// By the octets that got through it took no more than ten seconds, and the end was not what ended it.
-			if sent := stop(); !strings.HasPrefix(got, want) || sent > int(10*time.Second/dripEvery) || sent == len(text) {
+			if sent := stop(); !strings.HasPrefix(got, want) || sent > int(10*time.Second/dripEvery) ||
+				sent == len(text) {
 				t.Errorf("got %q after %d octets, want %q", got, sent, want)
 			}
 		})

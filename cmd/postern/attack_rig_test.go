@@ -99,10 +99,12 @@ password = "upstream secret"
 
 func newFort(t *testing.T) *fort {
 	t.Helper()
-	f := &fort{office: &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}, doors: map[string]string{}, total: map[string]int{}}
+	f := &fort{office: &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}, doors: map[string]string{},
+		total: map[string]int{}}
 	cert := f.ca.Leaf(testkit.LeafOptions{})
 	var err error
-	f.sink, err = sink.Start(t.Context(), sink.Options{TLS: cert.Server(), Username: "relay", Password: "upstream secret", Without: []string{"CHUNKING"}, Keep: 10000})
+	f.sink, err = sink.Start(t.Context(), sink.Options{TLS: cert.Server(), Username: "relay",
+		Password: "upstream secret", Without: []string{"CHUNKING"}, Keep: 10000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +164,8 @@ func (c *client) enter() {
 
 func (c *client) auth() {
 	c.t.Helper()
-	c.want("235", c.say("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00anna@example.com\x00"+annasPassword))))
+	c.want("235", c.say("AUTH PLAIN "+base64.StdEncoding.EncodeToString(
+		[]byte("\x00anna@example.com\x00"+annasPassword))))
 }
 
 func (c *client) startTLS() {
@@ -247,15 +250,16 @@ func (c *client) transact(to, message string) string {
 func (f *fort) arrived(text string) []sink.Message {
 	var found []sink.Message
 	for _, m := range f.sink.Messages() {
-		if bytes.Contains(m.Data, []byte(text)) || strings.Contains(strings.Join(m.Recipients, "\n")+m.From+m.MailParams, text) {
+		if bytes.Contains(m.Data, []byte(text)) ||
+			strings.Contains(strings.Join(m.Recipients, "\n")+m.From+m.MailParams, text) {
 			found = append(found, m)
 		}
 	}
 	return found
 }
 
-// arrives waits until n messages with a text are at the upstream; those that were handed off late come from the queue. That
-// there are no more of them, settle says when nothing is under way.
+// arrives waits until n messages with a text are at the upstream; those that were handed off late come from the queue.
+// That there are no more of them, settle says when nothing is under way.
 func (f *fort) arrives(t *testing.T, text string, n int) []sink.Message {
 	t.Helper()
 	f.mu.Lock()

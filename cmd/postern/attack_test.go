@@ -28,9 +28,12 @@ func TestClientsUnderAttack(t *testing.T) {
 	before, goroutines := f.memory(t, "VmRSS"), f.goroutines(t)
 	t.Run("attacks", func(t *testing.T) {
 		for name, attack := range map[string]func(*testing.T, *fort){
-			"dialogs": attackDialogs, "smuggling by DATA": attackData, "smuggling by BDAT": attackChunks, "headers": attackHeaders,
-			"header bombs": attackWithHeaders, "recipients": attackWithRecipients, "slow": attackSlowly, "idle": attackByWaiting,
-			"connections": attackConnections, "TLS": attackTLS, "logs": attackLogs, "cut": attackByLeaving, "replies unread": attackDeaf,
+			"dialogs": attackDialogs, "smuggling by DATA": attackData, "smuggling by BDAT": attackChunks,
+			"headers":      attackHeaders,
+			"header bombs": attackWithHeaders, "recipients": attackWithRecipients, "slow": attackSlowly,
+			"idle":        attackByWaiting,
+			"connections": attackConnections, "TLS": attackTLS, "logs": attackLogs, "cut": attackByLeaving,
+			"replies unread": attackDeaf,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); attack(t, f) })
 		}
@@ -106,8 +109,10 @@ func (f *fort) startNeighbour(t *testing.T) *neighbour {
 func (n *neighbour) send(c *client) {
 	start := time.Now()
 	c.conn.SetDeadline(start.Add(60 * time.Second))
-	message := fmt.Sprintf("From: anna@example.com\r\nTo: n@example.net\r\nSubject: neighbour %d.\r\n\r\nhello\r\n", n.sent)
-	_, err := fmt.Fprintf(c.conn, "MAIL FROM:<anna@example.com>\r\nRCPT TO:<n@example.net>\r\nBDAT %d LAST\r\n%s", len(message), message)
+	message := fmt.Sprintf("From: anna@example.com\r\nTo: n@example.net\r\nSubject: neighbour %d.\r\n\r\nhello\r\n",
+		n.sent)
+	_, err := fmt.Fprintf(c.conn, "MAIL FROM:<anna@example.com>\r\nRCPT TO:<n@example.net>\r\nBDAT %d LAST\r\n%s",
+		len(message), message)
 	for range 3 {
 		var line string
 		if err == nil {
@@ -229,7 +234,8 @@ var dots = []string{
 }
 
 // smuggled is a second message behind a false end.
-const smuggled = "MAIL FROM:<anna@example.com>\r\nRCPT TO:<victim@example.org>\r\nDATA\r\nFrom: anna@example.com\r\n\r\nsmuggled\r\n"
+const smuggled = "MAIL FROM:<anna@example.com>\r\nRCPT TO:<victim@example.org>\r\nDATA\r\nFrom: " +
+	"anna@example.com\r\n\r\nsmuggled\r\n"
 
 const first = "From: anna@example.com\r\nTo: bob@example.net\r\nSubject: first\r\n\r\nbody"
 
@@ -406,12 +412,14 @@ func attackLogs(t *testing.T, f *fort) {
 	c.want("535", c.say(plain(`x" level=ERROR msg=forged-by-quote`, "wrong-secret")))
 	c.auth()
 	c.want("550", c.say(`MAIL FROM:<"x\" level=ERROR msg=forged-by-path"@example.com>`))
-	got := c.transact("forged@example.net", "From: anna@example.com\r\nMessage-ID: <x\" level=ERROR msg=forged-by-id>\r\n\r\nbody")
+	got := c.transact("forged@example.net", "From: anna@example.com\r\nMessage-ID: <x\" level=ERROR "+
+		"msg=forged-by-id>\r\n\r\nbody")
 	c.want("250", got)
 	c.want("550", c.transact("forged@example.net", "From: ceo@example.com\r\n\r\nbody"))
 	f.p.WaitLog(`msg=accepted .*forged-by-id`)
 	for line := range strings.Lines(f.p.Log()) {
-		if !strings.HasPrefix(line, "time=") || strings.ContainsAny(strings.TrimSuffix(line, "\n"), "\x00\x1b\r\u202e") ||
+		if !strings.HasPrefix(line, "time=") || strings.ContainsAny(strings.TrimSuffix(line, "\n"),
+			"\x00\x1b\r\u202e") ||
 			regexp.MustCompile(`^[^"]*("([^"\\]|\\.)*"[^"]*)* level=ERROR msg=forged`).MatchString(line) {
 			t.Errorf("a forged line: %q", line)
 		}
@@ -423,7 +431,8 @@ func attackLogs(t *testing.T, f *fort) {
 	m := f.arrives(t, "forged@example.net", 1)
 	received, _, _ := strings.Cut(string(m[0].Data), "\r\nDate:")
 	received = strings.ReplaceAll(received, "\r\n ", " ")
-	if strings.Count(received, " by ") != 1 || strings.ContainsAny(received, "\"=") || strings.Count(received, ";") != 1 {
+	if strings.Count(received, " by ") != 1 || strings.ContainsAny(received, "\"=") ||
+		strings.Count(received, ";") != 1 {
 		t.Errorf("the client wrote clauses of Received:\n%s", received)
 	}
 }
@@ -435,7 +444,11 @@ func attackByLeaving(t *testing.T, f *fort) {
 		"behind the false last line": func(c *client) { c.want("354", c.say("DATA")); c.write(first + "\r\n.") },
 		"inside the last dot":        func(c *client) { c.want("354", c.say("DATA")); c.write(first + "\r\n.\r") },
 		"inside the last chunk":      func(c *client) { c.write("BDAT 5000 LAST\r\n" + first) },
-		"between chunks":             func(c *client) { c.write(fmt.Sprintf("BDAT %d\r\n%s", len(first), first)); c.want("250", c.reply()) },
+		"between chunks": func(c *client) {
+			c.write(fmt.Sprintf("BDAT %d\r\n%s", len(first),
+				first))
+			c.want("250", c.reply())
+		},
 		"inside BDAT LAST": func(c *client) {
 			c.write(fmt.Sprintf("BDAT %d\r\n%sBDAT 0 LA", len(first), first))
 			c.want("250", c.reply())

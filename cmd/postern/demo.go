@@ -34,7 +34,8 @@ const (
 	demoLogin  = "anna@example.com"
 	demoRcpt   = "bob@example.net"
 	demoPort   = "2587" // STARTTLS; where it is free, so that a mail client's settings survive a second demo
-	demoTLS    = "2465" // TLS from the first octet; a port for each, since tls = "auto" makes STARTTLS wait half a second
+	// TLS from the first octet; a port for each, since tls = "auto" makes STARTTLS wait half a second
+	demoTLS = "2465"
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -43,12 +44,12 @@ func (a *app) demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run the whole path on loopback, without any configuration",
-		Long: `Start a relay with a temporary directory, a self-signed certificate, an account and DKIM keys, and beside it an
-upstream that keeps what it takes in memory. Send a real message through both over STARTTLS and AUTH, fetch it back
-from the upstream, compare every octet, and verify its signatures. Nothing leaves this machine.
+		Long: `Start a relay with a temporary directory, a self-signed certificate, an account and DKIM keys, and beside
+it an upstream that keeps what it takes in memory. Send a real message through both over STARTTLS and AUTH, fetch it
+back from the upstream, compare every octet, and verify its signatures. Nothing leaves this machine.
 
-With --provider microsoft365 the upstream is a fake of Exchange Online, which takes access tokens only: a client that knows
-nothing but a password sends through it.`,
+With --provider microsoft365 the upstream is a fake of Exchange Online, which takes access tokens only: a client that
+knows nothing but a password sends through it.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &demo{out: cmd.OutOrStdout(), records: map[string]string{}}
@@ -92,11 +93,14 @@ type demo struct {
 func (d *demo) step(format string, args ...any) { fmt.Fprintf(d.out, "  "+format+"\n", args...) }
 
 func (d *demo) run(ctx context.Context, once bool) error {
-	fmt.Fprintln(d.out, "Postern demo: a message from a mail client through the relay to an upstream, all on this machine.")
+	fmt.Fprintln(d.out, "Postern demo: a message from a mail client through the relay to an upstream, all on this "+
+		"machine.")
 	fmt.Fprintln(d.out)
-	steps, done := []func(context.Context) error{d.startUpstream, d.startRelay, d.sendAndVerify}, "Done: the message came out of the upstream as it was sent, completed and signed."
+	steps, done := []func(context.Context) error{d.startUpstream, d.startRelay, d.sendAndVerify},
+		"Done: the message came out of the upstream as it was sent, completed and signed."
 	if d.provider != nil {
-		steps, done = []func(context.Context) error{d.startProvider, d.tryPassword, d.startRelay, d.sendByToken}, "Done: a client with nothing but a password sent through a provider that takes no passwords."
+		steps, done = []func(context.Context) error{d.startProvider, d.tryPassword, d.startRelay, d.sendByToken},
+			"Done: a client with nothing but a password sent through a provider that takes no passwords."
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -154,24 +158,27 @@ tls = "starttls"
 address = %q
 tls = "implicit"
 
-[[upstream]]
+[admin]
+address = ""
+
+`
+
+const demoUpstream = `[[upstream]]
 name = "demo"
 host = "127.0.0.1"
 port = %s
 ca_file = "upstream-ca.pem"
 username = "relay"
 password = "file:upstream-password"
-
-[admin]
-address = ""
 `
 
 // startRelay writes a configuration, makes an account and keys as the command line would, and starts.
 func (d *demo) startRelay(ctx context.Context) error {
-	text, err := d.configuration()
+	upstream, err := d.upstreamConfig()
 	if err != nil {
 		return err
 	}
+	text := fmt.Sprintf(demoConfig, demoAddress(demoPort), demoAddress(demoTLS)) + upstream
 	path := filepath.Join(d.dir, "relay.toml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return err
@@ -204,19 +211,21 @@ func (d *demo) startRelay(ctx context.Context) error {
 	addresses := d.server.Addresses()
 	d.address, d.implicit = addresses["submission"], addresses["submissions"]
 	if d.provider == nil {
-		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login. It signs for %s and hands to the upstream.", d.address, d.implicit, demoDomain)
+		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login. It signs for %s and "+
+			"hands to the upstream.", d.address, d.implicit, demoDomain)
 	} else {
-		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login with a password. Its upstream has [upstream.oauth].", d.address, d.implicit)
+		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login with a password. Its "+
+			"upstream has [upstream.oauth].", d.address, d.implicit)
 	}
 	return d.trust(filepath.Join(c.DataDir, "tls", "self-signed.crt"))
 }
 
-func (d *demo) configuration() (string, error) {
+func (d *demo) upstreamConfig() (string, error) {
 	if d.provider != nil {
-		return d.provider.configuration(), nil
+		return d.provider.upstreamConfig(), nil
 	}
 	_, port, err := net.SplitHostPort(d.upstream.Addr())
-	return fmt.Sprintf(demoConfig, demoAddress(demoPort), demoAddress(demoTLS), port), err
+	return fmt.Sprintf(demoUpstream, port), err
 }
 
 // demoAddress prefers a port that stays the same from run to run.
@@ -243,8 +252,9 @@ func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
 	}
 	d.password = auth.GeneratePassword()
 	now := time.Now()
-	u := auth.User{Login: demoLogin, Hash: auth.HashGenerated(pepper, d.password), Generated: true, Senders: []string{"*@" + demoDomain}, Created: now, Changed: now}
-	if err := s.PutUser(ctx, u); err != nil {
+	u := auth.User{Login: demoLogin, Hash: auth.HashGenerated(pepper, d.password), Generated: true,
+		Senders: []string{"*@" + demoDomain}, Created: now, Changed: now}
+	if err := s.AddUser(ctx, u); err != nil {
 		return err
 	}
 	keys, err := makeKeys(demoDomain, "", []string{sign.RSA2048, sign.Ed25519}, now)
@@ -252,7 +262,7 @@ func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	for _, k := range keys {
-		if err := s.PutKey(ctx, k.row); err != nil {
+		if err := s.AddKeys(ctx, k.row); err != nil {
 			return err
 		}
 		if d.records[k.RecordName()], err = k.Record(); err != nil {
@@ -285,62 +295,65 @@ const demoMessage = "From: Anna <" + demoLogin + ">\r\n" +
 	"Dear Bob,\r\n.\r\n..\r\ngr\u00fc\u00dfe aus der Demo.\r\n"
 
 func (d *demo) sendAndVerify(ctx context.Context) error {
-	start := time.Now()
-	reply, err := d.submit()
-	if err != nil {
+	if err := d.submit("A mail client sent a message with STARTTLS and AUTH PLAIN. The relay answered after " +
+		"%s:"); err != nil {
 		return fmt.Errorf("submit: %w", err)
 	}
-	d.step("A mail client sent a message with STARTTLS and AUTH PLAIN. The relay answered after %s:", time.Since(start).Round(time.Millisecond))
-	d.step("    250 %s", reply)
 	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	got, err := d.upstream.WaitMessage(bounded)
 	if err != nil {
 		return fmt.Errorf("wait for the message at the upstream: %w", err)
 	}
-	d.step("The upstream has it: from <%s> to <%s>, logged in as %s over %s.", got.From, strings.Join(got.Recipients, ", "), got.Login, tls.VersionName(got.TLS.Version))
+	d.step("The upstream has it: from <%s> to <%s>, logged in as %s over %s.", got.From,
+		strings.Join(got.Recipients, ", "), got.Login, tls.VersionName(got.TLS.Version))
 	added, ok := bytes.CutSuffix(got.Data, []byte(demoMessage))
 	if !ok {
 		return errors.New("the message at the upstream is not what was sent")
 	}
-	d.step("Every octet that was sent is there. The relay put these fields on top: %s.", strings.Join(fieldNames(added), ", "))
+	d.step("Every octet that was sent is there. The relay put these fields on top: %s.",
+		strings.Join(fieldNames(added), ", "))
 	return d.verify(got.Data)
 }
 
-// submit sends the message with an SMTP client that is not ours and returns the text of the last reply.
-func (d *demo) submit() (reply string, err error) {
+// submit sends the message with an SMTP client that is not ours, and shows the last reply and how long it took.
+func (d *demo) submit(words string) error {
+	start := time.Now()
 	c, err := smtp.DialStartTLS(d.address, &tls.Config{ServerName: "localhost", RootCAs: d.roots})
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer c.Close()
 	if err := c.Auth(sasl.NewPlainClient("", demoLogin, d.password)); err != nil {
-		return "", err
+		return err
 	}
 	if err := c.Mail(demoLogin, &smtp.MailOptions{Body: smtp.Body8BitMIME}); err != nil {
-		return "", err
+		return err
 	}
 	if err := c.Rcpt(demoRcpt, nil); err != nil {
-		return "", err
+		return err
 	}
 	w, err := c.Data()
 	if err != nil {
-		return "", err
+		return err
 	}
 	if _, err := io.WriteString(w, demoMessage); err != nil {
-		return "", err
+		return err
 	}
 	resp, err := w.CloseWithResponse()
 	if err != nil {
-		return "", err
+		return err
 	}
-	return resp.StatusText, c.Quit()
+	d.step(words, time.Since(start).Round(time.Millisecond))
+	d.step("    250 %s", resp.StatusText)
+	return c.Quit()
 }
 
 func fieldNames(header []byte) []string {
 	var names []string
 	for line := range strings.SplitSeq(string(header), "\r\n") {
-		if name, _, ok := strings.Cut(line, ":"); ok && !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t") {
+		if name, _, ok := strings.Cut(line, ":"); ok && !strings.HasPrefix(line, " ") &&
+			!strings.HasPrefix(line, "\t") {
 			names = append(names, name)
 		}
 	}
@@ -350,12 +363,13 @@ func fieldNames(header []byte) []string {
 // verify checks the signatures with a DKIM implementation that is not ours, against the records that
 // would stand in DNS.
 func (d *demo) verify(message []byte) error {
-	results, err := dkim.VerifyWithOptions(bytes.NewReader(message), &dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
-		if r, ok := d.records[name]; ok {
-			return []string{r}, nil
-		}
-		return nil, fmt.Errorf("no record %s", name)
-	}})
+	results, err := dkim.VerifyWithOptions(bytes.NewReader(message),
+		&dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
+			if r, ok := d.records[name]; ok {
+				return []string{r}, nil
+			}
+			return nil, fmt.Errorf("no record %s", name)
+		}})
 	if err != nil {
 		return err
 	}
@@ -369,73 +383,6 @@ func (d *demo) verify(message []byte) error {
 	}
 	d.step("Its %d DKIM signatures (RSA-2048 and Ed25519) of %s verify.", len(results), demoDomain)
 	return nil
-}
-
-func (d *demo) printSettings() {
-	_, port, _ := net.SplitHostPort(d.address)
-	_, tlsPort, _ := net.SplitHostPort(d.implicit)
-	config, trust := filepath.Join(d.dir, "relay.toml"), filepath.Join(d.dir, "data", "tls", "self-signed.crt")
-	fmt.Fprintf(d.out, `
-Try it with a mail client on this machine:
-
-  Outgoing server  localhost
-  Encryption       STARTTLS, port %s, or SSL/TLS, port %s; trust the self-signed certificate when asked
-  Login            %s, method "normal password"
-  Password         %s
-  Send as          any address at %s
-
-or from another terminal, in this directory:
-
-  swaks --server localhost:%s --tls --auth-user %s --auth-password %s --from %s --to %s
-
-  printf 'From: %s\r\nTo: %s\r\nSubject: hello\r\n\r\nhello\r\n' |
-  curl --ssl-reqd --cacert %s --url smtp://localhost:%s \
-       --user %s:%s --mail-from %s --mail-rcpt %s -T -
-
-See what happened, and how the relay is:
-
-  %s trace --config %s
-  %s status --config %s
-
-What the upstream takes is shown here. Ctrl-C ends the demo and removes everything.
-
-`, port, tlsPort, demoLogin, d.password, demoDomain,
-		port, demoLogin, d.password, demoLogin, demoRcpt,
-		demoLogin, demoRcpt, trust, port, demoLogin, d.password, demoLogin, demoRcpt,
-		ownCommand(), config, ownCommand(), config)
-}
-
-// ownCommand is how this program was started, as it may be typed again: what go run builds is gone with it.
-func ownCommand() string {
-	path, err := os.Executable()
-	if err != nil {
-		return "postern"
-	}
-	return commandOf(path, os.Args[0])
-}
-
-func commandOf(executable, typed string) string {
-	switch {
-	case strings.Contains(filepath.ToSlash(executable), "/go-build"):
-		return "go run ./cmd/postern"
-	case strings.ContainsAny(typed, " \t'\"$"):
-		return "'" + strings.ReplaceAll(typed, "'", `'\''`) + "'"
-	}
-	return typed
-}
-
-// show prints what the upstream takes until ctx ends.
-func (d *demo) show(ctx context.Context) error {
-	if d.provider != nil {
-		return d.showProvider(ctx)
-	}
-	for {
-		m, err := d.upstream.WaitMessage(ctx)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(d.out, "%s  from <%s> to <%s>, %s\n", m.Received.Format("15:04:05"), m.From, strings.Join(m.Recipients, ", "), size(int64(len(m.Data))))
-	}
 }
 
 func (d *demo) close() {

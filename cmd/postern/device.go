@@ -12,7 +12,8 @@ import (
 
 func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "device", Short: "Accounts for printers, scanners and applications"}
-	cmd.AddCommand(a.deviceAdd(), a.accountList(things), a.accountSet(things), a.accountPassword(things), a.accountRemove(things))
+	cmd.AddCommand(a.deviceAdd(), a.accountList(things), a.accountSet(things), a.accountPassword(things),
+		a.accountRemove(things))
 	return cmd
 }
 
@@ -45,7 +46,8 @@ func (a *app) deviceAdd() *cobra.Command {
 				return writeJSON(out, newDeviceView{newAccountView{u.Login, password}, server, encryption})
 			}
 			fmt.Fprintf(out, "Type these into the device:\n\n")
-			fmt.Fprintf(out, "  SMTP server  %s\n  Encryption   %s\n  Login        %s\n  Password     %s\n\n", server, encryption, u.Login, password)
+			fmt.Fprintf(out, "  SMTP server  %s\n  Encryption   %s\n  Login        %s\n  Password     %s\n\n", server,
+				encryption, u.Login, password)
 			fmt.Fprintf(out, "The password is shown this once. The device sends as: %s\n", deviceSenders(u.Senders))
 			return nil
 		},
@@ -72,7 +74,8 @@ func deviceSenders(senders []string) string {
 // deviceServer chooses the listener that a device finds easiest: one that takes TLS first or STARTTLS,
 // then STARTTLS, then implicit TLS.
 func deviceServer(c *config.Config) (server, encryption string) {
-	words := map[string]string{"auto": "TLS or STARTTLS, whichever the device has", "starttls": "STARTTLS", "implicit": "TLS (also called SSL)", "none": "none"}
+	words := map[string]string{"auto": "TLS or STARTTLS, whichever the device has", "starttls": "STARTTLS",
+		"implicit": "TLS (also called SSL)", "none": "none"}
 	for _, mode := range []string{"auto", "starttls", "implicit", "none"} {
 		for _, l := range c.Listeners {
 			if l.TLS != mode {

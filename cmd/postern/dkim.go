@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -28,9 +29,9 @@ func (a *app) dkimAdd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add DOMAIN",
 		Short: "Make keys for a domain and print the DNS records to publish",
-		Long: `Make an RSA-2048 and an Ed25519 key for a domain and print the DNS records to publish. Mail is signed with both
-as soon as the daemon has noticed them, within a second or so: publish the records first where that matters, or
-read them again with 'postern dkim dns'. Receivers that do not know Ed25519 look at the RSA signature.`,
+		Long: `Make an RSA-2048 and an Ed25519 key for a domain and print the DNS records to publish. Mail is signed
+with both as soon as the daemon has noticed them, within a second or so: publish the records first where that matters,
+or read them again with 'postern dkim dns'. Receivers that do not know Ed25519 look at the RSA signature.`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			domain, err := mail.ParseDomain(args[0])
@@ -46,19 +47,16 @@ read them again with 'postern dkim dns'. Receivers that do not know Ed25519 look
 			if err != nil {
 				return usage(cmd, err)
 			}
-			existing, err := s.Keys(cmd.Context())
+			rows := make([]relaystore.Key, len(keys))
+			for i, k := range keys {
+				rows[i] = k.row
+			}
+			err = s.AddKeys(cmd.Context(), rows...)
+			if _, exists := errors.AsType[*relaystore.KeyExistsError](err); exists {
+				return fmt.Errorf("%w; choose another with --selector", err)
+			}
 			if err != nil {
 				return err
-			}
-			for _, k := range keys {
-				if i := slices.IndexFunc(existing, func(e relaystore.Key) bool { return e.Domain == k.row.Domain && e.Selector == k.row.Selector }); i >= 0 {
-					return fmt.Errorf("%s has a key with selector %s already; choose another with --selector", k.row.Domain, k.row.Selector)
-				}
-			}
-			for _, k := range keys {
-				if err := s.PutKey(cmd.Context(), k.row); err != nil {
-					return err
-				}
 			}
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
@@ -70,7 +68,8 @@ read them again with 'postern dkim dns'. Receivers that do not know Ed25519 look
 			return a.warnUnsigned(cmd)
 		},
 	}
-	cmd.Flags().StringVar(&selector, "selector", "", "`name` under _domainkey; default: r and e with year and month, such as r202611")
+	cmd.Flags().StringVar(&selector, "selector", "",
+		"`name` under _domainkey; default: r and e with year and month, such as r202611")
 	cmd.Flags().StringSliceVar(&algorithms, "algorithm", []string{sign.RSA2048, sign.Ed25519}, "kinds of keys to make")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
@@ -104,7 +103,8 @@ func (a *app) allKeys(cmd *cobra.Command) ([]storedKey, error) {
 	all := make([]storedKey, len(keys))
 	for i, k := range keys {
 		all[i].Key = k
-		if j := i - len(c.DKIM); j >= 0 && j < len(rows) {
+		of := func(row relaystore.Key) bool { return row.Domain == k.Domain && row.Selector == k.Selector }
+		if j := slices.IndexFunc(rows, of); i >= len(c.DKIM) && j >= 0 {
 			all[i].row = rows[j]
 		}
 	}
@@ -129,7 +129,8 @@ func makeKeys(domain, selector string, algorithms []string, now time.Time) ([]st
 		if _, err := sign.CheckKey(k); err != nil {
 			return nil, err
 		}
-		keys = append(keys, storedKey{k, relaystore.Key{Domain: domain, Selector: name, Algorithm: alg, PEM: string(pem), Created: now}})
+		keys = append(keys, storedKey{k, relaystore.Key{Domain: domain, Selector: name, Algorithm: alg,
+			PEM: string(pem), Created: now}})
 	}
 	return keys, nil
 }
@@ -144,7 +145,8 @@ func printRecords(w io.Writer, keys []storedKey) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "Name   %s\nType   TXT\nValue  %s\n\nAs a line of a zone file:\n%s\n\n", k.RecordName(), text, line)
+		fmt.Fprintf(w, "Name   %s\nType   TXT\nValue  %s\n\nAs a line of a zone file:\n%s\n\n", k.RecordName(), text,
+			line)
 	}
 	return nil
 }
@@ -164,12 +166,14 @@ func (a *app) dkimList() *cobra.Command {
 				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
 			}
 			if len(keys) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "There are no keys: mail leaves without our signature. Make some: postern dkim add DOMAIN")
+				fmt.Fprintln(cmd.OutOrStdout(),
+					"There are no keys: mail leaves without our signature. Make some: postern dkim add DOMAIN")
 				return nil
 			}
 			var rows [][]string
 			for _, k := range keys {
-				rows = append(rows, []string{k.Domain, k.Selector, k.Algorithm(), origin(k), when(k.row.Created, time.Now())})
+				rows = append(rows, []string{k.Domain, k.Selector, k.Algorithm(), origin(k),
+					when(k.row.Created, time.Now())})
 			}
 			return table(cmd.OutOrStdout(), []string{"DOMAIN", "SELECTOR", "ALGORITHM", "FROM", "MADE"}, rows)
 		},
@@ -247,8 +251,10 @@ func (a *app) warnUnsigned(cmd *cobra.Command) error {
 	for _, u := range c.Upstreams {
 		reasons = append(reasons, fmt.Sprintf("%s (provider %q): dkim = %q", u.Name, u.Provider, u.DKIM))
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "\nNothing is signed with it: no upstream lets us sign, because the provider signs itself or changes the message.\n  %s\n"+
-		"Set up DKIM for the domain at the provider instead; where it keeps our signature, write dkim = \"sign\" in its [[upstream]].\n",
+	fmt.Fprintf(cmd.OutOrStdout(), "\nNothing is signed with it: no upstream lets us sign, because the provider "+
+		"signs itself or changes the message.\n  %s\n"+
+		"Set up DKIM for the domain at the provider instead; where it keeps our signature, write dkim = \"sign\" in "+
+		"its [[upstream]].\n",
 		strings.Join(reasons, "\n  "))
 	return nil
 }

@@ -33,7 +33,8 @@ func newOffice(t *testing.T, extra string) *office {
 	o := &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}
 	cert := o.ca.Leaf(testkit.LeafOptions{})
 	var err error
-	o.upstream, err = capture.Start(t.Context(), capture.Options{TLS: cert.Server(), Username: "relay", Password: "upstream secret"})
+	o.upstream, err = capture.Start(t.Context(), capture.Options{TLS: cert.Server(), Username: "relay",
+		Password: "upstream secret"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,8 @@ func (o *office) submission(subject string) testkit.Submission {
 		Server: o.address, TLS: testkit.StartTLS, CAFile: o.ca.File,
 		Login: "anna@example.com", Password: "a chosen password",
 		From: "anna@example.com", To: []string{"bob@example.net"},
-		Message: []byte("From: Anna <anna@example.com>\r\nTo: bob@example.net\r\nSubject: " + subject + "\r\n\r\nbody of " + subject + "\r\n.\r\nend\r\n"),
+		Message: []byte("From: Anna <anna@example.com>\r\nTo: bob@example.net\r\nSubject: " + subject +
+			"\r\n\r\nbody of " + subject + "\r\n.\r\nend\r\n"),
 	}
 }
 
@@ -157,7 +159,8 @@ func TestRealClientsSendAndTheTraceTells(t *testing.T) {
 	})
 	o.traceHas("--from anna@example.com", `"kind":"accepted"`, `"kind":"delivered"`, "bob@example.net")
 	o.traceHas("--kind auth-fail", "535")
-	if log := p.Log(); strings.Contains(log, "a chosen password") || strings.Contains(log, "not the password") || strings.Contains(log, "upstream secret") {
+	if log := p.Log(); strings.Contains(log, "a chosen password") || strings.Contains(log, "not the password") ||
+		strings.Contains(log, "upstream secret") {
 		t.Error("a password is in the log")
 	}
 	p.Stop()
@@ -213,7 +216,8 @@ func TestConfigurationMistakesAreRefusedWithTheirPlace(t *testing.T) {
 }
 
 func TestWrongUsageExitsWithTwo(t *testing.T) {
-	for _, args := range [][]string{{"queue"}, {"queue", "nonsense"}, {"user", "add"}, {"serve", "--nonsense"}, {"trace", "--since", "yesterday"}, {"trace", "--kind", "refuse"}, {"queue", "delete"}} {
+	for _, args := range [][]string{{"queue"}, {"queue", "nonsense"}, {"user", "add"}, {"serve", "--nonsense"},
+		{"trace", "--since", "yesterday"}, {"trace", "--kind", "refuse"}, {"queue", "delete"}} {
 		p := testkit.Postern(t, args...)
 		err := p.Wait(patience)
 		if err == nil || !strings.Contains(err.Error(), "exit status 2") {
@@ -249,7 +253,8 @@ func TestAccountsLifeFromTheCommandLine(t *testing.T) {
 	o.until("the old password is refused", func() bool { return !testkit.Smtplib(t, s).OK })
 	s.Password = changed[1]
 	o.until("the new password is let in", func() bool { return testkit.Smtplib(t, s).OK })
-	if list := o.postern("", "user", "list", "--json"); !strings.Contains(list, `"login": "scanner-2"`) || strings.Contains(list, s.Password) {
+	if list := o.postern("", "user", "list", "--json"); !strings.Contains(list, `"login": "scanner-2"`) ||
+		strings.Contains(list, s.Password) {
 		t.Errorf("user list:\n%s", list)
 	}
 	o.postern("", "user", "remove", "scanner-2")

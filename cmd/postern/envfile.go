@@ -35,7 +35,8 @@ func (a *app) loadEnv(cmd *cobra.Command) error {
 	}
 	variables, ignored := parseEnv(string(text))
 	for _, line := range ignored {
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s:%d: this is no NAME=value, and ignored, as systemd does\n", path, line)
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s:%d: this is no NAME=value, and ignored, as systemd does\n", path,
+			line)
 	}
 	for _, v := range variables {
 		if _, set := os.LookupEnv(v.name); set {
@@ -160,8 +161,8 @@ func (p *envParser) value() string {
 
 func strip(s string, n int) string { return s[:len(s)-n] }
 
-// quoted reads up to the closing quote. Within double quotes a backslash escapes what it would escape in a shell, and is
-// itself before anything else.
+// quoted reads up to the closing quote. Within double quotes a backslash escapes what it would escape in a shell, and
+// is itself before anything else.
 func (p *envParser) quoted(b *strings.Builder, quote byte) {
 	for p.at < len(p.text) {
 		c := p.next()

@@ -84,7 +84,8 @@ func TestEnvFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	relay := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n" +
-		"[[upstream]]\nname = \"provider\"\nhost = \"smtp.example.net\"\nusername = \"u\"\npassword = \"env:" + name + "\"\n"
+		"[[upstream]]\nname = \"provider\"\nhost = \"smtp.example.net\"\nusername = \"u\"\npassword = \"env:" + name +
+		"\"\n"
 	config := write("relay.toml", relay, 0o600)
 	other := write("other.toml", relay, 0o600)
 	run := func(args ...string) (string, error) {

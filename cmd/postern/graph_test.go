@@ -30,7 +30,8 @@ type graphOffice struct {
 // newGraphOffice makes one. upstream is added to [[upstream]], oauth to [upstream.oauth], rest to the file.
 func newGraphOffice(t *testing.T, upstream, oauth, rest string) *graphOffice {
 	t.Helper()
-	o := &graphOffice{access: map[string]fakeprovider.Access{}, others: fakeprovider.AccessGranted, drafts: fakeprovider.AccessGranted}
+	o := &graphOffice{access: map[string]fakeprovider.Access{}, others: fakeprovider.AccessGranted,
+		drafts: fakeprovider.AccessGranted}
 	ca := testkit.NewCA(t)
 	tls := ca.Leaf(testkit.LeafOptions{}).Server()
 	login := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{Microsoft: true})
@@ -49,7 +50,8 @@ func newGraphOffice(t *testing.T, upstream, oauth, rest string) *graphOffice {
 		}
 		return o.others
 	}
-	o.graph = fakeprovider.NewGraph(fakeprovider.GraphOptions{Token: judge, ReadWrite: func(string, string) fakeprovider.Access { return o.drafts }})
+	o.graph = fakeprovider.NewGraph(fakeprovider.GraphOptions{Token: judge,
+		ReadWrite: func(string, string) fakeprovider.Access { return o.drafts }})
 	running, err := o.graph.Listen(tls)
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +105,8 @@ func TestGraphOnTheCommandLine(t *testing.T) {
 		{"check", "is right"},
 		{"upstream list", "microsoft-graph  localhost:" + o.port},
 		{"upstream test office", "would take mail for office@contoso.example"},
-		{"upstream test office", "Senders that were not tried: scans@contoso.example. Graph judges the sender only with a message."},
+		{"upstream test office", "Senders that were not tried: scans@contoso.example. Graph judges the sender only " +
+			"with a message."},
 	} {
 		if out, err := o.command(strings.Fields(c.args)...); err != nil || !strings.Contains(out, c.want) {
 			t.Errorf("%s: %v\n%s", c.args, err, out)
@@ -111,7 +114,8 @@ func TestGraphOnTheCommandLine(t *testing.T) {
 	}
 	o.others = fakeprovider.AccessDenied
 	out, err := o.command("upstream", "test", "office")
-	for _, want := range []string{"give the application Mail.Send", `-Role "Application Mail.Send"`, "-Resource office@contoso.example", "It said: 454"} {
+	for _, want := range []string{"give the application Mail.Send", `-Role "Application Mail.Send"`,
+		"-Resource office@contoso.example", "It said: 454"} {
 		if err == nil || !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
@@ -121,7 +125,8 @@ func TestGraphOnTheCommandLine(t *testing.T) {
 	}
 }
 
-// With identity = "sender" the mailbox of each sender that policies name is tried, and one that fails keeps no other from it.
+// With identity = "sender" the mailbox of each sender that policies name is tried, and one that fails keeps no other
+// from it.
 func TestUpstreamTestOfEachMailboxByGraph(t *testing.T) {
 	o := newGraphOffice(t, "", `identity = "sender"`, `[[policy]]
 senders = ["scans@contoso.example", "boss@contoso.example", "*@contoso.example"]
@@ -129,8 +134,10 @@ senders = ["scans@contoso.example", "boss@contoso.example", "*@contoso.example"]
 	o.access["scans@contoso.example"] = fakeprovider.AccessDenied
 	out, err := o.command("upstream", "test", "office", "--sender", "new@contoso.example")
 	for _, want := range []string{
-		"mail of new@contoso.example, logged in as new@contoso.example", "would take mail for new@contoso.example", "would take mail for boss@contoso.example",
-		"mail of scans@contoso.example, logged in as scans@contoso.example", "may not send as scans@contoso.example", "-Resource scans@contoso.example",
+		"mail of new@contoso.example, logged in as new@contoso.example", "would take mail for new@contoso.example",
+		"would take mail for boss@contoso.example",
+		"mail of scans@contoso.example, logged in as scans@contoso.example", "may not send as scans@contoso.example",
+		"-Resource scans@contoso.example",
 		"Senders that were not tried: *@contoso.example. They are patterns",
 	} {
 		if err == nil || !strings.Contains(out, want) {
@@ -160,12 +167,14 @@ senders = ["scans@contoso.example", "boss@contoso.example", "*@contoso.example"]
 // Where large mail is rebuilt, its own permission is tried.
 func TestUpstreamTestOfLargeMailByGraph(t *testing.T) {
 	o := newGraphOffice(t, `large_mail = "upload"`, "", "")
-	if out, err := o.command("upstream", "test", "office"); err != nil || !strings.Contains(out, "large-mail") || !strings.Contains(out, "would make drafts for office@contoso.example") {
+	if out, err := o.command("upstream", "test", "office"); err != nil || !strings.Contains(out, "large-mail") ||
+		!strings.Contains(out, "would make drafts for office@contoso.example") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	o.drafts = fakeprovider.AccessDenied
 	out, err := o.command("upstream", "test", "office")
-	for _, want := range []string{"FAIL  large-mail", "Mail.ReadWrite is missing", `-Role "Application Mail.ReadWrite"`} {
+	for _, want := range []string{"FAIL  large-mail", "Mail.ReadWrite is missing",
+		`-Role "Application Mail.ReadWrite"`} {
 		if err == nil || !strings.Contains(out, want) {
 			t.Errorf("%v: %q is not in\n%s", err, want, out)
 		}

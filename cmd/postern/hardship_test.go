@@ -34,7 +34,8 @@ func newSiege(t *testing.T, handoff string, faults []sink.Fault, extra string) *
 	t.Helper()
 	o := &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}
 	cert := o.ca.Leaf(testkit.LeafOptions{})
-	up, err := sink.Start(t.Context(), sink.Options{TLS: cert.Server(), Username: "relay", Password: "upstream secret", Faults: faults, Seed: 1})
+	up, err := sink.Start(t.Context(), sink.Options{TLS: cert.Server(), Username: "relay", Password: "upstream secret",
+		Faults: faults, Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +139,8 @@ func TestKillUnderLoadLosesNothing(t *testing.T) {
 			kills := 0
 			for _, more := range []int64{40, 70, 15, 90, 55} {
 				until := s.sink.Stats().Messages + more
-				s.until(fmt.Sprintf("the upstream has %d messages", until), func() bool { return s.sink.Stats().Messages >= until })
+				s.until(fmt.Sprintf("the upstream has %d messages", until),
+					func() bool { return s.sink.Stats().Messages >= until })
 				p.Kill()
 				kills++
 				p = s.start()
@@ -154,22 +156,24 @@ func TestKillUnderLoadLosesNothing(t *testing.T) {
 			}
 			s.settle(claim)
 			proof := s.sink.Ledger().Check(claim)
-			t.Logf("%d accepted, %d uncertain, %d arrived, %d twice, %d kills", claim.Accepted.Len(), claim.Uncertain.Len(), proof.Arrived, proof.Duplicates, kills)
+			t.Logf("%d accepted, %d uncertain, %d arrived, %d twice, %d kills", claim.Accepted.Len(),
+				claim.Uncertain.Len(), proof.Arrived, proof.Duplicates, kills)
 			if !proof.Lossless() || proof.Unclaimed > 0 {
 				t.Errorf("%+v", proof)
 			}
 			// Only a message between its final dot and the record of the answer may come twice, and each of the 8
 			// connections has one at most: the next has to wait for that record.
 			if most := kills * 8; proof.Duplicates > most {
-				t.Errorf("%d messages arrived twice, at most %d attempts were cut: %v", proof.Duplicates, most, proof.Twice)
+				t.Errorf("%d messages arrived twice, at most %d attempts were cut: %v", proof.Duplicates, most,
+					proof.Twice)
 			}
 			p.Stop()
 		})
 	}
 }
 
-// TestKilledBeforeTheCommitRepeatsNothing: what the upstream took and said so is not sent again, also if the process is killed
-// before it could record that in the store.
+// TestKilledBeforeTheCommitRepeatsNothing: what the upstream took and said so is not sent again, also if the process is
+// killed before it could record that in the store.
 func TestKilledBeforeTheCommitRepeatsNothing(t *testing.T) {
 	s := newSiege(t, "0s", nil, "max_connections = 8\n")
 	p := s.start()
@@ -236,13 +240,20 @@ func TestUpstreamFaultsLoseNothing(t *testing.T) {
 		{"EHLO refused", []sink.Fault{{Stage: sink.AtEHLO, Reply: "550 5.0.0 no", Times: 2}}, true},
 		{"STARTTLS refused", []sink.Fault{{Stage: sink.AtStartTLS, Reply: "454 4.7.0 no TLS now", Times: 2}}, true},
 		{"login refused", []sink.Fault{{Stage: sink.AtAuth, Reply: "535 5.7.8 bad credentials", Times: 1}}, true},
-		{"MAIL deferred", []sink.Fault{{Stage: sink.AtMail, Reply: "451 4.3.0 later", Probability: half, Times: 30}}, true},
-		{"RCPT deferred", []sink.Fault{{Stage: sink.AtRcpt, Reply: "450 4.2.0 greylisted", Probability: half, Times: 30}}, true},
-		{"DATA deferred", []sink.Fault{{Stage: sink.AtData, Reply: "451 4.3.0 later", Probability: half, Times: 30}}, true},
-		{"final dot deferred", []sink.Fault{{Stage: sink.AtDot, Reply: "452 4.3.1 full", Probability: half, Times: 30}}, true},
-		{"closed in the transfer", []sink.Fault{{Stage: sink.AtBody, Action: sink.Hangup, Probability: half, Times: 10}}, true},
-		{"closed at the dot, not taken", []sink.Fault{{Stage: sink.AtDot, Action: sink.Hangup, Probability: half, Times: 10}}, true},
-		{"taken, reply lost", []sink.Fault{{Stage: sink.AtDot, Action: sink.Taken, Probability: half, Times: 10}}, false},
+		{"MAIL deferred", []sink.Fault{{Stage: sink.AtMail, Reply: "451 4.3.0 later", Probability: half, Times: 30}},
+			true},
+		{"RCPT deferred", []sink.Fault{{Stage: sink.AtRcpt, Reply: "450 4.2.0 greylisted", Probability: half,
+			Times: 30}}, true},
+		{"DATA deferred", []sink.Fault{{Stage: sink.AtData, Reply: "451 4.3.0 later", Probability: half, Times: 30}},
+			true},
+		{"final dot deferred", []sink.Fault{{Stage: sink.AtDot, Reply: "452 4.3.1 full", Probability: half, Times: 30}},
+			true},
+		{"closed in the transfer", []sink.Fault{{Stage: sink.AtBody, Action: sink.Hangup, Probability: half,
+			Times: 10}}, true},
+		{"closed at the dot, not taken", []sink.Fault{{Stage: sink.AtDot, Action: sink.Hangup, Probability: half,
+			Times: 10}}, true},
+		{"taken, reply lost", []sink.Fault{{Stage: sink.AtDot, Action: sink.Taken, Probability: half, Times: 10}},
+			false},
 		{"421 at MAIL", []sink.Fault{{Stage: sink.AtMail, Reply: "421 4.3.2 going down", Times: 3}}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -251,7 +262,8 @@ func TestUpstreamFaultsLoseNothing(t *testing.T) {
 			p := s.start()
 			claim := s.load("faults", 40).Claim()
 			if n := claim.Accepted.Len(); n != 40 {
-				t.Fatalf("%d of 40 messages were accepted: temporary trouble of the upstream is not the client's\n%s", n, p.Log())
+				t.Fatalf("%d of 40 messages were accepted: temporary trouble of the upstream is not the client's\n%s",
+					n, p.Log())
 			}
 			s.unpause(p, claim)
 			proof := s.sink.Ledger().Check(claim)
@@ -259,7 +271,8 @@ func TestUpstreamFaultsLoseNothing(t *testing.T) {
 				t.Errorf("%+v", proof)
 			}
 			if s.sink.Stats().Messages != int64(40+proof.Duplicates) {
-				t.Errorf("the sink took %d messages: a report was sent for what was nobody's fault", s.sink.Stats().Messages)
+				t.Errorf("the sink took %d messages: a report was sent for what was nobody's fault",
+					s.sink.Stats().Messages)
 			}
 		})
 	}
@@ -282,7 +295,8 @@ func TestBadUpstreamCertificateKeepsTheMail(t *testing.T) {
 	for name, cert := range map[string]testkit.Cert{"wrong name": ca.WrongName(), "expired": ca.Expired()} {
 		t.Run(name, func(t *testing.T) {
 			s := newSiege(t, "1s", nil, "")
-			bad, err := sink.Start(t.Context(), sink.Options{TLS: cert.Server(), Username: "relay", Password: "upstream secret"})
+			bad, err := sink.Start(t.Context(), sink.Options{TLS: cert.Server(), Username: "relay",
+				Password: "upstream secret"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -320,7 +334,8 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Mkdir(data, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=400m,mode=0700", "tmpfs", data).CombinedOutput(); err != nil {
+	mount := exec.Command("mount", "-t", "tmpfs", "-o", "size=400m,mode=0700", "tmpfs", data)
+	if out, err := mount.CombinedOutput(); err != nil {
 		t.Fatalf("mount: %v %s", err, out)
 	}
 	t.Cleanup(func() { exec.Command("umount", "-l", data).Run() })
@@ -333,7 +348,8 @@ func TestFullDisk(t *testing.T) {
 	p := s.start()
 	report, err := load.Run(t.Context(), load.Config{
 		Addr: s.address, TLS: s.ca.Client("localhost"), Login: "anna@example.com", Password: "a chosen password",
-		From: "anna@example.com", To: []string{"bob@example.net"}, Run: "full", Size: 2_000_000, Connections: 4, Count: 300,
+		From: "anna@example.com", To: []string{"bob@example.net"}, Run: "full", Size: 2_000_000, Connections: 4,
+		Count: 300,
 	})
 	if err != nil {
 		t.Fatal(err)

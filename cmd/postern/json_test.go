@@ -204,13 +204,15 @@ func TestDKIMRecordsAsJSON(t *testing.T) {
 func TestCheckJSON(t *testing.T) {
 	o := newOffice(t, "")
 	var view checkView
-	if err := json.Unmarshal([]byte(o.postern("", "check", "--json")), &view); err != nil || !view.OK || len(view.Problems) != 0 || view.File != o.config {
+	if err := json.Unmarshal([]byte(o.postern("", "check", "--json")), &view); err != nil || !view.OK ||
+		len(view.Problems) != 0 || view.File != o.config {
 		t.Errorf("%+v, %v", view, err)
 	}
 	o.edit("[[listener]]", "[[listener]]\nhandof = \"1s\"")
 	out := testkit.Run(t, "", "check", "--json", "--config", o.config)
 	view = checkView{}
-	if err := json.Unmarshal([]byte(out.Text), &view); err != nil || out.OK || view.OK || len(view.Problems) != 1 || view.Problems[0].Line == 0 || view.Problems[0].Key == "" {
+	if err := json.Unmarshal([]byte(out.Text), &view); err != nil || out.OK || view.OK || len(view.Problems) != 1 ||
+		view.Problems[0].Line == 0 || view.Problems[0].Key == "" {
 		t.Errorf("%s: %+v, %v", out.Text, view, err)
 	}
 }

@@ -34,11 +34,13 @@ func (a *app) upstreamJudge() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "judge REPLY",
 		Short: "Say how a provider's reply is read: whose fault it is, what becomes of the mail, which rule says so",
-		Long: `Say how a reply is read: whose matter it is, what becomes of the mail, which rule decides, how long is waited, and what to do.
-REPLY is what the provider said, with its code, as a log or the trace has it; lines are separated by line ends or by \r\n
-written out. "-" reads it from standard input. Nothing is sent, and no relay.toml is needed without --upstream.`,
+		Long: `Say how a reply is read: whose matter it is, what becomes of the mail, which rule decides, how long is
+waited, and what to do. REPLY is what the provider said, with its code, as a log or the trace has it; lines are
+separated by line ends or by \r\n written out. "-" reads it from standard input. Nothing is sent, and no relay.toml is
+needed without --upstream.`,
 		Example: `  postern upstream judge "550 5.7.1 Sending too fast"
-  postern upstream judge --provider gmail --stage rcpt "552-5.2.2 The email account that you tried to reach\r\n552 5.2.2 is over quota"
+  postern upstream judge --provider gmail --stage rcpt \
+    "552-5.2.2 The email account that you tried to reach\r\n552 5.2.2 is over quota"
   postern upstream judge --upstream office - < reply.txt`,
 		Args: wrongUsage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -60,9 +62,11 @@ written out. "-" reads it from standard input. Nothing is sent, and no relay.tom
 			return j.write(cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringVar(&o.stage, "stage", "", "the reply answered this `stage`: "+strings.Join(stageNames(), ", ")+" (default dot)")
+	cmd.Flags().StringVar(&o.stage, "stage", "", "the reply answered this `stage`: "+strings.Join(stageNames(),
+		", ")+" (default dot)")
 	cmd.Flags().StringVar(&o.provider, "provider", "", "read it as this `profile` does (default generic)")
-	cmd.Flags().StringVar(&o.upstream, "upstream", "", "read it as this `[[upstream]]` of relay.toml does, with its own rules")
+	cmd.Flags().StringVar(&o.upstream, "upstream", "",
+		"read it as this `[[upstream]]` of relay.toml does, with its own rules")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
 	cmd.MarkFlagsMutuallyExclusive("provider", "upstream")
 	return cmd
@@ -75,8 +79,10 @@ type replyStage struct {
 
 // replyStages are the stages that have replies, in their order, with what a reply answers there.
 var replyStages = []replyStage{
-	{mail.StageGreeting, "the greeting"}, {mail.StageEHLO, "EHLO"}, {mail.StageTLS, "STARTTLS"}, {mail.StageAuth, "the login"},
-	{mail.StageMail, "MAIL FROM"}, {mail.StageRcpt, "RCPT TO"}, {mail.StageData, "DATA"}, {mail.StageDot, "the message"},
+	{mail.StageGreeting, "the greeting"}, {mail.StageEHLO, "EHLO"}, {mail.StageTLS, "STARTTLS"},
+	{mail.StageAuth, "the login"},
+	{mail.StageMail, "MAIL FROM"}, {mail.StageRcpt, "RCPT TO"}, {mail.StageData, "DATA"},
+	{mail.StageDot, "the message"},
 }
 
 func stageNames() (names []string) {
@@ -142,12 +148,15 @@ func judge(block *config.Upstream, reply mail.Reply, given string) (*judgement, 
 	now := time.Now()
 	read := func(stage mail.Stage) (replies.Rule, reading) {
 		rule, number := rules.Classify(stage, reply, now)
-		return rule, reading{Class: rule.Class.String(), Scope: rule.Scope, Rule: rule.Name, From: ruleOrigin(block, number)}
+		return rule, reading{Class: rule.Class.String(), Scope: rule.Scope, Rule: rule.Name,
+			From: ruleOrigin(block, number)}
 	}
 	rule, first := read(stage)
 	j := &judgement{
-		Reply: replyView{reply.Code, reply.Enhanced, reply.Text}, Stage: stage, StageGiven: given != "", Provider: block.Provider, Upstream: block.Name, reading: first,
-		RetryAfter: profile.Duration(rule.RetryAfter.Round(time.Second)), Quota: profile.Duration(rule.Quota), Slow: rule.Slow, Rest: rule.Rest,
+		Reply: replyView{reply.Code, reply.Enhanced, reply.Text}, Stage: stage, StageGiven: given != "",
+		Provider: block.Provider, Upstream: block.Name, reading: first,
+		RetryAfter: profile.Duration(rule.RetryAfter.Round(time.Second)), Quota: profile.Duration(rule.Quota),
+		Slow: rule.Slow, Rest: rule.Rest,
 		Login: rule.Login, Mail: becomes(rule), Advice: advice.For(block.Provider, stage, reply),
 	}
 	if j.Advice != nil {
@@ -186,7 +195,8 @@ func (a *app) judged(cmd *cobra.Command, o judgeOptions) (*config.Upstream, erro
 			name = profile.Generic
 		}
 		if _, ok := profile.Get(name); !ok {
-			return nil, usage(cmd, fmt.Errorf("there is no profile %q; there are %s", name, strings.Join(profile.Names(), ", ")))
+			return nil, usage(cmd, fmt.Errorf("there is no profile %q; there are %s", name,
+				strings.Join(profile.Names(), ", ")))
 		}
 		return smtpOnly(cmd, &config.Upstream{Provider: name})
 	}
@@ -203,7 +213,8 @@ func (a *app) judged(cmd *cobra.Command, o judgeOptions) (*config.Upstream, erro
 
 func smtpOnly(cmd *cobra.Command, u *config.Upstream) (*config.Upstream, error) {
 	if u.ByGraph() {
-		return nil, usage(cmd, errors.New("microsoft-graph answers by HTTP, not by replies of SMTP: there are no reply rules for it"))
+		return nil, usage(cmd, errors.New("microsoft-graph answers by HTTP, not by replies of SMTP: there are no "+
+			"reply rules for it"))
 	}
 	return u, nil
 }
@@ -241,7 +252,8 @@ func readRefusal(stdin io.Reader, args []string) (mail.Reply, error) {
 	text = strings.NewReplacer(`\r\n`, "\n", `\n`, "\n", "\r\n", "\n", "\r", "\n").Replace(text)
 	at := codeInText.FindStringSubmatchIndex(text)
 	if at == nil {
-		return mail.Reply{}, fmt.Errorf("%q has no reply code: write the whole reply, such as 550 5.7.1 Sending too fast", mail.Cut(text, 80))
+		return mail.Reply{}, fmt.Errorf("%q has no reply code: write the whole reply, such as 550 5.7.1 Sending too "+
+			"fast", mail.Cut(text, 80))
 	}
 	reply, err := replies.Parse(wireLines(text[at[2]:]))
 	switch {

@@ -37,9 +37,11 @@ func becomes(r replies.Rule) string {
 	case r.Scope == replies.ScopeSender:
 		return "of this sender waits in the queue, mail of others goes on; a person has to act"
 	case r.Class == mail.AccountFault && r.Login:
-		return "waits in the queue while another login is tried; if that does not help the account pauses and an alert is raised"
+		return "waits in the queue while another login is tried; if that does not help the account pauses and an " +
+			"alert is raised"
 	case r.Class == mail.AccountFault:
-		return "of this account waits in the queue, or goes by the next upstream of its route; an alert is raised, a person has to act"
+		return "of this account waits in the queue, or goes by the next upstream of its route; an alert is raised, " +
+			"a person has to act"
 	case r.Rest:
 		return "goes on at once to those who were accepted, the rest in another transaction"
 	case r.Class == mail.BackPressure && r.Slow:
@@ -81,7 +83,8 @@ func (j *judgement) write(w io.Writer) error {
 		writeFix(&b, a)
 	}
 	if j.Proposal != "" {
-		fmt.Fprintf(&b, "\nIf it is not the message's fault, write behind its [[upstream]], with the class that is right:\n\n%s", j.Proposal)
+		fmt.Fprintf(&b, "\nIf it is not the message's fault, write behind its [[upstream]], with the class that is "+
+			"right:\n\n%s", j.Proposal)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -30,16 +30,22 @@ func TestJudgeSaysHowAReplyIsRead(t *testing.T) {
 		args  []string
 		want  []string
 	}{
-		{"", []string{"550 5.7.1 [STF] Sending too fast"}, []string{"back-pressure", "too-fast, which holds for every provider", "--stage was not given"}},
-		{"", []string{"550", "Relay", "quota", "exceeded,", "will", "reset", "in", "2.5", "hours"}, []string{"over-quota", "2h30m at least"}},
+		{"", []string{"550 5.7.1 [STF] Sending too fast"},
+			[]string{"back-pressure", "too-fast, which holds for every provider", "--stage was not given"}},
+		{"", []string{"550", "Relay", "quota", "exceeded,", "will", "reset", "in", "2.5", "hours"},
+			[]string{"over-quota", "2h30m at least"}},
 		{"", []string{"--provider", "gmail", "--stage", "MAIL", "550 5.4.5 Daily user sending limit exceeded"},
 			[]string{"daily-quota, of the profile gmail", "so much in 24h is used up", "mail, the reply to MAIL FROM"}},
-		{"", []string{`552-5.2.2 The account that you tried to reach\r\n552 5.2.2 is over quota`, "--stage", "rcpt"}, []string{"the recipient's (recipient-fault)"}},
+		{"", []string{`552-5.2.2 The account that you tried to reach\r\n552 5.2.2 is over quota`, "--stage", "rcpt"},
+			[]string{"the recipient's (recipient-fault)"}},
 		{"host mx.example.net said: 550-5.7.26 Unauthenticated email\r\n550-5.7.26 from example.com\r\n", []string{"-"},
-			[]string{"550 5.7.26 Unauthenticated email from example.com", "the message's (message-fault)", "at greeting, ehlo, tls, auth: our account's"}},
-		{"550 5.7.1 You are not allowed\n to send as boss@example.com", []string{"-"}, []string{"the sender's", "mail of others goes on"}},
+			[]string{"550 5.7.26 Unauthenticated email from example.com", "the message's (message-fault)",
+				"at greeting, ehlo, tls, auth: our account's"}},
+		{"550 5.7.1 You are not allowed\n to send as boss@example.com", []string{"-"},
+			[]string{"the sender's", "mail of others goes on"}},
 		{"", []string{"571 xyzzy"}, []string{"none knows this reply", "[[upstream.rule]]", `example = "571 xyzzy"`}},
-		{"", []string{"554 5.7.1 Relay access denied"}, []string{"relay-denied", "account-fault", "username and password"}},
+		{"", []string{"554 5.7.1 Relay access denied"}, []string{"relay-denied", "account-fault",
+			"username and password"}},
 	} {
 		out, err := runJudge(t, c.stdin, c.args...)
 		if err != nil {
@@ -86,10 +92,12 @@ example = "571 xyzzy"
 	if err := json.Unmarshal([]byte(out), &j); err != nil || strings.Contains(out, `"Code"`) {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if j.Rule != "ours" || j.From != "relay.toml" || j.Class != "deferral" || j.Stage != "dot" || j.Reply.Code != 571 || len(j.Other) != 1 {
+	if j.Rule != "ours" || j.From != "relay.toml" || j.Class != "deferral" || j.Stage != "dot" || j.Reply.Code != 571 ||
+		len(j.Other) != 1 {
 		t.Errorf("%+v", j)
 	}
-	if out, err = runJudge(t, "", "--config", file, "--upstream", "office", "551 5.7.1 Not authorised to send from this header address"); err != nil ||
+	if out, err = runJudge(t, "", "--config", file, "--upstream", "office",
+		"551 5.7.1 Not authorised to send from this header address"); err != nil ||
 		!strings.Contains(out, "sender-not-allowed, of the profile fastmail") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -113,7 +121,8 @@ func TestJudgeUsedWrongly(t *testing.T) {
 		"requires at least 1 arg":    {},
 		"none of the others can be;": {"550 no", "--provider", "gmail", "--upstream", "office"},
 	} {
-		if _, err := runJudge(t, "", args...); err == nil || !strings.Contains(err.Error(), want) || want != "none of the others can be;" && !isUsage(err) {
+		if _, err := runJudge(t, "", args...); err == nil || !strings.Contains(err.Error(), want) ||
+			want != "none of the others can be;" && !isUsage(err) {
 			t.Errorf("%q: %v", args, err)
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	"postern/relay/trace"
 )
 
-// lockoutView is somebody who is locked out for a while, in the list of accounts as --json prints it. Without a login it is an
-// address, without an address a login, from wherever it was not used before.
+// lockoutView is somebody who is locked out for a while, in the list of accounts as --json prints it. Without a login
+// it is an address, without an address a login, from wherever it was not used before.
 type lockoutView struct {
 	Kind     string    `json:"kind"` // "lockout"
 	Login    string    `json:"login"`
@@ -29,7 +29,8 @@ type lockoutView struct {
 func lockoutViews(locks []auth.Lock) []lockoutView {
 	views := make([]lockoutView, len(locks))
 	for i, l := range locks {
-		views[i] = lockoutView{"lockout", l.Login, lockedAddress(l), true, "too many different wrong passwords", l.Until, l.Failures}
+		views[i] = lockoutView{"lockout", l.Login, lockedAddress(l), true, "too many different wrong passwords",
+			l.Until, l.Failures}
 	}
 	return views
 }
@@ -76,7 +77,8 @@ func printLockouts(w io.Writer, locks []auth.Lock, now time.Time) error {
 	if err := table(w, []string{"ADDRESS", "LOGIN", "UNTIL", "WRONG PASSWORDS"}, rows); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nTo let one in before that: postern user unlock ADDRESS, or LOGIN. What they tried: postern trace --kind auth-fail\n")
+	fmt.Fprintf(w, "\nTo let one in before that: postern user unlock ADDRESS, or LOGIN. What they tried: postern "+
+		"trace --kind auth-fail\n")
 	return nil
 }
 
@@ -103,27 +105,21 @@ func (a *app) unlock(cmd *cobra.Command, who string) error {
 		return err
 	}
 	defer s.Close()
-	locks, err := s.Lockouts(cmd.Context(), time.Now())
+	account, unlocked, err := unlockAccount(cmd, s, login)
 	if err != nil {
 		return err
 	}
-	var lift []auth.Lock
-	for _, l := range locks {
-		if l.Login == login && login != "" || isAddress && l.Client.IsValid() && l.Client.Overlaps(address) {
-			lift = append(lift, l)
-		}
-	}
-	account, unlocked, err := unlockAccount(cmd, s, login)
-	switch {
-	case err != nil:
+	lift, err := s.LiftLockouts(cmd.Context(), time.Now(), func(l auth.Lock) bool {
+		return l.Login == login && login != "" || isAddress && l.Client.IsValid() && l.Client.Overlaps(address)
+	})
+	if err != nil {
 		return err
+	}
+	switch {
 	case !account && len(lift) == 0 && isAddress:
 		return fmt.Errorf("%s is not locked out; see: postern user list", who)
 	case !account && len(lift) == 0:
 		return unknownLogin(cmd, s, people, login)
-	}
-	if err := s.LiftLockouts(cmd.Context(), lift); err != nil {
-		return err
 	}
 	if err := s.AppendEventsNow(cmd.Context(), unlockEvents(unlocked, login, lift)); err != nil {
 		return err
@@ -164,8 +160,8 @@ func sayUnlocked(w io.Writer, account bool, login string, lifted []auth.Lock) {
 // errNotLocked: there is nothing to unlock.
 var errNotLocked = errors.New("not locked")
 
-// unlockAccount unlocks an account and reports whether there is one. One that is not locked stays as it is: a change would end
-// its open sessions.
+// unlockAccount unlocks an account and reports whether there is one. One that is not locked stays as it is: a change
+// would end its open sessions.
 func unlockAccount(cmd *cobra.Command, s store, login string) (found, unlocked bool, err error) {
 	if login == "" {
 		return false, false, nil

@@ -14,11 +14,13 @@ import (
 	relaystore "postern/relay/store"
 )
 
-// TestListAndUnlockShowLockouts: the list of accounts says who is locked out for a while, and unlock takes addresses too.
+// TestListAndUnlockShowLockouts: the list of accounts says who is locked out for a while, and unlock takes addresses
+// too.
 func TestListAndUnlockShowLockouts(t *testing.T) {
 	dir := t.TempDir()
 	config := filepath.Join(dir, "relay.toml")
-	if err := os.WriteFile(config, []byte("hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[upstream]]\nname = \"provider\"\nhost = \"smtp.example.net\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("hostname = \"relay.example.com\"\ndata_dir = "+
+		"\"data\"\n[[upstream]]\nname = \"provider\"\nhost = \"smtp.example.net\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s, err := relaystore.Open(t.Context(), relaystore.Options{Dir: filepath.Join(dir, "data")})
@@ -27,18 +29,22 @@ func TestListAndUnlockShowLockouts(t *testing.T) {
 	}
 	defer s.Close()
 	created := time.Now().Add(-time.Hour).Truncate(time.Second)
-	for _, u := range []auth.User{{Login: "anna"}, {Login: "ben", Locked: true, LockReason: "left"}, {Login: "192.0.2.77"}} {
+	for _, u := range []auth.User{{Login: "anna"}, {Login: "ben", Locked: true, LockReason: "left"},
+		{Login: "192.0.2.77"}} {
 		u.Created, u.Changed = created, created
-		if err := s.PutUser(t.Context(), u); err != nil {
+		if err := s.AddUser(t.Context(), u); err != nil {
 			t.Fatal(err)
 		}
 	}
 	until := time.Now().Add(time.Hour)
 	prefix := netip.MustParsePrefix
 	err = s.SaveLockout(t.Context(), time.Now(), auth.Unsaved{Locks: []auth.Lock{
-		{Client: prefix("192.0.2.1/32"), Until: until, Failures: 10}, {Client: prefix("192.0.2.77/32"), Until: until, Failures: 10},
-		{Client: prefix("2001:db8:1:2::/64"), Until: until, Failures: 10}, {Client: prefix("203.0.113.5/32"), Until: time.Now().Add(-time.Minute)},
-		{Login: "anna", Until: until, Failures: 11}, {Login: "anna", Client: prefix("192.0.2.1/32"), Until: until, Failures: 12},
+		{Client: prefix("192.0.2.1/32"), Until: until, Failures: 10}, {Client: prefix("192.0.2.77/32"), Until: until,
+			Failures: 10},
+		{Client: prefix("2001:db8:1:2::/64"), Until: until, Failures: 10},
+		{Client: prefix("203.0.113.5/32"), Until: time.Now().Add(-time.Minute)},
+		{Login: "anna", Until: until, Failures: 11}, {Login: "anna", Client: prefix("192.0.2.1/32"), Until: until,
+			Failures: 12},
 		{Login: "ben", Until: until, Failures: 11}, {Login: "nobody", Until: until, Failures: 11},
 	}})
 	if err != nil {
@@ -94,7 +100,8 @@ func TestListAndUnlockShowLockouts(t *testing.T) {
 		{"an na", -1, "blank"},
 	} {
 		out, err := postern("user", "unlock", step.who)
-		if (err != nil) != (step.left < 0) || err == nil && !strings.Contains(out, step.says) || err != nil && !strings.Contains(err.Error(), step.says) {
+		if (err != nil) != (step.left < 0) || err == nil && !strings.Contains(out, step.says) || err != nil &&
+			!strings.Contains(err.Error(), step.says) {
 			t.Errorf("unlock %s: %v, %q", step.who, err, out)
 		}
 		if n := left(); step.left >= 0 && n != step.left {
@@ -115,8 +122,10 @@ func TestListAndUnlockShowLockouts(t *testing.T) {
 
 func TestParseAddress(t *testing.T) {
 	for text, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1/32", "192.0.2.0/24": "192.0.2.0/24", "192.0.2.9/24": "192.0.2.0/24", "2001:db8::1": "2001:db8::1/128", "[2001:db8::1]": "2001:db8::1/128",
-		"2001:db8::/64": "2001:db8::/64", "192.0.2.1:587": "192.0.2.1/32", "[2001:db8::1]:587": "2001:db8::1/128", "fe80::1%eth0": "fe80::1/128",
+		"192.0.2.1": "192.0.2.1/32", "192.0.2.0/24": "192.0.2.0/24", "192.0.2.9/24": "192.0.2.0/24",
+		"2001:db8::1": "2001:db8::1/128", "[2001:db8::1]": "2001:db8::1/128",
+		"2001:db8::/64": "2001:db8::/64", "192.0.2.1:587": "192.0.2.1/32", "[2001:db8::1]:587": "2001:db8::1/128",
+		"fe80::1%eth0":     "fe80::1/128",
 		"::ffff:192.0.2.1": "192.0.2.1/32", "anna": "", "anna@192.0.2.1": "", "192.0.2": "", "": "", "192.0.2.1/33": "",
 	} {
 		got, ok := parseAddress(text)

@@ -105,7 +105,8 @@ func looksOnce(t *testing.T, line string) (msg string) {
 	}
 	for _, a := range []string{"reply", "err", "detail", "class", "msg"} {
 		for _, b := range []string{"reply", "err", "detail"} {
-			if a != b && values[a] != "" && values[b] != "" && len(values[a]) >= 8 && strings.Contains(values[b], values[a]) {
+			if a != b && values[a] != "" && values[b] != "" && len(values[a]) >= 8 &&
+				strings.Contains(values[b], values[a]) {
 				t.Errorf("%s says what %s says: %s", b, a, line)
 			}
 		}

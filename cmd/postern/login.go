@@ -23,8 +23,8 @@ func (a *app) upstreamLogin() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "login NAME",
 		Short: "Let a person consent that postern sends from a mailbox (OAuth 2.0)",
-		Long: `Ask the provider's login page for a person's consent, and keep what it grants in the store, sealed with the key in
-data_dir. The daemon uses it from then on and keeps it alive.
+		Long: `Ask the provider's login page for a person's consent, and keep what it grants in the store, sealed with
+the key in data_dir. The daemon uses it from then on and keeps it alive.
 
 With flow device-code the page may be opened on any device. With authorization-code it is best opened on this machine;
 elsewhere the browser ends at an address that does not load, and that address is pasted here.`,
@@ -51,7 +51,8 @@ func (a *app) login(cmd *cobra.Command, name string, flow oauth.Flow) error {
 	}
 	block := c.Upstreams[i]
 	if block.OAuth == nil {
-		return fmt.Errorf("upstream %s logs in with a password: there is nothing to consent to without [upstream.oauth]", name)
+		return fmt.Errorf("upstream %s logs in with a password: there is nothing to consent to without "+
+			"[upstream.oauth]", name)
 	}
 	ctx := cmd.Context()
 	s, err := openStoreOf(ctx, c)
@@ -72,7 +73,8 @@ func (a *app) login(cmd *cobra.Command, name string, flow oauth.Flow) error {
 	out := cmd.OutOrStdout()
 	showPrompt(out, consent.Prompt(), block.Username)
 	if consent.Prompt().Paste {
-		go paste(cmd.InOrStdin(), out, consent) // ends with the input or the command; a read of a terminal cannot be called off
+		// ends with the input or the command; a read of a terminal cannot be called off
+		go paste(cmd.InOrStdin(), out, consent)
 	}
 	if err := consent.Wait(ctx); err != nil {
 		return explained(err)
@@ -87,7 +89,8 @@ func (a *app) logged(ctx context.Context, out io.Writer, source *oauth.Source, b
 	if err != nil {
 		return fmt.Errorf("it gives no access token, though: %w", explained(err))
 	}
-	fmt.Fprintf(out, "An access token came of it, good for %s; the daemon renews it by itself.\n", time.Until(token.Expiry).Round(time.Minute))
+	fmt.Fprintf(out, "An access token came of it, good for %s; the daemon renews it by itself.\n",
+		time.Until(token.Expiry).Round(time.Minute))
 	for _, e := range source.Expiries(time.Now()) {
 		fmt.Fprintf(out, "The %s ends on %s.\n", e.What, e.At.Format(time.DateOnly))
 	}
@@ -97,7 +100,8 @@ func (a *app) logged(ctx context.Context, out io.Writer, source *oauth.Source, b
 
 func showPrompt(out io.Writer, p oauth.Prompt, username string) {
 	if p.Flow == oauth.DeviceCode {
-		fmt.Fprintf(out, "Open this page on any device and log in as %s:\n\n  %s\n\nIt asks for this code:\n\n  %s\n\n", username, p.URL, p.Code)
+		fmt.Fprintf(out, "Open this page on any device and log in as %s:\n\n  %s\n\nIt asks for this code:\n\n  %s\n\n",
+			username, p.URL, p.Code)
 		if p.Complete != "" {
 			fmt.Fprintf(out, "This address has the code in it:\n\n  %s\n\n", p.Complete)
 		}
@@ -106,10 +110,12 @@ func showPrompt(out io.Writer, p oauth.Prompt, username string) {
 		if p.Listening != "" {
 			fmt.Fprintf(out, "On this machine the browser comes back to %s by itself.\n", p.Listening)
 		}
-		fmt.Fprint(out, "On another one it ends at a page that does not load: copy its address from the browser and paste it here.\n\n")
+		fmt.Fprint(out, "On another one it ends at a page that does not load: copy its address from the browser and "+
+			"paste it here.\n\n")
 	}
 	if !p.Expires.IsZero() {
-		fmt.Fprintf(out, "Waiting until %s. Ctrl-C gives up; nothing changes then.\n", p.Expires.Local().Format("15:04"))
+		fmt.Fprintf(out, "Waiting until %s. Ctrl-C gives up; nothing changes then.\n",
+			p.Expires.Local().Format("15:04"))
 	}
 }
 
@@ -136,7 +142,8 @@ func paste(in io.Reader, out io.Writer, consent *oauth.Consent) {
 }
 
 // tokens gives what an upstream logs in with where it is a token. What it returns ends the source and the store.
-func (a *app) tokens(ctx context.Context, c *config.Config, block config.Upstream) (source *oauth.Source, done func(), err error) {
+func (a *app) tokens(ctx context.Context, c *config.Config, block config.Upstream) (source *oauth.Source, done func(),
+	err error) {
 	if block.OAuth == nil {
 		return nil, func() {}, nil
 	}

@@ -38,7 +38,8 @@ func newConsentOffice(t *testing.T, flow string, o fakeprovider.OAuthOptions) *c
 	}
 	t.Cleanup(func() { web.Close() })
 	ca := testkit.NewCA(t)
-	f.smtp = fakeprovider.NewSMTP(fakeprovider.SMTPOptions{TLS: ca.Leaf(testkit.LeafOptions{}).Server(), Valid: f.login.Valid})
+	f.smtp = fakeprovider.NewSMTP(fakeprovider.SMTPOptions{TLS: ca.Leaf(testkit.LeafOptions{}).Server(),
+		Valid: f.login.Valid})
 	port, err := f.smtp.Listen()
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +136,8 @@ func (f *consentOffice) wantLogin() {
 
 func TestLoginByDeviceCode(t *testing.T) {
 	f := newConsentOffice(t, "device-code", fakeprovider.OAuthOptions{DeviceInterval: time.Second})
-	if out, err := f.run("upstream", "test", "m365"); err == nil || !strings.Contains(out, "postern upstream login m365") {
+	if out, err := f.run("upstream", "test", "m365"); err == nil ||
+		!strings.Contains(out, "postern upstream login m365") {
 		t.Errorf("before the login: %v\n%s", err, out)
 	}
 	out, done := f.start(strings.NewReader(""), "upstream", "login", "m365")
@@ -161,7 +163,10 @@ func TestLoginByPaste(t *testing.T) {
 	page := strings.TrimSpace(out.wait(t, `http://127\.0\.0\.1:\d+/authorize\S+`))
 	fmt.Fprintln(terminal, "what am I to paste?")
 	out.wait(t, "paste the whole address")
-	browser := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	browser := &http.Client{CheckRedirect: func(*http.Request,
+		[]*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 	resp, err := browser.Get(page)
 	if err != nil {
 		t.Fatal(err)
@@ -208,8 +213,10 @@ func TestLoginRefusals(t *testing.T) {
 	if err := <-done; err == nil || !strings.Contains(err.Error(), "declined") {
 		t.Errorf("declined: %v", err)
 	}
-	f.login.Fail(fakeprovider.Fault{Endpoint: "device", AADSTS: 53003, Error: "access_denied", Description: "Access has been blocked by Conditional Access policies."})
-	if _, err := f.run("upstream", "login", "m365"); err == nil || !strings.Contains(err.Error(), "--flow authorization-code") {
+	f.login.Fail(fakeprovider.Fault{Endpoint: "device", AADSTS: 53003, Error: "access_denied",
+		Description: "Access has been blocked by Conditional Access policies."})
+	if _, err := f.run("upstream", "login", "m365"); err == nil ||
+		!strings.Contains(err.Error(), "--flow authorization-code") {
 		t.Errorf("blocked: %v", err)
 	}
 }

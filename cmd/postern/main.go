@@ -103,9 +103,11 @@ Try it without any configuration:  postern demo`,
 		showOn(cmd.Root(), app.wide)
 		return app.loadEnv(cmd)
 	}
-	root.PersistentFlags().StringVar(&app.configPath, "config", "", "configuration `file` (default $POSTERN_CONFIG, ./relay.toml, /etc/postern/relay.toml)")
+	root.PersistentFlags().StringVar(&app.configPath, "config", "",
+		"configuration `file` (default $POSTERN_CONFIG, ./relay.toml, /etc/postern/relay.toml)")
 	root.PersistentFlags().StringVar(&app.envFile, "env-file", "",
-		"`file` with NAME=value for secrets named env:NAME, as systemd reads it (default /etc/postern/env, with /etc/postern/relay.toml)")
+		"`file` with NAME=value for secrets named env:NAME, as systemd reads it (default /etc/postern/env, with "+
+			"/etc/postern/relay.toml)")
 	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
 		app.demoCommand(), app.serveCommand(), app.checkCommand(),

@@ -121,7 +121,8 @@ func TestNewListenerByReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.write("relay.toml", string(b)+fmt.Sprintf("\n[[listener]]\nname = \"second\"\naddress = \"%s\"\ntls = \"implicit\"\n", strings.Replace(second, "localhost", "127.0.0.1", 1)))
+	o.write("relay.toml", string(b)+fmt.Sprintf("\n[[listener]]\nname = \"second\"\naddress = \"%s\"\ntls = "+
+		"\"implicit\"\n", strings.Replace(second, "localhost", "127.0.0.1", 1)))
 	p.Signal(syscall.SIGHUP)
 	p.WaitLog("msg=listening listener=second")
 	s := o.submission("second")
@@ -150,7 +151,8 @@ func TestSystemdIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer socket.Close()
-	p := testkit.Start(t, []string{"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=200000"}, testkit.Binary(t), "serve", "--config", o.config)
+	p := testkit.Start(t, []string{"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=200000"}, testkit.Binary(t), "serve",
+		"--config", o.config)
 	told := func(want string) {
 		t.Helper()
 		buf := make([]byte, 1024)
@@ -217,7 +219,8 @@ func TestStatus(t *testing.T) {
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
 	p := o.serve()
 	text := status("Mail can leave.", true)
-	for _, want := range []string{"LISTENER", "submission", "UPSTREAM", "provider", "working", "QUEUE  0 wait", "CERTIFICATE", "DISK", "free"} {
+	for _, want := range []string{"LISTENER", "submission", "UPSTREAM", "provider", "working", "QUEUE  0 wait",
+		"CERTIFICATE", "DISK", "free"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it lacks %q:\n%s", want, text)
 		}
@@ -230,7 +233,8 @@ func TestStatus(t *testing.T) {
 	if !strings.Contains(text, "refuses connections") || strings.Contains(text, "upstream secret") {
 		t.Errorf("why:\n%s", text)
 	}
-	if code, body := get(t, base+"/readyz"); code != 200 || !strings.HasPrefix(body, "ready\nupstream provider: unreachable, since ") || strings.Contains(body, "anna") {
+	if code, body := get(t, base+"/readyz"); code != 200 ||
+		!strings.HasPrefix(body, "ready\nupstream provider: unreachable, since ") || strings.Contains(body, "anna") {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	p.Kill()

@@ -45,7 +45,8 @@ func listProfiles(cmd *cobra.Command, asJSON bool) error {
 	var rows [][]string
 	for _, p := range profile.All() {
 		rows = append(rows, []string{
-			p.Name, orDash(p.Host), p.Ports[0].String(), strconv.Itoa(p.MaxConnections), orDash(strings.Join(p.Rate, ", ")), p.DKIM, p.Title,
+			p.Name, orDash(p.Host), p.Ports[0].String(), strconv.Itoa(p.MaxConnections),
+			orDash(strings.Join(p.Rate, ", ")), p.DKIM, p.Title,
 		})
 	}
 	return table(cmd.OutOrStdout(), []string{"NAME", "HOST", "PORT", "CONNECTIONS", "RATE", "DKIM", "WHAT"}, rows)

@@ -11,7 +11,8 @@ import (
 	"postern/relay/upstream/profile"
 )
 
-var updateProfiles = flag.Bool("update-profiles", false, "write the list of profiles that is printed now as what is expected")
+var updateProfiles = flag.Bool("update-profiles", false,
+	"write the list of profiles that is printed now as what is expected")
 
 func runProfiles(t *testing.T, args ...string) (string, error) {
 	t.Helper()
@@ -46,7 +47,8 @@ func TestProfilesAreListed(t *testing.T) {
 
 func TestProfileIsShown(t *testing.T) {
 	out, err := runProfiles(t, "ses")
-	if err != nil || !strings.Contains(out, "Daily message quota exceeded") || !strings.Contains(out, "docs.aws.amazon.com") {
+	if err != nil || !strings.Contains(out, "Daily message quota exceeded") ||
+		!strings.Contains(out, "docs.aws.amazon.com") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if _, err := runProfiles(t, "nobody"); err == nil || !strings.Contains(err.Error(), "there are generic, ") {
@@ -76,7 +78,8 @@ func TestProfilesAsJSON(t *testing.T) {
 		IdleClose string `json:"idle_close"`
 		Rules     []struct{ Name, Example string }
 	}
-	if err := json.Unmarshal([]byte(out), &one); err != nil || one.Host != "smtp.office365.com" || one.Ports[0].Port != 587 || one.IdleClose != "30s" || one.Rules[0].Example == "" {
+	if err := json.Unmarshal([]byte(out), &one); err != nil || one.Host != "smtp.office365.com" ||
+		one.Ports[0].Port != 587 || one.IdleClose != "30s" || one.Rules[0].Example == "" {
 		t.Errorf("%v: %+v", err, one)
 	}
 }

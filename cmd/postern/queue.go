@@ -43,20 +43,24 @@ func (a *app) queueCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "queue", Short: "See and steer the messages that wait"}
 	cmd.AddCommand(
 		a.queueList(), a.queueShow(),
-		a.queueAction("retry", "Make messages due at once", "will be tried at once", func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
-			return s.Retry(cmd.Context(), f, time.Now())
-		}),
+		a.queueAction("retry", "Make messages due at once", "will be tried at once",
+			func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
+				return s.Retry(cmd.Context(), f, time.Now())
+			}),
 		a.queueHold(),
-		a.queueAction("release", "Let held messages go", "released", func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
-			f.Held = true
-			return s.Release(cmd.Context(), f, time.Now())
-		}),
-		a.queueAction("delete", "Remove messages without telling anybody", "deleted", func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
-			return s.Delete(cmd.Context(), f)
-		}),
-		a.queueAction("bounce", "Give messages up and tell their senders", "will be returned to their senders", func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
-			return s.Bounce(cmd.Context(), f, time.Now())
-		}),
+		a.queueAction("release", "Let held messages go", "released",
+			func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
+				f.Held = true
+				return s.Release(cmd.Context(), f, time.Now())
+			}),
+		a.queueAction("delete", "Remove messages without telling anybody", "deleted",
+			func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
+				return s.Delete(cmd.Context(), f)
+			}),
+		a.queueAction("bounce", "Give messages up and tell their senders", "will be returned to their senders",
+			func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
+				return s.Bounce(cmd.Context(), f, time.Now())
+			}),
 	)
 	return cmd
 }
@@ -67,12 +71,7 @@ func (a *app) queueList() *cobra.Command {
 		Use:   "list",
 		Short: "List waiting messages, oldest first",
 		Args:  exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.openStore(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: a.withStore(func(cmd *cobra.Command, s store, _ []string) error {
 			messages, err := s.List(cmd.Context(), flags.filter)
 			if err != nil {
 				return err
@@ -85,7 +84,7 @@ func (a *app) queueList() *cobra.Command {
 				return nil
 			}
 			return printQueue(cmd.OutOrStdout(), messages, time.Now())
-		},
+		}),
 	}
 	flags.register(cmd)
 	cmd.Flags().BoolVar(&flags.filter.Held, "held", false, "only held messages")
@@ -131,7 +130,8 @@ func state(m *queue.Message, now time.Time) string {
 	case m.LeaseOwner != "" && m.LeaseUntil.After(now):
 		return fmt.Sprintf("attempt %d under way", m.Attempts)
 	case m.WaitingFor != "": // or until NextAttempt, which may be hours away
-		return fmt.Sprintf("waits for upstream %s to return; looked at again %s at the latest", m.WaitingFor, in(m.NextAttempt, now))
+		return fmt.Sprintf("waits for upstream %s to return; looked at again %s at the latest", m.WaitingFor,
+			in(m.NextAttempt, now))
 	}
 	return fmt.Sprintf("attempt %d %s", m.Attempts+1, in(m.NextAttempt, now))
 }
@@ -142,15 +142,11 @@ func (a *app) queueShow() *cobra.Command {
 		Use:   "show ID",
 		Short: "Show one waiting message, its recipients and what happened to it",
 		Args:  exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := a.openStore(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: a.withStore(func(cmd *cobra.Command, s store, args []string) error {
 			m, err := s.Get(cmd.Context(), args[0])
 			if errors.Is(err, queue.ErrNotFound) {
-				return fmt.Errorf("no message %s in the queue; what became of it: postern trace %s", mail.Printable(args[0]), mail.Printable(args[0]))
+				return fmt.Errorf("no message %s in the queue; what became of it: postern trace %s",
+					mail.Printable(args[0]), mail.Printable(args[0]))
 			}
 			if err != nil {
 				return err
@@ -158,7 +154,7 @@ func (a *app) queueShow() *cobra.Command {
 			if content {
 				return copyContent(cmd, s, m.ID)
 			}
-			settleTrace(cmd, s)
+			awaitTrace(cmd, s)
 			events, err := s.Events(cmd.Context(), trace.Query{ID: m.ID})
 			if err != nil {
 				return err
@@ -170,7 +166,7 @@ func (a *app) queueShow() *cobra.Command {
 				}{viewOf(m), append([]trace.Event{}, events...)}) // never null
 			}
 			return printMessage(cmd.OutOrStdout(), m, events, time.Now())
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&content, "content", false, "print the message itself, as it is kept (unsigned)")
@@ -212,7 +208,8 @@ func printMessage(w io.Writer, m *queue.Message, events []trace.Event, now time.
 	for _, r := range m.Recipients {
 		rows = append(rows, []string{r.To.Path(), string(r.Status), orDash(r.Upstream), orDash(r.Reply.String())})
 	}
-	if err := table(w, []string{"RECIPIENT", "STATUS", "UPSTREAM", "LAST REPLY"}, rows); err != nil || len(events) == 0 {
+	if err := table(w, []string{"RECIPIENT", "STATUS", "UPSTREAM", "LAST REPLY"}, rows); err != nil ||
+		len(events) == 0 {
 		return err
 	}
 	fmt.Fprintln(w)
@@ -221,15 +218,17 @@ func printMessage(w io.Writer, m *queue.Message, events []trace.Event, now time.
 
 func (a *app) queueHold() *cobra.Command {
 	var reason string
-	cmd := a.queueAction("hold", "Keep messages until they are released", "held", func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
-		return s.Hold(cmd.Context(), f, reason)
-	})
+	cmd := a.queueAction("hold", "Keep messages until they are released", "held",
+		func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
+			return s.Hold(cmd.Context(), f, reason)
+		})
 	cmd.Flags().StringVar(&reason, "reason", "by an operator", "why, for those who list the queue")
 	return cmd
 }
 
 // queueAction makes a command that does something to chosen messages. It exits 1 when there was none.
-func (a *app) queueAction(verb, short, done string, act func(store, *cobra.Command, queue.Filter) (int64, error)) *cobra.Command {
+func (a *app) queueAction(verb, short, done string, act func(store, *cobra.Command, queue.Filter) (int64,
+	error)) *cobra.Command {
 	var flags queueFlags
 	cmd := &cobra.Command{
 		Use:   verb + " [ID]…",
@@ -279,7 +278,8 @@ func operatorEvents(verb string, ids []string, n int64) []trace.Event {
 	if n == 0 {
 		return nil
 	}
-	e := trace.Event{Time: time.Now(), Kind: trace.Operator, Detail: fmt.Sprintf("%s from the command line (%s)", verb, plural(n, "message"))}
+	e := trace.Event{Time: time.Now(), Kind: trace.Operator, Detail: fmt.Sprintf("%s from the command line (%s)", verb,
+		plural(n, "message"))}
 	if len(ids) == 0 {
 		return []trace.Event{e}
 	}
@@ -319,9 +319,11 @@ type recipientView struct {
 }
 
 func viewOf(m *queue.Message) messageView {
-	v := messageView{ID: m.ID, Login: m.Login, Listener: m.Listener, From: m.Envelope.From.String(), Author: m.Author.String(),
+	v := messageView{ID: m.ID, Login: m.Login, Listener: m.Listener, From: m.Envelope.From.String(),
+		Author:    m.Author.String(),
 		MessageID: m.MessageID, Size: m.Size, Received: m.Received, Expires: m.Expires, Attempts: m.Attempts,
-		NextAttempt: m.NextAttempt, WaitingFor: m.WaitingFor, Held: m.Held, HoldReason: m.HoldReason, LastReply: m.LastReply.String()}
+		NextAttempt: m.NextAttempt, WaitingFor: m.WaitingFor, Held: m.Held, HoldReason: m.HoldReason,
+		LastReply: m.LastReply.String()}
 	for _, r := range m.Recipients {
 		v.Recipients = append(v.Recipients, recipientView{r.To.String(), r.Status, r.Upstream, r.Reply.String()})
 	}

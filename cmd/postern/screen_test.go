@@ -73,7 +73,8 @@ func TestColourOnScreensOnly(t *testing.T) {
 	if strings.Contains(plain, "\x1b") {
 		t.Errorf("colours without a terminal:\n%q", plain)
 	}
-	if !strings.Contains(coloured, "\x1b[31mauth-fail\x1b[0m") || !strings.Contains(coloured, "\x1b[32mdelivered\x1b[0m") {
+	if !strings.Contains(coloured, "\x1b[31mauth-fail\x1b[0m") ||
+		!strings.Contains(coloured, "\x1b[32mdelivered\x1b[0m") {
 		t.Errorf("no colours:\n%q", coloured)
 	}
 	if got := regexp.MustCompile("\x1b\\[[0-9]*m").ReplaceAllString(coloured, ""); got != plain {

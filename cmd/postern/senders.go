@@ -51,9 +51,10 @@ func (t *testedSenders) add(text string) {
 	t.addresses = append(t.addresses, a)
 }
 
-// sendersOf gathers what relay.toml and the accounts name; extra comes first. Where there is no address, it is the one that
-// the upstream is logged in as.
-func (a *app) sendersOf(cmd *cobra.Command, c *config.Config, block config.Upstream, extra []string) (*testedSenders, error) {
+// sendersOf gathers what relay.toml and the accounts name; extra comes first. Where there is no address, it is the one
+// that the upstream is logged in as.
+func (a *app) sendersOf(cmd *cobra.Command, c *config.Config, block config.Upstream, extra []string) (*testedSenders,
+	error) {
 	t := new(testedSenders)
 	for _, text := range extra {
 		if _, err := mail.ParseAddress(text); err != nil {
@@ -160,7 +161,8 @@ type testReport struct {
 }
 
 func newReport(block config.Upstream, senders *testedSenders) *testReport {
-	r := &testReport{Upstream: block.Name, OK: true, Steps: []testStep{}, NotTested: senders.untested, Unproven: unproven(block, senders),
+	r := &testReport{Upstream: block.Name, OK: true, Steps: []testStep{}, NotTested: senders.untested,
+		Unproven: unproven(block, senders),
 		provider: providerOf(block), senders: senders}
 	r.why = "They are patterns or too many; name some with --sender ADDRESS."
 	if block.ByGraph() && !block.SendsAsSender() {
@@ -192,7 +194,8 @@ func (s *testStep) excuse(senders *testedSenders) {
 		return
 	}
 	s.OK, s.Cause = true, ""
-	s.Seen = fmt.Sprintf("%s: %s\nReports have the reverse-path %s instead.", null.Path(), s.Reply, senders.reports[1].Path())
+	s.Seen = fmt.Sprintf("%s: %s\nReports have the reverse-path %s instead.", null.Path(), s.Reply,
+		senders.reports[1].Path())
 }
 
 // unproven says what providers judge only when they have the whole message.
@@ -203,7 +206,8 @@ func unproven(block config.Upstream, senders *testedSenders) string {
 	case block.SendsAsSender():
 		return "Recipients and From are judged when a message comes; what is refused then is in postern trace."
 	}
-	return "Many providers judge the sender only when they have the message, so a permission that is missing may still show then: the mail is kept, and postern trace has the reply."
+	return "Many providers judge the sender only when they have the message, so a permission that is missing may " +
+		"still show then: the mail is kept, and postern trace has the reply."
 }
 
 // providerOf is the profile of an upstream, by its host where none is named.
@@ -267,7 +271,8 @@ func (s *testStep) write(w io.Writer) {
 		seen = s.Sender
 	}
 	first, more, _ := strings.Cut(seen, "\n")
-	fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s  %-9s %8s  %s", mark, s.Name, s.Took.Round(time.Millisecond), first), " "))
+	fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s  %-9s %8s  %s", mark, s.Name, s.Took.Round(time.Millisecond),
+		first), " "))
 	for line := range strings.SplitSeq(more, "\n") {
 		if line != "" {
 			fmt.Fprintf(w, "%26s%s\n", "", line)
@@ -308,7 +313,8 @@ func printAdvice(w io.Writer, events []trace.Event) error {
 	var b strings.Builder
 	given := map[string]bool{}
 	for _, e := range events {
-		if e.Upstream == "" || e.Kind != trace.Attempt && e.Kind != trace.Deferred && e.Kind != trace.Failed || len(given) >= maxAdvised {
+		if e.Upstream == "" || e.Kind != trace.Attempt && e.Kind != trace.Deferred && e.Kind != trace.Failed ||
+			len(given) >= maxAdvised {
 			continue
 		}
 		a := advice.For(profile.Generic, mail.Stage(e.Stage), e.Reply)
@@ -322,7 +328,8 @@ func printAdvice(w io.Writer, events []trace.Event) error {
 	}
 	for _, e := range events {
 		if e.Rule == mail.RuleNone && e.Upstream != "" {
-			fmt.Fprintf(&b, "\nno reply rule knows what %s said; postern upstream judge --upstream %s --stage %s %q shows a rule to write\n",
+			fmt.Fprintf(&b, "\nno reply rule knows what %s said; postern upstream judge --upstream %s --stage %s %q "+
+				"shows a rule to write\n",
 				e.Upstream, e.Upstream, e.Stage, mail.Cut(strings.ReplaceAll(e.Reply.String(), "\n", " "), maxShown))
 			break
 		}

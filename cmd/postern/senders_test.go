@@ -25,7 +25,8 @@ func newSecretOffice(t *testing.T, identity string) *consentOffice {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.NewReplacer(`flow = "device-code"`, `flow = "client-credentials"`, `client_id = "postern"`, `client_id = "app"
+	text := strings.NewReplacer(`flow = "device-code"`, `flow = "client-credentials"`,
+		`client_id = "postern"`, `client_id = "app"
 client_secret = "hush"
 tenant = "contoso.example"
 identity = "`+identity+`"`).Replace(string(b))
@@ -47,7 +48,8 @@ func TestUpstreamTestAsksForSenders(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"<boss@contoso.example>: 250", "<scans@contoso.example>: 250", "<>: 250", "XOAUTH2 as " + consenter, "would take mail", "Senders that were not tried: *@contoso.example, {login}."} {
+	for _, want := range []string{"<boss@contoso.example>: 250", "<scans@contoso.example>: 250", "<>: 250",
+		"XOAUTH2 as " + consenter, "would take mail", "Senders that were not tried: *@contoso.example, {login}."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
@@ -93,14 +95,16 @@ func TestUpstreamTestJSON(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	last := got.Steps[len(got.Steps)-1]
-	if got.OK || last.Name != "auth" || last.Advice == nil || last.Advice.Name != "smtp-auth-off-mailbox" || len(got.NotTested) != 2 {
+	if got.OK || last.Name != "auth" || last.Advice == nil || last.Advice.Name != "smtp-auth-off-mailbox" ||
+		len(got.NotTested) != 2 {
 		t.Errorf("got %s", out)
 	}
 }
 
 func TestUpstreamTestRefusesWhatIsNoAddress(t *testing.T) {
 	f := newSecretOffice(t, "username")
-	if out, err := f.run("upstream", "test", "m365", "--sender", "nobody"); err == nil || !strings.Contains(err.Error(), "is no address") {
+	if out, err := f.run("upstream", "test", "m365", "--sender", "nobody"); err == nil ||
+		!strings.Contains(err.Error(), "is no address") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -115,7 +119,8 @@ func TestReversePathsOfReports(t *testing.T) {
 		{"bounces@example.com", profile.NullRefused, profile.SenderMustMatch, "<bounces@example.com>"},
 	} {
 		conf := &config.Config{Delivery: config.Delivery{BounceFrom: c.bounceFrom}}
-		got, err := reversePaths(conf, config.Upstream{NullSender: c.null, SenderRule: c.rule, Username: "relay@example.com"}, anna)
+		got, err := reversePaths(conf, config.Upstream{NullSender: c.null, SenderRule: c.rule,
+			Username: "relay@example.com"}, anna)
 		var paths []string
 		for _, a := range got {
 			paths = append(paths, a.Path())
@@ -157,7 +162,8 @@ func TestTestedSendersAreBounded(t *testing.T) {
 
 // A trace with refusals that are known ends with what to do, once for each.
 func TestTraceAdvises(t *testing.T) {
-	denied := trace.Event{Kind: trace.Deferred, ID: "m1", Upstream: "m365", Identity: consenter, From: "boss@contoso.example", To: "zoe@example.net",
+	denied := trace.Event{Kind: trace.Deferred, ID: "m1", Upstream: "m365", Identity: consenter,
+		From: "boss@contoso.example", To: "zoe@example.net",
 		Stage: string(mail.StageDot), Reply: mail.R(554, "5.2.252", "SendAsDenied; a not allowed to send as b")}
 	unknown := denied
 	unknown.Reply = mail.R(550, "5.1.1", "no such user")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -48,11 +49,13 @@ changes nothing.`,
 				return err
 			}
 			ctx, stop := context.WithCancel(cmd.Context())
-			defer stop()
-			hup := reloadOnHangup(ctx, srv)
-			defer hup()
-			watchdog := keepWatchdog(ctx)
-			defer watchdog()
+			var beside sync.WaitGroup
+			defer func() { stop(); beside.Wait() }()
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
+			beside.Go(func() { reloadOnHangup(ctx, hup, srv) })
+			beside.Go(func() { keepWatchdog(ctx) })
 			context.AfterFunc(ctx, func() { notify(daemon.SdNotifyStopping) })
 			return srv.Run(ctx)
 		},
@@ -72,51 +75,36 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 // notify tells systemd; without it nothing happens.
 func notify(state string) { _, _ = daemon.SdNotify(false, state) }
 
-// reloadOnHangup reloads on each SIGHUP until ctx ends; the function it returns waits for that.
-func reloadOnHangup(ctx context.Context, srv *relay.Server) (wait func()) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	done := make(chan struct{})
-	ctx, cancel := context.WithCancel(ctx)
-	go func() {
-		defer close(done)
-		defer signal.Stop(hup)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hup:
-				notify(daemon.SdNotifyReloading + "\nMONOTONIC_USEC=" + monotonic())
-				_ = srv.Reload(ctx) // reported in the log; the configuration in force stays
-				notify(daemon.SdNotifyReady)
-			}
+// reloadOnHangup reloads on each SIGHUP until ctx ends.
+func reloadOnHangup(ctx context.Context, hup <-chan os.Signal, srv *relay.Server) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			notify(daemon.SdNotifyReloading + "\nMONOTONIC_USEC=" + monotonic())
+			_ = srv.Reload(ctx) // reported in the log; the configuration in force stays
+			notify(daemon.SdNotifyReady)
 		}
-	}()
-	return func() { cancel(); <-done }
+	}
 }
 
 // keepWatchdog tells systemd that we live, twice in each interval that it asks for.
-func keepWatchdog(ctx context.Context) (wait func()) {
+func keepWatchdog(ctx context.Context) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval <= 0 {
-		return func() {}
+		return
 	}
-	done := make(chan struct{})
-	ctx, cancel := context.WithCancel(ctx)
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(interval / 2)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				notify(daemon.SdNotifyWatchdog)
-			}
+	tick := time.NewTicker(interval / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			notify(daemon.SdNotifyWatchdog)
 		}
-	}()
-	return func() { cancel(); <-done }
+	}
 }
 
 // checkView is what `check --json` prints.
@@ -140,7 +128,8 @@ func (a *app) checkCommand() *cobra.Command {
 			}
 			c, problems := check.Config(cmd.Context(), path)
 			if asJSON {
-				view := checkView{File: path, OK: len(problems) == 0, Problems: append([]config.Problem{}, problems...), Warnings: []config.Problem{}}
+				view := checkView{File: path, OK: len(problems) == 0, Problems: append([]config.Problem{}, problems...),
+					Warnings: []config.Problem{}}
 				if view.OK {
 					view.Warnings = append(view.Warnings, check.Warnings(c, time.Now())...)
 				}
@@ -158,7 +147,8 @@ func (a *app) checkCommand() *cobra.Command {
 			for _, w := range check.Warnings(c, time.Now()) {
 				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s\n", w)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s, %s.\n", path, plural(int64(len(c.Listeners)), "listener"), plural(int64(len(c.Upstreams)), "upstream"))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s, %s.\n", path, plural(int64(len(c.Listeners)), "listener"),
+				plural(int64(len(c.Upstreams)), "upstream"))
 			return nil
 		},
 	}

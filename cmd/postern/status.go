@@ -24,8 +24,8 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "One page: can mail leave, listeners, upstreams, queue, certificates, secrets, disk",
-		Long: `Ask the running daemon how it is. The first line says whether mail can leave. Exit code 1: none can, no new mail is taken, or
-the daemon does not run; then what the store and the configuration say is shown.
+		Long: `Ask the running daemon how it is. The first line says whether mail can leave. Exit code 1: none can, no
+new mail is taken, or the daemon does not run; then what the store and the configuration say is shown.
 
 Upstreams are tried by mail: one that nothing was sent to yet counts as working. "postern upstream test" tries it now.`,
 		Args: exactly(0),
@@ -64,7 +64,8 @@ func askStatus(ctx context.Context, c *config.Config) (*status.Report, error) {
 	case gone && !relaystore.Serving(c.DataDir):
 		return monitor.StatusAlone(ctx, c), nil
 	case gone:
-		return nil, fmt.Errorf("postern runs in %s, but does not answer there yet (%w); its log says why", c.DataDir, err)
+		return nil, fmt.Errorf("postern runs in %s, but does not answer there yet (%w); its log says why", c.DataDir,
+			err)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%w: run it as the user that postern runs as, or as root", err)
 	}
@@ -98,7 +99,8 @@ func writeStatus(w io.Writer, r *status.Report) error {
 	p.line("%s", r.Summary)
 	if r.Running {
 		p.line("")
-		p.line("postern %s on %s, process %d, up for %s, with %s", r.Version, r.Hostname, r.PID, status.Span(p.now.Sub(r.Since)), r.Config)
+		p.line("postern %s on %s, process %d, up for %s, with %s", r.Version, r.Hostname, r.PID,
+			status.Span(p.now.Sub(r.Since)), r.Config)
 	}
 	if r.Refused != "" {
 		p.line("The last change of the configuration is not in force: %s", r.Refused)
@@ -131,7 +133,8 @@ func (p *page) upstreams(r *status.Report) {
 		if len(u.Identities) > 0 {
 			since, next = p.times(&u.Identities[0])
 		}
-		rows = append(rows, []string{u.Name, fmt.Sprintf("%s:%d", u.Host, u.Port), orDash(state), orDash(since), orDash(next),
+		rows = append(rows, []string{u.Name, fmt.Sprintf("%s:%d", u.Host, u.Port), orDash(state), orDash(since),
+			orDash(next),
 			fmt.Sprint(u.Connection)})
 	}
 	p.rows([]string{"UPSTREAM", "HOST", "STATE", "SINCE", "NEXT TRY", "CONNECTIONS"}, rows)
@@ -200,7 +203,8 @@ func (p *page) troubles(u *status.Upstream) {
 		if s.Sender != "" {
 			of = " of " + s.Sender
 		}
-		p.line("  refusals of mail%s are not believed since %s, %d so far: %s", of, when(s.Since, p.now), s.Kept, s.Reply)
+		p.line("  refusals of mail%s are not believed since %s, %d so far: %s", of, when(s.Since, p.now), s.Kept,
+			s.Reply)
 	}
 }
 

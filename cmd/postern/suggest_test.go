@@ -48,7 +48,8 @@ func TestDidYouMean(t *testing.T) {
 			t.Errorf("%s: no %q in %s", line, want, said)
 		}
 	}
-	for _, line := range []string{"xyzzy", "user xyzzy", "user list --xyzzy", "user lock xyzzy", "upstream test xyzzy"} {
+	for _, line := range []string{"xyzzy", "user xyzzy", "user list --xyzzy", "user lock xyzzy",
+		"upstream test xyzzy"} {
 		_, _, err := l.run(strings.Fields(line)...)
 		if err == nil || strings.Contains(err.Error(), "did you mean") {
 			t.Errorf("%s: %v", line, err)

@@ -18,7 +18,8 @@ type desk struct {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	d := &desk{office: newOffice(t, ""), submission: testkit.FreePort(t), implicit: testkit.FreePort(t), auto: testkit.FreePort(t), narrow: testkit.FreePort(t)}
+	d := &desk{office: newOffice(t, ""), submission: testkit.FreePort(t), implicit: testkit.FreePort(t),
+		auto: testkit.FreePort(t), narrow: testkit.FreePort(t)}
 	cert := d.ca.Leaf(testkit.LeafOptions{})
 	_, port, err := net.SplitHostPort(d.upstream.Addr())
 	if err != nil {
@@ -61,8 +62,8 @@ password = "file:upstream.secret"
 	return d
 }
 
-// TestThunderbird: mail of a real mail program goes out by every kind of connection, and what its dialogs say of a refusal is enough
-// to mend the settings with. It shows the text of a reply and drops the codes.
+// TestThunderbird: mail of a real mail program goes out by every kind of connection, and what its dialogs say of a
+// refusal is enough to mend the settings with. It shows the text of a reply and drops the codes.
 func TestThunderbird(t *testing.T) {
 	const login, secret = "anna@example.com", "a chosen password"
 	testkit.Need(t, "thunderbird")
@@ -70,15 +71,21 @@ func TestThunderbird(t *testing.T) {
 	d.postern(secret+"\n", "user", "add", login, "--password-stdin")
 	p := d.serve()
 	tb := thunderbird.Start(t, d.ca.PEM,
-		thunderbird.Server{Key: "starttls", Port: d.submission, Security: thunderbird.StartTLS, Login: login, Password: secret},
+		thunderbird.Server{Key: "starttls", Port: d.submission, Security: thunderbird.StartTLS, Login: login,
+			Password: secret},
 		thunderbird.Server{Key: "tls", Port: d.implicit, Security: thunderbird.TLS, Login: login, Password: secret},
-		thunderbird.Server{Key: "autoStarttls", Port: d.auto, Security: thunderbird.StartTLS, Login: login, Password: secret},
+		thunderbird.Server{Key: "autoStarttls", Port: d.auto, Security: thunderbird.StartTLS, Login: login,
+			Password: secret},
 		thunderbird.Server{Key: "autoTLS", Port: d.auto, Security: thunderbird.TLS, Login: login, Password: secret},
-		thunderbird.Server{Key: "narrow", Port: d.narrow, Security: thunderbird.StartTLS, Login: login, Password: secret},
+		thunderbird.Server{Key: "narrow", Port: d.narrow, Security: thunderbird.StartTLS, Login: login,
+			Password: secret},
 		thunderbird.Server{Key: "asked", Port: d.submission, Security: thunderbird.StartTLS, Login: login},
-		thunderbird.Server{Key: "wrong", Port: d.submission, Security: thunderbird.StartTLS, Login: login, Password: "not the password"},
-		thunderbird.Server{Key: "starttlsOnTLS", Port: d.implicit, Security: thunderbird.StartTLS, Login: login, Password: secret},
-		thunderbird.Server{Key: "tlsOnStarttls", Port: d.submission, Security: thunderbird.TLS, Login: login, Password: secret},
+		thunderbird.Server{Key: "wrong", Port: d.submission, Security: thunderbird.StartTLS, Login: login,
+			Password: "not the password"},
+		thunderbird.Server{Key: "starttlsOnTLS", Port: d.implicit, Security: thunderbird.StartTLS, Login: login,
+			Password: secret},
+		thunderbird.Server{Key: "tlsOnStarttls", Port: d.submission, Security: thunderbird.TLS, Login: login,
+			Password: secret},
 		thunderbird.Server{Key: "clear", Port: d.submission, Security: thunderbird.None},
 		thunderbird.Server{Key: "clearOnAuto", Port: d.auto, Security: thunderbird.None},
 		thunderbird.Server{Key: "noLogin", Port: d.submission, Security: thunderbird.StartTLS},
@@ -121,7 +128,8 @@ func TestThunderbird(t *testing.T) {
 		}
 	})
 	t.Run("asked for the password", func(t *testing.T) {
-		if got := send(t, thunderbird.Message{Server: "asked", Subject: "asked"}, secret); !strings.HasPrefix(got, "sent ") || !strings.Contains(got, "password") {
+		if got := send(t, thunderbird.Message{Server: "asked", Subject: "asked"}, secret); !strings.HasPrefix(got,
+			"sent ") || !strings.Contains(got, "password") {
 			t.Errorf("said: %s", got)
 		}
 	})
@@ -131,17 +139,27 @@ func TestThunderbird(t *testing.T) {
 		message thunderbird.Message
 		want    string
 	}{
-		{"wrong password", thunderbird.Message{Server: "wrong"}, "Login to server localhost with username anna@example.com failed."},
-		{"STARTTLS on the port of TLS", thunderbird.Message{Server: "starttlsOnTLS"}, "this port speaks TLS from the first byte; set the connection security to SSL/TLS"},
+		{"wrong password", thunderbird.Message{Server: "wrong"},
+			"Login to server localhost with username anna@example.com failed."},
+		{"STARTTLS on the port of TLS", thunderbird.Message{Server: "starttlsOnTLS"},
+			"this port speaks TLS from the first byte; set the connection security to SSL/TLS"},
 		// A greeting that leaves first spoils its handshake, else our alert does: it says less then.
 		{"TLS on the port of STARTTLS", thunderbird.Message{Server: "tlsOnStarttls"}, "Sending of the message failed."},
-		{"no encryption", thunderbird.Message{Server: "clear"}, "this connection is not encrypted: set the connection security to STARTTLS"},
-		{"no encryption on auto", thunderbird.Message{Server: "clearOnAuto"}, "this connection is not encrypted: set the connection security to STARTTLS or SSL/TLS"},
-		{"no login", thunderbird.Message{Server: "noLogin"}, `login needed: set the authentication method to "normal password" and enter your user name`},
-		{"refused sender", thunderbird.Message{Server: "starttls", From: "ceo@example.com"}, "anna@example.com may not send as <ceo@example.com>; it may use anna@example.com"},
-		{"refused recipient", thunderbird.Message{Server: "starttls", To: []string{"bob@example.net", "eve@rival.example"}}, "anna@example.com may not write to <eve@rival.example>"},
-		{"too large", thunderbird.Message{Server: "narrow", Body: large}, "message too big: the limit is 64 KB; attachments count about a third more than their size"},
-		{"too many recipients", thunderbird.Message{Server: "narrow", To: []string{"a@example.net", "b@example.net", "c@example.net"}},
+		{"no encryption", thunderbird.Message{Server: "clear"},
+			"this connection is not encrypted: set the connection security to STARTTLS"},
+		{"no encryption on auto", thunderbird.Message{Server: "clearOnAuto"},
+			"this connection is not encrypted: set the connection security to STARTTLS or SSL/TLS"},
+		{"no login", thunderbird.Message{Server: "noLogin"},
+			`login needed: set the authentication method to "normal password" and enter your user name`},
+		{"refused sender", thunderbird.Message{Server: "starttls", From: "ceo@example.com"},
+			"anna@example.com may not send as <ceo@example.com>; it may use anna@example.com"},
+		{"refused recipient", thunderbird.Message{Server: "starttls",
+			To: []string{"bob@example.net", "eve@rival.example"}},
+			"anna@example.com may not write to <eve@rival.example>"},
+		{"too large", thunderbird.Message{Server: "narrow", Body: large},
+			"message too big: the limit is 64 KB; attachments count about a third more than their size"},
+		{"too many recipients", thunderbird.Message{Server: "narrow", To: []string{"a@example.net", "b@example.net",
+			"c@example.net"}},
 			"too many recipients: at most 2 per message; send it in parts"},
 	} {
 		t.Run(c.what, func(t *testing.T) {

@@ -22,8 +22,8 @@ import (
 	"postern/internal/testkit"
 )
 
-// tormentor is an upstream that offers more than it takes and breaks off where that hurts. It never refuses mail for good, but the
-// null reverse-path.
+// tormentor is an upstream that offers more than it takes and breaks off where that hurts. It never refuses mail for
+// good, but the null reverse-path.
 type tormentor struct {
 	mu         sync.Mutex
 	rnd        *rand.Rand
@@ -169,7 +169,8 @@ func TestTormentedAndKilled(t *testing.T) {
 	const kills, connections = 10, 4
 	o := &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}
 	cert := o.ca.Leaf(testkit.LeafOptions{})
-	u := &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), to: map[*fakesmtp.Session][]string{}, unanswered: map[string]bool{}}
+	u := &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), to: map[*fakesmtp.Session][]string{},
+		unanswered: map[string]bool{}}
 	fake := fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
 		Users: map[string]string{"relay": "upstream secret"}, Hook: u.hook})
 	port, err := fake.Listen()
@@ -215,7 +216,8 @@ max_connections = %d
 			})
 		}
 		until := len(fake.Messages()) + 10 + 7*i%30
-		o.until(fmt.Sprintf("the upstream has %d messages", until), func() bool { return len(fake.Messages()) >= until })
+		o.until(fmt.Sprintf("the upstream has %d messages", until),
+			func() bool { return len(fake.Messages()) >= until })
 		killed.Store(true)
 		p.Kill()
 		clients.Wait()
@@ -232,8 +234,8 @@ max_connections = %d
 	u.judge(t, c, fake.Messages(), kills*connections)
 }
 
-// judge compares what came with what was accepted. Beside what was taken without a word, so many may have come twice as were under
-// way at a kill.
+// judge compares what came with what was accepted. Beside what was taken without a word, so many may have come twice as
+// were under way at a kill.
 func (u *tormentor) judge(t *testing.T, c *claimed, came []fakesmtp.Message, most int) {
 	t.Helper()
 	arrived := map[string]int{}
@@ -262,7 +264,8 @@ func (u *tormentor) judge(t *testing.T, c *claimed, came []fakesmtp.Message, mos
 			t.Errorf("%s is lost", to)
 		}
 	}
-	t.Logf("%d messages, %d recipients accepted, %d arrived, %d taken without a word, %d twice by kills", c.seq, len(c.accepted), len(arrived), len(u.unanswered), len(twice))
+	t.Logf("%d messages, %d recipients accepted, %d arrived, %d taken without a word, %d twice by kills", c.seq,
+		len(c.accepted), len(arrived), len(u.unanswered), len(twice))
 	if len(c.accepted) < 50 || len(c.refused) > 0 || len(twice) > most {
 		t.Errorf("%d accepted; refused: %v; twice, of which %d may be: %v", len(c.accepted), c.refused, most, twice)
 	}

@@ -30,8 +30,8 @@ func (a *app) traceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trace [ID]",
 		Short: "What happened to a message, from the first refused connection to the upstream's reply",
-		Long: `Show what happened, oldest first: all of the last events, those of one message, or those that the flags select.
-ID is what the 250 of a message named, a Message-ID in angle brackets, or the session of a log line.`,
+		Long: `Show what happened, oldest first: all of the last events, those of one message, or those that the flags
+select. ID is what the 250 of a message named, a Message-ID in angle brackets, or the session of a log line.`,
 		Example: `  postern trace 3m5x0g9k2a7c1d4e
   postern trace '<20261128.1234@example.com>'
   postern trace --from anna@example.com --since 2h
@@ -48,7 +48,7 @@ ID is what the 250 of a message named, a Message-ID in angle brackets, or the se
 				return err
 			}
 			defer s.Close()
-			settleTrace(cmd, s)
+			awaitTrace(cmd, s)
 			events, err := f.events(cmd.Context(), s, args)
 			if err != nil {
 				return err
@@ -98,7 +98,8 @@ func (f *traceFlags) complete(cmd *cobra.Command, args []string, now time.Time) 
 	for _, k := range f.kinds {
 		if !slices.Contains(trace.Kinds, trace.Kind(k)) {
 			all := strings.Join(kindNames(), ", ")
-			return usage(cmd, fmt.Errorf("--kind %q is unknown; there are %s%s", k, all, suggest.Question(k, kindNames())))
+			return usage(cmd, fmt.Errorf("--kind %q is unknown; there are %s%s", k, all,
+				suggest.Question(k, kindNames())))
 		}
 		f.query.Kinds = append(f.query.Kinds, trace.Kind(k))
 	}
@@ -108,10 +109,11 @@ func (f *traceFlags) complete(cmd *cobra.Command, args []string, now time.Time) 
 	return nil
 }
 
-// settleTrace waits for what the daemon keeps in memory still.
-func settleTrace(cmd *cobra.Command, s store) {
-	if !s.SettleEvents(cmd.Context()) {
-		fmt.Fprintln(cmd.ErrOrStderr(), "warning: the daemon does not answer; events of the last moments may be missing")
+// awaitTrace waits for what the daemon keeps in memory still.
+func awaitTrace(cmd *cobra.Command, s store) {
+	if !s.AwaitEvents(cmd.Context()) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning: the daemon does not answer; events of the last moments may be "+
+			"missing")
 	}
 }
 
@@ -181,7 +183,8 @@ func nothingRecorded(args []string) string {
 		return fmt.Sprintf("Nothing is recorded of a message with the Message-ID <%s>. Mail of an address: "+
 			"postern trace --from ADDRESS, --to ADDRESS or --login LOGIN.", strings.Trim(id, "<> "))
 	}
-	return fmt.Sprintf("Nothing is recorded of a message or session %s. An id of the provider's: postern trace --text %[1]s", id)
+	return fmt.Sprintf("Nothing is recorded of a message or session %s. An id of the provider's: postern trace "+
+		"--text %[1]s", id)
 }
 
 // writeEvents prints one JSON object on each line, so that other programs can follow along.
@@ -243,7 +246,8 @@ func what(e trace.Event) string {
 	return orDash(strings.Join(parts, " "))
 }
 
-// How much of an event a line of the trace shows, in octets: a long reply of a provider shall not push out our own words.
+// How much of an event a line of the trace shows, in octets: a long reply of a provider shall not push out our own
+// words.
 const (
 	maxReply  = 220
 	maxDetail = 400

@@ -17,13 +17,15 @@ func TestTraceByID(t *testing.T) {
 	l := newCommandLine(t)
 	at := time.Now().Add(-time.Minute)
 	event := func(after time.Duration, kind trace.Kind, id, messageID, detail string) trace.Event {
-		return trace.Event{Time: at.Add(after), Kind: kind, ID: id, Session: "s-" + id, MessageID: messageID, Login: "anna",
+		return trace.Event{Time: at.Add(after), Kind: kind, ID: id, Session: "s-" + id, MessageID: messageID,
+			Login:  "anna",
 			Client: "192.0.2.17", Detail: detail}
 	}
 	err := l.store.AppendEventsNow(t.Context(), []trace.Event{
 		event(1, trace.Accepted, "first", "<20261128.1@example.com>", "queued"), event(2, trace.Deferred, "first", "",
 			"upstream is busy"),
-		event(3, trace.Accepted, "second", "<20261128.1@example.com>", "sent again"), event(4, trace.Delivered, "first", "",
+		event(3, trace.Accepted, "second", "<20261128.1@example.com>", "sent again"),
+		event(4, trace.Delivered, "first", "",
 			"at last"),
 		event(5, trace.Accepted, "third", "<x20261128.1@example.com>", "another"), event(6, trace.Rejected, "",
 			"<20261128.1@example.com>", "refused at first"),
@@ -82,8 +84,9 @@ func TestTraceShowsClientsAndZones(t *testing.T) {
 		{Time: now.Add(-25 * time.Hour), Kind: trace.AuthFail, Login: "anna@example.com", Client: "192.0.2.17",
 			Reply: mail.R(535, "5.7.8", "no")},
 		{Time: now, Kind: trace.Refused, Client: "2001:db8::5", Reply: mail.R(421, "4.7.0", "too many")},
-		{Time: now, Kind: trace.Rejected, Login: "ben", Client: "192.0.2.18", From: "ceo@example.com", Reply: mail.R(550,
-			"5.7.1", "no")},
+		{Time: now, Kind: trace.Rejected, Login: "ben", Client: "192.0.2.18", From: "ceo@example.com",
+			Reply: mail.R(550,
+				"5.7.1", "no")},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +120,8 @@ func TestTraceDoesNotLag(t *testing.T) {
 			t.Fatal(out.Text)
 		}
 		text := trace()
-		if strings.Count(text, `"kind":"accepted"`) != before+1 || strings.Count(text, `"kind":"delivered"`) != before+1 {
+		if strings.Count(text, `"kind":"accepted"`) != before+1 ||
+			strings.Count(text, `"kind":"delivered"`) != before+1 {
 			t.Errorf("right after the %s message the trace is\n%s", subject, text)
 		}
 		if strings.LastIndex(text, `"kind":"accepted"`) > strings.LastIndex(text, `"kind":"delivered"`) {
@@ -153,7 +157,8 @@ func TestTraceTellsTheLifeOfAMessageInOrder(t *testing.T) {
 		t.Fatal(out.Text)
 	}
 	var waiting []messageView
-	if err := json.Unmarshal([]byte(o.postern("", "queue", "list", "--json")), &waiting); err != nil || len(waiting) != 1 {
+	if err := json.Unmarshal([]byte(o.postern("", "queue", "list", "--json")), &waiting); err != nil ||
+		len(waiting) != 1 {
 		t.Fatal(waiting, err)
 	}
 	var accepted trace.Event

@@ -29,7 +29,8 @@ type liveTest struct {
 
 // trial is what the test tells of itself.
 func (l *liveTest) trial(timeout time.Duration) upstream.Trial {
-	return upstream.Trial{Senders: l.report.senders.asked(), Limit: l.limit, Total: timeout, Begin: l.begin, Done: l.done}
+	return upstream.Trial{Senders: l.report.senders.asked(), Limit: l.limit, Total: timeout, Begin: l.begin,
+		Done: l.done}
 }
 
 // begin sees to it that a step that takes long is named before it ends.

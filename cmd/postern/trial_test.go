@@ -14,7 +14,8 @@ import (
 	"postern/internal/testkit"
 )
 
-// TestUpstreamTestIsLive: steps are printed before the next is over, and a server that says nothing costs the time that was given.
+// TestUpstreamTestIsLive: steps are printed before the next is over, and a server that says nothing costs the time that
+// was given.
 func TestUpstreamTestIsLive(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,7 +34,8 @@ func TestUpstreamTestIsLive(t *testing.T) {
 		io.Copy(io.Discard, c)
 	}()
 	config := fmt.Sprintf("%s/relay.toml", t.TempDir())
-	writeTo(t, config, fmt.Sprintf("data_dir = \"data\"\n[[upstream]]\nname = \"office\"\nhost = \"127.0.0.1\"\nport = %d\ntls = \"starttls\"\nusername = \"relay\"\npassword = \"x y z secret\"\n",
+	writeTo(t, config, fmt.Sprintf("data_dir = \"data\"\n[[upstream]]\nname = \"office\"\nhost = "+
+		"\"127.0.0.1\"\nport = %d\ntls = \"starttls\"\nusername = \"relay\"\npassword = \"x y z secret\"\n",
 		l.Addr().(*net.TCPAddr).Port))
 	r, w := io.Pipe()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -59,7 +61,8 @@ func TestUpstreamTestIsLive(t *testing.T) {
 	for lines.Scan() {
 		fmt.Fprintln(&rest, lines.Text())
 	}
-	if code := <-done; code != exitNo || !strings.Contains(rest.String(), "FAIL  greeting") || !strings.Contains(rest.String(), "not you") {
+	if code := <-done; code != exitNo || !strings.Contains(rest.String(), "FAIL  greeting") ||
+		!strings.Contains(rest.String(), "not you") {
 		t.Errorf("exit code %d:\n%s", code, rest.String())
 	}
 }
@@ -72,16 +75,19 @@ func TestUpstreamTestIsShort(t *testing.T) {
 	}
 	defer l.Close()
 	config := fmt.Sprintf("%s/relay.toml", t.TempDir())
-	writeTo(t, config, fmt.Sprintf("data_dir = \"data\"\n[[upstream]]\nname = \"office\"\nhost = \"127.0.0.1\"\nport = %d\ntls = \"none\"\n", l.Addr().(*net.TCPAddr).Port))
+	writeTo(t, config, fmt.Sprintf("data_dir = \"data\"\n[[upstream]]\nname = \"office\"\nhost = "+
+		"\"127.0.0.1\"\nport = %d\ntls = \"none\"\n", l.Addr().(*net.TCPAddr).Port))
 	begun := time.Now()
 	out := testkit.Run(t, "", "--config", config, "upstream", "test", "office", "--timeout", "3s")
-	if out.OK || !strings.Contains(out.Text, "FAIL  greeting") || !strings.Contains(out.Text, "It had 1s; give it longer with --timeout.") {
+	if out.OK || !strings.Contains(out.Text, "FAIL  greeting") ||
+		!strings.Contains(out.Text, "It had 1s; give it longer with --timeout.") {
 		t.Errorf("%s", out.Text)
 	}
 	if took := time.Since(begun); took > 2*time.Minute { // of the five that RFC 5321 gives a greeting
 		t.Errorf("it took %s", took)
 	}
-	if out := testkit.Run(t, "", "--config", config, "upstream", "test", "office", "--timeout", "1ms"); out.OK || !strings.Contains(out.Text, "too short") {
+	if out := testkit.Run(t, "", "--config", config, "upstream", "test", "office", "--timeout", "1ms"); out.OK ||
+		!strings.Contains(out.Text, "too short") {
 		t.Errorf("%s", out.Text)
 	}
 }

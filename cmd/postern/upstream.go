@@ -43,7 +43,8 @@ func (a *app) upstreamList() *cobra.Command {
 			var rows [][]string
 			for _, u := range c.Upstreams {
 				views = append(views, upstreamView{u.Name, u.Provider, u.Host, u.Port, u.TLS, u.Username, u.DKIM})
-				rows = append(rows, []string{u.Name, u.Provider, fmt.Sprintf("%s:%d", u.Host, u.Port), u.TLS, orDash(u.Username), u.DKIM})
+				rows = append(rows, []string{u.Name, u.Provider, fmt.Sprintf("%s:%d", u.Host, u.Port), u.TLS,
+					orDash(u.Username), u.DKIM})
 			}
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), views)
@@ -62,15 +63,16 @@ func (a *app) upstreamTest() *cobra.Command {
 		timeout time.Duration
 	)
 	cmd := &cobra.Command{
-		Use:   "test NAME",
-		Short: "Resolve, connect, TLS, login and MAIL FROM, each with its time and, on failure, its cause and the fix; sends nothing",
-		Long: `Go the way of a delivery up to MAIL FROM for each sender that relay.toml and the accounts name, take it back with RSET, and
-send nothing: no recipient is named. Where no sender is an address, username is tried. With identity = "sender" each
-sender is logged in as itself. By Microsoft Graph there is no MAIL: the mailbox is asked whether it may send, each sender's own
-one with identity = "sender", and whether it may make drafts where large_mail = "upload".
+		Use: "test NAME",
+		Short: "Resolve, connect, TLS, login and MAIL FROM, each with its time and, on failure, its cause and the " +
+			"fix; sends nothing",
+		Long: `Go the way of a delivery up to MAIL FROM for each sender that relay.toml and the accounts name, take it
+back with RSET, and send nothing: no recipient is named. Where no sender is an address, username is tried. With identity
+= "sender" each sender is logged in as itself. By Microsoft Graph there is no MAIL: the mailbox is asked whether it may
+send, each sender's own one with identity = "sender", and whether it may make drafts where large_mail = "upload".
 
-Each step is shown as it happens; what fails with its cause, and with what to click or run at the provider. A port and tls that
-do not fit are told within seconds. A delivery waits longer than this test: minutes, as RFC 5321 wants it.`,
+Each step is shown as it happens; what fails with its cause, and with what to click or run at the provider. A port and
+tls that do not fit are told within seconds. A delivery waits longer than this test: minutes, as RFC 5321 wants it.`,
 		Example: `  postern upstream test office
   postern upstream test office --sender scanner@example.com --json`,
 		Args: exactly(1),
@@ -96,11 +98,13 @@ do not fit are told within seconds. A delivery waits longer than this test: minu
 				return err
 			}
 			defer done()
-			live := &liveTest{report: newReport(block, senders), limit: timeout / trialSteps, target: fmt.Sprintf("%s:%d", block.Host, block.Port)}
+			live := &liveTest{report: newReport(block, senders), limit: timeout / trialSteps,
+				target: fmt.Sprintf("%s:%d", block.Host, block.Port)}
 			if !asJSON {
 				live.w = cmd.OutOrStdout()
 			}
-			if _, err := outbound.TestUpstream(cmd.Context(), c.Hostname, block, tokens, live.trial(timeout)); err != nil {
+			if _, err := outbound.TestUpstream(cmd.Context(), c.Hostname, block, tokens,
+				live.trial(timeout)); err != nil {
 				return err
 			}
 			report := live.end()
@@ -115,7 +119,8 @@ do not fit are told within seconds. A delivery waits longer than this test: minu
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", trialTimeout, "give up a login after this, each of its steps after a third of it")
+	cmd.Flags().DurationVar(&timeout, "timeout", trialTimeout,
+		"give up a login after this, each of its steps after a third of it")
 	cmd.Flags().StringArrayVar(&extra, "sender", nil, "try this `address` too; may be repeated")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

@@ -133,12 +133,7 @@ func (a *app) accountList(of accounts) *cobra.Command {
 		Use:   "list",
 		Short: "List the " + of.list + ", and who is locked out for a while",
 		Args:  exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.openStore(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: a.withStore(func(cmd *cobra.Command, s store, _ []string) error {
 			users, err := s.Users(cmd.Context())
 			if err != nil {
 				return err
@@ -156,7 +151,7 @@ func (a *app) accountList(of accounts) *cobra.Command {
 				return err
 			}
 			return printLockouts(cmd.OutOrStdout(), locks, now)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
@@ -218,7 +213,8 @@ func printUsers(w io.Writer, of accounts, users []auth.User, now time.Time) erro
 		rows = append(rows, []string{u.Login, kind(u), status, list(u.Senders), list(u.Groups),
 			list(u.Networks), passwordKind(u), when(lastChange(u), now), orDash(u.Note)})
 	}
-	return table(w, []string{"LOGIN", "KIND", "STATUS", "SENDERS", "GROUPS", "NETWORKS", "PASSWORD", "CHANGED", "NOTE"}, rows)
+	return table(w, []string{"LOGIN", "KIND", "STATUS", "SENDERS", "GROUPS", "NETWORKS", "PASSWORD", "CHANGED", "NOTE"},
+		rows)
 }
 
 // list is what a cell of a table shows of a list.
@@ -235,18 +231,13 @@ func (a *app) accountRemove(of accounts) *cobra.Command {
 		Short:      "Remove " + of.one + "; its waiting mail stays in the queue",
 		SuggestFor: []string{"delete", "rm", "del"},
 		Args:       exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, u, err := a.account(cmd, of, args[0])
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: a.withAccount(of, func(cmd *cobra.Command, s store, u auth.User) error {
 			if err := s.DeleteUser(cmd.Context(), u.Login); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Removed %s.\n", u.Login)
 			return noteAccount(cmd.Context(), s, u.Login, "account removed")
-		},
+		}),
 	}
 }
 
@@ -257,12 +248,7 @@ func (a *app) accountPassword(of accounts) *cobra.Command {
 		Short:      "Set a new password; without --password-stdin one is generated and printed once",
 		SuggestFor: []string{"passwd", "reset"},
 		Args:       exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, u, err := a.account(cmd, of, args[0])
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: a.withAccount(of, func(cmd *cobra.Command, s store, u auth.User) error {
 			c, err := newCredential(cmd, s, u.Login, u.Device, stdin)
 			if err != nil {
 				return err
@@ -282,7 +268,7 @@ func (a *app) accountPassword(of accounts) *cobra.Command {
 				fmt.Fprintln(out, "The password is shown this once; the old one is no longer valid.")
 			}
 			return errors.Join(err, noteAccount(cmd.Context(), s, u.Login, "password changed"))
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -296,13 +282,8 @@ func (a *app) userLock() *cobra.Command {
 		Short:      "Refuse a login until it is unlocked",
 		SuggestFor: []string{"disable", "block", "suspend"},
 		Args:       exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, u, err := a.account(cmd, people, args[0])
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			err = s.UpdateUser(cmd.Context(), u.Login, func(u *auth.User) error {
+		RunE: a.withAccount(people, func(cmd *cobra.Command, s store, u auth.User) error {
+			err := s.UpdateUser(cmd.Context(), u.Login, func(u *auth.User) error {
 				u.Locked, u.LockReason, u.Changed = true, mail.Printable(reason), time.Now()
 				return nil
 			})
@@ -311,7 +292,7 @@ func (a *app) userLock() *cobra.Command {
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is locked.\n", u.Login)
 			return noteAccount(cmd.Context(), s, u.Login, "account locked ("+mail.Printable(reason)+")")
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "by an operator", "why, for those who list the accounts")
 	return cmd

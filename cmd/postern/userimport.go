@@ -55,7 +55,8 @@ What was generated is printed as CSV (login,password), or written to the file th
 	}
 	cmd.Flags().BoolVar(&flags.update, "update", false, "change logins that exist")
 	cmd.Flags().BoolVar(&flags.dryRun, "dry-run", false, "check the file and say what would be done")
-	cmd.Flags().StringVar(&flags.result, "result", "", "write generated passwords to this new `file`, for its owner alone")
+	cmd.Flags().StringVar(&flags.result, "result", "",
+		"write generated passwords to this new `file`, for its owner alone")
 	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON")
 	return cmd
 }

@@ -219,7 +219,7 @@ func silentLogins(c *config.Config, users []auth.User) []config.Problem {
 }
 
 // weakKeys repeats what package sign has to say about keys, and tells of keys that nothing is signed with.
-func weakKeys(ctx context.Context, c *config.Config, s *relaystore.SQLite) []config.Problem {
+func weakKeys(ctx context.Context, c *config.Config, s *relaystore.Store) []config.Problem {
 	rows, err := s.Keys(ctx)
 	if err != nil {
 		return nil

@@ -89,7 +89,7 @@ upstreams = ["office"]
 			t.Fatal(err)
 		}
 	}
-	if err := s.PutKey(t.Context(), relaystore.Key{Domain: "example.com", Selector: "r1", Algorithm: "rsa",
+	if err := s.AddKeys(t.Context(), relaystore.Key{Domain: "example.com", Selector: "r1", Algorithm: "rsa",
 		PEM: "no key"}); err != nil {
 		t.Fatal(err)
 	}

@@ -234,7 +234,7 @@ func listen(h http.Handler, conf *tls.Config) (*Running, error) {
 		return nil, err
 	}
 	r := &Running{URL: "http://" + ln.Addr().String(), done: make(chan struct{})}
-	r.server = &http.Server{Handler: h, TLSConfig: conf, ReadHeaderTimeout: 10 * time.Second,
+	r.server = &http.Server{Handler: h, TLSConfig: conf.Clone(), ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog: log.New(io.Discard, "", 0)}
 	serve := func() error { return r.server.Serve(ln) }
 	if conf != nil {

@@ -46,7 +46,7 @@ type Options struct {
 	Look    time.Duration
 	InForce func() InForce
 	Room    *Room
-	Store   *relaystore.SQLite
+	Store   *relaystore.Store
 	Trace   *trace.Recorder
 	Certs   func() []certs.Info                                  // of the listeners
 	Lookup  func(context.Context, string) (auth.Identity, error) // auth.ErrUnknownLogin: nobody has this login

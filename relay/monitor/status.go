@@ -173,7 +173,7 @@ func adviceWords(provider string, r mail.Reply, identity, sender string) (cause,
 	return known.Cause, strings.Join(known.Fix, " ")
 }
 
-func queueStatus(ctx context.Context, r *status.Report, s *relaystore.SQLite) {
+func queueStatus(ctx context.Context, r *status.Report, s *relaystore.Store) {
 	q, err := s.Stats(ctx)
 	if err != nil {
 		r.Queue.Problem = err.Error()
@@ -224,7 +224,7 @@ func addSecrets(r *status.Report, name string, expiries []oauth.Expiry, now time
 	}
 }
 
-func diskStatus(ctx context.Context, r *status.Report, s *relaystore.SQLite) {
+func diskStatus(ctx context.Context, r *status.Report, s *relaystore.Store) {
 	room, err := s.Room(ctx)
 	if err != nil {
 		r.Disk.Problem = err.Error()

@@ -1,8 +1,8 @@
-// Package seal keeps secrets of the store apart from the store: consents, DKIM keys and the pepper of passwords are sealed with a
-// key that lies beside it, so that a copy of the store alone sends, signs and guesses nothing.
+// Package seal keeps secrets of the store apart from the store: consents, DKIM keys and the pepper of passwords are
+// sealed with a key that lies beside it, so that a copy of the store alone sends, signs and guesses nothing.
 //
-// Failure semantics: without its key nothing that was sealed can be read, and the error says which file is missing. A key is made
-// only where there is none.
+// Failure semantics: without its key nothing that was sealed can be read, and the error says which file is missing. A
+// key is made only where there is none.
 package seal
 
 import (
@@ -24,8 +24,8 @@ const (
 	OldKeyFile = "grants.key"
 )
 
-// Sealer seals with XChaCha20-Poly1305. The nonce is 192 bits and random. The label that says what is sealed is authenticated
-// with it: what was sealed as one thing does not open as another.
+// Sealer seals with XChaCha20-Poly1305. The nonce is 192 bits and random. The label that says what is sealed is
+// authenticated with it: what was sealed as one thing does not open as another.
 type Sealer struct {
 	aead cipher.AEAD
 	id   [4]byte // tells another key from damage
@@ -117,7 +117,8 @@ func makeKey(dir, path string) error {
 
 // Seal seals plain as what label says.
 func (s *Sealer) Seal(label string, plain []byte) []byte {
-	out := make([]byte, sealHeader+chacha20poly1305.NonceSizeX, sealHeader+chacha20poly1305.NonceSizeX+len(plain)+chacha20poly1305.Overhead)
+	out := make([]byte, sealHeader+chacha20poly1305.NonceSizeX,
+		sealHeader+chacha20poly1305.NonceSizeX+len(plain)+chacha20poly1305.Overhead)
 	out[0] = sealVersion
 	copy(out[1:], s.id[:])
 	_, _ = rand.Read(out[sealHeader:]) // never fails
@@ -132,7 +133,8 @@ func (s *Sealer) Open(label string, sealed []byte) ([]byte, error) {
 	if [4]byte(sealed[1:sealHeader]) != s.id {
 		return nil, ErrOtherKey
 	}
-	nonce, text := sealed[sealHeader:sealHeader+chacha20poly1305.NonceSizeX], sealed[sealHeader+chacha20poly1305.NonceSizeX:]
+	nonce, text := sealed[sealHeader:sealHeader+chacha20poly1305.NonceSizeX],
+		sealed[sealHeader+chacha20poly1305.NonceSizeX:]
 	plain, err := s.aead.Open(nil, nonce, text, []byte(label))
 	if err != nil {
 		return nil, ErrDamaged

@@ -31,8 +31,8 @@ const (
 // ErrSilent: the daemon runs, or ran, and its socket is there, but it does not answer.
 var ErrSilent = errors.New("postern does not answer")
 
-// Listen makes the socket: its owner and root may connect. One that a former life left is replaced, so the caller must be the only
-// daemon in dir.
+// Listen makes the socket: its owner and root may connect. One that a former life left is replaced, so the caller must
+// be the only daemon in dir.
 func Listen(dir string) (net.Listener, error) {
 	path, release, err := short(dir)
 	if err != nil {
@@ -132,8 +132,8 @@ func answer(ctx context.Context, c net.Conn, report func(context.Context) *Repor
 	_ = json.NewEncoder(c).Encode(report(ctx)) // whoever asked has left
 }
 
-// Ask reads the Report of the daemon that uses dir. Errors: fs.ErrNotExist there is no socket, syscall.ECONNREFUSED one that nobody
-// serves, ErrSilent.
+// Ask reads the Report of the daemon that uses dir. Errors: fs.ErrNotExist there is no socket, syscall.ECONNREFUSED one
+// that nobody serves, ErrSilent.
 func Ask(ctx context.Context, dir string) (*Report, error) {
 	path, release, err := short(dir)
 	if err != nil {

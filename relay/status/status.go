@@ -1,9 +1,9 @@
-// Package status is what the daemon says of itself when somebody asks: a Report, the sentence that it comes down to, and the
-// socket in the data directory by which the command line asks (decision 0020).
+// Package status is what the daemon says of itself when somebody asks: a Report, the sentence that it comes down to,
+// and the socket in the data directory by which the command line asks (decision 0020).
 //
-// Failure semantics: asking never touches mail. A daemon that cannot make its socket says so in the log and works; one that does not
-// answer in time is told as that and not as one that is down. A Report has no secret in it, and no list in it grows with what
-// outsiders do.
+// Failure semantics: asking never touches mail. A daemon that cannot make its socket says so in the log and works; one
+// that does not answer in time is told as that and not as one that is down. A Report has no secret in it, and no list
+// in it grows with what outsiders do.
 package status
 
 import (
@@ -220,15 +220,19 @@ func (r *Report) judge() (ok bool, summary string) {
 	}
 	switch {
 	case working == 0 && r.Disk.Refuses:
-		return false, "No mail can leave, and no new mail is taken: " + strings.Join(bounded(bad), "; ") + "; " + r.Disk.Problem + "."
+		return false, "No mail can leave, and no new mail is taken: " + strings.Join(bounded(bad), "; ") + "; " +
+			r.Disk.Problem + "."
 	case working == 0:
-		return false, "No mail can leave: " + strings.Join(bounded(bad), "; ") + ". New mail is accepted and waits" + r.count() + "."
+		return false, "No mail can leave: " + strings.Join(bounded(bad), "; ") + ". New mail is accepted and waits" +
+			r.count() + "."
 	case r.Disk.Refuses:
 		return false, "No new mail is taken: " + r.Disk.Problem + ". What waits can leave."
 	case len(r.Unreachable) > 0:
-		return true, "Mail can leave, but none by " + strings.Join(bounded(r.Unreachable), ", ") + ": " + strings.Join(bounded(bad), "; ") + "."
+		return true, "Mail can leave, but none by " + strings.Join(bounded(r.Unreachable), ", ") + ": " +
+			strings.Join(bounded(bad), "; ") + "."
 	case len(bad) > 0:
-		return true, fmt.Sprintf("Mail can leave by %d of %d upstreams: %s.", working, len(r.Upstreams), strings.Join(bounded(bad), "; "))
+		return true, fmt.Sprintf("Mail can leave by %d of %d upstreams: %s.", working, len(r.Upstreams),
+			strings.Join(bounded(bad), "; "))
 	}
 	return true, "Mail can leave" + r.exceptions() + "."
 }
@@ -291,8 +295,8 @@ func (u *Upstream) words(now time.Time) string {
 	return text + ", tried again with the next message"
 }
 
-// Notes say in a line for each what is wrong with upstreams, for whoever may know no more than that: no addresses, and of replies
-// the code alone.
+// Notes say in a line for each what is wrong with upstreams, for whoever may know no more than that: no addresses, and
+// of replies the code alone.
 func (r *Report) Notes() []string {
 	var lines []string
 	for i := range r.Upstreams {

@@ -23,7 +23,8 @@ var now = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 func waiting(name string, state State, total, waiting int) Upstream {
 	u := Upstream{Name: name, State: state, Total: total, Waiting: waiting}
 	for range min(waiting, Most) {
-		u.Identities = append(u.Identities, Identity{Identity: "relay@example.com", Status: upstream.Paused, Since: now.Add(-14 * time.Minute),
+		u.Identities = append(u.Identities, Identity{Identity: "relay@example.com", Status: upstream.Paused,
+			Since:   now.Add(-14 * time.Minute),
 			NextTry: now.Add(3 * time.Minute), Reply: "535 5.7.8 wrong password", Code: "535 5.7.8"})
 	}
 	return u
@@ -37,22 +38,33 @@ func TestJudge(t *testing.T) {
 		ok   bool
 		want string
 	}{
-		{"nothing runs", Report{Queue: Queue{Waiting: 3}}, false, "No mail can leave: postern does not run, and mail waits (3 messages). Start it with: postern serve"},
+		{"nothing runs", Report{Queue: Queue{Waiting: 3}}, false,
+			"No mail can leave: postern does not run, and mail waits (3 messages). Start it with: postern serve"},
 		{"starting", Report{Running: true, Phase: Starting}, false, "is starting"},
 		{"stopping", Report{Running: true, Phase: Stopping}, false, "is shutting down"},
 		{"all work", Report{Running: true, Upstreams: []Upstream{works}}, true, "Mail can leave."},
-		{"the only one paused", Report{Running: true, Upstreams: []Upstream{waiting("a", Paused, 1, 1)}, Queue: Queue{Waiting: 1}}, false,
-			`No mail can leave: a is paused for 14 min ("535 5.7.8 wrong password"), next try in 3 min. New mail is accepted and waits (1 message).`},
-		{"both down", Report{Running: true, Upstreams: []Upstream{waiting("a", Paused, 1, 1), waiting("b", Unreachable, 1, 1)}}, false,
-			"No mail can leave: a is paused for 14 min (\"535 5.7.8 wrong password\"), next try in 3 min; b is unreachable"},
-		{"one of two", Report{Running: true, Upstreams: []Upstream{waiting("a", Unreachable, 1, 1), works}}, true, "Mail can leave by 1 of 2 upstreams: a is unreachable"},
-		{"a route without way", Report{Running: true, Upstreams: []Upstream{waiting("a", Paused, 1, 1), works}, Unreachable: []string{"route[1]"}}, true,
+		{"the only one paused", Report{Running: true, Upstreams: []Upstream{waiting("a", Paused, 1, 1)},
+			Queue: Queue{Waiting: 1}}, false,
+			`No mail can leave: a is paused for 14 min ("535 5.7.8 wrong password"), next try in 3 min. ` +
+				`New mail is accepted and waits (1 message).`},
+		{"both down", Report{Running: true, Upstreams: []Upstream{waiting("a", Paused, 1, 1),
+			waiting("b", Unreachable, 1, 1)}}, false,
+			"No mail can leave: a is paused for 14 min (\"535 5.7.8 wrong password\"), next try in 3 min; b is " +
+				"unreachable"},
+		{"one of two", Report{Running: true, Upstreams: []Upstream{waiting("a", Unreachable, 1, 1), works}}, true,
+			"Mail can leave by 1 of 2 upstreams: a is unreachable"},
+		{"a route without way", Report{Running: true, Upstreams: []Upstream{waiting("a", Paused, 1, 1), works},
+			Unreachable: []string{"route[1]"}}, true,
 			"Mail can leave, but none by route[1]: a is paused"},
-		{"some mailboxes", Report{Running: true, Upstreams: []Upstream{waiting("a", Partly, 1000, 7)}}, true, "Mail can leave, but not as 7 of 1000 identities at a."},
-		{"some senders", Report{Running: true, Upstreams: []Upstream{{Name: "a", State: Works, Denied: 2}}}, true, "Mail can leave, but not from 2 senders that a does not take."},
-		{"no room", Report{Running: true, Upstreams: []Upstream{works}, Disk: Disk{Refuses: true, Problem: "the disk is full"}}, false,
+		{"some mailboxes", Report{Running: true, Upstreams: []Upstream{waiting("a", Partly, 1000, 7)}}, true,
+			"Mail can leave, but not as 7 of 1000 identities at a."},
+		{"some senders", Report{Running: true, Upstreams: []Upstream{{Name: "a", State: Works, Denied: 2}}}, true,
+			"Mail can leave, but not from 2 senders that a does not take."},
+		{"no room", Report{Running: true, Upstreams: []Upstream{works},
+			Disk: Disk{Refuses: true, Problem: "the disk is full"}}, false,
 			"No new mail is taken: the disk is full. What waits can leave."},
-		{"neither", Report{Running: true, Upstreams: []Upstream{waiting("a", BackingOff, 1, 1)}, Disk: Disk{Refuses: true, Problem: "the disk is full"}}, false,
+		{"neither", Report{Running: true, Upstreams: []Upstream{waiting("a", BackingOff, 1, 1)},
+			Disk: Disk{Refuses: true, Problem: "the disk is full"}}, false,
 			"No mail can leave, and no new mail is taken: a asks us to wait"},
 	} {
 		c.r.Time = now
@@ -72,9 +84,11 @@ func TestNotes(t *testing.T) {
 	for i := range 500 {
 		r.Upstreams = append(r.Upstreams, waiting(fmt.Sprintf("u%d", i), Paused, 1000, 900))
 	}
-	r.Upstreams = append(r.Upstreams, Upstream{Name: "good", State: Works, Identities: []Identity{{Status: upstream.Ready}}})
+	r.Upstreams = append(r.Upstreams, Upstream{Name: "good", State: Works,
+		Identities: []Identity{{Status: upstream.Ready}}})
 	notes := r.Notes()
-	if want := "upstream u0: paused, 900 of 1000 identities, since 2026-11-28T11:46:00Z, after 535 5.7.8"; len(notes) != Most+1 || notes[0] != want ||
+	if want := "upstream u0: paused, 900 of 1000 identities, since 2026-11-28T11:46:00Z, after 535 5.7.8"; len(
+		notes) != Most+1 || notes[0] != want ||
 		notes[Most] != "480 others" {
 		t.Errorf("%d notes: %q, want first %q", len(notes), notes, want)
 	}
@@ -110,7 +124,10 @@ func TestAsk(t *testing.T) {
 		if _, err := Ask(t.Context(), dir); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("nobody: %v", err)
 		}
-		stop := serve(t, dir, func(context.Context) *Report { return &Report{Hostname: "relay.example.com", Running: true} })
+		stop := serve(t, dir, func(context.Context) *Report {
+			return &Report{Hostname: "relay.example.com",
+				Running: true}
+		})
 		info, err := os.Stat(filepath.Join(dir, SocketName))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("the socket: %v %v", info.Mode(), err)

@@ -2,10 +2,7 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
-
-	"postern/relay/store/internal/sqlite"
 )
 
 // How a command that shows the trace gets what the daemon has not written down yet: it asks with a number, and the
@@ -15,41 +12,38 @@ const (
 	TopicTraceAnswered = "trace-answered"
 )
 
-// AskForEvents asks the daemon to write down the events that it still keeps. Once TopicTraceAnswered has the number, or
+// askForEvents asks the daemon to write down the events that it still keeps. Once TopicTraceAnswered has the number, or
 // a higher one, everything that happened before is to be found.
-func (s *SQLite) AskForEvents(ctx context.Context) (n int64, err error) {
+func (s *Store) askForEvents(ctx context.Context) (n int64, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		if err := bump(t.Conn, TopicTraceAsked); err != nil {
 			return err
 		}
-		n, err = generationOf(t.Conn, TopicTraceAsked)
+		n, _, err = t.Int("SELECT n FROM generation WHERE topic = ?", TopicTraceAsked)
 		return err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("ask for the newest events: %w", err)
-	}
-	return n, nil
+	return n, wrap(err, "ask for the newest events")
 }
 
-// askPatience is how long a command waits for the daemon, which looks several times a second.
-const askPatience = 3 * time.Second
+// maxAnswer is how long a command waits for the daemon, which looks several times a second.
+const maxAnswer = 3 * time.Second
 
-// SettleEvents waits until what a daemon that uses this store saw up to now is in the trace, and reports whether it is.
+// AwaitEvents waits until what a daemon that uses this store saw up to now is in the trace, and reports whether it is.
 // Without a daemon everything is.
-func (s *SQLite) SettleEvents(ctx context.Context) bool {
+func (s *Store) AwaitEvents(ctx context.Context) bool {
 	if !Serving(s.opts.Dir) {
 		return true
 	}
-	asked, err := s.AskForEvents(ctx)
+	asked, err := s.askForEvents(ctx)
 	if err != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	ctx, cancel := context.WithTimeout(ctx, maxAnswer)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if n, err := s.Generation(ctx, TopicTraceAnswered); err == nil && n >= asked || !Serving(s.opts.Dir) {
+		if now, err := s.Generations(ctx); err == nil && now[TopicTraceAnswered] >= asked || !Serving(s.opts.Dir) {
 			return true
 		}
 		select {
@@ -61,32 +55,10 @@ func (s *SQLite) SettleEvents(ctx context.Context) bool {
 }
 
 // AnswerEvents says that what was asked for under a number is written down.
-func (s *SQLite) AnswerEvents(ctx context.Context, n int64) error {
+func (s *Store) AnswerEvents(ctx context.Context, n int64) error {
 	err := s.write(ctx, func(t *tx) error {
-		q, err := t.Prepare("INSERT INTO generation VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET n = excluded.n")
-		if err != nil {
-			return err
-		}
-		q.BindText(1, TopicTraceAnswered)
-		q.BindInt(2, n)
-		return q.Run()
+		return t.Run("INSERT INTO generation VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET n = excluded.n",
+			TopicTraceAnswered, n)
 	})
-	if err != nil {
-		return fmt.Errorf("say that the newest events are written: %w", err)
-	}
-	return nil
-}
-
-func generationOf(conn *sqlite.Conn, topic string) (n int64, err error) {
-	q, err := conn.Prepare("SELECT n FROM generation WHERE topic = ?")
-	if err != nil {
-		return 0, err
-	}
-	defer q.Reset()
-	q.BindText(1, topic)
-	row, err := q.Step()
-	if row {
-		n = q.Int(0)
-	}
-	return n, err
+	return wrap(err, "say that the newest events are written")
 }

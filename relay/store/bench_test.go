@@ -28,9 +28,10 @@ func processorTime() time.Duration {
 func benchMessage(now time.Time, login string, leased bool) *queue.Message {
 	m := &queue.Message{
 		ID: mail.NewID(now), Login: login, Listener: "submission", Session: mail.NewID(now),
-		Envelope:   mail.Envelope{From: mail.Address{Local: "alice", Domain: "example.com"}},
-		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}}, Status: queue.Pending}},
-		Author:     mail.Address{Local: "alice", Domain: "example.com"}, MessageID: "<0123456789abcdef@example.com>",
+		Envelope: mail.Envelope{From: mail.Address{Local: "alice", Domain: "example.com"}},
+		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob", Domain: "example.net"}},
+			Status: queue.Pending}},
+		Author: mail.Address{Local: "alice", Domain: "example.com"}, MessageID: "<0123456789abcdef@example.com>",
 		Received: now, Expires: now.Add(48 * time.Hour), NextAttempt: now,
 	}
 	if leased {
@@ -40,7 +41,7 @@ func benchMessage(now time.Time, login string, leased bool) *queue.Message {
 }
 
 // prefill puts messages of 50 logins into the queue, due in an hour.
-func prefill(b testing.TB, s *SQLite, count, size int) {
+func prefill(b testing.TB, s *Store, count, size int) {
 	b.Helper()
 	content := mail.BytesContent(make([]byte, size))
 	for done := 0; done < count; {
@@ -65,10 +66,10 @@ type spent struct {
 }
 
 // load runs writers that add and finish so many messages of a size.
-func load(b testing.TB, s *SQLite, writers, size, messages int) spent {
+func load(b testing.TB, s *Store, writers, size, messages int) spent {
 	b.Helper()
 	content := mail.BytesContent(make([]byte, size))
-	commits, checkpoints, cpu := s.Commits(), s.Checkpoints(), processorTime()
+	commits, checkpoints, cpu := s.Commits(), s.writer.checkpointed.Load(), processorTime()
 	var left atomic.Int64
 	left.Store(int64(messages))
 	var group sync.WaitGroup
@@ -89,7 +90,7 @@ func load(b testing.TB, s *SQLite, writers, size, messages int) spent {
 		})
 	}
 	group.Wait()
-	return spent{processorTime() - cpu, s.Commits() - commits, s.Checkpoints() - checkpoints}
+	return spent{processorTime() - cpu, s.Commits() - commits, s.writer.checkpointed.Load() - checkpoints}
 }
 
 // syncs is how often the disk was asked to sync: once for a commit, twice for a checkpoint.

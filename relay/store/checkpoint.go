@@ -11,8 +11,8 @@ import (
 // file grows to about twice that under load.
 const logSize = 32 << 20
 
-// The log is emptied when nothing has been written for idleFor, but not more often than emptyEvery: what was deleted must not
-// stay readable in it for longer than need be (secure_delete sees to the file).
+// The log is emptied when nothing has been written for idleFor, but not more often than emptyEvery: what was deleted
+// must not stay readable in it for longer than need be (secure_delete sees to the file).
 const (
 	idleFor    = 2 * time.Second
 	emptyEvery = time.Minute
@@ -57,7 +57,8 @@ func (w *writer) checkpoint(conn *sqlite.Conn) (inLog, copied int, ok bool) {
 	return 0, 0, false
 }
 
-// emptyLog copies the log into the file and cuts it to nothing, for the writer. Where the command line is reading, later.
+// emptyLog copies the log into the file and cuts it to nothing, for the writer. Where the command line is reading,
+// later.
 func (w *writer) emptyLog() {
 	w.emptied = time.Now()
 	if w.failure() != nil {

@@ -39,34 +39,25 @@ func (t *tx) count() (*counters, error) {
 	return &t.counts, nil
 }
 
-func readCounters(conn *sqlite.Conn) (c counters, err error) {
-	s, err := conn.Prepare("SELECT messages, held, bytes, events, history, refusals FROM counter WHERE k = 1")
-	if err != nil {
-		return c, err
+func readCounters(conn *sqlite.Conn) (counters, error) {
+	for row, err := range conn.Rows("SELECT messages, held, bytes, events, history, refusals FROM counter WHERE k = " +
+		"1") {
+		if err != nil {
+			return counters{}, err
+		}
+		return counters{row.Int(0), row.Int(1), row.Int(2), row.Int(3), row.Int(4), row.Int(5)}, nil
 	}
-	defer s.Reset()
-	row, err := s.Step()
-	if err == nil && !row {
-		err = &sqlite.Error{Code: sqlite.Corrupt, Msg: "the counters are missing"}
-	}
-	if err != nil {
-		return c, err
-	}
-	return counters{s.Int(0), s.Int(1), s.Int(2), s.Int(3), s.Int(4), s.Int(5)}, nil
+	return counters{}, &sqlite.Error{Code: sqlite.Corrupt, Msg: "the counters are missing"}
 }
 
 func (t *tx) flush() error {
-	if t.counts == t.stored {
+	c := t.counts
+	if c == t.stored {
 		return nil
 	}
-	s, err := t.Prepare("UPDATE counter SET messages = ?, held = ?, bytes = ?, events = ?, history = ?, refusals = ? WHERE k = 1")
-	if err != nil {
-		return err
-	}
-	for i, n := range []int64{t.counts.messages, t.counts.held, t.counts.bytes, t.counts.events, t.counts.history, t.counts.refusals} {
-		s.BindInt(i+1, n)
-	}
-	return s.Run()
+	return t.Run("UPDATE counter SET messages = ?, held = ?, bytes = ?, events = ?, history = ?, refusals = ? WHERE "+
+		"k = 1",
+		c.messages, c.held, c.bytes, c.events, c.history, c.refusals)
 }
 
 // commit runs writes in one transaction and answers them. If one fails, each is tried alone, so that
@@ -133,7 +124,7 @@ func answer(ops []*op, err error) {
 // attempt runs one transaction: begin, every write, the counters, commit with its one sync. On an
 // error nothing of it is left.
 func (w *writer) attempt(ops []*op) (results []error, begun bool, err error) {
-	if err := w.run1("BEGIN IMMEDIATE"); err != nil {
+	if err := w.conn.Run("BEGIN IMMEDIATE"); err != nil {
 		return nil, false, err
 	}
 	t := &tx{Conn: w.conn}
@@ -151,26 +142,18 @@ func (w *writer) attempt(ops []*op) (results []error, begun bool, err error) {
 	if err := t.flush(); err != nil {
 		return nil, true, w.rollback(err)
 	}
-	if err := w.run1("COMMIT"); err != nil {
+	if err := w.conn.Run("COMMIT"); err != nil {
 		return nil, true, w.rollback(err)
 	}
 	w.committed()
 	return results, true, nil
 }
 
-func (w *writer) run1(query string) error {
-	s, err := w.conn.Prepare(query)
-	if err != nil {
-		return err
-	}
-	return s.Run()
-}
-
 func (w *writer) rollback(err error) error {
 	if !w.conn.InTransaction() {
 		return err
 	}
-	return errors.Join(err, w.run1("ROLLBACK"))
+	return errors.Join(err, w.conn.Run("ROLLBACK"))
 }
 
 func (w *writer) committed() {
@@ -209,7 +192,8 @@ func fatal(err error) bool {
 		return false
 	}
 	switch e.Code {
-	case lib.SQLITE_IOERR_NOMEM, lib.SQLITE_IOERR_LOCK, lib.SQLITE_IOERR_SHMLOCK, lib.SQLITE_IOERR_RDLOCK, lib.SQLITE_IOERR_UNLOCK:
+	case lib.SQLITE_IOERR_NOMEM, lib.SQLITE_IOERR_LOCK, lib.SQLITE_IOERR_SHMLOCK, lib.SQLITE_IOERR_RDLOCK,
+		lib.SQLITE_IOERR_UNLOCK:
 		return false
 	}
 	switch e.Primary() {

@@ -11,9 +11,9 @@ import (
 )
 
 // content is a stored message's content. It reads one chunk at a time, each with a connection that it
-// gives back at once, so that a slow upstream keeps neither memory nor a place in the log.
+// gives back at once, so that a slow upstream keeps neither memory nor a position in the log.
 type content struct {
-	s           *SQLite
+	s           *Store
 	ctx         context.Context //nolint:containedctx // Content's readers have no other way to get one
 	id          string
 	size        int64
@@ -21,7 +21,7 @@ type content struct {
 }
 
 // Content implements queue.Store. The context bounds the reading too.
-func (s *SQLite) Content(ctx context.Context, id string) (mail.Content, error) {
+func (s *Store) Content(ctx context.Context, id string) (mail.Content, error) {
 	c := &content{s: s, ctx: ctx, id: id}
 	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		p, err := find(conn, id)
@@ -31,10 +31,7 @@ func (s *SQLite) Content(ctx context.Context, id string) (mail.Content, error) {
 	if r, ok := err.(refusal); ok {
 		return nil, fmt.Errorf("%q: %w", id, r.error)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", id, err)
-	}
-	return c, nil
+	return c, wrap(err, "read %s", id)
 }
 
 func (c *content) Size() int64   { return c.size }
@@ -76,17 +73,14 @@ func (r *chunkReader) fill() error {
 	}
 	found := false
 	r.err = r.s.readers.read(r.ctx, func(conn *sqlite.Conn) error {
-		s, err := conn.Prepare("SELECT data FROM chunk WHERE n = ? AND id = ?") // numbers are used again
-		if err != nil {
-			return err
+		// numbers are used again
+		for row, err := range conn.Rows("SELECT data FROM chunk WHERE n = ? AND id = ?", r.next, r.id) {
+			if err != nil {
+				return err
+			}
+			r.buf, found = row.AppendBlob(r.buf[:0], 0), true
 		}
-		defer s.Reset()
-		s.BindInt(1, r.next)
-		s.BindText(2, r.id)
-		if found, err = s.Step(); found {
-			r.buf = s.AppendBlob(r.buf[:0], 0)
-		}
-		return err
+		return nil
 	})
 	if r.err == nil && !found {
 		r.err = queue.ErrNotFound

@@ -30,7 +30,8 @@ func prepareDir(dir string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("data_dir %s: its parent directory does not exist: create it: %w", dir, err)
 	default:
-		return fmt.Errorf("data_dir %s cannot be created: create it with mode 0700, owned by the user that postern runs as: %w", dir, err)
+		return fmt.Errorf("data_dir %s cannot be created: create it with mode 0700, owned by the user that postern "+
+			"runs as: %w", dir, err)
 	}
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -40,10 +41,12 @@ func prepareDir(dir string) error {
 		return fmt.Errorf("data_dir %s is not a directory", dir)
 	}
 	if uid, euid := owner(info), os.Geteuid(); uid != euid && euid != 0 {
-		return fmt.Errorf("data_dir %s belongs to uid %d and postern runs as uid %d: run it as that user, or chown the directory", dir, uid, euid)
+		return fmt.Errorf("data_dir %s belongs to uid %d and postern runs as uid %d: run it as that user, or chown "+
+			"the directory", dir, uid, euid)
 	}
 	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("data_dir %s may be written by others (mode %04o): chmod 700 %s", dir, info.Mode().Perm(), dir)
+		return fmt.Errorf("data_dir %s may be written by others (mode %04o): chmod 700 %s", dir, info.Mode().Perm(),
+			dir)
 	}
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
 		return fmt.Errorf("data_dir %s cannot be written: %w", dir, err)
@@ -86,7 +89,8 @@ func verifyFile(path string) error {
 		return fmt.Errorf("%s is not a database: move it away, or restore it from a backup", path)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("%s holds mail and password hashes and is open to others (mode %04o): chmod 600 %s", path, info.Mode().Perm(), path)
+		return fmt.Errorf("%s holds mail and password hashes and is open to others (mode %04o): chmod 600 %s", path,
+			info.Mode().Perm(), path)
 	}
 	if err := unix.Access(path, unix.R_OK|unix.W_OK); err != nil {
 		return fmt.Errorf("%s cannot be read and written by uid %d: %w", path, os.Geteuid(), err)
@@ -94,8 +98,8 @@ func verifyFile(path string) error {
 	return nil
 }
 
-// openFile opens a file of the data directory, or makes it for us alone. It follows no link: root may run a command in the directory
-// of the daemon's user, who could lead it anywhere.
+// openFile opens a file of the data directory, or makes it for us alone. It follows no link: root may run a command in
+// the directory of the daemon's user, who could lead it anywhere.
 func openFile(path string, flag int) (*os.File, error) {
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if errors.Is(err, unix.ELOOP) {
@@ -115,7 +119,8 @@ func openFile(path string, flag int) (*os.File, error) {
 	return f, nil
 }
 
-// giveToOwner gives a file that root made to the owner of the directory, who will need it. One that has other names is left alone.
+// giveToOwner gives a file that root made to the owner of the directory, who will need it. One that has other names is
+// left alone.
 func giveToOwner(f *os.File, dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil || os.Geteuid() != 0 || owner(info) == 0 {

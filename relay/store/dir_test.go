@@ -10,8 +10,8 @@ import (
 	"postern/internal/testkit"
 )
 
-// Root who runs a command in the directory of the daemon's user gives that user the files that he made, and nothing else: not what a link
-// leads to, nor a file that has another name.
+// Root who runs a command in the directory of the daemon's user gives that user the files that he made, and nothing
+// else: not what a link leads to, nor a file that has another name.
 func TestRootGivesAwayOnlyWhatItMade(t *testing.T) {
 	testkit.NeedRoot(t)
 	const nobody = 65534

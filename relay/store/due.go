@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -22,7 +21,8 @@ type candidate struct {
 //   - otherwise login after login, beginning behind the last one served, and of each as much as it
 //     gets (a loose index scan: one step for each login with mail in the queue);
 //   - leases that ran out, which are rare.
-func (s *SQLite) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (due []*queue.Message, next time.Time, err error) {
+func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (due []*queue.Message,
+	next time.Time, err error) {
 	if limit <= 0 {
 		limit = 1000
 	}
@@ -37,10 +37,7 @@ func (s *SQLite) Due(ctx context.Context, now time.Time, after string, perLogin,
 		next, err = l.next()
 		return err
 	})
-	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("look for due messages: %w", err)
-	}
-	return due, next, nil
+	return due, next, wrap(err, "look for due messages")
 }
 
 // look is one call of Due.
@@ -53,12 +50,13 @@ type look struct {
 
 func (l *look) due() ([]*queue.Message, error) {
 	first, err := l.candidates(`SELECT id, login FROM message INDEXED BY message_due
-		WHERE held = 0 AND lease_until = 0 AND next <= ?1 ORDER BY next, login, id LIMIT ?2`, l.limit+1)
+		WHERE held = 0 AND lease_until = 0 AND next <= ?1 ORDER BY next, login, id LIMIT ?2`, l.now, l.limit+1)
 	if err != nil {
 		return nil, err
 	}
 	expired, err := l.candidates(`SELECT id, login FROM message INDEXED BY message_lease
-		WHERE lease_until > 0 AND lease_until <= ?1 AND held = 0 AND next <= ?1 ORDER BY lease_until LIMIT ?2`, l.limit)
+		WHERE lease_until > 0 AND lease_until <= ?1 AND held = 0 AND next <= ?1
+		ORDER BY lease_until LIMIT ?2`, l.now, l.limit)
 	if err != nil {
 		return nil, err
 	}
@@ -75,21 +73,9 @@ func (l *look) due() ([]*queue.Message, error) {
 	return l.fetch(takeTurns(logins, l.perLogin, l.limit))
 }
 
-func (l *look) candidates(query string, limit int) (found []candidate, err error) {
-	s, err := l.conn.Prepare(query)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Reset()
-	s.BindInt(1, l.now)
-	s.BindInt(2, int64(limit))
-	for {
-		row, err := s.Step()
-		if err != nil || !row {
-			return found, err
-		}
-		found = append(found, candidate{id: s.Text(0), login: s.Text(1)})
-	}
+func (l *look) candidates(query string, args ...any) ([]candidate, error) {
+	return list(l.conn, func(row *sqlite.Stmt) (candidate, error) { return candidate{row.Text(0), row.Text(1)}, nil },
+		query, args...)
 }
 
 // group sorts candidates by login and keeps their order.
@@ -169,20 +155,16 @@ func (l *look) logins() ([]string, error) {
 // have something due, up to limit of them. Each step is one seek, however many messages a login has.
 func (l *look) walk(names []string, compare, from string, end func(login string) bool) ([]string, error) {
 	for len(names) < l.limit {
-		s, err := l.conn.Prepare(`SELECT login, next FROM message INDEXED BY message_due_login
-			WHERE held = 0 AND lease_until = 0 AND login ` + compare + ` ?1 ORDER BY login, next LIMIT 1`)
-		if err != nil {
-			return nil, err
+		login, next, found := "", int64(0), false
+		for row, err := range l.conn.Rows(`SELECT login, next FROM message INDEXED BY message_due_login
+			WHERE held = 0 AND lease_until = 0 AND login `+compare+` ?1 ORDER BY login, next LIMIT 1`, from) {
+			if err != nil {
+				return nil, err
+			}
+			login, next, found = row.Text(0), row.Int(1), true
 		}
-		s.BindText(1, from)
-		row, err := s.Step()
-		login, next := "", int64(0)
-		if row {
-			login, next = s.Text(0), s.Int(1)
-		}
-		s.Reset()
-		if err != nil || !row || end(login) {
-			return names, err
+		if !found || end(login) {
+			return names, nil
 		}
 		if next <= l.now {
 			names = append(names, login)
@@ -192,24 +174,10 @@ func (l *look) walk(names []string, compare, from string, end func(login string)
 	return names, nil
 }
 
-func (l *look) ofLogin(login string, limit int) (found []candidate, err error) {
-	s, err := l.conn.Prepare(`SELECT id FROM message INDEXED BY message_due_login
-		WHERE held = 0 AND lease_until = 0 AND login = ?1 AND next <= ?2 ORDER BY next, id LIMIT ?3`)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Reset()
-	s.BindText(1, login)
-	s.BindInt(2, l.now)
-	s.BindInt(3, int64(limit))
-	found = make([]candidate, 0, min(limit, 64))
-	for {
-		row, err := s.Step()
-		if err != nil || !row {
-			return found, err
-		}
-		found = append(found, candidate{id: s.Text(0), login: login})
-	}
+func (l *look) ofLogin(login string, limit int) ([]candidate, error) {
+	return l.candidates(`SELECT id, login FROM message INDEXED BY message_due_login
+		WHERE held = 0 AND lease_until = 0 AND login = ?1 AND next <= ?2
+		ORDER BY next, id LIMIT ?3`, login, l.now, limit)
 }
 
 // takeTurns takes one of each login, then a second one of each, and so on.
@@ -253,23 +221,17 @@ func (l *look) fetch(ids []string) ([]*queue.Message, error) {
 func (l *look) next() (time.Time, error) {
 	var earliest int64
 	for _, query := range []string{
-		"SELECT next FROM message INDEXED BY message_due WHERE held = 0 AND lease_until = 0 AND next > ?1 ORDER BY next LIMIT 1",
-		"SELECT max(next, lease_until) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until > ?1 AND held = 0 ORDER BY lease_until LIMIT 1",
+		"SELECT next FROM message INDEXED BY message_due WHERE held = 0 AND lease_until = 0 AND next > ?1 ORDER BY " +
+			"next LIMIT 1",
+		"SELECT max(next, lease_until) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until " +
+			"> ?1 AND held = 0 ORDER BY lease_until LIMIT 1",
 	} {
-		s, err := l.conn.Prepare(query)
+		n, ok, err := l.conn.Int(query, l.now)
 		if err != nil {
 			return time.Time{}, err
 		}
-		s.BindInt(1, l.now)
-		row, err := s.Step()
-		if row {
-			if n := s.Int(0); earliest == 0 || n < earliest {
-				earliest = n
-			}
-		}
-		s.Reset()
-		if err != nil {
-			return time.Time{}, err
+		if ok && (earliest == 0 || n < earliest) {
+			earliest = n
 		}
 	}
 	return fromNano(earliest), nil

@@ -13,7 +13,7 @@ import (
 	"postern/relay/trace"
 )
 
-var _ trace.Sink = (*SQLite)(nil)
+var _ trace.Sink = (*Store)(nil)
 
 // eventRow is an event ready to be inserted.
 type eventRow struct {
@@ -63,16 +63,16 @@ func addressOf(key string) string {
 
 // AppendEvents implements trace.Sink. It is lazy: it waits for a commit that comes anyway, 250 ms at
 // most. What is too much goes by TrimEvents.
-func (s *SQLite) AppendEvents(ctx context.Context, events []trace.Event) error {
+func (s *Store) AppendEvents(ctx context.Context, events []trace.Event) error {
 	return s.appendEvents(ctx, events, true)
 }
 
 // AppendEventsNow is AppendEvents for somebody who waits for it.
-func (s *SQLite) AppendEventsNow(ctx context.Context, events []trace.Event) error {
+func (s *Store) AppendEventsNow(ctx context.Context, events []trace.Event) error {
 	return s.appendEvents(ctx, events, false)
 }
 
-func (s *SQLite) appendEvents(ctx context.Context, events []trace.Event, lazy bool) error {
+func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy bool) error {
 	if len(events) == 0 {
 		return nil
 	}
@@ -101,28 +101,15 @@ func (s *SQLite) appendEvents(ctx context.Context, events []trace.Event, lazy bo
 		}
 		return nil
 	}})
-	if err != nil {
-		return fmt.Errorf("append events: %w", err)
-	}
-	return nil
+	return wrap(err, "append events")
 }
 
 // insert gives the event its time as its number, or the next one that is free.
 func (r *eventRow) insert(conn *sqlite.Conn) error {
-	q, err := conn.Prepare("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
-	if err != nil {
-		return err
-	}
 	for n := r.Time.UnixNano(); ; n++ {
-		q.BindInt(1, n)
-		q.BindText(2, string(r.Kind))
-		q.BindText(3, r.ID)
-		q.BindText(4, r.Session)
-		q.BindText(5, r.Login)
-		q.BindText(6, r.sender)
-		q.BindText(7, r.rcpt)
-		q.BindBlob(8, r.data)
-		if err := q.Run(); sqlite.CodeOf(err) != sqlite.Constraint {
+		err := conn.Run("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
+		if sqlite.CodeOf(err) != sqlite.Constraint {
 			return err
 		}
 	}
@@ -133,22 +120,19 @@ const eventLimit = 200
 
 // Events returns the newest events that match, oldest first. Addresses are compared without regard to
 // case.
-func (s *SQLite) Events(ctx context.Context, q trace.Query) (events []trace.Event, err error) {
+func (s *Store) Events(ctx context.Context, q trace.Query) (events []trace.Event, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		events, err = selectEvents(conn, q)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("search the trace: %w", err)
-	}
-	return events, nil
+	return events, wrap(err, "search the trace")
 }
 
 // condition is one term of a WHERE clause.
 type condition struct {
 	index string // which serves it
 	term  string // "?" are its arguments
-	args  []string
+	args  []any
 	broad bool // may select so much that going through time is faster
 }
 
@@ -156,7 +140,7 @@ type condition struct {
 func conditions(q trace.Query) (cs []condition) {
 	add := func(index, column, value string) {
 		if value != "" {
-			cs = append(cs, condition{index: index, term: column + " = ? AND " + column + " <> ''", args: []string{value}})
+			cs = append(cs, condition{index: index, term: column + " = ? AND " + column + " <> ''", args: []any{value}})
 		}
 	}
 	addresses := func(index, column, pattern string) {
@@ -169,7 +153,7 @@ func conditions(q trace.Query) (cs []condition) {
 		cs = append(cs, condition{
 			index: index, broad: true,
 			term: column + " >= ? AND " + column + " < ? AND " + column + " <> ''",
-			args: []string{domain + "@", domain + "A"}, // "A" follows "@"
+			args: []any{domain + "@", domain + "A"}, // "A" follows "@"
 		})
 	}
 	add("event_id", "id", q.ID)
@@ -204,27 +188,12 @@ func selectEvents(conn *sqlite.Conn, q trace.Query) (events []trace.Event, err e
 			index = "INDEXED BY " + cs[0].index
 		}
 	}
-	text := "SELECT n, kind, id, session, login, sender, rcpt, data FROM event " + index +
-		" WHERE n >= ? AND n < ? AND (? = '' OR instr(?, ' ' || kind || ' ') > 0)"
-	for _, c := range cs {
-		text += " AND " + c.term
-	}
-	s, err := conn.Prepare(text + " ORDER BY n DESC LIMIT ?")
-	if err != nil {
-		return nil, err
-	}
-	defer s.Reset()
-	bindEvents(s, q, cs)
-	for {
-		row, err := s.Step()
+	text, args := eventQuery(q, cs, index)
+	for row, err := range conn.Rows(text, args...) {
 		if err != nil {
 			return nil, err
 		}
-		if !row {
-			slices.Reverse(events)
-			return events, nil
-		}
-		e, err := scanEvent(s)
+		e, err := scanEvent(row)
 		if err != nil {
 			return nil, err
 		}
@@ -232,37 +201,34 @@ func selectEvents(conn *sqlite.Conn, q trace.Query) (events []trace.Event, err e
 			continue
 		}
 		if events = append(events, e); len(events) == limitOf(q) {
-			slices.Reverse(events)
-			return events, nil
+			break
 		}
 	}
+	slices.Reverse(events)
+	return events, nil
 }
 
-func bindEvents(s *sqlite.Stmt, q trace.Query, cs []condition) {
-	until := int64(math.MaxInt64)
+// eventQuery gives the newest events first.
+func eventQuery(q trace.Query, cs []condition, index string) (text string, args []any) {
+	until, limit := int64(math.MaxInt64), int64(limitOf(q))
 	if !q.Until.IsZero() {
 		until = q.Until.UnixNano()
+	}
+	if q.Text != "" {
+		limit = math.MaxInt64 // rows, of which few have the text
 	}
 	kinds := ""
 	for _, k := range q.Kinds {
 		kinds += " " + string(k) + " "
 	}
-	s.BindInt(1, unixNano(q.Since))
-	s.BindInt(2, until)
-	s.BindText(3, kinds)
-	s.BindText(4, kinds)
-	at := 4
+	text = "SELECT n, kind, id, session, login, sender, rcpt, data FROM event " + index +
+		" WHERE n >= ? AND n < ? AND (? = '' OR instr(?, ' ' || kind || ' ') > 0)"
+	args = []any{unixNano(q.Since), until, kinds, kinds}
 	for _, c := range cs {
-		for _, arg := range c.args {
-			at++
-			s.BindText(at, arg)
-		}
+		text += " AND " + c.term
+		args = append(args, c.args...)
 	}
-	limit := int64(limitOf(q))
-	if q.Text != "" {
-		limit = math.MaxInt64 // rows, of which few have the text
-	}
-	s.BindInt(at+1, limit)
+	return text + " ORDER BY n DESC LIMIT ?", append(args, limit)
 }
 
 // limitOf is how many events a query gives.
@@ -278,24 +244,17 @@ func limitOf(q trace.Query) int {
 const rareUpTo = 5000
 
 func (c condition) rare(conn *sqlite.Conn) (bool, error) {
-	s, err := conn.Prepare("SELECT count(*) FROM (SELECT 1 FROM event INDEXED BY " + c.index + " WHERE " + c.term + " LIMIT ?)")
-	if err != nil {
-		return false, err
-	}
-	defer s.Reset()
-	for i, arg := range c.args {
-		s.BindText(i+1, arg)
-	}
-	s.BindInt(len(c.args)+1, rareUpTo)
-	_, err = s.Step()
-	return s.Int(0) < rareUpTo, err
+	n, _, err := conn.Int("SELECT count(*) FROM (SELECT 1 FROM event INDEXED BY "+c.index+" WHERE "+c.term+" LIMIT ?)",
+		append(slices.Clone(c.args), rareUpTo)...)
+	return n < rareUpTo, err
 }
 
 func scanEvent(s *sqlite.Stmt) (e trace.Event, err error) {
 	if err := json.Unmarshal(s.Blob(7), &e); err != nil {
 		return e, fmt.Errorf("event %d: its row is damaged: %w", s.Int(0), err)
 	}
-	e.Time, e.Kind, e.ID, e.Session, e.Login = fromNano(s.Int(0)), trace.Kind(s.Text(1)), s.Text(2), s.Text(3), s.Text(4)
+	e.Time, e.Kind, e.ID, e.Session, e.Login = fromNano(s.Int(0)), trace.Kind(s.Text(1)), s.Text(2), s.Text(3),
+		s.Text(4)
 	if e.From == "" {
 		e.From = addressOf(s.Text(5))
 	}

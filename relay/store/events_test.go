@@ -14,14 +14,14 @@ import (
 
 var eventTime = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
-func appendEvents(t testing.TB, s *SQLite, events ...trace.Event) {
+func appendEvents(t testing.TB, s *Store, events ...trace.Event) {
 	t.Helper()
 	if err := s.AppendEvents(t.Context(), events); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func search(t testing.TB, s *SQLite, q trace.Query) (details []string) {
+func search(t testing.TB, s *Store, q trace.Query) (details []string) {
 	t.Helper()
 	events, err := s.Events(t.Context(), q)
 	if err != nil {
@@ -36,11 +36,15 @@ func search(t testing.TB, s *SQLite, q trace.Query) (details []string) {
 func TestEventRoundTrip(t *testing.T) {
 	s := open(t, Options{})
 	full := trace.Event{
-		Time: eventTime, Kind: trace.Deferred, ID: "id", Session: "session", Listener: "submission", Client: "192.0.2.1", Login: "alice",
-		From: "Alice@example.com", Author: "alice@example.com", To: `"b@c"@example.net`, MessageID: "<1@example.com>", Size: 12, Upstream: "office",
-		Identity: "relay", Class: "deferral", Stage: "rcpt", Reply: mail.R(451, "4.7.1", "line 1\nline 2"), Detail: "try later", Attempt: 3, Took: time.Second,
+		Time: eventTime, Kind: trace.Deferred, ID: "id", Session: "session", Listener: "submission",
+		Client: "192.0.2.1", Login: "alice",
+		From: "Alice@example.com", Author: "alice@example.com", To: `"b@c"@example.net`, MessageID: "<1@example.com>",
+		Size: 12, Upstream: "office",
+		Identity: "relay", Class: "deferral", Stage: "rcpt", Reply: mail.R(451, "4.7.1", "line 1\nline 2"),
+		Detail: "try later", Attempt: 3, Took: time.Second,
 	}
-	odd := trace.Event{Time: eventTime.Add(time.Second), Kind: trace.Refused, From: "no address", To: "UPPER@EXAMPLE.com@"}
+	odd := trace.Event{Time: eventTime.Add(time.Second), Kind: trace.Refused, From: "no address",
+		To: "UPPER@EXAMPLE.com@"}
 	appendEvents(t, s, full, odd)
 	got, err := s.Events(t.Context(), trace.Query{})
 	if err != nil || !slices.Equal(got, []trace.Event{full, odd}) {
@@ -53,11 +57,16 @@ func TestEventQueries(t *testing.T) {
 	at := func(n int) time.Time { return eventTime.Add(time.Duration(n) * time.Minute) }
 	appendEvents(t, s,
 		trace.Event{Time: at(1), Detail: "1", Kind: trace.Refused, Session: "s1", Client: "192.0.2.9"},
-		trace.Event{Time: at(2), Detail: "2", Kind: trace.Accepted, Session: "s2", ID: "m1", Login: "alice", From: "alice@example.com"},
-		trace.Event{Time: at(3), Detail: "3", Kind: trace.Delivered, ID: "m1", Login: "alice", From: "alice@example.com", To: "Bob@Example.net"},
-		trace.Event{Time: at(4), Detail: "4", Kind: trace.Failed, ID: "m1", Login: "alice", From: "alice@example.com", To: "carol@sub.example.net"},
-		trace.Event{Time: at(5), Detail: "5", Kind: trace.Accepted, Session: "s3", ID: "m2", Login: "dave", From: "dave@example.org"},
-		trace.Event{Time: at(6), Detail: "6", Kind: trace.Delivered, ID: "m2", Login: "dave", From: "dave@example.org", To: "bob@example.net"},
+		trace.Event{Time: at(2), Detail: "2", Kind: trace.Accepted, Session: "s2", ID: "m1", Login: "alice",
+			From: "alice@example.com"},
+		trace.Event{Time: at(3), Detail: "3", Kind: trace.Delivered, ID: "m1", Login: "alice",
+			From: "alice@example.com", To: "Bob@Example.net"},
+		trace.Event{Time: at(4), Detail: "4", Kind: trace.Failed, ID: "m1", Login: "alice", From: "alice@example.com",
+			To: "carol@sub.example.net"},
+		trace.Event{Time: at(5), Detail: "5", Kind: trace.Accepted, Session: "s3", ID: "m2", Login: "dave",
+			From: "dave@example.org"},
+		trace.Event{Time: at(6), Detail: "6", Kind: trace.Delivered, ID: "m2", Login: "dave", From: "dave@example.org",
+			To: "bob@example.net"},
 	)
 	for _, test := range []struct {
 		q    trace.Query
@@ -93,13 +102,15 @@ func TestEventQueries(t *testing.T) {
 func TestEventText(t *testing.T) {
 	s := open(t, Options{})
 	events := []trace.Event{
-		{Time: eventTime, Detail: "1", Kind: trace.Delivered, Reply: mail.R(250, "2.0.0", "OK <a&b@example.com> [Hostname=X]")},
+		{Time: eventTime, Detail: "1", Kind: trace.Delivered,
+			Reply: mail.R(250, "2.0.0", "OK <a&b@example.com> [Hostname=X]")},
 		{Time: eventTime, Detail: "2", Kind: trace.Accepted, MessageID: "<a&b@example.com>"},
 		{Time: eventTime, Detail: "knows it as <a&b@example.com>", Kind: trace.Delivered},
 		{Time: eventTime, Detail: "4", Kind: trace.Delivered, To: "a&b@example.com"},
 	}
 	for n := range 2 * eventLimit {
-		events = append(events, trace.Event{Time: eventTime.Add(time.Second), Kind: trace.Accepted, Detail: fmt.Sprint(100 + n)})
+		events = append(events, trace.Event{Time: eventTime.Add(time.Second), Kind: trace.Accepted,
+			Detail: fmt.Sprint(100 + n)})
 	}
 	appendEvents(t, s, events...)
 	for _, test := range []struct {
@@ -138,7 +149,8 @@ func TestDomainOfManyEvents(t *testing.T) {
 	s := open(t, Options{})
 	var events []trace.Event
 	for n := range rareUpTo + 10 {
-		e := trace.Event{Time: eventTime.Add(time.Duration(n) * time.Second), Kind: trace.Delivered, To: fmt.Sprintf("u%d@example.net", n), Detail: "many"}
+		e := trace.Event{Time: eventTime.Add(time.Duration(n) * time.Second), Kind: trace.Delivered,
+			To: fmt.Sprintf("u%d@example.net", n), Detail: "many"}
 		if n == 1 {
 			e.To, e.Detail = "one@example.org", "few"
 		}
@@ -153,7 +165,7 @@ func TestDomainOfManyEvents(t *testing.T) {
 	}
 }
 
-func countEvents(t testing.TB, s *SQLite) (counted int64, there int) {
+func countEvents(t testing.TB, s *Store) (counted int64, there int) {
 	t.Helper()
 	if err := s.write(t.Context(), func(tx *tx) error {
 		c, err := tx.count()
@@ -169,7 +181,8 @@ func TestPruneEvents(t *testing.T) {
 	s := open(t, Options{})
 	var events []trace.Event
 	for n := range 3*trimBatch + 7 {
-		events = append(events, trace.Event{Time: eventTime.Add(time.Duration(n) * time.Second), Kind: trace.Refused, ID: "x", Login: "y", To: "a@example.com"})
+		events = append(events, trace.Event{Time: eventTime.Add(time.Duration(n) * time.Second), Kind: trace.Refused,
+			ID: "x", Login: "y", To: "a@example.com"})
 	}
 	appendEvents(t, s, events...)
 	n, err := s.PruneEvents(t.Context(), eventTime.Add(2*trimBatch*time.Second))
@@ -189,7 +202,8 @@ func TestMaxEvents(t *testing.T) {
 	for batch := range 4 { // each waits for its turn
 		var events []trace.Event
 		for n := 8 * batch; n < 8*batch+8; n++ {
-			events = append(events, trace.Event{Time: eventTime.Add(time.Duration(n) * time.Second), Kind: trace.Refused, Detail: fmt.Sprint(n)})
+			events = append(events, trace.Event{Time: eventTime.Add(time.Duration(n) * time.Second),
+				Kind: trace.Refused, Detail: fmt.Sprint(n)})
 		}
 		appendEvents(t, s, events...)
 	}
@@ -221,8 +235,12 @@ func BenchmarkAppendEvents(b *testing.B) {
 		now := eventTime.Add(time.Duration(n) * time.Millisecond)
 		id := mail.NewID(now)
 		batch = append(batch,
-			trace.Event{Time: now, Kind: trace.Accepted, ID: id, Session: id, Login: fmt.Sprint("user", n%50), From: fmt.Sprintf("u%d@example.com", n%50), Client: "192.0.2.1", MessageID: "<x@example.com>"},
-			trace.Event{Time: now.Add(time.Microsecond), Kind: trace.Delivered, ID: id, Session: id, Login: fmt.Sprint("user", n%50), From: fmt.Sprintf("u%d@example.com", n%50), To: fmt.Sprintf("r%d@example%d.net", n*7919%100000, n%1000), Reply: mail.R(250, "2.0.0", "queued as 4711")})
+			trace.Event{Time: now, Kind: trace.Accepted, ID: id, Session: id, Login: fmt.Sprint("user", n%50),
+				From: fmt.Sprintf("u%d@example.com", n%50), Client: "192.0.2.1", MessageID: "<x@example.com>"},
+			trace.Event{Time: now.Add(time.Microsecond), Kind: trace.Delivered, ID: id, Session: id,
+				Login: fmt.Sprint("user", n%50), From: fmt.Sprintf("u%d@example.com", n%50),
+				To:    fmt.Sprintf("r%d@example%d.net", n*7919%100000, n%1000),
+				Reply: mail.R(250, "2.0.0", "queued as 4711")})
 		if len(batch) == 500 || n == b.N-1 {
 			release := stall(b, s)
 			done := make(chan error, 1)

@@ -124,7 +124,7 @@ func TestFullFile(t *testing.T) {
 }
 
 // fillUp adds messages until the store is full and returns their IDs.
-func fillUp(t *testing.T, s *SQLite) (stored []string) {
+func fillUp(t *testing.T, s *Store) (stored []string) {
 	t.Helper()
 	big := bytes.Repeat([]byte("x"), 100_000)
 	for i := 0; ; i++ {
@@ -155,7 +155,7 @@ func fillUp(t *testing.T, s *SQLite) (stored []string) {
 }
 
 // finishAll finishes messages: a full disk lets go of mail.
-func finishAll(t *testing.T, s *SQLite, ids []string) {
+func finishAll(t *testing.T, s *Store, ids []string) {
 	t.Helper()
 	for _, id := range ids {
 		if err := s.Finish(t.Context(), id, "node-1", queue.Outcome{Remove: true}); err != nil {
@@ -234,7 +234,8 @@ func TestMaxBytes(t *testing.T) {
 		t.Errorf("Writable over max_bytes: %v", err)
 	}
 	// A report replaces the message that it is about, whatever the limit says.
-	if err := s.Finish(t.Context(), n.Message.ID, "node-1", queue.Outcome{Remove: true, Reports: []queue.NewMessage{small(""), small("")}}); err != nil {
+	if err := s.Finish(t.Context(), n.Message.ID, "node-1",
+		queue.Outcome{Remove: true, Reports: []queue.NewMessage{small(""), small("")}}); err != nil {
 		t.Error(err)
 	}
 }
@@ -296,4 +297,20 @@ func childOpen(dir string) error {
 		return err
 	}
 	return s.Close()
+}
+
+// Check reads everything and returns what is wrong with it, nothing if all is well. It takes as long as
+// reading the whole file takes.
+func (s *Store) Check(ctx context.Context) ([]string, error) {
+	conn, err := openConn(s.path)
+	if err != nil {
+		return nil, explain(s.path, err)
+	}
+	defer conn.Close()
+	defer interruptOn(ctx, conn)()
+	problems, err := list(conn, text, "PRAGMA integrity_check(100)")
+	if err != nil {
+		return problems, fmt.Errorf("check %s: %w", s.path, readError(ctx, err))
+	}
+	return slices.DeleteFunc(problems, func(text string) bool { return text == "ok" }), nil
 }

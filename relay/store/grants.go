@@ -9,31 +9,29 @@ import (
 	"postern/relay/upstream/oauth"
 )
 
-var _ oauth.GrantStore = (*SQLite)(nil)
+var _ oauth.GrantStore = (*Store)(nil)
 
 // TopicGrants is changed by every save of a grant, those of the daemon included.
 const TopicGrants = "grants"
 
-// schema2 keeps what people have consented to at a provider, sealed, one row for each upstream. The version is how nodes
-// notice each other.
+// schema2 keeps what people have consented to at a provider, sealed, one row for each upstream. The version is how
+// nodes notice each other.
 const schema2 = `
-CREATE TABLE upstream_grant (upstream TEXT PRIMARY KEY, version INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE upstream_grant (
+	upstream TEXT PRIMARY KEY, version INTEGER NOT NULL, sealed BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 `
 
 // LoadGrant implements oauth.GrantStore.
-func (s *SQLite) LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error) {
+func (s *Store) LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT version, sealed FROM upstream_grant WHERE upstream = ?")
-		if err != nil {
-			return err
+		for row, err := range conn.Rows("SELECT version, sealed FROM upstream_grant WHERE upstream = ?", upstream) {
+			if err != nil {
+				return err
+			}
+			version, sealed = row.Int(0), row.Blob(1)
 		}
-		defer q.Reset()
-		q.BindText(1, upstream)
-		row, err := q.Step()
-		if row {
-			version, sealed = q.Int(0), q.Blob(1)
-		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the grant of upstream %q: %w", upstream, err)
@@ -45,29 +43,19 @@ func (s *SQLite) LoadGrant(ctx context.Context, upstream string) (sealed []byte,
 }
 
 // SaveGrant implements oauth.GrantStore: it is durable when it returns nil.
-func (s *SQLite) SaveGrant(ctx context.Context, upstream string, sealed []byte, version int64) (int64, error) {
+func (s *Store) SaveGrant(ctx context.Context, upstream string, sealed []byte, version int64) (int64, error) {
 	err := s.write(ctx, func(t *tx) error {
-		query := "UPDATE upstream_grant SET sealed = ?2, version = version + 1 WHERE upstream = ?1 AND version = ?3 RETURNING version"
+		query := "UPDATE upstream_grant SET sealed = ?2, version = version + 1 WHERE upstream = ?1 AND version = ?3 " +
+			"RETURNING version"
 		if version == 0 {
 			query = "INSERT INTO upstream_grant VALUES (?1, ?3 + 1, ?2) ON CONFLICT DO NOTHING RETURNING version"
 		}
-		q, err := t.Prepare(query)
+		_, saved, err := t.Int(query, upstream, sealed, version)
 		if err != nil {
 			return err
 		}
-		defer q.Reset()
-		q.BindText(1, upstream)
-		q.BindBlob(2, sealed)
-		q.BindInt(3, version)
-		row, err := q.Step()
-		if err != nil {
-			return err
-		}
-		if !row {
+		if !saved {
 			return refuse(oauth.ErrGrantChanged)
-		}
-		if _, err = q.Step(); err != nil { // to its end, or nothing is written
-			return err
 		}
 		return bump(t.Conn, TopicGrants)
 	})

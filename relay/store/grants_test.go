@@ -25,11 +25,12 @@ func TestGrantsAreShared(t *testing.T) {
 	if _, err := command.SaveGrant(t.Context(), "office", []byte("two"), first); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := daemon.SaveGrant(t.Context(), "office", []byte("three"), first); !errors.Is(err, oauth.ErrGrantChanged) {
+	if _, err := daemon.SaveGrant(t.Context(), "office", []byte("three"), first); !errors.Is(err,
+		oauth.ErrGrantChanged) {
 		t.Errorf("saved over the change of another: %v", err)
 	}
-	if n, err := daemon.Generation(t.Context(), TopicGrants); err != nil || n != 2 {
-		t.Errorf("generation %d, %v", n, err)
+	if n := generation(t, daemon, TopicGrants); n != 2 {
+		t.Errorf("generation %d", n)
 	}
 	sealed, _, err := open(t, Options{Dir: dir}).LoadGrant(t.Context(), "office")
 	if err != nil || string(sealed) != "two" {

@@ -9,7 +9,8 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-// eventShare is what an event takes beside its columns, in octets: rows, index entries and the room that pages have left.
+// eventShare is what an event takes beside its columns, in octets: rows, index entries and the room that pages have
+// left.
 const eventShare = "250"
 
 // eventOctets is about what an event takes of the file: its columns that are indexed are there twice. The same in Go is
@@ -30,7 +31,8 @@ const schemaHistory = `
 ALTER TABLE counter ADD COLUMN history INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE counter ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
 UPDATE counter SET (history, refusals) =
-	(SELECT coalesce(sum(octets), 0), coalesce(sum(octets) FILTER (WHERE ` + refusals + `), 0) FROM (SELECT kind, ` + eventOctets + ` AS octets FROM event));
+	(SELECT coalesce(sum(octets), 0), coalesce(sum(octets) FILTER (WHERE ` + refusals + `), 0)
+	FROM (SELECT kind, ` + eventOctets + ` AS octets FROM event));
 CREATE INDEX event_refusal ON event (n) WHERE ` + refusals + `;
 `
 
@@ -45,9 +47,9 @@ const (
 )
 
 // TrimEvents removes events while the trace has more than so many octets, or more of them than MaxEvents, in small
-// transactions with pauses that leave the writer to mail. Refusals go first, then whatever is oldest. So that mail is not
-// refused for the sake of history, there is less of it the more mail waits or the less the disk has free.
-func (s *SQLite) TrimEvents(ctx context.Context, most int64) (total int64, err error) {
+// transactions with pauses that leave the writer to mail. Refusals go first, then whatever is oldest. So that mail is
+// not refused for the sake of history, there is less of it the more mail waits or the less the disk has free.
+func (s *Store) TrimEvents(ctx context.Context, most int64) (total int64, err error) {
 	for {
 		began := time.Now()
 		var n int64
@@ -75,7 +77,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // trimSome makes one step.
-func (s *SQLite) trimSome(ctx context.Context, most int64) (n int64, err error) {
+func (s *Store) trimSome(ctx context.Context, most int64) (n int64, err error) {
 	var counts counters
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		counts, err = readCounters(conn)
@@ -105,7 +107,7 @@ func (s *SQLite) trimSome(ctx context.Context, most int64) (n int64, err error) 
 }
 
 // historyLimit is how many octets of history there may be now, of most.
-func (s *SQLite) historyLimit(ctx context.Context, counts counters, most int64) (int64, error) {
+func (s *Store) historyLimit(ctx context.Context, counts counters, most int64) (int64, error) {
 	least := min(leastHistory, most)
 	if s.opts.MaxBytes > 0 {
 		most = min(most, s.opts.MaxBytes-counts.bytes)
@@ -134,41 +136,42 @@ func (t *tx) trim(n, before int64, refusalsFirst bool) (removed int64, err error
 	if err != nil {
 		return 0, err
 	}
-	q, err := t.Prepare("DELETE FROM event WHERE n IN (SELECT n FROM " + oldest + " ORDER BY n LIMIT ?) RETURNING " +
-		eventOctets + ", " + refusals)
-	if err != nil {
-		return 0, err
-	}
-	defer q.Reset()
-	q.BindInt(1, before)
-	q.BindInt(2, n)
-	for {
-		row, err := q.Step()
-		if err != nil || !row {
-			return removed, err
+	for row, err := range t.Rows("DELETE FROM event WHERE n IN (SELECT n FROM "+oldest+" ORDER BY n LIMIT ?) "+
+		"RETURNING "+
+		eventOctets+", "+refusals, before, n) {
+		if err != nil {
+			return 0, err
 		}
 		removed++
 		counts.events--
-		counts.history -= q.Int(0)
-		if q.Int(1) != 0 {
-			counts.refusals -= q.Int(0)
+		counts.history -= row.Int(0)
+		if row.Bool(1) {
+			counts.refusals -= row.Int(0)
 		}
 	}
+	return removed, nil
 }
 
 // PruneEvents removes the events before a moment, in small transactions, and returns how many.
-func (s *SQLite) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
+func (s *Store) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
+	total, err = s.inBatches(ctx, trimBatch, func(t *tx) (int64, error) {
+		return t.trim(trimBatch, unixNano(before), false)
+	})
+	return total, wrap(err, "prune events")
+}
+
+// inBatches writes in small transactions until one has less to do than a whole batch.
+func (s *Store) inBatches(ctx context.Context, batch int64, write func(*tx) (int64, error)) (total int64, err error) {
 	for {
 		var n int64
-		err := s.write(ctx, func(t *tx) error {
-			n, err = t.trim(trimBatch, unixNano(before), false)
+		err := s.write(ctx, func(t *tx) (err error) {
+			n, err = write(t)
 			return err
 		})
 		if err != nil {
-			return total, fmt.Errorf("prune events: %w", err)
+			return total, err
 		}
-		total += n
-		if n < trimBatch {
+		if total += n; n < batch {
 			return total, nil
 		}
 	}

@@ -16,20 +16,26 @@ func told(n, every int, from time.Time) (events []trace.Event) {
 	for i := range n {
 		now := from.Add(time.Duration(i) * time.Second)
 		id := mail.NewID(now)
-		events = append(events, trace.Event{Time: now, Kind: trace.Delivered, ID: id, Session: id, Listener: "submission", Client: "192.0.2.1",
-			Login: fmt.Sprint("user", i%50, "@example.com"), From: fmt.Sprintf("u%d@example.com", i%50), Author: fmt.Sprintf("u%d@example.com", i%50),
-			To: fmt.Sprintf("r%d@example%d.net", i*7919%100000, i%1000), MessageID: "<" + id + "@example.com>", Upstream: "office", Identity: "relay@example.com",
-			Class: "delivered", Stage: "dot", Reply: mail.R(250, "2.0.0", "queued as %s", id), Attempt: 1, Took: time.Second})
+		events = append(events, trace.Event{Time: now, Kind: trace.Delivered, ID: id, Session: id,
+			Listener: "submission", Client: "192.0.2.1",
+			Login: fmt.Sprint("user", i%50, "@example.com"), From: fmt.Sprintf("u%d@example.com", i%50),
+			Author: fmt.Sprintf("u%d@example.com", i%50),
+			To:     fmt.Sprintf("r%d@example%d.net", i*7919%100000, i%1000), MessageID: "<" + id + "@example.com>",
+			Upstream: "office", Identity: "relay@example.com",
+			Class: "delivered", Stage: "dot", Reply: mail.R(250, "2.0.0", "queued as %s", id), Attempt: 1,
+			Took: time.Second})
 		if i%every == 0 {
-			events = append(events, trace.Event{Time: now, Kind: []trace.Kind{trace.Refused, trace.AuthFail, trace.Rejected}[i/every%3], Session: id,
-				Listener: "submission", Client: "192.0.2.7", Reply: mail.R(550, "5.7.1", "you may not send as that"), Detail: "the reason in some words"})
+			events = append(events, trace.Event{Time: now, Kind: []trace.Kind{trace.Refused, trace.AuthFail,
+				trace.Rejected}[i/every%3], Session: id,
+				Listener: "submission", Client: "192.0.2.7", Reply: mail.R(550, "5.7.1", "you may not send as that"),
+				Detail: "the reason in some words"})
 		}
 	}
 	return events
 }
 
 // tallied are the counters, and what they have to be.
-func tallied(t *testing.T, s *SQLite) (kept, counted counters) {
+func tallied(t *testing.T, s *Store) (kept, counted counters) {
 	t.Helper()
 	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) (err error) {
 		if kept, err = readCounters(conn); err != nil {
@@ -53,7 +59,7 @@ func tallied(t *testing.T, s *SQLite) (kept, counted counters) {
 	return kept, counted
 }
 
-func kinds(t *testing.T, s *SQLite) map[bool]int {
+func kinds(t *testing.T, s *Store) map[bool]int {
 	t.Helper()
 	events, err := s.Events(t.Context(), trace.Query{Limit: 1 << 30})
 	if err != nil {
@@ -66,11 +72,12 @@ func kinds(t *testing.T, s *SQLite) map[bool]int {
 	return n
 }
 
-// TestTrimEventsBound: the trace is bounded in octets, those that are counted and those of the file, and what is counted is
-// what is there.
+// TestTrimEventsBound: the trace is bounded in octets, those that are counted and those of the file, and what is
+// counted is what is there.
 func TestTrimEventsBound(t *testing.T) {
 	s := open(t, Options{})
-	odd := trace.Event{Time: eventTime.Add(-time.Hour), Kind: trace.AuthFail, Login: "größe\u0000x", From: "ä@example.com", To: "no address", Detail: "ü"}
+	odd := trace.Event{Time: eventTime.Add(-time.Hour), Kind: trace.AuthFail, Login: "größe\u0000x",
+		From: "ä@example.com", To: "no address", Detail: "ü"}
 	appendEvents(t, s, append(told(9000, 9, eventTime), odd)...)
 	kept, counted := tallied(t, s)
 	if kept != counted {
@@ -99,7 +106,7 @@ func TestTrimEventsBound(t *testing.T) {
 	}
 }
 
-func usedOctets(t *testing.T, s *SQLite) (used int64) {
+func usedOctets(t *testing.T, s *Store) (used int64) {
 	t.Helper()
 	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) error {
 		pages, _, err := conn.Int("PRAGMA page_count")
@@ -126,7 +133,8 @@ func TestTrimEventsOrder(t *testing.T) {
 	if n := kinds(t, s); n[false] != 200 || n[true] != 100 {
 		t.Errorf("%d of mail and %d refusals are left, want 200 and 100", n[false], n[true])
 	}
-	oldest, err := s.Events(t.Context(), trace.Query{Kinds: []trace.Kind{trace.Refused, trace.AuthFail, trace.Rejected}, Limit: 1000})
+	oldest, err := s.Events(t.Context(), trace.Query{Kinds: []trace.Kind{trace.Refused, trace.AuthFail, trace.Rejected},
+		Limit: 1000})
 	if err != nil || oldest[0].Time.Truncate(time.Second) != eventTime.Add(100*time.Second) {
 		t.Errorf("the oldest refusal is of %s, %v", oldest[0].Time, err)
 	}
@@ -223,7 +231,8 @@ func TestHistoryIsCountedByTheMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if kept, counted := tallied(t, s); kept != counted || kept.history == 0 || kept.refusals == 0 || kept.refusals >= kept.history {
+	if kept, counted := tallied(t, s); kept != counted || kept.history == 0 || kept.refusals == 0 ||
+		kept.refusals >= kept.history {
 		t.Errorf("the counters say %+v, there is %+v", kept, counted)
 	}
 }

@@ -15,9 +15,9 @@ import (
 	"postern/relay/queue"
 )
 
-// Journal keeps what upstreams answered until it is committed: two files in the data directory that are written and never
-// synced. What was written outlives the process, not the machine; see docs/decisions/0009-answers.md. It implements
-// queue.Journal.
+// Journal keeps what upstreams answered until it is committed: two files in the data directory that are written and
+// never synced. What was written outlives the process, not the machine; see docs/decisions/0009-answers.md. It
+// implements queue.Journal.
 //
 // A long file is emptied when nothing in it is of use any more; while something is, the other one is written to.
 type Journal struct {
@@ -140,14 +140,11 @@ func (j *Journal) tidyLocked() error {
 			err = errors.Join(err, j.files[i].empty())
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("empty the journal of answers: %w", err)
-	}
-	return nil
+	return wrap(err, "empty the journal of answers")
 }
 
-// Close closes the files and leaves in them what was not forgotten, and what former lives noted unless Clear was called: a
-// process that ends before it has come to work must not take that along.
+// Close closes the files and leaves in them what was not forgotten, and what former lives noted unless Clear was
+// called: a process that ends before it has come to work must not take that along.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -26,8 +26,10 @@ func openJournal(t testing.TB, dir string) *Journal {
 
 func note(n int) queue.Note {
 	return queue.Note{ID: fmt.Sprintf("M%05d", n), Attempt: n%3 + 1, Results: []mail.Result{
-		{Recipient: 0, Class: mail.Delivered, Stage: mail.StageDot, Reply: mail.R(250, "2.0.0", "taken\nas %d", n), Upstream: "office", RelayedDSN: true},
-		{Recipient: 1, Class: mail.RecipientFault, Stage: mail.StageRcpt, Reply: mail.R(550, "5.1.1", "no “such” user"), Upstream: "office"},
+		{Recipient: 0, Class: mail.Delivered, Stage: mail.StageDot, Reply: mail.R(250, "2.0.0", "taken\nas %d", n),
+			Upstream: "office", RelayedDSN: true},
+		{Recipient: 1, Class: mail.RecipientFault, Stage: mail.StageRcpt, Reply: mail.R(550, "5.1.1", "no “such” user"),
+			Upstream: "office"},
 	}}
 }
 

@@ -15,9 +15,6 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-// ErrNoKey: there is no such DKIM key.
-var ErrNoKey = errors.New("no such DKIM key")
-
 // Key is a DKIM key as it is stored. (Domain, Selector) is what names it.
 type Key struct {
 	Domain, Selector string
@@ -32,60 +29,53 @@ func (k Key) String() string { return k.Selector + "._domainkey." + k.Domain }
 // LogValue keeps the private key out of logs.
 func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// PutKey stores a new key; ErrExists if the domain has one with this selector: replacing it would break
-// the signatures on mail under way, so that a new selector is what is wanted.
-func (s *SQLite) PutKey(ctx context.Context, k Key) error {
-	if k.Domain == "" || k.Selector == "" || len(k.PEM) == 0 {
-		return errors.New("a DKIM key needs a domain, a selector and the key")
-	}
-	err := s.write(ctx, func(t *tx) error {
-		q, err := t.Prepare("INSERT INTO dkim_key VALUES (?, ?, ?, ?, ?)")
-		if err != nil {
-			return err
+// KeyExistsError is the refusal of a new key whose domain and selector another one has.
+type KeyExistsError struct{ Key }
+
+func (e *KeyExistsError) Error() string {
+	return fmt.Sprintf("%s has a key with selector %s already", e.Domain, e.Selector)
+}
+
+// AddKeys stores new keys, all of them or none. It replaces none (KeyExistsError): that would break the signatures on
+// mail under way.
+func (s *Store) AddKeys(ctx context.Context, keys ...Key) error {
+	for _, k := range keys {
+		if k.Domain == "" || k.Selector == "" || len(k.PEM) == 0 {
+			return errors.New("a DKIM key needs a domain, a selector and the key")
 		}
-		q.BindText(1, k.Domain)
-		q.BindText(2, k.Selector)
-		q.BindText(3, k.Algorithm)
-		q.BindText(4, s.sealPEM(k))
-		q.BindInt(5, unixNano(k.Created))
-		if err := q.Run(); sqlite.CodeOf(err) == sqlite.Constraint {
-			return refuse(ErrExists) // the statement undid itself
-		} else if err != nil {
-			return err
+	}
+	return s.write(ctx, func(t *tx) error {
+		for _, k := range keys { // a refusal must have changed nothing
+			_, exists, err := t.Int("SELECT 1 FROM dkim_key WHERE domain = ? AND selector = ?", k.Domain, k.Selector)
+			if err != nil {
+				return err
+			}
+			if exists {
+				return refuse(&KeyExistsError{k})
+			}
+		}
+		for _, k := range keys {
+			err := t.Run("INSERT INTO dkim_key VALUES (?, ?, ?, ?, ?)", k.Domain, k.Selector, k.Algorithm, s.sealPEM(k),
+				unixNano(k.Created))
+			if err != nil {
+				return err
+			}
 		}
 		return bump(t.Conn, TopicKeys)
 	})
-	if err != nil {
-		return fmt.Errorf("DKIM key %s: %w", k, err)
-	}
-	return nil
 }
 
 // Keys returns all DKIM keys in order of domain and selector.
-func (s *SQLite) Keys(ctx context.Context) (keys []Key, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT domain, selector, algorithm, pem, created FROM dkim_key ORDER BY domain, selector")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
-				return err
-			}
-			keys = append(keys, Key{q.Text(0), q.Text(1), q.Text(2), q.Text(3), fromNano(q.Int(4))})
-		}
-	})
+func (s *Store) Keys(ctx context.Context) (keys []Key, err error) {
+	keys, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Key, error) {
+		return Key{row.Text(0), row.Text(1), row.Text(2), row.Text(3), fromNano(row.Int(4))}, nil
+	}, "SELECT domain, selector, algorithm, pem, created FROM dkim_key ORDER BY domain, selector")
 	for i := range keys {
 		if err == nil {
 			err = s.openPEM(&keys[i])
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the DKIM keys: %w", err)
-	}
-	return keys, nil
+	return keys, wrap(err, "read the DKIM keys")
 }
 
 // sealed begins a private key that is stored sealed. PEM does not begin so.
@@ -93,11 +83,11 @@ const sealed = "sealed:"
 
 func (k Key) label() string { return "postern dkim key\x00" + k.Domain + "\x00" + k.Selector }
 
-func (s *SQLite) sealPEM(k Key) string {
+func (s *Store) sealPEM(k Key) string {
 	return sealed + base64.StdEncoding.EncodeToString(s.sealer.Seal(k.label(), []byte(k.PEM)))
 }
 
-func (s *SQLite) openPEM(k *Key) error {
+func (s *Store) openPEM(k *Key) error {
 	text, ok := strings.CutPrefix(k.PEM, sealed)
 	if !ok {
 		return nil // of an earlier version
@@ -115,29 +105,21 @@ func (s *SQLite) openPEM(k *Key) error {
 }
 
 // sealKeys seals what an earlier version stored in clear.
-func (s *SQLite) sealKeys(ctx context.Context) error {
+func (s *Store) sealKeys(ctx context.Context) error {
 	keys, err := s.Keys(ctx)
 	if err != nil {
 		return nil // whoever needs them is told
 	}
-	clear := func(conn *sqlite.Conn) (bool, error) {
-		n, _, err := conn.Int("SELECT count(*) FROM dkim_key WHERE pem NOT LIKE 'sealed:%'")
-		return n > 0, err
-	}
-	var found bool
-	if err := s.readers.read(ctx, func(conn *sqlite.Conn) (err error) { found, err = clear(conn); return err }); err != nil || !found {
+	inClear := func(row *sqlite.Stmt) (bool, error) { return row.Bool(0), nil }
+	found, err := readAll(ctx, s.readers, inClear, "SELECT 1 FROM dkim_key WHERE pem NOT LIKE 'sealed:%'")
+	if err != nil || len(found) == 0 {
 		return err
 	}
 	return s.write(ctx, func(t *tx) error {
 		for _, k := range keys {
-			q, err := t.Prepare("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? AND pem NOT LIKE 'sealed:%'")
+			err := t.Run("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? AND pem NOT LIKE 'sealed:%'",
+				s.sealPEM(k), k.Domain, k.Selector)
 			if err != nil {
-				return err
-			}
-			q.BindText(1, s.sealPEM(k))
-			q.BindText(2, k.Domain)
-			q.BindText(3, k.Selector)
-			if err := q.Run(); err != nil {
 				return err
 			}
 		}
@@ -162,29 +144,11 @@ func OpenSealer(dir string) (*seal.Sealer, error) {
 	return sealer, errors.Join(giveToOwner(f, dir), f.Close())
 }
 
-func (s *SQLite) explainSeal(err error) error {
+func (s *Store) explainSeal(err error) error {
 	if errors.Is(err, seal.ErrOtherKey) {
-		return fmt.Errorf("%w than the one in %s: bring back the file that belongs to this store, from the backup or the other node",
+		return fmt.Errorf("%w than the one in %s: bring back the file that belongs to this store, from the backup "+
+			"or the other node",
 			err, filepath.Join(s.opts.Dir, seal.KeyFile))
 	}
 	return err
-}
-
-// DeleteKey removes a key; ErrNoKey if there is none.
-func (s *SQLite) DeleteKey(ctx context.Context, domain, selector string) error {
-	err := s.write(ctx, func(t *tx) error {
-		gone, err := update(t, "DELETE FROM dkim_key WHERE domain = ? AND selector = ?", selector,
-			func(u *sqlite.Stmt) int { u.BindText(1, domain); return 1 })
-		if err != nil {
-			return err
-		}
-		if !gone {
-			return refuse(ErrNoKey)
-		}
-		return bump(t.Conn, TopicKeys)
-	})
-	if err != nil {
-		return fmt.Errorf("DKIM key %s: %w", Key{Domain: domain, Selector: selector}, err)
-	}
-	return nil
 }

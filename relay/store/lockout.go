@@ -2,8 +2,8 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"postern/auth"
@@ -14,8 +14,8 @@ import (
 const TopicLockouts = "lockouts"
 
 // schemaLockout keeps what the lockout must know after a restart: from where logins were used, hashed, and who is
-// locked out, which is also how the command line sees it. A lock without a login is of an address, one without an address of a
-// login.
+// locked out, which is also how the command line sees it. A lock without a login is of an address, one without an
+// address of a login.
 const schemaLockout = `
 CREATE TABLE lockout_place (digest BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX lockout_place_at ON lockout_place (at);
@@ -34,7 +34,7 @@ const (
 )
 
 // SaveLockout writes down what changed. It is lazy: it waits for a commit that comes anyway.
-func (s *SQLite) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved) error {
+func (s *Store) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved) error {
 	cost := int64(len(u.Places) + len(u.Locks))
 	err := s.writer.do(ctx, &op{lazy: true, cost: cost, run: func(t *tx) error {
 		for _, p := range u.Places {
@@ -50,7 +50,8 @@ func (s *SQLite) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved)
 		if len(u.Places) > 0 {
 			err := runAll(t, map[string]int64{
 				"DELETE FROM lockout_place WHERE at < ?": unixNano(now.Add(-placesFor)),
-				"DELETE FROM lockout_place WHERE digest IN (SELECT digest FROM lockout_place ORDER BY at DESC LIMIT -1 OFFSET ?)": maxPlaces,
+				"DELETE FROM lockout_place WHERE digest IN (SELECT digest FROM lockout_place ORDER BY at DESC LIMIT " +
+					"-1 OFFSET ?)": maxPlaces,
 			})
 			if err != nil {
 				return err
@@ -58,23 +59,16 @@ func (s *SQLite) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved)
 		}
 		return runAll(t, map[string]int64{
 			"DELETE FROM lockout WHERE until <= ?": unixNano(now),
-			"DELETE FROM lockout WHERE (login, client) IN (SELECT login, client FROM lockout ORDER BY until DESC LIMIT -1 OFFSET ?)": maxLockouts,
+			"DELETE FROM lockout WHERE (login, client) IN (SELECT login, client FROM lockout ORDER BY until DESC " +
+				"LIMIT -1 OFFSET ?)": maxLockouts,
 		})
 	}})
-	if err != nil {
-		return fmt.Errorf("save the lockout: %w", err)
-	}
-	return nil
+	return wrap(err, "save the lockout")
 }
 
 func runAll(t *tx, queries map[string]int64) error {
 	for query, arg := range queries {
-		q, err := t.Prepare(query)
-		if err != nil {
-			return err
-		}
-		q.BindInt(1, arg)
-		if err := q.Run(); err != nil {
+		if err := t.Run(query, arg); err != nil {
 			return err
 		}
 	}
@@ -82,38 +76,19 @@ func runAll(t *tx, queries map[string]int64) error {
 }
 
 func putPlace(t *tx, p auth.Place) error {
-	q, err := t.Prepare("INSERT OR REPLACE INTO lockout_place VALUES (?, ?)")
-	if err != nil {
-		return err
-	}
-	q.BindBlob(1, p.Digest[:])
-	q.BindInt(2, unixNano(p.At))
-	return q.Run()
+	return t.Run("INSERT OR REPLACE INTO lockout_place VALUES (?, ?)", p.Digest[:], unixNano(p.At))
 }
 
 func putLock(t *tx, l auth.Lock) error {
 	if l.Until.IsZero() {
 		return dropLock(t, l)
 	}
-	q, err := t.Prepare("INSERT OR REPLACE INTO lockout VALUES (?, ?, ?, ?)")
-	if err != nil {
-		return err
-	}
-	q.BindText(1, l.Login)
-	q.BindText(2, prefixText(l.Client))
-	q.BindInt(3, unixNano(l.Until))
-	q.BindInt(4, int64(l.Failures))
-	return q.Run()
+	return t.Run("INSERT OR REPLACE INTO lockout VALUES (?, ?, ?, ?)", l.Login, prefixText(l.Client), unixNano(l.Until),
+		l.Failures)
 }
 
 func dropLock(t *tx, l auth.Lock) error {
-	q, err := t.Prepare("DELETE FROM lockout WHERE login = ? AND client = ?")
-	if err != nil {
-		return err
-	}
-	q.BindText(1, l.Login)
-	q.BindText(2, prefixText(l.Client))
-	return q.Run()
+	return t.Run("DELETE FROM lockout WHERE login = ? AND client = ?", l.Login, prefixText(l.Client))
 }
 
 func prefixText(p netip.Prefix) string {
@@ -124,72 +99,48 @@ func prefixText(p netip.Prefix) string {
 }
 
 // Places returns from where logins were used within the last week.
-func (s *SQLite) Places(ctx context.Context, now time.Time) (places []auth.Place, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		places = nil
-		q, err := conn.Prepare("SELECT digest, at FROM lockout_place WHERE at >= ?")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		q.BindInt(1, unixNano(now.Add(-placesFor)))
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
-				return err
-			}
-			p := auth.Place{At: fromNano(q.Int(1))}
-			copy(p.Digest[:], q.Blob(0))
-			places = append(places, p)
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("load from where logins are used: %w", err)
-	}
-	return places, nil
+func (s *Store) Places(ctx context.Context, now time.Time) ([]auth.Place, error) {
+	places, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (auth.Place, error) {
+		p := auth.Place{At: fromNano(row.Int(1))}
+		copy(p.Digest[:], row.Blob(0))
+		return p, nil
+	}, "SELECT digest, at FROM lockout_place WHERE at >= ?", unixNano(now.Add(-placesFor)))
+	return places, wrap(err, "load from where logins are used")
+}
+
+const selectLockouts = "SELECT login, client, until, failures FROM lockout WHERE until > ? ORDER BY login, client"
+
+func scanLockout(row *sqlite.Stmt) (auth.Lock, error) {
+	l := auth.Lock{Login: row.Text(0), Until: fromNano(row.Int(2)), Failures: int(row.Int(3))}
+	l.Client, _ = netip.ParsePrefix(row.Text(1)) // "" is no address
+	return l, nil
 }
 
 // Lockouts returns who is locked out now: addresses first, then logins.
-func (s *SQLite) Lockouts(ctx context.Context, now time.Time) (locks []auth.Lock, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		locks = nil
-		q, err := conn.Prepare("SELECT login, client, until, failures FROM lockout WHERE until > ? ORDER BY login, client")
+func (s *Store) Lockouts(ctx context.Context, now time.Time) ([]auth.Lock, error) {
+	locks, err := readAll(ctx, s.readers, scanLockout, selectLockouts, unixNano(now))
+	return locks, wrap(err, "list who is locked out")
+}
+
+// LiftLockouts ends the lockouts that a person chooses and returns them. The daemon hears of it and lets in whom they
+// kept out. chosen may be called more than once for each.
+func (s *Store) LiftLockouts(ctx context.Context, now time.Time, chosen func(auth.Lock) bool) (lifted []auth.Lock,
+	err error) {
+	err = s.write(ctx, func(t *tx) error {
+		locks, err := list(t.Conn, scanLockout, selectLockouts, unixNano(now))
 		if err != nil {
 			return err
 		}
-		defer q.Reset()
-		q.BindInt(1, unixNano(now))
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
-				return err
-			}
-			l := auth.Lock{Login: q.Text(0), Until: fromNano(q.Int(2)), Failures: int(q.Int(3))}
-			l.Client, _ = netip.ParsePrefix(q.Text(1)) // "" is no address
-			locks = append(locks, l)
+		lifted = slices.DeleteFunc(locks, func(l auth.Lock) bool { return !chosen(l) })
+		if len(lifted) == 0 {
+			return nil
 		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list who is locked out: %w", err)
-	}
-	return locks, nil
-}
-
-// LiftLockouts ends lockouts for a person. The daemon hears of it and lets in whom they kept out.
-func (s *SQLite) LiftLockouts(ctx context.Context, locks []auth.Lock) error {
-	if len(locks) == 0 {
-		return nil
-	}
-	err := s.write(ctx, func(t *tx) error {
-		for _, l := range locks {
+		for _, l := range lifted {
 			if err := dropLock(t, l); err != nil {
 				return err
 			}
 		}
 		return bump(t.Conn, TopicLockouts)
 	})
-	if err != nil {
-		return fmt.Errorf("lift lockouts: %w", err)
-	}
-	return nil
+	return lifted, wrap(err, "lift lockouts")
 }

@@ -71,35 +71,15 @@ func (r *row) insert(t *tx) error {
 }
 
 func (r *row) insertMessage(conn *sqlite.Conn, first, chunks int64) error {
-	s, err := conn.Prepare("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-	if err != nil {
-		return err
-	}
 	m := r.m
-	attempts, until := int64(m.Attempts), int64(0)
+	attempts, until := m.Attempts, int64(0)
 	if m.LeaseOwner != "" {
 		attempts, until = max(attempts, 1), max(unixNano(m.LeaseUntil), 1)
 	}
-	s.BindText(1, m.ID)
-	s.BindText(2, m.Login)
-	s.BindInt(3, unixNano(m.Received))
-	s.BindInt(4, unixNano(m.Expires))
-	s.BindInt(5, r.content.Size())
-	s.BindInt(6, first)
-	s.BindInt(7, chunks)
-	s.BindInt(8, attempts)
-	s.BindInt(9, unixNano(m.NextAttempt))
-	s.BindText(10, m.LeaseOwner)
-	s.BindInt(11, until)
-	s.BindText(12, m.WaitingFor)
-	s.BindBool(13, m.Held)
-	s.BindBool(14, m.Bounce)
-	s.BindBool(15, m.Warned)
-	s.BindText(16, m.HoldReason)
-	s.BindBlob(17, r.lastReply)
-	s.BindBlob(18, r.recipients)
-	s.BindBlob(19, r.fixed)
-	return s.Run()
+	return conn.Run("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		m.ID, m.Login, unixNano(m.Received), unixNano(m.Expires), r.content.Size(), first, chunks, attempts,
+		unixNano(m.NextAttempt),
+		m.LeaseOwner, until, m.WaitingFor, m.Held, m.Bounce, m.Warned, m.HoldReason, r.lastReply, r.recipients, r.fixed)
 }
 
 // insertContent cuts the content into chunks with numbers in a row and returns the first number and how
@@ -109,17 +89,10 @@ func insertContent(conn *sqlite.Conn, id string, c mail.Content) (first, chunks 
 	if err != nil {
 		return 0, 0, err
 	}
-	s, err := conn.Prepare("INSERT INTO chunk VALUES (?, ?, ?)")
-	if err != nil {
-		return 0, 0, err
-	}
 	first = last + 1
 	put := func(data []byte) error {
-		s.BindInt(1, first+chunks)
-		s.BindText(2, id)
-		s.BindBlob(3, data)
 		chunks++
-		return s.Run()
+		return conn.Run("INSERT INTO chunk VALUES (?, ?, ?)", first+chunks-1, id, data)
 	}
 	if b := c.Bytes(); b != nil {
 		for len(b) > 0 && err == nil {
@@ -164,8 +137,8 @@ func noEOF(err error) error {
 	return err
 }
 
-// place is where a message and its content are, and what must be known before it is changed.
-type place struct {
+// location is where a message and its content are, and what must be known before it is changed.
+type location struct {
 	size, chunk, chunks int64
 	owner               string
 	until               int64 // of the lease, 0: none
@@ -173,50 +146,34 @@ type place struct {
 	held, bounce        bool
 }
 
-// find reads the place of a message, queue.ErrNotFound as a refusal where there is none.
-func find(conn *sqlite.Conn, id string) (p place, err error) {
-	s, err := conn.Prepare("SELECT size, chunk, chunks, lease_owner, lease_until, next, held, bounce FROM message WHERE id = ?")
-	if err != nil {
-		return p, err
+// find locates a message, queue.ErrNotFound as a refusal where there is none.
+func find(conn *sqlite.Conn, id string) (location, error) {
+	for row, err := range conn.Rows("SELECT size, chunk, chunks, lease_owner, lease_until, next, held, bounce FROM "+
+		"message WHERE id = ?", id) {
+		if err != nil {
+			return location{}, err
+		}
+		return location{
+			size: row.Int(0), chunk: row.Int(1), chunks: row.Int(2),
+			owner: row.Text(3), until: row.Int(4), next: row.Int(5), held: row.Bool(6), bounce: row.Bool(7),
+		}, nil
 	}
-	defer s.Reset()
-	s.BindText(1, id)
-	row, err := s.Step()
-	if err != nil {
-		return p, err
-	}
-	if !row {
-		return p, refuse(queue.ErrNotFound)
-	}
-	return place{
-		size: s.Int(0), chunk: s.Int(1), chunks: s.Int(2),
-		owner: s.Text(3), until: s.Int(4), next: s.Int(5), held: s.Bool(6), bounce: s.Bool(7),
-	}, nil
+	return location{}, refuse(queue.ErrNotFound)
 }
 
 // leased reports a lease that has not run out at now.
-func (p place) leased(now int64) bool { return p.until > now }
+func (p location) leased(now int64) bool { return p.until > now }
 
 // remove takes a message and its content out of the queue.
-func (p place) remove(t *tx, id string) error {
+func (p location) remove(t *tx, id string) error {
 	counts, err := t.count()
 	if err != nil {
 		return err
 	}
-	s, err := t.Prepare("DELETE FROM message WHERE id = ?")
-	if err != nil {
+	if err := t.Run("DELETE FROM message WHERE id = ?", id); err != nil {
 		return err
 	}
-	s.BindText(1, id)
-	if err := s.Run(); err != nil {
-		return err
-	}
-	if s, err = t.Prepare("DELETE FROM chunk WHERE n >= ? AND n < ?"); err != nil {
-		return err
-	}
-	s.BindInt(1, p.chunk)
-	s.BindInt(2, p.chunk+p.chunks)
-	if err := s.Run(); err != nil {
+	if err := t.Run("DELETE FROM chunk WHERE n >= ? AND n < ?", p.chunk, p.chunk+p.chunks); err != nil {
 		return err
 	}
 	counts.messages--
@@ -228,7 +185,8 @@ func (p place) remove(t *tx, id string) error {
 }
 
 // messageColumns are what scanMessage reads.
-const messageColumns = "id, login, received, expires, size, attempts, next, lease_owner, lease_until, waiting_for, held, bounce, warned, hold_reason, last_reply, recipients, fixed"
+const messageColumns = "id, login, received, expires, size, attempts, next, lease_owner, lease_until, waiting_for, " +
+	"held, bounce, warned, hold_reason, last_reply, recipients, fixed"
 
 func scanMessage(s *sqlite.Stmt) (*queue.Message, error) {
 	m := &queue.Message{
@@ -251,21 +209,15 @@ func scanMessage(s *sqlite.Stmt) (*queue.Message, error) {
 
 // getMessage reads a message, nil if there is none.
 func getMessage(conn *sqlite.Conn, id string) (*queue.Message, error) {
-	s, err := conn.Prepare("SELECT " + messageColumns + " FROM message WHERE id = ?")
-	if err != nil {
+	found, err := list(conn, scanMessage, "SELECT "+messageColumns+" FROM message WHERE id = ?", id)
+	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	defer s.Reset()
-	s.BindText(1, id)
-	row, err := s.Step()
-	if err != nil || !row {
-		return nil, err
-	}
-	return scanMessage(s)
+	return found[0], nil
 }
 
 // Get implements queue.Store.
-func (s *SQLite) Get(ctx context.Context, id string) (m *queue.Message, err error) {
+func (s *Store) Get(ctx context.Context, id string) (m *queue.Message, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		m, err = getMessage(conn, id)
 		return err

@@ -157,14 +157,16 @@ func TestOpenDirectories(t *testing.T) {
 	if _, err := Open(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "data_dir is empty") {
 		t.Errorf("no directory: %v", err)
 	}
-	if _, err := Open(t.Context(), Options{Dir: filepath.Join(root, "a", "b")}); err == nil || !strings.Contains(err.Error(), "parent") {
+	if _, err := Open(t.Context(), Options{Dir: filepath.Join(root, "a", "b")}); err == nil ||
+		!strings.Contains(err.Error(), "parent") {
 		t.Errorf("no parent: %v", err)
 	}
 	file := filepath.Join(root, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(t.Context(), Options{Dir: file}); err == nil || !strings.Contains(err.Error(), "not a directory") {
+	if _, err := Open(t.Context(), Options{Dir: file}); err == nil ||
+		!strings.Contains(err.Error(), "not a directory") {
 		t.Errorf("a file: %v", err)
 	}
 	dir := filepath.Join(root, "new")
@@ -172,7 +174,8 @@ func TestOpenDirectories(t *testing.T) {
 	if err := s.Add(t.Context(), small("")); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]os.FileMode{"": 0o700, FileName: 0o600, FileName + "-wal": 0o600, FileName + "-shm": 0o600, LockName: 0o600} {
+	for name, want := range map[string]os.FileMode{"": 0o700, FileName: 0o600, FileName + "-wal": 0o600, FileName +
+		"-shm": 0o600, LockName: 0o600} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil || info.Mode().Perm() != want {
 			t.Errorf("%q has mode %v, want %v: %v", name, info.Mode().Perm(), want, err)
@@ -194,7 +197,8 @@ func TestOpenAsAnother(t *testing.T) {
 	}
 	refused := func(dir, want string) {
 		t.Helper()
-		if out, err := child(t, "open", dir, nobody).CombinedOutput(); err == nil || !strings.Contains(string(out), want) {
+		if out, err := child(t, "open", dir, nobody).CombinedOutput(); err == nil ||
+			!strings.Contains(string(out), want) {
 			t.Errorf("%s: %v: %s, want %q", dir, err, out, want)
 		}
 	}
@@ -256,7 +260,8 @@ func TestFailedMigration(t *testing.T) {
 	good := migrations
 	t.Cleanup(func() { migrations = good })
 	migrations = append(good[:len(good):len(good)], "CREATE TABLE extra (x); CREATE TABLE user (y)")
-	if _, err := Open(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), fmt.Sprint("version ", len(migrations))) {
+	if _, err := Open(t.Context(), Options{Dir: dir}); err == nil ||
+		!strings.Contains(err.Error(), fmt.Sprint("version ", len(migrations))) {
 		t.Fatalf("a migration that fails: %v", err)
 	}
 	migrations = append(good[:len(good):len(good)], "CREATE TABLE extra (x)")

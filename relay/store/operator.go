@@ -16,19 +16,17 @@ import (
 const listLimit = 1000
 
 // List implements queue.Store.
-func (s *SQLite) List(ctx context.Context, f queue.Filter) ([]*queue.Message, error) {
+func (s *Store) List(ctx context.Context, f queue.Filter) ([]*queue.Message, error) {
 	if f.Limit <= 0 {
 		f.Limit = listLimit
 	}
 	found, _, err := s.page(ctx, f, f.After, f.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("list the queue: %w", err)
-	}
-	return found, nil
+	return found, wrap(err, "list the queue")
 }
 
 // page returns up to limit messages that match, behind the ID after, and whether there may be more.
-func (s *SQLite) page(ctx context.Context, f queue.Filter, after string, limit int) (found []*queue.Message, more bool, err error) {
+func (s *Store) page(ctx context.Context, f queue.Filter, after string, limit int) (found []*queue.Message, more bool,
+	err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		if f.IDs != nil {
 			found, err = named(conn, f, after, limit)
@@ -61,26 +59,20 @@ func named(conn *sqlite.Conn, f queue.Filter, after string, limit int) (found []
 
 // matching goes through the queue in order of ID.
 func matching(conn *sqlite.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
-	s, err := conn.Prepare("SELECT " + messageColumns + ` FROM message
-		WHERE id > ?1 AND (?2 = '' OR login = ?2) AND held >= ?3 ORDER BY id`)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Reset()
-	s.BindText(1, after)
-	s.BindText(2, f.Login)
-	s.BindBool(3, f.Held)
-	for len(found) < limit {
-		row, err := s.Step()
-		if err != nil || !row {
-			return found, err
+	for row, err := range conn.Rows("SELECT "+messageColumns+` FROM message
+		WHERE id > ?1 AND (?2 = '' OR login = ?2) AND held >= ?3 ORDER BY id`, after, f.Login, f.Held) {
+		if err != nil {
+			return nil, err
 		}
-		m, err := scanMessage(s)
+		m, err := scanMessage(row)
 		if err != nil {
 			return nil, err
 		}
 		if matches(m, f) {
 			found = append(found, m)
+		}
+		if len(found) == limit {
+			break
 		}
 	}
 	return found, nil
@@ -93,7 +85,8 @@ func matches(m *queue.Message, f queue.Filter) bool {
 	if f.From != "" && !matchAddress(m.Envelope.From, f.From) {
 		return false
 	}
-	return f.To == "" || slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return matchAddress(r.To, f.To) })
+	return f.To == "" || slices.ContainsFunc(m.Recipients,
+		func(r queue.Recipient) bool { return matchAddress(r.To, f.To) })
 }
 
 // matchAddress compares an address with a pattern: exact but for the case of the domain, "*@domain", or
@@ -113,7 +106,8 @@ func matchAddress(a mail.Address, pattern string) bool {
 
 // act changes what a filter selects, page by page: what matches is looked for by a reader, so that a long
 // search holds up nobody, and changed in small transactions, where each message is looked at again.
-func (s *SQLite) act(ctx context.Context, what string, f queue.Filter, change func(*tx, string) (bool, error)) (total int64, err error) {
+func (s *Store) act(ctx context.Context, what string, f queue.Filter, change func(*tx, string) (bool, error)) (
+	total int64, err error) {
 	after := f.After
 	for {
 		limit := actionBatch
@@ -140,7 +134,8 @@ func (s *SQLite) act(ctx context.Context, what string, f queue.Filter, change fu
 	}
 }
 
-func (s *SQLite) actOn(ctx context.Context, found []*queue.Message, change func(*tx, string) (bool, error)) (n int64, err error) {
+func (s *Store) actOn(ctx context.Context, found []*queue.Message, change func(*tx, string) (bool, error)) (n int64,
+	err error) {
 	if len(found) == 0 {
 		return 0, nil
 	}
@@ -166,37 +161,26 @@ func (s *SQLite) actOn(ctx context.Context, found []*queue.Message, change func(
 	return n, nil
 }
 
-// update runs a statement whose last argument is the message's ID and reports whether it changed it.
-func update(t *tx, query, id string, bind func(*sqlite.Stmt) (last int)) (bool, error) {
-	u, err := t.Prepare(query)
-	if err != nil {
-		return false, err
-	}
-	last := 0
-	if bind != nil {
-		last = bind(u)
-	}
-	u.BindText(last+1, id)
-	if err := u.Run(); err != nil {
-		return false, err
-	}
-	return t.Changes() > 0, nil
+// update runs a statement and reports whether it changed anything.
+func update(t *tx, query string, args ...any) (bool, error) {
+	err := t.Run(query, args...)
+	return err == nil && t.Changes() > 0, err
 }
 
 // Hold implements queue.Store. A message that is held already keeps its reason and is not counted.
-func (s *SQLite) Hold(ctx context.Context, f queue.Filter, reason string) (int64, error) {
+func (s *Store) Hold(ctx context.Context, f queue.Filter, reason string) (int64, error) {
 	return s.act(ctx, "hold", f, func(t *tx, id string) (bool, error) {
-		changed, err := update(t, "UPDATE message SET held = 1, hold_reason = ? WHERE id = ? AND held = 0", id,
-			func(u *sqlite.Stmt) int { u.BindText(1, reason); return 1 })
+		changed, err := update(t, "UPDATE message SET held = 1, hold_reason = ? WHERE id = ? AND held = 0", reason, id)
 		return t.heldChanged(changed, err, 1)
 	})
 }
 
 // Release implements queue.Store. What is released is due at once.
-func (s *SQLite) Release(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+func (s *Store) Release(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.act(ctx, "release", f, func(t *tx, id string) (bool, error) {
-		changed, err := update(t, "UPDATE message SET held = 0, hold_reason = '', next = ?, waiting_for = '' WHERE id = ? AND held = 1", id,
-			func(u *sqlite.Stmt) int { u.BindInt(1, unixNano(now)); return 1 })
+		changed, err := update(t, "UPDATE message SET held = 0, hold_reason = '', next = ?, waiting_for = '' WHERE "+
+			"id = ? AND held = 1",
+			unixNano(now), id)
 		return t.heldChanged(changed, err, -1)
 	})
 }
@@ -214,28 +198,27 @@ func (t *tx) heldChanged(changed bool, err error, by int64) (bool, error) {
 }
 
 // Retry implements queue.Store. It leaves alone what is held (release it) and what is tried just now.
-func (s *SQLite) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.act(ctx, "retry", f, func(t *tx, id string) (bool, error) {
-		return update(t, "UPDATE message SET next = ?1, waiting_for = '' WHERE held = 0 AND lease_until <= ?1 AND id = ?2", id,
-			func(u *sqlite.Stmt) int { u.BindInt(1, unixNano(now)); return 1 })
+		return update(t, "UPDATE message SET next = ?1, waiting_for = '' WHERE held = 0 AND lease_until <= ?1 AND "+
+			"id = ?2", unixNano(now), id)
 	})
 }
 
 // Bounce implements queue.Store. It also releases: the message is to be looked at now. A running
 // attempt may still deliver it; what is pending after that is failed at once.
-func (s *SQLite) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
+func (s *Store) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.act(ctx, "bounce", f, func(t *tx, id string) (bool, error) {
-		released, err := update(t, "UPDATE message SET held = 0, hold_reason = '' WHERE id = ? AND held = 1", id, nil)
+		released, err := update(t, "UPDATE message SET held = 0, hold_reason = '' WHERE id = ? AND held = 1", id)
 		if _, err := t.heldChanged(released, err, -1); err != nil {
 			return false, err
 		}
-		return update(t, "UPDATE message SET bounce = 1, next = ?, waiting_for = '' WHERE id = ?", id,
-			func(u *sqlite.Stmt) int { u.BindInt(1, unixNano(now)); return 1 })
+		return update(t, "UPDATE message SET bounce = 1, next = ?, waiting_for = '' WHERE id = ?", unixNano(now), id)
 	})
 }
 
 // Delete implements queue.Store.
-func (s *SQLite) Delete(ctx context.Context, f queue.Filter) (int64, error) {
+func (s *Store) Delete(ctx context.Context, f queue.Filter) (int64, error) {
 	return s.act(ctx, "delete", f, func(t *tx, id string) (bool, error) {
 		p, err := find(t.Conn, id)
 		if _, gone := err.(refusal); gone || err == nil && p.leased(time.Now().UnixNano()) {

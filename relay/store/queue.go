@@ -10,7 +10,7 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-var _ queue.Store = (*SQLite)(nil)
+var _ queue.Store = (*Store)(nil)
 
 // The topics of Generation.
 const (
@@ -20,12 +20,12 @@ const (
 )
 
 // write runs one urgent write.
-func (s *SQLite) write(ctx context.Context, run func(*tx) error) error {
+func (s *Store) write(ctx context.Context, run func(*tx) error) error {
 	return s.writer.do(ctx, &op{run: run})
 }
 
 // Add implements queue.Store.
-func (s *SQLite) Add(ctx context.Context, news ...queue.NewMessage) error {
+func (s *Store) Add(ctx context.Context, news ...queue.NewMessage) error {
 	if len(news) == 0 {
 		return nil
 	}
@@ -42,13 +42,10 @@ func (s *SQLite) Add(ctx context.Context, news ...queue.NewMessage) error {
 		}
 		return s.insertAll(t, rows)
 	}})
-	if err != nil {
-		return fmt.Errorf("add %s: %w", rows[0].m.ID, err)
-	}
-	return nil
+	return wrap(err, "add %s", rows[0].m.ID)
 }
 
-func (s *SQLite) insertAll(t *tx, rows []*row) error {
+func (s *Store) insertAll(t *tx, rows []*row) error {
 	for _, r := range rows {
 		if err := r.insert(t); err != nil {
 			return err
@@ -61,7 +58,7 @@ func (s *SQLite) insertAll(t *tx, rows []*row) error {
 }
 
 // fits refuses contents that would exceed MaxBytes, or for which the disk has no room.
-func (s *SQLite) fits(t *tx, messages int, size int64) error {
+func (s *Store) fits(t *tx, messages int, size int64) error {
 	if s.opts.MaxBytes > 0 {
 		counts, err := t.count()
 		if err != nil {
@@ -83,7 +80,7 @@ func fullQueue(have, most int64) error {
 }
 
 // Lease implements queue.Store.
-func (s *SQLite) Lease(ctx context.Context, id, owner string, now, until time.Time) error {
+func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Time) error {
 	if owner == "" {
 		return fmt.Errorf("lease %s: a lease needs an owner", id)
 	}
@@ -95,19 +92,14 @@ func (s *SQLite) Lease(ctx context.Context, id, owner string, now, until time.Ti
 		if p.held || p.leased(unixNano(now)) && p.owner != owner {
 			return refuse(queue.ErrNotFound)
 		}
-		u, err := t.Prepare("UPDATE message SET attempts = attempts + 1, lease_owner = ?, lease_until = ?, waiting_for = '' WHERE id = ?")
-		if err != nil {
-			return err
-		}
-		u.BindText(1, owner)
-		u.BindInt(2, max(unixNano(until), 1))
-		u.BindText(3, id)
-		return u.Run()
+		return t.Run("UPDATE message SET attempts = attempts + 1, lease_owner = ?, lease_until = ?, waiting_for = "+
+			"'' WHERE id = ?",
+			owner, max(unixNano(until), 1), id)
 	})
 }
 
 // change runs a write that concerns one message.
-func (s *SQLite) change(ctx context.Context, what, id string, run func(*tx) error) error {
+func (s *Store) change(ctx context.Context, what, id string, run func(*tx) error) error {
 	if err := s.write(ctx, run); err != nil {
 		return fmt.Errorf("%s %s: %w", what, id, err)
 	}
@@ -115,7 +107,7 @@ func (s *SQLite) change(ctx context.Context, what, id string, run func(*tx) erro
 }
 
 // ours finds a message whose lease belongs to owner, also one that ran out and that nobody else took.
-func ours(t *tx, id, owner string) (place, error) {
+func ours(t *tx, id, owner string) (location, error) {
 	p, err := find(t.Conn, id)
 	if err != nil {
 		return p, err
@@ -127,23 +119,17 @@ func ours(t *tx, id, owner string) (place, error) {
 }
 
 // Extend implements queue.Store.
-func (s *SQLite) Extend(ctx context.Context, id, owner string, until time.Time) error {
+func (s *Store) Extend(ctx context.Context, id, owner string, until time.Time) error {
 	return s.change(ctx, "extend the lease of", id, func(t *tx) error {
 		if _, err := ours(t, id, owner); err != nil {
 			return err
 		}
-		u, err := t.Prepare("UPDATE message SET lease_until = ? WHERE id = ?")
-		if err != nil {
-			return err
-		}
-		u.BindInt(1, max(unixNano(until), 1))
-		u.BindText(2, id)
-		return u.Run()
+		return t.Run("UPDATE message SET lease_until = ? WHERE id = ?", max(unixNano(until), 1), id)
 	})
 }
 
 // Finish implements queue.Store. It is let through when Add is not: what leaves makes room.
-func (s *SQLite) Finish(ctx context.Context, id, owner string, o queue.Outcome) error {
+func (s *Store) Finish(ctx context.Context, id, owner string, o queue.Outcome) error {
 	reports, size, err := newRows(o.Reports)
 	if err != nil {
 		return fmt.Errorf("finish %s: %w", id, err)
@@ -160,37 +146,24 @@ func (s *SQLite) Finish(ctx context.Context, id, owner string, o queue.Outcome) 
 		if o.Remove {
 			err = p.remove(t, id)
 		} else {
-			err = p.settle(t, id, o, recipients, reply)
+			err = p.record(t, id, o, recipients, reply)
 		}
 		if err != nil {
 			return err
 		}
 		return s.insertAll(t, reports)
 	}})
-	if err != nil {
-		return fmt.Errorf("finish %s: %w", id, err)
-	}
-	return nil
+	return wrap(err, "finish %s", id)
 }
 
-// settle writes the outcome of a message that stays, and ends its lease.
-func (p place) settle(t *tx, id string, o queue.Outcome, recipients, reply []byte) error {
-	u, err := t.Prepare(`UPDATE message SET recipients = ?, next = ?, waiting_for = ?, warned = ?, last_reply = ?,
-		lease_owner = '', lease_until = 0 WHERE id = ?`)
-	if err != nil {
-		return err
-	}
+// record writes the outcome of a message that stays, and ends its lease.
+func (p location) record(t *tx, id string, o queue.Outcome, recipients, reply []byte) error {
 	next := unixNano(o.NextAttempt)
 	if p.bounce {
 		next = min(next, p.next) // asked for while the attempt ran: not put off by it
 	}
-	u.BindBlob(1, recipients)
-	u.BindInt(2, next)
-	u.BindText(3, o.WaitingFor)
-	u.BindBool(4, o.Warned)
-	u.BindBlob(5, reply)
-	u.BindText(6, id)
-	return u.Run()
+	return t.Run(`UPDATE message SET recipients = ?, next = ?, waiting_for = ?, warned = ?, last_reply = ?,
+		lease_owner = '', lease_until = 0 WHERE id = ?`, recipients, next, o.WaitingFor, o.Warned, reply, id)
 }
 
 // actionBatch is how many messages one transaction of Postpone, Wake or an operator's action changes, so
@@ -198,24 +171,18 @@ func (p place) settle(t *tx, id string, o queue.Outcome, recipients, reply []byt
 const actionBatch = 250
 
 // Postpone implements queue.Store.
-func (s *SQLite) Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error {
+func (s *Store) Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error {
 	for len(ids) > 0 {
 		n := min(len(ids), actionBatch)
 		batch := ids[:n]
 		ids = ids[n:]
 		err := s.write(ctx, func(t *tx) error {
-			u, err := t.Prepare(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
-				WHERE id = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`)
-			if err != nil {
-				return err
-			}
 			now := time.Now().UnixNano()
 			for _, id := range batch {
-				u.BindInt(1, unixNano(until))
-				u.BindText(2, waitingFor)
-				u.BindText(3, id)
-				u.BindInt(4, now)
-				if err := u.Run(); err != nil {
+				err := t.Run(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
+					WHERE id = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`,
+					unixNano(until), waitingFor, id, now)
+				if err != nil {
 					return err
 				}
 			}
@@ -229,26 +196,18 @@ func (s *SQLite) Postpone(ctx context.Context, ids []string, until time.Time, wa
 }
 
 // ReleaseLeases implements queue.Store. There are never more leases than attempts.
-func (s *SQLite) ReleaseLeases(ctx context.Context, owner string) (n int64, err error) {
+func (s *Store) ReleaseLeases(ctx context.Context, owner string) (n int64, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		u, err := t.Prepare(`UPDATE message INDEXED BY message_lease SET lease_owner = '', lease_until = 0
-			WHERE lease_until > 0 AND lease_owner = ?`)
-		if err != nil {
-			return err
-		}
-		u.BindText(1, owner)
-		err = u.Run()
+		err := t.Run(`UPDATE message INDEXED BY message_lease SET lease_owner = '', lease_until = 0
+			WHERE lease_until > 0 AND lease_owner = ?`, owner)
 		n = t.Changes()
 		return err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("release the leases of %s: %w", owner, err)
-	}
-	return n, nil
+	return n, wrap(err, "release the leases of %s", owner)
 }
 
 // Stats implements queue.Store. Oldest is when the message with the lowest ID came: IDs sort by time.
-func (s *SQLite) Stats(ctx context.Context) (st queue.Stats, err error) {
+func (s *Store) Stats(ctx context.Context) (st queue.Stats, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		c, err := readCounters(conn)
 		if err != nil {
@@ -260,25 +219,17 @@ func (s *SQLite) Stats(ctx context.Context) (st queue.Stats, err error) {
 			return err
 		}
 		st.Oldest = fromNano(oldest)
-		q, err := conn.Prepare("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until > ?")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		q.BindInt(1, time.Now().UnixNano())
-		_, err = q.Step()
-		st.Leased = q.Int(0)
+		st.Leased, _, err = conn.Int("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > 0 "+
+			"AND lease_until > ?",
+			time.Now().UnixNano())
 		return err
 	})
-	if err != nil {
-		return queue.Stats{}, fmt.Errorf("count the queue: %w", err)
-	}
-	return st, nil
+	return st, wrap(err, "count the queue")
 }
 
 // Writable returns nil when Add can be expected to succeed: queue.ErrFull when the file system or the
 // queue is at its high-water mark, ErrFailed when the store has failed. It is cheap enough for every MAIL.
-func (s *SQLite) Writable() error {
+func (s *Store) Writable() error {
 	if err := s.writer.failure(); err != nil {
 		return err
 	}
@@ -301,12 +252,12 @@ func (s *SQLite) Writable() error {
 }
 
 // room returns queue.ErrFull when too little of the file system is free.
-func (s *SQLite) room(ctx context.Context) error {
+func (s *Store) room(ctx context.Context) error {
 	return s.space.check(s.freePages(ctx))
 }
 
 // freePages returns how many octets of the file are free.
-func (s *SQLite) freePages(ctx context.Context) func() (int64, error) {
+func (s *Store) freePages(ctx context.Context) func() (int64, error) {
 	return func() (free int64, err error) {
 		err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 			pages, _, err := conn.Int("PRAGMA freelist_count")

@@ -3,13 +3,12 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 
 	"postern/relay/store/internal/sqlite"
 	"postern/relay/upstream"
 )
 
-var _ upstream.QuotaStore = (*SQLite)(nil)
+var _ upstream.QuotaStore = (*Store)(nil)
 
 // schema3 keeps what was sent within the windows of an upstream's rates, and quotas that are used up: one
 // row for each upstream.
@@ -18,50 +17,31 @@ CREATE TABLE upstream_quota (upstream TEXT PRIMARY KEY, data TEXT NOT NULL) STRI
 `
 
 // LoadQuotas implements upstream.QuotaStore.
-func (s *SQLite) LoadQuotas(ctx context.Context, name string) (quotas []upstream.Quota, err error) {
+func (s *Store) LoadQuotas(ctx context.Context, name string) (quotas []upstream.Quota, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT data FROM upstream_quota WHERE upstream = ?")
-		if err != nil {
-			return err
+		for row, err := range conn.Rows("SELECT data FROM upstream_quota WHERE upstream = ?", name) {
+			if err != nil {
+				return err
+			}
+			return json.Unmarshal(row.Blob(0), &quotas)
 		}
-		defer q.Reset()
-		q.BindText(1, name)
-		row, err := q.Step()
-		if err != nil || !row {
-			return err
-		}
-		return json.Unmarshal([]byte(q.Text(0)), &quotas)
+		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read the quotas of upstream %q: %w", name, err)
-	}
-	return quotas, nil
+	return quotas, wrap(err, "read the quotas of upstream %q", name)
 }
 
 // SaveQuotas implements upstream.QuotaStore. It rides along with other commits, like the states of limits:
 // a crash forgets the last moments of a day's count.
-func (s *SQLite) SaveQuotas(ctx context.Context, name string, quotas []upstream.Quota) error {
+func (s *Store) SaveQuotas(ctx context.Context, name string, quotas []upstream.Quota) error {
 	data, err := json.Marshal(quotas)
 	if err != nil {
 		return err
 	}
 	err = s.writer.do(ctx, &op{lazy: true, cost: 1, run: func(t *tx) error {
-		query := "INSERT OR REPLACE INTO upstream_quota VALUES (?1, ?2)"
 		if len(quotas) == 0 {
-			query = "DELETE FROM upstream_quota WHERE upstream = ?1"
+			return t.Run("DELETE FROM upstream_quota WHERE upstream = ?", name)
 		}
-		q, err := t.Prepare(query)
-		if err != nil {
-			return err
-		}
-		q.BindText(1, name)
-		if len(quotas) > 0 {
-			q.BindText(2, string(data))
-		}
-		return q.Run()
+		return t.Run("INSERT OR REPLACE INTO upstream_quota VALUES (?, ?)", name, string(data))
 	}})
-	if err != nil {
-		return fmt.Errorf("save the quotas of upstream %q: %w", name, err)
-	}
-	return nil
+	return wrap(err, "save the quotas of upstream %q", name)
 }

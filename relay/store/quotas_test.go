@@ -18,7 +18,8 @@ func TestQuotasAreKeptAndReplaced(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	want := []upstream.Quota{
 		{Identity: "office@example.com", Until: now.Add(time.Hour), Reply: mail.R(554, "5.2.0", "quota exceeded")},
-		{Identity: "anna@example.com", Counts: []upstream.QuotaCount{{Unit: upstream.Messages, Per: 24 * time.Hour, Leaves: now, Count: 7}}},
+		{Identity: "anna@example.com", Counts: []upstream.QuotaCount{{Unit: upstream.Messages, Per: 24 * time.Hour,
+			Leaves: now, Count: 7}}},
 	}
 	if err := s.SaveQuotas(t.Context(), "office", want[:1]); err != nil {
 		t.Fatal(err)

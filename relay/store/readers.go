@@ -122,3 +122,32 @@ func readError(ctx context.Context, err error) error {
 	}
 	return err
 }
+
+// list reads all rows of a query.
+func list[T any](conn *sqlite.Conn, scan func(*sqlite.Stmt) (T, error), query string, args ...any) (all []T,
+	err error) {
+	for row, err := range conn.Rows(query, args...) {
+		if err != nil {
+			return nil, err
+		}
+		v, err := scan(row)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// readAll is list with a connection of its own.
+func readAll[T any](ctx context.Context, r *readers, scan func(*sqlite.Stmt) (T, error), query string,
+	args ...any) (all []T, err error) {
+	err = r.read(ctx, func(conn *sqlite.Conn) error {
+		all, err = list(conn, scan, query, args...)
+		return err
+	})
+	return all, err
+}
+
+// text scans a query's only column.
+func text(row *sqlite.Stmt) (string, error) { return row.Text(0), nil }

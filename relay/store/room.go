@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"postern/relay/store/internal/sqlite"
@@ -18,8 +17,8 @@ type Room struct {
 	File   int64 // the database file
 }
 
-// Ample reports that there is clearly more room than Writable wants: a quarter more than the floor, and a quarter of Max, into which any
-// message fits. Between the two a disk is about to be full, or not yet free.
+// Ample reports that there is clearly more room than Writable wants: a quarter more than the floor, and a quarter of
+// Max, into which any message fits. Between the two a disk is about to be full, or not yet free.
 func (r Room) Ample() bool {
 	if r.Floor >= 0 && (r.Free+r.Within < r.Floor+r.Floor/4 || r.Free < r.Floor/2) {
 		return false
@@ -28,7 +27,7 @@ func (r Room) Ample() bool {
 }
 
 // Room looks at the disk and the queue.
-func (s *SQLite) Room(ctx context.Context) (r Room, err error) {
+func (s *Store) Room(ctx context.Context) (r Room, err error) {
 	r.Floor, r.Max = s.opts.MinFree, s.opts.MaxBytes
 	if r.Free, err = s.space.free(); err != nil {
 		return r, err
@@ -53,27 +52,14 @@ type Sleeping struct {
 	Messages int64
 }
 
-// Sleeping counts the messages that sleep until their upstreams work, the most first, at most so many kinds. It reads an index of
-// them all, so it is for people who ask, not for each message.
-func (s *SQLite) Sleeping(ctx context.Context, most int) (all []Sleeping, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare(`SELECT waiting_for, count(*) FROM message INDEXED BY message_waiting
-			WHERE waiting_for <> '' AND held = 0 GROUP BY waiting_for ORDER BY count(*) DESC, waiting_for LIMIT ?`)
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		q.BindInt(1, int64(most))
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
-				return err
-			}
-			all = append(all, Sleeping{q.Text(0), q.Int(1)})
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("count what waits for upstreams: %w", err)
-	}
-	return all, nil
+// Sleeping counts the messages that sleep until their upstreams work, the most first, at most so many kinds. It reads
+// an index of them all, so it is for people who ask, not for each message.
+func (s *Store) Sleeping(ctx context.Context, most int) (all []Sleeping, err error) {
+	all, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Sleeping, error) {
+		return Sleeping{row.Text(0),
+			row.Int(1)}, nil
+	},
+		`SELECT waiting_for, count(*) FROM message INDEXED BY message_waiting
+		WHERE waiting_for <> '' AND held = 0 GROUP BY waiting_for ORDER BY count(*) DESC, waiting_for LIMIT ?`, most)
+	return all, wrap(err, "count what waits for upstreams")
 }

@@ -91,7 +91,9 @@ CREATE TABLE limit_state (
 	PRIMARY KEY (login, lim)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX limit_state_full ON limit_state (full_at);
-CREATE TABLE known (login TEXT NOT NULL, addr TEXT NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (login, addr)) STRICT, WITHOUT ROWID;
+CREATE TABLE known (
+	login TEXT NOT NULL, addr TEXT NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (login, addr)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX known_login_used ON known (login, used);
 CREATE INDEX known_used ON known (used);
 CREATE TABLE known_count (login TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -105,7 +107,8 @@ func openConn(path string) (*sqlite.Conn, error) {
 	}
 	conn.BusyTimeout(busyTimeout)
 	// trusted_schema and cell_size_check guard against a file that somebody prepared or a disk damaged.
-	err = conn.Exec("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = ON; PRAGMA cache_size = -2048")
+	err = conn.Exec("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA trusted_schema = OFF; PRAGMA " +
+		"cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = ON; PRAGMA cache_size = -2048")
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -139,7 +142,8 @@ var errForeign = errors.New("it is a database, but not of postern: move it away,
 
 func prepareSchema(conn *sqlite.Conn) error {
 	// Log: at most 64 MiB of it stay on disk after a burst.
-	if err := conn.Exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA cache_size = -%d; PRAGMA journal_size_limit = %d", pageSize, 32<<10, 64<<20)); err != nil {
+	if err := conn.Exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA cache_size = -%d; PRAGMA journal_size_limit = %d",
+		pageSize, 32<<10, 64<<20)); err != nil {
 		return err
 	}
 	app, _, err := conn.Int("PRAGMA application_id")
@@ -163,7 +167,8 @@ func prepareSchema(conn *sqlite.Conn) error {
 		return err
 	}
 	if version > len(migrations) {
-		return fmt.Errorf("it was written by a newer postern (schema %d, this one knows %d): install that version again", version, len(migrations))
+		return fmt.Errorf("it was written by a newer postern (schema %d, this one knows %d): install that version "+
+			"again", version, len(migrations))
 	}
 	for ; version < len(migrations); version++ {
 		if err := migrate(conn, version+1, migrations[version]); err != nil {

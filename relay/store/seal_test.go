@@ -14,11 +14,13 @@ import (
 
 const testPEM = "-----BEGIN PRIVATE KEY-----\nbm8ga2V5IGF0IGFsbCwgYnV0IGl0IHNlcnZlcw==\n-----END PRIVATE KEY-----\n"
 
-// A copy of the store without seal.key holds no private key and no pepper, also where an earlier version had them in clear.
+// A copy of the store without seal.key holds no private key and no pepper, also where an earlier version had them in
+// clear.
 func TestSecretsAreSealed(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir, Daemon: true})
-	if err := s.PutKey(t.Context(), Key{Domain: "example.com", Selector: "new", Algorithm: "rsa", PEM: testPEM}); err != nil {
+	if err := s.AddKeys(t.Context(), Key{Domain: "example.com", Selector: "new", Algorithm: "rsa",
+		PEM: testPEM}); err != nil {
 		t.Fatal(err)
 	}
 	pepper, err := s.Secret(t.Context(), "auth-pepper", 32)
@@ -29,7 +31,8 @@ func TestSecretsAreSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := bytes.Repeat([]byte{0x5a}, 32)
-	raw(t, filepath.Join(dir, FileName), fmt.Sprintf(`INSERT INTO dkim_key VALUES ('example.com', 'old', 'rsa', '%s', 0);
+	raw(t, filepath.Join(dir, FileName), fmt.Sprintf(
+		`INSERT INTO dkim_key VALUES ('example.com', 'old', 'rsa', '%s', 0);
 		INSERT INTO secret VALUES ('old', x'%s')`, testPEM, hex.EncodeToString(old)))
 
 	s = open(t, Options{Dir: dir, Daemon: true})
@@ -54,7 +57,8 @@ func TestSecretsAreSealed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, secret := range map[string][]byte{"private key": []byte("bm8ga2V5"), "pepper": pepper, "old pepper": old} {
+	for name, secret := range map[string][]byte{"private key": []byte("bm8ga2V5"), "pepper": pepper,
+		"old pepper": old} {
 		if bytes.Contains(b, secret) {
 			t.Errorf("the file has the %s in clear", name)
 		}

@@ -15,7 +15,7 @@
 //   - Several processes may have the file open. One of them, the daemon, holds a lock for the sake of the
 //     queue's leases; the command line does not take it, and tells the daemon by generations.
 //   - Nothing that is kept grows without a bound: Options say which.
-//   - No operation but List, Check and an operator's action over everything depends on how much is stored.
+//   - No operation but List and an operator's action over everything depends on how much is stored.
 //
 // Files are made with mode 0600 in a directory of mode 0700.
 package store
@@ -61,8 +61,8 @@ var (
 	ErrLocked = errors.New("another postern daemon uses this data directory")
 )
 
-// SQLite is a Store on one SQLite file. Its methods are safe for concurrent use.
-type SQLite struct {
+// Store is one SQLite file. Its methods are safe for concurrent use.
+type Store struct {
 	opts   Options
 	path   string
 	log    *slog.Logger
@@ -84,9 +84,8 @@ type SQLite struct {
 //
 // The order matters: first the directory and its lock, then the file, so that no second daemon and no
 // stranger's file is ever written to; then the header, the length and the schema version; then, in the
-// daemon, a checkpoint of what a former life left in the log. More damage than that shows when it is
-// met, or by Check.
-func Open(ctx context.Context, o Options) (*SQLite, error) {
+// daemon, a checkpoint of what a former life left in the log. More damage than that shows when it is met.
+func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -94,7 +93,7 @@ func Open(ctx context.Context, o Options) (*SQLite, error) {
 	if err := prepareDir(o.Dir); err != nil {
 		return nil, err
 	}
-	s := &SQLite{opts: o, path: filepath.Join(o.Dir, FileName), log: o.Logger, unlock: func() {}}
+	s := &Store{opts: o, path: filepath.Join(o.Dir, FileName), log: o.Logger, unlock: func() {}}
 	s.space.dir, s.space.floor = o.Dir, o.MinFree
 	if o.Daemon {
 		unlock, err := lockFile(filepath.Join(o.Dir, LockName))
@@ -137,7 +136,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func (s *SQLite) open() error {
+func (s *Store) open() error {
 	if err := prepareFile(s.path); err != nil {
 		return err
 	}
@@ -173,8 +172,11 @@ func (s *SQLite) open() error {
 	return nil
 }
 
+// Hurry makes lazy writes commit at once from now on: a process that ends writes a few, one after the other.
+func (s *Store) Hurry() { s.writer.hurry() }
+
 // Close lets running writes end, copies the log into the file and closes everything.
-func (s *SQLite) Close() error {
+func (s *Store) Close() error {
 	s.closed.Do(func() {
 		s.writer.stop()
 		s.running.Wait()
@@ -187,38 +189,14 @@ func (s *SQLite) Close() error {
 }
 
 // Commits counts the transactions that were committed and synced, one sync each.
-func (s *SQLite) Commits() uint64 { return s.writer.commits.Load() }
+func (s *Store) Commits() uint64 { return s.writer.commits.Load() }
 
-// Checkpoints counts how often the log was copied into the file, two syncs each.
-func (s *SQLite) Checkpoints() uint64 { return s.writer.checkpointed.Load() }
-
-// Check reads everything and returns what is wrong with it, nothing if all is well. It takes as long as
-// reading the whole file takes.
-func (s *SQLite) Check(ctx context.Context) ([]string, error) {
-	conn, err := openConn(s.path)
-	if err != nil {
-		return nil, explain(s.path, err)
+// wrap says what an error, if there is one, kept from being done.
+func wrap(err error, what string, args ...any) error {
+	if err == nil {
+		return nil
 	}
-	defer conn.Close()
-	defer interruptOn(ctx, conn)()
-	check, err := conn.Prepare("PRAGMA integrity_check(100)")
-	if err != nil {
-		return nil, fmt.Errorf("check %s: %w", s.path, err)
-	}
-	defer check.Reset()
-	var problems []string
-	for {
-		row, err := check.Step()
-		if err != nil {
-			return problems, fmt.Errorf("check %s: %w", s.path, readError(ctx, err))
-		}
-		if !row {
-			return problems, nil
-		}
-		if text := check.Text(0); text != "ok" {
-			problems = append(problems, text)
-		}
-	}
+	return fmt.Errorf("%s: %w", fmt.Sprintf(what, args...), err)
 }
 
 // unixNano is how times are stored: nanoseconds since 1970, 0 for the zero time.
@@ -240,11 +218,13 @@ func fromNano(n int64) time.Time {
 func explain(path string, err error) error {
 	switch sqlite.CodeOf(err) {
 	case sqlite.NotADB:
-		return fmt.Errorf("%s is not a database, or its beginning is damaged: restore it from a backup, or move it away to begin with an empty store: %w", path, err)
+		return fmt.Errorf("%s is not a database, or its beginning is damaged: restore it from a backup, or move it "+
+			"away to begin with an empty store: %w", path, err)
 	case sqlite.Corrupt:
 		return fmt.Errorf("%s is damaged: keep a copy, then restore it from a backup: %w", path, err)
 	case sqlite.ReadOnly, sqlite.CantOpen:
-		return fmt.Errorf("%s cannot be written: check the owner and the mode of the file and its directory: %w", path, err)
+		return fmt.Errorf("%s cannot be written: check the owner and the mode of the file and its directory: %w", path,
+			err)
 	case sqlite.Full:
 		return fmt.Errorf("%s: no space left for the store: %w", path, err)
 	case sqlite.Busy:

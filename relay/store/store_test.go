@@ -9,7 +9,7 @@ import (
 // What queue.Store promises is tested in relay/queue, for every implementation.
 
 // open opens a store that is closed when the test ends.
-func open(t testing.TB, o Options) *SQLite {
+func open(t testing.TB, o Options) *Store {
 	t.Helper()
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
@@ -28,7 +28,8 @@ func open(t testing.TB, o Options) *SQLite {
 
 // Sizes are told in the unit that their number is in, as relay.toml reads them: "10GB" is not 9536 MB.
 func TestFullQueueTellsSizesAsConfigured(t *testing.T) {
-	if got := fullQueue(9_999_000_000, 10_000_000_000).Error(); !strings.Contains(got, "holds 9999 MB and may hold 10000 MB") {
+	if got := fullQueue(9_999_000_000, 10_000_000_000).Error(); !strings.Contains(got,
+		"holds 9999 MB and may hold 10000 MB") {
 		t.Error(got)
 	}
 	s := space{dir: t.TempDir(), floor: 1 << 62}

@@ -13,32 +13,29 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-var _ auth.UserStore = (*SQLite)(nil)
+var _ auth.UserStore = (*Store)(nil)
 
 // ErrExists: there is one already.
 var ErrExists = errors.New("exists already")
 
-// Generation returns a number that rises with every change of a topic by any process: of users, of DKIM
-// keys, and of the queue by a person or by a process that is not the daemon. It is 0 for a topic
-// that never changed.
-func (s *SQLite) Generation(ctx context.Context, topic string) (n int64, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		n, err = generationOf(conn, topic)
-		return err
+// Generations returns a number for each topic that rises with every change of it by any process: of users, of DKIM
+// keys, and of the queue by a person or by a process that is not the daemon. A topic that never changed is not there.
+func (s *Store) Generations(ctx context.Context) (map[string]int64, error) {
+	all := map[string]int64{}
+	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		for row, err := range conn.Rows("SELECT topic, n FROM generation") {
+			if err != nil {
+				return err
+			}
+			all[row.Text(0)] = row.Int(1)
+		}
+		return nil
 	})
-	if err != nil {
-		return 0, fmt.Errorf("generation of %s: %w", topic, err)
-	}
-	return n, nil
+	return all, wrap(err, "look for changes")
 }
 
 func bump(conn *sqlite.Conn, topic string) error {
-	s, err := conn.Prepare("INSERT INTO generation VALUES (?, 1) ON CONFLICT (topic) DO UPDATE SET n = n + 1")
-	if err != nil {
-		return err
-	}
-	s.BindText(1, topic)
-	return s.Run()
+	return conn.Run("INSERT INTO generation VALUES (?, 1) ON CONFLICT (topic) DO UPDATE SET n = n + 1", topic)
 }
 
 // userData is how a user is stored, beside the login. auth.User's own JSON would hide the hash.
@@ -59,84 +56,63 @@ type userData struct {
 
 func encodeUser(u auth.User) (string, error) {
 	b, err := json.Marshal(userData{
-		string(u.Hash), u.Generated, u.Device, u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Created, u.Changed, u.Edited,
+		string(u.Hash), u.Generated, u.Device, u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Created,
+		u.Changed, u.Edited,
 		u.Note,
 	})
 	return string(b), err
 }
 
-func decodeUser(login string, data []byte) (auth.User, error) {
+func scanUser(row *sqlite.Stmt) (auth.User, error) {
+	login := row.Text(0)
 	var d userData
-	if err := json.Unmarshal(data, &d); err != nil {
+	if err := json.Unmarshal(row.Blob(1), &d); err != nil {
 		return auth.User{}, fmt.Errorf("user %q: its row is damaged: %w", login, err)
 	}
 	return auth.User{
-		Login: login, Hash: auth.Secret(d.Hash), Generated: d.Generated, Device: d.Device, Locked: d.Locked, LockReason: d.LockReason,
-		Senders: d.Senders, Groups: d.Groups, Networks: d.Networks, Created: d.Created, Changed: d.Changed, Edited: d.Edited,
-		Note: d.Note,
+		Login: login, Hash: auth.Secret(d.Hash), Generated: d.Generated, Device: d.Device, Locked: d.Locked,
+		LockReason: d.LockReason,
+		Senders:    d.Senders, Groups: d.Groups, Networks: d.Networks, Created: d.Created, Changed: d.Changed,
+		Edited: d.Edited,
+		Note:   d.Note,
 	}, nil
 }
 
 // AddUser stores a new user; ErrExists if there is one with this login.
-func (s *SQLite) AddUser(ctx context.Context, u auth.User) error {
-	return s.putUser(ctx, u, "INSERT INTO user VALUES (?, ?)")
-}
-
-// PutUser stores a user, replacing one with the same login. To change one, use UpdateUser.
-func (s *SQLite) PutUser(ctx context.Context, u auth.User) error {
-	return s.putUser(ctx, u, "INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data")
-}
-
-func (s *SQLite) putUser(ctx context.Context, u auth.User, query string) error {
+func (s *Store) AddUser(ctx context.Context, u auth.User) error {
 	if u.Login == "" {
 		return errors.New("a user needs a login")
 	}
-	data, err := encodeUser(u)
-	if err != nil {
-		return fmt.Errorf("user %q: %w", u.Login, err)
-	}
-	err = s.write(ctx, func(t *tx) error {
-		q, err := t.Prepare(query)
-		if err != nil {
-			return err
+	err := s.ChangeUsers(ctx, []string{u.Login}, func(stored *auth.User, exists bool) error {
+		if exists {
+			return ErrExists
 		}
-		q.BindText(1, u.Login)
-		q.BindText(2, data)
-		if err := q.Run(); sqlite.CodeOf(err) == sqlite.Constraint {
-			return refuse(ErrExists) // the statement undid itself
-		} else if err != nil {
-			return err
-		}
-		return bump(t.Conn, TopicUsers)
+		*stored = u
+		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("user %q: %w", u.Login, err)
-	}
-	return nil
+	return wrap(err, "user %q", u.Login)
 }
 
 // UpdateUser changes a user in one transaction: no change of somebody else in between is lost.
 // auth.ErrUnknownLogin if there is none; an error of change leaves everything as it was. change may be
 // called more than once and must not call the store.
-func (s *SQLite) UpdateUser(ctx context.Context, login string, change func(*auth.User) error) error {
+func (s *Store) UpdateUser(ctx context.Context, login string, change func(*auth.User) error) error {
 	err := s.ChangeUsers(ctx, []string{login}, func(u *auth.User, exists bool) error {
 		if !exists {
 			return auth.ErrUnknownLogin
 		}
 		return change(u)
 	})
-	if err != nil {
-		return fmt.Errorf("user %q: %w", login, err)
-	}
-	return nil
+	return wrap(err, "user %q", login)
 }
 
-// ChangeUsers adds and changes users in one transaction, all of them or none. change is given each login in turn, with what is
-// stored or, where it does not exist, with nothing but the login. Otherwise it is as in UpdateUser.
-func (s *SQLite) ChangeUsers(ctx context.Context, logins []string, change func(u *auth.User, exists bool) error) error {
+// ChangeUsers adds and changes users in one transaction, all of them or none. change is given each login in turn, with
+// what is stored or, where it does not exist, with nothing but the login. Otherwise it is as in UpdateUser.
+func (s *Store) ChangeUsers(ctx context.Context, logins []string, change func(u *auth.User, exists bool) error) error {
 	return s.write(ctx, func(t *tx) error {
 		rows := make([]string, len(logins))
-		for i, login := range logins { // all are judged before the first is written: a refusal must have changed nothing
+		// all are judged before the first is written: a refusal must have changed nothing
+		for i, login := range logins {
 			u, err := getUser(t.Conn, login)
 			exists := !errors.Is(err, auth.ErrUnknownLogin)
 			if exists && err != nil {
@@ -162,34 +138,23 @@ func (s *SQLite) ChangeUsers(ctx context.Context, logins []string, change func(u
 }
 
 func storeUser(conn *sqlite.Conn, login, data string) error {
-	q, err := conn.Prepare("INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data")
-	if err != nil {
-		return err
-	}
-	q.BindText(1, login)
-	q.BindText(2, data)
-	return q.Run()
+	return conn.Run("INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data", login,
+		data)
 }
 
 func getUser(conn *sqlite.Conn, login string) (auth.User, error) {
-	q, err := conn.Prepare("SELECT data FROM user WHERE login = ?")
+	users, err := list(conn, scanUser, "SELECT login, data FROM user WHERE login = ?", login)
+	if err == nil && len(users) == 0 {
+		err = auth.ErrUnknownLogin
+	}
 	if err != nil {
 		return auth.User{}, err
 	}
-	defer q.Reset()
-	q.BindText(1, login)
-	row, err := q.Step()
-	if err != nil {
-		return auth.User{}, err
-	}
-	if !row {
-		return auth.User{}, auth.ErrUnknownLogin
-	}
-	return decodeUser(login, q.Blob(0))
+	return users[0], nil
 }
 
 // User implements auth.UserStore.
-func (s *SQLite) User(ctx context.Context, login string) (u auth.User, err error) {
+func (s *Store) User(ctx context.Context, login string) (u auth.User, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		u, err = getUser(conn, login)
 		return err
@@ -198,101 +163,64 @@ func (s *SQLite) User(ctx context.Context, login string) (u auth.User, err error
 }
 
 // Users returns all users in order of login.
-func (s *SQLite) Users(ctx context.Context) (users []auth.User, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT login, data FROM user ORDER BY login")
-		if err != nil {
-			return err
-		}
-		defer q.Reset()
-		for {
-			row, err := q.Step()
-			if err != nil || !row {
-				return err
-			}
-			u, err := decodeUser(q.Text(0), q.Blob(1))
-			if err != nil {
-				return err
-			}
-			users = append(users, u)
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list users: %w", err)
-	}
-	return users, nil
+func (s *Store) Users(ctx context.Context) ([]auth.User, error) {
+	users, err := readAll(ctx, s.readers, scanUser, "SELECT login, data FROM user ORDER BY login")
+	return users, wrap(err, "list users")
 }
 
 // DeleteUser removes a user with what its limits remembered; auth.ErrUnknownLogin if there is none. Its
 // queued mail stays.
-func (s *SQLite) DeleteUser(ctx context.Context, login string) error {
+func (s *Store) DeleteUser(ctx context.Context, login string) error {
 	err := s.write(ctx, func(t *tx) error {
-		gone, err := update(t, "DELETE FROM user WHERE login = ?", login, nil)
-		if err != nil {
+		if err := t.Run("DELETE FROM user WHERE login = ?", login); err != nil {
 			return err
 		}
-		if !gone {
+		if t.Changes() == 0 {
 			return refuse(auth.ErrUnknownLogin)
 		}
-		for _, query := range []string{
-			"DELETE FROM limit_state WHERE login = ?", "DELETE FROM known WHERE login = ?", "DELETE FROM known_count WHERE login = ?",
-		} {
-			if _, err := update(t, query, login, nil); err != nil {
+		for _, table := range []string{"limit_state", "known", "known_count"} {
+			if err := t.Run("DELETE FROM "+table+" WHERE login = ?", login); err != nil {
 				return err
 			}
 		}
 		return bump(t.Conn, TopicUsers)
 	})
-	if err != nil {
-		return fmt.Errorf("user %q: %w", login, err)
-	}
-	return nil
+	return wrap(err, "user %q", login)
 }
 
 // Secret returns n random octets that were made once for this installation under this name. They are stored sealed.
-func (s *SQLite) Secret(ctx context.Context, name string, n int) ([]byte, error) {
+func (s *Store) Secret(ctx context.Context, name string, n int) ([]byte, error) {
 	secret, err := s.secret(ctx, name, n)
 	if err == nil && secret == nil {
 		fresh := make([]byte, n)
 		rand.Read(fresh) // never fails
-		if err = s.putSecret(ctx, name, fresh, "INSERT INTO secret (value, name) VALUES (?, ?) ON CONFLICT DO NOTHING"); err == nil {
+		if err = s.putSecret(ctx, name, fresh,
+			"INSERT INTO secret (value, name) VALUES (?, ?) ON CONFLICT DO NOTHING"); err == nil {
 			secret, err = s.secret(ctx, name, n) // another process may have been first
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("secret %s: %w", name, err)
-	}
-	return secret, nil
+	return secret, wrap(err, "secret %s", name)
 }
 
 func secretLabel(name string) string { return "postern secret\x00" + name }
 
-func (s *SQLite) putSecret(ctx context.Context, name string, secret []byte, query string) error {
+func (s *Store) putSecret(ctx context.Context, name string, secret []byte, query string) error {
 	return s.write(ctx, func(t *tx) error {
-		q, err := t.Prepare(query)
-		if err != nil {
-			return err
-		}
-		q.BindBlob(1, s.sealer.Seal(secretLabel(name), secret))
-		q.BindText(2, name)
-		return q.Run()
+		return t.Run(query, s.sealer.Seal(secretLabel(name), secret), name)
 	})
 }
 
-// secret reads one, nil if there is none. One that an earlier version stored in clear, told by its length, is sealed now.
-func (s *SQLite) secret(ctx context.Context, name string, n int) (secret []byte, err error) {
+// secret reads one, nil if there is none. One that an earlier version stored in clear, told by its length, is sealed
+// now.
+func (s *Store) secret(ctx context.Context, name string, n int) (secret []byte, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		q, err := conn.Prepare("SELECT value FROM secret WHERE name = ?")
-		if err != nil {
-			return err
+		for row, err := range conn.Rows("SELECT value FROM secret WHERE name = ?", name) {
+			if err != nil {
+				return err
+			}
+			secret = row.Blob(0)
 		}
-		defer q.Reset()
-		q.BindText(1, name)
-		row, err := q.Step()
-		if row {
-			secret = q.Blob(0)
-		}
-		return err
+		return nil
 	})
 	switch {
 	case err != nil || secret == nil:

@@ -17,17 +17,17 @@ import (
 	"postern/policy"
 )
 
-func generation(t testing.TB, s *SQLite, topic string) int64 {
+func generation(t testing.TB, s *Store, topic string) int64 {
 	t.Helper()
-	n, err := s.Generation(t.Context(), topic)
+	all, err := s.Generations(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return all[topic]
 }
 
 // bumped expects that f changes the generation of a topic by so much.
-func bumped(t *testing.T, s *SQLite, topic string, by int64, f func() error) {
+func bumped(t *testing.T, s *Store, topic string, by int64, f func() error) {
 	t.Helper()
 	before := generation(t, s, topic)
 	if err := f(); err != nil {
@@ -43,8 +43,9 @@ func TestUsers(t *testing.T) {
 	ctx := t.Context()
 	alice := auth.User{
 		Login: "alice", Hash: "$argon2id$secret", Generated: true, Device: true, Locked: true, LockReason: "too much",
-		Senders: []string{"*@example.com"}, Groups: []string{"staff"}, Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
-		Created: eventTime, Changed: eventTime.Add(time.Hour), Note: "bürö",
+		Senders: []string{"*@example.com"}, Groups: []string{"staff"},
+		Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+		Created:  eventTime, Changed: eventTime.Add(time.Hour), Note: "bürö",
 	}
 	bumped(t, s, TopicUsers, 1, func() error { return s.AddUser(ctx, alice) })
 	if err := s.AddUser(ctx, alice); !errors.Is(err, ErrExists) {
@@ -58,8 +59,7 @@ func TestUsers(t *testing.T) {
 			t.Errorf("%q: %v", login, err)
 		}
 	}
-	bumped(t, s, TopicUsers, 1, func() error { return s.PutUser(ctx, auth.User{Login: "bob", Hash: "x"}) })
-	bumped(t, s, TopicUsers, 1, func() error { return s.PutUser(ctx, auth.User{Login: "bob", Hash: "y"}) })
+	bumped(t, s, TopicUsers, 1, func() error { return s.AddUser(ctx, auth.User{Login: "bob", Hash: "y"}) })
 	bumped(t, s, TopicUsers, 1, func() error {
 		return s.UpdateUser(ctx, "bob", func(u *auth.User) error { u.Locked = true; return nil })
 	})
@@ -153,18 +153,16 @@ func TestKeys(t *testing.T) {
 	ctx := t.Context()
 	key := Key{Domain: "example.com", Selector: "s1", Algorithm: "rsa", PEM: "-----BEGIN SECRET", Created: eventTime}
 	other := Key{Domain: "example.com", Selector: "s2", Algorithm: "ed25519", PEM: "x"}
-	bumped(t, s, TopicKeys, 2, func() error { return errors.Join(s.PutKey(ctx, other), s.PutKey(ctx, key)) })
-	if err := s.PutKey(ctx, key); !errors.Is(err, ErrExists) {
-		t.Errorf("the same again: %v", err)
+	bumped(t, s, TopicKeys, 1, func() error { return s.AddKeys(ctx, other) })
+	exists := new(KeyExistsError)
+	if err := s.AddKeys(ctx, key, other); !errors.As(err, &exists) || exists.Selector != "s2" {
+		t.Errorf("one of them again: %v", err)
 	}
+	bumped(t, s, TopicKeys, 1, func() error { return s.AddKeys(ctx, key) })
 	if keys, err := s.Keys(ctx); err != nil || !reflect.DeepEqual(keys, []Key{key, other}) {
 		t.Errorf("got %v, %v", keys, err)
 	}
-	bumped(t, s, TopicKeys, 1, func() error { return s.DeleteKey(ctx, "example.com", "s1") })
-	if err := s.DeleteKey(ctx, "example.com", "s1"); !errors.Is(err, ErrNoKey) {
-		t.Error(err)
-	}
-	if err := s.PutKey(ctx, Key{Domain: "example.com"}); err == nil {
+	if err := s.AddKeys(ctx, Key{Domain: "example.com"}); err == nil {
 		t.Error("a key without a selector was stored")
 	}
 	var log bytes.Buffer
@@ -198,8 +196,10 @@ func TestLimits(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir})
 	ctx := t.Context()
-	a := policy.State{Login: "alice", Limit: "60 messages/minute", Tokens: 12.25, At: eventTime, Full: eventTime.Add(time.Minute)}
-	b := policy.State{Login: "bob", Limit: "60 messages/minute", Tokens: 1, At: eventTime, Full: eventTime.Add(time.Hour)}
+	a := policy.State{Login: "alice", Limit: "60 messages/minute", Tokens: 12.25, At: eventTime,
+		Full: eventTime.Add(time.Minute)}
+	b := policy.State{Login: "bob", Limit: "60 messages/minute", Tokens: 1, At: eventTime,
+		Full: eventTime.Add(time.Hour)}
 	if err := s.SaveLimits(ctx, eventTime, []policy.State{a, b}); err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,8 @@ func TestForgetMany(t *testing.T) {
 	if err := s.RememberRecipients(t.Context(), "alice", addrs, eventTime); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.ForgetRecipients(context.Background(), eventTime.Add(time.Second)); err != nil || n != int64(len(addrs)) {
+	if n, err := s.ForgetRecipients(context.Background(), eventTime.Add(time.Second)); err != nil ||
+		n != int64(len(addrs)) {
 		t.Errorf("%d of %d were forgotten: %v", n, len(addrs), err)
 	}
 }

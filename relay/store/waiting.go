@@ -8,15 +8,15 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-// schema4: what waits for the same upstreams is in order of login, so that logins take turns when it is woken. Held messages
-// wait for a person.
+// schema4: what waits for the same upstreams is in order of login, so that logins take turns when it is woken. Held
+// messages wait for a person.
 const schema4 = `
 DROP INDEX message_waiting;
 CREATE INDEX message_waiting ON message (waiting_for, login) WHERE waiting_for <> '' AND held = 0;
 `
 
 // Wake implements queue.Store.
-func (s *SQLite) Wake(ctx context.Context, waitingFor string, now time.Time, limit int) (total int, err error) {
+func (s *Store) Wake(ctx context.Context, waitingFor string, now time.Time, limit int) (total int, err error) {
 	for waitingFor != "" && total < limit {
 		n, woken := min(limit-total, actionBatch), 0
 		err := s.write(ctx, func(t *tx) error {
@@ -24,14 +24,9 @@ func (s *SQLite) Wake(ctx context.Context, waitingFor string, now time.Time, lim
 			if err != nil {
 				return err
 			}
-			u, err := t.Prepare("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?")
-			if err != nil {
-				return err
-			}
 			for _, id := range ids {
-				u.BindInt(1, unixNano(now))
-				u.BindText(2, id)
-				if err := u.Run(); err != nil {
+				if err := t.Run("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?", unixNano(now),
+					id); err != nil {
 					return err
 				}
 			}
@@ -50,14 +45,15 @@ func (s *SQLite) Wake(ctx context.Context, waitingFor string, now time.Time, lim
 
 // sleepers returns up to limit messages that wait for the same, as even a number of each login as there is.
 func sleepers(conn *sqlite.Conn, waitingFor string, limit int) (ids []string, err error) {
-	logins, err := column(conn, `SELECT login FROM message INDEXED BY message_waiting
-		WHERE waiting_for = ?1 AND waiting_for <> '' AND held = 0 ORDER BY login LIMIT ?2`, 1, waitingFor)
+	logins, err := list(conn, text, `SELECT login FROM message INDEXED BY message_waiting
+		WHERE waiting_for = ?1 AND waiting_for <> '' AND held = 0 ORDER BY login LIMIT 1`, waitingFor)
 	if err != nil || len(logins) == 0 {
 		return nil, err
 	}
 	for len(logins) < limit { // one seek for each login, however many messages it has
-		more, err := column(conn, `SELECT login FROM message INDEXED BY message_waiting
-			WHERE waiting_for = ?1 AND waiting_for <> '' AND held = 0 AND login > ?2 ORDER BY login LIMIT ?3`, 1, waitingFor, logins[len(logins)-1])
+		more, err := list(conn, text, `SELECT login FROM message INDEXED BY message_waiting
+			WHERE waiting_for = ?1 AND waiting_for <> '' AND held = 0 AND login > ?2 ORDER BY login LIMIT 1`,
+			waitingFor, logins[len(logins)-1])
 		if err != nil {
 			return nil, err
 		}
@@ -75,8 +71,10 @@ func sleepers(conn *sqlite.Conn, waitingFor string, limit int) (ids []string, er
 			if n == 0 {
 				break
 			}
-			more, err := column(conn, `SELECT id FROM message INDEXED BY message_waiting
-				WHERE waiting_for = ?1 AND waiting_for <> '' AND held = 0 AND login = ?2 AND id > ?3 ORDER BY id LIMIT ?4`, n, waitingFor, login, last[login])
+			more, err := list(conn, text, `SELECT id FROM message INDEXED BY message_waiting
+				WHERE waiting_for = ?1 AND waiting_for <> '' AND held = 0 AND login = ?2 AND id > ?3
+				ORDER BY id LIMIT ?4`,
+				waitingFor, login, last[login], n)
 			if err != nil {
 				return nil, err
 			}
@@ -92,11 +90,11 @@ func sleepers(conn *sqlite.Conn, waitingFor string, limit int) (ids []string, er
 }
 
 // WaitedFor implements queue.Store. Each name is one seek.
-func (s *SQLite) WaitedFor(ctx context.Context, after string, limit int) (names []string, err error) {
+func (s *Store) WaitedFor(ctx context.Context, after string, limit int) (names []string, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		for len(names) < limit {
-			next, err := column(conn, `SELECT waiting_for FROM message INDEXED BY message_waiting
-				WHERE waiting_for > ?1 AND waiting_for <> '' AND held = 0 ORDER BY waiting_for LIMIT ?2`, 1, after)
+			next, err := list(conn, text, `SELECT waiting_for FROM message INDEXED BY message_waiting
+				WHERE waiting_for > ?1 AND waiting_for <> '' AND held = 0 ORDER BY waiting_for LIMIT 1`, after)
 			if err != nil || len(next) == 0 {
 				return err
 			}
@@ -105,28 +103,5 @@ func (s *SQLite) WaitedFor(ctx context.Context, after string, limit int) (names 
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list what messages wait for: %w", err)
-	}
-	return names, nil
-}
-
-// column returns the texts of a query's only column. Its last parameter is the limit.
-func column(conn *sqlite.Conn, query string, limit int, args ...string) (texts []string, err error) {
-	s, err := conn.Prepare(query)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Reset()
-	for i, arg := range args {
-		s.BindText(i+1, arg)
-	}
-	s.BindInt(len(args)+1, int64(limit))
-	for {
-		row, err := s.Step()
-		if err != nil || !row {
-			return texts, err
-		}
-		texts = append(texts, s.Text(0))
-	}
+	return names, wrap(err, "list what messages wait for")
 }

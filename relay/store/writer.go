@@ -18,7 +18,7 @@ const (
 	batchOps  = 512                    // most writes of one transaction
 	batchCost = 16 << 20               // octets of contents after which a transaction is closed
 	lazyRows  = 256                    // rows of lazy writes after which a transaction is closed to them
-	growAfter = 32                     // commits that got their crowd at once before a larger one is tried
+	growAfter = 32                     // commits that got their batch at once before a larger one is tried
 )
 
 // op is one write. run may be called more than once, each time in a transaction that knows nothing of
@@ -51,11 +51,12 @@ type writer struct {
 	log  *slog.Logger
 
 	mu        sync.Mutex
-	urgent    []*op     // guarded by mu
-	lazy      []*op     // guarded by mu
-	lazySince time.Time // guarded by mu; when the oldest lazy one came
-	wanted    int       // guarded by mu; so many urgent ones wake the writer
-	closed    bool      // guarded by mu
+	urgent    []*op         // guarded by mu
+	lazy      []*op         // guarded by mu
+	lazySince time.Time     // guarded by mu; when the oldest lazy one came
+	lazyWait  time.Duration // guarded by mu; lazyFor, or none in a hurry
+	wanted    int           // guarded by mu; so many urgent ones wake the writer
+	closed    bool          // guarded by mu
 
 	complained time.Time // guarded by mu; of a checkpoint that did not work
 
@@ -66,12 +67,12 @@ type writer struct {
 	checkpointed atomic.Uint64
 
 	// Of the writer's goroutine.
-	patience time.Duration // gatherFor
-	crowd    int           // how many urgent writes to expect at once
-	streak   int           // commits in a row that got their crowd without waiting to the end
-	pages    int           // written to the log since it was last copied
-	logged   bool          // written to the log since it was last emptied
-	emptied  time.Time     // when it was
+	maxWait time.Duration // gatherFor
+	batch   int           // how many urgent writes to expect at once
+	streak  int           // commits in a row that got their batch without waiting to the end
+	pages   int           // written to the log since it was last copied
+	logged  bool          // written to the log since it was last emptied
+	emptied time.Time     // when it was
 
 	full   chan struct{} // asks for a checkpoint
 	finish atomic.Bool   // the checkpointer left a small rest, to be copied between two transactions
@@ -80,7 +81,7 @@ type writer struct {
 func newWriter(conn *sqlite.Conn, log *slog.Logger) *writer {
 	conn.PagesWritten() // those of the schema are no message's
 	return &writer{
-		conn: conn, log: log, wanted: 1, crowd: 1, patience: gatherFor,
+		conn: conn, log: log, wanted: 1, lazyWait: lazyFor, batch: 1, maxWait: gatherFor,
 		kick: make(chan struct{}, 1), full: make(chan struct{}, 1),
 	}
 }
@@ -89,6 +90,14 @@ func newWriter(conn *sqlite.Conn, log *slog.Logger) *writer {
 func (w *writer) stop() {
 	w.mu.Lock()
 	w.closed = true
+	w.mu.Unlock()
+	w.wake()
+}
+
+// hurry makes lazy writes wait for no commit of others any more.
+func (w *writer) hurry() {
+	w.mu.Lock()
+	w.lazyWait = 0
 	w.mu.Unlock()
 	w.wake()
 }
@@ -166,7 +175,7 @@ func (w *writer) await(timer *time.Timer) bool {
 	for {
 		w.mu.Lock()
 		urgent, lazy, closed := len(w.urgent), len(w.lazy), w.closed
-		left := lazyFor - time.Since(w.lazySince)
+		left := w.lazyWait - time.Since(w.lazySince)
 		w.mu.Unlock()
 		switch {
 		case urgent > 0, lazy > 0 && (closed || left <= 0):
@@ -192,18 +201,18 @@ func (w *writer) await(timer *time.Timer) bool {
 	}
 }
 
-// gather waits for the crowd that the last commits had, but not for long.
+// gather waits for as many writes as the last commits had, but not for long.
 func (w *writer) gather(timer *time.Timer) {
-	if w.crowd <= 1 || !w.expect(w.crowd) {
+	if w.batch <= 1 || !w.expect(w.batch) {
 		return
 	}
-	timer.Reset(w.patience)
+	timer.Reset(w.maxWait)
 	for {
 		select {
 		case <-timer.C:
 			return
 		case <-w.kick:
-			if !w.expect(w.crowd) {
+			if !w.expect(w.batch) {
 				return
 			}
 		}
@@ -243,19 +252,19 @@ func takeOps(ops, from []*op, count int, cost int64) (taken, rest []*op) {
 	return ops, nil
 }
 
-// learn adapts the crowd to n writes having come. A crowd that did not come in time shrinks; one that
-// keeps coming is tried a little larger from time to time, since on a fast disk a commit would
+// learn adapts the batch size to n writes having come. A batch that did not fill in time shrinks; one that
+// keeps filling is tried a little larger from time to time, since on a fast disk a commit would
 // otherwise be over before more can gather.
 func (w *writer) learn(n int) {
 	switch {
-	case n > w.crowd:
-		w.crowd, w.streak = n, 0
-	case n < w.crowd:
-		w.crowd, w.streak = max(n, w.crowd*3/4, 1), 0
+	case n > w.batch:
+		w.batch, w.streak = n, 0
+	case n < w.batch:
+		w.batch, w.streak = max(n, w.batch*3/4, 1), 0
 	case w.streak < growAfter || n <= 1:
 		w.streak++
 	default:
-		w.crowd, w.streak = n+max(1, n/4), 0
+		w.batch, w.streak = n+max(1, n/4), 0
 	}
-	w.crowd = min(w.crowd, batchOps)
+	w.batch = min(w.batch, batchOps)
 }

@@ -23,7 +23,7 @@ func small(id string) queue.NewMessage {
 }
 
 // stall holds up the writer until the returned function is called.
-func stall(t testing.TB, s *SQLite) (release func()) {
+func stall(t testing.TB, s *Store) (release func()) {
 	t.Helper()
 	entered, leave, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -43,7 +43,7 @@ func stall(t testing.TB, s *SQLite) (release func()) {
 }
 
 // waitFor waits until so many urgent and lazy writes wait for the writer.
-func waitFor(t testing.TB, s *SQLite, urgent, lazy int) {
+func waitFor(t testing.TB, s *Store, urgent, lazy int) {
 	t.Helper()
 	look := time.NewTicker(100 * time.Microsecond)
 	defer look.Stop()
@@ -99,7 +99,7 @@ func TestSyncsUnderLoad(t *testing.T) {
 func TestCrowdGathers(t *testing.T) {
 	s := open(t, Options{})
 	if err := s.write(t.Context(), func(*tx) error {
-		s.writer.patience, s.writer.crowd = 10*time.Second, 5
+		s.writer.maxWait, s.writer.batch = 10*time.Second, 5
 		return nil
 	}); err != nil {
 		t.Fatal(err)
@@ -123,14 +123,14 @@ func TestCrowdGathers(t *testing.T) {
 }
 
 func TestLearn(t *testing.T) {
-	w := &writer{crowd: 1}
+	w := &writer{batch: 1}
 	feed := func(want int, came ...int) {
 		t.Helper()
 		for _, n := range came {
 			w.learn(n)
 		}
-		if w.crowd != want {
-			t.Errorf("after %v a crowd of %d is expected, want %d", came, w.crowd, want)
+		if w.batch != want {
+			t.Errorf("after %v a batch of %d is expected, want %d", came, w.batch, want)
 		}
 	}
 	feed(1, 1, 1, 0)
@@ -147,8 +147,8 @@ func TestLearn(t *testing.T) {
 	feed(batchOps, 10*batchOps)
 }
 
-// TestCrowdShrinks: after a crowd, lone writers are served as well.
-func TestCrowdShrinks(t *testing.T) {
+// TestBatchShrinks: after a large batch, lone writers are served as well.
+func TestBatchShrinks(t *testing.T) {
 	s := open(t, Options{})
 	for range 5 {
 		load(t, s, 16, 100, 200)
@@ -283,7 +283,22 @@ func TestLogBeginsAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Checkpoints() == 0 || size > 4*logSize {
-		t.Errorf("%d checkpoints, the log has %d MB after 150 MB", s.Checkpoints(), size>>20)
+	if s.writer.checkpointed.Load() == 0 || size > 4*logSize {
+		t.Errorf("%d checkpoints, the log has %d MB after 150 MB", s.writer.checkpointed.Load(), size>>20)
+	}
+}
+
+// TestHurry: lazy writes that come one after the other do not make the end of a process long.
+func TestHurry(t *testing.T) {
+	s := open(t, Options{})
+	s.Hurry()
+	began := time.Now()
+	for range 40 {
+		if err := s.AppendEvents(t.Context(), []trace.Event{{Kind: trace.Refused}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(began); took > 20*lazyFor {
+		t.Errorf("40 lazy writes took %s", took)
 	}
 }

@@ -10,6 +10,7 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -82,7 +83,8 @@ func Open(path string) (*Conn, error) {
 		return nil, errNoMemory
 	}
 	defer libc.Xfree(c.tls, out)
-	rc := lib.Xsqlite3_open_v2(c.tls, name, out, lib.SQLITE_OPEN_READWRITE|lib.SQLITE_OPEN_NOMUTEX|lib.SQLITE_OPEN_EXRESCODE, 0)
+	rc := lib.Xsqlite3_open_v2(c.tls, name, out,
+		lib.SQLITE_OPEN_READWRITE|lib.SQLITE_OPEN_NOMUTEX|lib.SQLITE_OPEN_EXRESCODE, 0)
 	c.db = *(*uintptr)(pointer(out))
 	if rc != lib.SQLITE_OK {
 		err := c.error(rc)
@@ -104,7 +106,8 @@ func (c *Conn) noCheckpointOnClose() error {
 		return errNoMemory
 	}
 	defer libc.Xfree(c.tls, args)
-	if rc := lib.Xsqlite3_db_config(c.tls, c.db, lib.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, libc.VaList(args, int32(1), uintptr(0))); rc != lib.SQLITE_OK {
+	if rc := lib.Xsqlite3_db_config(c.tls, c.db, lib.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
+		libc.VaList(args, int32(1), uintptr(0))); rc != lib.SQLITE_OK {
 		return c.error(rc)
 	}
 	return nil
@@ -166,9 +169,9 @@ func (c *Conn) Exec(script string) error {
 	return nil
 }
 
-// Prepare returns the compiled form of one statement. The connection keeps it: asking again with the
+// prepare returns the compiled form of one statement. The connection keeps it: asking again with the
 // same text costs a map access. The text must come from code, never from data.
-func (c *Conn) Prepare(query string) (*Stmt, error) {
+func (c *Conn) prepare(query string) (*Stmt, error) {
 	if s := c.stmts[query]; s != nil {
 		return s, nil
 	}
@@ -182,7 +185,8 @@ func (c *Conn) Prepare(query string) (*Stmt, error) {
 		return nil, errNoMemory
 	}
 	defer libc.Xfree(c.tls, out)
-	if rc := lib.Xsqlite3_prepare_v3(c.tls, c.db, text, -1, lib.SQLITE_PREPARE_PERSISTENT, out, 0); rc != lib.SQLITE_OK {
+	if rc := lib.Xsqlite3_prepare_v3(c.tls, c.db, text, -1, lib.SQLITE_PREPARE_PERSISTENT, out,
+		0); rc != lib.SQLITE_OK {
 		return nil, fmt.Errorf("prepare %.60q: %w", query, c.error(rc))
 	}
 	s := &Stmt{c: c, p: *(*uintptr)(pointer(out))}
@@ -190,18 +194,53 @@ func (c *Conn) Prepare(query string) (*Stmt, error) {
 	return s, nil
 }
 
-// Int runs a query that gives one number; ok is false when it gives no row or NULL.
-func (c *Conn) Int(query string) (n int64, ok bool, err error) {
-	s, err := c.Prepare(query)
+// Run runs a statement that gives no rows.
+func (c *Conn) Run(query string, args ...any) error {
+	s, err := c.prepare(query)
 	if err != nil {
-		return 0, false, err
+		return err
 	}
-	defer s.Reset()
-	row, err := s.Step()
-	if err != nil || !row || s.IsNull(0) {
-		return 0, false, err
+	defer s.reset()
+	s.bind(args)
+	_, err = s.step()
+	return err
+}
+
+// Rows runs a query and gives each of its rows, valid until the next, or the error that ends it. A statement that
+// changes something has to be read to its end. The same query must not run within the loop.
+func (c *Conn) Rows(query string, args ...any) iter.Seq2[*Stmt, error] {
+	return func(yield func(*Stmt, error) bool) {
+		s, err := c.prepare(query)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer s.reset()
+		s.bind(args)
+		for {
+			row, err := s.step()
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !row || !yield(s, nil) {
+				return
+			}
+		}
 	}
-	return s.Int(0), true, nil
+}
+
+// Int runs a query that gives one number; ok is false when it gives no row or NULL.
+func (c *Conn) Int(query string, args ...any) (n int64, ok bool, err error) {
+	for s, err := range c.Rows(query, args...) {
+		if err != nil {
+			return 0, false, err
+		}
+		if lib.Xsqlite3_column_type(c.tls, s.p, 0) != lib.SQLITE_NULL {
+			n, ok = s.Int(0), true
+		}
+	}
+	return n, ok, nil
 }
 
 // Changes is the number of rows that the last INSERT, UPDATE or DELETE touched.

@@ -1,18 +1,20 @@
 package sqlite
 
 import (
+	"fmt"
+
 	"modernc.org/libc"
 	lib "modernc.org/sqlite/lib"
 )
 
-// Stmt is a compiled statement. Use: Bind…, Step until it gives no row, Reset. Numbers of arguments and
-// columns begin at 1 and 0, as in SQLite. An error of a Bind is kept and returned by Step.
+// Stmt is a compiled statement at one of its rows. Columns are counted from 0. An error of bind is kept and returned by
+// step.
 type Stmt struct {
 	c   *Conn
 	p   uintptr
 	err error
 
-	// arena holds copies of the bound texts and blobs outside the Go heap until Reset.
+	// arena holds copies of the bound texts and blobs outside the Go heap until reset.
 	arena     uintptr
 	size, off int
 	spent     []uintptr // blocks that became too small while arguments in them are still bound
@@ -45,50 +47,41 @@ func (s *Stmt) check(rc int32) {
 	}
 }
 
-// BindInt sets argument i.
-func (s *Stmt) BindInt(i int, v int64) {
-	s.check(lib.Xsqlite3_bind_int64(s.c.tls, s.p, int32(i), v))
-}
-
-// BindBool sets argument i to 1 or 0.
-func (s *Stmt) BindBool(i int, v bool) {
-	var n int64
-	if v {
-		n = 1
+// bind sets the arguments, from the first on, to copies of values. A blob that is nil is empty, not NULL.
+func (s *Stmt) bind(values []any) {
+	for i, value := range values {
+		n := int32(i + 1)
+		switch v := value.(type) {
+		case int:
+			s.check(lib.Xsqlite3_bind_int64(s.c.tls, s.p, n, int64(v)))
+		case int64:
+			s.check(lib.Xsqlite3_bind_int64(s.c.tls, s.p, n, v))
+		case bool:
+			var bit int64
+			if v {
+				bit = 1
+			}
+			s.check(lib.Xsqlite3_bind_int64(s.c.tls, s.p, n, bit))
+		case float64:
+			s.check(lib.Xsqlite3_bind_double(s.c.tls, s.p, n, v))
+		case string:
+			if p := s.alloc(len(v)); p != 0 {
+				copy(octets(p, len(v)), v)
+				s.check(lib.Xsqlite3_bind_text(s.c.tls, s.p, n, p, int32(len(v)), 0))
+			}
+		case []byte:
+			if p := s.alloc(len(v)); p != 0 {
+				copy(octets(p, len(v)), v)
+				s.check(lib.Xsqlite3_bind_blob(s.c.tls, s.p, n, p, int32(len(v)), 0))
+			}
+		default:
+			panic(fmt.Sprintf("sqlite: argument %d is a %T", n, value))
+		}
 	}
-	s.BindInt(i, n)
 }
 
-// BindFloat sets argument i.
-func (s *Stmt) BindFloat(i int, v float64) {
-	s.check(lib.Xsqlite3_bind_double(s.c.tls, s.p, int32(i), v))
-}
-
-// BindNull sets argument i to NULL.
-func (s *Stmt) BindNull(i int) { s.check(lib.Xsqlite3_bind_null(s.c.tls, s.p, int32(i))) }
-
-// BindText sets argument i to a copy of v.
-func (s *Stmt) BindText(i int, v string) {
-	p := s.alloc(len(v))
-	if p == 0 {
-		return
-	}
-	copy(octets(p, len(v)), v)
-	s.check(lib.Xsqlite3_bind_text(s.c.tls, s.p, int32(i), p, int32(len(v)), 0))
-}
-
-// BindBlob sets argument i to a copy of v; nil and empty both give an empty blob.
-func (s *Stmt) BindBlob(i int, v []byte) {
-	p := s.alloc(len(v))
-	if p == 0 {
-		return
-	}
-	copy(octets(p, len(v)), v)
-	s.check(lib.Xsqlite3_bind_blob(s.c.tls, s.p, int32(i), p, int32(len(v)), 0))
-}
-
-// Step runs the statement up to its next row and reports whether there is one.
-func (s *Stmt) Step() (bool, error) {
+// step runs the statement up to its next row and reports whether there is one.
+func (s *Stmt) step() (bool, error) {
 	if s.err != nil {
 		return false, s.err
 	}
@@ -103,15 +96,8 @@ func (s *Stmt) Step() (bool, error) {
 	}
 }
 
-// Run steps a statement that gives no rows and resets it.
-func (s *Stmt) Run() error {
-	_, err := s.Step()
-	s.Reset()
-	return err
-}
-
-// Reset makes the statement ready for its next use and lets go of its arguments.
-func (s *Stmt) Reset() {
+// reset makes the statement ready for its next use and lets go of its arguments.
+func (s *Stmt) reset() {
 	lib.Xsqlite3_reset(s.c.tls, s.p) // repeats the error that Step returned
 	s.err, s.off = nil, 0
 	for _, p := range s.spent {
@@ -125,16 +111,11 @@ func (s *Stmt) Reset() {
 }
 
 func (s *Stmt) finalize() {
-	s.Reset()
+	s.reset()
 	lib.Xsqlite3_finalize(s.c.tls, s.p)
 	if s.arena != 0 {
 		libc.Xfree(s.c.tls, s.arena)
 	}
-}
-
-// IsNull reports whether column i of the row is NULL.
-func (s *Stmt) IsNull(i int) bool {
-	return lib.Xsqlite3_column_type(s.c.tls, s.p, int32(i)) == lib.SQLITE_NULL
 }
 
 // Int returns column i of the row.
