@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"postern/relay/config"
@@ -76,7 +77,7 @@ func (s *Server) reload(ctx context.Context) error {
 		s.leaving.Go(func() { s.listeners.end(gone) })
 	}
 	for _, old := range before.routes.Retire(st.routes) {
-		s.leaving.Go(func() { s.closeUpstream(old) })
+		s.leaving.Go(func() { closeUpstream(s.deliveries, old, s.log) })
 	}
 	s.queue.SetSchedule(schedule(c))
 	s.accounts.SetLockout(lockout(c))
@@ -104,10 +105,10 @@ func sameInstance(before, c *config.Config) error {
 }
 
 // closeUpstream closes an upstream that a reload took out, once attempts under way have ended.
-func (s *Server) closeUpstream(up *outbound.Upstream) {
-	ctx, cancel := context.WithTimeout(s.deliveries, 10*time.Minute)
+func closeUpstream(ctx context.Context, up *outbound.Upstream, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	if err := up.Close(ctx); err != nil {
-		s.log.Warn("closing an upstream that left the configuration", "upstream", up.Config.Name, "err", err)
+		log.Warn("closing an upstream that left the configuration", "upstream", up.Config.Name, "err", err)
 	}
 }

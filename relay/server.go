@@ -359,8 +359,7 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		return append([]string{c.Hostname}, c.Admin.Names...)
 	}
 	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry,
-		Names:  names,
-		Logger: s.log})
+		Names: names, Logger: s.log})
 	if err != nil {
 		s.log.Error("admin stopped", "err", err)
 	}

@@ -2,10 +2,12 @@ package relay
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"postern/internal/textfile"
 	relaystore "postern/relay/store"
+	"postern/relay/trace"
 )
 
 // Poll is Options.Poll of a service. What was changed lately is as long ago for a server that looks more often.
@@ -64,19 +66,19 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	case relaystore.TopicLockouts:
 		s.accounts.lockoutsLifted(ctx)
 	case relaystore.TopicTraceAsked:
-		return s.answerTrace(ctx, n)
+		return answerTrace(ctx, n, s.store, s.trace, s.log)
 	}
 	return true
 }
 
 // answerTrace writes events down for a command that wants to show them: who looks right after a message finds it.
-func (s *Server) answerTrace(ctx context.Context, asked int64) bool {
-	if err := s.trace.Flush(ctx); err != nil {
+func answerTrace(ctx context.Context, asked int64, s *relaystore.Store, r *trace.Recorder, log *slog.Logger) bool {
+	if err := r.Flush(ctx); err != nil {
 		return false // the recorder has said so
 	}
-	err := s.store.AnswerEvents(ctx, asked)
+	err := s.AnswerEvents(ctx, asked)
 	if err != nil && ctx.Err() == nil {
-		s.log.Warn("events could not be written for a command that shows the trace", "err", err)
+		log.Warn("events could not be written for a command that shows the trace", "err", err)
 	}
 	return err == nil
 }
