@@ -50,8 +50,8 @@ type Accounts interface {
 	Lock(ctx context.Context, login, why string)
 }
 
-// Capacity says whether there is room for new mail.
-type Capacity interface {
+// Room says whether there is room for new mail.
+type Room interface {
 	// Full returns nil while there is room for any message, else why there is none.
 	Full() error
 	// Refused hears of each refusal: a large message may not fit where small ones do.
@@ -73,7 +73,7 @@ type Options struct {
 	// AccountDelay is how long a change of an account may go unnoticed.
 	AccountDelay time.Duration
 	Limiter      *policy.Limiter
-	Room         Capacity
+	Room         Room
 	Spool        *spool.Spool
 	Queue        *queue.Queue
 	List         func(context.Context, queue.Filter) ([]*queue.Message, error) // of the store
