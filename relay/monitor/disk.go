@@ -14,8 +14,8 @@ import (
 // diskSubject is the one condition of alert.DiskFull.
 const diskSubject = "store"
 
-// disk tells that no new mail is taken for want of room, or because the store has failed. It ends only when there is
-// ample room, so that a queue which comes and goes at its bound is told of once.
+// disk alerts that new mail is refused for lack of room, or because the store has failed. The alert closes only when
+// there is ample room, so that a queue that moves around its bound raises one alert.
 func (m *Monitor) disk(ctx context.Context, now time.Time) {
 	why := m.Room.Short(now)
 	if why == nil && len(m.alerter.Open(alert.DiskFull)) == 0 {

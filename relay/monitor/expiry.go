@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// ExpiryAhead is how long before its end a certificate is told of. A self-signed one renews itself at that time, so
-	// it is told of when it has not.
+	// ExpiryAhead is how long before its end a certificate raises an alert. A self-signed one renews itself at that
+	// time, so it gets a day of grace.
 	ExpiryAhead  = 30 * 24 * time.Hour
 	renewalGrace = 24 * time.Hour
 )
 
-// certificates tells of certificates that we present and that end soon.
+// certificates alerts of certificates that end soon: ours, and those that we present to upstreams.
 func (m *Monitor) certificates(now time.Time) {
 	var hold []alert.Condition
 	for _, info := range m.Certs() {
@@ -76,7 +76,7 @@ func EndsInWords(end, now time.Time) string {
 	return fmt.Sprintf("ends on %s, in %d days", day, int(left.Hours()/24))
 }
 
-// secrets tells of what we log in with at providers and that ends soon.
+// secrets alerts of client secrets, certificates and consents for upstreams that end soon.
 func (m *Monitor) secrets(ctx context.Context, now time.Time) {
 	var hold []alert.Condition
 	for _, up := range m.InForce().Routes.Upstreams {
@@ -108,7 +108,7 @@ func (m *Monitor) secrets(ctx context.Context, now time.Time) {
 
 func secretSubject(upstream, what string) string { return "upstream " + upstream + ", " + what }
 
-// told returns a condition as it was told, for when it cannot be looked at now.
+// told returns an open alert unchanged, for a condition that cannot be checked now.
 func told(a *alert.Alerter, e alert.Event, subject string) []alert.Condition {
 	return slices.DeleteFunc(a.Open(e), func(c alert.Condition) bool { return c.Subject != subject })
 }

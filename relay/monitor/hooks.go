@@ -10,7 +10,7 @@ import (
 	"postern/relay/upstream"
 )
 
-// HooksOf turns [[alert]] into what package alert needs.
+// HooksOf converts [[alert]] blocks to hooks.
 func HooksOf(c *config.Config) ([]alert.Hook, error) {
 	var hooks []alert.Hook
 	for i, block := range c.Alerts {
@@ -32,14 +32,14 @@ func HooksOf(c *config.Config) ([]alert.Hook, error) {
 	return hooks, nil
 }
 
-// AlertTest is what became of the test of one hook.
+// AlertTest is the result of testing one hook.
 type AlertTest struct {
 	Hook string // alert[1]
 	Host string
 	Err  error // nil: taken. It does not contain the URL
 }
 
-// TestAlerts posts a test to the hooks of a configuration, one after the other; n counts from one, 0: all.
+// TestAlerts posts a test to the hooks of a configuration, one after the other; n counts from 1, 0 means all.
 func TestAlerts(ctx context.Context, c *config.Config, n int) ([]AlertTest, error) {
 	hooks, err := HooksOf(c)
 	if err != nil {

@@ -15,10 +15,10 @@ import (
 	"postern/relay/alert"
 )
 
-// lockLinger keeps a lockout told of for a while: who guesses goes on guessing, and is one condition.
+// lockLinger is how long the alert outlives a lockout: repeated guessing is one condition.
 const lockLinger = time.Hour
 
-// LockedOut tells that somebody guesses passwords.
+// LockedOut alerts that somebody is guessing passwords.
 func (m *Monitor) LockedOut(l auth.Lock) {
 	if !m.alerter.Watched() {
 		return
@@ -67,7 +67,7 @@ func (m *Monitor) LockedOut(l auth.Lock) {
 	m.alerter.Begin(c)
 }
 
-// Lifted tells that a person has ended a lockout.
+// Lifted closes the alert of a lockout that an operator has ended.
 func (m *Monitor) Lifted(l auth.Lock) {
 	m.alerter.End(alert.LoginLocked, lockSubject(l), "A person has ended the lockout.")
 }
@@ -91,10 +91,10 @@ func lockedAddress(l auth.Lock) string {
 	return l.Client.String()
 }
 
-// lookupTime bounds how long a lockout waits to know whose login it is about.
+// lookupTime bounds the lookup of the login that a lockout is about.
 const lookupTime = 2 * time.Second
 
-// isNobodys reports a login that no source knows. While they cannot be asked, it is taken for somebody's.
+// isNobodys reports that no source knows a login. If the sources cannot be asked, it counts as somebody's.
 func (m *Monitor) isNobodys(login string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
 	defer cancel()
@@ -102,8 +102,8 @@ func (m *Monitor) isNobodys(login string) bool {
 	return errors.Is(err, auth.ErrUnknownLogin)
 }
 
-// loginInWords is a login as it may stand in a sentence. Whoever guesses makes logins up, and people paste commands and
-// follow links: one that is not plain is quoted, is no link, and belongs in no command.
+// loginInWords quotes a login for use in a sentence. Attackers choose logins, and people paste commands and follow
+// links: a login that is not plain is quoted, loses its link, and must not appear in a command.
 func loginInWords(login string) (words string, plain bool) {
 	odd := func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("@._+-", r)
@@ -114,7 +114,7 @@ func loginInWords(login string) (words string, plain bool) {
 	return strconv.Quote(strings.ReplaceAll(login, "://", ": //")), false
 }
 
-// LimitReached tells that a login was locked because it went over a limit whose policy says so.
+// LimitReached alerts that a login was locked for exceeding a limit, as its policy asks.
 func (m *Monitor) LimitReached(login, why string) {
 	m.alerter.Begin(alert.Condition{
 		Event: alert.LoginLocked, Subject: limitSubject(login), Group: "limits",
@@ -128,8 +128,8 @@ func (m *Monitor) LimitReached(login, why string) {
 
 func limitSubject(login string) string { return "login " + login + ", over a limit" }
 
-// Accounts ends what was told of logins that a person has seen to: those over a limit when they are unlocked, guessed
-// ones when they were changed after since.
+// Accounts closes the alerts about logins that an operator has dealt with: over a limit and now unlocked, or guessed at
+// and changed after since.
 func (m *Monitor) Accounts(users []auth.User, since time.Time) {
 	for _, c := range m.alerter.Open(alert.LoginLocked) {
 		login := c.Details["login"]

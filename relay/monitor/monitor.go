@@ -27,7 +27,7 @@ import (
 	"postern/relay/trace"
 )
 
-// What is looked for in every so many rounds.
+// How many rounds pass between two checks.
 const (
 	queueAgeLook = 6
 	expiryLook   = 120
@@ -54,8 +54,8 @@ type Options struct {
 	Metrics prometheus.Registerer
 }
 
-// Monitor looks for conditions that operators must hear of, and tells the hooks of [[alert]]. Most are looked for every
-// few seconds; what would be missed so is told by those who see it: lockouts, and results of attempts.
+// Monitor checks for conditions that operators must hear of and alerts the hooks of [[alert]]. Most are checked every
+// few seconds; what that would miss is reported as it happens: lockouts, and results of attempts.
 type Monitor struct {
 	Options
 	alerter  *alert.Alerter
@@ -63,7 +63,7 @@ type Monitor struct {
 	kick     chan struct{} // look at everything now
 	open     atomic.Bool   // somebody was told that an upstream is paused: look at what is delivered
 
-	// What attempts met since the last look; whichever came last. A delivery alone proves little: it may have been
+	// What attempts met since the last look, the last result winning. One delivery proves little: it may have been
 	// under way when the others were refused.
 	mu        sync.Mutex // guards what follows
 	refusals  map[attempted]trace.Event
@@ -72,7 +72,7 @@ type Monitor struct {
 	paused map[*outbound.Upstream]map[string]bool // identities seen paused; of the goroutine that looks
 }
 
-// alertFile is where it is kept, in DataDir, who has been told what.
+// alertFile, in DataDir, stores which alerts are open.
 const alertFile = "alerts.json"
 
 // deliveryBuckets reach from a hand-off over a good line to a message that the queue kept to its end, in seconds.
@@ -95,7 +95,7 @@ func New(o Options) *Monitor {
 	return m
 }
 
-// Use takes over the hooks of a configuration.
+// Use adopts the hooks of a configuration.
 func (m *Monitor) Use(hostname string, hooks []alert.Hook) {
 	m.alerter.Use(hostname, hooks)
 	m.open.Store(len(m.alerter.Open(alert.UpstreamPaused)) > 0)
@@ -105,7 +105,7 @@ func (m *Monitor) Use(hostname string, hooks []alert.Hook) {
 	}
 }
 
-// Run looks for conditions until ctx ends, and tells of them a little longer.
+// Run checks until ctx ends, and then finishes sending.
 func (m *Monitor) Run(ctx context.Context) {
 	var telling sync.WaitGroup
 	defer telling.Wait()
@@ -143,7 +143,7 @@ func (m *Monitor) look(ctx context.Context, round int) {
 	}
 }
 
-// Result traces an event of an attempt, and hears whether it ends a condition or is one.
+// Result traces an event of an attempt, and opens or closes alerts by it.
 func (m *Monitor) Result(e trace.Event) {
 	m.Trace.Record(e)
 	if e.Kind == trace.Delivered {
@@ -158,7 +158,7 @@ func (m *Monitor) Result(e trace.Event) {
 	m.alerter.Begin(reportCondition(e))
 }
 
-// lostReport reports the end of a report of ours that was not delivered.
+// lostReport reports that a delivery report of ours could not be delivered.
 func lostReport(e trace.Event) bool { return e.Kind == trace.Failed && e.Login == "" && e.From == "" }
 
 func reportCondition(e trace.Event) alert.Condition {
@@ -177,7 +177,7 @@ func reportCondition(e trace.Event) alert.Condition {
 	}
 }
 
-// clock is how times stand in details.
+// clock formats times in the details of an alert.
 func clock(t time.Time) string {
 	if t.IsZero() {
 		return ""

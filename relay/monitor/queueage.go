@@ -10,8 +10,8 @@ import (
 	"postern/relay/config"
 )
 
-// queueAge tells that mail waits for too long. It has ended when the oldest message is half as old: not for the moment
-// between two of them.
+// queueAge alerts that mail has waited too long. The alert closes when the oldest message is half as old as the
+// threshold, not in the gap between two old ones.
 func (m *Monitor) queueAge(ctx context.Context, now time.Time) {
 	q, err := m.Store.Stats(ctx)
 	if err != nil {

@@ -21,7 +21,7 @@ type Room struct {
 	mu    sync.Mutex // guards changes of full, so that each is logged once
 }
 
-// shortage is a message that was refused for want of room, though smaller ones may fit.
+// shortage is a message that was refused for lack of room, though smaller ones may fit.
 type shortage struct {
 	at  time.Time
 	err error
@@ -35,7 +35,7 @@ func NewRoom(writable func() error, log *slog.Logger) *Room {
 	return &Room{writable: writable, log: log}
 }
 
-// Check looks whether the store takes new mail. A change is logged once.
+// Check asks the store whether it accepts mail. Each change is logged once.
 func (r *Room) Check() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -53,8 +53,7 @@ func (r *Room) Check() {
 	}
 }
 
-// Full returns nil while there is room for new mail, else why there is none. Check finds trouble; its end is looked for
-// whenever somebody asks.
+// Full returns why there is no room for new mail, or nil. Check finds the trouble; its end is looked for on every call.
 func (r *Room) Full() error {
 	if r.full.Load() == nil {
 		return nil
@@ -66,15 +65,15 @@ func (r *Room) Full() error {
 	return nil
 }
 
-// Refused notes a message that was refused for want of room. Just below the bound of the queue small ones still pass,
-// so the room that is left does not tell.
+// Refused notes a message that was refused for lack of room. Just below the queue's bound, small messages still fit, so
+// the remaining room alone does not tell.
 func (r *Room) Refused(reply mail.Reply, err error) {
 	if err != nil && reply.Code == 452 && errors.Is(err, queue.ErrFull) {
 		r.short.Store(&shortage{time.Now(), err})
 	}
 }
 
-// Short returns why mail is refused for want of room: all of it, or some within the last minute. nil: none is.
+// Short returns why mail is refused for lack of room, all of it now or some of it in the last minute, or nil.
 func (r *Room) Short(now time.Time) error {
 	if err := r.Full(); err != nil {
 		return err

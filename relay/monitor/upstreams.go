@@ -16,20 +16,21 @@ import (
 )
 
 const (
-	// identityGrace is how long a sender's own mailbox must be refused to be told of: without one, its mail goes as the
-	// username.
+	// identityGrace is how long a sender's own mailbox must be refused before an alert: without a mailbox, its mail
+	// goes as the username.
 	identityGrace = time.Minute
-	// refusalLife is how long the refusal of one sender stays told of without being met again; the queue tries at least
-	// daily.
+	// refusalLife is how long the alert about a refused sender stays open without another refusal; the queue retries at
+	// least daily.
 	refusalLife  = 25 * time.Hour
 	maxAttempted = 1000
 )
 
-// attempted is whom mail was offered to, as whom, and from whom it is.
+// attempted names the upstream, the identity we used there, and the sender of an attempt.
 type attempted struct{ upstream, identity, from string }
 
-// upstreams tells of identities that are paused, and of their end. An identity that merely has not been tried, after a
-// restart or a reload, proves nothing: only what was seen paused here and works, or a delivery, ends what was told.
+// upstreams opens alerts for paused identities and closes them. An identity that has not been tried yet, after a
+// restart or a reload, proves nothing: an alert closes only when an identity that was seen paused here works again, or
+// when mail is delivered.
 func (m *Monitor) upstreams(routes *outbound.Routes, now time.Time) {
 	seen := make(map[*outbound.Upstream]map[string]bool)
 	for _, up := range routes.Upstreams {
@@ -69,8 +70,8 @@ func (m *Monitor) upstreams(routes *outbound.Routes, now time.Time) {
 	m.open.Store(len(open) > 0)
 }
 
-// attempts ends what deliveries prove to have ended, and tells of senders that an upstream does not take mail from,
-// though it lets us in.
+// attempts closes the alerts that deliveries disprove, and opens one for each sender whose mail an upstream refuses
+// although it accepts our login.
 func (m *Monitor) attempts(routes *outbound.Routes, now time.Time) {
 	m.mu.Lock()
 	refusals, delivered := m.refusals, m.delivered
@@ -96,8 +97,8 @@ func (m *Monitor) attempts(routes *outbound.Routes, now time.Time) {
 	}
 }
 
-// attempted notes, for the next look, what may end a pause that was told or may be one. It costs nothing to a message
-// that is delivered while nobody was told of anything.
+// attempted notes, for the next look, a result that may open or close an alert. It costs nothing for a message that is
+// delivered while no alert is open.
 func (m *Monitor) attempted(e trace.Event) {
 	good := e.Kind == trace.Delivered && m.open.Load()
 	bad := e.Class == mail.AccountFault.String() && mail.Stage(e.Stage).InTransaction() && m.alerter.Watched()
@@ -165,7 +166,7 @@ func refusedCondition(u config.Upstream, e trace.Event, now time.Time) alert.Con
 	return c
 }
 
-// advise adds what is known to help, else where to look.
+// advise adds the known fix to an alert, or says where to look.
 func advise(c *alert.Condition, u config.Upstream, known *advice.Advice, identity, sender string) {
 	if known == nil {
 		c.Summary += fmt.Sprintf(" What to do: look at the account at the provider, then run: postern upstream test %s",
@@ -177,7 +178,7 @@ func advise(c *alert.Condition, u config.Upstream, known *advice.Advice, identit
 	c.Details["cause"], c.Details["fix"], c.Details["source"] = known.Cause, strings.Join(known.Fix, " "), known.Source
 }
 
-// describeStorm adds to an alert what is known of the storm that its reply belongs to, if there is one.
+// describeStorm adds to an alert what is known about the bounce storm that its reply belongs to, if any.
 func describeStorm(up *outbound.Upstream, a *alert.Condition, identity string, r mail.Reply) {
 	s, ok := up.Storms().About(identity, r)
 	if !ok {
@@ -208,8 +209,8 @@ func describeStorm(up *outbound.Upstream, a *alert.Condition, identity string, r
 	a.Block = s.Rule()
 }
 
-// isTold reports whether an alert about a refused sender is due. A refusal that is not believed is one sender's matter
-// only while the storm is.
+// isTold reports whether an alert about a refused sender is due. While a refusal is not believed, it concerns one
+// sender only if the storm does.
 func isTold(up *outbound.Upstream, e trace.Event) bool {
 	if e.Rule != upstream.RuleStorm {
 		return true
