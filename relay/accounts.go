@@ -27,7 +27,7 @@ type accounts struct {
 	generation atomic.Uint64
 }
 
-// open recalls what the last process knew: who logged in from where, and who is locked out.
+// open restores what the last process knew: known client addresses and lockouts.
 func (a *accounts) open(ctx context.Context, l auth.Lockout) error {
 	pepper, err := a.store.Secret(ctx, auth.PepperName, auth.PepperSize)
 	if err != nil {
@@ -92,7 +92,7 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 
 var errLockedAlready = errors.New("the login is locked already")
 
-// lockedOut traces and tells that somebody guesses passwords.
+// lockedOut records that somebody is guessing passwords.
 func (a *accounts) lockedOut(l auth.Lock) {
 	a.monitor.LockedOut(l)
 	e := trace.Event{Time: time.Now(), Kind: trace.AuthFail, Login: l.Login,
@@ -109,7 +109,7 @@ func (a *accounts) lockedOut(l auth.Lock) {
 	}
 }
 
-// changed drops what is remembered of all logins.
+// changed discards what is cached about all logins.
 func (a *accounts) changed() {
 	a.Forget()
 	a.generation.Add(1)
@@ -139,7 +139,7 @@ func (a *accounts) saveLockout(ctx context.Context) error {
 	return nil
 }
 
-// lockoutsLifted lets in whom a person has let in.
+// lockoutsLifted adopts lockouts that an operator has lifted.
 func (a *accounts) lockoutsLifted(ctx context.Context) {
 	locks, err := a.store.Lockouts(ctx, time.Now())
 	if err != nil {

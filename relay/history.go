@@ -56,7 +56,7 @@ func (h *history) forgetOld(ctx context.Context, now time.Time) {
 	}
 }
 
-// trim looks often, so that little is over the bound at any time. A trace that is at its bound says so once.
+// trim runs often, so that the trace is never far over its bound. Reaching the bound is logged once.
 func (h *history) trim(ctx context.Context) error {
 	size := h.bounds().HistorySize
 	n, err := h.store.TrimEvents(ctx, int64(size))

@@ -156,8 +156,8 @@ func (ls *listeners) close() {
 	closeAll(ls.now())
 }
 
-// shutdown stops accepting, lets transactions end for clientDrain, then closes. The listeners are still there to be
-// counted meanwhile: whoever watches the shutdown must not have to wait for it.
+// shutdown stops accepting, lets transactions end for clientDrain, then closes. Meanwhile the listeners can still be
+// counted, for whoever watches the shutdown.
 func (ls *listeners) shutdown() {
 	var ends sync.WaitGroup
 	for _, l := range ls.now() {

@@ -10,7 +10,7 @@ import (
 	"postern/relay/trace"
 )
 
-// Poll is Options.Poll of a service. What was changed lately is as long ago for a server that looks more often.
+// Poll is Options.Poll of a service. How long a change counts as recent follows from it, whatever Options.Poll is.
 const Poll = time.Second
 
 // wakePeriod is how often the queue is woken though nothing happened: it wakes by itself, and this forgives everything.
@@ -51,7 +51,7 @@ func (s *Server) watchStore(ctx context.Context) {
 	}
 }
 
-// storeChanged takes over what was changed; false: it could not, and is to be tried again.
+// storeChanged adopts a change; false: it failed, and is to be tried again.
 func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	switch topic {
 	case "users":

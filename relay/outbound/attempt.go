@@ -71,7 +71,7 @@ func (a *attempt) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
 	return results
 }
 
-// tell says for whom the message was taken while the attempt goes on.
+// tell reports the recipients for whom the message was taken while the attempt goes on.
 func (a *attempt) tell(results []mail.Result) {
 	results = slices.DeleteFunc(slices.Clone(results), func(r mail.Result) bool { return r.Class != mail.Delivered })
 	if len(results) == 0 {
@@ -123,8 +123,8 @@ func (a *attempt) take(ctx context.Context, up *Upstream) (upstream.Slot, time.T
 	return up.Reserve(time.Now(), up.identityFor(a.message))
 }
 
-// signAhead makes the signature before the slot is there, which then waits for nothing of ours. What goes wrong here
-// goes wrong again, and is told, when the message is sent.
+// signAhead signs before the slot is there, so that the slot waits for nothing of ours. An error here occurs again, and
+// is reported, when the message is sent.
 func (a *attempt) signAhead(ctx context.Context, up *Upstream) {
 	tx := upstream.Transaction{Content: a.content}
 	if err := a.routes.prepare(&tx, up, a.message); err != nil || tx.Prefix == nil {
@@ -135,8 +135,8 @@ func (a *attempt) signAhead(ctx context.Context, up *Upstream) {
 	}
 }
 
-// sendAs sends as the message's own identity. When that is its sender and the provider does not let it in, there may be
-// no such mailbox: the username sends it, and if it can, does so from now on.
+// sendAs sends as the message's own identity. If that is its sender and the provider rejects the login, the sender may
+// have no mailbox: then the username sends the message, and if that works, the sender's further mail too.
 func (a *attempt) sendAs(ctx context.Context, slot upstream.Slot, up *Upstream, pending []int) []mail.Result {
 	sent := a.send(ctx, slot, up, pending)
 	own := up.ownIdentity(a.message)
@@ -165,7 +165,7 @@ func (a *attempt) sendAs(ctx context.Context, slot upstream.Slot, up *Upstream, 
 	return instead
 }
 
-// learn remembers whether the username could send for a sender that is not let in itself.
+// learn remembers whether the username could send for a sender that cannot log in itself.
 func (a *attempt) learn(up *Upstream, own string, sent []mail.Result) {
 	switch {
 	case slices.ContainsFunc(sent, func(r mail.Result) bool { return r.Class == mail.AccountFault }):
@@ -190,7 +190,7 @@ func (a *attempt) send(ctx context.Context, slot upstream.Slot, up *Upstream, pe
 	return results
 }
 
-// transact makes one transaction and adds to its results what is known of the upstream.
+// transact makes one transaction and adds what is known of the upstream to its results.
 func (a *attempt) transact(ctx context.Context, slot upstream.Slot, up *Upstream, pending []int) []mail.Result {
 	tx := a.transaction(up, pending)
 	if err := a.routes.prepare(&tx, up, a.message); err != nil {
@@ -252,8 +252,8 @@ func (a *attempt) transaction(up *Upstream, pending []int) upstream.Transaction 
 	return tx
 }
 
-// comment runs what looks at results. A panic in it must not make them unknown: what was taken would be sent again,
-// each time.
+// comment runs code that only annotates results. A panic in it must not make them unknown: the message would be sent
+// again each time.
 func (a *attempt) comment(look func()) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -267,8 +267,8 @@ func (a *attempt) comment(look func()) {
 
 const noteUnverified = "the upstream's certificate was not verified (insecure_skip_verify)"
 
-// failOver returns the recipients for which the next upstream may be tried: those that met a fault of
-// the account or of the connection, and whose message cannot have been taken.
+// failOver returns the recipients for which the next upstream may be tried: those that met a fault of the account or of
+// the connection, and whose message cannot have been taken.
 func failOver(results []mail.Result) []int {
 	var again []int
 	for _, r := range results {

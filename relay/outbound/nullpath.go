@@ -18,7 +18,7 @@ import (
 // nullRefusedFor is how long an upstream is known to refuse the null reverse-path. Then it is tried again.
 const nullRefusedFor = 24 * time.Hour
 
-// nullRetry is when mail comes again whose null reverse-path was refused, with an address instead.
+// nullRetry is the delay before a message whose null reverse-path was refused is sent with an address instead.
 const nullRetry = time.Second
 
 const noteNullRefused = "the upstream refused the null reverse-path: the next attempt gives an address instead"
@@ -57,8 +57,8 @@ func (u *Upstream) hasRefused(m *queue.Message) bool {
 	})
 }
 
-// ReportSender is an address that an upstream lets send reports to a sender of ours, where it refuses the null
-// reverse-path.
+// ReportSender returns an address that an upstream accepts as the sender of reports to a sender of ours, if it refuses
+// the null reverse-path.
 func ReportSender(u config.Upstream, to mail.Address) mail.Address {
 	account, err := mail.ParseAddress(u.Username)
 	switch {

@@ -63,8 +63,8 @@ func New(o Options) *Dispatcher {
 }
 
 // Reserve takes a slot at the first upstream of the message's route that is not paused, or lets the message be
-// prefetched. An upstream that is merely busy is waited for: the next one of a route is for faults, not for
-// load. Where recipients have different routes, a paused one holds up no other.
+// prefetched. If that upstream is merely busy, the message waits for it: the next upstream of a route is for faults,
+// not for load. If recipients have different routes, a paused one holds up no other.
 func (d *Dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
 	a, up, wait := d.reserve(now, m)
 	switch {
@@ -76,7 +76,7 @@ func (d *Dispatcher) Reserve(now time.Time, m *queue.Message) (queue.Slot, queue
 	return a, wait
 }
 
-// ReserveNow takes a slot that is free now and that nobody was promised, for a hand-off.
+// ReserveNow takes a slot for a hand-off: one that is free now and promised to nobody.
 func (d *Dispatcher) ReserveNow(now time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
 	a, up, wait := d.reserve(now, m)
 	switch {

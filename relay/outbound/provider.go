@@ -8,8 +8,8 @@ import (
 	"postern/relay/upstream/profile"
 )
 
-// tell adds to the results of an attempt what is known of the provider, for whoever reads the trace: that it gives
-// messages another Message-ID and by which id it knows them, and whom it lets send where it refused the sender.
+// tell adds to results what is known of the provider, for readers of the trace: whether it replaces the Message-ID, its
+// own id of the message, and, if it refused the sender, which senders it accepts.
 func (u *Upstream) tell(results []mail.Result, m *queue.Message) {
 	var words string
 	for i := range results {
@@ -37,7 +37,7 @@ func (u *Upstream) wordsFor(r *mail.Result, m *queue.Message) string {
 	return ""
 }
 
-// messageIDWords say what became of Message-ID, as far as the upstream's message_id and its reply tell.
+// messageIDWords says what happened to the Message-ID, as far as message_id of the upstream and its reply tell.
 func (u *Upstream) messageIDWords(r mail.Reply, ours string) string {
 	id := ""
 	if p, ok := profile.Get(u.Config.Provider); ok {
@@ -61,10 +61,10 @@ func (u *Upstream) messageIDWords(r mail.Reply, ours string) string {
 	return ""
 }
 
-// maxProviderID bounds what is repeated of a reply, in octets. Real ones have up to 90.
+// maxProviderID bounds a provider's id in a note, in octets. Real ones have up to 90.
 const maxProviderID = 200
 
-// senderWords say whom the provider lets send when it knows us as identity.
+// senderWords says which senders the provider accepts from an identity.
 func (u *Upstream) senderWords(identity string) string {
 	if identity == "" {
 		identity = "the account"

@@ -57,9 +57,9 @@ func (d *Dispatcher) Report(n queue.Notice) (*queue.NewMessage, error) {
 	return &queue.NewMessage{Message: report, Content: mail.BytesContent(octets)}, nil
 }
 
-// makeReport writes the report with what it returns of the message. While there is time, trouble with reading that is
-// waited out; once the message's time is over the report goes without it: a message that cannot be read any more must
-// not be kept, and tried, for ever for the sake of its own report.
+// makeReport writes the report with the returned part of the message. If the message cannot be read, the report waits
+// until the message expires and then goes without it: an unreadable message must not be kept forever for its own
+// report.
 func (d *Dispatcher) makeReport(r dsn.Report, n queue.Notice) ([]byte, error) {
 	octets, err := d.withOriginal(r, n)
 	if err == nil || n.Message.Expires.IsZero() || n.Time.Before(n.Message.Expires) {

@@ -29,8 +29,8 @@ type Rule struct {
 	match     policy.Matcher
 }
 
-// NewRoutes makes what a configuration and the keys in the store describe. Upstreams whose blocks did not change are
-// taken over from before, which may be nil, with their connections, back-off and rate.
+// NewRoutes builds the routes of a configuration, with the keys of the store. Upstreams whose blocks did not change are
+// reused from before, which may be nil, with their connections, back-off and rates.
 func (d *Dispatcher) NewRoutes(ctx context.Context, c *config.Config, before *Routes) (*Routes, error) {
 	r := &Routes{hostname: c.Hostname}
 	var err error
@@ -81,8 +81,7 @@ func (r *Routes) TryAgain() {
 	}
 }
 
-// Retire returns the upstreams that after no longer has. Nothing begins to wait for their slots any more; whoever
-// calls closes them.
+// Retire returns the upstreams that are not in after, for the caller to close. Attempts stop waiting for their slots.
 func (r *Routes) Retire(after *Routes) []*Upstream {
 	var gone []*Upstream
 	for _, old := range r.Upstreams {

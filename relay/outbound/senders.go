@@ -32,7 +32,7 @@ func (u *Upstream) ownIdentity(m *queue.Message) string {
 	return identity
 }
 
-// identityFor returns who the upstream is told we are for a message; "" is the configured username.
+// identityFor returns the upstream identity of a message; "" is the configured username.
 func (u *Upstream) identityFor(m *queue.Message) string {
 	own := u.ownIdentity(m)
 	if own != "" && u.withoutMailbox.has(own, time.Now()) {
@@ -55,7 +55,7 @@ const (
 	senderLife = 24 * time.Hour
 )
 
-// withoutMailbox remembers senders that the provider has no mailbox for, and whose mail goes as the username.
+// withoutMailbox remembers senders for which the provider has no mailbox: their mail is sent as the username.
 type withoutMailbox struct {
 	mu    sync.Mutex // guards known
 	known *simplelru.LRU[string, time.Time]
@@ -77,7 +77,7 @@ func (s *withoutMailbox) has(identity string, now time.Time) bool {
 	return ok
 }
 
-// add reports whether the identity is new. One that is known keeps its time, so that it ends.
+// add reports whether the identity is new. A known one keeps its deadline.
 func (s *withoutMailbox) add(identity string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,10 +12,10 @@ import (
 	"postern/relay/upstream/storm"
 )
 
-// No list of reply rules is ever complete: what it does not know of an account that is refused would bounce everybody's
-// mail. Every permanent refusal of an attempt is therefore shown to the upstream's storm.Watch before it is believed.
+// No list of reply rules is ever complete, and an unknown refusal of our account would bounce everybody's mail. So
+// every permanent refusal is shown to the upstream's storm.Watch before it is believed.
 
-// stormRetry is when a message comes again whose refusal is not believed and that pauses nobody.
+// stormRetry is the delay of a message whose refusal is not believed and pauses nothing.
 const stormRetry = 15 * time.Minute
 
 const noteStorm = "not believed: this upstream refuses mail of others with the same text and hardly takes any, so " +
@@ -127,8 +127,8 @@ func doubtOf(v storm.Verdict, own, identity string) upstream.Doubt {
 	return upstream.Believed
 }
 
-// explained reports that a rule of the administrator's own decided about a reply. That is not doubted, and ends what
-// doubt there was.
+// explained reports that one of the administrator's own rules matched a reply. Such a refusal is believed, and ends any
+// doubt about its text.
 func (u *Upstream) explained(r *mail.Result) bool {
 	if r.Rule == "" || !u.written.Own(r.Rule) {
 		return false

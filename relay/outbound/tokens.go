@@ -43,7 +43,7 @@ func CheckTokens(block config.Upstream) error {
 	return err
 }
 
-// Expiries tells what an upstream is logged in with and when it ends, as far as relay.toml and its files say.
+// Expiries returns what an upstream logs in with and when it ends, as far as relay.toml and its files say.
 func Expiries(block config.Upstream, now time.Time) ([]oauth.Expiry, error) {
 	if block.OAuth == nil {
 		return nil, nil
@@ -100,7 +100,7 @@ func CertificateEnd(file string) (time.Time, error) {
 	return all[0].NotAfter, nil // leaf first
 }
 
-// anchors reads ca_file: whoever inspects or serves TLS in this network does so for the login service too.
+// anchors reads ca_file. A TLS proxy in this network also intercepts the login service.
 func anchors(file string) ([]*x509.Certificate, error) {
 	if file == "" {
 		return nil, nil
@@ -137,7 +137,7 @@ func useTokens(set *upstream.Settings, source *oauth.Source) {
 	set.DropToken = func(identity, token string) { source.Drop(identity, oauth.NewSecret(token)) }
 }
 
-// tokenError tells an upstream client whose matter a missing token is; see upstream.TokenError.
+// tokenError tells an upstream client whose fault a missing token is; see upstream.TokenError.
 type tokenError struct {
 	error
 	upstream string
@@ -205,7 +205,7 @@ func (u *upkeep) run() {
 	}()
 }
 
-// expiryPeriod is how often a person is told that a secret, a certificate or a consent comes to its end.
+// expiryPeriod is how often the log warns that a secret, a certificate or a consent is about to end.
 const expiryPeriod = 24 * time.Hour
 
 // warn says at the start, and each day, what ends within 30 days.

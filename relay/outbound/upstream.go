@@ -14,7 +14,7 @@ import (
 	"postern/relay/upstream/storm"
 )
 
-// Upstream is a way to a provider with the block of relay.toml that it was made of, and what was learnt of it.
+// Upstream is a transport to a provider, the block of relay.toml that it was made from, and what it has learnt.
 type Upstream struct {
 	upstream.Transport
 	Config config.Upstream
@@ -29,7 +29,7 @@ type Upstream struct {
 	fields         []mail.Field // that every message gets here
 }
 
-// NewUpstream makes an Upstream that was told nothing yet. Nothing waits for a slot once stopping is closed.
+// NewUpstream makes an Upstream that has learnt nothing yet. Once stopping is closed, nothing waits for its slots.
 func NewUpstream(t upstream.Transport, block config.Upstream, stopping <-chan struct{}) (*Upstream, error) {
 	written, err := replies.Compile(block.WrittenRules())
 	if err != nil {
@@ -86,8 +86,8 @@ func (u *Upstream) Close(ctx context.Context) error {
 	return err
 }
 
-// Secrets tells what the upstream is logged in with by OAuth, and when that ends. An error leaves open whether a
-// grant in the store ends too.
+// Secrets returns when the OAuth secrets, certificates and consents of the upstream end. On an error, the end of a
+// grant in the store may be missing.
 func (u *Upstream) Secrets(ctx context.Context, now time.Time) ([]oauth.Expiry, error) {
 	if u.Tokens == nil {
 		return nil, nil
@@ -96,7 +96,7 @@ func (u *Upstream) Secrets(ctx context.Context, now time.Time) ([]oauth.Expiry, 
 	return u.Tokens.Expiries(now), err
 }
 
-// SentAsUsername reports that the provider has no mailbox for an identity, whose mail goes as the username instead.
+// SentAsUsername reports that the provider has no mailbox for an identity, so that its mail is sent as the username.
 func (u *Upstream) SentAsUsername(identity string, now time.Time) bool {
 	return identity != u.Config.Username && u.withoutMailbox.has(identity, now)
 }

@@ -12,8 +12,8 @@ import (
 	"postern/relay/wire"
 )
 
-// eventLog tells log, trace and counters what happens in one session. Refusals of one login or address have a rate in
-// log and trace, and all of them are counted: see trace.Recorder.Refusal.
+// eventLog writes what happens in one session to log, trace and counters. Refusals of one login or address are rate
+// limited in log and trace (trace.Recorder.Refusal) and always counted.
 type eventLog struct {
 	service *Service
 	log     *slog.Logger
@@ -31,7 +31,7 @@ func (l *eventLog) loggedIn(login string) {
 	l.login, l.log = login, l.log.With("login", login)
 }
 
-// reject tells of a refused MAIL, RCPT or message and returns its reply. err, for the log, may be nil.
+// reject records a refused MAIL, RCPT or message and returns its reply. err, for the log, may be nil.
 func (l *eventLog) reject(from mail.Address, to string, reply mail.Reply, err error) mail.Reply {
 	l.service.rejected.WithLabelValues(l.listener, codeClass(reply)).Inc()
 	l.service.Room.Refused(reply, err)
@@ -48,8 +48,7 @@ func (l *eventLog) reject(from mail.Address, to string, reply mail.Reply, err er
 	return reply
 }
 
-// refusedCommand tells of a command that wire refused. from is the reverse-path of the open transaction, if there is
-// one.
+// refusedCommand records a command that wire refused. from is the reverse-path of the open transaction, if any.
 func (l *eventLog) refusedCommand(command, from string, reply mail.Reply) {
 	l.service.rejected.WithLabelValues(l.listener, codeClass(reply)).Inc()
 	if l.refusal(trace.Event{Kind: trace.Rejected, From: from, Reply: reply, Detail: command}) {
@@ -58,7 +57,7 @@ func (l *eventLog) refusedCommand(command, from string, reply mail.Reply) {
 	}
 }
 
-// loginRefused tells of a login that came to nothing.
+// loginRefused records a login that failed.
 func (l *eventLog) loginRefused(login, mechanism string, reply mail.Reply, why error) {
 	login = mail.Printable(mail.Cut(login, 256))
 	l.service.auth.WithLabelValues("refused").Inc()
@@ -76,7 +75,7 @@ func (l *eventLog) loginRefused(login, mechanism string, reply mail.Reply, why e
 		"reply", reply.String(), "err", logline.Error(reply, why))...)
 }
 
-// noAccount tells that the account of a listener cannot be used.
+// noAccount records that the account of a listener cannot be used.
 func (l *eventLog) noAccount(login string, err error) {
 	why := mail.Reason(err)
 	if l.refusal(trace.Event{Kind: trace.Refused, Login: login, Reply: replyNoAccount, Detail: why}) {

@@ -13,11 +13,10 @@ import (
 	"postern/relay/trace"
 )
 
-// handOff makes the first attempt while the client waits, if the listener wants it and an upstream has
-// a free slot now; else, or when the verdict is not final in time, the message becomes durable. The
-// reply is the truth: 250 only when the upstream took the message or the store has it. What needs more than one
-// transaction is made durable first: the queue notes which parts were taken, so that a process that is killed between
-// two does not repeat one.
+// handOff makes the first attempt while the client waits, if the listener wants it and an upstream has a free slot now.
+// Otherwise, or if there is no final verdict in time, the message becomes durable. The reply is the truth: 250 only
+// when the upstream or the store has the message. A message that needs more than one transaction is stored first: the
+// queue records which parts were taken, so that a crash between two repeats neither.
 func (u *submission) handOff(ctx context.Context) (mail.Reply, error) {
 	m, wait := u.message, u.session.listener.Handoff.Std()
 	if wait <= 0 || m.Held || u.service.Outbound.InParts(m) {
@@ -57,7 +56,7 @@ func (s *Service) attempt(slot queue.Slot, u *submission) <-chan []mail.Result {
 	return results
 }
 
-// verdict answers the client with what the upstream said, where that is all there is to say of the message.
+// verdict answers the client with the upstream's reply, if that is final for the message.
 func (u *submission) verdict(ctx context.Context, results []mail.Result) (mail.Reply, error) {
 	m := u.message
 	switch {

@@ -36,7 +36,7 @@ func (u *submission) takeLimits(ctx context.Context) error {
 	return mail.Refuse(reply, nil)
 }
 
-// takeHold lets the message be held for a person, if there is room among what is held.
+// takeHold holds the message for an operator, if there is room for it among the held mail.
 func (u *submission) takeHold(ctx context.Context, v policy.Verdict, over mail.Reply) error {
 	giveBack, ok, err := u.service.held.take(ctx, u.session.identity.Login, u.size, u.session.effective.MaxHeld,
 		u.session.settings.StoreSize/heldShare)
@@ -53,10 +53,9 @@ func (u *submission) takeHold(ctx context.Context, v policy.Verdict, over mail.R
 // heldShare is the part of store.max_size that one login's held mail may take: 1/heldShare.
 const heldShare = 10
 
-// heldMail bounds what over_limit = "hold" keeps for a login: nothing but a person lets it go, so it would fill the
-// store. What is held is counted in the store when it is first asked for, and again when the command line has changed
-// the queue; in between each message that is held is added. It knows logins that proved who they are, so their number
-// bounds it.
+// heldMail bounds the mail of a login that over_limit = "hold" keeps: only a person releases it, so it could fill the
+// store. It is counted in the store when first needed, and again after the command line has changed the queue; in
+// between, each held message is added. It knows only logins that have authenticated, so their number bounds it.
 type heldMail struct {
 	list func(context.Context, queue.Filter) ([]*queue.Message, error)
 
@@ -117,7 +116,7 @@ func (h *heldMail) count(ctx context.Context, login string, max int) (*heldCount
 	return n, nil
 }
 
-// forget lets everything be counted anew.
+// forget discards all counts.
 func (h *heldMail) forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"postern/relay/wire"
 )
 
-// login is one SASL exchange. It sees to it that a refusal which never reached the sources of credentials is told
-// like one that did: an empty password is worth as much to whoever looks for the reason as a wrong one.
+// login is one SASL exchange. It records a refusal that never reached a credential source like one that did: an empty
+// password explains a failed login as well as a wrong one.
 type login struct {
 	auth.Exchange
 	session *session

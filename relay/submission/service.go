@@ -118,7 +118,7 @@ func New(ctx context.Context, o Options) *Service {
 // Wait waits for the attempts that hand-offs have begun.
 func (s *Service) Wait() { s.attempts.Wait() }
 
-// Recount has what is held of each login counted anew: the queue or its bound may have changed.
+// Recount discards the counts of held mail: the queue or its bound may have changed.
 func (s *Service) Recount() { s.held.forget() }
 
 // Refused traces a connection that a listener turned away before any message.

@@ -92,8 +92,8 @@ func (s *session) renew(ctx context.Context) error {
 	return nil
 }
 
-// stands returns why the open transaction may not end in a 250: whoever is locked, removed or moved while a message is
-// on its way does not get it through.
+// stands returns why the open transaction may not end in a 250: an account that is locked, removed or moved while its
+// message is under way sends nothing.
 func (s *session) stands(ctx context.Context) error {
 	now := s.service.Settings()
 	if s.service.Accounts.Generation() == s.accounts && now == s.settings {
@@ -103,8 +103,8 @@ func (s *session) stands(ctx context.Context) error {
 	return err
 }
 
-// look asks whether this session could begin now: a connection that is logged in must not outlive its listener's
-// consent, or the lock, the removal, the networks or the password of its login.
+// look checks that this session could begin now: a connection must not outlive its listener's consent, nor the lock,
+// removal, new networks or new password of its login.
 func (s *session) look(ctx context.Context, now *Settings) (config.Listener, auth.Identity, error) {
 	block, err := s.listenerIn(now)
 	if err != nil {
