@@ -365,6 +365,7 @@ func (r *rig) events(kind trace.Kind) []trace.Event {
 	defer s.Close()
 	var events []trace.Event
 	r.eventually("an event "+string(kind), func() bool {
+		s.AwaitEvents(r.t.Context())
 		var err error
 		events, err = s.Events(r.t.Context(), trace.Query{Kinds: []trace.Kind{kind}})
 		return err == nil && len(events) > 0
