@@ -484,6 +484,18 @@ func TestInherit(t *testing.T) {
 	})
 }
 
+// What the store says is older than what is inherited: a quota that is free again holds nobody.
+func TestInheritOutweighsTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stale := &shelf{quotas: []upstream.Quota{{Identity: office, Until: time.Now().Add(time.Hour)}}}
+		heir := newTable(func(set *upstream.Settings, _ *Options) { set.Quotas = stale })
+		refused(t, heir, time.Hour)
+		heir.Inherit(newTable(nil).HandOver())
+		use(t, heir, 1, News{Verdict: Works})
+		shut(t, heir)
+	})
+}
+
 func TestWaitIsForEveryPlace(t *testing.T) {
 	tb := newTable(nil)
 	s := reserve(t, tb)
