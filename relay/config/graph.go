@@ -30,7 +30,8 @@ func (v *validator) graph(key string, u *Upstream) {
 	if u.OAuth == nil {
 		v.fail(key+".provider", "%s takes access tokens only, write [upstream.oauth]", u.Provider)
 	}
-	if u.OAuth != nil && u.OAuth.Provider == "google" {
+	if o := u.OAuth; o != nil && o.Provider != "" &&
+		v.oneOf(key+".oauth.provider", o.Provider, oauth.Microsoft, oauth.Google) && o.Provider == oauth.Google {
 		v.fail(key+".oauth.provider", "google gives no tokens for %s, remove it", u.Provider)
 	}
 	if u.TLS == StartTLS || u.TLS == NoTLS {

@@ -21,6 +21,7 @@ func TestLargestMessageByGraph(t *testing.T) {
 		strings.Replace(string(b), `"upload"`, `"refuse"`, 1):                               graph.DefaultMessageSize,
 		strings.Replace(string(b), `"upload"`, "\"upload\"\nmax_message_size = \"9MB\"", 1): 9_000_000,
 		strings.Replace(string(b), `large_mail = "upload"`, "", 1):                          graph.DefaultMessageSize,
+		strings.Replace(string(b), `"upload"`, "\"refuse\"\nmax_message_size = \"0\"", 1):   graph.DefaultMessageSize,
 	} {
 		path := filepath.Join(t.TempDir(), "relay.toml")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

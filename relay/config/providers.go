@@ -32,7 +32,8 @@ func (c *Config) applyProfile(u *Upstream, key string) {
 	setDefault(&u.MessagesPerConnection, written("messages_per_connection"), p.MessagesPerConnection)
 	setDefault(&u.IdleClose, written("idle_close"), Duration(p.IdleClose))
 	setDefault(&u.Rate, written("rate"), slices.Clone(p.Rate))
-	setDefault(&u.MaxMessageSize, written("max_message_size"), largestMessage(u, Size(p.MaxMessageSize)))
+	sized := written("max_message_size") && (u.MaxMessageSize > 0 || !u.ByGraph()) // Graph names none itself
+	setDefault(&u.MaxMessageSize, sized, largestMessage(u, Size(p.MaxMessageSize)))
 	setDefault(&u.MaxRecipients, written("max_recipients"), p.MaxRecipients)
 	setDefault(&u.AssumeExtensions, written("assume_extensions"), slices.Clone(p.AssumeExtensions))
 	setDefault(&u.DenyExtensions, written("deny_extensions"), slices.Clone(p.DenyExtensions))

@@ -39,9 +39,16 @@ func (t *Table[H]) HandOver() (quotas []upstream.Quota) {
 	return quotas
 }
 
-// Inherit implements upstream.Transport.
+// Inherit implements upstream.Transport. What was read from the store is in quotas, or over.
 func (t *Table[H]) Inherit(quotas []upstream.Quota) {
 	t.Update(func() {
+		for key, a := range t.accounts {
+			if a.taken == 0 {
+				stop(&a.alarm)
+				stop(&a.paced)
+				delete(t.accounts, key)
+			}
+		}
 		t.restoreLocked(quotas)
 		t.saveSoonLocked(saveEvery)
 	})
@@ -53,9 +60,6 @@ func (t *Table[H]) restoreLocked(quotas []upstream.Quota) {
 		a := t.accountLocked(q.Identity)
 		if a == nil {
 			return
-		}
-		if a.taken == 0 { // what was read from the store is in what is inherited
-			a.pace = newPace(t.set.Rates, t.o.Windows)
 		}
 		for _, c := range q.Counts {
 			if m := a.pace.meter(c.Unit, c.Per); m != nil {

@@ -87,8 +87,9 @@ func New[H Held](set *upstream.Settings, o Options, held func() H) *Table[H] {
 }
 
 // Reserve takes a slot for one message now; see upstream.Transport. Nobody queues here, so nobody is overtaken here:
-// who asks first after a slot got free has it.
-func (t *Table[H]) Reserve(now time.Time, identity string) (slot *Slot[H], until time.Time) {
+// who asks first after a slot got free has it. first, if not nil, runs in the same Update, and may take an idle
+// connection for the slot.
+func (t *Table[H]) Reserve(now time.Time, identity string, first func(H)) (slot *Slot[H], until time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -102,8 +103,7 @@ func (t *Table[H]) Reserve(now time.Time, identity string) (slot *Slot[H], until
 	if busy || !until.IsZero() {
 		return nil, until
 	}
-	idle, closing := a.held.Connections()
-	if a.inUse+closing >= a.flow.now {
+	if _, closing := a.held.Connections(); a.inUse+closing >= a.flow.now {
 		return nil, time.Time{}
 	}
 	if until, busy = a.pace.wait(now, share{}, least); busy || !until.IsZero() {
@@ -111,8 +111,11 @@ func (t *Table[H]) Reserve(now time.Time, identity string) (slot *Slot[H], until
 	}
 	a.inUse++
 	a.taken++
-	s := &Slot[H]{t: t, a: a, taken: a.taken, admission: a.breaker.Admit()}
-	s.lonely = a.inUse+closing+max(idle-1, 0) == 1 // where there are idle connections, this slot is for one of them
+	if first != nil {
+		first(a.held)
+	}
+	idle, closing := a.held.Connections()
+	s := &Slot[H]{t: t, a: a, taken: a.taken, lonely: a.inUse+idle+closing == 1, admission: a.breaker.Admit()}
 	a.pace.take(&s.share, least)
 	return s, time.Time{}
 }

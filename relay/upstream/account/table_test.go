@@ -49,7 +49,7 @@ func messages(n int64, per time.Duration) upstream.Rate {
 // reserve takes a slot that must be free.
 func reserve(t testing.TB, tb *Table[*conns]) *Slot[*conns] {
 	t.Helper()
-	s, until := tb.Reserve(time.Now(), "")
+	s, until := tb.Reserve(time.Now(), "", nil)
 	if s == nil {
 		t.Fatalf("no place, until %v", until)
 	}
@@ -68,7 +68,7 @@ func use(t testing.TB, tb *Table[*conns], n int, news News) {
 // refused says how the next is told to wait; busy: OnChange will tell.
 func refused(t testing.TB, tb *Table[*conns], want time.Duration) {
 	t.Helper()
-	s, until := tb.Reserve(time.Now(), "")
+	s, until := tb.Reserve(time.Now(), "", nil)
 	wait := time.Duration(0)
 	if !until.IsZero() {
 		wait = time.Until(until)
@@ -89,13 +89,29 @@ func shut(t testing.TB, tb *Table[*conns]) {
 	}
 }
 
+// Between the taking of a slot and of its idle connection nobody sees both: the connection would be closed, or count
+// twice.
+func TestSlotTakesAnIdleConnection(t *testing.T) {
+	tb := newTable(nil)
+	tb.Update(func() { tb.accountLocked(office).held.idle = 1 })
+	s, _ := tb.Reserve(time.Now(), "", func(c *conns) {
+		if tb.mu.TryLock() {
+			t.Error("others may look")
+		}
+		c.idle--
+	})
+	if st := state(tb); st.InUse != 1 || st.Idle != 0 || !s.lonely {
+		t.Errorf("%+v, lonely %v", st, s.lonely)
+	}
+}
+
 func TestPlacesAreBounded(t *testing.T) {
 	tb := newTable(nil)
 	woken := 0
 	tb.OnChange(func() { woken++ })
 	a, b, c := reserve(t, tb), reserve(t, tb), reserve(t, tb)
 	refused(t, tb, 0)
-	if other, _ := tb.Reserve(time.Now(), "other@example.com"); other == nil {
+	if other, _ := tb.Reserve(time.Now(), "other@example.com", nil); other == nil {
 		t.Error("places of one account are taken from another")
 	}
 	a.Release(nil)
@@ -127,7 +143,7 @@ func TestNamesThatDifferInCase(t *testing.T) {
 	for fold, want := range map[bool]int{false: 2, true: 1} {
 		tb := newTable(func(_ *upstream.Settings, o *Options) { o.FoldCase = fold })
 		reserve(t, tb)
-		tb.Reserve(time.Now(), "Office@example.com")
+		tb.Reserve(time.Now(), "Office@example.com", nil)
 		if st := tb.States(); len(st) != want || st[len(st)-1].Identity != office {
 			t.Errorf("%v: %+v", fold, st)
 		}
@@ -137,11 +153,11 @@ func TestNamesThatDifferInCase(t *testing.T) {
 // Accounts without a history make room; one that has anything to remember stays.
 func TestAccountsAreBounded(t *testing.T) {
 	tb := newTable(nil)
-	kept, _ := tb.Reserve(time.Now(), "kept")
+	kept, _ := tb.Reserve(time.Now(), "kept", nil)
 	kept.Held().kept = true
 	kept.Release(nil)
 	for i := range maxAccounts + 500 {
-		s, _ := tb.Reserve(time.Now(), fmt.Sprint("user", i))
+		s, _ := tb.Reserve(time.Now(), fmt.Sprint("user", i), nil)
 		if s == nil {
 			t.Fatalf("no place for account %d", i)
 		}
@@ -153,9 +169,9 @@ func TestAccountsAreBounded(t *testing.T) {
 	}
 	full := newTable(nil)
 	for i := range maxAccounts {
-		full.Reserve(time.Now(), fmt.Sprint("user", i))
+		full.Reserve(time.Now(), fmt.Sprint("user", i), nil)
 	}
-	if s, until := full.Reserve(time.Now(), "one more"); s != nil || !until.IsZero() {
+	if s, until := full.Reserve(time.Now(), "one more", nil); s != nil || !until.IsZero() {
 		t.Error("a table of which all is in use takes one more")
 	}
 }
@@ -205,7 +221,7 @@ func TestTryAgain(t *testing.T) {
 		woken := false
 		tb.OnChange(func() { woken = true })
 		tb.TryAgain()
-		if s, _ := tb.Reserve(time.Now(), ""); (s != nil) != want || woken != want {
+		if s, _ := tb.Reserve(time.Now(), "", nil); (s != nil) != want || woken != want {
 			t.Errorf("early %v: a place %v, woken %v", early, s != nil, woken)
 		}
 	}
@@ -241,7 +257,7 @@ func TestWaitsForTheRate(t *testing.T) {
 		}
 		use(t, tb, 1, News{Verdict: Works})
 		refused(t, tb, time.Hour-30*time.Second)
-		if other, _ := tb.Reserve(time.Now(), "somebody@example.com"); other == nil {
+		if other, _ := tb.Reserve(time.Now(), "somebody@example.com", nil); other == nil {
 			t.Error("another account shares the rate")
 		}
 	})
@@ -468,6 +484,18 @@ func TestInherit(t *testing.T) {
 	})
 }
 
+// What the store says is older than what is inherited: a quota that is free again holds nobody.
+func TestInheritOutweighsTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stale := &shelf{quotas: []upstream.Quota{{Identity: office, Until: time.Now().Add(time.Hour)}}}
+		heir := newTable(func(set *upstream.Settings, _ *Options) { set.Quotas = stale })
+		refused(t, heir, time.Hour)
+		heir.Inherit(newTable(nil).HandOver())
+		use(t, heir, 1, News{Verdict: Works})
+		shut(t, heir)
+	})
+}
+
 func TestWaitIsForEveryPlace(t *testing.T) {
 	tb := newTable(nil)
 	s := reserve(t, tb)
@@ -495,7 +523,7 @@ func BenchmarkReserve(b *testing.B) {
 	at := time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
-		s, _ := tb.Reserve(at, "")
+		s, _ := tb.Reserve(at, "", nil)
 		s.Release(nil)
 	}
 }

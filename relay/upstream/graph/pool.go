@@ -29,7 +29,7 @@ type slot struct {
 
 // Reserve implements upstream.Transport.
 func (u *Upstream) Reserve(now time.Time, identity string) (upstream.Slot, time.Time) {
-	reserved, until := u.Table.Reserve(now, identity)
+	reserved, until := u.Table.Reserve(now, identity, nil)
 	if reserved == nil {
 		return nil, until
 	}

@@ -44,12 +44,12 @@ type slot struct {
 
 // Reserve implements upstream.Transport.
 func (u *Upstream) Reserve(now time.Time, identity string) (upstream.Slot, time.Time) {
-	reserved, until := u.Table.Reserve(now, identity)
-	if reserved == nil {
+	s := &slot{u: u}
+	var until time.Time
+	s.Slot, until = u.Table.Reserve(now, identity, func(p *pool) { s.conn = p.pop() })
+	if s.Slot == nil {
 		return nil, until
 	}
-	s := &slot{Slot: reserved, u: u}
-	u.Update(func() { s.conn = reserved.Held().pop() })
 	return s, time.Time{}
 }
 
