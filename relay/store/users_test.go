@@ -74,9 +74,9 @@ func TestUsers(t *testing.T) {
 	if err := s.UpdateUser(ctx, "carol", func(*auth.User) error { return nil }); !errors.Is(err, auth.ErrUnknownLogin) {
 		t.Error(err)
 	}
-	bumped(t, s, TopicUsers, 1, func() error { return s.DeleteUser(ctx, "alice") })
+	bumped(t, s, TopicUsers, 1, func() error { return s.DeleteUser(ctx, "alice", nil) })
 	bumped(t, s, TopicUsers, 0, func() error {
-		if err := s.DeleteUser(ctx, "alice"); !errors.Is(err, auth.ErrUnknownLogin) {
+		if err := s.DeleteUser(ctx, "alice", nil); !errors.Is(err, auth.ErrUnknownLogin) {
 			t.Error(err)
 		}
 		return nil
@@ -265,7 +265,7 @@ func TestKnownRecipients(t *testing.T) {
 	if err := s.AddUser(ctx, auth.User{Login: "alice"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.DeleteUser(ctx, "alice"); err != nil {
+	if err := s.DeleteUser(ctx, "alice", nil); err != nil {
 		t.Fatal(err)
 	}
 	fresh("alice", 5, "c", "d", "e", "f", "g")
