@@ -17,6 +17,9 @@ func (c *Session) Body() io.Writer { return c.transfer.to }
 
 // Take takes the message that was read, for a hook that answers its end itself.
 func (c *Session) Take() {
+	if c.transfer == nil {
+		panic("fakesmtp: there is no message to take")
+	}
 	m := c.message
 	c.reset()
 	c.Taken++
