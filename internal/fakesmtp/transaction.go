@@ -240,7 +240,7 @@ func declared(parameters string) int64 {
 func (c *Session) rcpt(args string) {
 	address, _, ok := Path(args)
 	switch most := c.srv.cfg.MaxRecipients; {
-	case !c.open:
+	case !c.open || c.transfer != nil:
 		c.Reply("503 5.5.1 MAIL first")
 	case !ok || address == "" || !strings.HasPrefix(strings.ToUpper(args), "TO:"):
 		c.Reply("501 5.5.4 RCPT TO:<address>")
