@@ -40,18 +40,23 @@ func (s *Server) watchStore(ctx context.Context) {
 			}
 			failing = err != nil
 		case <-fast.C:
-			now, _ := s.store.Generations(ctx)
-			for topic, n := range now {
-				if n != seen[topic] && s.storeChanged(ctx, topic, n) {
-					seen[topic] = n
-				}
-			}
+			s.takeChanges(ctx, seen)
 		}
 	}
 }
 
-// storeChanged takes over what was changed; false: it could not, and is to be tried again.
-func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
+// takeChanges takes over what was changed since it was seen.
+func (s *Server) takeChanges(ctx context.Context, seen map[string]int64) {
+	now, _ := s.store.Generations(ctx)
+	for topic, n := range now {
+		if n != seen[topic] {
+			seen[topic] = n
+			s.storeChanged(ctx, topic, n)
+		}
+	}
+}
+
+func (s *Server) storeChanged(ctx context.Context, topic string, n int64) {
 	switch topic {
 	case "users":
 		s.usersChanged(ctx)
@@ -65,21 +70,19 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	case relaystore.TopicLockouts:
 		s.accounts.lockoutsLifted(ctx)
 	case relaystore.TopicTraceAsked:
-		return s.answerTrace(ctx, n)
+		s.answerTrace(ctx, n)
 	}
-	return true
 }
 
-// answerTrace writes events down for a command that wants to show them: who looks right after a message finds it.
-func (s *Server) answerTrace(ctx context.Context, asked int64) bool {
+// answerTrace writes events down for a command that wants to show them: who looks right after a message finds it. It
+// tries once: the command does not wait for long, and the recorder drops what is refused too often.
+func (s *Server) answerTrace(ctx context.Context, asked int64) {
 	if err := s.trace.Flush(ctx); err != nil {
-		return false // the recorder has said so
+		return // the recorder has said so
 	}
-	err := s.store.AnswerEvents(ctx, asked)
-	if err != nil && ctx.Err() == nil {
+	if err := s.store.AnswerEvents(ctx, asked); err != nil && ctx.Err() == nil {
 		s.log.Warn("events could not be written for a command that shows the trace", "err", err)
 	}
-	return err == nil
 }
 
 // usersChanged drops what is remembered of all logins, ends the lockouts of those that were changed, and
