@@ -158,6 +158,9 @@ func TestKeys(t *testing.T) {
 	if err := s.AddKeys(ctx, key, other); !errors.As(err, &exists) || exists.Selector != "s2" {
 		t.Errorf("one of them again: %v", err)
 	}
+	if err := s.AddKeys(ctx, key, key); !errors.As(err, &exists) || exists.Selector != "s1" {
+		t.Errorf("one key twice: %v", err)
+	}
 	bumped(t, s, TopicKeys, 1, func() error { return s.AddKeys(ctx, key) })
 	if keys, err := s.Keys(ctx); err != nil || !reflect.DeepEqual(keys, []Key{key, other}) {
 		t.Errorf("got %v, %v", keys, err)
