@@ -178,7 +178,8 @@ func (s *scheduler) mayLease(e *entry) (leased, may bool) {
 	return leased, may
 }
 
-// leased learns how the store took a lease, and reports whether the attempt may be made. If not, the entry is dealt with.
+// leased learns how the store took a lease, and reports whether the attempt may be made. If not, the entry is dealt
+// with.
 func (s *scheduler) leased(e *entry, until time.Time, err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
