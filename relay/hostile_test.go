@@ -160,7 +160,7 @@ func (r *rig) change(login string, f func(*auth.User)) {
 	defer s.Close()
 	var err error
 	if f == nil {
-		err = s.DeleteUser(r.t.Context(), login)
+		err = s.DeleteUser(r.t.Context(), login, nil)
 	} else {
 		err = s.UpdateUser(r.t.Context(), login, func(u *auth.User) error { f(u); return nil })
 	}

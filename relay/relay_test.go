@@ -575,7 +575,7 @@ func TestOpenSessionKnowsNewMembers(t *testing.T) {
 	}
 	r.addUser(auth.User{Login: "ceo@example.com", Groups: []string{"board"}})
 	r.eventually("the new member's address", mayBe(250))
-	if err := r.store().DeleteUser(t.Context(), "ceo@example.com"); err != nil {
+	if err := r.store().DeleteUser(t.Context(), "ceo@example.com", nil); err != nil {
 		t.Fatal(err)
 	}
 	r.eventually("the end of its membership", mayBe(550))
@@ -584,7 +584,7 @@ func TestOpenSessionKnowsNewMembers(t *testing.T) {
 func TestRemovedAccountIsRefusedAtOnce(t *testing.T) {
 	r := newRig(t, newProvider(t), "")
 	r.client(rigLogin).Close()
-	if err := r.store().DeleteUser(t.Context(), rigLogin); err != nil {
+	if err := r.store().DeleteUser(t.Context(), rigLogin, nil); err != nil {
 		t.Fatal(err)
 	}
 	r.eventually("a refusal", func() bool {

@@ -2,12 +2,10 @@ package relay
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"postern/internal/textfile"
 	relaystore "postern/relay/store"
-	"postern/relay/trace"
 )
 
 // Poll is Options.Poll of a service. How long a change counts as recent follows from it, whatever Options.Poll is.
@@ -41,18 +39,24 @@ func (s *Server) watchStore(ctx context.Context) {
 			}
 			failing = err != nil
 		case <-fast.C:
-			now, _ := s.store.Generations(ctx)
-			for topic, n := range now {
-				if n != seen[topic] && s.storeChanged(ctx, topic, n) {
-					seen[topic] = n
-				}
-			}
+			s.takeChanges(ctx, seen)
 		}
 	}
 }
 
-// storeChanged adopts a change; false: it failed, and is to be tried again.
-func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
+// takeChanges takes over what was changed since it was seen.
+func (s *Server) takeChanges(ctx context.Context, seen map[string]int64) {
+	now, _ := s.store.Generations(ctx)
+	for topic, n := range now {
+		if n != seen[topic] {
+			seen[topic] = n
+			s.storeChanged(ctx, topic, n)
+		}
+	}
+}
+
+// storeChanged adopts a change.
+func (s *Server) storeChanged(ctx context.Context, topic string, n int64) {
 	switch topic {
 	case "users":
 		s.usersChanged(ctx)
@@ -66,21 +70,19 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	case relaystore.TopicLockouts:
 		s.accounts.lockoutsLifted(ctx)
 	case relaystore.TopicTraceAsked:
-		return answerTrace(ctx, n, s.store, s.trace, s.log)
+		s.answerTrace(ctx, n)
 	}
-	return true
 }
 
-// answerTrace writes events down for a command that wants to show them: who looks right after a message finds it.
-func answerTrace(ctx context.Context, asked int64, s *relaystore.Store, r *trace.Recorder, log *slog.Logger) bool {
-	if err := r.Flush(ctx); err != nil {
-		return false // the recorder has said so
+// answerTrace writes events down for a command that wants to show them: who looks right after a message finds it. It
+// tries once: the command does not wait for long, and the recorder drops what is refused too often.
+func (s *Server) answerTrace(ctx context.Context, asked int64) {
+	if err := s.trace.Flush(ctx); err != nil {
+		return // the recorder has said so
 	}
-	err := s.AnswerEvents(ctx, asked)
-	if err != nil && ctx.Err() == nil {
-		log.Warn("events could not be written for a command that shows the trace", "err", err)
+	if err := s.store.AnswerEvents(ctx, asked); err != nil && ctx.Err() == nil {
+		s.log.Warn("events could not be written for a command that shows the trace", "err", err)
 	}
-	return err == nil
 }
 
 // usersChanged drops what is remembered of all logins, ends the lockouts of those that were changed, and

@@ -208,6 +208,20 @@ func TestSplitReads(t *testing.T) {
 	}
 }
 
+// What is counted for a recipient was meant for it from the first octet on.
+func TestNoRecipientWithinATransfer(t *testing.T) {
+	s := start(t, sink.Options{Keep: 1})
+	p := dial(t, s).open()
+	p.write("BDAT 5\r\na: b\n")
+	p.expect("250")
+	p.say("RCPT TO:<eve@example.org>", "503")
+	p.say("MAIL FROM:<eve@example.org>", "503")
+	p.say("BDAT 0 LAST", "250")
+	if got := s.Messages(); len(got) != 1 || len(got[0].Recipients) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestCutTransfers(t *testing.T) {
 	for name, wire := range map[string]string{
 		"DATA":          "DATA\r\nSubject: x\r\n\r\nhalf\r\n",

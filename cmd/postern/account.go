@@ -42,7 +42,26 @@ func (of accounts) among(users []auth.User, locks []auth.Lock) ([]auth.User, []a
 	return users, locks
 }
 
-// withAccount makes a command of what is done with one of the accounts.
+// check refuses an account that these commands are not for.
+func (of accounts) check(u auth.User) error {
+	if of.devices && !u.Device {
+		return fmt.Errorf("%s is not a device but the account of a person; see: postern user --help", u.Login)
+	}
+	return nil
+}
+
+// update changes an account in one transaction, if it is still one that these commands are for.
+func (of accounts) update(ctx context.Context, s store, login string, change func(*auth.User) error) error {
+	return s.UpdateUser(ctx, login, func(u *auth.User) error {
+		if err := of.check(*u); err != nil {
+			return err
+		}
+		return change(u)
+	})
+}
+
+// withAccount makes a command of what is done with one of the accounts. What it changes it has to look at once more, in
+// the transaction that changes it: see update.
 func (a *app) withAccount(of accounts, run func(cmd *cobra.Command, s store, u auth.User) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
 		login, err := normalLogin(cmd, args[0])
@@ -60,8 +79,9 @@ func (a *app) withAccount(of accounts, run func(cmd *cobra.Command, s store, u a
 			return unknownLogin(cmd, s, of, login)
 		case err != nil:
 			return err
-		case of.devices && !u.Device:
-			return fmt.Errorf("%s is not a device but the account of a person; see: postern user --help", login)
+		}
+		if err := of.check(u); err != nil {
+			return err
 		}
 		return run(cmd, s, u)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -275,6 +276,46 @@ func TestLockBetweenStays(t *testing.T) {
 	if u := l.user("anna"); !u.Locked || u.LockReason != "over a limit" {
 		t.Errorf("the lock is gone: %+v", u.Locked)
 	}
+}
+
+// typist types a password once something else has happened.
+type typist struct {
+	before func()
+	io.Reader
+}
+
+func (r *typist) Read(b []byte) (int, error) {
+	r.before()
+	return r.Reader.Read(b)
+}
+
+// A device command that has found a device leaves a person's account alone, which the login may have become meanwhile.
+func TestDeviceBecomesPersonMeanwhile(t *testing.T) {
+	l := newCommandLine(t)
+	l.ok("device", "add", "scanner")
+	hash := l.user("scanner").Hash
+	root := rootCommand()
+	root.SetIn(&typist{func() {
+		err := l.store.UpdateUser(t.Context(), "scanner", func(u *auth.User) error { u.Device = false; return nil })
+		if err != nil {
+			t.Error(err)
+		}
+	}, strings.NewReader("a chosen password")})
+	root.SetOut(io.Discard)
+	root.SetErr(io.Discard)
+	root.SetArgs([]string{"device", "password", "scanner", "--password-stdin", "--config", l.config})
+	refused := func(err error) bool { return err != nil && strings.Contains(err.Error(), "not a device") }
+	if err := root.ExecuteContext(t.Context()); !refused(err) || l.user("scanner").Hash != hash {
+		t.Errorf("the password: %v", err)
+	}
+	err := things.update(t.Context(), l.store, "scanner", func(u *auth.User) error { u.Note = "x"; return nil })
+	if !refused(err) || l.user("scanner").Note != "" {
+		t.Errorf("the note: %v", err)
+	}
+	if err := l.store.DeleteUser(t.Context(), "scanner", things.check); !refused(err) {
+		t.Errorf("removed: %v", err)
+	}
+	l.user("scanner") // is there
 }
 
 func TestDeviceCommands(t *testing.T) {

@@ -169,7 +169,7 @@ on with what is new. What no flag names stays as it is. To have none of a list: 
 		RunE: a.withAccount(of, func(cmd *cobra.Command, s store, u auth.User) error {
 			var changes []string
 			var after auth.User
-			err := s.UpdateUser(cmd.Context(), u.Login, func(u *auth.User) (err error) {
+			err := of.update(cmd.Context(), s, u.Login, func(u *auth.User) (err error) {
 				changes, err = edit.apply(u, time.Now())
 				after = *u
 				return err

@@ -232,7 +232,7 @@ func (a *app) accountRemove(of accounts) *cobra.Command {
 		SuggestFor: []string{"delete", "rm", "del"},
 		Args:       exactly(1),
 		RunE: a.withAccount(of, func(cmd *cobra.Command, s store, u auth.User) error {
-			if err := s.DeleteUser(cmd.Context(), u.Login); err != nil {
+			if err := s.DeleteUser(cmd.Context(), u.Login, of.check); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Removed %s.\n", u.Login)
@@ -253,7 +253,7 @@ func (a *app) accountPassword(of accounts) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = s.UpdateUser(cmd.Context(), u.Login, func(u *auth.User) error { c.set(u, time.Now()); return nil })
+			err = of.update(cmd.Context(), s, u.Login, func(u *auth.User) error { c.set(u, time.Now()); return nil })
 			if err != nil {
 				return err
 			}

@@ -17,6 +17,9 @@ func (c *Session) Body() io.Writer { return c.transfer.to }
 
 // Take takes the message that was read, for a hook that answers its end itself.
 func (c *Session) Take() {
+	if c.transfer == nil {
+		panic("fakesmtp: there is no message to take")
+	}
 	m := c.message
 	c.reset()
 	c.Taken++
@@ -237,7 +240,7 @@ func declared(parameters string) int64 {
 func (c *Session) rcpt(args string) {
 	address, _, ok := Path(args)
 	switch most := c.srv.cfg.MaxRecipients; {
-	case !c.open:
+	case !c.open || c.transfer != nil:
 		c.Reply("503 5.5.1 MAIL first")
 	case !ok || address == "" || !strings.HasPrefix(strings.ToUpper(args), "TO:"):
 		c.Reply("501 5.5.4 RCPT TO:<address>")

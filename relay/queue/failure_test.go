@@ -49,6 +49,31 @@ func TestSubmitRefused(t *testing.T) {
 	}
 }
 
+// What a refused message tells of its route is not forgotten: a pause that turns out shorter ends in time for others.
+func TestRefusedMessageTellsOfItsRoute(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.paused["office"] = time.Now().Add(20 * time.Hour)
+		m := message("M1", "anna")
+		m.Envelope.From = mail.Address{} // no report is due meanwhile
+		w.submit(m)
+		wait()
+		w.up.paused["office"] = time.Now().Add(time.Minute)
+		w.store.Fault = func(op string) error {
+			if op == "add" {
+				return errStore
+			}
+			return nil
+		}
+		if err := w.q.Submit(context.Background(), message("M2", "anna"), body); err == nil {
+			t.Fatal("not refused")
+		}
+		sleep(2 * time.Minute)
+		w.wantGone("M1")
+		w.end()
+	})
+}
+
 // A lease lives as long as its attempt.
 func TestLeaseIsExtended(t *testing.T) {
 	bubble(t, func(t *testing.T) {

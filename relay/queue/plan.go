@@ -192,8 +192,8 @@ func (p *plan) forget(e *entry) {
 	p.reader.forgot(e.m.ID)
 }
 
-// leave leaves an entry to the store, where it becomes due at a time, or sleeps for a route. A person may have given it up
-// meanwhile: then a read says so.
+// leave leaves an entry to the store, where it becomes due at a time, or sleeps for a route. A person may have given it
+// up meanwhile: then a read says so.
 func (p *plan) leave(now time.Time, e *entry, at time.Time, route string) {
 	p.forget(e)
 	p.reader.due(at)

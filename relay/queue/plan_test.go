@@ -87,8 +87,8 @@ func TestPlanWhyNotNow(t *testing.T) {
 	}
 }
 
-// Who waits for a slot is asked for it again when one may be free, or after a second, and not before; only the first of a
-// line is.
+// Who waits for a slot is asked for it again when one may be free, or after a second, and not before; only the first of
+// a line is.
 func TestPlanAsksOncePerLine(t *testing.T) {
 	asked := 0
 	p := newPlan(Options{Window: 10, LeaseFor: time.Minute, Dispatcher: askFunc(func(*Message) (bool, Wait) {

@@ -138,6 +138,7 @@ func (s *scheduler) beginLocked(e *entry) {
 func (s *scheduler) admitted(e *entry, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.bell.ring() // also where the store refused it: admit may have learned of a pause
 	p, now := &s.plan, time.Now()
 	in := p.window.entries[e.m.ID] == e
 	switch {
@@ -145,7 +146,6 @@ func (s *scheduler) admitted(e *entry, err error) {
 		if in {
 			p.forget(e)
 		}
-		return
 	case in && e.m.NextAttempt.After(now):
 		s.trace.waiting(e.m, e.route, e.until)
 		p.leave(now, e, e.m.NextAttempt, e.asleep)
@@ -154,7 +154,6 @@ func (s *scheduler) admitted(e *entry, err error) {
 	default:
 		p.enter(now, NewMessage{Message: e.m}, false)
 	}
-	s.bell.ring()
 }
 
 // added lets messages that are in the store already wait in the window, where there is room.
@@ -179,7 +178,8 @@ func (s *scheduler) mayLease(e *entry) (leased, may bool) {
 	return leased, may
 }
 
-// leased learns how the store took a lease, and reports whether the attempt may be made. If not, the entry is dealt with.
+// leased learns how the store took a lease, and reports whether the attempt may be made. If not, the entry is dealt
+// with.
 func (s *scheduler) leased(e *entry, until time.Time, err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -69,7 +69,8 @@ var kinds = map[Status]trace.Kind{
 func detail(r mail.Result, to Recipient, gaveUp string) string {
 	switch {
 	case to.Status == Unclear:
-		return fmt.Sprintf("given up: %d attempts ended without an answer, and the upstream may have the message", to.Doubts)
+		return fmt.Sprintf("given up: %d attempts ended without an answer, and the upstream may have the message",
+			to.Doubts)
 	case r.Uncertain:
 		return "connection lost after the final dot: the upstream may have the message, a duplicate is possible"
 	case to.Status == Failed && !r.Class.Permanent() && gaveUp != "":

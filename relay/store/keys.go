@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,12 +46,13 @@ func (s *Store) AddKeys(ctx context.Context, keys ...Key) error {
 		}
 	}
 	return s.write(ctx, func(t *tx) error {
-		for _, k := range keys { // a refusal must have changed nothing
+		for i, k := range keys { // a refusal must have changed nothing
 			_, exists, err := t.Int("SELECT 1 FROM dkim_key WHERE domain = ? AND selector = ?", k.Domain, k.Selector)
 			if err != nil {
 				return err
 			}
-			if exists {
+			same := func(o Key) bool { return o.Domain == k.Domain && o.Selector == k.Selector }
+			if exists || slices.ContainsFunc(keys[:i], same) {
 				return refuse(&KeyExistsError{k})
 			}
 		}

@@ -168,17 +168,23 @@ func (s *Store) Users(ctx context.Context) ([]auth.User, error) {
 	return users, wrap(err, "list users")
 }
 
-// DeleteUser removes a user with what its limits remembered; auth.ErrUnknownLogin if there is none. Its
-// queued mail stays.
-func (s *Store) DeleteUser(ctx context.Context, login string) error {
+// DeleteUser removes a user with what its limits remembered; auth.ErrUnknownLogin if there is none. Its queued mail
+// stays. check, unless it is nil, may refuse; it is called as change in UpdateUser is.
+func (s *Store) DeleteUser(ctx context.Context, login string, check func(auth.User) error) error {
 	err := s.write(ctx, func(t *tx) error {
-		if err := t.Run("DELETE FROM user WHERE login = ?", login); err != nil {
+		u, err := getUser(t.Conn, login)
+		if errors.Is(err, auth.ErrUnknownLogin) {
+			return refuse(err)
+		}
+		if err != nil {
 			return err
 		}
-		if t.Changes() == 0 {
-			return refuse(auth.ErrUnknownLogin)
+		if check != nil {
+			if err := check(u); err != nil {
+				return refuse(err)
+			}
 		}
-		for _, table := range []string{"limit_state", "known", "known_count"} {
+		for _, table := range []string{"user", "limit_state", "known", "known_count"} {
 			if err := t.Run("DELETE FROM "+table+" WHERE login = ?", login); err != nil {
 				return err
 			}

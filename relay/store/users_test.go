@@ -74,9 +74,9 @@ func TestUsers(t *testing.T) {
 	if err := s.UpdateUser(ctx, "carol", func(*auth.User) error { return nil }); !errors.Is(err, auth.ErrUnknownLogin) {
 		t.Error(err)
 	}
-	bumped(t, s, TopicUsers, 1, func() error { return s.DeleteUser(ctx, "alice") })
+	bumped(t, s, TopicUsers, 1, func() error { return s.DeleteUser(ctx, "alice", nil) })
 	bumped(t, s, TopicUsers, 0, func() error {
-		if err := s.DeleteUser(ctx, "alice"); !errors.Is(err, auth.ErrUnknownLogin) {
+		if err := s.DeleteUser(ctx, "alice", nil); !errors.Is(err, auth.ErrUnknownLogin) {
 			t.Error(err)
 		}
 		return nil
@@ -157,6 +157,9 @@ func TestKeys(t *testing.T) {
 	exists := new(KeyExistsError)
 	if err := s.AddKeys(ctx, key, other); !errors.As(err, &exists) || exists.Selector != "s2" {
 		t.Errorf("one of them again: %v", err)
+	}
+	if err := s.AddKeys(ctx, key, key); !errors.As(err, &exists) || exists.Selector != "s1" {
+		t.Errorf("one key twice: %v", err)
 	}
 	bumped(t, s, TopicKeys, 1, func() error { return s.AddKeys(ctx, key) })
 	if keys, err := s.Keys(ctx); err != nil || !reflect.DeepEqual(keys, []Key{key, other}) {
@@ -265,7 +268,7 @@ func TestKnownRecipients(t *testing.T) {
 	if err := s.AddUser(ctx, auth.User{Login: "alice"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.DeleteUser(ctx, "alice"); err != nil {
+	if err := s.DeleteUser(ctx, "alice", nil); err != nil {
 		t.Fatal(err)
 	}
 	fresh("alice", 5, "c", "d", "e", "f", "g")

@@ -30,8 +30,6 @@ const (
 	CantOpen   = lib.SQLITE_CANTOPEN
 	Interrupt  = lib.SQLITE_INTERRUPT
 	Constraint = lib.SQLITE_CONSTRAINT
-
-	ConstraintPrimaryKey = lib.SQLITE_CONSTRAINT_PRIMARYKEY
 )
 
 // Error is a failure that the engine reported.
