@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -191,9 +192,7 @@ func (j *judgement) others(read func(mail.Stage) (replies.Rule, reading)) {
 func (a *app) judged(cmd *cobra.Command, o judgeOptions) (*config.Upstream, error) {
 	if o.upstream == "" {
 		name := o.provider
-		if name == "" {
-			name = profile.Generic
-		}
+		name = cmp.Or(name, profile.Generic)
 		if _, ok := profile.Get(name); !ok {
 			return nil, usage(cmd, fmt.Errorf("there is no profile %q; there are %s", name,
 				strings.Join(profile.Names(), ", ")))

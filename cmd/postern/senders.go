@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -267,9 +268,7 @@ func (s *testStep) write(w io.Writer) {
 		mark = "FAIL"
 	}
 	seen := s.Seen
-	if seen == "" {
-		seen = s.Sender
-	}
+	seen = cmp.Or(seen, s.Sender)
 	first, more, _ := strings.Cut(seen, "\n")
 	fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s  %-9s %8s  %s", mark, s.Name, s.Took.Round(time.Millisecond),
 		first), " "))

@@ -1,6 +1,7 @@
 package via
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -46,9 +47,7 @@ const fromKey = "key proxy of this upstream"
 
 func (p *Proxy) fail(target string, err error, text string) *Error {
 	from := p.from
-	if from == "" {
-		from = fromKey
-	}
+	from = cmp.Or(from, fromKey)
 	text = "the proxy " + p.String() + " " + text + " (" + from + ")"
 	return &Error{Proxy: p.String(), Target: target, Err: err, text: text}
 }
