@@ -111,13 +111,7 @@ func reversePaths(c *config.Config, block config.Upstream, senders []mail.Addres
 
 // asked are all reverse-paths of a test, each once: those of mail, then those of reports.
 func (t *testedSenders) asked() []mail.Address {
-	all := slices.Clone(t.addresses)
-	for _, a := range t.reports {
-		if !slices.Contains(all, a) {
-			all = append(all, a)
-		}
-	}
-	return all
+	return addOnce(slices.Clone(t.addresses), t.reports...)
 }
 
 // sendersOfUsers are those of `user add --sender`. A store that is not there yet has none, and is not made.
