@@ -38,12 +38,7 @@ func printableUnicode(s string) bool {
 	if !utf8.ValidString(s) {
 		return false
 	}
-	for _, r := range s {
-		if !unicode.IsGraphic(r) {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) })
 }
 
 // loginSpecial cannot stand in the login of a new user: it means something in patterns, in lists or in

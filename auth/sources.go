@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,8 +87,6 @@ func (a *Authenticator) lookup(ctx context.Context, login string) (Identity, err
 }
 
 func named(id Identity, login string) Identity {
-	if id.Login == "" {
-		id.Login = login
-	}
+	id.Login = cmp.Or(id.Login, login)
 	return id
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -21,12 +22,7 @@ func (i Identity) Allows(client netip.Addr) bool {
 		return true
 	}
 	client = client.Unmap().WithZone("")
-	for _, n := range i.Networks {
-		if n.Contains(client) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(i.Networks, func(n netip.Prefix) bool { return n.Contains(client) })
 }
 
 // User is a login as the store keeps it, managed by `postern user` and `postern device`.

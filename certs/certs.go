@@ -8,6 +8,7 @@
 package certs
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -59,9 +60,7 @@ type set struct {
 
 // New loads the certificates, or makes self-signed ones.
 func New(o Options) (*Manager, error) {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	now := time.Now()
 	m := &Manager{options: o, spoken: now, renewed: now}
 	m.mu.Lock()

@@ -49,8 +49,7 @@ func (o *Options) trustFile() string { return filepath.Join(o.Dir, trustName) }
 
 // names returns the names in a self-signed certificate: the host name, configured ones, and loopback.
 func (o *Options) names() []string {
-	all := append([]string{o.Hostname}, o.Names...)
-	all = append(all, "localhost", "127.0.0.1", "::1")
+	all := append(append([]string{o.Hostname}, o.Names...), "localhost", "127.0.0.1", "::1")
 	var unique []string
 	for _, n := range all {
 		if n != "" && !slices.Contains(unique, n) {

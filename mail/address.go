@@ -155,12 +155,7 @@ func IsASCII(s string) bool {
 
 // isPrint reports whether s is free of controls, including C1, line separators and direction marks.
 func isPrint(s string) bool {
-	for _, r := range s {
-		if !unicode.IsPrint(r) {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // isDotAtom reports whether s is a Dot-string (RFC 5321), with the letters of RFC 6531.

@@ -3,6 +3,7 @@ package mail
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -230,12 +231,7 @@ func nameFields(fields []Field, header []byte) Header {
 
 // Index returns the index of the first field with this name, -1 if there is none.
 func (h Header) Index(name string) int {
-	for i, f := range h.Fields {
-		if f.Is(name) {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(h.Fields, func(f Field) bool { return f.Is(name) })
 }
 
 // Has reports whether there is a field with this name.

@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 	"unicode"
@@ -180,9 +181,7 @@ func (e *entry) word(written, shown string) error {
 // remark adds a comment. After the words of a name it is part of what a person sees; without words it is the name:
 // user@example.com (Name).
 func (e *entry) remark(text string) {
-	if e.comment == "" {
-		e.comment = text
-	}
+	e.comment = cmp.Or(e.comment, text)
 	if e.words > 0 && !e.angle {
 		e.name.WriteString(" (" + text + ")")
 	}

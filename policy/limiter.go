@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"fmt"
@@ -77,9 +78,7 @@ func NewLimiter(ctx context.Context, store LimitStore, now time.Time, log *slog.
 }
 
 func newLimiter(ctx context.Context, store LimitStore, now time.Time, log *slog.Logger, size int) (*Limiter, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log = cmp.Or(log, slog.New(slog.DiscardHandler))
 	l := &Limiter{
 		store: store, log: log, known: newKnown(store), size: size, now: now,
 		buckets: make(map[key]*bucket), order: list.New(), dirty: make(map[*bucket]struct{}),

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -76,9 +77,7 @@ func New(rules []Rule) (*Policy, error) {
 	}
 	p := &Policy{own: own, groups: new(atomic.Pointer[map[string][]pattern])}
 	for i, r := range rules {
-		if r.Name == "" {
-			r.Name = "policy " + strconv.Itoa(i+1)
-		}
+		r.Name = cmp.Or(r.Name, "policy "+strconv.Itoa(i+1))
 		c, err := compile(r)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.Name, err)
@@ -167,15 +166,9 @@ func (p *Policy) For(s Subject) Effective {
 		if !limited && r.Limits != nil {
 			limited, e.Limits, e.limitsRule = true, r.Limits, r.Name
 		}
-		if e.UnlistedSender == "" {
-			e.UnlistedSender = r.UnlistedSender
-		}
-		if e.OverLimit == "" {
-			e.OverLimit = r.OverLimit
-		}
-		if e.MaxHeld == 0 {
-			e.MaxHeld = r.MaxHeld
-		}
+		e.UnlistedSender = cmp.Or(e.UnlistedSender, r.UnlistedSender)
+		e.OverLimit = cmp.Or(e.OverLimit, r.OverLimit)
+		e.MaxHeld = cmp.Or(e.MaxHeld, r.MaxHeld)
 	}
 	if len(s.Senders) > 0 {
 		e.senders, e.sendersRule = p.parseOwn(s.Senders), ""

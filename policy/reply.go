@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -34,9 +35,7 @@ func (e *Effective) mayUse() string {
 		list = append(list, p.shown(e.Login))
 	}
 	where := e.sendersRule
-	if where == "" {
-		where = "the login's own senders"
-	}
+	where = cmp.Or(where, "the login's own senders")
 	if len(list) == 0 {
 		return fmt.Sprintf("no sender is set for it in %s, and the login is not an address itself: "+
 			"the administrator has to name one", where)

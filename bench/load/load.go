@@ -6,6 +6,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -90,9 +91,7 @@ func (r *Report) Rate() float64 {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Mode == "" {
-		c.Mode = StartTLS
-	}
+	c.Mode = cmp.Or(c.Mode, StartTLS)
 	if c.Connections <= 0 {
 		c.Connections = 1
 	}
@@ -106,9 +105,7 @@ func (c Config) withDefaults() (Config, error) {
 	if err != nil {
 		return c, fmt.Errorf("load: %w", err)
 	}
-	if c.TLS == nil {
-		c.TLS = &tls.Config{ServerName: host}
-	}
+	c.TLS = cmp.Or(c.TLS, &tls.Config{ServerName: host})
 	c.TLS = c.TLS.Clone()
 	c.TLS.DynamicRecordSizingDisabled = true // fewer, fuller records cost us less
 	if c.Connections > maxConnections {

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"path"
@@ -96,9 +97,7 @@ func (t *faultTable) set(faults []Fault) error {
 	faults = slices.Clone(faults)
 	left := make([]int, len(faults))
 	for i := range faults {
-		if faults[i].Action == "" {
-			faults[i].Action = Answer
-		}
+		faults[i].Action = cmp.Or(faults[i].Action, Answer)
 		if err := faults[i].validate(); err != nil {
 			return err
 		}

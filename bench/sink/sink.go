@@ -8,6 +8,7 @@
 package sink
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -159,9 +160,7 @@ func (s *Sink) limit() int64 {
 }
 
 func (o Options) withDefaults() (Options, error) {
-	if o.Addr == "" {
-		o.Addr = "127.0.0.1:0"
-	}
+	o.Addr = cmp.Or(o.Addr, "127.0.0.1:0")
 	if o.Mode == "" {
 		o.Mode = None
 		if o.TLS != nil {
@@ -171,9 +170,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Mode != None && o.TLS == nil {
 		return o, errors.New("TLS needs a certificate")
 	}
-	if o.Hostname == "" {
-		o.Hostname = "sink.example.com"
-	}
+	o.Hostname = cmp.Or(o.Hostname, "sink.example.com")
 	return o, nil
 }
 

@@ -36,10 +36,8 @@ func (e *listEdit) check() error {
 	case len(e.set) > 0 && len(e.add)+len(e.removed) > 0:
 		return fmt.Errorf("--%s gives the whole list: leave --add-%s and --remove-%s out", e.name, e.name, e.name)
 	}
-	for _, v := range slices.Concat(e.set, e.add, e.removed) {
-		if v == "" {
-			return fmt.Errorf("a %s is empty; to have none: --no-%ss", e.name, e.name)
-		}
+	if slices.Contains(slices.Concat(e.set, e.add, e.removed), "") {
+		return fmt.Errorf("a %s is empty; to have none: --no-%ss", e.name, e.name)
 	}
 	return nil
 }

@@ -24,8 +24,7 @@ type alertView struct {
 }
 
 func (a *app) alertTest() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use: "test [N]",
 		Short: "Post a test alert to each [[alert]] of the configuration, or to the one with this number, and show " +
 			"what became of it",
@@ -54,14 +53,12 @@ Each is tried once, for ten seconds at most. The addresses of hooks are secrets:
 			if err != nil {
 				return err
 			}
-			return printAlertTests(cmd, tests, asJSON)
+			return printAlertTests(cmd, tests)
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	})
 }
 
-func printAlertTests(cmd *cobra.Command, tests []monitor.AlertTest, asJSON bool) error {
+func printAlertTests(cmd *cobra.Command, tests []monitor.AlertTest) error {
 	var views []alertView
 	var rows [][]string
 	failed := false
@@ -75,7 +72,7 @@ func printAlertTests(cmd *cobra.Command, tests []monitor.AlertTest, asJSON bool)
 		rows = append(rows, []string{t.Hook, t.Host, outcome})
 	}
 	var err error
-	if asJSON {
+	if asJSON(cmd) {
 		err = writeJSON(cmd.OutOrStdout(), views)
 	} else {
 		err = table(cmd.OutOrStdout(), []string{"HOOK", "HOST", "OUTCOME"}, rows)

@@ -19,7 +19,6 @@ func (a *app) deviceCommand() *cobra.Command {
 
 func (a *app) deviceAdd() *cobra.Command {
 	var flags accountFlags
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Add a device and print the values to type into it",
@@ -42,7 +41,7 @@ func (a *app) deviceAdd() *cobra.Command {
 			}
 			server, encryption := deviceServer(c)
 			out := cmd.OutOrStdout()
-			if asJSON {
+			if asJSON(cmd) {
 				return writeJSON(out, newDeviceView{newAccountView{u.Login, password}, server, encryption})
 			}
 			fmt.Fprintf(out, "Type these into the device:\n\n")
@@ -53,8 +52,7 @@ func (a *app) deviceAdd() *cobra.Command {
 		},
 	}
 	flags.register(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	return withJSON(cmd)
 }
 
 // newDeviceView is what is to be typed into a device, as --json prints it.

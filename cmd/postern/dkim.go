@@ -25,7 +25,6 @@ func (a *app) dkimCommand() *cobra.Command {
 func (a *app) dkimAdd() *cobra.Command {
 	var selector string
 	var algorithms []string
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "add DOMAIN",
 		Short: "Make keys for a domain and print the DNS records to publish",
@@ -58,7 +57,7 @@ or read them again with 'postern dkim dns'. Receivers that do not know Ed25519 l
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Made %s for %s. Publish:\n\n", plural(int64(len(keys)), "key"), domain)
@@ -71,8 +70,7 @@ or read them again with 'postern dkim dns'. Receivers that do not know Ed25519 l
 	cmd.Flags().StringVar(&selector, "selector", "",
 		"`name` under _domainkey; default: r and e with year and month, such as r202611")
 	cmd.Flags().StringSliceVar(&algorithms, "algorithm", []string{sign.RSA2048, sign.Ed25519}, "kinds of keys to make")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	return withJSON(cmd)
 }
 
 // storedKey is a key with its row in the store, which is empty for a key of relay.toml.
@@ -152,8 +150,7 @@ func printRecords(w io.Writer, keys []storedKey) error {
 }
 
 func (a *app) dkimList() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "list",
 		Short: "List the keys",
 		Args:  exactly(0),
@@ -162,7 +159,7 @@ func (a *app) dkimList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
 			}
 			if len(keys) == 0 {
@@ -177,9 +174,7 @@ func (a *app) dkimList() *cobra.Command {
 			}
 			return table(cmd.OutOrStdout(), []string{"DOMAIN", "SELECTOR", "ALGORITHM", "FROM", "MADE"}, rows)
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	})
 }
 
 func origin(k storedKey) string {
@@ -211,8 +206,7 @@ func keyViews(keys []storedKey) []keyView {
 }
 
 func (a *app) dkimDNS() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "dns [DOMAIN]",
 		Short: "Print the DNS records to publish",
 		Args:  wrongUsage(cobra.MaximumNArgs(1)),
@@ -231,14 +225,12 @@ func (a *app) dkimDNS() *cobra.Command {
 			if len(keys) == 0 {
 				return fmt.Errorf("no key for this; make one: postern dkim add DOMAIN")
 			}
-			if asJSON {
+			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
 			}
 			return printRecords(cmd.OutOrStdout(), keys)
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	})
 }
 
 // warnUnsigned says that keys sign nothing where every upstream has dkim = "skip" or "strip", as most profiles do.

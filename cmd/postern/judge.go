@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +27,6 @@ const maxPasted = 64 << 10
 // judgeOptions are the flags of upstream judge.
 type judgeOptions struct {
 	stage, provider, upstream string
-	asJSON                    bool
 }
 
 func (a *app) upstreamJudge() *cobra.Command {
@@ -56,7 +56,7 @@ needed without --upstream.`,
 			if err != nil {
 				return usage(cmd, err)
 			}
-			if o.asJSON {
+			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), j)
 			}
 			return j.write(cmd.OutOrStdout())
@@ -67,9 +67,8 @@ needed without --upstream.`,
 	cmd.Flags().StringVar(&o.provider, "provider", "", "read it as this `profile` does (default generic)")
 	cmd.Flags().StringVar(&o.upstream, "upstream", "",
 		"read it as this `[[upstream]]` of relay.toml does, with its own rules")
-	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
 	cmd.MarkFlagsMutuallyExclusive("provider", "upstream")
-	return cmd
+	return withJSON(cmd)
 }
 
 type replyStage struct {
@@ -191,9 +190,7 @@ func (j *judgement) others(read func(mail.Stage) (replies.Rule, reading)) {
 func (a *app) judged(cmd *cobra.Command, o judgeOptions) (*config.Upstream, error) {
 	if o.upstream == "" {
 		name := o.provider
-		if name == "" {
-			name = profile.Generic
-		}
+		name = cmp.Or(name, profile.Generic)
 		if _, ok := profile.Get(name); !ok {
 			return nil, usage(cmd, fmt.Errorf("there is no profile %q; there are %s", name,
 				strings.Join(profile.Names(), ", ")))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -66,12 +67,8 @@ func printLockouts(w io.Writer, locks []auth.Lock, now time.Time) error {
 	var rows [][]string
 	for _, l := range locks {
 		address, login := lockedAddress(l), l.Login
-		if address == "" {
-			address = "where it was not used before"
-		}
-		if login == "" {
-			login = "every login"
-		}
+		address = cmp.Or(address, "where it was not used before")
+		login = cmp.Or(login, "every login")
 		rows = append(rows, []string{address, login, when(l.Until, now), fmt.Sprint(l.Failures)})
 	}
 	if err := table(w, []string{"ADDRESS", "LOGIN", "UNTIL", "WRONG PASSWORDS"}, rows); err != nil {

@@ -5,7 +5,20 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/spf13/cobra"
 )
+
+// withJSON gives a command the flag --json, which asJSON reads.
+func withJSON(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().Bool("json", false, "print JSON")
+	return cmd
+}
+
+func asJSON(cmd *cobra.Command) bool {
+	on, _ := cmd.Flags().GetBool("json")
+	return on
+}
 
 // writeJSON prints one value, indented, for machines.
 func writeJSON(w io.Writer, v any) error {

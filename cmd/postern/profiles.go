@@ -12,8 +12,7 @@ import (
 )
 
 func (a *app) upstreamProfiles() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "profiles [NAME]",
 		Short: "List the providers we know, or show what we know of one",
 		Long: `List the providers that provider = "..." in [[upstream]] may name, or show one: its servers and limits,
@@ -21,25 +20,23 @@ how its replies are read, what is not certain, and where the facts come from.`,
 		Args: wrongUsage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return listProfiles(cmd, asJSON)
+				return listProfiles(cmd)
 			}
 			p, ok := profile.Get(args[0])
 			if !ok {
 				return fmt.Errorf("there is no profile %q; there are %s%s", args[0],
 					strings.Join(profile.Names(), ", "), suggest.Question(args[0], profile.Names()))
 			}
-			if asJSON {
+			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), p)
 			}
 			return p.WriteText(cmd.OutOrStdout())
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	})
 }
 
-func listProfiles(cmd *cobra.Command, asJSON bool) error {
-	if asJSON {
+func listProfiles(cmd *cobra.Command) error {
+	if asJSON(cmd) {
 		return writeJSON(cmd.OutOrStdout(), profile.All())
 	}
 	var rows [][]string

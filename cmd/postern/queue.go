@@ -18,7 +18,6 @@ import (
 type queueFlags struct {
 	filter queue.Filter
 	all    bool
-	asJSON bool
 }
 
 func (f *queueFlags) register(cmd *cobra.Command) {
@@ -76,7 +75,7 @@ func (a *app) queueList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if flags.asJSON {
+			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), viewsOf(messages))
 			}
 			if len(messages) == 0 {
@@ -90,8 +89,7 @@ func (a *app) queueList() *cobra.Command {
 	cmd.Flags().BoolVar(&flags.filter.Held, "held", false, "only held messages")
 	cmd.Flags().IntVar(&flags.filter.Limit, "limit", 1000, "at most `n` messages")
 	cmd.Flags().StringVar(&flags.filter.After, "after", "", "continue behind this `id`")
-	cmd.Flags().BoolVar(&flags.asJSON, "json", false, "print JSON")
-	return cmd
+	return withJSON(cmd)
 }
 
 func printQueue(w io.Writer, messages []*queue.Message, now time.Time) error {
@@ -137,7 +135,7 @@ func state(m *queue.Message, now time.Time) string {
 }
 
 func (a *app) queueShow() *cobra.Command {
-	var asJSON, content bool
+	var content bool
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show one waiting message, its recipients and what happened to it",
@@ -159,7 +157,7 @@ func (a *app) queueShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), struct {
 					messageView
 					Events []trace.Event `json:"events"`
@@ -168,9 +166,8 @@ func (a *app) queueShow() *cobra.Command {
 			return printMessage(cmd.OutOrStdout(), m, events, time.Now())
 		}),
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&content, "content", false, "print the message itself, as it is kept (unsigned)")
-	return cmd
+	return withJSON(cmd)
 }
 
 func copyContent(cmd *cobra.Command, s store, id string) error {
@@ -250,7 +247,7 @@ func (a *app) queueAction(verb, short, done string, act func(store, *cobra.Comma
 			if err := s.AppendEventsNow(cmd.Context(), operatorEvents(verb, ids, n)); err != nil {
 				return err
 			}
-			if flags.asJSON {
+			if asJSON(cmd) {
 				err = writeJSON(cmd.OutOrStdout(), actionView{verb, n})
 			} else {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s %s.\n", plural(n, "message"), done)
@@ -262,9 +259,8 @@ func (a *app) queueAction(verb, short, done string, act func(store, *cobra.Comma
 		},
 	}
 	flags.register(cmd)
-	cmd.Flags().BoolVar(&flags.asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&flags.all, "all", false, "every message")
-	return cmd
+	return withJSON(cmd)
 }
 
 // actionView is what was done to messages, as --json prints it.

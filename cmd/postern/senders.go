@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -110,13 +111,7 @@ func reversePaths(c *config.Config, block config.Upstream, senders []mail.Addres
 
 // asked are all reverse-paths of a test, each once: those of mail, then those of reports.
 func (t *testedSenders) asked() []mail.Address {
-	all := slices.Clone(t.addresses)
-	for _, a := range t.reports {
-		if !slices.Contains(all, a) {
-			all = append(all, a)
-		}
-	}
-	return all
+	return addOnce(slices.Clone(t.addresses), t.reports...)
 }
 
 // sendersOfUsers are those of `user add --sender`. A store that is not there yet has none, and is not made.
@@ -267,9 +262,7 @@ func (s *testStep) write(w io.Writer) {
 		mark = "FAIL"
 	}
 	seen := s.Seen
-	if seen == "" {
-		seen = s.Sender
-	}
+	seen = cmp.Or(seen, s.Sender)
 	first, more, _ := strings.Cut(seen, "\n")
 	fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s  %-9s %8s  %s", mark, s.Name, s.Took.Round(time.Millisecond),
 		first), " "))

@@ -116,8 +116,7 @@ type checkView struct {
 }
 
 func (a *app) checkCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "check",
 		Short: "Validate the configuration, certificates and keys without starting",
 		Args:  exactly(0),
@@ -127,7 +126,7 @@ func (a *app) checkCommand() *cobra.Command {
 				return err
 			}
 			c, problems := check.Config(cmd.Context(), path)
-			if asJSON {
+			if asJSON(cmd) {
 				view := checkView{File: path, OK: len(problems) == 0, Problems: append([]config.Problem{}, problems...),
 					Warnings: []config.Problem{}}
 				if view.OK {
@@ -151,9 +150,7 @@ func (a *app) checkCommand() *cobra.Command {
 				plural(int64(len(c.Upstreams)), "upstream"))
 			return nil
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	})
 }
 
 // monotonic is CLOCK_MONOTONIC in microseconds, which Type=notify-reload wants with RELOADING=1.

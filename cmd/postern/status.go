@@ -20,8 +20,7 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "status",
 		Short: "One page: can mail leave, listeners, upstreams, queue, certificates, secrets, disk",
 		Long: `Ask the running daemon how it is. The first line says whether mail can leave. Exit code 1: none can, no
@@ -38,7 +37,7 @@ Upstreams are tried by mail: one that nothing was sent to yet counts as working.
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if asJSON(cmd) {
 				err = writeJSON(cmd.OutOrStdout(), r)
 			} else {
 				err = writeStatus(cmd.OutOrStdout(), r)
@@ -48,9 +47,7 @@ Upstreams are tried by mail: one that nothing was sent to yet counts as working.
 			}
 			return err
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	})
 }
 
 // askStatus asks the daemon; where none runs, it looks itself.

@@ -29,8 +29,7 @@ type upstreamView struct {
 }
 
 func (a *app) upstreamList() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "list",
 		Short: "List the configured upstreams",
 		Args:  exactly(0),
@@ -46,19 +45,16 @@ func (a *app) upstreamList() *cobra.Command {
 				rows = append(rows, []string{u.Name, u.Provider, fmt.Sprintf("%s:%d", u.Host, u.Port), u.TLS,
 					orDash(u.Username), u.DKIM})
 			}
-			if asJSON {
+			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), views)
 			}
 			return table(cmd.OutOrStdout(), []string{"NAME", "PROVIDER", "HOST", "TLS", "LOGIN", "DKIM"}, rows)
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	})
 }
 
 func (a *app) upstreamTest() *cobra.Command {
 	var (
-		asJSON  bool
 		extra   []string
 		timeout time.Duration
 	)
@@ -100,7 +96,7 @@ tls that do not fit are told within seconds. A delivery waits longer than this t
 			defer done()
 			live := &liveTest{report: newReport(block, senders), limit: timeout / trialSteps,
 				target: fmt.Sprintf("%s:%d", block.Host, block.Port)}
-			if !asJSON {
+			if !asJSON(cmd) {
 				live.w = cmd.OutOrStdout()
 			}
 			if _, err := outbound.TestUpstream(cmd.Context(), c.Hostname, block, tokens,
@@ -108,7 +104,7 @@ tls that do not fit are told within seconds. A delivery waits longer than this t
 				return err
 			}
 			report := live.end()
-			if asJSON {
+			if asJSON(cmd) {
 				if err := writeJSON(cmd.OutOrStdout(), report); err != nil {
 					return err
 				}
@@ -122,6 +118,5 @@ tls that do not fit are told within seconds. A delivery waits longer than this t
 	cmd.Flags().DurationVar(&timeout, "timeout", trialTimeout,
 		"give up a login after this, each of its steps after a third of it")
 	cmd.Flags().StringArrayVar(&extra, "sender", nil, "try this `address` too; may be repeated")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	return withJSON(cmd)
 }

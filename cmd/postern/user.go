@@ -52,7 +52,7 @@ func (a *app) userCommand() *cobra.Command {
 
 func (a *app) userAdd() *cobra.Command {
 	var flags accountFlags
-	var stdin, asJSON bool
+	var stdin bool
 	cmd := &cobra.Command{
 		Use:   "add LOGIN",
 		Short: "Add an account; without --password-stdin a password is generated and printed once",
@@ -72,7 +72,7 @@ func (a *app) userAdd() *cobra.Command {
 			}
 			out := cmd.OutOrStdout()
 			switch {
-			case asJSON:
+			case asJSON(cmd):
 				return writeJSON(out, newAccountView{u.Login, password})
 			case stdin:
 				fmt.Fprintf(out, "Added %s.\n", u.Login)
@@ -85,8 +85,7 @@ func (a *app) userAdd() *cobra.Command {
 	}
 	flags.register(cmd)
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	return withJSON(cmd)
 }
 
 // newAccountView is a login with the password that was generated for it, as --json prints it.
@@ -128,8 +127,7 @@ func loginExists(login string) error {
 
 // accountList lists people and devices, or devices alone.
 func (a *app) accountList(of accounts) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "list",
 		Short: "List the " + of.list + ", and who is locked out for a while",
 		Args:  exactly(0),
@@ -144,7 +142,7 @@ func (a *app) accountList(of accounts) *cobra.Command {
 				return err
 			}
 			users, locks = of.among(users, locks)
-			if asJSON {
+			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), listed(users, locks))
 			}
 			if err := printUsers(cmd.OutOrStdout(), of, users, now); err != nil {
@@ -152,9 +150,7 @@ func (a *app) accountList(of accounts) *cobra.Command {
 			}
 			return printLockouts(cmd.OutOrStdout(), locks, now)
 		}),
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	})
 }
 
 // userView is an account as --json prints it: without anything of its password.
@@ -242,7 +238,7 @@ func (a *app) accountRemove(of accounts) *cobra.Command {
 }
 
 func (a *app) accountPassword(of accounts) *cobra.Command {
-	var stdin, asJSON bool
+	var stdin bool
 	cmd := &cobra.Command{
 		Use:        "password " + of.argument,
 		Short:      "Set a new password; without --password-stdin one is generated and printed once",
@@ -259,7 +255,7 @@ func (a *app) accountPassword(of accounts) *cobra.Command {
 			}
 			out := cmd.OutOrStdout()
 			switch {
-			case asJSON:
+			case asJSON(cmd):
 				err = writeJSON(out, newAccountView{u.Login, c.generated})
 			case stdin:
 				fmt.Fprintf(out, "Changed the password of %s.\n", u.Login)
@@ -271,8 +267,7 @@ func (a *app) accountPassword(of accounts) *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	return withJSON(cmd)
 }
 
 func (a *app) userLock() *cobra.Command {

@@ -60,19 +60,16 @@ func (b build) String() string {
 }
 
 func versionCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "version",
 		Short: "Print version, commit and date of this binary",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if asJSON {
+			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), readBuild())
 			}
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "postern", readBuild())
 			return err
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	})
 }

@@ -7,6 +7,7 @@
 package fakesmtp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"io"
@@ -144,9 +145,7 @@ type Server struct {
 
 // New makes a server that is served connections by Serve, Listen or Dial.
 func New(cfg Config) *Server {
-	if cfg.Hostname == "" {
-		cfg.Hostname = "fake.example.com"
-	}
+	cfg.Hostname = cmp.Or(cfg.Hostname, "fake.example.com")
 	s := &Server{cfg: cfg, conns: make(map[net.Conn]struct{}), done: make(chan struct{})}
 	s.SetHook(cfg.Hook)
 	return s

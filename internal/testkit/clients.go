@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,9 +81,7 @@ func Swaks(t testing.TB, s Submission) Output {
 	}
 	if s.Login != "" {
 		mechanism := s.Mechanism
-		if mechanism == "" {
-			mechanism = "PLAIN"
-		}
+		mechanism = cmp.Or(mechanism, "PLAIN")
 		args = append(args, "--auth", mechanism, "--auth-user", s.Login, "--auth-password", s.Password,
 			"--auth-hide-password")
 	}
@@ -114,9 +113,7 @@ func Msmtp(t testing.TB, s Submission) Output {
 		b.WriteString("auth off\n")
 	} else {
 		mechanism := strings.ToLower(s.Mechanism)
-		if mechanism == "" {
-			mechanism = "on"
-		}
+		mechanism = cmp.Or(mechanism, "on")
 		fmt.Fprintf(&b, "auth %s\nuser %s\npassword %s\n", mechanism, s.Login, s.Password)
 	}
 	config := writeFile(t, "msmtprc", []byte(b.String()))

@@ -131,9 +131,7 @@ type notice struct {
 
 // New makes an Alerter without hooks.
 func New(o Options) *Alerter {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.post == nil {
 		o.post = post
 	}

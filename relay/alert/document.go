@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -39,9 +40,7 @@ func documentOf(host string, now time.Time, e *entry, resolved bool) Document {
 	}
 	if resolved {
 		d.Summary = clean(e.Over, maxSummary)
-		if d.Summary == "" {
-			d.Summary = "It is over."
-		}
+		d.Summary = cmp.Or(d.Summary, "It is over.")
 	}
 	for k, v := range e.Details {
 		d.Details[k] = clean(v, maxDetail)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 
 	"postern/mail"
@@ -58,17 +59,10 @@ func isFieldText(value string) bool {
 }
 
 func isOwned(name string) bool {
-	for _, owned := range ownedFields {
-		if strings.EqualFold(name, owned) {
-			return true
-		}
-	}
-	for _, prefix := range ownedPrefixes {
-		if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(ownedFields, func(owned string) bool { return strings.EqualFold(name, owned) }) ||
+		slices.ContainsFunc(ownedPrefixes, func(prefix string) bool {
+			return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
+		})
 }
 
 // AddedFields are the header fields of add_headers, in order. They were checked when the configuration was validated.

@@ -73,9 +73,7 @@ func (c *Config) derive() {
 		}
 		setDefault(&l.Name, c.doc.has(element("listener", i)+".name"), name)
 		setDefault(&l.Address, c.doc.has(element("listener", i)+".address"), address)
-		if l.MinVersion == 0 {
-			l.MinVersion = c.TLS.MinVersion
-		}
+		l.MinVersion = cmp.Or(l.MinVersion, c.TLS.MinVersion)
 	}
 	for i := range c.Upstreams {
 		c.applyProfile(&c.Upstreams[i], element("upstream", i))

@@ -55,9 +55,7 @@ func (c *Config) applyPort(u *Upstream, p *profile.Profile, hasPort, hasTLS bool
 	port, ok := p.PortFor(number, use)
 	if !ok {
 		port = profile.Port{Number: map[string]int{Implicit: 465, NoTLS: 25}[use], TLS: p.Ports[0].TLS}
-		if port.Number == 0 {
-			port.Number = 587
-		}
+		port.Number = cmp.Or(port.Number, 587)
 	}
 	setDefault(&u.Port, hasPort, port.Number)
 	setDefault(&u.TLS, hasTLS, port.TLS)
@@ -76,9 +74,7 @@ func (v *validator) provider(key string, u *Upstream) {
 	}
 	if u.Host == "" && ok {
 		example := p.Example
-		if example == "" {
-			example = "smtp.example.net"
-		}
+		example = cmp.Or(example, "smtp.example.net")
 		v.fail(key+".host", "is missing, write the provider's server, such as %q", example)
 	}
 	if u.ByGraph() {

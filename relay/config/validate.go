@@ -320,18 +320,12 @@ func parseListen(s string) (listenAddress, error) {
 
 // conflicts reports whether both cannot be bound at once.
 func (a listenAddress) conflicts(b listenAddress) bool {
-	if a.port != b.port || a.port == 0 {
-		return false
-	}
-	return a.host == b.host || a.covers(b) || b.covers(a)
+	return a.port == b.port && a.port != 0 && (a.host == b.host || a.covers(b) || b.covers(a))
 }
 
 // covers reports whether a listens on every interface of b's family. Go binds "::" for both families.
 func (a listenAddress) covers(b listenAddress) bool {
-	if !a.host.IsValid() || a.host == netip.IPv6Unspecified() {
-		return true
-	}
-	return a.host == netip.IPv4Unspecified() && b.host.Is4()
+	return !a.host.IsValid() || a.host == netip.IPv6Unspecified() || a.host == netip.IPv4Unspecified() && b.host.Is4()
 }
 
 // readCertificates reads a file of PEM certificates.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"mime/quotedprintable"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,12 +171,7 @@ func (r Report) boundary(parts []part) string {
 }
 
 func occurs(parts []part, boundary string) bool {
-	for _, p := range parts {
-		if strings.Contains(string(p.body), boundary) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(parts, func(p part) bool { return strings.Contains(string(p.body), boundary) })
 }
 
 // part is one body part before encoding.

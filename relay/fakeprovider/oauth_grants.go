@@ -108,10 +108,7 @@ func (a *OAuth) clientLocked(r *http.Request) (Client, *problem) {
 func (c Client) public() bool { return c.Secret == "" && c.Certificate == nil }
 
 func (c Client) allows(scopes []string) bool {
-	if len(c.Scopes) == 0 {
-		return true
-	}
-	return !slices.ContainsFunc(scopes, func(s string) bool {
+	return len(c.Scopes) == 0 || !slices.ContainsFunc(scopes, func(s string) bool {
 		return s != "offline_access" &&
 			!slices.Contains(c.Scopes, s)
 	})

@@ -1,6 +1,7 @@
 package fakeprovider
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -132,9 +133,7 @@ func (f Fault) plays(w http.ResponseWriter, microsoft bool) bool {
 		panic(http.ErrAbortHandler)
 	case f.Error != "" || f.AADSTS > 0:
 		p := bad(f.Error, f.AADSTS, "%s", f.Description)
-		if p.code == "" {
-			p.code = "invalid_grant"
-		}
+		p.code = cmp.Or(p.code, "invalid_grant")
 		if f.Status > 0 {
 			p.status = f.Status
 		}

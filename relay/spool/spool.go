@@ -9,6 +9,7 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -49,18 +50,10 @@ type Stats struct{ Memory, Disk int64 }
 
 // New removes what an earlier process left in the directory and returns a Spool.
 func New(o Options) (*Spool, error) {
-	if o.Dir == "" {
-		o.Dir = os.TempDir()
-	}
-	if o.MemoryPerMessage == 0 {
-		o.MemoryPerMessage = DefaultMemoryPerMessage
-	}
-	if o.MemoryTotal == 0 {
-		o.MemoryTotal = DefaultMemoryTotal
-	}
-	if o.DiskTotal == 0 {
-		o.DiskTotal = DefaultDiskTotal
-	}
+	o.Dir = cmp.Or(o.Dir, os.TempDir())
+	o.MemoryPerMessage = cmp.Or(o.MemoryPerMessage, DefaultMemoryPerMessage)
+	o.MemoryTotal = cmp.Or(o.MemoryTotal, DefaultMemoryTotal)
+	o.DiskTotal = cmp.Or(o.DiskTotal, DefaultDiskTotal)
 	s := &Spool{options: o, memory: budget{limit: o.MemoryTotal}, disk: budget{limit: o.DiskTotal}}
 	if err := s.clean(); err != nil {
 		return nil, fmt.Errorf("clean the spool directory: %w", err)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 
@@ -87,9 +88,7 @@ func encodeRecipients(b []byte, rs []queue.Recipient) []byte {
 		b = append(b, byte(r.Notify))
 		b = appendString(b, r.ORcpt)
 		status := r.Status
-		if status == "" {
-			status = queue.Pending
-		}
+		status = cmp.Or(status, queue.Pending)
 		b = appendString(b, string(status))
 		b = appendReply(b, r.Reply)
 		b = appendString(b, r.Upstream)

@@ -21,6 +21,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,18 +122,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 const minFloor = 4 * logSize
 
 func (o Options) withDefaults() Options {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.MinFree >= 0 {
 		o.MinFree = max(o.MinFree, minFloor)
 	}
-	if o.MaxEvents == 0 {
-		o.MaxEvents = 5_000_000
-	}
-	if o.MaxKnown == 0 {
-		o.MaxKnown = 50_000
-	}
+	o.MaxEvents = cmp.Or(o.MaxEvents, 5_000_000)
+	o.MaxKnown = cmp.Or(o.MaxKnown, 50_000)
 	return o
 }
 

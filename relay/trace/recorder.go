@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -53,9 +54,7 @@ type Recorder struct {
 
 // NewRecorder returns a Recorder that writes to sink while Run runs. A nil logger discards.
 func NewRecorder(sink Sink, log *slog.Logger) *Recorder {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log = cmp.Or(log, slog.New(slog.DiscardHandler))
 	return &Recorder{sink: sink, log: log, meter: newMeter(), full: make(chan struct{}, 1)}
 }
 

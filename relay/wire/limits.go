@@ -2,6 +2,7 @@ package wire
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -79,10 +80,5 @@ func (c *counts) leaveFrom(p netip.Prefix) {
 
 func contains(list []netip.Prefix, ip netip.Addr) bool {
 	ip = ip.Unmap().WithZone("")
-	for _, p := range list {
-		if p.Contains(ip) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(ip) })
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -20,10 +21,8 @@ func eachParameter(params string, set func(name, value string, given bool) mail.
 		case given && value == "":
 			return mail.R(501, "5.5.4", "parameter %s has no value", name)
 		}
-		for _, s := range seen {
-			if s == name {
-				return mail.R(501, "5.5.4", "parameter %s given twice", name)
-			}
+		if slices.Contains(seen, name) {
+			return mail.R(501, "5.5.4", "parameter %s given twice", name)
 		}
 		if reply := set(name, value, given); !reply.IsZero() {
 			return reply

@@ -135,9 +135,7 @@ func (o *Options) complete() *Options {
 		panic("wire: a limit or a time of the options is not set")
 	}
 	c.MaxErrors = cmp.Or(c.MaxErrors, 10)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Refused == nil {
 		c.Refused = func(Refusal) {}
 	}

@@ -9,6 +9,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -69,9 +70,7 @@ func parse(args []string) (*options, error) {
 		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
 	c.Mode, c.Password, c.To = load.TLSMode(o.mode), os.Getenv("LOAD_PASSWORD"), strings.Split(o.to, ",")
-	if c.Run == "" {
-		c.Run = "load-" + time.Now().Format("150405.000")
-	}
+	c.Run = cmp.Or(c.Run, "load-"+time.Now().Format("150405.000"))
 	return o, o.trust()
 }
 

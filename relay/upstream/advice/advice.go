@@ -8,6 +8,7 @@ package advice
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"fmt"
 	"slices"
@@ -136,12 +137,8 @@ const (
 
 // Filled returns the advice with the mailbox that was logged in as and the sender in place; what is empty stays a word.
 func (a *Advice) Filled(identity, sender string) *Advice {
-	if identity == "" {
-		identity = "MAILBOX"
-	}
-	if sender == "" {
-		sender = "SENDER"
-	}
+	identity = cmp.Or(identity, "MAILBOX")
+	sender = cmp.Or(sender, "SENDER")
 	fill := strings.NewReplacer(identityPlace, mail.Printable(identity), senderPlace, mail.Printable(sender))
 	filled := *a
 	filled.Cause = fill.Replace(a.Cause)

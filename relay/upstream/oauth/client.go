@@ -191,10 +191,5 @@ func check(t *oauth2.Token, now time.Time) (*response, *Error) {
 
 // visible reports whether s is VCHAR only (RFC 6749 appendix A.12 and A.17 allow a space, which nobody uses).
 func visible(s string) bool {
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,9 +63,7 @@ type redirect struct {
 // Consent begins to ask for consent. flow is DeviceCode or AuthorizationCode; "" is the configured one. Where tenants
 // block one of them, the other often works, and the grant is the same.
 func (s *Source) Consent(ctx context.Context, flow Flow) (*Consent, error) {
-	if flow == "" {
-		flow = s.o.Flow
-	}
+	flow = cmp.Or(flow, s.o.Flow)
 	switch {
 	case s.o.Flow == RefreshToken:
 		return nil, errors.New("the flow refresh-token has its consent from elsewhere; put a new refresh_token in " +

@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -115,9 +116,7 @@ func parseAnswer(status int, header http.Header, body []byte, now time.Time) ans
 	}
 	if err := json.Unmarshal(body, &j); err == nil {
 		a.code, a.detail, a.sub, a.numbers = rawCode(j.Error), j.Description, j.Suberror+j.Subtype, j.Codes
-		if a.detail == "" {
-			a.detail = rawMessage(j.Error)
-		}
+		a.detail = cmp.Or(a.detail, rawMessage(j.Error))
 		if len(j.Claims) > 0 {
 			a.sub += " with claims"
 		}

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -123,9 +124,7 @@ func NewSource(o Options) (*Source, error) {
 }
 
 func withDefaults(o Options) Options {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	o.Logger = o.Logger.With("upstream", o.Upstream)
 	if o.Jitter == nil {
 		o.Jitter = mathrand.Float64

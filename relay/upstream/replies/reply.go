@@ -3,6 +3,7 @@ package replies
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"strings"
@@ -82,9 +83,7 @@ func joinLines(code int, lines []string) mail.Reply {
 	var text strings.Builder
 	for i, line := range lines {
 		enhanced, t := splitEnhanced(code, line)
-		if r.Enhanced == "" {
-			r.Enhanced = enhanced
-		}
+		r.Enhanced = cmp.Or(r.Enhanced, enhanced)
 		if i > 0 {
 			text.WriteByte('\n')
 		}

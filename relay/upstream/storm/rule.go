@@ -1,6 +1,7 @@
 package storm
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -25,9 +26,7 @@ func (s Storm) Rule(personal ...string) string {
 	fmt.Fprintf(&b, "stages = [%s]\n", quote(string(s.Stage)))
 	fmt.Fprintf(&b, "code = \"%d\"\n", s.Reply.Code)
 	enhanced := s.Reply.Enhanced
-	if enhanced == "" {
-		enhanced = "-"
-	}
+	enhanced = cmp.Or(enhanced, "-")
 	fmt.Fprintf(&b, "enhanced = %s\n", quote(enhanced))
 	if text := pattern(words); text != "" {
 		fmt.Fprintf(&b, "text = %s\n", quote(text))

@@ -1,6 +1,7 @@
 package via
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 
 	"postern/mail"
@@ -46,9 +48,7 @@ const fromKey = "key proxy of this upstream"
 
 func (p *Proxy) fail(target string, err error, text string) *Error {
 	from := p.from
-	if from == "" {
-		from = fromKey
-	}
+	from = cmp.Or(from, fromKey)
 	text = "the proxy " + p.String() + " " + text + " (" + from + ")"
 	return &Error{Proxy: p.String(), Target: target, Err: err, text: text}
 }
@@ -114,10 +114,6 @@ func timedOut(err error) bool {
 }
 
 func hungUp(err error) bool {
-	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(err, end) {
-			return true
-		}
-	}
-	return false
+	ends := []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, syscall.ECONNRESET, syscall.EPIPE}
+	return slices.ContainsFunc(ends, func(end error) bool { return errors.Is(err, end) })
 }

@@ -2,6 +2,7 @@ package large
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -247,9 +248,7 @@ func fileName(e *entity, n int) string {
 	}, strings.ToValidUTF8(name, "_"))
 	if name = strings.TrimSpace(name); name == "" || name == "." || name == ".." {
 		ext := extensions[e.media]
-		if ext == "" {
-			ext = "bin"
-		}
+		ext = cmp.Or(ext, "bin")
 		return fmt.Sprintf("attachment-%d.%s", n, ext)
 	}
 	if e.media == "message/rfc822" && !strings.Contains(name, ".") {
