@@ -140,16 +140,17 @@ func (a *accounts) saveLockout(ctx context.Context) error {
 }
 
 // lockoutsLifted adopts lockouts that an operator has lifted.
-func (a *accounts) lockoutsLifted(ctx context.Context) {
+func (a *accounts) lockoutsLifted(ctx context.Context) bool {
 	locks, err := a.store.Lockouts(ctx, time.Now())
 	if err != nil {
 		if ctx.Err() == nil {
 			a.log.Error("lockouts that a person has lifted are not lifted here", "err", err)
 		}
-		return
+		return false
 	}
 	for _, l := range a.KeepLocks(locks) {
 		a.log.Info("lockout lifted by a person", "login", l.Login, "client", l.Client)
 		a.monitor.Lifted(l)
 	}
+	return true
 }

@@ -17,7 +17,7 @@ const wakePeriod = 30 * time.Second
 // watchStore looks for what the command line changed (accounts, keys, queue, grants) or asks for, saves lockouts, and
 // looks whether there is room for mail.
 func (s *Server) watchStore(ctx context.Context) {
-	seen := s.opened
+	seen, failed := s.opened, map[string]int64{}
 	slow, fast := time.NewTicker(s.options.Poll), time.NewTicker(s.options.Poll/5)
 	defer slow.Stop()
 	defer fast.Stop()
@@ -31,6 +31,7 @@ func (s *Server) watchStore(ctx context.Context) {
 			s.room.Check()
 			if now := time.Now(); now.Sub(woken) >= wakePeriod {
 				s.queue.Wake()
+				clear(failed)
 				woken = now
 			}
 			err := s.accounts.saveLockout(ctx)
@@ -39,39 +40,45 @@ func (s *Server) watchStore(ctx context.Context) {
 			}
 			failing = err != nil
 		case <-fast.C:
-			s.takeChanges(ctx, seen)
+			s.takeChanges(ctx, seen, failed)
 		}
 	}
 }
 
-// takeChanges takes over what was changed since it was seen.
-func (s *Server) takeChanges(ctx context.Context, seen map[string]int64) {
+// takeChanges takes over what was changed since it was seen. What failed is tried again each
+// wakePeriod: a bad key would fill the log.
+func (s *Server) takeChanges(ctx context.Context, seen, failed map[string]int64) {
 	now, _ := s.store.Generations(ctx)
 	for topic, n := range now {
-		if n != seen[topic] {
+		if n == seen[topic] || n == failed[topic] {
+			continue
+		}
+		if s.storeChanged(ctx, topic, n) {
 			seen[topic] = n
-			s.storeChanged(ctx, topic, n)
+		} else {
+			failed[topic] = n
 		}
 	}
 }
 
-// storeChanged adopts a change.
-func (s *Server) storeChanged(ctx context.Context, topic string, n int64) {
+// storeChanged adopts a change and reports whether it is done with.
+func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	switch topic {
 	case "users":
-		s.usersChanged(ctx)
+		return s.usersChanged(ctx)
 	case "keys":
-		s.reloadKeys(ctx)
+		return s.reloadKeys(ctx)
 	case "queue":
 		s.submission.Recount()
 		s.queue.Refresh()
 	case relaystore.TopicGrants:
 		s.state.Load().routes.TryAgain()
 	case relaystore.TopicLockouts:
-		s.accounts.lockoutsLifted(ctx)
+		return s.accounts.lockoutsLifted(ctx)
 	case relaystore.TopicTraceAsked:
 		s.answerTrace(ctx, n)
 	}
+	return true
 }
 
 // answerTrace writes events down for a command that wants to show them: who looks right after a message finds it. It
@@ -87,7 +94,7 @@ func (s *Server) answerTrace(ctx context.Context, asked int64) {
 
 // usersChanged drops what is remembered of all logins, ends the lockouts of those that were changed, and
 // learns who is in which group.
-func (s *Server) usersChanged(ctx context.Context) {
+func (s *Server) usersChanged(ctx context.Context) bool {
 	s.accounts.changed()
 	s.reloading.Lock() // or a reload that has read the users already would publish old groups
 	defer s.reloading.Unlock()
@@ -96,14 +103,15 @@ func (s *Server) usersChanged(ctx context.Context) {
 		if ctx.Err() == nil {
 			s.log.Error("accounts not read again", "err", err)
 		}
-		return
+		return false
 	}
 	s.state.Load().settings.Policy.SetGroups(relaystore.Members(users))
 	s.accounts.forgive(users, time.Now().Add(-10*Poll))
+	return true
 }
 
 // reloadKeys takes over DKIM keys that the command line added or removed.
-func (s *Server) reloadKeys(ctx context.Context) {
+func (s *Server) reloadKeys(ctx context.Context) bool {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	before := s.state.Load()
@@ -112,12 +120,13 @@ func (s *Server) reloadKeys(ctx context.Context) {
 		if ctx.Err() == nil {
 			s.log.Error("DKIM keys not taken over, those in force stay", "err", err)
 		}
-		return
+		return false
 	}
 	st := *before
 	st.routes = routes
 	s.state.Store(&st)
 	s.log.Info("DKIM keys reloaded")
+	return true
 }
 
 // watchFiles calls changed when one of the files has changed and is whole.

@@ -40,7 +40,7 @@ func TestTraceAskedForWhileItCannotBeWritten(t *testing.T) {
 	}
 	seen := map[string]int64{}
 	for range 20 {
-		s.takeChanges(t.Context(), seen)
+		s.takeChanges(t.Context(), seen, map[string]int64{})
 	}
 	if sink.writes != 1 || s.trace.Dropped() > 0 {
 		t.Errorf("%d writes, %d events dropped", sink.writes, s.trace.Dropped())
