@@ -183,7 +183,7 @@ func (t *tester) permission(ctx context.Context) bool {
 	begun := time.Now()
 	a, f := t.probe(ctx, t.u.sendMailURL(t.mailbox))
 	if f == nil && !saysNoBase64(a) {
-		f = t.judge(a)
+		f = t.faultOf(a)
 	}
 	if f != nil {
 		return t.add("permission", time.Since(begun), "", f)
@@ -198,8 +198,8 @@ func saysNoBase64(a *answer) bool {
 		func(code string) bool { return strings.HasPrefix(code, "ErrorMimeContent") })
 }
 
-// judge makes a fault of an answer to a probe.
-func (t *tester) judge(a *answer) *fault {
+// faultOf makes a fault of an answer to a probe.
+func (t *tester) faultOf(a *answer) *fault {
 	f := t.u.refused(a)
 	if f.rule.DropToken {
 		t.u.o.DropToken(t.mailbox, t.token)
