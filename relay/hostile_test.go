@@ -175,17 +175,17 @@ func TestReservationsCostNoRate(t *testing.T) {
 	m := &queue.Message{ID: "x", Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob",
 		Domain: "example.net"}}, Status: queue.Pending}}}
 	for range 3 {
-		ticket, wait := r.server.outbound.Reserve(time.Now(), m)
-		if ticket == nil {
+		slot, wait := r.server.outbound.Reserve(time.Now(), m)
+		if slot == nil {
 			t.Fatalf("no place: %+v", wait)
 		}
-		ticket.Release()
+		slot.Release()
 	}
 	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
 		t.Fatal(err)
 	}
 	r.provider.wait(1)
-	if ticket, wait := r.server.outbound.Reserve(time.Now(), m); ticket != nil || wait.Until.IsZero() {
+	if slot, wait := r.server.outbound.Reserve(time.Now(), m); slot != nil || wait.Until.IsZero() {
 		t.Errorf("a message that was sent cost nothing: %+v", wait)
 	}
 }

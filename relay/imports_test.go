@@ -54,15 +54,19 @@ var mayImport = map[string][]string{
 	"relay/upstream/oauth/oauthtest": {"relay/upstream/oauth"},
 	"auth/authtest":                  {"mail", "auth"},
 	"policy/policytest":              {"mail", "policy"},
-	"relay/upstream/...": {"internal/certtext", "internal/logline", "mail", "relay/seal", "relay/upstream",
-		"relay/upstream/account", "relay/upstream/internal/scrub", "relay/upstream/internal/whytls",
-		"relay/upstream/replies", "relay/upstream/via"},
-	"relay/upstream/graph": {"internal/certtext", "internal/logline", "mail", "relay/upstream",
-		"relay/upstream/account", "relay/upstream/graph/large",
-		"relay/upstream/internal/scrub", "relay/upstream/internal/whytls", "relay/upstream/replies",
-		"relay/upstream/via"},
-	"relay/upstream/graph/large": {"mail"}, // which nothing but graph knows
-	"deploy":                     {},
+	"relay/upstream/account":         {"mail", "relay/upstream"},
+	"relay/upstream/smtp": {"internal/logline", "mail", "relay/upstream", "relay/upstream/account",
+		"relay/upstream/internal/...", "relay/upstream/replies", "relay/upstream/via"},
+	"relay/upstream/graph": {"internal/logline", "mail", "relay/upstream", "relay/upstream/account",
+		"relay/upstream/graph/large", "relay/upstream/internal/...", "relay/upstream/replies", "relay/upstream/via"},
+	"relay/upstream/graph/large":  {"mail"}, // which nothing but graph knows
+	"relay/upstream/replies":      {"mail", "relay/upstream"},
+	"relay/upstream/profile":      {"mail", "relay/upstream", "relay/upstream/replies"},
+	"relay/upstream/advice":       {"mail", "relay/upstream/replies"},
+	"relay/upstream/storm":        {"mail"},
+	"relay/upstream/oauth":        {"mail", "relay/seal", "relay/upstream/internal/...", "relay/upstream/via"},
+	"relay/upstream/internal/...": {"internal/certtext", "mail"},
+	"deploy":                      {},
 }
 
 // unbound may import anything of ours.

@@ -41,6 +41,6 @@ func (s *Server) status(ctx context.Context) *status.Report {
 			l.Address = addresses[l.Name]
 		}
 	}
-	r.Judge()
+	r.Summarize()
 	return r
 }

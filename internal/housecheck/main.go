@@ -50,8 +50,8 @@ var budgets = []struct {
 	rule rule
 	max  int
 }{
-	{longFiles, 0}, {longFuncs, 0}, {longestFns, 0}, {wideLines, 360}, {wideInTests, 559},
-	{bigTypes, 18}, {sleeps, 6}, {copies, 40},
+	{longFiles, 0}, {longFuncs, 0}, {longestFns, 0}, {wideLines, 0}, {wideInTests, 0},
+	{bigTypes, 17}, {sleeps, 6}, {copies, 32},
 }
 
 // finding is a place that breaks a rule: a line, or a file, function or method with its lines.
@@ -148,7 +148,8 @@ func (h *house) add(name, content string) error {
 	}
 	for i, l := range strings.Split(content, "\n") {
 		fenced = fenced != (isDoc && strings.HasPrefix(strings.TrimSpace(l), "```"))
-		unbreakable := isDoc && (fenced || strings.HasPrefix(l, "|") || strings.Contains(l, "://"))
+		unbreakable := isDoc && (fenced || strings.HasPrefix(l, "|") || strings.Contains(l, "://")) ||
+			isGo && strings.Contains(l, " `toml:") // a struct tag
 		width := utf8.RuneCountInString(l) + (tabWidth-1)*strings.Count(l, "\t")
 		if width > maxColumns && !unbreakable {
 			h.found(r, name, i+1, fmt.Sprintf("%d columns, over %d", width, maxColumns))

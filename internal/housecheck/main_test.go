@@ -21,6 +21,7 @@ func TestWhatBreaksARuleIsFound(t *testing.T) {
 		"wide.go":           "package p\n" + wide + "\nfunc f() {\n" + fits + "\n}\n",
 		"wide_test.go":      "package p\n\n" + wide + "\n",
 		"testdata/wide.go":  wide,
+		"tag.go":            "package p\n\ntype t struct {\n\ta int `toml:\"" + wide + "\"`\n}\n",
 		"wide.txt":          wide,
 		"script":            "#!/bin/sh\n" + wide,
 		"doc.md":            wide + "\n| " + wide + "\n```\n" + wide + "\n```\n" + wide + " https://example.com\n",

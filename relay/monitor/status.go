@@ -263,6 +263,6 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 			}
 		}
 	}
-	r.Judge()
+	r.Summarize()
 	return r
 }

@@ -107,15 +107,15 @@ func TestPanicGivesThePlaceBack(t *testing.T) {
 	attempt := func(what string, c mail.Content) {
 		t.Helper()
 		m := queued("bob")
-		ticket, wait := d.ReserveNow(time.Now(), m)
-		if ticket == nil {
+		slot, wait := d.ReserveNow(time.Now(), m)
+		if slot == nil {
 			t.Fatalf("%s: no place: %+v", what, wait)
 		}
-		results := ticket.Attempt(t.Context(), m, c, nil)
+		results := slot.Attempt(t.Context(), m, c, nil)
 		if len(results) != 1 || results[0].Class != mail.Deferral {
 			t.Errorf("%s: results %+v", what, results)
 		}
-		ticket.Release()
+		slot.Release()
 		if b.taken != b.released {
 			t.Errorf("%s: %d places were taken and %d given back", what, b.taken, b.released)
 		}
@@ -137,18 +137,18 @@ func TestPanicKeepsWhatWasTaken(t *testing.T) {
 		panic("in the second transaction")
 	}
 	m := queued("ann", "ben", "cid")
-	ticket, _ := d.ReserveNow(time.Now(), m)
-	if ticket == nil {
+	slot, _ := d.ReserveNow(time.Now(), m)
+	if slot == nil {
 		t.Fatal("no place")
 	}
 	var classes []mail.Class
-	for _, r := range ticket.Attempt(t.Context(), m, content, nil) {
+	for _, r := range slot.Attempt(t.Context(), m, content, nil) {
 		classes = append(classes, r.Class)
 	}
 	if want := []mail.Class{mail.Deferral, mail.Delivered, mail.Deferral}; !slices.Equal(classes, want) {
 		t.Errorf("results %v, want %v", classes, want)
 	}
-	ticket.Release()
+	slot.Release()
 }
 
 // Nor does one in what is only said about the results.
@@ -165,14 +165,14 @@ func TestPanicInCommentsKeepsTheResults(t *testing.T) {
 		return results
 	}
 	m := queued("ann")
-	ticket, _ := d.ReserveNow(time.Now(), m)
-	if ticket == nil {
+	slot, _ := d.ReserveNow(time.Now(), m)
+	if slot == nil {
 		t.Fatal("no place")
 	}
-	if rs := ticket.Attempt(t.Context(), m, content, nil); len(rs) != 1 || rs[0].Class != mail.Delivered {
+	if rs := slot.Attempt(t.Context(), m, content, nil); len(rs) != 1 || rs[0].Class != mail.Delivered {
 		t.Errorf("results %+v", rs)
 	}
-	ticket.Release()
+	slot.Release()
 	if !strings.Contains(log.String(), "fault of ours") {
 		t.Error("the log does not say it")
 	}
@@ -193,18 +193,18 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	now := time.Now()
 	ups[0].until = now.Add(2 * time.Hour)
 	m := queued("ann", "ben")
-	ticket, _ := d.ReserveNow(now, m)
-	if ticket == nil {
+	slot, _ := d.ReserveNow(now, m)
+	if slot == nil {
 		t.Fatal("no place at the upstream that works")
 	}
 	if _, wait := d.ReserveNow(now, m); !wait.Until.IsZero() || wait.Key != "second" {
 		t.Errorf("wait %+v while the other is busy", wait)
 	}
-	results := ticket.Attempt(t.Context(), m, content, nil)
+	results := slot.Attempt(t.Context(), m, content, nil)
 	if len(results) != 2 || results[0].Class != mail.BackPressure || results[1].Class != mail.Delivered {
 		t.Errorf("results %+v", results)
 	}
-	ticket.Release()
+	slot.Release()
 	ups[1].until = now.Add(time.Hour)
 	for _, to := range [][]string{{"ann", "ben"}, {"ben", "ann"}} {
 		_, wait := d.ReserveNow(now, queued(to...))
@@ -227,16 +227,16 @@ func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 			return []mail.Result{{Class: class, Reply: mail.R(250, "2.0.0", "said")}}
 		}
 		m := queued("bob")
-		ticket, _ := d.ReserveNow(time.Now(), m)
-		if ticket == nil {
+		slot, _ := d.ReserveNow(time.Now(), m)
+		if slot == nil {
 			t.Fatal("no place")
 		}
-		ticket.Attempt(t.Context(), m, content, nil)
+		slot.Attempt(t.Context(), m, content, nil)
 		if n := b.taken - b.released; n != kept {
 			t.Errorf("%v: %d places are kept, want %d", class, n, kept)
 		}
-		ticket.Release()
-		ticket.Release()
+		slot.Release()
+		slot.Release()
 		if b.taken != b.released {
 			t.Errorf("%v: %d places were taken and %d given back", class, b.taken, b.released)
 		}
@@ -259,12 +259,12 @@ func TestPartsAreToldBeforeTheRest(t *testing.T) {
 	}
 	m := queued("ann", "ben", "cid")
 	m.Recipients[0].Status = queue.Delivered // by an earlier attempt
-	ticket, _ := d.ReserveNow(time.Now(), m)
-	if ticket == nil {
+	slot, _ := d.ReserveNow(time.Now(), m)
+	if slot == nil {
 		t.Fatal("no place")
 	}
-	defer ticket.Release()
-	ticket.Attempt(t.Context(), m, content, func(taken []mail.Result) {
+	defer slot.Release()
+	slot.Attempt(t.Context(), m, content, func(taken []mail.Result) {
 		for _, r := range taken {
 			told = append(told, fmt.Sprint(r.Recipient))
 		}

@@ -82,7 +82,7 @@ func TestOwnIdentity(t *testing.T) {
 		}
 		up.withoutMailbox.add(c.want, time.Now())
 		if got := up.identityFor(&c.m); got != "" {
-			t.Errorf("%s, homeless: %q", name, got)
+			t.Errorf("%s, no mailbox: %q", name, got)
 		}
 	}
 }

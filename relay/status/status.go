@@ -194,12 +194,12 @@ func Days(end, now time.Time) int {
 	return days
 }
 
-// Judge sets OK and Summary: the heaviest trouble first.
-func (r *Report) Judge() {
-	r.OK, r.Summary = r.judge()
+// Summarize sets OK and Summary: the heaviest trouble first.
+func (r *Report) Summarize() {
+	r.OK, r.Summary = r.summary()
 }
 
-func (r *Report) judge() (ok bool, summary string) {
+func (r *Report) summary() (ok bool, summary string) {
 	switch {
 	case !r.Running:
 		return false, "No mail can leave: postern does not run" + r.andWaits() + ". Start it with: postern serve"

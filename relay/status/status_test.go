@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ func TestJudge(t *testing.T) {
 		if c.r.Running && c.r.Phase == "" {
 			c.r.Phase = Serving
 		}
-		c.r.Judge()
+		c.r.Summarize()
 		if c.r.OK != c.ok || !strings.Contains(c.r.Summary, c.want) {
 			t.Errorf("%s: %v %q, want %v %q", c.what, c.r.OK, c.r.Summary, c.ok, c.want)
 		}
@@ -153,15 +154,17 @@ func TestLeftSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	go func() {
+	var daemon sync.WaitGroup
+	daemon.Go(func() {
 		if c, err := l.Accept(); err == nil {
 			c.Close()
 		}
 		l.Close()
-	}()
+	})
 	if _, err := Ask(t.Context(), dir); !errors.Is(err, ErrSilent) {
 		t.Errorf("one that says nothing: %v", err)
 	}
+	daemon.Wait()
 	if _, err := Ask(t.Context(), dir); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("one that is left: %v", err)
 	}

@@ -102,7 +102,8 @@ func TestNoAdviceAboutGoodOrStrangeReplies(t *testing.T) {
 func TestFilled(t *testing.T) {
 	reply := mail.R(554, "5.2.252", "SendAsDenied; a not allowed to send as b")
 	a := For("microsoft365", mail.StageDot, reply).Filled("relay@example.com", "boss@example.com")
-	if want := "Add-RecipientPermission -Identity boss@example.com -Trustee relay@example.com"; !strings.Contains(strings.Join(a.Fix, "\n"), want) {
+	want := "Add-RecipientPermission -Identity boss@example.com -Trustee relay@example.com"
+	if !strings.Contains(strings.Join(a.Fix, "\n"), want) {
 		t.Errorf("%q is not in %q", want, a.Fix)
 	}
 	if strings.ContainsAny(a.Cause, "{}") {

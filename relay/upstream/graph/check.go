@@ -19,10 +19,10 @@ import (
 )
 
 // TestSenders goes the way of a delivery for the configured mailbox and sends nothing. It returns what happened up to
-// the first failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no slot, and
-// the account hears nothing of the outcome. With AsThemselves it tries the mailbox of each sender too, which is who
-// sends then; one that does not let us in does not keep the others from being tried: its mail would go by the configured
-// one, which comes first. Without AsThemselves senders make no difference: Graph judges them with a message.
+// the first failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no slot,
+// and the account hears nothing of the outcome. With AsThemselves it tries the mailbox of each sender too, which is who
+// sends then; one that does not let us in does not keep the others from being tried: its mail would go by the
+// configured one, which comes first. Without AsThemselves senders make no difference: Graph judges them with a message.
 //
 // The permission is probed with the very request of a delivery, whose body is no base64 at all: with Mail.Send, Graph
 // answers 400 ErrorMimeContentInvalidBase64String, without it 403. So no right beside Mail.Send is needed to find out.
@@ -183,7 +183,7 @@ func (t *tester) permission(ctx context.Context) bool {
 	begun := time.Now()
 	a, f := t.probe(ctx, t.u.sendMailURL(t.mailbox))
 	if f == nil && !saysNoBase64(a) {
-		f = t.judge(a)
+		f = t.faultOf(a)
 	}
 	if f != nil {
 		return t.add("permission", time.Since(begun), "", f)
@@ -198,8 +198,8 @@ func saysNoBase64(a *answer) bool {
 		func(code string) bool { return strings.HasPrefix(code, "ErrorMimeContent") })
 }
 
-// judge makes a fault of an answer to a probe.
-func (t *tester) judge(a *answer) *fault {
+// faultOf makes a fault of an answer to a probe.
+func (t *tester) faultOf(a *answer) *fault {
 	f := t.u.refused(a)
 	if f.rule.DropToken {
 		t.u.o.DropToken(t.mailbox, t.token)

@@ -95,7 +95,8 @@ func TestHeaderStrangersAreRefused(t *testing.T) {
 			fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
 			u, _ := connected(t, fake, nil)
 			r := only(t, send(t, u, to(t, c.header, "a@example.org", "b@example.org")))
-			if r.Class != mail.MessageFault || r.Reply.Code != 554 || r.Reply.Enhanced != "5.3.3" || !strings.Contains(r.Reply.Text, c.says) {
+			if r.Class != mail.MessageFault || r.Reply.Code != 554 || r.Reply.Enhanced != "5.3.3" ||
+				!strings.Contains(r.Reply.Text, c.says) {
 				t.Errorf("%s: %s", r.Class, r.Reply)
 			}
 			if fake.Requests() != 0 || status(u) != upstreamReady {
@@ -126,7 +127,8 @@ func TestManyRecipients(t *testing.T) {
 	u, _ := connected(t, fake, func(o *Options) { o.MaxRecipients = 2 })
 	five := []string{"a@example.org", "b@example.org", "c@example.org", "d@example.org", "e@example.org"}
 
-	if r := only(t, send(t, u, to(t, "To: a@example.org\r\n", five...))); r.Class != mail.MessageFault || r.Reply.Enhanced != "5.5.3" {
+	if r := only(t, send(t, u, to(t, "To: a@example.org\r\n", five...))); r.Class != mail.MessageFault ||
+		r.Reply.Enhanced != "5.5.3" {
 		t.Errorf("with a name in the header: %s %s", r.Class, r.Reply)
 	}
 	for _, r := range send(t, u, to(t, "To: undisclosed-recipients:;\r\n", five...)) {
@@ -163,8 +165,10 @@ func TestManyRecipientsFailInTheMiddle(t *testing.T) {
 
 func FuzzReadAddressees(f *testing.F) {
 	for _, s := range []string{
-		"a@example.org", "A <a@example.org>, b@example.net", `"x, y" <a@b.example>(c)`, "g: a@b.example;", "<@r.example:a@b.example>",
-		`"a@x.example"@b.example`, "a@b.example c@d.example", `"`, "((", `\`, "=?utf-8?q?a=40b.example?= <c@d.example>", "a@b.example <c@d.example>",
+		"a@example.org", "A <a@example.org>, b@example.net", `"x, y" <a@b.example>(c)`, "g: a@b.example;",
+		"<@r.example:a@b.example>",
+		`"a@x.example"@b.example`, "a@b.example c@d.example", `"`, "((", `\`, "=?utf-8?q?a=40b.example?= <c@d.example>",
+		"a@b.example <c@d.example>",
 	} {
 		f.Add(s)
 	}

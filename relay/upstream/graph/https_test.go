@@ -229,7 +229,8 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := u.sendMailURL("a%b c@example.com"); got != "https://graph.microsoft.com/v1.0/users/a%25b%20c@example.com/sendMail" {
+	want := "https://graph.microsoft.com/v1.0/users/a%25b%20c@example.com/sendMail"
+	if got := u.sendMailURL("a%b c@example.com"); got != want {
 		t.Error(got)
 	}
 }

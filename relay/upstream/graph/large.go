@@ -370,7 +370,7 @@ func (t *tester) large(ctx context.Context) bool {
 	begun := time.Now()
 	a, f := t.probe(ctx, t.u.mailboxURL(t.mailbox)+"/messages")
 	if f == nil && !saysNoBase64(a) {
-		f = t.judge(a)
+		f = t.faultOf(a)
 		if f.rule.Right {
 			f.rule, f.stage = &noReadWrite, mail.StageMail
 		}

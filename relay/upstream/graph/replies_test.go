@@ -117,8 +117,12 @@ func TestKindsOfErrors(t *testing.T) {
 		{`401 {"error":{"code":"UnknownError","message":""}}`, "account", "token"},
 		{`401 {"error":{"code":"InvalidAudience"}}`, "account", "token"},
 		{"403 \ufeff" + `{"error":{"code":"ErrorSendAsDenied"}}`, "sender", "send-as"},
-		{`403 {"error":{"code":"UnknownError","message":"{\"error\":{\"code\":\"ErrorSendAsDenied\",\"message\":\"no\"}}"}}`, "sender", "send-as"},
-		{`400 {"error":{"code":"BadRequest","message":"x","innerError":{"code":"ErrorMessageSizeExceeded","message":"y"}}}`, "message", "too-big"},
+		{`403 {"error":{"code":"UnknownError",` +
+			`"message":"{\"error\":{\"code\":\"ErrorSendAsDenied\",\"message\":\"no\"}}"}}`,
+			"sender", "send-as"},
+		{`400 {"error":{"code":"BadRequest","message":"x",` +
+			`"innerError":{"code":"ErrorMessageSizeExceeded","message":"y"}}}`,
+			"message", "too-big"},
 		{`400 {"error":{"code":"badRequest","innererror":{"code":"a","innererror":{"code":"ErrorAccountSuspend"}}}}`,
 			"account", "account-suspended"},
 		{`403 {"odata.error":{"code":"ErrorQuotaExceeded","message":{"lang":"en-US","value":"The mailbox is full."}}}`,
@@ -158,7 +162,9 @@ func TestKindsOfErrors(t *testing.T) {
 // 401 with a challenge in the header says why the token does not do.
 func TestClaimsChallenge(t *testing.T) {
 	h := http.Header{}
-	h.Set("WWW-Authenticate", `Bearer realm="", authorization_uri="https://login.microsoftonline.com/common/oauth2/authorize", error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnt9fQ=="`)
+	h.Set("WWW-Authenticate", `Bearer realm="", `+
+		`authorization_uri="https://login.microsoftonline.com/common/oauth2/authorize", error="insufficient_claims", `+
+		`claims="eyJhY2Nlc3NfdG9rZW4iOnt9fQ=="`)
 	a := readAnswer(401, h, []byte(`{"error":{"code":"InvalidAuthenticationToken","message":"Continuous access `+
 		`evaluation resulted in challenge"}}`), time.Now())
 	u, _ := connected(t, fakeprovider.NewGraph(fakeprovider.GraphOptions{}), nil)
@@ -191,7 +197,8 @@ func TestNoRecipientsIsTriedAgainOnce(t *testing.T) {
 				u, _ := uploading(t, fake, nil)
 				tx := to(t, "", "a@example.org")
 				if c.step == fakeprovider.StepSend {
-					tx = largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))
+					tx = largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"),
+						file8("application/pdf", "scan.pdf", octets(3_000_001)))
 				}
 				r := only(t, send(t, u, tx))
 				if r.Class != c.class || len(fake.Drafts()) != 0 || status(u) != upstream.Ready {
@@ -213,8 +220,10 @@ func TestFirewallBeforeTheUploadHost(t *testing.T) {
 		fake.Fail(fakeprovider.GraphFault{Step: fakeprovider.StepPut, Status: code,
 			Body: "<html><title>Blocked by Example Wall</title></html>"})
 		u, _ := uploading(t, fake, nil)
-		r := only(t, send(t, u, largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"), file8("application/pdf", "scan.pdf", octets(3_000_001)))))
-		if r.Class != mail.AccountFault && r.Class != mail.BackPressure || r.Stage == mail.StageAuth || len(fake.Drafts()) != 0 {
+		r := only(t, send(t, u, largeMail(t, "", []string{"a@example.org"}, textPart("text/plain", "hello"),
+			file8("application/pdf", "scan.pdf", octets(3_000_001)))))
+		if r.Class != mail.AccountFault && r.Class != mail.BackPressure || r.Stage == mail.StageAuth ||
+			len(fake.Drafts()) != 0 {
 			t.Errorf("%d: %s at %s, %d drafts", code, r.Class, r.Stage, len(fake.Drafts()))
 		}
 		if !strings.Contains(r.Reply.Text, "outlook.office.com is not reached") ||

@@ -71,13 +71,14 @@ func TestWhatCountsAsARefusedLogin(t *testing.T) {
 		"401 InvalidAuthenticationToken Access token has expired.": mail.StageAuth,
 		"403 ErrorAccessDenied Access is denied.":                  mail.StageAuth,
 		"403 - Forbidden": mail.StageAuth,
-		"404 ErrorInvalidUser The requested user 'a@example.com' is invalid.":                                    mail.StageAuth,
-		"404 MailboxNotEnabledForRESTAPI The mailbox is either inactive, soft-deleted, or is hosted on-premise.": mail.StageAuth,
-		"403 ErrorExceededMessageLimit Cannot send mail.":                                                        mail.StageDot,
-		"403 ErrorAccountSuspend Account suspended.":                                                             mail.StageDot,
-		"403 ErrorSendAsDenied No.":                                                                              mail.StageDot,
-		"507 ErrorQuotaExceeded Full.":                                                                           mail.StageDot,
-		"429 ApplicationThrottled Slowly.":                                                                       mail.StageDot,
+		"404 ErrorInvalidUser The requested user 'a@example.com' is invalid.": mail.StageAuth,
+		"404 MailboxNotEnabledForRESTAPI The mailbox is either inactive, soft-deleted, or is " +
+			"hosted on-premise.": mail.StageAuth,
+		"403 ErrorExceededMessageLimit Cannot send mail.": mail.StageDot,
+		"403 ErrorAccountSuspend Account suspended.":      mail.StageDot,
+		"403 ErrorSendAsDenied No.":                       mail.StageDot,
+		"507 ErrorQuotaExceeded Full.":                    mail.StageDot,
+		"429 ApplicationThrottled Slowly.":                mail.StageDot,
 	} {
 		if f := u.refused(example(t, s)); f.stage != want || f.class.Permanent() {
 			t.Errorf("%s: %s at %s", s, f.class, f.stage)

@@ -107,7 +107,8 @@ func FuzzErrorAnswer(f *testing.F) {
 	}
 	f.Add(503, "120", []byte("<html>"))
 	f.Add(400, "Tue, 01 Sep 2026 08:00:30 GMT", []byte("error=invalid_grant&error_description=%1b%5b2J"))
-	f.Add(400, "", []byte(`{"error":{"status":"\u001b"},"error_description":"AADSTS99999999999999999999","error_codes":[-1,0,1,2,3,4,5,6,7,8,9]}`))
+	f.Add(400, "", []byte(`{"error":{"status":"\u001b"},"error_description":"AADSTS99999999999999999999",`+
+		`"error_codes":[-1,0,1,2,3,4,5,6,7,8,9]}`))
 	f.Fuzz(func(t *testing.T, status int, retry string, raw []byte) {
 		a := parseAnswer(status, http.Header{"Retry-After": {retry}}, raw, time.Unix(1_800_000_000, 0))
 		e := classify(a)

@@ -1,3 +1,8 @@
+// Package replies reads what an SMTP server answers and says which class it has: the rules of the configuration first,
+// then those of the provider, then words that mean the same everywhere, then codes (decision 0010).
+//
+// A reply is hostile text: it is bounded in lines and octets, made printable, and what it quotes of addresses, subjects
+// and file names decides nothing. What comes before MAIL is about us, never about a message.
 package replies
 
 import (
@@ -16,7 +21,7 @@ import (
 const (
 	maxLines  = 64
 	maxOctets = 16 << 10
-	// MaxText is how much of a text is judged and kept, in octets.
+	// MaxText is how much of a text is read and kept, in octets.
 	MaxText = 2 << 10
 	// BufferSize is the longest line, in octets.
 	BufferSize = 4 << 10

@@ -33,7 +33,7 @@ type Rule struct {
 	Rest bool
 	// Scope of an account fault; empty is ScopeIdentity.
 	Scope Scope
-	// Slow: too much at a time. The identity gets fewer places at once, and waits only when one is too many as well.
+	// Slow: too much at a time. The identity gets fewer slots at once, and waits only when one is too many as well.
 	Slow bool
 	// Quota: so much in so long a time is used up. The identity waits until what it sent leaves this window, RetryAfter
 	// at least, and remembers it over restarts.

@@ -18,11 +18,11 @@ type probe struct {
 	sender   string // whose mail the steps are for, if not everybody's
 }
 
-// TestSenders goes the way of a delivery up to the login, and on to MAIL for each sender, followed by RSET: no recipient
-// is named and nothing is sent. It returns what happened up to the first failure; a sender that is refused does not keep
-// the others from being tried. Its connections are its own: they do not count among the slots, and the identity hears
-// nothing of the outcome. With AsThemselves each sender is logged in as itself, on a connection of its own; one whose
-// login is refused is tried as the configured username, which is how its mail would go.
+// TestSenders goes the way of a delivery up to the login, and on to MAIL for each sender, followed by RSET: no
+// recipient is named and nothing is sent. It returns what happened up to the first failure; a sender that is refused
+// does not keep the others from being tried. Its connections are its own: they do not count among the slots, and the
+// identity hears nothing of the outcome. With AsThemselves each sender is logged in as itself, on a connection of its
+// own; one whose login is refused is tried as the configured username, which is how its mail would go.
 func (u *Upstream) TestSenders(ctx context.Context, t upstream.Trial) []upstream.Step {
 	if t.Limit > 0 {
 		u = u.limited(t.Limit)

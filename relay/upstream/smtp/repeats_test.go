@@ -55,7 +55,8 @@ func TestAddressesInRepliesSayNoTimes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, _ := rules.Classify(mail.StageRcpt, mail.R(450, "4.7.1", "%s: too many messages per hour, slow down", form), time.Now(), address(t, to))
+			r, _ := rules.Classify(mail.StageRcpt,
+				mail.R(450, "4.7.1", "%s: too many messages per hour, slow down", form), time.Now(), address(t, to))
 			if r.RetryAfter > time.Hour {
 				t.Errorf("%s: waits %v by %s", form, r.RetryAfter, r.Name)
 			}
@@ -65,12 +66,14 @@ func TestAddressesInRepliesSayNoTimes(t *testing.T) {
 
 // What an administrator writes is searched in what the upstream said, addresses and all.
 func TestWrittenRulesSeeAddresses(t *testing.T) {
-	rules, err := replies.Compile([]replies.Rule{{Name: "boss", Text: `<boss@example\.com>: not yours`, Class: mail.AccountFault, Scope: replies.ScopeSender,
+	rules, err := replies.Compile([]replies.Rule{{Name: "boss", Text: `<boss@example\.com>: not yours`,
+		Class: mail.AccountFault, Scope: replies.ScopeSender,
 		Stages: atMail, Verbatim: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, _ := rules.Classify(mail.StageMail, mail.R(550, "", "<boss@example.com>: not yours"), time.Now(), address(t, "boss@example.com")); r.Name != "boss" {
+	if r, _ := rules.Classify(mail.StageMail, mail.R(550, "", "<boss@example.com>: not yours"), time.Now(),
+		address(t, "boss@example.com")); r.Name != "boss" {
 		t.Errorf("decided by %s", r.Name)
 	}
 }
@@ -83,9 +86,12 @@ func TestContentInRepliesDecidesNothing(t *testing.T) {
 	}
 	for _, said := range []string{
 		`554 5.7.0 Reject, id=1-2 - BANNED: application/octet-stream,.exe,daily sending limit exceeded.exe`,
-		`550 5.7.1 Subject "your daily sending quota is exceeded" is blocked`, `554 5.7.1 Blocked attachment "rate limit exceeded.exe"`,
-		`554 5.7.1 Attachments named 'too many connections.zip' are not allowed`, `550 5.7.1 Subject: "Your account is suspended" looks like phishing`,
-		`552 5.7.0 file name "authentication required.scr" refused`, `554 5.6.0 Virus Eicar found in file "you have exceeded your quota.zip"`,
+		`550 5.7.1 Subject "your daily sending quota is exceeded" is blocked`,
+		`554 5.7.1 Blocked attachment "rate limit exceeded.exe"`,
+		`554 5.7.1 Attachments named 'too many connections.zip' are not allowed`,
+		`550 5.7.1 Subject: "Your account is suspended" looks like phishing`,
+		`552 5.7.0 file name "authentication required.scr" refused`,
+		`554 5.6.0 Virus Eicar found in file "you have exceeded your quota.zip"`,
 	} {
 		r, err := replies.Parse(said)
 		if err != nil {

@@ -562,7 +562,8 @@ func TestResultsNameTheirRule(t *testing.T) {
 		fc := provider()
 		fc.Hook = hookOn(fakesmtp.Chunk, 0, fakesmtp.Action{Reply: c.reply})
 		_, u := start(t, fc, func(cfg *Config) {
-			cfg.Rules = []replies.Rule{{Name: "send-as", Stages: atMail, Text: "SendAsDenied", Class: mail.AccountFault, Scope: replies.ScopeSender, RetryAfter: time.Hour}}
+			cfg.Rules = []replies.Rule{{Name: "send-as", Stages: atMail, Text: "SendAsDenied", Class: mail.AccountFault,
+				Scope: replies.ScopeSender, RetryAfter: time.Hour}}
 		})
 		r := send(t, u, message(t))
 		wantClasses(t, r, c.class)

@@ -262,7 +262,8 @@ func TestRebuild(t *testing.T) {
 			var files []string
 			for _, n := range b.order {
 				a := b.files[n]
-				files = append(files, strings.TrimSpace(map[bool]string{true: "i "}[a.inline]+a.name+" "+a.media+" "+itoa(a.size)))
+				files = append(files, strings.TrimSpace(map[bool]string{true: "i "}[a.inline]+a.name+" "+a.media+" "+
+					itoa(a.size)))
 			}
 			if b.text != c.text || b.html != c.html || strings.Join(files, ",") != c.files {
 				t.Errorf("text %q html %v files %q", b.text, b.html, files)
@@ -410,7 +411,8 @@ func FuzzRebuild(f *testing.F) {
 		"charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n<p>=FC\r\n--b--\r\n"))
 	f.Add([]byte("Content-Type: multipart/related; boundary=\"b c\"; start=\"<x>\"\r\n\r\n--b c\r\nContent-ID: " +
 		"<x>\r\n\r\nhello"))
-	f.Add([]byte("Content-Type: application/pdf; name=\"=?x?y?z?=\"\r\nContent-Transfer-Encoding: base64\r\n\r\nA=B==C"))
+	f.Add([]byte("Content-Type: application/pdf; name=\"=?x?y?z?=\"\r\n" +
+		"Content-Transfer-Encoding: base64\r\n\r\nA=B==C"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := messageOf(t, "From: a@example.com\r\n"+string(b))
 		r, err := m.rebuild()

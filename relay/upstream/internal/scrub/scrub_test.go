@@ -14,7 +14,8 @@ import (
 
 const (
 	password = `Tr0ub4dor&3 +"höhle`
-	token    = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiIsIng1dCI6IkhTMjNiN0RvN1RjYVUxUm9MSHdwSXEyNFZZZyJ9.eyJhdWQiOiJodHRwczovL291dGxvb2sub2ZmaWNlLmNvbSJ9"
+	token    = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiIsIng1dCI6IkhTMjNiN0RvN1RjYVUxUm9MSHdwSXEyNFZZZyJ9." +
+		"eyJhdWQiOiJodHRwczovL291dGxvb2sub2ZmaWNlLmNvbSJ9"
 )
 
 func TestEchoes(t *testing.T) {

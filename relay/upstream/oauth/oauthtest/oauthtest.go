@@ -9,8 +9,8 @@ import (
 	"postern/relay/upstream/oauth"
 )
 
-// CheckGrantStore is the contract of an oauth.GrantStore, in the manner of testing/fstest. It writes grants of its own naming and
-// returns what does not hold.
+// CheckGrantStore is the contract of an oauth.GrantStore, in the manner of testing/fstest. It writes grants of its own
+// naming and returns what does not hold.
 func CheckGrantStore(ctx context.Context, store oauth.GrantStore) error {
 	const name = "postern-grant-contract"
 	if _, _, err := store.LoadGrant(ctx, name); !errors.Is(err, oauth.ErrNoGrant) {
