@@ -45,7 +45,7 @@ type Options struct {
 	// Ready is called once when every listener accepts.
 	Ready   func()
 	Version string // for postern status
-	// Poll is how often it looks for what others changed: accounts, keys, the queue, files of the configuration.
+	// Poll, required, is how often it looks for what others changed: accounts, keys, the queue, files.
 	Poll time.Duration
 }
 
@@ -96,6 +96,9 @@ type Server struct {
 // New makes a server: it opens the store, reads keys and certificates, and refuses what it cannot use.
 // Nothing listens yet.
 func New(ctx context.Context, o Options) (_ *Server, err error) {
+	if o.Poll < time.Millisecond {
+		return nil, fmt.Errorf("relay: Options.Poll is %s, less than a millisecond", o.Poll)
+	}
 	c := o.Config
 	s := &Server{log: o.Logger, options: o, began: time.Now(), draining: make(chan struct{})}
 	s.deliveries, s.stopDeliveries = context.WithCancel(context.WithoutCancel(ctx))

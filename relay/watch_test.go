@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,5 +45,37 @@ func TestTraceAskedForWhileItCannotBeWritten(t *testing.T) {
 	}
 	if sink.writes != 1 || s.trace.Dropped() > 0 {
 		t.Errorf("%d writes, %d events dropped", sink.writes, s.trace.Dropped())
+	}
+}
+
+// A change that cannot be taken over is told once, counts as not seen, and is tried again when a wakePeriod is over.
+func TestAChangeThatFailsIsTriedAgain(t *testing.T) {
+	r := newRig(t, newProvider(t), "")
+	r.close()
+	c, err := r.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	s, err := New(t.Context(), Options{Config: c, Poll: rigPoll, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	bad := relaystore.Key{Domain: "example.com", Selector: "s", PEM: "no key"}
+	if err := s.store.AddKeys(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	seen, failed := s.opened, map[string]int64{}
+	before, told := seen["keys"], func() int { return strings.Count(log.String(), "DKIM keys not taken over") }
+	for range 3 {
+		s.takeChanges(t.Context(), seen, failed)
+	}
+	if seen["keys"] != before || told() != 1 {
+		t.Errorf("seen %d, was %d; told %d times: %s", seen["keys"], before, told(), log.String())
+	}
+	clear(failed)
+	if s.takeChanges(t.Context(), seen, failed); told() != 2 {
+		t.Errorf("told %d times: %s", told(), log.String())
 	}
 }
