@@ -80,6 +80,7 @@ var deliveryBuckets = []float64{
 	0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 48 * 3600,
 }
 
+// New makes a Monitor that tells nobody until Use and Run.
 func New(o Options) *Monitor {
 	m := &Monitor{Options: o, kick: make(chan struct{}, 1), paused: make(map[*outbound.Upstream]map[string]bool)}
 	m.delivery = promauto.With(o.Metrics).NewHistogramVec(prometheus.HistogramOpts{

@@ -194,7 +194,7 @@ func (a *attempt) send(ctx context.Context, slot upstream.Slot, up *Upstream, pe
 func (a *attempt) transact(ctx context.Context, slot upstream.Slot, up *Upstream, pending []int) []mail.Result {
 	tx := a.transaction(up, pending)
 	if err := a.routes.prepare(&tx, up, a.message); err != nil {
-		return unsigned(pending, up.Config.Name, err)
+		return unprepared(pending, up.Config.Name, err)
 	}
 	if a.prefix != nil && up == a.upstream {
 		tx.Prefix = func(context.Context) ([]byte, error) { return a.prefix, nil }
@@ -319,18 +319,19 @@ func notNow(pending []int, up *Upstream, until time.Time) []mail.Result {
 	for i, n := range pending {
 		results[i] = mail.Result{Recipient: n, Class: mail.BackPressure, Stage: mail.StageConnect,
 			Upstream: up.Config.Name,
-			Reply:    mail.R(451, "4.4.5", "upstream %s has no place for this now", up.Config.Name), RetryAfter: wait}
+			Reply:    mail.R(451, "4.4.5", "upstream %s has no free slot now", up.Config.Name), RetryAfter: wait}
 	}
 	return results
 }
 
-// unsigned is the outcome when signing failed: the mail waits, since there is no unsigned send.
-func unsigned(pending []int, name string, err error) []mail.Result {
+// unprepared is the outcome when the header could not be edited for an upstream: the mail waits. A signature that fails
+// is deferred by the transport, which asks for it.
+func unprepared(pending []int, name string, err error) []mail.Result {
 	results := make([]mail.Result, len(pending))
 	for i, n := range pending {
 		results[i] = mail.Result{Recipient: n, Class: mail.Deferral, Stage: mail.StageSign, Upstream: name,
-			Reply: mail.R(451, "4.7.5", "the message could not be signed"),
-			Err:   fmt.Errorf("sign for %s: %w", name, err)}
+			Reply: mail.R(451, "4.3.0", "the header could not be edited for the upstream"),
+			Err:   fmt.Errorf("prepare for %s: %w", name, err)}
 	}
 	return results
 }

@@ -20,7 +20,7 @@ import (
 	"postern/relay/upstream"
 )
 
-// brittle is a transport with one place, where what is sent panics.
+// brittle is a transport with one slot, where what is sent panics.
 type brittle struct {
 	upstream.Transport
 	taken, released int
@@ -33,19 +33,19 @@ func (b *brittle) Reserve(time.Time, string) (upstream.Slot, time.Time) {
 		return nil, b.until
 	}
 	b.taken++
-	return &brittlePlace{b: b}, time.Time{}
+	return &brittleSlot{b: b}, time.Time{}
 }
 
-type brittlePlace struct {
+type brittleSlot struct {
 	b    *brittle
 	done bool
 }
 
-func (p *brittlePlace) Send(_ context.Context, t upstream.Transaction) []mail.Result {
+func (p *brittleSlot) Send(_ context.Context, t upstream.Transaction) []mail.Result {
 	return p.b.send(t)
 }
 
-func (p *brittlePlace) Release() {
+func (p *brittleSlot) Release() {
 	if !p.done {
 		p.done = true
 		p.b.released++
@@ -100,8 +100,8 @@ func dispatcherFor(t *testing.T, ups ...*Upstream) (*Dispatcher, *bytes.Buffer) 
 	}), &log
 }
 
-// A message that makes an attempt panic, wherever, is deferred, and its place is there for the next.
-func TestPanicGivesThePlaceBack(t *testing.T) {
+// A message that makes an attempt panic, wherever, is deferred, and its slot is there for the next.
+func TestPanicGivesTheSlotBack(t *testing.T) {
 	b := &brittle{}
 	d, _ := dispatcherFor(t, provider(t, "provider", b))
 	attempt := func(what string, c mail.Content) {
@@ -109,7 +109,7 @@ func TestPanicGivesThePlaceBack(t *testing.T) {
 		m := queued("bob")
 		slot, wait := d.ReserveNow(time.Now(), m)
 		if slot == nil {
-			t.Fatalf("%s: no place: %+v", what, wait)
+			t.Fatalf("%s: no slot: %+v", what, wait)
 		}
 		results := slot.Attempt(t.Context(), m, c, nil)
 		if len(results) != 1 || results[0].Class != mail.Deferral {
@@ -117,7 +117,7 @@ func TestPanicGivesThePlaceBack(t *testing.T) {
 		}
 		slot.Release()
 		if b.taken != b.released {
-			t.Errorf("%s: %d places were taken and %d given back", what, b.taken, b.released)
+			t.Errorf("%s: %d slots were taken and %d given back", what, b.taken, b.released)
 		}
 	}
 	b.send = func(upstream.Transaction) []mail.Result { panic("in the transport") }
@@ -126,6 +126,25 @@ func TestPanicGivesThePlaceBack(t *testing.T) {
 	attempt("the signer panics", nil)
 	b.send = func(upstream.Transaction) []mail.Result { return []mail.Result{{Recipient: 7}} }
 	attempt("the results make no sense", content)
+}
+
+// What cannot be prepared for an upstream stays here, and nobody blames a key for it.
+func TestWhatCannotBePreparedStays(t *testing.T) {
+	b := &brittle{send: func(upstream.Transaction) []mail.Result { t.Error("it was sent"); return nil }}
+	up := provider(t, "provider", b)
+	up.fields = []mail.Field{mail.NewField("X-Stream", "outbound")}
+	d, _ := dispatcherFor(t, up)
+	m := queued("bob")
+	slot, _ := d.ReserveNow(time.Now(), m)
+	results := slot.Attempt(t.Context(), m, mail.BytesContent("no header at all"), nil)
+	slot.Release()
+	if len(results) != 1 || results[0].Class != mail.Deferral || results[0].Err == nil ||
+		results[0].Reply.Enhanced != "4.3.0" || strings.Contains(results[0].Reply.Text, "sign") {
+		t.Errorf("results %+v", results)
+	}
+	if b.taken != b.released {
+		t.Errorf("%d slots were taken and %d given back", b.taken, b.released)
+	}
 }
 
 // A panic behind what was taken does not have that sent again.
@@ -139,7 +158,7 @@ func TestPanicKeepsWhatWasTaken(t *testing.T) {
 	m := queued("ann", "ben", "cid")
 	slot, _ := d.ReserveNow(time.Now(), m)
 	if slot == nil {
-		t.Fatal("no place")
+		t.Fatal("no slot")
 	}
 	var classes []mail.Class
 	for _, r := range slot.Attempt(t.Context(), m, content, nil) {
@@ -167,7 +186,7 @@ func TestPanicInCommentsKeepsTheResults(t *testing.T) {
 	m := queued("ann")
 	slot, _ := d.ReserveNow(time.Now(), m)
 	if slot == nil {
-		t.Fatal("no place")
+		t.Fatal("no slot")
 	}
 	if rs := slot.Attempt(t.Context(), m, content, nil); len(rs) != 1 || rs[0].Class != mail.Delivered {
 		t.Errorf("results %+v", rs)
@@ -178,7 +197,7 @@ func TestPanicInCommentsKeepsTheResults(t *testing.T) {
 	}
 }
 
-// Where the route of one recipient is paused, the message is tried for the others; it waits for a place of theirs too.
+// Where the route of one recipient is paused, the message is tried for the others; it waits for a slot of theirs too.
 func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	taken := func(upstream.Transaction) []mail.Result {
 		return []mail.Result{{Class: mail.Delivered, Reply: mail.R(250, "2.0.0", "taken")}}
@@ -195,7 +214,7 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	m := queued("ann", "ben")
 	slot, _ := d.ReserveNow(now, m)
 	if slot == nil {
-		t.Fatal("no place at the upstream that works")
+		t.Fatal("no slot at the upstream that works")
 	}
 	if _, wait := d.ReserveNow(now, m); !wait.Until.IsZero() || wait.Key != "second" {
 		t.Errorf("wait %+v while the other is busy", wait)
@@ -217,7 +236,7 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// A place that took mail is kept until Release; one that did not is free at once.
+// A slot that took mail is kept until Release; one that did not is free at once.
 func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 	b := &brittle{}
 	d, _ := dispatcherFor(t, provider(t, "provider", b))
@@ -229,16 +248,16 @@ func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 		m := queued("bob")
 		slot, _ := d.ReserveNow(time.Now(), m)
 		if slot == nil {
-			t.Fatal("no place")
+			t.Fatal("no slot")
 		}
 		slot.Attempt(t.Context(), m, content, nil)
 		if n := b.taken - b.released; n != kept {
-			t.Errorf("%v: %d places are kept, want %d", class, n, kept)
+			t.Errorf("%v: %d slots are kept, want %d", class, n, kept)
 		}
 		slot.Release()
 		slot.Release()
 		if b.taken != b.released {
-			t.Errorf("%v: %d places were taken and %d given back", class, b.taken, b.released)
+			t.Errorf("%v: %d slots were taken and %d given back", class, b.taken, b.released)
 		}
 	}
 }
@@ -261,7 +280,7 @@ func TestPartsAreToldBeforeTheRest(t *testing.T) {
 	m.Recipients[0].Status = queue.Delivered // by an earlier attempt
 	slot, _ := d.ReserveNow(time.Now(), m)
 	if slot == nil {
-		t.Fatal("no place")
+		t.Fatal("no slot")
 	}
 	defer slot.Release()
 	slot.Attempt(t.Context(), m, content, func(taken []mail.Result) {
@@ -318,7 +337,7 @@ func TestNoOtherIdentityInDoubt(t *testing.T) {
 		}
 		tk := &attempt{d: d, routes: d.Routes(), message: queued("bob"), content: content}
 		slot, _ := b.Reserve(time.Now(), "")
-		b.taken = 0 // there are places enough
+		b.taken = 0 // there are slots enough
 		results := tk.sendAs(t.Context(), slot, up, []int{0})
 		if sent != want || results[0].Uncertain != uncertain {
 			t.Errorf("uncertain %v: sent %d times, %+v", uncertain, sent, results)

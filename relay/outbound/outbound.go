@@ -49,6 +49,7 @@ type Dispatcher struct {
 	storms  *prometheus.CounterVec
 }
 
+// New makes a Dispatcher and registers its counters.
 func New(o Options) *Dispatcher {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return promauto.With(o.Metrics).NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)

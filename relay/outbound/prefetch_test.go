@@ -10,7 +10,7 @@ import (
 	"postern/relay/upstream"
 )
 
-// doors stands for an upstream with so many places.
+// doors stands for an upstream with so many slots.
 type doors struct {
 	mu    sync.Mutex
 	free  int
@@ -24,7 +24,7 @@ func (d *doors) reserve(time.Time) (upstream.Slot, time.Time) {
 		return nil, d.until
 	}
 	d.free--
-	return &brittlePlace{}, time.Time{}
+	return &brittleSlot{}, time.Time{}
 }
 
 func (d *doors) set(free int, until time.Time) {
@@ -39,11 +39,11 @@ func TestPrefetchServesInOrderAndIsBounded(t *testing.T) {
 		s := newPrefetch(8, nil, d.reserve)
 		for range 2 {
 			if !s.admit() {
-				t.Fatal("eight places have two in prefetch")
+				t.Fatal("eight slots have two in prefetch")
 			}
 		}
 		if s.admit() {
-			t.Fatal("eight places have no more than two in prefetch")
+			t.Fatal("eight slots have no more than two in prefetch")
 		}
 		var order []int
 		for i := range 2 {
@@ -78,7 +78,7 @@ func TestPrefetchEndsWithPauseShutdownAndContext(t *testing.T) {
 			go func() {
 				slot, until := s.await(ctx)
 				if slot != nil {
-					t.Error("a place came from nowhere")
+					t.Error("a slot came from nowhere")
 				}
 				ended <- until
 			}()
@@ -118,7 +118,7 @@ func TestPrefetchEndsWithItsUpstream(t *testing.T) {
 		s.end()
 		<-ended
 		if p, until := s.await(t.Context()); p != nil || !until.After(time.Now()) {
-			t.Errorf("after the end there is a place %v, or nobody says when to ask again: %v", p, until)
+			t.Errorf("after the end there is a slot %v, or nobody says when to ask again: %v", p, until)
 		}
 	})
 }

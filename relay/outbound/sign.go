@@ -89,6 +89,7 @@ func (d *Dispatcher) ring(ctx context.Context, c *config.Config) (*sign.Ring, er
 	return sign.NewRing(keys), nil
 }
 
+// NewKey reads a private key in PEM. One that does not sign and verify (sign.CheckKey) is an error.
 func NewKey(domain, selector string, pem []byte) (sign.Key, error) {
 	signer, err := sign.ParseKey(pem)
 	if err != nil {
