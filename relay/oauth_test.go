@@ -288,7 +288,7 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 			options:  fakeprovider.SMTPOptions{Messages: 1000},
 			upstream: "max_connections = 3", block: sender, as: itself, paced: true,
 			before: func(r *oauthRig) {
-				r.smtp.Set(fakeprovider.Regime{Patience: 50 * time.Millisecond, Silent: silentOnce(20)})
+				r.smtp.Set(fakeprovider.Regime{IdleTimeout: 50 * time.Millisecond, Silent: silentOnce(20)})
 			},
 			check: func(t *testing.T, r *oauthRig) {
 				silences := 0

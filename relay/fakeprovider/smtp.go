@@ -52,8 +52,8 @@ type Regime struct {
 	Full func(mailbox string) bool
 	// Silent is asked once for each message that is taken, one at a time: true keeps its reply back for ever.
 	Silent func(Arrival) bool
-	// Patience is after how much silence the server closes; 0: it waits until the client goes.
-	Patience time.Duration
+	// IdleTimeout is after how much silence the server closes; 0: it waits until the client goes.
+	IdleTimeout time.Duration
 	// Latency is between the final dot and its reply.
 	Latency time.Duration
 }
@@ -277,8 +277,8 @@ func (s *SMTP) take(c *fakesmtp.Session, m fakesmtp.Message) fakesmtp.Action {
 	if !silent {
 		return fakesmtp.Action{Reply: reply}
 	}
-	if regime.Patience > 0 {
-		c.CutAfter(regime.Patience)
+	if regime.IdleTimeout > 0 {
+		c.CutAfter(regime.IdleTimeout)
 	}
 	return fakesmtp.Action{Stall: true} // until the client goes, or the server is closed
 }

@@ -94,9 +94,9 @@ func TestSyncsUnderLoad(t *testing.T) {
 	}
 }
 
-// TestCrowdGathers: where five came at once, one waits for the other four, also when the disk would be
+// TestBatchGathers: where five came at once, one waits for the other four, also when the disk would be
 // ready for each of them.
-func TestCrowdGathers(t *testing.T) {
+func TestBatchGathers(t *testing.T) {
 	s := open(t, Options{})
 	if err := s.write(t.Context(), func(*tx) error {
 		s.writer.maxWait, s.writer.batch = 10*time.Second, 5

@@ -116,8 +116,8 @@ func TestFloodOfManyAddresses(t *testing.T) {
 	})
 }
 
-// TestCrowdOfAnInsider: an address that logins came from has no right to all places.
-func TestCrowdOfAnInsider(t *testing.T) {
+// TestManyFromATrustedAddress: an address that logins came from has no right to all slots.
+func TestManyFromATrustedAddress(t *testing.T) {
 	inFlood(t, limitOf(20), func(t *testing.T, s *floodRig) {
 		s.from("192.0.2.1").login()
 		client := s.silent("192.0.2.9")

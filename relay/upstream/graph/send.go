@@ -52,7 +52,7 @@ type attempt struct {
 func (a *attempt) run(ctx context.Context) {
 	for _, step := range []func(context.Context) *fault{a.prepare, a.fetchToken, a.lookUp, a.sign} {
 		if f := step(ctx); f != nil {
-			a.fail(a.unjudged(), f)
+			a.fail(a.withoutResult(), f)
 			return
 		}
 	}
@@ -64,7 +64,7 @@ func (a *attempt) run(ctx context.Context) {
 		a.fail(a.notFound(batch), f)
 		if !f.class.Permanent() { // of those behind nothing was sent
 			f.uncertain = false
-			a.fail(a.unjudged(), f)
+			a.fail(a.withoutResult(), f)
 			return
 		}
 	}
@@ -143,7 +143,7 @@ func (a *attempt) sign(ctx context.Context) *fault {
 
 // batches parts the recipients into requests: one, unless there are more than Graph takes and the header names nobody.
 func (a *attempt) batches() [][]int {
-	all := a.unjudged()
+	all := a.withoutResult()
 	switch {
 	case len(all) == 0:
 		return nil
@@ -165,8 +165,8 @@ func (a *attempt) all() []int {
 	return all
 }
 
-// unjudged are the recipients without a result.
-func (a *attempt) unjudged() []int {
+// withoutResult is the recipients that have none yet.
+func (a *attempt) withoutResult() []int {
 	var rest []int
 	for i := range a.results {
 		if a.results[i].Class == mail.Unknown {

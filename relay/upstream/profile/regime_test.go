@@ -215,7 +215,7 @@ func (o *office) run(limit time.Duration) {
 				slot.Release()
 				mu.Lock()
 				defer mu.Unlock()
-				o.settle(l, results)
+				o.record(l, results)
 				select {
 				case o.wake <- struct{}{}:
 				default:
@@ -236,7 +236,7 @@ func (o *office) run(limit time.Duration) {
 	sends.Wait()
 }
 
-func (o *office) settle(l *letter, results []mail.Result) {
+func (o *office) record(l *letter, results []mail.Result) {
 	l.flying = false
 	var left []mail.Recipient
 	wait := time.Minute

@@ -224,7 +224,7 @@ func (x *exchange) end(r mail.Reply) *fault {
 	c := x.c
 	if r.Code != 235 {
 		f := c.refused(mail.StageAuth, r)
-		f.unheard = unjudged(r)
+		f.unheard = aboutMechanism(r)
 		return f
 	}
 	if m, ok := x.m.(prover); ok {
@@ -242,10 +242,10 @@ var (
 	ofMechanism = regexp.MustCompile(`(?i)mechanism|too weak|unsupported|not supported|authentication (type|method)`)
 )
 
-// unjudged reports a refusal of AUTH that is about the mechanism, or its form, and not about the login (RFC 4954 §4,
-// §6, and what servers say that do not know a command). 534 is Google's for passwords that an application may not
-// use, too.
-func unjudged(r mail.Reply) bool {
+// aboutMechanism reports a refusal of AUTH that is about the mechanism, or its form, and not about the login (RFC 4954
+// §4, §6, and what servers say that do not know a command). 534 is also Google's for passwords that an application may
+// not use.
+func aboutMechanism(r mail.Reply) bool {
 	switch r.Code {
 	case 504, 538:
 		return true

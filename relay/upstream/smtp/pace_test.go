@@ -84,7 +84,7 @@ func TestPlacesFollowTheAnswers(t *testing.T) {
 			}
 			return fakesmtp.Action{}
 		}, func(cfg *Config) { cfg.MaxConnections = 4 })
-		crowd := func(n int) {
+		burst := func(n int) {
 			var slots []upstream.Slot // all of them before the first is used: an answer may take places away
 			for range n {
 				s, _ := u.Reserve(time.Now(), "")
@@ -100,12 +100,12 @@ func TestPlacesFollowTheAnswers(t *testing.T) {
 			sends.Wait()
 			synctest.Wait()
 		}
-		crowd(4)
+		burst(4)
 		refuse = 3
-		crowd(4)
+		burst(4)
 		st := state(u)
 		if st.Status != upstream.Ready || st.Limit != 3 || st.Most != 4 || st.Idle+st.Closing > 3 {
-			t.Errorf("after one crowd: %+v", st)
+			t.Errorf("after one burst: %+v", st)
 		}
 		a, _ := u.Reserve(time.Now(), "")
 		b, _ := u.Reserve(time.Now(), "")
@@ -134,7 +134,7 @@ func TestPlacesFollowTheAnswers(t *testing.T) {
 	})
 }
 
-// Who is the last of a crowd to be refused was not alone, even if the connections of the others have ended by then.
+// Who is the last of a burst to be refused was not alone, even if the connections of the others have ended by then.
 func TestTheLastOfACrowdDoesNotPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mails atomic.Int32
