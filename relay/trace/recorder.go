@@ -207,19 +207,26 @@ func (r *Recorder) Flush(ctx context.Context) error {
 	return r.flush(ctx, r.sink.AppendEvents)
 }
 
-// flush writes batches until nothing waits or the sink fails.
+// flush writes what waits now, in batches, until the sink fails. What comes meanwhile is left for the next flush: under
+// load this one would not end, and all others wait for it.
 func (r *Recorder) flush(ctx context.Context, appendEvents func(context.Context, []Event) error) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
-	for {
-		b := r.batch()
-		if b.mail+b.refusals == 0 {
-			return nil
-		}
+	mail, refusals := r.waiting()
+	for mail+refusals > 0 {
+		b := r.batch(mail, refusals)
 		if err := r.written(ctx, b, appendEvents(ctx, b.events)); err != nil {
 			return err
 		}
+		mail, refusals = mail-b.mail, refusals-b.refusals
 	}
+	return nil
+}
+
+func (r *Recorder) waiting() (mail, refusals int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.mail), len(r.refusals)
 }
 
 // batch is one write: so many of the oldest events of mail, and so many of the oldest refusals.
@@ -228,12 +235,13 @@ type batch struct {
 	mail, refusals int
 }
 
-// batch returns the events to write next, those of mail first. They stay buffered until they are written.
-func (r *Recorder) batch() batch {
+// batch returns the oldest of so many events to write next, those of mail first. They stay buffered until they are
+// written.
+func (r *Recorder) batch(mail, refusals int) batch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b := batch{mail: min(len(r.mail), batchSize)}
-	b.refusals = min(len(r.refusals), batchSize-b.mail)
+	b := batch{mail: min(mail, batchSize)}
+	b.refusals = min(refusals, batchSize-b.mail)
 	switch {
 	case b.refusals == 0:
 		b.events = r.mail[:b.mail:b.mail]

@@ -329,3 +329,30 @@ func TestFlushWritesAtOnce(t *testing.T) {
 		t.Error("a flush that wrote nothing is no error")
 	}
 }
+
+// busySink is written to while more happens than it can keep up with.
+type busySink struct {
+	r      *Recorder
+	writes int
+}
+
+func (s *busySink) AppendEvents(context.Context, []Event) error {
+	if s.writes++; s.writes < 100 {
+		s.r.Record(Event{Kind: Delivered})
+		s.r.Record(Event{Kind: Refused})
+	}
+	return nil
+}
+
+// A flush ends under load: who asked waits only for what was recorded before, and others wait for who asked.
+func TestFlushEndsUnderLoad(t *testing.T) {
+	sink := &busySink{}
+	sink.r = NewRecorder(sink, nil)
+	for range batchSize {
+		sink.r.Record(Event{Kind: Delivered})
+	}
+	sink.r.Record(Event{Kind: Refused})
+	if err := sink.r.Flush(t.Context()); err != nil || sink.writes != 2 {
+		t.Errorf("%d writes, %v", sink.writes, err)
+	}
+}
