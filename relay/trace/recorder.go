@@ -182,6 +182,8 @@ func (r *Recorder) Close(ctx context.Context) error {
 	r.closed = true
 	r.mu.Unlock()
 	err := r.flush(ctx, r.sink.AppendEvents)
+	r.writing.Lock() // a flush counts on what it has seen waiting
+	defer r.writing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n := len(r.mail) + len(r.refusals); n > 0 {
