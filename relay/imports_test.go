@@ -16,9 +16,9 @@ var mayImport = map[string][]string{
 	"mail":   nil,
 	"policy": {"mail"},
 	"auth":   {"mail"},
-	"certs":  {"internal/certtext", "internal/textfile", "mail"},
+	"certs":  {"internal/certtext", "internal/textfile"},
 	"admin":  {"mail"},
-	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "auth", "relay/alert",
+	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
 		"relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
 	"relay/submission": {"auth", "internal/logline", "mail", "policy", "relay/config", "relay/encode", "relay/queue",
