@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -299,5 +300,28 @@ func TestAFullStoreIsTold(t *testing.T) {
 	}
 	if n := len(hook.about(alert.DiskFull, "store")); n != 2 {
 		t.Errorf("told %d times", n)
+	}
+}
+
+// A person's change of an account ends its lockout also where the change could not be read for a while.
+func TestAChangeReadLateEndsTheLockout(t *testing.T) {
+	t.Parallel()
+	hook := newReceiver(t)
+	r := newRig(t, newProvider(t), hook.block())
+	r.server.accounts.lockedOut(auth.Lock{Login: rigLogin, Until: time.Now().Add(time.Hour), Failures: 10})
+	hook.wait(r, alert.LoginLocked, "login "+rigLogin, 1)
+
+	failing, cancel := context.WithCancel(t.Context())
+	cancel()
+	if r.server.usersChanged(failing) {
+		t.Fatal("accounts were read, though reading fails")
+	}
+	minuteAgo := time.Now().Add(-time.Minute) // when reading began to fail, and a person changed the account
+	r.server.reloading.Lock()
+	r.server.usersUnread = minuteAgo
+	r.server.reloading.Unlock()
+	r.change(rigLogin, func(u *auth.User) { u.Changed = minuteAgo })
+	if d := hook.wait(r, alert.LoginLocked, "login "+rigLogin, 2); !d.Resolved {
+		t.Errorf("%+v", d)
 	}
 }

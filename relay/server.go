@@ -80,12 +80,13 @@ type Server struct {
 	admin      net.Listener // nil: none is configured
 	registry   *prometheus.Registry
 
-	state     atomic.Pointer[state]
-	refused   atomic.Pointer[string] // why the last reload changed nothing, nil: it did
-	serving   atomic.Bool            // every listener accepts
-	draining  chan struct{}          // closed when the shutdown begins
-	reloading sync.Mutex             // one change of state at a time
-	stopping  bool                   // guarded by reloading: nothing changes any more
+	state       atomic.Pointer[state]
+	refused     atomic.Pointer[string] // why the last reload changed nothing, nil: it did
+	serving     atomic.Bool            // every listener accepts
+	draining    chan struct{}          // closed when the shutdown begins
+	reloading   sync.Mutex             // one change of state at a time; guards what follows
+	stopping    bool                   // nothing changes any more
+	usersUnread time.Time              // since when a change of accounts could not be read; zero: there is none
 
 	deliveries     context.Context // of sessions and of attempts made while a client waits; outlives the sessions
 	stopDeliveries context.CancelFunc

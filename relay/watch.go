@@ -98,15 +98,22 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 	s.accounts.changed()
 	s.reloading.Lock() // or a reload that has read the users already would publish old groups
 	defer s.reloading.Unlock()
+	now := time.Now()
 	users, err := s.store.Users(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.log.Error("accounts not read again", "err", err)
 		}
+		if s.usersUnread.IsZero() {
+			s.usersUnread = now
+		}
 		return false
 	}
+	if !s.usersUnread.IsZero() {
+		now, s.usersUnread = s.usersUnread, time.Time{}
+	}
 	s.state.Load().settings.Policy.SetGroups(relaystore.Members(users))
-	s.accounts.forgive(users, time.Now().Add(-10*Poll))
+	s.accounts.forgive(users, now.Add(-10*Poll))
 	return true
 }
 
