@@ -47,6 +47,8 @@ var mayImport = map[string][]string{
 	"relay/upstream":     {"mail"},
 	"relay/upstream/via": {"mail"},
 	"relay/seal":         {},
+	"relay/finding":      {},
+	"operate":            {},
 	"relay/store": {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream",
 		"relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...": {"relay/store/..."},
