@@ -48,7 +48,7 @@ var mayImport = map[string][]string{
 	"relay/upstream/via": {"mail"},
 	"relay/seal":         {},
 	"relay/finding":      {},
-	"operate":            {},
+	"operate": {"auth", "internal/suggest", "internal/textfile", "mail", "policy", "relay/config", "relay/monitor", "relay/outbound", "relay/queue", "relay/sign", "relay/store", "relay/trace", "relay/upstream/advice", "relay/upstream/profile"},
 	"relay/store": {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream",
 		"relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...": {"relay/store/..."},

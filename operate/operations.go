@@ -1,0 +1,33 @@
+package operate
+
+// The operations. What only looks is not kept in the audit, but for content.
+var (
+	SeeQueue    = Operation{Name: "queue list", Role: Viewer, Scope: ScopeRead}
+	SeeTrace    = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
+	SeeAccounts = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
+	SeeKeys     = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
+	SeeHeaders  = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
+	SeeContent  = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+
+	ReleaseMessages = Operation{Name: "queue release", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
+	RetryMessages   = Operation{Name: "queue retry", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
+	HoldMessages    = Operation{Name: "queue hold", Role: Operator, Scope: ScopeQueue, Audit: true}
+	BounceMessages  = Operation{Name: "queue bounce", Role: Operator, Scope: ScopeQueue, Audit: true}
+	DeleteMessages  = Operation{Name: "queue delete", Role: Operator, Scope: ScopeQueue, Audit: true}
+
+	AddAccount     = Operation{Name: "user add", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	ImportAccounts = Operation{Name: "user import", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	EditAccount    = Operation{Name: "user set", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	NewPassword    = Operation{Name: "user password", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	LockAccount    = Operation{Name: "user lock", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	Unlock         = Operation{Name: "user unlock", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+
+	AddKeys    = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	TestAlerts = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
+)
+
+// All lists every operation.
+var All = []Operation{SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeHeaders, SeeContent, ReleaseMessages, RetryMessages,
+	HoldMessages, BounceMessages, DeleteMessages, AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount,
+	Unlock, RemoveAccount, AddKeys, TestAlerts}
