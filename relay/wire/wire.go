@@ -100,23 +100,23 @@ type Session interface {
 	Close()
 }
 
-// Witness is a Session that hears of the commands of a transaction that wire itself refused: out of order, malformed,
-// or over a limit. Of the recipients over the limit it hears only of a transaction's first.
-type Witness interface {
+// RefusalObserver is a Session that is told which commands of a transaction wire itself refused: out of order,
+// malformed, or over a limit. Of the recipients over the limit it is told only the first.
+type RefusalObserver interface {
 	// Refused gets the command, printable and cut. It must return quickly.
 	Refused(command string, reply mail.Reply)
 }
 
-// LoginWitness is a Session that hears of every login that wire itself refused or the client abandoned.
-type LoginWitness interface {
+// LoginRefusalObserver is a Session that is told of every login that wire itself refused or the client abandoned.
+type LoginRefusalObserver interface {
 	// LoginRefused gets the mechanism, "" if unknown, what was wrong, and the reply, zero if the client left without
 	// one. It must return quickly.
 	LoginRefused(mechanism, why string, reply mail.Reply)
 }
 
-// Mender is a Session that may replace a reverse-path that is no address, such as <root> or <scanner 2> from devices.
-type Mender interface {
-	MendSender(path string) (mail.Address, bool)
+// SenderReplacer is a Session that may replace a malformed reverse-path, such as <root> or <scanner 2> from devices.
+type SenderReplacer interface {
+	ReplaceSender(path string) (mail.Address, bool)
 }
 
 // Exchange is one SASL exchange (RFC 4954 §4), which wire carries in base64.
