@@ -39,8 +39,8 @@ func Certificate(e *tls.CertificateVerificationError, host string, now time.Time
 	case errors.As(e.Err, &noRoots):
 		return "this machine has no authorities that it trusts: install ca-certificates, or write ca_file"
 	case errors.As(e.Err, &critical):
-		return "the certificate has a critical extension that is not known here, so it cannot be judged: the server " +
-			"needs another"
+		return "the certificate has a critical extension that is not known here, so it cannot be verified: the " +
+			"server needs another"
 	case errors.As(e.Err, &unknown):
 		return unknownAuthority(sent, now)
 	}
