@@ -1,17 +1,17 @@
 // Package wire is the server side of SMTP from accept to close: connection limits, PROXY headers, the phase before TLS,
 // TLS, complete and well-formed commands in the right order, SASL exchanges, DATA and BDAT, deadlines, and one write
-// for the replies of a pipelined batch. A Session decides what a command means; it gets everything parsed, checked and
+// for the replies to a pipelined batch. A Session decides what a command means; it gets everything parsed, checked and
 // decoded.
 //
 // Failure semantics:
 //   - A command runs only when its whole line has arrived, not if the connection ends or a deadline passes inside it.
 //   - A message is complete only at CRLF.CRLF or at the last octet of the last chunk. If the connection ends, a
-//     deadline passes or RSET comes before that, the result is ErrCut, never io.EOF. Nothing that follows a cut
-//     message runs as a command, unless the client itself abandoned a chunked one.
-//   - A message that is too big, or has a bare CR or LF, a NUL, or an overlong line where these are refused, is
-//     refused after its real end was read, whatever the Session answers.
+//     deadline passes or RSET comes before that, the result is ErrCut, never io.EOF. Nothing that follows a cut message
+//     runs as a command, unless the client itself abandoned a chunked one.
+//   - A message that is too big, or has a bare CR or LF, a NUL, or (if Options refuse it) an overlong line, is refused
+//     after reading to its real end, whatever the Session answers.
 //   - A panic in a Session costs only its own connection: 421, and a log line with the stack.
-//   - Replies of this package echo nothing of a message but the beginning of a refused line, and what they quote is
+//   - Of a message, replies of this package echo only the beginning of a refused line, and what they quote is
 //     printable.
 package wire
 
