@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// mayImport is the import diagram of docs/architecture.md: for each package of ours, which others of
+// mayImport is the imports column of docs/architecture.md: for each package of ours, which others of
 // ours it may import. relay and what lies under cmd join them and may import everything.
 var mayImport = map[string][]string{
 	"mail":   nil,

@@ -92,7 +92,7 @@ func (e *accountEdit) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&e.note, "note", "", `a word for those who list the accounts; --note "" removes it`)
 }
 
-// check judges the flags before anything is opened.
+// check refuses wrong flags before anything is opened.
 func (e *accountEdit) check(cmd *cobra.Command) error {
 	e.noted = cmd.Flags().Changed("note")
 	for _, l := range []*listEdit{&e.senders, &e.networks, &e.groups} {
@@ -121,7 +121,7 @@ func (e *accountEdit) check(cmd *cobra.Command) error {
 
 // apply changes an account and returns what is new, in words.
 func (e *accountEdit) apply(u *auth.User, now time.Time) (changes []string, err error) {
-	asIs := func(list []string) ([]string, error) { return addOnce(nil, list...), nil } // check has judged them
+	asIs := func(list []string) ([]string, error) { return addOnce(nil, list...), nil } // checked before
 	if u.Senders, err = change(&e.senders, u.Senders, asIs, &changes); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +24,8 @@ type app struct {
 	envFile    string // --env-file
 	etc        string // where the service's files are
 	wide       bool   // tables are not wrapped
+
+	poll time.Duration // relay.Options.Poll of serve
 }
 
 // store is the running daemon's store; with SQLite that is the same file.

@@ -78,7 +78,7 @@ func (a *app) sendersOf(cmd *cobra.Command, c *config.Config, block config.Upstr
 	if len(t.addresses) == 0 && strings.Contains(block.Username, "@") && !block.SendsAsSender() {
 		t.add(block.Username)
 	}
-	if block.ByGraph() && !block.SendsAsSender() { // has no MAIL: a sender is judged with the message
+	if block.ByGraph() && !block.SendsAsSender() { // has no MAIL: a sender is checked with the message
 		for _, address := range t.addresses {
 			if strings.EqualFold(address.String(), block.Username) {
 				continue // the mailbox itself
@@ -161,7 +161,7 @@ func newReport(block config.Upstream, senders *testedSenders) *testReport {
 		provider: providerOf(block), senders: senders}
 	r.why = "They are patterns or too many; name some with --sender ADDRESS."
 	if block.ByGraph() && !block.SendsAsSender() {
-		r.why = "Graph judges the sender only with a message."
+		r.why = "Graph checks the sender only with a message."
 	}
 	return r
 }
@@ -193,15 +193,15 @@ func (s *testStep) excuse(senders *testedSenders) {
 		senders.reports[1].Path())
 }
 
-// unproven says what providers judge only when they have the whole message.
+// unproven says what providers check only when they have the whole message.
 func unproven(block config.Upstream, senders *testedSenders) string {
 	switch {
 	case len(senders.addresses) == 0 || block.SenderRule == "" || block.SenderRule == profile.SenderAny:
 		return ""
 	case block.SendsAsSender():
-		return "Recipients and From are judged when a message comes; what is refused then is in postern trace."
+		return "Recipients and From are checked when a message comes; what is refused then is in postern trace."
 	}
-	return "Many providers judge the sender only when they have the message, so a permission that is missing may " +
+	return "Many providers check the sender only when they have the message, so a permission that is missing may " +
 		"still show then: the mail is kept, and postern trace has the reply."
 }
 

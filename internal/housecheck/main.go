@@ -1,6 +1,6 @@
-// Command housecheck measures the tracked sources and fails where a number is not held: the size of files,
-// functions and types, the width of lines, copied code, tests that sleep. It runs at the root of the repository.
-// Its arguments are prefixes of paths; it lists what it found there, also what a budget accepts.
+// Command housecheck measures the tracked sources and fails if one is over its budget: the size of files, functions and
+// types, the width of lines, copied code, tests that sleep. Run it at the root of the repository. Its arguments are
+// path prefixes; it lists all findings under them, even those within the budget.
 package main
 
 import (

@@ -5,7 +5,7 @@
 // with growing waits for a day. One that the hook refuses for good (HTTP 4yz or a redirect) is dropped; if the
 // condition lasts, the next alert follows a day later. At shutdown the waiting alerts get one more try, for some
 // seconds. A file records who has been told what, so that a restart neither repeats an alert nor forgets its end. If
-// the file is lost, alerts are repeated, no more. The path, query and user of a hook's URL are its password: they
+// the file is lost, alerts are repeated, nothing worse. The path, query and user of a hook's URL are its password: they
 // appear in no error and no log.
 package alert
 

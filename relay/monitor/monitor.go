@@ -1,9 +1,8 @@
-// Package monitor knows what operators must hear of: mail that is not taken or waits, upstreams that are paused,
-// senders that are refused, certificates and secrets that end, logins that are locked. It tells the hooks of [[alert]],
-// `postern status` and /readyz.
+// Package monitor watches for what operators must know: mail that waits or is not accepted, paused upstreams, refused
+// senders, expiring certificates and secrets, locked logins. It informs the hooks of [[alert]], `postern status` and
+// /readyz.
 //
-// Failure semantics: it only looks, and never touches mail. A condition that cannot be looked at now stays as it was
-// told.
+// Failure semantics: it only watches, and never touches mail. A condition that cannot be checked keeps its last state.
 package monitor
 
 import (

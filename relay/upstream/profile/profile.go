@@ -1,10 +1,8 @@
-// Package profile knows the providers that people send through: where they listen, what they allow, how they say no. It
-// is data, one file of profiles for each, with where it was learned and when, and what is not certain. A profile sets
-// defaults: whatever is written in relay.toml counts instead, and what a profile leaves out is asked of the server by
-// EHLO.
+// Package profile knows the providers that people send through: where they listen, what they allow, how they refuse. It
+// is data, one file per provider, each with its sources and their dates, and what is uncertain. A profile sets
+// defaults: relay.toml overrides them, and EHLO supplies what a profile leaves out.
 //
-// Failure semantics: the files are part of the program. One that cannot be read stops the program at its first use,
-// which the tests of this package do not let happen.
+// Failure semantics: the files are embedded; if one cannot be parsed, its first use panics, and so do the tests.
 package profile
 
 import (
