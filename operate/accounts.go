@@ -157,16 +157,9 @@ func (a Accounts) Add(ctx context.Context, by Actor, n NewAccount) (c Credential
 			return "", err
 		}
 		c = secret.shown(u.Login)
-		return kindOf(u), a.note(ctx, event(by, u.Login, "account added"))
+		return KindOfAccount(u), a.note(ctx, event(by, u.Login, "account added"))
 	})
 	return c, err
-}
-
-func kindOf(u auth.User) string {
-	if u.Device {
-		return "device"
-	}
-	return "user"
 }
 
 // update changes an account in one transaction, if it is still one that the operation is for.

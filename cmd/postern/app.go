@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"postern/auth"
 	"postern/internal/textfile"
+	"postern/operate"
 	"postern/relay/config"
 	relaystore "postern/relay/store"
 )
@@ -67,27 +70,41 @@ func (a *app) read() (*config.Config, error) {
 	return config.Read(path)
 }
 
-// openStore opens the store beside the daemon.
-func (a *app) openStore(ctx context.Context) (store, error) {
-	c, err := a.read()
-	if err != nil {
-		return nil, err
-	}
-	return openStoreOf(ctx, c)
-}
-
 // runE is what a command runs.
 type runE = func(cmd *cobra.Command, args []string) error
 
-// withStore makes a command of what is done with the store.
-func (a *app) withStore(run func(cmd *cobra.Command, s store, args []string) error) runE {
+// operations opens what a person may do, beside the daemon. done closes it.
+func (a *app) operations(ctx context.Context) (ops *operate.Operations, done func(), err error) {
+	c, err := a.read()
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := openStoreOf(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	o := operate.Options{Config: func() *config.Config { return c }, Store: s}
+	return operate.New(o), func() { s.Close() }, nil
+}
+
+// me is who runs the command line: the owner of data_dir may do everything.
+func me() operate.Actor {
+	name := strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	return operate.Actor{Name: name, Channel: operate.CommandLine}
+}
+
+// operation makes a command of what is done with the operations.
+func (a *app) operation(run func(cmd *cobra.Command, ops *operate.Operations, args []string) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
-		s, err := a.openStore(cmd.Context())
+		ops, done, err := a.operations(cmd.Context())
 		if err != nil {
 			return err
 		}
-		defer s.Close()
-		return run(cmd, s, args)
+		defer done()
+		return run(cmd, ops, args)
 	}
 }
 

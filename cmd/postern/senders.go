@@ -18,7 +18,6 @@ import (
 	"postern/relay/config"
 	"postern/relay/outbound"
 	relaystore "postern/relay/store"
-	"postern/relay/trace"
 	"postern/relay/upstream"
 	"postern/relay/upstream/advice"
 	"postern/relay/upstream/profile"
@@ -298,38 +297,11 @@ func writeFix(w io.Writer, a *advice.Advice) {
 	}
 }
 
-// maxAdvised bounds how much advice stands below a trace.
-const maxAdvised = 3
-
-// printAdvice says below a trace what to do about the upstreams' refusals in it, each kind once.
-func printAdvice(w io.Writer, events []trace.Event) error {
-	var b strings.Builder
-	given := map[string]bool{}
-	for _, e := range events {
-		if e.Upstream == "" || e.Kind != trace.Attempt && e.Kind != trace.Deferred && e.Kind != trace.Failed ||
-			len(given) >= maxAdvised {
-			continue
-		}
-		a := advice.For(profile.Generic, mail.Stage(e.Stage), e.Reply)
-		if a == nil || given[a.Name] {
-			continue
-		}
-		given[a.Name] = true
-		a = a.Filled(e.Identity, e.From)
-		fmt.Fprintf(&b, "\nby %s: %s\n", e.Upstream, a.Cause)
-		writeFix(&b, a)
-	}
-	for _, e := range events {
-		if e.Rule == mail.RuleNone && e.Upstream != "" {
-			fmt.Fprintf(&b, "\nno reply rule knows what %s said; postern upstream judge --upstream %s --stage %s %q "+
-				"shows a rule to write\n",
-				e.Upstream, e.Upstream, e.Stage, mail.Cut(strings.ReplaceAll(e.Reply.String(), "\n", " "), maxShown))
-			break
+func addOnce[T comparable](list []T, more ...T) []T {
+	for _, v := range more {
+		if !slices.Contains(list, v) {
+			list = append(list, v)
 		}
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return list
 }
-
-// maxShown bounds how much of a reply is repeated in a command, in octets.
-const maxShown = 200
