@@ -24,7 +24,7 @@ type Import struct {
 	DryRun bool // nothing is changed
 
 	Progress func(done, total int)              // unless nil, called while passwords are hashed
-	Keep     func(passwords []Credential) error // unless nil, called before anything is changed: they cannot be read back
+	Keep     func(passwords []Credential) error // unless nil, before anything is changed: nobody can read them back
 	Drop     func() error                       // unless nil, called when it came to nothing behind Keep
 	Warn     func(line int, text string)        // unless nil, told of passwords that are easy to guess
 }

@@ -1,5 +1,5 @@
-// Package operate is what a person may do, in one place: the command line, the API and the console read it and show what
-// it returns. Each operation says who may (rights.go) and leaves a record of who did it.
+// Package operate is what a person may do, in one place: the command line, the API and the console read it and show
+// what it returns. Each operation says who may (rights.go) and leaves a record of who did it.
 //
 // Failure semantics: an operation is done whole or not at all, and its error says what is wrong in words for people; an
 // *Error also says of what kind it is. What was done stays done where its record could not be written; the error says
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/relay/config"
+	"postern/relay/status"
 	"postern/relay/store"
 	"postern/relay/trace"
 )
@@ -21,6 +22,7 @@ import (
 type Options struct {
 	Config func() *config.Config // in force
 	Store  *store.Store
+	Status func(context.Context) (*status.Report, error) // of the running daemon, or what can be said without one
 }
 
 // Operations are all of them, by what they are about. All methods are safe for concurrent use.
@@ -30,12 +32,13 @@ type Operations struct {
 	Trace    Trace
 	Keys     Keys
 	Alerts   Alerts
+	Status   Status
 }
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o}
-	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}}
+	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d}}
 }
 
 // desk is what all operations share.

@@ -30,4 +30,4 @@ var (
 // All lists every operation.
 var All = []Operation{SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeHeaders, SeeContent, ReleaseMessages, RetryMessages,
 	HoldMessages, BounceMessages, DeleteMessages, AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount,
-	Unlock, RemoveAccount, AddKeys, TestAlerts}
+	SeeStatus, Unlock, RemoveAccount, AddKeys, TestAlerts}

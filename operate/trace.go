@@ -42,7 +42,8 @@ func (t Trace) Events(ctx context.Context, by Actor, q trace.Query, name string)
 // maxWithID is how many events that name a Message-ID are looked at.
 const maxWithID = 1000
 
-// ofMessageID finds the messages that have a Message-ID, and everything about them. Clients that try again make several.
+// ofMessageID finds the messages that have a Message-ID, and everything about them. Clients that try again make
+// several.
 func (t Trace) ofMessageID(ctx context.Context, q trace.Query, messageID string) ([]trace.Event, error) {
 	named := q
 	named.Text, named.Kinds, named.Limit = messageID, nil, maxWithID

@@ -18,6 +18,7 @@ import (
 	"postern/internal/textfile"
 	"postern/operate"
 	"postern/relay/config"
+	"postern/relay/status"
 	relaystore "postern/relay/store"
 )
 
@@ -83,7 +84,8 @@ func (a *app) operations(ctx context.Context) (ops *operate.Operations, done fun
 	if err != nil {
 		return nil, nil, err
 	}
-	o := operate.Options{Config: func() *config.Config { return c }, Store: s}
+	o := operate.Options{Config: func() *config.Config { return c }, Store: s,
+		Status: func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
 	return operate.New(o), func() { s.Close() }, nil
 }
 
