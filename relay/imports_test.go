@@ -18,6 +18,8 @@ var mayImport = map[string][]string{
 	"auth":   {"mail"},
 	"certs":  {"internal/certtext", "internal/textfile"},
 	"admin":  {"mail"},
+	"admin/console": {"mail", "operate", "relay/queue", "relay/status", "relay/trace", "relay/upstream",
+		"relay/upstream/advice"},
 	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
 		"relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
