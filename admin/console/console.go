@@ -33,12 +33,15 @@ type Options struct {
 // maxForm bounds the body of a request, in octets: a selection of maxSelected messages takes a third of it.
 const maxForm = 1 << 20
 
-// console is the handler's state. Nothing in it changes.
+// console is the handler's state. Nothing in it changes but what it remembers.
 type console struct {
 	Options
 	pages  []page
 	sheets map[string]*sheets // by language
 	assets *assets
+
+	traffic memo[traffic]
+	shape   memo[operate.Shape]
 }
 
 // Handler returns the console. It panics if what is embedded cannot be parsed, which a test would have shown.

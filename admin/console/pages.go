@@ -33,7 +33,7 @@ type action struct {
 // own, a template, its words, and a line here.
 func registry() []page {
 	return []page{
-		nowPage,
+		nowPage, messagesPage, timelinePage, queuePage, heldPage,
 	}
 }
 

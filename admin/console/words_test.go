@@ -1,6 +1,7 @@
 package console
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -13,6 +14,10 @@ import (
 	"testing"
 	"text/template/parse"
 )
+
+func init() {
+	unknownKey = func(k key) { panic(fmt.Sprintf("%q is not in the catalogue", string(k))) }
+}
 
 // entries returns the catalogue.
 func entries(t *testing.T) (all []entry) {
@@ -55,7 +60,7 @@ func TestCatalogue(t *testing.T) {
 // TestPlurals: one, other, and numbers as each language writes them.
 func TestPlurals(t *testing.T) {
 	for accept, want := range map[string][]string{"en": {"1 day", "2 days", "12,345 days"},
-		"de": {"1 Tag", "2 Tagen", "12.345 Tagen"}} {
+		"de": {"1 Tag", "2 Tg.", "12.345 Tg."}} {
 		for i, n := range []int{1, 2, 12345} {
 			if got := wordsFor(accept).t("%d days", n); got != want[i] {
 				t.Errorf("%s: %q, want %q", accept, got, want[i])
