@@ -2,6 +2,7 @@ package operate
 
 // The operations. What only looks is not kept in the audit, but for content.
 var (
+	SeeStatus   = Operation{Name: "status", Role: Viewer, Scope: ScopeRead}
 	SeeQueue    = Operation{Name: "queue list", Role: Viewer, Scope: ScopeRead}
 	SeeTrace    = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
 	SeeAccounts = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
@@ -11,6 +12,7 @@ var (
 
 	ReleaseMessages = Operation{Name: "queue release", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
 	RetryMessages   = Operation{Name: "queue retry", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
+	ResendMessages  = Operation{Name: "queue resend", Role: Operator, Scope: ScopeQueue, Audit: true}
 	HoldMessages    = Operation{Name: "queue hold", Role: Operator, Scope: ScopeQueue, Audit: true}
 	BounceMessages  = Operation{Name: "queue bounce", Role: Operator, Scope: ScopeQueue, Audit: true}
 	DeleteMessages  = Operation{Name: "queue delete", Role: Operator, Scope: ScopeQueue, Audit: true}
@@ -28,6 +30,9 @@ var (
 )
 
 // All lists every operation.
-var All = []Operation{SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeHeaders, SeeContent, ReleaseMessages, RetryMessages,
-	HoldMessages, BounceMessages, DeleteMessages, AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount,
-	SeeStatus, Unlock, RemoveAccount, AddKeys, TestAlerts}
+var All = []Operation{
+	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeHeaders, SeeContent,
+	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
+	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
+	AddKeys, TestAlerts,
+}
