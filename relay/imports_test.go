@@ -48,6 +48,7 @@ var mayImport = map[string][]string{
 	"relay/upstream/via": {"mail"},
 	"relay/seal":         {},
 	"relay/finding":      {},
+	"relay/setup":        {"auth", "internal/suggest", "mail", "policy", "relay/upstream/profile"},
 	"operate": {"auth", "internal/suggest", "internal/textfile", "mail", "policy", "relay/config", "relay/finding",
 		"relay/monitor", "relay/outbound", "relay/queue", "relay/sign", "relay/status", "relay/store", "relay/trace",
 		"relay/upstream/advice", "relay/upstream/profile"},
