@@ -241,7 +241,7 @@ func writeNew(path, text string) error {
 		return err
 	}
 	_, err = io.WriteString(f, text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close(), shareWithService(path)); err != nil {
 		os.Remove(path)
 	}
 	return err
