@@ -7,6 +7,7 @@ var (
 	SeeTrace    = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
 	SeeAccounts = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
 	SeeKeys     = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
+	SeeAlerts   = Operation{Name: "alert list", Role: Viewer, Scope: ScopeRead}
 	SeeHeaders  = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
 	SeeContent  = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
@@ -31,7 +32,7 @@ var (
 
 // All lists every operation.
 var All = []Operation{
-	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeHeaders, SeeContent,
+	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeHeaders, SeeContent,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
 	AddKeys, TestAlerts,

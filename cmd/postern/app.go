@@ -80,6 +80,11 @@ func (a *app) operations(ctx context.Context) (ops *operate.Operations, done fun
 	if err != nil {
 		return nil, nil, err
 	}
+	return operationsOf(ctx, c)
+}
+
+// operationsOf is operations for a configuration.
+func operationsOf(ctx context.Context, c *config.Config) (ops *operate.Operations, done func(), err error) {
 	s, err := openStoreOf(ctx, c)
 	if err != nil {
 		return nil, nil, err

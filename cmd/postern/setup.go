@@ -37,7 +37,7 @@ us sign, the first account), check it, test the provider without sending anythin
 
 Nothing is ever overwritten: where there is a relay.toml, it stops.`,
 		Example: `  postern setup
-  postern setup --yes --provider sendgrid --password file:/etc/postern/sendgrid-key --domain example.com`,
+  postern setup --yes --provider sendgrid --password file:/etc/postern/key --domain example.com`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			flags := map[string]string{}
@@ -271,7 +271,8 @@ func (a *app) finishSetup(cmd *cobra.Command, path string, answers *setup.Answer
 		fmt.Fprintf(out, "\nThe provider, without sending anything (postern upstream test %s):\n\n", upstream)
 		tested = a.rerun(cmd, "upstream", "test", upstream)
 	}
-	fmt.Fprintf(out, "\nThe first login:\n\n  SMTP server  %s\n  Encryption   %s\n  Login        %s\n  Password     %s\n"+
+	fmt.Fprintf(out, "\nThe first login:\n\n  SMTP server  %s\n  Encryption   %s\n  Login        %s\n  "+
+		"Password     %s\n"+
 		"  Sends as     %s\n\nThe password is shown this once.\n", card.Server, card.Encryption, card.Login,
 		card.Password, answers.Sender)
 	left := leftToDo(c, answers, keys, tested)

@@ -104,7 +104,8 @@ func TestSetupAsksAndGoesOnWithoutTheProvider(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	text, err := setupIn(t, conf, "genric\ngeneric\nlocalhost:1\n\nexample.com\nsmtp.example.com\n\nscans@example.com\n\n")
+	text, err := setupIn(t, conf,
+		"genric\ngeneric\nlocalhost:1\n\nexample.com\nsmtp.example.com\n\nscans@example.com\n\n")
 	if err == nil {
 		t.Fatal(text)
 	}
@@ -129,13 +130,15 @@ func TestSetupLeavesNothingHalf(t *testing.T) {
 	}{
 		"the input ends": {"generic\nlocalhost\n", "input ended", nil, nil},
 		"a secret that is not there": {"", "POSTERN_NONE is not set",
-			[]string{"--yes", "--provider", "sendgrid", "--password", "env:POSTERN_NONE", "--domain", "example.com"}, nil},
+			[]string{"--yes", "--provider", "sendgrid", "--password", "env:POSTERN_NONE", "--domain", "example.com"},
+			nil},
 		"a secret file that is not there": {"", "cannot be read",
 			[]string{"--yes", "--provider", "sendgrid", "--password", "file:none", "--domain", "example.com"}, nil},
 		"nothing to go by": {"", "--domain", []string{"--yes", "--provider", "sendgrid"}, nil},
-		"a file in the way": {"sendgrid\n\nthe key\nexample.com\n\n\n\n\n", "overwrites nothing", nil, func(dir string) {
-			os.WriteFile(filepath.Join(dir, "upstream-password"), []byte("other"), 0o600)
-		}},
+		"a file in the way": {"sendgrid\n\nthe key\nexample.com\n\n\n\n\n", "overwrites nothing", nil,
+			func(dir string) {
+				os.WriteFile(filepath.Join(dir, "upstream-password"), []byte("other"), 0o600)
+			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

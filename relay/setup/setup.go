@@ -107,7 +107,8 @@ var Questions = []Question{
 	{Flag: "provider", Ask: "Which provider takes the mail", Choices: Common, Needed: always,
 		Help:    "Another one, or a server of your own: generic. All that are known: postern upstream profiles",
 		Default: func(*Answers) string { return "microsoft365" }, set: setProvider},
-	{Flag: "host", Ask: "Its SMTP server", Needed: func(a *Answers) bool { return a.profile().Host == "" && !a.graph() },
+	{Flag: "host", Ask: "Its SMTP server",
+		Needed:  func(a *Answers) bool { return a.profile().Host == "" && !a.graph() },
 		Default: nothing, set: setHost},
 	{Flag: "username", Ask: "Login at the provider", Needed: (*Answers).logsIn,
 		Help:    "For Microsoft and Google the mailbox that everything is sent from",
@@ -194,7 +195,8 @@ func setUsername(a *Answers, s string) (err error) {
 
 func setPassword(a *Answers, s string) error {
 	if s == "" && !a.company() {
-		return errors.New("the password is needed, or what the provider calls an app password, API key or SMTP password")
+		return errors.New("the password is needed, or what the provider calls an app password, API key or " +
+			"SMTP password")
 	}
 	if strings.ContainsAny(s, "\r\n\x00") {
 		return errors.New("the password has a line end in it")
@@ -277,7 +279,8 @@ func (a *Answers) Secrets() map[string]string {
 // Text is the relay.toml, of fewer than 25 lines.
 func (a *Answers) Text(now time.Time) string {
 	var w writer
-	w.line("# Written by postern setup on "+now.Format(time.DateOnly)+". All keys and their defaults: relay.toml in the "+
+	w.line("# Written by postern setup on "+now.Format(time.DateOnly)+
+		". All keys and their defaults: relay.toml in the "+
 		"documentation.", "")
 	w.key("hostname", a.Hostname, "what clients type as outgoing server")
 	w.key("data_dir", a.DataDir, "queue, accounts and keys: private, and worth a backup")
@@ -314,7 +317,8 @@ func (a *Answers) Text(now time.Time) string {
 	}
 	if a.ofCompany() {
 		w.key("tenant", a.Tenant, "")
-		w.key("client_secret", reference(a.Secret, SecretFile), `add expires = "2027-…", and you are told before it ends`)
+		w.key("client_secret", reference(a.Secret, SecretFile),
+			`add expires = "2027-…", and you are told before it ends`)
 	}
 	return w.b.String()
 }
@@ -343,7 +347,8 @@ func reference(secret, file string) string {
 
 // listener writes one block.
 func (a *Answers) listener(w *writer, port int) {
-	use := map[int][2]string{587: {"starttls", "TLS by STARTTLS, with a login"}, 465: {"implicit", "TLS at once, with a login"}}
+	use := map[int][2]string{587: {"starttls", "TLS by STARTTLS, with a login"},
+		465: {"implicit", "TLS at once, with a login"}}
 	tls, ok := use[port]
 	if !ok {
 		tls = [2]string{"auto", "TLS at once or by STARTTLS, with a login"}
@@ -371,7 +376,8 @@ func quote(s string) string {
 
 // Ask goes through the questions: what was given, by flag, answers first, then ask, which is called again with what is
 // wrong until an answer can be, then the default. Without ask, every answer that is missing or wrong is in the error.
-func Ask(a *Answers, given map[string]string, ask func(q *Question, standard string, wrong error) (string, error)) error {
+func Ask(a *Answers, given map[string]string,
+	ask func(q *Question, standard string, wrong error) (string, error)) error {
 	var wrong []error
 	for i := range Questions {
 		q := &Questions[i]

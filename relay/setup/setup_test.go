@@ -21,8 +21,9 @@ func TestTextLoads(t *testing.T) {
 			"password": {"password": "file:upstream-password"},
 			"oauth":    {"tenant": "contoso.onmicrosoft.com", "client-id": "11111111-2222-3333-4444-555555555555"},
 		} {
-			given := map[string]string{"provider": name, "host": "smtp.example.net:465", "username": "relay@example.com",
-				"domain": "example.com", "hostname": "smtp.example.com", "client-secret": "env:SETUP_SECRET"}
+			given := map[string]string{"provider": name, "host": "smtp.example.net:465",
+				"username": "relay@example.com",
+				"domain":   "example.com", "hostname": "smtp.example.com", "client-secret": "env:SETUP_SECRET"}
 			for k, v := range secret {
 				given[k] = v
 			}
@@ -112,7 +113,8 @@ func TestNobodyToAsk(t *testing.T) {
 		}
 	}
 	stop := errors.New("the terminal is gone")
-	if err := Ask(base(), nil, func(*Question, string, error) (string, error) { return "", stop }); !errors.Is(err, stop) {
+	if err := Ask(base(), nil, func(*Question, string, error) (string, error) { return "", stop }); !errors.Is(err,
+		stop) {
 		t.Error(err)
 	}
 }
