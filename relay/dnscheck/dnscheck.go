@@ -74,6 +74,7 @@ type Sender struct {
 type Selector struct {
 	Name   string // before ._domainkey
 	Target string // of its CNAME; "" where the provider shows it to its customer only
+	Usual  bool   // customers may have chosen another name: that it is missing says nothing
 }
 
 // Report is what a check found.

@@ -87,35 +87,46 @@ func (c *dkimCheck) theirSignature(s Sender) (dkimVerdict, string) {
 		return dkimUnknown, s.Provider + " signs it for domains that are set up there, by records whose names it " +
 			"shows to you alone"
 	}
+	return c.selectors(s)
+}
+
+// selectors judges the records of a provider whose names are known. One that works is enough.
+func (c *dkimCheck) selectors(s Sender) (dkimVerdict, string) {
 	var missing []string
-	verdict := dkimFail
-	good := 0
+	good, unknown := 0, false
 	for _, sel := range s.Selectors {
-		switch c.selector(s, sel) {
-		case dkimPass:
+		got := c.selector(s, sel)
+		switch {
+		case got == dkimPass:
 			good++
-		case dkimUnknown:
-			verdict = dkimUnknown
-		default:
+		case got == dkimUnknown:
+			unknown = true
+		case !sel.Usual:
 			missing = append(missing, sel.Name)
 		}
 	}
-	if good == len(s.Selectors) || good > 0 && verdict != dkimUnknown {
-		if len(missing) > 0 && !s.Ours {
-			c.tell.note("dkim-provider-partly", "Of the DKIM records of %s for %s, these are missing or broken: %s.",
-				s.Provider, c.o.Domain, joined(missing))
-		}
-		return dkimPass, s.Provider + " signs it for " + c.o.Domain
+	code := ""
+	switch {
+	case good > 0 && len(missing) > 0:
+		code = "dkim-provider-partly"
+	case good > 0:
+	case unknown:
+		return dkimUnknown, "the DKIM records of " + s.Provider + " could not be looked up"
+	case len(missing) == 0:
+		return dkimUnknown, s.Provider + " signs it for domains that are set up there, but no DKIM record of it " +
+			"stands " +
+			"under its usual name"
+	default:
+		code = "dkim-provider-missing"
 	}
-	if verdict == dkimUnknown {
-		return verdict, "the DKIM records of " + s.Provider + " could not be looked up"
-	}
-	if !s.Ours {
-		c.tell.note("dkim-provider-missing", "The DKIM records of %s for %s are not published: %s.", s.Provider,
-			c.o.Domain,
+	if code != "" && !s.Ours {
+		c.tell.note(code, "Of the DKIM records of %s for %s, these are missing or broken: %s.", s.Provider, c.o.Domain,
 			joined(missing))
 	}
-	return verdict, "the DKIM records of " + s.Provider + " are not published"
+	if good > 0 {
+		return dkimPass, s.Provider + " signs it for " + c.o.Domain
+	}
+	return dkimFail, "the DKIM records of " + s.Provider + " are not published"
 }
 
 // selector looks at one DKIM record of a provider, and says what to publish where it is missing.
@@ -123,6 +134,9 @@ func (c *dkimCheck) selector(s Sender, sel Selector) dkimVerdict {
 	name := sel.Name + "._domainkey." + c.o.Domain
 	a, err := c.see.look(name, dns.TypeTXT)
 	missing := func() dkimVerdict {
+		if sel.Usual {
+			return dkimFail
+		}
 		if sel.Target != "" && !s.Ours {
 			c.tell.publish(Record{Name: name, Type: "CNAME", Value: sel.Target, Code: "dkim-provider-missing"})
 		}

@@ -164,7 +164,7 @@ func runBroken(t *testing.T, o Options, c broken) Report {
 func TestHealthyZones(t *testing.T) {
 	for name, c := range map[string]broken{
 		"as it is":        {},
-		"without Postern": {options: provider(Selector{"sel", ""})},
+		"without Postern": {options: provider(Selector{Name: "sel"})},
 		"direct":          {options: direct(ourAddress), changes: named},
 		"subdomain": {options: func(o *Options) { o.Domain = "sales.example.com" }, changes: []string{
 			txt("sales.example.com", includes+"-all"), "sales.example.com 300 MX 10 mx.example.com."}},
