@@ -23,6 +23,8 @@ type app struct {
 	envFile    string // --env-file
 	etc        string // where the service's files are
 	wide       bool   // tables are not wrapped
+
+	authorityPort uint16 // of the name servers that `postern dns` asks; 0: 53
 }
 
 // store is the running daemon's store; with SQLite that is the same file.

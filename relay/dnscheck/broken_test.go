@@ -35,6 +35,7 @@ func direct(addresses ...string) func(*Options) {
 		for _, a := range addresses {
 			s.Addresses = append(s.Addresses, netip.MustParseAddr(a))
 		}
+		s.Own = s.Addresses
 	}
 }
 

@@ -62,6 +62,7 @@ type Sender struct {
 	Provider   string       // for people: "Amazon SES"
 	Addresses  []netip.Addr // that receivers see, where they are known
 	Direct     bool         // the next server judges mail by our own address: direct delivery, a connector by address
+	Own        []netip.Addr // that address, as the world sees it; none: not known
 	Include    string       // of the domain's SPF record, so that the provider's addresses pass; "": not known
 	ReturnPath string       // PathKept, PathReplaced or PathUnknown
 	Ours       bool         // we sign, and the signature survives
@@ -104,10 +105,10 @@ type check struct {
 }
 
 func newCheck(ctx context.Context, o *Options) *check {
-	tell := &notes{domain: o.Domain, told: map[string]bool{}}
+	tell := &notes{domain: o.Domain, told: map[string]bool{}, findings: []finding.Finding{}, records: []Record{}}
 	see := &sight{o: o, ctx: ctx, s: o.Resolver.begin(), tell: tell}
 	dmarc := &dmarcCheck{o: o, see: see, tell: tell}
-	return &check{o: o, see: see, tell: tell, dmarc: dmarc, spf: &spfCheck{o: o, see: see, tell: tell},
+	return &check{o: o, outcomes: []Outcome{}, see: see, tell: tell, dmarc: dmarc, spf: &spfCheck{o: o, see: see, tell: tell},
 		dkim: &dkimCheck{o: o, see: see, tell: tell, dmarc: dmarc}, hosts: &hostCheck{o: o, see: see, tell: tell}}
 }
 

@@ -87,12 +87,12 @@ func (c *hostCheck) checkAddresses() {
 		if !s.Direct {
 			continue
 		}
-		if len(s.Addresses) == 0 {
+		if len(s.Own) == 0 {
 			c.tell.note("address-unknown", "Upstream %s judges mail by the public address of this server, which is "+
 				"not known.",
 				s.Name)
 		}
-		for _, addr := range s.Addresses {
+		for _, addr := range s.Own {
 			if !seen[addr] && len(seen) < maxServers {
 				seen[addr] = true
 				c.checkName(addr)

@@ -2,6 +2,7 @@ package dnscheck
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/miekg/dns"
 )
@@ -40,6 +41,11 @@ func (r *Resolver) Published(ctx context.Context, domain, selector string) Publi
 		p.Zone = append(p.Zone, served)
 	}
 	return p
+}
+
+// Addresses returns the addresses of a host, IPv4 first; none if it has none, or they cannot be found.
+func (r *Resolver) Addresses(ctx context.Context, host string) []netip.Addr {
+	return r.begin().addresses(ctx, canonical(host))
 }
 
 func missingIsEmpty(err error) error {
