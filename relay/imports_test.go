@@ -49,7 +49,7 @@ var mayImport = map[string][]string{
 	"relay/seal":         {},
 	"relay/finding":      {},
 	"relay/dnscheck":     {"mail", "relay/finding", "relay/sign"},
-	"relay/domains": {"auth", "mail", "policy", "relay/config", "relay/dnscheck", "relay/outbound", "relay/sign",
+	"relay/domains": {"auth", "mail", "relay/config", "relay/dnscheck", "relay/outbound", "relay/sign",
 		"relay/upstream/profile"},
 	"operate": {},
 	"relay/store": {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream",

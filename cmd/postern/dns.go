@@ -133,8 +133,8 @@ func (p *page) record(r *dnscheck.Record, first bool) {
 	p.line("Name      %s", r.Name)
 	p.line("Type      %s", r.Type)
 	p.line("Value     %s", r.Value)
-	for old := range strings.Lines(r.Replaces) {
-		p.line("Replaces  %s", strings.TrimSuffix(old, "\n"))
+	for _, old := range r.Replaces {
+		p.line("Replaces  %s", old)
 	}
 	if r.Note != "" {
 		p.line("Note      %s", r.Note)

@@ -16,7 +16,6 @@ type dmarcRecord struct {
 	subdomains string // sp=, p= unless it says otherwise
 	missing    string // np=, sp= unless it says otherwise
 	strictDKIM bool
-	strictSPF  bool
 	psd        string // y, n or u
 	testing    bool   // t=y
 	noPolicy   bool   // p= is not there
@@ -62,8 +61,7 @@ func parseDMARC(text string) (dmarcRecord, error) {
 		return r, errors.New(strings.TrimPrefix(err.Error(), "dmarc: "))
 	}
 	r.policy = string(known.Policy)
-	r.strictDKIM, r.strictSPF = known.DKIMAlignment == dmarc.AlignmentStrict,
-		known.SPFAlignment == dmarc.AlignmentStrict
+	r.strictDKIM = known.DKIMAlignment == dmarc.AlignmentStrict
 	if r.subdomains = string(known.SubdomainPolicy); r.subdomains == "" {
 		r.subdomains = r.policy
 	}

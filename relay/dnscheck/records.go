@@ -4,18 +4,19 @@ import (
 	"slices"
 	"strings"
 
+	"postern/mail"
 	"postern/relay/sign"
 )
 
 // Record is a DNS record to publish, ready to paste.
 type Record struct {
-	Name     string `json:"name"` // whole, without a dot at the end
-	Type     string `json:"type"`
-	Value    string `json:"value"`              // as the form of a DNS provider takes it
-	ZoneLine string `json:"zone_line"`          // as a line of a zone file
-	Replaces string `json:"replaces,omitempty"` // the value that it takes the place of; each on its line
-	Code     string `json:"code"`               // of the finding that asks for it
-	Note     string `json:"note,omitempty"`     // such as who has to publish it
+	Name     string   `json:"name"` // whole, without a dot at the end
+	Type     string   `json:"type"`
+	Value    string   `json:"value"`              // as the form of a DNS provider takes it
+	ZoneLine string   `json:"zone_line"`          // as a line of a zone file
+	Replaces []string `json:"replaces,omitempty"` // the values that it takes the place of, shortened
+	Code     string   `json:"code"`               // of the finding that asks for it
+	Note     string   `json:"note,omitempty"`     // such as who has to publish it
 }
 
 // publish adds a record to those that are to be published.
@@ -25,7 +26,9 @@ func (c *notes) publish(r Record) {
 		return
 	}
 	r.ZoneLine = r.Name + ". IN " + r.Type + " " + zoneData(r)
-	r.Replaces = clean(r.Replaces)
+	for i, old := range r.Replaces {
+		r.Replaces[i] = mail.Printable(mail.Cut(old, maxWhat))
+	}
 	c.records = append(c.records, r)
 }
 
@@ -80,7 +83,7 @@ func (c *check) publishSPF() {
 	if len(c.spf.found) == 1 && merged == c.spf.found[0] {
 		return
 	}
-	r := Record{Name: c.o.Domain, Type: "TXT", Value: merged, Code: code, Replaces: strings.Join(c.spf.found, "\n")}
+	r := Record{Name: c.o.Domain, Type: "TXT", Value: merged, Code: code, Replaces: slices.Clone(c.spf.found)}
 	if parsed, err := parseSPF(merged); err == nil && c.spf.walkOf(c.o.Domain, parsed).lookups > spfLookups {
 		r.Note = "it needs more than ten look-ups: take out what you no longer use"
 	}
@@ -138,8 +141,8 @@ func (c *check) publishDMARC() {
 	}
 	if c.tell.told["dmarc-misplaced"] && c.dmarc.at != c.o.Domain {
 		texts, _ := c.see.texts(c.o.Domain)
-		if i := slices.IndexFunc(texts, isDMARC); i >= 0 {
-			c.tell.publish(Record{Name: "_dmarc." + c.o.Domain, Type: "TXT", Value: clean(texts[i]),
+		if i := slices.IndexFunc(texts, isDMARC); i >= 0 && texts[i] == mail.Printable(texts[i]) {
+			c.tell.publish(Record{Name: "_dmarc." + c.o.Domain, Type: "TXT", Value: texts[i],
 				Code: "dmarc-misplaced"})
 		}
 	}

@@ -135,7 +135,7 @@ func (p *Plan) sender(u config.Upstream, domain string) dnscheck.Sender {
 	if !ok { // Validate refuses it
 		known, _ = profile.Get(profile.Generic)
 	}
-	s := dnscheck.Sender{Name: u.Name, Provider: known.Title, Include: known.DNS.Include,
+	s := dnscheck.Sender{Name: u.Name, Provider: shortTitle(known.Title), Include: known.DNS.Include,
 		ReturnPath: known.DNS.ReturnPath, Ours: u.DKIM == config.DKIMSign, Signs: known.DNS.Signs}
 	if known.Name == profile.Generic {
 		s.Provider = u.Host
@@ -153,6 +153,14 @@ func (p *Plan) sender(u config.Upstream, domain string) dnscheck.Sender {
 		}
 	}
 	return s
+}
+
+// shortTitle is a provider's name without what tells its services apart.
+func shortTitle(title string) string {
+	if i := strings.IndexAny(title, "(,:"); i > 0 {
+		title = title[:i]
+	}
+	return strings.TrimSpace(title)
 }
 
 // byAddress reports whether an upstream judges mail by our address. One that gets our certificate does not need it.
