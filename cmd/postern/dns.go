@@ -25,8 +25,8 @@ func (a *app) dnsCommand() *cobra.Command {
 		Use:   "dns DOMAIN",
 		Short: "Whether a domain's mail passes at receivers, and the DNS records to publish",
 		Long: `Look at what DNS says of a domain that mail is sent for, as receivers do: SPF, DKIM, DMARC, MX, and the
-name of this server's address where an upstream judges mail by it. Prints whether mail passes, for each upstream, what is
-wrong and what to do, and the records to publish. Exit code 1: mail fails at an upstream.
+name of this server's address where an upstream judges mail by it. Prints whether mail passes, for each upstream, what
+is wrong and what to do, and the records to publish. Exit code 1: mail fails at an upstream.
 
 It asks the system's resolver and the name servers of the domain, and says where they differ. Those of the domain count:
 receivers see what they say.`,
@@ -49,9 +49,11 @@ receivers see what they say.`,
 			return showDomain(cmd, o, mail.ALabels(domain))
 		}),
 	}
-	cmd.Flags().StringVar(&resolver, "resolver", "", "`address` or address:port of the resolver; default: the system's")
+	cmd.Flags().StringVar(&resolver, "resolver", "",
+		"`address` or address:port of the resolver; default: the system's")
 	cmd.Flags().StringArrayVar(&addresses, "address", nil,
-		"public `address` of this server, where an upstream judges mail by it; may be repeated; default: that of hostname")
+		"public `address` of this server, where an upstream judges mail by it; may be repeated; default: that of "+
+			"hostname")
 	return withJSON(cmd)
 }
 
@@ -105,7 +107,7 @@ func showDomain(cmd *cobra.Command, o domains.Options, domain string) error {
 func writeReport(w io.Writer, r *dnscheck.Report, ours bool) error {
 	p := &page{w: w, now: r.Time}
 	if !ours {
-		p.line("Nobody may send as %s by relay.toml and the accounts; this is what receivers would say if somebody did.",
+		p.line("By relay.toml and the accounts nobody may send as %s; receivers would see what follows.",
 			r.Domain)
 		p.line("")
 	}

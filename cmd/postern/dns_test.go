@@ -128,7 +128,7 @@ func TestDNSOfForeignDomain(t *testing.T) {
 	b := newBureau(t, generic)
 	b.world = dnstest.Start(t, dnstest.Zone("example.net"))
 	out, _ := b.run("dns", "example.net")
-	if !strings.Contains(out, "Nobody may send as example.net") {
+	if !strings.Contains(out, "nobody may send as example.net") {
 		t.Errorf("%s", out)
 	}
 }

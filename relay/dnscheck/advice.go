@@ -2,15 +2,17 @@ package dnscheck
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"postern/mail"
 	"postern/relay/finding"
 )
 
-// maxWhat is the most octets of a sentence.
-const maxWhat = 800
+// Bounds of what is told: octets of a sentence, and cases of one code.
+const (
+	maxWhat = 800
+	maxEach = 5
+)
 
 // advice is what is said of a code beside the sentence that names the case: why it matters, and what to do.
 type advice struct {
@@ -62,7 +64,13 @@ var advices = map[string]advice{
 		"Check the network of this machine and /etc/resolv.conf."},
 
 	"spf-none": {finding.Fault, "SPF lists who may send mail of the domain. Large receivers want it, even where " +
-		"DKIM passes.", "Publish the record below."},
+		"DKIM passes.", "Publish one that names everybody who sends as you: the record below, with what else " +
+		"sends, or " +
+		"what your provider tells you."},
+	"spf-absent": {finding.Advice, "Your provider puts its own address into the envelope, so receivers ask for its " +
+		"SPF. " +
+		"Without a record of yours, forgers can use the domain there.", "If nobody else sends as the domain, publish " +
+		"v=spf1 -all; if your mailbox provider does, publish the record that it shows."},
 	"spf-several": {finding.Danger, "With more than one, receivers treat SPF as broken, and mail counts as unproven.",
 		"Remove them all and publish the one below, which joins them."},
 	"spf-syntax": {finding.Danger, "A record with a mistake counts as broken as a whole.",
@@ -241,14 +249,23 @@ type notes struct {
 	records  []Record // to publish
 }
 
-// note adds a finding, once.
+// note adds a finding, once, and of many with one code the first.
 func (c *notes) note(code, format string, args ...any) {
 	a := advices[code]
 	f := finding.Finding{Code: code, Weight: a.weight, Subject: c.domain,
 		What: mail.Printable(mail.Cut(fmt.Sprintf(format, args...), maxWhat)),
 		Why:  a.why, Fix: a.fix}
 	c.told[code] = true
-	if !slices.Contains(c.findings, f) {
+	alike := 0
+	for _, known := range c.findings {
+		if known == f {
+			return
+		}
+		if known.Code == code {
+			alike++
+		}
+	}
+	if alike < maxEach {
 		c.findings = append(c.findings, f)
 	}
 }

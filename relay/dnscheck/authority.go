@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/miekg/dns"
 )
@@ -26,35 +27,40 @@ type authority struct {
 // zoneOf finds the zone that a name is in, and its servers.
 func (s *session) zoneOf(ctx context.Context, name string) zone {
 	name = canonical(name)
-	var err error
-	for at := name; at != "" && at != "."; _, at, _ = strings.Cut(at, ".") {
-		s.mu.Lock()
-		known, ok := s.zones[at]
-		s.mu.Unlock()
-		if ok {
-			return known
-		}
-		var a Answer
-		a, err = s.resolveOnce(ctx, at, dns.TypeSOA)
-		if kindOf(err) == ServFail && strings.Contains(bare(at), ".") {
-			return s.delegation(ctx, at, err)
-		}
-		if k := kindOf(err); k != "" && k != NXDomain {
-			return zone{err: err}
-		}
-		apex := a.zone
-		if len(a.Records) > 0 && len(a.Chain) == 0 {
-			apex = at
-		}
-		if apex != "" && apex != "." && dns.IsSubDomain(apex, name) {
-			z := s.serversOf(ctx, apex)
-			s.mu.Lock()
-			s.zones[apex] = z
-			s.mu.Unlock()
-			return z
-		}
+	s.mu.Lock()
+	known, ok := s.zones[name]
+	s.mu.Unlock()
+	if ok {
+		return known
 	}
-	return zone{err: err}
+	z := s.findZone(ctx, name)
+	s.mu.Lock()
+	s.zones[name] = z
+	s.mu.Unlock()
+	return z
+}
+
+// findZone asks for the SOA of a name: the answer, or what stands beside it, names the zone.
+func (s *session) findZone(ctx context.Context, name string) zone {
+	a, err := s.resolveOnce(ctx, name, dns.TypeSOA)
+	apex := a.zone
+	if len(a.Records) > 0 && len(a.Chain) == 0 {
+		apex = name
+	}
+	_, above, _ := strings.Cut(name, ".")
+	switch k := kindOf(err); {
+	case k == ServFail && above != "":
+		return s.delegation(ctx, name, err)
+	case k != "" && k != NXDomain:
+		return zone{err: err}
+	case apex == name:
+		return s.serversOf(ctx, apex)
+	case apex != "" && apex != "." && dns.IsSubDomain(apex, name):
+		return s.zoneOf(ctx, apex)
+	case above == "":
+		return zone{err: err}
+	}
+	return s.zoneOf(ctx, above)
 }
 
 // serversOf finds the addresses of a zone's servers, IPv4 first: not every office has IPv6.
@@ -76,17 +82,18 @@ func (s *session) serversOf(ctx context.Context, apex string) zone {
 // they are the wrong ones is the usual reason.
 func (s *session) delegation(ctx context.Context, domain string, why error) zone {
 	_, parent, _ := strings.Cut(domain, ".")
-	for _, server := range s.zoneOf(ctx, parent).servers {
+	z := s.zoneOf(ctx, parent)
+	for _, server := range z.servers {
 		if !server.addr.IsValid() {
 			continue
 		}
 		a, err := s.ask(ctx, server.addr, domain, dns.TypeNS, false)
-		if err == nil && len(a.referral) > 0 {
-			z := s.located(ctx, zone{apex: domain}, a.referral)
-			s.mu.Lock()
-			s.zones[domain] = z
-			s.mu.Unlock()
-			return z
+		k := kindOf(err)
+		switch {
+		case (k == "" || k == NXDomain) && a.Authoritative:
+			return z // the name is in that zone itself
+		case k == "" && len(a.referral) > 0:
+			return s.located(ctx, zone{apex: domain}, a.referral)
 		}
 	}
 	return zone{err: why}
@@ -147,25 +154,29 @@ type Said struct {
 	Err    error
 }
 
-// authoritative asks every server of the zone that a name is in.
+// authoritative asks every server of the zone that a name is in, all at once: some may be silent.
 func (s *session) authoritative(ctx context.Context, name string, qtype uint16) ([]Said, error) {
 	z := s.zoneOf(ctx, name)
 	if len(z.servers) == 0 {
 		return nil, z.err
 	}
 	name = canonical(name)
-	var all []Said
-	for _, server := range z.servers {
-		said := Said{Server: server.name}
+	all := make([]Said, len(z.servers))
+	var wg sync.WaitGroup
+	for i, server := range z.servers {
+		all[i].Server = server.name
 		if !server.addr.IsValid() {
-			said.Err = &Error{Kind: Unreachable, Name: name, Type: dns.TypeToString[qtype], Server: server.name}
-		} else {
-			said.Answer, said.Err = s.remembered(question{server.addr.String(), name, qtype}, func() (Answer, error) {
+			all[i].Err = &Error{Kind: Unreachable, Name: name, Type: dns.TypeToString[qtype], Server: server.name}
+			continue
+		}
+		wg.Go(func() {
+			all[i].Answer, all[i].Err = s.remembered(question{server.addr.String(), name, qtype}, func() (Answer,
+				error) {
 				return s.askAuthority(ctx, server, name, qtype)
 			})
-		}
-		all = append(all, said)
+		})
 	}
+	wg.Wait()
 	return all, nil
 }
 

@@ -120,6 +120,9 @@ func longChain() []string {
 var spfCases = []broken{
 	{name: "none", changes: []string{"-example.com 300 TXT"}, want: "spf-none", says: "has no SPF record",
 		verdict: ByDKIM},
+	{name: "none, and none is needed", changes: []string{"-example.com 300 TXT"}, want: "spf-absent",
+		options: func(o *Options) { o.Senders[0].ReturnPath = PathReplaced }, says: "passes without one",
+		verdict: ByDKIM},
 	{name: "several", changes: []string{"+" + spfText("v=spf1 ip4:192.0.2.1 ~all")}, want: "spf-several",
 		says: "2 SPF records", verdict: ByDKIM},
 	{name: "unknown word", changes: []string{spfText(includes + "ipv4:192.0.2.1 -all")}, want: "spf-syntax",

@@ -108,7 +108,8 @@ func newCheck(ctx context.Context, o *Options) *check {
 	tell := &notes{domain: o.Domain, told: map[string]bool{}, findings: []finding.Finding{}, records: []Record{}}
 	see := &sight{o: o, ctx: ctx, s: o.Resolver.begin(), tell: tell}
 	dmarc := &dmarcCheck{o: o, see: see, tell: tell}
-	return &check{o: o, outcomes: []Outcome{}, see: see, tell: tell, dmarc: dmarc, spf: &spfCheck{o: o, see: see, tell: tell},
+	return &check{o: o, outcomes: []Outcome{}, see: see, tell: tell, dmarc: dmarc, spf: &spfCheck{o: o, see: see,
+		tell: tell},
 		dkim: &dkimCheck{o: o, see: see, tell: tell, dmarc: dmarc}, hosts: &hostCheck{o: o, see: see, tell: tell}}
 }
 

@@ -64,8 +64,7 @@ func (c *sight) speakers(said []Said, mineErr error) []Said {
 	case len(good) > 0:
 		for _, s := range lame {
 			c.tell.note("dns-lame", "%s is named as a name server of %s, but does not know the domain.",
-				clean(s.Server),
-				c.o.Domain)
+				clean(s.Server), c.o.Domain)
 		}
 		for _, s := range silent {
 			c.tell.note("dns-server-silent", "%s, a name server of %s, does not answer.", clean(s.Server), c.o.Domain)
@@ -165,8 +164,7 @@ func (c *sight) failed(name string, err error) {
 		c.tell.note("dns-timeout", "The resolver %s does not answer when it is asked for %s.", server, name)
 	case Truncated:
 		c.tell.note("dns-truncated", "The answer of %s about %s is too long for one packet, and asking by TCP does "+
-			"not work.",
-			server, name)
+			"not work.", server, name)
 	case CNAMELoop:
 		c.tell.note("dns-cname-loop", "The CNAME records of %s lead in a circle.", name)
 	case CNAMELong:
@@ -175,8 +173,7 @@ func (c *sight) failed(name string, err error) {
 		c.tell.note("dns-dangling", "%s is a CNAME to %s, which does not exist.", name, joined(e.Chain))
 	case Exhausted:
 		c.tell.note("dns-exhausted", "The DNS of %s needs more than %d questions; not all of it was looked up.",
-			c.o.Domain,
-			maxQuestions)
+			c.o.Domain, maxQuestions)
 	case Malformed:
 		c.tell.note("dns-malformed", "The resolver %s answers about %s with something that is not DNS.", server, name)
 	default:

@@ -89,8 +89,7 @@ func (c *hostCheck) checkAddresses() {
 		}
 		if len(s.Own) == 0 {
 			c.tell.note("address-unknown", "Upstream %s judges mail by the public address of this server, which is "+
-				"not known.",
-				s.Name)
+				"not known.", s.Name)
 		}
 		for _, addr := range s.Own {
 			if !seen[addr] && len(seen) < maxServers {
@@ -184,12 +183,10 @@ func (c *hostCheck) judgeListing(addr netip.Addr, list string, code netip.Addr) 
 			cmp.Or(refusals[four[3]], "it gives an error"), code)
 	case code == netip.AddrFrom4([4]byte{127, 0, 0, 10}), code == netip.AddrFrom4([4]byte{127, 0, 0, 11}):
 		c.tell.note("dnsbl-policy", "The address %s is on the list %s of addresses that should not send mail "+
-			"themselves (%s).",
-			addr, list, code)
+			"themselves (%s).", addr, list, code)
 	case four[0] != 127:
 		c.tell.note("dnsbl-broken", "The blocklist %s answers with %s, which is no listing: somebody changes DNS "+
-			"answers.", list,
-			code)
+			"answers.", list, code)
 	default:
 		c.tell.note("dnsbl-listed", "The address %s is on the blocklist %s (%s).", addr, list, code)
 	}

@@ -169,8 +169,7 @@ func (c *dkimCheck) selector(s Sender, sel Selector) dkimVerdict {
 	if err != nil || r.revoked || r.noHash || r.notMail || r.stripped || r.bits > 0 && r.bits < 1024 {
 		if !s.Ours {
 			c.tell.note("dkim-provider-broken", "The DKIM record %s, by which %s signs, is not usable: %q.", name,
-				s.Provider,
-				clean(texts[0]))
+				s.Provider, clean(texts[0]))
 		}
 		return dkimFail
 	}

@@ -197,7 +197,7 @@ type session struct {
 	asked   int
 	silent  map[string]int // by server and transport, questions without an answer
 	answers map[question]result
-	zones   map[string]zone // by apex
+	zones   map[string]zone // by name
 }
 
 type question struct {

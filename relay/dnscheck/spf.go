@@ -38,13 +38,16 @@ func (c *spfCheck) check() {
 			c.found = append(c.found, text)
 		} else if looksLikeSPF(text) {
 			c.tell.note("spf-unreadable", "A TXT record of %s looks like SPF, but receivers do not see it: %q.",
-				c.o.Domain,
-				clean(text))
+				c.o.Domain, clean(text))
 		}
 	}
 	switch len(c.found) {
 	case 0:
-		c.tell.note("spf-none", "%s has no SPF record.", c.o.Domain)
+		if slices.ContainsFunc(c.o.Senders, func(s Sender) bool { return s.ReturnPath != PathReplaced }) {
+			c.tell.note("spf-none", "%s has no SPF record.", c.o.Domain)
+		} else {
+			c.tell.note("spf-absent", "%s has no SPF record, and its mail passes without one.", c.o.Domain)
+		}
 		return
 	case 1:
 	default:
@@ -77,8 +80,7 @@ func (c *spfCheck) judgeTerms(r spfRecord) {
 		}
 		if all >= 0 {
 			c.tell.note("spf-after-all", "In the SPF record of %s, %q stands behind %q and is never read.", c.o.Domain,
-				t.text,
-				r.terms[all].text)
+				t.text, r.terms[all].text)
 			continue
 		}
 		switch t.name {
@@ -113,8 +115,7 @@ func (c *spfCheck) judgeAll(t term) {
 			t.text)
 	case '?':
 		c.tell.note("spf-neutral-all", "The SPF record of %s ends with %q, which says nothing about strangers.",
-			c.o.Domain,
-			t.text)
+			c.o.Domain, t.text)
 	}
 }
 
@@ -131,8 +132,7 @@ func (c *spfCheck) judgeWalk() {
 				f.detail)
 		case "spf-include-broken":
 			c.tell.note(f.code, "The SPF record of %s refers to %q, whose own record is broken: %s.", c.o.Domain,
-				f.term,
-				f.detail)
+				f.term, f.detail)
 		case "spf-mx-many":
 			c.tell.note(f.code, "%q in the SPF of %s stands for more than %d mail servers.", f.term, c.o.Domain,
 				spfHosts)
@@ -203,8 +203,7 @@ func (c *spfCheck) ofAddresses(s Sender) (spfVerdict, string) {
 			return spfFail, "the SPF record cannot be evaluated: " + reason(err)
 		}
 		c.tell.note("spf-address-missing", "The SPF record of %s does not let %s send, from which %s sends.",
-			c.o.Domain, addr,
-			s.Name)
+			c.o.Domain, addr, s.Name)
 		return spfFail, addr.String() + " is not in the SPF record"
 	}
 	return spfPass, "SPF lets its addresses send"

@@ -164,7 +164,7 @@ func (t term) withNetwork(text string) (term, error) {
 			t.prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}
 	}
-	if err != nil || t.prefix.Addr().Zone() != "" {
+	if err != nil || strings.Contains(text, "%") { // a zone, which netip takes
 		return t, fmt.Errorf("has no valid network")
 	}
 	if t.prefix.Addr().Is4() != (t.name == "ip4") {
@@ -205,7 +205,8 @@ func checkDomainSpec(s string) error {
 	if hasMacro(s) {
 		return nil
 	}
-	if _, err := mail.ParseDomain(strings.TrimSuffix(s, ".")); err != nil || !strings.Contains(s, ".") {
+	domain, err := mail.ParseDomain(strings.TrimSuffix(s, "."))
+	if err != nil || !strings.Contains(domain, ".") || strings.HasPrefix(domain, "[") {
 		return fmt.Errorf("has no valid domain")
 	}
 	return nil

@@ -1,7 +1,8 @@
 // Package domains knows which domains a configuration sends for, and how their mail leaves, so that package dnscheck
 // can look at each.
 //
-// Failure semantics: a key or an account that cannot be read is an error, since a report without it would be wrong. What
+// Failure semantics: a key or an account that cannot be read is an error, since a report without it would be wrong.
+// What
 // DNS does not answer is part of the reports. At most 200 domains are checked, four at a time.
 package domains
 

@@ -82,7 +82,8 @@ bounce_from = "reports@bounce.example.com"
 [[policy]]
 senders = ["*@example.com", "scans@devices.example.com", "*@*.branch.example.com", "{login}", "@staff",
 	"{login}@login.example.com", "*@[192.0.2.1]", "*@büro.example.com", "*@localhost"]
-`, shelf{users: []auth.User{{Login: "anna@login2.example.com"}, {Login: "printer", Senders: []string{"p@own.example.com"}},
+`, shelf{users: []auth.User{{Login: "anna@login2.example.com"}, {Login: "printer",
+		Senders: []string{"p@own.example.com"}},
 		{Login: "ben@not.example.com", Senders: []string{"ben@example.com"}}},
 		keys: []relaystore.Key{key(t, "signed.example.com", "s1")}})
 	want := []string{"bounce.example.com", "branch.example.com", "devices.example.com", "example.com",
@@ -154,7 +155,8 @@ password = "x"
 	if !direct.Direct || !slices.Equal(direct.Own, ours) || !slices.Equal(direct.Addresses, ours) || !direct.Ours {
 		t.Errorf("direct: %+v", direct)
 	}
-	if !connector.Direct || !slices.Equal(connector.Own, ours) || connector.Addresses != nil || connector.Include == "" {
+	if !connector.Direct || !slices.Equal(connector.Own, ours) || connector.Addresses != nil ||
+		connector.Include == "" {
 		t.Errorf("connector: %+v", connector)
 	}
 	gmail := p.options("gmail.com", time.Now()).Senders[4]
