@@ -61,27 +61,30 @@ func parseKey(text string) (keyRecord, error) {
 		return r, errors.New("p= is not a whole key in base64")
 	}
 	if r.kind == "rsa" {
-		r.bits, err = rsaBits(r.key)
+		err = r.readRSA()
 	}
 	return r, err
 }
 
-func rsaBits(der []byte) (int, error) {
-	if len(der) > maxText {
-		return 0, errors.New("p= is too long for a key")
+// readRSA checks an RSA key, and brings it into the form of sign.Key.Record.
+func (r *keyRecord) readRSA() error {
+	if len(r.key) > maxText {
+		return errors.New("p= is too long for a key")
 	}
-	if public, err := x509.ParsePKIXPublicKey(der); err == nil {
-		key, ok := public.(*rsa.PublicKey)
-		if !ok {
-			return 0, errors.New("p= is a key of another kind than k=rsa")
+	var key *rsa.PublicKey
+	if public, err := x509.ParsePKIXPublicKey(r.key); err == nil {
+		var ok bool
+		if key, ok = public.(*rsa.PublicKey); !ok {
+			return errors.New("p= is a key of another kind than k=rsa")
 		}
-		return key.N.BitLen(), nil
+	} else if key, err = x509.ParsePKCS1PublicKey(r.key); err != nil { // RFC 6376, erratum 3017
+		return errors.New("p= is not a whole RSA key")
 	}
-	key, err := x509.ParsePKCS1PublicKey(der) // RFC 6376, erratum 3017
-	if err != nil {
-		return 0, errors.New("p= is not a whole RSA key")
+	r.bits = key.N.BitLen()
+	if der, err := x509.MarshalPKIXPublicKey(key); err == nil {
+		r.key = der
 	}
-	return key.N.BitLen(), nil
+	return nil
 }
 
 // keyState is a key of ours with what became of it in DNS.
@@ -185,7 +188,11 @@ func (c *dkimCheck) checkKey(k Key) keyState {
 // missingKey looks where a record may have gone: control panels append the domain, and people write it too.
 func (c *dkimCheck) missingKey(k Key, bad func(code, format string, args ...any) keyState) keyState {
 	if doubled := k.RecordName() + "." + k.Domain; len(doubled) < 250 {
-		if texts, _ := c.see.texts(doubled); len(texts) > 0 {
+		isKey := func(text string) bool {
+			_, err := parseKey(text)
+			return err == nil
+		}
+		if texts, _ := c.see.texts(doubled); slices.ContainsFunc(texts, isKey) {
 			return bad("dkim-doubled", "The DKIM record stands at %s: the domain is there twice.", doubled)
 		}
 	}

@@ -56,7 +56,9 @@ func (c *sight) speakers(said []Said, mineErr error) []Said {
 		case Exhausted:
 			c.failed(c.o.Domain, s.Err)
 		default:
-			silent = append(silent, s)
+			if !ourTrouble(s.Err) {
+				silent = append(silent, s)
+			}
 		}
 	}
 	switch {
@@ -77,6 +79,12 @@ func (c *sight) speakers(said []Said, mineErr error) []Said {
 			joined(serverNames(said)))
 	}
 	return good
+}
+
+// ourTrouble reports that a server has an address and there is no way from here, such as to IPv6 without having it.
+func ourTrouble(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Kind == Unreachable && e.Err != nil
 }
 
 func serverNames(said []Said) []string {

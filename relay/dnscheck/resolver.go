@@ -169,8 +169,9 @@ func (r *Resolver) send(ctx context.Context, network string, server netip.AddrPo
 }
 
 // System returns a Resolver that asks the servers of /etc/resolv.conf.
-func System() (*Resolver, error) {
-	const file = "/etc/resolv.conf"
+func System() (*Resolver, error) { return systemOf("/etc/resolv.conf") }
+
+func systemOf(file string) (*Resolver, error) {
 	c, err := dns.ClientConfigFromFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("find the system's resolver: %w; name one with --resolver", err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -203,5 +205,26 @@ func TestFindingsAreBounded(t *testing.T) {
 	r := checkWorld(t, options(), spfText(includes+strings.Join(terms, " ")+" -all"))
 	if n := len(r.Findings); n > 15 {
 		t.Errorf("%d findings", n)
+	}
+}
+
+func TestSystemResolver(t *testing.T) {
+	for text, want := range map[string]string{
+		"nameserver 192.0.2.1\nnameserver 2001:db8::1\nsearch example.com\n": "[192.0.2.1:53 [2001:db8::1]:53]",
+		"nameserver fe80::1%eth0\nnameserver nonsense\n":                     "[[fe80::1%eth0]:53]",
+		"search example.com\n": "names no resolver",
+	} {
+		file := filepath.Join(t.TempDir(), "resolv.conf")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := systemOf(file)
+		if err == nil && fmt.Sprint(r.Servers) != want || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, %v", text, r, err)
+		}
+	}
+	if _, err := systemOf(filepath.Join(t.TempDir(), "none")); err == nil || !strings.Contains(err.Error(),
+		"--resolver") {
+		t.Errorf("%v", err)
 	}
 }
