@@ -26,6 +26,9 @@ func (c *dkimCheck) of(s Sender) (dkimVerdict, string) {
 		return ours, why
 	}
 	theirs, their := c.theirSignature(s)
+	if s.Ours && theirs != dkimPass && len(c.signingKeys()) == 0 {
+		c.tell.note("dkim-none", "Postern has no DKIM key for %s.", c.o.Domain)
+	}
 	switch {
 	case theirs == dkimPass, theirs == dkimUnknown && ours == dkimFail:
 		return theirs, their

@@ -172,7 +172,11 @@ func TestHealthyZones(t *testing.T) {
 	for name, c := range map[string]broken{
 		"as it is":        {},
 		"without Postern": {options: provider(Selector{Name: "sel"})},
-		"direct":          {options: direct(ourAddress), changes: named},
+		"provider signs where we might": {options: func(o *Options) {
+			provider(Selector{Name: "sel", Usual: true})(o)
+			o.Senders[0].Ours = true
+		}},
+		"direct": {options: direct(ourAddress), changes: named},
 		"subdomain": {options: func(o *Options) { o.Domain = "sales.example.com" }, changes: []string{
 			txt("sales.example.com", includes+"-all"), "sales.example.com 300 MX 10 mx.example.com."}},
 		"long TXT by TCP": {changes: []string{"!resolver cut sel._domainkey.example.com",
