@@ -111,7 +111,8 @@ Try it without any configuration:  postern demo`,
 	root.AddCommand(
 		app.demoCommand(), app.setupCommand(), app.serveCommand(), app.checkCommand(),
 		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommand(),
-		app.dkimCommand(), app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
+		app.dkimCommand(), app.dnsCommand(),
+		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)

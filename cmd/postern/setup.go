@@ -30,9 +30,9 @@ func (a *app) setupCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "setup",
-		Short: "Ask a few questions and write a first relay.toml; make certificate, key and first account, and test",
-		Long: `Ask which provider takes the mail, which domain it is from, and who logs in first; answers may be given as
-flags instead. Then write relay.toml, make what it needs (data_dir, a certificate, a DKIM key where the provider lets
+		Short: "Ask a few questions, write a first relay.toml, make what it needs, and test the provider",
+		Long: `Ask which provider takes the mail, which domain it is from, and who logs in first; flags
+answer too. Then write relay.toml, make what it needs (data_dir, a certificate, a DKIM key where the provider lets
 us sign, the first account), check it, test the provider without sending anything, and say what is left to do.
 
 Nothing is ever overwritten: where there is a relay.toml, it stops.`,
