@@ -8,6 +8,7 @@ var (
 	SeeAccounts = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
 	SeeKeys     = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
 	SeeAlerts   = Operation{Name: "alert list", Role: Viewer, Scope: ScopeRead}
+	SeeDomains  = Operation{Name: "dns list", Role: Viewer, Scope: ScopeRead}
 	SeeHeaders  = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
 	SeeContent  = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
@@ -26,13 +27,16 @@ var (
 	Unlock         = Operation{Name: "user unlock", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
+	// It asks servers of others, and so is more than looking.
+	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeRead}
+
 	AddKeys    = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
 	TestAlerts = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
 )
 
 // All lists every operation.
 var All = []Operation{
-	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeHeaders, SeeContent,
+	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeHeaders, SeeContent,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
 	AddKeys, TestAlerts,

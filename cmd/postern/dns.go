@@ -1,22 +1,17 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"postern/mail"
+	"postern/operate"
 	"postern/relay/dnscheck"
-	"postern/relay/domains"
 )
-
-// longestLook bounds a look at DNS: many servers may be silent.
-const longestLook = 2 * time.Minute
 
 func (a *app) dnsCommand() *cobra.Command {
 	var resolver string
@@ -31,22 +26,15 @@ is wrong and what to do, and the records to publish. Exit code 1: mail fails at 
 It asks the system's resolver and the name servers of the domain, and says where they differ. Those of the domain count:
 receivers see what they say.`,
 		Args: exactly(1),
-		RunE: a.withStore(func(cmd *cobra.Command, s store, args []string) error {
-			domain, err := mail.ParseDomain(strings.TrimSuffix(args[0], "."))
-			if err != nil || strings.HasPrefix(domain, "[") {
-				return usage(cmd, fmt.Errorf("%q is no domain; write it as in example.com", args[0]))
-			}
-			o := domains.Options{Store: s}
-			if o.Resolver, err = a.resolverOf(resolver); err != nil {
+		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+			var o operate.LookOptions
+			var err1, err2 error
+			o.Resolver, err1 = a.resolverOf(resolver)
+			o.Addresses, err2 = parseAddresses(addresses)
+			if err := errors.Join(err1, err2); err != nil {
 				return usage(cmd, err)
 			}
-			if o.Addresses, err = parseAddresses(addresses); err != nil {
-				return usage(cmd, err)
-			}
-			if o.Config, err = a.read(); err != nil {
-				return err
-			}
-			return showDomain(cmd, o, mail.ALabels(domain))
+			return showDomain(cmd, ops, args[0], o)
 		}),
 	}
 	cmd.Flags().StringVar(&resolver, "resolver", "",
@@ -85,18 +73,18 @@ func parseAddresses(texts []string) ([]netip.Addr, error) {
 	return list, nil
 }
 
-func showDomain(cmd *cobra.Command, o domains.Options, domain string) error {
-	ctx, cancel := context.WithTimeout(cmd.Context(), longestLook)
-	defer cancel()
-	plan, err := domains.New(ctx, o)
+func showDomain(cmd *cobra.Command, ops *operate.Operations, domain string, o operate.LookOptions) error {
+	r, ours, err := ops.Domains.Look(cmd.Context(), me(), domain, o)
+	if _, known := operate.KindOf(err); known {
+		return usage(cmd, err)
+	}
 	if err != nil {
 		return err
 	}
-	r := plan.Check(ctx, domain, time.Now())
 	if asJSON(cmd) {
 		err = writeJSON(cmd.OutOrStdout(), r)
 	} else {
-		err = writeReport(cmd.OutOrStdout(), &r, plan.Has(domain))
+		err = writeReport(cmd.OutOrStdout(), &r, ours)
 	}
 	if err == nil && r.Fails() {
 		err = errSilent
