@@ -18,6 +18,7 @@ var _ trace.Sink = (*Store)(nil)
 // eventRow is an event ready to be inserted.
 type eventRow struct {
 	trace.Event
+	n            int64  // once it is inserted
 	sender, rcpt string // keys
 	data         []byte
 }
@@ -99,7 +100,7 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 				counts.refusals += rows[i].octets()
 			}
 		}
-		return nil
+		return t.noteLate(rows)
 	}})
 	return wrap(err, "append events")
 }
@@ -110,6 +111,7 @@ func (r *eventRow) insert(conn *sqlite.Conn) error {
 		err := conn.Run("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 			n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
 		if sqlite.CodeOf(err) != sqlite.Constraint {
+			r.n = n
 			return err
 		}
 	}
