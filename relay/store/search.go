@@ -17,14 +17,8 @@ const maxVisits = 6000
 // event that matches stands. It is exact, whatever the index has: the index only says where to look. Errors that wrap
 // trace.ErrQuery are for whoever asks; no other error depends on the question.
 func (s *Store) Search(ctx context.Context, q trace.Search) (a trace.Answer, err error) {
-	l := searching{q: q, budget: maxVisits, done: map[string]bool{}}
-	if err := l.prepare(); err != nil {
-		return a, err
-	}
-	err = s.snapshot(ctx, func(conn *sqlite.Conn) error {
-		l.conn = conn
-		return l.run()
-	})
+	l := searching{q: q}
+	err = l.in(ctx, s)
 	return l.answer, wrap(err, "search the trace")
 }
 
@@ -40,7 +34,18 @@ type searching struct {
 	done                map[string]bool // what is in the answer, or was on a page before
 }
 
+func (l *searching) in(ctx context.Context, s *Store) error {
+	if err := l.prepare(); err != nil {
+		return err
+	}
+	return s.snapshot(ctx, func(conn *sqlite.Conn) error {
+		l.conn = conn
+		return l.run()
+	})
+}
+
 func (l *searching) prepare() (err error) {
+	l.budget, l.done = maxVisits, map[string]bool{}
 	if l.terms, err = l.q.Terms(); err != nil {
 		return err
 	}

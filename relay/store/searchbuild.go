@@ -275,9 +275,11 @@ func appendWord(words []posting, l *postingList, docs int, places []int) ([]post
 // replace writes new segments and then puts them in the place of others, all at once.
 func (x *Indexer) replace(ctx context.Context, epoch int64, news []*newSegment, old []*segment,
 	then func(*tx, *searchState) error) error {
-	x.swept = x.swept && len(old) == 0
+	if len(old) > 0 {
+		x.swept = 0
+	}
 	if err := x.writeRows(ctx, epoch, news); err != nil {
-		x.swept = false
+		x.swept = 0
 		return err
 	}
 	err := x.write(ctx, epoch, func(t *tx, state searchState) error {
@@ -310,7 +312,7 @@ func (x *Indexer) replace(ctx context.Context, epoch int64, news []*newSegment, 
 		return state.save(t)
 	})
 	if err != nil {
-		x.swept = false
+		x.swept = 0
 	}
 	return err
 }

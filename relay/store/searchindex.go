@@ -43,7 +43,7 @@ type Indexer struct {
 	own     uint64 // since then, by the indexer itself
 	looked  time.Time
 	asked   map[int64]rewriting
-	swept   bool // nothing is left over of segments that are gone
+	swept   int64 // epoch in which nothing is left over of segments that are gone
 }
 
 // rewriting is a segment that is to be written anew, and since when nobody has asked again.
@@ -94,7 +94,7 @@ func (x *Indexer) step(ctx context.Context, now time.Time, busy bool) (did bool,
 	for _, do := range work {
 		did, err := do(ctx, now, busy)
 		if errors.Is(err, errStale) {
-			x.swept = false
+			x.swept = 0
 			return true, nil
 		}
 		if did || err != nil {

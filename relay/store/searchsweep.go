@@ -11,19 +11,18 @@ import (
 
 // sweep removes some rows of segments that are not there any more, or that a crash left unfinished.
 func (x *Indexer) sweep(ctx context.Context, _ time.Time, _ bool) (bool, error) {
-	if x.swept {
-		return false, nil
-	}
 	var left []leftover
-	state, err := x.look(ctx, func(conn *sqlite.Conn, _ searchState) (err error) {
-		left, err = leftovers(conn)
+	state, err := x.look(ctx, func(conn *sqlite.Conn, state searchState) (err error) {
+		if state.epoch != x.swept {
+			left, err = leftovers(conn)
+		}
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
 	if len(left) == 0 {
-		x.swept = true
+		x.swept = state.epoch
 		return false, nil
 	}
 	return true, x.write(ctx, state.epoch, func(t *tx, _ searchState) error {
