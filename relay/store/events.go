@@ -252,7 +252,7 @@ func (c condition) rare(conn *sqlite.Conn) (bool, error) {
 }
 
 func scanEvent(s *sqlite.Stmt) (e trace.Event, err error) {
-	if err := json.Unmarshal(s.Blob(7), &e); err != nil {
+	if err := decodeEvent(s.Blob(7), &e); err != nil {
 		return e, fmt.Errorf("event %d: its row is damaged: %w", s.Int(0), err)
 	}
 	e.Time, e.Kind, e.ID, e.Session, e.Login = fromNano(s.Int(0)), trace.Kind(s.Text(1)), s.Text(2), s.Text(3),
