@@ -6,7 +6,7 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-// schemaSearch is the index of the trace: see docs/decisions/0022-search.md. Events from low up to done are in the
+// schemaSearch is the index of the trace: see docs/decisions/0022s-search.md. Events from low up to done are in the
 // index. What is inserted between floor and high, which may lie further apart while the index is worked at, is named
 // in search_late. Events from done on, and those before low, are looked through.
 const schemaSearch = `

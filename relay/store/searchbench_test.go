@@ -31,7 +31,7 @@ func benchEvents(b *testing.B) int {
 func office(n int) (events []trace.Event) {
 	r := rand.New(rand.NewPCG(uint64(n), 1))
 	at := eventTime.Add(time.Duration(n) * 2 * time.Second)
-	id, session := fmt.Sprintf("%016x", r.Uint64()), fmt.Sprintf("%016x", r.Uint64())
+	id, session := fmt.Sprintf("%09x1%06x", n, r.IntN(1<<24)), fmt.Sprintf("%09x0%06x", n, r.IntN(1<<24)) // by time, as ours
 	who := fmt.Sprintf("%s.%d@office%d.example.com", []string{"anna", "bernd", "carla", "dirk"}[r.IntN(4)], r.IntN(50),
 		r.IntN(3))
 	e := trace.Event{Time: at, Kind: trace.Accepted, ID: id, Session: session, Listener: "submission",
@@ -56,7 +56,7 @@ func office(n int) (events []trace.Event) {
 		events = append(events, e)
 	}
 	if r.IntN(10) == 0 {
-		events = append(events, trace.Event{Time: at.Add(time.Second), Kind: trace.AuthFail, Session: fmt.Sprintf("%016x", r.Uint64()),
+		events = append(events, trace.Event{Time: at.Add(time.Second), Kind: trace.AuthFail, Session: fmt.Sprintf("%09x2%06x", n, r.IntN(1<<24)),
 			Listener: "submission", Client: fmt.Sprintf("203.0.%d.%d", r.IntN(100), r.IntN(250)), Login: who,
 			Reply: mail.R(535, "5.7.8", "login or password not accepted"), Detail: "PLAIN: wrong password"})
 	}
@@ -68,7 +68,7 @@ func fill(b *testing.B, s *Store, total int) {
 	b.Helper()
 	for n, done := 0, 0; done < total; {
 		var batch []trace.Event
-		for len(batch) < 5000 {
+		for len(batch) < 20_000 {
 			batch = append(batch, office(n)...)
 			n++
 		}
