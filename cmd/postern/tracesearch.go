@@ -29,8 +29,8 @@ func (a *app) traceSearch() *cobra.Command {
 		Long: `Find messages, and sessions and logins that were refused, the newest first, one line each.
 
 A WORD is an address, a domain, a login or device, a Message-ID, our id or the provider's, a session, a client's address
-or network, a reply code, a kind of event, or any word of a reply. Case does not matter. What happened at one moment must
-have all words: "anna gmail 550" finds a message of anna that gmail.com refused with 550.`,
+or network, a reply code, a kind of event, or any word of a reply. Case does not matter. What happened at one moment
+must have all words: "anna gmail 550" finds a message of anna that gmail.com refused with 550.`,
 		Example: `  postern trace search anna gmail.com 550 --since 2d
   postern trace search '<20261128.1234@example.com>'
   postern trace search 010001806b0f0f99-41060108
@@ -159,8 +159,8 @@ func (a *app) traceReindex() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "reindex",
 		Short: "Make the index of the trace anew, after damage",
-		Long: `Forget the index that trace search uses. The daemon makes a new one in the background, the newest events first;
-until that is done, going back to older events takes longer. The trace itself is not touched.`,
+		Long: `Forget the index that trace search uses. The daemon makes a new one in the background, the newest
+events first; until that is done, going back to older events takes longer. The trace itself is not touched.`,
 		Args: exactly(0),
 		RunE: a.withStore(func(cmd *cobra.Command, s store, _ []string) error {
 			if err := s.Reindex(cmd.Context()); err != nil {

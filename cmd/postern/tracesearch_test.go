@@ -68,7 +68,7 @@ func TestTraceSearch(t *testing.T) {
 		!strings.Contains(out, "being indexed") {
 		t.Errorf("after reindex:\n%s", out)
 	}
-	if out = l.ok("trace", "first"); !strings.Contains(out, "gsmtp") { // the trace of a message is still asked like this
+	if out = l.ok("trace", "first"); !strings.Contains(out, "gsmtp") { // the trace of a message is asked like this
 		t.Error(out)
 	}
 }

@@ -19,7 +19,8 @@ func decodeEvent(data []byte, e *trace.Event) error {
 	return json.Unmarshal(data, e)
 }
 
-// eventDecoder reads one JSON object of strings, numbers and one object more. It gives up where it meets something else.
+// eventDecoder reads one JSON object of strings, numbers and one object more. It gives up where it meets something
+// else.
 type eventDecoder struct {
 	s  string
 	at int

@@ -18,7 +18,8 @@ import (
 // benchEvents is how many events the search benchmarks have, POSTERN_EVENTS if it is set. Five million take some ten
 // minutes to make and 6 GB of TMPDIR; with POSTERN_SEARCH_DIR they are made once and kept there.
 //
-//	POSTERN_EVENTS=5000000 POSTERN_SEARCH_DIR=/var/tmp/search go test ./relay/store -run '^$' -bench Search -timeout 1h
+//	POSTERN_EVENTS=5000000 POSTERN_SEARCH_DIR=/var/tmp/search \
+//		go test ./relay/store -run '^$' -bench 'Search$' -benchtime 30x -timeout 1h
 func benchEvents(b *testing.B) int {
 	n, err := strconv.Atoi(os.Getenv("POSTERN_EVENTS"))
 	if err != nil || n <= 0 {
@@ -31,7 +32,8 @@ func benchEvents(b *testing.B) int {
 func office(n int) (events []trace.Event) {
 	r := rand.New(rand.NewPCG(uint64(n), 1))
 	at := eventTime.Add(time.Duration(n) * 2 * time.Second)
-	id, session := fmt.Sprintf("%09x1%06x", n, r.IntN(1<<24)), fmt.Sprintf("%09x0%06x", n, r.IntN(1<<24)) // by time, as ours
+	newID := func(what int) string { return fmt.Sprintf("%09x%d%06x", n, what, r.IntN(1<<24)) } // by time, as ours
+	id, session := newID(1), newID(0)
 	who := fmt.Sprintf("%s.%d@office%d.example.com", []string{"anna", "bernd", "carla", "dirk"}[r.IntN(4)], r.IntN(50),
 		r.IntN(3))
 	e := trace.Event{Time: at, Kind: trace.Accepted, ID: id, Session: session, Listener: "submission",
@@ -56,16 +58,39 @@ func office(n int) (events []trace.Event) {
 		events = append(events, e)
 	}
 	if r.IntN(10) == 0 {
-		events = append(events, trace.Event{Time: at.Add(time.Second), Kind: trace.AuthFail, Session: fmt.Sprintf("%09x2%06x", n, r.IntN(1<<24)),
+		events = append(events, trace.Event{Time: at.Add(time.Second), Kind: trace.AuthFail, Session: newID(2),
 			Listener: "submission", Client: fmt.Sprintf("203.0.%d.%d", r.IntN(100), r.IntN(250)), Login: who,
 			Reply: mail.R(535, "5.7.8", "login or password not accepted"), Detail: "PLAIN: wrong password"})
 	}
 	return events
 }
 
-// fill inserts events in bulk until there are so many.
+// fill inserts events in bulk until there are so many. The indexes of the table are made behind it.
 func fill(b *testing.B, s *Store, total int) {
 	b.Helper()
+	exec := func(statements []string) {
+		for _, statement := range statements {
+			if err := s.write(b.Context(), func(tx *tx) error { return tx.Exec(statement) }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	var drop, create []string
+	err := s.readers.read(b.Context(), func(conn *sqlite.Conn) error {
+		const query = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'event'"
+		for row, err := range conn.Rows(query) {
+			if err != nil {
+				return err
+			}
+			drop, create = append(drop, "DROP INDEX "+row.Text(0)), append(create, row.Text(1))
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	exec(drop)
+	defer exec(create)
 	for n, done := 0, 0; done < total; {
 		var batch []trace.Event
 		for len(batch) < 20_000 {

@@ -50,7 +50,8 @@ func TestSearchReadsLittle(t *testing.T) {
 			t.Fatal(err)
 		}
 		if rows, reads := len(l.answer.Found), maxVisits-l.budget; rows != test.rows || reads > test.reads {
-			t.Errorf("%q: %d rows, %d events read, want %d and at most %d", test.words, rows, reads, test.rows, test.reads)
+			t.Errorf("%q: %d rows, %d events read, want %d and at most %d", test.words, rows, reads, test.rows,
+				test.reads)
 		}
 	}
 }
@@ -98,7 +99,8 @@ func TestSearchPlans(t *testing.T) {
 			eventNumber,
 			columns + "NOT INDEXED WHERE n >= 1 AND n < 2 ORDER BY n DESC LIMIT 1",
 			columns + "INDEXED BY event_id WHERE id = 'x' AND id <> '' ORDER BY n DESC LIMIT 3",
-			columns + "INDEXED BY event_session WHERE session = 'x' AND session <> '' AND id = '' ORDER BY n DESC LIMIT 3",
+			columns + "INDEXED BY event_session WHERE session = 'x' AND session <> '' AND id = '' " +
+				"ORDER BY n DESC LIMIT 3",
 			"SELECT n FROM event NOT INDEXED WHERE n >= 1 AND n < 2 ORDER BY n LIMIT 1 OFFSET 3",
 			"SELECT data FROM search_terms WHERE n = 1", "SELECT data FROM search_docs WHERE n = 1",
 			"SELECT n FROM search_late WHERE n >= 1 AND n < 2 ORDER BY n",
@@ -247,5 +249,83 @@ func TestBusy(t *testing.T) {
 	x.own = 3 * busyCommits
 	if now = now.Add(time.Second); x.busy(now) {
 		t.Error("its own are not")
+	}
+}
+
+// TestIndexerThatWasKilled: what an indexer left in the middle of its work is finished or removed by the next, and
+// events that came meanwhile are not missed.
+func TestIndexerThatWasKilled(t *testing.T) {
+	s := open(t, Options{})
+	x := newTestIndexer(s)
+	events := story()
+	appendEvents(t, s, events[:3]...)
+	state := indexed(t, s)
+	behind := events[2].Time.UnixNano() + 1
+	err := x.write(t.Context(), state.epoch, func(t *tx, state searchState) error { // as addNew begins
+		state.high = behind
+		return state.save(t)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := buildSegments(func(yield func(*indexedEvent, error) bool) {
+		for _, e := range events[:3] {
+			if !yield(&indexedEvent{e.Time.UnixNano(), e}, nil) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.writeRows(t.Context(), state.epoch, built); err != nil {
+		t.Fatal(err)
+	}
+	late := events[1]
+	late.Time, late.To = late.Time.Add(time.Second), "late@gmail.com"
+	appendEvents(t, s, late)
+	check := func() {
+		t.Helper()
+		for _, words := range []string{"bob@gmail.com", "late@gmail.com", "carol@sub.example.net"} {
+			if got := findAll(t, s, trace.Search{Words: words}); len(got) != 1 {
+				t.Errorf("%s: %d found", words, len(got))
+			}
+		}
+	}
+	check()
+	if rowsOfNoSegment(t, s) == 0 {
+		t.Fatal("nothing was left over")
+	}
+	newTestIndexer(s).all(t)
+	check()
+	if left := rowsOfNoSegment(t, s); left != 0 {
+		t.Errorf("%d rows of no segment", left)
+	}
+	if state := indexed(t, s); state.done != state.high || state.done < behind {
+		t.Errorf("%+v", state)
+	}
+}
+
+// TestStaleIndexIsNotWritten: what was read before somebody was forgotten is not written after it.
+func TestStaleIndexIsNotWritten(t *testing.T) {
+	s := open(t, Options{})
+	x := newTestIndexer(s)
+	appendEvents(t, s, story()...)
+	state := indexed(t, s)
+	if err := s.write(t.Context(), func(tx *tx) error {
+		return tx.unindex([]int64{eventTime.UnixNano()}, true)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	err := x.add(t.Context(), state.epoch, state.done, eventTime.Add(time.Hour).UnixNano(), func(*searchState) {})
+	if !errors.Is(err, errStale) {
+		t.Errorf("written all the same: %v", err)
+	}
+	if n := octetsOfIndex(t, s); n != 0 {
+		t.Errorf("%d octets", n)
+	}
+	x.all(t)
+	if left := rowsOfNoSegment(t, s); left != 0 || octetsOfIndex(t, s) == 0 {
+		t.Errorf("%d rows of no segment", left)
 	}
 }

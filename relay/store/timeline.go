@@ -48,7 +48,8 @@ func (s *Store) Timeline(ctx context.Context, id string) (all []trace.Event, mor
 		}
 		if n == 0 {
 			_, err := read(eventRows(conn, "SELECT n, kind, id, session, login, sender, rcpt, data FROM event "+
-				"INDEXED BY event_session WHERE session = ? AND session <> '' ORDER BY n DESC LIMIT ?", id, maxTimeline+1))
+				"INDEXED BY event_session WHERE session = ? AND session <> '' ORDER BY n DESC LIMIT ?", id,
+				maxTimeline+1))
 			all = inOrder(byNumber)
 			return err
 		}

@@ -66,7 +66,7 @@ type Found struct {
 	Time     time.Time  `json:"time"`              // of the newest event that matches, by which rows are ordered
 	First    time.Time  `json:"first"`             // of its first event
 	Last     time.Time  `json:"last"`              // of its last event
-	State    Kind       `json:"state"`             // its last event that is no report and no operator's, or else its last
+	State    Kind       `json:"state"`             // of its last event that is no report and no operator's, if any
 	Login    string     `json:"login,omitempty"`
 	Client   string     `json:"client,omitempty"`
 	Listener string     `json:"listener,omitempty"`
@@ -104,7 +104,8 @@ func ParseCursor(s string) (c Cursor, err error) {
 		}
 	}
 	if !ok || err != nil {
-		return Cursor{}, fmt.Errorf("%w after %q: it is not where a page ended", ErrQuery, mail.Printable(mail.Cut(s, 60)))
+		return Cursor{}, fmt.Errorf("%w after %q: it is not where a page ended", ErrQuery,
+			mail.Printable(mail.Cut(s, 60)))
 	}
 	return c, nil
 }

@@ -73,7 +73,8 @@ func FuzzTerms(f *testing.F) {
 	f.Add(strings.Repeat("a@b.c=", 2000), strings.Repeat(".", 300)+"@"+strings.Repeat("a.", 200), "fe80::1%eth0")
 	f.Add("\xff\xfe\x00 \u0130 \u2028", "İ@İ.example", "192.0.2.0/33")
 	f.Fuzz(func(t *testing.T, text, address, client string) {
-		e := Event{Reply: mail.R(250, "2.0.0", "%s", text), From: address, Client: client, MessageID: text, Login: address}
+		e := Event{Reply: mail.R(250, "2.0.0", "%s", text), From: address, Client: client, MessageID: text,
+			Login: address}
 		n := 0
 		e.Terms(func(term string) {
 			if n++; n > maxTerms || len(term) > maxTerm || term == "" {
