@@ -33,7 +33,7 @@ func FuzzDecodeEvent(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var got, want trace.Event
-		gotErr, wantErr := decodeEvent(data, &got), json.Unmarshal(data, &want)
+		gotErr, wantErr := decodeEvent(string(data), &got), json.Unmarshal(data, &want)
 		if (gotErr == nil) != (wantErr == nil) || wantErr == nil && got != want {
 			t.Errorf("%q\ngot  %+v, %v\nwant %+v, %v", data, got, gotErr, want, wantErr)
 		}

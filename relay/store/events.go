@@ -102,6 +102,9 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 		}
 		return t.noteLate(rows)
 	}})
+	if err == nil {
+		s.told.Add(uint64(len(rows)))
+	}
 	return wrap(err, "append events")
 }
 
@@ -252,7 +255,7 @@ func (c condition) rare(conn *sqlite.Conn) (bool, error) {
 }
 
 func scanEvent(s *sqlite.Stmt) (e trace.Event, err error) {
-	if err := decodeEvent(s.Blob(7), &e); err != nil {
+	if err := decodeEvent(s.Text(7), &e); err != nil {
 		return e, fmt.Errorf("event %d: its row is damaged: %w", s.Int(0), err)
 	}
 	e.Time, e.Kind, e.ID, e.Session, e.Login = fromNano(s.Int(0)), trace.Kind(s.Text(1)), s.Text(2), s.Text(3),

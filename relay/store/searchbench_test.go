@@ -190,12 +190,18 @@ func tellSize(b *testing.B, s *Store) {
 	}
 }
 
-// BenchmarkIndex tells what indexing costs for each event, merges included.
+// BenchmarkIndex tells what indexing costs for each event: while mail is busy, and with the merges that rest then.
 func BenchmarkIndex(b *testing.B) {
+	for _, busy := range []bool{true, false} {
+		b.Run(fmt.Sprintf("busy=%t", busy), func(b *testing.B) { index(b, busy) })
+	}
+}
+
+func index(b *testing.B, busy bool) {
 	s := open(b, Options{MaxEvents: 1 << 40})
 	fill(b, s, 100_000)
 	x := newTestIndexer(s)
-	done := 0
+	done := 0 // pieces of work
 	b.ResetTimer()
 	cpu := processorTime()
 	for range b.N {
@@ -208,8 +214,10 @@ func BenchmarkIndex(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		x.all(b)
-		done += 100_000
+		for x.work(b, busy) {
+			done++
+		}
 	}
-	b.ReportMetric(float64((processorTime()-cpu).Nanoseconds())/1000/float64(done), "µs-cpu/event")
+	b.ReportMetric(float64((processorTime()-cpu).Nanoseconds())/1000/float64(b.N*100_000), "µs-cpu/event")
+	b.ReportMetric(float64(done)/float64(b.N), "steps")
 }

@@ -250,6 +250,14 @@ func TestBusy(t *testing.T) {
 	if now = now.Add(time.Second); x.busy(now) {
 		t.Error("its own are not")
 	}
+	many := make([]trace.Event, 2*busyEvents)
+	for i := range many {
+		many[i] = trace.Event{Time: eventTime, Kind: trace.Delivered}
+	}
+	appendEvents(t, s, many...)
+	if now = now.Add(time.Second); !x.busy(now) {
+		t.Error("many events are")
+	}
 }
 
 // TestIndexerThatWasKilled: what an indexer left in the middle of its work is finished or removed by the next, and

@@ -49,7 +49,7 @@ func eventsNumbered(conn *sqlite.Conn, numbers []int64) events {
 // buildSegments indexes events, which come in ascending order: one segment, or as many as it takes.
 func buildSegments(from events) (all []*newSegment, err error) {
 	var docs []int64
-	var words []posting
+	words := make([]posting, 0, 1<<16)
 	for e, err := range from {
 		if err != nil {
 			return nil, err

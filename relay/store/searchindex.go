@@ -25,6 +25,7 @@ const (
 	writeOctets = 128 << 10
 	sweepRows   = 16 // removed in a transaction
 	busyCommits = 10 // in a second, of others
+	busyEvents  = 50 // in a second: mail that is handed off while its client waits makes few commits
 	restTimes   = 4
 )
 
@@ -40,6 +41,7 @@ var errStale = errors.New("the index of the trace has changed meanwhile")
 type Indexer struct {
 	s       *Store
 	commits uint64 // of the store, when it was last looked at
+	told    uint64 // events that the store had got then
 	own     uint64 // since then, by the indexer itself
 	looked  time.Time
 	asked   map[int64]rewriting
@@ -81,8 +83,11 @@ func (x *Indexer) Run(ctx context.Context) {
 func (x *Indexer) busy(now time.Time) bool {
 	commits, since := x.s.Commits(), now.Sub(x.looked)
 	others := float64(commits - x.commits - min(x.own, commits-x.commits))
-	x.commits, x.own, x.looked = commits, 0, now
-	return others > busyCommits*max(since, indexEvery).Seconds()
+	told := x.s.told.Load()
+	events := float64(told - x.told)
+	x.commits, x.own, x.told, x.looked = commits, 0, told, now
+	seconds := max(since, indexEvery).Seconds()
+	return others > busyCommits*seconds || events > busyEvents*seconds
 }
 
 // step does the most urgent piece of work and reports whether there was any.

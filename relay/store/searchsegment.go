@@ -22,16 +22,28 @@ const (
 
 var errSearchIndex = errors.New("the index of the trace is damaged: postern trace reindex makes a new one")
 
-// termHash is FNV-1a, its upper bits mixed once more.
+// termHash takes eight octets at a time, as wyhash does. It stands in files: it never changes.
 func termHash(term string) uint64 {
-	h := uint64(14695981039346656037)
-	for i := range len(term) {
-		h = (h ^ uint64(term[i])) * 1099511628211
+	h := uint64(len(term)) ^ 0xa0761d6478bd642f
+	for ; len(term) > 8; term = term[8:] {
+		h = mix(h^eightOctets(term), 0xe7037ed1a0b428db)
 	}
-	h ^= h >> 32
-	h *= 0xd6e8feb86659fd93
-	h ^= h >> 29
-	return h >> ordinalBits
+	last := uint64(0)
+	for i := range len(term) {
+		last = last<<8 | uint64(term[i])
+	}
+	return mix(h^last, 0x8ebc6af09c88c6e3) >> ordinalBits
+}
+
+func mix(a, b uint64) uint64 {
+	high, low := bits.Mul64(a, b)
+	return high ^ low
+}
+
+func eightOctets(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 |
+		uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 // posting is a word and an event that has it, as one number: the hash above, the event's ordinal below.
