@@ -235,12 +235,11 @@ func groupOf(e *trace.Event) string {
 
 // group sums up the events of a row, which come the newest first.
 type group struct {
-	newest    int64 // of those that match
-	row       trace.Found
-	events    int
-	said      bool // row.State is what happened last
-	outcomes  map[string]bool
-	recipient string // of the oldest event that has one
+	newest   int64 // of those that match
+	row      trace.Found
+	events   int
+	said     bool            // row.State is what happened last
+	outcomes map[string]bool // recipients, and whether it is known what became of them
 }
 
 func (g *group) add(e *indexedEvent) {
@@ -272,8 +271,17 @@ func (g *group) add(e *indexedEvent) {
 
 // outcome counts a recipient once, by the newest event that says what became of it.
 func (g *group) outcome(e *indexedEvent) {
-	counts := map[trace.Kind]*int{trace.Delivered: &g.row.Delivered, trace.Deferred: &g.row.Deferred,
-		trace.Failed: &g.row.Failed, trace.Unclear: &g.row.Unclear}
+	var n *int
+	switch e.Kind {
+	case trace.Delivered:
+		n = &g.row.Delivered
+	case trace.Deferred:
+		n = &g.row.Deferred
+	case trace.Failed:
+		n = &g.row.Failed
+	case trace.Unclear:
+		n = &g.row.Unclear
+	}
 	if g.outcomes == nil {
 		g.outcomes = map[string]bool{}
 	}
@@ -282,7 +290,6 @@ func (g *group) outcome(e *indexedEvent) {
 	if !known {
 		g.row.Recipients++
 	}
-	n := counts[e.Kind]
 	if !counted && n != nil {
 		*n++
 	}
