@@ -1,7 +1,8 @@
 package store
 
 import (
-	"math"
+	"errors"
+	"slices"
 
 	"postern/relay/store/internal/sqlite"
 )
@@ -58,11 +59,12 @@ func (s searchState) save(t *tx) error {
 // late reports whether an event that is inserted now may be missed by the index.
 func (s searchState) late(n int64) bool { return n >= s.floor && n < s.high }
 
-// noteLate is told of the events that a transaction has inserted.
+// noteLate is told of the events that a transaction has inserted. An index that is damaged does not stop the trace: it is
+// made anew.
 func (t *tx) noteLate(rows []eventRow) error {
 	state, err := readSearchState(t.Conn)
 	if err != nil {
-		return err
+		return undamaged(err)
 	}
 	for i := range rows {
 		if n := rows[i].n; state.late(n) {
@@ -81,17 +83,42 @@ func (t *tx) unindex(events []int64, changed bool) error {
 	if len(events) == 0 {
 		return nil
 	}
-	first, last := int64(math.MaxInt64), int64(math.MinInt64)
-	for _, n := range events {
-		first, last = min(first, n), max(last, n)
-	}
-	if changed { // also what is being written just now
-		if err := t.Run("UPDATE search_state SET epoch = epoch + 1 WHERE k = 1"); err != nil {
+	first, last := slices.Min(events), slices.Max(events)
+	if changed {
+		if err := t.discard(events); err != nil {
 			return err
 		}
 	}
 	return t.Run("UPDATE search_segment SET dead = min(docs, dead + ?), rewrite = rewrite + ? WHERE first <= ? AND "+
 		"last >= ?", len(events), changed, last, first)
+}
+
+func undamaged(err error) error {
+	if errors.Is(err, errSearchIndex) {
+		return nil
+	}
+	return err
+}
+
+// discard ends what the indexer may have begun with events: it reads them again.
+func (t *tx) discard(events []int64) error {
+	state, err := readSearchState(t.Conn)
+	if err != nil {
+		return undamaged(err)
+	}
+	for _, n := range events {
+		begun := n >= state.floor && n < state.low || n >= state.done && n < state.high
+		if !begun && state.late(n) {
+			if _, begun, err = t.Int("SELECT 1 FROM search_late WHERE n = ?", n); err != nil {
+				return err
+			}
+		}
+		if begun {
+			state.epoch++
+			return state.save(t)
+		}
+	}
+	return nil
 }
 
 const segmentColumns = "id, first, last, docs, dead, rewrite, parts, octets"

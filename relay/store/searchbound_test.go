@@ -142,11 +142,12 @@ func TestDamagedIndex(t *testing.T) {
 		if !errors.Is(err, errSearchIndex) {
 			t.Errorf("%s: %v", damage, err)
 		}
+		appendEvents(t, s, trace.Event{Time: eventTime.Add(time.Hour), Kind: trace.Accepted, ID: "m3", Login: "anna gmail"})
 		if err := s.Reindex(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		x.all(t)
-		if got := findAll(t, s, trace.Search{Words: "anna gmail"}); len(got) != 1 {
+		if got := findAll(t, s, trace.Search{Words: "anna gmail"}); len(got) != 2 {
 			t.Errorf("%s: a new index finds %d", damage, len(got))
 		}
 	}
@@ -320,12 +321,15 @@ func TestStaleIndexIsNotWritten(t *testing.T) {
 	x := newTestIndexer(s)
 	appendEvents(t, s, story()...)
 	state := indexed(t, s)
+	until := eventTime.Add(time.Hour).UnixNano()
 	if err := s.write(t.Context(), func(tx *tx) error {
-		return tx.unindex([]int64{eventTime.UnixNano()}, true)
+		begun := state
+		begun.high = until
+		return errors.Join(begun.save(tx), tx.unindex([]int64{eventTime.Add(2 * time.Minute).UnixNano()}, true))
 	}); err != nil {
 		t.Fatal(err)
 	}
-	err := x.add(t.Context(), state.epoch, state.done, eventTime.Add(time.Hour).UnixNano(), func(*searchState) {})
+	err := x.add(t.Context(), state.epoch, state.done, until, func(*searchState) {})
 	if !errors.Is(err, errStale) {
 		t.Errorf("written all the same: %v", err)
 	}
