@@ -59,8 +59,8 @@ func (s searchState) save(t *tx) error {
 // late reports whether an event that is inserted now may be missed by the index.
 func (s searchState) late(n int64) bool { return n >= s.floor && n < s.high }
 
-// noteLate is told of the events that a transaction has inserted. An index that is damaged does not stop the trace: it is
-// made anew.
+// noteLate is told of the events that a transaction has inserted. An index that is damaged does not stop the trace: it
+// is made anew.
 func (t *tx) noteLate(rows []eventRow) error {
 	state, err := readSearchState(t.Conn)
 	if err != nil {

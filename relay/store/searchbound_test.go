@@ -142,7 +142,8 @@ func TestDamagedIndex(t *testing.T) {
 		if !errors.Is(err, errSearchIndex) {
 			t.Errorf("%s: %v", damage, err)
 		}
-		appendEvents(t, s, trace.Event{Time: eventTime.Add(time.Hour), Kind: trace.Accepted, ID: "m3", Login: "anna gmail"})
+		appendEvents(t, s, trace.Event{Time: eventTime.Add(time.Hour), Kind: trace.Accepted, ID: "m3",
+			Login: "anna gmail"})
 		if err := s.Reindex(t.Context()); err != nil {
 			t.Fatal(err)
 		}
