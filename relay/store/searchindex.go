@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"math"
-	"slices"
 	"time"
 
 	"postern/relay/store/internal/sqlite"
@@ -28,11 +26,6 @@ const (
 	busyEvents  = 50 // in a second: mail that is handed off while its client waits makes few commits
 	restTimes   = 4
 )
-
-// Segments are merged, four of about the same size into one. From the last size on they stay as they are.
-var mergeSizes = [...]int{1 << 10, 1 << 12, 1 << 14, 1 << 15}
-
-const mergeOf = 4
 
 // errStale ends work on the index that something else has overtaken. It is begun again.
 var errStale = errors.New("the index of the trace has changed meanwhile")
@@ -324,82 +317,6 @@ func (x *Indexer) settled(all []*segment, now time.Time) *segment {
 	}
 	x.asked = asked
 	return found
-}
-
-// merge removes segments of which nothing is left, and merges others.
-func (x *Indexer) merge(ctx context.Context, _ time.Time, _ bool) (bool, error) {
-	var of []*segment
-	var built *newSegment
-	state, err := x.look(ctx, func(conn *sqlite.Conn, _ searchState) error {
-		all, err := readSegments(conn)
-		if err != nil {
-			return err
-		}
-		oldest, ok, err := conn.Int("SELECT min(n) FROM event")
-		if err != nil {
-			return err
-		}
-		if !ok {
-			oldest = math.MaxInt64
-		}
-		if of = gone(all, oldest); len(of) > 0 {
-			return nil
-		}
-		if of = toMerge(all); len(of) > 0 {
-			built, err = mergeSegments(conn, of)
-		}
-		return err
-	})
-	if err != nil || len(of) == 0 {
-		return false, err
-	}
-	var news []*newSegment
-	if built != nil {
-		news = append(news, built)
-	}
-	return true, x.replace(ctx, state.epoch, news, of, nil)
-}
-
-// gone returns segments whose events were all trimmed.
-func gone(all []*segment, oldest int64) (found []*segment) {
-	for _, s := range all {
-		if s.last < oldest && len(found) < mergeOf {
-			found = append(found, s)
-		}
-	}
-	return found
-}
-
-// toMerge chooses segments of one size, or one that is a third dead.
-func toMerge(all []*segment) []*segment {
-	var sizes [len(mergeSizes)][]*segment
-	for _, s := range slices.Backward(all) { // the oldest first
-		if s.rewrite > 0 {
-			continue
-		}
-		if s.dead > s.docs/3 {
-			return []*segment{s}
-		}
-		for i, size := range mergeSizes {
-			if s.docs < size {
-				sizes[i] = append(sizes[i], s)
-				break
-			}
-		}
-	}
-	for _, same := range sizes {
-		if len(same) < mergeOf {
-			continue
-		}
-		docs := 0
-		for i, s := range same[:mergeOf] {
-			if docs += s.docs; docs > maxDocs {
-				return same[:i]
-			}
-		}
-		return same[:mergeOf]
-	}
-	return nil
 }
 
 // Reindex makes the index forget everything and begin anew, as after damage. The daemon's indexer does the rest.
