@@ -30,8 +30,9 @@ var (
 	// It asks servers of others, and so is more than looking.
 	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeRead}
 
-	AddKeys    = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
-	TestAlerts = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
+	AddKeys      = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	ReindexTrace = Operation{Name: "trace reindex", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	TestAlerts   = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
 )
 
 // All lists every operation.
@@ -39,5 +40,5 @@ var All = []Operation{
 	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeHeaders, SeeContent,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
-	AddKeys, TestAlerts,
+	AddKeys, ReindexTrace, TestAlerts,
 }

@@ -26,7 +26,7 @@ func TestWhoMay(t *testing.T) {
 		"user add": {Operator, ScopeAccounts}, "user import": {Operator, ScopeAccounts},
 		"user set": {Operator, ScopeAccounts}, "user password": {Operator, ScopeAccounts},
 		"user lock": {Operator, ScopeAccounts}, "user unlock": {Operator, ScopeAccounts}, "user remove": {Admin, ""},
-		"dkim add": {Admin, ScopeAdmin}, "alert test": {Operator, ScopeAdmin},
+		"dkim add": {Admin, ScopeAdmin}, "alert test": {Operator, ScopeAdmin}, "trace reindex": {Admin, ScopeAdmin},
 	}
 	for _, op := range All {
 		want, known := need[op.Name]
