@@ -270,7 +270,8 @@ func (s *Server) background() []func(context.Context) {
 	past := &history{store: s.store, bounds: func() config.Store { return s.state.Load().config.Store }, log: s.log,
 		period: poll}
 	works := []func(context.Context){
-		s.monitor.Run, s.limiter.Run, s.trace.Run, s.watchStore, past.run, s.serveAdmin, s.listenStatus(),
+		s.monitor.Run, s.limiter.Run, s.trace.Run, s.watchStore, past.run, s.store.NewIndexer().Run, s.serveAdmin,
+		s.listenStatus(),
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)

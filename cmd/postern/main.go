@@ -109,9 +109,10 @@ Try it without any configuration:  postern demo`,
 			"/etc/postern/relay.toml)")
 	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
-		app.demoCommand(), app.serveCommand(), app.checkCommand(),
-		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommand(),
-		app.dkimCommand(), app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
+		app.demoCommand(), app.setupCommand(), app.serveCommand(), app.checkCommand(),
+		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.withSearch(app.traceCommand()),
+		app.dkimCommand(), app.dnsCommand(),
+		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)
