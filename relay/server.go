@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"postern/admin"
+	"postern/admin/access"
 	"postern/auth"
 	"postern/certs"
 	"postern/policy"
@@ -77,7 +78,8 @@ type Server struct {
 	queue      *queue.Queue
 	submission *submission.Service
 	listeners  *listeners
-	admin      net.Listener // nil: none is configured
+	admin      net.Listener   // nil: none is configured
+	access     *access.Access // who may into the console and the API; nil: they are off
 	registry   *prometheus.Registry
 
 	state       atomic.Pointer[state]
@@ -136,6 +138,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	s.accounts = known
 	if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
+		return nil, err
+	}
+	if s.access, err = NewAccess(ctx, c, s.store, s.log); err != nil {
 		return nil, err
 	}
 	if s.certs, err = certs.New(c.CertOptions(o.Logger)); err != nil {
@@ -363,7 +368,7 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		return append([]string{c.Hostname}, c.Admin.Names...)
 	}
 	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry,
-		Names: names, Logger: s.log})
+		Names: names, Logger: s.log, TLS: s.adminTLS()})
 	if err != nil {
 		s.log.Error("admin stopped", "err", err)
 	}

@@ -156,9 +156,9 @@ func (a *Access) Disable(ctx context.Context, who operate.Actor, name string, of
 	if err != nil {
 		return err
 	}
-	detail := "on"
+	detail := "switched on"
 	if off {
-		detail = "off"
+		detail = "switched off"
 	}
 	return a.record(ctx, who, OpDisable.Name, name, detail, store.AuditDone)
 }

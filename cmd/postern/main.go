@@ -113,6 +113,7 @@ Try it without any configuration:  postern demo`,
 		app.demoCommand(), app.serveCommand(), app.checkCommand(),
 		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommand(),
 		app.dkimCommand(), app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
+		app.consoleCommand(), app.tokenCommand(), app.auditCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)
