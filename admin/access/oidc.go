@@ -98,8 +98,23 @@ func (p *provider) discover(ctx context.Context) (*oidc.Provider, error) {
 
 func (p *provider) oauth(found *oidc.Provider) *oauth2.Config {
 	scopes := append([]string{oidc.ScopeOpenID}, p.options.Scopes...)
+	endpoint := found.Endpoint()
+	endpoint.AuthStyle = authStyle(found)
 	return &oauth2.Config{ClientID: p.options.ClientID, ClientSecret: string(p.options.ClientSecret),
-		Endpoint: found.Endpoint(), RedirectURL: p.redirect, Scopes: slices.Compact(scopes)}
+		Endpoint: endpoint, RedirectURL: p.redirect, Scopes: slices.Compact(scopes)}
+}
+
+// authStyle is how the provider wants the client secret: in the header where it says nothing (OpenID Connect Discovery
+// §3). Left alone, package oauth2 would try both, and use up the code with the first.
+func authStyle(found *oidc.Provider) oauth2.AuthStyle {
+	var says struct {
+		Methods []string `json:"token_endpoint_auth_methods_supported"`
+	}
+	err := found.Claims(&says)
+	if err == nil && len(says.Methods) > 0 && !slices.Contains(says.Methods, "client_secret_basic") {
+		return oauth2.AuthStyleInParams
+	}
+	return oauth2.AuthStyleInHeader
 }
 
 // BeginOIDC returns where to send a browser that wants to log in, and a cookie for FinishOIDC. next is the page that it

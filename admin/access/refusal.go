@@ -57,7 +57,7 @@ var texts = map[Reason]string{
 	ReasonSession:      "log in first",
 	ReasonIdle:         "the session ended after 30 minutes without use: log in again",
 	ReasonOver:         "the session ended after 12 hours: log in again",
-	ReasonToken:        "the token is not valid",
+	ReasonToken:        "the token is not valid: send it whole, as Authorization: Bearer pst_…",
 	ReasonTokenExpired: "the token has expired: make a new one",
 	ReasonTokenNetwork: "the token may not be used from this address",
 	ReasonOIDC:         "the login provider's answer cannot be used: begin again",
