@@ -51,8 +51,22 @@ type Options struct {
 	Now    func() time.Time // nil: time.Now
 }
 
-// Access is who may in. It is safe for concurrent use and starts no goroutine.
+// Access is who may in, by its parts. It is safe for concurrent use and starts no goroutine.
 type Access struct {
+	Users       Users       // who may into the console
+	Invitations Invitations // links by which they come
+	Logins      Logins      // password and code, and the sessions
+	Passkeys    Passkeys
+	OIDC        SSO // logins by OpenID Connect
+	Tokens      Tokens
+
+	*core
+	known atomic.Pointer[map[string]int64] // generations of users
+	rate  *limiter
+}
+
+// core is what the parts share.
+type core struct {
 	store  *store.Store
 	auth   *auth.Authenticator
 	log    *slog.Logger
@@ -60,11 +74,9 @@ type Access struct {
 	key    []byte
 	sealer *seal.Sealer
 	inUse  atomic.Pointer[settings]
-	seen   *expirable.LRU[string, struct{}] // flows that have ended well
 	failed *expirable.LRU[string, struct{}] // users whose failed logins the audit has lately
-	known  atomic.Pointer[map[string]int64] // generations of users
-	rate   *limiter
-	once   sync.Mutex // of endFlow
+	once   sync.Mutex                       // of endFlow
+	seen   *expirable.LRU[string, struct{}] // flows that have ended well
 }
 
 // settings are what a reload changes.
@@ -87,21 +99,22 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Access{
+	c := &core{
 		store: o.Store, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), now: o.Now, key: key,
 		seen:   expirable.NewLRU[string, struct{}](maxSeen, nil, flowFor),
 		failed: expirable.NewLRU[string, struct{}](maxFailed, nil, time.Hour),
-		rate:   newLimiter(),
 	}
-	if a.now == nil {
-		a.now = time.Now
+	if c.now == nil {
+		c.now = time.Now
 	}
-	if a.sealer, err = seal.New(a.derive("flow")); err != nil {
+	if c.sealer, err = seal.New(c.derive("flow")); err != nil {
 		return nil, err
 	}
-	a.auth = auth.New(auth.Options{
-		Sources: []auth.Source{auth.NewStoreSource(passwords{o.Store}, nil)}, Lockout: o.Lockout, OnLock: a.lockedOut,
+	c.auth = auth.New(auth.Options{
+		Sources: []auth.Source{auth.NewStoreSource(passwords{o.Store}, nil)}, Lockout: o.Lockout, OnLock: c.lockedOut,
 	})
+	a := &Access{Users: Users{c}, Invitations: Invitations{c}, Logins: Logins{c}, Passkeys: Passkeys{c}, OIDC: SSO{c},
+		Tokens: Tokens{c}, core: c, rate: newLimiter()}
 	a.known.Store(&map[string]int64{})
 	return a, a.Use(o)
 }
@@ -129,13 +142,13 @@ func (a *Access) Use(o Options) error {
 }
 
 // URL is where browsers find the console.
-func (a *Access) URL() *url.URL { u := *a.inUse.Load().url; return &u }
+func (a *core) URL() *url.URL { u := *a.inUse.Load().url; return &u }
 
-// Passkeys reports whether passkeys can be used: not where the console is found at an address.
-func (a *Access) Passkeys() bool { return a.inUse.Load().webauthn != nil }
+// HasPasskeys reports whether passkeys can be used: not where the console is found at an address.
+func (a *core) HasPasskeys() bool { return a.inUse.Load().webauthn != nil }
 
-// OIDC reports whether people may log in by OpenID Connect.
-func (a *Access) OIDC() bool { return a.inUse.Load().oidc != nil }
+// HasOIDC reports whether people may log in by OpenID Connect.
+func (a *core) HasOIDC() bool { return a.inUse.Load().oidc != nil }
 
 // Changed is to be called when the store says that who may in was changed, by another process too. It ends the
 // lockouts of those that were changed.
@@ -168,13 +181,13 @@ func (p passwords) User(ctx context.Context, name string) (auth.User, error) {
 	return auth.User{Login: u.Name, Hash: u.Hash, Locked: u.Disabled}, err
 }
 
-func (a *Access) lockedOut(l auth.Lock) {
+func (a *core) lockedOut(l auth.Lock) {
 	a.log.Warn("console: locked out", "name", l.Login, "client", l.Client, "distinct_wrong_proofs", l.Failures,
 		"until", l.Until.UTC().Format(time.RFC3339))
 }
 
 // derive makes a secret for one purpose of the installation's.
-func (a *Access) derive(purpose string) []byte {
+func (a *core) derive(purpose string) []byte {
 	mac := hmac.New(sha256.New, a.key)
 	mac.Write([]byte(purpose))
 	return mac.Sum(nil)
@@ -197,7 +210,7 @@ func roleOf(u store.ConsoleUser) operate.Role {
 }
 
 // record writes an audit entry.
-func (a *Access) record(ctx context.Context, who operate.Actor, op, subject, detail, outcome string) error {
+func (a *core) record(ctx context.Context, who operate.Actor, op, subject, detail, outcome string) error {
 	return a.store.AppendAudit(ctx, store.AuditEntry{Time: a.now(), Actor: who.Name, Channel: string(who.Channel),
 		Client: who.Client, Operation: op, Subject: subject, Detail: detail, Outcome: outcome})
 }

@@ -35,7 +35,7 @@ type flow struct {
 
 const flowLabel = "postern console flow"
 
-func (a *Access) sealFlow(f flow) (string, error) {
+func (a *core) sealFlow(f flow) (string, error) {
 	f.ID, f.Expires = random(), a.now().Add(flowFor)
 	b, err := json.Marshal(f)
 	if err != nil {
@@ -45,7 +45,7 @@ func (a *Access) sealFlow(f flow) (string, error) {
 }
 
 // openFlow returns what sealFlow kept, unless it is too old, of another kind, or has ended well before.
-func (a *Access) openFlow(kind, sealed string) (flow, error) {
+func (a *core) openFlow(kind, sealed string) (flow, error) {
 	var f flow
 	b, err := base64.RawURLEncoding.DecodeString(sealed)
 	if err == nil {
@@ -68,7 +68,7 @@ func (a *Access) openFlow(kind, sealed string) (flow, error) {
 }
 
 // endFlow keeps a flow from ending well twice; false if another request was faster.
-func (a *Access) endFlow(f flow) bool {
+func (a *core) endFlow(f flow) bool {
 	a.once.Lock()
 	defer a.once.Unlock()
 	if a.seen.Contains(f.ID) {
@@ -76,4 +76,14 @@ func (a *Access) endFlow(f flow) bool {
 	}
 	a.seen.Add(f.ID, struct{}{})
 	return true
+}
+
+// beginFlow returns what a browser is asked for, and the cookie.
+func (a *core) beginFlow(options any, f flow) (json.RawMessage, string, error) {
+	b, err := json.Marshal(options)
+	if err != nil {
+		return nil, "", err
+	}
+	cookie, err := a.sealFlow(f)
+	return b, cookie, err
 }

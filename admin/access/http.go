@@ -166,14 +166,14 @@ func (a *Access) identify(r *http.Request) (context.Context, error) {
 		if !strings.EqualFold(scheme, "Bearer") {
 			return nil, refusef(ReasonToken, "write Authorization: Bearer "+TokenPrefix+"…")
 		}
-		who, err := a.Token(ctx, strings.TrimSpace(token), client)
+		who, err := a.Tokens.Actor(ctx, strings.TrimSpace(token), client)
 		return context.WithValue(ctx, actorKey, who), err
 	}
 	cookie := valueOf(r, sessionCookie, localSession)
 	if cookie == "" {
 		return nil, refuse(ReasonSession, nil)
 	}
-	s, err := a.Session(ctx, cookie, r.Header.Get(PollHeader) == "")
+	s, err := a.Logins.Session(ctx, cookie, r.Header.Get(PollHeader) == "")
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ func TestAuthenticate(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
 	_, cookie := r.join("anna", operate.Operator)
-	token, err := r.AddToken(ctx, owner, NewToken{Name: "mon", Scopes: []operate.Scope{operate.ScopeRead}})
+	token, err := r.Tokens.Add(ctx, owner, NewToken{Name: "mon", Scopes: []operate.Scope{operate.ScopeRead}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestOverHTTP(t *testing.T) {
 	secret, _ := r.join("anna", operate.Viewer)
 	mux := http.NewServeMux()
 	mux.Handle("POST /login", r.BoundLogins(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		cookie, err := r.Login(q.Context(), Credentials{q.FormValue("name"), q.FormValue("password"), q.FormValue("code")},
+		cookie, err := r.Logins.Login(q.Context(), Credentials{q.FormValue("name"), q.FormValue("password"), q.FormValue("code")},
 			ClientOf(q))
 		if err != nil {
 			Problem(w, http.StatusUnauthorized, string(ReasonOf(err)), err.Error())

@@ -34,7 +34,7 @@ type Link struct {
 }
 
 // newLink makes a link for a user that is in the store.
-func (a *Access) newLink(ctx context.Context, name string, role operate.Role) (Link, error) {
+func (a Users) newLink(ctx context.Context, name string, role operate.Role) (Link, error) {
 	token, now := random(), a.now()
 	i := store.ConsoleInvite{Digest: sha256.Sum256([]byte(token)), Name: name, Expires: now.Add(InviteFor)}
 	if err := a.store.AddConsoleInvite(ctx, i, now); err != nil {
@@ -42,6 +42,9 @@ func (a *Access) newLink(ctx context.Context, name string, role operate.Role) (L
 	}
 	return Link{name, role.String(), a.URL().JoinPath(InvitePath, token).String(), i.Expires}, nil
 }
+
+// Invitations are links by which people come.
+type Invitations struct{ *core }
 
 // Invitation is what a link is about.
 type Invitation struct {
@@ -67,8 +70,8 @@ func (i *Invitation) QR(size int) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Invitation returns what a link is about, and uses nothing up: mail scanners and previews open links too.
-func (a *Access) Invitation(ctx context.Context, token string) (*Invitation, error) {
+// Get returns what a link is about, and uses nothing up: mail scanners and previews open links too.
+func (a Invitations) Get(ctx context.Context, token string) (*Invitation, error) {
 	digest := sha256.Sum256([]byte(token))
 	i, err := a.store.ConsoleInvite(ctx, digest)
 	if err := a.judgeInvite(i, err); err != nil {
@@ -93,7 +96,7 @@ func otpURI(host, name, secret string) string {
 }
 
 // judgeInvite tells apart why a link does not work.
-func (a *Access) judgeInvite(i store.ConsoleInvite, err error) error {
+func (a Invitations) judgeInvite(i store.ConsoleInvite, err error) error {
 	switch {
 	case errors.Is(err, store.ErrNoInvite):
 		return refuse(ReasonLinkUnknown, err)
@@ -111,7 +114,7 @@ func (a *Access) judgeInvite(i store.ConsoleInvite, err error) error {
 
 // totpSecret is the secret that an invitation brings: 160 bits (RFC 4226 §4). It follows from the link, so that there is
 // nothing to keep until somebody accepts.
-func (a *Access) totpSecret(digest [32]byte) string {
+func (a Invitations) totpSecret(digest [32]byte) string {
 	mac := hmac.New(sha256.New, a.derive("totp"))
 	mac.Write(digest[:])
 	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(mac.Sum(nil)[:20])
@@ -121,8 +124,8 @@ func (a *Access) totpSecret(digest [32]byte) string {
 type Acceptance struct {
 	Password string
 	Code     string
-	Passkey  json.RawMessage // what the browser made of the options of BeginInvitePasskey; nil: none
-	Flow     string          // what BeginInvitePasskey returned for the cookie
+	Passkey  json.RawMessage // what the browser made of the options of BeginPasskey; nil: none
+	Flow     string          // what BeginPasskey returned for the cookie
 }
 
 // Advice is what is weak about a password that is to be taken, "" if nothing strikes.
@@ -130,7 +133,7 @@ func Advice(name, password string) string { return auth.AdviseOn(name, password)
 
 // Accept uses a link up: it gives the user a password and a second factor and logs them in. It returns what the browser
 // is to keep as cookie. A link that was refused for what was brought works still.
-func (a *Access) Accept(ctx context.Context, token string, got Acceptance, client string) (string, error) {
+func (a Invitations) Accept(ctx context.Context, token string, got Acceptance, client string) (string, error) {
 	digest := sha256.Sum256([]byte(token))
 	i, err := a.store.ConsoleInvite(ctx, digest)
 	if err := a.judgeInvite(i, err); err != nil {
@@ -171,7 +174,7 @@ func (a *Access) Accept(ctx context.Context, token string, got Acceptance, clien
 
 // newPassword hashes a password that somebody chose. Unlike the rules of SMTP's logins it insists on the length: behind
 // this password is everything.
-func (a *Access) newPassword(ctx context.Context, name, password string) (auth.Secret, error) {
+func (a Invitations) newPassword(ctx context.Context, name, password string) (auth.Secret, error) {
 	if err := auth.CheckPassword(auth.Prepare(password)); err != nil {
 		return "", refuse(ReasonPassword, err)
 	}
@@ -189,10 +192,10 @@ func (a *Access) newPassword(ctx context.Context, name, password string) (auth.S
 }
 
 // newFactor checks the second factor that somebody brings, and returns what sets it.
-func (a *Access) newFactor(ctx context.Context, digest [32]byte, name string, got Acceptance) (
+func (a Invitations) newFactor(ctx context.Context, digest [32]byte, name string, got Acceptance) (
 	func(*store.ConsoleUser), error) {
 	if len(got.Passkey) > 0 {
-		key, err := a.finishInvitePasskey(digest, name, got)
+		key, err := a.finishPasskey(digest, name, got)
 		if err != nil {
 			return nil, err
 		}

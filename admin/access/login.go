@@ -26,6 +26,9 @@ const (
 	opAccept = "console accept"
 )
 
+// Logins are logins with password and code, and the sessions that all logins open.
+type Logins struct{ *core }
+
 // Credentials are what somebody types to log in.
 type Credentials struct{ Name, Password, Code string }
 
@@ -34,7 +37,7 @@ type Credentials struct{ Name, Password, Code string }
 const maxWrongCodes = 100
 
 // Login lets in who has a password and a code of the authenticator. It returns what the browser is to keep as cookie.
-func (a *Access) Login(ctx context.Context, c Credentials, client string) (string, error) {
+func (a Logins) Login(ctx context.Context, c Credentials, client string) (string, error) {
 	name, _ := auth.NormalizeLogin(c.Name)
 	who := operate.Actor{Name: name, Channel: operate.Console, Client: client}
 	u, err := a.login(ctx, name, c, client)
@@ -45,7 +48,7 @@ func (a *Access) Login(ctx context.Context, c Credentials, client string) (strin
 	return a.enter(ctx, u, who, true, "password and code")
 }
 
-func (a *Access) login(ctx context.Context, name string, c Credentials, client string) (store.ConsoleUser, error) {
+func (a Logins) login(ctx context.Context, name string, c Credentials, client string) (store.ConsoleUser, error) {
 	addr := addrOf(client)
 	if _, err := a.auth.Authenticate(ctx, name, c.Password, addr); err != nil {
 		if known, ok := errors.AsType[*mail.Error](err); ok && known.Reply.Code/100 == 5 {
@@ -64,7 +67,7 @@ func (a *Access) login(ctx context.Context, name string, c Credentials, client s
 }
 
 // lockedNow refuses whom the lockout keeps out.
-func (a *Access) lockedNow(name, client string) error {
+func (a *core) lockedNow(name, client string) error {
 	until := a.auth.LockedUntil(name, addrOf(client))
 	if until.IsZero() {
 		return nil
@@ -73,7 +76,7 @@ func (a *Access) lockedNow(name, client string) error {
 }
 
 // takeCode takes a code of a user's authenticator, each once, and remembers in the same transaction that it was taken.
-func (a *Access) takeCode(ctx context.Context, name, code, client string, login bool) (user store.ConsoleUser,
+func (a Logins) takeCode(ctx context.Context, name, code, client string, login bool) (user store.ConsoleUser,
 	err error) {
 	var refused error
 	err = a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, _ []store.ConsoleUser) (bool,
@@ -125,7 +128,7 @@ func matchCode(secret, code string, now time.Time) (step int64, ok bool) {
 }
 
 // enter opens the session of somebody who has proved who they are.
-func (a *Access) enter(ctx context.Context, u store.ConsoleUser, who operate.Actor, strong bool, how string) (string,
+func (a *core) enter(ctx context.Context, u store.ConsoleUser, who operate.Actor, strong bool, how string) (string,
 	error) {
 	token, err := a.begin(ctx, u, who.Client, strong, nil)
 	if err != nil {
@@ -138,7 +141,7 @@ func (a *Access) enter(ctx context.Context, u store.ConsoleUser, who operate.Act
 
 // auditFailure records that somebody was not let in: in the log each time, in the audit once an hour for each user,
 // since whoever guesses would otherwise push out what was done.
-func (a *Access) auditFailure(ctx context.Context, who operate.Actor, op string, err error) {
+func (a *core) auditFailure(ctx context.Context, who operate.Actor, op string, err error) {
 	if ReasonOf(err) == "" {
 		return
 	}

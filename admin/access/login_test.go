@@ -15,11 +15,11 @@ func TestInvitations(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
 	token := r.invite("Anna", operate.Admin)
-	i, err := r.Invitation(ctx, token)
+	i, err := r.Invitations.Get(ctx, token)
 	if err != nil || i.Name != "anna" || i.Role != operate.Admin || !strings.HasPrefix(i.URI, "otpauth://totp/Postern") {
 		t.Fatalf("%+v, %v", i, err)
 	}
-	if again, err := r.Invitation(ctx, token); err != nil || again.Secret != i.Secret {
+	if again, err := r.Invitations.Get(ctx, token); err != nil || again.Secret != i.Secret {
 		t.Errorf("shown again, the secret is another one: %v", err)
 	}
 	if png, err := i.QR(200); err != nil || !strings.HasPrefix(string(png), "\x89PNG") {
@@ -39,36 +39,36 @@ func TestInvitations(t *testing.T) {
 		{"right", Acceptance{Password: password, Code: r.code(i.Secret)}, ""},
 		{"replayed", Acceptance{Password: password, Code: r.code(i.Secret)}, ReasonLinkUsed},
 	} {
-		_, err := r.Accept(ctx, token, c.got, client)
+		_, err := r.Invitations.Accept(ctx, token, c.got, client)
 		refused(t, c.what, err, c.want)
 	}
-	_, err = r.Invitation(ctx, token)
+	_, err = r.Invitations.Get(ctx, token)
 	refused(t, "shown after use", err, ReasonLinkUsed)
-	_, err = r.Invitation(ctx, token+"x")
+	_, err = r.Invitations.Get(ctx, token+"x")
 	refused(t, "unknown", err, ReasonLinkUnknown)
 
 	ben := r.invite("ben", operate.Viewer)
 	newer := r.invite("ben", operate.Helpdesk)
-	_, err = r.Invitation(ctx, ben)
+	_, err = r.Invitations.Get(ctx, ben)
 	refused(t, "replaced", err, ReasonLinkReplaced)
 	r.clock.pass(InviteFor - time.Second)
-	_, err = r.Invitation(ctx, newer)
+	_, err = r.Invitations.Get(ctx, newer)
 	refused(t, "in time", err, "")
 	r.clock.pass(time.Second)
-	_, err = r.Accept(ctx, newer, Acceptance{Password: password, Code: "000000"}, client)
+	_, err = r.Invitations.Accept(ctx, newer, Acceptance{Password: password, Code: "000000"}, client)
 	refused(t, "expired", err, ReasonLinkExpired)
 
 	cleo := r.invite("cleo", operate.Viewer)
-	if err := r.Remove(ctx, owner, "cleo"); err != nil {
+	if err := r.Users.Remove(ctx, owner, "cleo"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = r.Invitation(ctx, cleo)
+	_, err = r.Invitations.Get(ctx, cleo)
 	refused(t, "of somebody who was removed", err, ReasonLinkReplaced)
-	if _, err := r.Invite(ctx, owner, "anna", operate.Viewer); err == nil {
+	if _, err := r.Users.Invite(ctx, owner, "anna", operate.Viewer); err == nil {
 		t.Error("somebody who is active is invited")
 	}
 	for _, name := range []string{"", "an na", "a:b", "-a"} {
-		if _, err := r.Invite(ctx, owner, name, operate.Viewer); err == nil {
+		if _, err := r.Users.Invite(ctx, owner, name, operate.Viewer); err == nil {
 			t.Errorf("%q is invited", name)
 		}
 	}
@@ -93,7 +93,7 @@ func TestLogin(t *testing.T) {
 		{"right", Credentials{"ANNA", password, code[:3] + " " + code[3:]}, ""},
 		{"replayed", Credentials{"anna", password, code}, ReasonWrong},
 	} {
-		_, err := r.Login(ctx, c.Credentials, client)
+		_, err := r.Logins.Login(ctx, c.Credentials, client)
 		refused(t, c.what, err, c.want)
 	}
 	for _, c := range []struct {
@@ -110,13 +110,13 @@ func TestLogin(t *testing.T) {
 	} {
 		r.clock.pass(c.pass)
 		phone := rig{Access: r.Access, t: t, clock: &clock{r.clock.now.Add(c.off)}}
-		_, err := r.Login(ctx, Credentials{"anna", password, phone.code(secret)}, client)
+		_, err := r.Logins.Login(ctx, Credentials{"anna", password, phone.code(secret)}, client)
 		refused(t, c.what, err, c.want)
 	}
 	_, err := r.login("anna", secret)
 	refused(t, "the next step", err, "")
 	phone := rig{Access: r.Access, t: t, clock: &clock{r.clock.now.Add(-30 * time.Second)}}
-	_, err = r.Login(ctx, Credentials{"anna", password, phone.code(secret)}, client)
+	_, err = r.Logins.Login(ctx, Credentials{"anna", password, phone.code(secret)}, client)
 	refused(t, "a step before the one that was taken", err, ReasonWrong)
 	if got := r.audited(opLogin); !strings.HasPrefix(got, "anna done") {
 		t.Errorf("the audit has %q", got)
@@ -128,7 +128,7 @@ func TestBruteForce(t *testing.T) {
 	ctx := t.Context()
 	secret, _ := r.join("anna", operate.Operator)
 	try := func(password, code, from string) error {
-		_, err := r.Login(ctx, Credentials{"anna", password, code}, from)
+		_, err := r.Logins.Login(ctx, Credentials{"anna", password, code}, from)
 		return err
 	}
 	const guesser = "198.51.100.1"
@@ -155,15 +155,15 @@ func TestBruteForce(t *testing.T) {
 		refused(t, "from many places", try(password, fmt.Sprintf("%06d", i), fmt.Sprintf("203.0.113.%d", 2+i)), ReasonWrong)
 	}
 	refused(t, "after a hundred", try(password, r.code(secret), client), ReasonCodesUsedUp)
-	link, err := r.Reset(ctx, owner, "anna")
+	link, err := r.Users.Reset(ctx, owner, "anna")
 	if err != nil {
 		t.Fatal(err)
 	}
-	i, err := r.Invitation(ctx, r.tokenOf(link))
+	i, err := r.Invitations.Get(ctx, r.tokenOf(link))
 	if err != nil || i.Secret == secret {
 		t.Fatalf("%v", err)
 	}
-	_, err = r.Accept(ctx, r.tokenOf(link), Acceptance{Password: password, Code: r.code(i.Secret)}, client)
+	_, err = r.Invitations.Accept(ctx, r.tokenOf(link), Acceptance{Password: password, Code: r.code(i.Secret)}, client)
 	refused(t, "accepted after a reset", err, "")
 	r.clock.pass(time.Minute)
 	_, err = r.login("anna", i.Secret)
@@ -187,24 +187,24 @@ func TestSessions(t *testing.T) {
 	if s := r.session("later", first, ""); s.Actor(client, r.clock.now).Strong {
 		t.Error("after five minutes the second factor still counts")
 	}
-	_, err := r.StepUp(ctx, s, "000000", client)
+	_, err := r.Logins.StepUp(ctx, s, "000000", client)
 	refused(t, "step-up with a wrong code", err, ReasonWrong)
 	code := r.code(secret)
-	second, err := r.StepUp(ctx, s, code, client)
+	second, err := r.Logins.StepUp(ctx, s, code, client)
 	refused(t, "step-up", err, "")
 	r.session("the cookie before the step-up", first, ReasonSession)
 	s = r.session("the one after", second, "")
 	if !s.Actor(client, r.clock.now).Strong {
 		t.Error("the second factor does not count")
 	}
-	_, err = r.StepUp(ctx, s, code, client)
+	_, err = r.Logins.StepUp(ctx, s, code, client)
 	refused(t, "step-up with the same code", err, ReasonWrong)
 
 	// Idle, and kept alive by use but not by a page that looks by itself.
 	used := second
 	for range 3 {
 		r.clock.pass(IdleFor - time.Minute)
-		if _, err := r.Session(ctx, used, true); err != nil {
+		if _, err := r.Logins.Session(ctx, used, true); err != nil {
 			t.Fatalf("in use: %v", err)
 		}
 	}
@@ -218,24 +218,24 @@ func TestSessions(t *testing.T) {
 	began := r.clock.now
 	for r.clock.now.Sub(began) < SessionFor-10*time.Minute {
 		r.clock.pass(10 * time.Minute)
-		if s, err = r.Session(ctx, third, true); err != nil {
+		if s, err = r.Logins.Session(ctx, third, true); err != nil {
 			t.Fatalf("in use for %s: %v", r.clock.now.Sub(began), err)
 		}
 	}
 	// A step-up makes no new twelve hours.
-	fourth, err := r.StepUp(ctx, s, r.code(secret), client)
+	fourth, err := r.Logins.StepUp(ctx, s, r.code(secret), client)
 	refused(t, "late step-up", err, "")
 	r.clock.pass(10 * time.Minute)
 	r.session("after twelve hours", fourth, ReasonOver)
 
 	fifth, err := r.login("anna", secret)
 	refused(t, "login", err, "")
-	if err := r.Logout(ctx, r.session("", fifth, ""), client); err != nil {
+	if err := r.Logins.Logout(ctx, r.session("", fifth, ""), client); err != nil {
 		t.Fatal(err)
 	}
 	r.session("after logout", fifth, ReasonSession)
 	r.session("no cookie of ours", "", ReasonSession)
-	if _, err := r.StepUp(ctx, s, "000000", client); err == nil {
+	if _, err := r.Logins.StepUp(ctx, s, "000000", client); err == nil {
 		t.Error("a session that is gone steps up")
 	}
 }
@@ -244,10 +244,10 @@ func TestChangesEndSessions(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
 	for i, change := range []func(name string) error{
-		func(name string) error { return r.SetRole(ctx, owner, name, operate.Viewer) },
-		func(name string) error { _, err := r.Reset(ctx, owner, name); return err },
-		func(name string) error { return r.Disable(ctx, owner, name, true) },
-		func(name string) error { return r.Remove(ctx, owner, name) },
+		func(name string) error { return r.Users.SetRole(ctx, owner, name, operate.Viewer) },
+		func(name string) error { _, err := r.Users.Reset(ctx, owner, name); return err },
+		func(name string) error { return r.Users.Disable(ctx, owner, name, true) },
+		func(name string) error { return r.Users.Remove(ctx, owner, name) },
 	} {
 		name := fmt.Sprint("user", i)
 		secret, cookie := r.join(name, operate.Operator)
@@ -256,7 +256,7 @@ func TestChangesEndSessions(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.session(fmt.Sprint("after change ", i), cookie, ReasonSession)
-		if _, err := r.StepUp(ctx, s, r.code(secret), client); err == nil {
+		if _, err := r.Logins.StepUp(ctx, s, r.code(secret), client); err == nil {
 			t.Errorf("change %d: the session steps up", i)
 		}
 		if i > 0 {
@@ -265,7 +265,7 @@ func TestChangesEndSessions(t *testing.T) {
 			refused(t, fmt.Sprint("login after change ", i), err, ReasonWrong)
 		}
 	}
-	if err := r.Disable(ctx, owner, "user2", false); err != nil {
+	if err := r.Users.Disable(ctx, owner, "user2", false); err != nil {
 		t.Error(err)
 	}
 }
@@ -277,15 +277,15 @@ func TestLastAdminStays(t *testing.T) {
 	r.invite("late", operate.Admin) // who never came is no administrator
 	anna := operate.Actor{Name: "anna", Channel: operate.Console, Role: operate.Admin, Strong: true}
 	all := func() []error {
-		return []error{r.SetRole(ctx, anna, "anna", operate.Operator), r.Disable(ctx, anna, "anna", true),
-			r.Remove(ctx, anna, "anna")}
+		return []error{r.Users.SetRole(ctx, anna, "anna", operate.Operator), r.Users.Disable(ctx, anna, "anna", true),
+			r.Users.Remove(ctx, anna, "anna")}
 	}
 	for _, err := range all() {
 		if !errors.Is(err, ErrLastAdmin) {
 			t.Errorf("the last administrator: %v", err)
 		}
 	}
-	if _, err := r.Reset(ctx, anna, "anna"); !errors.Is(err, operate.ErrForbidden) {
+	if _, err := r.Users.Reset(ctx, anna, "anna"); !errors.Is(err, operate.ErrForbidden) {
 		t.Errorf("reset in the console: %v", err)
 	}
 	r.join("ben", operate.Admin)
@@ -294,10 +294,10 @@ func TestLastAdminStays(t *testing.T) {
 			t.Errorf("one of two: %v", err)
 		}
 	}
-	if err := r.Remove(ctx, owner, "ben"); err != nil {
+	if err := r.Users.Remove(ctx, owner, "ben"); err != nil {
 		t.Errorf("on the command line: %v", err)
 	}
-	if err := r.Remove(ctx, owner, "ben"); !errors.Is(err, store.ErrNoConsoleUser) {
+	if err := r.Users.Remove(ctx, owner, "ben"); !errors.Is(err, store.ErrNoConsoleUser) {
 		t.Errorf("again: %v", err)
 	}
 }
@@ -311,11 +311,11 @@ func TestOperationsAreForAdministrators(t *testing.T) {
 		{Name: "token", Channel: operate.API, Scopes: operate.Scopes},
 		{Name: "weak", Channel: operate.Console, Role: operate.Admin},
 	} {
-		_, invite := r.Invite(ctx, who, "eve", operate.Admin)
-		_, reset := r.Reset(ctx, who, "anna")
-		_, token := r.AddToken(ctx, who, NewToken{Name: "t", Scopes: operate.Scopes})
-		for i, err := range []error{invite, reset, token, r.SetRole(ctx, who, "anna", operate.Viewer),
-			r.Remove(ctx, who, "anna"), r.Disable(ctx, who, "anna", true)} {
+		_, invite := r.Users.Invite(ctx, who, "eve", operate.Admin)
+		_, reset := r.Users.Reset(ctx, who, "anna")
+		_, token := r.Tokens.Add(ctx, who, NewToken{Name: "t", Scopes: operate.Scopes})
+		for i, err := range []error{invite, reset, token, r.Users.SetRole(ctx, who, "anna", operate.Viewer),
+			r.Users.Remove(ctx, who, "anna"), r.Users.Disable(ctx, who, "anna", true)} {
 			if !errors.Is(err, operate.ErrForbidden) && !errors.Is(err, operate.ErrStrong) {
 				t.Errorf("%s, %d: %v", who.Name, i, err)
 			}
@@ -324,7 +324,7 @@ func TestOperationsAreForAdministrators(t *testing.T) {
 	if got := r.audited(OpRemove.Name); !strings.HasPrefix(got, "token refused") {
 		t.Errorf("the audit has %q", got)
 	}
-	if users, err := r.Users(ctx, owner); err != nil || len(users) != 1 || len(users[0].TOTP) > 3 || len(users[0].Hash) > 3 {
+	if users, err := r.Users.List(ctx, owner); err != nil || len(users) != 1 || len(users[0].TOTP) > 3 || len(users[0].Hash) > 3 {
 		t.Errorf("%v, %v", users, err)
 	}
 }
@@ -341,7 +341,7 @@ func TestChangedElsewhere(t *testing.T) {
 	refused(t, "login", err, "")
 	r.clock.pass(time.Minute)
 	for i := range 5 {
-		_, _ = r.Login(ctx, Credentials{"anna", fmt.Sprint("guess", i), ""}, client)
+		_, _ = r.Logins.Login(ctx, Credentials{"anna", fmt.Sprint("guess", i), ""}, client)
 	}
 	_, err = r.login("anna", secret)
 	refused(t, "locked out", err, ReasonLockedOut)
@@ -349,7 +349,7 @@ func TestChangedElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := other.SetRole(ctx, owner, "anna", operate.Viewer); err != nil {
+	if err := other.Users.SetRole(ctx, owner, "anna", operate.Viewer); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Changed(ctx); err != nil {

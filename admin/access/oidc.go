@@ -27,6 +27,9 @@ import (
 // OIDCPath is where the provider sends browsers back to, unless OIDC.RedirectURL says otherwise.
 const OIDCPath = "/login/oidc"
 
+// SSO is logins by OpenID Connect.
+type SSO struct{ *core }
+
 // OIDC is a provider of OpenID Connect that vouches for people.
 type OIDC struct {
 	Issuer       string
@@ -117,9 +120,9 @@ func authStyle(found *oidc.Provider) oauth2.AuthStyle {
 	return oauth2.AuthStyleInHeader
 }
 
-// BeginOIDC returns where to send a browser that wants to log in, and a cookie for FinishOIDC. next is the page that it
+// Begin returns where to send a browser that wants to log in, and a cookie for Finish. next is the page that it
 // wants afterwards. With a session, the provider is told to ask for the login again.
-func (a *Access) BeginOIDC(ctx context.Context, s *Session, next string) (to, cookie string, err error) {
+func (a SSO) Begin(ctx context.Context, s *Session, next string) (to, cookie string, err error) {
 	p := a.inUse.Load().oidc
 	if p == nil {
 		return "", "", refusef(ReasonOIDC, "there is no [admin.oidc]")
@@ -140,9 +143,9 @@ func (a *Access) BeginOIDC(ctx context.Context, s *Session, next string) (to, co
 	return p.oauth(found).AuthCodeURL(f.State, options...), cookie, nil
 }
 
-// FinishOIDC takes what the provider sent the browser back with. s is the session that the browser has, nil: none. It
+// Finish takes what the provider sent the browser back with. s is the session that the browser has, nil: none. It
 // returns what the browser is to keep as cookie, and the page that it wants.
-func (a *Access) FinishOIDC(ctx context.Context, s *Session, cookie string, query url.Values, client string) (token,
+func (a SSO) Finish(ctx context.Context, s *Session, cookie string, query url.Values, client string) (token,
 	next string, err error) {
 	p := a.inUse.Load().oidc
 	if p == nil {
@@ -159,10 +162,10 @@ func (a *Access) FinishOIDC(ctx context.Context, s *Session, cookie string, quer
 	}
 	var u store.ConsoleUser
 	if err == nil {
-		u, err = a.oidcUser(ctx, p, claims)
+		u, err = a.upsert(ctx, p, claims)
 	}
 	if err == nil && f.Bound != nil {
-		token, err = a.oidcStepUp(ctx, s, f, u, claims, client)
+		token, err = a.stepUp(ctx, s, f, u, claims, client)
 		return token, f.Next, err
 	}
 	if err != nil {
@@ -173,8 +176,8 @@ func (a *Access) FinishOIDC(ctx context.Context, s *Session, cookie string, quer
 	return token, f.Next, err
 }
 
-// oidcStepUp makes a session stronger whose owner has just logged in at the provider again.
-func (a *Access) oidcStepUp(ctx context.Context, s *Session, f flow, u store.ConsoleUser, c claims, client string) (
+// stepUp makes a session stronger whose owner has just logged in at the provider again.
+func (a SSO) stepUp(ctx context.Context, s *Session, f flow, u store.ConsoleUser, c claims, client string) (
 	string, error) {
 	if s == nil || !bytes.Equal(f.Bound, s.digest[:]) {
 		return "", refusef(ReasonFlow, "the cookie is of another session")
@@ -210,7 +213,7 @@ func (c claims) fresh(now time.Time) bool {
 }
 
 // claims exchanges the code and checks the ID token: signature, issuer, audience, expiry, nonce.
-func (a *Access) claims(ctx context.Context, p *provider, f flow, query url.Values) (claims, error) {
+func (a SSO) claims(ctx context.Context, p *provider, f flow, query url.Values) (claims, error) {
 	if subtle.ConstantTimeCompare([]byte(query.Get("state")), []byte(f.State)) != 1 {
 		return claims{}, refusef(ReasonOIDC, "state is not the one that was sent")
 	}
@@ -305,9 +308,9 @@ func (p *provider) roleFor(groups []string) (role operate.Role) {
 	return role
 }
 
-// oidcUser notes who logs in by OpenID Connect as a user of the console. The subject is who they are; a name that
+// upsert notes who logs in by OpenID Connect as a user of the console. The subject is who they are; a name that
 // another subject had does not become theirs. Another role than before ends the open sessions, and so does none.
-func (a *Access) oidcUser(ctx context.Context, p *provider, c claims) (user store.ConsoleUser, err error) {
+func (a SSO) upsert(ctx context.Context, p *provider, c claims) (user store.ConsoleUser, err error) {
 	role := p.roleFor(c.groups)
 	var refused error
 	err = a.store.ChangeConsoleUser(ctx, c.name, func(u *store.ConsoleUser, exists bool, _ []store.ConsoleUser) (bool,

@@ -166,7 +166,7 @@ func TestOIDCRefusals(t *testing.T) {
 			tokens: 1},
 		{what: "right", want: "", tokens: 1},
 	} {
-		to, cookie, err := r.BeginOIDC(ctx, nil, "/queue?x=1")
+		to, cookie, err := r.OIDC.Begin(ctx, nil, "/queue?x=1")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -178,13 +178,13 @@ func TestOIDCRefusals(t *testing.T) {
 			cookie = c.cookie
 		}
 		p.signer, p.tokens = c.signer, 0
-		token, next, err := r.FinishOIDC(ctx, nil, cookie, query, client)
+		token, next, err := r.OIDC.Finish(ctx, nil, cookie, query, client)
 		refused(t, c.what, err, c.want)
 		if p.tokens != c.tokens || (token != "") != (c.want == "") || c.want == "" && next != "/queue?x=1" {
 			t.Errorf("%s: token %q, next %q, %d requests", c.what, token, next, p.tokens)
 		}
 		if c.want == "" {
-			_, _, err = r.FinishOIDC(ctx, nil, cookie, query, client)
+			_, _, err = r.OIDC.Finish(ctx, nil, cookie, query, client)
 			refused(t, "the same again", err, ReasonFlow)
 		}
 	}
@@ -193,11 +193,11 @@ func TestOIDCRefusals(t *testing.T) {
 // oidcLogin logs in and returns the session.
 func (r *rig) oidcLogin(p *idp, change map[string]any) (*Session, error) {
 	r.t.Helper()
-	to, cookie, err := r.BeginOIDC(r.t.Context(), nil, "")
+	to, cookie, err := r.OIDC.Begin(r.t.Context(), nil, "")
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	token, _, err := r.FinishOIDC(r.t.Context(), nil, cookie, p.authorize(to, r.clock.now, change), client)
+	token, _, err := r.OIDC.Finish(r.t.Context(), nil, cookie, p.authorize(to, r.clock.now, change), client)
 	if err != nil {
 		return nil, err
 	}
@@ -233,18 +233,18 @@ func TestOIDCUsers(t *testing.T) {
 	refused(t, "thrown out of the groups", err, ReasonOIDCGroups)
 	r.session("before that", viewer.token, ReasonSession)
 
-	if err := r.SetRole(ctx, owner, "oidc:anna", operate.Admin); err == nil {
+	if err := r.Users.SetRole(ctx, owner, "oidc:anna", operate.Admin); err == nil {
 		t.Error("the role is set here")
 	}
-	if _, err := r.Reset(ctx, owner, "oidc:anna"); err == nil {
+	if _, err := r.Users.Reset(ctx, owner, "oidc:anna"); err == nil {
 		t.Error("the login is reset here")
 	}
-	if err := r.Disable(ctx, owner, "oidc:anna", true); err != nil {
+	if err := r.Users.Disable(ctx, owner, "oidc:anna", true); err != nil {
 		t.Fatal(err)
 	}
 	_, err = r.oidcLogin(p, nil)
 	refused(t, "switched off", err, ReasonDisabled)
-	_, err = r.Login(ctx, Credentials{"oidc:anna", "", ""}, client)
+	_, err = r.Logins.Login(ctx, Credentials{"oidc:anna", "", ""}, client)
 	refused(t, "with a password", err, ReasonWrong)
 	if users, err := r.store.ConsoleUsers(ctx); err != nil || len(users) != 1 || users[0].Subject != "4711" {
 		t.Errorf("%+v, %v", users, err)
@@ -268,14 +268,14 @@ func TestOIDCStepUp(t *testing.T) {
 		t.Error("a login of an hour ago counts as second factor")
 	}
 	stepUp := func(with *Session, change map[string]any) (string, error) {
-		to, cookie, err := r.BeginOIDC(ctx, s, "/raw")
+		to, cookie, err := r.OIDC.Begin(ctx, s, "/raw")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !strings.Contains(to, "max_age=0") || !strings.Contains(to, "prompt=login") {
 			t.Errorf("the provider is not told to ask again: %s", to)
 		}
-		token, _, err := r.FinishOIDC(ctx, with, cookie, p.authorize(to, r.clock.now, change), client)
+		token, _, err := r.OIDC.Finish(ctx, with, cookie, p.authorize(to, r.clock.now, change), client)
 		return token, err
 	}
 	now := r.clock.now.Unix()
@@ -302,15 +302,15 @@ func TestOIDCStepUp(t *testing.T) {
 func TestOIDCProviderDown(t *testing.T) {
 	r, p := newOIDCRig(t)
 	p.Close()
-	_, _, err := r.BeginOIDC(t.Context(), nil, "")
+	_, _, err := r.OIDC.Begin(t.Context(), nil, "")
 	refused(t, "a provider that is down", err, ReasonOIDCDown)
 	secret, _ := r.join("anna", operate.Admin)
 	_, err = r.login("anna", secret)
 	refused(t, "others", err, "")
-	if err := r.Use(Options{URL: r.URL()}); err != nil || r.OIDC() {
+	if err := r.Use(Options{URL: r.URL()}); err != nil || r.HasOIDC() {
 		t.Errorf("a reload without it: %v", err)
 	}
-	_, _, err = r.BeginOIDC(t.Context(), nil, "")
+	_, _, err = r.OIDC.Begin(t.Context(), nil, "")
 	refused(t, "after that", err, ReasonOIDC)
 	if _, err := r.store.ConsoleUser(t.Context(), "oidc:anna"); err == nil {
 		t.Error("there is a user", store.ErrNoConsoleUser)

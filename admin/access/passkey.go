@@ -29,6 +29,9 @@ func newWebAuthn(host string, origin *url.URL) (*webauthn.WebAuthn, error) {
 	})
 }
 
+// Passkeys are logins, and the second factor given again, with a passkey.
+type Passkeys struct{ *core }
+
 // keyOwner shows a user to package webauthn.
 type keyOwner struct {
 	name   string
@@ -42,14 +45,14 @@ func (k *keyOwner) WebAuthnDisplayName() string                { return k.name }
 func (k *keyOwner) WebAuthnCredentials() []webauthn.Credential { return k.keys }
 
 // secretOf is 256 bits that follow from a name, and that nobody else can tell.
-func (a *Access) secretOf(purpose, name string) []byte {
+func (a *core) secretOf(purpose, name string) []byte {
 	mac := hmac.New(sha256.New, a.derive(purpose))
 	mac.Write([]byte(name))
 	return mac.Sum(nil)
 }
 
 // owner is a user with their passkeys. What cannot be read is left out.
-func (a *Access) owner(u store.ConsoleUser) *keyOwner {
+func (a *core) owner(u store.ConsoleUser) *keyOwner {
 	k := &keyOwner{name: u.Name, handle: a.secretOf("handle", u.Name)}
 	for _, raw := range u.Passkeys {
 		var c webauthn.Credential
@@ -62,62 +65,9 @@ func (a *Access) owner(u store.ConsoleUser) *keyOwner {
 	return k
 }
 
-// BeginInvitePasskey returns what the browser is to make a passkey with (navigator.credentials.create), and a cookie.
-func (a *Access) BeginInvitePasskey(ctx context.Context, token string) (options json.RawMessage, cookie string,
-	err error) {
-	w := a.inUse.Load().webauthn
-	if w == nil {
-		return nil, "", refuse(ReasonNoPasskeys, nil)
-	}
-	digest := sha256.Sum256([]byte(token))
-	i, err := a.store.ConsoleInvite(ctx, digest)
-	if err := a.judgeInvite(i, err); err != nil {
-		return nil, "", err
-	}
-	creation, session, err := w.BeginRegistration(a.owner(store.ConsoleUser{Name: i.Name}))
-	if err != nil {
-		return nil, "", err
-	}
-	return a.beginFlow(creation, flow{Kind: flowInvite, Name: i.Name, Bound: digest[:], Passkey: session})
-}
-
-func (a *Access) beginFlow(options any, f flow) (json.RawMessage, string, error) {
-	b, err := json.Marshal(options)
-	if err != nil {
-		return nil, "", err
-	}
-	cookie, err := a.sealFlow(f)
-	return b, cookie, err
-}
-
-// finishInvitePasskey checks a new passkey and returns it as it is kept.
-func (a *Access) finishInvitePasskey(digest [32]byte, name string, got Acceptance) (json.RawMessage, error) {
-	w := a.inUse.Load().webauthn
-	if w == nil {
-		return nil, refuse(ReasonNoPasskeys, nil)
-	}
-	f, err := a.openFlow(flowInvite, got.Flow)
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(f.Bound, digest[:]) || f.Name != name || f.Passkey == nil {
-		return nil, refusef(ReasonFlow, "the cookie is of another invitation")
-	}
-	parsed, err := protocol.ParseCredentialCreationResponseBytes(got.Passkey)
-	if err != nil {
-		return nil, refuse(ReasonPasskey, err)
-	}
-	key, err := w.CreateCredential(a.owner(store.ConsoleUser{Name: name}), *f.Passkey, parsed)
-	if err != nil {
-		return nil, refuse(ReasonPasskey, err)
-	}
-	key.Attestation = webauthn.CredentialAttestation{} // of no use any more
-	return json.Marshal(key)
-}
-
-// BeginPasskey returns what the browser is to ask a passkey for (navigator.credentials.get), and a cookie. Whether the
+// Begin returns what the browser is to ask a passkey for (navigator.credentials.get), and a cookie. Whether the
 // name exists does not show: who has no passkey gets the name of one that nobody has.
-func (a *Access) BeginPasskey(ctx context.Context, name string) (options json.RawMessage, cookie string, err error) {
+func (a Passkeys) Begin(ctx context.Context, name string) (options json.RawMessage, cookie string, err error) {
 	name, _ = auth.NormalizeLogin(name)
 	u, err := a.store.ConsoleUser(ctx, name)
 	if err != nil && !errors.Is(err, store.ErrNoConsoleUser) {
@@ -126,11 +76,11 @@ func (a *Access) BeginPasskey(ctx context.Context, name string) (options json.Ra
 	if err != nil || !u.Active() {
 		u = store.ConsoleUser{Name: name}
 	}
-	return a.askForPasskey(u, flow{Kind: flowLogin, Name: name})
+	return a.ask(u, flow{Kind: flowLogin, Name: name})
 }
 
-// askForPasskey begins a ceremony that ends with takePasskey.
-func (a *Access) askForPasskey(u store.ConsoleUser, f flow) (json.RawMessage, string, error) {
+// ask begins a ceremony that ends with take.
+func (a Passkeys) ask(u store.ConsoleUser, f flow) (json.RawMessage, string, error) {
 	w := a.inUse.Load().webauthn
 	if w == nil {
 		return nil, "", refuse(ReasonNoPasskeys, nil)
@@ -152,15 +102,15 @@ func (a *Access) askForPasskey(u store.ConsoleUser, f flow) (json.RawMessage, st
 	return a.beginFlow(assertion, f)
 }
 
-// FinishPasskey lets in who has a passkey. response is what the browser made of the options, cookie that of
-// BeginPasskey. It returns what the browser is to keep as cookie.
-func (a *Access) FinishPasskey(ctx context.Context, cookie string, response []byte, client string) (string, error) {
+// Finish lets in who has a passkey. response is what the browser made of the options, cookie that of
+// Begin. It returns what the browser is to keep as cookie.
+func (a Passkeys) Finish(ctx context.Context, cookie string, response []byte, client string) (string, error) {
 	f, err := a.openFlow(flowLogin, cookie)
 	if err != nil {
 		return "", err
 	}
 	who := operate.Actor{Name: f.Name, Channel: operate.Console, Client: client}
-	u, err := a.takePasskey(ctx, f, response, true)
+	u, err := a.take(ctx, f, response, true)
 	if err != nil {
 		a.auditFailure(ctx, who, opLogin, err)
 		return "", err
@@ -168,8 +118,8 @@ func (a *Access) FinishPasskey(ctx context.Context, cookie string, response []by
 	return a.enter(ctx, u, who, true, "passkey")
 }
 
-// takePasskey checks what a passkey has signed, and remembers its counter in the same transaction.
-func (a *Access) takePasskey(ctx context.Context, f flow, response []byte, login bool) (user store.ConsoleUser,
+// take checks what a passkey has signed, and remembers its counter in the same transaction.
+func (a Passkeys) take(ctx context.Context, f flow, response []byte, login bool) (user store.ConsoleUser,
 	err error) {
 	w := a.inUse.Load().webauthn
 	if w == nil || f.Passkey == nil {
@@ -212,13 +162,13 @@ func (a *Access) takePasskey(ctx context.Context, f flow, response []byte, login
 	return user, err
 }
 
-// BeginStepUpPasskey is BeginPasskey for somebody who has a session, to give the second factor again.
-func (a *Access) BeginStepUpPasskey(_ context.Context, s *Session) (options json.RawMessage, cookie string, err error) {
-	return a.askForPasskey(s.user, flow{Kind: flowStepUp, Name: s.Name, Bound: s.digest[:]})
+// BeginStepUp is Begin for somebody who has a session, to give the second factor again.
+func (a Passkeys) BeginStepUp(_ context.Context, s *Session) (options json.RawMessage, cookie string, err error) {
+	return a.ask(s.user, flow{Kind: flowStepUp, Name: s.Name, Bound: s.digest[:]})
 }
 
-// FinishStepUpPasskey is StepUp with a passkey.
-func (a *Access) FinishStepUpPasskey(ctx context.Context, s *Session, cookie string, response []byte, client string) (
+// FinishStepUp is Logins.StepUp with a passkey.
+func (a Passkeys) FinishStepUp(ctx context.Context, s *Session, cookie string, response []byte, client string) (
 	string, error) {
 	f, err := a.openFlow(flowStepUp, cookie)
 	if err != nil {
@@ -228,7 +178,7 @@ func (a *Access) FinishStepUpPasskey(ctx context.Context, s *Session, cookie str
 		return "", refusef(ReasonFlow, "the cookie is of another session")
 	}
 	who := s.Actor(client, a.now())
-	u, err := a.takePasskey(ctx, f, response, false)
+	u, err := a.take(ctx, f, response, false)
 	if err != nil {
 		a.auditFailure(ctx, who, opStepUp, err)
 		return "", err

@@ -49,11 +49,11 @@ func (d *device) get(t *testing.T, options json.RawMessage) []byte {
 func (r *rig) joinWithPasskey(name string, d *device) string {
 	r.t.Helper()
 	token := r.invite(name, operate.Admin)
-	options, flow, err := r.BeginInvitePasskey(r.t.Context(), token)
+	options, flow, err := r.Invitations.BeginPasskey(r.t.Context(), token)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	cookie, err := r.Accept(r.t.Context(), token, Acceptance{Password: password, Passkey: d.create(r.t, options), Flow: flow},
+	cookie, err := r.Invitations.Accept(r.t.Context(), token, Acceptance{Password: password, Passkey: d.create(r.t, options), Flow: flow},
 		client)
 	if err != nil {
 		r.t.Fatal(err)
@@ -65,11 +65,11 @@ func TestPasskeyOfAnInvitation(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
 	token, other := r.invite("anna", operate.Admin), r.invite("ben", operate.Admin)
-	options, flow, err := r.BeginInvitePasskey(ctx, token)
+	options, flow, err := r.Invitations.BeginPasskey(ctx, token)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, otherFlow, err := r.BeginInvitePasskey(ctx, other)
+	_, otherFlow, err := r.Invitations.BeginPasskey(ctx, other)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestPasskeyOfAnInvitation(t *testing.T) {
 		{"a forged cookie", newDevice(), flow + "A", ReasonFlow},
 		{"right", newDevice(), flow, ""},
 	} {
-		_, err := r.Accept(ctx, token, Acceptance{Password: password, Passkey: c.device.create(t, options), Flow: c.flow}, client)
+		_, err := r.Invitations.Accept(ctx, token, Acceptance{Password: password, Passkey: c.device.create(t, options), Flow: c.flow}, client)
 		refused(t, c.what, err, c.want)
 	}
 }
@@ -100,7 +100,7 @@ func TestLoginWithPasskey(t *testing.T) {
 	r.joinWithPasskey("anna", anna)
 	r.joinWithPasskey("ben", ben)
 	begin := func(name string) (json.RawMessage, string) {
-		options, flow, err := r.BeginPasskey(ctx, name)
+		options, flow, err := r.Passkeys.Begin(ctx, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,43 +108,43 @@ func TestLoginWithPasskey(t *testing.T) {
 	}
 	options, flow := begin("ANNA")
 	response := anna.get(t, options)
-	cookie, err := r.FinishPasskey(ctx, flow, response, client)
+	cookie, err := r.Passkeys.Finish(ctx, flow, response, client)
 	refused(t, "right", err, "")
 	if s := r.session("", cookie, ""); s.Name != "anna" || !s.HasPasskey || s.HasCode || !s.Actor("", r.clock.now).Strong {
 		t.Errorf("%+v", s)
 	}
-	_, err = r.FinishPasskey(ctx, flow, response, client)
+	_, err = r.Passkeys.Finish(ctx, flow, response, client)
 	if err == nil {
 		t.Error("a replayed answer is taken")
 	}
 
-	_, err = r.FinishPasskey(ctx, flow, ben.get(t, options), client)
+	_, err = r.Passkeys.Finish(ctx, flow, ben.get(t, options), client)
 	refused(t, "another's passkey, and a cookie that was used", err, ReasonFlow)
 	options, flow = begin("anna")
-	_, err = r.FinishPasskey(ctx, flow, ben.get(t, options), client)
+	_, err = r.Passkeys.Finish(ctx, flow, ben.get(t, options), client)
 	refused(t, "another's passkey", err, ReasonPasskey)
-	_, err = r.FinishPasskey(ctx, flow, []byte("{}"), client)
+	_, err = r.Passkeys.Finish(ctx, flow, []byte("{}"), client)
 	refused(t, "no answer", err, ReasonPasskey)
 	_, benFlow := begin("ben")
-	_, err = r.FinishPasskey(ctx, benFlow, anna.get(t, options), client)
+	_, err = r.Passkeys.Finish(ctx, benFlow, anna.get(t, options), client)
 	refused(t, "an answer to another question", err, ReasonPasskey)
 	unverified := *anna
 	unverified.Options.UserNotVerified = true
-	_, err = r.FinishPasskey(ctx, flow, unverified.get(t, options), client)
+	_, err = r.Passkeys.Finish(ctx, flow, unverified.get(t, options), client)
 	refused(t, "without PIN or finger", err, ReasonPasskey)
 	copied := *anna
 	copied.key.Counter = 0
-	_, err = r.FinishPasskey(ctx, flow, copied.get(t, options), client)
+	_, err = r.Passkeys.Finish(ctx, flow, copied.get(t, options), client)
 	refused(t, "a copy whose counter is behind", err, ReasonPasskey)
 	r.clock.pass(flowFor)
-	_, err = r.FinishPasskey(ctx, flow, anna.get(t, options), client)
+	_, err = r.Passkeys.Finish(ctx, flow, anna.get(t, options), client)
 	refused(t, "too late", err, ReasonFlow)
 
-	if err := r.Disable(ctx, owner, "anna", true); err != nil {
+	if err := r.Users.Disable(ctx, owner, "anna", true); err != nil {
 		t.Fatal(err)
 	}
 	options, flow = begin("anna")
-	_, err = r.FinishPasskey(ctx, flow, anna.get(t, options), client)
+	_, err = r.Passkeys.Finish(ctx, flow, anna.get(t, options), client)
 	refused(t, "switched off", err, ReasonPasskey)
 	_, err = r.login("ben", "")
 	refused(t, "password alone", err, ReasonWrong)
@@ -160,7 +160,7 @@ func TestUnknownNamesLookKnown(t *testing.T) {
 				AllowCredentials []map[string]any `json:"allowCredentials"`
 			} `json:"publicKey"`
 		}
-		options, _, err := r.BeginPasskey(t.Context(), name)
+		options, _, err := r.Passkeys.Begin(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,36 +189,36 @@ func TestStepUpWithPasskey(t *testing.T) {
 	first := r.joinWithPasskey("anna", anna)
 	r.clock.pass(StrongFor)
 	s := r.session("", first, "")
-	options, flow, err := r.BeginStepUpPasskey(ctx, s)
+	options, flow, err := r.Passkeys.BeginStepUp(ctx, s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = r.FinishPasskey(ctx, flow, anna.get(t, options), client)
+	_, err = r.Passkeys.Finish(ctx, flow, anna.get(t, options), client)
 	refused(t, "a step-up as login", err, ReasonFlow)
-	_, login, err := r.BeginPasskey(ctx, "anna")
+	_, login, err := r.Passkeys.Begin(ctx, "anna")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = r.FinishStepUpPasskey(ctx, s, login, anna.get(t, options), client)
+	_, err = r.Passkeys.FinishStepUp(ctx, s, login, anna.get(t, options), client)
 	refused(t, "a login as step-up", err, ReasonFlow)
-	second, err := r.FinishStepUpPasskey(ctx, s, flow, anna.get(t, options), client)
+	second, err := r.Passkeys.FinishStepUp(ctx, s, flow, anna.get(t, options), client)
 	refused(t, "right", err, "")
 	if s := r.session("", second, ""); !s.Actor("", r.clock.now).Strong {
 		t.Error("the second factor does not count")
 	}
 	r.session("the cookie before", first, ReasonSession)
-	_, err = r.FinishStepUpPasskey(ctx, s, flow, anna.get(t, options), client)
+	_, err = r.Passkeys.FinishStepUp(ctx, s, flow, anna.get(t, options), client)
 	refused(t, "again", err, ReasonFlow)
 }
 
 func TestPasskeysNeedAName(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.URL = &url.URL{Scheme: "http", Host: "127.0.0.1:8587"} })
-	_, _, err := r.BeginPasskey(t.Context(), "anna")
+	_, _, err := r.Passkeys.Begin(t.Context(), "anna")
 	refused(t, "at an address", err, ReasonNoPasskeys)
-	if r.Passkeys() {
+	if r.HasPasskeys() {
 		t.Error("passkeys are offered")
 	}
-	if err := r.Use(Options{URL: &url.URL{Scheme: "http", Host: "localhost:8587"}}); err != nil || !r.Passkeys() {
+	if err := r.Use(Options{URL: &url.URL{Scheme: "http", Host: "localhost:8587"}}); err != nil || !r.HasPasskeys() {
 		t.Errorf("passkeys at localhost: %v", err)
 	}
 }

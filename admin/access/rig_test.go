@@ -62,7 +62,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 // invite returns what stands in a new link.
 func (r *rig) invite(name string, role operate.Role) string {
 	r.t.Helper()
-	link, err := r.Invite(r.t.Context(), owner, name, role)
+	link, err := r.Users.Invite(r.t.Context(), owner, name, role)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -92,11 +92,11 @@ func (r *rig) code(secret string) string {
 func (r *rig) join(name string, role operate.Role) (secret, cookie string) {
 	r.t.Helper()
 	token := r.invite(name, role)
-	i, err := r.Invitation(r.t.Context(), token)
+	i, err := r.Invitations.Get(r.t.Context(), token)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	cookie, err = r.Accept(r.t.Context(), token, Acceptance{Password: password, Code: r.code(i.Secret)}, client)
+	cookie, err = r.Invitations.Accept(r.t.Context(), token, Acceptance{Password: password, Code: r.code(i.Secret)}, client)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func (r *rig) join(name string, role operate.Role) (secret, cookie string) {
 
 // login logs in with password and code.
 func (r *rig) login(name, secret string) (string, error) {
-	return r.Login(r.t.Context(), Credentials{name, password, r.code(secret)}, client)
+	return r.Logins.Login(r.t.Context(), Credentials{name, password, r.code(secret)}, client)
 }
 
 // refused expects a reason; "" expects none.
@@ -120,7 +120,7 @@ func refused(t *testing.T, what string, err error, want Reason) {
 // session expects that a cookie is of a session, or why not.
 func (r *rig) session(what, cookie string, want Reason) *Session {
 	r.t.Helper()
-	s, err := r.Session(r.t.Context(), cookie, false)
+	s, err := r.Logins.Session(r.t.Context(), cookie, false)
 	refused(r.t, what, err, want)
 	return s
 }

@@ -41,7 +41,7 @@ func (s *Session) Actor(client string, now time.Time) operate.Actor {
 }
 
 // begin opens a session for a user, in the place of another one unless that is nil. It returns what the browser keeps.
-func (a *Access) begin(ctx context.Context, u store.ConsoleUser, client string, strong bool, before *Session) (string,
+func (a *core) begin(ctx context.Context, u store.ConsoleUser, client string, strong bool, before *Session) (string,
 	error) {
 	token, now := random(), a.now()
 	c := store.ConsoleSession{Digest: sha256.Sum256([]byte(token)), Name: u.Name, Generation: u.Generation, Created: now,
@@ -65,7 +65,7 @@ func (a *Access) begin(ctx context.Context, u store.ConsoleUser, client string, 
 
 // Session returns the session of a cookie. used says that a person did something: a page that looks for news by itself
 // keeps no session open.
-func (a *Access) Session(ctx context.Context, token string, used bool) (*Session, error) {
+func (a Logins) Session(ctx context.Context, token string, used bool) (*Session, error) {
 	digest := sha256.Sum256([]byte(token))
 	c, u, err := a.store.ConsoleSession(ctx, digest)
 	if errors.Is(err, store.ErrNoSession) {
@@ -95,7 +95,7 @@ func (a *Access) Session(ctx context.Context, token string, used bool) (*Session
 }
 
 // Logout ends a session.
-func (a *Access) Logout(ctx context.Context, s *Session, client string) error {
+func (a Logins) Logout(ctx context.Context, s *Session, client string) error {
 	if err := a.store.EndConsoleSession(ctx, s.digest); err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (a *Access) Logout(ctx context.Context, s *Session, client string) error {
 
 // StepUp takes the second factor again: a code of the authenticator. It returns the cookie that takes the place of the
 // one before.
-func (a *Access) StepUp(ctx context.Context, s *Session, code, client string) (string, error) {
+func (a Logins) StepUp(ctx context.Context, s *Session, code, client string) (string, error) {
 	who := s.Actor(client, a.now())
 	if err := a.lockedNow(s.Name, client); err != nil {
 		return "", err
@@ -118,7 +118,7 @@ func (a *Access) StepUp(ctx context.Context, s *Session, code, client string) (s
 }
 
 // stronger gives a session that has proved the second factor a new cookie.
-func (a *Access) stronger(ctx context.Context, s *Session, u store.ConsoleUser, who operate.Actor) (string, error) {
+func (a *core) stronger(ctx context.Context, s *Session, u store.ConsoleUser, who operate.Actor) (string, error) {
 	if u.Generation != s.user.Generation {
 		return "", refuse(ReasonSession, errors.New("the user was changed meanwhile"))
 	}

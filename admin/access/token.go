@@ -50,6 +50,9 @@ func wellFormed(token string) bool {
 		string(checksum(b[:tokenRandom])) == string(b[tokenRandom:])
 }
 
+// Tokens are what programs prove with who they are.
+type Tokens struct{ *core }
+
 // NewToken is what a token is to be.
 type NewToken struct {
 	Name     string
@@ -76,8 +79,8 @@ func (n *NewToken) check(now time.Time) error {
 	return nil
 }
 
-// AddToken makes a token. It is shown once: the store has its hash.
-func (a *Access) AddToken(ctx context.Context, who operate.Actor, n NewToken) (string, error) {
+// Add makes a token. It is shown once: the store has its hash.
+func (a Tokens) Add(ctx context.Context, who operate.Actor, n NewToken) (string, error) {
 	if err := a.may(ctx, who, OpTokenAdd, n.Name); err != nil {
 		return "", err
 	}
@@ -100,16 +103,16 @@ func (a *Access) AddToken(ctx context.Context, who operate.Actor, n NewToken) (s
 	return token, a.record(ctx, who, OpTokenAdd.Name, n.Name, "scope "+strings.Join(k.Scopes, ", "), store.AuditDone)
 }
 
-// Tokens returns the tokens.
-func (a *Access) Tokens(ctx context.Context, who operate.Actor) ([]store.APIToken, error) {
+// List returns the tokens.
+func (a Tokens) List(ctx context.Context, who operate.Actor) ([]store.APIToken, error) {
 	if err := a.may(ctx, who, OpTokenList, ""); err != nil {
 		return nil, err
 	}
 	return a.store.Tokens(ctx)
 }
 
-// RevokeToken makes a token useless at once.
-func (a *Access) RevokeToken(ctx context.Context, who operate.Actor, name string) error {
+// Revoke makes a token useless at once.
+func (a Tokens) Revoke(ctx context.Context, who operate.Actor, name string) error {
 	if err := a.may(ctx, who, OpTokenRevoke, name); err != nil {
 		return err
 	}
@@ -123,9 +126,9 @@ func (a *Access) RevokeToken(ctx context.Context, who operate.Actor, name string
 	return a.record(ctx, who, OpTokenRevoke.Name, name, "", store.AuditDone)
 }
 
-// Token returns who a token is. Wrong ones count to the lockout of their address; a right one is taken in spite of it,
+// Actor returns who a token is. Wrong ones count to the lockout of their address; a right one is taken in spite of it,
 // since nobody guesses 256 bits.
-func (a *Access) Token(ctx context.Context, token, client string) (operate.Actor, error) {
+func (a Tokens) Actor(ctx context.Context, token, client string) (operate.Actor, error) {
 	k, err := a.token(ctx, token)
 	addr, now := addrOf(client), a.now()
 	switch {
@@ -155,7 +158,7 @@ func (a *Access) Token(ctx context.Context, token, client string) (operate.Actor
 }
 
 // token looks a token up by its hash, so that the time it takes says nothing about tokens that there are.
-func (a *Access) token(ctx context.Context, token string) (store.APIToken, error) {
+func (a Tokens) token(ctx context.Context, token string) (store.APIToken, error) {
 	if !wellFormed(token) {
 		return store.APIToken{}, refusef(ReasonToken, "it is malformed: copy it whole")
 	}

@@ -14,7 +14,7 @@ func TestTokens(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
 	add := func(n NewToken) string {
-		token, err := r.AddToken(ctx, owner, n)
+		token, err := r.Tokens.Add(ctx, owner, n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -25,7 +25,7 @@ func TestTokens(t *testing.T) {
 		Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}})
 	ends := add(NewToken{Name: "ends", Scopes: []operate.Scope{operate.ScopeAdmin}, Expires: r.clock.now.Add(time.Hour)})
 	gone := add(NewToken{Name: "gone", Scopes: []operate.Scope{operate.ScopeRead}})
-	if err := r.RevokeToken(ctx, owner, "gone"); err != nil {
+	if err := r.Tokens.Revoke(ctx, owner, "gone"); err != nil {
 		t.Fatal(err)
 	}
 	mistyped := plain[:len(plain)-1] + map[bool]string{true: "b", false: "a"}[plain[len(plain)-1] == 'a']
@@ -46,21 +46,21 @@ func TestTokens(t *testing.T) {
 		{"never made", newToken(), client, ReasonToken},
 		{"in capitals", strings.ToUpper(plain), "203.0.113.8", ReasonToken},
 	} {
-		who, err := r.Token(ctx, c.token, c.client)
+		who, err := r.Tokens.Actor(ctx, c.token, c.client)
 		refused(t, c.what, err, c.want)
 		if err == nil && (who.Channel != operate.API || len(who.Scopes) != 1 || who.Name == "" || who.Client != c.client) {
 			t.Errorf("%s: %+v", c.what, who)
 		}
 	}
 	r.clock.pass(time.Hour)
-	_, err := r.Token(ctx, ends, client)
+	_, err := r.Tokens.Actor(ctx, ends, client)
 	refused(t, "expired", err, ReasonTokenExpired)
-	who, err := r.Token(ctx, plain, client)
+	who, err := r.Tokens.Actor(ctx, plain, client)
 	if err != nil || who.May(operate.Operation{Name: "x", Scope: operate.ScopeQueue}) == nil || who.May(operate.Operation{
 		Name: "x", Scope: operate.ScopeRead}) != nil {
 		t.Errorf("the scope of %+v, %v", who, err)
 	}
-	tokens, err := r.Tokens(ctx, owner)
+	tokens, err := r.Tokens.List(ctx, owner)
 	if err != nil || len(tokens) != 3 || tokens[2].Name != "plain" || !tokens[2].Used.Equal(r.clock.now) {
 		t.Errorf("%+v, %v", tokens, err)
 	}
@@ -69,7 +69,7 @@ func TestTokens(t *testing.T) {
 		{Name: "a\x1b[31m", Scopes: operate.Scopes}, {Name: strings.Repeat("x", 101), Scopes: operate.Scopes}, {Name: "x"},
 		{Name: "x", Scopes: []operate.Scope{"all"}}, {Name: "x", Scopes: operate.Scopes, Expires: r.clock.now},
 	} {
-		if token, err := r.AddToken(ctx, owner, n); err == nil || token != "" {
+		if token, err := r.Tokens.Add(ctx, owner, n); err == nil || token != "" {
 			t.Errorf("%+v is made", n)
 		}
 	}
@@ -78,24 +78,24 @@ func TestTokens(t *testing.T) {
 func TestWrongTokensLockTheirAddress(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
-	token, err := r.AddToken(ctx, owner, NewToken{Name: "t", Scopes: operate.Scopes})
+	token, err := r.Tokens.Add(ctx, owner, NewToken{Name: "t", Scopes: operate.Scopes})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const guesser = "198.51.100.1"
 	for range 20 {
-		_, err := r.Token(ctx, "pst_old", guesser)
+		_, err := r.Tokens.Actor(ctx, "pst_old", guesser)
 		refused(t, "one old token, again and again", err, ReasonToken)
 	}
 	for i := range 4 {
-		_, err := r.Token(ctx, fmt.Sprint("pst_", i), guesser)
+		_, err := r.Tokens.Actor(ctx, fmt.Sprint("pst_", i), guesser)
 		refused(t, "a guess", err, ReasonToken)
 	}
-	_, err = r.Token(ctx, "pst_x", guesser)
+	_, err = r.Tokens.Actor(ctx, "pst_x", guesser)
 	refused(t, "one too many", err, ReasonLockedOut)
-	_, err = r.Token(ctx, token, guesser)
+	_, err = r.Tokens.Actor(ctx, token, guesser)
 	refused(t, "a right one from there", err, "")
-	_, err = r.Token(ctx, "pst_x", client)
+	_, err = r.Tokens.Actor(ctx, "pst_x", client)
 	refused(t, "elsewhere", err, ReasonToken)
 }
 

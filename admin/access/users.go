@@ -31,8 +31,11 @@ var Operations = []operate.Operation{OpUserList, OpInvite, OpReset, OpRole, OpRe
 // ErrLastAdmin: nobody would be left who may everything. The command line may do it all the same.
 var ErrLastAdmin = errors.New("this is the last administrator: make another one first, or do it on the command line")
 
+// Users are who may into the console.
+type Users struct{ *core }
+
 // may asks whether an actor may do something, and records it if not.
-func (a *Access) may(ctx context.Context, who operate.Actor, op operate.Operation, subject string) error {
+func (a *core) may(ctx context.Context, who operate.Actor, op operate.Operation, subject string) error {
 	err := who.May(op)
 	if err == nil || !op.Audit || errors.Is(err, operate.ErrStrong) {
 		return err
@@ -40,8 +43,8 @@ func (a *Access) may(ctx context.Context, who operate.Actor, op operate.Operatio
 	return errors.Join(err, a.record(ctx, who, op.Name, subject, "", store.AuditRefused))
 }
 
-// Users returns who may into the console, without passwords and factors.
-func (a *Access) Users(ctx context.Context, who operate.Actor) ([]store.ConsoleUser, error) {
+// List returns who may into the console, without passwords and factors.
+func (a Users) List(ctx context.Context, who operate.Actor) ([]store.ConsoleUser, error) {
 	if err := a.may(ctx, who, OpUserList, ""); err != nil {
 		return nil, err
 	}
@@ -59,7 +62,7 @@ func (a *Access) Users(ctx context.Context, who operate.Actor) ([]store.ConsoleU
 
 // Invite makes a user and the link by which they choose password and second factor. Whoever has not accepted yet may be
 // invited again, with another role too.
-func (a *Access) Invite(ctx context.Context, who operate.Actor, name string, role operate.Role) (Link, error) {
+func (a Users) Invite(ctx context.Context, who operate.Actor, name string, role operate.Role) (Link, error) {
 	name, err := auth.CheckLogin(name)
 	if err != nil {
 		return Link{}, errors.New(strings.Replace(err.Error(), "the login", "the name", 1))
@@ -88,7 +91,7 @@ func (a *Access) Invite(ctx context.Context, who operate.Actor, name string, rol
 	return a.linkFor(ctx, who, OpInvite, name, role)
 }
 
-func (a *Access) linkFor(ctx context.Context, who operate.Actor, op operate.Operation, name string, role operate.Role) (
+func (a Users) linkFor(ctx context.Context, who operate.Actor, op operate.Operation, name string, role operate.Role) (
 	Link, error) {
 	link, err := a.newLink(ctx, name, role)
 	if err != nil {
@@ -99,7 +102,7 @@ func (a *Access) linkFor(ctx context.Context, who operate.Actor, op operate.Oper
 
 // Reset takes password, factors and sessions from a user and makes a new link. It is the way back for who has lost them,
 // and so only for the owner of data_dir.
-func (a *Access) Reset(ctx context.Context, who operate.Actor, name string) (Link, error) {
+func (a Users) Reset(ctx context.Context, who operate.Actor, name string) (Link, error) {
 	if err := a.may(ctx, who, OpReset, name); err != nil {
 		return Link{}, err
 	}
@@ -122,7 +125,7 @@ func (a *Access) Reset(ctx context.Context, who operate.Actor, name string) (Lin
 }
 
 // SetRole changes what a user may, which ends their sessions.
-func (a *Access) SetRole(ctx context.Context, who operate.Actor, name string, role operate.Role) error {
+func (a Users) SetRole(ctx context.Context, who operate.Actor, name string, role operate.Role) error {
 	if err := a.may(ctx, who, OpRole, name); err != nil {
 		return err
 	}
@@ -145,7 +148,7 @@ func (a *Access) SetRole(ctx context.Context, who operate.Actor, name string, ro
 
 // Disable switches a user off, or on again. Unlike one that was removed, somebody who logs in by OpenID Connect stays
 // out then.
-func (a *Access) Disable(ctx context.Context, who operate.Actor, name string, off bool) error {
+func (a Users) Disable(ctx context.Context, who operate.Actor, name string, off bool) error {
 	if err := a.may(ctx, who, OpDisable, name); err != nil {
 		return err
 	}
@@ -164,7 +167,7 @@ func (a *Access) Disable(ctx context.Context, who operate.Actor, name string, of
 }
 
 // Remove takes a user away, with sessions and links.
-func (a *Access) Remove(ctx context.Context, who operate.Actor, name string) error {
+func (a Users) Remove(ctx context.Context, who operate.Actor, name string) error {
 	if err := a.may(ctx, who, OpRemove, name); err != nil {
 		return err
 	}
@@ -184,7 +187,7 @@ func (a *Access) Remove(ctx context.Context, who operate.Actor, name string) err
 }
 
 // change changes a user that there is, and ends their sessions.
-func (a *Access) change(ctx context.Context, who operate.Actor, name string, change func(*store.ConsoleUser) error) error {
+func (a Users) change(ctx context.Context, who operate.Actor, name string, change func(*store.ConsoleUser) error) error {
 	name, _ = auth.NormalizeLogin(name)
 	err := a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, all []store.ConsoleUser) (bool,
 		error) {

@@ -92,7 +92,7 @@ before it may:
 		if err != nil {
 			return usage(cmd, fmt.Errorf("--role: %w", err))
 		}
-		link, err := acc.Invite(cmd.Context(), operatorHere(), args[0], r)
+		link, err := acc.Users.Invite(cmd.Context(), operatorHere(), args[0], r)
 		if err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (a *app) consoleReset() *cobra.Command {
 		Short: "Take password, factors and sessions from somebody, and print a new link",
 		Args:  exactly(1),
 		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
-			link, err := acc.Reset(cmd.Context(), operatorHere(), args[0])
+			link, err := acc.Users.Reset(cmd.Context(), operatorHere(), args[0])
 			if err != nil {
 				return unknownConsoleUser(err, args[0])
 			}
@@ -135,7 +135,7 @@ func (a *app) consoleRole() *cobra.Command {
 			if err != nil {
 				return usage(cmd, err)
 			}
-			if err := acc.SetRole(cmd.Context(), operatorHere(), args[0], role); err != nil {
+			if err := acc.Users.SetRole(cmd.Context(), operatorHere(), args[0], role); err != nil {
 				return unknownConsoleUser(err, args[0])
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is %s now.\n", args[0], role)
@@ -152,7 +152,7 @@ func (a *app) consoleDisable(off bool) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Args: exactly(1),
 		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
-			if err := acc.Disable(cmd.Context(), operatorHere(), args[0], off); err != nil {
+			if err := acc.Users.Disable(cmd.Context(), operatorHere(), args[0], off); err != nil {
 				return unknownConsoleUser(err, args[0])
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s %s.\n", args[0], said)
@@ -169,7 +169,7 @@ func (a *app) consoleRemove() *cobra.Command {
 login: keep them out with disable, or change their groups at the login provider.`,
 		Args: exactly(1),
 		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
-			if err := acc.Remove(cmd.Context(), operatorHere(), args[0]); err != nil {
+			if err := acc.Users.Remove(cmd.Context(), operatorHere(), args[0]); err != nil {
 				return unknownConsoleUser(err, args[0])
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is removed.\n", args[0])
@@ -213,7 +213,7 @@ func (a *app) consoleList() *cobra.Command {
 		Short: "Show who may into the console",
 		Args:  exactly(0),
 		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, _ []string) error {
-			users, err := acc.Users(cmd.Context(), operatorHere())
+			users, err := acc.Users.List(cmd.Context(), operatorHere())
 			if err != nil {
 				return err
 			}

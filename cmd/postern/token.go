@@ -60,7 +60,7 @@ func (a *app) tokenAdd() *cobra.Command {
 			}
 			n.Expires = time.Now().Add(d.Std())
 		}
-		token, err := acc.AddToken(cmd.Context(), operatorHere(), n)
+		token, err := acc.Tokens.Add(cmd.Context(), operatorHere(), n)
 		if err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (a *app) tokenList() *cobra.Command {
 		Short: "Show the tokens, when they expire, and when they were used",
 		Args:  exactly(0),
 		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, _ []string) error {
-			tokens, err := acc.Tokens(cmd.Context(), operatorHere())
+			tokens, err := acc.Tokens.List(cmd.Context(), operatorHere())
 			if err != nil {
 				return err
 			}
@@ -133,7 +133,7 @@ func (a *app) tokenRevoke() *cobra.Command {
 		Short: "Make a token useless at once",
 		Args:  exactly(1),
 		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
-			if err := acc.RevokeToken(cmd.Context(), operatorHere(), args[0]); err != nil {
+			if err := acc.Tokens.Revoke(cmd.Context(), operatorHere(), args[0]); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "The token %s is revoked.\n", args[0])
