@@ -32,7 +32,8 @@ func TestOtherProofsCountToTheLockout(t *testing.T) {
 	for i := range 3 {
 		a.failed(now, "", fmt.Sprintf("token %d", i), other)
 	}
-	if len(locks) != 1 || locks[0].Login != "" || a.LockedUntil("", other).IsZero() || a.LockedUntil("anna", other).IsZero() {
+	if len(locks) != 1 || locks[0].Login != "" || a.LockedUntil("", other).IsZero() || a.LockedUntil("anna",
+		other).IsZero() {
 		t.Errorf("three wrong tokens do not lock their address: %v", locks)
 	}
 	for _, from := range []string{"198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4"} {

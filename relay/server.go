@@ -140,9 +140,6 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
 		return nil, err
 	}
-	if s.access, err = NewAccess(ctx, c, s.store, s.log); err != nil {
-		return nil, err
-	}
 	if s.certs, err = certs.New(c.CertOptions(o.Logger)); err != nil {
 		return nil, err
 	}
@@ -184,6 +181,9 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	s.opened[relaystore.TopicTraceAsked] = s.opened[relaystore.TopicTraceAnswered] // asked before we listened
+	if s.access, err = NewAccess(ctx, c, s.store, s.log); err != nil {
+		return err
+	}
 	if s.journal, err = relaystore.OpenJournal(c.DataDir); err != nil {
 		return err
 	}

@@ -14,9 +14,9 @@ import (
 	"postern/operate"
 )
 
-// The cookies. With the prefix __Host- a browser takes them from this host by HTTPS only. In plain HTTP, which is served
-// on loopback only, not all browsers take Secure cookies (Chromium and Firefox do, Safari does not): there the names
-// have no prefix, and whoever reads traffic on loopback owns the machine.
+// The cookies. With the prefix __Host- a browser takes them from this host by HTTPS only. In plain HTTP, which is
+// served on loopback only, not all browsers take Secure cookies (Chromium and Firefox do, Safari does not): there the
+// names have no prefix, and whoever reads traffic on loopback owns the machine.
 const (
 	sessionCookie = "__Host-postern"
 	flowCookie    = "__Host-postern-login"

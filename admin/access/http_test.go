@@ -23,7 +23,8 @@ func TestAuthenticate(t *testing.T) {
 	}
 	h := r.Authenticate(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, ok := ActorOf(r.Context())
-		fmt.Fprint(w, who.Name, " ", who.Channel, " ", who.Role, " ", who.Client, " ", ok, " ", SessionOf(r.Context()) != nil)
+		fmt.Fprint(w, who.Name, " ", who.Channel, " ", who.Role, " ", who.Client, " ", ok, " ",
+			SessionOf(r.Context()) != nil)
 	}))
 	type header map[string]string
 	secure := header{"Cookie": sessionCookie + "=" + cookie}
@@ -43,31 +44,41 @@ func TestAuthenticate(t *testing.T) {
 		status            int
 		says              string // in the body, or Location
 	}{
-		{"a session", "GET", "https://relay.example.com/queue", secure, 200, "anna console operator 192.0.2.1 true true"},
+		{"a session", "GET", "https://relay.example.com/queue", secure, 200,
+			"anna console operator 192.0.2.1 true true"},
 		{"a session at the API", "GET", "https://relay.example.com/api/v1/queue", secure, 200, "anna console"},
 		{"a token", "GET", "https://relay.example.com/api/v1/queue", header{"Authorization": "Bearer " + token}, 200,
 			"mon API nobody 192.0.2.1 true false"},
-		{"a token, in lower case", "GET", "https://relay.example.com/api/v1/queue", header{"Authorization": "bearer " + token},
+		{"a token, in lower case", "GET", "https://relay.example.com/api/v1/queue", header{"Authorization": "bearer " +
+			token},
 			200, "mon API"},
-		{"nothing, page", "GET", "https://relay.example.com/queue?q=a%20b", nil, 303, "/login?next=%2Fqueue%3Fq%3Da%2520b"},
+		{"nothing, page", "GET", "https://relay.example.com/queue?q=a%20b", nil, 303,
+			"/login?next=%2Fqueue%3Fq%3Da%2520b"},
 		{"nothing, root", "GET", "https://relay.example.com/", nil, 303, "/login"},
 		{"nothing, form", "POST", "https://relay.example.com/queue", nil, 303, "/login"},
 		{"nothing, htmx", "GET", "https://relay.example.com/queue", header{"HX-Request": "true"}, 401, ""},
 		{"nothing, API", "GET", "https://relay.example.com/api/v1/queue", nil, 401, `"code":"session"`},
-		{"a cookie of nobody", "GET", "https://relay.example.com/queue", header{"Cookie": sessionCookie + "=x"}, 303, "/login"},
+		{"a cookie of nobody", "GET", "https://relay.example.com/queue", header{"Cookie": sessionCookie + "=x"}, 303,
+			"/login"},
 		{"a bad token", "GET", "https://relay.example.com/api/v1/queue", header{"Authorization": "Bearer pst_x"}, 401,
 			`"code":"token"`},
 		{"a bad token beside a session", "GET", "https://relay.example.com/queue", with(secure,
 			header{"Authorization": "Bearer pst_x"}), 401, `"code":"token"`},
-		{"Basic", "GET", "https://relay.example.com/api/v1/queue", header{"Authorization": "Basic eDp5"}, 401, "Bearer pst_"},
-		{"a cookie without prefix by TLS", "GET", "https://relay.example.com/queue", header{"Cookie": localSession + "=" +
+		{"Basic", "GET", "https://relay.example.com/api/v1/queue", header{"Authorization": "Basic eDp5"}, 401,
+			"Bearer pst_"},
+		{"a cookie without prefix by TLS", "GET", "https://relay.example.com/queue", header{"Cookie": localSession +
+			"=" +
 			cookie}, 303, "/login"},
-		{"on loopback", "GET", "http://localhost:8587/queue", header{"Cookie": localSession + "=" + cookie}, 200, "anna"},
-		{"on loopback, address", "GET", "http://[::1]:8587/queue", header{"Cookie": localSession + "=" + cookie}, 200, "anna"},
+		{"on loopback", "GET", "http://localhost:8587/queue", header{"Cookie": localSession + "=" + cookie}, 200,
+			"anna"},
+		{"on loopback, address", "GET", "http://[::1]:8587/queue", header{"Cookie": localSession + "=" + cookie}, 200,
+			"anna"},
 		{"behind a proxy", "GET", "http://relay.example.com/queue", secure, 200, "anna"},
-		{"a cookie without prefix behind a proxy", "GET", "http://relay.example.com/queue", header{"Cookie": localSession +
-			"=" + cookie}, 303, "/login"},
-		{"our form", "POST", "https://relay.example.com/queue", with(secure, header{"Sec-Fetch-Site": "same-origin"}), 200,
+		{"a cookie without prefix behind a proxy", "GET", "http://relay.example.com/queue",
+			header{"Cookie": localSession +
+				"=" + cookie}, 303, "/login"},
+		{"our form", "POST", "https://relay.example.com/queue", with(secure, header{"Sec-Fetch-Site": "same-origin"}),
+			200,
 			"anna"},
 		{"another site's form", "POST", "https://relay.example.com/queue", with(secure,
 			header{"Sec-Fetch-Site": "cross-site"}), 403, "another site"},
@@ -75,7 +86,8 @@ func TestAuthenticate(t *testing.T) {
 			header{"Origin": "https://evil.example"}), 403, "another site"},
 		{"another site's link", "GET", "https://relay.example.com/queue", with(secure,
 			header{"Sec-Fetch-Site": "cross-site"}), 200, "anna"},
-		{"a token from anywhere", "POST", "https://relay.example.com/api/v1/queue", header{"Authorization": "Bearer " + token,
+		{"a token from anywhere", "POST", "https://relay.example.com/api/v1/queue", header{"Authorization": "Bearer " +
+			token,
 			"Sec-Fetch-Site": "cross-site"}, 200, "mon"},
 	} {
 		req := httptest.NewRequestWithContext(ctx, c.method, c.url, nil)
@@ -152,7 +164,10 @@ func TestLocalPath(t *testing.T) {
 
 func TestBoundLogins(t *testing.T) {
 	r := newRig(t)
-	h := r.BoundLogins(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	h := r.BoundLogins(http.HandlerFunc(func(w http.ResponseWriter,
+		_ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	}))
 	do := func(method, path, client string) *httptest.ResponseRecorder {
 		req, w := httptest.NewRequestWithContext(t.Context(), method, "https://relay.example.com"+path, nil),
 			httptest.NewRecorder()
@@ -189,7 +204,8 @@ func TestOverHTTP(t *testing.T) {
 	secret, _ := r.join("anna", operate.Viewer)
 	mux := http.NewServeMux()
 	mux.Handle("POST /login", r.BoundLogins(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		cookie, err := r.Logins.Login(q.Context(), Credentials{q.FormValue("name"), q.FormValue("password"), q.FormValue("code")},
+		cookie, err := r.Logins.Login(q.Context(), Credentials{q.FormValue("name"), q.FormValue("password"),
+			q.FormValue("code")},
 			ClientOf(q))
 		if err != nil {
 			Problem(w, http.StatusUnauthorized, string(ReasonOf(err)), err.Error())

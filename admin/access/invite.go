@@ -112,8 +112,8 @@ func (a Invitations) judgeInvite(i store.ConsoleInvite, err error) error {
 	return nil
 }
 
-// totpSecret is the secret that an invitation brings: 160 bits (RFC 4226 §4). It follows from the link, so that there is
-// nothing to keep until somebody accepts.
+// totpSecret is the secret that an invitation brings: 160 bits (RFC 4226 §4). It follows from the link, so that there
+// is nothing to keep until somebody accepts.
 func (a Invitations) totpSecret(digest [32]byte) string {
 	mac := hmac.New(sha256.New, a.derive("totp"))
 	mac.Write(digest[:])

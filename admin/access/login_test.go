@@ -16,7 +16,8 @@ func TestInvitations(t *testing.T) {
 	ctx := t.Context()
 	token := r.invite("Anna", operate.Admin)
 	i, err := r.Invitations.Get(ctx, token)
-	if err != nil || i.Name != "anna" || i.Role != operate.Admin || !strings.HasPrefix(i.URI, "otpauth://totp/Postern") {
+	if err != nil || i.Name != "anna" || i.Role != operate.Admin || !strings.HasPrefix(i.URI,
+		"otpauth://totp/Postern") {
 		t.Fatalf("%+v, %v", i, err)
 	}
 	if again, err := r.Invitations.Get(ctx, token); err != nil || again.Secret != i.Secret {
@@ -152,7 +153,8 @@ func TestBruteForce(t *testing.T) {
 	refused(t, "the next one", try(password, r.code(secret), thief), ReasonLockedOut)
 	// From many places there is an end too.
 	for i := range maxWrongCodes - 5 {
-		refused(t, "from many places", try(password, fmt.Sprintf("%06d", i), fmt.Sprintf("203.0.113.%d", 2+i)), ReasonWrong)
+		refused(t, "from many places", try(password, fmt.Sprintf("%06d", i), fmt.Sprintf("203.0.113.%d", 2+i)),
+			ReasonWrong)
 	}
 	refused(t, "after a hundred", try(password, r.code(secret), client), ReasonCodesUsedUp)
 	link, err := r.Users.Reset(ctx, owner, "anna")
@@ -180,7 +182,8 @@ func TestSessions(t *testing.T) {
 	ctx := t.Context()
 	secret, first := r.join("anna", operate.Admin)
 	s := r.session("after the invitation", first, "")
-	if s.Name != "anna" || s.Role != operate.Admin || !s.HasCode || s.HasPasskey || !s.Actor(client, r.clock.now).Strong {
+	if s.Name != "anna" || s.Role != operate.Admin || !s.HasCode || s.HasPasskey || !s.Actor(client,
+		r.clock.now).Strong {
 		t.Errorf("%+v", s)
 	}
 	r.clock.pass(StrongFor)
@@ -324,7 +327,8 @@ func TestOperationsAreForAdministrators(t *testing.T) {
 	if got := r.audited(OpRemove.Name); !strings.HasPrefix(got, "token refused") {
 		t.Errorf("the audit has %q", got)
 	}
-	if users, err := r.Users.List(ctx, owner); err != nil || len(users) != 1 || len(users[0].TOTP) > 3 || len(users[0].Hash) > 3 {
+	if users, err := r.Users.List(ctx, owner); err != nil || len(users) != 1 || len(users[0].TOTP) > 3 ||
+		len(users[0].Hash) > 3 {
 		t.Errorf("%v, %v", users, err)
 	}
 }

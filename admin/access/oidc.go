@@ -131,7 +131,8 @@ func (a SSO) Begin(ctx context.Context, s *Session, next string) (to, cookie str
 	if err != nil {
 		return "", "", err
 	}
-	f := flow{Kind: flowOIDC, State: random(), Nonce: random(), Verifier: oauth2.GenerateVerifier(), Next: LocalPath(next)}
+	f := flow{Kind: flowOIDC, State: random(), Nonce: random(), Verifier: oauth2.GenerateVerifier(),
+		Next: LocalPath(next)}
 	options := []oauth2.AuthCodeOption{oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)}
 	if s != nil {
 		f.Bound, f.Name = s.digest[:], s.Name
@@ -245,7 +246,8 @@ func (a SSO) claims(ctx context.Context, p *provider, f flow, query url.Values) 
 }
 
 // read reads the claims of an ID token. Groups that are not there are asked for at the userinfo endpoint.
-func (p *provider) read(ctx context.Context, found *oidc.Provider, token *oauth2.Token, id *oidc.IDToken) (claims, error) {
+func (p *provider) read(ctx context.Context, found *oidc.Provider, token *oauth2.Token, id *oidc.IDToken) (claims,
+	error) {
 	all := map[string]json.RawMessage{}
 	if err := id.Claims(&all); err != nil {
 		return claims{}, refuse(ReasonOIDC, err)
@@ -318,7 +320,8 @@ func (a SSO) upsert(ctx context.Context, p *provider, c claims) (user store.Cons
 		refused = nil
 		switch {
 		case exists && (u.Provider != p.options.Issuer || u.Subject != c.subject):
-			return false, refusef(ReasonOIDCName, "%s is subject %q of %s; if that is right, run: postern console remove %s",
+			return false, refusef(ReasonOIDCName, "%s is subject %q of %s; if that is right, run: postern console "+
+				"remove %s",
 				c.name, u.Subject, u.Provider, c.name)
 		case exists && u.Disabled:
 			return false, refuse(ReasonDisabled, nil)
@@ -342,6 +345,7 @@ func (a SSO) upsert(ctx context.Context, p *provider, c claims) (user store.Cons
 }
 
 func refuseGroups(c claims) error {
-	return refuse(ReasonOIDCGroups, fmt.Errorf("subject %q has %d groups, none of which is in [admin.oidc] roles", c.subject,
+	return refuse(ReasonOIDCGroups, fmt.Errorf("subject %q has %d groups, none of which is in [admin.oidc] roles",
+		c.subject,
 		len(c.groups)))
 }

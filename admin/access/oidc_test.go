@@ -50,12 +50,14 @@ func newIDP(t *testing.T) *idp {
 		_ = json.NewEncoder(w).Encode(v)
 	}
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, map[string]any{"issuer": p.URL, "authorization_endpoint": p.URL + "/auth", "token_endpoint": p.URL + "/token",
+		answer(w, map[string]any{"issuer": p.URL, "authorization_endpoint": p.URL + "/auth", "token_endpoint": p.URL +
+			"/token",
 			"jwks_uri": p.URL + "/keys", "userinfo_endpoint": p.URL + "/userinfo",
 			"id_token_signing_alg_values_supported": []string{"RS256"}})
 	})
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: p.key.Public(), KeyID: "1", Algorithm: "RS256", Use: "sig"}}})
+		answer(w, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: p.key.Public(), KeyID: "1", Algorithm: "RS256",
+			Use: "sig"}}})
 	})
 	mux.HandleFunc("/userinfo", func(w http.ResponseWriter, _ *http.Request) { answer(w, p.info) })
 	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
@@ -100,7 +102,8 @@ func (p *idp) authorize(to string, now time.Time, change map[string]any) url.Val
 		p.t.Fatalf("it is sent to %s, %v", to, err)
 	}
 	q := u.Query()
-	if q.Get("code_challenge_method") != "S256" || q.Get("redirect_uri") != "https://relay.example.com:8587/login/oidc" ||
+	if q.Get("code_challenge_method") != "S256" ||
+		q.Get("redirect_uri") != "https://relay.example.com:8587/login/oidc" ||
 		!strings.Contains(q.Get("scope"), "openid") || q.Get("response_type") != "code" {
 		p.t.Errorf("it asks for %v", q)
 	}
@@ -160,9 +163,11 @@ func TestOIDCRefusals(t *testing.T) {
 		{what: "another key", signer: other, want: ReasonOIDC, tokens: 1},
 		{what: "another algorithm", signer: curve, want: ReasonOIDC, tokens: 1},
 		{what: "no group", claims: map[string]any{"groups": []string{}}, want: ReasonOIDCGroups, tokens: 1},
-		{what: "no group that counts", claims: map[string]any{"groups": []string{"Staff"}}, want: ReasonOIDCGroups, tokens: 1},
+		{what: "no group that counts", claims: map[string]any{"groups": []string{"Staff"}}, want: ReasonOIDCGroups,
+			tokens: 1},
 		{what: "groups that are none", claims: map[string]any{"groups": 7}, want: ReasonOIDCGroups, tokens: 1},
-		{what: "a name that cannot be shown", claims: map[string]any{"preferred_username": "an\u202ena"}, want: ReasonOIDC,
+		{what: "a name that cannot be shown", claims: map[string]any{"preferred_username": "an\u202ena"},
+			want:   ReasonOIDC,
 			tokens: 1},
 		{what: "right", want: "", tokens: 1},
 	} {
@@ -249,7 +254,8 @@ func TestOIDCUsers(t *testing.T) {
 	if users, err := r.store.ConsoleUsers(ctx); err != nil || len(users) != 1 || users[0].Subject != "4711" {
 		t.Errorf("%+v, %v", users, err)
 	}
-	if got := r.audited(opLogin); !strings.HasPrefix(got, "oidc:anna refused") && !strings.HasPrefix(got, "oidc:anna done") {
+	if got := r.audited(opLogin); !strings.HasPrefix(got, "oidc:anna refused") && !strings.HasPrefix(got,
+		"oidc:anna done") {
 		t.Errorf("the audit has %q", got)
 	}
 }

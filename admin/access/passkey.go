@@ -91,7 +91,8 @@ func (a Passkeys) ask(u store.ConsoleUser, f flow) (json.RawMessage, string, err
 	}
 	var allowed []protocol.CredentialDescriptor
 	for _, k := range owner.keys { // without transports, which nobody's invented passkey has
-		allowed = append(allowed, protocol.CredentialDescriptor{Type: protocol.PublicKeyCredentialType, CredentialID: k.ID})
+		allowed = append(allowed, protocol.CredentialDescriptor{Type: protocol.PublicKeyCredentialType,
+			CredentialID: k.ID})
 	}
 	assertion, session, err := w.BeginLogin(owner, webauthn.WithAllowedCredentials(allowed),
 		webauthn.WithUserVerification(protocol.VerificationRequired))

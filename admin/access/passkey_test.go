@@ -11,7 +11,8 @@ import (
 	"postern/operate"
 )
 
-var party = virtualwebauthn.RelyingParty{ID: "relay.example.com", Name: "Postern", Origin: "https://relay.example.com:8587"}
+var party = virtualwebauthn.RelyingParty{ID: "relay.example.com", Name: "Postern",
+	Origin: "https://relay.example.com:8587"}
 
 // device is an authenticator with one passkey.
 type device struct {
@@ -53,7 +54,8 @@ func (r *rig) joinWithPasskey(name string, d *device) string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	cookie, err := r.Invitations.Accept(r.t.Context(), token, Acceptance{Password: password, Passkey: d.create(r.t, options), Flow: flow},
+	cookie, err := r.Invitations.Accept(r.t.Context(), token, Acceptance{Password: password, Passkey: d.create(r.t,
+		options), Flow: flow},
 		client)
 	if err != nil {
 		r.t.Fatal(err)
@@ -88,7 +90,8 @@ func TestPasskeyOfAnInvitation(t *testing.T) {
 		{"a forged cookie", newDevice(), flow + "A", ReasonFlow},
 		{"right", newDevice(), flow, ""},
 	} {
-		_, err := r.Invitations.Accept(ctx, token, Acceptance{Password: password, Passkey: c.device.create(t, options), Flow: c.flow}, client)
+		_, err := r.Invitations.Accept(ctx, token, Acceptance{Password: password, Passkey: c.device.create(t, options),
+			Flow: c.flow}, client)
 		refused(t, c.what, err, c.want)
 	}
 }
@@ -110,7 +113,8 @@ func TestLoginWithPasskey(t *testing.T) {
 	response := anna.get(t, options)
 	cookie, err := r.Passkeys.Finish(ctx, flow, response, client)
 	refused(t, "right", err, "")
-	if s := r.session("", cookie, ""); s.Name != "anna" || !s.HasPasskey || s.HasCode || !s.Actor("", r.clock.now).Strong {
+	if s := r.session("", cookie, ""); s.Name != "anna" || !s.HasPasskey || s.HasCode || !s.Actor("",
+		r.clock.now).Strong {
 		t.Errorf("%+v", s)
 	}
 	_, err = r.Passkeys.Finish(ctx, flow, response, client)

@@ -40,9 +40,10 @@ const (
 )
 
 var texts = map[Reason]string{
-	ReasonWrong:        "the name, the password or the code is wrong",
-	ReasonLockedOut:    "too many wrong attempts: try again later",
-	ReasonCodesUsedUp:  "too many wrong codes: log in with a passkey, or have the login reset with `postern console reset`",
+	ReasonWrong:     "the name, the password or the code is wrong",
+	ReasonLockedOut: "too many wrong attempts: try again later",
+	ReasonCodesUsedUp: "too many wrong codes: log in with a passkey, or have the login reset with `postern console " +
+		"reset`",
 	ReasonBusy:         "too many people log in at once: try again in a minute",
 	ReasonPasskey:      "the passkey does not prove who you are: try again, or use password and code",
 	ReasonNoPasskeys:   "passkeys need a host name: open the console by name instead of by address",
@@ -52,7 +53,8 @@ var texts = map[Reason]string{
 	ReasonLinkExpired:  "this link has expired: it works for 15 minutes; ask for a new one",
 	ReasonLinkReplaced: "this link does not work any more, a newer one took its place: use that one",
 	ReasonPassword:     "this password cannot be taken",
-	ReasonCode:         "the code is not that of the authenticator: check the clock of the phone, and try the next code",
+	ReasonCode: "the code is not that of the authenticator: check the clock of the phone, and try the next " +
+		"code",
 	ReasonNoFactor:     "a second factor is needed: an authenticator's code or a passkey",
 	ReasonSession:      "log in first",
 	ReasonIdle:         "the session ended after 30 minutes without use: log in again",

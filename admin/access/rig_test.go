@@ -48,7 +48,8 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 	})
 	c := &clock{now: time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)}
 	o := Options{Store: s, URL: &url.URL{Scheme: "https", Host: "relay.example.com:8587"},
-		Lockout: auth.Lockout{Failures: 5, Window: time.Hour, Duration: time.Hour}, Now: func() time.Time { return c.now }}
+		Lockout: auth.Lockout{Failures: 5, Window: time.Hour, Duration: time.Hour},
+		Now:     func() time.Time { return c.now }}
 	for _, f := range change {
 		f(&o)
 	}
@@ -96,7 +97,8 @@ func (r *rig) join(name string, role operate.Role) (secret, cookie string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	cookie, err = r.Invitations.Accept(r.t.Context(), token, Acceptance{Password: password, Code: r.code(i.Secret)}, client)
+	cookie, err = r.Invitations.Accept(r.t.Context(), token, Acceptance{Password: password, Code: r.code(i.Secret)},
+		client)
 	if err != nil {
 		r.t.Fatal(err)
 	}

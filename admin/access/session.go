@@ -44,8 +44,9 @@ func (s *Session) Actor(client string, now time.Time) operate.Actor {
 func (a *core) begin(ctx context.Context, u store.ConsoleUser, client string, strong bool, before *Session) (string,
 	error) {
 	token, now := random(), a.now()
-	c := store.ConsoleSession{Digest: sha256.Sum256([]byte(token)), Name: u.Name, Generation: u.Generation, Created: now,
-		Used: now, Client: client}
+	c := store.ConsoleSession{Digest: sha256.Sum256([]byte(token)), Name: u.Name, Generation: u.Generation,
+		Created: now,
+		Used:    now, Client: client}
 	if strong {
 		c.Strong = now
 	}
@@ -86,7 +87,8 @@ func (a Logins) Session(ctx context.Context, token string, used bool) (*Session,
 			return nil, err
 		}
 	}
-	s := &Session{Name: u.Name, Role: roleOf(u), Began: c.Created, Ends: c.Created.Add(SessionFor), HasCode: u.TOTP != "",
+	s := &Session{Name: u.Name, Role: roleOf(u), Began: c.Created, Ends: c.Created.Add(SessionFor),
+		HasCode:    u.TOTP != "",
 		HasPasskey: len(u.Passkeys) > 0, ByOIDC: u.Provider != "", token: token, digest: digest, user: u}
 	if !c.Strong.IsZero() {
 		s.StrongUntil = c.Strong.Add(StrongFor)

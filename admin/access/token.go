@@ -23,8 +23,8 @@ import (
 // TokenPrefix begins each token, for whoever searches for secrets in what is published.
 const TokenPrefix = "pst_"
 
-// What a token consists of, in octets: random ones, and a checksum over prefix and them, so that a token that was cut or
-// mistyped is told without the store.
+// What a token consists of, in octets: random ones, and a checksum over prefix and them, so that a token that was cut
+// or mistyped is told without the store.
 const (
 	tokenRandom = 32
 	tokenSum    = 4
@@ -141,7 +141,8 @@ func (a Tokens) Actor(ctx context.Context, token, client string) (operate.Actor,
 	case err != nil:
 		return operate.Actor{}, err
 	case !k.Expires.IsZero() && !now.Before(k.Expires):
-		return operate.Actor{}, refusef(ReasonTokenExpired, "%s expired at %s", k.Name, k.Expires.UTC().Format(time.RFC3339))
+		return operate.Actor{}, refusef(ReasonTokenExpired, "%s expired at %s", k.Name,
+			k.Expires.UTC().Format(time.RFC3339))
 	case len(k.Networks) > 0 && !slices.ContainsFunc(k.Networks, func(n netip.Prefix) bool { return n.Contains(addr) }):
 		return operate.Actor{}, refusef(ReasonTokenNetwork, "%s is used from %s", k.Name, client)
 	}

@@ -23,7 +23,8 @@ func TestTokens(t *testing.T) {
 	plain := add(NewToken{Name: "plain", Scopes: []operate.Scope{operate.ScopeRead}})
 	bound := add(NewToken{Name: "bound", Scopes: []operate.Scope{operate.ScopeQueue},
 		Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}})
-	ends := add(NewToken{Name: "ends", Scopes: []operate.Scope{operate.ScopeAdmin}, Expires: r.clock.now.Add(time.Hour)})
+	ends := add(NewToken{Name: "ends", Scopes: []operate.Scope{operate.ScopeAdmin},
+		Expires: r.clock.now.Add(time.Hour)})
 	gone := add(NewToken{Name: "gone", Scopes: []operate.Scope{operate.ScopeRead}})
 	if err := r.Tokens.Revoke(ctx, owner, "gone"); err != nil {
 		t.Fatal(err)
@@ -48,7 +49,8 @@ func TestTokens(t *testing.T) {
 	} {
 		who, err := r.Tokens.Actor(ctx, c.token, c.client)
 		refused(t, c.what, err, c.want)
-		if err == nil && (who.Channel != operate.API || len(who.Scopes) != 1 || who.Name == "" || who.Client != c.client) {
+		if err == nil && (who.Channel != operate.API || len(who.Scopes) != 1 || who.Name == "" ||
+			who.Client != c.client) {
 			t.Errorf("%s: %+v", c.what, who)
 		}
 	}
@@ -56,8 +58,9 @@ func TestTokens(t *testing.T) {
 	_, err := r.Tokens.Actor(ctx, ends, client)
 	refused(t, "expired", err, ReasonTokenExpired)
 	who, err := r.Tokens.Actor(ctx, plain, client)
-	if err != nil || who.May(operate.Operation{Name: "x", Scope: operate.ScopeQueue}) == nil || who.May(operate.Operation{
-		Name: "x", Scope: operate.ScopeRead}) != nil {
+	if err != nil || who.May(operate.Operation{Name: "x", Scope: operate.ScopeQueue}) == nil ||
+		who.May(operate.Operation{
+			Name: "x", Scope: operate.ScopeRead}) != nil {
 		t.Errorf("the scope of %+v, %v", who, err)
 	}
 	tokens, err := r.Tokens.List(ctx, owner)
@@ -65,8 +68,10 @@ func TestTokens(t *testing.T) {
 		t.Errorf("%+v, %v", tokens, err)
 	}
 	for _, n := range []NewToken{
-		{Name: "plain", Scopes: operate.Scopes}, {Name: "", Scopes: operate.Scopes}, {Name: " x", Scopes: operate.Scopes},
-		{Name: "a\x1b[31m", Scopes: operate.Scopes}, {Name: strings.Repeat("x", 101), Scopes: operate.Scopes}, {Name: "x"},
+		{Name: "plain", Scopes: operate.Scopes}, {Name: "", Scopes: operate.Scopes}, {Name: " x",
+			Scopes: operate.Scopes},
+		{Name: "a\x1b[31m", Scopes: operate.Scopes}, {Name: strings.Repeat("x", 101), Scopes: operate.Scopes},
+		{Name: "x"},
 		{Name: "x", Scopes: []operate.Scope{"all"}}, {Name: "x", Scopes: operate.Scopes, Expires: r.clock.now},
 	} {
 		if token, err := r.Tokens.Add(ctx, owner, n); err == nil || token != "" {

@@ -13,20 +13,30 @@ import (
 
 // The operations of this package.
 var (
-	OpUserList    = operate.Operation{Name: "console list", Role: operate.Admin, Scope: operate.ScopeAdmin}
-	OpInvite      = operate.Operation{Name: "console invite", Role: operate.Admin, Scope: operate.ScopeAdmin, Audit: true, Strong: true}
-	OpReset       = operate.Operation{Name: "console reset", Role: operate.Admin, Scope: operate.ScopeAdmin, Audit: true, Strong: true}
-	OpRole        = operate.Operation{Name: "console role", Role: operate.Admin, Scope: operate.ScopeAdmin, Audit: true, Strong: true}
-	OpRemove      = operate.Operation{Name: "console remove", Role: operate.Admin, Scope: operate.ScopeAdmin, Audit: true, Strong: true}
-	OpDisable     = operate.Operation{Name: "console disable", Role: operate.Admin, Scope: operate.ScopeAdmin, Audit: true, Strong: true}
-	OpTokenList   = operate.Operation{Name: "token list", Role: operate.Admin, Scope: operate.ScopeAdmin}
-	OpTokenAdd    = operate.Operation{Name: "token add", Role: operate.Admin, Scope: operate.ScopeAdmin, Audit: true, Strong: true}
-	OpTokenRevoke = operate.Operation{Name: "token revoke", Role: operate.Admin, Scope: operate.ScopeAdmin, Audit: true}
+	OpUserList    = looking("console list")
+	OpInvite      = changing("console invite", true)
+	OpReset       = changing("console reset", true)
+	OpRole        = changing("console role", true)
+	OpRemove      = changing("console remove", true)
+	OpDisable     = changing("console disable", true)
+	OpTokenList   = looking("token list")
+	OpTokenAdd    = changing("token add", true)
+	OpTokenRevoke = changing("token revoke", false)
 )
 
 // Operations are all of them.
-var Operations = []operate.Operation{OpUserList, OpInvite, OpReset, OpRole, OpRemove, OpDisable, OpTokenList, OpTokenAdd,
-	OpTokenRevoke}
+var Operations = []operate.Operation{OpUserList, OpInvite, OpReset, OpRole, OpRemove, OpDisable, OpTokenList,
+	OpTokenAdd, OpTokenRevoke}
+
+func looking(name string) operate.Operation {
+	return operate.Operation{Name: name, Role: operate.Admin, Scope: operate.ScopeAdmin}
+}
+
+func changing(name string, strong bool) operate.Operation {
+	op := looking(name)
+	op.Audit, op.Strong = true, strong
+	return op
+}
 
 // ErrLastAdmin: nobody would be left who may everything. The command line may do it all the same.
 var ErrLastAdmin = errors.New("this is the last administrator: make another one first, or do it on the command line")
@@ -76,8 +86,8 @@ func (a Users) Invite(ctx context.Context, who operate.Actor, name string, role 
 	err = a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, _ []store.ConsoleUser) (bool,
 		error) {
 		if exists && u.Hash != "" {
-			return false, errors.New("there is such a user already; if they cannot log in any more: postern console reset " +
-				name)
+			return false, errors.New("there is such a user already; if they cannot log in any more: postern console " +
+				"reset " + name)
 		}
 		if !exists {
 			u.Created = a.now()
@@ -100,8 +110,8 @@ func (a Users) linkFor(ctx context.Context, who operate.Actor, op operate.Operat
 	return link, a.record(ctx, who, op.Name, name, "role "+role.String(), store.AuditDone)
 }
 
-// Reset takes password, factors and sessions from a user and makes a new link. It is the way back for who has lost them,
-// and so only for the owner of data_dir.
+// Reset takes password, factors and sessions from a user and makes a new link. It is the way back for who has lost
+// them, and so only for the owner of data_dir.
 func (a Users) Reset(ctx context.Context, who operate.Actor, name string) (Link, error) {
 	if err := a.may(ctx, who, OpReset, name); err != nil {
 		return Link{}, err
@@ -187,7 +197,8 @@ func (a Users) Remove(ctx context.Context, who operate.Actor, name string) error
 }
 
 // change changes a user that there is, and ends their sessions.
-func (a Users) change(ctx context.Context, who operate.Actor, name string, change func(*store.ConsoleUser) error) error {
+func (a Users) change(ctx context.Context, who operate.Actor, name string,
+	change func(*store.ConsoleUser) error) error {
 	name, _ = auth.NormalizeLogin(name)
 	err := a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, all []store.ConsoleUser) (bool,
 		error) {

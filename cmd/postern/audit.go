@@ -60,7 +60,8 @@ func printAudit(cmd *cobra.Command, entries []relaystore.AuditEntry, limit int) 
 		if e.Client != "" {
 			by += " from " + e.Client
 		}
-		rows[i] = []string{when(e.Time, now), e.Actor, by, e.Operation, e.Subject, strings.TrimSuffix(e.Outcome+": "+e.Detail, ": ")}
+		rows[i] = []string{when(e.Time, now), e.Actor, by, e.Operation, e.Subject,
+			strings.TrimSuffix(e.Outcome+": "+e.Detail, ": ")}
 	}
 	err := table(cmd.OutOrStdout(), []string{"TIME", "WHO", "BY", "WHAT", "TO", "OUTCOME"}, rows)
 	if err == nil && len(entries) == limit {

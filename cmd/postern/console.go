@@ -52,8 +52,8 @@ func (a *app) withAccess(run func(cmd *cobra.Command, acc *access.Access, args [
 			return err
 		}
 		if acc == nil {
-			return fmt.Errorf("the console and the API are off in %s: on loopback they are on by themselves, elsewhere write "+
-				"tls = true in [admin]", c.Path())
+			return fmt.Errorf("the console and the API are off in %s: on loopback they are on by themselves, "+
+				"elsewhere write tls = true in [admin]", c.Path())
 		}
 		return run(cmd, acc, args)
 	}
@@ -77,8 +77,8 @@ func (a *app) consoleInvite() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "invite NAME",
 		Short: "Let somebody into the console: print a link that works once for 15 minutes",
-		Long: `Let somebody into the console: print a link that works once for 15 minutes. Roles, each of which may what those
-before it may:
+		Long: `Let somebody into the console: print a link that works once for 15 minutes. Roles, each of which may
+what those before it may:
 
   viewer    sees everything but header fields and content
   helpdesk  finds out why, and releases held mail
@@ -165,8 +165,8 @@ func (a *app) consoleRemove() *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove NAME",
 		Short: "Remove somebody from the console",
-		Long: `Remove somebody from the console, with sessions and links. Who logs in by OpenID Connect comes back with the next
-login: keep them out with disable, or change their groups at the login provider.`,
+		Long: `Remove somebody from the console, with sessions and links. Who logs in by OpenID Connect comes back with
+the next login: keep them out with disable, or change their groups at the login provider.`,
 		Args: exactly(1),
 		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
 			if err := acc.Users.Remove(cmd.Context(), operatorHere(), args[0]); err != nil {

@@ -67,13 +67,15 @@ func (a *app) tokenAdd() *cobra.Command {
 		if asJSON(cmd) {
 			return writeJSON(cmd.OutOrStdout(), newTokenView{n.Name, token})
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s\n\nThis is shown this once. Programs send it as: Authorization: Bearer %s…\n", token,
+		fmt.Fprintf(cmd.OutOrStdout(), "%s\n\nThis is shown this once. Programs send it as: Authorization: Bearer "+
+			"%s…\n", token,
 			access.TokenPrefix)
 		return nil
 	})
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "read, queue, accounts or admin; may be given more than once")
 	cmd.Flags().StringSliceVar(&networks, "network", nil, "`network` or address that may use it (default any)")
-	cmd.Flags().StringVar(&expires, "expires", "", "after this time, such as 90d, it is not valid any more (default never)")
+	cmd.Flags().StringVar(&expires, "expires", "", "after this time, such as 90d, it is not valid any more (default "+
+		"never)")
 	return withJSON(cmd)
 }
 
@@ -117,7 +119,8 @@ func (a *app) tokenList() *cobra.Command {
 				if !v.Expires.IsZero() {
 					expires = when(v.Expires, now)
 				}
-				rows = append(rows, []string{v.Name, strings.Join(v.Scopes, ", "), from, expires, when(v.Used, now), v.CreatedBy})
+				rows = append(rows, []string{v.Name, strings.Join(v.Scopes, ", "), from, expires, when(v.Used, now),
+					v.CreatedBy})
 			}
 			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), views)

@@ -113,7 +113,8 @@ func (v *validator) adminURL() {
 	u, err := url.Parse(v.Admin.URL)
 	switch {
 	case !v.doc.has("admin.url"):
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path,
+		"/") != "":
 		v.fail("admin.url", "%q is not where a browser finds the console, write scheme, host and port such as "+
 			"\"https://relay.example.com:8587\"", v.Admin.URL)
 	case u.Scheme != "https" && !isLoopbackName(u.Hostname()):
@@ -136,7 +137,8 @@ func (v *validator) adminOIDC() {
 	}
 	v.oidcURL("admin.oidc.issuer", o.Issuer, "the issuer of the login provider such as \"https://login.example.com\"")
 	if o.RedirectURL != "" {
-		v.oidcURL("admin.oidc.redirect_url", o.RedirectURL, "the address that the login provider sends browsers back to")
+		v.oidcURL("admin.oidc.redirect_url", o.RedirectURL, "the address that the login provider sends browsers "+
+			"back to")
 	}
 	if o.ClientID == "" {
 		v.fail("admin.oidc.client_id", "is missing, write the client ID that the login provider gave")
@@ -154,7 +156,8 @@ func (v *validator) adminOIDC() {
 		group, _, ok := groupRole(text)
 		switch {
 		case !ok:
-			v.fail(element("admin.oidc.roles", i), "%q is not \"group = role\", write a group of the login provider and "+
+			v.fail(element("admin.oidc.roles", i), "%q is not \"group = role\", write a group of the login provider "+
+				"and "+
 				"viewer, helpdesk, operator or admin", text)
 		case seen[group]:
 			v.fail(element("admin.oidc.roles", i), "group %q stands twice, remove one", group)

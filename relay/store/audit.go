@@ -82,7 +82,8 @@ func (s *Store) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error) {
 	if q.Before > 0 {
 		until = min(until, q.Before)
 	}
-	query, args := "SELECT n, actor, channel, client, operation, subject, detail, outcome FROM audit WHERE n >= ? AND n < ?",
+	query, args := "SELECT n, actor, channel, client, operation, subject, detail, outcome FROM audit WHERE n >= ? "+
+		"AND n < ?",
 		[]any{unixNano(q.Since), until}
 	if q.Actor != "" {
 		query, args = query+" AND actor = ?", append(args, q.Actor)
@@ -91,7 +92,8 @@ func (s *Store) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error) {
 		query, args = query+" AND operation = ?", append(args, q.Operation)
 	}
 	entries, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (AuditEntry, error) {
-		return AuditEntry{row.Int(0), fromNano(row.Int(0)), row.Text(1), row.Text(2), row.Text(3), row.Text(4), row.Text(5),
+		return AuditEntry{row.Int(0), fromNano(row.Int(0)), row.Text(1), row.Text(2), row.Text(3), row.Text(4),
+			row.Text(5),
 			row.Text(6), row.Text(7)}, nil
 	}, query+" ORDER BY n DESC LIMIT ?", append(args, cmp.Or(q.Limit, auditPage))...)
 	return entries, wrap(err, "read the audit")
@@ -120,7 +122,8 @@ func (s *Store) pruneAudit(ctx context.Context, before time.Time, most int64) (i
 		return 0, err
 	}
 	return s.inBatches(ctx, auditBatch, func(t *tx) (int64, error) {
-		err := t.Run("DELETE FROM audit WHERE n IN (SELECT n FROM audit WHERE n < ? ORDER BY n LIMIT ?)", bound, auditBatch)
+		err := t.Run("DELETE FROM audit WHERE n IN (SELECT n FROM audit WHERE n < ? ORDER BY n LIMIT ?)", bound,
+			auditBatch)
 		return t.Changes(), err
 	})
 }

@@ -45,7 +45,8 @@ func (s *Store) AddConsoleSession(ctx context.Context, c ConsoleSession, replace
 			return err
 		}
 		err = t.Run("DELETE FROM console_session WHERE created < ? OR used < ?", unixNano(began), unixNano(used))
-		return errors.Join(err, t.Run("DELETE FROM console_session WHERE digest IN (SELECT digest FROM console_session "+
+		return errors.Join(err, t.Run("DELETE FROM console_session WHERE digest IN (SELECT digest FROM "+
+			"console_session "+
 			"WHERE name = ? ORDER BY created DESC LIMIT -1 OFFSET ?)", c.Name, sessionsOfUser))
 	})
 	return wrap(err, "session of %q", c.Name)
