@@ -63,6 +63,15 @@ func (s *Server) consoleChanged(ctx context.Context) bool {
 	return err == nil
 }
 
+// adminNames are the host names that the admin address may be asked for by.
+func adminNames(c *config.Config) []string {
+	names := append([]string{c.Hostname}, c.Admin.Names...)
+	if u, err := url.Parse(c.Admin.URL); err == nil && u.Hostname() != "" {
+		names = append(names, u.Hostname())
+	}
+	return names
+}
+
 // adminTLS is what the admin address speaks, nil for plain HTTP.
 func (s *Server) adminTLS() *tls.Config {
 	c := s.state.Load().config

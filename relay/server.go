@@ -364,8 +364,7 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		return
 	}
 	names := func() []string {
-		c := s.state.Load().config
-		return append([]string{c.Hostname}, c.Admin.Names...)
+		return adminNames(s.state.Load().config)
 	}
 	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry,
 		Names: names, Logger: s.log, TLS: s.adminTLS()})

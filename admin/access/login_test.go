@@ -268,6 +268,9 @@ func TestChangesEndSessions(t *testing.T) {
 			refused(t, fmt.Sprint("login after change ", i), err, ReasonWrong)
 		}
 	}
+	if _, err := r.Users.Reset(ctx, owner, "user2"); err == nil {
+		t.Error("who is switched off is reset, and so let in again")
+	}
 	if err := r.Users.Disable(ctx, owner, "user2", false); err != nil {
 		t.Error(err)
 	}

@@ -124,7 +124,10 @@ func (a Users) Reset(ctx context.Context, who operate.Actor, name string) (Link,
 		if u.Provider != "" {
 			return fmt.Errorf("%s logs in by OpenID Connect: there is nothing to reset here", name)
 		}
-		u.Hash, u.TOTP, u.TOTPStep, u.WrongCodes, u.Passkeys, u.Disabled = "", "", 0, 0, nil, false
+		if u.Disabled {
+			return fmt.Errorf("%s is switched off: run first: postern console enable %s", name, name)
+		}
+		u.Hash, u.TOTP, u.TOTPStep, u.WrongCodes, u.Passkeys = "", "", 0, 0, nil
 		role = roleOf(*u)
 		return nil
 	})
