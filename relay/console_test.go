@@ -85,7 +85,8 @@ func TestConsoleChangedOnTheCommandLine(t *testing.T) {
 	if _, err := beside.Users.Invite(t.Context(), owner, "anna", operate.Viewer); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.server.access.Invitations.Get(t.Context(), token); access.ReasonOf(err) != access.ReasonLinkReplaced {
+	if _, err := r.server.access.Invitations.Get(t.Context(),
+		token); access.ReasonOf(err) != access.ReasonLinkReplaced {
 		t.Errorf("the link that a newer one replaced: %v", err)
 	}
 	seen := map[string]int64{}
@@ -117,7 +118,8 @@ func TestReloadOfAdmin(t *testing.T) {
 	if got := r.server.access.URL().String(); got != "https://console.example.org" {
 		t.Errorf("the console is found at %s", got)
 	}
-	if err := change("[admin]\n", "[admin]\nconsole = false\n"); err == nil || !strings.Contains(err.Error(), "restart") {
+	if err := change("[admin]\n", "[admin]\nconsole = false\n"); err == nil || !strings.Contains(err.Error(),
+		"restart") {
 		t.Errorf("console switched off by a reload: %v", err)
 	}
 }

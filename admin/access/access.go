@@ -131,7 +131,7 @@ func (a *Access) Use(o Options) error {
 		s.webauthn = w
 	}
 	if o.OIDC != nil {
-		s.oidc = newProvider(*o.OIDC, o.URL)
+		s.oidc = newProvider(*o.OIDC, o.URL, a.now)
 		if before := a.inUse.Load(); before != nil && before.oidc.same(s.oidc) {
 			s.oidc = before.oidc
 		}

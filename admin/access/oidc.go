@@ -55,12 +55,16 @@ type provider struct {
 	redirect string
 	client   *http.Client
 
-	mu    sync.Mutex     // guards found
-	found *oidc.Provider // nil: not yet
+	now func() time.Time
+
+	mu     sync.Mutex     // guards what follows
+	found  *oidc.Provider // nil: not yet
+	failed time.Time      // when it was last looked for in vain
+	why    error
 }
 
-func newProvider(o OIDC, base *url.URL) *provider {
-	return &provider{options: o, redirect: cmp.Or(o.RedirectURL, base.JoinPath(OIDCPath).String()),
+func newProvider(o OIDC, base *url.URL, now func() time.Time) *provider {
+	return &provider{options: o, now: now, redirect: cmp.Or(o.RedirectURL, base.JoinPath(OIDCPath).String()),
 		client: &http.Client{Timeout: oidcTimeout, Transport: bounded{http.DefaultTransport}}}
 }
 
@@ -91,11 +95,15 @@ func (p *provider) discover(ctx context.Context) (*oidc.Provider, error) {
 	if p.found != nil {
 		return p.found, nil
 	}
+	if p.why != nil && p.now().Sub(p.failed) < oidcTimeout { // or all who wait would try one after the other
+		return nil, refuse(ReasonOIDCDown, p.why)
+	}
 	found, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), p.client), p.options.Issuer)
 	if err != nil {
+		p.failed, p.why = p.now(), err
 		return nil, refuse(ReasonOIDCDown, err)
 	}
-	p.found = found
+	p.found, p.why = found, nil
 	return found, nil
 }
 

@@ -33,6 +33,8 @@ type idp struct {
 
 	challenge string // of the authorization that is under way
 	tokens    int    // requests at the token endpoint
+	looked    int    // requests for the documents
+	broken    bool   // there are none
 }
 
 func newIDP(t *testing.T) *idp {
@@ -50,6 +52,10 @@ func newIDP(t *testing.T) *idp {
 		_ = json.NewEncoder(w).Encode(v)
 	}
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		if p.looked++; p.broken {
+			http.Error(w, "no", http.StatusBadGateway)
+			return
+		}
 		answer(w, map[string]any{"issuer": p.URL, "authorization_endpoint": p.URL + "/auth", "token_endpoint": p.URL +
 			"/token",
 			"jwks_uri": p.URL + "/keys", "userinfo_endpoint": p.URL + "/userinfo",
@@ -307,9 +313,18 @@ func TestOIDCStepUp(t *testing.T) {
 
 func TestOIDCProviderDown(t *testing.T) {
 	r, p := newOIDCRig(t)
-	p.Close()
+	p.broken = true
+	for range 3 {
+		_, _, err := r.OIDC.Begin(t.Context(), nil, "")
+		refused(t, "a provider that is down", err, ReasonOIDCDown)
+	}
+	if p.looked != 1 {
+		t.Errorf("it is asked %d times at once", p.looked)
+	}
+	p.broken = false
+	r.clock.pass(oidcTimeout)
 	_, _, err := r.OIDC.Begin(t.Context(), nil, "")
-	refused(t, "a provider that is down", err, ReasonOIDCDown)
+	refused(t, "a provider that is up again", err, "")
 	secret, _ := r.join("anna", operate.Admin)
 	_, err = r.login("anna", secret)
 	refused(t, "others", err, "")

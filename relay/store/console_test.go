@@ -133,7 +133,8 @@ func TestConsoleSessions(t *testing.T) {
 	putUser(t, s, ConsoleUser{Name: "anna", Role: "viewer", Hash: "x", TOTP: "y", Generation: 4})
 	session := func(n int) ConsoleSession {
 		at := eventTime.Add(time.Duration(n) * time.Minute)
-		return ConsoleSession{Digest: [32]byte{byte(n)}, Name: "anna", Generation: 4, Created: at, Used: at, Client: "::1"}
+		return ConsoleSession{Digest: [32]byte{byte(n)}, Name: "anna", Generation: 4, Created: at, Used: at,
+			Client: "::1"}
 	}
 	none := time.Time{}
 	for n := range sessionsOfUser + 2 {
@@ -268,7 +269,8 @@ func TestAuditIsBounded(t *testing.T) {
 	s := open(t, Options{})
 	ctx := t.Context()
 	for i := range 250 {
-		err := s.AppendAudit(ctx, AuditEntry{Time: eventTime.Add(time.Duration(i) * time.Hour), Actor: "a", Operation: "o"})
+		err := s.AppendAudit(ctx, AuditEntry{Time: eventTime.Add(time.Duration(i) * time.Hour), Actor: "a",
+			Operation: "o"})
 		if err != nil {
 			t.Fatal(err)
 		}
