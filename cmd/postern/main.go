@@ -113,6 +113,7 @@ Try it without any configuration:  postern demo`,
 		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.withSearch(app.traceCommand()),
 		app.dkimCommand(), app.dnsCommand(),
 		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
+		app.consoleCommand(), app.tokenCommand(), app.auditCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)
