@@ -33,6 +33,8 @@ var mayImport = map[string][]string{
 		"relay/upstream/oauth"},
 	"relay/check": {"auth", "certs", "mail", "policy", "relay/config", "relay/monitor", "relay/outbound", "relay/sign",
 		"relay/store"},
+	"relay/trial": {"mail", "relay/config", "relay/outbound", "relay/store", "relay/upstream", "relay/upstream/advice",
+		"relay/upstream/oauth", "relay/upstream/profile"},
 	"relay/alert":        {"mail"},
 	"relay/wire":         {"mail"},
 	"relay/spool":        {"mail"},

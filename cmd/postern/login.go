@@ -141,23 +141,6 @@ func paste(in io.Reader, out io.Writer, consent *oauth.Consent) {
 	}
 }
 
-// tokens gives what an upstream logs in with where it is a token. What it returns ends the source and the store.
-func (a *app) tokens(ctx context.Context, c *config.Config, block config.Upstream) (source *oauth.Source, done func(),
-	err error) {
-	if block.OAuth == nil {
-		return nil, func() {}, nil
-	}
-	s, err := openStoreOf(ctx, c)
-	if err != nil {
-		return nil, nil, err
-	}
-	source, err = outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), s, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, nil, errors.Join(err, s.Close())
-	}
-	return source, func() { source.Close(); s.Close() }, nil
-}
-
 // explained says what an authorization server said, and what to do.
 func explained(err error) error {
 	known, ok := errors.AsType[*oauth.Error](err)
