@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,15 +40,10 @@ func (a *app) login(cmd *cobra.Command, name string, flow oauth.Flow) error {
 	if flow != "" && flow != oauth.DeviceCode && flow != oauth.AuthorizationCode {
 		return usage(cmd, fmt.Errorf("--flow is %q, not device-code or authorization-code", flow))
 	}
-	c, err := a.load()
+	c, block, err := a.upstreamNamed(name)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == name })
-	if i < 0 {
-		return unknownUpstream(c, name)
-	}
-	block := c.Upstreams[i]
 	if block.OAuth == nil {
 		return fmt.Errorf("upstream %s logs in with a password: there is nothing to consent to without "+
 			"[upstream.oauth]", name)

@@ -100,15 +100,10 @@ func sendersAsked(cmd *cobra.Command, texts []string) (all []mail.Address, err e
 
 // tryUpstream prints the test of an upstream, and fails when it did.
 func (a *app) tryUpstream(cmd *cobra.Command, name string, extra []string, timeout time.Duration) error {
-	c, err := a.load()
+	c, block, err := a.upstreamNamed(name)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == name })
-	if i < 0 {
-		return unknownUpstream(c, name)
-	}
-	block := c.Upstreams[i]
 	first, err := sendersAsked(cmd, extra)
 	if err != nil {
 		return err
@@ -141,4 +136,17 @@ func (a *app) tryUpstream(cmd *cobra.Command, name string, extra []string, timeo
 		return errSilent
 	}
 	return nil
+}
+
+// upstreamNamed loads the configuration and finds a block in it.
+func (a *app) upstreamNamed(name string) (*config.Config, config.Upstream, error) {
+	c, err := a.load()
+	if err != nil {
+		return nil, config.Upstream{}, err
+	}
+	i := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == name })
+	if i < 0 {
+		return nil, config.Upstream{}, unknownUpstream(c, name)
+	}
+	return c, c.Upstreams[i], nil
 }

@@ -37,8 +37,10 @@ func TestReversePathsOfReports(t *testing.T) {
 func TestARefusedNullReversePathInATest(t *testing.T) {
 	step := upstream.Step{Name: "mail", Sender: "<>", Reply: mail.R(501, "5.1.7", "invalid sender")}
 	null, postmaster := mail.Address{}, mail.Address{Local: "postmaster", Domain: "example.com"}
-	r := NewReport(config.Upstream{Name: "office"}, &Senders{Reports: []mail.Address{null, postmaster}})
-	if seen := r.Add(step).Seen; !r.OK || !strings.Contains(seen, "Reports have the reverse-path <postmaster@example.com> instead.") {
+	block := config.Upstream{Name: "office"}
+	r := NewReport(block, &Senders{Reports: []mail.Address{null, postmaster}})
+	if seen := r.Add(step).Seen; !r.OK ||
+		!strings.Contains(seen, "Reports have the reverse-path <postmaster@example.com> instead.") {
 		t.Errorf("%s", seen)
 	}
 	r = NewReport(config.Upstream{Name: "office"}, &Senders{Reports: []mail.Address{null}})
