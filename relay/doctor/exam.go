@@ -1,0 +1,187 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"postern/relay/check"
+	"postern/relay/config"
+	"postern/relay/finding"
+	"postern/relay/status"
+	relaystore "postern/relay/store"
+)
+
+// Options say what is examined.
+type Options struct {
+	Path    string   // of relay.toml
+	Version string   // of this program; "": not known
+	Only    []string // names of examiners; empty: all
+	// More are examiners of other packages for a configuration that could be read. May be nil.
+	More func(*config.Config) []Examiner
+
+	now     func() time.Time // nil: time.Now
+	machine machine
+}
+
+// machine is what is asked of the operating system, and replaced in tests.
+type machine struct {
+	lookup func(ctx context.Context, name string) ([]netip.Addr, error)
+	own    func() ([]netip.Addr, error) // the addresses of this machine
+	room   func(dir string) (room, error)
+	clock  func() (synchronised bool, known bool)
+	proc   string // where the kernel tells of processes
+	user   func() int
+}
+
+func (m machine) orReal() machine {
+	real := machine{lookup: lookUp, own: ownAddresses, room: roomOf, clock: clockSynchronised, proc: "/proc",
+		user: effectiveUser}
+	if m.lookup == nil {
+		m.lookup = real.lookup
+	}
+	if m.own == nil {
+		m.own = real.own
+	}
+	if m.room == nil {
+		m.room = real.room
+	}
+	if m.clock == nil {
+		m.clock = real.clock
+	}
+	if m.user == nil {
+		m.user = real.user
+	}
+	m.proc = cmp.Or(m.proc, real.proc)
+	return m
+}
+
+func lookUp(ctx context.Context, name string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+}
+
+func ownAddresses() ([]netip.Addr, error) {
+	interfaces, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var own []netip.Addr
+	for _, i := range interfaces {
+		if prefix, err := netip.ParsePrefix(i.String()); err == nil {
+			own = append(own, prefix.Addr().Unmap())
+		}
+	}
+	return own, nil
+}
+
+// exam is one examination: what several examiners need.
+type exam struct {
+	Options
+	now time.Time
+
+	c        *config.Config   // nil: it could not be read
+	complete bool             // c has its secrets, and the daemon would start with it
+	problems []config.Problem // of c
+
+	serving bool           // a daemon holds data_dir
+	report  *status.Report // of the daemon; nil: it did not answer
+	asked   error          // why
+}
+
+// newExam reads the configuration and asks the daemon, each within its own bounds.
+func newExam(ctx context.Context, o Options) *exam {
+	x := &exam{Options: o, now: time.Now()}
+	if o.now != nil {
+		x.now = o.now()
+	}
+	x.machine = o.machine.orReal()
+	x.c, x.problems = check.Config(ctx, o.Path)
+	x.complete = x.c != nil
+	if x.c == nil {
+		if c, err := config.Read(o.Path); err == nil {
+			x.c = c
+		}
+	}
+	if x.c == nil {
+		return x
+	}
+	x.serving = relaystore.Serving(x.c.DataDir)
+	x.report, x.asked = status.Ask(ctx, x.c.DataDir)
+	return x
+}
+
+// gone reports that no daemon runs.
+func (x *exam) gone() bool {
+	return !x.serving && (errors.Is(x.asked, fs.ErrNotExist) || errors.Is(x.asked, syscall.ECONNREFUSED))
+}
+
+// examiners are those of this package, in the order in which a person would look.
+func (x *exam) examiners() []Examiner {
+	all := []Examiner{{Name: "config", Look: x.config}}
+	if x.c == nil {
+		return all
+	}
+	return append(all,
+		Examiner{Name: "daemon", Look: x.daemon},
+		Examiner{Name: "listeners", Look: x.listeners},
+		Examiner{Name: "certificates", Look: x.certificates},
+		Examiner{Name: "clock", Look: x.clocks},
+		Examiner{Name: "disk", Look: x.disk},
+		Examiner{Name: "files", Look: x.files},
+		Examiner{Name: "store", Timeout: storeTime + usualTime, Look: x.store},
+		Examiner{Name: "queue", Look: x.queue},
+		Examiner{Name: "upstreams", Timeout: upstreamsTime, Look: x.upstreams},
+		Examiner{Name: "alerts", Look: x.alerts},
+		Examiner{Name: "accounts", Look: x.accounts},
+	)
+}
+
+// config says what is wrong or unwise in relay.toml.
+func (x *exam) config(ctx context.Context) (list []finding.Finding) {
+	w, why := finding.Danger, "Postern does not start with a configuration that is wrong."
+	if x.serving {
+		w, why = finding.Fault, "Postern goes on with the configuration that it started with. After a restart, of "+
+			"this machine too, no mail would be taken."
+	}
+	for _, p := range x.problems {
+		list = append(list, found(codeConfigProblem, w, x.Path, said(p.String()), why,
+			"Mend that line of "+x.Path+", then run: postern check"))
+	}
+	if len(x.problems) > 0 || !x.complete {
+		return append(list, skipped("upstreams", "The rest of the configuration was looked at as far as it can be read; "+
+			"no upstream was tried.", "Mend relay.toml, and run postern doctor again."))
+	}
+	for _, p := range check.Unwise(ctx, x.c) {
+		list = append(list, found(codeConfigUnwise, finding.Advice, x.Path, said(p.String()),
+			"Postern takes it, but it is probably not what was meant.",
+			"Look at that line of "+x.Path+". The text says what to write."))
+	}
+	return append(list, fine(codeConfigOK, x.Path, "%s is right: %d listeners, %d upstreams.", x.Path,
+		len(x.c.Listeners), len(x.c.Upstreams)))
+}
+
+// openStore opens the store beside the daemon; nil with a nil error: there is none yet.
+func (x *exam) openStore(ctx context.Context) (*relaystore.Store, error) {
+	if !x.hasStore() {
+		return nil, nil
+	}
+	return relaystore.Open(ctx, relaystore.Options{Dir: x.c.DataDir, MinFree: int64(x.c.Store.MinFree),
+		MaxBytes: int64(x.c.Store.MaxSize)})
+}
+
+// days says how many days are left.
+func days(n int) string {
+	switch n {
+	case 0:
+		return "today"
+	case 1:
+		return "in 1 day"
+	}
+	return fmt.Sprintf("in %d days", n)
+}
