@@ -47,7 +47,8 @@ Nothing is changed and nothing is sent: upstreams are tried as by "postern upstr
 			}
 			wait, err := config.ParseDuration(every)
 			if err == nil && wait.Std() < minWatch {
-				err = fmt.Errorf("%s is too short, write %s at least: each time the providers are logged in to", every, minWatch)
+				err = fmt.Errorf("%s is too short, write %s at least: each time the providers are logged in to", every,
+					minWatch)
 			}
 			if err != nil {
 				return usage(cmd, fmt.Errorf("--watch: %w", err))
@@ -56,8 +57,9 @@ Nothing is changed and nothing is sent: upstreams are tried as by "postern upstr
 		},
 	}
 	cmd.Flags().StringVar(&every, "watch", "", "look again each `duration`, such as 5m, and print what came and went")
-	cmd.Flags().StringArrayVar(&only, "only", nil, "only what this `name` stands for; may be repeated: config, daemon, "+
-		"listeners, certificates, clock, disk, files, store, queue, upstreams, alerts, accounts")
+	cmd.Flags().StringArrayVar(&only, "only", nil,
+		"only what this `name` stands for; may be repeated: config, daemon, "+
+			"listeners, certificates, clock, disk, files, store, queue, upstreams, alerts, accounts")
 	cmd.Flags().BoolVar(&d.all, "all", false, "print also what is in order")
 	return withJSON(cmd)
 }
@@ -176,22 +178,36 @@ func doctorSummary(r *doctor.Report, counts map[finding.Weight]int) string {
 
 // finding prints one. Its texts may quote outsiders.
 func (d *doctorView) finding(f *finding.Finding) {
-	subject := ""
-	if f.Subject != "" {
-		subject = mail.Printable(f.Subject) + ": "
+	what := f.What
+	if f.Subject != "" && !strings.Contains(what, f.Subject) {
+		what = f.Subject + ": " + what
 	}
 	if f.Weight == finding.Healthy {
-		fmt.Fprintf(d.w, "  %s%s\n", subject, mail.Printable(f.What))
+		d.lines("  ", what)
 		return
 	}
-	fmt.Fprintf(d.w, "\n  %s%s [%s]\n", subject, mail.Printable(f.What), f.Code)
-	if f.Why != "" {
-		fmt.Fprintf(d.w, "    Why it matters: %s\n", mail.Printable(f.Why))
+	fmt.Fprintln(d.w)
+	d.lines("  ", what+" ["+f.Code+"]")
+	d.lines("    Why it matters: ", f.Why)
+	d.lines("    What to do:     ", f.Fix)
+}
+
+// lines prints text behind a label, each further line below the first, wrapped on a terminal.
+func (d *doctorView) lines(label, text string) {
+	if text == "" {
+		return
 	}
-	label := "    What to do:     "
-	for line := range strings.SplitSeq(f.Fix, "\n") {
-		if line != "" {
-			fmt.Fprintf(d.w, "%s%s\n", label, mail.Printable(line))
+	room := 0
+	if s, ok := d.w.(*screen); ok && s.width > 0 {
+		room = max(s.width-len(label), 40)
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		parts := []string{mail.Printable(line)}
+		if room > 0 {
+			parts = wrap(parts[0], room)
+		}
+		for _, part := range parts {
+			fmt.Fprintln(d.w, label+part)
 			label = strings.Repeat(" ", len(label))
 		}
 	}

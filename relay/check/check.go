@@ -94,8 +94,8 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 	return warnings
 }
 
-// Unwise is what Warnings says of the text of relay.toml, and of what does not fit between it, the rights of this process
-// and the groups and keys of the store. Certificates, accounts, what ends and the disk are not among it.
+// Unwise is what Warnings says of the text of relay.toml, and of what does not fit between it, the rights of this
+// process and the groups and keys of the store. Certificates, accounts, what ends and the disk are not among it.
 func Unwise(ctx context.Context, c *config.Config) []config.Problem {
 	all, _ := unwise(ctx, c)
 	return all

@@ -126,8 +126,8 @@ func checkRoom(c *config.Config) []config.Problem {
 	return nil
 }
 
-// checkStored warns of what does not fit between the configuration and the groups and keys of the store, and returns the
-// accounts.
+// checkStored warns of what does not fit between the configuration and the groups and keys of the store, and returns
+// the accounts.
 func checkStored(ctx context.Context, c *config.Config) (all []config.Problem, users []auth.User) {
 	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); err != nil {
 		return nil, nil

@@ -12,17 +12,16 @@ import (
 
 	"postern/certs"
 	"postern/relay/finding"
-	"postern/relay/monitor"
 	"postern/relay/outbound"
 	"postern/relay/status"
 	"postern/relay/trace"
 )
 
-// When what ends is a danger. Before, from monitor.ExpiryAhead on, it is a fault.
-const lastDays = 7 * 24 * time.Hour
+// certificateExam looks at certificates.
+type certificateExam struct{ *exam }
 
 // certificates looks at what the listeners present and at what devices made of it, and at what upstreams are shown.
-func (x *exam) certificates(ctx context.Context) (list []finding.Finding) {
+func (x certificateExam) certificates(ctx context.Context) (list []finding.Finding) {
 	infos, err := certs.Check(x.c.CertOptions(slog.New(slog.DiscardHandler)), x.now)
 	if err != nil {
 		list = append(list, broken(err)...)
@@ -36,6 +35,7 @@ func (x *exam) certificates(ctx context.Context) (list []finding.Finding) {
 			"connect.", "If such a device cannot connect, get a certificate with an RSA key of 2048 bits (certbot: "+
 			"--key-type rsa). Nothing else need change."))
 	}
+	list = append(list, selfSigned(infos)...)
 	list = append(list, x.shownToUpstreams()...)
 	return append(list, x.handshakes(ctx)...)
 }
@@ -59,7 +59,7 @@ func broken(err error) (list []finding.Finding) {
 }
 
 // certificate says what is wrong with one of ours.
-func (x *exam) certificate(info certs.Info) (list []finding.Finding) {
+func (x certificateExam) certificate(info certs.Info) (list []finding.Finding) {
 	add := func(code string, w finding.Weight, what, why, fix string) {
 		list = append(list, found(code, w, info.File, what, why, fix))
 	}
@@ -67,8 +67,9 @@ func (x *exam) certificate(info certs.Info) (list []finding.Finding) {
 		what := "About the certificate of the listeners: " + sentence(said(text))
 		switch info.Kinds[i] {
 		case certs.WrongName:
-			add(codeCertificateName, finding.Danger, what, "Mail programs warn, and most devices do not connect, when the "+
-				"name that they are set to is not in the certificate.",
+			add(codeCertificateName, finding.Danger, what,
+				"Mail programs warn, and most devices do not connect, when the "+
+					"name that they are set to is not in the certificate.",
 				"Get a certificate for "+x.c.Hostname+", or let clients use a name that it covers and write it as "+
 					"hostname in "+x.Path)
 		case certs.WrongUsage:
@@ -91,12 +92,6 @@ func (x *exam) certificate(info certs.Info) (list []finding.Finding) {
 		}
 	}
 	list = append(list, x.chain(info)...)
-	if info.SelfSigned {
-		add(codeCertificateSelfSigned, finding.Advice, "The listeners present a certificate that Postern made itself.",
-			"Mail programs do not trust it until somebody tells them to, and some devices never do.",
-			"Get a certificate from an authority, such as Let's Encrypt, and write tls.cert_file and tls.key_file. Until "+
-				"then compare this fingerprint when a program asks:\n"+info.Fingerprint)
-	}
 	if finding.Worst(list) > finding.Fault {
 		list = append(list, fine(codeCertificateOK, info.File, "Valid until %s, %s, for %s.",
 			info.NotAfter.UTC().Format(time.DateOnly), info.Key, said(strings.Join(info.Names, ", "))))
@@ -104,8 +99,25 @@ func (x *exam) certificate(info certs.Info) (list []finding.Finding) {
 	return list
 }
 
+// selfSigned says once that nobody vouches for what clients see.
+func selfSigned(infos []certs.Info) []finding.Finding {
+	if len(infos) == 0 || !infos[0].SelfSigned {
+		return nil
+	}
+	fix := "Get a certificate from an authority, such as Let's Encrypt, and write tls.cert_file and " +
+		"tls.key_file. Until " +
+		"then compare this fingerprint when a program asks:"
+	for _, info := range infos {
+		fix += "\n" + info.Fingerprint + " (" + info.Key + ")"
+	}
+	return []finding.Finding{found(codeCertificateSelfSigned, finding.Advice, infos[0].File,
+		"No authority vouches for "+
+			"the certificate of the listeners: it is signed by itself.",
+		"Mail programs do not trust it until somebody tells them to, and some devices never do.", fix)}
+}
+
 // chain looks at what old and new clients do with the signatures and dates of a chain.
-func (x *exam) chain(info certs.Info) (list []finding.Finding) {
+func (x certificateExam) chain(info certs.Info) (list []finding.Finding) {
 	for i, c := range info.Chain {
 		itself := string(c.RawIssuer) == string(c.RawSubject)
 		name := said(c.Subject.String())
@@ -127,21 +139,8 @@ func (x *exam) chain(info certs.Info) (list []finding.Finding) {
 	return list
 }
 
-// ends says that something ends soon.
-func (x *exam) ends(code, subject, what string, end time.Time, why, fix string) (finding.Finding, bool) {
-	left := end.Sub(x.now)
-	w := finding.Fault
-	switch {
-	case left > monitor.ExpiryAhead:
-		return finding.Finding{}, false
-	case left <= lastDays:
-		w = finding.Danger
-	}
-	return found(code, w, subject, what+" "+monitor.EndsInWords(end, x.now)+".", why, fix), true
-}
-
 // shownToUpstreams looks at the certificates that providers know us by.
-func (x *exam) shownToUpstreams() (list []finding.Finding) {
+func (x certificateExam) shownToUpstreams() (list []finding.Finding) {
 	for _, u := range x.c.Upstreams {
 		if u.CertFile == "" {
 			continue
@@ -170,7 +169,7 @@ const (
 )
 
 // handshakes says which clients could not agree with us on TLS in the last week, and why.
-func (x *exam) handshakes(ctx context.Context) (list []finding.Finding) {
+func (x certificateExam) handshakes(ctx context.Context) (list []finding.Finding) {
 	s, err := x.openStore(ctx)
 	if err != nil || s == nil {
 		return nil // store says so
@@ -188,9 +187,11 @@ func (x *exam) handshakes(ctx context.Context) (list []finding.Finding) {
 			continue
 		}
 		seen[e.Client] = true
-		list = append(list, found(code, finding.Fault, said(e.Client), fmt.Sprintf("A device or program at %s could not "+
-			"connect to listener %s on %s: %s", said(e.Client), said(e.Listener), e.Time.Local().Format("2006-01-02 15:04"),
-			sentence(said(e.Detail))), why, fix))
+		list = append(list, found(code, finding.Fault, said(e.Client),
+			fmt.Sprintf("A device or program at %s could not "+
+				"connect to listener %s on %s: %s", said(e.Client), said(e.Listener),
+				e.Time.Local().Format("2006-01-02 15:04"),
+				sentence(said(e.Detail))), why, fix))
 	}
 	return list
 }
@@ -201,15 +202,18 @@ func handshakeTrouble(detail string) (code, why, fix string) {
 	switch {
 	case has("the client offers only"), has("no cipher suite in common"), has("no TLS version in common"):
 		return codeDeviceOldTLS, "Its TLS is older than what is safe enough to carry a password.",
-			"Look for new firmware of the device, or for a setting that switches TLS 1.2 on.\nIf there is none, give it a " +
-				"[[listener]] of its own with tls = \"none\", auth = \"network\", its address alone in networks, and its " +
+			"Look for new firmware of the device, or for a setting that switches TLS 1.2 on.\nIf there is " +
+				"none, give it a " +
+				"[[listener]] of its own with tls = \"none\", auth = \"network\", its address alone in " +
+				"networks, and its " +
 				"account in login."
 	case has("knows RSA certificates only"):
 		return codeDeviceOldKey, "It cannot use the kind of key that the certificate has.",
 			"Get a certificate with an RSA key of 2048 bits (certbot: --key-type rsa)."
 	case has("it may not trust this certificate"), has("does not know the authority"), has("\"bad certificate\""),
 		has("\"unknown certificate\""), has("said no"):
-		return codeDeviceDistrusts, "It does not trust the certificate, or was set to another name than the certificate " +
+		return codeDeviceDistrusts,
+			"It does not trust the certificate, or was set to another name than the certificate " +
 				"has.", "Set it to a name that the certificate covers. If it is still refused, load the authority's " +
 				"certificate into the device, or switch off its check of certificates."
 	}

@@ -10,6 +10,9 @@ import (
 	"postern/relay/trial"
 )
 
+// clockExam looks at the clock.
+type clockExam struct{ *exam }
+
 // How far the clock may be off. Login services refuse signed requests that are five minutes off or less, and mail
 // whose Date is hours off counts as spam.
 const (
@@ -18,8 +21,9 @@ const (
 	clockAsk    = 10 * time.Second
 )
 
-// clocks asks the kernel whether something keeps the clock right, and a login service that we use anyway what time it is.
-func (x *exam) clocks(ctx context.Context) (list []finding.Finding) {
+// clocks asks the kernel whether something keeps the clock right, and a login service that we use anyway what time it
+// is.
+func (x clockExam) clocks(ctx context.Context) (list []finding.Finding) {
 	if synchronised, known := x.machine.clock(); known && !synchronised {
 		list = append(list, found(codeClockFree, finding.Advice, "clock", "Nothing keeps this machine's clock right.",
 			"A clock that drifts makes logins at the provider fail, and certificates look expired.",
@@ -30,7 +34,8 @@ func (x *exam) clocks(ctx context.Context) (list []finding.Finding) {
 	off, host, known := x.clockOffset(ctx)
 	switch {
 	case !known && len(list) == 0:
-		list = append(list, skipped("clock", "Nobody could be asked what time it is.", "Compare the clock by hand: date -u"))
+		list = append(list, skipped("clock", "Nobody could be asked what time it is.",
+			"Compare the clock by hand: date -u"))
 	case !known:
 	case off.Abs() > clockFault:
 		w := finding.Fault
@@ -43,7 +48,8 @@ func (x *exam) clocks(ctx context.Context) (list []finding.Finding) {
 		}
 		list = append(list, found(codeClockWrong, w, "clock", fmt.Sprintf("This machine's clock is %s %s of %s.",
 			off.Abs().Round(time.Second), way, said(host)),
-			"Login services refuse requests with a wrong time, certificates look expired or not yet valid, and mail with "+
+			"Login services refuse requests with a wrong time, certificates look expired or not yet valid, "+
+				"and mail with "+
 				"a wrong date is taken for spam.",
 			"Set the clock and let the network keep it: timedatectl set-ntp true"))
 	default:
@@ -53,7 +59,7 @@ func (x *exam) clocks(ctx context.Context) (list []finding.Finding) {
 }
 
 // clockOffset compares the clock with the first login service that answers. It is positive where ours is ahead.
-func (x *exam) clockOffset(ctx context.Context) (off time.Duration, host string, known bool) {
+func (x clockExam) clockOffset(ctx context.Context) (off time.Duration, host string, known bool) {
 	if !x.complete {
 		return 0, "", false
 	}
@@ -68,7 +74,7 @@ func (x *exam) clockOffset(ctx context.Context) (off time.Duration, host string,
 	return 0, "", false
 }
 
-func (x *exam) askTime(ctx context.Context, u config.Upstream) (time.Duration, string, error) {
+func (x clockExam) askTime(ctx context.Context, u config.Upstream) (time.Duration, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, clockAsk)
 	defer cancel()
 	source, done, err := trial.Tokens(ctx, x.c, u)
@@ -86,7 +92,7 @@ func (x *exam) askTime(ctx context.Context, u config.Upstream) (time.Duration, s
 	return ours.Sub(theirs.Add(time.Second / 2)), "the login service of upstream " + u.Name, nil
 }
 
-func (x *exam) clock() time.Time {
+func (x clockExam) clock() time.Time {
 	if x.Options.now != nil {
 		return x.Options.now()
 	}

@@ -214,5 +214,6 @@ var catalogue = []Code{
 }
 
 // healthy are the codes of what is in order.
-var healthy = []string{codeConfigOK, codeDaemonOK, codeListenerOK, codeNameOK, codeCertificateOK, codeClockOK, codeDiskOK,
+var healthy = []string{codeConfigOK, codeDaemonOK, codeListenerOK, codeNameOK, codeCertificateOK, codeClockOK,
+	codeDiskOK,
 	codeFileLimitOK, codeFilesOK, codeStoreOK, codeQueueOK, codeUpstreamOK, codeSecretOK, codeAlertOK, codeAccountsOK}

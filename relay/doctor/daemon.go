@@ -14,11 +14,14 @@ import (
 	"postern/relay/status"
 )
 
+// daemonExam looks at the daemon.
+type daemonExam struct{ *exam }
+
 const howToStart = "Start it: systemctl start postern (or: postern serve)\nIf it does not stay up, its log says why: " +
 	"journalctl -u postern -n 50"
 
 // daemon says whether the relay runs, and as what.
-func (x *exam) daemon(context.Context) []finding.Finding {
+func (x daemonExam) daemon(context.Context) []finding.Finding {
 	if x.report == nil {
 		return []finding.Finding{x.noAnswer()}
 	}
@@ -26,12 +29,14 @@ func (x *exam) daemon(context.Context) []finding.Finding {
 	var list []finding.Finding
 	switch r.Phase {
 	case status.Starting:
-		list = append(list, found(codeDaemonStarting, finding.Danger, "postern", "Postern is starting and takes no mail "+
-			"yet.", "Mail programs get no answer until it has started.",
+		list = append(list, found(codeDaemonStarting, finding.Danger, "postern",
+			"Postern is starting and takes no mail "+
+				"yet.", "Mail programs get no answer until it has started.",
 			"Wait some seconds and look again. If it stays like this, its log says why: journalctl -u postern -n 50"))
 	case status.Stopping:
-		list = append(list, found(codeDaemonStopping, finding.Danger, "postern", "Postern is shutting down and takes no "+
-			"new mail.", "Mail programs are refused. What was taken is kept.", howToStart))
+		list = append(list, found(codeDaemonStopping, finding.Danger, "postern",
+			"Postern is shutting down and takes no "+
+				"new mail.", "Mail programs are refused. What was taken is kept.", howToStart))
 	default:
 		list = append(list, fine(codeDaemonOK, "postern", "Postern %s runs since %s as process %d.", said(r.Version),
 			r.Since.Format("2006-01-02 15:04"), r.PID))
@@ -39,7 +44,7 @@ func (x *exam) daemon(context.Context) []finding.Finding {
 	return append(list, x.inForce()...)
 }
 
-func (x *exam) noAnswer() finding.Finding {
+func (x daemonExam) noAnswer() finding.Finding {
 	switch {
 	case x.gone():
 		return found(codeDaemonDown, finding.Danger, "postern", "Postern does not run.",
@@ -56,11 +61,12 @@ func (x *exam) noAnswer() finding.Finding {
 }
 
 // inForce compares what runs with what is on the disk.
-func (x *exam) inForce() (list []finding.Finding) {
+func (x daemonExam) inForce() (list []finding.Finding) {
 	r := x.report
 	if r.Refused != "" {
-		list = append(list, found(codeReloadRefused, finding.Fault, x.Path, "The last change of the configuration is not "+
-			"in force: "+sentence(said(r.Refused)),
+		list = append(list, found(codeReloadRefused, finding.Fault, x.Path,
+			"The last change of the configuration is not "+
+				"in force: "+sentence(said(r.Refused)),
 			"Postern works with what it read before. What was changed has no effect, and after a restart it may not "+
 				"come up.", "Mend "+x.Path+" and run: postern check\nPostern reads the file again by itself when it "+
 				"changes."))
@@ -85,7 +91,7 @@ func (x *exam) inForce() (list []finding.Finding) {
 }
 
 // replaced reports that the file of a process is not there any more, as Linux tells.
-func (x *exam) replaced(pid int) bool {
+func (x daemonExam) replaced(pid int) bool {
 	exe, err := os.Readlink(filepath.Join(x.machine.proc, strconv.Itoa(pid), "exe"))
 	return err == nil && strings.HasSuffix(exe, " (deleted)")
 }

@@ -10,10 +10,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"postern/relay/config"
 	"postern/relay/finding"
-	relaystore "postern/relay/store"
 )
+
+// diskExam looks at the disk and the limits of the system.
+type diskExam struct{ *exam }
 
 // room is what a file system has. A file system that counts no files has 0 of them.
 type room struct {
@@ -33,7 +34,7 @@ func roomOf(dir string) (room, error) {
 const makeRoom = "See what takes it: du -xh --max-depth=2 / | sort -h | tail\nOld logs: journalctl --vacuum-size=500M"
 
 // disk looks at the room for new mail, at inodes, and at the number of files that the daemon may open.
-func (x *exam) disk(context.Context) (list []finding.Finding) {
+func (x diskExam) disk(context.Context) (list []finding.Finding) {
 	dir := x.c.DataDir
 	if _, err := os.Stat(dir); err != nil {
 		dir = filepath.Dir(dir)
@@ -51,7 +52,7 @@ func (x *exam) disk(context.Context) (list []finding.Finding) {
 	return list
 }
 
-func (x *exam) roomFindings(dir string, r room) (list []finding.Finding) {
+func (x diskExam) roomFindings(dir string, r room) (list []finding.Finding) {
 	add := func(code string, w finding.Weight, what, why, fix string) {
 		list = append(list, found(code, w, dir, what, why, fix))
 	}
@@ -66,11 +67,11 @@ func (x *exam) roomFindings(dir string, r room) (list []finding.Finding) {
 			"Mail programs are told to try again later (452). What was taken is safe.", makeRoom)
 	case r.free < floor:
 		add(codeDiskFull, finding.Danger, fmt.Sprintf("The disk of %s has %s free, and %s must stay free.", dir,
-			config.Size(r.free), config.Size(floor)),
+			octets(r.free), octets(floor)),
 			"Below that no new mail is taken: mail programs are told to try again later (452).", makeRoom)
 	case r.free < 3*floor:
 		add(codeDiskShort, finding.Fault, fmt.Sprintf("The disk of %s has %s free. Below %s no new mail is taken.", dir,
-			config.Size(r.free), config.Size(floor)), "One large batch of mail may be enough to fill it.", makeRoom)
+			octets(r.free), octets(floor)), "One large batch of mail may be enough to fill it.", makeRoom)
 	}
 	if r.files > 0 && r.freeFiles < max(1000, r.files/50) {
 		w := finding.Fault
@@ -83,13 +84,13 @@ func (x *exam) roomFindings(dir string, r room) (list []finding.Finding) {
 	}
 	list = append(list, x.quota()...)
 	if len(list) == 0 {
-		list = append(list, fine(codeDiskOK, dir, "%s are free, and room for %d files.", config.Size(r.free), r.freeFiles))
+		list = append(list, fine(codeDiskOK, dir, "%s are free, and room for %d files.", octets(r.free), r.freeFiles))
 	}
 	return list
 }
 
 // quota looks at what waits against max_size.
-func (x *exam) quota() []finding.Finding {
+func (x diskExam) quota() []finding.Finding {
 	if x.report == nil {
 		return nil
 	}
@@ -97,8 +98,9 @@ func (x *exam) quota() []finding.Finding {
 	if d.MaxSize <= 0 || d.Queued < d.MaxSize/4*3 {
 		return nil
 	}
-	return []finding.Finding{found(codeQueueNearlyFull, finding.Fault, "queue", fmt.Sprintf("Mail that waits takes %s, "+
-		"and max_size allows %s.", config.Size(d.Queued), config.Size(d.MaxSize)),
+	return []finding.Finding{found(codeQueueNearlyFull, finding.Fault, "queue",
+		fmt.Sprintf("Mail that waits takes %s, "+
+			"and max_size allows %s.", octets(d.Queued), octets(d.MaxSize)),
 		"When it is reached, no new mail is taken.",
 		"See what waits and why: postern queue list\nIf the disk has the room, raise max_size in [store] of "+x.Path)}
 }
@@ -107,7 +109,7 @@ func (x *exam) quota() []finding.Finding {
 const filesBeside = 100
 
 // fileLimit compares how many files the daemon may open with the connections that it would take.
-func (x *exam) fileLimit() []finding.Finding {
+func (x diskExam) fileLimit() []finding.Finding {
 	limit, known := openFiles(filepath.Join(x.machine.proc, strconv.Itoa(x.report.PID), "limits"))
 	if !known {
 		return nil
@@ -123,8 +125,9 @@ func (x *exam) fileLimit() []finding.Finding {
 		return []finding.Finding{fine(codeFileLimitOK, "postern", "It may open %d files, and needs %d at most.", limit,
 			need)}
 	}
-	return []finding.Finding{found(codeFileLimit, finding.Fault, "postern", fmt.Sprintf("Postern may open %d files, and "+
-		"its listeners would take connections for %d.", limit, need),
+	return []finding.Finding{found(codeFileLimit, finding.Fault, "postern",
+		fmt.Sprintf("Postern may open %d files, and "+
+			"its listeners would take connections for %d.", limit, need),
 		"When many clients come at once, connections fail before the bounds of the listeners are reached.",
 		fmt.Sprintf("systemctl edit postern, and write below [Service]: LimitNOFILE=%d\nOr lower max_connections in "+
 			"[[listener]].", 2*need))}
@@ -147,27 +150,3 @@ func openFiles(path string) (limit int, known bool) {
 }
 
 const maxLimits = 16 << 10 // octets of /proc/PID/limits, which has 1300
-
-// queue looks at the age of what waits, and at what is held.
-func (x *exam) queue(ctx context.Context) (list []finding.Finding) {
-	s, err := x.openStore(ctx)
-	if err != nil || s == nil {
-		return nil // store says so
-	}
-	defer s.Close()
-	stats, err := s.Stats(ctx)
-	if err != nil {
-		return nil
-	}
-	list = append(list, x.oldest(ctx, s)...)
-	list = append(list, x.held(ctx, s, stats.Held)...)
-	if len(list) == 0 {
-		list = append(list, fine(codeQueueOK, "queue", "%d messages wait, none too long.", stats.Messages-stats.Held))
-	}
-	return list
-}
-
-func (x *exam) hasStore() bool {
-	_, err := os.Stat(filepath.Join(x.c.DataDir, relaystore.FileName))
-	return err == nil
-}

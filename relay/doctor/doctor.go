@@ -1,8 +1,8 @@
-// Package doctor looks at everything that can keep mail from being taken or from leaving, from this machine, and says of
-// each thing what is wrong, why it matters and what to do: for people who are no mail experts.
+// Package doctor looks at everything that can keep mail from being taken or from leaving, from this machine, and says
+// of each thing what is wrong, why it matters and what to do: for people who are no mail experts.
 //
-// Failure semantics: looking changes nothing, sends no mail and posts no alert. An examiner that hangs, panics or cannot
-// look is a finding itself and keeps no other from being heard; what was not looked at is said, never counted as
+// Failure semantics: looking changes nothing, sends no mail and posts no alert. An examiner that hangs, panics or
+// cannot look is a finding itself and keeps no other from being heard; what was not looked at is said, never counted as
 // healthy. Whatever others say is bounded and made printable, and no finding has a secret in it.
 package doctor
 
@@ -189,4 +189,25 @@ func sentence(text string) string {
 		return text
 	}
 	return text + "."
+}
+
+// octets writes a size as a person would read it, in powers of 1000.
+func octets(n int64) string {
+	switch {
+	case n < 10_000:
+		return fmt.Sprintf("%d B", n)
+	case n < 10_000_000:
+		return fmt.Sprintf("%d kB", n/1000)
+	case n < 10_000_000_000:
+		return fmt.Sprintf("%d MB", n/1_000_000)
+	}
+	return fmt.Sprintf("%d GB", n/1_000_000_000)
+}
+
+// count writes a number of things.
+func count[N int | int64](n N, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
 }

@@ -8,12 +8,15 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"postern/relay/check"
 	"postern/relay/config"
 	"postern/relay/finding"
+	"postern/relay/monitor"
 	"postern/relay/status"
 	relaystore "postern/relay/store"
 )
@@ -128,17 +131,17 @@ func (x *exam) examiners() []Examiner {
 		return all
 	}
 	return append(all,
-		Examiner{Name: "daemon", Look: x.daemon},
-		Examiner{Name: "listeners", Look: x.listeners},
-		Examiner{Name: "certificates", Look: x.certificates},
-		Examiner{Name: "clock", Look: x.clocks},
-		Examiner{Name: "disk", Look: x.disk},
-		Examiner{Name: "files", Look: x.files},
-		Examiner{Name: "store", Timeout: storeTime + usualTime, Look: x.store},
-		Examiner{Name: "queue", Look: x.queue},
-		Examiner{Name: "upstreams", Timeout: upstreamsTime, Look: x.upstreams},
-		Examiner{Name: "alerts", Look: x.alerts},
-		Examiner{Name: "accounts", Look: x.accounts},
+		Examiner{Name: "daemon", Look: daemonExam{x}.daemon},
+		Examiner{Name: "listeners", Look: listenerExam{x}.listeners},
+		Examiner{Name: "certificates", Look: certificateExam{x}.certificates},
+		Examiner{Name: "clock", Look: clockExam{x}.clocks},
+		Examiner{Name: "disk", Look: diskExam{x}.disk},
+		Examiner{Name: "files", Look: fileExam{x}.files},
+		Examiner{Name: "store", Timeout: storeTime + usualTime, Look: storeExam{x}.store},
+		Examiner{Name: "queue", Look: queueExam{x}.queue},
+		Examiner{Name: "upstreams", Timeout: upstreamsTime, Look: upstreamExam{x}.upstreams},
+		Examiner{Name: "alerts", Look: alertExam{x}.alerts},
+		Examiner{Name: "accounts", Look: accountExam{x}.accounts},
 	)
 }
 
@@ -154,16 +157,17 @@ func (x *exam) config(ctx context.Context) (list []finding.Finding) {
 			"Mend that line of "+x.Path+", then run: postern check"))
 	}
 	if len(x.problems) > 0 || !x.complete {
-		return append(list, skipped("upstreams", "The rest of the configuration was looked at as far as it can be read; "+
-			"no upstream was tried.", "Mend relay.toml, and run postern doctor again."))
+		return append(list, skipped("upstreams",
+			"The rest of the configuration was looked at as far as it can be read; "+
+				"no upstream was tried.", "Mend relay.toml, and run postern doctor again."))
 	}
 	for _, p := range check.Unwise(ctx, x.c) {
 		list = append(list, found(codeConfigUnwise, finding.Advice, x.Path, said(p.String()),
 			"Postern takes it, but it is probably not what was meant.",
 			"Look at that line of "+x.Path+". The text says what to write."))
 	}
-	return append(list, fine(codeConfigOK, x.Path, "%s is right: %d listeners, %d upstreams.", x.Path,
-		len(x.c.Listeners), len(x.c.Upstreams)))
+	return append(list, fine(codeConfigOK, x.Path, "Its text is right: %s, %s.",
+		count(len(x.c.Listeners), "listener"), count(len(x.c.Upstreams), "upstream")))
 }
 
 // openStore opens the store beside the daemon; nil with a nil error: there is none yet.
@@ -184,4 +188,25 @@ func days(n int) string {
 		return "in 1 day"
 	}
 	return fmt.Sprintf("in %d days", n)
+}
+
+func (x *exam) hasStore() bool {
+	_, err := os.Stat(filepath.Join(x.c.DataDir, relaystore.FileName))
+	return err == nil
+}
+
+// When what ends is a danger. Before, from monitor.ExpiryAhead on, it is a fault.
+const lastDays = 7 * 24 * time.Hour
+
+// ends says that something ends soon.
+func (x *exam) ends(code, subject, what string, end time.Time, why, fix string) (finding.Finding, bool) {
+	left := end.Sub(x.now)
+	w := finding.Fault
+	switch {
+	case left > monitor.ExpiryAhead:
+		return finding.Finding{}, false
+	case left <= lastDays:
+		w = finding.Danger
+	}
+	return found(code, w, subject, what+" "+monitor.EndsInWords(end, x.now)+".", why, fix), true
 }

@@ -13,6 +13,9 @@ import (
 	"postern/relay/finding"
 )
 
+// fileExam looks at files and their rights.
+type fileExam struct{ *exam }
+
 // Bounds of the look at files.
 const (
 	maxFiles     = 5000           // in data_dir
@@ -25,7 +28,7 @@ const (
 func effectiveUser() int { return os.Geteuid() }
 
 // files looks at who may read and write what, and at what nobody removed.
-func (x *exam) files(context.Context) (list []finding.Finding) {
+func (x fileExam) files(context.Context) (list []finding.Finding) {
 	list = append(list, x.dataDir()...)
 	for _, file := range append(x.c.Files(), x.c.TLS.KeyFile) {
 		if f, bad := x.file(file); bad {
@@ -33,14 +36,15 @@ func (x *exam) files(context.Context) (list []finding.Finding) {
 		}
 	}
 	if len(list) == 0 {
-		list = append(list, fine(codeFilesOK, x.c.DataDir, "The files belong to whom they should, and nobody else reads "+
-			"secrets."))
+		list = append(list, fine(codeFilesOK, x.c.DataDir,
+			"The files belong to whom they should, and nobody else reads "+
+				"secrets."))
 	}
 	return list
 }
 
 // file looks at the mode of one that relay.toml names, or of itself.
-func (x *exam) file(path string) (finding.Finding, bool) {
+func (x fileExam) file(path string) (finding.Finding, bool) {
 	info, err := os.Stat(path)
 	if path == "" || err != nil {
 		return finding.Finding{}, false // config says so
@@ -48,12 +52,16 @@ func (x *exam) file(path string) (finding.Finding, bool) {
 	mode := info.Mode().Perm()
 	switch {
 	case mode&anyoneWrites != 0:
-		return found(codeFileWritable, finding.Fault, path, fmt.Sprintf("Every user of this machine may change %s (mode "+
-			"%04o).", path, mode), "Who changes it decides where mail goes and who may send.", "chmod o-w "+path), true
+		return found(codeFileWritable, finding.Fault, path,
+				fmt.Sprintf("Every user of this machine may change %s (mode "+
+					"%04o).", path, mode), "Who changes it decides where mail goes and who may send.",
+				"chmod o-w "+path),
+			true
 	case mode&anyoneReads != 0 && path == x.c.Path() && hasLiteral(path):
 		return found(codeFileReadable, finding.Fault, path, fmt.Sprintf("Every user of this machine may read %s (mode "+
 				"%04o), and passwords stand in it.", path, mode), "Who reads them can send in the name of this office.",
-				"chmod o-r "+path+"\nBetter: put the passwords into files of their own and write password = \"file:NAME\"."),
+				"chmod o-r "+path+"\nBetter: put the passwords into files of their own and write password = "+
+					"\"file:NAME\"."),
 			true
 	}
 	return finding.Finding{}, false
@@ -82,7 +90,7 @@ func hasLiteral(path string) bool {
 }
 
 // dataDir looks at the directory of the store and what is in it.
-func (x *exam) dataDir() (list []finding.Finding) {
+func (x fileExam) dataDir() (list []finding.Finding) {
 	dir := x.c.DataDir
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -93,8 +101,9 @@ func (x *exam) dataDir() (list []finding.Finding) {
 		if mode&0o022 != 0 {
 			w, why = finding.Danger, "Who may write there can replace the store, so Postern does not start with it."
 		}
-		list = append(list, found(codeDataDirOpen, w, dir, fmt.Sprintf("%s is open to other users of this machine (mode "+
-			"%04o).", dir, mode), why, "chmod 700 "+dir))
+		list = append(list, found(codeDataDirOpen, w, dir,
+			fmt.Sprintf("%s is open to other users of this machine (mode "+
+				"%04o).", dir, mode), why, "chmod 700 "+dir))
 	}
 	owner := ownerOf(info)
 	var foreign, open, left []string
@@ -124,7 +133,7 @@ func (x *exam) dataDir() (list []finding.Finding) {
 	return append(list, x.inDataDir(owner, foreign, open, left)...)
 }
 
-func (x *exam) inDataDir(owner int, foreign, open, left []string) (list []finding.Finding) {
+func (x fileExam) inDataDir(owner int, foreign, open, left []string) (list []finding.Finding) {
 	dir := x.c.DataDir
 	if len(foreign) > 0 {
 		list = append(list, found(codeFileOwner, finding.Danger, dir, fmt.Sprintf("Files in %s belong to another user "+
@@ -133,9 +142,11 @@ func (x *exam) inDataDir(owner int, foreign, open, left []string) (list []findin
 			fmt.Sprintf("chown -R %d %s", owner, dir)))
 	}
 	if len(open) > 0 {
-		list = append(list, found(codeDataDirFiles, finding.Fault, dir, "Files of the store are open to other users of "+
-			"this machine: "+named(open), "They hold mail, keys and hashes of passwords. Postern refuses a store that is "+
-			"open.", "chmod -R go-rwx "+dir))
+		list = append(list, found(codeDataDirFiles, finding.Fault, dir,
+			"Files of the store are open to other users of "+
+				"this machine: "+named(open),
+			"They hold mail, keys and hashes of passwords. Postern refuses a store that is "+
+				"open.", "chmod -R go-rwx "+dir))
 	}
 	if len(left) > 0 {
 		list = append(list, found(codeLeftovers, finding.Advice, dir, "Temporary files were left behind: "+named(left),
@@ -146,7 +157,7 @@ func (x *exam) inDataDir(owner int, foreign, open, left []string) (list []findin
 }
 
 // leftover reports a temporary file that nobody can still be writing.
-func (x *exam) leftover(path string, info fs.FileInfo) bool {
+func (x fileExam) leftover(path string, info fs.FileInfo) bool {
 	base := filepath.Base(path)
 	temporary := strings.HasPrefix(base, "spool-") || strings.HasPrefix(base, ".self-signed") ||
 		strings.HasPrefix(base, "seal.key.")

@@ -16,6 +16,9 @@ import (
 	"postern/relay/finding"
 )
 
+// listenerExam looks at listeners.
+type listenerExam struct{ *exam }
+
 // Bounds of the names that are tried, and of the addresses of each.
 const (
 	maxNames     = 8
@@ -23,7 +26,7 @@ const (
 )
 
 // listeners connects to each listener as a mail program would, at its address and by the names that clients use.
-func (x *exam) listeners(ctx context.Context) (list []finding.Finding) {
+func (x listenerExam) listeners(ctx context.Context) (list []finding.Finding) {
 	if x.report == nil {
 		return []finding.Finding{skipped("listeners", "The listeners were not tried, since Postern does not answer.",
 			"Start Postern, and run postern doctor again.")}
@@ -50,7 +53,7 @@ func (x *exam) listeners(ctx context.Context) (list []finding.Finding) {
 }
 
 // addressOf is where a listener accepts, as the daemon says, which knows the port of ":0".
-func (x *exam) addressOf(l *config.Listener) string {
+func (x listenerExam) addressOf(l *config.Listener) string {
 	for _, r := range x.report.Listeners {
 		if r.Name == l.Name {
 			return r.Address
@@ -60,7 +63,7 @@ func (x *exam) addressOf(l *config.Listener) string {
 }
 
 // judge says what a visit at the listener's own address comes to.
-func (x *exam) judge(l *config.Listener, address string, v visit, infos []certs.Info) []finding.Finding {
+func (x listenerExam) judge(l *config.Listener, address string, v visit, infos []certs.Info) []finding.Finding {
 	subject := l.Name + " on " + address
 	switch {
 	case v.outside:
@@ -76,7 +79,8 @@ func (x *exam) judge(l *config.Listener, address string, v visit, infos []certs.
 		return []finding.Finding{found(codeListenerTLS, finding.Danger, subject,
 			"No TLS connection to listener "+l.Name+" is possible: "+sentence(reason(v.err)),
 			"Mail programs and devices cannot log in there.",
-			"Run postern check, which looks at the certificate and its key, and look at the log: journalctl -u postern "+
+			"Run postern check, which looks at the certificate and its key, and look at the log: journalctl "+
+				"-u postern "+
 				"-n 50")}
 	case v.stage != "":
 		return []finding.Finding{found(codeListenerRefuses, finding.Danger, subject,
@@ -96,13 +100,15 @@ func (x *exam) judge(l *config.Listener, address string, v visit, infos []certs.
 }
 
 // offers says what a listener offers that it should not, and the other way round.
-func (x *exam) offers(l *config.Listener, subject string, v visit) (list []finding.Finding) {
+func (x listenerExam) offers(l *config.Listener, subject string, v visit) (list []finding.Finding) {
 	if (l.TLS == config.StartTLS || l.TLS == config.Auto) && !v.startTLS {
 		return append(list, found(codeListenerNoStartTLS, finding.Danger, subject,
 			"Listener "+l.Name+" does not offer STARTTLS to this machine.",
-			"Mail programs cannot log in: something between them and Postern, such as a virus scanner or a firewall with "+
+			"Mail programs cannot log in: something between them and Postern, such as a virus scanner or a "+
+				"firewall with "+
 				"mail inspection, takes the offer away, or another program answers there.",
-			"Switch off mail inspection for this port, or use port 465 with TLS from the first byte.\nSee who listens: "+
+			"Switch off mail inspection for this port, or use port 465 with TLS from the first byte.\nSee "+
+				"who listens: "+
 				"ss -ltnp 'sport = :"+portOf(subject)+"'"))
 	}
 	if v.authClear {
@@ -126,10 +132,12 @@ func foreign(subject string, v visit, infos []certs.Info) (finding.Finding, bool
 	}) {
 		return finding.Finding{}, false
 	}
-	return found(codeListenerCertificate, finding.Fault, subject, fmt.Sprintf("The certificate that is shown there (of "+
-		"%s, until %s) is not the one on the disk.", said(v.leaf.Subject.String()),
-		v.leaf.NotAfter.UTC().Format("2006-01-02")),
-		"Either Postern has not taken a new certificate over, or another server or a virus scanner answers in its place.",
+	return found(codeListenerCertificate, finding.Fault, subject,
+		fmt.Sprintf("The certificate that is shown there (of "+
+			"%s, until %s) is not the one on the disk.", said(v.leaf.Subject.String()),
+			v.leaf.NotAfter.UTC().Format("2006-01-02")),
+		"Either Postern has not taken a new certificate over, or another server or a virus scanner answers "+
+			"in its place.",
 		"Look in the log why a new certificate was refused: journalctl -u postern | grep certificate\nIf there is "+
 			"nothing, restart Postern."), true
 }
@@ -142,7 +150,7 @@ type place struct {
 }
 
 // names resolves what clients connect to: hostname and the names of the self-signed certificate.
-func (x *exam) names(ctx context.Context) (places []place, list []finding.Finding) {
+func (x listenerExam) names(ctx context.Context) (places []place, list []finding.Finding) {
 	own, err := x.machine.own()
 	if err != nil {
 		own = nil
@@ -185,13 +193,15 @@ func nameUnknown(name string, err error) finding.Finding {
 		why = reason(err)
 	}
 	return found(codeNameUnknown, finding.Fault, name, "This machine cannot find out the address of "+name+": "+
-		sentence(why), "Mail programs and devices that are set to this name cannot connect, unless their own name server "+
-		"knows it.", "Add an A record for "+name+" with the address of this machine at whoever keeps your domain, or in "+
+		sentence(why), "Mail programs and devices that are set to this name cannot connect, unless their own "+
+		"name server "+
+		"knows it.", "Add an A record for "+name+
+		" with the address of this machine at whoever keeps your domain, or in "+
 		"the name server of your office.")
 }
 
 // byName visits a listener by the names that clients use.
-func (x *exam) byName(ctx context.Context, l *config.Listener, places []place, port string,
+func (x listenerExam) byName(ctx context.Context, l *config.Listener, places []place, port string,
 	infos []certs.Info) (list []finding.Finding) {
 	host, _, _ := net.SplitHostPort(l.Address)
 	if bound, err := netip.ParseAddr(host); err == nil && bound.IsLoopback() {
@@ -218,13 +228,15 @@ func (x *exam) byName(ctx context.Context, l *config.Listener, places []place, p
 	return list
 }
 
-func (x *exam) notByName(subject string, p place, v visit) finding.Finding {
-	w, fix := finding.Fault, "Let the listener accept there (address in [[listener]] of "+x.Path+"), and open the port in "+
-		"the firewall of this machine."
+func (x listenerExam) notByName(subject string, p place, v visit) finding.Finding {
+	w, fix := finding.Fault,
+		"Let the listener accept there (address in [[listener]] of "+x.Path+"), and open the port in "+
+			"the firewall of this machine."
 	if p.elsewhere {
-		w, fix = finding.Advice, "Try it from another computer. If it fails there too, look at what passes connections on "+
-			"to this machine: a router, a load balancer, a firewall. Many routers do not let their own network in "+
-			"by the outer address."
+		w, fix = finding.Advice,
+			"Try it from another computer. If it fails there too, look at what passes connections on "+
+				"to this machine: a router, a load balancer, a firewall. Many routers do not let their own network in "+
+				"by the outer address."
 	}
 	return found(codeListenerByName, w, subject, fmt.Sprintf("The listener works, but not at %s (%s): %s", p.name,
 		joined(p.addresses), sentence(reason(v.err))),

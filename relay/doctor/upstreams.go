@@ -18,6 +18,9 @@ import (
 	"postern/relay/upstream/oauth"
 )
 
+// upstreamExam looks at upstreams.
+type upstreamExam struct{ *exam }
+
 // Bounds of the test of upstreams. A way to a login has trialTime, and each sender may be one.
 const (
 	trialTime     = 15 * time.Second
@@ -26,7 +29,7 @@ const (
 )
 
 // upstreams tries each upstream as a delivery would, and says what the daemon knows of it.
-func (x *exam) upstreams(ctx context.Context) (list []finding.Finding) {
+func (x upstreamExam) upstreams(ctx context.Context) (list []finding.Finding) {
 	if !x.complete {
 		return []finding.Finding{skipped("upstreams", "No upstream was tried, since relay.toml is wrong elsewhere.",
 			"Mend it, and run postern doctor again.")}
@@ -49,7 +52,7 @@ type attempt struct {
 	err    error
 }
 
-func (x *exam) try(ctx context.Context) []attempt {
+func (x upstreamExam) try(ctx context.Context) []attempt {
 	all := make([]attempt, len(x.c.Upstreams))
 	slots := make(chan struct{}, trialsAtOnce)
 	var tests sync.WaitGroup
@@ -83,7 +86,7 @@ func someWay(r *trial.Report) bool {
 }
 
 // tried says what a test came to.
-func (x *exam) tried(u *config.Upstream, a attempt, broken map[string]bool) (list []finding.Finding) {
+func (x upstreamExam) tried(u *config.Upstream, a attempt, broken map[string]bool) (list []finding.Finding) {
 	if a.err != nil {
 		return []finding.Finding{found(codeUpstreamUntested, finding.Fault, u.Name, "Upstream "+u.Name+" could not be "+
 			"tried: "+sentence(said(a.err.Error())), "It is not known whether mail can leave there.",
@@ -106,8 +109,8 @@ func (x *exam) tried(u *config.Upstream, a attempt, broken map[string]bool) (lis
 		}
 	}
 	if len(list) == 0 {
-		list = append(list, fine(codeUpstreamOK, u.Name, "It lets us in, and takes mail from the %d senders that were "+
-			"tried.", senders(a.report)))
+		list = append(list, fine(codeUpstreamOK, u.Name, "It lets us in, and takes mail from what was tried: "+
+			"%s.", count(senders(a.report), "sender")))
 	}
 	return list
 }
@@ -124,7 +127,7 @@ func senders(r *trial.Report) int {
 }
 
 // noOther reports that some route has no upstream left that works.
-func (x *exam) noOther(name string, broken map[string]bool) bool {
+func (x upstreamExam) noOther(name string, broken map[string]bool) bool {
 	if len(x.c.Routes) == 0 {
 		return !slices.ContainsFunc(x.c.Upstreams, func(u config.Upstream) bool { return !broken[u.Name] })
 	}
@@ -149,7 +152,7 @@ var stepCodes = map[string]struct{ code, what string }{
 }
 
 // step makes a finding of a step that failed.
-func (x *exam) step(u *config.Upstream, s *trial.Step, w finding.Weight) finding.Finding {
+func (x upstreamExam) step(u *config.Upstream, s *trial.Step, w finding.Weight) finding.Finding {
 	known, ok := stepCodes[s.Name]
 	why := "Mail that goes there waits, and is given up after " + x.c.Delivery.Expire.String() + "."
 	null := mail.Address{}
@@ -193,7 +196,7 @@ func saidLines(text string) string {
 }
 
 // known says what the daemon knows of an upstream beyond the test.
-func (x *exam) known(u *config.Upstream, works bool) (list []finding.Finding) {
+func (x upstreamExam) known(u *config.Upstream, works bool) (list []finding.Finding) {
 	if x.report == nil {
 		return nil
 	}
@@ -215,20 +218,24 @@ func (x *exam) known(u *config.Upstream, works bool) (list []finding.Finding) {
 			fix = s.Fix + "\n" + fix
 		}
 		list = append(list, found(codeSenderDenied, finding.Fault, u.Name, fmt.Sprintf("%s refused mail from %s: %s %s",
-			u.Name, said(s.Sender), sentence(said(s.Reply)), said(s.Cause)), "Mail of this sender waits; it is tried again "+
-			"at "+s.NextTry.Local().Format("2006-01-02 15:04")+".", saidLines(fix)))
+			u.Name, said(s.Sender), sentence(said(s.Reply)), said(s.Cause)),
+			"Mail of this sender waits; it is tried again "+
+				"at "+s.NextTry.Local().Format("2006-01-02 15:04")+".", saidLines(fix)))
 	}
 	for _, s := range r.Storms {
-		list = append(list, found(codeStorm, finding.Fault, u.Name, fmt.Sprintf("%s refused mail of many with the same "+
-			"words, and Postern does not believe it: %s", u.Name, sentence(said(s.Reply))),
-			fmt.Sprintf("%d messages were kept instead of being given up. Usually the provider has a fault, or blocks us.",
-				s.Kept), "Look at the provider's status page. If the refusal is meant, postern queue bounce ends what waits."))
+		list = append(list, found(codeStorm, finding.Fault, u.Name,
+			fmt.Sprintf("%s refused mail of many with the same "+
+				"words, and Postern does not believe it: %s", u.Name, sentence(said(s.Reply))),
+			fmt.Sprintf("%d messages were kept instead of being given up. Usually the provider has a fault, "+
+				"or blocks us.",
+				s.Kept), "Look at the provider's status page. If the refusal is meant, postern queue bounce ends "+
+				"what waits."))
 	}
 	return list
 }
 
 // waits says that an identity is paused or backs off.
-func (x *exam) waits(u *status.Upstream, id *status.Identity, works bool) finding.Finding {
+func (x upstreamExam) waits(u *status.Upstream, id *status.Identity, works bool) finding.Finding {
 	code, state := codeUpstreamBackoff, "makes a pause after faults of the provider"
 	w := finding.Fault
 	if id.Status == upstream.Paused {
@@ -248,7 +255,8 @@ func (x *exam) waits(u *status.Upstream, id *status.Identity, works bool) findin
 	}
 	fix := said(id.Fix)
 	if works {
-		fix = strings.TrimSpace(fix + "\nThe test works now, so it ends by itself. To send at once: postern queue retry")
+		fix = strings.TrimSpace(fix +
+			"\nThe test works now, so it ends by itself. To send at once: postern queue retry")
 	} else if fix == "" {
 		fix = "postern upstream test " + u.Name
 	}
@@ -256,14 +264,15 @@ func (x *exam) waits(u *status.Upstream, id *status.Identity, works bool) findin
 }
 
 // secrets says which secrets, certificates and consents end.
-func (x *exam) secrets() (list []finding.Finding) {
+func (x upstreamExam) secrets() (list []finding.Finding) {
 	look := func(name, what string, end time.Time, estimated bool, fix string) {
 		subject := name + ", " + what
 		about := ""
 		if estimated {
 			about = " (as far as is known)"
 		}
-		f, soon := x.ends(codeSecretEnds, subject, "The "+said(what)+" that upstream "+name+" is logged in with"+about, end,
+		f, soon := x.ends(codeSecretEnds, subject, "The "+said(what)+" that upstream "+name+" is logged in with"+about,
+			end,
 			"Without it no mail leaves there.", saidLines(fix))
 		if !soon {
 			f = fine(codeSecretOK, subject, "It ends %s.", days(status.Days(end, x.now)))
@@ -293,7 +302,7 @@ const (
 )
 
 // quotas says which quotas are used up, or nearly.
-func (x *exam) quotas(ctx context.Context) (list []finding.Finding) {
+func (x upstreamExam) quotas(ctx context.Context) (list []finding.Finding) {
 	s, err := x.openStore(ctx)
 	if err != nil || s == nil {
 		return nil // store says so
@@ -312,13 +321,16 @@ func (x *exam) quotas(ctx context.Context) (list []finding.Finding) {
 	return list
 }
 
-func (x *exam) quotaOf(name string, q upstream.Quota, rates []upstream.Rate) (list []finding.Finding) {
+func (x upstreamExam) quotaOf(name string, q upstream.Quota, rates []upstream.Rate) (list []finding.Finding) {
 	who := fmt.Sprintf("%s, logged in as %s", name, said(q.Identity))
 	if q.Until.After(x.now) {
-		list = append(list, found(codeQuotaUsed, finding.Fault, name, fmt.Sprintf("The provider takes no more mail now by "+
-			"%s: %s", who, sentence(said(q.Reply.String()))), "Mail waits until "+q.Until.Local().Format("2006-01-02 15:04")+
-			", and then leaves by itself.",
-			"If it comes again, spread mail over more mailboxes, or use a service that is made for much mail. See who sends "+
+		list = append(list, found(codeQuotaUsed, finding.Fault, name,
+			fmt.Sprintf("The provider takes no more mail now by "+
+				"%s: %s", who, sentence(said(q.Reply.String()))),
+			"Mail waits until "+q.Until.Local().Format("2006-01-02 15:04")+
+				", and then leaves by itself.",
+			"If it comes again, spread mail over more mailboxes, or use a service that is made for much mail. "+
+				"See who sends "+
 				"so much: postern trace"))
 	}
 	for _, r := range rates {
@@ -331,9 +343,11 @@ func (x *exam) quotaOf(name string, q upstream.Quota, rates []upstream.Rate) (li
 		if r.Per < quotaLeast || used*100 < r.Count*quotaPercent {
 			continue
 		}
-		list = append(list, found(codeQuotaNear, finding.Advice, name, fmt.Sprintf("%d of %d %s within %s are used by %s.",
-			used, r.Count, r.Unit, config.Duration(r.Per), who), "When all are used, mail waits until the first of them are "+
-			"older than that.", "See who sends so much: postern trace"))
+		list = append(list, found(codeQuotaNear, finding.Advice, name,
+			fmt.Sprintf("%d of %d %s within %s are used by %s.",
+				used, r.Count, r.Unit, config.Duration(r.Per), who),
+			"When all are used, mail waits until the first of them are "+
+				"older than that.", "See who sends so much: postern trace"))
 	}
 	return list
 }
