@@ -92,11 +92,37 @@ func (x certificateExam) certificate(info certs.Info) (list []finding.Finding) {
 		}
 	}
 	list = append(list, x.chain(info)...)
+	if f, unknown := x.unknownAuthority(info); unknown {
+		list = append(list, f)
+	}
 	if finding.Worst(list) > finding.Fault {
 		list = append(list, fine(codeCertificateOK, info.File, "Valid until %s, %s, for %s.",
 			info.NotAfter.UTC().Format(time.DateOnly), info.Key, said(strings.Join(info.Names, ", "))))
 	}
 	return list
+}
+
+// unknownAuthority says that nobody whom this machine knows vouches for a certificate whose chain looks whole.
+func (x certificateExam) unknownAuthority(info certs.Info) (finding.Finding, bool) {
+	if info.SelfSigned || len(info.Chain) == 0 || slices.Contains(info.Kinds, certs.WrongChain) {
+		return finding.Finding{}, false
+	}
+	between := x509.NewCertPool()
+	for _, c := range info.Chain[1:] {
+		between.AddCert(c)
+	}
+	_, err := info.Chain[0].Verify(x509.VerifyOptions{Intermediates: between, Roots: x.machine.roots,
+		CurrentTime: x.now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown {
+		return finding.Finding{}, false // other faults of it are told by others
+	}
+	return found(codeCertificateAuthority, finding.Advice, info.File,
+		"This machine does not know the authority that made "+
+			"the certificate ("+said(info.Chain[len(info.Chain)-1].Issuer.String())+").",
+		"That is right for an authority of your own, which clients must be given. For a public one, certificates are "+
+			"missing in the file, and devices refuse it.",
+		"For a public authority write the whole chain to "+info.File+" (certbot: fullchain.pem). For one of your own, "+
+			"load its certificate into mail programs and devices."), true
 }
 
 // selfSigned says once that nobody vouches for what clients see.

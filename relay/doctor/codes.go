@@ -47,6 +47,7 @@ const (
 	codeCertificateSHA1       = "certificate-sha1"
 	codeCertificateECDSA      = "certificate-ecdsa-only"
 	codeCertificateSelfSigned = "certificate-self-signed"
+	codeCertificateAuthority  = "certificate-authority"
 	codeCertificateOK         = "certificate-ok"
 	codeDeviceOldTLS          = "device-old-tls"
 	codeDeviceOldKey          = "device-old-key"
@@ -156,6 +157,7 @@ var catalogue = []Code{
 	{codeCertificateSHA1, "The certificate, or one of its authorities, is signed with SHA-1."},
 	{codeCertificateECDSA, "There is no RSA certificate, which old devices need."},
 	{codeCertificateSelfSigned, "Postern made the certificate itself, and clients do not trust it by themselves."},
+	{codeCertificateAuthority, "This machine does not know the authority of the certificate."},
 	{codeDeviceOldTLS, "A device failed to connect in the last week: its TLS is too old."},
 	{codeDeviceOldKey, "A device failed to connect in the last week: it knows RSA certificates only."},
 	{codeDeviceDistrusts, "A device failed to connect in the last week: it does not trust the certificate."},

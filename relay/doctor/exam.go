@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,7 +40,8 @@ type machine struct {
 	own    func() ([]netip.Addr, error) // the addresses of this machine
 	room   func(dir string) (room, error)
 	clock  func() (synchronised bool, known bool)
-	proc   string // where the kernel tells of processes
+	roots  *x509.CertPool // the authorities that it knows; nil: the system's
+	proc   string         // where the kernel tells of processes
 	user   func() int
 }
 

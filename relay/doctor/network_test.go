@@ -9,12 +9,14 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"postern/internal/fakesmtp"
 	"postern/internal/testkit"
+	"postern/relay/config"
 	"postern/relay/finding"
 	"postern/relay/trace"
 )
@@ -120,21 +122,28 @@ func TestListenerFindings(t *testing.T) {
 	})
 }
 
-// A listener that never speaks costs its time and no more; here the context ends it.
+// A listener that takes the connection and never speaks is left when the time is over.
 func TestASilentListener(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // its backlog takes connections
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	w := newWard(t, listenerAt(l.Addr().String(), "starttls", "")+plainUpstream)
-	w.daemon(nil)
-	x := listenerExam{newExam(t.Context(), w.o)}
-	ctx, cancel := context.WithDeadline(t.Context(), time.Now())
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	v := visitListener(ctx, l.Addr().String(), &x.c.Listeners[0])
-	if v.err == nil {
-		t.Error("it spoke")
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			_, _ = conn.Read(make([]byte, 1)) // of the ClientHello
+			accepted <- conn
+		}
+		cancel() // as the deadline would
+	}()
+	v := visitListener(ctx, l.Addr().String(), &config.Listener{TLS: config.Implicit})
+	(<-accepted).Close()
+	if v.stage != "tls" || v.err == nil || !strings.Contains(v.err.Error(), "no answer within 10s") {
+		t.Errorf("%+v", v)
 	}
 }
 
@@ -206,18 +215,23 @@ func TestCertificateFindings(t *testing.T) {
 		}, testkit.LeafOptions{}), codeCertificateChain, finding.Danger, "fullchain.pem"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			list := newWard(t, certified(c.cert)+plainUpstream).examine("certificates")
+			w := newWard(t, certified(c.cert)+plainUpstream)
+			w.o.machine.roots = ca.Pool
+			list := w.examine("certificates")
 			want(t, list, c.code, c.weight, c.word)
 			if c.name == "good" && finding.Worst(list) != finding.Healthy {
 				t.Errorf("a good one has faults:\n%s", text(list))
 			}
 		})
 	}
-	w := newWard(t, plainUpstream)
+	w := newWard(t, certified(leaf(nil, testkit.LeafOptions{}))+plainUpstream)
+	w.o.machine.roots = testkit.NewCA(t).Pool
+	want(t, w.examine("certificates"), codeCertificateAuthority, finding.Advice, "Test authority", "fullchain.pem")
+	w = newWard(t, plainUpstream)
 	startedOnce(t, w)
 	list := w.examine("certificates")
 	want(t, list, codeCertificateSelfSigned, finding.Advice, "RSA 2048", "ECDSA P-256")
-	not(t, list, codeCertificateECDSA)
+	not(t, list, codeCertificateECDSA, codeCertificateAuthority)
 }
 
 // What package certs has no file for: weak keys, weak signatures, authorities that have ended.
@@ -248,8 +262,8 @@ func TestHandshakeFindings(t *testing.T) {
 			Detail: detail}
 	}
 	if err := s.AppendEventsNow(t.Context(), []trace.Event{
-		event("192.0.2.1", "TLS handshake failed: the client offers only TLS 1.0, this listener wants TLS 1.2 or newer"),
-		event("192.0.2.1", "TLS handshake failed: the client offers only TLS 1.1, this listener wants TLS 1.2 or newer"),
+		event("192.0.2.1", "handshake failed: the client offers only TLS 1.0, this listener wants TLS 1.2 or newer"),
+		event("192.0.2.1", "handshake failed: the client offers only TLS 1.1, this listener wants TLS 1.2 or newer"),
 		event("192.0.2.2", "TLS handshake failed: the client knows RSA certificates only, and this listener presents"),
 		event("192.0.2.3", `TLS handshake failed: the client does not know the authority of this certificate`),
 		event("192.0.2.4", "192.0.2.4 is not in the networks of listener submission"),

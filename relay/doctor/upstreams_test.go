@@ -51,16 +51,31 @@ type office struct {
 
 const mailbox = "office@contoso.example"
 
-// newOffice starts the provider. more stands below [upstream.oauth].
-func newOffice(t *testing.T, more string) *office {
+// startLogin starts a login service and returns what stands in [upstream.oauth] for it.
+func startLogin(t *testing.T) (login *fakeprovider.OAuth, block string) {
 	t.Helper()
-	o := &office{login: fakeprovider.NewOAuth(fakeprovider.OAuthOptions{Microsoft: true})}
-	o.login.AddClient(fakeprovider.Client{ID: "app", Secret: "hush"})
-	web, err := o.login.Listen(nil)
+	login = fakeprovider.NewOAuth(fakeprovider.OAuthOptions{Microsoft: true})
+	login.AddClient(fakeprovider.Client{ID: "app", Secret: "hush"})
+	web, err := login.Listen(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { web.Close() })
+	return login, fmt.Sprintf("token_url = \"%s/token\"\nflow = \"client-credentials\"\nclient_secret = \"hush\"\n"+
+		"client_id = \"app\"\ntenant = \"contoso.example\"\n", web.URL)
+}
+
+// upstreamBlock is an [[upstream]] on this machine, open for more of [upstream.oauth].
+func upstreamBlock(name, port, caFile, more string) string {
+	return fmt.Sprintf("[[upstream]]\nhost = \"localhost\"\nname = %q\nport = %s\nca_file = %q\nusername = %q\n%s"+
+		"[upstream.oauth]\n", name, port, caFile, mailbox, more)
+}
+
+// newOffice starts the provider. more stands below [upstream.oauth].
+func newOffice(t *testing.T, more string) *office {
+	t.Helper()
+	login, tokens := startLogin(t)
+	o := &office{login: login}
 	ca := testkit.NewCA(t)
 	o.smtp = fakeprovider.NewSMTP(fakeprovider.SMTPOptions{TLS: ca.Leaf(testkit.LeafOptions{}).Server(),
 		Valid: o.login.Valid})
@@ -69,22 +84,8 @@ func newOffice(t *testing.T, more string) *office {
 		t.Fatal(err)
 	}
 	t.Cleanup(o.smtp.Close)
-	o.ward = newWard(t, fmt.Sprintf(`[[policy]]
-senders = ["{login}", "%s", "scans@contoso.example"]
-[[upstream]]
-name = "m365"
-host = "localhost"
-port = %d
-ca_file = %q
-username = %q
-[upstream.oauth]
-provider = "microsoft"
-flow = "client-credentials"
-tenant = "contoso.example"
-client_id = "app"
-client_secret = "hush"
-token_url = "%s/token"
-%s`, mailbox, port, ca.File, mailbox, web.URL, more))
+	o.ward = newWard(t, fmt.Sprintf("[[policy]]\nsenders = [\"{login}\", %q, \"scans@contoso.example\"]\n", mailbox)+
+		upstreamBlock("m365", fmt.Sprint(port), ca.File, "")+"provider = \"microsoft\"\n"+tokens+more)
 	return o
 }
 
@@ -104,7 +105,7 @@ func TestUpstreamFindingsAtMicrosoft(t *testing.T) {
 			o.smtp.Set(fakeprovider.Regime{Login: func(string) string { return fakeprovider.LoginDisabled }})
 		}, codeUpstreamLogin, finding.Danger, []string{"SMTP AUTH is switched off", "Set-CASMailbox"}},
 		{"a token that is refused", func(o *office) {
-			o.smtp.Set(fakeprovider.Regime{Login: func(string) string { return "535 5.7.3 Authentication unsuccessful" }})
+			o.smtp.Set(fakeprovider.Regime{Login: func(string) string { return "535 5.7.3 Authentication failed" }})
 		}, codeUpstreamLogin, finding.Danger, []string{"535 5.7.3"}},
 		{"secret ended", func(o *office) {
 			o.login.Fail(fakeprovider.Fault{Endpoint: "token", Status: 401, Error: "invalid_client", AADSTS: 7000222,
@@ -185,13 +186,7 @@ func TestUpstreamFindingsBySMTP(t *testing.T) {
 
 func TestUpstreamFindingsByGraph(t *testing.T) {
 	ca := testkit.NewCA(t)
-	login := fakeprovider.NewOAuth(fakeprovider.OAuthOptions{Microsoft: true})
-	login.AddClient(fakeprovider.Client{ID: "app", Secret: "hush"})
-	web, err := login.Listen(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { web.Close() })
+	_, tokens := startLogin(t)
 	access, drafts := fakeprovider.AccessGranted, fakeprovider.AccessGranted
 	graph := fakeprovider.NewGraph(fakeprovider.GraphOptions{
 		Token:     func(string, string) fakeprovider.Access { return access },
@@ -205,24 +200,9 @@ func TestUpstreamFindingsByGraph(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWard(t, fmt.Sprintf(`[[policy]]
-senders = ["scans@contoso.example"]
-[[upstream]]
-name = "office"
-provider = "microsoft-graph"
-host = "localhost"
-port = %s
-ca_file = %q
-username = %q
-large_mail = "upload"
-[upstream.oauth]
-flow = "client-credentials"
-tenant = "contoso.example"
-client_id = "app"
-client_secret = "hush"
-identity = "sender"
-token_url = "%s/token"
-`, base.Port(), ca.File, mailbox, web.URL))
+	w := newWard(t, "[[policy]]\nsenders = [\"scans@contoso.example\"]\n"+
+		upstreamBlock("office", base.Port(), ca.File, "provider = \"microsoft-graph\"\nlarge_mail = \"upload\"\n")+
+		"identity = \"sender\"\n"+tokens)
 	want(t, w.examine("upstreams"), codeUpstreamOK, finding.Healthy)
 	drafts = fakeprovider.AccessDenied
 	want(t, w.examine("upstreams"), codeUpstreamLarge, finding.Fault, "large")

@@ -2,18 +2,13 @@ package trial
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/outbound"
-	relaystore "postern/relay/store"
 	"postern/relay/upstream/profile"
 )
 
@@ -112,11 +107,8 @@ func (s *Senders) asked() []mail.Address {
 
 // sendersOfUsers are those of `user add --sender`. A store that is not there yet has none, and is not made.
 func sendersOfUsers(ctx context.Context, c *config.Config) ([]string, error) {
-	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
+	s, err := openStore(ctx, c)
+	if s == nil || err != nil {
 		return nil, err
 	}
 	defer s.Close()

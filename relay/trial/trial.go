@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"time"
 
 	"postern/mail"
@@ -133,21 +135,36 @@ func stageOf(step string) mail.Stage {
 }
 
 // Tokens opens the store for the consents of an upstream and makes its source of access tokens, nil for one that has
-// none. done closes both.
+// none. A store that is not there yet has no consents, and is not made. done closes both.
 func Tokens(ctx context.Context, c *config.Config, block config.Upstream) (source *oauth.Source, done func(),
 	err error) {
 	if block.OAuth == nil {
 		return nil, func() {}, nil
 	}
-	s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
+	silent := slog.New(slog.DiscardHandler)
+	s, err := openStore(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
-	source, err = outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), s, slog.New(slog.DiscardHandler))
+	if s == nil {
+		if source, err = outbound.NewTokensAlone(block, c.SendsForOthers(&block), silent); err != nil {
+			return nil, nil, err
+		}
+		return source, source.Close, nil
+	}
+	source, err = outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), s, silent)
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}
 	return source, func() { source.Close(); s.Close() }, nil
+}
+
+// openStore opens the store beside the daemon; nil: there is none yet.
+func openStore(ctx context.Context, c *config.Config) (*relaystore.Store, error) {
+	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // Whole tries an upstream for all senders that are configured, each step of a way to a login for a third of total.
