@@ -112,7 +112,8 @@ Try it without any configuration:  postern demo`,
 	root.AddCommand(
 		app.demoCommand(), app.serveCommand(), app.checkCommand(),
 		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommand(),
-		app.dkimCommand(), app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(), versionCommand(),
+		app.dkimCommand(), app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(),
+		versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)

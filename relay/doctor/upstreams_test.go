@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -196,12 +195,9 @@ func TestUpstreamFindingsByGraph(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { running.Close() })
-	base, err := url.Parse(running.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	more := "provider = \"microsoft-graph\"\nlarge_mail = \"upload\"\n"
 	w := newWard(t, "[[policy]]\nsenders = [\"scans@contoso.example\"]\n"+
-		upstreamBlock("office", base.Port(), ca.File, "provider = \"microsoft-graph\"\nlarge_mail = \"upload\"\n")+
+		upstreamBlock("office", portOf(running.URL), ca.File, more)+
 		"identity = \"sender\"\n"+tokens)
 	want(t, w.examine("upstreams"), codeUpstreamOK, finding.Healthy)
 	drafts = fakeprovider.AccessDenied
