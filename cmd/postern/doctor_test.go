@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -89,6 +90,36 @@ func TestDoctorWatchPrintsChanges(t *testing.T) {
 			if !strings.Contains(b.String(), word) {
 				t.Errorf("%q is not in %q", word, b.String())
 			}
+		}
+	}
+}
+
+// endsAfter ends a context once a text was written.
+type endsAfter struct {
+	bytes.Buffer
+	text string
+	end  func()
+}
+
+func (e *endsAfter) Write(p []byte) (int, error) {
+	n, err := e.Buffer.Write(p)
+	if strings.Contains(e.String(), e.text) {
+		e.end()
+	}
+	return n, err
+}
+
+// A watch that is ended has the exit code of its last examination.
+func TestDoctorWatchEnds(t *testing.T) {
+	o := newOffice(t, "")
+	for only, code := range map[string]int{"daemon": exitNo, "queue": 0} {
+		ctx, cancel := context.WithCancel(t.Context())
+		w := &endsAfter{text: "in order (shown with --all).\n", end: cancel}
+		root := rootCommand()
+		root.SetOut(w)
+		root.SetArgs([]string{"--config", o.config, "doctor", "--watch", "1h", "--only", only})
+		if err := root.ExecuteContext(ctx); (err != nil) != (code != 0) || ctx.Err() == nil {
+			t.Errorf("%s: %v\n%s", only, err, w)
 		}
 	}
 }

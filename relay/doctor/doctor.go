@@ -52,17 +52,11 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 	if x.c != nil && o.More != nil {
 		all = append(all, o.More(x.c)...)
 	}
-	var names []string
-	for _, e := range all {
-		names = append(names, e.Name)
-	}
-	for _, want := range o.Only {
-		if !slices.Contains(names, want) {
-			return nil, fmt.Errorf("nothing examines %q; there are %s", mail.Printable(want), strings.Join(names, ", "))
+	if x.c != nil && len(o.Only) > 0 { // else nothing but the configuration can be looked at
+		var err error
+		if all, err = chosen(all, o.Only); err != nil {
+			return nil, err
 		}
-	}
-	if len(o.Only) > 0 {
-		all = slices.DeleteFunc(all, func(e Examiner) bool { return !slices.Contains(o.Only, e.Name) })
 	}
 	r := &Report{Time: x.now, Findings: run(ctx, all), Examined: []string{}}
 	if err := ctx.Err(); err != nil {
@@ -75,6 +69,20 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 	r.Worst = finding.Worst(r.Findings)
 	r.OK = r.Worst != finding.Danger
 	return r, nil
+}
+
+// chosen are the examiners with these names.
+func chosen(all []Examiner, only []string) ([]Examiner, error) {
+	var names []string
+	for _, e := range all {
+		names = append(names, e.Name)
+	}
+	for _, want := range only {
+		if !slices.Contains(names, want) {
+			return nil, fmt.Errorf("nothing examines %q; there are %s", mail.Printable(want), strings.Join(names, ", "))
+		}
+	}
+	return slices.DeleteFunc(all, func(e Examiner) bool { return !slices.Contains(only, e.Name) }), nil
 }
 
 // run lets examiners look, a few at a time, and returns what they found in their order.

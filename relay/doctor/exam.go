@@ -7,13 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
+	"postern/certs"
 	"postern/relay/check"
 	"postern/relay/config"
 	"postern/relay/finding"
@@ -154,14 +157,20 @@ func (x *exam) config(ctx context.Context) (list []finding.Finding) {
 		w, why = finding.Fault, "Postern goes on with the configuration that it started with. After a restart, of "+
 			"this machine too, no mail would be taken."
 	}
+	elsewhere := x.toldElsewhere(ctx)
 	for _, p := range x.problems {
+		if slices.Contains(elsewhere, p.Message) {
+			continue
+		}
 		list = append(list, found(codeConfigProblem, w, x.Path, said(p.String()), why,
 			"Mend that line of "+x.Path+", then run: postern check"))
 	}
-	if len(x.problems) > 0 || !x.complete {
-		return append(list, skipped("upstreams",
-			"The rest of the configuration was looked at as far as it can be read; "+
-				"no upstream was tried.", "Mend relay.toml, and run postern doctor again."))
+	if !x.complete {
+		list = append(list, skipped("upstreams", "The rest of the configuration was looked at as far as it can be "+
+			"read; no upstream was tried.", "Mend relay.toml, and run postern doctor again."))
+	}
+	if len(x.problems) > 0 {
+		return list
 	}
 	for _, p := range check.Unwise(ctx, x.c) {
 		list = append(list, found(codeConfigUnwise, finding.Advice, x.Path, said(p.String()),
@@ -170,6 +179,27 @@ func (x *exam) config(ctx context.Context) (list []finding.Finding) {
 	}
 	return append(list, fine(codeConfigOK, x.Path, "Its text is right: %s, %s.",
 		count(len(x.c.Listeners), "listener"), count(len(x.c.Upstreams), "upstream")))
+}
+
+// toldElsewhere are the problems that the examiners of certificates and of the store have more to say about.
+func (x *exam) toldElsewhere(ctx context.Context) (texts []string) {
+	if x.c == nil {
+		return nil
+	}
+	_, err := certs.Check(x.c.CertOptions(slog.New(slog.DiscardHandler)), x.now)
+	if faults, ok := errors.AsType[certs.Faults](err); ok {
+		for _, f := range faults {
+			texts = append(texts, f.Text)
+		}
+	} else if err != nil {
+		texts = append(texts, err.Error())
+	}
+	if s, err := x.openStore(ctx); err != nil {
+		texts = append(texts, err.Error())
+	} else if s != nil {
+		s.Close()
+	}
+	return texts
 }
 
 // openStore opens the store beside the daemon; nil with a nil error: there is none yet.

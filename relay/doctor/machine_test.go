@@ -38,6 +38,13 @@ func TestConfigFindings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, w.examine(), codeConfigProblem, finding.Danger, "relay.toml")
+	want(t, w.examine("store"), codeConfigProblem, finding.Danger, "relay.toml")
+
+	// What other examiners say better is not said twice.
+	expired := testkit.NewCA(t).Leaf(testkit.LeafOptions{NotAfter: time.Now().Add(-time.Hour)})
+	list = newWard(t, certified(expired)+plainUpstream).examine("config", "certificates")
+	want(t, list, codeCertificateBroken, finding.Danger, "expired")
+	not(t, list, codeConfigProblem)
 }
 
 func TestDaemonFindings(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"postern/auth"
 	"postern/internal/testkit"
+	"postern/mail"
 	"postern/relay/finding"
 	"postern/relay/status"
 	relaystore "postern/relay/store"
@@ -119,6 +120,13 @@ func (w *ward) examine(only ...string) []finding.Finding {
 	}
 	if r.OK != (finding.Worst(r.Findings) != finding.Danger) {
 		w.t.Errorf("OK is %v", r.OK)
+	}
+	for _, f := range r.Findings {
+		for line := range strings.SplitSeq(f.Subject+"\n"+f.What+"\n"+f.Why+"\n"+f.Fix, "\n") {
+			if mail.Printable(line) != line {
+				w.t.Errorf("%s has what is not printable: %q", f.Code, line)
+			}
+		}
 	}
 	return r.Findings
 }

@@ -69,20 +69,28 @@ func (x upstreamExam) try(ctx context.Context) []attempt {
 	return all
 }
 
-// someWay reports that a test failed for nobody, or not for all senders.
+// someWay reports that mail of some sender can leave.
 func someWay(r *trial.Report) bool {
-	if r.OK {
-		return true
-	}
-	taken := false
+	taken, refused := false, false
 	for i := range r.Steps {
-		s := &r.Steps[i]
-		if !s.OK && s.Sender == "" {
+		switch s := &r.Steps[i]; {
+		case s.Sender == (mail.Address{}).Path(), s.Name == "large-mail":
+		case !s.OK && s.Sender == "":
 			return false
+		case !s.OK:
+			refused = true
+		case s.Name == "mail", s.Name == "permission":
+			taken = true
 		}
-		taken = taken || s.OK && s.Name == "mail" && s.Sender != mail.Address{}.Path() || s.OK && s.Name == "permission"
 	}
-	return taken
+	return taken || !refused
+}
+
+// otherWay reports that the mail of a sender is taken with another login than its own.
+func otherWay(r *trial.Report, s *trial.Step) bool {
+	return s.Sender != "" && slices.ContainsFunc(r.Steps, func(t trial.Step) bool {
+		return t.OK && t.Sender == s.Sender && t.Identity != s.Identity && (t.Name == "mail" || t.Name == "permission")
+	})
 }
 
 // tried says what a test came to.
@@ -103,6 +111,11 @@ func (x upstreamExam) tried(u *config.Upstream, a attempt, broken map[string]boo
 			continue
 		}
 		f := x.step(u, s, w)
+		if otherWay(a.report, s) {
+			f.Weight, f.Why = finding.Fault,
+				"Its mail leaves as "+said(u.Username)+" meanwhile, which needs the right to "+
+					"send for it, and shares the limits of that mailbox."
+		}
 		if key := f.Code + f.What; !seen[key] {
 			seen[key] = true
 			list = append(list, f)

@@ -128,6 +128,22 @@ func TestUpstreamFindingsAtMicrosoft(t *testing.T) {
 	}
 }
 
+// A sender whose own login is refused, and whose mail goes by another one, is no danger.
+func TestASenderWithAnotherWay(t *testing.T) {
+	o := newOffice(t, "identity = \"sender\"\n")
+	o.smtp.Set(fakeprovider.Regime{SendAs: func(_, _ string) bool { return true }, Login: func(mailbox string) string {
+		if mailbox == "scans@contoso.example" {
+			return fakeprovider.LoginDisabled
+		}
+		return ""
+	}})
+	list := o.examine("upstreams")
+	want(t, list, codeUpstreamLogin, finding.Fault, "logged in as scans@contoso.example", "leaves as "+mailbox)
+	if finding.Worst(list) == finding.Danger {
+		t.Errorf("danger:\n%s", text(list))
+	}
+}
+
 // plainServer is the block of a server without TLS or login.
 func plainServer(t *testing.T, c fakesmtp.Config, more string) string {
 	t.Helper()
