@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,27 +49,22 @@ func TestExaminersThatFail(t *testing.T) {
 
 func TestExaminersRunAFewAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		now, most := 0, 0
-		change := make(chan int)
-		go func() {
-			for n := range change {
-				now += n
-				most = max(most, now)
-			}
-		}()
+		var now, most atomic.Int64
 		var all []Examiner
 		for range 3 * atOnce {
 			all = append(all, Examiner{Name: "x", Look: func(context.Context) []finding.Finding {
-				change <- 1
+				n := now.Add(1)
+				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
 				time.Sleep(time.Second)
-				change <- -1
+				now.Add(-1)
 				return nil
 			}})
 		}
+		begun := time.Now()
 		run(t.Context(), all)
-		close(change)
-		if most != atOnce {
-			t.Errorf("%d at a time", most)
+		if most.Load() != atOnce || time.Since(begun) != 3*time.Second {
+			t.Errorf("%d at a time, in %s", most.Load(), time.Since(begun))
 		}
 	})
 }
