@@ -28,7 +28,7 @@ func roomOf(dir string) (room, error) {
 		return room{}, err
 	}
 	return room{free: int64(st.Bavail) * int64(st.Bsize), files: int64(st.Files), freeFiles: int64(st.Ffree),
-		readOnly: int64(st.Flags)&unix.MS_RDONLY != 0}, nil
+		readOnly: isReadOnly(&st)}, nil
 }
 
 const makeRoom = "See what takes it: du -xh --max-depth=2 / | sort -h | tail\nOld logs: journalctl --vacuum-size=500M"
