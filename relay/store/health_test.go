@@ -18,7 +18,8 @@ func TestHealth(t *testing.T) {
 	}
 	var events []trace.Event
 	for range 2000 {
-		events = append(events, trace.Event{Kind: trace.Refused, Client: "192.0.2.1", Detail: "no TLS handshake in time"})
+		events = append(events, trace.Event{Kind: trace.Refused, Client: "192.0.2.1",
+			Detail: "no TLS handshake in time"})
 	}
 	if err := s.AppendEventsNow(t.Context(), events); err != nil {
 		t.Fatal(err)
