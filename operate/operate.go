@@ -35,13 +35,14 @@ type Operations struct {
 	Alerts   Alerts
 	Status   Status
 	Domains  Domains
+	Audit    Audit
 }
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o}
 	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
-		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}}
+		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d}}
 }
 
 // desk is what all operations share.

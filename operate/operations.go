@@ -35,10 +35,26 @@ var (
 	TestAlerts   = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
 )
 
+// Operations on who may use the console and the API.
+var (
+	ListConsoleUsers = Operation{Name: "console list", Role: Admin, Scope: ScopeAdmin}
+	InviteUser       = Operation{Name: "console invite", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	ResetUser        = Operation{Name: "console reset", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	ChangeRole       = Operation{Name: "console role", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	DisableUser      = Operation{Name: "console disable", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	RemoveUser       = Operation{Name: "console remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	ListTokens       = Operation{Name: "token list", Role: Admin, Scope: ScopeAdmin}
+	AddToken         = Operation{Name: "token add", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	RevokeToken      = Operation{Name: "token revoke", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	SeeAudit         = Operation{Name: "audit", Role: Operator, Scope: ScopeAdmin}
+)
+
 // All lists every operation.
 var All = []Operation{
 	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeHeaders, SeeContent,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
 	AddKeys, ReindexTrace, TestAlerts,
+	ListConsoleUsers, InviteUser, ResetUser, ChangeRole, DisableUser, RemoveUser, ListTokens, AddToken, RevokeToken,
+	SeeAudit,
 }

@@ -27,6 +27,10 @@ func TestWhoMay(t *testing.T) {
 		"user set": {Operator, ScopeAccounts}, "user password": {Operator, ScopeAccounts},
 		"user lock": {Operator, ScopeAccounts}, "user unlock": {Operator, ScopeAccounts}, "user remove": {Admin, ""},
 		"dkim add": {Admin, ScopeAdmin}, "alert test": {Operator, ScopeAdmin}, "trace reindex": {Admin, ScopeAdmin},
+		"console list": {Admin, ScopeAdmin}, "console invite": {Admin, ""}, "console reset": {Admin, ""},
+		"console role": {Admin, ""}, "console disable": {Admin, ""}, "console remove": {Admin, ""},
+		"token list": {Admin, ScopeAdmin}, "token add": {Admin, ""}, "token revoke": {Admin, ScopeAdmin},
+		"audit": {Operator, ScopeAdmin},
 	}
 	for _, op := range All {
 		want, known := need[op.Name]

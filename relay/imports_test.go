@@ -13,13 +13,14 @@ import (
 // mayImport is the imports column of docs/architecture.md: for each package of ours, which others of
 // ours it may import. relay and what lies under cmd join them and may import everything.
 var mayImport = map[string][]string{
-	"mail":   nil,
-	"policy": {"mail"},
-	"auth":   {"mail"},
-	"certs":  {"internal/certtext", "internal/textfile"},
-	"admin":  {"mail"},
-	"admin/console": {"mail", "operate", "relay/queue", "relay/status", "relay/trace", "relay/upstream",
-		"relay/upstream/advice"},
+	"mail":         nil,
+	"policy":       {"mail"},
+	"auth":         {"mail"},
+	"certs":        {"internal/certtext", "internal/textfile"},
+	"admin":        {"mail"},
+	"admin/access": {"auth", "mail", "operate", "relay/seal", "relay/store"},
+	"admin/console": {"auth", "mail", "operate", "relay/config", "relay/dnscheck", "relay/finding", "relay/queue",
+		"relay/status", "relay/store", "relay/trace", "relay/upstream", "relay/upstream/advice"},
 	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
 		"relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
@@ -35,6 +36,11 @@ var mayImport = map[string][]string{
 		"relay/upstream/oauth"},
 	"relay/check": {"auth", "certs", "mail", "policy", "relay/config", "relay/monitor", "relay/outbound", "relay/sign",
 		"relay/store"},
+	"relay/doctor": {"auth", "certs", "mail", "relay/alert", "relay/check", "relay/config", "relay/finding",
+		"relay/monitor", "relay/outbound", "relay/queue", "relay/status", "relay/store", "relay/trace", "relay/trial",
+		"relay/upstream", "relay/upstream/oauth"},
+	"relay/trial": {"mail", "relay/config", "relay/outbound", "relay/store", "relay/upstream", "relay/upstream/advice",
+		"relay/upstream/oauth", "relay/upstream/profile"},
 	"relay/alert":        {"mail"},
 	"relay/wire":         {"mail"},
 	"relay/spool":        {"mail"},
