@@ -36,13 +36,14 @@ type Operations struct {
 	Status   Status
 	Domains  Domains
 	Audit    Audit
+	Settings Settings
 }
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o}
 	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
-		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d}}
+		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d}, Settings{d}}
 }
 
 // desk is what all operations share.

@@ -9,6 +9,7 @@ var (
 	SeeKeys     = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
 	SeeAlerts   = Operation{Name: "alert list", Role: Viewer, Scope: ScopeRead}
 	SeeDomains  = Operation{Name: "dns list", Role: Viewer, Scope: ScopeRead}
+	SeeSettings = Operation{Name: "settings", Role: Viewer, Scope: ScopeRead}
 	SeeHeaders  = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
 	SeeContent  = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
@@ -52,6 +53,7 @@ var (
 // All lists every operation.
 var All = []Operation{
 	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeHeaders, SeeContent,
+	SeeSettings,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
 	AddKeys, ReindexTrace, TestAlerts,
