@@ -22,6 +22,8 @@ const (
 	styleFile  = "console.css"
 	scriptFile = "htmx-4.0.1.min.js"
 	iconFile   = "icon.svg"
+	moreFile   = "more.css" // of the pages that came later, and print
+	copyFile   = "copy.js"
 )
 
 // assets are the static files.

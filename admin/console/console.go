@@ -42,6 +42,7 @@ type console struct {
 
 	traffic memo[traffic]
 	shape   memo[operate.Shape]
+	kept    keepsakes
 }
 
 // Handler returns the console. It panics if what is embedded cannot be parsed, which a test would have shown.

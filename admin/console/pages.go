@@ -23,7 +23,8 @@ type action struct {
 	path  string
 	needs operate.Operation
 	// do does it and returns where to go on, with a notice left by visit.notice; or a body, with which the page shows
-	// a step of its own (a confirmation) in the template sheet.
+	// a step of its own (a confirmation) in the template sheet. A body that is a shown has a template of its own, one
+	// that is an attachment is a file.
 	do    func(*visit) (next string, body any, err error)
 	sheet string // for the step; "": the page's
 	title key
@@ -34,6 +35,7 @@ type action struct {
 func registry() []page {
 	return []page{
 		nowPage, messagesPage, timelinePage, queuePage, heldPage,
+		loginsPage, loginPage, addLoginPage, addDevicePage, importPage,
 	}
 }
 
@@ -79,12 +81,31 @@ func (v *visit) run(p *page, a *action) {
 	case err != nil:
 		v.refuse(err)
 	case body != nil:
+		v.showStep(p, a, body)
+	default:
+		v.redirect(next)
+	}
+}
+
+// shown is a body with a template of its own, one of steps.
+type shown struct {
+	sheet string
+	title key
+	body  any
+}
+
+// showStep answers an action with a body.
+func (v *visit) showStep(p *page, a *action, body any) {
+	switch own := body.(type) {
+	case attachment:
+		v.send(own)
+	case shown:
+		v.render(http.StatusOK, p, own.sheet, v.t(own.title), own.body)
+	default:
 		sheet, title := p.sheet, p.title
 		if a.sheet != "" {
 			sheet, title = a.sheet, a.title
 		}
 		v.render(http.StatusOK, p, sheet, v.t(title), body)
-	default:
-		v.redirect(next)
 	}
 }

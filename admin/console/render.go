@@ -17,14 +17,14 @@ var templateFiles embed.FS
 type sheets map[string]*template.Template
 
 // steps are templates of steps within a page, such as its confirmations, and of the error page.
-var steps = []string{"error", "confirm"}
+var steps = []string{"error", "confirm", "card", "imported"}
 
 // loadSheets parses the templates once for each language, since their functions speak it.
 func loadSheets(c *console, pages []page) map[string]*sheets {
 	all := map[string]*sheets{}
 	for _, w := range speakers {
 		frame := template.Must(template.New("layout.html").Funcs(c.functions(w)).ParseFS(templateFiles,
-			"templates/layout.html", "templates/parts.html"))
+			"templates/layout.html", "templates/parts.html", "templates/findings.html"))
 		s := sheets{}
 		add := func(name string) {
 			if s[name] == nil {

@@ -1,0 +1,216 @@
+package console
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/auth"
+	"postern/mail"
+	"postern/operate"
+	"postern/relay/trace"
+)
+
+// loginPage shows one login or device, and changes it.
+var loginPage = page{path: "/logins/{login}", title: "Login", under: "/logins", needs: operate.SeeAccounts,
+	sheet: "login", show: showLogin, actions: []action{
+		{path: "/logins/act/lock", needs: operate.LockAccount, do: lockLogin, sheet: "confirm", title: "Login"},
+		{path: "/logins/act/password", needs: operate.NewPassword, do: newPassword, sheet: "confirm", title: "Login"},
+		{path: "/logins/act/edit", needs: operate.EditAccount, do: editLogin},
+		{path: "/logins/act/remove", needs: operate.RemoveAccount, do: removeLogin, sheet: "confirm", title: "Login"},
+	}}
+
+// loginView is the body of the page.
+type loginView struct {
+	auth.User
+	activity
+	Icon, Word  string
+	Until       time.Time // of a lockout
+	LastChange  time.Time
+	Events      []loginEvent // the newest first
+	Form        loginForm
+	Here, Stamp string
+
+	MayEdit, MayLock, MayUnlock, MayRenew, MayRemove bool
+}
+
+// loginEvent is a line of what happened lately.
+type loginEvent struct {
+	*trace.Event
+	Icon, Word, Link, Text string
+}
+
+// loginForm is what people type about an account: lists with a line for each.
+type loginForm struct {
+	Login, Senders, Networks, Groups, Note string
+	Problem                                string // what is wrong with it
+}
+
+// Bounds of the page and its forms.
+const (
+	shownEvents = 12
+	maxLines    = 200    // of a list
+	maxList     = 20_000 // octets of a list
+	maxNote     = 2000   // octets
+)
+
+func showLogin(v *visit) (any, error) {
+	return v.login(mail.Cut(v.PathValue("login"), maxFilter))
+}
+
+func (v *visit) login(name string) (*loginView, error) {
+	u, err := v.console.Operations.Accounts.Get(v.Context(), v.actor, operate.Everybody, name)
+	if err != nil {
+		return nil, err
+	}
+	_, locks, err := v.console.Operations.Accounts.List(v.Context(), v.actor, operate.Everybody)
+	if err != nil {
+		return nil, err
+	}
+	v.console.Operations.Trace.Await(v.Context())
+	events, err := v.console.Operations.Trace.Events(v.Context(), v.actor,
+		trace.Query{Login: u.Login, Limit: maxOfLogin}, "")
+	if err != nil {
+		return nil, err
+	}
+	view := &loginView{User: u, activity: activityOf(events), Until: lockedUntil(locks, u.Login),
+		LastChange: operate.LastChange(u), Form: formOf(&u), Here: loginPath(u.Login), Stamp: stampOf(&u),
+		MayEdit: v.may(operate.EditAccount), MayLock: v.may(operate.LockAccount) && !u.Locked,
+		MayRenew: v.may(operate.NewPassword), MayRemove: v.may(operate.RemoveAccount)}
+	view.Icon, view.Word = v.standing(&u, view.Until)
+	view.MayUnlock = v.may(operate.Unlock) && (u.Locked || !view.Until.IsZero())
+	for _, e := range slices.Backward(events) {
+		if len(view.Events) == shownEvents {
+			break
+		}
+		view.Events = append(view.Events, v.loginEvent(&e))
+	}
+	return view, nil
+}
+
+func (v *visit) loginEvent(e *trace.Event) loginEvent {
+	l := loginEvent{Event: e}
+	l.Icon, l.Word = v.kind(e.Kind)
+	of := activity{Trouble: e}
+	l.Link, l.Text = of.TroubleLink(), of.TroubleText()
+	return l
+}
+
+// formOf is an account as its form shows it.
+func formOf(u *auth.User) loginForm {
+	return loginForm{Login: u.Login, Senders: strings.Join(u.Senders, "\n"), Networks: networkLines(u.Networks),
+		Groups: strings.Join(u.Groups, "\n"), Note: u.Note}
+}
+
+// networkLines writes networks a line each, those of one address as the address.
+func networkLines(networks []netip.Prefix) string {
+	lines := make([]string, len(networks))
+	for i, n := range networks {
+		if lines[i] = n.String(); n.IsSingleIP() {
+			lines[i] = n.Addr().String()
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Networked is where the account may log in from, for people.
+func (l *loginView) Networked() []string {
+	if len(l.Networks) == 0 {
+		return nil
+	}
+	return strings.Split(networkLines(l.Networks), "\n")
+}
+
+// typed reads the form of an account.
+func (v *visit) typed() loginForm {
+	get := func(name string, most int) string { return strings.TrimSpace(mail.Cut(v.PostForm.Get(name), most)) }
+	return loginForm{Login: get("login", maxFilter), Senders: get("senders", maxList), Networks: get("networks", maxList),
+		Groups: get("groups", maxList), Note: get("note", maxNote)}
+}
+
+// listed splits what was typed into a list: by lines, blanks, commas and semicolons.
+func listed(text string) []string {
+	all := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n,;\u00a0", r) })
+	return all[:min(len(all), maxLines)]
+}
+
+// listEdit makes a list what was typed.
+func listEdit(text string) operate.ListEdit {
+	list := listed(text)
+	return operate.ListEdit{Set: list, Clear: len(list) == 0}
+}
+
+// editLogin changes what may be changed of an account. What was typed wrong comes back with the reason.
+func editLogin(v *visit) (string, any, error) {
+	f := v.typed()
+	_, changes, err := v.console.Operations.Accounts.Edit(v.Context(), v.actor, operate.Everybody, f.Login,
+		operate.AccountEdit{Senders: listEdit(f.Senders), Networks: listEdit(f.Networks), Groups: listEdit(f.Groups),
+			Note: &f.Note})
+	if kind, theirs := operate.KindOf(err); theirs && kind != operate.NotFound {
+		view, showErr := v.login(f.Login)
+		if showErr != nil {
+			return "", nil, showErr
+		}
+		f.Problem = plain(1000, err)
+		view.Form = f
+		return "", view, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	if len(changes) == 0 {
+		v.leave("Nothing was changed: it was so already.")
+	} else {
+		v.leave("%s was changed.", f.Login)
+	}
+	return loginPath(f.Login), nil, nil
+}
+
+// asked reads of which login an action is, and the way back.
+func (v *visit) asked() (login, back string) {
+	login = mail.Cut(v.PostForm.Get("login"), maxFilter)
+	return login, loginPath(login)
+}
+
+// ask is the step before an action on a login.
+func ofLogin(login, back, action string, more ...field) confirmation {
+	return confirmation{Action: action, Back: back, Fields: append(more, field{"login", login})}
+}
+
+func lockLogin(v *visit) (string, any, error) {
+	login, back := v.asked()
+	if !v.confirmed() {
+		c := ofLogin(login, back, "/logins/act/lock")
+		c.Question, c.Verb, c.Danger = v.t("Lock %s?", plain(120, login)), v.t("Lock"), true
+		c.Meaning = v.t("It cannot log in until somebody unlocks it, and its open connections end. " +
+			"Mail that was accepted already still goes out.")
+		c.Ask = v.t("Reason, for whoever looks at the list (may stay empty)")
+		return "", &c, nil
+	}
+	reason := plain(maxNotice, v.PostForm.Get("reason"))
+	if reason == "" {
+		reason = v.t("by %s", plain(60, v.actor.Name))
+	}
+	if err := v.console.Operations.Accounts.Lock(v.Context(), v.actor, login, reason); err != nil {
+		return "", nil, err
+	}
+	v.leave("%s is locked.", login)
+	return back, nil, nil
+}
+
+func removeLogin(v *visit) (string, any, error) {
+	login, back := v.asked()
+	if !v.confirmed() {
+		c := ofLogin(login, back, "/logins/act/remove")
+		c.Question, c.Verb, c.Danger = v.t("Remove %s?", plain(120, login)), v.t("Remove"), true
+		c.Meaning = v.t("It cannot log in any more. Mail that it sent stays in the queue and in the history. " +
+			"This cannot be undone.")
+		return "", &c, nil
+	}
+	if err := v.console.Operations.Accounts.Remove(v.Context(), v.actor, operate.Everybody, login); err != nil {
+		return "", nil, err
+	}
+	v.leave("%s is removed.", login)
+	return "/logins", nil, nil
+}

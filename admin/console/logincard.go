@@ -1,0 +1,134 @@
+package console
+
+import (
+	"strconv"
+
+	"postern/auth"
+	"postern/mail"
+	"postern/operate"
+	"postern/relay/config"
+)
+
+// addLoginPage adds the login of a person, addDevicePage that of a device.
+var (
+	addLoginPage = page{path: "/logins/add/login", title: "New login", under: "/logins", needs: operate.AddAccount,
+		sheet: "loginadd", show: func(*visit) (any, error) { return &newLogin{}, nil }, actions: []action{
+			{path: "/logins/act/add", needs: operate.AddAccount, do: addLogin},
+		}}
+	addDevicePage = page{path: "/logins/add/device", title: "New device", under: "/logins", needs: operate.AddAccount,
+		sheet: "loginadd", show: func(*visit) (any, error) { return &newLogin{Device: true}, nil }}
+)
+
+// newLogin is the body of the form for a new login or device.
+type newLogin struct {
+	Device bool
+	Form   loginForm
+}
+
+// card is what is to be typed into a device or a program, with the password that is shown this once.
+type card struct {
+	operate.Credential
+	Device  bool
+	Renewed bool // the account was there, its password is new
+	Chosen  bool // somebody chose the password, and knows it
+	Server  *server
+	Others  []server
+	Sender  string // the first, where it is one address
+	Senders []string
+	Back    string
+}
+
+// server is where to log in, in words.
+type server struct {
+	operate.Server
+	Encryption string
+}
+
+// addLogin adds an account and shows its card. What was typed wrong comes back with the reason.
+func addLogin(v *visit) (string, any, error) {
+	f := v.typed()
+	n := operate.NewAccount{Login: f.Login, Device: v.PostForm.Get("device") == "1", Senders: listed(f.Senders),
+		Networks: listed(f.Networks), Groups: listed(f.Groups), Note: f.Note, Password: v.PostForm.Get("password")}
+	made, err := v.console.Operations.Accounts.Add(v.Context(), v.actor, n)
+	if _, theirs := operate.KindOf(err); theirs {
+		f.Problem = plain(1000, err)
+		return "", &newLogin{n.Device, f}, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	u, err := v.console.Operations.Accounts.Get(v.Context(), v.actor, operate.Everybody, made.Login)
+	if err != nil {
+		return "", nil, err
+	}
+	c, err := v.card(&u, made)
+	return "", shown{"card", "Values to type in", c}, err
+}
+
+// newPassword makes another password and shows it once. To load the answer again makes no other one: the stamp of the
+// account is not the same any more.
+func newPassword(v *visit) (string, any, error) {
+	login, back := v.asked()
+	u, err := v.console.Operations.Accounts.Get(v.Context(), v.actor, operate.Everybody, login)
+	if err != nil {
+		return "", nil, err
+	}
+	if !v.confirmed() {
+		c := ofLogin(login, back, "/logins/act/password", field{"stamp", stampOf(&u)})
+		c.Question, c.Verb, c.Danger = v.t("Make a new password for %s?", plain(120, login)), v.t("Make a new password"), true
+		c.Meaning = v.t("The old one stops working at once, and open connections end. The new one is shown once.")
+		return "", &c, nil
+	}
+	if v.PostForm.Get("stamp") != stampOf(&u) {
+		v.leave("Nothing was done: %s has been changed meanwhile.", login)
+		return back, nil, nil
+	}
+	made, err := v.console.Operations.Accounts.Password(v.Context(), v.actor, operate.Everybody, login, "")
+	if err != nil {
+		return "", nil, err
+	}
+	c, err := v.card(&u, made)
+	if err != nil {
+		return "", nil, err
+	}
+	c.Renewed = true
+	return "", shown{"card", "Values to type in", c}, nil
+}
+
+// stampOf changes with the password.
+func stampOf(u *auth.User) string { return strconv.FormatInt(u.Changed.UnixNano(), 36) }
+
+// card makes the card of an account.
+func (v *visit) card(u *auth.User, made operate.Credential) (*card, error) {
+	servers, err := v.console.Operations.Accounts.Servers(v.Context(), v.actor)
+	if err != nil {
+		return nil, err
+	}
+	c := &card{Credential: made, Device: u.Device, Chosen: made.Password == "", Senders: u.Senders,
+		Back: loginPath(u.Login)}
+	for _, s := range servers {
+		c.Others = append(c.Others, server{s, v.encryption(s.TLS)})
+	}
+	if len(c.Others) > 0 {
+		c.Server, c.Others = &c.Others[0], c.Others[1:]
+	}
+	if len(u.Senders) > 0 {
+		if _, err := mail.ParseAddress(u.Senders[0]); err == nil {
+			c.Sender = u.Senders[0]
+		}
+	}
+	return c, nil
+}
+
+// encryption is what devices call a way to use TLS.
+func (v *visit) encryption(tls string) string {
+	switch tls {
+	case config.Auto:
+		return v.t("STARTTLS, or SSL/TLS: whichever the device has")
+	case config.StartTLS:
+		return v.t("STARTTLS (some devices say TLS)")
+	case config.Implicit:
+		return v.t("SSL/TLS (some devices say SMTPS)")
+	}
+	return v.t("none")
+}
