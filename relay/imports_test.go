@@ -56,7 +56,7 @@ var mayImport = map[string][]string{
 	"relay/finding":      {},
 	"relay/setup":        {"auth", "internal/suggest", "mail", "policy", "relay/upstream/profile"},
 	"operate": {"auth", "internal/suggest", "internal/textfile", "mail", "policy", "relay/config", "relay/dnscheck",
-		"relay/domains", "relay/finding", "relay/monitor", "relay/outbound", "relay/queue", "relay/sign", "relay/status", "relay/store", "relay/trace",
+		"relay/doctor", "relay/domains", "relay/finding", "relay/monitor", "relay/outbound", "relay/queue", "relay/sign", "relay/status", "relay/store", "relay/trace",
 		"relay/upstream/advice", "relay/upstream/profile"},
 	"relay/dnscheck": {"mail", "relay/finding", "relay/sign"},
 	"relay/domains": {"auth", "mail", "relay/config", "relay/dnscheck", "relay/outbound", "relay/sign",
