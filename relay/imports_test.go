@@ -19,6 +19,8 @@ var mayImport = map[string][]string{
 	"certs":        {"internal/certtext", "internal/textfile"},
 	"admin":        {"mail"},
 	"admin/access": {"auth", "mail", "operate", "relay/seal", "relay/store"},
+	"admin/console": {"mail", "operate", "relay/queue", "relay/status", "relay/trace", "relay/upstream",
+		"relay/upstream/advice"},
 	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
 		"relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
@@ -56,7 +58,8 @@ var mayImport = map[string][]string{
 	"relay/finding":      {},
 	"relay/setup":        {"auth", "internal/suggest", "mail", "policy", "relay/upstream/profile"},
 	"operate": {"auth", "internal/suggest", "internal/textfile", "mail", "policy", "relay/config", "relay/dnscheck",
-		"relay/doctor", "relay/domains", "relay/finding", "relay/monitor", "relay/outbound", "relay/queue", "relay/sign", "relay/status", "relay/store", "relay/trace",
+		"relay/doctor", "relay/domains", "relay/finding", "relay/monitor", "relay/outbound", "relay/queue", "relay/sign",
+		"relay/status", "relay/store", "relay/trace",
 		"relay/upstream/advice", "relay/upstream/profile"},
 	"relay/dnscheck": {"mail", "relay/finding", "relay/sign"},
 	"relay/domains": {"auth", "mail", "relay/config", "relay/dnscheck", "relay/outbound", "relay/sign",
