@@ -24,6 +24,8 @@ type Options struct {
 	Config func() *config.Config // in force
 	Store  *store.Store
 	Status func(context.Context) (*status.Report, error) // of the running daemon, or what can be said without one
+	// Version of this program; "": not known.
+	Version string
 }
 
 // Operations are all of them, by what they are about. All methods are safe for concurrent use.
@@ -36,6 +38,7 @@ type Operations struct {
 	Status   Status
 	Domains  Domains
 	Audit    Audit
+	Doctor   Doctor
 	Settings Settings
 }
 
@@ -43,7 +46,8 @@ type Operations struct {
 func New(o Options) *Operations {
 	d := &desk{o}
 	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
-		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d}, Settings{d}}
+		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
+		Doctor{d, &examination{}}, Settings{d}}
 }
 
 // desk is what all operations share.

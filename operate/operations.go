@@ -9,7 +9,7 @@ var (
 	SeeKeys     = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
 	SeeAlerts   = Operation{Name: "alert list", Role: Viewer, Scope: ScopeRead}
 	SeeDomains  = Operation{Name: "dns list", Role: Viewer, Scope: ScopeRead}
-	SeeSettings = Operation{Name: "settings", Role: Viewer, Scope: ScopeRead}
+	SeeDoctor   = Operation{Name: "doctor last", Role: Viewer, Scope: ScopeRead}
 	SeeHeaders  = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
 	SeeContent  = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
@@ -28,7 +28,8 @@ var (
 	Unlock         = Operation{Name: "user unlock", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
-	// It asks servers of others, and so is more than looking.
+	// These ask servers of others, and so are more than looking.
+	Examine      = Operation{Name: "doctor", Role: Helpdesk, Scope: ScopeRead}
 	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeRead}
 
 	AddKeys      = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
@@ -52,8 +53,8 @@ var (
 
 // All lists every operation.
 var All = []Operation{
-	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeHeaders, SeeContent,
-	SeeSettings,
+	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeDoctor, Examine,
+	SeeHeaders, SeeContent, SeeSettings,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
 	AddKeys, ReindexTrace, TestAlerts,

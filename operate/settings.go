@@ -7,6 +7,9 @@ import (
 	"postern/relay/config"
 )
 
+// SeeSettings is to see what is in force.
+var SeeSettings = Operation{Name: "settings", Role: Viewer, Scope: ScopeRead}
+
 // Settings is what may be asked about the configuration in force. It is changed in relay.toml only.
 type Settings struct{ *desk }
 

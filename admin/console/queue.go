@@ -42,6 +42,7 @@ type messageRow struct {
 	Icon     string
 	State    string
 	Next     time.Time // attempt; zero where none is planned
+	Sleeping bool      // Next is when it is looked at again at the latest
 	Reason   string    // why it is held
 	Reply    string
 }
@@ -117,12 +118,12 @@ func (v *visit) list(f queue.Filter, after string) (messages []*queue.Message, n
 
 // row says what a message waits for.
 func (v *visit) row(m *queue.Message) messageRow {
-	r := messageRow{Message: m, From: plain(200, m.Envelope.From.Path()), Reply: plain(400, m.LastReply.String())}
+	r := messageRow{Message: m, From: shown(m.Envelope.From), Reply: plain(400, m.LastReply.String())}
 	for i := range m.Recipients {
 		switch {
 		case m.Recipients[i].Status != queue.Pending:
 		case r.To == "":
-			r.To = plain(200, m.Recipients[i].To.Path())
+			r.To = shown(m.Recipients[i].To)
 		default:
 			r.More++
 		}
@@ -135,11 +136,19 @@ func (v *visit) row(m *queue.Message) messageRow {
 	case operate.IsTried:
 		r.Icon, r.State = "out", v.t("attempt %d under way", m.Attempts)
 	case operate.Sleeps:
-		r.Icon, r.State, r.Next = "wait", v.t("waits for %s", plain(80, m.WaitingFor)), m.NextAttempt
+		r.Icon, r.State, r.Next, r.Sleeping = "wait", v.t("waits for %s", plain(80, m.WaitingFor)), m.NextAttempt, true
 	default:
 		r.Icon, r.State, r.Next = "wait", v.t("attempt %d", m.Attempts+1), m.NextAttempt
 	}
 	return r
+}
+
+// shown is an address; that of reports is <>.
+func shown(a mail.Address) string {
+	if s := a.String(); s != "" {
+		return plain(200, s)
+	}
+	return "<>"
 }
 
 // shapeTable is how old what waits is, as a table.

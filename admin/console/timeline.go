@@ -127,7 +127,7 @@ func verbatim(r mail.Reply) string {
 	if r.IsZero() {
 		return ""
 	}
-	head := mail.Reply{Code: r.Code, Enhanced: r.Enhanced}.String()
+	head := mail.Printable(mail.Reply{Code: r.Code, Enhanced: r.Enhanced}.String())
 	lines := strings.Split(mail.Cut(r.Text, maxReply), "\n")
 	for i, line := range lines {
 		lines[i] = head + " " + mail.Printable(line)
@@ -153,7 +153,7 @@ func (t *timelineView) queued(v *visit, m *queue.Message) {
 	}
 	for i := range m.Recipients[:min(len(m.Recipients), recipients)] {
 		r := &m.Recipients[i]
-		each := recipientRow{To: plain(200, r.To.Path()), Upstream: plain(80, r.Upstream), Reply: plain(600, r.Reply.String())}
+		each := recipientRow{To: shown(r.To), Upstream: plain(80, r.Upstream), Reply: plain(600, r.Reply.String())}
 		switch r.Status {
 		case queue.Delivered:
 			each.Icon, each.Word = "ok", v.t("delivered")

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/mail"
+	"postern/operate"
 	"postern/relay/config"
 	"postern/relay/doctor"
 	"postern/relay/finding"
@@ -19,16 +20,17 @@ const minWatch = time.Minute
 
 func (a *app) doctorCommand() *cobra.Command {
 	var (
-		d     doctorView
-		every string
-		only  []string
+		d        doctorView
+		every    string
+		only     []string
+		resolver string
 	)
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look at everything that can be wrong, and say what it is, why it matters and what to do",
 		Long: `Look at the configuration, the daemon, its listeners by the names that clients use, certificates, the
-clock, the disk, files and their rights, the store, the queue, upstreams with each configured sender, hooks and
-accounts, and say of each fault what it is, why it matters and what to do, the heaviest first. Exit code 1: mail is in
+clock, the disk, files and their rights, the store, the queue, upstreams with each configured sender, hooks,
+accounts and the DNS of each sender's domain, and say of each fault what it is, why it matters and what to do, the heaviest first. Exit code 1: mail is in
 danger.
 
 Nothing is changed and nothing is sent: upstreams are tried as by "postern upstream test", hooks are connected to and
@@ -43,7 +45,12 @@ told nothing.`,
 				return err
 			}
 			d.w, d.json = cmd.OutOrStdout(), asJSON(cmd)
-			o := doctor.Options{Path: path, Version: readBuild().Version, Only: only}
+			dns, err := a.resolverOf(resolver)
+			if err != nil {
+				return usage(cmd, err)
+			}
+			o := operate.DoctorOptions(path, readBuild().Version, dns)
+			o.Only = only
 			if every == "" {
 				return d.once(cmd, o)
 			}
@@ -61,7 +68,9 @@ told nothing.`,
 	cmd.Flags().StringVar(&every, "watch", "", "look again each `duration`, such as 5m, and print what came and went")
 	cmd.Flags().StringArrayVar(&only, "only", nil,
 		"only what this `name` stands for; may be repeated: config, daemon, "+
-			"listeners, certificates, clock, disk, files, store, queue, upstreams, alerts, accounts")
+			"listeners, certificates, clock, disk, files, store, queue, upstreams, alerts, accounts, dns")
+	cmd.Flags().StringVar(&resolver, "resolver", "",
+		"`address` or address:port of the resolver for DNS; default: the system's")
 	cmd.Flags().BoolVar(&d.all, "all", false, "print also what is in order")
 	return withJSON(cmd)
 }

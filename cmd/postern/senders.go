@@ -7,11 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"postern/mail"
-	"postern/relay/trace"
 	"postern/relay/trial"
 	"postern/relay/upstream/advice"
-	"postern/relay/upstream/profile"
 )
 
 // testPrinter prints the steps of a test of an upstream.
