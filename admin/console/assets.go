@@ -22,8 +22,6 @@ const (
 	styleFile  = "console.css"
 	scriptFile = "htmx-4.0.1.min.js"
 	iconFile   = "icon.svg"
-	moreFile   = "more.css" // of the pages that came later, and print
-	copyFile   = "copy.js"
 )
 
 // assets are the static files.

@@ -27,7 +27,8 @@ type Options struct {
 	SignOut string // a POST there ends the session; "" where there is none
 	Strong  string // where the second factor is given again; the way back is in its parameter "next"
 
-	Now func() time.Time // nil: time.Now
+	Now  func() time.Time    // nil: time.Now
+	Look operate.LookOptions // whom DNS is asked of; zero: the system's resolver
 }
 
 // maxForm bounds the body of a request, in octets: a selection of maxSelected messages takes a third of it.

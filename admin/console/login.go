@@ -173,7 +173,7 @@ func (v *visit) asked() (login, back string) {
 	return login, loginPath(login)
 }
 
-// ask is the step before an action on a login.
+// ofLogin is the step before an action on a login.
 func ofLogin(login, back, action string, more ...field) confirmation {
 	return confirmation{Action: action, Back: back, Fields: append(more, field{"login", login})}
 }
@@ -183,8 +183,8 @@ func lockLogin(v *visit) (string, any, error) {
 	if !v.confirmed() {
 		c := ofLogin(login, back, "/logins/act/lock")
 		c.Question, c.Verb, c.Danger = v.t("Lock %s?", plain(120, login)), v.t("Lock"), true
-		c.Meaning = v.t("It cannot log in until somebody unlocks it, and its open connections end. " +
-			"Mail that was accepted already still goes out.")
+		c.Meaning = v.t("It cannot log in until somebody unlocks it, and its open connections end.") + " " +
+			v.t("Mail that was accepted already still goes out.")
 		c.Ask = v.t("Reason, for whoever looks at the list (may stay empty)")
 		return "", &c, nil
 	}
@@ -204,8 +204,8 @@ func removeLogin(v *visit) (string, any, error) {
 	if !v.confirmed() {
 		c := ofLogin(login, back, "/logins/act/remove")
 		c.Question, c.Verb, c.Danger = v.t("Remove %s?", plain(120, login)), v.t("Remove"), true
-		c.Meaning = v.t("It cannot log in any more. Mail that it sent stays in the queue and in the history. " +
-			"This cannot be undone.")
+		c.Meaning = v.t("It cannot log in any more, and this cannot be undone.") + " " +
+			v.t("Mail that was accepted already still goes out.")
 		return "", &c, nil
 	}
 	if err := v.console.Operations.Accounts.Remove(v.Context(), v.actor, operate.Everybody, login); err != nil {

@@ -62,7 +62,7 @@ func addLogin(v *visit) (string, any, error) {
 		return "", nil, err
 	}
 	c, err := v.card(&u, made)
-	return "", shown{"card", "Values to type in", c}, err
+	return "", otherSheet{"card", "Values to type in", c}, err
 }
 
 // newPassword makes another password and shows it once. To load the answer again makes no other one: the stamp of the
@@ -92,7 +92,7 @@ func newPassword(v *visit) (string, any, error) {
 		return "", nil, err
 	}
 	c.Renewed = true
-	return "", shown{"card", "Values to type in", c}, nil
+	return "", otherSheet{"card", "Values to type in", c}, nil
 }
 
 // stampOf changes with the password.

@@ -80,7 +80,7 @@ func importLogins(v *visit) (string, any, error) {
 		done.First = done.Passwords[:min(n, shownPasswords)]
 		done.Token = v.console.kept.keep(v.actor.Name, v.now, passwordFile(done.Passwords))
 	}
-	return "", shown{"imported", "Import a table", done}, nil
+	return "", otherSheet{"imported", "Import a table", done}, nil
 }
 
 // table reads the table of a form: a file, or else what was pasted.

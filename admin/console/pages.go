@@ -23,7 +23,7 @@ type action struct {
 	path  string
 	needs operate.Operation
 	// do does it and returns where to go on, with a notice left by visit.notice; or a body, with which the page shows
-	// a step of its own (a confirmation) in the template sheet. A body that is a shown has a template of its own, one
+	// a step of its own (a confirmation) in the template sheet. A body that is an otherSheet has a template of its own, one
 	// that is an attachment is a file.
 	do    func(*visit) (next string, body any, err error)
 	sheet string // for the step; "": the page's
@@ -36,6 +36,7 @@ func registry() []page {
 	return []page{
 		nowPage, messagesPage, timelinePage, queuePage, heldPage,
 		loginsPage, loginPage, addLoginPage, addDevicePage, importPage,
+		domainsPage, domainPage, alertsPage, doctorPage, auditPage, settingsPage,
 	}
 }
 
@@ -87,8 +88,8 @@ func (v *visit) run(p *page, a *action) {
 	}
 }
 
-// shown is a body with a template of its own, one of steps.
-type shown struct {
+// otherSheet is a body with a template of its own, one of steps.
+type otherSheet struct {
 	sheet string
 	title key
 	body  any
@@ -99,7 +100,7 @@ func (v *visit) showStep(p *page, a *action, body any) {
 	switch own := body.(type) {
 	case attachment:
 		v.send(own)
-	case shown:
+	case otherSheet:
 		v.render(http.StatusOK, p, own.sheet, v.t(own.title), own.body)
 	default:
 		sheet, title := p.sheet, p.title

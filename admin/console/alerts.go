@@ -1,0 +1,130 @@
+package console
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"postern/operate"
+	"postern/relay/store"
+)
+
+// alertsPage shows what people were told of: what is open, and what is over.
+var alertsPage = page{path: "/alerts", title: "Alerts", menu: true, needs: operate.SeeAlerts, sheet: "alerts",
+	show: showAlerts, actions: []action{
+		{path: "/alerts/act/test", needs: operate.TestAlerts, do: testAlerts, sheet: "alerttest", title: "Test of the hooks"},
+	}}
+
+// alertsView is the body of the page.
+type alertsView struct {
+	Open     []alertView
+	Past     []alertView
+	Later    bool // a page of the past that is not the first
+	Pager    pager
+	MayTest  bool
+	MoreOpen bool
+}
+
+// alertView is an alert in words.
+type alertView struct {
+	store.Alert
+	Title   string
+	Details []detail
+}
+
+// detail is a name and a value.
+type detail struct{ Name, Value string }
+
+// Bounds of the page.
+const (
+	openAlerts  = 100
+	pastAlerts  = 50
+	alertDetail = 20
+)
+
+func showAlerts(v *visit) (any, error) {
+	view := &alertsView{MayTest: v.may(operate.TestAlerts)}
+	list := func(open bool, before time.Time, limit int) ([]store.Alert, error) {
+		return v.console.Operations.Alerts.List(v.Context(), v.actor, open, before, limit)
+	}
+	before := v.now.Add(time.Hour) // clocks are set
+	after, err := time.Parse(time.RFC3339Nano, v.URL.Query().Get("after"))
+	if view.Later = err == nil; view.Later {
+		before = after
+	} else {
+		open, err := list(true, before, openAlerts+1)
+		if err != nil {
+			return nil, err
+		}
+		view.MoreOpen = len(open) > openAlerts
+		view.Open = v.alertViews(open[:min(len(open), openAlerts)])
+	}
+	all, err := list(false, before, pastAlerts+1)
+	if err != nil {
+		return nil, err
+	}
+	next := ""
+	if len(all) > pastAlerts {
+		all = all[:pastAlerts]
+		next = all[pastAlerts-1].Since.UTC().Format(time.RFC3339Nano)
+	}
+	past := slices.DeleteFunc(all, func(a store.Alert) bool { return a.Ended.IsZero() })
+	view.Past, view.Pager = v.alertViews(past), v.paged("after", next)
+	return view, nil
+}
+
+func (v *visit) alertViews(list []store.Alert) (all []alertView) {
+	for _, a := range list {
+		view := alertView{Alert: a, Title: v.event(a.Event)}
+		for _, name := range slices.Sorted(maps.Keys(a.Details)) {
+			if len(view.Details) < alertDetail && a.Details[name] != "" {
+				view.Details = append(view.Details, detail{plain(60, name), plain(400, a.Details[name])})
+			}
+		}
+		all = append(all, view)
+	}
+	return all
+}
+
+// Lasted is how long an alert that is over was open.
+func (a alertView) Lasted() time.Duration { return a.Ended.Sub(a.Since) }
+
+// event says what kind of alert it is.
+func (v *visit) event(name string) string {
+	if k, ok := alertTitles[name]; ok {
+		return v.t(k)
+	}
+	return plain(60, name)
+}
+
+var alertTitles = map[string]key{
+	"upstream-paused": "Upstream paused", "login-locked": "Login locked", "queue-age": "Mail waits too long",
+	"certificate-expiry": "Certificate ends soon", "secret-expiry": "Secret ends soon",
+	"report-failed": "Report not delivered", "disk-full": "Disk full",
+}
+
+// hookTest is what a hook said to a test.
+type hookTest struct {
+	Hook, Host, Problem string
+}
+
+// testAlerts posts a test to each hook.
+func testAlerts(v *visit) (string, any, error) {
+	v.patient(longestAction)
+	tests, err := v.console.Operations.Alerts.Test(v.Context(), v.actor, 0)
+	if kind, theirs := operate.KindOf(err); theirs && kind == operate.NotFound {
+		return "", []hookTest{}, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	list := []hookTest{}
+	for _, t := range tests {
+		h := hookTest{Hook: plain(40, t.Hook), Host: plain(120, t.Host)}
+		if t.Err != nil {
+			h.Problem = plain(400, t.Err)
+		}
+		list = append(list, h)
+	}
+	return "", list, nil
+}

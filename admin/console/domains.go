@@ -1,0 +1,227 @@
+package console
+
+import (
+	"cmp"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/mail"
+	"postern/operate"
+	"postern/relay/dnscheck"
+	"postern/relay/finding"
+)
+
+// domainsPage lists the domains that mail is sent from; domainPage shows what DNS says of one.
+var (
+	domainsPage = page{path: "/domains", title: "Domains", menu: true, needs: operate.SeeDomains, sheet: "domains",
+		show: showDomains, actions: []action{
+			{path: "/domains/act/look", needs: operate.LookAtDomain, do: lookAtDomain, sheet: "domain", title: "Domain"},
+		}}
+	domainPage = page{path: "/domains/{domain}", title: "Domain", under: "/domains", needs: operate.SeeDomains,
+		sheet: "domain", show: showDomain}
+)
+
+// domainsView is the body of the list.
+type domainsView struct {
+	Rows    []domainRow
+	Pager   pager
+	Unseen  int // domains that nobody has looked at
+	MayLook bool
+	Here    string
+}
+
+// domainRow is a domain and what the last look at it came to.
+type domainRow struct {
+	Domain, Link string
+	Icon, Word   string
+	Report       *dnscheck.Report
+	Outcomes     []outcome
+	Counts       []count // findings that ask for something
+	Keys         int
+}
+
+// outcome is what becomes of mail by one upstream.
+type outcome struct {
+	dnscheck.Outcome
+	Icon, Word string
+}
+
+// domainView is the body of the page of one domain.
+type domainView struct {
+	domainRow
+	Ours     bool
+	Findings findings
+	Keys     []keyRow
+	MayLook  bool
+}
+
+// keyRow is a DKIM key of ours.
+type keyRow struct {
+	operate.Key
+	Record, ZoneLine string
+}
+
+// domainsOn is how many domains a page lists.
+const domainsOn = 50
+
+func showDomains(v *visit) (any, error) {
+	states, err := v.console.Operations.Domains.List(v.Context(), v.actor)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := v.keysOf("")
+	if err != nil {
+		return nil, err
+	}
+	view := &domainsView{MayLook: v.may(operate.LookAtDomain), Here: v.here()}
+	slices.SortFunc(states, func(a, b operate.DomainState) int { return cmp.Compare(a.Domain, b.Domain) })
+	next := ""
+	for _, s := range states {
+		if s.Report == nil {
+			view.Unseen++
+		}
+		switch {
+		case s.Domain <= v.URL.Query().Get("after"):
+		case len(view.Rows) == domainsOn:
+			next = view.Rows[domainsOn-1].Domain
+		case next == "":
+			row := v.domainRow(s)
+			for _, k := range keys {
+				if k.Domain == s.Domain {
+					row.Keys++
+				}
+			}
+			view.Rows = append(view.Rows, row)
+		}
+	}
+	view.Pager = v.paged("after", next)
+	return view, nil
+}
+
+// domainRow says what a domain's last look came to.
+func (v *visit) domainRow(s operate.DomainState) domainRow {
+	row := domainRow{Domain: s.Domain, Link: "/domains/" + url.PathEscape(s.Domain), Report: s.Report,
+		Icon: "info", Word: v.t("nobody has looked yet")}
+	if s.Report == nil {
+		return row
+	}
+	worst := dnscheck.ByDKIM
+	for _, o := range s.Report.Outcomes {
+		icon, word := v.outcomeOf(o.Verdict)
+		row.Outcomes = append(row.Outcomes, outcome{o, icon, word})
+		if severity(o.Verdict) > severity(worst) {
+			worst = o.Verdict
+		}
+	}
+	row.Counts = v.counted(s.Report.Findings)
+	if row.Icon, row.Word = v.outcomeOf(worst); len(s.Report.Outcomes) == 0 {
+		row.Icon, row.Word = v.weight(finding.Worst(s.Report.Findings))
+	}
+	return row
+}
+
+// severity orders verdicts, the worst last.
+func severity(d dnscheck.Verdict) int {
+	return slices.Index([]dnscheck.Verdict{dnscheck.ByDKIM, dnscheck.Unknown, dnscheck.BySPF, dnscheck.Fails}, d)
+}
+
+// outcomeOf says what becomes of mail.
+func (v *visit) outcomeOf(d dnscheck.Verdict) (icon, word string) {
+	switch d {
+	case dnscheck.ByDKIM:
+		return "ok", v.t("passes by DKIM")
+	case dnscheck.BySPF:
+		return "warn", v.t("passes only by SPF")
+	case dnscheck.Fails:
+		return "bad", v.t("fails")
+	}
+	return "info", v.t("not known")
+}
+
+// keysOf are our keys of a domain, "" for all.
+func (v *visit) keysOf(domain string) (rows []keyRow, err error) {
+	keys, err := v.console.Operations.Keys.List(v.Context(), v.actor)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		if domain != "" && k.Domain != domain {
+			continue
+		}
+		record, err := k.Record()
+		if err != nil {
+			return nil, err
+		}
+		line, err := k.ZoneLine()
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, keyRow{k, record, line})
+	}
+	return rows, nil
+}
+
+func showDomain(v *visit) (any, error) {
+	name := strings.ToLower(mail.Cut(v.PathValue("domain"), maxFilter))
+	states, err := v.console.Operations.Domains.List(v.Context(), v.actor)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(states, func(s operate.DomainState) bool { return s.Domain == name })
+	if i < 0 {
+		return nil, &operate.Error{Kind: operate.NotFound,
+			Msg: v.t("No mail is sent from %s, as far as relay.toml and the logins say.", plain(120, name))}
+	}
+	return v.domainView(states[i], true)
+}
+
+func (v *visit) domainView(s operate.DomainState, ours bool) (*domainView, error) {
+	view := &domainView{domainRow: v.domainRow(s), Ours: ours, MayLook: v.may(operate.LookAtDomain)}
+	if s.Report != nil {
+		view.Findings = v.findings(s.Report.Findings)
+	}
+	if !ours {
+		return view, nil
+	}
+	var err error
+	view.Keys, err = v.keysOf(s.Domain)
+	return view, err
+}
+
+// Records are those that are to be published.
+func (d *domainView) Records() []dnscheck.Record {
+	if d.Report == nil {
+		return nil
+	}
+	return d.Report.Records
+}
+
+// longestAction bounds an action that asks others, or counts long. Its answer may take as long.
+const longestAction = 3 * time.Minute
+
+// patient lets the answer to this request take longer than the server would let it. Where the server cannot be told,
+// its own limits hold.
+func (v *visit) patient(d time.Duration) {
+	c := http.NewResponseController(v.w)
+	_ = c.SetReadDeadline(v.now.Add(d))
+	_ = c.SetWriteDeadline(v.now.Add(d))
+}
+
+// lookAtDomain asks DNS about a domain. One of ours is shown by its page, another one here and not kept.
+func lookAtDomain(v *visit) (string, any, error) {
+	v.patient(longestAction)
+	name := strings.TrimSpace(mail.Cut(v.PostForm.Get("domain"), maxFilter))
+	report, ours, err := v.console.Operations.Domains.Look(v.Context(), v.actor, name, v.console.Look)
+	if err != nil {
+		return "", nil, err
+	}
+	if ours {
+		v.leave("DNS of %s was looked at.", report.Domain)
+		return "/domains/" + url.PathEscape(report.Domain), nil, nil
+	}
+	view, err := v.domainView(operate.DomainState{Domain: report.Domain, Report: &report}, false)
+	return "", view, err
+}

@@ -1,0 +1,82 @@
+package console
+
+import (
+	"strings"
+
+	"postern/relay/finding"
+)
+
+// findings are what is wrong, the heaviest first, and what was found in order.
+type findings struct {
+	Wrong []findingView
+	Fine  []findingView
+	More  int // than are shown
+}
+
+// findingView is one finding. Its texts are English.
+type findingView struct {
+	finding.Finding
+	Icon, Word string
+	Steps      []string // the lines of Fix
+}
+
+// count is how many findings have a weight.
+type count struct {
+	Icon, Word string
+	N          int
+}
+
+// shownFindings bounds a page.
+const shownFindings = 300
+
+func (v *visit) findings(list []finding.Finding) (f findings) {
+	for _, each := range list {
+		if len(f.Wrong)+len(f.Fine) == shownFindings {
+			f.More = len(list) - shownFindings
+			break
+		}
+		view := findingView{Finding: each}
+		view.Icon, view.Word = v.weight(each.Weight)
+		for line := range strings.Lines(each.Fix) {
+			if line = plain(2000, strings.TrimRight(line, "\r\n")); line != "" {
+				view.Steps = append(view.Steps, line)
+			}
+		}
+		if each.Weight == finding.Healthy {
+			f.Fine = append(f.Fine, view)
+		} else {
+			f.Wrong = append(f.Wrong, view)
+		}
+	}
+	return f
+}
+
+// weight says how much a finding matters.
+func (v *visit) weight(w finding.Weight) (icon, word string) {
+	switch w {
+	case finding.Danger:
+		return "bad", v.t("mail is in danger")
+	case finding.Fault:
+		return "warn", v.t("does not work")
+	case finding.Advice:
+		return "info", v.t("could be better")
+	}
+	return "ok", v.t("in order")
+}
+
+// counted counts findings by weight, those in order aside.
+func (v *visit) counted(list []finding.Finding) (all []count) {
+	for w := finding.Danger; w < finding.Healthy; w++ {
+		n := 0
+		for _, f := range list {
+			if f.Weight == w {
+				n++
+			}
+		}
+		if n > 0 {
+			icon, word := v.weight(w)
+			all = append(all, count{icon, word, n})
+		}
+	}
+	return all
+}
