@@ -19,15 +19,18 @@ import (
 
 // rig is a console on a real store.
 type rig struct {
-	t      testing.TB
-	store  *store.Store
-	report *status.Report
-	now    time.Time
-	server http.Handler // who is served comes by rig.ask
-	log    bytes.Buffer
+	t          testing.TB
+	store      *store.Store
+	report     *status.Report
+	now        time.Time
+	server     http.Handler // who is served comes by rig.ask
+	log        bytes.Buffer
+	config     *config.Config
+	look       operate.LookOptions
+	operations *operate.Operations
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB, change ...func(*rig)) *rig {
 	t.Helper()
 	s, err := store.Open(t.Context(), store.Options{Dir: t.TempDir(), MinFree: -1})
 	if err != nil {
@@ -35,12 +38,16 @@ func newRig(t testing.TB) *rig {
 	}
 	t.Cleanup(func() { s.Close() })
 	r := &rig{t: t, store: s, now: time.Now(), report: &status.Report{Running: true, Phase: status.Serving,
-		Time: time.Now(), Hostname: "relay.example.com"}}
-	ops := operate.New(operate.Options{Store: s, Config: func() *config.Config { return &config.Config{} },
+		Time: time.Now(), Hostname: "relay.example.com"}, config: config.Parse("relay.toml", []byte("hostname = \"relay.example.com\"\n"))}
+	for _, each := range change {
+		each(r)
+	}
+	ops := operate.New(operate.Options{Store: s, Config: func() *config.Config { return r.config },
 		Status: func(context.Context) (*status.Report, error) { r.report.Summarize(); return r.report, nil }})
+	r.operations = ops
 	r.server = Handler(Options{Operations: ops, Logger: slog.New(slog.NewTextHandler(&r.log, nil)),
 		Site: func() string { return "relay.example.com" }, SignIn: "/login", SignOut: "/logout", Strong: "/again",
-		Now: func() time.Time { return r.now }})
+		Now: func() time.Time { return r.now }, Look: r.look})
 	return r
 }
 
