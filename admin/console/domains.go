@@ -181,7 +181,7 @@ func showDomain(v *visit) (any, error) {
 func (v *visit) domainView(s operate.DomainState, ours bool) (*domainView, error) {
 	view := &domainView{domainRow: v.domainRow(s), Ours: ours, MayLook: v.may(operate.LookAtDomain)}
 	if s.Report != nil {
-		view.Findings = v.findings(s.Report.Findings)
+		view.Findings = v.findings(s.Report.Findings).about(s.Domain)
 	}
 	if !ours {
 		return view, nil

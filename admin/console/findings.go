@@ -51,6 +51,18 @@ func (v *visit) findings(list []finding.Finding) (f findings) {
 	return f
 }
 
+// about leaves a subject out that the page names already.
+func (f findings) about(subject string) findings {
+	for _, list := range [][]findingView{f.Wrong, f.Fine} {
+		for i := range list {
+			if list[i].Subject == subject {
+				list[i].Subject = ""
+			}
+		}
+	}
+	return f
+}
+
 // weight says how much a finding matters.
 func (v *visit) weight(w finding.Weight) (icon, word string) {
 	switch w {

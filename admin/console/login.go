@@ -129,10 +129,14 @@ func (v *visit) typed() loginForm {
 		Groups: get("groups", maxList), Note: get("note", maxNote)}
 }
 
-// listed splits what was typed into a list: by lines, blanks, commas and semicolons.
-func listed(text string) []string {
-	all := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n,;\u00a0", r) })
-	return all[:min(len(all), maxLines)]
+// listed splits what was typed into a list: by lines, commas and semicolons.
+func listed(text string) (all []string) {
+	for each := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune("\r\n,;", r) }) {
+		if each = strings.TrimSpace(each); each != "" && len(all) < maxLines {
+			all = append(all, each)
+		}
+	}
+	return all
 }
 
 // listEdit makes a list what was typed.
