@@ -31,6 +31,7 @@ import (
 	"postern/relay/outbound"
 	"postern/relay/queue"
 	"postern/relay/spool"
+	"postern/relay/stats"
 	relaystore "postern/relay/store"
 	"postern/relay/submission"
 	"postern/relay/trace"
@@ -68,6 +69,7 @@ type Server struct {
 	journal    *relaystore.Journal
 	spool      *spool.Spool
 	trace      *trace.Recorder
+	stats      *stats.Counter
 	certs      *certs.Manager
 	limiter    *policy.Limiter
 	accounts   *accounts
@@ -162,7 +164,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		fail: func(err error) { s.fail(err) }}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&gauges{s.store, s.listeners, inForce, s.trace, s.certs})
+		&gauges{s.store, s.listeners, inForce, s.trace, s.stats, s.certs})
 	return s, nil
 }
 
@@ -183,6 +185,8 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	s.trace = trace.NewRecorder(s.store, s.log)
+	s.stats = stats.NewCounter(s.store, s.log)
+	s.trace.CountWith(s.stats.Count)
 	s.spool, err = newSpool(filepath.Join(c.DataDir, "tmp"))
 	return err
 }
@@ -271,7 +275,7 @@ func (s *Server) background() []func(context.Context) {
 	past := &history{store: s.store, bounds: func() config.Store { return s.state.Load().config.Store }, log: s.log,
 		period: poll}
 	works := []func(context.Context){
-		s.monitor.Run, s.limiter.Run, s.trace.Run, s.watchStore, past.run, s.serveAdmin, s.listenStatus(),
+		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.serveAdmin, s.listenStatus(),
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)
@@ -331,7 +335,7 @@ func (s *Server) close() error {
 		errs = append(errs, s.accounts.saveLockout(bounded))
 	}
 	if s.trace != nil {
-		errs = append(errs, s.trace.Close(bounded))
+		errs = append(errs, s.trace.Close(bounded), s.stats.Close(bounded))
 	}
 	if s.journal != nil {
 		errs = append(errs, s.journal.Close())
