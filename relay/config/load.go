@@ -64,6 +64,10 @@ func (c *Config) derive() {
 	if !c.doc.has("hostname") {
 		c.Hostname, _ = os.Hostname()
 	}
+	if c.doc.has("privacy.history") {
+		c.Store.History = c.Privacy.History
+	}
+	c.Privacy.History = c.Store.History
 	setDefault(&c.Store.HistorySize, c.doc.has("store.history_size"), cmp.Or(c.Store.MaxSize, defaultMaxSize)/4)
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
