@@ -17,9 +17,10 @@ const maxStatRows = 1_000_000
 
 // statTable is one of the two tables of sums. Its queries stand here whole: text of a statement never comes from data.
 type statTable struct {
-	name                                              string
-	hours                                             int64 // in one step
-	get, keys, put, oldest, prune, sums, sumsOf, ages string
+	name  string
+	hours int64 // in one step
+
+	get, keys, put, drop, oldest, prune, sums, sumsOf, withKey string
 }
 
 func newStatTable(name string, hours int64) *statTable {
@@ -33,9 +34,10 @@ func newStatTable(name string, hours int64) *statTable {
 		oldest: "SELECT min(at) FROM " + table + " WHERE dim = ?",
 		prune: "DELETE FROM " + table + " WHERE (dim, at, key) IN (SELECT dim, at, key FROM " + table +
 			" WHERE dim = ? AND at < ? ORDER BY at LIMIT ?)",
-		sums:   "SELECT at, key, data FROM " + table + " WHERE dim = ? AND at >= ? AND at < ?",
-		sumsOf: "SELECT at, key, data FROM " + table + " WHERE dim = ? AND at = ? AND key = ?",
-		ages:   "SELECT at, key FROM " + table + " WHERE dim = ? AND (at, key) > (?, ?) ORDER BY at, key",
+		sums:    "SELECT at, key, data FROM " + table + " WHERE dim = ? AND at >= ? AND at < ?",
+		sumsOf:  "SELECT at, key, data FROM " + table + " WHERE dim = ? AND at = ? AND key = ?",
+		withKey: "SELECT at FROM " + table + " WHERE dim = ? AND key = ?",
+		drop:    "DELETE FROM " + table + " WHERE dim = ? AND at = ? AND key = ?",
 	}
 }
 
