@@ -62,6 +62,9 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := usePrivacy(ctx, s.store, c.Privacy); err != nil {
+		return err
+	}
 	opened, err := s.listeners.openNew(c)
 	if err != nil {
 		return err

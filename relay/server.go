@@ -184,6 +184,9 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 	if s.journal, err = relaystore.OpenJournal(c.DataDir); err != nil {
 		return err
 	}
+	if err := usePrivacy(ctx, s.store, c.Privacy); err != nil {
+		return err
+	}
 	s.trace = trace.NewRecorder(s.store, s.log)
 	s.stats = stats.NewCounter(s.store, s.log)
 	s.trace.CountWith(s.stats.Count)
@@ -272,7 +275,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 // background is what works beside the queue and the listeners, until the shutdown is over.
 func (s *Server) background() []func(context.Context) {
 	poll := s.options.Poll
-	past := &history{store: s.store, bounds: func() config.Store { return s.state.Load().config.Store }, log: s.log,
+	past := &history{store: s.store, inForce: func() *config.Config { return s.state.Load().config }, log: s.log,
 		period: poll}
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.serveAdmin, s.listenStatus(),

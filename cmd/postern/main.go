@@ -111,7 +111,7 @@ Try it without any configuration:  postern demo`,
 	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
 		app.demoCommand(), app.serveCommand(), app.checkCommand(),
-		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommand(),
+		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommands(), app.statsCommand(),
 		app.dkimCommand(), app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
 	)
 	for _, c := range root.Commands() {
