@@ -15,7 +15,7 @@ import (
 
 // Times and bounds of a Counter.
 const (
-	FlushEvery = 10 * time.Second
+	FlushEvery = 30 * time.Second
 	maxCells   = 30_000 // that wait for the store, at most; Other of each dimension and hour beside them
 	flushCells = 100    // in one write: some milliseconds of work
 	flushPause = 20 * time.Millisecond
