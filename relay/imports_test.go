@@ -51,7 +51,8 @@ var mayImport = map[string][]string{
 	"relay/seal":         {},
 	"relay/finding":      {},
 	"operate":            {},
-	"relay/store": {"mail", "auth", "policy", "relay/privacy", "relay/queue", "relay/seal", "relay/stats", "relay/trace",
+	"relay/store": {"mail", "auth", "policy", "relay/privacy", "relay/queue", "relay/seal", "relay/stats",
+		"relay/trace",
 		"relay/upstream", "relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...": {"relay/store/..."},
 	// Test tools beside the product.

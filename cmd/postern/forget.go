@@ -22,9 +22,9 @@ func (a *app) forgetCommand() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "forget ADDRESS",
 		Short: "Remove a person from the trace, the statistics and the known recipients",
-		Long: `Remove what is known of a person: events with this address as sender, header author, recipient or login; its mention
-in the events of others; its statistics as a login, which count as other from then on; and as a recipient that logins
-are known to write to. ADDRESS may also be a login that is no address. There is no way back.
+		Long: `Remove what is known of a person: events with this address as sender, header author, recipient or login;
+its mention in the events of others; its statistics as a login, which count as other from then on; and as a recipient
+that logins are known to write to. ADDRESS may also be a login that is no address. There is no way back.
 
 It says what stays: mail that waits, the account, and what Postern has no hand in, such as logs and backups. See
 docs/privacy.md.`,
@@ -50,7 +50,8 @@ docs/privacy.md.`,
 
 func printForgotten(cmd *cobra.Command, name string, f relaystore.Forgotten) error {
 	shown := mail.Printable(name)
-	lines := []string{fmt.Sprintf("Removed: %s, the mention in %s of others, %s of statistics (count as other now), %s.",
+	lines := []string{fmt.Sprintf("Removed: %s, the mention in %s of others, %s of statistics (count as "+
+		"other now), %s.",
 		plural(f.Events, "event"), plural(f.Shortened, "event"), plural(f.Statistics, "row"),
 		plural(f.Recipients, "known recipient"))}
 	if len(f.Queued) > 0 {
@@ -60,7 +61,8 @@ func printForgotten(cmd *cobra.Command, name string, f relaystore.Forgotten) err
 	if f.Account {
 		lines = append(lines, "Stays: the account. To remove it: postern user remove "+shown)
 	}
-	lines = append(lines, "Stays: what logs, alerts and backups have, and limits of the login for as long as they last "+
+	lines = append(lines, "Stays: what logs, alerts and backups have, and limits of the login for as long "+
+		"as they last "+
 		"(docs/privacy.md).")
 	_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(lines, "\n"))
 	return err

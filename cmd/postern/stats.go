@@ -29,8 +29,8 @@ func (a *app) statsCommand() *cobra.Command {
 	cmd := withJSON(&cobra.Command{
 		Use:   "stats",
 		Short: "How much mail was taken, delivered, deferred and given up, by login, domain or upstream",
-		Long: `Count what became of mail: by hours of the last 90 days, or by days of the last two years. Hours and days are
-those of UTC, and the period is widened to whole ones.
+		Long: `Count what became of mail: by hours of the last 90 days, or by days of the last two years. Hours and days
+are those of UTC, and the period is widened to whole ones.
 
 Accepted are messages answered 250, with their recipients and octets; refused what we answered 4yz or 5yz. Delivered,
 deferred (each time) and failed count recipients, also those of our own reports and of mail that the upstream refused
@@ -64,8 +64,9 @@ have not logged in, our own reports, the null reverse-path.`,
 	})
 	flags := cmd.Flags()
 	flags.StringVar(&f.by, "by", "login", "count by: "+strings.Join(stats.DimensionNames(), ", "))
-	flags.StringVar(&f.since, "since", "7d", "since this `time`: a duration back from now (24h, 7d), or 2026-11-28, or "+
-		"2026-11-28T15:00:00Z")
+	flags.StringVar(&f.since, "since", "7d",
+		"since this `time`: a duration back from now (24h, 7d), or 2026-11-28, or "+
+			"2026-11-28T15:00:00Z")
 	flags.StringVar(&f.until, "until", "", "until this `time`, written like --since (default now)")
 	flags.StringVar(&f.per, "per", "total", "a line for each: hour, day, total")
 	flags.StringVar(&f.onlyK, "only", "", "only this `name`, such as a login or domain")
@@ -112,7 +113,8 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 	}
 	d, err := config.ParseDuration(s)
 	if err != nil {
-		return time.Time{}, fmt.Errorf(`%q is no time: write a duration such as "7d", a day such as "2026-11-28", or a `+
+		return time.Time{}, fmt.Errorf(`%q is no time: write a duration such as "7d", a day such as `+
+			`"2026-11-28", or a `+
 			`time such as "2026-11-28T15:00:00Z"`, s)
 	}
 	return now.Add(-d.Std()), nil
@@ -181,7 +183,8 @@ func statsView(t *stats.Table) any {
 
 func printStats(w io.Writer, t *stats.Table) error {
 	if len(t.Rows) == 0 {
-		fmt.Fprintf(w, "Nothing was counted from %s to %s.\n", t.Since.Format(time.RFC3339), t.Until.Format(time.RFC3339))
+		fmt.Fprintf(w, "Nothing was counted from %s to %s.\n", t.Since.Format(time.RFC3339),
+			t.Until.Format(time.RFC3339))
 		return errSilent
 	}
 	heading := []string{strings.ToUpper(t.By.String()), "ACCEPTED", "RCPTS", "SIZE", "REFUSED", "DELIVERED", "DEFERRED",
@@ -205,7 +208,8 @@ func printStats(w io.Writer, t *stats.Table) error {
 	if err := table(w, heading, append(rows, total)); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s to %s, UTC.\n", t.Since.Format("2006-01-02 15:04"), t.Until.Format("2006-01-02 15:04"))
+	_, err := fmt.Fprintf(w, "\n%s to %s, UTC.\n", t.Since.Format("2006-01-02 15:04"),
+		t.Until.Format("2006-01-02 15:04"))
 	return err
 }
 

@@ -17,7 +17,8 @@ func counted(t *testing.T, l *commandLine, sums map[string]stats.Counts) {
 	t.Helper()
 	var all []stats.Sum
 	for key, n := range sums {
-		all = append(all, stats.Sum{Cell: stats.Cell{Hour: time.Now().Unix() / 3600, By: stats.Login, Key: key}, Counts: n})
+		all = append(all, stats.Sum{Cell: stats.Cell{Hour: time.Now().Unix() / 3600, By: stats.Login, Key: key},
+			Counts: n})
 	}
 	if err := l.store.AddStatisticsNow(t.Context(), all); err != nil {
 		t.Fatal(err)

@@ -36,6 +36,7 @@ func (v *validator) privacy() {
 	case p.After.Std() >= p.History.Std():
 		v.warn("privacy.after", "has no effect: nothing is older than history, %s", p.History)
 	case p.After.Std() < time.Hour:
-		v.fail("privacy.after", "%s is too short, write 0s, or at least 1h: it is looked for every ten minutes", p.After)
+		v.fail("privacy.after", "%s is too short, write 0s, or at least 1h: it is looked for every ten minutes",
+			p.After)
 	}
 }

@@ -201,16 +201,8 @@ func (c *Counter) Totals() (byListener map[string]Counts, other uint64) {
 // Run adds to the sink each FlushEvery until ctx ends. A write in progress may then take a little longer; Close writes
 // the rest.
 func (c *Counter) Run(ctx context.Context) {
-	tick := time.NewTicker(FlushEvery)
-	defer tick.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
+	for failing := false; wait(ctx, FlushEvery); {
+		writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		stop := context.AfterFunc(ctx, func() { time.AfterFunc(lastFlush, cancel) })
 		err := c.flush(writing, c.sink.AddStatistics)
 		stop()
@@ -239,19 +231,21 @@ func (c *Counter) flush(ctx context.Context, write func(context.Context, []Sum) 
 			return err
 		}
 		if sums = sums[n:]; len(sums) > 0 {
-			pause(ctx, flushPause)
+			wait(ctx, flushPause) // leave the store to mail
 		}
 	}
 	return nil
 }
 
-// pause leaves the store to mail.
-func pause(ctx context.Context, d time.Duration) {
+// wait waits and reports whether ctx has not ended.
+func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 

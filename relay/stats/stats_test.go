@@ -87,9 +87,11 @@ func TestWhatCountsAsWhat(t *testing.T) {
 		key   string
 		want  Counts
 	}{
-		"accepted, by login": {trace.Event{Kind: trace.Accepted, Login: "anna", Size: 9, Rcpts: to("a.example", "b.example")},
+		"accepted, by login": {trace.Event{Kind: trace.Accepted, Login: "anna", Size: 9,
+			Rcpts: to("a.example", "b.example")},
 			Login, "anna", Counts{Messages: 1, Recipients: 2, Octets: 9}},
-		"accepted, by domain": {trace.Event{Kind: trace.Accepted, Size: 9, Rcpts: to("A.example", "b.example", "a.example")},
+		"accepted, by domain": {trace.Event{Kind: trace.Accepted, Size: 9,
+			Rcpts: to("A.example", "b.example", "a.example")},
 			RecipientDomain, "a.example", Counts{Messages: 1, Recipients: 2, Octets: 9}},
 		"accepted is no upstream's": {trace.Event{Kind: trace.Accepted, Size: 9, Rcpts: to("a.example")},
 			Upstream, "", Counts{}},
@@ -97,18 +99,27 @@ func TestWhatCountsAsWhat(t *testing.T) {
 			SenderDomain, "example.com", Counts{Messages: 1, Recipients: 1}},
 		"null reverse-path": {trace.Event{Kind: trace.Accepted, Rcpts: to("a.example")}, SenderDomain, Nothing,
 			Counts{Messages: 1, Recipients: 1}},
-		"refused":         {trace.Event{Kind: trace.Rejected, Listener: "l", Reply: refusal}, Listener, "l", Counts{Refused: 1}},
+		"refused": {trace.Event{Kind: trace.Rejected, Listener: "l", Reply: refusal}, Listener, "l",
+			Counts{Refused: 1}},
 		"session refused": {trace.Event{Kind: trace.Refused, Listener: "l"}, Listener, "l", Counts{SessionsRefused: 1}},
-		"login refused": {trace.Event{Kind: trace.AuthFail, Login: "x\x1b[2J", Reply: mail.R(535, "5.7.8", "no")}, Login,
+		"login refused": {trace.Event{Kind: trace.AuthFail, Login: "x\x1b[2J", Reply: mail.R(535, "5.7.8", "no")},
+			Login,
 			"x?[2J", Counts{LoginsRefused: 1}},
-		"locked out":        {trace.Event{Kind: trace.AuthFail, Login: "anna"}, Login, "anna", Counts{}},
-		"deferred":          {trace.Event{Kind: trace.Deferred, Upstream: "u", Class: "deferral"}, Upstream, "u", Counts{Deferrals: 1}},
-		"account":           {trace.Event{Kind: trace.Deferred, Upstream: "u", Class: "account-fault"}, Upstream, "u", Counts{AccountFaults: 1}},
-		"back-pressure":     {trace.Event{Kind: trace.Deferred, Upstream: "u", Class: "back-pressure"}, Upstream, "u", Counts{BackPressure: 1}},
-		"recipient":         {trace.Event{Kind: trace.Failed, Upstream: "u", Class: "recipient-fault"}, Upstream, "u", Counts{RecipientFaults: 1}},
-		"message":           {trace.Event{Kind: trace.Failed, Upstream: "u", Class: "message-fault", Octets: 7}, Upstream, "u", Counts{MessageFaults: 1}},
-		"expired":           {trace.Event{Kind: trace.Failed, To: "b@b.example", Class: "deferral"}, RecipientDomain, "b.example", Counts{GivenUp: 1}},
-		"unclear":           {trace.Event{Kind: trace.Unclear, To: "b@b.example"}, RecipientDomain, "b.example", Counts{Unclear: 1}},
+		"locked out": {trace.Event{Kind: trace.AuthFail, Login: "anna"}, Login, "anna", Counts{}},
+		"deferred": {trace.Event{Kind: trace.Deferred, Upstream: "u", Class: "deferral"}, Upstream, "u",
+			Counts{Deferrals: 1}},
+		"account": {trace.Event{Kind: trace.Deferred, Upstream: "u", Class: "account-fault"}, Upstream, "u",
+			Counts{AccountFaults: 1}},
+		"back-pressure": {trace.Event{Kind: trace.Deferred, Upstream: "u", Class: "back-pressure"}, Upstream, "u",
+			Counts{BackPressure: 1}},
+		"recipient": {trace.Event{Kind: trace.Failed, Upstream: "u", Class: "recipient-fault"}, Upstream, "u",
+			Counts{RecipientFaults: 1}},
+		"message": {trace.Event{Kind: trace.Failed, Upstream: "u", Class: "message-fault", Octets: 7},
+			Upstream, "u", Counts{MessageFaults: 1}},
+		"expired": {trace.Event{Kind: trace.Failed, To: "b@b.example", Class: "deferral"}, RecipientDomain,
+			"b.example", Counts{GivenUp: 1}},
+		"unclear": {trace.Event{Kind: trace.Unclear, To: "b@b.example"}, RecipientDomain, "b.example",
+			Counts{Unclear: 1}},
 		"attempt":           {trace.Event{Kind: trace.Attempt, Upstream: "u"}, Upstream, "u", Counts{}},
 		"operator":          {trace.Event{Kind: trace.Operator, Login: "anna"}, Login, "anna", Counts{}},
 		"a star is no name": {trace.Event{Kind: trace.Refused, Login: "*"}, Login, Other, Counts{SessionsRefused: 1}},
@@ -131,7 +142,8 @@ func TestWhatCountsAsWhat(t *testing.T) {
 func TestDelivered(t *testing.T) {
 	m := &memory{}
 	c := counted(t, m,
-		trace.Event{Kind: trace.Delivered, Upstream: "u", Listener: "l", To: "b@b.example", Octets: 7, Age: time.Second},
+		trace.Event{Kind: trace.Delivered, Upstream: "u", Listener: "l", To: "b@b.example", Octets: 7,
+			Age: time.Second},
 		trace.Event{Kind: trace.Delivered, Upstream: "u", Listener: "l", To: "c@b.example", Age: time.Second})
 	got := m.of(Upstream, "u")
 	if got.Delivered != 2 || got.Octets != 7 || got.Times.Count() != 2 {
@@ -269,7 +281,8 @@ func TestQueryComplete(t *testing.T) {
 		"hours of then": {Query{Step: Hour, Since: now.AddDate(-1, 0, 0)}, "", ""},
 		"backwards":     {Query{Since: now, Until: now.Add(-time.Hour)}, "", ""},
 		"the future":    {Query{Since: now.Add(time.Hour)}, "", ""},
-		"whole":         {Query{Since: now.Truncate(time.Hour), Until: now.Add(time.Hour)}, "2026-11-02T09:00:00Z", "2026-11-02T10:00:00Z"},
+		"whole": {Query{Since: now.Truncate(time.Hour), Until: now.Add(time.Hour)}, "2026-11-02T09:00:00Z",
+			"2026-11-02T10:00:00Z"},
 	} {
 		q, err := test.q.Complete(now)
 		if test.since == "" {

@@ -35,9 +35,9 @@ const maxQueued = 100
 const forgottenName = "(removed)"
 
 // Forget removes a person from the trace, the statistics and the known recipients: an address, as sender, recipient and
-// login, or a login. Of others' events in which the address is mentioned the mention is replaced; for a login that is no
-// address this is not done. It works in small transactions with pauses, and after an error it can be called again. An
-// event of kind operator says that somebody was removed, and not who.
+// login, or a login. Of others' events in which the address is mentioned the mention is replaced; for a login that is
+// no address this is not done. It works in small transactions with pauses, and after an error it can be called again.
+// An event of kind operator says that somebody was removed, and not who.
 func (s *Store) Forget(ctx context.Context, name, by string) (f Forgotten, err error) {
 	if name = strings.TrimSpace(name); name == "" || strings.HasPrefix(name, "*") {
 		return f, errors.New("whom to forget is one address or login")
@@ -147,7 +147,8 @@ func (p *person) mentions(ctx context.Context) error {
 	for done := int64(-1 << 63); ; {
 		var last int64
 		err := p.s.readers.read(ctx, func(conn *sqlite.Conn) (err error) {
-			last, _, err = conn.Int("SELECT max(n) FROM (SELECT n FROM event NOT INDEXED WHERE n > ? ORDER BY n LIMIT ?)",
+			last, _, err = conn.Int("SELECT max(n) FROM (SELECT n FROM event NOT INDEXED WHERE n > ? ORDER "+
+				"BY n LIMIT ?)",
 				done, forgetLook)
 			return err
 		})
@@ -306,7 +307,8 @@ func (p *person) known(ctx context.Context) error {
 func (p *person) stays(ctx context.Context) error {
 	filters := []queue.Filter{{Login: p.name, Limit: maxQueued}}
 	if strings.Contains(p.name, "@") {
-		filters = append(filters, queue.Filter{From: p.name, Limit: maxQueued}, queue.Filter{To: p.name, Limit: maxQueued})
+		filters = append(filters, queue.Filter{From: p.name, Limit: maxQueued},
+			queue.Filter{To: p.name, Limit: maxQueued})
 	}
 	for _, f := range filters {
 		found, err := p.s.List(ctx, f)

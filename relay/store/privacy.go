@@ -21,8 +21,8 @@ CREATE TABLE privacy_state (
 INSERT INTO privacy_state VALUES (1, '', 0);
 `
 
-// privacySecret is the key of hashed addresses. It is sealed like the others: a copy of the store without seal.key tries
-// no address out.
+// privacySecret is the key of hashed addresses. It is sealed like the others: a copy of the store without seal.key
+// tries no address out.
 const privacySecret = "privacy-addresses"
 
 // privacyInForce is what UsePrivacy was told.
@@ -57,8 +57,8 @@ const (
 )
 
 // HideAddresses takes addresses out of the events that are old enough, in small transactions with pauses. It goes on
-// where it ended last; under other rules it begins anew, and what was hashed may then be cut. It returns how many events
-// it changed.
+// where it ended last; under other rules it begins anew, and what was hashed may then be cut. It returns how many
+// events it changed.
 func (s *Store) HideAddresses(ctx context.Context, now time.Time) (total int64, err error) {
 	p := s.privacy.Load()
 	if p == nil || p.Keeps() {
@@ -203,8 +203,8 @@ func (t *tx) changeEvent(n int64, e trace.Event, what fate) error {
 	return err
 }
 
-// eventsChanged is told, in the same transaction, of events whose words were changed or that were removed on behalf of a
-// person: whatever else keeps words of events must forget them here.
+// eventsChanged is told, in the same transaction, of events whose words were changed or that were removed on behalf of
+// a person: whatever else keeps words of events must forget them here.
 func (t *tx) eventsChanged(events []int64) error { return nil }
 
 // Pseudonym returns what may stand in the trace for an address of a recipient, or of a client, where addresses are

@@ -11,8 +11,8 @@ import (
 
 var _ stats.Sink = (*Store)(nil)
 
-// maxStatRows is how many rows of hours there are at most, and of days: some 150 MB each. Over it the oldest go, whatever
-// their age. An office with 400 keys in each hour is just within it.
+// maxStatRows is how many rows of hours there are at most, and of days: some 150 MB each. Over it the oldest go,
+// whatever their age. An office with 400 keys in each hour is just within it.
 const maxStatRows = 1_000_000
 
 // statTable is one of the two tables of sums. Its queries stand here whole: text of a statement never comes from data.

@@ -56,7 +56,8 @@ func benchStatistics(b *testing.B, with bool) {
 func benchCounted(b *testing.B, s *Store, r *trace.Recorder, i int64) {
 	login, to := fmt.Sprint("user", i%50), fmt.Sprintf("bob@domain%d.example", i%400)
 	m := benchMessage(time.Now(), login, true)
-	if err := s.Add(b.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent(make([]byte, 4000))}); err != nil {
+	if err := s.Add(b.Context(),
+		queue.NewMessage{Message: m, Content: mail.BytesContent(make([]byte, 4000))}); err != nil {
 		b.Error(err)
 	}
 	e := trace.Event{Kind: trace.Accepted, ID: m.ID, Session: m.Session, Listener: m.Listener, Client: "192.0.2.7",
