@@ -1,5 +1,5 @@
-// Package admin serves HTTP: whether Postern is alive, whether it can accept mail, and its metrics. It reveals nothing
-// that could be used against anybody.
+// Package admin serves HTTP: whether Postern is alive, whether it can accept mail, and its metrics. It reveals
+// nothing that an attacker could use.
 //
 // Failure semantics: if its address cannot be bound, the daemon refuses to start; later trouble is logged and never
 // affects mail.

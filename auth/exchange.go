@@ -21,7 +21,7 @@ type Exchange interface {
 	Refusal() (login string, why error)
 }
 
-// CheckFunc judges a credential: 235, or why not. authzid is empty or the login.
+// CheckFunc checks a credential: 235, or why not. authzid is empty or the login.
 type CheckFunc func(ctx context.Context, authzid, login, password string) mail.Reply
 
 // Mechanisms are the names that NewExchange knows, in the order in which they should be offered.

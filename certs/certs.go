@@ -3,7 +3,7 @@
 //
 // Failure semantics: at start, files that are unreadable, expired, not yet valid, not a pair, or readable by every user
 // of the machine are refused with the reason. While running, a bad change is refused with the same reason, reported
-// once, and the certificates in use stay. So does a certificate that expires while in use, since a client that warns is
+// once, and the certificates in use stay. A certificate that expires while in use stays too: a client that warns is
 // better off than one that cannot connect. Info has warnings about what is allowed but unwise.
 package certs
 

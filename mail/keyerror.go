@@ -4,7 +4,7 @@ import "fmt"
 
 // KeyError is a setting that a person has to write differently.
 type KeyError struct {
-	Key string // below the block that was judged, such as "client_id"
+	Key string // below the block that was checked, such as "client_id"
 	Msg string // what is wrong, and what to write
 }
 

@@ -2,7 +2,7 @@
 // errors. It imports only the standard library, golang.org/x/text and x/net/idna, and does no I/O of its own.
 //
 // Four identities stay apart everywhere: the login (who authenticated), the reverse-path, the header author, and the
-// upstream identity (who we are to the provider). This package has types for the middle two; the others are plain
+// upstream identity (our account at the provider). This package has types for the middle two; the others are plain
 // strings owned by auth and upstream.
 package mail
 

@@ -10,7 +10,7 @@
 // # Addresses
 //
 // Comparing local parts ignores ASCII case, although RFC 5321 §2.4 leaves it to the receiving host: people and devices
-// write Mixed.Case@Example.com, providers treat both as one mailbox, and nobody is known to give two people addresses
+// write Mixed.Case@Example.com, providers treat both as one mailbox, and none is known to give two people addresses
 // that differ only in case. Other letters must be equal, so that no Unicode rule makes one address match another.
 // Domains are compared in lower case as A-labels. A null reverse-path is no address: MaySend and RecipientAllowed
 // refuse it; the session decides whether a login may use it.
@@ -23,8 +23,8 @@
 //
 // # Failure semantics
 //
-// Take counts against all limits of a login or none. Buckets are saved every two seconds and at Close, and at start are
-// refilled for the time since: a restart forgets nothing, a crash at most two seconds. If saving fails, the limits
-// carry on in memory and the error is logged. If the store cannot say which recipients are new, Take returns the error:
-// temporary. The number of buckets is bounded; above the bound the fullest of the longest unused is dropped.
+// Take counts against all limits of a login or none. Buckets are saved every two seconds and at Close; at start they
+// are refilled for the time that has passed. A restart forgets nothing, a crash at most two seconds. If saving fails,
+// the limits carry on in memory and the error is logged. If the store cannot say which recipients are new, Take returns
+// a temporary error. The number of buckets is bounded: over the bound, the fullest of the longest unused is dropped.
 package policy

@@ -189,7 +189,7 @@ func TestFieldDialogs(t *testing.T) {
 				t.Fatalf("the upstream has %d messages more", n)
 			}
 			if c.taken {
-				r.inOrder(t, r.sink.Messages()[0])
+				r.inOrder(t, r.arrival())
 			}
 		})
 	}

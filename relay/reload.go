@@ -24,6 +24,9 @@ func (s *Server) Reload(ctx context.Context) error {
 		return errStopping
 	}
 	err := s.reload(ctx)
+	if err != nil && ctx.Err() != nil { // cut off by the shutdown: nothing is wrong with the file
+		return errStopping
+	}
 	if err != nil {
 		why := err.Error()
 		s.refused.Store(&why)

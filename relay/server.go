@@ -1,10 +1,9 @@
-// Package relay is the server: it wires the rooms that docs/flow.md leads through (wire, submission, queue, outbound,
-// monitor), runs them, reloads their configuration, and decides nothing itself.
+// Package relay is the server: it connects the packages that docs/flow.md leads through (wire, submission, queue,
+// outbound, monitor), runs them, reloads their configuration, and decides nothing itself.
 //
-// Failure semantics: a client gets 250 only when the upstream has taken the message or the store has
-// committed it. New refuses to make a server of a configuration, key or certificate that it cannot use
-// in full. Run returns when everything it started has ended; what was accepted is then the upstream's
-// or in the store.
+// Failure semantics: a client gets 250 only when the upstream has taken the message or the store has committed it. New
+// refuses a configuration, key or certificate that it cannot use in full. Run returns when everything it started has
+// ended; by then every accepted message is with the upstream or in the store.
 package relay
 
 import (
@@ -278,7 +277,8 @@ func (s *Server) background() []func(context.Context) {
 	past := &history{store: s.store, inForce: func() *config.Config { return s.state.Load().config }, log: s.log,
 		period: poll}
 	works := []func(context.Context){
-		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.serveAdmin, s.listenStatus(),
+		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
+		s.serveAdmin, s.listenStatus(),
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)

@@ -1,5 +1,5 @@
-// Package authtest holds the contracts of package auth's interfaces as tests, and a store of users in
-// memory that passes them.
+// Package authtest holds the contracts of package auth's interfaces as tests, and an in-memory user store that passes
+// them.
 package authtest
 
 import (

@@ -1,10 +1,9 @@
 // Package sink is an upstream that takes mail and keeps count of it: fast enough not to disturb a
-// measurement on the same machine, and able to fail at any point of a session on demand.
+// measurement on the same machine, and able to fail on demand at any point of a session.
 //
-// Failure semantics: a message is counted only when all of it arrived (CRLF.CRLF, or the last octet of
-// the last chunk) and before its 250 leaves, as an upstream does that takes responsibility. A cut
-// transfer counts as cut and leaves nothing else. Memory is bounded: contents are only kept where
-// Options.Keep asks for some, the ledger and every table have limits.
+// Failure semantics: a message is counted once all of it has arrived (CRLF.CRLF, or the last octet of the last chunk)
+// and before its 250 leaves, as a real upstream takes responsibility. A cut transfer is only counted as cut. Memory is
+// bounded: contents are stored only if Options.Keep asks for some; the ledger and every table have limits.
 package sink
 
 import (

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 
 	"postern/auth"
 	"postern/internal/testkit"
+	"postern/operate"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 )
@@ -308,11 +308,13 @@ func TestDeviceBecomesPersonMeanwhile(t *testing.T) {
 	if err := root.ExecuteContext(t.Context()); !refused(err) || l.user("scanner").Hash != hash {
 		t.Errorf("the password: %v", err)
 	}
-	err := things.update(t.Context(), l.store, "scanner", func(u *auth.User) error { u.Note = "x"; return nil })
+	ops := operate.New(operate.Options{Store: l.store})
+	note := "x"
+	_, _, err := ops.Accounts.Edit(t.Context(), me(), operate.DevicesOnly, "scanner", operate.AccountEdit{Note: &note})
 	if !refused(err) || l.user("scanner").Note != "" {
 		t.Errorf("the note: %v", err)
 	}
-	if err := l.store.DeleteUser(t.Context(), "scanner", things.check); !refused(err) {
+	if err := ops.Accounts.Remove(t.Context(), me(), operate.DevicesOnly, "scanner"); !refused(err) {
 		t.Errorf("removed: %v", err)
 	}
 	l.user("scanner") // is there
@@ -321,7 +323,7 @@ func TestDeviceBecomesPersonMeanwhile(t *testing.T) {
 func TestDeviceCommands(t *testing.T) {
 	l := newCommandLine(t)
 	l.ok("user", "add", "anna@example.com")
-	var made newDeviceView
+	var made operate.DeviceCard
 	if err := json.Unmarshal([]byte(l.ok("device", "add", "scanner", "--sender", "scans@example.com", "--json")),
 		&made); err != nil {
 		t.Fatal(err)
@@ -485,7 +487,7 @@ func TestUserImportUpdates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var did importView
+	var did operate.Imported
 	if err := json.Unmarshal([]byte(out), &did); err != nil || did.Added != 1 || did.Changed != 1 || did.DryRun ||
 		len(did.Passwords) != 0 {
 		t.Errorf("%+v, %v", did, err)
@@ -541,28 +543,4 @@ func TestNoListShowsPasswords(t *testing.T) {
 			}
 		}
 	}
-}
-
-func FuzzParseAccounts(f *testing.F) {
-	for _, s := range []string{"login\na\n", "login;senders\r\na;b@c d@e\r\n", "\ufefflogin,password\na,\"x\ny\"\n",
-		"sep=;\nlogin;note\na;b\n", "login\tkind\na\tdevice\n", ",,,\n", "\"", "login\n\"a\nb\"\n"} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		rows, problems := parseAccounts(data)
-		if len(rows) == 0 && len(problems.lines) == 0 {
-			t.Fatal("nothing came of it and nothing was said")
-		}
-		var logins []string
-		for i, r := range rows {
-			if r.line < 1 || i > 0 && r.line <= rows[i-1].line {
-				t.Fatalf("row %d is in line %d", i, r.line)
-			}
-			logins = append(logins, r.user.Login)
-		}
-		slices.Sort(logins)
-		if len(problems.lines) == 0 && (len(slices.Compact(logins)) != len(rows) || logins[0] == "") {
-			t.Fatalf("taken: %q", logins)
-		}
-	})
 }

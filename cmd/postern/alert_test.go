@@ -89,20 +89,18 @@ func noToken(t *testing.T, text string) {
 func TestAlertOfARefusedUpstreamAndItsRecovery(t *testing.T) {
 	o, h := alerting(t, "[delivery]\nretry = [\"1s\"]\n")
 	o.write("upstream.secret", "not the secret\n")
-	p := o.serve()
+	p := o.serveWatchful()
 	for i := range 3 {
 		if out := testkit.Smtplib(t, o.submission(fmt.Sprint("waits ", i))); !out.OK {
 			t.Fatalf("%s\n%s", out.Text, p.Log())
 		}
 	}
 	const subject = "upstream provider as relay"
-	p.WaitLog(`535`)
-	p.Signal(syscall.SIGHUP) // look now
 	o.until("the hook hears of it", func() bool { return len(h.about(subject)) > 0 })
 	p.WaitLog("alert sent")
 	p.Stop()
 	noToken(t, p.Log())
-	p = o.serve()
+	p = o.serveWatchful()
 	if out := testkit.Smtplib(t, o.submission("waits 3")); !out.OK {
 		t.Fatal(out.Text)
 	}
@@ -114,7 +112,6 @@ func TestAlertOfARefusedUpstreamAndItsRecovery(t *testing.T) {
 			t.Fatalf("%v\n%s", err, p.Log())
 		}
 	}
-	p.Signal(syscall.SIGHUP)
 	o.until("the hook hears of the recovery", func() bool { return len(h.about(subject)) > 1 })
 	p.Stop()
 	noToken(t, p.Log())
@@ -136,7 +133,7 @@ func TestAlertOfARefusedUpstreamAndItsRecovery(t *testing.T) {
 func TestAlertOfALockout(t *testing.T) {
 	o, h := alerting(t, "[auth.lockout]\nfailures = 3\n")
 	base := o.withAdmin()
-	p := o.serve()
+	p := o.serveWatchful()
 	defer p.Stop()
 	for i := range 5 {
 		s := o.submission("guess")

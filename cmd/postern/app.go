@@ -6,14 +6,19 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"postern/auth"
 	"postern/internal/textfile"
+	"postern/operate"
 	"postern/relay/config"
+	"postern/relay/status"
 	relaystore "postern/relay/store"
 )
 
@@ -23,6 +28,9 @@ type app struct {
 	envFile    string // --env-file
 	etc        string // where the service's files are
 	wide       bool   // tables are not wrapped
+
+	poll          time.Duration // relay.Options.Poll of serve
+	authorityPort uint16        // of the name servers that `postern dns` asks; 0: 53
 }
 
 // store is the running daemon's store; with SQLite that is the same file.
@@ -64,32 +72,68 @@ func (a *app) read() (*config.Config, error) {
 	return config.Read(path)
 }
 
-// openStore opens the store beside the daemon.
-func (a *app) openStore(ctx context.Context) (store, error) {
-	c, err := a.read()
-	if err != nil {
-		return nil, err
-	}
-	return openStoreOf(ctx, c)
-}
-
 // runE is what a command runs.
 type runE = func(cmd *cobra.Command, args []string) error
+
+// operations opens what a person may do, beside the daemon. done closes it.
+func (a *app) operations(ctx context.Context) (ops *operate.Operations, done func(), err error) {
+	c, err := a.read()
+	if err != nil {
+		return nil, nil, err
+	}
+	return operationsOf(ctx, c)
+}
+
+// operationsOf is operations for a configuration.
+func operationsOf(ctx context.Context, c *config.Config) (ops *operate.Operations, done func(), err error) {
+	s, err := openStoreOf(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	o := operate.Options{Config: func() *config.Config { return c }, Store: s,
+		Status: func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
+	return operate.New(o), func() { s.Close() }, nil
+}
+
+// me is who runs the command line: the owner of data_dir may do everything.
+func me() operate.Actor {
+	name := strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	return operate.Actor{Name: name, Channel: operate.CommandLine}
+}
+
+// operation makes a command of what is done with the operations.
+func (a *app) operation(run func(cmd *cobra.Command, ops *operate.Operations, args []string) error) runE {
+	return func(cmd *cobra.Command, args []string) error {
+		ops, done, err := a.operations(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer done()
+		return run(cmd, ops, args)
+	}
+}
+
+func openStoreOf(ctx context.Context, c *config.Config) (store, error) {
+	return relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
+}
 
 // withStore makes a command of what is done with the store.
 func (a *app) withStore(run func(cmd *cobra.Command, s store, args []string) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
-		s, err := a.openStore(cmd.Context())
+		c, err := a.read()
+		if err != nil {
+			return err
+		}
+		s, err := openStoreOf(cmd.Context(), c)
 		if err != nil {
 			return err
 		}
 		defer s.Close()
 		return run(cmd, s, args)
 	}
-}
-
-func openStoreOf(ctx context.Context, c *config.Config) (store, error) {
-	return relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // readPassword reads a password from standard input: one line, without its line end.

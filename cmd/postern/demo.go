@@ -23,6 +23,7 @@ import (
 
 	"postern/auth"
 	"postern/certs"
+	"postern/operate"
 	"postern/relay"
 	"postern/relay/capture"
 	"postern/relay/config"
@@ -246,25 +247,18 @@ func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	defer s.Close()
-	pepper, err := s.Secret(ctx, auth.PepperName, auth.PepperSize)
+	ops := operate.New(operate.Options{Config: func() *config.Config { return c }, Store: s})
+	made, err := ops.Accounts.Add(ctx, me(), operate.NewAccount{Login: demoLogin,
+		Senders: []string{"*@" + demoDomain}})
 	if err != nil {
 		return err
 	}
-	d.password = auth.GeneratePassword()
-	now := time.Now()
-	u := auth.User{Login: demoLogin, Hash: auth.HashGenerated(pepper, d.password), Generated: true,
-		Senders: []string{"*@" + demoDomain}, Created: now, Changed: now}
-	if err := s.AddUser(ctx, u); err != nil {
-		return err
-	}
-	keys, err := makeKeys(demoDomain, "", []string{sign.RSA2048, sign.Ed25519}, now)
+	d.password = made.Password
+	keys, err := ops.Keys.Add(ctx, me(), demoDomain, "", []string{sign.RSA2048, sign.Ed25519})
 	if err != nil {
 		return err
 	}
 	for _, k := range keys {
-		if err := s.AddKeys(ctx, k.row); err != nil {
-			return err
-		}
 		if d.records[k.RecordName()], err = k.Record(); err != nil {
 			return err
 		}

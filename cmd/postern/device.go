@@ -2,12 +2,11 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"postern/relay/config"
+	"postern/operate"
 )
 
 func (a *app) deviceCommand() *cobra.Command {
@@ -30,24 +29,21 @@ func (a *app) deviceAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			u, err := flags.user(cmd, args[0])
+			n := flags.account(args[0])
+			n.Device = true
+			made, err := a.addAccount(cmd, n, false)
 			if err != nil {
 				return err
 			}
-			u.Device = true
-			password, err := a.addAccount(cmd, &u, false)
-			if err != nil {
-				return err
-			}
-			server, encryption := deviceServer(c)
+			server, encryption := operate.DeviceServer(c)
 			out := cmd.OutOrStdout()
 			if asJSON(cmd) {
-				return writeJSON(out, newDeviceView{newAccountView{u.Login, password}, server, encryption})
+				return writeJSON(out, operate.DeviceCard{Credential: made, Server: server, Encryption: encryption})
 			}
 			fmt.Fprintf(out, "Type these into the device:\n\n")
 			fmt.Fprintf(out, "  SMTP server  %s\n  Encryption   %s\n  Login        %s\n  Password     %s\n\n", server,
-				encryption, u.Login, password)
-			fmt.Fprintf(out, "The password is shown this once. The device sends as: %s\n", deviceSenders(u.Senders))
+				encryption, made.Login, made.Password)
+			fmt.Fprintf(out, "The password is shown this once. The device sends as: %s\n", deviceSenders(n.Senders))
 			return nil
 		},
 	}
@@ -55,33 +51,9 @@ func (a *app) deviceAdd() *cobra.Command {
 	return withJSON(cmd)
 }
 
-// newDeviceView is what is to be typed into a device, as --json prints it.
-type newDeviceView struct {
-	newAccountView
-	Server     string `json:"server"` // "host port N"
-	Encryption string `json:"encryption"`
-}
-
 func deviceSenders(senders []string) string {
 	if len(senders) == 0 {
 		return "what [[policy]] allows this login"
 	}
 	return strings.Join(senders, ", ")
-}
-
-// deviceServer chooses the listener that a device finds easiest: one that takes TLS first or STARTTLS,
-// then STARTTLS, then implicit TLS.
-func deviceServer(c *config.Config) (server, encryption string) {
-	words := map[string]string{"auto": "TLS or STARTTLS, whichever the device has", "starttls": "STARTTLS",
-		"implicit": "TLS (also called SSL)", "none": "none"}
-	for _, mode := range []string{"auto", "starttls", "implicit", "none"} {
-		for _, l := range c.Listeners {
-			if l.TLS != mode {
-				continue
-			}
-			_, port, _ := net.SplitHostPort(l.Address)
-			return fmt.Sprintf("%s port %s", c.Hostname, port), words[mode]
-		}
-	}
-	return c.Hostname, words["starttls"]
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -10,10 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"postern/mail"
-	"postern/relay/outbound"
+	"postern/operate"
 	"postern/relay/sign"
-	relaystore "postern/relay/store"
 )
 
 func (a *app) dkimCommand() *cobra.Command {
@@ -33,34 +30,28 @@ with both as soon as the daemon has noticed them, within a second or so: publish
 or read them again with 'postern dkim dns'. Receivers that do not know Ed25519 look at the RSA signature.`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			domain, err := mail.ParseDomain(args[0])
-			if err != nil {
-				return usage(cmd, fmt.Errorf("%q is no domain: %w", args[0], err))
+			if _, err := operate.ParseDomain(args[0]); err != nil {
+				return usage(cmd, err)
 			}
-			s, err := a.openStore(cmd.Context())
+			ops, done, err := a.operations(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer s.Close()
-			keys, err := makeKeys(domain, selector, algorithms, time.Now())
-			if err != nil {
-				return usage(cmd, err)
-			}
-			rows := make([]relaystore.Key, len(keys))
-			for i, k := range keys {
-				rows[i] = k.row
-			}
-			err = s.AddKeys(cmd.Context(), rows...)
-			if _, exists := errors.AsType[*relaystore.KeyExistsError](err); exists {
+			defer done()
+			keys, err := ops.Keys.Add(cmd.Context(), me(), args[0], selector, algorithms)
+			switch kind, known := operate.KindOf(err); {
+			case known && kind == operate.Conflict:
 				return fmt.Errorf("%w; choose another with --selector", err)
-			}
-			if err != nil {
+			case known:
+				return usage(cmd, err)
+			case err != nil:
 				return err
 			}
 			if asJSON(cmd) {
-				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
+				return writeJSON(cmd.OutOrStdout(), operate.ShownKeys(keys))
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Made %s for %s. Publish:\n\n", plural(int64(len(keys)), "key"), domain)
+			fmt.Fprintf(cmd.OutOrStdout(), "Made %s for %s. Publish:\n\n", plural(int64(len(keys)), "key"),
+				keys[0].Domain)
 			if err := printRecords(cmd.OutOrStdout(), keys); err != nil {
 				return err
 			}
@@ -73,67 +64,7 @@ or read them again with 'postern dkim dns'. Receivers that do not know Ed25519 l
 	return withJSON(cmd)
 }
 
-// storedKey is a key with its row in the store, which is empty for a key of relay.toml.
-type storedKey struct {
-	sign.Key
-	row relaystore.Key
-}
-
-// allKeys returns every key that would sign.
-func (a *app) allKeys(cmd *cobra.Command) ([]storedKey, error) {
-	c, err := a.read()
-	if err != nil {
-		return nil, err
-	}
-	s, err := openStoreOf(cmd.Context(), c)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
-	keys, err := outbound.Keys(cmd.Context(), c.DKIM, s)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.Keys(cmd.Context())
-	if err != nil {
-		return nil, err
-	}
-	all := make([]storedKey, len(keys))
-	for i, k := range keys {
-		all[i].Key = k
-		of := func(row relaystore.Key) bool { return row.Domain == k.Domain && row.Selector == k.Selector }
-		if j := slices.IndexFunc(rows, of); i >= len(c.DKIM) && j >= 0 {
-			all[i].row = rows[j]
-		}
-	}
-	return all, nil
-}
-
-func makeKeys(domain, selector string, algorithms []string, now time.Time) ([]storedKey, error) {
-	var keys []storedKey
-	for _, alg := range algorithms {
-		signer, pem, err := sign.Generate(alg)
-		if err != nil {
-			return nil, err
-		}
-		name := selector
-		switch {
-		case name == "":
-			name = alg[:1] + now.Format("200601")
-		case len(algorithms) > 1:
-			name += "-" + alg[:1]
-		}
-		k := sign.Key{Domain: domain, Selector: name, Signer: signer}
-		if _, err := sign.CheckKey(k); err != nil {
-			return nil, err
-		}
-		keys = append(keys, storedKey{k, relaystore.Key{Domain: domain, Selector: name, Algorithm: alg,
-			PEM: string(pem), Created: now}})
-	}
-	return keys, nil
-}
-
-func printRecords(w io.Writer, keys []storedKey) error {
+func printRecords(w io.Writer, keys []operate.Key) error {
 	for _, k := range keys {
 		line, err := k.ZoneLine()
 		if err != nil {
@@ -154,13 +85,13 @@ func (a *app) dkimList() *cobra.Command {
 		Use:   "list",
 		Short: "List the keys",
 		Args:  exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			keys, err := a.allKeys(cmd)
+		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+			keys, err := ops.Keys.List(cmd.Context(), me())
 			if err != nil {
 				return err
 			}
 			if asJSON(cmd) {
-				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
+				return writeJSON(cmd.OutOrStdout(), operate.ShownKeys(keys))
 			}
 			if len(keys) == 0 {
 				fmt.Fprintln(cmd.OutOrStdout(),
@@ -169,40 +100,12 @@ func (a *app) dkimList() *cobra.Command {
 			}
 			var rows [][]string
 			for _, k := range keys {
-				rows = append(rows, []string{k.Domain, k.Selector, k.Algorithm(), origin(k),
-					when(k.row.Created, time.Now())})
+				rows = append(rows, []string{k.Domain, k.Selector, k.Algorithm(), k.Origin(),
+					when(k.Made, time.Now())})
 			}
 			return table(cmd.OutOrStdout(), []string{"DOMAIN", "SELECTOR", "ALGORITHM", "FROM", "MADE"}, rows)
-		},
+		}),
 	})
-}
-
-func origin(k storedKey) string {
-	if len(k.row.PEM) == 0 {
-		return "relay.toml"
-	}
-	return "store"
-}
-
-// keyView is a key as --json prints it: the public half only.
-type keyView struct {
-	Domain    string `json:"domain"`
-	Selector  string `json:"selector"`
-	Algorithm string `json:"algorithm"`
-	Origin    string `json:"origin"`
-	Name      string `json:"record_name"`
-	Record    string `json:"record"`
-	ZoneLine  string `json:"zone_line"`
-}
-
-func keyViews(keys []storedKey) []keyView {
-	views := make([]keyView, 0, len(keys))
-	for _, k := range keys {
-		record, _ := k.Record() // CheckKey accepted it
-		line, _ := k.ZoneLine()
-		views = append(views, keyView{k.Domain, k.Selector, k.Algorithm(), origin(k), k.RecordName(), record, line})
-	}
-	return views
 }
 
 func (a *app) dkimDNS() *cobra.Command {
@@ -210,26 +113,26 @@ func (a *app) dkimDNS() *cobra.Command {
 		Use:   "dns [DOMAIN]",
 		Short: "Print the DNS records to publish",
 		Args:  wrongUsage(cobra.MaximumNArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			keys, err := a.allKeys(cmd)
+		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+			keys, err := ops.Keys.List(cmd.Context(), me())
 			if err != nil {
 				return err
 			}
 			if len(args) == 1 {
-				domain, err := mail.ParseDomain(args[0])
+				domain, err := operate.ParseDomain(args[0])
 				if err != nil {
-					return usage(cmd, fmt.Errorf("%q is no domain: %w", args[0], err))
+					return usage(cmd, err)
 				}
-				keys = slices.DeleteFunc(keys, func(k storedKey) bool { return k.Domain != domain })
+				keys = slices.DeleteFunc(keys, func(k operate.Key) bool { return k.Domain != domain })
 			}
 			if len(keys) == 0 {
 				return fmt.Errorf("no key for this; make one: postern dkim add DOMAIN")
 			}
 			if asJSON(cmd) {
-				return writeJSON(cmd.OutOrStdout(), keyViews(keys))
+				return writeJSON(cmd.OutOrStdout(), operate.ShownKeys(keys))
 			}
 			return printRecords(cmd.OutOrStdout(), keys)
-		},
+		}),
 	})
 }
 

@@ -15,7 +15,19 @@ import (
 	"postern/relay/capture"
 )
 
-func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
+// pollEnv, in the environment of the test binary, turns it into postern, whose serve looks for changes that often.
+const pollEnv = "POSTERN_TEST_POLL"
+
+func TestMain(m *testing.M) {
+	if period := os.Getenv(pollEnv); period != "" {
+		poll, err := time.ParseDuration(period)
+		if err != nil {
+			panic(err)
+		}
+		os.Exit(run(rootCommandOf(&app{etc: etc, poll: poll}), os.Args[1:]))
+	}
+	os.Exit(testkit.Main(m))
+}
 
 // office is what a person sets up by following README: a data directory, a relay.toml of under 20 lines,
 // an upstream with TLS and a login.
@@ -86,6 +98,19 @@ func (o *office) postern(stdin string, args ...string) string {
 func (o *office) serve() *testkit.Process {
 	o.t.Helper()
 	p := testkit.Postern(o.t, "serve", "--config", o.config)
+	p.WaitLog(`msg=ready`)
+	return p
+}
+
+// serveWatchful starts a postern that looks for changes, and for conditions that trigger an alert, fifty times as often
+// as a service: for tests that would only wait for it.
+func (o *office) serveWatchful() *testkit.Process {
+	o.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	p := testkit.Start(o.t, []string{pollEnv + "=20ms"}, self, "serve", "--config", o.config)
 	p.WaitLog(`msg=ready`)
 	return p
 }
@@ -261,7 +286,7 @@ func TestAccountsLifeFromTheCommandLine(t *testing.T) {
 	o.until("a removed login is refused", func() bool { return !testkit.Smtplib(t, s).OK })
 }
 
-// until tries again until something is as expected: the daemon looks for changes each second.
+// until tries again until something is as expected: the daemon looks for changes once a period.
 func (o *office) until(what string, ok func() bool) {
 	o.t.Helper()
 	deadline := time.NewTimer(patience)

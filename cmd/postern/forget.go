@@ -1,13 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"postern/mail"
+	"postern/operate"
 	relaystore "postern/relay/store"
 )
 
@@ -30,20 +30,19 @@ It says what stays: mail that waits, the account, and what Postern has no hand i
 docs/privacy.md.`,
 		Example: `  postern trace forget bob@example.net`,
 		Args:    exactly(1),
-		RunE: a.withStore(func(cmd *cobra.Command, s store, args []string) error {
-			name := args[0]
-			if strings.HasPrefix(name, "*") || strings.HasPrefix(name, "@") || strings.TrimSpace(name) == "" {
-				return usage(cmd, errors.New("whom to forget is one address or login; patterns are not taken"))
-			}
-			awaitTrace(cmd, s)
-			f, err := s.Forget(cmd.Context(), name, "from the command line")
-			if err != nil {
+		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+			awaitTrace(cmd, ops)
+			f, err := ops.Trace.Forget(cmd.Context(), me(), args[0])
+			switch _, known := operate.KindOf(err); {
+			case known:
+				return usage(cmd, err)
+			case err != nil:
 				return fmt.Errorf("%w; what was removed until then is gone: call it again", err)
 			}
 			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), f)
 			}
-			return printForgotten(cmd, name, f)
+			return printForgotten(cmd, args[0], f)
 		}),
 	})
 }

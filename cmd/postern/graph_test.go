@@ -105,7 +105,7 @@ func TestGraphOnTheCommandLine(t *testing.T) {
 		{"check", "is right"},
 		{"upstream list", "microsoft-graph  localhost:" + o.port},
 		{"upstream test office", "would take mail for office@contoso.example"},
-		{"upstream test office", "Senders that were not tried: scans@contoso.example. Graph judges the sender only " +
+		{"upstream test office", "Senders that were not tried: scans@contoso.example. Graph checks the sender only " +
 			"with a message."},
 	} {
 		if out, err := o.command(strings.Fields(c.args)...); err != nil || !strings.Contains(out, c.want) {

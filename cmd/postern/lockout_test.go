@@ -119,18 +119,3 @@ func TestListAndUnlockShowLockouts(t *testing.T) {
 		t.Errorf("anna was not locked, and is changed: %+v, %v", anna, err)
 	}
 }
-
-func TestParseAddress(t *testing.T) {
-	for text, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1/32", "192.0.2.0/24": "192.0.2.0/24", "192.0.2.9/24": "192.0.2.0/24",
-		"2001:db8::1": "2001:db8::1/128", "[2001:db8::1]": "2001:db8::1/128",
-		"2001:db8::/64": "2001:db8::/64", "192.0.2.1:587": "192.0.2.1/32", "[2001:db8::1]:587": "2001:db8::1/128",
-		"fe80::1%eth0":     "fe80::1/128",
-		"::ffff:192.0.2.1": "192.0.2.1/32", "anna": "", "anna@192.0.2.1": "", "192.0.2": "", "": "", "192.0.2.1/33": "",
-	} {
-		got, ok := parseAddress(text)
-		if ok != (want != "") || ok && got.String() != want {
-			t.Errorf("%q: %s, %t", text, got, ok)
-		}
-	}
-}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"postern/relay"
 )
 
 // Exit codes: the answer is no, and wrong usage.
@@ -19,15 +21,12 @@ const (
 	exitUsage = 2
 )
 
-func main() {
+func main() { os.Exit(run(rootCommand(), os.Args[1:])) }
+
+// run executes one command line until it ends, or a signal ends it, and returns the exit code.
+func run(root *cobra.Command, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:]))
-}
-
-// run executes one command line and returns the exit code.
-func run(ctx context.Context, args []string) int {
-	root := rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -76,7 +75,7 @@ func wrongUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 // etc is where packages and deploy/ have the files of the service.
 const etc = "/etc/postern"
 
-func rootCommand() *cobra.Command { return rootCommandOf(&app{etc: etc}) }
+func rootCommand() *cobra.Command { return rootCommandOf(&app{etc: etc, poll: relay.Poll}) }
 
 func rootCommandOf(app *app) *cobra.Command {
 	root := &cobra.Command{
@@ -110,9 +109,11 @@ Try it without any configuration:  postern demo`,
 			"/etc/postern/relay.toml)")
 	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
-		app.demoCommand(), app.serveCommand(), app.checkCommand(),
-		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommands(), app.statsCommand(),
-		app.dkimCommand(), app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
+		app.demoCommand(), app.setupCommand(), app.serveCommand(), app.checkCommand(),
+		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.withSearch(app.traceCommands()),
+		app.statsCommand(),
+		app.dkimCommand(), app.dnsCommand(),
+		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)

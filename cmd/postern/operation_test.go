@@ -90,7 +90,7 @@ func TestHealthReadinessAndMetrics(t *testing.T) {
 func TestHangupAndFileChangeReload(t *testing.T) {
 	o := newOffice(t, "\n[[policy]]\nrecipients = [\"*@example.net\"]\n")
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
-	p := o.serve()
+	p := o.serveWatchful()
 	defer p.Stop()
 	if out := testkit.Smtplib(t, o.submission("before")); !out.OK {
 		t.Fatal(out.Text)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/mail"
+	"postern/operate"
 	"postern/relay/queue"
 	"postern/relay/trace"
 )
@@ -42,24 +43,13 @@ func (a *app) queueCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "queue", Short: "See and steer the messages that wait"}
 	cmd.AddCommand(
 		a.queueList(), a.queueShow(),
-		a.queueAction("retry", "Make messages due at once", "will be tried at once",
-			func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
-				return s.Retry(cmd.Context(), f, time.Now())
-			}),
-		a.queueHold(),
-		a.queueAction("release", "Let held messages go", "released",
-			func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
-				f.Held = true
-				return s.Release(cmd.Context(), f, time.Now())
-			}),
-		a.queueAction("delete", "Remove messages without telling anybody", "deleted",
-			func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
-				return s.Delete(cmd.Context(), f)
-			}),
-		a.queueAction("bounce", "Give messages up and tell their senders", "will be returned to their senders",
-			func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
-				return s.Bounce(cmd.Context(), f, time.Now())
-			}),
+		a.queueAction(operate.Retry, "Make messages due at once", "will be tried at once"),
+		a.queueAction(operate.Hold, "Keep messages until they are released", "held"),
+		a.queueAction(operate.Release, "Let held messages go", "released"),
+		a.queueAction(operate.Resend, "Try recipients again that were given up, of messages that still wait",
+			"will be tried again"),
+		a.queueAction(operate.Delete, "Remove messages without telling anybody", "deleted"),
+		a.queueAction(operate.Bounce, "Give messages up and tell their senders", "will be returned to their senders"),
 	)
 	return cmd
 }
@@ -70,16 +60,16 @@ func (a *app) queueList() *cobra.Command {
 		Use:   "list",
 		Short: "List waiting messages, oldest first",
 		Args:  exactly(0),
-		RunE: a.withStore(func(cmd *cobra.Command, s store, _ []string) error {
-			messages, err := s.List(cmd.Context(), flags.filter)
+		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+			messages, err := ops.Queue.List(cmd.Context(), me(), flags.filter)
 			if err != nil {
 				return err
 			}
 			if asJSON(cmd) {
-				return writeJSON(cmd.OutOrStdout(), viewsOf(messages))
+				return writeJSON(cmd.OutOrStdout(), operate.ShownAll(messages))
 			}
 			if len(messages) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "The queue is empty."+loginHint(cmd, s, flags.filter.Login))
+				fmt.Fprintln(cmd.OutOrStdout(), "The queue is empty."+loginHint(cmd.Context(), ops, flags.filter.Login))
 				return nil
 			}
 			return printQueue(cmd.OutOrStdout(), messages, time.Now())
@@ -120,14 +110,14 @@ func recipients(m *queue.Message) string {
 
 // state says in one phrase what a message waits for.
 func state(m *queue.Message, now time.Time) string {
-	switch {
-	case m.Held:
+	switch operate.StateOf(m, now) {
+	case operate.IsHeld:
 		return "held: " + m.HoldReason
-	case m.Bounce:
+	case operate.IsReturned:
 		return "being returned"
-	case m.LeaseOwner != "" && m.LeaseUntil.After(now):
+	case operate.IsTried:
 		return fmt.Sprintf("attempt %d under way", m.Attempts)
-	case m.WaitingFor != "": // or until NextAttempt, which may be hours away
+	case operate.Sleeps:
 		return fmt.Sprintf("waits for upstream %s to return; looked at again %s at the latest", m.WaitingFor,
 			in(m.NextAttempt, now))
 	}
@@ -140,28 +130,27 @@ func (a *app) queueShow() *cobra.Command {
 		Use:   "show ID",
 		Short: "Show one waiting message, its recipients and what happened to it",
 		Args:  exactly(1),
-		RunE: a.withStore(func(cmd *cobra.Command, s store, args []string) error {
-			m, err := s.Get(cmd.Context(), args[0])
-			if errors.Is(err, queue.ErrNotFound) {
-				return fmt.Errorf("no message %s in the queue; what became of it: postern trace %s",
-					mail.Printable(args[0]), mail.Printable(args[0]))
+		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+			m, err := ops.Queue.Get(cmd.Context(), me(), args[0])
+			if kind, known := operate.KindOf(err); known && kind == operate.NotFound {
+				return fmt.Errorf("%w; what became of it: postern trace %s", err, mail.Printable(args[0]))
 			}
 			if err != nil {
 				return err
 			}
 			if content {
-				return copyContent(cmd, s, m.ID)
+				return copyContent(cmd, ops, m.ID)
 			}
-			awaitTrace(cmd, s)
-			events, err := s.Events(cmd.Context(), trace.Query{ID: m.ID})
+			awaitTrace(cmd, ops)
+			events, err := ops.Trace.Events(cmd.Context(), me(), trace.Query{ID: m.ID}, "")
 			if err != nil {
 				return err
 			}
 			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), struct {
-					messageView
+					operate.Message
 					Events []trace.Event `json:"events"`
-				}{viewOf(m), append([]trace.Event{}, events...)}) // never null
+				}{operate.Shown(m), append([]trace.Event{}, events...)}) // never null
 			}
 			return printMessage(cmd.OutOrStdout(), m, events, time.Now())
 		}),
@@ -170,8 +159,8 @@ func (a *app) queueShow() *cobra.Command {
 	return withJSON(cmd)
 }
 
-func copyContent(cmd *cobra.Command, s store, id string) error {
-	c, err := s.Content(cmd.Context(), id)
+func copyContent(cmd *cobra.Command, ops *operate.Operations, id string) error {
+	c, err := ops.Queue.Content(cmd.Context(), me(), id)
 	if err != nil {
 		return err
 	}
@@ -213,42 +202,29 @@ func printMessage(w io.Writer, m *queue.Message, events []trace.Event, now time.
 	return printEvents(w, events, now)
 }
 
-func (a *app) queueHold() *cobra.Command {
-	var reason string
-	cmd := a.queueAction("hold", "Keep messages until they are released", "held",
-		func(s store, cmd *cobra.Command, f queue.Filter) (int64, error) {
-			return s.Hold(cmd.Context(), f, reason)
-		})
-	cmd.Flags().StringVar(&reason, "reason", "by an operator", "why, for those who list the queue")
-	return cmd
-}
-
 // queueAction makes a command that does something to chosen messages. It exits 1 when there was none.
-func (a *app) queueAction(verb, short, done string, act func(store, *cobra.Command, queue.Filter) (int64,
-	error)) *cobra.Command {
+func (a *app) queueAction(action operate.Action, short, done string) *cobra.Command {
 	var flags queueFlags
+	var reason string
 	cmd := &cobra.Command{
-		Use:   verb + " [ID]…",
+		Use:   action.Verb + " [ID]…",
 		Short: short,
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			filter, err := flags.chosen(cmd, ids)
 			if err != nil {
 				return err
 			}
-			s, err := a.openStore(cmd.Context())
+			ops, closeStore, err := a.operations(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer s.Close()
-			n, err := act(s, cmd, filter)
+			defer closeStore()
+			n, err := ops.Queue.Do(cmd.Context(), me(), action, filter, reason)
 			if err != nil {
-				return err
-			}
-			if err := s.AppendEventsNow(cmd.Context(), operatorEvents(verb, ids, n)); err != nil {
 				return err
 			}
 			if asJSON(cmd) {
-				err = writeJSON(cmd.OutOrStdout(), actionView{verb, n})
+				err = writeJSON(cmd.OutOrStdout(), actionView{action.Verb, n})
 			} else {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s %s.\n", plural(n, "message"), done)
 			}
@@ -260,6 +236,9 @@ func (a *app) queueAction(verb, short, done string, act func(store, *cobra.Comma
 	}
 	flags.register(cmd)
 	cmd.Flags().BoolVar(&flags.all, "all", false, "every message")
+	if action.Verb == operate.Hold.Verb {
+		cmd.Flags().StringVar(&reason, "reason", "by an operator", "why, for those who list the queue")
+	}
 	return withJSON(cmd)
 }
 
@@ -267,71 +246,6 @@ func (a *app) queueAction(verb, short, done string, act func(store, *cobra.Comma
 type actionView struct {
 	Action   string `json:"action"`
 	Messages int64  `json:"messages"`
-}
-
-// operatorEvents traces what a person did: one row for each message named, or one for a filter.
-func operatorEvents(verb string, ids []string, n int64) []trace.Event {
-	if n == 0 {
-		return nil
-	}
-	e := trace.Event{Time: time.Now(), Kind: trace.Operator, Detail: fmt.Sprintf("%s from the command line (%s)", verb,
-		plural(n, "message"))}
-	if len(ids) == 0 {
-		return []trace.Event{e}
-	}
-	events := make([]trace.Event, len(ids))
-	for i, id := range ids {
-		events[i] = e
-		events[i].ID = id
-	}
-	return events
-}
-
-// messageView is a message as --json prints it.
-type messageView struct {
-	ID          string          `json:"id"`
-	Login       string          `json:"login,omitempty"`
-	Listener    string          `json:"listener,omitempty"`
-	From        string          `json:"from"`
-	Author      string          `json:"author,omitempty"`
-	MessageID   string          `json:"message_id,omitempty"`
-	Size        int64           `json:"size"`
-	Received    time.Time       `json:"received"`
-	Expires     time.Time       `json:"expires"`
-	Attempts    int             `json:"attempts"`
-	NextAttempt time.Time       `json:"next_attempt"`
-	WaitingFor  string          `json:"waiting_for,omitempty"`
-	Held        bool            `json:"held"`
-	HoldReason  string          `json:"hold_reason,omitempty"`
-	LastReply   string          `json:"last_reply,omitempty"`
-	Recipients  []recipientView `json:"recipients"`
-}
-
-type recipientView struct {
-	To       string       `json:"to"`
-	Status   queue.Status `json:"status"`
-	Upstream string       `json:"upstream,omitempty"`
-	Reply    string       `json:"reply,omitempty"`
-}
-
-func viewOf(m *queue.Message) messageView {
-	v := messageView{ID: m.ID, Login: m.Login, Listener: m.Listener, From: m.Envelope.From.String(),
-		Author:    m.Author.String(),
-		MessageID: m.MessageID, Size: m.Size, Received: m.Received, Expires: m.Expires, Attempts: m.Attempts,
-		NextAttempt: m.NextAttempt, WaitingFor: m.WaitingFor, Held: m.Held, HoldReason: m.HoldReason,
-		LastReply: m.LastReply.String()}
-	for _, r := range m.Recipients {
-		v.Recipients = append(v.Recipients, recipientView{r.To.String(), r.Status, r.Upstream, r.Reply.String()})
-	}
-	return v
-}
-
-func viewsOf(messages []*queue.Message) []messageView {
-	views := make([]messageView, len(messages)) // never null in JSON
-	for i, m := range messages {
-		views[i] = viewOf(m)
-	}
-	return views
 }
 
 func orDash(s string) string {

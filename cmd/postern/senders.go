@@ -18,7 +18,6 @@ import (
 	"postern/relay/config"
 	"postern/relay/outbound"
 	relaystore "postern/relay/store"
-	"postern/relay/trace"
 	"postern/relay/upstream"
 	"postern/relay/upstream/advice"
 	"postern/relay/upstream/profile"
@@ -78,7 +77,7 @@ func (a *app) sendersOf(cmd *cobra.Command, c *config.Config, block config.Upstr
 	if len(t.addresses) == 0 && strings.Contains(block.Username, "@") && !block.SendsAsSender() {
 		t.add(block.Username)
 	}
-	if block.ByGraph() && !block.SendsAsSender() { // has no MAIL: a sender is judged with the message
+	if block.ByGraph() && !block.SendsAsSender() { // has no MAIL: a sender is checked with the message
 		for _, address := range t.addresses {
 			if strings.EqualFold(address.String(), block.Username) {
 				continue // the mailbox itself
@@ -161,7 +160,7 @@ func newReport(block config.Upstream, senders *testedSenders) *testReport {
 		provider: providerOf(block), senders: senders}
 	r.why = "They are patterns or too many; name some with --sender ADDRESS."
 	if block.ByGraph() && !block.SendsAsSender() {
-		r.why = "Graph judges the sender only with a message."
+		r.why = "Graph checks the sender only with a message."
 	}
 	return r
 }
@@ -193,15 +192,15 @@ func (s *testStep) excuse(senders *testedSenders) {
 		senders.reports[1].Path())
 }
 
-// unproven says what providers judge only when they have the whole message.
+// unproven says what providers check only when they have the whole message.
 func unproven(block config.Upstream, senders *testedSenders) string {
 	switch {
 	case len(senders.addresses) == 0 || block.SenderRule == "" || block.SenderRule == profile.SenderAny:
 		return ""
 	case block.SendsAsSender():
-		return "Recipients and From are judged when a message comes; what is refused then is in postern trace."
+		return "Recipients and From are checked when a message comes; what is refused then is in postern trace."
 	}
-	return "Many providers judge the sender only when they have the message, so a permission that is missing may " +
+	return "Many providers check the sender only when they have the message, so a permission that is missing may " +
 		"still show then: the mail is kept, and postern trace has the reply."
 }
 
@@ -298,38 +297,11 @@ func writeFix(w io.Writer, a *advice.Advice) {
 	}
 }
 
-// maxAdvised bounds how much advice stands below a trace.
-const maxAdvised = 3
-
-// printAdvice says below a trace what to do about the upstreams' refusals in it, each kind once.
-func printAdvice(w io.Writer, events []trace.Event) error {
-	var b strings.Builder
-	given := map[string]bool{}
-	for _, e := range events {
-		if e.Upstream == "" || e.Kind != trace.Attempt && e.Kind != trace.Deferred && e.Kind != trace.Failed ||
-			len(given) >= maxAdvised {
-			continue
-		}
-		a := advice.For(profile.Generic, mail.Stage(e.Stage), e.Reply)
-		if a == nil || given[a.Name] {
-			continue
-		}
-		given[a.Name] = true
-		a = a.Filled(e.Identity, e.From)
-		fmt.Fprintf(&b, "\nby %s: %s\n", e.Upstream, a.Cause)
-		writeFix(&b, a)
-	}
-	for _, e := range events {
-		if e.Rule == mail.RuleNone && e.Upstream != "" {
-			fmt.Fprintf(&b, "\nno reply rule knows what %s said; postern upstream judge --upstream %s --stage %s %q "+
-				"shows a rule to write\n",
-				e.Upstream, e.Upstream, e.Stage, mail.Cut(strings.ReplaceAll(e.Reply.String(), "\n", " "), maxShown))
-			break
+func addOnce[T comparable](list []T, more ...T) []T {
+	for _, v := range more {
+		if !slices.Contains(list, v) {
+			list = append(list, v)
 		}
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return list
 }
-
-// maxShown bounds how much of a reply is repeated in a command, in octets.
-const maxShown = 200

@@ -39,7 +39,7 @@ changes nothing.`,
 			}
 			path := c.Path()
 			srv, err := relay.New(cmd.Context(), relay.Options{
-				Poll:   relay.Poll,
+				Poll:   a.poll,
 				Config: c,
 				Logger: log,
 				Load:   func() (*config.Config, error) { return config.Load(path) },

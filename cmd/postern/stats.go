@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/internal/suggest"
+	"postern/operate"
 	"postern/relay/config"
 	"postern/relay/stats"
 )
@@ -42,15 +43,15 @@ have not logged in, our own reports, the null reverse-path.`,
   postern stats --by recipient-domain --only example.net --per day --since 90d
   postern stats --by login --since 365d --csv > logins.csv`,
 		Args: exactly(0),
-		RunE: a.withStore(func(cmd *cobra.Command, s store, _ []string) error {
+		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			now := time.Now()
 			if err := f.complete(cmd, now); err != nil {
 				return err
 			}
-			awaitTrace(cmd, s)
-			table, err := s.Statistics(cmd.Context(), f.query, now)
-			switch {
-			case errors.Is(err, stats.ErrQuery):
+			awaitTrace(cmd, ops)
+			table, err := ops.Trace.Statistics(cmd.Context(), me(), f.query, now)
+			switch _, known := operate.KindOf(err); {
+			case known:
 				return usage(cmd, err)
 			case err != nil:
 				return err

@@ -74,14 +74,3 @@ func unknownUpstream(c *config.Config, name string) error {
 	}
 	return fmt.Errorf("there is no upstream %q in %s%s", name, c.Path(), suggest.Question(name, names))
 }
-
-// loginHint says that a login does not exist, for an empty answer about it; "" if it does.
-func loginHint(cmd *cobra.Command, s store, login string) string {
-	if login == "" {
-		return ""
-	}
-	if _, err := s.User(cmd.Context(), strings.ToLower(login)); err == nil {
-		return ""
-	}
-	return "\n" + unknownLogin(cmd, s, people, mail.Printable(login)).Error()
-}

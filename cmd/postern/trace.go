@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 
 	"postern/internal/suggest"
 	"postern/mail"
+	"postern/operate"
 	"postern/relay/config"
 	"postern/relay/trace"
 )
@@ -43,13 +43,13 @@ select. ID is what the 250 of a message named, a Message-ID in angle brackets, o
 			if err := f.complete(cmd, args, now); err != nil {
 				return err
 			}
-			s, err := a.openStore(cmd.Context())
+			ops, done, err := a.operations(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer s.Close()
-			awaitTrace(cmd, s)
-			events, err := f.events(cmd.Context(), s, args)
+			defer done()
+			awaitTrace(cmd, ops)
+			events, err := ops.Trace.Events(cmd.Context(), me(), f.query, strings.Join(args, ""))
 			if err != nil {
 				return err
 			}
@@ -57,7 +57,7 @@ select. ID is what the 250 of a message named, a Message-ID in angle brackets, o
 				return writeEvents(cmd.OutOrStdout(), events)
 			}
 			if len(events) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), nothingRecorded(args)+loginHint(cmd, s, f.query.Login))
+				fmt.Fprintln(cmd.OutOrStdout(), nothingRecorded(args)+loginHint(cmd.Context(), ops, f.query.Login))
 				return errSilent
 			}
 			return printEvents(cmd.OutOrStdout(), events, now)
@@ -110,68 +110,11 @@ func (f *traceFlags) complete(cmd *cobra.Command, args []string, now time.Time) 
 }
 
 // awaitTrace waits for what the daemon keeps in memory still.
-func awaitTrace(cmd *cobra.Command, s store) {
-	if !s.AwaitEvents(cmd.Context()) {
+func awaitTrace(cmd *cobra.Command, ops *operate.Operations) {
+	if !ops.Trace.Await(cmd.Context()) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: the daemon does not answer; events of the last moments may be "+
 			"missing")
 	}
-}
-
-// events asks for what the flags select, or for all of one message.
-func (f *traceFlags) events(ctx context.Context, s store, args []string) ([]trace.Event, error) {
-	q := f.query
-	if len(args) == 0 {
-		return s.Events(ctx, q)
-	}
-	if strings.Contains(args[0], "@") {
-		return eventsOfMessageID(ctx, s, q, strings.Trim(args[0], "<> "))
-	}
-	q.ID = args[0]
-	events, err := s.Events(ctx, q)
-	if err == nil && len(events) == 0 {
-		q.ID, q.Session = "", args[0]
-		events, err = s.Events(ctx, q)
-	}
-	return events, err
-}
-
-// maxNamed is how many events that name a Message-ID are looked at.
-const maxNamed = 1000
-
-// eventsOfMessageID finds the messages that have a Message-ID, and everything about them. Clients that try again make
-// several.
-func eventsOfMessageID(ctx context.Context, s store, q trace.Query, messageID string) ([]trace.Event, error) {
-	named := q
-	named.Text, named.Kinds, named.Limit = messageID, nil, maxNamed
-	found, err := s.Events(ctx, named)
-	if err != nil {
-		return nil, err
-	}
-	var all []trace.Event
-	seen := map[string]bool{}
-	for _, e := range found {
-		switch {
-		case strings.Trim(e.MessageID, "<>") != messageID || seen[e.ID]:
-		case e.ID == "":
-			if len(q.Kinds) == 0 || slices.Contains(q.Kinds, e.Kind) {
-				all = append(all, e)
-			}
-		default:
-			seen[e.ID] = true
-			of := q
-			of.ID = e.ID
-			events, err := s.Events(ctx, of)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, events...)
-		}
-	}
-	slices.SortStableFunc(all, func(a, b trace.Event) int { return a.Time.Compare(b.Time) })
-	if q.Limit > 0 && len(all) > q.Limit {
-		all = all[len(all)-q.Limit:]
-	}
-	return all, nil
 }
 
 func nothingRecorded(args []string) string {
@@ -252,3 +195,22 @@ const (
 	maxReply  = 220
 	maxDetail = 400
 )
+
+// printAdvice says below a trace what to do about the upstreams' refusals in it.
+func printAdvice(w io.Writer, events []trace.Event) error {
+	var b strings.Builder
+	for _, a := range operate.Advise(events) {
+		fmt.Fprintf(&b, "\nby %s: %s\n", a.Upstream, a.Advice.Cause)
+		writeFix(&b, a.Advice)
+	}
+	if e := operate.Unknown(events); e != nil {
+		fmt.Fprintf(&b, "\nno reply rule knows what %s said; postern upstream judge --upstream %s --stage %s %q "+
+			"shows a rule to write\n",
+			e.Upstream, e.Upstream, e.Stage, mail.Cut(strings.ReplaceAll(e.Reply.String(), "\n", " "), maxShown))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// maxShown bounds how much of a reply is repeated in a command, in octets.
+const maxShown = 200

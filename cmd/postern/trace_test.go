@@ -10,6 +10,7 @@ import (
 
 	"postern/internal/testkit"
 	"postern/mail"
+	"postern/operate"
 	"postern/relay/trace"
 )
 
@@ -156,7 +157,7 @@ func TestTraceTellsTheLifeOfAMessageInOrder(t *testing.T) {
 	if out := testkit.Smtplib(t, o.submission("waits")); !out.OK {
 		t.Fatal(out.Text)
 	}
-	var waiting []messageView
+	var waiting []operate.Message
 	if err := json.Unmarshal([]byte(o.postern("", "queue", "list", "--json")), &waiting); err != nil ||
 		len(waiting) != 1 {
 		t.Fatal(waiting, err)

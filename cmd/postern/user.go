@@ -1,18 +1,15 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"postern/auth"
-	"postern/mail"
-	relaystore "postern/relay/store"
+	"postern/operate"
 )
 
 // accountFlags are the properties of an account.
@@ -30,17 +27,9 @@ func (f *accountFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.note, "note", "", "a word for those who list the accounts")
 }
 
-// user makes an account of the flags, checked.
-func (f *accountFlags) user(cmd *cobra.Command, login string) (auth.User, error) {
-	login, err := normalLogin(cmd, login)
-	if err != nil {
-		return auth.User{}, err
-	}
-	senders, err1 := checkedSenders(f.senders)
-	networks, err2 := checkedNetworks(f.networks)
-	groups, err3 := checkedGroups(f.groups)
-	u := auth.User{Login: login, Senders: senders, Networks: networks, Groups: groups, Note: mail.Printable(f.note)}
-	return u, usage(cmd, errors.Join(err1, err2, err3))
+// account is an account of the flags.
+func (f *accountFlags) account(login string) operate.NewAccount {
+	return operate.NewAccount{Login: login, Senders: f.senders, Networks: f.networks, Groups: f.groups, Note: f.note}
 }
 
 func (a *app) userCommand() *cobra.Command {
@@ -62,22 +51,18 @@ func (a *app) userAdd() *cobra.Command {
 		SuggestFor: []string{"create", "new"},
 		Args:       exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, err := flags.user(cmd, args[0])
-			if err != nil {
-				return err
-			}
-			password, err := a.addAccount(cmd, &u, stdin)
+			c, err := a.addAccount(cmd, flags.account(args[0]), stdin)
 			if err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()
 			switch {
 			case asJSON(cmd):
-				return writeJSON(out, newAccountView{u.Login, password})
+				return writeJSON(out, c)
 			case stdin:
-				fmt.Fprintf(out, "Added %s.\n", u.Login)
+				fmt.Fprintf(out, "Added %s.\n", c.Login)
 			default:
-				fmt.Fprintf(out, "Login     %s\nPassword  %s\n\n", u.Login, password)
+				fmt.Fprintf(out, "Login     %s\nPassword  %s\n\n", c.Login, c.Password)
 				fmt.Fprintln(out, "The password is shown this once; it cannot be read back.")
 			}
 			return nil
@@ -88,36 +73,28 @@ func (a *app) userAdd() *cobra.Command {
 	return withJSON(cmd)
 }
 
-// newAccountView is a login with the password that was generated for it, as --json prints it.
-type newAccountView struct {
-	Login    string `json:"login"`
-	Password string `json:"password,omitempty"`
-}
-
-// addAccount gives a new account its password and stores it. It refuses a login that exists.
-func (a *app) addAccount(cmd *cobra.Command, u *auth.User, stdin bool) (password string, err error) {
-	s, err := a.openStore(cmd.Context())
+// addAccount adds an account with a password. It refuses a login that exists before it reads one.
+func (a *app) addAccount(cmd *cobra.Command, n operate.NewAccount, stdin bool) (c operate.Credential, err error) {
+	if err := n.Check(); err != nil {
+		return c, usage(cmd, err)
+	}
+	ops, done, err := a.operations(cmd.Context())
 	if err != nil {
-		return "", err
+		return c, err
 	}
-	defer s.Close()
-	if _, err := s.User(cmd.Context(), u.Login); err == nil {
-		return "", loginExists(u.Login) // before a password is asked for
+	defer done()
+	if u, err := ops.Accounts.Get(cmd.Context(), me(), operate.Everybody, n.Login); err == nil {
+		return c, loginExists(u.Login)
 	}
-	c, err := newCredential(cmd, s, u.Login, u.Device, stdin)
-	if err != nil {
-		return "", err
+	if n.Password, err = chosenPassword(cmd, stdin); err != nil {
+		return c, err
 	}
-	c.set(u, time.Now())
-	u.Created = u.Changed
-	err = s.AddUser(cmd.Context(), *u)
-	if errors.Is(err, relaystore.ErrExists) {
-		return "", loginExists(u.Login)
+	c, err = ops.Accounts.Add(cmd.Context(), me(), n)
+	if kind, known := operate.KindOf(err); known && kind == operate.Conflict {
+		return c, loginExists(n.Login)
 	}
-	if err != nil {
-		return "", err
-	}
-	return c.generated, noteAccount(cmd.Context(), s, u.Login, "account added")
+	warn(cmd, c)
+	return c, err
 }
 
 func loginExists(login string) error {
@@ -131,19 +108,14 @@ func (a *app) accountList(of accounts) *cobra.Command {
 		Use:   "list",
 		Short: "List the " + of.list + ", and who is locked out for a while",
 		Args:  exactly(0),
-		RunE: a.withStore(func(cmd *cobra.Command, s store, _ []string) error {
-			users, err := s.Users(cmd.Context())
+		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+			users, locks, err := ops.Accounts.List(cmd.Context(), me(), of.among)
 			if err != nil {
 				return err
 			}
 			now := time.Now()
-			locks, err := s.Lockouts(cmd.Context(), now)
-			if err != nil {
-				return err
-			}
-			users, locks = of.among(users, locks)
 			if asJSON(cmd) {
-				return writeJSON(cmd.OutOrStdout(), listed(users, locks))
+				return writeJSON(cmd.OutOrStdout(), operate.ShownAccounts(users, locks))
 			}
 			if err := printUsers(cmd.OutOrStdout(), of, users, now); err != nil {
 				return err
@@ -151,48 +123,6 @@ func (a *app) accountList(of accounts) *cobra.Command {
 			return printLockouts(cmd.OutOrStdout(), locks, now)
 		}),
 	})
-}
-
-// userView is an account as --json prints it: without anything of its password.
-type userView struct {
-	Login      string         `json:"login"`
-	Kind       string         `json:"kind"`
-	Password   string         `json:"password"`
-	Locked     bool           `json:"locked"`
-	LockReason string         `json:"lock_reason,omitempty"`
-	Senders    []string       `json:"senders,omitempty"`
-	Groups     []string       `json:"groups,omitempty"`
-	Networks   []netip.Prefix `json:"networks,omitempty"`
-	Note       string         `json:"note,omitempty"`
-	Created    time.Time      `json:"created"`
-	Changed    time.Time      `json:"changed"`
-}
-
-func viewOfUser(u auth.User) userView {
-	return userView{u.Login, kind(u), passwordKind(u), u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Note,
-		u.Created, lastChange(u)}
-}
-
-// lastChange is when anything of an account was changed.
-func lastChange(u auth.User) time.Time {
-	if u.Edited.After(u.Changed) {
-		return u.Edited
-	}
-	return u.Changed
-}
-
-func kind(u auth.User) string {
-	if u.Device {
-		return "device"
-	}
-	return "user"
-}
-
-func passwordKind(u auth.User) string {
-	if u.Generated {
-		return "generated"
-	}
-	return "chosen"
 }
 
 func printUsers(w io.Writer, of accounts, users []auth.User, now time.Time) error {
@@ -206,8 +136,8 @@ func printUsers(w io.Writer, of accounts, users []auth.User, now time.Time) erro
 		if u.Locked {
 			status = strings.TrimSpace("locked " + u.LockReason)
 		}
-		rows = append(rows, []string{u.Login, kind(u), status, list(u.Senders), list(u.Groups),
-			list(u.Networks), passwordKind(u), when(lastChange(u), now), orDash(u.Note)})
+		rows = append(rows, []string{u.Login, operate.KindOfAccount(u), status, list(u.Senders), list(u.Groups),
+			list(u.Networks), operate.PasswordKind(u), when(operate.LastChange(u), now), orDash(u.Note)})
 	}
 	return table(w, []string{"LOGIN", "KIND", "STATUS", "SENDERS", "GROUPS", "NETWORKS", "PASSWORD", "CHANGED", "NOTE"},
 		rows)
@@ -218,7 +148,7 @@ func list[T any](values []T) string {
 	if len(values) == 0 {
 		return "-"
 	}
-	return listText(values)
+	return operate.ListText(values)
 }
 
 func (a *app) accountRemove(of accounts) *cobra.Command {
@@ -227,12 +157,12 @@ func (a *app) accountRemove(of accounts) *cobra.Command {
 		Short:      "Remove " + of.one + "; its waiting mail stays in the queue",
 		SuggestFor: []string{"delete", "rm", "del"},
 		Args:       exactly(1),
-		RunE: a.withAccount(of, func(cmd *cobra.Command, s store, u auth.User) error {
-			if err := s.DeleteUser(cmd.Context(), u.Login, of.check); err != nil {
+		RunE: a.account(of, func(cmd *cobra.Command, ops *operate.Operations, login string) error {
+			if err := ops.Accounts.Remove(cmd.Context(), me(), of.among, login); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Removed %s.\n", u.Login)
-			return noteAccount(cmd.Context(), s, u.Login, "account removed")
+			fmt.Fprintf(cmd.OutOrStdout(), "Removed %s.\n", login)
+			return nil
 		}),
 	}
 }
@@ -244,26 +174,30 @@ func (a *app) accountPassword(of accounts) *cobra.Command {
 		Short:      "Set a new password; without --password-stdin one is generated and printed once",
 		SuggestFor: []string{"passwd", "reset"},
 		Args:       exactly(1),
-		RunE: a.withAccount(of, func(cmd *cobra.Command, s store, u auth.User) error {
-			c, err := newCredential(cmd, s, u.Login, u.Device, stdin)
+		RunE: a.account(of, func(cmd *cobra.Command, ops *operate.Operations, login string) error {
+			if _, err := ops.Accounts.Get(cmd.Context(), me(), of.among, login); err != nil {
+				return err // before a password is asked for
+			}
+			password, err := chosenPassword(cmd, stdin)
 			if err != nil {
 				return err
 			}
-			err = of.update(cmd.Context(), s, u.Login, func(u *auth.User) error { c.set(u, time.Now()); return nil })
+			c, err := ops.Accounts.Password(cmd.Context(), me(), of.among, login, password)
 			if err != nil {
 				return err
 			}
+			warn(cmd, c)
 			out := cmd.OutOrStdout()
 			switch {
 			case asJSON(cmd):
-				err = writeJSON(out, newAccountView{u.Login, c.generated})
+				return writeJSON(out, c)
 			case stdin:
-				fmt.Fprintf(out, "Changed the password of %s.\n", u.Login)
+				fmt.Fprintf(out, "Changed the password of %s.\n", c.Login)
 			default:
-				fmt.Fprintf(out, "Login     %s\nPassword  %s\n\n", u.Login, c.generated)
+				fmt.Fprintf(out, "Login     %s\nPassword  %s\n\n", c.Login, c.Password)
 				fmt.Fprintln(out, "The password is shown this once; the old one is no longer valid.")
 			}
-			return errors.Join(err, noteAccount(cmd.Context(), s, u.Login, "password changed"))
+			return nil
 		}),
 	}
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
@@ -277,16 +211,12 @@ func (a *app) userLock() *cobra.Command {
 		Short:      "Refuse a login until it is unlocked",
 		SuggestFor: []string{"disable", "block", "suspend"},
 		Args:       exactly(1),
-		RunE: a.withAccount(people, func(cmd *cobra.Command, s store, u auth.User) error {
-			err := s.UpdateUser(cmd.Context(), u.Login, func(u *auth.User) error {
-				u.Locked, u.LockReason, u.Changed = true, mail.Printable(reason), time.Now()
-				return nil
-			})
-			if err != nil {
+		RunE: a.account(people, func(cmd *cobra.Command, ops *operate.Operations, login string) error {
+			if err := ops.Accounts.Lock(cmd.Context(), me(), login, reason); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is locked.\n", u.Login)
-			return noteAccount(cmd.Context(), s, u.Login, "account locked ("+mail.Printable(reason)+")")
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is locked.\n", login)
+			return nil
 		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "by an operator", "why, for those who list the accounts")

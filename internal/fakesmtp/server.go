@@ -1,9 +1,9 @@
 // Package fakesmtp is an SMTP server for tests, demonstrations and measurements. It behaves like a good one until a
-// hook says otherwise: it can answer anything at any stage, fall silent, drop the connection, speak out of turn, and
-// it counts what a client did to it.
+// hook says otherwise: it can answer anything at any stage, fall silent, drop the connection or speak out of turn. It
+// counts what its clients do.
 //
-// Failure semantics: a message is taken only when all of it arrived (CRLF.CRLF, or the last octet of the last chunk)
-// and before its reply leaves. A transfer that is cut leaves nothing but its count.
+// Failure semantics: a message is taken once all of it has arrived (CRLF.CRLF, or the last octet of the last chunk) and
+// before its reply leaves. A cut transfer is only counted.
 package fakesmtp
 
 import (

@@ -1,6 +1,6 @@
-// Command housecheck measures the tracked sources and fails where a number is not held: the size of files,
-// functions and types, the width of lines, copied code, tests that sleep. It runs at the root of the repository.
-// Its arguments are prefixes of paths; it lists what it found there, also what a budget accepts.
+// Command housecheck measures the tracked sources and fails if one is over its budget: the size of files, functions and
+// types, the width of lines, copied code, tests that sleep. Run it at the root of the repository. Its arguments are
+// path prefixes; it lists all findings under them, even those within the budget.
 package main
 
 import (
@@ -51,7 +51,7 @@ var budgets = []struct {
 	max  int
 }{
 	{longFiles, 0}, {longFuncs, 0}, {longestFns, 0}, {wideLines, 0}, {wideInTests, 0},
-	{bigTypes, 17}, {sleeps, 6}, {copies, 32},
+	{bigTypes, 17}, {sleeps, 6}, {copies, 31},
 }
 
 // finding is a place that breaks a rule: a line, or a file, function or method with its lines.

@@ -1,4 +1,4 @@
-// Package logline keeps log lines short, without empty values and repetitions.
+// Package logline shortens log lines: it leaves out empty values and repetitions.
 package logline
 
 import (

@@ -1,4 +1,4 @@
-// Package suggest finds the name that a mistyped one may have meant.
+// Package suggest finds the name that a mistyped one was probably meant to be.
 package suggest
 
 import "strings"

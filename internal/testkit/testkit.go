@@ -1,9 +1,9 @@
-// Package testkit is what end-to-end tests stand on: certificates, real mail clients, an independent
-// DKIM verifier, and the postern binary as a process that can be killed at any moment.
+// Package testkit has what end-to-end tests need: certificates, real mail clients, an independent DKIM verifier, and
+// the postern binary as a process that can be killed at any moment.
 //
-// Failure semantics: a helper that cannot do its work fails the test. A missing tool skips it, except
-// under CI (CI=true), where a test that does not run would look like one that passes. Whatever is
-// started ends with the test.
+// Failure semantics: a helper that cannot do its work fails the test. If a tool is missing, the test is skipped, except
+// under CI (CI=true), where a skipped test would look like one that passes. Whatever a helper starts ends with the
+// test.
 package testkit
 
 import (

@@ -1,5 +1,5 @@
-// Package textfile reads what people write with editors: relay.toml, secrets, keys and certificates. Editors of Windows
-// put a byte order mark in front, or save UTF-16; neither may become part of a password, or hide a certificate.
+// Package textfile reads what people write with editors: relay.toml, secrets, keys and certificates. Windows
+// editors add a byte order mark or save UTF-16; neither may become part of a password or hide a certificate.
 package textfile
 
 import (

@@ -1,8 +1,8 @@
 // Package thunderbird drives Thunderbird in tests as a person would: write, send, read the dialog. Thunderbird shows
 // the text of a reply, so that is what tests check.
 //
-// Failure semantics: a wait longer than maxWait fails the test. Without Thunderbird or the X server that it draws on,
-// the test is skipped, or fails under CI (see testkit.Need). Both end with the test.
+// Failure semantics: a wait longer than maxWait fails the test. Without Thunderbird or an X server the test is
+// skipped, or fails under CI (see testkit.Need). Both end with the test.
 package thunderbird
 
 import (

@@ -1,5 +1,4 @@
-// Package policytest holds the contract of policy.LimitStore as a test, and a store in memory that
-// passes it.
+// Package policytest holds the contract of policy.LimitStore as a test, and an in-memory store that passes it.
 package policytest
 
 import (

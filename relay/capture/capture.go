@@ -1,10 +1,9 @@
-// Package capture is the upstream of `postern demo`: a real SMTP server on loopback that asks for
-// STARTTLS and AUTH and keeps what it takes in memory, so that a message can be fetched back and looked
-// at. It stands on emersion/go-smtp's Server, not on code of ours, so that the two check each other.
+// Package capture is the upstream of `postern demo`: a real SMTP server on loopback that requires STARTTLS and AUTH and
+// holds messages in memory, so that they can be fetched and looked at. It is built on emersion/go-smtp's Server rather
+// than our own code, so that the two check each other.
 //
-// Failure semantics: those of go-smtp, which takes the end of the connection inside the last BDAT chunk
-// for the end of the message. Memory is bounded by a number of messages and of octets: the oldest go
-// first.
+// Failure semantics: those of go-smtp, which mistakes the end of the connection inside the last BDAT chunk for the end
+// of the message. Memory is bounded by a number of messages and of octets: the oldest go first.
 package capture
 
 import (

@@ -1,5 +1,5 @@
-// Package check says what is wrong or unwise about a configuration, and about this machine for it, without starting or
-// making anything. What it calls a problem is what relay.New refuses.
+// Package check says what is wrong or unwise about a configuration and about the machine that is to run it, without
+// starting or creating anything. It calls a problem exactly what relay.New refuses.
 package check
 
 import (

@@ -1,17 +1,15 @@
-// Package config owns relay.toml: what its keys are called, what they mean, their defaults, and which
-// values and combinations are refused.
+// Package config owns relay.toml: its keys, their meaning and defaults, and which values and combinations are refused.
 //
-// Failure semantics: nothing is guessed. A file with any problem yields all of its problems at once,
-// each with file, line and key, and no configuration. Loading does no name resolution and no network
-// traffic; it reads relay.toml and the files that it names. A loaded Config is complete (every default
-// filled in, every path absolute, every secret read) and is never changed afterwards: a reload loads a
-// new one. No error, warning or printed Config contains a secret.
+// Failure semantics: nothing is guessed. A file with problems yields all of them at once, each with file, line and key,
+// and no configuration. Loading does no name resolution and no network traffic; it reads relay.toml and the files that
+// it names. A loaded Config is complete (every default filled in, every path absolute, every secret read) and never
+// changes: a reload loads a new one. No error, warning or printed Config contains a secret.
 //
-// Keys inside lists of tables are named with the number of their block, counted from one:
-// listener[2].address is in the second [[listener]].
+// Keys inside lists of tables are named with the number of their block, counted from one: listener[2].address is in the
+// second [[listener]].
 //
-// Each field's `default` tag is the default in the spelling of relay.toml, list elements separated by
-// commas; a field without one is empty unless its comment says otherwise.
+// Each field's `default` tag is the default as relay.toml spells it, list elements separated by commas; a field without
+// one is empty unless its comment says otherwise.
 package config
 
 import (

@@ -1,8 +1,8 @@
-// Package dsn writes delivery status notifications (RFC 3461, RFC 3464, RFC 6522, RFC 6533): a pure function from what
-// happened to the octets of a report. The queue decides whether a report is due and to whom it goes.
+// Package dsn writes delivery status notifications (RFC 3461, RFC 3464, RFC 6522, RFC 6533): a pure function from an
+// outcome to the octets of a report. The queue decides whether a report is due and to whom it goes.
 //
-// Failure semantics: Make returns a whole report or an error. Nothing that an upstream or a client said can add a line,
-// a field or a part to it. A report is 7-bit text, except for addresses in its own header that need SMTPUTF8 (see
+// Failure semantics: Make returns a whole report or an error. Nothing from an upstream or a client can add a line, a
+// field or a part to it. A report is 7-bit text, except for addresses in its own header that need SMTPUTF8 (see
 // NeedsUTF8). An original that cannot be read is an error, since it may be readable later.
 package dsn
 

@@ -3,8 +3,8 @@
 //
 // An unencoded part becomes quoted-printable; a quoted-printable part gets soft line breaks; a base64 part is wrapped;
 // long header fields of a part are folded. It never touches what a signature may cover (multipart/signed,
-// multipart/encrypted, S/MIME), nor what readers may parse differently: a message with a long line there is refused,
-// and the reply names the line.
+// multipart/encrypted, S/MIME), nor what readers may parse differently: a long line there refuses the message, and the
+// reply names the line.
 //
 // Failure semantics: a message is read twice, first to plan the changes, so that nothing is written for one that is
 // refused. Memory is bounded whatever the message. A *mail.Error of 550 5.6.0 refuses the message; any other error is

@@ -24,16 +24,16 @@ const (
 
 // GraphOptions configure the fake Graph. The zero value takes any mail with any token.
 type GraphOptions struct {
-	// Token judges the bearer token for a mailbox; nil grants everything but the empty one.
+	// Token checks the bearer token for a mailbox; nil grants everything but the empty one.
 	Token func(token, mailbox string) Access
 	// Mailboxes that exist; empty: any. SendAs are addresses that a mailbox may use in From beside its own; nil: any.
 	Mailboxes []string
 	SendAs    map[string][]string
 
-	// ReadWrite judges the bearer token for making drafts; nil: as Token does.
+	// ReadWrite checks the bearer token for making drafts; nil: as Token does.
 	ReadWrite func(token, mailbox string) Access
 
-	// Read judges the bearer token for reading Sent Items; nil: nobody may, as with Mail.Send alone.
+	// Read checks the bearer token for reading Sent Items; nil: nobody may, as with Mail.Send alone.
 	Read func(token, mailbox string) Access
 	// SentLate is how long a message takes to show in Sent Items.
 	SentLate time.Duration
@@ -221,7 +221,7 @@ func (g *Graph) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.play(w, r, id, f)
 		return
 	}
-	if said == nil && c.judge != nil {
+	if said == nil && c.access != nil {
 		said = g.authorize(r, c)
 	}
 	if said == nil {
@@ -239,7 +239,7 @@ type call struct {
 	step, mailbox string
 	item          string // the draft or the session
 	id            string // of the request
-	judge         func(token, mailbox string) Access
+	access        func(token, mailbox string) Access
 	run           func(*http.Request, call) *graphReply
 }
 
@@ -256,9 +256,9 @@ func (g *Graph) route(r *http.Request) (call, bool) {
 	c := call{mailbox: strings.ToLower(mailbox)}
 	switch r.Method + " " + path {
 	case "POST sendMail":
-		c.step, c.judge, c.run = StepSendMail, g.o.Token, g.sendMail
+		c.step, c.access, c.run = StepSendMail, g.o.Token, g.sendMail
 	case "GET mailFolders/sentitems/messages":
-		c.step, c.judge, c.run = StepSent, g.o.Read, g.sentItems
+		c.step, c.access, c.run = StepSent, g.o.Read, g.sentItems
 	default:
 		return g.routeDraft(r, c, path)
 	}

@@ -117,7 +117,7 @@ func (g *Graph) routeDraft(r *http.Request, c call, path string) (call, bool) {
 	if !ok {
 		return c, false
 	}
-	c.judge = g.o.ReadWrite
+	c.access = g.o.ReadWrite
 	var below string
 	c.item, below, _ = strings.Cut(strings.TrimPrefix(rest, "/"), "/")
 	switch r.Method + " " + below {
@@ -131,7 +131,7 @@ func (g *Graph) routeDraft(r *http.Request, c call, path string) (call, bool) {
 	case "POST attachments/createUploadSession":
 		c.step, c.run = StepSession, g.makeSession
 	case "POST send":
-		c.step, c.judge, c.run = StepSend, g.o.Token, g.sendDraft // as sendMail does
+		c.step, c.access, c.run = StepSend, g.o.Token, g.sendDraft // as sendMail does
 	}
 	return c, c.run != nil && c.item != ""
 }

@@ -65,7 +65,7 @@ func (g *Graph) authorize(r *http.Request, c call) *graphReply {
 	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	access := AccessInvalid
 	if token != "" {
-		access = c.judge(token, c.mailbox)
+		access = c.access(token, c.mailbox)
 	}
 	exists := func(m string) bool { return strings.EqualFold(m, c.mailbox) }
 	switch {

@@ -22,7 +22,7 @@ const maxMessage = 150 << 20 // octets
 type SMTPOptions struct {
 	// TLS is for STARTTLS, without which nothing but EHLO is answered.
 	TLS *tls.Config
-	// Valid judges access tokens; OAuth.Valid does. An identity of AnyMailbox is good for each of Mailboxes.
+	// Valid checks access tokens; OAuth.Valid does. An identity of AnyMailbox is good for each of Mailboxes.
 	Valid func(token string) (identity string, scopes []string, ok bool)
 	// Scope must be among those of a token; "" is any.
 	Scope string

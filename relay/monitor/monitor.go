@@ -1,9 +1,8 @@
-// Package monitor knows what operators must hear of: mail that is not taken or waits, upstreams that are paused,
-// senders that are refused, certificates and secrets that end, logins that are locked. It tells the hooks of [[alert]],
-// `postern status` and /readyz.
+// Package monitor watches for what operators must know: mail that waits or is not accepted, paused upstreams, refused
+// senders, expiring certificates and secrets, locked logins. It informs the hooks of [[alert]], `postern status` and
+// /readyz.
 //
-// Failure semantics: it only looks, and never touches mail. A condition that cannot be looked at now stays as it was
-// told.
+// Failure semantics: it only watches, and never touches mail. A condition that cannot be checked keeps its last state.
 package monitor
 
 import (
@@ -11,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -98,7 +98,7 @@ func New(o Options) *Monitor {
 
 // Use adopts the hooks of a configuration.
 func (m *Monitor) Use(hostname string, hooks []alert.Hook) {
-	m.alerter.Use(hostname, hooks)
+	m.alerter.Use(hostname, append(slices.Clone(hooks), m.journal()))
 	m.open.Store(len(m.alerter.Open(alert.UpstreamPaused)) > 0)
 	select {
 	case m.kick <- struct{}{}:
@@ -126,9 +126,6 @@ func (m *Monitor) Run(ctx context.Context) {
 }
 
 func (m *Monitor) look(ctx context.Context, round int) {
-	if !m.alerter.Watched() {
-		return
-	}
 	now := time.Now()
 	m.upstreams(m.InForce().Routes, now)
 	m.disk(ctx, now)

@@ -1,9 +1,9 @@
-// Package outbound is the way out: which upstreams the mail of a recipient goes to, as whom, and one attempt. It joins
-// queue and upstream, which do not know each other.
+// Package outbound makes delivery attempts: it decides which upstreams a recipient's mail goes to and under which
+// identity. It joins queue and upstream, which do not know each other.
 //
-// Failure semantics: an attempt has a result for each pending recipient, whatever happens in it; after a fault of ours
-// that is a deferral. The next upstream of a route is tried only where a fault is the account's or the connection's and
-// the message cannot have been taken. What cannot be signed is deferred: there is no unsigned send.
+// Failure semantics: an attempt has a result for each pending recipient, whatever happens; after a fault of our own
+// that is a deferral. The next upstream of a route is tried only if the fault lies with the account or the connection
+// and the message cannot have been taken. A message that cannot be signed is deferred: there is no unsigned send.
 package outbound
 
 import (

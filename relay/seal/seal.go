@@ -1,8 +1,8 @@
-// Package seal keeps secrets of the store apart from the store: consents, DKIM keys and the pepper of passwords are
-// sealed with a key that lies beside it, so that a copy of the store alone sends, signs and guesses nothing.
+// Package seal encrypts the secrets in the store (consents, DKIM keys, the password pepper) with a key in a file beside
+// it, so that with a copy of the store alone nobody can send, sign or guess passwords.
 //
-// Failure semantics: without its key nothing that was sealed can be read, and the error says which file is missing. A
-// key is made only where there is none.
+// Failure semantics: without the key nothing sealed can be read, and the error says which file is missing. A key is
+// made only if there is none.
 package seal
 
 import (

@@ -2,7 +2,7 @@
 // for all messages together, and beyond it in unnamed temporary files.
 //
 // Failure semantics: nothing here is durable, and nothing is acknowledged because of it. A Buffer that has failed once
-// keeps failing, so that no cut message can come out of it; every error is a *mail.Error of 4yz (452 4.3.1 for space,
+// stays failed, so that no cut message can come out of it; every error is a *mail.Error of 4yz (452 4.3.1 for space,
 // 451 4.3.0 otherwise). No message can show another's octets: memory that has held one is never reused, so even a
 // reader that outlives its message reads the same. A crash leaves at most an empty file name in the directory, which
 // New removes.

@@ -1,9 +1,9 @@
-// Package status is what the daemon says of itself when somebody asks: a Report, the sentence that it comes down to,
-// and the socket in the data directory by which the command line asks (decision 0020).
+// Package status reports the state of the daemon: a Report, its one-sentence summary, and the socket in the data
+// directory through which the command line asks for it (decision 0020).
 //
-// Failure semantics: asking never touches mail. A daemon that cannot make its socket says so in the log and works; one
-// that does not answer in time is told as that and not as one that is down. A Report has no secret in it, and no list
-// in it grows with what outsiders do.
+// Failure semantics: asking never touches mail. A daemon that cannot create its socket logs that and works on; one that
+// does not answer in time is reported as silent, not as down. A Report contains no secret, and no list in it grows with
+// what outsiders do.
 package status
 
 import (

@@ -190,6 +190,9 @@ func TestForget(t *testing.T) {
 	if all[0].To != "(removed) and 2 more" || all[1].Detail != "2: to (removed), carol@example.net" {
 		t.Errorf("%+v", all[:2])
 	}
+	if a, err := s.Search(t.Context(), trace.Search{Words: "bob@example.net"}); err != nil || len(a.Found) != 0 {
+		t.Errorf("the search finds %+v, %v", a.Found, err)
+	}
 	q := stats.Query{By: stats.Login, Since: eventTime}
 	table, err := s.Statistics(t.Context(), q, eventTime.Add(400*time.Hour))
 	if err != nil || len(table.Rows) != 2 || table.Rows[0].Key != "anna" || table.Rows[1].Key != stats.Other ||

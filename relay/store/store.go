@@ -1,23 +1,23 @@
-// Package store keeps what must survive: the queue with its contents, the trace, users, DKIM keys, limit
-// states and install secrets, in one SQLite file in the data directory.
+// Package store persists what must survive a restart, in one SQLite file in the data directory: the queue with its
+// contents, the trace, users, DKIM keys, limit states and install secrets.
 //
-// What it promises, in order of weight:
+// What it promises, most important first:
 //
-//   - A method that changes something returns nil only when the change is committed and synced. When it
-//     returns an error, nothing of that change was kept, with one exception that a disk forces on
-//     everybody: if the sync of a commit fails, the change may or may not be found after a restart.
-//   - Writes of all callers are gathered and committed together (group commit): one transaction, one
-//     sync. If one of them fails, all are undone and each is tried alone, so that only the guilty fails.
-//     Lazy writes (trace events, limit states) wait for a commit that comes anyway, 250 ms at most.
-//   - A full disk is queue.ErrFull and passes: nothing else is harmed. An error of a write, a sync or a
-//     checkpoint, or a damaged page, ends writing for good (ErrFailed): the kernel may have dropped what it
-//     could not write, and asking it again would lie. Reading goes on; a restart looks at the disk anew.
-//   - Several processes may have the file open. One of them, the daemon, holds a lock for the sake of the
-//     queue's leases; the command line does not take it, and tells the daemon by generations.
-//   - Nothing that is kept grows without a bound: Options say which.
-//   - No operation but List and an operator's action over everything depends on how much is stored.
+//   - A method that changes something returns nil only when the change is committed and synced. If it returns an error,
+//     the change was not made, with one exception that no disk spares anybody: if the sync of a commit fails, the
+//     change may or may not be there after a restart.
+//   - Writes of all callers are committed together (group commit): one transaction, one sync. If one of them fails, all
+//     are rolled back and each is tried alone, so that only the faulty one fails. Lazy writes (trace events, limit
+//     states) wait for the next commit, 250 ms at most.
+//   - A full disk is queue.ErrFull; it passes and harms nothing else. A failed write, sync or checkpoint, or a damaged
+//     page, ends writing for good (ErrFailed): the kernel may have dropped what it could not write, so a retry could
+//     succeed falsely. Reading goes on; a restart looks at the disk anew.
+//   - Several processes may have the file open. One of them, the daemon, holds a lock, which protects the queue's
+//     leases. The command line does not take it; it signals changes to the daemon by generations.
+//   - Nothing stored grows without a bound: see Options.
+//   - Only List, and an operator's action over everything, take time that depends on how much is stored.
 //
-// Files are made with mode 0600 in a directory of mode 0700.
+// Files are created with mode 0600 in a directory of mode 0700.
 package store
 
 import (
@@ -76,6 +76,7 @@ type Store struct {
 	reserve *reserve // of the daemon; nil: none
 	sealer  *seal.Sealer
 	privacy atomic.Pointer[privacyInForce] // nil: addresses are kept
+	told    atomic.Uint64                  // events that were appended here
 
 	running  sync.WaitGroup // the writer's goroutine and the checkpointer
 	closed   sync.Once

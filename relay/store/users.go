@@ -111,7 +111,7 @@ func (s *Store) UpdateUser(ctx context.Context, login string, change func(*auth.
 func (s *Store) ChangeUsers(ctx context.Context, logins []string, change func(u *auth.User, exists bool) error) error {
 	return s.write(ctx, func(t *tx) error {
 		rows := make([]string, len(logins))
-		// all are judged before the first is written: a refusal must have changed nothing
+		// all are checked before the first is written: a refusal must have changed nothing
 		for i, login := range logins {
 			u, err := getUser(t.Conn, login)
 			exists := !errors.Is(err, auth.ErrUnknownLogin)

@@ -60,7 +60,7 @@ func (l *login) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) 
 	return challenge, reply
 }
 
-// LoginRefused implements wire.LoginWitness: a login that wire refused by itself, or that the client gave up.
+// LoginRefused implements wire.LoginRefusalObserver: a login that wire refused by itself, or that the client gave up.
 func (s *session) LoginRefused(mechanism, why string, reply mail.Reply) {
 	name := ""
 	if s.login != nil {

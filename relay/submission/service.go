@@ -1,11 +1,11 @@
 // Package submission takes a message from MAIL to its reply. A session is one client connection, its verbs from top to
 // bottom in session.go; a submission is one message, its steps in the order of submission.go: read the header, check
-// authors, mend the body, take limits, complete, hand off.
+// authors, repair the body, count against the limits, complete, hand off.
 //
 // Failure semantics: a client gets 250 only when an upstream has taken the message or the queue has committed it. A
-// refusal carries a reply that explains it. Everything else is our own trouble: temporary and neutral, and reply.go is
-// the only place where an error becomes a reply. The attempt of a hand-off outlives a client that goes away; Wait waits
-// for it.
+// refusal carries a reply that explains it. Any other failure is our own trouble: temporary, with a neutral reply.
+// reply.go is the only place where an error becomes a reply. The attempt of a hand-off continues if the client goes
+// away; Wait waits for it.
 package submission
 
 import (

@@ -170,8 +170,9 @@ func (s *session) Auth(ctx context.Context, mechanism string) (wire.Exchange, ma
 // Authenticated implements wire.Session.
 func (s *session) Authenticated() bool { return s.known }
 
-// MendSender implements wire.Mender: where From is rewritten the reverse-path is too, so it needs no reading.
-func (s *session) MendSender(string) (mail.Address, bool) {
+// ReplaceSender implements wire.SenderReplacer: where From is rewritten so is the reverse-path, which may then be
+// malformed.
+func (s *session) ReplaceSender(string) (mail.Address, bool) {
 	if !s.known {
 		return mail.Address{}, false
 	}
@@ -243,7 +244,7 @@ func fill(b *spool.Buffer, t *wire.Transfer) (mail.Content, error) {
 	return b.Content()
 }
 
-// Refused implements wire.Witness: a command that was refused before it could mean anything.
+// Refused implements wire.RefusalObserver: a command that was refused before it could mean anything.
 func (s *session) Refused(command string, reply mail.Reply) {
 	from := ""
 	if s.envelope != nil {

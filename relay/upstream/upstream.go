@@ -1,12 +1,12 @@
-// Package upstream has the words that all ways to a provider share. Package smtp is the smart host client, package
-// graph sends by Microsoft Graph; both are a Transport. Whether an identity (the account that we are at the provider)
-// may send now is for package account, whatever is spoken there; whose matter a reply is says package replies.
+// Package upstream has the types that all transports to a provider share. Package smtp is the smart host client,
+// package graph sends through Microsoft Graph; both implement Transport. Package account decides whether an identity
+// (our account at the provider) may send now, whatever the protocol; package replies classifies the provider's replies.
 //
 // Failure semantics of every Transport:
 //   - A result is Delivered only when the provider has taken the message, after its last octet.
-//   - Trouble of the account, the network or the provider is AccountFault or BackPressure: the identity waits, not the
+//   - Trouble with the account, the network or the provider is AccountFault or BackPressure: the identity waits, and no
 //     mail fails.
-//   - When the provider may have the message and nobody knows, the result defers and says Uncertain.
+//   - If it is unknown whether the provider has the message, the result defers and is Uncertain.
 //   - What the provider says is hostile until parsed: replies are bounded and made printable.
 package upstream
 

@@ -148,9 +148,9 @@ func (c *Conn) countError(r mail.Reply) error {
 		"%d protocol errors, the last one was answered %s", c.errors, r)
 }
 
-// tell reports the refusal of a command of the transaction to a Witness. tellLogin does so for AUTH.
+// tell reports the refusal of a command of the transaction to a RefusalObserver. tellLogin does so for AUTH.
 func (c *Conn) tell(r mail.Reply) {
-	w, ok := c.session.(Witness)
+	w, ok := c.session.(RefusalObserver)
 	if !ok || c.line == "" {
 		return
 	}

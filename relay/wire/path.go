@@ -7,16 +7,16 @@ import (
 	"postern/mail"
 )
 
-// parseMail parses the argument of MAIL. A non-zero reply refuses it. SIZE is not checked here. mend, unless nil, may
-// replace a malformed reverse-path.
-func parseMail(arg string, mend func(path string) (mail.Address, bool)) (mail.Envelope, mail.Reply) {
+// parseMail parses the argument of MAIL. A non-zero reply refuses it. SIZE is not checked here. replace, unless nil,
+// may replace a malformed reverse-path.
+func parseMail(arg string, replace func(path string) (mail.Address, bool)) (mail.Envelope, mail.Reply) {
 	path, params, readable := cutPath(arg, "FROM:")
 	var unreadable mail.Reply
 	if !readable {
 		unreadable = mail.R(501, "5.1.7",
 			"the sender cannot be read: expected MAIL FROM:<user@example.com>, not MAIL %s", quoted(arg))
 		ok := false
-		if path, params, ok = cutUnreadable(arg, "FROM"); !ok || mend == nil {
+		if path, params, ok = cutUnreadable(arg, "FROM"); !ok || replace == nil {
 			return mail.Envelope{}, unreadable
 		}
 	}
@@ -33,9 +33,9 @@ func parseMail(arg string, mend func(path string) (mail.Address, bool)) (mail.En
 	if readable {
 		a, reply = reversePath(path, env.UTF8)
 	}
-	if !reply.IsZero() && mend != nil {
-		if mended, ok := mend(path); ok {
-			a, reply = mended, mail.Reply{}
+	if !reply.IsZero() && replace != nil {
+		if replaced, ok := replace(path); ok {
+			a, reply = replaced, mail.Reply{}
 		}
 	}
 	env.From = a

@@ -87,36 +87,36 @@ func TestParseMail(t *testing.T) {
 // longLocal is as long as those of variable envelope return paths get.
 var longLocal = "bounce+" + strings.Repeat("3f9c2a17e", 30) + "-bob=example.net"
 
-// TestMendedSender: what cannot be read is asked about, and only that.
-func TestMendedSender(t *testing.T) {
-	mended := mail.Address{Local: "scanner", Domain: "example.com"}
-	mend := func(string) (mail.Address, bool) { return mended, true }
+// TestReplacedSender: what cannot be read is asked about, and only that.
+func TestReplacedSender(t *testing.T) {
+	replaced := mail.Address{Local: "scanner", Domain: "example.com"}
+	replace := func(string) (mail.Address, bool) { return replaced, true }
 	for arg, want := range map[string]mail.Address{
-		"FROM:<root>":                              mended,
-		"FROM:<scanner 2> SIZE=10":                 mended,
-		"FROM:root":                                mended,
-		"FROM:<KM_C258@>":                          mended,
-		"FROM:<root (Cron Daemon)>":                mended,
-		"FROM:<\xe4nn@example.com>":                mended,
-		"FROM:<\u00e4@example.com>":                mended, // without SMTPUTF8
-		"FROM:<Keepalived <keepalived@host>>":      mended,
-		`FROM:"The NAS" <nas@example.net> SIZE=10`: mended,
-		"FROM:Ann <ann@example.com>":               mended,
-		"FROM <ann@example.com>":                   mended,
-		"FROM:<ann@example.com":                    mended,
-		`FROM:"scanner"`:                           mended,
-		"FROM:":                                    mended,
-		"FROM: SIZE=10":                            mended,
-		"FROM:scan to mail  BODY=8BITMIME SIZE=7":  mended,
+		"FROM:<root>":                              replaced,
+		"FROM:<scanner 2> SIZE=10":                 replaced,
+		"FROM:root":                                replaced,
+		"FROM:<KM_C258@>":                          replaced,
+		"FROM:<root (Cron Daemon)>":                replaced,
+		"FROM:<\xe4nn@example.com>":                replaced,
+		"FROM:<\u00e4@example.com>":                replaced, // without SMTPUTF8
+		"FROM:<Keepalived <keepalived@host>>":      replaced,
+		`FROM:"The NAS" <nas@example.net> SIZE=10`: replaced,
+		"FROM:Ann <ann@example.com>":               replaced,
+		"FROM <ann@example.com>":                   replaced,
+		"FROM:<ann@example.com":                    replaced,
+		`FROM:"scanner"`:                           replaced,
+		"FROM:":                                    replaced,
+		"FROM: SIZE=10":                            replaced,
+		"FROM:scan to mail  BODY=8BITMIME SIZE=7":  replaced,
 		"FROM:<ann@example.com>":                   {Local: "ann", Domain: "example.com"},
 		"FROM:<>":                                  {},
 		"FROM: < >":                                {},
 	} {
-		if env, reply := parseMail(arg, mend); !reply.IsZero() || env.From != want {
+		if env, reply := parseMail(arg, replace); !reply.IsZero() || env.From != want {
 			t.Errorf("%q: %+v, %v", arg, env, reply)
 		}
 	}
-	env, reply := parseMail("FROM:scan to mail  BODY=8BITMIME SIZE=7", mend)
+	env, reply := parseMail("FROM:scan to mail  BODY=8BITMIME SIZE=7", replace)
 	if !reply.IsZero() || env.Size != 7 || env.Body != mail.Body8Bit {
 		t.Errorf("parameters: %+v, %v", env, reply)
 	}
@@ -125,7 +125,7 @@ func TestMendedSender(t *testing.T) {
 		"":                        "501 5.1.7",
 		"FROM:scan to mail SIZE=": "501 5.5.4 parameter SIZE has no value",
 	} {
-		if _, reply := parseMail(arg, mend); !strings.HasPrefix(reply.String(), want) {
+		if _, reply := parseMail(arg, replace); !strings.HasPrefix(reply.String(), want) {
 			t.Errorf("%q: %v, want %s", arg, reply, want)
 		}
 	}
@@ -134,7 +134,7 @@ func TestMendedSender(t *testing.T) {
 		if env, reply := parseMail(arg,
 			func(string) (mail.Address, bool) { return mail.Address{}, false }); reply.Code != 501 ||
 			!env.From.IsNull() {
-			t.Errorf("%q, not mended: %v, %v", arg, env, reply)
+			t.Errorf("%q, not replaced: %v, %v", arg, env, reply)
 		}
 	}
 }

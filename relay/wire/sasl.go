@@ -42,7 +42,7 @@ func (c *Conn) loginFault(code int, enhanced, format string, args ...any) error 
 
 // tellLogin reports to the session a login that we refused, or, with a zero reply, one that was cut off.
 func (c *Conn) tellLogin(why string, r mail.Reply) {
-	w, ok := c.session.(LoginWitness)
+	w, ok := c.session.(LoginRefusalObserver)
 	if !ok {
 		return
 	}

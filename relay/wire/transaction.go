@@ -20,7 +20,7 @@ func (c *Conn) mail(arg string) error {
 		return c.wrong(503, "5.5.1", "a mail transaction is open already")
 	}
 	c.refused = true // until it is accepted
-	env, reply := parseMail(arg, c.mend())
+	env, reply := parseMail(arg, c.replaceSender())
 	if !reply.IsZero() {
 		return c.violation(reply)
 	}
@@ -35,10 +35,10 @@ func (c *Conn) mail(arg string) error {
 	return c.answer(reply)
 }
 
-// mend returns the session's Mender method, nil if it has none.
-func (c *Conn) mend() func(path string) (mail.Address, bool) {
-	if m, ok := c.session.(Mender); ok {
-		return m.MendSender
+// replaceSender returns the session's method of that name, nil if it has none.
+func (c *Conn) replaceSender() func(path string) (mail.Address, bool) {
+	if m, ok := c.session.(SenderReplacer); ok {
+		return m.ReplaceSender
 	}
 	return nil
 }

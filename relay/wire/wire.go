@@ -1,17 +1,17 @@
 // Package wire is the server side of SMTP from accept to close: connection limits, PROXY headers, the phase before TLS,
 // TLS, complete and well-formed commands in the right order, SASL exchanges, DATA and BDAT, deadlines, and one write
-// for the replies of a pipelined batch. A Session decides what a command means; it gets everything parsed, checked and
+// for the replies to a pipelined batch. A Session decides what a command means; it gets everything parsed, checked and
 // decoded.
 //
 // Failure semantics:
 //   - A command runs only when its whole line has arrived, not if the connection ends or a deadline passes inside it.
 //   - A message is complete only at CRLF.CRLF or at the last octet of the last chunk. If the connection ends, a
-//     deadline passes or RSET comes before that, the result is ErrCut, never io.EOF. Nothing that follows a cut
-//     message runs as a command, unless the client itself abandoned a chunked one.
-//   - A message that is too big, or has a bare CR or LF, a NUL, or an overlong line where these are refused, is
-//     refused after its real end was read, whatever the Session answers.
+//     deadline passes or RSET comes before that, the result is ErrCut, never io.EOF. Nothing that follows a cut message
+//     runs as a command, unless the client itself abandoned a chunked one.
+//   - A message that is too big, or has a bare CR or LF, a NUL, or (if Options refuse it) an overlong line, is refused
+//     after reading to its real end, whatever the Session answers.
 //   - A panic in a Session costs only its own connection: 421, and a log line with the stack.
-//   - Replies of this package echo nothing of a message but the beginning of a refused line, and what they quote is
+//   - Of a message, replies of this package echo only the beginning of a refused line, and what they quote is
 //     printable.
 package wire
 
@@ -100,23 +100,23 @@ type Session interface {
 	Close()
 }
 
-// Witness is a Session that hears of the commands of a transaction that wire itself refused: out of order, malformed,
-// or over a limit. Of the recipients over the limit it hears only of a transaction's first.
-type Witness interface {
+// RefusalObserver is a Session that is told which commands of a transaction wire itself refused: out of order,
+// malformed, or over a limit. Of the recipients over the limit it is told only the first.
+type RefusalObserver interface {
 	// Refused gets the command, printable and cut. It must return quickly.
 	Refused(command string, reply mail.Reply)
 }
 
-// LoginWitness is a Session that hears of every login that wire itself refused or the client abandoned.
-type LoginWitness interface {
+// LoginRefusalObserver is a Session that is told of every login that wire itself refused or the client abandoned.
+type LoginRefusalObserver interface {
 	// LoginRefused gets the mechanism, "" if unknown, what was wrong, and the reply, zero if the client left without
 	// one. It must return quickly.
 	LoginRefused(mechanism, why string, reply mail.Reply)
 }
 
-// Mender is a Session that may replace a reverse-path that is no address, such as <root> or <scanner 2> from devices.
-type Mender interface {
-	MendSender(path string) (mail.Address, bool)
+// SenderReplacer is a Session that may replace a malformed reverse-path, such as <root> or <scanner 2> from devices.
+type SenderReplacer interface {
+	ReplaceSender(path string) (mail.Address, bool)
 }
 
 // Exchange is one SASL exchange (RFC 4954 §4), which wire carries in base64.

@@ -1,5 +1,4 @@
-// Package pki makes certificate authorities and server certificates for tests and
-// measurements. Nothing here is fit for anything that lasts.
+// Package pki makes certificate authorities and server certificates for tests and measurements only.
 package pki
 
 import (

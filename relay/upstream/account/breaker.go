@@ -22,7 +22,7 @@ type Verdict uint8
 const (
 	Nothing  Verdict = iota // not tried
 	Reached                 // the provider was reached, then nobody's fault: lost, or its own trouble
-	Works                   // a message was judged on its merits
+	Works                   // the provider decided about a message on its merits
 	Pressure                // mail.BackPressure
 	Fault                   // mail.AccountFault
 )

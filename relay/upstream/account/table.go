@@ -1,15 +1,13 @@
-// Package account answers one question, whatever is spoken to the provider: may this account send now? A Table has the
-// accounts of one upstream (its identities), each with its slots, circuit breaker, rates, quotas, and senders that are
-// refused.
+// Package account answers one question, whatever the protocol: may this account send now? A Table has the accounts of
+// one upstream (its identities), each with its slots, circuit breaker, rates, quotas and refused senders.
 //
-// A slot is taken with Reserve, without waiting, and given back with Release; in between, Record says once what came
-// of it.
+// Reserve takes a slot, without waiting, and Release returns it; in between, Record reports the result once.
 //
 // Failure semantics:
-//   - A fault of the account pauses it, back-pressure makes it back off; both end by one attempt, the probe.
-//   - "Too much at a time" costs a slot first, and makes the account wait only when no slot is left to take away.
-//   - What was sent within the windows of rates and quotas is persisted; a crash forgets the last half minute of it.
-//   - The table is bounded: an account that would be no different if it were new makes room.
+//   - A fault of the account pauses it, back-pressure makes it back off; a single attempt, the probe, ends either.
+//   - "Too much at a time" first costs slots; the account waits only when no slot is left to take away.
+//   - What was sent within the windows of rates and quotas is persisted; a crash loses the last half minute of it.
+//   - The table is bounded: an account whose state is that of a new one makes room.
 package account
 
 import (

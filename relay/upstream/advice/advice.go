@@ -1,9 +1,8 @@
-// Package advice knows what an administrator must do about replies of providers: the cause in plain words, the setting
-// to click or the command to run, and where that was learned. It is data, advice.toml.
+// Package advice says what an administrator must do about a provider's reply: the cause in plain words, the setting to
+// click or the command to run, and the source. It is data, advice.toml.
 //
-// Failure semantics: advice is for people and decides nothing; what becomes of a message is the matter of reply rules.
-// The file is part of the program, and one that cannot be read stops the program at its first use, which the tests do
-// not let happen.
+// Failure semantics: advice is for people and decides nothing; reply rules decide what becomes of a message. The file
+// is embedded; if it cannot be parsed, its first use panics, and so do the tests.
 package advice
 
 import (

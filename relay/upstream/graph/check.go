@@ -22,7 +22,7 @@ import (
 // the first failure: resolve, connect, tls, token, permission, and large-mail where it is rebuilt. It takes no slot,
 // and the account hears nothing of the outcome. With AsThemselves it tries the mailbox of each sender too, which is who
 // sends then; one that does not let us in does not keep the others from being tried: its mail would go by the
-// configured one, which comes first. Without AsThemselves senders make no difference: Graph judges them with a message.
+// configured one, which comes first. Without AsThemselves senders make no difference: Graph checks them with a message.
 //
 // The permission is probed with the very request of a delivery, whose body is no base64 at all: with Mail.Send, Graph
 // answers 400 ErrorMimeContentInvalidBase64String, without it 403. So no right beside Mail.Send is needed to find out.

@@ -1,25 +1,24 @@
 // Package graph sends mail through Microsoft Graph, for tenants where SMTP AUTH is off: one HTTPS request for each
-// message, POST {base}/users/{mailbox}/sendMail with the message as MIME in base64. It stands beside the smart host
-// client and has the same words: slots, states, transactions, one mail.Result for each recipient.
+// message, POST {base}/users/{mailbox}/sendMail with the message as MIME in base64. Like the smart host client it is an
+// upstream.Transport: slots, states, transactions, one mail.Result for each recipient.
 //
-// Graph knows no envelope. It sends to whoever the header names, so the package compares the two before it says
-// anything: recipients that the header lacks get a Bcc field, which Exchange takes out again; a header that names
-// somebody outside the envelope is refused, because that person would get the mail. The reverse-path is not carried
-// (Exchange sends from the mailbox), neither are the parameters of DSN. Bodies are never recoded: what does not fit one
-// request is refused, unless Options.LargeMail lets it be taken apart into a draft and its files (see large.go).
+// Graph has no envelope. It sends to everybody in the header, so the package compares header and envelope first:
+// recipients missing from the header get a Bcc field, which Exchange removes again; a header that names somebody
+// outside the envelope is refused, because that person would get the mail. Graph carries neither the reverse-path
+// (Exchange sends from the mailbox) nor the DSN parameters. Bodies are never re-encoded: a message too large for one
+// request is refused, unless Options.LargeMail allows splitting it into a draft and its files (see large.go).
 //
 // Failure semantics:
-//   - Delivered is 202 and nothing else. Another 2xx has been seen for mail that was not sent: it defers and is
-//     Uncertain.
-//   - What is about us (token, permission, mailbox, quota, throttling, network) is AccountFault or BackPressure; the
+//   - Only 202 is Delivered. Any other 2xx has been seen for mail that was not sent: it defers and is Uncertain.
+//   - Trouble of our own (token, permission, mailbox, quota, throttling, network) is AccountFault or BackPressure; the
 //     mailbox waits (see account), the mail does not fail.
 //   - ErrorSendAsDenied is an account fault of one header author; the mailbox goes on with others.
 //   - Silence, or 500, 502 or 504, after the last octet of a request defers and is Uncertain: Graph has been seen to
-//     send such mail. A request that was cut before its last octet is certain: Graph has not got it.
-//   - A draft is nobody's mail: what fails before it is sent is certain, and the draft is deleted. A right to make
-//     drafts that is missing holds large mail back, and no other.
-//   - 429 and 503 are no acceptance, even if the field has seen a few that were.
-//   - What Graph says is bounded, made printable, and kept with its request id. Redirects are not followed.
+//     send such mail. A request cut before its last octet is certain: Graph does not have it.
+//   - An unsent draft has reached nobody: a failure before it is sent is certain, and the draft is deleted. If the
+//     right to make drafts is missing, only large mail is held back.
+//   - 429 and 503 count as not accepted, although a few such messages have been seen to go out.
+//   - What Graph says is bounded, made printable, and recorded with its request id. Redirects are not followed.
 package graph
 
 import (

@@ -70,7 +70,7 @@ func (a *attempt) run(ctx context.Context) {
 	}
 }
 
-// prepare judges the message without asking Graph.
+// prepare reads and checks the message without asking Graph.
 func (a *attempt) prepare(ctx context.Context) *fault {
 	var err error
 	if a.message, err = readMessage(a.t.Content); err != nil {

@@ -1,10 +1,8 @@
-// Package profile knows the providers that people send through: where they listen, what they allow, how they say no. It
-// is data, one file of profiles for each, with where it was learned and when, and what is not certain. A profile sets
-// defaults: whatever is written in relay.toml counts instead, and what a profile leaves out is asked of the server by
-// EHLO.
+// Package profile knows the providers that people send through: where they listen, what they allow, how they refuse. It
+// is data, one file per provider, each with its sources and their dates, and what is uncertain. A profile sets
+// defaults: relay.toml overrides them, and EHLO supplies what a profile leaves out.
 //
-// Failure semantics: the files are part of the program. One that cannot be read stops the program at its first use,
-// which the tests of this package do not let happen.
+// Failure semantics: the files are embedded; if one cannot be parsed, its first use panics, and so do the tests.
 package profile
 
 import (
@@ -97,6 +95,7 @@ type Profile struct {
 	SenderRule string `toml:"sender_rule" json:"sender_rule"`
 	NullSender string `toml:"null_sender" json:"null_sender"`
 	MessageID  string `toml:"message_id" json:"message_id"`
+	DNS        DNS    `toml:"dns" json:"dns"`
 
 	// ReplyID finds the provider's own id in the text of its reply to a message, RE2 with a group named id; empty where
 	// that reply has none. It is what the provider's support and logs ask for.
@@ -268,6 +267,7 @@ func parse(name string, data []byte) (*Profile, error) {
 	if _, err := replies.Compile(p.UpstreamRules()); err != nil {
 		return nil, err
 	}
+	p.DNS.complete()
 	return p, p.compileReplyID()
 }
 

@@ -7,8 +7,8 @@ import (
 	"postern/mail"
 )
 
-// WithoutKnowledge judges a reply by own rules and the generic ones, switching off each rule that keeps the mail until
-// one lets it bounce, as an answer would that no rule knows.
+// WithoutKnowledge classifies a reply by own rules and the generic ones. It switches off each rule that keeps the mail,
+// until one lets it bounce, as a reply would that no rule knows.
 func WithoutKnowledge(own []Rule, stage mail.Stage, r mail.Reply) (Rule, int, error) {
 	rules, err := Compile(own)
 	if err != nil {

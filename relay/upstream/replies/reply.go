@@ -1,8 +1,8 @@
-// Package replies reads what an SMTP server answers and says which class it has: the rules of the configuration first,
-// then those of the provider, then words that mean the same everywhere, then codes (decision 0010).
+// Package replies reads and classifies the replies of an SMTP server: by the rules of the configuration first, then by
+// the provider's, then by words that mean the same everywhere, then by codes (decision 0010).
 //
-// A reply is hostile text: it is bounded in lines and octets, made printable, and what it quotes of addresses, subjects
-// and file names decides nothing. What comes before MAIL is about us, never about a message.
+// A reply is hostile text: it is bounded in lines and octets and made printable; addresses, subjects and file names
+// that it quotes decide nothing. A reply before MAIL is about us, never about a message.
 package replies
 
 import (

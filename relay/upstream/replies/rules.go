@@ -28,7 +28,7 @@ type Rule struct {
 
 	Class      mail.Class
 	RetryAfter time.Duration // at least, 0: the retry table or the back-off decides
-	// Rest: the recipient was not judged. What is left of the envelope goes into another transaction at once, if this
+	// Rest: the recipient was not considered. The rest of the envelope goes into another transaction at once, if this
 	// one had a recipient accepted.
 	Rest bool
 	// Scope of an account fault; empty is ScopeIdentity.

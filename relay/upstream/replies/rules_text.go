@@ -14,7 +14,7 @@ import (
 type Sample struct {
 	code     int
 	enhanced string
-	raw      string // as it came, at most MaxText of it: what a person sees is what was judged
+	raw      string // as it came, at most MaxText of it: what a person sees is what was classified
 	flat     string // on one line, one space between words
 	said     string // raw without addresses
 	line     string // the same on one line

@@ -124,7 +124,7 @@ func TestTimesOfARule(t *testing.T) {
 	}
 }
 
-// No text of a reply makes judging panic, leave its bounds, or break the promises of the classes.
+// No text of a reply makes classifying panic, leave its bounds, or break the promises of the classes.
 func FuzzClassify(f *testing.F) {
 	for i, r := range genericRules {
 		f.Add(r.Example, uint8(i))

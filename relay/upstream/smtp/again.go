@@ -9,7 +9,7 @@ import (
 )
 
 // What a server offers and refuses in use is done without, once more and at once, where the mail does not need it:
-// BDAT becomes DATA, SIZE and the parameters of DSN are left out. The refusal judged nothing of the mail.
+// BDAT becomes DATA, SIZE and the parameters of DSN are left out. The refusal said nothing of the mail.
 
 // maxAgain bounds how often one attempt begins anew for that.
 const maxAgain = 4

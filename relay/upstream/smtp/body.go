@@ -108,8 +108,8 @@ func (b *body) survey(maybe bool) *fault {
 	return nil
 }
 
-// look judges the beginning of the content. A header that is no UTF-8 is nobody's, and passes as eight-bit content
-// does.
+// look finds out from the beginning of the content whether it needs 8BITMIME or SMTPUTF8. An eight-bit header that is
+// not UTF-8 passes as eight-bit content does.
 func (b *body) look(start []byte) {
 	high := highAt(start)
 	if b.eightBit = high >= 0; !b.eightBit {

@@ -314,7 +314,7 @@ func (c *conn) dead() bool {
 	return !isTimeout(err)
 }
 
-// overheard judges what an idle connection said: a farewell, or one more reply to what was answered before.
+// overheard classifies what an idle connection said: a farewell, or one more reply to what was answered before.
 func (c *conn) overheard() {
 	if !farewell(c.buffered()) {
 		c.learn(habitTalks, wordsTalks)

@@ -104,7 +104,7 @@ func (x *extensions) offers(mechanism string) bool {
 // knownExtensions are those whose use can be forced or forbidden.
 var knownExtensions = []string{"PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "DSN", "SIZE"}
 
-// CheckExtensions judges Config.AssumeExtensions and Config.DenyExtensions.
+// CheckExtensions checks Config.AssumeExtensions and Config.DenyExtensions.
 func CheckExtensions(assume, deny []string) error {
 	for _, line := range slices.Concat(assume, deny) {
 		keyword, _, _ := strings.Cut(strings.ToUpper(line), " ")

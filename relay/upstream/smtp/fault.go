@@ -24,10 +24,10 @@ type fault struct {
 	class      mail.Class
 	reply      mail.Reply
 	retryAfter time.Duration
-	unheard    bool // of a login: neither password nor token was judged
+	unheard    bool // of a login: neither password nor token was checked
 	notes      []string
 	uncertain  bool          // the upstream may have the message
-	rule       *replies.Rule // that decided; nil where there was no reply to judge
+	rule       *replies.Rule // that decided; nil where there was no reply to classify
 	ours       bool          // nothing was asked of the upstream
 	verbatim   bool          // the reply is the upstream's
 	fixed      bool          // the reply is ours and says what to do
@@ -48,7 +48,7 @@ func (f *fault) verdict() account.Verdict {
 	case f.ours || f.err != nil:
 		return account.Reached
 	}
-	return account.Works // somebody judged, for better or worse
+	return account.Works // the upstream decided, for better or worse
 }
 
 // ofSender reports an account fault that concerns the message's reverse-path alone.
@@ -131,7 +131,7 @@ func (c *conn) lost(stage mail.Stage, err error) *fault {
 		}
 		return f
 	}
-	if early(stage) && isAlert(err) { // in TLS 1.3 the server judges our certificate behind the handshake
+	if early(stage) && isAlert(err) { // in TLS 1.3 the server checks our certificate after the handshake
 		return c.handshakeFault(err)
 	}
 	var netErr net.Error

@@ -14,7 +14,7 @@ import (
 	"postern/relay/upstream"
 )
 
-// auth logs in with the first configured mechanism that is offered. What judges neither password nor token leads to
+// auth logs in with the first configured mechanism that is offered. A refusal of neither password nor token leads to
 // the next one, and is remembered; a refusal of the login itself is final: each further attempt would count towards a
 // lockout.
 func (c *conn) auth(identity, token string) (string, *fault) {

@@ -59,7 +59,7 @@ func (u *Upstream) openWithToken(ctx context.Context, identity string, each step
 	if fetch != nil {
 		return nil, fetch
 	}
-	if another == token { // there is none but this, and it was judged
+	if another == token { // there is none but this, and it was refused
 		return nil, f
 	}
 	u.log.Info("upstream refused the access token, another one is tried", "identity", identity, "reply",

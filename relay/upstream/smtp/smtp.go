@@ -1,17 +1,17 @@
-// Package smtp is the smart host client: it owns the connections to one provider, from the lookup of its name to QUIT,
-// and turns what the provider answers into one mail.Result for each recipient.
+// Package smtp is the smart host client: it owns the connections to one provider, from name lookup to QUIT, and turns
+// the provider's replies into one mail.Result for each recipient.
 //
-// It is an upstream.Transport, whose table of accounts says who may send now. Connections are kept between messages and
-// closed politely when they are idle, old, or have carried enough messages. Where the provider offers PIPELINING and
-// CHUNKING a whole message costs one round trip.
+// It is an upstream.Transport, whose table of accounts decides who may send now. Connections are reused, and closed
+// with QUIT when they are idle, old, or have carried enough messages. If the provider offers PIPELINING and CHUNKING, a
+// whole message costs one round trip.
 //
 // Failure semantics:
 //   - A result is Delivered only for a 2yz reply after the last octet of the message.
-//   - Whatever happens before MAIL FROM is never the message's fault: it is AccountFault or BackPressure, and it is the
-//     identity that waits (see account), not the mail that fails.
-//   - A connection lost before the last octet was written defers; one lost after it defers too and says Uncertain.
-//   - When the content cannot be read to its end the connection is closed. A message is never ended early.
-//   - A pooled connection that turns out to be dead before MAIL is answered is replaced at once and is nobody's fault.
+//   - A failure before MAIL FROM is never the message's fault: it is AccountFault or BackPressure; the identity waits
+//     (see account), and no mail fails.
+//   - A connection lost before the last octet was written defers; one lost after it defers too and is Uncertain.
+//   - If the content cannot be read to its end, the connection is closed. A message is never ended early.
+//   - A pooled connection found dead before MAIL is answered is replaced at once and counts as no fault.
 //   - What the upstream says is hostile until parsed: replies are bounded in lines, octets and time, and made
 //     printable.
 package smtp

@@ -61,7 +61,7 @@ func refusalIn(b []byte) bool {
 	return false
 }
 
-// doubtful reports that a 2yz may have been meant for another command than the message, judged by what came behind it.
+// doubtful reports whether a 2yz may answer another command than the message, going by what came after it.
 func doubtful(r mail.Reply, behind []byte) bool {
 	return ofAddress(r) || refusalIn(behind) && !ofMessage(r)
 }

@@ -18,13 +18,13 @@ type transaction struct {
 
 	answered bool       // MAIL was
 	accepted int        // recipients, by RCPT
-	rest     []int      // recipients that were not judged: for the next transaction
+	rest     []int      // recipients that were not considered: for the next transaction
 	gone     bool       // every octet of the message was written
 	took     mail.Reply // the reply that was taken for the message's
 	inStep   bool       // when the end of the message was sent, all replies before it were in
 	ended    bool       // no further reply is to be expected
 	mayAgain bool       // what the server does not take may be left out, and the transaction begin anew
-	again    bool       // so it shall: nothing was judged
+	again    bool       // so it shall: the refusal said nothing of the mail
 	lessened bool       // somebody in rest goes once more with less: that counts as again
 	withDSN  bool       // the parameters of DSN were sent
 	stale    bool       // a pooled connection was of no use any more, and looked at nothing

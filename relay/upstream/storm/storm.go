@@ -1,12 +1,12 @@
-// Package storm is the breaker of bounce storms: it says when a permanent refusal is not to be believed.
+// Package storm stops bounce storms: it says when not to believe a permanent refusal.
 //
-// Reply rules say whose fault a refusal is, and no list of rules is ever complete. An account that a provider has
-// blocked in words that nobody knows would turn all mail of an office into bounces. But such a block looks like nothing
-// else: one text for everybody, and nothing gets through. A Watch follows the attempts at one upstream and finds that;
-// docs/decisions/0011 has the thresholds and what they rest on.
+// Reply rules say whose fault a refusal is, but no list of rules is ever complete. If a provider blocks an account in
+// words that no rule knows, all mail of an office would bounce. Such a block has an unmistakable pattern: one text for
+// everybody, and nothing gets through. A Watch looks for it in the attempts at one upstream; docs/decisions/0011 has
+// the thresholds and the reasons for them.
 //
-// It is pure, as the caller passes the time, and bounded: so many attempts, texts, logins and identities are remembered
-// and no more. What is forgotten is believed. It is safe for concurrent use.
+// It is pure, since the caller passes the time, and bounded: attempts, texts, logins and identities are remembered up
+// to a limit, and a refusal without history is believed. It is safe for concurrent use.
 package storm
 
 import (

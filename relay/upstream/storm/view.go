@@ -317,8 +317,8 @@ func (v *view) hasOthers(now time.Time, login string) bool {
 	return false
 }
 
-// doubted judges a text whose storm has ended. It is believed when enough gets through that is not refused with it; if
-// hardly anything does, the storm is not over.
+// doubted decides about a text whose storm has ended. It is believed when enough mail gets through that is not refused
+// with it; if hardly any does, the storm is not over.
 func (v *view) doubted(now time.Time, t *text, r *Refusal) Verdict {
 	c, _ := v.since(now, t, func(*tally) bool { return false })
 	s := t.storm

@@ -71,7 +71,8 @@ func statusOf(head []byte) (int, bool) {
 	return code, err == nil && code >= 100 && code < 600
 }
 
-// refused judges an answer that is no tunnel. The proxy's own words are left out: they may repeat our credentials.
+// refused makes an error of an answer that opens no tunnel. It leaves out the proxy's own words, which may repeat our
+// credentials.
 func (p *Proxy) refused(address string, code int, head []byte) *Error {
 	said := strings.TrimSpace(strconv.Itoa(code) + " " + http.StatusText(code))
 	var e *Error

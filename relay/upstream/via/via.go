@@ -1,8 +1,8 @@
 // Package via dials through a proxy: HTTP CONNECT (RFC 9110 §9.3.6), in clear or over TLS, or SOCKS5 (RFC 1928, RFC
 // 1929).
 //
-// The proxy gets the host as it is configured and looks it up itself. TLS to the upstream is made and verified
-// through the tunnel by whoever dialled. Every failure is an *Error, which names the proxy without its credentials.
+// The proxy gets the host as configured and resolves it. The caller starts and verifies TLS to the upstream through the
+// tunnel. Every failure is an *Error, which names the proxy without its credentials.
 package via
 
 import (

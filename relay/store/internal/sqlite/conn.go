@@ -1,10 +1,10 @@
 // Package sqlite is a thin binding to the SQLite engine of modernc.org/sqlite, without database/sql:
-// prepared statements that keep their compiled form, arguments that are copied once, and the few
-// calls that database/sql does not show (checkpoints, page counts, the errno behind an error).
+// prepared statements that stay compiled, arguments that are copied once, and the few calls that
+// database/sql does not expose (checkpoints, page counts, the errno behind an error).
 //
 // A Conn belongs to one goroutine at a time; only Interrupt may come from another. Every error of the
-// engine is an *Error with its extended result code. Nothing here retries: what an error means is
-// decided by the store.
+// engine is an *Error with its extended result code. Nothing here retries: the store decides what an
+// error means.
 package sqlite
 
 import (

@@ -1,14 +1,13 @@
-// Package large sends a message that is too large for one request of Microsoft Graph, as another that says the same: a
-// draft is made of its header and text, its files are added one by one, and graph sends the draft. It recodes bodies,
-// which Postern does nowhere else; docs/decisions/0018-graph-large-mail.md says why, and how to remove it. It knows
-// nothing of package graph, which makes the requests (see Client) and knows it in large.go alone.
+// Package large rebuilds a message that is too large for one Microsoft Graph request: its header and text become a
+// draft, its files are added one by one, and graph sends the draft. The rebuilt message says the same but has other
+// octets; docs/decisions/0018-graph-large-mail.md says why, and how to remove this package. It does not depend on
+// package graph, which makes the requests (see Client) and uses it only in graph/large.go.
 //
 // Failure semantics:
-//   - What a rebuilt message would falsify is refused before Graph is asked: a *Refusal.
-//   - Until the draft is sent nobody has the message. An error before is certain, and graph deletes the draft.
-//   - Memory is one file's request or one chunk, whatever the message's size: its content is read three times from
-//     where it lies (structure, text, files). Each message may still hold a dozen megabytes, so a few are worked on at
-//     a time; others wait.
+//   - A message that rebuilding would falsify is refused before Graph is asked: a *Refusal.
+//   - Until the draft is sent, nobody has the message. An error before that is certain, and graph deletes the draft.
+//   - Memory is one file's request or one chunk, whatever the message's size: the content is read three times in place
+//     (structure, text, files). Each message may still need a dozen megabytes, so only a few are processed at a time.
 package large
 
 import (

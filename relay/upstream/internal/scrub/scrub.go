@@ -1,9 +1,9 @@
-// Package scrub takes our own secrets out of what a provider says. Servers repeat what they were sent: a password in a
-// 535, a client secret in an OAuth error, a bearer token in a 400, whole or cut, as it was or in the encoding in which
-// it travelled.
+// Package scrub removes our own secrets from what a provider says. Servers repeat what they were sent: a password in a
+// 535, a client secret in an OAuth error, a bearer token in a 400, whole or cut, in clear or in the encoding in which
+// it was sent.
 //
-// Failure semantics: in doubt a text loses some letters. A Scrubber never lets through a run of a secret that is long
-// enough to be of use, and costs a text without secrets next to nothing.
+// Failure semantics: in doubt it removes too much. A Scrubber never lets through enough of a secret to be of use; a
+// text without secrets costs next to nothing.
 package scrub
 
 import (

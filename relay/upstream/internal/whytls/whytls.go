@@ -1,7 +1,7 @@
-// Package whytls says in plain words why TLS with a server was not agreed on, and what a person can do: Go's own words
-// are for programmers, and often name the wrong thing.
+// Package whytls says in plain words why a TLS handshake with a server failed, and what an administrator can do: Go's
+// own errors are for programmers, and often name the wrong cause.
 //
-// It is pure. What is read of a server's certificate is made printable and bounded.
+// It is pure. Text from a server's certificate is bounded and made printable.
 package whytls
 
 import (
@@ -39,8 +39,8 @@ func Certificate(e *tls.CertificateVerificationError, host string, now time.Time
 	case errors.As(e.Err, &noRoots):
 		return "this machine has no authorities that it trusts: install ca-certificates, or write ca_file"
 	case errors.As(e.Err, &critical):
-		return "the certificate has a critical extension that is not known here, so it cannot be judged: the server " +
-			"needs another"
+		return "the certificate has a critical extension that is not known here, so it cannot be verified: the " +
+			"server needs another"
 	case errors.As(e.Err, &unknown):
 		return unknownAuthority(sent, now)
 	}

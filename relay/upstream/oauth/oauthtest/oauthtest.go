@@ -1,4 +1,4 @@
-// Package oauthtest is the contract of what keeps grants.
+// Package oauthtest holds the contract of a grant store as a test.
 package oauthtest
 
 import (

@@ -9,26 +9,26 @@ import (
 	"postern/mail"
 )
 
-// witnessSession is a fakeSession that keeps what wire refused by itself.
-type witnessSession struct {
+// observingSession is a fakeSession that collects what wire itself refused.
+type observingSession struct {
 	*fakeSession
 	mu   sync.Mutex
 	seen []string
 }
 
-func (s *witnessSession) Refused(command string, reply mail.Reply) {
+func (s *observingSession) Refused(command string, reply mail.Reply) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seen = append(s.seen, command+" → "+reply.String()[:9])
 }
 
-func (s *witnessSession) LoginRefused(mechanism, why string, reply mail.Reply) {
+func (s *observingSession) LoginRefused(mechanism, why string, reply mail.Reply) {
 	s.Refused("AUTH "+mechanism+" ("+why+")", reply)
 }
 
-// TestWitnessSeesRefusals: whatever mail or a login depends on is told, once, and never a password.
-func TestWitnessSeesRefusals(t *testing.T) {
-	w := &witnessSession{}
+// TestRefusalsAreReported: each refusal that mail or a login depends on is reported once, without a password.
+func TestRefusalsAreReported(t *testing.T) {
+	w := &observingSession{}
 	s := startServer(t, func(o *Options, b *backend) {
 		openClear(o, b)
 		inner := o.NewSession

@@ -1,4 +1,4 @@
-package main
+package operate
 
 import (
 	"bytes"
@@ -59,7 +59,7 @@ func (r *importRow) apply(u *auth.User, exists bool, now time.Time) {
 const maxRows = 100_000
 
 // parseAccounts reads a table of accounts and finds everything that is wrong with it.
-func parseAccounts(data []byte) (rows []importRow, problems importProblems) {
+func parseAccounts(data []byte) (rows []importRow, problems tableProblems) {
 	data, err := textfile.Text(data)
 	if err != nil {
 		problems.add(1, "the file %v", err)
@@ -144,7 +144,7 @@ func newTableReader(data []byte) (r *csv.Reader, skipped int) {
 }
 
 // parseHeader returns which column is where.
-func parseHeader(cells []string, line int, problems *importProblems) map[string]int {
+func parseHeader(cells []string, line int, problems *tableProblems) map[string]int {
 	columns := map[string]int{}
 	var unknown []string
 	for i, cell := range cells {
@@ -174,7 +174,7 @@ func parseHeader(cells []string, line int, problems *importProblems) map[string]
 	return columns
 }
 
-func parseRow(cells []string, columns map[string]int, line int, problems *importProblems) importRow {
+func parseRow(cells []string, columns map[string]int, line int, problems *tableProblems) importRow {
 	row := importRow{line: line, has: map[string]bool{}}
 	cell := func(name string) string {
 		i, ok := columns[name]

@@ -1,0 +1,35 @@
+package operate
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"postern/relay/monitor"
+	"postern/relay/store"
+)
+
+// Alerts is what may be done with the hooks that are told of faults.
+type Alerts struct{ *desk }
+
+// Test posts a test alert to each [[alert]], or with n > 0 to the one with this number, counted from 1.
+func (a Alerts) Test(ctx context.Context, by Actor, n int) (tests []monitor.AlertTest, err error) {
+	c := a.Config()
+	if n > len(c.Alerts) || len(c.Alerts) == 0 {
+		return nil, fault(NotFound, "there is no alert[%d] in %s, which has %d [[alert]]", max(n, 1), c.Path(),
+			len(c.Alerts))
+	}
+	err = a.act(ctx, by, TestAlerts, fmt.Sprint(n), func() (string, error) {
+		tests, err = monitor.TestAlerts(ctx, c, n)
+		return "", err
+	})
+	return tests, err
+}
+
+// List returns at most limit alerts that began before a time, the newest first: the open ones, or all.
+func (a Alerts) List(ctx context.Context, by Actor, open bool, before time.Time, limit int) ([]store.Alert, error) {
+	if err := by.May(SeeAlerts); err != nil {
+		return nil, err
+	}
+	return a.Store.Alerts(ctx, open, before, limit)
+}

@@ -1,0 +1,47 @@
+package operate
+
+// The operations. What only looks is not kept in the audit, but for content.
+var (
+	SeeStatus = Operation{Name: "status", Role: Viewer, Scope: ScopeRead}
+	SeeQueue  = Operation{Name: "queue list", Role: Viewer, Scope: ScopeRead}
+	SeeTrace  = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
+	// What was counted of mail; it has no address but logins.
+	SeeStatistics = Operation{Name: "stats", Role: Viewer, Scope: ScopeRead}
+	SeeAccounts   = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
+	SeeKeys       = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
+	SeeAlerts     = Operation{Name: "alert list", Role: Viewer, Scope: ScopeRead}
+	SeeDomains    = Operation{Name: "dns list", Role: Viewer, Scope: ScopeRead}
+	SeeHeaders    = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
+	SeeContent    = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+
+	ReleaseMessages = Operation{Name: "queue release", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
+	RetryMessages   = Operation{Name: "queue retry", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
+	ResendMessages  = Operation{Name: "queue resend", Role: Operator, Scope: ScopeQueue, Audit: true}
+	HoldMessages    = Operation{Name: "queue hold", Role: Operator, Scope: ScopeQueue, Audit: true}
+	BounceMessages  = Operation{Name: "queue bounce", Role: Operator, Scope: ScopeQueue, Audit: true}
+	DeleteMessages  = Operation{Name: "queue delete", Role: Operator, Scope: ScopeQueue, Audit: true}
+
+	AddAccount     = Operation{Name: "user add", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	ImportAccounts = Operation{Name: "user import", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	EditAccount    = Operation{Name: "user set", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	NewPassword    = Operation{Name: "user password", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	LockAccount    = Operation{Name: "user lock", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	Unlock         = Operation{Name: "user unlock", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+
+	// It asks servers of others, and so is more than looking.
+	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeRead}
+
+	AddKeys      = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	ReindexTrace = Operation{Name: "trace reindex", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	ForgetPerson = Operation{Name: "trace forget", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	TestAlerts   = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
+)
+
+// All lists every operation.
+var All = []Operation{
+	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeHeaders, SeeContent,
+	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
+	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
+	AddKeys, ReindexTrace, ForgetPerson, TestAlerts, SeeStatistics,
+}
