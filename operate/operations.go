@@ -2,10 +2,9 @@ package operate
 
 // The operations. What only looks is not kept in the audit, but for content.
 var (
-	SeeStatus = Operation{Name: "status", Role: Viewer, Scope: ScopeRead}
-	SeeQueue  = Operation{Name: "queue list", Role: Viewer, Scope: ScopeRead}
-	SeeTrace  = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
-	// What was counted of mail; it has no address but logins.
+	SeeStatus     = Operation{Name: "status", Role: Viewer, Scope: ScopeRead}
+	SeeQueue      = Operation{Name: "queue list", Role: Viewer, Scope: ScopeRead}
+	SeeTrace      = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
 	SeeStatistics = Operation{Name: "stats", Role: Viewer, Scope: ScopeRead}
 	SeeAccounts   = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
 	SeeKeys       = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}

@@ -203,8 +203,8 @@ func (t *tx) changeEvent(n int64, e trace.Event, what fate) error {
 	return err
 }
 
-// eventsChanged is told, in the same transaction, of events whose words were changed or that were removed on behalf of a
-// person: whatever else keeps words of events forgets them here.
+// eventsChanged is told, in the same transaction, of events whose words were changed or that were removed on behalf of
+// a person: whatever else keeps words of events forgets them here.
 func (t *tx) eventsChanged(events []int64) error { return t.unindex(events, true) }
 
 // Pseudonym returns what may stand in the trace for an address of a recipient, or of a client, where addresses are
