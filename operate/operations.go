@@ -10,6 +10,7 @@ var (
 	SeeKeys       = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
 	SeeAlerts     = Operation{Name: "alert list", Role: Viewer, Scope: ScopeRead}
 	SeeDomains    = Operation{Name: "dns list", Role: Viewer, Scope: ScopeRead}
+	SeeDoctor     = Operation{Name: "doctor last", Role: Viewer, Scope: ScopeRead}
 	SeeHeaders    = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
 	SeeContent    = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
@@ -28,7 +29,8 @@ var (
 	Unlock         = Operation{Name: "user unlock", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
-	// It asks servers of others, and so is more than looking.
+	// These ask servers of others, and so are more than looking.
+	Examine      = Operation{Name: "doctor", Role: Helpdesk, Scope: ScopeRead}
 	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeRead}
 
 	AddKeys      = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
@@ -37,10 +39,27 @@ var (
 	TestAlerts   = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
 )
 
+// Operations on who may use the console and the API.
+var (
+	ListConsoleUsers = Operation{Name: "console list", Role: Admin, Scope: ScopeAdmin}
+	InviteUser       = Operation{Name: "console invite", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	ResetUser        = Operation{Name: "console reset", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	ChangeRole       = Operation{Name: "console role", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	DisableUser      = Operation{Name: "console disable", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	RemoveUser       = Operation{Name: "console remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	ListTokens       = Operation{Name: "token list", Role: Admin, Scope: ScopeAdmin}
+	AddToken         = Operation{Name: "token add", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	RevokeToken      = Operation{Name: "token revoke", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	SeeAudit         = Operation{Name: "audit", Role: Operator, Scope: ScopeAdmin}
+)
+
 // All lists every operation.
 var All = []Operation{
-	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeHeaders, SeeContent,
+	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeDoctor, Examine,
+	SeeHeaders, SeeContent,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
 	AddKeys, ReindexTrace, ForgetPerson, TestAlerts, SeeStatistics,
+	ListConsoleUsers, InviteUser, ResetUser, ChangeRole, DisableUser, RemoveUser, ListTokens, AddToken, RevokeToken,
+	SeeAudit,
 }

@@ -14,6 +14,7 @@ import (
 const (
 	prunePeriod  = 10 * time.Minute
 	pruneRecency = 365 * 24 * time.Hour // recipients not written to for a year count as new again
+	auditFor     = 2 * 365 * 24 * time.Hour
 )
 
 // history keeps the trace within [store] history and history_size, and trace and statistics as [privacy] says.
@@ -51,6 +52,9 @@ func (h *history) run(ctx context.Context) {
 func (h *history) forgetOld(ctx context.Context, now time.Time) {
 	if _, err := h.store.PruneEvents(ctx, now.Add(-h.inForce().Store.History.Std())); err != nil && ctx.Err() == nil {
 		h.log.Warn("old trace events were not removed", "err", err)
+	}
+	if _, err := h.store.PruneAudit(ctx, now.Add(-auditFor), now); err != nil && ctx.Err() == nil {
+		h.log.Warn("old entries of the audit were not removed", "err", err)
 	}
 	if _, err := h.store.ForgetRecipients(ctx, now.Add(-pruneRecency)); err != nil && ctx.Err() == nil {
 		h.log.Warn("old recipients were not removed", "err", err)

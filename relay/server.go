@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"postern/admin"
+	"postern/admin/access"
 	"postern/auth"
 	"postern/certs"
 	"postern/policy"
@@ -78,7 +79,8 @@ type Server struct {
 	queue      *queue.Queue
 	submission *submission.Service
 	listeners  *listeners
-	admin      net.Listener // nil: none is configured
+	admin      net.Listener   // nil: none is configured
+	access     *access.Access // who may into the console and the API; nil: they are off
 	registry   *prometheus.Registry
 
 	state       atomic.Pointer[state]
@@ -180,6 +182,9 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	s.opened[relaystore.TopicTraceAsked] = s.opened[relaystore.TopicTraceAnswered] // asked before we listened
+	if s.access, err = NewAccess(ctx, c, s.store, s.log); err != nil {
+		return err
+	}
 	if s.journal, err = relaystore.OpenJournal(c.DataDir); err != nil {
 		return err
 	}
@@ -366,11 +371,10 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		return
 	}
 	names := func() []string {
-		c := s.state.Load().config
-		return append([]string{c.Hostname}, c.Admin.Names...)
+		return adminNames(s.state.Load().config)
 	}
 	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry,
-		Names: names, Logger: s.log})
+		Names: names, Logger: s.log, TLS: s.adminTLS()})
 	if err != nil {
 		s.log.Error("admin stopped", "err", err)
 	}

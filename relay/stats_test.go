@@ -117,6 +117,20 @@ func TestStatisticsOfTheQueue(t *testing.T) {
 		Delivered: 2, Deferrals: got.Deferrals, AccountFaults: got.AccountFaults, BackPressure: got.BackPressure}))
 }
 
+// search finds the events of a recipient, once they are written.
+func search(r *rig, to string) []trace.Event {
+	r.t.Helper()
+	s := r.store()
+	if !s.AwaitEvents(r.t.Context()) {
+		r.t.Fatal("the daemon does not answer")
+	}
+	found, err := s.Events(r.t.Context(), trace.Query{To: to})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return found
+}
+
 // With [privacy] no recipient and no client is written into the trace, and who knows an address finds it.
 func TestPrivacyOfTheTrace(t *testing.T) {
 	r := newRig(t, newProvider(t), "[privacy]\nrecipients = \"hash\"\nclients = \"cut\"\n")
@@ -131,9 +145,18 @@ func TestPrivacyOfTheTrace(t *testing.T) {
 	if accepted.Client != "127.0.0.0/24" || accepted.From != rigLogin {
 		t.Errorf("%+v", accepted)
 	}
-	found, err := r.store().Events(t.Context(), trace.Query{To: "Bob@example.net"})
-	if err != nil || len(found) != 2 {
-		t.Errorf("%+v, %v", found, err)
+	if found := search(r, "Bob@example.net"); len(found) != 2 {
+		t.Errorf("%+v", found)
+	}
+	r.write("[privacy]\nrecipients = \"keep\"\n[[listener]]\nname = \"other\"\naddress = \"192.0.2.1:25\"\n")
+	if err := r.server.Reload(t.Context()); err == nil { // that address is not ours
+		t.Fatal("a listener was opened elsewhere")
+	}
+	if _, err := r.send("anna@example.com", []string{"carol@example.net"}, plainMessage); err != nil {
+		t.Fatal(err)
+	}
+	if found := search(r, "carol@example.net"); len(found) != 2 || !strings.HasPrefix(found[0].To, "~") {
+		t.Errorf("a refused reload is in force: %+v", found)
 	}
 	r.write("[privacy]\nrecipients = \"keep\"\n")
 	if err := r.server.Reload(t.Context()); err != nil && !errors.Is(err, errStopping) {
@@ -142,7 +165,7 @@ func TestPrivacyOfTheTrace(t *testing.T) {
 	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
 		t.Fatal(err)
 	}
-	if all := r.events(trace.Delivered); len(all) != 2 || all[1].To != "bob@example.net" {
+	if all := r.events(trace.Delivered); len(all) != 3 || all[2].To != "bob@example.net" {
 		t.Errorf("%+v", all)
 	}
 }

@@ -90,7 +90,7 @@ func operationsOf(ctx context.Context, c *config.Config) (ops *operate.Operation
 	if err != nil {
 		return nil, nil, err
 	}
-	o := operate.Options{Config: func() *config.Config { return c }, Store: s,
+	o := operate.Options{Config: func() *config.Config { return c }, Store: s, Version: readBuild().Version,
 		Status: func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
 	return operate.New(o), func() { s.Close() }, nil
 }

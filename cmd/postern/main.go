@@ -113,7 +113,9 @@ Try it without any configuration:  postern demo`,
 		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.withSearch(app.traceCommands()),
 		app.statsCommand(),
 		app.dkimCommand(), app.dnsCommand(),
-		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
+		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(),
+		versionCommand(),
+		app.consoleCommand(), app.tokenCommand(), app.auditCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)

@@ -319,6 +319,13 @@ type Admin struct {
 	Address string `toml:"address" default:"127.0.0.1:8587"` // "" switches it off
 	// names that it may be asked for by, beside hostname, localhost and addresses
 	Names []string `toml:"names"`
+	// TLS serves everything there by HTTPS, with the certificate of [tls].
+	TLS bool `toml:"tls" default:"false"`
+	// Console serves the console and the API. Default: on loopback, and wherever TLS is.
+	Console bool `toml:"console"`
+	// URL is where browsers find the console. Default: localhost on loopback, else Hostname, with the port of Address.
+	URL  string     `toml:"url"`
+	OIDC *AdminOIDC `toml:"oidc"`
 }
 
 // Alert is a hook that is told of faults by HTTPS: a person hears of them without mail.

@@ -64,6 +64,7 @@ func (c *Config) derive() {
 	if !c.doc.has("hostname") {
 		c.Hostname, _ = os.Hostname()
 	}
+	c.deriveAdmin()
 	if c.doc.has("privacy.history") {
 		c.Store.History = c.Privacy.History
 	}
@@ -145,6 +146,9 @@ func (c *Config) Files() []string {
 	}
 	for i := range c.Alerts {
 		files = append(files, c.Alerts[i].CAFile, c.Alerts[i].URL.path(c.dir()))
+	}
+	if o := c.Admin.OIDC; o != nil {
+		files = append(files, o.ClientSecret.path(c.dir()))
 	}
 	slices.Sort(files)
 	files = slices.Compact(files)
