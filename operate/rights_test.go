@@ -18,7 +18,8 @@ func TestWhoMay(t *testing.T) {
 		scope Scope
 	}{
 		"queue list": {Viewer, ScopeRead}, "trace": {Viewer, ScopeRead}, "user list": {Viewer, ScopeRead},
-		"dkim list": {Viewer, ScopeRead}, "alert list": {Viewer, ScopeRead}, "dns list": {Viewer, ScopeRead}, "dns": {Helpdesk, ScopeRead},
+		"dkim list": {Viewer, ScopeRead}, "alert list": {Viewer, ScopeRead}, "dns list": {Viewer, ScopeRead},
+		"dns":         {Helpdesk, ScopeRead},
 		"doctor last": {Viewer, ScopeRead}, "doctor": {Helpdesk, ScopeRead}, "status": {Viewer, ScopeRead},
 		"settings":      {Viewer, ScopeRead},
 		"queue headers": {Helpdesk, ScopeQueue}, "queue content": {Admin, ""},
@@ -32,7 +33,8 @@ func TestWhoMay(t *testing.T) {
 		"console list": {Admin, ScopeAdmin}, "console invite": {Admin, ""}, "console reset": {Admin, ""},
 		"console role": {Admin, ""}, "console disable": {Admin, ""}, "console remove": {Admin, ""},
 		"token list": {Admin, ScopeAdmin}, "token add": {Admin, ""}, "token revoke": {Admin, ScopeAdmin},
-		"audit": {Operator, ScopeAdmin},
+		"audit":        {Operator, ScopeAdmin},
+		"trace forget": {Admin, ""}, "stats": {Viewer, ScopeRead},
 	}
 	for _, op := range All {
 		want, known := need[op.Name]
