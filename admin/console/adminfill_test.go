@@ -130,3 +130,10 @@ func (r *rig) audits(n int) {
 			Outcome: outcomes[i%4]}))
 	}
 }
+
+// lockOut locks an address for all logins.
+func (r *rig) lockOut(network string) {
+	r.t.Helper()
+	r.must(r.store.SaveLockout(r.t.Context(), r.now, auth.Unsaved{Locks: []auth.Lock{{
+		Client: netip.MustParsePrefix(network), Until: r.now.Add(10 * time.Minute), Failures: 10}}}))
+}

@@ -37,7 +37,7 @@ const auditOn = 100
 
 func showAudit(v *visit) (any, error) {
 	q := v.URL.Query()
-	view := &auditView{Actor: strings.TrimSpace(mail.Cut(q.Get("actor"), maxFilter)), From: day(q.Get("from")),
+	view := &auditView{Actor: strings.TrimSpace(plain(maxFilter, q.Get("actor"))), From: day(q.Get("from")),
 		To: day(q.Get("to"))}
 	ask := store.AuditQuery{Actor: view.Actor, Operation: mail.Cut(q.Get("operation"), maxFilter), Limit: auditOn + 1}
 	view.Operations = operationChoices(v, &ask.Operation)

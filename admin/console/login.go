@@ -99,8 +99,22 @@ func (v *visit) loginEvent(e *trace.Event) loginEvent {
 
 // formOf is an account as its form shows it.
 func formOf(u *auth.User) loginForm {
-	return loginForm{Login: u.Login, Senders: strings.Join(u.Senders, "\n"), Networks: networkLines(u.Networks),
-		Groups: strings.Join(u.Groups, "\n"), Note: u.Note}
+	lines := func(list []string) string { return plainLines(maxList, strings.Join(list, "\n")) }
+	return loginForm{Login: u.Login, Senders: lines(u.Senders), Networks: networkLines(u.Networks),
+		Groups: lines(u.Groups), Note: u.Note}
+}
+
+// plainLines is a text of several lines from outside: printable but for its tabs, and bounded.
+func plainLines(n int, text string) string {
+	var b strings.Builder
+	for part := range strings.SplitAfterSeq(strings.ReplaceAll(mail.Cut(text, n), "\r\n", "\n"), "\n") {
+		for cell := range strings.SplitAfterSeq(strings.TrimSuffix(part, "\n"), "\t") {
+			b.WriteString(mail.Printable(strings.TrimSuffix(cell, "\t")))
+			b.WriteString(cell[len(strings.TrimSuffix(cell, "\t")):])
+		}
+		b.WriteString(part[len(strings.TrimSuffix(part, "\n")):])
+	}
+	return b.String()
 }
 
 // networkLines writes networks a line each, those of one address as the address.
@@ -124,7 +138,7 @@ func (l *loginView) Networked() []string {
 
 // typed reads the form of an account.
 func (v *visit) typed() loginForm {
-	get := func(name string, most int) string { return strings.TrimSpace(mail.Cut(v.PostForm.Get(name), most)) }
+	get := func(name string, most int) string { return strings.TrimSpace(plainLines(most, v.PostForm.Get(name))) }
 	return loginForm{Login: get("login", maxFilter), Senders: get("senders", maxList), Networks: get("networks", maxList),
 		Groups: get("groups", maxList), Note: get("note", maxNote)}
 }

@@ -50,7 +50,7 @@ func importLogins(v *visit) (string, any, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	view := &importView{Table: string(table), Update: v.PostForm.Get("update") == "1"}
+	view := &importView{Table: plainLines(maxForm, string(table)), Update: v.PostForm.Get("update") == "1"}
 	if name != "" {
 		view.Table = "" // browsers do not fill in a file again
 	}

@@ -68,7 +68,7 @@ var kindsOf = []struct {
 
 func showLogins(v *visit) (any, error) {
 	q := v.URL.Query()
-	view := loginsView{Words: strings.TrimSpace(mail.Cut(q.Get("q"), maxFilter)), Here: v.here(),
+	view := loginsView{Words: strings.TrimSpace(plain(maxFilter, q.Get("q"))), Here: v.here(),
 		MayAdd: v.may(operate.AddAccount), MayLift: v.may(operate.Unlock), MayFill: v.may(operate.ImportAccounts)}
 	users, locks, err := v.console.Operations.Accounts.List(v.Context(), v.actor, operate.Everybody)
 	if err != nil {

@@ -99,3 +99,20 @@ func (r *rig) must(err error) {
 		r.t.Fatal(err)
 	}
 }
+
+// visit is a visit of an admin to the console, outside of a request.
+func (r *rig) visit(language string) *visit {
+	c := &console{Options: Options{Operations: r.operations, Logger: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return r.now }}, pages: registry(), assets: loadAssets()}
+	c.sheets = loadSheets(c, c.pages)
+	req := httptest.NewRequest("GET", "/", nil)
+	return &visit{Request: req, words: wordsFor(language), w: httptest.NewRecorder(), console: c,
+		actor: *person(operate.Admin), known: true, now: r.now}
+}
+
+// drawn is what a template makes of a body.
+func (r *rig) drawn(name string, body any) string {
+	v := r.visit("en")
+	v.render(http.StatusOK, nil, name, name, body)
+	return v.w.(*httptest.ResponseRecorder).Body.String()
+}

@@ -3,7 +3,6 @@ package console
 import (
 	"strings"
 
-	"postern/mail"
 	"postern/operate"
 	"postern/relay/config"
 )
@@ -40,7 +39,7 @@ const maxSettings = 2000
 
 func showSettings(v *visit) (any, error) {
 	q := v.URL.Query()
-	view := &settingsView{Words: strings.TrimSpace(mail.Cut(q.Get("q"), maxFilter)), Written: q.Get("written") == "1"}
+	view := &settingsView{Words: strings.TrimSpace(plain(maxFilter, q.Get("q"))), Written: q.Get("written") == "1"}
 	view.Any = view.Words != "" || view.Written
 	f, err := v.console.Operations.Settings.List(v.Context(), v.actor, view.Words)
 	if err != nil {
