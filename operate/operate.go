@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/relay/config"
+	"postern/relay/keyring"
 	"postern/relay/status"
 	"postern/relay/store"
 	"postern/relay/trace"
@@ -23,6 +24,7 @@ type Options struct {
 	Config func() *config.Config // in force
 	Store  *store.Store
 	Status func(context.Context) (*status.Report, error) // of the running daemon, or what can be said without one
+	DNS    keyring.Lookup                                // for DKIM keys; nil: nobody can look
 }
 
 // Operations are all of them, by what they are about. All methods are safe for concurrent use.

@@ -26,6 +26,11 @@ var (
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
 	AddKeys    = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	RotateKeys = Operation{Name: "dkim rotate", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	RetireKey  = Operation{Name: "dkim retire", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	RemoveKey  = Operation{Name: "dkim remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	CheckKeys  = Operation{Name: "dkim check", Role: Operator, Scope: ScopeAdmin}
+
 	TestAlerts = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
 )
 
@@ -34,5 +39,5 @@ var All = []Operation{
 	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeHeaders, SeeContent,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
-	AddKeys, TestAlerts,
+	AddKeys, RotateKeys, RetireKey, RemoveKey, CheckKeys, TestAlerts,
 }

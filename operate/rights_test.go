@@ -26,7 +26,8 @@ func TestWhoMay(t *testing.T) {
 		"user add": {Operator, ScopeAccounts}, "user import": {Operator, ScopeAccounts},
 		"user set": {Operator, ScopeAccounts}, "user password": {Operator, ScopeAccounts},
 		"user lock": {Operator, ScopeAccounts}, "user unlock": {Operator, ScopeAccounts}, "user remove": {Admin, ""},
-		"dkim add": {Admin, ScopeAdmin}, "alert test": {Operator, ScopeAdmin},
+		"dkim add": {Admin, ScopeAdmin}, "dkim rotate": {Admin, ScopeAdmin}, "dkim retire": {Admin, ScopeAdmin},
+		"dkim remove": {Admin, ""}, "dkim check": {Operator, ScopeAdmin}, "alert test": {Operator, ScopeAdmin},
 	}
 	for _, op := range All {
 		want, known := need[op.Name]

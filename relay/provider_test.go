@@ -11,6 +11,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/fakeprovider"
+	"postern/relay/keyring"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
@@ -25,7 +26,8 @@ func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
 	}
 	k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
 	if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector,
-		Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
+		Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now(),
+		State: keyring.State{Stage: keyring.Signing}}); err != nil {
 		t.Fatal(err)
 	}
 	r.eventually("key in force", func() bool { return len(r.server.state.Load().routes.Ring.For("example.com")) == 1 })
@@ -109,7 +111,8 @@ func TestAddedHeaders(t *testing.T) {
 			}
 			k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
 			if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector,
-				Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
+				Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now(),
+				State: keyring.State{Stage: keyring.Signing}}); err != nil {
 				t.Fatal(err)
 			}
 			r.eventually("key in force",

@@ -18,6 +18,7 @@ import (
 	"postern/internal/textfile"
 	"postern/operate"
 	"postern/relay/config"
+	"postern/relay/keyring"
 	"postern/relay/status"
 	relaystore "postern/relay/store"
 )
@@ -29,7 +30,8 @@ type app struct {
 	etc        string // where the service's files are
 	wide       bool   // tables are not wrapped
 
-	poll time.Duration // relay.Options.Poll of serve
+	poll time.Duration  // relay.Options.Poll of serve
+	dns  keyring.Lookup // for DKIM keys; nil: nobody can look
 }
 
 // store is the running daemon's store; with SQLite that is the same file.
@@ -84,7 +86,7 @@ func (a *app) operations(ctx context.Context) (ops *operate.Operations, done fun
 	if err != nil {
 		return nil, nil, err
 	}
-	o := operate.Options{Config: func() *config.Config { return c }, Store: s,
+	o := operate.Options{Config: func() *config.Config { return c }, Store: s, DNS: a.dns,
 		Status: func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
 	return operate.New(o), func() { s.Close() }, nil
 }
