@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/relay/config"
+	"postern/relay/dnscheck"
 	"postern/relay/keyring"
 	"postern/relay/status"
 	"postern/relay/store"
@@ -35,12 +36,14 @@ type Operations struct {
 	Keys     Keys
 	Alerts   Alerts
 	Status   Status
+	Domains  Domains
 }
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o}
-	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d}}
+	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
+		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}}
 }
 
 // desk is what all operations share.

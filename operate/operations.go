@@ -7,6 +7,8 @@ var (
 	SeeTrace    = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
 	SeeAccounts = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
 	SeeKeys     = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
+	SeeAlerts   = Operation{Name: "alert list", Role: Viewer, Scope: ScopeRead}
+	SeeDomains  = Operation{Name: "dns list", Role: Viewer, Scope: ScopeRead}
 	SeeHeaders  = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
 	SeeContent  = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
@@ -25,6 +27,9 @@ var (
 	Unlock         = Operation{Name: "user unlock", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
+	// It asks servers of others, and so is more than looking.
+	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeRead}
+
 	AddKeys    = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
 	RotateKeys = Operation{Name: "dkim rotate", Role: Admin, Scope: ScopeAdmin, Audit: true}
 	RetireKey  = Operation{Name: "dkim retire", Role: Admin, Scope: ScopeAdmin, Audit: true}
@@ -36,7 +41,7 @@ var (
 
 // All lists every operation.
 var All = []Operation{
-	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeHeaders, SeeContent,
+	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeHeaders, SeeContent,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
 	AddKeys, RotateKeys, RetireKey, RemoveKey, CheckKeys, TestAlerts,

@@ -89,7 +89,8 @@ func TestActions(t *testing.T) {
 		{Resend, []string{"M2"}, 1, func() bool {
 			m := r.get("M2")
 			return m.Recipients[0].Status == queue.Pending && m.Recipients[2].Status == queue.Delivered &&
-				m.Recipients[3].Status == queue.Pending && m.Expires.After(time.Now()) && !m.NextAttempt.After(time.Now())
+				m.Recipients[3].Status == queue.Pending && m.Expires.After(time.Now()) &&
+				!m.NextAttempt.After(time.Now())
 		}},
 		{Retry, []string{"M1", "M2"}, 2, func() bool { return !r.get("M1").NextAttempt.After(time.Now()) }},
 		{Bounce, []string{"M1"}, 1, func() bool { return StateOf(r.get("M1"), time.Now()) == IsReturned }},

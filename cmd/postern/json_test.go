@@ -24,7 +24,7 @@ import (
 
 // silent are the commands whose output is for people alone: they run on, ask somebody, or say one sentence.
 var silent = []string{
-	"postern", "postern demo", "postern serve", "postern upstream login",
+	"postern", "postern demo", "postern setup", "postern serve", "postern upstream login",
 	"postern user remove", "postern user lock", "postern user unlock", "postern device remove",
 	"postern dkim retire", "postern dkim remove",
 	"postern help", "postern completion",

@@ -121,13 +121,21 @@ type KeyStore interface {
 
 // StoredKeys reads the keys of the store that sign.
 func StoredKeys(ctx context.Context, s KeyStore) ([]sign.Key, error) {
+	return keysOf(ctx, s, func(stage keyring.Stage) bool { return stage == keyring.Signing })
+}
+
+// WaitingKeys reads the keys of the store that will sign once their records are seen.
+func WaitingKeys(ctx context.Context, s KeyStore) ([]sign.Key, error) {
+	return keysOf(ctx, s, keyring.Stage.Waits)
+}
+
+func keysOf(ctx context.Context, s KeyStore, of func(keyring.Stage) bool) (keys []sign.Key, err error) {
 	rows, err := s.Keys(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the DKIM keys of the store: %w", err)
 	}
-	var keys []sign.Key
 	for _, k := range rows {
-		if k.Stage != keyring.Signing {
+		if !of(k.Stage) {
 			continue
 		}
 		key, err := StoredKey(k)
