@@ -58,14 +58,14 @@ const (
 
 // State is a key's stage and what is known of its record.
 type State struct {
-	Stage Stage
-	Since time.Time // of the stage
-	// Of the looks that DNS answered; Looked also moves by those that it did not.
-	Looked     time.Time // the last one; zero: none
-	Found      Found     // by the last one that DNS answered
-	FoundSince time.Time // first of the unbroken row of looks that found it
+	Stage      Stage
+	Since      time.Time // of the stage
+	Looked     time.Time // last look; zero: none
+	Silent     bool      // DNS did not answer it
+	Found      Found     // by the last look that DNS answered
+	FoundSince time.Time // first of the unbroken row of looks that found this
+	FoundLast  time.Time // last of them
 	Detail     string    // what was found in words, "" for Seen; printable
-	Silent     bool      // DNS did not answer the last one
 }
 
 // Key is a DKIM key as it is stored. (Domain, Selector) is what names it.
@@ -88,7 +88,7 @@ func (k *Key) KeepUntil() time.Time { return k.Since.Add(RetireFor) }
 
 // stable reports that the world has seen the record for long enough to replace another key.
 func (k *Key) stable() bool {
-	return k.Stage == Published && k.Found == Seen && k.Looked.Sub(k.FoundSince) >= Stable
+	return k.Stage == Published && k.Found == Seen && k.FoundLast.Sub(k.FoundSince) >= Stable
 }
 
 // same reports that two are one key: a selector may be used again.

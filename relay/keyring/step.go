@@ -61,7 +61,7 @@ func (k *Key) note(now time.Time, s Sighting) {
 	if k.Found != s.Found || k.FoundSince.After(now) {
 		k.FoundSince = now
 	}
-	k.Found, k.Detail = s.Found, s.Detail
+	k.Found, k.FoundLast, k.Detail = s.Found, now, s.Detail
 	switch {
 	case k.Stage == New && s.Found == Seen:
 		k.enter(Published, now)

@@ -13,7 +13,7 @@ const confirmed = eagerEvery
 
 // Broken reports that the record of a key that signs is missing or another one.
 func (k *Key) Broken() bool {
-	return k.Stage == Signing && (k.Found == Absent || k.Found == Differs) && k.Looked.Sub(k.FoundSince) >= confirmed
+	return k.Stage == Signing && (k.Found == Absent || k.Found == Differs) && k.FoundLast.Sub(k.FoundSince) >= confirmed
 }
 
 // Over reports that the record of a retired key may be deleted.

@@ -34,6 +34,7 @@ ALTER TABLE dkim_key ADD COLUMN since       INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE dkim_key ADD COLUMN looked      INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE dkim_key ADD COLUMN found       TEXT    NOT NULL DEFAULT '';
 ALTER TABLE dkim_key ADD COLUMN found_since INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dkim_key ADD COLUMN found_last  INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE dkim_key ADD COLUMN detail      TEXT    NOT NULL DEFAULT '';
 ALTER TABLE dkim_key ADD COLUMN silent      INTEGER NOT NULL DEFAULT 0;
 UPDATE dkim_key SET since = created;
@@ -125,9 +126,9 @@ func putChanged(t *tx, before, after []Key) error {
 }
 
 func putKeyState(t *tx, k *Key) error {
-	return t.Run("UPDATE dkim_key SET stage = ?, since = ?, looked = ?, found = ?, found_since = ?, detail = ?, "+
-		"silent = ? WHERE domain = ? AND selector = ?", string(k.Stage), unixNano(k.Since), unixNano(k.Looked),
-		string(k.Found), unixNano(k.FoundSince), k.Detail, k.Silent, k.Domain, k.Selector)
+	return t.Run("UPDATE dkim_key SET stage = ?, since = ?, looked = ?, found = ?, found_since = ?, found_last = ?, "+
+		"detail = ?, silent = ? WHERE domain = ? AND selector = ?", string(k.Stage), unixNano(k.Since), unixNano(k.Looked),
+		string(k.Found), unixNano(k.FoundSince), unixNano(k.FoundLast), k.Detail, k.Silent, k.Domain, k.Selector)
 }
 
 // ChangeKeys implements keyring.Store. The keys that change works on have no private half. The daemon hears of it where
@@ -177,8 +178,8 @@ func (s *Store) RemoveKey(ctx context.Context, domain, selector string, admit fu
 	return found, err
 }
 
-const selectKeys = "SELECT domain, selector, algorithm, created, stage, since, looked, found, found_since, detail, " +
-	"silent, pem FROM dkim_key ORDER BY domain, selector"
+const selectKeys = "SELECT domain, selector, algorithm, created, stage, since, looked, found, found_since, " +
+	"found_last, detail, silent, pem FROM dkim_key ORDER BY domain, selector"
 
 // scanKey reads a key without its private half.
 func scanKey(row *sqlite.Stmt) (Key, error) {
@@ -186,8 +187,8 @@ func scanKey(row *sqlite.Stmt) (Key, error) {
 		Domain: row.Text(0), Selector: row.Text(1), Algorithm: row.Text(2), Created: fromNano(row.Int(3)),
 		State: keyring.State{
 			Stage: keyring.Stage(row.Text(4)), Since: fromNano(row.Int(5)), Looked: fromNano(row.Int(6)),
-			Found: keyring.Found(row.Text(7)), FoundSince: fromNano(row.Int(8)), Detail: row.Text(9),
-			Silent: row.Bool(10),
+			Found: keyring.Found(row.Text(7)), FoundSince: fromNano(row.Int(8)), FoundLast: fromNano(row.Int(9)),
+			Detail: row.Text(10), Silent: row.Bool(11),
 		},
 	}, nil
 }
@@ -196,7 +197,7 @@ func scanKey(row *sqlite.Stmt) (Key, error) {
 func (s *Store) Keys(ctx context.Context) (keys []Key, err error) {
 	keys, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Key, error) {
 		k, err := scanKey(row)
-		k.PEM = row.Text(11)
+		k.PEM = row.Text(12)
 		return k, err
 	}, selectKeys)
 	for i := range keys {
