@@ -14,7 +14,7 @@ const (
 	signEvery  = 24 * time.Hour  // for a key that signs
 )
 
-// mostLooks is how many keys are looked for in one round, which lasts a minute: the servers are other people's.
+// mostLooks is how many keys are looked for in one round: the servers are other people's.
 const mostLooks = 10
 
 // NextLook is when a key is to be looked for next; zero: never. A look that lies in the future, since the clock went

@@ -9,11 +9,8 @@ import (
 	"postern/relay/sign"
 )
 
-// Bounds of looking.
-const (
-	roundEvery = time.Minute
-	lookFor    = 20 * time.Second // at one key
-)
+// lookFor bounds the look at one key.
+const lookFor = 20 * time.Second
 
 // Store has the keys.
 type Store interface {
@@ -28,12 +25,13 @@ type Watcher struct {
 	Store      Store
 	Lookup     Lookup
 	Configured func() []string // domains that keys of relay.toml sign for
+	Every      time.Duration   // between two rounds of Run, which look for ten keys at most
 	Logger     *slog.Logger
 }
 
-// Run looks until ctx ends, first after a minute.
+// Run looks until ctx ends, first when Every has passed: a start has other things to do.
 func (w *Watcher) Run(ctx context.Context) {
-	tick := time.NewTicker(roundEvery)
+	tick := time.NewTicker(w.Every)
 	defer tick.Stop()
 	for failing := false; ; {
 		select {

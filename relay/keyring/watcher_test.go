@@ -92,7 +92,7 @@ func TestWatcherRotates(t *testing.T) {
 		s := &shelf{keys: []Key{old, young}}
 		dns := &world{texts: map[string]string{old.String(): oldText}}
 		var log strings.Builder
-		run(t, &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil },
+		run(t, &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil }, Every: time.Minute,
 			Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		expect := func(after time.Duration, want string) {
 			t.Helper()
@@ -131,7 +131,7 @@ func TestWatcherIsBounded(t *testing.T) {
 			k.Domain = string(rune('a'+i%26)) + string(rune('a'+i/26)) + ".example"
 			s.keys = append(s.keys, k)
 		}
-		run(t, &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil },
+		run(t, &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil }, Every: time.Minute,
 			Logger: slog.New(slog.DiscardHandler)})
 		time.Sleep(10*time.Minute + time.Second)
 		synctest.Wait()
@@ -149,10 +149,10 @@ func TestWatcherWithoutAnswers(t *testing.T) {
 		var log strings.Builder
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		w := &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil },
+		w := &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil }, Every: time.Minute,
 			Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		go func() { defer close(done); w.Run(ctx) }()
-		time.Sleep(roundEvery + lookFor + time.Second)
+		time.Sleep(time.Minute + lookFor + time.Second)
 		synctest.Wait()
 		if keys, _ := s.Keys(ctx); !keys[0].Silent || keys[0].Stage != New || keys[0].Found != Nothing {
 			t.Errorf("%+v", keys[0].State)
