@@ -244,8 +244,8 @@ func (k Keys) Retire(ctx context.Context, by Actor, domain, selector string, for
 			key := &all[i]
 			switch {
 			case key.Stage.Waits():
-				return fault(Conflict, "%s has never signed, so nothing needs its record; remove it: postern dkim remove "+
-					"%s %s", selector, domain, selector)
+				return fault(Conflict, "%s has never signed, so nothing needs its record; remove it: postern dkim "+
+					"remove %s %s", selector, domain, selector)
 			case key.Stage == keyring.Retiring:
 				return fault(Conflict, "%s retires already, since %s", selector, key.Since.UTC().Format(time.DateOnly))
 			}
@@ -272,8 +272,8 @@ func othersSign(all []store.Key, key *store.Key) bool {
 	})
 }
 
-// Remove deletes a private key for good. One that signs, or whose record mail on its way may need, is a Conflict, unless
-// forced.
+// Remove deletes a private key for good. One that signs, or whose record mail on its way may need, is a Conflict,
+// unless forced.
 func (k Keys) Remove(ctx context.Context, by Actor, domain, selector string, force bool) error {
 	domain, err := ParseDomain(domain)
 	if err != nil {
@@ -285,14 +285,14 @@ func (k Keys) Remove(ctx context.Context, by Actor, domain, selector string, for
 			switch {
 			case force:
 			case key.Stage == keyring.Signing && !othersSign(all, &key):
-				return fault(Conflict, "%s is what mail of %s is signed with; replace it first: postern dkim rotate %s, or "+
-					"insist with --force", selector, domain, domain)
+				return fault(Conflict, "%s is what mail of %s is signed with; replace it first: postern dkim rotate "+
+					"%s, or insist with --force", selector, domain, domain)
 			case key.Stage == keyring.Signing:
 				return fault(Conflict, "%s signs; retire it first: postern dkim retire %s %s, or insist with --force",
 					selector, domain, selector)
 			case key.Stage == keyring.Retiring && !key.Over(now):
-				return fault(Conflict, "the record of %s must stay in DNS until %s, and this key reminds of it; remove it "+
-					"then, or insist with --force", selector, key.KeepUntil().UTC().Format(time.DateOnly))
+				return fault(Conflict, "the record of %s must stay in DNS until %s, and this key reminds of it; "+
+					"remove it then, or insist with --force", selector, key.KeepUntil().UTC().Format(time.DateOnly))
 			}
 			return nil
 		})

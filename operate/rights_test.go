@@ -18,7 +18,8 @@ func TestWhoMay(t *testing.T) {
 		scope Scope
 	}{
 		"queue list": {Viewer, ScopeRead}, "trace": {Viewer, ScopeRead}, "user list": {Viewer, ScopeRead},
-		"dkim list": {Viewer, ScopeRead}, "alert list": {Viewer, ScopeRead}, "dns list": {Viewer, ScopeRead}, "dns": {Helpdesk, ScopeRead}, "status": {Viewer, ScopeRead},
+		"dkim list": {Viewer, ScopeRead}, "alert list": {Viewer, ScopeRead}, "dns list": {Viewer, ScopeRead},
+		"dns": {Helpdesk, ScopeRead}, "status": {Viewer, ScopeRead},
 		"queue headers": {Helpdesk, ScopeQueue}, "queue content": {Admin, ""},
 		"queue release": {Helpdesk, ScopeQueue}, "queue retry": {Helpdesk, ScopeQueue},
 		"queue hold": {Operator, ScopeQueue}, "queue bounce": {Operator, ScopeQueue},

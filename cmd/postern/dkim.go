@@ -15,7 +15,8 @@ import (
 
 func (a *app) dkimCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "dkim", Short: "Keys that sign mail, and the DNS records they need"}
-	cmd.AddCommand(a.dkimAdd(), a.dkimList(), a.dkimDNS(), a.dkimCheck(), a.dkimRotate(), a.dkimRetire(), a.dkimRemove())
+	cmd.AddCommand(a.dkimAdd(), a.dkimList(), a.dkimDNS(), a.dkimCheck(), a.dkimRotate(), a.dkimRetire(),
+		a.dkimRemove())
 	return cmd
 }
 
@@ -26,10 +27,10 @@ func (a *app) dkimAdd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add DOMAIN",
 		Short: "Make keys for a domain and print the DNS records to publish",
-		Long: `Make an RSA-2048 and an Ed25519 key for a domain and print the DNS records to publish. The daemon looks for
-them in DNS, every five minutes in the first hour and then hourly, and signs with a key once the resolver and all name
-servers of the domain have its record; 'postern dkim check' looks at once. Receivers that do not know Ed25519 look at
-the RSA signature. With --now the keys sign within a second or so: until the records are published, receivers find
+		Long: `Make an RSA-2048 and an Ed25519 key for a domain and print the DNS records to publish. The daemon looks
+for them in DNS, every five minutes in the first hour and then hourly, and signs with a key once the resolver and all
+name servers of the domain have its record; 'postern dkim check' looks at once. Receivers that do not know Ed25519 look
+at the RSA signature. With --now the keys sign within a second or so: until the records are published, receivers find
 signatures that they cannot verify, which is no better than none.`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -103,8 +104,8 @@ func (a *app) dkimList() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "list",
 		Short: "List the keys, their stages and what to do next",
-		Long: `List the keys. Stages: new (its record is to be published), published (seen in DNS, it will sign), signing,
-retiring (it signs no more; its record must stay for eight days, for mail on its way).`,
+		Long: `List the keys. Stages: new (its record is to be published), published (seen in DNS, it will sign),
+signing, retiring (it signs no more; its record must stay for eight days, for mail on its way).`,
 		Args: exactly(0),
 		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			keys, err := ops.Keys.List(cmd.Context(), me())

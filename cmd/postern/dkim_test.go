@@ -26,8 +26,8 @@ type registrar struct {
 
 func newRegistrar(t *testing.T) *registrar {
 	r := &registrar{t: t, dir: t.TempDir(), world: dnstest.Start(t, dnstest.Zone("example.com"))}
-	text := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\nadmin.address = \"\"\n[[upstream]]\nname = \"office\"\n" +
-		"host = \"smtp.example.net\"\n"
+	text := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\nadmin.address = \"\"\n[[upstream]]\n" +
+		"name = \"office\"\nhost = \"smtp.example.net\"\n"
 	if err := errors.Join(os.WriteFile(filepath.Join(r.dir, "relay.toml"), []byte(text), 0o600),
 		os.Mkdir(filepath.Join(r.dir, "data"), 0o700)); err != nil {
 		t.Fatal(err)

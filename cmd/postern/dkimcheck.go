@@ -18,8 +18,8 @@ func (a *app) dkimCheck() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "check [DOMAIN]",
 		Short: "Look for the keys' records in DNS now",
-		Long: `Look for the records of all keys, or of a domain's, at the resolver and at the name servers of the domain.
-Keys that may sign by it do so from now on. Exit code 1: a record is missing or wrong, or DNS does not answer.`,
+		Long: `Look for the records of all keys, or of a domain's, at the resolver and at the name servers of the
+domain. Keys that may sign by it do so from now on. Exit code 1: a record is missing or wrong, or DNS does not answer.`,
 		Args: wrongUsage(cobra.MaximumNArgs(1)),
 		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			domain := ""

@@ -13,10 +13,11 @@ func (a *app) dkimRotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate DOMAIN",
 		Short: "Make keys that replace those of a domain once their records are published",
-		Long: `Make new keys for a domain that signs, and print the DNS records to publish. The old keys go on signing until
-the resolver and all name servers of the domain have the records of all new ones, and still have them an hour later: a
-resolver that asked too early may remember for so long that there is none. Then the new ones sign, and the old ones
-retire: their records must stay for eight days, for mail on its way. 'postern dkim list' says what is to be done when.`,
+		Long: `Make new keys for a domain that signs, and print the DNS records to publish. The old keys go on signing
+until the resolver and all name servers of the domain have the records of all new ones, and still have them an hour
+later: a resolver that asked too early may remember for so long that there is none. Then the new ones sign, and the old
+ones retire: their records must stay for eight days, for mail on its way. 'postern dkim list' says what is to be done
+when.`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.makeKeys(cmd, args[0], func(ops *operate.Operations, domain string) ([]operate.Key, error) {
@@ -38,8 +39,8 @@ func (a *app) dkimRetire() *cobra.Command {
 			if err := ops.Keys.Retire(cmd.Context(), me(), args[0], args[1], force); err != nil {
 				return keyError(cmd, err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s signs no more. Keep its record in DNS as long as postern dkim list says.\n",
-				args[1])
+			fmt.Fprintf(cmd.OutOrStdout(), "%s signs no more. Keep its record in DNS as long as postern dkim list "+
+				"says.\n", args[1])
 			return nil
 		}),
 	}

@@ -38,16 +38,19 @@ func TestJudge(t *testing.T) {
 		want Found
 		says string
 	}{
-		"everywhere":        {Answer{Resolver: one(good), Servers: []Server{server("a", good), server("b", good)}}, Seen, ""},
-		"resolver alone":    {Answer{Resolver: one(good)}, Seen, ""},
-		"nowhere":           {Answer{Servers: []Server{server("a"), server("b")}}, Absent, "a has no record"},
-		"not at one server": {Answer{Resolver: one(good), Servers: []Server{server("a", good), server("b")}}, Absent, "b has no"},
+		"everywhere": {Answer{Resolver: one(good), Servers: []Server{server("a", good), server("b", good)}},
+			Seen, ""},
+		"resolver alone": {Answer{Resolver: one(good)}, Seen, ""},
+		"nowhere":        {Answer{Servers: []Server{server("a"), server("b")}}, Absent, "a has no record"},
+		"not at one server": {Answer{Resolver: one(good), Servers: []Server{server("a", good), server("b")}}, Absent,
+			"b has no"},
 		"old at one server": {Answer{Resolver: one(good), Servers: []Server{server("a", record(t, other))}}, Differs,
 			"a has another record"},
 		"resolver remembers": {Answer{Servers: []Server{server("a", good)}}, Absent, "the zone has it"},
 		"resolver fails":     {Answer{ResolverErr: silent, Servers: []Server{server("a", good)}}, Unknown, ""},
 		"all fail":           {Answer{ResolverErr: silent, Servers: []Server{{Name: "a", Err: silent}}}, Unknown, ""},
-		"one server fails": {Answer{Resolver: one(good), Servers: []Server{server("a", good), {Name: "b", Err: silent}}}, Seen,
+		"one server fails": {Answer{Resolver: one(good),
+			Servers: []Server{server("a", good), {Name: "b", Err: silent}}}, Seen,
 			""},
 		"by CNAME":       {Answer{Resolver: one(good), Servers: []Server{{Name: "a", CNAME: true}}}, Seen, ""},
 		"CNAME to none":  {Answer{Servers: []Server{{Name: "a", CNAME: true}}}, Absent, "resolver has no record"},
@@ -59,10 +62,12 @@ func TestJudge(t *testing.T) {
 		"another key":    {Answer{Resolver: one(record(t, other))}, Differs, "another record"},
 		"for SHA-1 only": {Answer{Resolver: one(good + "; h=sha1")}, Differs, "another record"},
 		"hostile":        {Answer{Resolver: one("\x1b[2J" + strings.Repeat("x", 9000))}, Differs, "another record"},
-		"hostile name":   {Answer{Resolver: one(good), Servers: []Server{server("\x1b[2J" + strings.Repeat("n", 9000))}}, Absent, ""},
+		"hostile name": {Answer{Resolver: one(good),
+			Servers: []Server{server("\x1b[2J" + strings.Repeat("n", 9000))}}, Absent, ""},
 	} {
 		got, detail := Judge(test.a, key)
-		if got != test.want || !strings.Contains(detail, test.says) || test.says == "" && got != Absent && detail != "" {
+		if got != test.want || !strings.Contains(detail, test.says) ||
+			test.says == "" && got != Absent && detail != "" {
 			t.Errorf("%s: %s, %q; want %s, %q", name, got, detail, test.want, test.says)
 		}
 		if len(detail) > 500 || strings.ContainsRune(detail, 0x1b) {
@@ -75,7 +80,8 @@ func TestJudge(t *testing.T) {
 func FuzzJudge(f *testing.F) {
 	key, _ := newKey(f, sign.Ed25519, "s")
 	good := record(f, key)
-	for _, seed := range []string{good, "", "v=DKIM1; p=", good[:30], "p=" + good, good + ";;", "v=DKIM1; k=rsa; p=AAAA"} {
+	for _, seed := range []string{good, "", "v=DKIM1; p=", good[:30], "p=" + good, good + ";;",
+		"v=DKIM1; k=rsa; p=AAAA"} {
 		f.Add(seed)
 	}
 	p := good[strings.Index(good, "p=")+2:]

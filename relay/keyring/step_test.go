@@ -84,12 +84,13 @@ func TestStep(t *testing.T) {
 			{2*h - 1, all(Seen, "r2"), "r1=signing r2=published"},
 			{2 * h, all(Seen, "r2"), "r1=retiring r2=signing"},
 		}},
-		"a record that comes and goes begins anew": {keys: []Key{at("r1", Signing, -9), at("r2", New, 0)}, looks: []look{
-			{0, all(Seen, "r2"), "r1=signing r2=published"},
-			{h / 2, all(Absent, "r2"), "r1=signing r2=new"},
-			{h, all(Seen, "r2"), "r1=signing r2=published"},
-			{2 * h, all(Seen, "r2"), "r1=retiring r2=signing"},
-		}},
+		"a record that comes and goes begins anew": {keys: []Key{at("r1", Signing, -9), at("r2", New, 0)},
+			looks: []look{
+				{0, all(Seen, "r2"), "r1=signing r2=published"},
+				{h / 2, all(Absent, "r2"), "r1=signing r2=new"},
+				{h, all(Seen, "r2"), "r1=signing r2=published"},
+				{2 * h, all(Seen, "r2"), "r1=retiring r2=signing"},
+			}},
 		"another record is not ours": {keys: []Key{at("r1", Signing, -9), at("r2", New, 0)}, looks: []look{
 			{0, all(Differs, "r2"), "r1=signing r2=new"},
 			{9 * h, all(Differs, "r2"), "r1=signing r2=new"},
@@ -106,12 +107,14 @@ func TestStep(t *testing.T) {
 		}},
 		"beside a key of relay.toml it joins": {keys: []Key{at("r1", New, 0)}, configured: []string{"example.com"},
 			looks: []look{{h, all(Seen, "r1"), "r1=signing"}}},
-		"a key of the domain above is replaced": {keys: []Key{at("r0", Signing, -9), of("sub.example.com", at("r1", New, 0))},
+		"a key of the domain above is replaced": {keys: []Key{at("r0", Signing, -9),
+			of("sub.example.com", at("r1", New, 0))},
 			looks: []look{
 				{0, all(Seen, "r1"), "r0=signing r1=published"},
 				{h, all(Seen, "r1"), "r0=signing r1=signing"},
 			}},
-		"a key of a domain below says nothing": {keys: []Key{of("sub.example.com", at("r0", Signing, -9)), at("r1", New, 0)},
+		"a key of a domain below says nothing": {keys: []Key{of("sub.example.com", at("r0", Signing, -9)),
+			at("r1", New, 0)},
 			looks: []look{{0, all(Seen, "r1"), "r0=signing r1=signing"}}},
 		"a domain that ends alike is another": {keys: []Key{of("ample.com", at("r0", Signing, -9)), at("r1", New, 0)},
 			looks: []look{{0, all(Seen, "r1"), "r0=signing r1=signing"}}},
@@ -169,9 +172,9 @@ func TestSightingOfAnotherKey(t *testing.T) {
 	}
 }
 
-// Whatever DNS says and the clock does: a key signs only after it was seen; one that replaces another was seen twice, an
-// hour apart, without a look between that did not see it; a domain that signs goes on signing; it signs with one key of
-// each algorithm; and what has retired stays so.
+// Whatever DNS says and the clock does: a key signs only after it was seen; one that replaces another was seen twice,
+// an hour apart, without a look between that did not see it; a domain that signs goes on signing; it signs with one key
+// of each algorithm; and what has retired stays so.
 func TestStepProperties(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		names := []string{"r1", "r2", "r3", "e1", "e2"}
@@ -189,7 +192,8 @@ func TestStepProperties(t *testing.T) {
 			}
 			var seen []Sighting
 			for _, k := range r.Keys {
-				f := rapid.SampledFrom([]Found{Nothing, Seen, Seen, Seen, Absent, Differs, Unknown}).Draw(rt, k.Selector)
+				f := rapid.SampledFrom([]Found{Nothing, Seen, Seen, Seen, Absent, Differs, Unknown}).Draw(rt,
+					k.Selector)
 				if f == Nothing {
 					continue
 				}

@@ -114,7 +114,8 @@ func TestWatcherRotates(t *testing.T) {
 		if keys, _ := s.Keys(t.Context()); !keys[1].Broken() || keys[0].Broken() {
 			t.Error("nobody is told that the record of the key that signs is gone")
 		}
-		if said := log.String(); strings.Count(said, "stage=published") != 1 || strings.Count(said, "stage=signing") != 1 ||
+		if said := log.String(); strings.Count(said, "stage=published") != 1 ||
+			strings.Count(said, "stage=signing") != 1 ||
 			strings.Contains(said, "PRIVATE") {
 			t.Error(said)
 		}
@@ -180,4 +181,47 @@ func TestWatcherWithoutAnswers(t *testing.T) {
 			t.Error("a look that was cut off counts")
 		}
 	})
+}
+
+// fragile fails at one of its writes, as if the process had ended between the look and the commit.
+type fragile struct {
+	*shelf
+	until int // writes before the one that fails
+}
+
+func (f *fragile) ChangeKeys(ctx context.Context, change func([]Key) error) error {
+	f.until--
+	if f.until == -1 {
+		return errors.New("killed")
+	}
+	return f.shelf.ChangeKeys(ctx, change)
+}
+
+// Wherever a process ends during a rotation, the next one goes on from what was committed: never with two keys that
+// sign, nor with none.
+func TestRotationGoesOnAfterACrash(t *testing.T) {
+	old, oldText := stored(t, sign.Ed25519, "e1", Signing)
+	young, text := stored(t, sign.Ed25519, "e2", New)
+	young.Created = old.Created.Add(1)
+	dns := &world{texts: map[string]string{old.String(): oldText, young.String(): text}}
+	for crash := range 6 {
+		s := &fragile{&shelf{keys: []Key{old, young}}, crash}
+		now := old.Created
+		for round := 0; round < 6; round++ {
+			w := &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil }, // of a new process
+				Logger: slog.New(slog.DiscardHandler)}
+			err := w.round(t.Context(), func() time.Time { return now })
+			if (err != nil) != (s.until == -1 && round == crash) {
+				t.Fatalf("crash %d, round %d: %v", crash, round, err)
+			}
+			got := stages(s.keys)
+			if strings.Count(got, "signing") != 1 {
+				t.Fatalf("crash %d, round %d: %s", crash, round, got)
+			}
+			now = now.Add(70 * time.Minute)
+		}
+		if got := stages(s.keys); got != "e1=retiring e2=signing" {
+			t.Errorf("crash %d: %s", crash, got)
+		}
+	}
 }

@@ -19,11 +19,12 @@ func (k *Key) Broken() bool {
 // Over reports that the record of a retired key may be deleted.
 func (k *Key) Over(now time.Time) bool { return k.Stage == Retiring && !now.Before(k.KeepUntil()) }
 
-// Step is what comes next for a key, in words for people.
+// NextStep is what comes next for a key, in words for people.
 func (r *Ring) NextStep(k *Key, now time.Time) string {
 	switch {
 	case k.Stage == Retiring && k.Over(now):
-		return fmt.Sprintf("delete the record %s from DNS, then run: postern dkim remove %s %s", k, k.Domain, k.Selector)
+		return fmt.Sprintf("delete the record %s from DNS, then run: postern dkim remove %s %s", k, k.Domain,
+			k.Selector)
 	case k.Stage == Retiring:
 		return "keep its record in DNS until " + day(k.KeepUntil()) + ": mail on its way is verified by it"
 	case k.Stage == Signing:
@@ -163,8 +164,8 @@ func (r *Ring) explain(m *Reminder) {
 			"what is missing.", m.Domain, day(m.Since), keys, m.Domain, m.Domain)
 		m.Over = "The records are seen, or the keys were removed."
 	case Switched:
-		m.What = fmt.Sprintf("Mail of %s is signed with new DKIM keys, whose records the world sees: %s. Nothing is to "+
-			"do but to keep the records of keys that retire; postern dkim list says until when.", m.Domain, keys)
+		m.What = fmt.Sprintf("Mail of %s is signed with new DKIM keys, whose records the world sees: %s. Nothing is "+
+			"to do but to keep the records of keys that retire; postern dkim list says until when.", m.Domain, keys)
 		m.Over = "The new keys have signed for a day, or are replaced."
 	}
 }

@@ -127,7 +127,8 @@ func putChanged(t *tx, before, after []Key) error {
 
 func putKeyState(t *tx, k *Key) error {
 	return t.Run("UPDATE dkim_key SET stage = ?, since = ?, looked = ?, found = ?, found_since = ?, found_last = ?, "+
-		"detail = ?, silent = ? WHERE domain = ? AND selector = ?", string(k.Stage), unixNano(k.Since), unixNano(k.Looked),
+		"detail = ?, silent = ? WHERE domain = ? AND selector = ?", string(k.Stage), unixNano(k.Since),
+		unixNano(k.Looked),
 		string(k.Found), unixNano(k.FoundSince), unixNano(k.FoundLast), k.Detail, k.Silent, k.Domain, k.Selector)
 }
 

@@ -127,7 +127,8 @@ func TestRemoveKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	no := errors.New("no")
-	if _, err := s.RemoveKey(t.Context(), "a.example", "r1", func(Key, []Key) error { return no }); !errors.Is(err, no) {
+	if _, err := s.RemoveKey(t.Context(), "a.example", "r1", func(Key, []Key) error { return no }); !errors.Is(err,
+		no) {
 		t.Error(err)
 	}
 	yes := func(k Key, all []Key) error {
@@ -195,7 +196,8 @@ func TestKeysOfTwoProcesses(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if keys, err := stores[1].Keys(t.Context()); err != nil || !keys[0].Looked.Equal(eventTime.Add(rounds*time.Second)) {
+	if keys, err := stores[1].Keys(t.Context()); err != nil ||
+		!keys[0].Looked.Equal(eventTime.Add(rounds*time.Second)) {
 		t.Errorf("%v, %v", keys, err)
 	}
 }
