@@ -26,6 +26,8 @@ type Options struct {
 	Store  *store.Store
 	Status func(context.Context) (*status.Report, error) // of the running daemon, or what can be said without one
 	DNS    keyring.Lookup                                // for DKIM keys; nil: nobody can look
+	// Version of this program; "": not known.
+	Version string
 }
 
 // Operations are all of them, by what they are about. All methods are safe for concurrent use.
@@ -37,13 +39,16 @@ type Operations struct {
 	Alerts   Alerts
 	Status   Status
 	Domains  Domains
+	Audit    Audit
+	Doctor   Doctor
 }
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o}
 	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
-		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}}
+		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
+		Doctor{d, &examination{}}}
 }
 
 // desk is what all operations share.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,7 +33,11 @@ domain. Keys that may sign by it do so from now on. Exit code 1: a record is mis
 			ctx, cancel := context.WithTimeout(cmd.Context(), longestKeyCheck)
 			defer cancel()
 			keys, err := ops.Keys.Check(ctx, me(), domain)
-			if err != nil {
+			switch {
+			case errors.Is(err, context.DeadlineExceeded):
+				return fmt.Errorf("DNS has not answered for all keys within %s; try one domain: postern dkim check DOMAIN",
+					longestKeyCheck)
+			case err != nil:
 				return err
 			}
 			if len(keys) == 0 {

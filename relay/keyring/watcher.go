@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -64,10 +63,7 @@ func (w *Watcher) round(ctx context.Context, clock func() time.Time) error {
 func (w *Watcher) Look(ctx context.Context, keys []Key, clock func() time.Time) ([]Change, error) {
 	sightings := make([]Sighting, 0, len(keys))
 	for _, k := range keys {
-		s, err := w.look(ctx, k)
-		if err != nil {
-			return nil, err
-		}
+		s := w.look(ctx, k)
 		if ctx.Err() != nil { // what was cut off says nothing
 			return nil, ctx.Err()
 		}
@@ -88,13 +84,16 @@ func (w *Watcher) Look(ctx context.Context, keys []Key, clock func() time.Time) 
 	return changes, nil
 }
 
-func (w *Watcher) look(ctx context.Context, k Key) (Sighting, error) {
+// look looks for one key. One that cannot be read, which the start of the daemon refuses too, keeps nobody from looking
+// for the others.
+func (w *Watcher) look(ctx context.Context, k Key) Sighting {
 	signer, err := sign.ParseKey([]byte(k.PEM))
 	if err != nil {
-		return Sighting{}, fmt.Errorf("DKIM key %s in the store: %w", k, err)
+		w.Logger.Warn("a DKIM key of the store cannot be read, and is not looked for in DNS", "key", k, "err", err)
+		return Sighting{Key: k, Found: Unknown}
 	}
 	found, detail := Look(ctx, w.Lookup, sign.Key{Domain: k.Domain, Selector: k.Selector, Signer: signer})
-	return Sighting{Key: k, Found: found, Detail: detail}, nil
+	return Sighting{Key: k, Found: found, Detail: detail}
 }
 
 // Look looks for the record of a key, for 20 seconds at most.

@@ -142,6 +142,22 @@ func TestWatcherIsBounded(t *testing.T) {
 	})
 }
 
+// A key that cannot be read keeps nobody from looking for the others.
+func TestWatcherWithABadKey(t *testing.T) {
+	good, text := stored(t, sign.Ed25519, "e1", New)
+	bad := good
+	bad.Selector, bad.PEM = "e0", "no key"
+	bad.Domain = "other.example"
+	s := &shelf{keys: []Key{bad, good}}
+	var log strings.Builder
+	w := &Watcher{Store: s, Lookup: &world{texts: map[string]string{good.String(): text}},
+		Configured: func() []string { return nil }, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	if err := w.round(t.Context(), time.Now); err != nil || stages(s.keys) != "e0=new e1=signing" ||
+		!strings.Contains(log.String(), "e0._domainkey.other.example") {
+		t.Errorf("%s, %v: %s", stages(s.keys), err, log.String())
+	}
+}
+
 // A silent DNS holds nothing up for long, a shutdown least, and changes no key. A store that fails is told of once.
 func TestWatcherWithoutAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -6,22 +6,23 @@ import (
 	"time"
 
 	"postern/relay/alert"
+	"postern/relay/config"
 	"postern/relay/keyring"
+	"postern/relay/outbound"
 )
 
-// keys alerts of DKIM keys that need a person, and of keys that were switched. Where no upstream lets us sign, nothing
-// depends on them.
-func (m *Monitor) keys(ctx context.Context, now time.Time) {
-	c := m.InForce().Config
+// dkimKeys alerts of DKIM keys that need a person, and of keys that were switched. Where no upstream lets us sign,
+// nothing depends on them.
+func dkimKeys(ctx context.Context, c *config.Config, store outbound.KeyStore, a *alert.Alerter, now time.Time) {
 	if !c.Signs() {
-		m.alerter.Set(alert.DKIMKey, nil)
+		a.Set(alert.DKIMKey, nil)
 		return
 	}
-	rows, err := m.Store.Keys(ctx)
+	rows, err := store.Keys(ctx)
 	if err != nil {
 		return // what was told stays
 	}
-	m.alerter.Set(alert.DKIMKey, keyConditions(&keyring.Ring{Keys: rows, Configured: c.KeyDomains()}, now))
+	a.Set(alert.DKIMKey, keyConditions(&keyring.Ring{Keys: rows, Configured: c.KeyDomains()}, now))
 }
 
 func keyConditions(ring *keyring.Ring, now time.Time) (hold []alert.Condition) {

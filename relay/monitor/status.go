@@ -123,7 +123,7 @@ func reportUpstream(u *status.Upstream, up *outbound.Upstream, now time.Time) {
 
 func identityStatus(s *upstream.State) status.Identity {
 	id := status.Identity{Identity: s.Identity, Status: s.Status, Since: s.Since, NextTry: s.Until, Trying: s.Probing,
-		Failures: s.Failures, Limit: s.Limit, InUse: s.InUse, Idle: s.Idle}
+		Failures: s.Failures, Limit: s.Limit, InUse: s.InUse, Idle: s.Idle, Rates: s.Rates}
 	if s.Reply.Code != 0 {
 		id.Reply, id.Code = s.Reply.String(), strings.TrimSpace(fmt.Sprintf("%d %s", s.Reply.Code, s.Reply.Enhanced))
 	}

@@ -110,6 +110,8 @@ type Identity struct {
 	Instead  string          `json:"instead,omitempty"` // its mail goes as this one
 	Cause    string          `json:"cause,omitempty"`
 	Fix      string          `json:"fix,omitempty"`
+
+	Rates []upstream.RateState `json:"rates,omitempty"` // how much of each is used, and when that frees
 }
 
 // Ready reports that it works.

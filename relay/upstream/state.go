@@ -42,7 +42,8 @@ type State struct {
 // RateState is how much of a rate is used.
 type RateState struct {
 	Rate
-	Used int64 `json:"used"` // within the last Per, what is under way included
+	Used  int64     `json:"used"`           // within the last Per, what is under way included
+	Frees time.Time `json:"frees,omitzero"` // when the first of it leaves the window
 }
 
 // Denied is a reverse-path that the provider does not let us use, and whose mail is not offered for a while.

@@ -135,7 +135,7 @@ func (p pace) states(now time.Time) []upstream.RateState {
 	for i := range p {
 		if m := &p[i]; m.limit > 0 {
 			states = append(states, upstream.RateState{Rate: upstream.Rate{Count: m.limit, Unit: m.unit, Per: m.span},
-				Used: m.limit - m.room(now)})
+				Used: m.limit - m.room(now), Frees: m.oldest(now)})
 		}
 	}
 	return states

@@ -1,0 +1,385 @@
+package console
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	cdplog "github.com/chromedp/cdproto/log"
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"postern/internal/testkit"
+	"postern/operate"
+)
+
+//go:embed testdata/axe-4.14.1.min.js
+var axe string
+
+// browser is Chromium on a console.
+type browser struct {
+	*rig
+	ctx  context.Context
+	base string
+	who  *operate.Actor
+
+	mu       sync.Mutex // guards what follows
+	problems []string   // what the browser complains of
+}
+
+// quiet are flags that keep Chromium from talking to anybody but us.
+var quiet = []chromedp.ExecAllocatorOption{chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
+	chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
+	chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
+	chromedp.Flag("disable-sync", true), chromedp.Flag("disable-extensions", true), chromedp.Flag("no-pings", true),
+	chromedp.Flag("disable-default-apps", true), chromedp.Flag("disable-domain-reliability", true),
+	chromedp.Flag("disable-client-side-phishing-detection", true), chromedp.Flag("metrics-recording-only", true),
+	chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("hide-scrollbars", true),
+	chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
+	chromedp.Flag("disable-features", "Translate,OptimizationHints,MediaRouter,DialMediaRouteProvider"),
+	chromedp.WSURLReadTimeout(2 * time.Minute)}
+
+// browse starts Chromium on the console of a rig, as an admin.
+func browse(t *testing.T, r *rig, language string) *browser {
+	t.Helper()
+	b := &browser{rig: r, who: person(operate.Admin)}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.server.ServeHTTP(w, req.WithContext(operate.WithActor(req.Context(), *b.who)))
+	}))
+	t.Cleanup(server.Close)
+	b.base = server.URL
+	options := append(quiet[:len(quiet):len(quiet)], chromedp.ExecPath(testkit.Need(t, "chromium")),
+		chromedp.UserDataDir(t.TempDir()), chromedp.Flag("accept-lang", language), chromedp.Flag("lang", language))
+	ctx, cancel := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), options...)
+	t.Cleanup(cancel)
+	b.ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(func() {
+		if err := chromedp.Cancel(b.ctx); err != nil {
+			t.Error(err)
+		}
+		cancel()
+	})
+	b.must(chromedp.Do(b.ctx)) // starts it
+	b.must(chromedp.Listen(b.ctx, func(ev any) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		switch ev := ev.(type) {
+		case *cdplog.EventEntryAdded:
+			b.problems = append(b.problems, fmt.Sprint(ev.Entry.Level, ": ", ev.Entry.Text, " ", ev.Entry.URL))
+		case *runtime.EventExceptionThrown:
+			b.problems = append(b.problems, fmt.Sprint(ev.ExceptionDetails))
+		}
+	}))
+	_, err := chromedp.Call(b.ctx, cdplog.Enable, cdp.Empty{})
+	b.must(err)
+	return b
+}
+
+// patience is how long anything in the browser may take.
+const patience = time.Minute
+
+// get runs one thing in the browser.
+func get[T any](b *browser, what chromedp.Action[T]) T {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	value, err := chromedp.Run(ctx, what)
+	b.must(err)
+	return value
+}
+
+// open goes to a page.
+func (b *browser) open(path string) {
+	b.t.Helper()
+	get(b, chromedp.Navigate(b.base+path))
+}
+
+// look sets the theme and the size of the window.
+func (b *browser) look(theme string, width, height int64) {
+	b.t.Helper()
+	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme},
+			{Name: "prefers-reduced-motion", Value: "reduce"}}})
+	b.must(err)
+	get(b, chromedp.EmulateViewport(width, height))
+}
+
+// shoot keeps a picture of the page where POSTERN_SCREENSHOTS says, for a person to look at.
+func (b *browser) shoot(name string) {
+	b.t.Helper()
+	dir := os.Getenv("POSTERN_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	png := get(b, chromedp.FullScreenshot(100))
+	b.must(os.MkdirAll(dir, 0o755))
+	b.must(os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644))
+}
+
+// violation is what axe-core finds.
+type violation struct {
+	ID, Help string
+	Nodes    []struct {
+		HTML           string
+		FailureSummary string
+	}
+}
+
+// accessible fails for whatever axe-core finds on the page, for what the browser complained of, and where the page is
+// wider than the window.
+func (b *browser) accessible(what string) {
+	b.t.Helper()
+	if !get(b, chromedp.Evaluate[bool]("typeof axe !== 'undefined'")) {
+		get(b, chromedp.Evaluate[bool](axe+";true"))
+	}
+	result := get(b, chromedp.Evaluate[string](
+		`axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(r.violations))`, chromedp.EvalAwaitPromise))
+	var found []violation
+	b.must(json.Unmarshal([]byte(result), &found))
+	for _, v := range found {
+		for _, n := range v.Nodes[:min(3, len(v.Nodes))] {
+			b.t.Errorf("%s: %s (%s): %s\n%s", what, v.ID, v.Help, n.HTML, n.FailureSummary)
+		}
+	}
+	if get(b, chromedp.Evaluate[bool](
+		"document.documentElement.scrollWidth > document.documentElement.clientWidth")) {
+		b.t.Errorf("%s: the page is wider than the window", what)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.problems {
+		b.t.Errorf("%s: the browser says: %s", what, p)
+	}
+	b.problems = nil
+}
+
+// pagesToLook are the pages of a relay that was filled.
+func pagesToLook() map[string]string {
+	return map[string]string{"now": "/", "messages": "/messages", "queue": "/queue", "held": "/held",
+		"message": "/messages/3m5x0g9k2a000001", "delivered": "/messages/4a1x0g9k2a000000", "missing": "/messages/none"}
+}
+
+// TestAccessibility: no page has a violation of axe-core's rules in either theme, on a telephone, a tablet and a screen.
+func TestAccessibility(t *testing.T) {
+	r := newRig(t)
+	r.troubled()
+	r.fill(20)
+	b := browse(t, r, "en")
+	for name, path := range pagesToLook() {
+		b.open(path)
+		if name == "missing" {
+			b.problems = nil // 404
+		}
+		for _, theme := range []string{"light", "dark"} {
+			for _, width := range []int64{320, 768, 1440} {
+				b.look(theme, width, 900)
+				what := fmt.Sprintf("%s-%s-%d", name, theme, width)
+				b.accessible(what)
+				b.shoot(what)
+			}
+		}
+	}
+	b.look("light", 2560, 1300)
+	b.open("/")
+	b.shoot("now-light-2560")
+	b.open("/queue")
+	b.shoot("queue-light-2560")
+}
+
+// TestFewRows: each page with no row and with one.
+func TestFewRows(t *testing.T) {
+	r := newRig(t)
+	r.healthy()
+	b := browse(t, r, "de")
+	b.look("light", 1024, 800)
+	for _, rows := range []int{0, 1} {
+		if rows == 1 {
+			r.fill(1)
+			r.now = r.now.Add(time.Minute) // what is remembered is old
+		}
+		for name, path := range map[string]string{"now": "/", "messages": "/messages", "queue": "/queue", "held": "/held"} {
+			b.open(path)
+			what := fmt.Sprintf("%s-de-%d-rows", name, rows)
+			b.accessible(what)
+			b.shoot(what)
+			if got := get(b, chromedp.Evaluate[string]("document.documentElement.lang")); got != "de" {
+				t.Errorf("%s: the language is %v", what, got)
+			}
+		}
+	}
+}
+
+// TestActionsInTheBrowser: what is clicked on the page Queue happens in the store.
+func TestActionsInTheBrowser(t *testing.T) {
+	r := newRig(t)
+	r.healthy()
+	for n := range 5 {
+		r.add(r.message(n, time.Hour))
+	}
+	b := browse(t, r, "en")
+	b.look("light", 1280, 900)
+	choose := func(n int) { get(b, chromedp.Click(`input[value="`+id(n)+`"]`)) }
+	press := func(verb string) { b.leads(chromedp.Click(`button[formaction="/queue/` + verb + `"]`)) }
+	confirm := func() { b.leads(chromedp.Click(".confirm button")) }
+	says := func(want string) {
+		t.Helper()
+		if got := get(b, chromedp.Text("main")); !strings.Contains(got, want) {
+			t.Errorf("want %q on the page:\n%s", want, got)
+		}
+	}
+	b.open("/queue")
+	choose(0)
+	choose(1)
+	press("hold")
+	says("Hold 2 messages?")
+	b.accessible("confirmation")
+	b.shoot("confirm-light-1280")
+	get(b, chromedp.SendKeys(`input[name="reason"]`, "waits for the boss"))
+	confirm()
+	says("2 messages are held.")
+	if m, err := r.store.Get(t.Context(), id(1)); err != nil || !m.Held || m.HoldReason != "waits for the boss" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	b.open("/held")
+	get(b, chromedp.Click(`.acts input[name="all"]`))
+	press("release")
+	says("Release 2 messages?")
+	confirm()
+	says("Nothing is held.")
+	b.open("/messages/" + id(2))
+	press("delete")
+	says("Delete 1 message?")
+	confirm()
+	if _, err := r.store.Get(t.Context(), id(2)); err == nil {
+		t.Error("it is still there")
+	}
+	b.open("/queue")
+	choose(3)
+	press("retry") // one, without a confirmation
+	says("1 message is tried now.")
+	get(b, chromedp.Click(`.acts input[name="all"]`))
+	press("bounce")
+	says("Return 4 messages to their senders?")
+	confirm()
+	if m, err := r.store.Get(t.Context(), id(4)); err != nil || !m.Bounce {
+		t.Errorf("%+v, %v", m, err)
+	}
+	b.accessible("the queue afterwards")
+}
+
+// leads does what leads to another page, and waits for it.
+func (b *browser) leads(trigger chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	get(b, chromedp.WaitEvent(cdppage.LoadEventFired, nil, trigger))
+}
+
+// TestKeyboardAlone: with the Tab key one reaches all there is, sees where one is, and acts.
+func TestKeyboardAlone(t *testing.T) {
+	r := newRig(t)
+	r.healthy()
+	r.add(r.message(0, time.Hour), r.message(1, time.Hour))
+	b := browse(t, r, "en")
+	b.look("dark", 1280, 900)
+	b.open("/queue")
+	press := func(key string) { get(b, chromedp.KeyEvent(key)) }
+	press("\t")
+	if where := b.focused(); where.Text != "Skip to the content" || where.Top < 0 {
+		t.Errorf("the first Tab leads to %+v", where)
+	}
+	press("\r")
+	press("\t")
+	if where := b.focused(); !where.Main {
+		t.Errorf("behind the link the next Tab leads to %+v", where)
+	}
+	b.open("/queue")
+	reached := map[string]bool{}
+	for range 40 {
+		press("\t")
+		where := b.focused()
+		reached[where.Name] = true
+		if where.Name != "" && !where.Outlined {
+			t.Errorf("the focus is not seen on %+v", where)
+		}
+	}
+	for _, want := range []string{"a:/", "a:/messages", "a:/held", "input:to", "input:login", "button:Show", "input:" + id(0),
+		"input:" + id(1), "button:Hold", "button:Delete", "a:/messages/" + id(1), "button:Sign out"} {
+		if !reached[want] {
+			t.Errorf("Tab does not reach %s, but %v", want, reached)
+		}
+	}
+	get(b, chromedp.Evaluate[bool](`document.querySelector('input[value="`+id(0)+`"]').focus(); true`))
+	press(" ")
+	for b.focused().Name != "button:Delete" {
+		press("\t")
+	}
+	b.leads(chromedp.KeyEvent("\r"))
+	for b.focused().Name != "button:Delete" {
+		press("\t")
+	}
+	b.leads(chromedp.KeyEvent("\r"))
+	if _, err := r.store.Get(t.Context(), id(0)); err == nil {
+		t.Error("the message was not deleted")
+	}
+}
+
+// place is where the focus is.
+type place struct {
+	Name, Text     string
+	Top            float64
+	Main, Outlined bool
+}
+
+func (b *browser) focused() place {
+	b.t.Helper()
+	return get(b, chromedp.Evaluate[place](`(() => {
+		const e = document.activeElement;
+		if (!e || e === document.body) return {Name: "", Text: "", Top: 0, Main: false, Outlined: false};
+		const tag = e.tagName.toLowerCase(), text = e.textContent.trim(), style = getComputedStyle(e);
+		const own = tag === "a" ? e.getAttribute("href") : tag === "button" ? text :
+			e.type === "checkbox" && e.name === "id" ? e.value : e.name;
+		return {Name: tag + ":" + own, Text: text, Top: e.getBoundingClientRect().top,
+			Main: !!e.closest("main"), Outlined: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2};
+	})()`))
+}
+
+// TestWithoutScript: the forms work the same in a browser that runs no JavaScript, and with it the list of messages is
+// exchanged in its place.
+func TestWithoutScript(t *testing.T) {
+	r := newRig(t)
+	r.healthy()
+	r.fill(7)
+	b := browse(t, r, "en")
+	b.open("/messages")
+	get(b, chromedp.Evaluate[bool]("document.body.dataset.stays = '1'; true"))
+	get(b, chromedp.SendKeys(`input[name="q"]`, "nobody@example.org\r"))
+	get(b, chromedp.WaitVisible("#found .empty"))
+	if !get(b, chromedp.Evaluate[bool]("document.body.dataset.stays === '1' && location.search.includes('nobody')")) {
+		t.Error("the page was loaded anew, or its address does not say what is shown")
+	}
+	_, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	b.must(err)
+	b.open("/messages")
+	get(b, chromedp.SendKeys(`input[name="q"]`, "nobody@example.org\r"))
+	get(b, chromedp.WaitVisible("#found .empty"))
+	b.open("/queue")
+	get(b, chromedp.Click(`input[value="`+id(1)+`"]`))
+	get(b, chromedp.Click(`button[formaction="/queue/delete"]`))
+	get(b, chromedp.WaitVisible(".confirm"))
+	get(b, chromedp.Click(".confirm button"))
+	get(b, chromedp.WaitVisible(".notice"))
+	if _, err := r.store.Get(t.Context(), id(1)); err == nil {
+		t.Error("the message was not deleted")
+	}
+}

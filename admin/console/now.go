@@ -1,0 +1,223 @@
+package console
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"postern/operate"
+	"postern/relay/status"
+	"postern/relay/upstream"
+)
+
+// nowPage says whether mail can leave, and what keeps it.
+var nowPage = page{path: "/", title: "Now", menu: true, needs: operate.SeeStatus, sheet: "now", show: showNow}
+
+// nowView is the body of the page.
+type nowView struct {
+	*status.Report
+	Verdict   verdict
+	Traffic   *chart // nil: the trace cannot be read
+	Upstreams []upstreamView
+	Ends      []ending
+	CanQueue  bool // the numbers lead to the queue
+}
+
+// verdict is the sentence on top.
+type verdict struct {
+	Icon, Text string
+	More       string // the summary as the command line has it, in English; "" where it says no more
+}
+
+// upstreamView is one upstream.
+type upstreamView struct {
+	*status.Upstream
+	Icon, Word string
+	Last       time.Time // delivery within a day; zero: none
+	Waiting    int       // messages
+	Oldest     time.Time // of them
+	Identities []identityView
+	Others     int // identities that are not named
+	Troubles   []trouble
+	Storming   []status.Storm
+}
+
+// identityView is one identity of an upstream.
+type identityView struct {
+	*status.Identity
+	Icon, Word string
+}
+
+// trouble is what an upstream refuses, why, and what to do about it.
+type trouble struct {
+	Who         string
+	Sender      bool // it is about a sender
+	Since, Next time.Time
+	Trying      bool
+	Reply       string
+	Cause, Fix  string
+	AsAbove     bool // cause and fix stand above already
+}
+
+func showNow(v *visit) (any, error) {
+	r, err := v.console.Operations.Status.Report(v.Context(), v.actor)
+	if err != nil {
+		return nil, err
+	}
+	view := nowView{Report: r, Verdict: v.verdict(r), Ends: v.endings(r), CanQueue: v.may(operate.SeeQueue)}
+	last := map[string]time.Time{}
+	// The page is there for trouble: a trace or queue that cannot be read takes its own numbers away, no more.
+	if t, err := v.console.traffic.get(v.Context(), v.now, func(context.Context) (traffic, error) {
+		return trafficOf(v)
+	}); err == nil {
+		c := t.chart()
+		view.Traffic, last = &c, t.Last
+	} else {
+		v.console.Logger.Warn("the console cannot read the trace", "error", err)
+	}
+	shape, err := v.shape()
+	if err != nil {
+		v.console.Logger.Warn("the console cannot read the queue", "error", err)
+	}
+	for i := range r.Upstreams {
+		view.Upstreams = append(view.Upstreams, v.upstream(&r.Upstreams[i], last, &shape))
+	}
+	return view, nil
+}
+
+// shape is how old what waits is, some seconds ago.
+func (v *visit) shape() (operate.Shape, error) {
+	return v.console.shape.get(v.Context(), v.now, func(ctx context.Context) (operate.Shape, error) {
+		return v.console.Operations.Queue.Shape(ctx, v.actor, v.now)
+	})
+}
+
+// verdict says in a sentence whether mail can leave.
+func (v *visit) verdict(r *status.Report) verdict {
+	works := func(u status.Upstream) bool { return u.Works() }
+	whole := func(u status.Upstream) bool { return u.State == status.Works && u.Denied == 0 }
+	switch more := plain(1000, r.Summary); {
+	case !r.Running:
+		return verdict{"bad", v.t("No mail can leave: Postern does not run."), more}
+	case r.Phase == status.Starting:
+		return verdict{"wait", v.t("Postern is starting. Mail cannot be taken yet."), ""}
+	case r.Phase == status.Stopping:
+		return verdict{"warn", v.t("Postern is shutting down. No mail is taken any more."), ""}
+	case !slices.ContainsFunc(r.Upstreams, works) && r.Disk.Refuses:
+		return verdict{"bad", v.t("No mail can leave, and no new mail is taken."), more}
+	case !slices.ContainsFunc(r.Upstreams, works):
+		return verdict{"bad", v.t("No mail can leave. New mail is accepted and waits."), more}
+	case r.Disk.Refuses:
+		return verdict{"bad", v.t("No new mail is taken. What waits can leave."), more}
+	case len(r.Unreachable) > 0 || slices.ContainsFunc(r.Upstreams, func(u status.Upstream) bool { return !whole(u) }):
+		return verdict{"warn", v.t("Mail can leave, but not all of it."), more}
+	}
+	return verdict{"ok", v.t("Mail can leave."), ""}
+}
+
+func (v *visit) upstream(u *status.Upstream, last map[string]time.Time, shape *operate.Shape) upstreamView {
+	view := upstreamView{Upstream: u, Last: last[u.Name], Others: u.Total - len(u.Identities),
+		Troubles: troubles(u), Storming: u.Storms}
+	switch u.State {
+	case status.Works:
+		view.Icon, view.Word = "ok", v.t("working")
+	case status.Partly:
+		view.Icon, view.Word = "warn", v.t("partly working")
+	case status.Paused:
+		view.Icon, view.Word = "bad", v.t("paused")
+	case status.Unreachable:
+		view.Icon, view.Word = "bad", v.t("unreachable")
+	case status.BackingOff:
+		view.Icon, view.Word = "wait", v.t("asks us to wait")
+	default:
+		view.Icon, view.Word = "info", v.t("not known")
+	}
+	for i := range u.Identities {
+		id := &u.Identities[i]
+		each := identityView{id, "ok", v.t("working")}
+		switch {
+		case id.Instead != "":
+			each.Icon, each.Word = "info", v.t("its mail goes as %s", plain(100, id.Instead))
+		case id.Status == upstream.Paused:
+			each.Icon, each.Word = "bad", v.t("paused")
+		case id.Status == upstream.BackingOff:
+			each.Icon, each.Word = "wait", v.t("asks us to wait")
+		}
+		view.Identities = append(view.Identities, each)
+	}
+	if i := slices.IndexFunc(shape.Upstreams, func(s operate.ShapeRow) bool { return s.Name == u.Name }); i >= 0 {
+		view.Waiting, view.Oldest = shape.Upstreams[i].Total, shape.Upstreams[i].Oldest
+	}
+	return view
+}
+
+// troubles are those of identities, then those of senders. Advice that holds for several stands once.
+func troubles(u *status.Upstream) (all []trouble) {
+	given := map[string]bool{}
+	add := func(t trouble) {
+		t.AsAbove = t.Cause != "" && given[t.Cause]
+		given[t.Cause] = true
+		all = append(all, t)
+	}
+	for i := range u.Identities {
+		if id := &u.Identities[i]; !id.Ready() && id.Instead == "" {
+			add(trouble{Who: id.Identity, Since: id.Since, Next: id.NextTry, Trying: id.Trying, Reply: id.Reply,
+				Cause: id.Cause, Fix: id.Fix})
+		}
+	}
+	for i := range u.Senders {
+		s := &u.Senders[i]
+		add(trouble{Who: s.Sender, Sender: true, Next: s.NextTry, Reply: s.Reply, Cause: s.Cause, Fix: s.Fix})
+	}
+	return all
+}
+
+// ending is something that runs out: a certificate, a token or a secret.
+type ending struct {
+	What, Of   string
+	Names      []string
+	Ends       time.Time
+	Days       int
+	Estimated  bool
+	Icon, Word string
+	Problem    string
+	Fix        string
+}
+
+// Days left from which on something that runs out is shown as a warning, and as trouble.
+const (
+	endsSoon    = 30
+	endsTooSoon = 7
+)
+
+func (v *visit) endings(r *status.Report) (all []ending) {
+	for _, c := range r.Certificates {
+		e := ending{What: c.File, Of: c.UsedBy, Names: c.Names, Ends: c.Ends, Days: c.DaysLeft, Problem: c.Problem}
+		all = append(all, v.judged(e))
+	}
+	for _, s := range r.Secrets {
+		e := ending{What: s.What, Of: s.Upstream, Ends: s.Ends, Days: s.DaysLeft, Estimated: s.Estimated}
+		if s.DaysLeft <= endsSoon {
+			e.Fix = s.Fix
+		}
+		all = append(all, v.judged(e))
+	}
+	slices.SortStableFunc(all, func(a, b ending) int { return a.Ends.Compare(b.Ends) })
+	return all
+}
+
+func (v *visit) judged(e ending) ending {
+	switch {
+	case e.Ends.IsZero():
+		e.Icon, e.Word = "bad", v.t("cannot be read")
+	case e.Days < 0:
+		e.Icon, e.Word = "bad", v.t("has ended")
+	case e.Days <= endsTooSoon:
+		e.Icon, e.Word = "bad", v.t("%d days left", e.Days)
+	case e.Days <= endsSoon:
+		e.Icon, e.Word = "warn", v.t("%d days left", e.Days)
+	default:
+		e.Icon, e.Word = "ok", v.t("%d days left", e.Days)
+	}
+	return e
+}

@@ -1,0 +1,90 @@
+package console
+
+import (
+	"net/http"
+
+	"postern/operate"
+)
+
+// page is one page of the console.
+type page struct {
+	path    string            // of http.ServeMux, such as "/messages/{id}"
+	title   key               //
+	menu    bool              // it stands in the menu
+	under   string            // the path that the menu marks while it is shown; "": its own
+	needs   operate.Operation // who may not, does not see it in the menu either
+	sheet   string            // of templates, without its ending
+	show    func(*visit) (body any, err error)
+	actions []action
+}
+
+// action is what a form of a page does.
+type action struct {
+	path  string
+	needs operate.Operation
+	// do does it and returns where to go on, with a notice left by visit.notice; or a body, with which the page shows
+	// a step of its own (a confirmation) in the template sheet.
+	do    func(*visit) (next string, body any, err error)
+	sheet string // for the step; "": the page's
+	title key
+}
+
+// registry lists all pages; those of the menu in its order. To add one: its file with a variable or function of its
+// own, a template, its words, and a line here.
+func registry() []page {
+	return []page{
+		nowPage, messagesPage, timelinePage, queuePage, heldPage,
+	}
+}
+
+// menuItem is a line of the menu.
+type menuItem struct {
+	Path, Title string
+	Current     bool
+}
+
+func (v *visit) menu(p *page) (items []menuItem) {
+	current := ""
+	if p != nil {
+		if current = p.under; current == "" {
+			current = p.path
+		}
+	}
+	for _, each := range v.console.pages {
+		if each.menu && v.may(each.needs) {
+			items = append(items, menuItem{each.path, v.t(each.title), each.path == current})
+		}
+	}
+	return items
+}
+
+// showPage answers with a page.
+func (v *visit) showPage(p *page) {
+	body, err := p.show(v)
+	if err != nil {
+		v.refuse(err)
+		return
+	}
+	v.render(http.StatusOK, p, p.sheet, v.t(p.title), body)
+}
+
+// run does an action.
+func (v *visit) run(p *page, a *action) {
+	if err := v.ParseForm(); err != nil {
+		v.fail(http.StatusBadRequest, v.t("What was sent cannot be read, or is too much at once."))
+		return
+	}
+	next, body, err := a.do(v)
+	switch {
+	case err != nil:
+		v.refuse(err)
+	case body != nil:
+		sheet, title := p.sheet, p.title
+		if a.sheet != "" {
+			sheet, title = a.sheet, a.title
+		}
+		v.render(http.StatusOK, p, sheet, v.t(title), body)
+	default:
+		v.redirect(next)
+	}
+}

@@ -1,0 +1,94 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/operate"
+	"postern/relay/config"
+	"postern/relay/status"
+	"postern/relay/store"
+)
+
+// rig is a console on a real store.
+type rig struct {
+	t      testing.TB
+	store  *store.Store
+	report *status.Report
+	now    time.Time
+	server http.Handler // who is served comes by rig.ask
+	log    bytes.Buffer
+}
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	s, err := store.Open(t.Context(), store.Options{Dir: t.TempDir(), MinFree: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	r := &rig{t: t, store: s, now: time.Now(), report: &status.Report{Running: true, Phase: status.Serving,
+		Time: time.Now(), Hostname: "relay.example.com"}}
+	ops := operate.New(operate.Options{Store: s, Config: func() *config.Config { return &config.Config{} },
+		Status: func(context.Context) (*status.Report, error) { r.report.Summarize(); return r.report, nil }})
+	r.server = Handler(Options{Operations: ops, Logger: slog.New(slog.NewTextHandler(&r.log, nil)),
+		Site: func() string { return "relay.example.com" }, SignIn: "/login", SignOut: "/logout", Strong: "/again",
+		Now: func() time.Time { return r.now }})
+	return r
+}
+
+// person is somebody with a role.
+func person(role operate.Role) *operate.Actor {
+	return &operate.Actor{Name: "anna", Channel: operate.Console, Client: "192.0.2.7", Role: role}
+}
+
+// asking changes a request.
+type asking func(*http.Request)
+
+func in(language string) asking {
+	return func(r *http.Request) { r.Header.Set("Accept-Language", language) }
+}
+
+func field1(name, value string) asking { return func(r *http.Request) { r.Header.Set(name, value) } }
+
+// ask makes a request as somebody, nil for nobody. A POST has a form.
+func (r *rig) ask(who *operate.Actor, method, target string, form url.Values, more ...asking) *httptest.ResponseRecorder {
+	r.t.Helper()
+	req := httptest.NewRequest(method, target, strings.NewReader(form.Encode()))
+	if form != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for _, change := range more {
+		change(req)
+	}
+	if who != nil {
+		req = req.WithContext(operate.WithActor(req.Context(), *who))
+	}
+	w := httptest.NewRecorder()
+	r.server.ServeHTTP(w, req)
+	return w
+}
+
+// page gets a page as an admin, which must be there.
+func (r *rig) page(target string, more ...asking) string {
+	r.t.Helper()
+	w := r.ask(person(operate.Admin), "GET", target, nil, more...)
+	if w.Code != http.StatusOK {
+		r.t.Fatalf("GET %s: %d\n%s\n%s", target, w.Code, w.Body, &r.log)
+	}
+	return w.Body.String()
+}
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}

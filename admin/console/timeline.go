@@ -1,0 +1,224 @@
+package console
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"postern/mail"
+	"postern/operate"
+	"postern/relay/queue"
+	"postern/relay/trace"
+)
+
+// timelineView is the story of a message, or of a session.
+type timelineView struct {
+	Name       string
+	IsMessage  bool
+	From, To   string
+	More       int // recipients beside To
+	Login      string
+	Author     string
+	MessageID  string
+	Client     string
+	Listener   string
+	Size       int64
+	Why        verdict
+	Advice     []operate.Advised
+	Unknown    bool // no reply rule knows the answer
+	Queued     *messageRow
+	Recipients []recipientRow // while it is in the queue
+	Buttons    []button
+	Here       string
+	Steps      []step
+	Cut        bool // there are older events
+}
+
+// recipientRow is a recipient of a message in the queue.
+type recipientRow struct {
+	To, Upstream, Reply string
+	Icon, Word          string
+}
+
+// step is one event.
+type step struct {
+	*trace.Event
+	Icon, Word string
+	After      time.Duration // the event before
+	First      bool
+	Who        string
+	Answer     string // the reply, line by line
+	Theirs     bool   // it is the upstream's
+}
+
+func showTimeline(v *visit) (any, error) {
+	name := mail.Cut(v.PathValue("name"), maxWords)
+	v.console.Operations.Trace.Await(v.Context())
+	events, err := v.console.Operations.Trace.Events(v.Context(), v.actor, trace.Query{Limit: maxOfOne}, name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := v.console.Operations.Queue.Get(v.Context(), v.actor, name)
+	if kind, theirs := operate.KindOf(err); theirs && kind == operate.NotFound {
+		m, err = nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(events) == 0 && m == nil {
+		return nil, &operate.Error{Kind: operate.NotFound,
+			Msg: v.t("Nothing is known of %s. It may be older than the history that is kept.", plain(100, name))}
+	}
+	view := &timelineView{Name: plain(100, name), Here: v.here(), Cut: len(events) == maxOfOne}
+	view.tell(v, events)
+	if m != nil {
+		view.queued(v, m)
+	}
+	view.Why = v.why(view, events, m)
+	view.Advice = operate.Advise(latest(events))
+	view.Unknown = len(view.Advice) == 0 && operate.Unknown(latest(events)) != nil
+	return view, nil
+}
+
+// latest are the events from the last attempt on: advice about what has passed is no help.
+func latest(events []trace.Event) []trace.Event {
+	for i := len(events) - 1; i >= 0; i-- {
+		if k := events[i].Kind; k == trace.Attempt || k == trace.Deferred || k == trace.Failed {
+			return events[i:]
+		} else if k == trace.Delivered {
+			return nil
+		}
+	}
+	return nil
+}
+
+// tell makes the steps, and gathers what is known of the message.
+func (t *timelineView) tell(v *visit, events []trace.Event) {
+	to := map[string]bool{}
+	for i := range events {
+		e := &events[i]
+		s := step{Event: e, First: i == 0, Who: strings.TrimSpace(e.Login + " " + e.Client), Theirs: e.Upstream != ""}
+		s.Icon, s.Word = v.kind(e.Kind)
+		if i > 0 {
+			s.After = e.Time.Sub(events[i-1].Time)
+		}
+		s.Answer = verbatim(e.Reply)
+		t.Steps = append(t.Steps, s)
+		for _, each := range []struct {
+			have *string
+			more string
+		}{{&t.From, e.From}, {&t.To, e.To}, {&t.Login, e.Login}, {&t.Author, e.Author}, {&t.MessageID, e.MessageID},
+			{&t.Client, e.Client}, {&t.Listener, e.Listener}} {
+			if *each.have == "" {
+				*each.have = each.more
+			}
+		}
+		t.IsMessage = t.IsMessage || e.ID != ""
+		t.Size = max(t.Size, e.Size)
+		if e.To != "" && len(to) < recipients {
+			to[e.To] = true
+		}
+	}
+	t.More = max(0, len(to)-1)
+}
+
+// verbatim is a reply as it was given, a line each, printable.
+func verbatim(r mail.Reply) string {
+	if r.IsZero() {
+		return ""
+	}
+	head := mail.Printable(mail.Reply{Code: r.Code, Enhanced: r.Enhanced}.String())
+	lines := strings.Split(mail.Cut(r.Text, maxReply), "\n")
+	for i, line := range lines {
+		lines[i] = head + " " + mail.Printable(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// maxReply bounds what a page shows of a reply, in octets.
+const maxReply = 4096
+
+// queued adds what the queue knows.
+func (t *timelineView) queued(v *visit, m *queue.Message) {
+	row := v.row(m)
+	t.Queued, t.IsMessage, t.Login, t.MessageID, t.Size = &row, true, m.Login, m.MessageID, m.Size
+	t.From, t.To, t.More = row.From, row.To, row.More
+	if t.Author == "" {
+		t.Author = m.Author.String()
+	}
+	if m.Held {
+		t.Buttons = v.buttons(&releasing, &bouncing, &deleting)
+	} else {
+		t.Buttons = v.buttons(&retrying, &holding, &bouncing, &deleting)
+	}
+	for i := range m.Recipients[:min(len(m.Recipients), recipients)] {
+		r := &m.Recipients[i]
+		each := recipientRow{To: shown(r.To), Upstream: plain(80, r.Upstream), Reply: plain(600, r.Reply.String())}
+		switch r.Status {
+		case queue.Delivered:
+			each.Icon, each.Word = "ok", v.t("delivered")
+		case queue.Failed:
+			each.Icon, each.Word = "bad", v.t("given up")
+		case queue.Unclear:
+			each.Icon, each.Word = "warn", v.t("unclear")
+		default:
+			each.Icon, each.Word = "wait", v.t("waiting")
+		}
+		t.Recipients = append(t.Recipients, each)
+	}
+}
+
+// why says in a sentence how it stands.
+func (v *visit) why(t *timelineView, events []trace.Event, m *queue.Message) verdict {
+	if m != nil {
+		return v.whyQueued(t, m)
+	}
+	told := func(e trace.Event) bool { return e.Kind != trace.Report && e.Kind != trace.Operator }
+	last := len(events) - 1
+	for i := last; i >= 0; i-- {
+		if told(events[i]) {
+			last = i
+			break
+		}
+	}
+	e := &events[last]
+	by := plain(80, e.Upstream)
+	mixed := slices.ContainsFunc(events, func(e trace.Event) bool { return e.Kind == trace.Failed || e.Kind == trace.Unclear })
+	switch e.Kind {
+	case trace.Delivered:
+		if mixed {
+			return verdict{"warn", v.t("Delivered, but not to every recipient."), ""}
+		}
+		return verdict{"ok", v.t("Delivered: %s has taken it.", by), ""}
+	case trace.Failed:
+		return verdict{"bad", v.t("It was given up; the sender has been told, where that was possible."), ""}
+	case trace.Unclear:
+		return verdict{"warn", v.t("It was given up without knowing whether %s has it.", by), ""}
+	case trace.Refused:
+		return verdict{"bad", v.t("The connection was refused before any message was handed in."), ""}
+	case trace.AuthFail:
+		return verdict{"bad", v.t("The login was refused, so no message could be handed in."), ""}
+	case trace.Rejected:
+		return verdict{"bad", v.t("The message was refused when it was handed in; the program that sent it was told why."), ""}
+	case trace.Operator:
+		return verdict{"person", v.t("Somebody acted on it by hand; it is no longer in the queue."), ""}
+	}
+	return verdict{"info", v.t("It is no longer in the queue."), ""}
+}
+
+func (v *visit) whyQueued(t *timelineView, m *queue.Message) verdict {
+	switch operate.StateOf(m, v.now) {
+	case operate.IsHeld:
+		return verdict{"hold", v.t("It is held until somebody releases it."), plain(400, m.HoldReason)}
+	case operate.IsReturned:
+		return verdict{"out", v.t("It is being returned to its sender."), ""}
+	case operate.IsTried:
+		return verdict{"out", v.t("An attempt to deliver it is under way."), ""}
+	case operate.Sleeps:
+		return verdict{"wait", v.t("It waits until %s works again, and then leaves by itself.", plain(120, m.WaitingFor)), ""}
+	}
+	if m.Attempts == 0 {
+		return verdict{"wait", v.t("It is in the queue and has not been tried yet."), ""}
+	}
+	return verdict{"wait", v.t("It could not be delivered yet and is tried again by itself."), ""}
+}
