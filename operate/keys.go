@@ -208,11 +208,11 @@ func rotated(there []Key, domain string, asked []string) ([]string, error) {
 
 // noneWaits refuses to rotate while keys wait: of two rotations one would never end.
 func noneWaits(there []store.Key, domain string) error {
-	for _, o := range there {
-		if o.Domain == domain && o.Stage.Waits() {
-			return fault(Conflict, "%s waits to sign for %s already; publish its record, or remove it first: postern "+
-				"dkim remove %s %s", o.Selector, domain, domain, o.Selector)
-		}
+	ring := keyring.Ring{Keys: there}
+	if waiting := ring.Candidates(domain); len(waiting) > 0 {
+		o := waiting[0]
+		return fault(Conflict, "%s waits to sign for %s already; publish its record, or remove it first: postern dkim "+
+			"remove %s %s", o.Selector, domain, domain, o.Selector)
 	}
 	return nil
 }
@@ -236,7 +236,7 @@ func (k Keys) Retire(ctx context.Context, by Actor, domain, selector string, for
 	}
 	return k.act(ctx, by, RetireKey, domain, func() (string, error) {
 		configured, now := k.Config().KeyDomains(), time.Now()
-		return selector, k.Store.ChangeKeys(ctx, func(all []store.Key) error {
+		return insisted(selector, force), k.Store.ChangeKeys(ctx, func(all []store.Key) error {
 			i := slices.IndexFunc(all, func(o store.Key) bool { return o.Domain == domain && o.Selector == selector })
 			if i < 0 {
 				return unknownKey(domain, selector)
@@ -257,6 +257,14 @@ func (k Keys) Retire(ctx context.Context, by Actor, domain, selector string, for
 			return nil
 		})
 	})
+}
+
+// insisted is a selector, and whether somebody insisted, for the audit.
+func insisted(selector string, force bool) string {
+	if force {
+		return selector + ", forced"
+	}
+	return selector
 }
 
 func unknownKey(domain, selector string) error {
@@ -299,6 +307,6 @@ func (k Keys) Remove(ctx context.Context, by Actor, domain, selector string, for
 		if err == nil && !found {
 			err = unknownKey(domain, selector)
 		}
-		return selector, err
+		return insisted(selector, force), err
 	})
 }

@@ -97,7 +97,7 @@ func (r *Ring) joins(k *Key) bool {
 // replace lets the waiting keys of a domain sign, all at once and in place of those of their algorithms, when all of
 // them have been seen for long enough.
 func (r *Ring) replace(now time.Time, domain string) {
-	waiting := r.candidates(domain)
+	waiting := r.Candidates(domain)
 	if len(waiting) == 0 || slices.ContainsFunc(waiting, func(k *Key) bool { return !k.stable() }) {
 		return
 	}
@@ -116,8 +116,8 @@ func (r *Ring) Promote(now time.Time, k *Key) {
 	k.enter(Signing, now)
 }
 
-// candidates are the keys of a domain that are to sign.
-func (r *Ring) candidates(domain string) (list []*Key) {
+// Candidates are the keys of a domain that wait to sign and have no newer one before them.
+func (r *Ring) Candidates(domain string) (list []*Key) {
 	for i := range r.Keys {
 		if k := &r.Keys[i]; k.Domain == domain && k.Stage.Waits() && !r.superseded(k) {
 			list = append(list, k)

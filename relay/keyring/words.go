@@ -43,8 +43,7 @@ func (r *Ring) NextStep(k *Key, now time.Time) string {
 func (k *Key) signingStep() string {
 	switch {
 	case k.Found == Absent || k.Found == Differs:
-		return "publish its record again, or signatures fail at receivers (postern dkim dns " + k.Domain + "): " +
-			k.Detail
+		return "publish its record, or signatures fail at receivers (postern dkim dns " + k.Domain + "): " + k.Detail
 	case k.Silent:
 		return "nothing; DNS did not answer the last look"
 	case k.Found == Nothing:
@@ -70,7 +69,7 @@ func (k *Key) publishStep() string {
 func (r *Ring) waitStep(k *Key) string {
 	var missing []string
 	ready := k.FoundSince.Add(Stable)
-	for _, o := range r.candidates(k.Domain) {
+	for _, o := range r.Candidates(k.Domain) {
 		if o.Stage == New {
 			missing = append(missing, o.Selector)
 		} else if at := o.FoundSince.Add(Stable); at.After(ready) {

@@ -32,7 +32,7 @@ func TestNextStep(t *testing.T) {
 		"signs":    {key: found(at("r1", Signing, 0), Seen, ""), want: "nothing"},
 		"unlooked": {key: at("r1", Signing, 0), want: "nobody has looked yet"},
 		"mute":     {key: silent(found(at("r1", Signing, 0), Seen, "")), want: "did not answer"},
-		"vanished": {key: found(at("r1", Signing, 0), Absent, "ns1 has no record"), want: "publish its record again"},
+		"vanished": {key: found(at("r1", Signing, 0), Absent, "ns1 has no record"), want: "publish its record, or"},
 		"retires":  {key: at("r1", Retiring, 0), want: "keep its record in DNS until 2026-12-06"},
 		"retired": {key: at("r1", Retiring, 0), now: began.Add(RetireFor),
 			want: "delete the record r1._domainkey.example.com from DNS, then run: postern dkim remove example.com r1"},
