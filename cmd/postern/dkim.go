@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -33,19 +34,17 @@ name servers of the domain have its record; 'postern dkim check' looks at once. 
 at the RSA signature. With --now the keys sign within a second or so: until the records are published, receivers find
 signatures that they cannot verify, which is no better than none.`,
 		Args: exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.makeKeys(cmd, args[0], func(ops *operate.Operations, domain string) ([]operate.Key, error) {
-				add := ops.Keys.Add
-				if now {
-					add = ops.Keys.AddNow
-				}
-				keys, err := add(cmd.Context(), me(), domain, selector, algorithms)
-				if kind, known := operate.KindOf(err); known && kind == operate.Conflict {
-					err = fmt.Errorf("%w; choose another with --selector", err)
-				}
-				return keys, err
-			})
-		},
+		RunE: a.makeKeys(func(ctx context.Context, of operate.Keys, domain string) ([]operate.Key, error) {
+			add := of.Add
+			if now {
+				add = of.AddNow
+			}
+			keys, err := add(ctx, me(), domain, selector, algorithms)
+			if kind, known := operate.KindOf(err); known && kind == operate.Conflict {
+				err = fmt.Errorf("%w; choose another with --selector", err)
+			}
+			return keys, err
+		}),
 	}
 	cmd.Flags().StringVar(&selector, "selector", "",
 		"`name` under _domainkey; default: r and e with year and month, such as r202611")
@@ -54,32 +53,29 @@ signatures that they cannot verify, which is no better than none.`,
 	return withJSON(cmd)
 }
 
-// makeKeys makes keys of a domain and prints their records.
-func (a *app) makeKeys(cmd *cobra.Command, text string,
-	makes func(ops *operate.Operations, domain string) ([]operate.Key, error)) error {
-	domain, err := operate.ParseDomain(text)
-	if err != nil {
-		return usage(cmd, err)
-	}
-	ops, done, err := a.operations(cmd.Context())
-	if err != nil {
-		return err
-	}
-	defer done()
-	keys, err := makes(ops, domain)
-	if err != nil {
-		return keyError(cmd, err)
-	}
-	if asJSON(cmd) {
-		return writeJSON(cmd.OutOrStdout(), operate.ShownKeys(keys))
-	}
+// makeKeys makes a command of what makes keys of a domain. It prints their records.
+func (a *app) makeKeys(makes func(context.Context, operate.Keys, string) ([]operate.Key, error)) runE {
+	return a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+		keys, err := makes(cmd.Context(), ops.Keys, args[0])
+		if err != nil {
+			return keyError(cmd, err)
+		}
+		if asJSON(cmd) {
+			return writeJSON(cmd.OutOrStdout(), operate.ShownKeys(keys))
+		}
+		return a.showMade(cmd, keys)
+	})
+}
+
+// showMade prints new keys for people.
+func (a *app) showMade(cmd *cobra.Command, keys []operate.Key) error {
 	fmt.Fprintf(cmd.OutOrStdout(), "Made %s for %s. Publish:\n\n", plural(int64(len(keys)), "key"), keys[0].Domain)
 	if err := printRecords(cmd.OutOrStdout(), keys); err != nil {
 		return err
 	}
 	if keys[0].State.Stage.Waits() {
 		fmt.Fprintf(cmd.OutOrStdout(), "They do not sign before these records are seen in DNS. See how it stands: "+
-			"postern dkim check %s\n", domain)
+			"postern dkim check %s\n", keys[0].Domain)
 	}
 	return a.warnUnsigned(cmd)
 }

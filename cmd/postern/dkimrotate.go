@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -19,11 +20,9 @@ later: a resolver that asked too early may remember for so long that there is no
 ones retire: their records must stay for eight days, for mail on its way. 'postern dkim list' says what is to be done
 when.`,
 		Args: exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.makeKeys(cmd, args[0], func(ops *operate.Operations, domain string) ([]operate.Key, error) {
-				return ops.Keys.Rotate(cmd.Context(), me(), domain, algorithms)
-			})
-		},
+		RunE: a.makeKeys(func(ctx context.Context, of operate.Keys, domain string) ([]operate.Key, error) {
+			return of.Rotate(ctx, me(), domain, algorithms)
+		}),
 	}
 	cmd.Flags().StringSliceVar(&algorithms, "algorithm", nil, "kinds of keys to make; default: those that sign now")
 	return withJSON(cmd)
