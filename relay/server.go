@@ -27,6 +27,7 @@ import (
 	"postern/certs"
 	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/keyring"
 	"postern/relay/monitor"
 	"postern/relay/outbound"
 	"postern/relay/queue"
@@ -45,7 +46,8 @@ type Options struct {
 	Load func() (*config.Config, error)
 	// Ready is called once when every listener accepts.
 	Ready   func()
-	Version string // for postern status
+	Version string         // for postern status
+	DNS     keyring.Lookup // for DKIM keys; nil: they are not looked for, and new ones wait
 	// Poll, required, is how often it looks for what others changed: accounts, keys, the queue, files.
 	Poll time.Duration
 }
@@ -289,6 +291,11 @@ func (s *Server) background() []func(context.Context) {
 				s.log.Error("certificates are not watched any more", "err", err)
 			}
 		},
+	}
+	if s.options.DNS != nil {
+		w := &keyring.Watcher{Store: s.store, Lookup: s.options.DNS, Every: 60 * poll, Logger: s.log,
+			Configured: func() []string { return s.state.Load().config.KeyDomains() }}
+		works = append(works, w.Run)
 	}
 	if s.options.Load != nil {
 		works = append(works, func(ctx context.Context) {

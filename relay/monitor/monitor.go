@@ -135,6 +135,7 @@ func (m *Monitor) look(ctx context.Context, round int) {
 	if round%expiryLook == 0 {
 		m.certificates(now)
 		m.secrets(ctx, now)
+		dkimKeys(ctx, m.InForce().Config, m.Store, m.alerter, now)
 		if users, err := m.Store.Users(ctx); err == nil {
 			m.Accounts(users, time.Time{})
 		}
