@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 		"relay/queue", "relay/seal", "relay/sign", "relay/spool", "relay/store", "relay/upstream",
 		"relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/storm", "relay/upstream/via"},
-	"relay/monitor": {"auth", "certs", "internal/textfile", "mail", "relay/alert", "relay/config", "relay/keyring",
+	"relay/monitor": {"auth", "certs", "internal/textfile", "mail", "relay/alert", "relay/config", "relay/finding", "relay/keyring",
 		"relay/outbound", "relay/queue", "relay/status", "relay/store", "relay/trace", "relay/upstream",
 		"relay/upstream/advice", "relay/upstream/oauth"},
 	"relay/check": {"auth", "certs", "mail", "policy", "relay/config", "relay/keyring", "relay/monitor",

@@ -126,14 +126,18 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.monitor = monitor.New(monitor.Options{
+	watch := monitor.Options{
 		DataDir: c.DataDir, Look: 5 * o.Poll, InForce: inForce, Room: s.room, Store: s.store, Trace: s.trace,
 		Logger: s.log, Metrics: s.registry,
 		Certs: func() []certs.Info { return s.certs.Info() },
 		Lookup: func(ctx context.Context, login string) (auth.Identity, error) {
 			return s.accounts.Lookup(ctx, login)
 		},
-	})
+	}
+	if o.Load != nil {
+		watch.Examine = s.examine
+	}
+	s.monitor = monitor.New(watch)
 	s.monitor.Use(c.Hostname, hooks)
 	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
 	if err := known.open(ctx, lockout(c)); err != nil {
