@@ -37,17 +37,19 @@ func (s *server) accountRoutes(a among) []route {
 	get := a.route(http.MethodGet, "/{login}", "", "One "+a.one, operate.SeeAccounts, notFound)
 	get.id = a.one
 	return []route{
-		handle(s, list, func(ctx context.Context, by operate.Actor, in *page) (*listed[Accounts], error) {
+		handle(s, list, func(ctx context.Context, by operate.Actor, in *Page) (*listed[Accounts], error) {
 			return s.accounts(ctx, by, a, in)
 		}),
-		handle(s, get, func(ctx context.Context, by operate.Actor, in *ofLogin) (*shown[operate.Account], error) {
+		handle(s, get, func(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[operate.Account], error) {
 			return s.account(ctx, by, a, in.Login)
 		}),
 		add,
 		handle(s, a.route(http.MethodPatch, "/{login}", "edit", "Change a "+a.one, operate.EditAccount, notFound, conflict),
-			func(ctx context.Context, by operate.Actor, in *edit) (*shown[Edited], error) { return s.edit(ctx, by, a, in) }),
+			func(ctx context.Context, by operate.Actor, in *edit) (*shown[Edited], error) {
+				return s.edit(ctx, by, a, in)
+			}),
 		handle(s, a.route(http.MethodDelete, "/{login}", "remove", "Remove a "+a.one, operate.RemoveAccount, notFound,
-			conflict), func(ctx context.Context, by operate.Actor, in *ofLogin) (*struct{}, error) {
+			conflict), func(ctx context.Context, by operate.Actor, in *OfLogin) (*struct{}, error) {
 			return nil, s.Operations.Accounts.Remove(ctx, by, a.of, in.Login)
 		}),
 		handle(s, a.route(http.MethodPost, "/{login}/password", "password", "Give a "+a.one+" a new password",
@@ -92,7 +94,8 @@ func (a among) route(method, path, verb, summary string, op operate.Operation, f
 
 func (a among) location(login string) string { return Prefix + a.path + "/" + url.PathEscape(login) }
 
-type ofLogin struct {
+// OfLogin names an account.
+type OfLogin struct {
 	Login string `path:"login" maxLength:"320"`
 }
 
@@ -102,7 +105,7 @@ type Accounts struct {
 	Next     string            `json:"next,omitempty"`
 }
 
-func (s *server) accounts(ctx context.Context, by operate.Actor, a among, in *page) (*listed[Accounts], error) {
+func (s *server) accounts(ctx context.Context, by operate.Actor, a among, in *Page) (*listed[Accounts], error) {
 	at, err := parseCursor(a.all, in.Cursor)
 	if err != nil {
 		return nil, err
@@ -156,7 +159,7 @@ func (s *server) addDevice(ctx context.Context, by operate.Actor, in *shown[NewA
 }
 
 type edit struct {
-	ofLogin
+	OfLogin
 	Body operate.AccountEdit
 }
 
@@ -175,14 +178,14 @@ func (s *server) edit(ctx context.Context, by operate.Actor, a among, in *edit) 
 }
 
 type newPassword struct {
-	ofLogin
+	OfLogin
 	Body struct {
 		Password string `json:"password,omitempty" maxLength:"1000" doc:"Without it, one is generated."`
 	}
 }
 
 type lock struct {
-	ofLogin
+	OfLogin
 	Body struct {
 		Reason string `json:"reason,omitempty" maxLength:"500" doc:"For those who list the accounts."`
 	}
@@ -199,7 +202,7 @@ func (s *server) lock(ctx context.Context, by operate.Actor, a among, in *lock) 
 }
 
 type unlock struct {
-	ofLogin
+	OfLogin
 	Body struct{}
 }
 
@@ -249,7 +252,7 @@ type Lockouts struct {
 	Next     string            `json:"next,omitempty"`
 }
 
-func (s *server) lockouts(ctx context.Context, by operate.Actor, in *page) (*listed[Lockouts], error) {
+func (s *server) lockouts(ctx context.Context, by operate.Actor, in *Page) (*listed[Lockouts], error) {
 	at, err := parseCursor("lockouts", in.Cursor)
 	if err != nil {
 		return nil, err

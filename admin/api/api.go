@@ -62,7 +62,7 @@ func newServer(o Options) *server {
 	adapter := &guardedMux{ServeMux: s.mux, s: s}
 	config := huma.Config{
 		OpenAPI:                      s.description(),
-		Formats:                      map[string]huma.Format{"application/json": jsonFormat},
+		Formats:                      map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat},
 		DefaultFormat:                "application/json",
 		RejectUnknownQueryParameters: true,
 		Transformers:                 []huma.Transformer{toProblem},

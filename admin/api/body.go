@@ -161,4 +161,6 @@ func closed(d *json.Decoder) error {
 	return nil
 }
 
-func notJSON(d *json.Decoder) error { return fmt.Errorf("the body is not JSON at octet %d", d.InputOffset()) }
+func notJSON(d *json.Decoder) error {
+	return fmt.Errorf("the body is not JSON at octet %d", d.InputOffset())
+}

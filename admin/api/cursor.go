@@ -41,8 +41,8 @@ func parseCursor(list, text string) (at string, err error) {
 	return at, nil
 }
 
-// page is how a part of a list is asked for.
-type page struct {
+// Page is how a part of a list is asked for.
+type Page struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"Rows of one answer."`
 	Cursor string `query:"cursor" maxLength:"1024" doc:"next of the page before; without it, the first page."`
 }

@@ -36,7 +36,7 @@ type messagesQuery struct {
 	Q     string    `query:"q" maxLength:"512"`
 	Since time.Time `query:"since"`
 	Until time.Time `query:"until" doc:"Not part of it."`
-	page
+	Page
 }
 
 // Found is something that happened.

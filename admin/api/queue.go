@@ -36,6 +36,7 @@ func (s *server) queueRoutes() []route {
 			}),
 		handle(s, route{method: http.MethodGet, path: "/queue/{id}/content", id: "queue-content", tag: "Queue",
 			needs: []operate.Operation{operate.SeeContent}, streams: true, summary: "The octets of a message that waits",
+			media: "message/rfc822", schema: &huma.Schema{Type: huma.TypeString, ContentEncoding: "binary"},
 			about: "As it is kept: complete, and not signed yet.", faults: []kind{notFound}}, s.content),
 		handle(s, route{method: http.MethodPost, path: "/queue/actions", id: "queue-action", tag: "Queue",
 			needs: actions, summary: "Do something to messages that wait", about: aboutActions,
@@ -67,7 +68,7 @@ type queueQuery struct {
 	From  string `query:"from" maxLength:"320" doc:"Reverse-path: an address, *@domain, or <>."`
 	To    string `query:"to" maxLength:"320" doc:"A recipient: an address or *@domain."`
 	Held  bool   `query:"held" doc:"Only those that are held."`
-	page
+	Page
 }
 
 // QueuePage is a part of the queue.

@@ -28,7 +28,9 @@ type route struct {
 	faults           []kind              // beside those that every route of its method has
 	once             bool                // the answer has a password and is not kept
 	table            bool                // takes a table of accounts instead of JSON
-	streams          bool                // the answer is too large to be kept back until it is whole
+	media            string              // of an answer that is not what its type says; with its schema
+	schema           *huma.Schema
+	streams          bool // the answer is too large to be kept back until it is whole
 	register         func(huma.API, huma.Operation)
 }
 
@@ -70,6 +72,9 @@ func (to *route) operation(api huma.API) huma.Operation {
 		Description: to.described(), DefaultStatus: to.status, Security: to.security(),
 		MaxBodyBytes: maxTable + 1, // guard has bounded it already
 		Responses:    map[string]*huma.Response{},
+	}
+	if to.media != "" {
+		op.Responses["200"] = &huma.Response{Content: map[string]*huma.MediaType{to.media: {Schema: to.schema}}}
 	}
 	if to.changes() {
 		op.Parameters = []*huma.Param{{Name: "Idempotency-Key", In: "header", Description: "Makes it safe to repeat " +

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"postern/mail"
 	"postern/operate"
 	"postern/relay/status"
@@ -27,16 +29,14 @@ func (s *server) statusRoutes() []route {
 			summary: "The upstreams and their identities",
 			about:   "What each takes from us, why not, and what to do. No secret is among it."}, s.upstreams),
 		handle(s, route{method: http.MethodGet, path: "/openapi.json", id: "openapi", tag: "Status", needs: see,
-			summary: "This description"}, func(context.Context, operate.Actor, *none) (*document, error) {
-			return &document{Type: "application/json", Body: s.spec}, nil
-		}),
+			summary: "This description", media: "application/json", schema: &huma.Schema{Type: huma.TypeObject}},
+			func(context.Context, operate.Actor, *none) (*stream, error) {
+				return &stream{Type: "application/json", Body: func(out huma.Context) {
+					out.SetStatus(http.StatusOK)
+					_, _ = out.BodyWriter().Write(s.spec) // kept back by the guard
+				}}, nil
+			}),
 	}
-}
-
-// document is an answer that is rendered already.
-type document struct {
-	Type string `header:"Content-Type" hidden:"true"`
-	Body []byte
 }
 
 // Upstreams are the upstreams at one time.
@@ -113,7 +113,7 @@ type Keys struct {
 	Next string            `json:"next,omitempty"`
 }
 
-func (s *server) keys(ctx context.Context, by operate.Actor, in *page) (*listed[Keys], error) {
+func (s *server) keys(ctx context.Context, by operate.Actor, in *Page) (*listed[Keys], error) {
 	at, err := parseCursor("keys", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -129,7 +129,9 @@ func (s *server) keys(ctx context.Context, by operate.Actor, in *page) (*listed[
 }
 
 // keyName orders keys, of which one of relay.toml and one of the store may have the same record.
-func keyName(k operate.KeyView) string { return k.Domain + " " + k.Selector + " " + k.Origin + " " + k.Algorithm }
+func keyName(k operate.KeyView) string {
+	return k.Domain + " " + k.Selector + " " + k.Origin + " " + k.Algorithm
+}
 
 type newKeys struct {
 	Body struct {
