@@ -21,6 +21,8 @@ var mayImport = map[string][]string{
 	"admin/access": {"auth", "mail", "operate", "relay/seal", "relay/store"},
 	"admin/console": {"mail", "operate", "relay/queue", "relay/status", "relay/trace", "relay/upstream",
 		"relay/upstream/advice"},
+	"admin/api": {"auth", "mail", "operate", "relay/queue", "relay/sign", "relay/status", "relay/store",
+		"relay/trace"},
 	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
 		"relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
