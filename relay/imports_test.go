@@ -18,6 +18,8 @@ var mayImport = map[string][]string{
 	"auth":   {"mail"},
 	"certs":  {"internal/certtext", "internal/textfile"},
 	"admin":  {"mail"},
+	"admin/api": {"auth", "mail", "operate", "relay/queue", "relay/sign", "relay/status", "relay/store",
+		"relay/trace"},
 	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
 		"relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set

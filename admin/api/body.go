@@ -46,6 +46,7 @@ func readBody(w http.ResponseWriter, r *http.Request, to *route) ([]byte, *Probl
 	if p := checkType(r, want); p != nil {
 		return nil, p
 	}
+	r.Header.Set("Content-Type", want) // as huma compares it
 	most, within := int64(maxBody), bodyTime
 	if to.table {
 		most, within = maxTable, tableTime

@@ -150,6 +150,9 @@ func (r *recorder) send(w http.ResponseWriter) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
+	if r.status == busy.status {
+		w.Header().Set("Retry-After", retryAfter)
+	}
 	if r.status != http.StatusNoContent {
 		w.Header().Set("Content-Length", strconv.Itoa(r.body.Len()))
 	}

@@ -49,6 +49,9 @@ func (p *Problem) ContentType(string) string { return problemJSON }
 
 const problemJSON = "application/problem+json"
 
+// retryAfter is when to try again what is too much now, in seconds.
+const retryAfter = "10"
+
 // kind is a kind of problem.
 type kind struct {
 	name   string
@@ -109,9 +112,6 @@ func (p *Problem) write(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", problemJSON)
 	h.Set("Content-Length", strconv.Itoa(len(b)+1))
-	if p.Status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", "10")
-	}
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(append(b, '\n')) // whoever asked may be gone
 }

@@ -167,12 +167,14 @@ func (s *server) act(ctx context.Context, by operate.Actor, in *shown[Action]) (
 	if action.Verb == operate.Release.Verb {
 		f.Held = true // nothing else can be released
 	}
-	n, err := s.count(ctx, by, f, a.Expected)
+	n, there, err := s.count(ctx, by, f, a.Expected)
 	out := Acted{Action: action.Verb, Selected: n, DryRun: a.DryRun}
 	if err != nil || a.DryRun || n == 0 {
 		return &shown[Acted]{out}, err
 	}
-	f.Limit = int(n)
+	if f.Limit = int(n); f.IDs != nil {
+		f.IDs = there // the trace shall not name others
+	}
 	out.Changed, err = s.Operations.Queue.Do(ctx, by, action, f, a.Reason)
 	return &shown[Acted]{out}, err
 }
@@ -203,21 +205,25 @@ func (a *Action) filter() (f queue.Filter, err error) {
 // countPage is how many messages are counted at once.
 const countPage = 1000
 
-// count returns how many messages are selected; more than expected are a problem.
-func (s *server) count(ctx context.Context, by operate.Actor, f queue.Filter, expected *int64) (n int64, err error) {
+// count returns how many messages are selected, and those of them that are named; more than expected are a problem.
+func (s *server) count(ctx context.Context, by operate.Actor, f queue.Filter, expected *int64) (n int64, named []string,
+	err error) {
 	f.Limit = countPage
 	for {
 		some, err := s.Operations.Queue.List(ctx, by, f)
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		n += int64(len(some))
+		for _, m := range some[:min(len(some), len(f.IDs))] {
+			named = append(named, m.ID)
+		}
 		if expected != nil && n > *expected {
-			return 0, selectionGrew.problem(fmt.Sprintf("Nothing was done: at least %d messages are selected, and "+
+			return 0, nil, selectionGrew.problem(fmt.Sprintf("Nothing was done: at least %d messages are selected, and "+
 				"expected is %d.", n, *expected))
 		}
 		if len(some) < countPage {
-			return n, nil
+			return n, named, nil
 		}
 		f.After = some[len(some)-1].ID
 	}

@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +38,14 @@ var (
 	admin = operate.Actor{Name: "anna", Channel: operate.Console, Role: operate.Admin, Strong: true, Client: "192.0.2.9"}
 	token = operate.Actor{Name: "script", Channel: operate.API, Scopes: []operate.Scope{operate.ScopeAdmin}}
 )
+
+// relayTOML is in force; nobody listens where its hook is.
+const relayTOML = `hostname = "relay.example.com"
+[[listener]]
+address = "127.0.0.1:587"
+[[alert]]
+url = "https://127.0.0.1:1/hook"
+`
 
 // rig is the API over a real store. Whatever it answers is held against its description by a second implementation.
 type rig struct {
@@ -80,8 +90,14 @@ func newRig(t testing.TB) *rig {
 	}
 	t.Cleanup(func() { s.Close() })
 	r := &rig{t: t, store: s, log: &syncBuffer{}, check: theirs(), now: noon}
-	c := &config.Config{Hostname: "relay.example.com"}
-	c.Listeners = []config.Listener{{Address: "0.0.0.0:587", TLS: "starttls"}}
+	file := filepath.Join(t.TempDir(), "relay.toml")
+	if err := os.WriteFile(file, []byte(relayTOML), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Read(file)
+	if c == nil {
+		t.Fatal(err)
+	}
 	report := func(context.Context) (*status.Report, error) {
 		return &status.Report{Running: true, Time: noon, Upstreams: []status.Upstream{{Name: "m365"}},
 			Queue: status.Queue{Waiting: 7}}, nil
@@ -194,6 +210,13 @@ func (r *rig) send(method, path, body string, want int, v any) answer {
 // queued puts a message into the queue.
 func (r *rig) queued(id string, change func(*queue.Message)) {
 	r.t.Helper()
+	if err := r.store.Add(r.t.Context(), r.message(id, change)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) message(id string, change func(*queue.Message)) queue.NewMessage {
+	r.t.Helper()
 	to := address(r.t, "bob@example.org")
 	content := mail.BytesContent("Subject: x\r\n\r\nhello\r\n")
 	m := &queue.Message{ID: id, Login: "anna", Envelope: mail.Envelope{From: address(r.t, "anna@example.com")},
@@ -202,9 +225,7 @@ func (r *rig) queued(id string, change func(*queue.Message)) {
 	if change != nil {
 		change(m)
 	}
-	if err := r.store.Add(r.t.Context(), queue.NewMessage{Message: m, Content: content}); err != nil {
-		r.t.Fatal(err)
-	}
+	return queue.NewMessage{Message: m, Content: content}
 }
 
 func address(t testing.TB, text string) mail.Address {

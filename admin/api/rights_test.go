@@ -170,9 +170,6 @@ func TestWhoMayIsLetIn(t *testing.T) {
 				if to.id == "device-add" || to.id == "login-import" {
 					fine = fine || got.StatusCode == http.StatusConflict || got.problem() == "invalid" // after login-add
 				}
-				if to.id == "alert-test" {
-					fine = got.StatusCode == http.StatusNotFound // there is none
-				}
 				if !fine {
 					t.Errorf("%s: %d %s", to.id, got.StatusCode, got.body)
 				}

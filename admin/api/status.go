@@ -9,6 +9,7 @@ import (
 
 	"postern/mail"
 	"postern/operate"
+	"postern/relay/sign"
 	"postern/relay/status"
 )
 
@@ -137,14 +138,14 @@ type newKeys struct {
 	Body struct {
 		Domain     string   `json:"domain" minLength:"1" maxLength:"255"`
 		Selector   string   `json:"selector,omitempty" maxLength:"63" doc:"Without it, r and e with year and month."`
-		Algorithms []string `json:"algorithms,omitempty" enum:"rsa,ed25519" maxItems:"2" doc:"Without it, both."`
+		Algorithms []string `json:"algorithms,omitempty" enum:"rsa-2048,ed25519" maxItems:"2" doc:"Without it, both."`
 	}
 }
 
 func (s *server) addKeys(ctx context.Context, by operate.Actor, in *newKeys) (*shown[Keys], error) {
 	algorithms := in.Body.Algorithms
 	if len(algorithms) == 0 {
-		algorithms = []string{"rsa", "ed25519"}
+		algorithms = []string{sign.RSA2048, sign.Ed25519}
 	}
 	keys, err := s.Operations.Keys.Add(ctx, by, in.Body.Domain, in.Body.Selector, algorithms)
 	if err != nil {
