@@ -12,65 +12,48 @@ import (
 // maxTable bounds a table of accounts, in octets.
 const maxTable = operate.MaxTable
 
-// among is a list of accounts: all, or the devices.
-type among struct {
+// accountAPI serves a list of accounts: all, or the devices.
+type accountAPI struct {
 	path, one, all, tag string
 	of                  operate.Among
+	ops                 *operate.Operations
 }
 
-var (
-	logins  = among{"/logins", "login", "logins", "Logins", operate.Everybody}
-	devices = among{"/devices", "device", "devices", "Devices", operate.DevicesOnly}
-)
+func (s *server) loginRoutes() []route {
+	a := accountAPI{"/logins", "login", "logins", "Logins", operate.Everybody, s.Operations}
+	add := handle(s, a.route(http.MethodPost, "", "add", "Add a login", operate.AddAccount, conflict), a.addLogin)
+	return append(a.routes(s), add)
+}
 
-func (s *server) accountRoutes(a among) []route {
-	add := handle(s, a.route(http.MethodPost, "", "add", "Add a "+a.one, operate.AddAccount, conflict),
-		func(ctx context.Context, by operate.Actor, in *shown[NewAccount]) (*made[operate.Credential], error) {
-			c, err := s.add(ctx, by, a, in.Body)
-			return &made[operate.Credential]{a.location(c.Login), c}, err
-		})
-	if a.of == operate.DevicesOnly {
-		add = handle(s, a.route(http.MethodPost, "", "add", "Add a device", operate.AddAccount, conflict), s.addDevice)
-	}
-	list := a.route(http.MethodGet, "", "s", "The "+a.all+", in order of their names", operate.SeeAccounts)
+func (s *server) deviceRoutes() []route {
+	a := accountAPI{"/devices", "device", "devices", "Devices", operate.DevicesOnly, s.Operations}
+	add := handle(s, a.route(http.MethodPost, "", "add", "Add a device", operate.AddAccount, conflict), a.addDevice)
+	return append(a.routes(s), add)
+}
+
+// routes are those that logins and devices both have.
+func (a accountAPI) routes(s *server) []route {
+	list := a.route(http.MethodGet, "", "", "The "+a.all+", in order of their names", operate.SeeAccounts)
 	list.id = a.all
-	get := a.route(http.MethodGet, "/{login}", "", "One "+a.one, operate.SeeAccounts, notFound)
+	get := a.route(http.MethodGet, "/{login}", "", "One "+a.one, operate.SeeAccounts, notFound, conflict)
 	get.id = a.one
+	change := func(method, path, verb, summary string, op operate.Operation) route {
+		return a.route(method, "/{login}"+path, verb, summary, op, notFound, conflict)
+	}
 	return []route{
-		handle(s, list, func(ctx context.Context, by operate.Actor, in *Page) (*listed[Accounts], error) {
-			return s.accounts(ctx, by, a, in)
-		}),
-		handle(s, get, func(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[operate.Account], error) {
-			return s.account(ctx, by, a, in.Login)
-		}),
-		add,
-		handle(s, a.route(http.MethodPatch, "/{login}", "edit", "Change a "+a.one, operate.EditAccount, notFound, conflict),
-			func(ctx context.Context, by operate.Actor, in *edit) (*shown[Edited], error) {
-				return s.edit(ctx, by, a, in)
-			}),
-		handle(s, a.route(http.MethodDelete, "/{login}", "remove", "Remove a "+a.one, operate.RemoveAccount, notFound,
-			conflict), func(ctx context.Context, by operate.Actor, in *OfLogin) (*struct{}, error) {
-			return nil, s.Operations.Accounts.Remove(ctx, by, a.of, in.Login)
-		}),
-		handle(s, a.route(http.MethodPost, "/{login}/password", "password", "Give a "+a.one+" a new password",
-			operate.NewPassword, notFound, conflict), func(ctx context.Context, by operate.Actor, in *newPassword) (
-			*shown[operate.Credential], error) {
-			c, err := s.Operations.Accounts.Password(ctx, by, a.of, in.Login, in.Body.Password)
-			return &shown[operate.Credential]{c}, err
-		}),
-		handle(s, a.route(http.MethodPost, "/{login}/lock", "lock", "Lock a "+a.one, operate.LockAccount, notFound, conflict),
-			func(ctx context.Context, by operate.Actor, in *lock) (*shown[operate.Account], error) {
-				return s.lock(ctx, by, a, in)
-			}),
-		handle(s, a.route(http.MethodPost, "/{login}/unlock", "unlock", "Let a "+a.one+" in again", operate.Unlock, notFound,
-			conflict), func(ctx context.Context, by operate.Actor, in *unlock) (*shown[Unlocked], error) {
-			return s.unlockAccount(ctx, by, a, in.Login)
-		}),
+		handle(s, list, a.list),
+		handle(s, get, a.get),
+		handle(s, change(http.MethodPatch, "", "edit", "Change a "+a.one, operate.EditAccount), a.edit),
+		handle(s, change(http.MethodDelete, "", "remove", "Remove a "+a.one, operate.RemoveAccount), a.remove),
+		handle(s, change(http.MethodPost, "/password", "password", "Give a "+a.one+" a new password",
+			operate.NewPassword), a.password),
+		handle(s, change(http.MethodPost, "/lock", "lock", "Lock a "+a.one, operate.LockAccount), a.lock),
+		handle(s, change(http.MethodPost, "/unlock", "unlock", "Let a "+a.one+" in again", operate.Unlock), a.unlock),
 	}
 }
 
 // route describes an operation on accounts.
-func (a among) route(method, path, verb, summary string, op operate.Operation, faults ...kind) route {
+func (a accountAPI) route(method, path, verb, summary string, op operate.Operation, faults ...kind) route {
 	r := route{method: method, path: a.path + path, id: a.one + "-" + verb, tag: a.tag, summary: summary,
 		needs: []operate.Operation{op}, faults: faults}
 	switch verb {
@@ -92,7 +75,9 @@ func (a among) route(method, path, verb, summary string, op operate.Operation, f
 	return r
 }
 
-func (a among) location(login string) string { return Prefix + a.path + "/" + url.PathEscape(login) }
+func (a accountAPI) location(login string) string {
+	return Prefix + a.path + "/" + url.PathEscape(login)
+}
 
 // OfLogin names an account.
 type OfLogin struct {
@@ -105,12 +90,12 @@ type Accounts struct {
 	Next     string            `json:"next,omitempty"`
 }
 
-func (s *server) accounts(ctx context.Context, by operate.Actor, a among, in *Page) (*listed[Accounts], error) {
+func (a accountAPI) list(ctx context.Context, by operate.Actor, in *Page) (*listed[Accounts], error) {
 	at, err := parseCursor(a.all, in.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	users, _, err := s.Operations.Accounts.List(ctx, by, a.of)
+	users, _, err := a.ops.Accounts.List(ctx, by, a.of)
 	if err != nil {
 		return nil, err
 	}
@@ -123,9 +108,8 @@ func (s *server) accounts(ctx context.Context, by operate.Actor, a among, in *Pa
 	return &listed[Accounts]{nextPage(ctx, out.Next), out}, nil
 }
 
-func (s *server) account(ctx context.Context, by operate.Actor, a among, login string) (*shown[operate.Account],
-	error) {
-	u, err := s.Operations.Accounts.Get(ctx, by, a.of, login)
+func (a accountAPI) get(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[operate.Account], error) {
+	u, err := a.ops.Accounts.Get(ctx, by, a.of, in.Login)
 	if err != nil {
 		return nil, err
 	}
@@ -142,20 +126,33 @@ type NewAccount struct {
 	Note     string   `json:"note,omitempty" maxLength:"2000"`
 }
 
-func (s *server) add(ctx context.Context, by operate.Actor, a among, n NewAccount) (operate.Credential, error) {
-	return s.Operations.Accounts.Add(ctx, by, operate.NewAccount{Login: n.Login, Password: n.Password,
+func (a accountAPI) add(ctx context.Context, by operate.Actor, n NewAccount) (operate.Credential, error) {
+	return a.ops.Accounts.Add(ctx, by, operate.NewAccount{Login: n.Login, Password: n.Password,
 		Device: a.of == operate.DevicesOnly, Senders: n.Senders, Networks: n.Networks, Groups: n.Groups, Note: n.Note})
 }
 
-func (s *server) addDevice(ctx context.Context, by operate.Actor, in *shown[NewAccount]) (*made[operate.DeviceCard],
-	error) {
-	c, err := s.add(ctx, by, devices, in.Body)
+func (a accountAPI) addLogin(ctx context.Context, by operate.Actor, in *shown[NewAccount]) (
+	*made[operate.Credential], error) {
+	c, err := a.add(ctx, by, in.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &made[operate.Credential]{a.location(c.Login), c}, nil
+}
+
+func (a accountAPI) addDevice(ctx context.Context, by operate.Actor, in *shown[NewAccount]) (
+	*made[operate.DeviceCard], error) {
+	c, err := a.add(ctx, by, in.Body)
 	if err != nil {
 		return nil, err
 	}
 	card := operate.DeviceCard{Credential: c}
-	card.Server, card.Encryption = operate.DeviceServer(s.Operations.Accounts.Config())
-	return &made[operate.DeviceCard]{devices.location(c.Login), card}, nil
+	card.Server, card.Encryption = operate.DeviceServer(a.ops.Accounts.Config())
+	return &made[operate.DeviceCard]{a.location(c.Login), card}, nil
+}
+
+func (a accountAPI) remove(ctx context.Context, by operate.Actor, in *OfLogin) (*struct{}, error) {
+	return nil, a.ops.Accounts.Remove(ctx, by, a.of, in.Login)
 }
 
 type edit struct {
@@ -169,8 +166,8 @@ type Edited struct {
 	Changes []string        `json:"changes" doc:"In words; none where it was so already."`
 }
 
-func (s *server) edit(ctx context.Context, by operate.Actor, a among, in *edit) (*shown[Edited], error) {
-	u, changes, err := s.Operations.Accounts.Edit(ctx, by, a.of, in.Login, in.Body)
+func (a accountAPI) edit(ctx context.Context, by operate.Actor, in *edit) (*shown[Edited], error) {
+	u, changes, err := a.ops.Accounts.Edit(ctx, by, a.of, in.Login, in.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -184,6 +181,15 @@ type newPassword struct {
 	}
 }
 
+func (a accountAPI) password(ctx context.Context, by operate.Actor, in *newPassword) (*shown[operate.Credential],
+	error) {
+	c, err := a.ops.Accounts.Password(ctx, by, a.of, in.Login, in.Body.Password)
+	if err != nil {
+		return nil, err
+	}
+	return &shown[operate.Credential]{c}, nil
+}
+
 type lock struct {
 	OfLogin
 	Body struct {
@@ -191,14 +197,14 @@ type lock struct {
 	}
 }
 
-func (s *server) lock(ctx context.Context, by operate.Actor, a among, in *lock) (*shown[operate.Account], error) {
-	if _, err := s.account(ctx, by, a, in.Login); err != nil { // a device, where it must be one
+func (a accountAPI) lock(ctx context.Context, by operate.Actor, in *lock) (*shown[operate.Account], error) {
+	if _, err := a.get(ctx, by, &in.OfLogin); err != nil { // a device, where it must be one
 		return nil, err
 	}
-	if err := s.Operations.Accounts.Lock(ctx, by, in.Login, in.Body.Reason); err != nil {
+	if err := a.ops.Accounts.Lock(ctx, by, in.Login, in.Body.Reason); err != nil {
 		return nil, err
 	}
-	return s.account(ctx, by, a, in.Login)
+	return a.get(ctx, by, &in.OfLogin)
 }
 
 type unlock struct {
@@ -213,15 +219,18 @@ type Unlocked struct {
 	Lifted  []operate.Lockout `json:"lifted" doc:"Lockouts that ended."`
 }
 
-func (s *server) unlockAccount(ctx context.Context, by operate.Actor, a among, login string) (*shown[Unlocked], error) {
-	if _, err := s.account(ctx, by, a, login); err != nil {
+func (a accountAPI) unlock(ctx context.Context, by operate.Actor, in *unlock) (*shown[Unlocked], error) {
+	if _, err := a.get(ctx, by, &in.OfLogin); err != nil {
 		return nil, err
 	}
-	return s.unlock(ctx, by, login)
+	return lockoutAPI{a.ops}.lift(ctx, by, in.Login)
 }
 
-func (s *server) unlock(ctx context.Context, by operate.Actor, who string) (*shown[Unlocked], error) {
-	u, err := s.Operations.Accounts.Unlock(ctx, by, who)
+// lockoutAPI serves who is locked out.
+type lockoutAPI struct{ ops *operate.Operations }
+
+func (l lockoutAPI) lift(ctx context.Context, by operate.Actor, who string) (*shown[Unlocked], error) {
+	u, err := l.ops.Accounts.Unlock(ctx, by, who)
 	if err != nil {
 		return nil, err
 	}
@@ -229,15 +238,16 @@ func (s *server) unlock(ctx context.Context, by operate.Actor, who string) (*sho
 }
 
 func (s *server) lockoutRoutes() []route {
+	l := lockoutAPI{s.Operations}
 	return []route{
 		handle(s, route{method: http.MethodGet, path: "/lockouts", id: "lockouts", tag: "Lockouts",
-			needs: []operate.Operation{operate.SeeAccounts}, summary: "Who is locked out after wrong passwords"}, s.lockouts),
+			needs: []operate.Operation{operate.SeeAccounts}, summary: "Who is locked out after wrong passwords"}, l.list),
 		handle(s, route{method: http.MethodDelete, path: "/lockouts/{who}", id: "lockout-lift", tag: "Lockouts",
 			needs: []operate.Operation{operate.Unlock}, faults: []kind{notFound},
 			summary: "Let a login, an address or a network in again",
 			about:   "A login is unlocked too where a person has locked it."},
 			func(ctx context.Context, by operate.Actor, in *lockedOut) (*shown[Unlocked], error) {
-				return s.unlock(ctx, by, in.Who)
+				return l.lift(ctx, by, in.Who)
 			}),
 	}
 }
@@ -252,12 +262,12 @@ type Lockouts struct {
 	Next     string            `json:"next,omitempty"`
 }
 
-func (s *server) lockouts(ctx context.Context, by operate.Actor, in *Page) (*listed[Lockouts], error) {
+func (l lockoutAPI) list(ctx context.Context, by operate.Actor, in *Page) (*listed[Lockouts], error) {
 	at, err := parseCursor("lockouts", in.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	_, locks, err := s.Operations.Accounts.List(ctx, by, operate.Everybody)
+	_, locks, err := l.ops.Accounts.List(ctx, by, operate.Everybody)
 	if err != nil {
 		return nil, err
 	}
@@ -267,12 +277,19 @@ func (s *server) lockouts(ctx context.Context, by operate.Actor, in *Page) (*lis
 	return &listed[Lockouts]{nextPage(ctx, out.Next), out}, nil
 }
 
+// importAPI takes in tables of accounts, one at a time.
+type importAPI struct {
+	ops  *operate.Operations
+	busy chan struct{} // holds one while an import is under way
+}
+
 func (s *server) importRoutes() []route {
+	i := importAPI{s.Operations, s.imports}
 	return []route{handle(s, route{method: http.MethodPost, path: "/logins/import", id: "login-import", tag: "Logins",
 		needs: []operate.Operation{operate.ImportAccounts}, once: true, table: true, faults: []kind{busy, conflict},
 		summary: "Take in a table of logins and devices",
 		about: "The first line names the columns: login, and any of password, senders, networks, groups, note, kind. " +
-			"All accounts are taken or none. Generated passwords are shown in this answer only."}, s.importTable)}
+			"All accounts are taken or none. Generated passwords are shown in this answer only."}, i.take)}
 }
 
 type table struct {
@@ -281,13 +298,13 @@ type table struct {
 	RawBody []byte `contentType:"text/csv"`
 }
 
-func (s *server) importTable(ctx context.Context, by operate.Actor, in *table) (*shown[operate.Imported], error) {
+func (i importAPI) take(ctx context.Context, by operate.Actor, in *table) (*shown[operate.Imported], error) {
 	select {
-	case s.imports <- struct{}{}:
-		defer func() { <-s.imports }()
+	case i.busy <- struct{}{}:
+		defer func() { <-i.busy }()
 	default:
 		return nil, busy.problem("Another import is under way: try again when it has ended.")
 	}
-	done, err := s.Operations.Accounts.Import(ctx, by, in.RawBody, operate.Import{Update: in.Update, DryRun: in.DryRun})
+	done, err := i.ops.Accounts.Import(ctx, by, in.RawBody, operate.Import{Update: in.Update, DryRun: in.DryRun})
 	return &shown[operate.Imported]{done}, err
 }

@@ -276,7 +276,8 @@ func TestTroubleOfOurs(t *testing.T) {
 	ops := operate.New(operate.Options{Store: r.store, Status: func(context.Context) (*status.Report, error) {
 		return nil, fail
 	}})
-	r.api.Operations = ops
+	logger := r.api.Logger
+	r.api = newServer(Options{Operations: ops, Answers: r.store, Logger: logger})
 	a := r.do(admin, request("GET", "/status", ""))
 	var p Problem
 	a.json(t, &p)
@@ -289,7 +290,7 @@ func TestTroubleOfOurs(t *testing.T) {
 	if a := r.do(admin, request("GET", "/status", "")); a.problem() != "took-too-long" {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
-	r.api.Operations = nil // a fault of the program
+	r.api = newServer(Options{Logger: logger}) // a fault of the program
 	if a := r.do(admin, request("GET", "/status", "")); a.problem() != "internal" ||
 		!strings.Contains(r.log.String(), "panicked") {
 		t.Errorf("%d %s", a.StatusCode, a.body)

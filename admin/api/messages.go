@@ -14,17 +14,24 @@ import (
 	"postern/relay/trace"
 )
 
+// messageAPI serves what happened.
+type messageAPI struct {
+	ops *operate.Operations
+	now func() time.Time
+}
+
 func (s *server) messageRoutes() []route {
+	api := messageAPI{s.Operations, s.Now}
 	see := []operate.Operation{operate.SeeTrace}
 	return []route{
 		handle(s, route{method: http.MethodGet, path: "/messages", id: "messages", tag: "Messages", needs: see,
-			summary: "Search what happened, newest first", about: aboutSearch}, s.search),
+			summary: "Search what happened, newest first", about: aboutSearch}, api.search),
 		handle(s, route{method: http.MethodGet, path: "/messages/{id}", id: "message", tag: "Messages",
 			needs: []operate.Operation{operate.SeeTrace, operate.SeeQueue}, faults: []kind{notFound},
 			summary: "What happened to a message, and what to do",
 			about: "By the id that the 250 named, by a Message-ID, or by the session of a log line: its events, oldest " +
 				"first and at most 1000, the messages of them that still wait, and advice on what upstreams refused."},
-			s.message),
+			api.message),
 	}
 }
 
@@ -106,7 +113,7 @@ const (
 	byScan  = "text"
 )
 
-func (s *server) search(ctx context.Context, by operate.Actor, in *messagesQuery) (*listed[FoundPage], error) {
+func (api messageAPI) search(ctx context.Context, by operate.Actor, in *messagesQuery) (*listed[FoundPage], error) {
 	list, at := byIndex, ""
 	for _, l := range []string{byIndex, byScan} {
 		var err error
@@ -128,16 +135,16 @@ func (s *server) search(ctx context.Context, by operate.Actor, in *messagesQuery
 	var events []trace.Event
 	var err error
 	if list == byIndex {
-		events, err = s.find(ctx, by, q, exactly(in.Q))
+		events, err = api.find(ctx, by, q, exactly(in.Q))
 	}
 	var out FoundPage
 	if err == nil && len(events) == 0 && (list == byScan || in.Cursor == "" && in.Q != "") {
 		list = byScan
 		if q.Since.IsZero() {
-			q.Since = s.Now().Add(-searchedBack)
+			q.Since = api.now().Add(-searchedBack)
 		}
 		out.Reached = q.Since
-		events, err = s.find(ctx, by, q, anywhere(in.Q))
+		events, err = api.find(ctx, by, q, anywhere(in.Q))
 	}
 	if err != nil {
 		return nil, err
@@ -151,12 +158,12 @@ func (s *server) search(ctx context.Context, by operate.Actor, in *messagesQuery
 }
 
 // find returns what any of the lookups finds, each event once, newest first, at most q.Limit.
-func (s *server) find(ctx context.Context, by operate.Actor, q trace.Query, all []lookup) ([]trace.Event, error) {
+func (api messageAPI) find(ctx context.Context, by operate.Actor, q trace.Query, all []lookup) ([]trace.Event, error) {
 	var events []trace.Event
 	for _, l := range all {
 		of := q
 		of.Login, of.From, of.To, of.Text = l.login, l.from, l.to, l.text
-		some, err := s.Operations.Trace.Events(ctx, by, of, l.name)
+		some, err := api.ops.Trace.Events(ctx, by, of, l.name)
 		if err != nil {
 			return nil, err
 		}
@@ -189,8 +196,8 @@ const (
 	maxWaiting = 20
 )
 
-func (s *server) message(ctx context.Context, by operate.Actor, in *ofMessage) (*shown[Timeline], error) {
-	events, err := s.Operations.Trace.Events(ctx, by, trace.Query{Limit: maxEvents}, in.ID)
+func (api messageAPI) message(ctx context.Context, by operate.Actor, in *ofMessage) (*shown[Timeline], error) {
+	events, err := api.ops.Trace.Events(ctx, by, trace.Query{Limit: maxEvents}, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +210,7 @@ func (s *server) message(ctx context.Context, by operate.Actor, in *ofMessage) (
 		}
 	}
 	for _, id := range ids {
-		m, err := s.Operations.Queue.Get(ctx, by, id)
+		m, err := api.ops.Queue.Get(ctx, by, id)
 		if kind, ok := operate.KindOf(err); ok && kind == operate.NotFound {
 			continue
 		} else if err != nil {

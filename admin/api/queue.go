@@ -15,7 +15,11 @@ import (
 	"postern/relay/status"
 )
 
+// queueAPI serves what is done with messages that wait.
+type queueAPI struct{ ops *operate.Operations }
+
 func (s *server) queueRoutes() []route {
+	q := queueAPI{s.Operations}
 	see := []operate.Operation{operate.SeeQueue}
 	var actions []operate.Operation
 	for _, a := range operate.Actions {
@@ -24,11 +28,11 @@ func (s *server) queueRoutes() []route {
 	return []route{
 		handle(s, route{method: http.MethodGet, path: "/queue", id: "queue", tag: "Queue", needs: see,
 			summary: "The messages that wait, oldest first",
-			about:   "The first page has totals of the whole queue. What comes meanwhile is on the last page."}, s.queue),
+			about:   "The first page has totals of the whole queue. What comes meanwhile is on the last page."}, q.queue),
 		handle(s, route{method: http.MethodGet, path: "/queue/{id}", id: "queue-message", tag: "Queue", needs: see,
 			summary: "One message that waits", faults: []kind{notFound}},
 			func(ctx context.Context, by operate.Actor, in *ofMessage) (*shown[operate.Message], error) {
-				m, err := s.Operations.Queue.Get(ctx, by, in.ID)
+				m, err := q.ops.Queue.Get(ctx, by, in.ID)
 				if err != nil {
 					return nil, err
 				}
@@ -37,10 +41,10 @@ func (s *server) queueRoutes() []route {
 		handle(s, route{method: http.MethodGet, path: "/queue/{id}/content", id: "queue-content", tag: "Queue",
 			needs: []operate.Operation{operate.SeeContent}, streams: true, summary: "The octets of a message that waits",
 			media: "message/rfc822", schema: &huma.Schema{Type: huma.TypeString, ContentEncoding: "binary"},
-			about: "As it is kept: complete, and not signed yet.", faults: []kind{notFound}}, s.content),
+			about: "As it is kept: complete, and not signed yet.", faults: []kind{notFound}}, q.content),
 		handle(s, route{method: http.MethodPost, path: "/queue/actions", id: "queue-action", tag: "Queue",
 			needs: actions, summary: "Do something to messages that wait", about: aboutActions,
-			faults: []kind{selectionGrew}}, s.act),
+			faults: []kind{selectionGrew}}, q.act),
 	}
 }
 
@@ -78,14 +82,14 @@ type QueuePage struct {
 	Totals   *status.Queue     `json:"totals,omitempty" doc:"Of the whole queue; on the first page."`
 }
 
-func (s *server) queue(ctx context.Context, by operate.Actor, in *queueQuery) (*listed[QueuePage], error) {
+func (q queueAPI) queue(ctx context.Context, by operate.Actor, in *queueQuery) (*listed[QueuePage], error) {
 	at, err := parseCursor("queue", in.Cursor)
 	if err != nil {
 		return nil, err
 	}
 	f := Selection{in.Login, in.From, in.To, in.Held}.filter()
 	f.After, f.Limit = at, in.Limit+1
-	messages, err := s.Operations.Queue.List(ctx, by, f)
+	messages, err := q.ops.Queue.List(ctx, by, f)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +100,7 @@ func (s *server) queue(ctx context.Context, by operate.Actor, in *queueQuery) (*
 	}
 	out.Messages = operate.ShownAll(messages)
 	if at == "" {
-		report, err := s.Operations.Status.Report(ctx, by)
+		report, err := q.ops.Status.Report(ctx, by)
 		if err != nil {
 			return nil, err
 		}
@@ -112,8 +116,8 @@ type stream struct {
 	Body        func(huma.Context)
 }
 
-func (s *server) content(ctx context.Context, by operate.Actor, in *ofMessage) (*stream, error) {
-	c, err := s.Operations.Queue.Content(ctx, by, in.ID)
+func (q queueAPI) content(ctx context.Context, by operate.Actor, in *ofMessage) (*stream, error) {
+	c, err := q.ops.Queue.Content(ctx, by, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +154,7 @@ type Acted struct {
 	DryRun   bool   `json:"dry_run"`
 }
 
-func (s *server) act(ctx context.Context, by operate.Actor, in *shown[Action]) (*shown[Acted], error) {
+func (q queueAPI) act(ctx context.Context, by operate.Actor, in *shown[Action]) (*shown[Acted], error) {
 	a := in.Body
 	i := slices.IndexFunc(operate.Actions, func(known operate.Action) bool { return known.Verb == a.Action })
 	if i < 0 {
@@ -167,7 +171,7 @@ func (s *server) act(ctx context.Context, by operate.Actor, in *shown[Action]) (
 	if action.Verb == operate.Release.Verb {
 		f.Held = true // nothing else can be released
 	}
-	n, there, err := s.count(ctx, by, f, a.Expected)
+	n, there, err := q.count(ctx, by, f, a.Expected)
 	out := Acted{Action: action.Verb, Selected: n, DryRun: a.DryRun}
 	if err != nil || a.DryRun || n == 0 {
 		return &shown[Acted]{out}, err
@@ -175,7 +179,7 @@ func (s *server) act(ctx context.Context, by operate.Actor, in *shown[Action]) (
 	if f.Limit = int(n); f.IDs != nil {
 		f.IDs = there // the trace shall not name others
 	}
-	out.Changed, err = s.Operations.Queue.Do(ctx, by, action, f, a.Reason)
+	out.Changed, err = q.ops.Queue.Do(ctx, by, action, f, a.Reason)
 	return &shown[Acted]{out}, err
 }
 
@@ -206,11 +210,11 @@ func (a *Action) filter() (f queue.Filter, err error) {
 const countPage = 1000
 
 // count returns how many messages are selected, and those of them that are named; more than expected are a problem.
-func (s *server) count(ctx context.Context, by operate.Actor, f queue.Filter, expected *int64) (n int64, named []string,
+func (q queueAPI) count(ctx context.Context, by operate.Actor, f queue.Filter, expected *int64) (n int64, named []string,
 	err error) {
 	f.Limit = countPage
 	for {
-		some, err := s.Operations.Queue.List(ctx, by, f)
+		some, err := q.ops.Queue.List(ctx, by, f)
 		if err != nil {
 			return 0, nil, err
 		}

@@ -61,8 +61,8 @@ func (s *server) refusal(id string, by operate.Actor, err error) error {
 
 // table is every route.
 func (s *server) table() []route {
-	return slices.Concat(s.statusRoutes(), s.messageRoutes(), s.queueRoutes(), s.accountRoutes(logins),
-		s.accountRoutes(devices), s.importRoutes(), s.lockoutRoutes(), s.domainRoutes(), s.alertRoutes())
+	return slices.Concat(s.statusRoutes(), s.messageRoutes(), s.queueRoutes(), s.loginRoutes(),
+		s.deviceRoutes(), s.importRoutes(), s.lockoutRoutes(), s.domainRoutes(), s.alertRoutes())
 }
 
 // operation describes a route.

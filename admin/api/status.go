@@ -16,19 +16,23 @@ import (
 // none is a request without parameters.
 type none struct{}
 
+// statusAPI serves how the relay is, and what is done with alerts and keys.
+type statusAPI struct{ ops *operate.Operations }
+
 func (s *server) statusRoutes() []route {
+	a := statusAPI{s.Operations}
 	see := []operate.Operation{operate.SeeStatus}
 	return []route{
 		handle(s, route{method: http.MethodGet, path: "/status", id: "status", tag: "Status", needs: see,
 			summary: "Whether mail can leave",
 			about:   "The sentence on top, and the state of upstreams, queue, certificates, secrets' ends and disk."},
 			func(ctx context.Context, by operate.Actor, _ *none) (*shown[*status.Report], error) {
-				report, err := s.Operations.Status.Report(ctx, by)
+				report, err := a.ops.Status.Report(ctx, by)
 				return &shown[*status.Report]{report}, err
 			}),
 		handle(s, route{method: http.MethodGet, path: "/upstreams", id: "upstreams", tag: "Status", needs: see,
 			summary: "The upstreams and their identities",
-			about:   "What each takes from us, why not, and what to do. No secret is among it."}, s.upstreams),
+			about:   "What each takes from us, why not, and what to do. No secret is among it."}, a.upstreams),
 		handle(s, route{method: http.MethodGet, path: "/openapi.json", id: "openapi", tag: "Status", needs: see,
 			summary: "This description", media: "application/json", schema: &huma.Schema{Type: huma.TypeObject}},
 			func(context.Context, operate.Actor, *none) (*stream, error) {
@@ -47,8 +51,8 @@ type Upstreams struct {
 	Upstreams []status.Upstream `json:"upstreams"`
 }
 
-func (s *server) upstreams(ctx context.Context, by operate.Actor, _ *none) (*shown[Upstreams], error) {
-	report, err := s.Operations.Status.Report(ctx, by)
+func (a statusAPI) upstreams(ctx context.Context, by operate.Actor, _ *none) (*shown[Upstreams], error) {
+	report, err := a.ops.Status.Report(ctx, by)
 	if err != nil {
 		return nil, err
 	}
@@ -56,10 +60,11 @@ func (s *server) upstreams(ctx context.Context, by operate.Actor, _ *none) (*sho
 }
 
 func (s *server) alertRoutes() []route {
+	a := statusAPI{s.Operations}
 	return []route{handle(s, route{method: http.MethodPost, path: "/alerts/test", id: "alert-test", tag: "Alerts",
 		needs: []operate.Operation{operate.TestAlerts}, faults: []kind{notFound},
 		summary: "Post a test to the alert hooks",
-		about:   "Answers 200 also where a hook did not take it: see ok of each."}, s.testAlerts)}
+		about:   "Answers 200 also where a hook did not take it: see ok of each."}, a.testAlerts)}
 }
 
 type alertTest struct {
@@ -81,8 +86,8 @@ type AlertTest struct {
 	Error string `json:"error,omitempty"`
 }
 
-func (s *server) testAlerts(ctx context.Context, by operate.Actor, in *alertTest) (*shown[AlertTests], error) {
-	tests, err := s.Operations.Alerts.Test(ctx, by, in.Body.Alert)
+func (a statusAPI) testAlerts(ctx context.Context, by operate.Actor, in *alertTest) (*shown[AlertTests], error) {
+	tests, err := a.ops.Alerts.Test(ctx, by, in.Body.Alert)
 	if err != nil {
 		return nil, err
 	}
@@ -98,13 +103,14 @@ func (s *server) testAlerts(ctx context.Context, by operate.Actor, in *alertTest
 }
 
 func (s *server) domainRoutes() []route {
+	a := statusAPI{s.Operations}
 	return []route{
 		handle(s, route{method: http.MethodGet, path: "/domains", id: "domains", tag: "Domains",
 			needs: []operate.Operation{operate.SeeKeys}, summary: "The DKIM keys that sign, with their DNS records",
-			about: "The public halves only."}, s.keys),
+			about: "The public halves only."}, a.keys),
 		handle(s, route{method: http.MethodPost, path: "/domains", id: "domain-add", tag: "Domains",
 			needs: []operate.Operation{operate.AddKeys}, status: http.StatusCreated, faults: []kind{conflict},
-			summary: "Make DKIM keys for a domain"}, s.addKeys),
+			summary: "Make DKIM keys for a domain"}, a.addKeys),
 	}
 }
 
@@ -114,12 +120,12 @@ type Keys struct {
 	Next string            `json:"next,omitempty"`
 }
 
-func (s *server) keys(ctx context.Context, by operate.Actor, in *Page) (*listed[Keys], error) {
+func (a statusAPI) keys(ctx context.Context, by operate.Actor, in *Page) (*listed[Keys], error) {
 	at, err := parseCursor("keys", in.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := s.Operations.Keys.List(ctx, by)
+	keys, err := a.ops.Keys.List(ctx, by)
 	if err != nil {
 		return nil, err
 	}
@@ -142,12 +148,12 @@ type newKeys struct {
 	}
 }
 
-func (s *server) addKeys(ctx context.Context, by operate.Actor, in *newKeys) (*shown[Keys], error) {
+func (a statusAPI) addKeys(ctx context.Context, by operate.Actor, in *newKeys) (*shown[Keys], error) {
 	algorithms := in.Body.Algorithms
 	if len(algorithms) == 0 {
 		algorithms = []string{sign.RSA2048, sign.Ed25519}
 	}
-	keys, err := s.Operations.Keys.Add(ctx, by, in.Body.Domain, in.Body.Selector, algorithms)
+	keys, err := a.ops.Keys.Add(ctx, by, in.Body.Domain, in.Body.Selector, algorithms)
 	if err != nil {
 		return nil, err
 	}
