@@ -241,7 +241,8 @@ func (s *server) lockoutRoutes() []route {
 	l := lockoutAPI{s.Operations}
 	return []route{
 		handle(s, route{method: http.MethodGet, path: "/lockouts", id: "lockouts", tag: "Lockouts",
-			needs: []operate.Operation{operate.SeeAccounts}, summary: "Who is locked out after wrong passwords"}, l.list),
+			needs: []operate.Operation{operate.SeeAccounts}, summary: "Who is locked out after wrong passwords"},
+			l.list),
 		handle(s, route{method: http.MethodDelete, path: "/lockouts/{who}", id: "lockout-lift", tag: "Lockouts",
 			needs: []operate.Operation{operate.Unlock}, faults: []kind{notFound},
 			summary: "Let a login, an address or a network in again",

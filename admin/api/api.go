@@ -29,7 +29,7 @@ const Prefix = "/api/v1"
 // Options are what the API needs.
 type Options struct {
 	Operations *operate.Operations
-	Answers    Answers          // where answers to requests with an Idempotency-Key are kept: the store
+	Answers    Answers          // of requests with an Idempotency-Key: the store
 	Logger     *slog.Logger     // nil: none
 	Now        func() time.Time // nil: time.Now
 }

@@ -33,7 +33,8 @@ func TestActions(t *testing.T) {
 		}
 		return done
 	}
-	if got := act(`{"action":"delete","filter":{"login":"anna"},"dry_run":true}`, 200); got.Selected != 5 || !got.DryRun {
+	if got := act(`{"action":"delete","filter":{"login":"anna"},"dry_run":true}`, 200); got.Selected != 5 ||
+		!got.DryRun {
 		t.Errorf("counted: %+v", got)
 	}
 	for body, want := range map[string]int{
@@ -55,7 +56,8 @@ func TestActions(t *testing.T) {
 	if left, err := r.store.List(t.Context(), queue.Filter{}); err != nil || len(left) != 6 {
 		t.Fatalf("%d messages are left, %v", len(left), err)
 	}
-	if got := act(`{"action":"hold","ids":["m0","m0","none"],"reason":"look"}`, 200); got.Selected != 1 || got.Changed != 1 {
+	if got := act(`{"action":"hold","ids":["m0","m0","none"],"reason":"look"}`, 200); got.Selected != 1 ||
+		got.Changed != 1 {
 		t.Errorf("held: %+v", got)
 	}
 	if got := act(`{"action":"release","all":true,"expected":2}`, 200); got.Selected != 2 || got.Changed != 2 {
@@ -114,7 +116,8 @@ func TestAccountsAndDevices(t *testing.T) {
 		t.Errorf("%s: %+v", a.Header.Get("Location"), made)
 	}
 	var got operate.Account
-	if r.get("/logins/carl@example.com", &got); got.Note != "boss" || got.Kind != "user" || got.Senders[0] != "carl@example.com" {
+	if r.get("/logins/carl@example.com", &got); got.Note != "boss" || got.Kind != "user" ||
+		got.Senders[0] != "carl@example.com" {
 		t.Errorf("%+v", got)
 	}
 	r.post("/logins", `{"login":"carl@example.com"}`, http.StatusConflict, nil)
@@ -130,17 +133,20 @@ func TestAccountsAndDevices(t *testing.T) {
 		r.post("/devices/none"+path, `{}`, http.StatusNotFound, nil)
 	}
 	var edited Edited
-	r.send(http.MethodPatch, "/devices/printer", `{"senders":{"add":["p@example.com"]},"note":"2nd floor"}`, http.StatusOK,
+	r.send(http.MethodPatch, "/devices/printer", `{"senders":{"add":["p@example.com"]},"note":"2nd floor"}`,
+		http.StatusOK,
 		&edited)
 	if len(edited.Changes) != 2 || edited.Account.Note != "2nd floor" {
 		t.Errorf("%+v", edited)
 	}
 	var fresh operate.Credential
-	if r.post("/devices/printer/password", `{}`, http.StatusOK, &fresh); fresh.Password == card.Password || fresh.Password == "" {
+	if r.post("/devices/printer/password", `{}`, http.StatusOK, &fresh); fresh.Password == card.Password ||
+		fresh.Password == "" {
 		t.Errorf("%+v", fresh)
 	}
 	r.post("/devices/printer/password", `{"password":"\u0000"}`, http.StatusUnprocessableEntity, nil)
-	if r.post("/logins/printer/lock", `{"reason":"stolen"}`, http.StatusOK, &got); !got.Locked || got.LockReason != "stolen" {
+	if r.post("/logins/printer/lock", `{"reason":"stolen"}`, http.StatusOK, &got); !got.Locked ||
+		got.LockReason != "stolen" {
 		t.Errorf("%+v", got)
 	}
 	var u Unlocked
@@ -184,7 +190,8 @@ func TestImport(t *testing.T) {
 func TestSearch(t *testing.T) {
 	r := newRig(t)
 	r.happened(
-		trace.Event{Kind: trace.Accepted, ID: "m1", Session: "s1", Login: "anna", From: "anna@example.com", MessageID: "<x@y>"},
+		trace.Event{Kind: trace.Accepted, ID: "m1", Session: "s1", Login: "anna", From: "anna@example.com",
+			MessageID: "<x@y>"},
 		trace.Event{Kind: trace.Delivered, ID: "m1", From: "anna@example.com", To: "bob@example.org"},
 		trace.Event{Kind: trace.AuthFail, Session: "s2", Login: "carl", Client: "192.0.2.1"},
 		trace.Event{Kind: trace.Failed, ID: "m2", From: "<>", To: "eve@example.net", Upstream: "m365",
@@ -192,7 +199,8 @@ func TestSearch(t *testing.T) {
 	)
 	for q, want := range map[string][]trace.Kind{
 		"": {trace.Failed, trace.AuthFail, trace.Delivered, trace.Accepted}, "m1": {trace.Delivered, trace.Accepted},
-		"s2": {trace.AuthFail}, "carl": {trace.AuthFail}, "Anna": {trace.Accepted}, "bob@example.org": {trace.Delivered},
+		"s2": {trace.AuthFail}, "carl": {trace.AuthFail}, "Anna": {trace.Accepted},
+		"bob@example.org": {trace.Delivered},
 		"BOB@EXAMPLE.ORG": {trace.Delivered}, "*@example.org": {trace.Delivered},
 		"example.com": {trace.Delivered, trace.Accepted}, "<x@y>": {trace.Delivered, trace.Accepted},
 		"x@y": {trace.Delivered, trace.Accepted}, "User unknown": {trace.Failed}, "unknown": {trace.Failed},
@@ -223,13 +231,16 @@ func TestTimeline(t *testing.T) {
 	r.queued("m1", nil)
 	r.happened(
 		trace.Event{Kind: trace.Accepted, ID: "m1", Session: "s1", Login: "anna", MessageID: "<x@y>"},
-		trace.Event{Kind: trace.Deferred, ID: "m1", To: "bob@example.org", Upstream: "m365", Stage: string(mail.StageAuth),
-			Reply: mail.R(535, "5.7.139", "Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant.")},
+		trace.Event{Kind: trace.Deferred, ID: "m1", To: "bob@example.org", Upstream: "m365",
+			Stage: string(mail.StageAuth),
+			Reply: mail.R(535, "5.7.139", "Authentication unsuccessful, SmtpClientAuthentication is disabled for "+
+				"the Tenant.")},
 	)
 	for _, id := range []string{"m1", "x@y", "%3Cx@y%3E"} {
 		var got Timeline
 		r.get("/messages/"+id, &got)
-		if len(got.Events) != 2 || got.Events[0].Kind != trace.Accepted || len(got.Waiting) != 1 || len(got.Advice) != 1 ||
+		if len(got.Events) != 2 || got.Events[0].Kind != trace.Accepted || len(got.Waiting) != 1 ||
+			len(got.Advice) != 1 ||
 			got.Advice[0].Advice.Cause == "" {
 			t.Errorf("%s: %+v", id, got)
 		}

@@ -2,9 +2,9 @@ package api
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -91,9 +91,10 @@ func (e *endless) Read(p []byte) (int, error) {
 	return copy(p, bytes.Repeat([]byte("x"), len(p))), nil
 }
 
-type broken struct{}
+// broken is a body that ends with an error.
+type broken struct{ error }
 
-func (broken) Read([]byte) (int, error) { return 0, errors.New("gone") }
+func (b broken) Read([]byte) (int, error) { return 0, b.error }
 
 // What has no announced length is read to the bound and no further, and nothing at all for whom may not.
 func TestBodiesAreBounded(t *testing.T) {
@@ -114,10 +115,12 @@ func TestBodiesAreBounded(t *testing.T) {
 			t.Errorf("%s: %d after %d octets", path, got.StatusCode, body.read)
 		}
 	}
-	req := request(http.MethodPost, "/logins", "")
-	req.Body, req.ContentLength = io.NopCloser(broken{}), 100
-	if got := r.do(admin, req); got.problem() != "malformed" {
-		t.Errorf("cut: %d", got.StatusCode)
+	for want, err := range map[string]error{"malformed": io.ErrUnexpectedEOF, "slow-body": os.ErrDeadlineExceeded} {
+		req := request(http.MethodPost, "/logins", "")
+		req.Body, req.ContentLength = io.NopCloser(broken{err}), 100
+		if got := r.do(admin, req); got.problem() != want {
+			t.Errorf("%v: %d %s", err, got.StatusCode, got.body)
+		}
 	}
 }
 
@@ -126,7 +129,8 @@ func TestHostileText(t *testing.T) {
 	const hostile = "</script><script>alert(1)</script>\"'&\u2028\x00\x1b[31m\u202e\xff"
 	r := newRig(t)
 	r.happened(trace.Event{Kind: trace.Deferred, ID: "m1", Login: "anna", From: hostile, To: hostile, Client: hostile,
-		Upstream: "m365", Reply: mail.Reply{Code: 451, Enhanced: "4.7.0", Text: hostile}, Detail: hostile, Session: hostile,
+		Upstream: "m365", Reply: mail.Reply{Code: 451, Enhanced: "4.7.0", Text: hostile}, Detail: hostile,
+		Session:   hostile,
 		MessageID: hostile})
 	r.queued("m1", func(m *queue.Message) {
 		m.MessageID, m.HoldReason, m.Held, m.LastReply = hostile, hostile, true, mail.Reply{Code: 550, Text: hostile}
@@ -144,7 +148,8 @@ func TestHostileText(t *testing.T) {
 		bodies = append(bodies, r.do(admin, request(http.MethodPost, "/devices", body)))
 	}
 	for i, a := range bodies {
-		if bytes.ContainsAny(a.body, "<>&\x00\x1b\u2028") || !bytes.Contains([]byte(a.Header.Get("Content-Type")), []byte("json")) {
+		if bytes.ContainsAny(a.body, "<>&\x00\x1b\u2028") || !bytes.Contains([]byte(a.Header.Get("Content-Type")),
+			[]byte("json")) {
 			t.Errorf("%d: %s %q", i, a.Header.Get("Content-Type"), a.body)
 		}
 	}
@@ -156,14 +161,16 @@ func TestPasswordIsNotRepeated(t *testing.T) {
 	for _, body := range []string{`{"login":"x","password":"hunter2","colour":1}`, `{"login":1,"password":"hunter2"}`,
 		`{"login":"x","password":"hunter2"`, `{"login":"x","password":{"a":"hunter2"}}`} {
 		got := r.do(admin, request(http.MethodPost, "/logins", body))
-		if got.StatusCode < 400 || bytes.Contains(got.body, []byte("hunter2")) || strings.Contains(r.log.String(), "hunter2") {
+		if got.StatusCode < 400 || bytes.Contains(got.body, []byte("hunter2")) || strings.Contains(r.log.String(),
+			"hunter2") {
 			t.Errorf("%s: %d %s", body, got.StatusCode, got.body)
 		}
 	}
 }
 
 func FuzzCheckJSON(f *testing.F) {
-	for _, s := range []string{`{}`, `{"a":[{"b":1}],"c":null}`, `{"a":1,"a":2}`, `[`, `{"a":"\ud800"}`, "{\"\xff\":1}"} {
+	for _, s := range []string{`{}`, `{"a":[{"b":1}],"c":null}`, `{"a":1,"a":2}`, `[`, `{"a":"\ud800"}`,
+		"{\"\xff\":1}"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {

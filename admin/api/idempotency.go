@@ -44,7 +44,8 @@ func (a *answering) once(w http.ResponseWriter, r *http.Request, by operate.Acto
 	next http.Handler) {
 	given := r.Header.Values("Idempotency-Key")
 	if len(given) > 1 || len(given[0]) > maxKey || mail.Printable(given[0]) != given[0] || !mail.IsASCII(given[0]) {
-		invalid.problem(fmt.Sprintf("The Idempotency-Key must be one of at most %d visible characters.", maxKey)).write(w)
+		invalid.problem(fmt.Sprintf("The Idempotency-Key must be one of at most %d visible characters.",
+			maxKey)).write(w)
 		return
 	}
 	key, request, err := a.digests(r, by, given[0], body)
@@ -99,15 +100,17 @@ func replay(w http.ResponseWriter, prior *store.Answer, request [32]byte, to *ro
 		outcomeUnknown.problem("It was begun, and we stopped before its end. Look whether it was done; to repeat it, " +
 			"make a new key.").write(w)
 	case prior.Body == nil && to.once:
-		notRepeated.problem("Its password was shown once and is not kept: give it a new one.").write(w)
+		notRepeated.problem("Passwords are shown once and kept nowhere: where you need one, give it a new one.").write(w)
 	case prior.Body == nil:
 		notRepeated.problem("The answer was too long to be kept.").write(w)
 	default:
 		w.Header().Set("Idempotency-Replayed", "true")
 		answer := newRecorder()
-		answer.header.Set("Content-Type", "application/json")
-		if prior.Status >= 400 {
+		switch {
+		case prior.Status >= 400:
 			answer.header.Set("Content-Type", problemJSON)
+		case len(prior.Body) > 0:
+			answer.header.Set("Content-Type", "application/json")
 		}
 		answer.status = prior.Status
 		_, _ = answer.body.Write(prior.Body) // never fails

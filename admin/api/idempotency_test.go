@@ -77,11 +77,22 @@ func TestRefusalIsNotKept(t *testing.T) {
 	}
 }
 
+// What was removed is said to be removed again, though there is no such account any more.
+func TestRepeatedRemoval(t *testing.T) {
+	r := newRig(t)
+	r.account("carl", false)
+	for _, replayed := range []string{"", "true"} {
+		got := r.do(admin, keyed("k", "DELETE", "/logins/carl", ""))
+		if got.StatusCode != http.StatusNoContent || len(got.body) > 0 || got.Header.Get("Content-Type") != "" ||
+			got.Header.Get("Idempotency-Replayed") != replayed {
+			t.Errorf("%d %v %s", got.StatusCode, got.Header, got.body)
+		}
+	}
+}
+
 // A password is shown once, and is nowhere in the store.
 func TestPasswordIsNotKept(t *testing.T) {
-	dir := t.TempDir()
 	r := newRig(t)
-	_ = dir
 	var made operate.Credential
 	add := func() *http.Request { return keyed("k", "POST", "/logins", `{"login":"carl"}`) }
 	first := r.do(admin, add())

@@ -29,15 +29,16 @@ func (s *server) messageRoutes() []route {
 		handle(s, route{method: http.MethodGet, path: "/messages/{id}", id: "message", tag: "Messages",
 			needs: []operate.Operation{operate.SeeTrace, operate.SeeQueue}, faults: []kind{notFound},
 			summary: "What happened to a message, and what to do",
-			about: "By the id that the 250 named, by a Message-ID, or by the session of a log line: its events, oldest " +
-				"first and at most 1000, the messages of them that still wait, and advice on what upstreams refused."},
+			about: "By the id that the 250 named, by a Message-ID, or by the session of a log line: its events, " +
+				"oldest first and at most 1000, the messages of them that still wait, and advice on what upstreams " +
+				"refused."},
 			api.message),
 	}
 }
 
-const aboutSearch = "`q` is a message's id, a session, a login, an address, a domain or a Message-ID. If it is none of " +
-	"those, it is looked for in replies and details, of the last 7 days unless `since` says otherwise; `reached` says " +
-	"how far back that was. Without `q`, everything. New events do not move the pages behind them."
+const aboutSearch = "`q` is a message's id, a session, a login, an address, a domain or a Message-ID. If it is none " +
+	"of those, it is looked for in replies and details, of the last 7 days unless `since` says otherwise; " +
+	"`reached` says how far back that was. Without `q`, everything. New events do not move the pages behind them."
 
 type messagesQuery struct {
 	Q     string    `query:"q" maxLength:"512"`

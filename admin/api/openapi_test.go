@@ -32,8 +32,8 @@ func TestDescriptionIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(kept, spec) {
-		t.Error("docs/openapi.json is not what the code says: go test ./admin/api -run TestDescriptionIsKept -update, " +
-			"and look at the difference")
+		t.Error("docs/openapi.json is not what the code says: go test ./admin/api -run TestDescriptionIsKept " +
+			"-update, and look at the difference")
 	}
 }
 

@@ -28,7 +28,8 @@ func (s *server) queueRoutes() []route {
 	return []route{
 		handle(s, route{method: http.MethodGet, path: "/queue", id: "queue", tag: "Queue", needs: see,
 			summary: "The messages that wait, oldest first",
-			about:   "The first page has totals of the whole queue. What comes meanwhile is on the last page."}, q.queue),
+			about:   "The first page has totals of the whole queue. What comes meanwhile is on the last page."},
+			q.queue),
 		handle(s, route{method: http.MethodGet, path: "/queue/{id}", id: "queue-message", tag: "Queue", needs: see,
 			summary: "One message that waits", faults: []kind{notFound}},
 			func(ctx context.Context, by operate.Actor, in *ofMessage) (*shown[operate.Message], error) {
@@ -39,8 +40,9 @@ func (s *server) queueRoutes() []route {
 				return &shown[operate.Message]{operate.Shown(m)}, nil
 			}),
 		handle(s, route{method: http.MethodGet, path: "/queue/{id}/content", id: "queue-content", tag: "Queue",
-			needs: []operate.Operation{operate.SeeContent}, streams: true, summary: "The octets of a message that waits",
-			media: "message/rfc822", schema: &huma.Schema{Type: huma.TypeString, ContentEncoding: "binary"},
+			needs: []operate.Operation{operate.SeeContent}, streams: true,
+			summary: "The octets of a message that waits",
+			media:   "message/rfc822", schema: &huma.Schema{Type: huma.TypeString, ContentEncoding: "binary"},
 			about: "As it is kept: complete, and not signed yet.", faults: []kind{notFound}}, q.content),
 		handle(s, route{method: http.MethodPost, path: "/queue/actions", id: "queue-action", tag: "Queue",
 			needs: actions, summary: "Do something to messages that wait", about: aboutActions,
@@ -48,8 +50,9 @@ func (s *server) queueRoutes() []route {
 	}
 }
 
-const aboutActions = "Name the messages by `ids`, by a `filter`, or say `all`. With a filter or all, say in `expected` " +
-	"how many you mean: if more are selected, nothing is done, and never is it done to more. `dry_run` counts them."
+const aboutActions = "Name the messages by `ids`, by a `filter`, or say `all`. With a filter or all, say in " +
+	"`expected` how many you mean: if more are selected, nothing is done, and never is it done to more. " +
+	"`dry_run` counts them."
 
 type ofMessage struct {
 	ID string `path:"id" maxLength:"1000"`
@@ -210,8 +213,8 @@ func (a *Action) filter() (f queue.Filter, err error) {
 const countPage = 1000
 
 // count returns how many messages are selected, and those of them that are named; more than expected are a problem.
-func (q queueAPI) count(ctx context.Context, by operate.Actor, f queue.Filter, expected *int64) (n int64, named []string,
-	err error) {
+func (q queueAPI) count(ctx context.Context, by operate.Actor, f queue.Filter, expected *int64) (
+	n int64, named []string, err error) {
 	f.Limit = countPage
 	for {
 		some, err := q.ops.Queue.List(ctx, by, f)
@@ -223,8 +226,8 @@ func (q queueAPI) count(ctx context.Context, by operate.Actor, f queue.Filter, e
 			named = append(named, m.ID)
 		}
 		if expected != nil && n > *expected {
-			return 0, nil, selectionGrew.problem(fmt.Sprintf("Nothing was done: at least %d messages are selected, and "+
-				"expected is %d.", n, *expected))
+			return 0, nil, selectionGrew.problem(fmt.Sprintf("Nothing was done: at least %d messages are selected, "+
+				"and expected is %d.", n, *expected))
 		}
 		if len(some) < countPage {
 			return n, named, nil

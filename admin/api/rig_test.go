@@ -35,7 +35,8 @@ var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
 // Who asks in tests.
 var (
-	admin = operate.Actor{Name: "anna", Channel: operate.Console, Role: operate.Admin, Strong: true, Client: "192.0.2.9"}
+	admin = operate.Actor{Name: "anna", Channel: operate.Console, Role: operate.Admin, Strong: true,
+		Client: "192.0.2.9"}
 	token = operate.Actor{Name: "script", Channel: operate.API, Scopes: []operate.Scope{operate.ScopeAdmin}}
 )
 
@@ -161,7 +162,8 @@ func (r *rig) serve(req *http.Request) answer {
 		req.Body = io.NopCloser(strings.NewReader("{}"))
 		if ok, errs := r.check.ValidateHttpResponse(req, res); !ok {
 			for _, e := range errs {
-				r.t.Errorf("%s %s: the answer does not fit the description: %v %s\n%s", req.Method, req.URL, e, e.Reason,
+				r.t.Errorf("%s %s: the answer does not fit the description: %v %s\n%s", req.Method, req.URL, e,
+					e.Reason,
 					mail.Cut(string(body), 600))
 			}
 		}

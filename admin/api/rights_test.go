@@ -145,7 +145,8 @@ func TestRights(t *testing.T) {
 			}
 		}
 	}
-	if users, err := r.store.Users(t.Context()); err != nil || len(users) != 2 || users[0].Locked || users[0].Note != "" {
+	if users, err := r.store.Users(t.Context()); err != nil || len(users) != 2 || users[0].Locked ||
+		users[0].Note != "" {
 		t.Errorf("the refused changed something: %+v, %v", users, err)
 	}
 	if keys, err := r.store.Keys(t.Context()); err != nil || len(keys) != 0 {
@@ -168,7 +169,8 @@ func TestWhoMayIsLetIn(t *testing.T) {
 					fine = fine || got.StatusCode == http.StatusNotFound // nobody is locked out
 				}
 				if to.id == "device-add" || to.id == "login-import" {
-					fine = fine || got.StatusCode == http.StatusConflict || got.problem() == "invalid" // after login-add
+					fine = fine || got.StatusCode == http.StatusConflict ||
+						got.problem() == "invalid" // after login-add
 				}
 				if !fine {
 					t.Errorf("%s: %d %s", to.id, got.StatusCode, got.body)
@@ -177,7 +179,8 @@ func TestWhoMayIsLetIn(t *testing.T) {
 			for _, gone := range []string{"login-remove", "device-remove"} {
 				for i := range r.api.routes {
 					if to := &r.api.routes[i]; to.id == gone && caller.may(asked[gone].right) {
-						if got := send(r, to, caller.Actor); got.StatusCode != http.StatusNoContent || len(got.body) > 0 {
+						if got := send(r, to, caller.Actor); got.StatusCode != http.StatusNoContent ||
+							len(got.body) > 0 {
 							t.Errorf("%s: %d %s", gone, got.StatusCode, got.body)
 						}
 					}

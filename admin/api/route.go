@@ -139,7 +139,8 @@ func (to *route) security() []map[string][]string {
 	all := []map[string][]string{{"session": {}}}
 	for _, op := range to.needs {
 		scope := map[string][]string{"token": {string(op.Scope)}}
-		if !op.Strong && !slices.ContainsFunc(all, func(s map[string][]string) bool { return reflect.DeepEqual(s, scope) }) {
+		same := func(s map[string][]string) bool { return reflect.DeepEqual(s, scope) }
+		if !op.Strong && !slices.ContainsFunc(all, same) {
 			all = append(all, scope)
 		}
 	}
@@ -171,8 +172,10 @@ func (s *server) description() *huma.OpenAPI {
 			Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 			SecuritySchemes: map[string]*huma.SecurityScheme{
 				"token": {Type: "http", Scheme: "bearer", Description: "A token, which begins with pst_. Each " +
-					"operation names the scope that it needs; `admin` is enough for all, and any is for what needs `read`."},
-				"session": {Type: "apiKey", In: "cookie", Name: "__Host-postern", Description: "A session of the console."},
+					"operation names the scope that it needs; `admin` is enough for all, and any is for what needs " +
+					"`read`."},
+				"session": {Type: "apiKey", In: "cookie", Name: "__Host-postern", Description: "A session of the " +
+					"console."},
 			},
 		},
 	}
@@ -197,13 +200,13 @@ func introduction() string {
 	var b strings.Builder
 	b.WriteString(`What a person may do with Postern, for programs.
 
-Send a token as ` + "`Authorization: Bearer pst_…`" + `. Bodies are JSON (a table of accounts is CSV), and their type must
-be named; names that are unknown or there twice are refused. Lists come in pages: ` + "`next`" + ` of an answer is
-the ` + "`cursor`" + ` of the next request, and the field Link has the whole address.
+Send a token as ` + "`Authorization: Bearer pst_…`" + `. Bodies are JSON (a table of accounts is CSV), and their
+type must be named; names that are unknown or there twice are refused. Lists come in pages: ` + "`next`" + ` of an
+answer is the ` + "`cursor`" + ` of the next request, and the field Link has the whole address.
 
-Whatever changes something takes an Idempotency-Key, a text of your choice. The same request with the same key within 24
-hours is not done again: it gets the first one's answer, with the field Idempotency-Replayed. Refusals (4xx, 503) are
-not kept: they changed nothing. An answer with a password is not kept either: the repeated request is told that
+Whatever changes something takes an Idempotency-Key, a text of your choice. The same request with the same key within
+24 hours is not done again: it gets the first one's answer, with the field Idempotency-Replayed. Refusals (4xx, 503)
+are not kept: they changed nothing. An answer with a password is not kept either: the repeated request is told that
 it is done. The 10 000 newest keys are kept.
 
 Errors are problems (RFC 9457). Their types:

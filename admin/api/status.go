@@ -47,7 +47,7 @@ func (s *server) statusRoutes() []route {
 // Upstreams are the upstreams at one time.
 type Upstreams struct {
 	Time      time.Time         `json:"time"`
-	Running   bool              `json:"running" doc:"False: the daemon does not answer, and their states are not known."`
+	Running   bool              `json:"running" doc:"False: the daemon does not answer; states are not known."`
 	Upstreams []status.Upstream `json:"upstreams"`
 }
 
@@ -69,7 +69,7 @@ func (s *server) alertRoutes() []route {
 
 type alertTest struct {
 	Body struct {
-		Alert int `json:"alert,omitempty" minimum:"0" maximum:"1000" doc:"Number of the [[alert]], from 1; 0 or none: all."`
+		Alert int `json:"alert,omitempty" minimum:"0" maximum:"1000" doc:"Number of the [[alert]], from 1; 0: all."`
 	}
 }
 
