@@ -83,7 +83,7 @@ func (a *answering) first(w http.ResponseWriter, r *http.Request, key [32]byte, 
 	case to.once && answer.status < 300:
 		err = a.store.FinishAnswer(ctx, key, answer.status, nil)
 	default:
-		err = a.store.FinishAnswer(ctx, key, answer.status, answer.body.Bytes())
+		err = a.store.FinishAnswer(ctx, key, answer.status, append([]byte{}, answer.body.Bytes()...))
 	}
 	if err != nil { // the caller has the answer; who repeats the request is told that nobody knows
 		a.log.Error("the API cannot keep an answer", "path", r.URL.Path, "err", err)
@@ -100,7 +100,7 @@ func replay(w http.ResponseWriter, prior *store.Answer, request [32]byte, to *ro
 		outcomeUnknown.problem("It was begun, and we stopped before its end. Look whether it was done; to repeat it, " +
 			"make a new key.").write(w)
 	case prior.Body == nil && to.once:
-		notRepeated.problem("Passwords are shown once and kept nowhere: where you need one, give it a new one.").write(w)
+		notRepeated.problem("Passwords are shown once and kept nowhere: give it a new one if you need one.").write(w)
 	case prior.Body == nil:
 		notRepeated.problem("The answer was too long to be kept.").write(w)
 	default:
