@@ -18,8 +18,6 @@ var mayImport = map[string][]string{
 	"auth":   {"mail"},
 	"certs":  {"internal/certtext", "internal/textfile"},
 	"admin":  {"mail"},
-	"admin/console": {"mail", "operate", "relay/queue", "relay/status", "relay/trace", "relay/upstream",
-		"relay/upstream/advice"},
 	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
 		"relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
@@ -53,6 +51,8 @@ var mayImport = map[string][]string{
 	"operate": {"auth", "internal/suggest", "internal/textfile", "mail", "policy", "relay/config", "relay/finding",
 		"relay/monitor", "relay/outbound", "relay/queue", "relay/sign", "relay/status", "relay/store", "relay/trace",
 		"relay/upstream/advice", "relay/upstream/profile"},
+	"admin/console": {"mail", "operate", "relay/queue", "relay/status", "relay/trace",
+		"relay/upstream"},
 	"relay/store": {"mail", "auth", "policy", "relay/queue", "relay/seal", "relay/trace", "relay/upstream",
 		"relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...": {"relay/store/..."},

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 
 	"postern/internal/testkit"
 	"postern/operate"
+	"postern/relay/status"
 )
 
 //go:embed testdata/axe-4.14.1.min.js
@@ -33,7 +35,7 @@ type browser struct {
 	*rig
 	ctx  context.Context
 	base string
-	who  *operate.Actor
+	who  atomic.Pointer[operate.Actor]
 
 	mu       sync.Mutex // guards what follows
 	problems []string   // what the browser complains of
@@ -54,9 +56,13 @@ var quiet = []chromedp.ExecAllocatorOption{chromedp.Headless, chromedp.NoSandbox
 // browse starts Chromium on the console of a rig, as an admin.
 func browse(t *testing.T, r *rig, language string) *browser {
 	t.Helper()
-	b := &browser{rig: r, who: person(operate.Admin)}
+	b := &browser{rig: r}
+	b.who.Store(person(operate.Admin))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r.server.ServeHTTP(w, req.WithContext(operate.WithActor(req.Context(), *b.who)))
+		if who := b.who.Load(); who != nil {
+			req = req.WithContext(operate.WithActor(req.Context(), *who))
+		}
+		r.server.ServeHTTP(w, req)
 	}))
 	t.Cleanup(server.Close)
 	b.base = server.URL
@@ -352,6 +358,30 @@ func (b *browser) focused() place {
 		return {Name: tag + ":" + own, Text: text, Top: e.getBoundingClientRect().top,
 			Main: !!e.closest("main"), Outlined: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2};
 	})()`))
+}
+
+// TestNowKeepsItselfFresh: the page changes without being loaded anew, and goes to the login when the session is over.
+func TestNowKeepsItselfFresh(t *testing.T) {
+	r := newRig(t)
+	r.healthy()
+	b := browse(t, r, "en")
+	b.open("/")
+	get(b, chromedp.Evaluate[bool]("document.body.dataset.stays = '1'; true"))
+	r.mu.Lock()
+	r.healthy() // another report
+	r.report.Upstreams[0].State = status.Paused
+	r.mu.Unlock()
+	poll := chromedp.Evaluate[bool]("htmx.trigger('#live', 'every'); true")
+	get(b, poll)
+	get(b, chromedp.WaitVisible(".verdict.bad"))
+	if !get(b, chromedp.Evaluate[bool]("document.body.dataset.stays === '1'")) {
+		t.Error("the page was loaded anew")
+	}
+	b.who.Store(nil)
+	get(b, chromedp.WaitEvent(cdppage.LoadEventFired, nil, poll))
+	if at := get(b, chromedp.Location()); !strings.HasSuffix(at, "/login?next=%2F") {
+		t.Errorf("it leads to %s", at)
+	}
 }
 
 // TestWithoutScript: the forms work the same in a browser that runs no JavaScript, and with it the list of messages is

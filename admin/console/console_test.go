@@ -62,6 +62,15 @@ func TestWhoMayIn(t *testing.T) {
 	}
 }
 
+// TestPollWithoutASession: a page that keeps itself fresh is led to the login as a whole.
+func TestPollWithoutASession(t *testing.T) {
+	r := newRig(t)
+	w := r.ask(nil, "GET", "/", nil, field1("HX-Request", "true"))
+	if w.Code != http.StatusUnauthorized || w.Header().Get("HX-Redirect") != "/login?next=%2F" {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}
+
 // TestOtherSitesCannotAct: by either of the fields that browsers send.
 func TestOtherSitesCannotAct(t *testing.T) {
 	r := newRig(t)

@@ -75,6 +75,7 @@ func (v *visit) steer(s *steering, ids []string) (total int64, err error) {
 	if reason == "" && s.ask != "" {
 		reason = v.t("by %s", plain(60, v.actor.Name))
 	}
+	defer v.console.shape.forget()
 	for len(ids) > 0 {
 		some := ids[:min(len(ids), batch)]
 		n, err := v.console.Operations.Queue.Do(v.Context(), v.actor, s.Action, queue.Filter{IDs: some}, reason)

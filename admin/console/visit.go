@@ -79,7 +79,13 @@ func (v *visit) signIn() {
 		v.fail(http.StatusUnauthorized, v.t("Please sign in."))
 		return
 	}
-	v.redirect(v.console.SignIn + "?next=" + url.QueryEscape(v.here()))
+	where := v.console.SignIn + "?next=" + url.QueryEscape(v.here())
+	if v.Header.Get("HX-Request") == "true" { // a page that keeps itself fresh: all of it has to go there
+		v.w.Header().Set("HX-Redirect", where)
+		v.fail(http.StatusUnauthorized, v.t("Please sign in."))
+		return
+	}
+	v.redirect(where)
 }
 
 // redirect goes on to a path of this site by GET.
