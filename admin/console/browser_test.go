@@ -151,7 +151,8 @@ func (b *browser) accessible(what string) {
 		get(b, chromedp.Evaluate[bool](axe+";true"))
 	}
 	result := get(b, chromedp.Evaluate[string](
-		`axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(r.violations))`, chromedp.EvalAwaitPromise))
+		`axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(r.violations))`,
+		chromedp.EvalAwaitPromise))
 	var found []violation
 	b.must(json.Unmarshal([]byte(result), &found))
 	for _, v := range found {
@@ -177,7 +178,8 @@ func pagesToLook() map[string]string {
 		"message": "/messages/3m5x0g9k2a000001", "delivered": "/messages/4a1x0g9k2a000000", "missing": "/messages/none"}
 }
 
-// TestAccessibility: no page has a violation of axe-core's rules in either theme, on a telephone, a tablet and a screen.
+// TestAccessibility: no page has a violation of axe-core's rules in either theme, on a telephone,
+// a tablet and a screen.
 func TestAccessibility(t *testing.T) {
 	r := newRig(t)
 	r.troubled()
@@ -197,6 +199,12 @@ func TestAccessibility(t *testing.T) {
 			}
 		}
 	}
+	b.look("light", 320, 900)
+	b.open("/queue")
+	get(b, chromedp.Click(".drawer summary"))
+	get(b, chromedp.WaitVisible(".drawer nav"))
+	b.accessible("menu-light-320")
+	b.shoot("menu-light-320")
 	b.look("light", 2560, 1300)
 	b.open("/")
 	b.shoot("now-light-2560")
@@ -215,7 +223,8 @@ func TestFewRows(t *testing.T) {
 			r.fill(1)
 			r.now = r.now.Add(time.Minute) // what is remembered is old
 		}
-		for name, path := range map[string]string{"now": "/", "messages": "/messages", "queue": "/queue", "held": "/held"} {
+		for name, path := range map[string]string{"now": "/", "messages": "/messages", "queue": "/queue",
+			"held": "/held"} {
 			b.open(path)
 			what := fmt.Sprintf("%s-de-%d-rows", name, rows)
 			b.accessible(what)
@@ -319,7 +328,8 @@ func TestKeyboardAlone(t *testing.T) {
 			t.Errorf("the focus is not seen on %+v", where)
 		}
 	}
-	for _, want := range []string{"a:/", "a:/messages", "a:/held", "input:to", "input:login", "button:Show", "input:" + id(0),
+	for _, want := range []string{"a:/", "a:/messages", "a:/held", "input:to", "input:login", "button:Show",
+		"input:" + id(0),
 		"input:" + id(1), "button:Hold", "button:Delete", "a:/messages/" + id(1), "button:Sign out"} {
 		if !reached[want] {
 			t.Errorf("Tab does not reach %s, but %v", want, reached)
@@ -398,7 +408,8 @@ func TestWithoutScript(t *testing.T) {
 	if !get(b, chromedp.Evaluate[bool]("document.body.dataset.stays === '1' && location.search.includes('nobody')")) {
 		t.Error("the page was loaded anew, or its address does not say what is shown")
 	}
-	_, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	_, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled,
+		emulation.SetScriptExecutionDisabledParams{Value: true})
 	b.must(err)
 	b.open("/messages")
 	get(b, chromedp.SendKeys(`input[name="q"]`, "nobody@example.org\r"))

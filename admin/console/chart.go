@@ -33,7 +33,8 @@ func trafficOf(v *visit) (t traffic, err error) {
 	ask := func(q trace.Query) ([]trace.Event, error) {
 		return v.console.Operations.Trace.Events(v.Context(), v.actor, q, "")
 	}
-	hour, err := ask(trace.Query{Kinds: []trace.Kind{trace.Accepted, trace.Delivered}, Since: t.From, Limit: maxTraffic})
+	hour, err := ask(trace.Query{Kinds: []trace.Kind{trace.Accepted, trace.Delivered}, Since: t.From,
+		Limit: maxTraffic})
 	if err != nil {
 		return t, err
 	}

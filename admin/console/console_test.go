@@ -141,8 +141,9 @@ func TestScriptIsAsPublished(t *testing.T) {
 
 func TestLocalPath(t *testing.T) {
 	for path, want := range map[string]string{
-		"/queue?x=1": "/queue?x=1", "//evil.example/": "/", "https://evil.example/": "/", "": "/", `/\evil.example`: "/",
-		"/a\nb": "/",
+		"/queue?x=1": "/queue?x=1", "//evil.example/": "/", "https://evil.example/": "/", "": "/",
+		`/\evil.example`: "/",
+		"/a\nb":          "/",
 	} {
 		if got := localPath(path); got != want {
 			t.Errorf("%q: %q, want %q", path, got, want)

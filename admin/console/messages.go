@@ -64,7 +64,8 @@ var spans = []struct {
 	label key
 	d     time.Duration
 }{
-	{"1h", "the last hour", time.Hour}, {"24h", "the last 24 hours", 24 * time.Hour}, {"7d", "the last 7 days", 7 * 24 * time.Hour},
+	{"1h", "the last hour", time.Hour}, {"24h", "the last 24 hours", 24 * time.Hour}, {"7d", "the last 7 days",
+		7 * 24 * time.Hour},
 	{"30d", "the last 30 days", 30 * 24 * time.Hour}, {"all", "ever", 0},
 }
 
@@ -98,19 +99,19 @@ func showMessages(v *visit) (any, error) {
 			since = v.now.Add(-s.d)
 		}
 	}
-	all, next, err := v.search(view.Words, since, q.Get("after"))
+	all, next, err := search(v, view.Words, since, q.Get("after"))
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range all {
-		view.Rows = append(view.Rows, v.foundRow(f))
+		view.Rows = append(view.Rows, foundRowOf(v, f))
 	}
 	view.Pager = v.paged("after", next)
 	return view, nil
 }
 
 // search finds messages and refused sessions, the newest first, and where the next page begins.
-func (v *visit) search(words string, since time.Time, after string) (all []found, next string, err error) {
+func search(v *visit, words string, since time.Time, after string) (all []found, next string, err error) {
 	v.console.Operations.Trace.Await(v.Context())
 	var until time.Time
 	if after != "" {
@@ -203,7 +204,7 @@ func (f *found) add(e *trace.Event) {
 	f.Recipients = len(f.recipientsOf)
 }
 
-func (v *visit) foundRow(f found) foundRow {
+func foundRowOf(v *visit, f found) foundRow {
 	r := foundRow{found: f}
 	r.Icon, r.Word = v.kind(f.State)
 	switch {
@@ -224,30 +225,30 @@ func (v *visit) foundRow(f found) foundRow {
 }
 
 // kind says what an event is: an icon and a word.
-func (v *visit) kind(k trace.Kind) (icon, word string) {
+func (w *words) kind(k trace.Kind) (icon, word string) {
 	switch k {
 	case trace.Refused:
-		return "bad", v.t("connection refused")
+		return "bad", w.t("connection refused")
 	case trace.AuthFail:
-		return "bad", v.t("login refused")
+		return "bad", w.t("login refused")
 	case trace.Rejected:
-		return "bad", v.t("message refused")
+		return "bad", w.t("message refused")
 	case trace.Accepted:
-		return "in", v.t("accepted")
+		return "in", w.t("accepted")
 	case trace.Attempt:
-		return "wait", v.t("attempt")
+		return "wait", w.t("attempt")
 	case trace.Delivered:
-		return "ok", v.t("delivered")
+		return "ok", w.t("delivered")
 	case trace.Deferred:
-		return "wait", v.t("delayed")
+		return "wait", w.t("delayed")
 	case trace.Failed:
-		return "bad", v.t("given up")
+		return "bad", w.t("given up")
 	case trace.Unclear:
-		return "warn", v.t("unclear")
+		return "warn", w.t("unclear")
 	case trace.Report:
-		return "info", v.t("report")
+		return "info", w.t("report")
 	case trace.Operator:
-		return "person", v.t("by hand")
+		return "person", w.t("by hand")
 	}
 	return "info", plain(40, k)
 }

@@ -66,7 +66,8 @@ func in(language string) asking {
 func field1(name, value string) asking { return func(r *http.Request) { r.Header.Set(name, value) } }
 
 // ask makes a request as somebody, nil for nobody. A POST has a form.
-func (r *rig) ask(who *operate.Actor, method, target string, form url.Values, more ...asking) *httptest.ResponseRecorder {
+func (r *rig) ask(who *operate.Actor, method, target string, form url.Values,
+	more ...asking) *httptest.ResponseRecorder {
 	r.t.Helper()
 	req := httptest.NewRequest(method, target, strings.NewReader(form.Encode()))
 	if form != nil {

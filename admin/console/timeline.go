@@ -74,7 +74,7 @@ func showTimeline(v *visit) (any, error) {
 	if m != nil {
 		view.queued(v, m)
 	}
-	view.Why = v.why(view, events, m)
+	view.Why = why(v, events, m)
 	view.Advice = operate.Advise(latest(events))
 	view.Unknown = len(view.Advice) == 0 && operate.Unknown(latest(events)) != nil
 	return view, nil
@@ -140,16 +140,16 @@ const maxReply = 4096
 
 // queued adds what the queue knows.
 func (t *timelineView) queued(v *visit, m *queue.Message) {
-	row := v.row(m)
+	row := rowOf(v, m)
 	t.Queued, t.IsMessage, t.Login, t.MessageID, t.Size = &row, true, m.Login, m.MessageID, m.Size
 	t.From, t.To, t.More = row.From, row.To, row.More
 	if t.Author == "" {
 		t.Author = m.Author.String()
 	}
 	if m.Held {
-		t.Buttons = v.buttons(&releasing, &bouncing, &deleting)
+		t.Buttons = buttonsOf(v, &releasing, &bouncing, &deleting)
 	} else {
-		t.Buttons = v.buttons(&retrying, &holding, &bouncing, &deleting)
+		t.Buttons = buttonsOf(v, &retrying, &holding, &bouncing, &deleting)
 	}
 	for i := range m.Recipients[:min(len(m.Recipients), recipients)] {
 		r := &m.Recipients[i]
@@ -169,9 +169,9 @@ func (t *timelineView) queued(v *visit, m *queue.Message) {
 }
 
 // why says in a sentence how it stands.
-func (v *visit) why(t *timelineView, events []trace.Event, m *queue.Message) verdict {
+func why(v *visit, events []trace.Event, m *queue.Message) verdict {
 	if m != nil {
-		return v.whyQueued(t, m)
+		return whyQueued(v, m)
 	}
 	told := func(e trace.Event) bool { return e.Kind != trace.Report && e.Kind != trace.Operator }
 	last := len(events) - 1
@@ -183,42 +183,49 @@ func (v *visit) why(t *timelineView, events []trace.Event, m *queue.Message) ver
 	}
 	e := &events[last]
 	by := plain(80, e.Upstream)
-	mixed := slices.ContainsFunc(events, func(e trace.Event) bool { return e.Kind == trace.Failed || e.Kind == trace.Unclear })
+	mixed := slices.ContainsFunc(events,
+		func(e trace.Event) bool { return e.Kind == trace.Failed || e.Kind == trace.Unclear })
 	switch e.Kind {
 	case trace.Delivered:
 		if mixed {
-			return verdict{"warn", v.t("Delivered, but not to every recipient."), ""}
+			return verdict{"warn", v.t("Delivered, but not to every recipient."), nil}
 		}
-		return verdict{"ok", v.t("Delivered: %s has taken it.", by), ""}
+		return verdict{"ok", v.t("Delivered: %s has taken it.", by), nil}
 	case trace.Failed:
-		return verdict{"bad", v.t("It was given up; the sender has been told, where that was possible."), ""}
+		return verdict{"bad", v.t("It was given up; the sender has been told, where that was possible."), nil}
 	case trace.Unclear:
-		return verdict{"warn", v.t("It was given up without knowing whether %s has it.", by), ""}
+		return verdict{"warn", v.t("It was given up without knowing whether %s has it.", by), nil}
 	case trace.Refused:
-		return verdict{"bad", v.t("The connection was refused before any message was handed in."), ""}
+		return verdict{"bad", v.t("The connection was refused before any message was handed in."), nil}
 	case trace.AuthFail:
-		return verdict{"bad", v.t("The login was refused, so no message could be handed in."), ""}
+		return verdict{"bad", v.t("The login was refused, so no message could be handed in."), nil}
 	case trace.Rejected:
-		return verdict{"bad", v.t("The message was refused when it was handed in; the program that sent it was told why."), ""}
+		return verdict{"bad",
+			v.t("The message was refused when it was handed in; the program that sent it was told why."), nil}
 	case trace.Operator:
-		return verdict{"person", v.t("Somebody acted on it by hand; it is no longer in the queue."), ""}
+		return verdict{"person", v.t("Somebody acted on it by hand; it is no longer in the queue."), nil}
 	}
-	return verdict{"info", v.t("It is no longer in the queue."), ""}
+	return verdict{"info", v.t("It is no longer in the queue."), nil}
 }
 
-func (v *visit) whyQueued(t *timelineView, m *queue.Message) verdict {
+func whyQueued(v *visit, m *queue.Message) verdict {
 	switch operate.StateOf(m, v.now) {
 	case operate.IsHeld:
-		return verdict{"hold", v.t("It is held until somebody releases it."), plain(400, m.HoldReason)}
+		held := verdict{Icon: "hold", Text: v.t("It is held until somebody releases it.")}
+		if m.HoldReason != "" {
+			held.More = []string{plain(400, m.HoldReason)}
+		}
+		return held
 	case operate.IsReturned:
-		return verdict{"out", v.t("It is being returned to its sender."), ""}
+		return verdict{"out", v.t("It is being returned to its sender."), nil}
 	case operate.IsTried:
-		return verdict{"out", v.t("An attempt to deliver it is under way."), ""}
+		return verdict{"out", v.t("An attempt to deliver it is under way."), nil}
 	case operate.Sleeps:
-		return verdict{"wait", v.t("It waits until %s works again, and then leaves by itself.", plain(120, m.WaitingFor)), ""}
+		return verdict{"wait", v.t("It waits until %s works again, and then leaves by itself.", plain(120,
+			m.WaitingFor)), nil}
 	}
 	if m.Attempts == 0 {
-		return verdict{"wait", v.t("It is in the queue and has not been tried yet."), ""}
+		return verdict{"wait", v.t("It is in the queue and has not been tried yet."), nil}
 	}
-	return verdict{"wait", v.t("It could not be delivered yet and is tried again by itself."), ""}
+	return verdict{"wait", v.t("It could not be delivered yet and is tried again by itself."), nil}
 }
