@@ -7,6 +7,7 @@ package admin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,8 @@ type Options struct {
 	// Names returns the host names that clients may use, besides localhost and addresses.
 	Names  func() []string
 	Logger *slog.Logger
+	// TLS, unless nil, serves everything by HTTPS alone.
+	TLS *tls.Config
 }
 
 // maxConnections bounds the connected clients; a scraper and a probe need one each.
@@ -123,6 +126,15 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
+// serve is Serve or ServeTLS.
+func serve(srv *http.Server, l net.Listener, config *tls.Config) error {
+	if config == nil {
+		return srv.Serve(l)
+	}
+	srv.TLSConfig = config
+	return srv.ServeTLS(l, "", "") // the certificate is the config's
+}
+
 // Serve answers requests on l until ctx ends, then waits up to two seconds for those in progress.
 func Serve(ctx context.Context, l net.Listener, o Options) error {
 	srv := &http.Server{
@@ -144,7 +156,7 @@ func Serve(ctx context.Context, l net.Listener, o Options) error {
 			srv.Close()
 		}
 	}()
-	err := srv.Serve(bound(l, maxConnections))
+	err := serve(srv, bound(l, maxConnections), o.TLS)
 	if errors.Is(err, http.ErrServerClosed) {
 		<-stopped
 		return nil

@@ -269,10 +269,14 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 // charge counts a refused credential and tells OnLock who is locked out by it.
 func (a *Authenticator) charge(now time.Time, t attempt) {
 	for _, lock := range a.lockout.failed(now, t.login, t.place, t.cred.short()) {
-		a.stats.lockouts.Add(1)
-		if a.onLock != nil {
-			a.onLock(lock)
-		}
+		a.tell(lock)
+	}
+}
+
+func (a *Authenticator) tell(lock Lock) {
+	a.stats.lockouts.Add(1)
+	if a.onLock != nil {
+		a.onLock(lock)
 	}
 }
 

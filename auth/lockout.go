@@ -169,7 +169,22 @@ func (l *lockout) failed(now time.Time, login string, client netip.Prefix, crede
 		}
 		return l.countLocked(&g.counter, f, most, Lock{Login: login, Client: client})
 	}
-	var locks []Lock
+	locks := l.countPlacesLocked(f, client)
+	f.from = networkOf(client)
+	return append(locks, l.countSpreadLocked(counterOf(l.logins, login), f, Lock{Login: login})...)
+}
+
+// failedAt counts a wrong credential that belongs to no login.
+func (l *lockout) failedAt(now time.Time, client netip.Prefix, credential uint64) []Lock {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.Failures <= 0 {
+		return nil
+	}
+	return l.countPlacesLocked(failure{credential: credential, at: now}, client)
+}
+
+func (l *lockout) countPlacesLocked(f failure, client netip.Prefix) (locks []Lock) {
 	for _, place := range placesOf(client) {
 		most := l.Failures
 		if place != client {
@@ -177,8 +192,7 @@ func (l *lockout) failed(now time.Time, login string, client netip.Prefix, crede
 		}
 		locks = append(locks, l.countLocked(counterOf(l.clients, place), f, most, Lock{Client: place})...)
 	}
-	f.from = networkOf(client)
-	return append(locks, l.countSpreadLocked(counterOf(l.logins, login), f, Lock{Login: login})...)
+	return locks
 }
 
 // countLocked counts a failure, once however often its credential comes; so many are too many.

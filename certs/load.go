@@ -28,7 +28,21 @@ type Info struct {
 	SelfSigned  bool
 	Fingerprint string   // SHA-256 in the notation of openssl and mail clients: "AB:CD:…"
 	Warnings    []string // what is allowed but unwise, and what to do
+	Kinds       []Kind   // of the Warnings, one for each
+	Chain       []*x509.Certificate
 }
+
+// Kind is what a warning is about.
+type Kind string
+
+// The kinds of warnings.
+const (
+	WrongName  Kind = "name"  // it does not cover the host name
+	Ending     Kind = "ends"  // it expires soon
+	WrongUsage Kind = "usage" // it is not meant for servers
+	WrongChain Kind = "chain" // its authority's certificate is missing, or another stands there
+	WrongKey   Kind = "key"   // clients do not take its key
+)
 
 // expiryWarning is how long before expiry warnings begin.
 const expiryWarning = 14 * 24 * time.Hour
@@ -108,39 +122,44 @@ func describe(o *Options, file string, c *tls.Certificate, now time.Time) Info {
 	for _, ip := range leaf.IPAddresses {
 		info.Names = append(info.Names, ip.String())
 	}
-	info.Warnings = warnings(o, info, c, now)
+	info.warn(o, c, now)
+	for _, der := range c.Certificate {
+		if cert, err := x509.ParseCertificate(der); err == nil {
+			info.Chain = append(info.Chain, cert)
+		}
+	}
 	return info
 }
 
-func warnings(o *Options, info Info, c *tls.Certificate, now time.Time) []string {
-	var all []string
-	warn := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+func (info *Info) warn(o *Options, c *tls.Certificate, now time.Time) {
+	warn := func(kind Kind, format string, args ...any) {
+		info.Warnings, info.Kinds = append(info.Warnings, fmt.Sprintf(format, args...)), append(info.Kinds, kind)
+	}
 	if len(info.Names) == 0 {
-		warn("it covers no name at all (a common name alone does not count), get one for %s", o.Hostname)
+		warn(WrongName, "it covers no name at all (a common name alone does not count), get one for %s", o.Hostname)
 	} else if o.Hostname != "" && c.Leaf.VerifyHostname(o.Hostname) != nil {
-		warn("it covers %s but not the host name %s; clients that connect by that name will refuse it",
+		warn(WrongName, "it covers %s but not the host name %s; clients that connect by that name will refuse it",
 			strings.Join(info.Names, ", "), o.Hostname)
 	}
 	if w := expiry(info.NotAfter, now); w != "" && !o.selfSigned() {
-		warn("%s", w)
+		warn(Ending, "%s", w)
 	}
 	usage := c.Leaf.ExtKeyUsage
 	if len(usage) > 0 && !slices.Contains(usage, x509.ExtKeyUsageServerAuth) &&
 		!slices.Contains(usage, x509.ExtKeyUsageAny) {
-		warn("it is not meant for servers (no TLS server authentication), get a server certificate")
+		warn(WrongUsage, "it is not meant for servers (no TLS server authentication), get a server certificate")
 	}
 	if w := chainWarning(c); w != "" && !info.SelfSigned {
-		warn("%s", w)
+		warn(WrongChain, "%s", w)
 	}
 	switch key := c.Leaf.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if key.N.BitLen() < 2048 {
-			warn("its RSA key of %d bits is too short for current clients, get one with 2048", key.N.BitLen())
+			warn(WrongKey, "its RSA key of %d bits is too short for current clients, get one with 2048", key.N.BitLen())
 		}
 	case ed25519.PublicKey:
-		warn("many mail clients do not know Ed25519 certificates, get one with an ECDSA P-256 or RSA key")
+		warn(WrongKey, "many mail clients do not know Ed25519 certificates, get one with an ECDSA P-256 or RSA key")
 	}
-	return all
 }
 
 // expiry warns of a certificate that ends at notAfter, "" while there is time.

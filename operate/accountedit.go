@@ -90,7 +90,7 @@ func (e *AccountEdit) Check() error {
 	}
 	// What is removed may be an old pattern that would be refused today.
 	_, err1 := checkedSenders(slices.Concat(e.Senders.Set, e.Senders.Add))
-	_, err2 := checkedNetworks(slices.Concat(e.Networks.Set, e.Networks.Add, e.Networks.Remove))
+	_, err2 := ParseNetworks(slices.Concat(e.Networks.Set, e.Networks.Add, e.Networks.Remove))
 	_, err3 := checkedGroups(slices.Concat(e.Groups.Set, e.Groups.Add))
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return fault(Invalid, "%v", err)
@@ -107,7 +107,7 @@ func (e *AccountEdit) apply(u *auth.User, now time.Time) (changes []string, err 
 	if u.Senders, err = change(&e.Senders, "sender", u.Senders, asIs, &changes); err != nil {
 		return nil, err
 	}
-	if u.Networks, err = change(&e.Networks, "network", u.Networks, checkedNetworks, &changes); err != nil {
+	if u.Networks, err = change(&e.Networks, "network", u.Networks, ParseNetworks, &changes); err != nil {
 		return nil, err
 	}
 	if u.Groups, err = change(&e.Groups, "group", u.Groups, asIs, &changes); err != nil {

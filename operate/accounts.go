@@ -121,7 +121,7 @@ type Credential struct {
 func (n NewAccount) check() (auth.User, error) {
 	login, err := CheckLogin(n.Login)
 	senders, err1 := checkedSenders(n.Senders)
-	networks, err2 := checkedNetworks(n.Networks)
+	networks, err2 := ParseNetworks(n.Networks)
 	groups, err3 := checkedGroups(n.Groups)
 	if err := errors.Join(err, err1, err2, err3); err != nil {
 		return auth.User{}, fault(Invalid, "%v", err)
@@ -268,7 +268,8 @@ func checkedSenders(patterns []string) (checked []string, err error) {
 	return checked, nil
 }
 
-func checkedNetworks(texts []string) (checked []netip.Prefix, err error) {
+// ParseNetworks reads networks and addresses, each once.
+func ParseNetworks(texts []string) (checked []netip.Prefix, err error) {
 	for _, n := range texts {
 		network, err := config.ParseNetwork(n)
 		if err != nil {

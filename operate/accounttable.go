@@ -203,7 +203,7 @@ func parseRow(cells []string, columns map[string]int, line int, problems *tableP
 	}
 	row.user.Senders, err = checkedSenders(values(cell("senders")))
 	fail("senders", err)
-	row.user.Networks, err = checkedNetworks(values(cell("networks")))
+	row.user.Networks, err = ParseNetworks(values(cell("networks")))
 	fail("networks", err)
 	row.user.Groups, err = checkedGroups(values(cell("groups")))
 	fail("groups", err)

@@ -24,8 +24,8 @@ type Account struct {
 
 // ShownAccount returns an account as JSON has it.
 func ShownAccount(u auth.User) Account {
-	return Account{u.Login, KindOfAccount(u), PasswordKind(u), u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks, u.Note,
-		u.Created, LastChange(u)}
+	return Account{u.Login, KindOfAccount(u), PasswordKind(u), u.Locked, u.LockReason, u.Senders, u.Groups, u.Networks,
+		u.Note, u.Created, LastChange(u)}
 }
 
 // LastChange is when anything of an account was changed.

@@ -3,8 +3,10 @@ package operate
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"postern/relay/monitor"
+	"postern/relay/store"
 )
 
 // Alerts is what may be done with the hooks that are told of faults.
@@ -22,4 +24,12 @@ func (a Alerts) Test(ctx context.Context, by Actor, n int) (tests []monitor.Aler
 		return "", err
 	})
 	return tests, err
+}
+
+// List returns at most limit alerts that began before a time, the newest first: the open ones, or all.
+func (a Alerts) List(ctx context.Context, by Actor, open bool, before time.Time, limit int) ([]store.Alert, error) {
+	if err := by.May(SeeAlerts); err != nil {
+		return nil, err
+	}
+	return a.Store.Alerts(ctx, open, before, limit)
 }

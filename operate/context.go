@@ -4,10 +4,12 @@ import "context"
 
 type actorKey struct{}
 
-// WithActor returns a context in which somebody is known.
-func WithActor(ctx context.Context, a Actor) context.Context { return context.WithValue(ctx, actorKey{}, a) }
+// WithActor returns a context of a request that comes from a.
+func WithActor(ctx context.Context, a Actor) context.Context {
+	return context.WithValue(ctx, actorKey{}, a)
+}
 
-// ActorOf returns who is known in a context. False: nobody.
+// ActorOf returns who a request comes from. False: nobody has said who it is, and nothing may be done for them.
 func ActorOf(ctx context.Context) (Actor, bool) {
 	a, ok := ctx.Value(actorKey{}).(Actor)
 	return a, ok

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/relay/config"
+	"postern/relay/dnscheck"
 	"postern/relay/status"
 	"postern/relay/store"
 	"postern/relay/trace"
@@ -23,6 +24,8 @@ type Options struct {
 	Config func() *config.Config // in force
 	Store  *store.Store
 	Status func(context.Context) (*status.Report, error) // of the running daemon, or what can be said without one
+	// Version of this program; "": not known.
+	Version string
 }
 
 // Operations are all of them, by what they are about. All methods are safe for concurrent use.
@@ -33,12 +36,17 @@ type Operations struct {
 	Keys     Keys
 	Alerts   Alerts
 	Status   Status
+	Domains  Domains
+	Audit    Audit
+	Doctor   Doctor
 }
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o}
-	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d}}
+	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
+		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
+		Doctor{d, &examination{}}}
 }
 
 // desk is what all operations share.

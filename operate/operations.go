@@ -2,15 +2,21 @@ package operate
 
 // The operations. What only looks is not kept in the audit, but for content.
 var (
-	SeeQueue    = Operation{Name: "queue list", Role: Viewer, Scope: ScopeRead}
-	SeeTrace    = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
-	SeeAccounts = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
-	SeeKeys     = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
-	SeeHeaders  = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
-	SeeContent  = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	SeeStatus     = Operation{Name: "status", Role: Viewer, Scope: ScopeRead}
+	SeeQueue      = Operation{Name: "queue list", Role: Viewer, Scope: ScopeRead}
+	SeeTrace      = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
+	SeeStatistics = Operation{Name: "stats", Role: Viewer, Scope: ScopeRead}
+	SeeAccounts   = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
+	SeeKeys       = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
+	SeeAlerts     = Operation{Name: "alert list", Role: Viewer, Scope: ScopeRead}
+	SeeDomains    = Operation{Name: "dns list", Role: Viewer, Scope: ScopeRead}
+	SeeDoctor     = Operation{Name: "doctor last", Role: Viewer, Scope: ScopeRead}
+	SeeHeaders    = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
+	SeeContent    = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
 	ReleaseMessages = Operation{Name: "queue release", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
 	RetryMessages   = Operation{Name: "queue retry", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
+	ResendMessages  = Operation{Name: "queue resend", Role: Operator, Scope: ScopeQueue, Audit: true}
 	HoldMessages    = Operation{Name: "queue hold", Role: Operator, Scope: ScopeQueue, Audit: true}
 	BounceMessages  = Operation{Name: "queue bounce", Role: Operator, Scope: ScopeQueue, Audit: true}
 	DeleteMessages  = Operation{Name: "queue delete", Role: Operator, Scope: ScopeQueue, Audit: true}
@@ -23,11 +29,37 @@ var (
 	Unlock         = Operation{Name: "user unlock", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
-	AddKeys    = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
-	TestAlerts = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
+	// These ask servers of others, and so are more than looking.
+	Examine      = Operation{Name: "doctor", Role: Helpdesk, Scope: ScopeRead}
+	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeRead}
+
+	AddKeys      = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	ReindexTrace = Operation{Name: "trace reindex", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	ForgetPerson = Operation{Name: "trace forget", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	TestAlerts   = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
+)
+
+// Operations on who may use the console and the API.
+var (
+	ListConsoleUsers = Operation{Name: "console list", Role: Admin, Scope: ScopeAdmin}
+	InviteUser       = Operation{Name: "console invite", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	ResetUser        = Operation{Name: "console reset", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	ChangeRole       = Operation{Name: "console role", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	DisableUser      = Operation{Name: "console disable", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	RemoveUser       = Operation{Name: "console remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	ListTokens       = Operation{Name: "token list", Role: Admin, Scope: ScopeAdmin}
+	AddToken         = Operation{Name: "token add", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	RevokeToken      = Operation{Name: "token revoke", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	SeeAudit         = Operation{Name: "audit", Role: Operator, Scope: ScopeAdmin}
 )
 
 // All lists every operation.
-var All = []Operation{SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeHeaders, SeeContent, ReleaseMessages, RetryMessages,
-	HoldMessages, BounceMessages, DeleteMessages, AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount,
-	SeeStatus, Unlock, RemoveAccount, AddKeys, TestAlerts}
+var All = []Operation{
+	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeDoctor, Examine,
+	SeeHeaders, SeeContent,
+	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
+	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
+	AddKeys, ReindexTrace, ForgetPerson, TestAlerts, SeeStatistics,
+	ListConsoleUsers, InviteUser, ResetUser, ChangeRole, DisableUser, RemoveUser, ListTokens, AddToken, RevokeToken,
+	SeeAudit,
+}

@@ -1,9 +1,11 @@
 package operate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"postern/mail"
@@ -49,6 +51,37 @@ func (q Queue) Content(ctx context.Context, by Actor, id string) (c mail.Content
 	return c, err
 }
 
+// Headers returns the header of a message as it is kept.
+func (q Queue) Headers(ctx context.Context, by Actor, id string) (header []byte, err error) {
+	err = q.act(ctx, by, SeeHeaders, id, func() (string, error) {
+		m, err := q.Get(ctx, by, id)
+		if err != nil {
+			return "", err
+		}
+		c, err := q.Store.Content(ctx, m.ID)
+		if err != nil {
+			return "", err
+		}
+		header, err = headerOf(c)
+		return "", err
+	})
+	return header, err
+}
+
+func headerOf(c mail.Content) ([]byte, error) {
+	r, err := c.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	prefix, err := io.ReadAll(io.LimitReader(r, 2*mail.HeaderPrefix)) // we add some
+	if err != nil {
+		return nil, err
+	}
+	header, _, _ := bytes.Cut(prefix, []byte("\r\n\r\n"))
+	return header, nil
+}
+
 // Action is what is done to messages of the queue.
 type Action struct {
 	Operation
@@ -80,8 +113,16 @@ var (
 		}}
 )
 
+// Resend tries recipients again that were given up, of messages that still wait for others. Of a message that left the
+// queue nothing is kept: its sender has to send it again.
+var Resend = Action{ResendMessages, "resend",
+	func(ctx context.Context, d *desk, f queue.Filter, _ string) (int64, error) {
+		now := time.Now()
+		return d.Store.Resend(ctx, f, now, now.Add(d.Config().Delivery.Expire.Std()))
+	}}
+
 // Actions are all actions.
-var Actions = []Action{Retry, Hold, Release, Bounce, Delete}
+var Actions = []Action{Retry, Hold, Release, Resend, Bounce, Delete}
 
 // Do does something to the messages that f selects, and returns to how many. reason is why they are held, for those who
 // list the queue.

@@ -6,8 +6,8 @@ import (
 	"postern/relay/status"
 )
 
-// SeeStatus is the state of the relay.
-var SeeStatus = Operation{Name: "status", Role: Viewer, Scope: ScopeRead}
+// Status is how the relay is.
+type Status struct{ *desk }
 
 // Report is the state of the relay now.
 func (s Status) Report(ctx context.Context, by Actor) (*status.Report, error) {
@@ -16,6 +16,3 @@ func (s Status) Report(ctx context.Context, by Actor) (*status.Report, error) {
 	}
 	return s.Options.Status(ctx)
 }
-
-// Status is how the relay is.
-type Status struct{ *desk }

@@ -28,6 +28,9 @@ func (s *Server) Reload(ctx context.Context) error {
 		return errStopping
 	}
 	if err != nil {
+		if undo := usePrivacy(ctx, s.store, s.state.Load().config.Privacy); undo != nil {
+			s.log.Warn("[privacy] is that of the refused configuration until the next reload", "err", undo)
+		}
 		why := err.Error()
 		s.refused.Store(&why)
 		s.log.Error("reload refused, the configuration in force stays", "err", err)
@@ -65,6 +68,13 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := usePrivacy(ctx, s.store, c.Privacy); err != nil {
+		return err
+	}
+	console, err := consoleOptions(c, s.store, s.log)
+	if err != nil {
+		return err
+	}
 	opened, err := s.listeners.openNew(c)
 	if err != nil {
 		return err
@@ -72,6 +82,11 @@ func (s *Server) reload(ctx context.Context) error {
 	if err := s.certs.Use(c.CertOptions(s.log)); err != nil {
 		closeAll(opened)
 		return err
+	}
+	if s.access != nil {
+		if err := s.access.Use(console); err != nil { // what it refuses, validation has refused before
+			s.log.Error("console: the settings before stay", "err", err)
+		}
 	}
 	s.state.Store(st)
 	s.submission.Recount()
@@ -97,6 +112,8 @@ func sameInstance(before, c *config.Config) error {
 		{"store.max_size", fmt.Sprint(before.Store.MaxSize), fmt.Sprint(c.Store.MaxSize)},
 		{"store.min_free", fmt.Sprint(before.Store.MinFree), fmt.Sprint(c.Store.MinFree)},
 		{"admin.address", before.Admin.Address, c.Admin.Address},
+		{"admin.tls", fmt.Sprint(before.Admin.TLS), fmt.Sprint(c.Admin.TLS)},
+		{"admin.console", fmt.Sprint(before.Admin.Console), fmt.Sprint(c.Admin.Console)},
 		{"log.format", before.Log.Format, c.Log.Format},
 		{"log.level", before.Log.Level, c.Log.Level},
 	} {

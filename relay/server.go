@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"postern/admin"
+	"postern/admin/access"
 	"postern/auth"
 	"postern/certs"
 	"postern/policy"
@@ -30,6 +31,7 @@ import (
 	"postern/relay/outbound"
 	"postern/relay/queue"
 	"postern/relay/spool"
+	"postern/relay/stats"
 	relaystore "postern/relay/store"
 	"postern/relay/submission"
 	"postern/relay/trace"
@@ -67,6 +69,7 @@ type Server struct {
 	journal    *relaystore.Journal
 	spool      *spool.Spool
 	trace      *trace.Recorder
+	stats      *stats.Counter
 	certs      *certs.Manager
 	limiter    *policy.Limiter
 	accounts   *accounts
@@ -76,7 +79,8 @@ type Server struct {
 	queue      *queue.Queue
 	submission *submission.Service
 	listeners  *listeners
-	admin      net.Listener // nil: none is configured
+	admin      net.Listener   // nil: none is configured
+	access     *access.Access // who may into the console and the API; nil: they are off
 	registry   *prometheus.Registry
 
 	state       atomic.Pointer[state]
@@ -161,7 +165,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		fail: func(err error) { s.fail(err) }}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&gauges{s.store, s.listeners, inForce, s.trace, s.certs})
+		&gauges{s.store, s.listeners, inForce, s.trace, s.stats, s.certs})
 	return s, nil
 }
 
@@ -178,10 +182,18 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	s.opened[relaystore.TopicTraceAsked] = s.opened[relaystore.TopicTraceAnswered] // asked before we listened
+	if s.access, err = NewAccess(ctx, c, s.store, s.log); err != nil {
+		return err
+	}
 	if s.journal, err = relaystore.OpenJournal(c.DataDir); err != nil {
 		return err
 	}
+	if err := usePrivacy(ctx, s.store, c.Privacy); err != nil {
+		return err
+	}
 	s.trace = trace.NewRecorder(s.store, s.log)
+	s.stats = stats.NewCounter(s.store, s.log)
+	s.trace.CountWith(s.stats.Count)
 	s.spool, err = newSpool(filepath.Join(c.DataDir, "tmp"))
 	return err
 }
@@ -267,10 +279,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 // background is what works beside the queue and the listeners, until the shutdown is over.
 func (s *Server) background() []func(context.Context) {
 	poll := s.options.Poll
-	past := &history{store: s.store, bounds: func() config.Store { return s.state.Load().config.Store }, log: s.log,
+	past := &history{store: s.store, inForce: func() *config.Config { return s.state.Load().config }, log: s.log,
 		period: poll}
 	works := []func(context.Context){
-		s.monitor.Run, s.limiter.Run, s.trace.Run, s.watchStore, past.run, s.serveAdmin, s.listenStatus(),
+		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
+		s.serveAdmin, s.listenStatus(),
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)
@@ -330,7 +343,7 @@ func (s *Server) close() error {
 		errs = append(errs, s.accounts.saveLockout(bounded))
 	}
 	if s.trace != nil {
-		errs = append(errs, s.trace.Close(bounded))
+		errs = append(errs, s.trace.Close(bounded), s.stats.Close(bounded))
 	}
 	if s.journal != nil {
 		errs = append(errs, s.journal.Close())
@@ -358,11 +371,10 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		return
 	}
 	names := func() []string {
-		c := s.state.Load().config
-		return append([]string{c.Hostname}, c.Admin.Names...)
+		return adminNames(s.state.Load().config)
 	}
 	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry,
-		Names: names, Logger: s.log})
+		Names: names, Logger: s.log, TLS: s.adminTLS()})
 	if err != nil {
 		s.log.Error("admin stopped", "err", err)
 	}

@@ -3,16 +3,56 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"postern/operate"
 	"postern/relay/monitor"
+	relaystore "postern/relay/store"
 )
 
 func (a *app) alertCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "alert", Short: "The hooks that are told of faults"}
-	cmd.AddCommand(a.alertTest())
+	cmd.AddCommand(a.alertList(), a.alertTest())
 	return cmd
+}
+
+// maxAlertsListed is how many alerts a list has.
+const maxAlertsListed = 200
+
+func (a *app) alertList() *cobra.Command {
+	var past bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List what operators must know: the alerts that are open, and with --past those that were",
+		Args:  exactly(0),
+		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+			now := time.Now()
+			alerts, err := ops.Alerts.List(cmd.Context(), me(), !past, now.Add(time.Second), maxAlertsListed)
+			if err != nil {
+				return err
+			}
+			if asJSON(cmd) {
+				return writeJSON(cmd.OutOrStdout(), append([]relaystore.Alert{}, alerts...)) // never null
+			}
+			if len(alerts) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "There is no alert.")
+				return nil
+			}
+			var rows [][]string
+			for _, al := range alerts {
+				ended := "open"
+				if !al.Ended.IsZero() {
+					ended = when(al.Ended, now)
+				}
+				rows = append(rows, []string{when(al.Since, now), ended, al.Event, al.Subject, al.Summary})
+			}
+			return table(cmd.OutOrStdout(), []string{"SINCE", "UNTIL", "EVENT", "ABOUT", "WHAT"}, rows)
+		}),
+	}
+	cmd.Flags().BoolVar(&past, "past", false, "also those that are over")
+	return withJSON(cmd)
 }
 
 // alertView is the test of a hook as --json prints it.
@@ -45,11 +85,12 @@ Each is tried once, for ten seconds at most. The addresses of hooks are secrets:
 			if err != nil {
 				return err
 			}
-			if n > len(c.Alerts) || len(c.Alerts) == 0 {
-				return fmt.Errorf("there is no alert[%d] in %s, which has %s", max(n, 1), c.Path(),
-					plural(int64(len(c.Alerts)), "[[alert]]"))
+			ops, done, err := operationsOf(cmd.Context(), c)
+			if err != nil {
+				return err
 			}
-			tests, err := monitor.TestAlerts(cmd.Context(), c, n)
+			defer done()
+			tests, err := ops.Alerts.Test(cmd.Context(), me(), n)
 			if err != nil {
 				return err
 			}

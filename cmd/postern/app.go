@@ -29,7 +29,8 @@ type app struct {
 	etc        string // where the service's files are
 	wide       bool   // tables are not wrapped
 
-	poll time.Duration // relay.Options.Poll of serve
+	poll          time.Duration // relay.Options.Poll of serve
+	authorityPort uint16        // of the name servers that `postern dns` asks; 0: 53
 }
 
 // store is the running daemon's store; with SQLite that is the same file.
@@ -80,11 +81,16 @@ func (a *app) operations(ctx context.Context) (ops *operate.Operations, done fun
 	if err != nil {
 		return nil, nil, err
 	}
+	return operationsOf(ctx, c)
+}
+
+// operationsOf is operations for a configuration.
+func operationsOf(ctx context.Context, c *config.Config) (ops *operate.Operations, done func(), err error) {
 	s, err := openStoreOf(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
-	o := operate.Options{Config: func() *config.Config { return c }, Store: s,
+	o := operate.Options{Config: func() *config.Config { return c }, Store: s, Version: readBuild().Version,
 		Status: func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
 	return operate.New(o), func() { s.Close() }, nil
 }
@@ -112,6 +118,22 @@ func (a *app) operation(run func(cmd *cobra.Command, ops *operate.Operations, ar
 
 func openStoreOf(ctx context.Context, c *config.Config) (store, error) {
 	return relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
+}
+
+// withStore makes a command of what is done with the store.
+func (a *app) withStore(run func(cmd *cobra.Command, s store, args []string) error) runE {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := a.read()
+		if err != nil {
+			return err
+		}
+		s, err := openStoreOf(cmd.Context(), c)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return run(cmd, s, args)
+	}
 }
 
 // readPassword reads a password from standard input: one line, without its line end.

@@ -13,6 +13,7 @@ import (
 
 	"postern/internal/testkit"
 	"postern/relay/fakeprovider"
+	"postern/relay/trial"
 )
 
 // graphOffice is a configuration with Microsoft Graph as its upstream, and the command that reads it.
@@ -146,7 +147,7 @@ senders = ["scans@contoso.example", "boss@contoso.example", "*@contoso.example"]
 	}
 	delete(o.access, "scans@contoso.example")
 	out, err = o.command("upstream", "test", "office", "--json")
-	var got testReport
+	var got trial.Report
 	if json.Unmarshal([]byte(out), &got) != nil || err != nil || !got.OK {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -24,8 +24,10 @@ import (
 
 // silent are the commands whose output is for people alone: they run on, ask somebody, or say one sentence.
 var silent = []string{
-	"postern", "postern demo", "postern serve", "postern upstream login",
+	"postern", "postern demo", "postern setup", "postern serve", "postern upstream login",
 	"postern user remove", "postern user lock", "postern user unlock", "postern device remove",
+	"postern console role", "postern console disable", "postern console enable", "postern console remove",
+	"postern token revoke",
 	"postern help", "postern completion",
 }
 

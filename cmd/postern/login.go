@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,15 +40,10 @@ func (a *app) login(cmd *cobra.Command, name string, flow oauth.Flow) error {
 	if flow != "" && flow != oauth.DeviceCode && flow != oauth.AuthorizationCode {
 		return usage(cmd, fmt.Errorf("--flow is %q, not device-code or authorization-code", flow))
 	}
-	c, err := a.load()
+	c, block, err := a.upstreamNamed(name)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == name })
-	if i < 0 {
-		return unknownUpstream(c, name)
-	}
-	block := c.Upstreams[i]
 	if block.OAuth == nil {
 		return fmt.Errorf("upstream %s logs in with a password: there is nothing to consent to without "+
 			"[upstream.oauth]", name)
@@ -139,23 +133,6 @@ func paste(in io.Reader, out io.Writer, consent *oauth.Consent) {
 		}
 		fmt.Fprintf(out, "%v\n", err)
 	}
-}
-
-// tokens gives what an upstream logs in with where it is a token. What it returns ends the source and the store.
-func (a *app) tokens(ctx context.Context, c *config.Config, block config.Upstream) (source *oauth.Source, done func(),
-	err error) {
-	if block.OAuth == nil {
-		return nil, func() {}, nil
-	}
-	s, err := openStoreOf(ctx, c)
-	if err != nil {
-		return nil, nil, err
-	}
-	source, err = outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), s, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, nil, errors.Join(err, s.Close())
-	}
-	return source, func() { source.Close(); s.Close() }, nil
 }
 
 // explained says what an authorization server said, and what to do.

@@ -109,9 +109,13 @@ Try it without any configuration:  postern demo`,
 			"/etc/postern/relay.toml)")
 	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
-		app.demoCommand(), app.serveCommand(), app.checkCommand(),
-		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.traceCommand(),
-		app.dkimCommand(), app.upstreamCommand(), app.alertCommand(), app.statusCommand(), versionCommand(),
+		app.demoCommand(), app.setupCommand(), app.serveCommand(), app.checkCommand(),
+		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.withSearch(app.traceCommands()),
+		app.statsCommand(),
+		app.dkimCommand(), app.dnsCommand(),
+		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(),
+		versionCommand(),
+		app.consoleCommand(), app.tokenCommand(), app.auditCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)

@@ -46,6 +46,8 @@ func (a *app) queueCommand() *cobra.Command {
 		a.queueAction(operate.Retry, "Make messages due at once", "will be tried at once"),
 		a.queueAction(operate.Hold, "Keep messages until they are released", "held"),
 		a.queueAction(operate.Release, "Let held messages go", "released"),
+		a.queueAction(operate.Resend, "Try recipients again that were given up, of messages that still wait",
+			"will be tried again"),
 		a.queueAction(operate.Delete, "Remove messages without telling anybody", "deleted"),
 		a.queueAction(operate.Bounce, "Give messages up and tell their senders", "will be returned to their senders"),
 	)

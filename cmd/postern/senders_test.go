@@ -2,18 +2,15 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"postern/mail"
-	"postern/relay/config"
 	"postern/relay/fakeprovider"
 	"postern/relay/trace"
-	"postern/relay/upstream"
-	"postern/relay/upstream/profile"
+	"postern/relay/trial"
 )
 
 // newSecretOffice is a configuration whose upstream takes tokens that the application gets by itself.
@@ -90,7 +87,7 @@ func TestUpstreamTestJSON(t *testing.T) {
 	f := newSecretOffice(t, "username")
 	f.smtp.Set(fakeprovider.Regime{Login: func(string) string { return fakeprovider.LoginDisabled }})
 	out, err := f.run("upstream", "test", "m365", "--json")
-	var got testReport
+	var got trial.Report
 	if json.Unmarshal([]byte(out), &got) != nil || err == nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -106,57 +103,6 @@ func TestUpstreamTestRefusesWhatIsNoAddress(t *testing.T) {
 	if out, err := f.run("upstream", "test", "m365", "--sender", "nobody"); err == nil ||
 		!strings.Contains(err.Error(), "is no address") {
 		t.Errorf("%v\n%s", err, out)
-	}
-}
-
-// What reports will have as their reverse-path is tried: bounce_from, or the null one and what stands in for it.
-func TestReversePathsOfReports(t *testing.T) {
-	anna := []mail.Address{{Local: "anna", Domain: "example.com"}}
-	for _, c := range []struct{ bounceFrom, null, rule, want string }{
-		{"", profile.NullAccepted, profile.SenderAny, "<>"},
-		{"", profile.NullUnknown, profile.SenderDomain, "<> <postmaster@example.com>"},
-		{"", profile.NullRefused, profile.SenderMustMatch, "<relay@example.com>"},
-		{"bounces@example.com", profile.NullRefused, profile.SenderMustMatch, "<bounces@example.com>"},
-	} {
-		conf := &config.Config{Delivery: config.Delivery{BounceFrom: c.bounceFrom}}
-		got, err := reversePaths(conf, config.Upstream{NullSender: c.null, SenderRule: c.rule,
-			Username: "relay@example.com"}, anna)
-		var paths []string
-		for _, a := range got {
-			paths = append(paths, a.Path())
-		}
-		if strings.Join(paths, " ") != c.want || err != nil {
-			t.Errorf("%+v: %v, %v", c, paths, err)
-		}
-	}
-}
-
-// A refused null reverse-path is no fault where reports have an address instead, and one where they have none.
-func TestARefusedNullReversePathInATest(t *testing.T) {
-	step := upstream.Step{Name: "mail", Sender: "<>", Reply: mail.R(501, "5.1.7", "invalid sender")}
-	null, postmaster := mail.Address{}, mail.Address{Local: "postmaster", Domain: "example.com"}
-	r := newReport(config.Upstream{Name: "office"}, &testedSenders{reports: []mail.Address{null, postmaster}})
-	var b strings.Builder
-	r.writeStep(&b, r.add(step))
-	if !r.OK || !strings.Contains(b.String(), "Reports have the reverse-path <postmaster@example.com> instead.") {
-		t.Errorf("%s", b.String())
-	}
-	r = newReport(config.Upstream{Name: "office"}, &testedSenders{reports: []mail.Address{null}})
-	if r.add(step); r.OK {
-		t.Error("it is well though reports have no other reverse-path")
-	}
-}
-
-func TestTestedSendersAreBounded(t *testing.T) {
-	var s testedSenders
-	for i := range maxTested + 2 {
-		s.add(fmt.Sprintf("p%d@example.com", i))
-	}
-	if len(s.addresses) != maxTested || len(s.untested) != 2 {
-		t.Errorf("%d are tested, %d are not", len(s.addresses), len(s.untested))
-	}
-	if (mail.Address{}) == s.addresses[0] {
-		t.Error("the first is empty")
 	}
 }
 

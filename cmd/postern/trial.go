@@ -2,24 +2,23 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
+	"postern/relay/trial"
 	"postern/relay/upstream"
 )
 
 // The waits of `upstream test`: a person sits before it. In a delivery they are those of RFC 5321, minutes long.
 const (
 	trialTimeout = 30 * time.Second // for each way to a login
-	trialSteps   = 3                // of its time are for one step
 	patienceTime = 2 * time.Second  // then it is said what is waited for
 )
 
 // liveTest prints the steps of a test as they happen. Its methods are safe for concurrent use.
 type liveTest struct {
-	w      io.Writer // nil: the report is printed whole at the end
-	report *testReport
+	print  *testPrinter // nil: the report is printed whole at the end
+	report *trial.Report
 	limit  time.Duration // of each step
 	target string        // host and port
 
@@ -27,15 +26,14 @@ type liveTest struct {
 	wait *time.Timer
 }
 
-// trial is what the test tells of itself.
-func (l *liveTest) trial(timeout time.Duration) upstream.Trial {
-	return upstream.Trial{Senders: l.report.senders.asked(), Limit: l.limit, Total: timeout, Begin: l.begin,
-		Done: l.done}
+// watch is what the test tells of itself.
+func (l *liveTest) watch(timeout time.Duration) upstream.Trial {
+	return upstream.Trial{Limit: l.limit, Total: timeout, Begin: l.begin, Done: l.done}
 }
 
 // begin sees to it that a step that takes long is named before it ends.
 func (l *liveTest) begin(name string) {
-	if l.w == nil {
+	if l.print == nil {
 		return
 	}
 	l.mu.Lock()
@@ -46,7 +44,7 @@ func (l *liveTest) begin(name string) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.wait == own {
-			fmt.Fprintf(l.w, "...   %-9s waiting for %s, %s at most\n", name, l.target, l.limit)
+			fmt.Fprintf(l.print.w, "...   %-9s waiting for %s, %s at most\n", name, l.target, l.limit)
 		}
 	})
 	l.wait = own
@@ -63,22 +61,22 @@ func (l *liveTest) done(s upstream.Step) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stopLocked()
-	step := l.report.add(s)
+	step := l.report.Add(s)
 	if !step.OK && s.Took >= l.limit {
 		step.Cause += fmt.Sprintf(" It had %s; give it longer with --timeout.", l.limit)
 	}
-	if l.w != nil {
-		l.report.writeStep(l.w, step)
+	if l.print != nil {
+		l.print.step(step)
 	}
 }
 
 // end prints what is left to say.
-func (l *liveTest) end() *testReport {
+func (l *liveTest) end() *trial.Report {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stopLocked()
-	if l.w != nil {
-		l.report.writeEnd(l.w)
+	if l.print != nil {
+		l.print.end(l.report)
 	}
 	return l.report
 }

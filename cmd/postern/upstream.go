@@ -7,8 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/mail"
 	"postern/relay/config"
-	"postern/relay/outbound"
+	"postern/relay/trial"
 )
 
 func (a *app) upstreamCommand() *cobra.Command {
@@ -76,47 +77,76 @@ tls that do not fit are told within seconds. A delivery waits longer than this t
 			if timeout < time.Second {
 				return usage(cmd, fmt.Errorf("--timeout %s is too short, write 1s at least", timeout))
 			}
-			c, err := a.load()
-			if err != nil {
-				return err
-			}
-			i := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == args[0] })
-			if i < 0 {
-				return unknownUpstream(c, args[0])
-			}
-			block := c.Upstreams[i]
-			senders, err := a.sendersOf(cmd, c, block, extra)
-			if err != nil {
-				return err
-			}
-			tokens, done, err := a.tokens(cmd.Context(), c, block)
-			if err != nil {
-				return err
-			}
-			defer done()
-			live := &liveTest{report: newReport(block, senders), limit: timeout / trialSteps,
-				target: fmt.Sprintf("%s:%d", block.Host, block.Port)}
-			if !asJSON(cmd) {
-				live.w = cmd.OutOrStdout()
-			}
-			if _, err := outbound.TestUpstream(cmd.Context(), c.Hostname, block, tokens,
-				live.trial(timeout)); err != nil {
-				return err
-			}
-			report := live.end()
-			if asJSON(cmd) {
-				if err := writeJSON(cmd.OutOrStdout(), report); err != nil {
-					return err
-				}
-			}
-			if !report.OK {
-				return errSilent
-			}
-			return nil
+			return a.tryUpstream(cmd, args[0], extra, timeout)
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", trialTimeout,
 		"give up a login after this, each of its steps after a third of it")
 	cmd.Flags().StringArrayVar(&extra, "sender", nil, "try this `address` too; may be repeated")
 	return withJSON(cmd)
+}
+
+// sendersAsked are the addresses of --sender.
+func sendersAsked(cmd *cobra.Command, texts []string) (all []mail.Address, err error) {
+	for _, text := range texts {
+		a, err := mail.ParseAddress(text)
+		if err != nil {
+			return nil, usage(cmd, fmt.Errorf("--sender %q is no address: %w", text, err))
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// tryUpstream prints the test of an upstream, and fails when it did.
+func (a *app) tryUpstream(cmd *cobra.Command, name string, extra []string, timeout time.Duration) error {
+	c, block, err := a.upstreamNamed(name)
+	if err != nil {
+		return err
+	}
+	first, err := sendersAsked(cmd, extra)
+	if err != nil {
+		return err
+	}
+	senders, err := trial.SendersOf(cmd.Context(), c, block, first)
+	if err != nil {
+		return err
+	}
+	tokens, done, err := trial.Tokens(cmd.Context(), c, block)
+	if err != nil {
+		return err
+	}
+	defer done()
+	live := &liveTest{report: trial.NewReport(block, senders), limit: timeout / trial.Steps,
+		target: fmt.Sprintf("%s:%d", block.Host, block.Port)}
+	if !asJSON(cmd) {
+		live.print = &testPrinter{w: cmd.OutOrStdout()}
+	}
+	err = live.report.Run(cmd.Context(), c.Hostname, block, tokens, live.watch(timeout))
+	if err != nil {
+		return err
+	}
+	report := live.end()
+	if asJSON(cmd) {
+		if err := writeJSON(cmd.OutOrStdout(), report); err != nil {
+			return err
+		}
+	}
+	if !report.OK {
+		return errSilent
+	}
+	return nil
+}
+
+// upstreamNamed loads the configuration and finds a block in it.
+func (a *app) upstreamNamed(name string) (*config.Config, config.Upstream, error) {
+	c, err := a.load()
+	if err != nil {
+		return nil, config.Upstream{}, err
+	}
+	i := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == name })
+	if i < 0 {
+		return nil, config.Upstream{}, unknownUpstream(c, name)
+	}
+	return c, c.Upstreams[i], nil
 }

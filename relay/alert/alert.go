@@ -54,7 +54,7 @@ type Condition struct {
 	// Until is when the condition ends by itself; if zero, End ends it.
 	Until time.Time `json:"until,omitzero"`
 	// Threshold is the age that a QueueAge has exceeded. Only hooks with the same threshold are told.
-	Threshold time.Duration `json:"-"`
+	Threshold time.Duration `json:"threshold,omitempty"`
 }
 
 // name identifies a Condition.
@@ -72,7 +72,7 @@ type Options struct {
 	// Count, unless nil, is called for each alert that a hook took ("sent") or that was given up ("failed").
 	Count func(e Event, outcome string)
 
-	post func(context.Context, Hook, []byte) result // for tests
+	post func(context.Context, Hook, Document) result // for tests
 }
 
 // Bounds and waits.
@@ -133,7 +133,7 @@ type notice struct {
 func New(o Options) *Alerter {
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.post == nil {
-		o.post = post
+		o.post = deliver
 	}
 	a := &Alerter{o: o, changed: make(chan struct{}, 1), file: stateFile{path: o.File, log: o.Logger}}
 	a.loaded = a.file.load()
@@ -148,7 +148,7 @@ func (a *Alerter) Use(host string, hooks []Hook) {
 	before := a.hooks
 	a.hooks = nil
 	for _, h := range hooks {
-		id := idOf(h.URL)
+		id := idOf(h.key())
 		i := slices.IndexFunc(before, func(b *hook) bool { return b.id == id })
 		if i < 0 {
 			a.hooks = append(a.hooks, a.newHookLocked(now, h, id))
@@ -200,9 +200,9 @@ func (a *Alerter) newHookLocked(now time.Time, h Hook, id string) *hook {
 	return made
 }
 
-// idOf identifies a hook without revealing its URL.
-func idOf(url string) string {
-	sum := sha256.Sum256([]byte(url))
+// idOf identifies a hook without revealing its key, which may be its URL.
+func idOf(key string) string {
+	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:12])
 }
 
@@ -211,13 +211,6 @@ func poke(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-// Watched reports whether there are any hooks.
-func (a *Alerter) Watched() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.hooks) > 0
 }
 
 // Thresholds lists the queue ages that hooks subscribe to.
@@ -330,12 +323,16 @@ func (a *Alerter) Set(event Event, hold []Condition) {
 func (a *Alerter) Open(event Event) []Condition {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	type told struct { // hooks may ask for different ages of the queue
+		name
+		threshold time.Duration
+	}
 	var all []Condition
-	seen := make(map[name]bool)
+	seen := make(map[told]bool)
 	for _, h := range a.hooks {
 		for _, e := range h.sorted() {
-			if e.Event == event && !e.Ending && !seen[e.name()] {
-				seen[e.name()] = true
+			if of := (told{e.name(), e.Threshold}); e.Event == event && !e.Ending && !seen[of] {
+				seen[of] = true
 				all = append(all, e.Condition)
 			}
 		}

@@ -61,7 +61,7 @@ func (a *Alerter) serve(ctx, last context.Context, h *hook) {
 			}
 			continue
 		}
-		r := a.o.post(last, settings, n.doc.encode())
+		r := a.o.post(last, settings, n.doc)
 		if a.done(time.Now(), h, n, r) {
 			failures = 0
 			continue
@@ -76,6 +76,14 @@ func (a *Alerter) serve(ctx, last context.Context, h *hook) {
 			lastChance = true
 		}
 	}
+}
+
+// deliver gives an alert to a hook.
+func deliver(ctx context.Context, h Hook, d Document) result {
+	if h.Local != nil {
+		return result{err: h.Local(ctx, d)}
+	}
+	return post(ctx, h, d.encode())
 }
 
 // pause waits before a retry. It reports whether to go on.
@@ -145,12 +153,13 @@ func (a *Alerter) done(now time.Time, h *hook, n *notice, r result) bool {
 	case r.err == nil:
 		e.Told = now
 	}
-	log := a.logger(h.Hook, n).With("resolved", n.doc.Resolved)
+	log, local := a.logger(h.Hook, n).With("resolved", n.doc.Resolved), h.Local != nil
 	a.mu.Unlock()
-	if r.err != nil {
+	switch {
+	case r.err != nil:
 		a.count(n.doc.Event, "failed")
 		log.Error("alert given up", "err", r.err)
-	} else {
+	case !local: // what is told here is in the log by itself
 		a.count(n.doc.Event, "sent")
 		log.Info("alert sent")
 	}

@@ -29,12 +29,22 @@ type Hook struct {
 	Events   []Event        // empty: all
 	QueueAge time.Duration  // the threshold of QueueAge
 	RootCAs  *x509.CertPool // nil: the system's
+	// Local, unless nil, takes alerts in this process: there is no URL.
+	Local func(context.Context, Document) error
 
 	dial func(context.Context, string, string) (net.Conn, error) // for tests
 }
 
 // Format keeps the URL out of anything printed.
 func (h Hook) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s (%s)", h.Name, h.Host()) }
+
+// key tells hooks apart.
+func (h Hook) key() string {
+	if h.Local != nil {
+		return "local " + h.Name
+	}
+	return h.URL
+}
 
 // Host returns the part of the URL that is not secret.
 func (h Hook) Host() string {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"postern/auth"
 	"postern/certs"
 	"postern/mail"
 	"postern/policy"
@@ -60,7 +61,7 @@ func Config(ctx context.Context, path string) (*config.Config, []config.Problem)
 // Warnings says what relay.New takes though it is unwise, and what it logs in with or presents that ends soon, or has
 // ended. Config has found nothing wrong with c.
 func Warnings(c *config.Config, now time.Time) []config.Problem {
-	warnings := c.Warnings()
+	warnings, users := unwise(context.Background(), c)
 	add := func(key, format string, args ...any) { warnings = append(warnings, c.Problem(key, format, args...)) }
 	if infos, err := certs.Check(c.CertOptions(slog.New(slog.DiscardHandler)), now); err == nil &&
 		c.TLS.CertFile != "" {
@@ -74,8 +75,7 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 		add("data_dir", "%s is open to other users of this machine (mode %04o); run: chmod 700 %s", c.DataDir,
 			info.Mode().Perm(), c.DataDir)
 	}
-	_, rights := checkAddresses(c)
-	warnings = slices.Concat(warnings, rights, checkRoom(c), checkStored(context.Background(), c), weakFiles(c))
+	warnings = slices.Concat(warnings, checkRoom(c), silentLogins(c, users))
 	for i, u := range c.Upstreams {
 		key := fmt.Sprintf("upstream[%d]", i+1)
 		if end, err := outbound.CertificateEnd(u.CertFile); u.CertFile != "" && err == nil &&
@@ -92,6 +92,19 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 		}
 	}
 	return warnings
+}
+
+// Unwise is what Warnings says of the text of relay.toml, and of what does not fit between it, the rights of this
+// process and the groups and keys of the store. Certificates, accounts, what ends and the disk are not among it.
+func Unwise(ctx context.Context, c *config.Config) []config.Problem {
+	all, _ := unwise(ctx, c)
+	return all
+}
+
+func unwise(ctx context.Context, c *config.Config) ([]config.Problem, []auth.User) {
+	_, rights := checkAddresses(c)
+	stored, users := checkStored(ctx, c)
+	return slices.Concat(c.Warnings(), rights, stored, weakFiles(c)), users
 }
 
 func problemsOf(path string, err error) []config.Problem {

@@ -126,21 +126,21 @@ func checkRoom(c *config.Config) []config.Problem {
 	return nil
 }
 
-// checkStored warns of what does not fit between the configuration and the accounts and keys of the store.
-func checkStored(ctx context.Context, c *config.Config) []config.Problem {
+// checkStored warns of what does not fit between the configuration and the groups and keys of the store, and returns
+// the accounts.
+func checkStored(ctx context.Context, c *config.Config) (all []config.Problem, users []auth.User) {
 	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); err != nil {
-		return nil
+		return nil, nil
 	}
 	s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir})
 	if err != nil {
-		return nil // Check has said so
+		return nil, nil // Check has said so
 	}
 	defer s.Close()
-	var all []config.Problem
-	if users, err := s.Users(ctx); err == nil && len(users) > 0 {
-		all = append(unknownGroups(c, users), silentLogins(c, users)...)
+	if users, err = s.Users(ctx); err == nil && len(users) > 0 {
+		all = unknownGroups(c, users)
 	}
-	return append(all, weakKeys(ctx, c, s)...)
+	return append(all, weakKeys(ctx, c, s)...), users
 }
 
 // unknownGroups names groups that nobody is in.
@@ -188,14 +188,13 @@ func groupsAmong(senders []string) []string {
 	return groups
 }
 
-// silentLogins names accounts that log in and may send as nobody.
-func silentLogins(c *config.Config, users []auth.User) []config.Problem {
+// SilentLogins are those of accounts that may send as nobody.
+func SilentLogins(c *config.Config, users []auth.User) (names []string) {
 	p, err := policy.New(c.Rules())
 	if err != nil {
 		return nil
 	}
 	p.SetGroups(relaystore.Members(users))
-	var names []string
 	for _, u := range users {
 		may := false
 		for _, l := range c.Listeners {
@@ -206,6 +205,11 @@ func silentLogins(c *config.Config, users []auth.User) []config.Problem {
 			names = append(names, u.Login)
 		}
 	}
+	return names
+}
+
+func silentLogins(c *config.Config, users []auth.User) []config.Problem {
+	names := SilentLogins(c, users)
 	if len(names) == 0 {
 		return nil
 	}

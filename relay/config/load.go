@@ -64,6 +64,11 @@ func (c *Config) derive() {
 	if !c.doc.has("hostname") {
 		c.Hostname, _ = os.Hostname()
 	}
+	c.deriveAdmin()
+	if c.doc.has("privacy.history") {
+		c.Store.History = c.Privacy.History
+	}
+	c.Privacy.History = c.Store.History
 	setDefault(&c.Store.HistorySize, c.doc.has("store.history_size"), cmp.Or(c.Store.MaxSize, defaultMaxSize)/4)
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
@@ -141,6 +146,9 @@ func (c *Config) Files() []string {
 	}
 	for i := range c.Alerts {
 		files = append(files, c.Alerts[i].CAFile, c.Alerts[i].URL.path(c.dir()))
+	}
+	if o := c.Admin.OIDC; o != nil {
+		files = append(files, o.ClientSecret.path(c.dir()))
 	}
 	slices.Sort(files)
 	files = slices.Compact(files)

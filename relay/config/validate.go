@@ -50,6 +50,7 @@ func (v *validator) warn(key, format string, args ...any) {
 func (v *validator) all() {
 	v.hostname()
 	v.store()
+	v.privacy()
 	v.tls()
 	v.listeners()
 	v.auth()
@@ -81,7 +82,9 @@ func (v *validator) store() {
 	case s.URL != "sqlite":
 		v.fail("store.url", `unknown store, write "sqlite"`) // the value may hold a password
 	}
-	v.atLeast("store.history", v.Store.History, time.Hour)
+	if !v.doc.has("privacy.history") {
+		v.atLeast("store.history", v.Store.History, time.Hour)
+	}
 	largest := Size(0)
 	for _, l := range v.Listeners {
 		largest = max(largest, l.MaxMessageSize)
@@ -195,31 +198,6 @@ func (v *validator) delivery() {
 	}
 }
 
-func (v *validator) admin() {
-	if v.Admin.Address == "" {
-		return
-	}
-	addr, err := parseListen(v.Admin.Address)
-	if err != nil {
-		v.fail("admin.address", "%s", err)
-		return
-	}
-	for i, name := range v.Admin.Names {
-		if _, err := mail.ParseDomain(name); err != nil {
-			v.fail(element("admin.names", i), "%q is no host name, write one such as \"relay.internal\"", name)
-		}
-	}
-	if !addr.host.IsLoopback() {
-		v.warn("admin.address", "%s can be reached from other machines, without TLS; write 127.0.0.1:8587 unless a "+
-			"firewall or proxy stands before it", v.Admin.Address)
-	}
-	for i, l := range v.Listeners {
-		if other, err := parseListen(l.Address); err == nil && addr.conflicts(other) {
-			v.fail("admin.address", "%s is the address of listener[%d] too, write another port", v.Admin.Address, i+1)
-		}
-	}
-}
-
 func (v *validator) log() {
 	v.oneOf("log.format", v.Log.Format, "text", "json")
 	v.oneOf("log.level", v.Log.Level, "debug", "info", "warn", "error")
@@ -246,6 +224,9 @@ func (v *validator) ownFile() {
 		if o := u.OAuth; o != nil && (o.ClientSecret.literal() || o.RefreshToken.literal()) {
 			tell(key+".oauth", "has a secret in", ",")
 		}
+	}
+	if o := v.Admin.OIDC; o != nil && o.ClientSecret.literal() {
+		tell("admin.oidc.client_secret", "stands in", ",")
 	}
 	for i, a := range v.Alerts {
 		if a.URL.literal() {

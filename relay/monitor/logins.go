@@ -20,9 +20,6 @@ const lockLinger = time.Hour
 
 // LockedOut alerts that somebody is guessing passwords.
 func (m *Monitor) LockedOut(l auth.Lock) {
-	if !m.alerter.Watched() {
-		return
-	}
 	login := mail.Printable(mail.Cut(l.Login, 256))
 	c := alert.Condition{
 		Event: alert.LoginLocked, Until: l.Until.Add(lockLinger),

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,7 +98,7 @@ func New(o Options) *Monitor {
 
 // Use adopts the hooks of a configuration.
 func (m *Monitor) Use(hostname string, hooks []alert.Hook) {
-	m.alerter.Use(hostname, hooks)
+	m.alerter.Use(hostname, append(slices.Clone(hooks), m.journal()))
 	m.open.Store(len(m.alerter.Open(alert.UpstreamPaused)) > 0)
 	select {
 	case m.kick <- struct{}{}:
@@ -125,9 +126,6 @@ func (m *Monitor) Run(ctx context.Context) {
 }
 
 func (m *Monitor) look(ctx context.Context, round int) {
-	if !m.alerter.Watched() {
-		return
-	}
 	now := time.Now()
 	m.upstreams(m.InForce().Routes, now)
 	m.disk(ctx, now)

@@ -101,7 +101,7 @@ func (m *Monitor) attempts(routes *outbound.Routes, now time.Time) {
 // delivered while no alert is open.
 func (m *Monitor) attempted(e trace.Event) {
 	good := e.Kind == trace.Delivered && m.open.Load()
-	bad := e.Class == mail.AccountFault.String() && mail.Stage(e.Stage).InTransaction() && m.alerter.Watched()
+	bad := e.Class == mail.AccountFault.String() && mail.Stage(e.Stage).InTransaction()
 	if !good && !bad {
 		return
 	}

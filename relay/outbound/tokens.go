@@ -37,6 +37,18 @@ func NewTokens(dataDir string, block config.Upstream, others bool, grants oauth.
 	return newTokens(block, others, grants, sealer, log)
 }
 
+// NewTokensAlone is NewTokens before there is a store: nobody has consented yet, and nothing is made on the disk.
+func NewTokensAlone(block config.Upstream, others bool, log *slog.Logger) (*oauth.Source, error) {
+	if block.OAuth == nil {
+		return nil, nil
+	}
+	sealer, err := seal.New(make([]byte, 32)) // seals nothing that lasts
+	if err != nil {
+		return nil, err
+	}
+	return newTokens(block, others, oauth.NewMemoryGrants(), sealer, log)
+}
+
 // CheckTokens says what NewTokens would refuse, without making anything.
 func CheckTokens(block config.Upstream) error {
 	_, err := Expiries(block, time.Time{})
@@ -45,15 +57,8 @@ func CheckTokens(block config.Upstream) error {
 
 // Expiries returns what an upstream logs in with and when it ends, as far as relay.toml and its files say.
 func Expiries(block config.Upstream, now time.Time) ([]oauth.Expiry, error) {
-	if block.OAuth == nil {
-		return nil, nil
-	}
-	sealer, err := seal.New(make([]byte, 32))
-	if err != nil {
-		return nil, err
-	}
-	source, err := newTokens(block, false, oauth.NewMemoryGrants(), sealer, slog.New(slog.DiscardHandler))
-	if err != nil {
+	source, err := NewTokensAlone(block, false, slog.New(slog.DiscardHandler))
+	if source == nil || err != nil {
 		return nil, err
 	}
 	defer source.Close()

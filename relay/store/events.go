@@ -18,6 +18,7 @@ var _ trace.Sink = (*Store)(nil)
 // eventRow is an event ready to be inserted.
 type eventRow struct {
 	trace.Event
+	n            int64  // once it is inserted
 	sender, rcpt string // keys
 	data         []byte
 }
@@ -78,6 +79,7 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 	}
 	rows := make([]eventRow, 0, len(events))
 	for _, e := range events {
+		s.beforeWriting(&e)
 		r, err := newEventRow(e)
 		if err != nil {
 			return fmt.Errorf("append events: %w", err)
@@ -99,8 +101,11 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 				counts.refusals += rows[i].octets()
 			}
 		}
-		return nil
+		return t.noteLate(rows)
 	}})
+	if err == nil {
+		s.told.Add(uint64(len(rows)))
+	}
 	return wrap(err, "append events")
 }
 
@@ -110,6 +115,7 @@ func (r *eventRow) insert(conn *sqlite.Conn) error {
 		err := conn.Run("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 			n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
 		if sqlite.CodeOf(err) != sqlite.Constraint {
+			r.n = n
 			return err
 		}
 	}
@@ -125,6 +131,9 @@ func (s *Store) Events(ctx context.Context, q trace.Query) (events []trace.Event
 		events, err = selectEvents(conn, q)
 		return err
 	})
+	if err == nil {
+		events, err = s.withHashed(ctx, q, events)
+	}
 	return events, wrap(err, "search the trace")
 }
 
@@ -250,7 +259,7 @@ func (c condition) rare(conn *sqlite.Conn) (bool, error) {
 }
 
 func scanEvent(s *sqlite.Stmt) (e trace.Event, err error) {
-	if err := json.Unmarshal(s.Blob(7), &e); err != nil {
+	if err := decodeEvent(s.Text(7), &e); err != nil {
 		return e, fmt.Errorf("event %d: its row is damaged: %w", s.Int(0), err)
 	}
 	e.Time, e.Kind, e.ID, e.Session, e.Login = fromNano(s.Int(0)), trace.Kind(s.Text(1)), s.Text(2), s.Text(3),

@@ -80,7 +80,11 @@ func pause(ctx context.Context, d time.Duration) error {
 func (s *Store) trimSome(ctx context.Context, most int64) (n int64, err error) {
 	var counts counters
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		counts, err = readCounters(conn)
+		if counts, err = readCounters(conn); err != nil {
+			return err
+		}
+		index, err := searchOctets(conn)
+		most = max(most-index, min(leastHistory, most)) // the index has its share
 		return err
 	})
 	if err != nil {
@@ -136,20 +140,22 @@ func (t *tx) trim(n, before int64, refusalsFirst bool) (removed int64, err error
 	if err != nil {
 		return 0, err
 	}
+	var gone []int64
 	for row, err := range t.Rows("DELETE FROM event WHERE n IN (SELECT n FROM "+oldest+" ORDER BY n LIMIT ?) "+
 		"RETURNING "+
-		eventOctets+", "+refusals, before, n) {
+		eventOctets+", "+refusals+", n", before, n) {
 		if err != nil {
 			return 0, err
 		}
 		removed++
+		gone = append(gone, row.Int(2))
 		counts.events--
 		counts.history -= row.Int(0)
 		if row.Bool(1) {
 			counts.refusals -= row.Int(0)
 		}
 	}
-	return removed, nil
+	return removed, t.unindex(gone, false)
 }
 
 // PruneEvents removes the events before a moment, in small transactions, and returns how many.

@@ -18,7 +18,11 @@ const pageSize = 16 << 10
 
 // migrations are the schema's versions, applied in order. What stands here never changes: a new
 // version is a new entry.
-var migrations = []string{schema1, schema2, schema3, schema4, schemaHistory, schemaLockout}
+var migrations = []string{
+	schema1, schema2, schema3, schema4, schemaHistory, schemaLockout, schemaAlert, schemaSearch,
+	schemaConsole,
+	schemaStats, schemaPrivacy,
+}
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it
 // is added and finished by it, as most are, never enters more than one of them. A lease keeps a message

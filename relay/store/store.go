@@ -28,6 +28,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postern/relay/seal"
@@ -74,6 +75,8 @@ type Store struct {
 	space   space
 	reserve *reserve // of the daemon; nil: none
 	sealer  *seal.Sealer
+	privacy atomic.Pointer[privacyInForce] // nil: addresses are kept
+	told    atomic.Uint64                  // events that were appended here
 
 	running  sync.WaitGroup // the writer's goroutine and the checkpointer
 	closed   sync.Once

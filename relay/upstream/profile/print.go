@@ -33,6 +33,7 @@ func (p *Profile) WriteText(w io.Writer) error {
 	row("null_sender", p.NullSender)
 	row("message_id", p.MessageID)
 	row("its own id", p.ReplyIDExample)
+	p.DNS.rows(row)
 	list(&b, "Notes", p.Notes)
 	p.writeRules(&b)
 	list(&b, "Not certain, and so not relied on", p.Unsure)

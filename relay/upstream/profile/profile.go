@@ -95,6 +95,7 @@ type Profile struct {
 	SenderRule string `toml:"sender_rule" json:"sender_rule"`
 	NullSender string `toml:"null_sender" json:"null_sender"`
 	MessageID  string `toml:"message_id" json:"message_id"`
+	DNS        DNS    `toml:"dns" json:"dns"`
 
 	// ReplyID finds the provider's own id in the text of its reply to a message, RE2 with a group named id; empty where
 	// that reply has none. It is what the provider's support and logs ask for.
@@ -266,6 +267,7 @@ func parse(name string, data []byte) (*Profile, error) {
 	if _, err := replies.Compile(p.UpstreamRules()); err != nil {
 		return nil, err
 	}
+	p.DNS.complete()
 	return p, p.compileReplyID()
 }
 

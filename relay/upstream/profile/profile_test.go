@@ -52,6 +52,13 @@ func TestProfilesAreComplete(t *testing.T) {
 		}
 		check(t, p.Name, p.DKIM, DKIMSign, DKIMSkip, DKIMStrip)
 		check(t, p.Name, p.SenderRule, SenderAny, SenderDomain, SenderMustMatch, SenderRewritten)
+		check(t, p.Name, p.DNS.ReturnPath, PathKept, PathReplaced, PathUnknown)
+		check(t, p.Name, p.DNS.Signs, SignsDomain, SignsProvider, SignsNot, SignsUnknown)
+		for _, s := range p.DNS.SelectorsFor("example.com") {
+			if strings.Contains(s.Name+s.Target, "{") || s.Target != "" && !strings.Contains(s.Target, ".") {
+				t.Errorf("%s: selector %+v", p.Name, s)
+			}
+		}
 		check(t, p.Name, p.MessageID, MessageIDKept, MessageIDReplaced, MessageIDUnknown)
 		if p.MaxConnections < 1 || p.MessagesPerConnection < 1 || p.IdleClose < Duration(time.Second) ||
 			p.MaxRecipients < 1 || p.MaxRecipients > 100 && p.Name != "microsoft-graph" {
@@ -237,6 +244,25 @@ func TestPorts(t *testing.T) {
 	} {
 		if got, _ := p.PortFor(c.number, c.use); got.String() != c.want {
 			t.Errorf("%d %q: %s, want %s", c.number, c.use, got, c.want)
+		}
+	}
+}
+
+func TestSelectorsAndOwnDomains(t *testing.T) {
+	fastmail, _ := Get("fastmail")
+	want := Selector{"fm1", "fm1.example.com.dkim.fmhosted.com", false}
+	if got := fastmail.DNS.SelectorsFor("example.com"); len(got) != 3 || got[0] != want {
+		t.Errorf("%+v", got)
+	}
+	gmail, _ := Get("gmail")
+	if got := gmail.DNS.SelectorsFor("example.com"); len(got) != 1 || got[0] != (Selector{"google", "", true}) {
+		t.Errorf("%+v", got)
+	}
+	for domain, owned := range map[string]bool{"yahoo.com": true, "yahoo.co.jp": true, "notyahoo.com": false,
+		"example.com": false} {
+		yahoo, _ := Get("yahoo")
+		if yahoo.DNS.Owns(domain) != owned {
+			t.Errorf("%s: %v", domain, !owned)
 		}
 	}
 }

@@ -1,0 +1,89 @@
+package access
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"time"
+
+	"github.com/go-webauthn/webauthn/webauthn"
+)
+
+// flowFor is how long a step of a login may take.
+const flowFor = 10 * time.Minute
+
+// The kinds of flow.
+const (
+	flowInvite = "invite" // a passkey for an invitation
+	flowLogin  = "login"  // with a passkey
+	flowStepUp = "step-up"
+	flowOIDC   = "oidc"
+)
+
+// flow is what lies between two steps of a login. The browser keeps it, sealed.
+type flow struct {
+	Kind     string                `json:"k"`
+	ID       string                `json:"i"`
+	Expires  time.Time             `json:"e"`
+	Name     string                `json:"n,omitempty"`
+	Bound    []byte                `json:"b,omitempty"` // digest of the session or link that it belongs to
+	Passkey  *webauthn.SessionData `json:"p,omitempty"`
+	State    string                `json:"s,omitempty"`
+	Nonce    string                `json:"o,omitempty"`
+	Verifier string                `json:"v,omitempty"`
+	Next     string                `json:"x,omitempty"`
+}
+
+const flowLabel = "postern console flow"
+
+func (a *core) sealFlow(f flow) (string, error) {
+	f.ID, f.Expires = random(), a.now().Add(flowFor)
+	b, err := json.Marshal(f)
+	if err != nil {
+		return "", err
+	}
+	return base64.RawURLEncoding.EncodeToString(a.sealer.Seal(flowLabel, b)), nil
+}
+
+// openFlow returns what sealFlow kept, unless it is too old, of another kind, or has ended well before.
+func (a *core) openFlow(kind, sealed string) (flow, error) {
+	var f flow
+	b, err := base64.RawURLEncoding.DecodeString(sealed)
+	if err == nil {
+		b, err = a.sealer.Open(flowLabel, b)
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &f)
+	}
+	switch {
+	case err != nil:
+		return flow{}, refuse(ReasonFlow, err)
+	case f.Kind != kind:
+		return flow{}, refusef(ReasonFlow, "a %s cookie for a %s", f.Kind, kind)
+	case !a.now().Before(f.Expires):
+		return flow{}, refusef(ReasonFlow, "the cookie has expired")
+	case a.seen.Contains(f.ID):
+		return flow{}, refusef(ReasonFlow, "the cookie was used already")
+	}
+	return f, nil
+}
+
+// endFlow keeps a flow from ending well twice; false if another request was faster.
+func (a *core) endFlow(f flow) bool {
+	a.once.Lock()
+	defer a.once.Unlock()
+	if a.seen.Contains(f.ID) {
+		return false
+	}
+	a.seen.Add(f.ID, struct{}{})
+	return true
+}
+
+// beginFlow returns what a browser is asked for, and the cookie.
+func (a *core) beginFlow(options any, f flow) (json.RawMessage, string, error) {
+	b, err := json.Marshal(options)
+	if err != nil {
+		return nil, "", err
+	}
+	cookie, err := a.sealFlow(f)
+	return b, cookie, err
+}

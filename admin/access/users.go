@@ -1,0 +1,210 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"postern/auth"
+	"postern/operate"
+	"postern/relay/store"
+)
+
+// ErrLastAdmin: nobody would be left who may everything. The command line may do it all the same.
+var ErrLastAdmin = errors.New("this is the last administrator: make another one first, or do it on the command line")
+
+// Users are who may into the console.
+type Users struct{ *core }
+
+// may asks whether an actor may do something, and records it if not.
+func (a *core) may(ctx context.Context, who operate.Actor, op operate.Operation, subject string) error {
+	err := who.May(op)
+	if err == nil || !op.Audit || errors.Is(err, operate.ErrStrong) {
+		return err
+	}
+	return errors.Join(err, a.record(ctx, who, op.Name, subject, "", store.AuditRefused))
+}
+
+// List returns who may into the console, without passwords and factors.
+func (a Users) List(ctx context.Context, who operate.Actor) ([]store.ConsoleUser, error) {
+	if err := a.may(ctx, who, operate.ListConsoleUsers, ""); err != nil {
+		return nil, err
+	}
+	users, err := a.store.ConsoleUsers(ctx)
+	for i := range users {
+		if users[i].TOTP != "" {
+			users[i].TOTP = "set"
+		}
+		if users[i].Hash != "" {
+			users[i].Hash = "set"
+		}
+	}
+	return users, err
+}
+
+// Invite makes a user and the link by which they choose password and second factor. Whoever has not accepted yet may be
+// invited again, with another role too.
+func (a Users) Invite(ctx context.Context, who operate.Actor, name string, role operate.Role) (Link, error) {
+	name, err := auth.CheckLogin(name)
+	if err != nil {
+		return Link{}, errors.New(strings.Replace(err.Error(), "the login", "the name", 1))
+	}
+	if role == operate.Nobody {
+		return Link{}, errors.New("a role is needed: viewer, helpdesk, operator or admin")
+	}
+	if err := a.may(ctx, who, operate.InviteUser, name); err != nil {
+		return Link{}, err
+	}
+	err = a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, _ []store.ConsoleUser) (bool,
+		error) {
+		if exists && u.Hash != "" {
+			return false, errors.New("there is such a user already; if they cannot log in any more: postern console " +
+				"reset " + name)
+		}
+		if !exists {
+			u.Created = a.now()
+		}
+		u.Role, u.Generation = role.String(), u.Generation+1
+		return true, nil
+	})
+	if err != nil {
+		return Link{}, err
+	}
+	return a.linkFor(ctx, who, operate.InviteUser, name, role)
+}
+
+func (a Users) linkFor(ctx context.Context, who operate.Actor, op operate.Operation, name string, role operate.Role) (
+	Link, error) {
+	link, err := a.newLink(ctx, name, role)
+	if err != nil {
+		return Link{}, err
+	}
+	return link, a.record(ctx, who, op.Name, name, "role "+role.String(), store.AuditDone)
+}
+
+// Reset takes password, factors and sessions from a user and makes a new link. It is the way back for who has lost
+// them, and so only for the owner of data_dir.
+func (a Users) Reset(ctx context.Context, who operate.Actor, name string) (Link, error) {
+	if err := a.may(ctx, who, operate.ResetUser, name); err != nil {
+		return Link{}, err
+	}
+	if who.Channel != operate.CommandLine {
+		return Link{}, fmt.Errorf("%s: %w: only on the command line of the machine", operate.ResetUser.Name, operate.ErrForbidden)
+	}
+	var role operate.Role
+	err := a.change(ctx, who, name, func(u *store.ConsoleUser) error {
+		if u.Provider != "" {
+			return fmt.Errorf("%s logs in by OpenID Connect: there is nothing to reset here", name)
+		}
+		if u.Disabled {
+			return fmt.Errorf("%s is switched off: run first: postern console enable %s", name, name)
+		}
+		u.Hash, u.TOTP, u.TOTPStep, u.WrongCodes, u.Passkeys = "", "", 0, 0, nil
+		role = roleOf(*u)
+		return nil
+	})
+	if err != nil {
+		return Link{}, err
+	}
+	return a.linkFor(ctx, who, operate.ResetUser, name, role)
+}
+
+// SetRole changes what a user may, which ends their sessions.
+func (a Users) SetRole(ctx context.Context, who operate.Actor, name string, role operate.Role) error {
+	if err := a.may(ctx, who, operate.ChangeRole, name); err != nil {
+		return err
+	}
+	if role == operate.Nobody {
+		return errors.New("a role is needed: viewer, helpdesk, operator or admin")
+	}
+	var before string
+	err := a.change(ctx, who, name, func(u *store.ConsoleUser) error {
+		if u.Provider != "" {
+			return fmt.Errorf("the role of %s follows from the groups at the login provider: change them there", name)
+		}
+		before, u.Role = u.Role, role.String()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return a.record(ctx, who, operate.ChangeRole.Name, name, before+" becomes "+role.String(), store.AuditDone)
+}
+
+// Disable switches a user off, or on again. Unlike one that was removed, somebody who logs in by OpenID Connect stays
+// out then.
+func (a Users) Disable(ctx context.Context, who operate.Actor, name string, off bool) error {
+	if err := a.may(ctx, who, operate.DisableUser, name); err != nil {
+		return err
+	}
+	err := a.change(ctx, who, name, func(u *store.ConsoleUser) error {
+		u.Disabled = off
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	detail := "switched on"
+	if off {
+		detail = "switched off"
+	}
+	return a.record(ctx, who, operate.DisableUser.Name, name, detail, store.AuditDone)
+}
+
+// Remove takes a user away, with sessions and links.
+func (a Users) Remove(ctx context.Context, who operate.Actor, name string) error {
+	if err := a.may(ctx, who, operate.RemoveUser, name); err != nil {
+		return err
+	}
+	name, _ = auth.NormalizeLogin(name)
+	err := a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, all []store.ConsoleUser) (bool,
+		error) {
+		if !exists {
+			return false, store.ErrNoConsoleUser
+		}
+		return false, keepsAdmin(who, *u, store.ConsoleUser{}, all)
+	})
+	if err != nil {
+		return err
+	}
+	a.auth.Forget(name)
+	return a.record(ctx, who, operate.RemoveUser.Name, name, "", store.AuditDone)
+}
+
+// change changes a user that there is, and ends their sessions.
+func (a Users) change(ctx context.Context, who operate.Actor, name string,
+	change func(*store.ConsoleUser) error) error {
+	name, _ = auth.NormalizeLogin(name)
+	err := a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, all []store.ConsoleUser) (bool,
+		error) {
+		if !exists {
+			return false, store.ErrNoConsoleUser
+		}
+		before := *u
+		if err := change(u); err != nil {
+			return false, err
+		}
+		u.Generation++
+		return true, keepsAdmin(who, before, *u, all)
+	})
+	if err == nil {
+		a.auth.Forget(name)
+	}
+	return err
+}
+
+// keepsAdmin refuses a change by which the last administrator would be none any more. People who log in by OpenID
+// Connect do not count: their provider may take the role away.
+func keepsAdmin(who operate.Actor, before, after store.ConsoleUser, all []store.ConsoleUser) error {
+	isAdmin := func(u store.ConsoleUser) bool { return roleOf(u) == operate.Admin && u.Active() && u.Provider == "" }
+	if who.Channel == operate.CommandLine || !isAdmin(before) || isAdmin(after) {
+		return nil
+	}
+	for _, u := range all {
+		if u.Name != before.Name && isAdmin(u) {
+			return nil
+		}
+	}
+	return ErrLastAdmin
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"postern/operate"
+	"postern/relay/dnscheck"
+)
+
+func (a *app) dnsCommand() *cobra.Command {
+	var resolver string
+	var addresses []string
+	cmd := &cobra.Command{
+		Use:   "dns DOMAIN",
+		Short: "Whether a domain's mail passes at receivers, and the DNS records to publish",
+		Long: `Look at what DNS says of a domain that mail is sent for, as receivers do: SPF, DKIM, DMARC, MX, and the
+name of this server's address where an upstream judges mail by it. Prints whether mail passes, for each upstream, what
+is wrong and what to do, and the records to publish. Exit code 1: mail fails at an upstream.
+
+It asks the system's resolver and the name servers of the domain, and says where they differ. Those of the domain count:
+receivers see what they say.`,
+		Args: exactly(1),
+		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+			var o operate.LookOptions
+			var err1, err2 error
+			o.Resolver, err1 = a.resolverOf(resolver)
+			o.Addresses, err2 = parseAddresses(addresses)
+			if err := errors.Join(err1, err2); err != nil {
+				return usage(cmd, err)
+			}
+			return showDomain(cmd, ops, args[0], o)
+		}),
+	}
+	cmd.Flags().StringVar(&resolver, "resolver", "",
+		"`address` or address:port of the resolver; default: the system's")
+	cmd.Flags().StringArrayVar(&addresses, "address", nil,
+		"public `address` of this server, where an upstream judges mail by it; may be repeated; default: that of "+
+			"hostname")
+	return withJSON(cmd)
+}
+
+// resolverOf reads --resolver. nil stands for the system's.
+func (a *app) resolverOf(text string) (*dnscheck.Resolver, error) {
+	if text == "" {
+		return nil, nil
+	}
+	server, err := netip.ParseAddrPort(text)
+	if err != nil {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("--resolver %q is no address; write for example 9.9.9.9 or 127.0.0.1:5353", text)
+		}
+		server = netip.AddrPortFrom(addr, 53)
+	}
+	return &dnscheck.Resolver{Servers: []netip.AddrPort{server}, AuthorityPort: a.authorityPort}, nil
+}
+
+func parseAddresses(texts []string) ([]netip.Addr, error) {
+	var list []netip.Addr
+	for _, text := range texts {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("--address %q is no address; write it as in 203.0.113.7", text)
+		}
+		list = append(list, addr.Unmap())
+	}
+	return list, nil
+}
+
+func showDomain(cmd *cobra.Command, ops *operate.Operations, domain string, o operate.LookOptions) error {
+	r, ours, err := ops.Domains.Look(cmd.Context(), me(), domain, o)
+	if _, known := operate.KindOf(err); known {
+		return usage(cmd, err)
+	}
+	if err != nil {
+		return err
+	}
+	if asJSON(cmd) {
+		err = writeJSON(cmd.OutOrStdout(), r)
+	} else {
+		err = writeReport(cmd.OutOrStdout(), &r, ours)
+	}
+	if err == nil && r.Fails() {
+		err = errSilent
+	}
+	return err
+}
+
+func writeReport(w io.Writer, r *dnscheck.Report, ours bool) error {
+	p := &page{w: w, now: r.Time}
+	if !ours {
+		p.line("By relay.toml and the accounts nobody may send as %s; receivers would see what follows.",
+			r.Domain)
+		p.line("")
+	}
+	var rows [][]string
+	for _, o := range r.Outcomes {
+		rows = append(rows, []string{o.Upstream, string(o.Verdict), o.Why})
+	}
+	if len(rows) > 0 && p.err == nil {
+		p.err = table(w, []string{"UPSTREAM", "MAIL OF " + strings.ToUpper(r.Domain), "BECAUSE"}, rows)
+	}
+	p.findings(r.Findings)
+	for i := range r.Records {
+		p.record(&r.Records[i], i == 0)
+	}
+	return p.err
+}
+
+// record prints a record for the form of a DNS provider, and as a line of a zone file.
+func (p *page) record(r *dnscheck.Record, first bool) {
+	p.line("")
+	if first {
+		p.line("RECORDS TO PUBLISH")
+		p.line("")
+	}
+	p.line("Name      %s", r.Name)
+	p.line("Type      %s", r.Type)
+	p.line("Value     %s", r.Value)
+	for _, old := range r.Replaces {
+		p.line("Replaces  %s", old)
+	}
+	if r.Note != "" {
+		p.line("Note      %s", r.Note)
+	}
+	p.line("Zone      %s", r.ZoneLine)
+}

@@ -1,0 +1,101 @@
+package operate
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"postern/relay/config"
+	"postern/relay/dnscheck"
+	"postern/relay/doctor"
+	"postern/relay/domains"
+	"postern/relay/finding"
+	"postern/relay/store"
+)
+
+// Doctor looks at everything that can be wrong.
+type Doctor struct {
+	*desk
+	last *examination
+}
+
+// examination is the last one of this process. One runs at a time: it logs in at every provider.
+type examination struct {
+	running sync.Mutex
+	mu      sync.Mutex // guards report
+	report  *doctor.Report
+}
+
+// Last is the last examination of this process, nil if there was none.
+func (d Doctor) Last(by Actor) (*doctor.Report, error) {
+	if err := by.May(SeeDoctor); err != nil {
+		return nil, err
+	}
+	d.last.mu.Lock()
+	defer d.last.mu.Unlock()
+	return d.last.report, nil
+}
+
+// Examine looks at everything now, which may take minutes. While another examination runs, that is a Conflict.
+func (d Doctor) Examine(ctx context.Context, by Actor) (r *doctor.Report, err error) {
+	err = d.act(ctx, by, Examine, "", func() (string, error) {
+		if !d.last.running.TryLock() {
+			return "", fault(Conflict, "an examination is under way: look again in a minute")
+		}
+		defer d.last.running.Unlock()
+		r, err = doctor.Examine(ctx, DoctorOptions(d.Config().Path(), d.Version, nil))
+		if err != nil {
+			return "", err
+		}
+		d.last.mu.Lock()
+		defer d.last.mu.Unlock()
+		d.last.report = r
+		return r.Worst.String(), nil
+	})
+	return r, err
+}
+
+// DoctorOptions are those of an examination of everything, DNS among it. A nil resolver is the system's.
+func DoctorOptions(path, version string, resolver *dnscheck.Resolver) doctor.Options {
+	return doctor.Options{Path: path, Version: version, More: func(c *config.Config) []doctor.Examiner {
+		return []doctor.Examiner{{Name: "dns", Timeout: longestLook, Look: func(ctx context.Context) []finding.Finding {
+			return examineDNS(ctx, c, resolver)
+		}}}
+	}}
+}
+
+// examineDNS looks at the DNS of all domains that mail is sent from.
+func examineDNS(ctx context.Context, c *config.Config, resolver *dnscheck.Resolver) (list []finding.Finding) {
+	s, err := store.Open(ctx, store.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil // the examination of the store says so
+	}
+	defer s.Close()
+	plan, err := domains.New(ctx, domains.Options{Config: c, Store: s, Resolver: resolver})
+	if err != nil {
+		return []finding.Finding{{Code: "dns-not-looked-at", Weight: finding.Fault, What: "DNS was not looked at: " +
+			err.Error(), Why: "Whether receivers take our mail for genuine is not known.",
+			Fix: "See whether /etc/resolv.conf names a resolver and the store can be read, then run postern doctor again."}}
+	}
+	for _, r := range plan.CheckAll(ctx, time.Now()) {
+		list = append(list, ofDomain(r)...)
+	}
+	return list
+}
+
+// ofDomain are the findings of a report, with what they come to where that is bad.
+func ofDomain(r dnscheck.Report) []finding.Finding {
+	list := r.Findings
+	for i := range list {
+		if list[i].Subject == "" {
+			list[i].Subject = r.Domain
+		}
+	}
+	if finding.Worst(list) == finding.Healthy {
+		list = append(list, finding.Finding{Code: "dns-ok", Weight: finding.Healthy, Subject: r.Domain,
+			What: fmt.Sprintf("DNS of %s is in order.", r.Domain)})
+	}
+	return list
+}

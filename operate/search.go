@@ -1,0 +1,51 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"postern/relay/trace"
+)
+
+// Search finds messages, and sessions and logins that were refused, the newest first. It looks further back while
+// pages come back empty, until ctx ends: then the answer says where to go on. further, unless nil, is told how far it
+// has looked.
+func (t Trace) Search(ctx context.Context, by Actor, q trace.Search, further func(reached time.Time)) (
+	trace.Answer, error) {
+	if err := by.May(SeeTrace); err != nil {
+		return trace.Answer{}, err
+	}
+	for {
+		answer, err := t.Store.Search(ctx, q)
+		if answer.Found == nil {
+			answer.Found = []trace.Found{} // never null
+		}
+		switch {
+		case errors.Is(err, trace.ErrQuery):
+			return answer, fault(Invalid, "%v", err)
+		case err != nil && q.After != "" && ctx.Err() != nil:
+			return trace.Answer{Found: answer.Found, Next: q.After}, nil
+		case err != nil || len(answer.Found) > 0 || answer.Next == "":
+			return answer, err
+		}
+		if further != nil {
+			further(answer.Reached)
+		}
+		q.After = answer.Next
+	}
+}
+
+// Timeline returns everything about a message or a session, oldest first: for a message also what its session did
+// before. more: it is too much to show whole.
+func (t Trace) Timeline(ctx context.Context, by Actor, id string) (events []trace.Event, more bool, err error) {
+	if err := by.May(SeeTrace); err != nil {
+		return nil, false, err
+	}
+	return t.Store.Timeline(ctx, id)
+}
+
+// Reindex makes the index of Search anew.
+func (t Trace) Reindex(ctx context.Context, by Actor) error {
+	return t.act(ctx, by, ReindexTrace, "", func() (string, error) { return "", t.Store.Reindex(ctx) })
+}

@@ -1,0 +1,82 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net/url"
+
+	"postern/admin/access"
+	"postern/auth"
+	"postern/operate"
+	"postern/relay/config"
+	relaystore "postern/relay/store"
+)
+
+// NewAccess returns who may into the console and the API, nil if the configuration has neither.
+func NewAccess(ctx context.Context, c *config.Config, s *relaystore.Store, log *slog.Logger) (*access.Access, error) {
+	if !c.Admin.Console {
+		return nil, nil
+	}
+	o, err := consoleOptions(c, s, log)
+	if err != nil {
+		return nil, err
+	}
+	return access.New(ctx, o)
+}
+
+func consoleOptions(c *config.Config, s *relaystore.Store, log *slog.Logger) (access.Options, error) {
+	base, err := url.Parse(c.Admin.URL)
+	if err != nil {
+		return access.Options{}, fmt.Errorf("admin.url: %w", err)
+	}
+	o := access.Options{Store: s, Lockout: lockout(c), URL: base, Logger: log}
+	block := c.Admin.OIDC
+	if block == nil {
+		return o, nil
+	}
+	roles := map[string]operate.Role{}
+	for group, name := range block.RolesOfGroups() {
+		if roles[group], err = operate.ParseRole(name); err != nil {
+			return o, fmt.Errorf("admin.oidc.roles: %w", err)
+		}
+	}
+	o.OIDC = &access.OIDC{
+		Issuer: block.Issuer, ClientID: block.ClientID, ClientSecret: auth.Secret(block.ClientSecret.Value()),
+		RedirectURL: block.RedirectURL, Scopes: block.Scopes, NameClaim: block.NameClaim,
+		GroupsClaim: block.GroupsClaim,
+		Roles:       roles,
+	}
+	return o, nil
+}
+
+// consoleChanged adopts what another process changed about who may into the console.
+func (s *Server) consoleChanged(ctx context.Context) bool {
+	if s.access == nil {
+		return true
+	}
+	err := s.access.Changed(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("the users of the console were not read again", "err", err)
+	}
+	return err == nil
+}
+
+// adminNames are the host names that the admin address may be asked for by.
+func adminNames(c *config.Config) []string {
+	names := append([]string{c.Hostname}, c.Admin.Names...)
+	if u, err := url.Parse(c.Admin.URL); err == nil && u.Hostname() != "" {
+		names = append(names, u.Hostname())
+	}
+	return names
+}
+
+// adminTLS is what the admin address speaks, nil for plain HTTP.
+func (s *Server) adminTLS() *tls.Config {
+	c := s.state.Load().config
+	if !c.Admin.TLS {
+		return nil
+	}
+	return &tls.Config{GetCertificate: s.certs.GetCertificate, MinVersion: tls.VersionTLS12}
+}

@@ -1,0 +1,129 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"strings"
+	"time"
+
+	"postern/mail"
+	"postern/relay/store/internal/sqlite"
+)
+
+// AuditEntry is something that somebody did, or was not let do.
+type AuditEntry struct {
+	N         int64     `json:"n"` // unique, rising with time: the cursor of AuditQuery. AppendAudit sets it
+	Time      time.Time `json:"time"`
+	Actor     string    `json:"actor"`
+	Channel   string    `json:"channel"` // as operate.Channel spells it
+	Client    string    `json:"client,omitempty"`
+	Operation string    `json:"operation"`
+	Subject   string    `json:"subject,omitempty"` // what it was done to
+	Detail    string    `json:"detail,omitempty"`
+	Outcome   string    `json:"outcome"` // AuditDone, AuditRefused, or what went wrong
+}
+
+// Outcomes of an AuditEntry.
+const (
+	AuditDone    = "done"
+	AuditRefused = "refused"
+)
+
+// Bounds of the audit.
+const (
+	auditText  = 1000      // octets of each text of an entry; what is longer is cut
+	maxAudit   = 1_000_000 // entries kept however young they are; some 300 MB
+	auditBatch = 100       // entries that one transaction removes
+	auditPage  = 100       // entries of a page when nobody says how many
+	// LeastAudit is how long entries are kept at least, whatever is asked for: nobody shortens what they did.
+	LeastAudit = 365 * 24 * time.Hour
+)
+
+// AppendAudit writes entries down. They are durable when it returns nil.
+func (s *Store) AppendAudit(ctx context.Context, entries ...AuditEntry) error {
+	err := s.write(ctx, func(t *tx) error {
+		for _, e := range entries {
+			err := t.Run(`INSERT INTO audit VALUES (max(?, coalesce((SELECT max(n) + 1 FROM audit), 0)),
+				?, ?, ?, ?, ?, ?, ?)`, unixNano(e.Time), auditable(e.Actor), auditable(e.Channel), auditable(e.Client),
+				auditable(e.Operation), auditable(e.Subject), auditable(e.Detail), auditable(e.Outcome))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return wrap(err, "write the audit")
+}
+
+// auditable makes a text one that can be kept and shown.
+func auditable(s string) string {
+	if len(s) > auditText {
+		s = strings.ToValidUTF8(s[:auditText], "") + "…"
+	}
+	return mail.Printable(s)
+}
+
+// AuditQuery chooses entries; what is zero or empty does not matter.
+type AuditQuery struct {
+	Since, Until time.Time // Until is not in it
+	Actor        string    // exactly
+	Operation    string    // exactly
+	Before       int64     // N of the last entry of the page before
+	Limit        int       // 0: 100
+}
+
+// Audit returns a page of entries, the newest first.
+func (s *Store) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error) {
+	until := int64(math.MaxInt64)
+	if !q.Until.IsZero() {
+		until = unixNano(q.Until)
+	}
+	if q.Before > 0 {
+		until = min(until, q.Before)
+	}
+	query, args := "SELECT n, actor, channel, client, operation, subject, detail, outcome FROM audit WHERE n >= ? "+
+		"AND n < ?",
+		[]any{unixNano(q.Since), until}
+	if q.Actor != "" {
+		query, args = query+" AND actor = ?", append(args, q.Actor)
+	}
+	if q.Operation != "" {
+		query, args = query+" AND operation = ?", append(args, q.Operation)
+	}
+	entries, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (AuditEntry, error) {
+		return AuditEntry{row.Int(0), fromNano(row.Int(0)), row.Text(1), row.Text(2), row.Text(3), row.Text(4),
+			row.Text(5),
+			row.Text(6), row.Text(7)}, nil
+	}, query+" ORDER BY n DESC LIMIT ?", append(args, cmp.Or(q.Limit, auditPage))...)
+	return entries, wrap(err, "read the audit")
+}
+
+// PruneAudit removes entries from before a moment, but none that is younger than LeastAudit, and the oldest where there
+// are more than a million. It writes in small transactions and returns how many it removed.
+func (s *Store) PruneAudit(ctx context.Context, before, now time.Time) (total int64, err error) {
+	if floor := now.Add(-LeastAudit); before.After(floor) {
+		before = floor
+	}
+	total, err = s.pruneAudit(ctx, before, maxAudit)
+	return total, wrap(err, "prune the audit")
+}
+
+func (s *Store) pruneAudit(ctx context.Context, before time.Time, most int64) (int64, error) {
+	bound := unixNano(before)
+	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		last, over, err := conn.Int("SELECT n FROM audit ORDER BY n DESC LIMIT 1 OFFSET ?", most)
+		if over {
+			bound = max(bound, last+1)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return s.inBatches(ctx, auditBatch, func(t *tx) (int64, error) {
+		err := t.Run("DELETE FROM audit WHERE n IN (SELECT n FROM audit WHERE n < ? ORDER BY n LIMIT ?)", bound,
+			auditBatch)
+		return t.Changes(), err
+	})
+}

@@ -1,0 +1,35 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"postern/relay/queue"
+)
+
+// Resend makes recipients of waiting messages pending again that were given up, and the messages due. Their time to
+// expire is moved to expires where it is earlier. It leaves alone what is held, what is tried just now, and messages
+// without such a recipient.
+func (s *Store) Resend(ctx context.Context, f queue.Filter, now, expires time.Time) (int64, error) {
+	return s.act(ctx, "resend", f, func(t *tx, id string) (bool, error) {
+		m, err := getMessage(t.Conn, id)
+		if _, gone := err.(refusal); gone {
+			return false, nil
+		}
+		if err != nil || m.Held || m.LeaseUntil.After(now) {
+			return false, err
+		}
+		again := false
+		for i := range m.Recipients {
+			if r := &m.Recipients[i]; r.Status == queue.Failed || r.Status == queue.Unclear {
+				r.Status, r.Doubts, again = queue.Pending, 0, true
+			}
+		}
+		if !again {
+			return false, nil
+		}
+		until := max(unixNano(m.Expires), unixNano(expires))
+		return update(t, "UPDATE message SET recipients = ?, next = ?, waiting_for = '', bounce = 0, expires = ? "+
+			"WHERE id = ?", encodeRecipients(nil, m.Recipients), unixNano(now), until, id)
+	})
+}
