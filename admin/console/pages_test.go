@@ -374,3 +374,22 @@ func TestSearch(t *testing.T) {
 		t.Errorf("%d", w.Code)
 	}
 }
+
+// TestFailedRecipientsAgain: the button is there where somebody failed and others still wait, and does what it says.
+func TestFailedRecipientsAgain(t *testing.T) {
+	r := newRig(t)
+	whole, partly := r.message(1, time.Hour), r.message(2, time.Hour)
+	gone := partly.Recipients[0]
+	gone.To, gone.Status = address("carl", "gmail.com"), queue.Failed
+	partly.Recipients = append(partly.Recipients, gone)
+	r.add(whole, partly)
+	const button = `formaction="/queue/resend"`
+	if strings.Contains(r.page("/messages/"+id(1)), button) || !strings.Contains(r.page("/messages/"+id(2)), button) {
+		t.Error("the button is on the wrong page")
+	}
+	w := r.ask(person(operate.Operator), "POST", "/queue/resend", url.Values{"id": {id(2)}, "back": {"/queue"}})
+	m, err := r.store.Get(t.Context(), id(2))
+	if r.must(err); w.Code != http.StatusSeeOther || m.Recipients[1].Status != queue.Pending {
+		t.Errorf("%d, %+v", w.Code, m.Recipients)
+	}
+}

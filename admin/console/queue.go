@@ -18,6 +18,7 @@ var queuePage = page{path: "/queue", title: "Queue", menu: true, needs: operate.
 		{path: "/queue/retry", needs: operate.RetryMessages, do: act(retrying), sheet: "confirm", title: "Queue"},
 		{path: "/queue/hold", needs: operate.HoldMessages, do: act(holding), sheet: "confirm", title: "Queue"},
 		{path: "/queue/release", needs: operate.ReleaseMessages, do: act(releasing), sheet: "confirm", title: "Queue"},
+		{path: "/queue/resend", needs: operate.ResendMessages, do: act(resending), sheet: "confirm", title: "Queue"},
 		{path: "/queue/bounce", needs: operate.BounceMessages, do: act(bouncing), sheet: "confirm", title: "Queue"},
 		{path: "/queue/delete", needs: operate.DeleteMessages, do: act(deleting), sheet: "confirm", title: "Queue"},
 	}}

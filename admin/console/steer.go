@@ -28,6 +28,10 @@ var (
 	releasing = steering{Action: operate.Release, label: "Release", question: "Release %d messages?",
 		meaning: "They go out as soon as their upstream takes them. What is not held stays as it is.",
 		done:    "%d messages are released."}
+	resending = steering{Action: operate.Resend, label: "Try failed recipients again",
+		question: "Try the failed recipients of %d messages again?",
+		meaning:  "Who was given up before is tried once more. Who has the message does not get it again.",
+		done:     "The failed recipients of %d messages are tried again.", sure: true}
 	bouncing = steering{Action: operate.Bounce, label: "Return to sender",
 		question: "Return %d messages to their senders?",
 		meaning:  "They are given up. Each sender gets a report that says so. This cannot be undone.",

@@ -54,7 +54,7 @@ type step struct {
 func showTimeline(v *visit) (any, error) {
 	name := mail.Cut(v.PathValue("name"), maxWords)
 	v.console.Operations.Trace.Await(v.Context())
-	events, err := v.console.Operations.Trace.Events(v.Context(), v.actor, trace.Query{Limit: maxOfOne}, name)
+	events, more, err := v.console.Operations.Trace.Timeline(v.Context(), v.actor, name)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func showTimeline(v *visit) (any, error) {
 		return nil, &operate.Error{Kind: operate.NotFound,
 			Msg: v.t("Nothing is known of %s. It may be older than the history that is kept.", plain(100, name))}
 	}
-	view := &timelineView{Name: plain(100, name), Here: v.here(), Cut: len(events) == maxOfOne}
+	view := &timelineView{Name: plain(100, name), Here: v.here(), Cut: more}
 	view.tell(v, events)
 	if m != nil {
 		view.queued(v, m)
@@ -150,6 +150,10 @@ func (t *timelineView) queued(v *visit, m *queue.Message) {
 		t.Buttons = buttonsOf(v, &releasing, &bouncing, &deleting)
 	} else {
 		t.Buttons = buttonsOf(v, &retrying, &holding, &bouncing, &deleting)
+	}
+	failed := func(r queue.Recipient) bool { return r.Status == queue.Failed }
+	if slices.ContainsFunc(m.Recipients, failed) {
+		t.Buttons = append(buttonsOf(v, &resending), t.Buttons...)
 	}
 	for i := range m.Recipients[:min(len(m.Recipients), recipients)] {
 		r := &m.Recipients[i]
