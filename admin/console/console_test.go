@@ -138,15 +138,3 @@ func TestScriptIsAsPublished(t *testing.T) {
 		t.Errorf("static/README.md does not have the hash %s", hash)
 	}
 }
-
-func TestLocalPath(t *testing.T) {
-	for path, want := range map[string]string{
-		"/queue?x=1": "/queue?x=1", "//evil.example/": "/", "https://evil.example/": "/", "": "/",
-		`/\evil.example`: "/",
-		"/a\nb":          "/",
-	} {
-		if got := localPath(path); got != want {
-			t.Errorf("%q: %q, want %q", path, got, want)
-		}
-	}
-}

@@ -74,16 +74,7 @@ func showMessages(v *visit) (any, error) {
 	q := v.URL.Query()
 	view := messagesView{Words: strings.TrimSpace(mail.Cut(q.Get("q"), maxWords))}
 	view.Any = view.Words != ""
-	wanted, since := q.Get("span"), time.Time{}
-	if !slices.ContainsFunc(spans, func(s period) bool { return s.value == wanted }) {
-		wanted = spans[1].value
-	}
-	for _, s := range spans {
-		view.Ranges = append(view.Ranges, choice{s.value, v.t(s.label), s.value == wanted})
-		if s.value == wanted && s.d > 0 {
-			since = v.now.Add(-s.d)
-		}
-	}
+	since := view.since(v, q.Get("span"))
 	v.console.Operations.Trace.Await(v.Context())
 	ctx, cancel := context.WithTimeout(v.Context(), maxSearch) // then the answer says where to go on
 	defer cancel()
@@ -100,6 +91,20 @@ func showMessages(v *visit) (any, error) {
 		view.Reached = time.Time{}
 	}
 	return view, nil
+}
+
+// since fills the periods to choose from, and returns when the chosen one begins.
+func (view *messagesView) since(v *visit, wanted string) (since time.Time) {
+	if !slices.ContainsFunc(spans, func(s period) bool { return s.value == wanted }) {
+		wanted = spans[1].value
+	}
+	for _, s := range spans {
+		view.Ranges = append(view.Ranges, choice{s.value, v.t(s.label), s.value == wanted})
+		if s.value == wanted && s.d > 0 {
+			since = v.now.Add(-s.d)
+		}
+	}
+	return since
 }
 
 func foundRowOf(v *visit, f trace.Found) foundRow {
@@ -119,20 +124,25 @@ func foundRowOf(v *visit, f trace.Found) foundRow {
 	if r.Words == "" {
 		r.Words = f.Detail
 	}
-	var parts []string
 	if f.Recipients > 1 && f.Delivered < f.Recipients {
-		for _, part := range []struct {
-			n    int
-			text key
-		}{{f.Delivered, "%d delivered"}, {f.Deferred, "%d delayed"}, {f.Failed, "%d given up"}, {f.Unclear,
-			"%d unclear"}} {
-			if part.n > 0 {
-				parts = append(parts, v.t(part.text, part.n))
-			}
+		r.Parts = partsOf(v, &f)
+	}
+	return r
+}
+
+// partsOf says what became of how many recipients.
+func partsOf(v *visit, f *trace.Found) string {
+	var parts []string
+	for _, part := range []struct {
+		n    int
+		text key
+	}{{f.Delivered, "%d delivered"}, {f.Deferred, "%d delayed"}, {f.Failed, "%d given up"}, {f.Unclear,
+		"%d unclear"}} {
+		if part.n > 0 {
+			parts = append(parts, v.t(part.text, part.n))
 		}
 	}
-	r.Parts = strings.Join(parts, ", ")
-	return r
+	return strings.Join(parts, ", ")
 }
 
 // kind says what an event is: an icon and a word.

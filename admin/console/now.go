@@ -123,31 +123,36 @@ func obstacles(v *visit, r *status.Report) (lines []string) {
 		lines = append(lines, plain(400, r.Disk.Problem))
 	}
 	for i := range r.Upstreams {
-		u := &r.Upstreams[i]
-		name := plain(80, u.Name)
-		_, word := stateOf(v, u.State)
-		switch {
-		case !u.Works() && len(u.Identities) > 0 && !u.Identities[0].Since.IsZero():
-			id := &u.Identities[0]
-			line := v.t("%s: %s for %s", name, word, v.span(v.now.Sub(id.Since)))
-			if id.NextTry.After(v.now) {
-				line += v.t(", next try in %s", v.span(id.NextTry.Sub(v.now)))
-			}
-			lines = append(lines, line+".")
-		case !u.Works():
-			lines = append(lines, name+": "+word+".")
-		case u.State == status.Partly:
-			lines = append(lines, v.t("%s: %d of %d identities cannot send.", name, u.Waiting, u.Total))
-		}
-		if u.Denied > 0 {
-			lines = append(lines, v.t("%d senders are not taken by %s.", u.Denied, name))
-		}
+		lines = append(lines, obstaclesOf(v, &r.Upstreams[i])...)
 	}
 	for _, route := range r.Unreachable {
 		lines = append(lines, v.t("No upstream of %s works.", plain(80, route)))
 	}
 	if n := len(lines) - status.Most; n > 0 {
 		lines = append(lines[:status.Most], v.t("and %d more", n))
+	}
+	return lines
+}
+
+// obstaclesOf are those that an upstream is.
+func obstaclesOf(v *visit, u *status.Upstream) (lines []string) {
+	name := plain(80, u.Name)
+	_, word := stateOf(v, u.State)
+	switch {
+	case !u.Works() && len(u.Identities) > 0 && !u.Identities[0].Since.IsZero():
+		id := &u.Identities[0]
+		line := v.t("%s: %s for %s", name, word, v.span(v.now.Sub(id.Since)))
+		if id.NextTry.After(v.now) {
+			line += v.t(", next try in %s", v.span(id.NextTry.Sub(v.now)))
+		}
+		lines = append(lines, line+".")
+	case !u.Works():
+		lines = append(lines, name+": "+word+".")
+	case u.State == status.Partly:
+		lines = append(lines, v.t("%s: %d of %d identities cannot send.", name, u.Waiting, u.Total))
+	}
+	if u.Denied > 0 {
+		lines = append(lines, v.t("%d senders are not taken by %s.", u.Denied, name))
 	}
 	return lines
 }

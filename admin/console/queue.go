@@ -224,25 +224,31 @@ func selectionOf(v *visit, upTo string) (s selection, err error) {
 		}
 		return s, nil
 	}
+	err = s.all(v, upTo)
+	return s, err
+}
+
+// all takes whatever the filter selects, up to a message.
+func (s *selection) all(v *visit, upTo string) error {
 	f := s.filter
 	f.Limit = batch
 	for {
 		messages, err := v.console.Operations.Queue.List(v.Context(), v.actor, f)
 		if err != nil {
-			return s, err
+			return err
 		}
 		for _, m := range messages {
 			switch {
 			case upTo != "" && m.ID > upTo:
-				return s, nil
+				return nil
 			case len(s.ids) == maxSelected:
 				s.more = true
-				return s, nil
+				return nil
 			}
 			s.ids = append(s.ids, m.ID)
 		}
 		if len(messages) < batch {
-			return s, nil
+			return nil
 		}
 		f.After = messages[batch-1].ID
 	}

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"postern/admin/access"
 	"postern/mail"
 	"postern/operate"
 	"postern/relay/queue"
@@ -54,7 +55,7 @@ func buttonsOf(v *visit, all ...*steering) (shown []button) {
 // act is what the form of an action does: it asks for confirmation, then acts.
 func act(s steering) func(*visit) (string, any, error) {
 	return func(v *visit) (next string, body any, err error) {
-		back := localPath(v.PostForm.Get("back"))
+		back := access.LocalPath(v.PostForm.Get("back"))
 		chosen, err := selectionOf(v, mail.Cut(v.PostForm.Get("upto"), 100))
 		if err != nil {
 			return "", nil, err

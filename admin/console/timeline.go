@@ -156,20 +156,24 @@ func (t *timelineView) queued(v *visit, m *queue.Message) {
 		t.Buttons = append(buttonsOf(v, &resending), t.Buttons...)
 	}
 	for i := range m.Recipients[:min(len(m.Recipients), recipients)] {
-		r := &m.Recipients[i]
-		each := recipientRow{To: shown(r.To), Upstream: plain(80, r.Upstream), Reply: plain(600, r.Reply.String())}
-		switch r.Status {
-		case queue.Delivered:
-			each.Icon, each.Word = "ok", v.t("delivered")
-		case queue.Failed:
-			each.Icon, each.Word = "bad", v.t("given up")
-		case queue.Unclear:
-			each.Icon, each.Word = "warn", v.t("unclear")
-		default:
-			each.Icon, each.Word = "wait", v.t("waiting")
-		}
-		t.Recipients = append(t.Recipients, each)
+		t.Recipients = append(t.Recipients, recipientRowOf(v, &m.Recipients[i]))
 	}
+}
+
+func recipientRowOf(v *visit, r *queue.Recipient) recipientRow {
+
+	each := recipientRow{To: shown(r.To), Upstream: plain(80, r.Upstream), Reply: plain(600, r.Reply.String())}
+	switch r.Status {
+	case queue.Delivered:
+		each.Icon, each.Word = "ok", v.t("delivered")
+	case queue.Failed:
+		each.Icon, each.Word = "bad", v.t("given up")
+	case queue.Unclear:
+		each.Icon, each.Word = "warn", v.t("unclear")
+	default:
+		each.Icon, each.Word = "wait", v.t("waiting")
+	}
+	return each
 }
 
 // why says in a sentence how it stands.
@@ -185,15 +189,18 @@ func why(v *visit, events []trace.Event, m *queue.Message) verdict {
 			break
 		}
 	}
-	e := &events[last]
+	some := func(e trace.Event) bool { return e.Kind == trace.Failed || e.Kind == trace.Unclear }
+	if events[last].Kind == trace.Delivered && slices.ContainsFunc(events, some) {
+		return verdict{"warn", v.t("Delivered, but not to every recipient."), nil}
+	}
+	return whyGone(v, &events[last])
+}
+
+// whyGone says what the last event means.
+func whyGone(v *visit, e *trace.Event) verdict {
 	by := plain(80, e.Upstream)
-	mixed := slices.ContainsFunc(events,
-		func(e trace.Event) bool { return e.Kind == trace.Failed || e.Kind == trace.Unclear })
 	switch e.Kind {
 	case trace.Delivered:
-		if mixed {
-			return verdict{"warn", v.t("Delivered, but not to every recipient."), nil}
-		}
 		return verdict{"ok", v.t("Delivered: %s has taken it.", by), nil}
 	case trace.Failed:
 		return verdict{"bad", v.t("It was given up; the sender has been told, where that was possible."), nil}
