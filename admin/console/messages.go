@@ -17,7 +17,7 @@ var (
 	messagesPage = page{path: "/messages", title: "Messages", menu: true, needs: operate.SeeTrace, sheet: "messages",
 		show: showMessages}
 	timelinePage = page{path: "/messages/{name}", title: "Message", under: "/messages", needs: operate.SeeTrace,
-		sheet: "timeline", show: showTimeline}
+		sheet: "timeline", show: showTimeline, actions: []action{showHeader, fetchRaw}}
 )
 
 // messagesView is the body of the list.

@@ -15,6 +15,7 @@ import (
 	"postern/operate"
 	"postern/relay/queue"
 	"postern/relay/status"
+	"postern/relay/store"
 	"postern/relay/trace"
 )
 
@@ -391,5 +392,52 @@ func TestFailedRecipientsAgain(t *testing.T) {
 	m, err := r.store.Get(t.Context(), id(2))
 	if r.must(err); w.Code != http.StatusSeeOther || m.Recipients[1].Status != queue.Pending {
 		t.Errorf("%d, %+v", w.Code, m.Recipients)
+	}
+}
+
+// TestReading: the header and the message itself, each for who may, the message only with the second factor; both
+// leave a record.
+func TestReading(t *testing.T) {
+	r := newRig(t)
+	m := r.message(1, time.Hour)
+	content := "Subject: <script>alert(1)</script>\r\n\tand \x1b[31m more\r\nX: y\r\n\r\nBody <img src=x>\r\n"
+	r.must(r.store.Add(t.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent(content)}))
+	strong := person(operate.Admin)
+	strong.Strong = true
+	form := url.Values{"id": {id(1)}}
+	for _, test := range []struct {
+		who    *operate.Actor
+		path   string
+		status int
+		says   string
+	}{
+		{person(operate.Viewer), "/queue/header", http.StatusForbidden, ""},
+		{person(operate.Helpdesk), "/queue/header", http.StatusOK,
+			"Subject: &lt;script&gt;alert(1)&lt;/script&gt;\n and ?[31m more\nX: y</pre>"},
+		{person(operate.Operator), "/queue/raw", http.StatusForbidden, ""},
+		{person(operate.Admin), "/queue/raw", http.StatusSeeOther, "/again?next=%2F"},
+		{strong, "/queue/raw", http.StatusOK, content},
+	} {
+		w := r.ask(test.who, "POST", test.path, form)
+		if said := w.Header().Get("Location") + w.Body.String(); w.Code != test.status ||
+			!strings.Contains(said, test.says) {
+			t.Errorf("%s as %s: %d %q", test.path, test.who.Role, w.Code, said)
+		}
+		if test.says == content && (w.Header().Get("Content-Type") != "message/rfc822" ||
+			!strings.HasPrefix(w.Header().Get("Content-Disposition"), "attachment") ||
+			!strings.Contains(w.Header().Get("Content-Security-Policy"), "sandbox")) {
+			t.Errorf("%v", w.Header())
+		}
+	}
+	records, err := r.store.Audit(t.Context(), store.AuditQuery{})
+	if r.must(err); len(records) < 2 {
+		t.Errorf("the audit has %+v", records)
+	}
+	for path, role := range map[string]operate.Role{"/queue/header": operate.Helpdesk, "/queue/raw": operate.Admin} {
+		for each := operate.Viewer; each <= operate.Admin; each++ {
+			if shown := strings.Contains(r.page2(each, "/messages/"+id(1)), path); shown != (each >= role) {
+				t.Errorf("%s is offered to %s: %v", path, each, shown)
+			}
+		}
 	}
 }

@@ -29,6 +29,7 @@ type timelineView struct {
 	Queued     *messageRow
 	Recipients []recipientRow // while it is in the queue
 	Buttons    []button
+	Reading    []button // of what people wrote
 	Here       string
 	Steps      []step
 	Cut        bool // there are older events
@@ -150,6 +151,12 @@ func (t *timelineView) queued(v *visit, m *queue.Message) {
 		t.Buttons = buttonsOf(v, &releasing, &bouncing, &deleting)
 	} else {
 		t.Buttons = buttonsOf(v, &retrying, &holding, &bouncing, &deleting)
+	}
+	if v.may(showHeader.needs) {
+		t.Reading = append(t.Reading, button{showHeader.path, v.t("Show header fields"), false})
+	}
+	if v.may(fetchRaw.needs) {
+		t.Reading = append(t.Reading, button{fetchRaw.path, v.t("Download the message"), false})
 	}
 	failed := func(r queue.Recipient) bool { return r.Status == queue.Failed }
 	if slices.ContainsFunc(m.Recipients, failed) {
