@@ -22,6 +22,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"postern/admin/access"
 	"postern/internal/testkit"
 	"postern/operate"
 	"postern/relay/status"
@@ -33,9 +34,10 @@ var axe string
 // browser is Chromium on a console.
 type browser struct {
 	*rig
-	ctx  context.Context
-	base string
-	who  atomic.Pointer[operate.Actor]
+	ctx   context.Context
+	base  string
+	who   atomic.Pointer[operate.Actor]
+	polls atomic.Int64 // requests that a page made by itself
 
 	mu       sync.Mutex // guards what follows
 	problems []string   // what the browser complains of
@@ -59,6 +61,9 @@ func browse(t *testing.T, r *rig, language string) *browser {
 	b := &browser{rig: r}
 	b.who.Store(person(operate.Admin))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get(access.PollHeader) != "" {
+			b.polls.Add(1)
+		}
 		if who := b.who.Load(); who != nil {
 			req = req.WithContext(operate.WithActor(req.Context(), *who))
 		}
@@ -389,8 +394,8 @@ func TestNowKeepsItselfFresh(t *testing.T) {
 	poll := chromedp.Evaluate[bool]("htmx.trigger('#live', 'every'); true")
 	get(b, poll)
 	get(b, chromedp.WaitVisible(".verdict.bad"))
-	if !get(b, chromedp.Evaluate[bool]("document.body.dataset.stays === '1'")) {
-		t.Error("the page was loaded anew")
+	if !get(b, chromedp.Evaluate[bool]("document.body.dataset.stays === '1'")) || b.polls.Load() != 1 {
+		t.Errorf("the page was loaded anew, or %d requests say that nobody asked for them", b.polls.Load())
 	}
 	b.who.Store(nil)
 	get(b, chromedp.WaitEvent(cdppage.LoadEventFired, nil, poll))
