@@ -23,6 +23,9 @@ type nowView struct {
 	CanQueue  bool // the numbers lead to the queue
 }
 
+// Title implements titled: the sentence is read in the browser's list of pages, too.
+func (n nowView) Title() string { return n.Verdict.Text }
+
 // verdict is the sentence on top.
 type verdict struct {
 	Icon, Text string

@@ -13,6 +13,7 @@ import (
 
 // timelineView is the story of a message, or of a session.
 type timelineView struct {
+	Heading    string // what it is
 	Name       string
 	IsMessage  bool
 	From, To   string
@@ -34,6 +35,9 @@ type timelineView struct {
 	Steps      []step
 	Cut        bool // there are older events
 }
+
+// Title implements titled.
+func (t *timelineView) Title() string { return t.Heading + " " + t.Name }
 
 // recipientRow is a recipient of a message in the queue.
 type recipientRow struct {
@@ -74,6 +78,10 @@ func showTimeline(v *visit) (any, error) {
 	view.tell(v, events)
 	if m != nil {
 		view.queued(v, m)
+	}
+	view.Heading = v.t("Connection")
+	if view.IsMessage {
+		view.Heading = v.t("Message")
 	}
 	view.Why = why(v, events, m)
 	view.Advice = operate.Advise(latest(events))
