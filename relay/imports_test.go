@@ -19,7 +19,7 @@ var mayImport = map[string][]string{
 	"certs":        {"internal/certtext", "internal/textfile"},
 	"admin":        {"mail"},
 	"admin/access": {"auth", "mail", "operate", "relay/seal", "relay/store"},
-	"admin/console": {"mail", "operate", "relay/queue", "relay/status", "relay/trace", "relay/upstream",
+	"admin/console": {"admin/access", "mail", "operate", "relay/queue", "relay/status", "relay/trace", "relay/upstream",
 		"relay/upstream/advice"},
 	"admin/api": {"auth", "mail", "operate", "relay/queue", "relay/sign", "relay/status", "relay/store",
 		"relay/trace"},
