@@ -33,7 +33,12 @@ var (
 	Examine      = Operation{Name: "doctor", Role: Helpdesk, Scope: ScopeRead}
 	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeRead}
 
-	AddKeys      = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	AddKeys    = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	RotateKeys = Operation{Name: "dkim rotate", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	RetireKey  = Operation{Name: "dkim retire", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	RemoveKey  = Operation{Name: "dkim remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	CheckKeys  = Operation{Name: "dkim check", Role: Operator, Scope: ScopeAdmin}
+
 	ReindexTrace = Operation{Name: "trace reindex", Role: Admin, Scope: ScopeAdmin, Audit: true}
 	ForgetPerson = Operation{Name: "trace forget", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 	TestAlerts   = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
@@ -59,7 +64,7 @@ var All = []Operation{
 	SeeHeaders, SeeContent, SeeSettings,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
-	AddKeys, ReindexTrace, ForgetPerson, TestAlerts, SeeStatistics,
+	AddKeys, RotateKeys, RetireKey, RemoveKey, CheckKeys, ReindexTrace, ForgetPerson, TestAlerts, SeeStatistics,
 	ListConsoleUsers, InviteUser, ResetUser, ChangeRole, DisableUser, RemoveUser, ListTokens, AddToken, RevokeToken,
 	SeeAudit,
 }

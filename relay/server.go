@@ -27,6 +27,7 @@ import (
 	"postern/certs"
 	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/keyring"
 	"postern/relay/monitor"
 	"postern/relay/outbound"
 	"postern/relay/queue"
@@ -45,7 +46,8 @@ type Options struct {
 	Load func() (*config.Config, error)
 	// Ready is called once when every listener accepts.
 	Ready   func()
-	Version string // for postern status
+	Version string         // for postern status
+	DNS     keyring.Lookup // for DKIM keys; nil: they are not looked for, and new ones wait
 	// Poll, required, is how often it looks for what others changed: accounts, keys, the queue, files.
 	Poll time.Duration
 }
@@ -124,14 +126,18 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.monitor = monitor.New(monitor.Options{
+	watch := monitor.Options{
 		DataDir: c.DataDir, Look: 5 * o.Poll, InForce: inForce, Room: s.room, Store: s.store, Trace: s.trace,
 		Logger: s.log, Metrics: s.registry,
 		Certs: func() []certs.Info { return s.certs.Info() },
 		Lookup: func(ctx context.Context, login string) (auth.Identity, error) {
 			return s.accounts.Lookup(ctx, login)
 		},
-	})
+	}
+	if o.Load != nil {
+		watch.Examine = s.examine
+	}
+	s.monitor = monitor.New(watch)
 	s.monitor.Use(c.Hostname, hooks)
 	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
 	if err := known.open(ctx, lockout(c)); err != nil {
@@ -289,6 +295,11 @@ func (s *Server) background() []func(context.Context) {
 				s.log.Error("certificates are not watched any more", "err", err)
 			}
 		},
+	}
+	if s.options.DNS != nil {
+		w := &keyring.Watcher{Store: s.store, Lookup: s.options.DNS, Every: 60 * poll, Logger: s.log,
+			Configured: func() []string { return s.state.Load().config.KeyDomains() }}
+		works = append(works, w.Run)
 	}
 	if s.options.Load != nil {
 		works = append(works, func(ctx context.Context) {

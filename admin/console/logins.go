@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/admin/access"
 	"postern/auth"
 	"postern/mail"
 	"postern/operate"
@@ -216,7 +217,7 @@ func (a activity) TroubleLink() string {
 
 // unlock lets a login or an address in again.
 func unlock(v *visit) (string, any, error) {
-	back := localPath(v.PostForm.Get("back"))
+	back := access.LocalPath(v.PostForm.Get("back"))
 	who := mail.Cut(v.PostForm.Get("who"), maxFilter)
 	done, err := v.console.Operations.Accounts.Unlock(v.Context(), v.actor, who)
 	if err != nil {
