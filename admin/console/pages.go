@@ -36,7 +36,7 @@ func registry() []page {
 	return []page{
 		nowPage, messagesPage, timelinePage, queuePage, heldPage,
 		loginsPage, loginPage, addLoginPage, addDevicePage, importPage,
-		domainsPage, domainPage, alertsPage, doctorPage, auditPage, settingsPage,
+		domainsPage, domainPage, statisticsPage, statisticsFile, alertsPage, doctorPage, auditPage, settingsPage,
 	}
 }
 
@@ -66,6 +66,10 @@ func (v *visit) showPage(p *page) {
 	body, err := p.show(v)
 	if err != nil {
 		v.refuse(err)
+		return
+	}
+	if file, is := body.(attachment); is {
+		v.send(file)
 		return
 	}
 	v.render(http.StatusOK, p, p.sheet, v.t(p.title), body)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -58,7 +57,7 @@ have not logged in, our own reports, the null reverse-path.`,
 			case asJSON(cmd):
 				return writeJSON(cmd.OutOrStdout(), statsView(table))
 			case f.csv:
-				return writeStatsCSV(cmd.OutOrStdout(), table)
+				return operate.WriteStatistics(cmd.OutOrStdout(), table)
 			}
 			return printStats(cmd.OutOrStdout(), table)
 		}),
@@ -121,65 +120,26 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 	return now.Add(-d.Std()), nil
 }
 
-// statName is what a person reads for a key.
-func statName(key string) string {
-	switch key {
-	case stats.Nothing:
-		return "-"
-	case stats.Other:
-		return "other"
-	}
-	return key
-}
-
-// statSums is what machines are given of sums.
-type statSums struct {
-	stats.Counts
-	Deferred   int64    `json:"deferred"`
-	Failed     int64    `json:"failed"`
-	BounceRate *float64 `json:"bounce_rate"` // null: nothing is done with
-	Median     *float64 `json:"median_seconds"`
-	P95        *float64 `json:"p95_seconds"`
-}
-
-func statSumsOf(n *stats.Counts) statSums {
-	v := statSums{Counts: *n, Deferred: n.Deferred(), Failed: n.Failed()}
-	if rate, ok := n.BounceRate(); ok {
-		v.BounceRate = &rate
-	}
-	v.Median, v.P95 = seconds(n, 0.5), seconds(n, 0.95)
-	return v
-}
-
-func seconds(n *stats.Counts, q float64) *float64 {
-	d, ok := n.Times.Quantile(q)
-	if !ok {
-		return nil
-	}
-	s := d.Seconds()
-	return &s
-}
-
 // statRow is one line for machines: key is "*" for others, "" for none.
 type statRow struct {
 	Start time.Time `json:"start"`
 	Key   string    `json:"key"`
-	statSums
+	operate.StatSums
 }
 
 func statsView(t *stats.Table) any {
 	rows := make([]statRow, 0, len(t.Rows)) // never null
 	for i := range t.Rows {
 		r := &t.Rows[i]
-		rows = append(rows, statRow{r.Start, r.Key, statSumsOf(&r.Counts)})
+		rows = append(rows, statRow{r.Start, r.Key, operate.SumsOf(&r.Counts)})
 	}
 	return struct {
 		By   stats.Dimension `json:"by"`
 		Step stats.Step      `json:"per"`
 		stats.Period
-		Rows  []statRow `json:"rows"`
-		Total statSums  `json:"total"`
-	}{t.By, t.Step, t.Period, rows, statSumsOf(&t.Total)}
+		Rows  []statRow        `json:"rows"`
+		Total operate.StatSums `json:"total"`
+	}{t.By, t.Step, t.Period, rows, operate.SumsOf(&t.Total)}
 }
 
 func printStats(w io.Writer, t *stats.Table) error {
@@ -196,7 +156,7 @@ func printStats(w io.Writer, t *stats.Table) error {
 	}
 	var rows [][]string
 	for i := range t.Rows {
-		row := statCells(statName(t.Rows[i].Key), &t.Rows[i].Counts)
+		row := statCells(operate.StatName(t.Rows[i].Key), &t.Rows[i].Counts)
 		if timed {
 			row = append([]string{stepName(t.Step, t.Rows[i].Start)}, row...)
 		}
@@ -252,46 +212,4 @@ func roundedTo2(d time.Duration) string {
 		unit *= 10
 	}
 	return d.Round(unit).String()
-}
-
-// csvHeading are the columns of --csv. Columns are added at the end, never renamed.
-var csvHeading = []string{"start", "name", "messages", "recipients", "octets", "refused", "logins_refused",
-	"sessions_refused", "delivered", "deferrals", "account_faults", "back_pressure", "recipient_faults",
-	"message_faults", "given_up", "unclear", "bounce_rate", "median_seconds", "p95_seconds"}
-
-func writeStatsCSV(w io.Writer, t *stats.Table) error {
-	out := csv.NewWriter(w)
-	rows := [][]string{csvHeading}
-	for i := range t.Rows {
-		rows = append(rows, csvRow(t.Rows[i].Start.Format(time.RFC3339), statName(t.Rows[i].Key), &t.Rows[i].Counts))
-	}
-	rows = append(rows, csvRow("", "total", &t.Total))
-	return out.WriteAll(rows)
-}
-
-func csvRow(start, name string, n *stats.Counts) []string {
-	row := []string{start, csvSafe(name)}
-	for _, v := range []int64{n.Messages, n.Recipients, n.Octets, n.Refused, n.LoginsRefused, n.SessionsRefused,
-		n.Delivered, n.Deferrals, n.AccountFaults, n.BackPressure, n.RecipientFaults, n.MessageFaults, n.GivenUp,
-		n.Unclear} {
-		row = append(row, strconv.FormatInt(v, 10))
-	}
-	sums := statSumsOf(n)
-	for _, v := range []*float64{sums.BounceRate, sums.Median, sums.P95} {
-		cell := ""
-		if v != nil {
-			cell = strconv.FormatFloat(*v, 'f', 4, 64)
-		}
-		row = append(row, cell)
-	}
-	return row
-}
-
-// csvSafe keeps a spreadsheet from taking a name for a formula: one that begins like one gets an apostrophe, as OWASP
-// advises. A lone "-" is none.
-func csvSafe(s string) string {
-	if s != "-" && s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
-	}
-	return s
 }
