@@ -457,3 +457,42 @@ func TestHostileReports(t *testing.T) {
 		harmless(t, name, r.drawn(name, body))
 	}
 }
+
+// TestStatistics: the sums of each name, of one alone, and as a file.
+func TestStatistics(t *testing.T) {
+	for _, n := range []int{0, 1, 80} {
+		r := newRig(t)
+		if n > 0 {
+			r.counted(n)
+		}
+		body := r.page("/statistics?by=login&span=30d")
+		rows := max(0, strings.Count(body, `<tr role="row">`)-1)
+		if want := min(n, statisticsNames+1); rows != want || n == 0 && !strings.Contains(body, `class="empty"`) {
+			t.Errorf("%d names: %d rows, want %d", n, rows, want)
+		}
+	}
+	r := newRig(t)
+	r.counted(4)
+	for _, d := range dimensions {
+		for _, p := range periods {
+			for _, language := range []string{"en", "de"} {
+				path := "/statistics?by=" + d.by.String() + "&span=" + p.value
+				harmless(t, path, r.page(path, in(language)))
+			}
+		}
+	}
+	only := r.page("/statistics?by=login&only=person002&span=30d")
+	if strings.Contains(only, ">person001<") || !strings.Contains(only, "person002") || !strings.Contains(only, "<polyline") {
+		t.Errorf("one name: %s", only)
+	}
+	q := url.QueryEscape(hostile)
+	harmless(t, "hostile query", r.page("/statistics?by="+q+"&span="+q+"&only="+q))
+	w := r.ask(person(operate.Viewer), "GET", statisticsPath+"/"+statisticsName+"?by=login&span=30d", nil)
+	if w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), "start,name,messages") ||
+		!strings.Contains(w.Body.String(), ",person003,") || !strings.Contains(w.Header().Get("Content-Disposition"), statisticsName) {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+	if w := r.ask(person(operate.Nobody), "GET", statisticsPath+"/"+statisticsName, nil); w.Code != http.StatusForbidden {
+		t.Errorf("nobody: %d", w.Code)
+	}
+}

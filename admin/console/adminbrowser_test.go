@@ -21,6 +21,7 @@ func administered(t *testing.T, rows int) *rig {
 	r.accounts(rows)
 	r.alerts(rows)
 	r.audits(rows)
+	r.counted(rows)
 	if rows > 1 {
 		_, _, err := r.operations.Domains.Look(t.Context(), operate.Actor{Channel: operate.CommandLine}, "example.com", r.look)
 		r.must(err)
@@ -38,7 +39,8 @@ func adminPages() map[string]string {
 	return map[string]string{"logins": "/logins", "login": "/logins/scanner-00001", "locked": "/logins/person00003@example.com",
 		"new-login": "/logins/add/login", "new-device": "/logins/add/device", "import": "/logins/add/table",
 		"domains": "/domains", "domain": "/domains/example.com", "alerts": "/alerts", "doctor": "/doctor", "audit": "/audit",
-		"settings": "/settings"}
+		"statistics": "/statistics?by=login",
+		"settings":   "/settings"}
 }
 
 // TestAccessibilityOfAdministration: no page has a violation of axe-core's rules, on a telephone, a tablet and a screen.
@@ -59,7 +61,7 @@ func TestAccessibilityOfAdministration(t *testing.T) {
 		}
 	}
 	b.look("light", 2560, 1300)
-	for _, name := range []string{"logins", "domain", "settings"} {
+	for _, name := range []string{"logins", "domain", "statistics"} {
 		b.open(adminPages()[name])
 		b.accessible(name + "-light-2560")
 		b.shoot(name + "-light-2560")
@@ -71,7 +73,7 @@ func TestFewRowsOfAdministration(t *testing.T) {
 	for rows := range 2 {
 		b := browse(t, administered(t, rows), "de")
 		b.look("light", 1024, 800)
-		for _, path := range []string{"/logins", "/domains", "/alerts", "/doctor", "/audit", "/settings?q=nothing-like-this"} {
+		for _, path := range []string{"/logins", "/domains", "/alerts", "/doctor", "/audit", "/statistics", "/settings?q=nothing-like-this"} {
 			b.open(path)
 			what := fmt.Sprintf("%s-de-%d-rows", strings.Trim(strings.Split(path, "?")[0], "/"), rows)
 			b.accessible(what)

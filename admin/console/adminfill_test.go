@@ -14,6 +14,7 @@ import (
 	"postern/relay/config"
 	"postern/relay/dnscheck"
 	"postern/relay/dnscheck/dnstest"
+	"postern/relay/stats"
 	"postern/relay/store"
 	"postern/relay/trace"
 )
@@ -136,4 +137,23 @@ func (r *rig) lockOut(network string) {
 	r.t.Helper()
 	r.must(r.store.SaveLockout(r.t.Context(), r.now, auth.Unsaved{Locks: []auth.Lock{{
 		Client: netip.MustParsePrefix(network), Until: r.now.Add(10 * time.Minute), Failures: 10}}}))
+}
+
+// counted adds sums of n names for the last hours; one name is hostile.
+func (r *rig) counted(n int) {
+	r.t.Helper()
+	var all []stats.Sum
+	for i := range n {
+		for hour := range 40 {
+			c := stats.Counts{Messages: int64((i+3)*(hour%9+1)) % 40, Recipients: 5, Octets: 400_000, Delivered: int64(i*hour) % 37,
+				RecipientFaults: int64(hour % 5 / 4), Deferrals: int64(i % 3), LoginsRefused: int64(i % 2)}
+			c.Times.Observe(time.Duration(i+1) * 700 * time.Millisecond)
+			for by, key := range map[stats.Dimension]string{stats.Login: fmt.Sprintf("person%03d", i), stats.Listener: "submission",
+				stats.Upstream: "office365", stats.SenderDomain: "example.com", stats.RecipientDomain: []string{"gmail.com", hostile}[i%2]} {
+				all = append(all, stats.Sum{Cell: stats.Cell{Hour: r.now.Unix()/3600 - int64(hour*4), By: by, Key: stats.Key(key)},
+					Counts: c})
+			}
+		}
+	}
+	r.must(r.store.AddStatisticsNow(r.t.Context(), all))
 }
