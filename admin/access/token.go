@@ -100,7 +100,8 @@ func (a Tokens) Add(ctx context.Context, who operate.Actor, n NewToken) (string,
 	if err != nil {
 		return "", err
 	}
-	return token, a.record(ctx, who, operate.AddToken.Name, n.Name, "scope "+strings.Join(k.Scopes, ", "), store.AuditDone)
+	return token, a.record(ctx, who, operate.AddToken.Name, n.Name, "scope "+strings.Join(k.Scopes, ", "),
+		store.AuditDone)
 }
 
 // List returns the tokens.
