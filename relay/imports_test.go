@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"admin":        {"mail"},
 	"admin/access": {"auth", "mail", "operate", "relay/seal", "relay/store"},
 	"admin/console": {"admin/access", "auth", "mail", "operate", "relay/config", "relay/dnscheck", "relay/doctor",
-		"relay/finding", "relay/queue", "relay/stats", "relay/status", "relay/store", "relay/trace", "relay/upstream",
+		"relay/finding", "relay/keyring", "relay/queue", "relay/sign", "relay/stats", "relay/status", "relay/store", "relay/trace", "relay/upstream",
 		"relay/upstream/advice"},
 	"admin/api": {"auth", "mail", "operate", "relay/queue", "relay/sign", "relay/status", "relay/store",
 		"relay/trace"},

@@ -47,7 +47,9 @@ func TestRolesOfAdministration(t *testing.T) {
 		"/logins/act/lock": operate.Operator, "/logins/act/password": operate.Operator, "/logins/act/edit": operate.Operator,
 		"/logins/act/add": operate.Operator, "/logins/act/import": operate.Operator, "/logins/act/passwords": operate.Operator,
 		"/logins/act/remove": operate.Admin, "/domains/act/look": operate.Helpdesk, "/doctor/act/run": operate.Helpdesk,
-		"/alerts/act/test": operate.Operator} {
+		"/alerts/act/test": operate.Operator, "/domains/act/key-add": operate.Admin, "/domains/act/key-rotate": operate.Admin,
+		"/domains/act/key-check": operate.Operator, "/domains/act/key-retire": operate.Admin,
+		"/domains/act/key-remove": operate.Admin} {
 		for role := operate.Nobody; role < least; role++ {
 			if w := r.ask(person(role), "POST", path, login); w.Code != http.StatusForbidden {
 				t.Errorf("%s as %s: %d", path, role, w.Code)
@@ -494,5 +496,44 @@ func TestStatistics(t *testing.T) {
 	}
 	if w := r.ask(person(operate.Nobody), "GET", statisticsPath+"/"+statisticsName, nil); w.Code != http.StatusForbidden {
 		t.Errorf("nobody: %d", w.Code)
+	}
+}
+
+// TestKeyActions: keys are made, wait for their records, and go by the second factor.
+func TestKeyActions(t *testing.T) {
+	r := newRig(t, office(t))
+	r.accounts(2)
+	form := url.Values{"domain": {"example.com"}}
+	if body := r.page("/domains/example.com"); !strings.Contains(body, "/domains/act/key-add") {
+		t.Errorf("no button makes keys: %s", body)
+	}
+	w := r.ask(person(operate.Admin), "POST", "/domains/act/key-add", form)
+	keys, err := r.store.Keys(t.Context())
+	if r.must(err); w.Code != http.StatusSeeOther || len(keys) != 2 {
+		t.Fatalf("%d %s, %d keys", w.Code, w.Body, len(keys))
+	}
+	body := r.page("/domains/example.com")
+	if strings.Count(body, "waits for its record") != 2 || !strings.Contains(body, "publish its record") ||
+		strings.Contains(body, "PRIVATE KEY") {
+		t.Errorf("%s", body)
+	}
+	form.Set("selector", keys[0].Selector)
+	for _, each := range []string{"key-rotate", "key-retire"} { // nothing signs yet
+		question := r.ask(person(operate.Admin), "POST", "/domains/act/"+each, form)
+		w = r.ask(person(operate.Admin), "POST", "/domains/act/"+each, hidden(question.Body.String()))
+		if question.Code != http.StatusOK || w.Code != http.StatusConflict {
+			t.Errorf("%s: %d, then %d %s", each, question.Code, w.Code, w.Body)
+		}
+	}
+	if w = r.ask(person(operate.Admin), "POST", "/domains/act/key-remove", form); !strings.HasPrefix(w.Header().Get("Location"), "/again") {
+		t.Errorf("the second factor is not asked for: %d", w.Code)
+	}
+	r.confirmedBy(strong(), "/domains/act/key-remove", form)
+	if keys, err = r.store.Keys(t.Context()); err != nil || len(keys) != 1 {
+		t.Errorf("%d keys, %v", len(keys), err)
+	}
+	w = r.ask(person(operate.Operator), "POST", "/domains/act/key-check", form)
+	if w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "DNS cannot be asked from here") {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

@@ -21,7 +21,7 @@ var (
 			{path: "/domains/act/look", needs: operate.LookAtDomain, do: lookAtDomain, sheet: "domain", title: "Domain"},
 		}}
 	domainPage = page{path: "/domains/{domain}", title: "Domain", under: "/domains", needs: operate.SeeDomains,
-		sheet: "domain", show: showDomain}
+		sheet: "domain", show: showDomain, actions: keyActions}
 )
 
 // domainsView is the body of the list.
@@ -55,13 +55,8 @@ type domainView struct {
 	Ours     bool
 	Findings findings
 	Keys     []keyRow
+	May      keyRights
 	MayLook  bool
-}
-
-// keyRow is a DKIM key of ours.
-type keyRow struct {
-	operate.Key
-	Record, ZoneLine string
 }
 
 // domainsOn is how many domains a page lists.
@@ -141,29 +136,6 @@ func (v *visit) outcomeOf(d dnscheck.Verdict) (icon, word string) {
 	return "info", v.t("not known")
 }
 
-// keysOf are our keys of a domain, "" for all.
-func (v *visit) keysOf(domain string) (rows []keyRow, err error) {
-	keys, err := v.console.Operations.Keys.List(v.Context(), v.actor)
-	if err != nil {
-		return nil, err
-	}
-	for _, k := range keys {
-		if domain != "" && k.Domain != domain {
-			continue
-		}
-		record, err := k.Record()
-		if err != nil {
-			return nil, err
-		}
-		line, err := k.ZoneLine()
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, keyRow{k, record, line})
-	}
-	return rows, nil
-}
-
 func showDomain(v *visit) (any, error) {
 	name := strings.ToLower(mail.Cut(v.PathValue("domain"), maxFilter))
 	states, err := v.console.Operations.Domains.List(v.Context(), v.actor)
@@ -188,6 +160,7 @@ func (v *visit) domainView(s operate.DomainState, ours bool) (*domainView, error
 	}
 	var err error
 	view.Keys, err = v.keysOf(s.Domain)
+	view.May = v.keyRights(view.Keys)
 	return view, err
 }
 
