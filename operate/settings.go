@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"postern/relay/config"
@@ -38,6 +39,12 @@ func (s Settings) List(_ context.Context, by Actor, words string) (InForce, erro
 		f.Warnings = append(f.Warnings, w.String())
 	}
 	return f, nil
+}
+
+// Written leaves out what is not in the file.
+func (f InForce) Written() InForce {
+	f.Settings = slices.DeleteFunc(slices.Clone(f.Settings), func(s config.Setting) bool { return !s.Written })
+	return f
 }
 
 func containsAll(text string, words []string) bool {

@@ -25,8 +25,9 @@ func TestRolesOfAdministration(t *testing.T) {
 	r := newRig(t, office(t))
 	r.accounts(4)
 	for path, least := range map[string]operate.Role{"/logins": operate.Viewer, "/logins/scanner-00001": operate.Viewer,
-		"/logins/add/login": operate.Operator, "/logins/add/device": operate.Operator, "/logins/add/table": operate.Operator,
-		"/domains": operate.Viewer, "/domains/example.com": operate.Viewer, "/alerts": operate.Viewer,
+		"/logins/add/login": operate.Operator, "/logins/add/device": operate.Operator,
+		"/logins/add/table": operate.Operator,
+		"/domains":          operate.Viewer, "/domains/example.com": operate.Viewer, "/alerts": operate.Viewer,
 		"/doctor": operate.Viewer, "/settings": operate.Viewer, "/audit": operate.Operator} {
 		for role := operate.Nobody; role <= operate.Admin; role++ {
 			want := http.StatusForbidden
@@ -44,11 +45,15 @@ func TestRolesOfAdministration(t *testing.T) {
 	}
 	login := url.Values{"login": {"scanner-00001"}, "who": {"scanner-00001"}, "domain": {"example.com"}}
 	for path, least := range map[string]operate.Role{"/logins/act/unlock": operate.Operator,
-		"/logins/act/lock": operate.Operator, "/logins/act/password": operate.Operator, "/logins/act/edit": operate.Operator,
-		"/logins/act/add": operate.Operator, "/logins/act/import": operate.Operator, "/logins/act/passwords": operate.Operator,
-		"/logins/act/remove": operate.Admin, "/domains/act/look": operate.Helpdesk, "/doctor/act/run": operate.Helpdesk,
-		"/alerts/act/test": operate.Operator, "/domains/act/key-add": operate.Admin, "/domains/act/key-rotate": operate.Admin,
-		"/domains/act/key-check": operate.Operator, "/domains/act/key-retire": operate.Admin,
+		"/logins/act/lock": operate.Operator, "/logins/act/password": operate.Operator,
+		"/logins/act/edit": operate.Operator,
+		"/logins/act/add":  operate.Operator, "/logins/act/import": operate.Operator,
+		"/logins/act/passwords": operate.Operator,
+		"/logins/act/remove":    operate.Admin, "/domains/act/look": operate.Helpdesk,
+		"/doctor/act/run":  operate.Helpdesk,
+		"/alerts/act/test": operate.Operator, "/domains/act/key-add": operate.Admin,
+		"/domains/act/key-rotate": operate.Admin,
+		"/domains/act/key-check":  operate.Operator, "/domains/act/key-retire": operate.Admin,
 		"/domains/act/key-remove": operate.Admin} {
 		for role := operate.Nobody; role < least; role++ {
 			if w := r.ask(person(role), "POST", path, login); w.Code != http.StatusForbidden {
@@ -66,7 +71,8 @@ func TestRolesOfAdministration(t *testing.T) {
 			t.Errorf("%s from another site: %d", path, w.Code)
 		}
 	}
-	for _, button := range []string{"/logins/act/lock", "/logins/act/password", "/logins/act/edit", "/logins/act/remove"} {
+	for _, button := range []string{"/logins/act/lock", "/logins/act/password", "/logins/act/edit",
+		"/logins/act/remove"} {
 		if strings.Contains(r.page2(operate.Helpdesk, "/logins/scanner-00001"), button) {
 			t.Errorf("%s is shown to those who may not", button)
 		}
@@ -102,14 +108,18 @@ func TestLockUnlockRemove(t *testing.T) {
 		!strings.Contains(question, "Lock scanner-00001?") {
 		t.Errorf("%+v, leads to %s", u, next)
 	}
-	if body := r.page("/logins?kind=locked"); !strings.Contains(body, "scanner-00001") || strings.Contains(body, "person00000") {
+	if body := r.page("/logins?kind=locked"); !strings.Contains(body, "scanner-00001") || strings.Contains(body,
+		"person00000") {
 		t.Error("the filter does not choose those that are locked")
 	}
-	w := r.ask(person(operate.Operator), "POST", "/logins/act/unlock", url.Values{"who": {"scanner-00001"}, "back": {"//x"}})
-	if u, err = r.store.User(t.Context(), "scanner-00001"); err != nil || u.Locked || w.Header().Get("Location") != "/" {
+	w := r.ask(person(operate.Operator), "POST", "/logins/act/unlock", url.Values{"who": {"scanner-00001"},
+		"back": {"//x"}})
+	if u, err = r.store.User(t.Context(), "scanner-00001"); err != nil || u.Locked ||
+		w.Header().Get("Location") != "/" {
 		t.Errorf("%+v, %v, leads to %s", u, err, w.Header().Get("Location"))
 	}
-	w = r.ask(person(operate.Admin), "POST", "/logins/act/remove", form, field1("Referer", "http://example.com/logins/scanner-00001"))
+	w = r.ask(person(operate.Admin), "POST", "/logins/act/remove", form, field1("Referer",
+		"http://example.com/logins/scanner-00001"))
 	if w.Header().Get("Location") != "/again?next=%2Flogins%2Fscanner-00001" {
 		t.Errorf("the second factor is not asked for: %d %s", w.Code, w.Header().Get("Location"))
 	}
@@ -119,7 +129,8 @@ func TestLockUnlockRemove(t *testing.T) {
 	if w := r.ask(person(operate.Viewer), "GET", "/logins/scanner-00001", nil); w.Code != http.StatusNotFound {
 		t.Errorf("it is still there: %d", w.Code)
 	}
-	if w := r.ask(strong(), "POST", "/logins/act/lock", url.Values{"login": {"nobody"}, "confirmed": {"yes"}}); w.Code !=
+	if w := r.ask(strong(), "POST", "/logins/act/lock", url.Values{"login": {"nobody"},
+		"confirmed": {"yes"}}); w.Code !=
 		http.StatusNotFound {
 		t.Errorf("unknown login: %d", w.Code)
 	}
@@ -129,10 +140,12 @@ func TestLockUnlockRemove(t *testing.T) {
 func TestLockedAddresses(t *testing.T) {
 	r := newRig(t, office(t))
 	r.lockOut("203.0.113.9/32")
-	if body := r.page("/logins"); !strings.Contains(body, "203.0.113.9") || !strings.Contains(body, `value="203.0.113.9"`) {
+	if body := r.page("/logins"); !strings.Contains(body, "203.0.113.9") || !strings.Contains(body,
+		`value="203.0.113.9"`) {
 		t.Fatalf("it is not listed: %s", body)
 	}
-	w := r.ask(person(operate.Operator), "POST", "/logins/act/unlock", url.Values{"who": {"203.0.113.9"}, "back": {"/logins"}})
+	w := r.ask(person(operate.Operator), "POST", "/logins/act/unlock", url.Values{"who": {"203.0.113.9"},
+		"back": {"/logins"}})
 	if w.Code != http.StatusSeeOther || strings.Contains(r.page("/logins"), "203.0.113.9") {
 		t.Errorf("%d, it is still listed", w.Code)
 	}
@@ -168,7 +181,8 @@ func TestNewDevice(t *testing.T) {
 	if r.must(err); !u.Device || len(u.Networks) != 2 || len(u.Senders) != 2 || u.Note != "Hall" {
 		t.Errorf("%+v", u)
 	}
-	if body = r.ask(person(operate.Operator), "POST", "/logins/act/add", form).Body.String(); !strings.Contains(body, "exists already") {
+	if body = r.ask(person(operate.Operator), "POST", "/logins/act/add", form).Body.String(); !strings.Contains(body,
+		"exists already") {
 		t.Error("the same form adds it twice")
 	}
 	if strings.Contains(r.page("/logins/scanner-9")+r.log.String(), secret[1]) {
@@ -207,7 +221,8 @@ func TestEditLogin(t *testing.T) {
 	form.Set("groups", "one\ntwo")
 	w := r.ask(person(operate.Operator), "POST", "/logins/act/edit", form)
 	u, err := r.store.User(t.Context(), "scanner-00001")
-	if r.must(err); w.Code != http.StatusSeeOther || len(u.Senders) != 1 || len(u.Networks) != 0 || len(u.Groups) != 2 ||
+	if r.must(err); w.Code != http.StatusSeeOther || len(u.Senders) != 1 || len(u.Networks) != 0 ||
+		len(u.Groups) != 2 ||
 		u.Note != "moved" {
 		t.Errorf("%d %+v", w.Code, u)
 	}
@@ -217,13 +232,15 @@ func TestEditLogin(t *testing.T) {
 func TestImportTable(t *testing.T) {
 	r := newRig(t, office(t))
 	who := person(operate.Operator)
-	body := r.ask(who, "POST", "/logins/act/import", url.Values{"table": {"login,senders\nanna,a@example.com\nb b,x"}}).Body.String()
+	body := r.ask(who, "POST", "/logins/act/import",
+		url.Values{"table": {"login,senders\nanna,a@example.com\nb b,x"}}).Body.String()
 	if !strings.Contains(body, "3: login") || !strings.Contains(body, "anna,a@example.com") {
 		t.Errorf("no mistake by line, or the table is gone: %s", body)
 	}
 	form := url.Values{"table": {"login,kind\nanna,user\nscanner-1,device\n"}, "check": {"1"}}
 	body = r.ask(who, "POST", "/logins/act/import", form).Body.String()
-	if users, err := r.store.Users(t.Context()); err != nil || len(users) > 0 || !strings.Contains(body, "It would add 2 and change 0") {
+	if users, err := r.store.Users(t.Context()); err != nil || len(users) > 0 || !strings.Contains(body,
+		"It would add 2 and change 0") {
 		t.Errorf("%v %v %s", users, err, body)
 	}
 	form.Del("check")
@@ -239,7 +256,8 @@ func TestImportTable(t *testing.T) {
 	}
 	w := r.ask(who, "POST", "/logins/act/passwords", token)
 	if !strings.HasPrefix(w.Body.String(), "login,password\nanna,") || strings.Count(w.Body.String(), "\n") != 3 ||
-		!strings.HasPrefix(w.Header().Get("Content-Disposition"), "attachment;") || w.Header().Get("Cache-Control") != "no-store" {
+		!strings.HasPrefix(w.Header().Get("Content-Disposition"), "attachment;") ||
+		w.Header().Get("Cache-Control") != "no-store" {
 		t.Errorf("%v %s", w.Header(), w.Body)
 	}
 	if w := r.ask(who, "POST", "/logins/act/passwords", token); w.Code != http.StatusNotFound {
@@ -294,14 +312,16 @@ func TestManyLogins(t *testing.T) {
 	if len(seen) != 100 {
 		t.Errorf("%d logins were shown, want 100", len(seen))
 	}
-	if body := r.page("/logins"); strings.Count(body, "<tr ") != loginsOn+1 || !strings.Contains(body, "10,000 accounts") {
+	if body := r.page("/logins"); strings.Count(body, "<tr ") != loginsOn+1 || !strings.Contains(body,
+		"10,000 accounts") {
 		t.Errorf("the first page has %d rows", strings.Count(body, "<tr "))
 	}
 }
 
 // TestRowsOfAdministration: none, one, and more than a page has.
 func TestRowsOfAdministration(t *testing.T) {
-	for n, most := range map[int]map[string]int{0: {}, 1: {"/audit": 1}, 120: {"/audit": auditOn, "/alerts": pastAlerts, "/logins": loginsOn}} {
+	for n, most := range map[int]map[string]int{0: {}, 1: {"/audit": 1}, 120: {"/audit": auditOn,
+		"/alerts": pastAlerts, "/logins": loginsOn}} {
 		r := newRig(t, office(t))
 		r.accounts(n)
 		r.alerts(n)
@@ -324,7 +344,8 @@ func TestAuditFilters(t *testing.T) {
 	r := newRig(t)
 	r.audits(12)
 	for query, want := range map[string]int{"": 12, "actor=anna": 6, "operation=user+lock": 4, "operation=nonsense": 12,
-		"from=" + r.now.AddDate(0, 0, 2).Format(time.DateOnly): 0, "to=" + r.now.AddDate(0, 0, -2).Format(time.DateOnly): 0,
+		"from=" + r.now.AddDate(0, 0, 2).Format(time.DateOnly): 0, "to=" + r.now.AddDate(0, 0,
+			-2).Format(time.DateOnly): 0,
 		"from=nonsense": 12} {
 		if got := max(0, strings.Count(r.page("/audit?"+query), "<tr ")-1); got != want {
 			t.Errorf("%s: %d rows, want %d", query, got, want)
@@ -347,7 +368,8 @@ func TestSettingsShowNoSecret(t *testing.T) {
 	if body := r.page("/settings?q=HISTORY+60d"); strings.Count(body, `scope="row"`) != 2 { // of [store] and [privacy]
 		t.Errorf("the search does not choose: %s", body)
 	}
-	if body := r.page("/settings?written=1"); strings.Contains(body, "max_connections") || !strings.Contains(body, "hostname") {
+	if body := r.page("/settings?written=1"); strings.Contains(body, "max_connections") || !strings.Contains(body,
+		"hostname") {
 		t.Error("only what is written is to be shown")
 	}
 }
@@ -379,7 +401,8 @@ func TestDomains(t *testing.T) {
 			t.Errorf("%s: %d", path, w.Code)
 		}
 	}
-	if w := r.ask(person(operate.Helpdesk), "POST", "/domains/act/look", url.Values{"domain": {hostile}}); w.Code != http.StatusBadRequest {
+	if w := r.ask(person(operate.Helpdesk), "POST", "/domains/act/look",
+		url.Values{"domain": {hostile}}); w.Code != http.StatusBadRequest {
 		t.Errorf("%d", w.Code)
 	}
 }
@@ -392,7 +415,8 @@ func TestDoctorPage(t *testing.T) {
 	if w := r.ask(person(operate.Helpdesk), "POST", "/doctor/act/run", nil); w.Code != http.StatusSeeOther {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	if body := r.page("/doctor"); !strings.Contains(body, "did you mean host?") || !strings.Contains(body, "Mail is in danger.") {
+	if body := r.page("/doctor"); !strings.Contains(body, "did you mean host?") || !strings.Contains(body,
+		"Mail is in danger.") {
 		t.Errorf("%s", body)
 	}
 }
@@ -450,9 +474,9 @@ func TestHostileReports(t *testing.T) {
 	report := &dnscheck.Report{}
 	poison(reflect.ValueOf(report).Elem())
 	report.Findings[0].Weight = finding.Fault
-	view, err := v.domainView(operate.DomainState{Domain: hostile, Report: report}, true)
+	view, err := viewDomain(v, operate.DomainState{Domain: hostile, Report: report}, true)
 	r.must(err)
-	for name, body := range map[string]any{"doctor": v.doctorView(examined), "domain": view,
+	for name, body := range map[string]any{"doctor": viewDoctor(v, examined), "domain": view,
 		"alerttest": []hookTest{{plain(40, hostile), plain(40, hostile), plain(40, hostile)}},
 		"imported":  importedView{Imported: operate.Imported{Passwords: []operate.Credential{{Login: hostile}}}},
 		"card":      &card{Credential: operate.Credential{Login: hostile, Warning: hostile}, Sender: hostile}} {
@@ -484,17 +508,20 @@ func TestStatistics(t *testing.T) {
 		}
 	}
 	only := r.page("/statistics?by=login&only=person002&span=30d")
-	if strings.Contains(only, ">person001<") || !strings.Contains(only, "person002") || !strings.Contains(only, "<polyline") {
+	if strings.Contains(only, ">person001<") || !strings.Contains(only, "person002") || !strings.Contains(only,
+		"<polyline") {
 		t.Errorf("one name: %s", only)
 	}
 	q := url.QueryEscape(hostile)
 	harmless(t, "hostile query", r.page("/statistics?by="+q+"&span="+q+"&only="+q))
 	w := r.ask(person(operate.Viewer), "GET", statisticsPath+"/"+statisticsName+"?by=login&span=30d", nil)
 	if w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), "start,name,messages") ||
-		!strings.Contains(w.Body.String(), ",person003,") || !strings.Contains(w.Header().Get("Content-Disposition"), statisticsName) {
+		!strings.Contains(w.Body.String(), ",person003,") || !strings.Contains(w.Header().Get("Content-Disposition"),
+		statisticsName) {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
-	if w := r.ask(person(operate.Nobody), "GET", statisticsPath+"/"+statisticsName, nil); w.Code != http.StatusForbidden {
+	if w := r.ask(person(operate.Nobody), "GET", statisticsPath+"/"+statisticsName,
+		nil); w.Code != http.StatusForbidden {
 		t.Errorf("nobody: %d", w.Code)
 	}
 }
@@ -525,7 +552,8 @@ func TestKeyActions(t *testing.T) {
 			t.Errorf("%s: %d, then %d %s", each, question.Code, w.Code, w.Body)
 		}
 	}
-	if w = r.ask(person(operate.Admin), "POST", "/domains/act/key-remove", form); !strings.HasPrefix(w.Header().Get("Location"), "/again") {
+	if w = r.ask(person(operate.Admin), "POST", "/domains/act/key-remove",
+		form); !strings.HasPrefix(w.Header().Get("Location"), "/again") {
 		t.Errorf("the second factor is not asked for: %d", w.Code)
 	}
 	r.confirmedBy(strong(), "/domains/act/key-remove", form)

@@ -23,7 +23,8 @@ func administered(t *testing.T, rows int) *rig {
 	r.audits(rows)
 	r.counted(rows)
 	if rows > 1 {
-		_, _, err := r.operations.Domains.Look(t.Context(), operate.Actor{Channel: operate.CommandLine}, "example.com", r.look)
+		_, _, err := r.operations.Domains.Look(t.Context(), operate.Actor{Channel: operate.CommandLine}, "example.com",
+			r.look)
 		r.must(err)
 		_, err = r.operations.Keys.Add(t.Context(), operate.Actor{Channel: operate.CommandLine}, "example.com", "",
 			[]string{"rsa-2048"})
@@ -36,14 +37,17 @@ func administered(t *testing.T, rows int) *rig {
 
 // adminPages are the pages of this file.
 func adminPages() map[string]string {
-	return map[string]string{"logins": "/logins", "login": "/logins/scanner-00001", "locked": "/logins/person00003@example.com",
+	return map[string]string{"logins": "/logins", "login": "/logins/scanner-00001",
+		"locked":    "/logins/person00003@example.com",
 		"new-login": "/logins/add/login", "new-device": "/logins/add/device", "import": "/logins/add/table",
-		"domains": "/domains", "domain": "/domains/example.com", "alerts": "/alerts", "doctor": "/doctor", "audit": "/audit",
+		"domains": "/domains", "domain": "/domains/example.com", "alerts": "/alerts", "doctor": "/doctor",
+		"audit":      "/audit",
 		"statistics": "/statistics?by=login",
 		"settings":   "/settings"}
 }
 
-// TestAccessibilityOfAdministration: no page has a violation of axe-core's rules, on a telephone, a tablet and a screen.
+// TestAccessibilityOfAdministration: no page has a violation of axe-core's rules, on a telephone, a tablet and a
+// screen.
 func TestAccessibilityOfAdministration(t *testing.T) {
 	b := browse(t, administered(t, 14), "en")
 	for name, path := range adminPages() {
@@ -73,7 +77,8 @@ func TestFewRowsOfAdministration(t *testing.T) {
 	for rows := range 2 {
 		b := browse(t, administered(t, rows), "de")
 		b.look("light", 1024, 800)
-		for _, path := range []string{"/logins", "/domains", "/alerts", "/doctor", "/audit", "/statistics", "/settings?q=nothing-like-this"} {
+		for _, path := range []string{"/logins", "/domains", "/alerts", "/doctor", "/audit", "/statistics",
+			"/settings?q=nothing-like-this"} {
 			b.open(path)
 			what := fmt.Sprintf("%s-de-%d-rows", strings.Trim(strings.Split(path, "?")[0], "/"), rows)
 			b.accessible(what)

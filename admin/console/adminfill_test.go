@@ -44,7 +44,8 @@ url = "https://hooks.example.com/T000/path-that-is-secret"
 `
 
 // brokenEnd are mistakes that the doctor finds in the file.
-const brokenEnd = "ca = 1\n[[upstream]]\nname = \"office\"\nhots = \"smtp.example.com\"\n[delivery]\nexpire = \"2 days\"\n"
+const brokenEnd = "ca = 1\n" +
+	"[[upstream]]\nname = \"office\"\nhots = \"smtp.example.com\"\n[delivery]\nexpire = \"2 days\"\n"
 
 // office gives a rig that configuration, and a world of DNS.
 func office(t *testing.T) func(*rig) {
@@ -109,9 +110,11 @@ func (r *rig) alerts(n int) {
 	events := []string{"upstream-paused", "queue-age", "secret-expiry", "login-locked"}
 	for i := range n {
 		a := store.Alert{Event: events[i%4], Subject: "office365", Since: r.now.Add(time.Duration(i-n) * time.Hour),
-			Summary: "office365 has refused to take mail since 13:02: 535 5.7.139 Authentication unsuccessful. Switch SMTP " +
+			Summary: "office365 has refused to take mail since 13:02: 535 5.7.139 Authentication " +
+				"unsuccessful. Switch SMTP " +
 				"AUTH on for office@example.com in the Microsoft 365 admin centre.",
-			Details: map[string]string{"identity": "office@example.com", "reply": "535 5.7.139 Authentication unsuccessful"}}
+			Details: map[string]string{"identity": "office@example.com",
+				"reply": "535 5.7.139 Authentication unsuccessful"}}
 		r.must(r.store.SaveAlert(r.t.Context(), a))
 		if i < n-2 {
 			a.Ended, a.Over = a.Since.Add(40*time.Minute), "office365 takes mail again."
@@ -145,12 +148,16 @@ func (r *rig) counted(n int) {
 	var all []stats.Sum
 	for i := range n {
 		for hour := range 40 {
-			c := stats.Counts{Messages: int64((i+3)*(hour%9+1)) % 40, Recipients: 5, Octets: 400_000, Delivered: int64(i*hour) % 37,
+			c := stats.Counts{Messages: int64((i+3)*(hour%9+1)) % 40, Recipients: 5, Octets: 400_000,
+				Delivered:       int64(i*hour) % 37,
 				RecipientFaults: int64(hour % 5 / 4), Deferrals: int64(i % 3), LoginsRefused: int64(i % 2)}
 			c.Times.Observe(time.Duration(i+1) * 700 * time.Millisecond)
-			for by, key := range map[stats.Dimension]string{stats.Login: fmt.Sprintf("person%03d", i), stats.Listener: "submission",
-				stats.Upstream: "office365", stats.SenderDomain: "example.com", stats.RecipientDomain: []string{"gmail.com", hostile}[i%2]} {
-				all = append(all, stats.Sum{Cell: stats.Cell{Hour: r.now.Unix()/3600 - int64(hour*4), By: by, Key: stats.Key(key)},
+			for by, key := range map[stats.Dimension]string{stats.Login: fmt.Sprintf("person%03d", i),
+				stats.Listener: "submission",
+				stats.Upstream: "office365", stats.SenderDomain: "example.com",
+				stats.RecipientDomain: []string{"gmail.com", hostile}[i%2]} {
+				all = append(all, stats.Sum{Cell: stats.Cell{Hour: r.now.Unix()/3600 - int64(hour*4), By: by,
+					Key: stats.Key(key)},
 					Counts: c})
 			}
 		}

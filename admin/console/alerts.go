@@ -12,7 +12,8 @@ import (
 // alertsPage shows what people were told of: what is open, and what is over.
 var alertsPage = page{path: "/alerts", title: "Alerts", menu: true, needs: operate.SeeAlerts, sheet: "alerts",
 	show: showAlerts, actions: []action{
-		{path: "/alerts/act/test", needs: operate.TestAlerts, do: testAlerts, sheet: "alerttest", title: "Test of the hooks"},
+		{path: "/alerts/act/test", needs: operate.TestAlerts, do: testAlerts, sheet: "alerttest",
+			title: "Test of the hooks"},
 	}}
 
 // alertsView is the body of the page.
@@ -57,7 +58,7 @@ func showAlerts(v *visit) (any, error) {
 			return nil, err
 		}
 		view.MoreOpen = len(open) > openAlerts
-		view.Open = v.alertViews(open[:min(len(open), openAlerts)])
+		view.Open = viewAlerts(v, open[:min(len(open), openAlerts)])
 	}
 	all, err := list(false, before, pastAlerts+1)
 	if err != nil {
@@ -69,13 +70,13 @@ func showAlerts(v *visit) (any, error) {
 		next = all[pastAlerts-1].Since.UTC().Format(time.RFC3339Nano)
 	}
 	past := slices.DeleteFunc(all, func(a store.Alert) bool { return a.Ended.IsZero() })
-	view.Past, view.Pager = v.alertViews(past), v.paged("after", next)
+	view.Past, view.Pager = viewAlerts(v, past), v.paged("after", next)
 	return view, nil
 }
 
-func (v *visit) alertViews(list []store.Alert) (all []alertView) {
+func viewAlerts(v *visit, list []store.Alert) (all []alertView) {
 	for _, a := range list {
-		view := alertView{Alert: a, Title: v.event(a.Event)}
+		view := alertView{Alert: a, Title: eventTitle(v, a.Event)}
 		for _, name := range slices.Sorted(maps.Keys(a.Details)) {
 			if len(view.Details) < alertDetail && a.Details[name] != "" {
 				view.Details = append(view.Details, detail{plain(60, name), plain(400, a.Details[name])})
@@ -89,8 +90,8 @@ func (v *visit) alertViews(list []store.Alert) (all []alertView) {
 // Lasted is how long an alert that is over was open.
 func (a alertView) Lasted() time.Duration { return a.Ended.Sub(a.Since) }
 
-// event says what kind of alert it is.
-func (v *visit) event(name string) string {
+// eventTitle says what kind of alert it is.
+func eventTitle(v *visit, name string) string {
 	if k, ok := alertTitles[name]; ok {
 		return v.t(k)
 	}
@@ -111,7 +112,7 @@ type hookTest struct {
 
 // testAlerts posts a test to each hook.
 func testAlerts(v *visit) (string, any, error) {
-	v.patient(longestAction)
+	bePatient(v, longestAction)
 	tests, err := v.console.Operations.Alerts.Test(v.Context(), v.actor, 0)
 	if kind, theirs := operate.KindOf(err); theirs && kind == operate.NotFound {
 		return "", []hookTest{}, nil

@@ -25,7 +25,7 @@ type auditView struct {
 	Any        bool
 }
 
-// auditRow is an entry in words.
+// auditRowOf is an entry in words.
 type auditRow struct {
 	store.AuditEntry
 	Icon, Word string
@@ -57,13 +57,13 @@ func showAudit(v *visit) (any, error) {
 		next = strconv.FormatInt(entries[auditOn-1].N, 10)
 	}
 	for _, e := range entries {
-		view.Rows = append(view.Rows, v.auditRow(e))
+		view.Rows = append(view.Rows, auditRowOf(v, e))
 	}
 	view.Pager = v.paged("after", next)
 	return view, nil
 }
 
-func (v *visit) auditRow(e store.AuditEntry) auditRow {
+func auditRowOf(v *visit, e store.AuditEntry) auditRow {
 	r := auditRow{AuditEntry: e}
 	switch e.Outcome {
 	case store.AuditDone:

@@ -14,7 +14,7 @@ var doctorPage = page{path: "/doctor", title: "Doctor", menu: true, needs: opera
 		{path: "/doctor/act/run", needs: operate.Examine, do: runDoctor},
 	}}
 
-// doctorView is the body of the page.
+// viewDoctor is the body of the page.
 type doctorView struct {
 	Report   *doctor.Report // nil: nobody has examined since the start
 	Findings findings
@@ -29,14 +29,14 @@ func showDoctor(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v.doctorView(r), nil
+	return viewDoctor(v, r), nil
 }
 
-func (v *visit) doctorView(r *doctor.Report) *doctorView {
+func viewDoctor(v *visit, r *doctor.Report) *doctorView {
 	view := &doctorView{Report: r, MayRun: v.may(operate.Examine)}
 	if r != nil {
-		view.Findings, view.Counts = v.findings(r.Findings), v.counted(r.Findings)
-		view.Icon, _ = v.weight(finding.Worst(r.Findings))
+		view.Findings, view.Counts = findingsOf(v, r.Findings), countFindings(v, r.Findings)
+		view.Icon, _ = weightOf(v, finding.Worst(r.Findings))
 		view.Stale = v.now.Sub(r.Time) > 24*time.Hour
 	}
 	return view
@@ -44,7 +44,7 @@ func (v *visit) doctorView(r *doctor.Report) *doctorView {
 
 // runDoctor examines everything, which may take minutes.
 func runDoctor(v *visit) (string, any, error) {
-	v.patient(longestExam)
+	bePatient(v, longestExam)
 	if _, err := v.console.Operations.Doctor.Examine(v.Context(), v.actor); err != nil {
 		return "", nil, err
 	}

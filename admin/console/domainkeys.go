@@ -28,11 +28,11 @@ type keyRow struct {
 	MayRetire, MayRemove bool
 }
 
-// keyRights are what the visitor may do to keys.
+// keyRightsOf are what the visitor may do to keys.
 type keyRights struct{ Add, Rotate, Check bool }
 
 // keysOf are our keys of a domain, "" for all.
-func (v *visit) keysOf(domain string) (rows []keyRow, err error) {
+func keysOf(v *visit, domain string) (rows []keyRow, err error) {
 	keys, err := v.console.Operations.Keys.List(v.Context(), v.actor)
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (v *visit) keysOf(domain string) (rows []keyRow, err error) {
 		if row.ZoneLine, err = k.ZoneLine(); err != nil {
 			return nil, err
 		}
-		row.Icon, row.Word = v.stage(&k)
+		row.Icon, row.Word = stageOf(v, &k)
 		if row.ToDo = plain(600, k.Next); k.Next == "nothing" {
 			row.ToDo = ""
 		}
@@ -60,8 +60,8 @@ func (v *visit) keysOf(domain string) (rows []keyRow, err error) {
 	return rows, nil
 }
 
-// keyRights are what the visitor may do to these keys.
-func (v *visit) keyRights(keys []keyRow) (r keyRights) {
+// keyRightsOf are what the visitor may do to these keys.
+func keyRightsOf(v *visit, keys []keyRow) (r keyRights) {
 	r.Add, r.Check = v.may(operate.AddKeys) && len(keys) == 0, v.may(operate.CheckKeys) && len(keys) > 0
 	for _, k := range keys {
 		r.Rotate = r.Rotate || k.State.Stage == keyring.Signing && v.may(operate.RotateKeys)
@@ -69,8 +69,8 @@ func (v *visit) keyRights(keys []keyRow) (r keyRights) {
 	return r
 }
 
-// stage says where a key is in its life.
-func (v *visit) stage(k *operate.Key) (icon, word string) {
+// stageOf says where a key is in its life.
+func stageOf(v *visit, k *operate.Key) (icon, word string) {
 	switch {
 	case k.Over:
 		return "warn", v.t("retired: its record may go")
@@ -87,13 +87,13 @@ func (v *visit) stage(k *operate.Key) (icon, word string) {
 }
 
 // askedKey reads which domain and key an action is about, and the way back.
-func (v *visit) askedKey() (domain, selector, back string) {
+func askedKey(v *visit) (domain, selector, back string) {
 	domain = mail.Cut(v.PostForm.Get("domain"), maxFilter)
 	return domain, mail.Cut(v.PostForm.Get("selector"), maxFilter), "/domains/" + url.PathEscape(domain)
 }
 
 func addKeys(v *visit) (string, any, error) {
-	domain, _, back := v.askedKey()
+	domain, _, back := askedKey(v)
 	_, err := v.console.Operations.Keys.Add(v.Context(), v.actor, domain, "", []string{sign.RSA2048, sign.Ed25519})
 	if err != nil {
 		return "", nil, err
@@ -103,11 +103,12 @@ func addKeys(v *visit) (string, any, error) {
 }
 
 func rotateKeys(v *visit) (string, any, error) {
-	domain, _, back := v.askedKey()
+	domain, _, back := askedKey(v)
 	if !v.confirmed() {
 		return "", &confirmation{Question: v.t("Replace the DKIM keys of %s?", plain(120, domain)),
 			Meaning: v.t("New keys are made. They take over once the world has seen their records for an hour."),
-			Verb:    v.t("Replace"), Action: "/domains/act/key-rotate", Back: back, Fields: []field{{"domain", domain}}}, nil
+			Verb:    v.t("Replace"), Action: "/domains/act/key-rotate", Back: back, Fields: []field{{"domain",
+				domain}}}, nil
 	}
 	if _, err := v.console.Operations.Keys.Rotate(v.Context(), v.actor, domain, nil); err != nil {
 		return "", nil, err
@@ -117,8 +118,8 @@ func rotateKeys(v *visit) (string, any, error) {
 }
 
 func checkKeys(v *visit) (string, any, error) {
-	v.patient(longestAction)
-	domain, _, back := v.askedKey()
+	bePatient(v, longestAction)
+	domain, _, back := askedKey(v)
 	_, err := v.console.Operations.Keys.Check(v.Context(), v.actor, domain)
 	if errors.Is(err, operate.ErrNoDNS) {
 		err = &operate.Error{Kind: operate.Conflict, Msg: err.Error()}
@@ -131,11 +132,13 @@ func checkKeys(v *visit) (string, any, error) {
 }
 
 func retireKey(v *visit) (string, any, error) {
-	domain, selector, back := v.askedKey()
+	domain, selector, back := askedKey(v)
 	if !v.confirmed() {
 		return "", &confirmation{Question: v.t("Let the key %s sign no more?", plain(120, selector)),
-			Meaning: v.t("Its record has to stay in DNS for 8 days, for mail on its way."), Verb: v.t("Retire"), Danger: true,
-			Action: "/domains/act/key-retire", Back: back, Fields: []field{{"domain", domain}, {"selector", selector}}}, nil
+			Meaning: v.t("Its record has to stay in DNS for 8 days, for mail on its way."), Verb: v.t("Retire"),
+			Danger: true,
+			Action: "/domains/act/key-retire", Back: back, Fields: []field{{"domain", domain}, {"selector",
+				selector}}}, nil
 	}
 	if err := v.console.Operations.Keys.Retire(v.Context(), v.actor, domain, selector, false); err != nil {
 		return "", nil, err
@@ -145,11 +148,12 @@ func retireKey(v *visit) (string, any, error) {
 }
 
 func removeKey(v *visit) (string, any, error) {
-	domain, selector, back := v.askedKey()
+	domain, selector, back := askedKey(v)
 	if !v.confirmed() {
 		return "", &confirmation{Question: v.t("Remove the key %s?", plain(120, selector)),
 			Meaning: v.t("Its private half is gone then. This cannot be undone."), Verb: v.t("Remove"), Danger: true,
-			Action: "/domains/act/key-remove", Back: back, Fields: []field{{"domain", domain}, {"selector", selector}}}, nil
+			Action: "/domains/act/key-remove", Back: back, Fields: []field{{"domain", domain}, {"selector",
+				selector}}}, nil
 	}
 	if err := v.console.Operations.Keys.Remove(v.Context(), v.actor, domain, selector, false); err != nil {
 		return "", nil, err

@@ -18,7 +18,8 @@ import (
 var (
 	domainsPage = page{path: "/domains", title: "Domains", menu: true, needs: operate.SeeDomains, sheet: "domains",
 		show: showDomains, actions: []action{
-			{path: "/domains/act/look", needs: operate.LookAtDomain, do: lookAtDomain, sheet: "domain", title: "Domain"},
+			{path: "/domains/act/look", needs: operate.LookAtDomain, do: lookAtDomain, sheet: "domain",
+				title: "Domain"},
 		}}
 	domainPage = page{path: "/domains/{domain}", title: "Domain", under: "/domains", needs: operate.SeeDomains,
 		sheet: "domain", show: showDomain, actions: keyActions}
@@ -33,7 +34,7 @@ type domainsView struct {
 	Here    string
 }
 
-// domainRow is a domain and what the last look at it came to.
+// domainRowOf is a domain and what the last look at it came to.
 type domainRow struct {
 	Domain, Link string
 	Icon, Word   string
@@ -49,7 +50,7 @@ type outcome struct {
 	Icon, Word string
 }
 
-// domainView is the body of the page of one domain.
+// viewDomain is the body of the page of one domain.
 type domainView struct {
 	domainRow
 	Ours     bool
@@ -67,7 +68,7 @@ func showDomains(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := v.keysOf("")
+	keys, err := keysOf(v, "")
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func showDomains(v *visit) (any, error) {
 		case len(view.Rows) == domainsOn:
 			next = view.Rows[domainsOn-1].Domain
 		case next == "":
-			row := v.domainRow(s)
+			row := domainRowOf(v, s)
 			for _, k := range keys {
 				if k.Domain == s.Domain {
 					row.Keys++
@@ -96,8 +97,8 @@ func showDomains(v *visit) (any, error) {
 	return view, nil
 }
 
-// domainRow says what a domain's last look came to.
-func (v *visit) domainRow(s operate.DomainState) domainRow {
+// domainRowOf says what a domain's last look came to.
+func domainRowOf(v *visit, s operate.DomainState) domainRow {
 	row := domainRow{Domain: s.Domain, Link: "/domains/" + url.PathEscape(s.Domain), Report: s.Report,
 		Icon: "info", Word: v.t("nobody has looked yet")}
 	if s.Report == nil {
@@ -105,15 +106,15 @@ func (v *visit) domainRow(s operate.DomainState) domainRow {
 	}
 	worst := dnscheck.ByDKIM
 	for _, o := range s.Report.Outcomes {
-		icon, word := v.outcomeOf(o.Verdict)
+		icon, word := outcomeOf(v, o.Verdict)
 		row.Outcomes = append(row.Outcomes, outcome{o, icon, word})
 		if severity(o.Verdict) > severity(worst) {
 			worst = o.Verdict
 		}
 	}
-	row.Counts = v.counted(s.Report.Findings)
-	if row.Icon, row.Word = v.outcomeOf(worst); len(s.Report.Outcomes) == 0 {
-		row.Icon, row.Word = v.weight(finding.Worst(s.Report.Findings))
+	row.Counts = countFindings(v, s.Report.Findings)
+	if row.Icon, row.Word = outcomeOf(v, worst); len(s.Report.Outcomes) == 0 {
+		row.Icon, row.Word = weightOf(v, finding.Worst(s.Report.Findings))
 	}
 	return row
 }
@@ -124,7 +125,7 @@ func severity(d dnscheck.Verdict) int {
 }
 
 // outcomeOf says what becomes of mail.
-func (v *visit) outcomeOf(d dnscheck.Verdict) (icon, word string) {
+func outcomeOf(v *visit, d dnscheck.Verdict) (icon, word string) {
 	switch d {
 	case dnscheck.ByDKIM:
 		return "ok", v.t("passes by DKIM")
@@ -147,20 +148,20 @@ func showDomain(v *visit) (any, error) {
 		return nil, &operate.Error{Kind: operate.NotFound,
 			Msg: v.t("No mail is sent from %s, as far as relay.toml and the logins say.", plain(120, name))}
 	}
-	return v.domainView(states[i], true)
+	return viewDomain(v, states[i], true)
 }
 
-func (v *visit) domainView(s operate.DomainState, ours bool) (*domainView, error) {
-	view := &domainView{domainRow: v.domainRow(s), Ours: ours, MayLook: v.may(operate.LookAtDomain)}
+func viewDomain(v *visit, s operate.DomainState, ours bool) (*domainView, error) {
+	view := &domainView{domainRow: domainRowOf(v, s), Ours: ours, MayLook: v.may(operate.LookAtDomain)}
 	if s.Report != nil {
-		view.Findings = v.findings(s.Report.Findings).about(s.Domain)
+		view.Findings = findingsOf(v, s.Report.Findings).about(s.Domain)
 	}
 	if !ours {
 		return view, nil
 	}
 	var err error
-	view.Keys, err = v.keysOf(s.Domain)
-	view.May = v.keyRights(view.Keys)
+	view.Keys, err = keysOf(v, s.Domain)
+	view.May = keyRightsOf(v, view.Keys)
 	return view, err
 }
 
@@ -175,9 +176,9 @@ func (d *domainView) Records() []dnscheck.Record {
 // longestAction bounds an action that asks others, or counts long. Its answer may take as long.
 const longestAction = 3 * time.Minute
 
-// patient lets the answer to this request take longer than the server would let it. Where the server cannot be told,
+// bePatient lets the answer to this request take longer than the server would let it. Where the server cannot be told,
 // its own limits hold.
-func (v *visit) patient(d time.Duration) {
+func bePatient(v *visit, d time.Duration) {
 	c := http.NewResponseController(v.w)
 	_ = c.SetReadDeadline(v.now.Add(d))
 	_ = c.SetWriteDeadline(v.now.Add(d))
@@ -185,7 +186,7 @@ func (v *visit) patient(d time.Duration) {
 
 // lookAtDomain asks DNS about a domain. One of ours is shown by its page, another one here and not kept.
 func lookAtDomain(v *visit) (string, any, error) {
-	v.patient(longestAction)
+	bePatient(v, longestAction)
 	name := strings.TrimSpace(mail.Cut(v.PostForm.Get("domain"), maxFilter))
 	report, ours, err := v.console.Operations.Domains.Look(v.Context(), v.actor, name, v.console.Look)
 	if err != nil {
@@ -195,6 +196,6 @@ func lookAtDomain(v *visit) (string, any, error) {
 		v.leave("DNS of %s was looked at.", report.Domain)
 		return "/domains/" + url.PathEscape(report.Domain), nil, nil
 	}
-	view, err := v.domainView(operate.DomainState{Domain: report.Domain, Report: &report}, false)
+	view, err := viewDomain(v, operate.DomainState{Domain: report.Domain, Report: &report}, false)
 	return "", view, err
 }

@@ -6,7 +6,7 @@ import (
 	"postern/relay/finding"
 )
 
-// findings are what is wrong, the heaviest first, and what was found in order.
+// findingsOf are what is wrong, the heaviest first, and what was found in order.
 type findings struct {
 	Wrong []findingView
 	Fine  []findingView
@@ -29,14 +29,14 @@ type count struct {
 // shownFindings bounds a page.
 const shownFindings = 300
 
-func (v *visit) findings(list []finding.Finding) (f findings) {
+func findingsOf(v *visit, list []finding.Finding) (f findings) {
 	for _, each := range list {
 		if len(f.Wrong)+len(f.Fine) == shownFindings {
 			f.More = len(list) - shownFindings
 			break
 		}
 		view := findingView{Finding: each}
-		view.Icon, view.Word = v.weight(each.Weight)
+		view.Icon, view.Word = weightOf(v, each.Weight)
 		for line := range strings.Lines(each.Fix) {
 			if line = plain(2000, strings.TrimRight(line, "\r\n")); line != "" {
 				view.Steps = append(view.Steps, line)
@@ -63,8 +63,8 @@ func (f findings) about(subject string) findings {
 	return f
 }
 
-// weight says how much a finding matters.
-func (v *visit) weight(w finding.Weight) (icon, word string) {
+// weightOf says how much a finding matters.
+func weightOf(v *visit, w finding.Weight) (icon, word string) {
 	switch w {
 	case finding.Danger:
 		return "bad", v.t("mail is in danger")
@@ -76,8 +76,8 @@ func (v *visit) weight(w finding.Weight) (icon, word string) {
 	return "ok", v.t("in order")
 }
 
-// counted counts findings by weight, those in order aside.
-func (v *visit) counted(list []finding.Finding) (all []count) {
+// countFindings counts findings by weight, those in order aside.
+func countFindings(v *visit, list []finding.Finding) (all []count) {
 	for w := finding.Danger; w < finding.Healthy; w++ {
 		n := 0
 		for _, f := range list {
@@ -86,7 +86,7 @@ func (v *visit) counted(list []finding.Finding) (all []count) {
 			}
 		}
 		if n > 0 {
-			icon, word := v.weight(w)
+			icon, word := weightOf(v, w)
 			all = append(all, count{icon, word, n})
 		}
 	}

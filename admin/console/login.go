@@ -35,7 +35,7 @@ type loginView struct {
 	MayEdit, MayLock, MayUnlock, MayRenew, MayRemove bool
 }
 
-// loginEvent is a line of what happened lately.
+// loginEventOf is a line of what happened lately.
 type loginEvent struct {
 	*trace.Event
 	Icon, Word, Link, Text string
@@ -56,10 +56,10 @@ const (
 )
 
 func showLogin(v *visit) (any, error) {
-	return v.login(mail.Cut(v.PathValue("login"), maxFilter))
+	return viewLogin(v, mail.Cut(v.PathValue("login"), maxFilter))
 }
 
-func (v *visit) login(name string) (*loginView, error) {
+func viewLogin(v *visit, name string) (*loginView, error) {
 	u, err := v.console.Operations.Accounts.Get(v.Context(), v.actor, operate.Everybody, name)
 	if err != nil {
 		return nil, err
@@ -78,18 +78,18 @@ func (v *visit) login(name string) (*loginView, error) {
 		LastChange: operate.LastChange(u), Form: formOf(&u), Here: loginPath(u.Login), Stamp: stampOf(&u),
 		MayEdit: v.may(operate.EditAccount), MayLock: v.may(operate.LockAccount) && !u.Locked,
 		MayRenew: v.may(operate.NewPassword), MayRemove: v.may(operate.RemoveAccount)}
-	view.Icon, view.Word = v.standing(&u, view.Until)
+	view.Icon, view.Word = standingOf(v, &u, view.Until)
 	view.MayUnlock = v.may(operate.Unlock) && (u.Locked || !view.Until.IsZero())
 	for _, e := range slices.Backward(events) {
 		if len(view.Events) == shownEvents {
 			break
 		}
-		view.Events = append(view.Events, v.loginEvent(&e))
+		view.Events = append(view.Events, loginEventOf(v, &e))
 	}
 	return view, nil
 }
 
-func (v *visit) loginEvent(e *trace.Event) loginEvent {
+func loginEventOf(v *visit, e *trace.Event) loginEvent {
 	l := loginEvent{Event: e}
 	l.Icon, l.Word = v.kind(e.Kind)
 	of := activity{Trouble: e}
@@ -136,10 +136,11 @@ func (l *loginView) Networked() []string {
 	return strings.Split(networkLines(l.Networks), "\n")
 }
 
-// typed reads the form of an account.
-func (v *visit) typed() loginForm {
+// typedLogin reads the form of an account.
+func typedLogin(v *visit) loginForm {
 	get := func(name string, most int) string { return strings.TrimSpace(plainLines(most, v.PostForm.Get(name))) }
-	return loginForm{Login: get("login", maxFilter), Senders: get("senders", maxList), Networks: get("networks", maxList),
+	return loginForm{Login: get("login", maxFilter), Senders: get("senders", maxList), Networks: get("networks",
+		maxList),
 		Groups: get("groups", maxList), Note: get("note", maxNote)}
 }
 
@@ -161,12 +162,12 @@ func listEdit(text string) operate.ListEdit {
 
 // editLogin changes what may be changed of an account. What was typed wrong comes back with the reason.
 func editLogin(v *visit) (string, any, error) {
-	f := v.typed()
+	f := typedLogin(v)
 	_, changes, err := v.console.Operations.Accounts.Edit(v.Context(), v.actor, operate.Everybody, f.Login,
 		operate.AccountEdit{Senders: listEdit(f.Senders), Networks: listEdit(f.Networks), Groups: listEdit(f.Groups),
 			Note: &f.Note})
 	if kind, theirs := operate.KindOf(err); theirs && kind != operate.NotFound {
-		view, showErr := v.login(f.Login)
+		view, showErr := viewLogin(v, f.Login)
 		if showErr != nil {
 			return "", nil, showErr
 		}
@@ -185,8 +186,8 @@ func editLogin(v *visit) (string, any, error) {
 	return loginPath(f.Login), nil, nil
 }
 
-// asked reads of which login an action is, and the way back.
-func (v *visit) asked() (login, back string) {
+// askedLogin reads of which login an action is, and the way back.
+func askedLogin(v *visit) (login, back string) {
 	login = mail.Cut(v.PostForm.Get("login"), maxFilter)
 	return login, loginPath(login)
 }
@@ -197,7 +198,7 @@ func ofLogin(login, back, action string, more ...field) confirmation {
 }
 
 func lockLogin(v *visit) (string, any, error) {
-	login, back := v.asked()
+	login, back := askedLogin(v)
 	if !v.confirmed() {
 		c := ofLogin(login, back, "/logins/act/lock")
 		c.Question, c.Verb, c.Danger = v.t("Lock %s?", plain(120, login)), v.t("Lock"), true
@@ -218,7 +219,7 @@ func lockLogin(v *visit) (string, any, error) {
 }
 
 func removeLogin(v *visit) (string, any, error) {
-	login, back := v.asked()
+	login, back := askedLogin(v)
 	if !v.confirmed() {
 		c := ofLogin(login, back, "/logins/act/remove")
 		c.Question, c.Verb, c.Danger = v.t("Remove %s?", plain(120, login)), v.t("Remove"), true

@@ -25,7 +25,7 @@ type newLogin struct {
 	Form   loginForm
 }
 
-// card is what is to be typed into a device or a program, with the password that is shown this once.
+// cardOf is what is to be typed into a device or a program, with the password that is shown this once.
 type card struct {
 	operate.Credential
 	Device  bool
@@ -46,7 +46,7 @@ type server struct {
 
 // addLogin adds an account and shows its card. What was typed wrong comes back with the reason.
 func addLogin(v *visit) (string, any, error) {
-	f := v.typed()
+	f := typedLogin(v)
 	n := operate.NewAccount{Login: f.Login, Device: v.PostForm.Get("device") == "1", Senders: listed(f.Senders),
 		Networks: listed(f.Networks), Groups: listed(f.Groups), Note: f.Note, Password: v.PostForm.Get("password")}
 	made, err := v.console.Operations.Accounts.Add(v.Context(), v.actor, n)
@@ -61,21 +61,22 @@ func addLogin(v *visit) (string, any, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	c, err := v.card(&u, made)
+	c, err := cardOf(v, &u, made)
 	return "", otherSheet{"card", "Values to type in", c}, err
 }
 
 // newPassword makes another password and shows it once. To load the answer again makes no other one: the stamp of the
 // account is not the same any more.
 func newPassword(v *visit) (string, any, error) {
-	login, back := v.asked()
+	login, back := askedLogin(v)
 	u, err := v.console.Operations.Accounts.Get(v.Context(), v.actor, operate.Everybody, login)
 	if err != nil {
 		return "", nil, err
 	}
 	if !v.confirmed() {
 		c := ofLogin(login, back, "/logins/act/password", field{"stamp", stampOf(&u)})
-		c.Question, c.Verb, c.Danger = v.t("Make a new password for %s?", plain(120, login)), v.t("Make a new password"), true
+		c.Question, c.Verb, c.Danger = v.t("Make a new password for %s?", plain(120, login)),
+			v.t("Make a new password"), true
 		c.Meaning = v.t("The old one stops working at once, and open connections end. The new one is shown once.")
 		return "", &c, nil
 	}
@@ -87,7 +88,7 @@ func newPassword(v *visit) (string, any, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	c, err := v.card(&u, made)
+	c, err := cardOf(v, &u, made)
 	if err != nil {
 		return "", nil, err
 	}
@@ -98,8 +99,8 @@ func newPassword(v *visit) (string, any, error) {
 // stampOf changes with the password.
 func stampOf(u *auth.User) string { return strconv.FormatInt(u.Changed.UnixNano(), 36) }
 
-// card makes the card of an account.
-func (v *visit) card(u *auth.User, made operate.Credential) (*card, error) {
+// cardOf makes the card of an account.
+func cardOf(v *visit, u *auth.User, made operate.Credential) (*card, error) {
 	servers, err := v.console.Operations.Accounts.Servers(v.Context(), v.actor)
 	if err != nil {
 		return nil, err
@@ -107,7 +108,7 @@ func (v *visit) card(u *auth.User, made operate.Credential) (*card, error) {
 	c := &card{Credential: made, Device: u.Device, Chosen: made.Password == "", Senders: u.Senders,
 		Back: loginPath(u.Login)}
 	for _, s := range servers {
-		c.Others = append(c.Others, server{s, v.encryption(s.TLS)})
+		c.Others = append(c.Others, server{s, encryptionOf(v, s.TLS)})
 	}
 	if len(c.Others) > 0 {
 		c.Server, c.Others = &c.Others[0], c.Others[1:]
@@ -120,8 +121,8 @@ func (v *visit) card(u *auth.User, made operate.Credential) (*card, error) {
 	return c, nil
 }
 
-// encryption is what devices call a way to use TLS.
-func (v *visit) encryption(tls string) string {
+// encryptionOf is what devices call a way to use TLS.
+func encryptionOf(v *visit, tls string) string {
 	switch tls {
 	case config.Auto:
 		return v.t("STARTTLS, or SSL/TLS: whichever the device has")

@@ -12,7 +12,8 @@ import (
 )
 
 // importPage takes in a table of logins and devices.
-var importPage = page{path: "/logins/add/table", title: "Import a table", under: "/logins", needs: operate.ImportAccounts,
+var importPage = page{path: "/logins/add/table", title: "Import a table", under: "/logins",
+	needs: operate.ImportAccounts,
 	sheet: "loginimport", show: func(*visit) (any, error) { return &importView{}, nil }, actions: []action{
 		{path: "/logins/act/import", needs: operate.ImportAccounts, do: importLogins},
 		{path: "/logins/act/passwords", needs: operate.ImportAccounts, do: takePasswords},
@@ -45,8 +46,8 @@ const (
 )
 
 func importLogins(v *visit) (string, any, error) {
-	v.patient(longestAction)
-	table, name, err := v.table()
+	bePatient(v, longestAction)
+	table, name, err := tableOf(v)
 	if err != nil {
 		return "", nil, err
 	}
@@ -83,8 +84,8 @@ func importLogins(v *visit) (string, any, error) {
 	return "", otherSheet{"imported", "Import a table", done}, nil
 }
 
-// table reads the table of a form: a file, or else what was pasted.
-func (v *visit) table() (data []byte, name string, err error) {
+// tableOf reads the table of a form: a file, or else what was pasted.
+func tableOf(v *visit) (data []byte, name string, err error) {
 	unreadable := &operate.Error{Kind: operate.Invalid,
 		Msg: v.t("What was sent cannot be read, or is too much at once.")}
 	if err := v.ParseMultipartForm(maxForm); err != nil && !errors.Is(err, http.ErrNotMultipart) {
@@ -119,7 +120,8 @@ func takePasswords(v *visit) (string, any, error) {
 	file, ok := v.console.kept.take(v.actor.Name, v.PostForm.Get("token"), v.now)
 	if !ok {
 		return "", nil, &operate.Error{Kind: operate.NotFound,
-			Msg: v.t("These passwords were saved already, or are older than 10 minutes. Make new ones where they are needed.")}
+			Msg: v.t("These passwords were saved already, or are older than 10 minutes.") + " " +
+				v.t("Make new ones where they are needed.")}
 	}
 	return "", file, nil
 }

@@ -101,17 +101,17 @@ func showLogins(v *visit) (any, error) {
 	}
 	view.Pager = v.paged("after", next)
 	view.Rows = rows
-	return view, v.describe(view.Rows)
+	return view, describeLogins(v, view.Rows)
 }
 
-// describe fills in what a row says beside the account.
-func (v *visit) describe(rows []loginRow) (err error) {
+// describeLogins fills in what a row says beside the account.
+func describeLogins(v *visit, rows []loginRow) (err error) {
 	for i := range rows {
 		r := &rows[i]
 		r.Link = loginPath(r.Login)
-		r.Icon, r.Word = v.standing(&r.User, r.Until)
+		r.Icon, r.Word = standingOf(v, &r.User, r.Until)
 		r.Sends = strings.Join(r.Senders, ", ")
-		if r.activity, err = v.activity(r.Login); err != nil {
+		if r.activity, err = lastOf(v, r.Login); err != nil {
 			return err
 		}
 	}
@@ -120,8 +120,8 @@ func (v *visit) describe(rows []loginRow) (err error) {
 
 func loginPath(login string) string { return "/logins/" + url.PathEscape(login) }
 
-// standing says whether an account can log in.
-func (v *visit) standing(u *auth.User, until time.Time) (icon, word string) {
+// standingOf says whether an account can log in.
+func standingOf(v *visit, u *auth.User, until time.Time) (icon, word string) {
 	switch {
 	case u.Locked:
 		return "bad", v.t("locked")
@@ -133,7 +133,8 @@ func (v *visit) standing(u *auth.User, until time.Time) (icon, word string) {
 
 // matches looks for words in what people know of an account, without regard to case.
 func matches(u *auth.User, words string) bool {
-	text := strings.ToLower(strings.Join(slices.Concat([]string{u.Login, u.Note, u.LockReason}, u.Senders, u.Groups), "\n"))
+	text := strings.ToLower(strings.Join(slices.Concat([]string{u.Login, u.Note, u.LockReason}, u.Senders, u.Groups),
+		"\n"))
 	for _, w := range strings.Fields(strings.ToLower(words)) {
 		if !strings.Contains(text, w) {
 			return false
@@ -165,7 +166,7 @@ func lockedAddresses(locks []auth.Lock) (all []addressLock) {
 	return all
 }
 
-// activity is what the trace last knows of a login.
+// lastOf is what the trace last knows of a login.
 type activity struct {
 	Seen    *trace.Event // its last message that we accepted
 	Trouble *trace.Event // its last refusal, or message that was given up; nil where it is older than Seen
@@ -174,7 +175,7 @@ type activity struct {
 // maxOfLogin is how many of the last events of a login are looked at.
 const maxOfLogin = 60
 
-func (v *visit) activity(login string) (a activity, err error) {
+func lastOf(v *visit, login string) (a activity, err error) {
 	events, err := v.console.Operations.Trace.Events(v.Context(), v.actor,
 		trace.Query{Login: login, Limit: maxOfLogin}, "")
 	return activityOf(events), err

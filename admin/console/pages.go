@@ -23,8 +23,8 @@ type action struct {
 	path  string
 	needs operate.Operation
 	// do does it and returns where to go on, with a notice left by visit.notice; or a body, with which the page shows
-	// a step of its own (a confirmation) in the template sheet. A body that is an otherSheet has a template of its own, one
-	// that is an attachment is a file.
+	// a step of its own (a confirmation) in the template sheet. A body that is an otherSheet has a template of its own,
+	// one that is an attachment is a file.
 	do    func(*visit) (next string, body any, err error)
 	sheet string // for the step; "": the page's
 	title key

@@ -40,7 +40,8 @@ func newRig(t testing.TB, change ...func(*rig)) *rig {
 	}
 	t.Cleanup(func() { s.Close() })
 	r := &rig{t: t, store: s, now: time.Now(), report: &status.Report{Running: true, Phase: status.Serving,
-		Time: time.Now(), Hostname: "relay.example.com"}, config: config.Parse("relay.toml", []byte("hostname = \"relay.example.com\"\n"))}
+		Time: time.Now(), Hostname: "relay.example.com"}, config: config.Parse("relay.toml",
+		[]byte("hostname = \"relay.example.com\"\n"))}
 	for _, each := range change {
 		each(r)
 	}

@@ -46,10 +46,10 @@ func showSettings(v *visit) (any, error) {
 		return nil, err
 	}
 	view.Path, view.Warnings = f.Path, f.Warnings
+	if view.Written {
+		f = f.Written()
+	}
 	for _, s := range f.Settings {
-		if view.Written && !s.Written {
-			continue
-		}
 		if view.Shown++; view.Shown > maxSettings {
 			break
 		}

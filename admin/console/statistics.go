@@ -36,7 +36,7 @@ type statisticsView struct {
 	File      string
 }
 
-// statisticsRow is the sums of one name.
+// statisticsRowOf is the sums of one name.
 type statisticsRow struct {
 	stats.Counts
 	Name, Link  string
@@ -91,8 +91,8 @@ var dimensions = []struct {
 // statisticsNames is how many names the table has; the rest is one row.
 const statisticsNames = 50
 
-// asks reads what is asked for, and what it is in words.
-func (v *visit) asksStatistics(view *statisticsView) stats.Query {
+// askedStatistics reads what is asked for, and what it is in words.
+func askedStatistics(v *visit, view *statisticsView) stats.Query {
 	q := v.URL.Query()
 	ask := stats.Query{By: stats.Login, Limit: statisticsNames}
 	chosen := periods[0]
@@ -118,7 +118,7 @@ func (v *visit) asksStatistics(view *statisticsView) stats.Query {
 	ask.Since, ask.Until, ask.Step = v.now.Add(-chosen.long), v.now, chosen.step
 	if view.OnlySet = q.Has("only"); view.OnlySet {
 		only := mail.Cut(q.Get("only"), maxFilter)
-		view.Only = v.statName(only)
+		view.Only = statNameOf(v, only)
 		ask.OnlyKey = &only
 	}
 	return ask
@@ -126,7 +126,7 @@ func (v *visit) asksStatistics(view *statisticsView) stats.Query {
 
 func showStatistics(v *visit) (any, error) {
 	view := &statisticsView{}
-	ask := v.asksStatistics(view)
+	ask := askedStatistics(v, view)
 	v.console.Operations.Trace.Await(v.Context())
 	sums := ask
 	sums.Step = stats.Total
@@ -147,7 +147,7 @@ func showStatistics(v *visit) (any, error) {
 		largest = max(largest, table.Rows[i].Messages, table.Rows[i].Delivered)
 	}
 	for i := range table.Rows {
-		row := v.statisticsRow(table.Rows[i].Key, &table.Rows[i].Counts)
+		row := statisticsRowOf(v, table.Rows[i].Key, &table.Rows[i].Counts)
 		row.Width = 100 * float64(max(row.Messages, row.Delivered)) / float64(largest)
 		if key := table.Rows[i].Key; key != stats.Other && !view.OnlySet {
 			p := v.URL.Query()
@@ -156,14 +156,14 @@ func showStatistics(v *visit) (any, error) {
 		}
 		view.Rows = append(view.Rows, row)
 	}
-	view.Total = v.statisticsRow("", &table.Total)
+	view.Total = statisticsRowOf(v, "", &table.Total)
 	view.Line = lineOf(steps)
 	view.File = with(statisticsPath+"/"+statisticsName, v.URL.Query())
 	return view, nil
 }
 
-// statName is what a person reads for a key.
-func (v *visit) statName(key string) string {
+// statNameOf is what a person reads for a key.
+func statNameOf(v *visit, key string) string {
 	switch key {
 	case stats.Nothing:
 		return v.t("without a name")
@@ -173,23 +173,23 @@ func (v *visit) statName(key string) string {
 	return plain(120, key)
 }
 
-func (v *visit) statisticsRow(name string, n *stats.Counts) statisticsRow {
-	row := statisticsRow{Counts: *n, Name: v.statName(name), Bounces: "–", Median: "–", P95: "–",
+func statisticsRowOf(v *visit, name string, n *stats.Counts) statisticsRow {
+	row := statisticsRow{Counts: *n, Name: statNameOf(v, name), Bounces: "–", Median: "–", P95: "–",
 		Refusals: n.Refused + n.LoginsRefused + n.SessionsRefused}
 	if rate, ok := n.BounceRate(); ok {
 		row.Bounces = v.printer.Sprintf("%.1f %%", 100*rate)
 	}
 	if d, ok := n.Times.Quantile(0.5); ok {
-		row.Median = v.took(d)
+		row.Median = tookOf(v, d)
 	}
 	if d, ok := n.Times.Quantile(0.95); ok {
-		row.P95 = v.took(d)
+		row.P95 = tookOf(v, d)
 	}
 	return row
 }
 
-// took is how long something took, to about two digits.
-func (v *visit) took(d time.Duration) string {
+// tookOf is how long something took, to about two digits.
+func tookOf(v *visit, d time.Duration) string {
 	switch {
 	case d < time.Second:
 		return v.printer.Sprintf("%d ms", d.Milliseconds())
@@ -237,7 +237,7 @@ func lineOf(t *stats.Table) *lineChart {
 
 // showStatisticsFile answers with the same numbers as CSV, a line for each name in each step.
 func showStatisticsFile(v *visit) (any, error) {
-	ask := v.asksStatistics(&statisticsView{})
+	ask := askedStatistics(v, &statisticsView{})
 	table, err := v.console.Operations.Trace.Statistics(v.Context(), v.actor, ask, v.now)
 	if err != nil {
 		return nil, err

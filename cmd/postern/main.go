@@ -114,7 +114,7 @@ Try it without any configuration:  postern demo`,
 	root.AddCommand(
 		app.demoCommand(), app.setupCommand(), app.serveCommand(), app.checkCommand(),
 		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.withSearch(app.traceCommands()),
-		app.statsCommand(),
+		app.statsCommand(), app.settingsCommand(),
 		app.dkimCommand(), app.dnsCommand(),
 		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(),
 		versionCommand(),

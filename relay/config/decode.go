@@ -261,23 +261,29 @@ func (d *document) lineOf(path string) int {
 
 // fill gives every key below v that was not written its default.
 func (d *document) fill(v reflect.Value, path string) {
+	eachKey(v, path, func(key string, field reflect.StructField, fv reflect.Value) {
+		if value, ok := field.Tag.Lookup("default"); ok && !d.has(key) && fv.IsZero() {
+			setText(fv, value)
+		}
+	})
+}
+
+// eachKey visits the keys of a table and of those below it, which are no keys themselves, in the order of their fields.
+func eachKey(v reflect.Value, path string, visit func(key string, field reflect.StructField, value reflect.Value)) {
 	for i := range v.NumField() {
 		field, fv := v.Type().Field(i), v.Field(i)
 		name := field.Tag.Get("toml")
-		if name == "" {
-			continue
-		}
 		key := join(path, name)
-		value, ok := field.Tag.Lookup("default")
 		switch {
-		case ok && !d.has(key) && fv.IsZero():
-			setText(fv, value)
-		case isTable(fv.Type()) && (fv.Kind() != reflect.Pointer || !fv.IsNil()):
-			d.fill(tableOf(fv), key)
+		case name == "" || fv.Kind() == reflect.Pointer && fv.IsNil():
+		case isTable(fv.Type()):
+			eachKey(tableOf(fv), key, visit)
 		case fv.Kind() == reflect.Slice && isTable(fv.Type().Elem()):
 			for j := range fv.Len() {
-				d.fill(fv.Index(j), element(key, j))
+				eachKey(fv.Index(j), element(key, j), visit)
 			}
+		default:
+			visit(key, field, fv)
 		}
 	}
 }

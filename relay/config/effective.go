@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"postern/mail"
@@ -10,7 +11,7 @@ import (
 
 // Setting is a key of relay.toml as it is in force.
 type Setting struct {
-	Key     string `json:"key"`               // listener[2].address; of the block behind the policies: policy[default].limits
+	Key     string `json:"key"`               // listener[2].address, policy[default].limits
 	Value   string `json:"value"`             // as text, lists with commas; "": empty, or left to something else
 	Written bool   `json:"written"`           // in the file; else it is the default
 	Line    int    `json:"line,omitempty"`    // of the file; 0 where it is not written
@@ -24,54 +25,31 @@ const defaultPolicy = "policy[default]"
 // Effective lists what is in force, in the order of the documentation: each key with its value and where it was
 // written. Secrets are not in it.
 func Effective(c *Config) []Setting {
-	l := lister{doc: c.doc}
-	l.table(reflect.ValueOf(c).Elem(), "")
-	return l.all
-}
-
-// lister gathers settings.
-type lister struct {
-	doc *document
-	all []Setting
-}
-
-// table lists the keys of a table. What is no key of the file has no name there.
-func (l *lister) table(v reflect.Value, path string) {
-	for i := range v.NumField() {
-		field, fv := v.Type().Field(i), v.Field(i)
-		name := field.Tag.Get("toml")
-		if name == "" {
-			continue
-		}
-		key := join(path, name)
-		switch {
-		case fv.Kind() == reflect.Pointer && fv.IsNil():
-		case isTable(fv.Type()):
-			l.table(tableOf(fv), key)
-		case fv.Kind() == reflect.Slice && isTable(fv.Type().Elem()):
-			for j := range fv.Len() {
-				l.table(fv.Index(j), element(key, j))
-			}
-			if key == "policy" {
-				l.table(reflect.ValueOf(DefaultPolicy()), defaultPolicy)
-			}
-		default:
-			l.add(key, field.Tag.Get("default"), fv)
+	all := c.doc.settings(reflect.ValueOf(c).Elem(), "")
+	behind := 0 // where the policies end, or what stands before them
+	for i, s := range all {
+		if strings.HasPrefix(s.Key, "policy[") || strings.HasPrefix(s.Key, "auth.") {
+			behind = i + 1
 		}
 	}
+	return slices.Insert(all, behind, c.doc.settings(reflect.ValueOf(DefaultPolicy()), defaultPolicy)...)
 }
 
-func (l *lister) add(key, usual string, v reflect.Value) {
-	s := Setting{Key: key, Written: l.doc.has(key), Default: strings.ReplaceAll(usual, ",", ", ")}
-	if s.Written {
-		s.Line = l.doc.lineOf(key)
-	}
-	if secret, ok := v.Interface().(Secret); ok {
-		s.Secret, s.Value = true, secret.origin()
-	} else {
-		s.Value = mail.Printable(text(v))
-	}
-	l.all = append(l.all, s)
+// settings lists the keys of a table.
+func (d *document) settings(table reflect.Value, path string) (all []Setting) {
+	eachKey(table, path, func(key string, field reflect.StructField, v reflect.Value) {
+		s := Setting{Key: key, Written: d.has(key), Default: strings.ReplaceAll(field.Tag.Get("default"), ",", ", ")}
+		if s.Written {
+			s.Line = d.lineOf(key)
+		}
+		if secret, ok := v.Interface().(Secret); ok {
+			s.Secret, s.Value = true, secret.origin()
+		} else {
+			s.Value = mail.Printable(text(v))
+		}
+		all = append(all, s)
+	})
+	return all
 }
 
 // origin says where a secret comes from.
