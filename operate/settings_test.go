@@ -12,7 +12,8 @@ func TestSettings(t *testing.T) {
 	s := New(Options{Config: func() *config.Config { return c }}).Settings
 	viewer := Actor{Name: "anna", Channel: Console, Role: Viewer}
 	f, err := s.List(t.Context(), viewer, " HISTORY  60d ")
-	if err != nil || len(f.Settings) == 0 || f.Settings[0].Key != "store.history" || f.Path != "/etc/postern/relay.toml" {
+	if err != nil || len(f.Settings) == 0 || f.Settings[0].Key != "store.history" ||
+		f.Path != "/etc/postern/relay.toml" {
 		t.Errorf("%+v, %v", f, err)
 	}
 	if all, err := s.List(t.Context(), viewer, ""); err != nil || len(all.Settings) < 50 ||

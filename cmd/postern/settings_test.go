@@ -8,7 +8,8 @@ import (
 func TestSettings(t *testing.T) {
 	l := newCommandLine(t)
 	out := l.ok("settings", "retry")
-	if !strings.Contains(out, "delivery.retry") || !strings.Contains(out, "default") || strings.Contains(out, "hostname") {
+	if !strings.Contains(out, "delivery.retry") || !strings.Contains(out, "default") || strings.Contains(out,
+		"hostname") {
 		t.Errorf("%s", out)
 	}
 	if out := l.ok("settings", "--written", "--json"); strings.Contains(out, `"written": false`) {
