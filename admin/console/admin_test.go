@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"reflect"
 	"regexp"
@@ -563,5 +564,25 @@ func TestKeyActions(t *testing.T) {
 	w = r.ask(person(operate.Operator), "POST", "/domains/act/key-check", form)
 	if w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "DNS cannot be asked from here") {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// TestPatience: what takes long is answered after the server's time for an answer is over, and nothing else is.
+func TestPatience(t *testing.T) {
+	r := newRig(t, office(t))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.server.ServeHTTP(w, req.WithContext(operate.WithActor(req.Context(), *person(operate.Admin))))
+	}))
+	server.Config.WriteTimeout = time.Nanosecond
+	server.Start()
+	defer server.Close()
+	answer, err := server.Client().PostForm(server.URL+"/domains/act/look", url.Values{"domain": {"no domain"}})
+	if r.must(err); answer.StatusCode != http.StatusBadRequest {
+		t.Errorf("%s", answer.Status)
+	}
+	answer.Body.Close()
+	if answer, err := server.Client().Get(server.URL + "/doctor"); err == nil {
+		answer.Body.Close()
+		t.Errorf("the server's time does not end: %s", answer.Status)
 	}
 }
