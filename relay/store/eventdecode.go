@@ -36,6 +36,8 @@ func (d *eventDecoder) field(e *trace.Event, key string) bool {
 		return d.text(&e.Listener)
 	case "client":
 		return d.text(&e.Client)
+	case "tls":
+		return d.text(&e.TLS)
 	case "from":
 		return d.text(&e.From)
 	case "author":

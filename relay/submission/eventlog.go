@@ -3,6 +3,7 @@ package submission
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"time"
 
@@ -18,11 +19,13 @@ type eventLog struct {
 	service *Service
 	log     *slog.Logger
 
+	conn *wire.Conn
+
 	session, listener, client, login string
 }
 
 func (s *Service) newEventLog(c *wire.Conn, listener string) *eventLog {
-	return &eventLog{service: s, log: s.Logger.With("session", c.ID(), "listener", listener),
+	return &eventLog{service: s, conn: c, log: s.Logger.With("session", c.ID(), "listener", listener),
 		session: c.ID(), listener: listener, client: c.Client().Addr().String()}
 }
 
@@ -96,6 +99,11 @@ func (l *eventLog) event(e trace.Event) trace.Event {
 	}
 	e.Session, e.Listener, e.Client = l.session, l.listener, l.client
 	e.Login = cmp.Or(e.Login, l.login)
+	if e.Kind == trace.Accepted || e.Kind == trace.AuthFail { // once for each message and login: enough to see old devices
+		if state := l.conn.TLS(); state != nil {
+			e.TLS = tls.VersionName(state.Version)
+		}
+	}
 	return e
 }
 

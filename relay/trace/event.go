@@ -48,6 +48,7 @@ type Event struct {
 	Session   string        `json:"session,omitempty"` // client connection
 	Listener  string        `json:"listener,omitempty"`
 	Client    string        `json:"client,omitempty"` // its address
+	TLS       string        `json:"tls,omitempty"`    // version that it speaks, of Accepted and AuthFail
 	Login     string        `json:"login,omitempty"`
 	From      string        `json:"from,omitempty"`   // reverse-path
 	Author    string        `json:"author,omitempty"` // header author
