@@ -19,6 +19,7 @@ var mayImport = map[string][]string{
 	"certs":        {"internal/certtext", "internal/textfile"},
 	"admin":        {"mail"},
 	"admin/access": {"auth", "mail", "operate", "relay/seal", "relay/store"},
+	"admin/door":   {"admin/access", "admin/console", "auth", "mail", "operate", "relay/store"},
 	"admin/console": {"mail", "operate", "relay/queue", "relay/status", "relay/trace", "relay/upstream",
 		"relay/upstream/advice"},
 	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",

@@ -11,6 +11,7 @@ package console
 import (
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"postern/operate"
@@ -27,7 +28,8 @@ type Options struct {
 	SignOut string // a POST there ends the session; "" where there is none
 	Strong  string // where the second factor is given again; the way back is in its parameter "next"
 
-	Now func() time.Time // nil: time.Now
+	Also []Route          // pages of other packages; in the menu they come last
+	Now  func() time.Time // nil: time.Now
 }
 
 // maxForm bounds the body of a request, in octets: a selection of maxSelected messages takes a third of it.
@@ -67,6 +69,10 @@ func Handler(o Options) http.Handler {
 				methods[a.path] += ", POST"
 			}
 		}
+	}
+	for _, r := range o.Also {
+		mux.Handle(r.Method+" "+pattern(r.Path), c.route(r))
+		methods[r.Path] = strings.TrimPrefix(methods[r.Path]+", "+r.Method, ", ")
 	}
 	for path, allowed := range methods {
 		mux.Handle(pattern(path), c.visited(func(v *visit) {
