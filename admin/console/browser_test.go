@@ -2,7 +2,6 @@ package console
 
 import (
 	"context"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -22,11 +21,11 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"postern/internal/testkit"
+	"postern/internal/testkit/chromium"
 	"postern/operate"
 )
 
-//go:embed testdata/axe-4.14.1.min.js
-var axe string
+var axe = chromium.Axe
 
 // browser is Chromium on a console.
 type browser struct {

@@ -66,7 +66,7 @@ func (d *door) invitation(v *console.Visit, wrong error) {
 			v.Refuse(wrong)
 			return
 		}
-		code = status(v, wrong)
+		code = statusOf(v, wrong)
 		switch access.ReasonOf(wrong) {
 		case access.ReasonPassword, reasonRepeat:
 			view.Field = "password"
@@ -105,7 +105,7 @@ func (d *door) lost(v *console.Visit, err error) {
 		v.Refuse(err)
 		return
 	}
-	v.Show(status(v, err), "lost", v.T("This link does not work"), view)
+	v.Show(statusOf(v, err), "lost", v.T("This link does not work"), view)
 }
 
 // accept takes password and second factor.

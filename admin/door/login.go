@@ -85,7 +85,7 @@ func (d *door) turnAway(v *console.Visit, name, next string, err error) {
 	}
 	view := d.enterView(v, name, next)
 	view.Error = text
-	v.Show(status(v, err), "enter", v.T("Sign in"), view)
+	v.Show(statusOf(v, err), "enter", v.T("Sign in"), view)
 }
 
 // loginOptions is what a browser asks a passkey for.
@@ -104,7 +104,7 @@ func (d *door) begin(v *console.Visit, options json.RawMessage, flow string, err
 			d.log.Error("console: a passkey cannot be asked for", "err", err)
 			text = v.T("Something went wrong on the relay. Its log has the details; mail is not affected.")
 		}
-		v.Writer.WriteHeader(status(v, err))
+		v.Writer.WriteHeader(statusOf(v, err))
 		options, _ = json.Marshal(map[string]string{"error": text})
 	} else {
 		access.SetFlow(v.Writer, v.Request, flow)
@@ -165,8 +165,8 @@ func (d *door) logout(v *console.Visit) {
 	v.Go(access.LoginPath)
 }
 
-// status is the status of an answer to somebody who is kept out.
-func status(v *console.Visit, err error) int {
+// statusOf is the status of an answer to somebody who is kept out.
+func statusOf(v *console.Visit, err error) int {
 	refusal, _ := asRefusal(err)
 	switch refusal.Reason {
 	case access.ReasonLockedOut, access.ReasonBusy:

@@ -50,7 +50,7 @@ func (d *door) askFactor(v *console.Visit, s *access.Session, next string, wrong
 		if access.ReasonOf(wrong) == access.ReasonWrong {
 			view.Error = v.T("The code is wrong, or was used already. Type the next one.")
 		}
-		code = status(v, wrong)
+		code = statusOf(v, wrong)
 	}
 	v.Show(code, "factor", v.T("Is it you?"), view)
 }

@@ -101,7 +101,7 @@ func (d *door) addToken(v *console.Visit) {
 		return
 	}
 	v.Show(http.StatusOK, "once", v.T("The token %s", view.Name), onceView{Title: v.T("The token %s", view.Name),
-		Meaning: v.T("Copy it to where it is used now: it is not shown again. Whoever has it may what its scopes say."),
+		Meaning: v.T("Copy it now to where it is needed: it is not shown again. Whoever has it may what its scopes say."),
 		Label:   v.T("Token"), Secret: token, Back: tokensPath,
 		Facts: []string{v.T("Programs send it with each request, in the header Authorization: Bearer, followed by the token.")}})
 }
