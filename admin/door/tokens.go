@@ -12,6 +12,7 @@ import (
 	"postern/admin/access"
 	"postern/admin/console"
 	"postern/operate"
+	"postern/relay/store"
 )
 
 // tokenRow is a token in the list.
@@ -142,6 +143,15 @@ func networksOf(text string) (list []netip.Prefix, err error) {
 func (d *door) revokeToken(v *console.Visit) {
 	name := v.PostForm.Get("name")
 	if v.PostForm.Get("confirmed") != "yes" {
+		list, err := d.Tokens.List(v.Context(), v.Actor())
+		if err != nil {
+			v.Refuse(err)
+			return
+		}
+		if !slices.ContainsFunc(list, func(k store.APIToken) bool { return k.Name == name }) {
+			v.Fail(http.StatusNotFound, v.T("There is no token with the name %s.", clean(name)))
+			return
+		}
 		v.Show(http.StatusOK, console.ConfirmSheet, v.T("Revoke"), &console.Confirmation{
 			Question: v.T("Revoke the token %s?", clean(name)), Verb: v.T("Revoke"), Danger: true,
 			Meaning: v.T("What uses it is refused from now on. This cannot be undone."),
