@@ -14,6 +14,7 @@ import (
 
 	"postern/relay/config"
 	"postern/relay/dnscheck"
+	"postern/relay/keyring"
 	"postern/relay/status"
 	"postern/relay/store"
 	"postern/relay/trace"
@@ -24,6 +25,7 @@ type Options struct {
 	Config func() *config.Config // in force
 	Store  *store.Store
 	Status func(context.Context) (*status.Report, error) // of the running daemon, or what can be said without one
+	DNS    keyring.Lookup                                // for DKIM keys; nil: nobody can look
 	// Version of this program; "": not known.
 	Version string
 }

@@ -2,16 +2,17 @@ package operate
 
 // The operations. What only looks is not kept in the audit, but for content.
 var (
-	SeeStatus   = Operation{Name: "status", Role: Viewer, Scope: ScopeRead}
-	SeeQueue    = Operation{Name: "queue list", Role: Viewer, Scope: ScopeRead}
-	SeeTrace    = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
-	SeeAccounts = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
-	SeeKeys     = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
-	SeeAlerts   = Operation{Name: "alert list", Role: Viewer, Scope: ScopeRead}
-	SeeDomains  = Operation{Name: "dns list", Role: Viewer, Scope: ScopeRead}
-	SeeDoctor   = Operation{Name: "doctor last", Role: Viewer, Scope: ScopeRead}
-	SeeHeaders  = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
-	SeeContent  = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	SeeStatus     = Operation{Name: "status", Role: Viewer, Scope: ScopeRead}
+	SeeQueue      = Operation{Name: "queue list", Role: Viewer, Scope: ScopeRead}
+	SeeTrace      = Operation{Name: "trace", Role: Viewer, Scope: ScopeRead}
+	SeeStatistics = Operation{Name: "stats", Role: Viewer, Scope: ScopeRead}
+	SeeAccounts   = Operation{Name: "user list", Role: Viewer, Scope: ScopeRead}
+	SeeKeys       = Operation{Name: "dkim list", Role: Viewer, Scope: ScopeRead}
+	SeeAlerts     = Operation{Name: "alert list", Role: Viewer, Scope: ScopeRead}
+	SeeDomains    = Operation{Name: "dns list", Role: Viewer, Scope: ScopeRead}
+	SeeDoctor     = Operation{Name: "doctor last", Role: Viewer, Scope: ScopeRead}
+	SeeHeaders    = Operation{Name: "queue headers", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
+	SeeContent    = Operation{Name: "queue content", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
 	ReleaseMessages = Operation{Name: "queue release", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
 	RetryMessages   = Operation{Name: "queue retry", Role: Helpdesk, Scope: ScopeQueue, Audit: true}
@@ -32,8 +33,14 @@ var (
 	Examine      = Operation{Name: "doctor", Role: Helpdesk, Scope: ScopeRead}
 	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeRead}
 
-	AddKeys      = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	AddKeys    = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	RotateKeys = Operation{Name: "dkim rotate", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	RetireKey  = Operation{Name: "dkim retire", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	RemoveKey  = Operation{Name: "dkim remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	CheckKeys  = Operation{Name: "dkim check", Role: Operator, Scope: ScopeAdmin}
+
 	ReindexTrace = Operation{Name: "trace reindex", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	ForgetPerson = Operation{Name: "trace forget", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 	TestAlerts   = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true}
 )
 
@@ -57,7 +64,7 @@ var All = []Operation{
 	SeeHeaders, SeeContent,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
-	AddKeys, ReindexTrace, TestAlerts,
+	AddKeys, RotateKeys, RetireKey, RemoveKey, CheckKeys, ReindexTrace, ForgetPerson, TestAlerts, SeeStatistics,
 	ListConsoleUsers, InviteUser, ResetUser, ChangeRole, DisableUser, RemoveUser, ListTokens, AddToken, RevokeToken,
 	SeeAudit,
 }

@@ -18,7 +18,8 @@ func TestWhoMay(t *testing.T) {
 		scope Scope
 	}{
 		"queue list": {Viewer, ScopeRead}, "trace": {Viewer, ScopeRead}, "user list": {Viewer, ScopeRead},
-		"dkim list": {Viewer, ScopeRead}, "alert list": {Viewer, ScopeRead}, "dns list": {Viewer, ScopeRead}, "dns": {Helpdesk, ScopeRead},
+		"dkim list": {Viewer, ScopeRead}, "alert list": {Viewer, ScopeRead}, "dns list": {Viewer, ScopeRead},
+		"dns":         {Helpdesk, ScopeRead},
 		"doctor last": {Viewer, ScopeRead}, "doctor": {Helpdesk, ScopeRead}, "status": {Viewer, ScopeRead},
 		"queue headers": {Helpdesk, ScopeQueue}, "queue content": {Admin, ""},
 		"queue release": {Helpdesk, ScopeQueue}, "queue retry": {Helpdesk, ScopeQueue},
@@ -27,11 +28,14 @@ func TestWhoMay(t *testing.T) {
 		"user add": {Operator, ScopeAccounts}, "user import": {Operator, ScopeAccounts},
 		"user set": {Operator, ScopeAccounts}, "user password": {Operator, ScopeAccounts},
 		"user lock": {Operator, ScopeAccounts}, "user unlock": {Operator, ScopeAccounts}, "user remove": {Admin, ""},
-		"dkim add": {Admin, ScopeAdmin}, "alert test": {Operator, ScopeAdmin}, "trace reindex": {Admin, ScopeAdmin},
+		"dkim add": {Admin, ScopeAdmin}, "dkim rotate": {Admin, ScopeAdmin}, "dkim retire": {Admin, ScopeAdmin},
+		"dkim remove": {Admin, ""}, "dkim check": {Operator, ScopeAdmin},
+		"alert test": {Operator, ScopeAdmin}, "trace reindex": {Admin, ScopeAdmin},
 		"console list": {Admin, ScopeAdmin}, "console invite": {Admin, ""}, "console reset": {Admin, ""},
 		"console role": {Admin, ""}, "console disable": {Admin, ""}, "console remove": {Admin, ""},
 		"token list": {Admin, ScopeAdmin}, "token add": {Admin, ""}, "token revoke": {Admin, ScopeAdmin},
-		"audit": {Operator, ScopeAdmin},
+		"audit":        {Operator, ScopeAdmin},
+		"trace forget": {Admin, ""}, "stats": {Viewer, ScopeRead},
 	}
 	for _, op := range All {
 		want, known := need[op.Name]

@@ -9,6 +9,7 @@ import (
 	"net/url"
 
 	"postern/admin/access"
+	"postern/admin/api"
 	"postern/admin/console"
 	"postern/admin/door"
 	"postern/auth"
@@ -93,6 +94,8 @@ func (s *Server) door() http.Handler {
 	ops := operate.New(operate.Options{Config: func() *config.Config { return s.state.Load().config }, Store: s.store,
 		Status:  func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil },
 		Version: s.options.Version})
-	return door.Handler(door.Options{Access: s.access, Logger: s.log, Console: console.Options{Operations: ops,
-		Logger: s.log, Site: func() string { return s.state.Load().config.Hostname }}})
+	return door.Handler(door.Options{Access: s.access, Logger: s.log,
+		API: api.Handler(api.Options{Operations: ops, Answers: s.store, Logger: s.log}),
+		Console: console.Options{Operations: ops, Logger: s.log,
+			Site: func() string { return s.state.Load().config.Hostname }}})
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postern/relay/config"
+	"postern/relay/privacy"
 	relaystore "postern/relay/store"
 )
 
@@ -16,10 +17,10 @@ const (
 	auditFor     = 2 * 365 * 24 * time.Hour
 )
 
-// history keeps the trace within [store] history and history_size.
+// history keeps the trace within [store] history and history_size, and trace and statistics as [privacy] says.
 type history struct {
 	store   *relaystore.Store
-	bounds  func() config.Store
+	inForce func() *config.Config
 	log     *slog.Logger
 	period  time.Duration // of trim
 	trimmed sync.Once     // said that it is at its bound
@@ -49,7 +50,7 @@ func (h *history) run(ctx context.Context) {
 }
 
 func (h *history) forgetOld(ctx context.Context, now time.Time) {
-	if _, err := h.store.PruneEvents(ctx, now.Add(-h.bounds().History.Std())); err != nil && ctx.Err() == nil {
+	if _, err := h.store.PruneEvents(ctx, now.Add(-h.inForce().Store.History.Std())); err != nil && ctx.Err() == nil {
 		h.log.Warn("old trace events were not removed", "err", err)
 	}
 	if _, err := h.store.PruneAudit(ctx, now.Add(-auditFor), now); err != nil && ctx.Err() == nil {
@@ -58,11 +59,27 @@ func (h *history) forgetOld(ctx context.Context, now time.Time) {
 	if _, err := h.store.ForgetRecipients(ctx, now.Add(-pruneRecency)); err != nil && ctx.Err() == nil {
 		h.log.Warn("old recipients were not removed", "err", err)
 	}
+	if _, err := h.store.TrimStatistics(ctx, now, h.inForce().Privacy.Statistics.Std()); err != nil &&
+		ctx.Err() == nil {
+		h.log.Warn("old statistics were not removed", "err", err)
+	}
+	switch n, err := h.store.HideAddresses(ctx, now); {
+	case err != nil && ctx.Err() == nil:
+		h.log.Warn("addresses were not taken out of the trace as [privacy] says; it is tried again", "err", err)
+	case n > 0:
+		h.log.Debug("addresses were taken out of the trace", "events", n)
+	}
+}
+
+// usePrivacy has the store do as [privacy] says from now on.
+func usePrivacy(ctx context.Context, store *relaystore.Store, p config.Privacy) error {
+	rules := privacy.Rules{Recipients: privacy.Mode(p.Recipients), Clients: privacy.Mode(p.Clients)}
+	return store.UsePrivacy(ctx, rules, p.After.Std())
 }
 
 // trim runs often, so that the trace is never far over its bound. Reaching the bound is logged once.
 func (h *history) trim(ctx context.Context) error {
-	size := h.bounds().HistorySize
+	size := h.inForce().Store.HistorySize
 	n, err := h.store.TrimEvents(ctx, int64(size))
 	if n > 0 {
 		h.trimmed.Do(func() {

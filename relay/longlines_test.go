@@ -18,6 +18,7 @@ import (
 
 	"postern/internal/testkit"
 	"postern/mail"
+	"postern/relay/keyring"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
@@ -36,7 +37,7 @@ func (r *rig) addKey() map[string]string {
 		r.t.Fatal(err)
 	}
 	stored := relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: sign.RSA2048, PEM: string(pem),
-		Created: time.Now()}
+		Created: time.Now(), State: keyring.State{Stage: keyring.Signing}}
 	if err := r.store().AddKeys(r.t.Context(), stored); err != nil {
 		r.t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"postern/certs"
 	"postern/relay/monitor"
+	"postern/relay/stats"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 	"postern/relay/upstream"
@@ -19,6 +20,7 @@ type gauges struct {
 	listeners *listeners
 	inForce   func() monitor.InForce
 	trace     *trace.Recorder
+	stats     *stats.Counter
 	certs     *certs.Manager
 }
 
@@ -41,6 +43,11 @@ var (
 		"Trace events lost because the store could not keep up.", nil, nil)
 	traceLeftOut = prometheus.NewDesc("postern_trace_untraced_total",
 		"Refusals that were only counted because their login or address had too many of them.", nil, nil)
+	recipients = prometheus.NewDesc("postern_recipients_total",
+		"Recipients of messages by what became of them: accepted, delivered, deferred (each time), failed by class, "+
+			"unclear.", []string{"listener", "outcome"}, nil)
+	statsOther = prometheus.NewDesc("postern_statistics_other_total",
+		"How often statistics had no room for a key of its own and counted as other.", nil, nil)
 	certExpiry = prometheus.NewDesc("postern_certificate_expiry_timestamp_seconds",
 		"End of the listeners' certificate.", []string{"key"}, nil)
 )
@@ -48,7 +55,7 @@ var (
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{queueMessages, queueBytes, queueOldest, connections, upstreamConns,
-		upstreamPaused, storeCommits, traceDropped, traceLeftOut, certExpiry} {
+		upstreamPaused, storeCommits, traceDropped, traceLeftOut, recipients, statsOther, certExpiry} {
 		ch <- d
 	}
 }
@@ -86,7 +93,21 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(storeCommits, prometheus.CounterValue, float64(g.store.Commits()))
 	ch <- prometheus.MustNewConstMetric(traceDropped, prometheus.CounterValue, float64(g.trace.Dropped()))
 	ch <- prometheus.MustNewConstMetric(traceLeftOut, prometheus.CounterValue, float64(g.trace.LeftOut()))
+	g.statistics(ch)
 	for _, info := range g.certs.Info() {
 		gauge(certExpiry, float64(info.NotAfter.Unix()), info.Key)
 	}
+}
+
+// statistics tells what was counted since the start. There are as many listeners as the configuration has had.
+func (g *gauges) statistics(ch chan<- prometheus.Metric) {
+	byListener, other := g.stats.Totals()
+	for listener, n := range byListener {
+		for outcome, v := range map[string]int64{"accepted": n.Recipients, "delivered": n.Delivered,
+			"deferred": n.Deferred(), "recipient-fault": n.RecipientFaults, "message-fault": n.MessageFaults,
+			"given-up": n.GivenUp, "unclear": n.Unclear} {
+			ch <- prometheus.MustNewConstMetric(recipients, prometheus.CounterValue, float64(v), listener, outcome)
+		}
+	}
+	ch <- prometheus.MustNewConstMetric(statsOther, prometheus.CounterValue, float64(other))
 }

@@ -4,40 +4,26 @@ import (
 	"bytes"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/emersion/go-msgauth/dkim"
 	"github.com/emersion/go-smtp"
 
 	"postern/mail"
 	"postern/relay/fakeprovider"
-	"postern/relay/sign"
-	relaystore "postern/relay/store"
+	"postern/relay/keyring"
 	"postern/relay/trace"
 )
 
 func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
 	p := newProvider(t)
 	r := newRig(t, p, `upstream: message_id = "replaced"`)
-	signer, pem, err := sign.Generate(sign.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
-	if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector,
-		Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
-		t.Fatal(err)
-	}
+	record := r.keep(r.store(), "s", keyring.Signing, 0)
 	r.eventually("key in force", func() bool { return len(r.server.state.Load().routes.Ring.For("example.com")) == 1 })
 	if _, err := r.send("anna@example.com", []string{"bob@example.net"},
 		"Message-ID: <ours@example.com>\n"+plainMessage); err != nil {
 		t.Fatal(err)
 	}
 	replaced := strings.Replace(p.wait(1)[0].data, "<ours@example.com>", "<theirs@example.net>", 1)
-	record, err := k.Record()
-	if err != nil {
-		t.Fatal(err)
-	}
 	verified, err := dkim.VerifyWithOptions(bytes.NewReader([]byte(replaced)), &dkim.VerifyOptions{
 		LookupTXT: func(string) ([]string, error) { return []string{record}, nil },
 	})
@@ -103,15 +89,7 @@ func TestAddedHeaders(t *testing.T) {
 			p := newProvider(t)
 			r := newRig(t, p, `upstream: add_headers = ["X-PM-Message-Stream: outbound", "Feedback-ID: relay"]
 				upstream: dkim = "`+mode+`"`)
-			signer, pem, err := sign.Generate(sign.Ed25519)
-			if err != nil {
-				t.Fatal(err)
-			}
-			k := sign.Key{Domain: "example.com", Selector: "s", Signer: signer}
-			if err := r.store().AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector,
-				Algorithm: sign.Ed25519, PEM: string(pem), Created: time.Now()}); err != nil {
-				t.Fatal(err)
-			}
+			r.keep(r.store(), "s", keyring.Signing, 0)
 			r.eventually("key in force",
 				func() bool { return len(r.server.state.Load().routes.Ring.For("example.com")) == 1 })
 			const foreign = "DKIM-Signature: v=1; a=rsa-sha256; d=example.org\n"

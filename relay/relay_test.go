@@ -17,6 +17,7 @@ import (
 
 	"postern/auth"
 	"postern/mail"
+	"postern/relay/keyring"
 	"postern/relay/queue"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
@@ -471,7 +472,7 @@ func TestSignaturesVerify(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := s.AddKeys(t.Context(), relaystore.Key{Domain: k.Domain, Selector: k.Selector, Algorithm: alg,
-			PEM: string(pem), Created: time.Now()}); err != nil {
+			PEM: string(pem), Created: time.Now(), State: keyring.State{Stage: keyring.Signing}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -28,6 +28,9 @@ func (s *Server) Reload(ctx context.Context) error {
 		return errStopping
 	}
 	if err != nil {
+		if undo := usePrivacy(ctx, s.store, s.state.Load().config.Privacy); undo != nil {
+			s.log.Warn("[privacy] is that of the refused configuration until the next reload", "err", undo)
+		}
 		why := err.Error()
 		s.refused.Store(&why)
 		s.log.Error("reload refused, the configuration in force stays", "err", err)
@@ -63,6 +66,9 @@ func (s *Server) reload(ctx context.Context) error {
 	}
 	hooks, err := monitor.HooksOf(c)
 	if err != nil {
+		return err
+	}
+	if err := usePrivacy(ctx, s.store, c.Privacy); err != nil {
 		return err
 	}
 	console, err := consoleOptions(c, s.store, s.log)

@@ -25,6 +25,7 @@ import (
 	"postern/internal/fakesmtp"
 	"postern/internal/testkit"
 	"postern/relay/config"
+	"postern/relay/keyring"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 )
@@ -168,6 +169,7 @@ type rig struct {
 	provider *provider
 	server   *Server
 	log      *logBuffer
+	dns      keyring.Lookup
 	roots    *x509.CertPool
 	stop     context.CancelFunc
 	done     chan error
@@ -252,7 +254,7 @@ func (r *rig) start() {
 	ready := make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
 	r.server, err = New(ctx, Options{Config: c, Load: r.load, Ready: func() { close(ready) }, Poll: rigPoll,
-		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		DNS: r.dns, Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		stop()
 		r.t.Fatal(err)

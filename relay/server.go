@@ -27,10 +27,12 @@ import (
 	"postern/certs"
 	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/keyring"
 	"postern/relay/monitor"
 	"postern/relay/outbound"
 	"postern/relay/queue"
 	"postern/relay/spool"
+	"postern/relay/stats"
 	relaystore "postern/relay/store"
 	"postern/relay/submission"
 	"postern/relay/trace"
@@ -44,7 +46,8 @@ type Options struct {
 	Load func() (*config.Config, error)
 	// Ready is called once when every listener accepts.
 	Ready   func()
-	Version string // for postern status
+	Version string         // for postern status
+	DNS     keyring.Lookup // for DKIM keys; nil: they are not looked for, and new ones wait
 	// Poll, required, is how often it looks for what others changed: accounts, keys, the queue, files.
 	Poll time.Duration
 }
@@ -68,6 +71,7 @@ type Server struct {
 	journal    *relaystore.Journal
 	spool      *spool.Spool
 	trace      *trace.Recorder
+	stats      *stats.Counter
 	certs      *certs.Manager
 	limiter    *policy.Limiter
 	accounts   *accounts
@@ -122,14 +126,18 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.monitor = monitor.New(monitor.Options{
+	watch := monitor.Options{
 		DataDir: c.DataDir, Look: 5 * o.Poll, InForce: inForce, Room: s.room, Store: s.store, Trace: s.trace,
 		Logger: s.log, Metrics: s.registry,
 		Certs: func() []certs.Info { return s.certs.Info() },
 		Lookup: func(ctx context.Context, login string) (auth.Identity, error) {
 			return s.accounts.Lookup(ctx, login)
 		},
-	})
+	}
+	if o.Load != nil {
+		watch.Examine = s.examine
+	}
+	s.monitor = monitor.New(watch)
 	s.monitor.Use(c.Hostname, hooks)
 	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
 	if err := known.open(ctx, lockout(c)); err != nil {
@@ -163,7 +171,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		fail: func(err error) { s.fail(err) }}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&gauges{s.store, s.listeners, inForce, s.trace, s.certs})
+		&gauges{s.store, s.listeners, inForce, s.trace, s.stats, s.certs})
 	return s, nil
 }
 
@@ -186,7 +194,12 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 	if s.journal, err = relaystore.OpenJournal(c.DataDir); err != nil {
 		return err
 	}
+	if err := usePrivacy(ctx, s.store, c.Privacy); err != nil {
+		return err
+	}
 	s.trace = trace.NewRecorder(s.store, s.log)
+	s.stats = stats.NewCounter(s.store, s.log)
+	s.trace.CountWith(s.stats.Count)
 	s.spool, err = newSpool(filepath.Join(c.DataDir, "tmp"))
 	return err
 }
@@ -272,16 +285,21 @@ func (s *Server) Run(ctx context.Context) (err error) {
 // background is what works beside the queue and the listeners, until the shutdown is over.
 func (s *Server) background() []func(context.Context) {
 	poll := s.options.Poll
-	past := &history{store: s.store, bounds: func() config.Store { return s.state.Load().config.Store }, log: s.log,
+	past := &history{store: s.store, inForce: func() *config.Config { return s.state.Load().config }, log: s.log,
 		period: poll}
 	works := []func(context.Context){
-		s.monitor.Run, s.limiter.Run, s.trace.Run, s.watchStore, past.run, s.store.NewIndexer().Run, s.serveAdmin,
-		s.listenStatus(),
+		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
+		s.serveAdmin, s.listenStatus(),
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)
 			}
 		},
+	}
+	if s.options.DNS != nil {
+		w := &keyring.Watcher{Store: s.store, Lookup: s.options.DNS, Every: 60 * poll, Logger: s.log,
+			Configured: func() []string { return s.state.Load().config.KeyDomains() }}
+		works = append(works, w.Run)
 	}
 	if s.options.Load != nil {
 		works = append(works, func(ctx context.Context) {
@@ -336,7 +354,7 @@ func (s *Server) close() error {
 		errs = append(errs, s.accounts.saveLockout(bounded))
 	}
 	if s.trace != nil {
-		errs = append(errs, s.trace.Close(bounded))
+		errs = append(errs, s.trace.Close(bounded), s.stats.Close(bounded))
 	}
 	if s.journal != nil {
 		errs = append(errs, s.journal.Close())

@@ -83,11 +83,11 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	return true
 }
 
-// answerTrace writes events down for a command that wants to show them: who looks right after a message finds it. It
-// tries once: the command does not wait for long, and the recorder drops what is refused too often.
+// answerTrace writes events and statistics down for a command that wants to show them: who looks right after a message
+// finds it. It tries once: the command does not wait for long, and the recorder drops what is refused too often.
 func (s *Server) answerTrace(ctx context.Context, asked int64) {
-	if err := s.trace.Flush(ctx); err != nil {
-		return // the recorder has said so
+	if s.trace.Flush(ctx) != nil || s.stats.Flush(ctx) != nil {
+		return // who keeps them has said so, or will
 	}
 	if err := s.store.AnswerEvents(ctx, asked); err != nil && ctx.Err() == nil {
 		s.log.Warn("events could not be written for a command that shows the trace", "err", err)

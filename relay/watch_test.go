@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/relay/keyring"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 )
@@ -62,7 +63,8 @@ func TestAChangeThatFailsIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	bad := relaystore.Key{Domain: "example.com", Selector: "s", PEM: "no key"}
+	bad := relaystore.Key{Domain: "example.com", Selector: "s", PEM: "no key",
+		State: keyring.State{Stage: keyring.Signing}}
 	if err := s.store.AddKeys(t.Context(), bad); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,9 +21,11 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"postern/admin/access"
 	"postern/internal/testkit"
 	"postern/internal/testkit/chromium"
 	"postern/operate"
+	"postern/relay/status"
 )
 
 var axe = chromium.Axe
@@ -30,9 +33,10 @@ var axe = chromium.Axe
 // browser is Chromium on a console.
 type browser struct {
 	*rig
-	ctx  context.Context
-	base string
-	who  *operate.Actor
+	ctx   context.Context
+	base  string
+	who   atomic.Pointer[operate.Actor]
+	polls atomic.Int64 // requests that a page made by itself
 
 	mu       sync.Mutex // guards what follows
 	problems []string   // what the browser complains of
@@ -53,9 +57,16 @@ var quiet = []chromedp.ExecAllocatorOption{chromedp.Headless, chromedp.NoSandbox
 // browse starts Chromium on the console of a rig, as an admin.
 func browse(t *testing.T, r *rig, language string) *browser {
 	t.Helper()
-	b := &browser{rig: r, who: person(operate.Admin)}
+	b := &browser{rig: r}
+	b.who.Store(person(operate.Admin))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r.server.ServeHTTP(w, req.WithContext(operate.WithActor(req.Context(), *b.who)))
+		if req.Header.Get(access.PollHeader) != "" {
+			b.polls.Add(1)
+		}
+		if who := b.who.Load(); who != nil {
+			req = req.WithContext(operate.WithActor(req.Context(), *who))
+		}
+		r.server.ServeHTTP(w, req)
 	}))
 	t.Cleanup(server.Close)
 	b.base = server.URL
@@ -144,7 +155,8 @@ func (b *browser) accessible(what string) {
 		get(b, chromedp.Evaluate[bool](axe+";true"))
 	}
 	result := get(b, chromedp.Evaluate[string](
-		`axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(r.violations))`, chromedp.EvalAwaitPromise))
+		`axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(r.violations))`,
+		chromedp.EvalAwaitPromise))
 	var found []violation
 	b.must(json.Unmarshal([]byte(result), &found))
 	for _, v := range found {
@@ -170,7 +182,8 @@ func pagesToLook() map[string]string {
 		"message": "/messages/3m5x0g9k2a000001", "delivered": "/messages/4a1x0g9k2a000000", "missing": "/messages/none"}
 }
 
-// TestAccessibility: no page has a violation of axe-core's rules in either theme, on a telephone, a tablet and a screen.
+// TestAccessibility: no page has a violation of axe-core's rules in either theme, on a telephone,
+// a tablet and a screen.
 func TestAccessibility(t *testing.T) {
 	r := newRig(t)
 	r.troubled()
@@ -190,6 +203,12 @@ func TestAccessibility(t *testing.T) {
 			}
 		}
 	}
+	b.look("light", 320, 900)
+	b.open("/queue")
+	get(b, chromedp.Click(".drawer summary"))
+	get(b, chromedp.WaitVisible(".drawer nav"))
+	b.accessible("menu-light-320")
+	b.shoot("menu-light-320")
 	b.look("light", 2560, 1300)
 	b.open("/")
 	b.shoot("now-light-2560")
@@ -208,7 +227,8 @@ func TestFewRows(t *testing.T) {
 			r.fill(1)
 			r.now = r.now.Add(time.Minute) // what is remembered is old
 		}
-		for name, path := range map[string]string{"now": "/", "messages": "/messages", "queue": "/queue", "held": "/held"} {
+		for name, path := range map[string]string{"now": "/", "messages": "/messages", "queue": "/queue",
+			"held": "/held"} {
 			b.open(path)
 			what := fmt.Sprintf("%s-de-%d-rows", name, rows)
 			b.accessible(what)
@@ -257,6 +277,11 @@ func TestActionsInTheBrowser(t *testing.T) {
 	says("Release 2 messages?")
 	confirm()
 	says("Nothing is held.")
+	b.open("/messages/" + id(2))
+	press("header")
+	says("Subject: x")
+	b.accessible("header")
+	b.shoot("header-light-1280")
 	b.open("/messages/" + id(2))
 	press("delete")
 	says("Delete 1 message?")
@@ -312,7 +337,8 @@ func TestKeyboardAlone(t *testing.T) {
 			t.Errorf("the focus is not seen on %+v", where)
 		}
 	}
-	for _, want := range []string{"a:/", "a:/messages", "a:/held", "input:to", "input:login", "button:Show", "input:" + id(0),
+	for _, want := range []string{"a:/", "a:/messages", "a:/held", "input:to", "input:login", "button:Show",
+		"input:" + id(0),
 		"input:" + id(1), "button:Hold", "button:Delete", "a:/messages/" + id(1), "button:Sign out"} {
 		if !reached[want] {
 			t.Errorf("Tab does not reach %s, but %v", want, reached)
@@ -353,6 +379,32 @@ func (b *browser) focused() place {
 	})()`))
 }
 
+// TestNowKeepsItselfFresh: the page changes without being loaded anew, and goes to the login when the session is over.
+func TestNowKeepsItselfFresh(t *testing.T) {
+	r := newRig(t)
+	r.healthy()
+	b := browse(t, r, "en")
+	b.open("/")
+	get(b, chromedp.Evaluate[bool]("document.body.dataset.stays = '1'; true"))
+	r.mu.Lock()
+	r.healthy() // another report
+	r.report.Upstreams[0].State = status.Paused
+	r.mu.Unlock()
+	poll := chromedp.Evaluate[bool]("htmx.trigger('#live', 'every'); true")
+	get(b, poll)
+	get(b, chromedp.WaitVisible(".verdict.bad"))
+	if !get(b, chromedp.Evaluate[bool]("document.body.dataset.stays === '1'")) || b.polls.Load() != 1 ||
+		!strings.HasPrefix(get(b, chromedp.Title()), "No mail can leave.") {
+		t.Errorf("the page was loaded anew, its title is old, or %d requests say that nobody asked for them",
+			b.polls.Load())
+	}
+	b.who.Store(nil)
+	get(b, chromedp.WaitEvent(cdppage.LoadEventFired, nil, poll))
+	if at := get(b, chromedp.Location()); !strings.HasSuffix(at, "/login?next=%2F") {
+		t.Errorf("it leads to %s", at)
+	}
+}
+
 // TestWithoutScript: the forms work the same in a browser that runs no JavaScript, and with it the list of messages is
 // exchanged in its place.
 func TestWithoutScript(t *testing.T) {
@@ -367,7 +419,8 @@ func TestWithoutScript(t *testing.T) {
 	if !get(b, chromedp.Evaluate[bool]("document.body.dataset.stays === '1' && location.search.includes('nobody')")) {
 		t.Error("the page was loaded anew, or its address does not say what is shown")
 	}
-	_, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	_, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled,
+		emulation.SetScriptExecutionDisabledParams{Value: true})
 	b.must(err)
 	b.open("/messages")
 	get(b, chromedp.SendKeys(`input[name="q"]`, "nobody@example.org\r"))

@@ -33,7 +33,8 @@ func trafficOf(v *visit) (t traffic, err error) {
 	ask := func(q trace.Query) ([]trace.Event, error) {
 		return v.console.Operations.Trace.Events(v.Context(), v.actor, q, "")
 	}
-	hour, err := ask(trace.Query{Kinds: []trace.Kind{trace.Accepted, trace.Delivered}, Since: t.From, Limit: maxTraffic})
+	hour, err := ask(trace.Query{Kinds: []trace.Kind{trace.Accepted, trace.Delivered}, Since: t.From,
+		Limit: maxTraffic})
 	if err != nil {
 		return t, err
 	}
@@ -41,6 +42,18 @@ func trafficOf(v *visit) (t traffic, err error) {
 	if err != nil {
 		return t, err
 	}
+	t.count(hour)
+	t.Last = map[string]time.Time{}
+	for i := range day {
+		if e := &day[i]; e.Time.After(t.Last[e.Upstream]) {
+			t.Last[e.Upstream] = e.Time
+		}
+	}
+	return t, nil
+}
+
+// count adds the events of the hour.
+func (t *traffic) count(hour []trace.Event) {
 	t.Partial = len(hour) == maxTraffic
 	for i := range hour {
 		minute := int(hour[i].Time.Sub(t.From) / time.Minute)
@@ -53,13 +66,6 @@ func trafficOf(v *visit) (t traffic, err error) {
 			t.Delivered[minute]++
 		}
 	}
-	t.Last = map[string]time.Time{}
-	for i := range day {
-		if e := &day[i]; e.Time.After(t.Last[e.Upstream]) {
-			t.Last[e.Upstream] = e.Time
-		}
-	}
-	return t, nil
 }
 
 // chart is lines drawn over the minutes, in a box of chartWidth by chartHeight that is stretched to its place.

@@ -17,6 +17,9 @@ type confirmation struct {
 	More     int      // than those
 }
 
+// Title implements titled.
+func (c *confirmation) Title() string { return c.Question }
+
 // field is a hidden field of a form.
 type field struct{ Name, Value string }
 

@@ -52,26 +52,29 @@ func Handler(o Options) http.Handler {
 		o.Now = time.Now
 	}
 	c := &console{Options: o, pages: registry(), assets: loadAssets()}
-	pages := c.pages
-	c.sheets = loadSheets(c, pages)
+	c.sheets = loadSheets(c, c.pages)
 	mux := http.NewServeMux()
+	c.route(mux)
+	mux.Handle("GET "+assetsPath+"{hash}/{name}", c.assets)
+	mux.Handle("/", c.visited(func(v *visit) { v.fail(http.StatusNotFound, v.t("There is no such page.")) }))
+	return c.protect(mux)
+}
+
+// route serves the pages and their actions, and says what a path that is used in another way is for.
+func (c *console) route(mux *http.ServeMux) {
 	methods := map[string]string{}
-	for _, p := range pages {
+	for _, p := range c.pages {
 		mux.Handle("GET "+pattern(p.path), c.guarded(p.needs, func(v *visit) { v.showPage(&p) }))
 		methods[p.path] = "GET, HEAD"
 	}
-	for _, p := range pages {
+	for _, p := range c.pages {
 		for _, a := range p.actions {
 			mux.Handle("POST "+pattern(a.path), c.guarded(a.needs, func(v *visit) { v.run(&p, &a) }))
-			if methods[a.path] == "" {
-				methods[a.path] = "POST"
-			} else {
-				methods[a.path] += ", POST"
-			}
+			methods[a.path] = strings.TrimPrefix(methods[a.path]+", POST", ", ")
 		}
 	}
-	for _, r := range o.Also {
-		mux.Handle(r.Method+" "+pattern(r.Path), c.route(r))
+	for _, r := range c.Also {
+		mux.Handle(r.Method+" "+pattern(r.Path), c.also(r))
 		methods[r.Path] = strings.TrimPrefix(methods[r.Path]+", "+r.Method, ", ")
 	}
 	for path, allowed := range methods {
@@ -80,9 +83,6 @@ func Handler(o Options) http.Handler {
 			v.fail(http.StatusMethodNotAllowed, v.t("This page cannot be used in this way."))
 		}))
 	}
-	mux.Handle("GET "+assetsPath+"{hash}/{name}", c.assets)
-	mux.Handle("/", c.visited(func(v *visit) { v.fail(http.StatusNotFound, v.t("There is no such page.")) }))
-	return c.protect(mux)
 }
 
 // pattern is the ServeMux pattern of a path; "/" alone would be every path.

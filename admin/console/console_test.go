@@ -62,6 +62,15 @@ func TestWhoMayIn(t *testing.T) {
 	}
 }
 
+// TestPollWithoutASession: a page that keeps itself fresh is led to the login as a whole.
+func TestPollWithoutASession(t *testing.T) {
+	r := newRig(t)
+	w := r.ask(nil, "GET", "/", nil, field1("HX-Request", "true"))
+	if w.Code != http.StatusUnauthorized || w.Header().Get("HX-Redirect") != "/login?next=%2F" {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}
+
 // TestOtherSitesCannotAct: by either of the fields that browsers send.
 func TestOtherSitesCannotAct(t *testing.T) {
 	r := newRig(t)
@@ -127,16 +136,5 @@ func TestScriptIsAsPublished(t *testing.T) {
 	sum := sha512.Sum384(data)
 	if hash := base64.StdEncoding.EncodeToString(sum[:]); !strings.Contains(string(readme), "`"+hash+"`") {
 		t.Errorf("static/README.md does not have the hash %s", hash)
-	}
-}
-
-func TestLocalPath(t *testing.T) {
-	for path, want := range map[string]string{
-		"/queue?x=1": "/queue?x=1", "//evil.example/": "/", "https://evil.example/": "/", "": "/", `/\evil.example`: "/",
-		"/a\nb": "/",
-	} {
-		if got := localPath(path); got != want {
-			t.Errorf("%q: %q, want %q", path, got, want)
-		}
 	}
 }

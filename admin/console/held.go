@@ -38,12 +38,12 @@ type heldReason struct {
 func showHeld(v *visit) (any, error) {
 	q := v.URL.Query()
 	f := queue.Filter{Held: true, Login: filterOf(q).Login}
-	messages, next, err := v.list(f, q.Get("after"))
+	messages, next, err := listQueue(v, f, q.Get("after"))
 	if err != nil {
 		return nil, err
 	}
 	view := heldView{Login: f.Login, Shown: len(messages), Pager: v.paged("after", next), Here: v.here(),
-		Buttons: v.buttons(&releasing, &bouncing, &deleting)}
+		Buttons: buttonsOf(v, &releasing, &bouncing, &deleting)}
 	if r, err := v.console.Operations.Status.Report(v.Context(), v.actor); err == nil {
 		view.Total = r.Queue.Held
 	}
@@ -53,7 +53,7 @@ func showHeld(v *visit) (any, error) {
 			i = len(view.Groups)
 			view.Groups = append(view.Groups, heldGroup{Login: m.Login})
 		}
-		view.Groups[i].add(v.row(m))
+		view.Groups[i].add(rowOf(v, m))
 	}
 	slices.SortStableFunc(view.Groups, func(a, b heldGroup) int {
 		return cmp.Or(cmp.Compare(len(b.Rows), len(a.Rows)), cmp.Compare(a.Login, b.Login))

@@ -17,6 +17,13 @@ type memo[T any] struct {
 // memoTime is how old a number on a page may be.
 const memoTime = 5 * time.Second
 
+// forget makes the next get make it anew: somebody has just changed what it counts.
+func (m *memo[T]) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.until = time.Time{}
+}
+
 // get returns what is kept, or makes it anew. Of several who ask at once one makes it; an error is not kept.
 func (m *memo[T]) get(ctx context.Context, now time.Time, fresh func(context.Context) (T, error)) (T, error) {
 	m.mu.Lock()

@@ -23,10 +23,13 @@ type nowView struct {
 	CanQueue  bool // the numbers lead to the queue
 }
 
+// Title implements titled: the sentence is read in the browser's list of pages, too.
+func (n nowView) Title() string { return n.Verdict.Text }
+
 // verdict is the sentence on top.
 type verdict struct {
 	Icon, Text string
-	More       string // the summary as the command line has it, in English; "" where it says no more
+	More       []string // what there is to add, a line each
 }
 
 // upstreamView is one upstream.
@@ -64,7 +67,7 @@ func showNow(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := nowView{Report: r, Verdict: v.verdict(r), Ends: v.endings(r), CanQueue: v.may(operate.SeeQueue)}
+	view := nowView{Report: r, Verdict: verdictOn(v, r), Ends: endingsOf(v, r), CanQueue: v.may(operate.SeeQueue)}
 	last := map[string]time.Time{}
 	// The page is there for trouble: a trace or queue that cannot be read takes its own numbers away, no more.
 	if t, err := v.console.traffic.get(v.Context(), v.now, func(context.Context) (traffic, error) {
@@ -80,7 +83,7 @@ func showNow(v *visit) (any, error) {
 		v.console.Logger.Warn("the console cannot read the queue", "error", err)
 	}
 	for i := range r.Upstreams {
-		view.Upstreams = append(view.Upstreams, v.upstream(&r.Upstreams[i], last, &shape))
+		view.Upstreams = append(view.Upstreams, upstreamOf(v, &r.Upstreams[i], last, &shape))
 	}
 	return view, nil
 }
@@ -92,17 +95,19 @@ func (v *visit) shape() (operate.Shape, error) {
 	})
 }
 
-// verdict says in a sentence whether mail can leave.
-func (v *visit) verdict(r *status.Report) verdict {
+// verdictOn says in a sentence whether mail can leave.
+func verdictOn(v *visit, r *status.Report) verdict {
 	works := func(u status.Upstream) bool { return u.Works() }
 	whole := func(u status.Upstream) bool { return u.State == status.Works && u.Denied == 0 }
-	switch more := plain(1000, r.Summary); {
+	more := obstacles(v, r)
+	switch {
 	case !r.Running:
-		return verdict{"bad", v.t("No mail can leave: Postern does not run."), more}
+		return verdict{"bad", v.t("No mail can leave: Postern does not run."),
+			[]string{v.t("Start it with: postern serve")}}
 	case r.Phase == status.Starting:
-		return verdict{"wait", v.t("Postern is starting. Mail cannot be taken yet."), ""}
+		return verdict{"wait", v.t("Postern is starting. Mail cannot be taken yet."), nil}
 	case r.Phase == status.Stopping:
-		return verdict{"warn", v.t("Postern is shutting down. No mail is taken any more."), ""}
+		return verdict{"warn", v.t("Postern is shutting down. No mail is taken any more."), nil}
 	case !slices.ContainsFunc(r.Upstreams, works) && r.Disk.Refuses:
 		return verdict{"bad", v.t("No mail can leave, and no new mail is taken."), more}
 	case !slices.ContainsFunc(r.Upstreams, works):
@@ -112,26 +117,70 @@ func (v *visit) verdict(r *status.Report) verdict {
 	case len(r.Unreachable) > 0 || slices.ContainsFunc(r.Upstreams, func(u status.Upstream) bool { return !whole(u) }):
 		return verdict{"warn", v.t("Mail can leave, but not all of it."), more}
 	}
-	return verdict{"ok", v.t("Mail can leave."), ""}
+	return verdict{"ok", v.t("Mail can leave."), nil}
 }
 
-func (v *visit) upstream(u *status.Upstream, last map[string]time.Time, shape *operate.Shape) upstreamView {
+// obstacles are what keeps mail, a line each, at most status.Most.
+func obstacles(v *visit, r *status.Report) (lines []string) {
+	if r.Disk.Refuses {
+		lines = append(lines, plain(400, r.Disk.Problem))
+	}
+	for i := range r.Upstreams {
+		lines = append(lines, obstaclesOf(v, &r.Upstreams[i])...)
+	}
+	for _, route := range r.Unreachable {
+		lines = append(lines, v.t("No upstream of %s works.", plain(80, route)))
+	}
+	if n := len(lines) - status.Most; n > 0 {
+		lines = append(lines[:status.Most], v.t("and %d more", n))
+	}
+	return lines
+}
+
+// obstaclesOf are those that an upstream is.
+func obstaclesOf(v *visit, u *status.Upstream) (lines []string) {
+	name := plain(80, u.Name)
+	_, word := stateOf(v, u.State)
+	switch {
+	case !u.Works() && len(u.Identities) > 0 && !u.Identities[0].Since.IsZero():
+		id := &u.Identities[0]
+		line := v.t("%s: %s for %s", name, word, v.span(v.now.Sub(id.Since)))
+		if id.NextTry.After(v.now) {
+			line += v.t(", next try in %s", v.span(id.NextTry.Sub(v.now)))
+		}
+		lines = append(lines, line+".")
+	case !u.Works():
+		lines = append(lines, name+": "+word+".")
+	case u.State == status.Partly:
+		lines = append(lines, v.t("%s: %d of %d identities cannot send.", name, u.Waiting, u.Total))
+	}
+	if u.Denied > 0 {
+		lines = append(lines, v.t("%d senders are not taken by %s.", u.Denied, name))
+	}
+	return lines
+}
+
+// stateOf is the state of an upstream, as an icon and a word.
+func stateOf(v *visit, s status.State) (icon, word string) {
+	switch s {
+	case status.Works:
+		return "ok", v.t("working")
+	case status.Partly:
+		return "warn", v.t("partly working")
+	case status.Paused:
+		return "bad", v.t("paused")
+	case status.Unreachable:
+		return "bad", v.t("unreachable")
+	case status.BackingOff:
+		return "wait", v.t("asks us to wait")
+	}
+	return "info", v.t("not known")
+}
+
+func upstreamOf(v *visit, u *status.Upstream, last map[string]time.Time, shape *operate.Shape) upstreamView {
 	view := upstreamView{Upstream: u, Last: last[u.Name], Others: u.Total - len(u.Identities),
 		Troubles: troubles(u), Storming: u.Storms}
-	switch u.State {
-	case status.Works:
-		view.Icon, view.Word = "ok", v.t("working")
-	case status.Partly:
-		view.Icon, view.Word = "warn", v.t("partly working")
-	case status.Paused:
-		view.Icon, view.Word = "bad", v.t("paused")
-	case status.Unreachable:
-		view.Icon, view.Word = "bad", v.t("unreachable")
-	case status.BackingOff:
-		view.Icon, view.Word = "wait", v.t("asks us to wait")
-	default:
-		view.Icon, view.Word = "info", v.t("not known")
-	}
+	view.Icon, view.Word = stateOf(v, u.State)
 	for i := range u.Identities {
 		id := &u.Identities[i]
 		each := identityView{id, "ok", v.t("working")}
@@ -190,23 +239,23 @@ const (
 	endsTooSoon = 7
 )
 
-func (v *visit) endings(r *status.Report) (all []ending) {
+func endingsOf(v *visit, r *status.Report) (all []ending) {
 	for _, c := range r.Certificates {
 		e := ending{What: c.File, Of: c.UsedBy, Names: c.Names, Ends: c.Ends, Days: c.DaysLeft, Problem: c.Problem}
-		all = append(all, v.judged(e))
+		all = append(all, e.judged(v))
 	}
 	for _, s := range r.Secrets {
 		e := ending{What: s.What, Of: s.Upstream, Ends: s.Ends, Days: s.DaysLeft, Estimated: s.Estimated}
 		if s.DaysLeft <= endsSoon {
 			e.Fix = s.Fix
 		}
-		all = append(all, v.judged(e))
+		all = append(all, e.judged(v))
 	}
 	slices.SortStableFunc(all, func(a, b ending) int { return a.Ends.Compare(b.Ends) })
 	return all
 }
 
-func (v *visit) judged(e ending) ending {
+func (e ending) judged(v *visit) ending {
 	switch {
 	case e.Ends.IsZero():
 		e.Icon, e.Word = "bad", v.t("cannot be read")

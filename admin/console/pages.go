@@ -80,9 +80,14 @@ func (v *visit) run(p *page, a *action) {
 		return
 	}
 	next, body, err := a.do(v)
+	file, isDownload := body.(*download)
 	switch {
 	case err != nil:
 		v.refuse(err)
+	case isDownload:
+		if err := file.store(v.w); err != nil {
+			v.console.Logger.Warn("a download of the console was cut off", "path", v.URL.Path, "error", err)
+		}
 	case body != nil:
 		sheet, title := p.sheet, p.title
 		if a.sheet != "" {

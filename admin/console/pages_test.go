@@ -15,6 +15,7 @@ import (
 	"postern/operate"
 	"postern/relay/queue"
 	"postern/relay/status"
+	"postern/relay/store"
 	"postern/relay/trace"
 )
 
@@ -218,13 +219,16 @@ func TestActions(t *testing.T) {
 		notice    string
 		all, held int64 // afterwards, of 6 and 2
 	}{
-		"delete some": {"delete", url.Values{"id": {id(0), id(1), id(1), ""}}, "Delete 2 messages?", "2 messages are deleted.", 4, 1},
-		"delete all":  {"delete", url.Values{"all": {"1"}}, "Delete 6 messages?", "6 messages are deleted.", 0, 0},
+		"delete some": {"delete", url.Values{"id": {id(0), id(1), id(1), ""}}, "Delete 2 messages?",
+			"2 messages are deleted.", 4, 1},
+		"delete all": {"delete", url.Values{"all": {"1"}}, "Delete 6 messages?", "6 messages are deleted.", 0, 0},
 		"delete by recipient": {"delete", url.Values{"all": {"1"}, "to": {"gmail.com"}}, "Delete 6 messages?",
 			"6 messages are deleted.", 0, 0},
-		"hold one":      {"hold", url.Values{"id": {id(1)}}, "Hold 1 message?", "1 message is held.", 6, 3},
-		"release all":   {"release", url.Values{"all": {"1"}, "held": {"1"}}, "Release 2 messages?", "2 messages are released.", 6, 0},
-		"retry several": {"retry", url.Values{"id": {id(1), id(2)}}, "Try 2 messages now?", "2 messages are tried now.", 6, 2},
+		"hold one": {"hold", url.Values{"id": {id(1)}}, "Hold 1 message?", "1 message is held.", 6, 3},
+		"release all": {"release", url.Values{"all": {"1"}, "held": {"1"}}, "Release 2 messages?",
+			"2 messages are released.", 6, 0},
+		"retry several": {"retry", url.Values{"id": {id(1), id(2)}}, "Try 2 messages now?",
+			"2 messages are tried now.", 6, 2},
 		"bounce one": {"bounce", url.Values{"id": {id(1)}}, "Return 1 message to its sender?",
 			"1 message is being returned to its sender.", 6, 2},
 	} {
@@ -298,7 +302,8 @@ func TestOneRetryNeedsNoConfirmation(t *testing.T) {
 // TestNoticesAreOurs: a forged notice shows nothing that is not in the catalogue.
 func TestNoticesAreOurs(t *testing.T) {
 	r := newRig(t)
-	for _, value := range []string{"eyJrZXkiOiJDYWxsIDEyMyJ9", "x", "", strings.Repeat("A", 9000)} { // {"key":"Call 123"}
+	for _, value := range []string{"eyJrZXkiOiJDYWxsIDEyMyJ9", "x", "", strings.Repeat("A",
+		9000)} { // {"key":"Call 123"}
 		body := r.ask(person(operate.Viewer), "GET", "/", nil, field1("Cookie", noticeCookie+"="+value)).Body.String()
 		if strings.Contains(body, "Call 123") || strings.Contains(body, `class="notice"`) {
 			t.Errorf("%.20s is shown", value)
@@ -309,11 +314,13 @@ func TestNoticesAreOurs(t *testing.T) {
 // TestVerdicts: the sentence on top.
 func TestVerdicts(t *testing.T) {
 	for want, change := range map[string]func(*status.Report){
-		"Mail can leave.":                                    func(*status.Report) {},
-		"No mail can leave: Postern does not run.":           func(r *status.Report) { r.Running = false },
-		"Postern is starting. Mail cannot be taken yet.":     func(r *status.Report) { r.Phase = status.Starting },
-		"No mail can leave. New mail is accepted and waits.": func(r *status.Report) { r.Upstreams[0].State = status.Paused },
-		"No new mail is taken. What waits can leave.":        func(r *status.Report) { r.Disk.Refuses = true },
+		"Mail can leave.":                                func(*status.Report) {},
+		"No mail can leave: Postern does not run.":       func(r *status.Report) { r.Running = false },
+		"Postern is starting. Mail cannot be taken yet.": func(r *status.Report) { r.Phase = status.Starting },
+		"No mail can leave. New mail is accepted and waits.": func(r *status.Report) {
+			r.Upstreams[0].State = status.Paused
+		},
+		"No new mail is taken. What waits can leave.": func(r *status.Report) { r.Disk.Refuses = true },
 		"No mail can leave, and no new mail is taken.": func(r *status.Report) {
 			r.Disk.Refuses, r.Upstreams[0].State = true, status.Unreachable
 		},
@@ -331,16 +338,21 @@ func TestVerdicts(t *testing.T) {
 // TestSearch: what may be typed into the box.
 func TestSearch(t *testing.T) {
 	r := newRig(t)
-	r.tell(trace.Event{Time: r.now.Add(-3 * time.Minute), Kind: trace.Accepted, ID: "m1", Session: "s1", Client: "192.0.2.1",
-		Login: "anna", From: "anna@example.com", To: "ben@gmail.com", MessageID: "<77@example.com>"},
-		trace.Event{Time: r.now.Add(-2 * time.Minute), Kind: trace.Delivered, ID: "m1", Login: "anna", From: "anna@example.com",
-			To: "ben@gmail.com", Upstream: "google", Reply: mail.R(250, "2.0.0", "OK gsmtp-4711")},
-		trace.Event{Time: r.now.Add(-time.Minute), Kind: trace.AuthFail, Session: "s2", Client: "203.0.113.9", Login: "root",
+	r.tell(trace.Event{Time: r.now.Add(-3 * time.Minute), Kind: trace.Accepted, ID: "m1", Session: "s1",
+		Client: "192.0.2.1",
+		Login:  "anna", From: "anna@example.com", To: "ben@gmail.com", MessageID: "<77@example.com>"},
+		trace.Event{Time: r.now.Add(-2 * time.Minute), Kind: trace.Delivered, ID: "m1", Login: "anna",
+			From: "anna@example.com",
+			To:   "ben@gmail.com", Upstream: "google", Reply: mail.R(250, "2.0.0", "OK gsmtp-4711")},
+		trace.Event{Time: r.now.Add(-time.Minute), Kind: trace.AuthFail, Session: "s2", Client: "203.0.113.9",
+			Login: "root",
 			Reply: mail.R(535, "5.7.8", "login or password not accepted")},
-		trace.Event{Time: r.now.Add(-48 * time.Hour), Kind: trace.Accepted, ID: "m0", Login: "anna", From: "anna@example.com"})
+		trace.Event{Time: r.now.Add(-48 * time.Hour), Kind: trace.Accepted, ID: "m0", Login: "anna",
+			From: "anna@example.com"})
 	for q, want := range map[string][]string{
 		"": {"s2", "m1"}, "anna@example.com": {"m1"}, "gmail.com": {"m1"}, "anna": {"m1"}, "root": {"s2"}, "m1": {"m1"},
-		"<77@example.com>": {"m1"}, "77@example.com": {"m1"}, "gsmtp-4711": {"m1"}, "not accepted": {"s2"}, "nobody": nil,
+		"<77@example.com>": {"m1"}, "77@example.com": {"m1"}, "gsmtp-4711": {"m1"}, "not accepted": {"s2"},
+		"nobody":    nil,
 		"&span=all": {"s2", "m1", "m0"},
 	} {
 		words, more, _ := strings.Cut(q, "&")
@@ -361,5 +373,71 @@ func TestSearch(t *testing.T) {
 	}
 	if w := r.ask(person(operate.Viewer), "GET", "/messages/none", nil); w.Code != http.StatusNotFound {
 		t.Errorf("%d", w.Code)
+	}
+}
+
+// TestFailedRecipientsAgain: the button is there where somebody failed and others still wait, and does what it says.
+func TestFailedRecipientsAgain(t *testing.T) {
+	r := newRig(t)
+	whole, partly := r.message(1, time.Hour), r.message(2, time.Hour)
+	gone := partly.Recipients[0]
+	gone.To, gone.Status = address("carl", "gmail.com"), queue.Failed
+	partly.Recipients = append(partly.Recipients, gone)
+	r.add(whole, partly)
+	const button = `formaction="/queue/resend"`
+	if strings.Contains(r.page("/messages/"+id(1)), button) || !strings.Contains(r.page("/messages/"+id(2)), button) {
+		t.Error("the button is on the wrong page")
+	}
+	w := r.ask(person(operate.Operator), "POST", "/queue/resend", url.Values{"id": {id(2)}, "back": {"/queue"}})
+	m, err := r.store.Get(t.Context(), id(2))
+	if r.must(err); w.Code != http.StatusSeeOther || m.Recipients[1].Status != queue.Pending {
+		t.Errorf("%d, %+v", w.Code, m.Recipients)
+	}
+}
+
+// TestReading: the header and the message itself, each for who may, the message only with the second factor; both
+// leave a record.
+func TestReading(t *testing.T) {
+	r := newRig(t)
+	m := r.message(1, time.Hour)
+	content := "Subject: <script>alert(1)</script>\r\n\tand \x1b[31m more\r\nX: y\r\n\r\nBody <img src=x>\r\n"
+	r.must(r.store.Add(t.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent(content)}))
+	strong := person(operate.Admin)
+	strong.Strong = true
+	form := url.Values{"id": {id(1)}}
+	for _, test := range []struct {
+		who    *operate.Actor
+		path   string
+		status int
+		says   string
+	}{
+		{person(operate.Viewer), "/queue/header", http.StatusForbidden, ""},
+		{person(operate.Helpdesk), "/queue/header", http.StatusOK,
+			"Subject: &lt;script&gt;alert(1)&lt;/script&gt;\n and ?[31m more\nX: y</pre>"},
+		{person(operate.Operator), "/queue/raw", http.StatusForbidden, ""},
+		{person(operate.Admin), "/queue/raw", http.StatusSeeOther, "/again?next=%2F"},
+		{strong, "/queue/raw", http.StatusOK, content},
+	} {
+		w := r.ask(test.who, "POST", test.path, form)
+		if said := w.Header().Get("Location") + w.Body.String(); w.Code != test.status ||
+			!strings.Contains(said, test.says) {
+			t.Errorf("%s as %s: %d %q", test.path, test.who.Role, w.Code, said)
+		}
+		if test.says == content && (w.Header().Get("Content-Type") != "message/rfc822" ||
+			!strings.HasPrefix(w.Header().Get("Content-Disposition"), "attachment") ||
+			!strings.Contains(w.Header().Get("Content-Security-Policy"), "sandbox")) {
+			t.Errorf("%v", w.Header())
+		}
+	}
+	records, err := r.store.Audit(t.Context(), store.AuditQuery{})
+	if r.must(err); len(records) < 2 {
+		t.Errorf("the audit has %+v", records)
+	}
+	for path, role := range map[string]operate.Role{"/queue/header": operate.Helpdesk, "/queue/raw": operate.Admin} {
+		for each := operate.Viewer; each <= operate.Admin; each++ {
+			if shown := strings.Contains(r.page2(each, "/messages/"+id(1)), path); shown != (each >= role) {
+				t.Errorf("%s is offered to %s: %v", path, each, shown)
+			}
+		}
 	}
 }

@@ -18,6 +18,7 @@ var queuePage = page{path: "/queue", title: "Queue", menu: true, needs: operate.
 		{path: "/queue/retry", needs: operate.RetryMessages, do: act(retrying), sheet: "confirm", title: "Queue"},
 		{path: "/queue/hold", needs: operate.HoldMessages, do: act(holding), sheet: "confirm", title: "Queue"},
 		{path: "/queue/release", needs: operate.ReleaseMessages, do: act(releasing), sheet: "confirm", title: "Queue"},
+		{path: "/queue/resend", needs: operate.ResendMessages, do: act(resending), sheet: "confirm", title: "Queue"},
 		{path: "/queue/bounce", needs: operate.BounceMessages, do: act(bouncing), sheet: "confirm", title: "Queue"},
 		{path: "/queue/delete", needs: operate.DeleteMessages, do: act(deleting), sheet: "confirm", title: "Queue"},
 	}}
@@ -88,25 +89,25 @@ func showQueue(v *visit) (any, error) {
 	q := v.URL.Query()
 	f := filterOf(q)
 	view := queueView{Filter: f, Any: f.Login+f.From+f.To != "" || f.Held, Here: v.here(),
-		Buttons: v.buttons(&retrying, &holding, &releasing, &bouncing, &deleting)}
-	messages, next, err := v.list(f, q.Get("after"))
+		Buttons: buttonsOf(v, &retrying, &holding, &releasing, &bouncing, &deleting)}
+	messages, next, err := listQueue(v, f, q.Get("after"))
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range messages {
-		view.Rows = append(view.Rows, v.row(m))
+		view.Rows = append(view.Rows, rowOf(v, m))
 	}
 	view.Pager = v.paged("after", next)
 	if view.Shape, err = v.shape(); err != nil {
 		return nil, err
 	}
-	view.Shapes = []shapeTable{v.shapeTable(v.t("By upstream"), v.t("Upstream"), view.Shape.Upstreams, ""),
-		v.shapeTable(v.t("By domain of the recipients"), v.t("Domain"), view.Shape.Domains, "/queue?to=")}
+	view.Shapes = []shapeTable{shapeTableOf(v, v.t("By upstream"), v.t("Upstream"), view.Shape.Upstreams, ""),
+		shapeTableOf(v, v.t("By domain of the recipients"), v.t("Domain"), view.Shape.Domains, "/queue?to=")}
 	return view, nil
 }
 
-// list returns a page of the queue, and where the next begins.
-func (v *visit) list(f queue.Filter, after string) (messages []*queue.Message, next string, err error) {
+// listQueue returns a page of the queue, and where the next begins.
+func listQueue(v *visit, f queue.Filter, after string) (messages []*queue.Message, next string, err error) {
 	f.After, f.Limit = after, queueList+1
 	messages, err = v.console.Operations.Queue.List(v.Context(), v.actor, f)
 	if len(messages) > queueList {
@@ -116,8 +117,8 @@ func (v *visit) list(f queue.Filter, after string) (messages []*queue.Message, n
 	return messages, next, err
 }
 
-// row says what a message waits for.
-func (v *visit) row(m *queue.Message) messageRow {
+// rowOf says what a message waits for.
+func rowOf(v *visit, m *queue.Message) messageRow {
 	r := messageRow{Message: m, From: shown(m.Envelope.From), Reply: plain(400, m.LastReply.String())}
 	for i := range m.Recipients {
 		switch {
@@ -174,7 +175,7 @@ type shapeCell struct {
 // oldBin is the first of operate.ShapeBins that is old: an hour and more.
 const oldBin = 5
 
-func (v *visit) shapeTable(title, of string, rows []operate.ShapeRow, link string) shapeTable {
+func shapeTableOf(v *visit, title, of string, rows []operate.ShapeRow, link string) shapeTable {
 	t := shapeTable{Title: title, Of: of}
 	for _, end := range operate.ShapeBins {
 		t.Heads = append(t.Heads, v.num(int(end.Minutes())))
@@ -211,9 +212,9 @@ const (
 	batch       = 1000
 )
 
-// selected reads a selection: messages by their IDs, or with "all" whatever a filter selects. A confirmed one of a
+// selectionOf reads a selection: messages by their IDs, or with "all" whatever a filter selects. A confirmed one of a
 // filter ends with the message that was the last when it was counted, so that what came since is left alone.
-func (v *visit) selected(upTo string) (s selection, err error) {
+func selectionOf(v *visit, upTo string) (s selection, err error) {
 	s.filter = filterOf(v.PostForm)
 	if v.PostForm.Get("all") == "" {
 		s.ids = slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(v.PostForm["id"]))),
@@ -223,39 +224,45 @@ func (v *visit) selected(upTo string) (s selection, err error) {
 		}
 		return s, nil
 	}
+	err = s.all(v, upTo)
+	return s, err
+}
+
+// all takes whatever the filter selects, up to a message.
+func (s *selection) all(v *visit, upTo string) error {
 	f := s.filter
 	f.Limit = batch
 	for {
 		messages, err := v.console.Operations.Queue.List(v.Context(), v.actor, f)
 		if err != nil {
-			return s, err
+			return err
 		}
 		for _, m := range messages {
 			switch {
 			case upTo != "" && m.ID > upTo:
-				return s, nil
+				return nil
 			case len(s.ids) == maxSelected:
 				s.more = true
-				return s, nil
+				return nil
 			}
 			s.ids = append(s.ids, m.ID)
 		}
 		if len(messages) < batch {
-			return s, nil
+			return nil
 		}
 		f.After = messages[batch-1].ID
 	}
 }
 
-// samples are the first of a selection.
-func (v *visit) samples(ids []string) (all []sample, err error) {
+// samplesOf are the first of a selection.
+func samplesOf(v *visit, ids []string) (all []sample, err error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	messages, err := v.console.Operations.Queue.List(v.Context(), v.actor,
 		queue.Filter{IDs: ids[:min(len(ids), sampled)]})
 	for _, m := range messages {
-		r := v.row(m)
+		r := rowOf(v, m)
 		text := fmt.Sprintf("%s → %s", r.From, r.To)
 		if r.More > 0 {
 			text += " " + v.t("and %d more", r.More)

@@ -83,10 +83,16 @@ type sheet struct {
 	Body              any
 }
 
+// titled is a body that knows a better title of its page than the registry.
+type titled interface{ Title() string }
+
 // render answers with a template. p is the page that the menu marks, nil for none.
 func (v *visit) render(status int, p *page, name, title string, body any) {
 	c := v.console
 	v.takeNotice()
+	if own, ok := body.(titled); ok {
+		title = own.Title()
+	}
 	s := sheet{Lang: v.lang, Title: title, Menu: v.menu(p), Actor: v.actor, Known: v.known, SignOut: c.SignOut,
 		Notices: v.notices, Style: c.assets.url(styleFile), Script: c.assets.url(scriptFile),
 		Icon: c.assets.url(iconFile), Body: body}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 type rig struct {
 	t      testing.TB
 	store  *store.Store
+	mu     sync.Mutex // guards report while a browser reads it
 	report *status.Report
 	now    time.Time
 	server http.Handler // who is served comes by rig.ask
@@ -37,7 +39,12 @@ func newRig(t testing.TB) *rig {
 	r := &rig{t: t, store: s, now: time.Now(), report: &status.Report{Running: true, Phase: status.Serving,
 		Time: time.Now(), Hostname: "relay.example.com"}}
 	ops := operate.New(operate.Options{Store: s, Config: func() *config.Config { return &config.Config{} },
-		Status: func(context.Context) (*status.Report, error) { r.report.Summarize(); return r.report, nil }})
+		Status: func(context.Context) (*status.Report, error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.report.Summarize()
+			return r.report, nil
+		}})
 	r.server = Handler(Options{Operations: ops, Logger: slog.New(slog.NewTextHandler(&r.log, nil)),
 		Site: func() string { return "relay.example.com" }, SignIn: "/login", SignOut: "/logout", Strong: "/again",
 		Now: func() time.Time { return r.now }})
@@ -59,7 +66,8 @@ func in(language string) asking {
 func field1(name, value string) asking { return func(r *http.Request) { r.Header.Set(name, value) } }
 
 // ask makes a request as somebody, nil for nobody. A POST has a form.
-func (r *rig) ask(who *operate.Actor, method, target string, form url.Values, more ...asking) *httptest.ResponseRecorder {
+func (r *rig) ask(who *operate.Actor, method, target string, form url.Values,
+	more ...asking) *httptest.ResponseRecorder {
 	r.t.Helper()
 	req := httptest.NewRequest(method, target, strings.NewReader(form.Encode()))
 	if form != nil {

@@ -47,8 +47,8 @@ func (r *Route) asPage() *page {
 	return p
 }
 
-// route answers a route.
-func (c *console) route(r Route) http.Handler {
+// also answers a route.
+func (c *console) also(r Route) http.Handler {
 	p := r.asPage()
 	serve := func(v *visit) {
 		if err := v.ParseForm(); err != nil {

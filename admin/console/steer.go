@@ -1,6 +1,7 @@
 package console
 
 import (
+	"postern/admin/access"
 	"postern/mail"
 	"postern/operate"
 	"postern/relay/queue"
@@ -28,15 +29,21 @@ var (
 	releasing = steering{Action: operate.Release, label: "Release", question: "Release %d messages?",
 		meaning: "They go out as soon as their upstream takes them. What is not held stays as it is.",
 		done:    "%d messages are released."}
-	bouncing = steering{Action: operate.Bounce, label: "Return to sender", question: "Return %d messages to their senders?",
-		meaning: "They are given up. Each sender gets a report that says so. This cannot be undone.",
-		done:    "%d messages are being returned to their senders.", danger: true}
+	resending = steering{Action: operate.Resend, label: "Try failed recipients again",
+		question: "Try the failed recipients of %d messages again?",
+		meaning:  "Who was given up before is tried once more. Who has the message does not get it again.",
+		done:     "The failed recipients of %d messages are tried again.", sure: true}
+	bouncing = steering{Action: operate.Bounce, label: "Return to sender",
+		question: "Return %d messages to their senders?",
+		meaning:  "They are given up. Each sender gets a report that says so. This cannot be undone.",
+		done:     "%d messages are being returned to their senders.", danger: true}
 	deleting = steering{Action: operate.Delete, label: "Delete", question: "Delete %d messages?",
-		meaning: "They are gone, and nobody is told. This cannot be undone.", done: "%d messages are deleted.", danger: true}
+		meaning: "They are gone, and nobody is told. This cannot be undone.", done: "%d messages are deleted.",
+		danger: true}
 )
 
-// buttons are those that the visitor may press.
-func (v *visit) buttons(all ...*steering) (shown []button) {
+// buttonsOf are those that the visitor may press.
+func buttonsOf(v *visit, all ...*steering) (shown []button) {
 	for _, s := range all {
 		if v.may(s.Operation) {
 			shown = append(shown, button{"/queue/" + s.Verb, v.t(s.label), s.danger})
@@ -48,8 +55,8 @@ func (v *visit) buttons(all ...*steering) (shown []button) {
 // act is what the form of an action does: it asks for confirmation, then acts.
 func act(s steering) func(*visit) (string, any, error) {
 	return func(v *visit) (next string, body any, err error) {
-		back := localPath(v.PostForm.Get("back"))
-		chosen, err := v.selected(mail.Cut(v.PostForm.Get("upto"), 100))
+		back := access.LocalPath(v.PostForm.Get("back"))
+		chosen, err := selectionOf(v, mail.Cut(v.PostForm.Get("upto"), 100))
 		if err != nil {
 			return "", nil, err
 		}
@@ -58,10 +65,10 @@ func act(s steering) func(*visit) (string, any, error) {
 			v.leave("Nothing was chosen, or it is gone from the queue already.")
 			return back, nil, nil
 		case !v.confirmed() && !(s.sure && n == 1):
-			body, err = v.confirm(&s, &chosen, back)
+			body, err = s.confirm(v, &chosen, back)
 			return "", body, err
 		}
-		n, err := v.steer(&s, chosen.ids)
+		n, err := s.steer(v, chosen.ids)
 		if err == nil {
 			v.leave(s.done, n)
 		}
@@ -70,11 +77,12 @@ func act(s steering) func(*visit) (string, any, error) {
 }
 
 // steer acts on messages, some at a time: each time is done whole, or not at all.
-func (v *visit) steer(s *steering, ids []string) (total int64, err error) {
+func (s *steering) steer(v *visit, ids []string) (total int64, err error) {
 	reason := plain(maxNotice, v.PostForm.Get("reason"))
 	if reason == "" && s.ask != "" {
 		reason = v.t("by %s", plain(60, v.actor.Name))
 	}
+	defer v.console.shape.forget()
 	for len(ids) > 0 {
 		some := ids[:min(len(ids), batch)]
 		n, err := v.console.Operations.Queue.Do(v.Context(), v.actor, s.Action, queue.Filter{IDs: some}, reason)
@@ -87,14 +95,15 @@ func (v *visit) steer(s *steering, ids []string) (total int64, err error) {
 }
 
 // confirm is the step in between.
-func (v *visit) confirm(s *steering, chosen *selection, back string) (*confirmation, error) {
+func (s *steering) confirm(v *visit, chosen *selection, back string) (*confirmation, error) {
 	n := len(chosen.ids)
-	samples, err := v.samples(chosen.ids)
+	samples, err := samplesOf(v, chosen.ids)
 	if err != nil {
 		return nil, err
 	}
 	c := &confirmation{Question: v.t(s.question, n), Meaning: v.t(s.meaning), Verb: v.t(s.label), Danger: s.danger,
-		Action: "/queue/" + s.Verb, Back: back, Fields: []field{{"back", back}}, Sample: samples, More: n - len(samples)}
+		Action: "/queue/" + s.Verb, Back: back, Fields: []field{{"back", back}}, Sample: samples,
+		More: n - len(samples)}
 	if chosen.more {
 		c.Meaning += " " + v.t("There are more than %d: these are the oldest.", n)
 	}

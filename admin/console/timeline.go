@@ -13,6 +13,7 @@ import (
 
 // timelineView is the story of a message, or of a session.
 type timelineView struct {
+	Heading    string // what it is
 	Name       string
 	IsMessage  bool
 	From, To   string
@@ -29,10 +30,14 @@ type timelineView struct {
 	Queued     *messageRow
 	Recipients []recipientRow // while it is in the queue
 	Buttons    []button
+	Reading    []button // of what people wrote
 	Here       string
 	Steps      []step
 	Cut        bool // there are older events
 }
+
+// Title implements titled.
+func (t *timelineView) Title() string { return t.Heading + " " + t.Name }
 
 // recipientRow is a recipient of a message in the queue.
 type recipientRow struct {
@@ -54,7 +59,7 @@ type step struct {
 func showTimeline(v *visit) (any, error) {
 	name := mail.Cut(v.PathValue("name"), maxWords)
 	v.console.Operations.Trace.Await(v.Context())
-	events, err := v.console.Operations.Trace.Events(v.Context(), v.actor, trace.Query{Limit: maxOfOne}, name)
+	events, more, err := v.console.Operations.Trace.Timeline(v.Context(), v.actor, name)
 	if err != nil {
 		return nil, err
 	}
@@ -69,12 +74,16 @@ func showTimeline(v *visit) (any, error) {
 		return nil, &operate.Error{Kind: operate.NotFound,
 			Msg: v.t("Nothing is known of %s. It may be older than the history that is kept.", plain(100, name))}
 	}
-	view := &timelineView{Name: plain(100, name), Here: v.here(), Cut: len(events) == maxOfOne}
+	view := &timelineView{Name: plain(100, name), Here: v.here(), Cut: more}
 	view.tell(v, events)
 	if m != nil {
 		view.queued(v, m)
 	}
-	view.Why = v.why(view, events, m)
+	view.Heading = v.t("Connection")
+	if view.IsMessage {
+		view.Heading = v.t("Message")
+	}
+	view.Why = why(v, events, m)
 	view.Advice = operate.Advise(latest(events))
 	view.Unknown = len(view.Advice) == 0 && operate.Unknown(latest(events)) != nil
 	return view, nil
@@ -140,38 +149,52 @@ const maxReply = 4096
 
 // queued adds what the queue knows.
 func (t *timelineView) queued(v *visit, m *queue.Message) {
-	row := v.row(m)
+	row := rowOf(v, m)
 	t.Queued, t.IsMessage, t.Login, t.MessageID, t.Size = &row, true, m.Login, m.MessageID, m.Size
 	t.From, t.To, t.More = row.From, row.To, row.More
 	if t.Author == "" {
 		t.Author = m.Author.String()
 	}
 	if m.Held {
-		t.Buttons = v.buttons(&releasing, &bouncing, &deleting)
+		t.Buttons = buttonsOf(v, &releasing, &bouncing, &deleting)
 	} else {
-		t.Buttons = v.buttons(&retrying, &holding, &bouncing, &deleting)
+		t.Buttons = buttonsOf(v, &retrying, &holding, &bouncing, &deleting)
+	}
+	if v.may(showHeader.needs) {
+		t.Reading = append(t.Reading, button{showHeader.path, v.t("Show header fields"), false})
+	}
+	if v.may(fetchRaw.needs) {
+		t.Reading = append(t.Reading, button{fetchRaw.path, v.t("Download the message"), false})
+	}
+	failed := func(r queue.Recipient) bool { return r.Status == queue.Failed }
+	if slices.ContainsFunc(m.Recipients, failed) {
+		t.Buttons = append(buttonsOf(v, &resending), t.Buttons...)
 	}
 	for i := range m.Recipients[:min(len(m.Recipients), recipients)] {
-		r := &m.Recipients[i]
-		each := recipientRow{To: shown(r.To), Upstream: plain(80, r.Upstream), Reply: plain(600, r.Reply.String())}
-		switch r.Status {
-		case queue.Delivered:
-			each.Icon, each.Word = "ok", v.t("delivered")
-		case queue.Failed:
-			each.Icon, each.Word = "bad", v.t("given up")
-		case queue.Unclear:
-			each.Icon, each.Word = "warn", v.t("unclear")
-		default:
-			each.Icon, each.Word = "wait", v.t("waiting")
-		}
-		t.Recipients = append(t.Recipients, each)
+		t.Recipients = append(t.Recipients, recipientRowOf(v, &m.Recipients[i]))
 	}
 }
 
+func recipientRowOf(v *visit, r *queue.Recipient) recipientRow {
+
+	each := recipientRow{To: shown(r.To), Upstream: plain(80, r.Upstream), Reply: plain(600, r.Reply.String())}
+	switch r.Status {
+	case queue.Delivered:
+		each.Icon, each.Word = "ok", v.t("delivered")
+	case queue.Failed:
+		each.Icon, each.Word = "bad", v.t("given up")
+	case queue.Unclear:
+		each.Icon, each.Word = "warn", v.t("unclear")
+	default:
+		each.Icon, each.Word = "wait", v.t("waiting")
+	}
+	return each
+}
+
 // why says in a sentence how it stands.
-func (v *visit) why(t *timelineView, events []trace.Event, m *queue.Message) verdict {
+func why(v *visit, events []trace.Event, m *queue.Message) verdict {
 	if m != nil {
-		return v.whyQueued(t, m)
+		return whyQueued(v, m)
 	}
 	told := func(e trace.Event) bool { return e.Kind != trace.Report && e.Kind != trace.Operator }
 	last := len(events) - 1
@@ -181,44 +204,54 @@ func (v *visit) why(t *timelineView, events []trace.Event, m *queue.Message) ver
 			break
 		}
 	}
-	e := &events[last]
-	by := plain(80, e.Upstream)
-	mixed := slices.ContainsFunc(events, func(e trace.Event) bool { return e.Kind == trace.Failed || e.Kind == trace.Unclear })
-	switch e.Kind {
-	case trace.Delivered:
-		if mixed {
-			return verdict{"warn", v.t("Delivered, but not to every recipient."), ""}
-		}
-		return verdict{"ok", v.t("Delivered: %s has taken it.", by), ""}
-	case trace.Failed:
-		return verdict{"bad", v.t("It was given up; the sender has been told, where that was possible."), ""}
-	case trace.Unclear:
-		return verdict{"warn", v.t("It was given up without knowing whether %s has it.", by), ""}
-	case trace.Refused:
-		return verdict{"bad", v.t("The connection was refused before any message was handed in."), ""}
-	case trace.AuthFail:
-		return verdict{"bad", v.t("The login was refused, so no message could be handed in."), ""}
-	case trace.Rejected:
-		return verdict{"bad", v.t("The message was refused when it was handed in; the program that sent it was told why."), ""}
-	case trace.Operator:
-		return verdict{"person", v.t("Somebody acted on it by hand; it is no longer in the queue."), ""}
+	some := func(e trace.Event) bool { return e.Kind == trace.Failed || e.Kind == trace.Unclear }
+	if events[last].Kind == trace.Delivered && slices.ContainsFunc(events, some) {
+		return verdict{"warn", v.t("Delivered, but not to every recipient."), nil}
 	}
-	return verdict{"info", v.t("It is no longer in the queue."), ""}
+	return whyGone(v, &events[last])
 }
 
-func (v *visit) whyQueued(t *timelineView, m *queue.Message) verdict {
+// whyGone says what the last event means.
+func whyGone(v *visit, e *trace.Event) verdict {
+	by := plain(80, e.Upstream)
+	switch e.Kind {
+	case trace.Delivered:
+		return verdict{"ok", v.t("Delivered: %s has taken it.", by), nil}
+	case trace.Failed:
+		return verdict{"bad", v.t("It was given up; the sender has been told, where that was possible."), nil}
+	case trace.Unclear:
+		return verdict{"warn", v.t("It was given up without knowing whether %s has it.", by), nil}
+	case trace.Refused:
+		return verdict{"bad", v.t("The connection was refused before any message was handed in."), nil}
+	case trace.AuthFail:
+		return verdict{"bad", v.t("The login was refused, so no message could be handed in."), nil}
+	case trace.Rejected:
+		return verdict{"bad",
+			v.t("The message was refused when it was handed in; the program that sent it was told why."), nil}
+	case trace.Operator:
+		return verdict{"person", v.t("Somebody acted on it by hand; it is no longer in the queue."), nil}
+	}
+	return verdict{"info", v.t("It is no longer in the queue."), nil}
+}
+
+func whyQueued(v *visit, m *queue.Message) verdict {
 	switch operate.StateOf(m, v.now) {
 	case operate.IsHeld:
-		return verdict{"hold", v.t("It is held until somebody releases it."), plain(400, m.HoldReason)}
+		held := verdict{Icon: "hold", Text: v.t("It is held until somebody releases it.")}
+		if m.HoldReason != "" {
+			held.More = []string{plain(400, m.HoldReason)}
+		}
+		return held
 	case operate.IsReturned:
-		return verdict{"out", v.t("It is being returned to its sender."), ""}
+		return verdict{"out", v.t("It is being returned to its sender."), nil}
 	case operate.IsTried:
-		return verdict{"out", v.t("An attempt to deliver it is under way."), ""}
+		return verdict{"out", v.t("An attempt to deliver it is under way."), nil}
 	case operate.Sleeps:
-		return verdict{"wait", v.t("It waits until %s works again, and then leaves by itself.", plain(120, m.WaitingFor)), ""}
+		return verdict{"wait", v.t("It waits until %s works again, and then leaves by itself.", plain(120,
+			m.WaitingFor)), nil}
 	}
 	if m.Attempts == 0 {
-		return verdict{"wait", v.t("It is in the queue and has not been tried yet."), ""}
+		return verdict{"wait", v.t("It is in the queue and has not been tried yet."), nil}
 	}
-	return verdict{"wait", v.t("It could not be delivered yet and is tried again by itself."), ""}
+	return verdict{"wait", v.t("It could not be delivered yet and is tried again by itself."), nil}
 }

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
+	"postern/admin/access"
 	"postern/mail"
 	"postern/operate"
 )
@@ -58,19 +58,11 @@ func (v *visit) may(op operate.Operation) bool {
 func (v *visit) here() string {
 	if v.Method != http.MethodGet {
 		if from, err := url.Parse(v.Referer()); err == nil && from.Host == v.Host && from.Path != "" {
-			return localPath(from.RequestURI())
+			return access.LocalPath(from.RequestURI())
 		}
 		return "/"
 	}
-	return localPath(v.URL.RequestURI())
-}
-
-// localPath returns a path of this site, "/" for anything that a browser could take for another site.
-func localPath(path string) string {
-	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\r\n\t") {
-		return "/"
-	}
-	return path
+	return access.LocalPath(v.URL.RequestURI())
 }
 
 // signIn sends somebody whom nobody knows to where they sign in.
@@ -79,12 +71,18 @@ func (v *visit) signIn() {
 		v.fail(http.StatusUnauthorized, v.t("Please sign in."))
 		return
 	}
-	v.redirect(v.console.SignIn + "?next=" + url.QueryEscape(v.here()))
+	where := v.console.SignIn + "?next=" + url.QueryEscape(v.here())
+	if v.Header.Get("HX-Request") == "true" { // a page that keeps itself fresh: all of it has to go there
+		v.w.Header().Set("HX-Redirect", where)
+		v.fail(http.StatusUnauthorized, v.t("Please sign in."))
+		return
+	}
+	v.redirect(where)
 }
 
 // redirect goes on to a path of this site by GET.
 func (v *visit) redirect(path string) {
-	http.Redirect(v.w, v.Request, localPath(path), http.StatusSeeOther)
+	http.Redirect(v.w, v.Request, access.LocalPath(path), http.StatusSeeOther)
 }
 
 // refuse answers an error of an operation.

@@ -85,7 +85,7 @@ Each is tried once, for ten seconds at most. The addresses of hooks are secrets:
 			if err != nil {
 				return err
 			}
-			ops, done, err := operationsOf(cmd.Context(), c)
+			ops, done, err := a.operationsOf(cmd.Context(), c)
 			if err != nil {
 				return err
 			}

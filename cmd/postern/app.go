@@ -18,6 +18,7 @@ import (
 	"postern/internal/textfile"
 	"postern/operate"
 	"postern/relay/config"
+	"postern/relay/keyring"
 	"postern/relay/status"
 	relaystore "postern/relay/store"
 )
@@ -29,8 +30,9 @@ type app struct {
 	etc        string // where the service's files are
 	wide       bool   // tables are not wrapped
 
-	poll          time.Duration // relay.Options.Poll of serve
-	authorityPort uint16        // of the name servers that `postern dns` asks; 0: 53
+	poll          time.Duration  // relay.Options.Poll of serve
+	dns           keyring.Lookup // for DKIM keys; nil: nobody can look
+	authorityPort uint16         // of the name servers that `postern dns` asks; 0: 53
 }
 
 // store is the running daemon's store; with SQLite that is the same file.
@@ -81,17 +83,18 @@ func (a *app) operations(ctx context.Context) (ops *operate.Operations, done fun
 	if err != nil {
 		return nil, nil, err
 	}
-	return operationsOf(ctx, c)
+	return a.operationsOf(ctx, c)
 }
 
 // operationsOf is operations for a configuration.
-func operationsOf(ctx context.Context, c *config.Config) (ops *operate.Operations, done func(), err error) {
+func (a *app) operationsOf(ctx context.Context, c *config.Config) (ops *operate.Operations, done func(), err error) {
 	s, err := openStoreOf(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
-	o := operate.Options{Config: func() *config.Config { return c }, Store: s, Version: readBuild().Version,
-		Status: func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
+	o := operate.Options{Config: func() *config.Config { return c }, Store: s, DNS: a.dns,
+		Version: readBuild().Version,
+		Status:  func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
 	return operate.New(o), func() { s.Close() }, nil
 }
 

@@ -252,7 +252,7 @@ func demoAddress(port string) string {
 	return address
 }
 
-// makeAccount does what `postern user add` and `postern dkim add` do.
+// makeAccount does what `postern user add` and `postern dkim add --now` do.
 func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
 	s, err := openStoreOf(ctx, c)
 	if err != nil {
@@ -266,7 +266,7 @@ func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	d.password = made.Password
-	keys, err := ops.Keys.Add(ctx, me(), demoDomain, "", []string{sign.RSA2048, sign.Ed25519})
+	keys, err := ops.Keys.AddNow(ctx, me(), demoDomain, "", []string{sign.RSA2048, sign.Ed25519})
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ type demoDoor struct {
 	store    *relaystore.Store
 	server   *http.Server
 	ended    chan struct{} // closed when server has ended
-	link     string // works once
+	link     string        // works once
 	password string
 	secret   string // of the authenticator
 	token    string // in link
@@ -167,4 +167,3 @@ func demoAdmin() (string, error) {
 	defer l.Close()
 	return l.Addr().String(), nil
 }
-

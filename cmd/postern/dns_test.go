@@ -59,7 +59,7 @@ const generic = "host = \"smtp.example.net\""
 // zoneLines are what `postern dkim add` says to publish.
 func (b *bureau) zoneLines() string {
 	b.t.Helper()
-	out, err := b.run("dkim", "add", "example.com", "--algorithm", "rsa-2048", "--selector", "r1", "--json")
+	out, err := b.run("dkim", "add", "example.com", "--algorithm", "rsa-2048", "--selector", "r1", "--now", "--json")
 	var keys []operate.KeyView
 	if err == nil {
 		err = json.Unmarshal([]byte(out), &keys)

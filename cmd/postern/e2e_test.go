@@ -128,7 +128,7 @@ func (o *office) submission(subject string) testkit.Submission {
 func TestRealClientsSendAndTheTraceTells(t *testing.T) {
 	o := newOffice(t, "")
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
-	o.postern("", "dkim", "add", "example.com")
+	o.postern("", "dkim", "add", "example.com", "--now")
 	var keys []struct {
 		Name   string `json:"record_name"`
 		Record string `json:"record"`

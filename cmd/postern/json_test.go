@@ -26,6 +26,7 @@ import (
 var silent = []string{
 	"postern", "postern demo", "postern setup", "postern serve", "postern upstream login",
 	"postern user remove", "postern user lock", "postern user unlock", "postern device remove",
+	"postern dkim retire", "postern dkim remove",
 	"postern console role", "postern console disable", "postern console enable", "postern console remove",
 	"postern token revoke",
 	"postern help", "postern completion",

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/relay"
+	"postern/relay/dnscheck"
 )
 
 // Exit codes: the answer is no, and wrong usage.
@@ -75,7 +76,9 @@ func wrongUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 // etc is where packages and deploy/ have the files of the service.
 const etc = "/etc/postern"
 
-func rootCommand() *cobra.Command { return rootCommandOf(&app{etc: etc, poll: relay.Poll}) }
+func rootCommand() *cobra.Command {
+	return rootCommandOf(&app{etc: etc, poll: relay.Poll, dns: dnscheck.KeyLookup{}})
+}
 
 func rootCommandOf(app *app) *cobra.Command {
 	root := &cobra.Command{
@@ -110,7 +113,8 @@ Try it without any configuration:  postern demo`,
 	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
 		app.demoCommand(), app.setupCommand(), app.serveCommand(), app.checkCommand(),
-		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.withSearch(app.traceCommand()),
+		app.userCommand(), app.deviceCommand(), app.queueCommand(), app.withSearch(app.traceCommands()),
+		app.statsCommand(),
 		app.dkimCommand(), app.dnsCommand(),
 		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(),
 		versionCommand(),

@@ -43,6 +43,7 @@ changes nothing.`,
 				Config: c,
 				Logger: log,
 				Load:   func() (*config.Config, error) { return config.Load(path) },
+				DNS:    a.dns,
 				Ready:  func() { notify(daemon.SdNotifyReady) }, Version: readBuild().Version,
 			})
 			if err != nil {

@@ -48,7 +48,7 @@ const windows = [...Services.wm.getEnumerator(null)];
 const dialogs = windows.filter(
   w => w.location.href == "chrome://global/content/commonDialog.xhtml" && w.document.readyState == "complete");
 return {
-  writing: windows.filter(w => w.document.documentElement.getAttribute("windowtype") == "msgcompose").length,
+  writing: windows.filter(w => w.document.documentElement?.getAttribute("windowtype") == "msgcompose").length,
   dialogs: dialogs.map(w => ({ title: w.document.title, text: w.document.getElementById("infoBody")?.textContent ?? "",
     password: !w.document.getElementById("password1Container")?.hidden })),
 };`

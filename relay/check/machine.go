@@ -16,6 +16,7 @@ import (
 	"postern/auth"
 	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/keyring"
 	"postern/relay/outbound"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
@@ -230,9 +231,12 @@ func weakKeys(ctx context.Context, c *config.Config, s *relaystore.Store) []conf
 	}
 	var all []config.Problem
 	for _, k := range rows {
-		if key, err := outbound.NewKey(k.Domain, k.Selector, []byte(k.PEM)); err == nil {
+		if k.Stage == keyring.Retiring {
+			continue
+		}
+		if key, err := outbound.StoredKey(k); err == nil {
 			if w, _ := sign.CheckKey(key); w != "" {
-				all = append(all, c.Problem("dkim", "%s: %s; make another with: postern dkim add %s", k, w, k.Domain))
+				all = append(all, c.Problem("dkim", "%s: %s; replace it: postern dkim rotate %s", k, w, k.Domain))
 			}
 		}
 	}

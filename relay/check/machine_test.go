@@ -11,6 +11,7 @@ import (
 
 	"postern/auth"
 	"postern/relay/config"
+	"postern/relay/keyring"
 	relaystore "postern/relay/store"
 )
 
@@ -90,7 +91,7 @@ upstreams = ["office"]
 		}
 	}
 	if err := s.AddKeys(t.Context(), relaystore.Key{Domain: "example.com", Selector: "r1", Algorithm: "rsa",
-		PEM: "no key"}); err != nil {
+		PEM: "no key", State: keyring.State{Stage: keyring.Signing}}); err != nil {
 		t.Fatal(err)
 	}
 	said := linesOf(Warnings(c, time.Now()))

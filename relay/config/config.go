@@ -28,6 +28,7 @@ type Config struct {
 	DataDir string `toml:"data_dir" default:"/var/lib/postern"`
 
 	Store     Store      `toml:"store"`
+	Privacy   Privacy    `toml:"privacy"`
 	TLS       TLS        `toml:"tls"`
 	Listeners []Listener `toml:"listener"` // default: submission on :587 and submissions on :465
 	Auth      Auth       `toml:"auth"`
@@ -58,6 +59,19 @@ type Store struct {
 	HistorySize Size `toml:"history_size"`
 	// MinFree is the free space on the store's disk below which new mail is answered 452 4.3.1.
 	MinFree Size `toml:"min_free" default:"200MB"`
+}
+
+// Privacy says how long what happened to mail is known, and by which addresses. It holds for trace and statistics.
+type Privacy struct {
+	// History is [store] history under another name; it may stand here instead. Default: that one.
+	History Duration `toml:"history"`
+	// Statistics is how long sums by the day are kept; those by the hour go after 90 days, or with them.
+	Statistics Duration `toml:"statistics" default:"730d"`
+	// Recipients and Clients say what becomes of addresses: kept, hashed, or cut to the domain or network.
+	Recipients string `toml:"recipients" default:"keep"`
+	Clients    string `toml:"clients" default:"keep"`
+	// After is the age at which it happens; 0: before anything is written.
+	After Duration `toml:"after" default:"0s"`
 }
 
 // TLS is what the listeners present. Without files a self-signed pair is made in DataDir.
@@ -317,7 +331,7 @@ type Admin struct {
 // Alert is a hook that is told of faults by HTTPS: a person hears of them without mail.
 type Alert struct {
 	URL    Secret   `toml:"url"` // https://, or http:// on this machine; its path and query are a secret
-	Events []string `toml:"events" default:"upstream-paused,login-locked,queue-age,certificate-expiry,secret-expiry,report-failed,disk-full"`
+	Events []string `toml:"events" default:"upstream-paused,login-locked,queue-age,certificate-expiry,secret-expiry,report-failed,disk-full,dkim-key,danger"`
 	// QueueAge is the age of the oldest message that waits from which queue-age is told.
 	QueueAge Duration `toml:"queue_age" default:"1h"`
 	CAFile   string   `toml:"ca_file"` // PEM trust anchors beside the system's

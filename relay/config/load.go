@@ -65,6 +65,10 @@ func (c *Config) derive() {
 		c.Hostname, _ = os.Hostname()
 	}
 	c.deriveAdmin()
+	if c.doc.has("privacy.history") {
+		c.Store.History = c.Privacy.History
+	}
+	c.Privacy.History = c.Store.History
 	setDefault(&c.Store.HistorySize, c.doc.has("store.history_size"), cmp.Or(c.Store.MaxSize, defaultMaxSize)/4)
 	for i := range c.Listeners {
 		l := &c.Listeners[i]

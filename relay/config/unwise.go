@@ -147,6 +147,14 @@ func (c *Config) Signs() bool {
 	return slices.ContainsFunc(c.Upstreams, func(u Upstream) bool { return u.DKIM == DKIMSign })
 }
 
+// KeyDomains are the domains that keys of [[dkim]] sign for, in lower case.
+func (c *Config) KeyDomains() (domains []string) {
+	for _, d := range c.DKIM {
+		domains = append(domains, strings.ToLower(d.Domain))
+	}
+	return domains
+}
+
 // localEndings are of names that the Internet does not know.
 var localEndings = []string{".local", ".lan", ".home", ".internal", ".intern", ".home.arpa", ".invalid", ".test"}
 

@@ -50,6 +50,7 @@ func (v *validator) warn(key, format string, args ...any) {
 func (v *validator) all() {
 	v.hostname()
 	v.store()
+	v.privacy()
 	v.tls()
 	v.listeners()
 	v.auth()
@@ -81,7 +82,9 @@ func (v *validator) store() {
 	case s.URL != "sqlite":
 		v.fail("store.url", `unknown store, write "sqlite"`) // the value may hold a password
 	}
-	v.atLeast("store.history", v.Store.History, time.Hour)
+	if !v.doc.has("privacy.history") {
+		v.atLeast("store.history", v.Store.History, time.Hour)
+	}
 	largest := Size(0)
 	for _, l := range v.Listeners {
 		largest = max(largest, l.MaxMessageSize)

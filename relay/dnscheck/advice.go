@@ -115,6 +115,8 @@ var advices = map[string]advice{
 
 	"dkim-none": {finding.Fault, "Mail is not signed: it fails wherever it is forwarded, and large receivers trust " +
 		"it less.", "Make keys: postern dkim add, and publish the records that it prints."},
+	"dkim-waiting": {finding.Fault, "Mail is not signed until then.", "Publish the records below. Postern then signs " +
+		"by itself; postern dkim check looks at once."},
 	"dkim-unused": {finding.Advice, "The key signs nothing, because the provider signs itself or changes messages.",
 		"Set up DKIM at the provider instead, and remove the key if nothing else uses it."},
 	"dkim-ed25519-only": {finding.Fault, "Microsoft and Yahoo count such mail as unsigned or badly signed.",

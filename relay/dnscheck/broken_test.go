@@ -104,7 +104,7 @@ var dnsCases = []broken{
 		for i := range 150 {
 			k := ed25519Key()
 			k.Selector = fmt.Sprint("k", i)
-			o.Keys = append(o.Keys, Key{k, false})
+			o.Keys = append(o.Keys, Key{Key: k})
 		}
 	}, want: "dns-exhausted", says: "more than 300 questions", verdict: ByDKIM},
 }
@@ -190,6 +190,9 @@ const weak = "v=DKIM1; k=rsa; p=MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAL51cE3JqU2qX2H4
 var dkimCases = []broken{
 	{name: "no key", options: func(o *Options) { o.Keys = nil }, want: "dkim-none outcome-spf",
 		says: "no DKIM key for example.com", verdict: BySPF},
+	{name: "waiting", options: func(o *Options) { o.Keys[0].Signs, o.Keys[0].Waits = false, true },
+		changes: []string{"-sel._domainkey.example.com 300 TXT"}, want: "dkim-waiting outcome-spf",
+		says: "wait until the world sees", verdict: BySPF},
 	{name: "missing", changes: []string{"-sel._domainkey.example.com 300 TXT"}, want: "dkim-missing outcome-spf",
 		says: "sel._domainkey.example.com is not published", verdict: BySPF},
 	{name: "doubled", changes: []string{"-sel._domainkey.example.com 300 TXT",
@@ -222,7 +225,7 @@ var dkimCases = []broken{
 	{name: "service", changes: []string{key(record(rsaKey()) + "; s=tlsrpt")}, want: "dkim-service outcome-spf",
 		says: "excludes mail", verdict: BySPF},
 	{name: "short", changes: []string{key(weak)}, want: "dkim-short outcome-spf", says: "512 bits", verdict: BySPF},
-	{name: "Ed25519 alone", options: func(o *Options) { o.Keys = []Key{{ed25519Key(), true}} },
+	{name: "Ed25519 alone", options: func(o *Options) { o.Keys = []Key{{Key: ed25519Key(), Signs: true}} },
 		changes: []string{txt("ed._domainkey.example.com", record(ed25519Key()))}, want: "dkim-ed25519-only",
 		says: "All DKIM keys of example.com are Ed25519", verdict: ByDKIM},
 	{name: "unused", options: func(o *Options) { o.Senders[0].Ours = false }, want: "dkim-unused outcome-spf",
@@ -246,7 +249,7 @@ var dkimCases = []broken{
 		o.Senders[0] = Sender{Name: "office", Provider: "Provider", ReturnPath: PathReplaced, Signs: SignsDomain}
 		o.Keys = nil
 	}, want: "outcome-unknown", says: "cannot be told", verdict: Unknown},
-	{name: "weak", options: func(o *Options) { o.Keys = []Key{{weakKey(), true}} },
+	{name: "weak", options: func(o *Options) { o.Keys = []Key{{Key: weakKey(), Signs: true}} },
 		changes: []string{key(record(weakKey()))}, want: "dkim-weak", says: "1024 bits", verdict: ByDKIM},
 }
 

@@ -153,6 +153,9 @@ func (c *dkimCheck) checkKey(k Key) keyState {
 			c.tell.note(code, format, args...)
 			c.tell.publish(Record{Name: name, Type: "TXT", Value: expected, Code: code})
 		}
+		if k.Waits {
+			c.tell.publish(Record{Name: name, Type: "TXT", Value: expected, Code: "dkim-waiting"})
+		}
 		state.why = strings.TrimSuffix(fmt.Sprintf(format, args...), ".")
 		return state
 	}

@@ -39,6 +39,7 @@ type Options struct {
 type Key struct {
 	sign.Key
 	Signs bool // mail is signed with it now; others are only looked for
+	Waits bool // it will sign once its record is seen
 }
 
 // What a provider does to the reverse-path, by whose domain SPF is judged.

@@ -2,6 +2,7 @@ package dnscheck
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -27,7 +28,7 @@ func (c *dkimCheck) of(s Sender) (dkimVerdict, string) {
 	}
 	theirs, their := c.theirSignature(s)
 	if s.Ours && theirs != dkimPass && len(c.signingKeys()) == 0 {
-		c.tell.note("dkim-none", "Postern has no DKIM key for %s.", c.o.Domain)
+		c.noneSigns()
 	}
 	switch {
 	case theirs == dkimPass, theirs == dkimUnknown && ours == dkimFail:
@@ -38,10 +39,26 @@ func (c *dkimCheck) of(s Sender) (dkimVerdict, string) {
 	return ours, why
 }
 
+func (c *dkimCheck) noneSigns() {
+	if c.waits() {
+		c.tell.note("dkim-waiting", "The DKIM keys for %s wait until the world sees their records.", c.o.Domain)
+		return
+	}
+	c.tell.note("dkim-none", "Postern has no DKIM key for %s.", c.o.Domain)
+}
+
+// waits reports that keys of ours are to sign once their records are seen.
+func (c *dkimCheck) waits() bool {
+	return slices.ContainsFunc(c.keys, func(k keyState) bool { return k.Waits })
+}
+
 // ourSignature judges the keys that sign mail of the domain.
 func (c *dkimCheck) ourSignature() (dkimVerdict, string) {
 	keys := c.signingKeys()
-	if len(keys) == 0 {
+	switch {
+	case len(keys) == 0 && c.waits():
+		return dkimFail, "the DKIM keys for " + c.o.Domain + " wait for their records"
+	case len(keys) == 0:
 		return dkimFail, "Postern has no DKIM key for " + c.o.Domain
 	}
 	verdict, why := dkimFail, ""

@@ -99,7 +99,7 @@ func office() Sender {
 }
 
 func options() Options {
-	return Options{Domain: "example.com", Keys: []Key{{rsaKey(), true}}, Senders: []Sender{office()},
+	return Options{Domain: "example.com", Keys: []Key{{Key: rsaKey(), Signs: true}}, Senders: []Sender{office()},
 		Hostname: "relay.example.com", Now: time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)}
 }
 
@@ -183,7 +183,7 @@ func TestHealthyZones(t *testing.T) {
 			"!ns1 cut sel._domainkey.example.com", "!ns2 cut sel._domainkey.example.com"}},
 		"key by CNAME": {changes: []string{"-sel._domainkey.example.com 300 TXT",
 			"sel._domainkey.example.com 300 CNAME k.provider.example.", txt("k.provider.example", record(rsaKey()))}},
-		"both keys": {options: func(o *Options) { o.Keys = append(o.Keys, Key{ed25519Key(), true}) },
+		"both keys": {options: func(o *Options) { o.Keys = append(o.Keys, Key{Key: ed25519Key(), Signs: true}) },
 			changes: []string{txt("ed._domainkey.example.com", record(ed25519Key()))}},
 		"key in the old form": {changes: []string{key("v=DKIM1; p=" + base64.StdEncoding.EncodeToString(
 			x509.MarshalPKCS1PublicKey(rsaKey().Signer.Public().(*rsa.PublicKey))))}},

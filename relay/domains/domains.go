@@ -49,7 +49,8 @@ type Options struct {
 // Plan is what is to be checked. It is immutable.
 type Plan struct {
 	Options
-	keys    []sign.Key
+	keys    []sign.Key // that sign
+	waiting []sign.Key // that will, once their records are seen
 	ring    *sign.Ring
 	domains []string
 }
@@ -68,12 +69,15 @@ func New(ctx context.Context, o Options) (*Plan, error) {
 	if p.keys, err = outbound.Keys(ctx, o.Config.DKIM, o.Store); err != nil {
 		return nil, err
 	}
+	if p.waiting, err = outbound.WaitingKeys(ctx, o.Store); err != nil {
+		return nil, err
+	}
 	p.ring = sign.NewRing(p.keys)
 	users, err := o.Store.Users(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the accounts: %w", err)
 	}
-	p.domains = sendersOf(o.Config, users, p.keys)
+	p.domains = sendersOf(o.Config, users, slices.Concat(p.keys, p.waiting))
 	if len(p.Addresses) == 0 && slices.ContainsFunc(o.Config.Upstreams, byAddress) {
 		for _, addr := range o.Resolver.Addresses(ctx, o.Config.Hostname) {
 			if isPublic(addr) {
@@ -118,10 +122,16 @@ func (p *Plan) CheckAll(ctx context.Context, now time.Time) []dnscheck.Report {
 func (p *Plan) options(domain string, now time.Time) dnscheck.Options {
 	o := dnscheck.Options{Resolver: p.Resolver, Domain: domain, Hostname: p.Config.Hostname, Now: now}
 	signing := p.ring.For(domain)
+	covers := func(k sign.Key) bool { return k.Domain == domain || strings.HasSuffix(domain, "."+k.Domain) }
 	for _, k := range p.keys {
-		if k.Domain == domain || strings.HasSuffix(domain, "."+k.Domain) {
+		if covers(k) {
 			same := func(s sign.Key) bool { return s.RecordName() == k.RecordName() }
 			o.Keys = append(o.Keys, dnscheck.Key{Key: k, Signs: slices.ContainsFunc(signing, same)})
+		}
+	}
+	for _, k := range p.waiting {
+		if covers(k) {
+			o.Keys = append(o.Keys, dnscheck.Key{Key: k, Waits: true})
 		}
 	}
 	for _, u := range p.upstreamsFor(domain) {

@@ -15,6 +15,7 @@ import (
 	"postern/relay/config"
 	"postern/relay/dnscheck"
 	"postern/relay/dnscheck/dnstest"
+	"postern/relay/keyring"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
 )
@@ -50,7 +51,8 @@ func key(t *testing.T, domain, selector string) relaystore.Key {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return relaystore.Key{Domain: domain, Selector: selector, Algorithm: sign.Ed25519, PEM: string(pem)}
+	return relaystore.Key{Domain: domain, Selector: selector, Algorithm: sign.Ed25519, PEM: string(pem),
+		State: keyring.State{Stage: keyring.Signing}}
 }
 
 const upstreams = `
@@ -166,16 +168,18 @@ password = "x"
 }
 
 func TestKeysOfADomain(t *testing.T) {
+	waiting, retired := key(t, "example.com", "wait"), key(t, "example.com", "gone")
+	waiting.Stage, retired.Stage = keyring.New, keyring.Retiring
 	p := plan(t, upstreams, shelf{keys: []relaystore.Key{key(t, "example.com", "new"), key(t, "example.com", "old"),
-		key(t, "other.example", "x"), key(t, "sales.example.com", "s")}})
-	signs := map[string]bool{}
+		key(t, "other.example", "x"), key(t, "sales.example.com", "s"), waiting, retired}})
+	signs, waits := map[string]bool{}, map[string]bool{}
 	for _, k := range p.options("example.com", time.Now()).Keys {
-		signs[k.Selector] = k.Signs
+		signs[k.Selector], waits[k.Selector] = k.Signs, k.Waits
 	}
-	if len(signs) != 2 || !signs["new"] || signs["old"] {
-		t.Errorf("%v", signs)
+	if len(signs) != 3 || !signs["new"] || signs["old"] || signs["wait"] || waits["new"] || !waits["wait"] {
+		t.Errorf("%v, %v", signs, waits)
 	}
-	if keys := p.options("shop.sales.example.com", time.Now()).Keys; len(keys) != 3 || !keys[2].Signs || keys[0].Signs {
+	if keys := p.options("shop.sales.example.com", time.Now()).Keys; len(keys) != 4 || !keys[2].Signs || keys[0].Signs {
 		t.Errorf("%v", keys)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"postern/certs"
 	"postern/relay/alert"
 	"postern/relay/config"
+	"postern/relay/finding"
 	"postern/relay/outbound"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
@@ -50,6 +51,7 @@ type Options struct {
 	Trace   *trace.Recorder
 	Certs   func() []certs.Info                                  // of the listeners
 	Lookup  func(context.Context, string) (auth.Identity, error) // auth.ErrUnknownLogin: nobody has this login
+	Examine func(context.Context) ([]finding.Finding, error)     // by the doctor, once a day; nil: never
 	Logger  *slog.Logger
 	Metrics prometheus.Registerer
 }
@@ -111,6 +113,9 @@ func (m *Monitor) Run(ctx context.Context) {
 	var telling sync.WaitGroup
 	defer telling.Wait()
 	telling.Go(func() { m.alerter.Run(ctx) })
+	if m.Examine != nil {
+		telling.Go(func() { m.examine(ctx) })
+	}
 	tick := time.NewTicker(m.Look)
 	defer tick.Stop()
 	for round := 0; ; round++ {
@@ -135,6 +140,7 @@ func (m *Monitor) look(ctx context.Context, round int) {
 	if round%expiryLook == 0 {
 		m.certificates(now)
 		m.secrets(ctx, now)
+		dkimKeys(ctx, m.InForce().Config, m.Store, m.alerter, now)
 		if users, err := m.Store.Users(ctx); err == nil {
 			m.Accounts(users, time.Time{})
 		}

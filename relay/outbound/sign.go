@@ -9,6 +9,7 @@ import (
 	"postern/internal/textfile"
 	"postern/mail"
 	"postern/relay/config"
+	"postern/relay/keyring"
 	"postern/relay/queue"
 	"postern/relay/sign"
 	"postern/relay/spool"
@@ -18,7 +19,7 @@ import (
 )
 
 // signatureLife is x= of our signatures: longer than a message may wait here and at the next hops, short
-// enough to bound replay.
+// enough to bound replay. keyring.RetireFor follows from it.
 const signatureLife = 7 * 24 * time.Hour
 
 // prepare makes a transaction's content ready for an upstream: its add_headers, then its dkim setting, sign, skip or
@@ -113,28 +114,50 @@ func ConfiguredKey(d config.DKIM) (sign.Key, error) {
 	return key, nil
 }
 
-// KeyStore has the keys that `postern dkim add` made.
+// KeyStore has the keys that `postern dkim` made.
 type KeyStore interface {
 	Keys(context.Context) ([]relaystore.Key, error)
 }
 
-// StoredKeys reads the keys that `postern dkim add` made.
+// StoredKeys reads the keys of the store that sign.
 func StoredKeys(ctx context.Context, s KeyStore) ([]sign.Key, error) {
+	return keysOf(ctx, s, func(stage keyring.Stage) bool { return stage == keyring.Signing })
+}
+
+// WaitingKeys reads the keys of the store that will sign once their records are seen.
+func WaitingKeys(ctx context.Context, s KeyStore) ([]sign.Key, error) {
+	return keysOf(ctx, s, keyring.Stage.Waits)
+}
+
+func keysOf(ctx context.Context, s KeyStore, of func(keyring.Stage) bool) (keys []sign.Key, err error) {
 	rows, err := s.Keys(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the DKIM keys of the store: %w", err)
 	}
-	keys := make([]sign.Key, len(rows))
-	for i, k := range rows {
-		if keys[i], err = NewKey(k.Domain, k.Selector, []byte(k.PEM)); err != nil {
-			return nil, fmt.Errorf("DKIM key %s of %s in the store: %w", k.Selector, k.Domain, err)
+	for _, k := range rows {
+		if !of(k.Stage) {
+			continue
 		}
+		key, err := StoredKey(k)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
 	}
 	return keys, nil
 }
 
-// Keys returns every DKIM key that would sign: those of the configuration, then those of the store.
-func Keys(ctx context.Context, blocks []config.DKIM, s KeyStore) ([]sign.Key, error) {
+// StoredKey reads a key of the store, whatever its stage.
+func StoredKey(k relaystore.Key) (sign.Key, error) {
+	key, err := NewKey(k.Domain, k.Selector, []byte(k.PEM))
+	if err != nil {
+		return key, fmt.Errorf("DKIM key %s of %s in the store: %w", k.Selector, k.Domain, err)
+	}
+	return key, nil
+}
+
+// ConfiguredKeys reads the keys of [[dkim]] blocks.
+func ConfiguredKeys(blocks []config.DKIM) ([]sign.Key, error) {
 	var keys []sign.Key
 	for i, d := range blocks {
 		key, err := ConfiguredKey(d)
@@ -142,6 +165,15 @@ func Keys(ctx context.Context, blocks []config.DKIM, s KeyStore) ([]sign.Key, er
 			return nil, fmt.Errorf("dkim[%d].key_file: %w", i+1, err)
 		}
 		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// Keys returns every DKIM key that signs: those of the configuration, then those of the store.
+func Keys(ctx context.Context, blocks []config.DKIM, s KeyStore) ([]sign.Key, error) {
+	keys, err := ConfiguredKeys(blocks)
+	if err != nil {
+		return nil, err
 	}
 	stored, err := StoredKeys(ctx, s)
 	return append(keys, stored...), err

@@ -3,6 +3,7 @@ package queue
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"postern/internal/logline"
@@ -28,25 +29,30 @@ func (t *tracer) event(now time.Time, m *Message, e trace.Event) trace.Event {
 // the outcome is recorded: the trace says what was, also when recording fails.
 func (t *tracer) results(now time.Time, m *Message, results []mail.Result, dec decision, took time.Duration) {
 	told := make([]bool, len(m.Recipients))
+	var taken []string // the upstreams that took the message
 	for _, r := range results {
 		if r.Recipient < 0 || r.Recipient >= len(told) || told[r.Recipient] {
 			continue
 		}
 		told[r.Recipient] = true
-		t.recipient(now, m, r, dec, took)
+		octets := int64(0)
+		if dec.out.Recipients[r.Recipient].Status == Delivered && !slices.Contains(taken, r.Upstream) {
+			taken, octets = append(taken, r.Upstream), m.Size
+		}
+		t.recipient(now, m, r, dec, took, octets)
 	}
 	for i, to := range dec.out.Recipients {
 		if !told[i] && m.Recipients[i].Status == Pending && (to.Status == Failed || to.Status == Unclear) {
-			t.recipient(now, m, mail.Result{Recipient: i, Reply: to.Reply, Upstream: to.Upstream}, dec, took)
+			t.recipient(now, m, mail.Result{Recipient: i, Reply: to.Reply, Upstream: to.Upstream}, dec, took, 0)
 		}
 	}
 }
 
-func (t *tracer) recipient(now time.Time, m *Message, r mail.Result, dec decision, took time.Duration) {
+func (t *tracer) recipient(now time.Time, m *Message, r mail.Result, dec decision, took time.Duration, octets int64) {
 	to := dec.out.Recipients[r.Recipient]
 	e := trace.Event{
 		To: to.To.String(), Upstream: r.Upstream, Identity: r.Identity, Stage: string(r.Stage), Rule: r.Rule,
-		Reply: r.Reply, Took: took, Kind: kinds[to.Status], Detail: detail(r, to, dec.gaveUp),
+		Reply: r.Reply, Took: took, Octets: octets, Kind: kinds[to.Status], Detail: detail(r, to, dec.gaveUp),
 	}
 	if r.Class != mail.Unknown {
 		e.Class = r.Class.String()

@@ -174,35 +174,58 @@ func checkNames(k Key) error {
 // firstMessage is what every key signs before it signs mail.
 const firstMessage = "From: postmaster@example.com\r\nSubject: First signature\r\n\r\nSigned to be verified.\r\n"
 
-// trial signs a message. go-msgauth, which is not ours, verifies it by the record that DNS is to have.
+// trial signs a message, and has it verified by the record that DNS is to have.
 func trial(k Key) error {
-	fields, err := Sign(mail.BytesContent(firstMessage), []Key{k}, time.Now(), Options{})
+	fields, err := k.signFirst()
 	if err != nil {
-		return fmt.Errorf("the key does not sign: %w", err)
+		return err
 	}
-	found, err := dkim.VerifyWithOptions(io.MultiReader(bytes.NewReader(fields), strings.NewReader(firstMessage)),
-		&dkim.VerifyOptions{LookupTXT: k.lookup})
-	switch {
-	case err != nil:
-	case len(found) != 1:
-		err = fmt.Errorf("%d signatures are found", len(found))
-	default:
-		err = found[0].Err
-	}
+	record, err := k.Record()
 	if err != nil {
+		return err
+	}
+	if err := k.verifyFirst(fields, record); err != nil {
 		return fmt.Errorf("the first signature does not verify, the private key may not belong to its public key: %w",
 			err)
 	}
 	return nil
 }
 
-// lookup is DNS with the record of this key alone.
-func (k Key) lookup(name string) ([]string, error) {
-	if name != k.RecordName() {
-		return nil, fmt.Errorf("%s is not the name of its record", name)
+// Verify signs a message and has it verified by a published record. nil: receivers that read the record accept
+// signatures of the key.
+func (k Key) Verify(record string) error {
+	fields, err := k.signFirst()
+	if err != nil {
+		return err
 	}
-	record, err := k.Record()
-	return []string{record}, err
+	return k.verifyFirst(fields, record)
+}
+
+func (k Key) signFirst() ([]byte, error) {
+	fields, err := Sign(mail.BytesContent(firstMessage), []Key{k}, time.Now(), Options{})
+	if err != nil {
+		return nil, fmt.Errorf("the key does not sign: %w", err)
+	}
+	return fields, nil
+}
+
+// verifyFirst has go-msgauth, which is not ours, verify the first message by a record.
+func (k Key) verifyFirst(fields []byte, record string) error {
+	lookup := func(name string) ([]string, error) {
+		if name != k.RecordName() {
+			return nil, fmt.Errorf("%s is not the name of its record", name)
+		}
+		return []string{record}, nil
+	}
+	found, err := dkim.VerifyWithOptions(io.MultiReader(bytes.NewReader(fields), strings.NewReader(firstMessage)),
+		&dkim.VerifyOptions{LookupTXT: lookup})
+	switch {
+	case err != nil:
+		return err
+	case len(found) != 1:
+		return fmt.Errorf("%d signatures are found", len(found))
+	}
+	return found[0].Err
 }
 
 // Ring finds the keys for a header author. It is immutable.

@@ -79,6 +79,7 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 	}
 	rows := make([]eventRow, 0, len(events))
 	for _, e := range events {
+		s.beforeWriting(&e)
 		r, err := newEventRow(e)
 		if err != nil {
 			return fmt.Errorf("append events: %w", err)
@@ -130,6 +131,9 @@ func (s *Store) Events(ctx context.Context, q trace.Query) (events []trace.Event
 		events, err = selectEvents(conn, q)
 		return err
 	})
+	if err == nil {
+		events, err = s.withHashed(ctx, q, events)
+	}
 	return events, wrap(err, "search the trace")
 }
 

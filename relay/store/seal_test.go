@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/relay/keyring"
 	"postern/relay/seal"
 )
 
@@ -20,7 +21,7 @@ func TestSecretsAreSealed(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir, Daemon: true})
 	if err := s.AddKeys(t.Context(), Key{Domain: "example.com", Selector: "new", Algorithm: "rsa",
-		PEM: testPEM}); err != nil {
+		PEM: testPEM, State: keyring.State{Stage: keyring.Signing}}); err != nil {
 		t.Fatal(err)
 	}
 	pepper, err := s.Secret(t.Context(), "auth-pepper", 32)
@@ -32,7 +33,7 @@ func TestSecretsAreSealed(t *testing.T) {
 	}
 	old := bytes.Repeat([]byte{0x5a}, 32)
 	raw(t, filepath.Join(dir, FileName), fmt.Sprintf(
-		`INSERT INTO dkim_key VALUES ('example.com', 'old', 'rsa', '%s', 0);
+		`INSERT INTO dkim_key (domain, selector, algorithm, pem, created) VALUES ('example.com', 'old', 'rsa', '%s', 0);
 		INSERT INTO secret VALUES ('old', x'%s')`, testPEM, hex.EncodeToString(old)))
 
 	s = open(t, Options{Dir: dir, Daemon: true})

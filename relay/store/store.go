@@ -75,7 +75,8 @@ type Store struct {
 	space   space
 	reserve *reserve // of the daemon; nil: none
 	sealer  *seal.Sealer
-	told    atomic.Uint64 // events that were appended here
+	privacy atomic.Pointer[privacyInForce] // nil: addresses are kept
+	told    atomic.Uint64                  // events that were appended here
 
 	running  sync.WaitGroup // the writer's goroutine and the checkpointer
 	closed   sync.Once

@@ -15,6 +15,7 @@ import (
 
 	"postern/auth"
 	"postern/policy"
+	"postern/relay/keyring"
 )
 
 func generation(t testing.TB, s *Store, topic string) int64 {
@@ -151,8 +152,9 @@ func TestChangeUsersIsAllOrNothing(t *testing.T) {
 func TestKeys(t *testing.T) {
 	s := open(t, Options{})
 	ctx := t.Context()
-	key := Key{Domain: "example.com", Selector: "s1", Algorithm: "rsa", PEM: "-----BEGIN SECRET", Created: eventTime}
-	other := Key{Domain: "example.com", Selector: "s2", Algorithm: "ed25519", PEM: "x"}
+	key := Key{Domain: "example.com", Selector: "s1", Algorithm: "rsa", PEM: "-----BEGIN SECRET", Created: eventTime,
+		State: keyring.State{Stage: keyring.New, Since: eventTime}}
+	other := Key{Domain: "example.com", Selector: "s2", Algorithm: "ed25519", PEM: "x", State: key.State}
 	bumped(t, s, TopicKeys, 1, func() error { return s.AddKeys(ctx, other) })
 	exists := new(KeyExistsError)
 	if err := s.AddKeys(ctx, key, other); !errors.As(err, &exists) || exists.Selector != "s2" {

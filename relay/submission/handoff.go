@@ -141,12 +141,22 @@ func (u *submission) accepted(how string, reply mail.Reply, at time.Time) {
 		"how", how, "message_id", m.MessageID)
 	events.record(trace.Event{Time: at, Kind: trace.Accepted, ID: m.ID, From: m.Envelope.From.String(),
 		Author: m.Author.String(), To: u.recipient(), MessageID: m.MessageID, Size: m.Size, Reply: reply,
-		Detail: detail, Took: time.Since(u.now)})
+		Detail: detail, Took: time.Since(u.now), Rcpts: rcptsOf(m)})
+}
+
+// rcptsOf is what statistics need of the recipients.
+func rcptsOf(m *queue.Message) *trace.Rcpts {
+	domains := make([]string, len(m.Recipients))
+	for i := range m.Recipients {
+		domains[i] = m.Recipients[i].To.Domain
+	}
+	return &trace.Rcpts{Domains: domains}
 }
 
 // traceResults records the results of a message that never was in the queue.
 func (u *submission) traceResults(results []mail.Result) {
 	now, m := time.Now(), u.message
+	octets := m.Size // of the one attempt, at the first recipient
 	for _, r := range results {
 		kind, word := trace.Failed, "refused by the upstream"
 		if r.Class == mail.Delivered {
@@ -162,7 +172,9 @@ func (u *submission) traceResults(results []mail.Result) {
 		u.service.Result(trace.Event{Time: now, Kind: kind, ID: m.ID, Session: m.Session, Listener: m.Listener,
 			Login: m.Login, From: m.Envelope.From.String(), Author: m.Author.String(), To: rcpt, MessageID: m.MessageID,
 			Upstream: r.Upstream, Identity: r.Identity, Class: r.Class.String(), Stage: string(r.Stage), Rule: r.Rule,
-			Reply: r.Reply, Attempt: 1, Took: now.Sub(m.Received), Age: now.Sub(m.Received), Detail: detail(r)})
+			Reply: r.Reply, Attempt: 1, Took: now.Sub(m.Received), Age: now.Sub(m.Received), Octets: octets,
+			Detail: detail(r)})
+		octets = 0
 	}
 }
 

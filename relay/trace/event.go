@@ -63,7 +63,16 @@ type Event struct {
 	Detail    string        `json:"detail,omitempty"` // one plain sentence
 	Attempt   int           `json:"attempt,omitempty"`
 	Took      time.Duration `json:"took_ns,omitempty"`
-	Age       time.Duration `json:"-"` // of the message, for metrics: not stored
+
+	// For metrics and statistics: not stored.
+	Age    time.Duration `json:"-"` // of the message
+	Octets int64         `json:"-"` // delivered: the message's, once for each upstream that took it in an attempt
+	Rcpts  *Rcpts        `json:"-"` // accepted: whom the message is to
+}
+
+// Rcpts are the recipients of a message. An Event has a pointer to them, so that it can be compared.
+type Rcpts struct {
+	Domains []string // of each recipient
 }
 
 // Has reports whether the reply, the detail or the Message-ID of an event contains a text.

@@ -39,6 +39,7 @@ type Recorder struct {
 	log   *slog.Logger
 	meter *meter
 	full  chan struct{} // one slot: a batch is complete
+	count func(*Event)  // nil: nobody counts
 
 	writing sync.Mutex // held by flush, for the order of batches
 
@@ -58,9 +59,25 @@ func NewRecorder(sink Sink, log *slog.Logger) *Recorder {
 	return &Recorder{sink: sink, log: log, meter: newMeter(), full: make(chan struct{}, 1)}
 }
 
+// CountWith has every event told to count as it happens, also what is left out or dropped. It must not block. It is
+// called before anything is recorded.
+func (r *Recorder) CountWith(count func(*Event)) { r.count = count }
+
+func (r *Recorder) counted(e *Event) {
+	if r.count != nil {
+		r.count(e)
+	}
+	e.Rcpts = nil // what waits is bounded by the number of events
+}
+
 // Record takes an event. It never blocks: if too many wait, or after Close, the event is dropped and counted. An event
 // without a time gets the present one.
 func (r *Recorder) Record(e Event) {
+	r.counted(&e)
+	r.record(e)
+}
+
+func (r *Recorder) record(e Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.Time.IsZero() {
@@ -90,6 +107,7 @@ func (r *Recorder) Record(e Event) {
 // Refusal records a refusal and reports true, so that the caller logs it too. If its login or network has had too many
 // in this minute, it only counts it; a summary is recorded and logged once a minute.
 func (r *Recorder) Refusal(e Event) bool {
+	r.counted(&e)
 	now := e.Time
 	if now.IsZero() {
 		now = time.Now()
@@ -97,7 +115,7 @@ func (r *Recorder) Refusal(e Event) bool {
 	if !r.meter.allow(now, &e) {
 		return false
 	}
-	r.Record(e)
+	r.record(e)
 	return true
 }
 
@@ -107,7 +125,7 @@ func (r *Recorder) LeftOut() uint64 { return r.meter.leftOut() }
 // summarize records and logs what the meter left out.
 func (r *Recorder) summarize() {
 	for _, s := range r.meter.sweep(time.Now()) {
-		r.Record(s.Event)
+		r.record(s.Event)
 		r.log.Info("refusals left out",
 			logline.Pairs("more", s.left, "kind", s.Kind, "login", s.Login, "client", s.Client,
 				"listener", s.Listener, "reply", s.Reply.String())...)

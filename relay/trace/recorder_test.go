@@ -356,3 +356,31 @@ func TestFlushEndsUnderLoad(t *testing.T) {
 		t.Errorf("%d writes, %v", sink.writes, err)
 	}
 }
+
+// Everything is counted once, also what is left out, dropped or comes after Close; summaries are not.
+func TestEverythingIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &memorySink{fail: errors.New("disk on fire")}
+		r := NewRecorder(sink, nil)
+		counts := map[Kind]int{}
+		r.CountWith(func(e *Event) {
+			counts[e.Kind]++
+			if e.Kind == Accepted && len(e.Rcpts.Domains) != 1 {
+				t.Error("who counts does not know the recipients")
+			}
+		})
+		const n = 3 * bufferSize / 2
+		for range n {
+			r.Record(Event{Kind: Accepted, Rcpts: &Rcpts{Domains: []string{"example.net"}}})
+			r.Refusal(Event{Kind: AuthFail, Client: "192.0.2.1"})
+		}
+		if r.mail[0].Rcpts != nil {
+			t.Error("events that wait keep the recipients")
+		}
+		_ = r.Close(context.Background()) // summaries, and what could not be written
+		r.Record(Event{Kind: Delivered})
+		if counts[Accepted] != n || counts[AuthFail] != n || counts[Delivered] != 1 || len(counts) != 3 {
+			t.Errorf("%v", counts)
+		}
+	})
+}

@@ -1,0 +1,256 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"postern/operate"
+	"postern/relay/trace"
+)
+
+// right is what an operation of the API needs, written down apart from the code.
+type right struct {
+	role   operate.Role
+	scope  operate.Scope
+	strong bool // the second factor anew; tokens never
+}
+
+var (
+	reading = right{operate.Viewer, operate.ScopeRead, false}
+	editing = right{operate.Operator, operate.ScopeAccounts, false}
+	owning  = right{operate.Admin, operate.ScopeAdmin, true}
+)
+
+// asked is a request to each route that does its work, and the right that it needs. A route that is not here fails.
+var asked = map[string]struct {
+	right
+	path, body string
+}{
+	"status":        {reading, "/status", ""},
+	"upstreams":     {reading, "/upstreams", ""},
+	"openapi":       {reading, "/openapi.json", ""},
+	"messages":      {reading, "/messages?q=anna", ""},
+	"message":       {reading, "/messages/m1", ""},
+	"queue":         {reading, "/queue", ""},
+	"queue-message": {reading, "/queue/m1", ""},
+	"queue-content": {owning, "/queue/m1/content", ""},
+	"queue-action": {right{operate.Helpdesk, operate.ScopeQueue, false}, "/queue/actions",
+		`{"action":"retry","ids":["m1"]}`},
+	"logins":          {reading, "/logins", ""},
+	"login":           {reading, "/logins/carl", ""},
+	"login-add":       {editing, "/logins", `{"login":"new"}`},
+	"login-edit":      {editing, "/logins/carl", `{"note":"x"}`},
+	"login-remove":    {owning, "/logins/carl", ""},
+	"login-password":  {editing, "/logins/carl/password", `{}`},
+	"login-lock":      {editing, "/logins/carl/lock", `{"reason":"lost"}`},
+	"login-unlock":    {editing, "/logins/carl/unlock", `{}`},
+	"devices":         {reading, "/devices", ""},
+	"device":          {reading, "/devices/printer", ""},
+	"device-add":      {editing, "/devices", `{"login":"new"}`},
+	"device-edit":     {editing, "/devices/printer", `{"note":"x"}`},
+	"device-remove":   {owning, "/devices/printer", ""},
+	"device-password": {editing, "/devices/printer/password", `{}`},
+	"device-lock":     {editing, "/devices/printer/lock", `{}`},
+	"device-unlock":   {editing, "/devices/printer/unlock", `{}`},
+	"login-import":    {editing, "/logins/import", "login\nnew\n"},
+	"lockouts":        {reading, "/lockouts", ""},
+	"lockout-lift":    {editing, "/lockouts/carl", ""},
+	"domains":         {reading, "/domains", ""},
+	"domain-add": {right{operate.Admin, operate.ScopeAdmin, false}, "/domains",
+		`{"domain":"example.com","algorithms":["ed25519"]}`},
+	"alert-test": {right{operate.Operator, operate.ScopeAdmin, false}, "/alerts/test", `{}`},
+}
+
+// who are all kinds of callers, and whether a right lets them in.
+var who = map[string]struct {
+	operate.Actor
+	may func(right) bool
+}{
+	"nobody":   person(operate.Nobody, false),
+	"viewer":   person(operate.Viewer, false),
+	"helpdesk": person(operate.Helpdesk, false),
+	"operator": person(operate.Operator, false),
+	"admin":    person(operate.Admin, false),
+	"strong":   person(operate.Admin, true),
+	"weak one": person(operate.Operator, true),
+	"none":     program(),
+	"read":     program(operate.ScopeRead),
+	"queue":    program(operate.ScopeQueue),
+	"accounts": program(operate.ScopeAccounts),
+	"all":      program(operate.ScopeAdmin),
+}
+
+type caller = struct {
+	operate.Actor
+	may func(right) bool
+}
+
+func person(role operate.Role, strong bool) caller {
+	return caller{operate.Actor{Name: role.String(), Channel: operate.Console, Role: role, Strong: strong},
+		func(r right) bool { return role >= r.role && (strong || !r.strong) }}
+}
+
+func program(has ...operate.Scope) caller {
+	return caller{scopes(has...), func(r right) bool {
+		for _, s := range has {
+			if !r.strong && (s == r.scope || s == operate.ScopeAdmin || r.scope == operate.ScopeRead) {
+				return true
+			}
+		}
+		return false
+	}}
+}
+
+// world is a store in which every request of asked has something to do.
+func world(t testing.TB) *rig {
+	r := newRig(t)
+	r.queued("m1", nil)
+	r.happened(trace.Event{Kind: trace.Accepted, ID: "m1", Login: "anna", Session: "s1"})
+	r.account("carl", false)
+	r.account("printer", true)
+	return r
+}
+
+func send(r *rig, to *route, by operate.Actor) answer {
+	a := asked[to.id]
+	req := request(to.method, a.path, a.body)
+	if to.table {
+		req.Header.Set("Content-Type", "text/csv")
+	}
+	return r.do(by, req)
+}
+
+// Every route × every role and scope. What is refused is refused for that alone, and changes nothing.
+func TestRights(t *testing.T) {
+	r := world(t)
+	for i := range r.api.routes {
+		to := &r.api.routes[i]
+		a, ok := asked[to.id]
+		if !ok {
+			t.Errorf("%s %s (%s): write down in asked what it needs", to.method, to.path, to.id)
+			continue
+		}
+		for name, caller := range who {
+			if caller.may(a.right) {
+				continue
+			}
+			got := send(r, to, caller.Actor)
+			want := "forbidden"
+			if a.strong && caller.Channel == operate.Console && caller.Role >= a.role {
+				want = "second-factor"
+			}
+			if got.StatusCode != http.StatusForbidden || got.problem() != want {
+				t.Errorf("%s as %s: %d %s, want %s", to.id, name, got.StatusCode, got.problem(), want)
+			}
+		}
+	}
+	if users, err := r.store.Users(t.Context()); err != nil || len(users) != 2 || users[0].Locked ||
+		users[0].Note != "" {
+		t.Errorf("the refused changed something: %+v, %v", users, err)
+	}
+	if keys, err := r.store.Keys(t.Context()); err != nil || len(keys) != 0 {
+		t.Errorf("keys: %v, %v", keys, err)
+	}
+}
+
+func TestWhoMayIsLetIn(t *testing.T) {
+	for name, caller := range who {
+		t.Run(name, func(t *testing.T) {
+			r := world(t)
+			for i := range r.api.routes {
+				to := &r.api.routes[i]
+				if !caller.may(asked[to.id].right) || strings.HasSuffix(to.id, "-remove") {
+					continue
+				}
+				got := send(r, to, caller.Actor)
+				fine := got.StatusCode < 300
+				if to.id == "lockout-lift" {
+					fine = fine || got.StatusCode == http.StatusNotFound // nobody is locked out
+				}
+				if to.id == "device-add" || to.id == "login-import" {
+					fine = fine || got.StatusCode == http.StatusConflict ||
+						got.problem() == "invalid" // after login-add
+				}
+				if !fine {
+					t.Errorf("%s: %d %s", to.id, got.StatusCode, got.body)
+				}
+			}
+			for _, gone := range []string{"login-remove", "device-remove"} {
+				for i := range r.api.routes {
+					if to := &r.api.routes[i]; to.id == gone && caller.may(asked[gone].right) {
+						if got := send(r, to, caller.Actor); got.StatusCode != http.StatusNoContent ||
+							len(got.body) > 0 {
+							t.Errorf("%s: %d %s", gone, got.StatusCode, got.body)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// An action needs the right of what it does, not that of another.
+func TestRightsOfActions(t *testing.T) {
+	r := world(t)
+	helpdesk := person(operate.Helpdesk, false).Actor
+	for verb, may := range map[string]bool{"retry": true, "release": true, "hold": false, "bounce": false,
+		"delete": false} {
+		for _, dry := range []string{"true", "false"} {
+			got := r.do(helpdesk, request(http.MethodPost, "/queue/actions",
+				`{"action":"`+verb+`","ids":["m1"],"dry_run":`+dry+`}`))
+			if may != (got.StatusCode == http.StatusOK) || !may && got.problem() != "forbidden" {
+				t.Errorf("%s (dry run: %s): %d %s", verb, dry, got.StatusCode, got.body)
+			}
+		}
+	}
+}
+
+// Without somebody who asks, nothing is answered: not even what there is.
+func TestNobody(t *testing.T) {
+	r := world(t)
+	owner := operate.Actor{Name: "root", Channel: operate.CommandLine} // may everything: never by HTTP
+	ask := func(method, path, body string) {
+		t.Helper()
+		for _, req := range []*http.Request{request(method, path, body), request(method, path, body).WithContext(
+			operate.WithActor(t.Context(), owner)), request(method, path, body).WithContext(
+			operate.WithActor(t.Context(), operate.Actor{}))} {
+			got := r.serve(req)
+			if got.StatusCode != http.StatusUnauthorized || got.problem() != "unauthenticated" ||
+				!strings.HasPrefix(got.Header.Get("WWW-Authenticate"), "Bearer") {
+				t.Errorf("%s %s: %d %s", method, path, got.StatusCode, got.body)
+			}
+		}
+	}
+	for i := range r.api.routes {
+		to := &r.api.routes[i]
+		ask(to.method, asked[to.id].path, asked[to.id].body)
+	}
+	ask(http.MethodGet, "/none", "")
+	ask(http.MethodOptions, "/queue", "")
+}
+
+// Other methods and paths are problems too, and no other site's page may ask with a session.
+func TestNowhere(t *testing.T) {
+	r := world(t)
+	for _, c := range []struct{ method, path, want string }{
+		{"GET", "/none", "no-such-path"}, {"GET", "/", "no-such-path"}, {"PUT", "/queue", "wrong-method"},
+		{"OPTIONS", "/queue", "wrong-method"}, {"DELETE", "/queue/m1", "wrong-method"},
+		{"GET", "/queue?nothing=1", "invalid"}, {"GET", "/queue?limit=1&limit=2", "invalid"},
+		{"GET", "/queue?limit=0", "invalid"}, {"GET", "/queue?limit=501", "invalid"},
+	} {
+		if got := r.do(admin, request(c.method, c.path, "")); got.problem() != c.want {
+			t.Errorf("%s %s: %d %s", c.method, c.path, got.StatusCode, got.body)
+		}
+	}
+	if got := r.do(admin, request("PUT", "/queue", "")); got.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("Allow: %q", got.Header.Get("Allow"))
+	}
+	for site, by := range map[string]operate.Actor{"cross-site": admin, "same-site": admin, "": token} {
+		req := request(http.MethodPost, "/queue/actions", `{"action":"retry","ids":["m1"]}`)
+		req.Header.Set("Sec-Fetch-Site", site)
+		if got := r.do(by, req); (site != "") != (got.problem() == "cross-origin") {
+			t.Errorf("from %q: %d %s", site, got.StatusCode, got.body)
+		}
+	}
+}

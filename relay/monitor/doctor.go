@@ -1,0 +1,60 @@
+package monitor
+
+import (
+	"context"
+	"time"
+
+	"postern/relay/alert"
+	"postern/relay/finding"
+)
+
+// When the doctor examines by itself. It logs in nowhere, but it connects, and asks DNS.
+const (
+	examineFirst = 10 * time.Minute
+	examineEvery = 24 * time.Hour
+)
+
+// maxDangers bounds the findings that alerts are made of.
+const maxDangers = 50
+
+// examine lets the doctor look once a day, until ctx ends, and alerts of what puts mail in danger. Upstreams,
+// certificates, disk and queue have alerts of their own.
+func (m *Monitor) examine(ctx context.Context) {
+	timer := time.NewTimer(examineFirst)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		m.dangers(m.Examine(ctx))
+		timer.Reset(examineEvery)
+	}
+}
+
+// dangers alerts of the findings of the first weight, and ends those that were not found again. What could not be
+// examined keeps its last state.
+func (m *Monitor) dangers(found []finding.Finding, err error) {
+	if err != nil {
+		m.Logger.Warn("the daily examination failed", "err", err)
+		return
+	}
+	var hold []alert.Condition
+	for _, f := range found {
+		if f.Weight != finding.Danger || len(hold) == maxDangers {
+			continue
+		}
+		subject := f.Code
+		if f.Subject != "" {
+			subject += ": " + f.Subject
+		}
+		hold = append(hold, alert.Condition{
+			Event: alert.Danger, Subject: subject, Group: "findings of the doctor",
+			Summary: f.What + " " + f.Why + " What to do: " + f.Fix,
+			Over:    "The doctor does not find it any more.",
+			Details: map[string]string{"code": f.Code, "subject": f.Subject, "what": f.What, "why": f.Why, "fix": f.Fix},
+		})
+	}
+	m.alerter.Set(alert.Danger, hold)
+}

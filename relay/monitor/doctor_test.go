@@ -1,0 +1,52 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/relay/alert"
+	"postern/relay/finding"
+)
+
+// The doctor looks ten minutes after the start and then daily; what puts mail in danger is an alert until it is gone.
+func TestDangersAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		danger := finding.Finding{Code: "dns-nxdomain", Weight: finding.Danger, Subject: "example.com",
+			What: "There is no domain.", Why: "Mail is refused.", Fix: "Mend it."}
+		fault := finding.Finding{Code: "clock-free", Weight: finding.Fault, What: "x"}
+		answers := []struct {
+			found []finding.Finding
+			err   error
+		}{{[]finding.Finding{danger, fault}, nil}, {nil, errors.New("no file handles")}, {[]finding.Finding{fault}, nil}}
+		looks := 0
+		a := stand(t, Options{Examine: func(context.Context) ([]finding.Finding, error) {
+			answer := answers[min(looks, len(answers)-1)]
+			looks++
+			return answer.found, answer.err
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); a.examine(ctx) }()
+		after := func(d time.Duration, wantLooks, open int) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			if got := a.alerter.Open(alert.Danger); looks != wantLooks || len(got) != open {
+				t.Errorf("%d looks, %+v", looks, got)
+			}
+		}
+		after(examineFirst-time.Second, 0, 0)
+		after(time.Minute, 1, 1)
+		c := a.alerter.Open(alert.Danger)[0]
+		if c.Subject != "dns-nxdomain: example.com" || c.Summary != "There is no domain. Mail is refused. What to do: Mend it." {
+			t.Errorf("%+v", c)
+		}
+		after(examineEvery, 2, 1) // what was not examined is not over
+		after(examineEvery, 3, 0)
+		cancel()
+		<-done
+	})
+}
