@@ -86,8 +86,8 @@ func (s *Server) adminTLS() *tls.Config {
 	return &tls.Config{GetCertificate: s.certs.GetCertificate, MinVersion: tls.VersionTLS12}
 }
 
-// door is the console and the API, with who may in before them; nil where the configuration has neither.
-func (s *Server) door() http.Handler {
+// consoleOf is the console and the API, with who may in before them; nil where the configuration has neither.
+func consoleOf(s *Server) http.Handler {
 	if s.access == nil {
 		return nil
 	}

@@ -100,7 +100,8 @@ func (a Tokens) Add(ctx context.Context, who operate.Actor, n NewToken) (string,
 	if err != nil {
 		return "", err
 	}
-	return token, a.record(ctx, who, operate.AddToken.Name, n.Name, "scope "+strings.Join(k.Scopes, ", "), store.AuditDone)
+	detail := "scope " + strings.Join(k.Scopes, ", ")
+	return token, a.record(ctx, who, operate.AddToken.Name, n.Name, detail, store.AuditDone)
 }
 
 // List returns the tokens.
@@ -118,7 +119,8 @@ func (a Tokens) Revoke(ctx context.Context, who operate.Actor, name string) erro
 	}
 	err := a.store.RevokeToken(ctx, name)
 	if errors.Is(err, store.ErrNoToken) {
-		return &operate.Error{Kind: operate.NotFound, Msg: fmt.Sprintf("there is no token with the name %q", name)}
+		return &operate.Error{Kind: operate.NotFound,
+			Msg: fmt.Sprintf("there is no token with the name %q", name)}
 	}
 	if err != nil {
 		return err

@@ -100,7 +100,8 @@ func (a Users) Reset(ctx context.Context, who operate.Actor, name string) (Link,
 		return Link{}, err
 	}
 	if who.Channel != operate.CommandLine {
-		return Link{}, fmt.Errorf("%s: %w: only on the command line of the machine", operate.ResetUser.Name, operate.ErrForbidden)
+		return Link{}, fmt.Errorf("%s: %w: only on the command line of the machine", operate.ResetUser.Name,
+			operate.ErrForbidden)
 	}
 	var role operate.Role
 	err := a.change(ctx, who, name, func(u *store.ConsoleUser) error {

@@ -21,7 +21,8 @@ type sheets map[string]*template.Template
 var steps = []string{"error", "confirm"}
 
 // roomSheets are those of package door's routes.
-var roomSheets = []string{"enter", "invite", "lost", "factor", "people", "person", "asked", "tokens", "newtoken", "once"}
+var roomSheets = []string{"enter", "invite", "lost", "factor", "people", "person", "asked", "tokens",
+	"newtoken", "once"}
 
 // loadSheets parses the templates once for each language, since their functions speak it.
 func loadSheets(c *console, pages []page) map[string]*sheets {

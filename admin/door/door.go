@@ -12,8 +12,8 @@
 // # The order
 //
 // Headers first, so that every answer has them; then what another site's page made is refused, before it can use up
-// somebody's logins; then, for the pages that everybody may see, the bound on logins; for everything else a session or a
-// token. Bodies of forms have 64 kB at most on the pages for everybody, and 1 MB behind the login.
+// somebody's logins; then, for the pages that everybody may see, the bound on logins; for everything else a session or
+// a token. Bodies of forms have 64 kB at most on the pages for everybody, and 1 MB behind the login.
 package door
 
 import (
@@ -52,21 +52,21 @@ const maxForm = 64 << 10
 
 // door is the handler's state.
 type door struct {
-	*access.Access
-	log *slog.Logger
+	access *access.Access
+	log    *slog.Logger
 }
 
 // Handler returns everything that is served to people and programs.
 func Handler(o Options) http.Handler {
-	d := &door{Access: o.Access, log: o.Logger}
+	d := &door{access: o.Access, log: o.Logger}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	o.Console.SignIn, o.Console.SignOut, o.Console.Strong = access.LoginPath, logoutPath, stepUpPath
 	o.Console.Also = append(o.Console.Also, d.routes()...)
 	pages := console.Handler(o.Console)
-	open := d.Recognise(d.BoundLogins(http.MaxBytesHandler(pages, maxForm), tooMany(pages)))
-	inside, api := d.Authenticate(pages), d.Authenticate(orNothing(o.API))
+	open := o.Access.Recognise(o.Access.BoundLogins(http.MaxBytesHandler(pages, maxForm), tooMany(pages)))
+	inside, api := o.Access.Authenticate(pages), o.Access.Authenticate(orNothing(o.API))
 	origin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		console.SetHeaders(w.Header())
@@ -118,30 +118,34 @@ func (d *door) routes() []console.Route {
 		return console.Route{Method: http.MethodPost, Path: path, Needs: needs, Serve: serve}
 	}
 	invite := access.InvitePath + "{token}"
-	people := get(peoplePath, d.listPeople, &operate.ListConsoleUsers)
-	people.Menu = "Console users"
-	tokens := get(tokensPath, d.listTokens, &operate.ListTokens)
-	tokens.Menu = "API tokens"
+	g, p, t := guests{d.access, d}, people{d.access.Users}, tokens{d.access.Tokens}
+	users := get(peoplePath, p.list, &operate.ListConsoleUsers)
+	users.Menu = "Console users"
+	programs := get(tokensPath, t.list, &operate.ListTokens)
+	programs.Menu = "API tokens"
 	all := []console.Route{
 		get(access.LoginPath, d.showLogin, nil), post(access.LoginPath, d.login, nil),
 		post(passkeyPath, d.loginPasskey, nil), post(passkeyPath+optionsPath, d.loginOptions, nil),
 		get(access.OIDCPath, d.finishOIDC, nil), get(oidcStartPath, d.beginOIDC, nil),
-		get(invite, d.showInvite, nil), post(invite, d.accept, nil), post(invite+optionsPath, d.inviteOptions, nil),
+		get(invite, g.show, nil), post(invite, g.accept, nil), post(invite+optionsPath, g.options, nil),
 		post(logoutPath, d.logout, nil), get(stepUpPath, d.showStepUp, nil), post(stepUpPath, d.stepUp, nil),
 		post(stepUpPath+optionsPath, d.stepUpOptions, nil),
-		people, tokens,
+		users, programs,
 	}
 	for _, r := range []console.Route{
-		get(peoplePath+"/invite", d.askInvite, &operate.InviteUser), post(peoplePath+"/invite", d.invite, &operate.InviteUser),
-		get(peoplePath+"/change", d.showPerson, &operate.ChangeRole), post(peoplePath+"/role", d.setRole, &operate.ChangeRole),
-		post(peoplePath+"/disable", d.disable, &operate.DisableUser), post(peoplePath+"/remove", d.remove, &operate.RemoveUser),
+		get(peoplePath+"/invite", p.ask, &operate.InviteUser),
+		post(peoplePath+"/invite", p.invite, &operate.InviteUser),
+		get(peoplePath+"/change", p.show, &operate.ChangeRole),
+		post(peoplePath+"/role", p.setRole, &operate.ChangeRole),
+		post(peoplePath+"/disable", p.disable, &operate.DisableUser),
+		post(peoplePath+"/remove", p.remove, &operate.RemoveUser),
 	} {
 		r.Under = peoplePath
 		all = append(all, r)
 	}
 	for _, r := range []console.Route{
-		get(tokensPath+"/add", d.askToken, &operate.AddToken), post(tokensPath+"/add", d.addToken, &operate.AddToken),
-		post(tokensPath+"/revoke", d.revokeToken, &operate.RevokeToken),
+		get(tokensPath+"/add", t.ask, &operate.AddToken), post(tokensPath+"/add", t.add, &operate.AddToken),
+		post(tokensPath+"/revoke", t.revoke, &operate.RevokeToken),
 	} {
 		r.Under = tokensPath
 		all = append(all, r)

@@ -13,6 +13,12 @@ import (
 	"postern/auth"
 )
 
+// guests are the pages behind the link of an invitation.
+type guests struct {
+	access *access.Access
+	door   *door
+}
+
 // inviteView is the body of the page behind a link.
 type inviteView struct {
 	Name, Role string
@@ -37,18 +43,18 @@ const pixels = 400
 // hush keeps the address of the page, which is a secret, from every other place.
 func hush(v *console.Visit) { v.Writer.Header().Set("Referrer-Policy", "no-referrer") }
 
-// showInvite shows an invitation, and uses nothing up.
-func (d *door) showInvite(v *console.Visit) {
+// show shows an invitation, and uses nothing up.
+func (g guests) show(v *console.Visit) {
 	hush(v)
-	d.invitation(v, nil)
+	g.invitation(v, nil)
 }
 
 // invitation shows the page behind a link, with what was wrong before.
-func (d *door) invitation(v *console.Visit, wrong error) {
+func (g guests) invitation(v *console.Visit, wrong error) {
 	token := v.PathValue("token")
-	i, err := d.Invitations.Get(v.Context(), token)
+	i, err := g.access.Invitations.Get(v.Context(), token)
 	if err != nil {
-		d.lost(v, err)
+		lost(v, err)
 		return
 	}
 	picture, err := i.QR(pixels)
@@ -57,7 +63,7 @@ func (d *door) invitation(v *console.Visit, wrong error) {
 		return
 	}
 	view := inviteView{Name: clean(i.Name), Role: i.Role.String(), Expires: i.Expires, Path: access.InvitePath + token,
-		Least: auth.MinChosen, Secret: grouped(i.Secret), Passkeys: d.HasPasskeys(),
+		Least: auth.MinChosen, Secret: grouped(i.Secret), Passkeys: g.access.HasPasskeys(),
 		URI:     template.URL(i.URI), //nolint:gosec // made of our own secret, escaped by net/url
 		Picture: template.URL("data:image/png;base64," + base64.StdEncoding.EncodeToString(picture))}
 	code := http.StatusOK
@@ -87,7 +93,7 @@ func grouped(secret string) string {
 }
 
 // lost says why a link does not work, and what to do.
-func (d *door) lost(v *console.Visit, err error) {
+func lost(v *console.Visit, err error) {
 	var view lostView
 	switch access.ReasonOf(err) {
 	case access.ReasonLinkUsed:
@@ -97,7 +103,8 @@ func (d *door) lost(v *console.Visit, err error) {
 		view = lostView{v.T("This link has expired. It works for 15 minutes."),
 			v.T("Ask whoever sent it for a new one, and open that within 15 minutes.")}
 	case access.ReasonLinkReplaced:
-		view = lostView{v.T("A newer link took the place of this one."), v.T("Open the newest link that you were sent.")}
+		view = lostView{v.T("A newer link took the place of this one."),
+			v.T("Open the newest link that you were sent.")}
 	case access.ReasonLinkUnknown:
 		view = lostView{v.T("This link is not known here."),
 			v.T("Copy it whole, without a line break. If that does not help, ask whoever sent it for a new one.")}
@@ -109,7 +116,7 @@ func (d *door) lost(v *console.Visit, err error) {
 }
 
 // accept takes password and second factor.
-func (d *door) accept(v *console.Visit) {
+func (g guests) accept(v *console.Visit) {
 	hush(v)
 	got := access.Acceptance{Password: v.PostForm.Get("password"), Code: v.PostForm.Get("code"),
 		Flow: access.FlowOf(v.Request)}
@@ -117,22 +124,22 @@ func (d *door) accept(v *console.Visit) {
 		got.Passkey = json.RawMessage(response)
 	}
 	if got.Password != v.PostForm.Get("repeat") {
-		d.invitation(v, refusedFor(reasonRepeat))
+		g.invitation(v, refusedFor(reasonRepeat))
 		return
 	}
-	cookie, err := d.Invitations.Accept(v.Context(), v.PathValue("token"), got, access.ClientOf(v.Request))
+	cookie, err := g.access.Invitations.Accept(v.Context(), v.PathValue("token"), got, access.ClientOf(v.Request))
 	if err != nil {
-		d.invitation(v, err)
+		g.invitation(v, err)
 		return
 	}
-	d.open(v, cookie)
+	g.door.open(v, cookie)
 	v.Leave("You are signed in. From now on, sign in with your name, the password and the second factor.")
 	v.Go("/")
 }
 
-// inviteOptions is what a browser makes a passkey with.
-func (d *door) inviteOptions(v *console.Visit) {
+// options is what a browser makes a passkey with.
+func (g guests) options(v *console.Visit) {
 	hush(v)
-	options, flow, err := d.Invitations.BeginPasskey(v.Context(), v.PathValue("token"))
-	d.begin(v, options, flow, err)
+	options, flow, err := g.access.Invitations.BeginPasskey(v.Context(), v.PathValue("token"))
+	g.door.begin(v, options, flow, err)
 }

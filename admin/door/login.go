@@ -21,8 +21,8 @@ type enterView struct {
 }
 
 func (d *door) enterView(v *console.Visit, name, next string) enterView {
-	view := enterView{Name: clean(name), Next: access.LocalPath(next), Passkeys: d.HasPasskeys()}
-	if d.HasOIDC() {
+	view := enterView{Name: clean(name), Next: access.LocalPath(next), Passkeys: d.access.HasPasskeys()}
+	if d.access.HasOIDC() {
 		view.OIDC = oidcStartPath + "?" + url.Values{"next": {view.Next}}.Encode()
 	}
 	return view
@@ -50,8 +50,8 @@ func (d *door) showLogin(v *console.Visit) {
 // login takes name, password and code.
 func (d *door) login(v *console.Visit) {
 	name, next := v.PostForm.Get("name"), v.PostForm.Get("next")
-	cookie, err := d.Logins.Login(v.Context(), access.Credentials{Name: name, Password: v.PostForm.Get("password"),
-		Code: v.PostForm.Get("code")}, access.ClientOf(v.Request))
+	who := access.Credentials{Name: name, Password: v.PostForm.Get("password"), Code: v.PostForm.Get("code")}
+	cookie, err := d.access.Logins.Login(v.Context(), who, access.ClientOf(v.Request))
 	d.entered(v, cookie, name, next, err)
 }
 
@@ -68,7 +68,7 @@ func (d *door) entered(v *console.Visit, cookie, name, next string, err error) {
 // open gives the browser its session. One that it had before ends.
 func (d *door) open(v *console.Visit, cookie string) {
 	if before := access.SessionOf(v.Context()); before != nil {
-		if err := d.Logins.Logout(v.Context(), before, access.ClientOf(v.Request)); err != nil {
+		if err := d.access.Logins.Logout(v.Context(), before, access.ClientOf(v.Request)); err != nil {
 			d.log.Error("console: the session before a login did not end", "name", before.Name, "err", err)
 		}
 	}
@@ -90,7 +90,7 @@ func (d *door) turnAway(v *console.Visit, name, next string, err error) {
 
 // loginOptions is what a browser asks a passkey for.
 func (d *door) loginOptions(v *console.Visit) {
-	options, flow, err := d.Passkeys.Begin(v.Context(), v.PostForm.Get("name"))
+	options, flow, err := d.access.Passkeys.Begin(v.Context(), v.PostForm.Get("name"))
 	d.begin(v, options, flow, err)
 }
 
@@ -114,7 +114,7 @@ func (d *door) begin(v *console.Visit, options json.RawMessage, flow string, err
 
 // loginPasskey takes what a passkey signed.
 func (d *door) loginPasskey(v *console.Visit) {
-	cookie, err := d.Passkeys.Finish(v.Context(), access.FlowOf(v.Request), []byte(v.PostForm.Get("response")),
+	cookie, err := d.access.Passkeys.Finish(v.Context(), access.FlowOf(v.Request), []byte(v.PostForm.Get("response")),
 		access.ClientOf(v.Request))
 	d.entered(v, cookie, v.PostForm.Get("name"), v.PostForm.Get("next"), err)
 }
@@ -126,7 +126,7 @@ func (d *door) beginOIDC(v *console.Visit) {
 	if q.Get("again") != "" {
 		session = access.SessionOf(v.Context())
 	}
-	to, flow, err := d.OIDC.Begin(v.Context(), session, q.Get("next"))
+	to, flow, err := d.access.OIDC.Begin(v.Context(), session, q.Get("next"))
 	if err != nil {
 		d.turnAway(v, "", q.Get("next"), err)
 		return
@@ -138,7 +138,7 @@ func (d *door) beginOIDC(v *console.Visit) {
 // finishOIDC is where the provider sends the browser back to.
 func (d *door) finishOIDC(v *console.Visit) {
 	session := access.SessionOf(v.Context())
-	cookie, next, err := d.OIDC.Finish(v.Context(), session, access.FlowOf(v.Request), v.URL.Query(),
+	cookie, next, err := d.access.OIDC.Finish(v.Context(), session, access.FlowOf(v.Request), v.URL.Query(),
 		access.ClientOf(v.Request))
 	switch {
 	case err == nil:
@@ -155,7 +155,7 @@ func (d *door) finishOIDC(v *console.Visit) {
 // logout ends the session.
 func (d *door) logout(v *console.Visit) {
 	if s := access.SessionOf(v.Context()); s != nil {
-		if err := d.Logins.Logout(v.Context(), s, access.ClientOf(v.Request)); err != nil {
+		if err := d.access.Logins.Logout(v.Context(), s, access.ClientOf(v.Request)); err != nil {
 			v.Refuse(err)
 			return
 		}

@@ -13,6 +13,9 @@ import (
 	"postern/relay/store"
 )
 
+// people are the pages about who may into the console.
+type people struct{ users access.Users }
+
 // roles are those that somebody may have, the least first.
 var roles = []string{operate.Viewer.String(), operate.Helpdesk.String(), operate.Operator.String(),
 	operate.Admin.String()}
@@ -39,9 +42,9 @@ func rowOf(u store.ConsoleUser) personRow {
 	return row
 }
 
-// listPeople shows who may into the console.
-func (d *door) listPeople(v *console.Visit) {
-	users, err := d.Users.List(v.Context(), v.Actor())
+// list shows who may into the console.
+func (p people) list(v *console.Visit) {
+	users, err := p.users.List(v.Context(), v.Actor())
 	if err != nil {
 		v.Refuse(err)
 		return
@@ -59,13 +62,13 @@ type askView struct {
 	Roles             []string
 }
 
-// askInvite shows the form.
-func (d *door) askInvite(v *console.Visit) {
+// ask shows the form.
+func (p people) ask(v *console.Visit) {
 	q := v.URL.Query()
-	d.showAsk(v, http.StatusOK, q.Get("name"), q.Get("role"), "")
+	p.showAsk(v, http.StatusOK, q.Get("name"), q.Get("role"), "")
 }
 
-func (d *door) showAsk(v *console.Visit, status int, name, role, wrong string) {
+func (p people) showAsk(v *console.Visit, status int, name, role, wrong string) {
 	if _, err := operate.ParseRole(role); err != nil {
 		role = operate.Viewer.String()
 	}
@@ -81,17 +84,17 @@ type onceView struct {
 }
 
 // invite makes a link and shows it.
-func (d *door) invite(v *console.Visit) {
+func (p people) invite(v *console.Visit) {
 	name, asked := strings.TrimSpace(v.PostForm.Get("name")), v.PostForm.Get("role")
 	role, err := operate.ParseRole(asked)
 	var link access.Link
 	if err == nil {
-		link, err = d.Users.Invite(v.Context(), v.Actor(), name, role)
+		link, err = p.users.Invite(v.Context(), v.Actor(), name, role)
 	} else {
 		err = &operate.Error{Kind: operate.Invalid, Msg: err.Error()}
 	}
 	if text := v.Theirs(err); text != "" {
-		d.showAsk(v, http.StatusUnprocessableEntity, name, asked, text)
+		p.showAsk(v, http.StatusUnprocessableEntity, name, asked, text)
 		return
 	}
 	if err != nil {
@@ -100,14 +103,15 @@ func (d *door) invite(v *console.Visit) {
 	}
 	v.Show(http.StatusOK, "once", v.T("The invitation of %s", clean(link.Name)), onceView{
 		Title: v.T("The invitation of %s", clean(link.Name)),
-		Meaning: v.T("Send this link to nobody else, best by telephone or chat. It works once, for %s, and is not shown again.",
+		Meaning: v.T(
+			"Give this link to nobody else, best by chat. It works once, for %s, and is not shown again.",
 			v.Span(link.Expires.Sub(v.Now)+time.Second)),
 		Label: v.T("Link"), Secret: link.URL, Back: peoplePath})
 }
 
-// person finds somebody by name.
-func (d *door) person(v *console.Visit, name string) (personRow, error) {
-	users, err := d.Users.List(v.Context(), v.Actor())
+// find finds somebody by name.
+func (p people) find(v *console.Visit, name string) (personRow, error) {
+	users, err := p.users.List(v.Context(), v.Actor())
 	if err != nil {
 		return personRow{}, err
 	}
@@ -127,42 +131,42 @@ type personView struct {
 	Error string
 }
 
-// showPerson is the page on which somebody is changed.
-func (d *door) showPerson(v *console.Visit) {
-	d.change(v, v.URL.Query().Get("name"), http.StatusOK, "")
+// show is the page on which somebody is changed.
+func (p people) show(v *console.Visit) {
+	p.change(v, v.URL.Query().Get("name"), http.StatusOK, "")
 }
 
-func (d *door) change(v *console.Visit, name string, status int, wrong string) {
-	row, err := d.person(v, name)
+func (p people) change(v *console.Visit, name string, status int, wrong string) {
+	row, err := p.find(v, name)
 	if err != nil {
-		d.refusePerson(v, name, err)
+		p.refuse(v, name, err)
 		return
 	}
 	v.Show(status, "person", row.Name, personView{row, roles, row.Name == clean(v.Actor().Name), wrong})
 }
 
-// refusePerson answers what cannot be done to somebody: on the page of that person where it is somebody's fault.
-func (d *door) refusePerson(v *console.Visit, name string, err error) {
+// refuse answers what cannot be done to somebody: on the page of that person where it is somebody's fault.
+func (p people) refuse(v *console.Visit, name string, err error) {
 	switch text := v.Theirs(err); {
 	case errors.Is(err, store.ErrNoConsoleUser):
 		v.Fail(http.StatusNotFound, v.T("Nobody has the name %s here.", clean(name)))
 	case text != "":
-		d.change(v, name, http.StatusConflict, text)
+		p.change(v, name, http.StatusConflict, text)
 	default:
 		v.Refuse(err)
 	}
 }
 
 // setRole changes what somebody may.
-func (d *door) setRole(v *console.Visit) {
+func (p people) setRole(v *console.Visit) {
 	name := v.PostForm.Get("name")
 	role, err := operate.ParseRole(v.PostForm.Get("role"))
 	if err != nil {
 		v.Fail(http.StatusBadRequest, clean(err.Error()))
 		return
 	}
-	if err := d.Users.SetRole(v.Context(), v.Actor(), name, role); err != nil {
-		d.refusePerson(v, name, err)
+	if err := p.users.SetRole(v.Context(), v.Actor(), name, role); err != nil {
+		p.refuse(v, name, err)
 		return
 	}
 	v.Leave("The role of %s is changed. Whoever it is has to sign in again.", clean(name))
@@ -170,10 +174,10 @@ func (d *door) setRole(v *console.Visit) {
 }
 
 // disable switches somebody off, or on again.
-func (d *door) disable(v *console.Visit) {
+func (p people) disable(v *console.Visit) {
 	name, off := v.PostForm.Get("name"), v.PostForm.Get("on") == ""
-	if err := d.Users.Disable(v.Context(), v.Actor(), name, off); err != nil {
-		d.refusePerson(v, name, err)
+	if err := p.users.Disable(v.Context(), v.Actor(), name, off); err != nil {
+		p.refuse(v, name, err)
 		return
 	}
 	if off {
@@ -185,25 +189,25 @@ func (d *door) disable(v *console.Visit) {
 }
 
 // remove takes somebody away, after a confirmation.
-func (d *door) remove(v *console.Visit) {
+func (p people) remove(v *console.Visit) {
 	name := v.PostForm.Get("name")
 	if v.PostForm.Get("confirmed") != "yes" {
-		row, err := d.person(v, name)
+		row, err := p.find(v, name)
 		if err != nil {
-			d.refusePerson(v, name, err)
+			p.refuse(v, name, err)
 			return
 		}
-		meaning := v.T("They are signed out everywhere, and their password and second factor are forgotten.")
+		meaning := v.T("They are signed out everywhere; password and second factor are forgotten.")
 		if row.OIDC {
-			meaning = v.T("They come back with their next login at the provider. To keep them out, switch them off instead.")
+			meaning = v.T("They come back with their next login at the provider. To keep them out, switch them off.")
 		}
 		v.Show(http.StatusOK, console.ConfirmSheet, v.T("Remove"), &console.Confirmation{
 			Question: v.T("Remove %s?", row.Name), Meaning: meaning, Verb: v.T("Remove"), Danger: true,
 			Action: peoplePath + "/remove", Back: row.Change, Fields: []console.Field{{Name: "name", Value: name}}})
 		return
 	}
-	if err := d.Users.Remove(v.Context(), v.Actor(), name); err != nil {
-		d.refusePerson(v, name, err)
+	if err := p.users.Remove(v.Context(), v.Actor(), name); err != nil {
+		p.refuse(v, name, err)
 		return
 	}
 	v.Leave("%s is removed.", clean(name))

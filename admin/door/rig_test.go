@@ -94,7 +94,8 @@ func newRig(t testing.TB, change ...func(*access.Options)) *rig {
 		_, _ = io.WriteString(w, "API for "+who.Name)
 	})
 	server.Config.Handler = admin.Handler(admin.Options{Ready: func(context.Context) error { return nil },
-		Gatherer: prometheus.NewRegistry(), Logger: logger, Names: func() []string { return []string{"relay.example.com"} },
+		Gatherer: prometheus.NewRegistry(), Logger: logger,
+		Names: func() []string { return []string{"relay.example.com"} },
 		Rest: Handler(Options{Access: r.Access, API: api, Logger: logger, Console: console.Options{Operations: ops,
 			Logger: logger, Site: func() string { return "relay.example.com" }, Now: r.now}})})
 	server.Start()
@@ -114,7 +115,8 @@ func (r *rig) browser() *http.Client {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &http.Client{Jar: jar, CheckRedirect: stay}
 }
 
 func (r *rig) now() time.Time {

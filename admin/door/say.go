@@ -40,7 +40,7 @@ func say(v *console.Visit, err error) string {
 	case access.ReasonLockedOut:
 		return v.T("Too many wrong attempts. Try again in %s.", v.Span(r.Until.Sub(v.Now)+time.Minute))
 	case access.ReasonCodesUsedUp:
-		return v.T("Too many wrong codes. Sign in with a passkey, or have the login reset on the relay: postern console reset NAME")
+		return v.T("Too many wrong codes. Use a passkey, or have the login reset: postern console reset NAME")
 	case access.ReasonBusy:
 		return v.T("Too many logins at once. Wait a minute and try again.")
 	case access.ReasonFlow:
@@ -71,7 +71,8 @@ func saySecond(v *console.Visit, reason access.Reason) string {
 	case access.ReasonNoPasskeys:
 		return v.T("Passkeys need a host name. Open the console by its name instead of by its address.")
 	case access.ReasonPassword:
-		return v.T("This password cannot be taken. Choose one of at least %d characters that is not your name.", auth.MinChosen)
+		return v.T("This password cannot be taken. Choose one of at least %d characters that is not your name.",
+			auth.MinChosen)
 	case reasonRepeat:
 		return v.T("The two passwords are not the same. Type the new password again, twice.")
 	case access.ReasonCode:

@@ -16,7 +16,7 @@ type factorView struct {
 }
 
 // session is that of the visitor, who is sent to the login without one.
-func (d *door) session(v *console.Visit) *access.Session {
+func session(v *console.Visit) *access.Session {
 	s := access.SessionOf(v.Context())
 	if s == nil {
 		v.Go(access.LoginPath)
@@ -27,7 +27,7 @@ func (d *door) session(v *console.Visit) *access.Session {
 // showStepUp asks for the second factor, unless it was given just now.
 func (d *door) showStepUp(v *console.Visit) {
 	next := access.LocalPath(v.URL.Query().Get("next"))
-	switch s := d.session(v); {
+	switch s := session(v); {
 	case s == nil:
 	case v.Now.Before(s.StrongUntil):
 		v.Go(next)
@@ -37,8 +37,8 @@ func (d *door) showStepUp(v *console.Visit) {
 }
 
 func (d *door) askFactor(v *console.Visit, s *access.Session, next string, wrong error) {
-	view := factorView{Next: access.LocalPath(next), Code: s.HasCode, Passkey: s.HasPasskey && d.HasPasskeys()}
-	if s.ByOIDC && d.HasOIDC() {
+	view := factorView{Next: access.LocalPath(next), Code: s.HasCode, Passkey: s.HasPasskey && d.access.HasPasskeys()}
+	if s.ByOIDC && d.access.HasOIDC() {
 		view.OIDC = oidcStartPath + "?" + url.Values{"next": {view.Next}, "again": {"1"}}.Encode()
 	}
 	code := http.StatusOK
@@ -57,7 +57,7 @@ func (d *door) askFactor(v *console.Visit, s *access.Session, next string, wrong
 
 // stepUp takes a code or what a passkey signed.
 func (d *door) stepUp(v *console.Visit) {
-	s := d.session(v)
+	s := session(v)
 	if s == nil {
 		return
 	}
@@ -65,9 +65,9 @@ func (d *door) stepUp(v *console.Visit) {
 	var cookie string
 	var err error
 	if response := v.PostForm.Get("response"); response != "" {
-		cookie, err = d.Passkeys.FinishStepUp(v.Context(), s, access.FlowOf(v.Request), []byte(response), client)
+		cookie, err = d.access.Passkeys.FinishStepUp(v.Context(), s, access.FlowOf(v.Request), []byte(response), client)
 	} else {
-		cookie, err = d.Logins.StepUp(v.Context(), s, v.PostForm.Get("code"), client)
+		cookie, err = d.access.Logins.StepUp(v.Context(), s, v.PostForm.Get("code"), client)
 	}
 	if err != nil {
 		d.askFactor(v, s, next, err)
@@ -80,8 +80,8 @@ func (d *door) stepUp(v *console.Visit) {
 
 // stepUpOptions is what a browser asks a passkey for.
 func (d *door) stepUpOptions(v *console.Visit) {
-	if s := d.session(v); s != nil {
-		options, flow, err := d.Passkeys.BeginStepUp(v.Context(), s)
+	if s := session(v); s != nil {
+		options, flow, err := d.access.Passkeys.BeginStepUp(v.Context(), s)
 		d.begin(v, options, flow, err)
 	}
 }

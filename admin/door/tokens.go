@@ -15,6 +15,9 @@ import (
 	"postern/relay/store"
 )
 
+// tokens are the pages about what programs prove with who they are.
+type tokens struct{ tokens access.Tokens }
+
 // tokenRow is a token in the list.
 type tokenRow struct {
 	Name, Scopes, Networks string
@@ -29,9 +32,9 @@ type tokensView struct {
 	Add  bool // the visitor may add some
 }
 
-// listTokens shows the tokens.
-func (d *door) listTokens(v *console.Visit) {
-	list, err := d.Tokens.List(v.Context(), v.Actor())
+// list shows the tokens.
+func (t tokens) list(v *console.Visit) {
+	list, err := t.tokens.List(v.Context(), v.Actor())
 	if err != nil {
 		v.Refuse(err)
 		return
@@ -62,18 +65,18 @@ type newTokenView struct {
 	Lifetimes             []int
 }
 
-// askToken shows the form.
-func (d *door) askToken(v *console.Visit) {
-	d.showAskToken(v, http.StatusOK, newTokenView{Scopes: map[string]bool{string(operate.ScopeRead): true}, Days: 365})
+// ask shows the form.
+func (t tokens) ask(v *console.Visit) {
+	t.showAsk(v, http.StatusOK, newTokenView{Scopes: map[string]bool{string(operate.ScopeRead): true}, Days: 365})
 }
 
-func (d *door) showAskToken(v *console.Visit, status int, view newTokenView) {
+func (t tokens) showAsk(v *console.Visit, status int, view newTokenView) {
 	view.Lifetimes = lifetimes
 	v.Show(status, "newtoken", v.T("Add a token"), view)
 }
 
-// addToken makes a token and shows it.
-func (d *door) addToken(v *console.Visit) {
+// add makes a token and shows it.
+func (t tokens) add(v *console.Visit) {
 	view := newTokenView{Name: clean(strings.TrimSpace(v.PostForm.Get("name"))),
 		Networks: clean(v.PostForm.Get("networks")), Scopes: map[string]bool{}}
 	n := access.NewToken{Name: strings.TrimSpace(v.PostForm.Get("name"))}
@@ -91,10 +94,10 @@ func (d *door) addToken(v *console.Visit) {
 	}
 	var token string
 	if n.Networks, err = networksOf(view.Networks); err == nil {
-		token, err = d.Tokens.Add(v.Context(), v.Actor(), n)
+		token, err = t.tokens.Add(v.Context(), v.Actor(), n)
 	}
-	if view.Error = d.sayToken(v, err); view.Error != "" {
-		d.showAskToken(v, http.StatusUnprocessableEntity, view)
+	if view.Error = sayToken(v, err); view.Error != "" {
+		t.showAsk(v, http.StatusUnprocessableEntity, view)
 		return
 	}
 	if err != nil {
@@ -102,16 +105,16 @@ func (d *door) addToken(v *console.Visit) {
 		return
 	}
 	v.Show(http.StatusOK, "once", v.T("The token %s", view.Name), onceView{Title: v.T("The token %s", view.Name),
-		Meaning: v.T("Copy it now to where it is needed: it is not shown again. Whoever has it may what its scopes say."),
+		Meaning: v.T("Copy it now to where it is needed: it is not shown again."),
 		Label:   v.T("Token"), Secret: token, Back: tokensPath,
-		Facts: []string{v.T("Programs send it with each request, in the header Authorization: Bearer, followed by the token.")}})
+		Facts: []string{v.T("Programs send it with each request: Authorization: Bearer, followed by the token.")}})
 }
 
 // errNetworks: what was typed is no list of networks.
 var errNetworks = errors.New("no networks")
 
 // sayToken is what is wrong with the form, "" if it is not the form.
-func (d *door) sayToken(v *console.Visit, err error) string {
+func sayToken(v *console.Visit, err error) string {
 	if errors.Is(err, errNetworks) {
 		return v.T("Write networks such as 192.0.2.0/24 or single addresses, with a comma between them.")
 	}
@@ -139,11 +142,11 @@ func networksOf(text string) (list []netip.Prefix, err error) {
 	return list, nil
 }
 
-// revokeToken makes a token useless, after a confirmation.
-func (d *door) revokeToken(v *console.Visit) {
+// revoke makes a token useless, after a confirmation.
+func (t tokens) revoke(v *console.Visit) {
 	name := v.PostForm.Get("name")
 	if v.PostForm.Get("confirmed") != "yes" {
-		list, err := d.Tokens.List(v.Context(), v.Actor())
+		list, err := t.tokens.List(v.Context(), v.Actor())
 		if err != nil {
 			v.Refuse(err)
 			return
@@ -158,7 +161,7 @@ func (d *door) revokeToken(v *console.Visit) {
 			Action:  tokensPath + "/revoke", Back: tokensPath, Fields: []console.Field{{Name: "name", Value: name}}})
 		return
 	}
-	if err := d.Tokens.Revoke(v.Context(), v.Actor(), name); err != nil {
+	if err := t.tokens.Revoke(v.Context(), v.Actor(), name); err != nil {
 		v.Refuse(err)
 		return
 	}

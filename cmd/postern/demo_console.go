@@ -104,7 +104,8 @@ func (d *demoDoor) enter(ctx context.Context, client string) (cookie string, err
 		if code, err = totp.GenerateCode(d.secret, at); err != nil {
 			return "", err
 		}
-		cookie, err = d.access.Logins.Login(ctx, access.Credentials{Name: demoUser, Password: d.password, Code: code}, client)
+		who := access.Credentials{Name: demoUser, Password: d.password, Code: code}
+		cookie, err = d.access.Logins.Login(ctx, who, client)
 		if access.ReasonOf(err) != access.ReasonWrong {
 			break
 		}
