@@ -26,10 +26,8 @@ import (
 	"postern/internal/testkit"
 )
 
-// Axe is axe-core, for tests that have a browser of their own.
-//
 //go:embed axe-4.14.1.min.js
-var Axe string
+var axe string
 
 // Browser is Chromium with one page open.
 type Browser struct {
@@ -128,8 +126,8 @@ func (b *Browser) Leads(trigger chromedp.Action[chromedp.Void]) {
 	Get(b, chromedp.WaitEvent(page.LoadEventFired, nil, trigger))
 }
 
-// Click clicks on what a CSS selector finds.
-func (b *Browser) Click(selector string) chromedp.Action[chromedp.Void] { return chromedp.Click(selector) }
+// Context is that of the page, for what this package has no method for.
+func (b *Browser) Context() context.Context { return b.ctx }
 
 // Type types into what a CSS selector finds.
 func (b *Browser) Type(selector, text string) {
@@ -192,7 +190,7 @@ type violation struct {
 func (b *Browser) Accessible(what string) {
 	b.t.Helper()
 	if !Get(b, chromedp.Evaluate[bool]("typeof axe !== 'undefined'")) {
-		Get(b, chromedp.Evaluate[bool](Axe+";true"))
+		Get(b, chromedp.Evaluate[bool](axe+";true"))
 	}
 	result := Get(b, chromedp.Evaluate[string](
 		`axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(r.violations))`,
