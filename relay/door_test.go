@@ -16,23 +16,32 @@ import (
 	"postern/operate"
 )
 
+// machineOwner is the command line.
+var machineOwner = operate.Actor{Name: "root", Channel: operate.CommandLine}
+
+// invited is what the command line does beside the daemon: it makes an admin's link.
+func (r *rig) invited(name string) (*access.Access, access.Link) {
+	r.t.Helper()
+	c, err := r.load()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	beside, err := NewAccess(r.t.Context(), c, r.store(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	link, err := beside.Users.Invite(r.t.Context(), machineOwner, name, operate.Admin)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return beside, link
+}
+
 // The daemon serves console and API by the certificate of [tls]: from the link to the first page and the API, while
 // health and metrics ask nobody who they are.
 func TestConsoleOfTheDaemon(t *testing.T) {
 	r := startWithAdmin(t, "address = \":0\"\ntls = true")
-	c, err := r.load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	beside, err := NewAccess(t.Context(), c, r.store(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner := operate.Actor{Name: "root", Channel: operate.CommandLine}
-	link, err := beside.Users.Invite(t.Context(), owner, "anna", operate.Admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	beside, link := r.invited("anna")
 	token := link.URL[strings.LastIndex(link.URL, "/")+1:]
 	i, err := beside.Invitations.Get(t.Context(), token)
 	if err != nil {
@@ -42,7 +51,7 @@ func TestConsoleOfTheDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := beside.Tokens.Add(t.Context(), owner, access.NewToken{Name: "mon", Scopes: operate.Scopes[:1]})
+	key, err := beside.Tokens.Add(t.Context(), machineOwner, access.NewToken{Name: "mon", Scopes: operate.Scopes[:1]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +66,8 @@ func TestConsoleOfTheDaemon(t *testing.T) {
 		if form != nil {
 			method, body = http.MethodPost, form.Encode()
 		}
-		req, err := http.NewRequestWithContext(t.Context(), method, "https://127.0.0.1:"+port+path, strings.NewReader(body))
+		address := "https://127.0.0.1:" + port + path
+		req, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,8 @@ func provider(t *testing.T) *httptest.Server {
 	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"issuer": %q, "authorization_endpoint": %q, "token_endpoint": %q, "jwks_uri": %q,
-			"id_token_signing_alg_values_supported": ["RS256"]}`, s.URL, s.URL+"/authorize", s.URL+"/token", s.URL+"/keys")
+			"id_token_signing_alg_values_supported": ["RS256"]}`,
+			s.URL, s.URL+"/authorize", s.URL+"/token", s.URL+"/keys")
 	}))
 	t.Cleanup(s.Close)
 	return s
@@ -39,7 +40,8 @@ func TestOIDC(t *testing.T) {
 		t.Fatal(err)
 	}
 	q := to.Query()
-	if q.Get("redirect_uri") != r.base+access.OIDCPath || q.Get("code_challenge_method") != "S256" || q.Get("prompt") != "" {
+	if q.Get("redirect_uri") != r.base+access.OIDCPath || q.Get("code_challenge_method") != "S256" ||
+		q.Get("prompt") != "" {
 		t.Errorf("it leads to %s", to)
 	}
 	back := access.OIDCPath + "?error=access_denied&state=" + url.QueryEscape(q.Get("state"))
