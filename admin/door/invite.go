@@ -27,7 +27,6 @@ type inviteView struct {
 	Least      int    // characters of a password
 	Error      string
 	Field      string       // where the error is: "password", "code", ""
-	Advice     string       // why a password is weak that was taken
 	Secret     string       // of the authenticator, in groups
 	URI        template.URL // opens the authenticator on the device itself
 	Picture    template.URL // the same as a QR code
