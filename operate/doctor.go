@@ -80,7 +80,8 @@ func examineDNS(ctx context.Context, c *config.Config, resolver *dnscheck.Resolv
 	if err != nil {
 		return []finding.Finding{{Code: "dns-not-looked-at", Weight: finding.Fault, What: "DNS was not looked at: " +
 			err.Error(), Why: "Whether receivers take our mail for genuine is not known.",
-			Fix: "See whether /etc/resolv.conf names a resolver and the store can be read, then run postern doctor again."}}
+			Fix: "See whether /etc/resolv.conf names a resolver and the store can be read, then run postern " +
+				"doctor again."}}
 	}
 	for _, r := range plan.CheckAll(ctx, time.Now()) {
 		list = append(list, ofDomain(r)...)

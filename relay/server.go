@@ -116,29 +116,11 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.open(ctx, c); err != nil {
 		return nil, err
 	}
-	inForce := func() monitor.InForce {
-		st := s.state.Load()
-		return monitor.InForce{Config: st.config, Routes: st.routes}
-	}
 	s.registry = prometheus.NewRegistry()
 	s.room = monitor.NewRoom(s.store.Writable, s.log)
-	hooks, err := monitor.HooksOf(c)
-	if err != nil {
+	if err := s.watch(c); err != nil {
 		return nil, err
 	}
-	watch := monitor.Options{
-		DataDir: c.DataDir, Look: 5 * o.Poll, InForce: inForce, Room: s.room, Store: s.store, Trace: s.trace,
-		Logger: s.log, Metrics: s.registry,
-		Certs: func() []certs.Info { return s.certs.Info() },
-		Lookup: func(ctx context.Context, login string) (auth.Identity, error) {
-			return s.accounts.Lookup(ctx, login)
-		},
-	}
-	if o.Load != nil {
-		watch.Examine = s.examine
-	}
-	s.monitor = monitor.New(watch)
-	s.monitor.Use(c.Hostname, hooks)
 	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
 	if err := known.open(ctx, lockout(c)); err != nil {
 		return nil, err
@@ -171,8 +153,36 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		fail: func(err error) { s.fail(err) }}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&gauges{s.store, s.listeners, inForce, s.trace, s.stats, s.certs})
+		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs})
 	return s, nil
+}
+
+// inForce is the configuration in force, as package monitor wants it.
+func (s *Server) inForce() monitor.InForce {
+	st := s.state.Load()
+	return monitor.InForce{Config: st.config, Routes: st.routes}
+}
+
+// watch makes the monitor, which tells the hooks of the configuration.
+func (s *Server) watch(c *config.Config) error {
+	hooks, err := monitor.HooksOf(c)
+	if err != nil {
+		return err
+	}
+	o := monitor.Options{
+		DataDir: c.DataDir, Look: 5 * s.options.Poll, InForce: s.inForce, Room: s.room, Store: s.store, Trace: s.trace,
+		Logger: s.log, Metrics: s.registry,
+		Certs: func() []certs.Info { return s.certs.Info() },
+		Lookup: func(ctx context.Context, login string) (auth.Identity, error) {
+			return s.accounts.Lookup(ctx, login)
+		},
+	}
+	if s.options.Load != nil {
+		o.Examine = s.examine
+	}
+	s.monitor = monitor.New(o)
+	s.monitor.Use(c.Hostname, hooks)
+	return nil
 }
 
 // open opens what lies in the data directory.

@@ -30,8 +30,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		Short: "Look at everything that can be wrong, and say what it is, why it matters and what to do",
 		Long: `Look at the configuration, the daemon, its listeners by the names that clients use, certificates, the
 clock, the disk, files and their rights, the store, the queue, upstreams with each configured sender, hooks,
-accounts and the DNS of each sender's domain, and say of each fault what it is, why it matters and what to do, the heaviest first. Exit code 1: mail is in
-danger.
+accounts and the DNS of each sender's domain, and say of each fault what it is, why it matters and what to do, the
+heaviest first. Exit code 1: mail is in danger.
 
 Nothing is changed and nothing is sent: upstreams are tried as by "postern upstream test", hooks are connected to and
 told nothing.`,

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"postern/relay/alert"
@@ -17,9 +18,16 @@ const (
 // maxDangers bounds the findings that alerts are made of.
 const maxDangers = 50
 
-// examine lets the doctor look once a day, until ctx ends, and alerts of what puts mail in danger. Upstreams,
-// certificates, disk and queue have alerts of their own.
-func (m *Monitor) examine(ctx context.Context) {
+// doctor lets somebody examine everything once a day, and alerts of what puts mail in danger. Upstreams, certificates,
+// disk and queue have alerts of their own.
+type doctor struct {
+	examine func(context.Context) ([]finding.Finding, error)
+	alerter *alert.Alerter
+	log     *slog.Logger
+}
+
+// run works until ctx ends.
+func (d doctor) run(ctx context.Context) {
 	timer := time.NewTimer(examineFirst)
 	defer timer.Stop()
 	for {
@@ -28,16 +36,16 @@ func (m *Monitor) examine(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		m.dangers(m.Examine(ctx))
+		d.dangers(d.examine(ctx))
 		timer.Reset(examineEvery)
 	}
 }
 
 // dangers alerts of the findings of the first weight, and ends those that were not found again. What could not be
 // examined keeps its last state.
-func (m *Monitor) dangers(found []finding.Finding, err error) {
+func (d doctor) dangers(found []finding.Finding, err error) {
 	if err != nil {
-		m.Logger.Warn("the daily examination failed", "err", err)
+		d.log.Warn("the daily examination failed", "err", err)
 		return
 	}
 	var hold []alert.Condition
@@ -53,8 +61,9 @@ func (m *Monitor) dangers(found []finding.Finding, err error) {
 			Event: alert.Danger, Subject: subject, Group: "findings of the doctor",
 			Summary: f.What + " " + f.Why + " What to do: " + f.Fix,
 			Over:    "The doctor does not find it any more.",
-			Details: map[string]string{"code": f.Code, "subject": f.Subject, "what": f.What, "why": f.Why, "fix": f.Fix},
+			Details: map[string]string{"code": f.Code, "subject": f.Subject, "what": f.What, "why": f.Why,
+				"fix": f.Fix},
 		})
 	}
-	m.alerter.Set(alert.Danger, hold)
+	d.alerter.Set(alert.Danger, hold)
 }

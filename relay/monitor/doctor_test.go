@@ -20,7 +20,8 @@ func TestDangersAreTold(t *testing.T) {
 		answers := []struct {
 			found []finding.Finding
 			err   error
-		}{{[]finding.Finding{danger, fault}, nil}, {nil, errors.New("no file handles")}, {[]finding.Finding{fault}, nil}}
+		}{{[]finding.Finding{danger, fault}, nil}, {nil, errors.New("no file handles")},
+			{[]finding.Finding{fault}, nil}}
 		looks := 0
 		a := stand(t, Options{Examine: func(context.Context) ([]finding.Finding, error) {
 			answer := answers[min(looks, len(answers)-1)]
@@ -29,7 +30,7 @@ func TestDangersAreTold(t *testing.T) {
 		}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { defer close(done); a.examine(ctx) }()
+		go func() { defer close(done); doctor{a.Examine, a.alerter, a.Logger}.run(ctx) }()
 		after := func(d time.Duration, wantLooks, open int) {
 			t.Helper()
 			time.Sleep(d)
@@ -41,7 +42,8 @@ func TestDangersAreTold(t *testing.T) {
 		after(examineFirst-time.Second, 0, 0)
 		after(time.Minute, 1, 1)
 		c := a.alerter.Open(alert.Danger)[0]
-		if c.Subject != "dns-nxdomain: example.com" || c.Summary != "There is no domain. Mail is refused. What to do: Mend it." {
+		if c.Subject != "dns-nxdomain: example.com" ||
+			c.Summary != "There is no domain. Mail is refused. What to do: Mend it." {
 			t.Errorf("%+v", c)
 		}
 		after(examineEvery, 2, 1) // what was not examined is not over

@@ -114,7 +114,7 @@ func (m *Monitor) Run(ctx context.Context) {
 	defer telling.Wait()
 	telling.Go(func() { m.alerter.Run(ctx) })
 	if m.Examine != nil {
-		telling.Go(func() { m.examine(ctx) })
+		telling.Go(func() { doctor{m.Examine, m.alerter, m.Logger}.run(ctx) })
 	}
 	tick := time.NewTicker(m.Look)
 	defer tick.Stop()
