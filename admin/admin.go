@@ -1,5 +1,5 @@
-// Package admin serves HTTP: whether Postern is alive, whether it can accept mail, and its metrics. It reveals
-// nothing that an attacker could use.
+// Package admin serves HTTP: whether Postern is alive, whether it can accept mail, and its metrics, which reveal
+// nothing that an attacker could use and need no login; and the console and API of package door, if there are any.
 //
 // Failure semantics: if its address cannot be bound, the daemon refuses to start; later trouble is logged and never
 // affects mail.
@@ -35,12 +35,15 @@ type Options struct {
 	Logger *slog.Logger
 	// TLS, unless nil, serves everything by HTTPS alone.
 	TLS *tls.Config
+	// Rest, unless nil, answers whatever is not served here. It knows who asks.
+	Rest http.Handler
 }
 
-// maxConnections bounds the connected clients; a scraper and a probe need one each.
+// maxConnections bounds the connected clients; a scraper and a probe need one each, a browser up to six.
 const maxConnections = 100
 
-// Handler returns the HTTP handler: /healthz, /readyz and /metrics.
+// Handler returns the HTTP handler: /healthz, /readyz, /metrics, and Options.Rest. Names that are not ours are refused
+// before any of them.
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -56,6 +59,9 @@ func Handler(o Options) http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}))
+	if o.Rest != nil {
+		mux.Handle("/", o.Rest)
+	}
 	return checkHost(o.Names, mux)
 }
 

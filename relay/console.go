@@ -5,12 +5,17 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 
 	"postern/admin/access"
+	"postern/admin/api"
+	"postern/admin/console"
+	"postern/admin/door"
 	"postern/auth"
 	"postern/operate"
 	"postern/relay/config"
+	"postern/relay/status"
 	relaystore "postern/relay/store"
 )
 
@@ -79,4 +84,18 @@ func (s *Server) adminTLS() *tls.Config {
 		return nil
 	}
 	return &tls.Config{GetCertificate: s.certs.GetCertificate, MinVersion: tls.VersionTLS12}
+}
+
+// consoleOf is the console and the API, with who may in before them; nil where the configuration has neither.
+func consoleOf(s *Server) http.Handler {
+	if s.access == nil {
+		return nil
+	}
+	ops := operate.New(operate.Options{Config: func() *config.Config { return s.state.Load().config }, Store: s.store,
+		Status:  func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil },
+		Version: s.options.Version})
+	return door.Handler(door.Options{Access: s.access, Logger: s.log,
+		API: api.Handler(api.Options{Operations: ops, Answers: s.store, Logger: s.log}),
+		Console: console.Options{Operations: ops, Logger: s.log,
+			Site: func() string { return s.state.Load().config.Hostname }}})
 }

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"crypto/tls"
-	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -65,24 +64,12 @@ func TestAdminByTLS(t *testing.T) {
 func TestConsoleChangedOnTheCommandLine(t *testing.T) {
 	r := startWithAdmin(t, `address = "127.0.0.1:0"`)
 	s := r.store()
-	c, err := r.load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	beside, err := NewAccess(t.Context(), c, s, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner := operate.Actor{Name: "root", Channel: operate.CommandLine}
-	link, err := beside.Users.Invite(t.Context(), owner, "anna", operate.Admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	beside, link := r.invited("anna")
 	token := link.URL[strings.LastIndex(link.URL, "/")+1:]
 	if i, err := r.server.access.Invitations.Get(t.Context(), token); err != nil || i.Name != "anna" {
 		t.Fatalf("the daemon does not know the link: %+v, %v", i, err)
 	}
-	if _, err := beside.Users.Invite(t.Context(), owner, "anna", operate.Viewer); err != nil {
+	if _, err := beside.Users.Invite(t.Context(), machineOwner, "anna", operate.Viewer); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.server.access.Invitations.Get(t.Context(),

@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 		"relay/finding", "relay/keyring", "relay/queue", "relay/sign", "relay/stats", "relay/status", "relay/store",
 			"relay/trace", "relay/upstream",
 		"relay/upstream/advice"},
+	"admin/door": {"admin/access", "admin/console", "auth", "mail", "operate", "relay/store"},
 	"admin/api": {"auth", "mail", "operate", "relay/queue", "relay/sign", "relay/status", "relay/store",
 		"relay/trace"},
 	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",

@@ -395,7 +395,7 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		return adminNames(s.state.Load().config)
 	}
 	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry,
-		Names: names, Logger: s.log, TLS: s.adminTLS()})
+		Names: names, Logger: s.log, TLS: s.adminTLS(), Rest: consoleOf(s)})
 	if err != nil {
 		s.log.Error("admin stopped", "err", err)
 	}

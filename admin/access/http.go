@@ -226,13 +226,14 @@ func (a *Access) tooMany(w http.ResponseWriter, refusal *Refusal) {
 }
 
 // BoundLogins refuses a client that begins or ends too many logins: 20 at once, then one in three seconds. It belongs
-// before whatever proves who somebody is; looking at the login page is free.
-func (a *Access) BoundLogins(next http.Handler) http.Handler {
+// before whatever proves who somebody is; looking at the login page is free. refused answers instead of next, after
+// Retry-After.
+func (a *Access) BoundLogins(next, refused http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		counted := r.Method != http.MethodGet && r.Method != http.MethodHead || strings.HasPrefix(r.URL.Path, OIDCPath)
 		if counted && !a.rate.allow(a.now(), addrOf(ClientOf(r))) {
 			w.Header().Set("Retry-After", strconv.Itoa(int(loginsEvery.Seconds())))
-			Problem(w, http.StatusTooManyRequests, string(ReasonBusy), texts[ReasonBusy])
+			refused.ServeHTTP(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)

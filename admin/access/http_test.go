@@ -164,10 +164,10 @@ func TestLocalPath(t *testing.T) {
 
 func TestBoundLogins(t *testing.T) {
 	r := newRig(t)
-	h := r.BoundLogins(http.HandlerFunc(func(w http.ResponseWriter,
-		_ *http.Request) {
-		w.WriteHeader(http.StatusNoContent)
-	}))
+	answer := func(status int) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+	}
+	h := r.BoundLogins(answer(http.StatusNoContent), answer(http.StatusTooManyRequests))
 	do := func(method, path, client string) *httptest.ResponseRecorder {
 		req, w := httptest.NewRequestWithContext(t.Context(), method, "https://relay.example.com"+path, nil),
 			httptest.NewRecorder()
@@ -212,7 +212,7 @@ func TestOverHTTP(t *testing.T) {
 			return
 		}
 		SetSession(w, q, cookie)
-	})))
+	}), http.NotFoundHandler()))
 	mux.Handle("GET /api/v1/me", r.Authenticate(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		who, _ := operate.ActorOf(q.Context())
 		fmt.Fprint(w, who.Name)

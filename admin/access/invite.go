@@ -128,9 +128,6 @@ type Acceptance struct {
 	Flow     string          // what BeginPasskey returned for the cookie
 }
 
-// Advice is what is weak about a password that is to be taken, "" if nothing strikes.
-func Advice(name, password string) string { return auth.AdviseOn(name, password) }
-
 // Accept uses a link up: it gives the user a password and a second factor and logs them in. It returns what the browser
 // is to keep as cookie. A link that was refused for what was brought works still.
 func (a Invitations) Accept(ctx context.Context, token string, got Acceptance, client string) (string, error) {

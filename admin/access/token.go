@@ -65,15 +65,15 @@ type NewToken struct {
 func (n *NewToken) check(now time.Time) error {
 	switch {
 	case n.Name == "" || len(n.Name) > 100 || n.Name != mail.Printable(n.Name) || strings.TrimSpace(n.Name) != n.Name:
-		return errors.New("a token needs a name that says what uses it, of at most 100 printable octets")
+		return invalid("a token needs a name that says what uses it, of at most 100 printable octets")
 	case len(n.Scopes) == 0:
-		return errors.New("a token needs a scope: read, queue, accounts or admin")
+		return invalid("a token needs a scope: read, queue, accounts or admin")
 	case !n.Expires.IsZero() && !n.Expires.After(now):
-		return errors.New("the token would have expired already")
+		return invalid("the token would have expired already")
 	}
 	for _, scope := range n.Scopes {
 		if !slices.Contains(operate.Scopes, scope) {
-			return fmt.Errorf("%q is no scope; there are read, queue, accounts and admin", scope)
+			return invalid("%q is no scope; there are read, queue, accounts and admin", scope)
 		}
 	}
 	return nil
@@ -95,13 +95,13 @@ func (a Tokens) Add(ctx context.Context, who operate.Actor, n NewToken) (string,
 	}
 	err := a.store.AddToken(ctx, k)
 	if errors.Is(err, store.ErrExists) {
-		return "", fmt.Errorf("there is a token with the name %q already: revoke it, or take another name", n.Name)
+		return "", conflict("there is a token with the name %q already: revoke it, or take another name", n.Name)
 	}
 	if err != nil {
 		return "", err
 	}
-	return token, a.record(ctx, who, operate.AddToken.Name, n.Name, "scope "+strings.Join(k.Scopes, ", "),
-		store.AuditDone)
+	detail := "scope " + strings.Join(k.Scopes, ", ")
+	return token, a.record(ctx, who, operate.AddToken.Name, n.Name, detail, store.AuditDone)
 }
 
 // List returns the tokens.
@@ -119,7 +119,8 @@ func (a Tokens) Revoke(ctx context.Context, who operate.Actor, name string) erro
 	}
 	err := a.store.RevokeToken(ctx, name)
 	if errors.Is(err, store.ErrNoToken) {
-		return fmt.Errorf("there is no token with the name %q", name)
+		return &operate.Error{Kind: operate.NotFound,
+			Msg: fmt.Sprintf("there is no token with the name %q", name)}
 	}
 	if err != nil {
 		return err

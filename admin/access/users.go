@@ -12,7 +12,17 @@ import (
 )
 
 // ErrLastAdmin: nobody would be left who may everything. The command line may do it all the same.
-var ErrLastAdmin = errors.New("this is the last administrator: make another one first, or do it on the command line")
+var ErrLastAdmin error = &operate.Error{Kind: operate.Conflict,
+	Msg: "this is the last administrator: make another one first, or do it on the command line"}
+
+// invalid and conflict are faults of who asked.
+func invalid(format string, args ...any) error {
+	return &operate.Error{Kind: operate.Invalid, Msg: fmt.Sprintf(format, args...)}
+}
+
+func conflict(format string, args ...any) error {
+	return &operate.Error{Kind: operate.Conflict, Msg: fmt.Sprintf(format, args...)}
+}
 
 // Users are who may into the console.
 type Users struct{ *core }
@@ -48,10 +58,10 @@ func (a Users) List(ctx context.Context, who operate.Actor) ([]store.ConsoleUser
 func (a Users) Invite(ctx context.Context, who operate.Actor, name string, role operate.Role) (Link, error) {
 	name, err := auth.CheckLogin(name)
 	if err != nil {
-		return Link{}, errors.New(strings.Replace(err.Error(), "the login", "the name", 1))
+		return Link{}, invalid("%s", strings.Replace(err.Error(), "the login", "the name", 1))
 	}
 	if role == operate.Nobody {
-		return Link{}, errors.New("a role is needed: viewer, helpdesk, operator or admin")
+		return Link{}, invalid("a role is needed: viewer, helpdesk, operator or admin")
 	}
 	if err := a.may(ctx, who, operate.InviteUser, name); err != nil {
 		return Link{}, err
@@ -59,8 +69,8 @@ func (a Users) Invite(ctx context.Context, who operate.Actor, name string, role 
 	err = a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, _ []store.ConsoleUser) (bool,
 		error) {
 		if exists && u.Hash != "" {
-			return false, errors.New("there is such a user already; if they cannot log in any more: postern console " +
-				"reset " + name)
+			return false, conflict("there is such a user already; if they cannot log in any more: postern console "+
+				"reset %s", name)
 		}
 		if !exists {
 			u.Created = a.now()
@@ -96,10 +106,10 @@ func (a Users) Reset(ctx context.Context, who operate.Actor, name string) (Link,
 	var role operate.Role
 	err := a.change(ctx, who, name, func(u *store.ConsoleUser) error {
 		if u.Provider != "" {
-			return fmt.Errorf("%s logs in by OpenID Connect: there is nothing to reset here", name)
+			return conflict("%s logs in by OpenID Connect: there is nothing to reset here", name)
 		}
 		if u.Disabled {
-			return fmt.Errorf("%s is switched off: run first: postern console enable %s", name, name)
+			return conflict("%s is switched off: run first: postern console enable %s", name, name)
 		}
 		u.Hash, u.TOTP, u.TOTPStep, u.WrongCodes, u.Passkeys = "", "", 0, 0, nil
 		role = roleOf(*u)
@@ -117,12 +127,12 @@ func (a Users) SetRole(ctx context.Context, who operate.Actor, name string, role
 		return err
 	}
 	if role == operate.Nobody {
-		return errors.New("a role is needed: viewer, helpdesk, operator or admin")
+		return invalid("a role is needed: viewer, helpdesk, operator or admin")
 	}
 	var before string
 	err := a.change(ctx, who, name, func(u *store.ConsoleUser) error {
 		if u.Provider != "" {
-			return fmt.Errorf("the role of %s follows from the groups at the login provider: change them there", name)
+			return conflict("the role of %s follows from the groups at the login provider: change them there", name)
 		}
 		before, u.Role = u.Role, role.String()
 		return nil

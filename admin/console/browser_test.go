@@ -2,58 +2,32 @@ package console
 
 import (
 	"context"
-	_ "embed"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
-	cdplog "github.com/chromedp/cdproto/log"
 	cdppage "github.com/chromedp/cdproto/page"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"postern/admin/access"
-	"postern/internal/testkit"
+	"postern/internal/testkit/chromium"
 	"postern/operate"
 	"postern/relay/status"
 )
 
-//go:embed testdata/axe-4.14.1.min.js
-var axe string
-
 // browser is Chromium on a console.
 type browser struct {
 	*rig
+	*chromium.Browser
 	ctx   context.Context
-	base  string
 	who   atomic.Pointer[operate.Actor]
 	polls atomic.Int64 // requests that a page made by itself
-
-	mu       sync.Mutex // guards what follows
-	problems []string   // what the browser complains of
 }
-
-// quiet are flags that keep Chromium from talking to anybody but us.
-var quiet = []chromedp.ExecAllocatorOption{chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
-	chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-	chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-	chromedp.Flag("disable-sync", true), chromedp.Flag("disable-extensions", true), chromedp.Flag("no-pings", true),
-	chromedp.Flag("disable-default-apps", true), chromedp.Flag("disable-domain-reliability", true),
-	chromedp.Flag("disable-client-side-phishing-detection", true), chromedp.Flag("metrics-recording-only", true),
-	chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("hide-scrollbars", true),
-	chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
-	chromedp.Flag("disable-features", "Translate,OptimizationHints,MediaRouter,DialMediaRouteProvider"),
-	chromedp.WSURLReadTimeout(2 * time.Minute)}
 
 // browse starts Chromium on the console of a rig, as an admin.
 func browse(t *testing.T, r *rig, language string) *browser {
@@ -70,112 +44,22 @@ func browse(t *testing.T, r *rig, language string) *browser {
 		r.server.ServeHTTP(w, req)
 	}))
 	t.Cleanup(server.Close)
-	b.base = server.URL
-	options := append(quiet[:len(quiet):len(quiet)], chromedp.ExecPath(testkit.Need(t, "chromium")),
-		chromedp.UserDataDir(t.TempDir()), chromedp.Flag("accept-lang", language), chromedp.Flag("lang", language))
-	ctx, cancel := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), options...)
-	t.Cleanup(cancel)
-	b.ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(b.ctx); err != nil {
-			t.Error(err)
-		}
-		cancel()
-	})
-	b.must(chromedp.Do(b.ctx)) // starts it
-	b.must(chromedp.Listen(b.ctx, func(ev any) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		switch ev := ev.(type) {
-		case *cdplog.EventEntryAdded:
-			b.problems = append(b.problems, fmt.Sprint(ev.Entry.Level, ": ", ev.Entry.Text, " ", ev.Entry.URL))
-		case *runtime.EventExceptionThrown:
-			b.problems = append(b.problems, fmt.Sprint(ev.ExceptionDetails))
-		}
-	}))
-	_, err := chromedp.Call(b.ctx, cdplog.Enable, cdp.Empty{})
-	b.must(err)
+	b.Browser = chromium.Start(t, server.URL, language)
+	b.ctx = b.Context()
 	return b
 }
 
-// patience is how long anything in the browser may take.
-const patience = time.Minute
-
 // get runs one thing in the browser.
 func get[T any](b *browser, what chromedp.Action[T]) T {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	value, err := chromedp.Run(ctx, what)
-	b.must(err)
-	return value
+	b.rig.t.Helper()
+	return chromium.Get(b.Browser, what)
 }
 
-// open goes to a page.
-func (b *browser) open(path string) {
-	b.t.Helper()
-	get(b, chromedp.Navigate(b.base+path))
-}
-
-// look sets the theme and the size of the window.
-func (b *browser) look(theme string, width, height int64) {
-	b.t.Helper()
-	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme},
-			{Name: "prefers-reduced-motion", Value: "reduce"}}})
-	b.must(err)
-	get(b, chromedp.EmulateViewport(width, height))
-}
-
-// shoot keeps a picture of the page where POSTERN_SCREENSHOTS says, for a person to look at.
-func (b *browser) shoot(name string) {
-	b.t.Helper()
-	dir := os.Getenv("POSTERN_SCREENSHOTS")
-	if dir == "" {
-		return
-	}
-	png := get(b, chromedp.FullScreenshot(100))
-	b.must(os.MkdirAll(dir, 0o755))
-	b.must(os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644))
-}
-
-// violation is what axe-core finds.
-type violation struct {
-	ID, Help string
-	Nodes    []struct {
-		HTML           string
-		FailureSummary string
-	}
-}
-
-// accessible fails for whatever axe-core finds on the page, for what the browser complained of, and where the page is
-// wider than the window.
-func (b *browser) accessible(what string) {
-	b.t.Helper()
-	if !get(b, chromedp.Evaluate[bool]("typeof axe !== 'undefined'")) {
-		get(b, chromedp.Evaluate[bool](axe+";true"))
-	}
-	result := get(b, chromedp.Evaluate[string](
-		`axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(r.violations))`,
-		chromedp.EvalAwaitPromise))
-	var found []violation
-	b.must(json.Unmarshal([]byte(result), &found))
-	for _, v := range found {
-		for _, n := range v.Nodes[:min(3, len(v.Nodes))] {
-			b.t.Errorf("%s: %s (%s): %s\n%s", what, v.ID, v.Help, n.HTML, n.FailureSummary)
-		}
-	}
-	if get(b, chromedp.Evaluate[bool](
-		"document.documentElement.scrollWidth > document.documentElement.clientWidth")) {
-		b.t.Errorf("%s: the page is wider than the window", what)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, p := range b.problems {
-		b.t.Errorf("%s: the browser says: %s", what, p)
-	}
-	b.problems = nil
-}
+func (b *browser) open(path string)                             { b.Open(path) }
+func (b *browser) look(theme string, width, height int64)       { b.Look(theme, width, height) }
+func (b *browser) shoot(name string)                            { b.Shoot(name) }
+func (b *browser) accessible(what string)                       { b.Accessible(what) }
+func (b *browser) leads(trigger chromedp.Action[chromedp.Void]) { b.Leads(trigger) }
 
 // pagesToLook are the pages of a relay that was filled.
 func pagesToLook() map[string]string {
@@ -193,7 +77,7 @@ func TestAccessibility(t *testing.T) {
 	for name, path := range pagesToLook() {
 		b.open(path)
 		if name == "missing" {
-			b.problems = nil // 404
+			b.Problems() // 404
 		}
 		for _, theme := range []string{"light", "dark"} {
 			for _, width := range []int64{320, 768, 1440} {
@@ -302,12 +186,6 @@ func TestActionsInTheBrowser(t *testing.T) {
 		t.Errorf("%+v, %v", m, err)
 	}
 	b.accessible("the queue afterwards")
-}
-
-// leads does what leads to another page, and waits for it.
-func (b *browser) leads(trigger chromedp.Action[chromedp.Void]) {
-	b.t.Helper()
-	get(b, chromedp.WaitEvent(cdppage.LoadEventFired, nil, trigger))
 }
 
 // TestKeyboardAlone: with the Tab key one reaches all there is, sees where one is, and acts.

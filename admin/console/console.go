@@ -28,6 +28,7 @@ type Options struct {
 	SignOut string // a POST there ends the session; "" where there is none
 	Strong  string // where the second factor is given again; the way back is in its parameter "next"
 
+	Also []Route             // pages of other packages; in the menu they come last
 	Now  func() time.Time    // nil: time.Now
 	Look operate.LookOptions // whom DNS is asked of; zero: the system's resolver
 }
@@ -73,6 +74,10 @@ func (c *console) route(mux *http.ServeMux) {
 			mux.Handle("POST "+pattern(a.path), c.guarded(a.needs, func(v *visit) { v.run(&p, &a) }))
 			methods[a.path] = strings.TrimPrefix(methods[a.path]+", POST", ", ")
 		}
+	}
+	for _, r := range c.Also {
+		mux.Handle(r.Method+" "+pattern(r.Path), c.also(r))
+		methods[r.Path] = strings.TrimPrefix(methods[r.Path]+", "+r.Method, ", ")
 	}
 	for path, allowed := range methods {
 		mux.Handle(pattern(path), c.visited(func(v *visit) {

@@ -58,6 +58,11 @@ func (v *visit) menu(p *page) (items []menuItem) {
 			items = append(items, menuItem{each.path, v.t(each.title), each.path == current})
 		}
 	}
+	for _, r := range v.console.Also {
+		if r.Menu != "" && v.may(*r.Needs) {
+			items = append(items, menuItem{r.Path, v.t(key(r.Menu)), r.Path == current})
+		}
+	}
 	return items
 }
 

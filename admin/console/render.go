@@ -5,6 +5,7 @@ import (
 	"embed"
 	"html/template"
 	"net/http"
+	"slices"
 	"time"
 
 	"postern/operate"
@@ -19,12 +20,16 @@ type sheets map[string]*template.Template
 // steps are templates of steps within a page, such as its confirmations, and of the error page.
 var steps = []string{"error", "confirm", "card", "imported"}
 
+// roomSheets are those of package door's routes.
+var roomSheets = []string{"enter", "invite", "lost", "factor", "people", "person", "asked", "tokens",
+	"newtoken", "once"}
+
 // loadSheets parses the templates once for each language, since their functions speak it.
 func loadSheets(c *console, pages []page) map[string]*sheets {
 	all := map[string]*sheets{}
 	for _, w := range speakers {
 		frame := template.Must(template.New("layout.html").Funcs(c.functions(w)).ParseFS(templateFiles,
-			"templates/layout.html", "templates/parts.html", "templates/findings.html"))
+			"templates/layout.html", "templates/parts.html", "templates/findings.html", "templates/doorparts.html"))
 		s := sheets{}
 		add := func(name string) {
 			if s[name] == nil {
@@ -39,7 +44,7 @@ func loadSheets(c *console, pages []page) map[string]*sheets {
 				}
 			}
 		}
-		for _, name := range steps {
+		for _, name := range slices.Concat(steps, roomSheets) {
 			add(name)
 		}
 		all[w.lang] = &s

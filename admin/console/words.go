@@ -4,6 +4,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"reflect"
 	"strings"
 
 	"golang.org/x/text/feature/plural"
@@ -34,6 +35,7 @@ type entry struct{ english, german []string }
 // "a | b" are the forms for one and for others, by the first argument.
 func loadWords() (map[key]bool, catalog.Catalog) {
 	known, b := map[key]bool{}, catalog.NewBuilder(catalog.Fallback(language.English))
+	seen := map[string]entry{} // pages may share a text, if they say the same
 	names, _ := fs.Glob(wordFiles, "words/*.txt")
 	for _, name := range names {
 		data, err := wordFiles.ReadFile(name)
@@ -46,10 +48,10 @@ func loadWords() (map[key]bool, catalog.Catalog) {
 		}
 		for _, e := range entries {
 			k := e.english[len(e.english)-1]
-			if known[key(k)] {
-				panic(fmt.Sprintf("%s: %q stands twice in the catalogue", name, k))
+			if before, twice := seen[k]; twice && !reflect.DeepEqual(before, e) {
+				panic(fmt.Sprintf("%s: %q stands twice in the catalogue, with other words", name, k))
 			}
-			known[key(k)] = true
+			known[key(k)], seen[k] = true, e
 			set(b, language.English, k, e.english)
 			set(b, language.German, k, e.german)
 		}

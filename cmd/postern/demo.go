@@ -47,7 +47,8 @@ func (a *app) demoCommand() *cobra.Command {
 		Short: "Run the whole path on loopback, without any configuration",
 		Long: `Start a relay with a temporary directory, a self-signed certificate, an account and DKIM keys, and beside
 it an upstream that keeps what it takes in memory. Send a real message through both over STARTTLS and AUTH, fetch it
-back from the upstream, compare every octet, and verify its signatures. Nothing leaves this machine.
+back from the upstream, compare every octet, and verify its signatures. Then print a link that logs in to the
+console, and keep running. Nothing leaves this machine.
 
 With --provider microsoft365 the upstream is a fake of Exchange Online, which takes access tokens only: a client that
 knows nothing but a password sends through it.`,
@@ -80,6 +81,8 @@ type demo struct {
 	upstream *capture.Server
 	provider *fakeMicrosoft // instead of upstream
 	server   *relay.Server
+	config   *config.Config
+	door     *demoDoor         // nil: not yet
 	password string            // of the account
 	secret   string            // of the relay at the upstream
 	roots    *x509.CertPool    // of the relay's own certificate
@@ -113,6 +116,10 @@ func (d *demo) run(ctx context.Context, once bool) error {
 	if once {
 		return nil
 	}
+	if err := d.openConsole(ctx); err != nil {
+		return err
+	}
+	d.printConsole()
 	d.printSettings()
 	return d.show(ctx)
 }
@@ -160,7 +167,7 @@ address = %q
 tls = "implicit"
 
 [admin]
-address = ""
+address = %q
 
 `
 
@@ -179,7 +186,11 @@ func (d *demo) startRelay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf(demoConfig, demoAddress(demoPort), demoAddress(demoTLS)) + upstream
+	console, err := demoAdmin()
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf(demoConfig, demoAddress(demoPort), demoAddress(demoTLS), console) + upstream
 	path := filepath.Join(d.dir, "relay.toml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return err
@@ -191,6 +202,7 @@ func (d *demo) startRelay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.config = c
 	if err := d.makeAccount(ctx, c); err != nil {
 		return err
 	}
@@ -380,6 +392,9 @@ func (d *demo) verify(message []byte) error {
 }
 
 func (d *demo) close() {
+	if d.door != nil {
+		d.door.close()
+	}
 	if d.stop != nil {
 		d.stop()
 		<-d.done

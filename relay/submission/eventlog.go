@@ -99,7 +99,7 @@ func (l *eventLog) event(e trace.Event) trace.Event {
 	}
 	e.Session, e.Listener, e.Client = l.session, l.listener, l.client
 	e.Login = cmp.Or(e.Login, l.login)
-	if e.Kind == trace.Accepted || e.Kind == trace.AuthFail { // once for each message and login: enough to see old devices
+	if e.Kind == trace.Accepted || e.Kind == trace.AuthFail { // enough to see old devices
 		if state := l.conn.TLS(); state != nil {
 			e.TLS = tls.VersionName(state.Version)
 		}
