@@ -119,7 +119,7 @@ func (d *demo) run(ctx context.Context, once bool) error {
 	if err := d.openConsole(ctx); err != nil {
 		return err
 	}
-	d.printConsole()
+	printConsole(d.out, d.door)
 	d.printSettings()
 	return d.show(ctx)
 }

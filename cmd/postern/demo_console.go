@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -134,16 +135,16 @@ func (d *demoDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, d.access.URL().String(), http.StatusSeeOther)
 }
 
-// print says how to come in.
-func (d *demo) printConsole() {
-	fmt.Fprintf(d.out, `
+// printConsole says how to come in.
+func printConsole(w io.Writer, door *demoDoor) {
+	fmt.Fprintf(w, `
 Look at the console in a browser on this machine. This link logs in, once:
 
   %s
 
 Afterwards it is %s, name %s, password %s, and the code of an
 authenticator app with the key %s.
-`, d.door.link, d.door.access.URL(), demoUser, d.door.password, d.door.secret)
+`, door.link, door.access.URL(), demoUser, door.password, door.secret)
 }
 
 // close ends it.

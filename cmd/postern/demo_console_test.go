@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -22,7 +23,7 @@ func TestDemoConsole(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d.printConsole()
+	printConsole(d.out, d.door)
 	if !strings.Contains(out.String(), d.door.link) || !strings.Contains(out.String(), d.door.secret) {
 		t.Errorf("it prints no way in:\n%s", &out)
 	}
@@ -32,9 +33,8 @@ func TestDemoConsole(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
-		if err != nil {
+		if err := errors.Join(err, resp.Body.Close()); err != nil {
 			t.Fatal(err)
 		}
 		return resp.StatusCode, string(body)
