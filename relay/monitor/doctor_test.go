@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,10 +23,9 @@ func TestDangersAreTold(t *testing.T) {
 			err   error
 		}{{[]finding.Finding{danger, fault}, nil}, {nil, errors.New("no file handles")},
 			{[]finding.Finding{fault}, nil}}
-		looks := 0
+		var looks atomic.Int64
 		a := stand(t, Options{Examine: func(context.Context) ([]finding.Finding, error) {
-			answer := answers[min(looks, len(answers)-1)]
-			looks++
+			answer := answers[min(int(looks.Add(1)), len(answers))-1]
 			return answer.found, answer.err
 		}})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -35,8 +35,8 @@ func TestDangersAreTold(t *testing.T) {
 			t.Helper()
 			time.Sleep(d)
 			synctest.Wait()
-			if got := a.alerter.Open(alert.Danger); looks != wantLooks || len(got) != open {
-				t.Errorf("%d looks, %+v", looks, got)
+			if got := a.alerter.Open(alert.Danger); int(looks.Load()) != wantLooks || len(got) != open {
+				t.Errorf("%d looks, %+v", looks.Load(), got)
 			}
 		}
 		after(examineFirst-time.Second, 0, 0)
