@@ -92,3 +92,29 @@ func csvSafe(s string) string {
 	}
 	return s
 }
+
+// StatRow is one line of statistics. Its key is "*" for others, "" for none.
+type StatRow struct {
+	Start time.Time `json:"start"`
+	Key   string    `json:"key"`
+	StatSums
+}
+
+// Statistics are statistics as JSON has them.
+type Statistics struct {
+	By   string `json:"by"`
+	Step string `json:"per"`
+	stats.Period
+	Rows  []StatRow `json:"rows"`
+	Total StatSums  `json:"total"`
+}
+
+// ShownStatistics returns a table as JSON has it: rows that are never null.
+func ShownStatistics(t *stats.Table) Statistics {
+	rows := make([]StatRow, 0, len(t.Rows))
+	for i := range t.Rows {
+		r := &t.Rows[i]
+		rows = append(rows, StatRow{r.Start, r.Key, SumsOf(&r.Counts)})
+	}
+	return Statistics{t.By.String(), t.Step.String(), t.Period, rows, SumsOf(&t.Total)}
+}

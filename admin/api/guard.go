@@ -77,7 +77,7 @@ func (to *route) changes() bool { return to.method != http.MethodGet }
 func (to *route) bounded(ctx context.Context, w http.ResponseWriter) (context.Context, context.CancelFunc) {
 	limit := usualTime
 	switch {
-	case to.table:
+	case to.table, to.slow:
 		limit = importTime
 	case to.streams:
 		limit = streamTime

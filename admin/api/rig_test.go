@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,6 +26,7 @@ import (
 	"postern/mail"
 	"postern/operate"
 	"postern/relay/config"
+	"postern/relay/keyring"
 	"postern/relay/queue"
 	"postern/relay/status"
 	"postern/relay/store"
@@ -104,8 +106,9 @@ func newRig(t testing.TB) *rig {
 			Queue: status.Queue{Waiting: 7}}, nil
 	}
 	r.api = newServer(Options{
-		Operations: operate.New(operate.Options{Config: func() *config.Config { return c }, Store: s, Status: report}),
-		Answers:    s, Logger: slog.New(slog.NewTextHandler(r.log, nil)), Now: func() time.Time { return r.now },
+		Operations: operate.New(operate.Options{Config: func() *config.Config { return c }, Store: s, Status: report,
+			DNS: silentDNS{}}),
+		Answers: s, Logger: slog.New(slog.NewTextHandler(r.log, nil)), Now: func() time.Time { return r.now },
 	})
 	return r
 }
@@ -306,4 +309,11 @@ func pages[T any](r *rig, path string, rows func([]byte) ([]T, string), between 
 
 func scopes(list ...operate.Scope) operate.Actor {
 	return operate.Actor{Name: "t", Channel: operate.API, Scopes: slices.Clone(list)}
+}
+
+// silentDNS answers nothing.
+type silentDNS struct{}
+
+func (silentDNS) DKIM(context.Context, string, string) (keyring.Answer, error) {
+	return keyring.Answer{}, errors.New("no answer")
 }

@@ -31,6 +31,7 @@ type route struct {
 	media            string              // of an answer that is not what its type says; with its schema
 	schema           *huma.Schema
 	streams          bool // the answer is too large to be kept back until it is whole
+	slow             bool // asks others, which may take minutes
 	register         func(huma.API, huma.Operation)
 }
 
@@ -62,7 +63,8 @@ func (s *server) refusal(id string, by operate.Actor, err error) error {
 // table is every route.
 func (s *server) table() []route {
 	return slices.Concat(s.statusRoutes(), s.messageRoutes(), s.queueRoutes(), s.loginRoutes(),
-		s.deviceRoutes(), s.importRoutes(), s.lockoutRoutes(), s.domainRoutes(), s.alertRoutes())
+		s.deviceRoutes(), s.importRoutes(), s.lockoutRoutes(), s.domainRoutes(), s.alertRoutes(), s.recordRoutes(),
+		s.lookRoutes(), s.keyRoutes())
 }
 
 // operation describes a route.

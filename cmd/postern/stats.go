@@ -55,7 +55,7 @@ have not logged in, our own reports, the null reverse-path.`,
 			case err != nil:
 				return err
 			case asJSON(cmd):
-				return writeJSON(cmd.OutOrStdout(), statsView(table))
+				return writeJSON(cmd.OutOrStdout(), operate.ShownStatistics(table))
 			case f.csv:
 				return operate.WriteStatistics(cmd.OutOrStdout(), table)
 			}
@@ -118,28 +118,6 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 			`time such as "2026-11-28T15:00:00Z"`, s)
 	}
 	return now.Add(-d.Std()), nil
-}
-
-// statRow is one line for machines: key is "*" for others, "" for none.
-type statRow struct {
-	Start time.Time `json:"start"`
-	Key   string    `json:"key"`
-	operate.StatSums
-}
-
-func statsView(t *stats.Table) any {
-	rows := make([]statRow, 0, len(t.Rows)) // never null
-	for i := range t.Rows {
-		r := &t.Rows[i]
-		rows = append(rows, statRow{r.Start, r.Key, operate.SumsOf(&r.Counts)})
-	}
-	return struct {
-		By   stats.Dimension `json:"by"`
-		Step stats.Step      `json:"per"`
-		stats.Period
-		Rows  []statRow        `json:"rows"`
-		Total operate.StatSums `json:"total"`
-	}{t.By, t.Step, t.Period, rows, operate.SumsOf(&t.Total)}
 }
 
 func printStats(w io.Writer, t *stats.Table) error {

@@ -5,6 +5,7 @@ package finding
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -35,6 +36,17 @@ func (w Weight) String() string {
 
 // MarshalText implements encoding.TextMarshaler.
 func (w Weight) MarshalText() ([]byte, error) { return []byte(w.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (w *Weight) UnmarshalText(text []byte) error {
+	for _, known := range []Weight{Danger, Fault, Advice, Healthy} {
+		if string(text) == known.String() {
+			*w = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no weight", text)
+}
 
 // Finding is one thing found. Its texts are plain English without markup, and may quote what outsiders say: whoever
 // shows them escapes them.
