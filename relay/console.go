@@ -95,7 +95,7 @@ func consoleOf(s *Server) http.Handler {
 		Status:  func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil },
 		Version: s.options.Version})
 	return door.Handler(door.Options{Access: s.access, Logger: s.log,
-		API: api.Handler(api.Options{Operations: ops, Answers: s.store, Logger: s.log}),
+		API: api.Handler(api.Options{Operations: ops, Access: s.access, Answers: s.store, Logger: s.log}),
 		Console: console.Options{Operations: ops, Logger: s.log,
 			Site: func() string { return s.state.Load().config.Hostname }}})
 }

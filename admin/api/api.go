@@ -20,6 +20,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"postern/admin/access"
 	"postern/operate"
 )
 
@@ -29,6 +30,7 @@ const Prefix = "/api/v1"
 // Options are what the API needs.
 type Options struct {
 	Operations *operate.Operations
+	Access     *access.Access   // who may use the console and the API
 	Answers    Answers          // of requests with an Idempotency-Key: the store
 	Logger     *slog.Logger     // nil: none
 	Now        func() time.Time // nil: time.Now

@@ -25,7 +25,8 @@ func (s *server) recordRoutes() []route {
 			needs: []operate.Operation{operate.SeeAudit}, summary: "Who did what, newest first"}, a.audit),
 		handle(s, route{method: http.MethodGet, path: "/stats", id: "stats", tag: "Records",
 			needs: []operate.Operation{operate.SeeStatistics}, summary: "How much mail, and what became of it",
-			about: "Hours of the last 90 days, days of the last two years, of UTC; the period is widened to whole ones."},
+			about: "Hours of the last 90 days, days of the last two years, of UTC; the period is widened to " +
+				"whole ones."},
 			a.stats),
 		handle(s, route{method: http.MethodGet, path: "/alerts", id: "alerts", tag: "Alerts",
 			needs: []operate.Operation{operate.SeeAlerts}, summary: "What operators must know, newest first",

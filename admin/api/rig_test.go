@@ -22,6 +22,7 @@ import (
 
 	validator "github.com/pb33f/libopenapi-validator"
 
+	"postern/admin/access"
 	"postern/auth"
 	"postern/mail"
 	"postern/operate"
@@ -52,12 +53,13 @@ url = "https://127.0.0.1:1/hook"
 
 // rig is the API over a real store. Whatever it answers is held against its description by a second implementation.
 type rig struct {
-	t     testing.TB
-	api   *server
-	store *store.Store
-	log   *syncBuffer
-	check validator.Validator
-	now   time.Time
+	access *access.Access
+	t      testing.TB
+	api    *server
+	store  *store.Store
+	log    *syncBuffer
+	check  validator.Validator
+	now    time.Time
 }
 
 type syncBuffer struct {
@@ -105,7 +107,13 @@ func newRig(t testing.TB) *rig {
 		return &status.Report{Running: true, Time: noon, Upstreams: []status.Upstream{{Name: "m365"}},
 			Queue: status.Queue{Waiting: 7}}, nil
 	}
+	r.access, err = access.New(t.Context(), access.Options{Store: s, Now: func() time.Time { return r.now },
+		URL: &url.URL{Scheme: "https", Host: "relay.example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.api = newServer(Options{
+		Access: r.access,
 		Operations: operate.New(operate.Options{Config: func() *config.Config { return c }, Store: s, Status: report,
 			DNS: silentDNS{}}),
 		Answers: s, Logger: slog.New(slog.NewTextHandler(r.log, nil)), Now: func() time.Time { return r.now },

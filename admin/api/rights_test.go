@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/admin/access"
 	"postern/operate"
 	"postern/relay/trace"
 )
@@ -17,9 +18,10 @@ type right struct {
 }
 
 var (
-	reading = right{operate.Viewer, operate.ScopeRead, false}
-	editing = right{operate.Operator, operate.ScopeAccounts, false}
-	owning  = right{operate.Admin, operate.ScopeAdmin, true}
+	reading  = right{operate.Viewer, operate.ScopeRead, false}
+	editing  = right{operate.Operator, operate.ScopeAccounts, false}
+	owning   = right{operate.Admin, operate.ScopeAdmin, true}
+	managing = right{operate.Admin, operate.ScopeAdmin, false}
 )
 
 // asked is a request to each route that does its work, and the right that it needs. A route that is not here fails.
@@ -73,6 +75,13 @@ var asked = map[string]struct {
 	"domain-check":  {right{operate.Operator, operate.ScopeAdmin, false}, "/domains/example.com/check", `{}`},
 	"key-retire":    {right{operate.Admin, operate.ScopeAdmin, false}, "/domains/example.com/keys/r1/retire", `{}`},
 	"key-remove":    {owning, "/domains/example.com/keys/r1", ""},
+	"tokens":        {managing, "/tokens", ""},
+	"token-add":     {owning, "/tokens", `{"name":"new","scopes":["read"]}`},
+	"token-revoke":  {managing, "/tokens/monitoring", ""},
+	"users":         {managing, "/users", ""},
+	"user-invite":   {owning, "/users", `{"name":"new","role":"viewer"}`},
+	"user-edit":     {owning, "/users/eve", `{"role":"helpdesk","disabled":false}`},
+	"user-remove":   {owning, "/users/eve", ""},
 	"alert-test":    {right{operate.Operator, operate.ScopeAdmin, false}, "/alerts/test", `{}`},
 }
 
@@ -123,6 +132,14 @@ func world(t testing.TB) *rig {
 	r.happened(trace.Event{Kind: trace.Accepted, ID: "m1", Login: "anna", Session: "s1"})
 	r.account("carl", false)
 	r.account("printer", true)
+	owner := operate.Actor{Name: "root", Channel: operate.CommandLine}
+	if _, err := r.access.Users.Invite(t.Context(), owner, "eve", operate.Viewer); err != nil {
+		t.Fatal(err)
+	}
+	token := access.NewToken{Name: "monitoring", Scopes: []operate.Scope{operate.ScopeRead}}
+	if _, err := r.access.Tokens.Add(t.Context(), owner, token); err != nil {
+		t.Fatal(err)
+	}
 	return r
 }
 

@@ -123,22 +123,6 @@ func openStoreOf(ctx context.Context, c *config.Config) (store, error) {
 	return relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
 }
 
-// withStore makes a command of what is done with the store.
-func (a *app) withStore(run func(cmd *cobra.Command, s store, args []string) error) runE {
-	return func(cmd *cobra.Command, args []string) error {
-		c, err := a.read()
-		if err != nil {
-			return err
-		}
-		s, err := openStoreOf(cmd.Context(), c)
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		return run(cmd, s, args)
-	}
-}
-
 // readPassword reads a password from standard input: one line, without its line end.
 func readPassword(cmd *cobra.Command) (string, error) {
 	b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 4096))

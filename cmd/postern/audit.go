@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/operate"
 	"postern/relay/config"
 	relaystore "postern/relay/store"
 )
@@ -25,7 +26,7 @@ func (a *app) auditCommand() *cobra.Command {
   postern audit --actor anna --json`,
 		Args: exactly(0),
 	}
-	cmd.RunE = a.withStore(func(cmd *cobra.Command, s store, _ []string) error {
+	cmd.RunE = a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 		if since != "" {
 			d, err := config.ParseDuration(since)
 			if err != nil {
@@ -36,7 +37,7 @@ func (a *app) auditCommand() *cobra.Command {
 		if q.Limit < 1 || q.Limit > maxAuditShown {
 			return usage(cmd, fmt.Errorf("--limit: write a number from 1 to %d", maxAuditShown))
 		}
-		entries, err := s.Audit(cmd.Context(), q)
+		entries, err := ops.Audit.List(cmd.Context(), me(), q)
 		if err != nil {
 			return err
 		}

@@ -51,7 +51,7 @@ var budgets = []struct {
 	max  int
 }{
 	{longFiles, 0}, {longFuncs, 0}, {longestFns, 0}, {wideLines, 0}, {wideInTests, 0},
-	{bigTypes, 17}, {sleeps, 6}, {copies, 31},
+	{bigTypes, 17}, {sleeps, 6}, {copies, 30},
 }
 
 // finding is a place that breaks a rule: a line, or a file, function or method with its lines.
