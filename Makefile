@@ -4,7 +4,7 @@ GO      ?= go
 FUZZTIME ?= 20s
 BENCHFLAGS ?=
 
-.PHONY: help build demo test check bench bench-quick bench-tools fuzz clean
+.PHONY: help build demo test check bench bench-quick bench-tools pictures fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,13 @@ bench-quick: ## one short run without the backlog, for orientation
 
 bench-tools: ## installs what bench compares with (Debian, root)
 	./scripts/bench-tools
+
+pictures: ## those of docs/console.md, made by the tests of the pages in Chromium
+	rm -rf bin/pictures
+	POSTERN_SCREENSHOTS=$(CURDIR)/bin/pictures $(GO) test ./admin/console -run TestAccessibility -count=1
+	cp bin/pictures/now-light-1440.png docs/pictures/now.png
+	cp bin/pictures/delivered-light-1440.png docs/pictures/message.png
+	cp bin/pictures/domain-light-1440.png docs/pictures/domain.png
 
 fuzz: ## every fuzz target for FUZZTIME (20s)
 	./scripts/fuzz $(FUZZTIME)
