@@ -15,7 +15,7 @@ import (
 // accessAPI serves who may use the console and the API.
 type accessAPI struct{ access *access.Access }
 
-func (s *server) accessRoutes() []route {
+func accessRoutes(s *server) []route {
 	a := accessAPI{s.Access}
 	return []route{
 		handle(s, route{method: http.MethodGet, path: "/tokens", id: "tokens", tag: "Access",

@@ -198,13 +198,12 @@ func TestSearch(t *testing.T) {
 			Reply: mail.R(550, "5.1.1", "User unknown to us")},
 	)
 	for q, want := range map[string][]trace.Kind{
-		"": {trace.Failed, trace.AuthFail, trace.Delivered, trace.Accepted}, "m1": {trace.Delivered, trace.Accepted},
-		"s2": {trace.AuthFail}, "carl": {trace.AuthFail}, "Anna": {trace.Accepted},
-		"bob@example.org": {trace.Delivered},
-		"BOB@EXAMPLE.ORG": {trace.Delivered}, "*@example.org": {trace.Delivered},
-		"example.com": {trace.Delivered, trace.Accepted}, "<x@y>": {trace.Delivered, trace.Accepted},
-		"x@y": {trace.Delivered, trace.Accepted}, "User unknown": {trace.Failed}, "unknown": {trace.Failed},
-		"nothing": nil,
+		"": {trace.Failed, trace.AuthFail, trace.Delivered}, "m1": {trace.Delivered}, "s2": {trace.AuthFail},
+		"carl": {trace.AuthFail}, "Anna": {trace.Delivered}, "BOB@EXAMPLE.ORG": {trace.Delivered},
+		"example.org": {trace.Delivered}, "example.com": {trace.Delivered}, "<x@y>": {trace.Delivered},
+		"192.0.2.0/24": {trace.AuthFail}, "User unknown": {trace.Failed}, "unknown 550": {trace.Failed},
+		"unknown carl": nil,
+		"nothing":      nil,
 	} {
 		var page FoundPage
 		r.get("/messages?q="+strings.ReplaceAll(q, " ", "+"), &page)

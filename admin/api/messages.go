@@ -5,23 +5,17 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
-	"postern/mail"
 	"postern/operate"
 	"postern/relay/trace"
 )
 
 // messageAPI serves what happened.
-type messageAPI struct {
-	ops *operate.Operations
-	now func() time.Time
-}
+type messageAPI struct{ ops *operate.Operations }
 
 func (s *server) messageRoutes() []route {
-	api := messageAPI{s.Operations, s.Now}
+	api := messageAPI{s.Operations}
 	see := []operate.Operation{operate.SeeTrace}
 	return []route{
 		handle(s, route{method: http.MethodGet, path: "/messages", id: "messages", tag: "Messages", needs: see,
@@ -36,9 +30,11 @@ func (s *server) messageRoutes() []route {
 	}
 }
 
-const aboutSearch = "`q` is a message's id, a session, a login, an address, a domain or a Message-ID. If it is none " +
-	"of those, it is looked for in replies and details, of the last 7 days unless `since` says otherwise; " +
-	"`reached` says how far back that was. Without `q`, everything. New events do not move the pages behind them."
+const aboutSearch = "One row for each message, and for each session or login that was refused. `q` is words: " +
+	"addresses, " +
+	"domains, logins, ids of ours and of providers, a client's address or network, reply codes, words of replies. One " +
+	"event must have all of them. A page may be short, or empty, and still have a `next`: a search looks at a bounded " +
+	"number of events. New events do not move the pages behind them."
 
 type messagesQuery struct {
 	Q     string    `query:"q" maxLength:"512"`
@@ -47,141 +43,27 @@ type messagesQuery struct {
 	Page
 }
 
-// Found is something that happened.
-type Found struct {
-	ID        string     `json:"id,omitempty" doc:"Of the message; none came of it without."`
-	Session   string     `json:"session,omitempty"`
-	Time      time.Time  `json:"time"`
-	State     trace.Kind `json:"state" doc:"What happened."`
-	Login     string     `json:"login,omitempty"`
-	Client    string     `json:"client,omitempty"`
-	Listener  string     `json:"listener,omitempty"`
-	From      string     `json:"from,omitempty"`
-	To        string     `json:"to,omitempty"`
-	MessageID string     `json:"message_id,omitempty"`
-	Upstream  string     `json:"upstream,omitempty"`
-	Reply     mail.Reply `json:"reply,omitzero"`
-	Detail    string     `json:"detail,omitempty"`
-}
-
 // FoundPage is a part of what was found.
 type FoundPage struct {
-	Found   []Found   `json:"found"`
-	Next    string    `json:"next,omitempty"`
-	Reached time.Time `json:"reached,omitzero" doc:"It was not looked further back."`
+	Found   []trace.Found `json:"found"`
+	Next    string        `json:"next,omitempty"`
+	Reached time.Time     `json:"reached,omitzero" doc:"How far back this page has looked, where there is a next one."`
+	Partial bool          `json:"partial" doc:"Old events are being indexed: going back to them takes longer."`
 }
-
-// lookup is one way to understand what is looked for.
-type lookup struct {
-	name, login, from, to, text string
-}
-
-// exactly are the ways that an index answers.
-func exactly(q string) (all []lookup) {
-	q = strings.TrimSpace(q)
-	login, err := operate.CheckLogin(q)
-	if err == nil {
-		all = append(all, lookup{login: login})
-	}
-	switch {
-	case q == "":
-		return []lookup{{}}
-	case strings.ContainsAny(q, " <>"):
-		return nil
-	case strings.Contains(q, "@"):
-		return append(all, lookup{from: q}, lookup{to: q})
-	case strings.Contains(q, "."):
-		all = append(all, lookup{from: "*@" + q}, lookup{to: "*@" + q})
-	}
-	return append(all, lookup{name: q})
-}
-
-// anywhere are the ways that go through all events of a time.
-func anywhere(q string) []lookup {
-	q = strings.TrimSpace(q)
-	if strings.Contains(q, "@") {
-		return []lookup{{name: strings.Trim(q, "<>")}}
-	}
-	return []lookup{{text: q}}
-}
-
-// searchedBack is how far back anywhere looks unless it is told.
-const searchedBack = 7 * 24 * time.Hour
-
-// The lists that a cursor of a search is of.
-const (
-	byIndex = "found"
-	byScan  = "text"
-)
 
 func (api messageAPI) search(ctx context.Context, by operate.Actor, in *messagesQuery) (*listed[FoundPage], error) {
-	list, at := byIndex, ""
-	for _, l := range []string{byIndex, byScan} {
-		var err error
-		if at, err = parseCursor(l, in.Cursor); err == nil {
-			list = l
-			break
-		} else if l == byScan {
-			return nil, err
-		}
-	}
-	q := trace.Query{Since: in.Since, Until: in.Until, Limit: in.Limit + 1}
-	if at != "" {
-		n, err := strconv.ParseInt(at, 36, 64)
-		if err != nil {
-			return nil, invalid.problem("The cursor is not one of this list.")
-		}
-		q.Until = time.Unix(0, n)
-	}
-	var events []trace.Event
-	var err error
-	if list == byIndex {
-		events, err = api.find(ctx, by, q, exactly(in.Q))
-	}
-	var out FoundPage
-	if err == nil && len(events) == 0 && (list == byScan || in.Cursor == "" && in.Q != "") {
-		list = byScan
-		if q.Since.IsZero() {
-			q.Since = api.now().Add(-searchedBack)
-		}
-		out.Reached = q.Since
-		events, err = api.find(ctx, by, q, anywhere(in.Q))
-	}
+	at, err := parseCursor("found", in.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	if len(events) > in.Limit {
-		events = events[:in.Limit]
-		out.Next = cursor{list, strconv.FormatInt(events[in.Limit-1].Time.UnixNano(), 36)}.String()
+	answer, err := api.ops.Trace.Search(ctx, by, trace.Search{Words: in.Q, Since: in.Since, Until: in.Until,
+		Limit: in.Limit, After: at}, nil)
+	if err != nil {
+		return nil, err
 	}
-	out.Found = found(events)
+	out := FoundPage{Found: answer.Found, Next: cursor{"found", answer.Next}.String(), Reached: answer.Reached,
+		Partial: answer.Partial}
 	return &listed[FoundPage]{nextPage(ctx, out.Next), out}, nil
-}
-
-// find returns what any of the lookups finds, each event once, newest first, at most q.Limit.
-func (api messageAPI) find(ctx context.Context, by operate.Actor, q trace.Query, all []lookup) ([]trace.Event, error) {
-	var events []trace.Event
-	for _, l := range all {
-		of := q
-		of.Login, of.From, of.To, of.Text = l.login, l.from, l.to, l.text
-		some, err := api.ops.Trace.Events(ctx, by, of, l.name)
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, some...)
-	}
-	slices.SortStableFunc(events, func(a, b trace.Event) int { return b.Time.Compare(a.Time) })
-	events = slices.CompactFunc(events, func(a, b trace.Event) bool { return a.Time.Equal(b.Time) }) // no two have one
-	return events[:min(len(events), q.Limit)], nil
-}
-
-func found(events []trace.Event) []Found {
-	rows := make([]Found, len(events))
-	for i, e := range events {
-		rows[i] = Found{e.ID, e.Session, e.Time, e.Kind, e.Login, e.Client, e.Listener, e.From, e.To, e.MessageID,
-			e.Upstream, e.Reply, e.Detail}
-	}
-	return rows
 }
 
 // Timeline is what happened to a message.

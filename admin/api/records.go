@@ -39,6 +39,13 @@ func (s *server) recordRoutes() []route {
 		handle(s, route{method: http.MethodGet, path: "/queue/{id}/headers", id: "queue-headers", tag: "Queue",
 			needs: []operate.Operation{operate.SeeHeaders}, faults: []kind{notFound},
 			summary: "The header of a message that waits"}, a.headers),
+		handle(s, route{method: http.MethodPost, path: "/messages/reindex", id: "reindex", tag: "Messages",
+			needs: []operate.Operation{operate.ReindexTrace}, status: http.StatusNoContent,
+			summary: "Make the index of the search anew", about: "In the background; the trace is not touched."},
+			a.reindex),
+		handle(s, route{method: http.MethodPost, path: "/messages/forget", id: "forget", tag: "Messages", slow: true,
+			needs: []operate.Operation{operate.ForgetPerson}, summary: "Remove a person from what is recorded",
+			about: "From the trace, the statistics and the known recipients; the answer says what stays."}, a.forget),
 	}
 }
 
@@ -189,4 +196,26 @@ func (a recordAPI) headers(ctx context.Context, by operate.Actor, in *ofMessage)
 		return nil, err
 	}
 	return &shown[Header]{Header{in.ID, string(h)}}, nil
+}
+
+func (a recordAPI) reindex(ctx context.Context, by operate.Actor, _ *asking) (*struct{}, error) {
+	return nil, a.ops.Trace.Reindex(ctx, by)
+}
+
+type forgetting struct {
+	Body struct {
+		Name string `json:"name" minLength:"1" maxLength:"320" doc:"An address or a login; no pattern."`
+	}
+}
+
+// Forgotten is what became of a person.
+type Forgotten store.Forgotten
+
+func (a recordAPI) forget(ctx context.Context, by operate.Actor, in *forgetting) (*shown[Forgotten], error) {
+	f, err := a.ops.Trace.Forget(ctx, by, in.Body.Name)
+	if err != nil {
+		return nil, err
+	}
+	f.Queued = append([]string{}, f.Queued...)
+	return &shown[Forgotten]{Forgotten(f)}, nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,6 +83,8 @@ var asked = map[string]struct {
 	"user-invite":   {owning, "/users", `{"name":"new","role":"viewer"}`},
 	"user-edit":     {owning, "/users/eve", `{"role":"helpdesk","disabled":false}`},
 	"user-remove":   {owning, "/users/eve", ""},
+	"reindex":       {managing, "/messages/reindex", `{}`},
+	"forget":        {owning, "/messages/forget", `{"name":"zoe@example.com"}`},
 	"alert-test":    {right{operate.Operator, operate.ScopeAdmin, false}, "/alerts/test", `{}`},
 }
 
@@ -291,6 +294,22 @@ func TestNowhere(t *testing.T) {
 		req.Header.Set("Sec-Fetch-Site", site)
 		if got := r.do(by, req); (site != "") != (got.problem() == "cross-origin") {
 			t.Errorf("from %q: %d %s", site, got.StatusCode, got.body)
+		}
+	}
+}
+
+// Whatever a person may do is reachable by the API. What is not has its reason here.
+func TestEveryOperationHasARoute(t *testing.T) {
+	without := map[string]string{
+		"console reset": "only the owner of the machine resets somebody: on the command line",
+	}
+	r := newRig(t)
+	for _, op := range operate.All {
+		has := slices.ContainsFunc(r.api.routes, func(to route) bool { return slices.Contains(to.needs, op) })
+		// Retry, hold and the others are one route, which names the least of their rights.
+		has = has || slices.ContainsFunc(operate.Actions, func(a operate.Action) bool { return a.Operation == op })
+		if has == (without[op.Name] != "") {
+			t.Errorf("%s: has a route: %v, has a reason to have none: %q", op.Name, has, without[op.Name])
 		}
 	}
 }
