@@ -29,7 +29,7 @@ func (d *desk) act(ctx context.Context, by Actor, op Operation, subject string,
 	case errors.Is(err, ErrStrong): // they are asked for it, and come again
 		return err
 	case err != nil:
-		return errors.Join(err, d.audit(ctx, by, op, subject, "", store.AuditRefused))
+		return errors.Join(err, d.auditRefusal(ctx, by, op, subject))
 	}
 	detail, err := do()
 	outcome := store.AuditDone
@@ -37,6 +37,20 @@ func (d *desk) act(ctx context.Context, by Actor, op Operation, subject string,
 		outcome = mail.Printable(mail.Cut(err.Error(), maxOutcome))
 	}
 	return errors.Join(err, d.audit(ctx, by, op, subject, detail, outcome))
+}
+
+// auditRefusal records that somebody may not do something, once an hour for each operation: whoever asks again and
+// again would otherwise push out what was done.
+func (d *desk) auditRefusal(ctx context.Context, by Actor, op Operation, subject string) error {
+	key := string(by.Channel) + "\x00" + by.Name + "\x00" + op.Name
+	if d.refused.Contains(key) {
+		return nil
+	}
+	err := d.audit(ctx, by, op, subject, "more of the same within an hour are not kept", store.AuditRefused)
+	if err == nil {
+		d.refused.Add(key, struct{}{})
+	}
+	return err
 }
 
 // maxOutcome bounds what the audit has of an error, in octets.

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/expirable"
+
 	"postern/relay/config"
 	"postern/relay/dnscheck"
 	"postern/relay/keyring"
@@ -46,14 +48,20 @@ type Operations struct {
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
-	d := &desk{o}
+	d := &desk{o, expirable.NewLRU[string, struct{}](maxRefused, nil, time.Hour)}
 	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
 		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
 		Doctor{d, &examination{}}, Settings{d}}
 }
 
 // desk is what all operations share.
-type desk struct{ Options }
+type desk struct {
+	Options
+	refused *expirable.LRU[string, struct{}] // who was refused what lately: once an hour is enough for the audit
+}
+
+// maxRefused bounds how many refusals are remembered.
+const maxRefused = 1024
 
 // Kind tells errors apart.
 type Kind uint8

@@ -74,7 +74,7 @@ type core struct {
 	key    []byte
 	sealer *seal.Sealer
 	inUse  atomic.Pointer[settings]
-	failed *expirable.LRU[string, struct{}] // users whose failed logins the audit has lately
+	failed *expirable.LRU[string, struct{}] // whose failed logins and refusals the audit has lately
 	once   sync.Mutex                       // of endFlow
 	seen   *expirable.LRU[string, struct{}] // flows that have ended well
 }

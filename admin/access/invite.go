@@ -149,6 +149,9 @@ func (a Invitations) Accept(ctx context.Context, token string, got Acceptance, c
 		if err := a.judgeInvite(i, nil); err != nil {
 			return err
 		}
+		if u.Hash != "" { // an earlier link was accepted while this one was made
+			return refusef(ReasonLinkUsed, "the user has a password already")
+		}
 		u.Hash, u.WrongCodes, u.LastLogin = hash, 0, a.now()
 		u.Generation++
 		factor(u)

@@ -27,13 +27,20 @@ func conflict(format string, args ...any) error {
 // Users are who may into the console.
 type Users struct{ *core }
 
-// may asks whether an actor may do something, and records it if not.
+// may asks whether an actor may do something, and records it if not, once an hour for each operation:
+// whoever asks again and again would otherwise push out what was done.
 func (a *core) may(ctx context.Context, who operate.Actor, op operate.Operation, subject string) error {
 	err := who.May(op)
 	if err == nil || !op.Audit || errors.Is(err, operate.ErrStrong) {
 		return err
 	}
-	return errors.Join(err, a.record(ctx, who, op.Name, subject, "", store.AuditRefused))
+	key := string(who.Channel) + "\x00" + who.Name + "\x00" + op.Name
+	if a.failed.Contains(key) {
+		return err
+	}
+	a.failed.Add(key, struct{}{})
+	return errors.Join(err, a.record(ctx, who, op.Name, subject, "more of the same within an hour are not kept",
+		store.AuditRefused))
 }
 
 // List returns who may into the console, without passwords and factors.
