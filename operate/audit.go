@@ -39,6 +39,11 @@ func (d *desk) act(ctx context.Context, by Actor, op Operation, subject string,
 	return errors.Join(err, d.audit(ctx, by, op, subject, detail, outcome))
 }
 
+// Refused records that somebody may not do something that was refused before it was asked for here.
+func (a Audit) Refused(ctx context.Context, by Actor, op Operation) error {
+	return a.auditRefusal(ctx, by, op, "")
+}
+
 // auditRefusal records that somebody may not do something, once an hour for each operation: whoever asks again and
 // again would otherwise push out what was done.
 func (d *desk) auditRefusal(ctx context.Context, by Actor, op Operation, subject string) error {

@@ -65,25 +65,26 @@ func (d Domains) List(ctx context.Context, by Actor) ([]DomainState, error) {
 // Look looks at the DNS of a domain. ours reports that somebody may send as it.
 func (d Domains) Look(ctx context.Context, by Actor, name string, o LookOptions) (r dnscheck.Report, ours bool,
 	err error) {
-	if err := by.May(LookAtDomain); err != nil {
-		return r, false, err
-	}
 	domain, err := ParseDomain(strings.TrimSuffix(name, "."))
 	if err != nil || strings.HasPrefix(domain, "[") {
 		return r, false, fault(Invalid, "%q is no domain; write it as in example.com",
 			mail.Printable(mail.Cut(name, maxNamed)))
 	}
-	ctx, cancel := context.WithTimeout(ctx, longestLook)
-	defer cancel()
-	plan, err := domains.New(ctx, domains.Options{Config: d.Config(), Store: d.Store, Resolver: o.Resolver,
-		Addresses: o.Addresses})
-	if err != nil {
-		return r, false, err
-	}
 	domain = mail.ALabels(domain)
-	r = plan.Check(ctx, domain, time.Now())
-	d.seen.keep(r, plan.Domains())
-	return r, plan.Has(domain), nil
+	err = d.act(ctx, by, LookAtDomain, domain, func() (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, longestLook)
+		defer cancel()
+		plan, err := domains.New(ctx, domains.Options{Config: d.Config(), Store: d.Store, Resolver: o.Resolver,
+			Addresses: o.Addresses})
+		if err != nil {
+			return "", err
+		}
+		r = plan.Check(ctx, domain, time.Now())
+		d.seen.keep(r, plan.Domains())
+		ours = plan.Has(domain)
+		return "", nil
+	})
+	return r, ours, err
 }
 
 // keep remembers a report of one of our domains, and forgets those of others.

@@ -30,8 +30,8 @@ var (
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
 	// These ask servers of others, and so are more than looking.
-	Examine      = Operation{Name: "doctor", Role: Helpdesk, Scope: ScopeRead}
-	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeRead}
+	Examine      = Operation{Name: "doctor", Role: Helpdesk, Scope: ScopeAdmin, Audit: true}
+	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeAdmin, Audit: true}
 
 	AddKeys    = Operation{Name: "dkim add", Role: Admin, Scope: ScopeAdmin, Audit: true}
 	RotateKeys = Operation{Name: "dkim rotate", Role: Admin, Scope: ScopeAdmin, Audit: true}

@@ -84,6 +84,8 @@ var (
 // May returns nil if a may do op.
 func (a Actor) May(op Operation) error {
 	switch {
+	case op.Name == "" || op.Role == Nobody || op.Scope == "":
+		return fmt.Errorf("%w: it is no operation", ErrForbidden)
 	case a.Channel == CommandLine:
 		return nil
 	case a.Channel == API && op.Strong:
@@ -102,6 +104,6 @@ func (a Actor) May(op Operation) error {
 
 func (a Actor) hasScope(need Scope) bool {
 	return slices.ContainsFunc(a.Scopes, func(has Scope) bool {
-		return has == need || has == ScopeAdmin || need == ScopeRead
+		return has == need || has == ScopeAdmin || need == ScopeRead && slices.Contains(Scopes, has)
 	})
 }

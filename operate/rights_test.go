@@ -19,8 +19,8 @@ func TestWhoMay(t *testing.T) {
 	}{
 		"queue list": {Viewer, ScopeRead}, "trace": {Viewer, ScopeRead}, "user list": {Viewer, ScopeRead},
 		"dkim list": {Viewer, ScopeRead}, "alert list": {Viewer, ScopeRead}, "dns list": {Viewer, ScopeRead},
-		"dns":         {Helpdesk, ScopeRead},
-		"doctor last": {Viewer, ScopeRead}, "doctor": {Helpdesk, ScopeRead}, "status": {Viewer, ScopeRead},
+		"dns":         {Helpdesk, ScopeAdmin},
+		"doctor last": {Viewer, ScopeRead}, "doctor": {Helpdesk, ScopeAdmin}, "status": {Viewer, ScopeRead},
 		"settings":      {Viewer, ScopeRead},
 		"queue headers": {Helpdesk, ScopeQueue}, "queue content": {Admin, ""},
 		"queue release": {Helpdesk, ScopeQueue}, "queue retry": {Helpdesk, ScopeQueue},

@@ -211,6 +211,7 @@ func roleOf(u store.ConsoleUser) operate.Role {
 
 // record writes an audit entry.
 func (a *core) record(ctx context.Context, who operate.Actor, op, subject, detail, outcome string) error {
-	return a.store.AppendAudit(ctx, store.AuditEntry{Time: a.now(), Actor: who.Name, Channel: string(who.Channel),
-		Client: who.Client, Operation: op, Subject: subject, Detail: detail, Outcome: outcome})
+	return a.store.AppendAudit(context.WithoutCancel(ctx), store.AuditEntry{Time: a.now(),
+		Actor: who.Name, Channel: string(who.Channel), Client: who.Client, Operation: op, Subject: subject,
+		Detail: detail, Outcome: outcome})
 }

@@ -7,7 +7,8 @@ import (
 	"postern/relay/store"
 )
 
-// TestLateLinkTakesNoAccount: a link that was made while its user accepted an earlier one must not set the password anew.
+// TestLateLinkTakesNoAccount: a link that was made while its user accepted an earlier one must not set the password
+// anew.
 func TestLateLinkTakesNoAccount(t *testing.T) {
 	r := newRig(t)
 	secret, _ := r.join("anna", operate.Admin)

@@ -79,7 +79,7 @@ type newToken struct {
 	Body struct {
 		Name     string          `json:"name" minLength:"1" maxLength:"100"`
 		Scopes   []operate.Scope `json:"scopes" enum:"read,queue,accounts,admin" minItems:"1" maxItems:"4"`
-		Networks []string        `json:"networks,omitempty" maxItems:"100" doc:"Where it may be used from; else anywhere."`
+		Networks []string        `json:"networks,omitempty" maxItems:"100" doc:"Where it may be used; else anywhere."`
 		Expires  time.Time       `json:"expires,omitzero"`
 	}
 }

@@ -27,6 +27,7 @@ func (s *server) guard(to *route, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		by, _ := operate.ActorOf(r.Context())
 		if err := to.admits(by); err != nil {
+			s.refused(r.Context(), by, to, err)
 			p, _ := problemOf(err)
 			p.write(w)
 			return
@@ -56,6 +57,18 @@ func (s *server) guard(to *route, next http.Handler) http.Handler {
 		}
 		s.answer(w, r, to, next)
 	})
+}
+
+// refused records that somebody may not use a route. Who only lacks the second factor comes again with it.
+func (s *server) refused(ctx context.Context, by operate.Actor, to *route, why error) {
+	if errors.Is(why, operate.ErrStrong) {
+		return
+	}
+	for _, op := range to.needs {
+		if err := s.Operations.Audit.Refused(ctx, by, op); err != nil {
+			s.Logger.Error("the API cannot record a refusal", "by", by.Name, "operation", op.Name, "err", err)
+		}
+	}
 }
 
 // admits refuses whom none of a route's operations would let in.

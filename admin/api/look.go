@@ -110,7 +110,7 @@ func (a lookAPI) look(ctx context.Context, by operate.Actor, in *askOfDomain) (*
 	return &shown[DomainReport]{withLists(r)}, nil
 }
 
-func (s *server) keyRoutes() []route {
+func keyRoutes(s *server) []route {
 	a := lookAPI{s.Operations}
 	return []route{
 		handle(s, route{method: http.MethodPost, path: "/domains/{domain}/rotate", id: "domain-rotate", tag: "Domains",

@@ -31,10 +31,9 @@ func (s *server) messageRoutes() []route {
 }
 
 const aboutSearch = "One row for each message, and for each session or login that was refused. `q` is words: " +
-	"addresses, " +
-	"domains, logins, ids of ours and of providers, a client's address or network, reply codes, words of replies. One " +
-	"event must have all of them. A page may be short, or empty, and still have a `next`: a search looks at a bounded " +
-	"number of events. New events do not move the pages behind them."
+	"addresses, domains, logins, ids of ours and of providers, a client's address or network, reply codes, words " +
+	"of replies. One event must have all of them. A page may be short, or empty, and still have a `next`: a search " +
+	"looks at a bounded number of events. New events do not move the pages behind them."
 
 type messagesQuery struct {
 	Q     string    `query:"q" maxLength:"512"`
