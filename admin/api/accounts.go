@@ -279,13 +279,10 @@ func (l lockoutAPI) list(ctx context.Context, by operate.Actor, in *Page) (*list
 }
 
 // importAPI takes in tables of accounts, one at a time.
-type importAPI struct {
-	ops  *operate.Operations
-	busy chan struct{} // holds one while an import is under way
-}
+type importAPI struct{ ops *operate.Operations }
 
 func (s *server) importRoutes() []route {
-	i := importAPI{s.Operations, s.imports}
+	i := importAPI{s.Operations}
 	return []route{handle(s, route{method: http.MethodPost, path: "/logins/import", id: "login-import", tag: "Logins",
 		needs: []operate.Operation{operate.ImportAccounts}, once: true, table: true, faults: []kind{busy, conflict},
 		summary: "Take in a table of logins and devices",
@@ -300,12 +297,6 @@ type table struct {
 }
 
 func (i importAPI) take(ctx context.Context, by operate.Actor, in *table) (*shown[operate.Imported], error) {
-	select {
-	case i.busy <- struct{}{}:
-		defer func() { <-i.busy }()
-	default:
-		return nil, busy.problem("Another import is under way: try again when it has ended.")
-	}
 	done, err := i.ops.Accounts.Import(ctx, by, in.RawBody, operate.Import{Update: in.Update, DryRun: in.DryRun})
 	return &shown[operate.Imported]{done}, err
 }

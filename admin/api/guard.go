@@ -45,6 +45,16 @@ func (s *server) guard(to *route, next http.Handler) http.Handler {
 			s.answer(w, r, to, next)
 			return
 		}
+		if to.table { // whose body is large: one at a time is read
+			select {
+			case s.imports <- struct{}{}:
+				defer func() { <-s.imports }()
+			default:
+				w.Header().Set("Retry-After", retryAfter)
+				busy.problem("Another import is under way: try again when it has ended.").write(w)
+				return
+			}
+		}
 		body, p := readBody(w, r, to)
 		if p != nil {
 			p.write(w)
