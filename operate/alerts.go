@@ -2,8 +2,8 @@ package operate
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"postern/relay/monitor"
 	"postern/relay/store"
@@ -26,10 +26,14 @@ func (a Alerts) Test(ctx context.Context, by Actor, n int) (tests []monitor.Aler
 	return tests, err
 }
 
-// List returns at most limit alerts that began before a time, the newest first: the open ones, or all.
-func (a Alerts) List(ctx context.Context, by Actor, open bool, before time.Time, limit int) ([]store.Alert, error) {
+// List returns a page of alerts, the newest first.
+func (a Alerts) List(ctx context.Context, by Actor, q store.AlertQuery) ([]store.Alert, error) {
 	if err := by.May(SeeAlerts); err != nil {
 		return nil, err
 	}
-	return a.Store.Alerts(ctx, open, before, limit)
+	alerts, err := a.Store.Alerts(ctx, q)
+	if errors.Is(err, store.ErrPlace) {
+		return nil, fault(Invalid, "%v: take it from the page before, unchanged", err)
+	}
+	return alerts, err
 }

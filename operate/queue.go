@@ -127,16 +127,19 @@ var Actions = []Action{Retry, Hold, Release, Resend, Bounce, Delete}
 // Do does something to the messages that f selects, and returns to how many. reason is why they are held, for those who
 // list the queue.
 func (q Queue) Do(ctx context.Context, by Actor, a Action, f queue.Filter, reason string) (n int64, err error) {
+	var changed []string // of those that are named; of a filter it would be without bound
+	if f.IDs != nil {
+		f.Changed = func(ids []string) { changed = append(changed, ids...) }
+	}
 	err = q.act(ctx, by, a.Operation, subjectOf(f), func() (detail string, err error) {
-		if n, err = a.do(ctx, q.desk, f, mail.Printable(reason)); err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("%d messages", n), q.note(ctx, actionEvents(by, a.Verb, f.IDs, n)...)
+		n, err = a.do(ctx, q.desk, f, mail.Printable(reason))
+		// What was done before an error is recorded, too.
+		return fmt.Sprintf("%d messages", n), errors.Join(err, q.note(ctx, actionEvents(by, a.Verb, changed, n)...))
 	})
 	return n, err
 }
 
-// actionEvents trace what a person did: one row for each message named, or one for a filter.
+// actionEvents trace what a person did: one row for each message that was named and changed, or one for a filter.
 func actionEvents(by Actor, verb string, ids []string, n int64) []trace.Event {
 	if n == 0 {
 		return nil

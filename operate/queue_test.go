@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,30 @@ func TestActions(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}
+	}
+}
+
+// The trace and the audit name what was changed, and nothing else: not what is not there, nor what stayed as it was.
+func TestActionsTraceWhatTheyChanged(t *testing.T) {
+	r := newRig(t)
+	r.add("M1", queue.Pending)
+	r.add("M2", queue.Pending)
+	all := queue.Filter{IDs: []string{"M1", "M2", "none"}}
+	if n, err := r.Queue.Do(t.Context(), owner, Hold, queue.Filter{IDs: []string{"M2"}}, "x"); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	if n, err := r.Queue.Do(t.Context(), owner, Hold, all, "x"); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	want := []string{"M2 hold from the command line (1 message)", "M1 hold from the command line (1 message)"}
+	if got := r.events(); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if n, err := r.Queue.Do(t.Context(), owner, Delete, queue.Filter{IDs: []string{"none"}}, ""); n != 0 || err != nil {
+		t.Fatal(n, err)
+	}
+	if got := r.events(); len(got) != len(want) {
+		t.Errorf("nothing was changed, and traced is %q", got)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"postern/auth"
 	"postern/operate"
 	"postern/relay/queue"
+	"postern/relay/store"
 	"postern/relay/trace"
 )
 
@@ -205,5 +206,30 @@ func TestPagesOfLockouts(t *testing.T) {
 	if got := r.do(operate.Actor{Name: "h", Channel: operate.Console, Role: operate.Helpdesk},
 		request(http.MethodDelete, "/lockouts/192.0.2.7", "")); got.StatusCode != http.StatusForbidden {
 		t.Errorf("helpdesk: %d", got.StatusCode)
+	}
+}
+
+// Alerts that began at one moment are all in the pages.
+func TestPagesOfAlerts(t *testing.T) {
+	r := newRig(t)
+	for i := range 5 {
+		a := store.Alert{Event: "queue-age", Subject: fmt.Sprint("queue ", i), Since: noon, Summary: "mail waits"}
+		if err := r.store.SaveAlert(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows := func(body []byte) (names []string, next string) {
+		var p AlertPage
+		if json.Unmarshal(body, &p) != nil {
+			return []string{"bad"}, ""
+		}
+		for _, a := range p.Alerts {
+			names = append(names, a.Subject)
+		}
+		return names, p.Next
+	}
+	want := []string{"queue 4", "queue 3", "queue 2", "queue 1", "queue 0"}
+	if got := pages(r, "/alerts?limit=2", rows, nil); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }

@@ -174,14 +174,12 @@ func (q queueAPI) act(ctx context.Context, by operate.Actor, in *shown[Action]) 
 	if action.Verb == operate.Release.Verb {
 		f.Held = true // nothing else can be released
 	}
-	n, there, err := q.count(ctx, by, f, a.Expected)
+	n, err := q.count(ctx, by, f, a.Expected)
 	out := Acted{Action: action.Verb, Selected: n, DryRun: a.DryRun}
 	if err != nil || a.DryRun || n == 0 {
 		return &shown[Acted]{out}, err
 	}
-	if f.Limit = int(n); f.IDs != nil {
-		f.IDs = there // the trace shall not name others
-	}
+	f.Limit = int(n)
 	out.Changed, err = q.ops.Queue.Do(ctx, by, action, f, a.Reason)
 	return &shown[Acted]{out}, err
 }
@@ -212,25 +210,21 @@ func (a *Action) filter() (f queue.Filter, err error) {
 // countPage is how many messages are counted at once.
 const countPage = 1000
 
-// count returns how many messages are selected, and those of them that are named; more than expected are a problem.
-func (q queueAPI) count(ctx context.Context, by operate.Actor, f queue.Filter, expected *int64) (
-	n int64, named []string, err error) {
+// count returns how many messages are selected; more than expected are a problem.
+func (q queueAPI) count(ctx context.Context, by operate.Actor, f queue.Filter, expected *int64) (n int64, err error) {
 	f.Limit = countPage
 	for {
 		some, err := q.ops.Queue.List(ctx, by, f)
 		if err != nil {
-			return 0, nil, err
+			return 0, err
 		}
 		n += int64(len(some))
-		for _, m := range some[:min(len(some), len(f.IDs))] {
-			named = append(named, m.ID)
-		}
 		if expected != nil && n > *expected {
-			return 0, nil, selectionGrew.problem(fmt.Sprintf("Nothing was done: at least %d messages are selected, "+
+			return 0, selectionGrew.problem(fmt.Sprintf("Nothing was done: at least %d messages are selected, "+
 				"and expected is %d.", n, *expected))
 		}
 		if len(some) < countPage {
-			return n, named, nil
+			return n, nil
 		}
 		f.After = some[len(some)-1].ID
 	}

@@ -137,21 +137,17 @@ type AlertPage struct {
 }
 
 func (a recordAPI) alerts(ctx context.Context, by operate.Actor, in *alertsQuery) (*listed[AlertPage], error) {
-	before := a.now().Add(time.Minute) // a clock may have been set back since
-	n, err := numberIn("alerts", in.Cursor)
+	at, err := parseCursor("alerts", in.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	if n > 0 {
-		before = time.Unix(0, n)
-	}
-	alerts, err := a.ops.Alerts.List(ctx, by, !in.Past, before, in.Limit+1)
+	alerts, err := a.ops.Alerts.List(ctx, by, store.AlertQuery{Open: !in.Past, After: at, Limit: in.Limit + 1})
 	if err != nil {
 		return nil, err
 	}
 	out := AlertPage{Alerts: append([]store.Alert{}, alerts[:min(len(alerts), in.Limit)]...)}
 	if len(alerts) > in.Limit {
-		out.Next = numbered("alerts", alerts[in.Limit-1].Since.UnixNano())
+		out.Next = cursor{"alerts", alerts[in.Limit-1].Place()}.String()
 	}
 	return &listed[AlertPage]{nextPage(ctx, out.Next), out}, nil
 }

@@ -45,29 +45,26 @@ const (
 
 func showAlerts(v *visit) (any, error) {
 	view := &alertsView{MayTest: v.may(operate.TestAlerts)}
-	list := func(open bool, before time.Time, limit int) ([]store.Alert, error) {
-		return v.console.Operations.Alerts.List(v.Context(), v.actor, open, before, limit)
+	list := func(q store.AlertQuery) ([]store.Alert, error) {
+		return v.console.Operations.Alerts.List(v.Context(), v.actor, q)
 	}
-	before := v.now.Add(time.Hour) // clocks are set
-	after, err := time.Parse(time.RFC3339Nano, v.URL.Query().Get("after"))
-	if view.Later = err == nil; view.Later {
-		before = after
-	} else {
-		open, err := list(true, before, openAlerts+1)
+	after := v.URL.Query().Get("after")
+	if view.Later = after != ""; !view.Later {
+		open, err := list(store.AlertQuery{Open: true, Limit: openAlerts + 1})
 		if err != nil {
 			return nil, err
 		}
 		view.MoreOpen = len(open) > openAlerts
 		view.Open = viewAlerts(v, open[:min(len(open), openAlerts)])
 	}
-	all, err := list(false, before, pastAlerts+1)
+	all, err := list(store.AlertQuery{After: after, Limit: pastAlerts + 1})
 	if err != nil {
 		return nil, err
 	}
 	next := ""
 	if len(all) > pastAlerts {
 		all = all[:pastAlerts]
-		next = all[pastAlerts-1].Since.UTC().Format(time.RFC3339Nano)
+		next = all[pastAlerts-1].Place()
 	}
 	past := slices.DeleteFunc(all, func(a store.Alert) bool { return a.Ended.IsZero() })
 	view.Past, view.Pager = viewAlerts(v, past), v.paged("after", next)

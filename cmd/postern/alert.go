@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -18,18 +19,22 @@ func (a *app) alertCommand() *cobra.Command {
 	return cmd
 }
 
-// maxAlertsListed is how many alerts a list has.
-const maxAlertsListed = 200
-
 func (a *app) alertList() *cobra.Command {
 	var past bool
+	var q relaystore.AlertQuery
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List what operators must know: the alerts that are open, and with --past those that were",
 		Args:  exactly(0),
 		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			now := time.Now()
-			alerts, err := ops.Alerts.List(cmd.Context(), me(), !past, now.Add(time.Second), maxAlertsListed)
+			if q.Open = !past; q.Limit < 1 {
+				return usage(cmd, errors.New("--limit: write 1 at least"))
+			}
+			alerts, err := ops.Alerts.List(cmd.Context(), me(), q)
+			if _, known := operate.KindOf(err); known {
+				return usage(cmd, fmt.Errorf("--after: %w", err))
+			}
 			if err != nil {
 				return err
 			}
@@ -48,9 +53,15 @@ func (a *app) alertList() *cobra.Command {
 				}
 				rows = append(rows, []string{when(al.Since, now), ended, al.Event, al.Subject, al.Summary})
 			}
-			return table(cmd.OutOrStdout(), []string{"SINCE", "UNTIL", "EVENT", "ABOUT", "WHAT"}, rows)
+			err = table(cmd.OutOrStdout(), []string{"SINCE", "UNTIL", "EVENT", "ABOUT", "WHAT"}, rows)
+			if err == nil && len(alerts) == q.Limit {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "\nThere may be more: --after %q\n", alerts[q.Limit-1].Place())
+			}
+			return err
 		}),
 	}
+	cmd.Flags().IntVar(&q.Limit, "limit", 200, "at most `n` alerts")
+	cmd.Flags().StringVar(&q.After, "after", "", "continue behind this `place`, as the page before names it")
 	cmd.Flags().BoolVar(&past, "past", false, "also those that are over")
 	return withJSON(cmd)
 }

@@ -88,6 +88,8 @@ type Filter struct {
 	Held        bool   // only held ones
 	After       string // ID, for paging
 	Limit       int    // 0: all for actions, 1000 for listings
+	// Changed, unless nil, is told of the messages that an action changed, behind each commit.
+	Changed func(ids []string)
 }
 
 // Stats is the state of the queue at a glance.

@@ -3,6 +3,10 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"strings"
 	"time"
 
 	"postern/relay/store/internal/sqlite"
@@ -96,15 +100,49 @@ func alertSaid(conn *sqlite.Conn, a Alert) (said alertText, err error) {
 	return said, nil
 }
 
-// Alerts returns at most limit alerts that began before a time, the newest first: the open ones, or all.
-func (s *Store) Alerts(ctx context.Context, open bool, before time.Time, limit int) (alerts []Alert, err error) {
-	query := "SELECT event, subject, since, ended, data FROM alert WHERE since < ? ORDER BY since DESC LIMIT ?"
-	if open {
-		query = "SELECT event, subject, since, ended, data FROM alert WHERE since < ? AND ended = 0 ORDER BY since " +
-			"DESC LIMIT ?"
+// AlertQuery chooses alerts, the newest first.
+type AlertQuery struct {
+	Open  bool   // only those that are not over
+	After string // Place of the last alert of the page before; "": from the newest on
+	Limit int
+}
+
+// Place is where an alert stands among all, for AlertQuery.After: alerts may begin at one moment.
+func (a Alert) Place() string {
+	return strconv.FormatInt(unixNano(a.Since), 10) + " " + a.Event + " " + a.Subject
+}
+
+// ErrPlace: AlertQuery.After is not the Place of an alert.
+var ErrPlace = errors.New("it is not the place of an alert")
+
+// placeOf reads what Place writes. "" stands before all.
+func placeOf(place string) (since int64, event, subject string, err error) {
+	if place == "" {
+		return math.MaxInt64, "", "", nil
 	}
+	at, rest, ok1 := strings.Cut(place, " ")
+	event, subject, ok2 := strings.Cut(rest, " ")
+	since, err = strconv.ParseInt(at, 10, 64)
+	if err != nil || !ok1 || !ok2 {
+		return 0, "", "", ErrPlace
+	}
+	return since, event, subject, nil
+}
+
+// Alerts returns a page of alerts. ErrPlace: the query has no place to go on from.
+func (s *Store) Alerts(ctx context.Context, q AlertQuery) (alerts []Alert, err error) {
+	since, event, subject, err := placeOf(q.After)
+	if err != nil {
+		return nil, err
+	}
+	chosen := ""
+	if q.Open {
+		chosen = " AND ended = 0"
+	}
+	query := "SELECT event, subject, since, ended, data FROM alert WHERE (since, event, subject) < (?, ?, ?)" + chosen +
+		" ORDER BY since DESC, event DESC, subject DESC LIMIT ?"
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		for row, err := range conn.Rows(query, unixNano(before), int64(limit)) {
+		for row, err := range conn.Rows(query, since, event, subject, int64(max(q.Limit, 0))) {
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"testing"
@@ -16,9 +17,9 @@ func TestAlerts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	list := func(open bool, before time.Time, limit int) (names []string) {
+	list := func(open bool, limit int) (names []string) {
 		t.Helper()
-		alerts, err := s.Alerts(ctx, open, before, limit)
+		alerts, err := s.Alerts(ctx, AlertQuery{Open: open, Limit: limit})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,20 +39,19 @@ func TestAlerts(t *testing.T) {
 	save(Alert{Event: "upstream-paused", Subject: "office", Since: at(2), Summary: "it refuses us",
 		Details: map[string]string{"upstream": "office"}})
 	save(Alert{Event: "disk-full", Subject: "disk", Since: at(1), Summary: "still no room"}) // repeated
-	want(list(true, at(9), 10), "office upstream-paused 2 it refuses us|", "disk disk-full 1 still no room|")
+	want(list(true, 10), "office upstream-paused 2 it refuses us|", "disk disk-full 1 still no room|")
 
 	save(Alert{Event: "upstream-paused", Subject: "office", Since: at(2), Ended: at(4), Over: "it works"})
-	want(list(true, at(9), 10), "disk disk-full 1 still no room|")
-	want(list(false, at(9), 10), "office upstream-paused 2 it refuses us|it works", "disk disk-full 1 still no room|")
-	want(list(false, at(2), 10), "disk disk-full 1 still no room|")
-	want(list(false, at(9), 1), "office upstream-paused 2 it refuses us|it works")
+	want(list(true, 10), "disk disk-full 1 still no room|")
+	want(list(false, 10), "office upstream-paused 2 it refuses us|it works", "disk disk-full 1 still no room|")
+	want(list(false, 1), "office upstream-paused 2 it refuses us|it works")
 
 	// A process that did not see the end of its alert: the next beginning ends it.
 	save(Alert{Event: "disk-full", Subject: "disk", Since: at(5), Summary: "again"})
-	want(list(true, at(9), 10), "disk disk-full 5 again|")
+	want(list(true, 10), "disk disk-full 5 again|")
 	// An end without a beginning, as after a lost file.
 	save(Alert{Event: "queue-age", Subject: "q", Since: at(6), Ended: at(7), Over: "gone"})
-	want(list(true, at(9), 10), "disk disk-full 5 again|")
+	want(list(true, 10), "disk disk-full 5 again|")
 }
 
 func TestAlertsAreBounded(t *testing.T) {
@@ -70,8 +70,51 @@ func TestAlertsAreBounded(t *testing.T) {
 	if err := s.SaveAlert(t.Context(), Alert{Event: "e", Subject: "new", Since: time.Unix(1, 0)}); err != nil {
 		t.Fatal(err)
 	}
-	all, err := s.Alerts(t.Context(), false, time.Now(), 2*maxAlerts)
+	all, err := s.Alerts(t.Context(), AlertQuery{Limit: 2 * maxAlerts})
 	if err != nil || len(all) != maxAlerts || all[0].Subject != "new" {
 		t.Errorf("%d alerts, %v", len(all), err)
+	}
+}
+
+// Pages lose no alert and show none twice, though many begin at one moment and others begin meanwhile.
+func TestPagesOfAlerts(t *testing.T) {
+	s, ctx := open(t, Options{}), t.Context()
+	at := time.Unix(1_800_000_000, 0)
+	want := 0
+	for _, event := range []string{"disk-full", "queue-age"} {
+		for i := range 7 {
+			a := Alert{Event: event, Subject: fmt.Sprintf("login %d of two words", i), Since: at.Add(time.Duration(i / 4))}
+			if err := s.SaveAlert(ctx, a); err != nil {
+				t.Fatal(err)
+			}
+			want++
+		}
+	}
+	for limit := 1; limit <= want; limit++ {
+		seen, q := map[string]bool{}, AlertQuery{Limit: limit, Open: limit%2 == 0}
+		for {
+			page, err := s.Alerts(ctx, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range page {
+				if seen[a.Place()] {
+					t.Errorf("%s is there twice", a.Place())
+				}
+				seen[a.Place()] = true
+			}
+			if len(page) < limit {
+				break
+			}
+			q.After = page[limit-1].Place()
+		}
+		if len(seen) != want {
+			t.Errorf("%d of %d alerts in pages of %d", len(seen), want, limit)
+		}
+	}
+	for _, place := range []string{"x", "1", "1 disk-full", "x disk-full y"} {
+		if _, err := s.Alerts(ctx, AlertQuery{After: place, Limit: 1}); !errors.Is(err, ErrPlace) {
+			t.Errorf("%q: %v", place, err)
+		}
 	}
 }

@@ -118,8 +118,10 @@ func (s *Store) act(ctx context.Context, what string, f queue.Filter, change fun
 		if err != nil {
 			return total, fmt.Errorf("%s: %w", what, err)
 		}
-		n, err := s.actOn(ctx, found, change)
-		total += n
+		changed, err := s.actOn(ctx, found, change)
+		if total += int64(len(changed)); f.Changed != nil && len(changed) > 0 {
+			f.Changed(changed)
+		}
 		if err != nil {
 			return total, fmt.Errorf("%s: %w", what, err)
 		}
@@ -134,31 +136,32 @@ func (s *Store) act(ctx context.Context, what string, f queue.Filter, change fun
 	}
 }
 
-func (s *Store) actOn(ctx context.Context, found []*queue.Message, change func(*tx, string) (bool, error)) (n int64,
-	err error) {
+// actOn changes messages in one transaction, and returns those that it changed.
+func (s *Store) actOn(ctx context.Context, found []*queue.Message, change func(*tx, string) (bool, error)) (
+	ids []string, err error) {
 	if len(found) == 0 {
-		return 0, nil
+		return nil, nil
 	}
 	err = s.write(ctx, func(t *tx) error {
-		n = 0
+		ids = nil
 		for _, m := range found {
 			changed, err := change(t, m.ID)
 			if err != nil {
 				return err
 			}
 			if changed {
-				n++
+				ids = append(ids, m.ID)
 			}
 		}
-		if n == 0 {
+		if ids == nil {
 			return nil
 		}
 		return bump(t.Conn, TopicQueue)
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return n, nil
+	return ids, nil
 }
 
 // update runs a statement and reports whether it changed anything.

@@ -58,7 +58,7 @@ func TestUpgrade(t *testing.T) {
 	if events, err := s.Events(t.Context(), trace.Query{Login: "anna", Limit: 1000}); err != nil || len(events) != 300 {
 		t.Errorf("%d events, %v", len(events), err)
 	}
-	if alerts, err := s.Alerts(t.Context(), false, time.Now(), 10); err != nil || len(alerts) != 0 {
+	if alerts, err := s.Alerts(t.Context(), AlertQuery{Limit: 10}); err != nil || len(alerts) != 0 {
 		t.Errorf("%v, %v", alerts, err)
 	}
 	if entries, err := s.Audit(t.Context(), AuditQuery{}); err != nil || len(entries) != 0 {
