@@ -38,7 +38,10 @@ type Imported struct {
 }
 
 // TableError is everything that is wrong in a table of accounts, a text "LINE: what" for each.
-type TableError struct{ Lines []string }
+type TableError struct {
+	Lines    []string
+	Existing bool // some logins exist, and Update would change them
+}
 
 func (e *TableError) Error() string {
 	return fmt.Sprintf("nothing was imported: %d lines are wrong", len(e.Lines))
@@ -59,13 +62,15 @@ func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Impo
 	if err != nil {
 		return done, err
 	}
+	wrong := &TableError{}
 	for i := range rows {
 		if login := rows[i].user.Login; existing[login] && !o.Update {
-			problems.add(rows[i].line, "login %s exists already; with --update it is changed", login)
+			problems.add(rows[i].line, "login %s exists already", login)
+			wrong.Existing = true
 		}
 	}
-	if len(problems.lines) > 0 {
-		return done, &TableError{problems.lines}
+	if wrong.Lines = problems.lines; len(wrong.Lines) > 0 {
+		return done, wrong
 	}
 	for i := range rows {
 		advice := auth.AdviseOn(rows[i].user.Login, rows[i].password)

@@ -251,7 +251,7 @@ func (k Keys) Retire(ctx context.Context, by Actor, domain, selector string, for
 			}
 			if !force && !slices.Contains(configured, domain) && !othersSign(all, key) {
 				return fault(Conflict, "without %s mail of %s has no signature that all receivers verify; replace it: "+
-					"postern dkim rotate %s, or insist with --force", selector, domain, domain)
+					"postern dkim rotate %s, or insist (force)", selector, domain, domain)
 			}
 			key.Stage, key.Since = keyring.Retiring, now
 			return nil
@@ -294,13 +294,13 @@ func (k Keys) Remove(ctx context.Context, by Actor, domain, selector string, for
 			case force:
 			case key.Stage == keyring.Signing && !othersSign(all, &key):
 				return fault(Conflict, "%s is what mail of %s is signed with; replace it first: postern dkim rotate "+
-					"%s, or insist with --force", selector, domain, domain)
+					"%s, or insist (force)", selector, domain, domain)
 			case key.Stage == keyring.Signing:
-				return fault(Conflict, "%s signs; retire it first: postern dkim retire %s %s, or insist with --force",
+				return fault(Conflict, "%s signs; retire it first: postern dkim retire %s %s, or insist (force)",
 					selector, domain, selector)
 			case key.Stage == keyring.Retiring && !key.Over(now):
 				return fault(Conflict, "the record of %s must stay in DNS until %s, and this key reminds of it; "+
-					"remove it then, or insist with --force", selector, key.KeepUntil().UTC().Format(time.DateOnly))
+					"remove it then, or insist (force)", selector, key.KeepUntil().UTC().Format(time.DateOnly))
 			}
 			return nil
 		})

@@ -227,7 +227,7 @@ func TestRetireAndRemove(t *testing.T) {
 	retire := func(selector string, force bool) error {
 		return b.keys.Retire(ctx, admin, "example.com", selector, force)
 	}
-	b.refused(retire("s-r", false), Conflict, "postern dkim rotate example.com, or insist with --force")
+	b.refused(retire("s-r", false), Conflict, "postern dkim rotate example.com, or insist (force)")
 	b.refused(remove("s-r", false), Conflict, "replace it first: postern dkim rotate")
 	b.refused(remove("s-e", false), Conflict, "retire it first")
 	b.refused(retire("t", false), Conflict, "never signed")

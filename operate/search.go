@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"postern/relay/trace"
@@ -36,11 +37,18 @@ func (t Trace) Search(ctx context.Context, by Actor, q trace.Search, further fun
 	}
 }
 
+// maxOfMessageID is how many events of the messages with one Message-ID a timeline has.
+const maxOfMessageID = 1000
+
 // Timeline returns everything about a message or a session, oldest first: for a message also what its session did
-// before. more: it is too much to show whole.
+// before. It may be named by its Message-ID, too, which several may have. more: there are older events than those.
 func (t Trace) Timeline(ctx context.Context, by Actor, id string) (events []trace.Event, more bool, err error) {
 	if err := by.May(SeeTrace); err != nil {
 		return nil, false, err
+	}
+	if strings.Contains(id, "@") {
+		events, err = t.ofMessageID(ctx, trace.Query{Limit: maxOfMessageID}, strings.Trim(id, "<> "))
+		return events, len(events) == maxOfMessageID, err
 	}
 	return t.Store.Timeline(ctx, id)
 }

@@ -24,8 +24,8 @@ func (s *server) messageRoutes() []route {
 			needs: []operate.Operation{operate.SeeTrace, operate.SeeQueue}, faults: []kind{notFound},
 			summary: "What happened to a message, and what to do",
 			about: "By the id that the 250 named, by a Message-ID, or by the session of a log line: its events, " +
-				"oldest first and at most 1000, the messages of them that still wait, and advice on what upstreams " +
-				"refused."},
+				"oldest first, with what its session did before; the messages of them that still wait, and advice on " +
+				"what upstreams refused. Of a great many events the newest are given."},
 			api.message),
 	}
 }
@@ -68,22 +68,20 @@ func (api messageAPI) search(ctx context.Context, by operate.Actor, in *messages
 // Timeline is what happened to a message.
 type Timeline struct {
 	Events  []trace.Event     `json:"events"`
+	More    bool              `json:"more" doc:"There are older events than those."`
 	Waiting []operate.Message `json:"waiting" doc:"Those that are still in the queue."`
 	Advice  []operate.Advised `json:"advice" doc:"What to do about what upstreams refused."`
 }
 
-// Bounds of a timeline.
-const (
-	maxEvents  = 1000
-	maxWaiting = 20
-)
+// maxWaiting is how many waiting messages a timeline has.
+const maxWaiting = 20
 
 func (api messageAPI) message(ctx context.Context, by operate.Actor, in *ofMessage) (*shown[Timeline], error) {
-	events, err := api.ops.Trace.Events(ctx, by, trace.Query{Limit: maxEvents}, in.ID)
+	events, more, err := api.ops.Trace.Timeline(ctx, by, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	out := Timeline{Events: append([]trace.Event{}, events...), Waiting: []operate.Message{},
+	out := Timeline{Events: append([]trace.Event{}, events...), More: more, Waiting: []operate.Message{},
 		Advice: append([]operate.Advised{}, operate.Advise(events)...)}
 	ids := []string{in.ID}
 	for _, e := range events {

@@ -446,7 +446,7 @@ func TestUserImportIsAllOrNothing(t *testing.T) {
 		"same login": {"login\nAnna@example.com\n\nanna@example.com\n",
 			[]string{":4: login anna@example.com is in line 2 already"}},
 		"existing": {"login\nnew@example.com\nOLD@example.com\n",
-			[]string{":3: login old@example.com exists already; with --update"}},
+			[]string{":3: login old@example.com exists already", "to change logins that exist: --update"}},
 		"stray cell":   {"login,note\nnew@example.com,a,b\n", []string{":2: cell 3 belongs to no column"}},
 		"open quote":   {"login,note\nnew@example.com,\"a\nx@example.com,b\n", []string{": this is no CSV: "}},
 		"quote inside": {"login,note\nnew@example.com,a\"b\n", []string{":2: this is no CSV: "}},

@@ -17,15 +17,17 @@ func (a *app) dnsCommand() *cobra.Command {
 	var resolver string
 	var addresses []string
 	cmd := &cobra.Command{
-		Use:   "dns DOMAIN",
-		Short: "Whether a domain's mail passes at receivers, and the DNS records to publish",
+		Use:   "dns [DOMAIN]",
+		Short: "Whether a domain's mail passes at receivers, and the DNS records to publish; without DOMAIN, list them",
 		Long: `Look at what DNS says of a domain that mail is sent for, as receivers do: SPF, DKIM, DMARC, MX, and the
 name of this server's address where an upstream judges mail by it. Prints whether mail passes, for each upstream, what
 is wrong and what to do, and the records to publish. Exit code 1: mail fails at an upstream.
 
 It asks the system's resolver and the name servers of the domain, and says where they differ. Those of the domain count:
-receivers see what they say.`,
-		Args: exactly(1),
+receivers see what they say.
+
+Without DOMAIN it asks nobody, and lists the domains that relay.toml, the accounts and the DKIM keys name.`,
+		Args: wrongUsage(cobra.MaximumNArgs(1)),
 		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			var o operate.LookOptions
 			var err1, err2 error
@@ -33,6 +35,9 @@ receivers see what they say.`,
 			o.Addresses, err2 = parseAddresses(addresses)
 			if err := errors.Join(err1, err2); err != nil {
 				return usage(cmd, err)
+			}
+			if len(args) == 0 {
+				return listDomains(cmd, ops)
 			}
 			return showDomain(cmd, ops, args[0], o)
 		}),
@@ -43,6 +48,22 @@ receivers see what they say.`,
 		"public `address` of this server, where an upstream judges mail by it; may be repeated; default: that of "+
 			"hostname")
 	return withJSON(cmd)
+}
+
+func listDomains(cmd *cobra.Command, ops *operate.Operations) error {
+	list, err := ops.Domains.List(cmd.Context(), me())
+	switch {
+	case err != nil:
+		return err
+	case asJSON(cmd):
+		return writeJSON(cmd.OutOrStdout(), list)
+	case len(list) == 0:
+		fmt.Fprintln(cmd.OutOrStdout(), "No policy, account or key names a domain that mail is sent from.")
+	}
+	for _, d := range list {
+		fmt.Fprintln(cmd.OutOrStdout(), d.Domain)
+	}
+	return nil
 }
 
 // resolverOf reads --resolver. nil stands for the system's.

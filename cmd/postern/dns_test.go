@@ -134,9 +134,16 @@ func TestDNSOfForeignDomain(t *testing.T) {
 	}
 }
 
+func TestDNSListsDomains(t *testing.T) {
+	b := newBureau(t, generic)
+	if out, err := b.run("dns"); err != nil || out != "example.com\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
 func TestDNSWrongUsage(t *testing.T) {
 	b := newBureau(t, generic)
-	for _, args := range [][]string{{"dns"}, {"dns", "not a domain"}, {"dns", "[192.0.2.1]"},
+	for _, args := range [][]string{{"dns", "a.example", "b.example"}, {"dns", "not a domain"}, {"dns", "[192.0.2.1]"},
 		{"dns", "example.com", "--resolver", "dns.example.com"}, {"dns", "example.com", "--address", "here"}} {
 		out, err := b.run(args...)
 		if _, wrong := errors.AsType[*usageError](err); !wrong {

@@ -125,7 +125,7 @@ func state(m *queue.Message, now time.Time) string {
 }
 
 func (a *app) queueShow() *cobra.Command {
-	var content bool
+	var content, headers bool
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show one waiting message, its recipients and what happened to it",
@@ -137,6 +137,9 @@ func (a *app) queueShow() *cobra.Command {
 			}
 			if err != nil {
 				return err
+			}
+			if headers {
+				return showHeader(cmd, ops, m.ID)
 			}
 			if content {
 				return copyContent(cmd, ops, m.ID)
@@ -155,8 +158,18 @@ func (a *app) queueShow() *cobra.Command {
 			return printMessage(cmd.OutOrStdout(), m, events, time.Now())
 		}),
 	}
+	cmd.Flags().BoolVar(&headers, "headers", false, "print the header of the message, as it is kept (unsigned)")
 	cmd.Flags().BoolVar(&content, "content", false, "print the message itself, as it is kept (unsigned)")
 	return withJSON(cmd)
+}
+
+func showHeader(cmd *cobra.Command, ops *operate.Operations, id string) error {
+	h, err := ops.Queue.Headers(cmd.Context(), me(), id)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", strings.ReplaceAll(string(h), "\r\n", "\n"))
+	return err
 }
 
 func copyContent(cmd *cobra.Command, ops *operate.Operations, id string) error {

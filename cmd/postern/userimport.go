@@ -71,7 +71,7 @@ func (a *app) importAccounts(cmd *cobra.Command, name string, flags importFlags)
 	defer done()
 	imported, err := ops.Accounts.Import(cmd.Context(), me(), data, flags.options(cmd.ErrOrStderr(), name))
 	if wrong, is := errors.AsType[*operate.TableError](err); is {
-		return printProblems(cmd.ErrOrStderr(), name, wrong.Lines)
+		return printProblems(cmd.ErrOrStderr(), name, wrong)
 	}
 	if err != nil && len(imported.Passwords) == 0 {
 		return err
@@ -168,13 +168,16 @@ func writeResult(path string, passwords []operate.Credential) error {
 // maxProblems is how many problems of a table are shown.
 const maxProblems = 50
 
-func printProblems(w io.Writer, name string, lines []string) error {
-	for i, line := range lines {
+func printProblems(w io.Writer, name string, wrong *operate.TableError) error {
+	for i, line := range wrong.Lines {
 		if i == maxProblems {
-			fmt.Fprintf(w, "and %d more\n", len(lines)-i)
+			fmt.Fprintf(w, "and %d more\n", len(wrong.Lines)-i)
 			break
 		}
 		fmt.Fprintf(w, "%s:%s\n", name, line)
+	}
+	if wrong.Existing {
+		fmt.Fprintln(w, "to change logins that exist: --update")
 	}
 	return errors.New("nothing was imported")
 }

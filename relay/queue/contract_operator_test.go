@@ -19,8 +19,13 @@ func (s *suite) hold() {
 	s.wantDue(ids[1])
 	s.wantErr(s.store.Lease(s.ctx, ids[0], owner, s.now, s.now.Add(time.Hour)), queue.ErrNotFound)
 	later := s.now.Add(-time.Second)
-	n, err = s.store.Release(s.ctx, queue.Filter{}, later)
+	var changed []string
+	all := queue.Filter{Changed: func(ids []string) { changed = append(changed, ids...) }}
+	n, err = s.store.Release(s.ctx, all, later)
 	s.count(n, err, 1)
+	n, err = s.store.Release(s.ctx, all, later)
+	s.count(n, err, 0)
+	s.same(changed, ids[:1])
 	if m := s.get(ids[0]); m.Held || m.HoldReason != "" || !m.NextAttempt.Equal(later) {
 		s.Fatalf("released: held %v for %q, next at %v", m.Held, m.HoldReason, m.NextAttempt)
 	}

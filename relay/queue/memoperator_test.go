@@ -65,13 +65,16 @@ func (s *memstore) change(ctx context.Context, op string, f queue.Filter, action
 		return 0, err
 	}
 	defer s.mu.Unlock()
-	var n int64
+	var changed []string
 	for _, r := range s.matchLocked(f) {
-		if action(r) {
-			n++
+		if id := r.ID; action(r) {
+			changed = append(changed, id)
 		}
 	}
-	return n, nil
+	if f.Changed != nil && changed != nil {
+		f.Changed(changed)
+	}
+	return int64(len(changed)), nil
 }
 
 // Hold implements queue.Store.

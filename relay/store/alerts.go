@@ -141,7 +141,7 @@ func (s *Store) Alerts(ctx context.Context, q AlertQuery) (alerts []Alert, err e
 	}
 	query := "SELECT event, subject, since, ended, data FROM alert WHERE (since, event, subject) < (?, ?, ?)" + chosen +
 		" ORDER BY since DESC, event DESC, subject DESC LIMIT ?"
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.lookups.read(ctx, func(conn *sqlite.Conn) error {
 		for row, err := range conn.Rows(query, since, event, subject, int64(max(q.Limit, 0))) {
 			if err != nil {
 				return err

@@ -91,7 +91,7 @@ func (s *Store) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error) {
 	if q.Operation != "" {
 		query, args = query+" AND operation = ?", append(args, q.Operation)
 	}
-	entries, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (AuditEntry, error) {
+	entries, err := readAll(ctx, s.lookups, func(row *sqlite.Stmt) (AuditEntry, error) {
 		return AuditEntry{row.Int(0), fromNano(row.Int(0)), row.Text(1), row.Text(2), row.Text(3), row.Text(4),
 			row.Text(5),
 			row.Text(6), row.Text(7)}, nil

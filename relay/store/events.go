@@ -127,7 +127,7 @@ const eventLimit = 200
 // Events returns the newest events that match, oldest first. Addresses are compared without regard to
 // case.
 func (s *Store) Events(ctx context.Context, q trace.Query) (events []trace.Event, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.lookups.read(ctx, func(conn *sqlite.Conn) error {
 		events, err = selectEvents(conn, q)
 		return err
 	})

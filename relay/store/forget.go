@@ -96,7 +96,7 @@ func (p *person) events(ctx context.Context) error {
 
 func (p *person) removeAll(ctx context.Context, query, key string) error {
 	for {
-		found, err := readAll(ctx, p.s.readers, scanNumbered, query, key, privacyBatch)
+		found, err := readAll(ctx, p.s.lookups, scanNumbered, query, key, privacyBatch)
 		if err != nil || len(found) == 0 {
 			return err
 		}
@@ -146,7 +146,7 @@ func (p *person) mentions(ctx context.Context) error {
 	}
 	for done := int64(-1 << 63); ; {
 		var last int64
-		err := p.s.readers.read(ctx, func(conn *sqlite.Conn) (err error) {
+		err := p.s.lookups.read(ctx, func(conn *sqlite.Conn) (err error) {
 			last, _, err = conn.Int("SELECT max(n) FROM (SELECT n FROM event NOT INDEXED WHERE n > ? ORDER "+
 				"BY n LIMIT ?)",
 				done, forgetLook)
@@ -155,7 +155,7 @@ func (p *person) mentions(ctx context.Context) error {
 		if err != nil || last == 0 {
 			return err
 		}
-		found, err := readAll(ctx, p.s.readers, scanNumbered, eventColumns+`NOT INDEXED WHERE n > ? AND n <= ?
+		found, err := readAll(ctx, p.s.lookups, scanNumbered, eventColumns+`NOT INDEXED WHERE n > ? AND n <= ?
 			AND (instr(lower(CAST(data AS TEXT)), ?) > 0 OR instr(data, CAST(? AS BLOB)) > 0
 			OR instr(rcpt, ?) > 0 OR instr(rcpt, ?) > 0 OR lower(login) = ?)`, done, last, needle, hashed,
 			localPart(p.name), localPart(hashed), strings.ToLower(p.name))
@@ -219,7 +219,7 @@ func (p *person) statistics(ctx context.Context) error {
 }
 
 func (p *person) mergeLogin(ctx context.Context, table *statTable, key string) error {
-	steps, err := readAll(ctx, p.s.readers, func(row *sqlite.Stmt) (int64, error) { return row.Int(0), nil },
+	steps, err := readAll(ctx, p.s.lookups, func(row *sqlite.Stmt) (int64, error) { return row.Int(0), nil },
 		table.withKey, int(stats.Login), key)
 	if err != nil {
 		return err
@@ -275,7 +275,7 @@ func (p *person) known(ctx context.Context) error {
 		address = policy.RecipientKey(a)
 	}
 	type row struct{ login, addr string }
-	found, err := readAll(ctx, p.s.readers, func(s *sqlite.Stmt) (row, error) { return row{s.Text(0), s.Text(1)}, nil },
+	found, err := readAll(ctx, p.s.lookups, func(s *sqlite.Stmt) (row, error) { return row{s.Text(0), s.Text(1)}, nil },
 		"SELECT login, addr FROM known WHERE login = ? COLLATE NOCASE OR addr = ?", p.name, address)
 	if err != nil {
 		return err

@@ -25,7 +25,7 @@ type Health struct {
 func (s *Store) Health(ctx context.Context) (h Health, err error) {
 	h.File, h.Log = sizeOf(s.path), sizeOf(s.path+"-wal")
 	brief := context.WithoutCancel(ctx) // some pages, whatever is left of the time
-	err = s.readers.read(brief, func(conn *sqlite.Conn) error {
+	err = s.lookups.read(brief, func(conn *sqlite.Conn) error {
 		c, err := readCounters(conn)
 		h.Events, h.History = c.events, c.history
 		return err
@@ -36,7 +36,7 @@ func (s *Store) Health(ctx context.Context) (h Health, err error) {
 	if err != nil {
 		return h, wrap(err, "look at the store")
 	}
-	h.Damage, err = readAll(ctx, s.readers, text, "PRAGMA quick_check(20)")
+	h.Damage, err = readAll(ctx, s.lookups, text, "PRAGMA quick_check(20)")
 	if ctx.Err() != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)) {
 		h.Damage = nil
 		return h, nil

@@ -9,8 +9,12 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-// maxReaders bounds the connections that read at the same time.
-const maxReaders = 4
+// Bounds of the connections that read at the same time: for mail, and for people who look things up, however many they
+// are and however long it takes. Mail never waits for them.
+const (
+	maxReaders = 4
+	maxLookups = 2
+)
 
 // readers lends connections for reading. Who reads more than a few rows watches its context.
 type readers struct {
@@ -43,6 +47,20 @@ func (r *readers) read(ctx context.Context, f func(*sqlite.Conn) error) error {
 	stop()
 	r.free <- conn
 	return readError(ctx, err)
+}
+
+// snapshot is read for what belongs together.
+func (r *readers) snapshot(ctx context.Context, f func(*sqlite.Conn) error) error {
+	return r.read(ctx, func(conn *sqlite.Conn) error {
+		if err := conn.Run("BEGIN"); err != nil {
+			return err
+		}
+		err := f(conn)
+		if conn.InTransaction() {
+			err = errors.Join(err, conn.Run("ROLLBACK"))
+		}
+		return err
+	})
 }
 
 func (r *readers) get(ctx context.Context) (*sqlite.Conn, error) {

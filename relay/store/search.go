@@ -38,7 +38,7 @@ func (l *searching) in(ctx context.Context, s *Store) error {
 	if err := l.prepare(); err != nil {
 		return err
 	}
-	return s.snapshot(ctx, func(conn *sqlite.Conn) error {
+	return s.lookups.snapshot(ctx, func(conn *sqlite.Conn) error {
 		l.conn = conn
 		return l.run()
 	})

@@ -105,27 +105,13 @@ func (x *Indexer) step(ctx context.Context, now time.Time, busy bool) (did bool,
 // look reads the state of the index, and what f wants to know beside it.
 func (x *Indexer) look(ctx context.Context, f func(conn *sqlite.Conn, state searchState) error) (state searchState,
 	err error) {
-	err = x.s.snapshot(ctx, func(conn *sqlite.Conn) error {
+	err = x.s.readers.snapshot(ctx, func(conn *sqlite.Conn) error {
 		if state, err = readSearchState(conn); err != nil {
 			return err
 		}
 		return f(conn, state)
 	})
 	return state, err
-}
-
-// snapshot reads what belongs together.
-func (s *Store) snapshot(ctx context.Context, f func(*sqlite.Conn) error) error {
-	return s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		if err := conn.Run("BEGIN"); err != nil {
-			return err
-		}
-		err := f(conn)
-		if conn.InTransaction() {
-			err = errors.Join(err, conn.Run("ROLLBACK"))
-		}
-		return err
-	})
 }
 
 // write makes a change if the index is still the one that it was. It does not press: it goes with a commit of others.

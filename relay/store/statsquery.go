@@ -16,7 +16,7 @@ func (s *Store) Statistics(ctx context.Context, q stats.Query, now time.Time) (*
 		return nil, err
 	}
 	b := stats.NewBuilder(q)
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.lookups.read(ctx, func(conn *sqlite.Conn) error {
 		for _, p := range statParts(q) {
 			if err := p.read(conn, q, b); err != nil {
 				return err

@@ -71,7 +71,8 @@ type Store struct {
 	unlock func()
 
 	writer  *writer
-	readers *readers
+	readers *readers // of mail
+	lookups *readers // of people who look at trace, statistics, audit and alerts
 	space   space
 	reserve *reserve // of the daemon; nil: none
 	sealer  *seal.Sealer
@@ -163,7 +164,7 @@ func (s *Store) open() error {
 		conn.Close()
 		return explain(s.path, err)
 	}
-	s.readers = newReaders(s.path, maxReaders)
+	s.readers, s.lookups = newReaders(s.path, maxReaders), newReaders(s.path, maxLookups)
 	s.writer = newWriter(conn, s.log)
 	s.running.Go(s.writer.run)
 	s.running.Go(func() { s.writer.checkpoints(ckpt) })
@@ -178,7 +179,7 @@ func (s *Store) Close() error {
 	s.closed.Do(func() {
 		s.writer.stop()
 		s.running.Wait()
-		s.closeErr = s.readers.close()
+		s.closeErr = errors.Join(s.readers.close(), s.lookups.close())
 		s.writer.lastCheckpoint(s.opts.Daemon)
 		s.closeErr = errors.Join(s.closeErr, s.writer.conn.Close(), s.reserve.close())
 		s.unlock()

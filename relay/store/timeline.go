@@ -22,7 +22,7 @@ func (s *Store) Timeline(ctx context.Context, id string) (all []trace.Event, mor
 	if id == "" {
 		return nil, false, nil
 	}
-	err = s.snapshot(ctx, func(conn *sqlite.Conn) error {
+	err = s.lookups.snapshot(ctx, func(conn *sqlite.Conn) error {
 		l := searching{conn: conn}
 		var sessions []string
 		byNumber := map[int64]trace.Event{}
