@@ -13,7 +13,7 @@ import (
 
 // AuditEntry is something that somebody did, or was not let do.
 type AuditEntry struct {
-	N         int64     `json:"n"` // unique, rising with time: the cursor of AuditQuery. AppendAudit sets it
+	N         int64     `json:"n"` // unique, in the order of writing: the cursor of AuditQuery. AppendAudit sets it
 	Time      time.Time `json:"time"`
 	Actor     string    `json:"actor"`
 	Channel   string    `json:"channel"` // as operate.Channel spells it
@@ -30,6 +30,14 @@ const (
 	AuditRefused = "refused"
 )
 
+// schemaAuditTime keeps the time of an entry apart from its place: a clock that was wrong for a while misdates what was
+// written meanwhile, and nothing behind it.
+const schemaAuditTime = `
+ALTER TABLE audit ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+UPDATE audit SET at = n;
+CREATE INDEX audit_at ON audit (at);
+`
+
 // Bounds of the audit.
 const (
 	auditText  = 1000      // octets of each text of an entry; what is longer is cut
@@ -45,8 +53,9 @@ func (s *Store) AppendAudit(ctx context.Context, entries ...AuditEntry) error {
 	err := s.write(ctx, func(t *tx) error {
 		for _, e := range entries {
 			err := t.Run(`INSERT INTO audit VALUES (max(?, coalesce((SELECT max(n) + 1 FROM audit), 0)),
-				?, ?, ?, ?, ?, ?, ?)`, unixNano(e.Time), auditable(e.Actor), auditable(e.Channel), auditable(e.Client),
-				auditable(e.Operation), auditable(e.Subject), auditable(e.Detail), auditable(e.Outcome))
+				?, ?, ?, ?, ?, ?, ?, ?)`, unixNano(e.Time), auditable(e.Actor), auditable(e.Channel),
+				auditable(e.Client), auditable(e.Operation), auditable(e.Subject), auditable(e.Detail),
+				auditable(e.Outcome), unixNano(e.Time))
 			if err != nil {
 				return err
 			}
@@ -75,16 +84,15 @@ type AuditQuery struct {
 
 // Audit returns a page of entries, the newest first.
 func (s *Store) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error) {
-	until := int64(math.MaxInt64)
+	until, before := int64(math.MaxInt64), int64(math.MaxInt64)
 	if !q.Until.IsZero() {
 		until = unixNano(q.Until)
 	}
 	if q.Before > 0 {
-		until = min(until, q.Before)
+		before = q.Before
 	}
-	query, args := "SELECT n, actor, channel, client, operation, subject, detail, outcome FROM audit WHERE n >= ? "+
-		"AND n < ?",
-		[]any{unixNano(q.Since), until}
+	query, args := "SELECT n, actor, channel, client, operation, subject, detail, outcome, at FROM audit WHERE "+
+		"at >= ? AND at < ? AND n < ?", []any{unixNano(q.Since), until, before}
 	if q.Actor != "" {
 		query, args = query+" AND actor = ?", append(args, q.Actor)
 	}
@@ -92,9 +100,8 @@ func (s *Store) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error) {
 		query, args = query+" AND operation = ?", append(args, q.Operation)
 	}
 	entries, err := readAll(ctx, s.lookups, func(row *sqlite.Stmt) (AuditEntry, error) {
-		return AuditEntry{row.Int(0), fromNano(row.Int(0)), row.Text(1), row.Text(2), row.Text(3), row.Text(4),
-			row.Text(5),
-			row.Text(6), row.Text(7)}, nil
+		return AuditEntry{row.Int(0), fromNano(row.Int(8)), row.Text(1), row.Text(2), row.Text(3), row.Text(4),
+			row.Text(5), row.Text(6), row.Text(7)}, nil
 	}, query+" ORDER BY n DESC LIMIT ?", append(args, cmp.Or(q.Limit, auditPage))...)
 	return entries, wrap(err, "read the audit")
 }
@@ -110,20 +117,28 @@ func (s *Store) PruneAudit(ctx context.Context, before, now time.Time) (total in
 }
 
 func (s *Store) pruneAudit(ctx context.Context, before time.Time, most int64) (int64, error) {
-	bound := unixNano(before)
+	last := int64(math.MinInt64) // the newest of those that are too many
 	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		last, over, err := conn.Int("SELECT n FROM audit ORDER BY n DESC LIMIT 1 OFFSET ?", most)
+		n, over, err := conn.Int("SELECT n FROM audit ORDER BY n DESC LIMIT 1 OFFSET ?", most)
 		if over {
-			bound = max(bound, last+1)
+			last = n
 		}
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
+	old, err := s.removeAudit(ctx, "at < ? ORDER BY at", unixNano(before))
+	if err != nil {
+		return old, err
+	}
+	many, err := s.removeAudit(ctx, "n <= ? ORDER BY n", last)
+	return old + many, err
+}
+
+func (s *Store) removeAudit(ctx context.Context, which string, bound int64) (int64, error) {
 	return s.inBatches(ctx, auditBatch, func(t *tx) (int64, error) {
-		err := t.Run("DELETE FROM audit WHERE n IN (SELECT n FROM audit WHERE n < ? ORDER BY n LIMIT ?)", bound,
-			auditBatch)
+		err := t.Run("DELETE FROM audit WHERE n IN (SELECT n FROM audit WHERE "+which+" LIMIT ?)", bound, auditBatch)
 		return t.Changes(), err
 	})
 }
