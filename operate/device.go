@@ -2,7 +2,6 @@ package operate
 
 import (
 	"fmt"
-	"net"
 
 	"postern/relay/config"
 )
@@ -14,19 +13,15 @@ type DeviceCard struct {
 	Encryption string `json:"encryption"`
 }
 
-// DeviceServer chooses the listener that a device finds easiest: one that takes TLS first or STARTTLS,
-// then STARTTLS, then implicit TLS.
+// encryptions are the uses of TLS of a listener, as a device names them.
+var encryptions = map[string]string{config.Auto: "TLS or STARTTLS, whichever the device has",
+	config.StartTLS: "STARTTLS", config.Implicit: "TLS (also called SSL)", config.NoTLS: "none"}
+
+// DeviceServer is where a device logs in: the first of Servers.
 func DeviceServer(c *config.Config) (server, encryption string) {
-	words := map[string]string{"auto": "TLS or STARTTLS, whichever the device has", "starttls": "STARTTLS",
-		"implicit": "TLS (also called SSL)", "none": "none"}
-	for _, mode := range []string{"auto", "starttls", "implicit", "none"} {
-		for _, l := range c.Listeners {
-			if l.TLS != mode {
-				continue
-			}
-			_, port, _ := net.SplitHostPort(l.Address)
-			return fmt.Sprintf("%s port %s", c.Hostname, port), words[mode]
-		}
+	servers := serversOf(c)
+	if len(servers) == 0 {
+		return c.Hostname, encryptions[config.StartTLS]
 	}
-	return c.Hostname, words["starttls"]
+	return fmt.Sprintf("%s port %s", servers[0].Host, servers[0].Port), encryptions[servers[0].TLS]
 }

@@ -24,20 +24,31 @@ func (a Accounts) Servers(_ context.Context, by Actor) ([]Server, error) {
 	if err := by.May(SeeAccounts); err != nil {
 		return nil, err
 	}
-	c := a.Config()
-	servers := []Server{}
+	return serversOf(a.Config()), nil
+}
+
+// serversOf are the listeners, the easiest first. Those that only this machine reaches are left out, unless there
+// are no others.
+func serversOf(c *config.Config) []Server {
+	servers, here := []Server{}, []Server{}
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
 		host, port, err := net.SplitHostPort(l.Address)
-		if err != nil || isLoopback(host) {
-			continue
+		switch server := (Server{Host: c.Hostname, Port: port, TLS: l.TLS}); {
+		case err != nil:
+		case isLoopback(host):
+			here = append(here, server)
+		default:
+			servers = append(servers, server)
 		}
-		servers = append(servers, Server{Host: c.Hostname, Port: port, TLS: l.TLS})
+	}
+	if len(servers) == 0 {
+		servers = here
 	}
 	slices.SortStableFunc(servers, func(a, b Server) int {
 		return slices.Index(easiest, a.TLS) - slices.Index(easiest, b.TLS)
 	})
-	return servers, nil
+	return servers
 }
 
 // isLoopback reports that only this machine reaches a host.

@@ -50,4 +50,19 @@ tls = "auto"
 			t.Errorf("%d: %+v, want port %s", i, servers[i], port)
 		}
 	}
+	if server, encryption := DeviceServer(c); server != "relay.example.com port 2525" ||
+		encryption != "TLS or STARTTLS, whichever the device has" {
+		t.Errorf("a device is told %s, %s", server, encryption)
+	}
+}
+
+// TestServerOfThisMachine: a listener of the loopback is named when there is no other, the demo's for one.
+func TestServerOfThisMachine(t *testing.T) {
+	c := config.Parse("relay.toml", []byte(`hostname = "relay.example.com"
+[[listener]]
+address = "127.0.0.1:2525"
+`))
+	if server, encryption := DeviceServer(c); server != "relay.example.com port 2525" || encryption != "STARTTLS" {
+		t.Errorf("a device is told %s, %s", server, encryption)
+	}
 }
