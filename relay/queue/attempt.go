@@ -58,6 +58,39 @@ func (a *attempts) lease(e *entry, now time.Time) bool {
 	return a.sched.leased(e, until, err)
 }
 
+// mayLease reports whether an attempt is leased already, and if not, whether it may be. If neither, the entry is
+// forgotten.
+func (s *scheduler) mayLease(e *entry) (leased, may bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	leased, may = !e.leaseUntil.IsZero(), s.phase == running
+	if !leased && !may {
+		s.plan.forget(e)
+	}
+	return leased, may
+}
+
+// leased learns how the store took a lease, and reports whether the attempt may be made. If not, the entry is dealt
+// with.
+func (s *scheduler) leased(e *entry, until time.Time, err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case errors.Is(err, ErrNotFound): // delivered, held or deleted meanwhile, or leased to another node until a time
+		s.plan.forget(e)
+		s.plan.reader.changed = true
+	case err != nil:
+		if e.state == active {
+			s.plan.window.active--
+		}
+		s.plan.join(time.Now(), e)
+	default:
+		e.m.Attempts++
+		e.leaseUntil = until
+	}
+	return err == nil
+}
+
 func (a *attempts) content(e *entry) (mail.Content, error) {
 	if e.content != nil {
 		return e.content, nil
@@ -73,6 +106,30 @@ func unreadable(m *Message, err error) []mail.Result {
 			out = append(out, mail.Result{Recipient: i, Class: mail.Deferral, Err: err,
 				Reply: mail.R(451, "4.3.0", "the stored message could not be read")})
 		}
+	}
+	return out
+}
+
+// complete returns one result for every pending recipient, in order. Whatever an attempt left out, or
+// could not name, is a deferral.
+func complete(m *Message, results []mail.Result) []mail.Result {
+	byIndex := make(map[int]mail.Result, len(results))
+	for _, r := range results {
+		byIndex[r.Recipient] = r
+	}
+	out := make([]mail.Result, 0, len(results))
+	for i, to := range m.Recipients {
+		if to.Status != Pending {
+			continue
+		}
+		r, ok := byIndex[i]
+		if !ok {
+			r = mail.Result{Recipient: i, Reply: replyNoResult}
+		}
+		if r.Class == mail.Unknown {
+			r.Class = mail.Deferral
+		}
+		out = append(out, r)
 	}
 	return out
 }
@@ -101,13 +158,23 @@ func (a *attempts) conclude(
 	return over
 }
 
-// after is a message as an outcome makes it.
-func after(m *Message, o *Outcome) *Message {
-	c := *m
-	c.Recipients, c.NextAttempt, c.WaitingFor = o.Recipients, o.NextAttempt, o.WaitingFor
-	c.Warned, c.LastReply = o.Warned, o.LastReply
-	c.LeaseOwner, c.LeaseUntil = "", time.Time{}
-	return &c
+// note writes down results of an attempt that the upstream has taken, or may have, since to repeat it would make a
+// duplicate. noted is false where only memory has them.
+func (j journal) note(m *Message, results []mail.Result) (forget func(), noted bool) {
+	taken := false
+	for _, r := range results {
+		taken = taken || r.Class == mail.Delivered || r.Uncertain
+	}
+	if !taken {
+		return func() {}, true
+	}
+	forget, err := j.Note(Note{m.ID, m.Attempts, results})
+	if err != nil {
+		j.log.Warn("an answer is not in the journal: until it is committed, a kill would repeat the message",
+			"id", m.ID, "error", err)
+		return func() {}, false
+	}
+	return forget, true
 }
 
 // waitsForUpstream reports that every pending recipient waits for the upstream only, so that its return is
@@ -124,6 +191,34 @@ func waitsForUpstream(o Outcome, results []mail.Result) bool {
 		waits = true
 	}
 	return waits
+}
+
+// sleepsFor returns what a message that has to wait for its upstreams is to sleep for: "" if they are not paused but
+// refused this one message, or its sender, whose return nobody tells.
+func (s *scheduler) sleepsFor(m *Message) (route string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != running {
+		return ""
+	}
+	now := time.Now()
+	slot, w := s.plan.dispatcher.Reserve(now, m)
+	switch {
+	case slot != nil:
+		slot.Release()
+	case w.Until.After(now):
+		return s.plan.routes.pause(w, m)
+	}
+	return ""
+}
+
+// after is a message as an outcome makes it.
+func after(m *Message, o *Outcome) *Message {
+	c := *m
+	c.Recipients, c.NextAttempt, c.WaitingFor = o.Recipients, o.NextAttempt, o.WaitingFor
+	c.Warned, c.LastReply = o.Warned, o.LastReply
+	c.LeaseOwner, c.LeaseUntil = "", time.Time{}
+	return &c
 }
 
 // review decides about a message without an attempt: given up by a person, out of time or due for a delay report while
@@ -148,6 +243,13 @@ func (a *attempts) review(e *entry) {
 	a.close(e, dec, func() {})
 }
 
+func (s *scheduler) reviewed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plan.window.reviewing--
+	s.bell.ring()
+}
+
 // close commits a decision, gives the slot back and ends the entry. over is as conclude has it.
 func (a *attempts) close(e *entry, dec decision, release func()) (over bool) {
 	committed, over := a.commit(e, dec.out, release)
@@ -156,6 +258,24 @@ func (a *attempts) close(e *entry, dec decision, release func()) (over bool) {
 	}
 	a.sched.closed(e, dec.out, committed)
 	return over
+}
+
+// closed ends an entry whose outcome was committed, or never will be.
+func (s *scheduler) closed(e *entry, o Outcome, committed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, now := &s.plan, time.Now()
+	if committed && !o.Remove {
+		p.leave(now, e, o.NextAttempt, e.asleep)
+	} else {
+		p.forget(e)
+	}
+	if committed {
+		for _, report := range o.Reports {
+			p.enter(now, report, s.phase == running)
+		}
+	}
+	s.bell.ring()
 }
 
 // commit commits an outcome. While the store fails it tries again, as long as this process may; the slot does not wait
@@ -182,4 +302,12 @@ func (a *attempts) commit(e *entry, o Outcome, release func()) (committed, over 
 			backoff = min(2*backoff, maxStoreBackoff/3)
 		}
 	}
+}
+
+// lose counts an outcome that is forgotten because the process ends.
+func (s *scheduler) lose(m *Message, err error) {
+	s.log.Error("outcome not recorded: the message will be tried again", "id", m.ID, "error", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost++
 }

@@ -25,10 +25,11 @@
 //     cannot be recorded by then is lost: its message is tried again. Run returns when everything that it began has
 //     ended, adopted hand-offs included.
 //
-// Reading order: store.go (the terms, and what a store promises), queue.go (what callers see), submit.go (a message
-// comes in), run.go (the loop and the shutdown), plan.go (what is done next, and why) with its state machines window.go
-// and line.go, reader.go, paused.go and health.go; then what the loop begins: attempt.go and storework.go. What results
-// mean: outcome.go, retry.go, report.go. scheduler.go is the lock around the plan, journal.go what survives a kill,
-// tracing.go what log and trace say. docs/queue.md has the states of a message and "why was this message not tried
-// now?".
+// A file is a part of a message's life, and has the methods of all types that this part calls. Reading order: store.go
+// (the terms, and what a store promises), queue.go (what callers see), submit.go (a message comes in), attempt.go (one
+// attempt, from lease to committed outcome), outcome.go and retry.go (what results mean, which reports they make, and
+// when the message comes again). Then what decides: plan.go (what is done next, and why) with its state machines
+// window.go, reader.go, paused.go and health.go; scheduler.go is the lock around it, run.go the loop and the shutdown,
+// storework.go what the loop wants of the store. journal.go is what survives a kill, tracing.go what log and trace say.
+// docs/queue.md has the states of a message and "why was this message not tried now?".
 package queue

@@ -1,6 +1,10 @@
 package queue
 
-import "time"
+import (
+	"context"
+	"errors"
+	"time"
+)
 
 // Back-off of a failing store.
 const (
@@ -40,4 +44,28 @@ func (h *health) fails(now time.Time, writing bool) (first bool) {
 	h.backoff = min(max(2*h.backoff, storeBackoff), maxStoreBackoff)
 	h.until = now.Add(h.backoff)
 	return first
+}
+
+// storeSaid pauses scheduling when an operation of the store failed, and ends the pause when one succeeded that proves
+// that the store works.
+func (s *scheduler) storeSaid(err error, op string, writing bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, now := &s.plan.health, time.Now()
+	switch {
+	case err == nil, errors.Is(err, ErrNotFound):
+		if !h.works(writing) {
+			return
+		}
+		s.log.Info("the store works again")
+		s.plan.reader.changed = true
+	case s.hard.Err() != nil && errors.Is(err, context.Canceled):
+		return
+	case !h.down(now):
+		if h.fails(now, writing) {
+			s.log.Error("the store fails: no attempts until it works again", "operation", op, "error", err)
+		}
+		s.plan.reader.changed = s.plan.reader.changed || !writing
+	}
+	s.bell.ring()
 }

@@ -36,25 +36,6 @@ type journal struct {
 	log *slog.Logger
 }
 
-// note writes down results of an attempt that the upstream has taken, or may have, since to repeat it would make a
-// duplicate. noted is false where only memory has them.
-func (j journal) note(m *Message, results []mail.Result) (forget func(), noted bool) {
-	taken := false
-	for _, r := range results {
-		taken = taken || r.Class == mail.Delivered || r.Uncertain
-	}
-	if !taken {
-		return func() {}, true
-	}
-	forget, err := j.Note(Note{m.ID, m.Attempts, results})
-	if err != nil {
-		j.log.Warn("an answer is not in the journal: until it is committed, a kill would repeat the message",
-			"id", m.ID, "error", err)
-		return func() {}, false
-	}
-	return forget, true
-}
-
 // merge joins the notes of one attempt: the later one knows better.
 func merge(notes []Note) (merged []Note) {
 	type attempt struct {

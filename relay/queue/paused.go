@@ -1,6 +1,10 @@
 package queue
 
-import "time"
+import (
+	"time"
+
+	"postern/mail"
+)
 
 // While all upstreams of a route are paused, its messages sleep: the store keeps them under the route's name, and
 // nothing looks at them again until they are woken, however often the upstreams are tried and found wanting. When a
@@ -181,6 +185,19 @@ func (p *pausedRoutes) works(now time.Time, name string) (ask []question) {
 	return nil
 }
 
+// learn ends the pause of a route when an upstream of it took a message, or refused it on its merits.
+func (s *scheduler) learn(route string, results []mail.Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range results {
+		if r.Class == mail.Delivered || r.Class.Permanent() {
+			now := time.Now()
+			s.plan.ask(now, s.plan.routes.works(now, route))
+			return
+		}
+	}
+}
+
 // unheard returns what to ask about routes of whose probes nothing was heard for a minute: they may be under way, sleep
 // for something else, or have been deferred for reasons of their own. Where nobody ever said that the route is paused,
 // it is not.
@@ -276,4 +293,22 @@ func (p *pausedRoutes) woken(now time.Time, w wake, n int, err error) (back bool
 		return r.open && r.woken > 0
 	}
 	return false
+}
+
+// ask asks the dispatcher about routes and gives the slots back.
+func (p *plan) ask(now time.Time, questions []question) {
+	for _, q := range questions {
+		slot, w := p.dispatcher.Reserve(now, q.sample)
+		said := isBusy
+		switch {
+		case slot != nil:
+			slot.Release()
+			said = hasSlot
+		case w.route() != q.name: // its messages have another route now
+			said = hasSlot
+		case w.Until.After(now):
+			said = isPaused
+		}
+		p.routes.answer(now, q.name, said, w.Until)
+	}
 }

@@ -1,6 +1,11 @@
 package queue
 
-import "time"
+import (
+	"container/list"
+	"time"
+
+	"postern/mail"
+)
 
 // How often the plan does by itself what events normally make it do.
 const (
@@ -37,6 +42,33 @@ func newPlan(o Options, times *timetable) plan {
 	}
 }
 
+// state is where a message in the window stands.
+type state uint8
+
+const (
+	adding     state = iota // Submit commits it at this moment
+	waiting                 // due, in a line
+	postponing              // to be put off in the store
+	reviewing               // to be decided about without an attempt
+	active                  // attempt or outcome in progress
+)
+
+// entry is a message in the window. Its message belongs to the one goroutine that works on it while it
+// is active or reviewing, else to the window.
+type entry struct {
+	m       *Message
+	content mail.Content // nil: the store has it
+	key     string       // the line that it belongs to
+	route   string       // what it would sleep for
+	state   state
+	until   time.Time // while postponing or reviewing: when its route may work again, zero: the retry table decides
+	// while postponing or reviewing: the paused route that it is to sleep for, "" if only until counts
+	asleep string
+
+	leaseUntil time.Time // zero: not leased (yet)
+	stale      bool      // another process changed the queue while it was in no line: the store may know better
+}
+
 // todo is what a turn wants done.
 type todo struct {
 	attempts []start
@@ -64,21 +96,16 @@ func (p *plan) turn(now time.Time, freed bool) (do todo) {
 	if !p.health.down(now) {
 		p.ask(now, p.routes.poll(now))
 		p.sweep(now)
-		do.attempts = p.serveAll(now)
+		// Who was asked for before comes first: a newcomer must not take the slot that somebody waits for.
+		for _, l := range p.window.lines {
+			do.attempts = p.serve(now, l, do.attempts)
+		}
+		do.attempts = p.serve(now, p.window.fresh, do.attempts)
 		do.reviews = p.window.nextReviews()
 	}
 	p.storeWork(now, &do)
 	do.nap = max(p.nap(now), time.Millisecond)
 	return do
-}
-
-// serveAll gives away all slots there are. Who was asked for before comes first: a newcomer must not take the slot that
-// somebody waits for.
-func (p *plan) serveAll(now time.Time) (begin []start) {
-	for _, l := range p.window.lines {
-		begin = p.serve(now, l, begin)
-	}
-	return p.serve(now, p.window.fresh, begin)
 }
 
 // serve asks for slots for the messages of one line until there is none.
@@ -100,21 +127,16 @@ func (p *plan) serve(now time.Time, l *line, begin []start) []start {
 			p.window.take(l)
 			p.pause(now, e, w)
 		default:
-			p.busy(l, e, w)
+			e.belongs(w)
+			to := p.window.line(w.Key)
+			to.busy = true
+			if to != l { // its key is another one
+				p.window.take(l)
+				p.window.wait(e, to)
+			}
 		}
 	}
 	return begin
-}
-
-// busy lets the first entry of l wait where its key belongs.
-func (p *plan) busy(l *line, e *entry, w Wait) {
-	e.belongs(w)
-	to := p.window.line(w.Key)
-	to.busy = true
-	if to != l {
-		p.window.take(l)
-		p.window.wait(e, to)
-	}
 }
 
 // pause puts off e, and everything of its route that waits in the same line.
@@ -129,22 +151,6 @@ func (p *plan) pause(now time.Time, e *entry, w Wait) {
 	for _, e := range p.window.extract(l, func(e *entry) bool { return e.route == w.Route }) {
 		p.postpone(now, e, w)
 	}
-}
-
-// postpone takes a message that is in no line off the schedule until its route works, or has it reviewed if it cannot
-// wait that long.
-func (p *plan) postpone(now time.Time, e *entry, w Wait) {
-	p.reader.moved++
-	e.route, e.until, e.asleep = w.Route, w.Until, ""
-	if p.routes.routes[w.Route] != nil {
-		e.asleep = w.Route
-	}
-	if p.times.overdue(now, e.m) {
-		p.window.review(e)
-		return
-	}
-	e.state = postponing
-	p.window.postpones = append(p.window.postpones, e)
 }
 
 // sweep has messages reviewed whose delay report is due, or whose time is long over, while all slots of their upstream
@@ -165,42 +171,6 @@ func (p *plan) sweep(now time.Time) {
 	}
 }
 
-// join lets a due message that is in no line wait where it belongs, as far as that is known.
-func (p *plan) join(now time.Time, e *entry) {
-	e.until, e.asleep = time.Time{}, ""
-	if r := p.routes.routes[e.m.WaitingFor]; r.closed(now) {
-		p.postpone(now, e, Wait{Route: e.m.WaitingFor, Until: r.until})
-		return
-	}
-	l := p.window.lines[e.key]
-	if l == nil {
-		l = p.window.lines[e.m.WaitingFor]
-	}
-	switch {
-	case e.m.Bounce:
-		p.window.review(e)
-	case l != nil:
-		p.window.wait(e, l)
-	default:
-		p.window.wait(e, p.window.fresh)
-	}
-}
-
-// forget removes an entry, which is in no line, from the window.
-func (p *plan) forget(e *entry) {
-	p.window.remove(e)
-	p.reader.forgot(e.m.ID)
-}
-
-// leave leaves an entry to the store, where it becomes due at a time, or sleeps for a route. A person may have given it
-// up meanwhile: then a read says so.
-func (p *plan) leave(now time.Time, e *entry, at time.Time, route string) {
-	p.forget(e)
-	p.reader.due(at)
-	p.routes.asleep(now, route)
-	p.reader.changed = p.reader.changed || e.stale
-}
-
 // reset forgets what waits, because the store may know better, and marks what runs.
 func (p *plan) reset() {
 	p.reader.changed, p.routes.namesAt = true, time.Time{}
@@ -214,32 +184,6 @@ func (p *plan) reset() {
 	clear(p.window.lines)
 }
 
-// room reports whether the window has room for a message of login, making it at the cost of a login that has more.
-func (p *plan) room(login string) bool {
-	out, ok := p.window.room(login)
-	if out != nil {
-		p.forget(out)
-		p.reader.more = true
-	}
-	return ok
-}
-
-// enter takes in a message that is in the store, if there is room and it is due; else it is found there again.
-func (p *plan) enter(now time.Time, n NewMessage, open bool) {
-	m := n.Message
-	switch {
-	case m.Held:
-	case m.NextAttempt.After(now):
-		p.reader.due(m.NextAttempt)
-	case !open || p.window.entries[m.ID] != nil || !p.room(m.Login):
-		p.reader.more = true
-	default:
-		e := &entry{m: m}
-		p.window.add(e, n.Content)
-		p.join(now, e)
-	}
-}
-
 // beginRead starts a read of the store. In a window full of messages that all wait for busy upstreams it makes room for
 // others.
 func (p *plan) beginRead(now time.Time) (after string) {
@@ -251,6 +195,30 @@ func (p *plan) beginRead(now time.Time) (after string) {
 		}
 	}
 	return after
+}
+
+// rotate takes out up to n messages that wait in busy lines, so that others in the store get their turn: those of the
+// logins that have most, and among equals those whose turn is farthest. Who waits first keeps waiting.
+func (w *window) rotate(n int) []*entry {
+	var out []*entry
+	for len(out) < n {
+		var from *line
+		var of *list.Element
+		most := 0
+		for _, l := range w.lines {
+			for el := l.turns.Back(); l.busy && l.n > 1 && el != nil; el = el.Prev() {
+				if have := len(el.Value.(*lane).entries); have > most {
+					from, of, most = l, el, have
+				}
+			}
+		}
+		if from == nil {
+			break
+		}
+		out = append(out, from.dropLast(of))
+		w.waiting--
+	}
+	return out
 }
 
 // load takes what a read returned into the window, except what the window knows better. What does not fit stays in the
@@ -269,24 +237,6 @@ func (p *plan) load(now time.Time, due []*Message, next time.Time, perLogin, lim
 		}
 	}
 	p.reader.end(due, next, perLogin, limit)
-}
-
-// ask asks the dispatcher about routes and gives the slots back.
-func (p *plan) ask(now time.Time, questions []question) {
-	for _, q := range questions {
-		slot, w := p.dispatcher.Reserve(now, q.sample)
-		said := isBusy
-		switch {
-		case slot != nil:
-			slot.Release()
-			said = hasSlot
-		case w.route() != q.name: // its messages have another route now
-			said = hasSlot
-		case w.Until.After(now):
-			said = isPaused
-		}
-		p.routes.answer(now, q.name, said, w.Until)
-	}
 }
 
 // readAt is when the store is to be read next; false: nothing calls for it.

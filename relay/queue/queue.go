@@ -30,13 +30,6 @@ type Wait struct {
 	Until time.Time
 }
 
-func (w Wait) route() string {
-	if w.Route == "" {
-		return w.Key
-	}
-	return w.Route
-}
-
 // Slot is the right to make one attempt at an upstream. Attempt may be called once; Release must be, last.
 type Slot interface {
 	// Attempt makes the attempt. It returns one result for every pending recipient, Result.Recipient being its index in
@@ -138,7 +131,3 @@ func (q *Queue) Refresh() {
 	q.bell.stale.Store(true)
 	q.Wake()
 }
-
-// Waiters returns how many messages in the window wait for a slot with the key. A hand-off that finds
-// any should queue its message instead of taking a slot before them.
-func (q *Queue) Waiters(key string) int { return q.sched.waiters(key) }

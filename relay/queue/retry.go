@@ -93,6 +93,35 @@ func (t *timetable) warnAt(m *Message) time.Time {
 	return m.Received.Add(after)
 }
 
+// wants reports whether a recipient's NOTIFY asks for a kind of report (RFC 3461 §4.1). Absent, it means
+// failure, and delay at our discretion: we tell.
+func wants(n mail.Notify, k NoticeKind) bool {
+	if n == 0 {
+		return k != Success
+	}
+	switch k {
+	case Failure:
+		return n&mail.NotifyFailure != 0
+	case Delay:
+		return n&mail.NotifyDelay != 0
+	case Doubt:
+		return n&(mail.NotifyFailure|mail.NotifyDelay) != 0
+	}
+	return n&mail.NotifySuccess != 0
+}
+
+func wantsDelayReport(m *Message) bool {
+	if m.Envelope.From.IsNull() {
+		return false
+	}
+	for _, to := range m.Recipients {
+		if to.Status == Pending && wants(to.Notify, Delay) {
+			return true
+		}
+	}
+	return false
+}
+
 // reviewAt is when a message postponed until a time must be reviewed: then, or before that when its delay
 // report or its end is due. Such times are rounded up to the minute, so that many messages move as one.
 func (t *timetable) reviewAt(now time.Time, m *Message, until time.Time) time.Time {
@@ -141,25 +170,4 @@ func (t *timetable) sleepAt(now time.Time, m *Message, until time.Time, name str
 		until = now.Add(maxSleep)
 	}
 	return t.reviewAt(now, m, until)
-}
-
-// fillIn sets what a new message needs and its maker left open.
-func (t *timetable) fillIn(now time.Time, m *Message) {
-	if m.ID == "" {
-		m.ID = mail.NewID(now)
-	}
-	if m.Received.IsZero() {
-		m.Received = now
-	}
-	if m.Expires.IsZero() {
-		m.Expires = m.Received.Add(t.schedule.Load().Expire)
-	}
-	if m.NextAttempt.IsZero() {
-		m.NextAttempt = m.Received
-	}
-	for i := range m.Recipients {
-		if m.Recipients[i].Status == "" {
-			m.Recipients[i].Status = Pending
-		}
-	}
 }

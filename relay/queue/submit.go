@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/trace"
 )
 
 // Submit takes responsibility for a message: it is committed and synced when Submit returns nil. The
@@ -36,6 +37,40 @@ func (q *Queue) Submit(ctx context.Context, m *Message, c mail.Content) error {
 	return refusal(err)
 }
 
+// admit takes a new message into the window, if there is room, and asks for a slot if nobody waits. With a slot
+// the message is marked as leased and its task is counted.
+func (s *scheduler) admit(now time.Time, e *entry, c mail.Content) Slot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != running {
+		return nil
+	}
+	slot := s.plan.admit(now, e, c)
+	if slot != nil {
+		e.m.LeaseOwner, e.m.LeaseUntil, e.m.Attempts = s.owner, e.leaseUntil, e.m.Attempts+1
+		s.beganLocked()
+	}
+	return slot
+}
+
+// beganLocked counts the task of an attempt that the window has just begun.
+func (s *scheduler) beganLocked() {
+	s.tasks.Add(1)
+	if s.plan.window.active == 1 {
+		s.bell.ring() // leases are to be looked after from now on
+	}
+}
+
+// admitted lets a message that was just added without a slot wait in the window, if it is there and due.
+func (s *scheduler) admitted(e *entry, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.bell.ring() // also where the store refused it: admit may have learned of a pause
+	if s.plan.stored(time.Now(), e, err) {
+		s.trace.waiting(e.m, e.route, e.until)
+	}
+}
+
 // SubmitAfter is Submit for a message whose first attempt, a hand-off, has ended already: it decides about the
 // results and commits what is still to do, the message and reports, as one transaction. Where nothing is,
 // nothing is written. Results are traced in any case.
@@ -61,12 +96,14 @@ func (q *Queue) SubmitAfter(ctx context.Context, m *Message, c mail.Content, res
 	return nil
 }
 
-// own returns a copy of m that is complete.
-func (q *Queue) own(now time.Time, m *Message) *Message {
-	c := *m
-	c.Recipients = slices.Clone(m.Recipients)
-	q.times.fillIn(now, &c)
-	return &c
+// added lets messages that are in the store already wait in the window, where there is room.
+func (s *scheduler) added(news ...NewMessage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range news {
+		s.plan.enter(time.Now(), n, s.phase == running)
+	}
+	s.bell.ring()
 }
 
 // Adopt takes responsibility for a message whose hand-off is still running: it is committed, with a lease, when Adopt
@@ -103,6 +140,20 @@ func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <
 	return refusal(err)
 }
 
+// track enters an attempt that somebody else began and counts its task. It reports false when Run is not there to wait
+// for it.
+func (s *scheduler) track(e *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != running {
+		return false
+	}
+	s.plan.window.add(e, nil)
+	s.plan.window.begin(e)
+	s.beganLocked()
+	return true
+}
+
 // adopted waits for the results of an adopted attempt.
 func (q *Queue) adopted(e *entry, began time.Time, results <-chan []mail.Result, refused error, release func()) {
 	var got []mail.Result
@@ -133,6 +184,34 @@ func (q *Queue) noteLate(m *Message, results <-chan []mail.Result, release func(
 	release()
 }
 
+func (s *scheduler) forget(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plan.forget(e)
+}
+
+// refused explains a duplicate that may follow: there was an attempt, and the client will try again.
+func (t *tracer) refused(now time.Time, m *Message) {
+	t.emit(t.event(now, m, trace.Event{
+		Kind:   trace.Attempt,
+		Detail: "the client was told to try again: the message could not be stored when this attempt was made",
+	}))
+}
+
+// Waiters returns how many messages in the window wait for a slot with the key. A hand-off that finds
+// any should queue its message instead of taking a slot before them.
+func (q *Queue) Waiters(key string) int { return q.sched.waiters(key) }
+
+// waiters returns how many messages wait in the line of a key.
+func (s *scheduler) waiters(key string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.plan.window.lines[key]; l != nil {
+		return l.n
+	}
+	return 0
+}
+
 // refusal is the reply to a client whose message could not be stored.
 func refusal(err error) error {
 	switch {
@@ -145,4 +224,33 @@ func refusal(err error) error {
 		return err
 	}
 	return mail.Refuse(mail.R(451, "4.3.0", "the message could not be stored, try again later"), err)
+}
+
+// own returns a copy of m that is complete.
+func (q *Queue) own(now time.Time, m *Message) *Message {
+	c := *m
+	c.Recipients = slices.Clone(m.Recipients)
+	q.times.fillIn(now, &c)
+	return &c
+}
+
+// fillIn sets what a new message needs and its maker left open.
+func (t *timetable) fillIn(now time.Time, m *Message) {
+	if m.ID == "" {
+		m.ID = mail.NewID(now)
+	}
+	if m.Received.IsZero() {
+		m.Received = now
+	}
+	if m.Expires.IsZero() {
+		m.Expires = m.Received.Add(t.schedule.Load().Expire)
+	}
+	if m.NextAttempt.IsZero() {
+		m.NextAttempt = m.Received
+	}
+	for i := range m.Recipients {
+		if m.Recipients[i].Status == "" {
+			m.Recipients[i].Status = Pending
+		}
+	}
 }

@@ -104,11 +104,3 @@ func (t *tracer) waiting(m *Message, key string, until time.Time) {
 		Detail: "waits for the upstream, which is paused or backs off until " + until.UTC().Format(time.RFC3339),
 	}))
 }
-
-// refused explains a duplicate that may follow: there was an attempt, and the client will try again.
-func (t *tracer) refused(now time.Time, m *Message) {
-	t.emit(t.event(now, m, trace.Event{
-		Kind:   trace.Attempt,
-		Detail: "the client was told to try again: the message could not be stored when this attempt was made",
-	}))
-}
