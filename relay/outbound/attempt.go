@@ -165,20 +165,6 @@ func (a *attempt) sendAs(ctx context.Context, slot upstream.Slot, up *Upstream, 
 	return instead
 }
 
-// learn remembers whether the username could send for a sender that cannot log in itself.
-func (a *attempt) learn(up *Upstream, own string, sent []mail.Result) {
-	switch {
-	case slices.ContainsFunc(sent, func(r mail.Result) bool { return r.Class == mail.AccountFault }):
-		up.withoutMailbox.remove(own) // neither can: ask the provider for the sender again
-	case slices.ContainsFunc(sent, func(r mail.Result) bool { return r.Class == mail.Delivered }):
-		if up.withoutMailbox.add(own, time.Now()) {
-			a.d.Logger.Info("the upstream does not let the sender in, its mail goes as the username",
-				"upstream", up.Config.Name, "identity", own)
-			a.d.Changed() // mail that waits for this identity need not any more
-		}
-	}
-}
-
 // send uses the slot and gives it back, unless a message was taken there: then Release does, later.
 func (a *attempt) send(ctx context.Context, slot upstream.Slot, up *Upstream, pending []int) []mail.Result {
 	a.used = append(a.used, slot)
@@ -277,6 +263,17 @@ func failOver(results []mail.Result) []int {
 		}
 	}
 	return again
+}
+
+// loginRefused reports that the provider did not let the identity in, or gave no token for it, and that nothing was
+// sent.
+func loginRefused(results []mail.Result) bool {
+	for _, r := range results {
+		if r.Class != mail.AccountFault || r.Stage != mail.StageAuth || r.Uncertain {
+			return false
+		}
+	}
+	return len(results) > 0
 }
 
 // passedOver adds to later results why the upstream before did not take the message.

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,12 +42,18 @@ func (u *Upstream) identityFor(m *queue.Message) string {
 	return own
 }
 
-// keyFor names what a message waits for at an upstream.
-func (u *Upstream) keyFor(identity string) string {
-	if identity == "" {
-		return u.Config.Name
+// learn remembers whether the username could send for a sender that cannot log in itself.
+func (a *attempt) learn(up *Upstream, own string, sent []mail.Result) {
+	switch {
+	case slices.ContainsFunc(sent, func(r mail.Result) bool { return r.Class == mail.AccountFault }):
+		up.withoutMailbox.remove(own) // neither can: ask the provider for the sender again
+	case slices.ContainsFunc(sent, func(r mail.Result) bool { return r.Class == mail.Delivered }):
+		if up.withoutMailbox.add(own, time.Now()) {
+			a.d.Logger.Info("the upstream does not let the sender in, its mail goes as the username",
+				"upstream", up.Config.Name, "identity", own)
+			a.d.Changed() // mail that waits for this identity need not any more
+		}
 	}
-	return u.Config.Name + " as " + identity
 }
 
 // Bounds of withoutMailbox. A mailbox that was made in the meantime is found after a day.
@@ -92,15 +99,4 @@ func (s *withoutMailbox) remove(identity string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.known.Remove(identity)
-}
-
-// loginRefused reports that the provider did not let the identity in, or gave no token for it, and that nothing was
-// sent.
-func loginRefused(results []mail.Result) bool {
-	for _, r := range results {
-		if r.Class != mail.AccountFault || r.Stage != mail.StageAuth || r.Uncertain {
-			return false
-		}
-	}
-	return len(results) > 0
 }

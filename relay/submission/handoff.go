@@ -2,6 +2,7 @@ package submission
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
@@ -151,6 +152,18 @@ func rcptsOf(m *queue.Message) *trace.Rcpts {
 		domains[i] = m.Recipients[i].To.Domain
 	}
 	return &trace.Rcpts{Domains: domains}
+}
+
+// recipient names the recipients for log and trace.
+func (u *submission) recipient() string {
+	switch n := len(u.envelope.Recipients); n {
+	case 0:
+		return ""
+	case 1:
+		return u.envelope.Recipients[0].To.String()
+	default:
+		return fmt.Sprintf("%s and %d more", u.envelope.Recipients[0].To, n-1)
+	}
 }
 
 // traceResults records the results of a message that never was in the queue.

@@ -79,15 +79,3 @@ func (u *submission) checkLoop(context.Context) error {
 	}
 	return nil
 }
-
-// recipient names the recipients for log and trace.
-func (u *submission) recipient() string {
-	switch n := len(u.envelope.Recipients); n {
-	case 0:
-		return ""
-	case 1:
-		return u.envelope.Recipients[0].To.String()
-	default:
-		return fmt.Sprintf("%s and %d more", u.envelope.Recipients[0].To, n-1)
-	}
-}
