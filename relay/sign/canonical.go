@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
+	"strings"
 
 	"postern/mail"
 )
@@ -36,6 +38,39 @@ func Hash(c mail.Content, o Options) (*Digest, error) {
 	}
 	body.sum(&d.body)
 	return d, nil
+}
+
+// addHeader picks the fields to sign and their order.
+func (d *Digest) addHeader(h mail.Header, unsigned []string) error {
+	if h.Count("From") != 1 {
+		return errAuthor
+	}
+	omit := func(name string) bool {
+		same := func(s string) bool { return strings.EqualFold(s, name) }
+		return name != "From" && slices.ContainsFunc(unsigned, same)
+	}
+	for _, name := range oversigned {
+		if !omit(name) {
+			d.addFields(h, name)
+			d.names = append(d.names, name)
+		}
+	}
+	for _, name := range signed {
+		if !omit(name) {
+			d.addFields(h, name)
+		}
+	}
+	return nil
+}
+
+// addFields adds all fields with a name from the bottom up, as RFC 6376 §5.4.2 counts them.
+func (d *Digest) addFields(h mail.Header, name string) {
+	for _, f := range slices.Backward(h.Fields) {
+		if f.Is(name) {
+			d.names = append(d.names, name)
+			d.fields = append(appendRelaxed(d.fields, strings.ToLower(name), f.Body()), '\r', '\n')
+		}
+	}
 }
 
 // feed passes on the header and the body, without copying if they are in memory.

@@ -15,9 +15,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"postern/mail"
@@ -180,36 +178,3 @@ func (k Key) algorithm() (string, crypto.Hash, error) {
 }
 
 var errAuthor = errors.New("a message is signed only with exactly one From field")
-
-// addHeader picks the fields to sign and their order.
-func (d *Digest) addHeader(h mail.Header, unsigned []string) error {
-	if h.Count("From") != 1 {
-		return errAuthor
-	}
-	omit := func(name string) bool {
-		same := func(s string) bool { return strings.EqualFold(s, name) }
-		return name != "From" && slices.ContainsFunc(unsigned, same)
-	}
-	for _, name := range oversigned {
-		if !omit(name) {
-			d.addFields(h, name)
-			d.names = append(d.names, name)
-		}
-	}
-	for _, name := range signed {
-		if !omit(name) {
-			d.addFields(h, name)
-		}
-	}
-	return nil
-}
-
-// addFields adds all fields with a name from the bottom up, as RFC 6376 §5.4.2 counts them.
-func (d *Digest) addFields(h mail.Header, name string) {
-	for _, f := range slices.Backward(h.Fields) {
-		if f.Is(name) {
-			d.names = append(d.names, name)
-			d.fields = append(appendRelaxed(d.fields, strings.ToLower(name), f.Body()), '\r', '\n')
-		}
-	}
-}

@@ -116,8 +116,6 @@ var errNoMemory = &Error{Code: lib.SQLITE_NOMEM, Msg: "out of memory"}
 // pointer turns an address outside the Go heap into a pointer.
 func pointer(p uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&p)) }
 
-func octets(p uintptr, n int) []byte { return unsafe.Slice((*byte)(pointer(p)), n) }
-
 func (c *Conn) error(rc int32) *Error {
 	e := &Error{Code: int(rc), Msg: libc.GoString(lib.Xsqlite3_errstr(c.tls, rc))}
 	if c.db == 0 {

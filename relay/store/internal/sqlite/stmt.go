@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"fmt"
+	"unsafe"
 
 	"modernc.org/libc"
 	lib "modernc.org/sqlite/lib"
@@ -144,3 +145,5 @@ func (s *Stmt) raw(i int) []byte {
 	}
 	return octets(p, int(lib.Xsqlite3_column_bytes(s.c.tls, s.p, int32(i))))
 }
+
+func octets(p uintptr, n int) []byte { return unsafe.Slice((*byte)(pointer(p)), n) }
