@@ -1,6 +1,7 @@
 // Command housecheck measures the tracked sources and fails if one is over its budget: the size of files, functions and
-// types, the width of lines, copied code, tests that sleep. Run it at the root of the repository. Its arguments are
-// path prefixes; it lists all findings under them, even those within the budget.
+// types, the width of lines, copied code, tests that sleep, and how often a reader who follows a message changes files.
+// Run it at the root of the repository. Its arguments are path prefixes; it lists all findings under them, even those
+// within the budget.
 package main
 
 import (
@@ -72,7 +73,13 @@ func main() {
 		fmt.Fprintln(os.Stderr, "housecheck:", err)
 		os.Exit(2)
 	}
-	if !report(findings, os.Args[1:]) {
+	held := report(findings, os.Args[1:])
+	message, err := follow(".", pathStart, pathPackages...)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "housecheck:", err)
+		os.Exit(2)
+	}
+	if !reportPath(message) || !held {
 		os.Exit(1)
 	}
 }
