@@ -314,6 +314,10 @@ func TestKeysOfTheConfiguration(t *testing.T) {
 	if keys[0].Found() != keyring.Absent || !strings.HasPrefix(keys[0].Next, "publish its record") {
 		t.Errorf("of the file: %+v", keys[0])
 	}
+	if again, err := b.operations(b.open()).List(t.Context(), admin); err != nil || len(again) != 2 ||
+		again[0].Found() != keyring.Absent || again[0].Next != keys[0].Next || again[0].State.Looked.IsZero() {
+		t.Errorf("another process, without looking: %+v, %v", again, err)
+	}
 	if !strings.Contains(keys[1].Next, "take that [[dkim]] out") {
 		t.Errorf("of the store: %+v", keys[1])
 	}

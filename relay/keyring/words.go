@@ -109,8 +109,7 @@ const switchedFor = 24 * time.Hour
 
 // Reminders are what people should know now, at most one of each kind for each domain, by domain.
 func (r *Ring) Reminders(now time.Time) (list []Reminder) {
-	for i := range r.Keys {
-		k := &r.Keys[i]
+	for _, k := range r.all() {
 		kind := r.kind(k, now)
 		if kind == "" {
 			continue
@@ -127,6 +126,16 @@ func (r *Ring) Reminders(now time.Time) (list []Reminder) {
 	}
 	for i := range list {
 		r.explain(&list[i])
+	}
+	return list
+}
+
+// all are the keys of the store, then those of relay.toml.
+func (r *Ring) all() (list []*Key) {
+	for _, keys := range [][]Key{r.Keys, r.Configured} {
+		for i := range keys {
+			list = append(list, &keys[i])
+		}
 	}
 	return list
 }
