@@ -20,10 +20,10 @@ const minWatch = time.Minute
 
 func (a *app) doctorCommand() *cobra.Command {
 	var (
-		d        doctorView
-		every    string
-		only     []string
-		resolver string
+		d     doctorView
+		every string
+		only  []string
+		dns   dnsFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -45,11 +45,11 @@ told nothing.`,
 				return err
 			}
 			d.w, d.json = cmd.OutOrStdout(), asJSON(cmd)
-			dns, err := a.resolverOf(resolver)
+			look, err := dns.options(a)
 			if err != nil {
 				return usage(cmd, err)
 			}
-			o := operate.DoctorOptions(path, readBuild().Version, dns)
+			o := operate.DoctorOptions(path, readBuild().Version, look)
 			o.Only = only
 			if every == "" {
 				return d.once(cmd, o)
@@ -69,8 +69,8 @@ told nothing.`,
 	cmd.Flags().StringArrayVar(&only, "only", nil,
 		"only what this `name` stands for; may be repeated: config, daemon, "+
 			"listeners, certificates, clock, disk, files, store, queue, upstreams, alerts, accounts, dns")
-	cmd.Flags().StringVar(&resolver, "resolver", "",
-		"`address` or address:port of the resolver for DNS; default: the system's")
+	dns.add(cmd)
+	dns.addAddress(cmd)
 	cmd.Flags().BoolVar(&d.all, "all", false, "print also what is in order")
 	return withJSON(cmd)
 }
