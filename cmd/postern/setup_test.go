@@ -49,7 +49,8 @@ func TestSetup(t *testing.T) {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	for _, want := range []string{"The upstream would take mail from us.", "postern dkim dns example.com",
-		"Sends as     anna@example.com", "The DKIM keys for example.com wait", "of the domain (postern doctor)", fmt.Sprintf("localhost port %d", port)} {
+		"Sends as     anna@example.com", "The DKIM keys for example.com wait", "of the domain (postern doctor)",
+		fmt.Sprintf("localhost port %d", port)} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
@@ -92,7 +93,8 @@ func setupIn(t *testing.T, conf, answers string, args ...string) (string, error)
 	root.SetIn(strings.NewReader(answers))
 	root.SetOut(&out)
 	root.SetErr(&out)
-	root.SetArgs(append([]string{"setup", "--config", conf, "--address", "127.0.0.1", "--resolver", "127.0.0.1:1"}, args...))
+	root.SetArgs(append([]string{"setup", "--config", conf, "--address", "127.0.0.1", "--resolver",
+		"127.0.0.1:1"}, args...))
 	err := root.ExecuteContext(t.Context())
 	return out.String(), err
 }
@@ -112,8 +114,8 @@ func TestSetupAsksAndGoesOnWithoutTheProvider(t *testing.T) {
 	if err == nil {
 		t.Fatal(text)
 	}
-	for _, want := range []string{`there is no profile "genric"; did you mean generic?`, `"0" is no port`, "there twice",
-		"Ports that clients use [587,465]: ", "Its SMTP server: ",
+	for _, want := range []string{`there is no profile "genric"; did you mean generic?`, `"0" is no port`,
+		"there twice", "Ports that clients use [587,465]: ", "Its SMTP server: ",
 		"Mend what the test of the provider found", "Login        scanner", "Sends as     scans@example.com"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)

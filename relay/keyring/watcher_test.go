@@ -258,8 +258,8 @@ func TestRotationGoesOnAfterACrash(t *testing.T) {
 	}
 }
 
-// The record of a key of relay.toml is looked for as that of any key that signs: people are told when it is gone. Another
-// file under its selector is another key, and one that was taken out is forgotten.
+// The record of a key of relay.toml is looked for as that of any key that signs: people are told when it is gone.
+// Another file under its selector is another key, and one that was taken out is forgotten.
 func TestConfiguredKeysAreWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, _ := newKey(t, sign.Ed25519, "file")

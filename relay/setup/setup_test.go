@@ -92,7 +92,8 @@ func TestAskedUntilItCanBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	if a.Provider != "microsoft365" || a.Domain != "example.com" || a.Hostname != "smtp.example.com" ||
-		a.Login != "scanner" || a.Sender != "relay@example.com" || len(a.Networks) != 2 || !slices.Equal(a.Ports, []int{587, 465}) || !a.Device() {
+		a.Login != "scanner" || a.Sender != "relay@example.com" || len(a.Networks) != 2 ||
+		!slices.Equal(a.Ports, []int{587, 465}) || !a.Device() {
 		t.Errorf("%+v", a)
 	}
 	if s := a.Secrets(); len(s) != 1 || s[SecretFile] != "s" {
