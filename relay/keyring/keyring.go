@@ -1,7 +1,7 @@
 // Package keyring is the life of the DKIM keys that the store has: new → published → signing → retiring, and then
 // removed. Keys of relay.toml sign from their first day to their last; only their records are watched. It
-// knows when a key may sign, when it must be looked for in DNS, and what a person has to do next. DNS is edited by hand,
-// so that days may lie between two stages.
+// knows when a key may sign, when it must be looked for in DNS, and what a person has to do next. DNS is edited by
+// hand, so that days may lie between two stages.
 //
 // Failure semantics: a key signs only once the world can see its record, and the keys that it replaces sign until then.
 // A look that DNS does not answer changes nothing: silence is not absence. A key that signs goes on signing when its
