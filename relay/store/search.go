@@ -15,7 +15,8 @@ const maxVisits = 6000
 
 // Search finds messages, and sessions and logins that were refused, the newest first: one row each, where its newest
 // event that matches stands. It is exact, whatever the index has: the index only says where to look. Errors that wrap
-// trace.ErrQuery are for whoever asks; no other error depends on the question.
+// trace.ErrQuery are for whoever asks; no other error depends on the question. In the daemon searches go one after the
+// other, and wait while mail is busy and they have taken what it can spare.
 func (s *Store) Search(ctx context.Context, q trace.Search) (a trace.Answer, err error) {
 	l := searching{q: q}
 	err = l.in(ctx, s)
@@ -37,6 +38,13 @@ type searching struct {
 func (l *searching) in(ctx context.Context, s *Store) error {
 	if err := l.prepare(); err != nil {
 		return err
+	}
+	if s.pace != nil {
+		done, err := s.pace.take(ctx, s.told.Load)
+		if err != nil {
+			return err
+		}
+		defer done()
 	}
 	return s.lookups.snapshot(ctx, func(conn *sqlite.Conn) error {
 		l.conn = conn
