@@ -28,7 +28,7 @@ func childIndex(dir string) error {
 	errs := make(chan error, 2)
 	go func() {
 		x := s.NewIndexer()
-		for now := time.Now().Add(time.Hour); ; now = now.Add(time.Hour) { // nothing is too new, or asked for too lately
+		for now := time.Now().Add(time.Hour); ; now = now.Add(time.Hour) { // nothing is too new
 			did, err := x.step(ctx, now, false)
 			switch {
 			case err != nil:
@@ -66,8 +66,8 @@ func childIndex(dir string) error {
 	return <-errs
 }
 
-// TestKillWhileIndexing kills a process in the middle of indexing, again and again. What was told is found, once, before
-// the next indexer has done anything and after it has done everything; mail is taken at once, and none is lost.
+// TestKillWhileIndexing kills a process in the middle of indexing, again and again. What was told is found, once,
+// before the next indexer has done anything and after it has done everything; mail is taken at once, and none is lost.
 func TestKillWhileIndexing(t *testing.T) {
 	dir := t.TempDir()
 	added := map[string]bool{}
