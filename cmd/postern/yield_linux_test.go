@@ -16,7 +16,8 @@ import (
 // What reads a lot beside the daemon leaves processors to mail; what steers mail does not.
 func TestCommandsThatYield(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "relay.toml")
-	text := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[upstream]]\nname = \"u\"\nhost = \"smtp.example.net\"\n"
+	text := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[upstream]]\nname = \"u\"\n" +
+		"host = \"smtp.example.net\"\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -385,6 +385,9 @@ func (a *Answers) listener(w *writer, port int) {
 		tls = [2]string{"auto", "TLS at once or by STARTTLS, with a login"}
 	}
 	w.line("[[listener]]", "")
+	if !ok && len(a.Ports) > 1 { // the usual ones have names
+		w.key("name", fmt.Sprintf("submission-%d", port), "")
+	}
 	w.key("address", net.JoinHostPort(a.Address, strconv.Itoa(port)), tls[1])
 	w.key("tls", tls[0], "")
 }

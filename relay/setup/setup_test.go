@@ -66,6 +66,28 @@ func TestTextLoads(t *testing.T) {
 	}
 }
 
+// Whatever ports are asked for, the listeners have names of their own, and the file loads and stays short.
+func TestAnyPortsLoad(t *testing.T) {
+	t.Setenv("SETUP_SECRET", "a secret")
+	for _, ports := range []string{"587", "2587", "2587,2465", "2587,25,465", "587 465 2525", "465"} {
+		a := base()
+		given := map[string]string{"provider": "sendgrid", "password": "env:SETUP_SECRET", "domain": "example.com",
+			"port": ports}
+		if err := Ask(a, given, nil); err != nil {
+			t.Errorf("%s: %v", ports, err)
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "relay.toml")
+		text := a.Text(time.Now())
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := config.Load(path); err != nil || strings.Count(text, "\n") >= 25 {
+			t.Errorf("%s: %v\n%s", ports, err, text)
+		}
+	}
+}
+
 func TestAskedUntilItCanBe(t *testing.T) {
 	answers := map[string][]string{
 		"provider": {"microsft365", ""}, "username": {"", "relay", "relay@example.com"}, "password": {""},
