@@ -266,10 +266,10 @@ func (s setupRun) finish(path string) error {
 	out := s.cmd.OutOrStdout()
 	fmt.Fprintf(out, "\nWrote %s.\n", path)
 	c, problems := check.Config(s.cmd.Context(), path)
-	if len(problems) > 0 {
-		for _, p := range problems {
-			fmt.Fprintf(out, "  %s\n", p)
-		}
+	for _, p := range problems {
+		fmt.Fprintf(out, "  %s\n", p)
+	}
+	if c == nil {
 		return errors.New("mend these in the file, then: postern check; postern user add LOGIN")
 	}
 	card, keys, err := s.makeFirst(s.cmd.Context(), c, s.answers)
@@ -292,10 +292,14 @@ func (s setupRun) finish(path string) error {
 		"  Sends as     %s\n\nThe password is shown this once.\n", card.Server, card.Encryption, card.Login,
 		card.Password, s.answers.Sender)
 	fmt.Fprintf(out, "\nLeft to do:\n\n")
-	for i, l := range leftToDo(c, s.answers, keys, tested, healthy) {
+	left := leftToDo(c, s.answers, keys, tested, healthy)
+	if len(problems) > 0 {
+		left = slices.Insert(left, 0, "Mend what is said of relay.toml above, then: postern check")
+	}
+	for i, l := range left {
 		fmt.Fprintf(out, "  %d. %s\n", i+1, l)
 	}
-	if !tested {
+	if !tested || len(problems) > 0 {
 		return errSilent
 	}
 	return nil

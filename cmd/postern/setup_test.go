@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -124,6 +125,28 @@ func TestSetupAsksAndGoesOnWithoutTheProvider(t *testing.T) {
 	info, err := os.Stat(conf)
 	if err != nil || info.Mode().Perm() != mode {
 		t.Errorf("%v %v", info, err)
+	}
+}
+
+// Another program has the port, as on many servers: everything else is made, and what is left to do says so.
+func TestSetupWhereThePortIsTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	conf := filepath.Join(t.TempDir(), "relay.toml")
+	text, err := setupIn(t, conf, "", "--yes", "--provider", "generic", "--host", "localhost:1", "--username", "",
+		"--domain", "example.com", "--port", port)
+	for _, want := range []string{"is in use by another program", "Password     ",
+		"1. Mend what is said of relay.toml"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if !errors.Is(err, errSilent) {
+		t.Errorf("%v", err)
 	}
 }
 
