@@ -243,15 +243,27 @@ func (d *doctorView) changes(before, now *doctor.Report) error {
 	return err
 }
 
-// doctorDiff are the findings of the second report that the first has not. What is healthy does not count.
+// doctorDiff are the findings of the second report that the first has not, told apart by kind and subject: an age that
+// changes is no news. Where one report has more of them than the other, what they say counts too. What is healthy does
+// not count.
 func doctorDiff(first, second *doctor.Report) (more []finding.Finding) {
-	key := func(f *finding.Finding) string { return f.Code + "\x00" + f.Subject + "\x00" + f.Weight.String() }
-	known := map[string]bool{}
+	type kind struct {
+		code, subject string
+		weight        finding.Weight
+	}
+	kindOf := func(f *finding.Finding) kind { return kind{f.Code, f.Subject, f.Weight} }
+	before, now, known := map[kind]int{}, map[kind]int{}, map[string]bool{}
 	for i := range first.Findings {
-		known[key(&first.Findings[i])] = true
+		before[kindOf(&first.Findings[i])]++
+		known[first.Findings[i].What] = true
 	}
 	for i := range second.Findings {
-		if f := &second.Findings[i]; f.Weight != finding.Healthy && !known[key(f)] {
+		now[kindOf(&second.Findings[i])]++
+	}
+	for i := range second.Findings {
+		f := &second.Findings[i]
+		k := kindOf(f)
+		if f.Weight != finding.Healthy && (before[k] == 0 || now[k] > before[k] && !known[f.What]) {
 			more = append(more, *f)
 		}
 	}
