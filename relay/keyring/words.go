@@ -44,6 +44,9 @@ func (k *Key) signingStep() string {
 	switch {
 	case k.Found == Absent || k.Found == Differs:
 		return "publish its record, or signatures fail at receivers (postern dkim dns " + k.Domain + "): " + k.Detail
+	case k.Silent && k.Found == Nothing:
+		return "publish its record, if that is not done (postern dkim dns " + k.Domain + "); DNS did not answer when " +
+			"we looked"
 	case k.Silent:
 		return "nothing; DNS did not answer the last look"
 	case k.Found == Nothing:
