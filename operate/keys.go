@@ -74,13 +74,13 @@ func (k Keys) list(ctx context.Context, now time.Time) ([]Key, error) {
 
 func isRSA(algorithm string) bool { return strings.HasPrefix(algorithm, "rsa") }
 
-// ParseDomain reads a domain that somebody typed.
+// ParseDomain reads a domain that somebody typed, and returns it as DNS has it.
 func ParseDomain(text string) (string, error) {
-	domain, err := mail.ParseDomain(text)
+	domain, err := mail.ParseDomain(strings.TrimSuffix(text, "."))
 	if err != nil {
 		return "", fault(Invalid, "%q is no domain: %v", mail.Printable(mail.Cut(text, maxNamed)), err)
 	}
-	return domain, nil
+	return mail.ALabels(domain), nil
 }
 
 // Add makes a key of each algorithm for a domain. They sign once DNS shows their records. Without a selector they are

@@ -342,3 +342,26 @@ func TestCheckWithoutDNS(t *testing.T) {
 		t.Errorf("%+v, %v", keys, err)
 	}
 }
+
+// A domain is taken as people write it, and has keys as DNS has it.
+func TestKeysOfADomainWithUmlauts(t *testing.T) {
+	b := newBench(t)
+	made, err := b.keys.Add(t.Context(), admin, "Müller.example", "s", []string{sign.Ed25519})
+	if err != nil || made[0].Domain != "xn--mller-kva.example" {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	b.dns.publish(t, made)
+	keys, err := b.keys.Check(t.Context(), admin, "müller.example")
+	if err != nil || len(keys) != 1 || keys[0].State.Stage != keyring.Signing {
+		t.Errorf("%+v, %v", keys, err)
+	}
+	if _, err := b.keys.Rotate(t.Context(), admin, "xn--mller-kva.example", nil); err != nil {
+		t.Error(err)
+	}
+	for _, err := range []error{b.keys.Retire(t.Context(), admin, "müller.example", "s", true),
+		b.keys.Remove(t.Context(), admin, "MÜLLER.example", "s", true)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}

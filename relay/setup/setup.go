@@ -178,7 +178,7 @@ func setHost(a *Answers, s string) error {
 			return fmt.Errorf("%q is no server: %w", mail.Printable(s), err)
 		}
 	}
-	a.Host, a.Port = host, int(n)
+	a.Host, a.Port = mail.ALabels(host), int(n)
 	return nil
 }
 
@@ -213,7 +213,7 @@ func setDomain(a *Answers, s string) error {
 	if err != nil || !strings.Contains(domain, ".") {
 		return fmt.Errorf("%q is no domain such as example.com", mail.Printable(s))
 	}
-	a.Domain = domain
+	a.Domain = mail.ALabels(domain)
 	return nil
 }
 
@@ -222,7 +222,7 @@ func setHostname(a *Answers, s string) error {
 	if err != nil {
 		return fmt.Errorf("%q is no host name such as smtp.example.com", mail.Printable(s))
 	}
-	a.Hostname = name
+	a.Hostname = mail.ALabels(name)
 	return nil
 }
 

@@ -66,12 +66,19 @@ func TestTextLoads(t *testing.T) {
 	}
 }
 
-// Whatever ports are asked for, the listeners have names of their own, and the file loads and stays short.
+// Whatever ports are asked for, the listeners have names of their own, and the file loads and stays short. A domain
+// with umlauts is written as DNS has it.
 func TestAnyPortsLoad(t *testing.T) {
 	t.Setenv("SETUP_SECRET", "a secret")
+	for _, domain := range []string{"Müller-Bau.de", "example.com"} {
+		anyPortsLoad(t, domain)
+	}
+}
+
+func anyPortsLoad(t *testing.T, domain string) {
 	for _, ports := range []string{"587", "2587", "2587,2465", "2587,25,465", "587 465 2525", "465"} {
 		a := base()
-		given := map[string]string{"provider": "sendgrid", "password": "env:SETUP_SECRET", "domain": "example.com",
+		given := map[string]string{"provider": "sendgrid", "password": "env:SETUP_SECRET", "domain": domain,
 			"port": ports}
 		if err := Ask(a, given, nil); err != nil {
 			t.Errorf("%s: %v", ports, err)
