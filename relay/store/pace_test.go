@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"reflect"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -111,7 +112,19 @@ func TestSearchGivesUp(t *testing.T) {
 	if _, err := s.Search(ctx, trace.Search{Words: "anna"}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	appendEvents(t, s, story()...)
+	late, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	q := trace.Search{Words: "anna"}
+	a, err := s.Search(late, q)
+	if err != nil || len(a.Found) != 0 || a.Next == "" {
+		t.Errorf("whose time is up before it begins: %+v, %v", a, err)
+	}
 	<-s.pace.turn
+	want := findAll(t, s, q)
+	if q.After = a.Next; len(want) == 0 || !reflect.DeepEqual(findAll(t, s, q), want) {
+		t.Errorf("what is found later is not all of %+v", want)
+	}
 	if _, err := s.Search(t.Context(), trace.Search{Words: "anna"}); err != nil {
 		t.Error(err)
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"math"
 	"strings"
 
@@ -41,7 +42,11 @@ func (l *searching) in(ctx context.Context, s *Store) error {
 	}
 	if s.pace != nil {
 		done, err := s.pace.take(ctx, s.told.Load)
-		if err != nil {
+		switch {
+		case errors.Is(err, context.DeadlineExceeded) && l.q.After == "": // a page may be empty, and have a next
+			l.answer.Next = trace.Cursor{Before: l.before, AsOf: l.before}.String()
+			return nil
+		case err != nil:
 			return err
 		}
 		defer done()
