@@ -45,7 +45,7 @@ func (d Doctor) Examine(ctx context.Context, by Actor) (r *doctor.Report, err er
 			return "", fault(Conflict, "an examination is under way: look again in a minute")
 		}
 		defer d.last.running.Unlock()
-		r, err = doctor.Examine(ctx, DoctorOptions(d.Config().Path(), d.Version, nil))
+		r, err = doctor.Examine(ctx, DoctorOptions(d.Config().Path(), d.Version, LookOptions{}))
 		if err != nil {
 			return "", err
 		}
@@ -57,11 +57,11 @@ func (d Doctor) Examine(ctx context.Context, by Actor) (r *doctor.Report, err er
 	return r, err
 }
 
-// DoctorOptions are those of an examination of everything, DNS among it. A nil resolver is the system's.
-func DoctorOptions(path, version string, resolver *dnscheck.Resolver) doctor.Options {
+// DoctorOptions are those of an examination of everything, DNS among it.
+func DoctorOptions(path, version string, look LookOptions) doctor.Options {
 	return doctor.Options{Path: path, Version: version, More: func(c *config.Config) []doctor.Examiner {
 		return []doctor.Examiner{{Name: "dns", Timeout: longestLook, Look: func(ctx context.Context) []finding.Finding {
-			return examineDNS(ctx, c, resolver)
+			return examineDNS(ctx, c, look)
 		}}}
 	}}
 }
@@ -70,13 +70,14 @@ func DoctorOptions(path, version string, resolver *dnscheck.Resolver) doctor.Opt
 var Unwatched = []string{"config", "listeners", "clock", "files", "store", "accounts", "dns"}
 
 // examineDNS looks at the DNS of all domains that mail is sent from.
-func examineDNS(ctx context.Context, c *config.Config, resolver *dnscheck.Resolver) (list []finding.Finding) {
+func examineDNS(ctx context.Context, c *config.Config, look LookOptions) (list []finding.Finding) {
 	s, err := store.Open(ctx, store.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil // the examination of the store says so
 	}
 	defer s.Close()
-	plan, err := domains.New(ctx, domains.Options{Config: c, Store: s, Resolver: resolver})
+	plan, err := domains.New(ctx, domains.Options{Config: c, Store: s, Resolver: look.Resolver,
+		Addresses: look.Addresses})
 	if err != nil {
 		return []finding.Finding{{Code: "dns-not-looked-at", Weight: finding.Fault, What: "DNS was not looked at: " +
 			err.Error(), Why: "Whether receivers take our mail for genuine is not known.",

@@ -65,7 +65,7 @@ func (d Domains) List(ctx context.Context, by Actor) ([]DomainState, error) {
 // Look looks at the DNS of a domain. ours reports that somebody may send as it.
 func (d Domains) Look(ctx context.Context, by Actor, name string, o LookOptions) (r dnscheck.Report, ours bool,
 	err error) {
-	domain, err := ParseDomain(strings.TrimSuffix(name, "."))
+	domain, err := ParseDomain(name)
 	if err != nil || strings.HasPrefix(domain, "[") {
 		return r, false, fault(Invalid, "%q is no domain; write it as in example.com",
 			mail.Printable(mail.Cut(name, maxNamed)))

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"postern/relay/keyring"
+	"postern/relay/outbound"
+	"postern/relay/sign"
 	"postern/relay/store"
 )
 
@@ -33,15 +35,19 @@ func (k Keys) check(ctx context.Context, domain string) ([]Key, error) {
 	if k.DNS == nil {
 		return nil, ErrNoDNS
 	}
-	rows, err := k.Store.Keys(ctx)
+	configured, err := outbound.ConfiguredKeys(k.Config().DKIM)
+	if err != nil {
+		return nil, err
+	}
+	w := keyring.Watcher{Store: k.Store, Lookup: k.DNS, Logger: slog.New(slog.DiscardHandler),
+		Configured: func() []sign.Key { return configured }}
+	rows, err := w.Keys(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if domain != "" {
 		rows = slices.DeleteFunc(rows, func(row store.Key) bool { return row.Domain != domain })
 	}
-	w := keyring.Watcher{Store: k.Store, Lookup: k.DNS, Logger: slog.New(slog.DiscardHandler),
-		Configured: func() []string { return k.Config().KeyDomains() }}
 	if _, err := w.Look(ctx, rows, time.Now); err != nil {
 		return nil, err
 	}
@@ -52,25 +58,7 @@ func (k Keys) check(ctx context.Context, domain string) ([]Key, error) {
 	if domain != "" {
 		keys = slices.DeleteFunc(keys, func(key Key) bool { return key.Domain != domain })
 	}
-	for i := range keys {
-		if key := &keys[i]; !key.Stored {
-			key.lookConfigured(ctx, k.DNS)
-		}
-	}
 	return keys, ctx.Err()
-}
-
-// lookConfigured looks for a key of relay.toml, whose state nobody keeps.
-func (k *Key) lookConfigured(ctx context.Context, dns keyring.Lookup) {
-	k.State.Looked = time.Now()
-	k.State.Found, k.State.Detail = keyring.Look(ctx, dns, k.Key)
-	switch k.State.Found {
-	case keyring.Unknown:
-		k.State.Silent = true
-	case keyring.Absent, keyring.Differs:
-		k.Next = "publish its record, or signatures fail at receivers (postern dkim dns " + k.Domain + "): " +
-			k.State.Detail
-	}
 }
 
 // KeyView is a key as JSON has it: the public half only.

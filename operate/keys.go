@@ -21,11 +21,11 @@ type Keys struct{ *desk }
 // Key is a DKIM key of ours.
 type Key struct {
 	sign.Key
-	Made   time.Time     // zero: not known
-	Stored bool          // else it is in relay.toml, and signs
-	State  keyring.State // of relay.toml: only what a check has just found
-	Next   string        // what a person has to do next, in words; "nothing" where that is so
-	Over   bool          // it has retired, and nothing needs its record any more
+	Made   time.Time // zero: not known
+	Stored bool      // else it is in relay.toml, and signs
+	State  keyring.State
+	Next   string // what a person has to do next, in words; "nothing" where that is so
+	Over   bool   // it has retired, and nothing needs its record any more
 }
 
 // List returns every key: those of relay.toml, then those of the store.
@@ -42,14 +42,19 @@ func (k Keys) list(ctx context.Context, now time.Time) ([]Key, error) {
 		return nil, err
 	}
 	var all []Key
-	for _, key := range configured {
-		all = append(all, Key{Key: key, State: keyring.State{Stage: keyring.Signing}, Next: "nothing"})
-	}
 	rows, err := k.Store.Keys(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ring := keyring.Ring{Keys: rows, Configured: k.Config().KeyDomains()}
+	known, err := k.Store.ConfiguredKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ring := keyring.Ring{Keys: rows, Configured: keyring.Configured(configured, known)}
+	for i := range ring.Configured {
+		all = append(all, Key{Key: configured[i], State: ring.Configured[i].State,
+			Next: ring.NextStep(&ring.Configured[i], now)})
+	}
 	for i := range rows {
 		row := &rows[i]
 		key, err := outbound.StoredKey(*row)
@@ -69,13 +74,13 @@ func (k Keys) list(ctx context.Context, now time.Time) ([]Key, error) {
 
 func isRSA(algorithm string) bool { return strings.HasPrefix(algorithm, "rsa") }
 
-// ParseDomain reads a domain that somebody typed.
+// ParseDomain reads a domain that somebody typed, and returns it as DNS has it.
 func ParseDomain(text string) (string, error) {
-	domain, err := mail.ParseDomain(text)
+	domain, err := mail.ParseDomain(strings.TrimSuffix(text, "."))
 	if err != nil {
 		return "", fault(Invalid, "%q is no domain: %v", mail.Printable(mail.Cut(text, maxNamed)), err)
 	}
-	return domain, nil
+	return mail.ALabels(domain), nil
 }
 
 // Add makes a key of each algorithm for a domain. They sign once DNS shows their records. Without a selector they are
@@ -143,7 +148,7 @@ func (k Keys) create(ctx context.Context, domain string, stage keyring.Stage, al
 		rows = append(rows, store.Key{Domain: domain, Selector: key.Selector, Algorithm: alg, PEM: string(pem),
 			Created: now, State: state})
 	}
-	ring := keyring.Ring{Keys: rows, Configured: k.Config().KeyDomains()}
+	ring := keyring.Ring{Keys: rows}
 	for i := range rows {
 		made[i].Next = ring.NextStep(&rows[i], now)
 	}

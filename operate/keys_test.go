@@ -314,6 +314,10 @@ func TestKeysOfTheConfiguration(t *testing.T) {
 	if keys[0].Found() != keyring.Absent || !strings.HasPrefix(keys[0].Next, "publish its record") {
 		t.Errorf("of the file: %+v", keys[0])
 	}
+	if again, err := b.operations(b.open()).List(t.Context(), admin); err != nil || len(again) != 2 ||
+		again[0].Found() != keyring.Absent || again[0].Next != keys[0].Next || again[0].State.Looked.IsZero() {
+		t.Errorf("another process, without looking: %+v, %v", again, err)
+	}
 	if !strings.Contains(keys[1].Next, "take that [[dkim]] out") {
 		t.Errorf("of the store: %+v", keys[1])
 	}
@@ -336,5 +340,28 @@ func TestCheckWithoutDNS(t *testing.T) {
 	keys, err := b.keys.Check(t.Context(), admin, "")
 	if err != nil || keys[0].Found() != keyring.Unknown || keys[0].State.Stage != keyring.New {
 		t.Errorf("%+v, %v", keys, err)
+	}
+}
+
+// A domain is taken as people write it, and has keys as DNS has it.
+func TestKeysOfADomainWithUmlauts(t *testing.T) {
+	b := newBench(t)
+	made, err := b.keys.Add(t.Context(), admin, "Müller.example", "s", []string{sign.Ed25519})
+	if err != nil || made[0].Domain != "xn--mller-kva.example" {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	b.dns.publish(t, made)
+	keys, err := b.keys.Check(t.Context(), admin, "müller.example")
+	if err != nil || len(keys) != 1 || keys[0].State.Stage != keyring.Signing {
+		t.Errorf("%+v, %v", keys, err)
+	}
+	if _, err := b.keys.Rotate(t.Context(), admin, "xn--mller-kva.example", nil); err != nil {
+		t.Error(err)
+	}
+	for _, err := range []error{b.keys.Retire(t.Context(), admin, "müller.example", "s", true),
+		b.keys.Remove(t.Context(), admin, "MÜLLER.example", "s", true)} {
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }

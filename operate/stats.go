@@ -23,8 +23,8 @@ func (t Trace) Statistics(ctx context.Context, by Actor, q stats.Query, now time
 	return table, err
 }
 
-// Forget removes a person, an address or a login, from the trace, the statistics and the known recipients, and says
-// what stays. No record of it names the person. After an error it can be called again.
+// Forget removes a person, an address or a login, from the trace, the statistics, past alerts and the known
+// recipients, and says what stays. No record of it names the person. After an error it can be called again.
 func (t Trace) Forget(ctx context.Context, by Actor, name string) (f store.Forgotten, err error) {
 	if name = strings.TrimSpace(name); name == "" || strings.HasPrefix(name, "*") || strings.HasPrefix(name, "@") {
 		return f, fault(Invalid, "whom to forget is one address or login; patterns are not taken")

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -200,6 +203,40 @@ func TestARetiredKeyIsTold(t *testing.T) {
 	}
 	look()
 	if d = hook.wait(r, alert.DKIMKey, "removable example.com", 2); !d.Resolved {
+		t.Errorf("%+v", d)
+	}
+}
+
+// The daemon looks for the record of a key of relay.toml too, and the hook hears when it is not there.
+func TestAConfiguredKeyIsWatched(t *testing.T) {
+	t.Parallel()
+	_, pem, err := sign.Generate(sign.Ed25519)
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := errors.Join(err, os.WriteFile(file, pem, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	hook := newReceiver(t)
+	r := newRig(t, newProvider(t), hook.block()+
+		fmt.Sprintf("[[dkim]]\ndomain = \"example.com\"\nselector = \"file\"\nkey_file = %q\n", file))
+	r.close()
+	r.dns = &records{texts: map[string]string{}}
+	r.start()
+	s := r.store()
+	r.eventually("a look for the key", func() bool {
+		known, err := s.ConfiguredKeys(t.Context())
+		return err == nil && len(known) == 1 && known[0].Found == keyring.Absent
+	})
+	if err := s.ChangeConfiguredKeys(t.Context(), func(known []keyring.Key) []keyring.Key {
+		known[0].FoundSince = known[0].FoundSince.Add(-time.Hour) // looked for all the time, in vain
+		return known
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.server.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d := hook.wait(r, alert.DKIMKey, "broken example.com", 1)
+	if d.Resolved || d.Details["keys"] != "file._domainkey.example.com" {
 		t.Errorf("%+v", d)
 	}
 }

@@ -308,7 +308,7 @@ func (s *Server) background() []func(context.Context) {
 	}
 	if s.options.DNS != nil {
 		w := &keyring.Watcher{Store: s.store, Lookup: s.options.DNS, Every: 60 * poll, Logger: s.log,
-			Configured: func() []string { return s.state.Load().config.KeyDomains() }}
+			Configured: s.configuredKeys}
 		works = append(works, w.Run)
 	}
 	if s.options.Load != nil {

@@ -2,9 +2,11 @@ package relay
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"postern/internal/textfile"
+	"postern/relay/sign"
 	relaystore "postern/relay/store"
 )
 
@@ -136,6 +138,19 @@ func (s *Server) reloadKeys(ctx context.Context) bool {
 	s.state.Store(&st)
 	s.log.Info("DKIM keys reloaded")
 	return true
+}
+
+// configuredKeys are the keys of relay.toml that sign.
+func (s *Server) configuredKeys() (keys []sign.Key) {
+	st := s.state.Load()
+	for _, d := range st.config.DKIM {
+		for _, k := range st.routes.Ring.For(d.Domain) {
+			if k.Selector == d.Selector && strings.EqualFold(k.Domain, d.Domain) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys
 }
 
 // watchFiles calls changed when one of the files has changed and is whole.

@@ -17,12 +17,14 @@ type Postern struct {
 	Binary  string
 	Handoff string // "0s": durable before 250; "": the default
 	Flavour string // shown after the name
+	Search  bool   // with an API, for people who search
 
-	group *Group
-	dir   string
-	port  int
-	cmd   *exec.Cmd
-	ended chan struct{}
+	group     *Group
+	dir       string
+	port      int
+	adminPort int
+	cmd       *exec.Cmd
+	ended     chan struct{}
 }
 
 // Name implements System.
@@ -119,6 +121,9 @@ func (p *Postern) configure(e *Environment) error {
 	if p.port, err = freePort(); err != nil {
 		return err
 	}
+	if p.adminPort, err = freePort(); err != nil {
+		return err
+	}
 	if err := os.WriteFile(p.config(), []byte(p.toml(e)), 0o600); err != nil {
 		return err
 	}
@@ -138,6 +143,10 @@ func (p *Postern) toml(e *Environment) string {
 	handoff := ""
 	if p.Handoff != "" {
 		handoff = "handoff = " + strconv.Quote(p.Handoff) + "\n"
+	}
+	admin := ""
+	if p.Search {
+		admin = fmt.Sprintf("127.0.0.1:%d", p.adminPort)
 	}
 	upstream := func(name, port string) string {
 		return fmt.Sprintf(`
@@ -188,8 +197,8 @@ upstreams = ["dead"]
 upstreams = ["sink"]
 
 [admin]
-address = ""
-`, backlogSender)
+address = %q
+`, backlogSender, admin)
 }
 
 func lastLines(s string, n int) string {

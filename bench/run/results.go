@@ -60,6 +60,10 @@ func atMost(limit float64) func(v, postfix float64, known bool) (string, bool) {
 	return func(v, _ float64, _ bool) (string, bool) { return fmt.Sprintf("at most %g", limit), v <= limit }
 }
 
+func atLeast(limit float64) func(v, postfix float64, known bool) (string, bool) {
+	return func(v, _ float64, _ bool) (string, bool) { return fmt.Sprintf("at least %g", limit), v >= limit }
+}
+
 func (r *Results) rows() []row {
 	factors := map[string]float64{"reused": 3, "fresh": 3, "large": 2, "far": 3}
 	var rows []row
@@ -81,6 +85,8 @@ func (r *Results) rows() []row {
 		row{fmt.Sprintf("cost per message, %d queued", r.Backlog), "backlog full", "ms CPU each", r.sameAsEmpty},
 		row{fmt.Sprintf("start with %d queued", r.Backlog), "backlog start", "s", atMost(2)},
 		row{"start, queue empty", "start", "s", nil},
+		row{"rate beside people who search, of that without", "search rate", "", atLeast(0.98)},
+		row{"cost per message beside them, of that without", "search cpu", "", atMost(1.02)},
 	)
 }
 

@@ -20,7 +20,7 @@ type Options struct {
 	Dir     string    // directory for everything, on the disk to measure; "": a temporary one
 	Runs    int       // whose median counts; 0: 3
 	Scale   float64   // scales the numbers of messages; 0: 1
-	Cases   []string  // keys; empty: all. Also "idle", "syncs" and "backlog"
+	Cases   []string  // keys; empty: all. Also "idle", "syncs", "backlog" and "search"
 	Systems []string  // "postfix", "postern", "postern-queued"; empty: all that are installed
 	Idle    int       // connections; 0: 1000
 	Backlog int       // messages; 0: 200 000
@@ -99,12 +99,16 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 			}
 		}
 	}
-	if !o.wants("syncs") {
-		return r, nil
-	}
 	for _, s := range systems {
-		if err := r.syncs(ctx, o, s, e); err != nil {
-			return r, err
+		if p, ok := s.System.(*Postern); ok && p.Handoff == "" && o.wants("search") {
+			if err := r.search(ctx, o, p, e); err != nil {
+				return r, fmt.Errorf("search: %w", err)
+			}
+		}
+		if o.wants("syncs") {
+			if err := r.syncs(ctx, o, s, e); err != nil {
+				return r, err
+			}
 		}
 	}
 	return r, nil

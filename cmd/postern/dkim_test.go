@@ -120,6 +120,24 @@ func TestDKIMLife(t *testing.T) {
 	}
 }
 
+// Another resolver may be asked, as by the other commands that look at DNS.
+func TestDKIMCheckAsksAnotherResolver(t *testing.T) {
+	r := newRegistrar(t)
+	r.publish(r.zoneLines("dkim", "add", "example.com")...)
+	r.must(nil, "published", "dkim", "check")
+	empty := dnstest.Start(t, dnstest.Zone("example.com"))
+	r.must(errSilent, "missing", "dkim", "check", "--resolver", empty.Resolver.String())
+	if _, err := r.run("dkim", "check", "--resolver", "dns.example.com"); !isUsage(err) {
+		t.Error(err)
+	}
+	for _, words := range [][]string{{"dns"}, {"dkim", "check"}, {"doctor"}, {"setup"}} {
+		cmd, _, err := rootCommand().Find(words)
+		if err != nil || cmd.Flags().Lookup("resolver") == nil {
+			t.Errorf("%q has no --resolver", words)
+		}
+	}
+}
+
 // age makes what was seen an hour older.
 func (r *registrar) age() {
 	r.t.Helper()

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/operate"
+	"postern/relay/dnscheck"
 	"postern/relay/keyring"
 )
 
@@ -16,14 +17,26 @@ import (
 const longestKeyCheck = 5 * time.Minute
 
 func (a *app) dkimCheck() *cobra.Command {
-	return withJSON(&cobra.Command{
+	var flags dnsFlags
+	cmd := &cobra.Command{
 		Use:   "check [DOMAIN]",
 		Short: "Look for the keys' records in DNS now",
 		Long: `Look for the records of all keys, or of a domain's, at the resolver and at the name servers of the
 domain. Keys that may sign by it do so from now on. Exit code 1: a record is missing or wrong, or DNS does not answer.`,
 		Args: wrongUsage(cobra.MaximumNArgs(1)),
-		RunE: a.operation(checkKeys),
-	})
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := flags.options(a)
+			if err != nil {
+				return usage(cmd, err)
+			}
+			if o.Resolver != nil {
+				a.dns = dnscheck.KeyLookup{Resolver: o.Resolver}
+			}
+			return a.operation(checkKeys)(cmd, args)
+		},
+	}
+	flags.add(cmd)
+	return withJSON(cmd)
 }
 
 func checkKeys(cmd *cobra.Command, ops *operate.Operations, args []string) error {

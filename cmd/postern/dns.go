@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,8 +12,7 @@ import (
 )
 
 func (a *app) dnsCommand() *cobra.Command {
-	var resolver string
-	var addresses []string
+	var flags dnsFlags
 	cmd := &cobra.Command{
 		Use:   "dns [DOMAIN]",
 		Short: "Whether a domain's mail passes at receivers, and the DNS records to publish; without DOMAIN, list them",
@@ -29,11 +26,8 @@ receivers see what they say.
 Without DOMAIN it asks nobody, and lists the domains that relay.toml, the accounts and the DKIM keys name.`,
 		Args: wrongUsage(cobra.MaximumNArgs(1)),
 		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
-			var o operate.LookOptions
-			var err1, err2 error
-			o.Resolver, err1 = a.resolverOf(resolver)
-			o.Addresses, err2 = parseAddresses(addresses)
-			if err := errors.Join(err1, err2); err != nil {
+			o, err := flags.options(a)
+			if err != nil {
 				return usage(cmd, err)
 			}
 			if len(args) == 0 {
@@ -42,11 +36,8 @@ Without DOMAIN it asks nobody, and lists the domains that relay.toml, the accoun
 			return showDomain(cmd, ops, args[0], o)
 		}),
 	}
-	cmd.Flags().StringVar(&resolver, "resolver", "",
-		"`address` or address:port of the resolver; default: the system's")
-	cmd.Flags().StringArrayVar(&addresses, "address", nil,
-		"public `address` of this server, where an upstream judges mail by it; may be repeated; default: that of "+
-			"hostname")
+	flags.add(cmd)
+	flags.addAddress(cmd)
 	return withJSON(cmd)
 }
 
@@ -64,34 +55,6 @@ func listDomains(cmd *cobra.Command, ops *operate.Operations) error {
 		fmt.Fprintln(cmd.OutOrStdout(), d.Domain)
 	}
 	return nil
-}
-
-// resolverOf reads --resolver. nil stands for the system's.
-func (a *app) resolverOf(text string) (*dnscheck.Resolver, error) {
-	if text == "" {
-		return nil, nil
-	}
-	server, err := netip.ParseAddrPort(text)
-	if err != nil {
-		addr, err := netip.ParseAddr(text)
-		if err != nil {
-			return nil, fmt.Errorf("--resolver %q is no address; write for example 9.9.9.9 or 127.0.0.1:5353", text)
-		}
-		server = netip.AddrPortFrom(addr, 53)
-	}
-	return &dnscheck.Resolver{Servers: []netip.AddrPort{server}, AuthorityPort: a.authorityPort}, nil
-}
-
-func parseAddresses(texts []string) ([]netip.Addr, error) {
-	var list []netip.Addr
-	for _, text := range texts {
-		addr, err := netip.ParseAddr(text)
-		if err != nil {
-			return nil, fmt.Errorf("--address %q is no address; write it as in 203.0.113.7", text)
-		}
-		list = append(list, addr.Unmap())
-	}
-	return list, nil
 }
 
 func showDomain(cmd *cobra.Command, ops *operate.Operations, domain string, o operate.LookOptions) error {

@@ -42,7 +42,7 @@ func (b *bureau) run(args ...string) (string, error) {
 	b.t.Helper()
 	var out bytes.Buffer
 	a := &app{etc: "/nowhere"}
-	if b.world != nil && args[0] == "dns" {
+	if b.world != nil && (args[0] == "dns" || args[0] == "doctor") {
 		a.authorityPort = b.world.Port
 		args = append(args, "--resolver", b.world.Resolver.String())
 	}
@@ -148,6 +148,21 @@ func TestDNSWrongUsage(t *testing.T) {
 		out, err := b.run(args...)
 		if _, wrong := errors.AsType[*usageError](err); !wrong {
 			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// The doctor takes the server's public address as postern dns does, and says the same of it.
+func TestDoctorLooksAtTheAddressThatItIsTold(t *testing.T) {
+	b := newBureau(t, "provider = \"microsoft365-direct\"\nhost = \"example-com.mail.protection.outlook.com\"")
+	b.world = dnstest.Start(t, zoneOf(`example.com 300 TXT "v=spf1 -all"`))
+	for _, args := range [][]string{{"dns", "example.com"}, {"doctor", "--only", "dns"}} {
+		out, err := b.run(append(args, "--address", "203.0.113.77")...)
+		if !errors.Is(err, errSilent) || !strings.Contains(out, "203.0.113.77") {
+			t.Errorf("%q: %v\n%s", args, err, out)
+		}
+		if _, err := b.run(append(args, "--address", "here")...); !isUsage(err) {
+			t.Errorf("%q: %v", args, err)
 		}
 	}
 }

@@ -20,10 +20,10 @@ const minWatch = time.Minute
 
 func (a *app) doctorCommand() *cobra.Command {
 	var (
-		d        doctorView
-		every    string
-		only     []string
-		resolver string
+		d     doctorView
+		every string
+		only  []string
+		dns   dnsFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -45,11 +45,11 @@ told nothing.`,
 				return err
 			}
 			d.w, d.json = cmd.OutOrStdout(), asJSON(cmd)
-			dns, err := a.resolverOf(resolver)
+			look, err := dns.options(a)
 			if err != nil {
 				return usage(cmd, err)
 			}
-			o := operate.DoctorOptions(path, readBuild().Version, dns)
+			o := operate.DoctorOptions(path, readBuild().Version, look)
 			o.Only = only
 			if every == "" {
 				return d.once(cmd, o)
@@ -69,8 +69,8 @@ told nothing.`,
 	cmd.Flags().StringArrayVar(&only, "only", nil,
 		"only what this `name` stands for; may be repeated: config, daemon, "+
 			"listeners, certificates, clock, disk, files, store, queue, upstreams, alerts, accounts, dns")
-	cmd.Flags().StringVar(&resolver, "resolver", "",
-		"`address` or address:port of the resolver for DNS; default: the system's")
+	dns.add(cmd)
+	dns.addAddress(cmd)
 	cmd.Flags().BoolVar(&d.all, "all", false, "print also what is in order")
 	return withJSON(cmd)
 }
@@ -243,15 +243,27 @@ func (d *doctorView) changes(before, now *doctor.Report) error {
 	return err
 }
 
-// doctorDiff are the findings of the second report that the first has not. What is healthy does not count.
+// doctorDiff are the findings of the second report that the first has not, told apart by kind and subject: an age that
+// changes is no news. Where one report has more of them than the other, what they say counts too. What is healthy does
+// not count.
 func doctorDiff(first, second *doctor.Report) (more []finding.Finding) {
-	key := func(f *finding.Finding) string { return f.Code + "\x00" + f.Subject + "\x00" + f.Weight.String() }
-	known := map[string]bool{}
+	type kind struct {
+		code, subject string
+		weight        finding.Weight
+	}
+	kindOf := func(f *finding.Finding) kind { return kind{f.Code, f.Subject, f.Weight} }
+	before, now, known := map[kind]int{}, map[kind]int{}, map[string]bool{}
 	for i := range first.Findings {
-		known[key(&first.Findings[i])] = true
+		before[kindOf(&first.Findings[i])]++
+		known[first.Findings[i].What] = true
 	}
 	for i := range second.Findings {
-		if f := &second.Findings[i]; f.Weight != finding.Healthy && !known[key(f)] {
+		now[kindOf(&second.Findings[i])]++
+	}
+	for i := range second.Findings {
+		f := &second.Findings[i]
+		k := kindOf(f)
+		if f.Weight != finding.Healthy && (before[k] == 0 || now[k] > before[k] && !known[f.What]) {
 			more = append(more, *f)
 		}
 	}

@@ -70,6 +70,10 @@ func TestDoctorWatchPrintsChanges(t *testing.T) {
 	worse.Weight = finding.Danger
 	down := finding.Finding{Code: "daemon-down", Weight: finding.Danger, Subject: "postern",
 		What: "Postern \x1b[2Jdoes not run.", Why: "No mail leaves.", Fix: "Start it.\nThen look."}
+	key := func(selector string) finding.Finding {
+		return finding.Finding{Code: "dkim-missing", Weight: finding.Danger, Subject: "example.com",
+			What: "The DKIM record " + selector + "._domainkey.example.com is not published."}
+	}
 	fine := finding.Finding{Code: "disk-ok", Weight: finding.Healthy, Subject: "/", What: "Well."}
 	for _, c := range []struct {
 		before, now *doctor.Report
@@ -80,6 +84,9 @@ func TestDoctorWatchPrintsChanges(t *testing.T) {
 		{report(old), report(older, down), []string{"NEW, danger", "[daemon-down]", "Start it.\n", "Then look."}},
 		{report(old, down), report(old), []string{"OVER", "[daemon-down]"}},
 		{report(old), report(worse), []string{"NEW, danger", "OVER"}},
+		{report(key("r1")), report(key("r1"), key("e1")), []string{"NEW, danger", "e1._domainkey"}},
+		{report(key("r1"), key("e1")), report(key("e1")), []string{"OVER", "r1._domainkey"}},
+		{report(key("r1"), key("e1")), report(key("e1"), key("r1")), nil},
 	} {
 		var b bytes.Buffer
 		d := doctorView{w: &b}

@@ -21,10 +21,11 @@ func (a *app) traceCommands() *cobra.Command {
 func (a *app) forgetCommand() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "forget ADDRESS",
-		Short: "Remove a person from the trace, the statistics and the known recipients",
+		Short: "Remove a person from the trace, the statistics, past alerts and the known recipients",
 		Long: `Remove what is known of a person: events with this address as sender, header author, recipient or login;
-its mention in the events of others; its statistics as a login, which count as other from then on; and as a recipient
-that logins are known to write to. ADDRESS may also be a login that is no address. There is no way back.
+its mention in the events of others; its statistics as a login, which count as other from then on; alerts of it that
+are over; and as a recipient that logins are known to write to. ADDRESS may also be a login that is no
+address. There is no way back.
 
 It says what stays: mail that waits, the account, and what Postern has no hand in, such as logs and backups. See
 docs/privacy.md.`,
@@ -50,9 +51,9 @@ docs/privacy.md.`,
 func printForgotten(cmd *cobra.Command, name string, f relaystore.Forgotten) error {
 	shown := mail.Printable(name)
 	lines := []string{fmt.Sprintf("Removed: %s, the mention in %s of others, %s of statistics (count as "+
-		"other now), %s.",
+		"other now), %s, %s.",
 		plural(f.Events, "event"), plural(f.Shortened, "event"), plural(f.Statistics, "row"),
-		plural(f.Recipients, "known recipient"))}
+		plural(f.Recipients, "known recipient"), plural(f.Alerts, "past alert"))}
 	if len(f.Queued) > 0 {
 		lines = append(lines, fmt.Sprintf("Stays: %s that wait. Once they have left, call this again. To remove them: "+
 			"postern queue delete %s", plural(int64(len(f.Queued)), "message"), strings.Join(f.Queued, " ")))
@@ -60,9 +61,8 @@ func printForgotten(cmd *cobra.Command, name string, f relaystore.Forgotten) err
 	if f.Account {
 		lines = append(lines, "Stays: the account. To remove it: postern user remove "+shown)
 	}
-	lines = append(lines, "Stays: what logs, alerts and backups have, and limits of the login for as long "+
-		"as they last "+
-		"(docs/privacy.md).")
+	lines = append(lines, "Stays: what logs, the audit, open alerts, hooks and backups have, and limits of the login "+
+		"for as long as they last (docs/privacy.md).")
 	_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(lines, "\n"))
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,11 @@ const (
 	exitUsage = 2
 )
 
-func main() { os.Exit(run(rootCommand(), os.Args[1:])) }
+func main() {
+	a := newApp()
+	a.yield = yieldToMail
+	os.Exit(run(rootCommandOf(a), os.Args[1:]))
+}
 
 // run executes one command line until it ends, or a signal ends it, and returns the exit code.
 func run(root *cobra.Command, args []string) int {
@@ -76,8 +81,14 @@ func wrongUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 // etc is where packages and deploy/ have the files of the service.
 const etc = "/etc/postern"
 
-func rootCommand() *cobra.Command {
-	return rootCommandOf(&app{etc: etc, poll: relay.Poll, dns: dnscheck.KeyLookup{}})
+func newApp() *app { return &app{etc: etc, poll: relay.Poll, dns: dnscheck.KeyLookup{}} }
+
+func rootCommand() *cobra.Command { return rootCommandOf(newApp()) }
+
+// readsALot reports a command that may read all of the store beside the daemon.
+func readsALot(cmd *cobra.Command) bool {
+	name, _, _ := strings.Cut(strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "), " ")
+	return name == "trace" || name == "stats"
 }
 
 func rootCommandOf(app *app) *cobra.Command {
@@ -103,6 +114,9 @@ Try it without any configuration:  postern demo`,
 	root.SetFlagErrorFunc(wrongFlag)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		showOn(cmd.Root(), app.wide)
+		if app.yield != nil && readsALot(cmd) {
+			app.yield()
+		}
 		return app.loadEnv(cmd)
 	}
 	root.PersistentFlags().StringVar(&app.configPath, "config", "",

@@ -28,12 +28,14 @@ import (
 func (a *app) setupCommand() *cobra.Command {
 	answers, given := &setup.Answers{}, map[string]*string{}
 	var yes bool
+	var dns dnsFlags
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Ask a few questions, write a first relay.toml, make what it needs, and test the provider",
 		Long: `Ask which provider takes the mail, which domain it is from, and who logs in first; flags
 answer too. Then write relay.toml, make what it needs (data_dir, a certificate, a DKIM key where the provider lets
-us sign, the first account), check it, test the provider without sending anything, and say what is left to do.
+us sign, the first account), check it, test the provider without sending anything, look at this machine and at the DNS
+of the domain as "postern doctor" does, and say what is left to do.
 
 Nothing is ever overwritten: where there is a relay.toml, it stops.`,
 		Example: `  postern setup
@@ -46,7 +48,11 @@ Nothing is ever overwritten: where there is a relay.toml, it stops.`,
 					flags[name] = *value
 				}
 			}
-			return a.setup(cmd, answers, flags, yes)
+			if _, err := dns.options(a); err != nil {
+				return usage(cmd, err)
+			}
+			s := setupRun{a, cmd, answers, dns.resolver}
+			return s.run(flags, yes)
 		},
 	}
 	for i := range setup.Questions {
@@ -62,32 +68,40 @@ Nothing is ever overwritten: where there is a relay.toml, it stops.`,
 	cmd.Flags().StringVar(&answers.CertFile, "cert", "", "certificate `file` of this server (default: self-signed)")
 	cmd.Flags().StringVar(&answers.KeyFile, "key", "", "its key `file`")
 	cmd.Flags().StringVar(&answers.Address, "address", "", "listen on this `address` only")
-	cmd.Flags().IntSliceVar(&answers.Ports, "port", []int{587, 465}, "listen on these `ports`")
+	dns.add(cmd)
 	return cmd
 }
 
-func (a *app) setup(cmd *cobra.Command, answers *setup.Answers, given map[string]string, yes bool) error {
-	path, err := a.newConfig()
+// setupRun is one run of the command.
+type setupRun struct {
+	*app
+	cmd      *cobra.Command
+	answers  *setup.Answers
+	resolver string // --resolver
+}
+
+func (s setupRun) run(given map[string]string, yes bool) error {
+	path, err := s.newConfig()
 	if err != nil {
 		return err
 	}
-	answers.DataDir = dataDirFor(path, answers.DataDir)
-	answers.Hostname = fullHostname()
-	ask, err := a.asker(cmd, yes)
+	s.answers.DataDir = dataDirFor(path, s.answers.DataDir)
+	s.answers.Hostname = fullHostname()
+	ask, err := s.asker(s.cmd, yes)
 	if err != nil {
 		return err
 	}
-	if err := setup.Ask(answers, given, ask); err != nil {
-		return usage(cmd, err)
+	if err := setup.Ask(s.answers, given, ask); err != nil {
+		return usage(s.cmd, err)
 	}
-	if err := secretsExist(filepath.Dir(path), answers.Password, answers.Secret); err != nil {
+	if err := secretsExist(filepath.Dir(path), s.answers.Password, s.answers.Secret); err != nil {
 		return err
 	}
-	if err := writeSetup(path, answers); err != nil {
+	if err := writeSetup(path, s.answers); err != nil {
 		return err
 	}
-	a.configPath = path
-	return a.finishSetup(cmd, path, answers)
+	s.configPath = path
+	return s.finish(path)
 }
 
 // newConfig is where the configuration will be: where other commands will look for it.
@@ -247,18 +261,18 @@ func writeNew(path, text string) error {
 	return err
 }
 
-// finishSetup makes what the configuration needs, tests it, and says what is left to do.
-func (a *app) finishSetup(cmd *cobra.Command, path string, answers *setup.Answers) error {
-	out := cmd.OutOrStdout()
+// finish makes what the configuration needs, tests it, and says what is left to do.
+func (s setupRun) finish(path string) error {
+	out := s.cmd.OutOrStdout()
 	fmt.Fprintf(out, "\nWrote %s.\n", path)
-	c, problems := check.Config(cmd.Context(), path)
-	if len(problems) > 0 {
-		for _, p := range problems {
-			fmt.Fprintf(out, "  %s\n", p)
-		}
+	c, problems := check.Config(s.cmd.Context(), path)
+	for _, p := range problems {
+		fmt.Fprintf(out, "  %s\n", p)
+	}
+	if c == nil {
 		return errors.New("mend these in the file, then: postern check; postern user add LOGIN")
 	}
-	card, keys, err := a.makeFirst(cmd.Context(), c, answers)
+	card, keys, err := s.makeFirst(s.cmd.Context(), c, s.answers)
 	if err != nil {
 		return err
 	}
@@ -266,24 +280,41 @@ func (a *app) finishSetup(cmd *cobra.Command, path string, answers *setup.Answer
 		fmt.Fprintf(out, "  note: %s\n", w.Message)
 	}
 	upstream := c.Upstreams[0].Name
-	tested := answers.Consents()
+	tested := s.answers.Consents()
 	if !tested {
 		fmt.Fprintf(out, "\nThe provider, without sending anything (postern upstream test %s):\n\n", upstream)
-		tested = a.rerun(cmd, "upstream", "test", upstream)
+		tested = s.rerun(s.cmd, "upstream", "test", upstream)
 	}
+	fmt.Fprintf(out, "\nThis machine and the DNS of the domain (postern doctor):\n\n")
+	healthy := s.rerun(s.cmd, s.doctorArgs()...)
 	fmt.Fprintf(out, "\nThe first login:\n\n  SMTP server  %s\n  Encryption   %s\n  Login        %s\n  "+
 		"Password     %s\n"+
 		"  Sends as     %s\n\nThe password is shown this once.\n", card.Server, card.Encryption, card.Login,
-		card.Password, answers.Sender)
-	left := leftToDo(c, answers, keys, tested)
+		card.Password, s.answers.Sender)
 	fmt.Fprintf(out, "\nLeft to do:\n\n")
+	left := leftToDo(c, s.answers, keys, tested, healthy)
+	if len(problems) > 0 {
+		left = slices.Insert(left, 0, "Mend what is said of relay.toml above, then: postern check")
+	}
 	for i, l := range left {
 		fmt.Fprintf(out, "  %d. %s\n", i+1, l)
 	}
-	if !tested {
+	if !tested || len(problems) > 0 {
 		return errSilent
 	}
 	return nil
+}
+
+// doctorArgs examine what can be examined before Postern runs, and was not just tested.
+func (s setupRun) doctorArgs() []string {
+	args := []string{"doctor"}
+	for _, name := range []string{"certificates", "clock", "disk", "files", "store", "dns"} {
+		args = append(args, "--only", name)
+	}
+	if s.resolver != "" {
+		args = append(args, "--resolver", s.resolver)
+	}
+	return args
 }
 
 // makeFirst makes the data directory, the certificate, the first account, and keys where we may sign.
@@ -311,7 +342,8 @@ func (a *app) makeFirst(ctx context.Context, c *config.Config, answers *setup.An
 }
 
 // leftToDo is what only a person can do.
-func leftToDo(c *config.Config, answers *setup.Answers, keys []operate.Key, tested bool) (left []string) {
+func leftToDo(c *config.Config, answers *setup.Answers, keys []operate.Key, tested, healthy bool) (
+	left []string) {
 	add := func(format string, args ...any) { left = append(left, fmt.Sprintf(format, args...)) }
 	upstream := c.Upstreams[0].Name
 	switch {
@@ -328,7 +360,10 @@ func leftToDo(c *config.Config, answers *setup.Answers, keys []operate.Key, test
 	if len(keys) > 0 {
 		add("Publish the DKIM records: postern dkim dns %s", answers.Domain)
 	}
-	add("Look at the DNS of the domain: postern dns %s", answers.Domain)
+	if !healthy {
+		add("Mend what the examination above calls a danger, the DNS of the domain with the records that this shows: "+
+			"postern dns %s", answers.Domain)
+	}
 	add("Start it: postern serve, or as a service: systemctl enable --now postern")
 	add("When it runs: postern doctor, and postern console invite NAME --role admin")
 	return left
@@ -336,7 +371,7 @@ func leftToDo(c *config.Config, answers *setup.Answers, keys []operate.Key, test
 
 // rerun runs another command with the configuration that was written, and reports whether it succeeded.
 func (a *app) rerun(cmd *cobra.Command, args ...string) bool {
-	root := rootCommandOf(&app{etc: a.etc, poll: a.poll, wide: a.wide})
+	root := rootCommandOf(&app{etc: a.etc, poll: a.poll, wide: a.wide, dns: a.dns, authorityPort: a.authorityPort})
 	root.SetOut(cmd.OutOrStdout())
 	root.SetErr(cmd.ErrOrStderr())
 	root.SetArgs(append(args, "--config", a.configPath))

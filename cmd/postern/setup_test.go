@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"postern/internal/testkit"
 	"postern/relay/capture"
+	"postern/relay/dnscheck/dnstest"
 )
 
 // TestSetup is a newcomer's first run: setup, serve with what it wrote, and a client with the values that it printed.
@@ -30,13 +32,15 @@ func TestSetup(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("upstream secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	world := dnstest.Start(t, dnstest.Zone("example.com"))
 	port, trust := testkit.FreePort(t), "SSL_CERT_FILE="+ca.File
 	setup := func() (string, error) {
 		cmd := exec.CommandContext(t.Context(), testkit.Binary(t), "setup", "--yes", "--config", conf,
 			"--provider", "generic", "--host", "localhost:"+upstreamPort, "--username", "relay",
 			"--password", "file:"+secret, "--domain", "example.com", "--hostname", "localhost",
 			"--login", "anna@example.com", "--network", "127.0.0.0/8,::1",
-			"--cert", cert.CertFile, "--key", cert.KeyFile, "--port", fmt.Sprint(port), "--address", "127.0.0.1")
+			"--cert", cert.CertFile, "--key", cert.KeyFile, "--port", fmt.Sprint(port), "--address", "127.0.0.1",
+			"--resolver", world.Resolver.String())
 		cmd.Env = append(os.Environ(), trust)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
@@ -46,7 +50,8 @@ func TestSetup(t *testing.T) {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	for _, want := range []string{"The upstream would take mail from us.", "postern dkim dns example.com",
-		"Sends as     anna@example.com", fmt.Sprintf("localhost port %d", port)} {
+		"Sends as     anna@example.com", "The DKIM keys for example.com wait", "of the domain (postern doctor)",
+		fmt.Sprintf("localhost port %d", port)} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
@@ -89,7 +94,8 @@ func setupIn(t *testing.T, conf, answers string, args ...string) (string, error)
 	root.SetIn(strings.NewReader(answers))
 	root.SetOut(&out)
 	root.SetErr(&out)
-	root.SetArgs(append([]string{"setup", "--config", conf, "--port", "2587", "--address", "127.0.0.1"}, args...))
+	root.SetArgs(append([]string{"setup", "--config", conf, "--address", "127.0.0.1", "--resolver",
+		"127.0.0.1:1"}, args...))
 	err := root.ExecuteContext(t.Context())
 	return out.String(), err
 }
@@ -105,11 +111,12 @@ func TestSetupAsksAndGoesOnWithoutTheProvider(t *testing.T) {
 		}
 	}
 	text, err := setupIn(t, conf,
-		"genric\ngeneric\nlocalhost:1\n\nexample.com\nsmtp.example.com\n\nscans@example.com\n\n")
+		"genric\ngeneric\nlocalhost:1\n\nexample.com\nsmtp.example.com\n0\n2587, 2587\n2587\n\nscans@example.com\n\n")
 	if err == nil {
 		t.Fatal(text)
 	}
-	for _, want := range []string{`there is no profile "genric"; did you mean generic?`, "Its SMTP server: ",
+	for _, want := range []string{`there is no profile "genric"; did you mean generic?`, `"0" is no port`,
+		"there twice", "Ports that clients use [587,465]: ", "Its SMTP server: ",
 		"Mend what the test of the provider found", "Login        scanner", "Sends as     scans@example.com"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
@@ -118,6 +125,28 @@ func TestSetupAsksAndGoesOnWithoutTheProvider(t *testing.T) {
 	info, err := os.Stat(conf)
 	if err != nil || info.Mode().Perm() != mode {
 		t.Errorf("%v %v", info, err)
+	}
+}
+
+// Another program has the port, as on many servers: everything else is made, and what is left to do says so.
+func TestSetupWhereThePortIsTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	conf := filepath.Join(t.TempDir(), "relay.toml")
+	text, err := setupIn(t, conf, "", "--yes", "--provider", "generic", "--host", "localhost:1", "--username", "",
+		"--domain", "example.com", "--port", port)
+	for _, want := range []string{"is in use by another program", "Password     ",
+		"1. Mend what is said of relay.toml"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if !errors.Is(err, errSilent) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -135,7 +164,7 @@ func TestSetupLeavesNothingHalf(t *testing.T) {
 		"a secret file that is not there": {"", "cannot be read",
 			[]string{"--yes", "--provider", "sendgrid", "--password", "file:none", "--domain", "example.com"}, nil},
 		"nothing to go by": {"", "--domain", []string{"--yes", "--provider", "sendgrid"}, nil},
-		"a file in the way": {"sendgrid\n\nthe key\nexample.com\n\n\n\n\n", "overwrites nothing", nil,
+		"a file in the way": {"sendgrid\n\nthe key\nexample.com\n\n\n\n\n\n", "overwrites nothing", nil,
 			func(dir string) {
 				os.WriteFile(filepath.Join(dir, "upstream-password"), []byte("other"), 0o600)
 			}},

@@ -155,6 +155,13 @@ func (c *Config) KeyDomains() (domains []string) {
 	return domains
 }
 
+// HasKey reports that a [[dkim]] block has a key of a domain under a selector.
+func (c *Config) HasKey(domain, selector string) bool {
+	return slices.ContainsFunc(c.DKIM, func(d DKIM) bool {
+		return strings.EqualFold(d.Domain, domain) && d.Selector == selector
+	})
+}
+
 // localEndings are of names that the Internet does not know.
 var localEndings = []string{".local", ".lan", ".home", ".internal", ".intern", ".home.arpa", ".invalid", ".test"}
 

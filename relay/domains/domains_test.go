@@ -15,6 +15,7 @@ import (
 	"postern/relay/config"
 	"postern/relay/dnscheck"
 	"postern/relay/dnscheck/dnstest"
+	"postern/relay/finding"
 	"postern/relay/keyring"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
@@ -198,5 +199,26 @@ func TestUnreadableAccountsAreAnError(t *testing.T) {
 		Resolver: &dnscheck.Resolver{}})
 	if !errors.Is(err, broken) {
 		t.Errorf("%v", err)
+	}
+}
+
+// A key of relay.toml whose record is gone puts mail in danger like any other, and the record to publish is shown.
+func TestKeysOfTheConfigurationAreLookedFor(t *testing.T) {
+	_, pem, err := sign.Generate(sign.Ed25519)
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := errors.Join(err, os.WriteFile(file, pem, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	block := "[[dkim]]\ndomain = \"example.com\"\nselector = \"file\"\nkey_file = \"" + file + "\"\n"
+	p := plan(t, upstreams+block, shelf{})
+	r := p.Check(t.Context(), "example.com", time.Now())
+	missing := slices.ContainsFunc(r.Findings, func(f finding.Finding) bool {
+		return f.Code == "dkim-missing" && f.Weight == finding.Danger
+	})
+	shown := slices.ContainsFunc(r.Records, func(r dnscheck.Record) bool {
+		return r.Name == "file._domainkey.example.com" && strings.HasPrefix(r.Value, "v=DKIM1; k=ed25519")
+	})
+	if !slices.Contains(p.Domains(), "example.com") || !missing || !shown {
+		t.Errorf("%q\n%+v\n%+v", p.Domains(), r.Findings, r.Records)
 	}
 }

@@ -1,6 +1,7 @@
 // Package keyring is the life of the DKIM keys that the store has: new → published → signing → retiring, and then
-// removed. It knows when a key may sign, when it must be looked for in DNS, and what a person has to do next. DNS is
-// edited by hand, so that days may lie between two stages.
+// removed. Keys of relay.toml sign from their first day to their last; only their records are watched. It
+// knows when a key may sign, when it must be looked for in DNS, and what a person has to do next. DNS is edited by
+// hand, so that days may lie between two stages.
 //
 // Failure semantics: a key signs only once the world can see its record, and the keys that it replaces sign until then.
 // A look that DNS does not answer changes nothing: silence is not absence. A key that signs goes on signing when its
@@ -71,9 +72,10 @@ type State struct {
 // Key is a DKIM key as it is stored. (Domain, Selector) is what names it.
 type Key struct {
 	Domain, Selector string
-	Algorithm        string // sign.RSA2048 or sign.Ed25519
-	PEM              string `json:"-"` // the private key: never shown or logged
-	Created          time.Time
+	Algorithm        string    // sign.RSA2048 or sign.Ed25519
+	PEM              string    `json:"-"` // the private key: never shown or logged
+	Record           string    // of a key of relay.toml, which nobody made here: what is to be published; else ""
+	Created          time.Time // zero for a key of relay.toml
 	State
 }
 
@@ -91,9 +93,9 @@ func (k *Key) stable() bool {
 	return k.Stage == Published && k.Found == Seen && k.FoundLast.Sub(k.FoundSince) >= Stable
 }
 
-// same reports that two are one key: a selector may be used again.
+// same reports that two are one key: a selector may be used again, and another file stand under it.
 func (k *Key) same(o *Key) bool {
-	return k.Domain == o.Domain && k.Selector == o.Selector && k.Created.Equal(o.Created)
+	return k.Domain == o.Domain && k.Selector == o.Selector && k.Created.Equal(o.Created) && k.Record == o.Record
 }
 
 // rivals reports that of two keys only one can sign: a domain signs with one key of each algorithm.

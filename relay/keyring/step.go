@@ -13,10 +13,10 @@ type Sighting struct {
 	Detail string
 }
 
-// Ring is all keys of the store at one moment, and the domains that keys of relay.toml sign for.
+// Ring is all keys at one moment: those of the store, and those of relay.toml. Both are changed in place.
 type Ring struct {
-	Keys       []Key // changed in place
-	Configured []string
+	Keys       []Key
+	Configured []Key // see Configured; their stage never changes
 }
 
 // Change is a stage that a key came to.
@@ -29,14 +29,8 @@ type Change struct {
 // any number of times with the same sightings.
 func (r *Ring) Step(now time.Time, sightings []Sighting) []Change {
 	before := slices.Clone(r.Keys)
-	for i := range r.Keys {
-		k := &r.Keys[i]
-		for _, s := range sightings {
-			if k.same(&s.Key) {
-				k.note(now, s)
-			}
-		}
-	}
+	noteAll(now, r.Keys, sightings)
+	noteAll(now, r.Configured, sightings)
 	for i := range r.Keys {
 		r.start(now, &r.Keys[i])
 	}
@@ -50,6 +44,16 @@ func (r *Ring) Step(now time.Time, sightings []Sighting) []Change {
 		}
 	}
 	return changes
+}
+
+func noteAll(now time.Time, keys []Key, sightings []Sighting) {
+	for i := range keys {
+		for j := range sightings {
+			if keys[i].same(&sightings[j].Key) {
+				keys[i].note(now, sightings[j])
+			}
+		}
+	}
 }
 
 // note takes over what a look found. The clock may have gone back since the last one.
@@ -82,7 +86,7 @@ func (r *Ring) start(now time.Time, k *Key) {
 
 // joins reports that keys of the very domain sign, but none of the algorithm.
 func (r *Ring) joins(k *Key) bool {
-	own := slices.Contains(r.Configured, k.Domain)
+	own := slices.ContainsFunc(r.Configured, func(o Key) bool { return o.Domain == k.Domain })
 	for i := range r.Keys {
 		if o := &r.Keys[i]; o.Domain == k.Domain && o.Stage == Signing {
 			if o.rivals(k) {
@@ -145,6 +149,6 @@ func publishedOnly(k, o *Key) bool { return k.Stage == Published && o.Stage == N
 // signed reports that something signs mail of a domain: a key of its own or of a domain above it.
 func (r *Ring) signed(domain string) bool {
 	covers := func(d string) bool { return d == domain || strings.HasSuffix(domain, "."+d) }
-	return slices.ContainsFunc(r.Configured, covers) ||
+	return slices.ContainsFunc(r.Configured, func(k Key) bool { return covers(k.Domain) }) ||
 		slices.ContainsFunc(r.Keys, func(k Key) bool { return k.Stage == Signing && covers(k.Domain) })
 }

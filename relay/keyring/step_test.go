@@ -146,7 +146,7 @@ func TestStep(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := Ring{Keys: slices.Clone(test.keys), Configured: test.configured}
+			r := Ring{Keys: slices.Clone(test.keys), Configured: ofFiles(test.configured)}
 			for i, l := range test.looks {
 				var seen []Sighting
 				for _, k := range r.Keys {
@@ -161,6 +161,14 @@ func TestStep(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ofFiles are keys of relay.toml for domains.
+func ofFiles(domains []string) (keys []Key) {
+	for _, d := range domains {
+		keys = append(keys, Key{Domain: d, Selector: "file", Record: "v=DKIM1; p=x", State: State{Stage: Signing}})
+	}
+	return keys
 }
 
 // A late answer about a key that was removed and made anew under its selector says nothing of the new one.

@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"postern/relay/sign"
@@ -11,20 +12,25 @@ import (
 // lookFor bounds the look at one key.
 const lookFor = 20 * time.Second
 
-// Store has the keys.
+// Store has the keys, and what is known of the records of those of relay.toml.
 type Store interface {
 	Keys(context.Context) ([]Key, error)
 	// ChangeKeys lets change work on all keys in one transaction and stores what it did to their states. An error of
 	// change leaves everything as it was. change may be called more than once.
 	ChangeKeys(ctx context.Context, change func(keys []Key) error) error
+	// ConfiguredKeys returns the keys of relay.toml that were looked for, each with its record and what was found.
+	ConfiguredKeys(context.Context) ([]Key, error)
+	// ChangeConfiguredKeys stores what change makes of them, in one transaction: those that it leaves out are
+	// forgotten.
+	ChangeConfiguredKeys(ctx context.Context, change func(known []Key) []Key) error
 }
 
 // Watcher looks for keys in DNS and moves them on.
 type Watcher struct {
 	Store      Store
 	Lookup     Lookup
-	Configured func() []string // domains that keys of relay.toml sign for
-	Every      time.Duration   // between two rounds of Run, which look for ten keys at most
+	Configured func() []sign.Key // of relay.toml, that sign
+	Every      time.Duration     // between two rounds of Run, which look for ten keys at most
 	Logger     *slog.Logger
 }
 
@@ -47,7 +53,7 @@ func (w *Watcher) Run(ctx context.Context) {
 }
 
 func (w *Watcher) round(ctx context.Context, clock func() time.Time) error {
-	keys, err := w.Store.Keys(ctx)
+	keys, err := w.Keys(ctx)
 	if err != nil {
 		return err
 	}
@@ -59,19 +65,36 @@ func (w *Watcher) round(ctx context.Context, clock func() time.Time) error {
 	return err
 }
 
+// Keys returns all keys: those of the store, then those of relay.toml.
+func (w *Watcher) Keys(ctx context.Context) ([]Key, error) {
+	keys, err := w.Store.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known, err := w.Store.ConfiguredKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(keys, Configured(w.Configured(), known)), nil
+}
+
 // Look looks for keys in DNS, one after the other, and moves them on. It returns what changed.
 func (w *Watcher) Look(ctx context.Context, keys []Key, clock func() time.Time) ([]Change, error) {
+	configured := w.Configured()
 	sightings := make([]Sighting, 0, len(keys))
 	for _, k := range keys {
-		s := w.look(ctx, k)
+		s := w.look(ctx, k, configured)
 		if ctx.Err() != nil { // what was cut off says nothing
 			return nil, ctx.Err()
 		}
 		sightings = append(sightings, s)
 	}
+	if err := w.note(ctx, configured, sightings, clock); err != nil {
+		return nil, err
+	}
 	var changes []Change
 	err := w.Store.ChangeKeys(ctx, func(now []Key) error {
-		ring := Ring{Keys: now, Configured: w.Configured()}
+		ring := Ring{Keys: now, Configured: Configured(configured, nil)}
 		changes = ring.Step(clock(), sightings)
 		return nil
 	})
@@ -84,15 +107,41 @@ func (w *Watcher) Look(ctx context.Context, keys []Key, clock func() time.Time) 
 	return changes, nil
 }
 
+// note writes down what was found of the keys of relay.toml, and forgets those that are no more.
+func (w *Watcher) note(ctx context.Context, configured []sign.Key, sightings []Sighting,
+	clock func() time.Time) error {
+	if !slices.ContainsFunc(sightings, func(s Sighting) bool { return s.Key.Record != "" }) {
+		return nil
+	}
+	return w.Store.ChangeConfiguredKeys(ctx, func(known []Key) []Key {
+		ring := Ring{Configured: Configured(configured, known)}
+		ring.Step(clock(), sightings)
+		return ring.Configured
+	})
+}
+
 // look looks for one key. One that cannot be read, which the start of the daemon refuses too, keeps nobody from looking
 // for the others.
-func (w *Watcher) look(ctx context.Context, k Key) Sighting {
-	signer, err := sign.ParseKey([]byte(k.PEM))
-	if err != nil {
-		w.Logger.Warn("a DKIM key of the store cannot be read, and is not looked for in DNS", "key", k, "err", err)
-		return Sighting{Key: k, Found: Unknown}
+func (w *Watcher) look(ctx context.Context, k Key, configured []sign.Key) Sighting {
+	key := sign.Key{Domain: k.Domain, Selector: k.Selector}
+	if k.Record != "" {
+		for _, c := range configured {
+			if record, err := c.Record(); err == nil && record == k.Record {
+				key.Signer = c.Signer
+			}
+		}
+		if key.Signer == nil { // taken out meanwhile
+			return Sighting{Key: k, Found: Unknown}
+		}
+	} else {
+		signer, err := sign.ParseKey([]byte(k.PEM))
+		if err != nil {
+			w.Logger.Warn("a DKIM key of the store cannot be read, and is not looked for in DNS", "key", k, "err", err)
+			return Sighting{Key: k, Found: Unknown}
+		}
+		key.Signer = signer
 	}
-	found, detail := Look(ctx, w.Lookup, sign.Key{Domain: k.Domain, Selector: k.Selector, Signer: signer})
+	found, detail := Look(ctx, w.Lookup, key)
 	return Sighting{Key: k, Found: found, Detail: detail}
 }
 

@@ -16,9 +16,25 @@ import (
 
 // shelf is a store in memory.
 type shelf struct {
-	mu   sync.Mutex
-	keys []Key
-	err  error
+	mu    sync.Mutex
+	keys  []Key
+	known []Key // of relay.toml
+	err   error
+}
+
+func none() []sign.Key { return nil }
+
+func (s *shelf) ConfiguredKeys(context.Context) ([]Key, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.known), s.err
+}
+
+func (s *shelf) ChangeConfiguredKeys(_ context.Context, change func([]Key) []Key) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known = change(slices.Clone(s.known))
+	return nil
 }
 
 func (s *shelf) Keys(context.Context) ([]Key, error) {
@@ -92,7 +108,7 @@ func TestWatcherRotates(t *testing.T) {
 		s := &shelf{keys: []Key{old, young}}
 		dns := &world{texts: map[string]string{old.String(): oldText}}
 		var log strings.Builder
-		run(t, &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil }, Every: time.Minute,
+		run(t, &Watcher{Store: s, Lookup: dns, Configured: none, Every: time.Minute,
 			Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		expect := func(after time.Duration, want string) {
 			t.Helper()
@@ -132,7 +148,7 @@ func TestWatcherIsBounded(t *testing.T) {
 			k.Domain = string(rune('a'+i%26)) + string(rune('a'+i/26)) + ".example"
 			s.keys = append(s.keys, k)
 		}
-		run(t, &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil }, Every: time.Minute,
+		run(t, &Watcher{Store: s, Lookup: dns, Configured: none, Every: time.Minute,
 			Logger: slog.New(slog.DiscardHandler)})
 		time.Sleep(10*time.Minute + time.Second)
 		synctest.Wait()
@@ -151,7 +167,7 @@ func TestWatcherWithABadKey(t *testing.T) {
 	s := &shelf{keys: []Key{bad, good}}
 	var log strings.Builder
 	w := &Watcher{Store: s, Lookup: &world{texts: map[string]string{good.String(): text}},
-		Configured: func() []string { return nil }, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+		Configured: none, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	if err := w.round(t.Context(), time.Now); err != nil || stages(s.keys) != "e0=new e1=signing" ||
 		!strings.Contains(log.String(), "e0._domainkey.other.example") {
 		t.Errorf("%s, %v: %s", stages(s.keys), err, log.String())
@@ -166,7 +182,7 @@ func TestWatcherWithoutAnswers(t *testing.T) {
 		var log strings.Builder
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		w := &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil }, Every: time.Minute,
+		w := &Watcher{Store: s, Lookup: dns, Configured: none, Every: time.Minute,
 			Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		go func() { defer close(done); w.Run(ctx) }()
 		time.Sleep(time.Minute + lookFor + time.Second)
@@ -224,7 +240,7 @@ func TestRotationGoesOnAfterACrash(t *testing.T) {
 		s := &fragile{&shelf{keys: []Key{old, young}}, crash}
 		now := old.Created
 		for round := 0; round < 6; round++ {
-			w := &Watcher{Store: s, Lookup: dns, Configured: func() []string { return nil }, // of a new process
+			w := &Watcher{Store: s, Lookup: dns, Configured: none, // of a new process
 				Logger: slog.New(slog.DiscardHandler)}
 			err := w.round(t.Context(), func() time.Time { return now })
 			if (err != nil) != (s.until == -1 && round == crash) {
@@ -240,4 +256,54 @@ func TestRotationGoesOnAfterACrash(t *testing.T) {
 			t.Errorf("crash %d: %s", crash, got)
 		}
 	}
+}
+
+// The record of a key of relay.toml is looked for as that of any key that signs: people are told when it is gone.
+// Another file under its selector is another key, and one that was taken out is forgotten.
+func TestConfiguredKeysAreWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, _ := newKey(t, sign.Ed25519, "file")
+		second, _ := newKey(t, sign.Ed25519, "file")
+		s, dns := &shelf{}, &world{texts: map[string]string{first.RecordName(): record(t, first)}}
+		var mu sync.Mutex
+		inForce := []sign.Key{first}
+		set := func(keys ...sign.Key) { mu.Lock(); inForce = keys; mu.Unlock() }
+		run(t, &Watcher{Store: s, Lookup: dns, Every: time.Minute, Logger: slog.New(slog.DiscardHandler),
+			Configured: func() []sign.Key { mu.Lock(); defer mu.Unlock(); return inForce }})
+		after := func(d time.Duration, found Found, kinds ...string) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			known, _ := s.ConfiguredKeys(t.Context())
+			ring := Ring{Configured: known}
+			var told []string
+			for _, m := range ring.Reminders(time.Now()) {
+				told = append(told, m.Kind)
+			}
+			if len(known) != 1 || known[0].Found != found || known[0].Stage != Signing || !slices.Equal(told, kinds) {
+				t.Fatalf("%+v, reminded of %q", known, told)
+			}
+		}
+		after(2*time.Minute, Seen)
+		looks := len(dns.asked)
+		after(23*time.Hour, Seen)
+		if len(dns.asked) != looks {
+			t.Errorf("%d looks in a day", len(dns.asked))
+		}
+		dns.set(func() { dns.texts = nil })
+		after(4*time.Hour, Absent, BrokenKey)
+		dns.set(func() { dns.texts = map[string]string{first.RecordName(): record(t, first)} })
+		after(2*time.Hour, Seen)
+		set(second)
+		after(2*time.Minute, Differs) // told by one look, which may have been too early
+		after(10*time.Minute, Differs, BrokenKey)
+		set(first)
+		after(2*time.Minute, Seen)
+		store, _ := stored(t, sign.Ed25519, "e9", New)
+		set()
+		if _, err := (&Watcher{Store: s, Lookup: dns, Configured: none}).Look(t.Context(), []Key{store, s.known[0]},
+			time.Now); err != nil || len(s.known) != 0 {
+			t.Errorf("%+v, %v", s.known, err)
+		}
+	})
 }

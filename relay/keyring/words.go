@@ -44,6 +44,9 @@ func (k *Key) signingStep() string {
 	switch {
 	case k.Found == Absent || k.Found == Differs:
 		return "publish its record, or signatures fail at receivers (postern dkim dns " + k.Domain + "): " + k.Detail
+	case k.Silent && k.Found == Nothing:
+		return "publish its record, if that is not done (postern dkim dns " + k.Domain + "); DNS did not answer when " +
+			"we looked"
 	case k.Silent:
 		return "nothing; DNS did not answer the last look"
 	case k.Found == Nothing:
@@ -109,8 +112,7 @@ const switchedFor = 24 * time.Hour
 
 // Reminders are what people should know now, at most one of each kind for each domain, by domain.
 func (r *Ring) Reminders(now time.Time) (list []Reminder) {
-	for i := range r.Keys {
-		k := &r.Keys[i]
+	for _, k := range r.all() {
 		kind := r.kind(k, now)
 		if kind == "" {
 			continue
@@ -127,6 +129,16 @@ func (r *Ring) Reminders(now time.Time) (list []Reminder) {
 	}
 	for i := range list {
 		r.explain(&list[i])
+	}
+	return list
+}
+
+// all are the keys of the store, then those of relay.toml.
+func (r *Ring) all() (list []*Key) {
+	for _, keys := range [][]Key{r.Keys, r.Configured} {
+		for i := range keys {
+			list = append(list, &keys[i])
+		}
 	}
 	return list
 }

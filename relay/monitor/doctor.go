@@ -3,6 +3,8 @@ package monitor
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"postern/relay/alert"
@@ -49,9 +51,9 @@ func (d doctor) dangers(found []finding.Finding, err error) {
 		return
 	}
 	var hold []alert.Condition
-	for _, f := range found {
-		if f.Weight != finding.Danger || len(hold) == maxDangers {
-			continue
+	for _, f := range together(found) {
+		if len(hold) == maxDangers {
+			break
 		}
 		subject := f.Code
 		if f.Subject != "" {
@@ -66,4 +68,38 @@ func (d doctor) dangers(found []finding.Finding, err error) {
 		})
 	}
 	d.alerter.Set(alert.Danger, hold)
+}
+
+// maxTogether bounds the findings that one alert is made of.
+const maxTogether = 5
+
+// together are the findings of the first weight; those of one kind about one thing, such as two keys of a domain, are
+// one, which says what each says.
+func together(found []finding.Finding) (list []finding.Finding) {
+	count := map[string]int{}
+	for _, f := range found {
+		if f.Weight != finding.Danger {
+			continue
+		}
+		i := slices.IndexFunc(list, func(o finding.Finding) bool { return o.Code == f.Code && o.Subject == f.Subject })
+		if i < 0 {
+			list = append(list, f)
+			continue
+		}
+		one, key := &list[i], f.Code+"\x00"+f.Subject
+		if strings.Contains(one.What, f.What) || count[key] == maxTogether-1 {
+			continue
+		}
+		count[key]++
+		one.What += " " + f.What
+		for _, part := range []struct {
+			of   *string
+			more string
+		}{{&one.Why, f.Why}, {&one.Fix, f.Fix}} {
+			if !strings.Contains(*part.of, part.more) {
+				*part.of += "\n" + part.more
+			}
+		}
+	}
+	return list
 }

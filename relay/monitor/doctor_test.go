@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,25 @@ import (
 	"postern/relay/alert"
 	"postern/relay/finding"
 )
+
+// Findings of one kind about one thing are one alert, that has them all.
+func TestDangersOfOneKindAreToldTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := stand(t, Options{})
+		d := doctor{alerter: a.alerter, log: a.Logger}
+		key := func(name string) finding.Finding {
+			return finding.Finding{Code: "dkim-missing", Weight: finding.Danger, Subject: "example.com",
+				What: "The DKIM record " + name + " is not published.", Why: "Unsigned.", Fix: "Publish " + name + "."}
+		}
+		d.dangers([]finding.Finding{key("r1"), key("e1"), key("r1")}, nil)
+		open := a.alerter.Open(alert.Danger)
+		if len(open) != 1 || strings.Count(open[0].Summary, "r1 is not") != 1 ||
+			strings.Count(open[0].Summary, "e1 is not") != 1 || strings.Count(open[0].Summary, "Unsigned.") != 1 ||
+			!strings.Contains(open[0].Details["fix"], "Publish e1.") {
+			t.Errorf("%+v", open)
+		}
+	})
+}
 
 // The doctor looks ten minutes after the start and then daily; what puts mail in danger is an alert until it is gone.
 func TestDangersAreTold(t *testing.T) {

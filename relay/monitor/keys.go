@@ -2,18 +2,24 @@ package monitor
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
 	"postern/relay/alert"
 	"postern/relay/config"
 	"postern/relay/keyring"
-	"postern/relay/outbound"
 )
+
+// keyStore has what is known of keys.
+type keyStore interface {
+	Keys(context.Context) ([]keyring.Key, error)
+	ConfiguredKeys(context.Context) ([]keyring.Key, error)
+}
 
 // dkimKeys alerts of DKIM keys that need a person, and of keys that were switched. Where no upstream lets us sign,
 // nothing depends on them.
-func dkimKeys(ctx context.Context, c *config.Config, store outbound.KeyStore, a *alert.Alerter, now time.Time) {
+func dkimKeys(ctx context.Context, c *config.Config, store keyStore, a *alert.Alerter, now time.Time) {
 	if !c.Signs() {
 		a.Set(alert.DKIMKey, nil)
 		return
@@ -22,7 +28,12 @@ func dkimKeys(ctx context.Context, c *config.Config, store outbound.KeyStore, a 
 	if err != nil {
 		return // what was told stays
 	}
-	a.Set(alert.DKIMKey, keyConditions(&keyring.Ring{Keys: rows, Configured: c.KeyDomains()}, now))
+	known, err := store.ConfiguredKeys(ctx)
+	if err != nil {
+		return
+	}
+	known = slices.DeleteFunc(known, func(k keyring.Key) bool { return !c.HasKey(k.Domain, k.Selector) })
+	a.Set(alert.DKIMKey, keyConditions(&keyring.Ring{Keys: rows, Configured: known}, now))
 }
 
 func keyConditions(ring *keyring.Ring, now time.Time) (hold []alert.Condition) {

@@ -129,6 +129,9 @@ var Questions = []Question{
 		Default: func(a *Answers) string { return domainOf(a.Username) }, set: setDomain},
 	{Flag: "hostname", Ask: "Name of this server, as clients will type it", Needed: always,
 		Default: func(a *Answers) string { return cmp.Or(a.Hostname, "smtp."+a.Domain) }, set: setHostname},
+	{Flag: "port", Ask: "Ports that clients use", Needed: always,
+		Help:    "587 with STARTTLS and 465 with TLS at once are what mail programs and devices look for",
+		Default: func(*Answers) string { return "587,465" }, set: setPorts},
 	{Flag: "login", Ask: "First login: a person's address, or a name for a device", Needed: always,
 		Default: func(*Answers) string { return "scanner" }, set: setLogin},
 	{Flag: "sender", Ask: "Address that it sends as", Needed: always, Default: defaultSender, set: setSender},
@@ -175,7 +178,7 @@ func setHost(a *Answers, s string) error {
 			return fmt.Errorf("%q is no server: %w", mail.Printable(s), err)
 		}
 	}
-	a.Host, a.Port = host, int(n)
+	a.Host, a.Port = mail.ALabels(host), int(n)
 	return nil
 }
 
@@ -210,7 +213,7 @@ func setDomain(a *Answers, s string) error {
 	if err != nil || !strings.Contains(domain, ".") {
 		return fmt.Errorf("%q is no domain such as example.com", mail.Printable(s))
 	}
-	a.Domain = domain
+	a.Domain = mail.ALabels(domain)
 	return nil
 }
 
@@ -219,8 +222,36 @@ func setHostname(a *Answers, s string) error {
 	if err != nil {
 		return fmt.Errorf("%q is no host name such as smtp.example.com", mail.Printable(s))
 	}
-	a.Hostname = name
+	a.Hostname = mail.ALabels(name)
 	return nil
+}
+
+func setPorts(a *Answers, s string) error {
+	a.Ports = nil
+	for _, text := range words(s) {
+		n, err := strconv.ParseUint(text, 10, 16)
+		switch {
+		case err != nil || n == 0:
+			return fmt.Errorf("%q is no port; ports are between 1 and 65535", mail.Printable(text))
+		case slices.Contains(a.Ports, int(n)):
+			return fmt.Errorf("port %d is there twice", n)
+		case len(a.Ports) == maxPorts:
+			return fmt.Errorf("more than %d ports; add further listeners to relay.toml later", maxPorts)
+		}
+		a.Ports = append(a.Ports, int(n))
+	}
+	if len(a.Ports) == 0 {
+		return errors.New("a port is needed, such as 587")
+	}
+	return nil
+}
+
+// maxPorts keeps the file short.
+const maxPorts = 3
+
+// words are what stands between commas and blanks.
+func words(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 func setLogin(a *Answers, s string) (err error) {
@@ -240,7 +271,7 @@ func setSender(a *Answers, s string) error {
 
 func setNetworks(a *Answers, s string) error {
 	a.Networks = nil
-	for _, n := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' }) {
+	for _, n := range words(s) {
 		if _, err := netip.ParsePrefix(n); err != nil {
 			if _, err := netip.ParseAddr(n); err != nil {
 				return fmt.Errorf("%q is no network such as 192.168.1.0/24, and no address", mail.Printable(n))
@@ -354,6 +385,9 @@ func (a *Answers) listener(w *writer, port int) {
 		tls = [2]string{"auto", "TLS at once or by STARTTLS, with a login"}
 	}
 	w.line("[[listener]]", "")
+	if !ok && len(a.Ports) > 1 { // the usual ones have names
+		w.key("name", fmt.Sprintf("submission-%d", port), "")
+	}
 	w.key("address", net.JoinHostPort(a.Address, strconv.Itoa(port)), tls[1])
 	w.key("tls", tls[0], "")
 }
@@ -431,9 +465,6 @@ func (a *Answers) check() (wrong []error) {
 	}
 	if (a.CertFile == "") != (a.KeyFile == "") {
 		wrong = append(wrong, errors.New("--cert and --key belong together"))
-	}
-	if slices.ContainsFunc(a.Ports, func(p int) bool { return p < 1 || p > 65535 }) || len(a.Ports) == 0 {
-		wrong = append(wrong, errors.New("--port: ports are between 1 and 65535"))
 	}
 	return wrong
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"postern/relay/upstream/profile"
 )
 
-func base() *Answers { return &Answers{DataDir: "data", Ports: []int{587, 465}} }
+func base() *Answers { return &Answers{DataDir: "data"} }
 
 // What is written for any provider loads, has no wrong key, and is short.
 func TestTextLoads(t *testing.T) {
@@ -65,11 +66,40 @@ func TestTextLoads(t *testing.T) {
 	}
 }
 
+// Whatever ports are asked for, the listeners have names of their own, and the file loads and stays short. A domain
+// with umlauts is written as DNS has it.
+func TestAnyPortsLoad(t *testing.T) {
+	t.Setenv("SETUP_SECRET", "a secret")
+	for _, domain := range []string{"Müller-Bau.de", "example.com"} {
+		anyPortsLoad(t, domain)
+	}
+}
+
+func anyPortsLoad(t *testing.T, domain string) {
+	for _, ports := range []string{"587", "2587", "2587,2465", "2587,25,465", "587 465 2525", "465"} {
+		a := base()
+		given := map[string]string{"provider": "sendgrid", "password": "env:SETUP_SECRET", "domain": domain,
+			"port": ports}
+		if err := Ask(a, given, nil); err != nil {
+			t.Errorf("%s: %v", ports, err)
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "relay.toml")
+		text := a.Text(time.Now())
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := config.Load(path); err != nil || strings.Count(text, "\n") >= 25 {
+			t.Errorf("%s: %v\n%s", ports, err, text)
+		}
+	}
+}
+
 func TestAskedUntilItCanBe(t *testing.T) {
 	answers := map[string][]string{
 		"provider": {"microsft365", ""}, "username": {"", "relay", "relay@example.com"}, "password": {""},
 		"tenant": {"", "contoso.onmicrosoft.com"}, "client-id": {"x y", "xy"}, "client-secret": {"", "s"},
-		"domain": {"localhost", ""}, "hostname": {""}, "login": {""}, "sender": {"nobody", ""},
+		"domain": {"localhost", ""}, "hostname": {""}, "port": {"65536", ""}, "login": {""}, "sender": {"nobody", ""},
 		"network": {"192.168.1.0/33", "192.168.1.0/24, 10.0.0.7"},
 	}
 	a, asked := base(), 0
@@ -91,7 +121,8 @@ func TestAskedUntilItCanBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	if a.Provider != "microsoft365" || a.Domain != "example.com" || a.Hostname != "smtp.example.com" ||
-		a.Login != "scanner" || a.Sender != "relay@example.com" || len(a.Networks) != 2 || !a.Device() {
+		a.Login != "scanner" || a.Sender != "relay@example.com" || len(a.Networks) != 2 ||
+		!slices.Equal(a.Ports, []int{587, 465}) || !a.Device() {
 		t.Errorf("%+v", a)
 	}
 	if s := a.Secrets(); len(s) != 1 || s[SecretFile] != "s" {
@@ -106,8 +137,9 @@ func TestAskedUntilItCanBe(t *testing.T) {
 
 // Without somebody to ask, everything that is missing is told at once, by its flag.
 func TestNobodyToAsk(t *testing.T) {
-	err := Ask(base(), map[string]string{"provider": "sendgrid", "password": "literal", "network": "x"}, nil)
-	for _, want := range []string{"--password: a secret on the command line", "--domain: ", "--network: "} {
+	err := Ask(base(), map[string]string{"provider": "sendgrid", "password": "literal", "network": "x",
+		"port": "587,x"}, nil)
+	for _, want := range []string{"--password: a secret on the command line", "--domain: ", "--network: ", "--port: "} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)
 		}

@@ -118,3 +118,48 @@ func TestPagesOfAlerts(t *testing.T) {
 		}
 	}
 }
+
+// Past alerts go when they are old, and with a person whom they name. What is open stays.
+func TestAlertsAreForgotten(t *testing.T) {
+	s := open(t, Options{})
+	at := func(days int) time.Time { return time.Unix(1_800_000_000, 0).Add(time.Duration(days) * 24 * time.Hour) }
+	save := func(subject, summary string, since, ended int, details map[string]string) {
+		t.Helper()
+		a := Alert{Event: "report-failed", Subject: subject, Since: at(since), Summary: summary, Details: details}
+		if err := s.SaveAlert(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+		if a.Ended = at(ended); ended > 0 {
+			if err := s.SaveAlert(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	left := func(want ...string) {
+		t.Helper()
+		alerts, err := s.Alerts(t.Context(), AlertQuery{Limit: 100})
+		var got []string
+		for _, a := range alerts {
+			got = append(got, a.Subject)
+		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+	}
+	save("a", "A report to <Bob@example.net> failed.", 1, 2, nil)
+	save("b", "A report failed.", 2, 9, map[string]string{"to": "bob@example.net"})
+	save("scanner", "The login is locked.", 3, 9, map[string]string{"login": "scanner"})
+	save("c", "A report to jacob@example.net failed, of scanner-2.", 4, 9, nil)
+	save("bob@example.net", "It is open.", 5, 0, nil)
+	save("old", "It has been over for long, and began after others.", 1, 3, nil)
+	if n, err := s.PruneAlerts(t.Context(), at(4)); n != 2 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	left("bob@example.net", "c", "scanner", "b")
+	for name, want := range map[string]int64{"bob@example.net": 1, "scanner": 1, "nobody@example.net": 0} {
+		if f, err := s.Forget(t.Context(), name, "by a test"); err != nil || f.Alerts != want {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+	}
+	left("bob@example.net", "c")
+}

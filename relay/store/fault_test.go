@@ -263,6 +263,7 @@ var children = map[string]func(dir string) error{
 	"submit": childSubmit,
 	"open":   childOpen,
 	"act":    childAct,
+	"index":  childIndex,
 }
 
 // child prepares a process that does what; uid 0 is our own.

@@ -24,6 +24,7 @@ type Forgotten struct {
 	Shortened  int64    `json:"shortened"`  // events of others in which a mention was replaced
 	Statistics int64    `json:"statistics"` // rows of the login, now counted as other
 	Recipients int64    `json:"recipients"` // known recipients
+	Alerts     int64    `json:"alerts"`     // that are over
 	Queued     []string `json:"queued"`     // messages that wait, maxQueued at most: they stay
 	Account    bool     `json:"account"`    // it is a login: the account stays
 }
@@ -34,10 +35,10 @@ const maxQueued = 100
 // forgottenName stands where somebody was mentioned.
 const forgottenName = "(removed)"
 
-// Forget removes a person from the trace, the statistics and the known recipients: an address, as sender, recipient and
-// login, or a login. Of others' events in which the address is mentioned the mention is replaced; for a login that is
-// no address this is not done. It works in small transactions with pauses, and after an error it can be called again.
-// An event of kind operator says that somebody was removed, and not who.
+// Forget removes a person from the trace, the statistics, past alerts and the known recipients: an address, as sender,
+// recipient and login, or a login. Of others' events in which the address is mentioned the mention is replaced; for a
+// login that is no address this is not done. It works in small transactions with pauses, and after an error it can be
+// called again. An event of kind operator says that somebody was removed, and not who.
 func (s *Store) Forget(ctx context.Context, name, by string) (f Forgotten, err error) {
 	if name = strings.TrimSpace(name); name == "" || strings.HasPrefix(name, "*") {
 		return f, errors.New("whom to forget is one address or login")
@@ -46,14 +47,14 @@ func (s *Store) Forget(ctx context.Context, name, by string) (f Forgotten, err e
 	if p.hashed, err = s.Pseudonym(ctx, name); err != nil {
 		return f, wrap(err, "forget a person")
 	}
-	for _, step := range []func(context.Context) error{p.events, p.mentions, p.statistics, p.known, p.stays} {
+	for _, step := range []func(context.Context) error{p.events, p.mentions, p.statistics, p.known, p.alerts, p.stays} {
 		if err = step(ctx); err != nil {
 			break
 		}
 	}
 	told := s.AppendEventsNow(ctx, []trace.Event{{Time: time.Now(), Kind: trace.Operator, Detail: fmt.Sprintf(
 		"a person was removed from the trace %s: %d events removed, %d shortened, %d rows of statistics, %d known "+
-			"recipients", by, p.Events, p.Shortened, p.Statistics, p.Recipients)}})
+			"recipients, %d alerts", by, p.Events, p.Shortened, p.Statistics, p.Recipients, p.Alerts)}})
 	return p.Forgotten, wrap(errors.Join(err, told), "forget a person")
 }
 

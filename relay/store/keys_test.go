@@ -201,3 +201,33 @@ func TestKeysOfTwoProcesses(t *testing.T) {
 		t.Errorf("%v, %v", keys, err)
 	}
 }
+
+// What is known of keys of relay.toml stays over a restart, and goes with the key.
+func TestConfiguredKeysOfTheStore(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	key := func(selector string) Key {
+		return Key{Domain: "example.com", Selector: selector, Algorithm: "ed25519", Record: "v=DKIM1; p=" + selector,
+			State: keyring.State{Stage: keyring.Signing, Looked: eventTime, Found: keyring.Absent,
+				FoundSince: eventTime.Add(-time.Hour), FoundLast: eventTime, Detail: "no record"}}
+	}
+	put := func(want ...Key) {
+		t.Helper()
+		err := s.ChangeConfiguredKeys(t.Context(), func([]Key) []Key { return want })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, Options{Dir: dir})
+		if got, err := s.ConfiguredKeys(t.Context()); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	put(key("a"), key("b"))
+	changed := key("b")
+	changed.Silent, changed.Record = true, "v=DKIM1; p=another"
+	put(changed)
+	put()
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -236,6 +237,33 @@ func TestForgetTheHashed(t *testing.T) {
 	for _, name := range []string{"", " ", "*@example.net"} {
 		if _, err := s.Forget(t.Context(), name, "by a test"); err == nil {
 			t.Errorf("%q is forgotten", name)
+		}
+	}
+}
+
+// docs/privacy.md says of every table what of people is in it, and of no other.
+func TestPrivacyGuideNamesEveryTable(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/privacy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, Options{Daemon: true})
+	tables, err := readAll(t.Context(), s.readers, func(row *sqlite.Stmt) (string, error) { return row.Text(0), nil },
+		"SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+	if err != nil || len(tables) < 20 {
+		t.Fatalf("%q, %v", tables, err)
+	}
+	_, list, _ := strings.Cut(string(guide), "## What is where")
+	list, _, _ = strings.Cut(list, "\n## ")
+	for _, name := range tables {
+		if strings.Count(list, "`"+name+"`") != 1 {
+			t.Errorf("what of people is in the table %s? docs/privacy.md does not say, or twice", name)
+		}
+	}
+	for _, m := range regexp.MustCompile("`([a-z]+_?[a-z]+)`").FindAllStringSubmatch(list, -1) {
+		if known := []string{"history", "statistics", "data_dir", "sqlite3", "history_size"}; !slices.Contains(tables,
+			m[1]) && !slices.Contains(known, m[1]) {
+			t.Errorf("there is no table %s", m[1])
 		}
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"math"
 	"strings"
 
@@ -15,7 +16,8 @@ const maxVisits = 6000
 
 // Search finds messages, and sessions and logins that were refused, the newest first: one row each, where its newest
 // event that matches stands. It is exact, whatever the index has: the index only says where to look. Errors that wrap
-// trace.ErrQuery are for whoever asks; no other error depends on the question.
+// trace.ErrQuery are for whoever asks; no other error depends on the question. In the daemon searches go one after the
+// other, and wait while mail is busy and they have taken what it can spare.
 func (s *Store) Search(ctx context.Context, q trace.Search) (a trace.Answer, err error) {
 	l := searching{q: q}
 	err = l.in(ctx, s)
@@ -37,6 +39,17 @@ type searching struct {
 func (l *searching) in(ctx context.Context, s *Store) error {
 	if err := l.prepare(); err != nil {
 		return err
+	}
+	if s.pace != nil {
+		done, err := s.pace.take(ctx, s.told.Load)
+		switch {
+		case errors.Is(err, context.DeadlineExceeded) && l.q.After == "": // a page may be empty, and have a next
+			l.answer.Next = trace.Cursor{Before: l.before, AsOf: l.before}.String()
+			return nil
+		case err != nil:
+			return err
+		}
+		defer done()
 	}
 	return s.lookups.snapshot(ctx, func(conn *sqlite.Conn) error {
 		l.conn = conn

@@ -78,6 +78,7 @@ type Store struct {
 	sealer  *seal.Sealer
 	privacy atomic.Pointer[privacyInForce] // nil: addresses are kept
 	told    atomic.Uint64                  // events that were appended here
+	pace    *pace                          // of people who search; nil: they are in another process than mail
 
 	running  sync.WaitGroup // the writer's goroutine and the checkpointer
 	closed   sync.Once
@@ -105,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.unlock = unlock
+		s.unlock, s.pace = unlock, newPace()
 	}
 	err := s.open()
 	if err == nil {

@@ -36,7 +36,8 @@ func measure(ctx context.Context) (bool, error) {
 	flag.StringVar(&o.Dir, "dir", "", "directory on the disk to measure (default: the one for temporary files)")
 	flag.IntVar(&o.Runs, "runs", 3, "runs of which the median counts")
 	flag.Float64Var(&o.Scale, "scale", 1, "of the numbers of messages")
-	flag.StringVar(&cases, "cases", "", "only these, separated by commas: reused,fresh,large,far,idle,syncs,backlog")
+	flag.StringVar(&cases, "cases", "",
+		"only these, separated by commas: reused,fresh,large,far,idle,syncs,backlog,search")
 	flag.StringVar(&systems, "systems", "", "only these, separated by commas: postfix,postern,postern-queued")
 	flag.IntVar(&o.Idle, "idle", 1000, "idle connections")
 	flag.IntVar(&o.Backlog, "backlog", 200000, "queued messages")

@@ -34,6 +34,8 @@ type DNS struct {
 	OwnDomains []string `toml:"own_domains" json:"own_domains,omitempty"`
 	// ByAddress: the provider judges mail by the address that it comes from, ours.
 	ByAddress bool `toml:"by_address" json:"by_address,omitempty"`
+	// Sources are the pages that say so.
+	Sources []string `toml:"sources" json:"sources,omitempty"`
 }
 
 // Selector is a DKIM record that a provider wants.

@@ -38,6 +38,7 @@ func (p *Profile) WriteText(w io.Writer) error {
 	p.writeRules(&b)
 	list(&b, "Not certain, and so not relied on", p.Unsure)
 	list(&b, "Sources, as of "+p.Date, p.Sources)
+	list(&b, "Sources of what it wants in DNS", p.DNS.Sources)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -53,6 +53,11 @@ func TestProfilesAreComplete(t *testing.T) {
 		check(t, p.Name, p.DKIM, DKIMSign, DKIMSkip, DKIMStrip)
 		check(t, p.Name, p.SenderRule, SenderAny, SenderDomain, SenderMustMatch, SenderRewritten)
 		check(t, p.Name, p.DNS.ReturnPath, PathKept, PathReplaced, PathUnknown)
+		facts := p.DNS.Include != "" || len(p.DNS.Selectors) > 0 || p.DNS.ReturnPath != PathUnknown ||
+			p.DNS.Signs != SignsUnknown
+		if facts && len(p.DNS.Sources) == 0 {
+			t.Errorf("%s: what is said of its DNS has no source", p.Name)
+		}
 		check(t, p.Name, p.DNS.Signs, SignsDomain, SignsProvider, SignsNot, SignsUnknown)
 		for _, s := range p.DNS.SelectorsFor("example.com") {
 			if strings.Contains(s.Name+s.Target, "{") || s.Target != "" && !strings.Contains(s.Target, ".") {

@@ -1,0 +1,131 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/relay/trace"
+)
+
+// mailFlow tells of so many events in a second, since a moment.
+func mailFlow(since time.Time, each int) func() uint64 {
+	return func() uint64 { return uint64(time.Since(since).Seconds() * float64(each)) }
+}
+
+// Programs that search without a pause get their share of the processors and no more while mail is busy.
+func TestSearchersLeaveTheRestToMail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, told := newPace(), mailFlow(time.Now(), 10*busyEvents)
+		time.Sleep(2 * time.Second) // until it is known that mail is busy
+		began, spent := time.Now(), time.Duration(0)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		const each = 20 * time.Millisecond
+		for range 3 {
+			go func() {
+				for {
+					done, err := p.take(ctx, told)
+					if err != nil {
+						return
+					}
+					time.Sleep(each)
+					done()
+					p.mu.Lock()
+					spent += each
+					p.mu.Unlock()
+				}
+			}()
+		}
+		<-ctx.Done()
+		synctest.Wait()
+		share := time.Since(began) * time.Duration(runtime.GOMAXPROCS(0)) / paceShare
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if spent > share+paceCredit+each || spent < share/2 {
+			t.Errorf("searches took %s, their share is %s", spent, share)
+		}
+	})
+}
+
+// A person who looks at what was found does not wait, and nobody does while mail is quiet.
+func TestAPersonWhoSearchesDoesNotWait(t *testing.T) {
+	for name, test := range map[string]struct {
+		events   int
+		think    time.Duration
+		searches int
+	}{"mail is busy": {100 * busyEvents, 10 * time.Second, 100}, "mail is quiet": {busyEvents / 2, 0, 1000}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, told := newPace(), mailFlow(time.Now(), test.events)
+				for n := range test.searches {
+					before := time.Now()
+					done, err := p.take(t.Context(), told)
+					if waited := time.Since(before); err != nil || waited > 0 {
+						t.Fatalf("search %d waited for %s, %v", n, waited, err)
+					}
+					time.Sleep(10 * time.Millisecond)
+					done()
+					time.Sleep(test.think)
+				}
+			})
+		})
+	}
+}
+
+// Who gives up while waiting leaves the turn to others. A clock that goes back holds nobody up.
+func TestTurnsToSearchAreNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace()
+		now := time.Now()
+		p.due(now, 0)
+		p.due(now.Add(2*time.Second), 1000)
+		p.spend(time.Minute)
+		told := mailFlow(now, 1000)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := p.take(ctx, told); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+		if len(p.turn) != 0 {
+			t.Error("the turn is lost")
+		}
+		if wait := p.due(now.Add(-time.Hour), 5000); wait != 0 && !p.busy {
+			t.Errorf("%s after the clock went back", wait)
+		}
+		if wait := p.due(now.Add(-time.Hour+2*time.Second), 5000); wait != 0 {
+			t.Errorf("%s though mail is quiet", wait)
+		}
+	})
+}
+
+// In the daemon a search ends with its context also while it waits.
+func TestSearchGivesUp(t *testing.T) {
+	s := open(t, Options{Daemon: true})
+	s.pace.turn <- struct{}{} // somebody else's
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Search(ctx, trace.Search{Words: "anna"}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	appendEvents(t, s, story()...)
+	late, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	q := trace.Search{Words: "anna"}
+	a, err := s.Search(late, q)
+	if err != nil || len(a.Found) != 0 || a.Next == "" {
+		t.Errorf("whose time is up before it begins: %+v, %v", a, err)
+	}
+	<-s.pace.turn
+	want := findAll(t, s, q)
+	if q.After = a.Next; len(want) == 0 || !reflect.DeepEqual(findAll(t, s, q), want) {
+		t.Errorf("what is found later is not all of %+v", want)
+	}
+	if _, err := s.Search(t.Context(), trace.Search{Words: "anna"}); err != nil {
+		t.Error(err)
+	}
+}
