@@ -61,7 +61,8 @@ Nothing is ever overwritten: where there is a relay.toml, it stops.`,
 		if q.Secret {
 			what += ", as file:PATH or env:NAME"
 		}
-		given[q.Flag] = cmd.Flags().String(q.Flag, "", what)
+		given[q.Flag] = new(string)
+		cmd.Flags().Var((*commaList)(given[q.Flag]), q.Flag, what)
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "ask nothing: what no flag gives has its default")
 	cmd.Flags().StringVar(&answers.DataDir, "data-dir", "", "`directory` for queue, accounts and keys")
@@ -70,6 +71,20 @@ Nothing is ever overwritten: where there is a relay.toml, it stops.`,
 	cmd.Flags().StringVar(&answers.Address, "address", "", "listen on this `address` only")
 	dns.add(cmd)
 	return cmd
+}
+
+// commaList is a flag whose values, where it is given more than once, count together.
+type commaList string
+
+func (l *commaList) String() string { return string(*l) }
+func (l *commaList) Type() string   { return "string" }
+
+func (l *commaList) Set(value string) error {
+	if *l != "" {
+		value = string(*l) + "," + value
+	}
+	*l = commaList(value)
+	return nil
 }
 
 // setupRun is one run of the command.

@@ -185,3 +185,16 @@ func TestSetupLeavesNothingHalf(t *testing.T) {
 		})
 	}
 }
+
+// TestFlagsOfSetupGivenTwice: ports add up, as a list does; one value for a question that wants one is not guessed.
+func TestFlagsOfSetupGivenTwice(t *testing.T) {
+	var l commaList
+	for _, port := range []string{"587", "465"} {
+		if err := l.Set(port); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.String() != "587,465" {
+		t.Errorf("the ports are %q", l)
+	}
+}
