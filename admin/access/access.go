@@ -59,6 +59,7 @@ type Access struct {
 	Passkeys    Passkeys
 	OIDC        SSO // logins by OpenID Connect
 	Tokens      Tokens
+	Own         Own // what people change of their own account
 
 	*core
 	known atomic.Pointer[map[string]int64] // generations of users
@@ -114,7 +115,7 @@ func New(ctx context.Context, o Options) (*Access, error) {
 		Sources: []auth.Source{auth.NewStoreSource(passwords{o.Store}, nil)}, Lockout: o.Lockout, OnLock: c.lockedOut,
 	})
 	a := &Access{Users: Users{c}, Invitations: Invitations{c}, Logins: Logins{c}, Passkeys: Passkeys{c}, OIDC: SSO{c},
-		Tokens: Tokens{c}, core: c, rate: newLimiter()}
+		Tokens: Tokens{c}, Own: Own{c}, core: c, rate: newLimiter()}
 	a.known.Store(&map[string]int64{})
 	return a, a.Use(o)
 }
