@@ -22,7 +22,7 @@ var steps = []string{"error", "confirm", "card", "imported"}
 
 // roomSheets are those of package door's routes.
 var roomSheets = []string{"enter", "invite", "lost", "factor", "people", "person", "asked", "tokens",
-	"newtoken", "once"}
+	"newtoken", "once", "account", "ownpassword", "ownapp", "ownpasskey"}
 
 // loadSheets parses the templates once for each language, since their functions speak it.
 func loadSheets(c *console, pages []page) map[string]*sheets {
@@ -77,7 +77,8 @@ type sheet struct {
 	Menu              []menuItem
 	Actor             operate.Actor
 	Known             bool
-	SignOut           string
+	SignOut, Account  string
+	AtAccount         bool // the page is about it
 	Notices           []string
 	Style, Script     string
 	Icon              string
@@ -95,6 +96,7 @@ func (v *visit) render(status int, p *page, name, title string, body any) {
 		title = own.Title()
 	}
 	s := sheet{Lang: v.lang, Title: title, Menu: v.menu(p), Actor: v.actor, Known: v.known, SignOut: c.SignOut,
+		Account: c.Account, AtAccount: p != nil && c.Account != "" && p.under == c.Account,
 		Notices: v.notices, Style: c.assets.url(styleFile), Script: c.assets.url(scriptFile),
 		Icon: c.assets.url(iconFile), Body: body}
 	if c.Site != nil {

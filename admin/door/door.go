@@ -45,6 +45,7 @@ const (
 	optionsPath   = "/options" // below a page that has a passkey
 	peoplePath    = "/people"
 	tokensPath    = "/tokens"
+	accountPath   = "/account"
 )
 
 // maxForm bounds the body of what everybody may send, in octets: a password and what a passkey signed.
@@ -63,6 +64,7 @@ func Handler(o Options) http.Handler {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	o.Console.SignIn, o.Console.SignOut, o.Console.Strong = access.LoginPath, logoutPath, stepUpPath
+	o.Console.Account = accountPath
 	o.Console.Also = append(o.Console.Also, d.routes()...)
 	pages := console.Handler(o.Console)
 	open := o.Access.Recognise(o.Access.BoundLogins(http.MaxBytesHandler(pages, maxForm), tooMany(pages)))
@@ -150,5 +152,5 @@ func (d *door) routes() []console.Route {
 		r.Under = tokensPath
 		all = append(all, r)
 	}
-	return all
+	return append(all, account{d.access, d}.routes()...)
 }
