@@ -80,6 +80,9 @@ type core struct {
 	seen   *expirable.LRU[string, struct{}] // flows that have ended well
 }
 
+// factors are passwords, authenticators and passkeys: chosen and checked.
+type factors struct{ *core }
+
 // settings are what a reload changes.
 type settings struct {
 	url      *url.URL
@@ -114,8 +117,8 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	c.auth = auth.New(auth.Options{
 		Sources: []auth.Source{auth.NewStoreSource(passwords{o.Store}, nil)}, Lockout: o.Lockout, OnLock: c.lockedOut,
 	})
-	a := &Access{Users: Users{c}, Invitations: Invitations{c}, Logins: Logins{c}, Passkeys: Passkeys{c}, OIDC: SSO{c},
-		Tokens: Tokens{c}, Own: Own{c}, core: c, rate: newLimiter()}
+	a := &Access{Users: Users{c}, Invitations: Invitations{factors{c}}, Logins: Logins{factors{c}},
+		Passkeys: Passkeys{c}, OIDC: SSO{c}, Tokens: Tokens{c}, Own: Own{factors{c}}, core: c, rate: newLimiter()}
 	a.known.Store(&map[string]int64{})
 	return a, a.Use(o)
 }

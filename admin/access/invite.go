@@ -44,7 +44,7 @@ func (a Users) newLink(ctx context.Context, name string, role operate.Role) (Lin
 }
 
 // Invitations are links by which people come.
-type Invitations struct{ *core }
+type Invitations struct{ factors }
 
 // Invitation is what a link is about.
 type Invitation struct {
@@ -93,7 +93,7 @@ func (a Invitations) Get(ctx context.Context, token string) (*Invitation, error)
 }
 
 // authenticator is the one that follows from a link or session, so that there is nothing to keep until its code comes.
-func (a *core) authenticator(name string, digest [32]byte) Authenticator {
+func (a factors) authenticator(name string, digest [32]byte) Authenticator {
 	secret := a.totpSecret(digest)
 	return Authenticator{secret, otpURI(a.URL().Hostname(), name, secret)}
 }
@@ -122,7 +122,7 @@ func (a Invitations) judgeInvite(i store.ConsoleInvite, err error) error {
 }
 
 // totpSecret is the secret that belongs to the digest of a link or session: 160 bits (RFC 4226 §4).
-func (a *core) totpSecret(digest [32]byte) string {
+func (a factors) totpSecret(digest [32]byte) string {
 	mac := hmac.New(sha256.New, a.derive("totp"))
 	mac.Write(digest[:])
 	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(mac.Sum(nil)[:20])
@@ -182,7 +182,7 @@ func (a Invitations) Accept(ctx context.Context, token string, got Acceptance, c
 
 // newPassword hashes a password that somebody chose. Unlike the rules of SMTP's logins it insists on the length: behind
 // this password is everything.
-func (a *core) newPassword(ctx context.Context, name, password string) (auth.Secret, error) {
+func (a factors) newPassword(ctx context.Context, name, password string) (auth.Secret, error) {
 	if err := auth.CheckPassword(auth.Prepare(password)); err != nil {
 		return "", refuse(ReasonPassword, err)
 	}

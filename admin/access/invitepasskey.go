@@ -49,7 +49,7 @@ func (a Invitations) finishPasskey(digest [32]byte, name string, got Acceptance)
 }
 
 // madeKey checks what a browser made of the options of a flow.
-func (a *core) madeKey(owner *keyOwner, f flow, response []byte) (keptKey, error) {
+func (a factors) madeKey(owner *keyOwner, f flow, response []byte) (keptKey, error) {
 	w := a.inUse.Load().webauthn
 	if w == nil || f.Passkey == nil {
 		return keptKey{}, refuse(ReasonNoPasskeys, nil)

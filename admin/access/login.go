@@ -27,7 +27,7 @@ const (
 )
 
 // Logins are logins with password and code, and the sessions that all logins open.
-type Logins struct{ *core }
+type Logins struct{ factors }
 
 // Credentials are what somebody types to log in.
 type Credentials struct{ Name, Password, Code string }
@@ -57,7 +57,7 @@ func (a Logins) login(ctx context.Context, name string, c Credentials, client st
 
 // checkPassword refuses a password that is not the user's, and whom the lockout keeps out: package auth lets a right
 // password past it, and then it is the code that is guessed.
-func (a *core) checkPassword(ctx context.Context, name, password, client string) error {
+func (a factors) checkPassword(ctx context.Context, name, password, client string) error {
 	_, err := a.auth.Authenticate(ctx, name, password, addrOf(client))
 	if err == nil {
 		return a.lockedNow(name, client)

@@ -38,7 +38,7 @@ const (
 // Own is what people change of their own account. Whatever changes a way in asks for the second factor within the last
 // five minutes and is refused to whom the lockout keeps out; what takes one away ends all other sessions, and returns
 // the cookie with which one's own goes on.
-type Own struct{ *core }
+type Own struct{ factors }
 
 // mayChange asks whether a session may change a way in.
 func (a Own) mayChange(s *Session, op, client string) error {

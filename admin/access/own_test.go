@@ -157,8 +157,8 @@ func TestOwnPasskeys(t *testing.T) {
 	second.AddCredential(second.key)
 	other, err := r.Passkeys.Finish(ctx, flow, second.get(t, options), client)
 	refused(t, "log in with the second", err, "")
-	if keys = r.session("", other, "").Passkeys(); keys[0].Label != "Laptop" || !strings.Contains(keys[1].Label, "ring") ||
-		keys[1].Used.IsZero() {
+	keys = r.session("", other, "").Passkeys()
+	if keys[0].Label != "Laptop" || !strings.Contains(keys[1].Label, "ring") || keys[1].Used.IsZero() {
 		t.Errorf("a login loses the names: %+v", keys)
 	}
 	cookie, err = r.Own.RemovePasskey(ctx, s, keys[0].ID, client)
