@@ -117,6 +117,9 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	c.auth = auth.New(auth.Options{
 		Sources: []auth.Source{auth.NewStoreSource(passwords{o.Store}, nil)}, Lockout: o.Lockout, OnLock: c.lockedOut,
 	})
+	if err := o.Store.ConsoleLockout().Restore(ctx, c.auth, c.derive("places"), time.Now()); err != nil {
+		return nil, err
+	}
 	a := &Access{Users: Users{c}, Invitations: Invitations{factors{c}}, Logins: Logins{factors{c}},
 		Passkeys: Passkeys{c}, OIDC: SSO{c}, Tokens: Tokens{c}, Own: Own{factors{c}}, core: c, rate: newLimiter()}
 	a.known.Store(&map[string]int64{})
@@ -143,6 +146,12 @@ func (a *Access) Use(o Options) error {
 	a.auth.SetLockout(o.Lockout)
 	a.inUse.Store(s)
 	return nil
+}
+
+// SaveLockout writes down who is locked out and from where people log in, so that a restart forgets neither. It is to be
+// called every second or so, and at the end; what fails is written the next time. Package auth counts in real time.
+func (a *Access) SaveLockout(ctx context.Context) error {
+	return a.store.ConsoleLockout().Keep(ctx, a.auth, time.Now())
 }
 
 // URL is where browsers find the console.

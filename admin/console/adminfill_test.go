@@ -138,7 +138,7 @@ func (r *rig) audits(n int) {
 // lockOut locks an address for all logins.
 func (r *rig) lockOut(network string) {
 	r.t.Helper()
-	r.must(r.store.SaveLockout(r.t.Context(), r.now, auth.Unsaved{Locks: []auth.Lock{{
+	r.must(r.store.LoginLockout().Save(r.t.Context(), r.now, auth.Unsaved{Locks: []auth.Lock{{
 		Client: netip.MustParsePrefix(network), Until: r.now.Add(10 * time.Minute), Failures: 10}}}))
 }
 
