@@ -37,7 +37,8 @@ func consoleOptions(c *config.Config, s *relaystore.Store, log *slog.Logger) (ac
 	if err != nil {
 		return access.Options{}, fmt.Errorf("admin.url: %w", err)
 	}
-	o := access.Options{Store: s, Lockout: lockout(c), URL: base, Logger: log}
+	o := access.Options{Store: s, Lockout: lockout(c), URL: base, Logger: log,
+		TrustedProxies: c.Admin.TrustedProxies.Prefixes()}
 	block := c.Admin.OIDC
 	if block == nil {
 		return o, nil

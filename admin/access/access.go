@@ -45,10 +45,12 @@ type Options struct {
 	Store   *store.Store
 	Lockout auth.Lockout // as for logins by SMTP
 	// URL is where browsers find the console: scheme, host and port. Its host is what passkeys are bound to.
-	URL    *url.URL
-	OIDC   *OIDC            // nil: nobody logs in by OpenID Connect
-	Logger *slog.Logger     // nil: none
-	Now    func() time.Time // nil: time.Now
+	URL *url.URL
+	// TrustedProxies are believed whom they ask for, by X-Forwarded-For.
+	TrustedProxies []netip.Prefix
+	OIDC           *OIDC            // nil: nobody logs in by OpenID Connect
+	Logger         *slog.Logger     // nil: none
+	Now            func() time.Time // nil: time.Now
 }
 
 // Access is who may in, by its parts. It is safe for concurrent use and starts no goroutine.
@@ -86,6 +88,7 @@ type factors struct{ *core }
 // settings are what a reload changes.
 type settings struct {
 	url      *url.URL
+	proxies  []netip.Prefix     // that say for whom they ask
 	webauthn *webauthn.WebAuthn // nil: passkeys need a host name, and this is an address
 	oidc     *provider          // nil: none
 }
@@ -126,9 +129,9 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	return a, a.Use(o)
 }
 
-// Use takes over URL, OIDC and Lockout from new options, as after a reload. On an error nothing changes.
+// Use takes over URL, TrustedProxies, OIDC and Lockout from new options, as after a reload. On an error nothing changes.
 func (a *Access) Use(o Options) error {
-	s := &settings{url: o.URL}
+	s := &settings{url: o.URL, proxies: o.TrustedProxies}
 	host := o.URL.Hostname()
 	if _, err := netip.ParseAddr(host); err != nil { // a passkey is bound to a domain (WebAuthn §5.1.3)
 		w, err := newWebAuthn(host, o.URL)

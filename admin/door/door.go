@@ -11,7 +11,7 @@
 //
 // # The order
 //
-// Headers first, so that every answer has them; then what another site's page made is refused, before it can use up
+// Whose request it is comes first, where a trusted proxy makes it; then headers, so that every answer has them; then what another site's page made is refused, before it can use up
 // somebody's logins; then, for the pages that everybody may see, the bound on logins; for everything else a session or
 // a token. Bodies of forms have 64 kB at most on the pages for everybody, and 1 MB behind the login.
 package door
@@ -70,7 +70,7 @@ func Handler(o Options) http.Handler {
 	open := o.Access.Recognise(o.Access.BoundLogins(http.MaxBytesHandler(pages, maxForm), tooMany(pages)))
 	inside, api := o.Access.Authenticate(pages), o.Access.Authenticate(orNothing(o.API))
 	origin := http.NewCrossOriginProtection()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return o.Access.Locate(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		console.SetHeaders(w.Header())
 		switch path := r.URL.Path; {
 		case strings.HasPrefix(path, access.APIPath):
@@ -82,7 +82,7 @@ func Handler(o Options) http.Handler {
 		default:
 			inside.ServeHTTP(w, r)
 		}
-	})
+	}))
 }
 
 // forEverybody reports whether a path is for those who are not signed in.
