@@ -129,7 +129,7 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	return a, a.Use(o)
 }
 
-// Use takes over URL, TrustedProxies, OIDC and Lockout from new options, as after a reload. On an error nothing changes.
+// Use takes over URL, proxies, OIDC and Lockout from new options, as after a reload. On an error nothing changes.
 func (a *Access) Use(o Options) error {
 	s := &settings{url: o.URL, proxies: o.TrustedProxies}
 	host := o.URL.Hostname()
@@ -151,8 +151,8 @@ func (a *Access) Use(o Options) error {
 	return nil
 }
 
-// SaveLockout writes down who is locked out and from where people log in, so that a restart forgets neither. It is to be
-// called every second or so, and at the end; what fails is written the next time. Package auth counts in real time.
+// SaveLockout writes down who is locked out and from where people log in, so that a restart forgets neither. It is to
+// be called every second or so, and at the end; what fails is written the next time. Package auth counts in real time.
 func (a *Access) SaveLockout(ctx context.Context) error {
 	return a.store.ConsoleLockout().Keep(ctx, a.auth, time.Now())
 }

@@ -111,7 +111,8 @@ func (a account) changed(v *console.Visit, cookie string) {
 
 // askPassword shows the form for a new password.
 func (a account) askPassword(v *console.Visit, s *access.Session) {
-	v.Show(http.StatusOK, "ownpassword", v.T("Change the password"), ownForm{Name: clean(s.Name), Least: auth.MinChosen})
+	v.Show(http.StatusOK, "ownpassword", v.T("Change the password"),
+		ownForm{Name: clean(s.Name), Least: auth.MinChosen})
 }
 
 // setPassword takes it.

@@ -26,7 +26,8 @@ func TestOwnAccount(t *testing.T) {
 	r.http = r.browser()
 	r.want("elsewhere", "/login", r.login("anna", secret), 303, "/")
 	r.pass(access.StrongFor + time.Minute)
-	for _, path := range []string{"/account/password", "/account/app", "/account/passkey", "/account/passkey/remove?id=x"} {
+	for _, path := range []string{"/account/password", "/account/app", "/account/passkey",
+		"/account/passkey/remove?id=x"} {
 		r.want(path, path, nil, 303, "/step-up?next="+url.QueryEscape(path))
 	}
 	form := func(old, fresh, repeat string) url.Values {
@@ -36,7 +37,8 @@ func TestOwnAccount(t *testing.T) {
 	r.want("the second factor", "/step-up", url.Values{"code": {r.code(secret)}, "next": {"/account/password"}}, 303,
 		"/account/password")
 	r.want("the form", "/account/password", nil, 200, "Present password")
-	r.want("wrong", "/account/password", form("wrong horse battery", another, another), 403, "present password is wrong")
+	r.want("wrong", "/account/password", form("wrong horse battery", another, another), 403,
+		"present password is wrong")
 	r.want("not twice the same", "/account/password", form(password, another, password), 422, "not the same")
 	weak := r.want("short", "/account/password", form(password, "short", "short"), 422, "at least 10 characters")
 	if strings.Contains(weak.body, password) {
