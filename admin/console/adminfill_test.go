@@ -110,14 +110,16 @@ func (r *rig) alerts(n int) {
 	events := []string{"upstream-paused", "queue-age", "secret-expiry", "login-locked"}
 	for i := range n {
 		a := store.Alert{Event: events[i%4], Subject: "office365", Since: r.now.Add(time.Duration(i-n) * time.Hour),
-			Summary: "office365 has refused to take mail since 13:02: 535 5.7.139 Authentication " +
-				"unsuccessful. Switch SMTP " +
-				"AUTH on for office@example.com in the Microsoft 365 admin centre.",
+			Summary: "The provider does not take our mail because of the account: \"535 5.7.139 Authentication " +
+				"unsuccessful\". Nothing is lost: the mail waits, or takes the next upstream of its route, and this one " +
+				"is tried again at 13:12. SMTP AUTH is switched off for the mailbox office@example.com. What to do: " +
+				"Microsoft 365 admin centre > Users > Active users > office@example.com > Mail > Manage email apps > " +
+				"tick Authenticated SMTP. Wait up to an hour, then test again.",
 			Details: map[string]string{"identity": "office@example.com",
 				"reply": "535 5.7.139 Authentication unsuccessful"}}
 		r.must(r.store.SaveAlert(r.t.Context(), a))
 		if i < n-2 {
-			a.Ended, a.Over = a.Since.Add(40*time.Minute), "office365 takes mail again."
+			a.Ended, a.Over = a.Since.Add(40*time.Minute), "It works again: mail flows."
 			r.must(r.store.SaveAlert(r.t.Context(), a))
 		}
 	}

@@ -13,7 +13,7 @@ type findings struct {
 	More  int // than are shown
 }
 
-// findingView is one finding. Its texts are English.
+// findingView is one finding. Its texts are English; the sheet says them in the visitor's language.
 type findingView struct {
 	finding.Finding
 	Icon, Word string

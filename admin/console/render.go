@@ -55,19 +55,21 @@ func loadSheets(c *console, pages []page) map[string]*sheets {
 // functions are those that templates may call.
 func (c *console) functions(w *words) template.FuncMap {
 	return template.FuncMap{
-		"t":      w.t,
-		"short":  func(t time.Time) string { return w.short(t, c.Now()) },
-		"ago":    func(t time.Time) string { return w.span(c.Now().Sub(t)) },
-		"until":  func(t time.Time) string { return w.span(t.Sub(c.Now())) },
-		"whole":  w.whole,
-		"stamp":  stamp,
-		"minute": func(t time.Time) string { return t.Local().Format("15:04") },
-		"span":   w.span,
-		"size":   w.size,
-		"num":    w.num,
-		"plain":  plain,
-		"asset":  c.assets.url,
-		"pair":   func(a, b any) [2]any { return [2]any{a, b} },
+		"t":         w.t,
+		"short":     func(t time.Time) string { return w.short(t, c.Now()) },
+		"ago":       func(t time.Time) string { return w.span(c.Now().Sub(t)) },
+		"until":     func(t time.Time) string { return w.span(t.Sub(c.Now())) },
+		"whole":     w.whole,
+		"stamp":     stamp,
+		"minute":    func(t time.Time) string { return t.Local().Format("15:04") },
+		"span":      w.span,
+		"size":      w.size,
+		"num":       w.num,
+		"plain":     plain,
+		"said":      w.said,
+		"saidlines": func(n int, text string) Said { return w.said(plainLines(n, text)) },
+		"asset":     c.assets.url,
+		"pair":      func(a, b any) [2]any { return [2]any{a, b} },
 	}
 }
 

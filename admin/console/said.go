@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // What doctor, DNS checks, alerts and advice say is English text, in the store and in answers of the daemon too. For
@@ -89,7 +91,11 @@ func (s *sayings) add(english, german string) {
 // isPart reports whether a text stands within sentences only: it has neither their beginning nor their end.
 func isPart(text string) bool {
 	first := text[0]
-	return !strings.HasSuffix(text, ".") && (first >= 'a' && first <= 'z' || first == '{' || first >= '0' && first <= '9')
+	switch {
+	case strings.HasSuffix(text, "."), first == '{' && strings.Contains(text, ": {"), neutral.MatchString(text):
+		return false
+	}
+	return first >= 'a' && first <= 'z' || first >= '0' && first <= '9' || first == '{'
 }
 
 // fill finds what stands in the holes of a text; false if it is another sentence.
@@ -119,7 +125,7 @@ func (s *saying) fill(text string) (map[string]string, bool) {
 }
 
 // neutral are lines that are the same in every language: commands, lines of a configuration, records, fingerprints.
-var neutral = regexp.MustCompile(`^(postern|sudo|systemctl|timedatectl|journalctl|chmod|chown|dmesg|df|du|ss) [^.]*$` +
+var neutral = regexp.MustCompile(`^(postern|sudo|systemctl|timedatectl|journalctl|chmod|chown|dmesg|df|du|ss) .*[^.]$` +
 	`|^\[\[?\w+\]\]?$|^[a-z_]+ = .*$|^[\w.*-]+\.? (\d+ )?IN (TXT|CNAME|MX|A|AAAA) .*$|^([0-9A-F]{2}:){4,}.*$|^\S*$` +
 	`|^See (https://|docs/)\S+$`)
 
@@ -155,14 +161,14 @@ type speech struct {
 // line says one line: as one sentence, else as several, else as one whose holes hold sentences.
 func (s *speech) line(text string, left int) (string, bool) {
 	text = strings.TrimSpace(text)
-	if neutral.MatchString(text) {
-		return text, true
-	}
 	if left == 0 || s.failed[len(text)] {
 		return "", false
 	}
 	if said, ok := s.sentence(text, false); ok {
 		return said, true
+	}
+	if neutral.MatchString(text) {
+		return text, true
 	}
 	for i := len(text) - 1; i > 0; i-- {
 		if text[i] != ' ' || text[i+1] >= 'a' && text[i+1] <= 'z' && !strings.ContainsRune(".:?!", rune(text[i-1])) {
@@ -191,6 +197,11 @@ func (s *speech) sentence(text string, long bool) (string, bool) {
 	if said, ok := s.same[text]; ok {
 		return said, true
 	}
+	if strings.Contains(text, "; ") {
+		if said, ok := s.reasons(text); ok {
+			return said, true
+		}
+	}
 	for i := range s.all {
 		one := &s.all[i]
 		if one.part || len(one.holes) == 0 {
@@ -200,7 +211,10 @@ func (s *speech) sentence(text string, long bool) (string, bool) {
 			return s.filled(one, found), true
 		}
 	}
-	return "", false
+	if !long {
+		return "", false
+	}
+	return s.reasons(text)
 }
 
 // hasSentences reports whether the end of a sentence stands within a hole.
@@ -222,29 +236,67 @@ func (s *speech) filled(one *saying, found map[string]string) string {
 
 // within says what stands in a hole: names and numbers stay, and so does what others said.
 func (s *speech) within(text string) string {
-	if said, ok := s.same[text]; ok {
-		return said
-	}
-	if !strings.Contains(text, " ") {
-		return text
-	}
 	if strings.HasSuffix(text, ".") || strings.Contains(text, ". ") {
 		if said, ok := s.line(text, maxSentences); ok {
 			return said
 		}
 	}
-	for i := range s.all {
-		one := &s.all[i]
-		if found, ok := one.fill(text); ok && len(one.holes) > 0 {
-			return s.filled(one, found)
-		}
+	if said, ok := s.clause(text); ok {
+		return said
 	}
 	if ended := strings.TrimSuffix(text, "."); ended != text {
-		if said := s.within(ended); said != ended {
+		if said, ok := s.clause(ended); ok {
 			return said + "."
 		}
 	}
 	return text
+}
+
+// clause says a part of a sentence.
+func (s *speech) clause(text string) (string, bool) {
+	if said, ok := s.same[text]; ok {
+		return said, true
+	}
+	if s.tries++; s.tries > maxTries || !strings.Contains(text, " ") {
+		return "", false
+	}
+	for i := range s.all {
+		one := &s.all[i]
+		if found, ok := one.fill(text); ok && len(one.holes) > 0 {
+			return s.filled(one, found), true
+		}
+	}
+	if strings.HasSuffix(text, ".") {
+		return "", false
+	}
+	said, ok := s.sentence(strings.ToUpper(text[:1])+text[1:]+".", false) // a sentence that was made a part of another
+	if !ok || text[0] < 'a' || text[0] > 'z' {
+		return strings.TrimSuffix(said, "."), ok
+	}
+	first, size := utf8.DecodeRuneInString(said)
+	return string(unicode.ToLower(first)) + strings.TrimSuffix(said[size:], "."), ok
+}
+
+// reasons says a sentence that was made of clauses with semicolons between them.
+func (s *speech) reasons(text string) (string, bool) {
+	text, ended := strings.CutSuffix(text, ".")
+	if !ended {
+		return "", false
+	}
+	clauses := strings.Split(text, "; ")
+	for i, one := range clauses {
+		said, ok := s.clause(one)
+		if !ok && i == 0 && one != "" { // it was given a capital letter
+			said, ok = s.clause(strings.ToLower(one[:1]) + one[1:])
+		}
+		if !ok {
+			return "", false
+		}
+		clauses[i] = said
+	}
+	said := strings.Join(clauses, "; ") + "."
+	first, size := utf8.DecodeRuneInString(said)
+	return string(unicode.ToUpper(first)) + said[size:], true
 }
 
 // Said is a text of another package in the visitor's language.

@@ -74,6 +74,20 @@ func TestSaying(t *testing.T) {
 			"3h (Nachricht 0A1B). Die letzte Antwort war: 451 4.3.0 Try again. Later.",
 		"Look at the disk: dmesg | tail\nKeep a copy of /var/lib/postern before you change anything there.": "Sehen Sie " +
 			"nach der Platte: dmesg | tail\nBehalten Sie eine Kopie von /var/lib/postern, bevor Sie dort etwas ändern.",
+		"Mail of example.com through office passes only by SPF. SPF lets its addresses send; by DKIM it does not pass, " +
+			"because Postern has no DKIM key for example.com.": "Post von example.com über office besteht nur durch SPF. " +
+			"SPF lässt seine Adressen senden; durch DKIM besteht sie nicht: Postern hat keinen DKIM-Schlüssel für " +
+			"example.com.",
+		"There is no valid SPF record; the DKIM keys for example.com wait for their records.": "Es gibt keinen gültigen " +
+			"SPF-Eintrag; die DKIM-Schlüssel für example.com warten auf ihre Einträge.",
+		"The sky is blue; it rains.": "",
+		"Upstream a, logged in as b, is paused, since the provider refuses us, since 2026-11-28 17:23: 535 No.": "Upstream " +
+			"a, angemeldet als b, ist angehalten, da der Anbieter uns abweist, seit 2026-11-28 17:23: 535 No.",
+		"systemctl edit postern, and write below [Service]: LimitNOFILE=8220": "systemctl edit postern, und schreiben " +
+			"Sie unter [Service]: LimitNOFILE=8220",
+		"SPF lets its addresses send; by DKIM it does not pass, because the DKIM record k.example.com is not published.": "" +
+			"SPF lässt seine Adressen senden; durch DKIM besteht sie nicht: der DKIM-Eintrag k.example.com ist nicht " +
+			"veröffentlicht.",
 		"postern queue list --held":             "postern queue list --held",
 		"The <b>disk</b> of x cannot be opened": "",
 		"5 held messages in the queue.":         "5 angehaltene Nachrichten in der Warteschlange.",
