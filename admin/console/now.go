@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"net/url"
 	"slices"
 	"time"
 
@@ -43,6 +44,7 @@ type upstreamView struct {
 	Others     int // identities that are not named
 	Troubles   []trouble
 	Storming   []status.Storm
+	Place      string // its id on the page
 }
 
 // identityView is one identity of an upstream.
@@ -60,6 +62,14 @@ type trouble struct {
 	Reply       string
 	Cause, Fix  string
 	AsAbove     bool // cause and fix stand above already
+}
+
+// Queue is where the mail stands that waits because of it.
+func (t trouble) Queue() string {
+	if t.Sender {
+		return "/queue?" + url.Values{"from": {t.Who}}.Encode()
+	}
+	return "/queue"
 }
 
 func showNow(v *visit) (any, error) {
@@ -178,7 +188,7 @@ func stateOf(v *visit, s status.State) (icon, word string) {
 }
 
 func upstreamOf(v *visit, u *status.Upstream, last map[string]time.Time, shape *operate.Shape) upstreamView {
-	view := upstreamView{Upstream: u, Last: last[u.Name], Others: u.Total - len(u.Identities),
+	view := upstreamView{Upstream: u, Place: upstreamID(u.Name), Last: last[u.Name], Others: u.Total - len(u.Identities),
 		Troubles: troubles(u), Storming: u.Storms}
 	view.Icon, view.Word = stateOf(v, u.State)
 	for i := range u.Identities {
@@ -231,6 +241,8 @@ type ending struct {
 	Icon, Word string
 	Problem    string
 	Fix        string
+	words      string // that settings are searched for
+	Setting    string // where it is named; "" while there is time
 }
 
 // Days left from which on something that runs out is shown as a warning, and as trouble.
@@ -241,11 +253,13 @@ const (
 
 func endingsOf(v *visit, r *status.Report) (all []ending) {
 	for _, c := range r.Certificates {
-		e := ending{What: c.File, Of: c.UsedBy, Names: c.Names, Ends: c.Ends, Days: c.DaysLeft, Problem: c.Problem}
+		e := ending{What: c.File, Of: c.UsedBy, Names: c.Names, Ends: c.Ends, Days: c.DaysLeft, Problem: c.Problem,
+			words: certificateWords}
 		all = append(all, e.judged(v))
 	}
 	for _, s := range r.Secrets {
-		e := ending{What: s.What, Of: s.Upstream, Ends: s.Ends, Days: s.DaysLeft, Estimated: s.Estimated}
+		e := ending{What: s.What, Of: s.Upstream, Ends: s.Ends, Days: s.DaysLeft, Estimated: s.Estimated,
+			words: "upstream"}
 		if s.DaysLeft <= endsSoon {
 			e.Fix = s.Fix
 		}
@@ -267,6 +281,9 @@ func (e ending) judged(v *visit) ending {
 		e.Icon, e.Word = "warn", v.t("%d days left", e.Days)
 	default:
 		e.Icon, e.Word = "ok", v.t("%d days left", e.Days)
+	}
+	if e.Icon != "ok" {
+		e.Setting = "/settings?q=" + e.words
 	}
 	return e
 }
