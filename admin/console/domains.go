@@ -156,7 +156,8 @@ func viewDomain(v *visit, s operate.DomainState, ours bool) (*domainView, error)
 	if s.Report != nil {
 		view.Findings = findingsOf(v, s.Report.Findings, s.Domain).about(s.Domain)
 		for i, f := range view.Findings.Wrong { // the page has these parts only where there is something in them
-			if m := f.Mend; m != nil && (m.Path == "#records" && len(s.Report.Records) == 0 || m.Path == "#keys" && !ours) {
+			m := f.Mend
+			if m != nil && (m.Path == "#records" && len(s.Report.Records) == 0 || m.Path == "#keys" && !ours) {
 				view.Findings.Wrong[i].Mend = nil
 			}
 		}

@@ -188,8 +188,8 @@ func stateOf(v *visit, s status.State) (icon, word string) {
 }
 
 func upstreamOf(v *visit, u *status.Upstream, last map[string]time.Time, shape *operate.Shape) upstreamView {
-	view := upstreamView{Upstream: u, Place: upstreamID(u.Name), Last: last[u.Name], Others: u.Total - len(u.Identities),
-		Troubles: troubles(u), Storming: u.Storms}
+	view := upstreamView{Upstream: u, Place: upstreamID(u.Name), Last: last[u.Name],
+		Others: u.Total - len(u.Identities), Troubles: troubles(u), Storming: u.Storms}
 	view.Icon, view.Word = stateOf(v, u.State)
 	for i := range u.Identities {
 		id := &u.Identities[i]

@@ -12,8 +12,9 @@
 // # The order
 //
 // Whose request it is comes first, where a trusted proxy makes it; then headers, so that every answer has them; then
-// what another site's page made is refused, before it can use up somebody's logins; then, for the pages that everybody may see, the
-// bound on logins; for everything else a session or a token. Bodies of forms have 64 kB at most on the pages for everybody, and 1 MB behind the login.
+// what another site's page made is refused, before it can use up somebody's logins; then, for the pages that everybody
+// may see, the bound on logins; for everything else a session or a token. Bodies of forms have 64 kB at most on the
+// pages for everybody, and 1 MB behind the login.
 package door
 
 import (

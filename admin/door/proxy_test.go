@@ -26,7 +26,8 @@ func TestBehindAProxy(t *testing.T) {
 		r.ask("/login", form, from("198.51.100.1")...)
 	}
 	r.http = r.browser()
-	r.want("whoever guesses", "/login", r.login("anna", secret), 429, "Too many wrong attempts", from("198.51.100.1")...)
+	r.want("whoever guesses", "/login", r.login("anna", secret), 429, "Too many wrong attempts",
+		from("198.51.100.1")...)
 	r.want("somebody else", "/login", r.login("anna", secret), 303, "/", from("192.0.2.7")...)
 	r.want("the session", "/account", nil, 200, "192.0.2.7", from("192.0.2.7")...)
 	entries, err := kept.Audit(t.Context(), store.AuditQuery{Operation: "console login", Limit: 1})
