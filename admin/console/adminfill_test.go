@@ -112,8 +112,8 @@ func (r *rig) alerts(n int) {
 		a := store.Alert{Event: events[i%4], Subject: "office365", Since: r.now.Add(time.Duration(i-n) * time.Hour),
 			Summary: "The provider does not take our mail because of the account: \"535 5.7.139 Authentication " +
 				"unsuccessful\". Nothing is lost: the mail waits, or takes the next upstream of its route, and this " +
-				"one is tried again at 13:12. SMTP AUTH is switched off for the mailbox office@example.com. What to do: " +
-				"Microsoft 365 admin centre > Users > Active users > office@example.com > Mail > Manage email apps > " +
+				"one is tried again at 13:12. SMTP AUTH is switched off for the mailbox office@example.com. What " +
+				"to do: Microsoft 365 admin centre > Users > Active users > office@example.com > Mail > Manage email apps > " +
 				"tick Authenticated SMTP. Wait up to an hour, then test again.",
 			Details: map[string]string{"identity": "office@example.com",
 				"reply": "535 5.7.139 Authentication unsuccessful"}}

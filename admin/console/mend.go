@@ -116,7 +116,8 @@ func mendOf(v *visit, code, about, here string, w finding.Weight) *mend {
 	case atAlerts:
 		m = mend{"Go to the alerts", "/alerts", operate.SeeAlerts}
 	case atSettings:
-		m = mend{"Go to the setting", "/settings?" + url.Values{"q": {wordsOfSetting(code)}}.Encode(), operate.SeeSettings}
+		m = mend{"Go to the setting", "/settings?" + url.Values{"q": {wordsOfSetting(code)}}.Encode(),
+			operate.SeeSettings}
 	default:
 		m = mendOfDomain(places[code], about, here)
 	}
