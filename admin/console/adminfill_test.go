@@ -113,8 +113,8 @@ func (r *rig) alerts(n int) {
 			Summary: "The provider does not take our mail because of the account: \"535 5.7.139 Authentication " +
 				"unsuccessful\". Nothing is lost: the mail waits, or takes the next upstream of its route, and this " +
 				"one is tried again at 13:12. SMTP AUTH is switched off for the mailbox office@example.com. What " +
-				"to do: Microsoft 365 admin centre > Users > Active users > office@example.com > Mail > Manage email apps > " +
-				"tick Authenticated SMTP. Wait up to an hour, then test again.",
+				"to do: Microsoft 365 admin centre > Users > Active users > office@example.com > Mail > Manage " +
+				"email apps > tick Authenticated SMTP. Wait up to an hour, then test again.",
 			Details: map[string]string{"identity": "office@example.com",
 				"reply": "535 5.7.139 Authentication unsuccessful"}}
 		r.must(r.store.SaveAlert(r.t.Context(), a))

@@ -39,6 +39,9 @@ func findingsOf(v *visit, list []finding.Finding, domain string) (f findings) {
 		}
 		view := findingView{Finding: each, Mend: mendOf(v, each.Code, each.Subject, domain, each.Weight)}
 		view.Icon, view.Word = weightOf(v, each.Weight)
+		if strings.HasPrefix(each.What, each.Subject+":") { // a line of relay.toml
+			view.Subject = ""
+		}
 		for line := range strings.Lines(each.Fix) {
 			if line = plain(2000, strings.TrimRight(line, "\r\n")); line != "" {
 				view.Steps = append(view.Steps, line)
