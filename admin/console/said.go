@@ -185,6 +185,9 @@ func (s *speech) line(text string, left int) (string, bool) {
 	if said, ok := s.sentence(text, true); ok {
 		return said, true
 	}
+	if said, ok := s.clause(text); ok {
+		return said, true
+	}
 	s.failed[len(text)] = true
 	return "", false
 }
@@ -294,9 +297,16 @@ func (s *speech) reasons(text string) (string, bool) {
 		}
 		clauses[i] = said
 	}
-	said := strings.Join(clauses, "; ") + "."
-	first, size := utf8.DecodeRuneInString(said)
-	return string(unicode.ToUpper(first)) + said[size:], true
+	return capital(strings.Join(clauses, "; ") + "."), true
+}
+
+// capital begins a text with a capital letter.
+func capital(text string) string {
+	first, size := utf8.DecodeRuneInString(text)
+	if size == 0 {
+		return text
+	}
+	return string(unicode.ToUpper(first)) + text[size:]
 }
 
 // Said is a text of another package in the visitor's language.
