@@ -88,7 +88,7 @@ func (r *rig) accounts(n int) {
 			u.Note = "Second floor, beside the kitchen. Toner: cupboard 3."
 		}
 		if i%10 == 3 {
-			u.Locked, u.LockReason = true, "more than 200 messages in an hour (limit messages-hour)"
+			u.Locked, u.LockReason = true, "over the 200 messages/1h limit"
 		}
 		r.must(r.store.AddUser(r.t.Context(), u))
 		if i < 60 {

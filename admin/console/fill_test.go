@@ -59,7 +59,7 @@ func (r *rig) fill(n int) {
 		m.Recipients[0].To.Domain = domains[i%len(domains)]
 		switch i % 6 {
 		case 0:
-			m.Held, m.HoldReason = true, "more than 200 messages in an hour (limit messages-hour)"
+			m.Held, m.HoldReason = true, "limit \"200 messages/1h\" of policy \"devices\" reached; try again in 12 m"
 		case 1, 2:
 			m.WaitingFor, m.LastReply = "office365", mail.R(535, "5.7.139", "Authentication unsuccessful")
 		case 3:
@@ -123,7 +123,8 @@ func (r *rig) troubled() {
 		r.t.Fatal("there is no advice for the example")
 	}
 	known = known.Filled("office@example.com", "")
-	denied := advice.For("microsoft365", mail.StageDot, mail.R(554, "5.2.252", strings.TrimPrefix(sendAsDenied, "5.2.252 ")))
+	denied := advice.For("microsoft365", mail.StageDot,
+		mail.R(554, "5.2.252", strings.TrimPrefix(sendAsDenied, "5.2.252 ")))
 	if denied == nil {
 		r.t.Fatal("there is no advice for Send As")
 	}
