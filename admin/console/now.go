@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"postern/operate"
@@ -158,7 +159,7 @@ func obstaclesOf(v *visit, u *status.Upstream) (lines []string) {
 		if id.NextTry.After(v.now) {
 			line += v.t(", next try in %s", v.span(id.NextTry.Sub(v.now)))
 		}
-		lines = append(lines, line+".")
+		lines = append(lines, strings.TrimSuffix(line, ".")+".") // "Min." ends it already
 	case !u.Works():
 		lines = append(lines, name+": "+word+".")
 	case u.State == status.Partly:
