@@ -42,17 +42,7 @@ func (a *accounts) open(ctx context.Context, l auth.Lockout) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	places, err := a.store.Places(ctx, now)
-	if err != nil {
-		return err
-	}
-	locks, err := a.store.Lockouts(ctx, now)
-	if err != nil {
-		return err
-	}
-	a.Restore(key, places, locks)
-	return nil
+	return a.store.LoginLockout().Restore(ctx, a.Authenticator, key, time.Now())
 }
 
 func lockout(c *config.Config) auth.Lockout {
@@ -127,16 +117,7 @@ func (a *accounts) forgive(users []auth.User, since time.Time) {
 
 // saveLockout writes down what changed since the last time.
 func (a *accounts) saveLockout(ctx context.Context) error {
-	u := a.Unsaved()
-	if u.Empty() {
-		return nil
-	}
-	if err := a.store.SaveLockout(ctx, time.Now(), u); err != nil {
-		a.Again(u)
-		return err
-	}
-	a.Saved(u)
-	return nil
+	return a.store.LoginLockout().Keep(ctx, a.Authenticator, time.Now())
 }
 
 // lockoutsLifted adopts lockouts that an operator has lifted.

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -36,7 +37,8 @@ func consoleOptions(c *config.Config, s *relaystore.Store, log *slog.Logger) (ac
 	if err != nil {
 		return access.Options{}, fmt.Errorf("admin.url: %w", err)
 	}
-	o := access.Options{Store: s, Lockout: lockout(c), URL: base, Logger: log}
+	o := access.Options{Store: s, Lockout: lockout(c), URL: base, Logger: log,
+		TrustedProxies: c.Admin.TrustedProxies.Prefixes()}
 	block := c.Admin.OIDC
 	if block == nil {
 		return o, nil
@@ -66,6 +68,15 @@ func (s *Server) consoleChanged(ctx context.Context) bool {
 		s.log.Error("the users of the console were not read again", "err", err)
 	}
 	return err == nil
+}
+
+// saveLockouts writes down who is locked out, of the logins and of the console.
+func (s *Server) saveLockouts(ctx context.Context) error {
+	err := s.accounts.saveLockout(ctx)
+	if s.access != nil {
+		err = errors.Join(err, s.access.SaveLockout(ctx))
+	}
+	return err
 }
 
 // adminNames are the host names that the admin address may be asked for by.

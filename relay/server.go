@@ -361,7 +361,7 @@ func (s *Server) close() error {
 		errs = append(errs, s.limiter.Close(bounded))
 	}
 	if s.accounts != nil {
-		errs = append(errs, s.accounts.saveLockout(bounded))
+		errs = append(errs, s.saveLockouts(bounded))
 	}
 	if s.trace != nil {
 		errs = append(errs, s.trace.Close(bounded), s.stats.Close(bounded))

@@ -36,7 +36,7 @@ func (s *Server) watchStore(ctx context.Context) {
 				clear(failed)
 				woken = now
 			}
-			err := s.accounts.saveLockout(ctx)
+			err := s.saveLockouts(ctx)
 			if err != nil && !failing && ctx.Err() == nil {
 				s.log.Warn("lockouts are not saved: a restart will not know them", "err", err)
 			}

@@ -45,10 +45,12 @@ type Options struct {
 	Store   *store.Store
 	Lockout auth.Lockout // as for logins by SMTP
 	// URL is where browsers find the console: scheme, host and port. Its host is what passkeys are bound to.
-	URL    *url.URL
-	OIDC   *OIDC            // nil: nobody logs in by OpenID Connect
-	Logger *slog.Logger     // nil: none
-	Now    func() time.Time // nil: time.Now
+	URL *url.URL
+	// TrustedProxies are believed whom they ask for, by X-Forwarded-For.
+	TrustedProxies []netip.Prefix
+	OIDC           *OIDC            // nil: nobody logs in by OpenID Connect
+	Logger         *slog.Logger     // nil: none
+	Now            func() time.Time // nil: time.Now
 }
 
 // Access is who may in, by its parts. It is safe for concurrent use and starts no goroutine.
@@ -59,6 +61,7 @@ type Access struct {
 	Passkeys    Passkeys
 	OIDC        SSO // logins by OpenID Connect
 	Tokens      Tokens
+	Own         Own // what people change of their own account
 
 	*core
 	known atomic.Pointer[map[string]int64] // generations of users
@@ -79,9 +82,13 @@ type core struct {
 	seen   *expirable.LRU[string, struct{}] // flows that have ended well
 }
 
+// factors are passwords, authenticators and passkeys: chosen and checked.
+type factors struct{ *core }
+
 // settings are what a reload changes.
 type settings struct {
 	url      *url.URL
+	proxies  []netip.Prefix     // that say for whom they ask
 	webauthn *webauthn.WebAuthn // nil: passkeys need a host name, and this is an address
 	oidc     *provider          // nil: none
 }
@@ -113,15 +120,18 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	c.auth = auth.New(auth.Options{
 		Sources: []auth.Source{auth.NewStoreSource(passwords{o.Store}, nil)}, Lockout: o.Lockout, OnLock: c.lockedOut,
 	})
-	a := &Access{Users: Users{c}, Invitations: Invitations{c}, Logins: Logins{c}, Passkeys: Passkeys{c}, OIDC: SSO{c},
-		Tokens: Tokens{c}, core: c, rate: newLimiter()}
+	if err := o.Store.ConsoleLockout().Restore(ctx, c.auth, c.derive("places"), time.Now()); err != nil {
+		return nil, err
+	}
+	a := &Access{Users: Users{c}, Invitations: Invitations{factors{c}}, Logins: Logins{factors{c}},
+		Passkeys: Passkeys{c}, OIDC: SSO{c}, Tokens: Tokens{c}, Own: Own{factors{c}}, core: c, rate: newLimiter()}
 	a.known.Store(&map[string]int64{})
 	return a, a.Use(o)
 }
 
-// Use takes over URL, OIDC and Lockout from new options, as after a reload. On an error nothing changes.
+// Use takes over URL, proxies, OIDC and Lockout from new options, as after a reload. On an error nothing changes.
 func (a *Access) Use(o Options) error {
-	s := &settings{url: o.URL}
+	s := &settings{url: o.URL, proxies: o.TrustedProxies}
 	host := o.URL.Hostname()
 	if _, err := netip.ParseAddr(host); err != nil { // a passkey is bound to a domain (WebAuthn §5.1.3)
 		w, err := newWebAuthn(host, o.URL)
@@ -139,6 +149,12 @@ func (a *Access) Use(o Options) error {
 	a.auth.SetLockout(o.Lockout)
 	a.inUse.Store(s)
 	return nil
+}
+
+// SaveLockout writes down who is locked out and from where people log in, so that a restart forgets neither. It is to
+// be called every second or so, and at the end; what fails is written the next time. Package auth counts in real time.
+func (a *Access) SaveLockout(ctx context.Context) error {
+	return a.store.ConsoleLockout().Keep(ctx, a.auth, time.Now())
 }
 
 // URL is where browsers find the console.

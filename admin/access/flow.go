@@ -16,6 +16,7 @@ const (
 	flowInvite = "invite" // a passkey for an invitation
 	flowLogin  = "login"  // with a passkey
 	flowStepUp = "step-up"
+	flowAdd    = "add" // another passkey
 	flowOIDC   = "oidc"
 )
 

@@ -44,19 +44,24 @@ func (a Users) newLink(ctx context.Context, name string, role operate.Role) (Lin
 }
 
 // Invitations are links by which people come.
-type Invitations struct{ *core }
+type Invitations struct{ factors }
 
 // Invitation is what a link is about.
 type Invitation struct {
 	Name    string
 	Role    operate.Role
 	Expires time.Time
-	Secret  string // for the authenticator, base32; the same whenever the page is shown
-	URI     string // the same as otpauth://, for a link on a phone
+	Authenticator
+}
+
+// Authenticator is what an application makes codes of.
+type Authenticator struct {
+	Secret string // base32; the same whenever the page is shown
+	URI    string // the same as otpauth://, for a link on a phone
 }
 
 // QR is the secret as a picture of so many pixels, PNG.
-func (i *Invitation) QR(size int) ([]byte, error) {
+func (i Authenticator) QR(size int) ([]byte, error) {
 	key, err := otp.NewKeyFromURL(i.URI)
 	if err != nil {
 		return nil, err
@@ -84,9 +89,13 @@ func (a Invitations) Get(ctx context.Context, token string) (*Invitation, error)
 	if err != nil {
 		return nil, err
 	}
+	return &Invitation{u.Name, roleOf(u), i.Expires, a.authenticator(u.Name, digest)}, nil
+}
+
+// authenticator is the one that follows from a link or session, so that there is nothing to keep until its code comes.
+func (a factors) authenticator(name string, digest [32]byte) Authenticator {
 	secret := a.totpSecret(digest)
-	return &Invitation{Name: u.Name, Role: roleOf(u), Expires: i.Expires, Secret: secret,
-		URI: otpURI(a.URL().Hostname(), u.Name, secret)}, nil
+	return Authenticator{secret, otpURI(a.URL().Hostname(), name, secret)}
 }
 
 func otpURI(host, name, secret string) string {
@@ -112,9 +121,8 @@ func (a Invitations) judgeInvite(i store.ConsoleInvite, err error) error {
 	return nil
 }
 
-// totpSecret is the secret that an invitation brings: 160 bits (RFC 4226 §4). It follows from the link, so that there
-// is nothing to keep until somebody accepts.
-func (a Invitations) totpSecret(digest [32]byte) string {
+// totpSecret is the secret that belongs to the digest of a link or session: 160 bits (RFC 4226 §4).
+func (a factors) totpSecret(digest [32]byte) string {
 	mac := hmac.New(sha256.New, a.derive("totp"))
 	mac.Write(digest[:])
 	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(mac.Sum(nil)[:20])
@@ -174,7 +182,7 @@ func (a Invitations) Accept(ctx context.Context, token string, got Acceptance, c
 
 // newPassword hashes a password that somebody chose. Unlike the rules of SMTP's logins it insists on the length: behind
 // this password is everything.
-func (a Invitations) newPassword(ctx context.Context, name, password string) (auth.Secret, error) {
+func (a factors) newPassword(ctx context.Context, name, password string) (auth.Secret, error) {
 	if err := auth.CheckPassword(auth.Prepare(password)); err != nil {
 		return "", refuse(ReasonPassword, err)
 	}

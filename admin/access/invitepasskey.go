@@ -33,25 +33,35 @@ func (a Invitations) BeginPasskey(ctx context.Context, token string) (options js
 
 // finishPasskey checks a new passkey and returns it as it is kept.
 func (a Invitations) finishPasskey(digest [32]byte, name string, got Acceptance) (json.RawMessage, error) {
-	w := a.inUse.Load().webauthn
-	if w == nil {
-		return nil, refuse(ReasonNoPasskeys, nil)
-	}
 	f, err := a.openFlow(flowInvite, got.Flow)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(f.Bound, digest[:]) || f.Name != name || f.Passkey == nil {
+	if !bytes.Equal(f.Bound, digest[:]) || f.Name != name {
 		return nil, refusef(ReasonFlow, "the cookie is of another invitation")
 	}
-	parsed, err := protocol.ParseCredentialCreationResponseBytes(got.Passkey)
+	key, err := a.madeKey(a.owner(store.ConsoleUser{Name: name}), f, got.Passkey)
 	if err != nil {
-		return nil, refuse(ReasonPasskey, err)
+		return nil, err
 	}
-	key, err := w.CreateCredential(a.owner(store.ConsoleUser{Name: name}), *f.Passkey, parsed)
+	key.Added = a.now()
+	return json.Marshal(key)
+}
+
+// madeKey checks what a browser made of the options of a flow.
+func (a factors) madeKey(owner *keyOwner, f flow, response []byte) (keptKey, error) {
+	w := a.inUse.Load().webauthn
+	if w == nil || f.Passkey == nil {
+		return keptKey{}, refuse(ReasonNoPasskeys, nil)
+	}
+	parsed, err := protocol.ParseCredentialCreationResponseBytes(response)
 	if err != nil {
-		return nil, refuse(ReasonPasskey, err)
+		return keptKey{}, refuse(ReasonPasskey, err)
+	}
+	key, err := w.CreateCredential(owner, *f.Passkey, parsed)
+	if err != nil {
+		return keptKey{}, refuse(ReasonPasskey, err)
 	}
 	key.Attestation = webauthn.CredentialAttestation{} // of no use any more
-	return json.Marshal(key)
+	return keptKey{Credential: *key}, nil
 }

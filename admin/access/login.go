@@ -27,7 +27,7 @@ const (
 )
 
 // Logins are logins with password and code, and the sessions that all logins open.
-type Logins struct{ *core }
+type Logins struct{ factors }
 
 // Credentials are what somebody types to log in.
 type Credentials struct{ Name, Password, Code string }
@@ -49,21 +49,26 @@ func (a Logins) Login(ctx context.Context, c Credentials, client string) (string
 }
 
 func (a Logins) login(ctx context.Context, name string, c Credentials, client string) (store.ConsoleUser, error) {
-	addr := addrOf(client)
-	if _, err := a.auth.Authenticate(ctx, name, c.Password, addr); err != nil {
-		if known, ok := errors.AsType[*mail.Error](err); ok && known.Reply.Code/100 == 5 {
-			if locked := a.lockedNow(name, client); locked != nil {
-				return store.ConsoleUser{}, locked
-			}
-			return store.ConsoleUser{}, refuse(ReasonWrong, err)
-		}
-		return store.ConsoleUser{}, refuse(ReasonBusy, err)
-	}
-	// A right password is let past the lockout, and then it is the code that is guessed.
-	if err := a.lockedNow(name, client); err != nil {
+	if err := a.checkPassword(ctx, name, c.Password, client); err != nil {
 		return store.ConsoleUser{}, err
 	}
 	return a.takeCode(ctx, name, c.Code, client, true)
+}
+
+// checkPassword refuses a password that is not the user's, and whom the lockout keeps out: package auth lets a right
+// password past it, and then it is the code that is guessed.
+func (a factors) checkPassword(ctx context.Context, name, password, client string) error {
+	_, err := a.auth.Authenticate(ctx, name, password, addrOf(client))
+	if err == nil {
+		return a.lockedNow(name, client)
+	}
+	if known, ok := errors.AsType[*mail.Error](err); ok && known.Reply.Code/100 == 5 {
+		if locked := a.lockedNow(name, client); locked != nil {
+			return locked
+		}
+		return refuse(ReasonWrong, err)
+	}
+	return refuse(ReasonBusy, err)
 }
 
 // lockedNow refuses whom the lockout keeps out.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
+	"time"
 
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
@@ -32,6 +33,27 @@ func newWebAuthn(host string, origin *url.URL) (*webauthn.WebAuthn, error) {
 // Passkeys are logins, and the second factor given again, with a passkey.
 type Passkeys struct{ *core }
 
+// keptKey is a passkey as the store has it.
+type keptKey struct {
+	webauthn.Credential
+	keyNotes
+}
+
+// keyNotes are what we keep beside a credential.
+type keyNotes struct {
+	Label string    `json:"label,omitempty"` // what its owner calls it
+	Added time.Time `json:"added,omitzero"`
+	Used  time.Time `json:"used,omitzero"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler, in the place of Credential's, which leaves the notes out.
+func (k *keptKey) UnmarshalJSON(data []byte) error {
+	if err := json.Unmarshal(data, &k.keyNotes); err != nil {
+		return err
+	}
+	return k.Credential.UnmarshalJSON(data)
+}
+
 // keyOwner shows a user to package webauthn.
 type keyOwner struct {
 	name   string
@@ -55,12 +77,12 @@ func (a *core) secretOf(purpose, name string) []byte {
 func (a *core) owner(u store.ConsoleUser) *keyOwner {
 	k := &keyOwner{name: u.Name, handle: a.secretOf("handle", u.Name)}
 	for _, raw := range u.Passkeys {
-		var c webauthn.Credential
+		var c keptKey
 		if err := json.Unmarshal(raw, &c); err != nil {
 			a.log.Error("console: a passkey in the store is damaged", "name", u.Name, "err", err)
 			continue
 		}
-		k.keys = append(k.keys, c)
+		k.keys = append(k.keys, c.Credential)
 	}
 	return k
 }
@@ -143,9 +165,10 @@ func (a Passkeys) take(ctx context.Context, f flow, response []byte, login bool)
 			return false, refusef(ReasonPasskey, "its counter went back: there may be a copy of it")
 		}
 		for i, raw := range u.Passkeys {
-			var old webauthn.Credential
+			var old keptKey
 			if json.Unmarshal(raw, &old) == nil && bytes.Equal(old.ID, key.ID) {
-				if u.Passkeys[i], err = json.Marshal(key); err != nil {
+				old.Credential, old.Used = *key, a.now()
+				if u.Passkeys[i], err = json.Marshal(old); err != nil {
 					return false, err
 				}
 			}

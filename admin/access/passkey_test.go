@@ -22,8 +22,16 @@ type device struct {
 }
 
 func newDevice() *device {
-	return &device{virtualwebauthn.NewAuthenticator(), virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2), party}
+	key := virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)
+	for len(key.Key.AttestationData()) != wholeKey {
+		key = virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)
+	}
+	return &device{virtualwebauthn.NewAuthenticator(), key, party}
 }
+
+// wholeKey is the length of a public key (COSE, P-256). The library drops zeros at the beginning of a coordinate, which
+// one key in 128 has, and which is no valid key then.
+const wholeKey = 77
 
 // create is navigator.credentials.create.
 func (d *device) create(t *testing.T, options json.RawMessage) json.RawMessage {

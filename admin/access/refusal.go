@@ -37,6 +37,10 @@ const (
 	ReasonOIDCName     Reason = "oidc-name"   // somebody else has the name
 	ReasonDisabled     Reason = "disabled"
 	ReasonNotFresh     Reason = "not-fresh" // the provider did not ask again
+	ReasonProvider     Reason = "provider"  // password and factors are the login provider's
+	ReasonLastWay      Reason = "last-way"  // nobody could log in any more
+	ReasonTooMany      Reason = "too-many-passkeys"
+	ReasonNoSuch       Reason = "no-such" // passkey or session of one's own
 )
 
 var texts = map[Reason]string{
@@ -67,6 +71,10 @@ var texts = map[Reason]string{
 	ReasonOIDCGroups:   "you are known, but none of your groups may use this console: ask its administrator",
 	ReasonOIDCName:     "somebody else has this name here: ask the administrator",
 	ReasonDisabled:     "this login is switched off: ask the administrator",
+	ReasonProvider:     "password and second factor are kept by your organisation's login: change them there",
+	ReasonLastWay:      "it is your last way in: add another passkey or an authenticator first",
+	ReasonTooMany:      "you have as many passkeys as are kept: remove one first",
+	ReasonNoSuch:       "it is not there any more",
 	ReasonNotFresh:     "the login provider did not ask for your login again: log out there, and try again",
 }
 

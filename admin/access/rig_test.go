@@ -139,3 +139,13 @@ func (r *rig) audited(op string) string {
 	}
 	return entries[0].Actor + " " + entries[0].Outcome + " " + entries[0].Detail
 }
+
+// put stores a user as it is given.
+func (r *rig) put(want store.ConsoleUser) {
+	r.t.Helper()
+	err := r.store.ChangeConsoleUser(r.t.Context(), want.Name,
+		func(u *store.ConsoleUser, _ bool, _ []store.ConsoleUser) (bool, error) { *u = want; return true, nil })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}

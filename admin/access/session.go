@@ -43,10 +43,8 @@ func (s *Session) Actor(client string, now time.Time) operate.Actor {
 // begin opens a session for a user, in the place of another one unless that is nil. It returns what the browser keeps.
 func (a *core) begin(ctx context.Context, u store.ConsoleUser, client string, strong bool, before *Session) (string,
 	error) {
-	token, now := random(), a.now()
-	c := store.ConsoleSession{Digest: sha256.Sum256([]byte(token)), Name: u.Name, Generation: u.Generation,
-		Created: now,
-		Used:    now, Client: client}
+	now := a.now()
+	c := store.ConsoleSession{Name: u.Name, Generation: u.Generation, Created: now, Client: client}
 	if strong {
 		c.Strong = now
 	}
@@ -54,6 +52,13 @@ func (a *core) begin(ctx context.Context, u store.ConsoleUser, client string, st
 	if before != nil {
 		replaces, c.Created = &before.digest, before.Began // a new cookie is no new 12 hours
 	}
+	return a.open(ctx, c, replaces)
+}
+
+// open stores a session, in the place of another one unless that is nil.
+func (a *core) open(ctx context.Context, c store.ConsoleSession, replaces *[32]byte) (string, error) {
+	token, now := random(), a.now()
+	c.Digest, c.Used = sha256.Sum256([]byte(token)), now
 	err := a.store.AddConsoleSession(ctx, c, replaces, now.Add(-SessionFor), now.Add(-IdleFor))
 	if errors.Is(err, store.ErrNoSession) {
 		return "", refuse(ReasonSession, err)

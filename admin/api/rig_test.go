@@ -275,7 +275,7 @@ func (r *rig) account(login string, device bool) {
 // locked locks an address or a login out.
 func (r *rig) locked(locks ...auth.Lock) {
 	r.t.Helper()
-	if err := r.store.SaveLockout(r.t.Context(), time.Now(), auth.Unsaved{Locks: locks}); err != nil {
+	if err := r.store.LoginLockout().Save(r.t.Context(), time.Now(), auth.Unsaved{Locks: locks}); err != nil {
 		r.t.Fatal(err)
 	}
 }

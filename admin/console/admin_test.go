@@ -541,7 +541,7 @@ func TestKeyActions(t *testing.T) {
 		t.Fatalf("%d %s, %d keys", w.Code, w.Body, len(keys))
 	}
 	body := r.page("/domains/example.com")
-	if strings.Count(body, "waits for its record") != 2 || !strings.Contains(body, "publish its record") ||
+	if strings.Count(body, "waits for its record") != 2 || !strings.Contains(body, "Publish its record") ||
 		strings.Contains(body, "PRIVATE KEY") {
 		t.Errorf("%s", body)
 	}

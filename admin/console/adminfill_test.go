@@ -88,7 +88,7 @@ func (r *rig) accounts(n int) {
 			u.Note = "Second floor, beside the kitchen. Toner: cupboard 3."
 		}
 		if i%10 == 3 {
-			u.Locked, u.LockReason = true, "more than 200 messages in an hour (limit messages-hour)"
+			u.Locked, u.LockReason = true, "over the 200 messages/1h limit"
 		}
 		r.must(r.store.AddUser(r.t.Context(), u))
 		if i < 60 {
@@ -110,14 +110,16 @@ func (r *rig) alerts(n int) {
 	events := []string{"upstream-paused", "queue-age", "secret-expiry", "login-locked"}
 	for i := range n {
 		a := store.Alert{Event: events[i%4], Subject: "office365", Since: r.now.Add(time.Duration(i-n) * time.Hour),
-			Summary: "office365 has refused to take mail since 13:02: 535 5.7.139 Authentication " +
-				"unsuccessful. Switch SMTP " +
-				"AUTH on for office@example.com in the Microsoft 365 admin centre.",
+			Summary: "The provider does not take our mail because of the account: \"535 5.7.139 Authentication " +
+				"unsuccessful\". Nothing is lost: the mail waits, or takes the next upstream of its route, and this " +
+				"one is tried again at 13:12. SMTP AUTH is switched off for the mailbox office@example.com. What " +
+				"to do: Microsoft 365 admin centre > Users > Active users > office@example.com > Mail > Manage " +
+				"email apps > tick Authenticated SMTP. Wait up to an hour, then test again.",
 			Details: map[string]string{"identity": "office@example.com",
 				"reply": "535 5.7.139 Authentication unsuccessful"}}
 		r.must(r.store.SaveAlert(r.t.Context(), a))
 		if i < n-2 {
-			a.Ended, a.Over = a.Since.Add(40*time.Minute), "office365 takes mail again."
+			a.Ended, a.Over = a.Since.Add(40*time.Minute), "It works again: mail flows."
 			r.must(r.store.SaveAlert(r.t.Context(), a))
 		}
 	}
@@ -138,7 +140,7 @@ func (r *rig) audits(n int) {
 // lockOut locks an address for all logins.
 func (r *rig) lockOut(network string) {
 	r.t.Helper()
-	r.must(r.store.SaveLockout(r.t.Context(), r.now, auth.Unsaved{Locks: []auth.Lock{{
+	r.must(r.store.LoginLockout().Save(r.t.Context(), r.now, auth.Unsaved{Locks: []auth.Lock{{
 		Client: netip.MustParsePrefix(network), Until: r.now.Add(10 * time.Minute), Failures: 10}}}))
 }
 

@@ -30,6 +30,8 @@ type alertsView struct {
 type alertView struct {
 	store.Alert
 	Title   string
+	First   Said // sentence of the summary
+	Rest    Said // of it
 	Details []detail
 }
 
@@ -74,6 +76,7 @@ func showAlerts(v *visit) (any, error) {
 func viewAlerts(v *visit, list []store.Alert) (all []alertView) {
 	for _, a := range list {
 		view := alertView{Alert: a, Title: eventTitle(v, a.Event)}
+		view.First, view.Rest = firstSentence(v.said(plainLines(maxSaid, a.Summary)))
 		for _, name := range slices.Sorted(maps.Keys(a.Details)) {
 			if len(view.Details) < alertDetail && a.Details[name] != "" {
 				view.Details = append(view.Details, detail{plain(60, name), plain(400, a.Details[name])})
@@ -82,6 +85,20 @@ func viewAlerts(v *visit, list []store.Alert) (all []alertView) {
 		all = append(all, view)
 	}
 	return all
+}
+
+// firstSentence cuts a text behind its first sentence. Within quotation marks none ends.
+func firstSentence(s Said) (first, rest Said) {
+	quoted := false
+	for i := range s.Text {
+		switch {
+		case s.Text[i] == '"':
+			quoted = !quoted
+		case !quoted && s.Text[i] == '.' && i+1 < len(s.Text) && (s.Text[i+1] == ' ' || s.Text[i+1] == '\n'):
+			return Said{s.Text[:i+1], s.Lang}, Said{s.Text[i+2:], s.Lang}
+		}
+	}
+	return s, Said{Lang: s.Lang}
 }
 
 // Lasted is how long an alert that is over was open.

@@ -26,6 +26,7 @@ type Options struct {
 	// Paths served by whoever knows the users. Requests reach the console with an operate.Actor in their context.
 	SignIn  string // asked without one; "" answers 401
 	SignOut string // a POST there ends the session; "" where there is none
+	Account string // where people change their own account; "" where there is none
 	Strong  string // where the second factor is given again; the way back is in its parameter "next"
 
 	Also []Route             // pages of other packages; in the menu they come last

@@ -35,7 +35,7 @@ func showDoctor(v *visit) (any, error) {
 func viewDoctor(v *visit, r *doctor.Report) *doctorView {
 	view := &doctorView{Report: r, MayRun: v.may(operate.Examine)}
 	if r != nil {
-		view.Findings, view.Counts = findingsOf(v, r.Findings), countFindings(v, r.Findings)
+		view.Findings, view.Counts = findingsOf(v, r.Findings, ""), countFindings(v, r.Findings)
 		view.Icon, _ = weightOf(v, finding.Worst(r.Findings))
 		view.Stale = v.now.Sub(r.Time) > 24*time.Hour
 	}

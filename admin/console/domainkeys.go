@@ -24,7 +24,7 @@ type keyRow struct {
 	operate.Key
 	Record, ZoneLine     string
 	Icon, Word           string
-	ToDo                 string // by a person; "" where there is nothing
+	ToDo                 Said // by a person; without text where there is nothing
 	MayRetire, MayRemove bool
 }
 
@@ -49,8 +49,9 @@ func keysOf(v *visit, domain string) (rows []keyRow, err error) {
 			return nil, err
 		}
 		row.Icon, row.Word = stageOf(v, &k)
-		if row.ToDo = plain(600, k.Next); k.Next == "nothing" {
-			row.ToDo = ""
+		if k.Next != "nothing" {
+			row.ToDo = v.said(plain(600, k.Next))
+			row.ToDo.Text = capital(row.ToDo.Text)
 		}
 		stage := k.State.Stage
 		row.MayRetire = k.Stored && stage == keyring.Signing && v.may(operate.RetireKey)

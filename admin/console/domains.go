@@ -154,7 +154,13 @@ func showDomain(v *visit) (any, error) {
 func viewDomain(v *visit, s operate.DomainState, ours bool) (*domainView, error) {
 	view := &domainView{domainRow: domainRowOf(v, s), Ours: ours, MayLook: v.may(operate.LookAtDomain)}
 	if s.Report != nil {
-		view.Findings = findingsOf(v, s.Report.Findings).about(s.Domain)
+		view.Findings = findingsOf(v, s.Report.Findings, s.Domain).about(s.Domain)
+		for i, f := range view.Findings.Wrong { // the page has these parts only where there is something in them
+			m := f.Mend
+			if m != nil && (m.Path == "#records" && len(s.Report.Records) == 0 || m.Path == "#keys" && !ours) {
+				view.Findings.Wrong[i].Mend = nil
+			}
+		}
 	}
 	if !ours {
 		return view, nil

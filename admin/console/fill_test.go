@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"postern/mail"
@@ -58,7 +59,7 @@ func (r *rig) fill(n int) {
 		m.Recipients[0].To.Domain = domains[i%len(domains)]
 		switch i % 6 {
 		case 0:
-			m.Held, m.HoldReason = true, "more than 200 messages in an hour (limit messages-hour)"
+			m.Held, m.HoldReason = true, "limit \"200 messages/1h\" of policy \"devices\" reached; try again in 12 m"
 		case 1, 2:
 			m.WaitingFor, m.LastReply = "office365", mail.R(535, "5.7.139", "Authentication unsuccessful")
 		case 3:
@@ -122,6 +123,12 @@ func (r *rig) troubled() {
 		r.t.Fatal("there is no advice for the example")
 	}
 	known = known.Filled("office@example.com", "")
+	denied := advice.For("microsoft365", mail.StageDot,
+		mail.R(554, "5.2.252", strings.TrimPrefix(sendAsDenied, "5.2.252 ")))
+	if denied == nil {
+		r.t.Fatal("there is no advice for Send As")
+	}
+	denied = denied.Filled("office@example.com", "anna@example.com")
 	office := status.Upstream{Name: "office365", Provider: "microsoft365", Host: "smtp.office365.com", Port: 587,
 		TLS: "starttls", State: status.Paused, Total: 2, Waiting: 1, Denied: 1,
 		Identities: []status.Identity{{Identity: "office@example.com", Status: upstream.Paused,
@@ -133,11 +140,9 @@ func (r *rig) troubled() {
 			Instead: "office@example.com"}},
 		Senders: []status.Sender{{Sender: "anna@example.com", Identity: "office@example.com", Refusals: 4,
 			NextTry: r.now.Add(20 * time.Minute), Reply: "554 " + sendAsDenied,
-			Cause: "The mailbox may not send as this address.",
-			Fix:   "Give office@example.com the right Send As on anna@example.com."}}}
+			Cause: denied.Cause, Fix: strings.Join(denied.Fix[:2], " ")}}}
 	r.report.Upstreams = append([]status.Upstream{office}, r.report.Upstreams...)
 	r.report.Secrets = []status.Secret{{Upstream: "office365", What: "client secret",
 		Ends: r.now.Add(5*24*time.Hour + time.Hour), DaysLeft: 5,
-		Fix: "Entra admin centre > App registrations > Certificates & secrets > New client secret, " +
-			"then write it into relay.toml."}}
+		Fix: "make a new client secret for application 4711, set client_secret and expires, and delete the old one"}}
 }

@@ -13,11 +13,12 @@ type findings struct {
 	More  int // than are shown
 }
 
-// findingView is one finding. Its texts are English.
+// findingView is one finding. Its texts are English; the sheet says them in the visitor's language.
 type findingView struct {
 	finding.Finding
 	Icon, Word string
 	Steps      []string // the lines of Fix
+	Mend       *mend    // where that is done; nil: not here
 }
 
 // count is how many findings have a weight.
@@ -29,14 +30,18 @@ type count struct {
 // shownFindings bounds a page.
 const shownFindings = 300
 
-func findingsOf(v *visit, list []finding.Finding) (f findings) {
+// findingsOf shows findings; domain is that of the page, "" elsewhere.
+func findingsOf(v *visit, list []finding.Finding, domain string) (f findings) {
 	for _, each := range list {
 		if len(f.Wrong)+len(f.Fine) == shownFindings {
 			f.More = len(list) - shownFindings
 			break
 		}
-		view := findingView{Finding: each}
+		view := findingView{Finding: each, Mend: mendOf(v, each.Code, each.Subject, domain, each.Weight)}
 		view.Icon, view.Word = weightOf(v, each.Weight)
+		if strings.HasPrefix(each.What, each.Subject+":") { // a line of relay.toml
+			view.Subject = ""
+		}
 		for line := range strings.Lines(each.Fix) {
 			if line = plain(2000, strings.TrimRight(line, "\r\n")); line != "" {
 				view.Steps = append(view.Steps, line)

@@ -2,7 +2,9 @@ package console
 
 import (
 	"context"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"postern/operate"
@@ -43,6 +45,7 @@ type upstreamView struct {
 	Others     int // identities that are not named
 	Troubles   []trouble
 	Storming   []status.Storm
+	Place      string // its id on the page
 }
 
 // identityView is one identity of an upstream.
@@ -60,6 +63,14 @@ type trouble struct {
 	Reply       string
 	Cause, Fix  string
 	AsAbove     bool // cause and fix stand above already
+}
+
+// Queue is where the mail stands that waits because of it.
+func (t trouble) Queue() string {
+	if t.Sender {
+		return "/queue?" + url.Values{"from": {t.Who}}.Encode()
+	}
+	return "/queue"
 }
 
 func showNow(v *visit) (any, error) {
@@ -148,7 +159,7 @@ func obstaclesOf(v *visit, u *status.Upstream) (lines []string) {
 		if id.NextTry.After(v.now) {
 			line += v.t(", next try in %s", v.span(id.NextTry.Sub(v.now)))
 		}
-		lines = append(lines, line+".")
+		lines = append(lines, strings.TrimSuffix(line, ".")+".") // "Min." ends it already
 	case !u.Works():
 		lines = append(lines, name+": "+word+".")
 	case u.State == status.Partly:
@@ -178,8 +189,8 @@ func stateOf(v *visit, s status.State) (icon, word string) {
 }
 
 func upstreamOf(v *visit, u *status.Upstream, last map[string]time.Time, shape *operate.Shape) upstreamView {
-	view := upstreamView{Upstream: u, Last: last[u.Name], Others: u.Total - len(u.Identities),
-		Troubles: troubles(u), Storming: u.Storms}
+	view := upstreamView{Upstream: u, Place: upstreamID(u.Name), Last: last[u.Name],
+		Others: u.Total - len(u.Identities), Troubles: troubles(u), Storming: u.Storms}
 	view.Icon, view.Word = stateOf(v, u.State)
 	for i := range u.Identities {
 		id := &u.Identities[i]
@@ -231,6 +242,8 @@ type ending struct {
 	Icon, Word string
 	Problem    string
 	Fix        string
+	words      string // that settings are searched for
+	Setting    string // where it is named; "" while there is time
 }
 
 // Days left from which on something that runs out is shown as a warning, and as trouble.
@@ -241,11 +254,13 @@ const (
 
 func endingsOf(v *visit, r *status.Report) (all []ending) {
 	for _, c := range r.Certificates {
-		e := ending{What: c.File, Of: c.UsedBy, Names: c.Names, Ends: c.Ends, Days: c.DaysLeft, Problem: c.Problem}
+		e := ending{What: c.File, Of: c.UsedBy, Names: c.Names, Ends: c.Ends, Days: c.DaysLeft, Problem: c.Problem,
+			words: certificateWords}
 		all = append(all, e.judged(v))
 	}
 	for _, s := range r.Secrets {
-		e := ending{What: s.What, Of: s.Upstream, Ends: s.Ends, Days: s.DaysLeft, Estimated: s.Estimated}
+		e := ending{What: s.What, Of: s.Upstream, Ends: s.Ends, Days: s.DaysLeft, Estimated: s.Estimated,
+			words: "upstream"}
 		if s.DaysLeft <= endsSoon {
 			e.Fix = s.Fix
 		}
@@ -267,6 +282,9 @@ func (e ending) judged(v *visit) ending {
 		e.Icon, e.Word = "warn", v.t("%d days left", e.Days)
 	default:
 		e.Icon, e.Word = "ok", v.t("%d days left", e.Days)
+	}
+	if e.Icon != "ok" {
+		e.Setting = "/settings?q=" + e.words
 	}
 	return e
 }

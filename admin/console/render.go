@@ -22,7 +22,7 @@ var steps = []string{"error", "confirm", "card", "imported"}
 
 // roomSheets are those of package door's routes.
 var roomSheets = []string{"enter", "invite", "lost", "factor", "people", "person", "asked", "tokens",
-	"newtoken", "once"}
+	"newtoken", "once", "account", "ownpassword", "ownapp", "ownpasskey"}
 
 // loadSheets parses the templates once for each language, since their functions speak it.
 func loadSheets(c *console, pages []page) map[string]*sheets {
@@ -55,19 +55,21 @@ func loadSheets(c *console, pages []page) map[string]*sheets {
 // functions are those that templates may call.
 func (c *console) functions(w *words) template.FuncMap {
 	return template.FuncMap{
-		"t":      w.t,
-		"short":  func(t time.Time) string { return w.short(t, c.Now()) },
-		"ago":    func(t time.Time) string { return w.span(c.Now().Sub(t)) },
-		"until":  func(t time.Time) string { return w.span(t.Sub(c.Now())) },
-		"whole":  w.whole,
-		"stamp":  stamp,
-		"minute": func(t time.Time) string { return t.Local().Format("15:04") },
-		"span":   w.span,
-		"size":   w.size,
-		"num":    w.num,
-		"plain":  plain,
-		"asset":  c.assets.url,
-		"pair":   func(a, b any) [2]any { return [2]any{a, b} },
+		"t":         w.t,
+		"short":     func(t time.Time) string { return w.short(t, c.Now()) },
+		"ago":       func(t time.Time) string { return w.span(c.Now().Sub(t)) },
+		"until":     func(t time.Time) string { return w.span(t.Sub(c.Now())) },
+		"whole":     w.whole,
+		"stamp":     stamp,
+		"minute":    func(t time.Time) string { return t.Local().Format("15:04") },
+		"span":      w.span,
+		"size":      w.size,
+		"num":       w.num,
+		"plain":     plain,
+		"said":      w.said,
+		"saidlines": func(n int, text string) Said { return w.said(plainLines(n, text)) },
+		"asset":     c.assets.url,
+		"pair":      func(a, b any) [2]any { return [2]any{a, b} },
 	}
 }
 
@@ -77,7 +79,8 @@ type sheet struct {
 	Menu              []menuItem
 	Actor             operate.Actor
 	Known             bool
-	SignOut           string
+	SignOut, Account  string
+	AtAccount         bool // the page is about it
 	Notices           []string
 	Style, Script     string
 	Icon              string
@@ -95,6 +98,7 @@ func (v *visit) render(status int, p *page, name, title string, body any) {
 		title = own.Title()
 	}
 	s := sheet{Lang: v.lang, Title: title, Menu: v.menu(p), Actor: v.actor, Known: v.known, SignOut: c.SignOut,
+		Account: c.Account, AtAccount: p != nil && c.Account != "" && p.under == c.Account,
 		Notices: v.notices, Style: c.assets.url(styleFile), Script: c.assets.url(scriptFile),
 		Icon: c.assets.url(iconFile), Body: body}
 	if c.Site != nil {

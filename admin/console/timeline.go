@@ -239,7 +239,7 @@ func whyQueued(v *visit, m *queue.Message) verdict {
 	case operate.IsHeld:
 		held := verdict{Icon: "hold", Text: v.t("It is held until somebody releases it.")}
 		if m.HoldReason != "" {
-			held.More = []string{plain(400, m.HoldReason)}
+			held.More = []string{v.said(plain(400, m.HoldReason)).Text}
 		}
 		return held
 	case operate.IsReturned:

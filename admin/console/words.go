@@ -109,7 +109,11 @@ func (w *words) t(k key, args ...any) string {
 	if !knownKeys[k] {
 		unknownKey(k)
 	}
-	return w.printer.Sprintf(message.Key(string(k), string(k)), args...)
+	text := w.printer.Sprintf(message.Key(string(k), string(k)), args...)
+	if strings.HasSuffix(text, "..") && !strings.HasSuffix(text, "...") { // an abbreviation ends the sentence
+		text = text[:len(text)-1]
+	}
+	return text
 }
 
 var speakers = func() []*words {

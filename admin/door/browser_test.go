@@ -67,7 +67,7 @@ func TestFirstLink(t *testing.T) {
 	says(t, b, "You are signed in.")
 	b.Look("light", 1440, 900)
 	b.Accessible("first page")
-	press(b, ".side .who button")
+	press(b, ".side .who form button")
 	where(t, b, "/login")
 	says(t, b, "You are signed out.")
 	b.Open(path)
@@ -143,18 +143,14 @@ func TestPeopleAndTokensInTheBrowser(t *testing.T) {
 func TestPasskey(t *testing.T) {
 	r := newRig(t)
 	b := chromium.Start(t, r.base, "de")
-	chromium.Call(b, webauthn.Enable, webauthn.EnableParams{})
-	chromium.Call(b, webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{
-		Options: &webauthn.VirtualAuthenticatorOptions{Protocol: webauthn.AuthenticatorProtocolCtap2,
-			Transport: webauthn.AuthenticatorTransportInternal, HasResidentKey: true, HasUserVerification: true,
-			IsUserVerified: true, AutomaticPresenceSimulation: true}})
+	authenticator(b)
 	b.Look("light", 1440, 900)
 	b.Open(r.link("anna", operate.Admin))
 	b.Accessible("invitation")
 	fill(b, "password", password, "repeat", password)
 	press(b, "form[data-ceremony] button")
 	where(t, b, "/")
-	press(b, ".side .who button")
+	press(b, ".side .who form button")
 	where(t, b, "/login")
 	b.Open("/tokens/add")
 	fill(b, "name", "anna")
@@ -168,7 +164,7 @@ func TestPasskey(t *testing.T) {
 	where(t, b, "/people/invite")
 
 	// Somebody who cancels, or has no passkey, is told so on the page.
-	press(b, ".side .who button")
+	press(b, ".side .who form button")
 	fill(b, "name", "nobody@example.com")
 	chromium.Get(b, chromedp.Click("form[data-ceremony] button"))
 	chromium.Get(b, chromedp.WaitVisible("form[data-ceremony] [role=alert]"))
@@ -229,4 +225,67 @@ func TestWithoutJavaScript(t *testing.T) {
 	fill(b, "name", "anna", "password", password, "code", r.code(secret))
 	chromium.Get(b, chromedp.Click(send))
 	chromium.Get(b, chromedp.WaitVisible(".side .who"))
+}
+
+// TestAccountInTheBrowser: from the header to one's own account; a second passkey, its name, in with it, and out of
+// use; the last way in stays.
+func TestAccountInTheBrowser(t *testing.T) {
+	r := newRig(t)
+	b := chromium.Start(t, r.base, "en")
+	first := authenticator(b)
+	b.Look("light", 1440, 900)
+	b.Open(r.link("anna", operate.Viewer))
+	fill(b, "password", password, "repeat", password)
+	press(b, "form[data-ceremony] button")
+	press(b, ".side .who a.name")
+	where(t, b, "/account")
+	says(t, b, "Passkey 1")
+	b.LookAround("account")
+	press(b, `a[href^="/account/passkey/remove"]`)
+	says(t, b, "Remove the passkey Passkey 1?")
+	press(b, "button.danger")
+	says(t, b, "This is your last way in.")
+	b.Problems() // 409
+
+	// Another device: the first one may not make two.
+	chromium.Call(b, webauthn.RemoveVirtualAuthenticator, webauthn.RemoveVirtualAuthenticatorParams{
+		AuthenticatorID: first})
+	authenticator(b)
+	b.Open("/account/passkey")
+	b.LookAround("account-passkey")
+	b.Type(`[name="label"]`, "Phone")
+	press(b, "form[data-ceremony] button")
+	where(t, b, "/account")
+	says(t, b, "The passkey is added.")
+	says(t, b, "Phone")
+	chromium.Get(b, chromedp.Click("tbody tr:nth-child(2) summary"))
+	b.LookAround("account-passkeys")
+	b.Look("light", 1440, 900)
+	chromium.Get(b, chromedp.SetValue(`tbody tr:nth-child(2) [name="label"]`, "Anna's phone"))
+	press(b, "tbody tr:nth-child(2) .rename button")
+	says(t, b, "Anna's phone")
+
+	press(b, ".side .who form button")
+	fill(b, "name", "anna")
+	press(b, "form[data-ceremony] button")
+	press(b, ".side .who a.name")
+	press(b, `tbody tr:nth-child(1) a[href^="/account/passkey/remove"]`)
+	press(b, "button.danger")
+	says(t, b, "The passkey is removed.")
+	if text := b.Text("main"); strings.Contains(text, "Passkey 1") || !strings.Contains(text, "Anna's phone") {
+		t.Errorf("the page says:\n%s", text)
+	}
+	b.Open("/account/app")
+	b.LookAround("account-app")
+	b.Open("/account/password")
+	b.LookAround("account-password")
+}
+
+// authenticator gives the browser a device that makes passkeys, and says yes by itself.
+func authenticator(b *chromium.Browser) webauthn.AuthenticatorID {
+	chromium.Call(b, webauthn.Enable, webauthn.EnableParams{})
+	return chromium.Call(b, webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{
+		Options: &webauthn.VirtualAuthenticatorOptions{Protocol: webauthn.AuthenticatorProtocolCtap2,
+			Transport: webauthn.AuthenticatorTransportInternal, HasResidentKey: true, HasUserVerification: true,
+			IsUserVerified: true, AutomaticPresenceSimulation: true}}).AuthenticatorID
 }

@@ -11,9 +11,10 @@
 //
 // # The order
 //
-// Headers first, so that every answer has them; then what another site's page made is refused, before it can use up
-// somebody's logins; then, for the pages that everybody may see, the bound on logins; for everything else a session or
-// a token. Bodies of forms have 64 kB at most on the pages for everybody, and 1 MB behind the login.
+// Whose request it is comes first, where a trusted proxy makes it; then headers, so that every answer has them; then
+// what another site's page made is refused, before it can use up somebody's logins; then, for the pages that everybody
+// may see, the bound on logins; for everything else a session or a token. Bodies of forms have 64 kB at most on the
+// pages for everybody, and 1 MB behind the login.
 package door
 
 import (
@@ -45,6 +46,7 @@ const (
 	optionsPath   = "/options" // below a page that has a passkey
 	peoplePath    = "/people"
 	tokensPath    = "/tokens"
+	accountPath   = "/account"
 )
 
 // maxForm bounds the body of what everybody may send, in octets: a password and what a passkey signed.
@@ -63,12 +65,13 @@ func Handler(o Options) http.Handler {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	o.Console.SignIn, o.Console.SignOut, o.Console.Strong = access.LoginPath, logoutPath, stepUpPath
+	o.Console.Account = accountPath
 	o.Console.Also = append(o.Console.Also, d.routes()...)
 	pages := console.Handler(o.Console)
 	open := o.Access.Recognise(o.Access.BoundLogins(http.MaxBytesHandler(pages, maxForm), tooMany(pages)))
 	inside, api := o.Access.Authenticate(pages), o.Access.Authenticate(orNothing(o.API))
 	origin := http.NewCrossOriginProtection()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return o.Access.Locate(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		console.SetHeaders(w.Header())
 		switch path := r.URL.Path; {
 		case strings.HasPrefix(path, access.APIPath):
@@ -80,7 +83,7 @@ func Handler(o Options) http.Handler {
 		default:
 			inside.ServeHTTP(w, r)
 		}
-	})
+	}))
 }
 
 // forEverybody reports whether a path is for those who are not signed in.
@@ -150,5 +153,5 @@ func (d *door) routes() []console.Route {
 		r.Under = tokensPath
 		all = append(all, r)
 	}
-	return all
+	return append(all, account{d.access, d}.routes()...)
 }

@@ -1,9 +1,7 @@
 package door
 
 import (
-	"encoding/base64"
 	"encoding/json"
-	"html/template"
 	"net/http"
 	"strings"
 	"time"
@@ -26,11 +24,9 @@ type inviteView struct {
 	Path       string // of the form: the link itself
 	Least      int    // characters of a password
 	Error      string
-	Field      string       // where the error is: "password", "code", ""
-	Secret     string       // of the authenticator, in groups
-	URI        template.URL // opens the authenticator on the device itself
-	Picture    template.URL // the same as a QR code
+	Field      string // where the error is: "password", "code", ""
 	Passkeys   bool
+	authenticatorView
 }
 
 // lostView is the body of the page that a link leads to which does not work.
@@ -56,15 +52,13 @@ func (g guests) invitation(v *console.Visit, wrong error) {
 		lost(v, err)
 		return
 	}
-	picture, err := i.QR(pixels)
+	set, err := viewAuthenticator(i.Authenticator)
 	if err != nil {
 		v.Refuse(err)
 		return
 	}
 	view := inviteView{Name: clean(i.Name), Role: i.Role.String(), Expires: i.Expires, Path: access.InvitePath + token,
-		Least: auth.MinChosen, Secret: grouped(i.Secret), Passkeys: g.access.HasPasskeys(),
-		URI:     template.URL(i.URI), //nolint:gosec // made of our own secret, escaped by net/url
-		Picture: template.URL("data:image/png;base64," + base64.StdEncoding.EncodeToString(picture))}
+		Least: auth.MinChosen, Passkeys: g.access.HasPasskeys(), authenticatorView: set}
 	code := http.StatusOK
 	if wrong != nil {
 		if view.Error = say(v, wrong); view.Error == "" {

@@ -174,9 +174,12 @@ func statusOf(v *console.Visit, err error) int {
 			v.Writer.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
 		}
 		return http.StatusTooManyRequests
-	case access.ReasonPassword, access.ReasonCode, access.ReasonNoFactor, access.ReasonNoPasskeys, reasonRepeat:
+	case access.ReasonPassword, access.ReasonCode, access.ReasonNoFactor, access.ReasonNoPasskeys, reasonRepeat,
+		access.ReasonTooMany:
 		return http.StatusUnprocessableEntity
-	case access.ReasonLinkUnknown:
+	case access.ReasonLastWay, access.ReasonProvider:
+		return http.StatusConflict
+	case access.ReasonLinkUnknown, access.ReasonNoSuch:
 		return http.StatusNotFound
 	case access.ReasonLinkUsed, access.ReasonLinkExpired, access.ReasonLinkReplaced:
 		return http.StatusGone

@@ -57,6 +57,9 @@ func say(v *console.Visit, err error) string {
 	if text := saySecond(v, r.Reason); text != "" {
 		return text
 	}
+	if text := sayOwn(v, r.Reason); text != "" {
+		return text
+	}
 	if text := sayOIDC(v, r.Reason); text != "" {
 		return text
 	}
@@ -79,6 +82,21 @@ func saySecond(v *console.Visit, reason access.Reason) string {
 		return v.T("The code does not fit. Check that the clock of the phone is right, and type the next code.")
 	case access.ReasonNoFactor:
 		return v.T("A second factor is needed: type the code of the authenticator app, or use a passkey.")
+	}
+	return ""
+}
+
+// sayOwn is about what people change of their own account.
+func sayOwn(v *console.Visit, reason access.Reason) string {
+	switch reason {
+	case access.ReasonLastWay:
+		return v.T("This is your last way in. Add another passkey or an authenticator app first.")
+	case access.ReasonTooMany:
+		return v.T("You have as many passkeys as are kept. Remove one first.")
+	case access.ReasonNoSuch:
+		return v.T("It is not there any more.")
+	case access.ReasonProvider:
+		return v.T("Your organisation's login keeps your password and second factor. Change them there.")
 	}
 	return ""
 }

@@ -192,7 +192,7 @@ func TestCommandsRace(t *testing.T) {
 		locks = append(locks, auth.Lock{Client: netip.MustParsePrefix(fmt.Sprintf("192.0.2.%d/32", i)),
 			Until: time.Now().Add(time.Hour)})
 	}
-	if err := l.store.SaveLockout(t.Context(), time.Now(), auth.Unsaved{Locks: locks}); err != nil {
+	if err := l.store.LoginLockout().Save(t.Context(), time.Now(), auth.Unsaved{Locks: locks}); err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup

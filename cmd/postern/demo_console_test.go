@@ -50,7 +50,7 @@ func TestDemoConsole(t *testing.T) {
 	if status, body := get(first, d.door.link+"x"); status != 404 {
 		t.Errorf("another link: %d %s", status, body)
 	}
-	if status, body := get(first, d.door.link); status != 200 || !strings.Contains(body, `class="name">demo<`) {
+	if status, body := get(first, d.door.link); status != 200 || !strings.Contains(body, `title="Your account">demo<`) {
 		t.Errorf("the link: %d %s", status, body)
 	}
 	if status, body := get(browser(), d.door.link); status != 410 {

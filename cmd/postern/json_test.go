@@ -80,7 +80,7 @@ func TestJSONKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = l.store.SaveLockout(t.Context(), now, auth.Unsaved{Locks: []auth.Lock{{Login: "scan",
+	err = l.store.LoginLockout().Save(t.Context(), now, auth.Unsaved{Locks: []auth.Lock{{Login: "scan",
 		Until: now.Add(time.Hour), Failures: 11}}})
 	if err != nil {
 		t.Fatal(err)

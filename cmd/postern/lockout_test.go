@@ -38,7 +38,7 @@ func TestListAndUnlockShowLockouts(t *testing.T) {
 	}
 	until := time.Now().Add(time.Hour)
 	prefix := netip.MustParsePrefix
-	err = s.SaveLockout(t.Context(), time.Now(), auth.Unsaved{Locks: []auth.Lock{
+	err = s.LoginLockout().Save(t.Context(), time.Now(), auth.Unsaved{Locks: []auth.Lock{
 		{Client: prefix("192.0.2.1/32"), Until: until, Failures: 10}, {Client: prefix("192.0.2.77/32"), Until: until,
 			Failures: 10},
 		{Client: prefix("2001:db8:1:2::/64"), Until: until, Failures: 10},

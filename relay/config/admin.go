@@ -86,6 +86,8 @@ func (v *validator) admin() {
 			v.fail(element("admin.names", i), "%q is no host name, write one such as \"relay.internal\"", name)
 		}
 	}
+	v.narrow("admin.trusted_proxies", v.Admin.TrustedProxies,
+		"whoever sends X-Forwarded-For chooses its client address")
 	v.adminInClear(addr)
 	for i, l := range v.Listeners {
 		if other, err := parseListen(l.Address); err == nil && addr.conflicts(other) {

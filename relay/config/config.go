@@ -324,8 +324,10 @@ type Admin struct {
 	// Console serves the console and the API. Default: on loopback, and wherever TLS is.
 	Console bool `toml:"console"`
 	// URL is where browsers find the console. Default: localhost on loopback, else Hostname, with the port of Address.
-	URL  string     `toml:"url"`
-	OIDC *AdminOIDC `toml:"oidc"`
+	URL string `toml:"url"`
+	// TrustedProxies are HTTP proxies whose X-Forwarded-For is believed: it says who the client is.
+	TrustedProxies Networks   `toml:"trusted_proxies"`
+	OIDC           *AdminOIDC `toml:"oidc"`
 }
 
 // Alert is a hook that is told of faults by HTTPS: a person hears of them without mail.

@@ -313,7 +313,7 @@ func TestAccountFindings(t *testing.T) {
 		Login: "copier@example.com", ID: "m1"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SaveLockout(t.Context(), time.Now(), auth.Unsaved{Locks: []auth.Lock{{Login: "eve@example.com",
+	if err := s.LoginLockout().Save(t.Context(), time.Now(), auth.Unsaved{Locks: []auth.Lock{{Login: "eve@example.com",
 		Until: time.Now().Add(time.Hour), Failures: 20}}}); err != nil {
 		t.Fatal(err)
 	}

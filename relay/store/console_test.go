@@ -168,6 +168,27 @@ func TestConsoleSessions(t *testing.T) {
 			t.Errorf("session %d: %v, want %v", n, err, want)
 		}
 	}
+	list, err := s.ConsoleSessions(ctx, "anna", none, eventTime.Add(12*time.Minute))
+	if err != nil || len(list) != 10 || list[0] != fresh || list[9] != session(13) {
+		t.Errorf("those used since: %+v, %v", list, err)
+	}
+	other := session(120)
+	other.Name = "ben"
+	if err := s.AddConsoleSession(ctx, other, nil, none, none); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.EndOtherSessions(ctx, "anna", fresh.Digest); err != nil {
+		t.Fatal(err)
+	}
+	if list, err = s.ConsoleSessions(ctx, "anna", none, none); err != nil || len(list) != 1 || list[0] != fresh {
+		t.Errorf("all others ended: %+v, %v", list, err)
+	}
+	if list, err = s.ConsoleSessions(ctx, "ben", none, none); err != nil || len(list) != 1 {
+		t.Errorf("somebody else's: %+v, %v", list, err)
+	}
+	if err := s.EndConsoleSession(ctx, other.Digest); err != nil {
+		t.Fatal(err)
+	}
 	putUser(t, s, ConsoleUser{Name: "anna", Role: "viewer", Hash: "x", TOTP: "y", Generation: 5})
 	if _, _, err := s.ConsoleSession(ctx, fresh.Digest); !errors.Is(err, ErrNoSession) {
 		t.Errorf("after a change of the user: %v", err)

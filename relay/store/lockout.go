@@ -26,6 +26,17 @@ CREATE TABLE lockout (
 CREATE INDEX lockout_until ON lockout (until);
 `
 
+// schemaConsoleLockout keeps the same of the console.
+const schemaConsoleLockout = `
+CREATE TABLE console_lockout_place (digest BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX console_lockout_place_at ON console_lockout_place (at);
+CREATE TABLE console_lockout (
+	login TEXT NOT NULL, client TEXT NOT NULL, until INTEGER NOT NULL, failures INTEGER NOT NULL,
+	PRIMARY KEY (login, client)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX console_lockout_until ON console_lockout (until);
+`
+
 // What is kept at most; the oldest go first.
 const (
 	placesFor   = 7 * 24 * time.Hour
@@ -33,34 +44,77 @@ const (
 	maxLockouts = 16384
 )
 
-// SaveLockout writes down what changed. It is lazy: it waits for a commit that comes anyway.
-func (s *Store) SaveLockout(ctx context.Context, now time.Time, u auth.Unsaved) error {
+// Lockout is where a lockout is kept: that of the logins by SMTP, or that of the console.
+type Lockout struct {
+	s           *Store
+	place, lock string // the tables
+}
+
+// ConsoleLockout is that of the console and of the API's tokens.
+func (s *Store) ConsoleLockout() Lockout {
+	return Lockout{s, "console_lockout_place", "console_lockout"}
+}
+
+// LoginLockout is that of the logins by SMTP.
+func (s *Store) LoginLockout() Lockout { return Lockout{s, "lockout_place", "lockout"} }
+
+// Restore tells an Authenticator what the process before it knew. key is what places are hashed with.
+func (l Lockout) Restore(ctx context.Context, a *auth.Authenticator, key []byte, now time.Time) error {
+	places, err := l.places(ctx, now)
+	if err != nil {
+		return err
+	}
+	locks, err := l.locks(ctx, now)
+	if err != nil {
+		return err
+	}
+	a.Restore(key, places, locks)
+	return nil
+}
+
+// Keep writes down what an Authenticator has learnt since the last time. What cannot be written comes again.
+func (l Lockout) Keep(ctx context.Context, a *auth.Authenticator, now time.Time) error {
+	u := a.Unsaved()
+	if u.Empty() {
+		return nil
+	}
+	if err := l.Save(ctx, now, u); err != nil {
+		a.Again(u)
+		return err
+	}
+	a.Saved(u)
+	return nil
+}
+
+// Save writes down what changed. It is lazy: it waits for a commit that comes anyway.
+func (l Lockout) Save(ctx context.Context, now time.Time, u auth.Unsaved) error {
 	cost := int64(len(u.Places) + len(u.Locks))
-	err := s.writer.do(ctx, &op{lazy: true, cost: cost, run: func(t *tx) error {
+	err := l.s.writer.do(ctx, &op{lazy: true, cost: cost, run: func(t *tx) error {
 		for _, p := range u.Places {
-			if err := putPlace(t, p); err != nil {
+			err := t.Run("INSERT OR REPLACE INTO "+l.place+" VALUES (?, ?)", p.Digest[:], unixNano(p.At))
+			if err != nil {
 				return err
 			}
 		}
-		for _, l := range u.Locks {
-			if err := putLock(t, l); err != nil {
+		for _, lock := range u.Locks {
+			if err := l.put(t, lock); err != nil {
 				return err
 			}
 		}
 		if len(u.Places) > 0 {
 			err := runAll(t, map[string]int64{
-				"DELETE FROM lockout_place WHERE at < ?": unixNano(now.Add(-placesFor)),
-				"DELETE FROM lockout_place WHERE digest IN (SELECT digest FROM lockout_place ORDER BY at DESC LIMIT " +
-					"-1 OFFSET ?)": maxPlaces,
+				"DELETE FROM " + l.place + " WHERE at < ?": unixNano(now.Add(-placesFor)),
+				"DELETE FROM " + l.place + " WHERE digest IN (SELECT digest FROM " + l.place +
+					" ORDER BY at DESC LIMIT -1 OFFSET ?)": maxPlaces,
 			})
 			if err != nil {
 				return err
 			}
 		}
 		return runAll(t, map[string]int64{
-			"DELETE FROM lockout WHERE until <= ?": unixNano(now),
-			"DELETE FROM lockout WHERE (login, client) IN (SELECT login, client FROM lockout ORDER BY until DESC " +
-				"LIMIT -1 OFFSET ?)": maxLockouts,
+			"DELETE FROM " + l.lock + " WHERE until <= ?": unixNano(now),
+			"DELETE FROM " + l.lock + " WHERE (login, client) IN (SELECT login, client FROM " + l.lock +
+				" ORDER BY until DESC LIMIT -1 OFFSET ?)": maxLockouts,
 		})
 	}})
 	return wrap(err, "save the lockout")
@@ -75,20 +129,16 @@ func runAll(t *tx, queries map[string]int64) error {
 	return nil
 }
 
-func putPlace(t *tx, p auth.Place) error {
-	return t.Run("INSERT OR REPLACE INTO lockout_place VALUES (?, ?)", p.Digest[:], unixNano(p.At))
-}
-
-func putLock(t *tx, l auth.Lock) error {
-	if l.Until.IsZero() {
-		return dropLock(t, l)
+func (l Lockout) put(t *tx, lock auth.Lock) error {
+	if lock.Until.IsZero() {
+		return l.drop(t, lock)
 	}
-	return t.Run("INSERT OR REPLACE INTO lockout VALUES (?, ?, ?, ?)", l.Login, prefixText(l.Client), unixNano(l.Until),
-		l.Failures)
+	return t.Run("INSERT OR REPLACE INTO "+l.lock+" VALUES (?, ?, ?, ?)", lock.Login, prefixText(lock.Client),
+		unixNano(lock.Until), lock.Failures)
 }
 
-func dropLock(t *tx, l auth.Lock) error {
-	return t.Run("DELETE FROM lockout WHERE login = ? AND client = ?", l.Login, prefixText(l.Client))
+func (l Lockout) drop(t *tx, lock auth.Lock) error {
+	return t.Run("DELETE FROM "+l.lock+" WHERE login = ? AND client = ?", lock.Login, prefixText(lock.Client))
 }
 
 func prefixText(p netip.Prefix) string {
@@ -98,17 +148,25 @@ func prefixText(p netip.Prefix) string {
 	return p.String()
 }
 
-// Places returns from where logins were used within the last week.
-func (s *Store) Places(ctx context.Context, now time.Time) ([]auth.Place, error) {
-	places, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (auth.Place, error) {
+// places returns from where logins were used within the last week.
+func (l Lockout) places(ctx context.Context, now time.Time) ([]auth.Place, error) {
+	places, err := readAll(ctx, l.s.readers, func(row *sqlite.Stmt) (auth.Place, error) {
 		p := auth.Place{At: fromNano(row.Int(1))}
 		copy(p.Digest[:], row.Blob(0))
 		return p, nil
-	}, "SELECT digest, at FROM lockout_place WHERE at >= ?", unixNano(now.Add(-placesFor)))
+	}, "SELECT digest, at FROM "+l.place+" WHERE at >= ?", unixNano(now.Add(-placesFor)))
 	return places, wrap(err, "load from where logins are used")
 }
 
-const selectLockouts = "SELECT login, client, until, failures FROM lockout WHERE until > ? ORDER BY login, client"
+// locks returns who is locked out: addresses first, then logins.
+func (l Lockout) locks(ctx context.Context, now time.Time) ([]auth.Lock, error) {
+	locks, err := readAll(ctx, l.s.readers, scanLockout, l.selectLocks(), unixNano(now))
+	return locks, wrap(err, "list who is locked out")
+}
+
+func (l Lockout) selectLocks() string {
+	return "SELECT login, client, until, failures FROM " + l.lock + " WHERE until > ? ORDER BY login, client"
+}
 
 func scanLockout(row *sqlite.Stmt) (auth.Lock, error) {
 	l := auth.Lock{Login: row.Text(0), Until: fromNano(row.Int(2)), Failures: int(row.Int(3))}
@@ -116,10 +174,9 @@ func scanLockout(row *sqlite.Stmt) (auth.Lock, error) {
 	return l, nil
 }
 
-// Lockouts returns who is locked out now: addresses first, then logins.
+// Lockouts returns who may not log in by SMTP now: addresses first, then logins.
 func (s *Store) Lockouts(ctx context.Context, now time.Time) ([]auth.Lock, error) {
-	locks, err := readAll(ctx, s.readers, scanLockout, selectLockouts, unixNano(now))
-	return locks, wrap(err, "list who is locked out")
+	return s.LoginLockout().locks(ctx, now)
 }
 
 // LiftLockouts ends the lockouts that a person chooses and returns them. The daemon hears of it and lets in whom they
@@ -127,7 +184,7 @@ func (s *Store) Lockouts(ctx context.Context, now time.Time) ([]auth.Lock, error
 func (s *Store) LiftLockouts(ctx context.Context, now time.Time, chosen func(auth.Lock) bool) (lifted []auth.Lock,
 	err error) {
 	err = s.write(ctx, func(t *tx) error {
-		locks, err := list(t.Conn, scanLockout, selectLockouts, unixNano(now))
+		locks, err := list(t.Conn, scanLockout, s.LoginLockout().selectLocks(), unixNano(now))
 		if err != nil {
 			return err
 		}
@@ -136,7 +193,7 @@ func (s *Store) LiftLockouts(ctx context.Context, now time.Time, chosen func(aut
 			return nil
 		}
 		for _, l := range lifted {
-			if err := dropLock(t, l); err != nil {
+			if err := s.LoginLockout().drop(t, l); err != nil {
 				return err
 			}
 		}

@@ -22,7 +22,7 @@ func TestLockoutRoundTrip(t *testing.T) {
 	old := auth.Place{Digest: [16]byte{3}, At: now.Add(-placesFor - time.Hour)}
 	save := func(at time.Time, u auth.Unsaved) {
 		t.Helper()
-		if err := s.SaveLockout(t.Context(), at, u); err != nil {
+		if err := s.LoginLockout().Save(t.Context(), at, u); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -35,7 +35,7 @@ func TestLockoutRoundTrip(t *testing.T) {
 	save(now, auth.Unsaved{Places: []auth.Place{place, old}, Locks: []auth.Lock{login, both, network, address}})
 	is(now, address, network, login, both)
 	is(now.Add(90*time.Second), network, login, both)
-	if got, err := s.Places(t.Context(), now); err != nil || !slices.Equal(got, []auth.Place{place}) {
+	if got, err := s.LoginLockout().places(t.Context(), now); err != nil || !slices.Equal(got, []auth.Place{place}) {
 		t.Errorf("places %+v, %v", got, err)
 	}
 	login.Until, login.Failures = now.Add(2*time.Hour), 11 // again
@@ -68,10 +68,10 @@ func TestLockoutIsBounded(t *testing.T) {
 				Until: now.Add(time.Hour + time.Duration(i)*time.Second)})
 		}
 	}
-	if err := s.SaveLockout(t.Context(), now, u); err != nil {
+	if err := s.LoginLockout().Save(t.Context(), now, u); err != nil {
 		t.Fatal(err)
 	}
-	places, err := s.Places(t.Context(), now)
+	places, err := s.LoginLockout().places(t.Context(), now)
 	if err != nil || len(places) != maxPlaces {
 		t.Errorf("%d places, %v", len(places), err)
 	}

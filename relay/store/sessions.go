@@ -52,14 +52,29 @@ func (s *Store) AddConsoleSession(ctx context.Context, c ConsoleSession, replace
 	return wrap(err, "session of %q", c.Name)
 }
 
+const selectSessions = "SELECT name, generation, created, used, strong, client, digest FROM console_session"
+
+func scanSession(row *sqlite.Stmt) (ConsoleSession, error) {
+	c := ConsoleSession{Name: row.Text(0), Generation: row.Int(1), Created: fromNano(row.Int(2)),
+		Used: fromNano(row.Int(3)), Strong: fromNano(row.Int(4)), Client: row.Text(5)}
+	copy(c.Digest[:], row.Blob(6))
+	return c, nil
+}
+
+// ConsoleSessions returns the sessions of a user that began, and were last used, after the moments given: those used
+// last come first.
+func (s *Store) ConsoleSessions(ctx context.Context, name string, began, used time.Time) ([]ConsoleSession, error) {
+	found, err := readAll(ctx, s.readers, scanSession,
+		selectSessions+" WHERE name = ? AND created > ? AND used > ? ORDER BY used DESC, created DESC", name,
+		unixNano(began), unixNano(used))
+	return found, wrap(err, "sessions of %q", name)
+}
+
 // ConsoleSession returns a session and its user; ErrNoSession if there is none, or if something has happened to the
 // user that ended it.
 func (s *Store) ConsoleSession(ctx context.Context, digest [32]byte) (c ConsoleSession, u ConsoleUser, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		found, err := list(conn, func(row *sqlite.Stmt) (ConsoleSession, error) {
-			return ConsoleSession{digest, row.Text(0), row.Int(1), fromNano(row.Int(2)), fromNano(row.Int(3)),
-				fromNano(row.Int(4)), row.Text(5)}, nil
-		}, "SELECT name, generation, created, used, strong, client FROM console_session WHERE digest = ?", digest[:])
+		found, err := list(conn, scanSession, selectSessions+" WHERE digest = ?", digest[:])
 		if err == nil && len(found) == 0 {
 			err = ErrNoSession
 		}
@@ -90,4 +105,12 @@ func (s *Store) EndConsoleSession(ctx context.Context, digest [32]byte) error {
 		return t.Run("DELETE FROM console_session WHERE digest = ?", digest[:])
 	})
 	return wrap(err, "end a session")
+}
+
+// EndOtherSessions ends all sessions of a user but one.
+func (s *Store) EndOtherSessions(ctx context.Context, name string, but [32]byte) error {
+	err := s.write(ctx, func(t *tx) error {
+		return t.Run("DELETE FROM console_session WHERE name = ? AND digest <> ?", name, but[:])
+	})
+	return wrap(err, "end the other sessions of %q", name)
 }

@@ -193,7 +193,8 @@ func (b *Browser) Accessible(what string) {
 		Get(b, chromedp.Evaluate[bool](axe+";true"))
 	}
 	result := Get(b, chromedp.Evaluate[string](
-		`axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(r.violations))`,
+		`axe.run(document, {resultTypes: ["violations"], rules: {"target-size": {enabled: true}}})
+			.then(r => JSON.stringify(r.violations))`,
 		chromedp.EvalAwaitPromise))
 	var found []violation
 	b.must(json.Unmarshal([]byte(result), &found))

@@ -1,0 +1,235 @@
+package console
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// saidPairs are all entries of the catalogue.
+func saidPairs(t *testing.T) (all [][]string) {
+	names, err := filepath.Glob("said/*.txt")
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, pairsOf(string(data))...)
+	}
+	return all
+}
+
+// TestSayings: each sentence has German with the same holes, is recognised as itself, and keeps what varies.
+func TestSayings(t *testing.T) {
+	seen := map[string]bool{}
+	for _, pair := range saidPairs(t) {
+		if len(pair) != 2 {
+			t.Errorf("%q: not two lines", pair)
+			continue
+		}
+		en, de := hole.FindAllString(pair[0], -1), hole.FindAllString(pair[1], -1)
+		slices.Sort(en)
+		slices.Sort(de)
+		if !slices.Equal(slices.Compact(en), slices.Compact(de)) {
+			t.Errorf("%q and %q have other holes", pair[0], pair[1])
+		}
+		if seen[pair[0]] {
+			t.Errorf("%q stands twice", pair[0])
+		}
+		seen[pair[0]] = true
+		fill := func(text string) string { return hole.ReplaceAllString(text, "X${1}X") }
+		if isPart(pair[0]) {
+			continue
+		}
+		if got, ok := german.say(fill(pair[0])); !ok || got != fill(pair[1]) {
+			t.Errorf("%q is said as\n%q, %v, want\n%q", pair[0], got, ok, fill(pair[1]))
+		}
+	}
+}
+
+// TestSaying: sentences in a row, in holes, in lines; what others said stays as it is.
+func TestSaying(t *testing.T) {
+	data, err := os.ReadFile("testdata/said.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pair := range pairsOf(string(data)) {
+		english, want := strings.ReplaceAll(pair[0], `\n`, "\n"), strings.ReplaceAll(pair[1], `\n`, "\n")
+		if got, ok := german.say(english); ok != (want != "-") || ok && got != want {
+			t.Errorf("%q is said as\n%q, %v, want\n%q", english, got, ok, want)
+		}
+	}
+}
+
+// TestSayingIsBounded: whatever outsiders write into a text, it costs little.
+func TestSayingIsBounded(t *testing.T) {
+	for _, one := range []string{"Nobody can send there. ", "The address The address ", "A. ", "Upstream X: ", "1 "} {
+		s := &speech{sayings: german, failed: map[int]bool{}}
+		s.line(strings.Repeat(one, maxSaid/len(one)), maxSentences)
+		if s.tries > 2*maxSaid {
+			t.Errorf("%q takes %d tries", one, s.tries)
+		}
+	}
+	if _, ok := german.say(strings.Repeat("x", maxSaid+1)); ok {
+		t.Error("a long text is read")
+	}
+}
+
+func FuzzSaying(f *testing.F) {
+	f.Add("Upstream office: it does not let us in. No.")
+	f.Add("What to do: What to do: ")
+	f.Fuzz(func(t *testing.T, text string) {
+		s := &speech{sayings: german, failed: map[int]bool{}}
+		if s.line(text, maxSentences); len(text) <= maxSaid && s.tries > 2*maxSaid {
+			t.Errorf("%d tries", s.tries)
+		}
+	})
+}
+
+// notShown are sentences of these packages that no page shows, or that are of others.
+var notShown = []string{
+	"the client offers only", "no cipher suite in common", "no TLS version in common", "knows RSA certificates only",
+	"it may not trust this certificate", "does not know the authority", `"bad certificate"`, `"unknown certificate"`,
+	"said no", // what package wire says, as doctor looks for it
+	"Max open files", "nothing examines {} there are {}", "From: postmaster@{}", "Subject: Sample",
+	"Signed to be verified.", "wrong password", "held message", ", logged in as {}", "(as far as is known)",
+	"nothing examines {}; there are {}", "the resolver", "the resolver {}", // a name
+	"find the system's resolver: {}; name one with --resolver", "{} names no resolver; name one with --resolver",
+	"The {} that upstream {} is logged in with{}", // with the words of when it ends, in said/parts.txt
+	"The {} that upstream {} is logged in with {}{}; without it no mail leaves there. What to do: {}.",
+	"The certificate of the listeners", "The certificate that upstream {} knows us by",
+	"{} {} What to do: {}", "{} What to do: {}", "and others",
+	"an examination is under way: look again in a minute", // an error
+	"EHLO doctor.invalid", "PROXY UNKNOWN", "DKIM key",
+	// logs and metrics
+	"alert resolved", "there is room for mail again", "no new mail is taken: clients are answered 452",
+	"Time from a message's arrival to its delivery to the upstream, once for each recipient.",
+	"Alerts for each hook, by what became of them: sent, failed (given up).",
+	"a report about undelivered mail cannot be delivered: the sender does not know",
+	"DKIM keys are not looked for in DNS", "a DKIM key of the store cannot be read, and is not looked for in DNS",
+}
+
+var (
+	verb     = regexp.MustCompile(`%(\[\d\])?[#0-9]*[a-z]`)
+	sentence = regexp.MustCompile(`[A-Za-z]{2,}[,:]? [a-zA-Z]`)
+)
+
+// TestEverythingSaidIsKnown: whatever doctor, DNS checks, alerts, keys and advice can say has German.
+func TestEverythingSaidIsKnown(t *testing.T) {
+	known := map[string]bool{}
+	for _, text := range notShown {
+		known[text] = true
+	}
+	for _, pair := range saidPairs(t) {
+		text := hole.ReplaceAllString(pair[0], "{}")
+		known[text], known[strings.TrimPrefix(text, "{} ")] = true, true
+	}
+	check := func(where, text string) {
+		for line := range strings.SplitSeq(text, "\n") {
+			line = strings.TrimSpace(hole.ReplaceAllString(verb.ReplaceAllString(line, "{}"), "{}"))
+			line = strings.ReplaceAll(line, "%%", "%")
+			if sentence.MatchString(line) && !known[line] && !neutral.MatchString(line) {
+				t.Errorf("%s: no German in said/*.txt for:\n%s", where, line)
+			}
+		}
+	}
+	for _, dir := range []string{"doctor", "dnscheck", "monitor", "keyring"} {
+		names, err := filepath.Glob("../../relay/" + dir + "/*.go")
+		if err != nil || len(names) == 0 {
+			t.Fatal(dir, err)
+		}
+		for _, name := range names {
+			if !strings.HasSuffix(name, "_test.go") && !strings.HasSuffix(name, "doctor/codes.go") {
+				textsOf(t, name, func(line int, text string) { check(fmt.Sprint(name, ":", line), text) })
+			}
+		}
+	}
+	textsOf(t, "../../operate/doctor.go", func(line int, text string) {
+		check(fmt.Sprint("operate/doctor.go:", line), text)
+	})
+	data, err := os.ReadFile("../../relay/upstream/advice/advice.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Advice []struct {
+			Name, Cause string
+			Fix         []string
+		}
+	}
+	if err := toml.Unmarshal(data, &file); err != nil || len(file.Advice) == 0 {
+		t.Fatal(err)
+	}
+	for _, a := range file.Advice {
+		for _, text := range append(a.Fix, a.Cause) {
+			check("advice "+a.Name, text)
+		}
+	}
+}
+
+// textsOf finds the texts of a file: constants, joined by + with {} for what is not constant.
+func textsOf(t *testing.T, name string, found func(line int, text string)) {
+	files := token.NewFileSet()
+	file, err := parser.ParseFile(files, name, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var visit func(ast.Node) bool
+	visit = func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.ImportSpec, *ast.Field:
+			return false
+		case *ast.BasicLit, *ast.BinaryExpr:
+			if text, ok := textOf(n.(ast.Expr)); ok {
+				found(files.Position(n.Pos()).Line, text)
+				ast.Inspect(n, func(inner ast.Node) bool { // texts among the arguments of calls in it
+					if call, ok := inner.(*ast.CallExpr); ok {
+						for _, arg := range call.Args {
+							ast.Inspect(arg, visit)
+						}
+						return false
+					}
+					return true
+				})
+				return false
+			}
+		}
+		return true
+	}
+	ast.Inspect(file, visit)
+}
+
+func textOf(e ast.Expr) (string, bool) {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		text, err := strconv.Unquote(e.Value)
+		return text, e.Kind == token.STRING && err == nil
+	case *ast.BinaryExpr:
+		a, isA := textOf(e.X)
+		b, isB := textOf(e.Y)
+		if e.Op != token.ADD || !isA && !isB {
+			return "", false
+		}
+		if !isA {
+			a = "{}"
+		}
+		if !isB {
+			b = "{}"
+		}
+		return a + b, true
+	}
+	return "", false
+}
