@@ -244,6 +244,10 @@ func (c *Conn) Int(query string, args ...any) (n int64, ok bool, err error) {
 // Changes is the number of rows that the last INSERT, UPDATE or DELETE touched.
 func (c *Conn) Changes() int64 { return lib.Xsqlite3_changes64(c.tls, c.db) }
 
+// TotalChanges is the number of rows that were inserted, updated or deleted since the connection was opened, whether
+// committed or not.
+func (c *Conn) TotalChanges() int64 { return lib.Xsqlite3_total_changes64(c.tls, c.db) }
+
 // InTransaction reports whether a transaction is open.
 func (c *Conn) InTransaction() bool { return lib.Xsqlite3_get_autocommit(c.tls, c.db) == 0 }
 
