@@ -41,31 +41,37 @@ const maxNamed = 200
 
 // Content returns a message as it is kept, unsigned.
 func (q Queue) Content(ctx context.Context, by Actor, id string) (c mail.Content, err error) {
-	err = q.act(ctx, by, SeeContent, id, func() (string, error) {
+	err = q.act(ctx, by, SeeContent, id, func(ctx context.Context, _ *string) error {
 		m, err := q.Get(ctx, by, id)
 		if err == nil {
 			c, err = q.Store.Content(ctx, m.ID)
 		}
-		return "", err
+		return err
 	})
-	return c, err
+	if err != nil { // nobody sees it who is not in the audit
+		return nil, err
+	}
+	return c, nil
 }
 
 // Headers returns the header of a message as it is kept.
 func (q Queue) Headers(ctx context.Context, by Actor, id string) (header []byte, err error) {
-	err = q.act(ctx, by, SeeHeaders, id, func() (string, error) {
+	err = q.act(ctx, by, SeeHeaders, id, func(ctx context.Context, _ *string) error {
 		m, err := q.Get(ctx, by, id)
 		if err != nil {
-			return "", err
+			return err
 		}
 		c, err := q.Store.Content(ctx, m.ID)
 		if err != nil {
-			return "", err
+			return err
 		}
 		header, err = headerOf(c)
-		return "", err
+		return err
 	})
-	return header, err
+	if err != nil {
+		return nil, err
+	}
+	return header, nil
 }
 
 func headerOf(c mail.Content) ([]byte, error) {
@@ -131,10 +137,11 @@ func (q Queue) Do(ctx context.Context, by Actor, a Action, f queue.Filter, reaso
 	if f.IDs != nil {
 		f.Changed = func(ids []string) { changed = append(changed, ids...) }
 	}
-	err = q.act(ctx, by, a.Operation, subjectOf(f), func() (detail string, err error) {
+	err = q.act(ctx, by, a.Operation, subjectOf(f), func(ctx context.Context, detail *string) error {
 		n, err = a.do(ctx, q.desk, f, mail.Printable(reason))
 		// What was done before an error is recorded, too.
-		return fmt.Sprintf("%d messages", n), errors.Join(err, q.note(ctx, actionEvents(by, a.Verb, changed, n)...))
+		*detail = fmt.Sprintf("%d messages", n)
+		return errors.Join(err, q.note(ctx, actionEvents(by, a.Verb, changed, n)...))
 	})
 	return n, err
 }

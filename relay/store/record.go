@@ -16,7 +16,9 @@ type recordKey struct{}
 
 // Recorded returns a context whose first transaction that changes something for a person has the entry in it: both are
 // there, or neither. What the program keeps for itself (secrets, trace events) does not count.
-func Recorded(ctx context.Context, r *Record) context.Context { return context.WithValue(ctx, recordKey{}, r) }
+func Recorded(ctx context.Context, r *Record) context.Context {
+	return context.WithValue(ctx, recordKey{}, r)
+}
 
 // write runs one urgent write, with the entry of its context unless it changes nothing.
 func (s *Store) write(ctx context.Context, run func(*tx) error) error {
