@@ -21,15 +21,14 @@ import (
 
 // Result codes that callers tell apart (primary ones; the upper bits refine them).
 const (
-	Busy       = lib.SQLITE_BUSY
-	Full       = lib.SQLITE_FULL
-	IOErr      = lib.SQLITE_IOERR
-	Corrupt    = lib.SQLITE_CORRUPT
-	NotADB     = lib.SQLITE_NOTADB
-	ReadOnly   = lib.SQLITE_READONLY
-	CantOpen   = lib.SQLITE_CANTOPEN
-	Interrupt  = lib.SQLITE_INTERRUPT
-	Constraint = lib.SQLITE_CONSTRAINT
+	Busy      = lib.SQLITE_BUSY
+	Full      = lib.SQLITE_FULL
+	IOErr     = lib.SQLITE_IOERR
+	Corrupt   = lib.SQLITE_CORRUPT
+	NotADB    = lib.SQLITE_NOTADB
+	ReadOnly  = lib.SQLITE_READONLY
+	CantOpen  = lib.SQLITE_CANTOPEN
+	Interrupt = lib.SQLITE_INTERRUPT
 )
 
 // Error is a failure that the engine reported.
@@ -55,6 +54,12 @@ func CodeOf(err error) int {
 		return e.Primary()
 	}
 	return 0
+}
+
+// IsTaken reports that a row was not inserted since its integer key is another row's.
+func IsTaken(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.Code == lib.SQLITE_CONSTRAINT_PRIMARYKEY || e.Code == lib.SQLITE_CONSTRAINT_ROWID)
 }
 
 // Conn is one connection to a database file.
