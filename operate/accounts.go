@@ -160,7 +160,10 @@ func (a Accounts) Add(ctx context.Context, by Actor, n NewAccount) (c Credential
 		c = secret.shown(u.Login)
 		return a.note(ctx, event(by, u.Login, "account added"))
 	})
-	return c, err
+	if err != nil {
+		return Credential{}, err
+	}
+	return c, nil
 }
 
 // update changes an account in one transaction, if it is still one that the operation is for.
@@ -237,7 +240,10 @@ func (a Accounts) Password(ctx context.Context, by Actor, of Among, login, chose
 		c = secret.shown(u.Login)
 		return a.note(ctx, event(by, u.Login, "password changed"))
 	})
-	return c, err
+	if err != nil {
+		return Credential{}, err
+	}
+	return c, nil
 }
 
 // Lock refuses a login until it is unlocked. reason is for those who list the accounts.

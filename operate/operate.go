@@ -3,8 +3,8 @@
 //
 // Failure semantics: an operation is done whole or not at all, and its error says what is wrong in words for people; an
 // *Error also says of what kind it is. Nothing is changed whose record cannot be written: both are one transaction, or
-// the record says before that it was begun (audit.go). What the daemon has to learn of it learns by the store, whichever
-// process does it.
+// the record says before that it was begun (audit.go). What the daemon has to learn of it learns by the store,
+// whichever process does it.
 package operate
 
 import (

@@ -40,22 +40,25 @@ var (
 	CheckKeys  = Operation{Name: "dkim check", Role: Operator, Scope: ScopeAdmin, Audit: true, Staged: true}
 
 	ReindexTrace = Operation{Name: "trace reindex", Role: Admin, Scope: ScopeAdmin, Audit: true}
-	ForgetPerson = Operation{Name: "trace forget", Role: Admin, Scope: ScopeAdmin, Audit: true, Staged: true, Strong: true}
-	TestAlerts   = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true, Staged: true}
+	ForgetPerson = Operation{Name: "trace forget", Role: Admin, Scope: ScopeAdmin,
+		Audit: true, Staged: true, Strong: true}
+	TestAlerts = Operation{Name: "alert test", Role: Operator, Scope: ScopeAdmin, Audit: true, Staged: true}
 )
 
 // Operations on who may use the console and the API.
 var (
 	ListConsoleUsers = Operation{Name: "console list", Role: Admin, Scope: ScopeAdmin}
-	InviteUser       = Operation{Name: "console invite", Role: Admin, Scope: ScopeAdmin, Audit: true, Staged: true, Strong: true}
-	ResetUser        = Operation{Name: "console reset", Role: Admin, Scope: ScopeAdmin, Audit: true, Staged: true, Strong: true}
-	ChangeRole       = Operation{Name: "console role", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
-	DisableUser      = Operation{Name: "console disable", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
-	RemoveUser       = Operation{Name: "console remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
-	ListTokens       = Operation{Name: "token list", Role: Admin, Scope: ScopeAdmin}
-	AddToken         = Operation{Name: "token add", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
-	RevokeToken      = Operation{Name: "token revoke", Role: Admin, Scope: ScopeAdmin, Audit: true}
-	SeeAudit         = Operation{Name: "audit", Role: Operator, Scope: ScopeAdmin}
+	InviteUser       = Operation{Name: "console invite", Role: Admin, Scope: ScopeAdmin,
+		Audit: true, Staged: true, Strong: true}
+	ResetUser = Operation{Name: "console reset", Role: Admin, Scope: ScopeAdmin,
+		Audit: true, Staged: true, Strong: true}
+	ChangeRole  = Operation{Name: "console role", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	DisableUser = Operation{Name: "console disable", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	RemoveUser  = Operation{Name: "console remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	ListTokens  = Operation{Name: "token list", Role: Admin, Scope: ScopeAdmin}
+	AddToken    = Operation{Name: "token add", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
+	RevokeToken = Operation{Name: "token revoke", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	SeeAudit    = Operation{Name: "audit", Role: Operator, Scope: ScopeAdmin}
 )
 
 // All lists every operation.

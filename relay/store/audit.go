@@ -24,7 +24,7 @@ type AuditEntry struct {
 	Outcome   string    `json:"outcome"` // AuditDone, AuditRefused, AuditBegun, or what went wrong
 }
 
-// Outcomes of an AuditEntry. AuditBegun stays where the program ended before what was done: nobody knows how far it came.
+// Outcomes of an AuditEntry. AuditBegun stays where the program ended meanwhile: nobody knows how far it came.
 const (
 	AuditDone    = "done"
 	AuditRefused = "refused"
