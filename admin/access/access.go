@@ -217,6 +217,11 @@ func (a *core) recorded(ctx context.Context, who operate.Actor, op, subject, det
 	return store.Recorded(ctx, &store.Record{Entry: func() store.AuditEntry { return e }})
 }
 
+// record writes an entry about what changes nothing.
+func (a *core) record(ctx context.Context, who operate.Actor, op, subject, detail, outcome string) error {
+	return a.store.AppendAudit(context.WithoutCancel(ctx), a.entry(who, op, subject, detail, outcome))
+}
+
 func (a *core) entry(who operate.Actor, op, subject, detail, outcome string) store.AuditEntry {
 	return store.AuditEntry{Time: a.now(), Actor: who.Name, Channel: string(who.Channel), Client: who.Client,
 		Operation: op, Subject: subject, Detail: detail, Outcome: outcome}

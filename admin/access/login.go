@@ -151,8 +151,7 @@ func (a *core) auditFailure(ctx context.Context, who operate.Actor, op string, e
 	}
 	a.failed.Add(who.Name, struct{}{})
 	detail := fmt.Sprintf("%v; more of the same within an hour are in the log", err)
-	if err := a.store.AppendAudit(context.WithoutCancel(ctx),
-		a.entry(who, op, "", detail, store.AuditRefused)); err != nil {
+	if err := a.record(ctx, who, op, "", detail, store.AuditRefused); err != nil {
 		a.log.Error("console: the audit was not written", "err", err)
 	}
 }
