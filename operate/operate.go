@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"time"
 
+	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/dnscheck"
 	"postern/relay/keyring"
@@ -27,6 +28,8 @@ type Options struct {
 	Store  *store.Store
 	Status func(context.Context) (*status.Report, error) // of the running daemon, or what can be said without one
 	DNS    keyring.Lookup                                // for DKIM keys; nil: nobody can look
+	// Counted is what this process has counted of a login's limits; nil: the daemon is asked for it by the store.
+	Counted func(now time.Time, login string, limits []policy.Limit) []policy.State
 	// Version of this program; "": not known.
 	Version string
 }

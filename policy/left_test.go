@@ -25,8 +25,8 @@ func limit(t *testing.T, s string) policy.Limit {
 func TestBindings(t *testing.T) {
 	local := netip.MustParsePrefix("10.0.0.0/8")
 	a, b, c := limit(t, "1 message/minute"), limit(t, "2 messages/day"), limit(t, "3MB/hour")
-	everything := policy.Rule{Senders: []string{"{login}"}, UnlistedSender: policy.Refuse, Recipients: []string{"*"}, OverLimit: policy.Defer,
-		MaxHeld: 1}
+	everything := policy.Rule{Senders: []string{"{login}"}, UnlistedSender: policy.Refuse, Recipients: []string{"*"},
+		OverLimit: policy.Defer, MaxHeld: 1}
 	p, err := policy.New([]policy.Rule{
 		{Logins: []string{"free"}, Limits: []policy.Limit{}},
 		{Groups: []string{"devices"}, Networks: []netip.Prefix{local}, Limits: []policy.Limit{a}},
@@ -59,10 +59,12 @@ func TestBindings(t *testing.T) {
 		if got != x.want {
 			t.Errorf("%s: %s\nwant %s", x.login, got, x.want)
 		}
-		for _, at := range []policy.Subject{{Listener: "smtps"}, {Listener: "x", Client: local.Addr()}, {Listener: "x"}} {
+		for _, at := range []policy.Subject{{Listener: "smtps"}, {Listener: "x", Client: local.Addr()},
+			{Listener: "x"}} {
 			at.Login, at.Groups = x.login, []string{x.group}
 			for _, l := range p.For(at).Limits {
-				if !slices.ContainsFunc(p.Bindings(x.login, at.Groups), func(b policy.Binding) bool { return b.Limit == l }) {
+				same := func(b policy.Binding) bool { return b.Limit == l }
+				if !slices.ContainsFunc(p.Bindings(x.login, at.Groups), same) {
 					t.Errorf("%s at %+v has %s, which is not listed", x.login, at, l)
 				}
 			}
@@ -80,7 +82,8 @@ func TestLeft(t *testing.T) {
 	}
 	ten := limit(t, "10 messages/hour")
 	limits := []policy.Limit{ten}
-	if got := l.States(start, "ben", limits); len(got) != 0 || ten.LeftOf(policy.State{}, start) != (policy.Left{Left: 10}) {
+	got := ten.LeftOf(policy.State{}, start)
+	if states := l.States(start, "ben", limits); len(states) != 0 || got != (policy.Left{Left: 10}) {
 		t.Errorf("unused: %+v", got)
 	}
 	take := func(now time.Time) bool {
@@ -126,7 +129,7 @@ func TestLeft(t *testing.T) {
 	for range 10 {
 		take(now)
 	}
-	got := ten.LeftOf(l.States(now, "ben", limits)[0], now)
+	got = ten.LeftOf(l.States(now, "ben", limits)[0], now)
 	if got.Left != 0 || got.Next.Round(time.Second) != now.Add(6*time.Minute) || take(got.Next.Add(-time.Second)) ||
 		!take(got.Next.Add(time.Second)) {
 		t.Errorf("used up: %+v", got)
