@@ -90,8 +90,11 @@ func fault(kind Kind, format string, args ...any) error {
 	return &Error{kind, fmt.Sprintf(format, args...)}
 }
 
-// KindOf returns the kind of an Error. False: it is no fault of who asked.
+// KindOf returns the kind of an Error, or of a GrownError. False: it is no fault of who asked.
 func KindOf(err error) (Kind, bool) {
+	if _, grown := errors.AsType[*GrownError](err); grown {
+		return Conflict, true
+	}
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
 		return 0, false

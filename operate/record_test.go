@@ -31,7 +31,7 @@ var errNothing = errors.New("nothing was returned")
 
 func action(a operate.Action) deed {
 	return deed{do: func(o *office) error {
-		n, err := o.Queue.Do(o.Context(), root, a, some, "because")
+		n, err := o.Queue.Do(o.Context(), root, a, some, operate.Order{Reason: "because"})
 		if err == nil && n == 0 {
 			return errNothing
 		}

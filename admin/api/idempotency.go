@@ -134,16 +134,17 @@ func (a *answering) leave(key [32]byte) {
 	delete(a.running, key)
 }
 
-// digests name a caller, a key of theirs, and a request. They are keyed: a body may have a password, which a digest that
-// anybody can compute would give away to whoever can guess it.
+// digests name a caller, a key of theirs, and a request. They are keyed: a body may have a password, which a digest
+// that anybody can compute would give away to whoever can guess it.
 func (a *answering) digests(r *http.Request, by operate.Actor, given string, body []byte) (caller, key,
 	request [32]byte, err error) {
 	secret, err := a.store.Secret(r.Context(), "api-answers", sha256.Size)
 	if err != nil {
 		return caller, key, request, err
 	}
-	return digest(secret, "caller", string(by.Channel), by.Name), digest(secret, "key", string(by.Channel), by.Name, given), digest(secret, "request", r.Method,
-		r.URL.EscapedPath(), r.URL.RawQuery, string(body)), nil
+	caller = digest(secret, "caller", string(by.Channel), by.Name)
+	key = digest(secret, "key", string(by.Channel), by.Name, given)
+	return caller, key, digest(secret, "request", r.Method, r.URL.EscapedPath(), r.URL.RawQuery, string(body)), nil
 }
 
 func digest(secret []byte, parts ...string) (sum [32]byte) {
