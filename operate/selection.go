@@ -19,8 +19,8 @@ type Order struct {
 type GrownError struct{ Selected, Expected int64 }
 
 func (e *GrownError) Error() string {
-	return fmt.Sprintf("nothing was done: %d messages or more are selected, and %d were expected; look at them, and say "+
-		"how many you mean", e.Selected, e.Expected)
+	return fmt.Sprintf("nothing was done: %d messages or more are selected, and %d were expected; look at them, and "+
+		"say how many you mean", e.Selected, e.Expected)
 }
 
 // CheckCount refuses a selection that has more messages than were counted before: a *GrownError.

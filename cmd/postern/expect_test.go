@@ -19,7 +19,8 @@ func TestQueueExpect(t *testing.T) {
 			Expires: time.Now().Add(time.Hour), NextAttempt: time.Now().Add(time.Hour)}
 		to, _ := mail.ParseAddress("bob@example.net")
 		m.Recipients = []queue.Recipient{{Recipient: mail.Recipient{To: to}, Status: queue.Pending}}
-		if err := l.store.Add(t.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent([]byte("x"))}); err != nil {
+		err := l.store.Add(t.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent([]byte("x"))})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

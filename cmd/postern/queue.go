@@ -254,8 +254,8 @@ func (a *app) queueAction(action operate.Action, short, done string) *cobra.Comm
 	}
 	flags.register(cmd)
 	cmd.Flags().BoolVar(&flags.all, "all", false, "every message")
-	cmd.Flags().Int64Var(&expect, "expect", -1, "do nothing if more than `n` messages are selected; without it, delete "+
-		"and bounce show the count and ask first where they are typed at a terminal and no message is named")
+	cmd.Flags().Int64Var(&expect, "expect", -1, "do nothing if more than `n` messages are selected; without it, "+
+		"delete and bounce show the count and ask first where they are typed at a terminal and no message is named")
 	if action.Verb == operate.Hold.Verb {
 		cmd.Flags().StringVar(&reason, "reason", "by an operator", "why, for those who list the queue")
 	}
