@@ -28,9 +28,9 @@ var csvWriters = map[string]func(w *bytes.Buffer, text string) error{
 }
 
 // injections are what a spreadsheet may take for a formula, and what else must not come out.
-var injections = []string{"=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\"=1", "x;=1", "x,=1", "x\t=1",
-	"x\n=1", "x; =1", "x;\"=1", "\uff1d1", "x;\uff0b1", "=cmd|' /C calc'!A0", "x|=1", "\x1b[31m", "\u202e=1", "\u009b2J",
-	"\ufeff=1", "\u200b=1", "-", "\x00=1", "a;;=1", "'=1"}
+var injections = []string{"=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\"=1", "x;=1", "x,=1",
+	"x\t=1", "x\n=1", "x; =1", "x;\"=1", "\uff1d1", "x;\uff0b1", "=cmd|' /C calc'!A0", "x|=1", "\x1b[31m", "\u202e=1",
+	"\u009b2J", "\ufeff=1", "\u200b=1", "-", "\x00=1", "a;;=1", "'=1"}
 
 // checkCSV looks at a cell as spreadsheets of different countries cut lines into cells.
 func checkCSV(t interface{ Errorf(string, ...any) }, what, text, file string) {
@@ -74,8 +74,8 @@ func TestNoFormulaInCSV(t *testing.T) {
 
 func TestNoFormulaInCSVProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.StringOf(rapid.OneOf(rapid.SampledFrom([]rune("=+-@;,|\t\r\n \"'x\uff1d\u202e\x1b")), rapid.Rune())).
-			Draw(t, "text")
+		special := rapid.SampledFrom([]rune("=+-@;,|\t\r\n \"'x\uff1d\u202e\x1b"))
+		text := rapid.StringOf(rapid.OneOf(special, rapid.Rune())).Draw(t, "text")
 		for what, write := range csvWriters {
 			var b bytes.Buffer
 			if err := write(&b, text); err != nil {

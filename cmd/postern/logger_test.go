@@ -49,7 +49,9 @@ func TestLogLinesCannotBeForged(t *testing.T) {
 				"list":    func(l *slog.Logger) { l.Info("m", "k", []string{text, text}) },
 				"struct":  func(l *slog.Logger) { l.Info("m", "k", struct{ Name string }{text}) },
 				"map":     func(l *slog.Logger) { l.Info("m", "k", map[string]string{text: text}) },
-				"group":   func(l *slog.Logger) { l.WithGroup(text).With("k", text).Info("m", slog.Group("g", "k", text)) },
+				"group": func(l *slog.Logger) {
+					l.WithGroup(text).With("k", text).Info("m", slog.Group("g", "k", text))
+				},
 			} {
 				var b bytes.Buffer
 				log(newLogger(&b, config.Log{Format: format, Level: "info"}))
@@ -139,8 +141,8 @@ func sayHostile(o *office, line, text string) {
 	d := o.dial()
 	d.cmd(250, "EHLO client.example.com")
 	d.cmd(235, "AUTH PLAIN %s", plainResponse("anna@example.com", "a chosen password"))
-	for _, command := range []string{"MAIL FROM:<anna@example.com> SMTPUTF8 ENVID=" + line, "MAIL FROM:<anna@example.com>",
-		"RCPT TO:<" + line + "@example.net>", "RCPT TO:<bob@example.net>", "DATA"} {
+	for _, command := range []string{"MAIL FROM:<anna@example.com> SMTPUTF8 ENVID=" + line,
+		"MAIL FROM:<anna@example.com>", "RCPT TO:<" + line + "@example.net>", "RCPT TO:<bob@example.net>", "DATA"} {
 		d.print(command + "\r\n")
 	}
 	d.print("From: anna@example.com\r\nTo: bob@example.net\r\nSubject: " + line + "\r\nMessage-ID: <" + line +
