@@ -49,14 +49,15 @@ func (e *TableError) Error() string {
 
 // Import takes in a table of accounts, all of them or none.
 func (a Accounts) Import(ctx context.Context, by Actor, data []byte, o Import) (done Imported, err error) {
-	err = a.act(ctx, by, ImportAccounts, "", func() (string, error) {
-		done, err = a.importTable(ctx, by, data, o)
-		return fmt.Sprintf("%d added, %d changed", done.Added, done.Changed), err
+	err = a.act(ctx, by, ImportAccounts, "", func(ctx context.Context, detail *string) error {
+		done, err = a.importTable(ctx, by, data, o, detail)
+		return err
 	})
 	return done, err
 }
 
-func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Import) (done Imported, err error) {
+func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Import, detail *string) (done Imported,
+	err error) {
 	rows, problems := parseAccounts(data)
 	existing, err := a.existingOf(ctx, rows)
 	if err != nil {
@@ -80,13 +81,15 @@ func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Impo
 	}
 	if o.DryRun {
 		done = imported(rows, existing)
-		done.DryRun = true
+		done.DryRun, *detail = true, "a dry run"
 		return done, nil
 	}
 	if err := a.setCredentials(ctx, rows, existing, o.Progress); err != nil {
 		return done, err
 	}
-	return imported(rows, existing), a.commitImport(ctx, by, o, rows, existing)
+	done = imported(rows, existing)
+	*detail = fmt.Sprintf("%d added, %d changed", done.Added, done.Changed)
+	return done, a.commitImport(ctx, by, o, rows, existing)
 }
 
 // existingOf returns which of the logins there are.

@@ -142,24 +142,28 @@ func (a Accounts) Add(ctx context.Context, by Actor, n NewAccount) (c Credential
 	if err != nil {
 		return c, err
 	}
-	err = a.act(ctx, by, AddAccount, u.Login, func() (string, error) {
+	err = a.act(ctx, by, AddAccount, u.Login, func(ctx context.Context, detail *string) error {
+		*detail = KindOfAccount(u)
 		secret, err := a.credential(ctx, u, n.Password)
 		if err != nil {
-			return "", err
+			return err
 		}
 		secret.set(&u, time.Now())
 		u.Created = u.Changed
 		err = a.Store.AddUser(ctx, u)
 		if errors.Is(err, store.ErrExists) {
-			return "", fault(Conflict, "login %s exists already", u.Login)
+			return fault(Conflict, "login %s exists already", u.Login)
 		}
 		if err != nil {
-			return "", err
+			return err
 		}
 		c = secret.shown(u.Login)
-		return KindOfAccount(u), a.note(ctx, event(by, u.Login, "account added"))
+		return a.note(ctx, event(by, u.Login, "account added"))
 	})
-	return c, err
+	if err != nil {
+		return Credential{}, err
+	}
+	return c, nil
 }
 
 // update changes an account in one transaction, if it is still one that the operation is for.
@@ -186,17 +190,16 @@ func (a Accounts) Edit(ctx context.Context, by Actor, of Among, login string, e 
 	if err := e.Check(); err != nil {
 		return after, nil, err
 	}
-	err = a.act(ctx, by, EditAccount, login, func() (string, error) {
+	err = a.act(ctx, by, EditAccount, login, func(ctx context.Context, detail *string) error {
 		err := a.update(ctx, of, login, func(u *auth.User) (err error) {
 			changes, err = e.apply(u, time.Now())
-			after = *u
+			after, *detail = *u, strings.Join(changes, "; ")
 			return err
 		})
-		what := strings.Join(changes, "; ")
-		if err == nil && what != "" {
-			err = a.note(ctx, event(by, after.Login, "account changed ("+what+")"))
+		if err == nil && *detail != "" {
+			err = a.note(ctx, event(by, after.Login, "account changed ("+*detail+")"))
 		}
-		return what, err
+		return err
 	})
 	return after, changes, err
 }
@@ -207,53 +210,57 @@ func (a Accounts) Remove(ctx context.Context, by Actor, of Among, login string) 
 	if err != nil {
 		return err
 	}
-	return a.act(ctx, by, RemoveAccount, login, func() (string, error) {
+	return a.act(ctx, by, RemoveAccount, login, func(ctx context.Context, _ *string) error {
 		err := a.Store.DeleteUser(ctx, login, of.check)
 		if errors.Is(err, auth.ErrUnknownLogin) {
-			return "", a.unknown(ctx, of, login)
+			return a.unknown(ctx, of, login)
 		}
 		if err != nil {
-			return "", err
+			return err
 		}
-		return "", a.note(ctx, event(by, login, "account removed"))
+		return a.note(ctx, event(by, login, "account removed"))
 	})
 }
 
 // Password gives an account a new password: one that was chosen, or with "" one that is generated.
 func (a Accounts) Password(ctx context.Context, by Actor, of Among, login, chosen string) (c Credential, err error) {
-	err = a.act(ctx, by, NewPassword, login, func() (string, error) {
+	err = a.act(ctx, by, NewPassword, login, func(ctx context.Context, _ *string) error {
 		u, err := a.Get(ctx, by, of, login)
 		if err != nil {
-			return "", err
+			return err
 		}
 		secret, err := a.credential(ctx, u, chosen)
 		if err != nil {
-			return "", err
+			return err
 		}
 		err = a.update(ctx, of, u.Login, func(u *auth.User) error { secret.set(u, time.Now()); return nil })
 		if err != nil {
-			return "", err
+			return err
 		}
 		c = secret.shown(u.Login)
-		return "", a.note(ctx, event(by, u.Login, "password changed"))
+		return a.note(ctx, event(by, u.Login, "password changed"))
 	})
-	return c, err
+	if err != nil {
+		return Credential{}, err
+	}
+	return c, nil
 }
 
 // Lock refuses a login until it is unlocked. reason is for those who list the accounts.
 func (a Accounts) Lock(ctx context.Context, by Actor, login, reason string) error {
 	reason = mail.Printable(reason)
-	return a.act(ctx, by, LockAccount, login, func() (string, error) {
+	return a.act(ctx, by, LockAccount, login, func(ctx context.Context, detail *string) error {
 		var locked string
+		*detail = reason
 		err := a.update(ctx, Everybody, login, func(u *auth.User) error {
 			u.Locked, u.LockReason, u.Changed = true, reason, time.Now()
 			locked = u.Login
 			return nil
 		})
 		if err != nil {
-			return "", err
+			return err
 		}
-		return reason, a.note(ctx, event(by, locked, "account locked ("+reason+")"))
+		return a.note(ctx, event(by, locked, "account locked ("+reason+")"))
 	})
 }
 

@@ -19,9 +19,9 @@ func (a Alerts) Test(ctx context.Context, by Actor, n int) (tests []monitor.Aler
 		return nil, fault(NotFound, "there is no alert[%d] in %s, which has %d [[alert]]", max(n, 1), c.Path(),
 			len(c.Alerts))
 	}
-	err = a.act(ctx, by, TestAlerts, fmt.Sprint(n), func() (string, error) {
+	err = a.act(ctx, by, TestAlerts, fmt.Sprint(n), func(ctx context.Context, _ *string) error {
 		tests, err = monitor.TestAlerts(ctx, c, n)
-		return "", err
+		return err
 	})
 	return tests, err
 }

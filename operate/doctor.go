@@ -40,19 +40,19 @@ func (d Doctor) Last(by Actor) (*doctor.Report, error) {
 
 // Examine looks at everything now, which may take minutes. While another examination runs, that is a Conflict.
 func (d Doctor) Examine(ctx context.Context, by Actor) (r *doctor.Report, err error) {
-	err = d.act(ctx, by, Examine, "", func() (string, error) {
+	err = d.act(ctx, by, Examine, "", func(ctx context.Context, detail *string) error {
 		if !d.last.running.TryLock() {
-			return "", fault(Conflict, "an examination is under way: look again in a minute")
+			return fault(Conflict, "an examination is under way: look again in a minute")
 		}
 		defer d.last.running.Unlock()
 		r, err = doctor.Examine(ctx, DoctorOptions(d.Config().Path(), d.Version, LookOptions{}))
 		if err != nil {
-			return "", err
+			return err
 		}
 		d.last.mu.Lock()
 		defer d.last.mu.Unlock()
-		d.last.report = r
-		return r.Worst.String(), nil
+		d.last.report, *detail = r, r.Worst.String()
+		return nil
 	})
 	return r, err
 }

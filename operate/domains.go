@@ -71,18 +71,18 @@ func (d Domains) Look(ctx context.Context, by Actor, name string, o LookOptions)
 			mail.Printable(mail.Cut(name, maxNamed)))
 	}
 	domain = mail.ALabels(domain)
-	err = d.act(ctx, by, LookAtDomain, domain, func() (string, error) {
+	err = d.act(ctx, by, LookAtDomain, domain, func(ctx context.Context, _ *string) error {
 		ctx, cancel := context.WithTimeout(ctx, longestLook)
 		defer cancel()
 		plan, err := domains.New(ctx, domains.Options{Config: d.Config(), Store: d.Store, Resolver: o.Resolver,
 			Addresses: o.Addresses})
 		if err != nil {
-			return "", err
+			return err
 		}
 		r = plan.Check(ctx, domain, time.Now())
 		d.seen.keep(r, plan.Domains())
 		ours = plan.Has(domain)
-		return "", nil
+		return nil
 	})
 	return r, ours, err
 }

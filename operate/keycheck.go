@@ -24,9 +24,9 @@ func (k Keys) Check(ctx context.Context, by Actor, domain string) (keys []Key, e
 			return nil, err
 		}
 	}
-	err = k.act(ctx, by, CheckKeys, domain, func() (string, error) {
+	err = k.act(ctx, by, CheckKeys, domain, func(ctx context.Context, _ *string) error {
 		keys, err = k.check(ctx, domain)
-		return "", err
+		return err
 	})
 	return keys, err
 }

@@ -100,7 +100,7 @@ func (k Keys) add(ctx context.Context, by Actor, domain, selector string, algori
 	if domain, err = ParseDomain(domain); err != nil {
 		return nil, err
 	}
-	err = k.act(ctx, by, AddKeys, domain, func() (string, error) {
+	err = k.act(ctx, by, AddKeys, domain, func(ctx context.Context, detail *string) error {
 		named := func(algorithm string) string {
 			switch {
 			case selector == "":
@@ -110,8 +110,11 @@ func (k Keys) add(ctx context.Context, by Actor, domain, selector string, algori
 			}
 			return selector
 		}
-		made, err = k.create(ctx, domain, stage, algorithms, named, func([]store.Key) error { return nil })
-		return selectors(made), err
+		made, err = k.create(ctx, domain, stage, algorithms, named, func(_, new []store.Key) error {
+			*detail = selectors(new)
+			return nil
+		})
+		return err
 	})
 	return made, err
 }
@@ -121,7 +124,7 @@ func usualSelector(algorithm string, now time.Time) string {
 	return algorithm[:1] + now.Format("200601")
 }
 
-func selectors(keys []Key) string {
+func selectors(keys []store.Key) string {
 	names := make([]string, len(keys))
 	for i, k := range keys {
 		names[i] = k.Selector
@@ -129,9 +132,9 @@ func selectors(keys []Key) string {
 	return strings.Join(names, ", ")
 }
 
-// create makes keys and stores them, if admit lets it when it sees the keys that there are then.
+// create makes keys and stores them, if admit lets it when it sees the keys that there are then, and the new ones.
 func (k Keys) create(ctx context.Context, domain string, stage keyring.Stage, algorithms []string,
-	named func(algorithm string) string, admit func([]store.Key) error) (made []Key, err error) {
+	named func(algorithm string) string, admit func(there, made []store.Key) error) (made []Key, err error) {
 	now := time.Now()
 	var rows []store.Key
 	for _, alg := range algorithms {
@@ -152,7 +155,7 @@ func (k Keys) create(ctx context.Context, domain string, stage keyring.Stage, al
 	for i := range rows {
 		made[i].Next = ring.NextStep(&rows[i], now)
 	}
-	err = k.Store.AdmitKeys(ctx, admit, rows...)
+	err = k.Store.AdmitKeys(ctx, func(there []store.Key) error { return admit(there, rows) }, rows...)
 	if exists, is := errors.AsType[*store.KeyExistsError](err); is {
 		err = fault(Conflict, "%v", exists)
 	}
@@ -168,20 +171,21 @@ func (k Keys) Rotate(ctx context.Context, by Actor, domain string, algorithms []
 	if domain, err = ParseDomain(domain); err != nil {
 		return nil, err
 	}
-	err = k.act(ctx, by, RotateKeys, domain, func() (string, error) {
+	err = k.act(ctx, by, RotateKeys, domain, func(ctx context.Context, detail *string) error {
 		there, err := k.list(ctx, time.Now())
 		if err != nil {
-			return "", err
+			return err
 		}
 		there = slices.DeleteFunc(there, func(o Key) bool { return o.Domain != domain })
 		if algorithms, err = rotated(there, domain, algorithms); err != nil {
-			return "", err
+			return err
 		}
 		named := func(algorithm string) string { return freeSelector(there, usualSelector(algorithm, time.Now())) }
-		made, err = k.create(ctx, domain, keyring.New, algorithms, named, func(now []store.Key) error {
+		made, err = k.create(ctx, domain, keyring.New, algorithms, named, func(now, new []store.Key) error {
+			*detail = selectors(new)
 			return noneWaits(now, domain)
 		})
-		return selectors(made), err
+		return err
 	})
 	return made, err
 }
@@ -239,9 +243,10 @@ func (k Keys) Retire(ctx context.Context, by Actor, domain, selector string, for
 	if err != nil {
 		return err
 	}
-	return k.act(ctx, by, RetireKey, domain, func() (string, error) {
+	return k.act(ctx, by, RetireKey, domain, func(ctx context.Context, detail *string) error {
 		configured, now := k.Config().KeyDomains(), time.Now()
-		return insisted(selector, force), k.Store.ChangeKeys(ctx, func(all []store.Key) error {
+		*detail = insisted(selector, force)
+		return k.Store.ChangeKeys(ctx, func(all []store.Key) error {
 			i := slices.IndexFunc(all, func(o store.Key) bool { return o.Domain == domain && o.Selector == selector })
 			if i < 0 {
 				return unknownKey(domain, selector)
@@ -292,8 +297,9 @@ func (k Keys) Remove(ctx context.Context, by Actor, domain, selector string, for
 	if err != nil {
 		return err
 	}
-	return k.act(ctx, by, RemoveKey, domain, func() (string, error) {
+	return k.act(ctx, by, RemoveKey, domain, func(ctx context.Context, detail *string) error {
 		now := time.Now()
+		*detail = insisted(selector, force)
 		found, err := k.Store.RemoveKey(ctx, domain, selector, func(key store.Key, all []store.Key) error {
 			switch {
 			case force:
@@ -312,6 +318,6 @@ func (k Keys) Remove(ctx context.Context, by Actor, domain, selector string, for
 		if err == nil && !found {
 			err = unknownKey(domain, selector)
 		}
-		return insisted(selector, force), err
+		return err
 	})
 }

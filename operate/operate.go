@@ -2,8 +2,9 @@
 // what it returns. Each operation says who may (rights.go) and leaves a record of who did it.
 //
 // Failure semantics: an operation is done whole or not at all, and its error says what is wrong in words for people; an
-// *Error also says of what kind it is. What was done stays done where its record could not be written; the error says
-// so. What the daemon has to learn of it learns by the store, whichever process does it.
+// *Error also says of what kind it is. Nothing is changed whose record cannot be written: both are one transaction, or
+// the record says before that it was begun (audit.go). What the daemon has to learn of it learns by the store,
+// whichever process does it.
 package operate
 
 import (
@@ -12,8 +13,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/expirable"
-
+	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/dnscheck"
 	"postern/relay/keyring"
@@ -28,6 +28,8 @@ type Options struct {
 	Store  *store.Store
 	Status func(context.Context) (*status.Report, error) // of the running daemon, or what can be said without one
 	DNS    keyring.Lookup                                // for DKIM keys; nil: nobody can look
+	// Counted is what this process has counted of a login's limits; nil: the daemon is asked for it by the store.
+	Counted func(now time.Time, login string, limits []policy.Limit) []policy.State
 	// Version of this program; "": not known.
 	Version string
 }
@@ -48,7 +50,7 @@ type Operations struct {
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
-	d := &desk{o, expirable.NewLRU[string, struct{}](maxRefused, nil, time.Hour)}
+	d := &desk{o, NewLedger(o.Store, time.Now)}
 	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
 		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
 		Doctor{d, &examination{}}, Settings{d}}
@@ -57,11 +59,14 @@ func New(o Options) *Operations {
 // desk is what all operations share.
 type desk struct {
 	Options
-	refused *expirable.LRU[string, struct{}] // who was refused what lately: once an hour is enough for the audit
+	ledger *Ledger
 }
 
-// maxRefused bounds how many refusals are remembered.
-const maxRefused = 1024
+// act is Ledger.Do.
+func (d *desk) act(ctx context.Context, by Actor, op Operation, subject string,
+	do func(ctx context.Context, detail *string) error) error {
+	return d.ledger.Do(ctx, by, op, subject, do)
+}
 
 // Kind tells errors apart.
 type Kind uint8
@@ -85,8 +90,11 @@ func fault(kind Kind, format string, args ...any) error {
 	return &Error{kind, fmt.Sprintf(format, args...)}
 }
 
-// KindOf returns the kind of an Error. False: it is no fault of who asked.
+// KindOf returns the kind of an Error, or of a GrownError. False: it is no fault of who asked.
 func KindOf(err error) (Kind, bool) {
+	if _, grown := errors.AsType[*GrownError](err); grown {
+		return Conflict, true
+	}
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
 		return 0, false

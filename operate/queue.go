@@ -41,31 +41,37 @@ const maxNamed = 200
 
 // Content returns a message as it is kept, unsigned.
 func (q Queue) Content(ctx context.Context, by Actor, id string) (c mail.Content, err error) {
-	err = q.act(ctx, by, SeeContent, id, func() (string, error) {
+	err = q.act(ctx, by, SeeContent, id, func(ctx context.Context, _ *string) error {
 		m, err := q.Get(ctx, by, id)
 		if err == nil {
 			c, err = q.Store.Content(ctx, m.ID)
 		}
-		return "", err
+		return err
 	})
-	return c, err
+	if err != nil { // nobody sees it who is not in the audit
+		return nil, err
+	}
+	return c, nil
 }
 
 // Headers returns the header of a message as it is kept.
 func (q Queue) Headers(ctx context.Context, by Actor, id string) (header []byte, err error) {
-	err = q.act(ctx, by, SeeHeaders, id, func() (string, error) {
+	err = q.act(ctx, by, SeeHeaders, id, func(ctx context.Context, _ *string) error {
 		m, err := q.Get(ctx, by, id)
 		if err != nil {
-			return "", err
+			return err
 		}
 		c, err := q.Store.Content(ctx, m.ID)
 		if err != nil {
-			return "", err
+			return err
 		}
 		header, err = headerOf(c)
-		return "", err
+		return err
 	})
-	return header, err
+	if err != nil {
+		return nil, err
+	}
+	return header, nil
 }
 
 func headerOf(c mail.Content) ([]byte, error) {
@@ -100,7 +106,6 @@ var (
 		}}
 	Release = Action{ReleaseMessages, "release",
 		func(ctx context.Context, d *desk, f queue.Filter, _ string) (int64, error) {
-			f.Held = true
 			return d.Store.Release(ctx, f, time.Now())
 		}}
 	Bounce = Action{BounceMessages, "bounce",
@@ -124,17 +129,24 @@ var Resend = Action{ResendMessages, "resend",
 // Actions are all actions.
 var Actions = []Action{Retry, Hold, Release, Resend, Bounce, Delete}
 
-// Do does something to the messages that f selects, and returns to how many. reason is why they are held, for those who
-// list the queue.
-func (q Queue) Do(ctx context.Context, by Actor, a Action, f queue.Filter, reason string) (n int64, err error) {
+// Do does something to the messages that f selects, and returns to how many. Where more are selected than o expects, it
+// is a *GrownError.
+func (q Queue) Do(ctx context.Context, by Actor, a Action, f queue.Filter, o Order) (n int64, err error) {
 	var changed []string // of those that are named; of a filter it would be without bound
 	if f.IDs != nil {
 		f.Changed = func(ids []string) { changed = append(changed, ids...) }
 	}
-	err = q.act(ctx, by, a.Operation, subjectOf(f), func() (detail string, err error) {
-		n, err = a.do(ctx, q.desk, f, mail.Printable(reason))
+	err = q.act(ctx, by, a.Operation, subjectOf(f), func(ctx context.Context, detail *string) error {
+		if o.Expected != nil {
+			counted, err := q.count(ctx, a.selects(f), o.Expected)
+			if f.Limit = int(counted); err != nil || counted == 0 {
+				return err
+			}
+		}
+		n, err = a.do(ctx, q.desk, a.selects(f), mail.Printable(o.Reason))
 		// What was done before an error is recorded, too.
-		return fmt.Sprintf("%d messages", n), errors.Join(err, q.note(ctx, actionEvents(by, a.Verb, changed, n)...))
+		*detail = fmt.Sprintf("%d messages", n)
+		return errors.Join(err, q.note(ctx, actionEvents(by, a.Verb, changed, n)...))
 	})
 	return n, err
 }

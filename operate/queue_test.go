@@ -101,7 +101,7 @@ func TestActions(t *testing.T) {
 			return known && kind == NotFound
 		}},
 	} {
-		n, err := r.Queue.Do(t.Context(), anna, step.action, queue.Filter{IDs: step.ids}, "because")
+		n, err := r.Queue.Do(t.Context(), anna, step.action, queue.Filter{IDs: step.ids}, Order{Reason: "because"})
 		if err != nil || n != step.n || !step.is() {
 			t.Errorf("%s %v: %d, %v", step.action.Verb, step.ids, n, err)
 		}
@@ -121,17 +121,19 @@ func TestActionsTraceWhatTheyChanged(t *testing.T) {
 	r.add("M1", queue.Pending)
 	r.add("M2", queue.Pending)
 	all := queue.Filter{IDs: []string{"M1", "M2", "none"}}
-	if n, err := r.Queue.Do(t.Context(), owner, Hold, queue.Filter{IDs: []string{"M2"}}, "x"); n != 1 || err != nil {
+	one, because := queue.Filter{IDs: []string{"M2"}}, Order{Reason: "x"}
+	if n, err := r.Queue.Do(t.Context(), owner, Hold, one, because); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
-	if n, err := r.Queue.Do(t.Context(), owner, Hold, all, "x"); n != 1 || err != nil {
+	if n, err := r.Queue.Do(t.Context(), owner, Hold, all, because); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
 	want := []string{"M2 hold from the command line (1 message)", "M1 hold from the command line (1 message)"}
 	if got := r.events(); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
-	if n, err := r.Queue.Do(t.Context(), owner, Delete, queue.Filter{IDs: []string{"none"}}, ""); n != 0 || err != nil {
+	one.IDs = []string{"none"}
+	if n, err := r.Queue.Do(t.Context(), owner, Delete, one, Order{}); n != 0 || err != nil {
 		t.Fatal(n, err)
 	}
 	if got := r.events(); len(got) != len(want) {
@@ -145,7 +147,7 @@ func TestForbiddenDoesNothing(t *testing.T) {
 	r.add("M1", queue.Pending)
 	viewer := Actor{Name: "ben", Channel: Console, Role: Viewer, Strong: true}
 	for _, a := range Actions {
-		if _, err := r.Queue.Do(t.Context(), viewer, a, queue.Filter{}, ""); !errors.Is(err, ErrForbidden) {
+		if _, err := r.Queue.Do(t.Context(), viewer, a, queue.Filter{}, Order{}); !errors.Is(err, ErrForbidden) {
 			t.Errorf("%s: %v", a.Verb, err)
 		}
 	}

@@ -71,6 +71,7 @@ type Operation struct {
 	Role   Role  // at least
 	Scope  Scope // that a token needs
 	Audit  bool  // who did it is kept
+	Staged bool  // it is more than one transaction of the store: begun is recorded before it
 	Strong bool  // the second factor is asked for again; tokens may not
 }
 

@@ -55,5 +55,5 @@ func (t Trace) Timeline(ctx context.Context, by Actor, id string) (events []trac
 
 // Reindex makes the index of Search anew.
 func (t Trace) Reindex(ctx context.Context, by Actor) error {
-	return t.act(ctx, by, ReindexTrace, "", func() (string, error) { return "", t.Store.Reindex(ctx) })
+	return t.act(ctx, by, ReindexTrace, "", func(ctx context.Context, _ *string) error { return t.Store.Reindex(ctx) })
 }

@@ -29,9 +29,10 @@ func (t Trace) Forget(ctx context.Context, by Actor, name string) (f store.Forgo
 	if name = strings.TrimSpace(name); name == "" || strings.HasPrefix(name, "*") || strings.HasPrefix(name, "@") {
 		return f, fault(Invalid, "whom to forget is one address or login; patterns are not taken")
 	}
-	err = t.act(ctx, by, ForgetPerson, "", func() (string, error) {
+	err = t.act(ctx, by, ForgetPerson, "", func(ctx context.Context, detail *string) error {
 		f, err = t.Store.Forget(ctx, name, by.words())
-		return fmt.Sprintf("%d events removed, %d shortened", f.Events, f.Shortened), err
+		*detail = fmt.Sprintf("%d events removed, %d shortened", f.Events, f.Shortened)
+		return err
 	})
 	return f, err
 }

@@ -1,10 +1,8 @@
 package operate
 
 import (
-	"encoding/csv"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 
 	"postern/relay/stats"
@@ -57,17 +55,16 @@ var csvHeading = []string{"start", "name", "messages", "recipients", "octets", "
 
 // WriteStatistics writes statistics as CSV, for a spreadsheet. The last line is the total.
 func WriteStatistics(w io.Writer, t *stats.Table) error {
-	out := csv.NewWriter(w)
 	rows := [][]string{csvHeading}
 	for i := range t.Rows {
 		rows = append(rows, csvRow(t.Rows[i].Start.Format(time.RFC3339), StatName(t.Rows[i].Key), &t.Rows[i].Counts))
 	}
 	rows = append(rows, csvRow("", "total", &t.Total))
-	return out.WriteAll(rows)
+	return writeCSV(w, rows)
 }
 
 func csvRow(start, name string, n *stats.Counts) []string {
-	row := []string{start, csvSafe(name)}
+	row := []string{start, name}
 	for _, v := range []int64{n.Messages, n.Recipients, n.Octets, n.Refused, n.LoginsRefused, n.SessionsRefused,
 		n.Delivered, n.Deferrals, n.AccountFaults, n.BackPressure, n.RecipientFaults, n.MessageFaults, n.GivenUp,
 		n.Unclear} {
@@ -82,15 +79,6 @@ func csvRow(start, name string, n *stats.Counts) []string {
 		row = append(row, cell)
 	}
 	return row
-}
-
-// csvSafe keeps a spreadsheet from taking a name for a formula: one that begins like one gets an apostrophe, as OWASP
-// advises. A lone "-" is none.
-func csvSafe(s string) string {
-	if s != "-" && s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
-	}
-	return s
 }
 
 // StatRow is one line of statistics. Its key is "*" for others, "" for none.

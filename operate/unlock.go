@@ -26,23 +26,23 @@ func (a Accounts) Unlock(ctx context.Context, by Actor, who string) (u Unlocked,
 	if err != nil && !isAddress {
 		return u, err
 	}
-	err = a.act(ctx, by, Unlock, who, func() (string, error) {
+	err = a.act(ctx, by, Unlock, who, func(ctx context.Context, _ *string) error {
 		unlocked, err := a.unlockAccount(ctx, &u)
 		if err != nil {
-			return "", err
+			return err
 		}
 		u.Lifted, err = a.Store.LiftLockouts(ctx, time.Now(), func(l auth.Lock) bool {
 			return l.Login == u.Login && u.Login != "" || isAddress && l.Client.IsValid() && l.Client.Overlaps(address)
 		})
 		switch {
 		case err != nil:
-			return "", err
+			return err
 		case !u.Account && len(u.Lifted) == 0 && isAddress:
-			return "", fault(NotFound, "%s is not locked out", mail.Printable(who))
+			return fault(NotFound, "%s is not locked out", mail.Printable(who))
 		case !u.Account && len(u.Lifted) == 0:
-			return "", a.unknown(ctx, Everybody, u.Login)
+			return a.unknown(ctx, Everybody, u.Login)
 		}
-		return "", a.note(ctx, unlockEvents(by, unlocked, u)...)
+		return a.note(ctx, unlockEvents(by, unlocked, u)...)
 	})
 	return u, err
 }

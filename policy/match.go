@@ -115,12 +115,17 @@ func (m *Matcher) Matches(f Facts) bool {
 	return ok && !f.Recipient.IsNull()
 }
 
-func (m *Matcher) matchesClient(login string, groups []string, listener string, client netip.Addr) bool {
+// matchesLogin reports whether the conditions on who it is are met.
+func (m *Matcher) matchesLogin(login string, groups []string) bool {
 	if m.logins != nil && !slices.ContainsFunc(m.logins, func(p string) bool { return glob(p, login) }) {
 		return false
 	}
 	inGroup := func(g string) bool { return slices.Contains(m.groups, mail.LowerASCII(g)) }
-	if m.groups != nil && !slices.ContainsFunc(groups, inGroup) {
+	return m.groups == nil || slices.ContainsFunc(groups, inGroup)
+}
+
+func (m *Matcher) matchesClient(login string, groups []string, listener string, client netip.Addr) bool {
+	if !m.matchesLogin(login, groups) {
 		return false
 	}
 	if m.listeners != nil && !slices.Contains(m.listeners, listener) {

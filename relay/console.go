@@ -104,7 +104,7 @@ func consoleOf(s *Server) http.Handler {
 	}
 	ops := operate.New(operate.Options{Config: func() *config.Config { return s.state.Load().config }, Store: s.store,
 		Status:  func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil },
-		Version: s.options.Version})
+		Counted: s.limiter.States, Version: s.options.Version})
 	return door.Handler(door.Options{Access: s.access, Logger: s.log,
 		API: api.Handler(api.Options{Operations: ops, Access: s.access, Answers: s.store, Logger: s.log}),
 		Console: console.Options{Operations: ops, Logger: s.log,

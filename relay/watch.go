@@ -85,10 +85,11 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	return true
 }
 
-// answerTrace writes events and statistics down for a command that wants to show them: who looks right after a message
-// finds it. It tries once: the command does not wait for long, and the recorder drops what is refused too often.
+// answerTrace writes events, statistics and what limits have counted down for a command that wants to show them: who
+// looks right after a message finds it. It tries once: the command does not wait for long, and the recorder drops what
+// is refused too often.
 func (s *Server) answerTrace(ctx context.Context, asked int64) {
-	if s.trace.Flush(ctx) != nil || s.stats.Flush(ctx) != nil {
+	if s.trace.Flush(ctx) != nil || s.stats.Flush(ctx) != nil || s.limiter.Save(ctx, time.Now()) != nil {
 		return // who keeps them has said so, or will
 	}
 	if err := s.store.AnswerEvents(ctx, asked); err != nil && ctx.Err() == nil {

@@ -77,7 +77,8 @@ type core struct {
 	key    []byte
 	sealer *seal.Sealer
 	inUse  atomic.Pointer[settings]
-	failed *expirable.LRU[string, struct{}] // whose failed logins and refusals the audit has lately
+	ledger *operate.Ledger
+	failed *expirable.LRU[string, struct{}] // whose failed logins the audit has lately
 	once   sync.Mutex                       // of endFlow
 	seen   *expirable.LRU[string, struct{}] // flows that have ended well
 }
@@ -114,6 +115,7 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	if c.now == nil {
 		c.now = time.Now
 	}
+	c.ledger = operate.NewLedger(o.Store, c.now)
 	if c.sealer, err = seal.New(c.derive("flow")); err != nil {
 		return nil, err
 	}
@@ -225,9 +227,18 @@ func roleOf(u store.ConsoleUser) operate.Role {
 	return role
 }
 
-// record writes an audit entry.
+// recorded returns a context whose first change has with it in the audit that it is done.
+func (a *core) recorded(ctx context.Context, who operate.Actor, op, subject, detail string) context.Context {
+	e := a.entry(who, op, subject, detail, store.AuditDone)
+	return store.Recorded(ctx, &store.Record{Entry: func() store.AuditEntry { return e }})
+}
+
+// record writes an entry about what changes nothing.
 func (a *core) record(ctx context.Context, who operate.Actor, op, subject, detail, outcome string) error {
-	return a.store.AppendAudit(context.WithoutCancel(ctx), store.AuditEntry{Time: a.now(),
-		Actor: who.Name, Channel: string(who.Channel), Client: who.Client, Operation: op, Subject: subject,
-		Detail: detail, Outcome: outcome})
+	return a.store.AppendAudit(context.WithoutCancel(ctx), a.entry(who, op, subject, detail, outcome))
+}
+
+func (a *core) entry(who operate.Actor, op, subject, detail, outcome string) store.AuditEntry {
+	return store.AuditEntry{Time: a.now(), Actor: who.Name, Channel: string(who.Channel), Client: who.Client,
+		Operation: op, Subject: subject, Detail: detail, Outcome: outcome}
 }

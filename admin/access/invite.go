@@ -153,7 +153,9 @@ func (a Invitations) Accept(ctx context.Context, token string, got Acceptance, c
 		return "", err
 	}
 	var user store.ConsoleUser
-	err = a.store.UseConsoleInvite(ctx, digest, a.now(), func(i store.ConsoleInvite, u *store.ConsoleUser) error {
+	who := operate.Actor{Name: i.Name, Channel: operate.Console, Client: client}
+	accept := a.recorded(ctx, who, opAccept, i.Name, "")
+	err = a.store.UseConsoleInvite(accept, digest, a.now(), func(i store.ConsoleInvite, u *store.ConsoleUser) error {
 		if err := a.judgeInvite(i, nil); err != nil {
 			return err
 		}
@@ -173,10 +175,6 @@ func (a Invitations) Accept(ctx context.Context, token string, got Acceptance, c
 		return "", err
 	}
 	a.auth.Forget(user.Name)
-	who := operate.Actor{Name: user.Name, Channel: operate.Console, Client: client, Role: roleOf(user)}
-	if err := a.record(ctx, who, opAccept, user.Name, "", store.AuditDone); err != nil {
-		return "", err
-	}
 	return a.enter(ctx, user, who, true, "invitation")
 }
 

@@ -135,13 +135,13 @@ func matchCode(secret, code string, now time.Time) (step int64, ok bool) {
 // enter opens the session of somebody who has proved who they are.
 func (a *core) enter(ctx context.Context, u store.ConsoleUser, who operate.Actor, strong bool, how string) (string,
 	error) {
-	token, err := a.begin(ctx, u, who.Client, strong, nil)
+	who.Name, who.Role = u.Name, roleOf(u)
+	token, err := a.begin(a.recorded(ctx, who, opLogin, "", how), u, who.Client, strong, nil)
 	if err != nil {
 		return "", err
 	}
 	a.log.Info("console: logged in", "name", u.Name, "role", u.Role, "client", who.Client)
-	who.Name, who.Role = u.Name, roleOf(u)
-	return token, a.record(ctx, who, opLogin, "", how, store.AuditDone)
+	return token, nil
 }
 
 // auditFailure records that somebody was not let in: in the log each time, in the audit once an hour for each user,

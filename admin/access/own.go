@@ -51,9 +51,16 @@ func (a Own) mayChange(s *Session, op, client string) error {
 	return a.lockedNow(s.Name, client)
 }
 
-// change changes the user of a session, unless somebody else has since it was looked at.
-func (a Own) change(ctx context.Context, s *Session, change func(*store.ConsoleUser) error) (user store.ConsoleUser,
-	err error) {
+// deed is what the audit is told of a change, in the transaction of the change.
+type deed struct{ op, subject, detail string }
+
+// change changes the user of a session, unless somebody else has since it was looked at. The change may complete did.
+func (a Own) change(ctx context.Context, s *Session, did *deed, client string, change func(*store.ConsoleUser) error) (
+	user store.ConsoleUser, err error) {
+	entry := func() store.AuditEntry {
+		return a.entry(s.Actor(client, a.now()), did.op, did.subject, did.detail, store.AuditDone)
+	}
+	ctx = store.Recorded(ctx, &store.Record{Entry: entry})
 	err = a.store.ChangeConsoleUser(ctx, s.Name, func(u *store.ConsoleUser, exists bool, _ []store.ConsoleUser) (bool,
 		error) {
 		if !exists || !u.Active() || u.Generation != s.user.Generation {
@@ -71,7 +78,7 @@ func (a Own) change(ctx context.Context, s *Session, change func(*store.ConsoleU
 // changeAndEnd is change that ends the other sessions.
 func (a Own) changeAndEnd(ctx context.Context, s *Session, op, detail, client string,
 	change func(*store.ConsoleUser) error) (cookie string, err error) {
-	u, err := a.change(ctx, s, func(u *store.ConsoleUser) error {
+	u, err := a.change(ctx, s, &deed{op: op, detail: detail}, client, func(u *store.ConsoleUser) error {
 		u.Generation++
 		return change(u)
 	})
@@ -79,9 +86,6 @@ func (a Own) changeAndEnd(ctx context.Context, s *Session, op, detail, client st
 		return "", err
 	}
 	a.auth.Forget(s.Name) // the old password, which was right
-	if err := a.record(ctx, s.Actor(client, a.now()), op, "", detail, store.AuditDone); err != nil {
-		return "", err
-	}
 	c := store.ConsoleSession{Name: u.Name, Generation: u.Generation, Created: s.Began, Client: client}
 	if !s.StrongUntil.IsZero() {
 		c.Strong = s.StrongUntil.Add(-StrongFor)
@@ -204,37 +208,34 @@ func (a Own) AddPasskey(ctx context.Context, s *Session, cookie string, response
 	if !a.endFlow(f) {
 		return refusef(ReasonFlow, "the cookie was used already")
 	}
-	_, err = a.change(ctx, s, func(u *store.ConsoleUser) error {
+	did := deed{op: opAddPasskey}
+	_, err = a.change(ctx, s, &did, client, func(u *store.ConsoleUser) error {
 		if len(u.Passkeys) >= maxPasskeys {
 			return refuse(ReasonTooMany, nil)
 		}
 		made.Label = labelOf(label, len(u.Passkeys))
+		did.subject = made.Label
 		raw, err := json.Marshal(made)
 		u.Passkeys = append(u.Passkeys, raw)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	return a.record(ctx, s.Actor(client, a.now()), opAddPasskey, made.Label, "", store.AuditDone)
+	return err
 }
 
 // NamePasskey gives a passkey another name. It changes no way in.
 func (a Own) NamePasskey(ctx context.Context, s *Session, id, label, client string) error {
-	_, err := a.change(ctx, s, func(u *store.ConsoleUser) error {
+	did := deed{op: opNamePasskey}
+	_, err := a.change(ctx, s, &did, client, func(u *store.ConsoleUser) error {
 		i, k, err := findKey(u, id)
 		if err != nil {
 			return err
 		}
-		label = labelOf(label, i)
-		k.Label = label
+		k.Label = labelOf(label, i)
+		did.subject = k.Label
 		u.Passkeys[i], err = json.Marshal(k)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	return a.record(ctx, s.Actor(client, a.now()), opNamePasskey, label, "", store.AuditDone)
+	return err
 }
 
 // RemovePasskey takes a passkey away, unless it is the last way in.
@@ -307,18 +308,14 @@ func (a Own) EndSession(ctx context.Context, s *Session, id, client string) erro
 		if sessionID(c) != id {
 			continue
 		}
-		if err := a.store.EndConsoleSession(ctx, c.Digest); err != nil {
-			return err
-		}
-		return a.record(ctx, s.Actor(client, a.now()), opEndSessions, "", "one, from "+c.Client, store.AuditDone)
+		who := s.Actor(client, a.now())
+		return a.store.EndConsoleSession(a.recorded(ctx, who, opEndSessions, "", "one, from "+c.Client), c.Digest)
 	}
 	return refuse(ReasonNoSuch, nil)
 }
 
 // EndOthers ends all sessions of a session's user but this one.
 func (a Own) EndOthers(ctx context.Context, s *Session, client string) error {
-	if err := a.store.EndOtherSessions(ctx, s.Name, s.digest); err != nil {
-		return err
-	}
-	return a.record(ctx, s.Actor(client, a.now()), opEndSessions, "", "all others", store.AuditDone)
+	who := s.Actor(client, a.now())
+	return a.store.EndOtherSessions(a.recorded(ctx, who, opEndSessions, "", "all others"), s.Name, s.digest)
 }

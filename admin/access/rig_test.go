@@ -37,7 +37,12 @@ type rig struct {
 
 func newRig(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(t.TempDir(), "data")})
+	return newRigIn(t, filepath.Join(t.TempDir(), "data"), change...)
+}
+
+func newRigIn(t *testing.T, dir string, change ...func(*Options)) *rig {
+	t.Helper()
+	s, err := store.Open(t.Context(), store.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,10 +103,7 @@ func (a Logins) Session(ctx context.Context, token string, used bool) (*Session,
 
 // Logout ends a session.
 func (a Logins) Logout(ctx context.Context, s *Session, client string) error {
-	if err := a.store.EndConsoleSession(ctx, s.digest); err != nil {
-		return err
-	}
-	return a.record(ctx, s.Actor(client, a.now()), opLogout, "", "", store.AuditDone)
+	return a.store.EndConsoleSession(a.recorded(ctx, s.Actor(client, a.now()), opLogout, "", ""), s.digest)
 }
 
 // StepUp takes the second factor again: a code of the authenticator. It returns the cookie that takes the place of the
@@ -129,9 +126,5 @@ func (a *core) stronger(ctx context.Context, s *Session, u store.ConsoleUser, wh
 	if u.Generation != s.user.Generation {
 		return "", refuse(ReasonSession, errors.New("the user was changed meanwhile"))
 	}
-	token, err := a.begin(ctx, u, who.Client, true, s)
-	if err != nil {
-		return "", err
-	}
-	return token, a.record(ctx, who, opStepUp, "", "", store.AuditDone)
+	return a.begin(a.recorded(ctx, who, opStepUp, "", ""), u, who.Client, true, s)
 }

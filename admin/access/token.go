@@ -81,32 +81,32 @@ func (n *NewToken) check(now time.Time) error {
 
 // Add makes a token. It is shown once: the store has its hash.
 func (a Tokens) Add(ctx context.Context, who operate.Actor, n NewToken) (string, error) {
-	if err := a.may(ctx, who, operate.AddToken, n.Name); err != nil {
-		return "", err
-	}
-	if err := n.check(a.now()); err != nil {
-		return "", err
-	}
 	token := newToken()
 	k := store.APIToken{Digest: sha256.Sum256([]byte(token)), Name: n.Name, Networks: n.Networks, Expires: n.Expires,
 		Created: a.now(), CreatedBy: who.Name}
 	for _, scope := range n.Scopes {
 		k.Scopes = append(k.Scopes, string(scope))
 	}
-	err := a.store.AddToken(ctx, k)
-	if errors.Is(err, store.ErrExists) {
-		return "", conflict("there is a token with the name %q already: revoke it, or take another name", n.Name)
-	}
+	err := a.ledger.Do(ctx, who, operate.AddToken, n.Name, func(ctx context.Context, detail *string) error {
+		*detail = "scope " + strings.Join(k.Scopes, ", ")
+		if err := n.check(a.now()); err != nil {
+			return err
+		}
+		err := a.store.AddToken(ctx, k)
+		if errors.Is(err, store.ErrExists) {
+			return conflict("there is a token with the name %q already: revoke it, or take another name", n.Name)
+		}
+		return err
+	})
 	if err != nil {
 		return "", err
 	}
-	detail := "scope " + strings.Join(k.Scopes, ", ")
-	return token, a.record(ctx, who, operate.AddToken.Name, n.Name, detail, store.AuditDone)
+	return token, nil
 }
 
 // List returns the tokens.
 func (a Tokens) List(ctx context.Context, who operate.Actor) ([]store.APIToken, error) {
-	if err := a.may(ctx, who, operate.ListTokens, ""); err != nil {
+	if err := who.May(operate.ListTokens); err != nil {
 		return nil, err
 	}
 	return a.store.Tokens(ctx)
@@ -114,18 +114,14 @@ func (a Tokens) List(ctx context.Context, who operate.Actor) ([]store.APIToken, 
 
 // Revoke makes a token useless at once.
 func (a Tokens) Revoke(ctx context.Context, who operate.Actor, name string) error {
-	if err := a.may(ctx, who, operate.RevokeToken, name); err != nil {
+	return a.ledger.Do(ctx, who, operate.RevokeToken, name, func(ctx context.Context, _ *string) error {
+		err := a.store.RevokeToken(ctx, name)
+		if errors.Is(err, store.ErrNoToken) {
+			return &operate.Error{Kind: operate.NotFound,
+				Msg: fmt.Sprintf("there is no token with the name %q", name)}
+		}
 		return err
-	}
-	err := a.store.RevokeToken(ctx, name)
-	if errors.Is(err, store.ErrNoToken) {
-		return &operate.Error{Kind: operate.NotFound,
-			Msg: fmt.Sprintf("there is no token with the name %q", name)}
-	}
-	if err != nil {
-		return err
-	}
-	return a.record(ctx, who, operate.RevokeToken.Name, name, "", store.AuditDone)
+	})
 }
 
 // Actor returns who a token is. Wrong ones count to the lockout of their address; a right one is taken in spite of it,

@@ -2,7 +2,6 @@ package access
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -27,25 +26,9 @@ func conflict(format string, args ...any) error {
 // Users are who may into the console.
 type Users struct{ *core }
 
-// may asks whether an actor may do something, and records it if not, once an hour for each operation:
-// whoever asks again and again would otherwise push out what was done.
-func (a *core) may(ctx context.Context, who operate.Actor, op operate.Operation, subject string) error {
-	err := who.May(op)
-	if err == nil || !op.Audit || errors.Is(err, operate.ErrStrong) {
-		return err
-	}
-	key := string(who.Channel) + "\x00" + who.Name + "\x00" + op.Name
-	if a.failed.Contains(key) {
-		return err
-	}
-	a.failed.Add(key, struct{}{})
-	return errors.Join(err, a.record(ctx, who, op.Name, subject, "more of the same within an hour are not kept",
-		store.AuditRefused))
-}
-
 // List returns who may into the console, without passwords and factors.
 func (a Users) List(ctx context.Context, who operate.Actor) ([]store.ConsoleUser, error) {
-	if err := a.may(ctx, who, operate.ListConsoleUsers, ""); err != nil {
+	if err := who.May(operate.ListConsoleUsers); err != nil {
 		return nil, err
 	}
 	users, err := a.store.ConsoleUsers(ctx)
@@ -62,18 +45,31 @@ func (a Users) List(ctx context.Context, who operate.Actor) ([]store.ConsoleUser
 
 // Invite makes a user and the link by which they choose password and second factor. Whoever has not accepted yet may be
 // invited again, with another role too.
-func (a Users) Invite(ctx context.Context, who operate.Actor, name string, role operate.Role) (Link, error) {
-	name, err := auth.CheckLogin(name)
+func (a Users) Invite(ctx context.Context, who operate.Actor, name string, role operate.Role) (link Link, err error) {
+	name, err = auth.CheckLogin(name)
 	if err != nil {
 		return Link{}, invalid("%s", strings.Replace(err.Error(), "the login", "the name", 1))
 	}
 	if role == operate.Nobody {
 		return Link{}, invalid("a role is needed: viewer, helpdesk, operator or admin")
 	}
-	if err := a.may(ctx, who, operate.InviteUser, name); err != nil {
+	err = a.ledger.Do(ctx, who, operate.InviteUser, name, func(ctx context.Context, detail *string) error {
+		*detail = "role " + role.String()
+		if err := a.invited(ctx, name, role); err != nil {
+			return err
+		}
+		link, err = a.newLink(ctx, name, role)
+		return err
+	})
+	if err != nil {
 		return Link{}, err
 	}
-	err = a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, _ []store.ConsoleUser) (bool,
+	return link, nil
+}
+
+// invited makes a user who is to come.
+func (a Users) invited(ctx context.Context, name string, role operate.Role) error {
+	return a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, _ []store.ConsoleUser) (bool,
 		error) {
 		if exists && u.Hash != "" {
 			return false, conflict("there is such a user already; if they cannot log in any more: postern console "+
@@ -85,33 +81,33 @@ func (a Users) Invite(ctx context.Context, who operate.Actor, name string, role 
 		u.Role, u.Generation = role.String(), u.Generation+1
 		return true, nil
 	})
-	if err != nil {
-		return Link{}, err
-	}
-	return a.linkFor(ctx, who, operate.InviteUser, name, role)
-}
-
-func (a Users) linkFor(ctx context.Context, who operate.Actor, op operate.Operation, name string, role operate.Role) (
-	Link, error) {
-	link, err := a.newLink(ctx, name, role)
-	if err != nil {
-		return Link{}, err
-	}
-	return link, a.record(ctx, who, op.Name, name, "role "+role.String(), store.AuditDone)
 }
 
 // Reset takes password, factors and sessions from a user and makes a new link. It is the way back for who has lost
 // them, and so only for the owner of data_dir.
-func (a Users) Reset(ctx context.Context, who operate.Actor, name string) (Link, error) {
-	if err := a.may(ctx, who, operate.ResetUser, name); err != nil {
+func (a Users) Reset(ctx context.Context, who operate.Actor, name string) (link Link, err error) {
+	err = a.ledger.Do(ctx, who, operate.ResetUser, name, func(ctx context.Context, detail *string) error {
+		if who.Channel != operate.CommandLine {
+			return fmt.Errorf("%s: %w: only on the command line of the machine", operate.ResetUser.Name,
+				operate.ErrForbidden)
+		}
+		role, err := a.unmade(ctx, who, name)
+		if err != nil {
+			return err
+		}
+		*detail = "role " + role.String()
+		link, err = a.newLink(ctx, name, role)
+		return err
+	})
+	if err != nil {
 		return Link{}, err
 	}
-	if who.Channel != operate.CommandLine {
-		return Link{}, fmt.Errorf("%s: %w: only on the command line of the machine", operate.ResetUser.Name,
-			operate.ErrForbidden)
-	}
-	var role operate.Role
-	err := a.change(ctx, who, name, func(u *store.ConsoleUser) error {
+	return link, nil
+}
+
+// unmade takes password, factors and sessions from a user, whose role it returns.
+func (a Users) unmade(ctx context.Context, who operate.Actor, name string) (role operate.Role, err error) {
+	return role, a.change(ctx, who, name, func(u *store.ConsoleUser) error {
 		if u.Provider != "" {
 			return conflict("%s logs in by OpenID Connect: there is nothing to reset here", name)
 		}
@@ -122,72 +118,54 @@ func (a Users) Reset(ctx context.Context, who operate.Actor, name string) (Link,
 		role = roleOf(*u)
 		return nil
 	})
-	if err != nil {
-		return Link{}, err
-	}
-	return a.linkFor(ctx, who, operate.ResetUser, name, role)
 }
 
 // SetRole changes what a user may, which ends their sessions.
 func (a Users) SetRole(ctx context.Context, who operate.Actor, name string, role operate.Role) error {
-	if err := a.may(ctx, who, operate.ChangeRole, name); err != nil {
-		return err
-	}
-	if role == operate.Nobody {
-		return invalid("a role is needed: viewer, helpdesk, operator or admin")
-	}
-	var before string
-	err := a.change(ctx, who, name, func(u *store.ConsoleUser) error {
-		if u.Provider != "" {
-			return conflict("the role of %s follows from the groups at the login provider: change them there", name)
+	return a.ledger.Do(ctx, who, operate.ChangeRole, name, func(ctx context.Context, detail *string) error {
+		if role == operate.Nobody {
+			return invalid("a role is needed: viewer, helpdesk, operator or admin")
 		}
-		before, u.Role = u.Role, role.String()
-		return nil
+		return a.change(ctx, who, name, func(u *store.ConsoleUser) error {
+			if u.Provider != "" {
+				return conflict("the role of %s follows from the groups at the login provider: change them there", name)
+			}
+			*detail, u.Role = u.Role+" becomes "+role.String(), role.String()
+			return nil
+		})
 	})
-	if err != nil {
-		return err
-	}
-	return a.record(ctx, who, operate.ChangeRole.Name, name, before+" becomes "+role.String(), store.AuditDone)
 }
 
 // Disable switches a user off, or on again. Unlike one that was removed, somebody who logs in by OpenID Connect stays
 // out then.
 func (a Users) Disable(ctx context.Context, who operate.Actor, name string, off bool) error {
-	if err := a.may(ctx, who, operate.DisableUser, name); err != nil {
-		return err
-	}
-	err := a.change(ctx, who, name, func(u *store.ConsoleUser) error {
-		u.Disabled = off
-		return nil
+	return a.ledger.Do(ctx, who, operate.DisableUser, name, func(ctx context.Context, detail *string) error {
+		if *detail = "switched on"; off {
+			*detail = "switched off"
+		}
+		return a.change(ctx, who, name, func(u *store.ConsoleUser) error {
+			u.Disabled = off
+			return nil
+		})
 	})
-	if err != nil {
-		return err
-	}
-	detail := "switched on"
-	if off {
-		detail = "switched off"
-	}
-	return a.record(ctx, who, operate.DisableUser.Name, name, detail, store.AuditDone)
 }
 
 // Remove takes a user away, with sessions and links.
 func (a Users) Remove(ctx context.Context, who operate.Actor, name string) error {
-	if err := a.may(ctx, who, operate.RemoveUser, name); err != nil {
-		return err
-	}
 	name, _ = auth.NormalizeLogin(name)
-	err := a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, all []store.ConsoleUser) (bool,
-		error) {
-		if !exists {
-			return false, store.ErrNoConsoleUser
-		}
-		return false, keepsAdmin(who, *u, store.ConsoleUser{}, all)
+	err := a.ledger.Do(ctx, who, operate.RemoveUser, name, func(ctx context.Context, _ *string) error {
+		return a.store.ChangeConsoleUser(ctx, name, func(u *store.ConsoleUser, exists bool, all []store.ConsoleUser) (
+			bool, error) {
+			if !exists {
+				return false, store.ErrNoConsoleUser
+			}
+			return false, keepsAdmin(who, *u, store.ConsoleUser{}, all)
+		})
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		a.auth.Forget(name)
 	}
-	a.auth.Forget(name)
-	return a.record(ctx, who, operate.RemoveUser.Name, name, "", store.AuditDone)
+	return err
 }
 
 // change changes a user that there is, and ends their sessions.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 
 	"postern/auth"
 	"postern/operate"
@@ -17,16 +18,17 @@ type accountAPI struct {
 	path, one, all, tag string
 	of                  operate.Among
 	ops                 *operate.Operations
+	now                 func() time.Time
 }
 
 func (s *server) loginRoutes() []route {
-	a := accountAPI{"/logins", "login", "logins", "Logins", operate.Everybody, s.Operations}
+	a := accountAPI{"/logins", "login", "logins", "Logins", operate.Everybody, s.Operations, s.Now}
 	add := handle(s, a.route(http.MethodPost, "", "add", "Add a login", operate.AddAccount, conflict), a.addLogin)
 	return append(a.routes(s), add)
 }
 
 func (s *server) deviceRoutes() []route {
-	a := accountAPI{"/devices", "device", "devices", "Devices", operate.DevicesOnly, s.Operations}
+	a := accountAPI{"/devices", "device", "devices", "Devices", operate.DevicesOnly, s.Operations, s.Now}
 	add := handle(s, a.route(http.MethodPost, "", "add", "Add a device", operate.AddAccount, conflict), a.addDevice)
 	return append(a.routes(s), add)
 }
@@ -37,12 +39,15 @@ func (a accountAPI) routes(s *server) []route {
 	list.id = a.all
 	get := a.route(http.MethodGet, "/{login}", "", "One "+a.one, operate.SeeAccounts, notFound, conflict)
 	get.id = a.one
+	limits := a.route(http.MethodGet, "/{login}/limits", "limits", "What is left of the limits of a "+a.one,
+		operate.SeeAccounts, notFound, conflict)
 	change := func(method, path, verb, summary string, op operate.Operation) route {
 		return a.route(method, "/{login}"+path, verb, summary, op, notFound, conflict)
 	}
 	return []route{
 		handle(s, list, a.list),
 		handle(s, get, a.get),
+		handle(s, limits, a.limits),
 		handle(s, change(http.MethodPatch, "", "edit", "Change a "+a.one, operate.EditAccount), a.edit),
 		handle(s, change(http.MethodDelete, "", "remove", "Remove a "+a.one, operate.RemoveAccount), a.remove),
 		handle(s, change(http.MethodPost, "/password", "password", "Give a "+a.one+" a new password",
@@ -67,6 +72,9 @@ func (a accountAPI) route(method, path, verb, summary string, op operate.Operati
 			"password stays."
 	case "remove":
 		r.status, r.about = http.StatusNoContent, "Mail of it that waits stays in the queue."
+	case "limits":
+		r.about = "Each limit of [[policy]] that binds it, the first that applies in front. They refill evenly over " +
+			"their windows."
 	case "lock":
 		r.about = "It may not log in until it is unlocked."
 	case "unlock":
@@ -114,6 +122,14 @@ func (a accountAPI) get(ctx context.Context, by operate.Actor, in *OfLogin) (*sh
 		return nil, err
 	}
 	return &shown[operate.Account]{operate.ShownAccount(u)}, nil
+}
+
+func (a accountAPI) limits(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[operate.Limits], error) {
+	l, err := a.ops.Accounts.Limits(ctx, by, a.of, in.Login, a.now())
+	if err != nil {
+		return nil, err
+	}
+	return &shown[operate.Limits]{l}, nil
 }
 
 // NewAccount is an account to be added.

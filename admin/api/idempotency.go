@@ -19,7 +19,7 @@ import (
 
 // Answers keeps what requests with an Idempotency-Key were answered. *store.Store is one.
 type Answers interface {
-	BeginAnswer(ctx context.Context, now time.Time, key, request [32]byte) (*store.Answer, error)
+	BeginAnswer(ctx context.Context, now time.Time, caller, key, request [32]byte) (*store.Answer, error)
 	FinishAnswer(ctx context.Context, key [32]byte, status int, body []byte) error
 	DropAnswer(ctx context.Context, key [32]byte) error
 	Secret(ctx context.Context, name string, n int) ([]byte, error)
@@ -48,7 +48,7 @@ func (a *answering) once(w http.ResponseWriter, r *http.Request, by operate.Acto
 			maxKey)).write(w)
 		return
 	}
-	key, request, err := a.digests(r, by, given[0], body)
+	caller, key, request, err := a.digests(r, by, given[0], body)
 	if err != nil {
 		a.fault(w, r, err)
 		return
@@ -58,7 +58,7 @@ func (a *answering) once(w http.ResponseWriter, r *http.Request, by operate.Acto
 		return
 	}
 	defer a.leave(key)
-	prior, err := a.store.BeginAnswer(r.Context(), a.now(), key, request)
+	prior, err := a.store.BeginAnswer(r.Context(), a.now(), caller, key, request)
 	switch {
 	case err != nil:
 		a.fault(w, r, err)
@@ -134,16 +134,17 @@ func (a *answering) leave(key [32]byte) {
 	delete(a.running, key)
 }
 
-// digests name a key of a caller, and a request. They are keyed: a body may have a password, which a digest that
-// anybody can compute would give away to whoever can guess it.
-func (a *answering) digests(r *http.Request, by operate.Actor, given string, body []byte) (key, request [32]byte,
-	err error) {
+// digests name a caller, a key of theirs, and a request. They are keyed: a body may have a password, which a digest
+// that anybody can compute would give away to whoever can guess it.
+func (a *answering) digests(r *http.Request, by operate.Actor, given string, body []byte) (caller, key,
+	request [32]byte, err error) {
 	secret, err := a.store.Secret(r.Context(), "api-answers", sha256.Size)
 	if err != nil {
-		return key, request, err
+		return caller, key, request, err
 	}
-	return digest(secret, "key", string(by.Channel), by.Name, given), digest(secret, "request", r.Method,
-		r.URL.EscapedPath(), r.URL.RawQuery, string(body)), nil
+	caller = digest(secret, "caller", string(by.Channel), by.Name)
+	key = digest(secret, "key", string(by.Channel), by.Name, given)
+	return caller, key, digest(secret, "request", r.Method, r.URL.EscapedPath(), r.URL.RawQuery, string(body)), nil
 }
 
 func digest(secret []byte, parts ...string) (sum [32]byte) {

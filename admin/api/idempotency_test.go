@@ -119,11 +119,11 @@ type spy struct {
 	failBegin, failFinal error
 }
 
-func (s *spy) BeginAnswer(ctx context.Context, now time.Time, key, request [32]byte) (*store.Answer, error) {
+func (s *spy) BeginAnswer(ctx context.Context, now time.Time, caller, key, request [32]byte) (*store.Answer, error) {
 	if s.failBegin != nil {
 		return nil, s.failBegin
 	}
-	return s.Store.BeginAnswer(ctx, now, key, request)
+	return s.Store.BeginAnswer(ctx, now, caller, key, request)
 }
 
 func (s *spy) FinishAnswer(ctx context.Context, key [32]byte, status int, body []byte) error {
@@ -202,7 +202,7 @@ func TestUnderWay(t *testing.T) {
 // forgetful keeps nothing.
 type forgetful struct{}
 
-func (*forgetful) BeginAnswer(context.Context, time.Time, [32]byte, [32]byte) (*store.Answer, error) {
+func (*forgetful) BeginAnswer(context.Context, time.Time, [32]byte, [32]byte, [32]byte) (*store.Answer, error) {
 	return nil, nil
 }
 func (*forgetful) FinishAnswer(context.Context, [32]byte, int, []byte) error { return nil }

@@ -124,6 +124,9 @@ func problemOf(err error) (*Problem, bool) {
 	if table, ok := errors.AsType[*operate.TableError](err); ok {
 		return tableProblem(table), true
 	}
+	if grown, ok := errors.AsType[*operate.GrownError](err); ok {
+		return selectionGrew.problem(grown.Error()), true
+	}
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
 	switch kind, known := operate.KindOf(err); {
 	case errors.Is(err, operate.ErrStrong):

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -171,16 +170,15 @@ func (q queueAPI) act(ctx context.Context, by operate.Actor, in *shown[Action]) 
 	if err != nil {
 		return nil, err
 	}
-	if action.Verb == operate.Release.Verb {
-		f.Held = true // nothing else can be released
+	n, err := q.ops.Queue.Count(ctx, by, action, f)
+	if err == nil && a.Expected != nil {
+		err = operate.CheckCount(n, *a.Expected)
 	}
-	n, err := q.count(ctx, by, f, a.Expected)
 	out := Acted{Action: action.Verb, Selected: n, DryRun: a.DryRun}
 	if err != nil || a.DryRun || n == 0 {
 		return &shown[Acted]{out}, err
 	}
-	f.Limit = int(n)
-	out.Changed, err = q.ops.Queue.Do(ctx, by, action, f, a.Reason)
+	out.Changed, err = q.ops.Queue.Do(ctx, by, action, f, operate.Order{Reason: a.Reason, Expected: a.Expected})
 	return &shown[Acted]{out}, err
 }
 
@@ -205,27 +203,4 @@ func (a *Action) filter() (f queue.Filter, err error) {
 		return f, invalid.problem("The filter selects everything: write all instead.")
 	}
 	return a.Filter.filter(), nil
-}
-
-// countPage is how many messages are counted at once.
-const countPage = 1000
-
-// count returns how many messages are selected; more than expected are a problem.
-func (q queueAPI) count(ctx context.Context, by operate.Actor, f queue.Filter, expected *int64) (n int64, err error) {
-	f.Limit = countPage
-	for {
-		some, err := q.ops.Queue.List(ctx, by, f)
-		if err != nil {
-			return 0, err
-		}
-		n += int64(len(some))
-		if expected != nil && n > *expected {
-			return 0, selectionGrew.problem(fmt.Sprintf("Nothing was done: at least %d messages are selected, "+
-				"and expected is %d.", n, *expected))
-		}
-		if len(some) < countPage {
-			return n, nil
-		}
-		f.After = some[len(some)-1].ID
-	}
 }

@@ -209,7 +209,7 @@ answer is the ` + "`cursor`" + ` of the next request, and the field Link has the
 Whatever changes something takes an Idempotency-Key, a text of your choice. The same request with the same key within
 24 hours is not done again: it gets the first one's answer, with the field Idempotency-Replayed. Refusals (4xx, 503)
 are not kept: they changed nothing. An answer with a password is not kept either: the repeated request is told that
-it is done. The 10 000 newest keys are kept.
+it is done. 10 000 keys are kept; where there are more, whoever has most loses their oldest.
 
 Errors are problems (RFC 9457). Their types:
 

@@ -70,6 +70,8 @@ func auditRowOf(v *visit, e store.AuditEntry) auditRow {
 		r.Icon, r.Word = "ok", v.t("done")
 	case store.AuditRefused:
 		r.Icon, r.Word = "bad", v.t("refused")
+	case store.AuditBegun:
+		r.Icon, r.Word = "warn", v.t("begun, and its end is not known")
 	default:
 		r.Icon, r.Word, r.Problem = "warn", v.t("did not work"), plain(300, e.Outcome)
 	}

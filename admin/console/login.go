@@ -31,6 +31,8 @@ type loginView struct {
 	Events      []loginEvent // the newest first
 	Form        loginForm
 	Here, Stamp string
+	Limits      []limitRow
+	LimitsLate  bool // the daemon did not answer
 
 	MayEdit, MayLock, MayUnlock, MayRenew, MayRemove bool
 }
@@ -80,6 +82,9 @@ func viewLogin(v *visit, name string) (*loginView, error) {
 		MayRenew: v.may(operate.NewPassword), MayRemove: v.may(operate.RemoveAccount)}
 	view.Icon, view.Word = standingOf(v, &u, view.Until)
 	view.MayUnlock = v.may(operate.Unlock) && (u.Locked || !view.Until.IsZero())
+	if view.Limits, view.LimitsLate, err = limitsOf(v, u.Login); err != nil {
+		return nil, err
+	}
 	for _, e := range slices.Backward(events) {
 		if len(view.Events) == shownEvents {
 			break

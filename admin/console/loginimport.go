@@ -2,7 +2,6 @@ package console
 
 import (
 	"bytes"
-	"encoding/csv"
 	"errors"
 	"io"
 	"net/http"
@@ -106,12 +105,7 @@ func tableOf(v *visit) (data []byte, name string, err error) {
 // passwordFile is the generated passwords as a table.
 func passwordFile(all []operate.Credential) attachment {
 	var b bytes.Buffer
-	w := csv.NewWriter(&b)
-	_ = w.Write([]string{"login", "password"}) // to memory
-	for _, c := range all {
-		_ = w.Write([]string{c.Login, c.Password})
-	}
-	w.Flush()
+	_ = operate.WritePasswords(&b, all) // to memory
 	return attachment{"postern-passwords.csv", "text/csv; charset=utf-8", b.Bytes()}
 }
 

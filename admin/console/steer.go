@@ -1,6 +1,8 @@
 package console
 
 import (
+	"strconv"
+
 	"postern/admin/access"
 	"postern/mail"
 	"postern/operate"
@@ -64,6 +66,9 @@ func act(s steering) func(*visit) (string, any, error) {
 		case n == 0:
 			v.leave("Nothing was chosen, or it is gone from the queue already.")
 			return back, nil, nil
+		case v.confirmed() && v.PostForm.Get("all") != "" && chosen.grown(v.PostForm.Get("expected")):
+			v.leave("More is selected than you confirmed: look at it again. Nothing was done.")
+			return back, nil, nil
 		case !v.confirmed() && !(s.sure && n == 1):
 			body, err = s.confirm(v, &chosen, back)
 			return "", body, err
@@ -85,13 +90,20 @@ func (s *steering) steer(v *visit, ids []string) (total int64, err error) {
 	defer v.console.shape.forget()
 	for len(ids) > 0 {
 		some := ids[:min(len(ids), batch)]
-		n, err := v.console.Operations.Queue.Do(v.Context(), v.actor, s.Action, queue.Filter{IDs: some}, reason)
+		n, err := v.console.Operations.Queue.Do(v.Context(), v.actor, s.Action, queue.Filter{IDs: some},
+			operate.Order{Reason: reason})
 		if total += n; err != nil {
 			return total, err
 		}
 		ids = ids[len(some):]
 	}
 	return total, nil
+}
+
+// grown reports whether there is more in it than was counted when it was asked for.
+func (s *selection) grown(expected string) bool {
+	n, err := strconv.ParseInt(expected, 10, 64)
+	return err != nil || operate.CheckCount(int64(len(s.ids)), n) != nil
 }
 
 // confirm is the step in between.
@@ -111,7 +123,8 @@ func (s *steering) confirm(v *visit, chosen *selection, back string) (*confirmat
 		c.Ask = v.t(s.ask)
 	}
 	if v.PostForm.Get("all") != "" {
-		c.Fields = append(append(c.Fields, fields(chosen.filter)...), field{"all", "1"}, field{"upto", chosen.ids[n-1]})
+		c.Fields = append(append(c.Fields, fields(chosen.filter)...), field{"all", "1"}, field{"upto", chosen.ids[n-1]},
+			field{"expected", strconv.Itoa(n)})
 		return c, nil
 	}
 	for _, id := range chosen.ids {

@@ -98,7 +98,7 @@ func (o *office) postern(stdin string, args ...string) string {
 func (o *office) serve() *testkit.Process {
 	o.t.Helper()
 	p := testkit.Postern(o.t, "serve", "--config", o.config)
-	p.WaitLog(`msg=ready`)
+	p.WaitLog(`msg"?[=:]"?ready`)
 	return p
 }
 

@@ -219,6 +219,7 @@ func printMessage(w io.Writer, m *queue.Message, events []trace.Event, now time.
 func (a *app) queueAction(action operate.Action, short, done string) *cobra.Command {
 	var flags queueFlags
 	var reason string
+	var expect int64
 	cmd := &cobra.Command{
 		Use:   action.Verb + " [ID]…",
 		Short: short,
@@ -232,7 +233,11 @@ func (a *app) queueAction(action operate.Action, short, done string) *cobra.Comm
 				return err
 			}
 			defer closeStore()
-			n, err := ops.Queue.Do(cmd.Context(), me(), action, filter, reason)
+			order := operate.Order{Reason: reason}
+			if order.Expected, err = expected(cmd, ops, action, filter, expect); err != nil {
+				return err
+			}
+			n, err := ops.Queue.Do(cmd.Context(), me(), action, filter, order)
 			if err != nil {
 				return err
 			}
@@ -249,6 +254,8 @@ func (a *app) queueAction(action operate.Action, short, done string) *cobra.Comm
 	}
 	flags.register(cmd)
 	cmd.Flags().BoolVar(&flags.all, "all", false, "every message")
+	cmd.Flags().Int64Var(&expect, "expect", -1, "do nothing if more than `n` messages are selected; without it, "+
+		"delete and bounce show the count and ask first where they are typed at a terminal and no message is named")
 	if action.Verb == operate.Hold.Verb {
 		cmd.Flags().StringVar(&reason, "reason", "by an operator", "why, for those who list the queue")
 	}

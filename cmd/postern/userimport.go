@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -125,7 +124,7 @@ func sayImported(cmd *cobra.Command, flags importFlags, v operate.Imported) erro
 		return writeJSON(cmd.OutOrStdout(), v)
 	}
 	if len(v.Passwords) > 0 {
-		if err := writePasswords(cmd.OutOrStdout(), v.Passwords); err != nil {
+		if err := operate.WritePasswords(cmd.OutOrStdout(), v.Passwords); err != nil {
 			return err
 		}
 	}
@@ -140,16 +139,6 @@ func sayImported(cmd *cobra.Command, flags importFlags, v operate.Imported) erro
 	return nil
 }
 
-func writePasswords(w io.Writer, passwords []operate.Credential) error {
-	c := csv.NewWriter(w)
-	_ = c.Write([]string{"login", "password"})
-	for _, p := range passwords {
-		_ = c.Write([]string{p.Login, p.Password})
-	}
-	c.Flush()
-	return c.Error()
-}
-
 // writeResult writes passwords to a file that was not there, for its owner alone.
 func writeResult(path string, passwords []operate.Credential) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -159,7 +148,7 @@ func writeResult(path string, passwords []operate.Credential) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(writePasswords(f, passwords), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(operate.WritePasswords(f, passwords), f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil

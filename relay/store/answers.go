@@ -20,7 +20,14 @@ CREATE TABLE api_answer (
 CREATE INDEX api_answer_at ON api_answer (at);
 `
 
-// What is kept of answers; the oldest go first.
+// schemaAnswerCaller gives each caller a share of them. Those from before are of one caller.
+const schemaAnswerCaller = `
+ALTER TABLE api_answer ADD COLUMN caller BLOB NOT NULL DEFAULT x''; -- digest of who asked
+CREATE INDEX api_answer_caller ON api_answer (caller, at);
+`
+
+// What is kept of answers. Where there are too many, the oldest goes of the caller that has most: nobody loses one who
+// has less than an equal share.
 const (
 	AnswersFor    = 24 * time.Hour
 	MaxAnswers    = 10_000
@@ -34,9 +41,10 @@ type Answer struct {
 	Body    []byte   // nil: not kept
 }
 
-// BeginAnswer notes that a request is begun, and returns nil. If one with this key was begun within AnswersFor, it is
-// returned, and nothing is noted.
-func (s *Store) BeginAnswer(ctx context.Context, now time.Time, key, request [32]byte) (prior *Answer, err error) {
+// BeginAnswer notes that a request of a caller is begun, and returns nil. If one with this key was begun within
+// AnswersFor, it is returned, and nothing is noted.
+func (s *Store) BeginAnswer(ctx context.Context, now time.Time, caller, key, request [32]byte) (prior *Answer,
+	err error) {
 	err = s.write(ctx, func(t *tx) error {
 		prior = nil
 		if err := t.Run("DELETE FROM api_answer WHERE at <= ?", unixNano(now.Add(-AnswersFor))); err != nil {
@@ -47,18 +55,28 @@ func (s *Store) BeginAnswer(ctx context.Context, now time.Time, key, request [32
 			prior = first(found)
 			return err
 		}
-		if err := t.Run("INSERT INTO api_answer VALUES (?, ?, ?, 0, ?)", key[:], request[:], unixNano(now),
-			[]byte{}); err != nil {
+		if err := t.Run("INSERT INTO api_answer VALUES (?, ?, ?, 0, ?, ?)", key[:], request[:], unixNano(now),
+			[]byte{}, caller[:]); err != nil {
 			return err
 		}
-		return t.Run("DELETE FROM api_answer WHERE key IN (SELECT key FROM api_answer ORDER BY at DESC LIMIT -1 "+
-			"OFFSET ?)", MaxAnswers)
+		return dropAnswers(t, caller)
 	})
 	if err == nil && prior != nil && prior.Body != nil {
 		body, sealErr := s.sealer.Open(answerLabel(key), prior.Body)
 		prior.Body, err = append([]byte{}, body...), s.explainSeal(sealErr)
 	}
 	return prior, wrap(err, "look for an earlier answer")
+}
+
+// dropAnswers forgets what is too much. Of callers that have as much as each other, the one that asks now loses.
+func dropAnswers(t *tx, caller [32]byte) error {
+	count, _, err := t.Int("SELECT count(*) FROM api_answer")
+	for ; err == nil && count > MaxAnswers; count-- {
+		err = t.Run("DELETE FROM api_answer WHERE key = (SELECT key FROM api_answer WHERE caller = (SELECT caller "+
+			"FROM api_answer GROUP BY caller ORDER BY count(*) DESC, caller = ? DESC LIMIT 1) ORDER BY at LIMIT 1)",
+			caller[:])
+	}
+	return err
 }
 
 func first(found []Answer) *Answer {

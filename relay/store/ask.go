@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// How a command that shows the trace gets what the daemon has not written down yet: it asks with a number, and the
-// daemon says which number it has answered.
+// How a command that shows the trace, or what is left of limits, gets what the daemon has not written down yet: it asks
+// with a number, and the daemon says which number it has answered.
 const (
 	TopicTraceAsked    = "trace-asked"
 	TopicTraceAnswered = "trace-answered"
@@ -28,7 +28,8 @@ func (s *Store) askForEvents(ctx context.Context) (n int64, err error) {
 // maxAnswer is how long a command waits for the daemon, which looks several times a second.
 const maxAnswer = 3 * time.Second
 
-// AwaitEvents waits until what a daemon that uses this store saw up to now is in the trace, and reports whether it is.
+// AwaitEvents waits until what a daemon that uses this store saw and counted up to now is here, and reports whether it
+// is.
 // Without a daemon everything is.
 func (s *Store) AwaitEvents(ctx context.Context) bool {
 	if !Serving(s.opts.Dir) {

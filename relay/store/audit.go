@@ -21,13 +21,14 @@ type AuditEntry struct {
 	Operation string    `json:"operation"`
 	Subject   string    `json:"subject,omitempty"` // what it was done to
 	Detail    string    `json:"detail,omitempty"`
-	Outcome   string    `json:"outcome"` // AuditDone, AuditRefused, or what went wrong
+	Outcome   string    `json:"outcome"` // AuditDone, AuditRefused, AuditBegun, or what went wrong
 }
 
-// Outcomes of an AuditEntry.
+// Outcomes of an AuditEntry. AuditBegun stays where the program ended meanwhile: nobody knows how far it came.
 const (
 	AuditDone    = "done"
 	AuditRefused = "refused"
+	AuditBegun   = "begun"
 )
 
 // schemaAuditTime keeps the time of an entry apart from its place: a clock that was wrong for a while misdates what was
@@ -50,19 +51,24 @@ const (
 
 // AppendAudit writes entries down. They are durable when it returns nil.
 func (s *Store) AppendAudit(ctx context.Context, entries ...AuditEntry) error {
-	err := s.write(ctx, func(t *tx) error {
+	err := s.writer.do(ctx, &op{run: func(t *tx) error {
 		for _, e := range entries {
-			err := t.Run(`INSERT INTO audit VALUES (max(?, coalesce((SELECT max(n) + 1 FROM audit), 0)),
-				?, ?, ?, ?, ?, ?, ?, ?)`, unixNano(e.Time), auditable(e.Actor), auditable(e.Channel),
-				auditable(e.Client), auditable(e.Operation), auditable(e.Subject), auditable(e.Detail),
-				auditable(e.Outcome), unixNano(e.Time))
-			if err != nil {
+			if _, err := putAudit(t, e); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
+	}})
 	return wrap(err, "write the audit")
+}
+
+// putAudit writes an entry behind all others and returns its place.
+func putAudit(t *tx, e AuditEntry) (n int64, err error) {
+	n, _, err = t.Int(`INSERT INTO audit VALUES (max(?, coalesce((SELECT max(n) + 1 FROM audit), 1)),
+		?, ?, ?, ?, ?, ?, ?, ?) RETURNING n`, unixNano(e.Time), auditable(e.Actor), auditable(e.Channel),
+		auditable(e.Client), auditable(e.Operation), auditable(e.Subject), auditable(e.Detail),
+		auditable(e.Outcome), unixNano(e.Time))
+	return n, err
 }
 
 // auditable makes a text one that can be kept and shown.

@@ -114,7 +114,7 @@ func (r *eventRow) insert(conn *sqlite.Conn) error {
 	for n := r.Time.UnixNano(); ; n++ {
 		err := conn.Run("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 			n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
-		if sqlite.CodeOf(err) != sqlite.Constraint {
+		if !sqlite.IsTaken(err) {
 			r.n = n
 			return err
 		}

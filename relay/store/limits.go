@@ -12,13 +12,24 @@ var _ policy.LimitStore = (*Store)(nil)
 
 // LoadLimits implements policy.LimitStore.
 func (s *Store) LoadLimits(ctx context.Context, now time.Time) ([]policy.State, error) {
-	states, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (policy.State, error) {
-		return policy.State{
-			Login: row.Text(0), Limit: row.Text(1), Tokens: row.Float(2), At: fromNano(row.Int(3)),
-			Full: fromNano(row.Int(4)),
-		}, nil
-	}, "SELECT login, lim, tokens, at, full_at FROM limit_state WHERE full_at > ?", unixNano(now))
+	states, err := readAll(ctx, s.readers, scanLimit, selectLimits, unixNano(now))
 	return states, wrap(err, "load limits")
+}
+
+const selectLimits = "SELECT login, lim, tokens, at, full_at FROM limit_state WHERE full_at > ?"
+
+func scanLimit(row *sqlite.Stmt) (policy.State, error) {
+	return policy.State{Login: row.Text(0), Limit: row.Text(1), Tokens: row.Float(2), At: fromNano(row.Int(3)),
+		Full: fromNano(row.Int(4))}, nil
+}
+
+// LimitsOf returns the states of a login that are not full. A daemon that uses this store is asked to write down what
+// it has counted; complete: it did, or there is none.
+func (s *Store) LimitsOf(ctx context.Context, now time.Time, login string) (states []policy.State, complete bool,
+	err error) {
+	complete = s.AwaitEvents(ctx)
+	states, err = readAll(ctx, s.lookups, scanLimit, selectLimits+" AND login = ?", unixNano(now), login)
+	return states, complete, wrap(err, "read the limits of %q", login)
 }
 
 // SaveLimits implements policy.LimitStore. It is lazy: it waits for a commit that comes anyway.

@@ -19,11 +19,6 @@ const (
 	TopicQueue = "queue"
 )
 
-// write runs one urgent write.
-func (s *Store) write(ctx context.Context, run func(*tx) error) error {
-	return s.writer.do(ctx, &op{run: run})
-}
-
 // Add implements queue.Store.
 func (s *Store) Add(ctx context.Context, news ...queue.NewMessage) error {
 	if len(news) == 0 {

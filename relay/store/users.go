@@ -211,9 +211,9 @@ func (s *Store) Secret(ctx context.Context, name string, n int) ([]byte, error) 
 func secretLabel(name string) string { return "postern secret\x00" + name }
 
 func (s *Store) putSecret(ctx context.Context, name string, secret []byte, query string) error {
-	return s.write(ctx, func(t *tx) error {
+	return s.writer.do(ctx, &op{run: func(t *tx) error {
 		return t.Run(query, s.sealer.Seal(secretLabel(name), secret), name)
-	})
+	}})
 }
 
 // secret reads one, nil if there is none. One that an earlier version stored in clear, told by its length, is sealed

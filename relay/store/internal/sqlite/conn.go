@@ -21,15 +21,14 @@ import (
 
 // Result codes that callers tell apart (primary ones; the upper bits refine them).
 const (
-	Busy       = lib.SQLITE_BUSY
-	Full       = lib.SQLITE_FULL
-	IOErr      = lib.SQLITE_IOERR
-	Corrupt    = lib.SQLITE_CORRUPT
-	NotADB     = lib.SQLITE_NOTADB
-	ReadOnly   = lib.SQLITE_READONLY
-	CantOpen   = lib.SQLITE_CANTOPEN
-	Interrupt  = lib.SQLITE_INTERRUPT
-	Constraint = lib.SQLITE_CONSTRAINT
+	Busy      = lib.SQLITE_BUSY
+	Full      = lib.SQLITE_FULL
+	IOErr     = lib.SQLITE_IOERR
+	Corrupt   = lib.SQLITE_CORRUPT
+	NotADB    = lib.SQLITE_NOTADB
+	ReadOnly  = lib.SQLITE_READONLY
+	CantOpen  = lib.SQLITE_CANTOPEN
+	Interrupt = lib.SQLITE_INTERRUPT
 )
 
 // Error is a failure that the engine reported.
@@ -55,6 +54,12 @@ func CodeOf(err error) int {
 		return e.Primary()
 	}
 	return 0
+}
+
+// IsTaken reports that a row was not inserted since its integer key is another row's.
+func IsTaken(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.Code == lib.SQLITE_CONSTRAINT_PRIMARYKEY || e.Code == lib.SQLITE_CONSTRAINT_ROWID)
 }
 
 // Conn is one connection to a database file.
@@ -241,6 +246,10 @@ func (c *Conn) Int(query string, args ...any) (n int64, ok bool, err error) {
 
 // Changes is the number of rows that the last INSERT, UPDATE or DELETE touched.
 func (c *Conn) Changes() int64 { return lib.Xsqlite3_changes64(c.tls, c.db) }
+
+// TotalChanges is the number of rows that were inserted, updated or deleted since the connection was opened, whether
+// committed or not.
+func (c *Conn) TotalChanges() int64 { return lib.Xsqlite3_total_changes64(c.tls, c.db) }
 
 // InTransaction reports whether a transaction is open.
 func (c *Conn) InTransaction() bool { return lib.Xsqlite3_get_autocommit(c.tls, c.db) == 0 }

@@ -1,0 +1,257 @@
+package operate_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/admin/access"
+	"postern/operate"
+	"postern/relay/dnscheck"
+	"postern/relay/dnscheck/dnstest"
+	"postern/relay/queue"
+	"postern/relay/store"
+)
+
+// deed is an operation that the audit keeps, done once.
+type deed struct {
+	do func(o *office) error
+	// outside reports whether something was done that is not in the store: nil where all of it is.
+	outside func(o *office) bool
+}
+
+var some = queue.Filter{IDs: []string{"M1", "M2"}}
+
+// errNothing: it came to nothing.
+var errNothing = errors.New("nothing was returned")
+
+func action(a operate.Action) deed {
+	return deed{do: func(o *office) error {
+		n, err := o.Queue.Do(o.Context(), root, a, some, operate.Order{Reason: "because"})
+		if err == nil && n == 0 {
+			return errNothing
+		}
+		return err
+	}}
+}
+
+// deeds are all operations that the audit keeps.
+func deeds() map[string]deed {
+	all := map[string]deed{}
+	for _, a := range operate.Actions {
+		all[a.Name] = action(a)
+	}
+	var seen int
+	all["queue headers"] = deed{func(o *office) error {
+		h, err := o.Queue.Headers(o.Context(), root, "M1")
+		seen = len(h)
+		return err
+	}, func(*office) bool { return seen > 0 }}
+	all["queue content"] = deed{func(o *office) error {
+		c, err := o.Queue.Content(o.Context(), root, "M1")
+		if seen = 0; c != nil {
+			seen = 1
+		}
+		return err
+	}, func(*office) bool { return seen > 0 }}
+	all["doctor"] = deed{func(o *office) error {
+		_, err := o.Doctor.Examine(o.Context(), root)
+		return err
+	}, func(o *office) bool { r, _ := o.Doctor.Last(root); return r != nil }}
+	all["dns"] = deed{func(o *office) error {
+		w := o.world
+		_, _, err := o.Domains.Look(o.Context(), root, "example.org", operate.LookOptions{Resolver: &dnscheck.Resolver{
+			Servers: []netip.AddrPort{w.Resolver}, AuthorityPort: w.Port}})
+		return err
+	}, func(o *office) bool { return o.world.Asked() > 0 }}
+	all["alert test"] = deed{func(o *office) error {
+		_, err := o.Alerts.Test(o.Context(), root, 0)
+		return err
+	}, func(o *office) bool { return o.posted.Load() > 0 }}
+	all["dkim check"] = deed{func(o *office) error {
+		_, err := o.Keys.Check(o.Context(), root, "")
+		return err
+	}, func(o *office) bool { return o.dns.asked.Load() > 0 }}
+	accountDeeds(all)
+	otherDeeds(all)
+	return all
+}
+
+func accountDeeds(all map[string]deed) {
+	all["user add"] = deed{do: func(o *office) error {
+		c, err := o.Accounts.Add(o.Context(), root, operate.NewAccount{Login: "cleo"})
+		return secretOnlyWithout(err, c.Password)
+	}}
+	all["user import"] = deed{do: func(o *office) error {
+		_, err := o.Accounts.Import(o.Context(), root, []byte("login\ncleo\n"), operate.Import{})
+		return err
+	}}
+	all["user set"] = deed{do: func(o *office) error {
+		_, _, err := o.Accounts.Edit(o.Context(), root, operate.Everybody, "ben",
+			operate.AccountEdit{Groups: operate.ListEdit{Add: []string{"g"}}})
+		return err
+	}}
+	all["user password"] = deed{do: func(o *office) error {
+		c, err := o.Accounts.Password(o.Context(), root, operate.Everybody, "ben", "")
+		return secretOnlyWithout(err, c.Password)
+	}}
+	all["user lock"] = deed{do: func(o *office) error { return o.Accounts.Lock(o.Context(), root, "ben", "lost") }}
+	all["user unlock"] = deed{do: func(o *office) error {
+		_, err := o.Accounts.Unlock(o.Context(), root, "ben")
+		if err == nil {
+			_, err = o.Accounts.Unlock(o.Context(), root, "192.0.2.1")
+		}
+		return err
+	}}
+	all["user remove"] = deed{do: func(o *office) error {
+		return o.Accounts.Remove(o.Context(), root, operate.Everybody, "ben")
+	}}
+}
+
+func otherDeeds(all map[string]deed) {
+	all["dkim add"] = deed{do: func(o *office) error {
+		_, err := o.Keys.Add(o.Context(), root, "example.com", "", []string{"ed25519"})
+		return err
+	}}
+	all["dkim rotate"] = deed{do: func(o *office) error {
+		_, err := o.Keys.Rotate(o.Context(), root, "example.org", nil)
+		return err
+	}}
+	all["dkim retire"] = deed{do: func(o *office) error {
+		return o.Keys.Retire(o.Context(), root, "example.org", "s1", true)
+	}}
+	all["dkim remove"] = deed{do: func(o *office) error {
+		return o.Keys.Remove(o.Context(), root, "example.org", "s1", true)
+	}}
+	all["trace reindex"] = deed{do: func(o *office) error { return o.Trace.Reindex(o.Context(), root) }}
+	all["trace forget"] = deed{do: func(o *office) error {
+		_, err := o.Trace.Forget(o.Context(), root, "ben@example.com")
+		return err
+	}}
+	all["console invite"] = deed{do: func(o *office) error {
+		link, err := o.access.Users.Invite(o.Context(), root, "dora", operate.Admin)
+		return secretOnlyWithout(err, link.URL)
+	}}
+	all["console reset"] = deed{do: func(o *office) error {
+		link, err := o.access.Users.Reset(o.Context(), root, "anna")
+		return secretOnlyWithout(err, link.URL)
+	}}
+	all["console role"] = deed{do: func(o *office) error {
+		return o.access.Users.SetRole(o.Context(), root, "anna", operate.Admin)
+	}}
+	all["console disable"] = deed{do: func(o *office) error {
+		return o.access.Users.Disable(o.Context(), root, "anna", true)
+	}}
+	all["console remove"] = deed{do: func(o *office) error { return o.access.Users.Remove(o.Context(), root, "anna") }}
+	all["token add"] = deed{do: func(o *office) error {
+		secret, err := o.access.Tokens.Add(o.Context(), root, access.NewToken{Name: "new", Scopes: operate.Scopes})
+		return secretOnlyWithout(err, secret)
+	}}
+	all["token revoke"] = deed{do: func(o *office) error { return o.access.Tokens.Revoke(o.Context(), root, "old") }}
+}
+
+// errBoth: a secret was returned with an error.
+var errBoth = errors.New("a secret was returned together with an error")
+
+func secretOnlyWithout(err error, secret string) error {
+	if err != nil && secret != "" {
+		return errors.Join(errBoth, err)
+	}
+	return err
+}
+
+// forEach runs check for each operation that the audit keeps, on an office of its own.
+func forEach(t *testing.T, check func(o *office, op operate.Operation, d deed)) {
+	all := deeds()
+	for _, op := range operate.All {
+		d, ok := all[op.Name]
+		if !op.Audit {
+			continue
+		}
+		if !ok {
+			t.Errorf("%s is kept in the audit, and not tried here", op.Name)
+			continue
+		}
+		t.Run(op.Name, func(t *testing.T) {
+			o := newOffice(t)
+			if op.Name == operate.LookAtDomain.Name {
+				o.world = dnstest.Start(t, dnstest.Zone("example.org"))
+			}
+			check(o, op, d)
+		})
+	}
+}
+
+// TestEachDeedIsRecorded: without disturbance each does something, and the audit says that it is done.
+func TestEachDeedIsRecorded(t *testing.T) {
+	forEach(t, func(o *office, op operate.Operation, d deed) {
+		before := o.state()
+		o.must(d.do(o))
+		if d.outside == nil && o.state() == before || d.outside != nil && !d.outside(o) {
+			o.Error("nothing was done, so that the other tests prove nothing")
+		}
+		if got := o.outcomes(); len(got) == 0 || strings.Join(slices.Compact(got), ",") != op.Name+": done" {
+			o.Errorf("the audit has %q", got)
+		}
+	})
+}
+
+// TestNothingIsDoneWithoutItsRecord: where the audit cannot be written, nothing is changed, sent, asked or shown.
+func TestNothingIsDoneWithoutItsRecord(t *testing.T) {
+	forEach(t, func(o *office, _ operate.Operation, d deed) {
+		o.spoil("audit")
+		before := o.state()
+		if err := d.do(o); err == nil || errors.Is(err, errBoth) {
+			o.Errorf("the error is %v", err)
+		}
+		if after := o.state(); after != before {
+			o.Errorf("it was changed:\n%s\nwas\n%s", after, before)
+		}
+		if d.outside != nil && d.outside(o) {
+			o.Error("it was done outside of the store")
+		}
+	})
+}
+
+// TestFailedChangesAreNotDone: where the change fails, the audit does not say that it is done.
+func TestFailedChangesAreNotDone(t *testing.T) {
+	forEach(t, func(o *office, op operate.Operation, d deed) {
+		if d.outside != nil {
+			return // the store has no change that could fail
+		}
+		o.spoil(o.tables()...)
+		before := o.state()
+		if err := d.do(o); err == nil || errors.Is(err, errBoth) || o.state() != before {
+			o.Errorf("the error is %v", err)
+		}
+		got := o.outcomes()
+		if len(got) != 1 || !strings.HasPrefix(got[0], op.Name+": ") || strings.HasSuffix(got[0], ": done") ||
+			strings.HasSuffix(got[0], ": begun") {
+			o.Errorf("the audit has %q", got)
+		}
+	})
+}
+
+// TestStagedIsBegunFirst: while it runs, and so after a crash, the audit says that it was begun.
+func TestStagedIsBegunFirst(t *testing.T) {
+	o := newOffice(t)
+	ledger := operate.NewLedger(o.store, time.Now)
+	op := operate.DeleteMessages
+	err := ledger.Do(t.Context(), root, op, "x", func(ctx context.Context, detail *string) error {
+		if got := o.outcomes(); len(got) != 1 || got[0] != op.Name+": "+store.AuditBegun {
+			t.Errorf("while it runs the audit has %q", got)
+		}
+		*detail = "2 messages"
+		_, err := o.store.Delete(ctx, some)
+		return err
+	})
+	entries, auditErr := o.store.Audit(t.Context(), store.AuditQuery{})
+	if err != nil || auditErr != nil || len(entries) != 1 || entries[0].Detail != "2 messages" ||
+		entries[0].Outcome != store.AuditDone {
+		t.Errorf("%+v, %v, %v", entries, err, auditErr)
+	}
+}
