@@ -37,6 +37,8 @@ type Options struct {
 	TLS *tls.Config
 	// Rest, unless nil, answers whatever is not served here. It knows who asks.
 	Rest http.Handler
+	// Before, unless nil, stands before everything, the check of names too: for what is public under names of others.
+	Before func(http.Handler) http.Handler
 }
 
 // maxConnections bounds the connected clients; a scraper and a probe need one each, a browser up to six.
@@ -62,7 +64,11 @@ func Handler(o Options) http.Handler {
 	if o.Rest != nil {
 		mux.Handle("/", o.Rest)
 	}
-	return checkHost(o.Names, mux)
+	checked := checkHost(o.Names, mux)
+	if o.Before != nil {
+		return o.Before(checked)
+	}
+	return checked
 }
 
 func (o *Options) withNotes(answer string) string {
@@ -143,14 +149,20 @@ func serve(srv *http.Server, l net.Listener, config *tls.Config) error {
 
 // Serve answers requests on l until ctx ends, then waits up to two seconds for those in progress.
 func Serve(ctx context.Context, l net.Listener, o Options) error {
+	return ServeHandler(ctx, l, "admin", Handler(o), o.TLS, o.Logger)
+}
+
+// ServeHandler is Serve for another handler, under a name for errors. config is nil for plain HTTP.
+func ServeHandler(ctx context.Context, l net.Listener, name string, h http.Handler, config *tls.Config,
+	log *slog.Logger) error {
 	srv := &http.Server{
-		Handler:           Handler(o),
+		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	stopped := make(chan struct{})
 	go func() {
@@ -162,10 +174,10 @@ func Serve(ctx context.Context, l net.Listener, o Options) error {
 			srv.Close()
 		}
 	}()
-	err := serve(srv, bound(l, maxConnections), o.TLS)
+	err := serve(srv, bound(l, maxConnections), config)
 	if errors.Is(err, http.ErrServerClosed) {
 		<-stopped
 		return nil
 	}
-	return fmt.Errorf("admin on %s: %w", l.Addr(), err)
+	return fmt.Errorf("%s on %s: %w", name, l.Addr(), err)
 }

@@ -70,6 +70,14 @@ const (
 // On reports whether mail programs are told anything.
 func (a *Autoconfig) On() bool { return len(a.Domains) > 0 }
 
+// Listens returns the addresses that it has for itself, "" for none.
+func (a *Autoconfig) Listens() (address, httpAddress string) {
+	if !a.On() {
+		return "", ""
+	}
+	return a.Address, a.HTTPAddress
+}
+
 // incomingPorts are the default ports, by protocol and TLS.
 var incomingPorts = map[string]map[string]int{
 	IMAP: {Implicit: 993, StartTLS: 143},

@@ -1,0 +1,91 @@
+package clientsetup
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"postern/relay/config"
+)
+
+// Record is a DNS record to publish.
+type Record struct {
+	Name  string `json:"name"` // whole, without a dot at the end
+	Type  string `json:"type"`
+	Value string `json:"value"`
+	For   string `json:"for"`            // what reads it
+	Note  string `json:"note,omitempty"` // what else it takes
+}
+
+// The names that mail programs put before a domain.
+const (
+	AutoconfigPrefix   = "autoconfig."
+	AutodiscoverPrefix = "autodiscover."
+	PACCPrefix         = "ua-auto-config."
+)
+
+// Records are those of one of our domains. covers says for which names the certificate is.
+func (s *Setup) Records(domain string, covers func(host string) bool) []Record {
+	var all []Record
+	add := func(name, kind, value, reader, note string) {
+		all = append(all, Record{name + domain, kind, value, reader, note})
+	}
+	for _, server := range s.servers() {
+		add(serviceOf(server), "SRV", fmt.Sprintf("0 1 %d %s", server.Port, server.Host), "mail programs by RFC 6186", "")
+	}
+	if s.URL == nil || len(s.Domains) == 0 {
+		return all
+	}
+	host := hostName(s.URL.Hostname())
+	point := func(prefix, reader, elsewhere string) {
+		if host == prefix+domain {
+			return
+		}
+		note := ""
+		if !covers(prefix + domain) {
+			note = "the certificate does not cover " + prefix + domain + elsewhere
+		}
+		add(prefix, "CNAME", host, reader, note)
+	}
+	if _, err := s.Thunderbird(domain); err == nil {
+		point(AutoconfigPrefix, "Thunderbird and others",
+			"; until it does, they ask by plain HTTP, which http_address of [autoconfig] answers")
+	}
+	if s.byPassword("") == nil {
+		add("_autodiscover._tcp.", "SRV", fmt.Sprintf("0 0 %d %s", portOf(s.URL), host), "Outlook", "")
+		if covers(AutodiscoverPrefix + domain) {
+			point(AutodiscoverPrefix, "Outlook, without a question before", "")
+		}
+	}
+	if document, err := s.PACC(); err == nil {
+		point(PACCPrefix, "PACC (Apple, Evolution and others)", ", without which PACC does not work")
+		add("_ua-auto-config.", "TXT", PACCDigest(document), "PACC (Apple, Evolution and others)",
+			"it changes with [autoconfig] and the listeners")
+	}
+	return all
+}
+
+func (s *Setup) servers() []Server {
+	if s.Incoming == nil {
+		return s.Outgoing
+	}
+	return append(append([]Server{}, s.Outgoing...), *s.Incoming)
+}
+
+// serviceOf is the service of a server (RFC 6186 §3, RFC 8314 §5.1).
+func serviceOf(s Server) string {
+	name := cmp.Or(map[string]string{"smtp": "submission"}[s.Protocol], s.Protocol)
+	if s.TLS == config.Implicit {
+		name += "s"
+	}
+	return "_" + name + "._tcp."
+}
+
+func portOf(u *url.URL) int {
+	port, err := strconv.Atoi(u.Port())
+	if err != nil {
+		return 443
+	}
+	return port
+}
