@@ -148,8 +148,8 @@ func canonicalPath(path string) string {
 func domainOf(r *http.Request, setup *clientsetup.Setup) (string, bool) {
 	query := r.URL.Query()
 	if text := query.Get(clientsetup.AddressParameter); text != "" {
-		address, err := setup.ParseAddress(text)
-		return address.Domain, err == nil
+		_, domain, err := setup.ParseAddress(text)
+		return domain, err == nil
 	}
 	if text := query.Get(domainParameter); text != "" {
 		return ours(text, setup)
@@ -204,7 +204,7 @@ func (s *Server) profile(w http.ResponseWriter, r *http.Request, setup *clientse
 	if !reads(w, r) {
 		return
 	}
-	address, err := setup.ParseAddress(r.URL.Query().Get(clientsetup.AddressParameter))
+	address, _, err := setup.ParseAddress(r.URL.Query().Get(clientsetup.AddressParameter))
 	if err != nil {
 		refuse(w, http.StatusNotFound, "write your whole address after ?emailaddress=; it is for the domains of this "+
 			"office alone")
@@ -250,7 +250,7 @@ func (s *Server) outlook(w http.ResponseWriter, r *http.Request, setup *clientse
 		failed(clientsetup.OutlookNoProvider)
 		return
 	}
-	address, err := setup.ParseAddress(request.Address)
+	address, _, err := setup.ParseAddress(request.Address)
 	if err != nil {
 		failed(clientsetup.OutlookBadAddress)
 		return

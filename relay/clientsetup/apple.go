@@ -23,7 +23,8 @@ func (s *Setup) Apple(address mail.Address) ([]byte, error) {
 	if err := s.byPassword("Apple's profile"); err != nil {
 		return nil, err
 	}
-	in, out, full := *s.Incoming, s.Outgoing[0], address.String()
+	in, out := *s.Incoming, s.Outgoing[0]
+	full := mail.Address{Local: address.Local, Domain: mail.ALabels(address.Domain)}.String()
 	id := reversed(out.Host) + ".postern.mail." + hex.EncodeToString(digest("profile", full)[:8])
 	account := dict{
 		{"EmailAccountDescription", s.Name},

@@ -2,7 +2,6 @@ package clientsetup
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"postern/mail"
@@ -45,10 +44,10 @@ func (s *Setup) Card(name string, senders []string, covers func(host string) boo
 		}
 		c.Incoming = &in
 	}
-	told := s.told(name, address, known)
+	told := s.told(name, address, known, covers)
 	c.Notes = append(c.Notes, told.notes...)
-	if known && s.Has(address.Domain) {
-		c.Records = append(c.Records, s.Records(address.Domain, covers)...)
+	if domain := mail.ALabels(address.Domain); known && s.Has(domain) {
+		c.Records = append(c.Records, s.Records(domain, covers)...)
 	}
 	if len(s.Outgoing) == 0 {
 		c.Notes = append(c.Notes, `there is no listener with TLS and auth = "required", so no mail program can log in`)
@@ -65,7 +64,6 @@ func addressOf(name string, senders []string) (mail.Address, bool) {
 			continue
 		}
 		if address, err := mail.ParseAddress(text); err == nil {
-			address.Domain = mail.ALabels(address.Domain)
 			return address, true
 		}
 	}
@@ -74,12 +72,13 @@ func addressOf(name string, senders []string) (mail.Address, bool) {
 
 // told says which formats tell a login its settings, and why others do not.
 type told struct {
-	thunderbird, outlook, apple, pacc bool
-	notes                             []string
+	thunderbird, outlook, apple bool
+	notes                       []string
 }
 
-func (s *Setup) told(name string, address mail.Address, known bool) (t told) {
+func (s *Setup) told(name string, address mail.Address, known bool, covers func(string) bool) (t told) {
 	note := func(format string, args ...any) { t.notes = append(t.notes, fmt.Sprintf(format, args...)) }
+	domain := mail.ALabels(address.Domain)
 	switch {
 	case len(s.Domains) == 0:
 		note("mail programs cannot find these settings by themselves: relay.toml has no [autoconfig] domains")
@@ -87,24 +86,29 @@ func (s *Setup) told(name string, address mail.Address, known bool) (t told) {
 	case !known:
 		note("the login has no address, so mail programs cannot find its settings by themselves")
 		return t
-	case !s.Has(address.Domain):
+	case !s.Has(domain):
 		note("mail programs cannot find these settings by themselves: %s is not in [autoconfig] domains", address.Domain)
 		return t
 	}
-	if made := login(s.best().Username, address); made != name {
+	if made := login(s.best().Username, address); mail.LowerASCII(made) != mail.LowerASCII(name) {
 		note("mail programs that set themselves up take %s as the name of the outgoing server: correct it to %s", made, name)
 	}
-	reasons := map[*bool]error{}
-	_, reasons[&t.thunderbird] = s.Thunderbird(address.Domain)
-	_, reasons[&t.outlook] = s.Outlook(address)
-	_, reasons[&t.apple] = s.Apple(address)
-	_, reasons[&t.pacc] = s.PACC()
-	for made, err := range reasons {
-		if *made = err == nil; err != nil {
+	var errs [4]error
+	_, errs[0] = s.Thunderbird(domain)
+	_, errs[1] = s.Outlook(address)
+	_, errs[2] = s.Apple(address)
+	_, errs[3] = s.PACC()
+	for _, err := range errs {
+		if err != nil {
 			note("%s", err)
 		}
 	}
-	slices.Sort(t.notes)
+	if host := s.URL.Hostname(); !s.Proxied && !covers(host) {
+		note("mail programs do not read the settings at %s: the certificate in [tls] is not one for it that they trust",
+			host)
+		return t
+	}
+	t.thunderbird, t.outlook, t.apple = errs[0] == nil, errs[1] == nil, errs[2] == nil
 	return t
 }
 
@@ -124,7 +128,12 @@ func (s *Setup) families(c *Card, t told) []Family {
 			security(best), c.Login)
 	}
 	incoming := "The incoming server stays as your mailbox provider says."
-	if c.Incoming != nil {
+	switch {
+	case c.Incoming == nil:
+	case c.Incoming.OAuth:
+		incoming = fmt.Sprintf("The incoming server is %s, which wants OAuth 2.0: the mailbox is set up as its provider "+
+			"says, and only the outgoing server is changed.", c.Incoming.Host)
+	default:
 		incoming = fmt.Sprintf("Incoming server (%s): %s, %s; user name %s; the password of the mailbox.",
 			protocols[c.Incoming.Protocol], c.Incoming.Host, security(*c.Incoming), c.Incoming.Username)
 	}
@@ -151,7 +160,7 @@ func (s *Setup) families(c *Card, t told) []Family {
 	all = append(all, Family{"Outlook, new (Windows, Mac, telephones)", false, []string{
 		"It reads and sends through servers of Microsoft, which keep the password: it works only where the listener " +
 			"can be reached from the Internet, and not for logins that are bound to networks.",
-		"Add account, Choose provider, IMAP: " + incoming, typed("SMTP")}})
+		"Add account, Choose provider, IMAP.", incoming, typed("SMTP")}})
 	add("Apple Mail, iPhone, iPad", t.apple,
 		[]string{"Open this page in Safari and install the profile in Settings: " + s.ProfileURL(c.Address),
 			"It asks for the password of the mailbox and for that of this login."},
@@ -159,7 +168,7 @@ func (s *Setup) families(c *Card, t told) []Family {
 	add("Android: Thunderbird, K-9 Mail, FairEmail", t.thunderbird,
 		[]string{"Add account: type " + c.Address + " and the password.", apart},
 		[]string{typed("Outgoing server settings")})
-	all = append(all, Family{"Any other mail program", t.pacc, []string{incoming, typed("Outgoing server (SMTP)"),
+	all = append(all, Family{"Any other mail program", false, []string{incoming, typed("Outgoing server (SMTP)"),
 		`Authentication is "normal password", never "encrypted password", SPA or NTLM.`}})
 	application := typed("SMTP")
 	if start != nil && start.Port != best.Port {

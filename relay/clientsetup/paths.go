@@ -16,7 +16,7 @@ const AddressParameter = "emailaddress"
 
 // ProfileURL is where a person fetches Apple's profile of an address, "" where mail programs are told nothing.
 func (s *Setup) ProfileURL(address string) string {
-	if s.URL == nil || len(s.Domains) == 0 {
+	if len(s.Domains) == 0 {
 		return ""
 	}
 	u := url.URL{Scheme: s.URL.Scheme, Host: s.URL.Host, Path: ProfilePath,

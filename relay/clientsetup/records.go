@@ -34,36 +34,42 @@ func (s *Setup) Records(domain string, covers func(host string) bool) []Record {
 	for _, server := range s.servers() {
 		add(serviceOf(server), "SRV", fmt.Sprintf("0 1 %d %s", server.Port, server.Host), "mail programs by RFC 6186", "")
 	}
-	if s.URL == nil || len(s.Domains) == 0 {
+	if len(s.Domains) == 0 {
 		return all
 	}
 	host := hostName(s.URL.Hostname())
-	point := func(prefix, reader, elsewhere string) {
-		if host == prefix+domain {
-			return
+	point := func(prefix, reader, without string) {
+		if name := prefix + domain; host != name {
+			add(prefix, "CNAME", host, reader, s.noteOfName(name, without, covers))
 		}
-		note := ""
-		if !covers(prefix + domain) {
-			note = "the certificate does not cover " + prefix + domain + elsewhere
-		}
-		add(prefix, "CNAME", host, reader, note)
 	}
 	if _, err := s.Thunderbird(domain); err == nil {
 		point(AutoconfigPrefix, "Thunderbird and others",
-			"; until it does, they ask by plain HTTP, which http_address of [autoconfig] answers")
+			"until it does, they ask by plain HTTP, which http_address of [autoconfig] answers")
 	}
 	if s.byPassword("") == nil {
 		add("_autodiscover._tcp.", "SRV", fmt.Sprintf("0 0 %d %s", portOf(s.URL), host), "Outlook", "")
-		if covers(AutodiscoverPrefix + domain) {
+		if !s.Proxied && covers(AutodiscoverPrefix+domain) {
 			point(AutodiscoverPrefix, "Outlook, without a question before", "")
 		}
 	}
 	if document, err := s.PACC(); err == nil {
-		point(PACCPrefix, "PACC (Apple, Evolution and others)", ", without which PACC does not work")
+		point(PACCPrefix, "PACC (Apple, Evolution and others)", "PACC does not work without it")
 		add("_ua-auto-config.", "TXT", PACCDigest(document), "PACC (Apple, Evolution and others)",
 			"it changes with [autoconfig] and the listeners")
 	}
 	return all
+}
+
+// noteOfName says whether the certificate is for a name that a record leads here.
+func (s *Setup) noteOfName(name, without string, covers func(string) bool) string {
+	switch {
+	case s.Proxied:
+		return "the web server's certificate must cover " + name
+	case covers(name):
+		return ""
+	}
+	return "the certificate does not cover " + name + "; " + without
 }
 
 func (s *Setup) servers() []Server {

@@ -8,6 +8,7 @@ package clientsetup
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -24,8 +25,10 @@ type Setup struct {
 	Name, ShortName string
 	HelpURL         string
 	URL             *url.URL // where mail programs ask
-	Outgoing        []Server // our listeners, the best first
-	Incoming        *Server  // nil: not known
+	// Proxied reports that they ask a web server before us, whose certificate is not ours to judge.
+	Proxied  bool
+	Outgoing []Server // our listeners, the best first
+	Incoming *Server  // nil: not known
 }
 
 // Server is a server as it is typed into a mail program.
@@ -49,14 +52,18 @@ func (u *Unfit) Error() string { return u.Format + ": " + u.Why }
 // Of returns what a configuration has to tell.
 func Of(c *config.Config) *Setup {
 	a := &c.Autoconfig
-	s := &Setup{Name: a.Name, ShortName: a.ShortName, HelpURL: a.HelpURL, Outgoing: outgoing(c)}
+	s := &Setup{Name: a.Name, ShortName: a.ShortName, HelpURL: a.HelpURL, Proxied: a.Address == "",
+		URL: &url.URL{}, Outgoing: outgoing(c)}
 	for _, text := range a.Domains {
 		if domain, err := mail.ParseDomain(text); err == nil {
 			s.Domains = append(s.Domains, mail.ALabels(domain))
 		}
 	}
 	if u, err := url.Parse(a.URL); err == nil {
-		s.URL = u
+		s.URL.Scheme, s.URL.Host = u.Scheme, hostName(u.Hostname())
+		if port := u.Port(); port != "" {
+			s.URL.Host = net.JoinHostPort(s.URL.Host, port)
+		}
 	}
 	if in := a.Incoming; in != nil && a.On() {
 		s.Incoming = &Server{in.Protocol, hostName(in.Host), in.Port, in.TLS, in.Username,
@@ -142,17 +149,16 @@ func login(style string, address mail.Address) string {
 // Has reports whether a domain, lower case and A-labels, is one of ours.
 func (s *Setup) Has(domain string) bool { return slices.Contains(s.Domains, domain) }
 
-// ParseAddress reads an address of one of our domains, whose domain becomes A-labels.
-func (s *Setup) ParseAddress(text string) (mail.Address, error) {
-	address, err := mail.ParseAddress(text)
-	if err != nil {
-		return address, err
+// ParseAddress reads an address of one of our domains. It stays as it was typed, since logins are compared so; domain
+// is the one of ours.
+func (s *Setup) ParseAddress(text string) (address mail.Address, domain string, err error) {
+	if address, err = mail.ParseAddress(text); err != nil {
+		return address, "", err
 	}
-	address.Domain = mail.ALabels(address.Domain)
-	if !s.Has(address.Domain) {
-		return address, fmt.Errorf("its domain is not in [autoconfig] domains")
+	if domain = mail.ALabels(address.Domain); !s.Has(domain) {
+		return address, "", errors.New("its domain is not in [autoconfig] domains")
 	}
-	return address, nil
+	return address, domain, nil
 }
 
 // Server is the name by which mail programs reach the listeners, "" if there are none for them.
