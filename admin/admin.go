@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -149,12 +150,13 @@ func serve(srv *http.Server, l net.Listener, config *tls.Config) error {
 
 // Serve answers requests on l until ctx ends, then waits up to two seconds for those in progress.
 func Serve(ctx context.Context, l net.Listener, o Options) error {
-	return ServeHandler(ctx, l, "admin", Handler(o), o.TLS, o.Logger)
+	return ServeHandler(ctx, l, "admin", Handler(o), o.TLS, slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn))
 }
 
-// ServeHandler is Serve for another handler, under a name for errors. config is nil for plain HTTP.
+// ServeHandler is Serve for another handler, under a name for errors. config is nil for plain HTTP. troubles is told of
+// clients that cannot be served.
 func ServeHandler(ctx context.Context, l net.Listener, name string, h http.Handler, config *tls.Config,
-	log *slog.Logger) error {
+	troubles *log.Logger) error {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -162,7 +164,7 @@ func ServeHandler(ctx context.Context, l net.Listener, name string, h http.Handl
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:          troubles,
 	}
 	stopped := make(chan struct{})
 	go func() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 
@@ -67,7 +68,9 @@ func (s *Server) serveMailPrograms(ctx context.Context, l net.Listener, h http.H
 		return
 	}
 	s.log.Info("listening", "for", "settings of mail programs", "address", l.Addr().String(), "tls", config != nil)
-	if err := admin.ServeHandler(ctx, l, "autoconfig", h, config, s.log); err != nil {
+	// Strangers who do not finish a handshake would fill the log.
+	troubles := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
+	if err := admin.ServeHandler(ctx, l, "autoconfig", h, config, troubles); err != nil {
 		s.log.Error("mail programs are not told their settings any more", "err", err)
 	}
 }

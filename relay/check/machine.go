@@ -24,7 +24,7 @@ import (
 
 // What a configuration meets on this machine: addresses, rights, room, and the accounts and keys of the store.
 
-// checkAddresses says which listeners could not be bound. A running daemon holds its own addresses. A missing right is
+// checkAddresses says which addresses could not be bound. A running daemon holds its own addresses. A missing right is
 // a warning: check may run as another user than serve.
 func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 	serving := relaystore.Serving(c.DataDir)
@@ -53,6 +53,12 @@ func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 	}
 	if c.Admin.Address != "" {
 		try("admin.address", c.Admin.Address)
+	}
+	address, httpAddress := c.Autoconfig.Listens()
+	for key, address := range map[string]string{"address": address, "http_address": httpAddress} {
+		if address != "" {
+			try("autoconfig."+key, address)
+		}
 	}
 	return problems, warnings
 }
