@@ -14,7 +14,8 @@ import (
 // stands for the DNS of the office.
 type setupOffice struct {
 	*office
-	implicit, starttls, secure, plain int // ports
+	implicit, starttls, secure, plain int    // ports
+	hidden                            string // a name that the office's DNS does not have
 	proxy                             *testkit.Proxy
 	socks                             string
 }
@@ -68,6 +69,9 @@ host = "imap.example.com"
 // route leads the names of the office to their ports; nothing else is there.
 func (s *setupOffice) route(address string) string {
 	local := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+	if host, _, _ := net.SplitHostPort(address); host == s.hidden {
+		return ""
+	}
 	switch address {
 	case "autoconfig.example.com:443", "autodiscover.example.com:443", "relay.example.com:443":
 		return local(s.secure)
@@ -82,22 +86,27 @@ func (s *setupOffice) route(address string) string {
 }
 
 // TestThunderbirdSetsItselfUp: Thunderbird finds our settings for an address and a password, adds the account, and sends
-// by it: by HTTPS where the certificate has the name, else by plain HTTP and our redirect.
+// by it: by HTTPS where the certificate has the name, else by plain HTTP and our redirect. Where it finds none of these it
+// reads what Outlook is told.
 func TestThunderbirdSetsItselfUp(t *testing.T) {
 	const login, secret = "anna@example.com", "a chosen password"
 	testkit.Need(t, "thunderbird")
 	for _, c := range []struct {
-		source string
-		names  []string
-	}{{"xml-from-isp-https", []string{"autoconfig.example.com"}}, {"xml-from-isp-http", nil}} {
+		source, hidden, name string
+		names                []string
+	}{{"xml-from-isp-https", "", "Example & Sons", []string{"autoconfig.example.com"}},
+		{"xml-from-isp-http", "", "Example & Sons", nil},
+		{"exchange-from-url1", "autoconfig.example.com", "", []string{"autodiscover.example.com"}},
+	} {
 		t.Run(c.source, func(t *testing.T) {
 			s := newSetupOffice(t, c.names...)
+			s.hidden = c.hidden
 			s.postern(secret+"\n", "user", "add", login, "--password-stdin")
 			p := s.serve()
 			tb := thunderbird.Start(t, s.ca.PEM)
 			tb.Through(s.socks)
 			got := tb.SetUp("Anna", login, secret)
-			want := thunderbird.Account{Source: c.source, Name: "Example & Sons", Key: got.Key,
+			want := thunderbird.Account{Source: c.source, Name: c.name, Key: got.Key,
 				Incoming: thunderbird.Endpoint{Type: "imap", Host: "imap.example.com", Port: 993, Security: thunderbird.TLS,
 					Login: login},
 				Outgoing: thunderbird.Endpoint{Type: "smtp", Host: "relay.example.com", Port: s.implicit,
