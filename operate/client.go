@@ -15,13 +15,16 @@ import (
 	"postern/relay/config"
 )
 
-// ClientCard returns everything that a person needs to set up a mail program for a login.
-func (a Accounts) ClientCard(ctx context.Context, by Actor, login string) (clientsetup.Card, error) {
-	u, stored, err := a.accountOfClient(ctx, by, login)
+// Clients is what people need to set up their mail programs.
+type Clients struct{ *desk }
+
+// Card returns everything that it takes for a login.
+func (s Clients) Card(ctx context.Context, by Actor, login string) (clientsetup.Card, error) {
+	u, stored, err := s.account(ctx, by, login)
 	if err != nil {
 		return clientsetup.Card{}, err
 	}
-	c := a.Config()
+	c := s.Config()
 	covers := clientsetup.Covers(c.CertOptions(slog.New(slog.DiscardHandler)), time.Now())
 	card := clientsetup.Of(c).Card(u.Login, u.Senders, covers)
 	card.Notes = append(card.Notes, notesOfAccount(u, stored)...)
@@ -36,23 +39,25 @@ type Profile struct {
 }
 
 // AppleProfile returns the profile with which Apple's devices set up the account of a login.
-func (a Accounts) AppleProfile(ctx context.Context, by Actor, login string) (p Profile, err error) {
-	card, err := a.ClientCard(ctx, by, login)
+func (s Clients) AppleProfile(ctx context.Context, by Actor, login string) (p Profile, err error) {
+	card, err := s.Card(ctx, by, login)
 	if err != nil {
 		return p, err
 	}
-	c := a.Config()
+	c := s.Config()
 	setup := clientsetup.Of(c)
 	address, _, err := setup.ParseAddress(card.Address)
 	if err != nil {
-		return p, fault(Invalid, "%s has no address of a domain in [autoconfig], which a profile is made of", card.Login)
+		return p, fault(Invalid, "%s has no address of a domain in [autoconfig], which a profile is made of",
+			card.Login)
 	}
 	if p.Document, err = setup.Apple(address); err != nil {
 		return p, fault(Conflict, "%v", err)
 	}
 	signer := certs.Signer(c.CertOptions(slog.New(slog.DiscardHandler)), time.Now())
 	if signer == nil {
-		p.Why = "no certificate in [tls] comes from an authority; devices show it as not signed and install it all the same"
+		p.Why = "no certificate in [tls] comes from an authority; devices show it as not signed and install it all " +
+			"the same"
 		return p, nil
 	}
 	signed, err := clientsetup.Sign(p.Document, signer)
@@ -64,10 +69,10 @@ func (a Accounts) AppleProfile(ctx context.Context, by Actor, login string) (p P
 	return p, nil
 }
 
-// accountOfClient returns an account. Where passwords are kept elsewhere too, there may be none here: stored is false.
-func (a Accounts) accountOfClient(ctx context.Context, by Actor, login string) (u auth.User, stored bool, err error) {
-	u, err = a.Get(ctx, by, Everybody, login)
-	if kind, known := KindOf(err); !known || kind != NotFound || !elsewhere(a.Config()) {
+// account returns an account. Where passwords are kept elsewhere too, there may be none here: stored is false.
+func (s Clients) account(ctx context.Context, by Actor, login string) (u auth.User, stored bool, err error) {
+	u, err = Accounts{s.desk}.Get(ctx, by, Everybody, login)
+	if kind, known := KindOf(err); !known || kind != NotFound || !elsewhere(s.Config()) {
 		return u, err == nil, err
 	}
 	login, err = CheckLogin(login)
@@ -82,7 +87,8 @@ func elsewhere(c *config.Config) bool {
 // notesOfAccount say what keeps a mail program from logging in.
 func notesOfAccount(u auth.User, stored bool) (notes []string) {
 	if !stored {
-		notes = append(notes, "the login is not in the store; whether another source of passwords knows it was not asked")
+		notes = append(notes, "the login is not in the store; whether another source of passwords knows it was not "+
+			"asked")
 	}
 	if u.Locked {
 		notes = append(notes, "the login is locked: "+mail.Printable(u.LockReason))

@@ -10,17 +10,20 @@ import (
 
 	"postern/admin"
 	"postern/admin/autoconfig"
+	"postern/certs"
 	"postern/relay/clientsetup"
 )
 
 // mailPrograms is where mail programs are told their settings, beside the admin address.
 type mailPrograms struct {
 	server        *autoconfig.Server
+	certs         *certs.Manager
+	log           *slog.Logger
 	secure, plain net.Listener // nil: not configured
 }
 
 func (s *Server) newMailPrograms() *mailPrograms {
-	return &mailPrograms{server: autoconfig.New(autoconfig.Options{
+	return &mailPrograms{certs: s.certs, log: s.log, server: autoconfig.New(autoconfig.Options{
 		Setup:  func() *clientsetup.Setup { return clientsetup.Of(s.state.Load().config) },
 		Signer: s.certs.Signer,
 		Logger: s.log,
@@ -53,24 +56,24 @@ func (m *mailPrograms) close() {
 }
 
 // serveSecure serves by HTTPS, with the certificate of the listeners.
-func (s *Server) serveSecure(ctx context.Context) {
-	config := &tls.Config{GetCertificate: s.certs.GetCertificate, MinVersion: tls.VersionTLS12}
-	s.serveMailPrograms(ctx, s.mailPrograms.secure, s.mailPrograms.server.Handler(), config)
+func (m *mailPrograms) serveSecure(ctx context.Context) {
+	m.serve(ctx, m.secure, m.server.Handler(), &tls.Config{GetCertificate: m.certs.GetCertificate,
+		MinVersion: tls.VersionTLS12})
 }
 
 // servePlain leads those who ask by plain HTTP to HTTPS.
-func (s *Server) servePlain(ctx context.Context) {
-	s.serveMailPrograms(ctx, s.mailPrograms.plain, s.mailPrograms.server.Redirect(), nil)
+func (m *mailPrograms) servePlain(ctx context.Context) {
+	m.serve(ctx, m.plain, m.server.Redirect(), nil)
 }
 
-func (s *Server) serveMailPrograms(ctx context.Context, l net.Listener, h http.Handler, config *tls.Config) {
+func (m *mailPrograms) serve(ctx context.Context, l net.Listener, h http.Handler, config *tls.Config) {
 	if l == nil {
 		return
 	}
-	s.log.Info("listening", "for", "settings of mail programs", "address", l.Addr().String(), "tls", config != nil)
+	m.log.Info("listening", "for", "settings of mail programs", "address", l.Addr().String(), "tls", config != nil)
 	// Strangers who do not finish a handshake would fill the log.
-	troubles := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
+	troubles := slog.NewLogLogger(m.log.Handler(), slog.LevelDebug)
 	if err := admin.ServeHandler(ctx, l, "autoconfig", h, config, troubles); err != nil {
-		s.log.Error("mail programs are not told their settings any more", "err", err)
+		m.log.Error("mail programs are not told their settings any more", "err", err)
 	}
 }

@@ -302,7 +302,7 @@ func (s *Server) background() []func(context.Context) {
 		period: poll}
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
-		s.serveAdmin, s.serveSecure, s.servePlain, s.listenStatus(),
+		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.listenStatus(),
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)

@@ -228,39 +228,37 @@ func (s *Server) outlook(w http.ResponseWriter, r *http.Request, setup *clientse
 		notAllowed(w, http.MethodPost)
 		return
 	}
-	failed := func(code int) {
-		s.send(w, clientsetup.OutlookError(code, time.Now()), nil, "text/xml; charset=utf-8", "no-store")
-	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, clientsetup.MaxOutlookRequest+1))
-	if err != nil {
-		failed(clientsetup.OutlookBadRequest)
-		return
-	}
-	if len(body) > clientsetup.MaxOutlookRequest {
+	if err == nil && len(body) > clientsetup.MaxOutlookRequest {
 		w.Header().Set("Connection", "close")
 		refuse(w, http.StatusRequestEntityTooLarge, "an autodiscover request has 8 kB at most")
 		return
 	}
-	request, err := clientsetup.ParseOutlook(body)
-	if err != nil {
-		failed(clientsetup.OutlookBadRequest)
-		return
+	document, code, err := outlookAnswer(body, setup)
+	if code != 0 {
+		document = clientsetup.OutlookError(code, time.Now())
 	}
-	if !request.Outlook() {
-		failed(clientsetup.OutlookNoProvider)
-		return
+	s.send(w, document, err, "text/xml; charset=utf-8", "no-store")
+}
+
+// outlookAnswer is the answer to a request, or the code of the one that says why there is none.
+func outlookAnswer(body []byte, setup *clientsetup.Setup) (document []byte, code int, err error) {
+	request, err := clientsetup.ParseOutlook(body)
+	switch {
+	case err != nil:
+		return nil, clientsetup.OutlookBadRequest, nil
+	case !request.Outlook():
+		return nil, clientsetup.OutlookNoProvider, nil
 	}
 	address, _, err := setup.ParseAddress(request.Address)
 	if err != nil {
-		failed(clientsetup.OutlookBadAddress)
-		return
+		return nil, clientsetup.OutlookBadAddress, nil
 	}
-	document, err := setup.Outlook(address)
+	document, err = setup.Outlook(address)
 	if _, unfit := errors.AsType[*clientsetup.Unfit](err); unfit {
-		failed(clientsetup.OutlookNoProvider)
-		return
+		return nil, clientsetup.OutlookNoProvider, nil
 	}
-	s.send(w, document, err, "text/xml; charset=utf-8", "no-store")
+	return document, 0, err
 }
 
 // reads refuses whatever is not GET or HEAD.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"postern/internal/testkit/pki"
+	"postern/internal/testkit"
 	"postern/relay/clientsetup"
 	"postern/relay/config"
 )
@@ -63,9 +63,12 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"GET", "/mail/config-v1.1.xml?emailaddress=anna@example.com", "autoconfig.example.com", "", 200, "text/xml",
 			"<domain>example.com</domain>"},
-		{"GET", "/mail/config-v1.1.xml", "autoconfig.example.com:443", "", 200, "text/xml", "<domain>example.com</domain>"},
-		{"GET", "/mail/config-v1.1.xml", "AUTOCONFIG.EXAMPLE.COM.", "", 200, "text/xml", "<domain>example.com</domain>"},
-		{"GET", "/.well-known/autoconfig/mail/config-v1.1.xml", "example.com", "", 200, "text/xml", "relay.example.com"},
+		{"GET", "/mail/config-v1.1.xml", "autoconfig.example.com:443", "", 200, "text/xml",
+			"<domain>example.com</domain>"},
+		{"GET", "/mail/config-v1.1.xml", "AUTOCONFIG.EXAMPLE.COM.", "", 200, "text/xml",
+			"<domain>example.com</domain>"},
+		{"GET", "/.well-known/autoconfig/mail/config-v1.1.xml", "example.com", "", 200, "text/xml",
+			"relay.example.com"},
 		{"GET", "/mail/config-v1.1.xml", "autoconfig.xn--bcher-kva.example", "", 200, "text/xml",
 			"<domain>xn--bcher-kva.example</domain>"},
 		{"GET", "/mail/config-v1.1.xml?emailaddress=a%40b%C3%BCcher.example", "x", "", 200, "text/xml",
@@ -80,8 +83,8 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/metrics", "autoconfig.example.com", "", 404, "text/plain", "nothing here"},
 		{"GET", "/login", "autoconfig.example.com", "", 404, "text/plain", "nothing here"},
 
-		{"POST", "/autodiscover/autodiscover.xml", "autodiscover.example.com", poxOf("anna@example.com"), 200, "text/xml",
-			"<LoginName>anna@example.com</LoginName>"},
+		{"POST", "/autodiscover/autodiscover.xml", "autodiscover.example.com", poxOf("anna@example.com"), 200,
+			"text/xml", "<LoginName>anna@example.com</LoginName>"},
 		{"POST", "/Autodiscover/Autodiscover.xml", "x", poxOf("anna@example.com"), 200, "text/xml", "<Port>465</Port>"},
 		{"POST", "/AutoDiscover/AutoDiscover.XML", "x", poxOf("anna@example.com"), 200, "text/xml", "<SPA>off</SPA>"},
 		{"POST", "/autodiscover/autodiscover.xml", "x", poxOf("nobody@example.com"), 200, "text/xml",
@@ -103,7 +106,8 @@ func TestAnswers(t *testing.T) {
 			`"submit":{"host":"relay.example.com"}`},
 		{"GET", "/mail/profile.mobileconfig?emailaddress=anna%40example.com", "x", "", 200,
 			"application/x-apple-aspen-config", "<string>anna@example.com</string>"},
-		{"GET", "/mail/profile.mobileconfig?emailaddress=anna%40example.net", "x", "", 404, "text/plain", "whole address"},
+		{"GET", "/mail/profile.mobileconfig?emailaddress=anna%40example.net", "x", "", 404, "text/plain",
+			"whole address"},
 		{"GET", "/mail/profile.mobileconfig", "autoconfig.example.com", "", 404, "text/plain", "whole address"},
 		{"GET", "/mail/profile.mobileconfig?emailaddress=%0d%0aSet-Cookie:x@example.com", "x", "", 404, "text/plain",
 			"whole address"},
@@ -112,10 +116,11 @@ func TestAnswers(t *testing.T) {
 		got := w.Header()
 		if w.Code != c.code || !strings.HasPrefix(got.Get("Content-Type"), c.kind) ||
 			!strings.Contains(w.Body.String(), c.has) {
-			t.Errorf("%s %s of %s: %d %s, want %d with %s\n%s", c.method, c.target, c.host, w.Code, got.Get("Content-Type"),
-				c.code, c.has, w.Body)
+			t.Errorf("%s %s of %s: %d %s, want %d with %s\n%s", c.method, c.target, c.host, w.Code,
+				got.Get("Content-Type"), c.code, c.has, w.Body)
 		}
-		if got.Get("X-Content-Type-Options") != "nosniff" || got.Get("Cache-Control") == "" || got.Get("Set-Cookie") != "" {
+		if got.Get("X-Content-Type-Options") != "nosniff" || got.Get("Cache-Control") == "" ||
+			got.Get("Set-Cookie") != "" {
 			t.Errorf("%s %s: headers %v", c.method, c.target, got)
 		}
 	}
@@ -163,14 +168,7 @@ func TestPACCDigestIsOfTheAnswer(t *testing.T) {
 }
 
 func TestSignedWithTheCertificate(t *testing.T) {
-	ca, err := pki.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := ca.Leaf(pki.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert := testkit.NewCA(t).Leaf(testkit.LeafOptions{})
 	s := New(Options{Setup: setupOf(text), Signer: func() *tls.Certificate { return &cert.TLS }})
 	w := ask(s.Handler(), "GET", "/mail/profile.mobileconfig?emailaddress=anna@example.com", "x", "")
 	if body := w.Body.String(); w.Code != 200 || !strings.HasPrefix(body, "\x30\x82") ||

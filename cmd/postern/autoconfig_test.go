@@ -22,33 +22,11 @@ type setupOffice struct {
 
 func newSetupOffice(t *testing.T, names ...string) *setupOffice {
 	t.Helper()
-	s := &setupOffice{office: newOffice(t, ""), implicit: testkit.FreePort(t), starttls: testkit.FreePort(t),
-		secure: testkit.FreePort(t), plain: testkit.FreePort(t)}
-	cert := s.ca.Leaf(testkit.LeafOptions{Names: append([]string{"localhost", "relay.example.com"}, names...)})
-	_, port, err := net.SplitHostPort(s.upstream.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.write("relay.toml", fmt.Sprintf(`hostname = "relay.example.com"
-data_dir = "data"
-tls.cert_file = %q
-tls.key_file = %q
-admin.address = ""
-[[listener]]
-name = "submissions"
-address = ":%d"
-tls = "implicit"
+	s := &setupOffice{starttls: testkit.FreePort(t), secure: testkit.FreePort(t), plain: testkit.FreePort(t)}
+	s.office = newOffice(t, fmt.Sprintf(`[[listener]]
+name = "starttls"
+address = "localhost:%d"
 handoff = "1m"
-[[listener]]
-address = ":%d"
-handoff = "1m"
-[[upstream]]
-name = "provider"
-host = "localhost"
-port = %s
-ca_file = %q
-username = "relay"
-password = "file:upstream.secret"
 [autoconfig]
 domains = ["example.com"]
 address = "127.0.0.1:%d"
@@ -57,11 +35,21 @@ url = "https://relay.example.com"
 name = "Example & Sons"
 [autoconfig.incoming]
 host = "imap.example.com"
-`, cert.CertFile, cert.KeyFile, s.implicit, s.starttls, port, s.ca.File, s.secure, s.plain))
-	s.proxy = &testkit.Proxy{Route: s.route}
-	if s.socks, err = s.proxy.Listen(); err != nil {
+`, s.starttls, s.secure, s.plain))
+	if _, err := fmt.Sscanf(s.address, "localhost:%d", &s.implicit); err != nil {
 		t.Fatal(err)
 	}
+	cert := s.ca.Leaf(testkit.LeafOptions{Names: append([]string{"localhost", "relay.example.com"}, names...)})
+	s.edit(`hostname = "localhost"`, `hostname = "relay.example.com"`)
+	s.edit(`tls = "auto"`, `tls = "implicit"`)
+	s.edit(`tls.cert_file = "`, fmt.Sprintf("tls.cert_file = %q # \"", cert.CertFile))
+	s.edit(`tls.key_file = "`, fmt.Sprintf("tls.key_file = %q # \"", cert.KeyFile))
+	s.proxy = &testkit.Proxy{Route: s.route}
+	socks, err := s.proxy.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.socks = socks
 	t.Cleanup(s.proxy.Close)
 	return s
 }
@@ -85,9 +73,9 @@ func (s *setupOffice) route(address string) string {
 	return ""
 }
 
-// TestThunderbirdSetsItselfUp: Thunderbird finds our settings for an address and a password, adds the account, and sends
-// by it: by HTTPS where the certificate has the name, else by plain HTTP and our redirect. Where it finds none of these it
-// reads what Outlook is told.
+// TestThunderbirdSetsItselfUp: Thunderbird finds our settings for an address and a password, adds the account, and
+// sends by it: by HTTPS where the certificate has the name, else by plain HTTP and our redirect. Where it finds none of
+// these it reads what Outlook is told.
 func TestThunderbirdSetsItselfUp(t *testing.T) {
 	const login, secret = "anna@example.com", "a chosen password"
 	testkit.Need(t, "thunderbird")
@@ -107,8 +95,8 @@ func TestThunderbirdSetsItselfUp(t *testing.T) {
 			tb.Through(s.socks)
 			got := tb.SetUp("Anna", login, secret)
 			want := thunderbird.Account{Source: c.source, Name: c.name, Key: got.Key,
-				Incoming: thunderbird.Endpoint{Type: "imap", Host: "imap.example.com", Port: 993, Security: thunderbird.TLS,
-					Login: login},
+				Incoming: thunderbird.Endpoint{Type: "imap", Host: "imap.example.com", Port: 993,
+					Security: thunderbird.TLS, Login: login},
 				Outgoing: thunderbird.Endpoint{Type: "smtp", Host: "relay.example.com", Port: s.implicit,
 					Security: thunderbird.TLS, Login: login}}
 			if got != want {

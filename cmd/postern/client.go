@@ -19,9 +19,9 @@ func (a *app) clientCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "client LOGIN",
 		Short: "Everything that it takes to set up a mail program for a login, and the DNS records to publish",
-		Long: `Print what a person needs to set up a mail program: the values to type, what to do in each kind of program, and
-the DNS records by which programs find the settings themselves. Mail programs are told them where relay.toml has
-[autoconfig]. Passwords are not shown: postern user password LOGIN makes a new one.`,
+		Long: `Print what a person needs to set up a mail program: the values to type, what to do in each kind of
+program, and the DNS records by which programs find the settings themselves. Mail programs are told them where
+relay.toml has [autoconfig]. Passwords are not shown: postern user password LOGIN makes a new one.`,
 		Example: `  postern client anna@example.com
   postern client anna@example.com --mobileconfig anna.mobileconfig`,
 		Args: exactly(1),
@@ -29,7 +29,7 @@ the DNS records by which programs find the settings themselves. Mail programs ar
 			if profile != "" {
 				return writeProfile(cmd, ops, args[0], profile)
 			}
-			card, err := ops.Accounts.ClientCard(cmd.Context(), me(), args[0])
+			card, err := ops.Clients.Card(cmd.Context(), me(), args[0])
 			switch {
 			case err != nil:
 				return err
@@ -46,7 +46,7 @@ the DNS records by which programs find the settings themselves. Mail programs ar
 
 // writeProfile writes Apple's profile. It has no password in it, so that everybody may read the file.
 func writeProfile(cmd *cobra.Command, ops *operate.Operations, login, file string) error {
-	p, err := ops.Accounts.AppleProfile(cmd.Context(), me(), login)
+	p, err := ops.Clients.AppleProfile(cmd.Context(), me(), login)
 	if err != nil {
 		return err
 	}
@@ -66,23 +66,7 @@ func writeCard(w io.Writer, c *clientsetup.Card) error {
 	for _, note := range c.Notes {
 		p.line("Note: %s.", note)
 	}
-	p.line("")
-	p.line("OUTGOING SERVER (SMTP)")
-	for i, s := range c.Outgoing {
-		p.server(s, i > 0)
-	}
-	p.line("  Password        that of this login; postern user password %s makes a new one", c.Login)
-	p.line("  Authentication  normal password, not \"encrypted password\" or SPA")
-	if in := c.Incoming; in != nil {
-		p.line("")
-		p.line("INCOMING SERVER (%s)", strings.ToUpper(in.Protocol))
-		p.server(*in, false)
-		if in.OAuth {
-			p.line("  Authentication  OAuth2")
-		} else {
-			p.line("  Password        that of the mailbox")
-		}
-	}
+	p.servers(c)
 	for _, f := range c.Families {
 		p.line("")
 		auto := ""
@@ -98,6 +82,29 @@ func writeCard(w io.Writer, c *clientsetup.Card) error {
 		p.clientRecord(r, i == 0)
 	}
 	return p.err
+}
+
+// servers prints the values to type.
+func (p *page) servers(c *clientsetup.Card) {
+	p.line("")
+	p.line("OUTGOING SERVER (SMTP)")
+	for i, s := range c.Outgoing {
+		p.server(s, i > 0)
+	}
+	p.line("  Password        that of this login; postern user password %s makes a new one", c.Login)
+	p.line("  Authentication  normal password, not \"encrypted password\" or SPA")
+	in := c.Incoming
+	if in == nil {
+		return
+	}
+	p.line("")
+	p.line("INCOMING SERVER (%s)", strings.ToUpper(in.Protocol))
+	p.server(*in, false)
+	if in.OAuth {
+		p.line("  Authentication  OAuth2")
+	} else {
+		p.line("  Password        that of the mailbox")
+	}
 }
 
 // server prints a server, or another way to the same.

@@ -188,7 +188,8 @@ func (p *Proxy) tunnel(nc net.Conn, br *bufio.Reader, address, answer string) {
 	}
 	defer far.Close()
 	p.own(far)
-	if first := make([]byte, 512); greets && !strings.HasSuffix(address, ":465") && !strings.HasSuffix(address, ":443") {
+	greets = greets && !strings.HasSuffix(address, ":465") && !strings.HasSuffix(address, ":443")
+	if first := make([]byte, 512); greets {
 		n, _ := far.Read(first)
 		answer += string(first[:n])
 	}

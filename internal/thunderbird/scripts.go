@@ -115,7 +115,8 @@ const work = async () => {
   return { Source: config.subSource, Name: config.displayName, Incoming: endpoint(config.incoming),
     Outgoing: endpoint(config.outgoing), Key: account.defaultIdentity.smtpServerKey };
 };
-work().then(found => { w.posternFound = found; }, e => { w.posternFound = { Error: String(e) + " " + (e.stack ?? "") }; });`
+work().then(found => { w.posternFound = found; },
+  e => { w.posternFound = { Error: String(e) + " " + (e.stack ?? "") }; });`
 
 	// setUpDone returns the outcome of setUp, null before there is one.
 	setUpDone = `return Services.wm.getMostRecentWindow("mail:3pane").posternFound;`

@@ -31,18 +31,19 @@ func TestWarningsOfAutoconfig(t *testing.T) {
 		{name: "behind a web server", settings: `url = "https://www.example.com"`},
 		{name: "names are missing", names: usual[:1], settings: `address = ":443"`,
 			want: []string{"autoconfig.domains: the certificate does not cover autoconfig.example.com and " +
-				"ua-auto-config.example.com, which mail programs ask by HTTPS: have the names added to it. Until then " +
-				"Thunderbird finds nothing"}},
+				"ua-auto-config.example.com, which mail programs ask by HTTPS: have the names added to it. Until " +
+				"then Thunderbird finds nothing"}},
 		{name: "names are missing, with HTTP", names: usual[:1], settings: "address = \":443\"\nhttp_address = \":80\"",
 			want: []string{"autoconfig.domains: the certificate does not cover autoconfig.example.com and " +
-				"ua-auto-config.example.com, which mail programs ask by HTTPS: have the names added to it. Until then " +
-				"Thunderbird comes by http_address"}},
+				"ua-auto-config.example.com, which mail programs ask by HTTPS: have the names added to it. Until " +
+				"then Thunderbird comes by http_address"}},
 		{name: "another server", names: usual, settings: "address = \":443\"\nserver = \"mail.example.com\"\n" +
 			`url = "https://setup.example.com"`, want: []string{
 			"autoconfig.url: the certificate does not cover setup.example.com",
 			"autoconfig.server: the certificate does not cover mail.example.com"}},
-		{name: "without port 465", names: usual, settings: `address = ":443"`, listener: "[[listener]]\naddress = \":587\"",
-			want: []string{"autoconfig.domains: PACC is not told: it knows submission on port 465"}},
+		{name: "without port 465", names: usual, settings: `address = ":443"`,
+			listener: "[[listener]]\naddress = \":587\"",
+			want:     []string{"autoconfig.domains: PACC is not told: it knows submission on port 465"}},
 		{name: "OAuth", names: usual, settings: `address = ":443"`, incoming: `authentication = "oauth2"`,
 			want: []string{"autoconfig.domains: Outlook's autodiscover is not told: it knows passwords alone",
 				"autoconfig.domains: PACC is not told: it knows passwords alone"}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -51,16 +52,18 @@ func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 	for i, l := range c.Listeners {
 		try(fmt.Sprintf("listener[%d].address", i+1), l.Address)
 	}
-	if c.Admin.Address != "" {
-		try("admin.address", c.Admin.Address)
-	}
-	address, httpAddress := c.Autoconfig.Listens()
-	for key, address := range map[string]string{"address": address, "http_address": httpAddress} {
-		if address != "" {
-			try("autoconfig."+key, address)
-		}
+	for key, address := range httpAddresses(c) {
+		try(key, address)
 	}
 	return problems, warnings
+}
+
+// httpAddresses are those where HTTP is spoken, by key.
+func httpAddresses(c *config.Config) map[string]string {
+	all := map[string]string{"admin.address": c.Admin.Address}
+	all["autoconfig.address"], all["autoconfig.http_address"] = c.Autoconfig.Listens()
+	maps.DeleteFunc(all, func(_, address string) bool { return address == "" })
+	return all
 }
 
 // tryBind binds an address and lets go of it without listening: it finds who listens there, and stands in nobody's way

@@ -23,12 +23,36 @@ func (s *Setup) Apple(address mail.Address) ([]byte, error) {
 	if err := s.byPassword("Apple's profile"); err != nil {
 		return nil, err
 	}
-	in, out := *s.Incoming, s.Outgoing[0]
 	full := mail.Address{Local: address.Local, Domain: mail.ALabels(address.Domain)}.String()
-	id := reversed(out.Host) + ".postern.mail." + hex.EncodeToString(digest("profile", full)[:8])
-	account := dict{
+	id := reversed(s.best().Host) + ".postern.mail." + hex.EncodeToString(digest("profile", full)[:8])
+	profile := dict{
+		{"PayloadContent", []dict{s.appleAccount(address, full, id)}},
+		{"PayloadDescription", "Sets up mail of " + full + ". It contains no password."},
+		{"PayloadDisplayName", s.Name + ": mail"},
+		{"PayloadIdentifier", id},
+		{"PayloadOrganization", s.Name},
+		{"PayloadRemovalDisallowed", false},
+		{"PayloadType", "Configuration"},
+		{"PayloadUUID", uuid("profile", full)},
+		{"PayloadVersion", 1},
+	}
+	var b bytes.Buffer
+	b.WriteString(xml.Header + `<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" ` +
+		`"http://www.apple.com/DTDs/PropertyList-1.0.dtd">` + "\n" + `<plist version="1.0">` + "\n")
+	profile.write(&b, "")
+	b.WriteString("</plist>\n")
+	return b.Bytes(), nil
+}
+
+// emailTypes are the protocols of mailboxes, as Apple calls them.
+var emailTypes = map[string]string{config.IMAP: "EmailTypeIMAP", config.POP3: "EmailTypePOP"}
+
+// appleAccount is the account in a profile. full is the address in A-labels.
+func (s *Setup) appleAccount(address mail.Address, full, id string) dict {
+	in, out := *s.Incoming, s.best()
+	return dict{
 		{"EmailAccountDescription", s.Name},
-		{"EmailAccountType", map[string]string{config.IMAP: "EmailTypeIMAP", config.POP3: "EmailTypePOP"}[in.Protocol]},
+		{"EmailAccountType", emailTypes[in.Protocol]},
 		{"EmailAddress", full},
 		{"IncomingMailServerAuthentication", "EmailAuthPassword"},
 		{"IncomingMailServerHostName", in.Host},
@@ -48,23 +72,6 @@ func (s *Setup) Apple(address mail.Address) ([]byte, error) {
 		{"PayloadUUID", uuid("account", full)},
 		{"PayloadVersion", 1},
 	}
-	profile := dict{
-		{"PayloadContent", []dict{account}},
-		{"PayloadDescription", "Sets up mail of " + full + ". It contains no password."},
-		{"PayloadDisplayName", s.Name + ": mail"},
-		{"PayloadIdentifier", id},
-		{"PayloadOrganization", s.Name},
-		{"PayloadRemovalDisallowed", false},
-		{"PayloadType", "Configuration"},
-		{"PayloadUUID", uuid("profile", full)},
-		{"PayloadVersion", 1},
-	}
-	var b bytes.Buffer
-	b.WriteString(xml.Header + `<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" ` +
-		`"http://www.apple.com/DTDs/PropertyList-1.0.dtd">` + "\n" + `<plist version="1.0">` + "\n")
-	profile.write(&b, "")
-	b.WriteString("</plist>\n")
-	return b.Bytes(), nil
 }
 
 // dict is a property list's dictionary, in order.

@@ -35,8 +35,8 @@ func plist(t *testing.T, profile []byte) map[string]any {
 var required = map[string][]string{
 	"profile": {"PayloadContent", "PayloadIdentifier", "PayloadType", "PayloadUUID", "PayloadVersion"},
 	"account": {"EmailAccountType", "IncomingMailServerAuthentication", "IncomingMailServerHostName",
-		"OutgoingMailServerAuthentication", "OutgoingMailServerHostName", "PayloadIdentifier", "PayloadType", "PayloadUUID",
-		"PayloadVersion"},
+		"OutgoingMailServerAuthentication", "OutgoingMailServerHostName", "PayloadIdentifier", "PayloadType",
+		"PayloadUUID", "PayloadVersion"},
 }
 
 func TestProfileIsAPropertyList(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"postern/mail"
-	"postern/relay/config"
 )
 
 // Card is everything that a person needs to set up a mail program.
@@ -76,25 +75,32 @@ type told struct {
 	notes                       []string
 }
 
+// why says why mail programs cannot find a login's settings by themselves, "" where they can.
+func (s *Setup) why(address mail.Address, known bool) string {
+	switch domain := mail.ALabels(address.Domain); {
+	case len(s.Domains) == 0:
+		return "mail programs cannot find these settings by themselves: relay.toml has no [autoconfig] domains"
+	case !known:
+		return "the login has no address, so mail programs cannot find its settings by themselves"
+	case !s.Has(domain):
+		return "mail programs cannot find these settings by themselves: " + address.Domain +
+			" is not in [autoconfig] domains"
+	}
+	return ""
+}
+
 func (s *Setup) told(name string, address mail.Address, known bool, covers func(string) bool) (t told) {
 	note := func(format string, args ...any) { t.notes = append(t.notes, fmt.Sprintf(format, args...)) }
-	domain := mail.ALabels(address.Domain)
-	switch {
-	case len(s.Domains) == 0:
-		note("mail programs cannot find these settings by themselves: relay.toml has no [autoconfig] domains")
-		return t
-	case !known:
-		note("the login has no address, so mail programs cannot find its settings by themselves")
-		return t
-	case !s.Has(domain):
-		note("mail programs cannot find these settings by themselves: %s is not in [autoconfig] domains", address.Domain)
+	if why := s.why(address, known); why != "" {
+		note("%s", why)
 		return t
 	}
 	if made := login(s.best().Username, address); mail.LowerASCII(made) != mail.LowerASCII(name) {
-		note("mail programs that set themselves up take %s as the name of the outgoing server: correct it to %s", made, name)
+		note("mail programs that set themselves up take %s as the name of the outgoing server: correct it to %s", made,
+			name)
 	}
 	var errs [4]error
-	_, errs[0] = s.Thunderbird(domain)
+	_, errs[0] = s.Thunderbird(mail.ALabels(address.Domain))
 	_, errs[1] = s.Outlook(address)
 	_, errs[2] = s.Apple(address)
 	_, errs[3] = s.PACC()
@@ -118,79 +124,4 @@ func (s *Setup) best() Server {
 		return Server{}
 	}
 	return s.Outgoing[0]
-}
-
-// families says what to do in each kind of program.
-func (s *Setup) families(c *Card, t told) []Family {
-	best, start := c.Outgoing[0], startTLS(c.Outgoing)
-	typed := func(where string) string {
-		return fmt.Sprintf("%s: %s, %s; user name %s; the password of this login.", where, best.Host,
-			security(best), c.Login)
-	}
-	incoming := "The incoming server stays as your mailbox provider says."
-	switch {
-	case c.Incoming == nil:
-	case c.Incoming.OAuth:
-		incoming = fmt.Sprintf("The incoming server is %s, which wants OAuth 2.0: the mailbox is set up as its provider "+
-			"says, and only the outgoing server is changed.", c.Incoming.Host)
-	default:
-		incoming = fmt.Sprintf("Incoming server (%s): %s, %s; user name %s; the password of the mailbox.",
-			protocols[c.Incoming.Protocol], c.Incoming.Host, security(*c.Incoming), c.Incoming.Username)
-	}
-	const apart = "If the mailbox has another password than this login, the program asks for it once more."
-	pick := func(automatic bool, steps, otherwise []string) ([]string, bool) {
-		if automatic {
-			return steps, true
-		}
-		return append([]string{incoming}, otherwise...), false
-	}
-	var all []Family
-	add := func(name string, automatic bool, steps, otherwise []string) {
-		done, auto := pick(automatic, steps, otherwise)
-		all = append(all, Family{name, auto, done})
-	}
-	add("Thunderbird", t.thunderbird,
-		[]string{"Account settings, Add mail account: type your name, " + c.Address + " and the password, press " +
-			"Continue, then Done.", apart},
-		[]string{typed("Settings, Outgoing server (SMTP), Add")})
-	add("Outlook, classic (Windows)", t.outlook,
-		[]string{"File, Add account: type " + c.Address + " and press Connect.", apart},
-		[]string{typed("File, Account settings, Change, More settings, Outgoing server and Advanced"),
-			`There, tick "My outgoing server (SMTP) requires authentication"; leave "Secure Password Authentication" off.`})
-	all = append(all, Family{"Outlook, new (Windows, Mac, telephones)", false, []string{
-		"It reads and sends through servers of Microsoft, which keep the password: it works only where the listener " +
-			"can be reached from the Internet, and not for logins that are bound to networks.",
-		"Add account, Choose provider, IMAP.", incoming, typed("SMTP")}})
-	add("Apple Mail, iPhone, iPad", t.apple,
-		[]string{"Open this page in Safari and install the profile in Settings: " + s.ProfileURL(c.Address),
-			"It asks for the password of the mailbox and for that of this login."},
-		[]string{typed("Settings, Mail, Accounts, Add account, Other; Outgoing mail server")})
-	add("Android: Thunderbird, K-9 Mail, FairEmail", t.thunderbird,
-		[]string{"Add account: type " + c.Address + " and the password.", apart},
-		[]string{typed("Outgoing server settings")})
-	all = append(all, Family{"Any other mail program", false, []string{incoming, typed("Outgoing server (SMTP)"),
-		`Authentication is "normal password", never "encrypted password", SPA or NTLM.`}})
-	application := typed("SMTP")
-	if start != nil && start.Port != best.Port {
-		application += fmt.Sprintf(" .NET's SmtpClient knows STARTTLS alone: %s, %s.", start.Host, security(*start))
-	}
-	return append(all, Family{"Applications (PHP, .NET, Python, Node.js)", false, []string{application}})
-}
-
-// startTLS is the first server with STARTTLS, nil without one.
-func startTLS(servers []Server) *Server {
-	for i := range servers {
-		if servers[i].TLS == config.StartTLS {
-			return &servers[i]
-		}
-	}
-	return nil
-}
-
-// security says port and encryption as programs name them.
-func security(s Server) string {
-	if s.TLS == config.StartTLS {
-		return fmt.Sprintf("port %d, STARTTLS", s.Port)
-	}
-	return fmt.Sprintf("port %d, SSL/TLS", s.Port)
 }

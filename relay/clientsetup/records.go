@@ -27,20 +27,18 @@ const (
 
 // Records are those of one of our domains. covers says for which names the certificate is.
 func (s *Setup) Records(domain string, covers func(host string) bool) []Record {
-	var all []Record
-	add := func(name, kind, value, reader, note string) {
-		all = append(all, Record{name + domain, kind, value, reader, note})
-	}
+	l := &list{domain: domain}
 	for _, server := range s.servers() {
-		add(serviceOf(server), "SRV", fmt.Sprintf("0 1 %d %s", server.Port, server.Host), "mail programs by RFC 6186", "")
+		l.add(serviceOf(server), "SRV", fmt.Sprintf("0 1 %d %s", server.Port, server.Host),
+			"mail programs by RFC 6186", "")
 	}
 	if len(s.Domains) == 0 {
-		return all
+		return l.all
 	}
-	host := hostName(s.URL.Hostname())
+	host := s.URL.Hostname()
 	point := func(prefix, reader, without string) {
 		if name := prefix + domain; host != name {
-			add(prefix, "CNAME", host, reader, s.noteOfName(name, without, covers))
+			l.add(prefix, "CNAME", host, reader, s.noteOfName(name, without, covers))
 		}
 	}
 	if _, err := s.Thunderbird(domain); err == nil {
@@ -48,17 +46,29 @@ func (s *Setup) Records(domain string, covers func(host string) bool) []Record {
 			"until it does, they ask by plain HTTP, which http_address of [autoconfig] answers")
 	}
 	if s.byPassword("") == nil {
-		add("_autodiscover._tcp.", "SRV", fmt.Sprintf("0 0 %d %s", portOf(s.URL), host), "Outlook", "")
+		l.add("_autodiscover._tcp.", "SRV", fmt.Sprintf("0 0 %d %s", portOf(s.URL), host), "Outlook", "")
 		if !s.Proxied && covers(AutodiscoverPrefix+domain) {
 			point(AutodiscoverPrefix, "Outlook, without a question before", "")
 		}
 	}
 	if document, err := s.PACC(); err == nil {
-		point(PACCPrefix, "PACC (Apple, Evolution and others)", "PACC does not work without it")
-		add("_ua-auto-config.", "TXT", PACCDigest(document), "PACC (Apple, Evolution and others)",
+		point(PACCPrefix, paccReaders, "PACC does not work without it")
+		l.add("_ua-auto-config.", "TXT", PACCDigest(document), paccReaders,
 			"it changes with [autoconfig] and the listeners")
 	}
-	return all
+	return l.all
+}
+
+const paccReaders = "PACC (Apple, Evolution and others)"
+
+// list is the records of a domain.
+type list struct {
+	domain string
+	all    []Record
+}
+
+func (l *list) add(prefix, kind, value, reader, note string) {
+	l.all = append(l.all, Record{prefix + l.domain, kind, value, reader, note})
 }
 
 // noteOfName says whether the certificate is for a name that a record leads here.

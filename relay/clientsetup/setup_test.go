@@ -189,7 +189,8 @@ func TestCardOfOddLogins(t *testing.T) {
 	}{
 		{"anna@example.com", nil, "anna@example.com", "", true},
 		{"anna.b@example.com", []string{"anna@example.com"}, "anna.b@example.com", "", true},
-		{"anna", []string{"*@example.com", "{login}", "anna@example.com"}, "anna@example.com", "correct it to anna", true},
+		{"anna", []string{"*@example.com", "{login}", "anna@example.com"}, "anna@example.com", "correct it to anna",
+			true},
 		{"scanner", []string{"*@example.com"}, "", "no address", false},
 		{"bob@example.net", nil, "bob@example.net", "example.net is not in [autoconfig] domains", false},
 	} {
@@ -206,8 +207,8 @@ func TestCardOfOddLogins(t *testing.T) {
 }
 
 func TestParseOutlook(t *testing.T) {
-	const request = `<?xml version="1.0" encoding="utf-8"?><Autodiscover xmlns="http://schemas.microsoft.com/exchange/` +
-		`autodiscover/outlook/requestschema/2006"><Request><EMailAddress>anna@example.com</EMailAddress>` +
+	const request = `<?xml version="1.0" encoding="utf-8"?><Autodiscover xmlns="http://schemas.microsoft.com/` +
+		`exchange/autodiscover/outlook/requestschema/2006"><Request><EMailAddress>anna@example.com</EMailAddress>` +
 		`<AcceptableResponseSchema>http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a` +
 		`</AcceptableResponseSchema></Request></Autodiscover>`
 	r, err := ParseOutlook([]byte(request))

@@ -139,8 +139,8 @@ func (v *validator) autoconfig() {
 	v.autoconfigWords()
 	v.incoming()
 	if !slices.ContainsFunc(v.Reachable(), func(l Listener) bool { return l.ForPeople() }) {
-		v.fail("autoconfig.domains", `there is no listener that mail programs can use, with TLS and auth = "required": `+
-			`write one such as address = ":465" with tls = "implicit"`)
+		v.fail("autoconfig.domains", `there is no listener that mail programs can use, with TLS and auth = `+
+			`"required": write one such as address = ":465" with tls = "implicit"`)
 	}
 }
 
@@ -179,7 +179,8 @@ func (v *validator) autoconfigAddresses() {
 			"\"https://relay.example.com\"", a.URL)
 		return
 	}
-	if v.doc.has("autoconfig.url") {
+	if v.doc.has("autoconfig.url") { // DNS records lead to its host
+		v.serverName("autoconfig.url", u.Hostname())
 		return
 	}
 	admin, err := parseListen(v.Admin.Address)

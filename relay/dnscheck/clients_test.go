@@ -36,7 +36,8 @@ var clientCases = []broken{
 func TestRecordsForClients(t *testing.T) {
 	for name, changes := range map[string][]string{
 		"as wanted": wantedZone,
-		"beside others": append(slices.Clone(wantedZone), "+_submissions._tcp.example.com 300 SRV 5 1 465 other.example.com.",
+		"beside others": append(slices.Clone(wantedZone),
+			"+_submissions._tcp.example.com 300 SRV 5 1 465 other.example.com.",
 			"+"+txt("_ua-auto-config.example.com", "v=UAAC1; a=sha256; d=older")),
 		"an address instead of a CNAME": append(slices.Clone(wantedZone), "-autoconfig.example.com 300 CNAME",
 			"autoconfig.example.com 300 A 192.0.2.7"),
