@@ -150,21 +150,28 @@ func serve(srv *http.Server, l net.Listener, config *tls.Config) error {
 
 // Serve answers requests on l until ctx ends, then waits up to two seconds for those in progress.
 func Serve(ctx context.Context, l net.Listener, o Options) error {
-	return ServeHandler(ctx, l, "admin", Handler(o), o.TLS, slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn))
+	return ServeHandler(ctx, l, Handler(o), ServeOptions{Name: "admin", TLS: o.TLS, Idle: 2 * time.Minute,
+		Troubles: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn)})
 }
 
-// ServeHandler is Serve for another handler, under a name for errors. config is nil for plain HTTP. troubles is told of
-// clients that cannot be served.
-func ServeHandler(ctx context.Context, l net.Listener, name string, h http.Handler, config *tls.Config,
-	troubles *log.Logger) error {
+// ServeOptions configures ServeHandler.
+type ServeOptions struct {
+	Name     string        // for errors
+	TLS      *tls.Config   // nil: plain HTTP
+	Idle     time.Duration // a connection without a request is closed after this
+	Troubles *log.Logger   // is told of clients that cannot be served
+}
+
+// ServeHandler is Serve for another handler.
+func ServeHandler(ctx context.Context, l net.Listener, h http.Handler, o ServeOptions) error {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       o.Idle,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          troubles,
+		ErrorLog:          o.Troubles,
 	}
 	stopped := make(chan struct{})
 	go func() {
@@ -176,10 +183,10 @@ func ServeHandler(ctx context.Context, l net.Listener, name string, h http.Handl
 			srv.Close()
 		}
 	}()
-	err := serve(srv, bound(l, maxConnections), config)
+	err := serve(srv, bound(l, maxConnections), o.TLS)
 	if errors.Is(err, http.ErrServerClosed) {
 		<-stopped
 		return nil
 	}
-	return fmt.Errorf("%s on %s: %w", name, l.Addr(), err)
+	return fmt.Errorf("%s on %s: %w", o.Name, l.Addr(), err)
 }

@@ -71,7 +71,7 @@ func (s Clients) AppleProfile(ctx context.Context, by Actor, login string) (p Pr
 
 // account returns an account. Where passwords are kept elsewhere too, there may be none here: stored is false.
 func (s Clients) account(ctx context.Context, by Actor, login string) (u auth.User, stored bool, err error) {
-	u, err = Accounts{s.desk}.Get(ctx, by, Everybody, login)
+	u, err = Accounts(s).Get(ctx, by, Everybody, login)
 	if kind, known := KindOf(err); !known || kind != NotFound || !elsewhere(s.Config()) {
 		return u, err == nil, err
 	}

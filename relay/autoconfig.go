@@ -7,12 +7,17 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
 
 	"postern/admin"
 	"postern/admin/autoconfig"
 	"postern/certs"
 	"postern/relay/clientsetup"
 )
+
+// setupIdle is how long a mail program may keep a connection without asking: it asks once or twice, and strangers who
+// stay take the places of others.
+const setupIdle = 10 * time.Second
 
 // mailPrograms is where mail programs are told their settings, beside the admin address.
 type mailPrograms struct {
@@ -71,9 +76,9 @@ func (m *mailPrograms) serve(ctx context.Context, l net.Listener, h http.Handler
 		return
 	}
 	m.log.Info("listening", "for", "settings of mail programs", "address", l.Addr().String(), "tls", config != nil)
-	// Strangers who do not finish a handshake would fill the log.
-	troubles := slog.NewLogLogger(m.log.Handler(), slog.LevelDebug)
-	if err := admin.ServeHandler(ctx, l, "autoconfig", h, config, troubles); err != nil {
+	o := admin.ServeOptions{Name: "autoconfig", TLS: config, Idle: setupIdle,
+		Troubles: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug)} // strangers would fill the log
+	if err := admin.ServeHandler(ctx, l, h, o); err != nil {
 		m.log.Error("mail programs are not told their settings any more", "err", err)
 	}
 }

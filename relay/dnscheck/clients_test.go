@@ -49,6 +49,10 @@ func TestRecordsForClients(t *testing.T) {
 			}
 		})
 	}
+	gone := []string{"!resolver nxdomain example.com", "!ns1 nxdomain example.com", "!ns2 nxdomain example.com"}
+	if r := runBroken(t, options(), broken{options: wanted, changes: gone}); len(r.Records) > 0 {
+		t.Errorf("records of a domain that does not exist:\n%s", show(r))
+	}
 	r := runBroken(t, options(), broken{options: wanted})
 	text := show(r)
 	for _, line := range []string{"_submissions._tcp.example.com. IN SRV 0 1 465 relay.example.com.",

@@ -126,7 +126,8 @@ func Check(ctx context.Context, o Options) Report {
 	}
 	c := newCheck(ctx, &o)
 	if !c.provided() {
-		if c.exists() {
+		exists := c.exists()
+		if exists {
 			c.dmarc.check()
 			c.spf.check()
 			c.dkim.check()
@@ -134,7 +135,9 @@ func Check(ctx context.Context, o Options) Report {
 			c.hosts.checkAddresses()
 		}
 		c.decide()
-		c.forClients()
+		if exists {
+			c.forClients()
+		}
 		c.tell.attach()
 	}
 	finding.Sort(c.tell.findings)
