@@ -56,6 +56,7 @@ func (s *Server) Before(next http.Handler) http.Handler {
 			return
 		}
 		if s.admit(w, r) {
+			s.Logger.Debug("settings are asked for", "path", canonicalPath(r.URL.Path), "client", r.RemoteAddr)
 			serve(s, w, r, setup)
 		}
 	})
