@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -37,6 +38,8 @@ type Options struct {
 	TLS *tls.Config
 	// Rest, unless nil, answers whatever is not served here. It knows who asks.
 	Rest http.Handler
+	// Before, unless nil, stands before everything, the check of names too: for what is public under names of others.
+	Before func(http.Handler) http.Handler
 }
 
 // maxConnections bounds the connected clients; a scraper and a probe need one each, a browser up to six.
@@ -62,7 +65,11 @@ func Handler(o Options) http.Handler {
 	if o.Rest != nil {
 		mux.Handle("/", o.Rest)
 	}
-	return checkHost(o.Names, mux)
+	checked := checkHost(o.Names, mux)
+	if o.Before != nil {
+		return o.Before(checked)
+	}
+	return checked
 }
 
 func (o *Options) withNotes(answer string) string {
@@ -143,14 +150,28 @@ func serve(srv *http.Server, l net.Listener, config *tls.Config) error {
 
 // Serve answers requests on l until ctx ends, then waits up to two seconds for those in progress.
 func Serve(ctx context.Context, l net.Listener, o Options) error {
+	return ServeHandler(ctx, l, Handler(o), ServeOptions{Name: "admin", TLS: o.TLS, Idle: 2 * time.Minute,
+		Troubles: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn)})
+}
+
+// ServeOptions configures ServeHandler.
+type ServeOptions struct {
+	Name     string        // for errors
+	TLS      *tls.Config   // nil: plain HTTP
+	Idle     time.Duration // a connection without a request is closed after this
+	Troubles *log.Logger   // is told of clients that cannot be served
+}
+
+// ServeHandler is Serve for another handler.
+func ServeHandler(ctx context.Context, l net.Listener, h http.Handler, o ServeOptions) error {
 	srv := &http.Server{
-		Handler:           Handler(o),
+		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       o.Idle,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
+		ErrorLog:          o.Troubles,
 	}
 	stopped := make(chan struct{})
 	go func() {
@@ -167,5 +188,5 @@ func Serve(ctx context.Context, l net.Listener, o Options) error {
 		<-stopped
 		return nil
 	}
-	return fmt.Errorf("admin on %s: %w", l.Addr(), err)
+	return fmt.Errorf("%s on %s: %w", o.Name, l.Addr(), err)
 }

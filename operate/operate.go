@@ -46,6 +46,7 @@ type Operations struct {
 	Audit    Audit
 	Doctor   Doctor
 	Settings Settings
+	Clients  Clients
 }
 
 // New returns the operations on a store.
@@ -53,7 +54,7 @@ func New(o Options) *Operations {
 	d := &desk{o, NewLedger(o.Store, time.Now)}
 	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
 		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
-		Doctor{d, &examination{}}, Settings{d}}
+		Doctor{d, &examination{}}, Settings{d}, Clients{d}}
 }
 
 // desk is what all operations share.

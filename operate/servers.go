@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"slices"
-	"strings"
 
 	"postern/relay/config"
 )
@@ -30,29 +29,14 @@ func (a Accounts) Servers(_ context.Context, by Actor) ([]Server, error) {
 // serversOf are the listeners, the easiest first. Those that only this machine reaches are left out, unless there
 // are no others.
 func serversOf(c *config.Config) []Server {
-	servers, here := []Server{}, []Server{}
-	for i := range c.Listeners {
-		l := &c.Listeners[i]
-		host, port, err := net.SplitHostPort(l.Address)
-		switch server := (Server{Host: c.Hostname, Port: port, TLS: l.TLS}); {
-		case err != nil:
-		case isLoopback(host):
-			here = append(here, server)
-		default:
-			servers = append(servers, server)
+	servers := []Server{}
+	for _, l := range c.Reachable() {
+		if _, port, err := net.SplitHostPort(l.Address); err == nil {
+			servers = append(servers, Server{Host: c.Hostname, Port: port, TLS: l.TLS})
 		}
-	}
-	if len(servers) == 0 {
-		servers = here
 	}
 	slices.SortStableFunc(servers, func(a, b Server) int {
 		return slices.Index(easiest, a.TLS) - slices.Index(easiest, b.TLS)
 	})
 	return servers
-}
-
-// isLoopback reports that only this machine reaches a host.
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }

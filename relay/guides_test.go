@@ -45,6 +45,23 @@ func TestGuidesAreRight(t *testing.T) {
 	}
 }
 
+// What the guide for mail programs writes is what postern check takes.
+func TestGuideForMailProgramsIsRight(t *testing.T) {
+	const file = "../docs/clients/README.md"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := tomlBlock.FindAllSubmatch(text, -1)
+	if len(blocks) == 0 {
+		t.Errorf("%s has no relay.toml", file)
+	}
+	for i, b := range blocks { // on ports that this machine gives
+		free := strings.NewReplacer(`":443"`, `"127.0.0.1:0"`, `":80"`, `"127.0.0.1:0"`)
+		checkGuide(t, file, i+1, free.Replace(string(b[1])))
+	}
+}
+
 // checkGuide runs postern check on a block. A guide may show a part of a file: what is not its subject is filled in.
 func checkGuide(t *testing.T, file string, n int, block string) {
 	t.Helper()

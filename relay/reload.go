@@ -106,6 +106,8 @@ func (s *Server) reload(ctx context.Context) error {
 
 // sameInstance refuses what only a restart can change.
 func sameInstance(before, c *config.Config) error {
+	address, httpAddress := before.Autoconfig.Listens()
+	newAddress, newHTTPAddress := c.Autoconfig.Listens()
 	for _, k := range []struct{ key, old, new string }{
 		{"data_dir", before.DataDir, c.DataDir},
 		{"store.url", before.Store.URL, c.Store.URL},
@@ -114,6 +116,8 @@ func sameInstance(before, c *config.Config) error {
 		{"admin.address", before.Admin.Address, c.Admin.Address},
 		{"admin.tls", fmt.Sprint(before.Admin.TLS), fmt.Sprint(c.Admin.TLS)},
 		{"admin.console", fmt.Sprint(before.Admin.Console), fmt.Sprint(c.Admin.Console)},
+		{"autoconfig.address", address, newAddress},
+		{"autoconfig.http_address", httpAddress, newHTTPAddress},
 		{"log.format", before.Log.Format, c.Log.Format},
 		{"log.level", before.Log.Level, c.Log.Level},
 	} {

@@ -83,7 +83,9 @@ type Server struct {
 	listeners  *listeners
 	admin      net.Listener   // nil: none is configured
 	access     *access.Access // who may into the console and the API; nil: they are off
-	registry   *prometheus.Registry
+	// where mail programs are told their settings
+	mailPrograms *mailPrograms
+	registry     *prometheus.Registry
 
 	state       atomic.Pointer[state]
 	refused     atomic.Pointer[string] // why the last reload changed nothing, nil: it did
@@ -151,6 +153,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	})
 	s.listeners = &listeners{submission: s.submission, certs: s.certs, sessions: s.deliveries, log: s.log,
 		fail: func(err error) { s.fail(err) }}
+	s.mailPrograms = s.newMailPrograms()
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs})
@@ -299,7 +302,7 @@ func (s *Server) background() []func(context.Context) {
 		period: poll}
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
-		s.serveAdmin, s.listenStatus(),
+		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.listenStatus(),
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)
@@ -320,14 +323,22 @@ func (s *Server) background() []func(context.Context) {
 	return works
 }
 
-// bind opens every listener and the admin address: all or none.
+// bind opens every listener, the admin address and those of [autoconfig]: all or none.
 func (s *Server) bind() (err error) {
 	c := s.state.Load().config
-	if err := s.listeners.bind(c); err != nil || c.Admin.Address == "" {
+	if err := s.listeners.bind(c); err != nil {
 		return err
+	}
+	if err := s.mailPrograms.bind(c.Autoconfig.Listens()); err != nil {
+		s.listeners.close()
+		return err
+	}
+	if c.Admin.Address == "" {
+		return nil
 	}
 	if s.admin, err = net.Listen("tcp", c.Admin.Address); err != nil {
 		s.listeners.close()
+		s.mailPrograms.close()
 		return fmt.Errorf("admin.address: %w", err)
 	}
 	return nil
@@ -395,7 +406,7 @@ func (s *Server) serveAdmin(ctx context.Context) {
 		return adminNames(s.state.Load().config)
 	}
 	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry,
-		Names: names, Logger: s.log, TLS: s.adminTLS(), Rest: consoleOf(s)})
+		Names: names, Logger: s.log, TLS: s.adminTLS(), Rest: consoleOf(s), Before: s.mailPrograms.server.Before})
 	if err != nil {
 		s.log.Error("admin stopped", "err", err)
 	}

@@ -17,7 +17,9 @@ import (
 // Proxy is an HTTP CONNECT or SOCKS5 proxy for tests: which of them, the client's first octet says. It connects
 // everybody to one address, whatever name was asked for, and remembers the names.
 type Proxy struct {
-	To             string      // where every tunnel leads
+	To string // where every tunnel leads
+	// Route, unless nil, says where one leads instead, "" for nowhere. Nothing is added to the answer then.
+	Route          func(address string) string
 	TLS            *tls.Config // spoken to over TLS; nil: in clear
 	User, Password string      // "": no login
 	Answer         string      // sent instead of a tunnel, "" for none; the connection is closed behind it
@@ -173,13 +175,21 @@ func (p *Proxy) socksLogin(nc net.Conn, br *bufio.Reader) bool {
 // tunnel sends the answer together with what the far side says first, as a busy proxy may. A far side that speaks TLS
 // from the first octet says nothing.
 func (p *Proxy) tunnel(nc net.Conn, br *bufio.Reader, address, answer string) {
-	far, err := net.Dial("tcp", p.To)
+	to, greets := p.To, p.Route == nil
+	if p.Route != nil {
+		to = p.Route(address)
+	}
+	if to == "" {
+		return
+	}
+	far, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}
 	defer far.Close()
 	p.own(far)
-	if first := make([]byte, 512); !strings.HasSuffix(address, ":465") && !strings.HasSuffix(address, ":443") {
+	greets = greets && !strings.HasSuffix(address, ":465") && !strings.HasSuffix(address, ":443")
+	if first := make([]byte, 512); greets {
 		n, _ := far.Read(first)
 		answer += string(first[:n])
 	}

@@ -57,6 +57,8 @@ func find(tool string) (string, error) {
 		return perl("Email::Address::XS")
 	case "node-nodemailer":
 		return nodemailer, exec.Command("node", "-e", "require('"+nodemailer+"')").Run()
+	case "libphp-phpmailer":
+		return phpMailer, exec.Command("php", "-r", "require '"+phpMailer+"';").Run()
 	case "python3":
 		if path, err := exec.LookPath(debianPython); err == nil {
 			return path, nil
@@ -96,8 +98,11 @@ func FreePort(t testing.TB) int {
 	return 0
 }
 
-// nodemailer is where Debian has it.
-const nodemailer = "/usr/share/nodejs/nodemailer"
+// nodemailer and phpMailer are where Debian has them.
+const (
+	nodemailer = "/usr/share/nodejs/nodemailer"
+	phpMailer  = "/usr/share/php/libphp-phpmailer/autoload.php"
+)
 
 func perl(module string) (string, error) {
 	path, err := exec.LookPath("perl")

@@ -72,4 +72,52 @@ for (const w of Services.wm.getEnumerator("msgcompose")) {
   }
   w.close();
 }`
+
+	// through sets a SOCKS proxy. Arguments: host, port.
+	through = `
+const set = (name, value) => typeof value == "number" ? Services.prefs.setIntPref(name, value)
+  : typeof value == "boolean" ? Services.prefs.setBoolPref(name, value) : Services.prefs.setStringPref(name, value);
+set("network.proxy.socks", arguments[0]);
+set("network.proxy.socks_port", arguments[1]);
+set("network.proxy.socks_version", 5);
+set("network.proxy.socks_remote_dns", true);
+set("network.proxy.socks5_remote_dns", true);
+set("network.proxy.type", 1);`
+
+	// setUp does what the window "Add mail account" does, but for asking the incoming server whether the password is
+	// right. It leaves the outcome in the main window. Arguments: name, address, password.
+	setUp = `
+const load = name => ChromeUtils.importESModule("resource:///modules/accountcreation/" + name + ".sys.mjs");
+const w = Services.wm.getMostRecentWindow("mail:3pane");
+const [name, address, password] = arguments;
+w.posternFound = null;
+const work = async () => {
+  const search = load("FindConfig").FindConfig.parallelAutoDiscovery(address.split("@")[1], address,
+    new AbortController().signal, password);
+  let step = await search.next();
+  while (!step.done) {
+    step = await search.next({ acceptRedirect: false });
+  }
+  const config = step.value;
+  if (!config) {
+    throw new Error("nothing was found");
+  }
+  load("AccountConfig").AccountConfig.replaceVariables(config, name, address, password);
+  config.incoming.loginAtStartup = false;
+  config.rememberPassword = true;
+  const account = await load("CreateInBackend").CreateInBackend.createAccountInBackend(config);
+  account.incomingServer.doBiff = false;
+  const { MailServices } = ChromeUtils.importESModule("resource:///modules/MailServices.sys.mjs");
+  MailServices.accounts.defaultAccount = account;
+  account.defaultIdentity.composeHtml = false;
+  account.defaultIdentity.setBoolAttribute("fcc", false);
+  const endpoint = s => ({ Type: s.type, Host: s.hostname, Port: s.port, Security: s.socketType, Login: s.username });
+  return { Source: config.subSource, Name: config.displayName, Incoming: endpoint(config.incoming),
+    Outgoing: endpoint(config.outgoing), Key: account.defaultIdentity.smtpServerKey };
+};
+work().then(found => { w.posternFound = found; },
+  e => { w.posternFound = { Error: String(e) + " " + (e.stack ?? "") }; });`
+
+	// setUpDone returns the outcome of setUp, null before there is one.
+	setUpDone = `return Services.wm.getMostRecentWindow("mail:3pane").posternFound;`
 )

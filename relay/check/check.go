@@ -75,7 +75,7 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 		add("data_dir", "%s is open to other users of this machine (mode %04o); run: chmod 700 %s", c.DataDir,
 			info.Mode().Perm(), c.DataDir)
 	}
-	warnings = slices.Concat(warnings, checkRoom(c), silentLogins(c, users))
+	warnings = slices.Concat(warnings, checkAutoconfig(c, now), checkRoom(c), silentLogins(c, users))
 	for i, u := range c.Upstreams {
 		key := fmt.Sprintf("upstream[%d]", i+1)
 		if end, err := outbound.CertificateEnd(u.CertFile); u.CertFile != "" && err == nil &&

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,7 +25,7 @@ import (
 
 // What a configuration meets on this machine: addresses, rights, room, and the accounts and keys of the store.
 
-// checkAddresses says which listeners could not be bound. A running daemon holds its own addresses. A missing right is
+// checkAddresses says which addresses could not be bound. A running daemon holds its own addresses. A missing right is
 // a warning: check may run as another user than serve.
 func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 	serving := relaystore.Serving(c.DataDir)
@@ -51,10 +52,18 @@ func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 	for i, l := range c.Listeners {
 		try(fmt.Sprintf("listener[%d].address", i+1), l.Address)
 	}
-	if c.Admin.Address != "" {
-		try("admin.address", c.Admin.Address)
+	for key, address := range httpAddresses(c) {
+		try(key, address)
 	}
 	return problems, warnings
+}
+
+// httpAddresses are those where HTTP is spoken, by key.
+func httpAddresses(c *config.Config) map[string]string {
+	all := map[string]string{"admin.address": c.Admin.Address}
+	all["autoconfig.address"], all["autoconfig.http_address"] = c.Autoconfig.Listens()
+	maps.DeleteFunc(all, func(_, address string) bool { return address == "" })
+	return all
 }
 
 // tryBind binds an address and lets go of it without listening: it finds who listens there, and stands in nobody's way

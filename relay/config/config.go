@@ -40,8 +40,10 @@ type Config struct {
 	Routes    []Route    `toml:"route"` // first match wins; none: every upstream in file order
 	Delivery  Delivery   `toml:"delivery"`
 	Admin     Admin      `toml:"admin"`
-	Alerts    []Alert    `toml:"alert"` // every hook is told of what it asks for
-	Log       Log        `toml:"log"`
+	// Autoconfig tells mail programs their settings.
+	Autoconfig Autoconfig `toml:"autoconfig"`
+	Alerts     []Alert    `toml:"alert"` // every hook is told of what it asks for
+	Log        Log        `toml:"log"`
 
 	doc      *document
 	warnings []Problem

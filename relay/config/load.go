@@ -65,6 +65,7 @@ func (c *Config) derive() {
 		c.Hostname, _ = os.Hostname()
 	}
 	c.deriveAdmin()
+	c.deriveAutoconfig()
 	if c.doc.has("privacy.history") {
 		c.Store.History = c.Privacy.History
 	}

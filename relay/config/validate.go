@@ -60,6 +60,7 @@ func (v *validator) all() {
 	v.routes()
 	v.delivery()
 	v.admin()
+	v.autoconfig()
 	v.log()
 	v.alerts()
 	v.unwise()

@@ -241,6 +241,10 @@ var advices = map[string]advice{
 	"dkim-ok":  {finding.Healthy, "", ""},
 	"dmarc-ok": {finding.Healthy, "", ""},
 	"mx-ok":    {finding.Healthy, "", ""},
+	"clients-missing": {finding.Advice, "People have to type servers and ports into their mail programs, which " +
+		"could find them by themselves.", "Publish the records below. Mail itself does not need them."},
+	"clients-differ": {finding.Fault, "Mail programs find other settings than those of [autoconfig], or none: PACC " +
+		"is believed only with the right digest.", "Replace the records by those below."},
 }
 
 // notes are what a check has found so far.

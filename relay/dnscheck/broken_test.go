@@ -329,13 +329,16 @@ var hostCases = []broken{
 		says: "could not be asked", verdict: ByDKIM},
 }
 
-func allCases() []broken { return slices.Concat(dnsCases, spfCases, dkimCases, dmarcCases, hostCases) }
+func allCases() []broken {
+	return slices.Concat(dnsCases, spfCases, dkimCases, dmarcCases, hostCases, clientCases)
+}
 
 func TestBrokenZones(t *testing.T) {
 	for _, group := range []struct {
 		name  string
 		cases []broken
-	}{{"dns", dnsCases}, {"spf", spfCases}, {"dkim", dkimCases}, {"dmarc", dmarcCases}, {"host", hostCases}} {
+	}{{"dns", dnsCases}, {"spf", spfCases}, {"dkim", dkimCases}, {"dmarc", dmarcCases}, {"host", hostCases},
+		{"clients", clientCases}} {
 		for _, c := range group.cases {
 			t.Run(group.name+"/"+c.name, func(t *testing.T) { checkBroken(t, c) })
 		}

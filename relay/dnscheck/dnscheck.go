@@ -32,6 +32,8 @@ type Options struct {
 	// Blocklists are asked for addresses that receivers see as ours. nil: zen.spamhaus.org.
 	Blocklists []string
 	ReportTo   string // address for DMARC reports in suggested records; "": postmaster of the domain
+	// ForClients are records by which mail programs find their settings: those that do not stand are to be published.
+	ForClients []Record
 	Now        time.Time
 }
 
@@ -124,7 +126,8 @@ func Check(ctx context.Context, o Options) Report {
 	}
 	c := newCheck(ctx, &o)
 	if !c.provided() {
-		if c.exists() {
+		exists := c.exists()
+		if exists {
 			c.dmarc.check()
 			c.spf.check()
 			c.dkim.check()
@@ -132,6 +135,9 @@ func Check(ctx context.Context, o Options) Report {
 			c.hosts.checkAddresses()
 		}
 		c.decide()
+		if exists {
+			c.forClients()
+		}
 		c.tell.attach()
 	}
 	finding.Sort(c.tell.findings)

@@ -9,6 +9,7 @@ package domains
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"postern/auth"
 	"postern/mail"
+	"postern/relay/clientsetup"
 	"postern/relay/config"
 	"postern/relay/dnscheck"
 	"postern/relay/outbound"
@@ -137,7 +139,25 @@ func (p *Plan) options(domain string, now time.Time) dnscheck.Options {
 	for _, u := range p.upstreamsFor(domain) {
 		o.Senders = append(o.Senders, p.sender(u, domain))
 	}
+	o.ForClients = p.forClients(domain, now)
 	return o
+}
+
+// forClients are the records by which mail programs find their settings.
+func (p *Plan) forClients(domain string, now time.Time) (records []dnscheck.Record) {
+	setup := clientsetup.Of(p.Config)
+	if !setup.Has(domain) {
+		return nil
+	}
+	covers := clientsetup.Covers(p.Config.CertOptions(slog.New(slog.DiscardHandler)), now)
+	for _, r := range setup.Records(domain, covers) {
+		note := "read by " + r.For
+		if r.Note != "" {
+			note += "; " + r.Note
+		}
+		records = append(records, dnscheck.Record{Name: r.Name, Type: r.Type, Value: r.Value, Note: note})
+	}
+	return records
 }
 
 // sender says how mail of a domain leaves by an upstream.

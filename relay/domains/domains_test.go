@@ -222,3 +222,30 @@ func TestKeysOfTheConfigurationAreLookedFor(t *testing.T) {
 		t.Errorf("%q\n%+v\n%+v", p.Domains(), r.Findings, r.Records)
 	}
 }
+
+// The records by which mail programs find their settings are asked for where [autoconfig] has the domain.
+func TestRecordsForClients(t *testing.T) {
+	p := plan(t, upstreams+`
+[autoconfig]
+domains = ["example.com"]
+address = ":443"
+[autoconfig.incoming]
+host = "imap.example.com"
+`, shelf{})
+	names := map[string]string{}
+	for _, r := range p.options("example.com", time.Now()).ForClients {
+		names[r.Name+" "+r.Type] = r.Value
+		if !strings.HasPrefix(r.Note, "read by ") {
+			t.Errorf("%s is %q", r.Name, r.Note)
+		}
+	}
+	for name, value := range map[string]string{"_submissions._tcp.example.com SRV": "0 1 465 relay.example.com",
+		"autoconfig.example.com CNAME": "relay.example.com"} {
+		if names[name] != value {
+			t.Errorf("%s is %q, want %q", name, names[name], value)
+		}
+	}
+	if got := p.options("example.net", time.Now()).ForClients; len(got) > 0 {
+		t.Errorf("records of another domain: %v", got)
+	}
+}
