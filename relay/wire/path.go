@@ -170,7 +170,8 @@ func cutNamed(arg, keyword string) (path, params string, ok bool) {
 	if open < 0 && end < 0 {
 		return cutBarePath(s)
 	}
-	if open < 0 || end < open || strings.Count(s, "<")+strings.Count(s, ">") != 2 || strings.Contains(s[:open], "@") {
+	if open < 0 || end < open || strings.Contains(s[:open], "@") ||
+		strings.ContainsAny(s[open+1:end]+strings.ReplaceAll(s[end+1:], "=<>", ""), "<>") {
 		return "", "", false
 	}
 	return strings.Trim(s[open+1:end], " "), strings.TrimLeft(s[end+1:], ";, "), true
