@@ -73,6 +73,7 @@ type Server struct {
 	trace      *trace.Recorder
 	stats      *stats.Counter
 	certs      *certs.Manager
+	companion  *certs.Companion
 	limiter    *policy.Limiter
 	accounts   *accounts
 	room       *monitor.Room
@@ -132,6 +133,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.certs, err = certs.New(c.CertOptions(o.Logger)); err != nil {
 		return nil, err
 	}
+	if s.companion, err = certs.NewCompanion(c.CompanionOptions(o.Logger)); err != nil {
+		return nil, err
+	}
 	s.outbound = outbound.New(outbound.Options{
 		Routes: func() *outbound.Routes { return s.state.Load().routes },
 		Store:  s.store, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log, Metrics: s.registry,
@@ -149,7 +153,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		Queue: s.queue, List: s.store.List, Outbound: s.outbound, Result: s.monitor.Result, Stopping: s.draining,
 		Trace: s.trace, Logger: s.log, Metrics: s.registry,
 	})
-	s.listeners = &listeners{submission: s.submission, certs: s.certs, sessions: s.deliveries, log: s.log,
+	s.listeners = &listeners{submission: s.submission, certs: s.certs, companion: s.companion, sessions: s.deliveries, log: s.log,
 		fail: func(err error) { s.fail(err) }}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -299,6 +303,7 @@ func (s *Server) background() []func(context.Context) {
 		period: poll}
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
+		s.companion.Run,
 		s.serveAdmin, s.listenStatus(),
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {

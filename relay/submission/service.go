@@ -121,6 +121,9 @@ func (s *Service) Wait() { s.attempts.Wait() }
 // Recount discards the counts of held mail: the queue or its bound may have changed.
 func (s *Service) Recount() { s.held.forget() }
 
+// maxDetail bounds what a refused session says in the trace, in octets: a failed handshake names versions and suites.
+const maxDetail = 720
+
 // Refused traces a connection that a listener turned away before any message.
 func (s *Service) Refused(listener string, r wire.Refusal) {
 	s.refused.WithLabelValues(listener, string(r.Reason)).Inc()
@@ -129,7 +132,7 @@ func (s *Service) Refused(listener string, r wire.Refusal) {
 	}
 	told := s.Trace.Refusal(trace.Event{Kind: trace.Refused, Session: r.Session, Listener: listener,
 		Client: r.Client.Addr().String(), Reply: r.Reply,
-		Detail: mail.Printable(mail.Cut(string(r.Reason)+": "+r.Detail, 512))})
+		Detail: mail.Printable(mail.Cut(string(r.Reason)+": "+r.Detail, maxDetail))})
 	if !told {
 		return
 	}
