@@ -31,6 +31,7 @@ type session struct {
 	since     time.Time      // when it was verified
 	accounts  uint64         // Accounts.Generation at that time
 	envelope  *mail.Envelope // of the transaction under way, nil between them
+	repairs   repairs        // of the transaction
 }
 
 // NewSession makes sessions of a listener.
@@ -171,13 +172,16 @@ func (s *session) Auth(ctx context.Context, mechanism string) (wire.Exchange, ma
 func (s *session) Authenticated() bool { return s.known }
 
 // ReplaceSender implements wire.SenderReplacer: where From is rewritten so is the reverse-path, which may then be
-// malformed.
-func (s *session) ReplaceSender(string) (mail.Address, bool) {
+// malformed. So may that of an old device.
+func (s *session) ReplaceSender(path string) (mail.Address, bool) {
 	if !s.known {
 		return mail.Address{}, false
 	}
 	if err := s.renew(context.Background()); err != nil {
 		return mail.Address{}, true // Mail finds the same, and answers with it
+	}
+	if s.listener.IsAppliance() {
+		return s.replaceUnreadable(path)
 	}
 	return s.effective.FirstSender(), s.effective.Rewrites()
 }
@@ -185,6 +189,7 @@ func (s *session) ReplaceSender(string) (mail.Address, bool) {
 // Mail begins a transaction: may this login use the reverse-path, and is there room for a message?
 func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 	s.envelope = nil
+	s.repairs.begin()
 	if err := s.renew(ctx); err != nil {
 		return s.events.reject(env.From, "", replyFor(err), err)
 	}
@@ -192,10 +197,13 @@ func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 		return s.events.reject(env.From, "", replyFull, err)
 	}
 	if !env.From.IsNull() && !s.effective.MaySend(env.From) {
-		if !s.effective.Rewrites() {
+		own, repaired := s.repairSender(env.From)
+		if !repaired && !s.effective.Rewrites() {
 			return s.events.reject(env.From, "", s.effective.SenderRefusal(env.From), nil)
 		}
-		env.From = s.effective.FirstSender()
+		if env.From = own; !repaired {
+			env.From = s.effective.FirstSender()
+		}
 	}
 	s.envelope = &env
 	return replySender
@@ -228,7 +236,10 @@ func (s *session) Data(ctx context.Context, t *wire.Transfer) mail.Reply {
 		return s.events.reject(env.From, "", replyFor(err), err)
 	}
 	u := &submission{service: s.service, session: s, envelope: *env, raw: raw, octets: newHolder(buffer),
-		eightBit: t.EightBit(), longLines: t.LongLines(), now: time.Now()}
+		eightBit: t.EightBit(), longLines: t.LongLines(), now: time.Now(), notes: s.repairs.made}
+	if n := t.RepairedLineEnds(); n > 0 {
+		u.notes = append(u.notes, fmt.Sprintf("%d line ends became CR LF", n))
+	}
 	reply, err := u.run(ctx)
 	if err != nil {
 		return s.events.reject(env.From, u.recipient(), replyFor(err), err)
