@@ -26,12 +26,31 @@ func ReadDeviceHeader(b []byte) (h Header, body int, err error) {
 		err = errHeaderSize
 	}
 	if err == nil && s.long {
+		s.header.encodeLongWords()
 		err = s.foldLong()
 	}
 	if err != nil {
 		return Header{}, 0, refuseHeader(err)
 	}
 	return s.header, s.body, nil
+}
+
+// encodeLongWords writes text fields that cannot be folded as encoded words, which readers show as the same text.
+func (h *Header) encodeLongWords() {
+	for i, f := range h.Fields {
+		if _, err := FoldLong(f); err == nil || isOneOf(f, structured) || isOneOf(f, addressFields) ||
+			isOneOf(f, parametric) {
+			continue
+		}
+		text, err := decodeWords(h.decode(f.Value()))
+		if err != nil {
+			continue
+		}
+		if short, ok := encodeField(f, text); ok && LongLine(short.Raw) == len(short.Raw) {
+			h.Replace(i, short)
+			h.Mended = append(h.Mended, "the "+Printable(Cut(f.Name, 40))+" field is rewritten: a word of it was too long")
+		}
+	}
 }
 
 // deviceMending is a header that is mended line by line.

@@ -16,6 +16,7 @@ import (
 func (u *submission) complete() {
 	id := mail.NewID(u.now)
 	h := &u.header
+	u.noteForDevices()
 	h.Remove("Bcc", "Resent-Bcc", "Return-Path")
 	removeForgedResults(h, u.session.settings.Hostname)
 	u.notes = append(u.notes, mail.EncodeText(h)...)

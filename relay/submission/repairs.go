@@ -2,6 +2,7 @@ package submission
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"postern/mail"
@@ -142,8 +143,29 @@ func (r authorRepair) ownAddress(c CheckedAuthors) (CheckedAuthors, bool) {
 	}
 	c.note("the author becomes %s: the From field is missing or names no address (it was %s)", r.own.Path(),
 		shown(c.Header.Get("From")))
+	answers := c.Header.Count("Reply-To")
 	mail.RewriteAuthor(&c.Header, r.own)
+	if answers == 0 && slices.ContainsFunc(claimed.Authors, isLocal) {
+		c.Header.Remove("Reply-To") // nobody can answer there
+	}
 	return c, true
+}
+
+// noteForDevices says what complete adds and removes. Of other mail that is not remarked: most programs leave fields to
+// the server, but whoever sets up a device wants to know what it does not do.
+func (u *submission) noteForDevices() {
+	if !u.session.listener.IsAppliance() {
+		return
+	}
+	note := func(what string, names ...string) {
+		if len(names) > 0 {
+			u.notes = append(u.notes, what+": "+strings.Join(names, ", "))
+		}
+	}
+	present := u.header.Has
+	note("added", slices.DeleteFunc([]string{"Date", "Message-ID", "MIME-Version"}, present)...)
+	absent := func(name string) bool { return !present(name) }
+	note("removed", slices.DeleteFunc([]string{"Bcc", "Resent-Bcc", "Return-Path"}, absent)...)
 }
 
 func (c *CheckedAuthors) note(format string, args ...any) {

@@ -45,7 +45,7 @@ func (c *Conn) tellRepaired(arg, keyword string, a mail.Address) {
 		return
 	}
 	if _, _, readable := cutPath(arg, keyword); !readable {
-		w.Repaired(fmt.Sprintf("%s %s is read as %s", keyword[:len(keyword)-1], strconv.Quote(quoted(arg)), a.Path()))
+		w.Repaired(fmt.Sprintf("%s is read as %s", strconv.Quote(quoted(arg)), a.Path()))
 	}
 }
 
