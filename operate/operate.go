@@ -36,6 +36,7 @@ type Options struct {
 type Operations struct {
 	Queue    Queue
 	Accounts Accounts
+	Devices  Devices
 	Trace    Trace
 	Keys     Keys
 	Alerts   Alerts
@@ -49,7 +50,7 @@ type Operations struct {
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o, expirable.NewLRU[string, struct{}](maxRefused, nil, time.Hour)}
-	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
+	return &Operations{Queue{d}, Accounts{d}, Devices{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
 		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
 		Doctor{d, &examination{}}, Settings{d}}
 }

@@ -27,6 +27,7 @@ import (
 	"postern/certs"
 	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/devices"
 	"postern/relay/keyring"
 	"postern/relay/monitor"
 	"postern/relay/outbound"
@@ -81,6 +82,7 @@ type Server struct {
 	outbound   *outbound.Dispatcher
 	queue      *queue.Queue
 	submission *submission.Service
+	devices    *devices.Table
 	listeners  *listeners
 	admin      net.Listener   // nil: none is configured
 	access     *access.Access // who may into the console and the API; nil: they are off
@@ -127,6 +129,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.accounts = known
+	if s.devices = new(devices.Table); !s.devicesChanged(ctx) {
+		return nil, errors.New("which devices are known cannot be read from the store")
+	}
 	if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
 		return nil, err
 	}
@@ -149,7 +154,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.queue = s.newQueue(c)
 	s.submission = submission.New(s.deliveries, submission.Options{
 		Settings: func() *submission.Settings { return s.state.Load().settings },
-		Accounts: s.accounts, AccountDelay: 2 * Poll, Limiter: s.limiter, Room: s.room, Spool: s.spool,
+		Accounts: s.accounts, Devices: s.devices, OwnSenders: s.ownSenders, AccountDelay: 2 * Poll, Limiter: s.limiter, Room: s.room, Spool: s.spool,
 		Queue: s.queue, List: s.store.List, Outbound: s.outbound, Result: s.monitor.Result, Stopping: s.draining,
 		Trace: s.trace, Logger: s.log, Metrics: s.registry,
 	})

@@ -12,6 +12,9 @@ import (
 
 // takeLimits counts the message against the limits of its login, all or none.
 func (u *submission) takeLimits(ctx context.Context) error {
+	if u.session.by == byLearning {
+		return u.holdLearned(ctx)
+	}
 	rcpts := make([]mail.Address, len(u.envelope.Recipients))
 	for i, r := range u.envelope.Recipients {
 		rcpts[i] = r.To

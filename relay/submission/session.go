@@ -27,6 +27,7 @@ type session struct {
 	identity  auth.Identity
 	effective policy.Effective
 	known     bool           // identity is set
+	by        admission      // how
 	login     *login         // the exchange under way, nil between them
 	since     time.Time      // when it was verified
 	accounts  uint64         // Accounts.Generation at that time
@@ -37,14 +38,18 @@ type session struct {
 // NewSession makes sessions of a listener.
 func (s *Service) NewSession(l config.Listener) func(*wire.Conn) (wire.Session, mail.Reply) {
 	return func(c *wire.Conn) (wire.Session, mail.Reply) {
-		ses := &session{service: s, conn: c, listener: l, settings: s.Settings(), events: s.newEventLog(c, l.Name)}
+		ses := &session{service: s, conn: c, listener: l, settings: s.Settings(), events: s.newEventLog(c, l)}
 		block, err := ses.listenerIn(ses.settings) // a reload may be half done
 		if err != nil {
 			return ses, replyListener
 		}
 		ses.listener = block
-		if block.Auth == config.AuthNetwork && c.Placed() {
+		switch {
+		case !c.Placed():
+		case block.Auth == config.AuthNetwork:
 			return ses, ses.admit(c)
+		case block.IsAppliance():
+			ses.admitDevice()
 		}
 		return ses, mail.Reply{}
 	}
@@ -61,6 +66,7 @@ func (s *session) admit(c *wire.Conn) mail.Reply {
 		s.events.noAccount(s.listener.Login, err)
 		return replyNoAccount
 	}
+	s.by = byNetwork
 	s.become(identity)
 	s.events.loggedIn(identity.Login)
 	return mail.Reply{}
@@ -82,7 +88,7 @@ func (s *session) become(identity auth.Identity) {
 func (s *session) renew(ctx context.Context) error {
 	n, now := s.service.Accounts.Generation(), s.service.Settings()
 	if n == s.accounts && now == s.settings {
-		return nil
+		return s.stillLearned()
 	}
 	block, identity, err := s.look(ctx, now)
 	if err != nil {
@@ -98,7 +104,7 @@ func (s *session) renew(ctx context.Context) error {
 func (s *session) stands(ctx context.Context) error {
 	now := s.service.Settings()
 	if s.service.Accounts.Generation() == s.accounts && now == s.settings {
-		return nil
+		return s.stillLearned()
 	}
 	_, _, err := s.look(ctx, now)
 	return err
@@ -111,6 +117,9 @@ func (s *session) look(ctx context.Context, now *Settings) (config.Listener, aut
 	if err != nil {
 		return block, auth.Identity{}, mail.Refuse(replyListener, err)
 	}
+	if s.by == byLearning || s.by == byAddress && !s.stillThere() {
+		return block, s.identity, s.stillLearned()
+	}
 	identity, err := s.service.Accounts.Lookup(ctx, s.identity.Login)
 	switch {
 	case errors.Is(err, auth.ErrLocked), errors.Is(err, auth.ErrUnknownLogin):
@@ -120,7 +129,7 @@ func (s *session) look(ctx context.Context, now *Settings) (config.Listener, aut
 	case !identity.Allows(s.conn.Client().Addr()):
 		return block, identity, mail.Refuse(replyAccount, auth.ErrNetwork)
 	}
-	if block.Auth == config.AuthNetwork {
+	if s.by != byLogin {
 		return block, identity, nil
 	}
 	u, err := s.service.Accounts.User(ctx, identity.Login)
