@@ -44,8 +44,8 @@ func CheckCompanion(o Options, now time.Time) error {
 
 func mustBeRSA(file string, s *set) error {
 	if key, ok := s.certificates[0].Leaf.PublicKey.(*rsa.PublicKey); !ok || key.N.BitLen() < 2048 {
-		return Faults{{Text: fmt.Sprintf("the certificate in %s has a key of kind %s, and is for devices that know RSA "+
-			"alone: get one with an RSA key of 2048 bits", file, s.info[0].Key)}}
+		return Faults{{Text: fmt.Sprintf("the certificate in %s has a key of kind %s, and is for devices that know "+
+			"RSA alone: get one with an RSA key of 2048 bits", file, s.info[0].Key)}}
 	}
 	return nil
 }

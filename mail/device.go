@@ -48,7 +48,8 @@ func (h *Header) encodeLongWords() {
 		}
 		if short, ok := encodeField(f, text); ok && LongLine(short.Raw) == len(short.Raw) {
 			h.Replace(i, short)
-			h.Mended = append(h.Mended, "the "+Printable(Cut(f.Name, 40))+" field is rewritten: a word of it was too long")
+			name := Printable(Cut(f.Name, 40))
+			h.Mended = append(h.Mended, "the "+name+" field is rewritten: a word of it was too long")
 		}
 	}
 }

@@ -39,12 +39,12 @@ func (d Devices) Learn(ctx context.Context, by Actor, r LearnRequest) (l devices
 	err = d.act(ctx, by, LearnDevices, subject, func() (string, error) {
 		err := d.Store.Learn(ctx, l)
 		if errors.Is(err, store.ErrTooMany) {
-			return "", fault(Conflict, "%d networks are being learned already, end one first: postern device learn --stop",
-				devices.MostLearnings)
+			return "", fault(Conflict, "%d networks are being learned already, end one first: postern device "+
+				"learn --stop", devices.MostLearnings)
 		}
 		return "until " + l.Until.UTC().Format(time.RFC3339), errors.Join(err, d.note(ctx, event(by, "",
-			fmt.Sprintf("devices of %s may send to listener %s without login until %s, to be held", l.Network, l.Listener,
-				l.Until.UTC().Format(time.RFC3339)))))
+			fmt.Sprintf("devices of %s may send to listener %s without login until %s, to be held", l.Network,
+				l.Listener, l.Until.UTC().Format(time.RFC3339)))))
 	})
 	return l, err
 }
@@ -64,8 +64,8 @@ func (d Devices) listener(name string) (*config.Listener, error) {
 	}
 	switch {
 	case len(names) == 0:
-		return nil, fault(Invalid, `no [[listener]] has profile = "appliance" and auth = "required": devices are learned `+
-			"at such a one, see docs/devices.md")
+		return nil, fault(Invalid, `no [[listener]] has profile = "appliance" and auth = "required": devices are `+
+			"learned at such a one, see docs/devices.md")
 	case len(found) == 0:
 		return nil, fault(NotFound, "%s is no listener where devices can be learned; there is %s",
 			mail.Printable(mail.Cut(name, maxNamed)), strings.Join(names, ", "))
@@ -93,12 +93,13 @@ func (d Devices) learning(listener *config.Listener, r LearnRequest) (l devices.
 	case network.Bits() < least:
 		return l, fault(Invalid, "%s is too wide to be learned, name a network of /%d or narrower", network, least)
 	case !inside:
-		return l, fault(Invalid, "%s is not within the networks of listener %s, whose clients alone may connect", network,
-			listener.Name)
+		return l, fault(Invalid, "%s is not within the networks of listener %s, whose clients alone may connect",
+			network, listener.Name)
 	case r.For < time.Minute || r.For > devices.LongestLearning:
 		return l, fault(Invalid, "%s is out of range, learn for 1m to %s", r.For, "2h")
 	case privacy.Clients != "keep" && privacy.After == 0:
-		return l, fault(Invalid, "[privacy] clients = %q keeps no addresses, by which devices are proposed", privacy.Clients)
+		return l, fault(Invalid, "[privacy] clients = %q keeps no addresses, by which devices are proposed",
+			privacy.Clients)
 	}
 	now := time.Now()
 	return devices.Learning{Listener: listener.Name, Network: network.Masked(), Began: now, Until: now.Add(r.For)}, nil

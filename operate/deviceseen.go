@@ -90,7 +90,8 @@ func (s *sightings) since(now time.Time) (first time.Time) {
 func (s *sightings) add(e *trace.Event) {
 	client, err := netip.ParseAddr(e.Client)
 	if err != nil || !slices.ContainsFunc(s.known.Learnings, func(l devices.Learning) bool {
-		return l.Listener == e.Listener && l.Network.Contains(client) && !e.Time.Before(l.Began) && e.Time.Before(l.Until)
+		return l.Listener == e.Listener && l.Network.Contains(client) && !e.Time.Before(l.Began) &&
+			e.Time.Before(l.Until)
 	}) || slices.ContainsFunc(s.known.Places, func(p devices.Place) bool {
 		return p.Listener == e.Listener && p.Address == client
 	}) {
@@ -101,7 +102,8 @@ func (s *sightings) add(e *trace.Event) {
 		if len(s.of) >= mostProposals {
 			return
 		}
-		p = &Proposal{Listener: e.Listener, Address: e.Client, First: e.Time, Senders: []string{}, Recipients: []string{}}
+		p = &Proposal{Listener: e.Listener, Address: e.Client, First: e.Time, Senders: []string{},
+			Recipients: []string{}}
 		s.of[e.Client] = p
 	}
 	p.see(e)
@@ -202,8 +204,8 @@ func (d Devices) release(ctx context.Context, by Actor, address string, senders 
 	if err != nil {
 		return 0, err
 	}
-	allowed, err := policy.New([]policy.Rule{{Senders: senders, UnlistedSender: policy.Refuse, Recipients: []string{"*"},
-		OverLimit: policy.Defer, MaxHeld: 1}})
+	allowed, err := policy.New([]policy.Rule{{Senders: senders, UnlistedSender: policy.Refuse,
+		Recipients: []string{"*"}, OverLimit: policy.Defer, MaxHeld: 1}})
 	if err != nil {
 		return 0, err
 	}

@@ -73,7 +73,8 @@ func (d *rawDevice) mail(sender, header string) string {
 // are is proposed; an accepted one needs no login any more, for its own senders.
 func TestLearning(t *testing.T) {
 	l := newLearner(t)
-	if reply := l.device().hello().mail("scans@example.com", "From: scans@example.com"); !strings.HasPrefix(reply, "530 ") {
+	reply := l.device().hello().mail("scans@example.com", "From: scans@example.com")
+	if !strings.HasPrefix(reply, "530 ") {
 		t.Fatalf("before: %s", reply)
 	}
 	l.learn("127.0.0.0/24", time.Hour)
@@ -158,7 +159,9 @@ func (l *learner) accepted() {
 		l.t.Fatal(err)
 	}
 	for _, want := range []string{"device learn", "device accept"} {
-		if !slices.ContainsFunc(entries, func(e store.AuditEntry) bool { return e.Operation == want && e.Actor == "root" }) {
+		if !slices.ContainsFunc(entries, func(e store.AuditEntry) bool {
+			return e.Operation == want && e.Actor == "root"
+		}) {
 			l.t.Errorf("%s is not in the audit", want)
 		}
 	}
@@ -173,7 +176,8 @@ func (l *learner) forgotten() {
 	l.eventually("the device forgotten", func() bool {
 		return l.server.devices.Login("devices", netip.MustParseAddr("127.0.0.1")) == ""
 	})
-	if reply := l.device().hello().mail("scans@example.com", "From: scans@example.com"); !strings.HasPrefix(reply, "530 ") {
+	reply := l.device().hello().mail("scans@example.com", "From: scans@example.com")
+	if !strings.HasPrefix(reply, "530 ") {
 		l.t.Errorf("removed: %s", reply)
 	}
 }
@@ -189,13 +193,15 @@ func TestLearningEndsAlsoWhileNothingRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.start()
-	if reply := l.device().hello().mail("scans@example.com", "From: scans@example.com"); !strings.HasPrefix(reply, "530 ") {
+	reply := l.device().hello().mail("scans@example.com", "From: scans@example.com")
+	if !strings.HasPrefix(reply, "530 ") {
 		t.Errorf("over: %s", reply)
 	}
 	l.learn("127.0.0.0/24", time.Hour)
 	l.close()
 	l.start() // one under way goes on
-	if reply := l.device().hello().mail("anna@example.com", "From: anna@example.com"); !strings.HasPrefix(reply, "250 ") {
+	reply = l.device().hello().mail("anna@example.com", "From: anna@example.com")
+	if !strings.HasPrefix(reply, "250 ") {
 		t.Errorf("after a restart: %s", reply)
 	}
 	if l.provider.count() != 0 {

@@ -252,7 +252,8 @@ func checkReadable(t *testing.T, got string) {
 			t.Errorf("%d %s fields", len(m.Header[name]), name)
 		}
 	}
-	if from, err := m.Header.AddressList("From"); err != nil || len(from) != 1 || from[0].Address != "scans@example.com" ||
+	from, err := m.Header.AddressList("From")
+	if err != nil || len(from) != 1 || from[0].Address != "scans@example.com" ||
 		strings.Contains(from[0].Name, "@partner.example") {
 		t.Errorf("From %v, %v", from, err)
 	}
@@ -295,7 +296,8 @@ func TestNothingIsSmuggledThroughDevices(t *testing.T) {
 			d.say(command+"\r\n", "250")
 		}
 		d.say("DATA\r\n", "354")
-		if _, err := d.conn.Write([]byte("From: scans@example.com\r\n\r\na" + end + second + "\r\n.\r\nQUIT\r\n")); err != nil {
+		message := "From: scans@example.com\r\n\r\na" + end + second + "\r\n.\r\nQUIT\r\n"
+		if _, err := d.conn.Write([]byte(message)); err != nil {
 			t.Fatal(err)
 		}
 		reply, err := d.r.ReadString('\n')
@@ -308,7 +310,8 @@ func TestNothingIsSmuggledThroughDevices(t *testing.T) {
 		if d.conn.Close(); strings.HasPrefix(reply, "250 ") {
 			taken++
 			got := p.wait(taken)[taken-1]
-			if got.from != "scans@example.com" || !strings.Contains(got.data, "MAIL FROM:<ceo@example.com>\r\nRCPT TO") {
+			if got.from != "scans@example.com" ||
+				!strings.Contains(got.data, "MAIL FROM:<ceo@example.com>\r\nRCPT TO") {
 				t.Errorf("%q: from %s\n%s", end, got.from, got.data)
 			}
 		} else if !strings.HasPrefix(reply, "550 5.6.0 ") || !strings.Contains(reply, "smuggling") {

@@ -154,11 +154,13 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.queue = s.newQueue(c)
 	s.submission = submission.New(s.deliveries, submission.Options{
 		Settings: func() *submission.Settings { return s.state.Load().settings },
-		Accounts: s.accounts, Devices: s.devices, OwnSenders: s.ownSenders, AccountDelay: 2 * Poll, Limiter: s.limiter, Room: s.room, Spool: s.spool,
+		Accounts: s.accounts, Devices: s.devices, OwnSenders: s.ownSenders,
+		AccountDelay: 2 * Poll, Limiter: s.limiter, Room: s.room, Spool: s.spool,
 		Queue: s.queue, List: s.store.List, Outbound: s.outbound, Result: s.monitor.Result, Stopping: s.draining,
 		Trace: s.trace, Logger: s.log, Metrics: s.registry,
 	})
-	s.listeners = &listeners{submission: s.submission, certs: s.certs, companion: s.companion, sessions: s.deliveries, log: s.log,
+	s.listeners = &listeners{submission: s.submission, certs: s.certs, companion: s.companion,
+		sessions: s.deliveries, log: s.log,
 		fail: func(err error) { s.fail(err) }}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -18,8 +18,8 @@ func (a *app) deviceLearn() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "learn",
 		Short: "Let the devices of a network send without login for a while, and see who they are",
-		Long: `Let the clients of one network send to a listener with profile = "appliance" without login, for two hours at
-most. What they send is held and goes to nobody; "postern device list" proposes the devices that were seen, and
+		Long: `Let the clients of one network send to a listener with profile = "appliance" without login, for two hours
+at most. What they send is held and goes to nobody; "postern device list" proposes the devices that were seen, and
 "postern device accept ADDRESS" makes one an account. It ends by itself, also if postern does not run then.`,
 		Example: `  postern device learn --network 10.0.5.0/24 --for 1h
   postern device learn --listener devices --network 10.0.5.31/32
@@ -35,7 +35,7 @@ most. What they send is held and goes to nobody; "postern device list" proposes 
 			}
 			r.For = d.Std()
 			if r.Network == "" {
-				return usage(cmd, fmt.Errorf("--network is missing: which addresses may send without login for %s", span))
+				return usage(cmd, fmt.Errorf("--network is missing: which addresses may send without login"))
 			}
 			l, err := ops.Devices.Learn(cmd.Context(), me(), r)
 			if err != nil {
@@ -75,8 +75,8 @@ func (a *app) deviceAccept() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "accept ADDRESS [NAME]",
 		Short: "Make an account of a device that was seen while learning",
-		Long: `Make an account of a device, with the addresses that it was seen to send as. From then on it needs no login at its
-address; elsewhere, and where it can, it logs in with the password that is printed once.`,
+		Long: `Make an account of a device, with the addresses that it was seen to send as. From then on it
+needs no login at its address; elsewhere, and where it can, it logs in with the password that is printed once.`,
 		Example: `  postern device accept 10.0.5.31
   postern device accept 10.0.5.31 scanner-2nd-floor --sender scans@example.com --release`,
 		Args: cobra.RangeArgs(1, 2),
@@ -93,10 +93,10 @@ address; elsewhere, and where it can, it logs in with the password that is print
 				return writeJSON(cmd.OutOrStdout(), done)
 			}
 			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "Device %s at %s needs no login at listener %s and sends as: %s\n", done.Login, done.Address,
-				done.Listener, deviceSenders(done.Senders))
-			fmt.Fprintf(out, "Where it can log in:\n\n  Login     %s\n  Password  %s\n\nThe password is shown this once.\n",
-				done.Login, done.Password)
+			fmt.Fprintf(out, "Device %s at %s needs no login at listener %s and sends as: %s\n", done.Login,
+				done.Address, done.Listener, deviceSenders(done.Senders))
+			fmt.Fprintf(out, "Where it can log in:\n\n  Login     %s\n  Password  %s\n\n", done.Login, done.Password)
+			fmt.Fprintln(out, "The password is shown this once.")
 			if r.Release {
 				fmt.Fprintf(out, "Released %d held messages of it.\n", done.Released)
 			}

@@ -99,7 +99,7 @@ func (r *deviceReport) print(w io.Writer) error {
 		return err
 	}
 	for _, l := range r.learnings {
-		fmt.Fprintf(w, "\nLearning: devices of %s may send to listener %s without login until %s; what they send is held.\n",
+		fmt.Fprintf(w, "\nLearning: devices of %s may send to listener %s without login until %s, to be held.\n",
 			l.Network, l.Listener, when(l.Until, r.now))
 	}
 	return r.printProposals(w)
@@ -107,7 +107,7 @@ func (r *deviceReport) print(w io.Writer) error {
 
 func (r *deviceReport) printDevices(w io.Writer) error {
 	if len(r.users) == 0 {
-		fmt.Fprintln(w, "There are no devices yet. Add one: postern device add NAME; or learn them: postern device learn")
+		fmt.Fprintln(w, "There are no devices yet. Add one: postern device add NAME, or see: postern device learn")
 		return nil
 	}
 	var rows [][]string

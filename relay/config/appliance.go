@@ -14,6 +14,9 @@ const Appliance = "appliance"
 // IsAppliance reports whether the listener is for old devices.
 func (l *Listener) IsAppliance() bool { return l.Profile == Appliance }
 
+// IsOld reports a version that RFC 8996 has retired.
+func (v TLSVersion) IsOld() bool { return v != 0 && v < tls.VersionTLS12 }
+
 // Appliances reports whether any listener is for old devices.
 func (c *Config) Appliances() bool {
 	for i := range c.Listeners {
@@ -54,16 +57,16 @@ func (v *validator) profile(key string, l *Listener) {
 
 // currentTLS keeps old TLS away from listeners that are not for old devices.
 func (v *validator) currentTLS(key string, l *Listener) {
-	if l.MinVersion < tls.VersionTLS12 && v.doc.has(key+".min_version") {
-		v.fail(key+".min_version", `%q is for old devices alone, write profile = "appliance" and networks too, or "1.2"`,
-			l.MinVersion)
+	if l.MinVersion.IsOld() && v.doc.has(key+".min_version") {
+		v.fail(key+".min_version", `%q is for old devices alone, write profile = "appliance" and networks too, or `+
+			`"1.2"`, l.MinVersion)
 	}
 }
 
 // appliance checks a listener for old devices, whose weakness must not reach beyond their own network.
 func (v *validator) appliance(key string, l *Listener) {
 	v.limited(key, `profile = "appliance"`, "profile", l)
-	if l.MinVersion < tls.VersionTLS12 && l.TLS != NoTLS && v.doc.has(key+".min_version") {
+	if l.MinVersion.IsOld() && l.TLS != NoTLS && v.doc.has(key+".min_version") {
 		v.warn(key+".min_version", "who can listen to TLS %s between a device and this listener may read its password "+
 			"(RFC 8996): keep it for devices that know nothing newer, with accounts that may do little", l.MinVersion)
 	}
@@ -82,7 +85,7 @@ func (v *validator) rsaPair() {
 	if t.RSACertFile != "" && !v.Appliances() {
 		v.warn("tls.rsa_cert_file", `has no effect: it is for listeners with profile = "appliance", and there is none`)
 	}
-	if v.doc.has("tls.min_version") && t.MinVersion < tls.VersionTLS12 {
+	if v.doc.has("tls.min_version") && t.MinVersion.IsOld() {
 		v.fail("tls.min_version", `%q is for old devices alone, write it at a [[listener]] with profile = "appliance"`,
 			t.MinVersion)
 	}

@@ -33,6 +33,7 @@ type Report struct {
 	Since    time.Time `json:"since,omitzero"` // of the process
 
 	Listeners    []Listener    `json:"listeners"`
+	Learning     []Learning    `json:"learning,omitempty"` // of devices, under way
 	Upstreams    []Upstream    `json:"upstreams"`
 	Unreachable  []string      `json:"unreachable_routes,omitempty"` // routes none of whose upstreams work
 	Queue        Queue         `json:"queue"`
@@ -50,6 +51,14 @@ const (
 	Serving  Phase = "serving"
 	Stopping Phase = "stopping"
 )
+
+// Learning is a network whose devices may send without login for a while. What they send is held.
+type Learning struct {
+	Listener string    `json:"listener"`
+	Network  string    `json:"network"`
+	Until    time.Time `json:"until"`
+	By       string    `json:"by"` // who began it
+}
 
 // Listener is one [[listener]].
 type Listener struct {

@@ -1,9 +1,11 @@
 package submission
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -29,74 +31,78 @@ var (
 		"enough mail of devices that are not accepted yet is held; the administrator can accept this one")
 )
 
+// waiver is why a session needed no login. The zero waiver is of one that did.
+type waiver struct {
+	by      admission
+	devices *devices.Table
+	at      string // listener
+	client  netip.Addr
+	login   string // byAddress: of the device
+}
+
+// check returns why a session without login may not go on, nil for all others. It is asked at each message, since a
+// learning ends by the clock.
+func (w waiver) check(now time.Time) error {
+	switch {
+	case w.by == byLearning && !w.devices.Learns(w.at, w.client, now):
+		return mail.Refuse(replyNotLearned, errors.New("the time for learning is over"))
+	case w.by == byAddress && w.devices.Login(w.at, w.client) != w.login:
+		return mail.Refuse(replyAccount, errors.New("the device is not accepted at this address any more"))
+	}
+	return nil
+}
+
 // admitDevice lets a client of a listener for old devices in without login, if it is an accepted device or is being
 // learned. Nobody is refused here: all others may log in, as these may.
 func (s *session) admitDevice() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	client := s.conn.Client().Addr()
 	s.since, s.accounts = time.Now(), s.service.Accounts.Generation()
+	w := waiver{devices: s.service.Devices, at: s.listener.Name, client: s.conn.Client().Addr()}
 	var identity auth.Identity
 	var err error
-	switch login := s.service.Devices.Login(s.listener.Name, client); {
-	case login != "":
-		s.by = byAddress
-		if identity, err = s.service.Accounts.Lookup(ctx, login); err == nil && !identity.Allows(client) {
+	switch w.login = w.devices.Login(w.at, w.client); {
+	case w.login != "":
+		w.by = byAddress
+		identity, err = s.service.Accounts.Lookup(ctx, w.login)
+		if err == nil && !identity.Allows(w.client) {
 			err = auth.ErrNetwork
 		}
-		if err != nil {
-			s.events.noAccount(login, err)
-		}
-	case s.service.Devices.Learns(s.listener.Name, client, s.since):
-		s.by, identity.Login = byLearning, devices.LearningLogin
-		if identity.Senders, err = s.service.OwnSenders(ctx); err != nil || len(identity.Senders) == 0 {
-			s.events.noAccount(identity.Login, errors.Join(err, errors.New("no domain is known that mail is sent for")))
-			err = errors.ErrUnsupported
-		}
+	case w.devices.Learns(w.at, w.client, s.since):
+		w.by = byLearning
+		identity, err = s.service.learned(ctx)
 	default:
 		return
 	}
 	if err != nil {
-		s.by = byLogin
+		s.events.log.Warn("the device is not let in without login", "login", cmp.Or(w.login, devices.LearningLogin),
+			"client", w.client, "err", mail.Reason(err))
 		return
 	}
+	s.waiver = w
 	s.become(identity)
 	s.events.loggedIn(identity.Login)
 }
 
-// stillLearned returns why a session without login may not go on, nil for all others. It is asked at each message,
-// since a learning ends by the clock.
-func (s *session) stillLearned() error {
-	switch {
-	case s.by == byLearning && !s.service.Devices.Learns(s.listener.Name, s.conn.Client().Addr(), time.Now()):
-		return mail.Refuse(replyNotLearned, errors.New("the time for learning is over"))
-	case s.by == byAddress && !s.stillThere():
-		return mail.Refuse(replyAccount, errors.New("no device is accepted at this address any more"))
+// learned is who a device is that nobody has accepted yet: it may send as anybody of ours, since nothing of it leaves.
+func (s *Service) learned(ctx context.Context) (auth.Identity, error) {
+	senders, err := s.OwnSenders(ctx)
+	if err == nil && len(senders) == 0 {
+		err = errors.New("no domain is known that mail is sent for")
 	}
-	return nil
+	return auth.Identity{Login: devices.LearningLogin, Senders: senders}, err
 }
 
-// stillThere reports whether the device that was let in by its address is still accepted there.
-func (s *session) stillThere() bool {
-	return s.service.Devices.Login(s.listener.Name, s.conn.Client().Addr()) == s.identity.Login
-}
-
-// holdLearned holds the message of a device that is not accepted yet: nothing that nobody answers for leaves. Its limit
-// is how much is held, of all such devices together.
-func (u *submission) holdLearned(ctx context.Context) error {
-	giveBack, ok, err := u.service.held.take(ctx, devices.LearningLogin, u.size, devices.MostHeld,
-		u.session.settings.StoreSize/heldShare)
-	switch {
-	case err != nil:
-		return err
-	case !ok:
-		return mail.Refuse(replyLearned, nil)
+// learned holds a message of a device that is not accepted yet: nothing that nobody answers for leaves. Its limit is
+// how much is held, of all such devices together.
+func (h *heldMail) learned(ctx context.Context, client netip.Addr, size, storeSize int64) (why string,
+	giveBack func(), err error) {
+	giveBack, ok, err := h.take(ctx, devices.LearningLogin, size, devices.MostHeld, storeSize/heldShare)
+	if err == nil && !ok {
+		err = mail.Refuse(replyLearned, nil)
 	}
-	client := u.session.conn.Client().Addr()
-	u.hold = fmt.Sprintf("from %s, which is being learned: postern device accept %s, then postern queue release",
-		client, client)
-	u.refund = giveBack
-	return nil
+	return fmt.Sprintf("from %s, which is being learned: postern device accept %s, then postern queue release", client,
+		client), giveBack, err
 }
 
 // helloOf is what a client calls itself, for the trace: of listeners for old devices, where the name of the machine is

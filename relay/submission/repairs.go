@@ -25,25 +25,23 @@ func (r *repairs) begin() {
 }
 
 // Repaired implements wire.RepairObserver.
-func (s *session) Repaired(what string) { s.repairs.made = append(s.repairs.made, what) }
+func (r *repairs) Repaired(what string) { r.made = append(r.made, what) }
 
-// replaceUnreadable gives a device that writes no address into MAIL its own one.
-func (s *session) replaceUnreadable(path string) (mail.Address, bool) {
-	own := s.effective.FirstSender()
+// unreadable gives a device that writes no address into MAIL its own one.
+func (r *repairs) unreadable(path string, own mail.Address) (mail.Address, bool) {
 	if own.IsNull() {
 		return own, false
 	}
-	s.repairs.replaced = fmt.Sprintf("the reverse-path %s is no address and becomes %s", shown(path), own.Path())
+	r.replaced = fmt.Sprintf("the reverse-path %s is no address and becomes %s", shown(path), own.Path())
 	return own, true
 }
 
-// repairSender replaces a reverse-path that has no domain of the Internet, such as root@localhost.
-func (s *session) repairSender(from mail.Address) (mail.Address, bool) {
-	own := s.effective.FirstSender()
-	if !s.listener.IsAppliance() || own.IsNull() || !isLocal(from) {
+// local gives a device its own address for a reverse-path that has no domain of the Internet, such as root@localhost.
+func (r *repairs) local(from, own mail.Address) (mail.Address, bool) {
+	if own.IsNull() || !isLocal(from) {
 		return from, false
 	}
-	s.repairs.made = append(s.repairs.made,
+	r.made = append(r.made,
 		fmt.Sprintf("the reverse-path %s has no full domain and becomes %s", from.Path(), own.Path()))
 	return own, true
 }
@@ -71,7 +69,8 @@ func CheckDeviceAuthors(e *policy.Effective, reversePath mail.Address, h mail.He
 		return c, err
 	}
 	r := authorRepair{effective: e, own: own}
-	for _, mend := range []func(CheckedAuthors) (CheckedAuthors, bool){r.oneField, r.withoutSender, r.plainName, r.ownAddress} {
+	steps := []func(CheckedAuthors) (CheckedAuthors, bool){r.oneField, r.withoutSender, r.plainName, r.ownAddress}
+	for _, mend := range steps {
 		if mended, changed := mend(c); changed {
 			if c = mended; c.check(e, own) == nil {
 				return c, nil
@@ -151,21 +150,18 @@ func (r authorRepair) ownAddress(c CheckedAuthors) (CheckedAuthors, bool) {
 	return c, true
 }
 
-// noteForDevices says what complete adds and removes. Of other mail that is not remarked: most programs leave fields to
-// the server, but whoever sets up a device wants to know what it does not do.
-func (u *submission) noteForDevices() {
-	if !u.session.listener.IsAppliance() {
-		return
-	}
-	note := func(what string, names ...string) {
+// deviceNotes say what complete adds and removes. Of other mail that is not remarked: most programs leave fields to the
+// server, but whoever sets up a device wants to know what it does not do.
+func deviceNotes(h mail.Header) (notes []string) {
+	note := func(what string, names []string) {
 		if len(names) > 0 {
-			u.notes = append(u.notes, what+": "+strings.Join(names, ", "))
+			notes = append(notes, what+": "+strings.Join(names, ", "))
 		}
 	}
-	present := u.header.Has
-	note("added", slices.DeleteFunc([]string{"Date", "Message-ID", "MIME-Version"}, present)...)
-	absent := func(name string) bool { return !present(name) }
-	note("removed", slices.DeleteFunc([]string{"Bcc", "Resent-Bcc", "Return-Path"}, absent)...)
+	absent := func(name string) bool { return !h.Has(name) }
+	note("added", slices.DeleteFunc([]string{"Date", "Message-ID", "MIME-Version"}, h.Has))
+	note("removed", slices.DeleteFunc([]string{"Bcc", "Resent-Bcc", "Return-Path"}, absent))
+	return notes
 }
 
 func (c *CheckedAuthors) note(format string, args ...any) {

@@ -71,8 +71,8 @@ type Outbound interface {
 type Options struct {
 	Settings func() *Settings // in force now
 	Accounts Accounts
-	// Devices are those that need no login; nil: there are none. OwnSenders are patterns of the senders that somebody who
-	// is not known yet may use.
+	// Devices are those that need no login; nil: there are none. OwnSenders are patterns of the senders that somebody
+	// who is not known yet may use.
 	Devices    *devices.Table
 	OwnSenders func(context.Context) ([]string, error)
 	// AccountDelay is how long a change of an account may go unnoticed.

@@ -27,12 +27,12 @@ type session struct {
 	identity  auth.Identity
 	effective policy.Effective
 	known     bool           // identity is set
-	by        admission      // how
+	waiver    waiver         // why no login was needed
 	login     *login         // the exchange under way, nil between them
 	since     time.Time      // when it was verified
 	accounts  uint64         // Accounts.Generation at that time
 	envelope  *mail.Envelope // of the transaction under way, nil between them
-	repairs   repairs        // of the transaction
+	repairs                  // of the transaction, and wire tells of its own
 }
 
 // NewSession makes sessions of a listener.
@@ -66,7 +66,7 @@ func (s *session) admit(c *wire.Conn) mail.Reply {
 		s.events.noAccount(s.listener.Login, err)
 		return replyNoAccount
 	}
-	s.by = byNetwork
+	s.waiver.by = byNetwork
 	s.become(identity)
 	s.events.loggedIn(identity.Login)
 	return mail.Reply{}
@@ -88,7 +88,7 @@ func (s *session) become(identity auth.Identity) {
 func (s *session) renew(ctx context.Context) error {
 	n, now := s.service.Accounts.Generation(), s.service.Settings()
 	if n == s.accounts && now == s.settings {
-		return s.stillLearned()
+		return s.waiver.check(time.Now())
 	}
 	block, identity, err := s.look(ctx, now)
 	if err != nil {
@@ -104,7 +104,7 @@ func (s *session) renew(ctx context.Context) error {
 func (s *session) stands(ctx context.Context) error {
 	now := s.service.Settings()
 	if s.service.Accounts.Generation() == s.accounts && now == s.settings {
-		return s.stillLearned()
+		return s.waiver.check(time.Now())
 	}
 	_, _, err := s.look(ctx, now)
 	return err
@@ -117,8 +117,8 @@ func (s *session) look(ctx context.Context, now *Settings) (config.Listener, aut
 	if err != nil {
 		return block, auth.Identity{}, mail.Refuse(replyListener, err)
 	}
-	if s.by == byLearning || s.by == byAddress && !s.stillThere() {
-		return block, s.identity, s.stillLearned()
+	if err := s.waiver.check(time.Now()); err != nil || s.waiver.by == byLearning {
+		return block, s.identity, err
 	}
 	identity, err := s.service.Accounts.Lookup(ctx, s.identity.Login)
 	switch {
@@ -129,7 +129,7 @@ func (s *session) look(ctx context.Context, now *Settings) (config.Listener, aut
 	case !identity.Allows(s.conn.Client().Addr()):
 		return block, identity, mail.Refuse(replyAccount, auth.ErrNetwork)
 	}
-	if s.by != byLogin {
+	if s.waiver.by != byLogin {
 		return block, identity, nil
 	}
 	u, err := s.service.Accounts.User(ctx, identity.Login)
@@ -190,7 +190,7 @@ func (s *session) ReplaceSender(path string) (mail.Address, bool) {
 		return mail.Address{}, true // Mail finds the same, and answers with it
 	}
 	if s.listener.IsAppliance() {
-		return s.replaceUnreadable(path)
+		return s.repairs.unreadable(path, s.effective.FirstSender())
 	}
 	return s.effective.FirstSender(), s.effective.Rewrites()
 }
@@ -206,12 +206,16 @@ func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 		return s.events.reject(env.From, "", replyFull, err)
 	}
 	if !env.From.IsNull() && !s.effective.MaySend(env.From) {
-		own, repaired := s.repairSender(env.From)
-		if !repaired && !s.effective.Rewrites() {
-			return s.events.reject(env.From, "", s.effective.SenderRefusal(env.From), nil)
+		repaired := false
+		if s.listener.IsAppliance() {
+			env.From, repaired = s.repairs.local(env.From, s.effective.FirstSender())
 		}
-		if env.From = own; !repaired {
+		switch {
+		case repaired:
+		case s.effective.Rewrites():
 			env.From = s.effective.FirstSender()
+		default:
+			return s.events.reject(env.From, "", s.effective.SenderRefusal(env.From), nil)
 		}
 	}
 	s.envelope = &env

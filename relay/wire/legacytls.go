@@ -66,7 +66,8 @@ func (h handshakeFault) isLegacy() bool { return h.config.CipherSuites != nil }
 
 // versionFault explains a client whose newest version is older than the listener's oldest.
 func (h handshakeFault) versionFault(newest uint16) string {
-	what := "the client offers only " + h.offer() + "; this listener wants " + tls.VersionName(h.minVersion()) + " or newer: "
+	what := "the client offers only " + h.offer() + "; this listener wants " +
+		tls.VersionName(h.minVersion()) + " or newer: "
 	switch {
 	case newest < tls.VersionTLS10:
 		return what + setNoTLS
@@ -106,5 +107,6 @@ func (h handshakeFault) wanted() string {
 // isSSL2 reports a ClientHello in the form of SSL 2.0, which OpenSSL before 1.0 and old embedded libraries send.
 func isSSL2(record [5]byte) bool { return record[0]&0x80 != 0 && record[2] == 1 }
 
-const ssl2Hello = "the client began with an SSL 2.0 ClientHello, which nothing current reads: switch SSL 2.0 (and 3.0) " +
-	`off in it so that it begins with TLS, or give it a [[listener]] with tls = "none" and networks = its address`
+const ssl2Hello = "the client began with an SSL 2.0 ClientHello, which nothing current reads: " +
+	"switch SSL 2.0 (and 3.0) off in it so that it begins with TLS, " +
+	`or give it a [[listener]] with tls = "none" and networks = its address`

@@ -47,8 +47,8 @@ var devices = []device{
 	{"TLS 1.2 with RSA key exchange", "-tls1_2 -cipher AES128-SHA:AES256-SHA:@SECLEVEL=0", tls.VersionTLS12,
 		"AES128-SHA", `the client offers TLS 1.2, TLS 1.1, TLS 1.0 with TLS_RSA_WITH_AES_128_CBC_SHA, ` +
 			`TLS_RSA_WITH_AES_256_CBC_SHA; ` +
-			`this listener wants ECDHE key exchange with AES or ChaCha20: give such devices a [[listener]] of their own with ` +
-			`profile = "appliance"`},
+			`this listener wants ECDHE key exchange with AES or ChaCha20: give such devices a [[listener]] of ` +
+			`their own with profile = "appliance"`},
 	{"TLS 1.2 with 3DES", "-tls1_2 -cipher DES-CBC3-SHA:@SECLEVEL=0", tls.VersionTLS12, "DES-CBC3-SHA",
 		`profile = "appliance"`},
 	{"TLS 1.2 with AES-GCM and RSA key exchange", "-tls1_2 -cipher AES128-GCM-SHA256:@SECLEVEL=0", tls.VersionTLS12,
@@ -73,7 +73,8 @@ func sClient(t *testing.T, addr, options string) (said string, ok bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience/2)
 	defer cancel()
-	args := append([]string{"s_client", "-connect", addr, "-servername", "relay.example.com"}, strings.Fields(options)...)
+	args := append([]string{"s_client", "-connect", addr, "-servername", "relay.example.com"},
+		strings.Fields(options)...)
 	cmd := exec.CommandContext(ctx, testkit.Need(t, "openssl"), args...)
 	cmd.Env = []string{"OPENSSL_CONF=/dev/null"} // or the machine's own minimum counts
 	out, _ := cmd.CombinedOutput()
@@ -193,7 +194,8 @@ func TestLegacySuites(t *testing.T) {
 		found[id] = true
 	}
 	for _, id := range []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_128_CBC_SHA256,
-		tls.TLS_RSA_WITH_AES_256_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256} {
+		tls.TLS_RSA_WITH_AES_256_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256} {
 		if !found[id] {
 			t.Errorf("%s is missing", tls.CipherSuiteName(id))
 		}

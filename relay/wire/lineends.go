@@ -107,5 +107,5 @@ func (e *lineEnds) close(bare bool) {
 func (e *lineEnds) unended() bool { return e != nil && e.held > 0 }
 
 // loneDot refuses what could end a message at another server, and is no text that a device writes.
-const loneDot = "is a dot alone between line ends that are not CR LF, which some servers take for the end of a message " +
-	"(SMTP smuggling); end messages with CR LF . CR LF"
+const loneDot = "is a dot alone between line ends that are not CR LF, which some servers take for the end of a " +
+	"message (SMTP smuggling); end messages with CR LF . CR LF"

@@ -27,7 +27,8 @@ func TestHandshakeFailuresInPlainWords(t *testing.T) {
 			"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_RSA_WITH_AES_128_CBC_SHA"}},
 		"no suite": {func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA}
-		}, []string{"no cipher suite in common", "the client offers TLS 1.2 with TLS_ECDHE_ECDSA_WITH_RC4_128_SHA", `tls = "none"`}},
+		}, []string{"no cipher suite in common",
+			"the client offers TLS 1.2 with TLS_ECDHE_ECDSA_WITH_RC4_128_SHA", `tls = "none"`}},
 		"RSA key exchange": {func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA}
 		}, []string{"no cipher suite in common", "TLS_RSA_WITH_AES_128_CBC_SHA", `profile = "appliance"`}},
@@ -150,7 +151,8 @@ func TestAlertsExplained(t *testing.T) {
 		48: "give it the authority's certificate", 70: "see min_version", 99: `it sent "alert 99"`,
 	} {
 		if got := h.alertDetail(alert); !strings.Contains(got, want) ||
-			!strings.HasSuffix(got, "; it offered TLS 1.3, TLS 1.2") {
+			!strings.HasSuffix(got, "; it offered TLS 1.3, TLS 1.2 with no cipher suite, "+
+				"this listener wants TLS 1.2 or newer") {
 			t.Errorf("%d: %s", alert, got)
 		}
 	}

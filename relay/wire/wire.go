@@ -55,9 +55,9 @@ type Options struct {
 
 	Mechanisms []string // SASL mechanisms to offer, in upper case
 
-	// Appliance takes what old devices send: bare CR and LF inside a message, which become CRLF, CR before the CRLF of a
-	// command, unknown parameters, and a path with a name in front of it. Whatever it takes, CRLF.CRLF ends a message,
-	// and CRLF a command.
+	// Appliance takes what old devices send: bare CR and LF inside a message, which become CRLF, CR before the CRLF
+	// of a command, unknown parameters, and a path with a name in front of it. Whatever it takes, CRLF.CRLF ends a
+	// message, and CRLF a command.
 	Appliance bool
 
 	// Limits and times must be set, but for the rate.
@@ -124,8 +124,8 @@ type SenderReplacer interface {
 	ReplaceSender(path string) (mail.Address, bool)
 }
 
-// RepairObserver is a Session that is told what wire repaired in a MAIL or RCPT that was then accepted, in one plain and
-// printable sentence. Only listeners with Options.Appliance repair.
+// RepairObserver is a Session that is told what wire repaired in a MAIL or RCPT that was then accepted, in one plain
+// and printable sentence. Only listeners with Options.Appliance repair.
 type RepairObserver interface {
 	Repaired(what string)
 }
