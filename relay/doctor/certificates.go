@@ -235,7 +235,8 @@ func handshakeTrouble(detail string) (code, why, fix string) {
 	case has("knows RSA certificates only"):
 		return codeDeviceOldKey, "It cannot use the kind of key that the certificate has.",
 			"Give such devices a [[listener]] of their own with profile = \"appliance\", which presents an RSA " +
-				"certificate beside the other, or get one with an RSA key of 2048 bits for all (certbot: --key-type rsa)."
+				"certificate beside the other, or get one with an RSA key of 2048 bits for all (certbot: --key-type " +
+				"rsa)."
 	case has("it may not trust this certificate"), has("does not know the authority"), has("\"bad certificate\""),
 		has("\"unknown certificate\""), has("said no"):
 		return codeDeviceDistrusts,
