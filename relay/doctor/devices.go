@@ -42,7 +42,8 @@ func (x deviceExam) devices(ctx context.Context) (list []finding.Finding) {
 		}
 	}
 	if len(list) == 0 {
-		list = append(list, fine(codeDeviceOK, "devices", "The listeners for old devices let in no more than they must."))
+		list = append(list, fine(codeDeviceOK, "devices", "The listeners for old devices let in no more than they "+
+			"must."))
 	}
 	return list
 }
