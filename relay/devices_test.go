@@ -17,6 +17,7 @@ import (
 	"postern/auth"
 	"postern/internal/testkit"
 	"postern/mail"
+	"postern/relay/config"
 	"postern/relay/trace"
 )
 
@@ -320,5 +321,32 @@ func TestNothingIsSmuggledThroughDevices(t *testing.T) {
 	}
 	if p.count() != taken || taken == 0 || taken == len(smuggled) {
 		t.Errorf("%d messages arrived, %d were taken of %d", p.count(), taken, len(smuggled))
+	}
+}
+
+// TestDeviceGuide: what the guide writes is what is taken.
+func TestDeviceGuide(t *testing.T) {
+	text, err := os.ReadFile("../docs/devices.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := tomlBlock.FindAllSubmatch(text, -1)
+	if len(blocks) < 3 {
+		t.Fatalf("%d blocks", len(blocks))
+	}
+	file := "hostname = \"relay.example.com\"\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n"
+	for _, b := range blocks {
+		file += string(b[1])
+	}
+	path := filepath.Join(t.TempDir(), "relay.toml")
+	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range c.Warnings() {
+		t.Error(w)
 	}
 }
