@@ -17,8 +17,7 @@ func learningStatus(ctx context.Context, r *status.Report, s *relaystore.Store, 
 	}
 	for _, l := range known.Learnings {
 		if now.Before(l.Until) {
-			r.Learning = append(r.Learning, status.Learning{Listener: l.Listener, Network: l.Network.String(),
-				Until: l.Until, By: l.By})
+			r.Learning = append(r.Learning, l)
 		}
 	}
 }

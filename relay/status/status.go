@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/devices"
 	"postern/relay/upstream"
 )
 
@@ -32,14 +33,14 @@ type Report struct {
 	PID      int       `json:"pid,omitempty"`
 	Since    time.Time `json:"since,omitzero"` // of the process
 
-	Listeners    []Listener    `json:"listeners"`
-	Learning     []Learning    `json:"learning,omitempty"` // of devices, under way
-	Upstreams    []Upstream    `json:"upstreams"`
-	Unreachable  []string      `json:"unreachable_routes,omitempty"` // routes none of whose upstreams work
-	Queue        Queue         `json:"queue"`
-	Certificates []Certificate `json:"certificates"`
-	Secrets      []Secret      `json:"secrets"`
-	Disk         Disk          `json:"disk"`
+	Listeners    []Listener         `json:"listeners"`
+	Learning     []devices.Learning `json:"learning,omitempty"` // under way
+	Upstreams    []Upstream         `json:"upstreams"`
+	Unreachable  []string           `json:"unreachable_routes,omitempty"` // routes none of whose upstreams work
+	Queue        Queue              `json:"queue"`
+	Certificates []Certificate      `json:"certificates"`
+	Secrets      []Secret           `json:"secrets"`
+	Disk         Disk               `json:"disk"`
 }
 
 // Phase is what the daemon is doing.
@@ -51,14 +52,6 @@ const (
 	Serving  Phase = "serving"
 	Stopping Phase = "stopping"
 )
-
-// Learning is a network whose devices may send without login for a while. What they send is held.
-type Learning struct {
-	Listener string    `json:"listener"`
-	Network  string    `json:"network"`
-	Until    time.Time `json:"until"`
-	By       string    `json:"by"` // who began it
-}
 
 // Listener is one [[listener]].
 type Listener struct {

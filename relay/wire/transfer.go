@@ -226,10 +226,18 @@ func (t *Transfer) tooSlow(waited time.Duration) *refusal {
 		return refuse(ReasonTimeout, mail.R(421, "4.4.2", "too slow, closing; send the message again"),
 			"the client sent %d octets in %s, less than min_data_rate asks for", t.octets, t.waited.Round(time.Second))
 	}
-	silence := span(t.c.opt.DataTimeout)
+	silence, why := span(t.c.opt.DataTimeout), "see data_timeout"
+	if t.endsBare() {
+		why = "it probably ends its messages with LF . LF, which ends none: set its line ends to CR LF"
+	}
 	return refuse(ReasonTimeout,
 		mail.R(421, "4.4.2", "silent for %s inside a message, closing; send it again", silence),
-		"the client was silent for %s inside a message; see data_timeout", t.c.opt.DataTimeout)
+		"the client was silent for %s inside a message; %s", t.c.opt.DataTimeout, why)
+}
+
+// endsBare reports whether the client probably waits for the answer to an end that is none.
+func (t *Transfer) endsBare() bool {
+	return !t.chunked && (t.lines.fault.kind == loneDot || t.lines.fault.kind == bareLF)
 }
 
 // maxDrain bounds how much of an oversized message is read to its end, so that the client learns why it is refused.
