@@ -12,7 +12,7 @@ import (
 // learningAPI serves devices that have no account yet.
 type learningAPI struct{ ops *operate.Operations }
 
-func (s *server) learningRoutes() []route {
+func learningRoutes(s *server) []route {
 	l := learningAPI{s.Operations}
 	needs := func(op operate.Operation) []operate.Operation { return []operate.Operation{op} }
 	return []route{
@@ -27,8 +27,8 @@ func (s *server) learningRoutes() []route {
 		handle(s, route{method: http.MethodPost, path: "/learning/{address}/accept", id: "learning-accept",
 			tag: "Devices", needs: needs(operate.AcceptDevice), faults: []kind{notFound, conflict}, once: true,
 			summary: "Make an account of a device",
-			about: "It needs no login at its address from then on. The password is generated, and shown in this answer " +
-				"only."}, l.accept),
+			about: "It needs no login at its address from then on. The password is generated, and shown in this " +
+				"answer only."}, l.accept),
 	}
 }
 

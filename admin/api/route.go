@@ -63,7 +63,7 @@ func (s *server) refusal(id string, by operate.Actor, err error) error {
 // table is every route.
 func (s *server) table() []route {
 	return slices.Concat(s.statusRoutes(), s.messageRoutes(), s.queueRoutes(), s.loginRoutes(),
-		s.deviceRoutes(), s.learningRoutes(), s.importRoutes(), s.lockoutRoutes(), s.domainRoutes(),
+		s.deviceRoutes(), learningRoutes(s), s.importRoutes(), s.lockoutRoutes(), s.domainRoutes(),
 		s.alertRoutes(), s.recordRoutes(), s.lookRoutes(), keyRoutes(s), accessRoutes(s))
 }
 

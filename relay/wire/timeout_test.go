@@ -444,7 +444,8 @@ func TestBareEndIsTold(t *testing.T) {
 				c.send("Subject: x\n\nhello\n.\n")
 				c.expect("421 4.4.2 silent for 3 minutes")
 				synctest.Wait()
-				if r := s.lastRefusal(); !strings.Contains(r.Detail, "ends its messages with LF . LF, which ends none") {
+				r := s.lastRefusal()
+				if !strings.Contains(r.Detail, "ends its messages with LF . LF, which ends none") {
 					t.Errorf("appliance %v: %q", tolerant, r.Detail)
 				}
 			})
