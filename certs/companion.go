@@ -64,7 +64,7 @@ func (c *Companion) Use(o Options, wanted bool) error {
 	if o.selfSigned() { // what a Manager says of it is for listeners that have nothing else
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.manager != nil && c.manager.options.selfSigned() == o.selfSigned() {
+	if c.manager != nil && c.manager.isSelfSigned() == o.selfSigned() {
 		return c.manager.Use(o)
 	}
 	m, err := New(o)
@@ -109,6 +109,21 @@ func (c *Companion) now() *Manager {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.manager
+}
+
+// Info describes the certificate in use if it is of files, which somebody must renew; else none.
+func (c *Companion) Info() []Info {
+	if m := c.now(); m != nil && !m.isSelfSigned() {
+		return m.Info()
+	}
+	return nil
+}
+
+// isSelfSigned reports whether this program makes the certificates itself.
+func (m *Manager) isSelfSigned() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.options.selfSigned()
 }
 
 // Beside returns what chooses between the certificates of first and this one: the first that the client supports. If it

@@ -100,6 +100,9 @@ func TestCompanionOfFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if info := c.Info(); len(info) != 1 || info[0].Key != "RSA 2048" {
+		t.Errorf("%+v", info)
+	}
 	before := c.now().last()
 	if err := c.Use(elliptic, true); err == nil || c.now().last() != before {
 		t.Errorf("%v: not the one before", err)
@@ -107,6 +110,9 @@ func TestCompanionOfFiles(t *testing.T) {
 	if err := c.Use(Options{Dir: t.TempDir(), Hostname: "relay.example.com"}, true); err != nil ||
 		c.now().last().Leaf.Equal(before.Leaf) {
 		t.Errorf("%v: still the one of files", err)
+	}
+	if info := c.Info(); len(info) != 0 {
+		t.Errorf("what renews itself is to be renewed: %+v", info)
 	}
 	if err := c.Use(Options{}, false); err != nil || c.now() != nil {
 		t.Errorf("%v: still there", err)

@@ -274,3 +274,26 @@ func TestWhatCannotBeLearned(t *testing.T) {
 		t.Errorf("a name that is taken: %v", err)
 	}
 }
+
+// TestFailedTLSIsProposed: a device that comes no further than the handshake is proposed with what it lacks.
+func TestFailedTLSIsProposed(t *testing.T) {
+	r := newRig(t, newProvider(t), strings.Replace(learningListener, `tls = "none"`, `tls = "auto"`, 1))
+	c, err := r.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &learner{r, operate.New(operate.Options{Config: func() *config.Config { return c }, Store: r.store()}),
+		operate.Actor{Name: "root", Channel: operate.CommandLine}}
+	l.learn("127.0.0.0/24", time.Hour)
+	if said := r.oldClient("devices", "-tls1 -cipher AES128-SHA:@SECLEVEL=0"); !strings.Contains(said, "(NONE)") {
+		t.Fatal(said)
+	}
+	var all []operate.Proposal
+	r.eventually("the proposal", func() bool {
+		all, err = l.ops.Devices.Proposals(t.Context(), l.by, time.Now())
+		return err != nil || len(all) > 0
+	})
+	if err != nil || !strings.Contains(all[0].Fault, "the client offers only TLS 1.0 with TLS_RSA_WITH_AES_128_CBC_SHA") {
+		t.Errorf("%+v, %v", all, err)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,7 +184,7 @@ func (s *Server) watch(c *config.Config) error {
 	o := monitor.Options{
 		DataDir: c.DataDir, Look: 5 * s.options.Poll, InForce: s.inForce, Room: s.room, Store: s.store, Trace: s.trace,
 		Logger: s.log, Metrics: s.registry,
-		Certs: func() []certs.Info { return s.certs.Info() },
+		Certs: func() []certs.Info { return slices.Concat(s.certs.Info(), s.companion.Info()) },
 		Lookup: func(ctx context.Context, login string) (auth.Identity, error) {
 			return s.accounts.Lookup(ctx, login)
 		},
