@@ -293,7 +293,8 @@ func TestFailedTLSIsProposed(t *testing.T) {
 		all, err = l.ops.Devices.Proposals(t.Context(), l.by, time.Now())
 		return err != nil || len(all) > 0
 	})
-	if err != nil || !strings.Contains(all[0].Fault, "the client offers only TLS 1.0 with TLS_RSA_WITH_AES_128_CBC_SHA") {
+	const want = "the client offers only TLS 1.0 with TLS_RSA_WITH_AES_128_CBC_SHA"
+	if err != nil || !strings.Contains(all[0].Fault, want) {
 		t.Errorf("%+v, %v", all, err)
 	}
 }
