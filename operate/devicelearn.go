@@ -176,7 +176,7 @@ func (d Devices) Accept(ctx context.Context, by Actor, a Acceptance) (done Accep
 		return done, err
 	}
 	err = d.act(ctx, by, AcceptDevice, proposal.Address+" as "+u.Login, func() (string, error) {
-		if done.Credential, err = (Accounts{d.desk}).Add(ctx, by, n); err != nil {
+		if done.Credential, err = Accounts(d).Add(ctx, by, n); err != nil {
 			return "", err
 		}
 		place := devices.Place{Listener: proposal.Listener, Address: u.Networks[0].Addr(), Login: u.Login}

@@ -220,7 +220,7 @@ func (d Devices) release(ctx context.Context, by Actor, address string, senders 
 	if len(ids) == 0 {
 		return 0, nil
 	}
-	return (Queue{d.desk}).Do(ctx, by, Release, queue.Filter{IDs: ids}, "")
+	return Queue(d).Do(ctx, by, Release, queue.Filter{IDs: ids}, "")
 }
 
 // Sighting is what was last seen of a device that has an account.
