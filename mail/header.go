@@ -83,11 +83,15 @@ func readHeader(b []byte, replaced bool) (h Header, body int, err error) {
 	if err == nil {
 		return s.header, s.body, nil
 	}
+	return Header{}, 0, refuseHeader(err)
+}
+
+func refuseHeader(err error) error {
 	code, enhanced := 550, "5.6.0"
 	if errors.Is(err, errHeaderSize) {
 		code, enhanced = 552, "5.3.4" // RFC 3463 §3.4: message too big for system
 	}
-	return Header{}, 0, Refuse(R(code, enhanced, "header refused: %s", err), nil)
+	return Refuse(R(code, enhanced, "header refused: %s", err), nil)
 }
 
 // SplitHeader is ReadHeader for a message that we have completed: it mends nothing, and checks no bounds, since our

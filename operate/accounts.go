@@ -144,26 +144,31 @@ func (a Accounts) Add(ctx context.Context, by Actor, n NewAccount) (c Credential
 	}
 	err = a.act(ctx, by, AddAccount, u.Login, func(ctx context.Context, detail *string) error {
 		*detail = KindOfAccount(u)
-		secret, err := a.credential(ctx, u, n.Password)
-		if err != nil {
-			return err
-		}
-		secret.set(&u, time.Now())
-		u.Created = u.Changed
-		err = a.Store.AddUser(ctx, u)
-		if errors.Is(err, store.ErrExists) {
-			return fault(Conflict, "login %s exists already", u.Login)
-		}
-		if err != nil {
-			return err
-		}
-		c = secret.shown(u.Login)
-		return a.note(ctx, event(by, u.Login, "account added"))
+		c, err = a.create(ctx, by, u, n.Password)
+		return err
 	})
 	if err != nil {
 		return Credential{}, err
 	}
 	return c, nil
+}
+
+// create makes an account that was checked.
+func (a Accounts) create(ctx context.Context, by Actor, u auth.User, password string) (c Credential, err error) {
+	secret, err := a.credential(ctx, u, password)
+	if err != nil {
+		return c, err
+	}
+	secret.set(&u, time.Now())
+	u.Created = u.Changed
+	err = a.Store.AddUser(ctx, u)
+	if errors.Is(err, store.ErrExists) {
+		return c, fault(Conflict, "login %s exists already", u.Login)
+	}
+	if err != nil {
+		return c, err
+	}
+	return secret.shown(u.Login), a.note(ctx, event(by, u.Login, "account added"))
 }
 
 // update changes an account in one transaction, if it is still one that the operation is for.

@@ -2,6 +2,7 @@ package operate
 
 import (
 	"fmt"
+	"slices"
 
 	"postern/relay/config"
 )
@@ -17,11 +18,12 @@ type DeviceCard struct {
 var encryptions = map[string]string{config.Auto: "TLS or STARTTLS, whichever the device has",
 	config.StartTLS: "STARTTLS", config.Implicit: "TLS (also called SSL)", config.NoTLS: "none"}
 
-// DeviceServer is where a device logs in: the first of Servers.
+// DeviceServer is where a device logs in: the server for old devices if there is one, else the first of Servers.
 func DeviceServer(c *config.Config) (server, encryption string) {
 	servers := serversOf(c)
 	if len(servers) == 0 {
 		return c.Hostname, encryptions[config.StartTLS]
 	}
-	return fmt.Sprintf("%s port %s", servers[0].Host, servers[0].Port), encryptions[servers[0].TLS]
+	s := servers[max(0, slices.IndexFunc(servers, func(s Server) bool { return s.Devices }))]
+	return fmt.Sprintf("%s port %s", s.Host, s.Port), encryptions[s.TLS]
 }

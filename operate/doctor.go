@@ -67,7 +67,7 @@ func DoctorOptions(path, version string, look LookOptions) doctor.Options {
 }
 
 // Unwatched are the examiners of what no alert of its own watches.
-var Unwatched = []string{"config", "listeners", "clock", "files", "store", "accounts", "dns"}
+var Unwatched = []string{"config", "listeners", "clock", "files", "store", "accounts", "devices", "dns"}
 
 // examineDNS looks at the DNS of all domains that mail is sent from.
 func examineDNS(ctx context.Context, c *config.Config, look LookOptions) (list []finding.Finding) {

@@ -27,6 +27,8 @@ var (
 	NewPassword    = Operation{Name: "user password", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	LockAccount    = Operation{Name: "user lock", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	Unlock         = Operation{Name: "user unlock", Role: Operator, Scope: ScopeAccounts, Audit: true, Staged: true}
+	LearnDevices   = Operation{Name: "device learn", Role: Admin, Scope: ScopeAdmin, Audit: true}
+	AcceptDevice   = Operation{Name: "device accept", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
 	// These ask servers of others, and so are more than looking.
@@ -66,7 +68,8 @@ var All = []Operation{
 	SeeStatus, SeeQueue, SeeTrace, SeeAccounts, SeeKeys, SeeAlerts, SeeDomains, LookAtDomain, SeeDoctor, Examine,
 	SeeHeaders, SeeContent, SeeSettings,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
-	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount,
+	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount, LearnDevices,
+	AcceptDevice,
 	AddKeys, RotateKeys, RetireKey, RemoveKey, CheckKeys, ReindexTrace, ForgetPerson, TestAlerts, SeeStatistics,
 	ListConsoleUsers, InviteUser, ResetUser, ChangeRole, DisableUser, RemoveUser, ListTokens, AddToken, RevokeToken,
 	SeeAudit,

@@ -36,6 +36,7 @@ func TestWhoMay(t *testing.T) {
 		"console role": {Admin, ""}, "console disable": {Admin, ""}, "console remove": {Admin, ""},
 		"token list": {Admin, ScopeAdmin}, "token add": {Admin, ""}, "token revoke": {Admin, ScopeAdmin},
 		"audit":        {Operator, ScopeAdmin},
+		"device learn": {Admin, ScopeAdmin}, "device accept": {Operator, ScopeAccounts},
 		"trace forget": {Admin, ""}, "stats": {Viewer, ScopeRead},
 	}
 	for _, op := range All {

@@ -13,12 +13,14 @@ type Server struct {
 	Host string `json:"host"`
 	Port string `json:"port"`
 	TLS  string `json:"tls"` // config.Auto, StartTLS, Implicit or NoTLS
+	// Devices says that it is for old devices: its TLS is weaker, and only their networks reach it.
+	Devices bool `json:"devices,omitempty"`
 }
 
 // easiest are the ways to use TLS, the one that most devices can be set to first.
 var easiest = []string{config.Auto, config.StartTLS, config.Implicit, config.NoTLS}
 
-// Servers returns where clients may log in: what a device is told first comes first.
+// Servers returns where clients may log in, the easiest first, and last what is for old devices.
 func (a Accounts) Servers(_ context.Context, by Actor) ([]Server, error) {
 	if err := by.May(SeeAccounts); err != nil {
 		return nil, err
@@ -31,11 +33,16 @@ func (a Accounts) Servers(_ context.Context, by Actor) ([]Server, error) {
 func serversOf(c *config.Config) []Server {
 	servers := []Server{}
 	for _, l := range c.Reachable() {
-		if _, port, err := net.SplitHostPort(l.Address); err == nil {
-			servers = append(servers, Server{Host: c.Hostname, Port: port, TLS: l.TLS})
+		_, port, err := net.SplitHostPort(l.Address)
+		server := Server{Host: c.Hostname, Port: port, TLS: l.TLS, Devices: l.IsAppliance()}
+		if err == nil && !(server.Devices && l.Auth == config.AuthNetwork) { // nobody logs in there
+			servers = append(servers, server)
 		}
 	}
 	slices.SortStableFunc(servers, func(a, b Server) int {
+		if a.Devices != b.Devices {
+			return map[bool]int{true: 1, false: -1}[a.Devices]
+		}
 		return slices.Index(easiest, a.TLS) - slices.Index(easiest, b.TLS)
 	})
 	return servers

@@ -33,8 +33,9 @@ func closeAll(all []*listener) {
 type listeners struct {
 	submission *submission.Service
 	certs      *certs.Manager
-	sessions   context.Context // of all clients
-	fail       func(error)     // a listener cannot go on
+	companion  *certs.Companion // of listeners for old devices
+	sessions   context.Context  // of all clients
+	fail       func(error)      // a listener cannot go on
 	log        *slog.Logger
 	clients    sync.WaitGroup
 
@@ -82,6 +83,7 @@ func (ls *listeners) options(c *config.Config, l config.Listener) *wire.Options 
 		Name:                l.Name,
 		Hostname:            c.Hostname,
 		TLSMode:             wire.TLSMode(l.TLS),
+		Appliance:           l.IsAppliance(),
 		Networks:            l.Networks.Prefixes(),
 		Proxies:             l.ProxyProtocol.Prefixes(),
 		MaxMessageSize:      int64(l.MaxMessageSize),
@@ -102,7 +104,11 @@ func (ls *listeners) options(c *config.Config, l config.Listener) *wire.Options 
 	if l.Auth == config.AuthRequired {
 		o.Mechanisms = c.Auth.Mechanisms
 	}
-	if l.TLS != config.NoTLS {
+	switch {
+	case l.TLS == config.NoTLS:
+	case o.Appliance:
+		o.TLS = wire.LegacyTLS(ls.companion.Beside(ls.certs.GetCertificate), uint16(l.MinVersion))
+	default:
 		o.TLS = wire.ServerTLS(ls.certs.GetCertificate, uint16(l.MinVersion))
 	}
 	return o

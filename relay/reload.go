@@ -83,6 +83,10 @@ func (s *Server) reload(ctx context.Context) error {
 		closeAll(opened)
 		return err
 	}
+	if err := s.companion.Use(c.CompanionOptions(s.log)); err != nil {
+		closeAll(opened)
+		return errors.Join(err, s.certs.Use(before.config.CertOptions(s.log)))
+	}
 	if s.access != nil {
 		if err := s.access.Use(console); err != nil { // what it refuses, validation has refused before
 			s.log.Error("console: the settings before stay", "err", err)

@@ -267,6 +267,9 @@ func (r *rig) start() {
 		r.t.Fatal(err)
 	}
 	ca, err := os.ReadFile(filepath.Join(r.dir, "data", "tls", "self-signed.crt"))
+	if err != nil { // or the listeners have certificates of files
+		ca, err = os.ReadFile(c.TLS.CertFile)
+	}
 	if err != nil {
 		r.t.Fatal(err)
 	}

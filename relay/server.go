@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,7 @@ import (
 	"postern/certs"
 	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/devices"
 	"postern/relay/keyring"
 	"postern/relay/monitor"
 	"postern/relay/outbound"
@@ -73,6 +75,7 @@ type Server struct {
 	trace      *trace.Recorder
 	stats      *stats.Counter
 	certs      *certs.Manager
+	companion  *certs.Companion
 	limiter    *policy.Limiter
 	accounts   *accounts
 	room       *monitor.Room
@@ -80,6 +83,7 @@ type Server struct {
 	outbound   *outbound.Dispatcher
 	queue      *queue.Queue
 	submission *submission.Service
+	devices    *devices.Table
 	listeners  *listeners
 	admin      net.Listener   // nil: none is configured
 	access     *access.Access // who may into the console and the API; nil: they are off
@@ -128,10 +132,16 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.accounts = known
+	if s.devices = new(devices.Table); !s.devicesChanged(ctx) {
+		return nil, errors.New("which devices are known cannot be read from the store")
+	}
 	if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
 		return nil, err
 	}
 	if s.certs, err = certs.New(c.CertOptions(o.Logger)); err != nil {
+		return nil, err
+	}
+	if s.companion, err = certs.NewCompanion(c.CompanionOptions(o.Logger)); err != nil {
 		return nil, err
 	}
 	s.outbound = outbound.New(outbound.Options{
@@ -147,11 +157,13 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.queue = s.newQueue(c)
 	s.submission = submission.New(s.deliveries, submission.Options{
 		Settings: func() *submission.Settings { return s.state.Load().settings },
-		Accounts: s.accounts, AccountDelay: 2 * Poll, Limiter: s.limiter, Room: s.room, Spool: s.spool,
+		Accounts: s.accounts, Devices: s.devices, OwnSenders: s.ownSenders,
+		AccountDelay: 2 * Poll, Limiter: s.limiter, Room: s.room, Spool: s.spool,
 		Queue: s.queue, List: s.store.List, Outbound: s.outbound, Result: s.monitor.Result, Stopping: s.draining,
 		Trace: s.trace, Logger: s.log, Metrics: s.registry,
 	})
-	s.listeners = &listeners{submission: s.submission, certs: s.certs, sessions: s.deliveries, log: s.log,
+	s.listeners = &listeners{submission: s.submission, certs: s.certs, companion: s.companion,
+		sessions: s.deliveries, log: s.log,
 		fail: func(err error) { s.fail(err) }}
 	s.mailPrograms = s.newMailPrograms()
 	s.registry.MustRegister(collectors.NewGoCollector(),
@@ -175,7 +187,7 @@ func (s *Server) watch(c *config.Config) error {
 	o := monitor.Options{
 		DataDir: c.DataDir, Look: 5 * s.options.Poll, InForce: s.inForce, Room: s.room, Store: s.store, Trace: s.trace,
 		Logger: s.log, Metrics: s.registry,
-		Certs: func() []certs.Info { return s.certs.Info() },
+		Certs: func() []certs.Info { return slices.Concat(s.certs.Info(), s.companion.Info()) },
 		Lookup: func(ctx context.Context, login string) (auth.Identity, error) {
 			return s.accounts.Lookup(ctx, login)
 		},
@@ -302,6 +314,7 @@ func (s *Server) background() []func(context.Context) {
 		period: poll}
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
+		s.companion.Run,
 		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.listenStatus(),
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {

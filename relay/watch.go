@@ -77,6 +77,8 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 		s.state.Load().routes.TryAgain()
 	case relaystore.TopicLockouts:
 		return s.accounts.lockoutsLifted(ctx)
+	case relaystore.TopicDevices:
+		return s.devicesChanged(ctx)
 	case relaystore.TopicConsole:
 		return s.consoleChanged(ctx)
 	case relaystore.TopicTraceAsked:

@@ -125,7 +125,7 @@ func TestAccountsAndDevices(t *testing.T) {
 
 	var card operate.DeviceCard
 	r.post("/devices", `{"login":"printer"}`, http.StatusCreated, &card)
-	if card.Server != "relay.example.com port 587" || card.Encryption != "STARTTLS" || card.Password == "" {
+	if card.Server != "relay.example.com port 2525" || card.Encryption != "STARTTLS" || card.Password == "" {
 		t.Errorf("%+v", card)
 	}
 	for _, path := range []string{"/password", "/lock", "/unlock"} { // not a device

@@ -47,6 +47,11 @@ var (
 const relayTOML = `hostname = "relay.example.com"
 [[listener]]
 address = "127.0.0.1:587"
+[[listener]]
+name = "devices"
+address = "127.0.0.1:2525"
+profile = "appliance"
+networks = ["10.0.5.0/24"]
 [[alert]]
 url = "https://127.0.0.1:1/hook"
 `

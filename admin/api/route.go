@@ -63,8 +63,8 @@ func (s *server) refusal(id string, by operate.Actor, err error) error {
 // table is every route.
 func (s *server) table() []route {
 	return slices.Concat(s.statusRoutes(), s.messageRoutes(), s.queueRoutes(), s.loginRoutes(),
-		s.deviceRoutes(), s.importRoutes(), s.lockoutRoutes(), s.domainRoutes(), s.alertRoutes(), s.recordRoutes(),
-		s.lookRoutes(), keyRoutes(s), accessRoutes(s))
+		s.deviceRoutes(), learningRoutes(s), s.importRoutes(), s.lockoutRoutes(), s.domainRoutes(),
+		s.alertRoutes(), s.recordRoutes(), s.lookRoutes(), keyRoutes(s), accessRoutes(s))
 }
 
 // operation describes a route.

@@ -68,7 +68,7 @@ told nothing.`,
 	cmd.Flags().StringVar(&every, "watch", "", "look again each `duration`, such as 5m, and print what came and went")
 	cmd.Flags().StringArrayVar(&only, "only", nil,
 		"only what this `name` stands for; may be repeated: config, daemon, "+
-			"listeners, certificates, clock, disk, files, store, queue, upstreams, alerts, accounts, dns")
+			"listeners, certificates, clock, disk, files, store, queue, upstreams, alerts, accounts, devices, dns")
 	dns.add(cmd)
 	dns.addAddress(cmd)
 	cmd.Flags().BoolVar(&d.all, "all", false, "print also what is in order")

@@ -120,6 +120,10 @@ func (p *page) listeners(r *status.Report) {
 		rows = append(rows, []string{l.Name, l.Address, l.TLS, l.Auth, connections, orDash(l.Certificate)})
 	}
 	p.rows([]string{"LISTENER", "ADDRESS", "TLS", "LOGIN", "CONNECTIONS", "CERTIFICATE"}, rows)
+	for _, l := range r.Learning {
+		p.line("Learning: devices of %s may send to listener %s without login until %s, to be held (%s).", l.Network,
+			l.Listener, when(l.Until, p.now), l.By)
+	}
 }
 
 func (p *page) upstreams(r *status.Report) {

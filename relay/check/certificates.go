@@ -9,21 +9,28 @@ import (
 	"postern/relay/config"
 )
 
-// checkCertificates says what is wrong with the listeners' certificate and key, all of it.
+// checkCertificates says what is wrong with the listeners' certificates and keys, all of it.
 func checkCertificates(c *config.Config) []config.Problem {
-	_, err := certs.Check(c.CertOptions(slog.New(slog.DiscardHandler)), time.Now())
-	if err == nil {
-		return nil
+	silent := slog.New(slog.DiscardHandler)
+	_, err := certs.Check(c.CertOptions(silent), time.Now())
+	problems := faultsOf(c, err, "tls.cert_file", "tls.key_file")
+	if o, wanted := c.CompanionOptions(silent); wanted {
+		err = certs.CheckCompanion(o, time.Now())
+		problems = append(problems, faultsOf(c, err, "tls.rsa_cert_file", "tls.rsa_key_file")...)
 	}
+	return problems
+}
+
+// faultsOf are the faults of a pair at the keys that name its files.
+func faultsOf(c *config.Config, err error, certKey, keyKey string) (problems []config.Problem) {
 	faults, ok := errors.AsType[certs.Faults](err)
-	if !ok {
-		return []config.Problem{c.Problem("tls.cert_file", "%s", err)}
+	if err != nil && !ok {
+		return []config.Problem{c.Problem(certKey, "%s", err)}
 	}
-	var problems []config.Problem
 	for _, f := range faults {
-		key := "tls.cert_file"
+		key := certKey
 		if f.InKey {
-			key = "tls.key_file"
+			key = keyKey
 		}
 		problems = append(problems, c.Problem(key, "%s", f.Text))
 	}

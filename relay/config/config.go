@@ -78,9 +78,13 @@ type Privacy struct {
 
 // TLS is what the listeners present. Without files a self-signed pair is made in DataDir.
 type TLS struct {
-	CertFile   string     `toml:"cert_file"` // PEM, leaf first; read again when it changes
-	KeyFile    string     `toml:"key_file"`  // PEM; others than owner and group must not be able to read it
-	MinVersion TLSVersion `toml:"min_version" default:"1.2"`
+	CertFile string `toml:"cert_file"` // PEM, leaf first; read again when it changes
+	KeyFile  string `toml:"key_file"`  // PEM; others than owner and group must not be able to read it
+	// RSACertFile and RSAKeyFile are presented beside it to old devices that know no ECDSA, at listeners with profile
+	// Appliance. Default: self-signed.
+	RSACertFile string     `toml:"rsa_cert_file"`
+	RSAKeyFile  string     `toml:"rsa_key_file"`
+	MinVersion  TLSVersion `toml:"min_version" default:"1.2"`
 	// SelfSignedNames are names and addresses of the self-signed certificate beside Hostname.
 	SelfSignedNames []string `toml:"self_signed_names"`
 	ACME            *ACME    `toml:"acme"` // not available in this version
@@ -123,8 +127,8 @@ type Listener struct {
 	// Networks may connect at all; empty: any. Must be set where TLS is NoTLS or Auth is AuthNetwork.
 	Networks Networks `toml:"networks"`
 	Login    string   `toml:"login"`                      // the account of a client let in by its network
-	Profile  string   `toml:"profile" default:"standard"` // only "standard" in this version
-	// MinVersion overrides TLS.MinVersion, which is its default.
+	Profile  string   `toml:"profile" default:"standard"` // "standard" or Appliance
+	// MinVersion overrides TLS.MinVersion, which is its default. Only with Appliance it may be below 1.2.
 	MinVersion TLSVersion `toml:"min_version"`
 	// wait this long for the upstream's verdict; 0: always queue first
 	Handoff        Duration `toml:"handoff" default:"5s"`

@@ -131,19 +131,6 @@ func allLoopback(ns Networks) bool {
 	})
 }
 
-func (v *validator) profile(key string, l *Listener) {
-	switch l.Profile {
-	case "standard":
-	case "appliance":
-		v.unavailable(key+".profile", `write "standard"`)
-	default:
-		v.fail(key+".profile", `unknown profile %q, write "standard"`, l.Profile)
-	}
-	if l.ClientCAFile != "" {
-		v.unavailable(key+".client_ca_file", "remove it; clients log in with a password")
-	}
-}
-
 func (v *validator) listenerBounds(key string, l *Listener) {
 	// RFC 5321 §4.5.3.1.7: every server takes 64 KB.
 	if l.MaxMessageSize < 64e3 || l.MaxMessageSize > 1<<30 {

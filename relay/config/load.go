@@ -98,7 +98,7 @@ func setDefault[T any](v *T, written bool, value T) {
 
 // resolvePaths makes every path of the file absolute, from the directory that the file is in.
 func (c *Config) resolvePaths() {
-	paths := []*string{&c.DataDir, &c.TLS.CertFile, &c.TLS.KeyFile}
+	paths := []*string{&c.DataDir, &c.TLS.CertFile, &c.TLS.KeyFile, &c.TLS.RSACertFile, &c.TLS.RSAKeyFile}
 	for i := range c.DKIM {
 		paths = append(paths, &c.DKIM[i].KeyFile)
 	}

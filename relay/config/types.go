@@ -221,27 +221,34 @@ func (ns Networks) Prefixes() []netip.Prefix {
 	return prefixes
 }
 
-// TLSVersion is a protocol version as crypto/tls numbers it, written "1.2" or "1.3". Zero: not set.
+// TLSVersion is a protocol version as crypto/tls numbers it, written "1.2" or "1.3". Zero: not set. "1.0" and "1.1",
+// which RFC 8996 and RFC 8314 §4.1 have retired, are for listeners with profile Appliance.
 type TLSVersion uint16
 
-// UnmarshalText refuses what RFC 8996 and RFC 8314 §4.1 have retired.
+// UnmarshalText reads a version.
 func (v *TLSVersion) UnmarshalText(text []byte) error {
 	switch s := string(text); s {
 	case "1.2":
 		*v = tls.VersionTLS12
 	case "1.3":
 		*v = tls.VersionTLS13
-	case "1.0", "1.1":
-		return fmt.Errorf(`%q is not available in this version; write "1.2" or "1.3"`, s)
+	case "1.1":
+		*v = tls.VersionTLS11
+	case "1.0":
+		*v = tls.VersionTLS10
 	default:
 		return fmt.Errorf(`%q is not a TLS version, write "1.2" or "1.3"`, s)
 	}
 	return nil
 }
 
-// String returns "1.2" or "1.3", "" when not set.
+// String returns such as "1.2", "" when not set.
 func (v TLSVersion) String() string {
 	switch v {
+	case tls.VersionTLS10:
+		return "1.0"
+	case tls.VersionTLS11:
+		return "1.1"
 	case tls.VersionTLS12:
 		return "1.2"
 	case tls.VersionTLS13:

@@ -107,6 +107,7 @@ func (v *validator) store() {
 func (v *validator) tls() {
 	t := v.TLS
 	v.pair("", "tls.cert_file", t.CertFile, "tls.key_file", t.KeyFile)
+	v.rsaPair()
 	for i, name := range t.SelfSignedNames {
 		key := element("tls.self_signed_names", i)
 		if _, err := netip.ParseAddr(name); err == nil {

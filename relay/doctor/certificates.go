@@ -226,16 +226,17 @@ func (x certificateExam) handshakes(ctx context.Context) (list []finding.Finding
 func handshakeTrouble(detail string) (code, why, fix string) {
 	has := func(text string) bool { return strings.Contains(detail, text) }
 	switch {
-	case has("the client offers only"), has("no cipher suite in common"), has("no TLS version in common"):
+	case has("the client offers only"), has("no cipher suite in common"), has("no TLS version in common"),
+		has("SSL 2.0 ClientHello"), has("no signature but SHA-1"):
 		return codeDeviceOldTLS, "Its TLS is older than what is safe enough to carry a password.",
 			"Look for new firmware of the device, or for a setting that switches TLS 1.2 on.\nIf there is " +
-				"none, give it a " +
-				"[[listener]] of its own with tls = \"none\", auth = \"network\", its address alone in " +
-				"networks, and its " +
-				"account in login."
+				"none, give such devices a [[listener]] of their own with profile = \"appliance\" and their " +
+				"addresses in networks; docs/devices.md says what takes which TLS."
 	case has("knows RSA certificates only"):
 		return codeDeviceOldKey, "It cannot use the kind of key that the certificate has.",
-			"Get a certificate with an RSA key of 2048 bits (certbot: --key-type rsa)."
+			"Give such devices a [[listener]] of their own with profile = \"appliance\", which presents an RSA " +
+				"certificate beside the other, or get one with an RSA key of 2048 bits for all (certbot: --key-type " +
+				"rsa)."
 	case has("it may not trust this certificate"), has("does not know the authority"), has("\"bad certificate\""),
 		has("\"unknown certificate\""), has("said no"):
 		return codeDeviceDistrusts,

@@ -52,6 +52,10 @@ const (
 	codeDeviceOldTLS          = "device-old-tls"
 	codeDeviceOldKey          = "device-old-key"
 	codeDeviceDistrusts       = "device-distrusts"
+	codeDeviceLearning        = "device-learning"
+	codeDeviceNetworkWide     = "device-network-wide"
+	codeDeviceOldUnused       = "device-old-tls-unused"
+	codeDeviceOK              = "device-ok"
 
 	codeClockWrong = "clock-wrong"
 	codeClockFree  = "clock-free"
@@ -161,6 +165,9 @@ var catalogue = []Code{
 	{codeDeviceOldTLS, "A device failed to connect in the last week: its TLS is too old."},
 	{codeDeviceOldKey, "A device failed to connect in the last week: it knows RSA certificates only."},
 	{codeDeviceDistrusts, "A device failed to connect in the last week: it does not trust the certificate."},
+	{codeDeviceLearning, "The devices of a network may send without login for now, to be held."},
+	{codeDeviceNetworkWide, "Every machine of a large network is one account, without login."},
+	{codeDeviceOldUnused, "A listener takes TLS 1.0 or 1.1, which nobody used for 30 days."},
 	{codeClockWrong, "The clock differs from that of a login service by more than 30 seconds."},
 	{codeClockFree, "Nothing keeps the clock right."},
 	{codeDiskReadOnly, "The disk cannot be written."},
@@ -216,6 +223,6 @@ var catalogue = []Code{
 }
 
 // healthy are the codes of what is in order.
-var healthy = []string{codeConfigOK, codeDaemonOK, codeListenerOK, codeNameOK, codeCertificateOK, codeClockOK,
-	codeDiskOK,
+var healthy = []string{codeConfigOK, codeDaemonOK, codeListenerOK, codeNameOK, codeCertificateOK, codeDeviceOK,
+	codeClockOK, codeDiskOK,
 	codeFileLimitOK, codeFilesOK, codeStoreOK, codeQueueOK, codeUpstreamOK, codeSecretOK, codeAlertOK, codeAccountsOK}

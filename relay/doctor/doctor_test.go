@@ -97,7 +97,7 @@ func TestChosenExaminers(t *testing.T) {
 	}
 	o := w.o
 	o.Only = []string{"domain"}
-	if _, err := Examine(t.Context(), o); err == nil || !strings.Contains(err.Error(), "accounts, domains") {
+	if _, err := Examine(t.Context(), o); err == nil || !strings.Contains(err.Error(), "accounts, devices, domains") {
 		t.Errorf("%v", err)
 	}
 	ended, cancel := context.WithCancel(t.Context())

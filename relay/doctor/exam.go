@@ -147,6 +147,7 @@ func (x *exam) examiners() []Examiner {
 		Examiner{Name: "upstreams", Timeout: upstreamsTime, Look: upstreamExam{x}.upstreams},
 		Examiner{Name: "alerts", Look: alertExam{x}.alerts},
 		Examiner{Name: "accounts", Look: accountExam{x}.accounts},
+		Examiner{Name: "devices", Look: deviceExam{x}.devices},
 	)
 }
 

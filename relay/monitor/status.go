@@ -27,6 +27,7 @@ func (m *Monitor) Status(ctx context.Context) *status.Report {
 	r := newStatus(in.Config, now)
 	addUpstreams(r, in.Routes, now)
 	queueStatus(ctx, r, m.Store)
+	learningStatus(ctx, r, m.Store, r.Time)
 	addCertificates(r, in.Config, m.Certs(), now)
 	for _, up := range in.Routes.Upstreams {
 		secrets, _ := up.Secrets(ctx, now) // what cannot be read is not known
@@ -257,6 +258,7 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 		} else {
 			defer s.Close()
 			queueStatus(ctx, r, s)
+			learningStatus(ctx, r, s, r.Time)
 			diskStatus(ctx, r, s)
 			if err := s.Writable(); err != nil {
 				r.Disk.Refuses, r.Disk.Problem = true, err.Error()

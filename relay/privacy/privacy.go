@@ -63,7 +63,7 @@ func (r *Rules) Apply(e *trace.Event) (changed bool) {
 	}
 	if !keeps(r.Clients) && e.Client != "" {
 		client := e.Client
-		e.Client = r.Client(client)
+		e.Client, e.Hello = r.Client(client), "" // a name of a machine is as good as its address
 		e.Reply.Text = replaceWhole(e.Reply.Text, client, e.Client)
 		e.Detail = replaceWhole(e.Detail, client, e.Client)
 	}

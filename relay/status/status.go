@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/devices"
 	"postern/relay/upstream"
 )
 
@@ -32,13 +33,14 @@ type Report struct {
 	PID      int       `json:"pid,omitempty"`
 	Since    time.Time `json:"since,omitzero"` // of the process
 
-	Listeners    []Listener    `json:"listeners"`
-	Upstreams    []Upstream    `json:"upstreams"`
-	Unreachable  []string      `json:"unreachable_routes,omitempty"` // routes none of whose upstreams work
-	Queue        Queue         `json:"queue"`
-	Certificates []Certificate `json:"certificates"`
-	Secrets      []Secret      `json:"secrets"`
-	Disk         Disk          `json:"disk"`
+	Listeners    []Listener         `json:"listeners"`
+	Learning     []devices.Learning `json:"learning,omitempty"` // under way
+	Upstreams    []Upstream         `json:"upstreams"`
+	Unreachable  []string           `json:"unreachable_routes,omitempty"` // routes none of whose upstreams work
+	Queue        Queue              `json:"queue"`
+	Certificates []Certificate      `json:"certificates"`
+	Secrets      []Secret           `json:"secrets"`
+	Disk         Disk               `json:"disk"`
 }
 
 // Phase is what the daemon is doing.

@@ -38,6 +38,8 @@ func (d *eventDecoder) field(e *trace.Event, key string) bool {
 		return d.text(&e.Client)
 	case "tls":
 		return d.text(&e.TLS)
+	case "hello":
+		return d.text(&e.Hello)
 	case "from":
 		return d.text(&e.From)
 	case "author":

@@ -189,7 +189,10 @@ func (s *Store) DeleteUser(ctx context.Context, login string, check func(auth.Us
 				return err
 			}
 		}
-		return bump(t.Conn, TopicUsers)
+		if err := t.Run("DELETE FROM device_place WHERE login = ?", login); err != nil {
+			return err
+		}
+		return errors.Join(bump(t.Conn, TopicUsers), bump(t.Conn, TopicDevices))
 	})
 	return wrap(err, "user %q", login)
 }

@@ -10,7 +10,11 @@ import (
 
 // checkAuthors takes the header as far as it may name its authors, and in the form in which all readers see the same.
 func (u *submission) checkAuthors(context.Context) error {
-	checked, err := CheckAuthors(&u.session.effective, u.envelope.From, u.header)
+	check := CheckAuthors
+	if u.session.listener.IsAppliance() {
+		check = CheckDeviceAuthors
+	}
+	checked, err := check(&u.session.effective, u.envelope.From, u.header)
 	if err != nil {
 		return err
 	}

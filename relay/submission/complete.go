@@ -16,6 +16,9 @@ import (
 func (u *submission) complete() {
 	id := mail.NewID(u.now)
 	h := &u.header
+	if u.session.listener.IsAppliance() {
+		u.notes = append(u.notes, deviceNotes(*h)...)
+	}
 	h.Remove("Bcc", "Resent-Bcc", "Return-Path")
 	removeForgedResults(h, u.session.settings.Hostname)
 	u.notes = append(u.notes, mail.EncodeText(h)...)

@@ -9,6 +9,7 @@ import (
 
 	"postern/internal/logline"
 	"postern/mail"
+	"postern/relay/config"
 	"postern/relay/trace"
 	"postern/relay/wire"
 )
@@ -18,20 +19,23 @@ import (
 type eventLog struct {
 	service *Service
 	log     *slog.Logger
+	base    *slog.Logger // without a login
 
 	conn *wire.Conn
 
 	session, listener, client, login string
+	appliance                        bool // the listener is for old devices
 }
 
-func (s *Service) newEventLog(c *wire.Conn, listener string) *eventLog {
-	return &eventLog{service: s, conn: c, log: s.Logger.With("session", c.ID(), "listener", listener),
-		session: c.ID(), listener: listener, client: c.Client().Addr().String()}
+func (s *Service) newEventLog(c *wire.Conn, l config.Listener) *eventLog {
+	log := s.Logger.With("session", c.ID(), "listener", l.Name)
+	return &eventLog{service: s, conn: c, log: log, base: log, session: c.ID(), listener: l.Name,
+		client: c.Client().Addr().String(), appliance: l.IsAppliance()}
 }
 
 // loggedIn is called once the session has a login.
 func (l *eventLog) loggedIn(login string) {
-	l.login, l.log = login, l.log.With("login", login)
+	l.login, l.log = login, l.base.With("login", login)
 }
 
 // reject records a refused MAIL, RCPT or message and returns its reply. err, for the log, may be nil.
@@ -99,6 +103,9 @@ func (l *eventLog) event(e trace.Event) trace.Event {
 	}
 	e.Session, e.Listener, e.Client = l.session, l.listener, l.client
 	e.Login = cmp.Or(e.Login, l.login)
+	if l.appliance {
+		e.Hello = helloShown(l.conn.Helo())
+	}
 	if e.Kind == trace.Accepted || e.Kind == trace.AuthFail { // enough to see old devices
 		if state := l.conn.TLS(); state != nil {
 			e.TLS = tls.VersionName(state.Version)

@@ -128,6 +128,9 @@ func (u *submission) durable(at time.Time, err error) (mail.Reply, error) {
 	return reply, nil
 }
 
+// maxChanged bounds what log and trace say of the changes to a message, in octets. Mail of old devices has many.
+const maxChanged = 1500
+
 // accepted traces and logs that the client got its 250, and how.
 func (u *submission) accepted(how string, reply mail.Reply, at time.Time) {
 	m, events := u.message, u.session.events
@@ -135,7 +138,7 @@ func (u *submission) accepted(how string, reply mail.Reply, at time.Time) {
 	u.service.acceptedBytes.WithLabelValues(m.Listener).Add(float64(m.Size))
 	log, detail := events.log, how
 	if len(u.notes) > 0 {
-		changed := mail.Printable(mail.Cut(strings.Join(u.notes, "; "), 512))
+		changed := mail.Printable(mail.Cut(strings.Join(u.notes, "; "), maxChanged))
 		log, detail = log.With("changed", changed), how+"; "+changed
 	}
 	log.Info("accepted", "id", m.ID, "from", m.Envelope.From.String(), "rcpts", len(m.Recipients), "size", m.Size,

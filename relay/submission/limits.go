@@ -12,6 +12,11 @@ import (
 
 // takeLimits counts the message against the limits of its login, all or none.
 func (u *submission) takeLimits(ctx context.Context) error {
+	if w := u.session.waiver; w.by == byLearning {
+		var err error
+		u.hold, u.refund, err = u.service.held.learned(ctx, w.client, u.size, u.session.settings.StoreSize)
+		return err
+	}
 	rcpts := make([]mail.Address, len(u.envelope.Recipients))
 	for i, r := range u.envelope.Recipients {
 		rcpts[i] = r.To

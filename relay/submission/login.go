@@ -41,6 +41,7 @@ func (s *session) authenticate(ctx context.Context, _, login, password string) m
 		return reply
 	}
 	s.service.auth.WithLabelValues("ok").Inc()
+	s.waiver = waiver{}
 	s.become(identity)
 	s.events.loggedIn(identity.Login)
 	return mail.R(235, "2.7.0", "authenticated")

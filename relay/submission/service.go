@@ -23,6 +23,7 @@ import (
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
+	"postern/relay/devices"
 	"postern/relay/queue"
 	"postern/relay/spool"
 	"postern/relay/trace"
@@ -70,6 +71,10 @@ type Outbound interface {
 type Options struct {
 	Settings func() *Settings // in force now
 	Accounts Accounts
+	// Devices are those that need no login; nil: there are none. OwnSenders are patterns of the senders that somebody
+	// who is not known yet may use.
+	Devices    *devices.Table
+	OwnSenders func(context.Context) ([]string, error)
 	// AccountDelay is how long a change of an account may go unnoticed.
 	AccountDelay time.Duration
 	Limiter      *policy.Limiter
@@ -97,6 +102,9 @@ type Service struct {
 
 // New makes a Service. ctx cuts the attempts of hand-offs when it ends; their sessions may be gone by then.
 func New(ctx context.Context, o Options) *Service {
+	if o.Devices == nil {
+		o.Devices = new(devices.Table)
+	}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return promauto.With(o.Metrics).NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
@@ -121,6 +129,9 @@ func (s *Service) Wait() { s.attempts.Wait() }
 // Recount discards the counts of held mail: the queue or its bound may have changed.
 func (s *Service) Recount() { s.held.forget() }
 
+// maxDetail bounds what a refused session says in the trace, in octets: a failed handshake names versions and suites.
+const maxDetail = 720
+
 // Refused traces a connection that a listener turned away before any message.
 func (s *Service) Refused(listener string, r wire.Refusal) {
 	s.refused.WithLabelValues(listener, string(r.Reason)).Inc()
@@ -128,8 +139,8 @@ func (s *Service) Refused(listener string, r wire.Refusal) {
 		return // the session has told of it
 	}
 	told := s.Trace.Refusal(trace.Event{Kind: trace.Refused, Session: r.Session, Listener: listener,
-		Client: r.Client.Addr().String(), Reply: r.Reply,
-		Detail: mail.Printable(mail.Cut(string(r.Reason)+": "+r.Detail, 512))})
+		Client: r.Client.Addr().String(), Hello: s.helloOf(listener, r.Hello), Reply: r.Reply,
+		Detail: mail.Printable(mail.Cut(string(r.Reason)+": "+r.Detail, maxDetail))})
 	if !told {
 		return
 	}

@@ -27,23 +27,29 @@ type session struct {
 	identity  auth.Identity
 	effective policy.Effective
 	known     bool           // identity is set
+	waiver    waiver         // why no login was needed
 	login     *login         // the exchange under way, nil between them
 	since     time.Time      // when it was verified
 	accounts  uint64         // Accounts.Generation at that time
 	envelope  *mail.Envelope // of the transaction under way, nil between them
+	repairs                  // of the transaction, and wire tells of its own
 }
 
 // NewSession makes sessions of a listener.
 func (s *Service) NewSession(l config.Listener) func(*wire.Conn) (wire.Session, mail.Reply) {
 	return func(c *wire.Conn) (wire.Session, mail.Reply) {
-		ses := &session{service: s, conn: c, listener: l, settings: s.Settings(), events: s.newEventLog(c, l.Name)}
+		ses := &session{service: s, conn: c, listener: l, settings: s.Settings(), events: s.newEventLog(c, l)}
 		block, err := ses.listenerIn(ses.settings) // a reload may be half done
 		if err != nil {
 			return ses, replyListener
 		}
 		ses.listener = block
-		if block.Auth == config.AuthNetwork && c.Placed() {
+		switch {
+		case !c.Placed():
+		case block.Auth == config.AuthNetwork:
 			return ses, ses.admit(c)
+		case block.IsAppliance():
+			ses.admitDevice()
 		}
 		return ses, mail.Reply{}
 	}
@@ -60,6 +66,7 @@ func (s *session) admit(c *wire.Conn) mail.Reply {
 		s.events.noAccount(s.listener.Login, err)
 		return replyNoAccount
 	}
+	s.waiver.by = byNetwork
 	s.become(identity)
 	s.events.loggedIn(identity.Login)
 	return mail.Reply{}
@@ -81,7 +88,7 @@ func (s *session) become(identity auth.Identity) {
 func (s *session) renew(ctx context.Context) error {
 	n, now := s.service.Accounts.Generation(), s.service.Settings()
 	if n == s.accounts && now == s.settings {
-		return nil
+		return s.waiver.check(time.Now())
 	}
 	block, identity, err := s.look(ctx, now)
 	if err != nil {
@@ -97,7 +104,7 @@ func (s *session) renew(ctx context.Context) error {
 func (s *session) stands(ctx context.Context) error {
 	now := s.service.Settings()
 	if s.service.Accounts.Generation() == s.accounts && now == s.settings {
-		return nil
+		return s.waiver.check(time.Now())
 	}
 	_, _, err := s.look(ctx, now)
 	return err
@@ -110,6 +117,9 @@ func (s *session) look(ctx context.Context, now *Settings) (config.Listener, aut
 	if err != nil {
 		return block, auth.Identity{}, mail.Refuse(replyListener, err)
 	}
+	if err := s.waiver.check(time.Now()); err != nil || s.waiver.by == byLearning {
+		return block, s.identity, err
+	}
 	identity, err := s.service.Accounts.Lookup(ctx, s.identity.Login)
 	switch {
 	case errors.Is(err, auth.ErrLocked), errors.Is(err, auth.ErrUnknownLogin):
@@ -119,7 +129,7 @@ func (s *session) look(ctx context.Context, now *Settings) (config.Listener, aut
 	case !identity.Allows(s.conn.Client().Addr()):
 		return block, identity, mail.Refuse(replyAccount, auth.ErrNetwork)
 	}
-	if block.Auth == config.AuthNetwork {
+	if s.waiver.by != byLogin {
 		return block, identity, nil
 	}
 	u, err := s.service.Accounts.User(ctx, identity.Login)
@@ -171,13 +181,16 @@ func (s *session) Auth(ctx context.Context, mechanism string) (wire.Exchange, ma
 func (s *session) Authenticated() bool { return s.known }
 
 // ReplaceSender implements wire.SenderReplacer: where From is rewritten so is the reverse-path, which may then be
-// malformed.
-func (s *session) ReplaceSender(string) (mail.Address, bool) {
+// malformed. So may that of an old device.
+func (s *session) ReplaceSender(path string) (mail.Address, bool) {
 	if !s.known {
 		return mail.Address{}, false
 	}
 	if err := s.renew(context.Background()); err != nil {
 		return mail.Address{}, true // Mail finds the same, and answers with it
+	}
+	if s.listener.IsAppliance() {
+		return s.repairs.unreadable(path, s.effective.FirstSender())
 	}
 	return s.effective.FirstSender(), s.effective.Rewrites()
 }
@@ -185,6 +198,7 @@ func (s *session) ReplaceSender(string) (mail.Address, bool) {
 // Mail begins a transaction: may this login use the reverse-path, and is there room for a message?
 func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 	s.envelope = nil
+	s.repairs.begin()
 	if err := s.renew(ctx); err != nil {
 		return s.events.reject(env.From, "", replyFor(err), err)
 	}
@@ -192,10 +206,17 @@ func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 		return s.events.reject(env.From, "", replyFull, err)
 	}
 	if !env.From.IsNull() && !s.effective.MaySend(env.From) {
-		if !s.effective.Rewrites() {
+		repaired := false
+		if s.listener.IsAppliance() {
+			env.From, repaired = s.repairs.local(env.From, s.effective.FirstSender())
+		}
+		switch {
+		case repaired:
+		case s.effective.Rewrites():
+			env.From = s.effective.FirstSender()
+		default:
 			return s.events.reject(env.From, "", s.effective.SenderRefusal(env.From), nil)
 		}
-		env.From = s.effective.FirstSender()
 	}
 	s.envelope = &env
 	return replySender
@@ -228,7 +249,10 @@ func (s *session) Data(ctx context.Context, t *wire.Transfer) mail.Reply {
 		return s.events.reject(env.From, "", replyFor(err), err)
 	}
 	u := &submission{service: s.service, session: s, envelope: *env, raw: raw, octets: newHolder(buffer),
-		eightBit: t.EightBit(), longLines: t.LongLines(), now: time.Now()}
+		eightBit: t.EightBit(), longLines: t.LongLines(), now: time.Now(), notes: s.repairs.made}
+	if n := t.RepairedLineEnds(); n > 0 {
+		u.notes = append(u.notes, fmt.Sprintf("%d line ends became CR LF", n))
+	}
 	reply, err := u.run(ctx)
 	if err != nil {
 		return s.events.reject(env.From, u.recipient(), replyFor(err), err)

@@ -64,7 +64,10 @@ func (u *submission) readHeader(context.Context) error {
 	}
 	u.size = u.raw.Size()
 	read := mail.ReadHeader
-	if u.session.effective.Rewrites() {
+	switch {
+	case u.session.listener.IsAppliance():
+		read = mail.ReadDeviceHeader
+	case u.session.effective.Rewrites():
 		read = mail.ReadHeaderToRewrite
 	}
 	u.header, u.body, err = read(prefix)

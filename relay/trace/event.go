@@ -49,6 +49,7 @@ type Event struct {
 	Listener  string        `json:"listener,omitempty"`
 	Client    string        `json:"client,omitempty"` // its address
 	TLS       string        `json:"tls,omitempty"`    // version that it speaks, of Accepted and AuthFail
+	Hello     string        `json:"hello,omitempty"`  // what it calls itself, at listeners for old devices
 	Login     string        `json:"login,omitempty"`
 	From      string        `json:"from,omitempty"`   // reverse-path
 	Author    string        `json:"author,omitempty"` // header author

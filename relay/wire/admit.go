@@ -84,6 +84,8 @@ func (c *Conn) expectClientHello() error {
 	switch {
 	case err == nil && first == recordHandshake:
 		return c.handshake()
+	case err == nil && first&0x80 != 0: // no character of SMTP
+		return refuse(ReasonTLS, mail.Reply{}, "%s", ssl2Hello)
 	case err == nil:
 		return refuse(ReasonTLS, tlsFirst, "%s", notTLS)
 	case c.evicted.Load():
@@ -122,6 +124,8 @@ func (c *Conn) awaitClientHello() error {
 	case err == nil && first == recordHandshake:
 		c.srv.tlsHints.sawTLS(c.origin)
 		return c.handshake()
+	case err == nil && first&0x80 != 0:
+		return refuse(ReasonTLS, mail.Reply{}, "%s", ssl2Hello)
 	case err != nil && !isTimeout(err):
 		return errGone
 	}
@@ -161,6 +165,9 @@ func (c *Conn) earlyRefusal(b []byte) error {
 	}
 	if b[0] == recordHandshake && c.io.tls == nil {
 		return c.unexpectedTLS()
+	}
+	if len(b) >= 5 && isSSL2([5]byte(b)) && c.io.tls == nil {
+		return refuse(ReasonTLS, mail.Reply{}, "%s", ssl2Hello)
 	}
 	return refuse(ReasonProtocol, reply, "the client talked before the greeting")
 }

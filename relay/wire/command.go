@@ -57,6 +57,9 @@ func (c *Conn) run(line string) error {
 	if strings.IndexByte(line, '\t') >= 0 { // a tab is white space too (RFC 5321 §4.1.1)
 		line = strings.ReplaceAll(line, "\t", " ")
 	}
+	if c.opt.Appliance {
+		line = strings.TrimRight(line, "\r") // of CR CR LF
+	}
 	c.line = line
 	err := c.runLine(line)
 	c.line = "" // a waiting connection holds no memory
@@ -207,7 +210,11 @@ func (c *Conn) extensions() string {
 		b.WriteString("\nSTARTTLS")
 	}
 	if c.authOffered() {
-		b.WriteString("\nAUTH " + strings.Join(c.opt.Mechanisms, " "))
+		mechanisms := strings.Join(c.opt.Mechanisms, " ")
+		b.WriteString("\nAUTH " + mechanisms)
+		if c.opt.Appliance {
+			b.WriteString("\nAUTH=" + mechanisms) // which is what programs from before RFC 2554 look for
+		}
 	}
 	return b.String()
 }

@@ -303,7 +303,7 @@ func (c *Conn) turnAway(r *refusal) {
 		r.reply = mail.Reply{}
 	}
 	c.opt.Refused(Refusal{Time: time.Now(), Session: c.id, Listener: c.opt.Name, Client: c.client,
-		Reason: r.reason, Detail: r.detail, Reply: r.reply, Err: r.err})
+		Hello: c.helo, Reason: r.reason, Detail: r.detail, Reply: r.reply, Err: r.err})
 	if !r.reply.IsZero() {
 		c.io.send(r.reply)
 	}

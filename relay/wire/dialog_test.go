@@ -164,6 +164,8 @@ func (d *dialog) option(o *Options, b *backend, option string) {
 		o.Networks = []netip.Prefix{netip.MustParsePrefix(value)}
 	case "proxies":
 		o.Proxies = []netip.Prefix{netip.MustParsePrefix(value)}
+	case "appliance":
+		o.Appliance, o.LongLines = true, true
 	case "open": // no login needed, no TLS: most of the protocol is the same
 		o.TLSMode, b.open = None, true
 	case "max-size":

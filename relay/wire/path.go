@@ -8,9 +8,12 @@ import (
 )
 
 // parseMail parses the argument of MAIL. A non-zero reply refuses it. SIZE is not checked here. replace, unless nil,
-// may replace a malformed reverse-path.
-func parseMail(arg string, replace func(path string) (mail.Address, bool)) (mail.Envelope, mail.Reply) {
+// may replace a malformed reverse-path. tolerant is Options.Appliance.
+func parseMail(arg string, replace func(path string) (mail.Address, bool), tolerant bool) (mail.Envelope, mail.Reply) {
 	path, params, readable := cutPath(arg, "FROM:")
+	if !readable && tolerant {
+		path, params, readable = cutNamed(arg, "FROM")
+	}
 	var unreadable mail.Reply
 	if !readable {
 		unreadable = mail.R(501, "5.1.7",
@@ -22,7 +25,7 @@ func parseMail(arg string, replace func(path string) (mail.Address, bool)) (mail
 	}
 	var env mail.Envelope
 	if reply := eachParameter(params, func(name, value string, given bool) mail.Reply {
-		return mailParameter(&env, name, value, given)
+		return ignoreUnknown(mailParameter(&env, name, value, given), tolerant)
 	}); !reply.IsZero() {
 		return mail.Envelope{}, reply
 	}
@@ -54,16 +57,19 @@ func reversePath(path string, utf8 bool) (mail.Address, mail.Reply) {
 }
 
 // parseRcpt parses the argument of RCPT. utf8 says whether MAIL had SMTPUTF8. <postmaster>, the only address without a
-// domain (RFC 5321 §4.5.1), is completed with hostname.
-func parseRcpt(arg string, utf8 bool, hostname string) (mail.Recipient, mail.Reply) {
+// domain (RFC 5321 §4.5.1), is completed with hostname. tolerant is Options.Appliance.
+func parseRcpt(arg string, utf8 bool, hostname string, tolerant bool) (mail.Recipient, mail.Reply) {
 	path, params, ok := cutPath(arg, "TO:")
+	if !ok && tolerant {
+		path, params, ok = cutNamed(arg, "TO")
+	}
 	if !ok {
 		return mail.Recipient{}, mail.R(501, "5.1.3",
 			"the recipient cannot be read: expected RCPT TO:<user@example.com>, not RCPT %s", quoted(arg))
 	}
 	var r mail.Recipient
 	if reply := eachParameter(params, func(name, value string, given bool) mail.Reply {
-		return rcptParameter(&r, name, value, given, utf8)
+		return ignoreUnknown(rcptParameter(&r, name, value, given, utf8), tolerant)
 	}); !reply.IsZero() {
 		return mail.Recipient{}, reply
 	}
@@ -150,6 +156,33 @@ func cutBarePath(s string) (path, params string, ok bool) {
 		return "", "", false
 	}
 	return path, params, true
+}
+
+// cutNamed splits what only a tolerant listener reads: a path without the colon before it, or with a name in front of
+// it. There must be one pair of brackets, or a path that is unambiguous without.
+func cutNamed(arg, keyword string) (path, params string, ok bool) {
+	if len(arg) <= len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) ||
+		!strings.ContainsAny(arg[len(keyword):len(keyword)+1], " :<") {
+		return "", "", false
+	}
+	s := strings.TrimLeft(arg[len(keyword):], " :")
+	open, end := strings.IndexByte(s, '<'), strings.IndexByte(s, '>')
+	if open < 0 && end < 0 {
+		return cutBarePath(s)
+	}
+	if open < 0 || end < open || strings.Contains(s[:open], "@") ||
+		strings.ContainsAny(s[open+1:end]+strings.ReplaceAll(s[end+1:], "=<>", ""), "<>") {
+		return "", "", false
+	}
+	return strings.Trim(s[open+1:end], " "), strings.TrimLeft(s[end+1:], ";, "), true
+}
+
+// ignoreUnknown lets unknown parameters pass at a tolerant listener: old programs make up their own.
+func ignoreUnknown(r mail.Reply, tolerant bool) mail.Reply {
+	if tolerant && r.Code == 555 {
+		return mail.Reply{}
+	}
+	return r
 }
 
 // cutUnreadable splits a path that cannot be parsed from the known parameters after it.

@@ -29,6 +29,7 @@ type Refusal struct {
 	Session  string // Conn.ID
 	Listener string
 	Client   netip.AddrPort
+	Hello    string // Conn.Helo
 	Reason   Reason
 	Detail   string     // one plain sentence that says what to change, printable
 	Reply    mail.Reply // what the client was told; zero if nothing could be said

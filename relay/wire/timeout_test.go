@@ -434,3 +434,20 @@ func TestOpenConnectionTakesNewLimits(t *testing.T) {
 			c.expect("421 4.7.0 connected for 1 hour")
 		})
 }
+
+// TestBareEndIsTold: who waits behind LF . LF is told in the log what it does wrong, at either kind of listener.
+func TestBareEndIsTold(t *testing.T) {
+	for _, tolerant := range []bool{false, true} {
+		inBubble(t, func(o *Options, b *backend) { openClear(o, b); o.Appliance = tolerant },
+			func(t *testing.T, s *testServer, c *testClient) {
+				startData(c)
+				c.send("Subject: x\n\nhello\n.\n")
+				c.expect("421 4.4.2 silent for 3 minutes")
+				synctest.Wait()
+				r := s.lastRefusal()
+				if !strings.Contains(r.Detail, "ends its messages with LF . LF, which ends none") {
+					t.Errorf("appliance %v: %q", tolerant, r.Detail)
+				}
+			})
+	}
+}

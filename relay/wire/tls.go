@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -14,22 +13,14 @@ import (
 )
 
 // ServerTLS returns a listener's configuration: certificates from getCertificate, no session tickets (those of TLS 1.3
-// have broken Microsoft clients, and resumption gains a submission client little), Go's cipher suites, and below TLS
-// 1.2 those that old devices need.
+// have broken Microsoft clients, and resumption gains a submission client little), Go's cipher suites. LegacyTLS is for
+// old devices.
 func ServerTLS(getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), minVersion uint16) *tls.Config {
-	c := &tls.Config{
+	return &tls.Config{
 		GetCertificate:         getCertificate,
 		MinVersion:             minVersion,
 		SessionTicketsDisabled: true,
 	}
-	if minVersion < tls.VersionTLS12 { // explicit, since Go's defaults omit RSA key exchange and 3DES
-		for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
-			if !strings.Contains(s.Name, "RC4") {
-				c.CipherSuites = append(c.CipherSuites, s.ID)
-			}
-		}
-	}
-	return c
 }
 
 // listenerTLS adapts a configuration to our connections.
@@ -86,6 +77,9 @@ func (c *Conn) handshake() error {
 	return nil
 }
 
+// maxDetail bounds the explanation of a failed handshake, in octets: six cipher suites and what to do.
+const maxDetail = 700
+
 // handshakeRefusal explains a failed handshake in plain words.
 func (c *Conn) handshakeRefusal(err error) error {
 	if c.srv.closing.Load() {
@@ -95,7 +89,7 @@ func (c *Conn) handshakeRefusal(err error) error {
 		return c.evictedRefusal().silent()
 	}
 	detail := handshakeFault{c.opt.TLS, c.io.sock.hello}.detail(err, c.io.sock.alert)
-	r := refuse(ReasonTLS, mail.Reply{}, "%s", mail.Cut(mail.Printable(detail), 480)).because(err)
+	r := refuse(ReasonTLS, mail.Reply{}, "%s", mail.Cut(mail.Printable(detail), maxDetail)).because(err)
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok && e.Conn != nil && !c.greeted {
 		// We have sent nothing, and the client sent no TLS: it can read a reply.
 		r.reply = tlsFirst

@@ -23,7 +23,7 @@ type handshakeFault struct {
 
 // detail says why the handshake failed and what to do about it. said is an alert that came unencrypted.
 func (h handshakeFault) detail(err error, said alert) string {
-	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
+	record, noTLS := errors.AsType[tls.RecordHeaderError](err)
 	if !said.seen {
 		said = alertOf(err)
 	}
@@ -31,6 +31,8 @@ func (h handshakeFault) detail(err error, said alert) string {
 	switch {
 	case errors.Is(err, errALPN):
 		return "TLS handshake refused: a web client asked for HTTP on a mail port"
+	case noTLS && isSSL2(record.RecordHeader):
+		return ssl2Hello
 	case noTLS:
 		return notTLS
 	case h.hello == nil && isTimeout(err):
@@ -51,22 +53,21 @@ func (h handshakeFault) detail(err error, said alert) string {
 
 // offerDetail compares what the client offered with what we have.
 func (h handshakeFault) offerDetail(err error) string {
-	versions := versionNames(h.hello.SupportedVersions)
-	offer := versions + " with " + suiteNames(h.hello.CipherSuites)
+	offer := h.offer()
 	if newest := slices.Max(append(known(h.hello.SupportedVersions), 0)); newest < h.minVersion() {
-		return fmt.Sprintf("the client offers only %s, this listener wants %s or newer; see min_version",
-			versions, tls.VersionName(h.minVersion()))
+		return h.versionFault(newest)
 	}
 	if !slices.ContainsFunc(h.hello.CipherSuites, h.accepts) {
-		return fmt.Sprintf("no cipher suite in common with the client: it offers %s, "+
-			"none of which is safe enough for this listener; it needs newer software", offer)
+		return h.suiteFault()
 	}
 	leaf := h.certificate()
 	switch {
+	case wantsSHA1(h.hello) && !h.isLegacy():
+		return "the client knows no signature but SHA-1, which broke: " + setLegacy + ". It offers " + offer
 	case leaf == nil:
 	case isECDSA(leaf) && !knowsECDSA(h.hello):
-		return "the client knows RSA certificates only, and this listener presents an ECDSA one; " +
-			"get an RSA certificate for tls.cert_file. It offers " + offer
+		return "the client knows RSA certificates only, and this listener presents an ECDSA one: " + setLegacy +
+			", or get an RSA certificate for tls.cert_file. It offers " + offer
 	case isRSA(leaf) && !knowsRSA(h.hello):
 		return "the client knows ECDSA certificates only, and this listener presents an RSA one; " +
 			"get an ECDSA certificate for tls.cert_file. It offers " + offer
@@ -176,8 +177,8 @@ func (h handshakeFault) alertDetail(number uint8) string {
 		a.name = fmt.Sprintf("alert %d", number)
 		a.means = "the client gave no other reason; it may not trust this certificate or its name"
 	}
-	return fmt.Sprintf("%s (it sent %q)%s; it offered %s",
-		a.means, a.name, h.nameDetail(), versionNames(h.hello.SupportedVersions))
+	return fmt.Sprintf("%s (it sent %q)%s; it offered %s, this listener wants %s or newer",
+		a.means, a.name, h.nameDetail(), h.offer(), tls.VersionName(h.minVersion()))
 }
 
 // nameDetail says if the client asked for a name that the certificate does not cover.

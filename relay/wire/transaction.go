@@ -2,7 +2,9 @@ package wire
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"strconv"
 
 	"postern/mail"
 )
@@ -20,7 +22,7 @@ func (c *Conn) mail(arg string) error {
 		return c.wrong(503, "5.5.1", "a mail transaction is open already")
 	}
 	c.refused = true // until it is accepted
-	env, reply := parseMail(arg, c.replaceSender())
+	env, reply := parseMail(arg, c.replaceSender(), c.opt.Appliance)
 	if !reply.IsZero() {
 		return c.violation(reply)
 	}
@@ -31,8 +33,20 @@ func (c *Conn) mail(arg string) error {
 	reply = c.session.Mail(c.ctx, env)
 	if reply.OK() {
 		c.tx, c.refused = transaction{open: true, utf8: env.UTF8}, false
+		c.tellRepaired(arg, "FROM:", env.From)
 	}
 	return c.answer(reply)
+}
+
+// tellRepaired reports to the session the path of a MAIL or RCPT that only a tolerant listener reads.
+func (c *Conn) tellRepaired(arg, keyword string, a mail.Address) {
+	w, ok := c.session.(RepairObserver)
+	if !ok || !c.opt.Appliance {
+		return
+	}
+	if _, _, readable := cutPath(arg, keyword); !readable {
+		w.Repaired(fmt.Sprintf("%s is read as %s", strconv.Quote(quoted(arg)), a.Path()))
+	}
 }
 
 // replaceSender returns the session's method of that name, nil if it has none.
@@ -49,7 +63,7 @@ func (c *Conn) rcpt(arg string) error {
 		return c.outOfOrder()
 	}
 	c.idleTurns-- // bounded by the limits below
-	r, reply := parseRcpt(arg, c.tx.utf8, c.opt.Hostname)
+	r, reply := parseRcpt(arg, c.tx.utf8, c.opt.Hostname, c.opt.Appliance)
 	if !reply.IsZero() {
 		return c.violation(reply)
 	}
@@ -69,6 +83,7 @@ func (c *Conn) rcpt(arg string) error {
 	reply = c.session.Rcpt(c.ctx, r)
 	if reply.OK() {
 		c.tx.rcpts++
+		c.tellRepaired(arg, "TO:", r.To)
 	}
 	return c.answer(reply)
 }

@@ -22,7 +22,8 @@ var errUnfinished = errors.New("message answered before its end")
 //
 // It returns io.EOF only at the clean end, and ErrCut if there is none. If the message is unacceptable it reads to the
 // real end and returns a *mail.Error: 552 5.3.4 for its size; 550 5.6.0 for a bare CR or LF, a NUL, or, without
-// Options.LongLines, a line over 998 octets. Every line ends with CRLF; it is added if the last chunk lacks it.
+// Options.LongLines, a line over 998 octets. Every line ends with CRLF; it is added if the last chunk lacks it. With
+// Options.Appliance bare CR and LF become CRLF, unless that makes a line of a dot alone, which is refused with 550.
 type Transfer struct {
 	c       *Conn
 	chunked bool
@@ -31,11 +32,12 @@ type Transfer struct {
 	last    bool     // BDAT: this is the last chunk
 
 	lines  lines
-	bad    bool   // refused whatever follows
-	run    []byte // content found but not yet read, in the connection's buffer
-	err    error  // how it ended
-	cause  error  // behind ErrCut: what ends the connection, nil if a pending command goes on
-	closed bool   // the session has answered
+	ends   *lineEnds // nil: line ends are not repaired
+	bad    bool      // refused whatever follows
+	run    []byte    // content found but not yet read, in the connection's buffer
+	err    error     // how it ended
+	cause  error     // behind ErrCut: what ends the connection, nil if a pending command goes on
+	closed bool      // the session has answered
 
 	octets int64         // received
 	waited time.Duration // to receive them
@@ -49,6 +51,14 @@ func (t *Transfer) EightBit() bool { return t.lines.eightBit }
 
 // LongLines reports whether a line of more than 998 octets was seen so far.
 func (t *Transfer) LongLines() bool { return t.lines.long }
+
+// RepairedLineEnds is how many bare CR and LF became CRLF so far; none without Options.Appliance.
+func (t *Transfer) RepairedLineEnds() int64 {
+	if t.ends == nil {
+		return 0
+	}
+	return t.ends.repaired
+}
 
 // Chunked reports whether the message comes by BDAT.
 func (t *Transfer) Chunked() bool { return t.chunked }
@@ -92,6 +102,9 @@ func (t *Transfer) WriteTo(w io.Writer) (int64, error) {
 func (c *Conn) newTransfer(t Transfer) *Transfer {
 	t.c = c
 	t.lines.takeLong = c.opt.LongLines
+	if c.opt.Appliance {
+		t.ends = new(lineEnds)
+	}
 	return &t
 }
 
@@ -107,6 +120,9 @@ func (t *Transfer) drain() {
 func (t *Transfer) next() error {
 	for t.err == nil {
 		run := t.nextRun()
+		if t.ends != nil {
+			run = t.repair(run)
+		}
 		t.lines.add(run)
 		t.bad = t.bad || t.lines.size > t.c.opt.MaxMessageSize || t.lines.bad()
 		if len(run) > 0 && !t.bad {
@@ -115,6 +131,15 @@ func (t *Transfer) next() error {
 		}
 	}
 	return t.err
+}
+
+// repair repairs the line ends of a run.
+func (t *Transfer) repair(run []byte) []byte {
+	run = t.ends.next(run)
+	if t.ends.fault.kind != "" && !t.lines.bad() {
+		t.lines.fault = t.ends.fault
+	}
+	return run
 }
 
 // nextRun returns content, or none if it had to read more or the message ended.
@@ -201,10 +226,18 @@ func (t *Transfer) tooSlow(waited time.Duration) *refusal {
 		return refuse(ReasonTimeout, mail.R(421, "4.4.2", "too slow, closing; send the message again"),
 			"the client sent %d octets in %s, less than min_data_rate asks for", t.octets, t.waited.Round(time.Second))
 	}
-	silence := span(t.c.opt.DataTimeout)
+	silence, why := span(t.c.opt.DataTimeout), "see data_timeout"
+	if t.endsBare() {
+		why = "it probably ends its messages with LF . LF, which ends none: set its line ends to CR LF"
+	}
 	return refuse(ReasonTimeout,
 		mail.R(421, "4.4.2", "silent for %s inside a message, closing; send it again", silence),
-		"the client was silent for %s inside a message; see data_timeout", t.c.opt.DataTimeout)
+		"the client was silent for %s inside a message; %s", t.c.opt.DataTimeout, why)
+}
+
+// endsBare reports whether the client probably waits for the answer to an end that is none.
+func (t *Transfer) endsBare() bool {
+	return !t.chunked && (t.lines.fault.kind == loneDot || t.lines.fault.kind == bareLF)
 }
 
 // maxDrain bounds how much of an oversized message is read to its end, so that the client learns why it is refused.
@@ -213,7 +246,7 @@ func (t *Transfer) maxDrain() int64 { return 4*t.c.opt.MaxMessageSize + 64<<20 }
 // endOfChunk ends the message after its last chunk, or answers the chunk and goes on to the next.
 func (t *Transfer) endOfChunk() []byte {
 	switch {
-	case t.last && !t.bad && t.lines.open():
+	case t.last && !t.bad && (t.lines.open() || t.ends.unended()):
 		t.lines.size -= int64(len(lineEnd)) // the client did not send it
 		return lineEnd
 	case t.last, t.bad: // a refusal answers this chunk and ends the message

@@ -8,8 +8,8 @@
 //   - A message is complete only at CRLF.CRLF or at the last octet of the last chunk. If the connection ends, a
 //     deadline passes or RSET comes before that, the result is ErrCut, never io.EOF. Nothing that follows a cut message
 //     runs as a command, unless the client itself abandoned a chunked one.
-//   - A message that is too big, or has a bare CR or LF, a NUL, or (if Options refuse it) an overlong line, is refused
-//     after reading to its real end, whatever the Session answers.
+//   - A message that is too big, or has a bare CR or LF (if Options do not repair it), a NUL, or (if Options refuse it)
+//     an overlong line, is refused after reading to its real end, whatever the Session answers.
 //   - A panic in a Session costs only its own connection: 421, and a log line with the stack.
 //   - Of a message, replies of this package echo only the beginning of a refused line, and what they quote is
 //     printable.
@@ -54,6 +54,11 @@ type Options struct {
 	Proxies []netip.Prefix
 
 	Mechanisms []string // SASL mechanisms to offer, in upper case
+
+	// Appliance takes what old devices send: bare CR and LF inside a message, which become CRLF, CR before the CRLF
+	// of a command, unknown parameters, and a path with a name in front of it. Whatever it takes, CRLF.CRLF ends a
+	// message, and CRLF a command.
+	Appliance bool
 
 	// Limits and times must be set, but for the rate.
 	MaxMessageSize      int64 // octets as in RFC 1870
@@ -117,6 +122,12 @@ type LoginRefusalObserver interface {
 // SenderReplacer is a Session that may replace a malformed reverse-path, such as <root> or <scanner 2> from devices.
 type SenderReplacer interface {
 	ReplaceSender(path string) (mail.Address, bool)
+}
+
+// RepairObserver is a Session that is told what wire repaired in a MAIL or RCPT that was then accepted, in one plain
+// and printable sentence. Only listeners with Options.Appliance repair.
+type RepairObserver interface {
+	Repaired(what string)
 }
 
 // Exchange is one SASL exchange (RFC 4954 §4), which wire carries in base64.

@@ -1,0 +1,38 @@
+package relay
+
+import (
+	"context"
+	"net/netip"
+
+	"postern/relay/dnscheck"
+	"postern/relay/domains"
+)
+
+// devicesChanged adopts what the command line changed of what is learned and who is known by an address. Open sessions
+// look at theirs again.
+func (s *Server) devicesChanged(ctx context.Context) bool {
+	known, err := s.store.KnownDevices(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.Error("devices not read again, those known before stay", "err", err)
+		}
+		return false
+	}
+	s.devices.Set(known)
+	s.accounts.generation.Add(1)
+	return true
+}
+
+// ownSenders are patterns of all addresses in the domains that mail is sent for. It asks no DNS.
+func (s *Server) ownSenders(ctx context.Context) ([]string, error) {
+	plan, err := domains.New(ctx, domains.Options{Config: s.state.Load().config, Store: s.store,
+		Resolver: new(dnscheck.Resolver), Addresses: []netip.Addr{netip.IPv4Unspecified()}})
+	if err != nil {
+		return nil, err
+	}
+	var patterns []string
+	for _, domain := range plan.Domains() {
+		patterns = append(patterns, "*@"+domain)
+	}
+	return patterns, nil
+}

@@ -1,0 +1,102 @@
+package store
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"postern/relay/devices"
+	"postern/relay/store/internal/sqlite"
+)
+
+// TopicDevices changes with every change of what is learned, and of who is known by an address.
+const TopicDevices = "devices"
+
+// schemaDevices keeps what package devices knows.
+const schemaDevices = `
+CREATE TABLE device_learning (
+	listener TEXT NOT NULL, network TEXT NOT NULL, began INTEGER NOT NULL, until INTEGER NOT NULL, by TEXT NOT NULL,
+	PRIMARY KEY (listener, network)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE device_place (
+	listener TEXT NOT NULL, address TEXT NOT NULL, login TEXT NOT NULL,
+	PRIMARY KEY (listener, address)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX device_place_login ON device_place (login);
+`
+
+// Learn begins a learning, in place of one of the same network, and forgets those that ended a day ago. ErrTooMany over
+// devices.MostLearnings.
+func (s *Store) Learn(ctx context.Context, l devices.Learning) error {
+	err := s.write(ctx, func(t *tx) error {
+		if err := t.Run("DELETE FROM device_learning WHERE until < ? OR listener = ? AND network = ?",
+			unixNano(l.Began.Add(-24*time.Hour)), l.Listener, l.Network.String()); err != nil {
+			return err
+		}
+		n, _, err := t.Int("SELECT count(*) FROM device_learning WHERE until > ?", unixNano(l.Began))
+		if err != nil {
+			return err
+		}
+		if n >= devices.MostLearnings {
+			return refuse(ErrTooMany)
+		}
+		if err := t.Run("INSERT INTO device_learning VALUES (?, ?, ?, ?, ?)", l.Listener, l.Network.String(),
+			unixNano(l.Began), unixNano(l.Until), l.By); err != nil {
+			return err
+		}
+		return bump(t.Conn, TopicDevices)
+	})
+	return wrap(err, "begin to learn devices")
+}
+
+// StopLearning ends what is learned at a listener now, "" at all, and returns how many were under way.
+func (s *Store) StopLearning(ctx context.Context, listener string, now time.Time) (n int64, err error) {
+	err = s.write(ctx, func(t *tx) (err error) {
+		const which = " WHERE until > ? AND (listener = ? OR ? = '')"
+		n, _, err = t.Int("SELECT count(*) FROM device_learning"+which, unixNano(now), listener, listener)
+		if err != nil || n == 0 {
+			return err
+		}
+		if err := t.Run("UPDATE device_learning SET until = ?"+which, unixNano(now), unixNano(now), listener,
+			listener); err != nil {
+			return err
+		}
+		return bump(t.Conn, TopicDevices)
+	})
+	return n, wrap(err, "stop learning devices")
+}
+
+// SetPlace makes an address that of an account. ErrTooMany over devices.MostPlaces.
+func (s *Store) SetPlace(ctx context.Context, p devices.Place) error {
+	err := s.write(ctx, func(t *tx) error {
+		n, _, err := t.Int("SELECT count(*) FROM device_place")
+		if err != nil {
+			return err
+		}
+		if n >= devices.MostPlaces {
+			return refuse(ErrTooMany)
+		}
+		if err := t.Run("INSERT OR REPLACE INTO device_place VALUES (?, ?, ?)", p.Listener, p.Address.String(),
+			p.Login); err != nil {
+			return err
+		}
+		return bump(t.Conn, TopicDevices)
+	})
+	return wrap(err, "accept a device at its address")
+}
+
+// KnownDevices returns everything of package devices, learnings of the last day among it.
+func (s *Store) KnownDevices(ctx context.Context) (k devices.Known, err error) {
+	k.Learnings, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (devices.Learning, error) {
+		network, err := netip.ParsePrefix(row.Text(1))
+		return devices.Learning{Listener: row.Text(0), Network: network, Began: fromNano(row.Int(2)),
+			Until: fromNano(row.Int(3)), By: row.Text(4)}, err
+	}, "SELECT listener, network, began, until, by FROM device_learning ORDER BY began, listener, network")
+	if err == nil {
+		k.Places, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (devices.Place, error) {
+			address, err := netip.ParseAddr(row.Text(1))
+			return devices.Place{Listener: row.Text(0), Address: address, Login: row.Text(2)}, err
+		}, "SELECT listener, address, login FROM device_place ORDER BY login, listener, address")
+	}
+	return k, wrap(err, "read which devices are known")
+}
