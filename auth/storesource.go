@@ -19,7 +19,10 @@ func NewStoreSource(users UserStore, pepper []byte) Source {
 	return &storeSource{users: users, pepper: pepper, argon: realArgon}
 }
 
-func (s *storeSource) Name() string { return "store" }
+func (s *storeSource) Name() string { return storeName }
+
+// Dummy implements dummySource.
+func (s *storeSource) Dummy(_, password string) { dummy(s.argon, password) }
 
 // Verify implements Source. Whatever user it finds, it computes argon2id exactly once, except for a
 // generated password that is right.

@@ -14,6 +14,13 @@ type Identity struct {
 	Groups   []string       // names that [[policy]] blocks and routes may select
 	Senders  []string       // sender patterns of this user; empty: the policy's senders apply
 	Networks []netip.Prefix // where it may log in from; empty: anywhere
+
+	// Source is the name of the source that vouches for it.
+	Source string
+	// Recheck is how long a session goes on before the source is asked about it again; 0: the source tells of changes.
+	Recheck time.Duration
+	// Created and Changed (of its password or lock) end sessions that are older, as far as the source knows them.
+	Created, Changed time.Time
 }
 
 // Allows reports whether the identity may be used from client.
@@ -44,7 +51,8 @@ type User struct {
 
 // Identity returns who the user is, without the credential.
 func (u User) Identity() Identity {
-	return Identity{Login: u.Login, Groups: u.Groups, Senders: u.Senders, Networks: u.Networks}
+	return Identity{Login: u.Login, Groups: u.Groups, Senders: u.Senders, Networks: u.Networks, Created: u.Created,
+		Changed: u.Changed}
 }
 
 // The reasons for which a Source does not vouch for a login. Any other error means that the source
@@ -62,12 +70,15 @@ type UserStore interface {
 }
 
 // Source verifies passwords. The Authenticator gives it normalised logins and passwords of at most
-// MaxLength octets.
+// MaxLength octets. What else a source can do, it says by further methods: those of Remote; VerifyFast, Lookup and
+// Dummy, as fastSource, lookupSource and dummySource have them; Close, which ends what it holds open. Proofs that are no
+// passwords, such as tokens, get interfaces of their own beside this one.
 type Source interface {
 	// Name is what logs call the source.
 	Name() string
 	// Verify returns the identity, or ErrUnknownLogin at once, so that the next source is asked.
 	// For a login that it knows it takes the time of one full verification whatever the outcome:
-	// ErrWrongPassword, or ErrLocked however good the password is.
+	// ErrWrongPassword, or ErrLocked however good the password is: locked, disabled, expired. Both may be wrapped, with
+	// the reason for the log. A source that cannot tell an unknown login from a wrong password says ErrWrongPassword.
 	Verify(ctx context.Context, login, password string) (Identity, error)
 }

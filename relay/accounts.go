@@ -60,11 +60,6 @@ func lockout(c *config.Config) auth.Lockout {
 	return auth.Lockout{Failures: l.Failures, Window: l.Window.Std(), Duration: l.Duration.Std()}
 }
 
-// User returns an account as the store has it.
-func (a *accounts) User(ctx context.Context, login string) (auth.User, error) {
-	return a.store.User(ctx, login)
-}
-
 // Generation rises when accounts change.
 func (a *accounts) Generation() uint64 { return a.generation.Load() }
 

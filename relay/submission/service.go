@@ -43,7 +43,8 @@ type Accounts interface {
 	Authenticate(ctx context.Context, login, password string, client netip.Addr) (auth.Identity, error)
 	// Lookup is Authenticate for a login that has proved itself already.
 	Lookup(ctx context.Context, login string) (auth.Identity, error)
-	User(ctx context.Context, login string) (auth.User, error)
+	// Renew is Lookup for a session that logged in at since as was.
+	Renew(ctx context.Context, was auth.Identity, since time.Time) (auth.Identity, error)
 	// Generation rises when accounts change: open sessions then look at theirs again.
 	Generation() uint64
 	// Lock locks a login that went over a limit whose policy says so.

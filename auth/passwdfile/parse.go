@@ -1,0 +1,171 @@
+package passwdfile
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"postern/auth"
+	"postern/mail"
+	"postern/policy"
+)
+
+const (
+	maxLine    = 8192    // octets
+	maxEntries = 100_000 // logins
+)
+
+// LineError is a line that is not understood.
+type LineError struct {
+	Path string
+	Line int    // from one
+	Msg  string // what is wrong and what to write; never a hash or a password
+}
+
+// Error returns "path:line: message".
+func (e *LineError) Error() string { return fmt.Sprintf("%s:%d: %s", e.Path, e.Line, e.Msg) }
+
+// entry is one login of a file.
+type entry struct {
+	identity auth.Identity
+	hash     auth.Secret // without the name of its scheme; "": no password is right
+	verify   func(password string) bool
+	locked   string // why; "": it is not
+}
+
+// parse reads a file. The error is a *LineError without a path.
+func parse(data []byte) (*table, error) {
+	t := &table{entries: map[string]*entry{}}
+	lines := map[string]int{}
+	n := 0
+	for line := range bytes.SplitSeq(data, []byte("\n")) {
+		n++
+		text := strings.TrimSuffix(string(line), "\r")
+		if strings.TrimSpace(text) == "" || text[0] == '#' {
+			continue
+		}
+		e, err := parseLine(text)
+		if err != nil {
+			return nil, &LineError{Line: n, Msg: err.Error()}
+		}
+		login := e.identity.Login
+		if first, twice := lines[login]; twice {
+			return nil, &LineError{Line: n, Msg: fmt.Sprintf("the login %q stands in line %d too (capitals do not "+
+				"count), remove one", login, first)}
+		}
+		if len(lines) == maxEntries {
+			return nil, &LineError{Line: n, Msg: fmt.Sprintf("more than %d logins; keep them in a directory, which "+
+				"an ldap source asks", maxEntries)}
+		}
+		lines[login], t.entries[login] = n, e
+		if e.hash != "" {
+			t.list = append(t.list, e)
+		}
+	}
+	return t, nil
+}
+
+// parseLine reads login:hash, or a line of a passwd-file: user:password:uid:gid:gecos:home:shell:extra fields.
+func parseLine(line string) (*entry, error) {
+	if len(line) > maxLine {
+		return nil, fmt.Errorf("longer than %d octets", maxLine)
+	}
+	fields := strings.SplitN(line, ":", 8)
+	if len(fields) < 2 {
+		return nil, fmt.Errorf("there is no colon in it, write login:hash")
+	}
+	login, ok := auth.NormalizeLogin(fields[0])
+	if !ok {
+		return nil, fmt.Errorf("the login before the colon is empty, longer than %d octets or not printable",
+			auth.MaxLength)
+	}
+	e := &entry{identity: auth.Identity{Login: login}}
+	if err := e.setPassword(fields[1]); err != nil {
+		return nil, fmt.Errorf("login %q: %w", login, err)
+	}
+	if len(fields) == 8 {
+		if err := e.setExtra(fields[7]); err != nil {
+			return nil, fmt.Errorf("login %q: %w", login, err)
+		}
+	}
+	return e, nil
+}
+
+// setPassword reads the second field. "!" or "*" in front lock the login, as in shadow(5).
+func (e *entry) setPassword(field string) error {
+	if rest := strings.TrimLeft(field, "!*"); rest != field {
+		e.locked = `its password begins with "!" or "*" in the file`
+		if field = rest; field == "" {
+			return nil
+		}
+	}
+	hash, verify, err := parseHash(field)
+	if err != nil {
+		return err
+	}
+	e.hash, e.verify = hash, verify
+	return nil
+}
+
+// setExtra reads the extra fields of Dovecot's that mean something here, and ours. Those of a userdb have userdb_ in
+// front.
+func (e *entry) setExtra(text string) error {
+	for _, field := range strings.Fields(text) {
+		key, value, _ := strings.Cut(field, "=")
+		var err error
+		switch strings.TrimPrefix(key, "userdb_") {
+		case "nologin":
+			if value != "no" && value != "n" {
+				e.locked = "it has nologin in the file"
+			}
+		case "allow_nets":
+			e.identity.Networks, err = parseNets(value)
+		case "postern_groups":
+			e.identity.Groups, err = parseList(value, func(string) error { return nil })
+		case "postern_senders":
+			e.identity.Senders, err = parseList(value, policy.CheckSenderPattern)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", mail.Printable(mail.Cut(key, 64)), err)
+		}
+	}
+	return nil
+}
+
+// maxList bounds the lists of an entry.
+const maxList = 100
+
+func parseList(value string, check func(string) error) (list []string, err error) {
+	for item := range strings.SplitSeq(value, ",") {
+		if item == "" {
+			continue
+		}
+		if err := check(item); err != nil {
+			return nil, err
+		}
+		if list = append(list, item); len(list) > maxList {
+			return nil, fmt.Errorf("more than %d values", maxList)
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("it is empty, remove it or write values with commas between them")
+	}
+	return list, nil
+}
+
+func parseNets(value string) (nets []netip.Prefix, err error) {
+	_, err = parseList(value, func(s string) error {
+		if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+			nets = append(nets, netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()))
+			return nil
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil || p.Addr().Is4In6() {
+			return fmt.Errorf("%q is no network, write one such as 192.0.2.0/24", mail.Printable(mail.Cut(s, 64)))
+		}
+		nets = append(nets, p.Masked())
+		return nil
+	})
+	return nets, err
+}
