@@ -126,7 +126,7 @@ func (m *member) named(id Identity, login string) Identity {
 
 func (m *member) down(err error) *downError {
 	d := &downError{source: m.Name(), err: err}
-	if m.remote != nil {
+	if m.remote != nil && !errors.Is(err, ErrUndecided) {
 		d.stale = m.remote.StaleOK()
 	}
 	return d
@@ -149,7 +149,7 @@ func (a *Authenticator) ask(ctx context.Context, m *member, call func() (Identit
 	id, err := call()
 	why := err
 	switch {
-	case decided(err):
+	case decided(err), errors.Is(err, ErrUndecided):
 		why = nil
 	case errors.Is(ctx.Err(), context.Canceled): // whoever asked has gone: that says nothing about the source
 		return id, err

@@ -61,6 +61,9 @@ var (
 	ErrUnknownLogin  = errors.New("unknown login")
 	ErrWrongPassword = errors.New("wrong password")
 	ErrLocked        = errors.New("login is locked")
+	// ErrUndecided is trouble of a source with one login alone: temporary for that login, and no sign that the source
+	// is down.
+	ErrUndecided = errors.New("the source cannot decide about this login")
 )
 
 // UserStore is what the store source needs of a store.
