@@ -3,12 +3,11 @@ package passwdfile
 import (
 	"bytes"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"postern/auth"
+	"postern/auth/internal/fields"
 	"postern/mail"
-	"postern/policy"
 )
 
 const (
@@ -71,21 +70,21 @@ func parseLine(line string) (*entry, error) {
 	if len(line) > maxLine {
 		return nil, fmt.Errorf("longer than %d octets", maxLine)
 	}
-	fields := strings.SplitN(line, ":", 8)
-	if len(fields) < 2 {
+	parts := strings.SplitN(line, ":", 8)
+	if len(parts) < 2 {
 		return nil, fmt.Errorf("there is no colon in it, write login:hash")
 	}
-	login, ok := auth.NormalizeLogin(fields[0])
+	login, ok := auth.NormalizeLogin(parts[0])
 	if !ok {
 		return nil, fmt.Errorf("the login before the colon is empty, longer than %d octets or not printable",
 			auth.MaxLength)
 	}
 	e := &entry{identity: auth.Identity{Login: login}}
-	if err := e.setPassword(fields[1]); err != nil {
+	if err := e.setPassword(parts[1]); err != nil {
 		return nil, fmt.Errorf("login %q: %w", login, err)
 	}
-	if len(fields) == 8 {
-		if err := e.setExtra(fields[7]); err != nil {
+	if len(parts) == 8 {
+		if err := e.setExtra(parts[7]); err != nil {
 			return nil, fmt.Errorf("login %q: %w", login, err)
 		}
 	}
@@ -120,11 +119,11 @@ func (e *entry) setExtra(text string) error {
 				e.locked = "it has nologin in the file"
 			}
 		case "allow_nets":
-			e.identity.Networks, err = parseNets(value)
+			e.identity.Networks, err = listOf(value, fields.Networks)
 		case "postern_groups":
-			e.identity.Groups, err = parseList(value, func(string) error { return nil })
+			e.identity.Groups, err = listOf(value, checked(fields.Groups))
 		case "postern_senders":
-			e.identity.Senders, err = parseList(value, policy.CheckSenderPattern)
+			e.identity.Senders, err = listOf(value, checked(fields.Senders))
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", mail.Printable(mail.Cut(key, 64)), err)
@@ -133,39 +132,15 @@ func (e *entry) setExtra(text string) error {
 	return nil
 }
 
-// maxList bounds the lists of an entry.
-const maxList = 100
-
-func parseList(value string, check func(string) error) (list []string, err error) {
-	for item := range strings.SplitSeq(value, ",") {
-		if item == "" {
-			continue
-		}
-		if err := check(item); err != nil {
-			return nil, err
-		}
-		if list = append(list, item); len(list) > maxList {
-			return nil, fmt.Errorf("more than %d values", maxList)
-		}
+// listOf reads a list with commas.
+func listOf[T any](value string, read func([]string) ([]T, error)) ([]T, error) {
+	list, err := fields.Split(value)
+	if err != nil {
+		return nil, err
 	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("it is empty, remove it or write values with commas between them")
-	}
-	return list, nil
+	return read(list)
 }
 
-func parseNets(value string) (nets []netip.Prefix, err error) {
-	_, err = parseList(value, func(s string) error {
-		if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-			nets = append(nets, netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()))
-			return nil
-		}
-		p, err := netip.ParsePrefix(s)
-		if err != nil || p.Addr().Is4In6() {
-			return fmt.Errorf("%q is no network, write one such as 192.0.2.0/24", mail.Printable(mail.Cut(s, 64)))
-		}
-		nets = append(nets, p.Masked())
-		return nil
-	})
-	return nets, err
+func checked(check func([]string) error) func([]string) ([]string, error) {
+	return func(list []string) ([]string, error) { return list, check(list) }
 }

@@ -128,7 +128,7 @@ func TestBrokenLines(t *testing.T) {
 		"anna:" + bcryptRight + "::::::postern_groups=":                             "empty",
 		"anna:" + strings.Repeat("x", maxLine):                                      "longer than",
 		"anna:realm:0123456789abcdef0123456789abcdef":                               "no hash that is known",
-		"anna:" + bcryptRight + "::::::postern_groups=" + strings.Repeat("g,", 101): "more than 100",
+		"anna:" + bcryptRight + "::::::postern_groups=" + strings.Repeat("g,", 201): "more than 200",
 	} {
 		path := filepath.Join(t.TempDir(), "users")
 		write(t, path, "# first\n"+line+"\n")
