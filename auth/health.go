@@ -81,11 +81,16 @@ func (a *Authenticator) SourceStates() (states []SourceState) {
 // probeTimeout bounds the probe of one source.
 const probeTimeout = 10 * time.Second
 
+// ProbeSources asks all remote sources whether they can answer.
+func (a *Authenticator) ProbeSources(ctx context.Context) { a.probe(ctx, false) }
+
 // ProbeDown asks the sources that are down, and whose wait is over, whether they are up again: without it that would
 // show only when somebody logs in.
-func (a *Authenticator) ProbeDown(ctx context.Context) {
+func (a *Authenticator) ProbeDown(ctx context.Context) { a.probe(ctx, true) }
+
+func (a *Authenticator) probe(ctx context.Context, onlyDown bool) {
 	for _, m := range a.roster.Load().members {
-		if m.health == nil || !m.health.isDown() {
+		if m.health == nil || onlyDown && !m.health.isDown() {
 			continue
 		}
 		a.ask(ctx, m, func() (Identity, error) {

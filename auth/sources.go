@@ -100,9 +100,6 @@ func (a *Authenticator) SetSources(sources []Source) {
 		if c, can := m.Source.(io.Closer); can && !kept {
 			c.Close()
 		}
-		if m.health != nil && m.health.isDown() {
-			a.tellSource(m.Name(), nil) // whoever comes after it says so itself
-		}
 	}
 }
 

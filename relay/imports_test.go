@@ -13,9 +13,17 @@ import (
 // mayImport is the imports column of docs/architecture.md: for each package of ours, which others of
 // ours it may import. relay and what lies under cmd join them and may import everything.
 var mayImport = map[string][]string{
-	"mail":         nil,
-	"policy":       {"mail"},
-	"auth":         {"mail"},
+	"mail":   nil,
+	"policy": {"mail"},
+	"auth":   {"mail"},
+	// Sources of logins.
+	"auth/internal/...": {"mail", "policy"},
+	"auth/passwdfile":   {"auth", "auth/internal/...", "internal/textfile", "mail"},
+	"auth/ldap":         {"auth", "mail"},
+	"auth/dovecot":      {"auth", "auth/internal/...", "mail"},
+	"auth/httpauth":     {"auth", "auth/internal/...", "mail"},
+	"relay/sources": {"auth", "auth/dovecot", "auth/httpauth", "auth/ldap", "auth/passwdfile", "internal/textfile", "mail",
+		"relay/config", "relay/upstream"},
 	"certs":        {"internal/certtext", "internal/textfile"},
 	"admin":        {"mail"},
 	"admin/access": {"auth", "mail", "operate", "relay/seal", "relay/store"},
@@ -28,7 +36,7 @@ var mayImport = map[string][]string{
 		"relay/finding",
 		"relay/queue", "relay/sign", "relay/stats", "relay/status", "relay/store",
 		"relay/trace"},
-	"relay/config": {"certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
+	"relay/config": {"auth", "auth/httpauth", "auth/ldap", "certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
 		"relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
 	"relay/submission": {"auth", "internal/logline", "mail", "policy", "relay/config", "relay/encode", "relay/queue",

@@ -75,6 +75,10 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	logins, err := s.accounts.newSources(before.config, c)
+	if err != nil {
+		return err
+	}
 	opened, err := s.listeners.openNew(c)
 	if err != nil {
 		return err
@@ -89,6 +93,7 @@ func (s *Server) reload(ctx context.Context) error {
 		}
 	}
 	s.state.Store(st)
+	s.accounts.useSources(logins)
 	s.submission.Recount()
 	st.routes.Run()
 	for _, gone := range s.listeners.swap(c, opened) {

@@ -122,7 +122,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
-	if err := known.open(ctx, lockout(c)); err != nil {
+	if err := known.open(ctx, c); err != nil {
 		return nil, err
 	}
 	s.accounts = known
@@ -153,7 +153,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		fail: func(err error) { s.fail(err) }}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs})
+		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates})
 	return s, nil
 }
 
@@ -300,6 +300,7 @@ func (s *Server) background() []func(context.Context) {
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
 		s.serveAdmin, s.listenStatus(),
+		func(ctx context.Context) { s.accounts.watchSources(ctx, poll) },
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)

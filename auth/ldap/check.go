@@ -3,6 +3,7 @@ package ldap
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
@@ -12,6 +13,9 @@ import (
 
 // placeholder stands for the login in filters and templates.
 const placeholder = "{login}"
+
+// attributeName is RFC 4512 §1.4: a keystring, or an OID, with options.
+var attributeName = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9-]*|[0-9]+(\.[0-9]+)+)(;[A-Za-z0-9-]+)*$`)
 
 // Check says what is wrong with Options, as a *mail.KeyError with the key of relay.toml.
 func Check(o Options) error {
@@ -32,6 +36,14 @@ func Check(o Options) error {
 	case "", GroupsNone, GroupsMemberOf, GroupsNested, GroupsInChain:
 	default:
 		return mail.BadKey("groups", `unknown value %q, write "nested", "in-chain", "memberof" or "none"`, o.Groups)
+	}
+	for _, a := range o.SenderAttributes {
+		if !attributeName.MatchString(a) {
+			return mail.BadKey("sender_attributes", `%q is no name of an attribute, write one such as "mail"`, a)
+		}
+	}
+	if o.LoginAttribute != "" && !attributeName.MatchString(o.LoginAttribute) {
+		return mail.BadKey("login_attribute", `%q is no name of an attribute, write one such as "uid"`, o.LoginAttribute)
 	}
 	if err := checkNames(o); err != nil {
 		return err

@@ -37,10 +37,12 @@ func TestCheck(t *testing.T) {
 		"bind_password ": func(o *Options) {
 			o.BindDN, o.BindTemplate = "", "uid={login},dc=example"
 		},
-		"bind_template":  func(o *Options) { o.BindTemplate = "uid=anna,dc=example" },
-		"bind_template ": func(o *Options) { o.BindTemplate = "uid={login},,=" },
-		"user_filter":    func(o *Options) { o.UserFilter = "(uid=anna)" },
-		"user_filter ":   func(o *Options) { o.UserFilter = "(uid={login}" },
+		"bind_template":     func(o *Options) { o.BindTemplate = "uid=anna,dc=example" },
+		"bind_template ":    func(o *Options) { o.BindTemplate = "uid={login},,=" },
+		"login_attribute":   func(o *Options) { o.LoginAttribute = "uid)(x=y" },
+		"sender_attributes": func(o *Options) { o.SenderAttributes = []string{"mail", "*"} },
+		"user_filter":       func(o *Options) { o.UserFilter = "(uid=anna)" },
+		"user_filter ":      func(o *Options) { o.UserFilter = "(uid={login}" },
 	} {
 		o := good
 		change(&o)

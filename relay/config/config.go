@@ -154,11 +154,6 @@ type Auth struct {
 	Lockout    Lockout      `toml:"lockout"`
 }
 
-// AuthSource is one place that knows passwords.
-type AuthSource struct {
-	Type string `toml:"type" default:"store"` // only "store" in this version
-}
-
 // Lockout refuses a login, and an address, for Duration after Failures distinct wrong passwords within Window.
 type Lockout struct {
 	Failures int      `toml:"failures" default:"10"`
@@ -331,7 +326,7 @@ type Admin struct {
 // Alert is a hook that is told of faults by HTTPS: a person hears of them without mail.
 type Alert struct {
 	URL    Secret   `toml:"url"` // https://, or http:// on this machine; its path and query are a secret
-	Events []string `toml:"events" default:"upstream-paused,login-locked,queue-age,certificate-expiry,secret-expiry,report-failed,disk-full,dkim-key,danger"`
+	Events []string `toml:"events" default:"upstream-paused,login-locked,queue-age,certificate-expiry,secret-expiry,report-failed,disk-full,dkim-key,login-source,danger"`
 	// QueueAge is the age of the oldest message that waits from which queue-age is told.
 	QueueAge Duration `toml:"queue_age" default:"1h"`
 	CAFile   string   `toml:"ca_file"` // PEM trust anchors beside the system's

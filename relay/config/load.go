@@ -65,6 +65,7 @@ func (c *Config) derive() {
 		c.Hostname, _ = os.Hostname()
 	}
 	c.deriveAdmin()
+	c.deriveSources()
 	if c.doc.has("privacy.history") {
 		c.Store.History = c.Privacy.History
 	}
@@ -110,6 +111,9 @@ func (c *Config) resolvePaths() {
 	for i := range c.Alerts {
 		paths = append(paths, &c.Alerts[i].CAFile)
 	}
+	for i := range c.Auth.Sources {
+		paths = append(paths, &c.Auth.Sources[i].Path, &c.Auth.Sources[i].CAFile, &c.Auth.Sources[i].Socket)
+	}
 	dir := c.dir()
 	for _, p := range paths {
 		*p = absolute(dir, *p)
@@ -146,6 +150,9 @@ func (c *Config) Files() []string {
 	}
 	for i := range c.Alerts {
 		files = append(files, c.Alerts[i].CAFile, c.Alerts[i].URL.path(c.dir()))
+	}
+	for _, s := range c.Auth.Sources { // not their password files, which are read again without a reload
+		files = append(files, s.CAFile, s.BindPassword.path(c.dir()), s.Token.path(c.dir()))
 	}
 	if o := c.Admin.OIDC; o != nil {
 		files = append(files, o.ClientSecret.path(c.dir()))

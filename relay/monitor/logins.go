@@ -123,6 +123,18 @@ func (m *Monitor) LimitReached(login, why string) {
 	})
 }
 
+// LimitElsewhere is LimitReached for a login whose account is not in the store: nobody locked it.
+func (m *Monitor) LimitElsewhere(login, why string) {
+	m.alerter.Begin(alert.Condition{
+		Event: alert.LoginLocked, Subject: limitSubject(login), Group: "limits", Until: time.Now().Add(24 * time.Hour),
+		Summary: fmt.Sprintf("Login %s is %s. Its password may be in other hands. Its account is not one of Postern's, "+
+			"so it is not locked; mail over the limit is refused. What to do: look at what it sent with postern trace "+
+			"--login %s, and lock it in its directory or file", login, why, login),
+		Over:    "It was a day ago.",
+		Details: map[string]string{"login": login, "reason": why},
+	})
+}
+
 func limitSubject(login string) string { return "login " + login + ", over a limit" }
 
 // Accounts closes the alerts about logins that an operator has dealt with: over a limit and now unlocked, or guessed at
