@@ -112,6 +112,10 @@ const (
 	codeAlertUnreachable = "alert-unreachable"
 	codeAlertOK          = "alert-ok"
 
+	codeSourceDown = "source-down"
+	codeSourceFile = "source-file"
+	codeSourceOK   = "source-ok"
+
 	codeAccountNone  = "account-none"
 	codeLoginLocked  = "login-locked"
 	codeLockout      = "lockout"
@@ -204,6 +208,8 @@ var catalogue = []Code{
 	{codeQuotaNear, "A quota of the provider is nearly used up."},
 	{codeAlertNone, "No [[alert]] is configured, so that nobody is told of faults."},
 	{codeAlertUnreachable, "A hook of [[alert]] cannot be reached."},
+	{codeSourceDown, "A source of logins does not answer."},
+	{codeSourceFile, "A password file has a line that is not understood, or others may write to it."},
 	{codeAccountNone, "There is no account, and a listener wants a login."},
 	{codeLoginLocked, "An account is locked."},
 	{codeLockout, "A login or an address is locked out for a while after wrong passwords."},
