@@ -29,7 +29,7 @@ func source(t *testing.T, socket string, timeout time.Duration) *Source {
 
 func TestDovecot(t *testing.T) {
 	d := testkit.NewDovecot(t, "anna:"+sha512Right+":::::: postern_groups=staff postern_senders=anna@example.com\n"+
-		"gone:"+sha512Right+":::::: nologin\n")
+		"gone:"+sha512Right+":::::: nologin\nnets:"+sha512Right+":::::: allow_nets=127.0.0.0/8,::1\n")
 	s := source(t, d.Socket, 0)
 	if err := s.Probe(t.Context()); err != nil {
 		t.Fatal(err)
@@ -45,6 +45,9 @@ func TestDovecot(t *testing.T) {
 		if _, err := s.Verify(t.Context(), login, "right"); !errors.Is(err, auth.ErrWrongPassword) {
 			t.Errorf("%q: %v", login, err)
 		}
+	}
+	if _, err := s.Verify(t.Context(), "nets", "right"); !errors.Is(err, auth.ErrWrongPassword) {
+		t.Errorf("a user who may come from some networks only: %v", err)
 	}
 	d.Kill()
 	for _, err := range []error{second(s.Verify(t.Context(), "anna", "right")), s.Probe(t.Context())} {
