@@ -48,6 +48,11 @@ type Options struct {
 	OnLock       func(Lock)    // called, not under locks, when somebody is locked out
 	// OnSource is called, not under locks, when a remote source goes down, and with nil when it is up again.
 	OnSource func(name string, err error)
+	// OnPassword, unless nil, is called, not under locks, when a source has found a password right that was not
+	// remembered. It must return quickly.
+	OnPassword func(id Identity, password string)
+	// ScramSecret is the install secret ScramSaltName.
+	ScramSecret []byte
 }
 
 // Authenticator verifies credentials. It is safe for concurrent use and starts no goroutine.
@@ -61,7 +66,10 @@ type Authenticator struct {
 	argon    argon
 	onLock   func(Lock)
 	onSource func(string, error)
+	onRight  func(Identity, string)
 	stats    counters
+
+	scramSecret []byte
 }
 
 // New returns an Authenticator.
@@ -75,6 +83,9 @@ func New(o Options) *Authenticator {
 		argon:    realArgon,
 		onLock:   o.OnLock,
 		onSource: o.OnSource,
+		onRight:  o.OnPassword,
+
+		scramSecret: o.ScramSecret,
 	}
 	a.roster.Store(newRoster(o.Sources))
 	return a
@@ -180,6 +191,7 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 		if !id.Allows(t.client) {
 			return a.refuseOutside(ctx, now, t, id)
 		}
+		a.tellRight(id, t)
 		return id, nil
 	}
 	if err := a.lockedOut(ctx, now, t, known); err != nil {
@@ -299,8 +311,16 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 	a.cache.remember(now, cred, known.generation, t.login, id, err)
 	if err != nil {
 		a.charge(now, t)
+	} else if id.Allows(t.client) {
+		a.tellRight(id, t)
 	}
 	return id, err
+}
+
+func (a *Authenticator) tellRight(id Identity, t attempt) {
+	if a.onRight != nil {
+		a.onRight(id, t.password)
+	}
 }
 
 // charge counts a refused credential and tells OnLock who is locked out by it.

@@ -16,12 +16,17 @@ var ErrNoLookup = errors.New("the source knows logins only with their passwords"
 // noLookupLife is how long a session goes on whose source cannot be asked about a login without its password.
 const noLookupLife = time.Hour
 
+var errExpired = errors.New("what the session logged in with has expired")
+
 var replyAgain = mail.R(421, "4.7.0", "log in again")
 
 // Renew returns who a session that logged in as was, at since, is now: as Lookup, but of the source that vouched for it
 // then, or of one before it that has come to know the login. A source that is down, or cannot look up, keeps a session
 // for a bounded time. Its errors are *mail.Error.
 func (a *Authenticator) Renew(ctx context.Context, was Identity, since time.Time) (Identity, error) {
+	if !was.Expires.IsZero() && !time.Now().Before(was.Expires) {
+		return Identity{}, mail.Refuse(replyAgain, errExpired)
+	}
 	members := a.roster.Load().members
 	i := slices.IndexFunc(members, func(m *member) bool { return m.Name() == was.Source })
 	if i < 0 {

@@ -63,6 +63,8 @@ type member struct {
 	dummy  dummySource  //
 	remote Remote       //
 	health *health      // of remote
+	scram  scramSource  //
+	tokens TokenSource  // it knows no passwords
 }
 
 // roster is the sources in the order in which they are asked. It never changes.
@@ -81,6 +83,11 @@ func newRoster(sources []Source) *roster {
 		m.dummy, _ = s.(dummySource)
 		if m.remote, _ = s.(Remote); m.remote != nil {
 			m.health = &health{}
+		}
+		m.scram, _ = s.(scramSource)
+		if m.tokens, _ = s.(TokenSource); m.tokens != nil { // passwords do not wait for it
+			r.members = append(r.members, m)
+			continue
 		}
 		r.remote = r.remote || m.remote != nil
 		r.uneven = r.uneven || m.remote != nil || m.dummy != nil && s.Name() != storeName
@@ -132,7 +139,7 @@ func (m *member) down(err error) *downError {
 // decided reports whether an answer is about the login, and not about the source.
 func decided(err error) bool {
 	return err == nil || errors.Is(err, ErrUnknownLogin) || errors.Is(err, ErrWrongPassword) ||
-		errors.Is(err, ErrLocked) || errors.Is(err, ErrNoLookup)
+		errors.Is(err, ErrLocked) || errors.Is(err, ErrNoLookup) || errors.Is(err, ErrToken)
 }
 
 // ask asks a source by call, unless it was down a moment ago.
@@ -167,6 +174,9 @@ func (a *Authenticator) tellSource(name string, err error) {
 // the login, and a later one must not let in whom it has locked.
 func (a *Authenticator) verify(ctx context.Context, t attempt) (Identity, error) {
 	for _, m := range t.roster.members {
+		if m.tokens != nil {
+			continue
+		}
 		id, err := a.verifyBy(ctx, m, t)
 		switch {
 		case err == nil:
@@ -236,6 +246,9 @@ func (a *Authenticator) dummies(ctx context.Context, t attempt, by *member) erro
 // verifyFast asks the leading sources that can tell fast.
 func (a *Authenticator) verifyFast(ctx context.Context, t attempt) (Identity, bool, error) {
 	for _, m := range t.roster.members {
+		if m.tokens != nil {
+			continue
+		}
 		if m.fast == nil {
 			break
 		}

@@ -21,6 +21,8 @@ type Identity struct {
 	Recheck time.Duration
 	// Created and Changed (of its password or lock) end sessions that are older, as far as the source knows them.
 	Created, Changed time.Time
+	// Expires is when its proof ends, and sessions with it; zero: it does not.
+	Expires time.Time
 }
 
 // Allows reports whether the identity may be used from client.
@@ -70,6 +72,15 @@ var (
 type UserStore interface {
 	// User returns the user with exactly this (normalised) login, or ErrUnknownLogin.
 	User(ctx context.Context, login string) (User, error)
+}
+
+// ProofStore is a UserStore that keeps other proofs than passwords.
+type ProofStore interface {
+	// ScramUser returns a user with the keys of its password; zero keys if there are none of the password that it has now.
+	// ErrUnknownLogin as User.
+	ScramUser(ctx context.Context, login string) (User, ScramKeys, error)
+	// LoginOfKey returns who has a key pinned; ErrUnknownLogin if nobody.
+	LoginOfKey(ctx context.Context, d KeyDigest) (string, error)
 }
 
 // Source verifies passwords. The Authenticator gives it normalised logins and passwords of at most

@@ -157,6 +157,9 @@ func (a Accounts) Add(ctx context.Context, by Actor, n NewAccount) (c Credential
 			return "", err
 		}
 		c = secret.shown(u.Login)
+		if err := a.keepScram(ctx, u.Login, secret); err != nil {
+			return "", err
+		}
 		return KindOfAccount(u), a.note(ctx, event(by, u.Login, "account added"))
 	})
 	return c, err
@@ -235,6 +238,9 @@ func (a Accounts) Password(ctx context.Context, by Actor, of Among, login, chose
 			return "", err
 		}
 		c = secret.shown(u.Login)
+		if err := a.keepScram(ctx, u.Login, secret); err != nil {
+			return "", err
+		}
 		return "", a.note(ctx, event(by, u.Login, "password changed"))
 	})
 	return c, err

@@ -28,6 +28,7 @@ type accounts struct {
 	log        *slog.Logger
 	generation atomic.Uint64
 	pepper     []byte
+	scram      scramMaker
 
 	mu      sync.Mutex // guards what follows
 	sources []auth.Source
@@ -43,8 +44,12 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	if a.sources, err = sources.New(c, a.store, a.pepper, nil); err != nil {
 		return err
 	}
+	if err := a.scram.open(ctx, c, a.store, a.log); err != nil {
+		return err
+	}
 	a.Authenticator = auth.New(auth.Options{
 		Sources: a.sources, Lockout: lockout(c), OnLock: a.lockedOut, OnSource: a.sourceChanged,
+		OnPassword: a.scram.want, ScramSecret: a.scram.secret,
 	})
 	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)
 	if err != nil {

@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"auth/ldap":         {"auth", "mail"},
 	"auth/dovecot":      {"auth", "auth/internal/...", "mail"},
 	"auth/httpauth":     {"auth", "auth/internal/...", "mail"},
-	"relay/sources": {"auth", "auth/dovecot", "auth/httpauth", "auth/ldap", "auth/passwdfile", "internal/textfile", "mail",
+	"relay/sources": {"auth", "auth/dovecot", "auth/httpauth", "auth/ldap", "auth/oidc", "auth/passwdfile", "internal/textfile", "mail",
 		"relay/config", "relay/upstream"},
 	"certs":        {"internal/certtext", "internal/textfile"},
 	"admin":        {"mail"},
@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 		"relay/finding",
 		"relay/queue", "relay/sign", "relay/stats", "relay/status", "relay/store",
 		"relay/trace"},
-	"relay/config": {"auth", "auth/httpauth", "auth/ldap", "certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
+	"relay/config": {"auth", "auth/httpauth", "auth/ldap", "auth/oidc", "certs", "internal/suggest", "internal/textfile", "mail", "policy", "relay/alert",
 		"relay/upstream", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/via"}, // what providers set
 	"relay/submission": {"auth", "internal/logline", "mail", "policy", "relay/config", "relay/encode", "relay/queue",

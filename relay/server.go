@@ -301,6 +301,7 @@ func (s *Server) background() []func(context.Context) {
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
 		s.serveAdmin, s.listenStatus(),
 		func(ctx context.Context) { s.accounts.watchSources(ctx, poll) },
+		s.accounts.scram.run,
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)

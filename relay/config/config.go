@@ -142,9 +142,12 @@ type Listener struct {
 	MaxSession  Duration `toml:"max_session" default:"24h"` // longest life of a connection
 	// average below which a transfer is ended, after the first DataTimeout
 	MinDataRate   Rate     `toml:"min_data_rate" default:"1KB/s"`
-	ProxyProtocol Networks `toml:"proxy_protocol"`             // load balancers that send a PROXY header
-	ClientCAFile  string   `toml:"client_ca_file"`             // not available in this version
-	HideClient    bool     `toml:"hide_client" default:"true"` // no client address in Received
+	ProxyProtocol Networks `toml:"proxy_protocol"` // load balancers that send a PROXY header
+	// Mechanisms are those of SASL. Default: Auth.Mechanisms. See Config.Offered.
+	Mechanisms []string `toml:"mechanisms"`
+	// ClientCAFile has the authorities, PEM, whose certificates prove the login that they name, by EXTERNAL.
+	ClientCAFile string `toml:"client_ca_file"`
+	HideClient   bool   `toml:"hide_client" default:"true"` // no client address in Received
 }
 
 // Auth says how logins are proved.

@@ -29,6 +29,7 @@ func (v *validator) listeners() {
 		v.access(key, l)
 		v.listenerBounds(key, l)
 		v.listenerTimes(key, l)
+		v.listenerMechanisms(key, l)
 	}
 }
 
@@ -138,9 +139,6 @@ func (v *validator) profile(key string, l *Listener) {
 		v.unavailable(key+".profile", `write "standard"`)
 	default:
 		v.fail(key+".profile", `unknown profile %q, write "standard"`, l.Profile)
-	}
-	if l.ClientCAFile != "" {
-		v.unavailable(key+".client_ca_file", "remove it; clients log in with a password")
 	}
 }
 

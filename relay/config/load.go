@@ -66,6 +66,7 @@ func (c *Config) derive() {
 	}
 	c.deriveAdmin()
 	c.deriveSources()
+	c.deriveMechanisms()
 	if c.doc.has("privacy.history") {
 		c.Store.History = c.Privacy.History
 	}

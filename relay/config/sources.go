@@ -29,6 +29,7 @@ var sourceTypes = map[string][]string{
 		"login_attribute", "sender_attributes", "groups", "group_base", "timeout", "stale_ok"},
 	SourceDovecot: {"socket", "timeout", "stale_ok"},
 	SourceHTTP:    {"url", "token", "ca_file", "timeout", "stale_ok"},
+	SourceOIDC:    oidcKeys,
 }
 
 // AuthSource is one place that knows passwords.
@@ -56,7 +57,19 @@ type AuthSource struct {
 	URL   string `toml:"url"`   // http: https://…, or http:// on this machine
 	Token Secret `toml:"token"` // http: sent as Authorization: Bearer
 
-	CAFile string `toml:"ca_file"` // ldap, http: PEM trust anchors beside the system's
+	Issuer            string   `toml:"issuer"`             // oidc: as its tokens name it
+	Audience          []string `toml:"audience"`           // oidc: tokens must be for one of these
+	AuthorizedParties []string `toml:"authorized_parties"` // oidc: azp or client_id of its clients; empty: any
+	Scope             string   `toml:"scope"`              // oidc: tokens must have it, and clients are told
+	LoginClaim        string   `toml:"login_claim"`        // oidc. Default: email
+	GroupsClaim       string   `toml:"groups_claim"`       // oidc; empty: tokens give no groups
+	SendersClaim      string   `toml:"senders_claim"`      // oidc; empty: tokens give no addresses
+	ClientID          string   `toml:"client_id"`          // oidc: ask about opaque tokens with it (RFC 7662)
+	ClientSecret      Secret   `toml:"client_secret"`
+	// ClockSkew is how far the clocks of the issuer and of this machine may differ.
+	ClockSkew Duration `toml:"clock_skew" default:"1m"`
+
+	CAFile string `toml:"ca_file"` // ldap, http, oidc: PEM trust anchors beside the system's
 	// Timeout bounds one operation. Default: 5s, for dovecot 10s.
 	Timeout Duration `toml:"timeout"`
 	// StaleOK is how long after it was verified a credential may be used while the source is down.
@@ -91,6 +104,9 @@ func (c *Config) deriveSources() {
 			continue
 		}
 		limit := 5 * time.Second
+		if s.Type == SourceOIDC && s.LoginClaim == "" {
+			s.LoginClaim = "email"
+		}
 		if s.Type == SourceDovecot {
 			limit = 10 * time.Second
 		}
@@ -128,7 +144,7 @@ func (v *validator) sources() {
 			v.fail(element("auth.source", i+1), "is never asked: the source %q before it answers for every login, put it "+
 				"last", s.Name)
 		}
-		if s.Type == SourceStore && i > 0 && v.Auth.Sources[i-1].Remote() {
+		if s.Type == SourceStore && i > 0 && v.Auth.Sources[i-1].Remote() && v.Auth.Sources[i-1].Type != SourceOIDC {
 			v.warn(key, "stands behind a source that may be down, and then the logins of `postern user` and `postern "+
 				"device` get 454 too; put it first")
 		}
@@ -139,10 +155,8 @@ func (v *validator) sources() {
 func (v *validator) sourceType(key string, i int, s *AuthSource) bool {
 	_, known := sourceTypes[s.Type]
 	switch {
-	case s.Type == "oidc":
-		v.unavailable(key+".type", `write "store", "file", "ldap", "dovecot" or "http"`)
 	case !known:
-		v.fail(key+".type", `unknown source %q, write "store", "file", "ldap", "dovecot" or "http"`, s.Type)
+		v.fail(key+".type", `unknown source %q, write "store", "file", "ldap", "dovecot", "http" or "oidc"`, s.Type)
 	case s.Type == SourceStore && slices.ContainsFunc(v.Auth.Sources[:i], func(b AuthSource) bool {
 		return b.Type == SourceStore
 	}):
@@ -198,6 +212,8 @@ func (v *validator) sourceKeys(key string, s *AuthSource) {
 		if !strings.HasPrefix(s.Socket, "/") {
 			v.fail(key+".socket", `is missing, write the path of Dovecot's socket, such as "/run/dovecot/auth-client"`)
 		}
+	case SourceOIDC:
+		v.sourceOIDC(key, s)
 	case SourceHTTP:
 		v.secret(key+".token", s.Token, "token")
 		if err := httpauth.CheckURL(s.URL); err != nil {

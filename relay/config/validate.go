@@ -124,22 +124,7 @@ func (v *validator) tls() {
 }
 
 func (v *validator) auth() {
-	if len(v.Auth.Mechanisms) == 0 {
-		v.fail("auth.mechanisms", `is empty, write ["PLAIN", "LOGIN"]`)
-	}
-	for i, m := range v.Auth.Mechanisms {
-		key := element("auth.mechanisms", i)
-		switch m {
-		case "PLAIN", "LOGIN":
-			if slices.Index(v.Auth.Mechanisms, m) < i {
-				v.fail(key, "%s stands twice, remove one", m)
-			}
-		case "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL", "CRAM-MD5":
-			v.unavailable(key, `write ["PLAIN", "LOGIN"]`)
-		default:
-			v.fail(key, `unknown mechanism %q, write "PLAIN" or "LOGIN"`, m)
-		}
-	}
+	v.saslMechanisms("auth.mechanisms", v.Auth.Mechanisms)
 	v.sources()
 	v.between("auth.lockout.failures", v.Auth.Lockout.Failures, 1, 1000)
 	v.atLeast("auth.lockout.window", v.Auth.Lockout.Window, time.Second)

@@ -16,6 +16,7 @@ import (
 	"postern/auth/dovecot"
 	"postern/auth/httpauth"
 	"postern/auth/ldap"
+	"postern/auth/oidc"
 	"postern/auth/passwdfile"
 	"postern/internal/textfile"
 	"postern/mail"
@@ -66,6 +67,13 @@ func One(block *config.AuthSource, before []auth.Source) (auth.Source, error) {
 	case config.SourceDovecot:
 		return orError(dovecot.New(dovecot.Options{Name: block.Name, Socket: block.Socket, Timeout: block.Timeout.Std(),
 			StaleOK: block.StaleOK.Std()}))
+	case config.SourceOIDC:
+		o := block.OIDC()
+		var err error
+		if o.RootCAs, err = roots(block.CAFile); err != nil {
+			return nil, err
+		}
+		return orError(oidc.New(o))
 	case config.SourceHTTP:
 		pool, err := roots(block.CAFile)
 		if err != nil {

@@ -95,6 +95,9 @@ func (s *session) renew(ctx context.Context) error {
 
 // due reports that the source of the account does not tell of changes, and was not asked for a while.
 func (s *session) due() bool {
+	if end := s.identity.Expires; !end.IsZero() && !time.Now().Before(end) {
+		return true
+	}
 	return s.identity.Recheck > 0 && time.Since(s.looked) >= s.identity.Recheck
 }
 

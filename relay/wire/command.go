@@ -207,7 +207,7 @@ func (c *Conn) extensions() string {
 		b.WriteString("\nSTARTTLS")
 	}
 	if c.authOffered() {
-		b.WriteString("\nAUTH " + strings.Join(c.opt.Mechanisms, " "))
+		b.WriteString("\nAUTH " + strings.Join(c.mechanisms(), " "))
 	}
 	return b.String()
 }
