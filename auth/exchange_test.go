@@ -119,7 +119,7 @@ func TestLogin(t *testing.T) {
 // TestEmptyResponsesEnd: an empty line is a response, so that no exchange goes on for ever.
 func TestEmptyResponsesEnd(t *testing.T) {
 	for _, m := range Mechanisms {
-		e, _ := NewExchange(m, Checks{Password: (&recorder{}).check})
+		e, _ := NewExchange(m, anyChecks())
 		ended := false
 		for range 4 {
 			_, reply := e.Next(t.Context(), nil)
@@ -200,5 +200,16 @@ func checkCredential(t *testing.T, r recorder) {
 	}
 	if r.authzid != "" && !strings.EqualFold(r.authzid, r.login) {
 		t.Fatalf("%q acts as %q", r.login, r.authzid)
+	}
+}
+
+// anyChecks refuse whatever they are asked.
+func anyChecks() Checks {
+	no := mail.R(535, "5.7.8", "no")
+	return Checks{
+		Password:    (&recorder{}).check,
+		Scram:       func(context.Context, string) (*ScramTrial, mail.Reply) { return nil, no },
+		Token:       func(context.Context, string, string) (mail.Reply, TokenChallenge) { return no, TokenChallenge{} },
+		Certificate: func(context.Context, string) mail.Reply { return no },
 	}
 }

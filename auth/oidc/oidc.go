@@ -77,6 +77,18 @@ func Check(o Options) error {
 		return bad("audience", "is missing, write whom its tokens must be for: without it a token that somebody got for "+
 			"another service would be good here")
 	}
+	if slices.Contains(o.AuthorizedParties, "") {
+		return bad("authorized_parties", "has an empty name, write the client ids of applications, or none")
+	}
+	if len(o.Scope) > 256 || mail.Printable(o.Scope) != o.Scope || strings.ContainsAny(o.Scope, `"\\`) {
+		return bad("scope", "is no list of scopes, write their names with blanks between them")
+	}
+	for _, c := range [][2]string{{"login_claim", o.LoginClaim}, {"groups_claim", o.GroupsClaim},
+		{"senders_claim", o.SendersClaim}} {
+		if len(c[1]) > 128 || mail.Printable(c[1]) != c[1] || strings.Contains(c[1], " ") {
+			return bad(c[0], "%q is no name of a claim, write one such as \"email\"", mail.Printable(mail.Cut(c[1], 128)))
+		}
+	}
 	if (o.ClientID == "") != (o.ClientSecret == "") {
 		return bad("client_id", "needs client_secret, and client_secret needs it")
 	}

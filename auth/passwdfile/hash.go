@@ -43,8 +43,22 @@ var weak = []string{"PLAIN", "PLAINTEXT", "CLEARTEXT", "CLEAR", "PLAIN-MD5", "PL
 	"SHA1", "SSHA", "SHA256", "SSHA256", "SHA512", "SSHA512", "MD5", "MD5-CRYPT", "CRAM-MD5", "DIGEST-MD5", "HMAC-MD5",
 	"NTLM", "LANMAN", "LM", "DES-CRYPT", "OTP", "SKEY", "RPA"}
 
+// scramScheme is in front of SCRAM keys: doveadm pw -s SCRAM-SHA-256.
+const scramScheme = "{SCRAM-SHA-256}"
+
+func scramHash(field string) (auth.Secret, func(string) bool, error) {
+	keys, err := auth.DecodeScram(auth.Secret(field))
+	if err != nil {
+		return "", nil, fmt.Errorf("%w; make others with doveadm pw -s SCRAM-SHA-256 -r %d", err, auth.ScramIterations)
+	}
+	return auth.Secret(scramScheme + field), keys.Matches, nil
+}
+
 // parseHash reads a hash with or without the {SCHEME} of Dovecot, and returns it without. No error contains it.
 func parseHash(field string) (auth.Secret, func(string) bool, error) {
+	if len(field) >= len(scramScheme) && strings.EqualFold(field[:len(scramScheme)], scramScheme) {
+		return scramHash(field[len(scramScheme):])
+	}
 	if name, rest, ok := strings.Cut(field, "}"); ok && strings.HasPrefix(name, "{") {
 		scheme := strings.ToUpper(name[1:])
 		begins, known := schemes[scheme]

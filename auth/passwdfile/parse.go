@@ -3,6 +3,7 @@ package passwdfile
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"postern/auth"
@@ -60,6 +61,11 @@ func parse(data []byte) (*table, error) {
 		lines[login], t.entries[login] = n, e
 		if e.hash != "" {
 			t.list = append(t.list, e)
+		}
+		if k := e.scramKeys(); !k.IsZero() {
+			if shape := (auth.ScramShape{Iterations: k.Iterations, Salt: len(k.Salt)}); !slices.Contains(t.shapes, shape) {
+				t.shapes = append(t.shapes, shape)
+			}
 		}
 	}
 	return t, nil

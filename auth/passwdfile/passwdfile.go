@@ -20,6 +20,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +47,7 @@ type Source struct {
 type table struct {
 	entries map[string]*entry
 	list    []*entry // those with a hash, in the order of the file
+	shapes  []auth.ScramShape
 }
 
 // New reads the file. The error is why it cannot be used: a *LineError, or one of package textfile.
@@ -154,4 +157,43 @@ func (s *Source) dummy(t *table, login, password string) {
 	n := binary.LittleEndian.Uint64(mac.Sum(nil)) % uint64(len(t.list))
 	s.hashed()
 	t.list[n].verify(password)
+}
+
+// Scram returns what a login proves itself with by SCRAM; auth.ErrUnknownLogin if the file does not have it.
+func (s *Source) Scram(_ context.Context, login string) (auth.ScramEntry, error) {
+	e, ok := s.table.Load().entries[login]
+	if !ok {
+		return auth.ScramEntry{}, auth.ErrUnknownLogin
+	}
+	entry := auth.ScramEntry{Identity: e.identity, Keys: e.scramKeys()}
+	if e.locked != "" {
+		entry.Locked = fmt.Errorf("%w: %s", auth.ErrLocked, e.locked)
+	}
+	return entry, nil
+}
+
+// ScramShapes are those of the keys in the file, each once.
+func (s *Source) ScramShapes() (shapes []auth.ScramShape) {
+	return s.table.Load().shapes
+}
+
+// WithoutScram returns how many logins have no keys for SCRAM, and the first of them in the alphabet.
+func (s *Source) WithoutScram() (n int, first []string) {
+	for login, e := range s.table.Load().entries {
+		if e.scramKeys().IsZero() {
+			n++
+			first = append(first, login)
+		}
+	}
+	slices.Sort(first)
+	return n, first[:min(len(first), 5)]
+}
+
+func (e *entry) scramKeys() auth.ScramKeys {
+	text, ok := strings.CutPrefix(string(e.hash), scramScheme)
+	if !ok {
+		return auth.ScramKeys{}
+	}
+	k, _ := auth.DecodeScram(auth.Secret(text)) // it was read before
+	return k
 }

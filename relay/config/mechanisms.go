@@ -50,20 +50,27 @@ func (v *validator) listenerMechanisms(key string, l *Listener) {
 		v.clientCA(key, l)
 		return
 	}
-	at := "auth.mechanisms"
-	if own {
-		at = key + ".mechanisms"
-	}
-	offered := v.Offered(l)
 	for i, m := range l.Mechanisms {
-		if why := v.notOffered(m, l); why != "" && own && !v.problems.within(element(at, i)) {
-			v.warn(element(at, i), "is not offered: %s", why)
+		if why := v.notOffered(m, l); why != "" && own && !v.problems.within(element(key+".mechanisms", i)) {
+			v.warn(element(key+".mechanisms", i), "is not offered: %s", why)
 		}
 	}
-	if len(offered) == 0 && !v.problems.within(at) && len(l.Mechanisms) > 0 {
-		v.fail(at, "leaves listener %s with nothing to offer: %s", l.Name, v.notOffered(l.Mechanisms[0], l))
-	}
 	v.clientCA(key, l)
+}
+
+// nothingOffered refuses listeners that nobody could log in at.
+func (v *validator) nothingOffered() {
+	for i := range v.Listeners {
+		l, key := &v.Listeners[i], "auth.mechanisms"
+		if own := element("listener", i) + ".mechanisms"; v.doc.has(own) {
+			key = own
+		}
+		if l.Auth != AuthRequired || len(l.Mechanisms) == 0 || len(v.Offered(l)) > 0 || v.problems.within("auth.source") ||
+			v.problems.within(key) {
+			continue
+		}
+		v.fail(key, "leaves listener %s with nothing to offer: %s", l.Name, v.notOffered(l.Mechanisms[0], l))
+	}
 }
 
 func (v *validator) clientCA(key string, l *Listener) {

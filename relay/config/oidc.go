@@ -29,7 +29,8 @@ func (s *AuthSource) OIDC() oidc.Options {
 func (v *validator) sourceOIDC(key string, s *AuthSource) {
 	v.secret(key+".client_secret", s.ClientSecret, "secret of client_id")
 	v.atMost(key+".clock_skew", s.ClockSkew, 5*time.Minute, "expired tokens would be taken so long")
-	if bad, ok := errors.AsType[*mail.KeyError](oidc.Check(s.OIDC())); ok && !v.problems.within(key+"."+bad.Key) {
+	bad, ok := errors.AsType[*mail.KeyError](oidc.Check(s.OIDC()))
+	if ok && !v.problems.within(key+"."+bad.Key) && !v.problems.within(key+".client_secret") {
 		v.fail(key+"."+bad.Key, "%s", bad.Msg)
 	}
 }

@@ -126,6 +126,7 @@ func (v *validator) tls() {
 func (v *validator) auth() {
 	v.saslMechanisms("auth.mechanisms", v.Auth.Mechanisms)
 	v.sources()
+	v.nothingOffered()
 	v.between("auth.lockout.failures", v.Auth.Lockout.Failures, 1, 1000)
 	v.atLeast("auth.lockout.window", v.Auth.Lockout.Window, time.Second)
 	v.atLeast("auth.lockout.duration", v.Auth.Lockout.Duration, time.Second)
