@@ -52,7 +52,7 @@ var mayImport = map[string][]string{
 		"relay/keyring",
 		"relay/outbound", "relay/queue", "relay/status", "relay/store", "relay/trace", "relay/upstream",
 		"relay/upstream/advice", "relay/upstream/oauth"},
-	"relay/check": {"auth", "certs", "mail", "policy", "relay/config", "relay/keyring", "relay/monitor",
+	"relay/check": {"auth", "auth/passwdfile", "certs", "mail", "policy", "relay/config", "relay/keyring", "relay/monitor",
 		"relay/outbound", "relay/sign", "relay/sources", "relay/store"},
 	"relay/doctor": {"auth", "auth/passwdfile", "certs", "mail", "relay/alert", "relay/check", "relay/config", "relay/finding",
 		"relay/monitor", "relay/outbound", "relay/queue", "relay/status", "relay/store", "relay/trace", "relay/trial",

@@ -105,7 +105,8 @@ func Unwise(ctx context.Context, c *config.Config) []config.Problem {
 func unwise(ctx context.Context, c *config.Config) ([]config.Problem, []auth.User) {
 	_, rights := checkAddresses(c)
 	stored, users := checkStored(ctx, c)
-	return slices.Concat(c.Warnings(), rights, stored, weakFiles(c), unwiseSources(c)), users
+	return slices.Concat(c.Warnings(), rights, stored, weakFiles(c), unwiseSources(c), unwiseMechanisms(c),
+		scramFiles(c)), users
 }
 
 func problemsOf(path string, err error) []config.Problem {
