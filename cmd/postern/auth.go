@@ -27,7 +27,7 @@ func (a *app) authCommand() *cobra.Command {
 const authTimeout = 20 * time.Second
 
 func (a *app) authTest() *cobra.Command {
-	var lookup bool
+	var lookup, token bool
 	cmd := &cobra.Command{
 		Use:   "test LOGIN",
 		Short: "Ask each source of relay.toml about a login: which decides, why it refuses, groups and addresses",
@@ -37,7 +37,8 @@ addresses that a directory gives. The lockout of the daemon is not asked, and no
 count a wrong password itself.`,
 		Example: `  postern auth test anna@example.com
   printf %s "$PASSWORD" | postern auth test anna@example.com
-  postern auth test anna@example.com --lookup`,
+  postern auth test anna@example.com --lookup
+  postern auth test app@example.com --token < token`,
 		SuggestFor: []string{"try", "check", "login"},
 		Args:       exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,13 +50,20 @@ count a wrong password itself.`,
 			if err != nil {
 				return err
 			}
+			if lookup && token {
+				return usage(cmd, errors.New("--lookup and --token exclude each other"))
+			}
 			password := ""
-			if !lookup {
+			if token {
+				if password, err = readToken(cmd); err != nil {
+					return usage(cmd, err)
+				}
+			} else if !lookup {
 				if password, err = askPassword(cmd, login); err != nil {
 					return usage(cmd, err)
 				}
 			}
-			t, err := tryLogin(cmd.Context(), c, login, password, lookup)
+			t, err := tryLogin(cmd.Context(), c, login, password, lookup, token)
 			if err != nil {
 				return err
 			}
@@ -70,6 +78,7 @@ count a wrong password itself.`,
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&token, "token", false, "read an access token from standard input instead of a password")
 	cmd.Flags().BoolVar(&lookup, "lookup", false, "without a password: only say who the login is")
 	return withJSON(cmd)
 }
@@ -92,8 +101,22 @@ func askPassword(cmd *cobra.Command, login string) (string, error) {
 	return string(b), nil
 }
 
+// readToken reads an access token from standard input.
+func readToken(cmd *cobra.Command) (string, error) {
+	b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), auth.MaxToken+2))
+	token := strings.TrimSpace(string(b))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("read the token: %w", err)
+	case token == "" || len(token) > auth.MaxToken:
+		return "", fmt.Errorf("an access token of at most %d octets is needed on standard input", auth.MaxToken)
+	}
+	return token, nil
+}
+
 // tryLogin asks the sources of a configuration, the store among them beside the daemon.
-func tryLogin(ctx context.Context, c *config.Config, login, password string, lookup bool) (sources.Trial, error) {
+func tryLogin(ctx context.Context, c *config.Config, login, proof string, lookup, token bool) (
+	sources.Trial, error) {
 	ctx, cancel := context.WithTimeout(ctx, authTimeout)
 	defer cancel()
 	s, err := openStoreOf(ctx, c)
@@ -114,7 +137,10 @@ func tryLogin(ctx context.Context, c *config.Config, login, password string, loo
 	for i := range list {
 		types[i] = c.Auth.Sources[i].Type
 	}
-	return sources.Try(ctx, list, types, login, password, lookup), nil
+	if token {
+		return sources.TryToken(ctx, list, types, login, proof), nil
+	}
+	return sources.Try(ctx, list, types, login, proof, lookup), nil
 }
 
 func writeTrial(w io.Writer, t sources.Trial) error {
@@ -151,6 +177,8 @@ func writeTrial(w io.Writer, t sources.Trial) error {
 func refusedInWords(t sources.Trial) string {
 	for _, a := range t.Answers {
 		switch a.Answer {
+		case sources.NoToken:
+			return "A client hears 535: the access token is not accepted."
 		case sources.Wrong, sources.Locked:
 			return "A client hears 535: user name or password not accepted."
 		case sources.Down, sources.Undecided:

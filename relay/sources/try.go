@@ -3,6 +3,7 @@ package sources
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"postern/auth"
@@ -15,6 +16,8 @@ const (
 	Unknown   = "unknown"
 	Wrong     = "wrong password"
 	Locked    = "locked"
+	NoToken   = "token not accepted"
+	NoTokens  = "takes no tokens"
 	Undecided = "cannot decide"
 	Down      = "down"
 	NotAsked  = "not asked" // one before it has decided
@@ -73,6 +76,29 @@ func Try(ctx context.Context, list []auth.Source, types []string, login, passwor
 	return t
 }
 
+// TryToken asks the sources whose a bearer token is. Nothing is told of it but what it says.
+func TryToken(ctx context.Context, list []auth.Source, types []string, login, token string) Trial {
+	t := Trial{Login: login}
+	for i, s := range list {
+		a := Answer{Source: s.Name(), Type: types[i], Answer: NoTokens}
+		if v, can := s.(auth.TokenSource); can && !t.OK {
+			began := time.Now()
+			id, err := v.VerifyToken(ctx, token)
+			a.Took = time.Since(began)
+			a.TookMS = a.Took.Milliseconds()
+			if name, ok := auth.NormalizeLogin(id.Login); err == nil && (!ok || name != login) {
+				err = fmt.Errorf("%w: it is that of %q", auth.ErrToken, name)
+			}
+			a.Answer, a.Reason = inWords(err)
+			if err == nil {
+				t.accept(id)
+			}
+		}
+		t.Answers = append(t.Answers, a)
+	}
+	return t
+}
+
 func ask(ctx context.Context, s auth.Source, login, password string, lookup bool) (auth.Identity, error) {
 	if !lookup {
 		return s.Verify(ctx, login, password)
@@ -103,7 +129,7 @@ func inWords(err error) (answer, reason string) {
 		is     error
 		answer string
 	}{{auth.ErrUnknownLogin, Unknown}, {auth.ErrWrongPassword, Wrong}, {auth.ErrLocked, Locked},
-		{auth.ErrUndecided, Undecided}, {auth.ErrNoLookup, NoLookup}} {
+		{auth.ErrToken, NoToken}, {auth.ErrUndecided, Undecided}, {auth.ErrNoLookup, NoLookup}} {
 		if errors.Is(err, k.is) {
 			if err.Error() == k.is.Error() {
 				reason = ""
