@@ -1,4 +1,4 @@
-// Package auth finds out who a client is: SASL exchanges (PLAIN, LOGIN), credential sources asked in
+// Package auth finds out who a client is: SASL exchanges, credential sources asked in
 // order, a cache of verified credentials, and the lockout of those who guess. The store's source is here; those of files,
 // directories, Dovecot and programs are packages below.
 //
@@ -20,10 +20,13 @@
 // made equal: where one is configured, refusals leave at full half seconds from their arrival, and a slow one tells no
 // more than in which half second it fell. While a source is down, 454 tells that no source before it knows the login.
 //
+// SCRAM costs nothing, refused or not; what it tells of a login before the proof is the same whether there is one.
+//
 // # Lockout
 //
 // What counts is the number of distinct wrong passwords within a window: a mail client with one old password fails
-// many times, a guesser fails once per guess. The counters:
+// many times, a guesser fails once per guess. Of SCRAM each wrong proof counts, since no two are the same; of tokens and
+// certificates each distinct one, for the address alone. The counters:
 //
 //   - per address (IPv4 /32, IPv6 /64), over all logins: one place that guesses; a wider one per IPv6 /48;
 //   - per login, over all addresses: several networks that guess one login. No single network fills it;

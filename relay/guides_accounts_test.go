@@ -67,7 +67,11 @@ func TestAccountGuidesAreRight(t *testing.T) {
 		name := filepath.Base(file)
 		text, blocks := guideOf(t, name)
 		for _, b := range blocks {
-			if c := tried(t, b, ca); len(c.Auth.Sources) != 2 {
+			want := 2
+			if name == "scram.md" || name == "certificates.md" { // about mechanisms
+				want = 1
+			}
+			if c := tried(t, b, ca); len(c.Auth.Sources) != want {
 				t.Errorf("%s: %d sources", name, len(c.Auth.Sources))
 			}
 		}

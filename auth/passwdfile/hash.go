@@ -49,7 +49,7 @@ const scramScheme = "{SCRAM-SHA-256}"
 func scramHash(field string) (auth.Secret, func(string) bool, error) {
 	keys, err := auth.DecodeScram(auth.Secret(field))
 	if err != nil {
-		return "", nil, fmt.Errorf("%w; make others with doveadm pw -s SCRAM-SHA-256 -r %d", err, auth.ScramIterations)
+		return "", nil, fmt.Errorf("%w; make others with doveadm pw -s SCRAM-SHA-256", err)
 	}
 	return auth.Secret(scramScheme + field), keys.Matches, nil
 }

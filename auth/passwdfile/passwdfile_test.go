@@ -70,6 +70,7 @@ func TestMadeByTheTools(t *testing.T) {
 		{"htpasswd", "-nbB", "-C", "5", "Anna", "pass:word"}, {"htpasswd", "-nb5", "Anna", "pass:word"},
 		{"doveadm", "pw", "-s", "ARGON2ID", "-p", "pass:word"}, {"doveadm", "pw", "-s", "BLF-CRYPT", "-p", "pass:word"},
 		{"doveadm", "pw", "-s", "SHA512-CRYPT", "-p", "pass:word"},
+		{"doveadm", "pw", "-s", "SCRAM-SHA-256", "-p", "pass:word"},
 	} {
 		t.Run(strings.Join(c[:3], " "), func(t *testing.T) {
 			testkit.Need(t, c[0])
@@ -250,4 +251,36 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestScram: SCRAM keys of a file serve both; other lines have none; locks hold; shapes are those of the file.
+func TestScram(t *testing.T) {
+	const key = "BySGTwYACwgBCQoLDA0ODwABAgMEBQYHCAkKCwwNDg8="
+	s := open(t, "anna:{scram-sha-256}4096,AAAAAAAAAAAAAAAA,"+key+","+key+"\nbob:!{SCRAM-SHA-256}8192,AAAAAAAAAAAAAAAAAAAA,"+
+		key+","+key+"\ncarl:!\n")
+	ctx := t.Context()
+	if e, err := s.Scram(ctx, "anna"); err != nil || e.Keys.Iterations != 4096 || e.Locked != nil {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if e, err := s.Scram(ctx, "bob"); err != nil || e.Keys.Iterations != 8192 || !errors.Is(e.Locked, auth.ErrLocked) {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if e, err := s.Scram(ctx, "carl"); err != nil || !e.Keys.IsZero() {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if _, err := s.Scram(ctx, "nobody"); !errors.Is(err, auth.ErrUnknownLogin) {
+		t.Error(err)
+	}
+	if shapes := s.ScramShapes(); len(shapes) != 2 {
+		t.Error(shapes)
+	}
+	if n, first := s.WithoutScram(); n != 1 || first[0] != "carl" {
+		t.Error(n, first)
+	}
+	for _, bad := range []string{"{SCRAM-SHA-256}", "{SCRAM-SHA-256}10,AAAA," + key + "," + key,
+		"{SCRAM-SHA-256}99999999,AAAA," + key + "," + key} {
+		if _, err := parse([]byte("anna:" + bad + "\n")); err == nil || strings.Contains(err.Error(), key) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
 }
