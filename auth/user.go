@@ -72,10 +72,10 @@ type UserStore interface {
 	User(ctx context.Context, login string) (User, error)
 }
 
-// Source verifies passwords. The Authenticator gives it normalised logins and passwords of at most
-// MaxLength octets. What else a source can do, it says by further methods: those of Remote; VerifyFast, Lookup and
-// Dummy, as fastSource, lookupSource and dummySource have them; Close, which ends what it holds open. Proofs that are no
-// passwords, such as tokens, get interfaces of their own beside this one.
+// Source verifies passwords. The Authenticator gives it normalised logins and passwords of at most MaxLength octets.
+// What else a source can do, it says by further methods: those of Remote; VerifyFast, Lookup and Dummy, as fastSource,
+// lookupSource and dummySource have them; Close, which ends what it holds open. Proofs that are no passwords, such as
+// tokens, get interfaces of their own beside this one.
 type Source interface {
 	// Name is what logs call the source.
 	Name() string

@@ -17,24 +17,7 @@ import (
 	"postern/relay/trace"
 )
 
-const directory = `dn: dc=example,dc=com
-objectClass: domain
-dc: example
-
-dn: cn=policy,dc=example,dc=com
-objectClass: person
-objectClass: pwdPolicy
-cn: policy
-sn: policy
-pwdAttribute: userPassword
-
-dn: cn=relay,dc=example,dc=com
-objectClass: person
-cn: relay
-sn: relay
-userPassword: relay password
-
-dn: uid=bert,dc=example,dc=com
+const directory = testkit.SlapdEntries + `dn: uid=bert,dc=example,dc=com
 objectClass: inetOrgPerson
 uid: bert
 cn: Bert
@@ -182,7 +165,8 @@ func TestAPasswordFile(t *testing.T) {
 		}
 	}
 	put("bert@example.com:" + bcryptRight + "\ncleo@example.com:" + bcryptRight + "\n")
-	r := newRig(t, p, fmt.Sprintf("[[auth.source]]\n[[auth.source]]\ntype = \"file\"\npath = %q\n%s", path, hook.block()))
+	r := newRig(t, p, fmt.Sprintf("[[auth.source]]\n[[auth.source]]\ntype = \"file\"\npath = %q\n%s", path,
+		hook.block()))
 	bert, err := r.loggedIn("bert@example.com", "right")
 	if err != nil {
 		t.Fatal(err)

@@ -314,6 +314,7 @@ func TestWorkTellsNothing(t *testing.T) {
 // TestServersThatMisbehave: none of it is a wrong password, takes the machine down, or sends a password elsewhere.
 func TestServersThatMisbehave(t *testing.T) {
 	big := strings.Repeat("x", 1<<20)
+	huge := entry("CN=x,"+domain, map[string][]string{"mail": {big, big, big, big, big}})
 	many := make([][]byte, 3000)
 	for i := range many {
 		many[i] = entry(fmt.Sprintf("CN=%d,%s", i, domain), map[string][]string{"cn": {fmt.Sprint(i)}})
@@ -325,18 +326,20 @@ func TestServersThatMisbehave(t *testing.T) {
 	}{
 		"a referral for a search": {"search", [][]byte{result(ldap.ApplicationSearchResultDone, 10, "ref")},
 			"refers to another server"},
-		"a referral for a bind":  {"user", bound(10, "ref"), "cannot decide"},
-		"a rule about a bind":    {"user", bound(53, "no"), "cannot decide"},
-		"busy":                   {"user", bound(51, ""), "Busy"},
-		"unavailable":            {"search", [][]byte{result(ldap.ApplicationSearchResultDone, 52, "")}, "Unavailable"},
-		"an entry that is huge":  {"search", searched(entry("CN=x,"+domain, map[string][]string{"mail": {big, big, big, big, big}})), ""},
+		"a referral for a bind": {"user", bound(10, "ref"), "cannot decide"},
+		"a rule about a bind":   {"user", bound(53, "no"), "cannot decide"},
+		"busy":                  {"user", bound(51, ""), "Busy"},
+		"unavailable": {"search", [][]byte{result(ldap.ApplicationSearchResultDone, 52, "")},
+			"Unavailable"},
+		"an entry that is huge":  {"search", searched(huge), ""},
 		"entries without end":    {"search", append(many, searched()...), "more than one"},
 		"groups without end":     {"groups", append(many, searched()...), "more than 1000 groups"},
 		"no LDAP":                {"search", [][]byte{[]byte("HTTP/1.1 400 Bad Request\r\n\r\n")}, ""},
 		"a length without limit": {"search", [][]byte{{0x30, 0x84, 0x7f, 0xff, 0xff, 0xff, 0x02}}, ""},
 		"nothing":                {"search", [][]byte{}, ""},
-		"not allowed":            {"search", [][]byte{result(ldap.ApplicationSearchResultDone, 50, "")}, "may not read"},
-		"control characters":     {"user", bound(1, "\x1b[2J\r\nfake log line"), `operations`},
+		"not allowed": {"search", [][]byte{result(ldap.ApplicationSearchResultDone, 50, "")},
+			"may not read"},
+		"control characters": {"user", bound(1, "\x1b[2J\r\nfake log line"), `operations`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)

@@ -14,7 +14,8 @@ import (
 const maxConns = 8
 
 const (
-	// idleLife is how long a connection is kept unused: firewalls forget them, and Active Directory closes after 15 min.
+	// idleLife is how long a connection is kept unused: firewalls forget them, and Active Directory closes after 15
+	// min.
 	idleLife = 2 * time.Minute
 	// avoid is how long a server that failed is asked last.
 	avoid = 30 * time.Second
@@ -39,13 +40,12 @@ type pool struct {
 	closed bool
 }
 
-var errClosed = errors.New("the source was taken out of the configuration")
-
 func newPool(servers []*server, roots *x509.CertPool, timeout time.Duration) *pool {
 	return &pool{dialer: &dialer{roots: roots, timeout: timeout}, servers: servers, free: make(chan struct{}, maxConns)}
 }
 
-// do runs f on a connection, one of that role if there is. If the connection breaks it runs f once more, on a fresh one.
+// do runs f on a connection, one of that role if there is. If the connection breaks it runs f once more, on a fresh
+// one.
 func (p *pool) do(ctx context.Context, want role, f func(*conn) error) error {
 	select {
 	case p.free <- struct{}{}:

@@ -16,40 +16,7 @@ import (
 )
 
 // office is a directory with people, nested groups in a circle, and policies.
-const office = `dn: dc=example,dc=com
-objectClass: domain
-dc: example
-
-dn: cn=policy,dc=example,dc=com
-objectClass: person
-objectClass: pwdPolicy
-cn: policy
-sn: policy
-pwdAttribute: userPassword
-pwdLockout: TRUE
-pwdMaxFailure: 1000
-
-dn: cn=relay,dc=example,dc=com
-objectClass: person
-cn: relay
-sn: relay
-userPassword: relay password
-
-dn: ou=people,dc=example,dc=com
-objectClass: organizationalUnit
-ou: people
-
-dn: uid=anna,ou=people,dc=example,dc=com
-objectClass: inetOrgPerson
-uid: anna
-cn: Anna
-sn: A
-mail: anna@example.com
-mail: *@example.com
-mail: @staff
-userPassword: right
-
-dn: uid=bert,ou=people,dc=example,dc=com
+const office = testkit.SlapdEntries + `dn: uid=bert,ou=people,dc=example,dc=com
 objectClass: inetOrgPerson
 uid: bert
 cn: Bert
@@ -123,6 +90,14 @@ add: member
 member: cn=everybody,ou=groups,dc=example,dc=com
 `
 
+// odd gives Anna addresses that are patterns.
+const odd = `dn: uid=anna,ou=people,dc=example,dc=com
+changetype: modify
+add: mail
+mail: *@example.com
+mail: @staff
+`
+
 const lock = `dn: uid=gone,ou=people,dc=example,dc=com
 changetype: modify
 replace: pwdAccountLockedTime
@@ -139,6 +114,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{testkit.NewSlapd(t, ca, office), ca}
 	r.Tool("ldapmodify", circle)
 	r.Tool("ldapmodify", lock)
+	r.Tool("ldapmodify", odd)
 	return r
 }
 

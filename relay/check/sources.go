@@ -43,8 +43,8 @@ func unwiseSources(c *config.Config) (warnings []config.Problem) {
 	for i, p := range c.Policies {
 		if elsewhere && p.OverLimit == "lock" {
 			warnings = append(warnings, c.Problem(fmt.Sprintf("policy[%d].over_limit", i+1),
-				"locks only accounts of the store; one of another source is told of by an alert, and its mail over the "+
-					"limit refused: lock it where it is, or write \"hold\""))
+				"locks only accounts of the store; one of another source is told of by an alert, and its mail over "+
+					"the limit refused: lock it where it is, or write \"hold\""))
 		}
 	}
 	return warnings
@@ -97,8 +97,8 @@ func reach(ctx context.Context, block *config.AuthSource) error {
 func Unreachable(ctx context.Context, c *config.Config) (warnings []config.Problem) {
 	for _, s := range Reach(ctx, c) {
 		if s.Err != nil {
-			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d]", s.Number), "cannot answer now, and its "+
-				"logins would get 454: %s", mail.Printable(mail.Cut(s.Err.Error(), 500))))
+			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d]", s.Number), "cannot answer now, and "+
+				"its logins would get 454: %s", mail.Printable(mail.Cut(s.Err.Error(), 500))))
 		}
 	}
 	return warnings

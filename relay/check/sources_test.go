@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestSources: a broken password file is a problem with its line; what cannot be reached, and what cannot be locked, are
-// warnings.
+// TestSources: a broken password file is a problem with its line; what cannot be reached, and what cannot be locked,
+// are warnings.
 func TestSources(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -28,9 +28,9 @@ func TestSources(t *testing.T) {
 		!strings.Contains(problems[0].Message, users+":1: ") || !strings.Contains(problems[0].Message, "htpasswd -B") {
 		t.Errorf("%v", problems)
 	}
-	path = file("relay.toml", head+"[[auth.source]]\n[[auth.source]]\ntype = \"ldap\"\nurls = [\"ldaps://127.0.0.1:1\"]\n"+
-		"bind_dn = \"cn=x\"\nbind_password = \"x\"\nbase_dn = \"dc=x\"\n[[policy]]\nlimits = [\"5 messages/day\"]\n"+
-		"over_limit = \"lock\"\n")
+	path = file("relay.toml", head+"[[auth.source]]\n[[auth.source]]\ntype = \"ldap\"\n"+
+		"urls = [\"ldaps://127.0.0.1:1\"]\nbind_dn = \"cn=x\"\nbind_password = \"x\"\nbase_dn = \"dc=x\"\n"+
+		"[[policy]]\nlimits = [\"5 messages/day\"]\nover_limit = \"lock\"\n")
 	c, problems := Config(t.Context(), path)
 	if len(problems) > 0 {
 		t.Fatal(problems)

@@ -125,8 +125,8 @@ func (v *validator) sources() {
 		}
 		v.sourceKeys(key, s)
 		if s.AnswersForAll() && i < len(v.Auth.Sources)-1 {
-			v.fail(element("auth.source", i+1), "is never asked: the source %q before it answers for every login, put it "+
-				"last", s.Name)
+			v.fail(element("auth.source", i+1), "is never asked: the source %q before it answers for every login, "+
+				"put it last", s.Name)
 		}
 		if s.Type == SourceStore && i > 0 && v.Auth.Sources[i-1].Remote() {
 			v.warn(key, "stands behind a source that may be down, and then the logins of `postern user` and `postern "+
