@@ -59,7 +59,7 @@ func (r *remote) Verify(ctx context.Context, login, password string) (Identity, 
 	case want != password:
 		return Identity{}, ErrWrongPassword
 	}
-	return Identity{Groups: []string{"staff"}}, nil
+	return Identity{Login: login + "@example.com", Groups: []string{"staff"}}, nil
 }
 
 func (r *remote) Lookup(ctx context.Context, login string) (Identity, error) {
@@ -276,7 +276,7 @@ func TestRenew(t *testing.T) {
 		r, dir, _ := newRemoteRig(t, time.Hour)
 		id, err := r.Authenticate(t.Context(), "bert", "right", there)
 		wantOK(t, err)
-		if id.Source != "office" || id.Recheck != remoteRecheck {
+		if id.Login != "bert@example.com" || id.Source != "office" || id.Recheck != remoteRecheck {
 			t.Fatalf("%+v", id)
 		}
 		since := time.Now()

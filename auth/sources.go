@@ -113,7 +113,7 @@ func (m *member) said(err error) error {
 
 // named completes an identity that the source vouches for.
 func (m *member) named(id Identity, login string) Identity {
-	id.Login = cmp.Or(id.Login, login)
+	id.Login, id.asked = cmp.Or(id.Login, login), login
 	id.Source = m.Name()
 	if m.remote != nil {
 		id.Recheck = remoteRecheck

@@ -88,6 +88,8 @@ func TestADirectory(t *testing.T) {
 		[[policy]]
 		groups = ["outer"]
 		recipients = ["*@example.net"]
+		limits = ["3 messages/day"]
+		over_limit = "lock"
 		%s`, slapd.TLS, ca.File, hook.block()))
 	c, err := r.loggedIn("bert@example.com", "right")
 	if err != nil {
@@ -104,6 +106,15 @@ func TestADirectory(t *testing.T) {
 	_, err = sendOn(c, "anna@example.com", []string{"b@example.net"}, text)
 	wantCode(t, "an address of somebody else", err, 550)
 	c.Reset()
+	c.Reset()
+	for range 3 {
+		_, err = sendOn(c, "bert@example.com", []string{"b@example.net"}, text)
+	}
+	wantCode(t, "over the limit", err, 550)
+	if d := hook.wait(r, alert.LoginLocked, "login bert, over a limit", 1); !strings.Contains(d.Summary,
+		"not one of Postern's") {
+		t.Errorf("%+v", d)
+	}
 	wantCode(t, "a wrong password", r.tryLogin("bert", "hunter2"), 535)
 	r.eventually("the trace has the reason", func() bool {
 		for _, e := range r.events(trace.AuthFail) {
