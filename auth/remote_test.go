@@ -150,6 +150,22 @@ func TestWaitsGrow(t *testing.T) {
 	})
 }
 
+// TestFailingTogether: many logins that fail at once are one failure; the next is asked after the first wait.
+func TestFailingTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, dir, _ := newRemoteRig(t, 0)
+		dir.set(func() { dir.err, dir.slow = errRefused, time.Second })
+		var wait sync.WaitGroup
+		for i := range 30 {
+			wait.Go(func() { r.try("bert", fmt.Sprint("guess", i), from(i)) })
+		}
+		wait.Wait()
+		dir.set(func() { dir.err, dir.slow = nil, 0 })
+		time.Sleep(downFirst)
+		wantOK(t, r.try("bert", "right", there))
+	})
+}
+
 // TestStale: who was verified before gets in for a while although the source is down; others do not.
 func TestStale(t *testing.T) {
 	const most = 4 * time.Hour

@@ -140,7 +140,8 @@ func (a *Authenticator) ask(ctx context.Context, m *member, call func() (Identit
 	if m.health == nil {
 		return call()
 	}
-	if err := m.health.admit(time.Now()); err != nil {
+	round, err := m.health.admit(time.Now())
+	if err != nil {
 		return Identity{}, err
 	}
 	id, err := call()
@@ -151,7 +152,7 @@ func (a *Authenticator) ask(ctx context.Context, m *member, call func() (Identit
 	case errors.Is(ctx.Err(), context.Canceled): // whoever asked has gone: that says nothing about the source
 		return id, err
 	}
-	if m.health.answered(time.Now(), why) {
+	if m.health.answered(time.Now(), round, why) {
 		a.tellSource(m.Name(), why)
 	}
 	return id, err

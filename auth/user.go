@@ -19,7 +19,7 @@ type Identity struct {
 	Source string
 	// Recheck is how long a session goes on before the source is asked about it again; 0: the source tells of changes.
 	Recheck time.Duration
-	asked string // the login that its source was asked about, which may have another name for it
+	asked   string // the login that its source was asked about, which may have another name for it
 	// Created and Changed (of its password or lock) end sessions that are older, as far as the source knows them.
 	Created, Changed time.Time
 }

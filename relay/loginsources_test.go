@@ -12,6 +12,7 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
+	"postern/auth"
 	"postern/internal/testkit"
 	"postern/relay/alert"
 	"postern/relay/trace"
@@ -23,6 +24,14 @@ uid: bert
 cn: Bert
 sn: B
 mail: bert@example.com
+userPassword: right
+
+dn: uid=dora,dc=example,dc=com
+objectClass: inetOrgPerson
+uid: dora
+cn: Dora
+sn: D
+mail: dora@example.com
 userPassword: right
 
 dn: cn=inner,dc=example,dc=com
@@ -125,6 +134,8 @@ func TestADirectory(t *testing.T) {
 		return false
 	})
 
+	testARemovedAccount(t, r, slapd, c)
+
 	slapd.Kill()
 	for i := range 10 {
 		wantCode(t, "the directory is gone", r.tryLogin("bert", fmt.Sprint("guess", i)), 454)
@@ -151,6 +162,25 @@ func TestADirectory(t *testing.T) {
 	}
 	if log := r.log.String(); strings.Contains(log, "hunter2") || strings.Contains(log, "relay password") {
 		t.Error("the log has a password")
+	}
+}
+
+// testARemovedAccount: an open session of who is gone from the directory sends nothing any more, once it is looked at.
+func testARemovedAccount(t *testing.T, r *rig, slapd *testkit.Slapd, bert *smtp.Client) {
+	t.Helper()
+	dora, err := r.loggedIn("dora", "right")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dora.Close()
+	slapd.Tool("ldapdelete", "", "uid=dora,dc=example,dc=com")
+	before := r.server.accounts.Generation()
+	r.addUser(auth.User{Login: "eve@example.com"}) // whereupon sessions look at their accounts again
+	r.eventually("the change is seen", func() bool { return r.server.accounts.Generation() > before })
+	wantCode(t, "an account that is gone", dora.Mail("dora@example.com", nil), 421)
+	bert.Reset()
+	if err := bert.Mail("bert@example.com", nil); err != nil {
+		t.Errorf("an account that stays: %v", err)
 	}
 }
 

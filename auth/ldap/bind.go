@@ -148,10 +148,14 @@ func (s *Source) own(c *conn, name, login string) (auth.Identity, error) {
 }
 
 // nameOf fills the template. In a DN the login is escaped; elsewhere (DOMAIN\login, login@domain) there is no escaping,
-// and what would end the name is refused.
+// and what would end the name is refused. Who types the domain too means the same.
 func nameOf(template, login string) (string, bool) {
 	if isDN(template) {
 		return strings.ReplaceAll(template, placeholder, ldap.EscapeDN(login)), true
+	}
+	_, domain, _ := strings.Cut(template, placeholder)
+	if short, ok := strings.CutSuffix(login, mail.LowerASCII(domain)); ok && short != "" {
+		login = short
 	}
 	if strings.ContainsAny(login, `\/"[]:;|=,+*?<> `) || template != placeholder && strings.Contains(login, "@") {
 		return "", false

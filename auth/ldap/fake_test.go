@@ -233,8 +233,16 @@ func TestActiveDirectory(t *testing.T) {
 	template := source(t, o)
 	authtest.RunSource(t, template, authtest.Fixture{Login: "anna", Password: "right", LockedLogin: "locked",
 		LockedPassword: "right"})
-	if id, err := template.Verify(t.Context(), "anna", "right"); err != nil || len(id.Groups) != 2 {
-		t.Errorf("by template: %+v, %v", id, err)
+	for _, login := range []string{"anna", "anna@corp.example.com"} {
+		if id, err := template.Verify(t.Context(), login, "right"); err != nil || len(id.Groups) != 2 ||
+			id.Login != "anna@corp.example.com" {
+			t.Errorf("by template: %+v, %v", id, err)
+		}
+	}
+	for _, login := range []string{"anna@other.example.com", `corp\anna`, "anna/x", "@corp.example.com"} {
+		if _, err := template.Verify(t.Context(), login, "right"); !errors.Is(err, auth.ErrUnknownLogin) {
+			t.Errorf("%q by template: %v", login, err)
+		}
 	}
 	if _, err := template.Lookup(t.Context(), "anna"); !errors.Is(err, auth.ErrNoLookup) {
 		t.Errorf("Lookup by template: %v", err)

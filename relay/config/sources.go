@@ -68,8 +68,7 @@ func (s *AuthSource) Remote() bool { return s.Type != SourceStore && s.Type != S
 
 // AnswersForAll reports that the source cannot tell a login that it does not know from a wrong password.
 func (s *AuthSource) AnswersForAll() bool {
-	return s.Type == SourceDovecot ||
-		s.Type == SourceLDAP && s.BindTemplate != "" && s.Directory != ldap.ActiveDirectory
+	return s.Type == SourceDovecot || s.Type == SourceLDAP && s.BindTemplate != ""
 }
 
 // LDAP returns the options of a directory, without trust anchors.
