@@ -193,7 +193,13 @@ func (s *Source) Lookup(ctx context.Context, login string) (auth.Identity, error
 // Probe implements auth.Remote: a server answers, lets the relay's account in, and has the base.
 func (s *Source) Probe(ctx context.Context) error {
 	if s.BindTemplate != "" && s.BindDN == "" {
-		return s.pool.do(ctx, asUser, func(*conn) error { return nil })
+		return s.pool.do(ctx, asUser, func(c *conn) error { // whatever it answers, it answers
+			_, err := c.search("", ldap.ScopeBaseObject, "(objectClass=*)", 1, "1.1")
+			if c.broken(err) {
+				return err
+			}
+			return nil
+		})
 	}
 	return s.asService(ctx, func(c *conn) error {
 		_, err := c.search(s.BaseDN, ldap.ScopeBaseObject, "(objectClass=*)", 1, "1.1")

@@ -77,6 +77,7 @@ func (p *pool) do(ctx context.Context, want role, f func(*conn) error) error {
 // run uses a connection and gives it back, or closes it if it broke.
 func (p *pool) run(ctx context.Context, c *conn, f func(*conn) error) error {
 	c.ctx = ctx
+	began, fresh := time.Now(), c.used.IsZero()
 	stop := context.AfterFunc(ctx, c.abort)
 	err := f(c)
 	if !stop() {
@@ -85,7 +86,8 @@ func (p *pool) run(ctx context.Context, c *conn, f func(*conn) error) error {
 	if c.broken(err) {
 		c.dead = true
 	}
-	if c.dead && ctx.Err() == nil {
+	// A connection that was closed while nobody used it says nothing about its server, which may have restarted.
+	if c.dead && ctx.Err() == nil && (fresh || time.Since(began) >= c.timeout) {
 		p.failed(c.server)
 	}
 	p.give(c)

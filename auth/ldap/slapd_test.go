@@ -291,6 +291,22 @@ func TestServersThatDie(t *testing.T) {
 	}
 }
 
+// TestRestartedServerStaysFirst: connections that were idle when it went away are not held against a server.
+func TestRestartedServerStaysFirst(t *testing.T) {
+	r := newRig(t)
+	s := source(t, r.options(r.TLS, "ldaps://127.0.0.1:1"))
+	for range 2 {
+		if _, err := s.Verify(t.Context(), "anna", "right"); err != nil {
+			t.Fatal(err)
+		}
+		r.Kill()
+		r.Start()
+	}
+	if !s.pool.servers[0].failed.IsZero() {
+		t.Error("it is asked last now")
+	}
+}
+
 // TestServerThatHangs: it accepts connections and answers nothing.
 func TestServerThatHangs(t *testing.T) {
 	r := newRig(t)
@@ -300,8 +316,18 @@ func TestServerThatHangs(t *testing.T) {
 	if _, err := s.Verify(t.Context(), "anna", "right"); err != nil {
 		t.Fatal(err)
 	}
+	template := r.options(r.TLS)
+	template.BindDN, template.BindPassword, template.BindTemplate = "", "", "uid={login},ou=people,dc=example,dc=com"
+	template.Timeout = time.Second
+	bound := source(t, template)
+	if err := bound.Probe(t.Context()); err != nil {
+		t.Errorf("a server that answers: %v", err)
+	}
 	r.Process().Signal(syscall.SIGSTOP)
 	_, err := s.Verify(t.Context(), "anna", "right")
+	if probe := bound.Probe(t.Context()); probe == nil {
+		t.Error("a server that hangs passes the probe")
+	}
 	r.Process().Signal(syscall.SIGCONT)
 	if err == nil || errors.Is(err, auth.ErrWrongPassword) {
 		t.Errorf("%v", err)
