@@ -151,7 +151,10 @@ func searched(entries ...[]byte) [][]byte {
 var subCodes = map[string]string{"anna": "", "hours": "530", "station": "531", "old": "532", "off": "533",
 	"tokens": "568", "ended": "701", "change": "773", "locked": "775"}
 
-const domain = "DC=corp,DC=example,DC=com"
+const (
+	domain  = "DC=corp,DC=example,DC=com"
+	relayDN = "CN=postern,OU=Services," + domain
+)
 
 func adRefusal(data string) [][]byte {
 	return bound(ldap.LDAPResultInvalidCredentials, "80090308: LdapErr: DSID-0C090446, comment: "+
@@ -161,7 +164,7 @@ func adRefusal(data string) [][]byte {
 // activeDirectory answers like one.
 func activeDirectory(what, name, secret string) [][]byte {
 	switch {
-	case what == "bind" && name == "CN=relay,"+domain && secret == "relay password":
+	case what == "bind" && name == relayDN && secret == "relay password":
 		return bound(0, "")
 	case what == "bind":
 		login := strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(name, "CN="), ",OU=Staff,"+domain))
@@ -210,7 +213,7 @@ func adEntry(login string) []byte {
 
 func (f *fake) options() Options {
 	return Options{Name: "ad", URLs: []string{f.url}, RootCAs: roots(f.ca), Directory: ActiveDirectory, BaseDN: domain,
-		BindDN: "CN=relay," + domain, BindPassword: "relay password", Timeout: time.Second}
+		BindDN: relayDN, BindPassword: "relay password", Timeout: time.Second}
 }
 
 func TestActiveDirectory(t *testing.T) {

@@ -19,13 +19,14 @@ func TestSplit(t *testing.T) {
 }
 
 func TestChecks(t *testing.T) {
-	for s, right := range map[string]bool{"staff": true, "Mail Senders": true, "": false, "a\nb": false, "\x1b[2J": false,
-		strings.Repeat("x", maxItem+1): false} {
+	for s, right := range map[string]bool{"staff": true, "Mail Senders": true, "": false, "a\nb": false,
+		"\x1b[2J": false, strings.Repeat("x", maxItem+1): false} {
 		if err := Groups([]string{s}); (err == nil) != right {
 			t.Errorf("group %q: %v", s, err)
 		}
 	}
-	for s, right := range map[string]bool{"anna@example.com": true, "*@example.com": true, "nonsense": false, "": false} {
+	for s, right := range map[string]bool{"anna@example.com": true, "*@example.com": true, "nonsense": false,
+		"": false} {
 		if err := Senders([]string{s}); (err == nil) != right {
 			t.Errorf("sender %q: %v", s, err)
 		}
