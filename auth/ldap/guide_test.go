@@ -14,8 +14,8 @@ import (
 	"postern/relay/sources"
 )
 
-// TestGuideToActiveDirectory: what docs/accounts/active-directory.md writes lets a person in, with addresses and groups,
-// and shows what its table says.
+// TestGuideToActiveDirectory: what docs/accounts/active-directory.md writes lets a person in, with addresses and
+// groups, and shows what its table says.
 func TestGuideToActiveDirectory(t *testing.T) {
 	text, err := os.ReadFile("../../docs/accounts/active-directory.md")
 	if err != nil {
@@ -26,7 +26,8 @@ func TestGuideToActiveDirectory(t *testing.T) {
 	block = strings.ReplaceAll(block, `"ldaps://dc1.corp.example.com", "ldaps://dc2.corp.example.com"`, `"`+url+`"`)
 	dir := t.TempDir()
 	for name, content := range map[string]string{"corp-ca.pem": string(ca), "ldap-password": "relay password\n",
-		"relay.toml": "hostname = \"relay.example.com\"\n[[upstream]]\nname = \"a\"\nhost = \"smtp.example.net\"\n" + block} {
+		"relay.toml": "hostname = \"relay.example.com\"\n[[upstream]]\nname = \"a\"\n" +
+			"host = \"smtp.example.net\"\n" + block} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
