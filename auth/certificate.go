@@ -36,9 +36,9 @@ var ErrCertificate = errors.New("the client's certificate is not accepted")
 var replyCertificate = mail.R(535, "5.7.8", "the certificate of this program is not accepted; ask the administrator "+
 	"which one is")
 
-// Certificate returns who has the certificate that a client has shown in TLS, which proves that it has the key: chain is
-// that certificate and what came with it. It is the login that the key is pinned to, or, for a certificate of one of the
-// authorities in roots, the address or name in it. login is what the client calls itself, or "". Its errors are
+// Certificate returns who has the certificate that a client has shown in TLS, which proves that it has the key: chain
+// is that certificate and what came with it. It is the login that the key is pinned to, or, for a certificate of one of
+// the authorities in roots, the address or name in it. login is what the client calls itself, or "". Its errors are
 // *mail.Error.
 func (a *Authenticator) Certificate(ctx context.Context, chain []*x509.Certificate, roots *x509.CertPool, login string,
 	client netip.Addr) (Identity, error) {

@@ -80,8 +80,9 @@ func TestCertificate(t *testing.T) {
 		{"self-signed, not of the authority", self, "", "", ours.pool, 535, ErrCertificate},
 		{"of the authority", ours.leaf(t, named("anna")), "", "", ours.pool, 235, nil},
 		{"capitals", ours.leaf(t, named("ANNA")), "", "Anna", ours.pool, 235, nil},
-		{"of the authority, by host name", ours.leaf(t, func(c *x509.Certificate) { c.DNSNames = []string{"printer"} }), "", "",
-			ours.pool, 235, nil},
+		{"of the authority, by host name", ours.leaf(t, func(c *x509.Certificate) {
+			c.DNSNames = []string{"printer"}
+		}), "", "", ours.pool, 235, nil},
 		{"several, one said", ours.leaf(t, named("anna", "printer")), "", "printer", ours.pool, 235, nil},
 		{"several, none said", ours.leaf(t, named("anna", "printer")), "", "", ours.pool, 535, ErrCertificate},
 		{"for somebody else", ours.leaf(t, named("anna")), "", "printer", ours.pool, 535, ErrCertificate},
@@ -89,8 +90,9 @@ func TestCertificate(t *testing.T) {
 		{"no authority here", ours.leaf(t, named("anna")), "", "", nil, 535, ErrCertificate},
 		{"nobody's name", ours.leaf(t, named("nobody")), "", "", ours.pool, 535, ErrUnknownLogin},
 		{"no name", ours.leaf(t, named()), "", "", ours.pool, 535, ErrCertificate},
-		{"common name only", ours.leaf(t, func(c *x509.Certificate) { c.Subject.CommonName = "anna" }), "", "", ours.pool, 535,
-			ErrCertificate},
+		{"common name only", ours.leaf(t, func(c *x509.Certificate) {
+			c.Subject.CommonName = "anna"
+		}), "", "", ours.pool, 535, ErrCertificate},
 		{"a server's", ours.leaf(t, func(c *x509.Certificate) {
 			named("anna")(c)
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}

@@ -1,14 +1,14 @@
-// Package auth finds out who a client is: SASL exchanges, credential sources asked in
-// order, a cache of verified credentials, and the lockout of those who guess. The store's source is here; those of files,
-// directories, Dovecot and programs are packages below.
+// Package auth finds out who a client is: SASL exchanges, credential sources asked in order, a cache of
+// verified credentials, and the lockout of those who guess. The store's source is here; those of files, directories,
+// Dovecot and programs are packages below.
 //
 // # Failure semantics
 //
 // Every refusal is a *mail.Error. Whatever is wrong with a credential (unknown login, wrong password, locked login,
 // lockout, client outside the login's networks), the client gets the same reply, 535 5.7.8; the reason stays in the
-// error, for log and trace. Trouble of our own (a source that is down, too many hashes waiting) is 454 4.7.0; it is
-// not cached and counts towards no lockout. A source that is down ends the search: it may be the one that knows the
-// login. It is then left alone for one second to 30, and who was verified within its StaleOK gets in meanwhile.
+// error, for log and trace. Trouble of our own (a source that is down, too many hashes waiting) is 454 4.7.0; it is not
+// cached and counts towards no lockout. A source that is down ends the search: it may be the one that knows the login.
+// It is then left alone for one second to 30, and who was verified within its StaleOK gets in meanwhile.
 //
 // # Time
 //
@@ -24,8 +24,8 @@
 //
 // # Lockout
 //
-// What counts is the number of distinct wrong passwords within a window: a mail client with one old password fails
-// many times, a guesser fails once per guess. Of SCRAM each wrong proof counts, since no two are the same; of tokens and
+// What counts is the number of distinct wrong passwords within a window: a mail client with one old password fails many
+// times, a guesser fails once per guess. Of SCRAM each wrong proof counts, since no two are the same; of tokens and
 // certificates each distinct one, for the address alone. The counters:
 //
 //   - per address (IPv4 /32, IPv6 /64), over all logins: one place that guesses; a wider one per IPv6 /48;

@@ -29,11 +29,11 @@ var (
 
 var (
 	errScram     = errors.New("the response is no message of SCRAM (RFC 5802)")
-	errDowngrade = errors.New("the client could bind to the channel and did not see that SCRAM-SHA-256-PLUS is offered: " +
-		"somebody in between changes what is offered, or the client is wrong")
-	errBinding = errors.New("the channel binding does not fit: somebody stands between client and server, or the client " +
-		"binds in another way")
-	errScramNonce = errors.New("the client answers with a nonce that is not this exchange's: an answer that was played back?")
+	errDowngrade = errors.New("the client could bind to the channel and did not see that SCRAM-SHA-256-PLUS is " +
+		"offered: somebody in between changes what is offered, or the client is wrong")
+	errBinding = errors.New("the channel binding does not fit: somebody stands between client and server, or the " +
+		"client binds in another way")
+	errScramNonce = errors.New("the client answers with a nonce that is not this exchange's: was it played back?")
 )
 
 // scramExchange is SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). The library has the messages and the

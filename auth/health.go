@@ -19,35 +19,38 @@ type health struct {
 	err      error      // why it is down; nil: it is up
 	failures int        // in a row
 	until    time.Time  // nobody asks it before
+	round    int        // of asking; those that were let in together are one
 }
 
-// admit returns why the source is not to be asked now. When its wait is over, one asks and the others go on waiting.
-func (h *health) admit(now time.Time) error {
+// admit returns why the source is not to be asked now, or the round for answered. When a wait is over, one asks and the
+// others go on waiting.
+func (h *health) admit(now time.Time) (round int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.err == nil {
-		return nil
+	switch {
+	case h.err == nil:
+	case now.Before(h.until):
+		return 0, fmt.Errorf("it was down a moment ago: %w", h.err)
+	default:
+		h.until = now.Add(h.waitLocked())
 	}
-	if now.Before(h.until) {
-		return fmt.Errorf("it was down a moment ago: %w", h.err)
-	}
-	h.until = now.Add(h.waitLocked())
-	return nil
+	return h.round, nil
 }
 
 // answered takes what asking brought, err being trouble of the source, and reports whether it went down or up by it.
-func (h *health) answered(now time.Time, err error) (changed bool) {
+func (h *health) answered(now time.Time, round int, err error) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	changed = (h.err == nil) != (err == nil)
-	h.err = err
-	if err == nil {
-		h.failures = 0
-		return changed
-	}
-	if changed || !now.Before(h.until.Add(-h.waitLocked())) { // those asked together fail together
-		h.until = now.Add(h.waitLocked())
+	switch {
+	case err == nil:
+		h.err, h.failures = nil, 0
+	case round == h.round:
+		h.err, h.until = err, now.Add(h.waitLocked())
 		h.failures++
+		h.round++
+	default: // it failed with others, of which one has counted
+		changed = false
 	}
 	return changed
 }

@@ -142,8 +142,8 @@ func verifyChosen(work argon, hash Secret, password string) (bool, error) {
 	return subtle.ConstantTimeCompare(want, work([]byte(password), salt, p)) == 1, nil
 }
 
-// VerifyArgon2id compares a password with an argon2id hash in PHC form, of 32 octets. The error says that it is none, or
-// asks for more than 1 GiB or 64 passes.
+// VerifyArgon2id compares a password with an argon2id hash in PHC form, of 32 octets. The error says that it is none,
+// or asks for more than 1 GiB or 64 passes.
 func VerifyArgon2id(hash Secret, password string) (bool, error) {
 	return verifyChosen(realArgon, hash, password)
 }

@@ -59,7 +59,7 @@ func (r *remote) Verify(ctx context.Context, login, password string) (Identity, 
 	case want != password:
 		return Identity{}, ErrWrongPassword
 	}
-	return Identity{Groups: []string{"staff"}}, nil
+	return Identity{Login: login + "@example.com", Groups: []string{"staff"}}, nil
 }
 
 func (r *remote) Lookup(ctx context.Context, login string) (Identity, error) {
@@ -147,6 +147,22 @@ func TestWaitsGrow(t *testing.T) {
 		if len(states) != 1 || states[0].Name != "office" || states[0].Err == nil {
 			t.Errorf("%+v", states)
 		}
+	})
+}
+
+// TestFailingTogether: many logins that fail at once are one failure; the next is asked after the first wait.
+func TestFailingTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, dir, _ := newRemoteRig(t, 0)
+		dir.set(func() { dir.err, dir.slow = errRefused, time.Second })
+		var wait sync.WaitGroup
+		for i := range 30 {
+			wait.Go(func() { r.try("bert", fmt.Sprint("guess", i), from(i)) })
+		}
+		wait.Wait()
+		dir.set(func() { dir.err, dir.slow = nil, 0 })
+		time.Sleep(downFirst)
+		wantOK(t, r.try("bert", "right", there))
 	})
 }
 
@@ -276,7 +292,7 @@ func TestRenew(t *testing.T) {
 		r, dir, _ := newRemoteRig(t, time.Hour)
 		id, err := r.Authenticate(t.Context(), "bert", "right", there)
 		wantOK(t, err)
-		if id.Source != "office" || id.Recheck != remoteRecheck {
+		if id.Login != "bert@example.com" || id.Source != "office" || id.Recheck != remoteRecheck {
 			t.Fatalf("%+v", id)
 		}
 		since := time.Now()

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ func (a *Authenticator) Renew(ctx context.Context, was Identity, since time.Time
 		return Identity{}, mail.Refuse(replyAgain, fmt.Errorf("%w: its source %s is not in the configuration any more",
 			ErrUnknownLogin, was.Source))
 	}
-	id, err := a.lookupIn(ctx, members[:i+1], was.Login)
+	id, err := a.lookupIn(ctx, members[:i+1], cmp.Or(was.asked, was.Login))
 	if err == nil {
 		return id, nil
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 // ErrNoScramKeys: the login has no keys for SCRAM.
-var ErrNoScramKeys = errors.New("the login has no keys for SCRAM: they are made when its password is set, or at its next " +
-	"login by PLAIN")
+var ErrNoScramKeys = errors.New("the login has no keys for SCRAM: they are made when its password is set, or at its " +
+	"next login by PLAIN")
 
 // ScramEntry is a login as a source that has keys for SCRAM knows it.
 type ScramEntry struct {

@@ -53,8 +53,8 @@ func (k ScramKeys) credentials() scram.StoredCredentials {
 		StoredKey: k.StoredKey, ServerKey: k.ServerKey}
 }
 
-// scramSalt is the salt of a login, the same before it exists, with each of its passwords, and after it is gone: whoever
-// asks learns nothing from it. secret is the install secret ScramSaltName.
+// scramSalt is the salt of a login, the same before it exists, with each of its passwords, and after it is gone:
+// whoever asks learns nothing from it. secret is the install secret ScramSaltName.
 func scramSalt(secret []byte, login string) []byte {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte("postern scram salt\x00"))
@@ -62,8 +62,8 @@ func scramSalt(secret []byte, login string) []byte {
 	return mac.Sum(nil)[:scramSaltLength]
 }
 
-// DeriveScram makes the keys of a password, which takes about 0.2 s of a core. It cannot for passwords that SASLprep (RFC
-// 4013), which SCRAM prescribes, does not allow. secret is the install secret ScramSaltName.
+// DeriveScram makes the keys of a password, which takes about 0.2 s of a core. It cannot for passwords that SASLprep
+// (RFC 4013), which SCRAM prescribes, does not allow. secret is the install secret ScramSaltName.
 func DeriveScram(secret []byte, login, password string) (ScramKeys, error) {
 	return deriveScram(scramSalt(secret, login), ScramIterations, password)
 }
@@ -89,8 +89,8 @@ func (k ScramKeys) Encode() Secret {
 	return Secret(fmt.Sprintf("%d,%s,%s,%s", k.Iterations, e(k.Salt), e(k.StoredKey), e(k.ServerKey)))
 }
 
-var errScramKeys = errors.New("the SCRAM keys are damaged: iterations,salt,StoredKey,ServerKey are needed, the last three in " +
-	"base64")
+var errScramKeys = errors.New("the SCRAM keys are damaged: iterations,salt,StoredKey,ServerKey are needed, the last " +
+	"three in base64")
 
 // DecodeScram reads what Encode wrote.
 func DecodeScram(text Secret) (k ScramKeys, err error) {

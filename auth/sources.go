@@ -120,7 +120,7 @@ func (m *member) said(err error) error {
 
 // named completes an identity that the source vouches for.
 func (m *member) named(id Identity, login string) Identity {
-	id.Login = cmp.Or(id.Login, login)
+	id.Login, id.asked = cmp.Or(id.Login, login), login
 	id.Source = m.Name()
 	if m.remote != nil {
 		id.Recheck = remoteRecheck
@@ -147,7 +147,8 @@ func (a *Authenticator) ask(ctx context.Context, m *member, call func() (Identit
 	if m.health == nil {
 		return call()
 	}
-	if err := m.health.admit(time.Now()); err != nil {
+	round, err := m.health.admit(time.Now())
+	if err != nil {
 		return Identity{}, err
 	}
 	id, err := call()
@@ -158,7 +159,7 @@ func (a *Authenticator) ask(ctx context.Context, m *member, call func() (Identit
 	case errors.Is(ctx.Err(), context.Canceled): // whoever asked has gone: that says nothing about the source
 		return id, err
 	}
-	if m.health.answered(time.Now(), why) {
+	if m.health.answered(time.Now(), round, why) {
 		a.tellSource(m.Name(), why)
 	}
 	return id, err

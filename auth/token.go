@@ -137,6 +137,7 @@ func (a *Authenticator) ownedBy(ctx context.Context, members []*member, login st
 // bearer reports whether s can be a token: b64token of RFC 6750 §2.1.
 func bearer(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~+/=", r))
+		word := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		return !word && !strings.ContainsRune("-._~+/=", r)
 	})
 }

@@ -42,8 +42,8 @@ func (i *issuer) VerifyToken(_ context.Context, token string) (Identity, error) 
 }
 
 func newTokenRig(t testing.TB, o Options) (*rig, *issuer) {
-	i := &issuer{tokens: map[string]Identity{"good": {Login: "App@Example.com"}, "annas": {Login: "anna"}, "odd": {Login: ""},
-		"near": {Login: "near", Networks: prefixes("192.0.2.0/24")}}}
+	i := &issuer{tokens: map[string]Identity{"good": {Login: "App@Example.com"}, "annas": {Login: "anna"},
+		"odd": {Login: ""}, "near": {Login: "near", Networks: prefixes("192.0.2.0/24")}}}
 	o.Sources = []Source{i}
 	r, _ := newScramRig(t, o)
 	return r, i
@@ -131,7 +131,8 @@ func TestOAuthEnds(t *testing.T) {
 }
 
 func TestOAuthSyntax(t *testing.T) {
-	for _, message := range []string{"", "n", "n,,", "n,,\x01\x01", "n,,\x01auth=Bearer good\x01", "x,,\x01auth=Bearer good\x01\x01",
+	for _, message := range []string{"", "n", "n,,", "n,,\x01\x01", "n,,\x01auth=Bearer good\x01",
+		"x,,\x01auth=Bearer good\x01\x01",
 		"n,a=a=b,\x01auth=Bearer good\x01\x01", "n,,\x01auth=Basic good\x01\x01", "n,,\x01auth=Bearer\x01\x01",
 		"n,,\x01auth=Bearer go od\x01\x01", "n,,\x01auth=Bearer good\x01auth=Bearer good\x01\x01",
 		"p=tls-exporter,,\x01auth=Bearer good\x01\x01", "n,a=an\x00na,\x01auth=Bearer good\x01\x01",

@@ -19,6 +19,7 @@ type Identity struct {
 	Source string
 	// Recheck is how long a session goes on before the source is asked about it again; 0: the source tells of changes.
 	Recheck time.Duration
+	asked   string // the login that its source was asked about, which may have another name for it
 	// Created and Changed (of its password or lock) end sessions that are older, as far as the source knows them.
 	Created, Changed time.Time
 	// Expires is when its proof ends, and sessions with it; zero: it does not.
@@ -76,17 +77,17 @@ type UserStore interface {
 
 // ProofStore is a UserStore that keeps other proofs than passwords.
 type ProofStore interface {
-	// ScramUser returns a user with the keys of its password; zero keys if there are none of the password that it has now.
+	// ScramUser returns a user with the keys of its password; zero keys if there are none of the one that it has now.
 	// ErrUnknownLogin as User.
 	ScramUser(ctx context.Context, login string) (User, ScramKeys, error)
 	// LoginOfKey returns who has a key pinned; ErrUnknownLogin if nobody.
 	LoginOfKey(ctx context.Context, d KeyDigest) (string, error)
 }
 
-// Source verifies passwords. The Authenticator gives it normalised logins and passwords of at most
-// MaxLength octets. What else a source can do, it says by further methods: those of Remote; VerifyFast, Lookup and
-// Dummy, as fastSource, lookupSource and dummySource have them; Close, which ends what it holds open. Proofs that are no
-// passwords, such as tokens, get interfaces of their own beside this one.
+// Source verifies passwords. The Authenticator gives it normalised logins and passwords of at most MaxLength octets.
+// What else a source can do, it says by further methods: those of Remote; VerifyFast, Lookup and Dummy, as fastSource,
+// lookupSource and dummySource have them; Close, which ends what it holds open. Proofs that are no passwords, such as
+// tokens, get interfaces of their own beside this one.
 type Source interface {
 	// Name is what logs call the source.
 	Name() string

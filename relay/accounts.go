@@ -91,7 +91,7 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 	if errors.Is(err, auth.ErrUnknownLogin) { // its account is in another source, which we cannot change
 		a.log.Warn("a login went over a limit that locks, and its account is not in the store: lock it where it is",
 			"login", login, "reason", why)
-		a.monitor.LimitElsewhere(login, why)
+		a.monitor.LimitReached(login, why, true)
 		return
 	}
 	if err != nil {
@@ -101,7 +101,7 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 	a.Forget(login)
 	a.generation.Add(1)
 	a.log.Warn("login locked", "login", login, "reason", why)
-	a.monitor.LimitReached(login, why)
+	a.monitor.LimitReached(login, why, false)
 }
 
 var errLockedAlready = errors.New("the login is locked already")

@@ -39,8 +39,8 @@ func tried(t *testing.T, block, ca string) *config.Config {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"ldap-password": "relay password", "accounts-token": "token",
 		"users": "anna@example.com:" + bcryptRight + "\n", "corp-ca.pem": ca, "office-ca.pem": ca,
-		"relay.toml": "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n" +
-			"[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n" + block} {
+		"relay.toml": "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[listener]]\n" +
+			"address = \"127.0.0.1:0\"\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n" + block} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,8 @@ func TestAccountGuidesAreRight(t *testing.T) {
 		if name == "README.md" {
 			continue
 		}
-		if len(blocks) == 0 || !strings.Contains(text, "\npostern auth test ") || !strings.Contains(index, "("+name+")") {
+		if len(blocks) == 0 || !strings.Contains(text, "\npostern auth test ") ||
+			!strings.Contains(index, "("+name+")") {
 			t.Errorf("%s has no relay.toml, does not say how to try it, or is not in README.md", name)
 		}
 	}
@@ -114,27 +115,7 @@ func TestAccountGuidesWork(t *testing.T) {
 		text, blocks := guideOf(t, "openldap.md")
 		account := strings.ReplaceAll(ldifBlock.FindStringSubmatch(text)[1], "\n   ", "\n")
 		ca := testkit.NewCA(t)
-		slapd := testkit.NewSlapd(t, ca, `dn: dc=example,dc=com
-objectClass: domain
-dc: example
-
-dn: ou=services,dc=example,dc=com
-objectClass: organizationalUnit
-ou: services
-
-dn: ou=people,dc=example,dc=com
-objectClass: organizationalUnit
-ou: people
-
-dn: uid=anna,ou=people,dc=example,dc=com
-objectClass: inetOrgPerson
-uid: anna
-cn: Anna
-sn: A
-mail: anna@example.com
-userPassword: right
-
-dn: cn=staff,dc=example,dc=com
+		slapd := testkit.NewSlapd(t, ca, testkit.SlapdEntries+`dn: cn=staff,dc=example,dc=com
 objectClass: groupOfNames
 cn: staff
 member: uid=anna,ou=people,dc=example,dc=com
@@ -153,7 +134,8 @@ member: uid=anna,ou=people,dc=example,dc=com
 	t.Run("Dovecot", func(t *testing.T) {
 		_, blocks := guideOf(t, "dovecot.md")
 		d := testkit.NewDovecot(t, "anna@example.com:"+sha512Right+"\n")
-		wantLogin(t, tried(t, strings.ReplaceAll(blocks[0], "/run/dovecot/auth-client", d.Socket), ""), "anna@example.com")
+		wantLogin(t, tried(t, strings.ReplaceAll(blocks[0], "/run/dovecot/auth-client", d.Socket), ""),
+			"anna@example.com")
 	})
 	t.Run("password file", func(t *testing.T) {
 		_, blocks := guideOf(t, "password-files.md")

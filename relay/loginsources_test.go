@@ -12,34 +12,26 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
+	"postern/auth"
 	"postern/internal/testkit"
 	"postern/relay/alert"
 	"postern/relay/trace"
 )
 
-const directory = `dn: dc=example,dc=com
-objectClass: domain
-dc: example
-
-dn: cn=policy,dc=example,dc=com
-objectClass: person
-objectClass: pwdPolicy
-cn: policy
-sn: policy
-pwdAttribute: userPassword
-
-dn: cn=relay,dc=example,dc=com
-objectClass: person
-cn: relay
-sn: relay
-userPassword: relay password
-
-dn: uid=bert,dc=example,dc=com
+const directory = testkit.SlapdEntries + `dn: uid=bert,dc=example,dc=com
 objectClass: inetOrgPerson
 uid: bert
 cn: Bert
 sn: B
 mail: bert@example.com
+userPassword: right
+
+dn: uid=dora,dc=example,dc=com
+objectClass: inetOrgPerson
+uid: dora
+cn: Dora
+sn: D
+mail: dora@example.com
 userPassword: right
 
 dn: cn=inner,dc=example,dc=com
@@ -105,6 +97,8 @@ func TestADirectory(t *testing.T) {
 		[[policy]]
 		groups = ["outer"]
 		recipients = ["*@example.net"]
+		limits = ["3 messages/day"]
+		over_limit = "lock"
 		%s`, slapd.TLS, ca.File, hook.block()))
 	c, err := r.loggedIn("bert@example.com", "right")
 	if err != nil {
@@ -121,6 +115,15 @@ func TestADirectory(t *testing.T) {
 	_, err = sendOn(c, "anna@example.com", []string{"b@example.net"}, text)
 	wantCode(t, "an address of somebody else", err, 550)
 	c.Reset()
+	c.Reset()
+	for range 3 {
+		_, err = sendOn(c, "bert@example.com", []string{"b@example.net"}, text)
+	}
+	wantCode(t, "over the limit", err, 550)
+	if d := hook.wait(r, alert.LoginLocked, "login bert, over a limit", 1); !strings.Contains(d.Summary,
+		"not one of Postern's") {
+		t.Errorf("%+v", d)
+	}
 	wantCode(t, "a wrong password", r.tryLogin("bert", "hunter2"), 535)
 	r.eventually("the trace has the reason", func() bool {
 		for _, e := range r.events(trace.AuthFail) {
@@ -130,6 +133,8 @@ func TestADirectory(t *testing.T) {
 		}
 		return false
 	})
+
+	testARemovedAccount(t, r, slapd, c)
 
 	slapd.Kill()
 	for i := range 10 {
@@ -160,6 +165,25 @@ func TestADirectory(t *testing.T) {
 	}
 }
 
+// testARemovedAccount: an open session of who is gone from the directory sends nothing any more, once it is looked at.
+func testARemovedAccount(t *testing.T, r *rig, slapd *testkit.Slapd, bert *smtp.Client) {
+	t.Helper()
+	dora, err := r.loggedIn("dora", "right")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dora.Close()
+	slapd.Tool("ldapdelete", "", "uid=dora,dc=example,dc=com")
+	before := r.server.accounts.Generation()
+	r.addUser(auth.User{Login: "eve@example.com"}) // whereupon sessions look at their accounts again
+	r.eventually("the change is seen", func() bool { return r.server.accounts.Generation() > before })
+	wantCode(t, "an account that is gone", dora.Mail("dora@example.com", nil), 421)
+	bert.Reset()
+	if err := bert.Mail("bert@example.com", nil); err != nil {
+		t.Errorf("an account that stays: %v", err)
+	}
+}
+
 const (
 	bcryptRight = "$2y$05$I1tTl9PUPKtibRbIBZzBSOzj2.tvjQ.NrAPWcHmSQQQBIGeli7Lqm" // of "right"
 	sha512Right = "$6$Ojs.sY50DNh0pTdb$07jOGgHCDnoTOu4YzBfBvNKvc4osUO5.htjJ2/3Nzvq8.lETr5h36KCV3zI30Sj5LnRowpnvzeaGlt" +
@@ -182,7 +206,8 @@ func TestAPasswordFile(t *testing.T) {
 		}
 	}
 	put("bert@example.com:" + bcryptRight + "\ncleo@example.com:" + bcryptRight + "\n")
-	r := newRig(t, p, fmt.Sprintf("[[auth.source]]\n[[auth.source]]\ntype = \"file\"\npath = %q\n%s", path, hook.block()))
+	r := newRig(t, p, fmt.Sprintf("[[auth.source]]\n[[auth.source]]\ntype = \"file\"\npath = %q\n%s", path,
+		hook.block()))
 	bert, err := r.loggedIn("bert@example.com", "right")
 	if err != nil {
 		t.Fatal(err)

@@ -42,7 +42,8 @@ func (r *rig) hasScram(login string) bool {
 	return !keys.IsZero()
 }
 
-// TestScramOfPrograms: an account gets its keys at its first login with PLAIN, and then msmtp and curl log in with SCRAM.
+// TestScramOfPrograms: an account gets its keys at its first login with a password, and then msmtp and gsasl log in
+// with SCRAM.
 func TestScramOfPrograms(t *testing.T) {
 	r := newRig(t, newProvider(t), "listener: mechanisms = [\"SCRAM-SHA-256\", \"PLAIN\", \"LOGIN\"]")
 	if out := testkit.Msmtp(t, r.submission(rigLogin, rigPassword, "scram-sha-256")); out.OK ||
@@ -62,7 +63,8 @@ func TestScramOfPrograms(t *testing.T) {
 		t.Errorf("msmtp with a wrong password: %s", out.Text)
 	}
 	// It refuses to log in without the binding that it could have.
-	if out := testkit.Gsasl(t, r.submission(rigLogin, rigPassword, auth.ScramPlus)); !strings.Contains(out.Text, "235 2.7.0") {
+	out := testkit.Gsasl(t, r.submission(rigLogin, rigPassword, auth.ScramPlus))
+	if !strings.Contains(out.Text, "235 2.7.0") {
 		t.Errorf("gsasl: %s", out.Text)
 	}
 	r.provider.wait(2)
@@ -164,7 +166,8 @@ func (c *lineClient) scramPlus(kind string, data []byte, want string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	talk := client.NewConversationWithChannelBinding(scram.ChannelBinding{Type: scram.ChannelBindingType(kind), Data: data})
+	talk := client.NewConversationWithChannelBinding(scram.ChannelBinding{Data: data,
+		Type: scram.ChannelBindingType(kind)})
 	first, _ := talk.Step("")
 	e := base64.StdEncoding.EncodeToString
 	heard := c.say("AUTH SCRAM-SHA-256-PLUS "+e([]byte(first)), "334 ")
@@ -222,8 +225,8 @@ func TestTokensOfPrograms(t *testing.T) {
 	c.say("AUTH PLAIN "+plainOf(rigLogin, rigPassword), "235 ")
 }
 
-// TestCertificatesOfPrograms: curl logs in with a pinned key, and with a certificate of client_ca_file, and not with that
-// of another authority or none.
+// TestCertificatesOfPrograms: curl logs in with a pinned key, and with a certificate of client_ca_file, and not with
+// that of another authority or none.
 func TestCertificatesOfPrograms(t *testing.T) {
 	ca, other := testkit.NewCA(t), testkit.NewCA(t)
 	r := newRig(t, newProvider(t), fmt.Sprintf(`listener: mechanisms = ["EXTERNAL", "PLAIN", "LOGIN"]
@@ -277,7 +280,8 @@ func TestCertificatesOfPrograms(t *testing.T) {
 
 // TestMechanismsUnderReload: hundreds of logins by SCRAM and PLAIN while the configuration is loaded again and again.
 func TestMechanismsUnderReload(t *testing.T) {
-	r := newRig(t, newProvider(t), "listener: mechanisms = [\"SCRAM-SHA-256\", \"PLAIN\"]\nlistener: max_connections_per_ip = 400")
+	r := newRig(t, newProvider(t), "listener: mechanisms = [\"SCRAM-SHA-256\", \"PLAIN\"]\n"+
+		"listener: max_connections_per_ip = 400")
 	r.keepScram(rigLogin)
 	var all sync.WaitGroup
 	for n := range 200 {

@@ -85,7 +85,8 @@ func (s *Source) Verify(ctx context.Context, login, password string) (id auth.Id
 		// no-penalty: Dovecot slows down addresses that guess, and knows only ours, which is everybody's. We have a
 		// lockout of our own.
 		secret := base64.StdEncoding.EncodeToString([]byte("\x00" + login + "\x00" + password))
-		if _, err := fmt.Fprintf(w, "AUTH\t1\tPLAIN\tservice=smtp\tsecured\tno-penalty\tresp=%s\n", secret); err != nil {
+		_, err := fmt.Fprintf(w, "AUTH\t1\tPLAIN\tservice=smtp\tsecured\tno-penalty\tresp=%s\n", secret)
+		if err != nil {
 			return err
 		}
 		line, err := readLine(r)

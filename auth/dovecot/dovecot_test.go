@@ -15,8 +15,9 @@ import (
 	"postern/internal/testkit"
 )
 
-const sha512Right = "$6$Ojs.sY50DNh0pTdb$07jOGgHCDnoTOu4YzBfBvNKvc4osUO5.htjJ2/3Nzvq8.lETr5h36KCV3zI30Sj5LnRowpnvzeaGlt" +
-	"HOE.0tD0" // of "right"
+// sha512Right is a hash of "right".
+const sha512Right = "$6$Ojs.sY50DNh0pTdb$07jOGgHCDnoTOu4YzBfBvNKvc4osUO5.htjJ2/3Nzvq8.lETr5h36KCV3zI30Sj5LnRowpnv" +
+	"zeaGltHOE.0tD0"
 
 func source(t *testing.T, socket string, timeout time.Duration) *Source {
 	t.Helper()

@@ -72,8 +72,9 @@ func New(o Options) (*Source, error) {
 	transport := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: o.Timeout}).DialContext,
 		TLSClientConfig:     &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: o.Timeout, MaxConnsPerHost: maxConns, MaxIdleConns: maxConns, MaxIdleConnsPerHost: maxConns,
-		IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxAnswer, DisableCompression: true, ForceAttemptHTTP2: true,
+		TLSHandshakeTimeout: o.Timeout, MaxConnsPerHost: maxConns, MaxIdleConnsPerHost: maxConns,
+		IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxAnswer, DisableCompression: true,
+		ForceAttemptHTTP2: true,
 	}
 	return &Source{Options: o, client: &http.Client{Transport: transport, Timeout: o.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
@@ -92,8 +93,8 @@ func CheckURL(text string) error {
 	case u.Scheme != "http":
 		return fmt.Errorf("has the scheme %q, write https://", u.Scheme)
 	case !loopback(u.Hostname()):
-		return errors.New("would send passwords in clear over the network, write https:// (http:// is for this machine " +
-			"only: localhost, 127.0.0.1, [::1])")
+		return errors.New("would send passwords in clear over the network, write https:// (http:// is for this " +
+			"machine only: localhost, 127.0.0.1, [::1])")
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func TestProgramsThatMisbehave(t *testing.T) {
 		"500":          {answer(500, js, ok), "status 500"},
 		"401":          {answer(401, js, `{"result": "wrong"}`), "status 401"},
 		"204":          {answer(204, js, ""), "status 204"},
-		"redirect":     {http.RedirectHandler(thief.URL, 307).ServeHTTP, "status 307"},
+		"redirect":     {http.RedirectHandler(thief.URL, http.StatusTemporaryRedirect).ServeHTTP, "status 307"},
 		"a login page": {answer(200, "text/html", "<html>ok"), "text/html"},
 		"no JSON":      {answer(200, js, "ok"), "not the JSON"},
 		"two values":   {answer(200, js, ok+ok), "not the JSON"},
@@ -185,7 +185,8 @@ func TestCheckURL(t *testing.T) {
 }
 
 func FuzzParseAnswer(f *testing.F) {
-	for _, s := range []string{`{"result":"ok","login":"a","groups":["x"],"senders":["*@x.example"],"networks":["::1"]}`,
+	for _, s := range []string{
+		`{"result":"ok","login":"a","groups":["x"],"senders":["*@x.example"],"networks":["::1"]}`,
 		`{"result":"locked","reason":"\u001b"}`, `{"result":"unknown"}`, "null", `{"RESULT":"ok"}`, "[[[["} {
 		f.Add([]byte(s))
 	}

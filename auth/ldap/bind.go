@@ -57,7 +57,7 @@ func (s *Source) bindUser(c *conn, name, password string) error {
 	case refused.ResultCode == ldap.LDAPResultNoSuchObject, refused.ResultCode == ldap.LDAPResultInvalidDNSyntax:
 		return auth.ErrUnknownLogin
 	case refused.ResultCode == ldap.LDAPResultConfidentialityRequired:
-		return s.explain(err, name)
+		return explain(err, name)
 	}
 	// A referral, or a rule of the server about this entry.
 	return fmt.Errorf("%w: %s", auth.ErrUndecided, inWords(err))
@@ -89,15 +89,16 @@ func policyError(r *ldap.SimpleBindResult) int8 {
 	if r == nil {
 		return -1
 	}
-	if c, ok := ldap.FindControl(r.Controls, ldap.ControlTypeBeheraPasswordPolicy).(*ldap.ControlBeheraPasswordPolicy); ok {
-		return c.Error
+	c := ldap.FindControl(r.Controls, ldap.ControlTypeBeheraPasswordPolicy)
+	if policy, ok := c.(*ldap.ControlBeheraPasswordPolicy); ok {
+		return policy.Error
 	}
 	return -1
 }
 
 // verifyByTemplate binds as a name that is made from the login, and reads its entry as itself.
 func (s *Source) verifyByTemplate(ctx context.Context, login, password string) (id auth.Identity, err error) {
-	name, ok := s.nameOf(login)
+	name, ok := nameOf(s.BindTemplate, login)
 	if !ok { // it could not be a name: do the work all the same
 		if down := s.bindInVain(ctx, password); down != nil {
 			return auth.Identity{}, down
@@ -135,7 +136,7 @@ func (s *Source) own(c *conn, name, login string) (auth.Identity, error) {
 		}
 	}
 	if err != nil {
-		return auth.Identity{}, s.explain(err, name)
+		return auth.Identity{}, explain(err, name)
 	}
 	if entry == nil {
 		return auth.Identity{Login: login}, nil
@@ -147,15 +148,19 @@ func (s *Source) own(c *conn, name, login string) (auth.Identity, error) {
 }
 
 // nameOf fills the template. In a DN the login is escaped; elsewhere (DOMAIN\login, login@domain) there is no escaping,
-// and what would end the name is refused.
-func (s *Source) nameOf(login string) (string, bool) {
-	if isDN(s.BindTemplate) {
-		return strings.ReplaceAll(s.BindTemplate, placeholder, ldap.EscapeDN(login)), true
+// and what would end the name is refused. Who types the domain too means the same.
+func nameOf(template, login string) (string, bool) {
+	if isDN(template) {
+		return strings.ReplaceAll(template, placeholder, ldap.EscapeDN(login)), true
 	}
-	if strings.ContainsAny(login, `\/"[]:;|=,+*?<> `) || s.BindTemplate != placeholder && strings.Contains(login, "@") {
+	_, domain, _ := strings.Cut(template, placeholder)
+	if short, ok := strings.CutSuffix(login, mail.LowerASCII(domain)); ok && short != "" {
+		login = short
+	}
+	if strings.ContainsAny(login, `\/"[]:;|=,+*?<> `) || template != placeholder && strings.Contains(login, "@") {
 		return "", false
 	}
-	return strings.ReplaceAll(s.BindTemplate, placeholder, login), true
+	return strings.ReplaceAll(template, placeholder, login), true
 }
 
 func isDN(template string) bool { return strings.Contains(template, "=") }

@@ -43,7 +43,8 @@ func Check(o Options) error {
 		}
 	}
 	if o.LoginAttribute != "" && !attributeName.MatchString(o.LoginAttribute) {
-		return mail.BadKey("login_attribute", `%q is no name of an attribute, write one such as "uid"`, o.LoginAttribute)
+		return mail.BadKey("login_attribute", `%q is no name of an attribute, write one such as "uid"`,
+			o.LoginAttribute)
 	}
 	if err := checkNames(o); err != nil {
 		return err
@@ -88,13 +89,14 @@ func checkFilter(o Options) error {
 		return mail.BadKey("user_filter", "has no {login} in it, and would find the same account for everybody")
 	}
 	if _, err := ldap.CompileFilter(strings.ReplaceAll(o.UserFilter, placeholder, "x")); err != nil {
-		return mail.BadKey("user_filter", "%q is no filter: %s; write one such as (uid={login})", o.UserFilter, inWords(err))
+		return mail.BadKey("user_filter", "%q is no filter: %s; write one such as (uid={login})", o.UserFilter,
+			inWords(err))
 	}
 	return nil
 }
 
 // refusedUs explains why the relay's own account could not bind.
-func (s *Source) refusedUs(err error) error {
+func refusedUs(err error, bindDN string) error {
 	if ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials) {
 		why := ""
 		if m := subCode.FindStringSubmatch(inWords(err)); m != nil {
@@ -105,11 +107,11 @@ func (s *Source) refusedUs(err error) error {
 		}
 		return &said{"the directory does not accept bind_dn with bind_password" + why, err}
 	}
-	return s.explain(err, s.BindDN)
+	return explain(err, bindDN)
 }
 
 // explain puts into words what a server refuses.
-func (s *Source) explain(err error, name string) error {
+func explain(err error, name string) error {
 	e, ok := errors.AsType[*ldap.Error](err)
 	if !ok {
 		return err

@@ -17,8 +17,8 @@ func replyText(err error) string {
 }
 
 func TestCheck(t *testing.T) {
-	good := Options{URLs: []string{"ldaps://dc1.example.com", "ldap://dc2.example.com:1389"}, BaseDN: "dc=example,dc=com",
-		BindDN: "cn=relay,dc=example,dc=com", BindPassword: "x"}
+	good := Options{URLs: []string{"ldaps://dc1.example.com", "ldap://dc2.example.com:1389"},
+		BaseDN: "dc=example,dc=com", BindDN: "cn=relay,dc=example,dc=com", BindPassword: "x"}
 	if err := Check(good); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,8 @@ func TestSenderOf(t *testing.T) {
 }
 
 func FuzzSenderOf(f *testing.F) {
-	for _, s := range []string{"SMTP:anna@example.com", "*@example.com", `"a b"@example.com`, "@staff", "{login}@x.example"} {
+	for _, s := range []string{"SMTP:anna@example.com", "*@example.com", `"a b"@example.com`, "@staff",
+		"{login}@x.example"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, v string) {

@@ -92,7 +92,7 @@ func (s *Source) identity(ctx context.Context, e *ldap.Entry, login string) (id 
 }
 
 func (s *Source) identityOn(c *conn, e *ldap.Entry, login string) (auth.Identity, error) {
-	id := auth.Identity{Login: login, Senders: s.senders(e)}
+	id := auth.Identity{Login: login, Senders: sendersIn(e, s.SenderAttributes)}
 	if s.LoginAttribute != "" {
 		if own, ok := auth.NormalizeLogin(e.GetAttributeValue(s.LoginAttribute)); ok {
 			id.Login = own
@@ -106,11 +106,11 @@ func (s *Source) identityOn(c *conn, e *ldap.Entry, login string) (auth.Identity
 	return id, nil
 }
 
-// senders are the addresses of an entry, its own first. Only plain addresses count: an attribute that a person may edit
-// must not make a pattern such as *@example.com.
-func (s *Source) senders(e *ldap.Entry) (list []string) {
+// sendersIn are the addresses of an entry, its own first. Only plain addresses count: an attribute that a person may
+// edit must not make a pattern such as *@example.com.
+func sendersIn(e *ldap.Entry, attributes []string) (list []string) {
 	var first []string
-	for _, attribute := range s.SenderAttributes {
+	for _, attribute := range attributes {
 		for _, v := range e.GetAttributeValues(attribute) {
 			address, primary, ok := senderOf(v)
 			switch {

@@ -151,7 +151,10 @@ func searched(entries ...[]byte) [][]byte {
 var subCodes = map[string]string{"anna": "", "hours": "530", "station": "531", "old": "532", "off": "533",
 	"tokens": "568", "ended": "701", "change": "773", "locked": "775"}
 
-const domain = "DC=corp,DC=example,DC=com"
+const (
+	domain  = "DC=corp,DC=example,DC=com"
+	relayDN = "CN=postern,OU=Services," + domain
+)
 
 func adRefusal(data string) [][]byte {
 	return bound(ldap.LDAPResultInvalidCredentials, "80090308: LdapErr: DSID-0C090446, comment: "+
@@ -161,7 +164,7 @@ func adRefusal(data string) [][]byte {
 // activeDirectory answers like one.
 func activeDirectory(what, name, secret string) [][]byte {
 	switch {
-	case what == "bind" && name == "CN=relay,"+domain && secret == "relay password":
+	case what == "bind" && name == relayDN && secret == "relay password":
 		return bound(0, "")
 	case what == "bind":
 		login := strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(name, "CN="), ",OU=Staff,"+domain))
@@ -210,7 +213,7 @@ func adEntry(login string) []byte {
 
 func (f *fake) options() Options {
 	return Options{Name: "ad", URLs: []string{f.url}, RootCAs: roots(f.ca), Directory: ActiveDirectory, BaseDN: domain,
-		BindDN: "CN=relay," + domain, BindPassword: "relay password", Timeout: time.Second}
+		BindDN: relayDN, BindPassword: "relay password", Timeout: time.Second}
 }
 
 func TestActiveDirectory(t *testing.T) {
@@ -233,8 +236,16 @@ func TestActiveDirectory(t *testing.T) {
 	template := source(t, o)
 	authtest.RunSource(t, template, authtest.Fixture{Login: "anna", Password: "right", LockedLogin: "locked",
 		LockedPassword: "right"})
-	if id, err := template.Verify(t.Context(), "anna", "right"); err != nil || len(id.Groups) != 2 {
-		t.Errorf("by template: %+v, %v", id, err)
+	for _, login := range []string{"anna", "anna@corp.example.com"} {
+		if id, err := template.Verify(t.Context(), login, "right"); err != nil || len(id.Groups) != 2 ||
+			id.Login != "anna@corp.example.com" {
+			t.Errorf("by template: %+v, %v", id, err)
+		}
+	}
+	for _, login := range []string{"anna@other.example.com", `corp\anna`, "anna/x", "@corp.example.com"} {
+		if _, err := template.Verify(t.Context(), login, "right"); !errors.Is(err, auth.ErrUnknownLogin) {
+			t.Errorf("%q by template: %v", login, err)
+		}
 	}
 	if _, err := template.Lookup(t.Context(), "anna"); !errors.Is(err, auth.ErrNoLookup) {
 		t.Errorf("Lookup by template: %v", err)
@@ -314,6 +325,7 @@ func TestWorkTellsNothing(t *testing.T) {
 // TestServersThatMisbehave: none of it is a wrong password, takes the machine down, or sends a password elsewhere.
 func TestServersThatMisbehave(t *testing.T) {
 	big := strings.Repeat("x", 1<<20)
+	huge := entry("CN=x,"+domain, map[string][]string{"mail": {big, big, big, big, big}})
 	many := make([][]byte, 3000)
 	for i := range many {
 		many[i] = entry(fmt.Sprintf("CN=%d,%s", i, domain), map[string][]string{"cn": {fmt.Sprint(i)}})
@@ -325,18 +337,20 @@ func TestServersThatMisbehave(t *testing.T) {
 	}{
 		"a referral for a search": {"search", [][]byte{result(ldap.ApplicationSearchResultDone, 10, "ref")},
 			"refers to another server"},
-		"a referral for a bind":  {"user", bound(10, "ref"), "cannot decide"},
-		"a rule about a bind":    {"user", bound(53, "no"), "cannot decide"},
-		"busy":                   {"user", bound(51, ""), "Busy"},
-		"unavailable":            {"search", [][]byte{result(ldap.ApplicationSearchResultDone, 52, "")}, "Unavailable"},
-		"an entry that is huge":  {"search", searched(entry("CN=x,"+domain, map[string][]string{"mail": {big, big, big, big, big}})), ""},
+		"a referral for a bind": {"user", bound(10, "ref"), "cannot decide"},
+		"a rule about a bind":   {"user", bound(53, "no"), "cannot decide"},
+		"busy":                  {"user", bound(51, ""), "Busy"},
+		"unavailable": {"search", [][]byte{result(ldap.ApplicationSearchResultDone, 52, "")},
+			"Unavailable"},
+		"an entry that is huge":  {"search", searched(huge), ""},
 		"entries without end":    {"search", append(many, searched()...), "more than one"},
 		"groups without end":     {"groups", append(many, searched()...), "more than 1000 groups"},
 		"no LDAP":                {"search", [][]byte{[]byte("HTTP/1.1 400 Bad Request\r\n\r\n")}, ""},
 		"a length without limit": {"search", [][]byte{{0x30, 0x84, 0x7f, 0xff, 0xff, 0xff, 0x02}}, ""},
 		"nothing":                {"search", [][]byte{}, ""},
-		"not allowed":            {"search", [][]byte{result(ldap.ApplicationSearchResultDone, 50, "")}, "may not read"},
-		"control characters":     {"user", bound(1, "\x1b[2J\r\nfake log line"), `operations`},
+		"not allowed": {"search", [][]byte{result(ldap.ApplicationSearchResultDone, 50, "")},
+			"may not read"},
+		"control characters": {"user", bound(1, "\x1b[2J\r\nfake log line"), `operations`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)

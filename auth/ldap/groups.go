@@ -90,7 +90,7 @@ func (s *Source) groupsBy(c *conn, filter string) (names, dns []string, err erro
 		return nil, nil, tooMany()
 	}
 	if err != nil {
-		return nil, nil, s.explain(err, s.GroupBase)
+		return nil, nil, explain(err, s.GroupBase)
 	}
 	for _, g := range entries {
 		dns = append(dns, g.DN)

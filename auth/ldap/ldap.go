@@ -6,11 +6,11 @@
 //
 // # Failure semantics
 //
-// Passwords travel over TLS that verifies, or not at all: ldaps, or ldap with StartTLS, without exception. What is wrong
-// with a credential is one of package auth's errors, with the reason for the log: locked, disabled and expired accounts
-// are auth.ErrLocked. Anything else (no server answers, the relay's own account is refused, the base does not exist)
-// means that the source is down. Each operation has a deadline and a bound on what is read; a broken connection is
-// replaced once, by one to another server if there are several. Referrals are not followed: that would take the
+// Passwords travel over TLS that verifies, or not at all: ldaps, or ldap with StartTLS, without exception. What is
+// wrong with a credential is one of package auth's errors, with the reason for the log: locked, disabled and expired
+// accounts are auth.ErrLocked. Anything else (no server answers, the relay's own account is refused, the base does not
+// exist) means that the source is down. Each operation has a deadline and a bound on what is read; a broken connection
+// is replaced once, by one to another server if there are several. Referrals are not followed: that would take the
 // password to a server that nobody has configured.
 //
 // # Time
@@ -193,11 +193,17 @@ func (s *Source) Lookup(ctx context.Context, login string) (auth.Identity, error
 // Probe implements auth.Remote: a server answers, lets the relay's account in, and has the base.
 func (s *Source) Probe(ctx context.Context) error {
 	if s.BindTemplate != "" && s.BindDN == "" {
-		return s.pool.do(ctx, asUser, func(*conn) error { return nil })
+		return s.pool.do(ctx, asUser, func(c *conn) error { // whatever it answers, it answers
+			_, err := c.search("", ldap.ScopeBaseObject, "(objectClass=*)", 1, "1.1")
+			if c.broken(err) {
+				return err
+			}
+			return nil
+		})
 	}
 	return s.asService(ctx, func(c *conn) error {
 		_, err := c.search(s.BaseDN, ldap.ScopeBaseObject, "(objectClass=*)", 1, "1.1")
-		return s.explain(err, s.BaseDN)
+		return explain(err, s.BaseDN)
 	})
 }
 
@@ -217,7 +223,7 @@ func (s *Source) findOn(c *conn, login string) (*ldap.Entry, error) {
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded), err == nil && len(entries) > 1:
 		return nil, fmt.Errorf("%w: the filter finds more than one entry for it", auth.ErrWrongPassword)
 	case err != nil:
-		return nil, s.explain(err, s.BaseDN)
+		return nil, explain(err, s.BaseDN)
 	case len(entries) == 0 || entries[0].DN == "":
 		return nil, auth.ErrUnknownLogin
 	}
@@ -229,7 +235,7 @@ func (s *Source) asService(ctx context.Context, f func(*conn) error) error {
 	return s.pool.do(ctx, asRelay, func(c *conn) error {
 		if c.bound != asRelay {
 			if err := c.bind(s.BindDN, string(s.BindPassword)); err != nil {
-				return s.refusedUs(err)
+				return refusedUs(err, s.BindDN)
 			}
 			c.bound = asRelay
 		}

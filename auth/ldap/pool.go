@@ -14,7 +14,8 @@ import (
 const maxConns = 8
 
 const (
-	// idleLife is how long a connection is kept unused: firewalls forget them, and Active Directory closes after 15 min.
+	// idleLife is how long a connection is kept unused: firewalls forget them, and Active Directory closes after 15
+	// min.
 	idleLife = 2 * time.Minute
 	// avoid is how long a server that failed is asked last.
 	avoid = 30 * time.Second
@@ -39,13 +40,12 @@ type pool struct {
 	closed bool
 }
 
-var errClosed = errors.New("the source was taken out of the configuration")
-
 func newPool(servers []*server, roots *x509.CertPool, timeout time.Duration) *pool {
 	return &pool{dialer: &dialer{roots: roots, timeout: timeout}, servers: servers, free: make(chan struct{}, maxConns)}
 }
 
-// do runs f on a connection, one of that role if there is. If the connection breaks it runs f once more, on a fresh one.
+// do runs f on a connection, one of that role if there is. If the connection breaks it runs f once more, on a fresh
+// one.
 func (p *pool) do(ctx context.Context, want role, f func(*conn) error) error {
 	select {
 	case p.free <- struct{}{}:
@@ -77,6 +77,7 @@ func (p *pool) do(ctx context.Context, want role, f func(*conn) error) error {
 // run uses a connection and gives it back, or closes it if it broke.
 func (p *pool) run(ctx context.Context, c *conn, f func(*conn) error) error {
 	c.ctx = ctx
+	began, fresh := time.Now(), c.used.IsZero()
 	stop := context.AfterFunc(ctx, c.abort)
 	err := f(c)
 	if !stop() {
@@ -85,7 +86,8 @@ func (p *pool) run(ctx context.Context, c *conn, f func(*conn) error) error {
 	if c.broken(err) {
 		c.dead = true
 	}
-	if c.dead && ctx.Err() == nil {
+	// A connection that was closed while nobody used it says nothing about its server, which may have restarted.
+	if c.dead && ctx.Err() == nil && (fresh || time.Since(began) >= c.timeout) {
 		p.failed(c.server)
 	}
 	p.give(c)

@@ -16,40 +16,7 @@ import (
 )
 
 // office is a directory with people, nested groups in a circle, and policies.
-const office = `dn: dc=example,dc=com
-objectClass: domain
-dc: example
-
-dn: cn=policy,dc=example,dc=com
-objectClass: person
-objectClass: pwdPolicy
-cn: policy
-sn: policy
-pwdAttribute: userPassword
-pwdLockout: TRUE
-pwdMaxFailure: 1000
-
-dn: cn=relay,dc=example,dc=com
-objectClass: person
-cn: relay
-sn: relay
-userPassword: relay password
-
-dn: ou=people,dc=example,dc=com
-objectClass: organizationalUnit
-ou: people
-
-dn: uid=anna,ou=people,dc=example,dc=com
-objectClass: inetOrgPerson
-uid: anna
-cn: Anna
-sn: A
-mail: anna@example.com
-mail: *@example.com
-mail: @staff
-userPassword: right
-
-dn: uid=bert,ou=people,dc=example,dc=com
+const office = testkit.SlapdEntries + `dn: uid=bert,ou=people,dc=example,dc=com
 objectClass: inetOrgPerson
 uid: bert
 cn: Bert
@@ -123,6 +90,14 @@ add: member
 member: cn=everybody,ou=groups,dc=example,dc=com
 `
 
+// odd gives Anna addresses that are patterns.
+const odd = `dn: uid=anna,ou=people,dc=example,dc=com
+changetype: modify
+add: mail
+mail: *@example.com
+mail: @staff
+`
+
 const lock = `dn: uid=gone,ou=people,dc=example,dc=com
 changetype: modify
 replace: pwdAccountLockedTime
@@ -139,6 +114,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{testkit.NewSlapd(t, ca, office), ca}
 	r.Tool("ldapmodify", circle)
 	r.Tool("ldapmodify", lock)
+	r.Tool("ldapmodify", odd)
 	return r
 }
 
@@ -315,6 +291,22 @@ func TestServersThatDie(t *testing.T) {
 	}
 }
 
+// TestRestartedServerStaysFirst: connections that were idle when it went away are not held against a server.
+func TestRestartedServerStaysFirst(t *testing.T) {
+	r := newRig(t)
+	s := source(t, r.options(r.TLS, "ldaps://127.0.0.1:1"))
+	for range 2 {
+		if _, err := s.Verify(t.Context(), "anna", "right"); err != nil {
+			t.Fatal(err)
+		}
+		r.Kill()
+		r.Start()
+	}
+	if !s.pool.servers[0].failed.IsZero() {
+		t.Error("it is asked last now")
+	}
+}
+
 // TestServerThatHangs: it accepts connections and answers nothing.
 func TestServerThatHangs(t *testing.T) {
 	r := newRig(t)
@@ -324,8 +316,18 @@ func TestServerThatHangs(t *testing.T) {
 	if _, err := s.Verify(t.Context(), "anna", "right"); err != nil {
 		t.Fatal(err)
 	}
+	template := r.options(r.TLS)
+	template.BindDN, template.BindPassword, template.BindTemplate = "", "", "uid={login},ou=people,dc=example,dc=com"
+	template.Timeout = time.Second
+	bound := source(t, template)
+	if err := bound.Probe(t.Context()); err != nil {
+		t.Errorf("a server that answers: %v", err)
+	}
 	r.Process().Signal(syscall.SIGSTOP)
 	_, err := s.Verify(t.Context(), "anna", "right")
+	if probe := bound.Probe(t.Context()); probe == nil {
+		t.Error("a server that hangs passes the probe")
+	}
 	r.Process().Signal(syscall.SIGCONT)
 	if err == nil || errors.Is(err, auth.ErrWrongPassword) {
 		t.Errorf("%v", err)

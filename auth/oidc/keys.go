@@ -112,7 +112,7 @@ func (k *keys) again(ctx context.Context) error {
 	}
 	k.mu.Unlock()
 	if soon {
-		return fmt.Errorf("%w: the token has a key that is not known, and the issuer was asked for its keys a moment ago",
+		return fmt.Errorf("%w: the token has a key that is not known, and the issuer was asked for keys a moment ago",
 			auth.ErrUndecided)
 	}
 	return k.fetch(ctx)

@@ -6,9 +6,9 @@
 //
 // What is wrong with a token is auth.ErrToken, and auth.ErrUnknownLogin if it is another issuer's. Everything else
 // means that the source is down: keys that cannot be fetched, an answer that is not understood. Keys that were fetched
-// are used for an hour, and StaleOK longer while the issuer is down. A token signed with a key that is not known has them
-// fetched again, at most every ten seconds; in between that token alone gets auth.ErrUndecided, so that nobody has us ask
-// the issuer as often as he likes, and a rotation costs no refusal.
+// are used for an hour, and StaleOK longer while the issuer is down. A token signed with a key that is not known has
+// them fetched again, at most every ten seconds; in between that token alone gets auth.ErrUndecided, so that nobody has
+// us ask the issuer as often as he likes, and a rotation costs no refusal.
 package oidc
 
 import (
@@ -61,7 +61,7 @@ const (
 	maxConns       = 8
 )
 
-// algorithms are the signatures that are taken: none that is made with a secret, since the issuer would have to share it.
+// algorithms are the signatures that are taken: none that is made with a secret, which the issuer would have to share.
 var algorithms = []string{goidc.RS256, goidc.RS384, goidc.RS512, goidc.PS256, goidc.PS384, goidc.PS512, goidc.ES256,
 	goidc.ES384, goidc.ES512, goidc.EdDSA}
 
@@ -74,8 +74,8 @@ func Check(o Options) error {
 		return bad("issuer", "%s", err)
 	}
 	if len(o.Audience) == 0 || slices.Contains(o.Audience, "") {
-		return bad("audience", "is missing, write whom its tokens must be for: without it a token that somebody got for "+
-			"another service would be good here")
+		return bad("audience", "is missing, write whom its tokens must be for: without it a token that somebody got "+
+			"for another service would be good here")
 	}
 	if slices.Contains(o.AuthorizedParties, "") {
 		return bad("authorized_parties", "has an empty name, write the client ids of applications, or none")
@@ -86,7 +86,8 @@ func Check(o Options) error {
 	for _, c := range [][2]string{{"login_claim", o.LoginClaim}, {"groups_claim", o.GroupsClaim},
 		{"senders_claim", o.SendersClaim}} {
 		if len(c[1]) > 128 || mail.Printable(c[1]) != c[1] || strings.Contains(c[1], " ") {
-			return bad(c[0], "%q is no name of a claim, write one such as \"email\"", mail.Printable(mail.Cut(c[1], 128)))
+			return bad(c[0], "%q is no name of a claim, write one such as \"email\"",
+				mail.Printable(mail.Cut(c[1], 128)))
 		}
 	}
 	if (o.ClientID == "") != (o.ClientSecret == "") {
@@ -135,8 +136,9 @@ func New(o Options) (*Source, error) {
 	transport := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: o.Timeout}).DialContext,
 		TLSClientConfig:     &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: o.Timeout, MaxConnsPerHost: maxConns, MaxIdleConns: maxConns, MaxIdleConnsPerHost: maxConns,
-		IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10, DisableCompression: true, ForceAttemptHTTP2: true,
+		TLSHandshakeTimeout: o.Timeout, MaxConnsPerHost: maxConns, MaxIdleConns: maxConns,
+		MaxIdleConnsPerHost: maxConns, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression: true, ForceAttemptHTTP2: true,
 	}
 	s := &Source{Options: o, now: time.Now, client: &http.Client{Transport: bounded{transport}, Timeout: o.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
@@ -274,8 +276,8 @@ func (s *Source) refuses(c claims) error {
 
 // hasScope: those of Entra ID are in scp, and permissions of applications in roles.
 func (s *Source) hasScope(c claims) bool {
-	have := slices.Concat(strings.Fields(c.text("scope")), c.list("scope"), strings.Fields(c.text("scp")), c.list("scp"),
-		c.list("roles"))
+	have := slices.Concat(strings.Fields(c.text("scope")), c.list("scope"), strings.Fields(c.text("scp")),
+		c.list("scp"), c.list("roles"))
 	for _, want := range strings.Fields(s.Scope) {
 		short := want[strings.LastIndex(want, "/")+1:] // api://…/Mail.Send is Mail.Send in scp
 		if !slices.Contains(have, want) && !slices.Contains(have, short) {
@@ -290,7 +292,8 @@ func (s *Source) identity(c claims) (id auth.Identity, err error) {
 	if id.Login == "" {
 		return id, wrong("it has no claim %s", s.LoginClaim)
 	}
-	if verified, told := c["email_verified"]; s.LoginClaim == "email" && told && verified != true && verified != "true" {
+	verified, told := c["email_verified"]
+	if s.LoginClaim == "email" && told && verified != true && verified != "true" {
 		return id, wrong("its address is not verified by the issuer")
 	}
 	if s.GroupsClaim != "" {
@@ -301,7 +304,8 @@ func (s *Source) identity(c claims) (id auth.Identity, err error) {
 	}
 	if s.SendersClaim != "" {
 		for _, a := range c.list(s.SendersClaim) { // addresses only: people may edit theirs, and *@domain is a pattern
-			if _, err := mail.ParseAddress(a); err == nil && !strings.Contains(a, "*") && len(id.Senders) < fields.MaxList {
+			_, err := mail.ParseAddress(a)
+			if err == nil && !strings.Contains(a, "*") && len(id.Senders) < fields.MaxList {
 				id.Senders = append(id.Senders, a)
 			}
 		}

@@ -86,7 +86,8 @@ func TestTokens(t *testing.T) {
 		{"opaque, expired", "old-opaque", nil, auth.ErrToken},
 		{"opaque, for somebody else", "elsewhere-opaque", nil, auth.ErrToken},
 		{"opaque, for nobody", "nobody-opaque", nil, auth.ErrToken},
-		{"opaque, not asked about", "good-opaque", func(o *Options) { o.ClientID, o.ClientSecret = "", "" }, auth.ErrToken},
+		{"opaque, not asked about", "good-opaque", func(o *Options) { o.ClientID, o.ClientSecret = "", "" },
+			auth.ErrToken},
 	} {
 		id, err := newSource(t, i, c.options).VerifyToken(t.Context(), c.token)
 		if c.want == nil && (err != nil || id.Login != "app@example.com" || id.Expires.IsZero()) ||

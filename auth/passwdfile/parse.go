@@ -63,7 +63,8 @@ func parse(data []byte) (*table, error) {
 			t.list = append(t.list, e)
 		}
 		if k := e.scramKeys(); !k.IsZero() {
-			if shape := (auth.ScramShape{Iterations: k.Iterations, Salt: len(k.Salt)}); !slices.Contains(t.shapes, shape) {
+			shape := auth.ScramShape{Iterations: k.Iterations, Salt: len(k.Salt)}
+			if !slices.Contains(t.shapes, shape) {
 				t.shapes = append(t.shapes, shape)
 			}
 		}

@@ -256,8 +256,8 @@ func FuzzParse(f *testing.F) {
 // TestScram: SCRAM keys of a file serve both; other lines have none; locks hold; shapes are those of the file.
 func TestScram(t *testing.T) {
 	const key = "BySGTwYACwgBCQoLDA0ODwABAgMEBQYHCAkKCwwNDg8="
-	s := open(t, "anna:{scram-sha-256}4096,AAAAAAAAAAAAAAAA,"+key+","+key+"\nbob:!{SCRAM-SHA-256}8192,AAAAAAAAAAAAAAAAAAAA,"+
-		key+","+key+"\ncarl:!\n")
+	s := open(t, "anna:{scram-sha-256}4096,AAAAAAAAAAAAAAAA,"+key+","+key+"\n"+
+		"bob:!{SCRAM-SHA-256}8192,AAAAAAAAAAAAAAAAAAAA,"+key+","+key+"\ncarl:!\n")
 	ctx := t.Context()
 	if e, err := s.Scram(ctx, "anna"); err != nil || e.Keys.Iterations != 4096 || e.Locked != nil {
 		t.Errorf("%+v, %v", e, err)

@@ -31,9 +31,9 @@ func (a *app) authTest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test LOGIN",
 		Short: "Ask each source of relay.toml about a login: which decides, why it refuses, groups and addresses",
-		Long: `Ask each [[auth.source]] about a login as a mail program would, with its password, which is asked for or read
-from standard input. Shows which source decides and why it refuses, which a client is never told, and the groups and
-addresses that a directory gives. The lockout of the daemon is not asked, and nothing counts there; a directory may
+		Long: `Ask each [[auth.source]] about a login as a mail program would, with its password, which is asked for or
+read from standard input. Shows which source decides and why it refuses, which a client is never told, and the groups
+and addresses that a directory gives. The lockout of the daemon is not asked, and nothing counts there; a directory may
 count a wrong password itself.`,
 		Example: `  postern auth test anna@example.com
   printf %s "$PASSWORD" | postern auth test anna@example.com

@@ -20,8 +20,8 @@ func TestAuthTest(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		switch {
 		case strings.Contains(string(body), `"cleo"`):
-			fmt.Fprint(w, `{"result": "ok", "login": "cleo@example.com", "groups": ["staff"], "senders": ["*@example.org"],
-				"networks": ["192.0.2.0/24"]}`)
+			fmt.Fprint(w, `{"result": "ok", "login": "cleo@example.com", "groups": ["staff"],
+				"senders": ["*@example.org"], "networks": ["192.0.2.0/24"]}`)
 		case strings.Contains(string(body), `"dora"`):
 			fmt.Fprint(w, "{\"result\": \"locked\", \"reason\": \"left in May\\u001b[2J\"}")
 		case strings.Contains(string(body), `"error"`):

@@ -11,7 +11,8 @@ import (
 
 func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "device", Short: "Accounts for printers, scanners and applications"}
-	cmd.AddCommand(a.deviceAdd(), a.accountList(things), a.accountSet(things), a.accountShow(things), a.accountPassword(things),
+	cmd.AddCommand(a.deviceAdd(), a.accountList(things), a.accountSet(things), a.accountShow(things),
+		a.accountPassword(things),
 		a.accountRemove(things))
 	return cmd
 }

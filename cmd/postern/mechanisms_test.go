@@ -48,8 +48,8 @@ func TestUserMechanisms(t *testing.T) {
 		t.Errorf("%v", can)
 	}
 	leaf := testkit.NewCA(t).Leaf(testkit.LeafOptions{})
-	if out := l.ok("user", "set", "anna", "--certificate", leaf.CertFile, "--note", "with a key"); !strings.Contains(out,
-		"proves it") || !strings.Contains(out, "note: with a key") {
+	out := l.ok("user", "set", "anna", "--certificate", leaf.CertFile, "--note", "with a key")
+	if !strings.Contains(out, "proves it") || !strings.Contains(out, "note: with a key") {
 		t.Error(out)
 	}
 	if v, can := shown(); !can["EXTERNAL"] || len(v.Certificates) != 1 || len(v.Certificates[0].Key) != 64 {
@@ -82,8 +82,8 @@ func TestAuthTestToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.file("relay.toml", string(text)+fmt.Sprintf("[auth]\nmechanisms = [\"PLAIN\", \"LOGIN\", \"OAUTHBEARER\"]\n[[auth.source]]\n"+
-		"[[auth.source]]\ntype = \"oidc\"\nissuer = %q\naudience = [\"relay\"]\n", i.URL))
+	l.file("relay.toml", string(text)+fmt.Sprintf("[auth]\nmechanisms = [\"PLAIN\", \"LOGIN\", \"OAUTHBEARER\"]\n"+
+		"[[auth.source]]\n[[auth.source]]\ntype = \"oidc\"\nissuer = %q\naudience = [\"relay\"]\n", i.URL))
 	token := i.Token(nil)
 	out, errs, err := l.runWith(token+"\n", "auth", "test", "app@example.com", "--token")
 	if err != nil || !strings.Contains(out, "right") || strings.Contains(out+errs, token) {

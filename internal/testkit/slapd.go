@@ -18,6 +18,45 @@ const (
 	SlapdRootPassword = "root password"
 )
 
+// SlapdEntries are what a directory begins with: the relay's own account ("relay password"), a policy, and Anna
+// ("right").
+const SlapdEntries = `dn: dc=example,dc=com
+objectClass: domain
+dc: example
+
+dn: cn=policy,dc=example,dc=com
+objectClass: person
+objectClass: pwdPolicy
+cn: policy
+sn: policy
+pwdAttribute: userPassword
+pwdLockout: TRUE
+pwdMaxFailure: 1000
+
+dn: cn=relay,dc=example,dc=com
+objectClass: person
+cn: relay
+sn: relay
+userPassword: relay password
+
+dn: ou=people,dc=example,dc=com
+objectClass: organizationalUnit
+ou: people
+
+dn: ou=services,dc=example,dc=com
+objectClass: organizationalUnit
+ou: services
+
+dn: uid=anna,ou=people,dc=example,dc=com
+objectClass: inetOrgPerson
+uid: anna
+cn: Anna
+sn: A
+mail: anna@example.com
+userPassword: right
+
+`
+
 // Slapd is an OpenLDAP server of a test's own, with memberOf and password policies.
 type Slapd struct {
 	t         testing.TB

@@ -20,23 +20,25 @@ func TestMechanisms(t *testing.T) {
 		{"SCRAM beside PLAIN", `mechanisms = ["SCRAM-SHA-256", "PLAIN", "LOGIN"]`, "", "auth.mechanisms", "anna"},
 		{"SCRAM alone", `mechanisms = ["SCRAM-SHA-256"]`, "", "listener[1].mechanisms", "SCRAM alone"},
 		{"no LOGIN", `mechanisms = ["PLAIN"]`, "", "listener[1].mechanisms", ".NET"},
-		{"without TLS", "mechanisms = [\"SCRAM-SHA-256\", \"PLAIN\", \"LOGIN\"]\ntls = \"none\"\nnetworks = [\"127.0.0.0/8\"]", "",
-			"listener[1].mechanisms", "without TLS"},
+		{"without TLS", "mechanisms = [\"SCRAM-SHA-256\", \"PLAIN\", \"LOGIN\"]\ntls = \"none\"\n" +
+			"networks = [\"127.0.0.0/8\"]", "", "listener[1].mechanisms", "without TLS"},
 		{"tokens of nobody", `mechanisms = ["PLAIN", "LOGIN"]`, oidc, "auth.source[2]", "is never asked"},
 		{"tokens", `mechanisms = ["PLAIN", "LOGIN", "OAUTHBEARER"]`, oidc, "", ""},
 		{"certificates of nobody", `mechanisms = ["PLAIN", "LOGIN", "EXTERNAL"]`,
-			"[[auth.source]]\ntype = \"file\"\npath = \"users\"\n", "listener[1].mechanisms", "no certificate can log in"},
+			"[[auth.source]]\ntype = \"file\"\npath = \"users\"\n", "listener[1].mechanisms",
+			"no certificate can log in"},
 		{"a file without keys", `mechanisms = ["PLAIN", "LOGIN", "SCRAM-SHA-256"]`,
 			"[[auth.source]]\n[[auth.source]]\ntype = \"file\"\npath = \"users\"\n", "auth.source[2].path", "bob"},
 		{"a file with cheap keys", `mechanisms = ["PLAIN", "LOGIN", "SCRAM-SHA-256"]`,
-			"[[auth.source]]\n[[auth.source]]\ntype = \"file\"\npath = \"cheap\"\n", "auth.source[2].path", "4096 iterations"},
+			"[[auth.source]]\n[[auth.source]]\ntype = \"file\"\npath = \"cheap\"\n", "auth.source[2].path",
+			"4096 iterations"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "relay.toml")
 			const key = "BySGTwYACwgBCQoLDA0ODwABAgMEBQYHCAkKCwwNDg8="
-			for name, text := range map[string]string{"relay.toml": "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n" +
-				"[[listener]]\naddress = \"127.0.0.1:0\"\n" + c.listener +
+			for name, text := range map[string]string{"relay.toml": "hostname = \"relay.example.com\"\n" +
+				"data_dir = \"data\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n" + c.listener +
 				"\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n" + c.rest,
 				"users": "bob:$2y$05$7Dx7nxcb2X3e1rZ5gQp0AeYQJ7o5cBqk5Yx0m5oR1m3b1m6nK7f5K\n",
 				"cheap": "bob:{SCRAM-SHA-256}4096,AAAAAAAAAAAAAAAA," + key + "," + key + "\n"} {
@@ -49,7 +51,8 @@ func TestMechanisms(t *testing.T) {
 				t.Fatal(err)
 			}
 			now := time.Now()
-			if err := s.AddUser(t.Context(), auth.User{Login: "anna", Hash: "hash", Created: now, Changed: now}); err != nil {
+			u := auth.User{Login: "anna", Hash: "hash", Created: now, Changed: now}
+			if err := s.AddUser(t.Context(), u); err != nil {
 				t.Fatal(err)
 			}
 			s.Close()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestSources: a broken password file is a problem with its line; what cannot be reached, and what cannot be locked, are
-// warnings.
+// TestSources: a broken password file is a problem with its line; what cannot be reached, and what cannot be locked,
+// are warnings.
 func TestSources(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -28,10 +28,21 @@ func TestSources(t *testing.T) {
 		!strings.Contains(problems[0].Message, users+":1: ") || !strings.Contains(problems[0].Message, "htpasswd -B") {
 		t.Errorf("%v", problems)
 	}
-	path = file("relay.toml", head+"[[auth.source]]\n[[auth.source]]\ntype = \"ldap\"\nurls = [\"ldaps://127.0.0.1:1\"]\n"+
-		"bind_dn = \"cn=x\"\nbind_password = \"x\"\nbase_dn = \"dc=x\"\n[[policy]]\nlimits = [\"5 messages/day\"]\n"+
-		"over_limit = \"lock\"\n")
+	file("users", "anna:$2y$05$I1tTl9PUPKtibRbIBZzBSOzj2.tvjQ.NrAPWcHmSQQQBIGeli7Lqm\n")
+	if err := os.Chmod(users, 0o620); err != nil {
+		t.Fatal(err)
+	}
 	c, problems := Config(t.Context(), path)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	if w := Unwise(t.Context(), c); len(w) != 1 || !strings.Contains(w[0].Message, "chmod go-w "+users) {
+		t.Errorf("%v", w)
+	}
+	path = file("relay.toml", head+"[[auth.source]]\n[[auth.source]]\ntype = \"ldap\"\n"+
+		"urls = [\"ldaps://127.0.0.1:1\"]\nbind_dn = \"cn=x\"\nbind_password = \"x\"\nbase_dn = \"dc=x\"\n"+
+		"[[policy]]\nlimits = [\"5 messages/day\"]\nover_limit = \"lock\"\n")
+	c, problems = Config(t.Context(), path)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}

@@ -81,8 +81,7 @@ func (s *AuthSource) Remote() bool { return s.Type != SourceStore && s.Type != S
 
 // AnswersForAll reports that the source cannot tell a login that it does not know from a wrong password.
 func (s *AuthSource) AnswersForAll() bool {
-	return s.Type == SourceDovecot ||
-		s.Type == SourceLDAP && s.BindTemplate != "" && s.Directory != ldap.ActiveDirectory
+	return s.Type == SourceDovecot || s.Type == SourceLDAP && s.BindTemplate != ""
 }
 
 // LDAP returns the options of a directory, without trust anchors.
@@ -141,8 +140,8 @@ func (v *validator) sources() {
 		}
 		v.sourceKeys(key, s)
 		if s.AnswersForAll() && i < len(v.Auth.Sources)-1 {
-			v.fail(element("auth.source", i+1), "is never asked: the source %q before it answers for every login, put it "+
-				"last", s.Name)
+			v.fail(element("auth.source", i+1), "is never asked: the source %q before it answers for every login, "+
+				"put it last", s.Name)
 		}
 		if s.Type == SourceStore && i > 0 && v.Auth.Sources[i-1].Remote() && v.Auth.Sources[i-1].Type != SourceOIDC {
 			v.warn(key, "stands behind a source that may be down, and then the logins of `postern user` and `postern "+

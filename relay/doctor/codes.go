@@ -223,4 +223,5 @@ var catalogue = []Code{
 
 // healthy are the codes of what is in order.
 var healthy = []string{codeConfigOK, codeDaemonOK, codeListenerOK, codeNameOK, codeCertificateOK, codeClockOK,
-	codeDiskOK, codeFileLimitOK, codeFilesOK, codeStoreOK, codeSourceOK, codeQueueOK, codeUpstreamOK, codeSecretOK, codeAlertOK, codeAccountsOK}
+	codeDiskOK, codeFileLimitOK, codeFilesOK, codeStoreOK, codeSourceOK,
+	codeQueueOK, codeUpstreamOK, codeSecretOK, codeAlertOK, codeAccountsOK}

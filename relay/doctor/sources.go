@@ -44,9 +44,9 @@ func (x sourceExam) sources(ctx context.Context) (list []finding.Finding) {
 func sourceFix(s *config.AuthSource) string {
 	switch s.Type {
 	case config.SourceLDAP:
-		return "Look whether the servers in urls run, whether this machine may connect there (ports 636 and 389), whether " +
-			"their certificate has the names in urls and comes from an authority in ca_file, and whether bind_dn and " +
-			"bind_password are right. docs/accounts says how to see each."
+		return "Look whether the servers in urls run, whether this machine may connect there (ports 636 and 389), " +
+			"whether their certificate has the names in urls and comes from an authority in ca_file, and whether " +
+			"bind_dn and bind_password are right. docs/accounts says how to see each."
 	case config.SourceDovecot:
 		return "Look whether Dovecot runs, and whether its service auth has a unix_listener " + said(s.Socket) +
 			" that Postern's user may open."
@@ -66,8 +66,9 @@ func (x sourceExam) file(n int, block *config.AuthSource) []finding.Finding {
 			"Mend that line; the file is read again by itself.")}
 	}
 	if info, err := os.Stat(block.Path); err == nil && info.Mode().Perm()&0o022 != 0 {
-		return []finding.Finding{found(codeSourceFile, finding.Fault, subject, fmt.Sprintf("%s can be written by others "+
-			"than its owner (mode %04o).", said(block.Path), info.Mode().Perm()),
+		return []finding.Finding{found(codeSourceFile, finding.Fault, subject,
+			fmt.Sprintf("%s can be written by others than its owner (mode %04o).", said(block.Path),
+				info.Mode().Perm()),
 			"Whoever may write there can give themselves an account.", "chmod go-w "+said(block.Path))}
 	}
 	return []finding.Finding{fine(codeSourceOK, subject, "It was read: %s.", count(f.Len(), "login"))}

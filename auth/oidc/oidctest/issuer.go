@@ -140,10 +140,12 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var answer any
 	switch r.URL.Path {
 	case "/.well-known/openid-configuration":
-		answer = map[string]any{"issuer": i.URL, "jwks_uri": i.URL + "/keys", "introspection_endpoint": i.URL + "/introspect",
+		answer = map[string]any{"issuer": i.URL, "jwks_uri": i.URL + "/keys",
+			"introspection_endpoint": i.URL + "/introspect",
 			"authorization_endpoint": i.URL + "/auth", "token_endpoint": i.URL + "/token"}
 	case "/keys":
-		answer = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &i.key.PublicKey, KeyID: fmt.Sprint(i.id), Use: "sig"}}}
+		answer = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &i.key.PublicKey, KeyID: fmt.Sprint(i.id),
+			Use: "sig"}}}
 	case "/introspect":
 		if user, password, _ := r.BasicAuth(); user != Client || password != "secret+of+the+relay" {
 			http.Error(w, "who are you?", http.StatusUnauthorized)
