@@ -16,16 +16,16 @@ type externalExchange struct {
 }
 
 func (x *externalExchange) Next(ctx context.Context, response []byte) ([]byte, mail.Reply) {
-	switch {
-	case x.ended:
-		return x.refuse(replyEnded, errEnded)
-	case response == nil && !x.prompted:
+	if response == nil && !x.prompted && !x.ended {
 		x.prompted = true
 		return []byte{}, mail.Reply{}
 	}
-	x.ended = true
 	name := string(response)
+	ended := x.ended
+	x.ended = true
 	switch {
+	case ended:
+		return x.refuse(replyEnded, errEnded)
 	case len(name) > MaxLength:
 		return x.refuse(replyRefused, errTooLong)
 	case !printable(name):

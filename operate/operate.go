@@ -34,22 +34,23 @@ type Options struct {
 
 // Operations are all of them, by what they are about. All methods are safe for concurrent use.
 type Operations struct {
-	Queue    Queue
-	Accounts Accounts
-	Trace    Trace
-	Keys     Keys
-	Alerts   Alerts
-	Status   Status
-	Domains  Domains
-	Audit    Audit
-	Doctor   Doctor
-	Settings Settings
+	Queue        Queue
+	Accounts     Accounts
+	Certificates Certificates
+	Trace        Trace
+	Keys         Keys
+	Alerts       Alerts
+	Status       Status
+	Domains      Domains
+	Audit        Audit
+	Doctor       Doctor
+	Settings     Settings
 }
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o, expirable.NewLRU[string, struct{}](maxRefused, nil, time.Hour)}
-	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
+	return &Operations{Queue{d}, Accounts{d}, Certificates{Accounts{d}}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
 		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
 		Doctor{d, &examination{}}, Settings{d}}
 }

@@ -47,8 +47,8 @@ func (d *desk) keepScram(ctx context.Context, login string, c credential) error 
 		return nil
 	}
 	if err := d.Store.SetScram(ctx, login, c.hash, c.scram); err != nil {
-		return fmt.Errorf("the password is set, but its keys for SCRAM are not stored, which the next login with PLAIN "+
-			"makes up for: %w", err)
+		return fmt.Errorf("the password is set, but its keys for SCRAM are not stored, which the next login with "+
+			"PLAIN makes up for: %w", err)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"postern/auth"
 	"postern/mail"
+	"postern/relay/config"
 	"postern/relay/store"
 )
 
@@ -55,13 +56,12 @@ func (a Accounts) Show(ctx context.Context, by Actor, of Among, login string) (v
 	for _, c := range certificates {
 		v.Certificates = append(v.Certificates, Pinned{c.Digest.String(), c.Subject, c.Added})
 	}
-	v.Mechanisms = a.mechanisms(keys, certificates)
+	v.Mechanisms = mechanismsOf(a.Config(), keys, certificates)
 	return v, nil
 }
 
-// mechanisms are those that any listener offers.
-func (a Accounts) mechanisms(keys auth.ScramKeys, certificates []store.Certificate) (list []Mechanism) {
-	c := a.Config()
+// mechanismsOf are those that any listener offers.
+func mechanismsOf(c *config.Config, keys auth.ScramKeys, certificates []store.Certificate) (list []Mechanism) {
 	authorities := false
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
@@ -81,8 +81,8 @@ func (a Accounts) mechanisms(keys auth.ScramKeys, certificates []store.Certifica
 			m.Can = true
 		case auth.ScramSHA256, auth.ScramPlus:
 			if m.Can = !keys.IsZero(); !m.Can {
-				m.Why = "its password has no SCRAM keys yet: the next login with PLAIN or LOGIN makes them, and so does a new " +
-					"password"
+				m.Why = "its password has no SCRAM keys yet: the next login with PLAIN or LOGIN makes them, and so " +
+					"does a new password"
 			}
 		case auth.OAuthBearer, auth.XOAuth2:
 			m.Why = "tokens are for logins of the issuer, not for those of the store"
@@ -100,8 +100,13 @@ func (a Accounts) mechanisms(keys auth.ScramKeys, certificates []store.Certifica
 	return list
 }
 
+// Certificates is what may be done with the keys that prove logins.
+type Certificates struct{ accounts Accounts }
+
 // Pin has the key of a certificate, in PEM, prove a login.
-func (a Accounts) Pin(ctx context.Context, by Actor, of Among, login string, text []byte) (c store.Certificate, err error) {
+func (k Certificates) Pin(ctx context.Context, by Actor, of Among, login string, text []byte) (
+	c store.Certificate, err error) {
+	a := k.accounts
 	leaf, err := firstCertificate(text)
 	if err != nil {
 		return c, err
@@ -127,7 +132,8 @@ func (a Accounts) Pin(ctx context.Context, by Actor, of Among, login string, tex
 }
 
 // Unpin has no key prove a login any more, and returns how many did.
-func (a Accounts) Unpin(ctx context.Context, by Actor, of Among, login string) (n int, err error) {
+func (k Certificates) Unpin(ctx context.Context, by Actor, of Among, login string) (n int, err error) {
+	a := k.accounts
 	err = a.act(ctx, by, EditAccount, login, func() (string, error) {
 		u, err := a.Get(ctx, by, of, login)
 		if err != nil {

@@ -113,8 +113,8 @@ func (ls *listeners) options(c *config.Config, l config.Listener) *wire.Options 
 	return o
 }
 
-// askCertificates has a listener with EXTERNAL ask clients for a certificate. None is needed, and none refused before it
-// is used to log in: a client may send one that it has for somebody else.
+// askCertificates has a listener with EXTERNAL ask clients for a certificate. None is needed, and none refused before
+// it is used to log in: a client may send one that it has for somebody else.
 func (ls *listeners) askCertificates(o *wire.Options, l config.Listener) {
 	if !slices.Contains(o.Mechanisms, auth.External) {
 		return

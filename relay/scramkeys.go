@@ -56,8 +56,8 @@ func (m *scramMaker) run(ctx context.Context) {
 			return
 		case w := <-m.queue:
 			if err := m.make(ctx, w); err != nil && ctx.Err() == nil {
-				m.log.Warn("the keys of SCRAM are not made: the login goes on with PLAIN", "login", w.identity.Login, "err",
-					mail.Printable(err.Error()))
+				m.log.Warn("the keys of SCRAM are not made: the login goes on with PLAIN", "login", w.identity.Login,
+					"err", mail.Printable(err.Error()))
 			}
 		}
 	}

@@ -40,7 +40,7 @@ func (f *certificateFlags) apply(cmd *cobra.Command, ops *operate.Operations, of
 	[]string, error) {
 	switch {
 	case f.none:
-		n, err := ops.Accounts.Unpin(cmd.Context(), me(), of.among, login)
+		n, err := ops.Certificates.Unpin(cmd.Context(), me(), of.among, login)
 		if err != nil || n == 0 {
 			return nil, err
 		}
@@ -50,7 +50,7 @@ func (f *certificateFlags) apply(cmd *cobra.Command, ops *operate.Operations, of
 		if err != nil {
 			return nil, err
 		}
-		c, err := ops.Accounts.Pin(cmd.Context(), me(), of.among, login, text)
+		c, err := ops.Certificates.Pin(cmd.Context(), me(), of.among, login, text)
 		if err != nil {
 			return nil, err
 		}

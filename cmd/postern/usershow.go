@@ -37,8 +37,8 @@ func printAccount(cmd *cobra.Command, v operate.Detailed) error {
 	}
 	out := cmd.OutOrStdout()
 	for _, line := range [][2]string{{"Login", v.Login}, {"Kind", v.Kind}, {"Status", status},
-		{"Senders", list(v.Senders)}, {"Groups", list(v.Groups)}, {"Networks", list(v.Networks)}, {"Password", v.Password},
-		{"Changed", when(v.Changed, now)}, {"Note", orDash(v.Note)}} {
+		{"Senders", list(v.Senders)}, {"Groups", list(v.Groups)}, {"Networks", list(v.Networks)},
+		{"Password", v.Password}, {"Changed", when(v.Changed, now)}, {"Note", orDash(v.Note)}} {
 		fmt.Fprintf(out, "%-9s  %s\n", line[0], mail.Printable(line[1]))
 	}
 	for _, c := range v.Certificates {

@@ -127,8 +127,8 @@ func Msmtp(t testing.TB, s Submission) Output {
 func Gsasl(t testing.TB, s Submission) Output {
 	t.Helper()
 	host, port := s.split(t)
-	return run(t, []byte("QUIT\r\n"), nil, Need(t, "gsasl"), "--client", "--smtp", "--connect="+host+":"+port, "--starttls",
-		"--mechanism="+s.Mechanism, "--x509-ca-file="+s.CAFile, "--authentication-id="+s.Login,
+	return run(t, []byte("QUIT\r\n"), nil, Need(t, "gsasl"), "--client", "--smtp", "--connect="+host+":"+port,
+		"--starttls", "--mechanism="+s.Mechanism, "--x509-ca-file="+s.CAFile, "--authentication-id="+s.Login,
 		"--password="+s.Password, "--verbose")
 }
 

@@ -38,8 +38,9 @@ func scramLogins(ctx context.Context, c *config.Config, s *store.Store) []config
 	if len(without) == 0 {
 		return nil
 	}
-	return []config.Problem{c.Problem("auth.mechanisms", "logins without keys for SCRAM: %s; programs that choose it get "+
-		"535 for them. Their next login with PLAIN or LOGIN makes the keys, and so does: postern user password LOGIN",
+	return []config.Problem{c.Problem("auth.mechanisms", "logins without keys for SCRAM: %s; programs that choose it "+
+		"get 535 for them. Their next login with PLAIN or LOGIN makes the keys, and so does: postern user "+
+		"password LOGIN",
 		namedSome(without))}
 }
 
@@ -54,6 +55,7 @@ func namedSome(logins []string) string {
 
 // unwiseMechanisms looks at what listeners offer together.
 func unwiseMechanisms(c *config.Config) (warnings []config.Problem) {
+	add := func(key, format string, args ...any) { warnings = append(warnings, c.Problem(key, format, args...)) }
 	tokens := false
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
@@ -62,29 +64,28 @@ func unwiseMechanisms(c *config.Config) (warnings []config.Problem) {
 		has := func(m string) bool { return slices.Contains(offered, m) }
 		switch {
 		case len(offered) == 0:
-		case !has(auth.Plain) && !has(auth.Login) && !has(auth.OAuthBearer) && !has(auth.XOAuth2) && !has(auth.External):
-			warnings = append(warnings, c.Problem(key, "offers SCRAM alone: Outlook, Thunderbird, phones and printers cannot log "+
-				"in, and accounts without its keys get none, since those are made at a login with PLAIN"))
+		case !slices.ContainsFunc(offered, func(m string) bool { return !strings.HasPrefix(m, "SCRAM-") }):
+			add(key, "offers SCRAM alone: Outlook, Thunderbird, phones and printers cannot log "+
+				"in, and accounts without its keys get none, since those are made at a login with PLAIN")
 		case has(auth.Plain) && !has(auth.Login):
-			warnings = append(warnings, c.Problem(key, "does not offer LOGIN, the only one that .NET's SmtpClient and old "+
-				"devices know: they go on without a login, and get 530"))
+			add(key, "does not offer LOGIN, the only one that .NET's SmtpClient and old "+
+				"devices know: they go on without a login, and get 530")
 		}
 		if l.TLS == config.NoTLS && has(auth.ScramSHA256) && has(auth.Plain) {
-			warnings = append(warnings, c.Problem(key, "offers PLAIN beside SCRAM without TLS: who can change what is sent has "+
-				"programs choose PLAIN, and reads the password"))
+			add(key, "offers PLAIN beside SCRAM without TLS: who can change what is sent has "+
+				"programs choose PLAIN, and reads the password")
 		}
-		if has(auth.External) && l.ClientCAFile == "" && !slices.ContainsFunc(c.Auth.Sources, func(s config.AuthSource) bool {
-			return s.Type == config.SourceStore
-		}) {
-			warnings = append(warnings, c.Problem(key, "offers EXTERNAL, and no certificate can log in: keys are pinned to "+
-				"accounts of the store, which is no [[auth.source]], and client_ca_file is not set"))
+		inStore := func(s config.AuthSource) bool { return s.Type == config.SourceStore }
+		if has(auth.External) && l.ClientCAFile == "" && !slices.ContainsFunc(c.Auth.Sources, inStore) {
+			add(key, "offers EXTERNAL, and no certificate can log in: keys are pinned to "+
+				"accounts of the store, which is no [[auth.source]], and client_ca_file is not set")
 		}
 		tokens = tokens || has(auth.OAuthBearer) || has(auth.XOAuth2)
 	}
 	for i := range c.Auth.Sources {
 		if c.Auth.Sources[i].Type == config.SourceOIDC && !tokens {
-			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d]", i+1), "is never asked: no listener offers "+
-				"tokens, write mechanisms = [\"PLAIN\", \"LOGIN\", \"OAUTHBEARER\", \"XOAUTH2\"]"))
+			add(fmt.Sprintf("auth.source[%d]", i+1), "is never asked: no listener offers "+
+				"tokens, write mechanisms = [\"PLAIN\", \"LOGIN\", \"OAUTHBEARER\", \"XOAUTH2\"]")
 		}
 	}
 	return warnings
@@ -92,6 +93,7 @@ func unwiseMechanisms(c *config.Config) (warnings []config.Problem) {
 
 // scramFiles looks at password files where SCRAM is offered.
 func scramFiles(c *config.Config) (warnings []config.Problem) {
+	add := func(key, format string, args ...any) { warnings = append(warnings, c.Problem(key, format, args...)) }
 	if !c.UsesScram() {
 		return nil
 	}
@@ -106,14 +108,16 @@ func scramFiles(c *config.Config) (warnings []config.Problem) {
 		}
 		key := fmt.Sprintf("auth.source[%d].path", i+1)
 		if n, first := f.WithoutScram(); n > 0 {
-			warnings = append(warnings, c.Problem(key, "%d of its logins have no keys for SCRAM: %s; programs that choose it "+
-				"get 535 for them. Write hashes that doveadm pw -s SCRAM-SHA-256 makes, or give the listener other mechanisms",
-				n, namedSome(first)))
+			add(key, "%d of its logins have no keys for SCRAM: %s; programs that choose it "+
+				"get 535 for them. Write hashes that doveadm pw -s SCRAM-SHA-256 makes, or give the listener "+
+				"other mechanisms",
+				n, namedSome(first))
 		}
 		for _, shape := range f.ScramShapes() {
 			if shape.Iterations < auth.ScramIterations/10 {
-				warnings = append(warnings, c.Problem(key, "has SCRAM keys of %d iterations: who steals the file guesses fast. "+
-					"Accounts of the store have %d, and doveadm makes no others", shape.Iterations, auth.ScramIterations))
+				add(key, "has SCRAM keys of %d iterations: who steals the file guesses fast. "+
+					"Accounts of the store have %d, and doveadm makes no others", shape.Iterations,
+					auth.ScramIterations)
 				break
 			}
 		}

@@ -51,7 +51,7 @@ func (v *validator) listenerMechanisms(key string, l *Listener) {
 		return
 	}
 	for i, m := range l.Mechanisms {
-		if why := v.notOffered(m, l); why != "" && own && !v.problems.within(element(key+".mechanisms", i)) {
+		if why := notOffered(v.Config, m, l); why != "" && own && !v.problems.within(element(key+".mechanisms", i)) {
 			v.warn(element(key+".mechanisms", i), "is not offered: %s", why)
 		}
 	}
@@ -65,11 +65,11 @@ func (v *validator) nothingOffered() {
 		if own := element("listener", i) + ".mechanisms"; v.doc.has(own) {
 			key = own
 		}
-		if l.Auth != AuthRequired || len(l.Mechanisms) == 0 || len(v.Offered(l)) > 0 || v.problems.within("auth.source") ||
-			v.problems.within(key) {
+		if l.Auth != AuthRequired || len(l.Mechanisms) == 0 || len(v.Offered(l)) > 0 ||
+			v.problems.within("auth.source") || v.problems.within(key) {
 			continue
 		}
-		v.fail(key, "leaves listener %s with nothing to offer: %s", l.Name, v.notOffered(l.Mechanisms[0], l))
+		v.fail(key, "leaves listener %s with nothing to offer: %s", l.Name, notOffered(v.Config, l.Mechanisms[0], l))
 	}
 }
 
@@ -78,7 +78,8 @@ func (v *validator) clientCA(key string, l *Listener) {
 	case l.ClientCAFile == "":
 		return
 	case l.Auth != AuthRequired || !slices.Contains(l.Mechanisms, auth.External):
-		v.fail(key+".client_ca_file", `has no effect without EXTERNAL, write mechanisms = ["EXTERNAL", "PLAIN", "LOGIN"]`)
+		v.fail(key+".client_ca_file",
+			`has no effect without EXTERNAL, write mechanisms = ["EXTERNAL", "PLAIN", "LOGIN"]`)
 		return
 	}
 	if _, err := readCertificates(l.ClientCAFile); err != nil {
@@ -86,14 +87,14 @@ func (v *validator) clientCA(key string, l *Listener) {
 	}
 }
 
-// Offered returns the mechanisms that a listener offers, in order: those of its list that it and one source can do. With
-// SCRAM-SHA-256 goes SCRAM-SHA-256-PLUS, which needs nothing more of anybody.
+// Offered returns the mechanisms that a listener offers, in order: those of its list that it and one source can do.
+// With SCRAM-SHA-256 goes SCRAM-SHA-256-PLUS, which needs nothing more of anybody.
 func (c *Config) Offered(l *Listener) (offered []string) {
 	if l.Auth != AuthRequired {
 		return nil
 	}
 	for _, m := range l.Mechanisms {
-		if c.notOffered(m, l) != "" {
+		if notOffered(c, m, l) != "" {
 			continue
 		}
 		if m == auth.ScramSHA256 && l.TLS != NoTLS && !slices.Contains(l.Mechanisms, auth.ScramPlus) {
@@ -105,7 +106,7 @@ func (c *Config) Offered(l *Listener) (offered []string) {
 }
 
 // notOffered says why a listener does not offer a mechanism; "": it does.
-func (c *Config) notOffered(m string, l *Listener) string {
+func notOffered(c *Config, m string, l *Listener) string {
 	passwords := func(s AuthSource) bool { return s.Type != SourceOIDC }
 	has := func(can func(AuthSource) bool) bool { return slices.ContainsFunc(c.Auth.Sources, can) }
 	switch m {
@@ -114,9 +115,9 @@ func (c *Config) notOffered(m string, l *Listener) string {
 			return `no [[auth.source]] knows passwords; write "OAUTHBEARER" and "XOAUTH2"`
 		}
 	case auth.ScramSHA256, auth.ScramPlus:
-		if !c.scramSource() {
-			return `SCRAM needs keys, which only sources of type "store" and "file" have; put one before those that are ` +
-				`remote`
+		if !scramSource(c) {
+			return `SCRAM needs keys, which only sources of type "store" and "file" have; put one before those that ` +
+				`are remote`
 		}
 		if m == auth.ScramPlus && l.TLS == NoTLS {
 			return `it binds to TLS, which the listener does not have; write "SCRAM-SHA-256"`
@@ -140,7 +141,7 @@ func (c *Config) notOffered(m string, l *Listener) string {
 }
 
 // scramSource reports whether a source can have keys for SCRAM: it must stand before those that are remote.
-func (c *Config) scramSource() bool {
+func scramSource(c *Config) bool {
 	for _, s := range c.Auth.Sources {
 		switch s.Type {
 		case SourceStore, SourceFile:

@@ -13,8 +13,8 @@ import (
 const SourceOIDC = "oidc"
 
 // oidcKeys are those of a source of type oidc.
-var oidcKeys = []string{"issuer", "audience", "authorized_parties", "scope", "login_claim", "groups_claim", "senders_claim",
-	"client_id", "client_secret", "clock_skew", "ca_file", "timeout", "stale_ok"}
+var oidcKeys = []string{"issuer", "audience", "authorized_parties", "scope", "login_claim", "groups_claim",
+	"senders_claim", "client_id", "client_secret", "clock_skew", "ca_file", "timeout", "stale_ok"}
 
 // OIDC returns the options of an issuer, without trust anchors.
 func (s *AuthSource) OIDC() oidc.Options {

@@ -14,8 +14,8 @@ import (
 var _ auth.ProofStore = (*Store)(nil)
 
 // schemaProofs keeps what accounts prove themselves with beside passwords. The keys of SCRAM are sealed, and belong to
-// one password: bound is the SHA-256 of its hash in the account, so that whoever changes that makes them void, an earlier
-// version included. A public key proves one login.
+// one password: bound is the SHA-256 of its hash in the account, so that whoever changes that makes them void, an
+// earlier version included. A public key proves one login.
 const schemaProofs = `
 CREATE TABLE scram_keys (login TEXT PRIMARY KEY, bound BLOB NOT NULL, sealed BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE login_certificate (
@@ -59,8 +59,8 @@ func (s *Store) ScramUser(ctx context.Context, login string) (u auth.User, keys 
 	return u, keys, nil
 }
 
-// SetScram stores the keys of the password that hash is of. It does nothing if the account has another one by now, or is
-// gone.
+// SetScram stores the keys of the password that hash is of. It does nothing if the account has another one by now, or
+// is gone.
 func (s *Store) SetScram(ctx context.Context, login string, hash auth.Secret, keys auth.ScramKeys) error {
 	err := s.write(ctx, func(t *tx) error {
 		u, err := getUser(t.Conn, login)
@@ -179,8 +179,8 @@ func scanCertificate(row *sqlite.Stmt) (Certificate, error) {
 
 // Certificates returns the keys of one login, or with "" of all.
 func (s *Store) Certificates(ctx context.Context, login string) ([]Certificate, error) {
-	all, err := readAll(ctx, s.readers, scanCertificate, selectCertificates+" WHERE ?1 IN ('', login) ORDER BY login, added",
-		login)
+	all, err := readAll(ctx, s.readers, scanCertificate,
+		selectCertificates+" WHERE ?1 IN ('', login) ORDER BY login, added", login)
 	return all, wrap(err, "list the certificates")
 }
 

@@ -147,8 +147,8 @@ func (c *Conn) notOffered(mechanism string) error {
 	has := strings.Join(c.mechanisms(), ", ")
 	switch {
 	case mechanism == "EXTERNAL" && slices.Contains(c.opt.Mechanisms, mechanism):
-		return c.loginFault(504, "5.5.4", "this program has shown no certificate, so it cannot log in with one: set its "+
-			"client certificate (this server has %s)", has)
+		return c.loginFault(504, "5.5.4", "this program has shown no certificate, so it cannot log in with one: set "+
+			"its client certificate (this server has %s)", has)
 	case slices.Contains(c.opt.Mechanisms, "PLAIN"):
 		return c.loginFault(504, "5.5.4",
 			`this authentication method is not offered: choose "normal password" (this server has %s)`, has)
