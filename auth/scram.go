@@ -58,7 +58,11 @@ func (a *Authenticator) Scram(ctx context.Context, login string, client netip.Ad
 	}
 	t.keys = t.entry.Keys
 	if t.why != nil && !errors.Is(t.why, ErrLocked) || t.keys.IsZero() {
-		t.keys = fakeScram(a.scramSecret, cmp.Or(name, login), a.roster.Load().scramShapes())
+		shapes := a.roster.Load().scramShapes()
+		if t.source != nil {
+			shapes = t.source.scram.ScramShapes()
+		}
+		t.keys = fakeScram(a.scramSecret, cmp.Or(name, login), shapes)
 	}
 	return t, nil
 }
