@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -217,13 +219,39 @@ func TestTokensOfPrograms(t *testing.T) {
 	if out := testkit.Curl(t, sub); !out.OK {
 		t.Errorf("curl: %s", out.Text)
 	}
-	r.provider.wait(3)
+	if out := nodemailer(t, r.submission(app, i.Token(nil), "")); !strings.Contains(out, "sent") {
+		t.Errorf("nodemailer: %s", out)
+	}
+	out := nodemailer(t, r.submission(app, i.Token(map[string]any{"aud": "other"}), ""))
+	if !strings.Contains(out, "new access token") { // it has heard of the refusal, and would fetch another
+		t.Errorf("nodemailer, for somebody else: %s", out)
+	}
+	r.provider.wait(4)
 	i.SetDown(true)
 	i.Rotate()
 	c := r.rawClient()
 	c.say("AUTH XOAUTH2 "+base64.StdEncoding.EncodeToString([]byte("user="+app+"\x01auth=Bearer "+
 		i.Token(nil)+"\x01\x01")), "454 ")
 	c.say("AUTH PLAIN "+plainOf(rigLogin, rigPassword), "235 ")
+}
+
+// nodemailer sends with a token as its password, and returns what it prints.
+func nodemailer(t *testing.T, s testkit.Submission) string {
+	t.Helper()
+	module := testkit.Need(t, "node-nodemailer")
+	_, port, _ := strings.Cut(s.Server, ":")
+	cmd := exec.Command("node", "-e", `const fs = require("fs"), e = process.env;
+		require(e.MODULE).createTransport({host: "localhost", port: e.PORT, requireTLS: true,
+			tls: {ca: fs.readFileSync(e.CA)}, auth: {type: "OAuth2", user: e.LOGIN, accessToken: e.TOKEN}})
+		.sendMail({from: e.LOGIN, to: "bob@example.net", text: "Hello"})
+		.then(() => console.log("sent"), (err) => console.log(err.message))`)
+	cmd.Env = []string{"MODULE=" + module, "PORT=" + port, "CA=" + s.CAFile, "LOGIN=" + s.Login, "TOKEN=" + s.Password,
+		"PATH=" + os.Getenv("PATH")}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("node: %v", err)
+	}
+	return string(out)
 }
 
 // TestCertificatesOfPrograms: curl logs in with a pinned key, and with a certificate of client_ca_file, and not with
