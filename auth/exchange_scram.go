@@ -43,7 +43,6 @@ type scramExchange struct {
 	checks Checks
 	plus   bool // the client chose -PLUS
 	step   int
-	first  string
 	talk   *scram.ServerConversation
 	trial  *ScramTrial
 	id     Identity

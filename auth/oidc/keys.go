@@ -47,7 +47,7 @@ func (u *use) VerifySignature(ctx context.Context, token string) ([]byte, error)
 	for i, a := range algorithms {
 		algs[i] = jose.SignatureAlgorithm(a)
 	}
-	jws, err := jose.ParseSigned(token, algs)
+	jws, err := jose.ParseSignedCompact(token, algs)
 	if err != nil || len(jws.Signatures) != 1 {
 		return nil, errors.New("it is not signed as it should be")
 	}
