@@ -30,6 +30,11 @@ const (
 	verifyTimeout = 20 * time.Second
 	// queuePerSlot bounds how many may wait for a slot to hash in.
 	queuePerSlot = 64
+	// remoteParallel is how many credentials are verified at once where sources are remote: they wait more than they
+	// work.
+	remoteParallel = 32
+	// refuseStep is the grid on which refusals leave where sources differ in what a refusal costs: see package comment.
+	refuseStep = 500 * time.Millisecond
 )
 
 // Options configure an Authenticator. Only Sources is needed.
@@ -41,30 +46,49 @@ type Options struct {
 	HashParallel int           // credentials verified at once; 0: one per processor
 	HashWait     time.Duration // longest wait for that, then 454
 	OnLock       func(Lock)    // called, not under locks, when somebody is locked out
+	// OnSource is called, not under locks, when a remote source goes down, and with nil when it is up again.
+	OnSource func(name string, err error)
+	// OnPassword, unless nil, is called, not under locks, when a source has found a password right that was not
+	// remembered. It must return quickly.
+	OnPassword func(id Identity, password string)
+	// ScramSecret is the install secret ScramSaltName.
+	ScramSecret []byte
 }
 
 // Authenticator verifies credentials. It is safe for concurrent use and starts no goroutine.
 type Authenticator struct {
-	sources []Source
-	cache   *cache
-	lockout *lockout
-	slots   *slots
-	flight  singleflight.Group
-	argon   argon
-	onLock  func(Lock)
-	stats   counters
+	roster   atomic.Pointer[roster]
+	cache    *cache
+	lockout  *lockout
+	slots    *slots // to hash in
+	turns    *slots // to ask remote sources in, with a slot for each hash beside it
+	flight   singleflight.Group
+	argon    argon
+	onLock   func(Lock)
+	onSource func(string, error)
+	onRight  func(Identity, string)
+	stats    counters
+
+	scramSecret []byte
 }
 
 // New returns an Authenticator.
 func New(o Options) *Authenticator {
-	return &Authenticator{
-		sources: o.Sources,
-		cache:   newCache(cmp.Or(o.CacheSize, defaultCacheSize), cmp.Or(o.CacheTTL, defaultCacheTTL), wrongTTL),
-		lockout: newLockout(o.Lockout),
-		slots:   newSlots(cmp.Or(o.HashParallel, runtime.NumCPU()), cmp.Or(o.HashWait, defaultHashWait)),
-		argon:   realArgon,
-		onLock:  o.OnLock,
+	wait := cmp.Or(o.HashWait, defaultHashWait)
+	a := &Authenticator{
+		cache:    newCache(cmp.Or(o.CacheSize, defaultCacheSize), cmp.Or(o.CacheTTL, defaultCacheTTL), wrongTTL),
+		lockout:  newLockout(o.Lockout),
+		slots:    newSlots(cmp.Or(o.HashParallel, runtime.NumCPU()), wait),
+		turns:    newSlots(remoteParallel, wait),
+		argon:    realArgon,
+		onLock:   o.OnLock,
+		onSource: o.OnSource,
+		onRight:  o.OnPassword,
+
+		scramSecret: o.ScramSecret,
 	}
+	a.roster.Store(newRoster(o.Sources))
+	return a
 }
 
 // The reasons for a refusal that are not a Source's. They are for the log; the client hears one text.
@@ -89,12 +113,23 @@ type attempt struct {
 	client   netip.Addr
 	place    netip.Prefix
 	cred     credential
+	roster   *roster
 }
 
 // Authenticate returns who has this login and password. Its errors are *mail.Error: 535 5.7.8 for
 // whatever is wrong with the credential, 454 4.7.0 for whatever is wrong with us.
 func (a *Authenticator) Authenticate(ctx context.Context, login, password string, client netip.Addr) (Identity, error) {
-	return a.authenticate(ctx, time.Now(), login, password, client)
+	began := time.Now()
+	id, err := a.authenticate(ctx, began, login, password, client)
+	if reply, refused := mail.ReplyFor(err); refused && reply.Permanent() && a.roster.Load().uneven {
+		wait := time.NewTimer(refuseStep - time.Since(began)%refuseStep)
+		defer wait.Stop()
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+		}
+	}
+	return id, err
 }
 
 func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, password string, client netip.Addr) (
@@ -106,7 +141,7 @@ func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, 
 	}
 	t := attempt{
 		login: login, password: password, client: client, place: prefixOf(client),
-		cred: a.cache.credential(login, password),
+		cred: a.cache.credential(login, password), roster: a.roster.Load(),
 	}
 	id, err := a.decide(ctx, now, t)
 	if err == nil {
@@ -156,6 +191,7 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 		if !id.Allows(t.client) {
 			return a.refuseOutside(ctx, now, t, id)
 		}
+		a.tellRight(id, t)
 		return id, nil
 	}
 	if err := a.lockedOut(ctx, now, t, known); err != nil {
@@ -183,8 +219,10 @@ func (a *Authenticator) refuseOutside(ctx context.Context, now time.Time, t atte
 	if err := a.lockedOut(ctx, now, t, answer{}); err != nil {
 		return Identity{}, err
 	}
-	_, err := a.verifyOnce(ctx, now, t, cred, func(_ context.Context, t attempt) (Identity, error) {
-		dummy(a.argon, t.password)
+	_, err := a.verifyOnce(ctx, now, t, cred, func(ctx context.Context, t attempt) (Identity, error) {
+		if busy := a.dummies(ctx, t, nil); busy != nil {
+			return Identity{}, busy
+		}
 		return Identity{}, ErrNetwork
 	})
 	if errors.Is(err, ErrNetwork) {
@@ -239,10 +277,14 @@ type verifyFunc func(context.Context, attempt) (Identity, error)
 // that came together, those that reach their turn after the lock are not verified.
 func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attempt, cred credential,
 	verify verifyFunc) (Identity, error) {
-	if err := a.slots.acquire(ctx); err != nil {
+	turns := a.slots
+	if t.roster.remote {
+		turns = a.turns
+	}
+	if err := turns.acquire(ctx); err != nil {
 		return Identity{}, err
 	}
-	defer a.slots.release()
+	defer turns.release()
 	known := a.cache.look(now, cred)
 	if known.right {
 		return known.identity, nil
@@ -256,14 +298,29 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 	}
 	a.stats.verified.Add(1)
 	id, err := verify(ctx, t)
-	if _, ok := errors.AsType[*downError](err); ok {
+	if d, ok := errors.AsType[*downError](err); ok {
+		if id, ok := a.cache.stale(now, cred, d.source, d.stale); ok {
+			a.stats.stale.Add(1)
+			return id, nil
+		}
+		return Identity{}, err
+	}
+	if errors.Is(err, ErrBusy) {
 		return Identity{}, err
 	}
 	a.cache.remember(now, cred, known.generation, t.login, id, err)
 	if err != nil {
 		a.charge(now, t)
+	} else if id.Allows(t.client) {
+		a.tellRight(id, t)
 	}
 	return id, err
+}
+
+func (a *Authenticator) tellRight(id Identity, t attempt) {
+	if a.onRight != nil {
+		a.onRight(id, t.password)
+	}
 }
 
 // charge counts a refused credential and tells OnLock who is locked out by it.
@@ -306,19 +363,25 @@ func (a *Authenticator) SetLockout(l Lockout) { a.lockout.set(l) }
 func (a *Authenticator) Lookup(ctx context.Context, login string) (Identity, error) {
 	name, _ := NormalizeLogin(login)
 	id, err := a.lookup(ctx, name)
+	if err != nil {
+		return Identity{}, lookupRefusal(login, err)
+	}
+	return id, nil
+}
+
+// lookupRefusal turns an error of lookup into one with a reply.
+func lookupRefusal(login string, err error) error {
 	switch {
-	case err == nil:
-		return id, nil
 	case errors.Is(err, ErrLocked):
-		return Identity{}, mail.Refuse(mail.R(550, "5.7.1",
+		return mail.Refuse(mail.R(550, "5.7.1",
 			"the account for your network is locked; ask the administrator to unlock it"),
 			fmt.Errorf("login %q: %w", login, err))
 	case errors.Is(err, ErrUnknownLogin):
-		return Identity{}, mail.Refuse(mail.R(451, "4.3.5",
+		return mail.Refuse(mail.R(451, "4.3.5",
 			"the account for your network does not exist; ask the administrator to add it"),
 			fmt.Errorf("login %q: %w", login, err))
 	}
-	return Identity{}, mail.Refuse(mail.R(451, "4.3.0", "the login cannot be looked up now; try again later"), err)
+	return mail.Refuse(mail.R(451, "4.3.0", "the login cannot be looked up now; try again later"), err)
 }
 
 // Stats are totals since the start.
@@ -329,13 +392,14 @@ type Stats struct {
 	Refused   uint64 // 535
 	Busy      uint64 // 454 because too many waited
 	Down      uint64 // 454 because a source did not answer
+	Stale     uint64 // let in by what was verified before, since a source did not answer
 	Lockouts  uint64
 	Cached    int // verified credentials held now
 	Waiting   int // for a slot, now
 }
 
 type counters struct {
-	hits, wrongHits, verified, refused, busy, down, lockouts atomic.Uint64
+	hits, wrongHits, verified, refused, busy, down, stale, lockouts atomic.Uint64
 }
 
 // Stats returns the totals.
@@ -343,7 +407,7 @@ func (a *Authenticator) Stats() Stats {
 	s := &a.stats
 	return Stats{
 		Hits: s.hits.Load(), WrongHits: s.wrongHits.Load(), Verified: s.verified.Load(), Refused: s.refused.Load(),
-		Busy: s.busy.Load(), Down: s.down.Load(), Lockouts: s.lockouts.Load(),
+		Busy: s.busy.Load(), Down: s.down.Load(), Stale: s.stale.Load(), Lockouts: s.lockouts.Load(),
 		Cached: a.cache.size(), Waiting: int(a.slots.waiting.Load()),
 	}
 }

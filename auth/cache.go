@@ -46,6 +46,7 @@ type verified struct {
 	login    string
 	identity Identity
 	expires  time.Time
+	at       time.Time // of the verification; zero: no source would say so any more
 }
 
 type rejected struct {
@@ -125,12 +126,25 @@ func (c *cache) remember(now time.Time, cred credential, generation uint64, logi
 	if reason != nil {
 		if errors.Is(reason, ErrWrongPassword) {
 			c.right.Remove(cred) // it is an old password, and worth no more than any other
+		} else if v, ok := c.right.Peek(cred); ok {
+			v.at = time.Time{} // locked or gone
 		}
 		c.wrong.Add(cred, &rejected{login, reason, now.Add(c.wrongTTL)})
 		return
 	}
 	c.wrong.Remove(cred)
-	c.right.Add(cred, &verified{login, id, now.Add(c.ttl)})
+	c.right.Add(cred, &verified{login, id, now.Add(c.ttl), now})
+}
+
+// stale returns the identity of a credential that source found right less than most ago.
+func (c *cache) stale(now time.Time, cred credential, source string, most time.Duration) (Identity, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, ok := c.right.Get(cred)
+	if !ok || v.identity.Source != source || v.at.IsZero() || now.Sub(v.at) >= most {
+		return Identity{}, false
+	}
+	return v.identity, true
 }
 
 // forget makes nothing usable any more of the logins named, of all if none is. That a credential was
@@ -143,6 +157,9 @@ func (c *cache) forget(logins []string) {
 	for _, v := range c.right.Values() {
 		if concerned(v.login) {
 			v.expires = time.Time{}
+			if len(logins) > 0 {
+				v.at = time.Time{}
+			}
 		}
 	}
 	for _, cred := range c.wrong.Keys() {

@@ -24,20 +24,56 @@ type Exchange interface {
 // CheckFunc checks a credential: 235, or why not. authzid is empty or the login.
 type CheckFunc func(ctx context.Context, authzid, login, password string) mail.Reply
 
-// Mechanisms are the names that NewExchange knows, in the order in which they should be offered.
-var Mechanisms = []string{"PLAIN", "LOGIN"}
+// The mechanisms.
+const (
+	Plain       = "PLAIN"
+	Login       = "LOGIN"
+	ScramSHA256 = "SCRAM-SHA-256"
+	ScramPlus   = "SCRAM-SHA-256-PLUS"
+	OAuthBearer = "OAUTHBEARER"
+	XOAuth2     = "XOAUTH2"
+	External    = "EXTERNAL"
+)
+
+// Mechanisms are the names that NewExchange knows.
+var Mechanisms = []string{Plain, Login, ScramSHA256, ScramPlus, OAuthBearer, XOAuth2, External}
+
+// Checks is what exchanges ask of whoever keeps the accounts. Replies that are not zero end an exchange.
+type Checks struct {
+	Password CheckFunc
+	// Bindings are those of the connection, none where -PLUS is not offered.
+	Bindings []Binding
+	// Scram begins a trial and ScramEnd ends it; Done is then called once the client has heard the server's proof.
+	Scram    func(ctx context.Context, login string) (*ScramTrial, mail.Reply)
+	ScramEnd func(ctx context.Context, t *ScramTrial, right bool, proof string) (Identity, mail.Reply)
+	Done     func(Identity) mail.Reply
+	// Token checks a bearer token. login is empty where the client names none. A challenge goes with a refusal.
+	Token func(ctx context.Context, login, token string) (mail.Reply, TokenChallenge)
+	// Certificate checks the certificate that the client has shown in TLS. login is empty where the client names none.
+	Certificate func(ctx context.Context, login string) mail.Reply
+}
 
 // ErrMechanism: we do not have the mechanism; RFC 4954 §4 has 504 5.5.4 for it.
 var ErrMechanism = errors.New("unknown authentication mechanism")
 
 // NewExchange begins an exchange. The name of the mechanism counts in any case (RFC 4422 §3.1 has it
 // in capitals; clients do not).
-func NewExchange(mechanism string, check CheckFunc) (Exchange, error) {
+func NewExchange(mechanism string, checks Checks) (Exchange, error) {
 	switch strings.ToUpper(mechanism) {
-	case "PLAIN":
-		return &plain{check: check}, nil
-	case "LOGIN":
-		return &login{check: check}, nil
+	case Plain:
+		return &plain{check: checks.Password}, nil
+	case Login:
+		return &login{check: checks.Password}, nil
+	case ScramSHA256:
+		return &scramExchange{checks: checks}, nil
+	case ScramPlus:
+		return &scramExchange{checks: checks, plus: true}, nil
+	case OAuthBearer:
+		return &oauthExchange{check: checks.Token}, nil
+	case XOAuth2:
+		return &oauthExchange{check: checks.Token, google: true}, nil
+	case External:
+		return &externalExchange{check: checks.Certificate}, nil
 	}
 	return nil, ErrMechanism
 }

@@ -53,7 +53,7 @@ func TestPlain(t *testing.T) {
 	} {
 		for _, initial := range []bool{true, false} {
 			var r recorder
-			e, err := NewExchange("plain", r.check)
+			e, err := NewExchange("plain", Checks{Password: r.check})
 			wantOK(t, err)
 			if !initial {
 				challenge, reply := e.Next(t.Context(), nil)
@@ -89,7 +89,7 @@ func TestLogin(t *testing.T) {
 	} {
 		for _, initial := range []bool{true, false} {
 			var r recorder
-			e, err := NewExchange("LOGIN", r.check)
+			e, err := NewExchange("LOGIN", Checks{Password: r.check})
 			wantOK(t, err)
 			if !initial {
 				if challenge, reply := e.Next(t.Context(), nil); string(challenge) != "Username:" || !reply.IsZero() {
@@ -119,7 +119,7 @@ func TestLogin(t *testing.T) {
 // TestEmptyResponsesEnd: an empty line is a response, so that no exchange goes on for ever.
 func TestEmptyResponsesEnd(t *testing.T) {
 	for _, m := range Mechanisms {
-		e, _ := NewExchange(m, (&recorder{}).check)
+		e, _ := NewExchange(m, anyChecks())
 		ended := false
 		for range 4 {
 			_, reply := e.Next(t.Context(), nil)
@@ -133,7 +133,7 @@ func TestEmptyResponsesEnd(t *testing.T) {
 
 func TestUnknownMechanism(t *testing.T) {
 	for _, m := range []string{"", "CRAM-MD5", "PLAIN ", "LOGIN\x00"} {
-		if _, err := NewExchange(m, nil); err != ErrMechanism {
+		if _, err := NewExchange(m, Checks{}); err != ErrMechanism {
 			t.Errorf("%q: %v", m, err)
 		}
 	}
@@ -148,7 +148,7 @@ func FuzzPlain(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, response []byte) {
 		var r recorder
-		e, _ := NewExchange("PLAIN", r.check)
+		e, _ := NewExchange("PLAIN", Checks{Password: r.check})
 		_, reply := e.Next(t.Context(), append([]byte{}, response...))
 		if reply.IsZero() || reply.OK() != (r.called == 1) || r.called > 1 {
 			t.Fatalf("%q: %q, checked %d times", response, reply, r.called)
@@ -170,7 +170,7 @@ func FuzzLogin(f *testing.F) {
 	f.Add([]byte("a\x00"), []byte("\xff"), false)
 	f.Fuzz(func(t *testing.T, login, password []byte, initial bool) {
 		var r recorder
-		e, _ := NewExchange("LOGIN", r.check)
+		e, _ := NewExchange("LOGIN", Checks{Password: r.check})
 		if !initial {
 			e.Next(t.Context(), nil)
 		}
@@ -200,5 +200,16 @@ func checkCredential(t *testing.T, r recorder) {
 	}
 	if r.authzid != "" && !strings.EqualFold(r.authzid, r.login) {
 		t.Fatalf("%q acts as %q", r.login, r.authzid)
+	}
+}
+
+// anyChecks refuse whatever they are asked.
+func anyChecks() Checks {
+	no := mail.R(535, "5.7.8", "no")
+	return Checks{
+		Password:    (&recorder{}).check,
+		Scram:       func(context.Context, string) (*ScramTrial, mail.Reply) { return nil, no },
+		Token:       func(context.Context, string, string) (mail.Reply, TokenChallenge) { return no, TokenChallenge{} },
+		Certificate: func(context.Context, string) mail.Reply { return no },
 	}
 }

@@ -388,7 +388,7 @@ func restarted(t *testing.T, old *rig, o Options) *rig {
 	u := old.Unsaved()
 	r := newRig(t, o)
 	r.users = old.users
-	r.Authenticator.sources = []Source{&storeSource{users: r.users, pepper: testPepper, argon: r.argon}}
+	r.SetSources([]Source{&storeSource{users: r.users, pepper: testPepper, argon: r.argon}})
 	r.Restore(key, u.Places, u.Locks)
 	return r
 }

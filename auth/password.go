@@ -142,6 +142,18 @@ func verifyChosen(work argon, hash Secret, password string) (bool, error) {
 	return subtle.ConstantTimeCompare(want, work([]byte(password), salt, p)) == 1, nil
 }
 
+// VerifyArgon2id compares a password with an argon2id hash in PHC form, of 32 octets. The error says that it is none,
+// or asks for more than 1 GiB or 64 passes.
+func VerifyArgon2id(hash Secret, password string) (bool, error) {
+	return verifyChosen(realArgon, hash, password)
+}
+
+// CheckArgon2id returns the error of VerifyArgon2id without hashing.
+func CheckArgon2id(hash Secret) error {
+	_, _, _, err := decodeChosen(hash)
+	return err
+}
+
 // dummy costs what verifying a chosen password costs, for logins that have none.
 func dummy(work argon, password string) {
 	work([]byte(password), make([]byte, saltLength), chosen)

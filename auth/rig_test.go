@@ -137,7 +137,7 @@ func wantRefusal(t *testing.T, err error, code int, reason error) {
 	}
 }
 
-func wantOK(t *testing.T, err error) {
+func wantOK(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("refused: %v", err)

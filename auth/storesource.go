@@ -19,7 +19,10 @@ func NewStoreSource(users UserStore, pepper []byte) Source {
 	return &storeSource{users: users, pepper: pepper, argon: realArgon}
 }
 
-func (s *storeSource) Name() string { return "store" }
+func (s *storeSource) Name() string { return storeName }
+
+// Dummy implements dummySource.
+func (s *storeSource) Dummy(_, password string) { dummy(s.argon, password) }
 
 // Verify implements Source. Whatever user it finds, it computes argon2id exactly once, except for a
 // generated password that is right.
@@ -97,4 +100,37 @@ func lockedError(u User) error {
 		return ErrLocked
 	}
 	return fmt.Errorf("%w: %s", ErrLocked, u.LockReason)
+}
+
+// Scram implements scramSource.
+func (s *storeSource) Scram(ctx context.Context, login string) (ScramEntry, error) {
+	proofs, can := s.users.(ProofStore)
+	if !can {
+		return ScramEntry{}, ErrUnknownLogin
+	}
+	u, keys, err := proofs.ScramUser(ctx, login)
+	if err == nil && u.Login != login {
+		err = ErrUnknownLogin
+	}
+	if err != nil {
+		return ScramEntry{}, err
+	}
+	e := ScramEntry{Identity: u.Identity(), Keys: keys, Generated: u.Generated}
+	if u.Locked {
+		e.Locked = lockedError(u)
+	}
+	return e, nil
+}
+
+// ScramShapes implements scramSource: all keys are made by us, and look as those that nobody has.
+func (s *storeSource) ScramShapes() []ScramShape {
+	return []ScramShape{{ScramIterations, scramSaltLength}}
+}
+
+// LoginOfKey implements keySource.
+func (s *storeSource) LoginOfKey(ctx context.Context, d KeyDigest) (string, error) {
+	if proofs, can := s.users.(ProofStore); can {
+		return proofs.LoginOfKey(ctx, d)
+	}
+	return "", ErrUnknownLogin
 }

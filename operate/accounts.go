@@ -168,6 +168,9 @@ func (a Accounts) create(ctx context.Context, by Actor, u auth.User, password st
 	if err != nil {
 		return c, err
 	}
+	if err := a.keepScram(ctx, u.Login, secret); err != nil {
+		return c, err
+	}
 	return secret.shown(u.Login), a.note(ctx, event(by, u.Login, "account added"))
 }
 
@@ -243,6 +246,9 @@ func (a Accounts) Password(ctx context.Context, by Actor, of Among, login, chose
 			return err
 		}
 		c = secret.shown(u.Login)
+		if err := a.keepScram(ctx, u.Login, secret); err != nil {
+			return err
+		}
 		return a.note(ctx, event(by, u.Login, "password changed"))
 	})
 	if err != nil {

@@ -36,24 +36,25 @@ type Options struct {
 
 // Operations are all of them, by what they are about. All methods are safe for concurrent use.
 type Operations struct {
-	Queue    Queue
-	Accounts Accounts
-	Devices  Devices
-	Trace    Trace
-	Keys     Keys
-	Alerts   Alerts
-	Status   Status
-	Domains  Domains
-	Audit    Audit
-	Doctor   Doctor
-	Settings Settings
-	Clients  Clients
+	Queue              Queue
+	Accounts           Accounts
+	Devices            Devices
+	ClientCertificates ClientCertificates
+	Trace              Trace
+	Keys               Keys
+	Alerts             Alerts
+	Status             Status
+	Domains            Domains
+	Audit              Audit
+	Doctor             Doctor
+	Settings           Settings
+	Clients            Clients
 }
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o, NewLedger(o.Store, time.Now)}
-	return &Operations{Queue{d}, Accounts{d}, Devices{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
+	return &Operations{Queue{d}, Accounts{d}, Devices{d}, ClientCertificates{Accounts{d}}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
 		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
 		Doctor{d, &examination{}}, Settings{d}, Clients{d}}
 }

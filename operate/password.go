@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"postern/auth"
@@ -12,6 +13,7 @@ type credential struct {
 	hash      auth.Secret
 	generated string // to be shown once; "" where it was chosen
 	warning   string // about one that was chosen
+	scram     auth.ScramKeys
 }
 
 func (c credential) set(u *auth.User, now time.Time) {
@@ -21,20 +23,51 @@ func (c credential) set(u *auth.User, now time.Time) {
 func (c credential) shown(login string) Credential { return Credential{login, c.generated, c.warning} }
 
 // credential makes one of a password that was chosen, or with "" of one that it generates.
-func (d *desk) credential(ctx context.Context, u auth.User, chosen string) (c credential, err error) {
+// Where a listener offers SCRAM, its keys are made too, if they can be.
+func (d *desk) credential(ctx context.Context, u auth.User, chosen string) (credential, error) {
+	c, password, err := d.password(ctx, u, chosen)
+	if err != nil || !d.Config().UsesScram() {
+		return c, err
+	}
+	secret, err := d.Store.Secret(ctx, auth.ScramSaltName, auth.ScramSaltSize)
+	if err != nil {
+		return c, err
+	}
+	keys, why := auth.DeriveScram(secret, u.Login, password)
+	if why != nil && c.warning == "" {
+		c.warning = why.Error() + ": programs that choose SCRAM cannot log in with it"
+	}
+	c.scram = keys
+	return c, nil
+}
+
+// keepScram stores the keys that were made with a password which is set by now.
+func (d *desk) keepScram(ctx context.Context, login string, c credential) error {
+	if c.scram.IsZero() {
+		return nil
+	}
+	if err := d.Store.SetScram(ctx, login, c.hash, c.scram); err != nil {
+		return fmt.Errorf("the password is set, but its keys for SCRAM are not stored, which the next login with "+
+			"PLAIN makes up for: %w", err)
+	}
+	return nil
+}
+
+func (d *desk) password(ctx context.Context, u auth.User, chosen string) (c credential, password string, err error) {
 	if chosen == "" {
 		pepper, err := d.Store.Secret(ctx, auth.PepperName, auth.PepperSize)
-		return generate(pepper, u.Device), err
+		c = generate(pepper, u.Device)
+		return c, c.generated, err
 	}
 	if len(chosen) > auth.MaxLength {
-		return c, fault(Invalid, "the password is longer than %d octets", auth.MaxLength)
+		return c, "", fault(Invalid, "the password is longer than %d octets", auth.MaxLength)
 	}
 	if err := auth.CheckPassword(auth.Prepare(chosen)); err != nil {
-		return c, fault(Invalid, "the password: %v", err)
+		return c, "", fault(Invalid, "the password: %v", err)
 	}
 	c.warning = auth.AdviseOn(u.Login, chosen)
 	c.hash, err = auth.HashChosen(chosen)
-	return c, err
+	return c, chosen, err
 }
 
 // generate makes a password that its user can type.

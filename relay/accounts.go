@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"postern/internal/logline"
 	"postern/relay/config"
 	"postern/relay/monitor"
+	"postern/relay/sources"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 )
@@ -25,18 +27,29 @@ type accounts struct {
 	trace      *trace.Recorder
 	log        *slog.Logger
 	generation atomic.Uint64
+	pepper     []byte
+	scram      scramMaker
+
+	mu      sync.Mutex // guards what follows
+	sources []auth.Source
+	broken  map[string]error // password files, by name, that could not be read again
 }
 
 // open restores what the last process knew: known client addresses and lockouts.
-func (a *accounts) open(ctx context.Context, l auth.Lockout) error {
-	pepper, err := a.store.Secret(ctx, auth.PepperName, auth.PepperSize)
-	if err != nil {
+func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
+	if a.pepper, err = a.store.Secret(ctx, auth.PepperName, auth.PepperSize); err != nil {
+		return err
+	}
+	a.broken = map[string]error{}
+	if a.sources, err = sources.New(c, a.store, a.pepper, nil); err != nil {
+		return err
+	}
+	if err := a.scram.open(ctx, c, a.store, a.log); err != nil {
 		return err
 	}
 	a.Authenticator = auth.New(auth.Options{
-		Sources: []auth.Source{auth.NewStoreSource(a.store, pepper)},
-		Lockout: l,
-		OnLock:  a.lockedOut,
+		Sources: a.sources, Lockout: lockout(c), OnLock: a.lockedOut, OnSource: a.sourceChanged,
+		OnPassword: a.scram.want, ScramSecret: a.scram.secret,
 	})
 	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)
 	if err != nil {
@@ -48,11 +61,6 @@ func (a *accounts) open(ctx context.Context, l auth.Lockout) error {
 func lockout(c *config.Config) auth.Lockout {
 	l := c.Auth.Lockout
 	return auth.Lockout{Failures: l.Failures, Window: l.Window.Std(), Duration: l.Duration.Std()}
-}
-
-// User returns an account as the store has it.
-func (a *accounts) User(ctx context.Context, login string) (auth.User, error) {
-	return a.store.User(ctx, login)
 }
 
 // Generation rises when accounts change.
@@ -70,6 +78,12 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 	if errors.Is(err, errLockedAlready) {
 		return
 	}
+	if errors.Is(err, auth.ErrUnknownLogin) { // its account is in another source, which we cannot change
+		a.log.Warn("a login went over a limit that locks, and its account is not in the store: lock it where it is",
+			"login", login, "reason", why)
+		a.monitor.LimitReached(login, why, true)
+		return
+	}
 	if err != nil {
 		a.log.Error("cannot lock the login", "login", login, "err", err)
 		return
@@ -77,7 +91,7 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 	a.Forget(login)
 	a.generation.Add(1)
 	a.log.Warn("login locked", "login", login, "reason", why)
-	a.monitor.LimitReached(login, why)
+	a.monitor.LimitReached(login, why, false)
 }
 
 var errLockedAlready = errors.New("the login is locked already")

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,7 +12,9 @@ import (
 	"slices"
 	"sync"
 
+	"postern/auth"
 	"postern/certs"
+	"postern/internal/textfile"
 	"postern/relay/config"
 	"postern/relay/submission"
 	"postern/relay/wire"
@@ -102,7 +106,7 @@ func (ls *listeners) options(c *config.Config, l config.Listener) *wire.Options 
 		Logger:              ls.log,
 	}
 	if l.Auth == config.AuthRequired {
-		o.Mechanisms = c.Auth.Mechanisms
+		o.Mechanisms = c.Offered(&l)
 	}
 	switch {
 	case l.TLS == config.NoTLS:
@@ -110,8 +114,32 @@ func (ls *listeners) options(c *config.Config, l config.Listener) *wire.Options 
 		o.TLS = wire.LegacyTLS(ls.companion.Beside(ls.certs.GetCertificate), uint16(l.MinVersion))
 	default:
 		o.TLS = wire.ServerTLS(ls.certs.GetCertificate, uint16(l.MinVersion))
+		ls.askCertificates(o, l)
 	}
 	return o
+}
+
+// askCertificates has a listener with EXTERNAL ask clients for a certificate. None is needed, and none refused before
+// it is used to log in: a client may send one that it has for somebody else.
+func (ls *listeners) askCertificates(o *wire.Options, l config.Listener) {
+	if !slices.Contains(o.Mechanisms, auth.External) {
+		return
+	}
+	o.TLS.ClientAuth = tls.RequestClientCert
+	if l.ClientCAFile == "" {
+		return
+	}
+	pem, err := textfile.Read(l.ClientCAFile)
+	roots := x509.NewCertPool() // not those of the system: they vouch for everybody
+	if err == nil && !roots.AppendCertsFromPEM(pem) {
+		err = errors.New("no certificate found")
+	}
+	if err != nil {
+		ls.log.Error("client_ca_file is not read: only pinned keys log in with a certificate", "listener", l.Name,
+			"file", l.ClientCAFile, "err", err)
+		return
+	}
+	o.TLS.ClientCAs = roots
 }
 
 // serveAll accepts clients.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"postern/auth"
 	"postern/certs"
 	"postern/relay/monitor"
 	"postern/relay/stats"
@@ -22,6 +23,7 @@ type gauges struct {
 	trace     *trace.Recorder
 	stats     *stats.Counter
 	certs     *certs.Manager
+	sources   func() []auth.SourceState
 }
 
 var (
@@ -48,6 +50,8 @@ var (
 			"unclear.", []string{"listener", "outcome"}, nil)
 	statsOther = prometheus.NewDesc("postern_statistics_other_total",
 		"How often statistics had no room for a key of its own and counted as other.", nil, nil)
+	sourceUp = prometheus.NewDesc("postern_login_source_up",
+		"1 while a source of logins answers, as far as is known.", []string{"source"}, nil)
 	certExpiry = prometheus.NewDesc("postern_certificate_expiry_timestamp_seconds",
 		"End of the listeners' certificate.", []string{"key"}, nil)
 )
@@ -55,7 +59,7 @@ var (
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{queueMessages, queueBytes, queueOldest, connections, upstreamConns,
-		upstreamPaused, storeCommits, traceDropped, traceLeftOut, recipients, statsOther, certExpiry} {
+		upstreamPaused, storeCommits, traceDropped, traceLeftOut, recipients, statsOther, sourceUp, certExpiry} {
 		ch <- d
 	}
 }
@@ -76,6 +80,13 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 			age = time.Since(q.Oldest).Seconds()
 		}
 		gauge(queueOldest, age)
+	}
+	for _, s := range g.sources() {
+		up := 1.0
+		if s.Err != nil {
+			up = 0
+		}
+		gauge(sourceUp, up, s.Name)
 	}
 	for name, n := range g.listeners.connections() {
 		gauge(connections, float64(n), name)

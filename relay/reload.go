@@ -75,6 +75,10 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	logins, err := s.accounts.newSources(before.config, c)
+	if err != nil {
+		return err
+	}
 	opened, err := s.listeners.openNew(c)
 	if err != nil {
 		return err
@@ -93,6 +97,8 @@ func (s *Server) reload(ctx context.Context) error {
 		}
 	}
 	s.state.Store(st)
+	s.accounts.useSources(logins)
+	s.accounts.scram.on.Store(c.UsesScram())
 	s.submission.Recount()
 	st.routes.Run()
 	for _, gone := range s.listeners.swap(c, opened) {

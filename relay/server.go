@@ -128,7 +128,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
-	if err := known.open(ctx, lockout(c)); err != nil {
+	if err := known.open(ctx, c); err != nil {
 		return nil, err
 	}
 	s.accounts = known
@@ -168,7 +168,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.mailPrograms = s.newMailPrograms()
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs})
+		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates})
 	return s, nil
 }
 
@@ -316,6 +316,8 @@ func (s *Server) background() []func(context.Context) {
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
 		s.companion.Run,
 		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.listenStatus(),
+		func(ctx context.Context) { s.accounts.watchSources(ctx, poll) },
+		s.accounts.scram.run,
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)

@@ -116,7 +116,7 @@ var alertTitles = map[string]key{
 	"upstream-paused": "Upstream paused", "login-locked": "Login locked", "queue-age": "Mail waits too long",
 	"certificate-expiry": "Certificate ends soon", "secret-expiry": "Secret ends soon",
 	"report-failed": "Report not delivered", "disk-full": "Disk full",
-	"dkim-key": "DKIM key needs somebody", "danger": "Mail in danger",
+	"dkim-key": "DKIM key needs somebody", "login-source": "Source of logins is down", "danger": "Mail in danger",
 }
 
 // hookTest is what a hook said to a test.

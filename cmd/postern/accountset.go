@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/auth"
 	"postern/mail"
 	"postern/operate"
 )
@@ -36,7 +37,9 @@ func (f editFlags) check() error {
 // accountEdit is everything that `user set` and `device set` change.
 type accountEdit struct {
 	operate.AccountEdit
-	note string
+	note        string
+	certificate certificateFlags
+	edits       bool // something of AccountEdit
 }
 
 func (e *accountEdit) lists() []editFlags {
@@ -49,6 +52,7 @@ func (e *accountEdit) register(cmd *cobra.Command) {
 	l[1].register(cmd, "CIDR", "network (`CIDR`) that it may log in from")
 	l[2].register(cmd, "group", "`group` for [[policy]] and [[route]]")
 	cmd.Flags().StringVar(&e.note, "note", "", `a word for those who list the accounts; --note "" removes it`)
+	e.certificate.register(cmd)
 }
 
 // check looks at the flags before anything is opened.
@@ -63,10 +67,31 @@ func (e *accountEdit) check(cmd *cobra.Command) error {
 		}
 		asked = asked || l.edit.Asked()
 	}
-	if !asked {
-		return usage(cmd, errors.New("nothing to change: give --sender, --network, --group or --note"))
+	e.edits = asked
+	switch err := e.certificate.check(); {
+	case err != nil:
+		return usage(cmd, err)
+	case asked:
+		return usage(cmd, e.AccountEdit.Check())
+	case !e.certificate.asked():
+		return usage(cmd, errors.New("nothing to change: give --sender, --network, --group, --note or --certificate"))
 	}
-	return usage(cmd, e.AccountEdit.Check())
+	return nil
+}
+
+// apply changes an account and returns it, with what is new in words.
+func (e *accountEdit) apply(cmd *cobra.Command, ops *operate.Operations, of accounts, login string) (
+	after auth.User, changes []string, err error) {
+	pinned, err := e.certificate.apply(cmd, ops, of, login)
+	if err != nil {
+		return after, nil, err
+	}
+	if e.edits {
+		after, changes, err = ops.Accounts.Edit(cmd.Context(), me(), of.among, login, e.AccountEdit)
+	} else {
+		after, err = ops.Accounts.Get(cmd.Context(), me(), of.among, login)
+	}
+	return after, append(pinned, changes...), err
 }
 
 func (a *app) accountSet(of accounts) *cobra.Command {
@@ -81,11 +106,12 @@ on with what is new. What no flag names stays as it is. To have none of a list: 
 		SuggestFor: []string{"edit", "change", "modify", "update"},
 		Example: fmt.Sprintf(`  postern %[1]s set %[2]s --sender scans@example.com --sender '*@example.org'
   postern %[1]s set %[2]s --add-network 10.0.7.0/24 --remove-group trial --note "moved to the 2nd floor"
-  postern %[1]s set %[2]s --no-networks`, of.command, of.argument),
+  postern %[1]s set %[2]s --no-networks
+  postern %[1]s set %[2]s --certificate client.pem`, of.command, of.argument),
 		Args:    exactly(1),
 		PreRunE: func(cmd *cobra.Command, _ []string) error { return edit.check(cmd) },
 		RunE: a.account(of, func(cmd *cobra.Command, ops *operate.Operations, login string) error {
-			after, changes, err := ops.Accounts.Edit(cmd.Context(), me(), of.among, login, edit.AccountEdit)
+			after, changes, err := edit.apply(cmd, ops, of, login)
 			if err != nil {
 				return err
 			}

@@ -119,7 +119,7 @@ func (a *app) checkCommand() *cobra.Command {
 				view := checkView{File: path, OK: len(problems) == 0, Problems: append([]config.Problem{}, problems...),
 					Warnings: []config.Problem{}}
 				if view.OK {
-					view.Warnings = append(view.Warnings, check.Warnings(c, time.Now())...)
+					view.Warnings = append(view.Warnings, warningsNow(cmd.Context(), c)...)
 				}
 				if err := writeJSON(cmd.OutOrStdout(), view); err != nil || view.OK {
 					return err
@@ -132,7 +132,7 @@ func (a *app) checkCommand() *cobra.Command {
 			if len(problems) > 0 {
 				return errSilent
 			}
-			for _, w := range check.Warnings(c, time.Now()) {
+			for _, w := range warningsNow(cmd.Context(), c) {
 				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s\n", w)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s, %s.\n", path, plural(int64(len(c.Listeners)), "listener"),
@@ -140,6 +140,11 @@ func (a *app) checkCommand() *cobra.Command {
 			return nil
 		},
 	})
+}
+
+// warningsNow are those of check, with the sources of logins that cannot be reached now.
+func warningsNow(ctx context.Context, c *config.Config) []config.Problem {
+	return append(check.Warnings(c, time.Now()), check.Unreachable(ctx, c)...)
 }
 
 // monotonic is CLOCK_MONOTONIC in microseconds, which Type=notify-reload wants with RELOADING=1.

@@ -34,8 +34,8 @@ func (f *accountFlags) account(login string) operate.NewAccount {
 
 func (a *app) userCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "user", Short: "Manage the accounts that may log in"}
-	cmd.AddCommand(a.userAdd(), a.accountList(people), a.accountSet(people), a.userImport(), a.accountRemove(people),
-		a.accountPassword(people), a.accountLimits(people), a.userLock(), a.userUnlock())
+	cmd.AddCommand(a.userAdd(), a.accountList(people), a.accountSet(people), a.accountShow(people), a.userImport(),
+		a.accountRemove(people), a.accountPassword(people), a.accountLimits(people), a.userLock(), a.userUnlock())
 	return cmd
 }
 

@@ -35,6 +35,8 @@ type Submission struct {
 	CAFile          string
 	Login, Password string // no AUTH where Login is empty
 	Mechanism       string // "" leaves it to the client
+	Token           string // of OAuth, for Curl
+	Certificate     Cert   // of the client, for Curl
 	From            string // reverse-path
 	To              []string
 	Message         []byte // header and body with CRLF
@@ -121,6 +123,15 @@ func Msmtp(t testing.TB, s Submission) Output {
 	return run(t, bytes.ReplaceAll(s.Message, []byte("\r\n"), []byte("\n")), nil, path, args...)
 }
 
+// Gsasl logs in with the program of GNU SASL, and sends nothing.
+func Gsasl(t testing.TB, s Submission) Output {
+	t.Helper()
+	host, port := s.split(t)
+	return run(t, []byte("QUIT\r\n"), nil, Need(t, "gsasl"), "--client", "--smtp", "--connect="+host+":"+port,
+		"--starttls", "--mechanism="+s.Mechanism, "--x509-ca-file="+s.CAFile, "--authentication-id="+s.Login,
+		"--password="+s.Password, "--verbose")
+}
+
 // Curl sends with curl.
 func Curl(t testing.TB, s Submission) Output {
 	t.Helper()
@@ -143,7 +154,13 @@ func Curl(t testing.TB, s Submission) Output {
 	if s.Mechanism != "" {
 		args = append(args, "--login-options", "AUTH="+s.Mechanism)
 	}
-	if s.Login != "" { // in a file: a process list shows arguments
+	if s.Certificate.CertFile != "" {
+		args = append(args, "--cert", s.Certificate.CertFile, "--key", s.Certificate.KeyFile, "--user", ":")
+	}
+	if s.Token != "" {
+		args = append(args, "--config", writeFile(t, "curlrc", []byte(fmt.Sprintf("user = %q\noauth2-bearer = %q\n",
+			s.Login, s.Token))))
+	} else if s.Login != "" { // in a file: a process list shows arguments
 		user := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s.Login + ":" + s.Password)
 		args = append(args, "--config", writeFile(t, "curlrc", []byte(`user = "`+user+`"`+"\n")))
 	}

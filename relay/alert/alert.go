@@ -34,6 +34,7 @@ const (
 	ReportFailed      Event = "report-failed"      // a report about undelivered mail was itself undeliverable
 	DiskFull          Event = "disk-full"          // no new mail is accepted: disk or store is full or failed
 	DKIMKey           Event = "dkim-key"           // a DKIM key or its record needs a person, or keys were switched
+	LoginSource       Event = "login-source"       // a source of logins is down, or its file is broken
 	Danger            Event = "danger"             // the doctor found what puts mail in danger
 	Test              Event = "test"
 )
@@ -41,7 +42,7 @@ const (
 // Events lists the events a hook can subscribe to.
 func Events() []Event {
 	return []Event{UpstreamPaused, LoginLocked, QueueAge, CertificateExpiry, SecretExpiry, ReportFailed, DiskFull,
-		DKIMKey, Danger}
+		DKIMKey, LoginSource, Danger}
 }
 
 // Condition is something that a person should know about while it holds. Event and Subject identify it.

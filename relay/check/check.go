@@ -53,6 +53,7 @@ func Config(ctx context.Context, path string) (*config.Config, []config.Problem)
 		addBelow(key, outbound.CheckUpstream(c.Hostname, u))
 		addBelow(key+".oauth", outbound.CheckTokens(u))
 	}
+	problems = append(problems, checkSources(c)...)
 	add("data_dir", checkStore(ctx, c))
 	taken, _ := checkAddresses(c)
 	return c, append(problems, taken...)
@@ -104,7 +105,8 @@ func Unwise(ctx context.Context, c *config.Config) []config.Problem {
 func unwise(ctx context.Context, c *config.Config) ([]config.Problem, []auth.User) {
 	_, rights := checkAddresses(c)
 	stored, users := checkStored(ctx, c)
-	return slices.Concat(c.Warnings(), rights, stored, weakFiles(c)), users
+	return slices.Concat(c.Warnings(), rights, stored, weakFiles(c), unwiseSources(c), unwiseMechanisms(c),
+		scramFiles(c)), users
 }
 
 func problemsOf(path string, err error) []config.Problem {

@@ -148,9 +148,12 @@ type Listener struct {
 	MaxSession  Duration `toml:"max_session" default:"24h"` // longest life of a connection
 	// average below which a transfer is ended, after the first DataTimeout
 	MinDataRate   Rate     `toml:"min_data_rate" default:"1KB/s"`
-	ProxyProtocol Networks `toml:"proxy_protocol"`             // load balancers that send a PROXY header
-	ClientCAFile  string   `toml:"client_ca_file"`             // not available in this version
-	HideClient    bool     `toml:"hide_client" default:"true"` // no client address in Received
+	ProxyProtocol Networks `toml:"proxy_protocol"` // load balancers that send a PROXY header
+	// Mechanisms are those of SASL. Default: Auth.Mechanisms. See Config.Offered.
+	Mechanisms []string `toml:"mechanisms"`
+	// ClientCAFile has the authorities, PEM, whose certificates prove the login that they name, by EXTERNAL.
+	ClientCAFile string `toml:"client_ca_file"`
+	HideClient   bool   `toml:"hide_client" default:"true"` // no client address in Received
 }
 
 // Auth says how logins are proved.
@@ -158,11 +161,6 @@ type Auth struct {
 	Mechanisms []string     `toml:"mechanisms" default:"PLAIN,LOGIN"`
 	Sources    []AuthSource `toml:"source"` // asked in order; default: the store
 	Lockout    Lockout      `toml:"lockout"`
-}
-
-// AuthSource is one place that knows passwords.
-type AuthSource struct {
-	Type string `toml:"type" default:"store"` // only "store" in this version
 }
 
 // Lockout refuses a login, and an address, for Duration after Failures distinct wrong passwords within Window.
@@ -339,7 +337,7 @@ type Admin struct {
 // Alert is a hook that is told of faults by HTTPS: a person hears of them without mail.
 type Alert struct {
 	URL    Secret   `toml:"url"` // https://, or http:// on this machine; its path and query are a secret
-	Events []string `toml:"events" default:"upstream-paused,login-locked,queue-age,certificate-expiry,secret-expiry,report-failed,disk-full,dkim-key,danger"`
+	Events []string `toml:"events" default:"upstream-paused,login-locked,queue-age,certificate-expiry,secret-expiry,report-failed,disk-full,dkim-key,login-source,danger"`
 	// QueueAge is the age of the oldest message that waits from which queue-age is told.
 	QueueAge Duration `toml:"queue_age" default:"1h"`
 	CAFile   string   `toml:"ca_file"` // PEM trust anchors beside the system's

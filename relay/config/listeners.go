@@ -29,6 +29,7 @@ func (v *validator) listeners() {
 		v.access(key, l)
 		v.listenerBounds(key, l)
 		v.listenerTimes(key, l)
+		v.listenerMechanisms(key, l)
 	}
 }
 

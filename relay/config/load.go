@@ -66,6 +66,8 @@ func (c *Config) derive() {
 	}
 	c.deriveAdmin()
 	c.deriveAutoconfig()
+	c.deriveSources()
+	c.deriveMechanisms()
 	if c.doc.has("privacy.history") {
 		c.Store.History = c.Privacy.History
 	}
@@ -111,6 +113,12 @@ func (c *Config) resolvePaths() {
 	for i := range c.Alerts {
 		paths = append(paths, &c.Alerts[i].CAFile)
 	}
+	for i := range c.Auth.Sources {
+		paths = append(paths, &c.Auth.Sources[i].Path, &c.Auth.Sources[i].CAFile, &c.Auth.Sources[i].Socket)
+	}
+	for i := range c.Listeners {
+		paths = append(paths, &c.Listeners[i].ClientCAFile)
+	}
 	dir := c.dir()
 	for _, p := range paths {
 		*p = absolute(dir, *p)
@@ -147,6 +155,13 @@ func (c *Config) Files() []string {
 	}
 	for i := range c.Alerts {
 		files = append(files, c.Alerts[i].CAFile, c.Alerts[i].URL.path(c.dir()))
+	}
+	for _, s := range c.Auth.Sources { // not their password files, which are read again without a reload
+		files = append(files, s.CAFile, s.BindPassword.path(c.dir()), s.Token.path(c.dir()),
+			s.ClientSecret.path(c.dir()))
+	}
+	for _, l := range c.Listeners {
+		files = append(files, l.ClientCAFile)
 	}
 	if o := c.Admin.OIDC; o != nil {
 		files = append(files, o.ClientSecret.path(c.dir()))

@@ -302,6 +302,16 @@ func TestExampleOfLaterVersions(t *testing.T) {
 	}
 }
 
+// mentioned reports whether a key stands in some block of its list.
+func mentioned(c *Config, key string) bool {
+	for n := 1; n < 10; n++ {
+		if c.doc.has(strings.Replace(key, "[1]", fmt.Sprintf("[%d]", n), 1)) {
+			return true
+		}
+	}
+	return false
+}
+
 // Every key stands in the example, under its table.
 func TestExampleMentionsEveryKey(t *testing.T) {
 	lines := example(t)
@@ -323,7 +333,7 @@ func TestExampleMentionsEveryKey(t *testing.T) {
 			if ft.Kind() == reflect.Slice && isTable(ft.Elem()) {
 				key, ft = element(key, 0), ft.Elem()
 			}
-			if !c.doc.has(key) {
+			if !mentioned(c, key) {
 				t.Errorf("relay.toml does not mention %s", key)
 			}
 			if isTable(ft) {

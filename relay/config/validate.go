@@ -126,38 +126,9 @@ func (v *validator) tls() {
 }
 
 func (v *validator) auth() {
-	if len(v.Auth.Mechanisms) == 0 {
-		v.fail("auth.mechanisms", `is empty, write ["PLAIN", "LOGIN"]`)
-	}
-	for i, m := range v.Auth.Mechanisms {
-		key := element("auth.mechanisms", i)
-		switch m {
-		case "PLAIN", "LOGIN":
-			if slices.Index(v.Auth.Mechanisms, m) < i {
-				v.fail(key, "%s stands twice, remove one", m)
-			}
-		case "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL", "CRAM-MD5":
-			v.unavailable(key, `write ["PLAIN", "LOGIN"]`)
-		default:
-			v.fail(key, `unknown mechanism %q, write "PLAIN" or "LOGIN"`, m)
-		}
-	}
-	if len(v.Auth.Sources) == 0 {
-		v.fail("auth.source", `is empty, remove it or write [[auth.source]] and type = "store"`)
-	}
-	for i, s := range v.Auth.Sources {
-		key := element("auth.source", i) + ".type"
-		switch s.Type {
-		case "store":
-			if i > 0 && v.Auth.Sources[0].Type == "store" {
-				v.fail(key, "the store is asked already, remove this [[auth.source]]")
-			}
-		case "file", "ldap", "oidc", "dovecot", "http":
-			v.unavailable(key, `write "store" and manage logins with: postern user`)
-		default:
-			v.fail(key, `unknown source %q, write "store"`, s.Type)
-		}
-	}
+	v.saslMechanisms("auth.mechanisms", v.Auth.Mechanisms)
+	v.sources()
+	v.nothingOffered()
 	v.between("auth.lockout.failures", v.Auth.Lockout.Failures, 1, 1000)
 	v.atLeast("auth.lockout.window", v.Auth.Lockout.Window, time.Second)
 	v.atLeast("auth.lockout.duration", v.Auth.Lockout.Duration, time.Second)
@@ -229,6 +200,14 @@ func (v *validator) ownFile() {
 	}
 	if o := v.Admin.OIDC; o != nil && o.ClientSecret.literal() {
 		tell("admin.oidc.client_secret", "stands in", ",")
+	}
+	for i, s := range v.Auth.Sources {
+		if s.BindPassword.literal() {
+			tell(element("auth.source", i)+".bind_password", "stands in", ",")
+		}
+		if s.Token.literal() {
+			tell(element("auth.source", i)+".token", "stands in", ",")
+		}
 	}
 	for i, a := range v.Alerts {
 		if a.URL.literal() {

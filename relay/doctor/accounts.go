@@ -59,6 +59,9 @@ func (x accountExam) accounts(ctx context.Context) (list []finding.Finding) {
 }
 
 func (x accountExam) nobody() []finding.Finding {
+	if len(x.c.Auth.Sources) > 1 || x.c.Auth.Sources[0].Type != config.SourceStore {
+		return []finding.Finding{fine(codeAccountsOK, "accounts", "The accounts are in other sources.")}
+	}
 	for _, l := range x.c.Listeners {
 		if l.Auth == config.AuthRequired {
 			return []finding.Finding{found(codeAccountNone, finding.Fault, "accounts", "There is no account yet, and "+

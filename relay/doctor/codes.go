@@ -116,6 +116,10 @@ const (
 	codeAlertUnreachable = "alert-unreachable"
 	codeAlertOK          = "alert-ok"
 
+	codeSourceDown = "source-down"
+	codeSourceFile = "source-file"
+	codeSourceOK   = "source-ok"
+
 	codeAccountNone  = "account-none"
 	codeLoginLocked  = "login-locked"
 	codeLockout      = "lockout"
@@ -211,6 +215,8 @@ var catalogue = []Code{
 	{codeQuotaNear, "A quota of the provider is nearly used up."},
 	{codeAlertNone, "No [[alert]] is configured, so that nobody is told of faults."},
 	{codeAlertUnreachable, "A hook of [[alert]] cannot be reached."},
+	{codeSourceDown, "A source of logins does not answer."},
+	{codeSourceFile, "A password file has a line that is not understood, or others may write to it."},
 	{codeAccountNone, "There is no account, and a listener wants a login."},
 	{codeLoginLocked, "An account is locked."},
 	{codeLockout, "A login or an address is locked out for a while after wrong passwords."},
@@ -224,5 +230,5 @@ var catalogue = []Code{
 
 // healthy are the codes of what is in order.
 var healthy = []string{codeConfigOK, codeDaemonOK, codeListenerOK, codeNameOK, codeCertificateOK, codeDeviceOK,
-	codeClockOK, codeDiskOK,
-	codeFileLimitOK, codeFilesOK, codeStoreOK, codeQueueOK, codeUpstreamOK, codeSecretOK, codeAlertOK, codeAccountsOK}
+	codeClockOK, codeDiskOK, codeFileLimitOK, codeFilesOK, codeStoreOK, codeSourceOK, codeQueueOK, codeUpstreamOK,
+	codeSecretOK, codeAlertOK, codeAccountsOK}

@@ -146,6 +146,7 @@ func (x *exam) examiners() []Examiner {
 		Examiner{Name: "queue", Look: queueExam{x}.queue},
 		Examiner{Name: "upstreams", Timeout: upstreamsTime, Look: upstreamExam{x}.upstreams},
 		Examiner{Name: "alerts", Look: alertExam{x}.alerts},
+		Examiner{Name: "sources", Look: sourceExam{x}.sources},
 		Examiner{Name: "accounts", Look: accountExam{x}.accounts},
 		Examiner{Name: "devices", Look: deviceExam{x}.devices},
 	)

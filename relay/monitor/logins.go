@@ -44,7 +44,7 @@ func (m *Monitor) LockedOut(l auth.Lock) {
 		c.Summary = fmt.Sprintf("From %s came %d different wrong passwords: it is locked out until %s. What to do: "+
 			"if it is yours, look for a device with an old password there, then run: postern user unlock %s; else "+
 			"keep it out with a firewall. See: postern trace --kind auth-fail", from, l.Failures, until, from)
-	case !l.Client.IsValid() && m.isNobodys(l.Login):
+	case !l.Client.IsValid() && isNobodys(m.Lookup, l.Login):
 		// a group of their own: what guessers make up must not hide accounts
 		c.Group = "logins that nobody has"
 		c.Summary = fmt.Sprintf("Somebody tried %d different wrong passwords for login %s, which nobody has here. "+
@@ -92,10 +92,10 @@ func lockedAddress(l auth.Lock) string {
 const lookupTime = 2 * time.Second
 
 // isNobodys reports that no source knows a login. If the sources cannot be asked, it counts as somebody's.
-func (m *Monitor) isNobodys(login string) bool {
+func isNobodys(lookup func(context.Context, string) (auth.Identity, error), login string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
 	defer cancel()
-	_, err := m.Lookup(ctx, login)
+	_, err := lookup(ctx, login)
 	return errors.Is(err, auth.ErrUnknownLogin)
 }
 
@@ -111,16 +111,24 @@ func loginInWords(login string) (words string, plain bool) {
 	return strconv.Quote(strings.ReplaceAll(login, "://", ": //")), false
 }
 
-// LimitReached alerts that a login was locked for exceeding a limit, as its policy asks.
-func (m *Monitor) LimitReached(login, why string) {
-	m.alerter.Begin(alert.Condition{
+// LimitReached alerts that a login was locked for exceeding a limit, as its policy asks. One whose account is elsewhere
+// than in the store could not be locked.
+func (m *Monitor) LimitReached(login, why string, elsewhere bool) {
+	c := alert.Condition{
 		Event: alert.LoginLocked, Subject: limitSubject(login), Group: "limits",
 		Summary: fmt.Sprintf("Login %s was locked: %s. Its password may be in other hands. What to do: look at what "+
 			"it sent with postern trace --login %s, give it a new password, then run: postern user unlock %s",
 			login, why, login, login),
 		Over:    "The login was unlocked or removed.",
 		Details: map[string]string{"login": login, "reason": why},
-	})
+	}
+	if elsewhere {
+		c.Summary = fmt.Sprintf("Login %s is %s. Its password may be in other hands. Its account is not one of "+
+			"Postern's, so it is not locked; mail over the limit is refused. What to do: look at what it sent with "+
+			"postern trace --login %s, and lock it in its directory or file", login, why, login)
+		c.Over, c.Until = "It was a day ago.", time.Now().Add(24*time.Hour)
+	}
+	m.alerter.Begin(c)
 }
 
 func limitSubject(login string) string { return "login " + login + ", over a limit" }
@@ -134,7 +142,7 @@ func (m *Monitor) Accounts(users []auth.User, since time.Time) {
 		switch {
 		case login == "":
 		case c.Subject == limitSubject(login):
-			if i < 0 || !users[i].Locked {
+			if c.Until.IsZero() && (i < 0 || !users[i].Locked) {
 				m.alerter.End(c.Event, c.Subject, "")
 			}
 		case i >= 0 && !since.IsZero() && users[i].Changed.After(since):

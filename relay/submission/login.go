@@ -2,6 +2,7 @@ package submission
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"time"
 
@@ -20,26 +21,72 @@ type login struct {
 
 func (s *session) newLogin(mechanism string) (wire.Exchange, mail.Reply) {
 	l := &login{session: s}
-	exchange, err := auth.NewExchange(mechanism, func(ctx context.Context, authzid, name, password string) mail.Reply {
-		l.checked = true
-		return s.authenticate(ctx, authzid, name, password)
-	})
+	exchange, err := auth.NewExchange(mechanism, l.checks())
 	if err != nil {
 		return nil, replyNoMechanism
 	}
 	l.Exchange, s.login = exchange, l
+	s.since, s.accounts = time.Now(), s.service.Accounts.Generation() // before: what changes meanwhile is looked at
 	return l, mail.Reply{}
 }
 
-func (s *session) authenticate(ctx context.Context, _, login, password string) mail.Reply {
-	client := s.conn.Client().Addr()
-	s.since, s.accounts = time.Now(), s.service.Accounts.Generation() // before: what changes meanwhile is looked at
-	identity, err := s.service.Accounts.Authenticate(ctx, login, password, client)
-	if err != nil {
-		reply := replyFor(err)
-		s.events.loginRefused(login, "", reply, err)
-		return reply
+// checks are what the exchange asks of the accounts.
+func (l *login) checks() auth.Checks {
+	s := l.session
+	client, accounts := s.conn.Client().Addr(), s.service.Accounts
+	c := auth.Checks{Done: l.succeeded}
+	for _, b := range s.conn.Bindings() {
+		c.Bindings = append(c.Bindings, auth.Binding(b))
 	}
+	c.Password = func(ctx context.Context, _, name, password string) mail.Reply {
+		id, err := accounts.Authenticate(ctx, name, password, client)
+		return l.ended(name, id, err)
+	}
+	c.Scram = func(ctx context.Context, name string) (*auth.ScramTrial, mail.Reply) {
+		t, err := accounts.Scram(ctx, name, client)
+		return t, l.refused(name, err)
+	}
+	c.ScramEnd = func(ctx context.Context, t *auth.ScramTrial, right bool, proof string) (auth.Identity, mail.Reply) {
+		id, err := t.Finish(ctx, right, proof)
+		name, _ := l.Refusal()
+		return id, l.refused(name, err)
+	}
+	c.Token = func(ctx context.Context, name, token string) (mail.Reply, auth.TokenChallenge) {
+		id, challenge, err := accounts.Token(ctx, name, token, client)
+		return l.ended(name, id, err), challenge
+	}
+	c.Certificate = func(ctx context.Context, name string) mail.Reply {
+		var chain []*x509.Certificate
+		if state := s.conn.TLS(); state != nil {
+			chain = state.PeerCertificates
+		}
+		id, err := accounts.Certificate(ctx, chain, s.conn.ClientCAs(), name, client)
+		return l.ended(name, id, err)
+	}
+	return c
+}
+
+// refused tells of a login that was refused; the zero reply if it was not.
+func (l *login) refused(name string, err error) mail.Reply {
+	if err == nil {
+		return mail.Reply{}
+	}
+	l.checked = true
+	reply := replyFor(err)
+	l.session.events.loginRefused(name, "", reply, err)
+	return reply
+}
+
+func (l *login) ended(name string, id auth.Identity, err error) mail.Reply {
+	if r := l.refused(name, err); !r.IsZero() {
+		return r
+	}
+	return l.succeeded(id)
+}
+
+func (l *login) succeeded(identity auth.Identity) mail.Reply {
+	s := l.session
+	l.checked = true
 	s.service.auth.WithLabelValues("ok").Inc()
 	s.waiver = waiver{}
 	s.become(identity)

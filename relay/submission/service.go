@@ -10,6 +10,7 @@ package submission
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -42,9 +43,15 @@ type Settings struct {
 // Accounts know who may log in.
 type Accounts interface {
 	Authenticate(ctx context.Context, login, password string, client netip.Addr) (auth.Identity, error)
+	// Scram, Token and Certificate are Authenticate for other proofs.
+	Scram(ctx context.Context, login string, client netip.Addr) (*auth.ScramTrial, error)
+	Token(ctx context.Context, login, token string, client netip.Addr) (auth.Identity, auth.TokenChallenge, error)
+	Certificate(ctx context.Context, chain []*x509.Certificate, roots *x509.CertPool, login string, client netip.Addr) (
+		auth.Identity, error)
 	// Lookup is Authenticate for a login that has proved itself already.
 	Lookup(ctx context.Context, login string) (auth.Identity, error)
-	User(ctx context.Context, login string) (auth.User, error)
+	// Renew is Lookup for a session that logged in at since as was.
+	Renew(ctx context.Context, was auth.Identity, since time.Time) (auth.Identity, error)
 	// Generation rises when accounts change: open sessions then look at theirs again.
 	Generation() uint64
 	// Lock locks a login that went over a limit whose policy says so.

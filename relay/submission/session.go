@@ -30,6 +30,7 @@ type session struct {
 	waiver    waiver         // why no login was needed
 	login     *login         // the exchange under way, nil between them
 	since     time.Time      // when it was verified
+	looked    time.Time      // when its source was asked about it last
 	accounts  uint64         // Accounts.Generation at that time
 	envelope  *mail.Envelope // of the transaction under way, nil between them
 	repairs                  // of the transaction, and wire tells of its own
@@ -73,7 +74,7 @@ func (s *session) admit(c *wire.Conn) mail.Reply {
 }
 
 func (s *session) become(identity auth.Identity) {
-	s.identity, s.known = identity, true
+	s.identity, s.known, s.looked = identity, true, time.Now()
 	s.effective = s.settings.Policy.For(policy.Subject{
 		Login:    identity.Login,
 		Groups:   identity.Groups,
@@ -87,7 +88,7 @@ func (s *session) become(identity auth.Identity) {
 // open sessions too, and the account. A transaction goes on with what it began with.
 func (s *session) renew(ctx context.Context) error {
 	n, now := s.service.Accounts.Generation(), s.service.Settings()
-	if n == s.accounts && now == s.settings {
+	if n == s.accounts && now == s.settings && !s.due() {
 		return s.waiver.check(time.Now())
 	}
 	block, identity, err := s.look(ctx, now)
@@ -97,6 +98,14 @@ func (s *session) renew(ctx context.Context) error {
 	s.accounts, s.settings, s.listener = n, now, block
 	s.become(identity)
 	return nil
+}
+
+// due reports that the source of the account does not tell of changes, and was not asked for a while.
+func (s *session) due() bool {
+	if end := s.identity.Expires; !end.IsZero() && !time.Now().Before(end) {
+		return true
+	}
+	return s.identity.Recheck > 0 && time.Since(s.looked) >= s.identity.Recheck
 }
 
 // stands returns why the open transaction may not end in a 250: an account that is locked, removed or moved while its
@@ -120,7 +129,7 @@ func (s *session) look(ctx context.Context, now *Settings) (config.Listener, aut
 	if err := s.waiver.check(time.Now()); err != nil || s.waiver.by == byLearning {
 		return block, s.identity, err
 	}
-	identity, err := s.service.Accounts.Lookup(ctx, s.identity.Login)
+	identity, err := s.service.Accounts.Renew(ctx, s.identity, s.since)
 	switch {
 	case errors.Is(err, auth.ErrLocked), errors.Is(err, auth.ErrUnknownLogin):
 		return block, identity, mail.Refuse(replyAccount, err)
@@ -132,11 +141,7 @@ func (s *session) look(ctx context.Context, now *Settings) (config.Listener, aut
 	if s.waiver.by != byLogin {
 		return block, identity, nil
 	}
-	u, err := s.service.Accounts.User(ctx, identity.Login)
-	switch {
-	case err != nil:
-		return block, identity, err
-	case s.service.changedSince(u, s.since):
+	if s.service.changedSince(identity, s.since) {
 		return block, identity, mail.Refuse(replyAccount,
 			errors.New("the account was changed since this session logged in"))
 	}
@@ -163,9 +168,9 @@ func (s *session) listenerIn(in *Settings) (config.Listener, error) {
 	return block, nil
 }
 
-// changedSince reports whether a user may have got another password after a login. Until a change was seen
+// changedSince reports whether an account may have got another password after a login. Until a change was seen
 // the old password was remembered, hence the margin; a new account had no old one.
-func (s *Service) changedSince(u auth.User, login time.Time) bool {
+func (s *Service) changedSince(u auth.Identity, login time.Time) bool {
 	if u.Changed.After(u.Created) {
 		login = login.Add(-s.AccountDelay)
 	}

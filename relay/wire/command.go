@@ -210,7 +210,7 @@ func (c *Conn) extensions() string {
 		b.WriteString("\nSTARTTLS")
 	}
 	if c.authOffered() {
-		mechanisms := strings.Join(c.opt.Mechanisms, " ")
+		mechanisms := strings.Join(c.mechanisms(), " ")
 		b.WriteString("\nAUTH " + mechanisms)
 		if c.opt.Appliance {
 			b.WriteString("\nAUTH=" + mechanisms) // which is what programs from before RFC 2554 look for

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"slices"
@@ -18,7 +19,59 @@ const (
 
 // authOffered reports whether the EHLO reply lists AUTH.
 func (c *Conn) authOffered() bool {
-	return len(c.opt.Mechanisms) > 0 && c.passwordsTravel() && c.Placed()
+	return c.passwordsTravel() && c.Placed() && len(c.mechanisms()) > 0
+}
+
+// mechanisms are those of the listener that this connection can do.
+func (c *Conn) mechanisms() []string {
+	able := make([]string, 0, len(c.opt.Mechanisms))
+	for _, m := range c.opt.Mechanisms {
+		if strings.HasSuffix(m, "-PLUS") && len(c.Bindings()) == 0 || m == "EXTERNAL" && !c.certified() {
+			continue
+		}
+		able = append(able, m)
+	}
+	return able
+}
+
+// certified reports whether the client has shown a certificate.
+func (c *Conn) certified() bool {
+	return c.io.tls != nil && len(c.io.tls.ConnectionState().PeerCertificates) > 0
+}
+
+// Binding is a channel binding: its type as RFC 5929 and RFC 9266 name it, and its data.
+type Binding struct {
+	Type string
+	Data []byte
+}
+
+// Bindings are those that a client may bind a login to, where the listener offers mechanisms with -PLUS. Below TLS 1.3
+// they hold only if the master secret covers the handshake (RFC 7627), without which keys cannot be exported: otherwise
+// somebody in between can have the same values on both sides.
+func (c *Conn) Bindings() []Binding {
+	if c.io.tls == nil || !slices.ContainsFunc(c.opt.Mechanisms, func(m string) bool {
+		return strings.HasSuffix(m, "-PLUS")
+	}) {
+		return nil
+	}
+	state := c.io.tls.ConnectionState()
+	data, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32) // RFC 9266 §2
+	if err != nil {
+		return nil
+	}
+	list := []Binding{{"tls-exporter", data}}
+	if len(state.TLSUnique) > 0 { // below TLS 1.3
+		list = append(list, Binding{"tls-unique", state.TLSUnique})
+	}
+	return list
+}
+
+// ClientCAs are the authorities whose certificates prove a login; nil: none.
+func (c *Conn) ClientCAs() *x509.CertPool {
+	if c.opt.TLS == nil {
+		return nil
+	}
+	return c.opt.TLS.ClientCAs
 }
 
 // passwordsTravel reports whether passwords may be sent on this connection.
@@ -75,10 +128,8 @@ func (c *Conn) auth(arg string) error {
 		return c.loginFault(503, "5.5.1", "no AUTH inside a mail transaction")
 	case mechanism == "":
 		return c.loginFault(501, "5.5.4", "AUTH needs a mechanism")
-	case !slices.Contains(c.opt.Mechanisms, mechanism):
-		return c.loginFault(504, "5.5.4",
-			`this authentication method is not offered: choose "normal password" (this server has %s)`,
-			strings.Join(c.opt.Mechanisms, ", "))
+	case !slices.Contains(c.mechanisms(), mechanism):
+		return c.notOffered(mechanism)
 	}
 	response, ok := decodeInitial(strings.TrimLeft(initial, " "))
 	if !ok {
@@ -89,6 +140,20 @@ func (c *Conn) auth(arg string) error {
 		return c.authResult(reply)
 	}
 	return c.exchange(exchange, response)
+}
+
+// notOffered refuses a mechanism, and says what to do instead.
+func (c *Conn) notOffered(mechanism string) error {
+	has := strings.Join(c.mechanisms(), ", ")
+	switch {
+	case mechanism == "EXTERNAL" && slices.Contains(c.opt.Mechanisms, mechanism):
+		return c.loginFault(504, "5.5.4", "this program has shown no certificate, so it cannot log in with one: set "+
+			"its client certificate (this server has %s)", has)
+	case slices.Contains(c.opt.Mechanisms, "PLAIN"):
+		return c.loginFault(504, "5.5.4",
+			`this authentication method is not offered: choose "normal password" (this server has %s)`, has)
+	}
+	return c.loginFault(504, "5.5.4", "this authentication method is not offered: this server has %s", has)
 }
 
 func (c *Conn) exchange(x Exchange, response []byte) error {

@@ -1,0 +1,114 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"postern/auth"
+	"postern/mail"
+	"postern/relay/config"
+	"postern/relay/sources"
+)
+
+// checkSources makes the sources of [[auth.source]], which reads password files and connects to nothing.
+func checkSources(c *config.Config) (problems []config.Problem) {
+	for i := range c.Auth.Sources {
+		block := &c.Auth.Sources[i]
+		if block.Type == config.SourceStore {
+			continue
+		}
+		s, err := sources.One(block, nil)
+		if err == nil {
+			sources.Close([]auth.Source{s}, nil)
+			continue
+		}
+		key := fmt.Sprintf("auth.source[%d]", i+1)
+		if bad, ok := errors.AsType[*mail.KeyError](err); ok {
+			key, err = key+"."+bad.Key, errors.New(bad.Msg)
+		}
+		problems = append(problems, c.Problem(key, "%s", err))
+	}
+	return problems
+}
+
+// unwiseSources warns of password files that others may write, and of what a policy cannot do to logins whose accounts
+// are elsewhere.
+func unwiseSources(c *config.Config) (warnings []config.Problem) {
+	elsewhere := slices.ContainsFunc(c.Auth.Sources, func(s config.AuthSource) bool {
+		return s.Type != config.SourceStore
+	})
+	for i, s := range c.Auth.Sources {
+		if info, err := os.Stat(s.Path); s.Type == config.SourceFile && err == nil && info.Mode().Perm()&0o022 != 0 {
+			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d].path", i+1), "%s can be written by "+
+				"others than its owner (mode %04o), who could give themselves an account; run: chmod go-w %s", s.Path,
+				info.Mode().Perm(), s.Path))
+		}
+	}
+	for i, p := range c.Policies {
+		if elsewhere && p.OverLimit == "lock" {
+			warnings = append(warnings, c.Problem(fmt.Sprintf("policy[%d].over_limit", i+1),
+				"locks only accounts of the store; one of another source is told of by an alert, and its mail over "+
+					"the limit refused: lock it where it is, or write \"hold\""))
+		}
+	}
+	return warnings
+}
+
+// sourceTime bounds the look at one source.
+const sourceTime = 10 * time.Second
+
+// SourceTrouble is a remote source of [[auth.source]] that cannot answer.
+type SourceTrouble struct {
+	Number int // of its block, from one
+	Block  *config.AuthSource
+	Err    error // nil: it answers
+}
+
+// Reach asks the remote sources whether they could answer, all at once. Config has found nothing wrong with c.
+func Reach(ctx context.Context, c *config.Config) []SourceTrouble {
+	var list []SourceTrouble
+	for i := range c.Auth.Sources {
+		if c.Auth.Sources[i].Remote() {
+			list = append(list, SourceTrouble{Number: i + 1, Block: &c.Auth.Sources[i]})
+		}
+	}
+	var asking sync.WaitGroup
+	for i := range list {
+		asking.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, sourceTime)
+			defer cancel()
+			list[i].Err = reach(ctx, list[i].Block)
+		})
+	}
+	asking.Wait()
+	return list
+}
+
+func reach(ctx context.Context, block *config.AuthSource) error {
+	s, err := sources.One(block, nil)
+	if err != nil {
+		return err
+	}
+	defer sources.Close([]auth.Source{s}, nil)
+	r, remote := s.(auth.Remote)
+	if !remote {
+		return nil
+	}
+	return r.Probe(ctx)
+}
+
+// Unreachable is Reach as warnings.
+func Unreachable(ctx context.Context, c *config.Config) (warnings []config.Problem) {
+	for _, s := range Reach(ctx, c) {
+		if s.Err != nil {
+			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d]", s.Number), "cannot answer now, and "+
+				"its logins would get 454: %s", mail.Printable(mail.Cut(s.Err.Error(), 500))))
+		}
+	}
+	return warnings
+}

@@ -1,0 +1,163 @@
+package relay
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"postern/auth"
+	"postern/internal/testkit"
+	"postern/relay/check"
+	"postern/relay/config"
+	"postern/relay/sources"
+)
+
+const accountGuides = "../docs/accounts"
+
+// guideOf returns the text of a guide and its blocks of relay.toml.
+func guideOf(t *testing.T, name string) (text string, blocks []string) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(accountGuides, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range tomlBlock.FindAllSubmatch(b, -1) {
+		blocks = append(blocks, string(m[1]))
+	}
+	return string(b), blocks
+}
+
+// tried is a configuration with the sources of a guide; its certificates and secrets are those of the test.
+func tried(t *testing.T, block, ca string) *config.Config {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"ldap-password": "relay password", "accounts-token": "token",
+		"users": "anna@example.com:" + bcryptRight + "\n", "corp-ca.pem": ca, "office-ca.pem": ca,
+		"relay.toml": "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[listener]]\n" +
+			"address = \"127.0.0.1:0\"\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n" + block} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, problems := check.Config(t.Context(), filepath.Join(dir, "relay.toml"))
+	if len(problems) > 0 {
+		t.Fatalf("%v\n%s", problems, block)
+	}
+	if w := check.Unwise(t.Context(), c); len(w) > 0 {
+		t.Errorf("%v\n%s", w, block)
+	}
+	return c
+}
+
+// What the guides write is what postern check takes, and each says how to try it.
+func TestAccountGuidesAreRight(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(accountGuides, "*.md"))
+	if err != nil || len(files) < 6 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	ca := string(testkit.NewCA(t).PEM)
+	index, _ := guideOf(t, "README.md")
+	for _, file := range files {
+		name := filepath.Base(file)
+		text, blocks := guideOf(t, name)
+		for _, b := range blocks {
+			want := 2
+			if name == "scram.md" || name == "certificates.md" { // about mechanisms
+				want = 1
+			}
+			if c := tried(t, b, ca); len(c.Auth.Sources) != want {
+				t.Errorf("%s: %d sources", name, len(c.Auth.Sources))
+			}
+		}
+		if name == "README.md" {
+			continue
+		}
+		if len(blocks) == 0 || !strings.Contains(text, "\npostern auth test ") ||
+			!strings.Contains(index, "("+name+")") {
+			t.Errorf("%s has no relay.toml, does not say how to try it, or is not in README.md", name)
+		}
+	}
+}
+
+// login tries a login of the sources of a guide but the store.
+func login(t *testing.T, c *config.Config, login, password string) sources.Trial {
+	t.Helper()
+	s, err := sources.One(&c.Auth.Sources[1], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := []auth.Source{s}
+	defer sources.Close(list, nil)
+	return sources.Try(t.Context(), list, []string{c.Auth.Sources[1].Type}, login, password, false)
+}
+
+func wantLogin(t *testing.T, c *config.Config, name string) {
+	t.Helper()
+	if got := login(t, c, name, "right"); !got.OK {
+		t.Errorf("%+v", got.Answers)
+	}
+	if got := login(t, c, name, "wrong"); got.OK || got.Answers[0].Answer != sources.Wrong {
+		t.Errorf("%+v", got.Answers)
+	}
+}
+
+var ldifBlock = regexp.MustCompile("(?s)```ldif\n(.*?)```")
+
+// The guides lead to a login, with real servers.
+func TestAccountGuidesWork(t *testing.T) {
+	t.Run("OpenLDAP", func(t *testing.T) {
+		text, blocks := guideOf(t, "openldap.md")
+		account := strings.ReplaceAll(ldifBlock.FindStringSubmatch(text)[1], "\n   ", "\n")
+		ca := testkit.NewCA(t)
+		slapd := testkit.NewSlapd(t, ca, testkit.SlapdEntries+`dn: cn=staff,dc=example,dc=com
+objectClass: groupOfNames
+cn: staff
+member: uid=anna,ou=people,dc=example,dc=com
+
+`+strings.TrimLeft(account, " "))
+		here := strings.NewReplacer("ldaps://ldap1.example.com", slapd.TLS, "ldap://ldap2.example.com", slapd.Open)
+		for _, b := range blocks {
+			c := tried(t, here.Replace(b), string(ca.PEM))
+			wantLogin(t, c, "anna")
+			if got := login(t, c, "anna", "right"); len(got.Groups) != 1 || got.Groups[0] != "staff" ||
+				len(got.Senders) != 1 {
+				t.Errorf("%+v", got)
+			}
+		}
+	})
+	t.Run("Dovecot", func(t *testing.T) {
+		_, blocks := guideOf(t, "dovecot.md")
+		d := testkit.NewDovecot(t, "anna@example.com:"+sha512Right+"\n")
+		wantLogin(t, tried(t, strings.ReplaceAll(blocks[0], "/run/dovecot/auth-client", d.Socket), ""),
+			"anna@example.com")
+	})
+	t.Run("password file", func(t *testing.T) {
+		_, blocks := guideOf(t, "password-files.md")
+		wantLogin(t, tried(t, blocks[0], ""), "anna@example.com")
+	})
+	t.Run("HTTP", func(t *testing.T) {
+		_, blocks := guideOf(t, "http.md")
+		program := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var q struct{ Login, Password string }
+			if json.NewDecoder(r.Body).Decode(&q) != nil || r.Header.Get("Authorization") != "Bearer token" {
+				w.WriteHeader(http.StatusForbidden)
+				return
+			}
+			result := "wrong"
+			if q.Password == "right" {
+				result = "ok"
+			}
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"result": %q}`, result)
+		}))
+		defer program.Close()
+		wantLogin(t, tried(t, strings.ReplaceAll(blocks[0], "https://accounts.example.com", program.URL), ""),
+			"anna@example.com")
+	})
+}
