@@ -20,7 +20,7 @@ const pageSize = 16 << 10
 // version is a new entry.
 var migrations = []string{
 	schema1, schema2, schema3, schema4, schemaHistory, schemaLockout, schemaAlert, schemaSearch,
-	schemaConsole, schemaAnswers, schemaStats, schemaPrivacy, schemaKeyStages, schemaAuditTime,
+	schemaConsole, schemaAnswers, schemaStats, schemaPrivacy, schemaKeyStages, schemaAuditTime, schemaACME,
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it
