@@ -95,6 +95,5 @@ require (
 
 tool (
 	github.com/letsencrypt/pebble/v2/cmd/pebble
-	github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv
 	honnef.co/go/tools/cmd/staticcheck
 )

@@ -209,7 +209,8 @@ func checkChallenge(c protocol.Challenge) error {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 	}
-	if c.Token == "" || len(c.Token) > maxToken || strings.ContainsFunc(c.Token, func(r rune) bool { return !plain(r) }) {
+	if c.Token == "" || len(c.Token) > maxToken ||
+		strings.ContainsFunc(c.Token, func(r rune) bool { return !plain(r) }) {
 		return fmt.Errorf("the CA sent a token that is none: %.40q", c.Token)
 	}
 	return nil

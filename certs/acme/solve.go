@@ -48,8 +48,8 @@ func (i *issuer) solver(c protocol.Challenge, account protocol.Account) (solve, 
 // publish answers dns-01.
 func (i *issuer) publish(ctx context.Context, c protocol.Challenge) (func(), error) {
 	if i.o.DNS == nil {
-		return nothing, errors.New("dns-01 has no way to publish records: write [tls.acme.rfc2136], [tls.acme.acmedns] " +
-			"or [tls.acme.exec]")
+		return nothing, errors.New("dns-01 has no way to publish records: write [tls.acme.rfc2136], " +
+			"[tls.acme.acmedns] or [tls.acme.exec]")
 	}
 	name, value := c.DNS01TXTRecordName(), c.DNS01KeyAuthorization()
 	cleanUp := func() {

@@ -77,7 +77,9 @@ func (a *AcmeDNS) Present(ctx context.Context, name, value string) error {
 // CleanUp does nothing: the server keeps the last two values and forgets older ones.
 func (*AcmeDNS) CleanUp(context.Context, string, string) error { return nil }
 
-func (a *AcmeDNS) key() string { return "postern/acme-dns/" + strings.NewReplacer("://", "/").Replace(a.URL) }
+func (a *AcmeDNS) key() string {
+	return "postern/acme-dns/" + strings.NewReplacer("://", "/").Replace(a.URL)
+}
 
 // account returns the configured account, the kept one, or a new one.
 func (a *AcmeDNS) account(ctx context.Context) (account AcmeDNSAccount, err error) {
@@ -130,7 +132,9 @@ func (a *AcmeDNS) ask(ctx context.Context, path string, account *AcmeDNSAccount,
 	client := a.Client
 	if client == nil {
 		// The account's password must not follow a redirection.
-		client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		}}
 	}
 	resp, err := client.Do(r)
 	if err != nil {

@@ -22,9 +22,9 @@ const maxText = 255
 
 // check refuses what is no name or value of dns-01.
 func check(name, value string) error {
-	if !strings.HasPrefix(name, "_acme-challenge.") || len(name) > maxText || strings.ContainsFunc(name, func(r rune) bool {
-		return !alphanumeric(r) && r != '.' && r != '-' && r != '_'
-	}) || strings.Contains(name, "..") || strings.Contains(name, ".-") {
+	odd := func(r rune) bool { return !alphanumeric(r) && r != '.' && r != '-' && r != '_' }
+	if !strings.HasPrefix(name, "_acme-challenge.") || len(name) > maxText || strings.ContainsFunc(name, odd) ||
+		strings.Contains(name, "..") || strings.Contains(name, ".-") {
 		return fmt.Errorf("%.80q is no name of a record for dns-01", name)
 	}
 	if value == "" || len(value) > maxText || strings.ContainsFunc(value, func(r rune) bool {
@@ -35,7 +35,9 @@ func check(name, value string) error {
 	return nil
 }
 
-func alphanumeric(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' }
+func alphanumeric(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
 
 // Watch looks whether records have arrived at the name servers of their zone.
 type Watch struct {

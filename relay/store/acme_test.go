@@ -61,7 +61,8 @@ func TestACMEItems(t *testing.T) {
 	if err := errors.Join(a.Delete(ctx, "a"), a.Delete(ctx, "none")); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := a.List(ctx, "", true); err != nil || !slices.Equal(left, []string{"a%", "a%/x", "a0", "ab", "ab/c"}) {
+	left, err := a.List(ctx, "", true)
+	if err != nil || !slices.Equal(left, []string{"a%", "a%/x", "a0", "ab", "ab/c"}) {
 		t.Errorf("left: %q, %v", left, err)
 	}
 	if err := a.Delete(ctx, "/"); err == nil {
