@@ -73,7 +73,7 @@ func (o *Options) register(ctx context.Context, c *protocol.Client, key crypto.S
 	if o.Email != "" {
 		a.Contact = []string{"mailto:" + o.Email}
 	}
-	if o.EAB != nil {
+	if o.EAB != (EAB{}) {
 		if err := a.SetExternalAccountBinding(ctx, c, protocol.EAB{KeyID: o.EAB.ID, MACKey: o.EAB.MAC}); err != nil {
 			return a, &hint{"the external account cannot be used, look at eab_id and eab_key in [tls.acme]", err}
 		}

@@ -61,6 +61,8 @@ type DNS interface {
 	Present(ctx context.Context, name, value string) error
 	// CleanUp takes the record back.
 	CleanUp(ctx context.Context, name, value string) error
+	// Settings tells apart what it is set to, over restarts. It is hashed.
+	Settings() string
 }
 
 // EAB is the external account that some CAs want (RFC 8555 §7.3.4).
@@ -71,7 +73,7 @@ type Options struct {
 	Storage   Storage
 	Directory string // address of the CA's directory
 	Email     string // "": none
-	EAB       *EAB   // nil: none
+	EAB       EAB    // zero: none
 	Profile   string // of the certificate, as the CA names it; "": its default
 	Names     []string
 	Keys      []Key    // one certificate of each for each name
@@ -334,7 +336,11 @@ func (c Certificate) sameAs(o Certificate) bool { return c.Name == o.Name && c.K
 
 // digest tells settings apart: an attempt that failed with others says nothing of these.
 func (o *Options) digest() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q", []any{o.Directory, o.Email, o.EAB != nil, o.Profile, o.Keys, o.Order,
-		o.HTTP, o.ALPN, fmt.Sprintf("%T", o.DNS)}))
+	dns := ""
+	if o.DNS != nil {
+		dns = o.DNS.Settings()
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", []any{o.Directory, o.Email, o.EAB, o.Profile, o.Keys, o.Order, o.HTTP,
+		o.ALPN, dns}))
 	return hex.EncodeToString(sum[:8])
 }

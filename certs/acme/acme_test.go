@@ -361,6 +361,8 @@ func (r *records) Present(_ context.Context, name, value string) error {
 	return nil
 }
 
+func (*records) Settings() string { return "" }
+
 func (r *records) CleanUp(_ context.Context, name, value string) error {
 	r.calls = append(r.calls, "cleanup "+name+" "+value)
 	return nil

@@ -77,6 +77,9 @@ func (a *AcmeDNS) Present(ctx context.Context, name, value string) error {
 // CleanUp does nothing: the server keeps the last two values and forgets older ones.
 func (*AcmeDNS) CleanUp(context.Context, string, string) error { return nil }
 
+// Settings tells settings apart.
+func (a *AcmeDNS) Settings() string { return fmt.Sprint("acmedns", a.URL, a.Account) }
+
 func (a *AcmeDNS) key() string {
 	return "postern/acme-dns/" + strings.NewReplacer("://", "/").Replace(a.URL)
 }

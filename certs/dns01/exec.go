@@ -37,6 +37,9 @@ func (e *Exec) CleanUp(ctx context.Context, name, value string) error {
 	return e.run(ctx, "cleanup", name, value)
 }
 
+// Settings tells settings apart.
+func (e *Exec) Settings() string { return fmt.Sprintf("exec %q", e.Command) }
+
 func (e *Exec) run(ctx context.Context, verb, name, value string) error {
 	if err := check(name, value); err != nil {
 		return err

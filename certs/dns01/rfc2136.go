@@ -42,6 +42,11 @@ func (r *RFC2136) CleanUp(ctx context.Context, name, value string) error {
 	return r.update(ctx, name, value, (*dns.Msg).Remove)
 }
 
+// Settings tells settings apart.
+func (r *RFC2136) Settings() string {
+	return fmt.Sprint("rfc2136", r.Server, r.Zone, r.Key, r.Secret, r.Algorithm)
+}
+
 func (r *RFC2136) update(ctx context.Context, name, value string, change func(*dns.Msg, []dns.RR)) error {
 	if err := check(name, value); err != nil {
 		return err

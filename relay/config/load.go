@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 
 	"postern/internal/textfile"
 )
@@ -65,6 +66,9 @@ func (c *Config) derive() {
 		c.Hostname, _ = os.Hostname()
 	}
 	c.deriveAdmin()
+	if a := c.TLS.ACME; a != nil {
+		setDefault(&a.Names, c.doc.has("tls.acme.names"), []string{strings.TrimSuffix(c.Hostname, ".")})
+	}
 	if c.doc.has("privacy.history") {
 		c.Store.History = c.Privacy.History
 	}
@@ -110,6 +114,9 @@ func (c *Config) resolvePaths() {
 	for i := range c.Alerts {
 		paths = append(paths, &c.Alerts[i].CAFile)
 	}
+	if c.TLS.ACME != nil {
+		paths = append(paths, &c.TLS.ACME.CAFile)
+	}
 	dir := c.dir()
 	for _, p := range paths {
 		*p = absolute(dir, *p)
@@ -149,6 +156,12 @@ func (c *Config) Files() []string {
 	}
 	if o := c.Admin.OIDC; o != nil {
 		files = append(files, o.ClientSecret.path(c.dir()))
+	}
+	if a := c.TLS.ACME; a != nil {
+		files = append(files, a.CAFile)
+		for _, s := range a.secrets() {
+			files = append(files, s.path(c.dir()))
+		}
 	}
 	slices.Sort(files)
 	files = slices.Compact(files)
