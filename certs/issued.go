@@ -23,7 +23,7 @@ func (i Issued) File() string {
 func (m *Manager) Adopt(all []Issued) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(all) == 0 {
+	if len(all) == 0 || !m.options.ACME { // a reload has just taken the setting out
 		m.issued.Store(nil)
 	} else {
 		m.issued.Store(issuedSet(all, time.Now()))

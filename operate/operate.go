@@ -44,6 +44,8 @@ type Operations struct {
 	Audit    Audit
 	Doctor   Doctor
 	Settings Settings
+
+	Certificates Certificates
 }
 
 // New returns the operations on a store.
@@ -51,7 +53,7 @@ func New(o Options) *Operations {
 	d := &desk{o, expirable.NewLRU[string, struct{}](maxRefused, nil, time.Hour)}
 	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
 		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
-		Doctor{d, &examination{}}, Settings{d}}
+		Doctor{d, &examination{}}, Settings{d}, Certificates{d}}
 }
 
 // desk is what all operations share.

@@ -25,6 +25,7 @@ import (
 	"postern/admin/access"
 	"postern/auth"
 	"postern/certs"
+	"postern/certs/acme"
 	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/keyring"
@@ -73,6 +74,8 @@ type Server struct {
 	trace      *trace.Recorder
 	stats      *stats.Counter
 	certs      *certs.Manager
+	acmeStore  *relaystore.ACME
+	acme       *acme.Keeper // of certificates by ACME; without [tls.acme] it has nothing to do
 	limiter    *policy.Limiter
 	accounts   *accounts
 	room       *monitor.Room
@@ -130,6 +133,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	if s.certs, err = certs.New(c.CertOptions(o.Logger)); err != nil {
+		return nil, err
+	}
+	if err := s.newACME(ctx, c); err != nil {
 		return nil, err
 	}
 	s.outbound = outbound.New(outbound.Options{
@@ -299,7 +305,7 @@ func (s *Server) background() []func(context.Context) {
 		period: poll}
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
-		s.serveAdmin, s.listenStatus(),
+		s.serveAdmin, s.listenStatus(), s.acme.Run,
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)

@@ -77,6 +77,8 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 		return s.accounts.lockoutsLifted(ctx)
 	case relaystore.TopicConsole:
 		return s.consoleChanged(ctx)
+	case relaystore.TopicACME:
+		s.acme.Kick()
 	case relaystore.TopicTraceAsked:
 		s.answerTrace(ctx, n)
 	}

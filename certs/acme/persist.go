@@ -14,9 +14,9 @@ import (
 
 // Record is a DNS record that a person publishes once.
 type Record struct {
-	Name  string // without a dot at its end
-	Type  string // TXT, CNAME
-	Value string
+	Name  string `json:"name"` // without a dot at its end
+	Type  string `json:"type"` // TXT, CNAME
+	Value string `json:"value"`
 }
 
 // maxIssuers bounds the names by which a CA knows itself.

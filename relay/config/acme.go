@@ -89,6 +89,17 @@ func (c *Config) ACMEKeys() []acme.Key {
 	return keys
 }
 
+// ACMENames are the names that certificates by ACME are for.
+func (c *Config) ACMENames() (names []string) {
+	if c.TLS.ACME == nil {
+		return nil
+	}
+	for _, name := range c.TLS.ACME.Names {
+		names = append(names, strings.ToLower(name))
+	}
+	return names
+}
+
 // ACMEOptions are what package acme needs; nil without [tls.acme]. Secrets are those that Validate has read.
 func (c *Config) ACMEOptions(s acme.Storage, log *slog.Logger) (*acme.Options, error) {
 	a := c.TLS.ACME
@@ -97,11 +108,9 @@ func (c *Config) ACMEOptions(s acme.Storage, log *slog.Logger) (*acme.Options, e
 	}
 	o := &acme.Options{
 		Storage: s, Directory: a.DirectoryURL, Email: a.Email, Profile: a.Profile, Keys: c.ACMEKeys(),
+		Names: c.ACMENames(),
 		Order: a.Challenges, HTTP: a.HTTPAddress, ALPN: a.TLSAddress, Logger: log, TXT: net.DefaultResolver.LookupTXT,
 		DNS: a.dns(s, log),
-	}
-	for _, name := range a.Names {
-		o.Names = append(o.Names, strings.ToLower(name))
 	}
 	if a.EABID != "" {
 		o.EAB = acme.EAB{ID: a.EABID, MAC: strings.TrimRight(a.EABKey.Value(), "=")}
