@@ -70,7 +70,9 @@ func New(o Options) (*Manager, error) {
 	if err := m.loadLocked(now); err != nil {
 		return nil, err
 	}
-	m.announceLocked()
+	if !o.ACME { // else Adopt says what there is
+		m.announceLocked()
+	}
 	return m, nil
 }
 

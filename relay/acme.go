@@ -20,16 +20,21 @@ func (s *Server) newACME(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
+	told := false
 	o.Issued = func(all []acme.Certificate) {
 		var issued []certs.Issued
 		for _, c := range all {
 			issued = append(issued, certs.Issued{Name: c.Name, Certificate: c.Certificate})
 		}
 		s.certs.Adopt(issued)
+		told = true
 	}
 	s.acme = acme.New(*o)
 	if err := s.acme.Load(ctx); err != nil {
 		s.log.Error("a certificate by ACME cannot be used: another one is asked for", "err", err)
+	}
+	if !told && c.TLS.ACME != nil {
+		s.certs.Adopt(nil)
 	}
 	return nil
 }

@@ -200,6 +200,9 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 	at := &attempt{}
 	for _, key := range o.Keys {
 		if err = o.obtain(ctx, at, name, key, asked); err != nil {
+			if at.err != nil {
+				err = at.err // without what certmagic writes around it
+			}
 			break // the CA counts failures by name: the other key would fail as well
 		}
 	}
@@ -221,11 +224,13 @@ func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, 
 	next := State{Attempted: now, Settings: o.digest()}
 	if err != nil {
 		next = st.failed(now, o.digest(), at, err)
-		o.Logger.Warn("no certificate from the CA", "name", name, "reason", next.Error, "failures", next.Failures,
-			"next_try", next.Next.Format(time.RFC3339))
 	}
 	if err := saveState(ctx, o, name, next); err != nil {
 		o.Logger.Error("the state of a certificate cannot be written", "name", name, "err", err)
+	}
+	if err != nil {
+		o.Logger.Warn("no certificate from the CA", "name", name, "reason", next.Error, "failures", next.Failures,
+			"next_try", next.Next.Format(time.RFC3339))
 	}
 	if err == nil && at.ordered {
 		o.Logger.Info("certificate obtained from the CA", "name", name)

@@ -52,6 +52,12 @@ func (i *issuer) GetRenewalInfo(ctx context.Context, cert certmagic.Certificate)
 // Issue implements certmagic.Issuer: one order, from the account to the certificate. Order of steps: account, order,
 // authorizations, challenge, finalization, download (RFC 8555 §7.1).
 func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
+	issued, err := i.issue(ctx, csr)
+	i.at.err = err
+	return issued, err
+}
+
+func (i *issuer) issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	c := i.o.client(i.at)
 	account, err := i.o.account(ctx, c)
 	if err != nil {
