@@ -46,7 +46,7 @@ var mayImport = map[string][]string{
 		"relay/upstream/advice", "relay/upstream/oauth"},
 	"relay/check": {"auth", "certs", "mail", "policy", "relay/config", "relay/keyring", "relay/monitor",
 		"relay/outbound", "relay/sign", "relay/store"},
-	"relay/doctor": {"auth", "certs", "mail", "relay/alert", "relay/check", "relay/config", "relay/finding",
+	"relay/doctor": {"auth", "certs", "certs/acme", "mail", "relay/alert", "relay/check", "relay/config", "relay/finding",
 		"relay/monitor", "relay/outbound", "relay/queue", "relay/status", "relay/store", "relay/trace", "relay/trial",
 		"relay/upstream", "relay/upstream/oauth"},
 	"relay/trial": {"mail", "relay/config", "relay/outbound", "relay/store", "relay/upstream", "relay/upstream/advice",
