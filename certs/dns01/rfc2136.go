@@ -2,6 +2,7 @@ package dns01
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -76,8 +77,6 @@ func meaning(rcode int) string {
 	switch rcode {
 	case dns.RcodeRefused:
 		return ": it does not let this key change TXT records there, look at its update policy"
-	case dns.RcodeNotAuth:
-		return ": it does not know the key or the zone, look at key, secret, algorithm and both clocks"
 	case dns.RcodeNotZone:
 		return ": the name is not in that zone"
 	case dns.RcodeServerFailure:
@@ -116,6 +115,9 @@ func (r *RFC2136) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 		m.SetTsig(key, dns.Fqdn(r.Algorithm), 300, time.Now().Unix())
 	}
 	answer, _, err := c.ExchangeContext(ctx, m, withPort(r.Server))
+	if errors.Is(err, dns.ErrAuth) || errors.Is(err, dns.ErrSig) || errors.Is(err, dns.ErrTime) {
+		err = fmt.Errorf("%w: it does not know the key or the zone; look at key, secret, algorithm and both clocks", err)
+	}
 	return answer, err
 }
 
