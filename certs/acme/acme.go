@@ -80,7 +80,9 @@ type Options struct {
 	Order     []string // challenges: the first that the CA offers is used
 	HTTP      string   // address to listen on for http-01, while the CA asks
 	ALPN      string   // for tls-alpn-01
-	DNS       DNS      // for dns-01; nil: none
+	// ALPNShared says that another listener of ours is at ALPN: it answers by Keeper.Challenge instead.
+	ALPNShared bool
+	DNS        DNS // for dns-01; nil: none
 	// TXT looks for records of dns-persist-01, to say what is missing; nil: nobody looks.
 	TXT   func(ctx context.Context, name string) ([]string, error)
 	Roots *x509.CertPool // that vouch for the CA's server; nil: the system's
@@ -89,6 +91,8 @@ type Options struct {
 	Logger    *slog.Logger
 	// Issued, unless nil, is called when what there is has changed, never twice at once.
 	Issued func([]Certificate)
+
+	board *board // of New
 }
 
 // Certificate is one that was obtained.
@@ -117,6 +121,7 @@ type Keeper struct {
 // New makes a Keeper that does nothing until Load and Run.
 func New(o Options) *Keeper {
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	o.board = &board{answers: make(map[string]*tls.Certificate)}
 	return &Keeper{options: o, kick: make(chan struct{}, 1)}
 }
 
@@ -124,7 +129,7 @@ func New(o Options) *Keeper {
 func (k *Keeper) Use(o Options) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	o.Storage, o.Logger, o.Issued = k.options.Storage, k.options.Logger, k.options.Issued
+	o.Storage, o.Logger, o.Issued, o.board = k.options.Storage, k.options.Logger, k.options.Issued, k.options.board
 	k.options = o
 	if k.interrupt != nil {
 		k.interrupt()

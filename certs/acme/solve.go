@@ -2,19 +2,16 @@ package acme
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/mholt/acmez/v3"
 	protocol "github.com/mholt/acmez/v3/acme"
 	"golang.org/x/net/netutil"
 )
@@ -34,6 +31,9 @@ func (i *issuer) solver(c protocol.Challenge, account protocol.Account) (solve, 
 	case HTTP01:
 		return func(ctx context.Context) (func(), error) { return serveHTTP(ctx, i.o.HTTP, c) }, nil
 	case TLSALPN01:
+		if i.o.ALPNShared {
+			return func(context.Context) (func(), error) { return i.o.board.pin(c) }, nil
+		}
 		return func(ctx context.Context) (func(), error) { return serveALPN(ctx, i.o.ALPN, c) }, nil
 	case DNS01:
 		return func(ctx context.Context) (func(), error) { return i.publish(ctx, c) }, nil
@@ -117,52 +117,4 @@ func httpAnswer(c protocol.Challenge) http.Handler {
 		w.Header().Set("Content-Type", "application/octet-stream")
 		_, _ = io.WriteString(w, c.KeyAuthorization) // the CA says if it was not enough
 	})
-}
-
-// serveALPN answers tls-alpn-01 until cleanUp: a handshake for the name and protocol of the challenge, then the end
-// (RFC 8737 §3). Other names and protocols get no certificate.
-func serveALPN(ctx context.Context, address string, c protocol.Challenge) (func(), error) {
-	certificate, err := acmez.TLSALPN01ChallengeCert(c)
-	if err != nil {
-		return nothing, err
-	}
-	l, err := listen(ctx, address, TLSALPN01)
-	if err != nil {
-		return nothing, err
-	}
-	config := &tls.Config{
-		MinVersion: tls.VersionTLS12, NextProtos: []string{acmez.ACMETLS1Protocol}, SessionTicketsDisabled: true,
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if !strings.EqualFold(hello.ServerName, c.Identifier.Value) ||
-				!slices.Equal(hello.SupportedProtos, []string{acmez.ACMETLS1Protocol}) {
-				return nil, errors.New("nothing is here for this name and protocol")
-			}
-			return certificate, nil
-		},
-	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var conns sync.WaitGroup
-	conns.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				if errors.Is(err, net.ErrClosed) {
-					return
-				}
-				select { // such as too many open files
-				case <-ctx.Done():
-					return
-				case <-time.After(100 * time.Millisecond):
-					continue
-				}
-			}
-			conns.Go(func() {
-				defer conn.Close()
-				one, cancel := context.WithTimeout(ctx, challengeTime)
-				defer cancel()
-				_ = tls.Server(conn, config).HandshakeContext(one) // the CA says if it was not enough
-			})
-		}
-	})
-	return func() { stop(); l.Close(); conns.Wait() }, nil
 }

@@ -106,7 +106,8 @@ func (v acmeValidator) address(name, address, challenge string) {
 			v.fail(key, instead, address, element("listener", i))
 		}
 	}
-	if other, err := parseListen(v.Admin.Address); err == nil && a.conflicts(other) {
+	if other, err := parseListen(v.Admin.Address); err == nil && a.conflicts(other) &&
+		(challenge != acme.TLSALPN01 || !v.sharesALPN()) {
 		v.fail(key, instead, address, "[admin]")
 	}
 }
