@@ -1,5 +1,5 @@
-// Package certs owns the certificates that the listeners present: from files, which are reloaded when they change, those
-// that package certs/acme obtains, or self-signed ones made on first start, which stand in until there are others.
+// Package certs owns the certificates that the listeners present: from files, reloaded when they change, those
+// that package certs/acme obtains, or self-signed ones made on first start, which stand in for these at first.
 //
 // Failure semantics: at start, files that are unreadable, expired, not yet valid, not a pair, or readable by every user
 // of the machine are refused with the reason. While running, a bad change is refused with the same reason, reported

@@ -151,7 +151,7 @@ func (c Certificates) Renew(ctx context.Context, by Actor, name string) (names [
 func namesOf(conf *config.Config, name string) ([]string, error) {
 	names := conf.ACMENames()
 	if len(names) == 0 {
-		return nil, fault(Conflict, "there is no [tls.acme] in %s: certificates from files are renewed by whoever made "+
+		return nil, fault(Conflict, "there is no [tls.acme] in %s: certificates from files are renewed by who made "+
 			"them", conf.Path())
 	}
 	if name == "" {

@@ -40,10 +40,12 @@ func bureau(t *testing.T, tls string) (Certificates, *store.Store) {
 var operator = Actor{Name: "olga", Channel: Console, Role: Operator}
 
 func TestRenew(t *testing.T) {
-	c, s := bureau(t, "[tls.acme]\nnames = [\"relay.example.com\", \"Mail.example.com\"]\nkey_types = [\"ecdsa\", \"rsa\"]")
+	c, s := bureau(t, "[tls.acme]\nnames = [\"relay.example.com\", \"Mail.example.com\"]\n"+
+		"key_types = [\"ecdsa\", \"rsa\"]")
 	ctx := t.Context()
 	list, err := c.List(ctx, operator)
-	if err != nil || len(list) != 4 || !list[0].Missing() || list[2].Name != "mail.example.com" || list[1].Key != "RSA" {
+	if err != nil || len(list) != 4 || !list[0].Missing() || list[2].Name != "mail.example.com" ||
+		list[1].Key != "RSA" {
 		t.Fatalf("%+v, %v", list, err)
 	}
 	before, err := s.Generations(ctx)

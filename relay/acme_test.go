@@ -45,8 +45,8 @@ func (r *rig) shown() *x509.Certificate {
 	return state.PeerCertificates[0]
 }
 
-// A relay starts while its CA cannot be reached, takes mail meanwhile, presents the certificate once it has it, renews it
-// without a word to open sessions, and has it at once after a restart.
+// A relay starts while its CA cannot be reached, takes mail meanwhile, presents the certificate once it has it, renews
+// it without a word to open sessions, and has it at once after a restart.
 func TestACMEWhileServing(t *testing.T) {
 	t.Parallel()
 	p := newProvider(t)
@@ -63,7 +63,8 @@ func TestACMEWhileServing(t *testing.T) {
 	if c := r.shown(); c.Issuer.String() != c.Subject.String() {
 		t.Errorf("presented: %s", c.Issuer)
 	}
-	if got := r.asked(); len(got.Certificates) != 3 || !strings.Contains(got.Certificates[2].Problem, "connection refused") ||
+	if got := r.asked(); len(got.Certificates) != 3 ||
+		!strings.Contains(got.Certificates[2].Problem, "connection refused") ||
 		got.Certificates[2].File != "acme:relay.example.com (ECDSA)" {
 		t.Errorf("%+v", got.Certificates)
 	}
@@ -73,7 +74,10 @@ func TestACMEWhileServing(t *testing.T) {
 	if err := r.server.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("a certificate of the CA", func() bool { return r.shown().Issuer.String() != r.shown().Subject.String() })
+	r.eventually("a certificate of the CA", func() bool {
+		c := r.shown()
+		return c.Issuer.String() != c.Subject.String()
+	})
 	first := r.shown()
 	trusted, err := smtp.DialStartTLS(r.server.Addresses()["submission"],
 		&tls.Config{ServerName: acmeName, RootCAs: ca.Roots(t)})
@@ -92,7 +96,7 @@ func TestACMEWhileServing(t *testing.T) {
 		t.Errorf("a session from before: %v", err)
 	}
 
-	if err := acme.Ask(t.Context(), r.store().ACME(), acmeName, time.Now()); err != nil { // as `postern cert renew` does
+	if err := acme.Ask(t.Context(), r.store().ACME(), acmeName, time.Now()); err != nil { // as cert renew does
 		t.Fatal(err)
 	}
 	r.eventually("a renewed certificate", func() bool { return !r.shown().Equal(first) })

@@ -21,7 +21,9 @@ func sharedServer(t *testing.T, k *Keeper, address string) {
 	}
 	own := testkit.NewCA(t).Leaf(testkit.LeafOptions{Names: []string{pebbleName}}).TLS
 	s := &http.Server{
-		Handler:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "console") }),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "console")
+		}),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{own}, GetConfigForClient: k.Challenge},
 		ErrorLog:  log.New(io.Discard, "", 0),
 	}

@@ -179,8 +179,8 @@ func TestPebbleDNS01(t *testing.T) {
 		}))
 		defer asked.Close()
 		script := filepath.Join(t.TempDir(), "hook")
-		text := fmt.Sprintf("#!/bin/sh\nset -e\necho \"$@\" >>%s\n%s -sf -d verb=\"$2\" -d name=\"$3\" -d value=\"$4\" %s\n",
-			seen, testkit.Need(t, "curl"), asked.URL)
+		text := fmt.Sprintf("#!/bin/sh\nset -e\necho \"$@\" >>%s\n"+
+			"%s -sf -d verb=\"$2\" -d name=\"$3\" -d value=\"$4\" %s\n", seen, testkit.Need(t, "curl"), asked.URL)
 		if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}

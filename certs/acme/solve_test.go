@@ -29,6 +29,7 @@ func TestHTTPPort(t *testing.T) {
 	}
 	defer stop()
 	const path, host = "/.well-known/acme-challenge/token-1_A", "relay.example.com"
+	get := func(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
 	cases := []struct {
 		name, request string
 		status        int
@@ -38,13 +39,13 @@ func TestHTTPPort(t *testing.T) {
 		{"another name", "GET " + path + " HTTP/1.1\r\nHost: mail.example.com\r\n\r\n", 404},
 		{"an address", "GET " + path + " HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n", 404},
 		{"another token", "GET " + path + "x HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 404},
-		{"the directory", "GET /.well-known/acme-challenge/ HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 404},
-		{"dots", "GET /.well-known/acme-challenge/../acme-challenge/token-1_A HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 404},
-		{"escaped dots", "GET /.well-known/acme-challenge/%2e%2e/%2e%2e/etc/passwd HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 404},
-		{"escaped letters", "GET /.well-known/acme-challenge/%74oken-1_A HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 404},
+		{"the directory", get("/.well-known/acme-challenge/"), 404},
+		{"dots", get("/.well-known/acme-challenge/../acme-challenge/token-1_A"), 404},
+		{"escaped dots", get("/.well-known/acme-challenge/%2e%2e/%2e%2e/etc/passwd"), 404},
+		{"escaped letters", get("/.well-known/acme-challenge/%74oken-1_A"), 404},
 		{"doubled slash", "GET /" + path + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 404},
-		{"the root", "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 404},
-		{"health", "GET /healthz HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 404},
+		{"the root", get("/"), 404},
+		{"health", get("/healthz"), 404},
 		{"post", "POST " + path + " HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: 0\r\n\r\n", 404},
 		{"a proxy's question", "GET http://192.0.2.1" + path + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 404},
 		{"a long header", "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nX: " + strings.Repeat("x", 64<<10) +

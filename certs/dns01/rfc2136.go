@@ -90,10 +90,14 @@ func (r *RFC2136) zoneOf(ctx context.Context, name string) (string, error) {
 	if r.Zone != "" {
 		return dns.Fqdn(r.Zone), nil
 	}
+	refused := ""
 	for zone := dns.Fqdn(name); strings.Count(zone, ".") > 1; _, zone, _ = strings.Cut(zone, ".") {
 		answer, err := r.ask(ctx, new(dns.Msg).SetQuestion(zone, dns.TypeSOA))
 		if err != nil {
 			return "", fmt.Errorf("ask name server %s for the zone of %s: %w", r.Server, name, err)
+		}
+		if answer.Rcode != dns.RcodeSuccess && refused == "" {
+			refused = " (it answers " + dns.RcodeToString[answer.Rcode] + ")"
 		}
 		for _, rr := range answer.Answer {
 			if soa, ok := rr.(*dns.SOA); ok && strings.EqualFold(soa.Hdr.Name, zone) {
@@ -101,7 +105,8 @@ func (r *RFC2136) zoneOf(ctx context.Context, name string) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("name server %s has no zone for %s: write zone in [tls.acme.rfc2136]", r.Server, name)
+	return "", fmt.Errorf("name server %s has no zone for %s%s: write zone in [tls.acme.rfc2136]", r.Server, name,
+		refused)
 }
 
 // ask puts a question by TCP, signed if there is a key. The answer's signature is checked then.
@@ -116,7 +121,7 @@ func (r *RFC2136) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	}
 	answer, _, err := c.ExchangeContext(ctx, m, withPort(r.Server))
 	if errors.Is(err, dns.ErrAuth) || errors.Is(err, dns.ErrSig) || errors.Is(err, dns.ErrTime) {
-		err = fmt.Errorf("%w: it does not know the key or the zone; look at key, secret, algorithm and both clocks", err)
+		err = fmt.Errorf("%w: look at key, secret, algorithm and both clocks, and whether the zone is there", err)
 	}
 	return answer, err
 }

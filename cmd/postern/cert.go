@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/certs/acme"
 	"postern/operate"
 )
 
@@ -23,7 +24,7 @@ func (a *app) certCommand() *cobra.Command {
 func (a *app) certList() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "list",
-		Short: "List the certificates of the listeners, the days that they have left, and what is in the way of new ones",
+		Short: "List the certificates of the listeners, the days they have left, and what is in the way of new ones",
 		Args:  exactly(0),
 		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			all, err := ops.Certificates.List(cmd.Context(), me())
@@ -34,8 +35,8 @@ func (a *app) certList() *cobra.Command {
 				return writeJSON(cmd.OutOrStdout(), append([]operate.Certificate{}, all...)) // never null
 			}
 			if len(all) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "There is none yet: postern serve makes a self-signed one at its start. "+
-					"For one that clients trust write [tls.acme] or tls.cert_file, see docs/certificates.md.")
+				fmt.Fprintln(cmd.OutOrStdout(), "There is none yet: postern serve makes a self-signed one when it "+
+					"starts. For one that clients\ntrust write [tls.acme] or tls.cert_file, see docs/certificates.md.")
 				return nil
 			}
 			return certTable(cmd.OutOrStdout(), all, time.Now())
@@ -128,7 +129,7 @@ func (a *app) certRenew() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "renew [NAME]",
 		Short: "Get new certificates by ACME now, for all names or one",
-		Long: `Have the daemon get new certificates now, whether it is time or not, and show how it went. Certificates are
+		Long: `Have the daemon get new certificates now, whether it is time or not, and show how it went. They are
 renewed by themselves: this is for who has mended what was in the way, or wants another key. Public CAs give a name
 five certificates a week.`,
 		Args: wrongUsage(cobra.MaximumNArgs(1)),
@@ -192,36 +193,33 @@ func (a *app) certDNS() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "dns",
 		Short: "Print the DNS records to publish once, for dns-persist-01 and acme-dns",
-		Long: `Print the DNS records that a person publishes once: for dns-persist-01 a TXT record, which names the CA and
+		Long: `Print the DNS records that a person publishes once: for dns-persist-01 a TXT record that names the CA and
 our account there; for acme-dns a CNAME. An account is registered where there is none yet.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.load() // with its secrets
-			if err != nil {
-				return err
-			}
-			ops, done, err := a.operationsOf(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
-			defer done()
-			records, err := ops.Certificates.Records(cmd.Context(), me())
-			if err != nil {
-				return err
-			}
-			if asJSON(cmd) {
-				return writeJSON(cmd.OutOrStdout(), records)
-			}
-			for _, r := range records {
-				value := r.Value
-				if r.Type == "TXT" {
-					value = fmt.Sprintf("%q", r.Value)
+			return a.withSecrets(cmd, func(ops *operate.Operations) error {
+				records, err := ops.Certificates.Records(cmd.Context(), me())
+				if err != nil {
+					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "Name   %s\nType   %s\nValue  %s\n\nAs a line of a zone file:\n"+
-					"%s. 3600 IN %s %s\n\n", r.Name, r.Type, r.Value, r.Name, r.Type, value)
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), "Once they can be seen in DNS: postern cert renew")
-			return nil
+				if asJSON(cmd) {
+					return writeJSON(cmd.OutOrStdout(), records)
+				}
+				printCertRecords(cmd.OutOrStdout(), records)
+				return nil
+			})
 		},
 	})
+}
+
+func printCertRecords(w io.Writer, records []acme.Record) {
+	for _, r := range records {
+		value := r.Value
+		if r.Type == "TXT" {
+			value = fmt.Sprintf("%q", r.Value)
+		}
+		fmt.Fprintf(w, "Name   %s\nType   %s\nValue  %s\n\nAs a line of a zone file:\n%s. 3600 IN %s %s\n\n", r.Name,
+			r.Type, r.Value, r.Name, r.Type, value)
+	}
+	fmt.Fprintln(w, "Once they can be seen in DNS: postern cert renew")
 }

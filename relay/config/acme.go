@@ -109,8 +109,8 @@ func (c *Config) ACMEOptions(s acme.Storage, log *slog.Logger) (*acme.Options, e
 	o := &acme.Options{
 		Storage: s, Directory: a.DirectoryURL, Email: a.Email, Profile: a.Profile, Keys: c.ACMEKeys(),
 		Names: c.ACMENames(),
-		Order: a.Challenges, HTTP: a.HTTPAddress, ALPN: a.TLSAddress, ALPNShared: c.sharesALPN(), Logger: log, TXT: net.DefaultResolver.LookupTXT,
-		DNS: a.dns(s, log),
+		Order: a.Challenges, HTTP: a.HTTPAddress, ALPN: a.TLSAddress, ALPNShared: c.sharesALPN(),
+		Logger: log, TXT: net.DefaultResolver.LookupTXT, DNS: a.dns(s, log),
 	}
 	if a.EABID != "" {
 		o.EAB = acme.EAB{ID: a.EABID, MAC: strings.TrimRight(a.EABKey.Value(), "=")}
@@ -129,12 +129,13 @@ func (c *Config) ACMEOptions(s acme.Storage, log *slog.Logger) (*acme.Options, e
 	return o, nil
 }
 
-// sharesALPN reports whether the admin listener is where the CA looks for tls-alpn-01: it can answer that beside its own
-// TLS. In clear text, and on loopback, it cannot.
+// sharesALPN reports whether the admin listener is where the CA looks for tls-alpn-01: it can answer that beside
+// its own TLS. In clear text, and on loopback, it cannot.
 func (c *Config) sharesALPN() bool {
 	a, err := parseListen(c.TLS.ACME.TLSAddress)
 	admin, adminErr := parseListen(c.Admin.Address)
-	return err == nil && adminErr == nil && a.conflicts(admin) && c.Admin.TLS && (!admin.host.IsLoopback() || a == admin)
+	return err == nil && adminErr == nil && a.conflicts(admin) && c.Admin.TLS &&
+		(!admin.host.IsLoopback() || a == admin)
 }
 
 // dns is the way to publish records; nil: there is none.

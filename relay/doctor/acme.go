@@ -42,15 +42,15 @@ func (x certificateExam) acme(states []acme.Status) (list []finding.Finding) {
 		w, what := finding.Fault, "cannot be renewed"
 		why := "Nothing happens before it ends, but then mail programs and devices do not connect any more."
 		if len(one.Chain) == 0 {
-			what, why = "cannot be obtained", "Until there is one the listeners present a self-signed certificate: mail "+
-				"programs warn, and many devices do not connect."
+			what, why = "cannot be obtained", "Until there is one the listeners present a self-signed certificate: "+
+				"mail programs warn, and many devices do not connect."
 		} else if infos := monitor.ACMEInfos([]acme.Status{one}, x.now); infos[0].RenewalLate(x.now) {
 			w = finding.Danger
 		}
-		list = append(list, found(codeCertificateACME, w, one.Name, fmt.Sprintf("The certificate for %s %s from the CA, "+
-			"since %s: %s", one.Name, what, one.State.Since.UTC().Format("2006-01-02 15:04"),
-			sentence(said(one.State.Error))), why, fmt.Sprintf("Mend that, then run: postern cert renew %s\nWithout that "+
-			"it is tried again at %s.", one.Name, one.State.Next.UTC().Format(time.RFC3339))))
+		list = append(list, found(codeCertificateACME, w, one.Name, fmt.Sprintf("The certificate for %s %s from the "+
+			"CA, since %s: %s", one.Name, what, one.State.Since.UTC().Format("2006-01-02 15:04"),
+			sentence(said(one.State.Error))), why, fmt.Sprintf("Mend that, then run: postern cert renew %s\nWithout "+
+			"that it is tried again at %s.", one.Name, one.State.Next.UTC().Format(time.RFC3339))))
 	}
 	return list
 }

@@ -36,8 +36,8 @@ func TestACME(t *testing.T) {
 	ca := testkit.NewCA(t)
 	now := time.Now()
 	cert := func(left time.Duration) testkit.Cert {
-		return ca.Leaf(testkit.LeafOptions{Names: []string{"relay.example.com"}, NotBefore: now.Add(left - 90*24*time.Hour),
-			NotAfter: now.Add(left)})
+		return ca.Leaf(testkit.LeafOptions{Names: []string{"relay.example.com"},
+			NotBefore: now.Add(left - 90*24*time.Hour), NotAfter: now.Add(left)})
 	}
 	failed := map[string]any{"failures": 4, "error": "the CA says \"no such record\"", "since": now.Add(-time.Hour),
 		"next": now.Add(time.Hour)}

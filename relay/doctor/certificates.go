@@ -136,8 +136,8 @@ func selfSigned(infos []certs.Info) []finding.Finding {
 	if len(infos) == 0 || !infos[0].SelfSigned {
 		return nil
 	}
-	fix := "Have Postern get one from an authority such as Let's Encrypt ([tls.acme], docs/certificates.md), or write " +
-		"tls.cert_file and tls.key_file. Until then compare this fingerprint when a program asks:"
+	fix := "Have Postern get one from an authority such as Let's Encrypt ([tls.acme], docs/certificates.md), or " +
+		"write tls.cert_file and tls.key_file. Until then compare this fingerprint when a program asks:"
 	for _, info := range infos {
 		fix += "\n" + info.Fingerprint + " (" + info.Key + ")"
 	}

@@ -53,16 +53,16 @@ func acmeConditions(list []acme.Status, now time.Time) (hold []alert.Condition) 
 		told[one.Name] = true
 		what, otherwise := "cannot be renewed", "mail programs and devices will not connect once it has ended"
 		if none {
-			what, otherwise = "cannot be obtained", "mail programs warn of the self-signed one, and many devices do not "+
-				"connect"
+			what, otherwise = "cannot be obtained", "mail programs warn of the self-signed one, and many devices do "+
+				"not connect"
 		} else {
 			otherwise += " (it " + EndsInWords(one.Chain[0].NotAfter, now) + ")"
 		}
 		hold = append(hold, alert.Condition{
 			Event: alert.CertificateExpiry, Subject: "acme:" + one.Name,
 			Summary: fmt.Sprintf("The certificate for %s %s from the CA since %s: %s. Otherwise %s. What to do: mend "+
-				"that, then: postern cert renew %s.", one.Name, what, clock(one.State.Since), one.State.Error, otherwise,
-				one.Name),
+				"that, then: postern cert renew %s.", one.Name, what, clock(one.State.Since), one.State.Error,
+				otherwise, one.Name),
 			Over: "The certificate was obtained, or is not asked for any more.",
 			Details: map[string]string{"name": one.Name, "reason": one.State.Error,
 				"failures": fmt.Sprint(one.State.Failures), "since": clock(one.State.Since),
