@@ -225,7 +225,7 @@ func TestRateLimited(t *testing.T) {
 		k, ctx := New(of.o), t.Context()
 		k.pass(ctx)
 		st := of.state(t)
-		if !st.Limited || st.Next.Sub(time.Now()).Round(time.Hour) != 28*time.Hour ||
+		if !st.Limited || time.Until(st.Next).Round(time.Hour) != 28*time.Hour ||
 			!strings.Contains(st.Error, `the CA says "too many certificates"`) {
 			t.Fatalf("%+v", st)
 		}
