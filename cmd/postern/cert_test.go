@@ -37,8 +37,8 @@ func TestCertificateByStaticRecord(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	out := l.ok("cert", "dns")
-	line := regexp.MustCompile(`(?m)^_validation-persist\.relay\.example\.com\. 3600 IN TXT "pebble\.letsencrypt\.org; ` +
-		`accounturi=.*"$`).FindString(out)
+	line := regexp.MustCompile(`(?m)^_validation-persist\.relay\.example\.com\. 3600 IN TXT ` +
+		`"pebble\.letsencrypt\.org; accounturi=.*"$`).FindString(out)
 	if line == "" {
 		t.Fatalf("%s", out)
 	}
@@ -89,8 +89,8 @@ func TestCertificateFromFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.config = l.file("relay.toml", fmt.Sprintf("tls.cert_file = %q\ntls.key_file = %q\n%s", cert.CertFile, cert.KeyFile,
-		text))
+	l.config = l.file("relay.toml", fmt.Sprintf("tls.cert_file = %q\ntls.key_file = %q\n%s", cert.CertFile,
+		cert.KeyFile, text))
 	if out := l.ok("cert", "list"); !strings.Contains(out, "relay.example.com  RSA 2048  file  179 days") {
 		t.Errorf("%s", out)
 	}
