@@ -211,8 +211,8 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 			break // the CA counts failures by name: the other key would fail as well
 		}
 	}
-	if errors.Is(context.Cause(ctx), context.Canceled) {
-		return look
+	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+		return look // a shutdown, or other settings
 	}
 	return k.record(ctx, o, name, st, at, asked, err)
 }

@@ -307,6 +307,15 @@ func TestHostileCA(t *testing.T) {
 		{"nothing of ours offered", "does not offer dns-persist-01 for relay.example.com, but http-01, dns-01",
 			[]string{Persist01}, func(of *office) { of.offered = []string{HTTP01, DNS01} }},
 		{"no way to publish", "write [tls.acme.rfc2136]", []string{DNS01}, func(*office) {}},
+		{"an address in clear text", "which is not https", []string{Persist01}, func(of *office) {
+			of.answer = func(w http.ResponseWriter, path string) bool {
+				if path == "/order" {
+					w.Header().Set("Location", "http://192.0.2.1/order")
+					_, _ = w.Write([]byte(`{"status":"pending","authorizations":["http://192.0.2.1/authz"]}`))
+				}
+				return path == "/order"
+			}
+		}},
 		{"control characters", `\x1b`, []string{Persist01}, func(of *office) {
 			of.answer = func(w http.ResponseWriter, path string) bool {
 				if path == "/order" {

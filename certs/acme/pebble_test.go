@@ -125,6 +125,19 @@ func TestPebble(t *testing.T) {
 			}
 		}
 	})
+	t.Run("external account and profile", func(t *testing.T) {
+		z := newZone(t)
+		eab := EAB{"kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"}
+		p, o, log := withPebble(t, z, testkit.PebbleOptions{EAB: map[string]string{eab.ID: eab.MAC}})
+		o.Order, o.Profile = []string{HTTP01}, "default"
+		New(*o).pass(t.Context())
+		st, err := loadState(t.Context(), o, pebbleName)
+		if err != nil || st.Failures != 1 || !strings.Contains(st.Error, "externalAccountRequired") {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		o.EAB = eab // other settings: at once
+		obtained(t, p, *o, log)
+	})
 	t.Run("dns-persist-01", func(t *testing.T) {
 		z := newZone(t)
 		p, o, log := withPebble(t, z, testkit.PebbleOptions{})

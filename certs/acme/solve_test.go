@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -72,6 +73,27 @@ func TestHTTPPort(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever is asked, nothing but the one path has the answer.
+func FuzzHTTPAnswer(f *testing.F) {
+	c := challengeOf(HTTP01)
+	for _, path := range []string{c.HTTP01ResourcePath(), "/", "//", "/.well-known/acme-challenge/%74oken-1_A", "*"} {
+		f.Add("GET", path, "relay.example.com")
+	}
+	f.Fuzz(func(t *testing.T, method, target, host string) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(method + " " + target + " HTTP/1.1\r\nHost: " + host +
+			"\r\n\r\n")))
+		if err != nil {
+			return
+		}
+		w := httptest.NewRecorder()
+		httpAnswer(c).ServeHTTP(w, r)
+		exact := strings.HasPrefix(target, c.HTTP01ResourcePath()) || strings.Contains(target, "://")
+		if w.Body.Len() > 0 && !exact {
+			t.Errorf("%q %q %q has the answer", method, target, host)
+		}
+	})
 }
 
 // On the port of tls-alpn-01 only the CA's handshake works, and nothing is served after it.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,8 +48,9 @@ func (o *Options) client(at *attempt) *protocol.Client {
 	}
 	return &protocol.Client{
 		Directory: o.Directory, UserAgent: "postern", PollInterval: pollInterval, PollTimeout: pollTime,
-		HTTPClient: &http.Client{Transport: &guarded{transport, at}, Timeout: answerTime, CheckRedirect: sameScheme},
-		Logger:     slog.New(quiet{o.Logger.Handler()}),
+		HTTPClient: &http.Client{Transport: &guarded{transport, at, strings.HasPrefix(o.Directory, "https:")},
+			Timeout: answerTime, CheckRedirect: sameScheme},
+		Logger: slog.New(quiet{o.Logger.Handler()}),
 	}
 }
 
@@ -71,8 +73,9 @@ func sameScheme(r *http.Request, via []*http.Request) error {
 
 // guarded bounds the CA's answers and hears when it says to wait.
 type guarded struct {
-	next http.RoundTripper
-	at   *attempt
+	next   http.RoundTripper
+	at     *attempt
+	secure bool // it is asked by HTTPS alone, wherever its answers lead
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -83,6 +86,9 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	g.at.mu.Unlock()
 	if many {
 		return nil, fmt.Errorf("the CA made us ask %d times for one certificate: given up", maxRequests)
+	}
+	if g.secure && r.URL.Scheme != "https" {
+		return nil, fmt.Errorf("the CA sends us to %.100q, which is not https", r.URL)
 	}
 	resp, err := g.next.RoundTrip(r)
 	if err != nil {

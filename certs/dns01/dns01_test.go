@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -137,15 +136,9 @@ func TestExec(t *testing.T) {
 	})
 	t.Run("a program that hangs", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		started := filepath.Join(t.TempDir(), "started")
-		if err := syscall.Mkfifo(started, 0o600); err != nil {
-			t.Skip(err)
-		}
-		go func() {
-			_, _ = os.ReadFile(started) // until the program has opened it
-			cancel()
-		}()
-		e := &Exec{Command: []string{script(t, "echo x >"+started+"; exec sleep 600")}}
+		started := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { cancel() }))
+		defer started.Close()
+		e := &Exec{Command: []string{script(t, testkit.Need(t, "curl")+" -s "+started.URL+"; exec sleep 600")}}
 		if err := e.Present(ctx, goodName, goodValue); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}

@@ -17,9 +17,10 @@ import (
 
 // PebbleOptions say how a Pebble is.
 type PebbleOptions struct {
-	DNS      string        // host:port of the name server that it asks
-	BadNonce int           // percent of the nonces that it refuses
-	Validity time.Duration // of certificates; 0: 90 days
+	DNS      string            // host:port of the name server that it asks
+	BadNonce int               // percent of the nonces that it refuses
+	Validity time.Duration     // of certificates; 0: 90 days
+	EAB      map[string]string // keys of external accounts by their ID, which are required then; base64url
 }
 
 // Pebble is Let's Encrypt's ACME server for tests, running.
@@ -68,6 +69,7 @@ func NewPebble(t testing.TB, o PebbleOptions) *Pebble {
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": address, "managementListenAddress": p.management,
 		"certificate": server.CertFile, "privateKey": server.KeyFile,
+		"externalAccountBindingRequired": len(o.EAB) > 0, "externalAccountMACKeys": o.EAB,
 		"httpPort": p.HTTPPort, "tlsPort": p.TLSPort, "retryAfter": map[string]int{"authz": 1, "order": 1},
 		"profiles": map[string]any{"default": map[string]any{"description": "for tests",
 			"validityPeriod": int64(o.Validity.Seconds())}},
