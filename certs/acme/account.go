@@ -44,8 +44,8 @@ func (o *Options) account(ctx context.Context, c *protocol.Client) (protocol.Acc
 	return o.register(ctx, c, key)
 }
 
-// confirmed registers an account anew, with its key, when the contact or the external account of it has changed, or
-// the CA has forgotten it: the order then fails once, and State says so.
+// confirmed asks the CA for a stored account, and registers it anew, with its key, if the CA has forgotten it. The
+// contact stays that of the registration.
 func (o *Options) confirmed(ctx context.Context, c *protocol.Client, a protocol.Account,
 	err error) (protocol.Account, error) {
 	if err != nil {

@@ -22,8 +22,8 @@ type solve func(ctx context.Context) (cleanUp func(), err error)
 // nothing is a cleanUp with nothing to do.
 func nothing() {}
 
-// cleanUpTime bounds taking an answer back.
-const cleanUpTime = time.Minute
+// cleanUpTime bounds taking an answer back, for which a shutdown waits.
+const cleanUpTime = 20 * time.Second
 
 // solver returns how to answer a challenge.
 func (i *issuer) solver(c protocol.Challenge, account protocol.Account) (solve, error) {

@@ -82,8 +82,8 @@ func FuzzHTTPAnswer(f *testing.F) {
 		f.Add("GET", path, "relay.example.com")
 	}
 	f.Fuzz(func(t *testing.T, method, target, host string) {
-		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(method + " " + target + " HTTP/1.1\r\nHost: " + host +
-			"\r\n\r\n")))
+		text := method + " " + target + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n"
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text)))
 		if err != nil {
 			return
 		}
