@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -9,7 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,18 +35,16 @@ type Pebble struct {
 	*Process
 }
 
-// pebble is its command, built once per test run from the version that go.mod names.
+// pebble is its command, in the version that go.mod names: built, and kept, by the go command.
 var pebble = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "postern-pebble-")
+	var errs bytes.Buffer
+	cmd := exec.Command("go", "tool", "-n", "github.com/letsencrypt/pebble/v2/cmd/pebble")
+	cmd.Stderr = &errs
+	path, err := cmd.Output()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("build pebble: %w\n%s", err, &errs)
 	}
-	path := filepath.Join(dir, "pebble")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/letsencrypt/pebble/v2/cmd/pebble").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build pebble: %w\n%s", err, out)
-	}
-	return path, nil
+	return strings.TrimSpace(string(path)), nil
 })
 
 // NewPebble starts an ACME server. The test ends it.
