@@ -130,8 +130,15 @@ func TestPebble(t *testing.T) {
 		eab := EAB{"kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"}
 		p, o, log := withPebble(t, z, testkit.PebbleOptions{EAB: map[string]string{eab.ID: eab.MAC}})
 		o.Order, o.Profile = []string{HTTP01}, "default"
+		stranger := *o
+		stranger.Roots, stranger.Storage = x509.NewCertPool(), openStore(t, t.TempDir()).ACME()
+		New(stranger).pass(t.Context())
+		st, err := loadState(t.Context(), &stranger, pebbleName)
+		if err != nil || !strings.Contains(st.Error, "is not trusted") || !strings.Contains(st.Error, "ca_file") {
+			t.Errorf("%+v, %v", st, err)
+		}
 		New(*o).pass(t.Context())
-		st, err := loadState(t.Context(), o, pebbleName)
+		st, err = loadState(t.Context(), o, pebbleName)
 		if err != nil || st.Failures != 1 || !strings.Contains(st.Error, "externalAccountRequired") {
 			t.Fatalf("%+v, %v", st, err)
 		}

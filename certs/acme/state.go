@@ -2,11 +2,14 @@ package acme
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -71,6 +74,9 @@ func (s State) failed(now time.Time, settings string, at *attempt, err error) St
 // words says in words what failed. The CA's own are quoted.
 func words(err error) string {
 	text := err.Error()
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		text = unreached(u, text)
+	}
 	if p, ok := errors.AsType[protocol.Problem](err); ok {
 		text = fmt.Sprintf("the CA says %q (%s)", p.Detail, p.Type)
 		for _, sub := range p.Subproblems {
@@ -86,6 +92,25 @@ func words(err error) string {
 		}
 	}
 	return mail.Printable(mail.Cut(text, maxError))
+}
+
+// unreached says why the CA could not be asked.
+func unreached(u *url.Error, otherwise string) string {
+	host := u.URL
+	if where, err := url.Parse(u.URL); err == nil {
+		host = where.Host
+	}
+	_, network := errors.AsType[*net.OpError](u.Err)
+	_, name := errors.AsType[*net.DNSError](u.Err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](u.Err)
+	switch {
+	case untrusted:
+		return fmt.Sprintf("the server of the CA at %s is not trusted: %v; if it is a CA of your own, write ca_file "+
+			"in [tls.acme]", host, u.Err)
+	case network || name || u.Timeout():
+		return fmt.Sprintf("the CA cannot be reached at %s: %v", host, u.Err)
+	}
+	return otherwise
 }
 
 // hint is an error with what a person has to do.

@@ -62,8 +62,8 @@ func certTable(w io.Writer, all []operate.Certificate, now time.Time) error {
 func certTrouble(c operate.Certificate, now time.Time) string {
 	all := slices.Clone(c.Warnings)
 	if c.Failures > 0 {
-		all = append(all, fmt.Sprintf("%s (tried %s in a row, next at %s)", c.Error, plural(int64(c.Failures), "time"),
-			when(c.NextTry, now)))
+		all = append(all, fmt.Sprintf("%s (%s in a row, the next try is at %s)", c.Error,
+			plural(int64(c.Failures), "failure"), when(c.NextTry, now)))
 	}
 	return strings.Join(all, "; ")
 }

@@ -44,11 +44,13 @@ func TestACME(t *testing.T) {
 	w := newWard(t, "[tls.acme]\n"+plainUpstream)
 	s := w.daemon(nil)
 	issue(t, s, testkit.Cert{}, failed)
-	want(t, w.examine("certificates"), codeCertificateACME, finding.Fault, "cannot be obtained", "no such record",
+	list := w.examine("certificates")
+	want(t, list, codeCertificateACME, finding.Fault, "cannot be obtained", "no such record",
 		"postern cert renew relay.example.com")
+	not(t, list, codeCertificateSelfSigned)
 
 	issue(t, s, cert(29*24*time.Hour), failed)
-	list := w.examine("certificates")
+	list = w.examine("certificates")
 	want(t, list, codeCertificateACME, finding.Fault, "cannot be renewed")
 	not(t, list, codeCertificateEnds, codeCertificateSelfSigned)
 	want(t, list, codeCertificateECDSA, finding.Advice, "key_types")

@@ -36,7 +36,9 @@ func (x certificateExam) certificates(ctx context.Context) (list []finding.Findi
 			"connect.", "If such a device cannot connect, get a certificate with an RSA key of 2048 bits (certbot: "+
 			"--key-type rsa; by ACME: key_types = [\"ecdsa\", \"rsa\"] in [tls.acme]). Nothing else need change."))
 	}
-	list = append(list, selfSigned(infos)...)
+	if len(byACME) == 0 { // else there is a better one, or acme says why not
+		list = append(list, selfSigned(infos)...)
+	}
 	list = append(list, x.shownToUpstreams()...)
 	return append(list, x.handshakes(ctx)...)
 }

@@ -47,7 +47,8 @@ func TestACMEConditions(t *testing.T) {
 			addCertificates(r, &config.Config{}, infos, now)
 		}
 		addACME(r, []acme.Status{one})
-		if len(r.Certificates) != 1 || strings.Contains(r.Certificates[0].Problem, "no such record") != (c.failures > 0) {
+		if len(r.Certificates) != 1 ||
+			strings.Contains(r.Certificates[0].Problem, "no such record") != (c.failures > 0) {
 			t.Errorf("%d failures: %+v", c.failures, r.Certificates)
 		}
 	}
