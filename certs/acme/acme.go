@@ -110,7 +110,8 @@ const attemptTime = 20 * time.Minute
 
 // Keeper gets and renews certificates.
 type Keeper struct {
-	kick chan struct{}
+	kick    chan struct{}
+	unsaved map[string]State // by name, which the storage did not take; of the goroutine of Run
 
 	mu        sync.Mutex // guards what follows
 	options   Options
@@ -122,7 +123,7 @@ type Keeper struct {
 func New(o Options) *Keeper {
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	o.board = &board{answers: make(map[string]*tls.Certificate)}
-	return &Keeper{options: o, kick: make(chan struct{}, 1)}
+	return &Keeper{options: o, kick: make(chan struct{}, 1), unsaved: make(map[string]State)}
 }
 
 // Use adopts changed options, but for Storage, Logger and Issued. What is under way with the old ones is given up.
@@ -196,6 +197,9 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 		}
 		return look
 	}
+	if kept := k.unsaved[name]; kept.Attempted.After(st.Attempted) {
+		st = kept
+	}
 	asked := asked(ctx, o.Storage, name).After(st.Attempted)
 	if wait := st.wait(now, asked, o.digest()); wait > 0 {
 		return wait
@@ -232,6 +236,7 @@ func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, 
 	}
 	if err := saveState(ctx, o, name, next); err != nil {
 		o.Logger.Error("the state of a certificate cannot be written", "name", name, "err", err)
+		k.unsaved[name] = next
 	}
 	if err != nil {
 		o.Logger.Warn("no certificate from the CA", "name", name, "reason", next.Error, "failures", next.Failures,

@@ -501,6 +501,33 @@ func TestStorageFull(t *testing.T) {
 	})
 }
 
+// fullLater takes what certmagic tries out before an order, and nothing of what comes of it.
+type fullLater struct{ Storage }
+
+func (f fullLater) Store(ctx context.Context, key string, value []byte) error {
+	if strings.HasPrefix(key, "certificates/") || strings.HasPrefix(key, "postern/state/") {
+		return errFull
+	}
+	return f.Storage.Store(ctx, key, value)
+}
+
+// A disk that is full when the certificate comes does not make us order one after the other.
+func TestStorageFullInTheMiddle(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		of.o.Storage = fullLater{of.o.Storage}
+		k := New(of.o)
+		for begin := time.Now(); time.Since(begin) < time.Hour; {
+			time.Sleep(k.pass(t.Context()))
+		}
+		if n := of.count("/order"); n < 2 || n > 4 {
+			t.Errorf("%d orders in an hour", n)
+		}
+		if !strings.Contains(of.log.String(), "the state of a certificate cannot be written") {
+			t.Errorf("log: %s", of.log.String())
+		}
+	})
+}
+
 func TestListAndAsk(t *testing.T) {
 	bubble(t, func(t *testing.T, of *office) {
 		list := func() []Status {
