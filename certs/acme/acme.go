@@ -206,7 +206,9 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
-	at := &attempt{}
+	begun := st
+	begun.Begun = now
+	at := &attempt{begin: func() error { return saveState(ctx, o, name, begun) }}
 	for _, key := range o.Keys {
 		if err = o.obtain(ctx, at, name, key, asked); err != nil {
 			if at.err != nil {
@@ -215,8 +217,11 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 			break // the CA counts failures by name: the other key would fail as well
 		}
 	}
-	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) {
-		return look // a shutdown, or other settings
+	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) { // a shutdown, or other settings
+		if at.ordered {
+			k.save(ctx, o, name, st)
+		}
+		return look
 	}
 	return k.record(ctx, o, name, st, at, asked, err)
 }
@@ -224,8 +229,6 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 // record writes down how an attempt ended.
 func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, at *attempt, asked bool,
 	err error) time.Duration {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
 	now := time.Now()
 	if err == nil && !at.ordered && !asked && st.Failures == 0 {
 		return look // there was nothing to do
@@ -234,21 +237,28 @@ func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, 
 	if err != nil {
 		next = st.failed(now, o.digest(), at, err)
 	}
-	if err := saveState(ctx, o, name, next); err != nil {
-		o.Logger.Error("the state of a certificate cannot be written", "name", name, "err", err)
-		k.unsaved[name] = next
-	}
+	k.save(ctx, o, name, next)
 	if err != nil {
 		o.Logger.Warn("no certificate from the CA", "name", name, "reason", next.Error, "failures", next.Failures,
 			"next_try", next.Next.Format(time.RFC3339))
 	}
 	if err == nil && at.ordered {
 		o.Logger.Info("certificate obtained from the CA", "name", name)
-		if err := o.Storage.Announce(ctx); err != nil {
+		if err := o.Storage.Announce(context.WithoutCancel(ctx)); err != nil {
 			o.Logger.Warn("other processes do not hear of the new certificate at once", "err", err)
 		}
 	}
 	return next.wait(now, false, o.digest())
+}
+
+// save writes a state down, also during a shutdown, or keeps it in memory.
+func (k *Keeper) save(ctx context.Context, o *Options, name string, st State) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if err := saveState(ctx, o, name, st); err != nil {
+		o.Logger.Error("the state of a certificate cannot be written", "name", name, "err", err)
+		k.unsaved[name] = st
+	}
 }
 
 // obtain gets or renews one certificate if it is time, or if somebody asked.

@@ -384,13 +384,18 @@ func TestTwoProcesses(t *testing.T) {
 		dir := t.TempDir()
 		var wg sync.WaitGroup
 		var told [2]int
+		var keepers [2]*Keeper
 		for i := range 2 {
 			o := of.o
 			o.Storage = openStore(t, dir).ACME()
 			o.Issued = func(all []Certificate) { told[i] = len(all) }
-			wg.Go(func() { New(o).pass(t.Context()) })
+			keepers[i] = New(o)
+			wg.Go(func() { keepers[i].pass(t.Context()) })
 		}
 		wg.Wait()
+		for _, k := range keepers { // which the one hears from the other, see Announce
+			k.pass(t.Context())
+		}
 		if of.count("/order") != 1 || of.count("issued") != 1 || told != [2]int{1, 1} {
 			t.Errorf("%d orders, %d certificates, told %d", of.count("/order"), of.count("issued"), told)
 		}
@@ -420,7 +425,7 @@ func TestStoppedInTheMiddle(t *testing.T) {
 			})
 			New(of.o).pass(ctx)
 			done = n < at
-			if st := of.state(t); st.Failures != 0 {
+			if st := of.state(t); st.Failures != 0 || !st.Begun.IsZero() {
 				t.Errorf("request %d: %+v", at, st)
 			}
 			account := of.account
@@ -436,6 +441,42 @@ func TestStoppedInTheMiddle(t *testing.T) {
 			return
 		}
 	}
+}
+
+// A process that dies again and again while it orders does not use up the CA's limits.
+func TestCrashLoop(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		var during State
+		whole := of.o.Transport
+		of.o.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/order" {
+				during = of.state(t)
+			}
+			return whole.RoundTrip(r)
+		})
+		New(of.o).pass(t.Context())
+		if during.Begun.IsZero() || !of.state(t).Begun.IsZero() {
+			t.Fatalf("during an order %+v, after it %+v", during, of.state(t))
+		}
+		if err := of.o.Storage.Delete(t.Context(), "certificates"); err != nil {
+			t.Fatal(err)
+		}
+		if err := saveState(t.Context(), &of.o, fakeName, State{Begun: time.Now()}); err != nil { // it died then
+			t.Fatal(err)
+		}
+		for range 50 { // systemd starts it anew after five seconds
+			New(of.o).pass(t.Context())
+			time.Sleep(5 * time.Second)
+		}
+		if n := of.count("/order"); n != 1 {
+			t.Errorf("%d orders", n)
+		}
+		time.Sleep(time.Minute)
+		New(of.o).pass(t.Context())
+		if n := of.count("/order"); n != 2 || len(of.now()) != 1 {
+			t.Errorf("%d orders, %+v", n, of.state(t))
+		}
+	})
 }
 
 // A certificate without its key, as a crash between two writes leaves it, is got anew; what is in memory stays so long.
@@ -501,31 +542,46 @@ func TestStorageFull(t *testing.T) {
 	})
 }
 
-// fullLater takes what certmagic tries out before an order, and nothing of what comes of it.
-type fullLater struct{ Storage }
+// fullFor takes what certmagic tries out before an order, and nothing under some keys.
+type fullFor struct {
+	Storage
+	keys []string
+}
 
-func (f fullLater) Store(ctx context.Context, key string, value []byte) error {
-	if strings.HasPrefix(key, "certificates/") || strings.HasPrefix(key, "postern/state/") {
-		return errFull
+func (f fullFor) Store(ctx context.Context, key string, value []byte) error {
+	for _, prefix := range f.keys {
+		if strings.HasPrefix(key, prefix) {
+			return errFull
+		}
 	}
 	return f.Storage.Store(ctx, key, value)
 }
 
-// A disk that is full when the certificate comes does not make us order one after the other.
+// A disk that is full when the certificate comes does not make us order one after the other. What cannot be written
+// down is not begun.
 func TestStorageFullInTheMiddle(t *testing.T) {
-	bubble(t, func(t *testing.T, of *office) {
-		of.o.Storage = fullLater{of.o.Storage}
-		k := New(of.o)
-		for begin := time.Now(); time.Since(begin) < time.Hour; {
-			time.Sleep(k.pass(t.Context()))
-		}
-		if n := of.count("/order"); n < 2 || n > 4 {
-			t.Errorf("%d orders in an hour", n)
-		}
-		if !strings.Contains(of.log.String(), "the state of a certificate cannot be written") {
-			t.Errorf("log: %s", of.log.String())
-		}
-	})
+	for _, c := range []struct {
+		keys        []string
+		least, most int
+		says        string
+	}{
+		{[]string{"certificates/"}, 2, 4, "disk is full"},
+		{[]string{"certificates/", "postern/state/"}, 0, 0, "the state of a certificate cannot be written"},
+	} {
+		bubble(t, func(t *testing.T, of *office) {
+			of.o.Storage = fullFor{of.o.Storage, c.keys}
+			k := New(of.o)
+			for begin := time.Now(); time.Since(begin) < time.Hour; {
+				time.Sleep(k.pass(t.Context()))
+			}
+			if n := of.count("/order"); n < c.least || n > c.most {
+				t.Errorf("%q: %d orders in an hour", c.keys, n)
+			}
+			if !strings.Contains(of.log.String(), c.says) {
+				t.Errorf("%q: log: %s", c.keys, of.log.String())
+			}
+		})
+	}
 }
 
 func TestListAndAsk(t *testing.T) {

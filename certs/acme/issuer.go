@@ -67,6 +67,11 @@ func (i *issuer) issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 	for _, name := range csr.DNSNames {
 		order.Identifiers = append(order.Identifiers, protocol.Identifier{Type: "dns", Value: name})
 	}
+	if i.at.begin != nil {
+		if err := i.at.begin(); err != nil {
+			return nil, err
+		}
+	}
 	i.at.ordered = true
 	if order, err = newOrder(ctx, c, account, order); err != nil {
 		return nil, fmt.Errorf("order a certificate: %w", err)

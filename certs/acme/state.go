@@ -27,6 +27,7 @@ type State struct {
 	Limited   bool      `json:"limited,omitempty"`  // the CA itself said until when to wait
 	Error     string    `json:"error,omitempty"`    // why the last attempt failed, for a person
 	Settings  string    `json:"settings,omitempty"` // digest of those that it was made with
+	Begun     time.Time `json:"begun,omitzero"`     // an order whose end nobody wrote down: the process died
 }
 
 // How long to wait after failures in a row. Let's Encrypt takes five failed validations of a name in an hour
@@ -38,6 +39,10 @@ var (
 		20 * time.Minute, 30 * time.Minute, time.Hour}
 )
 
+// crashWait is how long to wait after an order during which the process died: who dies of something else, and is
+// started anew each time, would use up the CA's limits.
+const crashWait = 5 * time.Minute
+
 // maxLimit bounds how long a CA may have us wait. Let's Encrypt's longest limit is a week.
 const maxLimit = 7 * 24 * time.Hour
 
@@ -46,6 +51,9 @@ const maxError = 600
 
 // wait is how long to leave a name alone. Who asks, and who changes the settings, ends a wait, unless the CA set it.
 func (s State) wait(now time.Time, asked bool, settings string) time.Duration {
+	if left := s.Begun.Add(crashWait).Sub(now); !s.Begun.IsZero() && left > 0 && !asked {
+		return left
+	}
 	left := s.Next.Sub(now)
 	if left <= 0 || !s.Limited && (asked || s.Settings != settings) {
 		return 0

@@ -31,8 +31,9 @@ const (
 
 // attempt is what became of one attempt for a name. certmagic works for it in one goroutine.
 type attempt struct {
-	ordered bool  // an order was begun
-	err     error // of the order
+	ordered bool         // an order was begun
+	err     error        // of the order
+	begin   func() error // before an order
 
 	mu         sync.Mutex // guards what follows
 	reached    bool       // the CA has answered
