@@ -1,5 +1,5 @@
-// Package certs owns the certificates that the listeners present: from files, which are reloaded when they change, or
-// self-signed ones made on first start.
+// Package certs owns the certificates that the listeners present: from files, reloaded when they change, those
+// that package certs/acme obtains, or self-signed ones made on first start, which stand in for these at first.
 //
 // Failure semantics: at start, files that are unreadable, expired, not yet valid, not a pair, or readable by every user
 // of the machine are refused with the reason. While running, a bad change is refused with the same reason, reported
@@ -33,6 +33,7 @@ type Options struct {
 	Dir               string   // where self-signed certificates are kept, data_dir/tls
 	Hostname          string   // what clients connect to
 	Names             []string // names and addresses in a self-signed certificate, besides Hostname
+	ACME              bool     // others are on their way, see Adopt
 	Logger            *slog.Logger
 	// Changed, unless nil, is called after each reload, with the reason if the change was refused.
 	Changed func(error)
@@ -43,6 +44,7 @@ func (o *Options) selfSigned() bool { return o.CertFile == "" && o.KeyFile == ""
 // Manager holds the certificates in use.
 type Manager struct {
 	current atomic.Pointer[set]
+	issued  atomic.Pointer[set] // by ACME, presented instead; nil: none
 
 	mu      sync.Mutex // serialises loading; guards what follows
 	options Options
@@ -68,7 +70,9 @@ func New(o Options) (*Manager, error) {
 	if err := m.loadLocked(now); err != nil {
 		return nil, err
 	}
-	m.announceLocked()
+	if !o.ACME { // else Adopt says what there is
+		m.announceLocked()
+	}
 	return m, nil
 }
 
@@ -125,6 +129,9 @@ func (m *Manager) Use(o Options) error {
 	o.Logger, o.Changed = m.options.Logger, m.options.Changed
 	before := m.options
 	m.options = o
+	if !o.ACME {
+		m.issued.Store(nil)
+	}
 	err := m.reloadLocked(time.Now())
 	if err != nil {
 		m.options, m.seen = before, textfile.FingerprintOf(before.files()...)
@@ -200,11 +207,21 @@ func (m *Manager) announceLocked() {
 			}
 		}
 	}
-	if m.options.selfSigned() && news(append(m.fingerprints(), m.options.Hostname, m.options.trustFile())...) {
+	if m.options.ACME {
+		m.announceStandInLocked(news)
+	} else if m.options.selfSigned() && news(append(m.fingerprints(), m.options.Hostname, m.options.trustFile())...) {
 		m.options.Logger.Warn("listeners present a self-signed certificate, which clients do not trust by themselves. "+
 			"Write tls.cert_file and tls.key_file with a certificate for the host name; "+
 			"until then give clients the file `trust`, or compare the fingerprint when they ask",
 			"hostname", m.options.Hostname, "trust", m.options.trustFile(), "fingerprints", m.fingerprints())
+	}
+}
+
+// announceStandInLocked says that there is no certificate by ACME yet.
+func (m *Manager) announceStandInLocked(news func(...string) bool) {
+	if m.issued.Load() == nil && news(append(m.fingerprints(), m.options.Hostname, "stand-in")...) {
+		m.options.Logger.Warn("listeners present a self-signed certificate until the first one by ACME is there; "+
+			"how it stands: postern cert list", "hostname", m.options.Hostname)
 	}
 }
 
@@ -219,20 +236,27 @@ func (m *Manager) fingerprints() []string {
 // remindLocked logs certificates that expire soon.
 func (m *Manager) remindLocked(now time.Time) {
 	for _, info := range m.Info() {
-		if w := expiry(info.NotAfter, now); w != "" {
+		w := expiry(info.NotAfter, now)
+		if info.Issued && !info.RenewalLate(now) {
+			continue // it is renewed by itself
+		}
+		if w != "" {
 			m.options.Logger.Warn("certificate: "+w, "file", info.File)
 		}
 	}
 }
 
 // Info describes the certificates in use, for status, alerts and metrics.
-func (m *Manager) Info() []Info { return m.current.Load().info }
+func (m *Manager) Info() []Info { return m.inUse().info }
 
 // GetCertificate is for tls.Config. It returns the first certificate that the client supports, ECDSA before RSA, since
-// its handshake costs half. It ignores the requested name: the client may accept another, and its own complaint is
-// clearer than a TLS alert.
+// its handshake costs half. Where there is none for the requested name it presents another: the client may accept it,
+// and its own complaint is clearer than a TLS alert.
 func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	all := m.current.Load().certificates
+	if s := m.issued.Load(); s != nil {
+		all = s.forName(hello.ServerName)
+	}
 	if len(all) == 1 {
 		return all[0], nil
 	}

@@ -22,10 +22,12 @@ import (
 type Info struct {
 	File        string // where it was read from
 	Subject     string
-	Names       []string // host names and addresses that it covers
-	Key         string   // "ECDSA P-256", "RSA 2048"
+	Names       []string  // host names and addresses that it covers
+	Key         string    // "ECDSA P-256", "RSA 2048"
+	NotBefore   time.Time // of issued ones
 	NotAfter    time.Time
 	SelfSigned  bool
+	Issued      bool     // by ACME
 	Fingerprint string   // SHA-256 in the notation of openssl and mail clients: "AB:CD:…"
 	Warnings    []string // what is allowed but unwise, and what to do
 	Kinds       []Kind   // of the Warnings, one for each

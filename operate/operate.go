@@ -49,14 +49,16 @@ type Operations struct {
 	Doctor             Doctor
 	Settings           Settings
 	Clients            Clients
+	Certificates       Certificates
 }
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o, NewLedger(o.Store, time.Now)}
-	return &Operations{Queue{d}, Accounts{d}, Devices{d}, ClientCertificates{Accounts{d}}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
+	return &Operations{Queue{d}, Accounts{d}, Devices{d}, ClientCertificates{Accounts{d}}, Trace{d}, Keys{d}, Alerts{d},
+		Status{d},
 		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
-		Doctor{d, &examination{}}, Settings{d}, Clients{d}}
+		Doctor{d, &examination{}}, Settings{d}, Clients{d}, Certificates{d}}
 }
 
 // desk is what all operations share.

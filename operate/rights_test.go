@@ -35,6 +35,7 @@ func TestWhoMay(t *testing.T) {
 		"console list": {Admin, ScopeAdmin}, "console invite": {Admin, ""}, "console reset": {Admin, ""},
 		"console role": {Admin, ""}, "console disable": {Admin, ""}, "console remove": {Admin, ""},
 		"token list": {Admin, ScopeAdmin}, "token add": {Admin, ""}, "token revoke": {Admin, ScopeAdmin},
+		"cert list": {Viewer, ScopeRead}, "cert renew": {Operator, ScopeAdmin}, "cert dns": {Operator, ScopeAdmin},
 		"audit":        {Operator, ScopeAdmin},
 		"device learn": {Admin, ScopeAdmin}, "device accept": {Operator, ScopeAccounts},
 		"trace forget": {Admin, ""}, "stats": {Viewer, ScopeRead},

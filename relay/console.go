@@ -94,7 +94,8 @@ func (s *Server) adminTLS() *tls.Config {
 	if !c.Admin.TLS {
 		return nil
 	}
-	return &tls.Config{GetCertificate: s.certs.GetCertificate, MinVersion: tls.VersionTLS12}
+	return &tls.Config{GetCertificate: s.certs.GetCertificate, MinVersion: tls.VersionTLS12,
+		GetConfigForClient: s.acme.Challenge}
 }
 
 // consoleOf is the console and the API, with who may in before them; nil where the configuration has neither.

@@ -83,13 +83,20 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.certs.Use(c.CertOptions(s.log)); err != nil {
+	byACME, err := acmeOptions(c, s.acmeStore, s.log)
+	if err == nil {
+		err = s.certs.Use(c.CertOptions(s.log))
+	}
+	if err != nil {
 		closeAll(opened)
 		return err
 	}
 	if err := s.companion.Use(c.CompanionOptions(s.log)); err != nil {
 		closeAll(opened)
 		return errors.Join(err, s.certs.Use(before.config.CertOptions(s.log)))
+	}
+	if acmeChanged(before.config, c) {
+		s.acme.Use(*byACME)
 	}
 	if s.access != nil {
 		if err := s.access.Use(console); err != nil { // what it refuses, validation has refused before

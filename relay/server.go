@@ -26,6 +26,7 @@ import (
 	"postern/admin/access"
 	"postern/auth"
 	"postern/certs"
+	"postern/certs/acme"
 	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/devices"
@@ -76,6 +77,8 @@ type Server struct {
 	stats      *stats.Counter
 	certs      *certs.Manager
 	companion  *certs.Companion
+	acmeStore  *relaystore.ACME
+	acme       *acme.Keeper // of certificates by ACME; without [tls.acme] it has nothing to do
 	limiter    *policy.Limiter
 	accounts   *accounts
 	room       *monitor.Room
@@ -142,6 +145,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	if s.companion, err = certs.NewCompanion(c.CompanionOptions(o.Logger)); err != nil {
+		return nil, err
+	}
+	if err := s.newACME(ctx, c); err != nil {
 		return nil, err
 	}
 	s.outbound = outbound.New(outbound.Options{
@@ -315,7 +321,7 @@ func (s *Server) background() []func(context.Context) {
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
 		s.companion.Run,
-		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.listenStatus(),
+		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.listenStatus(), s.acme.Run,
 		func(ctx context.Context) { s.accounts.watchSources(ctx, poll) },
 		s.accounts.scram.run,
 		func(ctx context.Context) {

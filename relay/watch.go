@@ -81,6 +81,8 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 		return s.devicesChanged(ctx)
 	case relaystore.TopicConsole:
 		return s.consoleChanged(ctx)
+	case relaystore.TopicACME:
+		s.acme.Kick()
 	case relaystore.TopicTraceAsked:
 		s.answerTrace(ctx, n)
 	}

@@ -43,8 +43,16 @@ var (
 	token = operate.Actor{Name: "script", Channel: operate.API, Scopes: []operate.Scope{operate.ScopeAdmin}}
 )
 
-// relayTOML is in force; nobody listens where its hook is.
+// relayTOML is in force; nobody listens where its hook and its CA are.
 const relayTOML = `hostname = "relay.example.com"
+[tls.acme]
+challenges = ["dns-01"]
+directory_url = "https://127.0.0.1:1/dir"
+[tls.acme.acmedns]
+url = "https://127.0.0.1:1"
+username = "u"
+password = "env:NOT_READ"
+full_domain = "d420.auth.example.com"
 [[listener]]
 address = "127.0.0.1:587"
 [[listener]]

@@ -92,20 +92,13 @@ Each is tried once, for ten seconds at most. The addresses of hooks are secrets:
 					return usage(cmd, fmt.Errorf("%q is not the number of an [[alert]], counted from 1", args[0]))
 				}
 			}
-			c, err := a.load()
-			if err != nil {
-				return err
-			}
-			ops, done, err := a.operationsOf(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
-			defer done()
-			tests, err := ops.Alerts.Test(cmd.Context(), me(), n)
-			if err != nil {
-				return err
-			}
-			return printAlertTests(cmd, tests)
+			return a.withSecrets(cmd, func(ops *operate.Operations) error {
+				tests, err := ops.Alerts.Test(cmd.Context(), me(), n)
+				if err != nil {
+					return err
+				}
+				return printAlertTests(cmd, tests)
+			})
 		},
 	})
 }

@@ -120,6 +120,20 @@ func (a *app) operation(run func(cmd *cobra.Command, ops *operate.Operations, ar
 	}
 }
 
+// withSecrets runs what needs the secrets of the configuration.
+func (a *app) withSecrets(cmd *cobra.Command, run func(ops *operate.Operations) error) error {
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	ops, done, err := a.operationsOf(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return run(ops)
+}
+
 func openStoreOf(ctx context.Context, c *config.Config) (store, error) {
 	return relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
 }

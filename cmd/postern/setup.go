@@ -369,8 +369,8 @@ func leftToDo(c *config.Config, answers *setup.Answers, keys []operate.Key, test
 	}
 	add("Let %s lead to this machine in the office's DNS; it is what clients type.", c.Hostname)
 	if answers.CertFile == "" {
-		add("Give it a certificate that clients trust ([tls] cert_file, key_file). Until then they warn: it is " +
-			"self-signed.")
+		add("Give it a certificate that clients trust: [tls.acme] gets one, docs/certificates.md. Until then they " +
+			"warn: it is self-signed.")
 	}
 	if len(keys) > 0 {
 		add("Publish the DKIM records: postern dkim dns %s", answers.Domain)

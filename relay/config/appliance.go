@@ -50,9 +50,6 @@ func (v *validator) profile(key string, l *Listener) {
 	default:
 		v.fail(key+".profile", `unknown profile %q, write "standard" or "appliance"`, l.Profile)
 	}
-	if l.ClientCAFile != "" {
-		v.unavailable(key+".client_ca_file", "remove it; clients log in with a password")
-	}
 }
 
 // currentTLS keeps old TLS away from listeners that are not for old devices.

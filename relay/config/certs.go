@@ -12,5 +12,6 @@ func (c *Config) CertOptions(log *slog.Logger) certs.Options {
 	return certs.Options{
 		CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Hostname: c.Hostname,
 		Dir: filepath.Join(c.DataDir, "tls"), Names: c.TLS.SelfSignedNames, Logger: log,
+		ACME: c.TLS.ACME != nil,
 	}
 }

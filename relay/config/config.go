@@ -87,13 +87,7 @@ type TLS struct {
 	MinVersion  TLSVersion `toml:"min_version" default:"1.2"`
 	// SelfSignedNames are names and addresses of the self-signed certificate beside Hostname.
 	SelfSignedNames []string `toml:"self_signed_names"`
-	ACME            *ACME    `toml:"acme"` // not available in this version
-}
-
-// ACME gets a certificate from a certificate authority. Not available in this version.
-type ACME struct {
-	Email        string `toml:"email"`
-	DirectoryURL string `toml:"directory_url" default:"https://acme-v02.api.letsencrypt.org/directory"`
+	ACME            *ACME    `toml:"acme"` // instead of files; see acme.go
 }
 
 // The ways in which a listener or an upstream uses TLS.

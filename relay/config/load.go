@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 
 	"postern/internal/textfile"
 )
@@ -68,6 +69,9 @@ func (c *Config) derive() {
 	c.deriveAutoconfig()
 	c.deriveSources()
 	c.deriveMechanisms()
+	if a := c.TLS.ACME; a != nil {
+		setDefault(&a.Names, c.doc.has("tls.acme.names"), []string{strings.TrimSuffix(c.Hostname, ".")})
+	}
 	if c.doc.has("privacy.history") {
 		c.Store.History = c.Privacy.History
 	}
@@ -119,6 +123,9 @@ func (c *Config) resolvePaths() {
 	for i := range c.Listeners {
 		paths = append(paths, &c.Listeners[i].ClientCAFile)
 	}
+	if c.TLS.ACME != nil {
+		paths = append(paths, &c.TLS.ACME.CAFile)
+	}
 	dir := c.dir()
 	for _, p := range paths {
 		*p = absolute(dir, *p)
@@ -165,6 +172,12 @@ func (c *Config) Files() []string {
 	}
 	if o := c.Admin.OIDC; o != nil {
 		files = append(files, o.ClientSecret.path(c.dir()))
+	}
+	if a := c.TLS.ACME; a != nil {
+		files = append(files, a.CAFile)
+		for _, s := range a.secrets() {
+			files = append(files, s.path(c.dir()))
+		}
 	}
 	slices.Sort(files)
 	files = slices.Compact(files)

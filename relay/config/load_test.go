@@ -272,36 +272,6 @@ func TestExampleLoads(t *testing.T) {
 	}
 }
 
-// The keys that this version refuses stand in the example as comments; written, they are known and refused.
-func TestExampleOfLaterVersions(t *testing.T) {
-	lines := example(t)
-	var later []string
-	inLater := false
-	for i, line := range lines {
-		line, ok := strings.CutPrefix(line, "# ")
-		if strings.HasPrefix(line, "[") {
-			inLater = strings.Contains(line, "# not in this version")
-		}
-		if ok && i > 8 && inLater {
-			lines[i] = line
-			later = append(later, line)
-		}
-	}
-	if len(later) != 3 {
-		t.Fatalf("%d lines: %q", len(later), later)
-	}
-	c := Parse("relay.toml", []byte(strings.Join(lines, "\n")))
-	if ps := c.doc.problems; len(ps) != 0 {
-		t.Fatalf("not known: %v", ps)
-	}
-	err := c.Validate()
-	for _, key := range []string{"tls.acme"} {
-		if err == nil || !strings.Contains(err.Error(), key+": not available in this version; ") {
-			t.Errorf("%s is not refused: %v", key, err)
-		}
-	}
-}
-
 // mentioned reports whether a key stands in some block of its list.
 func mentioned(c *Config, key string) bool {
 	for n := 1; n < 10; n++ {

@@ -121,7 +121,7 @@ func (v *validator) tls() {
 		v.warn("tls.self_signed_names", "has no effect beside tls.cert_file, remove one of them")
 	}
 	if t.ACME != nil {
-		v.unavailable("tls.acme", "remove [tls.acme] and write tls.cert_file and tls.key_file")
+		acmeValidator{v, t.ACME}.all()
 	}
 }
 
@@ -196,6 +196,11 @@ func (v *validator) ownFile() {
 		}
 		if o := u.OAuth; o != nil && (o.ClientSecret.literal() || o.RefreshToken.literal()) {
 			tell(key+".oauth", "has a secret in", ",")
+		}
+	}
+	for key, s := range v.TLS.ACME.secrets() {
+		if s.literal() {
+			tell(key, "stands in", ",")
 		}
 	}
 	if o := v.Admin.OIDC; o != nil && o.ClientSecret.literal() {

@@ -5,13 +5,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
 	"postern/certs"
 	"postern/relay/finding"
+	"postern/relay/monitor"
 	"postern/relay/outbound"
 	"postern/relay/status"
 	"postern/relay/trace"
@@ -22,7 +22,8 @@ type certificateExam struct{ *exam }
 
 // certificates looks at what the listeners present and at what devices made of it, and at what upstreams are shown.
 func (x certificateExam) certificates(ctx context.Context) (list []finding.Finding) {
-	infos, err := certs.Check(x.c.CertOptions(slog.New(slog.DiscardHandler)), x.now)
+	infos, byACME, err := x.presented(ctx)
+	list = append(list, x.acme(byACME)...)
 	if err != nil {
 		list = append(list, broken(err)...)
 	}
@@ -33,9 +34,11 @@ func (x certificateExam) certificates(ctx context.Context) (list []finding.Findi
 		list = append(list, found(codeCertificateECDSA, finding.Advice, infos[0].File, "There is an ECDSA certificate "+
 			"only.", "Scanners, copiers and machines from before about 2015 know RSA certificates only and cannot "+
 			"connect.", "If such a device cannot connect, get a certificate with an RSA key of 2048 bits (certbot: "+
-			"--key-type rsa). Nothing else need change."))
+			"--key-type rsa; by ACME: key_types = [\"ecdsa\", \"rsa\"] in [tls.acme]). Nothing else need change."))
 	}
-	list = append(list, selfSigned(infos)...)
+	if len(byACME) == 0 { // else there is a better one, or acme says why not
+		list = append(list, selfSigned(infos)...)
+	}
 	list = append(list, x.shownToUpstreams()...)
 	return append(list, x.handshakes(ctx)...)
 }
@@ -84,7 +87,12 @@ func (x certificateExam) certificate(info certs.Info) (list []finding.Finding) {
 				"Get one with an RSA key of 2048 bits, which everything knows.")
 		}
 	}
-	if !info.SelfSigned || x.c.TLS.CertFile != "" { // ours are renewed by themselves
+	if info.RenewalLate(x.now) {
+		add(codeCertificateEnds, finding.Danger, "The certificate of the listeners "+monitor.EndsInWords(info.NotAfter,
+			x.now)+" and should have been renewed by now.", "Mail programs and devices do not connect any more then.",
+			"See what is in the way: postern cert list\nMend that, then run: postern cert renew")
+	}
+	if !info.Issued && (!info.SelfSigned || x.c.TLS.CertFile != "") { // ours are renewed by themselves
 		if f, ends := x.ends(codeCertificateEnds, info.File, "The certificate of the listeners", info.NotAfter,
 			"Mail programs and devices do not connect any more then.",
 			"Renew it and write the new one to the same file; Postern reads it again by itself."); ends {
@@ -130,9 +138,8 @@ func selfSigned(infos []certs.Info) []finding.Finding {
 	if len(infos) == 0 || !infos[0].SelfSigned {
 		return nil
 	}
-	fix := "Get a certificate from an authority, such as Let's Encrypt, and write tls.cert_file and " +
-		"tls.key_file. Until " +
-		"then compare this fingerprint when a program asks:"
+	fix := "Have Postern get one from an authority such as Let's Encrypt ([tls.acme], docs/certificates.md), or " +
+		"write tls.cert_file and tls.key_file. Until then compare this fingerprint when a program asks:"
 	for _, info := range infos {
 		fix += "\n" + info.Fingerprint + " (" + info.Key + ")"
 	}

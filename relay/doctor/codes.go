@@ -47,6 +47,7 @@ const (
 	codeCertificateSHA1       = "certificate-sha1"
 	codeCertificateECDSA      = "certificate-ecdsa-only"
 	codeCertificateSelfSigned = "certificate-self-signed"
+	codeCertificateACME       = "certificate-acme"
 	codeCertificateAuthority  = "certificate-authority"
 	codeCertificateOK         = "certificate-ok"
 	codeDeviceOldTLS          = "device-old-tls"
@@ -163,6 +164,7 @@ var catalogue = []Code{
 	{codeCertificateUsage, "The certificate is not meant for servers."},
 	{codeCertificateKey, "Clients do not take a key of this kind or length."},
 	{codeCertificateSHA1, "The certificate, or one of its authorities, is signed with SHA-1."},
+	{codeCertificateACME, "A certificate cannot be obtained or renewed by ACME."},
 	{codeCertificateECDSA, "There is no RSA certificate, which old devices need."},
 	{codeCertificateSelfSigned, "Postern made the certificate itself, and clients do not trust it by themselves."},
 	{codeCertificateAuthority, "This machine does not know the authority of the certificate."},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -31,7 +30,7 @@ func (x listenerExam) listeners(ctx context.Context) (list []finding.Finding) {
 		return []finding.Finding{skipped("listeners", "The listeners were not tried, since Postern does not answer.",
 			"Start Postern, and run postern doctor again.")}
 	}
-	infos, _ := certs.Check(x.c.CertOptions(slog.New(slog.DiscardHandler)), x.now) // its error is certificates' to tell
+	infos, _, _ := x.presented(ctx) // its error is certificates' to tell
 	places, list := x.names(ctx)
 	for i := range x.c.Listeners {
 		l := &x.c.Listeners[i]

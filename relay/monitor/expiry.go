@@ -21,9 +21,24 @@ const (
 )
 
 // certificates alerts of certificates that end soon: ours, and those that we present to upstreams.
-func (m *Monitor) certificates(now time.Time) {
-	var hold []alert.Condition
+func (m *Monitor) certificates(ctx context.Context, now time.Time) {
+	list, err := ACMEStatus(ctx, m.InForce().Config, m.Store)
+	hold := acmeConditions(list, now)
+	if err != nil {
+		m.Logger.Warn("how it stands with certificates by ACME cannot be read", "err", err)
+		hold = slices.DeleteFunc(m.alerter.Open(alert.CertificateExpiry), func(c alert.Condition) bool {
+			return !strings.HasPrefix(c.Subject, "acme:")
+		})
+	}
 	for _, info := range m.Certs() {
+		if info.Issued {
+			if info.RenewalLate(now) {
+				hold = append(hold, expiring("listeners", info.File, info.NotAfter, now,
+					"mail programs and devices will not connect",
+					"it should have been renewed by itself; what is in the way: postern cert list"))
+			}
+			continue
+		}
 		ahead := ExpiryAhead
 		if info.SelfSigned && m.InForce().Config.TLS.CertFile == "" {
 			ahead -= renewalGrace

@@ -138,7 +138,7 @@ func (m *Monitor) look(ctx context.Context, round int) {
 		m.queueAge(ctx, now)
 	}
 	if round%expiryLook == 0 {
-		m.certificates(now)
+		m.certificates(ctx, now)
 		m.secrets(ctx, now)
 		dkimKeys(ctx, m.InForce().Config, m.Store, m.alerter, now)
 		if users, err := m.Store.Users(ctx); err == nil {

@@ -29,6 +29,9 @@ func (m *Monitor) Status(ctx context.Context) *status.Report {
 	queueStatus(ctx, r, m.Store)
 	learningStatus(ctx, r, m.Store, r.Time)
 	addCertificates(r, in.Config, m.Certs(), now)
+	if list, err := ACMEStatus(ctx, in.Config, m.Store); err == nil {
+		addACME(r, list)
+	}
 	for _, up := range in.Routes.Upstreams {
 		secrets, _ := up.Secrets(ctx, now) // what cannot be read is not known
 		addSecrets(r, up.Config.Name, secrets, now)
@@ -240,7 +243,9 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 	now := time.Now()
 	r := newStatus(c, now)
 	infos, err := certs.Check(c.CertOptions(slog.New(slog.DiscardHandler)), now)
-	addCertificates(r, c, infos, now)
+	if c.TLS.ACME == nil { // those of ACME are in the store, below
+		addCertificates(r, c, infos, now)
+	}
 	if err != nil {
 		r.Certificates = append(r.Certificates, status.Certificate{File: c.TLS.CertFile, UsedBy: "listeners",
 			Problem: err.Error()})
@@ -257,6 +262,14 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 			r.Queue.Problem = err.Error()
 		} else {
 			defer s.Close()
+			list, _ := ACMEStatus(ctx, c, s) // as there was none
+			if found := ACMEInfos(list, now); len(found) > 0 {
+				infos = found
+			}
+			if c.TLS.ACME != nil {
+				addCertificates(r, c, infos, now)
+				addACME(r, list)
+			}
 			queueStatus(ctx, r, s)
 			learningStatus(ctx, r, s, r.Time)
 			diskStatus(ctx, r, s)

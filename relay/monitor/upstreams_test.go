@@ -104,7 +104,7 @@ func TestCertificatesThatEndAreTold(t *testing.T) {
 		},
 	})
 	at := func(now time.Time) map[string]alert.Condition {
-		a.certificates(now)
+		a.certificates(t.Context(), now)
 		all := make(map[string]alert.Condition)
 		for _, c := range a.alerter.Open(alert.CertificateExpiry) {
 			all[c.Subject] = c

@@ -1,0 +1,371 @@
+// Package acme gets the listeners' certificates from a certificate authority (CA) by ACME (RFC 8555) and renews them.
+// What it needs to keep (account, keys, certificates, the outcome of the last attempt) is in a Storage that all
+// processes share: one account, and one order at a time for each name.
+//
+// Failure semantics: nobody waits for the CA. A certificate in use stays until there is a newer one. After a failure a
+// name is tried again later and later, and not before the CA says so; a restart does not shorten that. An attempt that
+// a shutdown interrupts counts as none. A CA is not trusted: its answers are bounded, and names, tokens and
+// certificates in them are checked before they are used.
+package acme
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// Key is a kind of key.
+type Key string
+
+// The kinds of keys: ECDSA P-256, and RSA of 2048 bits for old devices.
+const (
+	ECDSA Key = "ecdsa"
+	RSA   Key = "rsa"
+)
+
+// The challenges, by which the CA finds out that a name is ours.
+const (
+	HTTP01    = "http-01"        // RFC 8555 §8.3
+	TLSALPN01 = "tls-alpn-01"    // RFC 8737
+	DNS01     = "dns-01"         // RFC 8555 §8.4
+	Persist01 = "dns-persist-01" // draft-ietf-acme-dns-persist-00
+)
+
+// Challenges are all that a person may choose from.
+var Challenges = []string{HTTP01, TLSALPN01, DNS01, Persist01}
+
+// Storage keeps what all processes share.
+type Storage interface {
+	certmagic.Storage
+	// Announce tells the others that there is a new certificate.
+	Announce(context.Context) error
+}
+
+// DNS publishes records for dns-01.
+type DNS interface {
+	// Present publishes a TXT record at a name such as _acme-challenge.relay.example.com, and returns when it can be
+	// seen, as far as that can be found out.
+	Present(ctx context.Context, name, value string) error
+	// CleanUp takes the record back.
+	CleanUp(ctx context.Context, name, value string) error
+	// Settings tells apart what it is set to, over restarts. It is hashed.
+	Settings() string
+}
+
+// EAB is the external account that some CAs want (RFC 8555 §7.3.4).
+type EAB struct{ ID, MAC string } // MAC: base64url
+
+// Options say which certificates are wanted, and how to get them.
+type Options struct {
+	Storage   Storage
+	Directory string // address of the CA's directory
+	Email     string // "": none
+	EAB       EAB    // zero: none
+	Profile   string // of the certificate, as the CA names it; "": its default
+	Names     []string
+	Keys      []Key    // one certificate of each for each name
+	Order     []string // challenges: the first that the CA offers is used
+	HTTP      string   // address to listen on for http-01, while the CA asks
+	ALPN      string   // for tls-alpn-01
+	// ALPNShared says that another listener of ours is at ALPN: it answers by Keeper.Challenge instead.
+	ALPNShared bool
+	DNS        DNS // for dns-01; nil: none
+	// TXT looks for records of dns-persist-01, to say what is missing; nil: nobody looks.
+	TXT   func(ctx context.Context, name string) ([]string, error)
+	Roots *x509.CertPool // that vouch for the CA's server; nil: the system's
+	// Transport carries requests to the CA; nil: the network.
+	Transport http.RoundTripper
+	Logger    *slog.Logger
+	// Issued, unless nil, is called when what there is has changed, never twice at once.
+	Issued func([]Certificate)
+
+	board *board // of New
+}
+
+// Certificate is one that was obtained.
+type Certificate struct {
+	Name string
+	Key  Key
+	tls.Certificate
+}
+
+// look is the longest time between two looks at the certificates; renewal has days.
+const look = 10 * time.Minute
+
+// attemptTime bounds one attempt for a name and its keys.
+const attemptTime = 20 * time.Minute
+
+// Keeper gets and renews certificates.
+type Keeper struct {
+	kick    chan struct{}
+	unsaved map[string]State // by name, which the storage did not take; of the goroutine of Run
+
+	mu        sync.Mutex // guards what follows
+	options   Options
+	interrupt context.CancelFunc // ends the attempt under way, nil: there is none
+	issued    []Certificate
+}
+
+// New makes a Keeper that does nothing until Load and Run.
+func New(o Options) *Keeper {
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	o.board = &board{answers: make(map[string]*tls.Certificate)}
+	return &Keeper{options: o, kick: make(chan struct{}, 1), unsaved: make(map[string]State)}
+}
+
+// Use adopts changed options, but for Storage, Logger and Issued. What is under way with the old ones is given up.
+func (k *Keeper) Use(o Options) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	o.Storage, o.Logger, o.Issued, o.board = k.options.Storage, k.options.Logger, k.options.Issued, k.options.board
+	k.options = o
+	if k.interrupt != nil {
+		k.interrupt()
+	}
+	k.Kick()
+}
+
+// Kick has Run look at once.
+func (k *Keeper) Kick() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Load presents the certificates that are stored, without asking the CA.
+func (k *Keeper) Load(ctx context.Context) error {
+	k.mu.Lock()
+	o := k.options
+	k.mu.Unlock()
+	return k.publish(ctx, &o)
+}
+
+// Run gets and renews certificates until ctx ends.
+func (k *Keeper) Run(ctx context.Context) {
+	for {
+		timer := time.NewTimer(k.pass(ctx))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		case <-k.kick:
+			timer.Stop()
+		}
+	}
+}
+
+// pass looks at every name once, and returns how long there is nothing to do.
+func (k *Keeper) pass(ctx context.Context) (wait time.Duration) {
+	attempt, cancel := context.WithCancel(ctx)
+	defer cancel()
+	k.mu.Lock()
+	o := k.options
+	k.interrupt = cancel
+	k.mu.Unlock()
+	wait = look
+	for _, name := range o.Names {
+		wait = min(wait, k.tend(attempt, &o, name))
+	}
+	if err := k.publish(ctx, &o); err != nil && ctx.Err() == nil {
+		o.Logger.Error("certificates by ACME cannot be read: those in use stay", "err", err)
+	}
+	return max(wait, time.Second)
+}
+
+// tend gets or renews the certificates of a name if it is time. It returns when to look again.
+func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duration {
+	now := time.Now()
+	st, err := loadState(ctx, o, name)
+	if err != nil {
+		if ctx.Err() == nil {
+			o.Logger.Error("the state of a certificate cannot be read", "name", name, "err", err)
+		}
+		return look
+	}
+	if kept := k.unsaved[name]; kept.Attempted.After(st.Attempted) {
+		st = kept
+	}
+	asked := asked(ctx, o.Storage, name).After(st.Attempted)
+	if wait := st.wait(now, asked, o.digest()); wait > 0 {
+		return wait
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTime)
+	defer cancel()
+	begun := st
+	begun.Begun = now
+	at := &attempt{begin: func() error { return saveState(ctx, o, name, begun) }}
+	for _, key := range o.Keys {
+		if err = o.obtain(ctx, at, name, key, asked); err != nil {
+			if at.err != nil {
+				err = at.err // without what certmagic writes around it
+			}
+			break // the CA counts failures by name: the other key would fail as well
+		}
+	}
+	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) { // a shutdown, or other settings
+		if at.ordered {
+			k.save(ctx, o, name, st)
+		}
+		return look
+	}
+	return k.record(ctx, o, name, st, at, asked, err)
+}
+
+// record writes down how an attempt ended.
+func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, at *attempt, asked bool,
+	err error) time.Duration {
+	now := time.Now()
+	if err == nil && !at.ordered && !asked && st.Failures == 0 {
+		return look // there was nothing to do
+	}
+	next := State{Attempted: now, Settings: o.digest()}
+	if err != nil {
+		next = st.failed(now, o.digest(), at, err)
+	}
+	k.save(ctx, o, name, next)
+	if err != nil {
+		o.Logger.Warn("no certificate from the CA", "name", name, "reason", next.Error, "failures", next.Failures,
+			"next_try", next.Next.Format(time.RFC3339))
+	}
+	if err == nil && at.ordered {
+		o.Logger.Info("certificate obtained from the CA", "name", name)
+		if err := o.Storage.Announce(context.WithoutCancel(ctx)); err != nil {
+			o.Logger.Warn("other processes do not hear of the new certificate at once", "err", err)
+		}
+	}
+	return next.wait(now, false, o.digest())
+}
+
+// save writes a state down, also during a shutdown, or keeps it in memory.
+func (k *Keeper) save(ctx context.Context, o *Options, name string, st State) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if err := saveState(ctx, o, name, st); err != nil {
+		o.Logger.Error("the state of a certificate cannot be written", "name", name, "err", err)
+		k.unsaved[name] = st
+	}
+}
+
+// obtain gets or renews one certificate if it is time, or if somebody asked.
+func (o *Options) obtain(ctx context.Context, at *attempt, name string, key Key, asked bool) error {
+	cfg, stop := o.manager(key, at)
+	defer stop()
+	_, err := o.pair(ctx, name, key)
+	if err != nil && !errors.Is(err, errNoPair) && !errors.Is(err, errBadPair) {
+		return err
+	}
+	if asked || errors.Is(err, errBadPair) {
+		return cfg.RenewCertSync(ctx, name, true)
+	}
+	return cfg.ManageSync(ctx, []string{name})
+}
+
+// manager is certmagic for certificates with one kind of key. It does one attempt, under a lock that all processes
+// share; when to try again is ours to decide.
+func (o *Options) manager(key Key, at *attempt) (cfg *certmagic.Config, stop func()) {
+	cache := certmagic.NewCache(certmagic.CacheOptions{
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return cfg, nil },
+		// It would renew by itself after these times; a manager lives for one attempt. By the first it is also early
+		// for a time that the CA chose.
+		RenewCheckInterval: 2 * attemptTime, OCSPCheckInterval: 24 * time.Hour,
+		Logger: zapTo(o.Logger),
+	})
+	source := certmagic.StandardKeyGenerator{KeyType: certmagic.P256}
+	if key == RSA {
+		source.KeyType = certmagic.RSA2048
+	}
+	cfg = certmagic.New(cache, certmagic.Config{
+		Storage: o.Storage, Logger: zapTo(o.Logger), KeySource: source,
+		Issuers: []certmagic.Issuer{&issuer{o, key, at}},
+		OCSP:    certmagic.OCSPConfig{DisableStapling: true}, // mail programs do not ask, and public CAs ended it
+	})
+	return cfg, cache.Stop
+}
+
+// What pair finds.
+var (
+	errNoPair  = errors.New("there is no certificate yet")
+	errBadPair = errors.New("certificate and key do not belong together")
+)
+
+// pair reads a certificate and its key. A process that was stopped between writing one and the other leaves errBadPair.
+func (o *Options) pair(ctx context.Context, name string, key Key) (Certificate, error) {
+	from := issuerKey(o.Directory, key)
+	c := Certificate{Name: name, Key: key}
+	chain, err := o.Storage.Load(ctx, certmagic.StorageKeys.SiteCert(from, name))
+	if err == nil {
+		var private []byte
+		if private, err = o.Storage.Load(ctx, certmagic.StorageKeys.SitePrivateKey(from, name)); err == nil {
+			if c.Certificate, err = tls.X509KeyPair(chain, private); err != nil {
+				return c, fmt.Errorf("%w: %w", errBadPair, err)
+			}
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, errNoPair
+	}
+	return c, err
+}
+
+// publish tells what certificates there are, if that has changed.
+func (k *Keeper) publish(ctx context.Context, o *Options) error {
+	var all []Certificate
+	var errs []error
+	k.mu.Lock()
+	before := k.issued
+	k.mu.Unlock()
+	for _, name := range o.Names {
+		for _, key := range o.Keys {
+			c, err := o.pair(ctx, name, key)
+			if errors.Is(err, errNoPair) {
+				continue
+			}
+			if i := slices.IndexFunc(before, c.sameAs); err != nil && i >= 0 {
+				c = before[i] // what is in memory is better than nothing
+			} else if err != nil {
+				errs = append(errs, fmt.Errorf("%s (%s): %w", name, key, err))
+				continue
+			}
+			all = append(all, c)
+		}
+	}
+	if !slices.EqualFunc(before, all, func(a, b Certificate) bool {
+		return a.sameAs(b) && a.Leaf.Equal(b.Leaf)
+	}) {
+		k.mu.Lock()
+		k.issued = all
+		k.mu.Unlock()
+		if o.Issued != nil {
+			o.Issued(all)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Certificate) sameAs(o Certificate) bool { return c.Name == o.Name && c.Key == o.Key }
+
+// digest tells settings apart: an attempt that failed with others says nothing of these.
+func (o *Options) digest() string {
+	dns := ""
+	if o.DNS != nil {
+		dns = o.DNS.Settings()
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", []any{o.Directory, o.Email, o.EAB, o.Profile, o.Keys, o.Order, o.HTTP,
+		o.ALPN, dns}))
+	return hex.EncodeToString(sum[:8])
+}

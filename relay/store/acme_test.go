@@ -1,0 +1,177 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestACMEItems(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	a, ctx := s.ACME(), t.Context()
+	if _, err := a.Load(ctx, "a/b"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("load of nothing: %v", err)
+	}
+	if _, err := a.List(ctx, "a", true); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("list of nothing: %v", err)
+	}
+	secret := []byte("-----BEGIN PRIVATE KEY-----abcdefgh")
+	for _, key := range []string{"a/b/c.key", "a/b/d", "a/e", "ab/c", "a0", "a%/x"} {
+		if err := a.Store(ctx, key, append(bytes.Clone(secret), key...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := a.Load(ctx, "a/e"); err != nil || !bytes.Equal(got, append(bytes.Clone(secret), "a/e"...)) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	for _, c := range []struct {
+		dir       string
+		recursive bool
+		want      []string
+	}{
+		{"a", false, []string{"a/b", "a/e"}},
+		{"a", true, []string{"a/b", "a/b/c.key", "a/b/d", "a/e"}},
+		{"a/b", false, []string{"a/b/c.key", "a/b/d"}},
+		{"", false, []string{"a", "a%", "a0", "ab"}},
+	} {
+		if got, err := a.List(ctx, c.dir, c.recursive); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("List(%q, %v) = %q, %v", c.dir, c.recursive, got, err)
+		}
+	}
+	info, err := a.Stat(ctx, "a/b/d")
+	if err != nil || !info.IsTerminal || info.Size != int64(len(secret)+5) || time.Since(info.Modified) > time.Hour {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if info, err = a.Stat(ctx, "a/b"); err != nil || info.IsTerminal {
+		t.Errorf("a directory: %+v, %v", info, err)
+	}
+	if !a.Exists(ctx, "a/b") || a.Exists(ctx, "a/b/x") {
+		t.Error("Exists")
+	}
+	if err := errors.Join(a.Delete(ctx, "a"), a.Delete(ctx, "none")); err != nil {
+		t.Fatal(err)
+	}
+	left, err := a.List(ctx, "", true)
+	if err != nil || !slices.Equal(left, []string{"a%", "a%/x", "a0", "ab", "ab/c"}) {
+		t.Errorf("left: %q, %v", left, err)
+	}
+	if err := a.Delete(ctx, "/"); err == nil {
+		t.Error("everything can be deleted at once")
+	}
+	files, err := filepath.Glob(filepath.Join(dir, FileName+"*"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(err)
+	}
+	for _, name := range files { // sealed: no octet of a key is in a file
+		if data, err := os.ReadFile(name); err != nil || bytes.Contains(data, secret) {
+			t.Errorf("%s has the key in clear (%v)", name, err)
+		}
+	}
+}
+
+func TestACMEBounds(t *testing.T) {
+	a, ctx := open(t, Options{}).ACME(), t.Context()
+	if err := a.Store(ctx, "k", make([]byte, maxACMEValue+1)); !errors.Is(err, errACMEBound) {
+		t.Error(err)
+	}
+	if err := a.Store(ctx, strings.Repeat("k", maxACMEKey+1), nil); !errors.Is(err, errACMEBound) {
+		t.Error(err)
+	}
+	if _, err := a.TryLock(ctx, strings.Repeat("k", maxACMEKey+1)); !errors.Is(err, errACMEBound) {
+		t.Error(err)
+	}
+	err := a.s.write(ctx, func(tx *tx) error {
+		return tx.Run("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "+
+			"INSERT INTO acme_item SELECT 'n' || i, x'00', 0, 0 FROM n", maxACMEItems)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Store(ctx, "more", nil); !errors.Is(err, errACMEBound) {
+		t.Error(err)
+	}
+	if err := a.Store(ctx, "n1", []byte("x")); err != nil { // what is there can be replaced
+		t.Error(err)
+	}
+}
+
+// Several processes take turns: never two at a time, and none is forgotten.
+func TestACMELock(t *testing.T) {
+	dir := t.TempDir()
+	var inside, most, turns atomic.Int32
+	var wg sync.WaitGroup
+	for range 4 {
+		a := open(t, Options{Dir: dir}).ACME()
+		for range 2 {
+			wg.Go(func() {
+				if err := a.Lock(t.Context(), "issue"); err != nil {
+					t.Error(err)
+					return
+				}
+				most.Store(max(most.Load(), inside.Add(1)))
+				turns.Add(1)
+				inside.Add(-1)
+				if err := a.Unlock(t.Context(), "issue"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if most.Load() != 1 || turns.Load() != 8 {
+		t.Errorf("%d at once, %d turns", most.Load(), turns.Load())
+	}
+}
+
+// A lock whose process died is free after a while, and one that is waited for can be given up.
+func TestACMELockOfTheDead(t *testing.T) {
+	s := open(t, Options{})
+	a, b, ctx := s.ACME(), s.ACME(), t.Context()
+	if got, err := a.TryLock(ctx, "x"); !got || err != nil {
+		t.Fatal(got, err)
+	}
+	if got, err := b.TryLock(ctx, "x"); got || err != nil {
+		t.Fatal("taken twice", err)
+	}
+	waits, giveUp := context.WithCancel(ctx)
+	giveUp()
+	if err := b.Lock(waits, "x"); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	err := s.write(ctx, func(tx *tx) error {
+		return tx.Run("UPDATE acme_lock SET until = ?", unixNano(time.Now().Add(-time.Second)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.TryLock(ctx, "x"); !got || err != nil {
+		t.Fatal(got, err)
+	}
+	if err := a.Unlock(ctx, "x"); err != nil { // late: it must not take the lock from b
+		t.Fatal(err)
+	}
+	if got, _ := a.TryLock(ctx, "x"); got {
+		t.Error("a late unlock freed the lock of another")
+	}
+	if err := b.Unlock(ctx, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Unlock(ctx, "x"); err == nil {
+		t.Error("unlocked what is not held")
+	}
+}
+
+func TestACMEAnnounce(t *testing.T) {
+	s := open(t, Options{})
+	bumped(t, s, TopicACME, 1, func() error { return s.ACME().Announce(t.Context()) })
+}
