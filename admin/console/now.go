@@ -22,6 +22,7 @@ type nowView struct {
 	Traffic   *chart // nil: the trace cannot be read
 	Upstreams []upstreamView
 	Ends      []ending
+	Concerns  []concern
 	CanQueue  bool // the numbers lead to the queue
 }
 
@@ -92,6 +93,9 @@ func showNow(v *visit) (any, error) {
 	shape, err := v.shape()
 	if err != nil {
 		v.console.Logger.Warn("the console cannot read the queue", "error", err)
+	}
+	if view.Concerns = concernsOf(v, r, &shape, view.Ends); len(view.Concerns) > 0 && view.Verdict.Icon == "ok" {
+		view.Verdict.Icon = "warn" // the sentence stays true: mail can leave
 	}
 	for i := range r.Upstreams {
 		view.Upstreams = append(view.Upstreams, upstreamOf(v, &r.Upstreams[i], last, &shape))
