@@ -14,6 +14,8 @@ type Server struct {
 	Host string `json:"host"`
 	Port string `json:"port"`
 	TLS  string `json:"tls"` // config.Auto, StartTLS, Implicit or NoTLS
+
+	Local bool `json:"local,omitempty"` // only programs of this machine reach it
 }
 
 // easiest are the ways to use TLS, the one that most devices can be set to first.
@@ -37,6 +39,7 @@ func serversOf(c *config.Config) []Server {
 		switch server := (Server{Host: c.Hostname, Port: port, TLS: l.TLS}); {
 		case err != nil:
 		case isLoopback(host):
+			server.Local = true
 			here = append(here, server)
 		default:
 			servers = append(servers, server)

@@ -68,7 +68,7 @@ var mayImport = map[string][]string{
 	"relay/seal":         {},
 	"relay/finding":      {},
 	"relay/setup":        {"auth", "internal/suggest", "mail", "policy", "relay/upstream/profile"},
-	"operate": {"auth", "internal/suggest", "internal/textfile", "mail", "policy", "relay/config", "relay/dnscheck",
+	"operate": {"auth", "internal/suggest", "internal/textfile", "mail", "policy", "relay/check", "relay/config", "relay/dnscheck",
 		"relay/doctor", "relay/domains", "relay/finding", "relay/keyring", "relay/monitor", "relay/outbound",
 		"relay/queue", "relay/sign", "relay/stats", "relay/status", "relay/store", "relay/trace",
 		"relay/upstream/advice", "relay/upstream/profile"},

@@ -35,7 +35,7 @@ type action struct {
 func registry() []page {
 	return []page{
 		nowPage, messagesPage, timelinePage, queuePage, heldPage,
-		loginsPage, loginPage, addLoginPage, addDevicePage, importPage,
+		loginsPage, loginPage, addLoginPage, addDevicePage, importPage, certificateFile,
 		domainsPage, domainPage, statisticsPage, statisticsFile, alertsPage, doctorPage, auditPage, settingsPage,
 	}
 }
