@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"relay/monitor": {"auth", "certs", "internal/textfile", "mail", "relay/alert", "relay/config", "relay/finding",
 		"relay/keyring",
 		"relay/outbound", "relay/queue", "relay/status", "relay/store", "relay/trace", "relay/upstream",
-		"relay/upstream/advice", "relay/upstream/oauth"},
+		"relay/upstream/advice", "relay/upstream/oauth", "relay/upstream/profile"},
 	"relay/check": {"auth", "certs", "mail", "policy", "relay/config", "relay/keyring", "relay/monitor",
 		"relay/outbound", "relay/sign", "relay/store"},
 	"relay/doctor": {"auth", "certs", "mail", "relay/alert", "relay/check", "relay/config", "relay/finding",

@@ -113,3 +113,19 @@ func menuCounts(body string) (got string) {
 	}
 	return got
 }
+
+// TestDatedEndsAreTrouble: what a provider ends stands among what runs out, red as soon as it is near.
+func TestDatedEndsAreTrouble(t *testing.T) {
+	r := newRig(t)
+	r.healthy()
+	r.report.Secrets = []status.Secret{{Upstream: "microsoft365", What: "password login", Ends: r.now, DaysLeft: 33,
+		Ahead: 60, Fix: "Until that is done, an administrator of Microsoft 365 can switch password logins on again for " +
+			"a while."}}
+	body := r.page("/", in("de"))
+	for _, want := range []string{"Anmeldung mit Passwort", "Bis dahin kann ein Administrator",
+		`class="verdict warn"`, `<span class="state bad">`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}

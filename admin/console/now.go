@@ -243,6 +243,7 @@ type ending struct {
 	Ends       time.Time
 	Days       int
 	Estimated  bool
+	Ahead      int // days left from which on it is trouble, where that is not endsTooSoon
 	Icon, Word string
 	Problem    string
 	Fix        string
@@ -265,7 +266,7 @@ func endingsOf(v *visit, r *status.Report) (all []ending) {
 	for _, s := range r.Secrets {
 		e := ending{What: s.What, Of: s.Upstream, Ends: s.Ends, Days: s.DaysLeft, Estimated: s.Estimated,
 			words: "upstream"}
-		if s.DaysLeft <= endsSoon {
+		if e.Ahead = s.Ahead; s.DaysLeft <= max(endsSoon, s.Ahead) {
 			e.Fix = s.Fix
 		}
 		all = append(all, e.judged(v))
@@ -280,7 +281,7 @@ func (e ending) judged(v *visit) ending {
 		e.Icon, e.Word = "bad", v.t("cannot be read")
 	case e.Days < 0:
 		e.Icon, e.Word = "bad", v.t("has ended")
-	case e.Days <= endsTooSoon:
+	case e.Days <= max(endsTooSoon, e.Ahead):
 		e.Icon, e.Word = "bad", v.t("%d days left", e.Days)
 	case e.Days <= endsSoon:
 		e.Icon, e.Word = "warn", v.t("%d days left", e.Days)

@@ -242,3 +242,8 @@ func (x *exam) ends(code, subject, what string, end time.Time, why, fix string) 
 	}
 	return found(code, w, subject, what+" "+monitor.EndsInWords(end, x.now)+".", why, fix), true
 }
+
+// ended is the finding of the first weight that something ends, or has.
+func (x *exam) ended(code, subject, what string, end time.Time, why, fix string) finding.Finding {
+	return found(code, finding.Danger, subject, what+" "+monitor.EndsInWords(end, x.now)+".", why, fix)
+}
