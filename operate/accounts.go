@@ -144,7 +144,7 @@ func (a Accounts) Add(ctx context.Context, by Actor, n NewAccount) (c Credential
 		return c, err
 	}
 	if !n.WithoutSender && by.May(AddAccount) == nil {
-		if err := a.checkSends(u); err != nil {
+		if err := checkSends(a.Config(), u); err != nil {
 			return c, err
 		}
 	}

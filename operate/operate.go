@@ -38,6 +38,7 @@ type Options struct {
 type Operations struct {
 	Queue    Queue
 	Accounts Accounts
+	Clients  Clients
 	Trace    Trace
 	Keys     Keys
 	Alerts   Alerts
@@ -51,7 +52,7 @@ type Operations struct {
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o, NewLedger(o.Store, time.Now)}
-	return &Operations{Queue{d}, Accounts{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
+	return &Operations{Queue{d}, Accounts{d}, Clients{d}, Trace{d}, Keys{d}, Alerts{d}, Status{d},
 		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
 		Doctor{d, &examination{}}, Settings{d}}
 }

@@ -30,7 +30,7 @@ const (
 )
 
 // Reach says how devices find the relay. A name that cannot be looked up in time counts as known.
-func (a Accounts) Reach(ctx context.Context, by Actor, look LookOptions) (r Reach, err error) {
+func (a Clients) Reach(ctx context.Context, by Actor, look LookOptions) (r Reach, err error) {
 	if err := by.May(SeeAccounts); err != nil {
 		return r, err
 	}
@@ -74,7 +74,7 @@ func ownAddresses() (own []netip.Addr) {
 }
 
 // certificateFile is where the listeners' certificate is; "" if none of them uses TLS.
-func (a Accounts) certificateFile(ctx context.Context) string {
+func (a Clients) certificateFile(ctx context.Context) string {
 	c := a.Config()
 	usesTLS := func(l config.Listener) bool { return l.TLS != config.NoTLS }
 	if a.Options.Status == nil || !slices.ContainsFunc(c.Listeners, usesTLS) {
@@ -89,7 +89,7 @@ func (a Accounts) certificateFile(ctx context.Context) string {
 
 // Certificate is the listeners' certificate with its chain, in PEM: what a device is told to trust. Nothing else that
 // stands in its file is in it.
-func (a Accounts) Certificate(ctx context.Context, by Actor) ([]byte, error) {
+func (a Clients) Certificate(ctx context.Context, by Actor) ([]byte, error) {
 	if err := by.May(SeeAccounts); err != nil {
 		return nil, err
 	}

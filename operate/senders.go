@@ -12,6 +12,9 @@ import (
 	"postern/relay/upstream/profile"
 )
 
+// Clients is what people ask who set up a program or a device.
+type Clients struct{ *desk }
+
 // Sending is what an account may send as.
 type Sending struct {
 	Senders []string `json:"senders"`          // patterns; none: all its mail is refused
@@ -19,8 +22,7 @@ type Sending struct {
 }
 
 // checkSends refuses an account that could send as nobody: all its mail would be refused.
-func (a Accounts) checkSends(u auth.User) error {
-	c := a.Config()
+func checkSends(c *config.Config, u auth.User) error {
 	if len(c.Listeners) == 0 || len(check.SilentLogins(c, []auth.User{u})) == 0 {
 		return nil
 	}
@@ -49,7 +51,7 @@ func SuggestedSender(c *config.Config, login string) string {
 }
 
 // Sending says what an account may send as, whichever listener it uses.
-func (a Accounts) Sending(ctx context.Context, by Actor, u auth.User) (s Sending, err error) {
+func (a Clients) Sending(ctx context.Context, by Actor, u auth.User) (s Sending, err error) {
 	if err := by.May(SeeAccounts); err != nil {
 		return s, err
 	}
@@ -74,7 +76,7 @@ func (a Accounts) Sending(ctx context.Context, by Actor, u auth.User) (s Sending
 
 // NeedsRight are the accounts at providers that need the right to send as the senders of others (Send As), "" where
 // none does: the upstreams' usernames that are not the sender itself.
-func (a Accounts) NeedsRight(by Actor, senders []string) (accounts []string, err error) {
+func (a Clients) NeedsRight(by Actor, senders []string) (accounts []string, err error) {
 	if err := by.May(SeeAccounts); err != nil {
 		return nil, err
 	}

@@ -71,12 +71,13 @@ func TestSending(t *testing.T) {
 		{auth.User{Login: "printer"}, nil, nil, ""},
 		{auth.User{Login: "printer", Senders: []string{"p@firma.example"}}, []string{"p@firma.example"},
 			[]string{"office@firma.example"}, ""},
-		{auth.User{Login: "office", Senders: []string{"Office@firma.example"}}, []string{"Office@firma.example"}, nil, ""},
+		{auth.User{Login: "office", Senders: []string{"Office@firma.example"}},
+			[]string{"Office@firma.example"}, nil, ""},
 		{auth.User{Login: "erp", Groups: []string{"shop"}}, []string{"shop@firma.example"},
 			[]string{"office@firma.example"}, "policy 1"},
 	} {
-		s, err := r.Accounts.Sending(t.Context(), owner, test.u)
-		rights, err2 := r.Accounts.NeedsRight(owner, s.Senders)
+		s, err := r.Clients.Sending(t.Context(), owner, test.u)
+		rights, err2 := r.Clients.NeedsRight(owner, s.Senders)
 		if err != nil || err2 != nil || !slices.EqualFunc(s.Senders, test.senders, strings.EqualFold) ||
 			s.Policy != test.policy || !slices.Equal(rights, test.right) {
 			t.Errorf("%s: %+v, right %v, %v %v", test.u.Login, s, rights, err, err2)

@@ -141,7 +141,7 @@ type NewAccount struct {
 	Groups   []string `json:"groups,omitempty" maxItems:"1000"`
 	Note     string   `json:"note,omitempty" maxLength:"2000"`
 
-	WithoutSender bool `json:"without_sender,omitempty" doc:"Add it even if it may send as nobody until it gets a sender."`
+	WithoutSender bool `json:"without_sender,omitempty" doc:"Add it though it may send as nobody yet."`
 }
 
 func (a accountAPI) add(ctx context.Context, by operate.Actor, n NewAccount) (operate.Credential, error) {

@@ -609,13 +609,13 @@ func TestDeviceNeedsASender(t *testing.T) {
 		}
 	})
 	r.report.Certificates = []status.Certificate{{File: certificate, UsedBy: "listeners"}}
-	r.must(os.WriteFile(certificate, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")}), 0o600))
+	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})
+	r.must(os.WriteFile(certificate, key, 0o600))
 	if w := r.ask(person(operate.Viewer), "GET", "/certificate.pem", nil); w.Code != http.StatusNotFound {
 		t.Errorf("a key alone: %d %s", w.Code, w.Body)
 	}
 	one := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("one")})
-	r.must(os.WriteFile(certificate, append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY",
-		Bytes: []byte("secret")}), one...), 0o600))
+	r.must(os.WriteFile(certificate, append(key, one...), 0o600))
 	if w := r.ask(person(operate.Viewer), "GET", "/certificate.pem", nil); w.Body.String() != string(one) {
 		t.Errorf("the certificate: %s", w.Body)
 	}

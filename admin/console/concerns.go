@@ -50,7 +50,7 @@ func concernsOf(v *visit, r *status.Report, shape *operate.Shape, ends []ending)
 				v.t("Go to what runs out"))
 		}
 	}
-	if n := v.dangers(finding.Danger); n > 0 {
+	if n := dangers(v, finding.Danger); n > 0 {
 		add("bad", v.t("The doctor found %d things that put mail in danger.", n), "/doctor", v.t("Go to the doctor"))
 	}
 	return all
@@ -61,7 +61,7 @@ func alertConcerns(v *visit) (all []concern) {
 	if !v.may(operate.SeeAlerts) {
 		return nil
 	}
-	open, err := v.openAlerts()
+	open, err := stillOpen(v)
 	if err != nil {
 		v.console.Logger.Warn("the console cannot read the alerts", "error", err)
 		return nil
@@ -88,15 +88,15 @@ func alertID(a *store.Alert) string {
 	return fmt.Sprintf("a%x", h.Sum64())
 }
 
-// openAlerts are the newest that are open, some seconds ago.
-func (v *visit) openAlerts() ([]store.Alert, error) {
+// stillOpen are the newest that are open, some seconds ago.
+func stillOpen(v *visit) ([]store.Alert, error) {
 	return v.console.open.get(v.Context(), v.now, func(ctx context.Context) ([]store.Alert, error) {
 		return v.console.Operations.Alerts.List(ctx, v.actor, store.AlertQuery{Open: true, Limit: openCounted + 1})
 	})
 }
 
 // heldNow is how many messages are held, some seconds ago.
-func (v *visit) heldNow() (int64, error) {
+func heldNow(v *visit) (int64, error) {
 	return v.console.held.get(v.Context(), v.now, func(ctx context.Context) (int64, error) {
 		r, err := v.console.Operations.Status.Report(ctx, v.actor)
 		if err != nil {
@@ -107,7 +107,7 @@ func (v *visit) heldNow() (int64, error) {
 }
 
 // dangers counts findings of the last examination, down to a weight.
-func (v *visit) dangers(least finding.Weight) (n int) {
+func dangers(v *visit, least finding.Weight) (n int) {
 	r, err := v.console.Operations.Doctor.Last(v.actor)
 	if err != nil || r == nil {
 		return 0
@@ -132,21 +132,21 @@ func oldestOf(shape *operate.Shape) (oldest time.Time) {
 
 // counted puts into a line of the menu how much there is to look after. What cannot be read is not counted: each page
 // says itself what is wrong.
-func (v *visit) counted(item *menuItem) {
+func counted(v *visit, item *menuItem) {
 	switch item.Path {
 	case alertsPage.path:
-		if open, err := v.openAlerts(); err == nil {
+		if open, err := stillOpen(v); err == nil {
 			item.count(v, "%d alerts are open", len(open))
 		}
 	case heldPage.path:
 		if !v.may(operate.SeeStatus) {
 			return
 		}
-		if n, err := v.heldNow(); err == nil {
+		if n, err := heldNow(v); err == nil {
 			item.count(v, "%d messages are held", int(n))
 		}
 	case doctorPage.path:
-		item.count(v, "%d things found that are wrong", v.dangers(finding.Fault))
+		item.count(v, "%d things found that are wrong", dangers(v, finding.Fault))
 	}
 }
 

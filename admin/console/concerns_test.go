@@ -37,7 +37,8 @@ func TestNowIsNotGreenInTrouble(t *testing.T) {
 				}
 			}
 		}, nil},
-		{"open alerts", func(r *rig) { r.alerts(9) }, []string{`href="/alerts#a`, "The provider does not take our mail"}},
+		{"open alerts", func(r *rig) { r.alerts(9) }, []string{`href="/alerts#a`,
+			"The provider does not take our mail"}},
 		{"held mail", held, []string{`href="/held"`, "1 message is held: it waits for somebody&#39;s decision."}},
 		{"young mail", func(r *rig) { r.add(r.message(1, 10*time.Minute)) }, nil},
 		{"old mail", func(r *rig) { r.add(r.message(1, 5*time.Hour)) }, []string{`href="/queue"`,
@@ -119,8 +120,8 @@ func TestDatedEndsAreTrouble(t *testing.T) {
 	r := newRig(t)
 	r.healthy()
 	r.report.Secrets = []status.Secret{{Upstream: "microsoft365", What: "password login", Ends: r.now, DaysLeft: 33,
-		Ahead: 60, Fix: "Until that is done, an administrator of Microsoft 365 can switch password logins on again for " +
-			"a while."}}
+		Ahead: 60, Fix: "Until that is done, an administrator of Microsoft 365 can switch password logins on again " +
+			"for a while."}}
 	body := r.page("/", in("de"))
 	for _, want := range []string{"Anmeldung mit Passwort", "Bis dahin kann ein Administrator",
 		`class="verdict warn"`, `<span class="state bad">`} {

@@ -34,6 +34,7 @@ type loginView struct {
 	Limits      []limitRow
 	LimitsLate  bool // the daemon did not answer
 	Sends       operate.Sending
+	Held        int      // messages, at most queueList
 	Rights      []string // accounts at the provider that need the right to send as them
 	Suggest     string   // a sender, where it has none
 
@@ -102,14 +103,17 @@ func viewLogin(v *visit, name string) (*loginView, error) {
 
 // sending adds what the account may send as.
 func (l *loginView) sending(v *visit) (err error) {
-	a := v.console.Operations.Accounts
+	a := v.console.Operations.Clients
 	if l.Sends, err = a.Sending(v.Context(), v.actor, l.User); err != nil {
 		return err
 	}
 	if len(l.Sends.Senders) == 0 {
 		l.Suggest = plain(maxFilter, operate.SuggestedSender(a.Config(), l.Login))
 	}
-	l.Rights, err = a.NeedsRight(v.actor, l.Sends.Senders)
+	if l.Rights, err = a.NeedsRight(v.actor, l.Sends.Senders); err != nil {
+		return err
+	}
+	l.Held, err = heldOf(v, l.Login)
 	return err
 }
 

@@ -128,7 +128,7 @@ func cardOf(v *visit, u *auth.User, made operate.Credential) (*card, error) {
 
 // describe adds what the device may send as, and how it finds us.
 func (c *card) describe(v *visit, u *auth.User) error {
-	a := v.console.Operations.Accounts
+	a := v.console.Operations.Clients
 	sending, err := a.Sending(v.Context(), v.actor, *u)
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func (c *card) Instead() string {
 // certificateFile is the page from which devices get the certificate that they are to trust.
 var certificateFile = page{path: "/certificate.pem", title: "Certificate", under: "/logins",
 	needs: operate.SeeAccounts, sheet: "login", show: func(v *visit) (any, error) {
-		data, err := v.console.Operations.Accounts.Certificate(v.Context(), v.actor)
+		data, err := v.console.Operations.Clients.Certificate(v.Context(), v.actor)
 		if err != nil {
 			return nil, err
 		}

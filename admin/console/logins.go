@@ -113,7 +113,7 @@ func describeLogins(v *visit, rows []loginRow) (err error) {
 		r := &rows[i]
 		r.Link = loginPath(r.Login)
 		r.Icon, r.Word = standingOf(v, &r.User, r.Until)
-		s, err := v.console.Operations.Accounts.Sending(v.Context(), v.actor, r.User)
+		s, err := v.console.Operations.Clients.Sending(v.Context(), v.actor, r.User)
 		if err != nil {
 			return err
 		}

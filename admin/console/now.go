@@ -33,6 +33,7 @@ func (n nowView) Title() string { return n.Verdict.Text }
 type verdict struct {
 	Icon, Text string
 	More       []string // what there is to add, a line each
+	Path       string   // of the setting that it is about; "": none
 }
 
 // upstreamView is one upstream.
@@ -117,22 +118,22 @@ func verdictOn(v *visit, r *status.Report) verdict {
 	more := obstacles(v, r)
 	switch {
 	case !r.Running:
-		return verdict{"bad", v.t("No mail can leave: Postern does not run."),
-			[]string{v.t("Start it with: postern serve")}}
+		return verdict{Icon: "bad", Text: v.t("No mail can leave: Postern does not run."),
+			More: []string{v.t("Start it with: postern serve")}}
 	case r.Phase == status.Starting:
-		return verdict{"wait", v.t("Postern is starting. Mail cannot be taken yet."), nil}
+		return verdict{Icon: "wait", Text: v.t("Postern is starting. Mail cannot be taken yet.")}
 	case r.Phase == status.Stopping:
-		return verdict{"warn", v.t("Postern is shutting down. No mail is taken any more."), nil}
+		return verdict{Icon: "warn", Text: v.t("Postern is shutting down. No mail is taken any more.")}
 	case !slices.ContainsFunc(r.Upstreams, works) && r.Disk.Refuses:
-		return verdict{"bad", v.t("No mail can leave, and no new mail is taken."), more}
+		return verdict{Icon: "bad", Text: v.t("No mail can leave, and no new mail is taken."), More: more}
 	case !slices.ContainsFunc(r.Upstreams, works):
-		return verdict{"bad", v.t("No mail can leave. New mail is accepted and waits."), more}
+		return verdict{Icon: "bad", Text: v.t("No mail can leave. New mail is accepted and waits."), More: more}
 	case r.Disk.Refuses:
-		return verdict{"bad", v.t("No new mail is taken. What waits can leave."), more}
+		return verdict{Icon: "bad", Text: v.t("No new mail is taken. What waits can leave."), More: more}
 	case len(r.Unreachable) > 0 || slices.ContainsFunc(r.Upstreams, func(u status.Upstream) bool { return !whole(u) }):
-		return verdict{"warn", v.t("Mail can leave, but not all of it."), more}
+		return verdict{Icon: "warn", Text: v.t("Mail can leave, but not all of it."), More: more}
 	}
-	return verdict{"ok", v.t("Mail can leave."), nil}
+	return verdict{Icon: "ok", Text: v.t("Mail can leave.")}
 }
 
 // obstacles are what keeps mail, a line each, at most status.Most.

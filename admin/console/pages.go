@@ -58,7 +58,7 @@ func (v *visit) menu(p *page) (items []menuItem) {
 	for _, each := range v.console.pages {
 		if each.menu && v.may(each.needs) {
 			item := menuItem{Path: each.path, Title: v.t(each.title), Current: each.path == current}
-			v.counted(&item)
+			counted(v, &item)
 			items = append(items, item)
 		}
 	}

@@ -19,7 +19,7 @@ type visit struct {
 	actor   operate.Actor
 	known   bool // there is an actor
 	now     time.Time
-	notices []string // to be shown above the page
+	notices []noticeLine // to be shown above the page
 }
 
 // visited makes a handler of what answers a visit, whoever asks.
