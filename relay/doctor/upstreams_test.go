@@ -301,3 +301,18 @@ func TestProvidersEnds(t *testing.T) {
 		}
 	}
 }
+
+// What an examiner says with its weight is not said again as a matter of taste.
+func TestNothingIsSaidTwice(t *testing.T) {
+	w := newWard(t, "[[upstream]]\nname = \"office\"\nprovider = \"microsoft365\"\n"+
+		"username = \"office@example.com\"\npassword = \"x\"\n")
+	if err := os.Chmod(w.path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range w.examine("config") {
+		if f.Code == codeConfigUnwise && (strings.Contains(f.What, "chmod") ||
+			strings.Contains(f.What, "password logins")) {
+			t.Errorf("%+v", f)
+		}
+	}
+}

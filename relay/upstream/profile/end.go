@@ -12,6 +12,8 @@ type End struct {
 	Ahead int    `toml:"ahead_days" json:"ahead_days"`
 	Fix   string `toml:"fix" json:"fix"` // what to do instead, sentences
 
+	Provider string `toml:"-" json:"-"` // whose profile says so
+
 	at time.Time
 }
 

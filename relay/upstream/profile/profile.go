@@ -272,6 +272,7 @@ func parse(name string, data []byte) (*Profile, error) {
 		if err := p.Ends[i].check(); err != nil {
 			return nil, err
 		}
+		p.Ends[i].Provider = name
 	}
 	p.DNS.complete()
 	return p, p.compileReplyID()
