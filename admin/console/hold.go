@@ -37,8 +37,11 @@ func heldByOf(v *visit, login, reason string) heldBy {
 		where = v.t("line %d of relay.toml", at.Line)
 	}
 	h := heldBy{Text: v.t("%s sent more than it may: %s (%s).", plain(120, login), limitWords(v, limit), where)}
-	h.Do = []string{v.t("If the mail is wanted, release it.") + " " +
-		v.t("If you do not know it, look whether the password of the login was stolen."), v.t("So that it does not happen again, raise the limit there.")}
+	h.Do = []string{
+		v.t("If the mail is wanted, release it.") + " " +
+			v.t("If you do not know it, look whether the password of the login was stolen."),
+		v.t("So that it does not happen again, raise the limit there."),
+	}
 	if v.may(operate.SeeSettings) {
 		h.Path = "/settings?q=limits"
 	}

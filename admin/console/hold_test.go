@@ -41,8 +41,8 @@ func TestHeldMailSaysWhatToDo(t *testing.T) {
 	if body := r.page("/messages"); !strings.Contains(body, `<span class="state hold">`) {
 		t.Errorf("it is not held in the list: %s", body)
 	}
-	if w := r.ask(person(operate.Operator), "POST", "/queue/release", url.Values{"id": {m.ID}, "confirmed": {"yes"}}); w.
-		Code != 303 {
+	if w := r.ask(person(operate.Operator), "POST", "/queue/release", url.Values{"id": {m.ID},
+		"confirmed": {"yes"}}); w.Code != 303 {
 		t.Fatalf("release: %d %s", w.Code, w.Body)
 	}
 	if body := r.page("/messages/" + m.ID); !strings.Contains(body, "it was held: limit") {
