@@ -108,6 +108,7 @@ type NewAccount struct {
 	Networks        []string
 	Note            string
 	Password        string // "": one is generated
+	WithoutSender   bool   // it is added even if it may send as nobody yet
 }
 
 // Credential is a login with its new password.
@@ -141,6 +142,11 @@ func (a Accounts) Add(ctx context.Context, by Actor, n NewAccount) (c Credential
 	u, err := n.check()
 	if err != nil {
 		return c, err
+	}
+	if !n.WithoutSender && by.May(AddAccount) == nil {
+		if err := checkSends(a.Config(), u); err != nil {
+			return c, err
+		}
 	}
 	err = a.act(ctx, by, AddAccount, u.Login, func(ctx context.Context, detail *string) error {
 		*detail = KindOfAccount(u)

@@ -15,7 +15,7 @@ import (
 	"postern/relay/config"
 )
 
-// Clients is what people need to set up their mail programs.
+// Clients is what people need to set up their mail programs and devices.
 type Clients struct{ *desk }
 
 // Card returns everything that it takes for a login.

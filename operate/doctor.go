@@ -38,6 +38,13 @@ func (d Doctor) Last(by Actor) (*doctor.Report, error) {
 	return d.last.report, nil
 }
 
+// Remember makes a report the last one.
+func (d Doctor) Remember(r *doctor.Report) {
+	d.last.mu.Lock()
+	defer d.last.mu.Unlock()
+	d.last.report = r
+}
+
 // Examine looks at everything now, which may take minutes. While another examination runs, that is a Conflict.
 func (d Doctor) Examine(ctx context.Context, by Actor) (r *doctor.Report, err error) {
 	err = d.act(ctx, by, Examine, "", func(ctx context.Context, detail *string) error {
@@ -49,9 +56,8 @@ func (d Doctor) Examine(ctx context.Context, by Actor) (r *doctor.Report, err er
 		if err != nil {
 			return err
 		}
-		d.last.mu.Lock()
-		defer d.last.mu.Unlock()
-		d.last.report, *detail = r, r.Worst.String()
+		d.Remember(r)
+		*detail = r.Worst.String()
 		return nil
 	})
 	return r, err

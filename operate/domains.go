@@ -35,6 +35,8 @@ type DomainState struct {
 type LookOptions struct {
 	Resolver  *dnscheck.Resolver
 	Addresses []netip.Addr // of this machine, as the world sees them
+
+	Lookup func(ctx context.Context, name string) ([]netip.Addr, error) // of clients; nil: the system's
 }
 
 // longestLook bounds a look at DNS: many servers may be silent.

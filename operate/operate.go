@@ -85,14 +85,15 @@ const (
 
 // Error is a refusal that a person can do something about.
 type Error struct {
-	Kind Kind
-	Msg  string
+	Kind    Kind
+	Msg     string
+	Suggest string // a sender that would mend it; "" where that is not what is missing
 }
 
 func (e *Error) Error() string { return e.Msg }
 
 func fault(kind Kind, format string, args ...any) error {
-	return &Error{kind, fmt.Sprintf(format, args...)}
+	return &Error{Kind: kind, Msg: fmt.Sprintf(format, args...)}
 }
 
 // KindOf returns the kind of an Error, or of a GrownError. False: it is no fault of who asked.

@@ -143,16 +143,34 @@ func (q Queue) Do(ctx context.Context, by Actor, a Action, f queue.Filter, o Ord
 				return err
 			}
 		}
+		reasons, err := q.heldFor(ctx, a, f)
+		if err != nil {
+			return err
+		}
 		n, err = a.do(ctx, q.desk, a.selects(f), mail.Printable(o.Reason))
 		// What was done before an error is recorded, too.
 		*detail = fmt.Sprintf("%d messages", n)
-		return errors.Join(err, q.note(ctx, actionEvents(by, a.Verb, changed, n)...))
+		return errors.Join(err, q.note(ctx, actionEvents(by, a.Verb, changed, n, reasons)...))
 	})
 	return n, err
 }
 
+// heldFor are the reasons for which messages are held that are named and about to be held no more: the queue forgets
+// them, and the history keeps them.
+func (q Queue) heldFor(ctx context.Context, a Action, f queue.Filter) (map[string]string, error) {
+	if f.IDs == nil || a.Verb == Retry.Verb || a.Verb == Hold.Verb {
+		return nil, nil
+	}
+	messages, err := q.Store.List(ctx, queue.Filter{IDs: f.IDs, Held: true})
+	reasons := make(map[string]string, len(messages))
+	for _, m := range messages {
+		reasons[m.ID] = mail.Cut(mail.Printable(m.HoldReason), maxNamed)
+	}
+	return reasons, err
+}
+
 // actionEvents trace what a person did: one row for each message that was named and changed, or one for a filter.
-func actionEvents(by Actor, verb string, ids []string, n int64) []trace.Event {
+func actionEvents(by Actor, verb string, ids []string, n int64, reasons map[string]string) []trace.Event {
 	if n == 0 {
 		return nil
 	}
@@ -169,6 +187,9 @@ func actionEvents(by Actor, verb string, ids []string, n int64) []trace.Event {
 	for i, id := range ids {
 		events[i] = e
 		events[i].ID = id
+		if reason := reasons[id]; reason != "" {
+			events[i].Detail += "; it was held: " + reason
+		}
 	}
 	return events
 }

@@ -83,7 +83,7 @@ func deeds() map[string]deed {
 
 func accountDeeds(all map[string]deed) {
 	all["user add"] = deed{do: func(o *office) error {
-		c, err := o.Accounts.Add(o.Context(), root, operate.NewAccount{Login: "cleo"})
+		c, err := o.Accounts.Add(o.Context(), root, operate.NewAccount{Login: "cleo", WithoutSender: true})
 		return secretOnlyWithout(err, c.Password)
 	}}
 	all["user import"] = deed{do: func(o *office) error {

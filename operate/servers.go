@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"slices"
+	"strings"
 
 	"postern/relay/config"
 )
@@ -15,6 +16,7 @@ type Server struct {
 	TLS  string `json:"tls"` // config.Auto, StartTLS, Implicit or NoTLS
 	// Devices says that it is for old devices: its TLS is weaker, and only their networks reach it.
 	Devices bool `json:"devices,omitempty"`
+	Local   bool `json:"local,omitempty"` // only programs of this machine reach it
 }
 
 // easiest are the ways to use TLS, the one that most devices can be set to first.
@@ -33,8 +35,8 @@ func (a Accounts) Servers(_ context.Context, by Actor) ([]Server, error) {
 func serversOf(c *config.Config) []Server {
 	servers := []Server{}
 	for _, l := range c.Reachable() {
-		_, port, err := net.SplitHostPort(l.Address)
-		server := Server{Host: c.Hostname, Port: port, TLS: l.TLS, Devices: l.IsAppliance()}
+		host, port, err := net.SplitHostPort(l.Address)
+		server := Server{Host: c.Hostname, Port: port, TLS: l.TLS, Devices: l.IsAppliance(), Local: isLoopback(host)}
 		if err == nil && !(server.Devices && l.Auth == config.AuthNetwork) { // nobody logs in there
 			servers = append(servers, server)
 		}
@@ -46,4 +48,9 @@ func serversOf(c *config.Config) []Server {
 		return slices.Index(easiest, a.TLS) - slices.Index(easiest, b.TLS)
 	})
 	return servers
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }

@@ -24,9 +24,9 @@ func (e *Effective) AuthorRefusal(a mail.Address) mail.Reply {
 		a.Path(), e.name(), e.mayUse())
 }
 
-// mayUse says which senders are allowed.
-func (e *Effective) mayUse() string {
-	var list []string
+// Senders are the patterns of senders that the subject may use, for people to read, and who set them: a rule, or "" for
+// the account itself.
+func (e *Effective) Senders() (list []string, rule string) {
 	for i := range e.senders {
 		p := &e.senders[i]
 		if _, isAddress := p.address(e.Login); p.login && !isAddress {
@@ -34,6 +34,12 @@ func (e *Effective) mayUse() string {
 		}
 		list = append(list, p.shown(e.Login))
 	}
+	return list, e.sendersRule
+}
+
+// mayUse says which senders are allowed.
+func (e *Effective) mayUse() string {
+	list, _ := e.Senders()
 	where := e.sendersRule
 	where = cmp.Or(where, "the login's own senders")
 	if len(list) == 0 {

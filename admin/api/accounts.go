@@ -140,11 +140,14 @@ type NewAccount struct {
 	Networks []string `json:"networks,omitempty" maxItems:"1000" doc:"Where it may log in from."`
 	Groups   []string `json:"groups,omitempty" maxItems:"1000"`
 	Note     string   `json:"note,omitempty" maxLength:"2000"`
+
+	WithoutSender bool `json:"without_sender,omitempty" doc:"Add it though it may send as nobody yet."`
 }
 
 func (a accountAPI) add(ctx context.Context, by operate.Actor, n NewAccount) (operate.Credential, error) {
 	return a.ops.Accounts.Add(ctx, by, operate.NewAccount{Login: n.Login, Password: n.Password,
-		Device: a.of == operate.DevicesOnly, Senders: n.Senders, Networks: n.Networks, Groups: n.Groups, Note: n.Note})
+		Device: a.of == operate.DevicesOnly, Senders: n.Senders, Networks: n.Networks, Groups: n.Groups, Note: n.Note,
+		WithoutSender: n.WithoutSender})
 }
 
 func (a accountAPI) addLogin(ctx context.Context, by operate.Actor, in *shown[NewAccount]) (

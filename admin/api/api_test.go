@@ -124,7 +124,7 @@ func TestAccountsAndDevices(t *testing.T) {
 	r.post("/logins", `{"login":"x","networks":["nowhere"]}`, http.StatusUnprocessableEntity, nil)
 
 	var card operate.DeviceCard
-	r.post("/devices", `{"login":"printer"}`, http.StatusCreated, &card)
+	r.post("/devices", `{"login":"printer","senders":["printer@example.com"]}`, http.StatusCreated, &card)
 	if card.Server != "relay.example.com port 2525" || card.Encryption != "STARTTLS" || card.Password == "" {
 		t.Errorf("%+v", card)
 	}

@@ -94,7 +94,7 @@ func TestRepeatedRemoval(t *testing.T) {
 func TestPasswordIsNotKept(t *testing.T) {
 	r := newRig(t)
 	var made operate.Credential
-	add := func() *http.Request { return keyed("k", "POST", "/logins", `{"login":"carl"}`) }
+	add := func() *http.Request { return keyed("k", "POST", "/logins", `{"login":"carl","without_sender":true}`) }
 	first := r.do(admin, add())
 	if first.json(t, &made); first.StatusCode != http.StatusCreated || made.Password == "" {
 		t.Fatalf("%d %s", first.StatusCode, first.body)

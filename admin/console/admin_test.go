@@ -1,11 +1,17 @@
 package console
 
 import (
+	"context"
+	"encoding/pem"
 	"fmt"
 	"html"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -14,9 +20,11 @@ import (
 
 	"postern/auth"
 	"postern/operate"
+	"postern/relay/config"
 	"postern/relay/dnscheck"
 	"postern/relay/doctor"
 	"postern/relay/finding"
+	"postern/relay/status"
 	"postern/relay/store"
 	"postern/relay/trace"
 )
@@ -480,7 +488,8 @@ func TestHostileReports(t *testing.T) {
 	for name, body := range map[string]any{"doctor": viewDoctor(v, examined), "domain": view,
 		"alerttest": []hookTest{{plain(40, hostile), plain(40, hostile), plain(40, hostile)}},
 		"imported":  importedView{Imported: operate.Imported{Passwords: []operate.Credential{{Login: hostile}}}},
-		"card":      &card{Credential: operate.Credential{Login: hostile, Warning: hostile}, Sender: hostile}} {
+		"card": &card{Credential: operate.Credential{Login: hostile, Warning: hostile},
+			Senders: []string{hostile}, Rights: []string{hostile}}} {
 		harmless(t, name, r.drawn(name, body))
 	}
 }
@@ -584,5 +593,48 @@ func TestPatience(t *testing.T) {
 	if answer, err := server.Client().Get(server.URL + "/doctor"); err == nil {
 		answer.Body.Close()
 		t.Errorf("the server's time does not end: %s", answer.Status)
+	}
+}
+
+// TestDeviceNeedsASender: a device that could send as nobody is not added; a sender is suggested, and the card says
+// what the provider has to grant, and that nobody reaches a server of this machine alone, or by a name unknown.
+func TestDeviceNeedsASender(t *testing.T) {
+	certificate := filepath.Join(t.TempDir(), "cert.pem")
+	r := newRig(t, func(r *rig) {
+		r.config = config.Parse("relay.toml", []byte("hostname = \"relay.firma.example\"\n[[listener]]\n"+
+			"address = \"127.0.0.1:587\"\n[[upstream]]\nname = \"m\"\nprovider = \"microsoft365\"\n"+
+			"username = \"office@firma.example\"\n"))
+		r.look.Lookup = func(context.Context, string) ([]netip.Addr, error) {
+			return nil, &net.DNSError{IsNotFound: true}
+		}
+	})
+	r.report.Certificates = []status.Certificate{{File: certificate, UsedBy: "listeners"}}
+	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})
+	r.must(os.WriteFile(certificate, key, 0o600))
+	if w := r.ask(person(operate.Viewer), "GET", "/certificate.pem", nil); w.Code != http.StatusNotFound {
+		t.Errorf("a key alone: %d %s", w.Code, w.Body)
+	}
+	one := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("one")})
+	r.must(os.WriteFile(certificate, append(key, one...), 0o600))
+	if w := r.ask(person(operate.Viewer), "GET", "/certificate.pem", nil); w.Body.String() != string(one) {
+		t.Errorf("the certificate: %s", w.Body)
+	}
+	form := url.Values{"device": {"1"}, "login": {"drucker"}}
+	body := r.ask(person(operate.Operator), "POST", "/logins/act/add", form, in("de")).Body.String()
+	for _, want := range []string{"drucker@firma.example</textarea>", "könnte mit keiner Adresse senden"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %q in %s", want, body)
+		}
+	}
+	form.Set("senders", "drucker@firma.example")
+	body = r.ask(person(operate.Operator), "POST", "/logins/act/add", form).Body.String()
+	for _, want := range []string{"office@firma.example has the right", "No device can reach this server",
+		"No name server knows relay.firma.example", `href="/certificate.pem"`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the card lacks %q: %s", want, body)
+		}
+	}
+	if body := r.page("/logins/drucker"); !strings.Contains(body, "(Send As) for office@firma.example") {
+		t.Errorf("the account's page: %s", body)
 	}
 }

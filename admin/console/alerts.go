@@ -29,6 +29,7 @@ type alertsView struct {
 // alertView is an alert in words.
 type alertView struct {
 	store.Alert
+	ID      string // its place on the page, while it is open
 	Title   string
 	First   Said // sentence of the summary
 	Rest    Said // of it
@@ -75,7 +76,7 @@ func showAlerts(v *visit) (any, error) {
 
 func viewAlerts(v *visit, list []store.Alert) (all []alertView) {
 	for _, a := range list {
-		view := alertView{Alert: a, Title: eventTitle(v, a.Event)}
+		view := alertView{Alert: a, ID: alertID(&a), Title: eventTitle(v, a.Event)}
 		view.First, view.Rest = firstSentence(v.said(plainLines(maxSaid, a.Summary)))
 		for _, name := range slices.Sorted(maps.Keys(a.Details)) {
 			if len(view.Details) < alertDetail && a.Details[name] != "" {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"postern/operate"
+	"postern/relay/store"
 )
 
 // Options configures the console.
@@ -46,6 +47,8 @@ type console struct {
 
 	traffic memo[traffic]
 	shape   memo[operate.Shape]
+	open    memo[[]store.Alert]
+	held    memo[int64]
 	kept    keepsakes
 }
 

@@ -199,7 +199,11 @@ func lookAtDomain(v *visit) (string, any, error) {
 		return "", nil, err
 	}
 	if ours {
-		v.leave("DNS of %s was looked at.", report.Domain)
+		if finding.Worst(report.Findings) <= finding.Fault {
+			v.leave("DNS of %s was looked at: what is wrong stands below.", report.Domain)
+		} else {
+			v.leave("DNS of %s was looked at.", report.Domain)
+		}
 		return "/domains/" + url.PathEscape(report.Domain), nil, nil
 	}
 	view, err := viewDomain(v, operate.DomainState{Domain: report.Domain, Report: &report}, false)

@@ -33,6 +33,10 @@ type loginView struct {
 	Here, Stamp string
 	Limits      []limitRow
 	LimitsLate  bool // the daemon did not answer
+	Sends       operate.Sending
+	Held        int      // messages, at most queueList
+	Rights      []string // accounts at the provider that need the right to send as them
+	Suggest     string   // a sender, where it has none
 
 	MayEdit, MayLock, MayUnlock, MayRenew, MayRemove bool
 }
@@ -85,6 +89,9 @@ func viewLogin(v *visit, name string) (*loginView, error) {
 	if view.Limits, view.LimitsLate, err = limitsOf(v, u.Login); err != nil {
 		return nil, err
 	}
+	if err := view.sending(v); err != nil {
+		return nil, err
+	}
 	for _, e := range slices.Backward(events) {
 		if len(view.Events) == shownEvents {
 			break
@@ -92,6 +99,22 @@ func viewLogin(v *visit, name string) (*loginView, error) {
 		view.Events = append(view.Events, loginEventOf(v, &e))
 	}
 	return view, nil
+}
+
+// sending adds what the account may send as.
+func (l *loginView) sending(v *visit) (err error) {
+	a := v.console.Operations.Clients
+	if l.Sends, err = a.Sending(v.Context(), v.actor, l.User); err != nil {
+		return err
+	}
+	if len(l.Sends.Senders) == 0 {
+		l.Suggest = plain(maxFilter, operate.SuggestedSender(a.Config(), l.Login))
+	}
+	if l.Rights, err = a.NeedsRight(v.actor, l.Sends.Senders); err != nil {
+		return err
+	}
+	l.Held, err = heldOf(v, l.Login)
+	return err
 }
 
 func loginEventOf(v *visit, e *trace.Event) loginEvent {

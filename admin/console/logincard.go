@@ -1,10 +1,12 @@
 package console
 
 import (
+	"errors"
+	"net/netip"
+	"slices"
 	"strconv"
 
 	"postern/auth"
-	"postern/mail"
 	"postern/operate"
 	"postern/relay/config"
 )
@@ -33,8 +35,10 @@ type card struct {
 	Chosen  bool // somebody chose the password, and knows it
 	Server  *server
 	Others  []server
-	Sender  string // the first, where it is one address
-	Senders []string
+	Senders []string // patterns; none: all its mail is refused
+	Rights  []string // accounts at the provider that need the right to send as them
+	Local   bool     // nobody but programs of this machine reaches a listener
+	Reach   operate.Reach
 	Back    string
 }
 
@@ -52,6 +56,9 @@ func addLogin(v *visit) (string, any, error) {
 	made, err := v.console.Operations.Accounts.Add(v.Context(), v.actor, n)
 	if _, theirs := operate.KindOf(err); theirs {
 		f.Problem = plain(1000, err)
+		if own, is := errors.AsType[*operate.Error](err); is && own.Suggest != "" {
+			f.Senders = plain(maxFilter, own.Suggest) // to be sent again with it, or another
+		}
 		return "", &newLogin{n.Device, f}, nil
 	}
 	if err != nil {
@@ -105,21 +112,55 @@ func cardOf(v *visit, u *auth.User, made operate.Credential) (*card, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &card{Credential: made, Device: u.Device, Chosen: made.Password == "", Senders: u.Senders,
-		Back: loginPath(u.Login)}
+	c := &card{Credential: made, Device: u.Device, Chosen: made.Password == "", Back: loginPath(u.Login)}
+	if err := c.describe(v, u); err != nil {
+		return nil, err
+	}
 	for _, s := range servers {
 		c.Others = append(c.Others, server{s, encryptionOf(v, s.TLS)})
 	}
 	if len(c.Others) > 0 {
 		c.Server, c.Others = &c.Others[0], c.Others[1:]
-	}
-	if len(u.Senders) > 0 {
-		if _, err := mail.ParseAddress(u.Senders[0]); err == nil {
-			c.Sender = u.Senders[0]
-		}
+		c.Local = c.Server.Local
 	}
 	return c, nil
 }
+
+// describe adds what the device may send as, and how it finds us.
+func (c *card) describe(v *visit, u *auth.User) error {
+	a := v.console.Operations.Clients
+	sending, err := a.Sending(v.Context(), v.actor, *u)
+	if err != nil {
+		return err
+	}
+	c.Senders = sending.Senders
+	if c.Rights, err = a.NeedsRight(v.actor, sending.Senders); err != nil {
+		return err
+	}
+	c.Reach, err = a.Reach(v.Context(), v.actor, v.console.Look)
+	return err
+}
+
+// Instead is an address that can be typed in instead of the name.
+func (c *card) Instead() string {
+	if i := slices.IndexFunc(c.Reach.Addresses, netip.Addr.Is4); i >= 0 {
+		return c.Reach.Addresses[i].String()
+	}
+	if len(c.Reach.Addresses) > 0 {
+		return c.Reach.Addresses[0].String()
+	}
+	return ""
+}
+
+// certificateFile is the page from which devices get the certificate that they are to trust.
+var certificateFile = page{path: "/certificate.pem", title: "Certificate", under: "/logins",
+	needs: operate.SeeAccounts, sheet: "login", show: func(v *visit) (any, error) {
+		data, err := v.console.Operations.Clients.Certificate(v.Context(), v.actor)
+		if err != nil {
+			return nil, err
+		}
+		return attachment{"postern-certificate.pem", "application/x-pem-file", data}, nil
+	}}
 
 // encryptionOf is what devices call a way to use TLS.
 func encryptionOf(v *visit, tls string) string {

@@ -52,6 +52,9 @@ type addressLock struct {
 	Failures int
 }
 
+// shownSenders is how many senders the list names of an account.
+const shownSenders = 5
+
 // loginsOn is how many accounts a page lists: the trace is asked about each.
 const loginsOn = 50
 
@@ -110,7 +113,11 @@ func describeLogins(v *visit, rows []loginRow) (err error) {
 		r := &rows[i]
 		r.Link = loginPath(r.Login)
 		r.Icon, r.Word = standingOf(v, &r.User, r.Until)
-		r.Sends = strings.Join(r.Senders, ", ")
+		s, err := v.console.Operations.Clients.Sending(v.Context(), v.actor, r.User)
+		if err != nil {
+			return err
+		}
+		r.Sends = strings.Join(s.Senders[:min(len(s.Senders), shownSenders)], ", ")
 		if r.activity, err = lastOf(v, r.Login); err != nil {
 			return err
 		}

@@ -83,8 +83,20 @@ func showMessages(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	var ids []string
 	for _, f := range answer.Found {
-		view.Rows = append(view.Rows, foundRowOf(v, f))
+		if view.Rows = append(view.Rows, foundRowOf(v, f)); f.ID != "" {
+			ids = append(ids, f.ID)
+		}
+	}
+	held, err := heldAmong(v, ids)
+	if err != nil {
+		return nil, err
+	}
+	for i := range view.Rows {
+		if r := &view.Rows[i]; held[r.ID] {
+			r.Icon, r.Word = "hold", v.t("held")
+		}
 	}
 	view.Partial, view.Pager = answer.Partial, v.paged("after", answer.Next)
 	if len(view.Rows) > 0 || answer.Next == "" {

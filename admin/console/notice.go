@@ -62,5 +62,20 @@ func (v *visit) takeNotice() {
 			return
 		}
 	}
-	v.notices = append(v.notices, v.t(n.Key, n.Args...))
+	line := noticeLine{"ok", v.t(n.Key, n.Args...)}
+	if notDone[n.Key] {
+		line.Icon = "warn"
+	}
+	v.notices = append(v.notices, line)
+}
+
+// noticeLine is a notice as a page shows it.
+type noticeLine struct{ Icon, Text string }
+
+// notDone are notices that nothing was done.
+var notDone = map[key]bool{
+	"Nothing was chosen, or it is gone from the queue already.":                true,
+	"More is selected than you confirmed: look at it again. Nothing was done.": true,
+	"Nothing was done: %s has been changed meanwhile.":                         true,
+	"DNS of %s was looked at: what is wrong stands below.":                     true,
 }

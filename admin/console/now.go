@@ -22,6 +22,7 @@ type nowView struct {
 	Traffic   *chart // nil: the trace cannot be read
 	Upstreams []upstreamView
 	Ends      []ending
+	Concerns  []concern
 	CanQueue  bool // the numbers lead to the queue
 }
 
@@ -32,6 +33,7 @@ func (n nowView) Title() string { return n.Verdict.Text }
 type verdict struct {
 	Icon, Text string
 	More       []string // what there is to add, a line each
+	Path       string   // of the setting that it is about; "": none
 }
 
 // upstreamView is one upstream.
@@ -93,6 +95,9 @@ func showNow(v *visit) (any, error) {
 	if err != nil {
 		v.console.Logger.Warn("the console cannot read the queue", "error", err)
 	}
+	if view.Concerns = concernsOf(v, r, &shape, view.Ends); len(view.Concerns) > 0 && view.Verdict.Icon == "ok" {
+		view.Verdict.Icon = "warn" // the sentence stays true: mail can leave
+	}
 	for i := range r.Upstreams {
 		view.Upstreams = append(view.Upstreams, upstreamOf(v, &r.Upstreams[i], last, &shape))
 	}
@@ -113,22 +118,22 @@ func verdictOn(v *visit, r *status.Report) verdict {
 	more := obstacles(v, r)
 	switch {
 	case !r.Running:
-		return verdict{"bad", v.t("No mail can leave: Postern does not run."),
-			[]string{v.t("Start it with: postern serve")}}
+		return verdict{Icon: "bad", Text: v.t("No mail can leave: Postern does not run."),
+			More: []string{v.t("Start it with: postern serve")}}
 	case r.Phase == status.Starting:
-		return verdict{"wait", v.t("Postern is starting. Mail cannot be taken yet."), nil}
+		return verdict{Icon: "wait", Text: v.t("Postern is starting. Mail cannot be taken yet.")}
 	case r.Phase == status.Stopping:
-		return verdict{"warn", v.t("Postern is shutting down. No mail is taken any more."), nil}
+		return verdict{Icon: "warn", Text: v.t("Postern is shutting down. No mail is taken any more.")}
 	case !slices.ContainsFunc(r.Upstreams, works) && r.Disk.Refuses:
-		return verdict{"bad", v.t("No mail can leave, and no new mail is taken."), more}
+		return verdict{Icon: "bad", Text: v.t("No mail can leave, and no new mail is taken."), More: more}
 	case !slices.ContainsFunc(r.Upstreams, works):
-		return verdict{"bad", v.t("No mail can leave. New mail is accepted and waits."), more}
+		return verdict{Icon: "bad", Text: v.t("No mail can leave. New mail is accepted and waits."), More: more}
 	case r.Disk.Refuses:
-		return verdict{"bad", v.t("No new mail is taken. What waits can leave."), more}
+		return verdict{Icon: "bad", Text: v.t("No new mail is taken. What waits can leave."), More: more}
 	case len(r.Unreachable) > 0 || slices.ContainsFunc(r.Upstreams, func(u status.Upstream) bool { return !whole(u) }):
-		return verdict{"warn", v.t("Mail can leave, but not all of it."), more}
+		return verdict{Icon: "warn", Text: v.t("Mail can leave, but not all of it."), More: more}
 	}
-	return verdict{"ok", v.t("Mail can leave."), nil}
+	return verdict{Icon: "ok", Text: v.t("Mail can leave.")}
 }
 
 // obstacles are what keeps mail, a line each, at most status.Most.
@@ -239,6 +244,7 @@ type ending struct {
 	Ends       time.Time
 	Days       int
 	Estimated  bool
+	Ahead      int // days left from which on it is trouble, where that is not endsTooSoon
 	Icon, Word string
 	Problem    string
 	Fix        string
@@ -261,7 +267,7 @@ func endingsOf(v *visit, r *status.Report) (all []ending) {
 	for _, s := range r.Secrets {
 		e := ending{What: s.What, Of: s.Upstream, Ends: s.Ends, Days: s.DaysLeft, Estimated: s.Estimated,
 			words: "upstream"}
-		if s.DaysLeft <= endsSoon {
+		if e.Ahead = s.Ahead; s.DaysLeft <= max(endsSoon, s.Ahead) {
 			e.Fix = s.Fix
 		}
 		all = append(all, e.judged(v))
@@ -276,7 +282,7 @@ func (e ending) judged(v *visit) ending {
 		e.Icon, e.Word = "bad", v.t("cannot be read")
 	case e.Days < 0:
 		e.Icon, e.Word = "bad", v.t("has ended")
-	case e.Days <= endsTooSoon:
+	case e.Days <= max(endsTooSoon, e.Ahead):
 		e.Icon, e.Word = "bad", v.t("%d days left", e.Days)
 	case e.Days <= endsSoon:
 		e.Icon, e.Word = "warn", v.t("%d days left", e.Days)

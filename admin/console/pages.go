@@ -35,7 +35,7 @@ type action struct {
 func registry() []page {
 	return []page{
 		nowPage, messagesPage, timelinePage, queuePage, heldPage,
-		loginsPage, loginPage, addLoginPage, addDevicePage, importPage,
+		loginsPage, loginPage, addLoginPage, addDevicePage, importPage, certificateFile,
 		domainsPage, domainPage, statisticsPage, statisticsFile, alertsPage, doctorPage, auditPage, settingsPage,
 	}
 }
@@ -44,6 +44,8 @@ func registry() []page {
 type menuItem struct {
 	Path, Title string
 	Current     bool
+	Count       string // of what there is to look after; "": nothing
+	CountSays   string // the same in words
 }
 
 func (v *visit) menu(p *page) (items []menuItem) {
@@ -55,12 +57,14 @@ func (v *visit) menu(p *page) (items []menuItem) {
 	}
 	for _, each := range v.console.pages {
 		if each.menu && v.may(each.needs) {
-			items = append(items, menuItem{each.path, v.t(each.title), each.path == current})
+			item := menuItem{Path: each.path, Title: v.t(each.title), Current: each.path == current}
+			counted(v, &item)
+			items = append(items, item)
 		}
 	}
 	for _, r := range v.console.Also {
 		if r.Menu != "" && v.may(*r.Needs) {
-			items = append(items, menuItem{r.Path, v.t(key(r.Menu)), r.Path == current})
+			items = append(items, menuItem{Path: r.Path, Title: v.t(key(r.Menu)), Current: r.Path == current})
 		}
 	}
 	return items

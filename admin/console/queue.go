@@ -131,7 +131,7 @@ func rowOf(v *visit, m *queue.Message) messageRow {
 	}
 	switch operate.StateOf(m, v.now) {
 	case operate.IsHeld:
-		r.Icon, r.State, r.Reason = "hold", v.t("held"), v.said(plain(200, m.HoldReason)).Text
+		r.Icon, r.State, r.Reason = "hold", v.t("held"), heldByOf(v, m.Login, m.HoldReason).Text
 	case operate.IsReturned:
 		r.Icon, r.State = "out", v.t("being returned")
 	case operate.IsTried:

@@ -81,7 +81,7 @@ type sheet struct {
 	Known             bool
 	SignOut, Account  string
 	AtAccount         bool // the page is about it
-	Notices           []string
+	Notices           []noticeLine
 	Style, Script     string
 	Icon              string
 	Body              any

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -44,6 +45,11 @@ func newRig(t testing.TB, change ...func(*rig)) *rig {
 		[]byte("hostname = \"relay.example.com\"\n"))}
 	for _, each := range change {
 		each(r)
+	}
+	if r.look.Lookup == nil {
+		r.look.Lookup = func(context.Context, string) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("192.0.2.5")}, nil
+		}
 	}
 	ops := operate.New(operate.Options{Store: s, Config: func() *config.Config { return r.config },
 		Status: func(context.Context) (*status.Report, error) {

@@ -88,6 +88,7 @@ func (s *steering) steer(v *visit, ids []string) (total int64, err error) {
 		reason = v.t("by %s", plain(60, v.actor.Name))
 	}
 	defer v.console.shape.forget()
+	defer v.console.held.forget()
 	for len(ids) > 0 {
 		some := ids[:min(len(ids), batch)]
 		n, err := v.console.Operations.Queue.Do(v.Context(), v.actor, s.Action, queue.Filter{IDs: some},

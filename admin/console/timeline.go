@@ -25,13 +25,14 @@ type timelineView struct {
 	Listener   string
 	Size       int64
 	Why        verdict
-	Advice     []operate.Advised
+	Advice     []ways
 	Unknown    bool // no reply rule knows the answer
 	Queued     *messageRow
 	Recipients []recipientRow // while it is in the queue
 	Buttons    []button
 	Reading    []button // of what people wrote
 	Here       string
+	Busy       bool // an attempt is under way or due: the page looks again by itself
 	Steps      []step
 	Cut        bool // there are older events
 }
@@ -84,9 +85,25 @@ func showTimeline(v *visit) (any, error) {
 		view.Heading = v.t("Message")
 	}
 	view.Why = why(v, events, m)
-	view.Advice = operate.Advise(latest(events))
+	advised := operate.Advise(latest(events))
+	if view.Busy {
+		return view, nil // advice would be about the attempt before
+	}
+	for i := range advised {
+		view.Advice = append(view.Advice, waysOf(v, &advised[i], replyOf(latest(events))))
+	}
 	view.Unknown = len(view.Advice) == 0 && operate.Unknown(latest(events)) != nil
 	return view, nil
+}
+
+// replyOf is the last answer among events.
+func replyOf(events []trace.Event) string {
+	for i := len(events) - 1; i >= 0; i-- {
+		if r := events[i].Reply.String(); r != "" {
+			return r
+		}
+	}
+	return ""
 }
 
 // latest are the events from the last attempt on: advice about what has passed is no help.
@@ -155,6 +172,8 @@ func (t *timelineView) queued(v *visit, m *queue.Message) {
 	if t.Author == "" {
 		t.Author = m.Author.String()
 	}
+	state := operate.StateOf(m, v.now)
+	t.Busy = state == operate.IsTried || state == operate.IsDue && !m.NextAttempt.After(v.now)
 	if m.Held {
 		t.Buttons = buttonsOf(v, &releasing, &bouncing, &deleting)
 	} else {
@@ -206,7 +225,7 @@ func why(v *visit, events []trace.Event, m *queue.Message) verdict {
 	}
 	some := func(e trace.Event) bool { return e.Kind == trace.Failed || e.Kind == trace.Unclear }
 	if events[last].Kind == trace.Delivered && slices.ContainsFunc(events, some) {
-		return verdict{"warn", v.t("Delivered, but not to every recipient."), nil}
+		return verdict{Icon: "warn", Text: v.t("Delivered, but not to every recipient.")}
 	}
 	return whyGone(v, &events[last])
 }
@@ -216,22 +235,23 @@ func whyGone(v *visit, e *trace.Event) verdict {
 	by := plain(80, e.Upstream)
 	switch e.Kind {
 	case trace.Delivered:
-		return verdict{"ok", v.t("Delivered: %s has taken it.", by), nil}
+		return verdict{Icon: "ok", Text: v.t("Delivered: %s has taken it.", by)}
 	case trace.Failed:
-		return verdict{"bad", v.t("It was given up; the sender has been told, where that was possible."), nil}
+		return verdict{Icon: "bad", Text: v.t("It was given up; the sender has been told, where that was possible.")}
 	case trace.Unclear:
-		return verdict{"warn", v.t("It was given up without knowing whether %s has it.", by), nil}
+		return verdict{Icon: "warn", Text: v.t("It was given up without knowing whether %s has it.", by)}
 	case trace.Refused:
-		return verdict{"bad", v.t("The connection was refused before any message was handed in."), nil}
+		return verdict{Icon: "bad", Text: v.t("The connection was refused before any message was handed in.")}
 	case trace.AuthFail:
-		return verdict{"bad", v.t("The login was refused, so no message could be handed in."), nil}
+		return verdict{Icon: "bad", Text: v.t("The login was refused, so no message could be handed in.")}
 	case trace.Rejected:
-		return verdict{"bad",
-			v.t("The message was refused when it was handed in; the program that sent it was told why."), nil}
+		return verdict{Icon: "bad",
+			Text: v.t("The message was refused when it was handed in; the program that sent it was told why."),
+			More: refusedBecause(v, e.Reply.Code, e.Reply.Enhanced, e.Reply.Text, e.To)}
 	case trace.Operator:
-		return verdict{"person", v.t("Somebody acted on it by hand; it is no longer in the queue."), nil}
+		return verdict{Icon: "person", Text: v.t("Somebody acted on it by hand; it is no longer in the queue.")}
 	}
-	return verdict{"info", v.t("It is no longer in the queue."), nil}
+	return verdict{Icon: "info", Text: v.t("It is no longer in the queue.")}
 }
 
 func whyQueued(v *visit, m *queue.Message) verdict {
@@ -239,19 +259,20 @@ func whyQueued(v *visit, m *queue.Message) verdict {
 	case operate.IsHeld:
 		held := verdict{Icon: "hold", Text: v.t("It is held until somebody releases it.")}
 		if m.HoldReason != "" {
-			held.More = []string{v.said(plain(400, m.HoldReason)).Text}
+			by := heldByOf(v, m.Login, m.HoldReason)
+			held.More, held.Path = append([]string{by.Text}, by.Do...), by.Path
 		}
 		return held
 	case operate.IsReturned:
-		return verdict{"out", v.t("It is being returned to its sender."), nil}
+		return verdict{Icon: "out", Text: v.t("It is being returned to its sender.")}
 	case operate.IsTried:
-		return verdict{"out", v.t("An attempt to deliver it is under way."), nil}
+		return verdict{Icon: "out", Text: v.t("An attempt to deliver it is under way.")}
 	case operate.Sleeps:
-		return verdict{"wait", v.t("It waits until %s works again, and then leaves by itself.", plain(120,
-			m.WaitingFor)), nil}
+		return verdict{Icon: "wait", Text: v.t("It waits until %s works again, and then leaves by itself.", plain(120,
+			m.WaitingFor))}
 	}
 	if m.Attempts == 0 {
-		return verdict{"wait", v.t("It is in the queue and has not been tried yet."), nil}
+		return verdict{Icon: "wait", Text: v.t("It is in the queue and has not been tried yet.")}
 	}
-	return verdict{"wait", v.t("It could not be delivered yet and is tried again by itself."), nil}
+	return verdict{Icon: "wait", Text: v.t("It could not be delivered yet and is tried again by itself.")}
 }

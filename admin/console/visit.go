@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"postern/admin/access"
-	"postern/mail"
 	"postern/operate"
 )
 
@@ -20,7 +19,7 @@ type visit struct {
 	actor   operate.Actor
 	known   bool // there is an actor
 	now     time.Time
-	notices []string // to be shown above the page
+	notices []noticeLine // to be shown above the page
 }
 
 // visited makes a handler of what answers a visit, whoever asks.
@@ -94,11 +93,11 @@ func (v *visit) refuse(err error) {
 	case errors.Is(err, operate.ErrForbidden):
 		v.fail(http.StatusForbidden, v.t("Your role does not allow this. Ask somebody who manages the console."))
 	case theirs && kind == operate.NotFound:
-		v.fail(http.StatusNotFound, mail.Printable(err.Error()))
+		v.fail(http.StatusNotFound, v.said(plainLines(maxSaid, err.Error())).Text)
 	case theirs && kind == operate.Conflict:
-		v.fail(http.StatusConflict, mail.Printable(err.Error()))
+		v.fail(http.StatusConflict, v.said(plainLines(maxSaid, err.Error())).Text)
 	case theirs:
-		v.fail(http.StatusBadRequest, mail.Printable(err.Error()))
+		v.fail(http.StatusBadRequest, v.said(plainLines(maxSaid, err.Error())).Text)
 	case v.Context().Err() != nil: // they left
 	default:
 		v.console.Logger.Error("the console could not answer", "path", v.URL.Path, "user", v.actor.Name, "error", err)

@@ -359,3 +359,13 @@ func TestTokens(t *testing.T) {
 	r.http = r.browser()
 	r.want("the API afterwards", "/api/v1/queue", nil, 401, "token", "Authorization", "Bearer "+token)
 }
+
+// TestLinksOfThisMachine: a link that no other machine can follow is warned of.
+func TestLinksOfThisMachine(t *testing.T) {
+	for link, warned := range map[string]bool{"http://localhost:8587/invite/x": true, "http://127.0.0.1/x": true,
+		"http://[::1]:1/x": true, "https://relay.example.com/x": false, "http://192.0.2.1:8587/x": false} {
+		if isHere(link) != warned {
+			t.Errorf("%s: %v", link, !warned)
+		}
+	}
+}

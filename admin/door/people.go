@@ -3,6 +3,7 @@ package door
 import (
 	"errors"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -80,6 +81,7 @@ type onceView struct {
 	Title, Meaning string
 	Label, Secret  string
 	Facts          []string
+	Warning        string
 	Back           string
 }
 
@@ -104,9 +106,30 @@ func (p people) invite(v *console.Visit) {
 	v.Show(http.StatusOK, "once", v.T("The invitation of %s", clean(link.Name)), onceView{
 		Title: v.T("The invitation of %s", clean(link.Name)),
 		Meaning: v.T(
-			"Give this link to nobody else, best by chat. It works once, for %s, and is not shown again.",
+			"Give this link to that person alone, best by chat. It works once, for %s, and is not shown again.",
 			v.Span(link.Expires.Sub(v.Now)+time.Second)),
-		Label: v.T("Link"), Secret: link.URL, Back: peoplePath})
+		Label: v.T("Link"), Secret: link.URL, Back: peoplePath, Warning: onlyHere(v, link.URL)})
+}
+
+// onlyHere warns of a link that works on this machine alone, "" of any other.
+func onlyHere(v *console.Visit, link string) string {
+	u, err := url.Parse(link)
+	if err != nil || !isHere(link) {
+		return ""
+	}
+	host := u.Hostname()
+	return v.T("The link works on this machine alone, since the console is at %s.", clean(host)) + " " +
+		v.T("Write its address in the network as url in [console] of relay.toml, then make a new link.")
+}
+
+// isHere reports whether a link leads to the machine that follows it.
+func isHere(link string) bool {
+	u, err := url.Parse(link)
+	if err != nil {
+		return false
+	}
+	a, err := netip.ParseAddr(u.Hostname())
+	return strings.EqualFold(u.Hostname(), "localhost") || err == nil && a.IsLoopback()
 }
 
 // find finds somebody by name.

@@ -183,8 +183,8 @@ func TestUserSetRefuses(t *testing.T) {
 // Commands that run at the same time, each a process of its own, undo nothing of each other.
 func TestCommandsRace(t *testing.T) {
 	l := newCommandLine(t)
-	l.ok("user", "add", "anna")
-	l.ok("device", "add", "scanner")
+	l.ok("user", "add", "anna", "--without-sender")
+	l.ok("device", "add", "scanner", "--without-sender")
 	const rounds = 4
 	l.file("import.csv", "login,note\nanna,imported\n")
 	var locks []auth.Lock
@@ -207,7 +207,7 @@ func TestCommandsRace(t *testing.T) {
 		run("user", "set", "anna", "--add-sender", fmt.Sprintf("s%d@example.com", i))
 		run("user", "password", "anna")
 		run("device", "set", "scanner", "--add-network", fmt.Sprintf("10.0.0.%d", i))
-		run("user", "add", fmt.Sprint("new", i))
+		run("user", "add", fmt.Sprint("new", i), "--without-sender")
 		run("user", "unlock", fmt.Sprintf("192.0.2.%d", i))
 		run("dkim", "add", "example.com", "--selector", fmt.Sprint("s", i))
 		if i == 1 {
@@ -260,7 +260,7 @@ func TestSameKeysRace(t *testing.T) {
 // A lock that comes between reading and writing an account stays: the second store is a daemon's.
 func TestLockBetweenStays(t *testing.T) {
 	l := newCommandLine(t)
-	l.ok("user", "add", "anna")
+	l.ok("user", "add", "anna", "--without-sender")
 	err := l.store.ChangeUsers(t.Context(), []string{"anna"}, func(u *auth.User, exists bool) error {
 		if !exists {
 			t.Error("anna is not there")
@@ -292,7 +292,7 @@ func (r *typist) Read(b []byte) (int, error) {
 // A device command that has found a device leaves a person's account alone, which the login may have become meanwhile.
 func TestDeviceBecomesPersonMeanwhile(t *testing.T) {
 	l := newCommandLine(t)
-	l.ok("device", "add", "scanner")
+	l.ok("device", "add", "scanner", "--without-sender")
 	hash := l.user("scanner").Hash
 	root := rootCommand()
 	root.SetIn(&typist{func() {
@@ -522,8 +522,8 @@ func TestNoListShowsPasswords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.ok("user", "add", "anna")
-	l.ok("device", "add", "scan")
+	l.ok("user", "add", "anna", "--without-sender")
+	l.ok("device", "add", "scan", "--without-sender")
 	now := time.Now()
 	if err := l.store.AddUser(t.Context(), auth.User{Login: "ben", Hash: hash, Created: now,
 		Changed: now}); err != nil {

@@ -15,7 +15,7 @@ func TestUserLimits(t *testing.T) {
 	o := newOffice(t, "\n[[policy]]\nlogins = [\"anna@*\"]\nlimits = [\"5 messages/day\", \"7 recipients/week\"]\n"+
 		"[[policy]]\nlogins = [\"scanner\"]\nlimits = []\n")
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
-	o.postern("", "device", "add", "scanner")
+	o.postern("", "device", "add", "scanner", "--sender", "scans@example.com")
 	limits := func(args ...string) (l operate.Limits) {
 		t.Helper()
 		if err := json.Unmarshal([]byte(o.postern("", append(args, "--json")...)), &l); err != nil {

@@ -88,7 +88,8 @@ func TestJSONKeys(t *testing.T) {
 	table := l.file("table.csv", "login\ncarl\n")
 	all := map[string]int{}
 	for _, line := range []string{
-		"user add anna --note x --sender anna@example.com --network 192.0.2.0/24 --group staff", "device add scan",
+		"user add anna --note x --sender anna@example.com --network 192.0.2.0/24 --group staff",
+		"device add scan --sender scan@example.com",
 		"user set anna --add-group night", "user password anna",
 		"device set scan --note y", "device password scan", "user import " + table + " --dry-run", "user import " +
 			table, "user list", "device list",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -16,6 +17,7 @@ import (
 type accountFlags struct {
 	senders, networks, groups []string
 	note                      string
+	withoutSender             bool
 }
 
 func (f *accountFlags) register(cmd *cobra.Command) {
@@ -24,12 +26,15 @@ func (f *accountFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.networks, "network", nil,
 		"network (`CIDR`) that it may log in from; may be repeated; default: any")
 	cmd.Flags().StringArrayVar(&f.groups, "group", nil, "`group` for [[policy]] and [[route]]; may be repeated")
+	cmd.Flags().BoolVar(&f.withoutSender, "without-sender", false,
+		"add it even if it may send as nobody until it gets a sender")
 	cmd.Flags().StringVar(&f.note, "note", "", "a word for those who list the accounts")
 }
 
 // account is an account of the flags.
 func (f *accountFlags) account(login string) operate.NewAccount {
-	return operate.NewAccount{Login: login, Senders: f.senders, Networks: f.networks, Groups: f.groups, Note: f.note}
+	return operate.NewAccount{Login: login, Senders: f.senders, Networks: f.networks, Groups: f.groups, Note: f.note,
+		WithoutSender: f.withoutSender}
 }
 
 func (a *app) userCommand() *cobra.Command {
@@ -92,6 +97,9 @@ func (a *app) addAccount(cmd *cobra.Command, n operate.NewAccount, stdin bool) (
 	c, err = ops.Accounts.Add(cmd.Context(), me(), n)
 	if kind, known := operate.KindOf(err); known && kind == operate.Conflict {
 		return c, loginExists(n.Login)
+	}
+	if f, is := errors.AsType[*operate.Error](err); is && f.Suggest != "" {
+		return c, usage(cmd, fmt.Errorf("%w: --sender %s; or add it without one: --without-sender", err, f.Suggest))
 	}
 	warn(cmd, c)
 	return c, err

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"postern/relay/monitor"
 	"postern/relay/status"
 	relaystore "postern/relay/store"
+	"postern/relay/upstream/profile"
 )
 
 // Options say what is examined.
@@ -175,12 +177,27 @@ func (x *exam) config(ctx context.Context) (list []finding.Finding) {
 		return list
 	}
 	for _, p := range check.Unwise(ctx, x.c) {
+		if x.saidBetter(&p) {
+			continue
+		}
 		list = append(list, found(codeConfigUnwise, finding.Advice, x.Path, said(p.String()),
 			"Postern takes it, but it is probably not what was meant.",
 			"Look at that line of "+x.Path+". The text says what to write."))
 	}
 	return append(list, fine(codeConfigOK, x.Path, "Its text is right: %s, %s.",
 		count(len(x.c.Listeners), "listener"), count(len(x.c.Upstreams), "upstream")))
+}
+
+// saidBetter reports that another examiner says the same with more weight: passwords that everybody reads, and those
+// that the provider soon does not take.
+func (x *exam) saidBetter(p *config.Problem) bool {
+	return strings.Contains(p.Message, "a file that every user of this machine can read") && hasLiteral(x.Path) ||
+		strings.HasSuffix(p.Key, ".username") && slices.ContainsFunc(x.c.Upstreams, func(u config.Upstream) bool {
+			return slices.ContainsFunc(monitor.EndsOf(&u), func(e profile.End) bool {
+				known, ok := profile.Get(e.Provider)
+				return ok && p.Message == known.PasswordWarning
+			})
+		})
 }
 
 // toldElsewhere are the problems that the examiners of certificates and of the store have more to say about.
@@ -243,4 +260,9 @@ func (x *exam) ends(code, subject, what string, end time.Time, why, fix string) 
 		w = finding.Danger
 	}
 	return found(code, w, subject, what+" "+monitor.EndsInWords(end, x.now)+".", why, fix), true
+}
+
+// ended is the finding of the first weight that something ends, or has.
+func (x *exam) ended(code, subject, what string, end time.Time, why, fix string) finding.Finding {
+	return found(code, finding.Danger, subject, what+" "+monitor.EndsInWords(end, x.now)+".", why, fix)
 }

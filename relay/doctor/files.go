@@ -60,7 +60,7 @@ func (x fileExam) file(path string) (finding.Finding, bool) {
 	case mode&anyoneReads != 0 && path == x.c.Path() && hasLiteral(path):
 		return found(codeFileReadable, finding.Fault, path, fmt.Sprintf("Every user of this machine may read %s (mode "+
 				"%04o), and passwords stand in it.", path, mode), "Who reads them can send in the name of this office.",
-				"chmod o-r "+path+"\nBetter: put the passwords into files of their own and write password = "+
+				"chmod o-rwx "+path+"\nBetter: put the passwords into files of their own and write password = "+
 					"\"file:NAME\"."),
 			true
 	}

@@ -163,7 +163,7 @@ func TestFileFindings(t *testing.T) {
 		}
 	}
 	mode(w.path, 0o644)
-	want(t, w.examine("files"), codeFileReadable, finding.Fault, "passwords stand in it", "chmod o-r "+w.path)
+	want(t, w.examine("files"), codeFileReadable, finding.Fault, "passwords stand in it", "chmod o-rwx "+w.path)
 	mode(w.path, 0o602)
 	want(t, w.examine("files"), codeFileWritable, finding.Fault, "chmod o-w "+w.path)
 	mode(w.path, 0o600)

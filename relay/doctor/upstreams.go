@@ -11,6 +11,7 @@ import (
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/finding"
+	"postern/relay/monitor"
 	"postern/relay/outbound"
 	"postern/relay/status"
 	"postern/relay/trial"
@@ -278,15 +279,21 @@ func (x upstreamExam) waits(u *status.Upstream, id *status.Identity, works bool)
 
 // secrets says which secrets, certificates and consents end.
 func (x upstreamExam) secrets() (list []finding.Finding) {
-	look := func(name, what string, end time.Time, estimated bool, fix string) {
+	look := func(name, what string, end time.Time, estimated bool, fix string, ahead int) {
 		subject := name + ", " + what
 		about := ""
 		if estimated {
 			about = " (as far as is known)"
 		}
-		f, soon := x.ends(codeSecretEnds, subject, "The "+said(what)+" that upstream "+name+" is logged in with"+about,
-			end,
-			"Without it no mail leaves there.", saidLines(fix))
+		about = "The " + said(what) + " that upstream " + name + " is logged in with" + about
+		f, soon := x.ends(codeSecretEnds, subject, about, end, "Without it no mail leaves there.", saidLines(fix))
+		if left := end.Sub(x.now); ahead > 0 && left <= time.Duration(ahead)*24*time.Hour {
+			f.Weight = finding.Danger
+			if !soon {
+				f, soon = x.ended(codeSecretEnds, subject, about, end, "Without it no mail leaves there.",
+					saidLines(fix)), true
+			}
+		}
 		if !soon {
 			f = fine(codeSecretOK, subject, "It ends %s.", days(status.Days(end, x.now)))
 		}
@@ -294,7 +301,7 @@ func (x upstreamExam) secrets() (list []finding.Finding) {
 	}
 	if x.report != nil { // which knows consents too
 		for _, s := range x.report.Secrets {
-			look(s.Upstream, s.What, s.Ends, s.Estimated, s.Fix)
+			look(s.Upstream, s.What, s.Ends, s.Estimated, s.Fix, s.Ahead)
 		}
 		return list
 	}
@@ -302,7 +309,10 @@ func (x upstreamExam) secrets() (list []finding.Finding) {
 		var all []oauth.Expiry
 		all, _ = outbound.Expiries(u, x.now) // config has said so
 		for _, e := range all {
-			look(u.Name, e.What, e.At, e.Estimated, e.Fix)
+			look(u.Name, e.What, e.At, e.Estimated, e.Fix, 0)
+		}
+		for _, e := range monitor.EndsOf(&u) {
+			look(u.Name, e.What, e.At(), false, e.Fix, e.Ahead)
 		}
 	}
 	return list

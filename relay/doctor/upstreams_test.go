@@ -285,3 +285,34 @@ func TestSecretsWithoutADaemon(t *testing.T) {
 	o := newOffice(t, "expires = \""+end+"\"\n")
 	want(t, o.examine("upstreams"), codeSecretEnds, finding.Fault, "client secret")
 }
+
+// What a provider will not take any more is in danger weeks before, and after.
+func TestProvidersEnds(t *testing.T) {
+	x := upstreamExam{newExam(t.Context(), newWard(t, "[[upstream]]\nname = \"office\"\nprovider = \"microsoft365\"\n"+
+		"username = \"office@example.com\"\npassword = \"x\"\n").o)}
+	for _, c := range []struct {
+		day  string
+		want finding.Weight
+	}{{"2026-10-01", finding.Healthy}, {"2026-11-28", finding.Danger}, {"2027-02-01", finding.Danger}} {
+		x.now, _ = time.Parse(time.DateOnly, c.day)
+		list := x.secrets()
+		if len(list) != 1 || list[0].Weight != c.want || !strings.Contains(list[0].Subject, "password login") {
+			t.Errorf("%s: %+v", c.day, list)
+		}
+	}
+}
+
+// What an examiner says with its weight is not said again as a matter of taste.
+func TestNothingIsSaidTwice(t *testing.T) {
+	w := newWard(t, "[[upstream]]\nname = \"office\"\nprovider = \"microsoft365\"\n"+
+		"username = \"office@example.com\"\npassword = \"x\"\n")
+	if err := os.Chmod(w.path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range w.examine("config") {
+		if f.Code == codeConfigUnwise && (strings.Contains(f.What, "chmod") ||
+			strings.Contains(f.What, "password logins")) {
+			t.Errorf("%+v", f)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postern/relay/alert"
+	"postern/relay/config"
 	"postern/relay/outbound"
 	"postern/relay/upstream/oauth"
 )
@@ -118,7 +119,28 @@ func (m *Monitor) secrets(ctx context.Context, now time.Time) {
 			})
 		}
 	}
+	for _, up := range m.InForce().Routes.Upstreams {
+		hold = append(hold, endings(&up.Config, now)...)
+	}
 	m.alerter.Set(alert.SecretExpiry, hold)
+}
+
+// endings alerts of what a provider will not take any more.
+func endings(u *config.Upstream, now time.Time) (hold []alert.Condition) {
+	for _, e := range EndsOf(u) {
+		if e.At().Sub(now) > e.Before() {
+			continue
+		}
+		hold = append(hold, alert.Condition{
+			Event: alert.SecretExpiry, Subject: secretSubject(u.Name, e.What),
+			Summary: fmt.Sprintf("The %s that upstream %s is logged in with %s; without it no mail leaves there. "+
+				"What to do: %s.", e.What, u.Name, EndsInWords(e.At(), now), strings.TrimSuffix(e.Fix, ".")),
+			Over: "It is not used any more.",
+			Details: map[string]string{"upstream": u.Name, "what": e.What, "ends": clock(e.At()),
+				"provider": u.Provider, "fix": e.Fix},
+		})
+	}
+	return hold
 }
 
 func secretSubject(upstream, what string) string { return "upstream " + upstream + ", " + what }

@@ -19,6 +19,7 @@ import (
 	"postern/relay/upstream"
 	"postern/relay/upstream/advice"
 	"postern/relay/upstream/oauth"
+	"postern/relay/upstream/profile"
 )
 
 // Status is the state of the parts now: of all but the process and its listeners.
@@ -35,6 +36,7 @@ func (m *Monitor) Status(ctx context.Context) *status.Report {
 	for _, up := range in.Routes.Upstreams {
 		secrets, _ := up.Secrets(ctx, now) // what cannot be read is not known
 		addSecrets(r, up.Config.Name, secrets, now)
+		addEnds(r, &up.Config, now)
 	}
 	diskStatus(ctx, r, m.Store)
 	if err := m.Room.Short(now); err != nil {
@@ -228,6 +230,19 @@ func addSecrets(r *status.Report, name string, expiries []oauth.Expiry, now time
 	}
 }
 
+// addEnds adds what the provider of an upstream will not take any more.
+func addEnds(r *status.Report, u *config.Upstream, now time.Time) {
+	for _, e := range EndsOf(u) {
+		r.Secrets = append(r.Secrets, status.Secret{Upstream: u.Name, What: e.What, Ends: e.At(),
+			DaysLeft: status.Days(e.At(), now), Fix: e.Fix, Ahead: e.Ahead})
+	}
+}
+
+// EndsOf is what the provider of an upstream will not take any more of what the upstream uses.
+func EndsOf(u *config.Upstream) []profile.End {
+	return profile.Ends(u.Provider, u.Host, u.OAuth == nil && u.Password.IsSet())
+}
+
 func diskStatus(ctx context.Context, r *status.Report, s *relaystore.Store) {
 	room, err := s.Room(ctx)
 	if err != nil {
@@ -254,6 +269,7 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 		if expiries, err := outbound.Expiries(u, now); err == nil {
 			addSecrets(r, u.Name, expiries, now)
 		}
+		addEnds(r, &u, now)
 	}
 	if _, err := os.Stat(c.DataDir); err == nil { // else the first start makes it
 		s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, MinFree: int64(c.Store.MinFree),

@@ -174,6 +174,7 @@ type Secret struct {
 	DaysLeft  int       `json:"days_left"`
 	Estimated bool      `json:"estimated"`
 	Fix       string    `json:"fix,omitempty"`
+	Ahead     int       `json:"ahead_days,omitempty"` // from when on it is in danger; 0: as all secrets
 }
 
 // Disk is the room for new mail, in octets.

@@ -103,6 +103,7 @@ type Profile struct {
 	ReplyIDExample string `toml:"reply_id_example" json:"reply_id_example,omitempty"` // a reply seen in the field
 	replyID        *regexp.Regexp
 
+	Ends  []End  `toml:"end" json:"ends,omitempty"` // what will not be taken any more
 	Rules []Rule `toml:"rule" json:"rules,omitempty"`
 }
 
@@ -266,6 +267,12 @@ func parse(name string, data []byte) (*Profile, error) {
 	}
 	if _, err := replies.Compile(p.UpstreamRules()); err != nil {
 		return nil, err
+	}
+	for i := range p.Ends {
+		if err := p.Ends[i].check(); err != nil {
+			return nil, err
+		}
+		p.Ends[i].Provider = name
 	}
 	p.DNS.complete()
 	return p, p.compileReplyID()
