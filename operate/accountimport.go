@@ -93,8 +93,8 @@ func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Impo
 }
 
 // existingOf returns which of the logins there are.
-func (a Accounts) existingOf(ctx context.Context, rows []importRow) (map[string]bool, error) {
-	users, err := a.Store.Users(ctx)
+func (d *desk) existingOf(ctx context.Context, rows []importRow) (map[string]bool, error) {
+	users, err := d.Store.Users(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (a Accounts) commitImport(ctx context.Context, by Actor, o Import, rows []i
 }
 
 // noteImport traces an import at each of its accounts, in small transactions that leave the daemon room.
-func (a Accounts) noteImport(ctx context.Context, by Actor, logins []string, existing map[string]bool) error {
+func (d *desk) noteImport(ctx context.Context, by Actor, logins []string, existing map[string]bool) error {
 	for some := range slices.Chunk(logins, 500) {
 		var events []trace.Event
 		for _, login := range some {
@@ -188,7 +188,7 @@ func (a Accounts) noteImport(ctx context.Context, by Actor, logins []string, exi
 			}
 			events = append(events, event(by, login, what))
 		}
-		if err := a.note(ctx, events...); err != nil {
+		if err := d.note(ctx, events...); err != nil {
 			return err
 		}
 	}

@@ -160,24 +160,24 @@ func (a Accounts) Add(ctx context.Context, by Actor, n NewAccount) (c Credential
 }
 
 // create makes an account that was checked.
-func (a Accounts) create(ctx context.Context, by Actor, u auth.User, password string) (c Credential, err error) {
-	secret, err := a.credential(ctx, u, password)
+func (d *desk) create(ctx context.Context, by Actor, u auth.User, password string) (c Credential, err error) {
+	secret, err := d.credential(ctx, u, password)
 	if err != nil {
 		return c, err
 	}
 	secret.set(&u, time.Now())
 	u.Created = u.Changed
-	err = a.Store.AddUser(ctx, u)
+	err = d.Store.AddUser(ctx, u)
 	if errors.Is(err, store.ErrExists) {
 		return c, fault(Conflict, "login %s exists already", u.Login)
 	}
 	if err != nil {
 		return c, err
 	}
-	if err := a.keepScram(ctx, u.Login, secret); err != nil {
+	if err := d.keepScram(ctx, u.Login, secret); err != nil {
 		return c, err
 	}
-	return secret.shown(u.Login), a.note(ctx, event(by, u.Login, "account added"))
+	return secret.shown(u.Login), d.note(ctx, event(by, u.Login, "account added"))
 }
 
 // update changes an account in one transaction, if it is still one that the operation is for.

@@ -110,7 +110,8 @@ func (d Devices) learning(listener *config.Listener, r LearnRequest) (l devices.
 
 // StopLearning ends what is learned at a listener, "" at all, and returns how many networks that were.
 func (d Devices) StopLearning(ctx context.Context, by Actor, listener string) (n int64, err error) {
-	err = d.act(ctx, by, LearnDevices, strings.TrimSpace(listener+" stop"), func(ctx context.Context, detail *string) error {
+	subject := strings.TrimSpace(listener + " stop")
+	err = d.act(ctx, by, LearnDevices, subject, func(ctx context.Context, detail *string) error {
 		*detail = "none was under way"
 		if n, err = d.Store.StopLearning(ctx, listener, time.Now()); err != nil || n == 0 {
 			return err
@@ -183,7 +184,8 @@ func (d Devices) Accept(ctx context.Context, by Actor, a Acceptance) (done Accep
 	if err := by.May(AddAccount); err != nil {
 		return done, err
 	}
-	err = d.act(ctx, by, AcceptDevice, proposal.Address+" as "+u.Login, func(ctx context.Context, detail *string) error {
+	subject := proposal.Address + " as " + u.Login
+	err = d.act(ctx, by, AcceptDevice, subject, func(ctx context.Context, detail *string) error {
 		*detail = "senders " + ListText(u.Senders)
 		c, err := Accounts(d).create(ctx, by, u, "")
 		if err != nil {

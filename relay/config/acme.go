@@ -109,7 +109,7 @@ func (c *Config) ACMEOptions(s acme.Storage, log *slog.Logger) (*acme.Options, e
 	o := &acme.Options{
 		Storage: s, Directory: a.DirectoryURL, Email: a.Email, Profile: a.Profile, Keys: c.ACMEKeys(),
 		Names: c.ACMENames(),
-		Order: a.Challenges, HTTP: a.HTTPAddress, ALPN: a.TLSAddress, ALPNShared: c.sharesALPN(),
+		Order: a.Challenges, HTTP: a.HTTPAddress, ALPN: a.TLSAddress, ALPNShared: sharesALPN(c),
 		Logger: log, TXT: net.DefaultResolver.LookupTXT, DNS: a.dns(s, log),
 	}
 	if a.EABID != "" {
@@ -131,7 +131,7 @@ func (c *Config) ACMEOptions(s acme.Storage, log *slog.Logger) (*acme.Options, e
 
 // sharesALPN reports whether the admin listener is where the CA looks for tls-alpn-01: it can answer that beside
 // its own TLS. In clear text, and on loopback, it cannot.
-func (c *Config) sharesALPN() bool {
+func sharesALPN(c *Config) bool {
 	a, err := parseListen(c.TLS.ACME.TLSAddress)
 	admin, adminErr := parseListen(c.Admin.Address)
 	return err == nil && adminErr == nil && a.conflicts(admin) && c.Admin.TLS &&

@@ -107,7 +107,7 @@ func (v acmeValidator) address(name, address, challenge string) {
 		}
 	}
 	if other, err := parseListen(v.Admin.Address); err == nil && a.conflicts(other) &&
-		(challenge != acme.TLSALPN01 || !v.sharesALPN()) {
+		(challenge != acme.TLSALPN01 || !sharesALPN(v.Config)) {
 		v.fail(key, instead, address, "[admin]")
 	}
 }

@@ -48,7 +48,7 @@ func groupRole(text string) (group, role string, ok bool) {
 }
 
 // deriveAdmin fills in what follows from the address.
-func (c *Config) deriveAdmin() {
+func deriveAdmin(c *Config) {
 	addr, err := parseListen(c.Admin.Address)
 	if err != nil { // "" too
 		return

@@ -31,13 +31,13 @@ func (c *Config) Appliances() bool {
 // need one: self-signed certificates are of both kinds by themselves.
 func (c *Config) CompanionOptions(log *slog.Logger) (o certs.Options, wanted bool) {
 	o = c.CertOptions(log)
-	wanted = c.Appliances() && (!c.SelfSigned() || c.TLS.RSACertFile != "")
+	wanted = c.Appliances() && (!selfSigned(c) || c.TLS.RSACertFile != "")
 	o.CertFile, o.KeyFile = c.TLS.RSACertFile, c.TLS.RSAKeyFile
 	return o, wanted
 }
 
-// SelfSigned reports whether the listeners make their certificate themselves.
-func (c *Config) SelfSigned() bool {
+// selfSigned reports whether the listeners make their certificate themselves.
+func selfSigned(c *Config) bool {
 	return c.TLS.CertFile == "" && c.TLS.KeyFile == "" && c.TLS.ACME == nil
 }
 

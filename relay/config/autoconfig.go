@@ -85,7 +85,7 @@ var incomingPorts = map[string]map[string]int{
 }
 
 // deriveAutoconfig fills in what follows from other keys.
-func (c *Config) deriveAutoconfig() {
+func deriveAutoconfig(c *Config) {
 	a := &c.Autoconfig
 	host := strings.TrimSuffix(c.Hostname, ".")
 	setDefault(&a.Server, c.doc.has("autoconfig.server"), host)

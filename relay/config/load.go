@@ -56,19 +56,19 @@ func Parse(path string, data []byte) *Config {
 		c.Auth.Sources = make([]AuthSource, 1)
 	}
 	c.doc.fill(root, "")
-	c.derive()
+	derive(c)
 	return c
 }
 
 // derive fills in the defaults that depend on other keys or on the machine.
-func (c *Config) derive() {
+func derive(c *Config) {
 	if !c.doc.has("hostname") {
 		c.Hostname, _ = os.Hostname()
 	}
-	c.deriveAdmin()
-	c.deriveAutoconfig()
-	c.deriveSources()
-	c.deriveMechanisms()
+	deriveAdmin(c)
+	deriveAutoconfig(c)
+	deriveSources(c)
+	deriveMechanisms(c)
 	if a := c.TLS.ACME; a != nil {
 		setDefault(&a.Names, c.doc.has("tls.acme.names"), []string{strings.TrimSuffix(c.Hostname, ".")})
 	}
@@ -88,9 +88,9 @@ func (c *Config) derive() {
 		l.MinVersion = cmp.Or(l.MinVersion, c.TLS.MinVersion)
 	}
 	for i := range c.Upstreams {
-		c.applyProfile(&c.Upstreams[i], element("upstream", i))
+		applyProfile(c, &c.Upstreams[i], element("upstream", i))
 	}
-	c.resolvePaths()
+	resolvePaths(c)
 }
 
 // defaultMaxSize is that of [store] max_size, for what is a share of it where there is no bound.
@@ -103,7 +103,7 @@ func setDefault[T any](v *T, written bool, value T) {
 }
 
 // resolvePaths makes every path of the file absolute, from the directory that the file is in.
-func (c *Config) resolvePaths() {
+func resolvePaths(c *Config) {
 	paths := []*string{&c.DataDir, &c.TLS.CertFile, &c.TLS.KeyFile, &c.TLS.RSACertFile, &c.TLS.RSAKeyFile}
 	for i := range c.DKIM {
 		paths = append(paths, &c.DKIM[i].KeyFile)

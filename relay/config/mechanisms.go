@@ -29,7 +29,7 @@ func (v *validator) saslMechanisms(key string, list []string) {
 }
 
 // deriveMechanisms gives listeners those of [auth].
-func (c *Config) deriveMechanisms() {
+func deriveMechanisms(c *Config) {
 	for i := range c.Listeners {
 		if !c.doc.has(element("listener", i) + ".mechanisms") {
 			c.Listeners[i].Mechanisms = slices.Clone(c.Auth.Mechanisms)

@@ -15,7 +15,7 @@ import (
 )
 
 // applyProfile gives every key of a block that was not written what the provider's profile says.
-func (c *Config) applyProfile(u *Upstream, key string) {
+func applyProfile(c *Config, u *Upstream, key string) {
 	p, ok := profile.Get(u.Provider)
 	if !ok { // validation says so
 		p, _ = profile.Get(profile.Generic)
@@ -24,7 +24,7 @@ func (c *Config) applyProfile(u *Upstream, key string) {
 	if u.Proxy.ref() == "" {
 		u.Proxy = Secret{} // "" is none
 	}
-	c.applyPort(u, p, written("port"), written("tls"))
+	applyPort(c, u, p, written("port"), written("tls"))
 	setDefault(&u.Host, written("host"), cmp.Or(graphHost(u), p.Host))
 	setDefault(&u.Username, written("username"), p.Username)
 	setDefault(&u.Mechanisms, written("mechanisms"), slices.Clone(p.Mechanisms))
@@ -44,7 +44,7 @@ func (c *Config) applyProfile(u *Upstream, key string) {
 }
 
 // applyPort chooses port and TLS together: where one of them is written, the other is what goes with it.
-func (c *Config) applyPort(u *Upstream, p *profile.Profile, hasPort, hasTLS bool) {
+func applyPort(c *Config, u *Upstream, p *profile.Profile, hasPort, hasTLS bool) {
 	number, use := 0, ""
 	if hasPort {
 		number = u.Port

@@ -95,7 +95,7 @@ func (s *AuthSource) LDAP() ldap.Options {
 }
 
 // deriveSources fills in names, and what the kind of a directory says.
-func (c *Config) deriveSources() {
+func deriveSources(c *Config) {
 	for i := range c.Auth.Sources {
 		s, key := &c.Auth.Sources[i], element("auth.source", i)
 		setDefault(&s.Name, c.doc.has(key+".name"), s.Type)

@@ -115,5 +115,3 @@ func (s *Service) helloOf(listener, hello string) string {
 	}
 	return helloShown(hello)
 }
-
-func helloShown(hello string) string { return mail.Printable(mail.Cut(hello, 64)) }

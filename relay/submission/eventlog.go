@@ -120,3 +120,5 @@ func codeClass(r mail.Reply) string {
 	}
 	return "5yz"
 }
+
+func helloShown(hello string) string { return mail.Printable(mail.Cut(hello, 64)) }
