@@ -28,7 +28,7 @@ func TestClients(t *testing.T) {
 	defer s.Close()
 	ops := New(Options{Config: func() *config.Config { return c }, Store: s})
 	machine := Actor{Channel: CommandLine}
-	for _, n := range []NewAccount{{Login: "anna@example.com"}, {Login: "scanner", Device: true}} {
+	for _, n := range []NewAccount{{Login: "anna@example.com"}, {Login: "scanner", Device: true, Senders: []string{"scanner@example.com"}}} {
 		if _, err := ops.Accounts.Add(t.Context(), machine, n); err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +50,11 @@ func TestClients(t *testing.T) {
 	if err != nil || p.Signed || p.Why == "" || !strings.Contains(string(p.Document), "anna@example.com") {
 		t.Errorf("%+v, %v", p, err)
 	}
-	_, err = ops.Clients.AppleProfile(t.Context(), viewer, "scanner")
+	_, err = ops.Accounts.Add(t.Context(), machine, NewAccount{Login: "mute", WithoutSender: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = ops.Clients.AppleProfile(t.Context(), viewer, "mute")
 	if kind, ok := KindOf(err); !ok || kind != Invalid {
 		t.Errorf("a login without an address: %v", err)
 	}

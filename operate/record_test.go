@@ -113,6 +113,25 @@ func accountDeeds(all map[string]deed) {
 }
 
 func otherDeeds(all map[string]deed) {
+	all["device learn"] = deed{do: func(o *office) error {
+		_, err := o.Devices.Learn(o.Context(), root, operate.LearnRequest{Network: "10.0.5.0/26", For: time.Hour})
+		return err
+	}}
+	all["device accept"] = deed{do: func(o *office) error {
+		done, err := o.Devices.Accept(o.Context(), root, operate.Acceptance{Address: "10.0.5.7", Name: "scanner",
+			Senders: []string{"scanner@example.com"}})
+		return secretOnlyWithout(err, done.Password)
+	}}
+	all["cert renew"] = deed{do: func(o *office) error {
+		_, _, err := o.Certificates.Renew(o.Context(), root, "")
+		return err
+	}}
+	var records int
+	all["cert dns"] = deed{func(o *office) error {
+		list, err := o.Certificates.Records(o.Context(), root)
+		records = len(list)
+		return err
+	}, func(*office) bool { return records > 0 }}
 	all["dkim add"] = deed{do: func(o *office) error {
 		_, err := o.Keys.Add(o.Context(), root, "example.com", "", []string{"ed25519"})
 		return err

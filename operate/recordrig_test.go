@@ -62,7 +62,7 @@ func newOffice(t *testing.T) *office {
 	t.Cleanup(func() { o.must(o.file.Close()) })
 	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { o.posted.Add(1) }))
 	t.Cleanup(hook.Close)
-	c := config.Parse(filepath.Join(dir, "relay.toml"), fmt.Appendf(nil, "[[alert]]\nurl = %q\n", hook.URL))
+	c := config.Parse(filepath.Join(dir, "relay.toml"), fmt.Appendf(nil, officeTOML, hook.URL))
 	_ = c.Validate() // there are no upstreams; it also reads the URL
 	o.Operations = operate.New(operate.Options{Config: func() *config.Config { return c }, Store: o.store, DNS: o.dns})
 	o.access, err = access.New(t.Context(), access.Options{Store: o.store,
@@ -78,6 +78,27 @@ func (o *office) must(err error) {
 		o.Fatal(err)
 	}
 }
+
+// officeTOML has one of each thing that operations work on; %q is where the alerts go.
+const officeTOML = `hostname = "relay.example.com"
+[tls.acme]
+challenges = ["dns-01"]
+directory_url = "https://127.0.0.1:1/dir"
+[tls.acme.acmedns]
+url = "https://127.0.0.1:1"
+username = "u"
+password = "p"
+full_domain = "d420.auth.example.com"
+[[listener]]
+name = "devices"
+address = "127.0.0.1:0"
+profile = "appliance"
+networks = ["10.0.5.0/24"]
+[[policy]]
+senders = ["*@example.com"]
+[[alert]]
+url = %q
+`
 
 var root = operate.Actor{Name: "root", Channel: operate.CommandLine}
 

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -54,31 +55,36 @@ func (a Own) mayChange(s *Session, op, client string) error {
 // deed is what the audit is told of a change, in the transaction of the change.
 type deed struct{ op, subject, detail string }
 
-// change changes the user of a session, unless somebody else has since it was looked at. The change may complete did.
-func (a Own) change(ctx context.Context, s *Session, did *deed, client string, change func(*store.ConsoleUser) error) (
-	user store.ConsoleUser, err error) {
+// change changes the user of a session that has not ended, unless somebody else has since it was looked at. The change
+// may complete did. Unless next is nil it takes the session's place.
+func (a Own) change(ctx context.Context, s *Session, did *deed, client string, next *store.ConsoleSession,
+	change func(*store.ConsoleUser) error) error {
 	entry := func() store.AuditEntry {
 		return a.entry(s.Actor(client, a.now()), did.op, did.subject, did.detail, store.AuditDone)
 	}
 	ctx = store.Recorded(ctx, &store.Record{Entry: entry})
-	err = a.store.ChangeConsoleUser(ctx, s.Name, func(u *store.ConsoleUser, exists bool, _ []store.ConsoleUser) (bool,
-		error) {
+	apply := func(u *store.ConsoleUser, exists bool, _ []store.ConsoleUser) (bool, error) {
 		if !exists || !u.Active() || u.Generation != s.user.Generation {
 			return false, refusef(ReasonSession, "the user was changed meanwhile")
 		}
-		if err := change(u); err != nil {
-			return false, err
-		}
-		user = *u
-		return true, nil
-	})
-	return user, err
+		return true, change(u)
+	}
+	err := a.store.ChangeOwnConsoleUser(ctx, s.Name, s.digest, next, apply)
+	if errors.Is(err, store.ErrNoSession) {
+		return refuse(ReasonSession, err)
+	}
+	return err
 }
 
 // changeAndEnd is change that ends the other sessions.
 func (a Own) changeAndEnd(ctx context.Context, s *Session, op, detail, client string,
 	change func(*store.ConsoleUser) error) (cookie string, err error) {
-	u, err := a.change(ctx, s, &deed{op: op, detail: detail}, client, func(u *store.ConsoleUser) error {
+	token, next := a.newSession(store.ConsoleSession{Name: s.Name, Generation: s.user.Generation + 1,
+		Created: s.Began, Client: client})
+	if !s.StrongUntil.IsZero() {
+		next.Strong = s.StrongUntil.Add(-StrongFor)
+	}
+	err = a.change(ctx, s, &deed{op: op, detail: detail}, client, &next, func(u *store.ConsoleUser) error {
 		u.Generation++
 		return change(u)
 	})
@@ -86,11 +92,7 @@ func (a Own) changeAndEnd(ctx context.Context, s *Session, op, detail, client st
 		return "", err
 	}
 	a.auth.Forget(s.Name) // the old password, which was right
-	c := store.ConsoleSession{Name: u.Name, Generation: u.Generation, Created: s.Began, Client: client}
-	if !s.StrongUntil.IsZero() {
-		c.Strong = s.StrongUntil.Add(-StrongFor)
-	}
-	return a.open(ctx, c, nil)
+	return token, nil
 }
 
 // SetPassword takes a new password from whoever knows the old one.
@@ -209,7 +211,7 @@ func (a Own) AddPasskey(ctx context.Context, s *Session, cookie string, response
 		return refusef(ReasonFlow, "the cookie was used already")
 	}
 	did := deed{op: opAddPasskey}
-	_, err = a.change(ctx, s, &did, client, func(u *store.ConsoleUser) error {
+	return a.change(ctx, s, &did, client, nil, func(u *store.ConsoleUser) error {
 		if len(u.Passkeys) >= maxPasskeys {
 			return refuse(ReasonTooMany, nil)
 		}
@@ -219,13 +221,12 @@ func (a Own) AddPasskey(ctx context.Context, s *Session, cookie string, response
 		u.Passkeys = append(u.Passkeys, raw)
 		return err
 	})
-	return err
 }
 
 // NamePasskey gives a passkey another name. It changes no way in.
 func (a Own) NamePasskey(ctx context.Context, s *Session, id, label, client string) error {
 	did := deed{op: opNamePasskey}
-	_, err := a.change(ctx, s, &did, client, func(u *store.ConsoleUser) error {
+	return a.change(ctx, s, &did, client, nil, func(u *store.ConsoleUser) error {
 		i, k, err := findKey(u, id)
 		if err != nil {
 			return err
@@ -235,7 +236,6 @@ func (a Own) NamePasskey(ctx context.Context, s *Session, id, label, client stri
 		u.Passkeys[i], err = json.Marshal(k)
 		return err
 	})
-	return err
 }
 
 // RemovePasskey takes a passkey away, unless it is the last way in.
@@ -253,7 +253,7 @@ func (a Own) RemovePasskey(ctx context.Context, s *Session, id, client string) (
 			return err
 		}
 		codes := u.TOTP != "" && u.WrongCodes < maxWrongCodes
-		if len(u.Passkeys) == 1 && !codes {
+		if len(a.owner(*u).keys) == 1 && !codes { // of those that can be read
 			return refuse(ReasonLastWay, nil)
 		}
 		u.Passkeys = slices.Delete(slices.Clone(u.Passkeys), i, i+1)

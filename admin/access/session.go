@@ -57,8 +57,8 @@ func (a *core) begin(ctx context.Context, u store.ConsoleUser, client string, st
 
 // open stores a session, in the place of another one unless that is nil.
 func (a *core) open(ctx context.Context, c store.ConsoleSession, replaces *[32]byte) (string, error) {
-	token, now := random(), a.now()
-	c.Digest, c.Used = sha256.Sum256([]byte(token)), now
+	token, c := a.newSession(c)
+	now := c.Used
 	err := a.store.AddConsoleSession(ctx, c, replaces, now.Add(-SessionFor), now.Add(-IdleFor))
 	if errors.Is(err, store.ErrNoSession) {
 		return "", refuse(ReasonSession, err)
@@ -67,6 +67,13 @@ func (a *core) open(ctx context.Context, c store.ConsoleSession, replaces *[32]b
 		return "", err
 	}
 	return token, nil
+}
+
+// newSession completes a session with a token of its own.
+func (a *core) newSession(c store.ConsoleSession) (string, store.ConsoleSession) {
+	token := random()
+	c.Digest, c.Used = sha256.Sum256([]byte(token)), a.now()
+	return token, c
 }
 
 // Session returns the session of a cookie. used says that a person did something: a page that looks for news by itself

@@ -36,7 +36,8 @@ func TestAuthTest(t *testing.T) {
 	l.file("relay.toml", "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[upstream]]\nname = \"provider\"\n"+
 		"host = \"smtp.example.net\"\n[[auth.source]]\n[[auth.source]]\ntype = \"file\"\npath = \"users\"\n"+
 		"[[auth.source]]\ntype = \"http\"\nname = \"program\"\nurl = \""+program.URL+"\"\n")
-	l.runWith("store password", "user", "add", "anna", "--password-stdin", "--group", "office")
+	l.runWith("store password", "user", "add", "anna", "--password-stdin", "--group", "office",
+		"--without-sender")
 	for _, c := range []struct {
 		login, password string
 		ok              bool

@@ -32,7 +32,7 @@ func TestUserMechanisms(t *testing.T) {
 		}
 		return v, can
 	}
-	l.ok("user", "add", "anna")
+	l.ok("user", "add", "anna", "--sender", "anna@example.com")
 	if _, can := shown(); len(can) != 2 || !can["PLAIN"] || !can["LOGIN"] {
 		t.Errorf("%v", can)
 	}
@@ -55,7 +55,7 @@ func TestUserMechanisms(t *testing.T) {
 	if v, can := shown(); !can["EXTERNAL"] || len(v.Certificates) != 1 || len(v.Certificates[0].Key) != 64 {
 		t.Errorf("%+v", v)
 	}
-	l.ok("user", "add", "bob")
+	l.ok("user", "add", "bob", "--sender", "bob@example.com")
 	if _, errs, err := l.run("user", "set", "bob", "--certificate", leaf.CertFile); err == nil ||
 		!strings.Contains(err.Error()+errs, "anna") {
 		t.Errorf("one key proves two logins: %v", err)

@@ -24,7 +24,7 @@ func unknownCommand(group *cobra.Command, typed string) error {
 }
 
 // maxMeant is how many commands are proposed.
-const maxMeant = 8
+const maxMeant = 12
 
 // commandsMeant are the commands that somebody may have meant: one that is spelled alike, one that begins so, one
 // that is called so elsewhere, or those that are called so in other groups.

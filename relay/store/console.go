@@ -125,32 +125,58 @@ func (s *Store) consoleUser(conn *sqlite.Conn, name string) (ConsoleUser, error)
 // it. An error of change leaves everything as it was; it may be called more than once and must not call the store.
 func (s *Store) ChangeConsoleUser(ctx context.Context, name string,
 	change func(u *ConsoleUser, exists bool, all []ConsoleUser) (keep bool, err error)) error {
+	err := s.write(ctx, func(t *tx) error { return s.changeConsoleUser(t, name, change) })
+	return wrap(err, "user %q of the console", name)
+}
+
+// ChangeOwnConsoleUser changes, as ChangeConsoleUser does, the user of a session that is there still, else ErrNoSession.
+// Unless next is nil it takes the session's place.
+func (s *Store) ChangeOwnConsoleUser(ctx context.Context, name string, session [32]byte, next *ConsoleSession,
+	change func(u *ConsoleUser, exists bool, all []ConsoleUser) (keep bool, err error)) error {
 	err := s.write(ctx, func(t *tx) error {
-		all, err := list(t.Conn, s.scanConsoleUser, selectConsoleUsers+" ORDER BY name")
-		if err != nil {
-			return err
-		}
-		u, exists := ConsoleUser{Name: name}, false
-		for _, one := range all {
-			if one.Name == name {
-				u, exists = one, true
-			}
-		}
-		keep, err := change(&u, exists, all)
+		_, there, err := t.Int("SELECT 1 FROM console_session WHERE digest = ? AND name = ?", session[:], name)
 		switch {
 		case err != nil:
-			return refuse(err)
-		case keep && !exists && len(all) >= maxConsoleUsers:
-			return refuse(fmt.Errorf("%w: the console has %d users", ErrTooMany, len(all)))
-		case keep:
-			err = s.putConsoleUser(t, u)
-		default:
-			u.Generation = -1 // of no session
-			err = dropConsoleUser(t, name)
+			return err
+		case !there:
+			return refuse(ErrNoSession)
 		}
-		return errors.Join(err, endSessions(t, u))
+		if err := s.changeConsoleUser(t, name, change); err != nil || next == nil {
+			return err
+		}
+		if err := t.Run("DELETE FROM console_session WHERE digest = ?", session[:]); err != nil {
+			return err
+		}
+		return putSession(t, *next)
 	})
 	return wrap(err, "user %q of the console", name)
+}
+
+func (s *Store) changeConsoleUser(t *tx, name string,
+	change func(u *ConsoleUser, exists bool, all []ConsoleUser) (keep bool, err error)) error {
+	all, err := list(t.Conn, s.scanConsoleUser, selectConsoleUsers+" ORDER BY name")
+	if err != nil {
+		return err
+	}
+	u, exists := ConsoleUser{Name: name}, false
+	for _, one := range all {
+		if one.Name == name {
+			u, exists = one, true
+		}
+	}
+	keep, err := change(&u, exists, all)
+	switch {
+	case err != nil:
+		return refuse(err)
+	case keep && !exists && len(all) >= maxConsoleUsers:
+		return refuse(fmt.Errorf("%w: the console has %d users", ErrTooMany, len(all)))
+	case keep:
+		err = s.putConsoleUser(t, u)
+	default:
+		u.Generation = -1 // of no session
+		err = dropConsoleUser(t, name)
+	}
+	return errors.Join(err, endSessions(t, u))
 }
 
 func dropConsoleUser(t *tx, name string) error {

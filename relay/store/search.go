@@ -36,6 +36,9 @@ type searching struct {
 	done                map[string]bool // what is in the answer, or was on a page before
 }
 
+// notYet is the AsOf of a cursor whose search has not looked at anything: the next call begins it.
+const notYet = math.MaxInt64
+
 func (l *searching) in(ctx context.Context, s *Store) error {
 	if err := l.prepare(); err != nil {
 		return err
@@ -44,7 +47,7 @@ func (l *searching) in(ctx context.Context, s *Store) error {
 		done, err := s.pace.take(ctx, s.told.Load)
 		switch {
 		case errors.Is(err, context.DeadlineExceeded) && l.q.After == "": // a page may be empty, and have a next
-			l.answer.Next = trace.Cursor{Before: l.before, AsOf: l.before}.String()
+			l.answer.Next = trace.Cursor{Before: l.before, AsOf: notYet}.String()
 			return nil
 		case err != nil:
 			return err
@@ -92,7 +95,7 @@ func (l *searching) run() error {
 	if err != nil {
 		return err
 	}
-	if l.q.After == "" { // the first page
+	if l.q.After == "" || l.asOf == notYet { // the first page
 		behind, _, err := l.conn.Int("SELECT coalesce(max(n) + 1, 0) FROM event")
 		if err != nil {
 			return err

@@ -39,17 +39,20 @@ func (s *Store) AddConsoleSession(ctx context.Context, c ConsoleSession, replace
 				return err
 			}
 		}
-		err := t.Run("INSERT INTO console_session VALUES (?, ?, ?, ?, ?, ?, ?)", c.Digest[:], c.Name, c.Generation,
-			unixNano(c.Created), unixNano(c.Used), unixNano(c.Strong), c.Client)
-		if err != nil {
+		if err := putSession(t, c); err != nil {
 			return err
 		}
-		err = t.Run("DELETE FROM console_session WHERE created < ? OR used < ?", unixNano(began), unixNano(used))
+		err := t.Run("DELETE FROM console_session WHERE created < ? OR used < ?", unixNano(began), unixNano(used))
 		return errors.Join(err, t.Run("DELETE FROM console_session WHERE digest IN (SELECT digest FROM "+
 			"console_session "+
 			"WHERE name = ? ORDER BY created DESC LIMIT -1 OFFSET ?)", c.Name, sessionsOfUser))
 	})
 	return wrap(err, "session of %q", c.Name)
+}
+
+func putSession(t *tx, c ConsoleSession) error {
+	return t.Run("INSERT INTO console_session VALUES (?, ?, ?, ?, ?, ?, ?)", c.Digest[:], c.Name, c.Generation,
+		unixNano(c.Created), unixNano(c.Used), unixNano(c.Strong), c.Client)
 }
 
 const selectSessions = "SELECT name, generation, created, used, strong, client, digest FROM console_session"
