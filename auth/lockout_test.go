@@ -389,7 +389,7 @@ func restarted(t *testing.T, old *rig, o Options) *rig {
 	r := newRig(t, o)
 	r.users = old.users
 	r.SetSources([]Source{&storeSource{users: r.users, pepper: testPepper, argon: r.argon}})
-	r.Restore(key, u.Places, u.Locks)
+	r.Restore(key, u.Places, u.Locks, time.Now())
 	return r
 }
 

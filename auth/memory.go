@@ -79,8 +79,9 @@ func (m *memory) lockChanged(p pair) {
 
 func (l Lock) key() pair { return pair{l.Login, l.Client} }
 
-// Restore takes over what a former process knew, under the key that it was hashed with.
-func (a *Authenticator) Restore(key []byte, places []Place, locks []Lock) {
+// Restore takes over what a former process knew, under the key that it was hashed with. A lock lasts no longer than one
+// of now: the clock may have been ahead when it was made.
+func (a *Authenticator) Restore(key []byte, places []Place, locks []Lock, now time.Time) {
 	l := a.lockout
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -90,9 +91,16 @@ func (a *Authenticator) Restore(key []byte, places []Place, locks []Lock) {
 	}
 	for _, lock := range locks {
 		if c := l.counterLocked(lock.key(), true); c != nil {
-			c.until, c.failures, c.stored = lock.Until, lock.Failures, true
+			c.until, c.failures, c.stored = until(lock.Until, now.Add(l.Duration)), lock.Failures, true
 		}
 	}
+}
+
+func until(a, bound time.Time) time.Time {
+	if a.After(bound) {
+		return bound
+	}
+	return a
 }
 
 // counterLocked finds the counter of a lock; with make, it is there afterwards.

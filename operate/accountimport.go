@@ -53,7 +53,10 @@ func (a Accounts) Import(ctx context.Context, by Actor, data []byte, o Import) (
 		done, err = a.importTable(ctx, by, data, o, detail)
 		return err
 	})
-	return done, err
+	if err != nil {
+		return Imported{}, err // passwords are not shown beside an error
+	}
+	return done, nil
 }
 
 func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Import, detail *string) (done Imported,

@@ -87,8 +87,12 @@ func accountDeeds(all map[string]deed) {
 		return secretOnlyWithout(err, c.Password)
 	}}
 	all["user import"] = deed{do: func(o *office) error {
-		_, err := o.Accounts.Import(o.Context(), root, []byte("login\ncleo\n"), operate.Import{})
-		return err
+		done, err := o.Accounts.Import(o.Context(), root, []byte("login\ncleo\n"), operate.Import{})
+		secret := ""
+		for _, c := range done.Passwords {
+			secret += c.Password
+		}
+		return secretOnlyWithout(err, secret)
 	}}
 	all["user set"] = deed{do: func(o *office) error {
 		_, _, err := o.Accounts.Edit(o.Context(), root, operate.Everybody, "ben",

@@ -53,7 +53,8 @@ var places = map[string]spot{
 	"certificate-sha1": atSettings, "certificate-ecdsa-only": atSettings, "certificate-self-signed": atSettings,
 	"certificate-authority": atSettings, "device-old-key": atSettings, "device-old-tls": atSettings,
 	"file-limit": atSettings, "file-readable": atSettings, "disk-full": atSettings, "disk-short": atSettings,
-	"store-history": atSettings,
+	"store-history": atSettings, "device-network-wide": atSettings, "device-old-tls-unused": atSettings,
+	"source-down": atSettings, "certificate-acme": atSettings, "clients-missing": atRecords, "clients-differ": atRecords,
 
 	"spf-none": atRecords, "spf-absent": atRecords, "spf-several": atRecords, "spf-syntax": atRecords,
 	"spf-unreadable": atRecords, "spf-lookups": atRecords, "spf-lookups-near": atRecords, "spf-void": atRecords,
@@ -82,7 +83,9 @@ var settingWords = map[string]string{
 	"name-unknown": "hostname", "name-elsewhere": "hostname", "ptr-hostname": "hostname", "address-unknown": "hostname",
 	"certificate-name": "hostname", "device-old-tls": "tls", "file-limit": "max_connections",
 	"file-readable": "password", "disk-full": "store", "disk-short": "store", "store-history": "history",
-	"config-problem": "", "config-unwise": "", "reload-refused": "", "other-config": "",
+	"device-network-wide": "networks", "device-old-tls-unused": "min_version", "source-down": "auth.source",
+	"certificate-acme": "tls.acme",
+	"config-problem":   "", "config-unwise": "", "reload-refused": "", "other-config": "",
 }
 
 // certificateWords are those of findings about certificates.

@@ -58,6 +58,8 @@ var outsideReasons = map[string]string{
 	"dns-cname-long":            "the DNS provider",
 	"dns-dangling":              "the DNS provider",
 	"dns-exhausted":             "it passes",
+	"device-learning":           "it passes; postern device learn --stop ends it",
+	"source-file":               "the password file",
 	"dns-malformed":             "a router",
 	"dns-unreachable":           "the network",
 	"spf-unavailable":           "it passes",

@@ -272,6 +272,9 @@ func (s *speech) clause(text string) (string, bool) {
 	if strings.HasSuffix(text, ".") {
 		return "", false
 	}
+	if text[0] >= utf8.RuneSelf { // a name, since our sentences begin in ASCII
+		return "", false
+	}
 	said, ok := s.sentence(strings.ToUpper(text[:1])+text[1:]+".", false) // a sentence that was made a part of another
 	if !ok || text[0] < 'a' || text[0] > 'z' {
 		return strings.TrimSuffix(said, "."), ok
@@ -289,7 +292,7 @@ func (s *speech) reasons(text string) (string, bool) {
 	clauses := strings.Split(text, "; ")
 	for i, one := range clauses {
 		said, ok := s.clause(one)
-		if !ok && i == 0 && one != "" { // it was given a capital letter
+		if !ok && i == 0 && one != "" && one[0] < utf8.RuneSelf { // it was given a capital letter
 			said, ok = s.clause(strings.ToLower(one[:1]) + one[1:])
 		}
 		if !ok {

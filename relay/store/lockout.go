@@ -68,7 +68,7 @@ func (l Lockout) Restore(ctx context.Context, a *auth.Authenticator, key []byte,
 	if err != nil {
 		return err
 	}
-	a.Restore(key, places, locks)
+	a.Restore(key, places, locks, now)
 	return nil
 }
 
