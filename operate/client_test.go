@@ -28,7 +28,8 @@ func TestClients(t *testing.T) {
 	defer s.Close()
 	ops := New(Options{Config: func() *config.Config { return c }, Store: s})
 	machine := Actor{Channel: CommandLine}
-	for _, n := range []NewAccount{{Login: "anna@example.com"}, {Login: "scanner", Device: true, Senders: []string{"scanner@example.com"}}} {
+	for _, n := range []NewAccount{{Login: "anna@example.com"},
+		{Login: "scanner", Device: true, Senders: []string{"scanner@example.com"}}} {
 		if _, err := ops.Accounts.Add(t.Context(), machine, n); err != nil {
 			t.Fatal(err)
 		}

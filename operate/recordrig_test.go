@@ -82,13 +82,13 @@ func (o *office) must(err error) {
 // officeTOML has one of each thing that operations work on; %q is where the alerts go.
 const officeTOML = `hostname = "relay.example.com"
 [tls.acme]
-challenges = ["dns-01"]
 directory_url = "https://127.0.0.1:1/dir"
+challenges = ["dns-01"]
 [tls.acme.acmedns]
-url = "https://127.0.0.1:1"
-username = "u"
-password = "p"
 full_domain = "d420.auth.example.com"
+url = "https://127.0.0.1:1"
+password = "p"
+username = "u"
 [[listener]]
 name = "devices"
 address = "127.0.0.1:0"

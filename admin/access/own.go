@@ -79,8 +79,8 @@ func (a Own) change(ctx context.Context, s *Session, did *deed, client string, n
 // changeAndEnd is change that ends the other sessions.
 func (a Own) changeAndEnd(ctx context.Context, s *Session, op, detail, client string,
 	change func(*store.ConsoleUser) error) (cookie string, err error) {
-	token, next := a.newSession(store.ConsoleSession{Name: s.Name, Generation: s.user.Generation + 1,
-		Created: s.Began, Client: client})
+	token, next := newSession(store.ConsoleSession{Name: s.Name, Generation: s.user.Generation + 1,
+		Created: s.Began, Client: client}, a.now())
 	if !s.StrongUntil.IsZero() {
 		next.Strong = s.StrongUntil.Add(-StrongFor)
 	}

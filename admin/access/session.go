@@ -57,8 +57,8 @@ func (a *core) begin(ctx context.Context, u store.ConsoleUser, client string, st
 
 // open stores a session, in the place of another one unless that is nil.
 func (a *core) open(ctx context.Context, c store.ConsoleSession, replaces *[32]byte) (string, error) {
-	token, c := a.newSession(c)
-	now := c.Used
+	now := a.now()
+	token, c := newSession(c, now)
 	err := a.store.AddConsoleSession(ctx, c, replaces, now.Add(-SessionFor), now.Add(-IdleFor))
 	if errors.Is(err, store.ErrNoSession) {
 		return "", refuse(ReasonSession, err)
@@ -70,9 +70,9 @@ func (a *core) open(ctx context.Context, c store.ConsoleSession, replaces *[32]b
 }
 
 // newSession completes a session with a token of its own.
-func (a *core) newSession(c store.ConsoleSession) (string, store.ConsoleSession) {
+func newSession(c store.ConsoleSession, now time.Time) (string, store.ConsoleSession) {
 	token := random()
-	c.Digest, c.Used = sha256.Sum256([]byte(token)), a.now()
+	c.Digest, c.Used = sha256.Sum256([]byte(token)), now
 	return token, c
 }
 

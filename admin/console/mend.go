@@ -54,7 +54,8 @@ var places = map[string]spot{
 	"certificate-authority": atSettings, "device-old-key": atSettings, "device-old-tls": atSettings,
 	"file-limit": atSettings, "file-readable": atSettings, "disk-full": atSettings, "disk-short": atSettings,
 	"store-history": atSettings, "device-network-wide": atSettings, "device-old-tls-unused": atSettings,
-	"source-down": atSettings, "certificate-acme": atSettings, "clients-missing": atRecords, "clients-differ": atRecords,
+	"source-down": atSettings, "certificate-acme": atSettings, "clients-missing": atRecords,
+	"clients-differ": atRecords,
 
 	"spf-none": atRecords, "spf-absent": atRecords, "spf-several": atRecords, "spf-syntax": atRecords,
 	"spf-unreadable": atRecords, "spf-lookups": atRecords, "spf-lookups-near": atRecords, "spf-void": atRecords,
@@ -84,8 +85,7 @@ var settingWords = map[string]string{
 	"certificate-name": "hostname", "device-old-tls": "tls", "file-limit": "max_connections",
 	"file-readable": "password", "disk-full": "store", "disk-short": "store", "store-history": "history",
 	"device-network-wide": "networks", "device-old-tls-unused": "min_version", "source-down": "auth.source",
-	"certificate-acme": "tls.acme",
-	"config-problem":   "", "config-unwise": "", "reload-refused": "", "other-config": "",
+	"config-problem": "", "config-unwise": "", "reload-refused": "", "other-config": "",
 }
 
 // certificateWords are those of findings about certificates.

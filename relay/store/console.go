@@ -129,8 +129,8 @@ func (s *Store) ChangeConsoleUser(ctx context.Context, name string,
 	return wrap(err, "user %q of the console", name)
 }
 
-// ChangeOwnConsoleUser changes, as ChangeConsoleUser does, the user of a session that is there still, else ErrNoSession.
-// Unless next is nil it takes the session's place.
+// ChangeOwnConsoleUser changes, as ChangeConsoleUser does, the user of a session that is there still, else
+// ErrNoSession. Unless next is nil it takes the session's place.
 func (s *Store) ChangeOwnConsoleUser(ctx context.Context, name string, session [32]byte, next *ConsoleSession,
 	change func(u *ConsoleUser, exists bool, all []ConsoleUser) (keep bool, err error)) error {
 	err := s.write(ctx, func(t *tx) error {
