@@ -35,7 +35,7 @@ type saying struct {
 	letters int
 }
 
-var hole = regexp.MustCompile(`\{(\w+)\}`)
+var hole = regexp.MustCompile(`\{(\w+)!?\}`)
 
 var german = loadSayings()
 
@@ -233,7 +233,11 @@ func hasSentences(found map[string]string) bool {
 // filled is the German of a saying, with its holes filled.
 func (s *speech) filled(one *saying, found map[string]string) string {
 	return hole.ReplaceAllStringFunc(one.german, func(name string) string {
-		return s.within(found[name[1:len(name)-1]])
+		name, foreign := strings.CutSuffix(name[1:len(name)-1], "!")
+		if foreign { // the words of others
+			return found[name]
+		}
+		return s.within(found[name])
 	})
 }
 
