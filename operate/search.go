@@ -17,6 +17,11 @@ func (t Trace) Search(ctx context.Context, by Actor, q trace.Search, further fun
 	if err := by.May(SeeTrace); err != nil {
 		return trace.Answer{}, err
 	}
+	done, err := t.searches.take(ctx, by)
+	if err != nil {
+		return trace.Answer{}, err
+	}
+	defer done()
 	for {
 		answer, err := t.Store.Search(ctx, q)
 		if answer.Found == nil {

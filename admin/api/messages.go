@@ -19,7 +19,7 @@ func (s *server) messageRoutes() []route {
 	see := []operate.Operation{operate.SeeTrace}
 	return []route{
 		handle(s, route{method: http.MethodGet, path: "/messages", id: "messages", tag: "Messages", needs: see,
-			summary: "Search what happened, newest first", about: aboutSearch}, api.search),
+			faults: []kind{conflict}, summary: "Search what happened, newest first", about: aboutSearch}, api.search),
 		handle(s, route{method: http.MethodGet, path: "/messages/{id}", id: "message", tag: "Messages",
 			needs: []operate.Operation{operate.SeeTrace, operate.SeeQueue}, faults: []kind{notFound},
 			summary: "What happened to a message, and what to do",
