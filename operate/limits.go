@@ -29,6 +29,7 @@ type LoginLimit struct {
 	Policy    string         `json:"policy"`              // "policy 2", the second [[policy]]
 	Listeners []string       `json:"listeners,omitempty"` // where it counts; absent: at all
 	Networks  []netip.Prefix `json:"networks,omitempty"`  // from where it counts; absent: from everywhere
+	Except    []string       `json:"except,omitempty"`    // not where one of these applies, such as "policy 1"
 }
 
 // Limits says which limits bind a login, and what is left of each as of now: by what this process has counted, or by
@@ -90,5 +91,6 @@ func shownLimit(b *policy.Binding, s policy.State, now time.Time) LoginLimit {
 	left := b.Limit.LeftOf(s, now)
 	return LoginLimit{Limit: b.Limit.String(), Unit: units[b.Limit.Unit], Count: b.Limit.Count,
 		Window: int64(b.Limit.Window.Seconds()), Used: left.Used, Left: left.Left, Next: left.Next, Full: left.Full,
-		Policy: b.Rule, Listeners: b.Listeners, Networks: b.Networks}
+		Policy: b.Rule, Listeners: b.Listeners, Networks: b.Networks,
+		Except: b.Except}
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"postern/mail"
@@ -15,20 +16,23 @@ type Binding struct {
 	Rule      string
 	Listeners []string       // empty: all
 	Networks  []netip.Prefix // of the client; empty: all
+	Except    []string       // rules that go first where they apply: their limits count there, or none
 }
 
 // Bindings returns the limits of a login, those that go first in front. What no connection meets, since a rule before
 // it matches all of them, is not among them.
 func (p *Policy) Bindings(login string, groups []string) (all []Binding) {
 	login = mail.LowerASCII(login)
+	var before []string
 	for i := range p.rules {
 		r := &p.rules[i]
 		if r.Rule.Limits == nil || !r.match.matchesLogin(login, groups) {
 			continue
 		}
 		for _, l := range r.Rule.Limits {
-			all = append(all, Binding{l, r.Name, r.Listeners, r.Networks})
+			all = append(all, Binding{l, r.Name, r.Listeners, r.Networks, slices.Clone(before)})
 		}
+		before = append(before, r.Name)
 		if len(r.Listeners)+len(r.Networks) == 0 {
 			break // nothing behind it counts
 		}

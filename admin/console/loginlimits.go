@@ -10,8 +10,9 @@ import (
 // limitRow is what is left of a limit, in words.
 type limitRow struct {
 	operate.LoginLimit
-	Text  string
-	Where string // where it counts, as relay.toml names it; "": everywhere
+	Text   string
+	Where  string // where it counts, as relay.toml names it; "": everywhere
+	Except string // the policies where it does not
 }
 
 // limitsOf says what is left of the limits of a login.
@@ -22,7 +23,8 @@ func limitsOf(v *visit, login string) (rows []limitRow, late bool, err error) {
 		for _, n := range limit.Networks {
 			where = append(where, n.String())
 		}
-		rows = append(rows, limitRow{limit, limitText(v, &limit), plain(300, strings.Join(where, ", "))})
+		rows = append(rows, limitRow{limit, limitText(v, &limit), plain(300, strings.Join(where, ", ")),
+			plain(300, strings.Join(limit.Except, ", "))})
 	}
 	return rows, l.Late, err
 }

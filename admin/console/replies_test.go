@@ -9,10 +9,10 @@ import (
 func TestRepliesStayVerbatim(t *testing.T) {
 	for _, reply := range []string{"mx7.example.net did not answer in time", "The doctor does not find it any more.",
 		"It is not refused any more, or nothing from this sender has been tried for a day"} {
-		storm := "The provider refuses google with one text, and hardly anything gets through: " + reply + ". No rule " +
-			"knows this text; so many refusals point to the account and not to the messages, so they are not believed. " +
-			"Nothing bounces any more, the mail waits or takes the next upstream of its route, and one message at a " +
-			"time tries again."
+		storm := "The provider refuses google with one text, and hardly anything gets through: " + reply + ". No " +
+			"rule knows this text; so many refusals point to the account and not to the messages, so they are not " +
+			"believed. Nothing bounces any more, the mail waits or takes the next upstream of its route, and one " +
+			"message at a time tries again."
 		for _, text := range []string{"It said: " + reply, "It said: 451 4.4.1 " + reply, storm} {
 			if said, ok := german.say(text); ok && !strings.Contains(said, reply) {
 				t.Errorf("%q\n becomes %q", text, said)

@@ -138,16 +138,16 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	if c.Duration > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.Duration)
-		defer cancel()
-	}
 	message := ledger.NewMessage(c.Run, c.From, c.To[0], c.Size, time.Now())
 	next := &sequence{limit: int64(c.Count)}
 	workers := make([]*worker, c.Connections)
 	report := &Report{
 		Run: c.Run, Recipients: c.To, Refused: map[string]int{}, Failures: map[string]int{}, Begin: time.Now(),
+	}
+	if c.Duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.Duration)
+		defer cancel()
 	}
 	var wg sync.WaitGroup
 	for i := range workers {

@@ -46,6 +46,9 @@ func printLimits(cmd *cobra.Command, l operate.Limits, now time.Time) error {
 		if len(limit.Listeners)+len(limit.Networks) > 0 {
 			where = strings.Join(append(limit.Listeners, strings.Fields(operate.ListText(limit.Networks))...), " ")
 		}
+		if len(limit.Except) > 0 {
+			where += ", not where " + strings.Join(limit.Except, " or ") + " applies"
+		}
 		rows[i] = []string{limit.Limit, strconv.FormatInt(limit.Used, 10), strconv.FormatInt(limit.Left, 10),
 			when(limit.Next, now), when(limit.Full, now), limit.Policy, where}
 	}
