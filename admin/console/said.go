@@ -14,28 +14,30 @@ import (
 
 // What doctor, DNS checks, alerts and advice say is English text, in the store and in answers of the daemon too. For
 // other languages the catalogue in said/ has each of their sentences with {1} for what varies; a text is recognised
-// sentence by sentence, and what varies is put into the other language's sentence as it is. A text that is not
-// recognised as a whole is shown in English and marked as such.
+// sentence by sentence, and what varies is put into the other language's sentence. What stands in {1} may be a saying
+// itself; {1=} is a name, a number or a fault of a library, and {1!} is what others said, which may be any number of
+// sentences: both stay as they are. A text that is not recognised as a whole is shown in English and marked as such.
 
 //go:embed said/*.txt
 var saidFiles embed.FS
 
 // sayings are sentences in German, by what they are in English.
 type sayings struct {
-	all  []saying // those with most text of their own first
-	same map[string]string
+	all   []saying // those with most text of their own first
+	same  map[string]string
+	heads *regexp.Regexp // behind it, up to the end, is what others said
 }
 
 // saying is one sentence, or a part of one.
 type saying struct {
 	pieces  []string // of the English, around its holes
-	holes   []string // their names
+	holes   []string // their names, with their marks
 	german  string
 	part    bool // stands within a sentence only
 	letters int
 }
 
-var hole = regexp.MustCompile(`\{(\w+)!?\}`)
+var hole = regexp.MustCompile(`\{(\w+[=!]?)\}`)
 
 var german = loadSayings()
 
@@ -54,6 +56,7 @@ func loadSayings() *sayings {
 			s.add(pair[0], pair[1])
 		}
 	}
+	s.heads = headsOf(s.all)
 	slices.SortStableFunc(s.all, func(a, b saying) int { return cmp.Compare(b.letters, a.letters) })
 	return s
 }
@@ -86,6 +89,46 @@ func (s *sayings) add(english, german string) {
 		one.letters += len(p)
 	}
 	s.all = append(s.all, one)
+}
+
+// headsOf finds where a saying begins that ends with what others said.
+func headsOf(all []saying) *regexp.Regexp {
+	var heads []string
+	for _, one := range all {
+		last := len(one.holes) - 1
+		if last < 0 || one.pieces[last+1] != "" || !strings.HasSuffix(one.holes[last], "!") {
+			continue
+		}
+		head := ""
+		for i, piece := range one.pieces[:last+1] {
+			if i == 1 && one.pieces[0] == "" {
+				head = `\S+` // a name at the beginning
+			} else if i > 0 {
+				head += ".*?"
+			}
+			head += regexp.QuoteMeta(piece)
+		}
+		heads = append(heads, head)
+	}
+	return regexp.MustCompile(strings.Join(heads, "|"))
+}
+
+// ours is how much of a text comes before what others said in it.
+func (s *sayings) ours(text string) int {
+	if at := s.heads.FindStringIndex(text); at != nil {
+		return at[0]
+	}
+	return len(text)
+}
+
+// fits reports whether no name has what others said in it.
+func (s *sayings) fits(found map[string]string) bool {
+	for name, value := range found {
+		if strings.HasSuffix(name, "=") && s.heads.MatchString(value) {
+			return false
+		}
+	}
+	return true
 }
 
 // isPart reports whether a text stands within sentences only: it has neither their beginning nor their end.
@@ -156,6 +199,8 @@ type speech struct {
 	*sayings
 	failed map[int]bool // lengths of ends that are not known
 	tries  int
+	open   bool // the saying that was found last begins with a hole,
+	named  bool // its German with what stood there: the case of a name stays
 }
 
 // line says one line: as one sentence, else as several, else as one whose holes hold sentences.
@@ -170,7 +215,7 @@ func (s *speech) line(text string, left int) (string, bool) {
 	if neutral.MatchString(text) {
 		return text, true
 	}
-	for i := len(text) - 1; i > 0; i-- {
+	for i := min(s.ours(text), len(text)-1); i > 0; i-- {
 		if text[i] != ' ' || text[i+1] >= 'a' && text[i+1] <= 'z' && !strings.ContainsRune(".:?!", rune(text[i-1])) {
 			continue
 		}
@@ -198,6 +243,7 @@ func (s *speech) sentence(text string, long bool) (string, bool) {
 		return "", false
 	}
 	if said, ok := s.same[text]; ok {
+		s.open, s.named = false, false
 		return said, true
 	}
 	if strings.Contains(text, "; ") {
@@ -210,7 +256,7 @@ func (s *speech) sentence(text string, long bool) (string, bool) {
 		if one.part || len(one.holes) == 0 {
 			continue
 		}
-		if found, ok := one.fill(text); ok && (long || !hasSentences(found)) {
+		if found, ok := one.fill(text); ok && (long || !hasSentences(found)) && s.fits(found) {
 			return s.filled(one, found), true
 		}
 	}
@@ -222,8 +268,8 @@ func (s *speech) sentence(text string, long bool) (string, bool) {
 
 // hasSentences reports whether the end of a sentence stands within a hole.
 func hasSentences(found map[string]string) bool {
-	for _, value := range found {
-		if strings.Contains(value, ". ") {
+	for name, value := range found {
+		if !strings.HasSuffix(name, "!") && strings.Contains(value, ". ") {
 			return true
 		}
 	}
@@ -232,16 +278,21 @@ func hasSentences(found map[string]string) bool {
 
 // filled is the German of a saying, with its holes filled.
 func (s *speech) filled(one *saying, found map[string]string) string {
-	return hole.ReplaceAllStringFunc(one.german, func(name string) string {
-		name, foreign := strings.CutSuffix(name[1:len(name)-1], "!")
-		if foreign { // the words of others
+	named := strings.HasPrefix(one.german, "{")
+	said := hole.ReplaceAllStringFunc(one.german, func(name string) string {
+		name = name[1 : len(name)-1]
+		if strings.HasSuffix(name, "=") || strings.HasSuffix(name, "!") {
 			return found[name]
 		}
-		return s.within(found[name])
+		said := s.within(found[name])
+		named = named && (said == found[name] || !strings.HasPrefix(one.german, "{"+name+"}"))
+		return said
 	})
+	s.open, s.named = one.pieces[0] == "", named
+	return said
 }
 
-// within says what stands in a hole: names and numbers stay, and so does what others said.
+// within says what stands in a hole that may hold a saying.
 func (s *speech) within(text string) string {
 	if strings.HasSuffix(text, ".") || strings.Contains(text, ". ") {
 		if said, ok := s.line(text, maxSentences); ok {
@@ -262,6 +313,7 @@ func (s *speech) within(text string) string {
 // clause says a part of a sentence.
 func (s *speech) clause(text string) (string, bool) {
 	if said, ok := s.same[text]; ok {
+		s.open, s.named = false, false
 		return said, true
 	}
 	if s.tries++; s.tries > maxTries || !strings.Contains(text, " ") {
@@ -269,22 +321,26 @@ func (s *speech) clause(text string) (string, bool) {
 	}
 	for i := range s.all {
 		one := &s.all[i]
-		if found, ok := one.fill(text); ok && len(one.holes) > 0 {
+		if found, ok := one.fill(text); ok && len(one.holes) > 0 && s.fits(found) {
 			return s.filled(one, found), true
 		}
 	}
 	if strings.HasSuffix(text, ".") {
 		return "", false
 	}
-	if text[0] >= utf8.RuneSelf { // a name, since our sentences begin in ASCII
-		return "", false
+	return s.lowered(text)
+}
+
+// lowered says a sentence that was made a part of another. What stands in a hole keeps its case.
+func (s *speech) lowered(text string) (string, bool) {
+	said, ok := s.sentence(capital(text)+".", false)
+	if ok && s.open {
+		said, ok = s.sentence(text+".", false)
 	}
-	said, ok := s.sentence(strings.ToUpper(text[:1])+text[1:]+".", false) // a sentence that was made a part of another
-	if !ok || text[0] < 'a' || text[0] > 'z' {
-		return strings.TrimSuffix(said, "."), ok
+	if first, _ := utf8.DecodeRuneInString(text); ok && !s.named && unicode.IsLower(first) {
+		said = inCase(said, unicode.ToLower)
 	}
-	first, size := utf8.DecodeRuneInString(said)
-	return string(unicode.ToLower(first)) + strings.TrimSuffix(said[size:], "."), ok
+	return strings.TrimSuffix(said, "."), ok
 }
 
 // reasons says a sentence that was made of clauses with semicolons between them.
@@ -293,27 +349,35 @@ func (s *speech) reasons(text string) (string, bool) {
 	if !ended {
 		return "", false
 	}
-	clauses := strings.Split(text, "; ")
+	clauses, named := strings.Split(text, "; "), false
 	for i, one := range clauses {
 		said, ok := s.clause(one)
-		if !ok && i == 0 && one != "" && one[0] < utf8.RuneSelf { // it was given a capital letter
-			said, ok = s.clause(strings.ToLower(one[:1]) + one[1:])
+		if !ok && i == 0 { // it was given a capital letter
+			said, ok = s.clause(inCase(one, unicode.ToLower))
 		}
 		if !ok {
 			return "", false
 		}
-		clauses[i] = said
+		if clauses[i] = said; i == 0 {
+			named = s.named
+		}
+	}
+	if s.open, s.named = false, named; named {
+		return strings.Join(clauses, "; ") + ".", true
 	}
 	return capital(strings.Join(clauses, "; ") + "."), true
 }
 
 // capital begins a text with a capital letter.
-func capital(text string) string {
+func capital(text string) string { return inCase(text, unicode.ToUpper) }
+
+// inCase changes the case of the first letter.
+func inCase(text string, to func(rune) rune) string {
 	first, size := utf8.DecodeRuneInString(text)
-	if size == 0 {
+	if size == 0 || first == utf8.RuneError {
 		return text
 	}
-	return string(unicode.ToUpper(first)) + text[size:]
+	return string(to(first)) + text[size:]
 }
 
 // Said is a text of another package in the visitor's language.

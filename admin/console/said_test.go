@@ -74,6 +74,65 @@ func TestSaying(t *testing.T) {
 	}
 }
 
+// TestNamesKeepTheirCase: also where a sentence that begins with one stands within another.
+func TestNamesKeepTheirCase(t *testing.T) {
+	const text = "has sent as much as Google allows in 24 hours (500 messages, 2 000 in Workspace). " +
+		"The mail waits until there is room"
+	names := []string{"ärzte.example", "Ärzte.example", "anna@example.com", "Anna@example.com", "ßx", "\xff"}
+	for _, name := range names {
+		said, ok := german.say("What to do: " + name + " " + text)
+		if !ok || !strings.HasPrefix(said, "Was zu tun ist: "+name+" ") {
+			t.Errorf("%q, %v", said, ok)
+		}
+	}
+}
+
+// ourWords are replies that read as what Postern says itself.
+var ourWords = []string{"mx7.example.net did not answer in time", "The doctor does not find it any more.",
+	"451 4.4.1 mx7 did not answer in time", "550 No. The doctor does not find it any more.", "3 days", "queue",
+	"550 No. It said: 3 days. Nobody can send there.", "What to do: Nobody can send there.", "no such host",
+	"It is not refused any more, or nothing from this sender has been tried for a day",
+}
+
+// TestRepliesStayVerbatim: what others said is never put into German, whatever it is.
+func TestRepliesStayVerbatim(t *testing.T) {
+	for _, reply := range ourWords {
+		for _, pair := range saidPairs(t) {
+			if !strings.Contains(pair[0], "!}") {
+				continue
+			}
+			text := hole.ReplaceAllStringFunc(pair[0], func(name string) string {
+				if strings.HasSuffix(name, "!}") {
+					return reply
+				}
+				return "office"
+			})
+			for _, text := range []string{text, "Upstream office: it does not let us in. " + text,
+				"Upstream office: it does not let us in. SMTP AUTH is switched off for the mailbox a. " + text} {
+				if said, ok := german.say(text); ok && !strings.Contains(said, reply) {
+					t.Errorf("%q\nbecomes %q", text, said)
+				}
+				if !strings.HasSuffix(pair[0], "!}") {
+					break // such a text stands at the beginning only
+				}
+			}
+		}
+	}
+}
+
+// TestRepliesAreMarked: a hole behind words that lead to what others said is not put into German.
+func TestRepliesAreMarked(t *testing.T) {
+	leads := regexp.MustCompile(`(?i)(It said|answer was|with one text, and .*|does not believe it|the account|` +
+		`let us send as \{1=\}|refuses us, since \{3=\}|of the provider, since \{3=\}|since \{4=\}|` +
+		`no more mail now by \{1\}|refused mail from \{2=\}|access token for upstream \{1=\}|` +
+		`mail failed|replied|reply|answered): \{\w+[^!\w]`)
+	for _, pair := range saidPairs(t) {
+		if m := leads.FindString(pair[0]); m != "" && !strings.Contains(pair[0], "answered 452: {1}") {
+			t.Errorf("%q: %q has no !", pair[0], m)
+		}
+	}
+}
+
 // TestSayingIsBounded: whatever outsiders write into a text, it costs little.
 func TestSayingIsBounded(t *testing.T) {
 	for _, one := range []string{"Nobody can send there. ", "The address The address ", "A. ", "Upstream X: ", "1 "} {
