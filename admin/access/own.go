@@ -308,14 +308,22 @@ func (a Own) EndSession(ctx context.Context, s *Session, id, client string) erro
 		if sessionID(c) != id {
 			continue
 		}
-		who := s.Actor(client, a.now())
-		return a.store.EndConsoleSession(a.recorded(ctx, who, opEndSessions, "", "one, from "+c.Client), c.Digest)
+		return a.end(ctx, s, client, "one, from "+c.Client, &c.Digest)
 	}
 	return refuse(ReasonNoSuch, nil)
 }
 
 // EndOthers ends all sessions of a session's user but this one.
 func (a Own) EndOthers(ctx context.Context, s *Session, client string) error {
-	who := s.Actor(client, a.now())
-	return a.store.EndOtherSessions(a.recorded(ctx, who, opEndSessions, "", "all others"), s.Name, s.digest)
+	return a.end(ctx, s, client, "all others", nil)
+}
+
+// end ends another session, nil all others, unless the one that asks has ended itself.
+func (a Own) end(ctx context.Context, s *Session, client, detail string, other *[32]byte) error {
+	ctx = a.recorded(ctx, s.Actor(client, a.now()), opEndSessions, "", detail)
+	err := a.store.EndOtherSessions(ctx, s.Name, s.digest, other)
+	if errors.Is(err, store.ErrNoSession) {
+		return refuse(ReasonSession, err)
+	}
+	return err
 }

@@ -2,7 +2,6 @@ package access
 
 import (
 	"testing"
-	"time"
 
 	"postern/operate"
 )
@@ -23,7 +22,11 @@ func TestEndedSessionChanges(t *testing.T) {
 	if fresh != "" {
 		r.session("the thief's new cookie", fresh, ReasonSession)
 	}
+	list, err := r.Own.Sessions(ctx, own)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	refused(t, "one ends", r.Own.EndSession(ctx, thief, list[0].ID, client), ReasonSession)
+	refused(t, "all others end by the thief", r.Own.EndOthers(ctx, thief, client), ReasonSession)
 	r.session("the owner's session", cookie, "")
 }
-
-func TestFarLock(t *testing.T) { _ = time.Now }

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"postern/operate"
-	"postern/relay/store"
 )
 
 // TestLastUsablePasskey: a passkey that cannot be read is no way in.
@@ -25,5 +24,4 @@ func TestLastUsablePasskey(t *testing.T) {
 	s := r.session("", cookie, "")
 	_, err = r.Own.RemovePasskey(ctx, s, idOf(k), client)
 	refused(t, "the last that can be used", err, ReasonLastWay)
-	_ = store.ConsoleUser{}
 }

@@ -177,7 +177,7 @@ func TestConsoleSessions(t *testing.T) {
 	if err := s.AddConsoleSession(ctx, other, nil, none, none); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.EndOtherSessions(ctx, "anna", fresh.Digest); err != nil {
+	if err := s.EndOtherSessions(ctx, "anna", fresh.Digest, nil); err != nil {
 		t.Fatal(err)
 	}
 	if list, err = s.ConsoleSessions(ctx, "anna", none, none); err != nil || len(list) != 1 || list[0] != fresh {

@@ -110,10 +110,20 @@ func (s *Store) EndConsoleSession(ctx context.Context, digest [32]byte) error {
 	return wrap(err, "end a session")
 }
 
-// EndOtherSessions ends all sessions of a user but one.
-func (s *Store) EndOtherSessions(ctx context.Context, name string, but [32]byte) error {
+// EndOtherSessions ends, for a session that is there still, another one of its user, or all others where other is nil.
+// ErrNoSession: the one that asks has ended.
+func (s *Store) EndOtherSessions(ctx context.Context, name string, asks [32]byte, other *[32]byte) error {
 	err := s.write(ctx, func(t *tx) error {
-		return t.Run("DELETE FROM console_session WHERE name = ? AND digest <> ?", name, but[:])
+		_, there, err := t.Int("SELECT 1 FROM console_session WHERE digest = ? AND name = ?", asks[:], name)
+		switch {
+		case err != nil:
+			return err
+		case !there:
+			return refuse(ErrNoSession)
+		case other != nil:
+			return t.Run("DELETE FROM console_session WHERE name = ? AND digest = ?", name, other[:])
+		}
+		return t.Run("DELETE FROM console_session WHERE name = ? AND digest <> ?", name, asks[:])
 	})
-	return wrap(err, "end the other sessions of %q", name)
+	return wrap(err, "end other sessions of %q", name)
 }
