@@ -54,7 +54,7 @@ type Operations struct {
 
 // New returns the operations on a store.
 func New(o Options) *Operations {
-	d := &desk{o, NewLedger(o.Store, time.Now), &turns{of: make(map[string]*turn)}}
+	d := &desk{o, NewLedger(o.Store, time.Now)}
 	return &Operations{Queue{d}, Accounts{d}, Devices{d}, ClientCertificates{Accounts{d}}, Trace{d}, Keys{d}, Alerts{d},
 		Status{d},
 		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
@@ -64,8 +64,7 @@ func New(o Options) *Operations {
 // desk is what all operations share.
 type desk struct {
 	Options
-	ledger   *Ledger
-	searches *turns
+	ledger *Ledger
 }
 
 // act is Ledger.Do.

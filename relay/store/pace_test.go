@@ -26,10 +26,10 @@ func TestSearchersLeaveTheRestToMail(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		const each = 20 * time.Millisecond
-		for range 3 {
+		for n := range 6 { // two of each
 			go func() {
 				for {
-					done, err := p.take(ctx, told)
+					done, err := p.take(ctx, string(rune('a'+n/2)), told)
 					if err != nil {
 						return
 					}
@@ -46,7 +46,7 @@ func TestSearchersLeaveTheRestToMail(t *testing.T) {
 		share := time.Since(began) * time.Duration(runtime.GOMAXPROCS(0)) / paceShare
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if spent > share+paceCredit+each || spent < share/2 {
+		if spent > share+3*(paceCredit+each) || spent < share/2 {
 			t.Errorf("searches took %s, their share is %s", spent, share)
 		}
 	})
@@ -64,7 +64,7 @@ func TestAPersonWhoSearchesDoesNotWait(t *testing.T) {
 				p, told := newPace(), mailFlow(time.Now(), test.events)
 				for n := range test.searches {
 					before := time.Now()
-					done, err := p.take(t.Context(), told)
+					done, err := p.take(t.Context(), "anna", told)
 					if waited := time.Since(before); err != nil || waited > 0 {
 						t.Fatalf("search %d waited for %s, %v", n, waited, err)
 					}
@@ -82,25 +82,72 @@ func TestTurnsToSearchAreNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPace()
 		now := time.Now()
-		p.due(now, 0)
-		p.due(now.Add(2*time.Second), 1000)
-		p.spend(time.Minute)
+		anna, err := p.enter("anna")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.due(now, 0, anna)
+		p.due(now.Add(2*time.Second), 1000, anna)
+		p.leave(anna, time.Minute)
 		told := mailFlow(now, 1000)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := p.take(ctx, told); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := p.take(ctx, "anna", told); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
 		if len(p.turn) != 0 {
 			t.Error("the turn is lost")
 		}
-		if wait := p.due(now.Add(-time.Hour), 5000); wait != 0 && !p.busy {
+		if wait := p.due(now.Add(-time.Hour), 5000, anna); wait != 0 && !p.busy {
 			t.Errorf("%s after the clock went back", wait)
 		}
-		if wait := p.due(now.Add(-time.Hour+2*time.Second), 5000); wait != 0 {
+		if wait := p.due(now.Add(-time.Hour+2*time.Second), 5000, anna); wait != 0 {
 			t.Errorf("%s though mail is quiet", wait)
 		}
 	})
+}
+
+// Nobody waits for the searches of others: a program that asks for many at once, however long each takes, keeps no
+// person from searching, and has a bound. Nothing of them is left behind.
+func TestOneSearcherStarvesNobody(t *testing.T) {
+	for _, each := range []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			p, told := newPace(), mailFlow(time.Now(), 10*busyEvents)
+			time.Sleep(2 * time.Second)
+			all, stop := context.WithCancel(t.Context())
+			defer stop()
+			for range maxSearches {
+				go func() {
+					for all.Err() == nil {
+						if done, err := p.take(all, "script", told); err == nil {
+							time.Sleep(each)
+							done()
+						}
+					}
+				}()
+			}
+			time.Sleep(time.Minute)
+			if _, err := p.take(t.Context(), "script", told); !errors.Is(err, trace.ErrTooMany) {
+				t.Errorf("another search of it: %v", err)
+			}
+			for n := range 50 {
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				done, err := p.take(ctx, "anna", told)
+				if cancel(); err != nil {
+					t.Fatalf("search %d of a person, of %s: %v", n, each, err)
+				}
+				time.Sleep(each)
+				done()
+				time.Sleep(2 * time.Minute) // until she asks again
+			}
+			stop()
+			synctest.Wait()
+			time.Sleep(time.Hour)
+			if s, err := p.enter("bob"); err != nil || p.due(time.Now(), told(), s) > 0 || len(p.searchers) != 1 {
+				t.Errorf("%d searchers are left, %v", len(p.searchers), err)
+			}
+		})
+	}
 }
 
 // In the daemon a search ends with its context also while it waits.

@@ -17,7 +17,7 @@ const maxVisits = 6000
 // Search finds messages, and sessions and logins that were refused, the newest first: one row each, where its newest
 // event that matches stands. It is exact, whatever the index has: the index only says where to look. Errors that wrap
 // trace.ErrQuery are for whoever asks; no other error depends on the question. In the daemon searches go one after the
-// other, and wait while mail is busy and they have taken what it can spare.
+// other, and wait while mail is busy and whoever searches has taken what it can spare; trace.ErrTooMany is of these.
 func (s *Store) Search(ctx context.Context, q trace.Search) (a trace.Answer, err error) {
 	l := searching{q: q}
 	err = l.in(ctx, s)
@@ -44,7 +44,7 @@ func (l *searching) in(ctx context.Context, s *Store) error {
 		return err
 	}
 	if s.pace != nil {
-		done, err := s.pace.take(ctx, s.told.Load)
+		done, err := s.pace.take(ctx, l.q.By, s.told.Load)
 		switch {
 		case errors.Is(err, context.DeadlineExceeded) && l.q.After == "": // a page may be empty, and have a next
 			l.answer.Next = trace.Cursor{Before: l.before, AsOf: notYet}.String()

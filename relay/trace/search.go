@@ -25,10 +25,14 @@ type Search struct {
 	Since, Until time.Time // of the events that match; Until is not part of it; zero: open
 	Limit        int       // rows, at most MaxPage; 0: DefaultPage
 	After        string    // Answer.Next of the page before; empty: the first page
+	By           string    // who searches: while mail is busy each waits for their own searches only
 }
 
 // ErrQuery is wrapped by the error of a search that nobody can answer: its text says what to change.
 var ErrQuery = errors.New("cannot search")
+
+// ErrTooMany is the error of a search whose searcher has too many others under way.
+var ErrTooMany = errors.New("too many searches at once")
 
 // Terms returns the words as the index knows them, each once.
 func (s Search) Terms() ([]string, error) {
