@@ -107,7 +107,8 @@ func (r *deviceReport) print(w io.Writer) error {
 
 func (r *deviceReport) printDevices(w io.Writer) error {
 	if len(r.users) == 0 {
-		fmt.Fprintln(w, "There are no devices yet. Add one: postern device add NAME, or see: postern device learn")
+		fmt.Fprintln(w, "There are no devices yet. Add one: postern device add NAME --sender ADDRESS, or see: postern "+
+			"device learn")
 		return nil
 	}
 	var rows [][]string

@@ -67,7 +67,7 @@ func (x accountExam) nobody() []finding.Finding {
 			return []finding.Finding{found(codeAccountNone, finding.Fault, "accounts", "There is no account yet, and "+
 				"listener "+l.Name+" wants a login.", "Nobody can send there.",
 				"For a person: postern user add anna@example.com\nFor a printer or program: postern device "+
-					"add scanner-2")}
+					"add scanner-2 --sender scans@example.com")}
 		}
 	}
 	return []finding.Finding{fine(codeAccountsOK, "accounts", "No listener wants a login.")}
