@@ -80,7 +80,10 @@ func (c Certificates) list(ctx context.Context, now time.Time) (all []Certificat
 	for _, one := range states {
 		shown := Certificate{Source: FromACME, Name: one.Name, Key: strings.ToUpper(string(one.Key)),
 			Attempted: one.State.Attempted, Failures: one.State.Failures, Error: one.State.Error,
-			NextTry: one.State.Next, Asked: one.Asked}
+			Asked: one.Asked}
+		if one.State.Failures > 0 {
+			shown.NextTry = one.State.Next
+		}
 		if infos := monitor.ACMEInfos([]acme.Status{one}, now); len(infos) > 0 {
 			shown.describe(infos[0], now)
 		} else {
@@ -132,9 +135,9 @@ func (c Certificates) Renew(ctx context.Context, by Actor, name string) (names [
 			return err
 		}
 		for _, one := range states {
-			if one.State.Limited && one.State.Next.After(asked) && slices.Contains(names, one.Name) {
+			if one.State.Until.After(asked) && slices.Contains(names, one.Name) {
 				return fault(Conflict, "the CA said not to ask for %s before %s: %s", one.Name,
-					one.State.Next.UTC().Format(time.RFC3339), one.State.Error)
+					one.State.Until.UTC().Format(time.RFC3339), one.State.Error)
 			}
 		}
 		for _, name := range names {

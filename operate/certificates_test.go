@@ -71,8 +71,8 @@ func TestRenew(t *testing.T) {
 		t.Error("the helpdesk may")
 	}
 	// When the CA has said to wait, a person hears that and does not make it worse.
-	state, err := json.Marshal(map[string]any{"failures": 1, "limited": true, "error": "too many certificates",
-		"next": time.Now().Add(time.Hour)})
+	state, err := json.Marshal(map[string]any{"failures": 1, "error": "too many certificates",
+		"next": time.Now().Add(time.Hour), "until": time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -200,8 +200,9 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 	if kept := k.unsaved[name]; kept.Attempted.After(st.Attempted) {
 		st = kept
 	}
-	asked := asked(ctx, o.Storage, name).After(st.Attempted)
-	if wait := st.wait(now, asked, o.digest()); wait > 0 {
+	when := asked(ctx, o.Storage, name)
+	asked := when.After(st.Attempted)
+	if wait := st.wait(now, asked && when.After(st.Begun), o.digest()); wait > 0 {
 		return wait
 	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
@@ -230,10 +231,13 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, at *attempt, asked bool,
 	err error) time.Duration {
 	now := time.Now()
-	if err == nil && !at.ordered && !asked && st.Failures == 0 {
+	if err == nil && !at.ordered && !asked && st.Failures == 0 && !st.ahead(now) {
 		return look // there was nothing to do
 	}
 	next := State{Attempted: now, Settings: o.digest()}
+	if at.ordered { // a CA that wants each new certificate renewed at once would have us order without end
+		next.Next = now.Add(look)
+	}
 	if err != nil {
 		next = st.failed(now, o.digest(), at, err)
 	}

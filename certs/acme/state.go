@@ -23,8 +23,8 @@ type State struct {
 	Attempted time.Time `json:"attempted,omitzero"` // the last attempt's end; zero: there was none
 	Failures  int       `json:"failures,omitempty"` // in a row; 0: the last attempt was successful
 	Since     time.Time `json:"since,omitzero"`     // of the first of them
-	Next      time.Time `json:"next,omitzero"`      // not before, after a failure
-	Limited   bool      `json:"limited,omitempty"`  // the CA itself said until when to wait
+	Next      time.Time `json:"next,omitzero"`      // not before
+	Until     time.Time `json:"until,omitzero"`     // the CA itself said not to ask before
 	Error     string    `json:"error,omitempty"`    // why the last attempt failed, for a person
 	Settings  string    `json:"settings,omitempty"` // digest of those that it was made with
 	Begun     time.Time `json:"begun,omitzero"`     // an order whose end nobody wrote down: the process died
@@ -46,19 +46,29 @@ const crashWait = 5 * time.Minute
 // maxLimit bounds how long a CA may have us wait. Let's Encrypt's longest limit is a week.
 const maxLimit = 7 * 24 * time.Hour
 
+// maxAhead is how far a state may be ahead of the clock. One that is further ahead was written while the clock was wrong,
+// and says nothing of when to try again.
+const maxAhead = time.Hour
+
 // maxError bounds the text of an error, in octets.
 const maxError = 600
 
 // wait is how long to leave a name alone. Who asks, and who changes the settings, ends a wait, unless the CA set it.
 func (s State) wait(now time.Time, asked bool, settings string) time.Duration {
+	asked = asked || s.ahead(now)
 	if left := s.Begun.Add(crashWait).Sub(now); !s.Begun.IsZero() && left > 0 && !asked {
 		return left
 	}
-	left := s.Next.Sub(now)
-	if left <= 0 || !s.Limited && (asked || s.Settings != settings) {
-		return 0
+	until := s.Next
+	if asked || s.Settings != settings {
+		until = s.Until
 	}
-	return min(left, look)
+	return max(0, min(until.Sub(now), look))
+}
+
+// ahead reports whether a state was written while the clock was ahead.
+func (s State) ahead(now time.Time) bool {
+	return s.Attempted.After(now.Add(maxAhead)) || s.Begun.After(now.Add(maxAhead))
 }
 
 // failed is the state after an attempt failed.
@@ -73,8 +83,11 @@ func (s State) failed(now time.Time, settings string, at *attempt, err error) St
 		waits = unreachedWaits
 	}
 	next.Next = now.Add(waits[min(next.Failures, len(waits))-1])
-	if until := now.Add(min(at.retryAfter.Sub(now), maxLimit)); until.After(next.Next) {
-		next.Next, next.Limited = until, true
+	if until := now.Add(min(at.retryAfter.Sub(now), maxLimit)); until.After(now) {
+		next.Until = until
+		if until.After(next.Next) {
+			next.Next = until
+		}
 	}
 	return next
 }

@@ -1,0 +1,90 @@
+package acme
+
+import (
+	"net/http"
+	"testing"
+	"time"
+)
+
+// A CA that wants every certificate renewed at once does not have us order without end.
+func TestAlwaysDue(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		of.window = [2]time.Time{time.Now().Add(-2 * time.Hour), time.Now().Add(-time.Hour)}
+		k := New(of.o)
+		for begun := time.Now(); time.Since(begun) < time.Hour; {
+			time.Sleep(k.pass(t.Context()))
+		}
+		if n := of.count("/order"); n > 7 {
+			t.Fatalf("%d orders in an hour", n)
+		}
+	})
+}
+
+// A wait that the CA wants holds for who asks and who changes settings, also where our own is longer.
+func TestShortLimit(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		of.answer = func(w http.ResponseWriter, path string) bool {
+			if path == "/order" {
+				w.Header().Set("Retry-After", "600")
+				problem(w, 429, "rateLimited", "too many orders")
+			}
+			return path == "/order"
+		}
+		New(of.o).pass(t.Context())
+		before := of.count("/order")
+		time.Sleep(time.Minute)
+		if err := Ask(t.Context(), of.o.Storage, fakeName, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		of.o.Email = "other@example.com"
+		New(of.o).pass(t.Context())
+		if n := of.count("/order"); n != before {
+			t.Fatalf("%d orders more while the CA said to wait", n-before)
+		}
+		time.Sleep(9 * time.Minute)
+		New(of.o).pass(t.Context())
+		if n := of.count("/order"); n == before {
+			t.Fatal("who asked has to wait for longer than the CA wants")
+		}
+	})
+}
+
+// Who asked before a crash does not have each start order anew.
+func TestCrashLoopAsked(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		if err := Ask(t.Context(), of.o.Storage, fakeName, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if err := saveState(t.Context(), &of.o, fakeName, State{Begun: time.Now()}); err != nil { // it died then
+			t.Fatal(err)
+		}
+		New(of.o).pass(t.Context())
+		if n := of.count("/order"); n != 0 {
+			t.Fatalf("%d orders", n)
+		}
+	})
+}
+
+// What was written while the clock was ahead holds nothing up once it is right.
+func TestClockWasAhead(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		ahead := time.Now().Add(5 * 365 * 24 * time.Hour)
+		for _, st := range []State{
+			{Attempted: ahead, Failures: 3, Since: ahead, Next: ahead.Add(time.Hour), Settings: of.o.digest()},
+			{Begun: ahead},
+		} {
+			if err := saveState(t.Context(), &of.o, fakeName, st); err != nil {
+				t.Fatal(err)
+			}
+			before := of.count("/order")
+			if err := of.o.Storage.Delete(t.Context(), "certificates"); err != nil {
+				t.Fatal(err)
+			}
+			New(of.o).pass(t.Context())
+			if of.count("/order") == before || of.state(t).ahead(time.Now()) {
+				t.Fatalf("%+v is left alone: %+v", st, of.state(t))
+			}
+		}
+	})
+}
