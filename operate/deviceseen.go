@@ -3,6 +3,7 @@ package operate
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -212,8 +213,12 @@ func (d Devices) release(ctx context.Context, by Actor, address string, senders 
 	e := allowed.For(policy.Subject{})
 	ids := []string{}
 	for _, m := range held {
-		if strings.HasPrefix(m.HoldReason, "from "+address+",") && e.MaySend(m.Author) &&
-			(m.Envelope.From.IsNull() || e.MaySend(m.Envelope.From)) {
+		if !strings.HasPrefix(m.HoldReason, "from "+address+",") {
+			continue
+		}
+		if own, err := d.isOf(ctx, e, m); err != nil {
+			return 0, err
+		} else if own {
 			ids = append(ids, m.ID)
 		}
 	}
@@ -221,6 +226,39 @@ func (d Devices) release(ctx context.Context, by Actor, address string, senders 
 		return 0, nil
 	}
 	return Queue(d).Do(ctx, by, Release, queue.Filter{IDs: ids}, Order{})
+}
+
+// isOf reports whether a held message names nobody whom a device may not be: the policy that it was taken by lets it be
+// anybody of ours, in every field.
+func (d Devices) isOf(ctx context.Context, e policy.Effective, m *queue.Message) (bool, error) {
+	if !m.Envelope.From.IsNull() && !e.MaySend(m.Envelope.From) {
+		return false, nil
+	}
+	c, err := d.Store.Content(ctx, m.ID)
+	if errors.Is(err, queue.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	text, err := headerOf(c)
+	if err != nil {
+		return false, err
+	}
+	h, _, err := mail.SplitHeader(append(text, "\r\n\r\n"...))
+	if err != nil {
+		return false, err
+	}
+	claimed, err := mail.CanonicalAuthors(&h)
+	if err != nil {
+		return false, err
+	}
+	for a := range claimed.All() {
+		if !e.MaySend(a) {
+			return false, nil
+		}
+	}
+	return !claimed.Missing(), nil
 }
 
 // Sighting is what was last seen of a device that has an account.

@@ -182,6 +182,29 @@ func (l *learner) forgotten() {
 	}
 }
 
+// TestReleaseNamesNobodyElse: what is released of an accepted device names nobody whom it may not be, in any field.
+func TestReleaseNamesNobodyElse(t *testing.T) {
+	l := newLearner(t)
+	l.learn("127.0.0.0/24", time.Hour)
+	d := l.device().hello()
+	for _, header := range []string{
+		"From: scans@example.com",
+		"From: scans@example.com, ceo@example.com\r\nSender: scans@example.com",
+		"From: scans@example.com\r\nSender: ceo@example.com",
+		"Resent-From: ceo@example.com\r\nFrom: scans@example.com",
+		"From: \"ceo@example.com\" <scans@example.com>",
+	} {
+		if reply := d.mail("scans@example.com", header); !strings.HasPrefix(reply, "250 ") {
+			t.Fatalf("%q: %s", header, reply)
+		}
+	}
+	done, err := l.ops.Devices.Accept(t.Context(), l.by, operate.Acceptance{Address: "127.0.0.1", Release: true,
+		Senders: []string{"scans@example.com"}})
+	if err != nil || done.Released != 1 {
+		t.Errorf("%d messages released, %v", done.Released, err)
+	}
+}
+
 // TestLearningEndsAlsoWhileNothingRuns: it is a time, not a timer.
 func TestLearningEndsAlsoWhileNothingRuns(t *testing.T) {
 	l := newLearner(t)
