@@ -34,7 +34,8 @@ type Imported struct {
 	DryRun    bool         `json:"dry_run"`
 	Added     int          `json:"added"`
 	Changed   int          `json:"changed"`
-	Passwords []Credential `json:"passwords"` // those that were generated
+	Passwords []Credential `json:"passwords"`         // those that were generated
+	Warning   string       `json:"warning,omitempty"` // what went wrong once the accounts were stored
 }
 
 // TableError is everything that is wrong in a table of accounts, a text "LINE: what" for each.
@@ -92,7 +93,13 @@ func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Impo
 	}
 	done = imported(rows, existing)
 	*detail = fmt.Sprintf("%d added, %d changed", done.Added, done.Changed)
-	return done, a.commitImport(ctx, by, o, rows, existing)
+	if err := a.commitImport(ctx, o, rows, existing); err != nil {
+		return done, err
+	}
+	if err := a.noteImport(ctx, by, rows, existing); err != nil { // an error would take the passwords with it
+		done.Warning = err.Error()
+	}
+	return done, nil
 }
 
 // existingOf returns which of the logins there are.
@@ -148,8 +155,7 @@ func (a Accounts) setCredentials(ctx context.Context, rows []importRow, existing
 }
 
 // commitImport stores all rows in one transaction.
-func (a Accounts) commitImport(ctx context.Context, by Actor, o Import, rows []importRow,
-	existing map[string]bool) error {
+func (a Accounts) commitImport(ctx context.Context, o Import, rows []importRow, existing map[string]bool) error {
 	if o.Keep != nil {
 		if err := o.Keep(imported(rows, existing).Passwords); err != nil {
 			return err
@@ -177,19 +183,19 @@ func (a Accounts) commitImport(ctx context.Context, by Actor, o Import, rows []i
 		}
 		return fmt.Errorf("nothing was imported: %w", err)
 	}
-	return a.noteImport(ctx, by, logins, existing)
+	return nil
 }
 
 // noteImport traces an import at each of its accounts, in small transactions that leave the daemon room.
-func (d *desk) noteImport(ctx context.Context, by Actor, logins []string, existing map[string]bool) error {
-	for some := range slices.Chunk(logins, 500) {
+func (d *desk) noteImport(ctx context.Context, by Actor, rows []importRow, existing map[string]bool) error {
+	for some := range slices.Chunk(rows, 500) {
 		var events []trace.Event
-		for _, login := range some {
+		for i := range some {
 			what := "account added by an import"
-			if existing[login] {
+			if existing[some[i].user.Login] {
 				what = "account changed by an import"
 			}
-			events = append(events, event(by, login, what))
+			events = append(events, event(by, some[i].user.Login, what))
 		}
 		if err := d.note(ctx, events...); err != nil {
 			return err

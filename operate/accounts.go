@@ -115,7 +115,19 @@ type NewAccount struct {
 type Credential struct {
 	Login    string `json:"login"`
 	Password string `json:"password,omitempty"` // that was generated, to be shown once; "" where it was chosen
-	Warning  string `json:"warning,omitempty"`  // about the one that was chosen
+	Warning  string `json:"warning,omitempty"`  // about the one that was chosen, or what went wrong behind it
+}
+
+// warn adds what went wrong once the password was stored: an error would take the password with it, which nobody can
+// read again.
+func (c *Credential) warn(err error) {
+	switch {
+	case err == nil:
+	case c.Warning == "":
+		c.Warning = err.Error()
+	default:
+		c.Warning += "; " + err.Error()
+	}
 }
 
 // check returns the account, without a password, or everything that is wrong with it.
@@ -174,10 +186,10 @@ func (d *desk) create(ctx context.Context, by Actor, u auth.User, password strin
 	if err != nil {
 		return c, err
 	}
-	if err := d.keepScram(ctx, u.Login, secret); err != nil {
-		return c, err
-	}
-	return secret.shown(u.Login), d.note(ctx, event(by, u.Login, "account added"))
+	c = secret.shown(u.Login)
+	c.warn(d.keepScram(ctx, u.Login, secret))
+	c.warn(d.note(ctx, event(by, u.Login, "account added")))
+	return c, nil
 }
 
 // update changes an account in one transaction, if it is still one that the operation is for.
@@ -252,10 +264,9 @@ func (a Accounts) Password(ctx context.Context, by Actor, of Among, login, chose
 			return err
 		}
 		c = secret.shown(u.Login)
-		if err := a.keepScram(ctx, u.Login, secret); err != nil {
-			return err
-		}
-		return a.note(ctx, event(by, u.Login, "password changed"))
+		c.warn(a.keepScram(ctx, u.Login, secret))
+		c.warn(a.note(ctx, event(by, u.Login, "password changed")))
+		return nil
 	})
 	if err != nil {
 		return Credential{}, err

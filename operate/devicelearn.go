@@ -193,14 +193,20 @@ func (d Devices) Accept(ctx context.Context, by Actor, a Acceptance) (done Accep
 		}
 		place := devices.Place{Listener: proposal.Listener, Address: u.Networks[0].Addr(), Login: u.Login}
 		if err := d.Store.SetPlace(ctx, place); err != nil { // done whole or not at all
-			return errors.Join(err, d.Store.DeleteUser(ctx, u.Login, nil))
+			return errors.Join(err, d.Store.DeleteUser(context.WithoutCancel(ctx), u.Login, nil))
 		}
 		done.Credential = c
 		return nil
 	})
-	done.Listener, done.Address, done.Senders = proposal.Listener, proposal.Address, u.Senders
-	if err == nil && a.Release {
-		done.Released, err = d.release(ctx, by, proposal.Address, u.Senders)
+	if err != nil {
+		return Accepted{}, err
 	}
-	return done, err
+	done.Listener, done.Address, done.Senders = proposal.Listener, proposal.Address, u.Senders
+	if a.Release {
+		done.Released, err = d.release(ctx, by, proposal.Address, u.Senders)
+		if err != nil {
+			done.warn(fmt.Errorf("what is held of it was not released: %w", err))
+		}
+	}
+	return done, nil
 }

@@ -187,6 +187,65 @@ func secretOnlyWithout(err error, secret string) error {
 	return err
 }
 
+// TestSecretsOutliveTheTrace: what fails once a password is stored is a warning beside it. With an error it would be
+// lost, and after an import all of them.
+func TestSecretsOutliveTheTrace(t *testing.T) {
+	o := newOffice(t)
+	o.spoil("event")
+	c, err := o.Accounts.Add(t.Context(), root, operate.NewAccount{Login: "dora", WithoutSender: true})
+	o.kept("user add", c.Password, c.Warning, err)
+	c, err = o.Accounts.Password(t.Context(), root, operate.Everybody, "ben", "")
+	o.kept("user password", c.Password, c.Warning, err)
+	done, err := o.Devices.Accept(t.Context(), root, operate.Acceptance{Address: "10.0.5.7", Name: "scanner",
+		Senders: []string{"scanner@example.com"}})
+	o.kept("device accept", done.Password, done.Warning, err)
+	all, err := o.Accounts.Import(t.Context(), root, []byte("login\ncleo\n"), operate.Import{})
+	if len(all.Passwords) != 1 {
+		t.Fatalf("user import: %+v, %v", all, err)
+	}
+	o.kept("user import", all.Passwords[0].Password, all.Warning, err)
+	want := "user import: done,device accept: done,user password: done,user add: done"
+	if got := strings.Join(o.outcomes(), ","); got != want {
+		t.Errorf("the audit has %s", got)
+	}
+}
+
+// kept checks that a password came with a warning, and without an error.
+func (o *office) kept(op, password, warning string, err error) {
+	o.Helper()
+	if err != nil || password == "" || !strings.Contains(warning, "the trace could not be written") {
+		o.Errorf("%s: password %q, warning %q, error %v", op, password, warning, err)
+	}
+}
+
+// leaving is the context of somebody who goes away once a login is there.
+type leaving struct {
+	context.Context
+	o     *office
+	login string
+}
+
+func (l leaving) Err() error {
+	var n int
+	if err := l.o.file.QueryRow("SELECT count(*) FROM user WHERE login = ?", l.login).Scan(&n); err != nil || n == 0 {
+		return err
+	}
+	return context.Canceled
+}
+
+// TestAcceptIsWholeOrNotAtAll: where only half of it was done when its client went away, nothing is left of it.
+func TestAcceptIsWholeOrNotAtAll(t *testing.T) {
+	o := newOffice(t)
+	done, err := o.Devices.Accept(leaving{t.Context(), o, "scanner"}, root, operate.Acceptance{Address: "10.0.5.7",
+		Name: "scanner", Senders: []string{"scanner@example.com"}})
+	if !errors.Is(err, context.Canceled) || done.Password != "" {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if users, err := o.store.Users(t.Context()); err != nil || len(users) != 1 {
+		t.Errorf("%+v, %v", users, err)
+	}
+}
+
 // forEach runs check for each operation that the audit keeps, on an office of its own.
 func forEach(t *testing.T, check func(o *office, op operate.Operation, d deed)) {
 	all := deeds()

@@ -57,10 +57,10 @@ func chosenPassword(cmd *cobra.Command, stdin bool) (string, error) {
 	return readPassword(cmd)
 }
 
-// warn shows what an operation says of a password that was chosen.
-func warn(cmd *cobra.Command, c operate.Credential) {
-	if c.Warning != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", c.Warning)
+// warn shows the warning of an operation that was done.
+func warn(cmd *cobra.Command, warning string) {
+	if warning != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", warning)
 	}
 }
 

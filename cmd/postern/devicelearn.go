@@ -86,9 +86,10 @@ needs no login at its address; elsewhere, and where it can, it logs in with the 
 				r.Name = args[1]
 			}
 			done, err := ops.Devices.Accept(cmd.Context(), me(), r)
-			if err != nil && done.Login == "" {
+			if err != nil {
 				return things.explain(cmd, err)
 			}
+			warn(cmd, done.Warning)
 			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), done)
 			}
@@ -100,7 +101,7 @@ needs no login at its address; elsewhere, and where it can, it logs in with the 
 			if r.Release {
 				fmt.Fprintf(out, "Released %d held messages of it.\n", done.Released)
 			}
-			return err
+			return nil
 		}),
 	}
 	cmd.Flags().StringArrayVar(&r.Senders, "sender", nil,

@@ -101,7 +101,7 @@ func (a *app) addAccount(cmd *cobra.Command, n operate.NewAccount, stdin bool) (
 	if f, is := errors.AsType[*operate.Error](err); is && f.Suggest != "" {
 		return c, usage(cmd, fmt.Errorf("%w: --sender %s; or add it without one: --without-sender", err, f.Suggest))
 	}
-	warn(cmd, c)
+	warn(cmd, c.Warning)
 	return c, err
 }
 
@@ -194,7 +194,7 @@ func (a *app) accountPassword(of accounts) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			warn(cmd, c)
+			warn(cmd, c.Warning)
 			out := cmd.OutOrStdout()
 			switch {
 			case asJSON(cmd):

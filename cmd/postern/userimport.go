@@ -72,10 +72,10 @@ func (a *app) importAccounts(cmd *cobra.Command, name string, flags importFlags)
 	if wrong, is := errors.AsType[*operate.TableError](err); is {
 		return printProblems(cmd.ErrOrStderr(), name, wrong)
 	}
-	if err != nil && len(imported.Passwords) == 0 {
+	if err != nil {
 		return err
 	}
-	return errors.Join(err, sayImported(cmd, flags, imported))
+	return sayImported(cmd, flags, imported)
 }
 
 // options are those of an import that tells on w what it does.
@@ -117,6 +117,7 @@ func readTable(in io.Reader, name string) ([]byte, error) {
 }
 
 func sayImported(cmd *cobra.Command, flags importFlags, v operate.Imported) error {
+	warn(cmd, v.Warning)
 	if flags.result != "" {
 		v.Passwords = []operate.Credential{} // they are in the file
 	}
