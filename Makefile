@@ -19,7 +19,7 @@ demo: ## the whole path of a message on loopback
 test: ## vet and all tests with the race detector; installs the clients they use where it may
 	./scripts/test-tools
 	$(GO) vet ./...
-	$(GO) test -race -timeout 15m ./...
+	GORACE=atexit_sleep_ms=20 $(GO) test -race -timeout 15m ./... # a process waits 1 s at its end, and the tests start hundreds
 
 check: ## gofmt, vet, sizes and copies, staticcheck, govulncheck
 	./scripts/check
