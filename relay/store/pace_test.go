@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,8 +27,9 @@ func TestSearchersLeaveTheRestToMail(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		const each = 20 * time.Millisecond
+		var searchers sync.WaitGroup
 		for n := range 6 { // two of each
-			go func() {
+			searchers.Go(func() {
 				for {
 					done, err := p.take(ctx, string(rune('a'+n/2)), told)
 					if err != nil {
@@ -39,10 +41,9 @@ func TestSearchersLeaveTheRestToMail(t *testing.T) {
 					spent += each
 					p.mu.Unlock()
 				}
-			}()
+			})
 		}
-		<-ctx.Done()
-		synctest.Wait()
+		searchers.Wait()
 		share := time.Since(began) * time.Duration(runtime.GOMAXPROCS(0)) / paceShare
 		p.mu.Lock()
 		defer p.mu.Unlock()
