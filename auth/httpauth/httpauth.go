@@ -4,11 +4,12 @@
 //
 //	{"result": "ok", "login": "…", "groups": ["…"], "senders": ["…"], "networks": ["…"]}
 //	{"result": "unknown"}    this program does not know the login: the next source is asked
-//	{"result": "wrong"}      the password is wrong
+//	{"result": "wrong", "login": "…"}    the password is wrong
 //	{"result": "locked", "reason": "…"}
 //	{"result": "later", "reason": "…"}    it cannot tell now, for this login
 //
-// All but result may be left out. An empty login is a probe, to be answered like one that is unknown.
+// All but result may be left out. login is the one name of an account that has several, for limits and the lockout. An
+// empty login is a probe, to be answered like one that is unknown.
 //
 // # Failure semantics
 //
@@ -210,9 +211,9 @@ func parseAnswer(data []byte, login string) (auth.Identity, error) {
 	case "unknown":
 		return auth.Identity{}, auth.ErrUnknownLogin
 	case "wrong":
-		return auth.Identity{}, fmt.Errorf("%w%s", auth.ErrWrongPassword, why)
+		return auth.Identity{}, auth.OfLogin(a.Login, fmt.Errorf("%w%s", auth.ErrWrongPassword, why))
 	case "locked":
-		return auth.Identity{}, fmt.Errorf("%w%s", auth.ErrLocked, why)
+		return auth.Identity{}, auth.OfLogin(a.Login, fmt.Errorf("%w%s", auth.ErrLocked, why))
 	case "later":
 		return auth.Identity{}, fmt.Errorf("%w%s", auth.ErrUndecided, why)
 	}
