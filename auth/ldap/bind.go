@@ -112,7 +112,7 @@ func (s *Source) verifyByTemplate(ctx context.Context, login, password string) (
 		id, err = s.own(c, name, login)
 		return err
 	})
-	err = auth.OfLogin(s.spelled(login), err)
+	err = auth.OfLogin(spelled(s.BindTemplate, login), err)
 	if err != nil {
 		return auth.Identity{}, err
 	}
@@ -140,7 +140,7 @@ func (s *Source) own(c *conn, name, login string) (auth.Identity, error) {
 		return auth.Identity{}, explain(err, name)
 	}
 	if entry == nil {
-		return auth.Identity{Login: s.spelled(login)}, nil
+		return auth.Identity{Login: spelled(s.BindTemplate, login)}, nil
 	}
 	if err := s.standing(entry); err != nil {
 		return auth.Identity{}, err
@@ -149,9 +149,9 @@ func (s *Source) own(c *conn, name, login string) (auth.Identity, error) {
 }
 
 // spelled is one spelling for all that the template makes the same name of.
-func (s *Source) spelled(login string) string {
-	if !isDN(s.BindTemplate) {
-		login = withoutDomain(s.BindTemplate, login)
+func spelled(template, login string) string {
+	if !isDN(template) {
+		login = withoutDomain(template, login)
 	}
 	return folded(login)
 }

@@ -92,7 +92,7 @@ func (s *Source) identity(ctx context.Context, e *ldap.Entry, login string) (id 
 }
 
 func (s *Source) identityOn(c *conn, e *ldap.Entry, login string) (auth.Identity, error) {
-	id := auth.Identity{Login: s.ownName(e, login), Senders: sendersIn(e, s.SenderAttributes)}
+	id := auth.Identity{Login: ownName(e, s.LoginAttribute, login), Senders: sendersIn(e, s.SenderAttributes)}
 	var err error
 	id.Groups, err = s.groups(c, e)
 	if err != nil {
@@ -102,9 +102,9 @@ func (s *Source) identityOn(c *conn, e *ldap.Entry, login string) (auth.Identity
 }
 
 // ownName is what the directory calls a login, however the client spelled it.
-func (s *Source) ownName(e *ldap.Entry, login string) string {
-	if s.LoginAttribute != "" {
-		if own, ok := auth.NormalizeLogin(e.GetAttributeValue(s.LoginAttribute)); ok {
+func ownName(e *ldap.Entry, attribute, login string) string {
+	if attribute != "" {
+		if own, ok := auth.NormalizeLogin(e.GetAttributeValue(attribute)); ok {
 			return own
 		}
 	}
