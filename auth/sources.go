@@ -292,8 +292,8 @@ func (a *Authenticator) lookupIn(ctx context.Context, members []*member, login s
 	return Identity{}, ErrUnknownLogin
 }
 
-// own completes an identity that m vouches for under login. The name that m has for it must not be that of an account of
-// a source before, whose limits and policies it would get.
+// own completes an identity that m vouches for under login. The name that m has for it must not be that of an account
+// of a source before, whose limits and policies it would get.
 func (a *Authenticator) own(ctx context.Context, before []*member, m *member, id Identity, login string) (
 	Identity, error) {
 	if id = m.named(id, login); id.Login == login {

@@ -10,7 +10,8 @@ import (
 func TestMendFields(t *testing.T) {
 	for _, c := range [][2]string{
 		{"To: bob@example.net", "To: bob@example.net"},
-		{"To: Bob <bob@example.net>, alice@example.net (Alice)", "To: Bob <bob@example.net>, alice@example.net (Alice)"},
+		{"To: Bob <bob@example.net>, alice@example.net (Alice)",
+			"To: Bob <bob@example.net>, alice@example.net (Alice)"},
 		{"To: undisclosed-recipients:;", "To: undisclosed-recipients:;"},
 		{"To: staff: bob@example.net, alice@example.net;", "To: staff: bob@example.net, alice@example.net;"},
 		{"To: bob@example.net; alice@example.net;", "To: <bob@example.net>, <alice@example.net>"},

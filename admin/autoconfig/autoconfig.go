@@ -6,7 +6,8 @@
 // configured one counts; neither is repeated, but for the address itself, escaped, in what sets up its account. No
 // redirect leads elsewhere than to [autoconfig] url. Passwords that programs send along are neither read nor logged.
 // A request has 8 kB at most; a client has 120 at once, then two a second, counted for 4096 clients by address, of IPv6
-// by its /64; behind a web server that is a trusted proxy, by the address that it asks for. What a format cannot say is answered 404 with the reason.
+// by its /64; behind a web server that is a trusted proxy, by the address that it asks for. What a format cannot say is
+// answered 404 with the reason.
 package autoconfig
 
 import (

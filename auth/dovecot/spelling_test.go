@@ -12,8 +12,8 @@ import (
 	"postern/internal/testkit"
 )
 
-// TestSpellings: Dovecot says what it makes of a login also when it refuses, so one account has one lockout however many
-// domains are tried with it.
+// TestSpellings: Dovecot says what it makes of a login also when it refuses, so one account has one lockout however
+// many domains are tried with it.
 func TestSpellings(t *testing.T) {
 	d := testkit.NewDovecot(t, "anna:"+sha512Right+"::::::\n")
 	d.Kill()
@@ -43,7 +43,8 @@ func TestOddLogins(t *testing.T) {
 	d := testkit.NewDovecot(t, "anna:"+sha512Right+"::::::\n")
 	s := source(t, d.Socket, 0)
 	for _, login := range []string{"a'b", `a"b`, `a\b`, "a%ub", "%{user}", "a$b", "a:b", "anna:x", "a/../b", "@", "@x",
-		"anna*anna", "anna+x", "ünna", "a=b", "a;b", "<>", strings.Repeat("x", 256), strings.Repeat("ü", 128), "\u00a0"} {
+		"anna*anna", "anna+x", "ünna", "a=b", "a;b", "<>",
+		strings.Repeat("x", 256), strings.Repeat("ü", 128), "\u00a0"} {
 		if _, err := s.Verify(t.Context(), login, strings.Repeat("=", 256)); !errors.Is(err, auth.ErrWrongPassword) {
 			t.Errorf("%q: %v", login, err)
 		}
