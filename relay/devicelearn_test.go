@@ -30,8 +30,10 @@ type learner struct {
 	by  operate.Actor
 }
 
-func newLearner(t *testing.T) *learner {
-	r := newRig(t, newProvider(t), learningListener)
+func newLearner(t *testing.T) *learner { return newLearnerAt(t, learningListener) }
+
+func newLearnerAt(t *testing.T, listener string) *learner {
+	r := newRig(t, newProvider(t), listener)
 	c, err := r.load()
 	if err != nil {
 		t.Fatal(err)
@@ -302,19 +304,14 @@ func TestWhatCannotBeLearned(t *testing.T) {
 
 // TestFailedTLSIsProposed: a device that comes no further than the handshake is proposed with what it lacks.
 func TestFailedTLSIsProposed(t *testing.T) {
-	r := newRig(t, newProvider(t), strings.Replace(learningListener, `tls = "none"`, `tls = "auto"`, 1))
-	c, err := r.load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &learner{r, operate.New(operate.Options{Config: func() *config.Config { return c }, Store: r.store()}),
-		operate.Actor{Name: "root", Channel: operate.CommandLine}}
+	l := newLearnerAt(t, strings.Replace(learningListener, `tls = "none"`, `tls = "auto"`, 1))
 	l.learn("127.0.0.0/24", time.Hour)
-	if said := r.oldClient("devices", "-tls1 -cipher AES128-SHA:@SECLEVEL=0"); !strings.Contains(said, "(NONE)") {
+	if said := l.oldClient("devices", "-tls1 -cipher AES128-SHA:@SECLEVEL=0"); !strings.Contains(said, "(NONE)") {
 		t.Fatal(said)
 	}
 	var all []operate.Proposal
-	r.eventually("the proposal", func() bool {
+	var err error
+	l.eventually("the proposal", func() bool {
 		all, err = l.ops.Devices.Proposals(t.Context(), l.by, time.Now())
 		return err != nil || len(all) > 0
 	})
@@ -326,15 +323,9 @@ func TestFailedTLSIsProposed(t *testing.T) {
 
 // TestRefusedDevicesAreSeen: a device that is learned and does not begin TLS is proposed, with what it heard.
 func TestRefusedDevicesAreSeen(t *testing.T) {
-	r := newRig(t, newProvider(t), strings.Replace(learningListener, `tls = "none"`, `tls = "auto"`, 1))
-	c, err := r.load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &learner{r, operate.New(operate.Options{Config: func() *config.Config { return c }, Store: r.store()}),
-		operate.Actor{Name: "root", Channel: operate.CommandLine}}
+	l := newLearnerAt(t, strings.Replace(learningListener, `tls = "none"`, `tls = "auto"`, 1))
 	l.learn("127.0.0.0/24", time.Hour)
-	d := r.device().hello()
+	d := l.device().hello()
 	d.say("MAIL FROM:<scans@example.com>\r\n", "530")
 	d.conn.Close()
 	l.eventually("the device", func() bool {

@@ -30,13 +30,13 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
 	"postern/auth"
 	"postern/auth/internal/fields"
+	"postern/internal/local"
 	"postern/mail"
 )
 
@@ -93,16 +93,11 @@ func CheckURL(text string) error {
 		return nil
 	case u.Scheme != "http":
 		return fmt.Errorf("has the scheme %q, write https://", u.Scheme)
-	case !loopback(u.Hostname()):
+	case !local.Host(u.Hostname()):
 		return errors.New("would send passwords in clear over the network, write https:// (http:// is for this " +
 			"machine only: localhost, 127.0.0.1, [::1])")
 	}
 	return nil
-}
-
-func loopback(host string) bool {
-	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
 // Name implements auth.Source.

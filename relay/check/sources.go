@@ -37,8 +37,8 @@ func checkSources(c *config.Config) (problems []config.Problem) {
 	return problems
 }
 
-// unwiseSources warns of password files that others may write, of claims that anybody may set, and of what a policy cannot do to logins whose accounts
-// are elsewhere.
+// unwiseSources warns of password files that others may write, of claims that anybody may set, and of what a policy
+// cannot do to logins whose accounts are elsewhere.
 func unwiseSources(c *config.Config) (warnings []config.Problem) {
 	elsewhere := slices.ContainsFunc(c.Auth.Sources, func(s config.AuthSource) bool {
 		return s.Type != config.SourceStore
@@ -50,9 +50,9 @@ func unwiseSources(c *config.Config) (warnings []config.Problem) {
 				info.Mode().Perm(), s.Path))
 		}
 		if s.Type == config.SourceOIDC && s.LoginClaim == "email" && isEntra(s.Issuer) {
-			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d].login_claim", i+1), "is \"email\", which "+
-				"at Entra ID nobody verifies: whoever may edit a user's address there logs in as its owner; write "+
-				"\"preferred_username\" or \"upn\" for people, \"azp\" or \"appid\" for applications"))
+			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d].login_claim", i+1), "is \"email\", "+
+				"which at Entra ID nobody verifies: whoever may edit a user's address there logs in as its owner; "+
+				"write \"preferred_username\" or \"upn\" for people, \"azp\" or \"appid\" for applications"))
 		}
 	}
 	for i, p := range c.Policies {
