@@ -146,6 +146,9 @@ func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, 
 	id, err := a.decide(ctx, now, t)
 	if err == nil {
 		a.lockout.succeeded(now, t.login, t.place)
+		if id.Login != t.login {
+			a.lockout.succeeded(now, id.Login, t.place)
+		}
 	}
 	return a.answer(id, err)
 }
@@ -308,9 +311,16 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 	if errors.Is(err, ErrBusy) {
 		return Identity{}, err
 	}
+	if err == nil {
+		if err := a.lockedByOwnName(ctx, now, t, id); err != nil {
+			a.charge(now, t) // like a wrong one
+			return Identity{}, err
+		}
+	}
 	a.cache.remember(now, cred, known.generation, t.login, id, err)
 	if err != nil {
 		a.charge(now, t)
+		a.chargeOwnName(now, t, err)
 	} else if id.Allows(t.client) {
 		a.tellRight(id, t)
 	}

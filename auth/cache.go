@@ -169,6 +169,17 @@ func (c *cache) forget(logins []string) {
 	}
 }
 
+// forgetSource makes what a source verified useless while one of its name is down.
+func (c *cache) forgetSource(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, v := range c.right.Values() {
+		if v.identity.Source == name {
+			v.at = time.Time{}
+		}
+	}
+}
+
 // size returns how many right credentials are held.
 func (c *cache) size() int {
 	c.mu.Lock()

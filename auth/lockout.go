@@ -263,6 +263,13 @@ func (l *lockout) forget(login string) {
 	}
 }
 
+// isKnown reports whether login was used from client, so that their failures count for the two alone.
+func (l *lockout) isKnown(now time.Time, login string, client netip.Prefix) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.goodLocked(now, login, client) != nil
+}
+
 func (l *lockout) goodLocked(now time.Time, login string, client netip.Prefix) *goodPair {
 	key := pair{login, client}
 	g, ok := l.pairs.Get(key)

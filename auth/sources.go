@@ -97,14 +97,18 @@ func newRoster(sources []Source) *roster {
 }
 
 // SetSources replaces the sources and has every credential verified again. It closes those that are gone and can be
-// closed.
+// closed; what they verified opens nothing for another source that has the name now.
 func (a *Authenticator) SetSources(sources []Source) {
 	fresh := newRoster(sources)
 	gone := a.roster.Swap(fresh)
 	a.cache.forget(nil)
 	for _, m := range gone.members {
 		kept := slices.ContainsFunc(fresh.members, func(f *member) bool { return f.Source == m.Source })
-		if c, can := m.Source.(io.Closer); can && !kept {
+		if kept {
+			continue
+		}
+		a.cache.forgetSource(m.Name())
+		if c, can := m.Source.(io.Closer); can {
 			c.Close()
 		}
 	}
@@ -174,14 +178,14 @@ func (a *Authenticator) tellSource(name string, err error) {
 // verify asks the sources in order. One that is down ends the search: it may be the one that knows
 // the login, and a later one must not let in whom it has locked.
 func (a *Authenticator) verify(ctx context.Context, t attempt) (Identity, error) {
-	for _, m := range t.roster.members {
+	for i, m := range t.roster.members {
 		if m.tokens != nil {
 			continue
 		}
 		id, err := a.verifyBy(ctx, m, t)
 		switch {
 		case err == nil:
-			return m.named(id, t.login), nil
+			return a.own(ctx, t.roster.members[:i], m, id, t.login)
 		case errors.Is(err, ErrUnknownLogin):
 			continue
 		case errors.Is(err, ErrBusy):
@@ -270,14 +274,14 @@ func (a *Authenticator) lookup(ctx context.Context, login string) (Identity, err
 }
 
 func (a *Authenticator) lookupIn(ctx context.Context, members []*member, login string) (Identity, error) {
-	for _, m := range members {
+	for i, m := range members {
 		if m.lookup == nil {
 			continue
 		}
 		id, err := a.ask(ctx, m, func() (Identity, error) { return m.lookup.Lookup(ctx, login) })
 		switch {
 		case err == nil:
-			return m.named(id, login), nil
+			return a.own(ctx, members[:i], m, id, login)
 		case errors.Is(err, ErrUnknownLogin), errors.Is(err, ErrNoLookup):
 			continue
 		case errors.Is(err, ErrLocked):
@@ -286,4 +290,17 @@ func (a *Authenticator) lookupIn(ctx context.Context, members []*member, login s
 		return Identity{}, m.down(err)
 	}
 	return Identity{}, ErrUnknownLogin
+}
+
+// own completes an identity that m vouches for under login. The name that m has for it must not be that of an account
+// of a source before, whose limits and policies it would get.
+func (a *Authenticator) own(ctx context.Context, before []*member, m *member, id Identity, login string) (
+	Identity, error) {
+	if id = m.named(id, login); id.Login == login {
+		return id, nil
+	}
+	if err := a.ownedBy(ctx, before, id.Login); err != nil {
+		return Identity{}, err
+	}
+	return id, nil
 }

@@ -20,8 +20,8 @@ const MaxToken = 8192
 // for the log.
 var ErrToken = errors.New("the token is not accepted")
 
-// ErrOwned: a token names a login that a source before its own has.
-var ErrOwned = errors.New("the login is an account of another source, which takes no tokens")
+// ErrOwned: a token, or a source with its own name for a login, means a login that a source before it has.
+var ErrOwned = errors.New("the login is an account of another source, which stands before its own")
 
 var replyToken = mail.R(535, "5.7.8", "the access token is not accepted; get a new one, for this server")
 

@@ -95,5 +95,6 @@ type Source interface {
 	// For a login that it knows it takes the time of one full verification whatever the outcome:
 	// ErrWrongPassword, or ErrLocked however good the password is: locked, disabled, expired. Both may be wrapped, with
 	// the reason for the log. A source that cannot tell an unknown login from a wrong password says ErrWrongPassword.
+	// One that takes more than one spelling for a login adds its name of it by OfLogin.
 	Verify(ctx context.Context, login, password string) (Identity, error)
 }

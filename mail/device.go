@@ -12,6 +12,13 @@ import (
 // colon; control characters; a line in front that is no field. Whatever it takes a line for, so does every reader
 // behind it, since the header that it returns has one meaning. It still refuses what is too large.
 func ReadDeviceHeader(b []byte) (h Header, body int, err error) {
+	if h, body, err = readDeviceLines(b); err == nil {
+		h.mendFields()
+	}
+	return h, body, err
+}
+
+func readDeviceLines(b []byte) (h Header, body int, err error) {
 	s, err := scanHeader(b, MaxHeader, MaxHeaderFields)
 	if err == nil && !s.long {
 		return s.header, s.body, nil

@@ -11,6 +11,7 @@ import (
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/devices"
+	"postern/relay/domains"
 	"postern/relay/store"
 )
 
@@ -31,6 +32,9 @@ func (d Devices) Learn(ctx context.Context, by Actor, r LearnRequest) (l devices
 	if err == nil {
 		l, err = d.learning(listener, r)
 	}
+	if err == nil {
+		err = d.someSender(ctx)
+	}
 	if err != nil {
 		return l, err
 	}
@@ -50,6 +54,16 @@ func (d Devices) Learn(ctx context.Context, by Actor, r LearnRequest) (l devices
 			"to be held", l.Network, l.Listener, *detail)))
 	})
 	return l, err
+}
+
+// someSender refuses to learn where no device would be let in, since whatever it sends as is nobody's.
+func (d Devices) someSender(ctx context.Context) error {
+	patterns, err := domains.SenderPatterns(ctx, d.Config(), d.Store)
+	if err == nil && len(patterns) == 0 {
+		err = fault(Conflict, "no domain is known that mail is sent for, and devices may send as no other: add an "+
+			"account with an address of it, or a key by postern dkim add, or name it in senders of a [[policy]]")
+	}
+	return err
 }
 
 // listener is the one for old devices with a name, or the only one.

@@ -53,8 +53,8 @@ func (d Devices) Proposals(ctx context.Context, by Actor, now time.Time) ([]Prop
 	d.Store.AwaitEvents(ctx)
 	found := sightings{known: known, of: make(map[string]*Proposal)}
 	for _, q := range []trace.Query{
-		{Login: devices.LearningLogin, Kinds: []trace.Kind{trace.Accepted, trace.Rejected}},
-		{Kinds: []trace.Kind{trace.Refused, trace.AuthFail}},
+		{Login: devices.LearningLogin, Kinds: []trace.Kind{trace.Accepted}},
+		{Kinds: []trace.Kind{trace.Refused, trace.AuthFail, trace.Rejected}},
 	} {
 		q.Since, q.Limit = found.since(now), mostSeen
 		if q.Since.IsZero() {
@@ -89,6 +89,9 @@ func (s *sightings) since(now time.Time) (first time.Time) {
 
 // add notes an event of a device that was being learned then and is not accepted.
 func (s *sightings) add(e *trace.Event) {
+	if e.Kind == trace.Rejected && e.Login != "" && e.Login != devices.LearningLogin {
+		return // it has an account
+	}
 	client, err := netip.ParseAddr(e.Client)
 	if err != nil || !slices.ContainsFunc(s.known.Learnings, func(l devices.Learning) bool {
 		return l.Listener == e.Listener && l.Network.Contains(client) && !e.Time.Before(l.Began) &&

@@ -4,8 +4,8 @@ import (
 	"context"
 	"net"
 	"slices"
-	"strings"
 
+	"postern/internal/local"
 	"postern/relay/config"
 )
 
@@ -36,7 +36,7 @@ func serversOf(c *config.Config) []Server {
 	servers := []Server{}
 	for _, l := range c.Reachable() {
 		host, port, err := net.SplitHostPort(l.Address)
-		server := Server{Host: c.Hostname, Port: port, TLS: l.TLS, Devices: l.IsAppliance(), Local: isLoopback(host)}
+		server := Server{Host: c.Hostname, Port: port, TLS: l.TLS, Devices: l.IsAppliance(), Local: local.Host(host)}
 		if err == nil && !(server.Devices && l.Auth == config.AuthNetwork) { // nobody logs in there
 			servers = append(servers, server)
 		}
@@ -48,9 +48,4 @@ func serversOf(c *config.Config) []Server {
 		return slices.Index(easiest, a.TLS) - slices.Index(easiest, b.TLS)
 	})
 	return servers
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"postern/admin"
@@ -29,9 +30,10 @@ type mailPrograms struct {
 
 func (s *Server) newMailPrograms() *mailPrograms {
 	return &mailPrograms{certs: s.certs, log: s.log, server: autoconfig.New(autoconfig.Options{
-		Setup:  func() *clientsetup.Setup { return clientsetup.Of(s.state.Load().config) },
-		Signer: s.certs.Signer,
-		Logger: s.log,
+		Setup:   func() *clientsetup.Setup { return clientsetup.Of(s.state.Load().config) },
+		Signer:  s.certs.Signer,
+		Proxies: func() []netip.Prefix { return s.state.Load().config.Admin.TrustedProxies.Prefixes() },
+		Logger:  s.log,
 	})}
 }
 

@@ -30,8 +30,10 @@ type learner struct {
 	by  operate.Actor
 }
 
-func newLearner(t *testing.T) *learner {
-	r := newRig(t, newProvider(t), learningListener)
+func newLearner(t *testing.T) *learner { return newLearnerAt(t, learningListener) }
+
+func newLearnerAt(t *testing.T, listener string) *learner {
+	r := newRig(t, newProvider(t), listener)
 	c, err := r.load()
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +105,9 @@ func TestLearning(t *testing.T) {
 	}
 	l.provider.wait(1) // what was released
 	l.eventually("the device in force", func() bool {
-		return l.server.devices.Login("devices", netip.MustParseAddr("127.0.0.1")) == "rnp0026"
+		at := netip.MustParseAddr("127.0.0.1")
+		return l.server.devices.Login("devices", at) == "rnp0026" && // and the end of learning, told apart
+			!l.server.devices.Learns("devices", at, time.Now())
 	})
 	if reply := d.mail("scans@example.com", "From: scans@example.com"); !strings.HasPrefix(reply, "421 ") {
 		t.Errorf("a session that was learned goes on: %s", reply)
@@ -300,19 +304,14 @@ func TestWhatCannotBeLearned(t *testing.T) {
 
 // TestFailedTLSIsProposed: a device that comes no further than the handshake is proposed with what it lacks.
 func TestFailedTLSIsProposed(t *testing.T) {
-	r := newRig(t, newProvider(t), strings.Replace(learningListener, `tls = "none"`, `tls = "auto"`, 1))
-	c, err := r.load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &learner{r, operate.New(operate.Options{Config: func() *config.Config { return c }, Store: r.store()}),
-		operate.Actor{Name: "root", Channel: operate.CommandLine}}
+	l := newLearnerAt(t, strings.Replace(learningListener, `tls = "none"`, `tls = "auto"`, 1))
 	l.learn("127.0.0.0/24", time.Hour)
-	if said := r.oldClient("devices", "-tls1 -cipher AES128-SHA:@SECLEVEL=0"); !strings.Contains(said, "(NONE)") {
+	if said := l.oldClient("devices", "-tls1 -cipher AES128-SHA:@SECLEVEL=0"); !strings.Contains(said, "(NONE)") {
 		t.Fatal(said)
 	}
 	var all []operate.Proposal
-	r.eventually("the proposal", func() bool {
+	var err error
+	l.eventually("the proposal", func() bool {
 		all, err = l.ops.Devices.Proposals(t.Context(), l.by, time.Now())
 		return err != nil || len(all) > 0
 	})
@@ -320,4 +319,18 @@ func TestFailedTLSIsProposed(t *testing.T) {
 	if err != nil || !strings.Contains(all[0].Fault, want) {
 		t.Errorf("%+v, %v", all, err)
 	}
+}
+
+// TestRefusedDevicesAreSeen: a device that is learned and does not begin TLS is proposed, with what it heard.
+func TestRefusedDevicesAreSeen(t *testing.T) {
+	l := newLearnerAt(t, strings.Replace(learningListener, `tls = "none"`, `tls = "auto"`, 1))
+	l.learn("127.0.0.0/24", time.Hour)
+	d := l.device().hello()
+	d.say("MAIL FROM:<scans@example.com>\r\n", "530")
+	d.conn.Close()
+	l.eventually("the device", func() bool {
+		found, err := l.ops.Devices.Proposals(t.Context(), l.by, time.Now())
+		return err == nil && len(found) == 1 && found[0].Address == "127.0.0.1" &&
+			strings.Contains(found[0].Fault, "not encrypted") && found[0].Hello == "RNP0026" && found[0].Messages == 0
+	})
 }

@@ -2,9 +2,7 @@ package relay
 
 import (
 	"context"
-	"net/netip"
 
-	"postern/relay/dnscheck"
 	"postern/relay/domains"
 )
 
@@ -23,16 +21,7 @@ func (s *Server) devicesChanged(ctx context.Context) bool {
 	return true
 }
 
-// ownSenders are patterns of all addresses in the domains that mail is sent for. It asks no DNS.
+// ownSenders are patterns of all addresses in the domains that mail is sent for.
 func (s *Server) ownSenders(ctx context.Context) ([]string, error) {
-	plan, err := domains.New(ctx, domains.Options{Config: s.state.Load().config, Store: s.store,
-		Resolver: new(dnscheck.Resolver), Addresses: []netip.Addr{netip.IPv4Unspecified()}})
-	if err != nil {
-		return nil, err
-	}
-	var patterns []string
-	for _, domain := range plan.Domains() {
-		patterns = append(patterns, "*@"+domain)
-	}
-	return patterns, nil
+	return domains.SenderPatterns(ctx, s.state.Load().config, s.store)
 }

@@ -324,6 +324,31 @@ func TestNothingIsSmuggledThroughDevices(t *testing.T) {
 	}
 }
 
+// TestDevicesRefusedInWords: what cannot be mended is refused, with where it is and what to do.
+func TestDevicesRefusedInWords(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, p, applianceListener)
+	r.addUser(auth.User{Login: "scans@example.com"})
+	for message, want := range map[string]string{
+		"From: scans@example.com\r\n\r\nx\x00y": `550 5.6.0 line 3 ("x\x00y") has a NUL octet; lines must be text, ` +
+			`send other data as base64`,
+		"\xff\xfeF\x00r\x00o\x00m\x00": "has a NUL octet",
+	} {
+		d := r.device()
+		for _, command := range []string{"EHLO x", "MAIL FROM:<scans@example.com>", "RCPT TO:<bob@example.net>"} {
+			d.say(command+"\r\n", "250")
+		}
+		d.say("DATA\r\n", "354")
+		if reply := d.say(message+"\r\n.\r\n", "550"); !strings.Contains(reply, want) {
+			t.Errorf("%q: %s", message, reply)
+		}
+		d.conn.Close()
+	}
+	if p.count() != 0 {
+		t.Error("something was forwarded")
+	}
+}
+
 // TestDeviceGuide: what the guide writes is what is taken.
 func TestDeviceGuide(t *testing.T) {
 	text, err := os.ReadFile("../docs/devices.md")

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"postern/internal/local"
 	"postern/operate"
 )
 
@@ -43,8 +44,7 @@ func plain(r *http.Request) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return strings.EqualFold(host, "localhost") || err == nil && addr.IsLoopback()
+	return local.Host(strings.Trim(host, "[]"))
 }
 
 func cookie(r *http.Request, name, local, value string, seconds int) *http.Cookie {

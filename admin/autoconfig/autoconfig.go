@@ -6,7 +6,8 @@
 // configured one counts; neither is repeated, but for the address itself, escaped, in what sets up its account. No
 // redirect leads elsewhere than to [autoconfig] url. Passwords that programs send along are neither read nor logged.
 // A request has 8 kB at most; a client has 120 at once, then two a second, counted for 4096 clients by address, of IPv6
-// by its /64. What a format cannot say is answered 404 with the reason.
+// by its /64; behind a web server that is a trusted proxy, by the address that it asks for. What a format cannot say is
+// answered 404 with the reason.
 package autoconfig
 
 import (
@@ -17,10 +18,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
+	"postern/internal/forwarded"
 	"postern/mail"
 	"postern/relay/clientsetup"
 )
@@ -31,7 +34,9 @@ type Options struct {
 	Setup func() *clientsetup.Setup
 	// Signer returns the certificate that signs Apple's profile, nil for none.
 	Signer func() *tls.Certificate
-	Logger *slog.Logger
+	// Proxies, unless nil, returns the web servers that are believed for whom they ask, by X-Forwarded-For.
+	Proxies func() []netip.Prefix
+	Logger  *slog.Logger
 }
 
 // Server answers mail programs.
@@ -43,6 +48,9 @@ type Server struct {
 // New returns a Server.
 func New(o Options) *Server {
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	if o.Proxies == nil {
+		o.Proxies = func() []netip.Prefix { return nil }
+	}
 	return &Server{o, newClients()}
 }
 
@@ -106,7 +114,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) bool {
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
-	if !s.clients.allow(r.RemoteAddr, time.Now()) {
+	if !s.clients.allow(forwarded.Locate(r, s.Proxies()).RemoteAddr, time.Now()) {
 		h.Set("Retry-After", "60")
 		refuse(w, http.StatusTooManyRequests, "too many requests, come back in a minute")
 		return false

@@ -262,6 +262,36 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestBehindAWebServer: each client has its own count, and nobody but the web server is believed who it is.
+func TestBehindAWebServer(t *testing.T) {
+	s := New(Options{Setup: setupOf(text), Signer: func() *tls.Certificate { return nil },
+		Proxies: func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} }})
+	taken := func(peer, forwarded string) (n int) {
+		for ; n <= 2*burst; n++ {
+			r := httptest.NewRequest("GET", clientsetup.PACCPath, nil)
+			r.RemoteAddr = peer
+			r.Header.Set("X-Forwarded-For", forwarded)
+			w := httptest.NewRecorder()
+			if s.Handler().ServeHTTP(w, r); w.Code == http.StatusTooManyRequests {
+				break
+			}
+		}
+		return n
+	}
+	for _, c := range []struct {
+		peer, forwarded string
+		want            int
+	}{
+		{"127.0.0.1:1", "192.0.2.1", burst}, {"127.0.0.1:2", "192.0.2.2", burst},
+		{"127.0.0.1:3", "198.51.100.1, 192.0.2.1", 0},
+		{"192.0.2.9:1", "192.0.2.3", burst}, {"192.0.2.9:2", "192.0.2.4", 0},
+	} {
+		if n := taken(c.peer, c.forwarded); n < c.want || n > c.want+10 {
+			t.Errorf("%s for %s: %d, want %d", c.peer, c.forwarded, n, c.want)
+		}
+	}
+}
+
 func netipOf(i int) string {
 	addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 	return netip.AddrPortFrom(addr, 1).String()

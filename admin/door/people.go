@@ -3,13 +3,13 @@ package door
 import (
 	"errors"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
 	"postern/admin/access"
 	"postern/admin/console"
+	"postern/internal/local"
 	"postern/operate"
 	"postern/relay/store"
 )
@@ -125,11 +125,7 @@ func onlyHere(v *console.Visit, link string) string {
 // isHere reports whether a link leads to the machine that follows it.
 func isHere(link string) bool {
 	u, err := url.Parse(link)
-	if err != nil {
-		return false
-	}
-	a, err := netip.ParseAddr(u.Hostname())
-	return strings.EqualFold(u.Hostname(), "localhost") || err == nil && a.IsLoopback()
+	return err == nil && local.Host(u.Hostname())
 }
 
 // find finds somebody by name.

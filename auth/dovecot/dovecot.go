@@ -207,7 +207,7 @@ func parseReply(line, login string) (auth.Identity, error) {
 	case "OK":
 		return identity(values, login)
 	case "FAIL":
-		return auth.Identity{}, refusal(values)
+		return auth.Identity{}, auth.OfLogin(values["user"], refusal(values))
 	}
 	return auth.Identity{}, fmt.Errorf("it answers %s, which is not understood", quoted(words[0]))
 }

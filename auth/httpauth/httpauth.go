@@ -4,11 +4,12 @@
 //
 //	{"result": "ok", "login": "…", "groups": ["…"], "senders": ["…"], "networks": ["…"]}
 //	{"result": "unknown"}    this program does not know the login: the next source is asked
-//	{"result": "wrong"}      the password is wrong
+//	{"result": "wrong", "login": "…"}    the password is wrong
 //	{"result": "locked", "reason": "…"}
 //	{"result": "later", "reason": "…"}    it cannot tell now, for this login
 //
-// All but result may be left out. An empty login is a probe, to be answered like one that is unknown.
+// All but result may be left out. login is the one name of an account that has several, for limits and the lockout. An
+// empty login is a probe, to be answered like one that is unknown.
 //
 // # Failure semantics
 //
@@ -29,13 +30,13 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
 	"postern/auth"
 	"postern/auth/internal/fields"
+	"postern/internal/local"
 	"postern/mail"
 )
 
@@ -92,16 +93,11 @@ func CheckURL(text string) error {
 		return nil
 	case u.Scheme != "http":
 		return fmt.Errorf("has the scheme %q, write https://", u.Scheme)
-	case !loopback(u.Hostname()):
+	case !local.Host(u.Hostname()):
 		return errors.New("would send passwords in clear over the network, write https:// (http:// is for this " +
 			"machine only: localhost, 127.0.0.1, [::1])")
 	}
 	return nil
-}
-
-func loopback(host string) bool {
-	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
 // Name implements auth.Source.
@@ -210,9 +206,9 @@ func parseAnswer(data []byte, login string) (auth.Identity, error) {
 	case "unknown":
 		return auth.Identity{}, auth.ErrUnknownLogin
 	case "wrong":
-		return auth.Identity{}, fmt.Errorf("%w%s", auth.ErrWrongPassword, why)
+		return auth.Identity{}, auth.OfLogin(a.Login, fmt.Errorf("%w%s", auth.ErrWrongPassword, why))
 	case "locked":
-		return auth.Identity{}, fmt.Errorf("%w%s", auth.ErrLocked, why)
+		return auth.Identity{}, auth.OfLogin(a.Login, fmt.Errorf("%w%s", auth.ErrLocked, why))
 	case "later":
 		return auth.Identity{}, fmt.Errorf("%w%s", auth.ErrUndecided, why)
 	}

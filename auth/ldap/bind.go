@@ -112,6 +112,7 @@ func (s *Source) verifyByTemplate(ctx context.Context, login, password string) (
 		id, err = s.own(c, name, login)
 		return err
 	})
+	err = auth.OfLogin(spelled(s.BindTemplate, login), err)
 	if err != nil {
 		return auth.Identity{}, err
 	}
@@ -139,12 +140,28 @@ func (s *Source) own(c *conn, name, login string) (auth.Identity, error) {
 		return auth.Identity{}, explain(err, name)
 	}
 	if entry == nil {
-		return auth.Identity{Login: login}, nil
+		return auth.Identity{Login: spelled(s.BindTemplate, login)}, nil
 	}
 	if err := s.standing(entry); err != nil {
 		return auth.Identity{}, err
 	}
 	return s.identityOn(c, entry, login)
+}
+
+// spelled is one spelling for all that the template makes the same name of.
+func spelled(template, login string) string {
+	if !isDN(template) {
+		login = withoutDomain(template, login)
+	}
+	return folded(login)
+}
+
+func withoutDomain(template, login string) string {
+	_, domain, _ := strings.Cut(template, placeholder)
+	if short, ok := strings.CutSuffix(login, mail.LowerASCII(domain)); ok && short != "" {
+		return short
+	}
+	return login
 }
 
 // nameOf fills the template. In a DN the login is escaped; elsewhere (DOMAIN\login, login@domain) there is no escaping,
@@ -153,10 +170,7 @@ func nameOf(template, login string) (string, bool) {
 	if isDN(template) {
 		return strings.ReplaceAll(template, placeholder, ldap.EscapeDN(login)), true
 	}
-	_, domain, _ := strings.Cut(template, placeholder)
-	if short, ok := strings.CutSuffix(login, mail.LowerASCII(domain)); ok && short != "" {
-		login = short
-	}
+	login = withoutDomain(template, login)
 	if strings.ContainsAny(login, `\/"[]:;|=,+*?<> `) || template != placeholder && strings.Contains(login, "@") {
 		return "", false
 	}

@@ -92,18 +92,23 @@ func (s *Source) identity(ctx context.Context, e *ldap.Entry, login string) (id 
 }
 
 func (s *Source) identityOn(c *conn, e *ldap.Entry, login string) (auth.Identity, error) {
-	id := auth.Identity{Login: login, Senders: sendersIn(e, s.SenderAttributes)}
-	if s.LoginAttribute != "" {
-		if own, ok := auth.NormalizeLogin(e.GetAttributeValue(s.LoginAttribute)); ok {
-			id.Login = own
-		}
-	}
+	id := auth.Identity{Login: ownName(e, s.LoginAttribute, login), Senders: sendersIn(e, s.SenderAttributes)}
 	var err error
 	id.Groups, err = s.groups(c, e)
 	if err != nil {
 		return auth.Identity{}, err
 	}
 	return id, nil
+}
+
+// ownName is what the directory calls a login, however the client spelled it.
+func ownName(e *ldap.Entry, attribute, login string) string {
+	if attribute != "" {
+		if own, ok := auth.NormalizeLogin(e.GetAttributeValue(attribute)); ok {
+			return own
+		}
+	}
+	return folded(login)
 }
 
 // sendersIn are the addresses of an entry, its own first. Only plain addresses count: an attribute that a person may

@@ -154,10 +154,10 @@ func (s *Source) Verify(ctx context.Context, login, password string) (auth.Ident
 		if errors.Is(err, auth.ErrUnknownLogin) { // it was there a moment ago
 			err = auth.ErrWrongPassword
 		}
-		return auth.Identity{}, err
+		return auth.Identity{}, auth.OfLogin(ownName(entry, s.LoginAttribute, login), err)
 	}
 	if err := s.standing(entry); err != nil {
-		return auth.Identity{}, err
+		return auth.Identity{}, auth.OfLogin(ownName(entry, s.LoginAttribute, login), err)
 	}
 	return s.identity(ctx, entry, login)
 }

@@ -22,7 +22,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -32,6 +31,7 @@ import (
 
 	"postern/auth"
 	"postern/auth/internal/fields"
+	"postern/internal/local"
 	"postern/mail"
 )
 
@@ -103,15 +103,10 @@ func checkURL(text string) error {
 		return errors.New(`is no issuer, write its address such as "https://login.example.com/realms/office"`)
 	case u.Scheme == "https":
 		return nil
-	case u.Scheme == "http" && loopback(u.Hostname()):
+	case u.Scheme == "http" && local.Host(u.Hostname()):
 		return nil
 	}
 	return errors.New("is not https:// (http:// is for this machine only: localhost, 127.0.0.1, [::1])")
-}
-
-func loopback(host string) bool {
-	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
 // Source is an issuer. It is safe for concurrent use.

@@ -6,6 +6,8 @@ import (
 	"time"
 )
 
+// The tests run in a bubble, that is in synctest.Test( ), where no time passes.
+
 // A CA that wants every certificate renewed at once does not have us order without end.
 func TestAlwaysDue(t *testing.T) {
 	bubble(t, func(t *testing.T, of *office) {

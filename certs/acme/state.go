@@ -46,8 +46,8 @@ const crashWait = 5 * time.Minute
 // maxLimit bounds how long a CA may have us wait. Let's Encrypt's longest limit is a week.
 const maxLimit = 7 * 24 * time.Hour
 
-// maxAhead is how far a state may be ahead of the clock. One that is further ahead was written while the clock was wrong,
-// and says nothing of when to try again.
+// maxAhead is how far a state may be ahead of the clock. One that is further ahead was written while the clock was
+// wrong, and says nothing of when to try again.
 const maxAhead = time.Hour
 
 // maxError bounds the text of an error, in octets.

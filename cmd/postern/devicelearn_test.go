@@ -37,6 +37,11 @@ host = "smtp.example.net"
 			t.Errorf("%s: %v", c.args, err)
 		}
 	}
+	if _, _, err := l.run("device", "learn", "--network", "10.0.5.0/24"); err == nil ||
+		!strings.Contains(err.Error(), "no domain is known") {
+		t.Errorf("no device would be let in: %v", err)
+	}
+	l.ok("user", "add", "anna@example.com")
 	say := func(want string, args ...string) {
 		t.Helper()
 		if out := l.ok(args...); !strings.Contains(out, want) {

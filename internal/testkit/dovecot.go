@@ -93,3 +93,15 @@ func (d *Dovecot) Kill() {
 	d.process.Kill()
 	os.Remove(d.Socket)
 }
+
+// Configure adds a line to the configuration of one that is started after.
+func (d *Dovecot) Configure(line string) {
+	d.t.Helper()
+	text, err := os.ReadFile(d.conf)
+	if err == nil {
+		err = os.WriteFile(d.conf, append(text, line+"\n"...), 0o600)
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}

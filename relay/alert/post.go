@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"postern/internal/local"
 	"postern/mail"
 )
 
@@ -68,15 +69,10 @@ func CheckURL(text string) error {
 	if _, err := strconv.ParseUint(cmp.Or(u.Port(), "443"), 10, 16); err != nil {
 		return errURL
 	}
-	if u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()) {
+	if u.Scheme == "https" || u.Scheme == "http" && local.Host(u.Hostname()) {
 		return nil
 	}
 	return errURL
-}
-
-func loopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 // result is the outcome of a post.

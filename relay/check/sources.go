@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"slices"
 	"sync"
@@ -36,8 +37,8 @@ func checkSources(c *config.Config) (problems []config.Problem) {
 	return problems
 }
 
-// unwiseSources warns of password files that others may write, and of what a policy cannot do to logins whose accounts
-// are elsewhere.
+// unwiseSources warns of password files that others may write, of claims that anybody may set, and of what a policy
+// cannot do to logins whose accounts are elsewhere.
 func unwiseSources(c *config.Config) (warnings []config.Problem) {
 	elsewhere := slices.ContainsFunc(c.Auth.Sources, func(s config.AuthSource) bool {
 		return s.Type != config.SourceStore
@@ -48,6 +49,11 @@ func unwiseSources(c *config.Config) (warnings []config.Problem) {
 				"others than its owner (mode %04o), who could give themselves an account; run: chmod go-w %s", s.Path,
 				info.Mode().Perm(), s.Path))
 		}
+		if s.Type == config.SourceOIDC && s.LoginClaim == "email" && isEntra(s.Issuer) {
+			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d].login_claim", i+1), "is \"email\", "+
+				"which at Entra ID nobody verifies: whoever may edit a user's address there logs in as its owner; "+
+				"write \"preferred_username\" or \"upn\" for people, \"azp\" or \"appid\" for applications"))
+		}
 	}
 	for i, p := range c.Policies {
 		if elsewhere && p.OverLimit == "lock" {
@@ -57,6 +63,13 @@ func unwiseSources(c *config.Config) (warnings []config.Problem) {
 		}
 	}
 	return warnings
+}
+
+// isEntra reports whether an issuer is Entra ID.
+func isEntra(issuer string) bool {
+	u, err := url.Parse(issuer)
+	return err == nil && slices.Contains([]string{"login.microsoftonline.com", "sts.windows.net",
+		"login.microsoftonline.us", "login.partner.microsoftonline.cn"}, u.Hostname())
 }
 
 // sourceTime bounds the look at one source.

@@ -54,3 +54,32 @@ func TestSources(t *testing.T) {
 		t.Errorf("%v", w)
 	}
 }
+
+// TestEntraEmail: at Entra ID the claim email is whatever stands in the directory, which nobody has verified.
+func TestEntraEmail(t *testing.T) {
+	const head = "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n" +
+		"mechanisms = [\"PLAIN\", \"LOGIN\", \"XOAUTH2\"]\n[[upstream]]\nname = \"office\"\nhost = " +
+		"\"smtp.example.net\"\n[[auth.source]]\n[[auth.source]]\ntype = \"oidc\"\naudience = [\"x\"]\n"
+	for issuer, unsafe := range map[string]bool{
+		"https://login.microsoftonline.com/8c6d/v2.0":                        true,
+		"https://sts.windows.net/8c6d/":                                      true,
+		"https://login.example.com/realms/office":                            false,
+		"https://login.microsoftonline.com/8c6d/v2.0\"\nlogin_claim = \"azp": false,
+	} {
+		path := filepath.Join(t.TempDir(), "relay.toml")
+		if err := os.WriteFile(path, []byte(head+"issuer = \""+issuer+"\"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, problems := Config(t.Context(), path)
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		found := false
+		for _, w := range Unwise(t.Context(), c) {
+			found = found || w.Key == "auth.source[2].login_claim" && strings.Contains(w.Message, "preferred_username")
+		}
+		if found != unsafe {
+			t.Errorf("%s: %v", issuer, found)
+		}
+	}
+}

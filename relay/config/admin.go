@@ -2,12 +2,12 @@ package config
 
 import (
 	"net"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
+	"postern/internal/local"
 	"postern/mail"
 )
 
@@ -119,14 +119,9 @@ func (v *validator) adminURL() {
 		"/") != "":
 		v.fail("admin.url", "%q is not where a browser finds the console, write scheme, host and port such as "+
 			"\"https://relay.example.com:8587\"", v.Admin.URL)
-	case u.Scheme != "https" && !isLoopbackName(u.Hostname()):
+	case u.Scheme != "https" && !local.Host(u.Hostname()):
 		v.fail("admin.url", "browsers would send passwords to %s in clear text, write https://", u.Host)
 	}
-}
-
-func isLoopbackName(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return strings.EqualFold(host, "localhost") || err == nil && addr.IsLoopback()
 }
 
 func (v *validator) adminOIDC() {
@@ -175,7 +170,7 @@ func (v *validator) oidcURL(key, text, what string) {
 		v.fail(key, "is missing, write %s", what)
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		v.fail(key, "%q is no address, write %s", text, what)
-	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopbackName(u.Hostname())):
+	case u.Scheme != "https" && (u.Scheme != "http" || !local.Host(u.Hostname())):
 		v.fail(key, "%q is not https, write https:// (http:// only on this machine)", text)
 	}
 }

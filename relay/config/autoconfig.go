@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"postern/internal/local"
 	"postern/mail"
 )
 
@@ -112,7 +113,7 @@ func firstRunes(s string, n int) string {
 func (c *Config) Reachable() []Listener {
 	others := slices.DeleteFunc(slices.Clone(c.Listeners), func(l Listener) bool {
 		host, _, err := net.SplitHostPort(l.Address)
-		return err != nil || isLoopbackName(host)
+		return err != nil || local.Host(host)
 	})
 	if len(others) == 0 {
 		return slices.Clone(c.Listeners)

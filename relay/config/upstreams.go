@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"postern/certs"
+	"postern/internal/local"
 	"postern/internal/suggest"
 	"postern/mail"
 	"postern/policy"
@@ -119,7 +120,7 @@ func (v *validator) upstreamProxy(key string, u *Upstream) {
 // plainTo reports whether mail may go to a host in clear.
 func (u *Upstream) plainTo(host string) bool {
 	addr, err := netip.ParseAddr(host)
-	return isLoopback(host) || err == nil && u.MayDialPlain(addr)
+	return local.Host(host) || err == nil && u.MayDialPlain(addr)
 }
 
 // Via is the proxy that the upstream and its token endpoint are reached through, nil where there is none. It was
@@ -134,7 +135,7 @@ func (u *Upstream) Via() (*via.Proxy, error) {
 // upstreamPlain lets mail go out in clear only where the path is the operator's own.
 func (v *validator) upstreamPlain(key string, u *Upstream) {
 	v.narrow(key+".networks", u.Networks, "mail would cross them in clear")
-	if isLoopback(u.Host) {
+	if local.Host(u.Host) {
 		return
 	}
 	if len(u.Networks) == 0 {
@@ -146,11 +147,6 @@ func (v *validator) upstreamPlain(key string, u *Upstream) {
 		v.fail(key+".host", `%s is outside networks, where tls = "none" is allowed, write "starttls" or add it`, u.Host)
 	}
 	v.warn(key+".tls", "mail and password go to %s in clear", u.Host)
-}
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 // credentials reads the password, which stands with a username or not at all.

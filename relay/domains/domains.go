@@ -97,6 +97,19 @@ func isPublic(addr netip.Addr) bool {
 // Domains are those that anybody may send as, by alphabet, as A-labels.
 func (p *Plan) Domains() []string { return p.domains }
 
+// SenderPatterns are patterns of all addresses in the domains that mail is sent for. It asks no DNS.
+func SenderPatterns(ctx context.Context, c *config.Config, s Store) (patterns []string, err error) {
+	plan, err := New(ctx, Options{Config: c, Store: s, Resolver: new(dnscheck.Resolver),
+		Addresses: []netip.Addr{netip.IPv4Unspecified()}})
+	if err != nil {
+		return nil, err
+	}
+	for _, domain := range plan.Domains() {
+		patterns = append(patterns, "*@"+domain)
+	}
+	return patterns, nil
+}
+
 // Has reports whether anybody may send as a domain.
 func (p *Plan) Has(domain string) bool { return slices.Contains(p.domains, domain) }
 

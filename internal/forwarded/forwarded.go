@@ -1,0 +1,71 @@
+// Package forwarded finds out for whom a trusted HTTP proxy asks.
+//
+// Failure semantics: what is malformed, or said by anybody else, changes nothing: the client is then the proxy, which
+// is the stricter answer wherever clients are counted.
+package forwarded
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// forwardedFor is the field in which proxies say for whom they ask. Others than trusted ones are not believed, nor is
+// RFC 7239's Forwarded, which a proxy that knows only this one passes on as its client wrote it.
+const forwardedFor = "X-Forwarded-For"
+
+// maxForwarded bounds how much of the field is read, in octets: more is malformed.
+const maxForwarded = 2048
+
+// Locate returns the request with the address of the client in RemoteAddr where a trusted proxy asks for it, else the
+// request itself: it belongs before everything that counts, judges or records addresses.
+func Locate(r *http.Request, trusted []netip.Prefix) *http.Request {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	peer := ap.Addr().Unmap().WithZone("")
+	if err != nil || !isTrusted(trusted, peer) {
+		return r
+	}
+	client := behind(trusted, peer, r.Header.Values(forwardedFor))
+	located := *r // RemoteAddr alone differs
+	located.RemoteAddr = netip.AddrPortFrom(client, 0).String()
+	return &located
+}
+
+// behind is the address that a trusted proxy asks for: the rightmost one of the field that is no trusted proxy's, since
+// each proxy adds the address that it sees and whatever stands further left may be the client's own words. If there is
+// none, or one on the way to it is malformed, it is the proxy's own.
+func behind(trusted []netip.Prefix, proxy netip.Addr, fields []string) netip.Addr {
+	text := strings.Join(fields, ",") // in order (RFC 9110 §5.3)
+	if len(text) > maxForwarded {
+		return proxy
+	}
+	for _, element := range slices.Backward(strings.Split(text, ",")) {
+		addr, ok := forwarded(strings.Trim(element, " \t"))
+		if !ok {
+			return proxy
+		}
+		if !isTrusted(trusted, addr) {
+			return addr
+		}
+	}
+	return proxy
+}
+
+// forwarded reads an address as proxies write it; some add a port.
+func forwarded(text string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		withPort, err := netip.ParseAddrPort(text)
+		if err != nil {
+			return netip.Addr{}, false
+		}
+		addr = withPort.Addr()
+	}
+	addr = addr.Unmap()
+	return addr, addr.Zone() == "" && !addr.IsUnspecified() && !addr.IsMulticast()
+}
+
+func isTrusted(trusted []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
