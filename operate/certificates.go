@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"slices"
 	"strings"
@@ -67,10 +68,24 @@ func (c Certificates) List(ctx context.Context, by Actor) ([]Certificate, error)
 	if err := by.May(SeeCertificates); err != nil {
 		return nil, err
 	}
-	return c.list(ctx, time.Now())
+	seen, err := c.look(ctx, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Certificate, len(seen))
+	for i, one := range seen {
+		all[i] = one.Certificate
+	}
+	return all, nil
 }
 
-func (c Certificates) list(ctx context.Context, now time.Time) (all []Certificate, err error) {
+// seenCertificate is one with its chain, its own first; nil: there is none yet.
+type seenCertificate struct {
+	Certificate
+	chain []*x509.Certificate
+}
+
+func (c Certificates) look(ctx context.Context, now time.Time) (all []seenCertificate, err error) {
 	conf := c.Config()
 	states, err := monitor.ACMEStatus(ctx, conf, c.Store)
 	if err != nil {
@@ -78,9 +93,9 @@ func (c Certificates) list(ctx context.Context, now time.Time) (all []Certificat
 	}
 	missing := false
 	for _, one := range states {
-		shown := Certificate{Source: FromACME, Name: one.Name, Key: strings.ToUpper(string(one.Key)),
-			Attempted: one.State.Attempted, Failures: one.State.Failures, Error: one.State.Error,
-			Asked: one.Asked}
+		shown := seenCertificate{chain: one.Chain, Certificate: Certificate{Source: FromACME, Name: one.Name,
+			Key: strings.ToUpper(string(one.Key)), Attempted: one.State.Attempted, Failures: one.State.Failures,
+			Error: one.State.Error, Asked: one.Asked}}
 		if one.State.Failures > 0 {
 			shown.NextTry = one.State.Next
 		}
@@ -99,7 +114,7 @@ func (c Certificates) list(ctx context.Context, now time.Time) (all []Certificat
 		return nil, fault(Conflict, "%v", err)
 	}
 	for _, info := range infos {
-		shown := Certificate{Source: FromFile}
+		shown := seenCertificate{Certificate: Certificate{Source: FromFile}, chain: info.Chain}
 		if info.SelfSigned {
 			shown.Source = SelfSigned
 		}

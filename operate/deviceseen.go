@@ -95,6 +95,8 @@ func (s *sightings) add(e *trace.Event) {
 			e.Time.Before(l.Until)
 	}) || slices.ContainsFunc(s.known.Places, func(p devices.Place) bool {
 		return p.Listener == e.Listener && p.Address == client
+	}) || slices.ContainsFunc(s.known.Forgotten, func(f devices.Forgotten) bool {
+		return f.Listener == e.Listener && f.Address == client && !e.Time.After(f.At)
 	}) {
 		return
 	}
@@ -199,9 +201,20 @@ func (d Devices) proposalOf(ctx context.Context, by Actor, address netip.Addr) (
 		`"appliance" and auth = "required"; see: postern device list`, address)
 }
 
+// heldOf are the messages that are held of an address that was learned.
+func (d Devices) heldOf(ctx context.Context, address string) (own []*queue.Message, err error) {
+	all, err := d.Store.List(ctx, queue.Filter{Login: devices.LearningLogin, Held: true, Limit: devices.MostHeld})
+	for _, m := range all {
+		if strings.HasPrefix(m.HoldReason, "from "+address+",") {
+			own = append(own, m)
+		}
+	}
+	return own, err
+}
+
 // release releases what is held of an address, as far as it is from these senders.
 func (d Devices) release(ctx context.Context, by Actor, address string, senders []string) (int64, error) {
-	held, err := d.Store.List(ctx, queue.Filter{Login: devices.LearningLogin, Held: true, Limit: devices.MostHeld})
+	held, err := d.heldOf(ctx, address)
 	if err != nil {
 		return 0, err
 	}
@@ -213,9 +226,6 @@ func (d Devices) release(ctx context.Context, by Actor, address string, senders 
 	e := allowed.For(policy.Subject{})
 	ids := []string{}
 	for _, m := range held {
-		if !strings.HasPrefix(m.HoldReason, "from "+address+",") {
-			continue
-		}
 		if own, err := d.isOf(ctx, e, m); err != nil {
 			return 0, err
 		} else if own {
