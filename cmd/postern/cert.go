@@ -17,7 +17,7 @@ import (
 
 func (a *app) certCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "cert", Short: "The certificates of the listeners"}
-	cmd.AddCommand(a.certList(), a.certShow(), a.certRenew(), a.certDNS())
+	cmd.AddCommand(a.certList(), a.certShow(), a.certRenew(), a.certDNS(), a.certExport())
 	return cmd
 }
 
