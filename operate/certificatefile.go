@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/certs/acme"
 	"postern/mail"
 )
 
@@ -81,4 +82,11 @@ func fileName(name string) string {
 		}
 		return '_'
 	}, mail.Cut(strings.Trim(name, "."), 100))
+}
+
+// NeedsRecords reports that a person has to publish records for the challenges of [tls.acme].
+func (c Certificates) NeedsRecords() bool {
+	a := c.Config().TLS.ACME
+	return a != nil && (slices.Contains(a.Challenges, acme.Persist01) ||
+		slices.Contains(a.Challenges, acme.DNS01) && a.AcmeDNS != nil)
 }

@@ -210,13 +210,13 @@ func (c Certificates) records(ctx context.Context, conf *config.Config, names []
 			return nil, err
 		}
 		if all, err = acme.PersistRecords(ctx, *o); err != nil {
-			return nil, err
+			return nil, fault(Conflict, "the account at the CA, which the record names, could not be had: %v", err)
 		}
 	}
 	if slices.Contains(a.Challenges, acme.DNS01) && a.AcmeDNS != nil {
 		target, err := a.AcmeDNS.Client(keep, nil).Target(ctx)
 		if err != nil {
-			return nil, err
+			return nil, fault(Conflict, "the account at the server of acme-dns could not be had: %v", err)
 		}
 		for _, name := range names {
 			all = append(all, acme.Record{Name: "_acme-challenge." + name, Type: "CNAME", Value: target + "."})

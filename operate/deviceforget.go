@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -18,6 +19,7 @@ import (
 type LearningPlace struct {
 	Listener string         `json:"listener"`
 	Networks []netip.Prefix `json:"networks"` // within which a network is learned
+	Local    bool           `json:"local"`    // only programs of this machine reach it
 }
 
 // Places are the listeners where devices can be learned.
@@ -31,7 +33,8 @@ func (d Devices) Places(by Actor) (places []LearningPlace, err error) {
 		if !l.IsAppliance() || l.Auth != config.AuthRequired {
 			continue
 		}
-		place := LearningPlace{Listener: l.Name}
+		host, _, _ := net.SplitHostPort(l.Address) // Validate has looked at it
+		place := LearningPlace{Listener: l.Name, Local: isLoopback(host)}
 		for _, n := range l.Networks {
 			place.Networks = append(place.Networks, n.Prefix)
 		}

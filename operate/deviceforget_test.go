@@ -21,7 +21,8 @@ func (o *office) held(id, address string) {
 	m.Envelope.From, _ = mail.ParseAddress("copier@example.com")
 	to, _ := mail.ParseAddress("bob@example.net")
 	m.Recipients = []queue.Recipient{{Recipient: mail.Recipient{To: to}, Status: queue.Pending}}
-	o.must(o.store.Add(o.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent("Subject: x\r\n\r\nx\r\n")}))
+	o.must(o.store.Add(o.Context(), queue.NewMessage{Message: m,
+		Content: mail.BytesContent("Subject: x\r\n\r\nx\r\n")}))
 }
 
 // TestForgottenDevices: what was forgotten is not proposed, what it sends later is; its mail goes where that is asked,

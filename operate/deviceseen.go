@@ -306,6 +306,12 @@ func (d Devices) Sightings(ctx context.Context, by Actor, users []auth.User) (ma
 	return seen, nil
 }
 
+// Sighting is what the trace has of one device.
+func (d Devices) Sighting(ctx context.Context, by Actor, u auth.User) (Sighting, error) {
+	seen, err := d.Sightings(ctx, by, []auth.User{u})
+	return seen[u.Login], err
+}
+
 func (d Devices) sighting(ctx context.Context, u auth.User, refused []trace.Event) (s Sighting, err error) {
 	taken, err := d.Store.Events(ctx, trace.Query{Login: u.Login, Kinds: []trace.Kind{trace.Accepted}, Limit: 1})
 	if err != nil {

@@ -8,6 +8,9 @@ import (
 	"postern/relay/clientsetup"
 )
 
+// proofAPI serves the ways in which accounts log in.
+type proofAPI struct{ of accountAPI }
+
 // proofRoutes are those of the ways in which an account logs in, which logins and devices both have.
 func (a accountAPI) proofRoutes(s *server) []route {
 	detail := a.route(http.MethodGet, "/{login}/mechanisms", "mechanisms", "In which ways a "+a.one+" can log in",
@@ -15,11 +18,13 @@ func (a accountAPI) proofRoutes(s *server) []route {
 	detail.about = "The mechanisms of all listeners, why it cannot use one, and the keys that prove it (EXTERNAL)."
 	pin := a.route(http.MethodPost, "/{login}/certificates", "pin", "Let a client's key prove a "+a.one,
 		operate.EditAccount, notFound, conflict)
-	pin.status, pin.about = http.StatusCreated, "Beside those that do already; 20 at most."
+	pin.status, pin.about = http.StatusCreated, "Beside those that do already; 20 at most. " +
+		"The SHA-256 is that of the public key (SubjectPublicKeyInfo) in hexadecimal digits, not of the certificate."
 	unpin := a.route(http.MethodDelete, "/{login}/certificates/{key}", "unpin", "Let a key prove a "+a.one+" no more",
 		operate.EditAccount, notFound, conflict)
 	unpin.status, unpin.about = http.StatusNoContent, "Its open sessions end."
-	return []route{handle(s, detail, a.mechanisms), handle(s, pin, a.pin), handle(s, unpin, a.unpin)}
+	p := proofAPI{a}
+	return []route{handle(s, detail, p.mechanisms), handle(s, pin, p.pin), handle(s, unpin, p.unpin)}
 }
 
 // clientRoutes are those of mail programs.
@@ -30,11 +35,12 @@ func (a accountAPI) clientRoutes(s *server) []route {
 	profile := a.route(http.MethodGet, "/{login}/mobileconfig", "mobileconfig", "The profile for Apple's devices",
 		operate.SeeAccounts, notFound, conflict)
 	profile.about = "It has no password. `document` is the file, in base64."
-	return []route{handle(s, card, a.client), handle(s, profile, a.profile)}
+	p := proofAPI{a}
+	return []route{handle(s, card, p.client), handle(s, profile, p.profile)}
 }
 
-func (a accountAPI) mechanisms(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[operate.Detailed], error) {
-	v, err := a.ops.Accounts.Show(ctx, by, a.of, in.Login)
+func (a proofAPI) mechanisms(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[operate.Detailed], error) {
+	v, err := a.of.ops.Accounts.Show(ctx, by, a.of.of, in.Login)
 	if err != nil {
 		return nil, err
 	}
@@ -48,17 +54,17 @@ func (a accountAPI) mechanisms(ctx context.Context, by operate.Actor, in *OfLogi
 type pin struct {
 	OfLogin
 	Body struct {
-		Key string `json:"key" minLength:"1" maxLength:"65536" doc:"A certificate or a public key in PEM, or the SHA-256 of the public key (SubjectPublicKeyInfo) in hexadecimal digits."`
+		Key string `json:"key" minLength:"1" maxLength:"65536" doc:"Certificate or public key (PEM), or its SHA-256."`
 	}
 }
 
-func (a accountAPI) pin(ctx context.Context, by operate.Actor, in *pin) (*made[operate.Pinned], error) {
-	c, err := a.ops.ClientCertificates.Pin(ctx, by, a.of, in.Login, []byte(in.Body.Key))
+func (a proofAPI) pin(ctx context.Context, by operate.Actor, in *pin) (*made[operate.Pinned], error) {
+	c, err := a.of.ops.ClientCertificates.Pin(ctx, by, a.of.of, in.Login, []byte(in.Body.Key))
 	if err != nil {
 		return nil, err
 	}
 	key := c.Digest.String()
-	return &made[operate.Pinned]{a.location(c.Login) + "/certificates/" + key,
+	return &made[operate.Pinned]{a.of.location(c.Login) + "/certificates/" + key,
 		operate.Pinned{Key: key, Subject: c.Subject, Added: c.Added}}, nil
 }
 
@@ -67,8 +73,8 @@ type unpin struct {
 	Key string `path:"key" maxLength:"400" doc:"Its SHA-256 in hexadecimal digits."`
 }
 
-func (a accountAPI) unpin(ctx context.Context, by operate.Actor, in *unpin) (*struct{}, error) {
-	return nil, a.ops.ClientCertificates.UnpinKey(ctx, by, a.of, in.Login, in.Key)
+func (a proofAPI) unpin(ctx context.Context, by operate.Actor, in *unpin) (*struct{}, error) {
+	return nil, a.of.ops.ClientCertificates.UnpinKey(ctx, by, a.of.of, in.Login, in.Key)
 }
 
 // ClientCard is everything that a person needs to set up a mail program.
@@ -91,8 +97,8 @@ type ClientFamily clientsetup.Family
 // ClientRecord is a DNS record by which mail programs find their settings.
 type ClientRecord clientsetup.Record
 
-func (a accountAPI) client(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[ClientCard], error) {
-	card, err := a.ops.Clients.Card(ctx, by, in.Login)
+func (a proofAPI) client(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[ClientCard], error) {
+	card, err := a.of.ops.Clients.Card(ctx, by, in.Login)
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +125,8 @@ type AppleProfile struct {
 	Why      string `json:"why,omitempty" doc:"It is not signed."`
 }
 
-func (a accountAPI) profile(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[AppleProfile], error) {
-	p, err := a.ops.Clients.AppleProfile(ctx, by, in.Login)
+func (a proofAPI) profile(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[AppleProfile], error) {
+	p, err := a.of.ops.Clients.AppleProfile(ctx, by, in.Login)
 	if err != nil {
 		return nil, err
 	}

@@ -4,13 +4,11 @@ import (
 	"encoding/pem"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"postern/internal/testkit/pki"
+	"postern/internal/testkit"
 	"postern/operate"
 	"postern/relay/config"
 	"postern/relay/devices"
@@ -51,21 +49,11 @@ func TestProofs(t *testing.T) {
 // TestCertificateFileOfTheAPI: both forms.
 func TestCertificateFileOfTheAPI(t *testing.T) {
 	r := newRig(t)
-	ca, err := pki.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := ca.Leaf(pki.Options{Names: []string{"relay.example.com"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "all.pem")
-	if err := os.WriteFile(file, append(leaf.CertPEM, leaf.KeyPEM...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := config.Parse("relay.toml", []byte("[tls]\ncert_file = \""+file+"\"\nkey_file = \""+file+"\"\n"))
+	leaf := testkit.NewCA(t).Leaf(testkit.LeafOptions{})
+	c := config.Parse("relay.toml", []byte("[tls]\ncert_file = \""+leaf.CertFile+
+		"\"\nkey_file = \""+leaf.KeyFile+"\"\n"))
 	r.api.Operations = operate.New(operate.Options{Config: func() *config.Config { return c }, Store: r.store})
-	f, err := certificateAPI{r.api.Operations}.file(t.Context(), admin, &whichCertificate{"relay.example.com"})
+	f, err := certificateAPI{r.api.Operations}.file(t.Context(), admin, &whichCertificate{"localhost"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,12 +15,12 @@ import (
 
 // loginPage shows one login or device, and changes it.
 var loginPage = page{path: "/logins/{login}", title: "Login", under: "/logins", needs: operate.SeeAccounts,
-	sheet: "login", show: showLogin, actions: []action{
+	sheet: "login", show: showLogin, actions: append([]action{
 		{path: "/logins/act/lock", needs: operate.LockAccount, do: lockLogin, sheet: "confirm", title: "Login"},
 		{path: "/logins/act/password", needs: operate.NewPassword, do: newPassword, sheet: "confirm", title: "Login"},
 		{path: "/logins/act/edit", needs: operate.EditAccount, do: editLogin},
 		{path: "/logins/act/remove", needs: operate.RemoveAccount, do: removeLogin, sheet: "confirm", title: "Login"},
-	}}
+	}, keyActionsOfLogin...)}
 
 // loginView is the body of the page.
 type loginView struct {
@@ -37,6 +38,7 @@ type loginView struct {
 	Held        int      // messages, at most queueList
 	Rights      []string // accounts at the provider that need the right to send as them
 	Suggest     string   // a sender, where it has none
+	loginWays
 
 	MayEdit, MayLock, MayUnlock, MayRenew, MayRemove bool
 }
@@ -89,7 +91,7 @@ func viewLogin(v *visit, name string) (*loginView, error) {
 	if view.Limits, view.LimitsLate, err = limitsOf(v, u.Login); err != nil {
 		return nil, err
 	}
-	if err := view.sending(v); err != nil {
+	if err := errors.Join(view.sending(v), view.ways(v)); err != nil {
 		return nil, err
 	}
 	for _, e := range slices.Backward(events) {

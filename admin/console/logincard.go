@@ -40,6 +40,8 @@ type card struct {
 	Local   bool     // nobody but programs of this machine reaches a listener
 	Reach   operate.Reach
 	Back    string
+
+	Accepted *operate.Accepted // a device that was learned: it needs no login at its address
 }
 
 // server is where to log in, in words.

@@ -16,9 +16,9 @@ func (a *app) certExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [NAME]",
 		Short: "Write a certificate for devices that have to be told to trust it",
-		Long: `Write the certificate that listeners present, without its key, for devices that have to be told to trust it.
-NAME is a name that it covers, or its SHA-256; without it, the first that there is. PEM has the certificate and those of
-its authorities; --der has one, the topmost of these.`,
+		Long: `Write the certificate that listeners present, without its key, for devices that have to be told to
+trust it. NAME is a name that it covers, or its SHA-256; without it, the first that there is. PEM has the certificate
+and those of its authorities; --der has one, the topmost of these.`,
 		Example: `  postern cert export > relay.pem
   postern cert export relay.example.com --der --out relay.der`,
 		Args: wrongUsage(cobra.MaximumNArgs(1)),

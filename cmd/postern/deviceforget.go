@@ -26,7 +26,8 @@ with --delete; nobody is told.`,
 			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), map[string]any{"address": f.Address, "deleted": n})
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "The device at %s is proposed no more. Messages deleted: %d.\n", f.Address, n)
+			fmt.Fprintf(cmd.OutOrStdout(), "The device at %s is proposed no more. Messages deleted: %d.\n",
+				f.Address, n)
 			return nil
 		}),
 	}
