@@ -43,6 +43,7 @@ type certificatesView struct {
 	Problem  string
 	Waits    bool // a CA was asked, and has not answered
 	ACME     bool
+	Files    bool // there are some to download
 	MayRenew bool
 	MayAsk   bool // for the records to publish
 }
@@ -79,14 +80,14 @@ func viewCertificates(v *visit) (*certificatesView, error) {
 		row.MayRenew = view.MayRenew && one.Source == operate.FromACME && !seen[one.Name]
 		seen[one.Name] = true
 		view.Waits, view.ACME = view.Waits || row.Waits, view.ACME || one.Source == operate.FromACME
-		view.Rows = append(view.Rows, row)
+		view.Rows, view.Files = append(view.Rows, row), view.Files || row.Which != ""
 	}
 	view.MayAsk = v.may(operate.CertificateRecords) && c.NeedsRecords()
 	return view, nil
 }
 
 func certificateRowOf(v *visit, c operate.Certificate) certificateRow {
-	row := certificateRow{Certificate: c, Title: plain(255, cmp.Or(c.Name, strings.Join(c.Names, ", "), v.t("Certificate"))),
+	row := certificateRow{Certificate: c, Title: plain(255, cmp.Or(c.Name, strings.Join(c.Names[:min(len(c.Names), 1)], ""), v.t("Certificate"))),
 		Which: strings.ReplaceAll(c.Fingerprint, ":", ""), Waits: c.Asked.After(c.Attempted)}
 	row.Icon, row.Word = certificateState(v, &c)
 	row.From = map[operate.Source]string{operate.FromACME: v.t("a certificate authority, by itself (ACME)"),

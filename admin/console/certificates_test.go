@@ -94,7 +94,7 @@ func TestCertificateDownload(t *testing.T) {
 	}
 	data := map[string][]byte{}
 	for _, form := range []string{"pem", "der"} {
-		at := strings.Index(body, "/"+form+`" `)
+		at := strings.Index(body, "/"+form+`"`)
 		path := body[strings.LastIndex(body[:at], `"`)+1:at] + "/" + form
 		w := r.ask(person(operate.Viewer), "GET", path, nil)
 		if w.Code != http.StatusOK || !strings.Contains(w.Header().Get("Content-Disposition"), "."+form) {

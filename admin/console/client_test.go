@@ -66,7 +66,7 @@ func TestKeysOfALogin(t *testing.T) {
 	r.accounts(2)
 	who, key := person(operate.Operator), strings.Repeat("1a", 32)
 	body := r.page("/logins/scanner-00001")
-	for _, want := range []string{"SCRAM-SHA-256", "EXTERNAL", "not for it", "no SCRAM keys yet", "None yet."} {
+	for _, want := range []string{"SCRAM-SHA-256", "EXTERNAL", "does not work", "no SCRAM keys yet", "None yet."} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in %s", want, body)
 		}

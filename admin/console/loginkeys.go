@@ -62,7 +62,7 @@ func (l *loginView) ways(v *visit) error {
 func loginWayOf(v *visit, m operate.Mechanism) loginWay {
 	w := loginWay{Mechanism: m, Icon: "ok", Word: v.t("works"), Say: v.said(plain(400, m.Detail))}
 	if !m.Can {
-		w.Icon, w.Word, w.Say = "info", v.t("not for it"), v.said(plain(400, m.Why))
+		w.Icon, w.Word, w.Say = "info", v.t("does not work"), v.said(plain(400, m.Why))
 	}
 	w.Say.Text = capital(w.Say.Text)
 	return w
