@@ -6,12 +6,14 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"postern/auth"
 	"postern/operate"
+	"postern/relay/config"
 	"postern/relay/trace"
 )
 
@@ -57,6 +59,29 @@ func TestMailProgram(t *testing.T) {
 	r.must(r.store.AddUser(t.Context(), auth.User{Login: "anna@example.com"}))
 	if body := r.page("/logins/anna@example.com/client"); !strings.Contains(body, "No name server knows") {
 		t.Errorf("%s", body)
+	}
+}
+
+// TestMailProgramsInGerman: whatever does not fit is said in German.
+func TestMailProgramsInGerman(t *testing.T) {
+	for name, change := range map[string][2]string{
+		"other domain": {`domains = ["example.com"]`, `domains = ["example.org"]`},
+		"no domains":   {`domains = ["example.com"]`, `domains = []`},
+		"oauth":        {`host = "imap.example.com"`, "host = \"imap.example.com\"\nauthentication = \"oauth2\""},
+		"local part":   {`url = "https://relay.example.com"`, "url = \"https://relay.example.com\"\nusername = \"localpart\""},
+		"own server":   {`url = "https://relay.example.com"`, "url = \"https://relay.example.com\"\naddress = \":443\""},
+		"no incoming":  {"[autoconfig.incoming]\nhost = \"imap.example.com\"\n", ""},
+		"implicit":     {`address = ":587"`, "address = \":465\"\ntls = \"implicit\""},
+		"clear":        {`address = ":587"`, "address = \":587\"\ntls = \"none\""},
+	} {
+		r := learner(t)
+		r.config = config.Parse("relay.toml", []byte(strings.Replace(learningOffice, change[0], change[1], 1)))
+		r.must(r.store.AddUser(t.Context(), auth.User{Login: "anna@example.com", Locked: true, LockReason: "by anna",
+			Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}))
+		body := r.page("/logins/anna@example.com/client", in("de"))
+		for _, m := range regexp.MustCompile(`lang="en">([^<]*)`).FindAllStringSubmatch(body, -1) {
+			t.Errorf("%s: no German for %q", name, m[1])
+		}
 	}
 }
 

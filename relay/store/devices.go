@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -50,6 +51,9 @@ func (s *Store) Learn(ctx context.Context, l devices.Learning) error {
 		}
 		if n >= devices.MostLearnings {
 			return refuse(ErrTooMany)
+		}
+		if err := dropForgotten(t, l.Began); err != nil {
+			return err
 		}
 		if err := t.Run("INSERT INTO device_learning VALUES (?, ?, ?, ?, ?)", l.Listener, l.Network.String(),
 			unixNano(l.Began), unixNano(l.Until), l.By); err != nil {
@@ -100,8 +104,8 @@ func (s *Store) SetPlace(ctx context.Context, p devices.Place) error {
 // devices.MostForgotten.
 func (s *Store) ForgetDevice(ctx context.Context, f devices.Forgotten) error {
 	err := s.write(ctx, func(t *tx) error {
-		if err := t.Run("DELETE FROM device_forgotten WHERE at < ? OR listener = ? AND address = ?",
-			unixNano(f.At.Add(-forgottenFor)), f.Listener, f.Address.String()); err != nil {
+		if err := errors.Join(dropForgotten(t, f.At), t.Run("DELETE FROM device_forgotten WHERE listener = ? AND "+
+			"address = ?", f.Listener, f.Address.String())); err != nil {
 			return err
 		}
 		n, _, err := t.Int("SELECT count(*) FROM device_forgotten")
@@ -114,6 +118,11 @@ func (s *Store) ForgetDevice(ctx context.Context, f devices.Forgotten) error {
 		return t.Run("INSERT INTO device_forgotten VALUES (?, ?, ?)", f.Listener, f.Address.String(), unixNano(f.At))
 	})
 	return wrap(err, "forget a device")
+}
+
+// dropForgotten drops what proposes no device any more.
+func dropForgotten(t *tx, now time.Time) error {
+	return t.Run("DELETE FROM device_forgotten WHERE at < ?", unixNano(now.Add(-forgottenFor)))
 }
 
 // KnownDevices returns everything of package devices, learnings of the last day among it.
