@@ -87,11 +87,13 @@ func viewCertificates(v *visit) (*certificatesView, error) {
 }
 
 func certificateRowOf(v *visit, c operate.Certificate) certificateRow {
-	row := certificateRow{Certificate: c, Title: plain(255, cmp.Or(c.Name, strings.Join(c.Names[:min(len(c.Names), 1)], ""), v.t("Certificate"))),
+	first := strings.Join(c.Names[:min(len(c.Names), 1)], "")
+	row := certificateRow{Certificate: c, Title: plain(255, cmp.Or(c.Name, first, v.t("Certificate"))),
 		Which: strings.ReplaceAll(c.Fingerprint, ":", ""), Waits: c.Asked.After(c.Attempted)}
 	row.Icon, row.Word = certificateState(v, &c)
 	row.From = map[operate.Source]string{operate.FromACME: v.t("a certificate authority, by itself (ACME)"),
-		operate.FromFile: v.t("a file that was put there"), operate.SelfSigned: v.t("made by us (self-signed)")}[c.Source]
+		operate.FromFile:   v.t("a file that was put there"),
+		operate.SelfSigned: v.t("made by us (self-signed)")}[c.Source]
 	if c.Failures > 0 {
 		row.Trouble = v.said(plainLines(maxSaid, c.Error))
 		row.Trouble.Text = capital(row.Trouble.Text)
@@ -131,8 +133,8 @@ func renewCertificate(v *visit) (string, any, error) {
 	if !v.confirmed() {
 		return "", &confirmation{Question: v.t("Get a new certificate for %s now?", plain(120, name)),
 			Meaning: v.t("Certificates are renewed by themselves: this is for when something was mended.") + " " +
-				v.t("Public authorities give a name five certificates a week."), Verb: v.t("Renew now"), Action: "/certificates/act/renew",
-			Back: "/certificates", Fields: []field{{"name", name}}}, nil
+				v.t("Public authorities give a name five certificates a week."), Verb: v.t("Renew now"),
+			Action: "/certificates/act/renew", Back: "/certificates", Fields: []field{{"name", name}}}, nil
 	}
 	names, _, err := c.Renew(v.Context(), v.actor, name)
 	if kind, theirs := operate.KindOf(err); theirs && kind != operate.NotFound {

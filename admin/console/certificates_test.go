@@ -48,8 +48,8 @@ func TestCertificates(t *testing.T) {
 	r.failed(r.now.Add(3 * time.Hour))
 	body := r.page("/certificates")
 	harmless(t, "certificates", body)
-	for _, want := range []string{"could not be obtained yet", "3 failures in a row", "too many certificates", "Next try",
-		"in 3 h"} {
+	for _, want := range []string{"could not be obtained yet", "3 failures in a row", "too many certificates",
+		"Next try", "in 3 h"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in %s", want, body)
 		}

@@ -23,7 +23,8 @@ func TestMailProgram(t *testing.T) {
 	r.must(r.store.AddUser(t.Context(), auth.User{Login: "anna@example.com"}))
 	r.must(r.store.AddUser(t.Context(), auth.User{Login: "mute"}))
 	body := r.page("/logins/anna@example.com/client", in("de"))
-	for _, want := range []string{"relay.example.com", "<dd>587</dd>", "STARTTLS", "anna@example.com", "imap.example.com",
+	for _, want := range []string{"relay.example.com", "<dd>587</dd>", "STARTTLS", "anna@example.com",
+		"imap.example.com",
 		"_submission._tcp.example.com", "E-Mail-Konto hinzuf", "Mailprogramme nach RFC 6186",
 		"/logins/anna@example.com/profile.mobileconfig"} {
 		if !strings.Contains(body, want) {
@@ -68,11 +69,13 @@ func TestMailProgramsInGerman(t *testing.T) {
 		"other domain": {`domains = ["example.com"]`, `domains = ["example.org"]`},
 		"no domains":   {`domains = ["example.com"]`, `domains = []`},
 		"oauth":        {`host = "imap.example.com"`, "host = \"imap.example.com\"\nauthentication = \"oauth2\""},
-		"local part":   {`url = "https://relay.example.com"`, "url = \"https://relay.example.com\"\nusername = \"localpart\""},
-		"own server":   {`url = "https://relay.example.com"`, "url = \"https://relay.example.com\"\naddress = \":443\""},
-		"no incoming":  {"[autoconfig.incoming]\nhost = \"imap.example.com\"\n", ""},
-		"implicit":     {`address = ":587"`, "address = \":465\"\ntls = \"implicit\""},
-		"clear":        {`address = ":587"`, "address = \":587\"\ntls = \"none\""},
+		"local part": {`url = "https://relay.example.com"`,
+			"url = \"https://relay.example.com\"\nusername = \"localpart\""},
+		"own server": {`url = "https://relay.example.com"`,
+			"url = \"https://relay.example.com\"\naddress = \":443\""},
+		"no incoming": {"[autoconfig.incoming]\nhost = \"imap.example.com\"\n", ""},
+		"implicit":    {`address = ":587"`, "address = \":465\"\ntls = \"implicit\""},
+		"clear":       {`address = ":587"`, "address = \":587\"\ntls = \"none\""},
 	} {
 		r := learner(t)
 		r.config = config.Parse("relay.toml", []byte(strings.Replace(learningOffice, change[0], change[1], 1)))

@@ -2,6 +2,7 @@ package console
 
 import (
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,8 +94,8 @@ func viewLearning(v *visit, f learningForm) (*learningView, error) {
 	}
 	proposals, err := d.Proposals(v.Context(), v.actor, v.now)
 	for _, p := range proposals {
-		view.Rows = append(view.Rows, proposalRow{p, with("/learning/device", map[string][]string{"address": {p.Address}}),
-			with("/held", map[string][]string{"login": {devices.LearningLogin}})})
+		view.Rows = append(view.Rows, proposalRow{p, with("/learning/device", url.Values{"address": {p.Address}}),
+			with("/held", url.Values{"login": {devices.LearningLogin}})})
 	}
 	return view, err
 }
@@ -142,7 +143,8 @@ func beginLearning(v *visit) (string, any, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	v.leave("Devices of %s may send without logging in for now. Send something from each of them.", networkText(l.Network))
+	v.leave("Devices of %s may send without logging in for now. Send something from each of them.",
+		networkText(l.Network))
 	return "/learning", nil, nil
 }
 
@@ -251,7 +253,8 @@ func forgetDevice(v *visit) (string, any, error) {
 	if !v.confirmed() {
 		return "", &forgetView{p, v.may(operate.DeleteMessages)}, nil
 	}
-	n, err := d.Forget(v.Context(), v.actor, operate.Forgetting{Address: p.Address, Delete: v.PostForm.Get("delete") != ""})
+	n, err := d.Forget(v.Context(), v.actor, operate.Forgetting{Address: p.Address,
+		Delete: v.PostForm.Get("delete") != ""})
 	if err != nil {
 		return "", nil, err
 	}

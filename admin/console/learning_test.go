@@ -23,13 +23,13 @@ const learningOffice = `hostname = "relay.example.com"
 [auth]
 mechanisms = ["PLAIN", "LOGIN", "SCRAM-SHA-256", "EXTERNAL"]
 [tls.acme]
-challenges = ["dns-01"]
 directory_url = "https://127.0.0.1:1/dir"
+challenges = ["dns-01"]
 [tls.acme.acmedns]
-url = "https://127.0.0.1:1"
 username = "u"
 password = "p"
 full_domain = "d420.auth.example.com"
+url = "https://127.0.0.1:1"
 [autoconfig]
 domains = ["example.com"]
 url = "https://relay.example.com"
@@ -62,7 +62,8 @@ func learner(t testing.TB) *rig {
 func (r *rig) seen(addresses ...string) {
 	r.t.Helper()
 	r.must(r.store.Learn(r.t.Context(), devices.Learning{Listener: "devices", By: "anna",
-		Network: netip.MustParsePrefix("10.0.5.0/24"), Began: r.now.Add(-time.Hour), Until: r.now.Add(43 * time.Minute)}))
+		Network: netip.MustParsePrefix("10.0.5.0/24"), Began: r.now.Add(-time.Hour),
+		Until: r.now.Add(43 * time.Minute)}))
 	for i, address := range addresses {
 		m := r.message(900+i, time.Minute)
 		m.Login, m.Listener, m.Held = devices.LearningLogin, "devices", true
@@ -86,8 +87,9 @@ func TestLearning(t *testing.T) {
 			t.Errorf("no %q in %s", want, body)
 		}
 	}
-	for network, want := range map[string]string{"10.0.6.0/24": "liegt nicht in den Netzen", "10.0.5.300": "ist kein Netz",
-		"10.0.0.0/8": "zu weit", hostile: "ist kein Netz", "10.0.5.7/24": "mitten in ihrem Netz"} {
+	for network, want := range map[string]string{"10.0.6.0/24": "liegt nicht in den Netzen",
+		"10.0.5.300": "ist kein Netz", "10.0.0.0/8": "zu weit", hostile: "ist kein Netz",
+		"10.0.5.7/24": "mitten in ihrem Netz"} {
 		w := r.ask(who, "POST", "/learning/act/begin", url.Values{"network": {network}, "minutes": {"60"}}, in("de"))
 		harmless(t, network, w.Body.String())
 		if !strings.Contains(w.Body.String(), want) || !strings.Contains(w.Body.String(), `role="alert"`) {
@@ -149,7 +151,8 @@ func TestAcceptDevice(t *testing.T) {
 	r := learner(t)
 	r.seen("10.0.5.31", "10.0.5.32")
 	body := r.page("/learning")
-	for _, want := range []string{"10.0.5.31", "RNP002673A1B2C3", "copier@example.com", "TLS 1.2", "None of them is accepted"} {
+	for _, want := range []string{"10.0.5.31", "RNP002673A1B2C3", "copier@example.com", "TLS 1.2",
+		"None of them is accepted"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in %s", want, body)
 		}
@@ -232,7 +235,7 @@ func TestForgetDevice(t *testing.T) {
 	}
 }
 
-// newOperations are the pages and actions of learning, certificates and keys, and who may.
+// TestRolesOfDevices: the pages and actions of learning, certificates and keys, and who may.
 func TestRolesOfDevices(t *testing.T) {
 	r := learner(t)
 	r.accounts(2)
@@ -240,15 +243,7 @@ func TestRolesOfDevices(t *testing.T) {
 	for path, least := range map[string]operate.Role{"/learning": operate.Viewer,
 		"/learning/device?address=10.0.5.31": operate.Operator, "/certificates": operate.Viewer,
 		"/logins/scanner-00001/client": operate.Viewer} {
-		for role := operate.Nobody; role <= operate.Admin; role++ {
-			want := http.StatusForbidden
-			if role >= least {
-				want = http.StatusOK
-			}
-			if w := r.ask(person(role), "GET", path, nil); w.Code != want {
-				t.Errorf("%s as %s: %d, want %d", path, role, w.Code, want)
-			}
-		}
+		r.pageNeeds(path, least)
 	}
 	form := url.Values{"login": {"scanner-00001"}, "address": {"10.0.5.31"}, "name": {"relay.example.com"},
 		"network": {"10.0.5.31"}, "minutes": {"15"}, "senders": {"a@example.com"}, "confirmed": {"yes"},
@@ -258,21 +253,7 @@ func TestRolesOfDevices(t *testing.T) {
 		"/learning/act/forget": operate.Operator, "/certificates/act/renew": operate.Operator,
 		"/certificates/act/records": operate.Operator, "/logins/act/pin": operate.Operator,
 		"/logins/act/unpin": operate.Operator} {
-		for role := operate.Nobody; role < least; role++ {
-			if w := r.ask(person(role), "POST", path, form); w.Code != http.StatusForbidden {
-				t.Errorf("%s as %s: %d", path, role, w.Code)
-			}
-		}
-		if w := r.ask(nil, "POST", path, form); !strings.HasPrefix(w.Header().Get("Location"), "/login?") {
-			t.Errorf("%s as nobody: %d %s", path, w.Code, w.Header().Get("Location"))
-		}
-		if w := r.ask(person(operate.Admin), "GET", path, nil); w.Code != http.StatusMethodNotAllowed {
-			t.Errorf("GET %s: %d", path, w.Code)
-		}
-		w := r.ask(person(operate.Admin), "POST", path, form, field1("Sec-Fetch-Site", "cross-site"))
-		if w.Code != http.StatusForbidden {
-			t.Errorf("%s from another site: %d", path, w.Code)
-		}
+		r.actionNeeds(path, least, form)
 	}
 	if users, err := r.store.Users(t.Context()); err != nil || len(users) != 2 {
 		t.Errorf("the refused changed something: %v, %v", users, err)
@@ -300,9 +281,11 @@ func TestHostileDevices(t *testing.T) {
 	login := &loginView{loginWays: loginWays{Ways: []loginWay{loginWayOf(v, m)}, External: true,
 		Keys: []operate.Pinned{{Key: hostile, Subject: hostile}}}, MayEdit: true}
 	for name, body := range map[string]any{
-		"learning": &learningView{Rows: []proposalRow{{Proposal: p}}, Active: []devices.Learning{{By: hostile}}, MayLearn: true, MayAccept: true, MayForget: true, Form: learningForm{
-			Problem: hostile}, Places: []operate.LearningPlace{{Listener: "a"}, {Listener: "b"}}},
-		"learnaccept": &acceptView{Proposal: p, Heading: plain(100, hostile), Form: loginForm{Login: plain(99, hostile)}},
+		"learning": &learningView{Rows: []proposalRow{{Proposal: p}}, Active: []devices.Learning{{By: hostile}},
+			MayLearn: true, MayAccept: true, MayForget: true, Form: learningForm{Problem: hostile},
+			Places: []operate.LearningPlace{{Listener: "a"}, {Listener: "b"}}},
+		"learnaccept": &acceptView{Proposal: p, Heading: plain(100, hostile),
+			Form: loginForm{Login: plain(99, hostile)}},
 		"learnforget": &forgetView{p, true},
 		"certificates": &certificatesView{Rows: []certificateRow{certificateRowOf(v, c)}, Problem: plain(99, hostile),
 			Records: []acmeRecord{{Name: hostile, Type: hostile, Value: hostile}}},

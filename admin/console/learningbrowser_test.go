@@ -46,8 +46,9 @@ func (b *browser) around(name string) {
 func TestAccessibilityOfDevices(t *testing.T) {
 	r := taught(t)
 	b := browse(t, r, "en")
-	for name, path := range map[string]string{"learning": "/learning", "learn-accept": "/learning/device?address=10.0.5.31",
-		"certificates": "/certificates", "client": "/logins/anna@example.com/client", "login-keys": "/logins/scanner-00001",
+	for name, path := range map[string]string{"learning": "/learning",
+		"learn-accept": "/learning/device?address=10.0.5.31", "certificates": "/certificates",
+		"client": "/logins/anna@example.com/client", "login-keys": "/logins/scanner-00001",
 		"logins-learning": "/logins"} {
 		b.open(path)
 		b.around(name)
@@ -134,7 +135,8 @@ func TestLearningInTheBrowser(t *testing.T) {
 		}
 		b.leads(chromedp.Click(`form[action="/learning/act/stop"] button`))
 		known, err = r.store.KnownDevices(t.Context())
-		if r.must(err); len(known.Places) != 1 || len(known.Forgotten) != 1 || known.Learnings[0].Until.After(time.Now()) {
+		if r.must(err); len(known.Places) != 1 || len(known.Forgotten) != 1 ||
+			known.Learnings[0].Until.After(time.Now()) {
 			t.Errorf("%+v", known)
 		}
 	}

@@ -37,8 +37,9 @@ const (
 
 // places are where findings are mended, by their codes; those that are not here are mended outside.
 var places = map[string]spot{
-	"login-locked": atLogin, "login-silent": atLogin, "device-unseen": atLogin, "device-unreached": atSettings, "account-none": atLogins,
-	"lockout": atLock, "queue-old": atQueue, "held": atHeld, "held-long": atHeld, "queue-nearly-full": atQueue,
+	"login-locked": atLogin, "login-silent": atLogin, "device-unseen": atLogin, "device-unreached": atSettings,
+	"account-none": atLogins,
+	"lockout":      atLock, "queue-old": atQueue, "held": atHeld, "held-long": atHeld, "queue-nearly-full": atQueue,
 	"upstream-resolve": atUpstream, "upstream-connect": atUpstream, "upstream-tls": atUpstream,
 	"upstream-greeting": atUpstream, "upstream-token": atUpstream, "upstream-login": atUpstream,
 	"upstream-sender": atUpstream, "upstream-large-mail": atUpstream, "upstream-untested": atUpstream,
@@ -56,7 +57,8 @@ var places = map[string]spot{
 	"certificate-authority": atSettings, "device-old-key": atSettings, "device-old-tls": atSettings,
 	"file-limit": atSettings, "file-readable": atSettings, "disk-full": atSettings, "disk-short": atSettings,
 	"store-history": atSettings, "device-network-wide": atSettings, "device-old-tls-unused": atSettings,
-	"source-down": atSettings, "device-learning": atLearning, "device-distrusts": atCertificates, "certificate-acme": atCertificates, "clients-missing": atRecords,
+	"source-down": atSettings, "device-learning": atLearning, "device-distrusts": atCertificates,
+	"certificate-acme": atCertificates, "clients-missing": atRecords,
 	"clients-differ": atRecords,
 
 	"spf-none": atRecords, "spf-absent": atRecords, "spf-several": atRecords, "spf-syntax": atRecords,
@@ -86,7 +88,8 @@ var settingWords = map[string]string{
 	"name-unknown": "hostname", "name-elsewhere": "hostname", "ptr-hostname": "hostname", "address-unknown": "hostname",
 	"certificate-name": "hostname", "device-old-tls": "tls", "file-limit": "max_connections",
 	"file-readable": "password", "disk-full": "store", "disk-short": "store", "store-history": "history",
-	"device-network-wide": "networks", "device-unreached": "listener", "device-old-tls-unused": "min_version", "source-down": "auth.source",
+	"device-network-wide": "networks", "device-unreached": "listener",
+	"device-old-tls-unused": "min_version", "source-down": "auth.source",
 	"config-problem": "", "config-unwise": "", "reload-refused": "", "other-config": "",
 }
 
