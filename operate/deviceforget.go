@@ -3,7 +3,6 @@ package operate
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -33,8 +32,7 @@ func (d Devices) Places(by Actor) (places []LearningPlace, err error) {
 		if !l.IsAppliance() || l.Auth != config.AuthRequired {
 			continue
 		}
-		host, _, _ := net.SplitHostPort(l.Address) // Validate has looked at it
-		place := LearningPlace{Listener: l.Name, Local: isLoopback(host)}
+		place := LearningPlace{Listener: l.Name, Local: l.IsLocal()}
 		for _, n := range l.Networks {
 			place.Networks = append(place.Networks, n.Prefix)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"slices"
-	"strings"
 
 	"postern/relay/config"
 )
@@ -35,8 +34,8 @@ func (a Accounts) Servers(_ context.Context, by Actor) ([]Server, error) {
 func serversOf(c *config.Config) []Server {
 	servers := []Server{}
 	for _, l := range c.Reachable() {
-		host, port, err := net.SplitHostPort(l.Address)
-		server := Server{Host: c.Hostname, Port: port, TLS: l.TLS, Devices: l.IsAppliance(), Local: isLoopback(host)}
+		_, port, err := net.SplitHostPort(l.Address)
+		server := Server{Host: c.Hostname, Port: port, TLS: l.TLS, Devices: l.IsAppliance(), Local: l.IsLocal()}
 		if err == nil && !(server.Devices && l.Auth == config.AuthNetwork) { // nobody logs in there
 			servers = append(servers, server)
 		}
@@ -48,9 +47,4 @@ func serversOf(c *config.Config) []Server {
 		return slices.Index(easiest, a.TLS) - slices.Index(easiest, b.TLS)
 	})
 	return servers
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }

@@ -18,7 +18,7 @@ func (a accountAPI) proofRoutes(s *server) []route {
 	detail.about = "The mechanisms of all listeners, why it cannot use one, and the keys that prove it (EXTERNAL)."
 	pin := a.route(http.MethodPost, "/{login}/certificates", "pin", "Let a client's key prove a "+a.one,
 		operate.EditAccount, notFound, conflict)
-	pin.status, pin.about = http.StatusCreated, "Beside those that do already; 20 at most. " +
+	pin.status, pin.about = http.StatusCreated, "Beside those that do already; 20 at most. "+
 		"The SHA-256 is that of the public key (SubjectPublicKeyInfo) in hexadecimal digits, not of the certificate."
 	unpin := a.route(http.MethodDelete, "/{login}/certificates/{key}", "unpin", "Let a key prove a "+a.one+" no more",
 		operate.EditAccount, notFound, conflict)

@@ -145,3 +145,22 @@ func TestDeviceTroubleInWords(t *testing.T) {
 		t.Errorf("%s", body)
 	}
 }
+
+// TestUnreachedDevice: its page and its card say that no listener is open to it.
+func TestUnreachedDevice(t *testing.T) {
+	r := newRig(t, func(r *rig) { r.config = config.Parse("relay.toml", []byte(exampleListener)) })
+	form := url.Values{"device": {"1"}, "login": {"scanner-9"}, "senders": {"scans@example.com"},
+		"networks": {"10.0.6.30"}}
+	card := r.ask(person(operate.Operator), "POST", "/logins/act/add", form).Body.String()
+	for name, body := range map[string]string{"card": card, "page": r.page("/logins/scanner-9")} {
+		if !strings.Contains(body, "No listener takes connections from the network of this device.") {
+			t.Errorf("%s: %s", name, body)
+		}
+	}
+	form.Set("login", "scanner-8")
+	form.Set("networks", "10.0.5.30")
+	if r.ask(person(operate.Operator), "POST", "/logins/act/add", form); strings.Contains(r.page("/logins/scanner-8"),
+		"No listener takes") {
+		t.Error("one that a listener takes is told of, too")
+	}
+}

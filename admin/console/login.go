@@ -37,6 +37,7 @@ type loginView struct {
 	Sends       operate.Sending
 	Held        int      // messages, at most queueList
 	Rights      []string // accounts at the provider that need the right to send as them
+	Far         bool     // a device that no listener is open to
 	Suggest     string   // a sender, where it has none
 	loginWays
 
@@ -113,6 +114,9 @@ func (l *loginView) sending(v *visit) (err error) {
 		l.Suggest = plain(maxFilter, operate.SuggestedSender(a.Config(), l.Login))
 	}
 	if l.Rights, err = a.NeedsRight(v.actor, l.Sends.Senders); err != nil {
+		return err
+	}
+	if l.Far, err = a.Unreached(v.actor, l.User); err != nil {
 		return err
 	}
 	l.Held, err = heldOf(v, l.Login)
