@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"postern/certs"
 	"postern/internal/testkit/pki"
 )
 
@@ -62,6 +64,40 @@ func TestCertificateFile(t *testing.T) {
 	}
 	if got := fileName("*.exämple.com"); strings.Trim(got, "._-abcdefghijklmnopqrstuvwxyz") != "" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestCompanionCertificate: the RSA certificate that old devices are shown beside the other is listed, and handed out.
+func TestCompanionCertificate(t *testing.T) {
+	ca, err := pki.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := ca.Leaf(pki.Options{Names: []string{"relay.example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "all.pem")
+	if err := os.WriteFile(file, append(leaf.CertPEM, leaf.KeyPEM...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := bureau(t, "[tls]\ncert_file = \""+file+"\"\nkey_file = \""+file+"\"\n[[listener]]\nprofile = \"appliance\"\n"+
+		"networks = [\"10.0.0.0/24\"]\n")
+	options, wanted := c.Config().CompanionOptions(slog.New(slog.DiscardHandler))
+	if _, err := certs.NewCompanion(options, wanted); err != nil { // as the daemon does
+		t.Fatal(err)
+	}
+	list, err := c.List(t.Context(), operator)
+	if err != nil || len(list) != 2 || list[0].ForDevices || !list[1].ForDevices || list[1].Source != SelfSigned ||
+		!strings.HasPrefix(list[1].Key, "RSA") {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	f, err := c.File(t.Context(), operator, list[1].Fingerprint, DER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if one, err := x509.ParseCertificate(f.Data); err != nil || one.PublicKeyAlgorithm != x509.RSA {
+		t.Errorf("%+v, %v", one, err)
 	}
 }
 

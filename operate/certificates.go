@@ -40,7 +40,8 @@ const (
 // Certificate is one that listeners present, or will.
 type Certificate struct {
 	Source      Source    `json:"source"`
-	Name        string    `json:"name,omitempty"` // that it was asked for; by ACME
+	Name        string    `json:"name,omitempty"`        // that it was asked for; by ACME
+	ForDevices  bool      `json:"for_devices,omitempty"` // beside another, at listeners for old devices alone
 	File        string    `json:"file,omitempty"`
 	Names       []string  `json:"names,omitempty"` // that it covers; none: there is none yet
 	Key         string    `json:"key"`
@@ -114,14 +115,40 @@ func (c Certificates) look(ctx context.Context, now time.Time) (all []seenCertif
 		return nil, fault(Conflict, "%v", err)
 	}
 	for _, info := range infos {
-		shown := seenCertificate{Certificate: Certificate{Source: FromFile}, chain: info.Chain}
-		if info.SelfSigned {
-			shown.Source = SelfSigned
-		}
-		shown.describe(info, now)
-		all = append(all, shown)
+		all = append(all, seenInFile(info, now))
 	}
-	return all, nil
+	return append(all, companions(conf, all, now)...), nil
+}
+
+func seenInFile(info certs.Info, now time.Time) seenCertificate {
+	shown := seenCertificate{Certificate: Certificate{Source: FromFile}, chain: info.Chain}
+	if info.SelfSigned {
+		shown.Source = SelfSigned
+	}
+	shown.describe(info, now)
+	return shown
+}
+
+// companions are the RSA certificates that listeners for old devices present beside the others.
+func companions(conf *config.Config, others []seenCertificate, now time.Time) (all []seenCertificate) {
+	o, wanted := conf.CompanionOptions(slog.New(slog.DiscardHandler))
+	if !wanted {
+		return nil
+	}
+	infos, err := certs.Check(o, now)
+	if err != nil {
+		return nil // check and doctor say so
+	}
+	for _, info := range infos {
+		if strings.HasPrefix(info.Key, "RSA") && !slices.ContainsFunc(others, func(c seenCertificate) bool {
+			return c.Fingerprint == info.Fingerprint
+		}) {
+			one := seenInFile(info, now)
+			one.ForDevices = true
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 func (c *Certificate) describe(info certs.Info, now time.Time) {

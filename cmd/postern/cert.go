@@ -54,7 +54,11 @@ func certTable(w io.Writer, all []operate.Certificate, now time.Time) error {
 		if name == "" {
 			name = strings.Join(c.Names, ", ")
 		}
-		rows = append(rows, []string{name, c.Key, string(c.Source), left, orDash(certTrouble(c, now))})
+		from := string(c.Source)
+		if c.ForDevices {
+			from += ", old devices"
+		}
+		rows = append(rows, []string{name, c.Key, from, left, orDash(certTrouble(c, now))})
 	}
 	return table(w, []string{"NAME", "KEY", "FROM", "LEFT", "TROUBLE"}, rows)
 }
