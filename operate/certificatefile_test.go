@@ -14,8 +14,9 @@ import (
 	"postern/internal/testkit/pki"
 )
 
-// TestCertificateFile: the public part in both forms, by name and by fingerprint, and never a key.
-func TestCertificateFile(t *testing.T) {
+// relayCertificate is one for a relay, and whose it is.
+func relayCertificate(t *testing.T) (*pki.CA, pki.Cert) {
+	t.Helper()
 	ca, err := pki.NewCA()
 	if err != nil {
 		t.Fatal(err)
@@ -24,6 +25,12 @@ func TestCertificateFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return ca, leaf
+}
+
+// TestCertificateFile: the public part in both forms, by name and by fingerprint, and never a key.
+func TestCertificateFile(t *testing.T) {
+	ca, leaf := relayCertificate(t)
 	file := filepath.Join(t.TempDir(), "all.pem")
 	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert.Raw})
 	all := append(append(append([]byte{}, leaf.CertPEM...), root...), leaf.KeyPEM...)
@@ -69,20 +76,13 @@ func TestCertificateFile(t *testing.T) {
 
 // TestCompanionCertificate: the RSA certificate that old devices are shown beside the other is listed, and handed out.
 func TestCompanionCertificate(t *testing.T) {
-	ca, err := pki.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := ca.Leaf(pki.Options{Names: []string{"relay.example.com"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, leaf := relayCertificate(t)
 	file := filepath.Join(t.TempDir(), "all.pem")
 	if err := os.WriteFile(file, append(leaf.CertPEM, leaf.KeyPEM...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, _ := bureau(t, "[tls]\ncert_file = \""+file+"\"\nkey_file = \""+file+"\"\n[[listener]]\nprofile = \"appliance\"\n"+
-		"networks = [\"10.0.0.0/24\"]\n")
+	c, _ := bureau(t, "[tls]\ncert_file = \""+file+"\"\nkey_file = \""+file+"\"\n[[listener]]\n"+
+		"profile = \"appliance\"\nnetworks = [\"10.0.0.0/24\"]\n")
 	options, wanted := c.Config().CompanionOptions(slog.New(slog.DiscardHandler))
 	if _, err := certs.NewCompanion(options, wanted); err != nil { // as the daemon does
 		t.Fatal(err)

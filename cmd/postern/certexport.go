@@ -27,7 +27,11 @@ and those of its authorities; --der has one, the topmost of these.`,
 			if der {
 				form = operate.DER
 			}
-			f, err := ops.Certificates.File(cmd.Context(), me(), strings.Join(args, ""), form)
+			which := strings.Join(args, "")
+			if asJSON(cmd) {
+				return exportJSON(cmd, ops, which)
+			}
+			f, err := ops.Certificates.File(cmd.Context(), me(), which, form)
 			if err != nil {
 				return err
 			}
@@ -44,5 +48,18 @@ and those of its authorities; --der has one, the topmost of these.`,
 	}
 	cmd.Flags().BoolVar(&der, "der", false, "in binary form (DER), which some devices want")
 	cmd.Flags().StringVar(&out, "out", "-", "`file` to write, - for standard output")
-	return cmd
+	return withJSON(cmd)
+}
+
+// exportJSON prints both forms, as the API does.
+func exportJSON(cmd *cobra.Command, ops *operate.Operations, which string) error {
+	text, err := ops.Certificates.File(cmd.Context(), me(), which, operate.PEM)
+	if err != nil {
+		return err
+	}
+	one, err := ops.Certificates.File(cmd.Context(), me(), which, operate.DER)
+	if err != nil {
+		return err
+	}
+	return writeJSON(cmd.OutOrStdout(), map[string]any{"pem": string(text.Data), "der": one.Data})
 }

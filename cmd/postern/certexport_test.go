@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +33,14 @@ func TestCertExport(t *testing.T) {
 	}
 	if _, err := x509.ParseCertificate(der); err != nil || bytes.Contains(der, []byte("-----")) {
 		t.Error(err)
+	}
+	var both struct {
+		PEM string
+		DER []byte
+	}
+	if err := json.Unmarshal([]byte(l.ok("cert", "export", "--json")), &both); err != nil || both.PEM != out ||
+		!bytes.Equal(both.DER, der) {
+		t.Errorf("%+v, %v", both, err)
 	}
 	if _, _, err := l.run("cert", "export", "other.example.com"); err == nil {
 		t.Error("any name is covered")
