@@ -42,6 +42,7 @@ pictures: ## those of docs/console.md, made by the tests of the pages in Chromiu
 	cp bin/pictures/now-light-1440.png docs/pictures/now.png
 	cp bin/pictures/delivered-light-1440.png docs/pictures/message.png
 	cp bin/pictures/domain-light-1440.png docs/pictures/domain.png
+	cp bin/pictures/learning-light-1440.png docs/pictures/learning.png
 
 fuzz: ## every fuzz target for FUZZTIME (20s)
 	./scripts/fuzz $(FUZZTIME)

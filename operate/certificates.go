@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"slices"
 	"strings"
@@ -39,7 +40,8 @@ const (
 // Certificate is one that listeners present, or will.
 type Certificate struct {
 	Source      Source    `json:"source"`
-	Name        string    `json:"name,omitempty"` // that it was asked for; by ACME
+	Name        string    `json:"name,omitempty"`        // that it was asked for; by ACME
+	ForDevices  bool      `json:"for_devices,omitempty"` // beside another, at listeners for old devices alone
 	File        string    `json:"file,omitempty"`
 	Names       []string  `json:"names,omitempty"` // that it covers; none: there is none yet
 	Key         string    `json:"key"`
@@ -67,10 +69,24 @@ func (c Certificates) List(ctx context.Context, by Actor) ([]Certificate, error)
 	if err := by.May(SeeCertificates); err != nil {
 		return nil, err
 	}
-	return c.list(ctx, time.Now())
+	seen, err := c.look(ctx, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Certificate, len(seen))
+	for i, one := range seen {
+		all[i] = one.Certificate
+	}
+	return all, nil
 }
 
-func (c Certificates) list(ctx context.Context, now time.Time) (all []Certificate, err error) {
+// seenCertificate is one with its chain, its own first; nil: there is none yet.
+type seenCertificate struct {
+	Certificate
+	chain []*x509.Certificate
+}
+
+func (c Certificates) look(ctx context.Context, now time.Time) (all []seenCertificate, err error) {
 	conf := c.Config()
 	states, err := monitor.ACMEStatus(ctx, conf, c.Store)
 	if err != nil {
@@ -78,9 +94,9 @@ func (c Certificates) list(ctx context.Context, now time.Time) (all []Certificat
 	}
 	missing := false
 	for _, one := range states {
-		shown := Certificate{Source: FromACME, Name: one.Name, Key: strings.ToUpper(string(one.Key)),
-			Attempted: one.State.Attempted, Failures: one.State.Failures, Error: one.State.Error,
-			Asked: one.Asked}
+		shown := seenCertificate{chain: one.Chain, Certificate: Certificate{Source: FromACME, Name: one.Name,
+			Key: strings.ToUpper(string(one.Key)), Attempted: one.State.Attempted, Failures: one.State.Failures,
+			Error: one.State.Error, Asked: one.Asked}}
 		if one.State.Failures > 0 {
 			shown.NextTry = one.State.Next
 		}
@@ -99,14 +115,40 @@ func (c Certificates) list(ctx context.Context, now time.Time) (all []Certificat
 		return nil, fault(Conflict, "%v", err)
 	}
 	for _, info := range infos {
-		shown := Certificate{Source: FromFile}
-		if info.SelfSigned {
-			shown.Source = SelfSigned
-		}
-		shown.describe(info, now)
-		all = append(all, shown)
+		all = append(all, seenInFile(info, now))
 	}
-	return all, nil
+	return append(all, companions(conf, all, now)...), nil
+}
+
+func seenInFile(info certs.Info, now time.Time) seenCertificate {
+	shown := seenCertificate{Certificate: Certificate{Source: FromFile}, chain: info.Chain}
+	if info.SelfSigned {
+		shown.Source = SelfSigned
+	}
+	shown.describe(info, now)
+	return shown
+}
+
+// companions are the RSA certificates that listeners for old devices present beside the others.
+func companions(conf *config.Config, others []seenCertificate, now time.Time) (all []seenCertificate) {
+	o, wanted := conf.CompanionOptions(slog.New(slog.DiscardHandler))
+	if !wanted {
+		return nil
+	}
+	infos, err := certs.Check(o, now)
+	if err != nil {
+		return nil // check and doctor say so
+	}
+	for _, info := range infos {
+		if strings.HasPrefix(info.Key, "RSA") && !slices.ContainsFunc(others, func(c seenCertificate) bool {
+			return c.Fingerprint == info.Fingerprint
+		}) {
+			one := seenInFile(info, now)
+			one.ForDevices = true
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 func (c *Certificate) describe(info certs.Info, now time.Time) {
@@ -195,13 +237,13 @@ func (c Certificates) records(ctx context.Context, conf *config.Config, names []
 			return nil, err
 		}
 		if all, err = acme.PersistRecords(ctx, *o); err != nil {
-			return nil, err
+			return nil, fault(Conflict, "the account at the CA, which the record names, could not be had: %v", err)
 		}
 	}
 	if slices.Contains(a.Challenges, acme.DNS01) && a.AcmeDNS != nil {
 		target, err := a.AcmeDNS.Client(keep, nil).Target(ctx)
 		if err != nil {
-			return nil, err
+			return nil, fault(Conflict, "the account at the server of acme-dns could not be had: %v", err)
 		}
 		for _, name := range names {
 			all = append(all, acme.Record{Name: "_acme-challenge." + name, Type: "CNAME", Value: target + "."})

@@ -98,6 +98,8 @@ func (s *sightings) add(e *trace.Event) {
 			e.Time.Before(l.Until)
 	}) || slices.ContainsFunc(s.known.Places, func(p devices.Place) bool {
 		return p.Listener == e.Listener && p.Address == client
+	}) || slices.ContainsFunc(s.known.Forgotten, func(f devices.Forgotten) bool {
+		return f.Listener == e.Listener && f.Address == client && !e.Time.After(f.At)
 	}) {
 		return
 	}
@@ -202,9 +204,20 @@ func (d Devices) proposalOf(ctx context.Context, by Actor, address netip.Addr) (
 		`"appliance" and auth = "required"; see: postern device list`, address)
 }
 
+// heldOf are the messages that are held of an address that was learned.
+func (d Devices) heldOf(ctx context.Context, address string) (own []*queue.Message, err error) {
+	all, err := d.Store.List(ctx, queue.Filter{Login: devices.LearningLogin, Held: true, Limit: devices.MostHeld})
+	for _, m := range all {
+		if strings.HasPrefix(m.HoldReason, "from "+address+",") {
+			own = append(own, m)
+		}
+	}
+	return own, err
+}
+
 // release releases what is held of an address, as far as it is from these senders.
 func (d Devices) release(ctx context.Context, by Actor, address string, senders []string) (int64, error) {
-	held, err := d.Store.List(ctx, queue.Filter{Login: devices.LearningLogin, Held: true, Limit: devices.MostHeld})
+	held, err := d.heldOf(ctx, address)
 	if err != nil {
 		return 0, err
 	}
@@ -216,9 +229,6 @@ func (d Devices) release(ctx context.Context, by Actor, address string, senders 
 	e := allowed.For(policy.Subject{})
 	ids := []string{}
 	for _, m := range held {
-		if !strings.HasPrefix(m.HoldReason, "from "+address+",") {
-			continue
-		}
 		if own, err := d.isOf(ctx, e, m); err != nil {
 			return 0, err
 		} else if own {
@@ -297,6 +307,12 @@ func (d Devices) Sightings(ctx context.Context, by Actor, users []auth.User) (ma
 		}
 	}
 	return seen, nil
+}
+
+// Sighting is what the trace has of one device.
+func (d Devices) Sighting(ctx context.Context, by Actor, u auth.User) (Sighting, error) {
+	seen, err := d.Sightings(ctx, by, []auth.User{u})
+	return seen[u.Login], err
 }
 
 func (d Devices) sighting(ctx context.Context, u auth.User, refused []trace.Event) (s Sighting, err error) {

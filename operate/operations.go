@@ -29,6 +29,7 @@ var (
 	Unlock         = Operation{Name: "user unlock", Role: Operator, Scope: ScopeAccounts, Audit: true, Staged: true}
 	LearnDevices   = Operation{Name: "device learn", Role: Admin, Scope: ScopeAdmin, Audit: true}
 	AcceptDevice   = Operation{Name: "device accept", Role: Operator, Scope: ScopeAccounts, Audit: true}
+	ForgetDevice   = Operation{Name: "device forget", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
 	// These ask servers of others, and so are more than looking.
@@ -69,7 +70,7 @@ var All = []Operation{
 	SeeHeaders, SeeContent, SeeSettings,
 	ReleaseMessages, RetryMessages, ResendMessages, HoldMessages, BounceMessages, DeleteMessages,
 	AddAccount, ImportAccounts, EditAccount, NewPassword, LockAccount, Unlock, RemoveAccount, LearnDevices,
-	AcceptDevice,
+	AcceptDevice, ForgetDevice,
 	AddKeys, RotateKeys, RetireKey, RemoveKey, CheckKeys, ReindexTrace, ForgetPerson, TestAlerts, SeeStatistics,
 	ListConsoleUsers, InviteUser, ResetUser, ChangeRole, DisableUser, RemoveUser, ListTokens, AddToken, RevokeToken,
 	SeeAudit,

@@ -2,15 +2,11 @@ package operate
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"postern/auth"
-	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/store"
 )
@@ -98,70 +94,4 @@ func mechanismsOf(c *config.Config, keys auth.ScramKeys, certificates []store.Ce
 		}
 	}
 	return list
-}
-
-// ClientCertificates is what may be done with the keys that prove logins.
-type ClientCertificates struct{ accounts Accounts }
-
-// Pin has the key of a certificate, in PEM, prove a login.
-func (k ClientCertificates) Pin(ctx context.Context, by Actor, of Among, login string, text []byte) (
-	c store.Certificate, err error) {
-	a := k.accounts
-	leaf, err := firstCertificate(text)
-	if err != nil {
-		return c, err
-	}
-	err = a.act(ctx, by, EditAccount, login, func(ctx context.Context, detail *string) error {
-		u, err := a.Get(ctx, by, of, login)
-		if err != nil {
-			return err
-		}
-		c = store.Certificate{Digest: auth.DigestOf(leaf), Login: u.Login, Added: time.Now(),
-			Subject: mail.Printable(mail.Cut(leaf.Subject.String(), 200))}
-		*detail = "certificate pinned (" + c.Digest.String() + ")"
-		err = a.Store.AddCertificate(ctx, c)
-		if errors.Is(err, store.ErrOtherLogin) || errors.Is(err, store.ErrTooMany) {
-			return fault(Conflict, "%v", err)
-		}
-		if err != nil {
-			return err
-		}
-		return a.note(ctx, event(by, u.Login, *detail))
-	})
-	return c, err
-}
-
-// Unpin has no key prove a login any more, and returns how many did.
-func (k ClientCertificates) Unpin(ctx context.Context, by Actor, of Among, login string) (n int, err error) {
-	a := k.accounts
-	err = a.act(ctx, by, EditAccount, login, func(ctx context.Context, detail *string) error {
-		u, err := a.Get(ctx, by, of, login)
-		if err != nil {
-			return err
-		}
-		*detail = "certificates removed"
-		if n, err = a.Store.RemoveCertificates(ctx, u.Login, time.Now()); err != nil || n == 0 {
-			return err
-		}
-		return a.note(ctx, event(by, u.Login, *detail))
-	})
-	return n, err
-}
-
-// firstCertificate reads the certificate of a client from PEM: the first, since those of its authorities follow.
-func firstCertificate(text []byte) (*x509.Certificate, error) {
-	for {
-		block, rest := pem.Decode(text)
-		if block == nil {
-			return nil, fault(Invalid, "there is no certificate in PEM form in it (-----BEGIN CERTIFICATE-----)")
-		}
-		if text = rest; block.Type != "CERTIFICATE" {
-			continue // a private key beside it is none of our business
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fault(Invalid, "its certificate is damaged: %v", err)
-		}
-		return c, nil
-	}
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"postern/auth"
+	"postern/relay/check"
 	"postern/relay/config"
 )
 
@@ -20,6 +22,12 @@ type Reach struct {
 	Addresses []netip.Addr // of this machine, to be typed in instead; at most maxOwn
 	// Certificate is set where there is one that a device may have to be told to trust.
 	Certificate bool
+}
+
+// Unreached reports that no listener takes connections from a device, though other machines reach some.
+func (a Clients) Unreached(by Actor, u auth.User) (bool, error) {
+	c := a.Config()
+	return !check.AllLocal(c) && check.Unreached(c, u), by.May(SeeAccounts)
 }
 
 // Bounds of a look at how we are reached.

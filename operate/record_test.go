@@ -126,6 +126,10 @@ func otherDeeds(all map[string]deed) {
 			Senders: []string{"scanner@example.com"}})
 		return secretOnlyWithout(err, done.Password)
 	}}
+	all["device forget"] = deed{do: func(o *office) error {
+		_, err := o.Devices.Forget(o.Context(), root, operate.Forgetting{Address: "10.0.5.130"})
+		return err
+	}}
 	all["cert renew"] = deed{do: func(o *office) error {
 		_, _, err := o.Certificates.Renew(o.Context(), root, "")
 		return err

@@ -22,6 +22,7 @@ import (
 	"postern/mail"
 	"postern/operate"
 	"postern/relay/config"
+	"postern/relay/devices"
 	"postern/relay/dnscheck/dnstest"
 	"postern/relay/keyring"
 	"postern/relay/queue"
@@ -122,7 +123,10 @@ func (o *office) fill() {
 	lock := auth.Lock{Client: netip.MustParsePrefix("192.0.2.1/32"), Until: now.Add(time.Hour), Failures: 9}
 	o.must(o.store.LoginLockout().Save(ctx, now, auth.Unsaved{Locks: []auth.Lock{lock}}))
 	o.must(o.store.AppendEventsNow(ctx, []trace.Event{{Time: now, Kind: trace.Accepted, Login: "ben",
-		From: "ben@example.com"}}))
+		From: "ben@example.com"}, {Time: now, Kind: trace.Accepted, Login: devices.LearningLogin, Listener: "devices",
+		Client: "10.0.5.130", From: "copier@example.com", ID: "L1"}}))
+	o.must(o.store.Learn(ctx, devices.Learning{Listener: "devices", Network: netip.MustParsePrefix("10.0.5.128/26"),
+		Began: now.Add(-time.Minute), Until: now.Add(time.Hour)}))
 	_, err := o.Keys.AddNow(ctx, root, "example.org", "s1", []string{"ed25519"})
 	o.must(err)
 	_, err = o.access.Users.Invite(ctx, root, "anna", operate.Viewer)

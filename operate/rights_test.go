@@ -38,7 +38,8 @@ func TestWhoMay(t *testing.T) {
 		"cert list": {Viewer, ScopeRead}, "cert renew": {Operator, ScopeAdmin}, "cert dns": {Operator, ScopeAdmin},
 		"audit":        {Operator, ScopeAdmin},
 		"device learn": {Admin, ScopeAdmin}, "device accept": {Operator, ScopeAccounts},
-		"trace forget": {Admin, ""}, "stats": {Viewer, ScopeRead},
+		"device forget": {Operator, ScopeAccounts},
+		"trace forget":  {Admin, ""}, "stats": {Viewer, ScopeRead},
 	}
 	for _, op := range All {
 		want, known := need[op.Name]

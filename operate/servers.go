@@ -5,7 +5,6 @@ import (
 	"net"
 	"slices"
 
-	"postern/internal/local"
 	"postern/relay/config"
 )
 
@@ -35,8 +34,8 @@ func (a Accounts) Servers(_ context.Context, by Actor) ([]Server, error) {
 func serversOf(c *config.Config) []Server {
 	servers := []Server{}
 	for _, l := range c.Reachable() {
-		host, port, err := net.SplitHostPort(l.Address)
-		server := Server{Host: c.Hostname, Port: port, TLS: l.TLS, Devices: l.IsAppliance(), Local: local.Host(host)}
+		_, port, err := net.SplitHostPort(l.Address)
+		server := Server{Host: c.Hostname, Port: port, TLS: l.TLS, Devices: l.IsAppliance(), Local: l.IsLocal()}
 		if err == nil && !(server.Devices && l.Auth == config.AuthNetwork) { // nobody logs in there
 			servers = append(servers, server)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"postern/auth"
@@ -24,13 +25,13 @@ type accountAPI struct {
 func (s *server) loginRoutes() []route {
 	a := accountAPI{"/logins", "login", "logins", "Logins", operate.Everybody, s.Operations, s.Now}
 	add := handle(s, a.route(http.MethodPost, "", "add", "Add a login", operate.AddAccount, conflict), a.addLogin)
-	return append(a.routes(s), add)
+	return slices.Concat(a.routes(s), a.proofRoutes(s), a.clientRoutes(s), []route{add})
 }
 
 func (s *server) deviceRoutes() []route {
 	a := accountAPI{"/devices", "device", "devices", "Devices", operate.DevicesOnly, s.Operations, s.Now}
 	add := handle(s, a.route(http.MethodPost, "", "add", "Add a device", operate.AddAccount, conflict), a.addDevice)
-	return append(a.routes(s), add)
+	return slices.Concat(a.routes(s), a.proofRoutes(s), []route{add})
 }
 
 // routes are those that logins and devices both have.

@@ -28,6 +28,10 @@ func certificateRoutes(s *server) []route {
 			slow: true, summary: "The DNS records to publish once, for dns-persist-01 and acme-dns",
 			about: "An account is registered at the CA, or at the server of acme-dns, where there is none yet."},
 			a.records),
+		handle(s, route{method: http.MethodGet, path: "/certificates/{which}", id: "certificate-file",
+			tag: "Certificates", needs: []operate.Operation{operate.SeeCertificates},
+			faults: []kind{notFound, conflict}, summary: "A certificate as a file",
+			about: "For devices that have to be told to trust it. It holds no key."}, a.file),
 	}
 }
 
@@ -89,4 +93,27 @@ func (a certificateAPI) records(ctx context.Context, by operate.Actor, _ *asking
 		out.Records[i] = CertificateRecord(r)
 	}
 	return &shown[CertificateRecords]{out}, nil
+}
+
+type whichCertificate struct {
+	Which string `path:"which" maxLength:"255" doc:"A name that it covers, or its SHA-256 in hexadecimal digits."`
+}
+
+// CertificateFile is the public part of a certificate.
+type CertificateFile struct {
+	PEM string `json:"pem" doc:"With those of its authorities."`
+	DER []byte `json:"der" doc:"The topmost of these alone, which a device is told to trust; in base64."`
+}
+
+func (a certificateAPI) file(ctx context.Context, by operate.Actor, in *whichCertificate) (*shown[CertificateFile],
+	error) {
+	text, err := a.ops.Certificates.File(ctx, by, in.Which, operate.PEM)
+	if err != nil {
+		return nil, err
+	}
+	one, err := a.ops.Certificates.File(ctx, by, in.Which, operate.DER)
+	if err != nil {
+		return nil, err
+	}
+	return &shown[CertificateFile]{CertificateFile{string(text.Data), one.Data}}, nil
 }

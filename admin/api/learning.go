@@ -29,6 +29,11 @@ func learningRoutes(s *server) []route {
 			summary: "Make an account of a device",
 			about: "It needs no login at its address from then on. The password is generated, and shown in this " +
 				"answer only."}, l.accept),
+		handle(s, route{method: http.MethodDelete, path: "/learning/{address}", id: "learning-forget",
+			tag: "Devices", needs: needs(operate.ForgetDevice), faults: []kind{notFound, conflict},
+			summary: "Propose a device no more",
+			about: "Until it sends again while learning. With `delete`, what is held of it is deleted, which needs " +
+				"the right to delete messages, too."}, l.forget),
 	}
 }
 
@@ -107,4 +112,23 @@ func (l learningAPI) accept(ctx context.Context, by operate.Actor, in *accept) (
 		return nil, err
 	}
 	return &shown[operate.Accepted]{done}, nil
+}
+
+type forget struct {
+	Address string `path:"address" maxLength:"64"`
+	Delete  bool   `query:"delete" doc:"What is held of it is deleted, too; nobody is told."`
+}
+
+// ForgottenDevice is a device that is proposed no more.
+type ForgottenDevice struct {
+	Address string `json:"address"`
+	Deleted int64  `json:"deleted" doc:"Messages of it."`
+}
+
+func (l learningAPI) forget(ctx context.Context, by operate.Actor, in *forget) (*shown[ForgottenDevice], error) {
+	n, err := l.ops.Devices.Forget(ctx, by, operate.Forgetting{Address: in.Address, Delete: in.Delete})
+	if err != nil {
+		return nil, err
+	}
+	return &shown[ForgottenDevice]{ForgottenDevice{in.Address, n}}, nil
 }

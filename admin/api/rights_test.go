@@ -25,6 +25,9 @@ var (
 	managing = right{operate.Admin, operate.ScopeAdmin, false}
 )
 
+// Keys that prove logins.
+var someKey, otherKey = strings.Repeat("1a", 32), strings.Repeat("2b", 32)
+
 // asked is a request to each route that does its work, and the right that it needs. A route that is not here fails.
 var asked = map[string]struct {
 	right
@@ -40,32 +43,41 @@ var asked = map[string]struct {
 	"queue-content": {owning, "/queue/m1/content", ""},
 	"queue-action": {right{operate.Helpdesk, operate.ScopeQueue, false}, "/queue/actions",
 		`{"action":"retry","ids":["m1"]}`},
-	"logins":          {reading, "/logins", ""},
-	"login":           {reading, "/logins/carl", ""},
-	"login-limits":    {reading, "/logins/carl/limits", ""},
-	"login-add":       {editing, "/logins", `{"login":"new","senders":["new@example.com"]}`},
-	"login-edit":      {editing, "/logins/carl", `{"note":"x"}`},
-	"login-remove":    {owning, "/logins/carl", ""},
-	"login-password":  {editing, "/logins/carl/password", `{}`},
-	"login-lock":      {editing, "/logins/carl/lock", `{"reason":"lost"}`},
-	"login-unlock":    {editing, "/logins/carl/unlock", `{}`},
-	"devices":         {reading, "/devices", ""},
-	"device":          {reading, "/devices/printer", ""},
-	"device-limits":   {reading, "/devices/printer/limits", ""},
-	"device-add":      {editing, "/devices", `{"login":"new","senders":["new@example.com"]}`},
-	"device-edit":     {editing, "/devices/printer", `{"note":"x"}`},
-	"device-remove":   {owning, "/devices/printer", ""},
-	"device-password": {editing, "/devices/printer/password", `{}`},
-	"device-lock":     {editing, "/devices/printer/lock", `{}`},
-	"device-unlock":   {editing, "/devices/printer/unlock", `{}`},
-	"login-import":    {editing, "/logins/import", "login\nnew\n"},
-	"learning":        {reading, "/learning", ""},
-	"learning-begin":  {managing, "/learning", `{"network":"10.0.5.0/24","minutes":60}`},
-	"learning-stop":   {managing, "/learning", ""},
-	"learning-accept": {editing, "/learning/10.0.5.31/accept", `{"login":"scanner","senders":["anna@example.com"]}`},
-	"lockouts":        {reading, "/lockouts", ""},
-	"lockout-lift":    {editing, "/lockouts/carl", ""},
-	"domains":         {reading, "/domains", ""},
+	"logins":             {reading, "/logins", ""},
+	"login":              {reading, "/logins/carl", ""},
+	"login-limits":       {reading, "/logins/carl/limits", ""},
+	"login-add":          {editing, "/logins", `{"login":"new","senders":["new@example.com"]}`},
+	"login-edit":         {editing, "/logins/carl", `{"note":"x"}`},
+	"login-remove":       {owning, "/logins/carl", ""},
+	"login-password":     {editing, "/logins/carl/password", `{}`},
+	"login-lock":         {editing, "/logins/carl/lock", `{"reason":"lost"}`},
+	"login-unlock":       {editing, "/logins/carl/unlock", `{}`},
+	"devices":            {reading, "/devices", ""},
+	"device":             {reading, "/devices/printer", ""},
+	"device-limits":      {reading, "/devices/printer/limits", ""},
+	"device-add":         {editing, "/devices", `{"login":"new","senders":["new@example.com"]}`},
+	"device-edit":        {editing, "/devices/printer", `{"note":"x"}`},
+	"device-remove":      {owning, "/devices/printer", ""},
+	"device-password":    {editing, "/devices/printer/password", `{}`},
+	"device-lock":        {editing, "/devices/printer/lock", `{}`},
+	"device-unlock":      {editing, "/devices/printer/unlock", `{}`},
+	"login-import":       {editing, "/logins/import", "login\nnew\n"},
+	"learning":           {reading, "/learning", ""},
+	"learning-begin":     {managing, "/learning", `{"network":"10.0.5.0/24","minutes":60}`},
+	"learning-stop":      {managing, "/learning", ""},
+	"learning-accept":    {editing, "/learning/10.0.5.31/accept", `{"login":"scanner","senders":["anna@example.com"]}`},
+	"learning-forget":    {editing, "/learning/10.0.5.77", ""},
+	"login-mechanisms":   {reading, "/logins/carl/mechanisms", ""},
+	"login-pin":          {editing, "/logins/carl/certificates", `{"key":"` + someKey + `"}`},
+	"login-unpin":        {editing, "/logins/carl/certificates/" + someKey, ""},
+	"login-client":       {reading, "/logins/carl/client", ""},
+	"login-mobileconfig": {reading, "/logins/carl/mobileconfig", ""},
+	"device-mechanisms":  {reading, "/devices/printer/mechanisms", ""},
+	"device-pin":         {editing, "/devices/printer/certificates", `{"key":"` + otherKey + `"}`},
+	"device-unpin":       {editing, "/devices/printer/certificates/" + otherKey, ""},
+	"lockouts":           {reading, "/lockouts", ""},
+	"lockout-lift":       {editing, "/lockouts/carl", ""},
+	"domains":            {reading, "/domains", ""},
 	"domain-add": {right{operate.Admin, operate.ScopeAdmin, false}, "/domains",
 		`{"domain":"example.com","algorithms":["ed25519"]}`},
 	"audit":         {right{operate.Operator, operate.ScopeAdmin, false}, "/audit?limit=2", ""},
@@ -93,6 +105,7 @@ var asked = map[string]struct {
 	"reindex":             {managing, "/messages/reindex", `{}`},
 	"forget":              {owning, "/messages/forget", `{"name":"zoe@example.com"}`},
 	"certificates":        {reading, "/certificates", ""},
+	"certificate-file":    {reading, "/certificates/relay.example.com", ""},
 	"certificate-renew":   {right{operate.Operator, operate.ScopeAdmin, false}, "/certificates/renew", `{}`},
 	"certificate-records": {right{operate.Operator, operate.ScopeAdmin, false}, "/certificates/records", `{}`},
 	"alert-test":          {right{operate.Operator, operate.ScopeAdmin, false}, "/alerts/test", `{}`},
@@ -202,6 +215,8 @@ func TestRights(t *testing.T) {
 var refusedAll = map[string]int{
 	"doctor-last": http.StatusNotFound, "dns-look": http.StatusUnprocessableEntity,
 	"domain-rotate": http.StatusConflict, "key-retire": http.StatusNotFound,
+	"learning-forget": http.StatusNotFound, "certificate-file": http.StatusNotFound, // there is none yet
+	"login-mobileconfig": http.StatusUnprocessableEntity, // without [autoconfig]
 }
 
 func TestWhoMayIsLetIn(t *testing.T) {

@@ -38,14 +38,8 @@ func TestRolesOfAdministration(t *testing.T) {
 		"/logins/add/table": operate.Operator,
 		"/domains":          operate.Viewer, "/domains/example.com": operate.Viewer, "/alerts": operate.Viewer,
 		"/doctor": operate.Viewer, "/settings": operate.Viewer, "/audit": operate.Operator} {
+		r.pageNeeds(path, least)
 		for role := operate.Nobody; role <= operate.Admin; role++ {
-			want := http.StatusForbidden
-			if role >= least {
-				want = http.StatusOK
-			}
-			if w := r.ask(person(role), "GET", path, nil); w.Code != want {
-				t.Errorf("%s as %s: %d, want %d", path, role, w.Code, want)
-			}
 			menu := strings.Contains(r.page2(role, "/logins"), `href="`+path+`"`)
 			if role >= operate.Viewer && strings.Count(path, "/") == 1 && menu != (role >= least) {
 				t.Errorf("%s stands in the menu of %s: %v", path, role, menu)
@@ -64,27 +58,47 @@ func TestRolesOfAdministration(t *testing.T) {
 		"/domains/act/key-rotate": operate.Admin,
 		"/domains/act/key-check":  operate.Operator, "/domains/act/key-retire": operate.Admin,
 		"/domains/act/key-remove": operate.Admin} {
-		for role := operate.Nobody; role < least; role++ {
-			if w := r.ask(person(role), "POST", path, login); w.Code != http.StatusForbidden {
-				t.Errorf("%s as %s: %d", path, role, w.Code)
-			}
-		}
-		if w := r.ask(nil, "POST", path, login); !strings.HasPrefix(w.Header().Get("Location"), "/login?") {
-			t.Errorf("%s as nobody: %d %s", path, w.Code, w.Header().Get("Location"))
-		}
-		if w := r.ask(person(operate.Admin), "GET", path, nil); w.Code != http.StatusMethodNotAllowed {
-			t.Errorf("GET %s: %d", path, w.Code)
-		}
-		w := r.ask(person(operate.Admin), "POST", path, login, field1("Sec-Fetch-Site", "cross-site"))
-		if w.Code != http.StatusForbidden {
-			t.Errorf("%s from another site: %d", path, w.Code)
-		}
+		r.actionNeeds(path, least, login)
 	}
 	for _, button := range []string{"/logins/act/lock", "/logins/act/password", "/logins/act/edit",
 		"/logins/act/remove"} {
 		if strings.Contains(r.page2(operate.Helpdesk, "/logins/scanner-00001"), button) {
 			t.Errorf("%s is shown to those who may not", button)
 		}
+	}
+}
+
+// pageNeeds checks who may see a page.
+func (r *rig) pageNeeds(path string, least operate.Role) {
+	r.t.Helper()
+	for role := operate.Nobody; role <= operate.Admin; role++ {
+		want := http.StatusForbidden
+		if role >= least {
+			want = http.StatusOK
+		}
+		if w := r.ask(person(role), "GET", path, nil); w.Code != want {
+			r.t.Errorf("%s as %s: %d, want %d", path, role, w.Code, want)
+		}
+	}
+}
+
+// actionNeeds checks that nobody below a role may do an action, nor another site, and that it is no page.
+func (r *rig) actionNeeds(path string, least operate.Role, form url.Values) {
+	r.t.Helper()
+	for role := operate.Nobody; role < least; role++ {
+		if w := r.ask(person(role), "POST", path, form); w.Code != http.StatusForbidden {
+			r.t.Errorf("%s as %s: %d", path, role, w.Code)
+		}
+	}
+	if w := r.ask(nil, "POST", path, form); !strings.HasPrefix(w.Header().Get("Location"), "/login?") {
+		r.t.Errorf("%s as nobody: %d %s", path, w.Code, w.Header().Get("Location"))
+	}
+	if w := r.ask(person(operate.Admin), "GET", path, nil); w.Code != http.StatusMethodNotAllowed {
+		r.t.Errorf("GET %s: %d", path, w.Code)
+	}
+	w := r.ask(person(operate.Admin), "POST", path, form, field1("Sec-Fetch-Site", "cross-site"))
+	if w.Code != http.StatusForbidden {
+		r.t.Errorf("%s from another site: %d", path, w.Code)
 	}
 }
 

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,12 +15,12 @@ import (
 
 // loginPage shows one login or device, and changes it.
 var loginPage = page{path: "/logins/{login}", title: "Login", under: "/logins", needs: operate.SeeAccounts,
-	sheet: "login", show: showLogin, actions: []action{
+	sheet: "login", show: showLogin, actions: append([]action{
 		{path: "/logins/act/lock", needs: operate.LockAccount, do: lockLogin, sheet: "confirm", title: "Login"},
 		{path: "/logins/act/password", needs: operate.NewPassword, do: newPassword, sheet: "confirm", title: "Login"},
 		{path: "/logins/act/edit", needs: operate.EditAccount, do: editLogin},
 		{path: "/logins/act/remove", needs: operate.RemoveAccount, do: removeLogin, sheet: "confirm", title: "Login"},
-	}}
+	}, keyActionsOfLogin...)}
 
 // loginView is the body of the page.
 type loginView struct {
@@ -36,7 +37,9 @@ type loginView struct {
 	Sends       operate.Sending
 	Held        int      // messages, at most queueList
 	Rights      []string // accounts at the provider that need the right to send as them
+	Far         bool     // a device that no listener is open to
 	Suggest     string   // a sender, where it has none
+	loginWays
 
 	MayEdit, MayLock, MayUnlock, MayRenew, MayRemove bool
 }
@@ -89,7 +92,7 @@ func viewLogin(v *visit, name string) (*loginView, error) {
 	if view.Limits, view.LimitsLate, err = limitsOf(v, u.Login); err != nil {
 		return nil, err
 	}
-	if err := view.sending(v); err != nil {
+	if err := errors.Join(view.sending(v), view.ways(v)); err != nil {
 		return nil, err
 	}
 	for _, e := range slices.Backward(events) {
@@ -111,6 +114,9 @@ func (l *loginView) sending(v *visit) (err error) {
 		l.Suggest = plain(maxFilter, operate.SuggestedSender(a.Config(), l.Login))
 	}
 	if l.Rights, err = a.NeedsRight(v.actor, l.Sends.Senders); err != nil {
+		return err
+	}
+	if l.Far, err = a.Unreached(v.actor, l.User); err != nil {
 		return err
 	}
 	l.Held, err = heldOf(v, l.Login)

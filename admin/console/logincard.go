@@ -37,9 +37,12 @@ type card struct {
 	Others  []server
 	Senders []string // patterns; none: all its mail is refused
 	Rights  []string // accounts at the provider that need the right to send as them
+	Far     bool     // no listener takes connections from its networks
 	Local   bool     // nobody but programs of this machine reaches a listener
 	Reach   operate.Reach
 	Back    string
+
+	Accepted *operate.Accepted // a device that was learned: it needs no login at its address
 }
 
 // server is where to log in, in words.
@@ -135,6 +138,9 @@ func (c *card) describe(v *visit, u *auth.User) error {
 	}
 	c.Senders = sending.Senders
 	if c.Rights, err = a.NeedsRight(v.actor, sending.Senders); err != nil {
+		return err
+	}
+	if c.Far, err = a.Unreached(v.actor, *u); err != nil {
 		return err
 	}
 	c.Reach, err = a.Reach(v.Context(), v.actor, v.console.Look)

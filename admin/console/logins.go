@@ -11,6 +11,7 @@ import (
 	"postern/auth"
 	"postern/mail"
 	"postern/operate"
+	"postern/relay/devices"
 	"postern/relay/trace"
 )
 
@@ -22,17 +23,18 @@ var loginsPage = page{path: "/logins", title: "Logins and devices", menu: true, 
 
 // loginsView is the body of the page.
 type loginsView struct {
-	Words   string
-	Kinds   []choice
-	Rows    []loginRow
-	Locks   []addressLock
-	Found   int // accounts that match
-	Any     bool
-	Pager   pager
-	Here    string
-	MayAdd  bool
-	MayLift bool
-	MayFill bool // take in a table
+	Words    string
+	Kinds    []choice
+	Rows     []loginRow
+	Learning []devices.Learning // under way
+	Locks    []addressLock
+	Found    int // accounts that match
+	Any      bool
+	Pager    pager
+	Here     string
+	MayAdd   bool
+	MayLift  bool
+	MayFill  bool // take in a table
 }
 
 // loginRow is an account, and what the trace last knows of it.
@@ -76,6 +78,9 @@ func showLogins(v *visit) (any, error) {
 		MayAdd: v.may(operate.AddAccount), MayLift: v.may(operate.Unlock), MayFill: v.may(operate.ImportAccounts)}
 	users, locks, err := v.console.Operations.Accounts.List(v.Context(), v.actor, operate.Everybody)
 	if err != nil {
+		return nil, err
+	}
+	if view.Learning, err = v.console.Operations.Devices.Learnings(v.Context(), v.actor, v.now); err != nil {
 		return nil, err
 	}
 	chosen, kind := kindsOf[0], q.Get("kind")

@@ -31,12 +31,15 @@ const (
 	atRecords // of the domain
 	atKeys    // DKIM keys of the domain
 	atDomain  // what becomes of its mail
+	atCertificates
+	atLearning
 )
 
 // places are where findings are mended, by their codes; those that are not here are mended outside.
 var places = map[string]spot{
-	"login-locked": atLogin, "login-silent": atLogin, "device-unseen": atLogin, "account-none": atLogins,
-	"lockout": atLock, "queue-old": atQueue, "held": atHeld, "held-long": atHeld, "queue-nearly-full": atQueue,
+	"login-locked": atLogin, "login-silent": atLogin, "device-unseen": atLogin, "device-unreached": atSettings,
+	"account-none": atLogins,
+	"lockout":      atLock, "queue-old": atQueue, "held": atHeld, "held-long": atHeld, "queue-nearly-full": atQueue,
 	"upstream-resolve": atUpstream, "upstream-connect": atUpstream, "upstream-tls": atUpstream,
 	"upstream-greeting": atUpstream, "upstream-token": atUpstream, "upstream-login": atUpstream,
 	"upstream-sender": atUpstream, "upstream-large-mail": atUpstream, "upstream-untested": atUpstream,
@@ -48,13 +51,14 @@ var places = map[string]spot{
 	"listener-closed": atSettings, "listener-no-auth": atSettings, "listener-refuses": atSettings,
 	"listener-by-name": atSettings, "name-unknown": atSettings, "name-elsewhere": atSettings,
 	"listener-tls": atSettings, "listener-certificate": atSettings, "certificate-broken": atSettings,
-	"certificate-ends": atSettings, "certificate-name": atSettings, "certificate-chain": atSettings,
+	"certificate-ends": atCertificates, "certificate-name": atSettings, "certificate-chain": atSettings,
 	"certificate-chain-ended": atSettings, "certificate-usage": atSettings, "certificate-key": atSettings,
-	"certificate-sha1": atSettings, "certificate-ecdsa-only": atSettings, "certificate-self-signed": atSettings,
+	"certificate-sha1": atSettings, "certificate-ecdsa-only": atSettings, "certificate-self-signed": atCertificates,
 	"certificate-authority": atSettings, "device-old-key": atSettings, "device-old-tls": atSettings,
 	"file-limit": atSettings, "file-readable": atSettings, "disk-full": atSettings, "disk-short": atSettings,
 	"store-history": atSettings, "device-network-wide": atSettings, "device-old-tls-unused": atSettings,
-	"source-down": atSettings, "certificate-acme": atSettings, "clients-missing": atRecords,
+	"source-down": atSettings, "device-learning": atLearning, "device-distrusts": atCertificates,
+	"certificate-acme": atCertificates, "clients-missing": atRecords,
 	"clients-differ": atRecords,
 
 	"spf-none": atRecords, "spf-absent": atRecords, "spf-several": atRecords, "spf-syntax": atRecords,
@@ -84,7 +88,8 @@ var settingWords = map[string]string{
 	"name-unknown": "hostname", "name-elsewhere": "hostname", "ptr-hostname": "hostname", "address-unknown": "hostname",
 	"certificate-name": "hostname", "device-old-tls": "tls", "file-limit": "max_connections",
 	"file-readable": "password", "disk-full": "store", "disk-short": "store", "store-history": "history",
-	"device-network-wide": "networks", "device-old-tls-unused": "min_version", "source-down": "auth.source",
+	"device-network-wide": "networks", "device-unreached": "listener",
+	"device-old-tls-unused": "min_version", "source-down": "auth.source",
 	"config-problem": "", "config-unwise": "", "reload-refused": "", "other-config": "",
 }
 
@@ -116,6 +121,10 @@ func mendOf(v *visit, code, about, here string, w finding.Weight) *mend {
 		m = mend{"Go to what is held", "/held", operate.SeeQueue}
 	case atUpstream:
 		m = mend{"Go to the upstream", "/#" + upstreamID(about), operate.SeeStatus}
+	case atCertificates:
+		m = mend{"Go to the certificates", "/certificates", operate.SeeCertificates}
+	case atLearning:
+		m = mend{"Go to what is learned", "/learning", operate.SeeAccounts}
 	case atAlerts:
 		m = mend{"Go to the alerts", "/alerts", operate.SeeAlerts}
 	case atSettings:

@@ -36,7 +36,9 @@ func registry() []page {
 	return []page{
 		nowPage, messagesPage, timelinePage, queuePage, heldPage,
 		loginsPage, loginPage, addLoginPage, addDevicePage, importPage, certificateFile,
-		domainsPage, domainPage, statisticsPage, statisticsFile, alertsPage, doctorPage, auditPage, settingsPage,
+		learningPage, acceptPage, clientPage, profileFile,
+		domainsPage, domainPage, certificatesPage, certificateData,
+		statisticsPage, statisticsFile, alertsPage, doctorPage, auditPage, settingsPage,
 	}
 }
 

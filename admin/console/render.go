@@ -18,7 +18,7 @@ var templateFiles embed.FS
 type sheets map[string]*template.Template
 
 // steps are templates of steps within a page, such as its confirmations, and of the error page.
-var steps = []string{"error", "confirm", "card", "imported"}
+var steps = []string{"error", "confirm", "card", "imported", "certificates"}
 
 // roomSheets are those of package door's routes.
 var roomSheets = []string{"enter", "invite", "lost", "factor", "people", "person", "asked", "tokens",

@@ -17,7 +17,7 @@ import (
 
 func (a *app) certCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "cert", Short: "The certificates of the listeners"}
-	cmd.AddCommand(a.certList(), a.certShow(), a.certRenew(), a.certDNS())
+	cmd.AddCommand(a.certList(), a.certShow(), a.certRenew(), a.certDNS(), a.certExport())
 	return cmd
 }
 
@@ -54,7 +54,11 @@ func certTable(w io.Writer, all []operate.Certificate, now time.Time) error {
 		if name == "" {
 			name = strings.Join(c.Names, ", ")
 		}
-		rows = append(rows, []string{name, c.Key, string(c.Source), left, orDash(certTrouble(c, now))})
+		from := string(c.Source)
+		if c.ForDevices {
+			from += ", old devices"
+		}
+		rows = append(rows, []string{name, c.Key, from, left, orDash(certTrouble(c, now))})
 	}
 	return table(w, []string{"NAME", "KEY", "FROM", "LEFT", "TROUBLE"}, rows)
 }

@@ -11,26 +11,38 @@ import (
 	"postern/operate"
 )
 
-// maxCertificateFile bounds a file with a certificate, in octets.
-const maxCertificateFile = 1 << 20
-
 // certificateFlags are those of an account's keys.
 type certificateFlags struct {
-	file string
-	none bool
+	file   string
+	key    string // SHA-256
+	remove string // SHA-256 of one of them
+	none   bool
 }
 
 func (f *certificateFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.file, "certificate", "",
-		"`file` (PEM) of a client certificate whose key proves this login, beside those that do already")
+		"`file` (PEM) of a client certificate or public key that proves this login, beside those that do already")
+	cmd.Flags().StringVar(&f.key, "key", "", "`SHA-256` of a client's public key that proves this login, in "+
+		"hexadecimal digits")
+	cmd.Flags().StringVar(&f.remove, "remove-key", "", "`SHA-256` of a key that proves this login no more")
 	cmd.Flags().BoolVar(&f.none, "no-certificate", false, "no key proves this login any more")
 }
 
-func (f *certificateFlags) asked() bool { return f.file != "" || f.none }
+func (f *certificateFlags) asked() bool { return f.chosen() > 0 }
+
+// chosen is how many of the flags were given.
+func (f *certificateFlags) chosen() (n int) {
+	for _, given := range []bool{f.file != "", f.key != "", f.remove != "", f.none} {
+		if given {
+			n++
+		}
+	}
+	return n
+}
 
 func (f *certificateFlags) check() error {
-	if f.file != "" && f.none {
-		return errors.New("--certificate and --no-certificate exclude each other")
+	if f.chosen() > 1 {
+		return errors.New("--certificate, --key, --remove-key and --no-certificate exclude each other")
 	}
 	return nil
 }
@@ -38,6 +50,7 @@ func (f *certificateFlags) check() error {
 // apply returns what is new, in words.
 func (f *certificateFlags) apply(cmd *cobra.Command, ops *operate.Operations, of accounts, login string) (
 	[]string, error) {
+	text := []byte(f.key)
 	switch {
 	case f.none:
 		n, err := ops.ClientCertificates.Unpin(cmd.Context(), me(), of.among, login)
@@ -45,18 +58,24 @@ func (f *certificateFlags) apply(cmd *cobra.Command, ops *operate.Operations, of
 			return nil, err
 		}
 		return []string{fmt.Sprintf("certificates: none (%d removed)", n)}, nil
+	case f.remove != "":
+		if err := ops.ClientCertificates.UnpinKey(cmd.Context(), me(), of.among, login, f.remove); err != nil {
+			return nil, err
+		}
+		return []string{"certificate: the key " + f.remove + " proves it no more"}, nil
 	case f.file != "":
-		text, err := readCertificateFile(f.file)
-		if err != nil {
+		var err error
+		if text, err = readCertificateFile(f.file); err != nil {
 			return nil, err
 		}
-		c, err := ops.ClientCertificates.Pin(cmd.Context(), me(), of.among, login, text)
-		if err != nil {
-			return nil, err
-		}
-		return []string{fmt.Sprintf("certificate: the key %s (%s) proves it", c.Digest, c.Subject)}, nil
+	case f.key == "":
+		return nil, nil
 	}
-	return nil, nil
+	c, err := ops.ClientCertificates.Pin(cmd.Context(), me(), of.among, login, text)
+	if err != nil {
+		return nil, err
+	}
+	return []string{fmt.Sprintf("certificate: the key %s (%s) proves it", c.Digest, c.Subject)}, nil
 }
 
 func readCertificateFile(path string) ([]byte, error) {
@@ -65,9 +84,9 @@ func readCertificateFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxCertificateFile+1))
-	if err == nil && len(text) > maxCertificateFile {
-		err = fmt.Errorf("%s is longer than %s: that is no certificate", path, size(maxCertificateFile))
+	text, err := io.ReadAll(io.LimitReader(file, operate.MaxPin+1))
+	if err == nil && len(text) > operate.MaxPin {
+		err = fmt.Errorf("%s is longer than %s: that is no certificate", path, size(operate.MaxPin))
 	}
 	return text, err
 }

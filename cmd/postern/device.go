@@ -11,7 +11,8 @@ import (
 
 func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "device", Short: "Accounts for printers, scanners and applications"}
-	cmd.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceLearn(), a.deviceAccept(), a.accountSet(things),
+	cmd.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceLearn(), a.deviceAccept(), a.deviceForget(),
+		a.accountSet(things),
 		a.accountShow(things), a.accountPassword(things), a.accountLimits(things), a.accountRemove(things))
 	return cmd
 }

@@ -32,6 +32,7 @@ host = "smtp.example.net"
 		{"device accept 10.0.5.31", "--sender"},
 		{"device accept 192.0.2.1 --sender scans@example.com", "was not seen"},
 		{"device accept printer", "no address"},
+		{"device forget 10.0.5.31", "no device is proposed at 10.0.5.31"},
 	} {
 		if _, _, err := l.run(strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.args, err)

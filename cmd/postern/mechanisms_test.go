@@ -72,6 +72,17 @@ func TestUserMechanisms(t *testing.T) {
 	if v, can := shown(); can["EXTERNAL"] || len(v.Certificates) != 0 {
 		t.Errorf("%+v", v)
 	}
+	key := strings.Repeat("1a", 32)
+	l.ok("user", "set", "anna", "--key", key)
+	if _, _, err := l.run("user", "set", "anna", "--key", key, "--remove-key", key); err == nil {
+		t.Error("two of the flags are taken")
+	}
+	if out := l.ok("user", "set", "anna", "--remove-key", key); !strings.Contains(out, "proves it no more") {
+		t.Error(out)
+	}
+	if v, _ := shown(); len(v.Certificates) != 0 {
+		t.Errorf("%+v", v)
+	}
 }
 
 // TestAuthTestToken: postern auth test --token says whose a token is, and why one is not accepted, and never shows it.

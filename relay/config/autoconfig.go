@@ -112,13 +112,19 @@ func firstRunes(s string, n int) string {
 // Reachable are the listeners that other machines reach; all, where none is.
 func (c *Config) Reachable() []Listener {
 	others := slices.DeleteFunc(slices.Clone(c.Listeners), func(l Listener) bool {
-		host, _, err := net.SplitHostPort(l.Address)
-		return err != nil || local.Host(host)
+		_, _, err := net.SplitHostPort(l.Address)
+		return err != nil || l.IsLocal()
 	})
 	if len(others) == 0 {
 		return slices.Clone(c.Listeners)
 	}
 	return others
+}
+
+// IsLocal reports that only programs of this machine reach a listener.
+func (l *Listener) IsLocal() bool {
+	host, _, err := net.SplitHostPort(l.Address)
+	return err == nil && local.Host(host)
 }
 
 // ForPeople reports whether mail programs may use a listener: with TLS and a login.

@@ -18,6 +18,7 @@ const (
 	MostLearnings   = 8    // under way at the same time
 	MostPlaces      = 4096 // accepted devices that log in by their address
 	MostHeld        = 50   // messages that wait for a person, of all that was learned
+	MostForgotten   = 4096 // devices that are not to be proposed
 	WidestNetwork4  = 20   // bits of the widest network that may be learned: 4096 addresses
 	WidestNetwork6  = 64
 )
@@ -41,10 +42,18 @@ type Place struct {
 	Login    string
 }
 
-// Known are all learnings and places at one time.
+// Forgotten is a device that somebody did not want: what it did until then proposes it no more.
+type Forgotten struct {
+	Listener string
+	Address  netip.Addr
+	At       time.Time
+}
+
+// Known are all learnings, places and forgotten devices at one time.
 type Known struct {
 	Learnings []Learning
 	Places    []Place
+	Forgotten []Forgotten
 }
 
 // Table is what sessions ask. The zero Table knows nobody. It is safe for concurrent use.

@@ -51,6 +51,7 @@ func (x accountExam) accounts(ctx context.Context) (list []finding.Finding) {
 		}
 	}
 	list = append(list, x.unseen(ctx, s, users)...)
+	list = append(list, x.unreached(users)...)
 	if len(list) == 0 {
 		list = append(list, fine(codeAccountsOK, "accounts", "%s, none locked, each with an address to send "+
 			"from.", count(len(users), "account")))

@@ -126,7 +126,10 @@ const (
 	codeLockout      = "lockout"
 	codeLoginSilent  = "login-silent"
 	codeDeviceUnseen = "device-unseen"
-	codeAccountsOK   = "accounts-ok"
+
+	codeDeviceUnreached = "device-unreached"
+
+	codeAccountsOK = "accounts-ok"
 )
 
 // Code is one kind of finding.
@@ -224,6 +227,7 @@ var catalogue = []Code{
 	{codeLockout, "A login or an address is locked out for a while after wrong passwords."},
 	{codeLoginSilent, "An account may send with no address."},
 	{codeDeviceUnseen, "A device was added more than a day ago and has sent nothing."},
+	{codeDeviceUnreached, "A device has an account, and no listener is open to it."},
 	{codeExaminerHung, "A part of the examination did not end in time."},
 	{codeExaminerFailed, "A part of the examination failed by a fault of Postern's own."},
 	{codeMoreFindings, "There are more findings of a kind than are shown."},

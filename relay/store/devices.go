@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -25,6 +26,17 @@ CREATE TABLE device_place (
 CREATE INDEX device_place_login ON device_place (login);
 `
 
+// schemaForgotten keeps which devices are not proposed any more.
+const schemaForgotten = `
+CREATE TABLE device_forgotten (
+	listener TEXT NOT NULL, address TEXT NOT NULL, at INTEGER NOT NULL,
+	PRIMARY KEY (listener, address)
+) STRICT, WITHOUT ROWID;
+`
+
+// forgottenFor is how long it is kept that a device was forgotten: longer than what it did proposes it.
+const forgottenFor = 8 * 24 * time.Hour
+
 // Learn begins a learning, in place of one of the same network, and forgets those that ended a day ago. ErrTooMany over
 // devices.MostLearnings.
 func (s *Store) Learn(ctx context.Context, l devices.Learning) error {
@@ -39,6 +51,9 @@ func (s *Store) Learn(ctx context.Context, l devices.Learning) error {
 		}
 		if n >= devices.MostLearnings {
 			return refuse(ErrTooMany)
+		}
+		if err := dropForgotten(t, l.Began); err != nil {
+			return err
 		}
 		if err := t.Run("INSERT INTO device_learning VALUES (?, ?, ?, ?, ?)", l.Listener, l.Network.String(),
 			unixNano(l.Began), unixNano(l.Until), l.By); err != nil {
@@ -85,6 +100,31 @@ func (s *Store) SetPlace(ctx context.Context, p devices.Place) error {
 	return wrap(err, "accept a device at its address")
 }
 
+// ForgetDevice has a device not be proposed any more for what it did until then. ErrTooMany over
+// devices.MostForgotten.
+func (s *Store) ForgetDevice(ctx context.Context, f devices.Forgotten) error {
+	err := s.write(ctx, func(t *tx) error {
+		if err := errors.Join(dropForgotten(t, f.At), t.Run("DELETE FROM device_forgotten WHERE listener = ? AND "+
+			"address = ?", f.Listener, f.Address.String())); err != nil {
+			return err
+		}
+		n, _, err := t.Int("SELECT count(*) FROM device_forgotten")
+		if err != nil {
+			return err
+		}
+		if n >= devices.MostForgotten {
+			return refuse(ErrTooMany)
+		}
+		return t.Run("INSERT INTO device_forgotten VALUES (?, ?, ?)", f.Listener, f.Address.String(), unixNano(f.At))
+	})
+	return wrap(err, "forget a device")
+}
+
+// dropForgotten drops what proposes no device any more.
+func dropForgotten(t *tx, now time.Time) error {
+	return t.Run("DELETE FROM device_forgotten WHERE at < ?", unixNano(now.Add(-forgottenFor)))
+}
+
 // KnownDevices returns everything of package devices, learnings of the last day among it.
 func (s *Store) KnownDevices(ctx context.Context) (k devices.Known, err error) {
 	k.Learnings, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (devices.Learning, error) {
@@ -97,6 +137,12 @@ func (s *Store) KnownDevices(ctx context.Context) (k devices.Known, err error) {
 			address, err := netip.ParseAddr(row.Text(1))
 			return devices.Place{Listener: row.Text(0), Address: address, Login: row.Text(2)}, err
 		}, "SELECT listener, address, login FROM device_place ORDER BY login, listener, address")
+	}
+	if err == nil {
+		k.Forgotten, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (devices.Forgotten, error) {
+			address, err := netip.ParseAddr(row.Text(1))
+			return devices.Forgotten{Listener: row.Text(0), Address: address, At: fromNano(row.Int(2))}, err
+		}, "SELECT listener, address, at FROM device_forgotten ORDER BY listener, address")
 	}
 	return k, wrap(err, "read which devices are known")
 }

@@ -155,6 +155,23 @@ func (s *Store) RemoveCertificates(ctx context.Context, login string, now time.T
 	return n, wrap(err, "certificates of user %q", login)
 }
 
+// RemoveCertificate unpins one key of an account and reports whether it had it. Open sessions of the account end.
+func (s *Store) RemoveCertificate(ctx context.Context, login string, d auth.KeyDigest, now time.Time) (had bool,
+	err error) {
+	err = s.write(ctx, func(t *tx) error {
+		if _, err := getUser(t.Conn, login); err != nil {
+			return refuse(err)
+		}
+		n, _, err := t.Int("SELECT count(*) FROM login_certificate WHERE login = ? AND digest = ?", login, d[:])
+		if had = n > 0; err != nil || !had {
+			return err
+		}
+		return errors.Join(t.Run("DELETE FROM login_certificate WHERE login = ? AND digest = ?", login, d[:]),
+			touchUser(t.Conn, login, now))
+	})
+	return had, wrap(err, "certificate of user %q", login)
+}
+
 // touchUser ends the open sessions of an account, as a new password does.
 func touchUser(conn *sqlite.Conn, login string, now time.Time) error {
 	u, err := getUser(conn, login)
