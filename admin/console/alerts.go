@@ -13,7 +13,7 @@ import (
 var alertsPage = page{path: "/alerts", title: "Alerts", menu: true, needs: operate.SeeAlerts, sheet: "alerts",
 	show: showAlerts, actions: []action{
 		{path: "/alerts/act/test", needs: operate.TestAlerts, do: testAlerts, sheet: "alerttest",
-			title: "Test of the hooks"},
+			title: "Test alert"},
 	}}
 
 // alertsView is the body of the page.
@@ -114,7 +114,7 @@ func eventTitle(v *visit, name string) string {
 }
 
 var alertTitles = map[string]key{
-	"upstream-paused": "Upstream paused", "login-locked": "Login locked", "queue-age": "Mail waits too long",
+	"upstream-paused": "A provider takes no mail", "login-locked": "Login locked", "queue-age": "Mail waits too long",
 	"certificate-expiry": "Certificate ends soon", "secret-expiry": "Secret ends soon",
 	"report-failed": "Report not delivered", "disk-full": "Disk full",
 	"dkim-key": "DKIM key needs somebody", "login-source": "Source of logins is down", "danger": "Mail in danger",

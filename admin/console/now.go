@@ -145,7 +145,7 @@ func obstacles(v *visit, r *status.Report) (lines []string) {
 		lines = append(lines, obstaclesOf(v, &r.Upstreams[i])...)
 	}
 	for _, route := range r.Unreachable {
-		lines = append(lines, v.t("No upstream of %s works.", plain(80, route)))
+		lines = append(lines, v.t("No provider of %s works.", plain(80, route)))
 	}
 	if n := len(lines) - status.Most; n > 0 {
 		lines = append(lines[:status.Most], v.t("and %d more", n))
@@ -168,7 +168,7 @@ func obstaclesOf(v *visit, u *status.Upstream) (lines []string) {
 	case !u.Works():
 		lines = append(lines, name+": "+word+".")
 	case u.State == status.Partly:
-		lines = append(lines, v.t("%s: %d of %d identities cannot send.", name, u.Waiting, u.Total))
+		lines = append(lines, v.t("%s: %d of %d accounts cannot send.", name, u.Waiting, u.Total))
 	}
 	if u.Denied > 0 {
 		lines = append(lines, v.t("%d senders are not taken by %s.", u.Denied, name))

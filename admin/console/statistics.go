@@ -84,7 +84,7 @@ var dimensions = []struct {
 	by    stats.Dimension
 	label key
 }{
-	{stats.Login, "Login"}, {stats.Listener, "Listener"}, {stats.Upstream, "Upstream"},
+	{stats.Login, "Login"}, {stats.Listener, "Entrance"}, {stats.Upstream, "Provider"},
 	{stats.SenderDomain, "Domain of the sender"}, {stats.RecipientDomain, "Domain of the recipient"},
 }
 

@@ -124,7 +124,7 @@ func (x upstreamExam) tried(u *config.Upstream, a attempt, broken map[string]boo
 	}
 	if len(list) == 0 {
 		list = append(list, fine(codeUpstreamOK, u.Name, "It lets us in, and takes mail from what was tried: "+
-			"%s.", count(senders(a.report), "sender")))
+			"%s. Whether receivers take that mail for genuine is for DNS to say.", count(senders(a.report), "sender")))
 	}
 	return list
 }

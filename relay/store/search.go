@@ -190,12 +190,17 @@ func (l *searching) takeNumbered(n int64) (more bool, err error) {
 func (l *searching) take(e *indexedEvent, there bool) (more bool, err error) {
 	l.budget--
 	l.before = e.n
-	if there && e.HasTerms(l.terms) {
+	if there && l.matches(e) {
 		if err := l.add(e); err != nil {
 			return false, err
 		}
 	}
 	return l.budget > 0 && len(l.answer.Found) < l.q.Limit, nil
+}
+
+// matches reports whether an event is what is looked for.
+func (l *searching) matches(e *indexedEvent) bool {
+	return l.q.About.Has(&e.Event) && e.HasTerms(l.terms)
 }
 
 // add puts what an event belongs to into the answer, unless a newer event has done so.
@@ -216,7 +221,7 @@ func (l *searching) add(e *indexedEvent) error {
 			return err
 		}
 		l.budget--
-		if other.n > e.n && other.n < l.asOf && other.HasTerms(l.terms) {
+		if other.n > e.n && other.n < l.asOf && l.matches(other) {
 			return nil // it was on a page before
 		}
 		g.add(other)
