@@ -43,17 +43,15 @@ func (l *searching) in(ctx context.Context, s *Store) error {
 	if err := l.prepare(); err != nil {
 		return err
 	}
-	if s.pace != nil {
-		done, err := s.pace.take(ctx, l.q.By, s.told.Load)
-		switch {
-		case errors.Is(err, context.DeadlineExceeded) && l.q.After == "": // a page may be empty, and have a next
-			l.answer.Next = trace.Cursor{Before: l.before, AsOf: notYet}.String()
-			return nil
-		case err != nil:
-			return err
-		}
-		defer done()
+	done, err := s.paced(ctx, l.q.By)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && l.q.After == "": // a page may be empty, and have a next
+		l.answer.Next = trace.Cursor{Before: l.before, AsOf: notYet}.String()
+		return nil
+	case err != nil:
+		return err
 	}
+	defer done()
 	return s.lookups.snapshot(ctx, func(conn *sqlite.Conn) error {
 		l.conn = conn
 		return l.run()

@@ -285,7 +285,7 @@ func TestTimeline(t *testing.T) {
 		"s2":    {events[3], events[4]},
 		"none":  nil, "": nil,
 	} {
-		got, more, err := s.Timeline(t.Context(), id)
+		got, more, err := s.Timeline(t.Context(), "anna", id)
 		if err != nil || more || !slices.Equal(got, want) {
 			t.Errorf("%s: %v, got %+v", id, err, got)
 		}
