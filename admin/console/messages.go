@@ -28,6 +28,7 @@ type messagesView struct {
 	Rows   []foundRow
 	Pager  pager
 	Any    bool   // something was asked for
+	Mail   bool   // it is about mail alone
 	Wider  string // the same search among everything; "": it is that
 	// Reached is how far back an empty page has looked, if there is more to look at; else zero.
 	Reached time.Time
@@ -70,7 +71,7 @@ var subjects = []struct {
 	label key
 	about trace.Subject
 }{
-	{"mail", "mail", trace.Mail}, {"refusals", "refused logins and connections", trace.Refusals},
+	{"mail", "mail", trace.Mail}, {"refusals", "refused logins", trace.Refusals},
 	{"changes", "changes of accounts", trace.Changes}, {"all", "everything", trace.Everything},
 }
 
@@ -143,6 +144,7 @@ func (view *messagesView) about(v *visit, q url.Values) trace.Subject {
 	for _, s := range subjects {
 		view.About = append(view.About, choice{s.value, v.t(s.label), s.value == chosen.value})
 	}
+	view.Mail = chosen.about == trace.Mail
 	if chosen.about != trace.Everything {
 		wider := asked(q)
 		wider.Del("after")

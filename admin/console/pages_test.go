@@ -352,8 +352,8 @@ func TestSearch(t *testing.T) {
 	for q, want := range map[string][]string{
 		"": {"s2", "m1"}, "anna@example.com": {"m1"}, "gmail.com": {"m1"}, "anna": {"m1"}, "root": {"s2"}, "m1": {"m1"},
 		"<77@example.com>": {"m1"}, "77@example.com": {"m1"}, "gsmtp-4711": {"m1"}, "not accepted": {"s2"},
-		"nobody":    nil,
-		"&span=all": {"s2", "m1", "m0"},
+		"nobody":      nil,
+		"&span=all":   {"s2", "m1", "m0"},
 		"&about=mail": {"m1"}, "root&about=mail": nil, "&about=refusals": {"s2"}, "&about=changes": nil,
 	} {
 		words, more, _ := strings.Cut(q, "&")
