@@ -125,7 +125,7 @@ func TestRepliesAreMarked(t *testing.T) {
 	leads := regexp.MustCompile(`(?i)(It said|answer was|with one text, and .*|does not believe it|the account|` +
 		`let us send as \{1=\}|refuses us, since \{3=\}|of the provider, since \{3=\}|since \{4=\}|` +
 		`no more mail now by \{1\}|refused mail from \{2=\}|access token for upstream \{1=\}|` +
-		`mail failed|replied|reply|answered): \{\w+[^!\w]`)
+		`mail failed|replied|reply|answered): "?\{\w+[^!\w]`)
 	for _, pair := range saidPairs(t) {
 		if m := leads.FindString(pair[0]); m != "" && !strings.Contains(pair[0], "answered 452: {1}") {
 			t.Errorf("%q: %q has no !", pair[0], m)

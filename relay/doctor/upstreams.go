@@ -195,10 +195,13 @@ func (x upstreamExam) step(u *config.Upstream, s *trial.Step, w finding.Weight) 
 	}
 	what := "Upstream " + u.Name + ": " + known.what + ". " + sentence(said(cause))
 	if reply := s.Reply.String(); s.Reply.Code != 0 && !s.Ours && !strings.Contains(cause, reply) {
-		what += " It said: " + said(reply)
+		what += " It said: \"" + reported(reply) + "\"."
 	}
 	return found(known.code, w, subject, what, why, saidLines(fix))
 }
+
+// reported is said for what stands between quotation marks, so that it is known where it ends.
+func reported(text string) string { return strings.TrimRight(strings.ReplaceAll(said(text), `"`, "'"), ".") }
 
 // saidLines is said for text that has lines.
 func saidLines(text string) string {
@@ -231,8 +234,8 @@ func (x upstreamExam) known(u *config.Upstream, works bool) (list []finding.Find
 		if s.Fix != "" {
 			fix = s.Fix + "\n" + fix
 		}
-		list = append(list, found(codeSenderDenied, finding.Fault, u.Name, fmt.Sprintf("%s refused mail from %s: %s %s",
-			u.Name, said(s.Sender), sentence(said(s.Reply)), said(s.Cause)),
+		list = append(list, found(codeSenderDenied, finding.Fault, u.Name, fmt.Sprintf("%s refused mail from %s: \"%s\".",
+			u.Name, said(s.Sender), reported(s.Reply))+" "+said(s.Cause),
 			"Mail of this sender waits; it is tried again "+
 				"at "+s.NextTry.Local().Format("2006-01-02 15:04")+".", saidLines(fix)))
 	}
@@ -258,8 +261,8 @@ func (x upstreamExam) waits(u *status.Upstream, id *status.Identity, works bool)
 			w = finding.Danger
 		}
 	}
-	what := fmt.Sprintf("Upstream %s, logged in as %s, %s, since %s: %s", u.Name, said(id.Identity), state,
-		id.Since.Local().Format("2006-01-02 15:04"), sentence(said(id.Reply)))
+	what := fmt.Sprintf("Upstream %s, logged in as %s, %s, since %s: \"%s\".", u.Name, said(id.Identity), state,
+		id.Since.Local().Format("2006-01-02 15:04"), reported(id.Reply))
 	if id.Cause != "" {
 		what += " " + sentence(said(id.Cause))
 	}
