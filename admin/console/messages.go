@@ -47,7 +47,7 @@ type foundRow struct {
 	Icon, Word string
 	Link       string
 	Who        string
-	Words      string // of the last reply or event
+	Words      []Said // of the last reply or event
 	Parts      string // what became of how many recipients, where it differs
 }
 
@@ -181,9 +181,10 @@ func foundRowOf(v *visit, f trace.Found) foundRow {
 	if r.Who == "" || f.State.IsRefusal() {
 		r.Who = strings.TrimSpace(f.Login + " " + f.Client)
 	}
-	r.Words = f.Reply.String()
-	if r.Words == "" {
-		r.Words = f.Detail
+	if reply := f.Reply.String(); reply != "" {
+		r.Words = []Said{{Text: plain(400, reply)}}
+	} else if f.Detail != "" {
+		r.Words = v.history(plain(400, f.Detail))
 	}
 	if f.Recipients > 1 && f.Delivered < f.Recipients {
 		r.Parts = partsOf(v, &f)
