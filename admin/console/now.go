@@ -64,7 +64,9 @@ type trouble struct {
 	Trying      bool
 	Reply       string
 	Cause, Fix  string
-	AsAbove     bool // cause and fix stand above already
+	Steps       []way // of Fix
+	Any         bool  // one of them is enough
+	AsAbove     bool  // cause and fix stand above already
 }
 
 // Queue is where the mail stands that waits because of it.
@@ -195,7 +197,7 @@ func stateOf(v *visit, s status.State) (icon, word string) {
 
 func upstreamOf(v *visit, u *status.Upstream, last map[string]time.Time, shape *operate.Shape) upstreamView {
 	view := upstreamView{Upstream: u, Place: upstreamID(u.Name), Last: last[u.Name],
-		Others: u.Total - len(u.Identities), Troubles: troubles(u), Storming: u.Storms}
+		Others: u.Total - len(u.Identities), Troubles: troubles(v, u), Storming: u.Storms}
 	view.Icon, view.Word = stateOf(v, u.State)
 	for i := range u.Identities {
 		id := &u.Identities[i]
@@ -217,11 +219,12 @@ func upstreamOf(v *visit, u *status.Upstream, last map[string]time.Time, shape *
 }
 
 // troubles are those of identities, then those of senders. Advice that holds for several stands once.
-func troubles(u *status.Upstream) (all []trouble) {
+func troubles(v *visit, u *status.Upstream) (all []trouble) {
 	given := map[string]bool{}
 	add := func(t trouble) {
 		t.AsAbove = t.Cause != "" && given[t.Cause]
 		given[t.Cause] = true
+		t.Steps, t.Any = waysIn(v, strings.Split(t.Fix, "\n"))
 		all = append(all, t)
 	}
 	for i := range u.Identities {

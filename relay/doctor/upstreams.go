@@ -201,7 +201,9 @@ func (x upstreamExam) step(u *config.Upstream, s *trial.Step, w finding.Weight) 
 }
 
 // reported is said for what stands between quotation marks, so that it is known where it ends.
-func reported(text string) string { return strings.TrimRight(strings.ReplaceAll(said(text), `"`, "'"), ".") }
+func reported(text string) string {
+	return strings.TrimRight(strings.ReplaceAll(said(text), `"`, "'"), ".")
+}
 
 // saidLines is said for text that has lines.
 func saidLines(text string) string {
@@ -270,7 +272,7 @@ func (x upstreamExam) waits(u *status.Upstream, id *status.Identity, works bool)
 	if id.NextTry.After(x.now) {
 		next = "at " + id.NextTry.Local().Format("2006-01-02 15:04")
 	}
-	fix := said(id.Fix)
+	fix := saidLines(id.Fix)
 	if works {
 		fix = strings.TrimSpace(fix +
 			"\nThe test works now, so it ends by itself. To send at once: postern queue retry")
