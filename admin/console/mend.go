@@ -115,7 +115,7 @@ func mendOf(v *visit, code, about, here string, w finding.Weight) *mend {
 	case atHeld:
 		m = mend{"Go to what is held", "/held", operate.SeeQueue}
 	case atUpstream:
-		m = mend{"Go to the upstream", "/#" + upstreamID(about), operate.SeeStatus}
+		m = mend{"Go to the provider", "/#" + upstreamID(about), operate.SeeStatus}
 	case atAlerts:
 		m = mend{"Go to the alerts", "/alerts", operate.SeeAlerts}
 	case atSettings:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/operate"
+	"postern/relay/config"
 	"postern/relay/status"
 	"postern/relay/upstream"
 )
@@ -22,6 +23,7 @@ type nowView struct {
 	Traffic   *chart // nil: the trace cannot be read
 	Upstreams []upstreamView
 	Ends      []ending
+	Entrances []entrance
 	Concerns  []concern
 	CanQueue  bool // the numbers lead to the queue
 }
@@ -82,7 +84,7 @@ func showNow(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := nowView{Report: r, Verdict: verdictOn(v, r), Ends: endingsOf(v, r), CanQueue: v.may(operate.SeeQueue)}
+	view := nowView{Report: r, Verdict: verdictOn(v, r), Ends: endingsOf(v, r), Entrances: entrancesOf(v, r), CanQueue: v.may(operate.SeeQueue)}
 	last := map[string]time.Time{}
 	// The page is there for trouble: a trace or queue that cannot be read takes its own numbers away, no more.
 	if t, err := v.console.traffic.get(v.Context(), v.now, func(context.Context) (traffic, error) {
@@ -111,6 +113,36 @@ func (v *visit) shape() (operate.Shape, error) {
 	return v.console.shape.get(v.Context(), v.now, func(ctx context.Context) (operate.Shape, error) {
 		return v.console.Operations.Queue.Shape(ctx, v.actor, v.now)
 	})
+}
+
+// entrance is a listener in words.
+type entrance struct {
+	status.Listener
+	Encryption, Login string
+}
+
+func entrancesOf(v *visit, r *status.Report) (all []entrance) {
+	for _, l := range r.Listeners {
+		e := entrance{l, plain(40, l.TLS), plain(40, l.Auth)}
+		switch l.TLS {
+		case config.StartTLS:
+			e.Encryption = "STARTTLS"
+		case config.Implicit:
+			e.Encryption = v.t("TLS from the beginning")
+		case config.Auto:
+			e.Encryption = v.t("TLS from the beginning, or STARTTLS")
+		case config.NoTLS:
+			e.Encryption = v.t("none")
+		}
+		switch l.Auth {
+		case config.AuthRequired:
+			e.Login = v.t("needed")
+		default:
+			e.Login = v.t("not needed in its networks")
+		}
+		all = append(all, e)
+	}
+	return all
 }
 
 // verdictOn says in a sentence whether mail can leave.
