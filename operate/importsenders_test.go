@@ -33,7 +33,8 @@ func TestImportRefusesWhatCannotSend(t *testing.T) {
 		}
 		return nil
 	}
-	table := "login,senders,kind\nanna@firma.example,,user\nscanner,,device\nfax,fax@firma.example,device\nplotter,,device\n"
+	table := "login,senders,kind\nanna@firma.example,,user\nscanner,,device\nfax,fax@firma.example,device\n" +
+		"plotter,,device\n"
 	want := []string{"3: login scanner could send as nobody: give it a sender, such as scanner@firma.example",
 		"5: login plotter could send as nobody: give it a sender, such as plotter@firma.example"}
 	for _, dry := range []bool{true, false} {

@@ -84,7 +84,8 @@ func showNow(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := nowView{Report: r, Verdict: verdictOn(v, r), Ends: endingsOf(v, r), Entrances: entrancesOf(v, r), CanQueue: v.may(operate.SeeQueue)}
+	view := nowView{Report: r, Verdict: verdictOn(v, r), Ends: endingsOf(v, r),
+		Entrances: entrancesOf(v, r), CanQueue: v.may(operate.SeeQueue)}
 	last := map[string]time.Time{}
 	// The page is there for trouble: a trace or queue that cannot be read takes its own numbers away, no more.
 	if t, err := v.console.traffic.get(v.Context(), v.now, func(context.Context) (traffic, error) {

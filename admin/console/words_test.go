@@ -196,7 +196,8 @@ func TestOneWordForEachThing(t *testing.T) {
 	banned := regexp.MustCompile(`\b(Upstreams?|Listeners?|Identität(en)?|Policy|Hooks?|Verfasser|Clients?|Kopffeld(er)?|` +
 		`Audits?|[Zz]ugestellt|Zustellung(en)?|zurückgehalten|E-Mails?)\b|\{login\}|outcome-|dns-nxdomain`)
 	theirs := regexp.MustCompile(`Client-(ID|Secret)|Client credentials|Email Security Policy|` + // names of others
-		"`[^`]*`" + `|\[\[?[a-z.]+\]\]?|[A-Z][\w ]+( > [\w ,&+-]+)+|Access [Pp]olicy|Email &`)
+		"`[^`]*`" + `|\[\[?[a-z.]+\]\]?|[A-Z][\w ]+( > [\w ,&+-]+)+` +
+		`|Access [Pp]olicy|Email &`)
 	english := regexp.MustCompile(`(?i)\b(upstreams?|listeners?|hooks?)\b`)
 	for dir, files := range map[string]embed.FS{"words": wordFiles, "said": saidFiles} {
 		names, err := fs.Glob(files, dir+"/*.txt")

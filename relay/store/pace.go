@@ -9,7 +9,8 @@ import (
 	"postern/relay/trace"
 )
 
-// What people who search, or look at statistics or the story of a message, may take from mail while it is busy: one two-hundredth of the processors over any time, which
+// What people who search, or look at statistics or the story of a message, may take
+// from mail while it is busy: one two-hundredth of the processors over any time, which
 // those divide who have taken of it, beside a first paceCredit of each. Mail then loses a hundredth at most, with what
 // the console or the API adds. While mail is not busy nobody waits.
 const (
