@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern/auth"
+	"postern/relay/check"
 	"postern/relay/trace"
 )
 
@@ -22,6 +23,8 @@ const MaxTable = 16_000_000
 type Import struct {
 	Update bool // logins that exist are changed
 	DryRun bool // nothing is changed
+	// WithoutSender adds accounts even if they may send as nobody yet.
+	WithoutSender bool
 
 	Progress func(done, total int)              // unless nil, called while passwords are hashed
 	Keep     func(passwords []Credential) error // unless nil, before anything is changed: nobody can read them back
@@ -74,6 +77,9 @@ func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Impo
 			wrong.Existing = true
 		}
 	}
+	if !o.WithoutSender {
+		a.checkSendAll(rows, existing, &problems)
+	}
 	if wrong.Lines = problems.lines; len(wrong.Lines) > 0 {
 		return done, wrong
 	}
@@ -100,6 +106,25 @@ func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Impo
 		done.Warning = err.Error()
 	}
 	return done, nil
+}
+
+// checkSendAll refuses the new accounts of a table that could send as nobody, as Add does.
+func (a Accounts) checkSendAll(rows []importRow, existing map[string]bool, problems *tableProblems) {
+	c := a.Config()
+	if len(c.Listeners) == 0 {
+		return
+	}
+	var added []auth.User
+	lines := map[string]int{}
+	for i := range rows {
+		if u := rows[i].user; u.Login != "" && !existing[u.Login] {
+			added, lines[u.Login] = append(added, u), rows[i].line
+		}
+	}
+	for _, login := range check.SilentLogins(c, added) {
+		problems.add(lines[login], "login %s could send as nobody: give it a sender, such as %s", login,
+			SuggestedSender(c, login))
+	}
 }
 
 // existingOf returns which of the logins there are.

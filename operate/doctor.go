@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 type Doctor struct {
 	*desk
 	last *examination
+	seen *reports
 }
 
 // examination is the last one of this process. One runs at a time: it logs in at every provider.
@@ -52,7 +54,7 @@ func (d Doctor) Examine(ctx context.Context, by Actor) (r *doctor.Report, err er
 			return fault(Conflict, "an examination is under way: look again in a minute")
 		}
 		defer d.last.running.Unlock()
-		r, err = doctor.Examine(ctx, DoctorOptions(d.Config().Path(), d.Version, LookOptions{}))
+		r, err = doctor.Examine(ctx, d.ExamOptions(LookOptions{}))
 		if err != nil {
 			return err
 		}
@@ -61,6 +63,12 @@ func (d Doctor) Examine(ctx context.Context, by Actor) (r *doctor.Report, err er
 		return nil
 	})
 	return r, err
+}
+
+// ExamOptions are those of an examination whose look at DNS serves Domains, too.
+func (d Doctor) ExamOptions(look LookOptions) doctor.Options {
+	look.Seen = d.seen.keep
+	return DoctorOptions(d.Config().Path(), d.Version, look)
 }
 
 // DoctorOptions are those of an examination of everything, DNS among it.
@@ -91,6 +99,9 @@ func examineDNS(ctx context.Context, c *config.Config, look LookOptions) (list [
 				"doctor again."}}
 	}
 	for _, r := range plan.CheckAll(ctx, time.Now()) {
+		if look.Seen != nil {
+			look.Seen(r, plan.Domains())
+		}
 		list = append(list, ofDomain(r)...)
 	}
 	return list
@@ -98,7 +109,7 @@ func examineDNS(ctx context.Context, c *config.Config, look LookOptions) (list [
 
 // ofDomain are the findings of a report, with what they come to where that is bad.
 func ofDomain(r dnscheck.Report) []finding.Finding {
-	list := r.Findings
+	list := slices.Clone(r.Findings) // others read the report
 	for i := range list {
 		if list[i].Subject == "" {
 			list[i].Subject = r.Domain

@@ -19,7 +19,7 @@ type Domains struct {
 	seen *reports
 }
 
-// reports are the last looks, of at most domains.MostDomains domains. They are gone with the process.
+// reports are the last looks, whoever looked, of at most domains.MostDomains domains. They are gone with the process.
 type reports struct {
 	mu sync.Mutex
 	of map[string]dnscheck.Report
@@ -37,6 +37,8 @@ type LookOptions struct {
 	Addresses []netip.Addr // of this machine, as the world sees them
 
 	Lookup func(ctx context.Context, name string) ([]netip.Addr, error) // of clients; nil: the system's
+	// Seen is told what a look at one of our domains has found; may be nil.
+	Seen func(r dnscheck.Report, ours []string)
 }
 
 // longestLook bounds a look at DNS: many servers may be silent.
@@ -98,7 +100,8 @@ func (s *reports) keep(r dnscheck.Report, ours []string) {
 			delete(s.of, name)
 		}
 	}
-	if slices.Contains(ours, r.Domain) && len(s.of) < domains.MostDomains {
+	before, known := s.of[r.Domain]
+	if slices.Contains(ours, r.Domain) && (known || len(s.of) < domains.MostDomains) && !r.Time.Before(before.Time) {
 		s.of[r.Domain] = r
 	}
 }

@@ -55,10 +55,11 @@ type Operations struct {
 // New returns the operations on a store.
 func New(o Options) *Operations {
 	d := &desk{o, NewLedger(o.Store, time.Now)}
+	seen := &reports{of: make(map[string]dnscheck.Report)}
 	return &Operations{Queue{d}, Accounts{d}, Devices{d}, ClientCertificates{Accounts{d}}, Trace{d}, Keys{d}, Alerts{d},
 		Status{d},
-		Domains{d, &reports{of: make(map[string]dnscheck.Report)}}, Audit{d},
-		Doctor{d, &examination{}}, Settings{d}, Clients{d}, Certificates{d}}
+		Domains{d, seen}, Audit{d},
+		Doctor{d, &examination{}, seen}, Settings{d}, Clients{d}, Certificates{d}}
 }
 
 // desk is what all operations share.

@@ -17,7 +17,7 @@ func (t Trace) Search(ctx context.Context, by Actor, q trace.Search, further fun
 	if err := by.May(SeeTrace); err != nil {
 		return trace.Answer{}, err
 	}
-	q.By = string(by.Channel) + "\x00" + by.Name
+	q.By = by.searcher()
 	for {
 		answer, err := t.Store.Search(ctx, q)
 		if answer.Found == nil {
@@ -27,7 +27,7 @@ func (t Trace) Search(ctx context.Context, by Actor, q trace.Search, further fun
 		case errors.Is(err, trace.ErrQuery):
 			return answer, fault(Invalid, "%v", err)
 		case errors.Is(err, trace.ErrTooMany):
-			return answer, fault(Conflict, "too many searches of yours are under way, ask again when some have ended")
+			return answer, hurried(err)
 		case err != nil && q.After != "" && ctx.Err() != nil:
 			return trace.Answer{Found: answer.Found, Next: q.After}, nil
 		case err != nil || len(answer.Found) > 0 || answer.Next == "":
@@ -38,6 +38,23 @@ func (t Trace) Search(ctx context.Context, by Actor, q trace.Search, further fun
 		}
 		q.After = answer.Next
 	}
+}
+
+// searcher is who pays for a search.
+func (a Actor) searcher() string { return string(a.Channel) + "\x00" + a.Name }
+
+// longestWait bounds statistics, and the story of a message, while mail is busy.
+const longestWait = 20 * time.Second
+
+// hurried makes an error of who looks up more than mail can spare one that they can do something about.
+func hurried(err error) error {
+	switch {
+	case errors.Is(err, trace.ErrTooMany):
+		return fault(Conflict, "too many searches of yours are under way, ask again when some have ended")
+	case errors.Is(err, context.DeadlineExceeded):
+		return fault(Conflict, "mail is busy, and you have looked up much: ask again in a minute")
+	}
+	return err
 }
 
 // maxOfMessageID is how many events of the messages with one Message-ID a timeline has.
@@ -53,7 +70,10 @@ func (t Trace) Timeline(ctx context.Context, by Actor, id string) (events []trac
 		events, err = t.ofMessageID(ctx, trace.Query{Limit: maxOfMessageID}, strings.Trim(id, "<> "))
 		return events, len(events) == maxOfMessageID, err
 	}
-	return t.Store.Timeline(ctx, id)
+	ctx, cancel := context.WithTimeout(ctx, longestWait)
+	defer cancel()
+	events, more, err = t.Store.Timeline(ctx, by.searcher(), id)
+	return events, more, hurried(err)
 }
 
 // Reindex makes the index of Search anew.

@@ -16,11 +16,14 @@ func (t Trace) Statistics(ctx context.Context, by Actor, q stats.Query, now time
 	if err := by.May(SeeStatistics); err != nil {
 		return nil, err
 	}
+	q.For = by.searcher()
+	ctx, cancel := context.WithTimeout(ctx, longestWait)
+	defer cancel()
 	table, err := t.Store.Statistics(ctx, q, now)
 	if errors.Is(err, stats.ErrQuery) {
 		return nil, fault(Invalid, "%v", err)
 	}
-	return table, err
+	return table, hurried(err)
 }
 
 // Forget removes a person, an address or a login, from the trace, the statistics, past alerts and the known

@@ -11,7 +11,7 @@ import (
 // examine is the doctor's daily look at what nothing else watches. It is asked as by `postern doctor`, so only where
 // there is a configuration file to read.
 func (s *Server) examine(ctx context.Context) ([]finding.Finding, error) {
-	o := operate.DoctorOptions(s.state.Load().config.Path(), s.options.Version, operate.LookOptions{})
+	o := s.operations.Doctor.ExamOptions(operate.LookOptions{})
 	o.Only = operate.Unwatched
 	r, err := doctor.Examine(ctx, o)
 	if err != nil {

@@ -202,7 +202,10 @@ func TestPermanentRefusalIsAnsweredNotBounced(t *testing.T) {
 	if !errors.As(err, &e) || e.Code != 550 || !strings.Contains(e.Message, "no such user here") {
 		t.Errorf("got %v, want the upstream's 550", err)
 	}
-	r.events(trace.Failed)
+	failed, rejected := r.events(trace.Failed), r.events(trace.Rejected)
+	if len(failed) != 1 || len(rejected) != 1 || failed[0].ID == "" || rejected[0].ID != failed[0].ID {
+		t.Errorf("it is not one message: %+v, %+v", failed, rejected)
+	}
 	if n := len(r.queued()); n != 0 {
 		t.Errorf("%d messages were queued", n)
 	}

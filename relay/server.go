@@ -27,6 +27,7 @@ import (
 	"postern/auth"
 	"postern/certs"
 	"postern/certs/acme"
+	"postern/operate"
 	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/devices"
@@ -88,8 +89,9 @@ type Server struct {
 	submission *submission.Service
 	devices    *devices.Table
 	listeners  *listeners
-	admin      net.Listener   // nil: none is configured
-	access     *access.Access // who may into the console and the API; nil: they are off
+	admin      net.Listener        // nil: none is configured
+	access     *access.Access      // who may into the console and the API; nil: they are off
+	operations *operate.Operations // what people may do
 	// where mail programs are told their settings
 	mailPrograms *mailPrograms
 	registry     *prometheus.Registry
@@ -159,6 +161,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.state.Store(st)
+	s.operations = operationsOf(s)
 	st.routes.Run()
 	s.queue = s.newQueue(c)
 	s.submission = submission.New(s.deliveries, submission.Options{

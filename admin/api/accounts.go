@@ -313,10 +313,12 @@ func (s *server) importRoutes() []route {
 type table struct {
 	Update  bool   `query:"update" doc:"Logins that exist are changed; otherwise they are faults."`
 	DryRun  bool   `query:"dry_run" doc:"Nothing is changed."`
+	Silent  bool   `query:"without_sender" doc:"Accounts are added though they may send as nobody yet."`
 	RawBody []byte `contentType:"text/csv"`
 }
 
 func (i importAPI) take(ctx context.Context, by operate.Actor, in *table) (*shown[operate.Imported], error) {
-	done, err := i.ops.Accounts.Import(ctx, by, in.RawBody, operate.Import{Update: in.Update, DryRun: in.DryRun})
+	done, err := i.ops.Accounts.Import(ctx, by, in.RawBody, operate.Import{Update: in.Update, DryRun: in.DryRun,
+		WithoutSender: in.Silent})
 	return &shown[operate.Imported]{done}, err
 }

@@ -168,16 +168,16 @@ func TestImport(t *testing.T) {
 	}
 	bad := send("", "login;kind\ncarl;user\nprinter;toaster\n")
 	var p Problem
-	if bad.json(t, &p); bad.StatusCode != 422 || len(p.Errors) != 2 || p.Errors[0].Location != "line 3" &&
+	if bad.json(t, &p); bad.StatusCode != 422 || len(p.Errors) != 3 || p.Errors[0].Location != "line 3" &&
 		p.Errors[1].Location != "line 3" {
 		t.Errorf("%d %s", bad.StatusCode, bad.body)
 	}
 	var done operate.Imported
-	send("?dry_run=true&update=true", "login;kind\ncarl;user\nprinter;device\n").json(t, &done)
+	send("?dry_run=true&update=true&without_sender=true", "login;kind\ncarl;user\nprinter;device\n").json(t, &done)
 	if !done.DryRun || done.Added != 1 || done.Changed != 1 {
 		t.Errorf("%+v", done)
 	}
-	send("?update=true", "login;kind\ncarl;user\nprinter;device\n").json(t, &done)
+	send("?update=true&without_sender=true", "login;kind\ncarl;user\nprinter;device\n").json(t, &done)
 	if done.Added != 1 || len(done.Passwords) != 1 || done.Passwords[0].Password == "" {
 		t.Errorf("%+v", done)
 	}

@@ -29,6 +29,7 @@ type auditView struct {
 type auditRow struct {
 	store.AuditEntry
 	Icon, Word string
+	Deed, By   string // what, and in which way
 	Problem    string // what went wrong; "" where it was done or refused
 }
 
@@ -64,7 +65,15 @@ func showAudit(v *visit) (any, error) {
 }
 
 func auditRowOf(v *visit, e store.AuditEntry) auditRow {
-	r := auditRow{AuditEntry: e}
+	r := auditRow{AuditEntry: e, Deed: v.deed(e.Operation), By: plain(40, e.Channel)}
+	switch operate.Channel(e.Channel) {
+	case operate.CommandLine:
+		r.By = v.t("from the command line")
+	case operate.Console:
+		r.By = v.t("in the console")
+	case operate.API:
+		r.By = v.t("by the API")
+	}
 	switch e.Outcome {
 	case store.AuditDone:
 		r.Icon, r.Word = "ok", v.t("done")
@@ -93,8 +102,9 @@ func operationChoices(v *visit, chosen *string) []choice {
 	}
 	all := []choice{{"", v.t("everything"), *chosen == ""}}
 	for _, name := range names {
-		all = append(all, choice{name, name, name == *chosen})
+		all = append(all, choice{name, v.deed(name), name == *chosen})
 	}
+	slices.SortStableFunc(all[1:], func(a, b choice) int { return strings.Compare(a.Label, b.Label) })
 	return all
 }
 

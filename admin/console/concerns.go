@@ -45,7 +45,7 @@ func concernsOf(v *visit, r *status.Report, shape *operate.Shape, ends []ending)
 			v.t("Go to the queue"))
 	}
 	for _, e := range ends {
-		if e.Icon == "bad" {
+		if e.Icon == "bad" && !alerted(v, &e) {
 			add("bad", v.t("It runs out, or has: %s.", v.said(plain(200, e.What)).Text), "#ends",
 				v.t("Go to what runs out"))
 		}
@@ -54,6 +54,18 @@ func concernsOf(v *visit, r *status.Report, shape *operate.Shape, ends []ending)
 		add("bad", v.t("The doctor found %d things that put mail in danger.", n), "/doctor", v.t("Go to the doctor"))
 	}
 	return all
+}
+
+// alerted reports whether an open alert, which stands above, says that something runs out.
+func alerted(v *visit, e *ending) bool {
+	if !v.may(operate.SeeAlerts) {
+		return false
+	}
+	open, err := stillOpen(v)
+	return err == nil && slices.ContainsFunc(open[:min(len(open), shownConcerns)], func(a store.Alert) bool {
+		return a.Event == "secret-expiry" && a.Subject == "upstream "+e.Of+", "+e.What ||
+			a.Event == "certificate-expiry" && a.Subject == e.What
+	})
 }
 
 // alertConcerns are the open alerts, the newest first.

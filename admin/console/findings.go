@@ -17,8 +17,9 @@ type findings struct {
 type findingView struct {
 	finding.Finding
 	Icon, Word string
-	Steps      []string // the lines of Fix
-	Mend       *mend    // where that is done; nil: not here
+	Steps      []way // the lines of Fix
+	Any        bool  // one of them is enough
+	Mend       *mend // where that is done; nil: not here
 }
 
 // count is how many findings have a weight.
@@ -42,11 +43,7 @@ func findingsOf(v *visit, list []finding.Finding, domain string) (f findings) {
 		if strings.HasPrefix(each.What, each.Subject+":") { // a line of relay.toml
 			view.Subject = ""
 		}
-		for line := range strings.Lines(each.Fix) {
-			if line = plain(2000, strings.TrimRight(line, "\r\n")); line != "" {
-				view.Steps = append(view.Steps, line)
-			}
-		}
+		view.Steps, view.Any = waysIn(v, strings.Split(each.Fix, "\n"))
 		if each.Weight == finding.Healthy {
 			f.Fine = append(f.Fine, view)
 		} else {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"postern/operate"
 )
@@ -28,7 +29,14 @@ type importView struct {
 }
 
 // wrongLine is what is wrong in a line of a table.
-type wrongLine struct{ Text string }
+type wrongLine struct{ Text, Lang string }
+
+// wrongLineOf says "LINE: what" in the visitor's language.
+func wrongLineOf(v *visit, text string) wrongLine {
+	at, what, _ := strings.Cut(plain(400, text), ": ")
+	said := v.said(what)
+	return wrongLine{at + ": " + said.Text, said.Lang}
+}
 
 // importedView is what an import did.
 type importedView struct {
@@ -58,13 +66,13 @@ func importLogins(v *visit) (string, any, error) {
 	o := operate.Import{Update: view.Update, DryRun: v.PostForm.Get("check") == "1",
 		Warn: func(line int, text string) {
 			if len(done.Warnings) < shownWrong {
-				done.Warnings = append(done.Warnings, wrongLine{plain(300, strconv.Itoa(line)+": "+text)})
+				done.Warnings = append(done.Warnings, wrongLineOf(v, strconv.Itoa(line)+": "+text))
 			}
 		}}
 	done.Imported, err = v.console.Operations.Accounts.Import(v.Context(), v.actor, table, o)
 	if wrong, is := errors.AsType[*operate.TableError](err); is {
 		for _, line := range wrong.Lines[:min(len(wrong.Lines), shownWrong)] {
-			view.Wrong = append(view.Wrong, wrongLine{plain(400, line)})
+			view.Wrong = append(view.Wrong, wrongLineOf(v, line))
 		}
 		view.More = len(wrong.Lines) - len(view.Wrong)
 		return "", view, nil

@@ -120,7 +120,7 @@ func mendOf(v *visit, code, about, here string, w finding.Weight) *mend {
 	case atHeld:
 		m = mend{"Go to what is held", "/held", operate.SeeQueue}
 	case atUpstream:
-		m = mend{"Go to the upstream", "/#" + upstreamID(about), operate.SeeStatus}
+		m = mend{"Go to the provider", "/#" + upstreamID(about), operate.SeeStatus}
 	case atCertificates:
 		m = mend{"Go to the certificates", "/certificates", operate.SeeCertificates}
 	case atLearning:

@@ -23,10 +23,13 @@ var (
 // messagesView is the body of the list.
 type messagesView struct {
 	Words  string
+	About  []choice
 	Ranges []choice
 	Rows   []foundRow
 	Pager  pager
-	Any    bool // something was asked for
+	Any    bool   // something was asked for
+	Mail   bool   // it is about mail alone
+	Wider  string // the same search among everything; "": it is that
 	// Reached is how far back an empty page has looked, if there is more to look at; else zero.
 	Reached time.Time
 	Partial bool // old events are not in the index yet
@@ -44,7 +47,7 @@ type foundRow struct {
 	Icon, Word string
 	Link       string
 	Who        string
-	Words      string // of the last reply or event
+	Words      []Said // of the last reply or event
 	Parts      string // what became of how many recipients, where it differs
 }
 
@@ -62,6 +65,16 @@ var spans = []period{
 	{"30d", "the last 30 days", 30 * 24 * time.Hour}, {"all", "ever", 0},
 }
 
+// subjects are what a search may be about. The first is chosen unless another is.
+var subjects = []struct {
+	value string
+	label key
+	about trace.Subject
+}{
+	{"mail", "mail", trace.Mail}, {"refusals", "refused logins", trace.Refusals},
+	{"changes", "changes of accounts", trace.Changes}, {"all", "everything", trace.Everything},
+}
+
 // Bounds of a search.
 const (
 	maxWords   = trace.MaxQuery // octets
@@ -74,18 +87,22 @@ func showMessages(v *visit) (any, error) {
 	q := v.URL.Query()
 	view := messagesView{Words: strings.TrimSpace(mail.Cut(q.Get("q"), maxWords))}
 	view.Any = view.Words != ""
-	since := view.since(v, q.Get("span"))
+	since, about := view.since(v, q.Get("span")), view.about(v, q)
 	v.console.Operations.Trace.Await(v.Context())
 	ctx, cancel := context.WithTimeout(v.Context(), maxSearch) // then the answer says where to go on
 	defer cancel()
-	answer, err := v.console.Operations.Trace.Search(ctx, v.actor, trace.Search{Words: view.Words, Since: since,
-		Limit: foundOn, After: q.Get("after")}, func(reached time.Time) { view.Reached = reached })
+	answer, err := v.console.Operations.Trace.Search(ctx, v.actor, trace.Search{Words: view.Words, About: about,
+		Since: since, Limit: foundOn, After: q.Get("after")}, func(reached time.Time) { view.Reached = reached })
 	if err != nil {
 		return nil, err
 	}
 	var ids []string
 	for _, f := range answer.Found {
-		if view.Rows = append(view.Rows, foundRowOf(v, f)); f.ID != "" {
+		row := foundRowOf(v, f)
+		if row.Link != "" {
+			row.Link = with(row.Link, asked(q))
+		}
+		if view.Rows = append(view.Rows, row); f.ID != "" {
 			ids = append(ids, f.ID)
 		}
 	}
@@ -103,6 +120,38 @@ func showMessages(v *visit) (any, error) {
 		view.Reached = time.Time{}
 	}
 	return view, nil
+}
+
+// asked is what was asked of the list, to come back to it.
+func asked(q url.Values) url.Values {
+	kept := url.Values{}
+	for _, name := range []string{"q", "about", "span", "after"} {
+		if value := mail.Cut(q.Get(name), maxWords); value != "" {
+			kept.Set(name, value)
+		}
+	}
+	return kept
+}
+
+// about fills the subjects to choose from, and returns the chosen one.
+func (view *messagesView) about(v *visit, q url.Values) trace.Subject {
+	chosen := subjects[0]
+	for _, s := range subjects {
+		if s.value == q.Get("about") {
+			chosen = s
+		}
+	}
+	for _, s := range subjects {
+		view.About = append(view.About, choice{s.value, v.t(s.label), s.value == chosen.value})
+	}
+	view.Mail = chosen.about == trace.Mail
+	if chosen.about != trace.Everything {
+		wider := asked(q)
+		wider.Del("after")
+		wider.Set("about", "all")
+		view.Wider = with("/messages", wider)
+	}
+	return chosen.about
 }
 
 // since fills the periods to choose from, and returns when the chosen one begins.
@@ -132,9 +181,10 @@ func foundRowOf(v *visit, f trace.Found) foundRow {
 	if r.Who == "" || f.State.IsRefusal() {
 		r.Who = strings.TrimSpace(f.Login + " " + f.Client)
 	}
-	r.Words = f.Reply.String()
-	if r.Words == "" {
-		r.Words = f.Detail
+	if reply := f.Reply.String(); reply != "" {
+		r.Words = []Said{{Text: plain(400, reply)}}
+	} else if f.Detail != "" {
+		r.Words = v.history(plain(400, f.Detail))
 	}
 	if f.Recipients > 1 && f.Delivered < f.Recipients {
 		r.Parts = partsOf(v, &f)
@@ -148,7 +198,7 @@ func partsOf(v *visit, f *trace.Found) string {
 	for _, part := range []struct {
 		n    int
 		text key
-	}{{f.Delivered, "%d delivered"}, {f.Deferred, "%d delayed"}, {f.Failed, "%d given up"}, {f.Unclear,
+	}{{f.Delivered, "%d handed over"}, {f.Deferred, "%d delayed"}, {f.Failed, "%d given up"}, {f.Unclear,
 		"%d unclear"}} {
 		if part.n > 0 {
 			parts = append(parts, v.t(part.text, part.n))
@@ -171,7 +221,7 @@ func (w *words) kind(k trace.Kind) (icon, word string) {
 	case trace.Attempt:
 		return "wait", w.t("attempt")
 	case trace.Delivered:
-		return "ok", w.t("delivered")
+		return "ok", w.t("handed over")
 	case trace.Deferred:
 		return "wait", w.t("delayed")
 	case trace.Failed:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/operate"
+	"postern/relay/config"
 	"postern/relay/status"
 	"postern/relay/upstream"
 )
@@ -22,6 +23,7 @@ type nowView struct {
 	Traffic   *chart // nil: the trace cannot be read
 	Upstreams []upstreamView
 	Ends      []ending
+	Entrances []entrance
 	Concerns  []concern
 	CanQueue  bool // the numbers lead to the queue
 }
@@ -64,7 +66,9 @@ type trouble struct {
 	Trying      bool
 	Reply       string
 	Cause, Fix  string
-	AsAbove     bool // cause and fix stand above already
+	Steps       []way // of Fix
+	Any         bool  // one of them is enough
+	AsAbove     bool  // cause and fix stand above already
 }
 
 // Queue is where the mail stands that waits because of it.
@@ -80,7 +84,8 @@ func showNow(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := nowView{Report: r, Verdict: verdictOn(v, r), Ends: endingsOf(v, r), CanQueue: v.may(operate.SeeQueue)}
+	view := nowView{Report: r, Verdict: verdictOn(v, r), Ends: endingsOf(v, r),
+		Entrances: entrancesOf(v, r), CanQueue: v.may(operate.SeeQueue)}
 	last := map[string]time.Time{}
 	// The page is there for trouble: a trace or queue that cannot be read takes its own numbers away, no more.
 	if t, err := v.console.traffic.get(v.Context(), v.now, func(context.Context) (traffic, error) {
@@ -109,6 +114,36 @@ func (v *visit) shape() (operate.Shape, error) {
 	return v.console.shape.get(v.Context(), v.now, func(ctx context.Context) (operate.Shape, error) {
 		return v.console.Operations.Queue.Shape(ctx, v.actor, v.now)
 	})
+}
+
+// entrance is a listener in words.
+type entrance struct {
+	status.Listener
+	Encryption, Login string
+}
+
+func entrancesOf(v *visit, r *status.Report) (all []entrance) {
+	for _, l := range r.Listeners {
+		e := entrance{l, plain(40, l.TLS), plain(40, l.Auth)}
+		switch l.TLS {
+		case config.StartTLS:
+			e.Encryption = "STARTTLS"
+		case config.Implicit:
+			e.Encryption = v.t("TLS from the beginning")
+		case config.Auto:
+			e.Encryption = v.t("TLS from the beginning, or STARTTLS")
+		case config.NoTLS:
+			e.Encryption = v.t("none")
+		}
+		switch l.Auth {
+		case config.AuthRequired:
+			e.Login = v.t("needed")
+		default:
+			e.Login = v.t("not needed in its networks")
+		}
+		all = append(all, e)
+	}
+	return all
 }
 
 // verdictOn says in a sentence whether mail can leave.
@@ -145,7 +180,7 @@ func obstacles(v *visit, r *status.Report) (lines []string) {
 		lines = append(lines, obstaclesOf(v, &r.Upstreams[i])...)
 	}
 	for _, route := range r.Unreachable {
-		lines = append(lines, v.t("No upstream of %s works.", plain(80, route)))
+		lines = append(lines, v.t("No provider of %s works.", plain(80, route)))
 	}
 	if n := len(lines) - status.Most; n > 0 {
 		lines = append(lines[:status.Most], v.t("and %d more", n))
@@ -168,7 +203,7 @@ func obstaclesOf(v *visit, u *status.Upstream) (lines []string) {
 	case !u.Works():
 		lines = append(lines, name+": "+word+".")
 	case u.State == status.Partly:
-		lines = append(lines, v.t("%s: %d of %d identities cannot send.", name, u.Waiting, u.Total))
+		lines = append(lines, v.t("%s: %d of %d accounts cannot send.", name, u.Waiting, u.Total))
 	}
 	if u.Denied > 0 {
 		lines = append(lines, v.t("%d senders are not taken by %s.", u.Denied, name))
@@ -195,7 +230,7 @@ func stateOf(v *visit, s status.State) (icon, word string) {
 
 func upstreamOf(v *visit, u *status.Upstream, last map[string]time.Time, shape *operate.Shape) upstreamView {
 	view := upstreamView{Upstream: u, Place: upstreamID(u.Name), Last: last[u.Name],
-		Others: u.Total - len(u.Identities), Troubles: troubles(u), Storming: u.Storms}
+		Others: u.Total - len(u.Identities), Troubles: troubles(v, u), Storming: u.Storms}
 	view.Icon, view.Word = stateOf(v, u.State)
 	for i := range u.Identities {
 		id := &u.Identities[i]
@@ -217,11 +252,12 @@ func upstreamOf(v *visit, u *status.Upstream, last map[string]time.Time, shape *
 }
 
 // troubles are those of identities, then those of senders. Advice that holds for several stands once.
-func troubles(u *status.Upstream) (all []trouble) {
+func troubles(v *visit, u *status.Upstream) (all []trouble) {
 	given := map[string]bool{}
 	add := func(t trouble) {
 		t.AsAbove = t.Cause != "" && given[t.Cause]
 		given[t.Cause] = true
+		t.Steps, t.Any = waysIn(v, strings.Split(t.Fix, "\n"))
 		all = append(all, t)
 	}
 	for i := range u.Identities {

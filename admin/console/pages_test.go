@@ -352,21 +352,35 @@ func TestSearch(t *testing.T) {
 	for q, want := range map[string][]string{
 		"": {"s2", "m1"}, "anna@example.com": {"m1"}, "gmail.com": {"m1"}, "anna": {"m1"}, "root": {"s2"}, "m1": {"m1"},
 		"<77@example.com>": {"m1"}, "77@example.com": {"m1"}, "gsmtp-4711": {"m1"}, "not accepted": {"s2"},
-		"nobody":    nil,
-		"&span=all": {"s2", "m1", "m0"},
+		"nobody":      nil,
+		"&span=all":   {"s2", "m1", "m0"},
+		"&about=mail": {"m1"}, "root&about=mail": nil, "&about=refusals": {"s2"}, "&about=changes": nil,
 	} {
 		words, more, _ := strings.Cut(q, "&")
+		if !strings.Contains(more, "about=") {
+			more += "&about=all"
+		}
 		body := r.page("/messages?q=" + url.QueryEscape(words) + "&" + more)
 		var got []string
-		for _, m := range regexp.MustCompile(`<a href="/messages/([^"]+)"`).FindAllStringSubmatch(body, -1) {
+		for _, m := range regexp.MustCompile(`<a class="whole" href="/messages/([^"?]+)`).FindAllStringSubmatch(body, -1) {
 			got = append(got, m[1])
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%q finds %q, want %q", q, got, want)
 		}
 	}
+	for q, want := range map[string]string{ // mail alone, unless more is asked for; and the way back to what was asked
+		"/messages":                     `<option value="mail" selected>`,
+		"/messages?q=root":              `href="/messages?about=all&amp;q=root"`,
+		"/messages?q=gmail.com&span=7d": `href="/messages/m1?q=gmail.com&amp;span=7d"`,
+		"/messages/m1?q=gmail.com&x=y":  `<a href="/messages?q=gmail.com">Back to my search</a>`,
+	} {
+		if body := r.page(q); !strings.Contains(body, want) {
+			t.Errorf("%s lacks %s", q, want)
+		}
+	}
 	body := r.page("/messages/m1")
-	for _, want := range []string{"Delivered: google has taken it.", "250 2.0.0 OK gsmtp-4711", "192.0.2.1"} {
+	for _, want := range []string{"Handed over: google has taken it.", "250 2.0.0 OK gsmtp-4711", "192.0.2.1"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the timeline lacks %q", want)
 		}

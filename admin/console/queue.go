@@ -101,7 +101,7 @@ func showQueue(v *visit) (any, error) {
 	if view.Shape, err = v.shape(); err != nil {
 		return nil, err
 	}
-	view.Shapes = []shapeTable{shapeTableOf(v, v.t("By upstream"), v.t("Upstream"), view.Shape.Upstreams, ""),
+	view.Shapes = []shapeTable{shapeTableOf(v, v.t("By provider"), v.t("Provider"), view.Shape.Upstreams, ""),
 		shapeTableOf(v, v.t("By domain of the recipients"), v.t("Domain"), view.Shape.Domains, "/queue?to=")}
 	return view, nil
 }

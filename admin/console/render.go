@@ -67,6 +67,7 @@ func (c *console) functions(w *words) template.FuncMap {
 		"num":       w.num,
 		"plain":     plain,
 		"said":      w.said,
+		"history":   w.history,
 		"saidlines": func(n int, text string) Said { return w.said(plainLines(n, text)) },
 		"asset":     c.assets.url,
 		"pair":      func(a, b any) [2]any { return [2]any{a, b} },

@@ -185,13 +185,47 @@ func (s *sayings) say(text string) (string, bool) {
 	}
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
-		said, ok := (&speech{sayings: s, failed: map[int]bool{}}).line(line, maxSentences)
+		said, ok := s.warned(line)
+		if !ok {
+			said, ok = (&speech{sayings: s, failed: map[int]bool{}}).line(line, maxSentences)
+		}
 		if !ok {
 			return text, false
 		}
 		lines[i] = said
 	}
 	return strings.Join(lines, "\n"), true
+}
+
+// lineOfConfig is where a warning about relay.toml is: its line and its key, which stay.
+var lineOfConfig = regexp.MustCompile(`^\S+?(:\d+)?: [a-z_]+[\w.\[\]]*: `)
+
+// warned says a warning about relay.toml.
+func (s *sayings) warned(line string) (string, bool) {
+	where := lineOfConfig.FindString(line)
+	if where == "" {
+		return "", false
+	}
+	said, ok := (&speech{sayings: s, failed: map[int]bool{}}).clause(line[len(where):])
+	return where + said, ok
+}
+
+// history says what an event of the trace says beside a reply: clauses with semicolons between them, as far as they
+// are known. What others said may stand behind, so that from the first on that is not known all stay.
+func (s *sayings) history(text string) (said, rest string) {
+	if len(text) > maxSaid {
+		return "", text
+	}
+	var known []string
+	for rest = text; rest != ""; {
+		clause, more, _ := strings.Cut(rest, "; ")
+		one, ok := (&speech{sayings: s, failed: map[int]bool{}}).clause(clause)
+		if !ok {
+			break
+		}
+		known, rest = append(known, one), more
+	}
+	return capital(strings.Join(known, "; ")), rest
 }
 
 // speech is one line that is put into German.
@@ -395,4 +429,19 @@ func (w *words) said(text string) Said {
 		return Said{Text: german}
 	}
 	return Said{text, "en"}
+}
+
+// history puts what an event says beside a reply into the visitor's language, as far as it is known: in two parts.
+func (w *words) history(text string) []Said {
+	if w.lang != "de" || text == "" {
+		return []Said{{Text: text}}
+	}
+	said, rest := german.history(text)
+	switch {
+	case rest == "":
+		return []Said{{Text: said}}
+	case said == "":
+		return []Said{w.said(rest)}
+	}
+	return []Said{{Text: said + "; "}, {rest, "en"}}
 }

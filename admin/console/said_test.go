@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"postern/relay/upstream/profile"
+
 	"github.com/pelletier/go-toml/v2"
 )
 
@@ -125,7 +127,7 @@ func TestRepliesAreMarked(t *testing.T) {
 	leads := regexp.MustCompile(`(?i)(It said|answer was|with one text, and .*|does not believe it|the account|` +
 		`let us send as \{1=\}|refuses us, since \{3=\}|of the provider, since \{3=\}|since \{4=\}|` +
 		`no more mail now by \{1\}|refused mail from \{2=\}|access token for upstream \{1=\}|` +
-		`mail failed|replied|reply|answered): \{\w+[^!\w]`)
+		`mail failed|replied|reply|answered): "?\{\w+[^!\w]`)
 	for _, pair := range saidPairs(t) {
 		if m := leads.FindString(pair[0]); m != "" && !strings.Contains(pair[0], "answered 452: {1}") {
 			t.Errorf("%q: %q has no !", pair[0], m)
@@ -291,4 +293,100 @@ func textOf(e ast.Expr) (string, bool) {
 		return a + b, true
 	}
 	return "", false
+}
+
+// TestHistorySaid: what an event says beside a reply is German as far as it is ours; from the first words on that
+// are not, all stay.
+func TestHistorySaid(t *testing.T) {
+	for text, want := range map[string][2]string{
+		"queued":                                    {"In der Warteschlange", ""},
+		"queued; line 3 was odd":                    {"In der Warteschlange; ", "line 3 was odd"},
+		"No. Never; queued":                         {"", "No. Never; queued"},
+		"line 3 was odd; queued":                    {"", "line 3 was odd; queued"},
+		"failure report 4711 queued":                {"Fehlerbericht 4711 in der Warteschlange", ""},
+		"the provider knows the message as <abc@x>": {"Beim Anbieter heißt die Nachricht <abc@x>", ""},
+		"this concerns the sender's address only: mail of other senders goes on; the sender and From must be a@b, an " +
+			"alias of it, or an address that it may send as": {"Das betrifft nur die Adresse des Absenders: Post " +
+			"anderer Absender geht weiter; der Absender und From müssen a@b sein, ein Alias davon oder eine Adresse, " +
+			"als die es senden darf", ""},
+		"account added by petra in the console": {"Zugang angelegt von petra in der Konsole", ""},
+	} {
+		var got [2]string
+		for _, s := range wordsFor("de").history(text) {
+			if s.Lang == "" {
+				got[0] = s.Text
+			} else {
+				got[1] = s.Text
+			}
+		}
+		if got != want {
+			t.Errorf("%q is said as %q", text, got)
+		}
+	}
+	if got := wordsFor("en").history("queued"); len(got) != 1 || got[0].Text != "queued" {
+		t.Error(got)
+	}
+}
+
+// TestWarningsOfTheConfigurationAreSaid: whatever relay/config and the profiles warn of has German.
+func TestWarningsOfTheConfigurationAreSaid(t *testing.T) {
+	known := map[string]bool{}
+	for _, pair := range saidPairs(t) {
+		known[strings.ReplaceAll(hole.ReplaceAllString(pair[0], "{}"), `"{}"`, "{}")] = true
+	}
+	for _, made := range []string{"{} {}", "has no effect without dns-01 in challenges"} { // of parts that are known
+		known[made] = true
+	}
+	n := 0
+	check := func(where, text string) {
+		text = verb.ReplaceAllString(text, "{}")
+		n++
+		said := false
+		for _, begins := range []string{"{}", "servers {}", "this machine's name {}", "stands in"} {
+			said = said || known[begins+strings.TrimPrefix(strings.TrimPrefix(text, "{}"), "{}")] ||
+				known[strings.Replace(begins+strings.TrimPrefix(text, "{}"), "){} run", "), run", 1)]
+		}
+		if !said && !known[text] && !known["servers "+strings.TrimPrefix(text, "{}")] {
+			t.Errorf("%s: no German in said/*.txt for:\n%s", where, text)
+		}
+	}
+	names, err := filepath.Glob("../../relay/config/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if !strings.HasSuffix(name, "_test.go") {
+			warningsOf(t, name, func(line int, text string) { check(fmt.Sprint(name, ":", line), text) })
+		}
+	}
+	for _, name := range profile.Names() {
+		if p, ok := profile.Get(name); ok && p.PasswordWarning != "" {
+			check("profile "+name, p.PasswordWarning)
+		}
+	}
+	if n < 30 {
+		t.Errorf("%d warnings only", n)
+	}
+}
+
+// warningsOf finds the texts of calls of warn in a file.
+func warningsOf(t *testing.T, name string, found func(line int, text string)) {
+	files := token.NewFileSet()
+	file, err := parser.ParseFile(files, name, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) < 2 {
+			return true
+		}
+		if method, ok := call.Fun.(*ast.SelectorExpr); !ok || method.Sel.Name != "warn" {
+			return true
+		}
+		if text, ok := textOf(call.Args[1]); ok && text != "%s" {
+			found(files.Position(n.Pos()).Line, text)
+		}
+		return true
+	})
 }

@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"slices"
+	"sort"
 	"time"
 
 	"postern/mail"
@@ -55,7 +56,7 @@ type lineChart struct {
 	Width, Height int
 	Grid          []float64
 	Hourly        bool
-	Step          stats.Step
+	UTC           bool // its days are those of UTC
 	Total         stats.Counts
 }
 
@@ -65,7 +66,11 @@ type statisticsStep struct {
 	Accepted, Delivered, Failed int64
 }
 
-// periods are those that may be asked for; those of hours show a line for each hour.
+// today is the period since the last midnight.
+const today = "today"
+
+// periods are those that may be asked for; those of hours show a line for each hour. The first is chosen unless another
+// is.
 var periods = []struct {
 	value string
 	label key
@@ -73,6 +78,7 @@ var periods = []struct {
 	step  stats.Step
 }{
 	{"7d", "the last 7 days", 7 * 24 * time.Hour, stats.Hour},
+	{today, "today", 0, stats.Hour},
 	{"24h", "the last 24 hours", 24 * time.Hour, stats.Hour},
 	{"30d", "the last 30 days", 30 * 24 * time.Hour, stats.Day},
 	{"90d", "the last 90 days", 89 * 24 * time.Hour, stats.Day},
@@ -84,7 +90,7 @@ var dimensions = []struct {
 	by    stats.Dimension
 	label key
 }{
-	{stats.Login, "Login"}, {stats.Listener, "Listener"}, {stats.Upstream, "Upstream"},
+	{stats.Login, "Login"}, {stats.Listener, "Entrance"}, {stats.Upstream, "Provider"},
 	{stats.SenderDomain, "Domain of the sender"}, {stats.RecipientDomain, "Domain of the recipient"},
 }
 
@@ -116,6 +122,9 @@ func askedStatistics(v *visit, view *statisticsView) stats.Query {
 		}
 	}
 	ask.Since, ask.Until, ask.Step = v.now.Add(-chosen.long), v.now, chosen.step
+	if chosen.value == today {
+		ask.Since = midnight(v.now)
+	}
 	if view.OnlySet = q.Has("only"); view.OnlySet {
 		only := mail.Cut(q.Get("only"), maxFilter)
 		view.Only = statNameOf(v, only)
@@ -134,9 +143,12 @@ func showStatistics(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	over := ask
+	over, daily := ask, ask.Step == stats.Day
 	if ask.OnlyKey == nil {
 		over.By = stats.All
+	}
+	if daily && v.now.Sub(ask.Since) < stats.HourlyFor { // of hours the days of the server's zone can be made
+		over.Since, over.Step = midnight(ask.Since), stats.Hour
 	}
 	steps, err := v.console.Operations.Trace.Statistics(v.Context(), v.actor, over, v.now)
 	if err != nil {
@@ -157,7 +169,7 @@ func showStatistics(v *visit) (any, error) {
 		view.Rows = append(view.Rows, row)
 	}
 	view.Total = statisticsRowOf(v, "", &table.Total)
-	view.Line = lineOf(steps)
+	view.Line = lineOf(steps, daily)
 	view.File = with(statisticsPath+"/"+statisticsName, v.URL.Query())
 	return view, nil
 }
@@ -199,23 +211,37 @@ func tookOf(v *visit, d time.Duration) string {
 	return v.span(d)
 }
 
-// lineOf draws what happened over the period. Steps in which nothing happened are drawn, and not in its table.
-func lineOf(t *stats.Table) *lineChart {
-	unit := time.Hour
-	if t.Step == stats.Day {
-		unit = 24 * time.Hour
-	}
-	n := max(2, min(int(t.Until.Sub(t.Since)/unit), 1000))
-	c := &lineChart{From: t.Since, To: t.Until, Width: chartWidth, Height: chartHeight, Hourly: t.Step == stats.Hour,
-		Step: t.Step, Total: t.Total, Grid: []float64{0.5, chartHeight / 2, chartHeight - 0.5}}
-	steps := make([]statisticsStep, n)
-	for i := range steps {
-		steps[i].At = t.Since.Add(time.Duration(i) * unit)
+// midnight is when a day began in the server's zone.
+func midnight(t time.Time) time.Time {
+	y, m, d := t.Local().Date()
+	return time.Date(y, m, d, 0, 0, 0, 0, time.Local)
+}
+
+// maxSteps bounds what a chart has.
+const maxSteps = 1000
+
+// lineOf draws what happened over the period, by days if it is to be daily. Days of a table of hours are those of the
+// server's zone. Steps in which nothing happened are drawn, and not in its table.
+func lineOf(t *stats.Table, daily bool) *lineChart {
+	c := &lineChart{From: t.Since, To: t.Until, Width: chartWidth, Height: chartHeight, Hourly: !daily,
+		UTC: t.Step == stats.Day, Total: t.Total, Grid: []float64{0.5, chartHeight / 2, chartHeight - 0.5}}
+	var steps []statisticsStep
+	for at := t.Since; at.Before(t.Until) && len(steps) < maxSteps || len(steps) < 2; {
+		steps = append(steps, statisticsStep{At: at})
+		switch {
+		case !daily:
+			at = at.Add(time.Hour)
+		case c.UTC:
+			at = at.AddDate(0, 0, 1)
+		default:
+			at = midnight(at).AddDate(0, 0, 1)
+		}
 	}
 	for i := range t.Rows {
 		r := &t.Rows[i]
-		if at := int(r.Start.Sub(t.Since) / unit); at >= 0 && at < n {
-			s := &steps[at]
+		after := sort.Search(len(steps), func(i int) bool { return steps[i].At.After(r.Start) })
+		if after > 0 {
+			s := &steps[after-1]
 			s.Accepted, s.Delivered, s.Failed = s.Accepted+r.Messages, s.Delivered+r.Delivered, s.Failed+r.Failed()
 		}
 	}

@@ -24,12 +24,12 @@ type steering struct {
 // The actions on messages of the queue.
 var (
 	retrying = steering{Action: operate.Retry, label: "Try now", question: "Try %d messages now?",
-		meaning: "They go out as soon as their upstream takes them.", done: "%d messages are tried now.", sure: true}
+		meaning: "They go out as soon as their provider takes them.", done: "%d messages are tried now.", sure: true}
 	holding = steering{Action: operate.Hold, label: "Hold", question: "Hold %d messages?",
 		meaning: "They stay in the queue until somebody releases them. Their senders are not told.",
 		done:    "%d messages are held.", ask: "Reason, for whoever looks at the queue (may stay empty)"}
 	releasing = steering{Action: operate.Release, label: "Release", question: "Release %d messages?",
-		meaning: "They go out as soon as their upstream takes them. What is not held stays as it is.",
+		meaning: "They go out as soon as their provider takes them. What is not held stays as it is.",
 		done:    "%d messages are released."}
 	resending = steering{Action: operate.Resend, label: "Try failed recipients again",
 		question: "Try the failed recipients of %d messages again?",

@@ -32,7 +32,9 @@ type timelineView struct {
 	Buttons    []button
 	Reading    []button // of what people wrote
 	Here       string
-	Busy       bool // an attempt is under way or due: the page looks again by itself
+	Back       string // to the list, as it was searched
+	Searched   bool   // something was asked of it
+	Busy       bool   // an attempt is under way or due: the page looks again by itself
 	Steps      []step
 	Cut        bool // there are older events
 }
@@ -76,6 +78,8 @@ func showTimeline(v *visit) (any, error) {
 			Msg: v.t("Nothing is known of %s. It may be older than the history that is kept.", plain(100, name))}
 	}
 	view := &timelineView{Name: plain(100, name), Here: v.here(), Cut: more}
+	search := asked(v.URL.Query())
+	view.Back, view.Searched = with("/messages", search), len(search) > 0
 	view.tell(v, events)
 	if m != nil {
 		view.queued(v, m)
@@ -199,7 +203,7 @@ func recipientRowOf(v *visit, r *queue.Recipient) recipientRow {
 	each := recipientRow{To: shown(r.To), Upstream: plain(80, r.Upstream), Reply: plain(600, r.Reply.String())}
 	switch r.Status {
 	case queue.Delivered:
-		each.Icon, each.Word = "ok", v.t("delivered")
+		each.Icon, each.Word = "ok", v.t("handed over")
 	case queue.Failed:
 		each.Icon, each.Word = "bad", v.t("given up")
 	case queue.Unclear:
@@ -225,7 +229,7 @@ func why(v *visit, events []trace.Event, m *queue.Message) verdict {
 	}
 	some := func(e trace.Event) bool { return e.Kind == trace.Failed || e.Kind == trace.Unclear }
 	if events[last].Kind == trace.Delivered && slices.ContainsFunc(events, some) {
-		return verdict{Icon: "warn", Text: v.t("Delivered, but not to every recipient.")}
+		return verdict{Icon: "warn", Text: v.t("Handed over, but not for every recipient.")}
 	}
 	return whyGone(v, &events[last])
 }
@@ -235,7 +239,7 @@ func whyGone(v *visit, e *trace.Event) verdict {
 	by := plain(80, e.Upstream)
 	switch e.Kind {
 	case trace.Delivered:
-		return verdict{Icon: "ok", Text: v.t("Delivered: %s has taken it.", by)}
+		return verdict{Icon: "ok", Text: v.t("Handed over: %s has taken it.", by)}
 	case trace.Failed:
 		return verdict{Icon: "bad", Text: v.t("It was given up; the sender has been told, where that was possible.")}
 	case trace.Unclear:

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"embed"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -187,4 +188,38 @@ func stringsOf(t *testing.T, name string, used map[string]bool) {
 		}
 		return true
 	})
+}
+
+// TestOneWordForEachThing: words that people did not understand, or that named what has another name already, do not
+// come back; the head of words/frame.txt says what to write.
+func TestOneWordForEachThing(t *testing.T) {
+	banned := regexp.MustCompile(`\b(Upstreams?|Listeners?|Identität(en)?|Policy|Hooks?|Verfasser|Clients?|Kopffeld(er)?|` +
+		`Audits?|[Zz]ugestellt|Zustellung(en)?|zurückgehalten|E-Mails?)\b|\{login\}|outcome-|dns-nxdomain`)
+	theirs := regexp.MustCompile(`Client-(ID|Secret)|Client credentials|Email Security Policy|` + // names of others
+		"`[^`]*`" + `|\[\[?[a-z.]+\]\]?|[A-Z][\w ]+( > [\w ,&+-]+)+` +
+		`|Access [Pp]olicy|Email &|E-Mail-Konto hinzufügen|Server für ausgehende E-Mails`)
+	english := regexp.MustCompile(`(?i)\b(upstreams?|listeners?|hooks?)\b`)
+	for dir, files := range map[string]embed.FS{"words": wordFiles, "said": saidFiles} {
+		names, err := fs.Glob(files, dir+"/*.txt")
+		if err != nil || len(names) == 0 {
+			t.Fatal(dir, err)
+		}
+		for _, name := range names {
+			data, err := files.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, pair := range pairsOf(strings.ReplaceAll(string(data), "\n#", "\n# ")) {
+				if len(pair) != 2 {
+					continue // the other tests say so
+				}
+				if m := banned.FindString(theirs.ReplaceAllString(pair[1], "")); m != "" {
+					t.Errorf("%s: %q in %q", name, m, pair[1])
+				}
+				if m := english.FindString(theirs.ReplaceAllString(pair[0], "")); m != "" && dir == "words" {
+					t.Errorf("%s: %q in %q", name, m, pair[0])
+				}
+			}
+		}
+	}
 }

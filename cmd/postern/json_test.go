@@ -85,7 +85,7 @@ func TestJSONKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table := l.file("table.csv", "login\ncarl\n")
+	table := l.file("table.csv", "login,senders\ncarl,carl@example.com\n")
 	all := map[string]int{}
 	for _, line := range []string{
 		"user add anna --note x --sender anna@example.com --network 192.0.2.0/24 --group staff",

@@ -163,7 +163,7 @@ func (p *page) troubles(u *status.Upstream) {
 	advise := func(cause, fix string) {
 		if cause != "" && !given[cause] {
 			given[cause] = true
-			p.line("    %s What to do: %s", cause, fix)
+			p.line("    %s What to do: %s", cause, strings.ReplaceAll(fix, "\n", " "))
 		}
 	}
 	begun := false

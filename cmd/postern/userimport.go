@@ -14,8 +14,9 @@ import (
 
 // importFlags are those of `user import`.
 type importFlags struct {
-	update, dryRun, json bool
-	result               string
+	update, dryRun, json, withoutSender bool
+
+	result string
 }
 
 func (a *app) userImport() *cobra.Command {
@@ -49,6 +50,8 @@ What was generated is printed as CSV (login,password), or written to the file th
 	}
 	cmd.Flags().BoolVar(&flags.update, "update", false, "change logins that exist")
 	cmd.Flags().BoolVar(&flags.dryRun, "dry-run", false, "check the file and say what would be done")
+	cmd.Flags().BoolVar(&flags.withoutSender, "without-sender", false,
+		"add accounts even if they may send as nobody until they get a sender")
 	cmd.Flags().StringVar(&flags.result, "result", "",
 		"write generated passwords to this new `file`, for its owner alone")
 	cmd.Flags().BoolVar(&flags.json, "json", false, "print JSON")
@@ -81,7 +84,7 @@ func (a *app) importAccounts(cmd *cobra.Command, name string, flags importFlags)
 // options are those of an import that tells on w what it does.
 func (f importFlags) options(w io.Writer, name string) operate.Import {
 	said := time.Now()
-	o := operate.Import{Update: f.update, DryRun: f.dryRun,
+	o := operate.Import{Update: f.update, DryRun: f.dryRun, WithoutSender: f.withoutSender,
 		Warn: func(line int, text string) { fmt.Fprintf(w, "%s:%d: warning: %s\n", name, line, text) },
 		Progress: func(done, total int) {
 			if now := time.Now(); now.Sub(said) > slowImport {

@@ -34,7 +34,11 @@ func (c *check) decide() {
 			continue
 		}
 		if len(c.tell.findings) > 0 && !c.spf.known && !c.dmarc.known {
-			c.conclude(s, undecided(c), lastOf(c.tell.findings))
+			if v := undecided(c); v == Fails { // the finding about the domain says it already
+				c.outcomes = append(c.outcomes, Outcome{s.Name, s.Provider, v, lastOf(c.tell.findings)})
+			} else {
+				c.conclude(s, v, lastOf(c.tell.findings))
+			}
 			continue
 		}
 		c.decideFor(s)
@@ -92,6 +96,9 @@ func (c *check) conclude(s Sender, v Verdict, why string) {
 	code := map[Verdict]string{ByDKIM: "outcome-dkim", BySPF: "outcome-spf", Fails: "outcome-fails",
 		Unknown: "outcome-unknown"}[v]
 	what := fmt.Sprintf("Mail of %s through %s %s.", c.o.Domain, s.Name, v)
+	if v == Fails { // not at the provider
+		what = fmt.Sprintf("Receivers do not take mail of %s through %s for genuine.", c.o.Domain, s.Name)
+	}
 	switch {
 	case v == Unknown:
 		what = fmt.Sprintf("Whether mail of %s through %s passes cannot be told.", c.o.Domain, s.Name)

@@ -52,10 +52,14 @@ func (x fileExam) file(path string) (finding.Finding, bool) {
 	mode := info.Mode().Perm()
 	switch {
 	case mode&anyoneWrites != 0:
+		rights := "o-w"
+		if path == x.c.Path() && hasLiteral(path) { // one command for both
+			rights = "o-rwx"
+		}
 		return found(codeFileWritable, finding.Fault, path,
 				fmt.Sprintf("Every user of this machine may change %s (mode "+
 					"%04o).", path, mode), "Who changes it decides where mail goes and who may send.",
-				"chmod o-w "+path),
+				"chmod "+rights+" "+path),
 			true
 	case mode&anyoneReads != 0 && path == x.c.Path() && hasLiteral(path):
 		return found(codeFileReadable, finding.Fault, path, fmt.Sprintf("Every user of this machine may read %s (mode "+

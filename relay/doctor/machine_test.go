@@ -165,7 +165,7 @@ func TestFileFindings(t *testing.T) {
 	mode(w.path, 0o644)
 	want(t, w.examine("files"), codeFileReadable, finding.Fault, "passwords stand in it", "chmod o-rwx "+w.path)
 	mode(w.path, 0o602)
-	want(t, w.examine("files"), codeFileWritable, finding.Fault, "chmod o-w "+w.path)
+	want(t, w.examine("files"), codeFileWritable, finding.Fault, "chmod o-rwx "+w.path)
 	mode(w.path, 0o600)
 	mode(w.dir, 0o750)
 	want(t, w.examine("files"), codeDataDirOpen, finding.Fault, "chmod 700 "+w.dir)

@@ -124,7 +124,7 @@ func (x upstreamExam) tried(u *config.Upstream, a attempt, broken map[string]boo
 	}
 	if len(list) == 0 {
 		list = append(list, fine(codeUpstreamOK, u.Name, "It lets us in, and takes mail from what was tried: "+
-			"%s.", count(senders(a.report), "sender")))
+			"%s. Whether receivers take that mail for genuine is for DNS to say.", count(senders(a.report), "sender")))
 	}
 	return list
 }
@@ -195,9 +195,14 @@ func (x upstreamExam) step(u *config.Upstream, s *trial.Step, w finding.Weight) 
 	}
 	what := "Upstream " + u.Name + ": " + known.what + ". " + sentence(said(cause))
 	if reply := s.Reply.String(); s.Reply.Code != 0 && !s.Ours && !strings.Contains(cause, reply) {
-		what += " It said: " + said(reply)
+		what += " It said: \"" + reported(reply) + "\"."
 	}
 	return found(known.code, w, subject, what, why, saidLines(fix))
+}
+
+// reported is said for what stands between quotation marks, so that it is known where it ends.
+func reported(text string) string {
+	return strings.TrimRight(strings.ReplaceAll(said(text), `"`, "'"), ".")
 }
 
 // saidLines is said for text that has lines.
@@ -231,8 +236,8 @@ func (x upstreamExam) known(u *config.Upstream, works bool) (list []finding.Find
 		if s.Fix != "" {
 			fix = s.Fix + "\n" + fix
 		}
-		list = append(list, found(codeSenderDenied, finding.Fault, u.Name, fmt.Sprintf("%s refused mail from %s: %s %s",
-			u.Name, said(s.Sender), sentence(said(s.Reply)), said(s.Cause)),
+		list = append(list, found(codeSenderDenied, finding.Fault, u.Name, fmt.Sprintf("%s refused mail from %s: \"%s\".",
+			u.Name, said(s.Sender), reported(s.Reply))+" "+said(s.Cause),
 			"Mail of this sender waits; it is tried again "+
 				"at "+s.NextTry.Local().Format("2006-01-02 15:04")+".", saidLines(fix)))
 	}
@@ -258,8 +263,8 @@ func (x upstreamExam) waits(u *status.Upstream, id *status.Identity, works bool)
 			w = finding.Danger
 		}
 	}
-	what := fmt.Sprintf("Upstream %s, logged in as %s, %s, since %s: %s", u.Name, said(id.Identity), state,
-		id.Since.Local().Format("2006-01-02 15:04"), sentence(said(id.Reply)))
+	what := fmt.Sprintf("Upstream %s, logged in as %s, %s, since %s: \"%s\".", u.Name, said(id.Identity), state,
+		id.Since.Local().Format("2006-01-02 15:04"), reported(id.Reply))
 	if id.Cause != "" {
 		what += " " + sentence(said(id.Cause))
 	}
@@ -267,7 +272,7 @@ func (x upstreamExam) waits(u *status.Upstream, id *status.Identity, works bool)
 	if id.NextTry.After(x.now) {
 		next = "at " + id.NextTry.Local().Format("2006-01-02 15:04")
 	}
-	fix := said(id.Fix)
+	fix := saidLines(id.Fix)
 	if works {
 		fix = strings.TrimSpace(fix +
 			"\nThe test works now, so it ends by itself. To send at once: postern queue retry")

@@ -316,3 +316,10 @@ func TestNothingIsSaidTwice(t *testing.T) {
 		}
 	}
 }
+
+// TestReported: the words of others end where their quotation marks do.
+func TestReported(t *testing.T) {
+	if got := reported("550 say \"No.\". Nobody can send there.\n"); got != "550 say 'No.'. Nobody can send there" {
+		t.Error(got)
+	}
+}

@@ -176,7 +176,7 @@ func adviceWords(provider string, r mail.Reply, identity, sender string) (cause,
 		return "", ""
 	}
 	known = known.Filled(identity, sender)
-	return known.Cause, strings.Join(known.Fix, " ")
+	return known.Cause, strings.Join(known.Fix, "\n")
 }
 
 func queueStatus(ctx context.Context, r *status.Report, s *relaystore.Store) {

@@ -175,7 +175,7 @@ func advise(c *alert.Condition, u config.Upstream, known *advice.Advice, identit
 	}
 	known = known.Filled(identity, sender)
 	c.Summary += " " + known.Cause + " What to do: " + strings.Join(known.Fix, " ")
-	c.Details["cause"], c.Details["fix"], c.Details["source"] = known.Cause, strings.Join(known.Fix, " "), known.Source
+	c.Details["cause"], c.Details["fix"], c.Details["source"] = known.Cause, strings.Join(known.Fix, "\n"), known.Source
 }
 
 // describeStorm adds to an alert what is known about the bounce storm that its reply belongs to, if any.

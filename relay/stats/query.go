@@ -55,6 +55,7 @@ type Query struct {
 	Step         Step
 	Limit        int     // keys, those with the largest volume; the rest is Other. 0: DefaultLimit
 	OnlyKey      *string // sums of this key only
+	For          string  // who asks: while mail is busy each waits for their own questions only
 }
 
 // ErrQuery is wrapped by errors that are for whoever asks.

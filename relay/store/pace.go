@@ -9,7 +9,8 @@ import (
 	"postern/relay/trace"
 )
 
-// What people who search may take from mail while it is busy: one two-hundredth of the processors over any time, which
+// What people who search, or look at statistics or the story of a message, may take
+// from mail while it is busy: one two-hundredth of the processors over any time, which
 // those divide who have taken of it, beside a first paceCredit of each. Mail then loses a hundredth at most, with what
 // the console or the API adds. While mail is not busy nobody waits.
 const (
@@ -18,6 +19,14 @@ const (
 	maxSearchers = 256                    // with a credit of their own; further ones share one
 	maxSearches  = 32                     // of one searcher at once
 )
+
+// paced waits until somebody may look something up. What it returns ends that.
+func (s *Store) paced(ctx context.Context, by string) (done func(), err error) {
+	if s.pace == nil {
+		return func() {}, nil
+	}
+	return s.pace.take(ctx, by, s.told.Load)
+}
 
 // pace lets people search one after the other, in the daemon, and not more than mail can spare. Each pays for their own
 // searches, with the next one: who searches without a pause waits, and nobody waits for them.

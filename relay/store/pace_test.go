@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/relay/stats"
 	"postern/relay/trace"
 )
 
@@ -148,6 +149,45 @@ func TestOneSearcherStarvesNobody(t *testing.T) {
 				t.Errorf("%d searchers are left, %v", len(p.searchers), err)
 			}
 		})
+	}
+}
+
+// In the daemon whoever looks at statistics or at stories without a pause pays for that as for searches, and only they.
+func TestLookUpsPay(t *testing.T) {
+	s := open(t, Options{Daemon: true})
+	appendEvents(t, s, story()...)
+	ask := map[string]func(ctx context.Context, by string) error{
+		"statistics": func(ctx context.Context, by string) error {
+			_, err := s.Statistics(ctx, stats.Query{For: by}, time.Now())
+			return err
+		},
+		"timeline": func(ctx context.Context, by string) error {
+			_, _, err := s.Timeline(ctx, by, "m1")
+			return err
+		},
+	}
+	for what, look := range ask {
+		if err := look(t.Context(), "anna"); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	busy := func() { // until a second has passed
+		s.pace.mu.Lock()
+		defer s.pace.mu.Unlock()
+		s.pace.busy, s.pace.sampled = true, time.Now().Add(time.Hour)
+		s.pace.searchers["anna"] = &searcher{credit: -time.Hour}
+	}
+	for what, look := range ask {
+		busy()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		if err := look(ctx, "anna"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: she does not wait: %v", what, err)
+		}
+		cancel()
+		busy()
+		if err := look(t.Context(), "bob"); err != nil {
+			t.Errorf("%s: he waits for her: %v", what, err)
+		}
 	}
 }
 

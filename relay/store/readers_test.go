@@ -29,7 +29,7 @@ func TestLookupsDoNotHoldUpMail(t *testing.T) {
 	now := time.Now()
 	looks := map[string]func() error{
 		"search":     func() error { _, err := s.Search(ctx, trace.Search{}); return err },
-		"timeline":   func() error { _, _, err := s.Timeline(ctx, "m1"); return err },
+		"timeline":   func() error { _, _, err := s.Timeline(ctx, "", "m1"); return err },
 		"events":     func() error { _, err := s.Events(ctx, trace.Query{Text: "x"}); return err },
 		"statistics": func() error { _, err := s.Statistics(ctx, stats.Query{}, now); return err },
 		"audit":      func() error { _, err := s.Audit(ctx, AuditQuery{}); return err },

@@ -43,17 +43,15 @@ func (l *searching) in(ctx context.Context, s *Store) error {
 	if err := l.prepare(); err != nil {
 		return err
 	}
-	if s.pace != nil {
-		done, err := s.pace.take(ctx, l.q.By, s.told.Load)
-		switch {
-		case errors.Is(err, context.DeadlineExceeded) && l.q.After == "": // a page may be empty, and have a next
-			l.answer.Next = trace.Cursor{Before: l.before, AsOf: notYet}.String()
-			return nil
-		case err != nil:
-			return err
-		}
-		defer done()
+	done, err := s.paced(ctx, l.q.By)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && l.q.After == "": // a page may be empty, and have a next
+		l.answer.Next = trace.Cursor{Before: l.before, AsOf: notYet}.String()
+		return nil
+	case err != nil:
+		return err
 	}
+	defer done()
 	return s.lookups.snapshot(ctx, func(conn *sqlite.Conn) error {
 		l.conn = conn
 		return l.run()
@@ -190,12 +188,17 @@ func (l *searching) takeNumbered(n int64) (more bool, err error) {
 func (l *searching) take(e *indexedEvent, there bool) (more bool, err error) {
 	l.budget--
 	l.before = e.n
-	if there && e.HasTerms(l.terms) {
+	if there && l.matches(e) {
 		if err := l.add(e); err != nil {
 			return false, err
 		}
 	}
 	return l.budget > 0 && len(l.answer.Found) < l.q.Limit, nil
+}
+
+// matches reports whether an event is what is looked for.
+func (l *searching) matches(e *indexedEvent) bool {
+	return l.q.About.Has(&e.Event) && e.HasTerms(l.terms)
 }
 
 // add puts what an event belongs to into the answer, unless a newer event has done so.
@@ -216,7 +219,7 @@ func (l *searching) add(e *indexedEvent) error {
 			return err
 		}
 		l.budget--
-		if other.n > e.n && other.n < l.asOf && other.HasTerms(l.terms) {
+		if other.n > e.n && other.n < l.asOf && l.matches(other) {
 			return nil // it was on a page before
 		}
 		g.add(other)

@@ -177,6 +177,37 @@ func TestSearchFinds(t *testing.T) {
 	check("with a new index")
 }
 
+// TestSearchAboutOneThing: mail, refusals and changes of accounts can be looked for alone, with words and without, and
+// a page that ends between them goes on.
+func TestSearchAboutOneThing(t *testing.T) {
+	s := open(t, Options{})
+	appendEvents(t, s, story()...)
+	operator := fmt.Sprint("event ", eventTime.Add(7*time.Minute).UnixNano())
+	check := func() {
+		t.Helper()
+		for _, test := range []struct {
+			about trace.Subject
+			words string
+			want  []string
+		}{
+			{trace.Mail, "", []string{"message m2", "message m1"}}, {trace.Mail, "dave", []string{"message m2"}},
+			{trace.Mail, "scanner", nil}, {trace.Refusals, "", []string{"session s2"}},
+			{trace.Refusals, "anna", nil}, {trace.Changes, "", []string{operator}},
+			{trace.Changes, "dave", []string{operator}},
+		} {
+			for _, limit := range []int{0, 1} {
+				got := labels(findAll(t, s, trace.Search{Words: test.words, About: test.about, Limit: limit}))
+				if !slices.Equal(got, test.want) {
+					t.Errorf("%s, %q: got %q, want %q", test.about, test.words, got, test.want)
+				}
+			}
+		}
+	}
+	check()
+	newTestIndexer(s).all(t)
+	check()
+}
+
 func indexed(t testing.TB, s *Store) (state searchState) {
 	t.Helper()
 	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) (err error) {
@@ -254,7 +285,7 @@ func TestTimeline(t *testing.T) {
 		"s2":    {events[3], events[4]},
 		"none":  nil, "": nil,
 	} {
-		got, more, err := s.Timeline(t.Context(), id)
+		got, more, err := s.Timeline(t.Context(), "anna", id)
 		if err != nil || more || !slices.Equal(got, want) {
 			t.Errorf("%s: %v, got %+v", id, err, got)
 		}

@@ -9,12 +9,18 @@ import (
 )
 
 // Statistics answers a query as of now. Errors that wrap stats.ErrQuery are for whoever asks. Whole days are read as
-// days; a query costs at most as many rows as there are keys in its period, some microseconds each.
+// days; a query costs at most as many rows as there are keys in its period, some microseconds each. In the daemon it
+// waits as searches do; trace.ErrTooMany is of these.
 func (s *Store) Statistics(ctx context.Context, q stats.Query, now time.Time) (*stats.Table, error) {
 	q, err := q.Complete(now)
 	if err != nil {
 		return nil, err
 	}
+	done, err := s.paced(ctx, q.For)
+	if err != nil {
+		return nil, wrap(err, "read the statistics")
+	}
+	defer done()
 	b := stats.NewBuilder(q)
 	err = s.lookups.read(ctx, func(conn *sqlite.Conn) error {
 		for _, p := range statParts(q) {

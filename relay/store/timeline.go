@@ -17,11 +17,17 @@ const maxTimeline = 2000
 
 // Timeline returns what happened to a message, or in a session, oldest first: all events of the message, and those of
 // its sessions that belong to no other message, from the TLS handshake on. id is a message's or a session's. Of more
-// than maxTimeline events of either, the newest are given and more is true. No event: nothing is recorded.
-func (s *Store) Timeline(ctx context.Context, id string) (all []trace.Event, more bool, err error) {
+// than maxTimeline events of either, the newest are given and more is true. No event: nothing is recorded. In the
+// daemon it waits as searches of who asks do; trace.ErrTooMany is of these.
+func (s *Store) Timeline(ctx context.Context, by, id string) (all []trace.Event, more bool, err error) {
 	if id == "" {
 		return nil, false, nil
 	}
+	done, err := s.paced(ctx, by)
+	if err != nil {
+		return nil, false, wrap(err, "read the trace of %s", id)
+	}
+	defer done()
 	err = s.lookups.snapshot(ctx, func(conn *sqlite.Conn) error {
 		l := searching{conn: conn}
 		var sessions []string

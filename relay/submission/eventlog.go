@@ -40,9 +40,15 @@ func (l *eventLog) loggedIn(login string) {
 
 // reject records a refused MAIL, RCPT or message and returns its reply. err, for the log, may be nil.
 func (l *eventLog) reject(from mail.Address, to string, reply mail.Reply, err error) mail.Reply {
+	return l.rejectMessage("", from, to, reply, err)
+}
+
+// rejectMessage is reject for a message that has events by its id already: its upstream refused it while the client
+// waited. id is "" for others.
+func (l *eventLog) rejectMessage(id string, from mail.Address, to string, reply mail.Reply, err error) mail.Reply {
 	l.service.rejected.WithLabelValues(l.listener, codeClass(reply)).Inc()
 	l.service.Room.Refused(reply, err)
-	e := trace.Event{Kind: trace.Rejected, From: from.String(), To: to, Reply: reply, Detail: mail.Reason(err)}
+	e := trace.Event{Kind: trace.Rejected, ID: id, From: from.String(), To: to, Reply: reply, Detail: mail.Reason(err)}
 	if !l.refusal(e) {
 		return reply
 	}

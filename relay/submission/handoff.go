@@ -63,6 +63,7 @@ func (u *submission) verdict(ctx context.Context, results []mail.Result) (mail.R
 	switch {
 	case all(m, results, mail.Class.Permanent):
 		u.traceResults(results)
+		u.refused = m.ID
 		return mail.Reply{}, mail.Refuse(results[0].Reply, results[0].Err)
 	case all(m, results, func(c mail.Class) bool { return c == mail.Delivered }) && !wantsReport(m, results):
 		reply := mail.R(250, "2.0.0", "taken by %s as %s: %s", results[0].Upstream, m.ID, results[0].Reply.Text)

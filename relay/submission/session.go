@@ -260,7 +260,7 @@ func (s *session) Data(ctx context.Context, t *wire.Transfer) mail.Reply {
 	}
 	reply, err := u.run(ctx)
 	if err != nil {
-		return s.events.reject(env.From, u.recipient(), replyFor(err), err)
+		return s.events.rejectMessage(u.refused, env.From, u.recipient(), replyFor(err), err)
 	}
 	return reply
 }

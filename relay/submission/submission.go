@@ -38,6 +38,7 @@ type submission struct {
 
 	message *queue.Message // completed
 	content mail.Content   // of message
+	refused string         // its id, once its upstream has refused it; "" before
 }
 
 // run takes the message through all steps. The reply is that of a message that was taken.

@@ -22,10 +22,34 @@ const (
 // the words of an event are); without words every event of the time matches.
 type Search struct {
 	Words        string
+	About        Subject   // what the events that match are about
 	Since, Until time.Time // of the events that match; Until is not part of it; zero: open
 	Limit        int       // rows, at most MaxPage; 0: DefaultPage
 	After        string    // Answer.Next of the page before; empty: the first page
 	By           string    // who searches: while mail is busy each waits for their own searches only
+}
+
+// Subject is what events are about.
+type Subject string
+
+// What a search may be about.
+const (
+	Everything Subject = ""
+	Mail       Subject = "mail"     // messages, those that were refused among them
+	Refusals   Subject = "refusals" // connections and logins that were refused
+	Changes    Subject = "changes"  // of accounts, by people
+)
+
+// Has reports whether an event is about s.
+func (s Subject) Has(e *Event) bool {
+	about := Mail
+	switch {
+	case e.Kind == Refused || e.Kind == AuthFail:
+		about = Refusals
+	case e.Kind == Operator && e.ID == "":
+		about = Changes
+	}
+	return s == Everything || s == about
 }
 
 // ErrQuery is wrapped by the error of a search that nobody can answer: its text says what to change.
