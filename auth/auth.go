@@ -53,6 +53,11 @@ type Options struct {
 	OnPassword func(id Identity, password string)
 	// ScramSecret is the install secret ScramSaltName.
 	ScramSecret []byte
+	// Apps has the app passwords, which are asked for before any source, hashed with Pepper; nil: there are none.
+	Apps   AppStore
+	Pepper []byte
+	// OnApp, unless nil, is called, not under locks, when somebody logs in with an app password. It must return quickly.
+	OnApp func(id string, client netip.Addr)
 }
 
 // Authenticator verifies credentials. It is safe for concurrent use and starts no goroutine.
@@ -70,6 +75,9 @@ type Authenticator struct {
 	stats    counters
 
 	scramSecret []byte
+	apps        AppStore
+	pepper      []byte
+	onApp       func(string, netip.Addr)
 }
 
 // New returns an Authenticator.
@@ -86,6 +94,9 @@ func New(o Options) *Authenticator {
 		onRight:  o.OnPassword,
 
 		scramSecret: o.ScramSecret,
+		apps:        o.Apps,
+		pepper:      o.Pepper,
+		onApp:       o.OnApp,
 	}
 	a.roster.Store(newRoster(o.Sources))
 	return a
@@ -114,6 +125,7 @@ type attempt struct {
 	place    netip.Prefix
 	cred     credential
 	roster   *roster
+	remark   string // for the log, if it is refused
 }
 
 // Authenticate returns who has this login and password. Its errors are *mail.Error: 535 5.7.8 for
@@ -146,6 +158,9 @@ func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, 
 	id, err := a.decide(ctx, now, t)
 	if err == nil {
 		a.lockout.succeeded(now, t.login, t.place)
+		if id.App != "" && a.onApp != nil {
+			a.onApp(id.App, t.client)
+		}
 	}
 	return a.answer(id, err)
 }
@@ -168,7 +183,7 @@ func (a *Authenticator) answer(id Identity, err error) (Identity, error) {
 }
 
 // decide takes the cheapest way to an answer. Whatever is refused has cost the same work, so that the time tells nobody
-// whether a password is right: see refuseOutside, and Source.Verify.
+// whether a password is right: see refuseRight, and Source.Verify.
 func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (Identity, error) {
 	known := a.cache.look(now, t.cred)
 	switch {
@@ -176,11 +191,18 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 		a.stats.hits.Add(1)
 		return known.identity, nil
 	case known.right:
-		return a.refuseOutside(ctx, now, t, known.identity)
+		return a.refuseRight(ctx, now, t, outside(t, known.identity))
 	case known.wrong != nil:
 		a.stats.wrongHits.Add(1)
 		a.charge(now, t) // it may be new from this place
 		return Identity{}, known.wrong
+	}
+	app, ok, err := a.findApp(ctx, now, &t)
+	if err != nil {
+		return Identity{}, err
+	}
+	if ok {
+		return a.verifyApp(ctx, now, t, app, known)
 	}
 	id, ok, err := a.verifyFast(ctx, t)
 	if err != nil {
@@ -189,7 +211,7 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 	if ok {
 		a.cache.remember(now, t.cred, known.generation, t.login, id, nil)
 		if !id.Allows(t.client) {
-			return a.refuseOutside(ctx, now, t, id)
+			return a.refuseRight(ctx, now, t, outside(t, id))
 		}
 		a.tellRight(id, t)
 		return id, nil
@@ -198,6 +220,9 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 		return Identity{}, err
 	}
 	id, err = a.verifyOnce(ctx, now, t, t.cred, a.verify)
+	if err != nil && t.remark != "" {
+		err = fmt.Errorf("%w; %s", err, t.remark)
+	}
 	if err == nil && !id.Allows(t.client) {
 		err = outside(t, id)
 		a.cache.remember(now, t.cred.outside(), known.generation, t.login, Identity{}, err)
@@ -206,15 +231,15 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 	return id, err
 }
 
-// refuseOutside refuses a right password that is used outside the networks of its login, when that is known without
-// work. It goes the way of a wrong one: remembered for a minute, refused unseen by a lock, else as much work, and
-// counted.
-func (a *Authenticator) refuseOutside(ctx context.Context, now time.Time, t attempt, id Identity) (Identity, error) {
+// refuseRight refuses a right password that must not be used, outside the networks of its login perhaps, when that is
+// known without work. It goes the way of a wrong one: remembered for a minute, refused unseen by a lock, else as much
+// work, and counted.
+func (a *Authenticator) refuseRight(ctx context.Context, now time.Time, t attempt, why error) (Identity, error) {
 	cred := t.cred.outside()
 	if a.cache.look(now, cred).wrong != nil {
 		a.stats.wrongHits.Add(1)
 		a.charge(now, t)
-		return Identity{}, outside(t, id)
+		return Identity{}, why
 	}
 	if err := a.lockedOut(ctx, now, t, answer{}); err != nil {
 		return Identity{}, err
@@ -223,11 +248,8 @@ func (a *Authenticator) refuseOutside(ctx context.Context, now time.Time, t atte
 		if busy := a.dummies(ctx, t, nil); busy != nil {
 			return Identity{}, busy
 		}
-		return Identity{}, ErrNetwork
+		return Identity{}, why
 	})
-	if errors.Is(err, ErrNetwork) {
-		err = outside(t, id)
-	}
 	return Identity{}, err
 }
 
@@ -299,7 +321,7 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 	a.stats.verified.Add(1)
 	id, err := verify(ctx, t)
 	if d, ok := errors.AsType[*downError](err); ok {
-		if id, ok := a.cache.stale(now, cred, d.source, d.stale); ok {
+		if id, ok := a.cache.stale(now, cred, d.source, "", d.stale); ok {
 			a.stats.stale.Add(1)
 			return id, nil
 		}

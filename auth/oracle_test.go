@@ -69,6 +69,27 @@ func TestWorkTellsNothing(t *testing.T) {
 					Networks: prefixes("192.0.2.0/24")})
 				guess(t, r, "nobody", 3, there)
 			}},
+		"an app password, outside its networks": {"oda", "app-oda", func(_ *testing.T, r *rig) {
+			addApps(r).edit("oda", func(k *AppPassword) { k.Networks = prefixes("192.0.2.0/24") })
+		}},
+		"an app password, outside the networks of its login": {"office", "app-office",
+			func(_ *testing.T, r *rig) { addApps(r) }},
+		"an app password, outside its networks, verified inside before": {"oda", "app-oda",
+			func(t *testing.T, r *rig) {
+				addApps(r).edit("oda", func(k *AppPassword) { k.Networks = prefixes("192.0.2.0/24") })
+				wantOK(t, r.try("oda", "app-oda", here))
+			}},
+		"an app password that has expired": {"oda", "app-oda", func(_ *testing.T, r *rig) {
+			addApps(r).edit("oda", func(k *AppPassword) { k.Expires = k.Created })
+		}},
+		"an app password of a locked account":     {"locked", "app-locked", func(_ *testing.T, r *rig) { addApps(r) }},
+		"an app password of a locked person":      {"oda", "app-oda", func(_ *testing.T, r *rig) { addApps(r).lock("oda") }},
+		"an app password of an account that left": {"gone", "app-gone", func(_ *testing.T, r *rig) { addApps(r) }},
+		"an app password, the address is locked and the account too": {"locked", "app-locked",
+			func(t *testing.T, r *rig) {
+				addApps(r)
+				guess(t, r, "nobody", 3, there)
+			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
