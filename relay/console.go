@@ -70,9 +70,9 @@ func (s *Server) consoleChanged(ctx context.Context) bool {
 	return err == nil
 }
 
-// saveLockouts writes down who is locked out, of the logins and of the console.
+// saveLockouts writes down who is locked out, of the logins and of the console, and when app passwords were used.
 func (s *Server) saveLockouts(ctx context.Context) error {
-	err := s.accounts.saveLockout(ctx)
+	err := errors.Join(s.accounts.saveLockout(ctx), s.accounts.apps.save(ctx))
 	if s.access != nil {
 		err = errors.Join(err, s.access.SaveLockout(ctx))
 	}
@@ -105,7 +105,7 @@ func consoleOf(s *Server) http.Handler {
 	}
 	ops := operate.New(operate.Options{Config: func() *config.Config { return s.state.Load().config }, Store: s.store,
 		Status:  func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil },
-		Counted: s.limiter.States, Version: s.options.Version})
+		Counted: s.limiter.States, Lookup: s.accounts.Lookup, Version: s.options.Version})
 	return door.Handler(door.Options{Access: s.access, Logger: s.log,
 		API: api.Handler(api.Options{Operations: ops, Access: s.access, Answers: s.store, Logger: s.log}),
 		Console: console.Options{Operations: ops, Logger: s.log,

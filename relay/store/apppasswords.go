@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/relay/privacy"
 	"postern/relay/store/internal/sqlite"
 )
 
@@ -346,12 +347,24 @@ type AppUse struct {
 	From string
 }
 
+// keptOf is what [privacy] lets be kept of a client's address that stays for long: a hash would tell its owner nothing.
+func (s *Store) keptOf(client string) string {
+	p := s.privacy.Load()
+	switch {
+	case p == nil || p.Clients == "" || p.Clients == privacy.Keep:
+		return client
+	case p.Clients == privacy.Cut:
+		return p.Client(client)
+	}
+	return ""
+}
+
 // SaveAppUses writes down when app passwords were last used. It is lazy: it waits for a commit that comes anyway.
 func (s *Store) SaveAppUses(ctx context.Context, uses []AppUse) error {
 	err := s.writer.do(ctx, &op{lazy: true, cost: int64(len(uses)), run: func(t *tx) error {
 		for _, u := range uses {
 			if err := t.Run("UPDATE app_password SET used = ?1, used_from = ?2 WHERE id = ?3 AND used < ?1",
-				unixNano(u.At), u.From, u.ID); err != nil {
+				unixNano(u.At), s.keptOf(u.From), u.ID); err != nil {
 				return err
 			}
 		}
