@@ -50,10 +50,10 @@ func consoleOptions(c *config.Config, s *relaystore.Store, log *slog.Logger) (ac
 		}
 	}
 	o.OIDC = &access.OIDC{
-		Issuer: block.Issuer, ClientID: block.ClientID, ClientSecret: auth.Secret(block.ClientSecret.Value()),
-		RedirectURL: block.RedirectURL, Scopes: block.Scopes, NameClaim: block.NameClaim,
-		GroupsClaim: block.GroupsClaim,
-		Roles:       roles,
+		Provider: access.Provider{Issuer: block.Issuer, ClientID: block.ClientID,
+			ClientSecret: auth.Secret(block.ClientSecret.Value()), RedirectURL: block.RedirectURL,
+			Scopes: block.Scopes},
+		NameClaim: block.NameClaim, GroupsClaim: block.GroupsClaim, Roles: roles,
 	}
 	return o, nil
 }

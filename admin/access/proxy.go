@@ -14,12 +14,17 @@ const forwardedFor = "X-Forwarded-For"
 // maxForwarded bounds how much of the field is read, in octets: more is malformed.
 const maxForwarded = 2048
 
+// Locate is Locate for the proxies that the console trusts.
+func (a *Access) Locate(next http.Handler) http.Handler {
+	return Locate(func() []netip.Prefix { return a.inUse.Load().proxies }, next)
+}
+
 // Locate puts the address of the client into RemoteAddr where a trusted proxy asks for it: it belongs before everything
 // that counts, judges or records addresses.
-func (a *Access) Locate(next http.Handler) http.Handler {
+func Locate(proxies func() []netip.Prefix, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if trusted := a.inUse.Load().proxies; len(trusted) > 0 {
-			if peer := addrOf(ClientOf(r)); isTrusted(trusted, peer) {
+		if trusted := proxies(); len(trusted) > 0 {
+			if peer := AddrOf(r); isTrusted(trusted, peer) {
 				client := behind(trusted, peer, r.Header.Values(forwardedFor))
 				located := *r // RemoteAddr alone differs
 				located.RemoteAddr = netip.AddrPortFrom(client, 0).String()
