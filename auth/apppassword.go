@@ -97,7 +97,7 @@ func (a *Authenticator) verifyApp(ctx context.Context, now time.Time, t attempt,
 	})
 	id := v.(Identity)
 	if d, ok := errors.AsType[*downError](err); ok {
-		if id, ok := a.cache.stale(now, t.cred, d.source, f.password.ID, d.stale); ok && id.Allows(t.client) {
+		if id, ok := a.cache.stale(now, t.cred, d.source, f.password.ID, d.stale); ok && t.allows(id) {
 			a.stats.stale.Add(1)
 			return id, nil
 		}
@@ -110,7 +110,7 @@ func (a *Authenticator) verifyApp(ctx context.Context, now time.Time, t attempt,
 		return a.refuseRight(ctx, now, t, err)
 	}
 	a.cache.remember(now, t.cred, known.generation, t.login, id, nil)
-	if !id.Allows(t.client) {
+	if !t.allows(id) {
 		return a.refuseRight(ctx, now, t, outside(t, id))
 	}
 	return id, nil

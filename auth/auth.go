@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -107,6 +108,7 @@ var (
 	ErrMalformed = errors.New("no such credential can exist")
 	ErrLockedOut = errors.New("locked out")
 	ErrNetwork   = errors.New("client is outside the networks of this login")
+	ErrSource    = errors.New("passwords of this source do not count here")
 	ErrBusy      = errors.New("too many credentials are being verified")
 )
 
@@ -125,14 +127,22 @@ type attempt struct {
 	place    netip.Prefix
 	cred     credential
 	roster   *roster
-	remark   string // for the log, if it is refused
+	remark   string   // for the log, if it is refused
+	only     []string // sources that count; none: all
 }
 
 // Authenticate returns who has this login and password. Its errors are *mail.Error: 535 5.7.8 for
 // whatever is wrong with the credential, 454 4.7.0 for whatever is wrong with us.
 func (a *Authenticator) Authenticate(ctx context.Context, login, password string, client netip.Addr) (Identity, error) {
+	return a.AuthenticateBy(ctx, login, password, client)
+}
+
+// AuthenticateBy is Authenticate where the sources named count alone; none: all. A right password of another is refused
+// like a wrong one, and nobody can tell it from one by time, words or lockout.
+func (a *Authenticator) AuthenticateBy(ctx context.Context, login, password string, client netip.Addr,
+	sources ...string) (Identity, error) {
 	began := time.Now()
-	id, err := a.authenticate(ctx, began, login, password, client)
+	id, err := a.authenticate(ctx, began, login, password, client, sources)
 	if reply, refused := mail.ReplyFor(err); refused && reply.Permanent() && a.roster.Load().uneven {
 		wait := time.NewTimer(refuseStep - time.Since(began)%refuseStep)
 		defer wait.Stop()
@@ -144,8 +154,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, login, password string
 	return id, err
 }
 
-func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, password string, client netip.Addr) (
-	Identity, error) {
+func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, password string, client netip.Addr,
+	sources []string) (Identity, error) {
 	login, ok := NormalizeLogin(login)
 	password = Prepare(password)
 	if !ok || password == "" || len(password) > MaxLength || !printable(password) {
@@ -153,7 +163,7 @@ func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, 
 	}
 	t := attempt{
 		login: login, password: password, client: client, place: prefixOf(client),
-		cred: a.cache.credential(login, password), roster: a.roster.Load(),
+		cred: a.cache.credential(login, password), roster: a.roster.Load(), only: sources,
 	}
 	id, err := a.decide(ctx, now, t)
 	if err == nil {
@@ -187,7 +197,7 @@ func (a *Authenticator) answer(id Identity, err error) (Identity, error) {
 func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (Identity, error) {
 	known := a.cache.look(now, t.cred)
 	switch {
-	case known.right && known.identity.Allows(t.client):
+	case known.right && t.allows(known.identity):
 		a.stats.hits.Add(1)
 		return known.identity, nil
 	case known.right:
@@ -210,7 +220,7 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 	}
 	if ok {
 		a.cache.remember(now, t.cred, known.generation, t.login, id, nil)
-		if !id.Allows(t.client) {
+		if !t.allows(id) {
 			return a.refuseRight(ctx, now, t, outside(t, id))
 		}
 		a.tellRight(id, t)
@@ -223,7 +233,7 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 	if err != nil && t.remark != "" {
 		err = fmt.Errorf("%w; %s", err, t.remark)
 	}
-	if err == nil && !id.Allows(t.client) {
+	if err == nil && !t.allows(id) {
 		err = outside(t, id)
 		a.cache.remember(now, t.cred.outside(), known.generation, t.login, Identity{}, err)
 		a.charge(now, t) // like a wrong one, or the lockout would tell a right one from it
@@ -253,8 +263,16 @@ func (a *Authenticator) refuseRight(ctx context.Context, now time.Time, t attemp
 	return Identity{}, err
 }
 
+// allows reports whether an identity may be used from the client, and is of a source that counts.
+func (t *attempt) allows(id Identity) bool {
+	return id.Allows(t.client) && (len(t.only) == 0 || slices.Contains(t.only, id.Source))
+}
+
 // outside says, for the log, why a right password is refused.
 func outside(t attempt, id Identity) error {
+	if id.Allows(t.client) {
+		return fmt.Errorf("%w: the password is right, but of %s", ErrSource, id.Source)
+	}
 	return fmt.Errorf("%w: the password is right, but %s is not in %v", ErrNetwork, t.client, id.Networks)
 }
 
@@ -275,9 +293,9 @@ func (a *Authenticator) lockedOut(ctx context.Context, now time.Time, t attempt,
 func (a *Authenticator) mayEnter(ctx context.Context, t attempt, was Identity) bool {
 	now, err := a.lookup(ctx, t.login)
 	if err != nil { // the source cannot be asked, or does not know
-		return was.Allows(t.client) && !errors.Is(err, ErrLocked)
+		return t.allows(was) && !errors.Is(err, ErrLocked)
 	}
-	return now.Allows(t.client)
+	return t.allows(now)
 }
 
 // verifyOnce verifies a credential once however many connections of one place offer it together. The
