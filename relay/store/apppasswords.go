@@ -236,7 +236,7 @@ func (s *Store) LockPerson(ctx context.Context, login string, locked bool, reaso
 			return nil
 		}
 		p.Locked, p.LockReason = locked, reason
-		return putPerson(t, p, true)
+		return errors.Join(putPerson(t, p, true), endPersonSessions(t, login))
 	})
 	return changed, wrap(err, "person %q", login)
 }
@@ -269,6 +269,9 @@ func (s *Store) ForgetPerson(ctx context.Context, login string) (n int, err erro
 			return err
 		}
 		n = int(t.Changes())
+		if err := endPersonSessions(t, login); err != nil {
+			return err
+		}
 		return bump(t.Conn, TopicAppPasswords)
 	})
 	return n, wrap(err, "person %q", login)
