@@ -98,16 +98,20 @@ func (s *Server) adminTLS() *tls.Config {
 		GetConfigForClient: s.acme.Challenge}
 }
 
+// newOperations are what people may do while the daemon runs.
+func (s *Server) newOperations() *operate.Operations {
+	return operate.New(operate.Options{Config: s.config, Store: s.store,
+		Status:  func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil },
+		Counted: s.limiter.States, Lookup: s.accounts.Lookup, Version: s.options.Version})
+}
+
 // consoleOf is the console and the API, with who may in before them; nil where the configuration has neither.
 func consoleOf(s *Server) http.Handler {
 	if s.access == nil {
 		return nil
 	}
-	ops := operate.New(operate.Options{Config: func() *config.Config { return s.state.Load().config }, Store: s.store,
-		Status:  func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil },
-		Counted: s.limiter.States, Lookup: s.accounts.Lookup, Version: s.options.Version})
 	return door.Handler(door.Options{Access: s.access, Logger: s.log,
-		API: api.Handler(api.Options{Operations: ops, Access: s.access, Answers: s.store, Logger: s.log}),
-		Console: console.Options{Operations: ops, Logger: s.log,
-			Site: func() string { return s.state.Load().config.Hostname }}})
+		API: api.Handler(api.Options{Operations: s.operations, Access: s.access, Answers: s.store, Logger: s.log}),
+		Console: console.Options{Operations: s.operations, Logger: s.log,
+			Site: func() string { return s.config().Hostname }}})
 }
