@@ -65,7 +65,7 @@ func Handler(o Options) http.Handler {
 	if o.Rest != nil {
 		mux.Handle("/", o.Rest)
 	}
-	checked := checkHost(o.Names, mux)
+	checked := CheckHost(o.Names, mux)
 	if o.Before != nil {
 		return o.Before(checked)
 	}
@@ -79,9 +79,9 @@ func (o *Options) withNotes(answer string) string {
 	return strings.Join(append([]string{answer}, o.Notes()...), "\n")
 }
 
-// checkHost refuses names that are not ours, against DNS rebinding: a web page can point its own name to this address
+// CheckHost refuses names that are not ours, against DNS rebinding: a web page can point its own name to this address
 // and let its visitors' browsers read what is here. It cannot do that to an address.
-func checkHost(names func() []string, next http.Handler) http.Handler {
+func CheckHost(names func() []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := hostOf(r.Host)
 		_, err := netip.ParseAddr(strings.Trim(host, "[]"))

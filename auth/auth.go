@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -53,6 +54,11 @@ type Options struct {
 	OnPassword func(id Identity, password string)
 	// ScramSecret is the install secret ScramSaltName.
 	ScramSecret []byte
+	// Apps has the app passwords, which are asked for before any source, hashed with Pepper; nil: there are none.
+	Apps   AppStore
+	Pepper []byte
+	// OnApp, unless nil, is called, not under locks, when somebody logs in with an app password. It must return quickly.
+	OnApp func(id string, client netip.Addr)
 }
 
 // Authenticator verifies credentials. It is safe for concurrent use and starts no goroutine.
@@ -70,6 +76,9 @@ type Authenticator struct {
 	stats    counters
 
 	scramSecret []byte
+	apps        AppStore
+	pepper      []byte
+	onApp       func(string, netip.Addr)
 }
 
 // New returns an Authenticator.
@@ -86,6 +95,9 @@ func New(o Options) *Authenticator {
 		onRight:  o.OnPassword,
 
 		scramSecret: o.ScramSecret,
+		apps:        o.Apps,
+		pepper:      o.Pepper,
+		onApp:       o.OnApp,
 	}
 	a.roster.Store(newRoster(o.Sources))
 	return a
@@ -96,6 +108,7 @@ var (
 	ErrMalformed = errors.New("no such credential can exist")
 	ErrLockedOut = errors.New("locked out")
 	ErrNetwork   = errors.New("client is outside the networks of this login")
+	ErrSource    = errors.New("passwords of this source do not count here")
 	ErrBusy      = errors.New("too many credentials are being verified")
 )
 
@@ -114,13 +127,22 @@ type attempt struct {
 	place    netip.Prefix
 	cred     credential
 	roster   *roster
+	remark   string   // for the log, if it is refused
+	only     []string // sources that count; none: all
 }
 
 // Authenticate returns who has this login and password. Its errors are *mail.Error: 535 5.7.8 for
 // whatever is wrong with the credential, 454 4.7.0 for whatever is wrong with us.
 func (a *Authenticator) Authenticate(ctx context.Context, login, password string, client netip.Addr) (Identity, error) {
+	return a.AuthenticateBy(ctx, login, password, client)
+}
+
+// AuthenticateBy is Authenticate where the sources named count alone; none: all. A right password of another is refused
+// like a wrong one, and nobody can tell it from one by time, words or lockout.
+func (a *Authenticator) AuthenticateBy(ctx context.Context, login, password string, client netip.Addr,
+	sources ...string) (Identity, error) {
 	began := time.Now()
-	id, err := a.authenticate(ctx, began, login, password, client)
+	id, err := a.authenticate(ctx, began, login, password, client, sources)
 	if reply, refused := mail.ReplyFor(err); refused && reply.Permanent() && a.roster.Load().uneven {
 		wait := time.NewTimer(refuseStep - time.Since(began)%refuseStep)
 		defer wait.Stop()
@@ -132,8 +154,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, login, password string
 	return id, err
 }
 
-func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, password string, client netip.Addr) (
-	Identity, error) {
+func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, password string, client netip.Addr,
+	sources []string) (Identity, error) {
 	login, ok := NormalizeLogin(login)
 	password = Prepare(password)
 	if !ok || password == "" || len(password) > MaxLength || !printable(password) {
@@ -141,13 +163,16 @@ func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, 
 	}
 	t := attempt{
 		login: login, password: password, client: client, place: prefixOf(client),
-		cred: a.cache.credential(login, password), roster: a.roster.Load(),
+		cred: a.cache.credential(login, password), roster: a.roster.Load(), only: sources,
 	}
 	id, err := a.decide(ctx, now, t)
 	if err == nil {
 		a.lockout.succeeded(now, t.login, t.place)
 		if id.Login != t.login {
 			a.lockout.succeeded(now, id.Login, t.place)
+		}
+		if id.App != "" && a.onApp != nil {
+			a.onApp(id.App, t.client)
 		}
 	}
 	return a.answer(id, err)
@@ -171,19 +196,26 @@ func (a *Authenticator) answer(id Identity, err error) (Identity, error) {
 }
 
 // decide takes the cheapest way to an answer. Whatever is refused has cost the same work, so that the time tells nobody
-// whether a password is right: see refuseOutside, and Source.Verify.
+// whether a password is right: see refuseRight, and Source.Verify.
 func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (Identity, error) {
 	known := a.cache.look(now, t.cred)
 	switch {
-	case known.right && known.identity.Allows(t.client):
+	case known.right && t.allows(known.identity):
 		a.stats.hits.Add(1)
 		return known.identity, nil
 	case known.right:
-		return a.refuseOutside(ctx, now, t, known.identity)
+		return a.refuseRight(ctx, now, t, outside(t, known.identity))
 	case known.wrong != nil:
 		a.stats.wrongHits.Add(1)
 		a.charge(now, t) // it may be new from this place
 		return Identity{}, known.wrong
+	}
+	app, ok, err := a.findApp(ctx, now, &t)
+	if err != nil {
+		return Identity{}, err
+	}
+	if ok {
+		return a.verifyApp(ctx, now, t, app, known)
 	}
 	id, ok, err := a.verifyFast(ctx, t)
 	if err != nil {
@@ -191,8 +223,8 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 	}
 	if ok {
 		a.cache.remember(now, t.cred, known.generation, t.login, id, nil)
-		if !id.Allows(t.client) {
-			return a.refuseOutside(ctx, now, t, id)
+		if !t.allows(id) {
+			return a.refuseRight(ctx, now, t, outside(t, id))
 		}
 		a.tellRight(id, t)
 		return id, nil
@@ -201,7 +233,10 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 		return Identity{}, err
 	}
 	id, err = a.verifyOnce(ctx, now, t, t.cred, a.verify)
-	if err == nil && !id.Allows(t.client) {
+	if err != nil && t.remark != "" {
+		err = fmt.Errorf("%w; %s", err, t.remark)
+	}
+	if err == nil && !t.allows(id) {
 		err = outside(t, id)
 		a.cache.remember(now, t.cred.outside(), known.generation, t.login, Identity{}, err)
 		a.charge(now, t) // like a wrong one, or the lockout would tell a right one from it
@@ -209,15 +244,15 @@ func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (I
 	return id, err
 }
 
-// refuseOutside refuses a right password that is used outside the networks of its login, when that is known without
-// work. It goes the way of a wrong one: remembered for a minute, refused unseen by a lock, else as much work, and
-// counted.
-func (a *Authenticator) refuseOutside(ctx context.Context, now time.Time, t attempt, id Identity) (Identity, error) {
+// refuseRight refuses a right password that must not be used, outside the networks of its login perhaps, when that is
+// known without work. It goes the way of a wrong one: remembered for a minute, refused unseen by a lock, else as much
+// work, and counted.
+func (a *Authenticator) refuseRight(ctx context.Context, now time.Time, t attempt, why error) (Identity, error) {
 	cred := t.cred.outside()
 	if a.cache.look(now, cred).wrong != nil {
 		a.stats.wrongHits.Add(1)
 		a.charge(now, t)
-		return Identity{}, outside(t, id)
+		return Identity{}, why
 	}
 	if err := a.lockedOut(ctx, now, t, answer{}); err != nil {
 		return Identity{}, err
@@ -226,16 +261,21 @@ func (a *Authenticator) refuseOutside(ctx context.Context, now time.Time, t atte
 		if busy := a.dummies(ctx, t, nil); busy != nil {
 			return Identity{}, busy
 		}
-		return Identity{}, ErrNetwork
+		return Identity{}, why
 	})
-	if errors.Is(err, ErrNetwork) {
-		err = outside(t, id)
-	}
 	return Identity{}, err
+}
+
+// allows reports whether an identity may be used from the client, and is of a source that counts.
+func (t *attempt) allows(id Identity) bool {
+	return id.Allows(t.client) && (len(t.only) == 0 || slices.Contains(t.only, id.Source))
 }
 
 // outside says, for the log, why a right password is refused.
 func outside(t attempt, id Identity) error {
+	if id.Allows(t.client) {
+		return fmt.Errorf("%w: the password is right, but of %s", ErrSource, id.Source)
+	}
 	return fmt.Errorf("%w: the password is right, but %s is not in %v", ErrNetwork, t.client, id.Networks)
 }
 
@@ -256,9 +296,9 @@ func (a *Authenticator) lockedOut(ctx context.Context, now time.Time, t attempt,
 func (a *Authenticator) mayEnter(ctx context.Context, t attempt, was Identity) bool {
 	now, err := a.lookup(ctx, t.login)
 	if err != nil { // the source cannot be asked, or does not know
-		return was.Allows(t.client) && !errors.Is(err, ErrLocked)
+		return t.allows(was) && !errors.Is(err, ErrLocked)
 	}
-	return now.Allows(t.client)
+	return t.allows(now)
 }
 
 // verifyOnce verifies a credential once however many connections of one place offer it together. The
@@ -302,7 +342,7 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 	a.stats.verified.Add(1)
 	id, err := verify(ctx, t)
 	if d, ok := errors.AsType[*downError](err); ok {
-		if id, ok := a.cache.stale(now, cred, d.source, d.stale); ok {
+		if id, ok := a.cache.stale(now, cred, d.source, "", d.stale); ok {
 			a.stats.stale.Add(1)
 			return id, nil
 		}

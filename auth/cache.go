@@ -133,15 +133,23 @@ func (c *cache) remember(now time.Time, cred credential, generation uint64, logi
 		return
 	}
 	c.wrong.Remove(cred)
-	c.right.Add(cred, &verified{login, id, now.Add(c.ttl), now})
+	expires := now.Add(c.ttl)
+	if !id.Expires.IsZero() {
+		expires = until(expires, id.Expires)
+	}
+	c.right.Add(cred, &verified{login, id, expires, now})
 }
 
-// stale returns the identity of a credential that source found right less than most ago.
-func (c *cache) stale(now time.Time, cred credential, source string, most time.Duration) (Identity, bool) {
+// stale returns the identity of a credential that source, or an app password of one of its people, proved less than
+// most ago; app is the ID of that app password, "" if there is none.
+func (c *cache) stale(now time.Time, cred credential, source, app string, most time.Duration) (Identity, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v, ok := c.right.Get(cred)
-	if !ok || v.identity.Source != source || v.at.IsZero() || now.Sub(v.at) >= most {
+	if !ok || v.identity.App != app || v.at.IsZero() || now.Sub(v.at) >= most {
+		return Identity{}, false
+	}
+	if app == "" && v.identity.Source != source || app != "" && v.identity.behind != source {
 		return Identity{}, false
 	}
 	return v.identity, true

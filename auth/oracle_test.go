@@ -69,6 +69,49 @@ func TestWorkTellsNothing(t *testing.T) {
 					Networks: prefixes("192.0.2.0/24")})
 				guess(t, r, "nobody", 3, there)
 			}},
+		"an app password, outside its networks": {"oda", "app-oda", func(_ *testing.T, r *rig) {
+			addApps(r).edit("oda", func(k *AppPassword) { k.Networks = prefixes("192.0.2.0/24") })
+		}},
+		"an app password, outside the networks of its login": {"office", "app-office",
+			func(_ *testing.T, r *rig) { addApps(r) }},
+		"an app password, outside its networks, verified inside before": {"oda", "app-oda",
+			func(t *testing.T, r *rig) {
+				addApps(r).edit("oda", func(k *AppPassword) { k.Networks = prefixes("192.0.2.0/24") })
+				wantOK(t, r.try("oda", "app-oda", here))
+			}},
+		"an app password that has expired": {"oda", "app-oda", func(_ *testing.T, r *rig) {
+			addApps(r).edit("oda", func(k *AppPassword) { k.Expires = k.Created })
+		}},
+		"an app password of a locked account":     {"locked", "app-locked", func(_ *testing.T, r *rig) { addApps(r) }},
+		"an app password of a locked person":      {"oda", "app-oda", func(_ *testing.T, r *rig) { addApps(r).lock("oda") }},
+		"an app password of an account that left": {"gone", "app-gone", func(_ *testing.T, r *rig) { addApps(r) }},
+		"of a source that does not count":         {"anna", "right", func(_ *testing.T, r *rig) { r.only = elsewhere }},
+		"of a source that does not count, right before": {"anna", "right", func(t *testing.T, r *rig) {
+			wantOK(t, r.try("anna", "right", here))
+			r.only = elsewhere
+		}},
+		"of a source that does not count, right before from there": {"anna", "right", func(t *testing.T, r *rig) {
+			wantOK(t, r.try("anna", "right", there))
+			r.only = elsewhere
+		}},
+		"of a source that does not count, the address is locked": {"anna", "right", func(t *testing.T, r *rig) {
+			wantOK(t, r.try("anna", "right", here))
+			guess(t, r, "nobody", 3, there)
+			r.only = elsewhere
+		}},
+		"generated, of a source that does not count": {"scanner", "k3m9p-right", func(t *testing.T, r *rig) {
+			r.users.put(User{Login: "scanner", Hash: HashGenerated(testPepper, "k3m9p-right"), Generated: true})
+			r.only = elsewhere
+		}},
+		"an app password where none counts": {"oda", "app-oda", func(_ *testing.T, r *rig) {
+			addApps(r)
+			r.only = elsewhere
+		}},
+		"an app password, the address is locked and the account too": {"locked", "app-locked",
+			func(t *testing.T, r *rig) {
+				addApps(r)
+				guess(t, r, "nobody", 3, there)
+			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -80,6 +123,9 @@ func TestWorkTellsNothing(t *testing.T) {
 		})
 	}
 }
+
+// elsewhere are sources that know nobody.
+var elsewhere = []string{"elsewhere"}
 
 // workOf tries a password again and again and returns what an outsider could measure.
 func workOf(t *testing.T, login, password string, before func(*testing.T, *rig)) (seen []string) {

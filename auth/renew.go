@@ -28,6 +28,9 @@ func (a *Authenticator) Renew(ctx context.Context, was Identity, since time.Time
 	if !was.Expires.IsZero() && !time.Now().Before(was.Expires) {
 		return Identity{}, mail.Refuse(replyAgain, errExpired)
 	}
+	if was.App != "" {
+		return a.renewApp(ctx, was, since)
+	}
 	members := a.roster.Load().members
 	i := slices.IndexFunc(members, func(m *member) bool { return m.Name() == was.Source })
 	if i < 0 {

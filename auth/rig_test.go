@@ -52,6 +52,7 @@ func (u *users) fail(err error) {
 
 // rig is an Authenticator over a store in memory, with a hash that costs nothing and is counted.
 type rig struct {
+	only []string // sources; none: all
 	*Authenticator
 	users  *users
 	hashes atomic.Int64
@@ -121,7 +122,7 @@ func from(n int) netip.Addr {
 }
 
 func (r *rig) try(login, password string, client netip.Addr) error {
-	_, err := r.Authenticate(context.Background(), login, password, client)
+	_, err := r.AuthenticateBy(context.Background(), login, password, client, r.only...)
 	return err
 }
 

@@ -20,8 +20,11 @@ type Identity struct {
 	// Recheck is how long a session goes on before the source is asked about it again; 0: the source tells of changes.
 	Recheck time.Duration
 	asked   string // the login that its source was asked about, which may have another name for it
+	behind  string // of AppSource: the source of the person
 	// Created and Changed (of its password or lock) end sessions that are older, as far as the source knows them.
 	Created, Changed time.Time
+	// App and AppName are the ID and name of the app password that proved it; "": something else did.
+	App, AppName string
 	// Expires is when its proof ends, and sessions with it; zero: it does not.
 	Expires time.Time
 }

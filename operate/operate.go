@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"time"
 
+	"postern/auth"
 	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/dnscheck"
@@ -30,6 +31,8 @@ type Options struct {
 	DNS    keyring.Lookup                                // for DKIM keys; nil: nobody can look
 	// Counted is what this process has counted of a login's limits; nil: the daemon is asked for it by the store.
 	Counted func(now time.Time, login string, limits []policy.Limit) []policy.State
+	// Lookup asks the sources of passwords who a login is, as auth.Authenticator does; nil: the store alone is asked.
+	Lookup func(ctx context.Context, login string) (auth.Identity, error)
 	// Version of this program; "": not known.
 	Version string
 }
@@ -50,6 +53,7 @@ type Operations struct {
 	Settings           Settings
 	Clients            Clients
 	Certificates       Certificates
+	AppPasswords       AppPasswords
 }
 
 // New returns the operations on a store.
@@ -59,7 +63,7 @@ func New(o Options) *Operations {
 	return &Operations{Queue{d}, Accounts{d}, Devices{d}, ClientCertificates{Accounts{d}}, Trace{d}, Keys{d}, Alerts{d},
 		Status{d},
 		Domains{d, seen}, Audit{d},
-		Doctor{d, &examination{}, seen}, Settings{d}, Clients{d}, Certificates{d}}
+		Doctor{d, &examination{}, seen}, Settings{d}, Clients{d}, Certificates{d}, AppPasswords{d}}
 }
 
 // desk is what all operations share.
@@ -133,6 +137,8 @@ func (a Actor) words() string {
 		return "by " + a.Name + " in the console"
 	case API:
 		return "by the API token " + a.Name
+	case SelfService:
+		return "by its owner on the page of self-service"
 	}
 	return "from the command line"
 }

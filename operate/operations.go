@@ -32,6 +32,12 @@ var (
 	ForgetDevice   = Operation{Name: "device forget", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
+	SeeAppPasswords   = Operation{Name: "app-password list", Role: Viewer, Scope: ScopeRead, Own: true}
+	AddAppPassword    = Operation{Name: "app-password add", Role: Operator, Scope: ScopeAccounts, Audit: true, Own: true}
+	RevokeAppPassword = Operation{Name: "app-password revoke", Role: Operator, Scope: ScopeAccounts, Audit: true,
+		Own: true}
+	ReleaseLogin = Operation{Name: "app-password forget", Role: Admin, Scope: ScopeAdmin, Audit: true}
+
 	// These ask servers of others, and so are more than looking.
 	Examine      = Operation{Name: "doctor", Role: Helpdesk, Scope: ScopeAdmin, Audit: true, Staged: true}
 	LookAtDomain = Operation{Name: "dns", Role: Helpdesk, Scope: ScopeAdmin, Audit: true, Staged: true}
@@ -75,4 +81,5 @@ var All = []Operation{
 	ListConsoleUsers, InviteUser, ResetUser, ChangeRole, DisableUser, RemoveUser, ListTokens, AddToken, RevokeToken,
 	SeeAudit,
 	SeeCertificates, RenewCertificate, CertificateRecords,
+	SeeAppPasswords, AddAppPassword, RevokeAppPassword, ReleaseLogin,
 }

@@ -77,6 +77,7 @@ func deeds() map[string]deed {
 		return err
 	}, func(o *office) bool { return o.dns.asked.Load() > 0 }}
 	accountDeeds(all)
+	appPasswordDeeds(all)
 	otherDeeds(all)
 	return all
 }
@@ -113,6 +114,21 @@ func accountDeeds(all map[string]deed) {
 	}}
 	all["user remove"] = deed{do: func(o *office) error {
 		return o.Accounts.Remove(o.Context(), root, operate.Everybody, "ben")
+	}}
+}
+
+func appPasswordDeeds(all map[string]deed) {
+	all["app-password add"] = deed{do: func(o *office) error {
+		c, err := o.AppPasswords.Add(o.Context(), root, operate.NewAppPassword{Login: "dora@example.com", Name: "new"})
+		return secretOnlyWithout(err, c.Password)
+	}}
+	all["app-password revoke"] = deed{do: func(o *office) error {
+		_, err := o.AppPasswords.RevokeAll(o.Context(), root, "dora@example.com")
+		return err
+	}}
+	all["app-password forget"] = deed{do: func(o *office) error {
+		_, err := o.AppPasswords.Forget(o.Context(), root, "dora@example.com")
+		return err
 	}}
 }
 

@@ -131,6 +131,12 @@ func (o *office) fill() {
 	o.must(err)
 	_, err = o.access.Users.Invite(ctx, root, "anna", operate.Viewer)
 	o.must(err)
+	dora := operate.Actor{Name: "dora@example.com", Channel: operate.SelfService}
+	_, err = o.AppPasswords.Enrol(ctx, dora, operate.Person{Login: dora.Name, Source: operate.OIDCSource,
+		Issuer: "https://login.example.com", Subject: "4"})
+	o.must(err)
+	_, err = o.AppPasswords.Add(ctx, dora, operate.NewAppPassword{Login: dora.Name, Name: "old"})
+	o.must(err)
 	_, err = o.access.Tokens.Add(ctx, root, access.NewToken{Name: "old", Scopes: operate.Scopes})
 	o.must(err)
 	_, err = o.file.Exec("DELETE FROM audit")

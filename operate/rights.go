@@ -53,11 +53,12 @@ const (
 	CommandLine Channel = "command line" // the owner of data_dir, who may everything
 	Console     Channel = "console"
 	API         Channel = "API"
+	SelfService Channel = "self-service" // a person who proved who they are, for what is their own
 )
 
 // Actor is who does something.
 type Actor struct {
-	Name    string // of the console's user, the token, or the user of the system
+	Name    string // of the console's user, the token, or the user of the system; the login of SelfService
 	Channel Channel
 	Client  string  // address; "" on the command line
 	Role    Role    // of a person; tokens have scopes
@@ -73,6 +74,7 @@ type Operation struct {
 	Audit  bool  // who did it is kept
 	Staged bool  // it is more than one transaction of the store: begun is recorded before it
 	Strong bool  // the second factor is asked for again; tokens may not
+	Own    bool  // a person may do it with what is their own, without any role
 }
 
 // ErrForbidden is wrapped by the refusal of what an actor may not do, ErrStrong by that of what needs the second factor
@@ -89,6 +91,10 @@ func (a Actor) May(op Operation) error {
 		return fmt.Errorf("%w: it is no operation", ErrForbidden)
 	case a.Channel == CommandLine:
 		return nil
+	case a.Channel == SelfService && op.Own:
+		return nil
+	case a.Channel == SelfService:
+		return fmt.Errorf("%s: %w to %s, who may make and revoke their own app passwords", op.Name, ErrForbidden, a.Name)
 	case a.Channel == API && op.Strong:
 		return fmt.Errorf("%s: %w to tokens: use the console or the command line", op.Name, ErrForbidden)
 	case a.Channel == API && !a.hasScope(op.Scope):

@@ -36,7 +36,9 @@ func TestWhoMay(t *testing.T) {
 		"console role": {Admin, ""}, "console disable": {Admin, ""}, "console remove": {Admin, ""},
 		"token list": {Admin, ScopeAdmin}, "token add": {Admin, ""}, "token revoke": {Admin, ScopeAdmin},
 		"cert list": {Viewer, ScopeRead}, "cert renew": {Operator, ScopeAdmin}, "cert dns": {Operator, ScopeAdmin},
-		"audit":        {Operator, ScopeAdmin},
+		"audit":             {Operator, ScopeAdmin},
+		"app-password list": {Viewer, ScopeRead}, "app-password add": {Operator, ScopeAccounts},
+		"app-password revoke": {Operator, ScopeAccounts}, "app-password forget": {Admin, ScopeAdmin},
 		"device learn": {Admin, ScopeAdmin}, "device accept": {Operator, ScopeAccounts},
 		"device forget": {Operator, ScopeAccounts},
 		"trace forget":  {Admin, ""}, "stats": {Viewer, ScopeRead},
@@ -63,6 +65,11 @@ func TestWhoMay(t *testing.T) {
 		err := Actor{Name: "x", Channel: Console, Role: Admin}.May(op)
 		if errors.Is(err, ErrStrong) != op.Strong {
 			t.Errorf("%s without a second factor: %v", op.Name, err)
+		}
+		own := strings.HasPrefix(op.Name, "app-password ") && op.Name != "app-password forget"
+		err = Actor{Name: "x", Channel: SelfService, Role: Admin, Scopes: Scopes, Strong: true}.May(op)
+		if (err == nil) != own {
+			t.Errorf("%s by who acts for themself: %v", op.Name, err)
 		}
 		if err := (Actor{Channel: CommandLine}).May(op); err != nil {
 			t.Errorf("%s from the command line: %v", op.Name, err)

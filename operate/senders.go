@@ -52,7 +52,11 @@ func (a Clients) Sending(ctx context.Context, by Actor, u auth.User) (s Sending,
 	if err := by.May(SeeAccounts); err != nil {
 		return s, err
 	}
-	c := a.Config()
+	return SendingOf(a.Config(), u)
+}
+
+// SendingOf is Sending by a configuration.
+func SendingOf(c *config.Config, u auth.User) (s Sending, err error) {
 	p, err := policy.New(c.Rules())
 	if err != nil {
 		return s, err

@@ -9,6 +9,7 @@ import (
 
 	"postern/auth"
 	"postern/mail"
+	"postern/relay/store"
 	"postern/relay/trace"
 )
 
@@ -63,7 +64,7 @@ func unlockEvents(by Actor, account bool, u Unlocked) (events []trace.Event) {
 // errNotLocked: there is nothing to unlock.
 var errNotLocked = errors.New("not locked")
 
-// unlockAccount unlocks an account, and finds out whether there is one. One that is not locked stays as it is: a change
+// unlockAccount unlocks an account, or the app passwords of who has none, and finds out whether there is one. One that is not locked stays as it is: a change
 // would end its open sessions.
 func (a Accounts) unlockAccount(ctx context.Context, u *Unlocked) (unlocked bool, err error) {
 	if u.Login == "" {
@@ -77,10 +78,18 @@ func (a Accounts) unlockAccount(ctx context.Context, u *Unlocked) (unlocked bool
 		return nil
 	})
 	u.Account = err == nil || errors.Is(err, errNotLocked)
-	if errors.Is(err, auth.ErrUnknownLogin) || errors.Is(err, errNotLocked) {
+	if errors.Is(err, errNotLocked) {
 		return false, nil
 	}
-	return err == nil, err
+	if !errors.Is(err, auth.ErrUnknownLogin) {
+		return err == nil, err
+	}
+	unlocked, err = a.Store.LockPerson(ctx, u.Login, false, "")
+	if errors.Is(err, store.ErrNoAppPassword) {
+		return false, nil
+	}
+	u.Account = err == nil
+	return unlocked, err
 }
 
 // LockedAddress is an address as people write it, or the network that is locked with it; "" for a login.

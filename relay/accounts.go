@@ -29,6 +29,7 @@ type accounts struct {
 	generation atomic.Uint64
 	pepper     []byte
 	scram      scramMaker
+	apps       *appUses
 
 	mu      sync.Mutex // guards what follows
 	sources []auth.Source
@@ -47,9 +48,10 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	if err := a.scram.open(ctx, c, a.store, a.log); err != nil {
 		return err
 	}
+	a.apps = newAppUses(a.store)
 	a.Authenticator = auth.New(auth.Options{
 		Sources: a.sources, Lockout: lockout(c), OnLock: a.lockedOut, OnSource: a.sourceChanged,
-		OnPassword: a.scram.want, ScramSecret: a.scram.secret,
+		OnPassword: a.scram.want, ScramSecret: a.scram.secret, Apps: a.store, Pepper: a.pepper, OnApp: a.apps.used,
 	})
 	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)
 	if err != nil {
@@ -75,6 +77,9 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 		u.Locked, u.LockReason = true, why
 		return nil
 	})
+	if errors.Is(err, auth.ErrUnknownLogin) {
+		err = a.lockPerson(ctx, login, why)
+	}
 	if errors.Is(err, errLockedAlready) {
 		return
 	}
@@ -92,6 +97,22 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 	a.generation.Add(1)
 	a.log.Warn("login locked", "login", login, "reason", why)
 	a.monitor.LimitReached(login, why, false)
+}
+
+// lockPerson locks a login that OpenID Connect alone knows: auth.ErrUnknownLogin if it is none.
+func (a *accounts) lockPerson(ctx context.Context, login, why string) error {
+	p, err := a.store.Person(ctx, login)
+	switch {
+	case errors.Is(err, relaystore.ErrNoAppPassword), err == nil && p.Subject == "":
+		return auth.ErrUnknownLogin
+	case err != nil:
+		return err
+	}
+	changed, err := a.store.LockPerson(ctx, login, true, why)
+	if err == nil && !changed {
+		err = errLockedAlready
+	}
+	return err
 }
 
 var errLockedAlready = errors.New("the login is locked already")

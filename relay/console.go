@@ -50,10 +50,10 @@ func consoleOptions(c *config.Config, s *relaystore.Store, log *slog.Logger) (ac
 		}
 	}
 	o.OIDC = &access.OIDC{
-		Issuer: block.Issuer, ClientID: block.ClientID, ClientSecret: auth.Secret(block.ClientSecret.Value()),
-		RedirectURL: block.RedirectURL, Scopes: block.Scopes, NameClaim: block.NameClaim,
-		GroupsClaim: block.GroupsClaim,
-		Roles:       roles,
+		Provider: access.Provider{Issuer: block.Issuer, ClientID: block.ClientID,
+			ClientSecret: auth.Secret(block.ClientSecret.Value()), RedirectURL: block.RedirectURL,
+			Scopes: block.Scopes},
+		NameClaim: block.NameClaim, GroupsClaim: block.GroupsClaim, Roles: roles,
 	}
 	return o, nil
 }
@@ -70,9 +70,9 @@ func (s *Server) consoleChanged(ctx context.Context) bool {
 	return err == nil
 }
 
-// saveLockouts writes down who is locked out, of the logins and of the console.
+// saveLockouts writes down who is locked out, of the logins and of the console, and when app passwords were used.
 func (s *Server) saveLockouts(ctx context.Context) error {
-	err := s.accounts.saveLockout(ctx)
+	err := errors.Join(s.accounts.saveLockout(ctx), s.accounts.apps.save(ctx))
 	if s.access != nil {
 		err = errors.Join(err, s.access.SaveLockout(ctx))
 	}
@@ -98,11 +98,11 @@ func (s *Server) adminTLS() *tls.Config {
 		GetConfigForClient: s.acme.Challenge}
 }
 
-// operationsOf are what people may do with a server.
-func operationsOf(s *Server) *operate.Operations {
-	return operate.New(operate.Options{Config: func() *config.Config { return s.state.Load().config }, Store: s.store,
+// newOperations are what people may do while the daemon runs.
+func (s *Server) newOperations() *operate.Operations {
+	return operate.New(operate.Options{Config: s.config, Store: s.store,
 		Status:  func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil },
-		Counted: s.limiter.States, Version: s.options.Version})
+		Counted: s.limiter.States, Lookup: s.accounts.Lookup, Version: s.options.Version})
 }
 
 // consoleOf is the console and the API, with who may in before them; nil where the configuration has neither.
@@ -113,5 +113,5 @@ func consoleOf(s *Server) http.Handler {
 	return door.Handler(door.Options{Access: s.access, Logger: s.log,
 		API: api.Handler(api.Options{Operations: s.operations, Access: s.access, Answers: s.store, Logger: s.log}),
 		Console: console.Options{Operations: s.operations, Logger: s.log,
-			Site: func() string { return s.state.Load().config.Hostname }}})
+			Site: func() string { return s.config().Hostname }}})
 }

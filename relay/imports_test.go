@@ -40,6 +40,8 @@ var mayImport = map[string][]string{
 		"relay/upstream/advice"},
 	"admin/door":       {"admin/access", "admin/console", "auth", "internal/local", "mail", "operate", "relay/store"},
 	"admin/autoconfig": {"internal/forwarded", "mail", "relay/clientsetup"},
+	"admin/selfservice": {"admin/access", "admin/console", "auth", "mail", "operate", "relay/clientsetup",
+		"relay/config", "relay/store"},
 	"admin/api": {"admin/access", "auth", "certs/acme", "mail", "operate", "relay/clientsetup", "relay/config",
 		"relay/dnscheck", "relay/doctor",
 		"relay/devices", "relay/finding",

@@ -76,13 +76,9 @@ func wantCode(t *testing.T, what string, err error, want int) {
 	}
 }
 
-// TestADirectory: a login of a real directory sends with its addresses and nested groups. While the directory is gone,
-// logins get 454 and an alert, nobody is locked out, accounts of the store work, and so does who was verified before.
-func TestADirectory(t *testing.T) {
-	t.Parallel()
-	hook, p, ca := newReceiver(t), newProvider(t), testkit.NewCA(t)
-	slapd := testkit.NewSlapd(t, ca, directory)
-	r := newRig(t, p, fmt.Sprintf(`[[auth.source]]
+// officeSource is a source of a directory.
+func officeSource(slapd *testkit.Slapd, ca *testkit.CA) string {
+	return fmt.Sprintf(`[[auth.source]]
 		[[auth.source]]
 		type = "ldap"
 		name = "office"
@@ -92,6 +88,16 @@ func TestADirectory(t *testing.T) {
 		bind_password = "relay password"
 		base_dn = "dc=example,dc=com"
 		timeout = "2s"
+`, slapd.TLS, ca.File)
+}
+
+// TestADirectory: a login of a real directory sends with its addresses and nested groups. While the directory is gone,
+// logins get 454 and an alert, nobody is locked out, accounts of the store work, and so does who was verified before.
+func TestADirectory(t *testing.T) {
+	t.Parallel()
+	hook, p, ca := newReceiver(t), newProvider(t), testkit.NewCA(t)
+	slapd := testkit.NewSlapd(t, ca, directory)
+	r := newRig(t, p, officeSource(slapd, ca)+fmt.Sprintf(`
 		[auth.lockout]
 		failures = 3
 		[[policy]]
@@ -99,7 +105,7 @@ func TestADirectory(t *testing.T) {
 		recipients = ["*@example.net"]
 		limits = ["3 messages/day"]
 		over_limit = "lock"
-		%s`, slapd.TLS, ca.File, hook.block()))
+		%s`, hook.block()))
 	c, err := r.loggedIn("bert@example.com", "right")
 	if err != nil {
 		t.Fatal(err)

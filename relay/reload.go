@@ -103,6 +103,7 @@ func (s *Server) reload(ctx context.Context) error {
 			s.log.Error("console: the settings before stay", "err", err)
 		}
 	}
+	s.selfService.use(c)
 	s.state.Store(st)
 	s.accounts.useSources(logins)
 	s.accounts.scram.on.Store(c.UsesScram())
@@ -133,6 +134,7 @@ func sameInstance(before, c *config.Config) error {
 		{"admin.address", before.Admin.Address, c.Admin.Address},
 		{"admin.tls", fmt.Sprint(before.Admin.TLS), fmt.Sprint(c.Admin.TLS)},
 		{"admin.console", fmt.Sprint(before.Admin.Console), fmt.Sprint(c.Admin.Console)},
+		{"self_service.address", before.SelfService.Listens(), c.SelfService.Listens()},
 		{"autoconfig.address", address, newAddress},
 		{"autoconfig.http_address", httpAddress, newHTTPAddress},
 		{"log.format", before.Log.Format, c.Log.Format},

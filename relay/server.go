@@ -94,6 +94,7 @@ type Server struct {
 	operations *operate.Operations // what people may do
 	// where mail programs are told their settings
 	mailPrograms *mailPrograms
+	selfService  *selfService // where people make app passwords
 	registry     *prometheus.Registry
 
 	state       atomic.Pointer[state]
@@ -161,7 +162,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.state.Store(st)
-	s.operations = operationsOf(s)
+	s.operations = s.newOperations()
 	st.routes.Run()
 	s.queue = s.newQueue(c)
 	s.submission = submission.New(s.deliveries, submission.Options{
@@ -174,12 +175,17 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.listeners = &listeners{submission: s.submission, certs: s.certs, companion: s.companion,
 		sessions: s.deliveries, log: s.log,
 		fail: func(err error) { s.fail(err) }}
-	s.mailPrograms = s.newMailPrograms()
+	if err := s.newPages(ctx, c); err != nil {
+		return nil, err
+	}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates})
 	return s, nil
 }
+
+// config is the configuration in force.
+func (s *Server) config() *config.Config { return s.state.Load().config }
 
 // inForce is the configuration in force, as package monitor wants it.
 func (s *Server) inForce() monitor.InForce {
@@ -324,7 +330,8 @@ func (s *Server) background() []func(context.Context) {
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
 		s.companion.Run,
-		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.listenStatus(), s.acme.Run,
+		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.selfService.serve, s.listenStatus(),
+		s.acme.Run,
 		func(ctx context.Context) { s.accounts.watchSources(ctx, poll) },
 		s.accounts.scram.run,
 		func(ctx context.Context) {
@@ -347,22 +354,29 @@ func (s *Server) background() []func(context.Context) {
 	return works
 }
 
-// bind opens every listener, the admin address and those of [autoconfig]: all or none.
+// bind opens every listener, the admin address and those of [autoconfig] and [self_service]: all or none.
 func (s *Server) bind() (err error) {
-	c := s.state.Load().config
+	c := s.config()
+	defer func() {
+		if err != nil {
+			s.listeners.close()
+			s.mailPrograms.close()
+			s.selfService.close()
+		}
+	}()
 	if err := s.listeners.bind(c); err != nil {
 		return err
 	}
 	if err := s.mailPrograms.bind(c.Autoconfig.Listens()); err != nil {
-		s.listeners.close()
+		return err
+	}
+	if err := s.selfService.bind(c.SelfService.Listens()); err != nil {
 		return err
 	}
 	if c.Admin.Address == "" {
 		return nil
 	}
 	if s.admin, err = net.Listen("tcp", c.Admin.Address); err != nil {
-		s.listeners.close()
-		s.mailPrograms.close()
 		return fmt.Errorf("admin.address: %w", err)
 	}
 	return nil
@@ -426,11 +440,9 @@ func (s *Server) serveAdmin(ctx context.Context) {
 	if s.admin == nil {
 		return
 	}
-	names := func() []string {
-		return adminNames(s.state.Load().config)
-	}
 	err := admin.Serve(ctx, s.admin, admin.Options{Ready: s.ready, Notes: s.monitor.Notes, Gatherer: s.registry,
-		Names: names, Logger: s.log, TLS: s.adminTLS(), Rest: consoleOf(s), Before: s.mailPrograms.server.Before})
+		Names: s.pageNames, Logger: s.log, TLS: s.adminTLS(), Rest: s.selfService.beside(consoleOf(s)),
+		Before: s.mailPrograms.server.Before})
 	if err != nil {
 		s.log.Error("admin stopped", "err", err)
 	}

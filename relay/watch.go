@@ -2,9 +2,11 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
+	"postern/auth"
 	"postern/internal/textfile"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
@@ -66,7 +68,7 @@ func (s *Server) takeChanges(ctx context.Context, seen, failed map[string]int64)
 // storeChanged adopts a change and reports whether it is done with.
 func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	switch topic {
-	case "users":
+	case "users", relaystore.TopicAppPasswords:
 		return s.usersChanged(ctx)
 	case "keys":
 		return s.reloadKeys(ctx)
@@ -101,7 +103,7 @@ func (s *Server) answerTrace(ctx context.Context, asked int64) {
 	}
 }
 
-// usersChanged drops what is remembered of all logins, ends the lockouts of those that were changed, and
+// usersChanged drops what is remembered of all logins and app passwords, ends the lockouts of those that were changed, and
 // learns who is in which group.
 func (s *Server) usersChanged(ctx context.Context) bool {
 	s.accounts.changed()
@@ -109,7 +111,8 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 	defer s.reloading.Unlock()
 	now := time.Now()
 	users, err := s.store.Users(ctx)
-	if err != nil {
+	persons, err2 := s.store.Persons(ctx)
+	if err = errors.Join(err, err2); err != nil {
 		if ctx.Err() == nil {
 			s.log.Error("accounts not read again", "err", err)
 		}
@@ -122,6 +125,9 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 		now, s.usersUnread = s.usersUnread, time.Time{}
 	}
 	s.state.Load().settings.Policy.SetGroups(relaystore.Members(users))
+	for _, p := range persons { // for the alert that one went over a limit
+		users = append(users, auth.User{Login: p.Login, Locked: p.Locked})
+	}
 	s.accounts.forgive(users, now.Add(-10*Poll))
 	return true
 }

@@ -27,7 +27,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,7 +35,6 @@ import (
 
 	"postern/auth"
 	"postern/operate"
-	"postern/relay/seal"
 	"postern/relay/store"
 )
 
@@ -65,22 +63,20 @@ type Access struct {
 
 	*core
 	known atomic.Pointer[map[string]int64] // generations of users
-	rate  *limiter
+	rate  *Limiter
 }
 
 // core is what the parts share.
 type core struct {
+	*flows
 	store  *store.Store
 	auth   *auth.Authenticator
 	log    *slog.Logger
 	now    func() time.Time
 	key    []byte
-	sealer *seal.Sealer
 	inUse  atomic.Pointer[settings]
 	ledger *operate.Ledger
 	failed *expirable.LRU[string, struct{}] // whose failed logins the audit has lately
-	once   sync.Mutex                       // of endFlow
-	seen   *expirable.LRU[string, struct{}] // flows that have ended well
 }
 
 // factors are passwords, authenticators and passkeys: chosen and checked.
@@ -91,7 +87,7 @@ type settings struct {
 	url      *url.URL
 	proxies  []netip.Prefix     // that say for whom they ask
 	webauthn *webauthn.WebAuthn // nil: passkeys need a host name, and this is an address
-	oidc     *provider          // nil: none
+	oidc     *console           // nil: none
 }
 
 const (
@@ -109,14 +105,13 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	}
 	c := &core{
 		store: o.Store, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), now: o.Now, key: key,
-		seen:   expirable.NewLRU[string, struct{}](maxSeen, nil, flowFor),
 		failed: expirable.NewLRU[string, struct{}](maxFailed, nil, time.Hour),
 	}
 	if c.now == nil {
 		c.now = time.Now
 	}
 	c.ledger = operate.NewLedger(o.Store, c.now)
-	if c.sealer, err = seal.New(c.derive("flow")); err != nil {
+	if c.flows, err = newFlows(c.derive("flow"), "postern console flow", c.now); err != nil {
 		return nil, err
 	}
 	c.auth = auth.New(auth.Options{
@@ -126,7 +121,7 @@ func New(ctx context.Context, o Options) (*Access, error) {
 		return nil, err
 	}
 	a := &Access{Users: Users{c}, Invitations: Invitations{factors{c}}, Logins: Logins{factors{c}},
-		Passkeys: Passkeys{c}, OIDC: SSO{c}, Tokens: Tokens{c}, Own: Own{factors{c}}, core: c, rate: newLimiter()}
+		Passkeys: Passkeys{c}, OIDC: SSO{c}, Tokens: Tokens{c}, Own: Own{factors{c}}, core: c, rate: NewLimiter()}
 	a.known.Store(&map[string]int64{})
 	return a, a.Use(o)
 }
@@ -143,10 +138,11 @@ func (a *Access) Use(o Options) error {
 		s.webauthn = w
 	}
 	if o.OIDC != nil {
-		s.oidc = newProvider(*o.OIDC, o.URL, a.now)
-		if before := a.inUse.Load(); before != nil && before.oidc.same(s.oidc) {
-			s.oidc = before.oidc
+		var last *console
+		if before := a.inUse.Load(); before != nil {
+			last = before.oidc
 		}
+		s.oidc = newConsole(*o.OIDC, o.URL, a.now, last)
 	}
 	a.auth.SetLockout(o.Lockout)
 	a.inUse.Store(s)

@@ -3,13 +3,17 @@ package access
 import (
 	"encoding/base64"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"github.com/go-webauthn/webauthn/webauthn"
+	"github.com/hashicorp/golang-lru/v2/expirable"
+
+	"postern/relay/seal"
 )
 
-// flowFor is how long a step of a login may take.
-const flowFor = 10 * time.Minute
+// FlowFor is how long a step of a login may take.
+const FlowFor = 10 * time.Minute
 
 // The kinds of flow.
 const (
@@ -34,23 +38,36 @@ type flow struct {
 	Next     string                `json:"x,omitempty"`
 }
 
-const flowLabel = "postern console flow"
+// flows seal what lies between two steps, and let each end well once.
+type flows struct {
+	sealer *seal.Sealer
+	label  string // whose they are
+	clock  func() time.Time
+	once   sync.Mutex                       // of endFlow
+	seen   *expirable.LRU[string, struct{}] // those that have ended well
+}
 
-func (a *core) sealFlow(f flow) (string, error) {
-	f.ID, f.Expires = random(), a.now().Add(flowFor)
+func newFlows(key []byte, label string, now func() time.Time) (*flows, error) {
+	sealer, err := seal.New(key)
+	return &flows{sealer: sealer, label: label, clock: now,
+		seen: expirable.NewLRU[string, struct{}](maxSeen, nil, FlowFor)}, err
+}
+
+func (a *flows) sealFlow(f flow) (string, error) {
+	f.ID, f.Expires = random(), a.clock().Add(FlowFor)
 	b, err := json.Marshal(f)
 	if err != nil {
 		return "", err
 	}
-	return base64.RawURLEncoding.EncodeToString(a.sealer.Seal(flowLabel, b)), nil
+	return base64.RawURLEncoding.EncodeToString(a.sealer.Seal(a.label, b)), nil
 }
 
 // openFlow returns what sealFlow kept, unless it is too old, of another kind, or has ended well before.
-func (a *core) openFlow(kind, sealed string) (flow, error) {
+func (a *flows) openFlow(kind, sealed string) (flow, error) {
 	var f flow
 	b, err := base64.RawURLEncoding.DecodeString(sealed)
 	if err == nil {
-		b, err = a.sealer.Open(flowLabel, b)
+		b, err = a.sealer.Open(a.label, b)
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &f)
@@ -60,7 +77,7 @@ func (a *core) openFlow(kind, sealed string) (flow, error) {
 		return flow{}, refuse(ReasonFlow, err)
 	case f.Kind != kind:
 		return flow{}, refusef(ReasonFlow, "a %s cookie for a %s", f.Kind, kind)
-	case !a.now().Before(f.Expires):
+	case !a.clock().Before(f.Expires):
 		return flow{}, refusef(ReasonFlow, "the cookie has expired")
 	case a.seen.Contains(f.ID):
 		return flow{}, refusef(ReasonFlow, "the cookie was used already")
@@ -69,7 +86,7 @@ func (a *core) openFlow(kind, sealed string) (flow, error) {
 }
 
 // endFlow keeps a flow from ending well twice; false if another request was faster.
-func (a *core) endFlow(f flow) bool {
+func (a *flows) endFlow(f flow) bool {
 	a.once.Lock()
 	defer a.once.Unlock()
 	if a.seen.Contains(f.ID) {
@@ -80,7 +97,7 @@ func (a *core) endFlow(f flow) bool {
 }
 
 // beginFlow returns what a browser is asked for, and the cookie.
-func (a *core) beginFlow(options any, f flow) (json.RawMessage, string, error) {
+func (a *flows) beginFlow(options any, f flow) (json.RawMessage, string, error) {
 	b, err := json.Marshal(options)
 	if err != nil {
 		return nil, "", err

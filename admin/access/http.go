@@ -4,25 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 
-	"postern/internal/local"
 	"postern/operate"
-)
-
-// The cookies. With the prefix __Host- a browser takes them from this host by HTTPS only. In plain HTTP, which is
-// served on loopback only, not all browsers take Secure cookies (Chromium and Firefox do, Safari does not): there the
-// names have no prefix, and whoever reads traffic on loopback owns the machine.
-const (
-	sessionCookie = "__Host-postern"
-	flowCookie    = "__Host-postern-login"
-	localSession  = "postern"
-	localFlow     = "postern-login"
 )
 
 // PollHeader is sent with requests that a page makes by itself: they keep no session open.
@@ -33,60 +21,6 @@ const APIPath = "/api/"
 
 // LoginPath is where pages send whoever has to log in.
 const LoginPath = "/login"
-
-// plain reports whether a request came in plain HTTP to loopback by a loopback name. One that came to another name went
-// through a proxy, which speaks TLS to the browser.
-func plain(r *http.Request) bool {
-	if r.TLS != nil {
-		return false
-	}
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	return local.Host(strings.Trim(host, "[]"))
-}
-
-func cookie(r *http.Request, name, local, value string, seconds int) *http.Cookie {
-	c := &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: seconds, HttpOnly: true, Secure: true,
-		SameSite: http.SameSiteLaxMode}
-	if plain(r) {
-		c.Name, c.Secure = local, false
-	}
-	return c
-}
-
-func valueOf(r *http.Request, name, local string) string {
-	if plain(r) {
-		name = local
-	}
-	c, err := r.Cookie(name)
-	if err != nil {
-		return ""
-	}
-	return c.Value
-}
-
-// SetSession gives the browser the cookie of a session, "" takes it away.
-func SetSession(w http.ResponseWriter, r *http.Request, token string) {
-	seconds := int(SessionFor.Seconds())
-	if token == "" {
-		seconds = -1
-	}
-	http.SetCookie(w, cookie(r, sessionCookie, localSession, token, seconds))
-}
-
-// SetFlow gives the browser the cookie of a step of a login, "" takes it away.
-func SetFlow(w http.ResponseWriter, r *http.Request, value string) {
-	seconds := int(flowFor.Seconds())
-	if value == "" {
-		seconds = -1
-	}
-	http.SetCookie(w, cookie(r, flowCookie, localFlow, value, seconds))
-}
-
-// FlowOf returns the cookie of SetFlow, "" if there is none.
-func FlowOf(r *http.Request) string { return valueOf(r, flowCookie, localFlow) }
 
 // ClientOf is the address that a request comes from.
 func ClientOf(r *http.Request) string {
@@ -162,7 +96,7 @@ func (a *Access) identify(r *http.Request) (context.Context, error) {
 		who, err := a.Tokens.Actor(ctx, strings.TrimSpace(token), client)
 		return operate.WithActor(ctx, who), err
 	}
-	cookie := valueOf(r, sessionCookie, localSession)
+	cookie := sessionCookie.Of(r)
 	if cookie == "" {
 		return nil, refuse(ReasonSession, nil)
 	}
@@ -229,15 +163,9 @@ func (a *Access) tooMany(w http.ResponseWriter, refusal *Refusal) {
 // before whatever proves who somebody is; looking at the login page is free. refused answers instead of next, after
 // Retry-After.
 func (a *Access) BoundLogins(next, refused http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		counted := r.Method != http.MethodGet && r.Method != http.MethodHead || strings.HasPrefix(r.URL.Path, OIDCPath)
-		if counted && !a.rate.allow(a.now(), addrOf(ClientOf(r))) {
-			w.Header().Set("Retry-After", strconv.Itoa(int(loginsEvery.Seconds())))
-			refused.ServeHTTP(w, r)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+	return a.rate.Bound(a.now, func(r *http.Request) bool {
+		return r.Method != http.MethodGet && r.Method != http.MethodHead || strings.HasPrefix(r.URL.Path, OIDCPath)
+	}, next, refused)
 }
 
 // Forbid answers a request for what an actor may not: 403, which says where only the second factor is missing.

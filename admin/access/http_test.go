@@ -27,7 +27,7 @@ func TestAuthenticate(t *testing.T) {
 			SessionOf(r.Context()) != nil)
 	}))
 	type header map[string]string
-	secure := header{"Cookie": sessionCookie + "=" + cookie}
+	secure := header{"Cookie": "__Host-postern=" + cookie}
 	with := func(h header, more header) header {
 		all := header{}
 		for k, v := range h {
@@ -58,7 +58,7 @@ func TestAuthenticate(t *testing.T) {
 		{"nothing, form", "POST", "https://relay.example.com/queue", nil, 303, "/login"},
 		{"nothing, htmx", "GET", "https://relay.example.com/queue", header{"HX-Request": "true"}, 401, ""},
 		{"nothing, API", "GET", "https://relay.example.com/api/v1/queue", nil, 401, `"code":"session"`},
-		{"a cookie of nobody", "GET", "https://relay.example.com/queue", header{"Cookie": sessionCookie + "=x"}, 303,
+		{"a cookie of nobody", "GET", "https://relay.example.com/queue", header{"Cookie": "__Host-postern=x"}, 303,
 			"/login"},
 		{"a bad token", "GET", "https://relay.example.com/api/v1/queue", header{"Authorization": "Bearer pst_x"}, 401,
 			`"code":"token"`},
@@ -66,17 +66,15 @@ func TestAuthenticate(t *testing.T) {
 			header{"Authorization": "Bearer pst_x"}), 401, `"code":"token"`},
 		{"Basic", "GET", "https://relay.example.com/api/v1/queue", header{"Authorization": "Basic eDp5"}, 401,
 			"Bearer pst_"},
-		{"a cookie without prefix by TLS", "GET", "https://relay.example.com/queue", header{"Cookie": localSession +
-			"=" +
-			cookie}, 303, "/login"},
-		{"on loopback", "GET", "http://localhost:8587/queue", header{"Cookie": localSession + "=" + cookie}, 200,
+		{"a cookie without prefix by TLS", "GET", "https://relay.example.com/queue",
+			header{"Cookie": "postern=" + cookie}, 303, "/login"},
+		{"on loopback", "GET", "http://localhost:8587/queue", header{"Cookie": "postern=" + cookie}, 200,
 			"anna"},
-		{"on loopback, address", "GET", "http://[::1]:8587/queue", header{"Cookie": localSession + "=" + cookie}, 200,
+		{"on loopback, address", "GET", "http://[::1]:8587/queue", header{"Cookie": "postern=" + cookie}, 200,
 			"anna"},
 		{"behind a proxy", "GET", "http://relay.example.com/queue", secure, 200, "anna"},
 		{"a cookie without prefix behind a proxy", "GET", "http://relay.example.com/queue",
-			header{"Cookie": localSession +
-				"=" + cookie}, 303, "/login"},
+			header{"Cookie": "postern=" + cookie}, 303, "/login"},
 		{"our form", "POST", "https://relay.example.com/queue", with(secure, header{"Sec-Fetch-Site": "same-origin"}),
 			200,
 			"anna"},

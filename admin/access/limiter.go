@@ -1,7 +1,9 @@
 package access
 
 import (
+	"net/http"
 	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -17,22 +19,23 @@ const (
 	ipv6PlaceBits = 64
 )
 
-// limiter bounds what each place may do. An outsider with very many places makes it forget the others; what bounds them
+// Limiter bounds what each place may do. An outsider with very many places makes it forget the others; what bounds them
 // all is the number of hashes at once.
-type limiter struct {
+type Limiter struct {
 	mu     sync.Mutex // guards places
 	places *lru.Cache[netip.Prefix, *rate.Limiter]
 }
 
-func newLimiter() *limiter {
+// NewLimiter returns a Limiter.
+func NewLimiter() *Limiter {
 	places, err := lru.New[netip.Prefix, *rate.Limiter](maxPlaces)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	return &limiter{places: places}
+	return &Limiter{places: places}
 }
 
-func (l *limiter) allow(now time.Time, client netip.Addr) bool {
+func (l *Limiter) allow(now time.Time, client netip.Addr) bool {
 	bits := ipv6PlaceBits
 	if client.Is4() {
 		bits = 32
@@ -46,4 +49,18 @@ func (l *limiter) allow(now time.Time, client netip.Addr) bool {
 		l.places.Add(place, r)
 	}
 	return r.AllowN(now, 1)
+}
+
+// Bound answers requests that count with refused, after Retry-After, where their client makes too many: 20 at once,
+// then one in three seconds.
+func (l *Limiter) Bound(now func() time.Time, counts func(*http.Request) bool, next, refused http.Handler,
+) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if counts(r) && !l.allow(now(), AddrOf(r)) {
+			w.Header().Set("Retry-After", strconv.Itoa(int(loginsEvery.Seconds())))
+			refused.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }

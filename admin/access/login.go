@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -160,6 +161,9 @@ func (a *core) auditFailure(ctx context.Context, who operate.Actor, op string, e
 		a.log.Error("console: the audit was not written", "err", err)
 	}
 }
+
+// AddrOf is the address that a request comes from, as package auth wants it; the invalid one is a place too.
+func AddrOf(r *http.Request) netip.Addr { return addrOf(ClientOf(r)) }
 
 // addrOf reads a client's address; the invalid one is a place too.
 func addrOf(client string) netip.Addr {

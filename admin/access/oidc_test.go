@@ -128,8 +128,8 @@ func (p *idp) authorize(to string, now time.Time, change map[string]any) url.Val
 func newOIDCRig(t *testing.T) (*rig, *idp) {
 	p := newIDP(t)
 	return newRig(t, func(o *Options) {
-		o.OIDC = &OIDC{Issuer: p.URL, ClientID: "postern", ClientSecret: "hunter2", Scopes: []string{"profile"},
-			NameClaim: "preferred_username", GroupsClaim: "groups",
+		o.OIDC = &OIDC{Provider: Provider{Issuer: p.URL, ClientID: "postern", ClientSecret: "hunter2",
+			Scopes: []string{"profile"}}, NameClaim: "preferred_username", GroupsClaim: "groups",
 			Roles: map[string]operate.Role{"staff": operate.Viewer, "it": operate.Operator, "boss": operate.Admin}}
 	}), p
 }

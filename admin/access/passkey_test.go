@@ -148,7 +148,7 @@ func TestLoginWithPasskey(t *testing.T) {
 	copied.key.Counter = 0
 	_, err = r.Passkeys.Finish(ctx, flow, copied.get(t, options), client)
 	refused(t, "a copy whose counter is behind", err, ReasonPasskey)
-	r.clock.pass(flowFor)
+	r.clock.pass(FlowFor)
 	_, err = r.Passkeys.Finish(ctx, flow, anna.get(t, options), client)
 	refused(t, "too late", err, ReasonFlow)
 

@@ -25,6 +25,7 @@ type Options struct {
 	Site       func() string // the relay's host name, shown on every page
 
 	// Paths served by whoever knows the users. Requests reach the console with an operate.Actor in their context.
+	Home    string // where pages lead back to; "": "/"
 	SignIn  string // asked without one; "" answers 401
 	SignOut string // a POST there ends the session; "" where there is none
 	Account string // where people change their own account; "" where there is none
@@ -53,12 +54,21 @@ type console struct {
 }
 
 // Handler returns the console. It panics if what is embedded cannot be parsed, which a test would have shown.
-func Handler(o Options) http.Handler {
+func Handler(o Options) http.Handler { return newConsole(o, registry()).handler() }
+
+func newConsole(o Options, pages []page) *console {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &console{Options: o, pages: registry(), assets: loadAssets()}
+	if o.Home == "" {
+		o.Home = "/"
+	}
+	c := &console{Options: o, pages: pages, assets: loadAssets()}
 	c.sheets = loadSheets(c, c.pages)
+	return c
+}
+
+func (c *console) handler() http.Handler {
 	mux := http.NewServeMux()
 	c.route(mux)
 	mux.Handle("GET "+assetsPath+"{hash}/{name}", c.assets)

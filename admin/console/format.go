@@ -30,6 +30,9 @@ func (w *words) short(t, now time.Time) string {
 	return t.Format(w.clock.older)
 }
 
+// day is the date of a time, in the server's zone.
+func (w *words) day(t time.Time) string { return t.Local().Format(w.clock.older) }
+
 // whole is a time with all that is known of it.
 func (w *words) whole(t time.Time) string { return t.Local().Format(w.clock.whole) }
 

@@ -226,16 +226,16 @@ func (v *visit) acceptance(a operate.Acceptance) (operate.Accepted, error) {
 // acceptedAt is what is different for a device that needs no login at its address: its server comes first.
 func (c *card) acceptedAt(done *operate.Accepted) {
 	c.Accepted, c.Back = done, loginPath(done.Login)
-	if c.Server == nil || c.Server.Devices {
+	if c.Server == nil || c.Server.devices {
 		return
 	}
-	all := append([]server{*c.Server}, c.Others...)
-	i := slices.IndexFunc(all, func(s server) bool { return s.Devices })
+	all := append([]Place{*c.Server}, c.Others...)
+	i := slices.IndexFunc(all, func(p Place) bool { return p.devices })
 	if i < 0 {
 		return
 	}
 	own := all[i]
-	c.Server, c.Others, c.Local = &own, slices.Delete(all, i, i+1), own.Local
+	c.Server, c.Others, c.Local = &own, slices.Delete(all, i, i+1), own.local
 }
 
 // forgetView is the step before a device is forgotten.

@@ -33,8 +33,8 @@ type card struct {
 	Device  bool
 	Renewed bool // the account was there, its password is new
 	Chosen  bool // somebody chose the password, and knows it
-	Server  *server
-	Others  []server
+	Server  *Place
+	Others  []Place
 	Senders []string // patterns; none: all its mail is refused
 	Rights  []string // accounts at the provider that need the right to send as them
 	Far     bool     // no listener takes connections from its networks
@@ -45,10 +45,41 @@ type card struct {
 	Accepted *operate.Accepted // a device that was learned: it needs no login at its address
 }
 
-// server is where to log in, in words.
-type server struct {
-	operate.Server
-	Encryption string
+// Sheet is what is typed into a device or a program, for the part "sheet".
+type Sheet struct {
+	Heading, Login string
+	Password       string // "": somebody chose it, and knows it
+	Server         *Place // nil: nothing is open to other machines
+	Others         []Place
+	Instead        string   // an address in the place of the server's name
+	Senders        []string // patterns
+	None           string   // what it means that there are none; "": nothing is said of senders then
+	Certificate    string   // path of the certificate that may have to be trusted; "": there is none
+	Certificates   string   // path of its other forms; "": there is none
+	Without        string   // the address where no login is needed; "": there is none
+}
+
+// Place is where to log in, in words.
+type Place struct {
+	Host, Port, Encryption string
+
+	devices, local bool // for devices; of this machine alone
+}
+
+// Sheet is the part of the card that is printed.
+func (c *card) Sheet(none string) Sheet {
+	s := Sheet{Heading: c.Login, Login: c.Login, Password: c.Password, Server: c.Server,
+		Others: c.Others, Senders: c.Senders, None: none}
+	if c.Device {
+		s.Instead = c.Instead()
+	}
+	if c.Accepted != nil {
+		s.Without = c.Accepted.Address
+	}
+	if c.Reach.Certificate {
+		s.Certificate, s.Certificates = certificateFile.path, certificatesPage.path
+	}
+	return s
 }
 
 // addLogin adds an account and shows its card. What was typed wrong comes back with the reason.
@@ -119,12 +150,13 @@ func cardOf(v *visit, u *auth.User, made operate.Credential) (*card, error) {
 	if err := c.describe(v, u); err != nil {
 		return nil, err
 	}
-	for _, s := range servers {
-		c.Others = append(c.Others, server{s, encryptionOf(v, s.TLS)})
-	}
-	if len(c.Others) > 0 {
-		c.Server, c.Others = &c.Others[0], c.Others[1:]
-		c.Local = c.Server.Local
+	for i, s := range servers {
+		place := Place{s.Host, s.Port, encryptionOf(v, s.TLS), s.Devices, s.Local}
+		if i == 0 {
+			c.Server, c.Local = &place, s.Local
+			continue
+		}
+		c.Others = append(c.Others, place)
 	}
 	return c, nil
 }

@@ -20,16 +20,18 @@ type sheets map[string]*template.Template
 // steps are templates of steps within a page, such as its confirmations, and of the error page.
 var steps = []string{"error", "confirm", "card", "imported", "certificates"}
 
-// roomSheets are those of package door's routes.
+// roomSheets are those of the routes of packages door and selfservice.
 var roomSheets = []string{"enter", "invite", "lost", "factor", "people", "person", "asked", "tokens",
-	"newtoken", "once", "account", "ownpassword", "ownapp", "ownpasskey"}
+	"newtoken", "once", "account", "ownpassword", "ownapp", "ownpasskey", "myenter", "mypasswords", "mynew",
+	"mycard"}
 
 // loadSheets parses the templates once for each language, since their functions speak it.
 func loadSheets(c *console, pages []page) map[string]*sheets {
 	all := map[string]*sheets{}
 	for _, w := range speakers {
 		frame := template.Must(template.New("layout.html").Funcs(c.functions(w)).ParseFS(templateFiles,
-			"templates/layout.html", "templates/parts.html", "templates/findings.html", "templates/doorparts.html"))
+			"templates/layout.html", "templates/parts.html", "templates/findings.html", "templates/doorparts.html",
+			"templates/sheet.html"))
 		s := sheets{}
 		add := func(name string) {
 			if s[name] == nil {
@@ -60,6 +62,7 @@ func (c *console) functions(w *words) template.FuncMap {
 		"ago":       func(t time.Time) string { return w.span(c.Now().Sub(t)) },
 		"until":     func(t time.Time) string { return w.span(t.Sub(c.Now())) },
 		"whole":     w.whole,
+		"day":       w.day,
 		"stamp":     stamp,
 		"minute":    func(t time.Time) string { return t.Local().Format("15:04") },
 		"span":      w.span,
@@ -70,6 +73,7 @@ func (c *console) functions(w *words) template.FuncMap {
 		"history":   w.history,
 		"saidlines": func(n int, text string) Said { return w.said(plainLines(n, text)) },
 		"asset":     c.assets.url,
+		"home":      func() string { return c.Home },
 		"pair":      func(a, b any) [2]any { return [2]any{a, b} },
 	}
 }

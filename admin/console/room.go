@@ -19,6 +19,10 @@ type Route struct {
 	Serve        func(*Visit)
 }
 
+// Rooms serves Options.Also and the static files, and nothing of the console but its look: for people who do not run
+// the relay. Requests with an operate.Actor in their context are of somebody who is signed in.
+func Rooms(o Options) http.Handler { return newConsole(o, nil).handler() }
+
 // Visit is one request to a Route.
 type Visit struct {
 	*http.Request
@@ -68,6 +72,9 @@ func (v *Visit) T(k string, args ...any) string { return v.v.t(key(k), args...) 
 
 // Span is how long something lasts, in words.
 func (v *Visit) Span(d time.Duration) string { return v.v.span(d) }
+
+// Encryption is what devices call a way to use TLS, of config.Auto, StartTLS, Implicit or NoTLS.
+func (v *Visit) Encryption(tls string) string { return encryptionOf(v.v, tls) }
 
 // Actor is who asks, the zero Actor if nobody is signed in.
 func (v *Visit) Actor() operate.Actor { return v.v.actor }

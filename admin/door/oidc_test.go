@@ -30,7 +30,8 @@ func provider(t *testing.T) *httptest.Server {
 func TestOIDC(t *testing.T) {
 	p := provider(t)
 	with := func(o *access.Options) {
-		o.OIDC = &access.OIDC{Issuer: p.URL, ClientID: "postern", Roles: map[string]operate.Role{"it": operate.Admin}}
+		o.OIDC = &access.OIDC{Provider: access.Provider{Issuer: p.URL, ClientID: "postern"},
+			Roles: map[string]operate.Role{"it": operate.Admin}}
 	}
 	r := newRig(t, with)
 	r.want("the button", "/login?next=/queue", nil, 200, `href="/login/oidc/start?next=%2Fqueue"`)

@@ -23,6 +23,7 @@ import (
 	"postern/admin/access"
 	"postern/admin/console"
 	"postern/auth"
+	"postern/internal/testkit"
 	"postern/operate"
 	"postern/relay/config"
 	"postern/relay/status"
@@ -174,42 +175,15 @@ type answer struct {
 // ask makes a request; a form makes it a POST. Header fields are pairs.
 func (r *rig) ask(path string, form url.Values, header ...string) answer {
 	r.t.Helper()
-	method, body := http.MethodGet, io.Reader(nil)
-	if form != nil {
-		method, body = http.MethodPost, strings.NewReader(form.Encode())
-	}
-	req, err := http.NewRequestWithContext(r.t.Context(), method, r.base+path, body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if form != nil {
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		if header[i] == "Host" {
-			req.Host = header[i+1]
-		}
-		req.Header.Set(header[i], header[i+1])
-	}
-	resp, err := r.http.Do(req)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	all, err := io.ReadAll(resp.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return answer{resp, string(all)}
+	a := testkit.Ask(r.t, r.http, r.base+path, form, header...)
+	return answer{a.Response, a.Text}
 }
 
 // want asks and expects a status, and a text in the body or in Location.
 func (r *rig) want(what, path string, form url.Values, status int, text string, header ...string) answer {
 	r.t.Helper()
 	a := r.ask(path, form, header...)
-	if a.StatusCode != status || !strings.Contains(a.body+a.Header.Get("Location"), text) {
-		r.t.Errorf("%s: %d %s\n%s\nwant %d and %q", what, a.StatusCode, a.Header.Get("Location"), a.body, status, text)
-	}
+	testkit.Answer{Response: a.Response, Text: a.body}.Want(r.t, what, status, text)
 	return a
 }
 

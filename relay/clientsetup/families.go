@@ -6,6 +6,12 @@ import (
 	"postern/relay/config"
 )
 
+// The names of families that others know by name.
+const (
+	Thunderbird = "Thunderbird"
+	Apple       = "Apple Mail, iPhone, iPad"
+)
+
 // guide writes what to do in each kind of program.
 type guide struct {
 	s        *Setup
@@ -56,7 +62,7 @@ func (g *guide) typed(where string) string {
 }
 
 func (g *guide) desktop() {
-	g.add("Thunderbird", g.told.thunderbird,
+	g.add(Thunderbird, g.told.thunderbird,
 		[]string{"Account settings, Add mail account: type your name, " + g.c.Address + " and the password, press " +
 			"Continue, then Done.", apart},
 		[]string{g.typed("Settings, Outgoing server (SMTP), Add")})
@@ -72,7 +78,7 @@ func (g *guide) desktop() {
 }
 
 func (g *guide) telephones() {
-	g.add("Apple Mail, iPhone, iPad", g.told.apple,
+	g.add(Apple, g.told.apple,
 		[]string{"Open this page in Safari and install the profile in Settings: " + g.s.ProfileURL(g.c.Address),
 			"It asks for the password of the mailbox and for that of this login."},
 		[]string{g.typed("Settings, Mail, Accounts, Add account, Other; Outgoing mail server")})

@@ -132,19 +132,7 @@ func (v *validator) adminOIDC() {
 	if !v.Admin.Console {
 		v.fail("admin.oidc", "is for the console, which is off: write admin.console = true, or remove [admin.oidc]")
 	}
-	v.oidcURL("admin.oidc.issuer", o.Issuer, "the issuer of the login provider such as \"https://login.example.com\"")
-	if o.RedirectURL != "" {
-		v.oidcURL("admin.oidc.redirect_url", o.RedirectURL, "the address that the login provider sends browsers "+
-			"back to")
-	}
-	if o.ClientID == "" {
-		v.fail("admin.oidc.client_id", "is missing, write the client ID that the login provider gave")
-	}
-	if !o.ClientSecret.IsSet() {
-		v.fail("admin.oidc.client_secret", `is missing, write "env:NAME" or "file:PATH" of the secret that the login `+
-			`provider gave`)
-	}
-	v.secret("admin.oidc.client_secret", o.ClientSecret, "client secret")
+	v.oidcClient("admin.oidc.", o.Issuer, o.RedirectURL, o.ClientID, o.ClientSecret)
 	if len(o.Roles) == 0 {
 		v.fail("admin.oidc.roles", `is empty, so that nobody could log in: write such as ["mail-admins = admin"]`)
 	}
@@ -161,6 +149,22 @@ func (v *validator) adminOIDC() {
 		}
 		seen[group] = true
 	}
+}
+
+// oidcClient checks what a login provider was told of us, at keys that begin with table.
+func (v *validator) oidcClient(table, issuer, redirect, id string, secret Secret) {
+	v.oidcURL(table+"issuer", issuer, "the issuer of the login provider such as \"https://login.example.com\"")
+	if redirect != "" {
+		v.oidcURL(table+"redirect_url", redirect, "the address that the login provider sends browsers back to")
+	}
+	if id == "" {
+		v.fail(table+"client_id", "is missing, write the client ID that the login provider gave")
+	}
+	if !secret.IsSet() {
+		v.fail(table+"client_secret", `is missing, write "env:NAME" or "file:PATH" of the secret that the login `+
+			`provider gave`)
+	}
+	v.secret(table+"client_secret", secret, "client secret")
 }
 
 func (v *validator) oidcURL(key, text, what string) {

@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -88,13 +87,8 @@ var incomingPorts = map[string]map[string]int{
 // deriveAutoconfig fills in what follows from other keys.
 func deriveAutoconfig(c *Config) {
 	a := &c.Autoconfig
-	host := strings.TrimSuffix(c.Hostname, ".")
-	setDefault(&a.Server, c.doc.has("autoconfig.server"), host)
-	u := url.URL{Scheme: "https", Host: host}
-	if addr, err := parseListen(a.Address); err == nil && addr.port != 443 {
-		u.Host = net.JoinHostPort(host, strconv.Itoa(addr.port))
-	}
-	setDefault(&a.URL, c.doc.has("autoconfig.url"), u.String())
+	setDefault(&a.Server, c.doc.has("autoconfig.server"), strings.TrimSuffix(c.Hostname, "."))
+	setDefault(&a.URL, c.doc.has("autoconfig.url"), c.httpsURL(a.Address))
 	if a.On() {
 		setDefault(&a.Name, c.doc.has("autoconfig.name"), a.Domains[0])
 	}
@@ -177,8 +171,8 @@ func (v *validator) autoconfigAddresses() {
 	if a.Address == "" && v.Admin.Address == "" {
 		v.fail("autoconfig.address", `is missing, and there is no admin address either: write ":443"`)
 	}
-	addr := v.autoconfigListen("autoconfig.address", a.Address, v.Admin.Address)
-	v.autoconfigListen("autoconfig.http_address", a.HTTPAddress, v.Admin.Address, a.Address)
+	addr := v.ownListen("autoconfig.address", a.Address, v.Admin.Address)
+	v.ownListen("autoconfig.http_address", a.HTTPAddress, v.Admin.Address, a.Address)
 	u, err := url.Parse(a.URL)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
 		strings.Trim(u.Path, "/") != "" {
@@ -201,8 +195,8 @@ func (v *validator) autoconfigAddresses() {
 	}
 }
 
-// autoconfigListen checks an address that nothing else may have.
-func (v *validator) autoconfigListen(key, text string, others ...string) listenAddress {
+// ownListen checks an address that nothing else may have.
+func (v *validator) ownListen(key, text string, others ...string) listenAddress {
 	if text == "" {
 		return listenAddress{}
 	}

@@ -42,8 +42,10 @@ type Config struct {
 	Admin     Admin      `toml:"admin"`
 	// Autoconfig tells mail programs their settings.
 	Autoconfig Autoconfig `toml:"autoconfig"`
-	Alerts     []Alert    `toml:"alert"` // every hook is told of what it asks for
-	Log        Log        `toml:"log"`
+	// SelfService is the page where people make app passwords.
+	SelfService SelfService `toml:"self_service"`
+	Alerts      []Alert     `toml:"alert"` // every hook is told of what it asks for
+	Log         Log         `toml:"log"`
 
 	doc      *document
 	warnings []Problem

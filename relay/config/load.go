@@ -68,6 +68,7 @@ func derive(c *Config) {
 	deriveAdmin(c)
 	deriveAutoconfig(c)
 	deriveSources(c)
+	deriveSelfService(c)
 	deriveMechanisms(c)
 	if a := c.TLS.ACME; a != nil {
 		setDefault(&a.Names, c.doc.has("tls.acme.names"), []string{strings.TrimSuffix(c.Hostname, ".")})
@@ -171,6 +172,9 @@ func (c *Config) Files() []string {
 		files = append(files, l.ClientCAFile)
 	}
 	if o := c.Admin.OIDC; o != nil {
+		files = append(files, o.ClientSecret.path(c.dir()))
+	}
+	if o := c.SelfService.OIDC; o != nil {
 		files = append(files, o.ClientSecret.path(c.dir()))
 	}
 	if a := c.TLS.ACME; a != nil {

@@ -258,6 +258,7 @@ func TestExampleLoads(t *testing.T) {
 	t.Setenv("UPSTREAM_PASSWORD", "hunter2")
 	t.Setenv("ALERT_URL", "https://hooks.example.com/hunter2")
 	t.Setenv("CONSOLE_OIDC_SECRET", "hunter2")
+	t.Setenv("SELF_SERVICE_OIDC_SECRET", "hunter2")
 	path := filepath.Join(dir, "relay.toml")
 	writeMode(t, path, strings.Join(example(t), "\n"), 0o644)
 	c, err := Load(path)

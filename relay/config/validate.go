@@ -61,6 +61,7 @@ func (v *validator) all() {
 	v.delivery()
 	v.admin()
 	v.autoconfig()
+	v.selfService()
 	v.log()
 	v.alerts()
 	v.unwise()
@@ -205,6 +206,9 @@ func (v *validator) ownFile() {
 	}
 	if o := v.Admin.OIDC; o != nil && o.ClientSecret.literal() {
 		tell("admin.oidc.client_secret", "stands in", ",")
+	}
+	if o := v.SelfService.OIDC; o != nil && o.ClientSecret.literal() {
+		tell("self_service.oidc.client_secret", "stands in", ",")
 	}
 	for i, s := range v.Auth.Sources {
 		if s.BindPassword.literal() {

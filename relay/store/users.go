@@ -168,8 +168,8 @@ func (s *Store) Users(ctx context.Context) ([]auth.User, error) {
 	return users, wrap(err, "list users")
 }
 
-// DeleteUser removes a user with what its limits remembered; auth.ErrUnknownLogin if there is none. Its queued mail
-// stays. check, unless it is nil, may refuse; it is called as change in UpdateUser is.
+// DeleteUser removes a user with its app passwords and what its limits remembered; auth.ErrUnknownLogin if there is
+// none. Its queued mail stays. check, unless it is nil, may refuse; it is called as change in UpdateUser is.
 func (s *Store) DeleteUser(ctx context.Context, login string, check func(auth.User) error) error {
 	err := s.write(ctx, func(t *tx) error {
 		u, err := getUser(t.Conn, login)
@@ -191,6 +191,9 @@ func (s *Store) DeleteUser(ctx context.Context, login string, check func(auth.Us
 			}
 		}
 		if err := t.Run("DELETE FROM device_place WHERE login = ?", login); err != nil {
+			return err
+		}
+		if err := forgetPersonOf(t, login); err != nil {
 			return err
 		}
 		return errors.Join(bump(t.Conn, TopicUsers), bump(t.Conn, TopicDevices))

@@ -81,7 +81,7 @@ func (s *session) admitDevice() {
 	}
 	s.waiver = w
 	s.become(identity)
-	s.events.loggedIn(identity.Login)
+	s.events.loggedIn(identity)
 }
 
 // learned is who a device is that nobody has accepted yet: it may send as anybody of ours, since nothing of it leaves.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"postern/auth"
 	"postern/internal/logline"
 	"postern/mail"
 	"postern/relay/config"
@@ -24,7 +25,8 @@ type eventLog struct {
 	conn *wire.Conn
 
 	session, listener, client, login string
-	appliance                        bool // the listener is for old devices
+	app                              string // name of the app password that the session logged in with
+	appliance                        bool   // the listener is for old devices
 }
 
 func (s *Service) newEventLog(c *wire.Conn, l config.Listener) *eventLog {
@@ -34,8 +36,11 @@ func (s *Service) newEventLog(c *wire.Conn, l config.Listener) *eventLog {
 }
 
 // loggedIn is called once the session has a login.
-func (l *eventLog) loggedIn(login string) {
-	l.login, l.log = login, l.base.With("login", login)
+func (l *eventLog) loggedIn(id auth.Identity) {
+	l.login, l.app, l.log = id.Login, id.AppName, l.base.With("login", id.Login)
+	if id.App != "" {
+		l.log = l.log.With("app_password", id.AppName)
+	}
 }
 
 // reject records a refused MAIL, RCPT or message and returns its reply. err, for the log, may be nil.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -141,6 +142,9 @@ func (u *submission) accepted(how string, reply mail.Reply, at time.Time) {
 	if len(u.notes) > 0 {
 		changed := mail.Printable(mail.Cut(strings.Join(u.notes, "; "), maxChanged))
 		log, detail = log.With("changed", changed), how+"; "+changed
+	}
+	if events.app != "" {
+		detail += "; logged in with the app password " + strconv.Quote(events.app)
 	}
 	log.Info("accepted", "id", m.ID, "from", m.Envelope.From.String(), "rcpts", len(m.Recipients), "size", m.Size,
 		"how", how, "message_id", m.MessageID)

@@ -90,7 +90,7 @@ func (l *login) succeeded(identity auth.Identity) mail.Reply {
 	s.service.auth.WithLabelValues("ok").Inc()
 	s.waiver = waiver{}
 	s.become(identity)
-	s.events.loggedIn(identity.Login)
+	s.events.loggedIn(identity)
 	return mail.R(235, "2.7.0", "authenticated")
 }
 

@@ -69,7 +69,7 @@ func (s *session) admit(c *wire.Conn) mail.Reply {
 	}
 	s.waiver.by = byNetwork
 	s.become(identity)
-	s.events.loggedIn(identity.Login)
+	s.events.loggedIn(identity)
 	return mail.Reply{}
 }
 

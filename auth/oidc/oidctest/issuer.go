@@ -28,7 +28,9 @@ type Issuer struct {
 	id     int
 	down   bool
 	opaque map[string]map[string]any
-	Asked  map[string]int // by path
+	person map[string]any   // who logs in next
+	grants map[string]grant // by code
+	Asked  map[string]int   // by path
 }
 
 // Client and Secret are those that may ask about tokens.
@@ -39,7 +41,8 @@ const (
 
 // New starts an issuer.
 func New(t testing.TB) *Issuer {
-	i := &Issuer{t: t, opaque: map[string]map[string]any{}, Asked: map[string]int{}}
+	i := &Issuer{t: t, opaque: map[string]map[string]any{}, grants: map[string]grant{},
+		Asked: map[string]int{}}
 	i.Rotate()
 	i.Server = httptest.NewServer(i)
 	t.Cleanup(i.Server.Close)
@@ -85,9 +88,12 @@ func (i *Issuer) Claims(changes map[string]any) map[string]any {
 // Token returns a signed token with the claims of Claims.
 func (i *Issuer) Token(changes map[string]any) string {
 	i.mu.Lock()
-	key, id := i.key, fmt.Sprint(i.id)
-	i.mu.Unlock()
-	return Sign(i.t, key, jose.ES256, id, i.Claims(changes))
+	defer i.mu.Unlock()
+	return i.sign(i.Claims(changes))
+}
+
+func (i *Issuer) sign(claims map[string]any) string {
+	return Sign(i.t, i.key, jose.ES256, fmt.Sprint(i.id), claims)
 }
 
 // Sign signs claims with any key.
@@ -142,10 +148,21 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/.well-known/openid-configuration":
 		answer = map[string]any{"issuer": i.URL, "jwks_uri": i.URL + "/keys",
 			"introspection_endpoint": i.URL + "/introspect",
-			"authorization_endpoint": i.URL + "/auth", "token_endpoint": i.URL + "/token"}
+			"authorization_endpoint": i.URL + "/auth", "token_endpoint": i.URL + "/token",
+			"id_token_signing_alg_values_supported": []string{"ES256"}}
 	case "/keys":
 		answer = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &i.key.PublicKey, KeyID: fmt.Sprint(i.id),
 			Use: "sig"}}}
+	case "/auth":
+		i.authorize(w, r)
+		return
+	case "/token":
+		granted, ok := i.exchange(r)
+		if !ok {
+			http.Error(w, `{"error":"invalid_grant"}`, http.StatusBadRequest)
+			return
+		}
+		answer = granted
 	case "/introspect":
 		if user, password, _ := r.BasicAuth(); user != Client || password != "secret+of+the+relay" {
 			http.Error(w, "who are you?", http.StatusUnauthorized)
