@@ -53,6 +53,8 @@ type Options struct {
 	OnPassword func(id Identity, password string)
 	// ScramSecret is the install secret ScramSaltName.
 	ScramSecret []byte
+	// Locks, unless nil, has the locks of logins that other sources than the store vouch for.
+	Locks LockKeeper
 }
 
 // Authenticator verifies credentials. It is safe for concurrent use and starts no goroutine.
@@ -70,6 +72,7 @@ type Authenticator struct {
 	stats    counters
 
 	scramSecret []byte
+	locks       LockKeeper
 }
 
 // New returns an Authenticator.
@@ -85,7 +88,7 @@ func New(o Options) *Authenticator {
 		onSource: o.OnSource,
 		onRight:  o.OnPassword,
 
-		scramSecret: o.ScramSecret,
+		scramSecret: o.ScramSecret, locks: o.Locks,
 	}
 	a.roster.Store(newRoster(o.Sources))
 	return a
@@ -251,6 +254,9 @@ func (a *Authenticator) lockedOut(ctx context.Context, now time.Time, t attempt,
 // mayEnter reports whether a right password would be let in, as far as can be told without hashing. For one that would
 // not be, nothing is hashed: the time would show that the password was right.
 func (a *Authenticator) mayEnter(ctx context.Context, t attempt, was Identity) bool {
+	if a.unlocked(ctx, was.Source, t.login, was.Login) != nil {
+		return false
+	}
 	now, err := a.lookup(ctx, t.login)
 	if err != nil { // the source cannot be asked, or does not know
 		return was.Allows(t.client) && !errors.Is(err, ErrLocked)
@@ -299,7 +305,8 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 	a.stats.verified.Add(1)
 	id, err := verify(ctx, t)
 	if d, ok := errors.AsType[*downError](err); ok {
-		if id, ok := a.cache.stale(now, cred, d.source, d.stale); ok {
+		if id, ok := a.cache.stale(now, cred, d.source, d.stale); ok &&
+			a.unlocked(ctx, id.Source, t.login, id.Login) == nil {
 			a.stats.stale.Add(1)
 			return id, nil
 		}

@@ -179,6 +179,12 @@ func (a *Authenticator) verify(ctx context.Context, t attempt) (Identity, error)
 			continue
 		}
 		id, err := a.verifyBy(ctx, m, t)
+		if err == nil {
+			err = a.unlocked(ctx, m.Name(), t.login, id.Login)
+		}
+		if d, ok := errors.AsType[*downError](err); ok {
+			return Identity{}, d
+		}
 		switch {
 		case err == nil:
 			return m.named(id, t.login), nil
@@ -257,6 +263,14 @@ func (a *Authenticator) verifyFast(ctx context.Context, t attempt) (Identity, bo
 		if err != nil {
 			return Identity{}, false, m.down(err)
 		}
+		if ok {
+			switch err := a.unlocked(ctx, m.Name(), t.login, id.Login); {
+			case errors.Is(err, ErrLocked):
+				ok = false
+			case err != nil:
+				return Identity{}, false, err
+			}
+		}
 		if known {
 			return m.named(id, t.login), ok, nil
 		}
@@ -275,6 +289,12 @@ func (a *Authenticator) lookupIn(ctx context.Context, members []*member, login s
 			continue
 		}
 		id, err := a.ask(ctx, m, func() (Identity, error) { return m.lookup.Lookup(ctx, login) })
+		if err == nil {
+			err = a.unlocked(ctx, m.Name(), login, id.Login)
+		}
+		if d, ok := errors.AsType[*downError](err); ok {
+			return Identity{}, d
+		}
 		switch {
 		case err == nil:
 			return m.named(id, login), nil
