@@ -285,6 +285,9 @@ func (a Accounts) Lock(ctx context.Context, by Actor, login, reason string) erro
 			locked = u.Login
 			return nil
 		})
+		if kind, known := KindOf(err); known && kind == NotFound && a.elsewhere() {
+			locked, err = a.lockElsewhere(ctx, by, login, reason)
+		}
 		if err != nil {
 			return err
 		}

@@ -37,6 +37,14 @@ func (a Accounts) Unlock(ctx context.Context, by Actor, who string) (u Unlocked,
 		switch {
 		case err != nil:
 			return err
+		}
+		console, err := a.Store.LiftConsoleLockouts(ctx, time.Now(), func(l auth.Lock) bool {
+			return isAddress && l.Client.IsValid() && l.Client.Overlaps(address)
+		})
+		u.Lifted = append(u.Lifted, console...)
+		switch {
+		case err != nil:
+			return err
 		case !u.Account && len(u.Lifted) == 0 && isAddress:
 			return fault(NotFound, "%s is not locked out", mail.Printable(who))
 		case !u.Account && len(u.Lifted) == 0:
@@ -77,6 +85,16 @@ func (a Accounts) unlockAccount(ctx context.Context, u *Unlocked) (unlocked bool
 		return nil
 	})
 	u.Account = err == nil || errors.Is(err, errNotLocked)
+	if err == nil || errors.Is(err, auth.ErrUnknownLogin) || errors.Is(err, errNotLocked) {
+		was, lifting := a.Store.UnlockLogin(ctx, u.Login)
+		if lifting != nil {
+			return false, lifting
+		}
+		if was {
+			u.Account = true
+			return true, nil
+		}
+	}
 	if errors.Is(err, auth.ErrUnknownLogin) || errors.Is(err, errNotLocked) {
 		return false, nil
 	}

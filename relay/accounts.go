@@ -49,7 +49,7 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	}
 	a.Authenticator = auth.New(auth.Options{
 		Sources: a.sources, Lockout: lockout(c), OnLock: a.lockedOut, OnSource: a.sourceChanged,
-		OnPassword: a.scram.want, ScramSecret: a.scram.secret,
+		OnPassword: a.scram.want, ScramSecret: a.scram.secret, Locks: a.store,
 	})
 	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)
 	if err != nil {
@@ -79,10 +79,11 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 		return
 	}
 	if errors.Is(err, auth.ErrUnknownLogin) { // its account is in another source, which we cannot change
-		a.log.Warn("a login went over a limit that locks, and its account is not in the store: lock it where it is",
-			"login", login, "reason", why)
-		a.monitor.LimitReached(login, why, true)
-		return
+		fresh := false
+		fresh, err = a.store.LockLogin(ctx, auth.LoginLock{Login: login, Reason: why, By: "over_limit", At: time.Now()})
+		if err == nil && !fresh {
+			return
+		}
 	}
 	if err != nil {
 		a.log.Error("cannot lock the login", "login", login, "err", err)
@@ -91,7 +92,7 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 	a.Forget(login)
 	a.generation.Add(1)
 	a.log.Warn("login locked", "login", login, "reason", why)
-	a.monitor.LimitReached(login, why, false)
+	a.monitor.LimitReached(login, why)
 }
 
 var errLockedAlready = errors.New("the login is locked already")

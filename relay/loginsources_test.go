@@ -121,7 +121,7 @@ func TestADirectory(t *testing.T) {
 	}
 	wantCode(t, "over the limit", err, 550)
 	if d := hook.wait(r, alert.LoginLocked, "login bert, over a limit", 1); !strings.Contains(d.Summary,
-		"not one of Postern's") {
+		"was locked") {
 		t.Errorf("%+v", d)
 	}
 	wantCode(t, "a wrong password", r.tryLogin("bert", "hunter2"), 535)

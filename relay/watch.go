@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -77,6 +78,8 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 		s.state.Load().routes.TryAgain()
 	case relaystore.TopicLockouts:
 		return s.accounts.lockoutsLifted(ctx)
+	case relaystore.TopicConsoleLockouts:
+		return s.consoleLifted(ctx)
 	case relaystore.TopicDevices:
 		return s.devicesChanged(ctx)
 	case relaystore.TopicConsole:
@@ -109,7 +112,8 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 	defer s.reloading.Unlock()
 	now := time.Now()
 	users, err := s.store.Users(ctx)
-	if err != nil {
+	elsewhere, err2 := s.store.LockedElsewhere(ctx)
+	if err = cmp.Or(err, err2); err != nil {
 		if ctx.Err() == nil {
 			s.log.Error("accounts not read again", "err", err)
 		}
@@ -122,7 +126,7 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 		now, s.usersUnread = s.usersUnread, time.Time{}
 	}
 	s.state.Load().settings.Policy.SetGroups(relaystore.Members(users))
-	s.accounts.forgive(users, now.Add(-10*Poll))
+	s.accounts.forgive(append(users, elsewhere...), now.Add(-10*Poll))
 	return true
 }
 
