@@ -43,7 +43,7 @@ type Locked struct {
 }
 
 // ShownLocks returns locks as JSON has them.
-func ShownLocks(locks []auth.LoginLock) (list []any) {
+func ShownLocks(locks []auth.LoginLock) (list []Locked) {
 	for _, l := range locks {
 		list = append(list, Locked{"lock", l.Login, true, l.Reason, l.By, l.At})
 	}

@@ -127,8 +127,11 @@ func (a *app) accountList(of accounts) *cobra.Command {
 			}
 			now := time.Now()
 			if asJSON(cmd) {
-				return writeJSON(cmd.OutOrStdout(), append(operate.ShownAccounts(users, locks),
-					operate.ShownLocks(elsewhere)...))
+				all := operate.ShownAccounts(users, locks)
+				for _, l := range operate.ShownLocks(elsewhere) {
+					all = append(all, l)
+				}
+				return writeJSON(cmd.OutOrStdout(), all)
 			}
 			if err := printUsers(cmd.OutOrStdout(), of, users, now); err != nil {
 				return err
