@@ -285,8 +285,8 @@ func (a Accounts) Lock(ctx context.Context, by Actor, login, reason string) erro
 			locked = u.Login
 			return nil
 		})
-		if kind, known := KindOf(err); known && kind == NotFound && a.elsewhere() {
-			locked, err = a.lockElsewhere(ctx, by, login, reason)
+		if kind, known := KindOf(err); known && kind == NotFound && otherSources(a.Config()) {
+			locked, err = lockElsewhere(ctx, a.Store, by, login, reason)
 		}
 		if err != nil {
 			return err

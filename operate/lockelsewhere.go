@@ -11,21 +11,21 @@ import (
 	"postern/relay/store"
 )
 
-// elsewhere reports whether logins may have their accounts in other sources than the store.
-func (a Accounts) elsewhere() bool {
-	return slices.ContainsFunc(a.Config().Auth.Sources, func(s config.AuthSource) bool {
+// otherSources reports whether logins may have their accounts in other sources than the store.
+func otherSources(c *config.Config) bool {
+	return slices.ContainsFunc(c.Auth.Sources, func(s config.AuthSource) bool {
 		return s.Type != config.SourceStore
 	})
 }
 
 // lockElsewhere locks a login that has no account in the store. Whether any source knows it is not asked: one that is
 // down, or tells nothing without a password, must not keep anybody from locking.
-func (a Accounts) lockElsewhere(ctx context.Context, by Actor, login, reason string) (string, error) {
+func lockElsewhere(ctx context.Context, s *store.Store, by Actor, login, reason string) (string, error) {
 	login, err := CheckLogin(login)
 	if err != nil {
 		return "", err
 	}
-	_, err = a.Store.LockLogin(ctx, auth.LoginLock{Login: login, Reason: reason, By: by.words(), At: time.Now()})
+	_, err = s.LockLogin(ctx, auth.LoginLock{Login: login, Reason: reason, By: by.words(), At: time.Now()})
 	if errors.Is(err, store.ErrTooMany) {
 		return "", fault(Conflict, "%v", err)
 	}

@@ -21,7 +21,8 @@ const pageSize = 16 << 10
 var migrations = []string{
 	schema1, schema2, schema3, schema4, schemaHistory, schemaLockout, schemaAlert, schemaSearch,
 	schemaConsole, schemaAnswers, schemaStats, schemaPrivacy, schemaKeyStages, schemaAuditTime,
-	schemaConfiguredKeys, schemaConsoleLockout, schemaAnswerCaller, schemaDevices, schemaProofs, schemaACME, schemaLoginLock,
+	schemaConfiguredKeys, schemaConsoleLockout, schemaAnswerCaller, schemaDevices, schemaProofs, schemaACME,
+	schemaLoginLock,
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it
