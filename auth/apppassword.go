@@ -19,10 +19,8 @@ type Person struct {
 	Senders []string // as Groups
 	Source  string   // the name of the source that knows the login
 	// Subject is issuer and sub of who logs in by OpenID Connect, who is known by nothing else. "": Source is asked.
-	Subject    string
-	Seen       time.Time // when they last logged in to the page; zero: never
-	Locked     bool      // none of their app passwords is good
-	LockReason string
+	Subject string
+	Seen    time.Time // when they last logged in to the page; zero: never
 }
 
 // AppPassword is one of several generated passwords of a login.
@@ -120,8 +118,8 @@ func (a *Authenticator) verifyApp(ctx context.Context, now time.Time, t attempt,
 // OpenID Connect said when they last logged in to the page.
 func (a *Authenticator) identityOf(ctx context.Context, members []*member, f foundApp) (Identity, error) {
 	p, k := f.person, f.password
-	if p.Locked {
-		return Identity{}, fmt.Errorf("%w: %s", ErrLocked, p.LockReason)
+	if err := a.unlocked(ctx, AppSource, p.Login); err != nil {
+		return Identity{}, err
 	}
 	id := Identity{Groups: p.Groups, Senders: p.Senders}
 	var err error

@@ -77,7 +77,7 @@ func addApps(r *rig) *apps {
 			Hash: HashGenerated(testPepper, "app-"+p.Login), Created: time.Now().Add(-time.Hour),
 			Expires: time.Now().Add(365 * 24 * time.Hour)})
 	}
-	r.apps, r.pepper = s, testPepper
+	r.apps, r.pepper, r.Authenticator.locks = s, testPepper, &lockKeeper{locks: map[string]string{}}
 	return s
 }
 
@@ -147,7 +147,7 @@ func TestAppPasswordEnds(t *testing.T) {
 	}{
 		"revoked":                 {"oda", func(r *rig, _ *remote, s *apps) { s.revoke("id-oda") }, ErrUnknownLogin},
 		"revoked, of the store":   {"anna", func(r *rig, _ *remote, s *apps) { s.revoke("id-anna") }, nil},
-		"the person is locked":    {"oda", func(r *rig, _ *remote, s *apps) { s.lock("oda") }, ErrLocked},
+		"the person is locked":    {"oda", func(r *rig, _ *remote, _ *apps) { r.lockLogin("oda") }, ErrLocked},
 		"the account is locked":   {"anna", func(r *rig, _ *remote, _ *apps) { r.lockUser("anna") }, ErrLocked},
 		"the account is gone":     {"anna", func(r *rig, _ *remote, _ *apps) { delete(r.users.m, "anna") }, ErrUnknownLogin},
 		"it left the directory":   {"bert", func(_ *rig, d *remote, _ *apps) { delete(d.know, "bert") }, ErrUnknownLogin},
@@ -181,16 +181,10 @@ func (r *rig) lockUser(login string) {
 	r.users.put(User{Login: login, Hash: fakeChosen("right"), Locked: true})
 }
 
+func (r *rig) lockLogin(login string) { r.Authenticator.locks.(*lockKeeper).set(login, true) }
+
 func (r *rig) onlyStore() {
 	r.SetSources([]Source{&storeSource{users: r.users, pepper: testPepper, argon: r.argon}})
-}
-
-func (s *apps) lock(login string) {
-	s.set(func() {
-		p := s.persons[login]
-		p.Locked, p.LockReason = true, "sent too much"
-		s.persons[login] = p
-	})
 }
 
 func (s *apps) move(login, source string) {
@@ -351,7 +345,7 @@ func TestAppPasswordsAreOfOneLogin(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	r := newRig(t, Options{Sources: []Source{}})
 	s := &apps{persons: map[string]Person{}}
-	r.apps, r.pepper = s, testPepper
+	r.apps, r.pepper, r.Authenticator.locks = s, testPepper, &lockKeeper{locks: map[string]string{}}
 	owner := map[string]string{}
 	var logins []string
 	for i := range 30 {

@@ -59,6 +59,8 @@ type Options struct {
 	Pepper []byte
 	// OnApp, unless nil, is called, not under locks, when somebody logs in with an app password. It must return quickly.
 	OnApp func(id string, client netip.Addr)
+	// Locks, unless nil, has the locks of logins that other sources than the store vouch for.
+	Locks LockKeeper
 }
 
 // Authenticator verifies credentials. It is safe for concurrent use and starts no goroutine.
@@ -79,6 +81,7 @@ type Authenticator struct {
 	apps        AppStore
 	pepper      []byte
 	onApp       func(string, netip.Addr)
+	locks       LockKeeper
 }
 
 // New returns an Authenticator.
@@ -98,6 +101,7 @@ func New(o Options) *Authenticator {
 		apps:        o.Apps,
 		pepper:      o.Pepper,
 		onApp:       o.OnApp,
+		locks:       o.Locks,
 	}
 	a.roster.Store(newRoster(o.Sources))
 	return a
@@ -294,6 +298,9 @@ func (a *Authenticator) lockedOut(ctx context.Context, now time.Time, t attempt,
 // mayEnter reports whether a right password would be let in, as far as can be told without hashing. For one that would
 // not be, nothing is hashed: the time would show that the password was right.
 func (a *Authenticator) mayEnter(ctx context.Context, t attempt, was Identity) bool {
+	if a.unlocked(ctx, was.Source, t.login, was.Login) != nil {
+		return false
+	}
 	now, err := a.lookup(ctx, t.login)
 	if err != nil { // the source cannot be asked, or does not know
 		return t.allows(was) && !errors.Is(err, ErrLocked)
@@ -342,7 +349,8 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 	a.stats.verified.Add(1)
 	id, err := verify(ctx, t)
 	if d, ok := errors.AsType[*downError](err); ok {
-		if id, ok := a.cache.stale(now, cred, d.source, "", d.stale); ok {
+		if id, ok := a.cache.stale(now, cred, d.source, "", d.stale); ok &&
+			a.unlocked(ctx, id.Source, t.login, id.Login) == nil {
 			a.stats.stale.Add(1)
 			return id, nil
 		}

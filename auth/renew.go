@@ -41,6 +41,9 @@ func (a *Authenticator) Renew(ctx context.Context, was Identity, since time.Time
 	if err == nil {
 		return id, nil
 	}
+	if locked := a.unlocked(ctx, was.Source, was.asked, was.Login); locked != nil {
+		return Identity{}, lookupRefusal(was.Login, locked)
+	}
 	m, age := members[i], time.Since(since)
 	if m.lookup == nil && errors.Is(err, ErrUnknownLogin) || errors.Is(err, ErrNoLookup) {
 		return a.unasked(was, age)

@@ -78,6 +78,14 @@ func (t *ScramTrial) find(ctx context.Context) error {
 		case err != nil:
 			return m.down(err)
 		}
+		if entry.Locked == nil {
+			err = t.a.unlocked(ctx, m.Name(), t.login, entry.Identity.Login)
+		}
+		if errors.Is(err, ErrLocked) {
+			entry.Locked = err
+		} else if err != nil {
+			return err
+		}
 		t.entry, t.source, t.why = entry, m, nil
 		switch {
 		case entry.Locked != nil:

@@ -183,6 +183,12 @@ func (a *Authenticator) verify(ctx context.Context, t attempt) (Identity, error)
 			continue
 		}
 		id, err := a.verifyBy(ctx, m, t)
+		if err == nil {
+			err = a.unlocked(ctx, m.Name(), t.login, id.Login)
+		}
+		if d, ok := errors.AsType[*downError](err); ok {
+			return Identity{}, d
+		}
 		switch {
 		case err == nil:
 			return a.own(ctx, t.roster.members[:i], m, id, t.login)
@@ -261,6 +267,14 @@ func (a *Authenticator) verifyFast(ctx context.Context, t attempt) (Identity, bo
 		if err != nil {
 			return Identity{}, false, m.down(err)
 		}
+		if ok {
+			switch err := a.unlocked(ctx, m.Name(), t.login, id.Login); {
+			case errors.Is(err, ErrLocked):
+				ok = false
+			case err != nil:
+				return Identity{}, false, err
+			}
+		}
 		if known {
 			return m.named(id, t.login), ok, nil
 		}
@@ -279,6 +293,12 @@ func (a *Authenticator) lookupIn(ctx context.Context, members []*member, login s
 			continue
 		}
 		id, err := a.ask(ctx, m, func() (Identity, error) { return m.lookup.Lookup(ctx, login) })
+		if err == nil {
+			err = a.unlocked(ctx, m.Name(), login, id.Login)
+		}
+		if d, ok := errors.AsType[*downError](err); ok {
+			return Identity{}, d
+		}
 		switch {
 		case err == nil:
 			return a.own(ctx, members[:i], m, id, login)

@@ -116,6 +116,12 @@ func (a *Authenticator) admitToken(ctx context.Context, before []*member, m *mem
 	if err := a.ownedBy(ctx, before, name); err != nil {
 		return Identity{}, err
 	}
+	if err := a.unlocked(ctx, m.Name(), name); err != nil {
+		if errors.Is(err, ErrLocked) {
+			err = m.said(err)
+		}
+		return Identity{}, err
+	}
 	if id = m.named(id, name); !id.Allows(client) {
 		return Identity{}, fmt.Errorf("%w: %s is not in %v", ErrNetwork, client, id.Networks)
 	}

@@ -285,27 +285,14 @@ func (a Accounts) Lock(ctx context.Context, by Actor, login, reason string) erro
 			locked = u.Login
 			return nil
 		})
-		if kind, ok := KindOf(err); ok && kind == NotFound {
-			locked, err = a.lockPerson(ctx, login, reason, err)
+		if kind, known := KindOf(err); known && kind == NotFound && a.mayBeElsewhere(ctx, login) {
+			locked, err = lockElsewhere(ctx, a.Store, by, login, reason)
 		}
 		if err != nil {
 			return err
 		}
 		return a.note(ctx, event(by, locked, "account locked ("+reason+")"))
 	})
-}
-
-// lockPerson locks who has app passwords and no account; unknown is the error if nobody has.
-func (a Accounts) lockPerson(ctx context.Context, login, reason string, unknown error) (string, error) {
-	login, err := CheckLogin(login)
-	if err != nil {
-		return "", err
-	}
-	_, err = a.Store.LockPerson(ctx, login, true, reason)
-	if errors.Is(err, store.ErrNoAppPassword) {
-		return "", unknown
-	}
-	return login, err
 }
 
 // checkedSenders returns patterns of senders, each once.

@@ -116,13 +116,18 @@ func (d *desk) lookup(ctx context.Context, login string) (auth.Identity, error) 
 
 // personFor is whose app password is to be made.
 func (a AppPasswords) personFor(ctx context.Context, by Actor, login string) (auth.Person, error) {
+	switch lock, err := a.Store.LoginLock(ctx, login); {
+	case err == nil:
+		return auth.Person{}, fault(Conflict, "%s is locked (%s); unlock it first: postern user unlock %s", login,
+			lock.Reason, login)
+	case !errors.Is(err, auth.ErrUnknownLogin):
+		return auth.Person{}, err
+	}
 	p, err := a.Store.Person(ctx, login)
 	known := err == nil
 	switch {
 	case err != nil && !errors.Is(err, store.ErrNoAppPassword):
 		return p, err
-	case known && p.Locked:
-		return p, fault(Conflict, "%s is locked (%s); unlock it first: postern user unlock %s", login, p.LockReason, login)
 	case known && (by.Channel == SelfService || p.Subject != ""):
 		return p, nil
 	case by.Channel == SelfService:

@@ -9,7 +9,6 @@ import (
 
 	"postern/auth"
 	"postern/mail"
-	"postern/relay/store"
 	"postern/relay/trace"
 )
 
@@ -35,6 +34,13 @@ func (a Accounts) Unlock(ctx context.Context, by Actor, who string) (u Unlocked,
 		u.Lifted, err = a.Store.LiftLockouts(ctx, time.Now(), func(l auth.Lock) bool {
 			return l.Login == u.Login && u.Login != "" || isAddress && l.Client.IsValid() && l.Client.Overlaps(address)
 		})
+		if err != nil {
+			return err
+		}
+		console, err := a.Store.LiftConsoleLockouts(ctx, time.Now(), func(l auth.Lock) bool {
+			return isAddress && l.Client.IsValid() && l.Client.Overlaps(address)
+		})
+		u.Lifted = append(u.Lifted, console...)
 		switch {
 		case err != nil:
 			return err
@@ -64,8 +70,8 @@ func unlockEvents(by Actor, account bool, u Unlocked) (events []trace.Event) {
 // errNotLocked: there is nothing to unlock.
 var errNotLocked = errors.New("not locked")
 
-// unlockAccount unlocks an account, or the app passwords of who has none, and finds out whether there is one. One that is not locked stays as it is: a change
-// would end its open sessions.
+// unlockAccount unlocks a login, whatever source its account is in, and finds out whether there is one. An account that
+// is not locked stays as it is: a change would end its open sessions.
 func (a Accounts) unlockAccount(ctx context.Context, u *Unlocked) (unlocked bool, err error) {
 	if u.Login == "" {
 		return false, nil
@@ -77,19 +83,19 @@ func (a Accounts) unlockAccount(ctx context.Context, u *Unlocked) (unlocked bool
 		u.Locked, u.LockReason, u.Changed = false, "", time.Now()
 		return nil
 	})
-	u.Account = err == nil || errors.Is(err, errNotLocked)
-	if errors.Is(err, errNotLocked) {
-		return false, nil
+	unlocked = err == nil
+	u.Account = unlocked || errors.Is(err, errNotLocked)
+	if !u.Account && !errors.Is(err, auth.ErrUnknownLogin) {
+		return false, err
 	}
-	if !errors.Is(err, auth.ErrUnknownLogin) {
-		return err == nil, err
+	was, err := a.Store.UnlockLogin(ctx, u.Login)
+	if err != nil {
+		return unlocked, err
 	}
-	unlocked, err = a.Store.LockPerson(ctx, u.Login, false, "")
-	if errors.Is(err, store.ErrNoAppPassword) {
-		return false, nil
+	if _, err := a.Store.Person(ctx, u.Login); was || err == nil {
+		u.Account = true
 	}
-	u.Account = err == nil
-	return unlocked, err
+	return unlocked || was, nil
 }
 
 // LockedAddress is an address as people write it, or the network that is locked with it; "" for a login.

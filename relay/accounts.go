@@ -52,6 +52,7 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	a.Authenticator = auth.New(auth.Options{
 		Sources: a.sources, Lockout: lockout(c), OnLock: a.lockedOut, OnSource: a.sourceChanged,
 		OnPassword: a.scram.want, ScramSecret: a.scram.secret, Apps: a.store, Pepper: a.pepper, OnApp: a.apps.used,
+		Locks: a.store,
 	})
 	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)
 	if err != nil {
@@ -77,17 +78,15 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 		u.Locked, u.LockReason = true, why
 		return nil
 	})
-	if errors.Is(err, auth.ErrUnknownLogin) {
-		err = a.lockPerson(ctx, login, why)
-	}
 	if errors.Is(err, errLockedAlready) {
 		return
 	}
 	if errors.Is(err, auth.ErrUnknownLogin) { // its account is in another source, which we cannot change
-		a.log.Warn("a login went over a limit that locks, and its account is not in the store: lock it where it is",
-			"login", login, "reason", why)
-		a.monitor.LimitReached(login, why, true)
-		return
+		fresh := false
+		fresh, err = a.store.LockLogin(ctx, auth.LoginLock{Login: login, Reason: why, By: "over_limit", At: time.Now()})
+		if err == nil && !fresh {
+			return
+		}
 	}
 	if err != nil {
 		a.log.Error("cannot lock the login", "login", login, "err", err)
@@ -96,23 +95,7 @@ func (a *accounts) Lock(ctx context.Context, login, why string) {
 	a.Forget(login)
 	a.generation.Add(1)
 	a.log.Warn("login locked", "login", login, "reason", why)
-	a.monitor.LimitReached(login, why, false)
-}
-
-// lockPerson locks a login that OpenID Connect alone knows: auth.ErrUnknownLogin if it is none.
-func (a *accounts) lockPerson(ctx context.Context, login, why string) error {
-	p, err := a.store.Person(ctx, login)
-	switch {
-	case errors.Is(err, relaystore.ErrNoAppPassword), err == nil && p.Subject == "":
-		return auth.ErrUnknownLogin
-	case err != nil:
-		return err
-	}
-	changed, err := a.store.LockPerson(ctx, login, true, why)
-	if err == nil && !changed {
-		err = errLockedAlready
-	}
-	return err
+	a.monitor.LimitReached(login, why)
 }
 
 var errLockedAlready = errors.New("the login is locked already")

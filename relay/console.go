@@ -70,6 +70,18 @@ func (s *Server) consoleChanged(ctx context.Context) bool {
 	return err == nil
 }
 
+// consoleLifted adopts lockouts of the console that a person has lifted.
+func (s *Server) consoleLifted(ctx context.Context) bool {
+	if s.access == nil {
+		return true
+	}
+	err := s.access.Lifted(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("lockouts of the console that a person has lifted are not lifted here", "err", err)
+	}
+	return err == nil
+}
+
 // saveLockouts writes down who is locked out, of the logins and of the console, and when app passwords were used.
 func (s *Server) saveLockouts(ctx context.Context) error {
 	err := errors.Join(s.accounts.saveLockout(ctx), s.accounts.apps.save(ctx))

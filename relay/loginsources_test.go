@@ -110,7 +110,7 @@ func TestADirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { c.Close() }()
 	const text = "From: bert@example.com\nSubject: x\n\nhello\n"
 	if _, err := sendOn(c, "bert@example.com", []string{"b@example.net"}, text); err != nil {
 		t.Fatal(err)
@@ -127,8 +127,19 @@ func TestADirectory(t *testing.T) {
 	}
 	wantCode(t, "over the limit", err, 550)
 	if d := hook.wait(r, alert.LoginLocked, "login bert, over a limit", 1); !strings.Contains(d.Summary,
-		"not one of Postern's") {
+		"was locked") {
 		t.Errorf("%+v", d)
+	}
+	for _, spelling := range []string{"bert", "bert@example.com", "BERT@example.com"} {
+		wantCode(t, "locked: "+spelling, r.tryLogin(spelling, "right"), 535)
+	}
+	if was, err := r.server.store.UnlockLogin(t.Context(), "bert"); err != nil || !was {
+		t.Fatalf("unlock: %v, %v", was, err)
+	}
+	r.eventually("bert may log in again", func() bool { return r.tryLogin("bert@example.com", "right") == nil })
+	c.Close()
+	if c, err = r.loggedIn("bert@example.com", "right"); err != nil {
+		t.Fatal(err)
 	}
 	wantCode(t, "a wrong password", r.tryLogin("bert", "hunter2"), 535)
 	r.eventually("the trace has the reason", func() bool {

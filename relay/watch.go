@@ -1,12 +1,11 @@
 package relay
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"strings"
 	"time"
 
-	"postern/auth"
 	"postern/internal/textfile"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
@@ -79,6 +78,8 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 		s.state.Load().routes.TryAgain()
 	case relaystore.TopicLockouts:
 		return s.accounts.lockoutsLifted(ctx)
+	case relaystore.TopicConsoleLockouts:
+		return s.consoleLifted(ctx)
 	case relaystore.TopicDevices:
 		return s.devicesChanged(ctx)
 	case relaystore.TopicConsole:
@@ -111,8 +112,8 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 	defer s.reloading.Unlock()
 	now := time.Now()
 	users, err := s.store.Users(ctx)
-	persons, err2 := s.store.Persons(ctx)
-	if err = errors.Join(err, err2); err != nil {
+	elsewhere, err2 := s.store.LockedElsewhere(ctx)
+	if err = cmp.Or(err, err2); err != nil {
 		if ctx.Err() == nil {
 			s.log.Error("accounts not read again", "err", err)
 		}
@@ -125,10 +126,7 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 		now, s.usersUnread = s.usersUnread, time.Time{}
 	}
 	s.state.Load().settings.Policy.SetGroups(relaystore.Members(users))
-	for _, p := range persons { // for the alert that one went over a limit
-		users = append(users, auth.User{Login: p.Login, Locked: p.Locked})
-	}
-	s.accounts.forgive(users, now.Add(-10*Poll))
+	s.accounts.forgive(append(users, elsewhere...), now.Add(-10*Poll))
 	return true
 }
 

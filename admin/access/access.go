@@ -155,6 +155,15 @@ func (a *Access) SaveLockout(ctx context.Context) error {
 	return a.store.ConsoleLockout().Keep(ctx, a.auth, time.Now())
 }
 
+// Lifted is to be called when the store says that a person has lifted lockouts, in another process too.
+func (a *Access) Lifted(ctx context.Context) error {
+	lifted, err := a.store.ConsoleLockout().Adopt(ctx, a.auth, time.Now())
+	for _, l := range lifted {
+		a.log.Info("console: lockout lifted by a person", "name", l.Login, "client", l.Client)
+	}
+	return err
+}
+
 // URL is where browsers find the console.
 func (a *core) URL() *url.URL { u := *a.inUse.Load().url; return &u }
 

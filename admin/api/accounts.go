@@ -280,6 +280,7 @@ type lockedOut struct {
 // Lockouts is a part of who is locked out.
 type Lockouts struct {
 	Lockouts []operate.Lockout `json:"lockouts"`
+	Locked   []operate.Locked  `json:"locked,omitempty" doc:"Locked logins without an account here, 1000 at most."`
 	Next     string            `json:"next,omitempty"`
 }
 
@@ -294,7 +295,14 @@ func (l lockoutAPI) list(ctx context.Context, by operate.Actor, in *Page) (*list
 	}
 	name := func(l operate.Lockout) string { return l.Login + " " + l.Address }
 	rows, last := pageOf(sorted(operate.ShownLockouts(locks), name), name, at, in.Limit)
-	out := Lockouts{append([]operate.Lockout{}, rows...), cursor{"lockouts", last}.String()}
+	out := Lockouts{Lockouts: append([]operate.Lockout{}, rows...), Next: cursor{"lockouts", last}.String()}
+	if in.Cursor == "" {
+		locked, err := l.ops.Accounts.LockedElsewhere(ctx, by, operate.Everybody)
+		if err != nil {
+			return nil, err
+		}
+		out.Locked = operate.ShownLocks(locked[:min(len(locked), 1000)])
+	}
 	return &listed[Lockouts]{nextPage(ctx, out.Next), out}, nil
 }
 

@@ -28,7 +28,8 @@ type loginsView struct {
 	Rows     []loginRow
 	Learning []devices.Learning // under way
 	Locks    []addressLock
-	Found    int // accounts that match
+	Locked   []auth.LoginLock // that have no account in the store
+	Found    int              // accounts that match
 	Any      bool
 	Pager    pager
 	Here     string
@@ -92,6 +93,11 @@ func showLogins(v *visit) (any, error) {
 	}
 	view.Any = view.Words != "" || chosen.value != ""
 	view.Locks = lockedAddresses(locks)
+	view.Locked, err = v.console.Operations.Accounts.LockedElsewhere(v.Context(), v.actor, operate.Everybody)
+	if err != nil {
+		return nil, err
+	}
+	view.Locked = view.Locked[:min(len(view.Locked), maxLocks)]
 	rows := make([]loginRow, 0, len(users))
 	for _, u := range users {
 		r := loginRow{User: u, Until: lockedUntil(locks, u.Login)}

@@ -163,7 +163,7 @@ func TestSessionsEnd(t *testing.T) {
 			}
 		}, loginPath},
 		"locked": {func(r *rig) {
-			if _, err := r.store.LockPerson(r.t.Context(), "anna@example.com", true, "left"); err != nil {
+			if _, err := r.store.LockLogin(r.t.Context(), auth.LoginLock{Login: "anna@example.com"}); err != nil {
 				r.t.Fatal(err)
 			}
 		}, loginPath},

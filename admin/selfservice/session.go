@@ -63,11 +63,14 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, login, source stri
 		}
 	}
 	p, err := s.Store.Person(ctx, login)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case p.Locked:
+	}
+	switch _, err := s.Store.LoginLock(ctx, p.Login); {
+	case err == nil:
 		return &access.Refusal{Reason: access.ReasonDisabled}
+	case !errors.Is(err, auth.ErrUnknownLogin):
+		return err
 	}
 	token := rand.Text() + rand.Text()
 	err = s.Store.AddPersonSession(ctx, store.PersonSession{Digest: sha256.Sum256([]byte(token)), Login: p.Login,

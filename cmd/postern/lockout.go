@@ -32,6 +32,20 @@ func printLockouts(w io.Writer, locks []auth.Lock, now time.Time) error {
 	return nil
 }
 
+// printLockedElsewhere lists the locked logins whose accounts are in other sources.
+func printLockedElsewhere(cmd *cobra.Command, locks []auth.LoginLock, now time.Time) error {
+	if len(locks) == 0 {
+		return nil
+	}
+	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "\nLocked, with no account in the store:\n\n")
+	var rows [][]string
+	for _, l := range locks {
+		rows = append(rows, []string{l.Login, orDash(l.Reason), l.By, when(l.At, now)})
+	}
+	return table(out, []string{"LOGIN", "REASON", "BY", "SINCE"}, rows)
+}
+
 func (a *app) userUnlock() *cobra.Command {
 	return &cobra.Command{
 		Use:   "unlock LOGIN|ADDRESS",

@@ -121,11 +121,22 @@ func (a *app) accountList(of accounts) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			elsewhere, err := ops.Accounts.LockedElsewhere(cmd.Context(), me(), of.among)
+			if err != nil {
+				return err
+			}
 			now := time.Now()
 			if asJSON(cmd) {
-				return writeJSON(cmd.OutOrStdout(), operate.ShownAccounts(users, locks))
+				all := operate.ShownAccounts(users, locks)
+				for _, l := range operate.ShownLocks(elsewhere) {
+					all = append(all, l)
+				}
+				return writeJSON(cmd.OutOrStdout(), all)
 			}
 			if err := printUsers(cmd.OutOrStdout(), of, users, now); err != nil {
+				return err
+			}
+			if err := printLockedElsewhere(cmd, elsewhere, now); err != nil {
 				return err
 			}
 			return printLockouts(cmd.OutOrStdout(), locks, now)

@@ -37,12 +37,8 @@ func checkSources(c *config.Config) (problems []config.Problem) {
 	return problems
 }
 
-// unwiseSources warns of password files that others may write, of claims that anybody may set, and of what a policy
-// cannot do to logins whose accounts are elsewhere.
+// unwiseSources warns of password files that others may write, and of claims that anybody may set.
 func unwiseSources(c *config.Config) (warnings []config.Problem) {
-	elsewhere := slices.ContainsFunc(c.Auth.Sources, func(s config.AuthSource) bool {
-		return s.Type != config.SourceStore
-	})
 	for i, s := range c.Auth.Sources {
 		if info, err := os.Stat(s.Path); s.Type == config.SourceFile && err == nil && info.Mode().Perm()&0o022 != 0 {
 			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d].path", i+1), "%s can be written by "+
@@ -53,13 +49,6 @@ func unwiseSources(c *config.Config) (warnings []config.Problem) {
 			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d].login_claim", i+1), "is \"email\", "+
 				"which at Entra ID nobody verifies: whoever may edit a user's address there logs in as its owner; "+
 				"write \"preferred_username\" or \"upn\" for people, \"azp\" or \"appid\" for applications"))
-		}
-	}
-	for i, p := range c.Policies {
-		if elsewhere && p.OverLimit == "lock" {
-			warnings = append(warnings, c.Problem(fmt.Sprintf("policy[%d].over_limit", i+1),
-				"locks only accounts of the store; one of another source is told of by an alert, and its mail over "+
-					"the limit refused: lock it where it is, or write \"hold\""))
 		}
 	}
 	return warnings

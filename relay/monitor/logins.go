@@ -111,9 +111,8 @@ func loginInWords(login string) (words string, plain bool) {
 	return strconv.Quote(strings.ReplaceAll(login, "://", ": //")), false
 }
 
-// LimitReached alerts that a login was locked for exceeding a limit, as its policy asks. One whose account is elsewhere
-// than in the store could not be locked.
-func (m *Monitor) LimitReached(login, why string, elsewhere bool) {
+// LimitReached alerts that a login was locked for exceeding a limit, as its policy asks.
+func (m *Monitor) LimitReached(login, why string) {
 	c := alert.Condition{
 		Event: alert.LoginLocked, Subject: limitSubject(login), Group: "limits",
 		Summary: fmt.Sprintf("Login %s was locked: %s. Its password may be in other hands. What to do: look at what "+
@@ -121,12 +120,6 @@ func (m *Monitor) LimitReached(login, why string, elsewhere bool) {
 			login, why, login, login),
 		Over:    "The login was unlocked or removed.",
 		Details: map[string]string{"login": login, "reason": why},
-	}
-	if elsewhere {
-		c.Summary = fmt.Sprintf("Login %s is %s. Its password may be in other hands. Its account is not one of "+
-			"Postern's, so it is not locked; mail over the limit is refused. What to do: look at what it sent with "+
-			"postern trace --login %s, and lock it in its directory or file", login, why, login)
-		c.Over, c.Until = "It was a day ago.", time.Now().Add(24*time.Hour)
 	}
 	m.alerter.Begin(c)
 }

@@ -141,8 +141,10 @@ func (m *Monitor) look(ctx context.Context, round int) {
 		m.certificates(ctx, now)
 		m.secrets(ctx, now)
 		dkimKeys(ctx, m.InForce().Config, m.Store, m.alerter, now)
-		if users, err := m.Store.Users(ctx); err == nil {
-			m.Accounts(users, time.Time{})
+		users, err := m.Store.Users(ctx)
+		elsewhere, err2 := m.Store.LockedElsewhere(ctx)
+		if err == nil && err2 == nil {
+			m.Accounts(append(users, elsewhere...), time.Time{})
 		}
 	}
 }

@@ -61,12 +61,10 @@ func (e *BoundError) Error() string {
 }
 
 type personData struct {
-	Name       string   `json:"name,omitempty"`
-	Groups     []string `json:"groups,omitempty"`
-	Senders    []string `json:"senders,omitempty"`
-	Source     string   `json:"source"`
-	Locked     bool     `json:"locked,omitempty"`
-	LockReason string   `json:"lock_reason,omitempty"`
+	Name    string   `json:"name,omitempty"`
+	Groups  []string `json:"groups,omitempty"`
+	Senders []string `json:"senders,omitempty"`
+	Source  string   `json:"source"`
 }
 
 type appPasswordData struct {
@@ -88,7 +86,6 @@ func personAt(row *sqlite.Stmt, i int) (auth.Person, error) {
 		return p, fmt.Errorf("person %q: the row is damaged: %w", p.Login, err)
 	}
 	p.Name, p.Groups, p.Senders, p.Source = d.Name, d.Groups, d.Senders, d.Source
-	p.Locked, p.LockReason = d.Locked, d.LockReason
 	return p, nil
 }
 
@@ -161,7 +158,7 @@ func (s *Store) AppPasswords(ctx context.Context, login string) ([]auth.AppPassw
 	return all, wrap(err, "list the app passwords")
 }
 
-// PutPerson stores who logs in to the page, or is given an app password. Seen never goes back, and a lock stays. A
+// PutPerson stores who logs in to the page, or is given an app password. Seen never goes back. A
 // login is bound to the first subject that has it, and a subject to its first login: else it is a *BoundError.
 // ErrTooMany over 100 000 people.
 func (s *Store) PutPerson(ctx context.Context, p auth.Person) error {
@@ -200,7 +197,6 @@ func nextPerson(t *tx, p auth.Person) (next auth.Person, counts bool, err error)
 		}
 	}
 	h := had[0]
-	p.Locked, p.LockReason = h.Locked, h.LockReason
 	if h.Seen.After(p.Seen) {
 		p.Seen = h.Seen
 	}
@@ -209,7 +205,7 @@ func nextPerson(t *tx, p auth.Person) (next auth.Person, counts bool, err error)
 
 // putPerson writes a row. counts says that app passwords are to be verified again.
 func putPerson(t *tx, p auth.Person, counts bool) error {
-	data, err := json.Marshal(personData{p.Name, p.Groups, p.Senders, p.Source, p.Locked, p.LockReason})
+	data, err := json.Marshal(personData{p.Name, p.Groups, p.Senders, p.Source})
 	if err != nil {
 		return err
 	}
@@ -218,27 +214,6 @@ func putPerson(t *tx, p auth.Person, counts bool) error {
 		err = bump(t.Conn, TopicAppPasswords)
 	}
 	return err
-}
-
-// LockPerson has no app password of a login be good, or ends that, and reports whether it was otherwise before.
-// ErrNoAppPassword if there is no such person.
-func (s *Store) LockPerson(ctx context.Context, login string, locked bool, reason string) (changed bool, err error) {
-	err = s.write(ctx, func(t *tx) error {
-		had, err := list(t.Conn, scanPerson, "SELECT "+personColumns+" FROM person p WHERE p.login = ?", login)
-		if err != nil {
-			return err
-		}
-		if len(had) == 0 {
-			return refuse(ErrNoAppPassword)
-		}
-		p := had[0]
-		if changed = p.Locked != locked; !changed {
-			return nil
-		}
-		p.Locked, p.LockReason = locked, reason
-		return errors.Join(putPerson(t, p, true), endPersonSessions(t, login))
-	})
-	return changed, wrap(err, "person %q", login)
 }
 
 // forgetPersonOf removes the person whose login was an account of the store, with all app passwords.

@@ -134,26 +134,3 @@ func TestAppPasswordsGoWithTheirAccount(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 }
-
-func TestLockPerson(t *testing.T) {
-	s, ctx := open(t, Options{}), t.Context()
-	if _, err := s.LockPerson(ctx, "anna", true, "x"); !errors.Is(err, ErrNoAppPassword) {
-		t.Error(err)
-	}
-	anna := auth.Person{Login: "anna", Source: "oidc", Subject: "1"}
-	if err := s.PutPerson(ctx, anna); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []bool{true, false} {
-		changed, err := s.LockPerson(ctx, "anna", true, "too much")
-		if changed != want || err != nil {
-			t.Errorf("%v, %v", changed, err)
-		}
-		if err := s.PutPerson(ctx, anna); err != nil { // who logs in to the page stays locked
-			t.Fatal(err)
-		}
-	}
-	if p, err := s.Person(ctx, "anna"); err != nil || !p.Locked || p.LockReason != "too much" {
-		t.Errorf("%+v, %v", p, err)
-	}
-}

@@ -10,8 +10,11 @@ import (
 	"postern/relay/store/internal/sqlite"
 )
 
-// TopicLockouts changes when a person lifts a lockout.
-const TopicLockouts = "lockouts"
+// What changes when a person lifts a lockout, of the logins by SMTP or of the console.
+const (
+	TopicLockouts        = "lockouts"
+	TopicConsoleLockouts = "console-lockouts"
+)
 
 // schemaLockout keeps what the lockout must know after a restart: from where logins were used, hashed, and who is
 // locked out, which is also how the command line sees it. A lock without a login is of an address, one without an
@@ -183,8 +186,19 @@ func (s *Store) Lockouts(ctx context.Context, now time.Time) ([]auth.Lock, error
 // kept out. chosen may be called more than once for each.
 func (s *Store) LiftLockouts(ctx context.Context, now time.Time, chosen func(auth.Lock) bool) (lifted []auth.Lock,
 	err error) {
-	err = s.write(ctx, func(t *tx) error {
-		locks, err := list(t.Conn, scanLockout, s.LoginLockout().selectLocks(), unixNano(now))
+	return s.LoginLockout().lift(ctx, now, TopicLockouts, chosen)
+}
+
+// LiftConsoleLockouts does the same with those of the console and of the API.
+func (s *Store) LiftConsoleLockouts(ctx context.Context, now time.Time, chosen func(auth.Lock) bool) (
+	lifted []auth.Lock, err error) {
+	return s.ConsoleLockout().lift(ctx, now, TopicConsoleLockouts, chosen)
+}
+
+func (l Lockout) lift(ctx context.Context, now time.Time, topic string, chosen func(auth.Lock) bool) (
+	lifted []auth.Lock, err error) {
+	err = l.s.write(ctx, func(t *tx) error {
+		locks, err := list(t.Conn, scanLockout, l.selectLocks(), unixNano(now))
 		if err != nil {
 			return err
 		}
@@ -192,12 +206,21 @@ func (s *Store) LiftLockouts(ctx context.Context, now time.Time, chosen func(aut
 		if len(lifted) == 0 {
 			return nil
 		}
-		for _, l := range lifted {
-			if err := s.LoginLockout().drop(t, l); err != nil {
+		for _, lock := range lifted {
+			if err := l.drop(t, lock); err != nil {
 				return err
 			}
 		}
-		return bump(t.Conn, TopicLockouts)
+		return bump(t.Conn, topic)
 	})
 	return lifted, wrap(err, "lift lockouts")
+}
+
+// Adopt ends the lockouts in an Authenticator that another process has lifted, and returns them.
+func (l Lockout) Adopt(ctx context.Context, a *auth.Authenticator, now time.Time) ([]auth.Lock, error) {
+	locks, err := l.locks(ctx, now)
+	if err != nil {
+		return nil, err
+	}
+	return a.KeepLocks(locks), nil
 }

@@ -65,8 +65,9 @@ func scanPersonSession(row *sqlite.Stmt) (h heldSession, err error) {
 func (s *Store) PersonSession(ctx context.Context, digest [32]byte) (PersonSession, auth.Person, error) {
 	found, err := readAll(ctx, s.readers, scanPersonSession,
 		"SELECT s.digest, s.login, s.subject, s.source, s.created, s.used, "+personColumns+" FROM person_session s "+
-			"JOIN person p ON p.login = s.login AND p.subject = s.subject WHERE s.digest = ?", digest[:])
-	if err == nil && (len(found) == 0 || found[0].person.Locked) {
+			"JOIN person p ON p.login = s.login AND p.subject = s.subject WHERE s.digest = ? "+
+			"AND s.login NOT IN (SELECT login FROM login_lock)", digest[:])
+	if err == nil && len(found) == 0 {
 		err = ErrNoSession
 	}
 	if err != nil {

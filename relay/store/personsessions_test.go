@@ -59,7 +59,7 @@ func TestPersonSessions(t *testing.T) {
 	for what, end := range map[string]func(context.Context) error{
 		"forgotten": func(ctx context.Context) error { _, err := s.ForgetPerson(ctx, anna.Login); return err },
 		"locked": func(ctx context.Context) error {
-			_, err := s.LockPerson(ctx, anna.Login, true, "left")
+			_, err := s.LockLogin(ctx, auth.LoginLock{Login: anna.Login, Reason: "left"})
 			return err
 		},
 	} {
@@ -70,7 +70,7 @@ func TestPersonSessions(t *testing.T) {
 			t.Fatal(err)
 		}
 		counts(what, open, false)
-		if _, err := s.LockPerson(ctx, anna.Login, false, ""); err != nil && !errors.Is(err, ErrNoAppPassword) {
+		if _, err := s.UnlockLogin(ctx, anna.Login); err != nil {
 			t.Fatal(err)
 		}
 		enrol()

@@ -27,7 +27,11 @@ func TestUpgrade(t *testing.T) {
 	m := &queue.Message{ID: "waits", Login: "anna", Received: now, Expires: now.Add(48 * time.Hour), NextAttempt: now,
 		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "b", Domain: "example.net"}},
 			Status: queue.Pending}}}
-	if err := s.AddUser(t.Context(), auth.User{Login: "anna", Created: now, Changed: now}); err != nil {
+	row, err := encodeUser(auth.User{Login: "anna", Created: now, Changed: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.write(t.Context(), func(t *tx) error { return storeUser(t.Conn, "anna", row) }); err != nil {
 		t.Fatal(err)
 	}
 	content := mail.BytesContent("Subject: x\r\n\r\n")

@@ -124,6 +124,11 @@ func (s *Store) ChangeUsers(ctx context.Context, logins []string, change func(u 
 			if err := change(&u, exists); err != nil {
 				return refuse(err)
 			}
+			if !exists {
+				if err := lockedFromStart(t.Conn, &u); err != nil {
+					return err
+				}
+			}
 			if rows[i], err = encodeUser(u); err != nil {
 				return refuse(err)
 			}

@@ -1,0 +1,45 @@
+package relay
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"postern/operate"
+	"postern/relay/config"
+)
+
+// TestLockElsewhere: an operator locks a login of a password file, which holds at once also for an open session, and
+// unlocks it.
+func TestLockElsewhere(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(path, []byte("bert@example.com:"+bcryptRight+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, newProvider(t), fmt.Sprintf("[[auth.source]]\n[[auth.source]]\ntype = \"file\"\npath = %q\n", path))
+	ops := operate.New(operate.Options{Store: r.server.store,
+		Config: func() *config.Config { return r.server.state.Load().config }})
+	root := operate.Actor{Name: "root", Channel: operate.CommandLine}
+	c, err := r.loggedIn("bert@example.com", "right")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	before := r.server.accounts.Generation()
+	if err := ops.Accounts.Lock(t.Context(), root, "Bert@example.com", "lost laptop"); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("the lock is seen", func() bool { return r.server.accounts.Generation() > before })
+	wantCode(t, "a new session", r.tryLogin("bert@example.com", "right"), 535)
+	wantCode(t, "an open session", c.Mail("bert@example.com", nil), 421)
+	locked, err := ops.Accounts.LockedElsewhere(t.Context(), root, operate.Everybody)
+	if err != nil || len(locked) != 1 || locked[0].Login != "bert@example.com" || locked[0].Reason != "lost laptop" {
+		t.Errorf("%+v, %v", locked, err)
+	}
+	if u, err := ops.Accounts.Unlock(t.Context(), root, "bert@example.com"); err != nil || !u.Account {
+		t.Fatalf("%+v, %v", u, err)
+	}
+	r.eventually("it may log in", func() bool { return r.tryLogin("bert@example.com", "right") == nil })
+}
