@@ -32,6 +32,8 @@ type Detailed struct {
 	Account
 	Mechanisms   []Mechanism `json:"mechanisms"`
 	Certificates []Pinned    `json:"certificates,omitempty"`
+	// AppPasswords are those beside its own password.
+	AppPasswords []AppPassword `json:"app_passwords,omitempty"`
 }
 
 // Show returns an account with the ways in which it can log in.
@@ -51,6 +53,9 @@ func (a Accounts) Show(ctx context.Context, by Actor, of Among, login string) (v
 	v.Account = ShownAccount(u)
 	for _, c := range certificates {
 		v.Certificates = append(v.Certificates, Pinned{c.Digest.String(), c.Subject, c.Added})
+	}
+	if v.AppPasswords, err = (AppPasswords{a.desk}).List(ctx, by, u.Login); err != nil {
+		return v, err
 	}
 	v.Mechanisms = mechanismsOf(a.Config(), keys, certificates)
 	return v, nil

@@ -94,21 +94,26 @@ var asked = map[string]struct {
 	"domain-check":  {right{operate.Operator, operate.ScopeAdmin, false}, "/domains/example.com/check", `{}`},
 	"key-retire": {right{operate.Admin, operate.ScopeAdmin, false}, "/domains/example.com/keys/r1/retire",
 		`{}`},
-	"key-remove":          {owning, "/domains/example.com/keys/r1", ""},
-	"tokens":              {managing, "/tokens", ""},
-	"token-add":           {owning, "/tokens", `{"name":"new","scopes":["read"]}`},
-	"token-revoke":        {managing, "/tokens/monitoring", ""},
-	"users":               {managing, "/users", ""},
-	"user-invite":         {owning, "/users", `{"name":"new","role":"viewer"}`},
-	"user-edit":           {owning, "/users/eve", `{"role":"helpdesk","disabled":false}`},
-	"user-remove":         {owning, "/users/eve", ""},
-	"reindex":             {managing, "/messages/reindex", `{}`},
-	"forget":              {owning, "/messages/forget", `{"name":"zoe@example.com"}`},
-	"certificates":        {reading, "/certificates", ""},
-	"certificate-file":    {reading, "/certificates/relay.example.com", ""},
-	"certificate-renew":   {right{operate.Operator, operate.ScopeAdmin, false}, "/certificates/renew", `{}`},
-	"certificate-records": {right{operate.Operator, operate.ScopeAdmin, false}, "/certificates/records", `{}`},
-	"alert-test":          {right{operate.Operator, operate.ScopeAdmin, false}, "/alerts/test", `{}`},
+	"key-remove":              {owning, "/domains/example.com/keys/r1", ""},
+	"tokens":                  {managing, "/tokens", ""},
+	"token-add":               {owning, "/tokens", `{"name":"new","scopes":["read"]}`},
+	"token-revoke":            {managing, "/tokens/monitoring", ""},
+	"users":                   {managing, "/users", ""},
+	"user-invite":             {owning, "/users", `{"name":"new","role":"viewer"}`},
+	"user-edit":               {owning, "/users/eve", `{"role":"helpdesk","disabled":false}`},
+	"user-remove":             {owning, "/users/eve", ""},
+	"reindex":                 {managing, "/messages/reindex", `{}`},
+	"forget":                  {owning, "/messages/forget", `{"name":"zoe@example.com"}`},
+	"certificates":            {reading, "/certificates", ""},
+	"certificate-file":        {reading, "/certificates/relay.example.com", ""},
+	"certificate-renew":       {right{operate.Operator, operate.ScopeAdmin, false}, "/certificates/renew", `{}`},
+	"certificate-records":     {right{operate.Operator, operate.ScopeAdmin, false}, "/certificates/records", `{}`},
+	"alert-test":              {right{operate.Operator, operate.ScopeAdmin, false}, "/alerts/test", `{}`},
+	"app-passwords":           {reading, "/app-passwords?login=carl", ""},
+	"app-password-add":        {editing, "/app-passwords", `{"login":"carl","name":"printer"}`},
+	"app-password-revoke":     {editing, "/app-passwords/carl/none", ""},
+	"app-password-revoke-all": {editing, "/app-passwords/carl", ""},
+	"app-password-forget":     {managing, "/app-passwords/carl/forget", `{}`},
 }
 
 // who are all kinds of callers, and whether a right lets them in.
@@ -216,7 +221,8 @@ var refusedAll = map[string]int{
 	"doctor-last": http.StatusNotFound, "dns-look": http.StatusUnprocessableEntity,
 	"domain-rotate": http.StatusConflict, "key-retire": http.StatusNotFound,
 	"learning-forget": http.StatusNotFound, "certificate-file": http.StatusNotFound, // there is none yet
-	"login-mobileconfig": http.StatusUnprocessableEntity, // without [autoconfig]
+	"login-mobileconfig":  http.StatusUnprocessableEntity, // without [autoconfig]
+	"app-password-revoke": http.StatusNotFound,
 }
 
 func TestWhoMayIsLetIn(t *testing.T) {

@@ -64,7 +64,8 @@ func (s *server) refusal(id string, by operate.Actor, err error) error {
 func (s *server) table() []route {
 	return slices.Concat(s.statusRoutes(), s.messageRoutes(), s.queueRoutes(), s.loginRoutes(),
 		s.deviceRoutes(), learningRoutes(s), s.importRoutes(), s.lockoutRoutes(), s.domainRoutes(),
-		s.alertRoutes(), s.recordRoutes(), s.lookRoutes(), keyRoutes(s), accessRoutes(s), certificateRoutes(s))
+		s.alertRoutes(), s.recordRoutes(), s.lookRoutes(), keyRoutes(s), accessRoutes(s), certificateRoutes(s),
+		appPasswordRoutes(s))
 }
 
 // operation describes a route.

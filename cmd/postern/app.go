@@ -94,8 +94,8 @@ func (a *app) operationsOf(ctx context.Context, c *config.Config) (ops *operate.
 		return nil, nil, err
 	}
 	o := operate.Options{Config: func() *config.Config { return c }, Store: s, DNS: a.dns,
-		Version: readBuild().Version,
-		Status:  func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
+		Lookup: lookupOf(c, s), Version: readBuild().Version,
+		Status: func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
 	return operate.New(o), func() { s.Close() }, nil
 }
 

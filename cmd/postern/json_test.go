@@ -28,7 +28,7 @@ var silent = []string{
 	"postern user remove", "postern user lock", "postern user unlock", "postern device remove",
 	"postern dkim retire", "postern dkim remove",
 	"postern console role", "postern console disable", "postern console enable", "postern console remove",
-	"postern token revoke",
+	"postern token revoke", "postern app-password revoke", "postern app-password forget",
 	"postern help", "postern completion",
 }
 

@@ -44,6 +44,16 @@ func printAccount(cmd *cobra.Command, v operate.Detailed) error {
 	for _, c := range v.Certificates {
 		fmt.Fprintf(out, "%-9s  %s  %s, since %s\n", "Key", c.Key, mail.Printable(c.Subject), when(c.Added, now))
 	}
+	if len(v.AppPasswords) > 0 {
+		fmt.Fprintln(out)
+		var rows [][]string
+		for _, k := range v.AppPasswords {
+			rows = append(rows, appPasswordRow(k, now))
+		}
+		if err := table(out, append([]string{"APP PASSWORD"}, appPasswordHead[1:]...), rows); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintln(out)
 	var rows [][]string
 	for _, m := range v.Mechanisms {
