@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -107,6 +108,9 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	if err := s.AnswerEvents(t.Context(), math.MaxInt64); err != nil { // nobody keeps any back
+		t.Fatal(err)
+	}
 	r := &rig{t: t, store: s, log: &syncBuffer{}, check: theirs(), now: noon}
 	file := filepath.Join(t.TempDir(), "relay.toml")
 	if err := os.WriteFile(file, []byte(relayTOML), 0o600); err != nil {
