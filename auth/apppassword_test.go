@@ -145,12 +145,14 @@ func TestAppPasswordEnds(t *testing.T) {
 		end   func(r *rig, dir *remote, s *apps)
 		why   error // of the next login, and of an open session
 	}{
-		"revoked":                 {"oda", func(r *rig, _ *remote, s *apps) { s.revoke("id-oda") }, ErrUnknownLogin},
-		"revoked, of the store":   {"anna", func(r *rig, _ *remote, s *apps) { s.revoke("id-anna") }, nil},
-		"the person is locked":    {"oda", func(r *rig, _ *remote, _ *apps) { r.lockLogin("oda") }, ErrLocked},
-		"the account is locked":   {"anna", func(r *rig, _ *remote, _ *apps) { r.lockUser("anna") }, ErrLocked},
-		"the account is gone":     {"anna", func(r *rig, _ *remote, _ *apps) { delete(r.users.m, "anna") }, ErrUnknownLogin},
-		"it left the directory":   {"bert", func(_ *rig, d *remote, _ *apps) { delete(d.know, "bert") }, ErrUnknownLogin},
+		"revoked":               {"oda", func(r *rig, _ *remote, s *apps) { s.revoke("id-oda") }, ErrUnknownLogin},
+		"revoked, of the store": {"anna", func(r *rig, _ *remote, s *apps) { s.revoke("id-anna") }, nil},
+		"the person is locked":  {"oda", func(r *rig, _ *remote, _ *apps) { r.lockLogin("oda") }, ErrLocked},
+		"the account is locked": {"anna", func(r *rig, _ *remote, _ *apps) { r.lockUser("anna") }, ErrLocked},
+		"the account is gone": {"anna", func(r *rig, _ *remote, _ *apps) { delete(r.users.m, "anna") },
+			ErrUnknownLogin},
+		"it left the directory": {"bert", func(_ *rig, d *remote, _ *apps) { delete(d.know, "bert") },
+			ErrUnknownLogin},
 		"it is locked there":      {"bert", func(_ *rig, d *remote, _ *apps) { d.lock["bert"] = true }, ErrLocked},
 		"an account took it":      {"oda", func(r *rig, _ *remote, _ *apps) { r.addUser("oda") }, nil},
 		"the store took it":       {"bert", func(r *rig, _ *remote, _ *apps) { r.addUser("bert") }, nil},
@@ -259,7 +261,8 @@ func TestAppPasswordsPassLocks(t *testing.T) {
 	wantOK(t, r.try("anna", "app-anna", there))
 }
 
-// TestAppPasswordsOfADirectoryThatIsDown: 454, or as long as stale_ok says who was verified; one that was revoked never.
+// TestAppPasswordsOfADirectoryThatIsDown: 454, or as long as stale_ok says who was verified; one that was revoked
+// never.
 func TestAppPasswordsOfADirectoryThatIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, dir, _ := newRemoteRig(t, time.Hour)

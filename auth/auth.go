@@ -57,7 +57,8 @@ type Options struct {
 	// Apps has the app passwords, which are asked for before any source, hashed with Pepper; nil: there are none.
 	Apps   AppStore
 	Pepper []byte
-	// OnApp, unless nil, is called, not under locks, when somebody logs in with an app password. It must return quickly.
+	// OnApp, unless nil, is called, not under locks, when somebody logs in with an app password. It must return
+	// quickly.
 	OnApp func(id string, client netip.Addr)
 	// Locks, unless nil, has the locks of logins that other sources than the store vouch for.
 	Locks LockKeeper

@@ -82,8 +82,11 @@ func TestWorkTellsNothing(t *testing.T) {
 		"an app password that has expired": {"oda", "app-oda", func(_ *testing.T, r *rig) {
 			addApps(r).edit("oda", func(k *AppPassword) { k.Expires = k.Created })
 		}},
-		"an app password of a locked account":     {"locked", "app-locked", func(_ *testing.T, r *rig) { addApps(r) }},
-		"an app password of a locked person":      {"oda", "app-oda", func(_ *testing.T, r *rig) { addApps(r); r.lockLogin("oda") }},
+		"an app password of a locked account": {"locked", "app-locked", func(_ *testing.T, r *rig) { addApps(r) }},
+		"an app password of a locked person": {"oda", "app-oda", func(_ *testing.T, r *rig) {
+			addApps(r)
+			r.lockLogin("oda")
+		}},
 		"an app password of an account that left": {"gone", "app-gone", func(_ *testing.T, r *rig) { addApps(r) }},
 		"of a source that does not count":         {"anna", "right", func(_ *testing.T, r *rig) { r.only = elsewhere }},
 		"of a source that does not count, right before": {"anna", "right", func(t *testing.T, r *rig) {

@@ -13,6 +13,7 @@ import (
 
 	"postern/auth"
 	"postern/relay/check"
+	"postern/relay/config"
 	"postern/relay/trace"
 )
 
@@ -78,7 +79,7 @@ func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Impo
 		}
 	}
 	if !o.WithoutSender {
-		a.checkSendAll(rows, existing, &problems)
+		checkSendAll(a.Config(), rows, existing, &problems)
 	}
 	if wrong.Lines = problems.lines; len(wrong.Lines) > 0 {
 		return done, wrong
@@ -109,8 +110,7 @@ func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Impo
 }
 
 // checkSendAll refuses the new accounts of a table that could send as nobody, as Add does.
-func (a Accounts) checkSendAll(rows []importRow, existing map[string]bool, problems *tableProblems) {
-	c := a.Config()
+func checkSendAll(c *config.Config, rows []importRow, existing map[string]bool, problems *tableProblems) {
 	if len(c.Listeners) == 0 {
 		return
 	}

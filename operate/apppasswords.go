@@ -95,9 +95,11 @@ func (n NewAppPassword) check(now time.Time, oldest time.Duration) (k auth.AppPa
 	k = auth.AppPassword{Login: n.Login, Name: strings.TrimSpace(n.Name), Created: now, Expires: n.Expires}
 	switch length := utf8.RuneCountInString(k.Name); {
 	case k.Name == "":
-		return k, fault(Invalid, "a name is needed, such as \"Canon in the hall\": it is how you find this password again")
+		return k, fault(Invalid, "a name is needed, such as \"Canon in the hall\": it is how you find this password "+
+			"again")
 	case length > maxAppName || mail.Printable(k.Name) != k.Name:
-		return k, fault(Invalid, "the name has %d characters or some that cannot be printed, write at most %d plain ones",
+		return k, fault(Invalid, "the name has %d characters or some that cannot be printed, write at most %d plain "+
+			"ones",
 			length, maxAppName)
 	}
 	if k.Networks, err = ParseNetworks(n.Networks); err != nil {
@@ -161,7 +163,8 @@ func (a AppPasswords) add(ctx context.Context, by Actor, p auth.Person, k auth.A
 	err = a.Store.AddAppPassword(ctx, p, k, most, k.Created)
 	switch {
 	case errors.Is(err, store.ErrExists):
-		return c, fault(Conflict, "%s has an app password with the name %s already: write another name, or revoke that "+
+		return c, fault(Conflict, "%s has an app password with the name %s already: write another name, or revoke "+
+			"that "+
 			"one first", k.Login, k.Name)
 	case errors.Is(err, store.ErrTooMany):
 		return c, fault(Conflict, "%s has %d app passwords, as many as may be: revoke one that is not needed", k.Login,
@@ -177,7 +180,8 @@ func (a AppPasswords) add(ctx context.Context, by Actor, p auth.Person, k auth.A
 // Revoke ends one of a login, with the sessions that it opened. NotFound if there is none.
 func (a AppPasswords) Revoke(ctx context.Context, by Actor, login, id string) error {
 	if id == "" {
-		return fault(Invalid, "name the app password by its id; see: postern app-password list %s", mail.Printable(login))
+		return fault(Invalid, "name the app password by its id; see: postern app-password list %s",
+			mail.Printable(login))
 	}
 	_, err := a.revoke(ctx, by, login, id)
 	return err

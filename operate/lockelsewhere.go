@@ -11,8 +11,8 @@ import (
 	"postern/relay/store"
 )
 
-// mayBeElsewhere reports whether a login that has no account in the store may be one all the same: of another source, or
-// of who has logged in to the page of app passwords.
+// mayBeElsewhere reports whether a login that has no account in the store may be one all the same: of another source,
+// or of who has logged in to the page of app passwords.
 func (d *desk) mayBeElsewhere(ctx context.Context, login string) bool {
 	login, _ = auth.NormalizeLogin(login)
 	if _, err := d.Store.Person(ctx, login); err == nil {

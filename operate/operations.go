@@ -32,8 +32,9 @@ var (
 	ForgetDevice   = Operation{Name: "device forget", Role: Operator, Scope: ScopeAccounts, Audit: true}
 	RemoveAccount  = Operation{Name: "user remove", Role: Admin, Scope: ScopeAdmin, Audit: true, Strong: true}
 
-	SeeAppPasswords   = Operation{Name: "app-password list", Role: Viewer, Scope: ScopeRead, Own: true}
-	AddAppPassword    = Operation{Name: "app-password add", Role: Operator, Scope: ScopeAccounts, Audit: true, Own: true}
+	SeeAppPasswords = Operation{Name: "app-password list", Role: Viewer, Scope: ScopeRead, Own: true}
+	AddAppPassword  = Operation{Name: "app-password add", Role: Operator, Scope: ScopeAccounts, Audit: true,
+		Own: true}
 	RevokeAppPassword = Operation{Name: "app-password revoke", Role: Operator, Scope: ScopeAccounts, Audit: true,
 		Own: true}
 	ReleaseLogin = Operation{Name: "app-password forget", Role: Admin, Scope: ScopeAdmin, Audit: true}

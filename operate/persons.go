@@ -93,7 +93,8 @@ func (a AppPasswords) notTaken(ctx context.Context, login string) error {
 		if source == "" {
 			source = "[[auth.source]]"
 		}
-		return fault(Conflict, "the login %s is an account of %s already, and the login provider of [self_service.oidc] "+
+		return fault(Conflict, "the login %s is an account of %s already, and the login provider of "+
+			"[self_service.oidc] "+
 			"may not give it to somebody: remove that account, or let its people log in to the page with its password "+
 			"(sources in [self_service])", login, source)
 	}
@@ -158,7 +159,8 @@ func (a AppPasswords) bound(login string, err error) error {
 	case !ok:
 		return err
 	case b.Login != login:
-		return fault(Conflict, "you are known here as %s, and now called %s: an administrator releases the old login with "+
+		return fault(Conflict, "you are known here as %s, and now called %s: an administrator releases the old login "+
+			"with "+
 			"\"postern app-password forget %s\", which ends its app passwords", b.Login, login, b.Login)
 	}
 	return fault(Conflict, "the login %s belongs to somebody else here; if that person is gone or was given another "+
@@ -175,7 +177,8 @@ func (a AppPasswords) Forget(ctx context.Context, by Actor, login string) (n int
 	err = a.act(ctx, by, ReleaseLogin, login, func(ctx context.Context, detail *string) error {
 		n, err = a.Store.ForgetPerson(ctx, login)
 		if errors.Is(err, store.ErrNoAppPassword) {
-			return fault(NotFound, "nobody has logged in to the page of [self_service] as %s, and it has no app passwords",
+			return fault(NotFound, "nobody has logged in to the page of [self_service] as %s, and it has no app "+
+				"passwords",
 				mail.Printable(login))
 		}
 		if err != nil {

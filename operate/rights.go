@@ -94,7 +94,8 @@ func (a Actor) May(op Operation) error {
 	case a.Channel == SelfService && op.Own:
 		return nil
 	case a.Channel == SelfService:
-		return fmt.Errorf("%s: %w to %s, who may make and revoke their own app passwords", op.Name, ErrForbidden, a.Name)
+		return fmt.Errorf("%s: %w to %s, who may make and revoke their own app passwords", op.Name, ErrForbidden,
+			a.Name)
 	case a.Channel == API && op.Strong:
 		return fmt.Errorf("%s: %w to tokens: use the console or the command line", op.Name, ErrForbidden)
 	case a.Channel == API && !a.hasScope(op.Scope):

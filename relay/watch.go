@@ -104,8 +104,8 @@ func (s *Server) answerTrace(ctx context.Context, asked int64) {
 	}
 }
 
-// usersChanged drops what is remembered of all logins and app passwords, ends the lockouts of those that were changed, and
-// learns who is in which group.
+// usersChanged drops what is remembered of all logins and app passwords, ends the lockouts of those that were changed,
+// and learns who is in which group.
 func (s *Server) usersChanged(ctx context.Context) bool {
 	s.accounts.changed()
 	s.reloading.Lock() // or a reload that has read the users already would publish old groups

@@ -260,7 +260,8 @@ func TestImportTable(t *testing.T) {
 	if !strings.Contains(body, "3: login") || !strings.Contains(body, "anna,a@example.com") {
 		t.Errorf("no mistake by line, or the table is gone: %s", body)
 	}
-	form := url.Values{"table": {"login,kind,senders\nanna,user,a@example.com\nscanner-1,device,s@example.com\n"}, "check": {"1"}}
+	form := url.Values{"table": {"login,kind,senders\nanna,user,a@example.com\nscanner-1,device,s@example.com\n"},
+		"check": {"1"}}
 	body = r.ask(who, "POST", "/logins/act/import", form).Body.String()
 	if users, err := r.store.Users(t.Context()); err != nil || len(users) > 0 || !strings.Contains(body,
 		"It would add 2 and change 0") {

@@ -42,7 +42,8 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 	since := time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC)
 	for _, a := range []store.Alert{
 		{Event: "upstream-paused", Subject: "upstream office365, sender s@x", Since: r.now,
-			Summary: `The provider does not let us send as s@x: "550 No. What to do: pay". Nothing is lost: mail of this ` +
+			Summary: `The provider does not let us send as s@x: "550 No. What to do: pay". Nothing is lost: ` +
+				`mail of this ` +
 				"sender waits and is tried again; that of others flows. " + cause + " What to do: " +
 				strings.ReplaceAll(fix, "\n", " "),
 			Details: map[string]string{"fix": fix, "cause": cause, "since": since.Format(time.RFC3339)}},
@@ -68,7 +69,8 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 	for path, want := range map[string][]string{
 		"/":       ways,
 		"/doctor": append([]string{">chmod 700 /var/lib/postern</pre>"}, ways...),
-		"/alerts": append([]string{"<span>Anbieter office365, Absender s@x</span>", ">x.example<", "550 No. What to do: pay",
+		"/alerts": append([]string{"<span>Anbieter office365, Absender s@x</span>", ">x.example<",
+			"550 No. What to do: pay",
 			"<span>Sehen Sie nach, ob der Name richtig geschrieben", wordsFor("de").whole(since)}, ways...),
 	} {
 		body := r.page(path, in("de"))

@@ -362,7 +362,8 @@ func TestSearch(t *testing.T) {
 		}
 		body := r.page("/messages?q=" + url.QueryEscape(words) + "&" + more)
 		var got []string
-		for _, m := range regexp.MustCompile(`<a class="whole" href="/messages/([^"?]+)`).FindAllStringSubmatch(body, -1) {
+		rows := regexp.MustCompile(`<a class="whole" href="/messages/([^"?]+)`)
+		for _, m := range rows.FindAllStringSubmatch(body, -1) {
 			got = append(got, m[1])
 		}
 		if !reflect.DeepEqual(got, want) {

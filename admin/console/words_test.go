@@ -201,8 +201,9 @@ func stringsOf(t *testing.T, name string, used map[string]bool) {
 // TestOneWordForEachThing: words that people did not understand, or that named what has another name already, do not
 // come back; the head of words/frame.txt says what to write.
 func TestOneWordForEachThing(t *testing.T) {
-	banned := regexp.MustCompile(`\b(Upstreams?|Listeners?|Identität(en)?|Policy|Hooks?|Verfasser|Clients?|Kopffeld(er)?|` +
-		`Audits?|[Zz]ugestellt|Zustellung(en)?|zurückgehalten|E-Mails?)\b|\{login\}|outcome-|dns-nxdomain`)
+	banned := regexp.MustCompile(`\b(Upstreams?|Listeners?|Identität(en)?|Policy|Hooks?|Verfasser|Clients?|` +
+		`Kopffeld(er)?|Audits?|` +
+		`[Zz]ugestellt|Zustellung(en)?|zurückgehalten|E-Mails?)\b|\{login\}|outcome-|dns-nxdomain`)
 	theirs := regexp.MustCompile(`Client-(ID|Secret)|Client credentials|Email Security Policy|` + // names of others
 		"`[^`]*`" + `|\[\[?[a-z.]+\]\]?|[A-Z][\w ]+( > [\w ,&+-]+)+` +
 		`|Access [Pp]olicy|Email &|E-Mail-Konto hinzufügen|Server für ausgehende E-Mails`)

@@ -18,9 +18,9 @@ import (
 func (a *app) appPasswordCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "app-password", Aliases: []string{"app-passwords"},
 		Short: "Passwords of people's devices and programs, beside the one of their login",
-		Long: `An app password is another password of a login: generated, with a name, for one device or program. People make
-them on the page of [self_service], and here an administrator does. Each can be revoked alone. They work with PLAIN and
-LOGIN, not with SCRAM.`}
+		Long: `An app password is another password of a login: generated, with a name, for one device or program. People
+make them on the page of [self_service], and here an administrator does. Each can be revoked alone. They work with
+PLAIN and LOGIN, not with SCRAM.`}
 	cmd.AddCommand(a.appPasswordList(), a.appPasswordAdd(), a.appPasswordRevoke(), a.appPasswordForget())
 	return cmd
 }
@@ -138,14 +138,15 @@ func (a *app) appPasswordForget() *cobra.Command {
 	return &cobra.Command{
 		Use:   "forget LOGIN",
 		Short: "Release a login that somebody has on the page of [self_service], with its app passwords",
-		Long: `Release a login. The first person who logs in to the page of [self_service] by OpenID Connect as a login has it;
-nobody else gets it, whatever the provider calls them. Release it for somebody who was renamed, and for a name that was
-given to somebody else. Its app passwords end.`,
+		Long: `Release a login. The first person who logs in to the page of [self_service] by OpenID Connect as a login
+has it; nobody else gets it, whatever the provider calls them. Release it for somebody who was renamed, and for a name
+that was given to somebody else. Its app passwords end.`,
 		Args: exactly(1),
 		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			n, err := ops.AppPasswords.Forget(cmd.Context(), me(), args[0])
 			if err == nil {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s is released; %s revoked.\n", args[0], plural(int64(n), "app password"))
+				fmt.Fprintf(cmd.OutOrStdout(), "%s is released; %s revoked.\n", args[0],
+					plural(int64(n), "app password"))
 			}
 			return err
 		}),

@@ -127,7 +127,8 @@ Try it without any configuration:  postern demo`,
 	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
 		app.demoCommand(), app.setupCommand(), app.serveCommand(), app.checkCommand(),
-		app.userCommand(), app.deviceCommand(), app.appPasswordCommand(), app.authCommand(), app.clientCommand(), app.queueCommand(),
+		app.userCommand(), app.deviceCommand(), app.appPasswordCommand(), app.authCommand(), app.clientCommand(),
+		app.queueCommand(),
 		app.withSearch(app.traceCommands()),
 		app.statsCommand(), app.settingsCommand(),
 		app.dkimCommand(), app.dnsCommand(), app.certCommand(),

@@ -88,7 +88,7 @@ var incomingPorts = map[string]map[string]int{
 func deriveAutoconfig(c *Config) {
 	a := &c.Autoconfig
 	setDefault(&a.Server, c.doc.has("autoconfig.server"), strings.TrimSuffix(c.Hostname, "."))
-	setDefault(&a.URL, c.doc.has("autoconfig.url"), c.httpsURL(a.Address))
+	setDefault(&a.URL, c.doc.has("autoconfig.url"), httpsURL(c.Hostname, a.Address))
 	if a.On() {
 		setDefault(&a.Name, c.doc.has("autoconfig.name"), a.Domains[0])
 	}

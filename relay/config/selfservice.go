@@ -21,7 +21,8 @@ type SelfService struct {
 	MaxAge       Duration `toml:"max_age" default:"365d"`
 	MaxPasswords int      `toml:"max_passwords" default:"20"` // of one person at once
 	Groups       []string `toml:"groups"`                     // only who is in one of these may; empty: all
-	// Address serves the page by HTTPS, with the certificate of [tls], and nothing else. "": it is at the admin address.
+	// Address serves the page by HTTPS, with the certificate of [tls], and nothing else. "": it is at the admin
+	// address.
 	Address string `toml:"address"`
 	// URL is where browsers find the page. Default: https://, Hostname and the port of Address, or Admin.URL.
 	URL  string           `toml:"url"`
@@ -76,9 +77,9 @@ func (s *AuthSource) Looks() bool {
 	return false
 }
 
-// httpsURL is where browsers reach an address.
-func (c *Config) httpsURL(address string) string {
-	host := strings.TrimSuffix(c.Hostname, ".")
+// httpsURL is where browsers reach an address of ours.
+func httpsURL(hostname, address string) string {
+	host := strings.TrimSuffix(hostname, ".")
 	u := url.URL{Scheme: "https", Host: host}
 	if addr, err := parseListen(address); err == nil && addr.port != 443 {
 		u.Host = net.JoinHostPort(host, strconv.Itoa(addr.port))
@@ -91,7 +92,7 @@ func deriveSelfService(c *Config) {
 	s := &c.SelfService
 	base := c.Admin.URL
 	if s.Address != "" {
-		base = c.httpsURL(s.Address)
+		base = httpsURL(c.Hostname, s.Address)
 	}
 	setDefault(&s.URL, c.doc.has("self_service.url"), base)
 }

@@ -229,10 +229,12 @@ var advices = map[string]advice{
 	"outcome-spf": {finding.Advice, "It fails where a receiver forwards it, and for receivers that want both.",
 		"Let it be signed too: postern dkim add, or DKIM for the domain at the provider."},
 	"outcome-fails": {finding.Danger, "Receivers cannot tell it from forged mail: it lands in spam or is refused.",
-		"Publish the record for DKIM or for SPF that is missing or wrong; one of the two is enough. postern dns shows " +
+		"Publish the record for DKIM or for SPF that is missing or wrong; one of the two is enough. postern dns " +
+			"shows " +
 			"both, and so does the page Domains of the console."},
 	"outcome-refused": {finding.Danger, "The DMARC record of the domain asks receivers to refuse such mail or to " +
-		"take it for spam, and they do.", "Publish the record for DKIM or for SPF that is missing or wrong. Until then " +
+		"take it for spam, and they do.", "Publish the record for DKIM or for SPF that is missing or wrong. Until " +
+		"then " +
 		"p=none in the DMARC record lets it through."},
 	"outcome-unknown": {finding.Advice, "What proves it cannot be seen from DNS alone.",
 		"Send a message to a mailbox elsewhere and look at its headers for dkim=pass, or see at the provider " +

@@ -236,8 +236,9 @@ func (x upstreamExam) known(u *config.Upstream, works bool) (list []finding.Find
 		if s.Fix != "" {
 			fix = s.Fix + "\n" + fix
 		}
-		list = append(list, found(codeSenderDenied, finding.Fault, u.Name, fmt.Sprintf("%s refused mail from %s: \"%s\".",
-			u.Name, said(s.Sender), reported(s.Reply))+" "+said(s.Cause),
+		list = append(list, found(codeSenderDenied, finding.Fault, u.Name,
+			fmt.Sprintf("%s refused mail from %s: \"%s\".",
+				u.Name, said(s.Sender), reported(s.Reply))+" "+said(s.Cause),
 			"Mail of this sender waits; it is tried again "+
 				"at "+s.NextTry.Local().Format("2006-01-02 15:04")+".", saidLines(fix)))
 	}

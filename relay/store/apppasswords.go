@@ -272,7 +272,9 @@ func (s *Store) AddAppPassword(ctx context.Context, p auth.Person, k auth.AppPas
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(had, func(h auth.AppPassword) bool { return h.Name == k.Name && now.Before(h.Expires) }) {
+		if slices.ContainsFunc(had, func(h auth.AppPassword) bool {
+			return h.Name == k.Name && now.Before(h.Expires)
+		}) {
 			return refuse(ErrExists)
 		}
 		live := slices.DeleteFunc(slices.Clone(had), func(h auth.AppPassword) bool { return !now.Before(h.Expires) })

@@ -58,7 +58,10 @@ func TestAppPasswords(t *testing.T) {
 	if _, err := s.RevokeAppPasswords(ctx, "ben@example.com", "a"); !errors.Is(err, ErrNoAppPassword) {
 		t.Errorf("somebody else's: %v", err)
 	}
-	bumped(t, s, TopicAppPasswords, 1, func() error { _, err := s.RevokeAppPasswords(ctx, anna.Login, "a"); return err })
+	bumped(t, s, TopicAppPasswords, 1, func() error {
+		_, err := s.RevokeAppPasswords(ctx, anna.Login, "a")
+		return err
+	})
 	if _, _, err := s.AppPassword(ctx, a.Hash); !errors.Is(err, auth.ErrUnknownLogin) {
 		t.Error(err)
 	}
@@ -126,7 +129,8 @@ func TestAppPasswordsGoWithTheirAccount(t *testing.T) {
 	s, ctx, now := open(t, Options{}), t.Context(), eventTime
 	for login, source := range map[string]string{"anna": "store", "ben": "office"} {
 		if err := errors.Join(s.AddUser(ctx, auth.User{Login: login}),
-			s.AddAppPassword(ctx, auth.Person{Login: login, Source: source}, appPassword(login, login), 9, now), s.DeleteUser(ctx, login, nil)); err != nil {
+			s.AddAppPassword(ctx, auth.Person{Login: login, Source: source}, appPassword(login, login), 9, now),
+			s.DeleteUser(ctx, login, nil)); err != nil {
 			t.Fatal(err)
 		}
 	}
