@@ -18,8 +18,8 @@ type Account struct {
 	Groups     []string       `json:"groups,omitempty"`
 	Networks   []netip.Prefix `json:"networks,omitempty"`
 	Note       string         `json:"note,omitempty"`
-	Created    time.Time      `json:"created"`
-	Changed    time.Time      `json:"changed"`
+	Created    time.Time      `json:"created,omitzero"` // unknown, as Changed may be, of one that is elsewhere
+	Changed    time.Time      `json:"changed,omitzero"`
 }
 
 // ShownAccount returns an account as JSON has it.
@@ -28,12 +28,16 @@ func ShownAccount(u auth.User) Account {
 		u.Note, u.Created, LastChange(u)}
 }
 
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 // LastChange is when anything of an account was changed.
 func LastChange(u auth.User) time.Time {
-	if u.Edited.After(u.Changed) {
-		return u.Edited
-	}
-	return u.Changed
+	return later(u.Changed, u.Edited)
 }
 
 // KindOfAccount is "device" or "user".

@@ -35,7 +35,7 @@ type LoginLimit struct {
 // Limits says which limits bind a login, and what is left of each as of now: by what this process has counted, or by
 // what the daemon has.
 func (a Accounts) Limits(ctx context.Context, by Actor, of Among, login string, now time.Time) (l Limits, err error) {
-	u, err := a.Get(ctx, by, of, login)
+	u, _, err := a.Known(ctx, by, of, login)
 	if err != nil {
 		return l, err
 	}

@@ -36,28 +36,32 @@ type Detailed struct {
 	AppPasswords []AppPassword `json:"app_passwords,omitempty"`
 }
 
-// Show returns an account with the ways in which it can log in.
+// Show returns an account, or a login that is Known, with the ways in which it can log in.
 func (a Accounts) Show(ctx context.Context, by Actor, of Among, login string) (v Detailed, err error) {
-	u, err := a.Get(ctx, by, of, login)
+	u, here, err := a.Known(ctx, by, of, login)
 	if err != nil {
 		return v, err
 	}
-	_, keys, err := a.Store.ScramUser(ctx, u.Login)
-	if err != nil {
-		return v, err
+	var keys auth.ScramKeys
+	if here {
+		if _, keys, err = a.Store.ScramUser(ctx, u.Login); err != nil {
+			return v, err
+		}
 	}
 	certificates, err := a.Store.Certificates(ctx, u.Login)
 	if err != nil {
 		return v, err
 	}
-	v.Account = ShownAccount(u)
+	v.Account = ShownKnown(u, here)
 	for _, c := range certificates {
 		v.Certificates = append(v.Certificates, Pinned{c.Digest.String(), c.Subject, c.Added})
 	}
 	if v.AppPasswords, err = (AppPasswords{a.desk}).List(ctx, by, u.Login); err != nil {
 		return v, err
 	}
-	v.Mechanisms = mechanismsOf(a.Config(), keys, certificates)
+	if v.Mechanisms = mechanismsOf(a.Config(), keys, certificates); !here {
+		v.Mechanisms = mechanismsElsewhere(v.Mechanisms, len(v.AppPasswords))
+	}
 	return v, nil
 }
 

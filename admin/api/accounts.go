@@ -39,7 +39,10 @@ func (a accountAPI) routes(s *server) []route {
 	list := a.route(http.MethodGet, "", "", "The "+a.all+", in order of their names", operate.SeeAccounts)
 	list.id = a.all
 	get := a.route(http.MethodGet, "/{login}", "", "One "+a.one, operate.SeeAccounts, notFound, conflict)
-	get.id = a.one
+	if get.id = a.one; a.of == operate.Everybody {
+		get.about = "One whose account is in another source is shown as far as it is known, with the kind " +
+			"\"elsewhere\", if it is locked or has app passwords."
+	}
 	limits := a.route(http.MethodGet, "/{login}/limits", "limits", "What is left of the limits of a "+a.one,
 		operate.SeeAccounts, notFound, conflict)
 	change := func(method, path, verb, summary string, op operate.Operation) route {
@@ -118,11 +121,11 @@ func (a accountAPI) list(ctx context.Context, by operate.Actor, in *Page) (*list
 }
 
 func (a accountAPI) get(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[operate.Account], error) {
-	u, err := a.ops.Accounts.Get(ctx, by, a.of, in.Login)
+	u, here, err := a.ops.Accounts.Known(ctx, by, a.of, in.Login)
 	if err != nil {
 		return nil, err
 	}
-	return &shown[operate.Account]{operate.ShownAccount(u)}, nil
+	return &shown[operate.Account]{operate.ShownKnown(u, here)}, nil
 }
 
 func (a accountAPI) limits(ctx context.Context, by operate.Actor, in *OfLogin) (*shown[operate.Limits], error) {
@@ -218,8 +221,10 @@ type lock struct {
 }
 
 func (a accountAPI) lock(ctx context.Context, by operate.Actor, in *lock) (*shown[operate.Account], error) {
-	if _, err := a.get(ctx, by, &in.OfLogin); err != nil { // a device, where it must be one
-		return nil, err
+	if a.of == operate.DevicesOnly { // it must be one; others may be of any source
+		if _, err := a.get(ctx, by, &in.OfLogin); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.ops.Accounts.Lock(ctx, by, in.Login, in.Body.Reason); err != nil {
 		return nil, err

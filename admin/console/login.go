@@ -39,6 +39,7 @@ type loginView struct {
 	Rights      []string // accounts at the provider that need the right to send as them
 	Far         bool     // a device that no listener is open to
 	Suggest     string   // a sender, where it has none
+	Elsewhere   bool     // its account is in another source
 	loginWays
 
 	MayEdit, MayLock, MayUnlock, MayRenew, MayRemove bool
@@ -69,7 +70,7 @@ func showLogin(v *visit) (any, error) {
 }
 
 func viewLogin(v *visit, name string) (*loginView, error) {
-	u, err := v.console.Operations.Accounts.Get(v.Context(), v.actor, operate.Everybody, name)
+	u, here, err := v.console.Operations.Accounts.Known(v.Context(), v.actor, operate.Everybody, name)
 	if err != nil {
 		return nil, err
 	}
@@ -85,8 +86,8 @@ func viewLogin(v *visit, name string) (*loginView, error) {
 	}
 	view := &loginView{User: u, activity: activityOf(events), Until: lockedUntil(locks, u.Login),
 		LastChange: operate.LastChange(u), Form: formOf(&u), Here: loginPath(u.Login), Stamp: stampOf(&u),
-		MayEdit: v.may(operate.EditAccount), MayLock: v.may(operate.LockAccount) && !u.Locked,
-		MayRenew: v.may(operate.NewPassword), MayRemove: v.may(operate.RemoveAccount)}
+		Elsewhere: !here, MayEdit: here && v.may(operate.EditAccount), MayLock: v.may(operate.LockAccount) && !u.Locked,
+		MayRenew: here && v.may(operate.NewPassword), MayRemove: here && v.may(operate.RemoveAccount)}
 	view.Icon, view.Word = standingOf(v, &u, view.Until)
 	view.MayUnlock = v.may(operate.Unlock) && (u.Locked || !view.Until.IsZero())
 	if view.Limits, view.LimitsLate, err = limitsOf(v, u.Login); err != nil {

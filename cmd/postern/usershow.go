@@ -41,6 +41,10 @@ func printAccount(cmd *cobra.Command, v operate.Detailed) error {
 		{"Password", v.Password}, {"Changed", when(v.Changed, now)}, {"Note", orDash(v.Note)}} {
 		fmt.Fprintf(out, "%-9s  %s\n", line[0], mail.Printable(line[1]))
 	}
+	if v.Kind == operate.KindElsewhere {
+		fmt.Fprintln(out, "\nIts account is in another source. What stands here is its lock, and what is known of app "+
+			"passwords.")
+	}
 	for _, c := range v.Certificates {
 		fmt.Fprintf(out, "%-9s  %s  %s, since %s\n", "Key", c.Key, mail.Printable(c.Subject), when(c.Added, now))
 	}
