@@ -9,6 +9,7 @@ import (
 
 	"postern/auth"
 	"postern/mail"
+	"postern/relay/store"
 	"postern/relay/trace"
 )
 
@@ -27,7 +28,7 @@ func (a Accounts) Unlock(ctx context.Context, by Actor, who string) (u Unlocked,
 		return u, err
 	}
 	err = a.act(ctx, by, Unlock, who, func(ctx context.Context, _ *string) error {
-		unlocked, err := a.unlockAccount(ctx, &u)
+		unlocked, err := unlockAccount(ctx, a.Store, &u)
 		if err != nil {
 			return err
 		}
@@ -72,11 +73,11 @@ var errNotLocked = errors.New("not locked")
 
 // unlockAccount unlocks a login, whatever source its account is in, and finds out whether there is one. An account that
 // is not locked stays as it is: a change would end its open sessions.
-func (a Accounts) unlockAccount(ctx context.Context, u *Unlocked) (unlocked bool, err error) {
+func unlockAccount(ctx context.Context, s *store.Store, u *Unlocked) (unlocked bool, err error) {
 	if u.Login == "" {
 		return false, nil
 	}
-	err = a.Store.UpdateUser(ctx, u.Login, func(u *auth.User) error {
+	err = s.UpdateUser(ctx, u.Login, func(u *auth.User) error {
 		if !u.Locked {
 			return errNotLocked
 		}
@@ -88,11 +89,11 @@ func (a Accounts) unlockAccount(ctx context.Context, u *Unlocked) (unlocked bool
 	if !u.Account && !errors.Is(err, auth.ErrUnknownLogin) {
 		return false, err
 	}
-	was, err := a.Store.UnlockLogin(ctx, u.Login)
+	was, err := s.UnlockLogin(ctx, u.Login)
 	if err != nil {
 		return unlocked, err
 	}
-	if _, err := a.Store.Person(ctx, u.Login); was || err == nil {
+	if _, err := s.Person(ctx, u.Login); was || err == nil {
 		u.Account = true
 	}
 	return unlocked || was, nil
