@@ -40,8 +40,8 @@
 // A full counter locks for the configured duration. An outsider cannot use this to lock out a login's own users: a lock
 // never stops (1) a credential in the verified cache, (2) a password that was right before, even if its cache entry has
 // expired: it is verified again, (3) a pair whose own counter is not full, (4) a correct generated password, such as an
-// app password: 99 bits or more cannot be guessed, and comparing them costs nothing. docs/decisions/0004-lockout.md says
-// what remains open.
+// app password: 99 bits or more cannot be guessed, and comparing them costs nothing. docs/decisions/0004-lockout.md
+// says what remains open.
 //
 // Everything keyed by an outsider is bounded by an LRU. Locks, and the places that logins were used from, survive a
 // restart if the caller saves what Unsaved returns and gives it to Restore.

@@ -39,7 +39,7 @@ func tried(t *testing.T, block, ca string) *config.Config {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"ldap-password": "relay password", "accounts-token": "token",
 		"entra-secret": "secret",
-		"users": "anna@example.com:" + bcryptRight + "\n", "corp-ca.pem": ca, "office-ca.pem": ca,
+		"users":        "anna@example.com:" + bcryptRight + "\n", "corp-ca.pem": ca, "office-ca.pem": ca,
 		"relay.toml": "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[listener]]\n" +
 			"address = \"127.0.0.1:0\"\n[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n" + block} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
