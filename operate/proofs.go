@@ -48,6 +48,10 @@ func (a Accounts) Show(ctx context.Context, by Actor, of Among, login string) (v
 	if err != nil {
 		return v, err
 	}
+	_, cram, err := a.Store.CramUser(ctx, u.Login)
+	if err != nil {
+		return v, err
+	}
 	certificates, err := a.Store.Certificates(ctx, u.Login)
 	if err != nil {
 		return v, err
@@ -57,6 +61,11 @@ func (a Accounts) Show(ctx context.Context, by Actor, of Among, login string) (v
 		v.Certificates = append(v.Certificates, Pinned{c.Digest.String(), c.Subject, c.Added})
 	}
 	v.Mechanisms = mechanismsOf(a.Config(), keys, certificates)
+	for i := range v.Mechanisms {
+		if m := &v.Mechanisms[i]; m.Name == auth.CramMD5 {
+			m.Can, m.Why = mayCram(u, cram)
+		}
+	}
 	return v, nil
 }
 
@@ -98,6 +107,20 @@ func mechanismsOf(c *config.Config, keys auth.ScramKeys, certificates []store.Ce
 		}
 	}
 	return list
+}
+
+// mayCram reports whether an account can log in by CRAM-MD5, or why not.
+func mayCram(u auth.User, keys auth.CramKeys) (can bool, why string) {
+	switch {
+	case !u.Device:
+		return false, "it is for devices alone: choose PLAIN or LOGIN, which TLS protects better"
+	case !u.Generated:
+		return false, "it needs a generated password: postern device password LOGIN"
+	case keys.IsZero():
+		return false, "its password has no CRAM-MD5 keys yet: the next login with PLAIN or LOGIN makes them, and so " +
+			"does postern device password LOGIN"
+	}
+	return true, ""
 }
 
 // ClientCertificates is what may be done with the keys that prove logins.

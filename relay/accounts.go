@@ -28,7 +28,7 @@ type accounts struct {
 	log        *slog.Logger
 	generation atomic.Uint64
 	pepper     []byte
-	scram      scramMaker
+	keys       keyMaker
 
 	mu      sync.Mutex // guards what follows
 	sources []auth.Source
@@ -44,12 +44,12 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	if a.sources, err = sources.New(c, a.store, a.pepper, nil); err != nil {
 		return err
 	}
-	if err := a.scram.open(ctx, c, a.store, a.log); err != nil {
+	if err := a.keys.open(ctx, c, a.store, a.log); err != nil {
 		return err
 	}
 	a.Authenticator = auth.New(auth.Options{
 		Sources: a.sources, Lockout: lockout(c), OnLock: a.lockedOut, OnSource: a.sourceChanged,
-		OnPassword: a.scram.want, ScramSecret: a.scram.secret, Locks: a.store,
+		OnPassword: a.keys.want, ScramSecret: a.keys.secret, Locks: a.store,
 	})
 	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)
 	if err != nil {
