@@ -33,10 +33,11 @@ const (
 	OAuthBearer = "OAUTHBEARER"
 	XOAuth2     = "XOAUTH2"
 	External    = "EXTERNAL"
+	CramMD5     = "CRAM-MD5"
 )
 
 // Mechanisms are the names that NewExchange knows.
-var Mechanisms = []string{Plain, Login, ScramSHA256, ScramPlus, OAuthBearer, XOAuth2, External}
+var Mechanisms = []string{Plain, Login, ScramSHA256, ScramPlus, OAuthBearer, XOAuth2, External, CramMD5}
 
 // Checks is what exchanges ask of whoever keeps the accounts. Replies that are not zero end an exchange.
 type Checks struct {
@@ -51,6 +52,9 @@ type Checks struct {
 	Token func(ctx context.Context, login, token string) (mail.Reply, TokenChallenge)
 	// Certificate checks the certificate that the client has shown in TLS. login is empty where the client names none.
 	Certificate func(ctx context.Context, login string) mail.Reply
+	// Cram checks an answer to a challenge of CRAM-MD5, which names Hostname.
+	Cram     func(ctx context.Context, login string, answer CramAnswer) mail.Reply
+	Hostname string
 }
 
 // ErrMechanism: we do not have the mechanism; RFC 4954 §4 has 504 5.5.4 for it.
@@ -74,6 +78,8 @@ func NewExchange(mechanism string, checks Checks) (Exchange, error) {
 		return &oauthExchange{check: checks.Token, google: true}, nil
 	case External:
 		return &externalExchange{check: checks.Certificate}, nil
+	case CramMD5:
+		return &cramExchange{check: checks.Cram, hostname: checks.Hostname}, nil
 	}
 	return nil, ErrMechanism
 }

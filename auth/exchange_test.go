@@ -132,7 +132,7 @@ func TestEmptyResponsesEnd(t *testing.T) {
 }
 
 func TestUnknownMechanism(t *testing.T) {
-	for _, m := range []string{"", "CRAM-MD5", "PLAIN ", "LOGIN\x00"} {
+	for _, m := range []string{"", "DIGEST-MD5", "PLAIN ", "LOGIN\x00"} {
 		if _, err := NewExchange(m, Checks{}); err != ErrMechanism {
 			t.Errorf("%q: %v", m, err)
 		}
@@ -211,5 +211,6 @@ func anyChecks() Checks {
 		Scram:       func(context.Context, string) (*ScramTrial, mail.Reply) { return nil, no },
 		Token:       func(context.Context, string, string) (mail.Reply, TokenChallenge) { return no, TokenChallenge{} },
 		Certificate: func(context.Context, string) mail.Reply { return no },
+		Cram:        func(context.Context, string, CramAnswer) mail.Reply { return no },
 	}
 }

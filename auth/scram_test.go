@@ -19,6 +19,7 @@ type proofs struct {
 	*users
 	mu   sync.Mutex
 	keys map[string]ScramKeys
+	cram map[string]CramKeys
 	pins map[KeyDigest]string
 }
 
@@ -27,6 +28,13 @@ func (p *proofs) ScramUser(ctx context.Context, login string) (User, ScramKeys, 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return u, p.keys[login], err
+}
+
+func (p *proofs) CramUser(ctx context.Context, login string) (User, CramKeys, error) {
+	u, err := p.User(ctx, login)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return u, p.cram[login], err
 }
 
 func (p *proofs) LoginOfKey(_ context.Context, d KeyDigest) (string, error) {
@@ -49,7 +57,8 @@ func cheapKeys(t testing.TB, login, password string) ScramKeys {
 
 func newScramRig(t testing.TB, o Options) (*rig, *proofs) {
 	t.Helper()
-	p := &proofs{users: &users{m: map[string]User{}}, keys: map[string]ScramKeys{}, pins: map[KeyDigest]string{}}
+	p := &proofs{users: &users{m: map[string]User{}}, keys: map[string]ScramKeys{},
+		cram: map[string]CramKeys{}, pins: map[KeyDigest]string{}}
 	o.Sources = append([]Source{&storeSource{users: p, pepper: testPepper, argon: fakeArgon}}, o.Sources...)
 	o.ScramSecret = testScramSecret
 	r := newRig(t, o)

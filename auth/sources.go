@@ -64,6 +64,7 @@ type member struct {
 	remote Remote       //
 	health *health      // of remote
 	scram  scramSource  //
+	cram   cramSource   //
 	tokens TokenSource  // it knows no passwords
 }
 
@@ -85,6 +86,7 @@ func newRoster(sources []Source) *roster {
 			m.health = &health{}
 		}
 		m.scram, _ = s.(scramSource)
+		m.cram, _ = s.(cramSource)
 		if m.tokens, _ = s.(TokenSource); m.tokens != nil { // passwords do not wait for it
 			r.members = append(r.members, m)
 			continue

@@ -103,19 +103,36 @@ func lockedError(u User) error {
 }
 
 // Scram implements scramSource.
-func (s *storeSource) Scram(ctx context.Context, login string) (ScramEntry, error) {
+func (s *storeSource) Scram(ctx context.Context, login string) (KeyEntry, error) {
+	return s.keyEntry(login, func(proofs ProofStore, e *KeyEntry) (u User, err error) {
+		u, e.Keys, err = proofs.ScramUser(ctx, login)
+		return u, err
+	})
+}
+
+// Cram implements cramSource.
+func (s *storeSource) Cram(ctx context.Context, login string) (KeyEntry, error) {
+	return s.keyEntry(login, func(proofs ProofStore, e *KeyEntry) (u User, err error) {
+		if u, e.Cram, err = proofs.CramUser(ctx, login); !u.MayCram() {
+			e.Cram = CramKeys{}
+		}
+		return u, err
+	})
+}
+
+func (s *storeSource) keyEntry(login string, read func(ProofStore, *KeyEntry) (User, error)) (e KeyEntry, err error) {
 	proofs, can := s.users.(ProofStore)
 	if !can {
-		return ScramEntry{}, ErrUnknownLogin
+		return e, ErrUnknownLogin
 	}
-	u, keys, err := proofs.ScramUser(ctx, login)
+	u, err := read(proofs, &e)
 	if err == nil && u.Login != login {
 		err = ErrUnknownLogin
 	}
 	if err != nil {
-		return ScramEntry{}, err
+		return KeyEntry{}, err
 	}
-	e := ScramEntry{Identity: u.Identity(), Keys: keys, Generated: u.Generated}
+	e.Identity, e.Generated = u.Identity(), u.Generated
 	if u.Locked {
 		e.Locked = lockedError(u)
 	}

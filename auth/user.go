@@ -61,6 +61,9 @@ func (u User) Identity() Identity {
 		Changed: u.Changed}
 }
 
+// MayCram reports whether the user may log in by CRAM-MD5: a device with a password that nobody can guess.
+func (u User) MayCram() bool { return u.Device && u.Generated }
+
 // The reasons for which a Source does not vouch for a login. Any other error means that the source
 // could not answer: temporary, never held against the client.
 var (
@@ -83,6 +86,8 @@ type ProofStore interface {
 	// ScramUser returns a user with the keys of its password; zero keys if there are none of the one that it has now.
 	// ErrUnknownLogin as User.
 	ScramUser(ctx context.Context, login string) (User, ScramKeys, error)
+	// CramUser is ScramUser for the keys of CRAM-MD5.
+	CramUser(ctx context.Context, login string) (User, CramKeys, error)
 	// LoginOfKey returns who has a key pinned; ErrUnknownLogin if nobody.
 	LoginOfKey(ctx context.Context, d KeyDigest) (string, error)
 }

@@ -187,7 +187,7 @@ func (d *desk) create(ctx context.Context, by Actor, u auth.User, password strin
 		return c, err
 	}
 	c = secret.shown(u.Login)
-	c.warn(d.keepScram(ctx, u.Login, secret))
+	c.warn(d.keepKeys(ctx, u.Login, secret))
 	c.warn(d.note(ctx, event(by, u.Login, "account added")))
 	return c, nil
 }
@@ -264,7 +264,7 @@ func (a Accounts) Password(ctx context.Context, by Actor, of Among, login, chose
 			return err
 		}
 		c = secret.shown(u.Login)
-		c.warn(a.keepScram(ctx, u.Login, secret))
+		c.warn(a.keepKeys(ctx, u.Login, secret))
 		c.warn(a.note(ctx, event(by, u.Login, "password changed")))
 		return nil
 	})

@@ -14,6 +14,7 @@ type credential struct {
 	generated string // to be shown once; "" where it was chosen
 	warning   string // about one that was chosen
 	scram     auth.ScramKeys
+	cram      auth.CramKeys
 }
 
 func (c credential) set(u *auth.User, now time.Time) {
@@ -23,9 +24,12 @@ func (c credential) set(u *auth.User, now time.Time) {
 func (c credential) shown(login string) Credential { return Credential{login, c.generated, c.warning} }
 
 // credential makes one of a password that was chosen, or with "" of one that it generates.
-// Where a listener offers SCRAM, its keys are made too, if they can be.
+// Where a listener has SCRAM or CRAM-MD5, the keys for those are made too, if they can be.
 func (d *desk) credential(ctx context.Context, u auth.User, chosen string) (credential, error) {
 	c, password, err := d.password(ctx, u, chosen)
+	if err == nil && u.Device && c.generated != "" && d.Config().UsesCram() {
+		c.cram = auth.DeriveCram(password)
+	}
 	if err != nil || !d.Config().UsesScram() {
 		return c, err
 	}
@@ -41,14 +45,17 @@ func (d *desk) credential(ctx context.Context, u auth.User, chosen string) (cred
 	return c, nil
 }
 
-// keepScram stores the keys that were made with a password which is set by now.
-func (d *desk) keepScram(ctx context.Context, login string, c credential) error {
-	if c.scram.IsZero() {
-		return nil
+// keepKeys stores the keys that were made with a password which is set by now.
+func (d *desk) keepKeys(ctx context.Context, login string, c credential) (err error) {
+	if !c.scram.IsZero() {
+		err = d.Store.SetScram(ctx, login, c.hash, c.scram)
 	}
-	if err := d.Store.SetScram(ctx, login, c.hash, c.scram); err != nil {
-		return fmt.Errorf("the password is set, but its keys for SCRAM are not stored, which the next login with "+
-			"PLAIN makes up for: %w", err)
+	if err == nil && !c.cram.IsZero() {
+		err = d.Store.SetCram(ctx, login, c.hash, c.cram)
+	}
+	if err != nil {
+		return fmt.Errorf("the password is set, but its keys for SCRAM or CRAM-MD5 are not stored, which the next "+
+			"login with PLAIN makes up for: %w", err)
 	}
 	return nil
 }

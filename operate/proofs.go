@@ -43,8 +43,12 @@ func (a Accounts) Show(ctx context.Context, by Actor, of Among, login string) (v
 		return v, err
 	}
 	var keys auth.ScramKeys
+	var cram auth.CramKeys
 	if here {
 		if _, keys, err = a.Store.ScramUser(ctx, u.Login); err != nil {
+			return v, err
+		}
+		if _, cram, err = a.Store.CramUser(ctx, u.Login); err != nil {
 			return v, err
 		}
 	}
@@ -59,7 +63,13 @@ func (a Accounts) Show(ctx context.Context, by Actor, of Among, login string) (v
 	if v.AppPasswords, err = (AppPasswords{a.desk}).List(ctx, by, u.Login); err != nil {
 		return v, err
 	}
-	if v.Mechanisms = mechanismsOf(a.Config(), keys, certificates); !here {
+	v.Mechanisms = mechanismsOf(a.Config(), keys, certificates)
+	for i := range v.Mechanisms {
+		if m := &v.Mechanisms[i]; m.Name == auth.CramMD5 {
+			m.Can, m.Why = mayCram(u, cram)
+		}
+	}
+	if !here {
 		v.Mechanisms = mechanismsElsewhere(v.Mechanisms, len(v.AppPasswords))
 	}
 	return v, nil
@@ -103,4 +113,18 @@ func mechanismsOf(c *config.Config, keys auth.ScramKeys, certificates []store.Ce
 		}
 	}
 	return list
+}
+
+// mayCram reports whether an account can log in by CRAM-MD5, or why not.
+func mayCram(u auth.User, keys auth.CramKeys) (can bool, why string) {
+	switch {
+	case !u.Device:
+		return false, "it is for devices alone: choose PLAIN or LOGIN, which TLS protects better"
+	case !u.Generated:
+		return false, "it needs a generated password: postern device password LOGIN"
+	case keys.IsZero():
+		return false, "its password has no CRAM-MD5 keys yet: the next login with PLAIN or LOGIN makes them, and so " +
+			"does postern device password LOGIN"
+	}
+	return true, ""
 }

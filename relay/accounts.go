@@ -28,7 +28,7 @@ type accounts struct {
 	log        *slog.Logger
 	generation atomic.Uint64
 	pepper     []byte
-	scram      scramMaker
+	keys       keyMaker
 	apps       *appUses
 
 	mu      sync.Mutex // guards what follows
@@ -45,13 +45,13 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	if a.sources, err = sources.New(c, a.store, a.pepper, nil); err != nil {
 		return err
 	}
-	if err := a.scram.open(ctx, c, a.store, a.log); err != nil {
+	if err := a.keys.open(ctx, c, a.store, a.log); err != nil {
 		return err
 	}
 	a.apps = newAppUses(a.store)
 	a.Authenticator = auth.New(auth.Options{
 		Sources: a.sources, Lockout: lockout(c), OnLock: a.lockedOut, OnSource: a.sourceChanged,
-		OnPassword: a.scram.want, ScramSecret: a.scram.secret, Apps: a.store, Pepper: a.pepper, OnApp: a.apps.used,
+		OnPassword: a.keys.want, ScramSecret: a.keys.secret, Apps: a.store, Pepper: a.pepper, OnApp: a.apps.used,
 		Locks: a.store,
 	})
 	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)

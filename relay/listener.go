@@ -40,6 +40,7 @@ type listeners struct {
 	companion  *certs.Companion // of listeners for old devices
 	sessions   context.Context  // of all clients
 	fail       func(error)      // a listener cannot go on
+	withheld   func(mechanism string) bool
 	log        *slog.Logger
 	clients    sync.WaitGroup
 
@@ -106,7 +107,7 @@ func (ls *listeners) options(c *config.Config, l config.Listener) *wire.Options 
 		Logger:              ls.log,
 	}
 	if l.Auth == config.AuthRequired {
-		o.Mechanisms = c.Offered(&l)
+		o.Mechanisms, o.Withheld = c.Offered(&l), ls.withheld
 	}
 	switch {
 	case l.TLS == config.NoTLS:

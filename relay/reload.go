@@ -106,7 +106,7 @@ func (s *Server) reload(ctx context.Context) error {
 	s.selfService.use(c)
 	s.state.Store(st)
 	s.accounts.useSources(logins)
-	s.accounts.scram.on.Store(c.UsesScram())
+	s.accounts.keys.use(ctx, c)
 	s.submission.Recount()
 	st.routes.Run()
 	for _, gone := range s.listeners.swap(c, opened) {

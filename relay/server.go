@@ -173,7 +173,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		Trace: s.trace, Logger: s.log, Metrics: s.registry,
 	})
 	s.listeners = &listeners{submission: s.submission, certs: s.certs, companion: s.companion,
-		sessions: s.deliveries, log: s.log,
+		sessions: s.deliveries, log: s.log, withheld: s.accounts.keys.withheld,
 		fail: func(err error) { s.fail(err) }}
 	if err := s.newPages(ctx, c); err != nil {
 		return nil, err
@@ -333,7 +333,7 @@ func (s *Server) background() []func(context.Context) {
 		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.selfService.serve, s.listenStatus(),
 		s.acme.Run,
 		func(ctx context.Context) { s.accounts.watchSources(ctx, poll) },
-		s.accounts.scram.run,
+		s.accounts.keys.run,
 		func(ctx context.Context) {
 			if err := s.certs.Run(ctx); err != nil {
 				s.log.Error("certificates are not watched any more", "err", err)

@@ -113,7 +113,7 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 	now := time.Now()
 	users, err := s.store.Users(ctx)
 	elsewhere, err2 := s.store.LockedElsewhere(ctx)
-	if err = cmp.Or(err, err2); err != nil {
+	if err = cmp.Or(err, err2, s.accounts.keys.look(ctx)); err != nil {
 		if ctx.Err() == nil {
 			s.log.Error("accounts not read again", "err", err)
 		}

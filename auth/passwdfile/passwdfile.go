@@ -160,12 +160,12 @@ func (s *Source) dummy(t *table, login, password string) {
 }
 
 // Scram returns what a login proves itself with by SCRAM; auth.ErrUnknownLogin if the file does not have it.
-func (s *Source) Scram(_ context.Context, login string) (auth.ScramEntry, error) {
+func (s *Source) Scram(_ context.Context, login string) (auth.KeyEntry, error) {
 	e, ok := s.table.Load().entries[login]
 	if !ok {
-		return auth.ScramEntry{}, auth.ErrUnknownLogin
+		return auth.KeyEntry{}, auth.ErrUnknownLogin
 	}
-	entry := auth.ScramEntry{Identity: e.identity, Keys: e.scramKeys()}
+	entry := auth.KeyEntry{Identity: e.identity, Keys: e.scramKeys()}
 	if e.locked != "" {
 		entry.Locked = fmt.Errorf("%w: %s", auth.ErrLocked, e.locked)
 	}

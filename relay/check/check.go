@@ -106,7 +106,7 @@ func unwise(ctx context.Context, c *config.Config) ([]config.Problem, []auth.Use
 	_, rights := checkAddresses(c)
 	stored, users := checkStored(ctx, c)
 	return slices.Concat(c.Warnings(), rights, stored, weakFiles(c), unwiseSources(c), unwiseMechanisms(c),
-		scramFiles(c)), users
+		unwiseCram(c), scramFiles(c)), users
 }
 
 func problemsOf(path string, err error) []config.Problem {

@@ -150,7 +150,7 @@ func checkStored(ctx context.Context, c *config.Config) (all []config.Problem, u
 	if users, err = s.Users(ctx); err == nil && len(users) > 0 {
 		all = unknownGroups(c, users)
 	}
-	return slices.Concat(all, weakKeys(ctx, c, s), scramLogins(ctx, c, s)), users
+	return slices.Concat(all, weakKeys(ctx, c, s), scramLogins(ctx, c, s), cramDevices(ctx, c, s)), users
 }
 
 // unknownGroups names groups that nobody is in.

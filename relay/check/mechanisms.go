@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -22,26 +23,52 @@ func scramLogins(ctx context.Context, c *config.Config, s *store.Store) []config
 		return nil
 	}
 	with, err := s.WithScram(ctx)
-	if err != nil {
-		return []config.Problem{c.Problem("auth.mechanisms", "which logins have SCRAM keys cannot be read: %s", err)}
+	return keyless(ctx, c, s, with, err, func(auth.User) bool { return true }, "logins without keys for SCRAM: %s; "+
+		"programs that choose it get 535 for them. Their next login with PLAIN or LOGIN makes the keys, and so does: "+
+		"postern user password LOGIN")
+}
+
+// cramDevices warns of devices that have no keys for CRAM-MD5 while a listener has it.
+func cramDevices(ctx context.Context, c *config.Config, s *store.Store) []config.Problem {
+	if !c.UsesCram() {
+		return nil
 	}
-	users, err := s.Users(ctx)
-	if err != nil {
-		return []config.Problem{c.Problem("auth.mechanisms", "%s", err)}
+	with, err := s.WithCram(ctx)
+	return keyless(ctx, c, s, with, err, func(u auth.User) bool { return u.Device }, "devices without keys for "+
+		"CRAM-MD5: %s; it is refused them with 535. postern device password LOGIN makes the keys, and so does their "+
+		"next login with PLAIN or LOGIN if their password is a generated one")
+}
+
+// keyless names the logins that are not among those with keys, in the %s of a sentence. err is that of reading with.
+func keyless(ctx context.Context, c *config.Config, s *store.Store, with map[string]bool, err error,
+	among func(auth.User) bool, sentence string) []config.Problem {
+	users, err2 := s.Users(ctx)
+	if err = cmp.Or(err, err2); err != nil {
+		return []config.Problem{c.Problem("auth.mechanisms", "which logins have keys cannot be read: %s", err)}
 	}
 	var without []string
 	for _, u := range users {
-		if !u.Locked && !with[u.Login] {
+		if !u.Locked && !with[u.Login] && among(u) {
 			without = append(without, u.Login)
 		}
 	}
 	if len(without) == 0 {
 		return nil
 	}
-	return []config.Problem{c.Problem("auth.mechanisms", "logins without keys for SCRAM: %s; programs that choose it "+
-		"get 535 for them. Their next login with PLAIN or LOGIN makes the keys, and so does: postern user "+
-		"password LOGIN",
-		namedSome(without))}
+	return []config.Problem{c.Problem("auth.mechanisms", sentence, namedSome(without))}
+}
+
+// unwiseCram says what CRAM-MD5 does and does not do.
+func unwiseCram(c *config.Config) []config.Problem {
+	at := c.OfferedAt(func(m string) bool { return m == auth.CramMD5 })
+	if len(at) == 0 {
+		return nil
+	}
+	return []config.Problem{c.Problem("auth.mechanisms", "CRAM-MD5 is on at %s, for devices that know nothing better: "+
+		"it keeps a password from who listens without TLS, and does not encrypt, does not prove the server, and lets "+
+		"who listened try passwords fast. TLS protects PLAIN better. Where a device has keys, smtplib and PHPMailer "+
+		"choose it before PLAIN for people too, whom it refuses; PHPMailer then stops. Give such devices a listener "+
+		"of their own", namedSome(at))}
 }
 
 // namedSome names the first of some logins.
@@ -67,6 +94,9 @@ func unwiseMechanisms(c *config.Config) (warnings []config.Problem) {
 		case !slices.ContainsFunc(offered, func(m string) bool { return !strings.HasPrefix(m, "SCRAM-") }):
 			add(key, "offers SCRAM alone: Outlook, Thunderbird, phones and printers cannot log "+
 				"in, and accounts without its keys get none, since those are made at a login with PLAIN")
+		case has(auth.CramMD5) && !has(auth.Plain) && !has(auth.Login):
+			add(key, "offers CRAM-MD5 without PLAIN and LOGIN, which are what Outlook, Thunderbird and phones know: "+
+				"CRAM-MD5 is for devices alone")
 		case has(auth.Plain) && !has(auth.Login):
 			add(key, "does not offer LOGIN, the only one that .NET's SmtpClient and old "+
 				"devices know: they go on without a login, and get 530")

@@ -11,7 +11,7 @@ import (
 	relaystore "postern/relay/store"
 )
 
-// TestMechanisms: what is unsafe together, what nobody can use, and who has no keys for SCRAM.
+// TestMechanisms: what is unsafe together, what nobody can use, and who has no keys for SCRAM or CRAM-MD5.
 func TestMechanisms(t *testing.T) {
 	const oidc = "[[auth.source]]\n[[auth.source]]\ntype = \"oidc\"\nissuer = \"https://login.example.com\"\n" +
 		"audience = [\"relay\"]\n"
@@ -20,6 +20,11 @@ func TestMechanisms(t *testing.T) {
 		{"SCRAM beside PLAIN", `mechanisms = ["SCRAM-SHA-256", "PLAIN", "LOGIN"]`, "", "auth.mechanisms", "anna"},
 		{"SCRAM alone", `mechanisms = ["SCRAM-SHA-256"]`, "", "listener[1].mechanisms", "SCRAM alone"},
 		{"no LOGIN", `mechanisms = ["PLAIN"]`, "", "listener[1].mechanisms", ".NET"},
+		{"CRAM-MD5", `mechanisms = ["PLAIN", "LOGIN", "CRAM-MD5"]`, "", "auth.mechanisms",
+			"TLS protects PLAIN better"},
+		{"devices without keys", `mechanisms = ["PLAIN", "LOGIN", "CRAM-MD5"]`, "", "auth.mechanisms",
+			"CRAM-MD5: newscanner, oldscanner;"},
+		{"CRAM-MD5 alone", `mechanisms = ["CRAM-MD5"]`, "", "listener[1].mechanisms", "devices alone"},
 		{"without TLS", "mechanisms = [\"SCRAM-SHA-256\", \"PLAIN\", \"LOGIN\"]\ntls = \"none\"\n" +
 			"networks = [\"127.0.0.0/8\"]", "", "listener[1].mechanisms", "without TLS"},
 		{"tokens of nobody", `mechanisms = ["PLAIN", "LOGIN"]`, oidc, "auth.source[2]", "is never asked"},
@@ -52,7 +57,14 @@ func TestMechanisms(t *testing.T) {
 			}
 			now := time.Now()
 			u := auth.User{Login: "anna", Hash: "hash", Created: now, Changed: now}
-			if err := s.AddUser(t.Context(), u); err != nil {
+			for _, u := range []auth.User{u, {Login: "newscanner", Generated: true}, {Login: "oldscanner"},
+				{Login: "scanner", Generated: true}} {
+				u.Hash, u.Device = "hash", u.Login != "anna"
+				if err := s.AddUser(t.Context(), u); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.SetCram(t.Context(), "scanner", "hash", auth.DeriveCram("secret")); err != nil {
 				t.Fatal(err)
 			}
 			s.Close()

@@ -8,7 +8,7 @@ import (
 )
 
 // howMechanisms is what a list of mechanisms may have.
-const howMechanisms = `"PLAIN", "LOGIN", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2" or "EXTERNAL"`
+const howMechanisms = `"PLAIN", "LOGIN", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL" or, for devices alone, "CRAM-MD5"`
 
 // saslMechanisms checks a list of SASL mechanisms.
 func (v *validator) saslMechanisms(key string, list []string) {
@@ -18,8 +18,6 @@ func (v *validator) saslMechanisms(key string, list []string) {
 	for i, m := range list {
 		at := element(key, i)
 		switch {
-		case m == "CRAM-MD5":
-			v.unavailable(at, `it needs passwords that can be read; write "SCRAM-SHA-256" or "PLAIN"`)
 		case !slices.Contains(auth.Mechanisms, m):
 			v.fail(at, `unknown mechanism %q, write %s`, m, howMechanisms)
 		case slices.Index(list, m) < i:
@@ -115,7 +113,7 @@ func notOffered(c *Config, m string, l *Listener) string {
 			return `no [[auth.source]] knows passwords; write "OAUTHBEARER" and "XOAUTH2"`
 		}
 	case auth.ScramSHA256, auth.ScramPlus:
-		if !scramSource(c) {
+		if !localSource(c, SourceStore, SourceFile) {
 			return `SCRAM needs keys, which only sources of type "store" and "file" have; put one before those that ` +
 				`are remote`
 		}
@@ -136,17 +134,22 @@ func notOffered(c *Config, m string, l *Listener) string {
 		if !has(passwords) {
 			return `no [[auth.source]] has accounts; add one of type "store"`
 		}
+	case auth.CramMD5:
+		if !localSource(c, SourceStore) {
+			return `CRAM-MD5 is for devices of the store; put a source of type "store" before those that are remote`
+		}
 	}
 	return ""
 }
 
-// scramSource reports whether a source can have keys for SCRAM: it must stand before those that are remote.
-func scramSource(c *Config) bool {
+// localSource reports whether there is a source of one of these types, which have keys, before those that are remote.
+func localSource(c *Config, types ...string) bool {
 	for _, s := range c.Auth.Sources {
 		switch s.Type {
-		case SourceStore, SourceFile:
-			return true
-		case SourceOIDC:
+		case SourceStore, SourceFile, SourceOIDC:
+			if slices.Contains(types, s.Type) {
+				return true
+			}
 		default:
 			return false
 		}
@@ -156,7 +159,20 @@ func scramSource(c *Config) bool {
 
 // UsesScram reports that a listener offers SCRAM, so that setting a password makes its keys too.
 func (c *Config) UsesScram() bool {
-	return slices.ContainsFunc(c.Listeners, func(l Listener) bool {
-		return slices.ContainsFunc(c.Offered(&l), func(m string) bool { return strings.HasPrefix(m, "SCRAM-") })
-	})
+	return len(c.OfferedAt(func(m string) bool { return strings.HasPrefix(m, "SCRAM-") })) > 0
+}
+
+// UsesCram reports that a listener has CRAM-MD5, so that setting the password of a device makes its keys too.
+func (c *Config) UsesCram() bool {
+	return len(c.OfferedAt(func(m string) bool { return m == auth.CramMD5 })) > 0
+}
+
+// OfferedAt names the listeners that offer such a mechanism.
+func (c *Config) OfferedAt(such func(mechanism string) bool) (names []string) {
+	for i := range c.Listeners {
+		if slices.ContainsFunc(c.Offered(&c.Listeners[i]), such) {
+			names = append(names, c.Listeners[i].Name)
+		}
+	}
+	return names
 }

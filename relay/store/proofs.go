@@ -24,7 +24,18 @@ CREATE TABLE login_certificate (
 CREATE INDEX login_certificate_login ON login_certificate (login);
 `
 
-func scramLabel(login string) string { return "postern scram keys\x00" + login }
+// schemaCram keeps the keys of CRAM-MD5 in the same way.
+const schemaCram = `
+CREATE TABLE cram_keys (login TEXT PRIMARY KEY, bound BLOB NOT NULL, sealed BLOB NOT NULL) STRICT, WITHOUT ROWID;
+`
+
+// keyKind is a mechanism whose keys are kept.
+type keyKind struct{ name, table, label string }
+
+var (
+	scramKind = keyKind{"SCRAM", "scram_keys", "postern scram keys\x00"}
+	cramKind  = keyKind{"CRAM-MD5", "cram_keys", "postern cram keys\x00"}
+)
 
 func boundTo(hash auth.Secret) []byte {
 	sum := sha256.Sum256([]byte(hash))
@@ -32,13 +43,23 @@ func boundTo(hash auth.Secret) []byte {
 }
 
 // ScramUser implements auth.ProofStore.
-func (s *Store) ScramUser(ctx context.Context, login string) (u auth.User, keys auth.ScramKeys, err error) {
+func (s *Store) ScramUser(ctx context.Context, login string) (auth.User, auth.ScramKeys, error) {
+	return userKeys(ctx, s, scramKind, login, auth.DecodeScram)
+}
+
+// CramUser implements auth.ProofStore.
+func (s *Store) CramUser(ctx context.Context, login string) (auth.User, auth.CramKeys, error) {
+	return userKeys(ctx, s, cramKind, login, auth.DecodeCram)
+}
+
+func userKeys[K any](ctx context.Context, s *Store, k keyKind, login string, decode func(auth.Secret) (K, error)) (
+	u auth.User, keys K, err error) {
 	var bound, sealed []byte
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		if u, err = getUser(conn, login); err != nil {
 			return err
 		}
-		for row, err := range conn.Rows("SELECT bound, sealed FROM scram_keys WHERE login = ?", login) {
+		for row, err := range conn.Rows("SELECT bound, sealed FROM "+k.table+" WHERE login = ?", login) {
 			if err != nil {
 				return err
 			}
@@ -49,11 +70,11 @@ func (s *Store) ScramUser(ctx context.Context, login string) (u auth.User, keys 
 	if err != nil || string(bound) != string(boundTo(u.Hash)) {
 		return u, keys, err
 	}
-	text, err := s.sealer.Open(scramLabel(login), sealed)
+	text, err := s.sealer.Open(k.label+login, sealed)
 	if err != nil {
 		return u, keys, s.explainSeal(err)
 	}
-	if keys, err = auth.DecodeScram(auth.Secret(text)); err != nil {
+	if keys, err = decode(auth.Secret(text)); err != nil {
 		return u, keys, fmt.Errorf("user %q: %w", login, err)
 	}
 	return u, keys, nil
@@ -62,6 +83,15 @@ func (s *Store) ScramUser(ctx context.Context, login string) (u auth.User, keys 
 // SetScram stores the keys of the password that hash is of. It does nothing if the account has another one by now, or
 // is gone.
 func (s *Store) SetScram(ctx context.Context, login string, hash auth.Secret, keys auth.ScramKeys) error {
+	return s.setKeys(ctx, scramKind, login, hash, keys.Encode())
+}
+
+// SetCram is SetScram for CRAM-MD5.
+func (s *Store) SetCram(ctx context.Context, login string, hash auth.Secret, keys auth.CramKeys) error {
+	return s.setKeys(ctx, cramKind, login, hash, keys.Encode())
+}
+
+func (s *Store) setKeys(ctx context.Context, k keyKind, login string, hash, keys auth.Secret) error {
 	err := s.write(ctx, func(t *tx) error {
 		u, err := getUser(t.Conn, login)
 		if errors.Is(err, auth.ErrUnknownLogin) || err == nil && u.Hash != hash {
@@ -70,18 +100,27 @@ func (s *Store) SetScram(ctx context.Context, login string, hash auth.Secret, ke
 		if err != nil {
 			return err
 		}
-		return t.Run("INSERT OR REPLACE INTO scram_keys VALUES (?, ?, ?)", login, boundTo(hash),
-			s.sealer.Seal(scramLabel(login), []byte(keys.Encode())))
+		return t.Run("INSERT OR REPLACE INTO "+k.table+" VALUES (?, ?, ?)", login, boundTo(hash),
+			s.sealer.Seal(k.label+login, []byte(keys)))
 	})
-	return wrap(err, "store the SCRAM keys of user %q", login)
+	return wrap(err, "store the keys of %s of user %q", k.name, login)
 }
 
 // WithScram returns which logins have keys of the password that they have.
 func (s *Store) WithScram(ctx context.Context) (map[string]bool, error) {
+	return s.withKeys(ctx, scramKind, func(auth.User) bool { return true })
+}
+
+// WithCram returns which logins can use CRAM-MD5.
+func (s *Store) WithCram(ctx context.Context) (map[string]bool, error) {
+	return s.withKeys(ctx, cramKind, auth.User.MayCram)
+}
+
+func (s *Store) withKeys(ctx context.Context, k keyKind, may func(auth.User) bool) (map[string]bool, error) {
 	with := map[string]bool{}
 	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
 		bound := map[string]string{}
-		for row, err := range conn.Rows("SELECT login, bound FROM scram_keys") {
+		for row, err := range conn.Rows("SELECT login, bound FROM " + k.table) {
 			if err != nil {
 				return err
 			}
@@ -89,13 +128,13 @@ func (s *Store) WithScram(ctx context.Context) (map[string]bool, error) {
 		}
 		users, err := list(conn, scanUser, "SELECT login, data FROM user")
 		for _, u := range users {
-			if b, some := bound[u.Login]; some && b == string(boundTo(u.Hash)) {
+			if b, some := bound[u.Login]; some && b == string(boundTo(u.Hash)) && may(u) {
 				with[u.Login] = true
 			}
 		}
 		return err
 	})
-	return with, wrap(err, "list the SCRAM keys")
+	return with, wrap(err, "list the keys of %s", k.name)
 }
 
 // Certificate is a public key that proves a login.

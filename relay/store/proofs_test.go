@@ -87,6 +87,54 @@ func TestScramKeys(t *testing.T) {
 	}
 }
 
+// TestCramKeys: keys of CRAM-MD5 are kept like those of SCRAM, beside them, and serve devices with a generated password.
+func TestCramKeys(t *testing.T) {
+	s, err := Open(t.Context(), Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, keys := t.Context(), auth.DeriveCram("secret")
+	for _, u := range []auth.User{{Login: "scanner", Device: true, Generated: true}, {Login: "anna", Generated: true},
+		{Login: "chosen", Device: true}} {
+		u.Hash = "one"
+		if err := s.AddUser(ctx, u); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SetCram(ctx, u.Login, "one", keys); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(some bool) {
+		t.Helper()
+		u, got, err := s.CramUser(ctx, "scanner")
+		with, err2 := s.WithCram(ctx)
+		if err != nil || err2 != nil || u.Login != "scanner" || (got == keys) != some || got.IsZero() == some ||
+			with["scanner"] != some || with["anna"] || with["chosen"] {
+			t.Error(got, with, err, err2)
+		}
+		if _, scram, err := s.ScramUser(ctx, "scanner"); err != nil || !scram.IsZero() {
+			t.Error(scram, err)
+		}
+	}
+	want(true)
+	if err := s.UpdateUser(ctx, "scanner", func(u *auth.User) error { u.Hash = "two"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	want(false)
+	if err := s.SetCram(ctx, "scanner", "two", keys); err != nil {
+		t.Fatal(err)
+	}
+	want(true)
+	if err := s.DeleteUser(ctx, "scanner", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddUser(ctx, auth.User{Login: "scanner", Hash: "two", Device: true, Generated: true}); err != nil {
+		t.Fatal(err)
+	}
+	want(false)
+}
+
 // TestCertificates: a key proves one login, and those of a login go with it.
 func TestCertificates(t *testing.T) {
 	s, err := Open(t.Context(), Options{Dir: t.TempDir()})

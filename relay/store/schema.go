@@ -22,7 +22,7 @@ var migrations = []string{
 	schema1, schema2, schema3, schema4, schemaHistory, schemaLockout, schemaAlert, schemaSearch,
 	schemaConsole, schemaAnswers, schemaStats, schemaPrivacy, schemaKeyStages, schemaAuditTime,
 	schemaConfiguredKeys, schemaConsoleLockout, schemaAnswerCaller, schemaDevices, schemaProofs, schemaACME,
-	schemaForgotten, schemaAppPasswords, schemaPersonSessions, schemaLoginLock,
+	schemaForgotten, schemaAppPasswords, schemaPersonSessions, schemaLoginLock, schemaCram,
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it

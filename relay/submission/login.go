@@ -34,7 +34,7 @@ func (s *session) newLogin(mechanism string) (wire.Exchange, mail.Reply) {
 func (l *login) checks() auth.Checks {
 	s := l.session
 	client, accounts := s.conn.Client().Addr(), s.service.Accounts
-	c := auth.Checks{Done: l.succeeded}
+	c := auth.Checks{Done: l.succeeded, Hostname: s.settings.Hostname}
 	for _, b := range s.conn.Bindings() {
 		c.Bindings = append(c.Bindings, auth.Binding(b))
 	}
@@ -50,6 +50,10 @@ func (l *login) checks() auth.Checks {
 		id, err := t.Finish(ctx, right, proof)
 		name, _ := l.Refusal()
 		return id, l.refused(name, err)
+	}
+	c.Cram = func(ctx context.Context, name string, answer auth.CramAnswer) mail.Reply {
+		id, err := accounts.Cram(ctx, name, answer, client)
+		return l.ended(name, id, err)
 	}
 	c.Token = func(ctx context.Context, name, token string) (mail.Reply, auth.TokenChallenge) {
 		id, challenge, err := accounts.Token(ctx, name, token, client)

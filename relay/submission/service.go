@@ -43,8 +43,9 @@ type Settings struct {
 // Accounts know who may log in.
 type Accounts interface {
 	Authenticate(ctx context.Context, login, password string, client netip.Addr) (auth.Identity, error)
-	// Scram, Token and Certificate are Authenticate for other proofs.
+	// Scram, Cram, Token and Certificate are Authenticate for other proofs.
 	Scram(ctx context.Context, login string, client netip.Addr) (*auth.ScramTrial, error)
+	Cram(ctx context.Context, login string, answer auth.CramAnswer, client netip.Addr) (auth.Identity, error)
 	Token(ctx context.Context, login, token string, client netip.Addr) (auth.Identity, auth.TokenChallenge, error)
 	Certificate(ctx context.Context, chain []*x509.Certificate, roots *x509.CertPool, login string, client netip.Addr) (
 		auth.Identity, error)

@@ -26,7 +26,8 @@ func (c *Conn) authOffered() bool {
 func (c *Conn) mechanisms() []string {
 	able := make([]string, 0, len(c.opt.Mechanisms))
 	for _, m := range c.opt.Mechanisms {
-		if strings.HasSuffix(m, "-PLUS") && len(c.Bindings()) == 0 || m == "EXTERNAL" && !c.certified() {
+		if strings.HasSuffix(m, "-PLUS") && len(c.Bindings()) == 0 || m == "EXTERNAL" && !c.certified() ||
+			c.opt.Withheld != nil && c.opt.Withheld(m) {
 			continue
 		}
 		able = append(able, m)

@@ -54,6 +54,8 @@ type Options struct {
 	Proxies []netip.Prefix
 
 	Mechanisms []string // SASL mechanisms to offer, in upper case
+	// Withheld, unless nil, says that one of Mechanisms can serve nobody now, and is not offered.
+	Withheld func(mechanism string) bool
 
 	// Appliance takes what old devices send: bare CR and LF inside a message, which become CRLF, CR before the CRLF
 	// of a command, unknown parameters, and a path with a name in front of it. Whatever it takes, CRLF.CRLF ends a
