@@ -106,7 +106,8 @@ type CramAnswer struct {
 
 // Cram returns who has a login whose device has answered a challenge, which must be a fresh one. Sources are asked as
 // by Scram. A wrong answer counts as a wrong password does, if the login has keys. Its errors are *mail.Error.
-func (a *Authenticator) Cram(ctx context.Context, login string, answer CramAnswer, client netip.Addr) (Identity, error) {
+func (a *Authenticator) Cram(ctx context.Context, login string, answer CramAnswer, client netip.Addr) (Identity,
+	error) {
 	t, err := a.begin(ctx, login, client, true)
 	if err != nil {
 		return Identity{}, err

@@ -27,10 +27,10 @@ func (c credential) shown(login string) Credential { return Credential{login, c.
 // Where a listener has SCRAM or CRAM-MD5, the keys for those are made too, if they can be.
 func (d *desk) credential(ctx context.Context, u auth.User, chosen string) (credential, error) {
 	c, password, err := d.password(ctx, u, chosen)
-	if err == nil && u.Device && c.generated != "" && d.Config().UsesCram() {
+	if err == nil && u.Device && c.generated != "" && len(d.Config().OfferedAt(auth.CramMD5)) > 0 {
 		c.cram = auth.DeriveCram(password)
 	}
-	if err != nil || !d.Config().UsesScram() {
+	if err != nil || len(d.Config().OfferedAt(auth.ScramSHA256)) == 0 {
 		return c, err
 	}
 	secret, err := d.Store.Secret(ctx, auth.ScramSaltName, auth.ScramSaltSize)

@@ -42,8 +42,8 @@ func (m *keyMaker) open(ctx context.Context, c *config.Config, s *relaystore.Sto
 
 // use takes over a configuration.
 func (m *keyMaker) use(ctx context.Context, c *config.Config) {
-	m.scram.Store(c.UsesScram())
-	m.cram.Store(c.UsesCram())
+	m.scram.Store(len(c.OfferedAt(auth.ScramSHA256)) > 0)
+	m.cram.Store(len(c.OfferedAt(auth.CramMD5)) > 0)
 	if err := m.look(ctx); err != nil {
 		m.log.Warn("which devices have keys for CRAM-MD5 cannot be read: it is offered as before", "err", err)
 	}

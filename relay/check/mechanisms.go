@@ -19,7 +19,7 @@ const someLogins = 5
 
 // scramLogins warns of logins of the store that have no keys for SCRAM while a listener offers it.
 func scramLogins(ctx context.Context, c *config.Config, s *store.Store) []config.Problem {
-	if !c.UsesScram() {
+	if len(c.OfferedAt(auth.ScramSHA256)) == 0 {
 		return nil
 	}
 	with, err := s.WithScram(ctx)
@@ -30,7 +30,7 @@ func scramLogins(ctx context.Context, c *config.Config, s *store.Store) []config
 
 // cramDevices warns of devices that have no keys for CRAM-MD5 while a listener has it.
 func cramDevices(ctx context.Context, c *config.Config, s *store.Store) []config.Problem {
-	if !c.UsesCram() {
+	if len(c.OfferedAt(auth.CramMD5)) == 0 {
 		return nil
 	}
 	with, err := s.WithCram(ctx)
@@ -60,7 +60,7 @@ func keyless(ctx context.Context, c *config.Config, s *store.Store, with map[str
 
 // unwiseCram says what CRAM-MD5 does and does not do.
 func unwiseCram(c *config.Config) []config.Problem {
-	at := c.OfferedAt(func(m string) bool { return m == auth.CramMD5 })
+	at := c.OfferedAt(auth.CramMD5)
 	if len(at) == 0 {
 		return nil
 	}
@@ -124,7 +124,7 @@ func unwiseMechanisms(c *config.Config) (warnings []config.Problem) {
 // scramFiles looks at password files where SCRAM is offered.
 func scramFiles(c *config.Config) (warnings []config.Problem) {
 	add := func(key, format string, args ...any) { warnings = append(warnings, c.Problem(key, format, args...)) }
-	if !c.UsesScram() {
+	if len(c.OfferedAt(auth.ScramSHA256)) == 0 {
 		return nil
 	}
 	for i := range c.Auth.Sources {

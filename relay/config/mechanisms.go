@@ -2,13 +2,13 @@ package config
 
 import (
 	"slices"
-	"strings"
 
 	"postern/auth"
 )
 
 // howMechanisms is what a list of mechanisms may have.
-const howMechanisms = `"PLAIN", "LOGIN", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL" or, for devices alone, "CRAM-MD5"`
+const howMechanisms = `"PLAIN", "LOGIN", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL" ` +
+	`or, for devices alone, "CRAM-MD5"`
 
 // saslMechanisms checks a list of SASL mechanisms.
 func (v *validator) saslMechanisms(key string, list []string) {
@@ -157,20 +157,10 @@ func localSource(c *Config, types ...string) bool {
 	return false
 }
 
-// UsesScram reports that a listener offers SCRAM, so that setting a password makes its keys too.
-func (c *Config) UsesScram() bool {
-	return len(c.OfferedAt(func(m string) bool { return strings.HasPrefix(m, "SCRAM-") })) > 0
-}
-
-// UsesCram reports that a listener has CRAM-MD5, so that setting the password of a device makes its keys too.
-func (c *Config) UsesCram() bool {
-	return len(c.OfferedAt(func(m string) bool { return m == auth.CramMD5 })) > 0
-}
-
-// OfferedAt names the listeners that offer such a mechanism.
-func (c *Config) OfferedAt(such func(mechanism string) bool) (names []string) {
+// OfferedAt names the listeners that offer a mechanism. Setting a password makes the keys of those that are offered.
+func (c *Config) OfferedAt(mechanism string) (names []string) {
 	for i := range c.Listeners {
-		if slices.ContainsFunc(c.Offered(&c.Listeners[i]), such) {
+		if slices.Contains(c.Offered(&c.Listeners[i]), mechanism) {
 			names = append(names, c.Listeners[i].Name)
 		}
 	}

@@ -87,7 +87,8 @@ func TestScramKeys(t *testing.T) {
 	}
 }
 
-// TestCramKeys: keys of CRAM-MD5 are kept like those of SCRAM, beside them, and serve devices with a generated password.
+// TestCramKeys: keys of CRAM-MD5 are kept like those of SCRAM, beside them, and serve devices with a generated
+// password.
 func TestCramKeys(t *testing.T) {
 	s, err := Open(t.Context(), Options{Dir: t.TempDir()})
 	if err != nil {
