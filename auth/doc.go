@@ -2,8 +2,8 @@
 // verified credentials, and the lockout of those who guess. The store's source is here; those of files, directories,
 // Dovecot and programs are packages below.
 //
-// App passwords are no source: they are looked up before any is asked, by their HMAC, and what the source of their login
-// says of it now still holds. Locks of logins hold whichever source has the account, for app passwords, tokens and
+// App passwords are no source: they are looked up before any is asked, by their HMAC, and what the source of their
+// login says of it now still holds. Locks of logins hold whichever source has the account, for app passwords, tokens and
 // certificates too.
 //
 // # Failure semantics
@@ -40,7 +40,8 @@
 // A full counter locks for the configured duration. An outsider cannot use this to lock out a login's own users: a lock
 // never stops (1) a credential in the verified cache, (2) a password that was right before, even if its cache entry has
 // expired: it is verified again, (3) a pair whose own counter is not full, (4) a correct generated password, such as an
-// app password: 99 bits or more cannot be guessed, and comparing them costs nothing. docs/decisions/0004-lockout.md says what remains open.
+// app password: 99 bits or more cannot be guessed, and comparing them costs nothing.
+// docs/decisions/0004-lockout.md says what remains open.
 //
 // Everything keyed by an outsider is bounded by an LRU. Locks, and the places that logins were used from, survive a
 // restart if the caller saves what Unsaved returns and gives it to Restore.

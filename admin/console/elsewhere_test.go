@@ -21,7 +21,8 @@ func TestLoginElsewherePage(t *testing.T) {
 			t.Errorf("%q is missing", want)
 		}
 	}
-	for _, none := range []string{"/logins/act/edit", "/logins/act/password", "/logins/act/remove", "/logins/dora/client"} {
+	for _, none := range []string{"/logins/act/edit", "/logins/act/password", "/logins/act/remove",
+		"/logins/dora/client"} {
 		if strings.Contains(page, none) {
 			t.Errorf("%q is there", none)
 		}

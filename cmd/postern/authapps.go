@@ -60,11 +60,11 @@ func lookAtApps(ctx context.Context, c *config.Config, login, offered string, no
 func (t appTrial) write(w io.Writer) {
 	switch {
 	case t.Good:
-		fmt.Fprintf(w, "\nThe password is the app password %s of this login, which is tried before any source. It is good "+
-			"as long as the person is.\n", mail.Printable(t.Name))
+		fmt.Fprintf(w, "\nThe password is the app password %s of this login, which is tried before any source. It is "+
+			"good as long as the person is.\n", mail.Printable(t.Name))
 	case t.Name != "":
-		fmt.Fprintf(w, "\nThe password is the app password %s of this login, and refused: %s.\n", mail.Printable(t.Name),
-			t.Why)
+		fmt.Fprintf(w, "\nThe password is the app password %s of this login, and refused: %s.\n",
+			mail.Printable(t.Name), t.Why)
 	case t.Count > 0:
 		fmt.Fprintf(w, "\nThe login has %s beside: postern app-password list\n", plural(int64(t.Count), "app password"))
 	}
