@@ -17,6 +17,7 @@ const (
 type health struct {
 	mu       sync.Mutex // guards all below
 	err      error      // why it is down; nil: it is up
+	since    time.Time  // when it went down or up; zero: it never did
 	failures int        // in a row
 	until    time.Time  // nobody asks it before
 	round    int        // of asking; those that were let in together are one
@@ -52,6 +53,9 @@ func (h *health) answered(now time.Time, round int, err error) (changed bool) {
 	default: // it failed with others, of which one has counted
 		changed = false
 	}
+	if changed {
+		h.since = now
+	}
 	return changed
 }
 
@@ -65,8 +69,9 @@ func (h *health) isDown() bool {
 
 // SourceState is a remote source and why it cannot answer.
 type SourceState struct {
-	Name string
-	Err  error // nil: it is up
+	Name  string
+	Err   error     // nil: it is up
+	Since time.Time // since when it is so; zero: since it is used
 }
 
 // SourceStates returns the remote sources in the order in which they are asked.
@@ -74,7 +79,7 @@ func (a *Authenticator) SourceStates() (states []SourceState) {
 	for _, m := range a.roster.Load().members {
 		if m.health != nil {
 			m.health.mu.Lock()
-			states = append(states, SourceState{m.Name(), m.health.err})
+			states = append(states, SourceState{m.Name(), m.health.err, m.health.since})
 			m.health.mu.Unlock()
 		}
 	}

@@ -144,7 +144,8 @@ func TestWaitsGrow(t *testing.T) {
 			t.Errorf("told %d times", len(*told))
 		}
 		states := r.SourceStates()
-		if len(states) != 1 || states[0].Name != "office" || states[0].Err == nil {
+		if len(states) != 1 || states[0].Name != "office" || states[0].Err == nil || states[0].Since.IsZero() ||
+			time.Since(states[0].Since) < 50*time.Minute {
 			t.Errorf("%+v", states)
 		}
 	})

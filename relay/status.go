@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 
+	"postern/auth"
+	"postern/mail"
 	"postern/relay/status"
 )
 
@@ -41,6 +43,23 @@ func (s *Server) status(ctx context.Context) *status.Report {
 			l.Address = addresses[l.Name]
 		}
 	}
+	addSources(r, s.accounts.SourceStates())
 	r.Summarize()
 	return r
+}
+
+// addSources says which sources of logins answer.
+func addSources(r *status.Report, states []auth.SourceState) {
+	for _, state := range states {
+		for i := range r.Sources {
+			s := &r.Sources[i]
+			if s.Name != state.Name {
+				continue
+			}
+			s.State, s.Since = status.SourceUp, state.Since
+			if state.Err != nil {
+				s.State, s.Problem = status.SourceDown, mail.Printable(mail.Cut(state.Err.Error(), 500))
+			}
+		}
+	}
 }

@@ -67,12 +67,26 @@ count a wrong password itself.`,
 			if err != nil {
 				return err
 			}
+			offered := password
+			if lookup || token {
+				offered = ""
+			}
+			apps, err := lookAtApps(cmd.Context(), c, login, offered, time.Now())
+			if err != nil {
+				return err
+			}
 			if asJSON(cmd) {
-				err = writeJSON(cmd.OutOrStdout(), t)
-			} else {
+				err = writeJSON(cmd.OutOrStdout(), struct {
+					sources.Trial
+					appTrial
+				}{t, apps})
+			} else if !apps.Good { // else no source is asked
 				err = writeTrial(cmd.OutOrStdout(), t)
 			}
-			if err == nil && !t.OK {
+			if err == nil && !asJSON(cmd) {
+				apps.write(cmd.OutOrStdout())
+			}
+			if err == nil && !t.OK && !apps.Good {
 				err = errSilent
 			}
 			return err

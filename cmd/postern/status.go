@@ -22,7 +22,7 @@ import (
 func (a *app) statusCommand() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "status",
-		Short: "One page: can mail leave, listeners, upstreams, queue, certificates, secrets, disk",
+		Short: "One page: can mail leave, listeners, sources of logins, upstreams, queue, certificates, disk",
 		Long: `Ask the running daemon how it is. The first line says whether mail can leave. Exit code 1: none can, no
 new mail is taken, or the daemon does not run; then what the store and the configuration say is shown.
 
@@ -103,6 +103,7 @@ func writeStatus(w io.Writer, r *status.Report) error {
 		p.line("The last change of the configuration is not in force: %s", r.Refused)
 	}
 	p.listeners(r)
+	p.sources(r)
 	p.upstreams(r)
 	p.queue(&r.Queue)
 	p.endings(r)
@@ -124,6 +125,19 @@ func (p *page) listeners(r *status.Report) {
 		p.line("Learning: devices of %s may send to listener %s without login until %s, to be held (%s).", l.Network,
 			l.Listener, when(l.Until, p.now), l.By)
 	}
+}
+
+// sources lists the sources of logins that others run.
+func (p *page) sources(r *status.Report) {
+	var rows [][]string
+	for _, s := range r.Sources {
+		since := ""
+		if !s.Since.IsZero() {
+			since = when(s.Since, p.now)
+		}
+		rows = append(rows, []string{s.Name, s.Type, orDash(s.State), orDash(since), orDash(mail.Printable(s.Problem))})
+	}
+	p.rows([]string{"SOURCE OF LOGINS", "TYPE", "STATE", "SINCE", "PROBLEM"}, rows)
 }
 
 func (p *page) upstreams(r *status.Report) {

@@ -73,6 +73,11 @@ func newStatus(c *config.Config, now time.Time) *status.Report {
 	for _, l := range c.Listeners {
 		r.Listeners = append(r.Listeners, status.Listener{Name: l.Name, Address: l.Address, TLS: l.TLS, Auth: l.Auth})
 	}
+	for i := range c.Auth.Sources {
+		if s := &c.Auth.Sources[i]; s.Remote() {
+			r.Sources = append(r.Sources, status.Source{Name: s.Name, Type: s.Type})
+		}
+	}
 	for _, u := range c.Upstreams {
 		r.Upstreams = append(r.Upstreams, status.Upstream{Name: u.Name, Provider: u.Provider, Host: u.Host,
 			Port: u.Port, TLS: u.TLS,

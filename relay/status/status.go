@@ -34,6 +34,7 @@ type Report struct {
 	Since    time.Time `json:"since,omitzero"` // of the process
 
 	Listeners    []Listener         `json:"listeners"`
+	Sources      []Source           `json:"sources,omitempty"`  // of logins, that others run
 	Learning     []devices.Learning `json:"learning,omitempty"` // under way
 	Upstreams    []Upstream         `json:"upstreams"`
 	Unreachable  []string           `json:"unreachable_routes,omitempty"` // routes none of whose upstreams work
@@ -62,6 +63,21 @@ type Listener struct {
 	Connections int    `json:"connections"`
 	Certificate string `json:"certificate,omitempty"` // the file that it presents
 }
+
+// Source is an [[auth.source]] that must be asked over a connection.
+type Source struct {
+	Name    string    `json:"name"`
+	Type    string    `json:"type"`
+	State   string    `json:"state,omitempty"` // SourceUp or SourceDown; "": nobody knows while the daemon does not run
+	Since   time.Time `json:"since,omitzero"`  // when it went down, or up again; absent: it was up from the start
+	Problem string    `json:"problem,omitempty"`
+}
+
+// The states of a source.
+const (
+	SourceUp   = "up"
+	SourceDown = "down" // its logins get 454
+)
 
 // State is what an upstream comes down to.
 type State string

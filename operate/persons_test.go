@@ -1,0 +1,67 @@
+package operate_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"postern/operate"
+)
+
+// TestEnrolConflicts: a login has one person, and a person one login; accounts of a source are nobody else's.
+func TestEnrolConflicts(t *testing.T) {
+	o := newOffice(t)
+	o.must(o.Accounts.Lock(t.Context(), root, "ben", "")) // locked accounts are taken, too
+	enrol := func(login, subject string) error {
+		_, err := o.AppPasswords.Enrol(t.Context(), operate.Actor{Channel: operate.SelfService}, operate.Person{
+			Login: login, Source: operate.OIDCSource, Issuer: "https://login.example.com", Subject: subject})
+		return err
+	}
+	o.must(enrol("dora@example.com", "4")) // again
+	for _, c := range []struct {
+		login, subject string
+		kind           operate.Kind
+		says           string
+	}{
+		{"ben", "9", operate.Conflict, "already"},
+		{"dora@example.com", "5", operate.Conflict, "belongs to somebody else"},
+		{"dora.new@example.com", "4", operate.Conflict, "postern app-password forget dora@example.com"},
+		{"emil@example.com", "", operate.Invalid, "sub"},
+		{"emil@example.com", strings.Repeat("x", 600), operate.Invalid, "sub"},
+	} {
+		err := enrol(c.login, c.subject)
+		if kind, ok := operate.KindOf(err); !ok || kind != c.kind || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s %.10q: %v", c.login, c.subject, err)
+		}
+	}
+	if people, err := o.store.Persons(t.Context()); err != nil || len(people) != 1 {
+		t.Errorf("%+v, %v", people, err)
+	}
+}
+
+// TestAppPasswordChecks: names and times that are no good are told, and a day too long is cut to the last moment.
+func TestAppPasswordChecks(t *testing.T) {
+	o := newOffice(t)
+	now, most := time.Now(), o.AppPasswords.Config().SelfService.MaxAge.Std()
+	for _, c := range []struct {
+		name    string
+		expires time.Time
+		says    string // "": it is made
+	}{
+		{"  ", time.Time{}, "a name is needed"},
+		{strings.Repeat("ü", 101), time.Time{}, "101 characters"},
+		{"a\x1bb", time.Time{}, "cannot be printed"},
+		{"gone", now.Add(-time.Hour), "would have expired"},
+		{"long", now.Add(most + 25*time.Hour), "may not last longer"},
+		{strings.Repeat("ü", 100), now.Add(most + 23*time.Hour), ""},
+	} {
+		made, err := o.AppPasswords.Add(t.Context(), root, operate.NewAppPassword{Login: "dora@example.com",
+			Name: c.name, Expires: c.expires})
+		switch {
+		case c.says == "" && (err != nil || made.AppPassword.Expires.After(time.Now().Add(most))):
+			t.Errorf("%+v, %v", made.AppPassword, err)
+		case c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
+			t.Errorf("%q: %v", c.name, err)
+		}
+	}
+}
