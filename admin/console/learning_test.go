@@ -48,6 +48,9 @@ networks = ["10.0.5.0/24"]
 name = "office"
 provider = "microsoft365"
 username = "relay@example.com"
+[[policy]]
+logins = ["office"]
+senders = ["*@example.com"]
 `
 
 // learner is a rig on that office.

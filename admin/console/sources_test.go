@@ -15,7 +15,8 @@ func TestNowNamesSources(t *testing.T) {
 		Since: r.now.Add(-time.Hour), Problem: "connection <refused>"}, {Name: "box", Type: "dovecot",
 		State: status.SourceUp}}
 	page := r.page("/")
-	for _, want := range []string{"Sources of logins", "office", "does not answer", "connection &lt;refused&gt;", "box"} {
+	for _, want := range []string{"Sources of logins", "office", "does not answer", "connection &lt;refused&gt;",
+		"box"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("%q is missing", want)
 		}

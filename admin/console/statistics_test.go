@@ -1,6 +1,9 @@
 package console
 
 import (
+	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,13 +14,16 @@ import (
 // TestDaysOfTheOffice: days begin at midnight where the server is, on both sides of a change of the clocks, and today
 // is one of them.
 func TestDaysOfTheOffice(t *testing.T) {
-	berlin, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		t.Fatal(err)
+	const zone = "TZ=Europe/Berlin"
+	if !slices.Contains(os.Environ(), zone) { // a process has one zone from its start
+		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDaysOfTheOffice$")
+		again.Env = append(os.Environ(), zone)
+		if out, err := again.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
 	}
-	server := time.Local
-	time.Local = berlin
-	defer func() { time.Local = server }()
+	berlin := time.Local
 	at := func(day, hour int) time.Time { return time.Date(2026, 10, day, hour, 0, 0, 0, berlin) }
 	table := &stats.Table{Step: stats.Hour, Period: stats.Period{Since: at(23, 0).UTC(), Until: at(27, 9).UTC()}}
 	for _, when := range []time.Time{at(23, 0), at(23, 23), at(24, 0), at(25, 0), at(25, 23), at(26, 0), at(27, 8)} {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/auth"
 	"postern/operate"
 )
 
@@ -81,15 +82,15 @@ func (a *app) importAccounts(cmd *cobra.Command, name string, flags importFlags)
 	if err := sayImported(cmd, flags, imported); err != nil {
 		return err
 	}
-	if !flags.json && !imported.DryRun && ops.Accounts.Config().UsesScram() {
+	if !flags.json && !imported.DryRun && len(ops.Accounts.Config().OfferedAt(auth.ScramSHA256)) > 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), scramLater)
 	}
 	return nil
 }
 
 // scramLater is what an import says where SCRAM is offered: an import does not make keys.
-const scramLater = "SCRAM is offered, and passwords of an import have no keys for it yet: each gets them at its first " +
-	"login with PLAIN or LOGIN. Until then a program that picks SCRAM gets 535."
+const scramLater = "SCRAM is offered, and passwords of an import have no keys for it yet: each gets them at its " +
+	"first login with PLAIN or LOGIN. Until then a program that picks SCRAM gets 535."
 
 // options are those of an import that tells on w what it does.
 func (f importFlags) options(w io.Writer, name string) operate.Import {
