@@ -30,3 +30,28 @@ func TestEndedSessionChanges(t *testing.T) {
 	refused(t, "all others end by the thief", r.Own.EndOthers(ctx, thief, client), ReasonSession)
 	r.session("the owner's session", cookie, "")
 }
+
+// TestEndedSessionPasskeys: it neither adds a passkey that it has begun nor names one that is there.
+func TestEndedSessionPasskeys(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	secret, cookie := r.join("anna", operate.Admin)
+	stolen, err := r.login("anna", secret)
+	refused(t, "another session", err, "")
+	own, thief := r.session("", cookie, ""), r.session("", stolen, "")
+	options, flow, err := r.Own.BeginPasskey(own, client)
+	refused(t, "the owner's begins", err, "")
+	err = r.Own.AddPasskey(ctx, own, flow, newDevice().create(t, options), "Key", client)
+	refused(t, "the owner's is added", err, "")
+	own = r.session("", cookie, "")
+	key := own.Passkeys()[0].ID
+	options, flow, err = r.Own.BeginPasskey(thief, client)
+	refused(t, "the thief's begins", err, "")
+	refused(t, "all others end", r.Own.EndOthers(ctx, own, client), "")
+	refused(t, "the thief's is added", r.Own.AddPasskey(ctx, thief, flow, newDevice().create(t, options), "x", client),
+		ReasonSession)
+	refused(t, "the thief names one", r.Own.NamePasskey(ctx, thief, key, "x", client), ReasonSession)
+	if keys := r.session("", cookie, "").Passkeys(); len(keys) != 1 || keys[0].Label != "Key" {
+		t.Errorf("%+v", keys)
+	}
+}
