@@ -153,14 +153,14 @@ func TestUnreachedDevice(t *testing.T) {
 		"networks": {"10.0.6.30"}}
 	card := r.ask(person(operate.Operator), "POST", "/logins/act/add", form).Body.String()
 	for name, body := range map[string]string{"card": card, "page": r.page("/logins/scanner-9")} {
-		if !strings.Contains(body, "No entrance takes connections from the network of this device.") {
+		if !strings.Contains(body, "No listener takes connections from the network of this device.") {
 			t.Errorf("%s: %s", name, body)
 		}
 	}
 	form.Set("login", "scanner-8")
 	form.Set("networks", "10.0.5.30")
 	if r.ask(person(operate.Operator), "POST", "/logins/act/add", form); strings.Contains(r.page("/logins/scanner-8"),
-		"No entrance takes") {
+		"No listener takes") {
 		t.Error("one that a listener takes is told of, too")
 	}
 }

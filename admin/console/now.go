@@ -23,7 +23,7 @@ type nowView struct {
 	Traffic   *chart // nil: the trace cannot be read
 	Upstreams []upstreamView
 	Ends      []ending
-	Entrances []entrance
+	Listeners []listener
 	Concerns  []concern
 	CanQueue  bool // the numbers lead to the queue
 }
@@ -85,7 +85,7 @@ func showNow(v *visit) (any, error) {
 		return nil, err
 	}
 	view := nowView{Report: r, Verdict: verdictOn(v, r), Ends: endingsOf(v, r),
-		Entrances: entrancesOf(v, r), CanQueue: v.may(operate.SeeQueue)}
+		Listeners: listenersOf(v, r), CanQueue: v.may(operate.SeeQueue)}
 	last := map[string]time.Time{}
 	// The page is there for trouble: a trace or queue that cannot be read takes its own numbers away, no more.
 	if t, err := v.console.traffic.get(v.Context(), v.now, func(context.Context) (traffic, error) {
@@ -116,15 +116,15 @@ func (v *visit) shape() (operate.Shape, error) {
 	})
 }
 
-// entrance is a listener in words.
-type entrance struct {
+// listener is a listener in words.
+type listener struct {
 	status.Listener
 	Encryption, Login string
 }
 
-func entrancesOf(v *visit, r *status.Report) (all []entrance) {
+func listenersOf(v *visit, r *status.Report) (all []listener) {
 	for _, l := range r.Listeners {
-		e := entrance{l, plain(40, l.TLS), plain(40, l.Auth)}
+		e := listener{l, plain(40, l.TLS), plain(40, l.Auth)}
 		switch l.TLS {
 		case config.StartTLS:
 			e.Encryption = "STARTTLS"

@@ -90,7 +90,7 @@ var dimensions = []struct {
 	by    stats.Dimension
 	label key
 }{
-	{stats.Login, "Login"}, {stats.Listener, "Entrance"}, {stats.Upstream, "Provider"},
+	{stats.Login, "Login"}, {stats.Listener, "Listener"}, {stats.Upstream, "Provider"},
 	{stats.SenderDomain, "Domain of the sender"}, {stats.RecipientDomain, "Domain of the recipient"},
 }
 

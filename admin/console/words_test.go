@@ -207,7 +207,7 @@ func TestOneWordForEachThing(t *testing.T) {
 	theirs := regexp.MustCompile(`Client-(ID|Secret)|Client credentials|Email Security Policy|` + // names of others
 		"`[^`]*`" + `|\[\[?[a-z.]+\]\]?|[A-Z][\w ]+( > [\w ,&+-]+)+` +
 		`|Access [Pp]olicy|Email &|E-Mail-Konto hinzufügen|Server für ausgehende E-Mails`)
-	english := regexp.MustCompile(`(?i)\b(upstreams?|listeners?|hooks?)\b`)
+	english := regexp.MustCompile(`(?i)\b(upstreams?|hooks?)\b`)
 	for dir, files := range map[string]embed.FS{"words": wordFiles, "said": saidFiles} {
 		names, err := fs.Glob(files, dir+"/*.txt")
 		if err != nil || len(names) == 0 {
