@@ -210,7 +210,7 @@ func TestAppPasswordExpires(t *testing.T) {
 		if _, err := r.Renew(t.Context(), id, began); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(1)
+		time.Sleep(1 * time.Nanosecond)
 		err = r.try("oda", "app-oda", here)
 		wantRefusal(t, err, 535, ErrUnknownLogin)
 		if !strings.Contains(err.Error(), `the app password "printer of oda", which expired`) {

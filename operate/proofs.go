@@ -60,7 +60,7 @@ func (a Accounts) Show(ctx context.Context, by Actor, of Among, login string) (v
 	for _, c := range certificates {
 		v.Certificates = append(v.Certificates, Pinned{c.Digest.String(), c.Subject, c.Added})
 	}
-	if v.AppPasswords, err = (AppPasswords{a.desk}).List(ctx, by, u.Login); err != nil {
+	if v.AppPasswords, err = AppPasswords(a).List(ctx, by, u.Login); err != nil {
 		return v, err
 	}
 	v.Mechanisms = mechanismsOf(a.Config(), keys, certificates)
