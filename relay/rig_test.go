@@ -378,6 +378,17 @@ func (r *rig) events(kind trace.Kind) []trace.Event {
 	return events
 }
 
+// adopts makes a change of accounts and waits until the relay has taken it over, which a session asks for and a new
+// login does not: the latter sees what the store has at once.
+func (r *rig) adopts(change func()) {
+	r.t.Helper()
+	before := r.server.accounts.Generation()
+	change()
+	r.eventually("a change of accounts that is taken over", func() bool {
+		return r.server.accounts.Generation() > before
+	})
+}
+
 // eventually waits for a condition of the running relay.
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
