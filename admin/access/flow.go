@@ -9,6 +9,7 @@ import (
 	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/hashicorp/golang-lru/v2/expirable"
 
+	"postern/auth"
 	"postern/relay/seal"
 )
 
@@ -18,13 +19,14 @@ const FlowFor = 10 * time.Minute
 // The kinds of flow.
 const (
 	flowInvite = "invite" // a passkey for an invitation
+	flowKept   = "kept"   // the password chosen for one
 	flowLogin  = "login"  // with a passkey
 	flowStepUp = "step-up"
 	flowAdd    = "add" // another passkey
 	flowOIDC   = "oidc"
 )
 
-// flow is what lies between two steps of a login. The browser keeps it, sealed.
+// flow is what lies between two steps of a login. The browser keeps it, sealed, as a cookie or in a form.
 type flow struct {
 	Kind     string                `json:"k"`
 	ID       string                `json:"i"`
@@ -32,6 +34,7 @@ type flow struct {
 	Name     string                `json:"n,omitempty"`
 	Bound    []byte                `json:"b,omitempty"` // digest of the session or link that it belongs to
 	Passkey  *webauthn.SessionData `json:"p,omitempty"`
+	Hash     auth.Secret           `json:"h,omitempty"`
 	State    string                `json:"s,omitempty"`
 	Nonce    string                `json:"o,omitempty"`
 	Verifier string                `json:"v,omitempty"`

@@ -131,6 +131,7 @@ func (a factors) totpSecret(digest [32]byte) string {
 // Acceptance is what somebody brings who accepts: a password, and a code of the authenticator or a passkey.
 type Acceptance struct {
 	Password string
+	Kept     string // what Keep returned, in the place of a password
 	Code     string
 	Passkey  json.RawMessage // what the browser made of the options of BeginPasskey; nil: none
 	Flow     string          // what BeginPasskey returned for the cookie
@@ -148,7 +149,7 @@ func (a Invitations) Accept(ctx context.Context, token string, got Acceptance, c
 	if err != nil {
 		return "", err
 	}
-	hash, err := a.newPassword(ctx, i.Name, got.Password)
+	hash, err := a.chosen(ctx, digest, i.Name, got)
 	if err != nil {
 		return "", err
 	}

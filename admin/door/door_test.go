@@ -36,12 +36,19 @@ func TestInvitation(t *testing.T) {
 	r.want("short", path, form("short", "short", r.code(secret)), 422, "at least 10 characters")
 	r.want("wrong code", path, form(password, password, "000000"), 422, "The code does not fit")
 	r.want("no code", path, form(password, password, ""), 422, "A second factor is needed")
-	for _, a := range []answer{r.ask(path, form(password, password, "000000"))} {
-		if strings.Contains(a.body, password) {
-			t.Error("the page shows the password")
-		}
+	r.want("wrong code for a password that cannot be taken", path, form("short", "short", "000000"), 422,
+		"at least 10 characters")
+	kept := r.kept("wrong code", path, form(password, password, "000000"))
+	again := func(kept, code string) url.Values { return url.Values{"kept": {kept}, "code": {code}} }
+	if still := r.kept("wrong once more", path, again(kept, "000000")); still != kept {
+		t.Error("the password is kept anew for each wrong code")
 	}
-	ok := r.want("right", path, form(password, password, r.code(secret)), 303, "/")
+	r.want("another's", r.link("eve", operate.Viewer), again(kept, "000000"), 422, "The code does not fit")
+	eve := r.link("eve", operate.Viewer)
+	r.want("kept for another link", eve, again(kept, r.code(r.secretOf(eve))), 403, "Begin again")
+	r.want("made up", path, again(`"><b>`, r.code(secret)), 403, "Begin again")
+	r.want("neither", path, again("", r.code(secret)), 422, "at least 10 characters")
+	ok := r.want("right", path, again(kept, r.code(secret)), 303, "/")
 	cookie(t, ok, "postern", false)
 	r.want("replayed", path, form(password, password, r.code(secret)), 410, "was used already")
 	r.want("opened again", path, nil, 410, "was used already")
@@ -51,7 +58,10 @@ func TestInvitation(t *testing.T) {
 	old := r.link("bert", operate.Viewer)
 	newer := r.link("bert", operate.Viewer)
 	r.want("replaced", old, nil, 410, "A newer link took the place")
-	r.pass(access.InviteFor)
+	late := r.kept("wrong code", newer, form(password, password, "000000"))
+	r.pass(access.FlowFor)
+	r.want("kept for too long", newer, again(late, r.code(r.secretOf(newer))), 403, "Begin again")
+	r.pass(access.InviteFor - access.FlowFor)
 	r.want("expired", newer, nil, 410, "has expired")
 	r.want("expired, form", newer, form(password, password, "000000"), 410, "has expired")
 	r.want("expired, in German", newer, nil, 410, "abgelaufen", "Accept-Language", "de")
@@ -59,6 +69,17 @@ func TestInvitation(t *testing.T) {
 		strings.Contains(log, password) {
 		t.Error("the log has a link or a password")
 	}
+}
+
+// kept posts a form whose password is right and whose code is not, and returns what the page keeps of the password.
+func (r *rig) kept(what, path string, form url.Values) string {
+	r.t.Helper()
+	a := r.want(what, path, form, 422, "The code does not fit")
+	m := regexp.MustCompile(`name="kept" value="([\w-]+)"`).FindStringSubmatch(a.body)
+	if m == nil || strings.Contains(a.body, password) || strings.Contains(a.body, `name="password"`) {
+		r.t.Fatalf("%s: the page asks for the password again, or shows it:\n%s", what, a.body)
+	}
+	return m[1]
 }
 
 // cookie expects the cookie of a session with its flags.

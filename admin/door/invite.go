@@ -25,6 +25,7 @@ type inviteView struct {
 	Least      int    // characters of a password
 	Error      string
 	Field      string // where the error is: "password", "code", ""
+	Kept       string // the password, sealed, when only the second factor is asked for again
 	Passkeys   bool
 	authenticatorView
 }
@@ -41,11 +42,11 @@ func hush(v *console.Visit) { v.Writer.Header().Set("Referrer-Policy", "no-refer
 // show shows an invitation, and uses nothing up.
 func (g guests) show(v *console.Visit) {
 	hush(v)
-	g.invitation(v, nil)
+	g.invitation(v, nil, "")
 }
 
-// invitation shows the page behind a link, with what was wrong before.
-func (g guests) invitation(v *console.Visit, wrong error) {
+// invitation shows the page behind a link, with what was wrong before; the password that was kept is not asked again.
+func (g guests) invitation(v *console.Visit, wrong error, kept string) {
 	token := v.PathValue("token")
 	i, err := g.access.Invitations.Get(v.Context(), token)
 	if err != nil {
@@ -58,7 +59,7 @@ func (g guests) invitation(v *console.Visit, wrong error) {
 		return
 	}
 	view := inviteView{Name: clean(i.Name), Role: i.Role.String(), Expires: i.Expires, Path: access.InvitePath + token,
-		Least: auth.MinChosen, Passkeys: g.access.HasPasskeys(), authenticatorView: set}
+		Least: auth.MinChosen, Kept: kept, Passkeys: g.access.HasPasskeys(), authenticatorView: set}
 	code := http.StatusOK
 	if wrong != nil {
 		if view.Error = say(v, wrong); view.Error == "" {
@@ -111,23 +112,42 @@ func lost(v *console.Visit, err error) {
 // accept takes password and second factor.
 func (g guests) accept(v *console.Visit) {
 	hush(v)
-	got := access.Acceptance{Password: v.PostForm.Get("password"), Code: v.PostForm.Get("code"),
-		Flow: access.FlowOf(v.Request)}
+	got := access.Acceptance{Password: v.PostForm.Get("password"), Kept: v.PostForm.Get("kept"),
+		Code: v.PostForm.Get("code"), Flow: access.FlowOf(v.Request)}
 	if response := v.PostForm.Get("response"); response != "" {
 		got.Passkey = json.RawMessage(response)
 	}
 	if got.Password != v.PostForm.Get("repeat") {
-		g.invitation(v, refusedFor(reasonRepeat))
+		g.invitation(v, refusedFor(reasonRepeat), "")
 		return
 	}
 	cookie, err := g.access.Invitations.Accept(v.Context(), v.PathValue("token"), got, access.ClientOf(v.Request))
 	if err != nil {
-		g.invitation(v, err)
+		kept, err := g.keep(v, got, err)
+		g.invitation(v, err, kept)
 		return
 	}
 	g.door.open(v, cookie)
 	v.Leave("You are signed in. From now on, sign in with your name, the password and the second factor.")
 	v.Go("/")
+}
+
+// keep returns the password for the next try when only the second factor was refused, and what to say: a password that
+// cannot be taken either is said now, not after the next code.
+func (g guests) keep(v *console.Visit, got access.Acceptance, wrong error) (kept string, say error) {
+	switch access.ReasonOf(wrong) {
+	case access.ReasonCode, access.ReasonNoFactor, access.ReasonPasskey:
+	default:
+		return "", wrong
+	}
+	if got.Password == "" {
+		return got.Kept, wrong
+	}
+	kept, err := g.access.Invitations.Keep(v.Context(), v.PathValue("token"), got.Password)
+	if err != nil {
+		return "", err
+	}
+	return kept, wrong
 }
 
 // options is what a browser makes a passkey with.
