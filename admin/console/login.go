@@ -48,7 +48,8 @@ type loginView struct {
 // loginEventOf is a line of what happened lately.
 type loginEvent struct {
 	*trace.Event
-	Icon, Word, Link, Text string
+	Icon, Word, Link string
+	Words            []Said
 }
 
 // loginForm is what people type about an account: lists with a line for each.
@@ -84,7 +85,7 @@ func viewLogin(v *visit, name string) (*loginView, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := &loginView{User: u, activity: activityOf(events), Until: lockedUntil(locks, u.Login),
+	view := &loginView{User: u, activity: activityOf(v, events), Until: lockedUntil(locks, u.Login),
 		LastChange: operate.LastChange(u), Form: formOf(&u), Here: loginPath(u.Login), Stamp: stampOf(&u),
 		Elsewhere: !here, MayEdit: here && v.may(operate.EditAccount), MayLock: v.may(operate.LockAccount) && !u.Locked,
 		MayRenew: here && v.may(operate.NewPassword), MayRemove: here && v.may(operate.RemoveAccount)}
@@ -127,8 +128,7 @@ func (l *loginView) sending(v *visit) (err error) {
 func loginEventOf(v *visit, e *trace.Event) loginEvent {
 	l := loginEvent{Event: e}
 	l.Icon, l.Word = v.kind(e.Kind)
-	of := activity{Trouble: e}
-	l.Link, l.Text = of.TroubleLink(), of.TroubleText()
+	l.Link, l.Words = activity{Trouble: e}.TroubleLink(), v.answer(maxAnswer, e.Reply, e.Detail)
 	return l
 }
 

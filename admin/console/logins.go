@@ -187,7 +187,8 @@ func lockedAddresses(locks []auth.Lock) (all []addressLock) {
 // lastOf is what the trace last knows of a login.
 type activity struct {
 	Seen    *trace.Event // its last message that we accepted
-	Trouble *trace.Event // its last refusal, or message that was given up; nil where it is older than Seen
+	Trouble *trace.Event // its last refusal, or message that was given up
+	Answer  []Said       // what was said then
 }
 
 // maxOfLogin is how many of the last events of a login are looked at.
@@ -196,11 +197,11 @@ const maxOfLogin = 60
 func lastOf(v *visit, login string) (a activity, err error) {
 	events, err := v.console.Operations.Trace.Events(v.Context(), v.actor,
 		trace.Query{Login: login, Limit: maxOfLogin}, "")
-	return activityOf(events), err
+	return activityOf(v, events), err
 }
 
 // activityOf looks through events, which are oldest first.
-func activityOf(events []trace.Event) (a activity) {
+func activityOf(v *visit, events []trace.Event) (a activity) {
 	for i := range events {
 		switch e := &events[i]; {
 		case e.Kind == trace.Accepted:
@@ -209,19 +210,14 @@ func activityOf(events []trace.Event) (a activity) {
 			a.Trouble = e
 		}
 	}
+	if a.Trouble != nil {
+		a.Answer = v.answer(maxAnswer, a.Trouble.Reply, a.Trouble.Detail)
+	}
 	return a
 }
 
-// TroubleText is what the last trouble was, as the log has it.
-func (a activity) TroubleText() string {
-	if a.Trouble == nil {
-		return ""
-	}
-	if r := a.Trouble.Reply.String(); r != "" {
-		return plain(300, r)
-	}
-	return plain(300, a.Trouble.Detail)
-}
+// maxAnswer bounds what an event says on the pages of logins, in octets.
+const maxAnswer = 300
 
 // TroubleLink leads to the story of the last trouble.
 func (a activity) TroubleLink() string {

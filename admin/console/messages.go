@@ -181,15 +181,22 @@ func foundRowOf(v *visit, f trace.Found) foundRow {
 	if r.Who == "" || f.State.IsRefusal() {
 		r.Who = strings.TrimSpace(f.Login + " " + f.Client)
 	}
-	if reply := f.Reply.String(); reply != "" {
-		r.Words = []Said{{Text: plain(400, reply)}}
-	} else if f.Detail != "" {
-		r.Words = v.history(plain(400, f.Detail))
-	}
+	r.Words = v.answer(400, f.Reply, f.Detail)
 	if f.Recipients > 1 && f.Delivered < f.Recipients {
 		r.Parts = partsOf(v, &f)
 	}
 	return r
+}
+
+// answer is the reply of an event, as it was, or else what the event says; at most so many octets.
+func (w *words) answer(n int, reply mail.Reply, detail string) []Said {
+	if r := reply.String(); r != "" {
+		return []Said{{plain(n, r), "en"}}
+	}
+	if detail == "" {
+		return nil
+	}
+	return w.history(plain(n, detail))
 }
 
 // partsOf says what became of how many recipients.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/auth"
 	"postern/mail"
 	"postern/operate"
 	"postern/relay/queue"
@@ -335,6 +336,22 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// TestWhatALoginMetIsGerman: what an event of a login says of us is German there; a reply stays as it was.
+func TestWhatALoginMetIsGerman(t *testing.T) {
+	r := newRig(t)
+	r.must(r.store.AddUser(t.Context(), auth.User{Login: "anna@example.com"}))
+	r.tell(trace.Event{Time: r.now.Add(-time.Hour), Kind: trace.AuthFail, Session: "s1", Login: "anna@example.com",
+		Client: "192.0.2.1", Reply: mail.R(535, "5.7.8", "login or password not accepted")},
+		trace.Event{Time: r.now.Add(-time.Minute), Kind: trace.Failed, ID: "m1", Login: "anna@example.com",
+			Detail: "failure report 4711 queued"})
+	const german, reply = `<span>Fehlerbericht 4711 in der Warteschlange</span>`,
+		`<span lang="en">535 5.7.8 login or password not accepted</span>`
+	login, list := r.page("/logins/anna@example.com", in("de")), r.page("/logins", in("de"))
+	if strings.Count(login, german) != 2 || strings.Count(login, reply) != 1 || !strings.Contains(list, german) {
+		t.Errorf("%s\n%s", login, list)
+	}
+}
+
 // TestSearch: what may be typed into the box.
 func TestSearch(t *testing.T) {
 	r := newRig(t)
@@ -415,7 +432,8 @@ func TestFailedRecipientsAgain(t *testing.T) {
 func TestReading(t *testing.T) {
 	r := newRig(t)
 	m := r.message(1, time.Hour)
-	content := "Subject: <script>alert(1)</script>\r\n\tand \x1b[31m more\r\nX: y\r\n\r\nBody <img src=x>\r\n"
+	content := "Received: from [10.0.0.7] by relay.example.com (Postern); with ESMTPSA;\r\n\tSun, 29 Nov 2026 03:00:00 +0000" +
+		" (UTC)\r\nReceived: by <b>; never\r\nDate: Sun, 29 Nov 2026 01:30:00 -0130\r\nSubject: <script>alert(1)</script>\r\n\tand \x1b[31m more\r\nX: y\r\n\r\nBody <img src=x>\r\n"
 	r.must(r.store.Add(t.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent(content)}))
 	strong := person(operate.Admin)
 	strong.Strong = true
@@ -443,6 +461,16 @@ func TestReading(t *testing.T) {
 			!strings.Contains(w.Header().Get("Content-Security-Policy"), "sandbox")) {
 			t.Errorf("%v", w.Header())
 		}
+	}
+	header := r.ask(person(operate.Admin), "POST", "/queue/header", form).Body.String()
+	local := time.Date(2026, 11, 29, 3, 0, 0, 0, time.UTC).Local().Format("Mon 2 Jan 2006 15:04:05 MST")
+	for _, field := range []string{"Received by relay.example.com", "Date"} {
+		if want := "<dt>" + field + "</dt><dd>" + local + "</dd>"; !strings.Contains(header, want) {
+			t.Errorf("the page lacks %s:\n%s", want, header)
+		}
+	}
+	if n := strings.Count(header, "<dt>"); n != 2 {
+		t.Errorf("%d times", n)
 	}
 	records, err := r.store.Audit(t.Context(), store.AuditQuery{})
 	if r.must(err); len(records) < 2 {
