@@ -27,6 +27,7 @@ func TestGermanPages(t *testing.T) {
 				t.Errorf("%s is wider than %d pixels", name, width)
 			}
 		}
+		b.shoot(name + "-de-light-1440")
 		text := get(b, chromedp.Evaluate[string](
 			`[...document.querySelectorAll("main [lang=en]")].map(e => e.textContent).join("\n")`))
 		if said[name] && text != "" {
