@@ -13,10 +13,7 @@ import (
 func (s *Store) Resend(ctx context.Context, f queue.Filter, now, expires time.Time) (int64, error) {
 	return s.act(ctx, "resend", f, func(t *tx, id string) (bool, error) {
 		m, err := getMessage(t.Conn, id)
-		if _, gone := err.(refusal); gone {
-			return false, nil
-		}
-		if err != nil || m.Held || m.LeaseUntil.After(now) {
+		if err != nil || m == nil || m.Held || m.LeaseUntil.After(now) {
 			return false, err
 		}
 		again := false
