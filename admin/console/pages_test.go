@@ -432,8 +432,10 @@ func TestFailedRecipientsAgain(t *testing.T) {
 func TestReading(t *testing.T) {
 	r := newRig(t)
 	m := r.message(1, time.Hour)
-	content := "Received: from [10.0.0.7] by relay.example.com (Postern); with ESMTPSA;\r\n\tSun, 29 Nov 2026 03:00:00 +0000" +
-		" (UTC)\r\nReceived: by <b>; never\r\nDate: Sun, 29 Nov 2026 01:30:00 -0130\r\nSubject: <script>alert(1)</script>\r\n\tand \x1b[31m more\r\nX: y\r\n\r\nBody <img src=x>\r\n"
+	content := "Received: from [10.0.0.7] by relay.example.com (Postern); with ESMTPSA;\r\n" +
+		"\tSun, 29 Nov 2026 03:00:00 +0000 (UTC)\r\nReceived: by <b>; never\r\n" +
+		"Date: Sun, 29 Nov 2026 01:30:00 -0130\r\n" +
+		"Subject: <script>alert(1)</script>\r\n\tand \x1b[31m more\r\nX: y\r\n\r\nBody <img src=x>\r\n"
 	r.must(r.store.Add(t.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent(content)}))
 	strong := person(operate.Admin)
 	strong.Strong = true
