@@ -8,9 +8,9 @@ import (
 	"postern/auth"
 )
 
-// Keep returns a password that somebody chose behind a link, hashed and sealed, for a form that asks for the second
-// factor alone once more. It uses nothing up, and is of this link only, for FlowFor. The password follows the rules that
-// Accept has, with the same errors.
+// Keep returns a password that somebody chose behind a link, hashed and sealed, for a form that asks once more for the
+// second factor alone. It uses nothing up, and is of this link only, for FlowFor. The password follows the rules of
+// Accept, with the same errors.
 func (a Invitations) Keep(ctx context.Context, token, password string) (kept string, err error) {
 	digest := sha256.Sum256([]byte(token))
 	i, err := a.store.ConsoleInvite(ctx, digest)
