@@ -140,7 +140,7 @@ func TestCramKeysAtALogin(t *testing.T) {
 	if err := r.tryLogin("scanner", device.Password); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("it is offered", r.offersCram) // those of the logins before would have been made before
+	r.eventually("it is offered", r.offersCram) // had the others got keys, it would have been before
 	if m := r.cramOf(ops, "scanner"); !m.Can || m.Why != "" || len(m.Listeners) != 1 {
 		t.Errorf("%+v", m)
 	}
@@ -173,7 +173,8 @@ func TestCramEndsWithItsDevices(t *testing.T) {
 	open, renewed := session("scanner", scanner.Password), operate.Credential{}
 	r.adopts(func() {
 		var err error
-		if renewed, err = ops.Accounts.Password(t.Context(), operator, operate.DevicesOnly, "scanner", ""); err != nil {
+		renewed, err = ops.Accounts.Password(t.Context(), operator, operate.DevicesOnly, "scanner", "")
+		if err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -35,6 +35,11 @@ func (x accountExam) accounts(ctx context.Context) (list []finding.Finding) {
 		if users, err = s.Users(ctx); err != nil {
 			return nil
 		}
+		people, idle := x.people(ctx, s)
+		if len(users) == 0 && people {
+			return append(idle, fine(codeAccountsOK, "accounts", "The accounts are in other sources."))
+		}
+		list = idle
 	}
 	if len(users) == 0 {
 		return x.nobody()
