@@ -108,8 +108,8 @@ func TestCramOfDevices(t *testing.T) {
 	}
 }
 
-// TestCramKeysAtALogin: a device that is older than CRAM-MD5 in relay.toml gets its keys at its next login by PLAIN, and
-// then uses it. A person does not, and neither does a device whose password somebody chose.
+// TestCramKeysAtALogin: a device that is older than CRAM-MD5 in relay.toml gets its keys at its next login by PLAIN,
+// and then uses it. A person does not, and neither does a device whose password somebody chose.
 func TestCramKeysAtALogin(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, newProvider(t), "")
