@@ -30,13 +30,17 @@ func (x accountExam) accounts(ctx context.Context) (list []finding.Finding) {
 		return nil // store says so
 	}
 	var users []auth.User
+	var people []auth.Person
 	if s != nil {
 		defer s.Close()
 		if users, err = s.Users(ctx); err != nil {
 			return nil
 		}
-		people, idle := x.people(ctx, s)
-		if len(users) == 0 && people {
+		if people, err = s.ProvidedPersons(ctx); err != nil {
+			return nil
+		}
+		some, idle := x.people(ctx, s)
+		if len(users) == 0 && some {
 			return append(idle, fine(codeAccountsOK, "accounts", "The accounts are in other sources."))
 		}
 		list = idle
@@ -46,7 +50,7 @@ func (x accountExam) accounts(ctx context.Context) (list []finding.Finding) {
 	}
 	list = append(list, x.locked(users)...)
 	list = append(list, x.lockedOut(ctx, s)...)
-	if silent := check.SilentLogins(x.c, users); len(silent) > 0 {
+	if silent := check.SilentLogins(x.c, users, people...); len(silent) > 0 {
 		for _, login := range silent[:min(len(silent), maxAccounts)] {
 			list = append(list, found(codeLoginSilent, finding.Fault, said(login),
 				fmt.Sprintf("The login %s may send with "+
