@@ -215,8 +215,8 @@ func nobodyListed(group string, others []string) string {
 		uncounted = "; those of source " + strings.Join(others, ", ") + " are not counted"
 	}
 	return fmt.Sprintf("nobody is in the group %q as far as \"@%s\" goes: among senders it means accounts of the "+
-		"store, and people who have logged in to the page of [self_service] by OpenID Connect%s; write their addresses, or "+
-		"*@domain", group, group, uncounted)
+		"store, and people who have logged in to the page of [self_service] by OpenID Connect%s; write their "+
+		"addresses, or *@domain", group, group, uncounted)
 }
 
 // otherSources are the names of the sources beside the store.
