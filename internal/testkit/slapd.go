@@ -43,10 +43,6 @@ dn: ou=people,dc=example,dc=com
 objectClass: organizationalUnit
 ou: people
 
-dn: ou=services,dc=example,dc=com
-objectClass: organizationalUnit
-ou: services
-
 dn: uid=anna,ou=people,dc=example,dc=com
 objectClass: inetOrgPerson
 uid: anna
