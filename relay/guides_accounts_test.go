@@ -146,19 +146,7 @@ func TestAccountGuidesWork(t *testing.T) {
 	t.Run("OpenLDAP", func(t *testing.T) {
 		text, blocks := guideOf(t, "openldap.md")
 		ca, slapd := testkit.NewCA(t), testkit.NewPlainSlapd(t)
-		slapd.Add(`dn: ou=people,dc=example,dc=com
-objectClass: organizationalUnit
-ou: people
-
-dn: uid=anna,ou=people,dc=example,dc=com
-objectClass: inetOrgPerson
-uid: anna
-cn: Anna
-sn: A
-mail: anna@example.com
-userPassword: right
-
-dn: cn=staff,dc=example,dc=com
+		slapd.Add(testkit.SlapdAnna + `dn: cn=staff,dc=example,dc=com
 objectClass: groupOfNames
 cn: staff
 member: uid=anna,ou=people,dc=example,dc=com
