@@ -39,7 +39,8 @@ func TestGuideForCertificatesIsRight(t *testing.T) {
 	program := strings.NewReplacer("/etc/postern/dns-api", filepath.Join(dir, "dns-api"), "https://api.example.net",
 		api.URL).Replace(shellBlock.FindStringSubmatch(text)[1])
 	for name, content := range map[string]string{"publish": program, "dns-api": "API_TOKEN=t\n", "tsig": "c2VjcmV0\n",
-		"postern.key": "key \"postern\" {\n\talgorithm hmac-sha256;\n\tsecret \"c2VjcmV0\";\n};\n"} { // as tsig-keygen has it
+		// as tsig-keygen has it
+		"postern.key": "key \"postern\" {\n\talgorithm hmac-sha256;\n\tsecret \"c2VjcmV0\";\n};\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700); err != nil {
 			t.Fatal(err)
 		}
