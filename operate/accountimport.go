@@ -40,6 +40,7 @@ type Imported struct {
 	Changed   int          `json:"changed"`
 	Passwords []Credential `json:"passwords"`         // those that were generated
 	Warning   string       `json:"warning,omitempty"` // what went wrong once the accounts were stored
+	Notes     []string     `json:"notes,omitempty"`   // what cannot be used yet
 }
 
 // TableError is everything that is wrong in a table of accounts, a text "LINE: what" for each.
@@ -103,10 +104,27 @@ func (a Accounts) importTable(ctx context.Context, by Actor, data []byte, o Impo
 	if err := a.commitImport(ctx, o, rows, existing); err != nil {
 		return done, err
 	}
+	done.Notes = keysLater(a.Config(), rows)
 	if err := a.noteImport(ctx, by, rows, existing); err != nil { // an error would take the passwords with it
 		done.Warning = err.Error()
 	}
 	return done, nil
+}
+
+// keysLater says which mechanisms the passwords of an import cannot be used with yet: it would take too long to make
+// keys of a whole office at once.
+func keysLater(c *config.Config, rows []importRow) (notes []string) {
+	given := func(r importRow) bool { return r.credential != nil }
+	device := func(r importRow) bool { return given(r) && r.credential.generated != "" && r.user.Device }
+	if len(c.OfferedAt(auth.ScramSHA256)) > 0 && slices.ContainsFunc(rows, given) {
+		notes = append(notes, "SCRAM is offered, and passwords of an import have no keys for it yet: each gets them "+
+			"at its first login with PLAIN or LOGIN. Until then a program that picks SCRAM gets 535.")
+	}
+	if len(c.OfferedAt(auth.CramMD5)) > 0 && slices.ContainsFunc(rows, device) {
+		notes = append(notes, "CRAM-MD5 is switched on, and devices of an import have no keys for it yet: each gets "+
+			"them at its first login with PLAIN or LOGIN, or from postern device password LOGIN.")
+	}
+	return notes
 }
 
 // checkSendAll refuses the new accounts of a table that could send as nobody, as Add does.

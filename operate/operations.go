@@ -37,6 +37,8 @@ var (
 		Own: true}
 	RevokeAppPassword = Operation{Name: "app-password revoke", Role: Operator, Scope: ScopeAccounts, Audit: true,
 		Own: true}
+	// EnrolPerson is the first login of somebody to the page of [self_service], who does it by that.
+	EnrolPerson  = Operation{Name: "app-password enrol", Role: Admin, Scope: ScopeAdmin, Audit: true, Own: true}
 	ReleaseLogin = Operation{Name: "app-password forget", Role: Admin, Scope: ScopeAdmin, Audit: true}
 
 	// These ask servers of others, and so are more than looking.
@@ -82,5 +84,5 @@ var All = []Operation{
 	ListConsoleUsers, InviteUser, ResetUser, ChangeRole, DisableUser, RemoveUser, ListTokens, AddToken, RevokeToken,
 	SeeAudit,
 	SeeCertificates, RenewCertificate, CertificateRecords,
-	SeeAppPasswords, AddAppPassword, RevokeAppPassword, ReleaseLogin,
+	SeeAppPasswords, AddAppPassword, RevokeAppPassword, EnrolPerson, ReleaseLogin,
 }

@@ -36,6 +36,7 @@ const (
 
 // Enrol notes who has logged in to the page, and returns as whom they act there. It is called after each login, before
 // anything else. A login that others have is a Conflict; who is in none of the groups of [self_service] is forbidden.
+// The audit has the first login of each.
 func (a AppPasswords) Enrol(ctx context.Context, by Actor, p Person) (Actor, error) {
 	if by.Channel != SelfService {
 		return Actor{}, fmt.Errorf("only who logs in to the page is enrolled: %w", ErrForbidden)
@@ -52,7 +53,21 @@ func (a AppPasswords) Enrol(ctx context.Context, by Actor, p Person) (Actor, err
 	if err != nil {
 		return Actor{}, err
 	}
-	if err := a.bound(login, a.Store.PutPerson(ctx, record)); err != nil {
+	put := func(ctx context.Context) error { return a.bound(login, a.Store.PutPerson(ctx, record)) }
+	had, err := a.Store.Person(ctx, login)
+	switch {
+	case errors.Is(err, store.ErrNoAppPassword), err == nil && had.Seen.IsZero():
+		err = a.act(ctx, by, EnrolPerson, login, func(ctx context.Context, detail *string) error {
+			*detail = "by source " + p.Source
+			if record.Subject != "" {
+				*detail = "by " + p.Issuer + ", sub " + p.Subject
+			}
+			return put(ctx)
+		})
+	case err == nil:
+		err = put(ctx)
+	}
+	if err != nil {
 		return Actor{}, err
 	}
 	return by, nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/operate"
+	"postern/relay/store"
 )
 
 // TestEnrolConflicts: a login has one person, and a person one login; accounts of a source are nobody else's.
@@ -36,6 +37,43 @@ func TestEnrolConflicts(t *testing.T) {
 	}
 	if people, err := o.store.Persons(t.Context()); err != nil || len(people) != 1 {
 		t.Errorf("%+v, %v", people, err)
+	}
+}
+
+// TestFirstLoginIsRecorded: the audit has the first login of each person to the page, by whom the login provider or the
+// source says that they are, with what was stored of them or not at all; later logins are not in it.
+func TestFirstLoginIsRecorded(t *testing.T) {
+	o := newOffice(t)
+	enrol := func(p operate.Person) {
+		t.Helper()
+		_, err := o.AppPasswords.Enrol(t.Context(), operate.Actor{Channel: operate.SelfService, Client: "192.0.2.7"}, p)
+		o.must(err)
+	}
+	cleo := operate.Person{Login: "Cleo@example.com", Source: operate.OIDCSource, Issuer: "https://login.example.com",
+		Subject: "5"}
+	for range 3 {
+		enrol(cleo)
+		cleo.Groups = append(cleo.Groups, "more")
+	}
+	// An operator makes one for ben, who was not on the page by that.
+	_, err := o.Accounts.Unlock(t.Context(), root, "ben")
+	o.must(err)
+	_, err = o.AppPasswords.Add(t.Context(), root, operate.NewAppPassword{Login: "ben", Name: "printer"})
+	o.must(err)
+	for range 2 {
+		enrol(operate.Person{Login: "ben", Source: "store"})
+	}
+	entries, err := o.store.Audit(t.Context(), store.AuditQuery{Operation: operate.EnrolPerson.Name})
+	if err != nil || len(entries) != 2 {
+		t.Fatalf("%+v, %v", entries, err)
+	}
+	for i, want := range []store.AuditEntry{{Actor: "ben", Detail: "by source store"},
+		{Actor: "cleo@example.com", Detail: "by https://login.example.com, sub 5"}} {
+		e := entries[i]
+		if e.Actor != want.Actor || e.Subject != want.Actor || e.Detail != want.Detail || e.Client != "192.0.2.7" ||
+			e.Channel != string(operate.SelfService) || e.Outcome != store.AuditDone {
+			t.Errorf("%+v", e)
+		}
 	}
 }
 

@@ -126,6 +126,12 @@ func appPasswordDeeds(all map[string]deed) {
 		_, err := o.AppPasswords.RevokeAll(o.Context(), root, "dora@example.com")
 		return err
 	}}
+	all["app-password enrol"] = deed{do: func(o *office) error {
+		cleo := operate.Actor{Name: "cleo@example.com", Channel: operate.SelfService, Client: "192.0.2.7"}
+		_, err := o.AppPasswords.Enrol(o.Context(), cleo, operate.Person{Login: cleo.Name, Source: operate.OIDCSource,
+			Issuer: "https://login.example.com", Subject: "5"})
+		return err
+	}}
 	all["app-password forget"] = deed{do: func(o *office) error {
 		_, err := o.AppPasswords.Forget(o.Context(), root, "dora@example.com")
 		return err

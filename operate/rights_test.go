@@ -39,7 +39,8 @@ func TestWhoMay(t *testing.T) {
 		"audit":             {Operator, ScopeAdmin},
 		"app-password list": {Viewer, ScopeRead}, "app-password add": {Operator, ScopeAccounts},
 		"app-password revoke": {Operator, ScopeAccounts}, "app-password forget": {Admin, ScopeAdmin},
-		"device learn": {Admin, ScopeAdmin}, "device accept": {Operator, ScopeAccounts},
+		"app-password enrol": {Admin, ScopeAdmin},
+		"device learn":       {Admin, ScopeAdmin}, "device accept": {Operator, ScopeAccounts},
 		"device forget": {Operator, ScopeAccounts},
 		"trace forget":  {Admin, ""}, "stats": {Viewer, ScopeRead},
 	}

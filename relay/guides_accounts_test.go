@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -111,18 +113,45 @@ func wantLogin(t *testing.T, c *config.Config, name string) {
 
 var ldifBlock = regexp.MustCompile("(?s)```ldif\n(.*?)```")
 
+// followOpenLDAP does what the guide says, on a server as Debian installs it. The name that Postern is given in the
+// directory and its password are those of the guide's relay.toml.
+func followOpenLDAP(t *testing.T, text string, slapd *testkit.PlainSlapd, cert testkit.Cert) {
+	t.Helper()
+	blocks := ldifBlock.FindAllStringSubmatch(text, -1)
+	if len(blocks) != 2 {
+		t.Fatalf("%d blocks of LDIF", len(blocks))
+	}
+	password, err := exec.Command(testkit.Need(t, "slappasswd"), "-s", "relay password").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := strings.NewReplacer("\n   ", "\n", "{SSHA}kY1Qe…", strings.TrimSpace(string(password)))
+	slapd.Add(strings.TrimSpace(plain.Replace(blocks[0][1])) + "\n")
+	slapd.Configure(strings.NewReplacer("/etc/ldap/ldap1.crt", cert.CertFile, "/etc/ldap/ldap1.key", cert.KeyFile).
+		Replace(strings.TrimSpace(plain.Replace(blocks[1][1])) + "\n"))
+}
+
+// followDovecot is the line of a passwd-file that the guide shows, with the password that tests use.
+func followDovecot(t *testing.T, text string) string {
+	t.Helper()
+	line := regexp.MustCompile("(?m)^anna@example.com:.*$").FindString(text)
+	if !strings.Contains(line, "{SHA512-CRYPT}$6$…:") {
+		t.Fatalf("the line of the passwd-file is %q", line)
+	}
+	return strings.ReplaceAll(line, "{SHA512-CRYPT}$6$…", sha512Right)
+}
+
 // The guides lead to a login, with real servers.
 func TestAccountGuidesWork(t *testing.T) {
 	t.Run("OpenLDAP", func(t *testing.T) {
 		text, blocks := guideOf(t, "openldap.md")
-		account := strings.ReplaceAll(ldifBlock.FindStringSubmatch(text)[1], "\n   ", "\n")
-		ca := testkit.NewCA(t)
-		slapd := testkit.NewSlapd(t, ca, testkit.SlapdEntries+`dn: cn=staff,dc=example,dc=com
+		ca, slapd := testkit.NewCA(t), testkit.NewPlainSlapd(t)
+		slapd.Add(testkit.SlapdAnna + `dn: cn=staff,dc=example,dc=com
 objectClass: groupOfNames
 cn: staff
 member: uid=anna,ou=people,dc=example,dc=com
-
-`+strings.TrimLeft(account, " "))
+`)
+		followOpenLDAP(t, text, slapd, ca.Leaf(testkit.LeafOptions{}))
 		here := strings.NewReplacer("ldaps://ldap1.example.com", slapd.TLS, "ldap://ldap2.example.com", slapd.Open)
 		for _, b := range blocks {
 			c := tried(t, here.Replace(b), string(ca.PEM))
@@ -134,10 +163,25 @@ member: uid=anna,ou=people,dc=example,dc=com
 		}
 	})
 	t.Run("Dovecot", func(t *testing.T) {
-		_, blocks := guideOf(t, "dovecot.md")
-		d := testkit.NewDovecot(t, "anna@example.com:"+sha512Right+"\n")
-		wantLogin(t, tried(t, strings.ReplaceAll(blocks[0], "/run/dovecot/auth-client", d.Socket), ""),
-			"anna@example.com")
+		text, blocks := guideOf(t, "dovecot.md")
+		d := testkit.NewDovecot(t, followDovecot(t, text)+"\n")
+		d.Kill()
+		me, err := user.Current()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The socket of the test's server goes: the one of the guide is there instead, as the user who runs this.
+		d.Configure(strings.NewReplacer("user = postern", "user = "+me.Username, "auth-client", "auth-guide").Replace(
+			strings.ReplaceAll(regexp.MustCompile("(?s)```\n(   service auth .*?)```").FindStringSubmatch(text)[1],
+				"\n   ", "\n")))
+		d.Start()
+		c := tried(t, strings.ReplaceAll(blocks[0], "/run/dovecot/auth-client",
+			filepath.Join(filepath.Dir(d.Socket), "auth-guide")), "")
+		wantLogin(t, c, "anna@example.com")
+		if got := login(t, c, "anna@example.com", "right"); len(got.Groups) != 1 || got.Groups[0] != "staff" ||
+			len(got.Senders) != 2 {
+			t.Errorf("%+v", got)
+		}
 	})
 	t.Run("password file", func(t *testing.T) {
 		_, blocks := guideOf(t, "password-files.md")

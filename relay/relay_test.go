@@ -8,6 +8,7 @@ import (
 	"io"
 	netmail "net/mail"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -583,6 +584,51 @@ func TestOpenSessionKnowsNewMembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.eventually("the end of its membership", mayBe(550))
+}
+
+// TestPeopleOfTheProviderAreInGroups: who comes by OpenID Connect is a member of the groups that the provider said at
+// their last login to the page, until the login is released or becomes an account.
+func TestPeopleOfTheProviderAreInGroups(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newProvider(t), `[[policy]]
+		senders = ["{login}", "@board"]`)
+	open, s := r.client(rigLogin), r.store()
+	mayBe := func(address string, want int) {
+		t.Helper()
+		r.eventually(address+", "+strconv.Itoa(want), func() bool {
+			err := open.Mail(address, nil)
+			if err == nil {
+				err = open.Reset()
+			}
+			return code(err) == want
+		})
+	}
+	oda := auth.Person{Login: "oda@example.com", Source: "oidc", Subject: "x 1", Groups: []string{"Board"},
+		Senders: []string{"info@example.com"}, Seen: time.Now()}
+	put := func(p auth.Person) {
+		t.Helper()
+		if err := s.PutPerson(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mayBe("info@example.com", 550)
+	put(oda)
+	mayBe("info@example.com", 250)
+	r.write(`[[policy]]
+		senders = ["{login}", "@board"]
+		recipients = ["*@example.net"]`)
+	if err := r.server.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mayBe("info@example.com", 250)
+	oda.Groups = nil
+	put(oda)
+	mayBe("info@example.com", 550)
+	oda.Groups, oda.Senders = []string{"board"}, nil
+	put(oda)
+	mayBe("oda@example.com", 250)
+	r.addUser(auth.User{Login: oda.Login}) // it is somebody else's now, who is in no group
+	mayBe("oda@example.com", 550)
 }
 
 func TestRemovedAccountIsRefusedAtOnce(t *testing.T) {

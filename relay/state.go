@@ -35,7 +35,11 @@ func (s *Server) newState(ctx context.Context, c *config.Config, before *state) 
 	if err != nil {
 		return nil, err
 	}
-	rules.SetGroups(relaystore.Members(users))
+	people, err := s.store.ProvidedPersons(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rules.SetGroups(relaystore.Members(users, people))
 	st.routes, err = s.outbound.NewRoutes(ctx, c, routes)
 	return st, err
 }

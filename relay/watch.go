@@ -112,8 +112,9 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 	defer s.reloading.Unlock()
 	now := time.Now()
 	users, err := s.store.Users(ctx)
-	elsewhere, err2 := s.store.LockedElsewhere(ctx)
-	if err = cmp.Or(err, err2, s.accounts.keys.look(ctx)); err != nil {
+	people, err2 := s.store.ProvidedPersons(ctx)
+	elsewhere, err3 := s.store.LockedElsewhere(ctx)
+	if err = cmp.Or(err, err2, err3, s.accounts.keys.look(ctx)); err != nil {
 		if ctx.Err() == nil {
 			s.log.Error("accounts not read again", "err", err)
 		}
@@ -125,7 +126,7 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 	if !s.usersUnread.IsZero() {
 		now, s.usersUnread = s.usersUnread, time.Time{}
 	}
-	s.state.Load().settings.Policy.SetGroups(relaystore.Members(users))
+	s.state.Load().settings.Policy.SetGroups(relaystore.Members(users, people))
 	s.accounts.forgive(append(users, elsewhere...), now.Add(-10*Poll))
 	return true
 }

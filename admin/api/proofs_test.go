@@ -4,6 +4,7 @@ import (
 	"encoding/pem"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -83,5 +84,22 @@ func TestForgetByTheAPI(t *testing.T) {
 	}
 	if r.get("/learning", &seen); len(seen.Proposals) != 0 {
 		t.Errorf("%+v", seen)
+	}
+}
+
+// TestImportByTheAPI: the answer says what the passwords cannot be used with yet.
+func TestImportByTheAPI(t *testing.T) {
+	r := newRig(t)
+	for mechanisms, want := range map[string]int{`"PLAIN"`: 0, `"PLAIN", "SCRAM-SHA-256"`: 1, `"PLAIN", "CRAM-MD5"`: 1,
+		`"SCRAM-SHA-256", "PLAIN", "CRAM-MD5"`: 2} {
+		c := config.Parse("relay.toml", []byte("[[listener]]\naddress = \":587\"\n[auth]\nmechanisms = ["+mechanisms+
+			"]\n"))
+		i := importAPI{operate.New(operate.Options{Config: func() *config.Config { return c }, Store: r.store})}
+		done, err := i.take(t.Context(), admin, &table{Update: true, Silent: true,
+			RawBody: []byte("login,kind,password\nx,user,correct horse\ny" + strconv.Itoa(want+len(mechanisms)) +
+				",device,\n")})
+		if err != nil || len(done.Body.Notes) != want {
+			t.Errorf("%s: %+v, %v", mechanisms, done, err)
+		}
 	}
 }

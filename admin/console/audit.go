@@ -73,6 +73,8 @@ func auditRowOf(v *visit, e store.AuditEntry) auditRow {
 		r.By = v.t("in the console")
 	case operate.API:
 		r.By = v.t("by the API")
+	case operate.SelfService:
+		r.By = v.t("on the page of app passwords")
 	}
 	switch e.Outcome {
 	case store.AuditDone:

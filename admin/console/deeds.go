@@ -11,6 +11,7 @@ var deeds = map[string]key{
 	"console second factor":      "give the second factor again",
 	"alert test":                 "send a test alert",
 	"app-password add":           "make an app password",
+	"app-password enrol":         "log in to the page of app passwords for the first time",
 	"app-password forget":        "forget who has a login by single sign-on",
 	"app-password revoke":        "revoke an app password",
 	"cert dns":                   "show DNS records of a certificate",

@@ -1,11 +1,16 @@
 package console
 
 import (
+	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"postern/auth"
+	"postern/operate"
+	"postern/relay/store"
 )
 
 // TestLoginElsewherePage: who has app passwords and no account here has a page, on which they can be locked.
@@ -25,6 +30,62 @@ func TestLoginElsewherePage(t *testing.T) {
 		"/logins/dora/client"} {
 		if strings.Contains(page, none) {
 			t.Errorf("%q is there", none)
+		}
+	}
+}
+
+// TestAppPasswordsOfALogin: those of a login are on its page, whatever source it is of, in German too; an operator
+// revokes one after a question, and a viewer sees them.
+func TestAppPasswordsOfALogin(t *testing.T) {
+	now := time.Now()
+	for _, login := range []string{"dora@example.com", "anna@example.com"} {
+		r := newRig(t)
+		p := auth.Person{Login: login, Source: "oidc", Subject: "x 1", Seen: now}
+		if login == "anna@example.com" {
+			r.must(r.store.AddUser(t.Context(), auth.User{Login: login}))
+			p.Source, p.Subject = "store", ""
+		}
+		for i, k := range []auth.AppPassword{{ID: "scanner1", Name: "Scanner <b>", Expires: now.Add(time.Hour),
+			Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}, {ID: "laptop22", Name: "Laptop",
+			Expires: now.Add(-time.Minute)}} {
+			k.Login, k.Hash, k.Created = login, auth.Secret(k.ID), now.Add(time.Duration(i-9)*time.Hour)
+			r.must(r.store.AddAppPassword(t.Context(), p, k, 20, k.Created))
+		}
+		r.store.Hurry()
+		r.must(r.store.SaveAppUses(t.Context(), []store.AppUse{{ID: "scanner1", At: now, From: "192.0.2.7"}}))
+
+		body := r.page("/logins/"+login, in("de"))
+		for _, want := range []string{"App-Passw", "Scanner &lt;b&gt;", "von 192.0.2.7", "noch nie", "Laptop",
+			"abgelaufen", "scanner1"} {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s: no %q in %s", login, want, body)
+			}
+		}
+		if body := r.page2(operate.Viewer, "/logins/"+login); strings.Contains(body, "/logins/act/revoke") ||
+			!strings.Contains(body, "scanner1") {
+			t.Errorf("%s: a viewer gets a button, or does not see the app password", login)
+		}
+		form := url.Values{"login": {login}, "id": {"scanner1"}, "confirmed": {"yes"}}
+		if w := r.ask(person(operate.Viewer), "POST", "/logins/act/revoke", form); w.Code != http.StatusForbidden {
+			t.Errorf("%s: a viewer revokes: %d", login, w.Code)
+		}
+		form.Del("confirmed")
+		question, next := r.confirmedBy(person(operate.Operator), "/logins/act/revoke", form)
+		if !strings.Contains(question, "Revoke the password for Scanner &lt;b&gt;?") ||
+			next != "/logins/"+login+"#apps" {
+			t.Errorf("%s: leads to %s, after %s", login, next, question)
+		}
+		left, err := r.store.AppPasswords(t.Context(), login)
+		if r.must(err); len(left) != 1 || left[0].ID != "laptop22" {
+			t.Errorf("%s: %+v", login, left)
+		}
+		form.Set("confirmed", "yes")
+		for _, bad := range []string{"scanner1", hostile, ""} {
+			form.Set("id", bad)
+			w := r.ask(person(operate.Operator), "POST", "/logins/act/revoke", form)
+			if harmless(t, bad, w.Body.String()); w.Code != http.StatusNotFound && w.Code != http.StatusBadRequest {
+				t.Errorf("%s: %q: %d", login, bad, w.Code)
+			}
 		}
 	}
 }

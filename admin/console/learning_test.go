@@ -298,3 +298,18 @@ func TestHostileDevices(t *testing.T) {
 		harmless(t, name, r.drawn(name, body))
 	}
 }
+
+// TestImportSaysWhatIsLater: an import says that SCRAM needs a login by PLAIN first, in German too; a check does not.
+func TestImportSaysWhatIsLater(t *testing.T) {
+	r := learner(t)
+	form := url.Values{"table": {"login\tsenders\nben\tben@example.com\n"}, "check": {"1"}}
+	body := r.ask(person(operate.Operator), "POST", "/logins/act/import", form).Body.String()
+	if strings.Contains(body, "SCRAM") {
+		t.Errorf("a check says %s", body)
+	}
+	form.Del("check")
+	body = r.ask(person(operate.Operator), "POST", "/logins/act/import", form, in("de")).Body.String()
+	if !strings.Contains(body, "SCRAM wird angeboten") || strings.Contains(body, "CRAM-MD5") {
+		t.Errorf("an import says %s", body)
+	}
+}

@@ -20,7 +20,7 @@ var loginPage = page{path: "/logins/{login}", title: "Login", under: "/logins", 
 		{path: "/logins/act/password", needs: operate.NewPassword, do: newPassword, sheet: "confirm", title: "Login"},
 		{path: "/logins/act/edit", needs: operate.EditAccount, do: editLogin},
 		{path: "/logins/act/remove", needs: operate.RemoveAccount, do: removeLogin, sheet: "confirm", title: "Login"},
-	}, keyActionsOfLogin...)}
+	}, slices.Concat(keyActionsOfLogin, appActionsOfLogin)...)}
 
 // loginView is the body of the page.
 type loginView struct {
@@ -42,7 +42,7 @@ type loginView struct {
 	Elsewhere   bool     // its account is in another source
 	loginWays
 
-	MayEdit, MayLock, MayUnlock, MayRenew, MayRemove bool
+	MayEdit, MayLock, MayUnlock, MayRenew, MayRemove, MayRevoke bool
 }
 
 // loginEventOf is a line of what happened lately.
@@ -88,7 +88,8 @@ func viewLogin(v *visit, name string) (*loginView, error) {
 	view := &loginView{User: u, activity: activityOf(v, events), Until: lockedUntil(locks, u.Login),
 		LastChange: operate.LastChange(u), Form: formOf(&u), Here: loginPath(u.Login), Stamp: stampOf(&u),
 		Elsewhere: !here, MayEdit: here && v.may(operate.EditAccount), MayLock: v.may(operate.LockAccount) && !u.Locked,
-		MayRenew: here && v.may(operate.NewPassword), MayRemove: here && v.may(operate.RemoveAccount)}
+		MayRenew: here && v.may(operate.NewPassword), MayRemove: here && v.may(operate.RemoveAccount),
+		MayRevoke: v.may(operate.RevokeAppPassword)}
 	view.Icon, view.Word = standingOf(v, &u, view.Until)
 	view.MayUnlock = v.may(operate.Unlock) && (u.Locked || !view.Until.IsZero())
 	if view.Limits, view.LimitsLate, err = limitsOf(v, u.Login); err != nil {

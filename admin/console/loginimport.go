@@ -42,6 +42,7 @@ func wrongLineOf(v *visit, text string) wrongLine {
 type importedView struct {
 	operate.Imported
 	Warnings []wrongLine
+	Later    []Said // what cannot be used yet
 	First    []operate.Credential
 	Token    string // by which the passwords are fetched; "" where none was made
 }
@@ -83,6 +84,9 @@ func importLogins(v *visit) (string, any, error) {
 	if o.DryRun {
 		view.Checks = &done.Imported
 		return "", view, nil
+	}
+	for _, note := range done.Notes {
+		done.Later = append(done.Later, v.said(note))
 	}
 	if n := len(done.Passwords); n > 0 {
 		done.First = done.Passwords[:min(n, shownPasswords)]

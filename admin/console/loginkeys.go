@@ -22,6 +22,7 @@ type loginWays struct {
 	// External reports that a listener takes keys, or there are some.
 	External bool
 	KeyForm  keyForm
+	Apps     []loginApp
 	Sight    operate.Sighting // of a device
 }
 
@@ -41,7 +42,7 @@ func (l *loginView) ways(v *visit) error {
 	if err != nil {
 		return err
 	}
-	l.Keys = shown.Certificates
+	l.Keys, l.Apps = shown.Certificates, loginAppsOf(shown.AppPasswords, time.Now())
 	l.External = len(l.Keys) > 0
 	for _, m := range shown.Mechanisms {
 		l.Ways, l.External = append(l.Ways, loginWayOf(v, m)), l.External || m.Name == auth.External

@@ -38,8 +38,8 @@ const (
 // places are where findings are mended, by their codes; those that are not here are mended outside.
 var places = map[string]spot{
 	"login-locked": atLogin, "login-silent": atLogin, "device-unseen": atLogin, "device-unreached": atSettings,
-	"account-none": atLogins,
-	"lockout":      atLock, "queue-old": atQueue, "held": atHeld, "held-long": atHeld, "queue-nearly-full": atQueue,
+	"account-none": atLogins, "app-passwords-idle": atLogin,
+	"lockout": atLock, "queue-old": atQueue, "held": atHeld, "held-long": atHeld, "queue-nearly-full": atQueue,
 	"upstream-resolve": atUpstream, "upstream-connect": atUpstream, "upstream-tls": atUpstream,
 	"upstream-greeting": atUpstream, "upstream-token": atUpstream, "upstream-login": atUpstream,
 	"upstream-sender": atUpstream, "upstream-large-mail": atUpstream, "upstream-untested": atUpstream,

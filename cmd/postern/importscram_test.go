@@ -1,8 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
+
+	"postern/operate"
 )
 
 // TestImportSaysScram: where SCRAM is offered, an import says that its passwords have no keys for it yet.
@@ -19,6 +22,11 @@ func TestImportSaysScram(t *testing.T) {
 		_, errs, err := l.runWith("login,senders\ncarl,carl@example.com\n", "user", "import", "-")
 		if err != nil || strings.Contains(errs, "SCRAM") != scram {
 			t.Errorf("SCRAM %v: %v\n%s", scram, err, errs)
+		}
+		var done operate.Imported
+		out, _, err := l.runWith("login,senders\ndora,dora@example.com\n", "user", "import", "-", "--json")
+		if err != nil || json.Unmarshal([]byte(out), &done) != nil || (len(done.Notes) == 1) != scram {
+			t.Errorf("SCRAM %v: %v\n%s", scram, err, out)
 		}
 	}
 }

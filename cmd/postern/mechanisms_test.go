@@ -85,6 +85,45 @@ func TestUserMechanisms(t *testing.T) {
 	}
 }
 
+// TestDeviceMayCram: device show says whether a device may use CRAM-MD5, in words and in JSON, and what to do if not.
+func TestDeviceMayCram(t *testing.T) {
+	l := newCommandLine(t)
+	text, err := os.ReadFile(l.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.ok("device", "add", "scanner", "--sender", "scans@example.com")
+	if out := l.ok("device", "show", "scanner"); strings.Contains(out, "CRAM-MD5") {
+		t.Errorf("no listener has it:\n%s", out)
+	}
+	l.file("relay.toml", string(text)+"[auth]\nmechanisms = [\"PLAIN\", \"LOGIN\", \"CRAM-MD5\"]\n")
+	may := func(kind, login string, can bool, why string) {
+		t.Helper()
+		var v operate.Detailed
+		if err := json.Unmarshal([]byte(l.ok(kind, "show", login, "--json")), &v); err != nil {
+			t.Fatal(err)
+		}
+		out := l.ok(kind, "show", login)
+		for _, m := range v.Mechanisms {
+			if m.Name != "CRAM-MD5" {
+				continue
+			}
+			if m.Can != can || !strings.Contains(m.Why, why) || !strings.Contains(out, why) {
+				t.Errorf("%s: %+v\n%s", login, m, out)
+			}
+			return
+		}
+		t.Errorf("%s: CRAM-MD5 is not in %+v", login, v.Mechanisms)
+	}
+	may("device", "scanner", false, "no CRAM-MD5 keys yet")
+	l.ok("device", "password", "scanner")
+	may("device", "scanner", true, "")
+	l.ok("device", "add", "copier", "--sender", "copier@example.com")
+	may("device", "copier", true, "")
+	l.ok("user", "add", "anna", "--sender", "anna@example.com")
+	may("user", "anna", false, "for devices alone")
+}
+
 // TestAuthTestToken: postern auth test --token says whose a token is, and why one is not accepted, and never shows it.
 func TestAuthTestToken(t *testing.T) {
 	i := oidctest.New(t)

@@ -14,7 +14,11 @@ func TestEveryOperationHasACommand(t *testing.T) {
 		"dns list":    "dns",
 		"doctor last": "doctor", // whose every run shows the whole
 	}
+	byThemselves := operate.EnrolPerson // of the page for people, by logging in to it
 	for _, op := range operate.All {
+		if op == byThemselves {
+			continue
+		}
 		line := op.Name
 		if other := elsewhere[op.Name]; other != "" {
 			line = other

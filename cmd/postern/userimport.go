@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"postern/auth"
 	"postern/operate"
 )
 
@@ -79,18 +78,8 @@ func (a *app) importAccounts(cmd *cobra.Command, name string, flags importFlags)
 	if err != nil {
 		return err
 	}
-	if err := sayImported(cmd, flags, imported); err != nil {
-		return err
-	}
-	if !flags.json && !imported.DryRun && len(ops.Accounts.Config().OfferedAt(auth.ScramSHA256)) > 0 {
-		fmt.Fprintln(cmd.ErrOrStderr(), scramLater)
-	}
-	return nil
+	return sayImported(cmd, flags, imported)
 }
-
-// scramLater is what an import says where SCRAM is offered: an import does not make keys.
-const scramLater = "SCRAM is offered, and passwords of an import have no keys for it yet: each gets them at its " +
-	"first login with PLAIN or LOGIN. Until then a program that picks SCRAM gets 535."
 
 // options are those of an import that tells on w what it does.
 func (f importFlags) options(w io.Writer, name string) operate.Import {
@@ -148,6 +137,9 @@ func sayImported(cmd *cobra.Command, flags importFlags, v operate.Imported) erro
 		format = "The file is right. It would add %s and change %d.\n"
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), format, plural(int64(v.Added), "account"), v.Changed)
+	for _, note := range v.Notes {
+		fmt.Fprintln(cmd.ErrOrStderr(), note)
+	}
 	if flags.result != "" && !v.DryRun {
 		fmt.Fprintf(cmd.ErrOrStderr(), "The passwords are in %s; delete it when they are handed out.\n", flags.result)
 	}

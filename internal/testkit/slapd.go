@@ -18,8 +18,22 @@ const (
 	SlapdRootPassword = "root password"
 )
 
-// SlapdEntries are what a directory begins with: the relay's own account ("relay password"), a policy, and Anna
-// ("right").
+// SlapdAnna is Anna ("right"), and the place where people are.
+const SlapdAnna = `dn: ou=people,dc=example,dc=com
+objectClass: organizationalUnit
+ou: people
+
+dn: uid=anna,ou=people,dc=example,dc=com
+objectClass: inetOrgPerson
+uid: anna
+cn: Anna
+sn: A
+mail: anna@example.com
+userPassword: right
+
+`
+
+// SlapdEntries are what a directory begins with: the relay's own account ("relay password"), a policy, and Anna.
 const SlapdEntries = `dn: dc=example,dc=com
 objectClass: domain
 dc: example
@@ -39,23 +53,7 @@ cn: relay
 sn: relay
 userPassword: relay password
 
-dn: ou=people,dc=example,dc=com
-objectClass: organizationalUnit
-ou: people
-
-dn: ou=services,dc=example,dc=com
-objectClass: organizationalUnit
-ou: services
-
-dn: uid=anna,ou=people,dc=example,dc=com
-objectClass: inetOrgPerson
-uid: anna
-cn: Anna
-sn: A
-mail: anna@example.com
-userPassword: right
-
-`
+` + SlapdAnna
 
 // Slapd is an OpenLDAP server of a test's own, with memberOf and password policies.
 type Slapd struct {

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"postern/auth"
 	"postern/certs"
 	"postern/mail"
 	"postern/policy"
@@ -62,7 +61,7 @@ func Config(ctx context.Context, path string) (*config.Config, []config.Problem)
 // Warnings says what relay.New takes though it is unwise, and what it logs in with or presents that ends soon, or has
 // ended. Config has found nothing wrong with c.
 func Warnings(c *config.Config, now time.Time) []config.Problem {
-	warnings, users := unwise(context.Background(), c)
+	warnings, known := unwise(context.Background(), c)
 	add := func(key, format string, args ...any) { warnings = append(warnings, c.Problem(key, format, args...)) }
 	if infos, err := certs.Check(c.CertOptions(slog.New(slog.DiscardHandler)), now); err == nil &&
 		c.TLS.CertFile != "" {
@@ -76,7 +75,7 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 		add("data_dir", "%s is open to other users of this machine (mode %04o); run: chmod 700 %s", c.DataDir,
 			info.Mode().Perm(), c.DataDir)
 	}
-	warnings = slices.Concat(warnings, checkAutoconfig(c, now), checkRoom(c), silentLogins(c, users))
+	warnings = slices.Concat(warnings, checkAutoconfig(c, now), checkRoom(c), silentLogins(c, known))
 	for i, u := range c.Upstreams {
 		key := fmt.Sprintf("upstream[%d]", i+1)
 		if end, err := outbound.CertificateEnd(u.CertFile); u.CertFile != "" && err == nil &&
@@ -102,11 +101,11 @@ func Unwise(ctx context.Context, c *config.Config) []config.Problem {
 	return all
 }
 
-func unwise(ctx context.Context, c *config.Config) ([]config.Problem, []auth.User) {
+func unwise(ctx context.Context, c *config.Config) ([]config.Problem, logins) {
 	_, rights := checkAddresses(c)
-	stored, users := checkStored(ctx, c)
+	stored, known := checkStored(ctx, c)
 	return slices.Concat(c.Warnings(), rights, stored, weakFiles(c), unwiseSources(c), unwiseMechanisms(c),
-		unwiseCram(c), scramFiles(c)), users
+		unwiseCram(c), scramFiles(c)), known
 }
 
 func problemsOf(path string, err error) []config.Problem {

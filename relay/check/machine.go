@@ -136,28 +136,38 @@ func checkRoom(c *config.Config) []config.Problem {
 	return nil
 }
 
+// logins are those that the store knows.
+type logins struct {
+	users  []auth.User
+	people []auth.Person // who come by OpenID Connect
+}
+
 // checkStored warns of what does not fit between the configuration and the groups and keys of the store, and returns
-// the accounts.
-func checkStored(ctx context.Context, c *config.Config) (all []config.Problem, users []auth.User) {
+// the logins.
+func checkStored(ctx context.Context, c *config.Config) (all []config.Problem, known logins) {
 	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); err != nil {
-		return nil, nil
+		return nil, known
 	}
 	s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir})
 	if err != nil {
-		return nil, nil // Check has said so
+		return nil, known // Check has said so
 	}
 	defer s.Close()
-	if users, err = s.Users(ctx); err == nil && len(users) > 0 {
-		all = unknownGroups(c, users)
+	var err2 error
+	known.users, err = s.Users(ctx)
+	known.people, err2 = s.ProvidedPersons(ctx)
+	if err == nil && err2 == nil && len(known.users)+len(known.people) > 0 {
+		all = known.unknownGroups(c)
 	}
-	return slices.Concat(all, weakKeys(ctx, c, s), scramLogins(ctx, c, s), cramDevices(ctx, c, s)), users
+	return slices.Concat(all, weakKeys(ctx, c, s), scramLogins(ctx, c, s), cramDevices(ctx, c, s)), known
 }
 
-// unknownGroups names groups that nobody is in.
-func unknownGroups(c *config.Config, users []auth.User) []config.Problem {
+// unknownGroups names groups that nobody is in. What other sources say of groups is not known before somebody logs in,
+// and counts for groups, but never for "@group" among senders.
+func (l logins) unknownGroups(c *config.Config) (all []config.Problem) {
 	var known []string
-	for _, u := range users {
-		for _, g := range u.Groups {
+	for _, m := range relaystore.Members(l.users, l.people) {
+		for _, g := range m.Groups {
 			if g = strings.ToLower(g); !slices.Contains(known, g) {
 				known = append(known, g)
 			}
@@ -168,23 +178,55 @@ func unknownGroups(c *config.Config, users []auth.User) []config.Problem {
 	if len(known) > 0 {
 		have = "there are " + strings.Join(known[:min(len(known), 20)], ", ")
 	}
-	var all []config.Problem
-	look := func(key string, groups []string) {
+	look := func(key string, groups []string, says func(group string) string) {
 		for _, g := range groups {
 			if !slices.Contains(known, strings.ToLower(g)) {
-				all = append(all, c.Problem(key, "nobody is in the group %q (%s); put logins into it with: postern "+
-					"user set LOGIN --group %s", g, have, g))
+				all = append(all, c.Problem(key, "%s", says(g)))
 			}
 		}
 	}
-	for i, p := range c.Policies {
-		look(fmt.Sprintf("policy[%d].groups", i+1), p.Groups)
-		look(fmt.Sprintf("policy[%d].senders", i+1), groupsAmong(p.Senders))
+	inStore := func(g string) string {
+		return fmt.Sprintf("nobody is in the group %q (%s); put logins into it with: postern user set LOGIN --group %s",
+			g, have, g)
 	}
-	for i, r := range c.Routes {
-		look(fmt.Sprintf("route[%d].groups", i+1), r.Groups)
+	others := otherSources(c)
+	if len(others) == 0 && c.SelfService.OIDC == nil {
+		for i, p := range c.Policies {
+			look(fmt.Sprintf("policy[%d].groups", i+1), p.Groups, inStore)
+			look(fmt.Sprintf("policy[%d].senders", i+1), groupsAmong(p.Senders), inStore)
+		}
+		for i, r := range c.Routes {
+			look(fmt.Sprintf("route[%d].groups", i+1), r.Groups, inStore)
+		}
+		return all
+	}
+	for i, p := range c.Policies {
+		look(fmt.Sprintf("policy[%d].senders", i+1), groupsAmong(p.Senders), func(g string) string {
+			return nobodyListed(g, others)
+		})
 	}
 	return all
+}
+
+// nobodyListed says that nobody counts for "@group" among senders, where groups come from elsewhere too.
+func nobodyListed(group string, others []string) string {
+	uncounted := ""
+	if len(others) > 0 {
+		uncounted = "; those of source " + strings.Join(others, ", ") + " are not counted"
+	}
+	return fmt.Sprintf("nobody is in the group %q as far as \"@%s\" goes: among senders it means accounts of the "+
+		"store, and people who have logged in to the page of [self_service] by OpenID Connect%s; write their "+
+		"addresses, or *@domain", group, group, uncounted)
+}
+
+// otherSources are the names of the sources beside the store.
+func otherSources(c *config.Config) (names []string) {
+	for _, s := range c.Auth.Sources {
+		if s.Type != config.SourceStore {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // groupsAmong are the groups that a list of senders names, without the sign.
@@ -198,13 +240,13 @@ func groupsAmong(senders []string) []string {
 	return groups
 }
 
-// SilentLogins are those of accounts that may send as nobody.
-func SilentLogins(c *config.Config, users []auth.User) (names []string) {
+// SilentLogins are those of accounts that may send as nobody. Groups are those of the accounts and of people.
+func SilentLogins(c *config.Config, users []auth.User, people ...auth.Person) (names []string) {
 	p, err := policy.New(c.Rules())
 	if err != nil {
 		return nil
 	}
-	p.SetGroups(relaystore.Members(users))
+	p.SetGroups(relaystore.Members(users, people))
 	for _, u := range users {
 		may := false
 		for _, l := range c.Listeners {
@@ -218,8 +260,8 @@ func SilentLogins(c *config.Config, users []auth.User) (names []string) {
 	return names
 }
 
-func silentLogins(c *config.Config, users []auth.User) []config.Problem {
-	names := SilentLogins(c, users)
+func silentLogins(c *config.Config, known logins) []config.Problem {
+	names := SilentLogins(c, known.users, known.people...)
 	if len(names) == 0 {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -107,6 +108,46 @@ upstreams = ["office"]
 	for _, not := range []string{"route[1]", "anna", "scanner-3", "shared-1,"} {
 		if strings.Contains(said, not) {
 			t.Errorf("%q is in\n%s", not, said)
+		}
+	}
+}
+
+// TestGroupsFromElsewhere: where groups come from elsewhere too, groups of rules are not doubted. "@group" among
+// senders has accounts of the store and people who come by OpenID Connect, and nobody of another source.
+func TestGroupsFromElsewhere(t *testing.T) {
+	const rules = `[admin]
+address = ""
+[[policy]]
+groups = ["staff"]
+senders = ["{login}", "@Sales", "@board", "@staff"]
+[[route]]
+groups = ["staff"]
+upstreams = ["office"]
+`
+	page := "[self_service]\naddress = \":8443\"\n[self_service.oidc]\nissuer = \"https://login.example.com\"\n" +
+		"client_id = \"x\"\nclient_secret = \"x\"\n"
+	directory := "[[auth.source]]\n[[auth.source]]\nname = \"office\"\ntype = \"dovecot\"\nsocket = \"/run/x\"\n"
+	for name, settings := range map[string]string{"page": page, "source": directory, "both": page + directory} {
+		c, _ := written(t, rules+settings+oneUpstream)
+		s, err := relaystore.Open(t.Context(), relaystore.Options{Dir: c.DataDir, Daemon: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		err = errors.Join(s.AddUser(t.Context(), auth.User{Login: "ceo@example.com", Hash: "x",
+			Groups: []string{"board"}, Created: time.Now()}),
+			s.PutPerson(t.Context(), auth.Person{Login: "oda@example.com", Source: "oidc", Subject: "x 1",
+				Groups: []string{"sales"}, Seen: time.Now()}),
+			s.PutPerson(t.Context(), auth.Person{Login: "paul@example.com", Source: "office",
+				Groups: []string{"staff"}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := linesOf(Warnings(c, time.Now()))
+		if strings.Count(said, "nobody is in the group") != 1 ||
+			!strings.Contains(said, `policy[1].senders: nobody is in the group "staff" as far as "@staff" goes`) ||
+			strings.Contains(said, "those of source office are not counted") != (name != "page") {
+			t.Errorf("%s:\n%s", name, said)
 		}
 	}
 }

@@ -30,18 +30,27 @@ func (x accountExam) accounts(ctx context.Context) (list []finding.Finding) {
 		return nil // store says so
 	}
 	var users []auth.User
+	var people []auth.Person
 	if s != nil {
 		defer s.Close()
 		if users, err = s.Users(ctx); err != nil {
 			return nil
 		}
+		if people, err = s.ProvidedPersons(ctx); err != nil {
+			return nil
+		}
+		some, idle := x.people(ctx, s)
+		if len(users) == 0 && some {
+			return append(idle, fine(codeAccountsOK, "accounts", "The accounts are in other sources."))
+		}
+		list = idle
 	}
 	if len(users) == 0 {
 		return x.nobody()
 	}
 	list = append(list, x.locked(users)...)
 	list = append(list, x.lockedOut(ctx, s)...)
-	if silent := check.SilentLogins(x.c, users); len(silent) > 0 {
+	if silent := check.SilentLogins(x.c, users, people...); len(silent) > 0 {
 		for _, login := range silent[:min(len(silent), maxAccounts)] {
 			list = append(list, found(codeLoginSilent, finding.Fault, said(login),
 				fmt.Sprintf("The login %s may send with "+

@@ -129,6 +129,8 @@ const (
 
 	codeDeviceUnreached = "device-unreached"
 
+	codeAppPasswordsIdle = "app-passwords-idle"
+
 	codeAccountsOK = "accounts-ok"
 )
 
@@ -227,6 +229,7 @@ var catalogue = []Code{
 	{codeLockout, "A login or an address is locked out for a while after wrong passwords."},
 	{codeLoginSilent, "An account may send with no address."},
 	{codeDeviceUnseen, "A device was added more than a day ago and has sent nothing."},
+	{codeAppPasswordsIdle, "Somebody has app passwords, and was not heard of for 90 days."},
 	{codeDeviceUnreached, "A device has an account, and no listener is open to it."},
 	{codeExaminerHung, "A part of the examination did not end in time."},
 	{codeExaminerFailed, "A part of the examination failed by a fault of Postern's own."},

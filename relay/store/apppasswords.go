@@ -151,6 +151,14 @@ func (s *Store) Persons(ctx context.Context) ([]auth.Person, error) {
 	return all, wrap(err, "list the people with app passwords")
 }
 
+// ProvidedPersons returns those who come by OpenID Connect, in order of login.
+func (s *Store) ProvidedPersons(ctx context.Context) ([]auth.Person, error) {
+	all, err := readAll(ctx, s.readers, scanPerson, "SELECT "+personColumns+
+		" FROM person p WHERE p.subject <> '' AND NOT EXISTS (SELECT 1 FROM user u WHERE u.login = p.login)"+
+		" ORDER BY p.login")
+	return all, wrap(err, "list the people that a login provider knows")
+}
+
 // AppPasswords returns those of one login, or with "" of all, the newest first.
 func (s *Store) AppPasswords(ctx context.Context, login string) ([]auth.AppPassword, error) {
 	all, err := readAll(ctx, s.readers, scanAppPassword, "SELECT "+appColumns+

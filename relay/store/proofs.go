@@ -30,11 +30,15 @@ CREATE TABLE cram_keys (login TEXT PRIMARY KEY, bound BLOB NOT NULL, sealed BLOB
 `
 
 // keyKind is a mechanism whose keys are kept.
-type keyKind struct{ name, table, label string }
+type keyKind struct {
+	name, table, label string
+	told               bool // other processes must hear of new ones
+}
 
 var (
-	scramKind = keyKind{"SCRAM", "scram_keys", "postern scram keys\x00"}
-	cramKind  = keyKind{"CRAM-MD5", "cram_keys", "postern cram keys\x00"}
+	scramKind = keyKind{name: "SCRAM", table: "scram_keys", label: "postern scram keys\x00"}
+	// Whether CRAM-MD5 is offered follows from these keys, which come after the account or password that they are of.
+	cramKind = keyKind{name: "CRAM-MD5", table: "cram_keys", label: "postern cram keys\x00", told: true}
 )
 
 func boundTo(hash auth.Secret) []byte {
@@ -100,8 +104,12 @@ func (s *Store) setKeys(ctx context.Context, k keyKind, login string, hash, keys
 		if err != nil {
 			return err
 		}
-		return t.Run("INSERT OR REPLACE INTO "+k.table+" VALUES (?, ?, ?)", login, boundTo(hash),
+		err = t.Run("INSERT OR REPLACE INTO "+k.table+" VALUES (?, ?, ?)", login, boundTo(hash),
 			s.sealer.Seal(k.label+login, []byte(keys)))
+		if err == nil && k.told {
+			err = bump(t.Conn, TopicUsers)
+		}
+		return err
 	})
 	return wrap(err, "store the keys of %s of user %q", k.name, login)
 }

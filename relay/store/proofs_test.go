@@ -102,8 +102,12 @@ func TestCramKeys(t *testing.T) {
 		if err := s.AddUser(ctx, u); err != nil {
 			t.Fatal(err)
 		}
+		before, _ := s.Generations(ctx)
 		if err := s.SetCram(ctx, u.Login, "one", keys); err != nil {
 			t.Fatal(err)
+		}
+		if after, _ := s.Generations(ctx); after[TopicUsers] == before[TopicUsers] {
+			t.Errorf("%s: other processes do not hear of the keys", u.Login)
 		}
 	}
 	want := func(some bool) {
