@@ -52,10 +52,11 @@ func (a AppPasswords) Enrol(ctx context.Context, by Actor, p Person) (Actor, err
 	if err != nil {
 		return Actor{}, err
 	}
-	if err := a.bound(login, a.Store.PutPerson(ctx, record)); err != nil {
-		return Actor{}, err
+	ended, err := a.Store.PutPerson(ctx, record)
+	if err != nil {
+		return Actor{}, a.bound(login, err)
 	}
-	return by, nil
+	return by, a.note(ctx, moved(by, record, ended)...)
 }
 
 // record is what is kept of a person.
