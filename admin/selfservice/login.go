@@ -145,7 +145,7 @@ func (s logins) vouched(v *console.Visit) (p operate.Person, err error) {
 	if err != nil {
 		return p, err
 	}
-	login, err := auth.CheckLogin(said.Text(o.LoginClaim))
+	login, err := auth.CheckProvided(said.Text(o.LoginClaim))
 	if err != nil {
 		return p, &access.Refusal{Reason: reasonNoLogin, Err: err}
 	}

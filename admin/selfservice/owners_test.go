@@ -1,9 +1,11 @@
 package selfservice
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/auth"
 	"postern/relay/config"
@@ -44,5 +46,28 @@ func TestLoginOfAnotherSource(t *testing.T) {
 	})
 	if err != nil || !told {
 		t.Errorf("the trace does not say why: %v", err)
+	}
+}
+
+// Names that the store would take for no login may log in to the page when a directory or the provider has them, but
+// nothing that could be taken for a pattern or for markup comes from a provider.
+func TestNamesOfOthers(t *testing.T) {
+	r := newRig(t, "")
+	r.directory.change(func() { r.directory.people["o'brien@example.com"] = auth.Identity{Login: "o'brien@example.com"} })
+	r.enter("O'Brien@example.com")
+	r.want("made", newPath, formOf("Printer"), 200, "o&#39;brien@example.com")
+	for i, c := range []struct {
+		login string
+		want  int
+	}{
+		{"D'Arcy@example.net", 303}, {"*@example.net", 403}, {"a b@example.net", 403}, {"@example.net", 403},
+		{"anna@example.net,ben@example.net", 403}, {"a\r\nb@example.net", 403}, {"'", 403},
+	} {
+		r.http = r.browser()
+		r.pass(time.Minute)
+		r.want(c.login, r.toProvider(claims(c.login, fmt.Sprint(i))), nil, c.want, "")
+	}
+	if p, err := r.store.Person(t.Context(), "d'arcy@example.net"); err != nil || p.Subject == "" {
+		t.Errorf("%+v, %v", p, err)
 	}
 }
