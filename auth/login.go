@@ -66,7 +66,8 @@ func checkLogin(login, special string) (string, error) {
 	case strings.ContainsFunc(login, unicode.IsSpace):
 		return "", fmt.Errorf("the login %q has a blank in it; write a dot or a hyphen in its place", login)
 	case strings.ContainsAny(login, special):
-		return "", fmt.Errorf("the login %q has one of %s in it; use letters, digits and - _ . + @ / %%", login, special)
+		return "", fmt.Errorf("the login %q has one of %s in it; use letters, digits and - _ . + @ / %%", login,
+			special)
 	case strings.ContainsRune("-@'", rune(login[0])):
 		return "", fmt.Errorf("the login %q begins with %q; begin it with a letter or a digit", login, login[:1])
 	}

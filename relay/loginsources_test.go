@@ -191,7 +191,7 @@ func testARemovedAccount(t *testing.T, r *rig, slapd *testkit.Slapd, bert *smtp.
 	}
 	defer dora.Close()
 	slapd.Tool("ldapdelete", "", "uid=dora,dc=example,dc=com")
-	r.adopts(func() { r.addUser(auth.User{Login: "eve@example.com"}) }) // whereupon sessions look at their accounts again
+	r.adopts(func() { r.addUser(auth.User{Login: "eve@example.com"}) }) // whereupon sessions look at theirs again
 	wantCode(t, "an account that is gone", dora.Mail("dora@example.com", nil), 421)
 	bert.Reset()
 	if err := bert.Mail("bert@example.com", nil); err != nil {

@@ -34,8 +34,8 @@ func TestVisitorsAreNoUsers(t *testing.T) {
 	refused(t, "the console's answer at the page", err, ReasonOIDC)
 	_, _, err = r.OIDC.Finish(ctx, nil, consoles, p.authorize(toPage, r.clock.now, nil), client)
 	refused(t, "the page's answer at the console", err, ReasonOIDC)
-	if token, _, err := r.OIDC.Finish(ctx, nil, consoles, p.authorize(toConsole, r.clock.now, nil), client); err != nil ||
-		token == "" {
+	token, _, err := r.OIDC.Finish(ctx, nil, consoles, p.authorize(toConsole, r.clock.now, nil), client)
+	if err != nil || token == "" {
 		t.Errorf("the console's own: %v", err)
 	}
 	issuer, c, err := v.Finish(ctx, pages, p.authorize(toPage, r.clock.now, nil))

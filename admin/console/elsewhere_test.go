@@ -15,7 +15,8 @@ import (
 // TestLoginElsewherePage: who has app passwords and no account here has a page, on which they can be locked.
 func TestLoginElsewherePage(t *testing.T) {
 	r := newRig(t)
-	_, err := r.store.PutPerson(t.Context(), auth.Person{Login: "dora", Source: "oidc", Subject: "x 1", Seen: time.Now()})
+	_, err := r.store.PutPerson(t.Context(), auth.Person{Login: "dora", Source: "oidc", Subject: "x 1",
+		Seen: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,8 @@ func TestLoginOfAnotherSource(t *testing.T) {
 // nothing that could be taken for a pattern or for markup comes from a provider.
 func TestNamesOfOthers(t *testing.T) {
 	r := newRig(t, "")
-	r.directory.change(func() { r.directory.people["o'brien@example.com"] = auth.Identity{Login: "o'brien@example.com"} })
+	const obrien = "o'brien@example.com"
+	r.directory.change(func() { r.directory.people[obrien] = auth.Identity{Login: obrien} })
 	r.enter("O'Brien@example.com")
 	r.want("made", newPath, formOf("Printer"), 200, "o&#39;brien@example.com")
 	for i, c := range []struct {
