@@ -141,7 +141,8 @@ func TestNamesThatLie(t *testing.T) {
 	r.enter("anna@example.com")
 	for what, name := range map[string]string{"a line end": "Printer\r\nSet-Cookie: x=1",
 		"a direction": "Printer\u202egnp", "invisible": "Pri\u200bnter",
-		"ten thousand": strings.Repeat("Printer", 1500), "no UTF-8": "Printer\xff", "a separator of lines": "Printer\u2028x", "NUL": "Printer\x00"} {
+		"ten thousand": strings.Repeat("Printer", 1500), "no UTF-8": "Printer\xff",
+		"a separator of lines": "Printer\u2028x", "NUL": "Printer\x00"} {
 		a := r.want(what, newPath, formOf(name), 422, `id="name-fault"`)
 		if strings.Contains(a.Text, name) {
 			t.Errorf("%s: it stands on the page as it came", what)
