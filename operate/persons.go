@@ -8,6 +8,7 @@ import (
 
 	"postern/auth"
 	"postern/mail"
+	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/store"
 )
@@ -70,11 +71,11 @@ func (a AppPasswords) record(ctx context.Context, login string, p Person) (auth.
 		return r, fault(Invalid, "the login provider says no sub, or one that is too long")
 	}
 	r.Subject = p.Issuer + " " + p.Subject
-	senders, err := checkedSenders(p.Senders[:min(len(p.Senders), maxPersonSenders)])
-	if err != nil {
-		return r, fault(Invalid, "what the login provider says of %s: %v", login, err)
+	for _, s := range p.Senders[:min(len(p.Senders), maxPersonSenders)] {
+		if policy.IsSenderAddress(s) {
+			r.Senders = addOnce(r.Senders, s)
+		}
 	}
-	r.Senders = senders
 	for _, g := range p.Groups[:min(len(p.Groups), maxPersonGroups)] {
 		if g != "" && g == mail.Printable(g) {
 			r.Groups = addOnce(r.Groups, g)
