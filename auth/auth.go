@@ -175,7 +175,7 @@ func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, 
 	}
 	t := attempt{
 		login: login, password: password, client: client, place: prefixOf(client),
-		cred: a.cache.credential(login, password), roster: a.roster.Load(), only: sources,
+		cred: a.cache.credential(login, password), only: sources,
 	}
 	id, err := a.decide(ctx, now, t)
 	if err == nil {
@@ -211,7 +211,7 @@ func (a *Authenticator) answer(id Identity, err error) (Identity, error) {
 // whether a password is right: see refuseRight, and Source.Verify.
 func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (Identity, error) {
 	known := a.cache.look(now, t.cred)
-	t.accounts = known.generation
+	t.accounts, t.roster = known.generation, a.roster.Load() // in this order: what older sources say is not remembered
 	switch {
 	case known.right && t.allows(known.identity):
 		a.stats.hits.Add(1)
@@ -374,7 +374,7 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 			return Identity{}, err
 		}
 	}
-	a.cache.remember(now, cred, known.generation, t.login, id, err)
+	a.cache.remember(now, cred, t.accounts, t.login, id, err)
 	if err != nil {
 		a.charge(now, t)
 		a.chargeOwnName(now, t, err)

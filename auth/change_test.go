@@ -62,3 +62,23 @@ func TestForgetByOwnName(t *testing.T) {
 		wantRefusal(t, r.try(`corp\carl`, "pw", here), 535, ErrWrongPassword)
 	})
 }
+
+// TestSourceThatLeavesWhileALoginWaits: what a source says that is gone by then is not remembered.
+func TestSourceThatLeavesWhileALoginWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{HashParallel: 1})
+		store := r.roster.Load().members[0].Source
+		file := &scripted{name: "file", table: map[string]error{"bert": nil}}
+		r.SetSources([]Source{store, file})
+		r.during = func() { time.Sleep(time.Second) }
+		var before sync.WaitGroup
+		before.Go(func() { wantOK(t, r.try("anna", "right", here)) }) // it has the only slot
+		time.Sleep(time.Millisecond)
+		r.during = nil
+		before.Go(func() { r.try("bert", "right", here) })
+		time.Sleep(time.Millisecond)
+		r.SetSources([]Source{store})
+		before.Wait()
+		wantRefusal(t, r.try("bert", "right", here), 535, ErrUnknownLogin)
+	})
+}
