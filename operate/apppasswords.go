@@ -170,6 +170,8 @@ func (a AppPasswords) add(ctx context.Context, by Actor, p auth.Person, k auth.A
 	case errors.Is(err, store.ErrTooMany):
 		return c, fault(Conflict, "%s has %d app passwords, as many as may be: revoke one that is not needed", k.Login,
 			most)
+	case errors.Is(err, store.ErrNoAppPassword):
+		return c, forgotten(k.Login)
 	case err != nil:
 		return c, a.bound(k.Login, err)
 	}

@@ -35,29 +35,26 @@ const (
 	maxSubject       = 600 // octets of issuer and sub together
 )
 
-// Enrol notes who has logged in to the page, and returns as whom they act there. It is called after each login, before
+// Enrol notes who has logged in to the page, and returns who they are there. It is called after each login, before
 // anything else. A login that others have is a Conflict; who is in none of the groups of [self_service] is forbidden.
-func (a AppPasswords) Enrol(ctx context.Context, by Actor, p Person) (Actor, error) {
+func (a AppPasswords) Enrol(ctx context.Context, by Actor, p Person) (record auth.Person, err error) {
 	if by.Channel != SelfService {
-		return Actor{}, fmt.Errorf("only who logs in to the page is enrolled: %w", ErrForbidden)
+		return record, fmt.Errorf("only who logs in to the page is enrolled: %w", ErrForbidden)
 	}
-	login, err := CheckLogin(p.Login)
-	if err != nil {
-		return Actor{}, err
+	if by.Name, err = CheckLogin(p.Login); err != nil {
+		return record, err
 	}
-	by.Name = login
 	if !mayUse(a.Config().SelfService.Groups, p.Groups) {
-		return Actor{}, fmt.Errorf("%s is in none of the groups of [self_service]: %w", login, ErrForbidden)
+		return record, fmt.Errorf("%s is in none of the groups of [self_service]: %w", by.Name, ErrForbidden)
 	}
-	record, err := a.record(ctx, login, p)
-	if err != nil {
-		return Actor{}, err
+	if record, err = a.record(ctx, by.Name, p); err != nil {
+		return record, err
 	}
 	ended, err := a.Store.PutPerson(ctx, record)
 	if err != nil {
-		return Actor{}, a.bound(login, err)
+		return record, a.bound(by.Name, err)
 	}
-	return by, a.note(ctx, moved(by, record, ended)...)
+	return record, a.note(ctx, moved(by, record, ended)...)
 }
 
 // record is what is kept of a person.
@@ -134,7 +131,7 @@ func (a AppPasswords) personFor(ctx context.Context, by Actor, login string) (au
 	case known && (by.Channel == SelfService || p.Subject != ""):
 		return p, nil
 	case by.Channel == SelfService:
-		return p, fault(Conflict, "log in again: %s is not known here any more", login)
+		return p, forgotten(login)
 	}
 	id, err := a.lookup(ctx, login)
 	switch {
@@ -152,6 +149,11 @@ func (a AppPasswords) personFor(ctx context.Context, by Actor, login string) (au
 	}
 	p.Login, p.Source = login, id.Source
 	return p, nil
+}
+
+// forgotten refuses who was known here, and is not any more.
+func forgotten(login string) error {
+	return fault(Conflict, "log in again: %s is not known here any more", mail.Printable(login))
 }
 
 // bound puts in words that a login is somebody else's.

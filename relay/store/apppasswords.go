@@ -265,7 +265,8 @@ func (s *Store) ForgetPerson(ctx context.Context, login string) (n int, err erro
 }
 
 // AddAppPassword stores a new one of a person, who is put as PutPerson does: ErrExists if another of the same login has
-// its name, ErrTooMany if there are most already. Expired ones make room.
+// its name, ErrTooMany if there are most already, ErrNoAppPassword if the person has been seen and is there no more.
+// Expired ones make room.
 func (s *Store) AddAppPassword(ctx context.Context, p auth.Person, k auth.AppPassword, most int, now time.Time) (
 	ended []auth.AppPassword, err error) {
 	data, err := json.Marshal(appPasswordData{k.Name, k.Networks})
@@ -279,6 +280,9 @@ func (s *Store) AddAppPassword(ctx context.Context, p auth.Person, k auth.AppPas
 		before, err := personBefore(t, p)
 		if err != nil {
 			return err
+		}
+		if before == nil && !p.Seen.IsZero() {
+			return refuse(ErrNoAppPassword) // forgotten meanwhile
 		}
 		var had []auth.AppPassword
 		if !moved(before, p) {

@@ -109,6 +109,24 @@ func TestPersonsAreBound(t *testing.T) {
 	}
 }
 
+// TestNoAppPasswordOfTheForgotten: a request that was under way when its person was forgotten does not bring them back.
+func TestNoAppPasswordOfTheForgotten(t *testing.T) {
+	s, ctx, now := open(t, Options{}), t.Context(), eventTime
+	oda := auth.Person{Login: "oda", Subject: "issuer 1", Source: "oidc", Seen: now}
+	if err := putPersonOf(s, oda); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ForgetPerson(ctx, "oda"); err != nil {
+		t.Fatal(err)
+	}
+	if err := addApp(s, oda, appPassword("oda", "1"), 9, now); !errors.Is(err, ErrNoAppPassword) {
+		t.Error(err)
+	}
+	if people, err := s.Persons(ctx); err != nil || len(people) > 0 {
+		t.Errorf("%+v, %v", people, err)
+	}
+}
+
 // TestAppPasswordsAreBounded: expired ones make room, and go with their name.
 func TestAppPasswordsAreBounded(t *testing.T) {
 	s, ctx, now := open(t, Options{}), t.Context(), eventTime
