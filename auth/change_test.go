@@ -33,7 +33,6 @@ func TestNoLoginJoinsOneFromBefore(t *testing.T) {
 				var before sync.WaitGroup
 				before.Go(func() { wantOK(t, r.try(c.login, c.password, here)) })
 				time.Sleep(time.Millisecond)
-				r.during = nil
 				c.change(r, dir)
 				r.Forget()
 				wantRefusal(t, r.try(c.login, c.password, here), 535, nil)
@@ -74,7 +73,6 @@ func TestSourceThatLeavesWhileALoginWaits(t *testing.T) {
 		var before sync.WaitGroup
 		before.Go(func() { wantOK(t, r.try("anna", "right", here)) }) // it has the only slot
 		time.Sleep(time.Millisecond)
-		r.during = nil
 		before.Go(func() { r.try("bert", "right", here) })
 		time.Sleep(time.Millisecond)
 		r.SetSources([]Source{store})
