@@ -46,8 +46,8 @@ func TestLockElsewhere(t *testing.T) {
 	r.eventually("it may log in", func() bool { return r.tryLogin("bert@example.com", "right") == nil })
 }
 
-// TestLockOfAListenersLogin: who is let in by their network as a login of another source is kept out while it is locked,
-// and so is who was let in before.
+// TestLockOfAListenersLogin: who is let in by their network as a login of another source is kept out while it is
+// locked, and so is who was let in before.
 func TestLockOfAListenersLogin(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "users")

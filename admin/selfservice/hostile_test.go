@@ -3,6 +3,8 @@ package selfservice
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -10,12 +12,16 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/relay/config"
 )
 
-// Many requests at once make no more passwords than there may be.
+// Many requests at once, from as many addresses, make no more passwords than there may be.
 func TestNoMoreByManyAtOnce(t *testing.T) {
 	r := newRig(t, "")
 	r.enter("anna@example.com")
+	r.change(func(c *config.Config) {
+		c.Admin.TrustedProxies = config.Networks{{Prefix: netip.MustParsePrefix("127.0.0.0/8")}}
+	})
 	var all sync.WaitGroup
 	var made atomic.Int32
 	for i := range 50 {
@@ -27,6 +33,7 @@ func TestNoMoreByManyAtOnce(t *testing.T) {
 				return
 			}
 			q.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			q.Header.Set("X-Forwarded-For", fmt.Sprint("192.0.2.", i))
 			a, err := r.http.Do(q)
 			if err != nil {
 				t.Error(err)
@@ -46,6 +53,31 @@ func TestNoMoreByManyAtOnce(t *testing.T) {
 	list, err := r.store.AppPasswords(t.Context(), "anna@example.com")
 	if err != nil || len(list) != 3 || made.Load() != 3 {
 		t.Errorf("%d were made, and %d are there: %v", made.Load(), len(list), err)
+	}
+}
+
+// Nobody fills the audit by making and revoking passwords: after some in a row it takes as long as for a person.
+func TestChangesAreBounded(t *testing.T) {
+	r := newRig(t, "")
+	r.enter("anna@example.com")
+	for range 10 {
+		r.want("make", newPath, formOf("printer"), 200, "")
+		id := url.Values{"id": {r.idOf("anna@example.com", "printer")}, "confirmed": {"yes"}}
+		r.want("revoke", revokePath, id, 303, home)
+	}
+	a := r.want("one more", newPath, formOf("printer"), 429, "Too many changes at once.")
+	if a.Header.Get("Retry-After") == "" {
+		t.Error("it does not say when to come back")
+	}
+	r.want("revoke, too", revokePath, url.Values{"id": {"x"}, "confirmed": {"yes"}}, 429, "Too many changes at once.")
+	r.want("the list", home, nil, 200, "There is none yet.")
+	r.want("the form", newPath, nil, 200, "")
+	r.want("log out", logoutPath, url.Values{}, 303, loginPath)
+	r.enter("ben@example.com")
+	r.pass(time.Minute)
+	r.want("later", newPath, formOf("printer"), 200, "")
+	if list, err := r.store.AppPasswords(t.Context(), ""); err != nil || len(list) != 1 {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
 
