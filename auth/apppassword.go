@@ -82,7 +82,7 @@ func (a *Authenticator) findApp(ctx context.Context, now time.Time, t *attempt) 
 // although strangers' guesses have locked the login.
 func (a *Authenticator) verifyApp(ctx context.Context, now time.Time, t attempt, f foundApp, known answer) (
 	Identity, error) {
-	v, err, _ := a.flight.Do("app"+string(t.cred[:]), func() (any, error) {
+	v, err, _ := a.flight.Do("app"+t.shared(t.cred), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
 		defer cancel()
 		if t.roster.remote {

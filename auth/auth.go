@@ -134,6 +134,13 @@ type attempt struct {
 	roster   *roster
 	remark   string   // for the log, if it is refused
 	only     []string // sources that count; none: all
+	accounts uint64   // generation of the cache when it began
+}
+
+// shared names what connections of one place may share that offer a credential together: one that begins when a change
+// of accounts is known has no part in what began before.
+func (t *attempt) shared(cred credential) string {
+	return fmt.Sprint(string(cred[:]), t.accounts, t.place)
 }
 
 // Authenticate returns who has this login and password. Its errors are *mail.Error: 535 5.7.8 for
@@ -168,7 +175,7 @@ func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, 
 	}
 	t := attempt{
 		login: login, password: password, client: client, place: prefixOf(client),
-		cred: a.cache.credential(login, password), roster: a.roster.Load(), only: sources,
+		cred: a.cache.credential(login, password), only: sources,
 	}
 	id, err := a.decide(ctx, now, t)
 	if err == nil {
@@ -204,6 +211,7 @@ func (a *Authenticator) answer(id Identity, err error) (Identity, error) {
 // whether a password is right: see refuseRight, and Source.Verify.
 func (a *Authenticator) decide(ctx context.Context, now time.Time, t attempt) (Identity, error) {
 	known := a.cache.look(now, t.cred)
+	t.accounts, t.roster = known.generation, a.roster.Load() // in this order: what older sources say is not remembered
 	switch {
 	case known.right && t.allows(known.identity):
 		a.stats.hits.Add(1)
@@ -314,7 +322,7 @@ func (a *Authenticator) mayEnter(ctx context.Context, t attempt, was Identity) b
 // remembered as that of cred.
 func (a *Authenticator) verifyOnce(ctx context.Context, now time.Time, t attempt, cred credential, verify verifyFunc) (
 	Identity, error) {
-	v, err, _ := a.flight.Do(string(cred[:])+t.place.String(), func() (any, error) {
+	v, err, _ := a.flight.Do(t.shared(cred), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
 		defer cancel()
 		return a.verifyInSlot(ctx, now, t, cred, verify)
@@ -366,7 +374,7 @@ func (a *Authenticator) verifyInSlot(ctx context.Context, now time.Time, t attem
 			return Identity{}, err
 		}
 	}
-	a.cache.remember(now, cred, known.generation, t.login, id, err)
+	a.cache.remember(now, cred, t.accounts, t.login, id, err)
 	if err != nil {
 		a.charge(now, t)
 		a.chargeOwnName(now, t, err)

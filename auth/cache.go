@@ -155,15 +155,15 @@ func (c *cache) stale(now time.Time, cred credential, source, app string, most t
 	return v.identity, true
 }
 
-// forget makes nothing usable any more of the logins named, of all if none is. That a credential was
-// right once is kept: it opens nothing.
+// forget makes nothing usable any more of the logins named, whatever they called themselves, of all if none is. That a
+// credential was right once is kept: it opens nothing.
 func (c *cache) forget(logins []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.generation++
 	concerned := func(login string) bool { return len(logins) == 0 || slices.Contains(logins, login) }
 	for _, v := range c.right.Values() {
-		if concerned(v.login) {
+		if concerned(v.login) || concerned(v.identity.Login) {
 			v.expires = time.Time{}
 			if len(logins) > 0 {
 				v.at = time.Time{}
@@ -177,12 +177,13 @@ func (c *cache) forget(logins []string) {
 	}
 }
 
-// forgetSource makes what a source verified useless while one of its name is down.
+// forgetSource makes what a source verified, or said of the owner of an app password, useless while one of its name is
+// down.
 func (c *cache) forgetSource(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, v := range c.right.Values() {
-		if v.identity.Source == name {
+		if v.identity.Source == name || v.identity.behind == name {
 			v.at = time.Time{}
 		}
 	}

@@ -47,7 +47,15 @@ const loginSpecial = "*?!{}[]()<>,;:\"'`\\|&$#"
 
 // CheckLogin returns the normalised form of a login that a person wants to create, or what is wrong
 // with it.
-func CheckLogin(login string) (string, error) {
+func CheckLogin(login string) (string, error) { return checkLogin(login, loginSpecial) }
+
+// CheckProvided is CheckLogin for a login that somebody has at a provider of logins. People cannot choose another
+// there, and O'Brien has an apostrophe.
+func CheckProvided(login string) (string, error) {
+	return checkLogin(login, strings.ReplaceAll(loginSpecial, "'", ""))
+}
+
+func checkLogin(login, special string) (string, error) {
 	switch {
 	case login == "":
 		return "", errors.New("the login is empty")
@@ -57,10 +65,10 @@ func CheckLogin(login string) (string, error) {
 		return "", errors.New("the login has characters that cannot be printed")
 	case strings.ContainsFunc(login, unicode.IsSpace):
 		return "", fmt.Errorf("the login %q has a blank in it; write a dot or a hyphen in its place", login)
-	case strings.ContainsAny(login, loginSpecial):
+	case strings.ContainsAny(login, special):
 		return "", fmt.Errorf("the login %q has one of %s in it; use letters, digits and - _ . + @ / %%", login,
-			loginSpecial)
-	case login[0] == '-' || login[0] == '@':
+			special)
+	case strings.ContainsRune("-@'", rune(login[0])):
 		return "", fmt.Errorf("the login %q begins with %q; begin it with a letter or a digit", login, login[:1])
 	}
 	return mail.LowerASCII(login), nil

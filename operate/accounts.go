@@ -37,8 +37,17 @@ func (of Among) check(u auth.User) error {
 	return nil
 }
 
-// CheckLogin returns a login as it is kept.
+// CheckLogin returns a login as it is kept. Other sources have logins that nobody could add to the store, such as
+// o'brien@example.com: they are logins all the same.
 func CheckLogin(login string) (string, error) {
+	if normal, ok := auth.NormalizeLogin(login); ok {
+		return normal, nil
+	}
+	return newLogin(login) // which says why it is none
+}
+
+// newLogin returns a login as it is kept that may be added to the store.
+func newLogin(login string) (string, error) {
 	normal, err := auth.CheckLogin(login)
 	if err != nil {
 		return "", fault(Invalid, "%v", err)
@@ -132,7 +141,7 @@ func (c *Credential) warn(err error) {
 
 // check returns the account, without a password, or everything that is wrong with it.
 func (n NewAccount) check() (auth.User, error) {
-	login, err := CheckLogin(n.Login)
+	login, err := newLogin(n.Login)
 	senders, err1 := checkedSenders(n.Senders)
 	networks, err2 := ParseNetworks(n.Networks)
 	groups, err3 := checkedGroups(n.Groups)
@@ -286,7 +295,7 @@ func (a Accounts) Lock(ctx context.Context, by Actor, login, reason string) erro
 			return nil
 		})
 		if kind, known := KindOf(err); known && kind == NotFound && a.mayBeElsewhere(ctx, login) {
-			locked, err = lockElsewhere(ctx, a.Store, by, login, reason)
+			locked, err = a.lockElsewhere(ctx, by, login, reason)
 		}
 		if err != nil {
 			return err

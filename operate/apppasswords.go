@@ -15,6 +15,7 @@ import (
 	"postern/internal/suggest"
 	"postern/mail"
 	"postern/relay/store"
+	"postern/relay/trace"
 )
 
 // AppPasswords is what may be done with the passwords that people have for their devices and programs, beside the one
@@ -160,7 +161,7 @@ func (a AppPasswords) add(ctx context.Context, by Actor, p auth.Person, k auth.A
 	// Devices keep no more of a password than one of theirs has.
 	secret := generate(pepper, true)
 	k.ID, k.Hash = strings.ToLower(rand.Text()[:appIDLength]), secret.hash
-	err = a.Store.AddAppPassword(ctx, p, k, most, k.Created)
+	ended, err := a.Store.AddAppPassword(ctx, p, k, most, k.Created)
 	switch {
 	case errors.Is(err, store.ErrExists):
 		return c, fault(Conflict, "%s has an app password with the name %s already: write another name, or revoke "+
@@ -169,12 +170,32 @@ func (a AppPasswords) add(ctx context.Context, by Actor, p auth.Person, k auth.A
 	case errors.Is(err, store.ErrTooMany):
 		return c, fault(Conflict, "%s has %d app passwords, as many as may be: revoke one that is not needed", k.Login,
 			most)
+	case errors.Is(err, store.ErrNoAppPassword):
+		return c, forgotten(k.Login)
 	case err != nil:
 		return c, a.bound(k.Login, err)
 	}
 	c = NewAppCredential{secret.shown(k.Login), shownAppPassword(k)}
-	c.warn(a.note(ctx, event(by, k.Login, "app password made ("+k.Name+")")))
+	c.warn(a.note(ctx, append(moved(by, p, ended), event(by, k.Login, "app password made ("+k.Name+")"))...))
 	return c, nil
+}
+
+// named are the names of app passwords, for the trace.
+func named(list []auth.AppPassword) string {
+	names := make([]string, len(list))
+	for i, k := range list {
+		names[i] = k.Name
+	}
+	return "(" + mail.Cut(strings.Join(names, ", "), 300) + ")"
+}
+
+// moved traces app passwords that have ended since their login is of another source now.
+func moved(by Actor, p auth.Person, ended []auth.AppPassword) []trace.Event {
+	if len(ended) == 0 {
+		return nil
+	}
+	return []trace.Event{event(by, p.Login, "app password ended "+named(ended)+", since the login is one of source "+
+		p.Source+" now; noticed")}
 }
 
 // Revoke ends one of a login, with the sessions that it opened. NotFound if there is none.
@@ -209,11 +230,7 @@ func (a AppPasswords) revoke(ctx context.Context, by Actor, login, id string) (n
 			return err
 		}
 		n = len(gone)
-		names := make([]string, len(gone))
-		for i, k := range gone {
-			names[i] = k.Name
-		}
-		return a.note(ctx, event(by, login, "app password revoked ("+mail.Cut(strings.Join(names, ", "), 300)+")"))
+		return a.note(ctx, event(by, login, "app password revoked "+named(gone)))
 	})
 	return n, err
 }

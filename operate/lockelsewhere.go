@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/store"
 )
@@ -24,14 +25,25 @@ func (d *desk) mayBeElsewhere(ctx context.Context, login string) bool {
 	})
 }
 
-// lockElsewhere locks a login that has no account in the store. Whether any source knows it is not asked: one that is
+// lookupFor bounds how long a lock waits for what sources call a login.
+const lookupFor = 5 * time.Second
+
+// lockElsewhere locks a login that has no account in the store. One that a source calls by another name is a Conflict:
+// the lock of an alias keeps nobody out who types another. Whether any source knows it does not matter: one that is
 // down, or tells nothing without a password, must not keep anybody from locking.
-func lockElsewhere(ctx context.Context, s *store.Store, by Actor, login, reason string) (string, error) {
+func (d *desk) lockElsewhere(ctx context.Context, by Actor, login, reason string) (string, error) {
 	login, err := CheckLogin(login)
 	if err != nil {
 		return "", err
 	}
-	_, err = s.LockLogin(ctx, auth.LoginLock{Login: login, Reason: reason, By: by.words(), At: time.Now()})
+	asking, cancel := context.WithTimeout(ctx, lookupFor)
+	id, err := d.lookup(asking, login)
+	cancel()
+	if own, ok := auth.NormalizeLogin(id.Login); err == nil && ok && own != login {
+		return "", fault(Conflict, "the source %s calls %s by the login %s: lock that, which holds for every spelling",
+			id.Source, mail.Printable(login), mail.Printable(own))
+	}
+	_, err = d.Store.LockLogin(ctx, auth.LoginLock{Login: login, Reason: reason, By: by.words(), At: time.Now()})
 	if errors.Is(err, store.ErrTooMany) {
 		return "", fault(Conflict, "%v", err)
 	}

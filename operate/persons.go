@@ -8,6 +8,7 @@ import (
 
 	"postern/auth"
 	"postern/mail"
+	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/store"
 )
@@ -34,43 +35,42 @@ const (
 	maxSubject       = 600 // octets of issuer and sub together
 )
 
-// Enrol notes who has logged in to the page, and returns as whom they act there. It is called after each login, before
+// Enrol notes who has logged in to the page, and returns who they are there. It is called after each login, before
 // anything else. A login that others have is a Conflict; who is in none of the groups of [self_service] is forbidden.
 // The audit has the first login of each.
-func (a AppPasswords) Enrol(ctx context.Context, by Actor, p Person) (Actor, error) {
+func (a AppPasswords) Enrol(ctx context.Context, by Actor, p Person) (record auth.Person, err error) {
 	if by.Channel != SelfService {
-		return Actor{}, fmt.Errorf("only who logs in to the page is enrolled: %w", ErrForbidden)
+		return record, fmt.Errorf("only who logs in to the page is enrolled: %w", ErrForbidden)
 	}
-	login, err := CheckLogin(p.Login)
-	if err != nil {
-		return Actor{}, err
+	if by.Name, err = CheckLogin(p.Login); err != nil {
+		return record, err
 	}
-	by.Name = login
 	if !mayUse(a.Config().SelfService.Groups, p.Groups) {
-		return Actor{}, fmt.Errorf("%s is in none of the groups of [self_service]: %w", login, ErrForbidden)
+		return record, fmt.Errorf("%s is in none of the groups of [self_service]: %w", by.Name, ErrForbidden)
 	}
-	record, err := a.record(ctx, login, p)
-	if err != nil {
-		return Actor{}, err
+	if record, err = a.record(ctx, by.Name, p); err != nil {
+		return record, err
 	}
-	put := func(ctx context.Context) error { return a.bound(login, a.Store.PutPerson(ctx, record)) }
-	had, err := a.Store.Person(ctx, login)
+	var ended []auth.AppPassword
+	had, err := a.Store.Person(ctx, by.Name)
 	switch {
 	case errors.Is(err, store.ErrNoAppPassword), err == nil && had.Seen.IsZero():
-		err = a.act(ctx, by, EnrolPerson, login, func(ctx context.Context, detail *string) error {
+		err = a.act(ctx, by, EnrolPerson, by.Name, func(ctx context.Context, detail *string) (err error) {
 			*detail = "by source " + p.Source
 			if record.Subject != "" {
 				*detail = "by " + p.Issuer + ", sub " + p.Subject
 			}
-			return put(ctx)
+			ended, err = a.Store.PutPerson(ctx, record)
+			return a.bound(by.Name, err)
 		})
 	case err == nil:
-		err = put(ctx)
+		ended, err = a.Store.PutPerson(ctx, record)
+		err = a.bound(by.Name, err)
 	}
 	if err != nil {
-		return Actor{}, err
+		return record, err
 	}
-	return by, nil
+	return record, a.note(ctx, moved(by, record, ended)...)
 }
 
 // record is what is kept of a person.
@@ -84,11 +84,11 @@ func (a AppPasswords) record(ctx context.Context, login string, p Person) (auth.
 		return r, fault(Invalid, "the login provider says no sub, or one that is too long")
 	}
 	r.Subject = p.Issuer + " " + p.Subject
-	senders, err := checkedSenders(p.Senders[:min(len(p.Senders), maxPersonSenders)])
-	if err != nil {
-		return r, fault(Invalid, "what the login provider says of %s: %v", login, err)
+	for _, s := range p.Senders[:min(len(p.Senders), maxPersonSenders)] {
+		if policy.IsSenderAddress(s) {
+			r.Senders = addOnce(r.Senders, s)
+		}
 	}
-	r.Senders = senders
 	for _, g := range p.Groups[:min(len(p.Groups), maxPersonGroups)] {
 		if g != "" && g == mail.Printable(g) {
 			r.Groups = addOnce(r.Groups, g)
@@ -147,7 +147,7 @@ func (a AppPasswords) personFor(ctx context.Context, by Actor, login string) (au
 	case known && (by.Channel == SelfService || p.Subject != ""):
 		return p, nil
 	case by.Channel == SelfService:
-		return p, fault(Conflict, "log in again: %s is not known here any more", login)
+		return p, forgotten(login)
 	}
 	id, err := a.lookup(ctx, login)
 	switch {
@@ -165,6 +165,11 @@ func (a AppPasswords) personFor(ctx context.Context, by Actor, login string) (au
 	}
 	p.Login, p.Source = login, id.Source
 	return p, nil
+}
+
+// forgotten refuses who was known here, and is not any more.
+func forgotten(login string) error {
+	return fault(Conflict, "log in again: %s is not known here any more", mail.Printable(login))
 }
 
 // bound puts in words that a login is somebody else's.

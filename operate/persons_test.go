@@ -103,3 +103,20 @@ func TestAppPasswordChecks(t *testing.T) {
 		}
 	}
 }
+
+// TestSendersOfAProvider: what a login provider says that somebody may send as are addresses. People edit theirs at
+// many providers, and a pattern would let them send as others.
+func TestSendersOfAProvider(t *testing.T) {
+	o := newOffice(t)
+	_, err := o.AppPasswords.Enrol(t.Context(), operate.Actor{Channel: operate.SelfService}, operate.Person{
+		Login: "emil@example.com", Source: operate.OIDCSource, Issuer: "https://login.example.com", Subject: "77",
+		Senders: []string{"*@example.com", "emil@example.com", "@staff", "emil@*.example.com", "b*@example.com", "*",
+			"<>", "{login}", "{login}@example.org", "!dora@example.com", "no address", "", "E.Mil@Example.com",
+			"a@b@example.com"}})
+	o.must(err)
+	p, err := o.store.Person(t.Context(), "emil@example.com")
+	o.must(err)
+	if got := strings.Join(p.Senders, " "); got != "emil@example.com E.Mil@Example.com" {
+		t.Errorf("%q", got)
+	}
+}

@@ -23,8 +23,9 @@ type Unlocked struct {
 // Unlock lifts whatever keeps a login or an address out. That there was nothing is NotFound.
 func (a Accounts) Unlock(ctx context.Context, by Actor, who string) (u Unlocked, err error) {
 	address, isAddress := parseAddress(who)
-	u.Login, err = CheckLogin(who)
-	if err != nil && !isAddress {
+	if isAddress {
+		u.Login, _ = newLogin(who) // 192.0.2.7 can be one
+	} else if u.Login, err = CheckLogin(who); err != nil {
 		return u, err
 	}
 	err = a.act(ctx, by, Unlock, who, func(ctx context.Context, _ *string) error {

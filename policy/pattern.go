@@ -131,6 +131,13 @@ func CheckSenderPattern(s string) error {
 	return err
 }
 
+// IsSenderAddress reports whether a pattern of senders stands for the one address that it is. What people may edit
+// themselves, such as claims of a login provider, must be no more than that.
+func IsSenderAddress(s string) bool {
+	p, err := parseSender(s)
+	return err == nil && !p.wild && !p.below && !p.login && p.group == ""
+}
+
 // matches reports whether a folded address matches. The caller checks groups.
 func (p *pattern) matches(a mail.Address, login string) bool {
 	switch {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/admin/access"
 	"postern/auth"
 )
 
@@ -71,5 +72,30 @@ func TestLockoutsAreSeenAndLifted(t *testing.T) {
 	})
 	if locks, err := s.Lockouts(t.Context(), time.Now()); err != nil || len(locks) != 0 {
 		t.Errorf("locks: %+v, %v", locks, err)
+	}
+}
+
+// TestConsoleLockoutsAreLifted: a running relay lets in again whom its console has locked out, when somebody beside it
+// has unlocked the address.
+func TestConsoleLockoutsAreLifted(t *testing.T) {
+	r := startWithAdmin(t, "address = \":0\"\ntls = true")
+	const stranger = "203.0.113.9"
+	ops := r.operations()
+	try := func(token string) access.Reason {
+		_, err := r.server.access.Tokens.Actor(t.Context(), token, stranger)
+		return access.ReasonOf(err)
+	}
+	for i := 0; try(fmt.Sprint("pst_wrong", i)) != access.ReasonLockedOut; i++ {
+		if i > 100 {
+			t.Fatal("it is never locked out")
+		}
+	}
+	r.eventually("the lockout lifted by the command line", func() bool { // it is not stored at once
+		u, err := ops.Accounts.Unlock(t.Context(), machineOwner, stranger)
+		return err == nil && len(u.Lifted) == 1
+	})
+	r.eventually("another try", func() bool { return try("pst_wrong") == access.ReasonToken })
+	if err := r.login(rigLogin, rigPassword, netip.MustParseAddr(stranger)); err != nil {
+		t.Errorf("by SMTP: %v", err)
 	}
 }

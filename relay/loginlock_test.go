@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"bufio"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -42,4 +44,44 @@ func TestLockElsewhere(t *testing.T) {
 		t.Fatalf("%+v, %v", u, err)
 	}
 	r.eventually("it may log in", func() bool { return r.tryLogin("bert@example.com", "right") == nil })
+}
+
+// TestLockOfAListenersLogin: who is let in by their network as a login of another source is kept out while it is
+// locked, and so is who was let in before.
+func TestLockOfAListenersLogin(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(path, []byte("bert@example.com:"+bcryptRight+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, newProvider(t), fmt.Sprintf(`listener:auth = "network"
+		listener:networks = ["127.0.0.0/8"]
+		listener:login = "bert@example.com"
+		[[auth.source]]
+		[[auth.source]]
+		type = "file"
+		path = %q`, path))
+	ops, root := r.operations(), operate.Actor{Name: "root", Channel: operate.CommandLine}
+	open := r.raw()
+	open.cmd(250, "MAIL FROM:<bert@example.com>")
+	open.cmd(250, "RCPT TO:<bob@example.net>")
+	moments["before the final dot"](open, func() {
+		r.adopts(func() {
+			if err := ops.Accounts.Lock(t.Context(), root, "bert@example.com", "printer is gone"); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}, 421)
+	conn, err := net.Dial("tcp", r.server.Addresses()["submission"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	(&lineClient{t: t, conn: conn, in: bufio.NewReader(conn)}).expect("421 ")
+	r.adopts(func() {
+		if _, err := ops.Accounts.Unlock(t.Context(), root, "bert@example.com"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r.raw().cmd(250, "MAIL FROM:<bert@example.com>")
 }

@@ -607,7 +607,7 @@ func TestPeopleOfTheProviderAreInGroups(t *testing.T) {
 		Senders: []string{"info@example.com"}, Seen: time.Now()}
 	put := func(p auth.Person) {
 		t.Helper()
-		if err := s.PutPerson(t.Context(), p); err != nil {
+		if _, err := s.PutPerson(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -168,8 +168,8 @@ func (c Claims) fresh(now time.Time) bool {
 	return age < StrongFor && age > -time.Minute
 }
 
-// claims exchanges the code and checks the ID token: signature, issuer, audience, expiry, nonce. Claims that are wanted
-// and not in it are asked for at the userinfo endpoint.
+// claims exchanges the code and checks the ID token: signature, issuer, audience, expiry, nonce, subject. Claims that
+// are wanted and not in it are asked for at the userinfo endpoint.
 func (p *provider) claims(ctx context.Context, f flow, query url.Values, want ...string) (Claims, error) {
 	if subtle.ConstantTimeCompare([]byte(query.Get("state")), []byte(f.State)) != 1 {
 		return Claims{}, refusef(ReasonOIDC, "state is not the one that was sent")
@@ -197,6 +197,9 @@ func (p *provider) claims(ctx context.Context, f flow, query url.Values, want ..
 	}
 	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(f.Nonce)) != 1 {
 		return Claims{}, refusef(ReasonOIDC, "nonce is not the one that was sent")
+	}
+	if id.Subject == "" { // OpenID Connect Core §2; all whom it names nothing would be one
+		return Claims{}, refusef(ReasonOIDC, "the token has no sub")
 	}
 	return p.read(ctx, found, token, id, want)
 }

@@ -11,7 +11,7 @@ import (
 // TestLoginElsewhere: who has app passwords and no account here is shown, locked and unlocked like the others.
 func TestLoginElsewhere(t *testing.T) {
 	r := newRig(t)
-	err := r.store.PutPerson(t.Context(), auth.Person{Login: "dora", Source: "oidc", Subject: "x 1", Seen: noon})
+	_, err := r.store.PutPerson(t.Context(), auth.Person{Login: "dora", Source: "oidc", Subject: "x 1", Seen: noon})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"html"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -16,7 +17,8 @@ import (
 // TestLoginElsewherePage: who has app passwords and no account here has a page, on which they can be locked.
 func TestLoginElsewherePage(t *testing.T) {
 	r := newRig(t)
-	err := r.store.PutPerson(t.Context(), auth.Person{Login: "dora", Source: "oidc", Subject: "x 1", Seen: time.Now()})
+	_, err := r.store.PutPerson(t.Context(), auth.Person{Login: "dora", Source: "oidc", Subject: "x 1",
+		Seen: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,11 +47,14 @@ func TestAppPasswordsOfALogin(t *testing.T) {
 			r.must(r.store.AddUser(t.Context(), auth.User{Login: login}))
 			p.Source, p.Subject = "store", ""
 		}
+		_, err := r.store.PutPerson(t.Context(), p)
+		r.must(err)
 		for i, k := range []auth.AppPassword{{ID: "scanner1", Name: "Scanner <b>", Expires: now.Add(time.Hour),
 			Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}, {ID: "laptop22", Name: "Laptop",
 			Expires: now.Add(-time.Minute)}} {
 			k.Login, k.Hash, k.Created = login, auth.Secret(k.ID), now.Add(time.Duration(i-9)*time.Hour)
-			r.must(r.store.AddAppPassword(t.Context(), p, k, 20, k.Created))
+			_, err := r.store.AddAppPassword(t.Context(), p, k, 20, k.Created)
+			r.must(err)
 		}
 		r.store.Hurry()
 		r.must(r.store.SaveAppUses(t.Context(), []store.AppUse{{ID: "scanner1", At: now, From: "192.0.2.7"}}))
@@ -87,5 +92,48 @@ func TestAppPasswordsOfALogin(t *testing.T) {
 				t.Errorf("%s: %q: %d", login, bad, w.Code)
 			}
 		}
+	}
+}
+
+// TestLockedElsewhere: logins of other sources that are locked stand in the list, whatever they are called, and whoever
+// may unlock does so there.
+func TestLockedElsewhere(t *testing.T) {
+	r := newRig(t, office(t))
+	const odd = `o'brien"><script>alert(1)</script>`
+	for _, login := range []string{"carl@example.com", odd} {
+		_, err := r.store.LockLogin(t.Context(), auth.LoginLock{Login: login, Reason: "<b>left</b>\u202e", By: "root",
+			At: time.Now()})
+		r.must(err)
+	}
+	const heading = "Locked logins of other sources"
+	for role, may := range map[operate.Role]bool{operate.Viewer: false, operate.Operator: true} {
+		page := r.ask(person(role), "GET", "/logins", nil).Body.String()
+		_, section, there := strings.Cut(page, `<section aria-labelledby="locked">`)
+		section, _, _ = strings.Cut(section, "</section>")
+		if !there || !strings.Contains(section, heading) || !strings.Contains(section, "carl@example.com") ||
+			!strings.Contains(section, "&lt;b&gt;left&lt;/b&gt;?") || strings.Contains(section, "<script>") {
+			t.Errorf("%s:\n%s", role, section)
+		}
+		for _, login := range []string{"carl@example.com", odd} {
+			field := `name="who" value="` + html.EscapeString(login) + `"`
+			if got := strings.Contains(section, field); got != may {
+				t.Errorf("%s may unlock %s: %v\n%s", role, login, got, section)
+			}
+		}
+	}
+	for _, login := range []string{"carl@example.com", odd} {
+		form := url.Values{"who": {login}, "back": {"/logins"}}
+		if w := r.ask(person(operate.Viewer), "POST", "/logins/act/unlock", form); w.Code != http.StatusForbidden {
+			t.Errorf("a viewer unlocks: %d", w.Code)
+		}
+		if w := r.ask(person(operate.Operator), "POST", "/logins/act/unlock", form); w.Code != http.StatusSeeOther {
+			t.Errorf("%s: %d", login, w.Code)
+		}
+	}
+	if strings.Contains(r.page("/logins"), heading) {
+		t.Error("nobody is locked, and the list says so")
+	}
+	if locks, err := r.store.LoginLocks(t.Context()); err != nil || len(locks) > 0 {
+		t.Errorf("%+v, %v", locks, err)
 	}
 }

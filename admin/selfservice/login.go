@@ -145,7 +145,7 @@ func (s logins) vouched(v *console.Visit) (p operate.Person, err error) {
 	if err != nil {
 		return p, err
 	}
-	login, err := auth.CheckLogin(said.Text(o.LoginClaim))
+	login, err := auth.CheckProvided(said.Text(o.LoginClaim))
 	if err != nil {
 		return p, &access.Refusal{Reason: reasonNoLogin, Err: err}
 	}
@@ -156,7 +156,7 @@ func (s logins) vouched(v *console.Visit) (p operate.Person, err error) {
 // enter enrols who has proved who they are, and opens their session.
 func (s logins) enter(v *console.Visit, p operate.Person) error {
 	by := operate.Actor{Name: p.Login, Channel: operate.SelfService, Client: access.ClientOf(v.Request)}
-	by, err := s.Operations.AppPasswords.Enrol(v.Context(), by, p)
+	known, err := s.Operations.AppPasswords.Enrol(v.Context(), by, p)
 	kind, theirs := operate.KindOf(err)
 	switch {
 	case errors.Is(err, operate.ErrForbidden):
@@ -168,10 +168,10 @@ func (s logins) enter(v *console.Visit, p operate.Person) error {
 	case err != nil:
 		return err
 	}
-	if err := s.open(v.Writer, v.Request, by.Name, p.Source); err != nil {
+	if err := s.open(v.Writer, v.Request, known); err != nil {
 		return err
 	}
-	s.Logger.Info("self-service: logged in", "login", by.Name, "source", p.Source, "client", by.Client)
+	s.Logger.Info("self-service: logged in", "login", known.Login, "source", p.Source, "client", by.Client)
 	return nil
 }
 

@@ -12,7 +12,8 @@
 // # The order
 //
 // As in package door: whose request it is comes first, where a trusted proxy makes it; then what another site's page
-// made is refused; then the bound on logins; then the session. Bodies of forms have 64 kB at most.
+// made is refused; then the bound on logins; then the session; then the bound on changes. Bodies of forms have 64 kB at
+// most.
 package selfservice
 
 import (
@@ -82,7 +83,8 @@ func New(o Options) *Server {
 	}
 	pages := console.Rooms(console.Options{Home: home, SignOut: logoutPath, Also: s.routes(), Logger: s.Logger,
 		Now: s.Now, Site: func() string { return s.Config().Hostname }})
-	known := s.recognise(http.MaxBytesHandler(pages, maxForm))
+	forms := http.MaxBytesHandler(pages, maxForm)
+	known := s.recognise(access.NewLimiter().Bound(s.Now, isChange, forms, tooManyChanges(forms)))
 	bounded := access.NewLimiter().Bound(s.Now, isLogin, known, tooMany(pages))
 	origin := http.NewCrossOriginProtection()
 	proxies := func() []netip.Prefix { return s.Config().Admin.TrustedProxies.Prefixes() }
@@ -133,6 +135,11 @@ func isLogin(r *http.Request) bool {
 		r.URL.Path == oidcPath || strings.HasPrefix(r.URL.Path, oidcPath+"/")
 }
 
+// isChange reports whether a request makes or revokes a password: each stands in the audit, which has an end.
+func isChange(r *http.Request) bool {
+	return r.Method == http.MethodPost && (r.URL.Path == newPath || r.URL.Path == revokePath)
+}
+
 type contextKey int
 
 const (
@@ -147,6 +154,13 @@ func tooMany(pages http.Handler) http.Handler {
 		login := r.Clone(context.WithValue(r.Context(), busyKey, true))
 		login.Method, login.Body, login.URL.Path, login.URL.RawQuery = http.MethodGet, http.NoBody, loginPath, ""
 		pages.ServeHTTP(w, login)
+	})
+}
+
+// tooManyChanges answers whom the bound on changes refuses.
+func tooManyChanges(pages http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pages.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), busyKey, true)))
 	})
 }
 
@@ -170,7 +184,12 @@ func (s *Server) routes() []console.Route {
 // signedIn sends others than those who are signed in to the login.
 func (s *Server) signedIn(serve func(*console.Visit, *visitor)) func(*console.Visit) {
 	return func(v *console.Visit) {
-		if who := visitorOf(v.Context()); who != nil {
+		busy, _ := v.Context().Value(busyKey).(bool)
+		switch who := visitorOf(v.Context()); {
+		case who != nil && busy:
+			v.Fail(http.StatusTooManyRequests, v.T("Too many changes at once. Wait a minute and try again."))
+			return
+		case who != nil:
 			serve(v, who)
 			return
 		}

@@ -54,17 +54,14 @@ func (s *Server) recognise(next http.Handler) http.Handler {
 	})
 }
 
-// open begins a session and gives the browser its cookie. One that it had before ends.
-func (s *Server) open(w http.ResponseWriter, r *http.Request, login, source string) error {
+// open begins a session of who has just proved who they are, and gives the browser its cookie. One that it had before
+// ends.
+func (s *Server) open(w http.ResponseWriter, r *http.Request, p auth.Person) error {
 	ctx, now := r.Context(), s.Now()
 	if before := visitorOf(ctx); before != nil {
 		if err := s.Store.EndPersonSession(ctx, before.digest); err != nil {
 			return err
 		}
-	}
-	p, err := s.Store.Person(ctx, login)
-	if err != nil {
-		return err
 	}
 	switch _, err := s.Store.LoginLock(ctx, p.Login); {
 	case err == nil:
@@ -73,8 +70,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, login, source stri
 		return err
 	}
 	token := rand.Text() + rand.Text()
-	err = s.Store.AddPersonSession(ctx, store.PersonSession{Digest: sha256.Sum256([]byte(token)), Login: p.Login,
-		Subject: p.Subject, Source: source, Created: now, Used: now}, now.Add(-access.SessionFor),
+	err := s.Store.AddPersonSession(ctx, store.PersonSession{Digest: sha256.Sum256([]byte(token)), Login: p.Login,
+		Subject: p.Subject, Source: p.Source, Created: now, Used: now}, now.Add(-access.SessionFor),
 		now.Add(-access.IdleFor))
 	if err != nil {
 		return err

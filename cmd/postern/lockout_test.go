@@ -97,7 +97,7 @@ func TestListAndUnlockShowLockouts(t *testing.T) {
 		{"nobody", -1, "there is no login nobody"},
 		{"192.0.2.77", 0, "192.0.2.77 is unlocked."}, // a login and an address
 		{"198.51.100.1:4711", -1, "is not locked out"},
-		{"an na", -1, "blank"},
+		{"an na", -1, "did you mean anna?"},
 	} {
 		out, err := postern("user", "unlock", step.who)
 		if (err != nil) != (step.left < 0) || err == nil && !strings.Contains(out, step.says) || err != nil &&

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -134,14 +133,18 @@ upstreams = ["office"]
 			t.Fatal(err)
 		}
 		defer s.Close()
-		err = errors.Join(s.AddUser(t.Context(), auth.User{Login: "ceo@example.com", Hash: "x",
-			Groups: []string{"board"}, Created: time.Now()}),
-			s.PutPerson(t.Context(), auth.Person{Login: "oda@example.com", Source: "oidc", Subject: "x 1",
-				Groups: []string{"sales"}, Seen: time.Now()}),
-			s.PutPerson(t.Context(), auth.Person{Login: "paul@example.com", Source: "office",
-				Groups: []string{"staff"}}))
+		err = s.AddUser(t.Context(), auth.User{Login: "ceo@example.com", Hash: "x", Groups: []string{"board"},
+			Created: time.Now()})
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, p := range []auth.Person{
+			{Login: "oda@example.com", Source: "oidc", Subject: "x 1", Groups: []string{"sales"}, Seen: time.Now()},
+			{Login: "paul@example.com", Source: "office", Groups: []string{"staff"}},
+		} {
+			if _, err := s.PutPerson(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
 		}
 		said := linesOf(Warnings(c, time.Now()))
 		if strings.Count(said, "nobody is in the group") != 1 ||

@@ -30,8 +30,11 @@ func TestIdleAppPasswords(t *testing.T) {
 		{"sends@example.com", "office", "", old, old, now.Add(165 * day)},
 		{"new@example.com", "office", "", time.Time{}, now, now.Add(365 * day)},
 	} {
-		if err := s.AddAppPassword(t.Context(), auth.Person{Login: p.login, Source: p.source, Subject: p.subject,
-			Seen: p.seen}, auth.AppPassword{ID: p.login, Login: p.login, Name: "printer", Hash: auth.Secret(p.login),
+		person := auth.Person{Login: p.login, Source: p.source, Subject: p.subject, Seen: p.seen}
+		if _, err := s.PutPerson(t.Context(), person); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.AddAppPassword(t.Context(), person, auth.AppPassword{ID: p.login, Login: p.login, Name: "printer", Hash: auth.Secret(p.login),
 			Created: p.made, Expires: p.expires}, 20, p.made); err != nil {
 			t.Fatal(err)
 		}

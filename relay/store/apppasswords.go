@@ -168,60 +168,72 @@ func (s *Store) AppPasswords(ctx context.Context, login string) ([]auth.AppPassw
 
 // PutPerson stores who logs in to the page, or is given an app password. Seen never goes back. A
 // login is bound to the first subject that has it, and a subject to its first login: else it is a *BoundError.
-// ErrTooMany over 100 000 people.
-func (s *Store) PutPerson(ctx context.Context, p auth.Person) error {
+// ErrTooMany over 100 000 people. A login that is of another source than before is somebody else's: the app passwords
+// and sessions that it had end, and those app passwords are returned.
+func (s *Store) PutPerson(ctx context.Context, p auth.Person) (ended []auth.AppPassword, err error) {
 	if p.Login == "" {
-		return errors.New("a person needs a login")
+		return nil, errors.New("a person needs a login")
 	}
-	err := s.write(ctx, func(t *tx) error {
-		next, counts, err := nextPerson(t, p)
-		if err != nil {
-			return err
+	err = s.write(ctx, func(t *tx) error {
+		before, err := personBefore(t, p)
+		if err == nil {
+			ended, err = putPerson(t, before, p)
 		}
-		return putPerson(t, next, counts)
+		return err
 	})
-	return wrap(err, "person %q", p.Login)
+	return ended, wrap(err, "person %q", p.Login)
 }
 
-// nextPerson is what is to be stored of a person. counts says that app passwords are to be verified again.
-func nextPerson(t *tx, p auth.Person) (next auth.Person, counts bool, err error) {
+// moved reports whether a login is of another source than before, and so somebody else's.
+func moved(before *auth.Person, p auth.Person) bool {
+	return before != nil && before.Source != p.Source
+}
+
+// putPerson does what PutPerson says, to whom personBefore does not refuse.
+func putPerson(t *tx, before *auth.Person, p auth.Person) (ended []auth.AppPassword, err error) {
+	if before != nil && before.Seen.After(p.Seen) {
+		p.Seen = before.Seen
+	}
+	if moved(before, p) {
+		ended, err = endAppPasswords(t, p.Login, "")
+		if err = errors.Join(err, endPersonSessions(t, p.Login)); err != nil {
+			return nil, err
+		}
+	}
+	data, err := json.Marshal(personData{p.Name, p.Groups, p.Senders, p.Source})
+	if err != nil {
+		return nil, err
+	}
+	err = t.Run("INSERT OR REPLACE INTO person VALUES (?, ?, ?, ?)", p.Login, p.Subject, unixNano(p.Seen), string(data))
+	if err == nil && (before == nil || moved(before, p) || !slices.Equal(p.Groups, before.Groups) ||
+		!slices.Equal(p.Senders, before.Senders)) {
+		err = bump(t.Conn, TopicAppPasswords) // they are to be verified again
+	}
+	return ended, err
+}
+
+// personBefore is what is stored of a person, nil if nothing is. It refuses who cannot be stored.
+func personBefore(t *tx, p auth.Person) (*auth.Person, error) {
 	had, err := list(t.Conn, scanPerson, "SELECT "+personColumns+
 		" FROM person p WHERE p.login = ?1 OR p.subject = ?2 AND ?2 <> ''", p.Login, p.Subject)
 	if err != nil {
-		return p, false, err
+		return nil, err
 	}
 	n, _, err := t.Int("SELECT count(*) FROM person")
 	switch {
 	case err != nil:
-		return p, false, err
+		return nil, err
 	case len(had) == 0 && n >= maxPersons:
-		return p, false, refuse(fmt.Errorf("%w: there are %d people", ErrTooMany, n))
+		return nil, refuse(fmt.Errorf("%w: there are %d people", ErrTooMany, n))
 	case len(had) == 0:
-		return p, true, nil
+		return nil, nil
 	}
 	for _, h := range had {
 		if h.Login != p.Login || h.Subject != p.Subject {
-			return p, false, refuse(&BoundError{h.Login, h.Subject})
+			return nil, refuse(&BoundError{h.Login, h.Subject})
 		}
 	}
-	h := had[0]
-	if h.Seen.After(p.Seen) {
-		p.Seen = h.Seen
-	}
-	return p, p.Source != h.Source || !slices.Equal(p.Groups, h.Groups) || !slices.Equal(p.Senders, h.Senders), nil
-}
-
-// putPerson writes a row. counts says that app passwords are to be verified again.
-func putPerson(t *tx, p auth.Person, counts bool) error {
-	data, err := json.Marshal(personData{p.Name, p.Groups, p.Senders, p.Source})
-	if err != nil {
-		return err
-	}
-	err = t.Run("INSERT OR REPLACE INTO person VALUES (?, ?, ?, ?)", p.Login, p.Subject, unixNano(p.Seen), string(data))
-	if err == nil && counts {
-		err = bump(t.Conn, TopicAppPasswords)
-	}
-	return err
+	return &had[0], nil
 }
 
 // forgetPersonOf removes the person whose login was an account of the store, with all app passwords.
@@ -261,22 +273,30 @@ func (s *Store) ForgetPerson(ctx context.Context, login string) (n int, err erro
 }
 
 // AddAppPassword stores a new one of a person, who is put as PutPerson does: ErrExists if another of the same login has
-// its name, ErrTooMany if there are most already. Expired ones make room.
-func (s *Store) AddAppPassword(ctx context.Context, p auth.Person, k auth.AppPassword, most int, now time.Time) error {
+// its name, ErrTooMany if there are most already, ErrNoAppPassword if the person has been seen and is there no more.
+// Expired ones make room.
+func (s *Store) AddAppPassword(ctx context.Context, p auth.Person, k auth.AppPassword, most int, now time.Time) (
+	ended []auth.AppPassword, err error) {
 	data, err := json.Marshal(appPasswordData{k.Name, k.Networks})
 	if err == nil && p.Login != k.Login {
 		err = errors.New("an app password is of its person")
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = s.write(ctx, func(t *tx) error {
-		next, counts, err := nextPerson(t, p)
+		before, err := personBefore(t, p)
 		if err != nil {
 			return err
 		}
-		had, err := list(t.Conn, scanAppPassword, "SELECT "+appColumns+" FROM app_password a WHERE a.login = ?",
-			k.Login)
+		if before == nil && !p.Seen.IsZero() {
+			return refuse(ErrNoAppPassword) // forgotten meanwhile
+		}
+		var had []auth.AppPassword
+		if !moved(before, p) {
+			had, err = list(t.Conn, scanAppPassword, "SELECT "+appColumns+" FROM app_password a WHERE a.login = ?",
+				k.Login)
+		}
 		if err != nil {
 			return err
 		}
@@ -289,13 +309,16 @@ func (s *Store) AddAppPassword(ctx context.Context, p auth.Person, k auth.AppPas
 		if len(live) >= min(most, MaxAppPasswords) {
 			return refuse(fmt.Errorf("%w: there are %d app passwords", ErrTooMany, len(live)))
 		}
-		if err := errors.Join(putPerson(t, next, counts), dropExpired(t, had, k, now)); err != nil {
+		if ended, err = putPerson(t, before, p); err != nil {
+			return err
+		}
+		if err := dropExpired(t, had, k, now); err != nil {
 			return err
 		}
 		return errors.Join(t.Run("INSERT INTO app_password VALUES (?, ?, ?, ?, ?, 0, '', ?)", k.ID, k.Login,
 			string(k.Hash), unixNano(k.Created), unixNano(k.Expires), string(data)), bump(t.Conn, TopicAppPasswords))
 	})
-	return wrap(err, "app password of %q", k.Login)
+	return ended, wrap(err, "app password of %q", k.Login)
 }
 
 // dropExpired removes expired ones that stand in the way of a new one: of its name, or all where there is no room.
@@ -314,18 +337,27 @@ func dropExpired(t *tx, had []auth.AppPassword, fresh auth.AppPassword, now time
 // RevokeAppPasswords removes one of a login, or with "" all of it, and returns what is gone. ErrNoAppPassword if there
 // is none such.
 func (s *Store) RevokeAppPasswords(ctx context.Context, login, id string) (gone []auth.AppPassword, err error) {
-	err = s.write(ctx, func(t *tx) error {
-		const which = " WHERE login = ?1 AND ?2 IN ('', id)"
-		gone, err = list(t.Conn, scanAppPassword, "SELECT "+appColumns+" FROM app_password a"+which, login, id)
+	err = s.write(ctx, func(t *tx) (err error) {
+		gone, err = endAppPasswords(t, login, id)
 		if err == nil && len(gone) == 0 {
 			err = refuse(ErrNoAppPassword)
 		}
 		if err != nil {
 			return err
 		}
-		return errors.Join(t.Run("DELETE FROM app_password"+which, login, id), bump(t.Conn, TopicAppPasswords))
+		return bump(t.Conn, TopicAppPasswords)
 	})
 	return gone, wrap(err, "app password of %q", login)
+}
+
+// endAppPasswords removes one of a login, or with "" all of it, and returns what is gone.
+func endAppPasswords(t *tx, login, id string) ([]auth.AppPassword, error) {
+	const which = " WHERE login = ?1 AND ?2 IN ('', id)"
+	gone, err := list(t.Conn, scanAppPassword, "SELECT "+appColumns+" FROM app_password a"+which, login, id)
+	if err != nil || len(gone) == 0 {
+		return nil, err
+	}
+	return gone, t.Run("DELETE FROM app_password"+which, login, id)
 }
 
 // AppUse is when and from where an app password was used.

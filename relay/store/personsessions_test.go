@@ -35,7 +35,7 @@ func TestPersonSessions(t *testing.T) {
 	}
 	enrol := func() {
 		t.Helper()
-		if err := s.PutPerson(ctx, anna); err != nil {
+		if err := putPersonOf(s, anna); err != nil {
 			t.Fatal(err)
 		}
 	}

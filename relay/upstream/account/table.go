@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"postern/mail"
 	"postern/relay/upstream"
 )
 
@@ -135,7 +136,7 @@ func (t *Table[H]) shortLocked(a *account[H], now, until time.Time) time.Time {
 func (t *Table[H]) accountLocked(name string) *account[H] {
 	key := name
 	if t.o.FoldCase {
-		key = strings.ToLower(name)
+		key = mail.LowerASCII(name)
 	}
 	if a := t.accounts[key]; a != nil {
 		return a

@@ -150,6 +150,17 @@ func TestNamesThatDifferInCase(t *testing.T) {
 	}
 }
 
+// TestNamesThatOnlyLookAlike: letters that Unicode has as capitals of ASCII ones, such as the sign of kelvin, are of
+// other logins, which must not share an account.
+func TestNamesThatOnlyLookAlike(t *testing.T) {
+	tb := newTable(func(_ *upstream.Settings, o *Options) { o.FoldCase = true })
+	tb.Reserve(time.Now(), "kim@example.com", nil)
+	tb.Reserve(time.Now(), "\u212aim@example.com", nil)
+	if st := tb.States(); len(st) != 2 {
+		t.Errorf("%+v", st)
+	}
+}
+
 // Accounts without a history make room; one that has anything to remember stays.
 func TestAccountsAreBounded(t *testing.T) {
 	tb := newTable(nil)

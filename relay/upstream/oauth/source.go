@@ -209,7 +209,7 @@ func (s *Source) subject(identity string) string {
 }
 
 func (s *Source) entryLocked(identity string) *entry {
-	key := strings.ToLower(s.subject(identity))
+	key := mail.LowerASCII(s.subject(identity))
 	if e, ok := s.entries.Get(key); ok {
 		return e
 	}

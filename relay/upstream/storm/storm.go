@@ -11,7 +11,6 @@ package storm
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -145,7 +144,7 @@ func (w *Watch) About(identity string, r mail.Reply, personal ...string) (Storm,
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	views := []*view{&w.all}
-	if v := w.own[strings.ToLower(identity)]; v != nil {
+	if v := w.own[mail.LowerASCII(identity)]; v != nil {
 		views = append(views, v)
 	}
 	for _, v := range views {
@@ -172,7 +171,7 @@ func (w *Watch) Raging() []Storm {
 
 // identity returns the view of one, making room by the one that was used longest ago.
 func (w *Watch) identity(name string) *view {
-	name = strings.ToLower(name)
+	name = mail.LowerASCII(name)
 	if v := w.own[name]; v != nil {
 		return v
 	}
