@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/relay/store/internal/sqlite"
+	"postern/relay/trace"
 )
 
 var errNo = errors.New("no")
@@ -114,12 +115,24 @@ func TestTimesOutOfRange(t *testing.T) {
 		}
 	}
 	s := open(t, Options{})
+	first, last := time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 	if err := s.AppendAudit(t.Context(), AuditEntry{Time: time.Now(), Actor: "ada", Outcome: AuditDone}); err != nil {
 		t.Fatal(err)
 	}
-	found, err := s.Audit(t.Context(), AuditQuery{Since: time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC),
-		Until: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)})
+	found, err := s.Audit(t.Context(), AuditQuery{Since: first, Until: last})
 	if err != nil || len(found) != 1 {
 		t.Errorf("audit: %v, %v", found, err)
+	}
+	err = s.AppendEventsNow(t.Context(), []trace.Event{{Kind: trace.Accepted, ID: "m1", Login: "ada"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := s.Events(t.Context(), trace.Query{Login: "ada", Since: first, Until: last})
+	if err != nil || len(events) != 1 {
+		t.Errorf("trace: %v, %v", events, err)
+	}
+	answer, err := s.Search(t.Context(), trace.Search{Since: first, Until: last})
+	if err != nil || len(answer.Found) != 1 {
+		t.Errorf("search: %+v, %v", answer, err)
 	}
 }
