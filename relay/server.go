@@ -292,7 +292,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		}
 	}()
 	for _, work := range s.background() {
-		rest.Go(func() { work(background) })
+		rest.Go(func() { guarded(background, s.log, work) })
 	}
 	select {
 	case <-s.queue.Up(): // nobody submits to a queue that is not there
