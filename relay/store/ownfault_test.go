@@ -136,3 +136,24 @@ func TestTimesOutOfRange(t *testing.T) {
 		t.Errorf("search: %+v, %v", answer, err)
 	}
 }
+
+// TestRoomOfSomebodyElse: who goes away while the disk is looked at leaves no answer for others.
+func TestRoomOfSomebodyElse(t *testing.T) {
+	s := space{dir: t.TempDir()}
+	free, err := s.free()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.floor = 2 * free // so that the pages inside the file decide
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.check(func() (int64, error) { return 0, gone.Err() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("who went away: %v", err)
+	}
+	if err := s.check(func() (int64, error) { return 2 * free, nil }); err != nil {
+		t.Errorf("who came after them: %v", err)
+	}
+	if err := s.check(func() (int64, error) { return 0, errNo }); err != nil {
+		t.Errorf("the answer was not kept: %v", err)
+	}
+}
