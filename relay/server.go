@@ -158,6 +158,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		Routes: func() *outbound.Routes { return s.state.Load().routes },
 		Store:  s.store, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log, Metrics: s.registry,
 	})
+	s.queue = s.newQueue(c) // before the upstreams, whose pauses may end at once
 	st, err := s.newState(ctx, c, nil)
 	if err != nil {
 		return nil, err
@@ -165,7 +166,6 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.state.Store(st)
 	s.operations = s.newOperations()
 	st.routes.Run()
-	s.queue = s.newQueue(c)
 	s.submission = submission.New(s.deliveries, submission.Options{
 		Settings: func() *submission.Settings { return s.state.Load().settings },
 		Accounts: s.accounts, Devices: s.devices, OwnSenders: s.ownSenders,
