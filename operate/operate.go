@@ -113,11 +113,16 @@ func KindOf(err error) (Kind, bool) {
 	return e.Kind, true
 }
 
-// note traces what somebody did.
+// noteTime bounds how long a trace event of who has gone away meanwhile is tried to be written.
+const noteTime = 10 * time.Second
+
+// note traces what somebody did. It is done, so it is traced also where they have gone away.
 func (d *desk) note(ctx context.Context, events ...trace.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTime)
+	defer cancel()
 	if err := d.Store.AppendEventsNow(ctx, events); err != nil {
 		return fmt.Errorf("it is done, but the trace could not be written: %w", err)
 	}

@@ -13,10 +13,18 @@ import (
 )
 
 // Reload reads the configuration again, validates it whole and swaps it. Open sessions take it over
-// at their next MAIL. When anything is wrong, nothing changes and the error says what.
+// at their next MAIL. When anything is wrong, nothing changes and the error says what. While the server starts, Reload
+// waits: listeners that it opened would take mail for a queue that is not there yet.
 func (s *Server) Reload(ctx context.Context) error {
 	if s.options.Load == nil {
 		return errors.New("this server has no configuration to read again")
+	}
+	select {
+	case <-s.up:
+	case <-s.draining:
+		return errStopping
+	case <-ctx.Done():
+		return errStopping
 	}
 	s.reloading.Lock()
 	defer s.reloading.Unlock()

@@ -100,6 +100,7 @@ type Server struct {
 	state       atomic.Pointer[state]
 	refused     atomic.Pointer[string] // why the last reload changed nothing, nil: it did
 	serving     atomic.Bool            // every listener accepts
+	up          chan struct{}          // closed when every listener accepts
 	draining    chan struct{}          // closed when the shutdown begins
 	reloading   sync.Mutex             // one change of state at a time; guards what follows
 	stopping    bool                   // nothing changes any more
@@ -118,7 +119,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, fmt.Errorf("relay: Options.Poll is %s, less than a millisecond", o.Poll)
 	}
 	c := o.Config
-	s := &Server{log: o.Logger, options: o, began: time.Now(), draining: make(chan struct{})}
+	s := &Server{log: o.Logger, options: o, began: time.Now(), up: make(chan struct{}), draining: make(chan struct{})}
 	s.deliveries, s.stopDeliveries = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -157,6 +158,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		Routes: func() *outbound.Routes { return s.state.Load().routes },
 		Store:  s.store, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log, Metrics: s.registry,
 	})
+	s.queue = s.newQueue(c) // before the upstreams, whose pauses may end at once
 	st, err := s.newState(ctx, c, nil)
 	if err != nil {
 		return nil, err
@@ -164,7 +166,6 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s.state.Store(st)
 	s.operations = s.newOperations()
 	st.routes.Run()
-	s.queue = s.newQueue(c)
 	s.submission = submission.New(s.deliveries, submission.Options{
 		Settings: func() *submission.Settings { return s.state.Load().settings },
 		Accounts: s.accounts, Devices: s.devices, OwnSenders: s.ownSenders,
@@ -291,7 +292,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		}
 	}()
 	for _, work := range s.background() {
-		rest.Go(func() { work(background) })
+		rest.Go(func() { guarded(background, s.log, work) })
 	}
 	select {
 	case <-s.queue.Up(): // nobody submits to a queue that is not there
@@ -385,6 +386,7 @@ func (s *Server) bind() (err error) {
 func (s *Server) serve() {
 	s.listeners.serveAll()
 	s.serving.Store(true)
+	close(s.up)
 	st := s.state.Load()
 	s.log.Info("ready", "hostname", st.config.Hostname, "upstreams", len(st.routes.Upstreams))
 	if s.options.Ready != nil {

@@ -35,6 +35,9 @@ changes nothing.`,
 			for _, w := range check.Warnings(c, time.Now()) {
 				log.Warn("configuration: " + w.String())
 			}
+			hup := make(chan os.Signal, 1) // before the store is opened, which may take its time: unheard, it would kill us
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
 			path := c.Path()
 			srv, err := relay.New(cmd.Context(), relay.Options{
 				Poll:   a.poll,
@@ -50,9 +53,6 @@ changes nothing.`,
 			ctx, stop := context.WithCancel(cmd.Context())
 			var beside sync.WaitGroup
 			defer func() { stop(); beside.Wait() }()
-			hup := make(chan os.Signal, 1)
-			signal.Notify(hup, syscall.SIGHUP)
-			defer signal.Stop(hup)
 			beside.Go(func() { reloadOnHangup(ctx, hup, srv) })
 			beside.Go(func() { keepWatchdog(ctx) })
 			context.AfterFunc(ctx, func() { notify(daemon.SdNotifyStopping) })

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -132,21 +133,37 @@ func (m *Monitor) Run(ctx context.Context) {
 
 func (m *Monitor) look(ctx context.Context, round int) {
 	now := time.Now()
-	m.upstreams(m.InForce().Routes, now)
-	m.disk(ctx, now)
+	m.check("upstreams", func() { m.upstreams(m.InForce().Routes, now) })
+	m.check("disk", func() { m.disk(ctx, now) })
 	if round%queueAgeLook == 0 {
-		m.queueAge(ctx, now)
+		m.check("queue", func() { m.queueAge(ctx, now) })
 	}
 	if round%expiryLook == 0 {
-		m.certificates(ctx, now)
-		m.secrets(ctx, now)
-		dkimKeys(ctx, m.InForce().Config, m.Store, m.alerter, now)
-		users, err := m.Store.Users(ctx)
-		elsewhere, err2 := m.Store.LockedElsewhere(ctx)
-		if err == nil && err2 == nil {
-			m.Accounts(append(users, elsewhere...), time.Time{})
-		}
+		m.check("certificates", func() { m.certificates(ctx, now) })
+		m.check("secrets", func() { m.secrets(ctx, now) })
+		m.check("DKIM keys", func() { dkimKeys(ctx, m.InForce().Config, m.Store, m.alerter, now) })
+		m.check("accounts", func() { m.accounts(ctx) })
 	}
+}
+
+func (m *Monitor) accounts(ctx context.Context) {
+	users, err := m.Store.Users(ctx)
+	elsewhere, err2 := m.Store.LockedElsewhere(ctx)
+	if err == nil && err2 == nil {
+		m.Accounts(append(users, elsewhere...), time.Time{})
+	}
+}
+
+// check looks at one kind of condition. A panic in that, a fault of ours that the words of a provider bring out, is a
+// look that saw nothing: who watches mail must not end it.
+func (m *Monitor) check(what string, look func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.Logger.Error("a condition is not checked by a fault of ours", "condition", what,
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	look()
 }
 
 // Result traces an event of an attempt, and opens or closes alerts by it.

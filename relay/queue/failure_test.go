@@ -391,3 +391,29 @@ func TestUnreportableFailureEnds(t *testing.T) {
 		w.end()
 	})
 }
+
+// A report that brings out a fault of ours is one that cannot be made: what it is about waits, and other mail goes on.
+func TestReportThatPanics(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		panics := 0
+		w := newWorld(t, func(o *queue.Options) {
+			o.Report = func(queue.Notice) (*queue.NewMessage, error) {
+				panics++
+				panic("a reply that nobody thought of")
+			}
+		})
+		w.up.setAnswer(always(unknown))
+		w.submit(message("M1", "anna"))
+		sleep(time.Hour)
+		if m := w.inStore("M1"); panics == 0 || m == nil || m.Recipients[0].Status != queue.Pending {
+			t.Fatalf("%d panics, %+v", panics, m)
+		}
+		w.up.setAnswer(always(delivered))
+		w.submit(message("M2", "bert"))
+		sleep(time.Minute)
+		w.wantGone("M2")
+		sleep(24 * time.Hour)
+		w.wantGone("M1")
+		w.end()
+	})
+}

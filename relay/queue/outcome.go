@@ -1,7 +1,10 @@
 package queue
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -250,7 +253,7 @@ func (d *decider) makeIfDue(n Notice, dec *decision) (became string, err error) 
 	case len(n.About) == 0:
 		return "withheld: NOTIFY does not ask for it", nil
 	}
-	made, err := d.makeReport(n)
+	made, err := d.make(n)
 	switch {
 	case err != nil:
 		d.log.Error("report not made", "id", n.Message.ID, "kind", n.Kind, "error", err)
@@ -262,3 +265,18 @@ func (d *decider) makeIfDue(n Notice, dec *decision) (became string, err error) 
 	dec.out.Reports = append(dec.out.Reports, *made)
 	return made.Message.ID + " queued", nil
 }
+
+// make makes a report. A panic in that, a fault of ours that the words of one upstream bring out, is a report that
+// cannot be made: it must not end the service for all, again after each restart.
+func (d *decider) make(n Notice) (made *NewMessage, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			d.log.Error("a report failed by a fault of ours", "id", n.Message.ID, "panic", fmt.Sprint(p),
+				"stack", string(debug.Stack()))
+			made, err = nil, errOwnFault
+		}
+	}()
+	return d.makeReport(n)
+}
+
+var errOwnFault = errors.New("a fault of postern's own")

@@ -75,6 +75,9 @@ func (q Query) Complete(now time.Time) (Query, error) {
 	if q.Since.IsZero() {
 		q.Since = q.Until.Add(-7 * 24 * time.Hour)
 	}
+	if earliest := time.Unix(0, 0); q.Since.Before(earliest) { // else a query for one key looks at each day since
+		q.Since = earliest
+	}
 	if !q.Since.Before(q.Until) {
 		return q, fmt.Errorf("%w: %s is not before %s", ErrQuery, q.Since.UTC().Format(time.RFC3339),
 			q.Until.UTC().Format(time.RFC3339))

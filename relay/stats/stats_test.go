@@ -281,6 +281,8 @@ func TestQueryComplete(t *testing.T) {
 		"hours of then": {Query{Step: Hour, Since: now.AddDate(-1, 0, 0)}, "", ""},
 		"backwards":     {Query{Since: now, Until: now.Add(-time.Hour)}, "", ""},
 		"the future":    {Query{Since: now.Add(time.Hour)}, "", ""},
+		"from the beginning": {Query{Since: time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC)}, "1970-01-01T00:00:00Z",
+			"2026-11-03T00:00:00Z"},
 		"whole": {Query{Since: now.Truncate(time.Hour), Until: now.Add(time.Hour)}, "2026-11-02T09:00:00Z",
 			"2026-11-02T10:00:00Z"},
 	} {

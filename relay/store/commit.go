@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"syscall"
 
 	lib "modernc.org/sqlite/lib"
@@ -111,6 +112,9 @@ func (w *writer) commitAlone(o *op) {
 	case isFull(err):
 		o.done <- fmt.Errorf("%w: %w", queue.ErrFull, err)
 	default:
+		if r, ok := errors.AsType[refusal](err); ok { // it had changed something
+			err = r.error
+		}
 		o.done <- err
 	}
 }
@@ -130,8 +134,9 @@ func (w *writer) attempt(ops []*op) (results []error, begun bool, err error) {
 	t := &tx{Conn: w.conn}
 	results = make([]error, len(ops))
 	for i, o := range ops {
-		err := o.run(t)
-		if r, ok := err.(refusal); ok {
+		before := t.TotalChanges()
+		err := w.runOne(o, t)
+		if r, ok := err.(refusal); ok && t.TotalChanges() == before {
 			results[i] = r.error
 			continue
 		}
@@ -147,6 +152,22 @@ func (w *writer) attempt(ops []*op) (results []error, begun bool, err error) {
 	}
 	w.committed()
 	return results, true, nil
+}
+
+// errOwnFault: a write failed by a fault of ours. It changed nothing.
+var errOwnFault = errors.New("a fault of postern's own; its log has more")
+
+// runOne runs one write. A panic in it, which one message or one request brings out, is its error and does not end the
+// service for all, again after each restart.
+func (w *writer) runOne(o *op, t *tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.log.Error("a write to the store failed by a fault of ours", "panic", fmt.Sprint(p),
+				"stack", string(debug.Stack()))
+			err = errOwnFault
+		}
+	}()
+	return o.run(t)
 }
 
 func (w *writer) rollback(err error) error {

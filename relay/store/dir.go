@@ -215,8 +215,11 @@ func (s *space) check(inside func() (int64, error)) error {
 	if !s.asked.IsZero() && time.Since(s.asked) < spaceAge {
 		return s.err
 	}
-	s.asked, s.err = time.Now(), s.ask(inside)
-	return s.err
+	err := s.ask(inside)
+	if err == nil || errors.Is(err, queue.ErrFull) { // other trouble may be of who asks: they went away
+		s.asked, s.err = time.Now(), err
+	}
+	return err
 }
 
 // free is how many octets of the file system are.

@@ -221,7 +221,7 @@ func selectEvents(conn *sqlite.Conn, q trace.Query) (events []trace.Event, err e
 func eventQuery(q trace.Query, cs []condition, index string) (text string, args []any) {
 	until, limit := int64(math.MaxInt64), int64(limitOf(q))
 	if !q.Until.IsZero() {
-		until = q.Until.UnixNano()
+		until = unixNano(q.Until)
 	}
 	if q.Text != "" {
 		limit = math.MaxInt64 // rows, of which few have the text

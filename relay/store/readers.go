@@ -43,9 +43,17 @@ func (r *readers) read(ctx context.Context, f func(*sqlite.Conn) error) error {
 	if ctx.Done() != nil {
 		stop = interruptOn(ctx, conn)
 	}
+	ended := false
+	defer func() {
+		stop()
+		if !ended { // f panics, which a server may survive: nobody knows in what state the connection is
+			_ = conn.Close()
+			conn = nil
+		}
+		r.free <- conn
+	}()
 	err = f(conn)
-	stop()
-	r.free <- conn
+	ended = true
 	return readError(ctx, err)
 }
 

@@ -71,10 +71,10 @@ func (l *searching) prepare() (err error) {
 	}
 	l.since, l.before = math.MinInt64, math.MaxInt64
 	if !l.q.Since.IsZero() {
-		l.since = l.q.Since.UnixNano()
+		l.since = unixNano(l.q.Since)
 	}
 	if !l.q.Until.IsZero() {
-		l.before = l.q.Until.UnixNano()
+		l.before = unixNano(l.q.Until)
 	}
 	if l.q.After != "" {
 		at, err := trace.ParseCursor(l.q.After)

@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -199,13 +200,21 @@ func wrap(err error, what string, args ...any) error {
 	return fmt.Errorf("%s: %w", fmt.Sprintf(what, args...), err)
 }
 
-// unixNano is how times are stored: nanoseconds since 1970, 0 for the zero time.
+// unixNano is how times are stored: nanoseconds since 1970, 0 for the zero time. What they cannot say, before 1678 or
+// behind 2262, is as early or late as can be: people ask for all until the year 9999.
 func unixNano(t time.Time) int64 {
-	if t.IsZero() {
+	switch year := t.Year(); {
+	case t.IsZero():
 		return 0
+	case year < 1678:
+		return math.MinInt64
+	case year > 2262 || t.After(lastNano):
+		return math.MaxInt64
 	}
 	return t.UnixNano()
 }
+
+var lastNano = time.Unix(0, math.MaxInt64)
 
 func fromNano(n int64) time.Time {
 	if n == 0 {

@@ -22,8 +22,8 @@ const (
 )
 
 // op is one write. run may be called more than once, each time in a transaction that knows nothing of
-// the time before. An error marked by refuse leaves the others in the transaction alone: run must
-// have changed nothing then.
+// the time before. An error marked by refuse leaves the others in the transaction alone; if run has changed something
+// by then, it costs them a second try, since that is undone.
 type op struct {
 	run  func(*tx) error
 	lazy bool
