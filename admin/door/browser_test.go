@@ -61,7 +61,8 @@ func TestFirstLink(t *testing.T) {
 	says(t, b, "The code does not fit.")
 	b.Problems() // 422
 	b.LookAround("invite-wrong")
-	fill(b, "password", password, "repeat", password, "code", r.code(secret))
+	says(t, b, "Your password is chosen")
+	fill(b, "code", r.code(secret))
 	press(b, send)
 	where(t, b, "/")
 	says(t, b, "You are signed in.")
@@ -139,7 +140,8 @@ func TestPeopleAndTokensInTheBrowser(t *testing.T) {
 	says(t, b, "The token monitoring is revoked.")
 }
 
-// TestPasskey: a link, password and passkey, out, in with the passkey, and the second factor again with it.
+// TestPasskey: a link, password, a wrong code and a passkey instead, out, in with the passkey, and the second factor
+// again with it.
 func TestPasskey(t *testing.T) {
 	r := newRig(t)
 	b := chromium.Start(t, r.base, "de")
@@ -147,7 +149,9 @@ func TestPasskey(t *testing.T) {
 	b.Look("light", 1440, 900)
 	b.Open(r.link("anna", operate.Admin))
 	b.Accessible("invitation")
-	fill(b, "password", password, "repeat", password)
+	fill(b, "password", password, "repeat", password, "code", "000000")
+	press(b, send)
+	b.Problems() // 422; the password is chosen now
 	press(b, "form[data-ceremony] button")
 	where(t, b, "/")
 	press(b, ".side .who form button")

@@ -34,8 +34,8 @@ func TestIdleAppPasswords(t *testing.T) {
 		if _, err := s.PutPerson(t.Context(), person); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.AddAppPassword(t.Context(), person, auth.AppPassword{ID: p.login, Login: p.login, Name: "printer", Hash: auth.Secret(p.login),
-			Created: p.made, Expires: p.expires}, 20, p.made); err != nil {
+		if _, err := s.AddAppPassword(t.Context(), person, auth.AppPassword{ID: p.login, Login: p.login,
+			Name: "printer", Hash: auth.Secret(p.login), Created: p.made, Expires: p.expires}, 20, p.made); err != nil {
 			t.Fatal(err)
 		}
 	}
