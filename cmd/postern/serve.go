@@ -35,7 +35,7 @@ changes nothing.`,
 			for _, w := range check.Warnings(c, time.Now()) {
 				log.Warn("configuration: " + w.String())
 			}
-			hup := make(chan os.Signal, 1) // before the store is opened, which may take its time: unheard, it would kill us
+			hup := make(chan os.Signal, 1) // before the store opens, which may take a while: unheard, it kills
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
 			path := c.Path()

@@ -133,20 +133,21 @@ func (m *Monitor) Run(ctx context.Context) {
 
 func (m *Monitor) look(ctx context.Context, round int) {
 	now := time.Now()
-	m.check("upstreams", func() { m.upstreams(m.InForce().Routes, now) })
-	m.check("disk", func() { m.disk(ctx, now) })
+	check(m.Logger, "upstreams", func() { m.upstreams(m.InForce().Routes, now) })
+	check(m.Logger, "disk", func() { m.disk(ctx, now) })
 	if round%queueAgeLook == 0 {
-		m.check("queue", func() { m.queueAge(ctx, now) })
+		check(m.Logger, "queue", func() { m.queueAge(ctx, now) })
 	}
 	if round%expiryLook == 0 {
-		m.check("certificates", func() { m.certificates(ctx, now) })
-		m.check("secrets", func() { m.secrets(ctx, now) })
-		m.check("DKIM keys", func() { dkimKeys(ctx, m.InForce().Config, m.Store, m.alerter, now) })
-		m.check("accounts", func() { m.accounts(ctx) })
+		check(m.Logger, "certificates", func() { m.certificates(ctx, now) })
+		check(m.Logger, "secrets", func() { m.secrets(ctx, now) })
+		check(m.Logger, "DKIM keys", func() { dkimKeys(ctx, m.InForce().Config, m.Store, m.alerter, now) })
+		check(m.Logger, "accounts", func() { closeAccounts(ctx, m) })
 	}
 }
 
-func (m *Monitor) accounts(ctx context.Context) {
+// closeAccounts closes the alerts about accounts that a person has dealt with.
+func closeAccounts(ctx context.Context, m *Monitor) {
 	users, err := m.Store.Users(ctx)
 	elsewhere, err2 := m.Store.LockedElsewhere(ctx)
 	if err == nil && err2 == nil {
@@ -156,10 +157,10 @@ func (m *Monitor) accounts(ctx context.Context) {
 
 // check looks at one kind of condition. A panic in that, a fault of ours that the words of a provider bring out, is a
 // look that saw nothing: who watches mail must not end it.
-func (m *Monitor) check(what string, look func()) {
+func check(log *slog.Logger, what string, look func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			m.Logger.Error("a condition is not checked by a fault of ours", "condition", what,
+			log.Error("a condition is not checked by a fault of ours", "condition", what,
 				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 	}()

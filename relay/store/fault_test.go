@@ -9,8 +9,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +22,7 @@ import (
 	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/queue"
+	"postern/relay/seal"
 )
 
 func fileSize(path string) (int64, error) {
@@ -211,6 +214,58 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestStartWithoutRoom: after a crash the store opens on a disk, or under a quota, that has no room for what is in the
+// log: mail that leaves makes some. A limit on the size of files stands for it.
+func TestStartWithoutRoom(t *testing.T) {
+	s := open(t, Options{Daemon: true})
+	info, err := os.Stat(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := small("m1")
+	n.Content = mail.BytesContent(bytes.Repeat([]byte("x"), 1<<20))
+	if err := s.Add(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(t.TempDir(), "data") // as a kill leaves it
+	if err := os.Mkdir(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{FileName, FileName + "-wal", seal.KeyFile} {
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(s.path), name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(left, name), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := child(t, "limited", left, 0)
+	cmd.Env = append(cmd.Env, fmt.Sprintf("POSTERN_STORE_TEST_LIMIT=%d", info.Size()))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func childLimited(dir string) error {
+	most, err := strconv.ParseUint(os.Getenv("POSTERN_STORE_TEST_LIMIT"), 10, 63)
+	if err != nil {
+		return err
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: most, Max: most}); err != nil {
+		return err
+	}
+	s, err := Open(context.Background(), Options{Dir: dir, Daemon: true})
+	if err != nil {
+		return err
+	}
+	if _, err := s.Get(context.Background(), "m1"); err != nil {
+		return err
+	}
+	return s.Close()
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
@@ -260,10 +315,11 @@ func TestMain(m *testing.M) {
 }
 
 var children = map[string]func(dir string) error{
-	"submit": childSubmit,
-	"open":   childOpen,
-	"act":    childAct,
-	"index":  childIndex,
+	"submit":  childSubmit,
+	"open":    childOpen,
+	"limited": childLimited,
+	"act":     childAct,
+	"index":   childIndex,
 }
 
 // child prepares a process that does what; uid 0 is our own.

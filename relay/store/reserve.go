@@ -46,7 +46,7 @@ func openReserve(path string) (*reserve, error) {
 		r.off = true
 		err = nil
 	}
-	if err != nil && !errors.Is(err, syscall.ENOSPC) { // a full disk takes no mail, but it may let mail go
+	if err != nil && !noRoom(err) { // a full disk takes no mail, but it may let mail go
 		f.Close()
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func (r *reserve) take(conn *sqlite.Conn, need int64) error {
 		case errors.Is(err, errors.ErrUnsupported):
 			r.off = true
 			return nil
-		case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		case noRoom(err):
 			return fmt.Errorf("%w: the disk has no room for another %d octets: %w", queue.ErrFull, need, err)
 		case err != nil:
 			return fmt.Errorf("reserve room for mail: %w", err)
@@ -101,4 +101,9 @@ func (r *reserve) take(conn *sqlite.Conn, need int64) error {
 	}
 	r.slack = r.taken - used
 	return nil
+}
+
+// noRoom reports that the disk is full, or a quota, or the bound of a file.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }

@@ -216,8 +216,7 @@ COMMIT`, applicationID, script, version, time.Now().UnixNano())
 // file that was cut off shows before, when the engine compares its length with its header.
 func recoverLog(conn *sqlite.Conn) error {
 	_, _, err := conn.Checkpoint()
-	switch sqlite.CodeOf(err) {
-	case sqlite.Busy, sqlite.Full: // the command line is at it, or the disk is full: later then
+	if sqlite.CodeOf(err) == sqlite.Busy || isFull(err) { // the command line is at it, or there is no room: later then
 		return nil
 	}
 	return err
