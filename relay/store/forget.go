@@ -52,9 +52,11 @@ func (s *Store) Forget(ctx context.Context, name, by string) (f Forgotten, err e
 			break
 		}
 	}
-	told := s.AppendEventsNow(ctx, []trace.Event{{Time: time.Now(), Kind: trace.Operator, Detail: fmt.Sprintf(
-		"a person was removed from the trace %s: %d events removed, %d shortened, %d rows of statistics, %d known "+
-			"recipients, %d alerts", by, p.Events, p.Shortened, p.Statistics, p.Recipients, p.Alerts)}})
+	what := fmt.Sprintf("a person was removed from the trace %s: %d events removed, %d shortened, %d rows of "+
+		"statistics, %d known recipients, %d alerts", by, p.Events, p.Shortened, p.Statistics, p.Recipients, p.Alerts)
+	// Also where who asked has gone away: what was removed is.
+	told := s.AppendEventsNow(context.WithoutCancel(ctx),
+		[]trace.Event{{Time: time.Now(), Kind: trace.Operator, Detail: what}})
 	return p.Forgotten, wrap(errors.Join(err, told), "forget a person")
 }
 

@@ -157,3 +157,27 @@ func TestRoomOfSomebodyElse(t *testing.T) {
 		t.Errorf("the answer was not kept: %v", err)
 	}
 }
+
+// TestForgetThatIsCutOff: that a person was removed in part, because who asked went away, is in the trace.
+func TestForgetThatIsCutOff(t *testing.T) {
+	s := open(t, Options{})
+	events := make([]trace.Event, 3*privacyBatch)
+	for i := range events {
+		events[i] = trace.Event{Kind: trace.Accepted, ID: "m1", Login: "ada@example.com"}
+	}
+	if err := s.AppendEventsNow(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+	ctx, goAway := context.WithCancel(t.Context())
+	if err := s.writer.conn.OnSync(func() error { goAway(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.Forget(ctx, "ada@example.com", "from the command line")
+	if f.Events == 0 || f.Events == int64(len(events)) || !errors.Is(err, context.Canceled) {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	told, err := s.Events(t.Context(), trace.Query{Kinds: []trace.Kind{trace.Operator}})
+	if err != nil || len(told) != 1 {
+		t.Errorf("trace %v, %v", told, err)
+	}
+}
