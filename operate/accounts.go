@@ -210,6 +210,14 @@ func (a Accounts) update(ctx context.Context, of Among, login string, change fun
 	return err
 }
 
+// edited changes an account that is still as it was, and returns what is new in words.
+func (a Accounts) edited(u *auth.User, e AccountEdit) (changes []string, err error) {
+	if len(u.Senders) == 0 && len(e.Senders.Add) > 0 && sendsAsItself(a.Config(), *u) {
+		e.Senders = besideOwn(u.Login, e.Senders)
+	}
+	return e.apply(u, time.Now())
+}
+
 // Edit changes an account and returns it, with what is new in words: nothing where it was so already.
 func (a Accounts) Edit(ctx context.Context, by Actor, of Among, login string, e AccountEdit) (
 	after auth.User, changes []string, err error) {
@@ -218,7 +226,7 @@ func (a Accounts) Edit(ctx context.Context, by Actor, of Among, login string, e 
 	}
 	err = a.act(ctx, by, EditAccount, login, func(ctx context.Context, detail *string) error {
 		err := a.update(ctx, of, login, func(u *auth.User) (err error) {
-			changes, err = e.apply(u, time.Now())
+			changes, err = a.edited(u, e)
 			after, *detail = *u, strings.Join(changes, "; ")
 			return err
 		})
