@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"postern/auth"
 	"postern/internal/suggest"
@@ -136,7 +137,7 @@ func (n NewAccount) check() (auth.User, error) {
 	senders, err1 := checkedSenders(n.Senders)
 	networks, err2 := ParseNetworks(n.Networks)
 	groups, err3 := checkedGroups(n.Groups)
-	if err := errors.Join(err, err1, err2, err3); err != nil {
+	if err := errors.Join(err, err1, err2, err3, checkNote(n.Note)); err != nil {
 		return auth.User{}, fault(Invalid, "%v", err)
 	}
 	return auth.User{Login: login, Device: n.Device, Senders: senders, Networks: networks, Groups: groups,
@@ -307,7 +308,7 @@ func (a Accounts) Lock(ctx context.Context, by Actor, login, reason string) erro
 func checkedSenders(patterns []string) (checked []string, err error) {
 	for _, s := range patterns {
 		if err := policy.CheckSenderPattern(s); err != nil {
-			return nil, fmt.Errorf("sender %q: %w", mail.Printable(s), err)
+			return nil, fmt.Errorf("sender %w", err) // it quotes the sender
 		}
 		checked = addOnce(checked, s)
 	}
@@ -335,6 +336,16 @@ func checkedGroups(names []string) (checked []string, err error) {
 		checked = addOnce(checked, g)
 	}
 	return checked, nil
+}
+
+// maxNote bounds a note, in characters.
+const maxNote = 2000
+
+func checkNote(note string) error {
+	if utf8.RuneCountInString(note) > maxNote {
+		return fmt.Errorf("the note has more than %d characters", maxNote)
+	}
+	return nil
 }
 
 func addOnce[T comparable](list []T, more ...T) []T {
