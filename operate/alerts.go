@@ -17,8 +17,8 @@ func (a Alerts) Test(ctx context.Context, by Actor, n int) (tests []monitor.Aler
 	c := a.Config()
 	switch {
 	case len(c.Alerts) == 0:
-		return nil, fault(NotFound, "there is no [[alert]] in %s: write one with the url of a hook, so that somebody is "+
-			"told when no mail leaves", c.Path())
+		return nil, fault(NotFound, "there is no [[alert]] in %s: write one with the url of a hook, so that somebody "+
+			"is told when no mail leaves", c.Path())
 	case n > len(c.Alerts):
 		return nil, fault(NotFound, "there is no alert[%d] in %s, which has %d [[alert]]", n, c.Path(), len(c.Alerts))
 	}

@@ -89,7 +89,8 @@ func TestSending(t *testing.T) {
 // is taken out or was not allowed.
 func TestAddedSendersStandBesideItsOwn(t *testing.T) {
 	r := newRig(t)
-	c := config.Parse("relay.toml", []byte(sending+"[[policy]]\ngroups = [\"desk\"]\nsenders = [\"desk@firma.example\"]\n"))
+	c := config.Parse("relay.toml", []byte(sending+"[[policy]]\n"+
+		"groups = [\"desk\"]\nsenders = [\"desk@firma.example\"]\n"))
 	r.Accounts.Options.Config = func() *config.Config { return c }
 	info, anna := "info@firma.example", "anna@firma.example"
 	add := func(senders ...string) AccountEdit { return AccountEdit{Senders: ListEdit{Add: senders}} }
@@ -100,7 +101,8 @@ func TestAddedSendersStandBesideItsOwn(t *testing.T) {
 	}{
 		{NewAccount{Login: anna}, add(info), []string{anna, info}},
 		{NewAccount{Login: anna, Senders: []string{"a@firma.example"}}, add(info), []string{"a@firma.example", info}},
-		{NewAccount{Login: anna}, AccountEdit{Senders: ListEdit{Add: []string{info}, Remove: []string{anna}}}, []string{info}},
+		{NewAccount{Login: anna}, AccountEdit{Senders: ListEdit{Add: []string{info}, Remove: []string{anna}}},
+			[]string{info}},
 		{NewAccount{Login: anna, Groups: []string{"desk"}}, add(info), []string{info}},
 		{NewAccount{Login: "erp", Groups: []string{"shop"}}, add(info), []string{info}},
 		{NewAccount{Login: anna}, AccountEdit{Senders: ListEdit{Set: []string{info}}}, []string{info}},

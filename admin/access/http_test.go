@@ -120,9 +120,13 @@ func TestProblem(t *testing.T) {
 	for _, c := range []struct {
 		status   int
 		code, is string
-	}{{401, "token-expired", "urn:postern:problem:unauthenticated"}, {401, "session", "urn:postern:problem:unauthenticated"},
-		{403, "token-network", "urn:postern:problem:forbidden"}, {403, "cross-origin", "urn:postern:problem:cross-origin"},
-		{503, "unavailable", "urn:postern:problem:busy"}, {429, "locked-out", "about:blank"}} {
+	}{
+		{401, "token-expired", "urn:postern:problem:unauthenticated"},
+		{401, "session", "urn:postern:problem:unauthenticated"},
+		{403, "token-network", "urn:postern:problem:forbidden"},
+		{403, "cross-origin", "urn:postern:problem:cross-origin"},
+		{503, "unavailable", "urn:postern:problem:busy"}, {429, "locked-out", "about:blank"},
+	} {
 		w := httptest.NewRecorder()
 		Problem(w, c.status, c.code, "why")
 		var p map[string]any

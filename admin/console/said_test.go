@@ -405,14 +405,17 @@ func TestRefusalsOfFormsAreSaid(t *testing.T) {
 		{Login: "a", Senders: []string{"@b.example"}}, {Login: "a", Senders: []string{"@"}},
 		{Login: "a", Senders: []string{"!a@b.example"}}, {Login: "a", Senders: []string{"*"}},
 		{Login: "a", Networks: []string{"x"}}, {Login: "a", Networks: []string{"10.0.0.1/8"}},
-		{Login: "a", Networks: []string{"::ffff:0:0/90"}}, {Login: "a", Groups: []string{"a b"}}, {Login: "a", Note: long},
+		{Login: "a", Networks: []string{"::ffff:0:0/90"}}, {Login: "a", Groups: []string{"a b"}},
+		{Login: "a", Note: long},
 		{Login: "<b>", Groups: []string{"a b"}, Note: long},
 	} {
 		saidWhole(t, n.Check())
 	}
-	for _, table := range []string{"", "a,b\n1,2\n", "login,login\nq,q\n", "login,notes,x\nq,,\n", "login,kind\na b,robot\n",
+	for _, table := range []string{"", "a,b\n1,2\n", "login,login\nq,q\n", "login,notes,x\nq,,\n",
+		"login,kind\na b,robot\n",
 		"login,senders,networks,groups\nq,<b>@,zz,a b\n", "login,note\nq," + long + "\n", "login,password\nq,\x01\n"} {
-		_, err := r.operations.Accounts.Import(t.Context(), operate.Actor{Channel: operate.CommandLine}, []byte(table), operate.Import{})
+		_, err := r.operations.Accounts.Import(t.Context(), operate.Actor{Channel: operate.CommandLine}, []byte(table),
+			operate.Import{})
 		wrong, is := errors.AsType[*operate.TableError](err)
 		if !is {
 			t.Fatalf("%q: %v", table, err)

@@ -555,7 +555,8 @@ func TestNothingLikeThatIsNoEmptyQueue(t *testing.T) {
 			t.Errorf("%q: %q, want %q", args, out, want)
 		}
 	}
-	if _, stderr, err := l.run("alert", "test"); err == nil || !strings.Contains(fmt.Sprint(stderr, err), "no [[alert]]") {
+	if _, stderr, err := l.run("alert", "test"); err == nil ||
+		!strings.Contains(fmt.Sprint(stderr, err), "no [[alert]]") {
 		t.Errorf("%q, %v", stderr, err)
 	}
 }
