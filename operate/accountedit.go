@@ -92,7 +92,11 @@ func (e *AccountEdit) Check() error {
 	_, err1 := checkedSenders(slices.Concat(e.Senders.Set, e.Senders.Add))
 	_, err2 := ParseNetworks(slices.Concat(e.Networks.Set, e.Networks.Add, e.Networks.Remove))
 	_, err3 := checkedGroups(slices.Concat(e.Groups.Set, e.Groups.Add))
-	if err := errors.Join(err1, err2, err3); err != nil {
+	var err4 error
+	if e.Note != nil {
+		err4 = checkNote(*e.Note)
+	}
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return fault(Invalid, "%v", err)
 	}
 	if !e.Senders.Asked() && !e.Networks.Asked() && !e.Groups.Asked() && e.Note == nil {

@@ -50,6 +50,9 @@ type TableError struct {
 }
 
 func (e *TableError) Error() string {
+	if len(e.Lines) == 1 {
+		return "nothing was imported: 1 line is wrong"
+	}
 	return fmt.Sprintf("nothing was imported: %d lines are wrong", len(e.Lines))
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"postern/auth"
 	"postern/internal/suggest"
@@ -145,7 +146,7 @@ func (n NewAccount) check() (auth.User, error) {
 	senders, err1 := checkedSenders(n.Senders)
 	networks, err2 := ParseNetworks(n.Networks)
 	groups, err3 := checkedGroups(n.Groups)
-	if err := errors.Join(err, err1, err2, err3); err != nil {
+	if err := errors.Join(err, err1, err2, err3, checkNote(n.Note)); err != nil {
 		return auth.User{}, fault(Invalid, "%v", err)
 	}
 	return auth.User{Login: login, Device: n.Device, Senders: senders, Networks: networks, Groups: groups,
@@ -219,6 +220,14 @@ func (a Accounts) update(ctx context.Context, of Among, login string, change fun
 	return err
 }
 
+// edited changes an account that is still as it was, and returns what is new in words.
+func (a Accounts) edited(u *auth.User, e AccountEdit) (changes []string, err error) {
+	if len(u.Senders) == 0 && len(e.Senders.Add) > 0 && sendsAsItself(a.Config(), *u) {
+		e.Senders = besideOwn(u.Login, e.Senders)
+	}
+	return e.apply(u, time.Now())
+}
+
 // Edit changes an account and returns it, with what is new in words: nothing where it was so already.
 func (a Accounts) Edit(ctx context.Context, by Actor, of Among, login string, e AccountEdit) (
 	after auth.User, changes []string, err error) {
@@ -227,7 +236,7 @@ func (a Accounts) Edit(ctx context.Context, by Actor, of Among, login string, e 
 	}
 	err = a.act(ctx, by, EditAccount, login, func(ctx context.Context, detail *string) error {
 		err := a.update(ctx, of, login, func(u *auth.User) (err error) {
-			changes, err = e.apply(u, time.Now())
+			changes, err = a.edited(u, e)
 			after, *detail = *u, strings.Join(changes, "; ")
 			return err
 		})
@@ -308,7 +317,7 @@ func (a Accounts) Lock(ctx context.Context, by Actor, login, reason string) erro
 func checkedSenders(patterns []string) (checked []string, err error) {
 	for _, s := range patterns {
 		if err := policy.CheckSenderPattern(s); err != nil {
-			return nil, fmt.Errorf("sender %q: %w", mail.Printable(s), err)
+			return nil, fmt.Errorf("sender %w", err) // it quotes the sender
 		}
 		checked = addOnce(checked, s)
 	}
@@ -336,6 +345,16 @@ func checkedGroups(names []string) (checked []string, err error) {
 		checked = addOnce(checked, g)
 	}
 	return checked, nil
+}
+
+// maxNote bounds a note, in characters.
+const maxNote = 2000
+
+func checkNote(note string) error {
+	if utf8.RuneCountInString(note) > maxNote {
+		return fmt.Errorf("the note has more than %d characters", maxNote)
+	}
+	return nil
 }
 
 func addOnce[T comparable](list []T, more ...T) []T {

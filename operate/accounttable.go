@@ -208,6 +208,7 @@ func parseRow(cells []string, columns map[string]int, line int, problems *tableP
 	row.user.Groups, err = checkedGroups(values(cell("groups")))
 	fail("groups", err)
 	row.user.Note = mail.Printable(strings.TrimSpace(cell("note")))
+	fail("note", checkNote(row.user.Note))
 	switch kind := strings.ToLower(strings.TrimSpace(cell("kind"))); kind {
 	case "", "user":
 	case "device":

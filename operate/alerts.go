@@ -15,9 +15,12 @@ type Alerts struct{ *desk }
 // Test posts a test alert to each [[alert]], or with n > 0 to the one with this number, counted from 1.
 func (a Alerts) Test(ctx context.Context, by Actor, n int) (tests []monitor.AlertTest, err error) {
 	c := a.Config()
-	if n > len(c.Alerts) || len(c.Alerts) == 0 {
-		return nil, fault(NotFound, "there is no alert[%d] in %s, which has %d [[alert]]", max(n, 1), c.Path(),
-			len(c.Alerts))
+	switch {
+	case len(c.Alerts) == 0:
+		return nil, fault(NotFound, "there is no [[alert]] in %s: write one with the url of a hook, so that somebody "+
+			"is told when no mail leaves", c.Path())
+	case n > len(c.Alerts):
+		return nil, fault(NotFound, "there is no alert[%d] in %s, which has %d [[alert]]", n, c.Path(), len(c.Alerts))
 	}
 	err = a.act(ctx, by, TestAlerts, fmt.Sprint(n), func(ctx context.Context, _ *string) error {
 		tests, err = monitor.TestAlerts(ctx, c, n)

@@ -78,7 +78,8 @@ func isRSA(algorithm string) bool { return strings.HasPrefix(algorithm, "rsa") }
 func ParseDomain(text string) (string, error) {
 	domain, err := mail.ParseDomain(strings.TrimSuffix(text, "."))
 	if err != nil {
-		return "", fault(Invalid, "%q is no domain: %v", mail.Printable(mail.Cut(text, maxNamed)), err)
+		return "", fault(Invalid, "%q is no domain; write it as in example.com",
+			mail.Printable(mail.Cut(text, maxNamed)))
 	}
 	return mail.ALabels(domain), nil
 }

@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"postern/auth"
@@ -26,6 +27,31 @@ func checkSends(c *config.Config, u auth.User) error {
 	suggest := SuggestedSender(c, u.Login)
 	return &Error{Kind: Invalid, Suggest: suggest, Msg: "the login " + u.Login + " could send as nobody: it is no " +
 		"address itself, and neither its senders nor a [[policy]] name one; give it a sender, such as " + suggest}
+}
+
+// sendsAsItself reports whether an account may send as its login by the rules that are for every listener.
+func sendsAsItself(c *config.Config, u auth.User) bool {
+	own, err := mail.ParseAddress(u.Login)
+	if err != nil {
+		return false
+	}
+	p, err := policy.New(c.Rules())
+	if err != nil {
+		return false
+	}
+	e := p.For(policy.Subject{Login: u.Login, Groups: u.Groups})
+	return e.MaySend(own)
+}
+
+// besideOwn is an edit that adds senders to those of a login that has none of its own, and so sends as itself: without
+// its address in the list it could not any more.
+func besideOwn(login string, e ListEdit) ListEdit {
+	if slices.Contains(e.Remove, login) {
+		e.Remove = slices.DeleteFunc(slices.Clone(e.Remove), func(s string) bool { return s == login })
+		return e
+	}
+	e.Add = addOnce([]string{login}, e.Add...)
+	return e
 }
 
 // SuggestedSender is an address that a login may be given to send from: its name, in the domain that the provider knows

@@ -84,3 +84,42 @@ func TestSending(t *testing.T) {
 		}
 	}
 }
+
+// TestAddedSendersStandBesideItsOwn: whoever is given one more sender may go on sending as the own address, unless that
+// is taken out or was not allowed.
+func TestAddedSendersStandBesideItsOwn(t *testing.T) {
+	r := newRig(t)
+	c := config.Parse("relay.toml", []byte(sending+"[[policy]]\n"+
+		"groups = [\"desk\"]\nsenders = [\"desk@firma.example\"]\n"))
+	r.Accounts.Options.Config = func() *config.Config { return c }
+	info, anna := "info@firma.example", "anna@firma.example"
+	add := func(senders ...string) AccountEdit { return AccountEdit{Senders: ListEdit{Add: senders}} }
+	for _, test := range []struct {
+		n    NewAccount
+		edit AccountEdit
+		want []string
+	}{
+		{NewAccount{Login: anna}, add(info), []string{anna, info}},
+		{NewAccount{Login: anna, Senders: []string{"a@firma.example"}}, add(info), []string{"a@firma.example", info}},
+		{NewAccount{Login: anna}, AccountEdit{Senders: ListEdit{Add: []string{info}, Remove: []string{anna}}},
+			[]string{info}},
+		{NewAccount{Login: anna, Groups: []string{"desk"}}, add(info), []string{info}},
+		{NewAccount{Login: "erp", Groups: []string{"shop"}}, add(info), []string{info}},
+		{NewAccount{Login: anna}, AccountEdit{Senders: ListEdit{Set: []string{info}}}, []string{info}},
+		{NewAccount{Login: anna, Senders: []string{info}}, AccountEdit{Senders: ListEdit{Clear: true}}, nil},
+	} {
+		if _, err := r.Accounts.Add(t.Context(), owner, test.n); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := r.Accounts.Edit(t.Context(), owner, Everybody, test.n.Login, test.edit); err != nil {
+			t.Errorf("%+v %+v: %v", test.n, test.edit, err)
+		}
+		u, err := r.Accounts.Get(t.Context(), owner, Everybody, test.n.Login)
+		if err != nil || !slices.Equal(u.Senders, test.want) {
+			t.Errorf("%+v %+v: %v, want %v; %v", test.n, test.edit, u.Senders, test.want, err)
+		}
+		if err := r.Accounts.Remove(t.Context(), owner, Everybody, test.n.Login); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

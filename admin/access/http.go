@@ -62,7 +62,7 @@ func (a *Access) Authenticate(next http.Handler) http.Handler {
 		ctx, err := a.identify(r)
 		if err == nil && SessionOf(ctx) != nil {
 			if why := own.Check(r); why != nil {
-				Problem(w, http.StatusForbidden, "forbidden", "the request comes from another site")
+				Problem(w, http.StatusForbidden, "cross-origin", "the request comes from another site")
 				return
 			}
 		}
@@ -177,12 +177,33 @@ func Forbid(w http.ResponseWriter, err error) {
 	Problem(w, http.StatusForbidden, code, err.Error())
 }
 
-// Problem answers with a problem document (RFC 9457). code is what programs tell them apart by.
+// problemTypes are the types of problems as the description of the API lists them, by code or else by status.
+var problemTypes = []struct {
+	status            int
+	code, name, title string // code "": any
+}{
+	{http.StatusUnauthorized, "", "unauthenticated", "Nobody is logged in"},
+	{http.StatusForbidden, "second-factor", "second-factor", "The second factor is asked for again"},
+	{http.StatusForbidden, "cross-origin", "cross-origin", "Another site made this request"},
+	{http.StatusForbidden, "", "forbidden", "Not allowed"},
+	{http.StatusNotFound, "", "not-found", "There is no such thing"},
+	{http.StatusServiceUnavailable, "", "busy", "Too much of this is under way"},
+}
+
+// Problem answers with a problem document (RFC 9457). type is of those that the description of the API lists; code says
+// more closely what it was.
 func Problem(w http.ResponseWriter, status int, code, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
+	kind, title := "about:blank", http.StatusText(status)
+	for _, t := range problemTypes {
+		if t.status == status && (t.code == "" || t.code == code) {
+			kind, title = "urn:postern:problem:"+t.name, t.title
+			break
+		}
+	}
 	_ = json.NewEncoder(w).Encode(map[string]any{ // a client that is gone needs no answer
-		"type": "about:blank", "title": http.StatusText(status), "status": status, "detail": detail, "code": code,
+		"type": kind, "title": title, "status": status, "detail": detail, "code": code,
 	})
 }

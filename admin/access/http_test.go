@@ -114,8 +114,26 @@ func TestProblem(t *testing.T) {
 	Forbid(w, fmt.Errorf("raw: %w", operate.ErrStrong))
 	var p map[string]any
 	if err := json.NewDecoder(w.Body).Decode(&p); err != nil || w.Code != 403 || p["status"] != 403.0 || p["code"] !=
-		"second-factor" || p["type"] != "about:blank" || p["title"] != "Forbidden" {
+		"second-factor" || p["type"] != "urn:postern:problem:second-factor" || p["title"] == "" {
 		t.Errorf("%d %v, %v", w.Code, p, err)
+	}
+	for _, c := range []struct {
+		status   int
+		code, is string
+	}{
+		{401, "token-expired", "urn:postern:problem:unauthenticated"},
+		{401, "session", "urn:postern:problem:unauthenticated"},
+		{403, "token-network", "urn:postern:problem:forbidden"},
+		{403, "cross-origin", "urn:postern:problem:cross-origin"},
+		{503, "unavailable", "urn:postern:problem:busy"}, {429, "locked-out", "about:blank"},
+	} {
+		w := httptest.NewRecorder()
+		Problem(w, c.status, c.code, "why")
+		var p map[string]any
+		if err := json.NewDecoder(w.Body).Decode(&p); err != nil || p["type"] != c.is || p["code"] != c.code ||
+			p["title"] == "" || p["detail"] != "why" {
+			t.Errorf("%d %s: %v, %v", c.status, c.code, p, err)
+		}
 	}
 }
 

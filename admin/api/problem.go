@@ -23,6 +23,7 @@ type Problem struct {
 	Status   int     `json:"status" doc:"HTTP status code."`
 	Detail   string  `json:"detail,omitempty" doc:"What is wrong with this request and what to do."`
 	Instance string  `json:"instance,omitempty" format:"uri" doc:"Reference under which the log has more."`
+	Code     string  `json:"code,omitempty" doc:"Why a token or a session was not taken, such as token-expired."`
 	Errors   []Fault `json:"errors,omitempty" doc:"Everything that is wrong with the request, as far as it is known."`
 }
 

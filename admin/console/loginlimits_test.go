@@ -38,3 +38,16 @@ func TestLoginShowsItsLimits(t *testing.T) {
 		t.Error(page)
 	}
 }
+
+// TestWhoseRuleIsNamed: the page of a login names the rule that its senders are from, in the reader's language where it
+// is none of relay.toml.
+func TestWhoseRuleIsNamed(t *testing.T) {
+	r := newRig(t)
+	r.must(r.store.AddUser(t.Context(), auth.User{Login: "anna@example.com"}))
+	for language, want := range map[string]string{"en": "where relay.toml has no other", "de": "wo relay.toml keine"} {
+		if page := r.page("/logins/anna@example.com", in(language)); !strings.Contains(page, want) ||
+			strings.Contains(page, "the default policy") {
+			t.Errorf("%s: no %q in\n%s", language, want, page[strings.Index(page, "kv"):])
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/operate"
 	"postern/relay/upstream/profile"
 
 	"github.com/pelletier/go-toml/v2"
@@ -390,3 +392,54 @@ func warningsOf(t *testing.T, name string, found func(line int, text string)) {
 		return true
 	})
 }
+
+// TestRefusalsOfFormsAreSaid: what forms are refused for has German, from the words of those who refuse.
+func TestRefusalsOfFormsAreSaid(t *testing.T) {
+	r := newRig(t)
+	long := strings.Repeat("n", 2001)
+	for _, n := range []operate.NewAccount{
+		{}, {Login: strings.Repeat("a", 257)}, {Login: "a\nb"}, {Login: "a b"}, {Login: "<b>"}, {Login: "@a"},
+		{Login: "-a"}, {Login: "a", Senders: []string{"<x>@b.example"}}, {Login: "a", Senders: []string{"a"}},
+		{Login: "a", Senders: []string{"a@*"}}, {Login: "a", Senders: []string{"*@*.[192.0.2.1]"}},
+		{Login: "a", Senders: []string{"<*>@b.example"}}, {Login: "a", Senders: []string{"{x}@b.example"}},
+		{Login: "a", Senders: []string{"@b.example"}}, {Login: "a", Senders: []string{"@"}},
+		{Login: "a", Senders: []string{"!a@b.example"}}, {Login: "a", Senders: []string{"*"}},
+		{Login: "a", Networks: []string{"x"}}, {Login: "a", Networks: []string{"10.0.0.1/8"}},
+		{Login: "a", Networks: []string{"::ffff:0:0/90"}}, {Login: "a", Groups: []string{"a b"}},
+		{Login: "a", Note: long},
+		{Login: "<b>", Groups: []string{"a b"}, Note: long},
+	} {
+		saidWhole(t, n.Check())
+	}
+	for _, table := range []string{"", "a,b\n1,2\n", "login,login\nq,q\n", "login,notes,x\nq,,\n",
+		"login,kind\na b,robot\n",
+		"login,senders,networks,groups\nq,<b>@,zz,a b\n", "login,note\nq," + long + "\n", "login,password\nq,\x01\n"} {
+		_, err := r.operations.Accounts.Import(t.Context(), operate.Actor{Channel: operate.CommandLine}, []byte(table),
+			operate.Import{})
+		wrong, is := errors.AsType[*operate.TableError](err)
+		if !is {
+			t.Fatalf("%q: %v", table, err)
+		}
+		for _, line := range wrong.Lines {
+			_, what, _ := strings.Cut(line, ": ")
+			saidWhole(t, errors.New(what))
+		}
+	}
+	_, err := operate.ParseDomain("a b")
+	saidWhole(t, err)
+}
+
+// saidWhole checks that an error has German without words of English in it.
+func saidWhole(t *testing.T, err error) {
+	t.Helper()
+	if err == nil {
+		t.Error("not refused")
+		return
+	}
+	said := wordsFor("de").said(err.Error())
+	if said.Lang != "" || leftEnglish.MatchString(said.Text) {
+		t.Errorf("%q is said as %q (%s)", err, said.Text, said.Lang)
+	}
+}
+
+var leftEnglish = regexp.MustCompile(`\b(is|has|the|cannot|of|write|that|be)\b`)

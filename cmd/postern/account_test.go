@@ -544,3 +544,19 @@ func TestNoListShowsPasswords(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingLikeThatIsNoEmptyQueue: a filter that matches nothing does not say that the queue is empty.
+func TestNothingLikeThatIsNoEmptyQueue(t *testing.T) {
+	l := newCommandLine(t)
+	for args, want := range map[string]string{"": "The queue is empty.", "--from x@example.com": "like that",
+		"--login x": "like that", "--held": "like that"} {
+		out := l.ok(append([]string{"queue", "list"}, strings.Fields(args)...)...)
+		if !strings.Contains(out, want) {
+			t.Errorf("%q: %q, want %q", args, out, want)
+		}
+	}
+	if _, stderr, err := l.run("alert", "test"); err == nil ||
+		!strings.Contains(fmt.Sprint(stderr, err), "no [[alert]]") {
+		t.Errorf("%q, %v", stderr, err)
+	}
+}

@@ -103,7 +103,7 @@ func TestEnvFile(t *testing.T) {
 		t.Helper()
 		out, err := run(append([]string{"alert", "test"},
 			args...)...) // fails for want of an [[alert]], once relay.toml is read
-		if got := strings.Contains(out, "there is no alert[1]"); got != want || err == nil {
+		if got := strings.Contains(out, "there is no [[alert]]"); got != want || err == nil {
 			t.Errorf("%q: %s", args, out)
 		}
 		if strings.Contains(out, "hunter") {

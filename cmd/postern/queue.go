@@ -69,7 +69,11 @@ func (a *app) queueList() *cobra.Command {
 				return writeJSON(cmd.OutOrStdout(), operate.ShownAll(messages))
 			}
 			if len(messages) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "The queue is empty."+loginHint(cmd.Context(), ops, flags.filter.Login))
+				none := "The queue is empty."
+				if f := flags.filter; f.Held || f.Login+f.From+f.To+f.After != "" {
+					none = "No message in the queue is like that."
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), none+loginHint(cmd.Context(), ops, flags.filter.Login))
 				return nil
 			}
 			return printQueue(cmd.OutOrStdout(), messages, time.Now())
