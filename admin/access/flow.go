@@ -9,7 +9,6 @@ import (
 	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/hashicorp/golang-lru/v2/expirable"
 
-	"postern/auth"
 	"postern/relay/seal"
 )
 
@@ -34,7 +33,7 @@ type flow struct {
 	Name     string                `json:"n,omitempty"`
 	Bound    []byte                `json:"b,omitempty"` // digest of the session or link that it belongs to
 	Passkey  *webauthn.SessionData `json:"p,omitempty"`
-	Hash     auth.Secret           `json:"h,omitempty"`
+	Hash     string                `json:"h,omitempty"` // of a password; an auth.Secret would hide it
 	State    string                `json:"s,omitempty"`
 	Nonce    string                `json:"o,omitempty"`
 	Verifier string                `json:"v,omitempty"`

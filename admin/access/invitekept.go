@@ -21,7 +21,7 @@ func (a Invitations) Keep(ctx context.Context, token, password string) (kept str
 	if err != nil {
 		return "", err
 	}
-	return a.sealFlow(flow{Kind: flowKept, Name: i.Name, Bound: digest[:], Hash: hash})
+	return a.sealFlow(flow{Kind: flowKept, Name: i.Name, Bound: digest[:], Hash: string(hash)})
 }
 
 // chosen is the password that somebody brings, hashed: now, or by Keep.
@@ -36,5 +36,5 @@ func (a Invitations) chosen(ctx context.Context, digest [32]byte, name string, g
 	if !bytes.Equal(f.Bound, digest[:]) || f.Name != name {
 		return "", refusef(ReasonFlow, "the password was chosen for another invitation")
 	}
-	return f.Hash, nil
+	return auth.Secret(f.Hash), nil
 }
