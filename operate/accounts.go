@@ -220,8 +220,8 @@ func (a Accounts) update(ctx context.Context, of Among, login string, change fun
 	return err
 }
 
-// edited changes an account that is still as it was, and returns what is new in words.
-func edited(c *config.Config, u *auth.User, e AccountEdit) (changes []string, err error) {
+// applied changes an account that is still as it was, and returns what is new in words.
+func applied(c *config.Config, u *auth.User, e AccountEdit) (changes []string, err error) {
 	if len(u.Senders) == 0 && len(e.Senders.Add) > 0 && sendsAsItself(c, *u) {
 		e.Senders = besideOwn(u.Login, e.Senders)
 	}
@@ -236,7 +236,7 @@ func (a Accounts) Edit(ctx context.Context, by Actor, of Among, login string, e 
 	}
 	err = a.act(ctx, by, EditAccount, login, func(ctx context.Context, detail *string) error {
 		err := a.update(ctx, of, login, func(u *auth.User) (err error) {
-			changes, err = edited(a.Config(), u, e)
+			changes, err = applied(a.Config(), u, e)
 			after, *detail = *u, strings.Join(changes, "; ")
 			return err
 		})
