@@ -225,7 +225,10 @@ func applied(c *config.Config, u *auth.User, e AccountEdit) (changes []string, e
 	if len(u.Senders) == 0 && len(e.Senders.Add) > 0 && sendsAsItself(c, *u) {
 		e.Senders = besideOwn(u.Login, e.Senders)
 	}
-	return e.apply(u, time.Now())
+	if changes, err = e.apply(u, time.Now()); len(changes) > 0 && checkSends(c, *u) != nil {
+		changes = append(changes, "it may send as nobody: all its mail is refused")
+	}
+	return changes, err
 }
 
 // Edit changes an account and returns it, with what is new in words: nothing where it was so already.

@@ -52,6 +52,22 @@ func TestNoAccountIsSilent(t *testing.T) {
 			t.Errorf("%+v", err)
 		}
 	}
+	for _, n := range []struct {
+		login string
+		edit  AccountEdit
+		says  bool
+	}{
+		{"scanner", AccountEdit{Senders: ListEdit{Clear: true}}, true},
+		{"scanner", AccountEdit{Senders: ListEdit{Set: []string{"scans@firma.example"}}}, false},
+		{"erp", AccountEdit{Groups: ListEdit{Clear: true}}, true},
+		{"anna@firma.example", AccountEdit{Groups: ListEdit{Set: []string{"shop"}}}, false},
+	} {
+		_, changes, err := r.Accounts.Edit(t.Context(), owner, Everybody, n.login, n.edit)
+		said := slices.Contains(changes, "it may send as nobody: all its mail is refused")
+		if err != nil || said != n.says {
+			t.Errorf("%+v: %q, %v", n, changes, err)
+		}
+	}
 	if _, err := r.Accounts.Add(t.Context(), Actor{Channel: Console, Role: Viewer}, NewAccount{Login: "x"}); !errors.Is(
 		err, ErrForbidden) {
 		t.Errorf("a viewer: %v", err)
