@@ -200,12 +200,19 @@ func (a *ACME) Lock(ctx context.Context, name string) error {
 	}
 }
 
-// TryLock implements certmagic.TryLocker.
+// TryLock implements certmagic.TryLocker. Who has the lock in this process has it until Unlock, also where it ran out in
+// the store while the machine slept: Unlock does not say whose it gives back.
 func (a *ACME) TryLock(ctx context.Context, name string) (got bool, err error) {
 	if len(name) > maxACMEKey {
 		return false, fmt.Errorf("lock: %w", errACMEBound)
 	}
 	owner := rand.Text()
+	held, stop := context.WithCancel(context.WithoutCancel(ctx))
+	l := &acmeLock{owner: owner, stop: stop, done: make(chan struct{})}
+	if !a.reserve(name, l) {
+		stop()
+		return false, nil
+	}
 	err = a.s.write(ctx, func(t *tx) error {
 		now := time.Now()
 		_, got, err = t.Int("INSERT INTO acme_lock VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET "+
@@ -214,15 +221,25 @@ func (a *ACME) TryLock(ctx context.Context, name string) (got bool, err error) {
 		return err
 	})
 	if err != nil || !got {
+		stop()
+		a.mu.Lock()
+		delete(a.held, name)
+		a.mu.Unlock()
 		return false, wrap(err, "lock %q", name)
 	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	l := &acmeLock{owner: owner, stop: stop, done: make(chan struct{})}
-	a.mu.Lock()
-	a.held[name] = l
-	a.mu.Unlock()
-	go a.prolong(ctx, name, l) // until Unlock, which waits for it
+	go a.prolong(held, name, l) // until Unlock, which waits for it
 	return true, nil
+}
+
+// reserve notes who has, or is about to get, a lock in this process; false: somebody does.
+func (a *ACME) reserve(name string, l *acmeLock) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.held[name] != nil {
+		return false
+	}
+	a.held[name] = l
+	return true
 }
 
 // prolong keeps a lock until its context ends. If it cannot, another process may take it: certmagic looks under the

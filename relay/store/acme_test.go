@@ -171,6 +171,34 @@ func TestACMELockOfTheDead(t *testing.T) {
 	}
 }
 
+// A lock that ran out while the machine slept is not taken by another goroutine of the process that has it: whoever
+// unlocks first would give back the other's.
+func TestACMELockThatRanOut(t *testing.T) {
+	s := open(t, Options{})
+	a, ctx := s.ACME(), t.Context()
+	if got, err := a.TryLock(ctx, "x"); !got || err != nil {
+		t.Fatal(got, err)
+	}
+	err := s.write(ctx, func(tx *tx) error {
+		return tx.Run("UPDATE acme_lock SET until = ?", unixNano(time.Now().Add(-time.Second)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := a.TryLock(ctx, "x"); got || err != nil {
+		t.Error("taken twice in one process", err)
+	}
+	if err := a.Unlock(ctx, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := a.TryLock(ctx, "x"); !got || err != nil {
+		t.Error(got, err)
+	}
+	if err := a.Unlock(ctx, "x"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestACMEAnnounce(t *testing.T) {
 	s := open(t, Options{})
 	bumped(t, s, TopicACME, 1, func() error { return s.ACME().Announce(t.Context()) })
