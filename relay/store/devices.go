@@ -84,7 +84,8 @@ func (s *Store) StopLearning(ctx context.Context, listener string, now time.Time
 // SetPlace makes an address that of an account. ErrTooMany over devices.MostPlaces.
 func (s *Store) SetPlace(ctx context.Context, p devices.Place) error {
 	err := s.write(ctx, func(t *tx) error {
-		n, _, err := t.Int("SELECT count(*) FROM device_place")
+		n, _, err := t.Int("SELECT count(*) FROM device_place WHERE listener <> ? OR address <> ?", p.Listener,
+			p.Address.String())
 		if err != nil {
 			return err
 		}

@@ -162,8 +162,8 @@ var ErrOtherLogin = errors.New("the key proves another login already")
 // AddCertificate pins a key to an account. ErrOtherLogin names the login that has it; ErrTooMany, auth.ErrUnknownLogin.
 func (s *Store) AddCertificate(ctx context.Context, c Certificate) error {
 	err := s.write(ctx, func(t *tx) error {
-		if _, err := getUser(t.Conn, c.Login); err != nil {
-			return refuse(err)
+		if err := hasUser(t, c.Login); err != nil {
+			return err
 		}
 		had, err := list(t.Conn, scanCertificate, selectCertificates+" WHERE digest = ?", c.Digest[:])
 		if err != nil {
@@ -188,8 +188,8 @@ func (s *Store) AddCertificate(ctx context.Context, c Certificate) error {
 // RemoveCertificates unpins all keys of an account and returns how many there were. Open sessions of it end.
 func (s *Store) RemoveCertificates(ctx context.Context, login string, now time.Time) (n int, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		if _, err := getUser(t.Conn, login); err != nil {
-			return refuse(err)
+		if err := hasUser(t, login); err != nil {
+			return err
 		}
 		count, _, err := t.Int("SELECT count(*) FROM login_certificate WHERE login = ?", login)
 		if err != nil || count == 0 {
@@ -206,8 +206,8 @@ func (s *Store) RemoveCertificates(ctx context.Context, login string, now time.T
 func (s *Store) RemoveCertificate(ctx context.Context, login string, d auth.KeyDigest, now time.Time) (had bool,
 	err error) {
 	err = s.write(ctx, func(t *tx) error {
-		if _, err := getUser(t.Conn, login); err != nil {
-			return refuse(err)
+		if err := hasUser(t, login); err != nil {
+			return err
 		}
 		n, _, err := t.Int("SELECT count(*) FROM login_certificate WHERE login = ? AND digest = ?", login, d[:])
 		if had = n > 0; err != nil || !had {

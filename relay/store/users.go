@@ -158,6 +158,15 @@ func getUser(conn *sqlite.Conn, login string) (auth.User, error) {
 	return users[0], nil
 }
 
+// hasUser refuses a login that has no account.
+func hasUser(t *tx, login string) error {
+	_, err := getUser(t.Conn, login)
+	if errors.Is(err, auth.ErrUnknownLogin) {
+		return refuse(err)
+	}
+	return err
+}
+
 // User implements auth.UserStore.
 func (s *Store) User(ctx context.Context, login string) (u auth.User, err error) {
 	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
