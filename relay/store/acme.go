@@ -200,8 +200,8 @@ func (a *ACME) Lock(ctx context.Context, name string) error {
 	}
 }
 
-// TryLock implements certmagic.TryLocker. Who has the lock in this process has it until Unlock, also where it ran out in
-// the store while the machine slept: Unlock does not say whose it gives back.
+// TryLock implements certmagic.TryLocker. Who has the lock in this process has it until Unlock, also where it ran out
+// in the store while the machine slept: Unlock does not say whose it gives back.
 func (a *ACME) TryLock(ctx context.Context, name string) (got bool, err error) {
 	if len(name) > maxACMEKey {
 		return false, fmt.Errorf("lock: %w", errACMEBound)
