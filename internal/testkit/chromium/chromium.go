@@ -129,10 +129,16 @@ func (b *Browser) Leads(trigger chromedp.Action[chromedp.Void]) {
 // Context is that of the page, for what this package has no method for.
 func (b *Browser) Context() context.Context { return b.ctx }
 
-// Type types into what a CSS selector finds.
+// Type types into what a CSS selector finds, behind what stands there. A busy browser loses keys now and then; then all
+// of it is put there.
 func (b *Browser) Type(selector, text string) {
 	b.t.Helper()
+	want := Get(b, chromedp.Value(selector)) + text
 	Get(b, chromedp.SendKeys(selector, text))
+	if got := Get(b, chromedp.Value(selector)); got != want {
+		b.t.Logf("%s has %q instead of %q", selector, got, want)
+		Get(b, chromedp.SetValue(selector, want))
+	}
 }
 
 // Text is what stands in what a CSS selector finds.
