@@ -201,8 +201,10 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 		st = kept
 	}
 	when := asked(ctx, o.Storage, name)
-	asked := when.After(st.Attempted)
-	if wait := st.wait(now, asked && when.After(st.Begun), o.digest()); wait > 0 {
+	// A time that is far ahead was written while the clock was wrong: it counts once, and ends no crashWait.
+	asked := when.After(st.Attempted) && !when.Equal(st.Answered)
+	again := asked && when.After(st.Begun) && (st.Begun.IsZero() || !when.After(now.Add(maxAhead)))
+	if wait := st.wait(now, again, o.digest()); wait > 0 {
 		return wait
 	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
@@ -224,6 +226,9 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 		}
 		return look
 	}
+	if asked {
+		st.Answered = when
+	}
 	return k.record(ctx, o, name, st, at, asked, err)
 }
 
@@ -234,7 +239,7 @@ func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, 
 	if err == nil && !at.ordered && !asked && st.Failures == 0 && !st.ahead(now) {
 		return look // there was nothing to do
 	}
-	next := State{Attempted: now, Settings: o.digest()}
+	next := State{Attempted: now, Settings: o.digest(), Answered: st.Answered}
 	if at.ordered { // a CA that wants each new certificate renewed at once would have us order without end
 		next.Next = now.Add(look)
 	}

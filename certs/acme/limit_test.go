@@ -90,3 +90,20 @@ func TestClockWasAhead(t *testing.T) {
 		}
 	})
 }
+
+// Who asks while the clock is ahead gets one certificate, not one after the other until the clock is there.
+func TestAskedWhileClockWasAhead(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		k := New(of.o)
+		k.pass(t.Context())
+		if err := Ask(t.Context(), of.o.Storage, fakeName, time.Now().Add(24*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		for begin := time.Now(); time.Since(begin) < 2*time.Hour; {
+			time.Sleep(k.pass(t.Context()))
+		}
+		if n := of.count("/order"); n != 2 {
+			t.Errorf("%d orders, want the first and the one that was asked for", n)
+		}
+	})
+}
