@@ -236,7 +236,8 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, at *attempt, asked bool,
 	err error) time.Duration {
 	now := time.Now()
-	if err == nil && !at.ordered && !asked && st.Failures == 0 && !st.ahead(now) {
+	died := !st.Begun.IsZero() // and perhaps not before the certificate was stored
+	if err == nil && !at.ordered && !asked && !died && st.Failures == 0 && !st.ahead(now) {
 		return look // there was nothing to do
 	}
 	next := State{Attempted: now, Settings: o.digest(), Answered: st.Answered}
@@ -251,7 +252,7 @@ func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, 
 		o.Logger.Warn("no certificate from the CA", "name", name, "reason", next.Error, "failures", next.Failures,
 			"next_try", next.Next.Format(time.RFC3339))
 	}
-	if err == nil && at.ordered {
+	if err == nil && (at.ordered || died) {
 		o.Logger.Info("certificate obtained from the CA", "name", name)
 		if err := o.Storage.Announce(context.WithoutCancel(ctx)); err != nil {
 			o.Logger.Warn("other processes do not hear of the new certificate at once", "err", err)

@@ -2,6 +2,7 @@ package acme
 
 import (
 	"bytes"
+	"context"
 	"encoding/pem"
 	"net/http"
 	"strings"
@@ -100,4 +101,106 @@ func TestHostilePolling(t *testing.T) {
 			})
 		}
 	}
+}
+
+// mortal is a storage whose process dies after some writes: nothing more is written, no lock given back.
+type mortal struct {
+	Storage
+	left *int
+	die  func()
+}
+
+func (m mortal) Store(ctx context.Context, key string, value []byte) error {
+	if *m.left--; *m.left < 0 {
+		m.die()
+		return errFull
+	}
+	return m.Storage.Store(ctx, key, value)
+}
+
+func (m mortal) Announce(ctx context.Context) error {
+	if *m.left--; *m.left < 0 {
+		m.die()
+		return errFull
+	}
+	return m.Storage.Announce(ctx)
+}
+
+func (m mortal) Delete(ctx context.Context, key string) error {
+	if *m.left < 0 {
+		return errFull
+	}
+	return m.Storage.Delete(ctx, key)
+}
+
+func (m mortal) Unlock(ctx context.Context, name string) error {
+	_ = m.Storage.Unlock(ctx, name) // else this process would prolong it; the store's tests have locks of the dead
+	return nil
+}
+
+// Wherever between two writes a process dies, at first or while it renews, the next one ends up with a certificate
+// that works, and no more than one order each five minutes is made.
+func TestDiesBetweenWrites(t *testing.T) {
+	for _, renews := range []bool{false, true} {
+		for writes := 0; ; writes++ {
+			survived := false
+			bubble(t, func(t *testing.T, of *office) {
+				if renews {
+					New(of.o).pass(t.Context())
+					time.Sleep(time.Minute)
+					if err := Ask(t.Context(), of.o.Storage, fakeName, time.Now()); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Second)
+				}
+				ctx, die := context.WithCancel(t.Context())
+				defer die()
+				left, whole := writes, of.o.Storage
+				of.o.Storage = mortal{whole, &left, die}
+				New(of.o).pass(ctx)
+				survived = left >= 0
+				of.o.Storage = whole
+				k := New(of.o)
+				_ = k.Load(t.Context()) // half of a pair is told elsewhere
+				before := of.count("/order")
+				for begin := time.Now(); time.Since(begin) < 30*time.Minute; {
+					time.Sleep(k.pass(t.Context()))
+				}
+				if n := of.count("/order") - before; n > 1 {
+					t.Errorf("renews %t, %d writes: %d orders after it", renews, writes, n)
+				}
+				if got := of.now(); len(got) != 1 || of.state(t).Failures != 0 || !of.state(t).Begun.IsZero() {
+					t.Errorf("renews %t, %d writes: %d certificates, %+v", renews, writes, len(got), of.state(t))
+				}
+			})
+			if survived {
+				break
+			}
+		}
+	}
+}
+
+// An account that was closed at the CA is told in the CA's words, and the certificate in use stays.
+func TestAccountClosed(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		k := New(of.o)
+		of.lifetime = 24 * time.Hour
+		k.pass(t.Context())
+		of.set(func() {
+			of.answer = func(w http.ResponseWriter, path string) bool {
+				if path == "/account" || path == "/order" {
+					problem(w, 401, "unauthorized", "the account was deactivated")
+					return true
+				}
+				return false
+			}
+		})
+		for begin := time.Now(); time.Since(begin) < 23*time.Hour; {
+			time.Sleep(k.pass(t.Context()))
+		}
+		st := of.state(t)
+		if !strings.Contains(st.Error, "the account was deactivated") || st.Failures < 2 || st.Failures > 7 || len(of.now()) != 1 {
+			t.Errorf("%+v", st)
+		}
+	})
 }
