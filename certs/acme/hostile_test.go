@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -76,9 +77,10 @@ func TestHostilePolling(t *testing.T) {
 						}
 						w.Header().Set("Retry-After", after)
 						if where == "/authz" {
-							_, _ = w.Write([]byte(`{"status":"pending","identifier":{"type":"dns","value":"` + fakeName +
-								`"},"challenges":[{"type":"dns-persist-01","url":"` + of.base +
-								`/challenge/dns-persist-01","status":"processing","issuer-domain-names":["ca.example.net"]}]}`))
+							_, _ = w.Write([]byte(`{"status":"pending","identifier":{"type":"dns","value":"` +
+								fakeName + `"},"challenges":[{"type":"dns-persist-01","url":"` + of.base +
+								`/challenge/dns-persist-01","status":"processing",` +
+								`"issuer-domain-names":["ca.example.net"]}]}`))
 							return true
 						}
 						w.Header().Set("Location", of.base+"/order/1")
@@ -144,7 +146,8 @@ func TestDiesBetweenWrites(t *testing.T) {
 	for _, renews := range []bool{false, true} {
 		for writes := 0; ; writes++ {
 			survived := false
-			bubble(t, func(t *testing.T, of *office) {
+			synctest.Test(t, func(t *testing.T) {
+				of := newOffice(t)
 				if renews {
 					New(of.o).pass(t.Context())
 					time.Sleep(time.Minute)
@@ -199,7 +202,8 @@ func TestAccountClosed(t *testing.T) {
 			time.Sleep(k.pass(t.Context()))
 		}
 		st := of.state(t)
-		if !strings.Contains(st.Error, "the account was deactivated") || st.Failures < 2 || st.Failures > 7 || len(of.now()) != 1 {
+		if !strings.Contains(st.Error, "the account was deactivated") ||
+			st.Failures < 2 || st.Failures > 7 || len(of.now()) != 1 {
 			t.Errorf("%+v", st)
 		}
 	})
