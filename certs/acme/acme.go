@@ -201,9 +201,10 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 		st = kept
 	}
 	when := asked(ctx, o.Storage, name)
-	// A time that is far ahead was written while the clock was wrong: it counts once, and ends no crashWait.
-	asked := when.After(st.Attempted) && !when.Equal(st.Answered)
-	again := asked && when.After(st.Begun) && (st.Begun.IsZero() || !when.After(now.Add(maxAhead)))
+	// Who asked has it once there was a success. A time that is far ahead was written while the clock was wrong: it
+	// ends no wait.
+	asked := !when.IsZero() && !when.Equal(st.Answered) && (when.After(st.Attempted) || st.Failures > 0)
+	again := asked && when.After(st.Attempted) && when.After(st.Begun) && !when.After(now.Add(maxAhead))
 	if wait := st.wait(now, again, o.digest()); wait > 0 {
 		return wait
 	}
@@ -213,7 +214,7 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 	begun.Begun = now
 	at := &attempt{begin: func() error { return saveState(ctx, o, name, begun) }}
 	for _, key := range o.Keys {
-		if err = o.obtain(ctx, at, name, key, asked); err != nil {
+		if err = o.obtain(ctx, at, name, key, asked && !o.newer(ctx, name, key, when)); err != nil {
 			if at.err != nil {
 				err = at.err // without what certmagic writes around it
 			}
@@ -226,7 +227,7 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 		}
 		return look
 	}
-	if asked {
+	if asked && err == nil {
 		st.Answered = when
 	}
 	return k.record(ctx, o, name, st, at, asked, err)
@@ -269,6 +270,12 @@ func (k *Keeper) save(ctx context.Context, o *Options, name string, st State) {
 		o.Logger.Error("the state of a certificate cannot be written", "name", name, "err", err)
 		k.unsaved[name] = st
 	}
+}
+
+// newer reports whether a certificate came after somebody asked, in an attempt that failed for another key.
+func (o *Options) newer(ctx context.Context, name string, key Key, when time.Time) bool {
+	info, err := o.Storage.Stat(ctx, certmagic.StorageKeys.SiteCert(issuerKey(o.Directory, key), name))
+	return err == nil && info.Modified.After(when)
 }
 
 // obtain gets or renews one certificate if it is time, or if somebody asked.

@@ -107,3 +107,27 @@ func TestAskedWhileClockWasAhead(t *testing.T) {
 		}
 	})
 }
+
+// What was asked for and refused is tried again, though the certificate in use is good for longer.
+func TestAskedAndRefused(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		k := New(of.o)
+		k.pass(t.Context())
+		time.Sleep(time.Minute)
+		if err := Ask(t.Context(), of.o.Storage, fakeName, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		of.set(func() { of.invalid = "not now" })
+		for begin := time.Now(); time.Since(begin) < time.Hour; {
+			time.Sleep(k.pass(t.Context()))
+		}
+		of.set(func() { of.invalid = "" })
+		for begin := time.Now(); time.Since(begin) < time.Hour; {
+			time.Sleep(k.pass(t.Context()))
+		}
+		if n := of.count("issued"); n != 2 {
+			t.Errorf("%d certificates, %+v", n, of.state(t))
+		}
+	})
+}

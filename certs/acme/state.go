@@ -28,7 +28,7 @@ type State struct {
 	Error     string    `json:"error,omitempty"`    // why the last attempt failed, for a person
 	Settings  string    `json:"settings,omitempty"` // digest of those that it was made with
 	Begun     time.Time `json:"begun,omitzero"`     // an order whose end nobody wrote down: the process died
-	Answered  time.Time `json:"answered,omitzero"`  // when somebody asked for what was attempted; zero: nobody did
+	Answered  time.Time `json:"answered,omitzero"`  // when somebody asked for what was obtained; zero: nobody did
 }
 
 // How long to wait after failures in a row. Let's Encrypt takes five failed validations of a name in an hour
