@@ -201,8 +201,11 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 		st = kept
 	}
 	when := asked(ctx, o.Storage, name)
-	asked := when.After(st.Attempted)
-	if wait := st.wait(now, asked && when.After(st.Begun), o.digest()); wait > 0 {
+	// Who asked has it once there was a success. A time that is far ahead was written while the clock was wrong: it
+	// ends no wait.
+	asked := !when.IsZero() && !when.Equal(st.Answered) && (when.After(st.Attempted) || st.Failures > 0)
+	again := asked && when.After(st.Attempted) && when.After(st.Begun) && !when.After(now.Add(maxAhead))
+	if wait := st.wait(now, again, o.digest()); wait > 0 {
 		return wait
 	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
@@ -211,7 +214,7 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 	begun.Begun = now
 	at := &attempt{begin: func() error { return saveState(ctx, o, name, begun) }}
 	for _, key := range o.Keys {
-		if err = o.obtain(ctx, at, name, key, asked); err != nil {
+		if err = o.obtain(ctx, at, name, key, asked && !o.newer(ctx, name, key, when)); err != nil {
 			if at.err != nil {
 				err = at.err // without what certmagic writes around it
 			}
@@ -224,6 +227,9 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 		}
 		return look
 	}
+	if asked && err == nil {
+		st.Answered = when
+	}
 	return k.record(ctx, o, name, st, at, asked, err)
 }
 
@@ -231,10 +237,11 @@ func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duratio
 func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, at *attempt, asked bool,
 	err error) time.Duration {
 	now := time.Now()
-	if err == nil && !at.ordered && !asked && st.Failures == 0 && !st.ahead(now) {
+	died := !st.Begun.IsZero() // and perhaps not before the certificate was stored
+	if err == nil && !at.ordered && !asked && !died && st.Failures == 0 && !st.ahead(now) {
 		return look // there was nothing to do
 	}
-	next := State{Attempted: now, Settings: o.digest()}
+	next := State{Attempted: now, Settings: o.digest(), Answered: st.Answered}
 	if at.ordered { // a CA that wants each new certificate renewed at once would have us order without end
 		next.Next = now.Add(look)
 	}
@@ -246,7 +253,7 @@ func (k *Keeper) record(ctx context.Context, o *Options, name string, st State, 
 		o.Logger.Warn("no certificate from the CA", "name", name, "reason", next.Error, "failures", next.Failures,
 			"next_try", next.Next.Format(time.RFC3339))
 	}
-	if err == nil && at.ordered {
+	if err == nil && (at.ordered || died) {
 		o.Logger.Info("certificate obtained from the CA", "name", name)
 		if err := o.Storage.Announce(context.WithoutCancel(ctx)); err != nil {
 			o.Logger.Warn("other processes do not hear of the new certificate at once", "err", err)
@@ -263,6 +270,12 @@ func (k *Keeper) save(ctx context.Context, o *Options, name string, st State) {
 		o.Logger.Error("the state of a certificate cannot be written", "name", name, "err", err)
 		k.unsaved[name] = st
 	}
+}
+
+// newer reports whether a certificate came after somebody asked, in an attempt that failed for another key.
+func (o *Options) newer(ctx context.Context, name string, key Key, when time.Time) bool {
+	info, err := o.Storage.Stat(ctx, certmagic.StorageKeys.SiteCert(issuerKey(o.Directory, key), name))
+	return err == nil && info.Modified.After(when)
 }
 
 // obtain gets or renews one certificate if it is time, or if somebody asked.

@@ -38,8 +38,9 @@ type fakeCA struct {
 	token       string
 	offered     []string
 	badNonces   int
-	invalid     string // why the challenge fails
-	otherCSR    bool   // certificates are for another key
+	invalid     string                         // why the challenge fails
+	otherCSR    bool                           // certificates are for another key
+	mangle      func(leaf, root []byte) []byte // makes the chain in PEM form of both in DER form
 	window      [2]time.Time
 	replaced    []string // what orders named
 	beforeChain func()   // while a certificate is downloaded
@@ -227,4 +228,7 @@ func (f *fakeCA) issue(payload []byte) {
 	f.seen["issued"]++
 	f.chain = append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: made}),
 		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.root.Raw})...)
+	if f.mangle != nil {
+		f.chain = f.mangle(made, f.root.Raw)
+	}
 }

@@ -227,12 +227,18 @@ func checkChallenge(c protocol.Challenge) error {
 	return nil
 }
 
-// parseChain reads certificates in PEM form; nil for nothing.
+// parseChain reads certificates in PEM form, and refuses what else is among them; nil for nothing.
 func parseChain(text []byte) (chain []*x509.Certificate, err error) {
-	for len(text) > 0 && len(chain) < maxChain {
+	for len(text) > 0 {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
 			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("a %.40q is among the certificates", block.Type)
+		}
+		if len(chain) == maxChain {
+			return nil, fmt.Errorf("it has more than %d certificates", maxChain)
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
@@ -243,13 +249,16 @@ func parseChain(text []byte) (chain []*x509.Certificate, err error) {
 	return chain, nil
 }
 
-// maxChain bounds a chain, in certificates.
+// maxChain bounds a chain, in certificates: mail programs refuse handshakes that are too long.
 const maxChain = 10
 
 // checkIssued refuses a certificate that is not what was ordered.
 func checkIssued(text []byte, csr *x509.CertificateRequest, now time.Time) error {
 	chain, err := parseChain(text)
-	if err != nil || len(chain) == 0 {
+	if err == nil && len(chain) == 0 {
+		return errors.New("the CA sent no certificate")
+	}
+	if err != nil {
 		return fmt.Errorf("the CA sent no certificate that can be read: %w", err)
 	}
 	leaf := chain[0]

@@ -90,3 +90,44 @@ func TestClockWasAhead(t *testing.T) {
 		}
 	})
 }
+
+// Who asks while the clock is ahead gets one certificate, not one after the other until the clock is there.
+func TestAskedWhileClockWasAhead(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		k := New(of.o)
+		k.pass(t.Context())
+		if err := Ask(t.Context(), of.o.Storage, fakeName, time.Now().Add(24*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		for begin := time.Now(); time.Since(begin) < 2*time.Hour; {
+			time.Sleep(k.pass(t.Context()))
+		}
+		if n := of.count("/order"); n != 2 {
+			t.Errorf("%d orders, want the first and the one that was asked for", n)
+		}
+	})
+}
+
+// What was asked for and refused is tried again, though the certificate in use is good for longer.
+func TestAskedAndRefused(t *testing.T) {
+	bubble(t, func(t *testing.T, of *office) {
+		k := New(of.o)
+		k.pass(t.Context())
+		time.Sleep(time.Minute)
+		if err := Ask(t.Context(), of.o.Storage, fakeName, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		of.set(func() { of.invalid = "not now" })
+		for begin := time.Now(); time.Since(begin) < time.Hour; {
+			time.Sleep(k.pass(t.Context()))
+		}
+		of.set(func() { of.invalid = "" })
+		for begin := time.Now(); time.Since(begin) < time.Hour; {
+			time.Sleep(k.pass(t.Context()))
+		}
+		if n := of.count("issued"); n != 2 {
+			t.Errorf("%d certificates, %+v", n, of.state(t))
+		}
+	})
+}

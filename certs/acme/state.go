@@ -28,6 +28,7 @@ type State struct {
 	Error     string    `json:"error,omitempty"`    // why the last attempt failed, for a person
 	Settings  string    `json:"settings,omitempty"` // digest of those that it was made with
 	Begun     time.Time `json:"begun,omitzero"`     // an order whose end nobody wrote down: the process died
+	Answered  time.Time `json:"answered,omitzero"`  // when somebody asked for what was obtained; zero: nobody did
 }
 
 // How long to wait after failures in a row. Let's Encrypt takes five failed validations of a name in an hour
@@ -74,7 +75,7 @@ func (s State) ahead(now time.Time) bool {
 // failed is the state after an attempt failed.
 func (s State) failed(now time.Time, settings string, at *attempt, err error) State {
 	next := State{Attempted: now, Failures: s.Failures + 1, Since: s.Since, Settings: settings,
-		Error: words(err)}
+		Error: words(err), Answered: s.Answered}
 	if s.Failures == 0 {
 		next.Since = now
 	}

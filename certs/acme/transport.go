@@ -96,6 +96,9 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	g.at.heard(resp, time.Now())
+	if wait, ok := retryAfter(resp, time.Now()); ok && wait <= 0 {
+		resp.Header.Del("Retry-After") // it would be asked again without a pause
+	}
 	resp.Body = &bounded{resp.Body, maxAnswer}
 	return resp, nil
 }
@@ -110,12 +113,19 @@ func (at *attempt) heard(resp *http.Response, now time.Time) {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
 		return
 	}
+	if wait, ok := retryAfter(resp, now); ok {
+		at.retryAfter = now.Add(wait)
+	}
+}
+
+// retryAfter is how long an answer says to wait (RFC 9110 §10.2.3), not ok if it does not say.
+func retryAfter(resp *http.Response, now time.Time) (wait time.Duration, ok bool) {
 	field := resp.Header.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(field, 10, 31); err == nil {
-		at.retryAfter = now.Add(time.Duration(seconds) * time.Second)
-	} else if t, err := http.ParseTime(field); err == nil {
-		at.retryAfter = t
+		return time.Duration(seconds) * time.Second, true
 	}
+	t, err := http.ParseTime(field)
+	return t.Sub(now), err == nil
 }
 
 // bounded is a body that ends with an error when it is too long.

@@ -329,3 +329,28 @@ func TestWatch(t *testing.T) {
 		t.Errorf("a zone that cannot be found: %v", err)
 	}
 }
+
+// What a program has started ends with it when its time is up: else each attempt leaves one more.
+func TestExecEndsWhatItStarted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	gone, over := make(chan struct{}), make(chan struct{})
+	started := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		select {
+		case <-r.Context().Done():
+			close(gone)
+		case <-over:
+		}
+	}))
+	defer started.Close()
+	defer close(over)
+	e := &Exec{Command: []string{script(t, testkit.Need(t, "curl")+" -s "+started.URL+" & wait")}}
+	if err := e.Present(ctx, goodName, goodValue); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	select {
+	case <-gone:
+	case <-time.After(30 * time.Second):
+		t.Error("it lives on")
+	}
+}

@@ -44,6 +44,11 @@ func (s *Setup) PACC() ([]byte, error) {
 		return nil, err
 	}
 	out, in := s.Outgoing[0], *s.Incoming
+	for _, o := range s.Outgoing {
+		if o.TLS == config.Implicit && o.Port == paccPorts[o.Protocol] {
+			out = o
+		}
+	}
 	for _, server := range []Server{out, in} {
 		if port := paccPorts[server.Protocol]; server.TLS != config.Implicit || server.Port != port {
 			return nil, &Unfit{"PACC", fmt.Sprintf("it knows %s on port %d with TLS from the start alone, and here "+

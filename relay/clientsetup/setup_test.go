@@ -287,3 +287,17 @@ func TestUUID(t *testing.T) {
 		t.Error(a, b)
 	}
 }
+
+// PACC takes the port that it knows, also where another one with TLS from the start stands before it.
+func TestPACCBesideAnotherPort(t *testing.T) {
+	s := setupOf(t, "usual")
+	first := s.Outgoing[0]
+	first.Port, first.TLS = 443, config.Implicit
+	usual, err := s.PACC()
+	want := made(t, usual, err)
+	s.Outgoing = append([]Server{first}, s.Outgoing...)
+	document, err := s.PACC()
+	if got := made(t, document, err); got != want {
+		t.Error(got)
+	}
+}

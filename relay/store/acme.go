@@ -41,7 +41,8 @@ const (
 	maxACMEItems = 2000
 )
 
-// How locks are kept. One that nobody prolongs is free after lockFor: its process died.
+// How locks are kept. One that nobody prolongs is free after lockFor: its process died. So is one
+// that runs for longer than 2 lockFor: it was taken while the clock was ahead.
 const (
 	lockFor   = time.Minute
 	lockRenew = 20 * time.Second
@@ -216,8 +217,8 @@ func (a *ACME) TryLock(ctx context.Context, name string) (got bool, err error) {
 	err = a.s.write(ctx, func(t *tx) error {
 		now := time.Now()
 		_, got, err = t.Int("INSERT INTO acme_lock VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET "+
-			"owner = excluded.owner, until = excluded.until WHERE until <= ?4 RETURNING 1", name, owner,
-			unixNano(now.Add(lockFor)), unixNano(now))
+			"owner = excluded.owner, until = excluded.until WHERE until <= ?4 OR until > ?5 RETURNING 1", name, owner,
+			unixNano(now.Add(lockFor)), unixNano(now), unixNano(now.Add(2*lockFor)))
 		return err
 	})
 	if err != nil || !got {

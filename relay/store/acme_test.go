@@ -203,3 +203,21 @@ func TestACMEAnnounce(t *testing.T) {
 	s := open(t, Options{})
 	bumped(t, s, TopicACME, 1, func() error { return s.ACME().Announce(t.Context()) })
 }
+
+// A process that died while the clock was a day ahead leaves no lock for a day.
+func TestACMELockOfAClockAhead(t *testing.T) {
+	s := open(t, Options{})
+	a, ctx := s.ACME(), t.Context()
+	err := s.write(ctx, func(tx *tx) error {
+		return tx.Run("INSERT INTO acme_lock VALUES ('x', 'dead', ?)", unixNano(time.Now().Add(24*time.Hour)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := a.TryLock(ctx, "x"); !got || err != nil {
+		t.Fatal(got, err)
+	}
+	if err := a.Unlock(ctx, "x"); err != nil {
+		t.Error(err)
+	}
+}
