@@ -129,16 +129,21 @@ func (b *Browser) Leads(trigger chromedp.Action[chromedp.Void]) {
 // Context is that of the page, for what this package has no method for.
 func (b *Browser) Context() context.Context { return b.ctx }
 
-// Type types into what a CSS selector finds, behind what stands there. A busy browser loses keys now and then; then all
-// of it is put there.
+// Type types into what a CSS selector finds, behind what stands there, and wants all of it to arrive: a browser that is
+// busy may lose a key, once.
 func (b *Browser) Type(selector, text string) {
 	b.t.Helper()
-	want := Get(b, chromedp.Value(selector)) + text
-	Get(b, chromedp.SendKeys(selector, text))
-	if got := Get(b, chromedp.Value(selector)); got != want {
-		b.t.Logf("%s has %q instead of %q", selector, got, want)
-		Get(b, chromedp.SetValue(selector, want))
+	before := Get(b, chromedp.Value(selector))
+	for range 2 {
+		Get(b, chromedp.SendKeys(selector, text))
+		got := Get(b, chromedp.Value(selector))
+		if got == before+text {
+			return
+		}
+		b.t.Logf("%q was typed behind %q, and %s has %q", text, before, selector, got)
+		Get(b, chromedp.SetValue(selector, before))
 	}
+	b.t.Fatalf("%s does not take what is typed", selector)
 }
 
 // Text is what stands in what a CSS selector finds.
