@@ -2,7 +2,6 @@ package outbound
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -26,8 +25,9 @@ func (u *Upstream) ownIdentity(m *queue.Message) string {
 	if from.IsNull() || m.Login == "" && m.Envelope.From.IsNull() && u.Config.Username != "" {
 		return ""
 	}
-	identity := strings.ToLower(from.String()) // one mailbox, one pool: providers do not tell case apart
-	if identity == strings.ToLower(u.Config.Username) {
+	// One mailbox, one pool: providers do not tell case apart. Of ASCII alone: to Unicode the sign of kelvin is a k.
+	identity := mail.LowerASCII(from.String())
+	if identity == mail.LowerASCII(u.Config.Username) {
 		return ""
 	}
 	return identity

@@ -72,6 +72,8 @@ func TestOwnIdentity(t *testing.T) {
 		"nobody":           {config.IdentitySender, queue.Message{Login: "anna"}, ""},
 		"the username in other case": {config.IdentitySender,
 			queue.Message{Login: "o", Envelope: mail.Envelope{From: office}}, ""},
+		"the sign of kelvin, which Unicode has as a capital k": {config.IdentitySender, queue.Message{Login: "o",
+			Envelope: mail.Envelope{From: at("\u212aim@example.com")}}, "\u212aim@example.com"},
 		"username": {config.IdentityUsername,
 			queue.Message{Login: "anna", Envelope: mail.Envelope{From: anna}}, ""},
 	} {

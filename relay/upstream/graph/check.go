@@ -45,7 +45,7 @@ func (u *Upstream) TestSenders(ctx context.Context, trial upstream.Trial) []upst
 		if ctx.Err() != nil {
 			break
 		}
-		t.mailbox, t.sender = strings.ToLower(from.String()), from.String()
+		t.mailbox, t.sender = mail.LowerASCII(from.String()), from.String()
 		t.box(ctx)
 	}
 	return t.steps

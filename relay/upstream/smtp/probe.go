@@ -59,7 +59,7 @@ func (p *probe) themselves(ctx context.Context, senders []mail.Address) {
 			p.connection(ctx, []mail.Address{from})
 			continue
 		}
-		p.identity, p.sender = strings.ToLower(from.String()), from.String()
+		p.identity, p.sender = mail.LowerASCII(from.String()), from.String()
 		f := p.connection(ctx, []mail.Address{from})
 		if f != nil && f.stage == mail.StageAuth && f.class == mail.AccountFault && p.u.cfg.Username != "" {
 			p.identity = p.u.cfg.Username
