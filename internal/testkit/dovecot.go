@@ -88,10 +88,11 @@ func (d *Dovecot) Start() {
 	d.process.WaitLog("starting up") // its sockets are there
 }
 
-// Kill ends it at once.
+// Kill ends it at once. The next one would wait for a lock that it left, and hang meanwhile.
 func (d *Dovecot) Kill() {
 	d.process.Kill()
 	os.Remove(d.Socket)
+	os.Remove(filepath.Join(filepath.Dir(d.Socket), "instances.lock"))
 }
 
 // Configure adds a line to the configuration of one that is started after.
