@@ -14,7 +14,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var (
@@ -95,7 +95,7 @@ func (a *ACME) Store(ctx context.Context, key string, value []byte) error {
 
 // Load implements certmagic.Storage.
 func (a *ACME) Load(ctx context.Context, key string) ([]byte, error) {
-	found, err := readAll(ctx, a.s.readers, func(row *sqlite.Stmt) ([]byte, error) {
+	found, err := readAll(ctx, a.s.readers, func(row db.Row) ([]byte, error) {
 		value, err := a.s.sealer.Open(acmeLabel(key), row.Blob(0))
 		return append([]byte{}, value...), a.s.explainSeal(err)
 	}, "SELECT sealed FROM acme_item WHERE key = ?", key)
@@ -137,7 +137,7 @@ func (a *ACME) Exists(ctx context.Context, key string) bool {
 // List implements certmagic.Storage.
 func (a *ACME) List(ctx context.Context, dir string, recursive bool) ([]string, error) {
 	from, to := below(dir)
-	keys, err := readAll(ctx, a.s.readers, func(row *sqlite.Stmt) (string, error) { return row.Text(0), nil },
+	keys, err := readAll(ctx, a.s.readers, func(row db.Row) (string, error) { return row.Text(0), nil },
 		"SELECT key FROM acme_item WHERE key >= ? AND key < ? ORDER BY key", from, to)
 	if err == nil && len(keys) == 0 {
 		err = fs.ErrNotExist
@@ -166,7 +166,7 @@ func (a *ACME) List(ctx context.Context, dir string, recursive bool) ([]string, 
 // Stat implements certmagic.Storage.
 func (a *ACME) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
 	from, to := below(key)
-	found, err := readAll(ctx, a.s.readers, func(row *sqlite.Stmt) (certmagic.KeyInfo, error) {
+	found, err := readAll(ctx, a.s.readers, func(row db.Row) (certmagic.KeyInfo, error) {
 		if row.Text(0) != key {
 			return certmagic.KeyInfo{Key: key}, nil // a directory
 		}

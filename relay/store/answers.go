@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // schemaAnswers keeps what the API answered to requests with an Idempotency-Key. Status 0: begun. An empty body was
@@ -86,7 +86,7 @@ func first(found []Answer) *Answer {
 	return &found[0]
 }
 
-func scanAnswer(row *sqlite.Stmt) (Answer, error) {
+func scanAnswer(row db.Row) (Answer, error) {
 	a := Answer{Status: int(row.Int(1))}
 	copy(a.Request[:], row.Blob(0))
 	if b := row.Blob(2); len(b) > 0 {

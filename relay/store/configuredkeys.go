@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"postern/relay/keyring"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // schemaConfiguredKeys keeps what was found of the records of keys of relay.toml. The keys themselves are in their
@@ -62,7 +62,7 @@ func putConfiguredKey(t *tx, k *Key) error {
 const selectConfiguredKeys = "SELECT domain, selector, record, algorithm, looked, found, found_since, found_last, " +
 	"detail, silent FROM configured_key ORDER BY domain, selector"
 
-func scanConfiguredKey(row *sqlite.Stmt) (Key, error) {
+func scanConfiguredKey(row db.Row) (Key, error) {
 	return Key{
 		Domain: row.Text(0), Selector: row.Text(1), Record: row.Text(2), Algorithm: row.Text(3),
 		State: keyring.State{

@@ -7,7 +7,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // content is a stored message's content. It reads one chunk at a time, each with a connection that it
@@ -23,7 +23,7 @@ type content struct {
 // Content implements queue.Store. The context bounds the reading too.
 func (s *Store) Content(ctx context.Context, id string) (mail.Content, error) {
 	c := &content{s: s, ctx: ctx, id: id}
-	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err := s.readers.read(ctx, func(conn db.Conn) error {
 		p, err := find(conn, id)
 		c.size, c.first, c.many = p.size, p.chunk, p.chunks
 		return err
@@ -72,7 +72,7 @@ func (r *chunkReader) fill() error {
 		return r.err
 	}
 	found := false
-	r.err = r.s.readers.read(r.ctx, func(conn *sqlite.Conn) error {
+	r.err = r.s.readers.read(r.ctx, func(conn db.Conn) error {
 		// numbers are used again
 		for row, err := range conn.Rows("SELECT data FROM chunk WHERE n = ? AND id = ?", r.next, r.id) {
 			if err != nil {

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/upstream/oauth"
 )
 
@@ -24,7 +24,7 @@ CREATE TABLE upstream_grant (
 
 // LoadGrant implements oauth.GrantStore.
 func (s *Store) LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		for row, err := range conn.Rows("SELECT version, sealed FROM upstream_grant WHERE upstream = ?", upstream) {
 			if err != nil {
 				return err

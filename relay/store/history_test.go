@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"postern/mail"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -37,7 +37,7 @@ func told(n, every int, from time.Time) (events []trace.Event) {
 // tallied are the counters, and what they have to be.
 func tallied(t *testing.T, s *Store) (kept, counted counters) {
 	t.Helper()
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) (err error) {
+	err := s.readers.read(t.Context(), func(conn db.Conn) (err error) {
 		if kept, err = readCounters(conn); err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func TestTrimEventsBound(t *testing.T) {
 
 func usedOctets(t *testing.T, s *Store) (used int64) {
 	t.Helper()
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(t.Context(), func(conn db.Conn) error {
 		pages, _, err := conn.Int("PRAGMA page_count")
 		if err != nil {
 			return err
@@ -186,7 +186,7 @@ func TestHistoryMakesRoomOnTheDisk(t *testing.T) {
 	if n, err := s.TrimEvents(t.Context(), 1<<40); err != nil || n != 0 {
 		t.Fatalf("%d events removed from a disk with room, %v", n, err)
 	}
-	s.space.floor = 1 << 60
+	ofFile(s).space.floor = 1 << 60
 	if _, err := s.TrimEvents(t.Context(), 1<<40); err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 
 	"postern/relay/keyring"
 	"postern/relay/seal"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // Key is a DKIM key as it is stored.
@@ -183,7 +183,7 @@ const selectKeys = "SELECT domain, selector, algorithm, created, stage, since, l
 	"found_last, detail, silent, pem FROM dkim_key ORDER BY domain, selector"
 
 // scanKey reads a key without its private half.
-func scanKey(row *sqlite.Stmt) (Key, error) {
+func scanKey(row db.Row) (Key, error) {
 	return Key{
 		Domain: row.Text(0), Selector: row.Text(1), Algorithm: row.Text(2), Created: fromNano(row.Int(3)),
 		State: keyring.State{
@@ -196,7 +196,7 @@ func scanKey(row *sqlite.Stmt) (Key, error) {
 
 // Keys returns all DKIM keys in order of domain and selector.
 func (s *Store) Keys(ctx context.Context) (keys []Key, err error) {
-	keys, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Key, error) {
+	keys, err = readAll(ctx, s.readers, func(row db.Row) (Key, error) {
 		k, err := scanKey(row)
 		k.PEM = row.Text(12)
 		return k, err
@@ -241,7 +241,7 @@ func (s *Store) sealKeys(ctx context.Context) error {
 	if err != nil {
 		return nil // whoever needs them is told
 	}
-	inClear := func(row *sqlite.Stmt) (bool, error) { return row.Bool(0), nil }
+	inClear := func(row db.Row) (bool, error) { return row.Bool(0), nil }
 	found, err := readAll(ctx, s.readers, inClear, "SELECT 1 FROM dkim_key WHERE pem NOT LIKE 'sealed:%'")
 	if err != nil || len(found) == 0 {
 		return err

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"postern/policy"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var _ policy.LimitStore = (*Store)(nil)
@@ -18,7 +18,7 @@ func (s *Store) LoadLimits(ctx context.Context, now time.Time) ([]policy.State, 
 
 const selectLimits = "SELECT login, lim, tokens, at, full_at FROM limit_state WHERE full_at > ?"
 
-func scanLimit(row *sqlite.Stmt) (policy.State, error) {
+func scanLimit(row db.Row) (policy.State, error) {
 	return policy.State{Login: row.Text(0), Limit: row.Text(1), Tokens: row.Float(2), At: fromNano(row.Int(3)),
 		Full: fromNano(row.Int(4))}, nil
 }
@@ -62,7 +62,7 @@ func (s *Store) NewRecipients(ctx context.Context, login string, addrs []string)
 
 // eachKnown calls f with when each address was last used, 0 for one that is not known.
 func (s *Store) eachKnown(ctx context.Context, login string, addrs []string, f func(used int64)) error {
-	return s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	return s.readers.read(ctx, func(conn db.Conn) error {
 		for _, addr := range addrs {
 			used, err := knownSince(conn, login, addr)
 			if err != nil {
@@ -74,7 +74,7 @@ func (s *Store) eachKnown(ctx context.Context, login string, addrs []string, f f
 	})
 }
 
-func knownSince(conn *sqlite.Conn, login, addr string) (used int64, err error) {
+func knownSince(conn db.Conn, login, addr string) (used int64, err error) {
 	used, _, err = conn.Int("SELECT max(used, 1) FROM known WHERE login = ? AND addr = ?", login, addr)
 	return used, err
 }
@@ -146,7 +146,7 @@ func (s *Store) ForgetRecipients(ctx context.Context, before time.Time) (total i
 
 func forget(t *tx, before int64) (n int64, err error) {
 	type known struct{ login, addr string }
-	old, err := list(t.Conn, func(row *sqlite.Stmt) (known, error) { return known{row.Text(0), row.Text(1)}, nil },
+	old, err := list(t.Conn, func(row db.Row) (known, error) { return known{row.Text(0), row.Text(1)}, nil },
 		"SELECT login, addr FROM known INDEXED BY known_used WHERE used < ? ORDER BY used LIMIT ?", before, actionBatch)
 	if err != nil {
 		return 0, err

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"postern/auth"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // What changes when a person lifts a lockout, of the logins by SMTP or of the console.
@@ -105,7 +105,7 @@ func (l Lockout) Save(ctx context.Context, now time.Time, u auth.Unsaved) error 
 			}
 		}
 		if len(u.Places) > 0 {
-			err := runAll(t, map[string]int64{
+			err := runEach(t, map[string]int64{
 				"DELETE FROM " + l.place + " WHERE at < ?": unixNano(now.Add(-placesFor)),
 				"DELETE FROM " + l.place + " WHERE digest IN (SELECT digest FROM " + l.place +
 					" ORDER BY at DESC LIMIT -1 OFFSET ?)": maxPlaces,
@@ -114,7 +114,7 @@ func (l Lockout) Save(ctx context.Context, now time.Time, u auth.Unsaved) error 
 				return err
 			}
 		}
-		return runAll(t, map[string]int64{
+		return runEach(t, map[string]int64{
 			"DELETE FROM " + l.lock + " WHERE until <= ?": unixNano(now),
 			"DELETE FROM " + l.lock + " WHERE (login, client) IN (SELECT login, client FROM " + l.lock +
 				" ORDER BY until DESC LIMIT -1 OFFSET ?)": maxLockouts,
@@ -123,7 +123,7 @@ func (l Lockout) Save(ctx context.Context, now time.Time, u auth.Unsaved) error 
 	return wrap(err, "save the lockout")
 }
 
-func runAll(t *tx, queries map[string]int64) error {
+func runEach(t *tx, queries map[string]int64) error {
 	for query, arg := range queries {
 		if err := t.Run(query, arg); err != nil {
 			return err
@@ -153,7 +153,7 @@ func prefixText(p netip.Prefix) string {
 
 // places returns from where logins were used within the last week.
 func (l Lockout) places(ctx context.Context, now time.Time) ([]auth.Place, error) {
-	places, err := readAll(ctx, l.s.readers, func(row *sqlite.Stmt) (auth.Place, error) {
+	places, err := readAll(ctx, l.s.readers, func(row db.Row) (auth.Place, error) {
 		p := auth.Place{At: fromNano(row.Int(1))}
 		copy(p.Digest[:], row.Blob(0))
 		return p, nil
@@ -171,7 +171,7 @@ func (l Lockout) selectLocks() string {
 	return "SELECT login, client, until, failures FROM " + l.lock + " WHERE until > ? ORDER BY login, client"
 }
 
-func scanLockout(row *sqlite.Stmt) (auth.Lock, error) {
+func scanLockout(row db.Row) (auth.Lock, error) {
 	l := auth.Lock{Login: row.Text(0), Until: fromNano(row.Int(2)), Failures: int(row.Int(3))}
 	l.Client, _ = netip.ParsePrefix(row.Text(1)) // "" is no address
 	return l, nil

@@ -8,7 +8,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // chunkSize is how contents are cut into rows, in octets: large enough that a row's own cost does not
@@ -70,7 +70,7 @@ func (r *row) insert(t *tx) error {
 	return nil
 }
 
-func (r *row) insertMessage(conn *sqlite.Conn, first, chunks int64) error {
+func (r *row) insertMessage(conn db.Conn, first, chunks int64) error {
 	m := r.m
 	attempts, until := m.Attempts, int64(0)
 	if m.LeaseOwner != "" {
@@ -84,7 +84,7 @@ func (r *row) insertMessage(conn *sqlite.Conn, first, chunks int64) error {
 
 // insertContent cuts the content into chunks with numbers in a row and returns the first number and how
 // many there are.
-func insertContent(conn *sqlite.Conn, id string, c mail.Content) (first, chunks int64, err error) {
+func insertContent(conn db.Conn, id string, c mail.Content) (first, chunks int64, err error) {
 	last, _, err := conn.Int("SELECT n FROM chunk ORDER BY n DESC LIMIT 1")
 	if err != nil {
 		return 0, 0, err
@@ -147,7 +147,7 @@ type location struct {
 }
 
 // find locates a message, queue.ErrNotFound as a refusal where there is none.
-func find(conn *sqlite.Conn, id string) (location, error) {
+func find(conn db.Conn, id string) (location, error) {
 	for row, err := range conn.Rows("SELECT size, chunk, chunks, lease_owner, lease_until, next, held, bounce FROM "+
 		"message WHERE id = ?", id) {
 		if err != nil {
@@ -188,7 +188,7 @@ func (p location) remove(t *tx, id string) error {
 const messageColumns = "id, login, received, expires, size, attempts, next, lease_owner, lease_until, waiting_for, " +
 	"held, bounce, warned, hold_reason, last_reply, recipients, fixed"
 
-func scanMessage(s *sqlite.Stmt) (*queue.Message, error) {
+func scanMessage(s db.Row) (*queue.Message, error) {
 	m := &queue.Message{
 		ID: s.Text(0), Login: s.Text(1), Received: fromNano(s.Int(2)), Expires: fromNano(s.Int(3)), Size: s.Int(4),
 		Attempts: int(s.Int(5)), NextAttempt: fromNano(s.Int(6)), LeaseOwner: s.Text(7), LeaseUntil: fromNano(s.Int(8)),
@@ -208,7 +208,7 @@ func scanMessage(s *sqlite.Stmt) (*queue.Message, error) {
 }
 
 // getMessage reads a message, nil if there is none.
-func getMessage(conn *sqlite.Conn, id string) (*queue.Message, error) {
+func getMessage(conn db.Conn, id string) (*queue.Message, error) {
 	found, err := list(conn, scanMessage, "SELECT "+messageColumns+" FROM message WHERE id = ?", id)
 	if err != nil || len(found) == 0 {
 		return nil, err
@@ -218,7 +218,7 @@ func getMessage(conn *sqlite.Conn, id string) (*queue.Message, error) {
 
 // Get implements queue.Store.
 func (s *Store) Get(ctx context.Context, id string) (m *queue.Message, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		m, err = getMessage(conn, id)
 		return err
 	})

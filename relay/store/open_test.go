@@ -270,7 +270,7 @@ func TestFailedMigration(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := s.writer.conn.Int("SELECT count(*) FROM extra"); err != nil {
+		if _, _, err := ofFile(s).conn.Int("SELECT count(*) FROM extra"); err != nil {
 			t.Error(err)
 		}
 		s.Close()

@@ -9,7 +9,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // listLimit is how many messages a listing shows when nobody says how many.
@@ -27,7 +27,7 @@ func (s *Store) List(ctx context.Context, f queue.Filter) ([]*queue.Message, err
 // page returns up to limit messages that match, behind the ID after, and whether there may be more.
 func (s *Store) page(ctx context.Context, f queue.Filter, after string, limit int) (found []*queue.Message, more bool,
 	err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		if f.IDs != nil {
 			found, err = named(conn, f, after, limit)
 		} else {
@@ -39,7 +39,7 @@ func (s *Store) page(ctx context.Context, f queue.Filter, after string, limit in
 }
 
 // named reads the messages that a filter names.
-func named(conn *sqlite.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
+func named(conn db.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
 	ids := slices.Clone(f.IDs)
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
@@ -58,7 +58,7 @@ func named(conn *sqlite.Conn, f queue.Filter, after string, limit int) (found []
 }
 
 // matching goes through the queue in order of ID.
-func matching(conn *sqlite.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
+func matching(conn db.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
 	for row, err := range conn.Rows("SELECT "+messageColumns+` FROM message
 		WHERE id > ?1 AND (?2 = '' OR login = ?2) AND held >= ?3 ORDER BY id`, after, f.Login, f.Held) {
 		if err != nil {

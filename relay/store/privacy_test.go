@@ -15,11 +15,11 @@ import (
 	"postern/relay/privacy"
 	"postern/relay/queue"
 	"postern/relay/stats"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
-func scanCounts(row *sqlite.Stmt) ([3]int64, error) {
+func scanCounts(row db.Row) ([3]int64, error) {
 	return [3]int64{row.Int(0), row.Int(1), row.Int(2)}, nil
 }
 
@@ -248,7 +248,7 @@ func TestPrivacyGuideNamesEveryTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, Options{Daemon: true})
-	tables, err := readAll(t.Context(), s.readers, func(row *sqlite.Stmt) (string, error) { return row.Text(0), nil },
+	tables, err := readAll(t.Context(), s.readers, func(row db.Row) (string, error) { return row.Text(0), nil },
 		"SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
 	if err != nil || len(tables) < 20 {
 		t.Fatalf("%q, %v", tables, err)

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"postern/auth"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var _ auth.ProofStore = (*Store)(nil)
@@ -59,7 +59,7 @@ func (s *Store) CramUser(ctx context.Context, login string) (auth.User, auth.Cra
 func userKeys[K any](ctx context.Context, s *Store, k keyKind, login string, decode func(auth.Secret) (K, error)) (
 	u auth.User, keys K, err error) {
 	var bound, sealed []byte
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		if u, err = getUser(conn, login); err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func (s *Store) WithCram(ctx context.Context) (map[string]bool, error) {
 
 func (s *Store) withKeys(ctx context.Context, k keyKind, may func(auth.User) bool) (map[string]bool, error) {
 	with := map[string]bool{}
-	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err := s.readers.read(ctx, func(conn db.Conn) error {
 		bound := map[string]string{}
 		for row, err := range conn.Rows("SELECT login, bound FROM " + k.table) {
 			if err != nil {
@@ -220,7 +220,7 @@ func (s *Store) RemoveCertificate(ctx context.Context, login string, d auth.KeyD
 }
 
 // touchUser ends the open sessions of an account, as a new password does.
-func touchUser(conn *sqlite.Conn, login string, now time.Time) error {
+func touchUser(conn db.Conn, login string, now time.Time) error {
 	u, err := getUser(conn, login)
 	if err != nil {
 		return err
@@ -235,7 +235,7 @@ func touchUser(conn *sqlite.Conn, login string, now time.Time) error {
 
 const selectCertificates = "SELECT digest, login, subject, added FROM login_certificate"
 
-func scanCertificate(row *sqlite.Stmt) (Certificate, error) {
+func scanCertificate(row db.Row) (Certificate, error) {
 	c := Certificate{Login: row.Text(1), Subject: row.Text(2), Added: fromNano(row.Int(3))}
 	copy(c.Digest[:], row.Blob(0))
 	return c, nil

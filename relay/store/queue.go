@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var _ queue.Store = (*Store)(nil)
@@ -28,7 +28,7 @@ func (s *Store) Add(ctx context.Context, news ...queue.NewMessage) error {
 	if err != nil {
 		return err
 	}
-	if err := s.room(ctx); err != nil {
+	if err := s.engine.room(ctx); err != nil {
 		return fmt.Errorf("add %s: %w", rows[0].m.ID, err)
 	}
 	err = s.writer.do(ctx, &op{cost: size, run: func(t *tx) error {
@@ -63,7 +63,7 @@ func (s *Store) fits(t *tx, messages int, size int64) error {
 			return refuse(fullQueue(counts.bytes, s.opts.MaxBytes))
 		}
 	}
-	err := s.reserve.claim(t.Conn, messages, size)
+	err := s.engine.claim(t.Conn, messages, size)
 	if errors.Is(err, queue.ErrFull) {
 		return refuse(err)
 	}
@@ -203,7 +203,7 @@ func (s *Store) ReleaseLeases(ctx context.Context, owner string) (n int64, err e
 
 // Stats implements queue.Store. Oldest is when the message with the lowest ID came: IDs sort by time.
 func (s *Store) Stats(ctx context.Context) (st queue.Stats, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		c, err := readCounters(conn)
 		if err != nil {
 			return err
@@ -228,14 +228,14 @@ func (s *Store) Writable() error {
 	if err := s.writer.failure(); err != nil {
 		return err
 	}
-	if err := s.room(context.Background()); err != nil {
+	if err := s.engine.room(context.Background()); err != nil {
 		return err
 	}
 	if s.opts.MaxBytes <= 0 {
 		return nil
 	}
 	var have int64
-	err := s.readers.read(context.Background(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(context.Background(), func(conn db.Conn) error {
 		c, err := readCounters(conn)
 		have = c.bytes
 		return err
@@ -244,21 +244,4 @@ func (s *Store) Writable() error {
 		return fullQueue(have, s.opts.MaxBytes)
 	}
 	return err
-}
-
-// room returns queue.ErrFull when too little of the file system is free.
-func (s *Store) room(ctx context.Context) error {
-	return s.space.check(s.freePages(ctx))
-}
-
-// freePages returns how many octets of the file are free.
-func (s *Store) freePages(ctx context.Context) func() (int64, error) {
-	return func() (free int64, err error) {
-		err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-			pages, _, err := conn.Int("PRAGMA freelist_count")
-			free = pages * pageSize
-			return err
-		})
-		return free, err
-	}
 }

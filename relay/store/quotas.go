@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/upstream"
 )
 
@@ -18,7 +18,7 @@ CREATE TABLE upstream_quota (upstream TEXT PRIMARY KEY, data TEXT NOT NULL) STRI
 
 // LoadQuotas implements upstream.QuotaStore.
 func (s *Store) LoadQuotas(ctx context.Context, name string) (quotas []upstream.Quota, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		for row, err := range conn.Rows("SELECT data FROM upstream_quota WHERE upstream = ?", name) {
 			if err != nil {
 				return err

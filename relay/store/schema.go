@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"postern/relay/store/internal/db"
 	"postern/relay/store/internal/sqlite"
 )
 
@@ -145,7 +146,7 @@ func openMain(path string) (*sqlite.Conn, error) {
 
 var errForeign = errors.New("it is a database, but not of postern: move it away, or name another data_dir")
 
-func prepareSchema(conn *sqlite.Conn) error {
+func prepareSchema(conn db.Conn) error {
 	// Log: at most 64 MiB of it stay on disk after a burst.
 	if err := conn.Exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA cache_size = -%d; PRAGMA journal_size_limit = %d",
 		pageSize, 32<<10, 64<<20)); err != nil {
@@ -183,7 +184,7 @@ func prepareSchema(conn *sqlite.Conn) error {
 	return nil
 }
 
-func schemaVersion(conn *sqlite.Conn, app int64) (int, error) {
+func schemaVersion(conn db.Conn, app int64) (int, error) {
 	if app == 0 {
 		return 0, nil
 	}
@@ -196,7 +197,7 @@ func schemaVersion(conn *sqlite.Conn, app int64) (int, error) {
 
 // migrate applies one version; the mark of our files, the schema and its version are one transaction,
 // so that a file is empty or complete.
-func migrate(conn *sqlite.Conn, version int, script string) error {
+func migrate(conn db.Conn, version int, script string) error {
 	script = fmt.Sprintf(`BEGIN IMMEDIATE;
 PRAGMA application_id = %d;
 CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT;
@@ -216,7 +217,7 @@ COMMIT`, applicationID, script, version, time.Now().UnixNano())
 // file that was cut off shows before, when the engine compares its length with its header.
 func recoverLog(conn *sqlite.Conn) error {
 	_, _, err := conn.Checkpoint()
-	if sqlite.CodeOf(err) == sqlite.Busy || isFull(err) { // the command line is at it, or there is no room: later then
+	if kind := db.KindOf(err); kind == db.Busy || kind == db.Full { // the command line is at it, or there is no room: later then
 		return nil
 	}
 	return err

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"postern/mail"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -94,7 +94,7 @@ func TestSearchWithoutIndexIsBounded(t *testing.T) {
 func TestSearchPlans(t *testing.T) {
 	s := open(t, Options{})
 	const columns = "SELECT n, kind, id, session, login, sender, rcpt, data FROM event "
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(t.Context(), func(conn db.Conn) error {
 		for _, query := range []string{
 			eventNumber,
 			columns + "NOT INDEXED WHERE n >= 1 AND n < 2 ORDER BY n DESC LIMIT 1",
@@ -188,7 +188,7 @@ func TestIndexIsTrimmed(t *testing.T) {
 
 func octetsOfIndex(t *testing.T, s *Store) (n int64) {
 	t.Helper()
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) (err error) {
+	err := s.readers.read(t.Context(), func(conn db.Conn) (err error) {
 		n, err = searchOctets(conn)
 		return err
 	})

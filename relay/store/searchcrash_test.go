@@ -13,7 +13,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -169,7 +169,7 @@ func wholeIndex(t *testing.T, s *Store) {
 		t.Errorf("%d rows of no segment", left)
 	}
 	state := indexed(t, s)
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(t.Context(), func(conn db.Conn) error {
 		segments, err := readSegments(conn)
 		if err != nil {
 			return err

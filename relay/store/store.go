@@ -67,21 +67,19 @@ var (
 // Store is one SQLite file. Its methods are safe for concurrent use.
 type Store struct {
 	opts   Options
-	path   string
 	log    *slog.Logger
 	unlock func()
+	engine engine
 
 	writer  *writer
 	readers *readers // of mail
 	lookups *readers // of people who look at trace, statistics, audit and alerts
-	space   space
-	reserve *reserve // of the daemon; nil: none
 	sealer  *seal.Sealer
 	privacy atomic.Pointer[privacyInForce] // nil: addresses are kept
 	told    atomic.Uint64                  // events that were appended here
 	pace    *pace                          // of people who search; nil: they are in another process than mail
 
-	running  sync.WaitGroup // the writer's goroutine and the checkpointer
+	running  sync.WaitGroup // the writer's goroutine
 	closed   sync.Once
 	closeErr error
 }
@@ -100,8 +98,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := prepareDir(o.Dir); err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, path: filepath.Join(o.Dir, FileName), log: o.Logger, unlock: func() {}}
-	s.space.dir, s.space.floor = o.Dir, o.MinFree
+	s := &Store{opts: o, log: o.Logger, unlock: func() {}}
 	if o.Daemon {
 		unlock, err := lockFile(filepath.Join(o.Dir, LockName))
 		if err != nil {
@@ -109,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		}
 		s.unlock, s.pace = unlock, newPace()
 	}
-	err := s.open()
+	err := s.open(ctx)
 	if err == nil {
 		if err = s.sealKeys(ctx); err != nil {
 			err = errors.Join(err, s.Close())
@@ -137,39 +134,21 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func (s *Store) open() error {
-	if err := prepareFile(s.path); err != nil {
-		return err
-	}
+func (s *Store) open(ctx context.Context) error {
 	var err error
 	if s.sealer, err = OpenSealer(s.opts.Dir); err != nil {
 		return err
 	}
-	conn, err := openMain(s.path)
-	if err != nil {
-		return explain(s.path, err)
+	f := &fuse{log: s.log}
+	file := newFile(s.opts, f)
+	s.engine = file
+	if err := s.engine.open(ctx); err != nil {
+		return err
 	}
-	if s.opts.Daemon {
-		if err := recoverLog(conn); err != nil {
-			conn.Close()
-			return explain(s.path, err)
-		}
-	}
-	ckpt, err := openConn(s.path)
-	if err == nil && s.opts.Daemon {
-		s.reserve, err = openReserve(s.path)
-	}
-	if err != nil {
-		if ckpt != nil {
-			ckpt.Close()
-		}
-		conn.Close()
-		return explain(s.path, err)
-	}
-	s.readers, s.lookups = newReaders(s.path, maxReaders), newReaders(s.path, maxLookups)
-	s.writer = newWriter(conn, s.log)
+	s.readers, s.lookups = newReaders(s.engine, maxReaders), newReaders(s.engine, maxLookups)
+	file.readers = s.readers
+	s.writer = newWriter(s.engine, f)
 	s.running.Go(s.writer.run)
-	s.running.Go(func() { s.writer.checkpoints(ckpt) })
 	return nil
 }
 
@@ -182,8 +161,7 @@ func (s *Store) Close() error {
 		s.writer.stop()
 		s.running.Wait()
 		s.closeErr = errors.Join(s.readers.close(), s.lookups.close())
-		s.writer.lastCheckpoint(s.opts.Daemon)
-		s.closeErr = errors.Join(s.closeErr, s.writer.conn.Close(), s.reserve.close())
+		s.closeErr = errors.Join(s.closeErr, s.engine.close())
 		s.unlock()
 	})
 	return s.closeErr

@@ -81,7 +81,7 @@ func TestWaitingWritesShareOneCommit(t *testing.T) {
 func TestSyncsUnderLoad(t *testing.T) {
 	s := open(t, Options{})
 	syncs := 0
-	if err := s.writer.conn.OnSync(func() error { syncs++; return nil }); err != nil {
+	if err := ofFile(s).conn.OnSync(func() error { syncs++; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	const messages = 1000
@@ -279,12 +279,12 @@ func TestCloseLetsWritesEndAndRefusesNewOnes(t *testing.T) {
 func TestLogBeginsAnew(t *testing.T) {
 	s := open(t, Options{})
 	load(t, s, 4, 1<<20, 150)
-	size, err := fileSize(s.path + "-wal")
+	size, err := fileSize(ofFile(s).path + "-wal")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.writer.checkpointed.Load() == 0 || size > 4*logSize {
-		t.Errorf("%d checkpoints, the log has %d MB after 150 MB", s.writer.checkpointed.Load(), size>>20)
+	if ofFile(s).checkpointed.Load() == 0 || size > 4*logSize {
+		t.Errorf("%d checkpoints, the log has %d MB after 150 MB", ofFile(s).checkpointed.Load(), size>>20)
 	}
 }
 
@@ -302,3 +302,6 @@ func TestHurry(t *testing.T) {
 		t.Errorf("40 lazy writes took %s", took)
 	}
 }
+
+// ofFile is the engine of a store in a file.
+func ofFile(s *Store) *file { return s.engine.(*file) }
