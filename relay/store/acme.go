@@ -73,6 +73,8 @@ func acmeLabel(key string) string { return "postern acme\x00" + key }
 // errACMEBound is a value or key that is too large, or one too many.
 var errACMEBound = errors.New("too much for the store of certificates")
 
+var putACMEItem = upsert("acme_item", 1, "key", "sealed", "size", "modified")
+
 // Store implements certmagic.Storage: it is durable when it returns nil.
 func (a *ACME) Store(ctx context.Context, key string, value []byte) error {
 	if key == "" || len(key) > maxACMEKey || len(value) > maxACMEValue {
@@ -87,7 +89,7 @@ func (a *ACME) Store(ctx context.Context, key string, value []byte) error {
 		if n >= maxACMEItems {
 			return refuse(fmt.Errorf("%w: %d items", errACMEBound, n))
 		}
-		return t.Run("INSERT OR REPLACE INTO acme_item VALUES (?, ?, ?, ?)", key, sealed, len(value),
+		return t.Run(putACMEItem, key, sealed, len(value),
 			unixNano(time.Now()))
 	})
 	return wrap(err, "keep %q", key)

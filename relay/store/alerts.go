@@ -47,6 +47,8 @@ type alertText struct {
 	Details map[string]string `json:"details,omitempty"`
 }
 
+var putAlert = upsert("alert", 3, "event", "subject", "since", "ended", "data")
+
 // SaveAlert records that an alert is open, or with Ended that it was. One that ends keeps what was said of it.
 func (s *Store) SaveAlert(ctx context.Context, a Alert) error {
 	err := s.write(ctx, func(t *tx) error {
@@ -64,7 +66,7 @@ func (s *Store) SaveAlert(ctx context.Context, a Alert) error {
 		if err != nil {
 			return err
 		}
-		err = t.Run("INSERT OR REPLACE INTO alert VALUES (?, ?, ?, ?, ?)", a.Event, a.Subject, unixNano(a.Since),
+		err = t.Run(putAlert, a.Event, a.Subject, unixNano(a.Since),
 			endOf(a), string(data))
 		if err != nil {
 			return err

@@ -189,6 +189,8 @@ func moved(before *auth.Person, p auth.Person) bool {
 	return before != nil && before.Source != p.Source
 }
 
+var putPersonRow = upsert("person", 1, "login", "subject", "seen", "data")
+
 // putPerson does what PutPerson says, to whom personBefore does not refuse.
 func putPerson(t *tx, before *auth.Person, p auth.Person) (ended []auth.AppPassword, err error) {
 	if before != nil && before.Seen.After(p.Seen) {
@@ -204,7 +206,7 @@ func putPerson(t *tx, before *auth.Person, p auth.Person) (ended []auth.AppPassw
 	if err != nil {
 		return nil, err
 	}
-	err = t.Run("INSERT OR REPLACE INTO person VALUES (?, ?, ?, ?)", p.Login, p.Subject, unixNano(p.Seen), string(data))
+	err = t.Run(putPersonRow, p.Login, p.Subject, unixNano(p.Seen), string(data))
 	if err == nil && (before == nil || moved(before, p) || !slices.Equal(p.Groups, before.Groups) ||
 		!slices.Equal(p.Senders, before.Senders)) {
 		err = bump(t.Conn, TopicAppPasswords) // they are to be verified again

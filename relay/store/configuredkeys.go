@@ -25,6 +25,9 @@ func (s *Store) ConfiguredKeys(ctx context.Context) ([]Key, error) {
 	return keys, wrap(err, "read what is known of the DKIM keys of relay.toml")
 }
 
+var putConfiguredKeyRow = upsert("configured_key", 2, "domain", "selector", "record", "algorithm", "looked", "found",
+	"found_since", "found_last", "detail", "silent")
+
 // ChangeConfiguredKeys implements keyring.Store.
 func (s *Store) ChangeConfiguredKeys(ctx context.Context, change func(known []Key) []Key) error {
 	return s.write(ctx, func(t *tx) error {
@@ -54,7 +57,7 @@ func (s *Store) ChangeConfiguredKeys(ctx context.Context, change func(known []Ke
 }
 
 func putConfiguredKey(t *tx, k *Key) error {
-	return t.Run("INSERT OR REPLACE INTO configured_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", k.Domain, k.Selector,
+	return t.Run(putConfiguredKeyRow, k.Domain, k.Selector,
 		k.Record, k.Algorithm, unixNano(k.Looked), string(k.Found), unixNano(k.FoundSince), unixNano(k.FoundLast),
 		k.Detail, k.Silent)
 }

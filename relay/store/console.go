@@ -61,6 +61,8 @@ type consoleData struct {
 
 func totpLabel(name string) string { return "postern console totp\x00" + name }
 
+var putConsoleUser = upsert("console_user", 1, "name", "data", "totp")
+
 func (s *Store) putConsoleUser(t *tx, u ConsoleUser) error {
 	data, err := json.Marshal(consoleData{u.Role, u.Provider, u.Subject, string(u.Hash), u.TOTPStep, u.WrongCodes,
 		u.Passkeys, u.Disabled, u.Created, u.LastLogin, u.Generation})
@@ -71,7 +73,7 @@ func (s *Store) putConsoleUser(t *tx, u ConsoleUser) error {
 	if u.TOTP != "" {
 		secret = s.sealer.Seal(totpLabel(u.Name), []byte(u.TOTP))
 	}
-	return t.Run("INSERT OR REPLACE INTO console_user VALUES (?, ?, ?)", u.Name, string(data), secret)
+	return t.Run(putConsoleUser, u.Name, string(data), secret)
 }
 
 func (s *Store) scanConsoleUser(row db.Row) (ConsoleUser, error) {

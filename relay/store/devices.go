@@ -81,6 +81,8 @@ func (s *Store) StopLearning(ctx context.Context, listener string, now time.Time
 	return n, wrap(err, "stop learning devices")
 }
 
+var putDevicePlace = upsert("device_place", 2, "listener", "address", "login")
+
 // SetPlace makes an address that of an account. ErrTooMany over devices.MostPlaces.
 func (s *Store) SetPlace(ctx context.Context, p devices.Place) error {
 	err := s.write(ctx, func(t *tx) error {
@@ -92,7 +94,7 @@ func (s *Store) SetPlace(ctx context.Context, p devices.Place) error {
 		if n >= devices.MostPlaces {
 			return refuse(ErrTooMany)
 		}
-		if err := t.Run("INSERT OR REPLACE INTO device_place VALUES (?, ?, ?)", p.Listener, p.Address.String(),
+		if err := t.Run(putDevicePlace, p.Listener, p.Address.String(),
 			p.Login); err != nil {
 			return err
 		}

@@ -242,13 +242,13 @@ func (s *Store) sealKeys(ctx context.Context) error {
 		return nil // whoever needs them is told
 	}
 	inClear := func(row db.Row) (bool, error) { return row.Bool(0), nil }
-	found, err := readAll(ctx, s.readers, inClear, "SELECT 1 FROM dkim_key WHERE pem NOT LIKE 'sealed:%'")
+	found, err := readAll(ctx, s.readers, inClear, "SELECT 1 FROM dkim_key WHERE substr(pem, 1, 7) <> 'sealed:'")
 	if err != nil || len(found) == 0 {
 		return err
 	}
 	return s.write(ctx, func(t *tx) error {
 		for _, k := range keys {
-			err := t.Run("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? AND pem NOT LIKE 'sealed:%'",
+			err := t.Run("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? AND substr(pem, 1, 7) <> 'sealed:'",
 				s.sealPEM(k), k.Domain, k.Selector)
 			if err != nil {
 				return err

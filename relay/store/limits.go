@@ -32,6 +32,8 @@ func (s *Store) LimitsOf(ctx context.Context, now time.Time, login string) (stat
 	return states, complete, wrap(err, "read the limits of %q", login)
 }
 
+var putLimit = upsert("limit_state", 2, "login", "lim", "tokens", "at", "full_at")
+
 // SaveLimits implements policy.LimitStore. It is lazy: it waits for a commit that comes anyway.
 func (s *Store) SaveLimits(ctx context.Context, now time.Time, states []policy.State) error {
 	err := s.writer.do(ctx, &op{lazy: true, cost: int64(len(states)), run: func(t *tx) error {
@@ -39,7 +41,7 @@ func (s *Store) SaveLimits(ctx context.Context, now time.Time, states []policy.S
 			return err
 		}
 		for _, st := range states {
-			err := t.Run("INSERT OR REPLACE INTO limit_state VALUES (?, ?, ?, ?, ?)",
+			err := t.Run(putLimit,
 				st.Login, st.Limit, st.Tokens, unixNano(st.At), unixNano(st.Full))
 			if err != nil {
 				return err

@@ -94,7 +94,7 @@ func (l Lockout) Save(ctx context.Context, now time.Time, u auth.Unsaved) error 
 	cost := int64(len(u.Places) + len(u.Locks))
 	err := l.s.writer.do(ctx, &op{lazy: true, cost: cost, run: func(t *tx) error {
 		for _, p := range u.Places {
-			err := t.Run("INSERT OR REPLACE INTO "+l.place+" VALUES (?, ?)", p.Digest[:], unixNano(p.At))
+			err := t.Run(upsert(l.place, 1, "digest", "at"), p.Digest[:], unixNano(p.At))
 			if err != nil {
 				return err
 			}
@@ -136,7 +136,7 @@ func (l Lockout) put(t *tx, lock auth.Lock) error {
 	if lock.Until.IsZero() {
 		return l.drop(t, lock)
 	}
-	return t.Run("INSERT OR REPLACE INTO "+l.lock+" VALUES (?, ?, ?, ?)", lock.Login, prefixText(lock.Client),
+	return t.Run(upsert(l.lock, 2, "login", "client", "until", "failures"), lock.Login, prefixText(lock.Client),
 		unixNano(lock.Until), lock.Failures)
 }
 

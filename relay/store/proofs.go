@@ -104,7 +104,7 @@ func (s *Store) setKeys(ctx context.Context, k keyKind, login string, hash, keys
 		if err != nil {
 			return err
 		}
-		err = t.Run("INSERT OR REPLACE INTO "+k.table+" VALUES (?, ?, ?)", login, boundTo(hash),
+		err = t.Run(upsert(k.table, 1, "login", "bound", "sealed"), login, boundTo(hash),
 			s.sealer.Seal(k.label+login, []byte(keys)))
 		if err == nil && k.told {
 			err = bump(t.Conn, TopicUsers)
@@ -159,6 +159,8 @@ const maxCertificates = 20
 // ErrOtherLogin: a key is pinned to another login.
 var ErrOtherLogin = errors.New("the key proves another login already")
 
+var putCertificate = upsert("login_certificate", 1, "digest", "login", "subject", "added")
+
 // AddCertificate pins a key to an account. ErrOtherLogin names the login that has it; ErrTooMany, auth.ErrUnknownLogin.
 func (s *Store) AddCertificate(ctx context.Context, c Certificate) error {
 	err := s.write(ctx, func(t *tx) error {
@@ -179,7 +181,7 @@ func (s *Store) AddCertificate(ctx context.Context, c Certificate) error {
 		case len(had) == 0 && n >= maxCertificates:
 			return refuse(fmt.Errorf("%w: it has %d certificates", ErrTooMany, n))
 		}
-		return errors.Join(t.Run("INSERT OR REPLACE INTO login_certificate VALUES (?, ?, ?, ?)", c.Digest[:], c.Login,
+		return errors.Join(t.Run(putCertificate, c.Digest[:], c.Login,
 			c.Subject, unixNano(c.Added)), touchUser(t.Conn, c.Login, c.Added))
 	})
 	return wrap(err, "certificate of user %q", c.Login)

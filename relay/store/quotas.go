@@ -30,6 +30,8 @@ func (s *Store) LoadQuotas(ctx context.Context, name string) (quotas []upstream.
 	return quotas, wrap(err, "read the quotas of upstream %q", name)
 }
 
+var putQuotas = upsert("upstream_quota", 1, "upstream", "data")
+
 // SaveQuotas implements upstream.QuotaStore. It rides along with other commits, like the states of limits:
 // a crash forgets the last moments of a day's count.
 func (s *Store) SaveQuotas(ctx context.Context, name string, quotas []upstream.Quota) error {
@@ -41,7 +43,7 @@ func (s *Store) SaveQuotas(ctx context.Context, name string, quotas []upstream.Q
 		if len(quotas) == 0 {
 			return t.Run("DELETE FROM upstream_quota WHERE upstream = ?", name)
 		}
-		return t.Run("INSERT OR REPLACE INTO upstream_quota VALUES (?, ?)", name, string(data))
+		return t.Run(putQuotas, name, string(data))
 	}})
 	return wrap(err, "save the quotas of upstream %q", name)
 }

@@ -68,7 +68,7 @@ func (t *tx) noteLate(rows []eventRow) error {
 	}
 	for i := range rows {
 		if n := rows[i].n; state.late(n) {
-			if err := t.Run("INSERT OR IGNORE INTO search_late VALUES (?)", n); err != nil {
+			if err := t.Run("INSERT INTO search_late VALUES (?) ON CONFLICT DO NOTHING", n); err != nil {
 				return err
 			}
 		}

@@ -208,6 +208,11 @@ func (x *Indexer) replace(ctx context.Context, epoch int64, news []*newSegment, 
 	return err
 }
 
+var (
+	putSearchDocs  = upsert("search_docs", 1, "n", "data")
+	putSearchTerms = upsert("search_terms", 1, "n", "data")
+)
+
 // searchRow is one row to be written.
 type searchRow struct {
 	insert string
@@ -229,10 +234,10 @@ func (x *Indexer) writeRows(ctx context.Context, epoch int64, news []*newSegment
 		s.id = next
 		next++
 		for i, data := range s.docRows {
-			rows = append(rows, searchRow{"INSERT OR REPLACE INTO search_docs VALUES (?, ?)", s.key(i), data})
+			rows = append(rows, searchRow{putSearchDocs, s.key(i), data})
 		}
 		for i, data := range s.termRows {
-			rows = append(rows, searchRow{"INSERT OR REPLACE INTO search_terms VALUES (?, ?)", s.key(i), data})
+			rows = append(rows, searchRow{putSearchTerms, s.key(i), data})
 		}
 	}
 	for len(rows) > 0 {
