@@ -219,7 +219,7 @@ func (a *ACME) TryLock(ctx context.Context, name string) (got bool, err error) {
 	err = a.s.write(ctx, func(t *tx) error {
 		now := time.Now()
 		_, got, err = t.Int("INSERT INTO acme_lock VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET "+
-			"owner = excluded.owner, until = excluded.until WHERE until <= ?4 OR until > ?5 RETURNING 1", name, owner,
+			"owner = excluded.owner, until = excluded.until WHERE acme_lock.until <= ?4 OR acme_lock.until > ?5 RETURNING 1", name, owner,
 			unixNano(now.Add(lockFor)), unixNano(now), unixNano(now.Add(2*lockFor)))
 		return err
 	})

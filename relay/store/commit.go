@@ -13,12 +13,15 @@ import (
 // tx is a running transaction of the writer.
 type tx struct {
 	db.Conn
-	loaded bool
-	stored counters // as they were when the transaction began
-	counts counters // as they are to be
+	engine  engine
+	layout  *layout
+	counter int64 // the row of the counters that it changes
+	loaded  bool
+	stored  counters // as they were when the transaction began
+	counts  counters // as they are to be
 }
 
-// counters are kept in one row and written once in a transaction, however many writes change them.
+// counters are written once in a transaction, however many writes change them.
 type counters struct {
 	messages, held, bytes int64
 	events                int64 // of the trace
@@ -48,24 +51,27 @@ func (d damageError) Error() string { return string(d) }
 func (d damageError) Kind() db.Kind { return db.Damaged }
 
 func readCounters(conn db.Conn) (counters, error) {
-	for row, err := range conn.Rows("SELECT messages, held, bytes, events, history, refusals FROM counter WHERE k = " +
-		"1") {
+	for row, err := range conn.Rows("SELECT count(*), coalesce(sum(messages), 0), coalesce(sum(held), 0), " +
+		"coalesce(sum(bytes), 0), coalesce(sum(events), 0), coalesce(sum(history), 0), coalesce(sum(refusals), 0) " +
+		"FROM counter") {
 		if err != nil {
 			return counters{}, err
 		}
-		return counters{row.Int(0), row.Int(1), row.Int(2), row.Int(3), row.Int(4), row.Int(5)}, nil
+		if row.Int(0) > 0 {
+			return counters{row.Int(1), row.Int(2), row.Int(3), row.Int(4), row.Int(5), row.Int(6)}, nil
+		}
 	}
 	return counters{}, errNoCounters
 }
 
 func (t *tx) flush() error {
-	c := t.counts
-	if c == t.stored {
+	if t.counts == t.stored {
 		return nil
 	}
-	return t.Run("UPDATE counter SET messages = ?, held = ?, bytes = ?, events = ?, history = ?, refusals = ? WHERE "+
-		"k = 1",
-		c.messages, c.held, c.bytes, c.events, c.history, c.refusals)
+	c, s := t.counts, t.stored
+	return t.Run("UPDATE counter SET messages = messages + ?, held = held + ?, bytes = bytes + ?, events = events + ?, "+
+		"history = history + ?, refusals = refusals + ? WHERE k = ?", c.messages-s.messages, c.held-s.held,
+		c.bytes-s.bytes, c.events-s.events, c.history-s.history, c.refusals-s.refusals, t.counter)
 }
 
 // commit runs writes in one transaction and answers them. If one fails, each is tried alone, so that
@@ -140,8 +146,7 @@ func answer(ops []*op, err error) {
 
 // runAll runs writes and the counters on a connection that is in a transaction. On an error the transaction is to be
 // rolled back.
-func runAll(conn db.Conn, ops []*op, log *slog.Logger) (results []error, err error) {
-	t := &tx{Conn: conn}
+func runAll(t *tx, ops []*op, log *slog.Logger) (results []error, err error) {
 	results = make([]error, len(ops))
 	for i, o := range ops {
 		before := t.TotalChanges()

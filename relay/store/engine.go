@@ -20,6 +20,11 @@ type engine interface {
 	// snapshot is the statement that begins a transaction which sees one state of everything.
 	snapshot() string
 
+	// layout is how messages lie in its tables.
+	layout() *layout
+	// place is where the chunks of the content of a message are put, within a transaction.
+	place(conn db.Conn, received time.Time) (int64, error)
+
 	transactor
 
 	// claim makes sure that contents of so many messages, and octets of them, have room. It is called in the

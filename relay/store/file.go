@@ -103,6 +103,15 @@ func (f *file) reader() (db.Conn, error) {
 	return conn, nil
 }
 
+// layout implements engine.
+func (f *file) layout() *layout { return fileLayout }
+
+// place implements engine: behind the last chunk.
+func (f *file) place(conn db.Conn, _ time.Time) (int64, error) {
+	last, _, err := conn.Int("SELECT n FROM chunk ORDER BY n DESC LIMIT 1")
+	return last + 1, err
+}
+
 // snapshot implements engine.
 func (f *file) snapshot() string { return "BEGIN" }
 
@@ -112,7 +121,7 @@ func (f *file) transact(ops []*op) (did outcome, err error) {
 		return outcome{}, fmt.Errorf("begin a transaction: %w", err)
 	}
 	did.alone = true
-	if did.results, err = runAll(f.conn, ops, f.log); err == nil {
+	if did.results, err = runAll(&tx{Conn: f.conn, engine: f, layout: fileLayout, counter: 1}, ops, f.log); err == nil {
 		err = f.conn.Run("COMMIT")
 	}
 	if err != nil {

@@ -204,7 +204,7 @@ func TestHistoryMakesRoomOnTheDisk(t *testing.T) {
 // TestHistoryIsCountedByTheMigration: a store of a former version knows after it how much history it has.
 func TestHistoryIsCountedByTheMigration(t *testing.T) {
 	dir, all := t.TempDir(), migrations
-	migrations = all[:slices.Index(all, schemaHistory)]
+	migrations = all[:slices.Index(all, migration{both: schemaHistory})]
 	s, err := Open(t.Context(), Options{Dir: dir})
 	migrations = all
 	if err != nil {

@@ -38,7 +38,7 @@ func stagesOf(t *testing.T, s *Store) string {
 // Keys of an earlier version sign as they did: of several of an algorithm the first by selector.
 func TestKeysOfAnEarlierVersion(t *testing.T) {
 	whole := migrations
-	i := slices.Index(migrations, schemaKeyStages)
+	i := slices.Index(migrations, migration{both: schemaKeyStages})
 	migrations = migrations[:i:i]
 	t.Cleanup(func() { migrations = whole })
 	dir := t.TempDir()

@@ -106,8 +106,8 @@ func (s *Store) remember(t *tx, login string, addrs []string, now int64) error {
 		if used == 0 {
 			fresh++
 		}
-		err = t.Run("INSERT INTO known VALUES (?, ?, ?) ON CONFLICT (login, addr) DO UPDATE SET used = max(used, "+
-			"excluded.used)",
+		err = t.Run("INSERT INTO known VALUES (?, ?, ?) ON CONFLICT (login, addr) DO UPDATE SET "+
+			"used = max(known.used, excluded.used)",
 			login, addr, now)
 		if err != nil {
 			return err
@@ -125,8 +125,8 @@ func (s *Store) remember(t *tx, login string, addrs []string, now int64) error {
 
 // addKnown changes how many recipients a login knows and returns the number.
 func addKnown(t *tx, login string, by int64) (count int64, err error) {
-	count, _, err = t.Int("INSERT INTO known_count VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET n = n + "+
-		"excluded.n RETURNING n", login, by)
+	count, _, err = t.Int("INSERT INTO known_count VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET "+
+		"n = known_count.n + excluded.n RETURNING n", login, by)
 	return count, err
 }
 

@@ -55,11 +55,11 @@ func (r *row) insert(t *tx) error {
 	if err != nil {
 		return err
 	}
-	first, chunks, err := insertContent(t.Conn, r.m.ID, r.content)
+	first, chunks, err := insertContent(t, r.m, r.content)
 	if err != nil {
 		return fmt.Errorf("store the content of %s: %w", r.m.ID, err)
 	}
-	if err := r.insertMessage(t.Conn, first, chunks); err != nil {
+	if err := r.insertMessage(t, first, chunks); err != nil {
 		return fmt.Errorf("store %s: %w", r.m.ID, err)
 	}
 	counts.messages++
@@ -70,29 +70,26 @@ func (r *row) insert(t *tx) error {
 	return nil
 }
 
-func (r *row) insertMessage(conn db.Conn, first, chunks int64) error {
+func (r *row) insertMessage(t *tx, first, chunks int64) error {
 	m := r.m
 	attempts, until := m.Attempts, int64(0)
 	if m.LeaseOwner != "" {
 		attempts, until = max(attempts, 1), max(unixNano(m.LeaseUntil), 1)
 	}
-	return conn.Run("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	return t.Run(t.layout.insert,
 		m.ID, m.Login, unixNano(m.Received), unixNano(m.Expires), r.content.Size(), first, chunks, attempts,
 		unixNano(m.NextAttempt),
 		m.LeaseOwner, until, m.WaitingFor, m.Held, m.Bounce, m.Warned, m.HoldReason, r.lastReply, r.recipients, r.fixed)
 }
 
-// insertContent cuts the content into chunks with numbers in a row and returns the first number and how
-// many there are.
-func insertContent(conn db.Conn, id string, c mail.Content) (first, chunks int64, err error) {
-	last, _, err := conn.Int("SELECT n FROM chunk ORDER BY n DESC LIMIT 1")
-	if err != nil {
+// insertContent cuts the content into chunks and returns where they are and how many there are.
+func insertContent(t *tx, m *queue.Message, c mail.Content) (where, chunks int64, err error) {
+	if where, err = t.engine.place(t.Conn, m.Received); err != nil {
 		return 0, 0, err
 	}
-	first = last + 1
 	put := func(data []byte) error {
 		chunks++
-		return conn.Run("INSERT INTO chunk VALUES (?, ?, ?)", first+chunks-1, id, data)
+		return t.Run(t.layout.putChunk, where, chunks-1, m.ID, data)
 	}
 	if b := c.Bytes(); b != nil {
 		for len(b) > 0 && err == nil {
@@ -100,9 +97,10 @@ func insertContent(conn db.Conn, id string, c mail.Content) (first, chunks int64
 			err = put(b[:n])
 			b = b[n:]
 		}
-		return first, chunks, err
+		return where, chunks, err
 	}
-	return first, chunks, copyContent(c, put)
+	err = copyContent(c, put)
+	return where, chunks, err
 }
 
 // copyContent reads a content that is not in memory. A reader that ends early, or late, is an error: a
@@ -149,7 +147,7 @@ type location struct {
 // find locates a message, queue.ErrNotFound as a refusal where there is none.
 func find(conn db.Conn, id string) (location, error) {
 	for row, err := range conn.Rows("SELECT size, chunk, chunks, lease_owner, lease_until, next, held, bounce FROM "+
-		"message WHERE id = ?", id) {
+		"queued WHERE id = ?", id) {
 		if err != nil {
 			return location{}, err
 		}
@@ -170,11 +168,13 @@ func (p location) remove(t *tx, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.Run("DELETE FROM message WHERE id = ?", id); err != nil {
+	if err := t.Run(t.layout.remove, id); err != nil {
 		return err
 	}
-	if err := t.Run("DELETE FROM chunk WHERE n >= ? AND n < ?", p.chunk, p.chunk+p.chunks); err != nil {
-		return err
+	if t.layout.dropAll != "" {
+		if err := t.Run(t.layout.dropAll, p.chunk, p.chunks); err != nil {
+			return err
+		}
 	}
 	counts.messages--
 	counts.bytes -= p.size
@@ -209,7 +209,7 @@ func scanMessage(s db.Row) (*queue.Message, error) {
 
 // getMessage reads a message, nil if there is none.
 func getMessage(conn db.Conn, id string) (*queue.Message, error) {
-	found, err := list(conn, scanMessage, "SELECT "+messageColumns+" FROM message WHERE id = ?", id)
+	found, err := list(conn, scanMessage, "SELECT "+messageColumns+" FROM queued WHERE id = ?", id)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}

@@ -259,12 +259,12 @@ func TestFailedMigration(t *testing.T) {
 	dir := filled(t)
 	good := migrations
 	t.Cleanup(func() { migrations = good })
-	migrations = append(good[:len(good):len(good)], "CREATE TABLE extra (x); CREATE TABLE user (y)")
+	migrations = append(good[:len(good):len(good)], migration{both: "CREATE TABLE extra (x); CREATE TABLE user (y)"})
 	if _, err := Open(t.Context(), Options{Dir: dir}); err == nil ||
 		!strings.Contains(err.Error(), fmt.Sprint("version ", len(migrations))) {
 		t.Fatalf("a migration that fails: %v", err)
 	}
-	migrations = append(good[:len(good):len(good)], "CREATE TABLE extra (x)")
+	migrations = append(good[:len(good):len(good)], migration{both: "CREATE TABLE extra (x)"})
 	for range 2 {
 		s, err := Open(t.Context(), Options{Dir: dir})
 		if err != nil {

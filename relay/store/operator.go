@@ -59,7 +59,7 @@ func named(conn db.Conn, f queue.Filter, after string, limit int) (found []*queu
 
 // matching goes through the queue in order of ID.
 func matching(conn db.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
-	for row, err := range conn.Rows("SELECT "+messageColumns+` FROM message
+	for row, err := range conn.Rows("SELECT "+messageColumns+` FROM queued
 		WHERE id > ?1 AND (?2 = '' OR login = ?2) AND held >= ?3 ORDER BY id`, after, f.Login, f.Held) {
 		if err != nil {
 			return nil, err

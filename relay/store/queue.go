@@ -157,8 +157,7 @@ func (p location) record(t *tx, id string, o queue.Outcome, recipients, reply []
 	if p.bounce {
 		next = min(next, p.next) // asked for while the attempt ran: not put off by it
 	}
-	return t.Run(`UPDATE message SET recipients = ?, next = ?, waiting_for = ?, warned = ?, last_reply = ?,
-		lease_owner = '', lease_until = 0 WHERE id = ?`, recipients, next, o.WaitingFor, o.Warned, reply, id)
+	return t.Run(t.layout.record, id, recipients, next, o.WaitingFor, o.Warned, reply)
 }
 
 // actionBatch is how many messages one transaction of Postpone, Wake or an operator's action changes, so
@@ -209,7 +208,7 @@ func (s *Store) Stats(ctx context.Context) (st queue.Stats, err error) {
 			return err
 		}
 		st = queue.Stats{Messages: c.messages, Held: c.held, Bytes: c.bytes}
-		oldest, _, err := conn.Int("SELECT received FROM message ORDER BY id LIMIT 1")
+		oldest, _, err := conn.Int("SELECT received FROM queued ORDER BY id LIMIT 1")
 		if err != nil {
 			return err
 		}

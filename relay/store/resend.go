@@ -26,7 +26,6 @@ func (s *Store) Resend(ctx context.Context, f queue.Filter, now, expires time.Ti
 			return false, nil
 		}
 		until := max(unixNano(m.Expires), unixNano(expires))
-		return update(t, "UPDATE message SET recipients = ?, next = ?, waiting_for = '', bounce = 0, expires = ? "+
-			"WHERE id = ?", encodeRecipients(nil, m.Recipients), unixNano(now), until, id)
+		return update(t, t.layout.resend, id, encodeRecipients(nil, m.Recipients), unixNano(now), until)
 	})
 }

@@ -17,13 +17,42 @@ const applicationID = 0x5053544e
 // stayed the same with 200 000 messages in the queue; see docs/decisions/0002-store.md.
 const pageSize = 16 << 10
 
+// migration is one version of the schema.
+type migration struct {
+	both   string // of both engines, in the SQL of SQLite
+	file   string // then of SQLite alone
+	server string // or of PostgreSQL alone, in its own SQL
+}
+
 // migrations are the schema's versions, applied in order. What stands here never changes: a new
 // version is a new entry.
-var migrations = []string{
-	schema1, schema2, schema3, schema4, schemaHistory, schemaLockout, schemaAlert, schemaSearch,
-	schemaConsole, schemaAnswers, schemaStats, schemaPrivacy, schemaKeyStages, schemaAuditTime,
-	schemaConfiguredKeys, schemaConsoleLockout, schemaAnswerCaller, schemaDevices, schemaProofs, schemaACME,
-	schemaForgotten, schemaAppPasswords, schemaPersonSessions, schemaLoginLock, schemaCram,
+var migrations = []migration{
+	{both: schema1},
+	{both: schema2},
+	{both: schema3},
+	{both: schema4},
+	{both: schemaHistory},
+	{both: schemaLockout},
+	{both: schemaAlert},
+	{both: schemaSearch},
+	{both: schemaConsole},
+	{both: schemaAnswers},
+	{both: schemaStats},
+	{both: schemaPrivacy},
+	{both: schemaKeyStages},
+	{both: schemaAuditTime},
+	{both: schemaConfiguredKeys},
+	{both: schemaConsoleLockout},
+	{both: schemaAnswerCaller},
+	{both: schemaDevices},
+	{both: schemaProofs},
+	{both: schemaACME},
+	{both: schemaForgotten},
+	{both: schemaAppPasswords},
+	{both: schemaPersonSessions},
+	{both: schemaLoginLock},
+	{both: schemaCram},
+	{file: schemaQueued, server: schemaServer},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it
@@ -177,7 +206,7 @@ func prepareSchema(conn db.Conn) error {
 			"again", version, len(migrations))
 	}
 	for ; version < len(migrations); version++ {
-		if err := migrate(conn, version+1, migrations[version]); err != nil {
+		if err := migrate(conn, version+1, migrations[version].both+migrations[version].file); err != nil {
 			return fmt.Errorf("bring the schema to version %d: %w", version+1, err)
 		}
 	}

@@ -318,7 +318,7 @@ func (s *Store) Reindex(ctx context.Context) error {
 			}
 		}
 		return t.Run("INSERT INTO search_state VALUES (1, 1, ?1, ?1, ?1, ?1) ON CONFLICT (k) DO UPDATE SET "+
-			"epoch = epoch + 1, floor = ?1, low = ?1, done = ?1, high = ?1", next)
+			"epoch = search_state.epoch + 1, floor = ?1, low = ?1, done = ?1, high = ?1", next)
 	})
 	return wrap(err, "begin the index of the trace anew")
 }

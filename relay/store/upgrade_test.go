@@ -17,7 +17,7 @@ import (
 func TestUpgrade(t *testing.T) {
 	whole, dir := migrations, t.TempDir()
 	t.Cleanup(func() { migrations = whole })
-	before := slices.Index(migrations, schemaLockout) + 1
+	before := slices.Index(migrations, migration{both: schemaLockout}) + 1
 	migrations = migrations[:before:before]
 	s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
 	if err != nil {

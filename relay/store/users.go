@@ -35,7 +35,8 @@ func (s *Store) Generations(ctx context.Context) (map[string]int64, error) {
 }
 
 func bump(conn db.Conn, topic string) error {
-	return conn.Run("INSERT INTO generation VALUES (?, 1) ON CONFLICT (topic) DO UPDATE SET n = n + 1", topic)
+	return conn.Run("INSERT INTO generation VALUES (?, 1) ON CONFLICT (topic) DO UPDATE SET "+
+		"n = generation.n + 1", topic)
 }
 
 // userData is how a user is stored, beside the login. auth.User's own JSON would hide the hash.
