@@ -14,6 +14,7 @@ import (
 type tx struct {
 	db.Conn
 	engine  engine
+	clock   *clock
 	layout  *layout
 	counter int64 // the row of the counters that it changes
 	loaded  bool

@@ -30,7 +30,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, 
 		perLogin = limit
 	}
 	err = s.readers.read(ctx, func(conn db.Conn) error {
-		l := &look{conn: conn, now: unixNano(now), after: after, perLogin: perLogin, limit: limit}
+		l := &look{conn: conn, clock: s.clock, now: s.clock.nano(now), after: after, perLogin: perLogin, limit: limit}
 		if due, err = l.due(); err != nil {
 			return err
 		}
@@ -43,6 +43,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, 
 // look is one call of Due.
 type look struct {
 	conn            db.Conn
+	clock           *clock
 	now             int64
 	after           string
 	perLogin, limit int
@@ -206,7 +207,7 @@ func takeTurns(logins [][]candidate, perLogin, limit int) (ids []string) {
 func (l *look) fetch(ids []string) ([]*queue.Message, error) {
 	found := make([]*queue.Message, 0, len(ids))
 	for _, id := range ids {
-		m, err := getMessage(l.conn, id)
+		m, err := l.clock.getMessage(l.conn, id)
 		if err != nil {
 			return nil, err
 		}
@@ -234,5 +235,5 @@ func (l *look) next() (time.Time, error) {
 			earliest = n
 		}
 	}
-	return fromNano(earliest), nil
+	return l.clock.time(earliest), nil
 }

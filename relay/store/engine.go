@@ -20,6 +20,8 @@ type engine interface {
 	// snapshot is the statement that begins a transaction which sees one state of everything.
 	snapshot() string
 
+	// time is its clock.
+	time() *clock
 	// layout is how messages lie in its tables.
 	layout() *layout
 	// place is where the chunks of the content of a message are put, within a transaction.

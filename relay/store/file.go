@@ -26,6 +26,7 @@ type file struct {
 	conn         *sqlite.Conn // of the writer's goroutine
 	readers      *readers     // of mail; for what must be known of the file
 	space        space
+	clock        clock
 	reserve      *reserve // of the daemon; nil: none
 	checkpointed atomic.Uint64
 	checkpointer sync.WaitGroup
@@ -103,6 +104,9 @@ func (f *file) reader() (db.Conn, error) {
 	return conn, nil
 }
 
+// time implements engine: it is ours.
+func (f *file) time() *clock { return &f.clock }
+
 // layout implements engine.
 func (f *file) layout() *layout { return fileLayout }
 
@@ -121,7 +125,7 @@ func (f *file) transact(ops []*op) (did outcome, err error) {
 		return outcome{}, fmt.Errorf("begin a transaction: %w", err)
 	}
 	did.alone = true
-	if did.results, err = runAll(&tx{Conn: f.conn, engine: f, layout: fileLayout, counter: 1}, ops, f.log); err == nil {
+	if did.results, err = runAll(&tx{Conn: f.conn, engine: f, clock: &f.clock, layout: fileLayout, counter: 1}, ops, f.log); err == nil {
 		err = f.conn.Run("COMMIT")
 	}
 	if err != nil {

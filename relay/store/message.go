@@ -74,11 +74,11 @@ func (r *row) insertMessage(t *tx, first, chunks int64) error {
 	m := r.m
 	attempts, until := m.Attempts, int64(0)
 	if m.LeaseOwner != "" {
-		attempts, until = max(attempts, 1), max(unixNano(m.LeaseUntil), 1)
+		attempts, until = max(attempts, 1), max(t.clock.nano(m.LeaseUntil), 1)
 	}
 	return t.Run(t.layout.insert,
-		m.ID, m.Login, unixNano(m.Received), unixNano(m.Expires), r.content.Size(), first, chunks, attempts,
-		unixNano(m.NextAttempt),
+		m.ID, m.Login, t.clock.nano(m.Received), t.clock.nano(m.Expires), r.content.Size(), first, chunks, attempts,
+		t.clock.nano(m.NextAttempt),
 		m.LeaseOwner, until, m.WaitingFor, m.Held, m.Bounce, m.Warned, m.HoldReason, r.lastReply, r.recipients, r.fixed)
 }
 
@@ -188,10 +188,10 @@ func (p location) remove(t *tx, id string) error {
 const messageColumns = "id, login, received, expires, size, attempts, next, lease_owner, lease_until, waiting_for, " +
 	"held, bounce, warned, hold_reason, last_reply, recipients, fixed"
 
-func scanMessage(s db.Row) (*queue.Message, error) {
+func (c *clock) scanMessage(s db.Row) (*queue.Message, error) {
 	m := &queue.Message{
-		ID: s.Text(0), Login: s.Text(1), Received: fromNano(s.Int(2)), Expires: fromNano(s.Int(3)), Size: s.Int(4),
-		Attempts: int(s.Int(5)), NextAttempt: fromNano(s.Int(6)), LeaseOwner: s.Text(7), LeaseUntil: fromNano(s.Int(8)),
+		ID: s.Text(0), Login: s.Text(1), Received: c.time(s.Int(2)), Expires: c.time(s.Int(3)), Size: s.Int(4),
+		Attempts: int(s.Int(5)), NextAttempt: c.time(s.Int(6)), LeaseOwner: s.Text(7), LeaseUntil: c.time(s.Int(8)),
 		WaitingFor: s.Text(9), Held: s.Bool(10), Bounce: s.Bool(11), Warned: s.Bool(12), HoldReason: s.Text(13),
 	}
 	var err error
@@ -208,8 +208,8 @@ func scanMessage(s db.Row) (*queue.Message, error) {
 }
 
 // getMessage reads a message, nil if there is none.
-func getMessage(conn db.Conn, id string) (*queue.Message, error) {
-	found, err := list(conn, scanMessage, "SELECT "+messageColumns+" FROM queued WHERE id = ?", id)
+func (c *clock) getMessage(conn db.Conn, id string) (*queue.Message, error) {
+	found, err := list(conn, c.scanMessage, "SELECT "+messageColumns+" FROM queued WHERE id = ?", id)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
@@ -219,7 +219,7 @@ func getMessage(conn db.Conn, id string) (*queue.Message, error) {
 // Get implements queue.Store.
 func (s *Store) Get(ctx context.Context, id string) (m *queue.Message, err error) {
 	err = s.readers.read(ctx, func(conn db.Conn) error {
-		m, err = getMessage(conn, id)
+		m, err = s.clock.getMessage(conn, id)
 		return err
 	})
 	if err != nil {

@@ -84,12 +84,12 @@ func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Tim
 		if err != nil {
 			return err
 		}
-		if p.held || p.leased(unixNano(now)) && p.owner != owner {
+		if p.held || p.leased(s.clock.nano(now)) && p.owner != owner {
 			return refuse(queue.ErrNotFound)
 		}
 		return t.Run("UPDATE message SET attempts = attempts + 1, lease_owner = ?, lease_until = ?, waiting_for = "+
 			"'' WHERE id = ?",
-			owner, max(unixNano(until), 1), id)
+			owner, max(s.clock.nano(until), 1), id)
 	})
 }
 
@@ -119,7 +119,7 @@ func (s *Store) Extend(ctx context.Context, id, owner string, until time.Time) e
 		if _, err := ours(t, id, owner); err != nil {
 			return err
 		}
-		return t.Run("UPDATE message SET lease_until = ? WHERE id = ?", max(unixNano(until), 1), id)
+		return t.Run("UPDATE message SET lease_until = ? WHERE id = ?", max(s.clock.nano(until), 1), id)
 	})
 }
 
@@ -153,7 +153,7 @@ func (s *Store) Finish(ctx context.Context, id, owner string, o queue.Outcome) e
 
 // record writes the outcome of a message that stays, and ends its lease.
 func (p location) record(t *tx, id string, o queue.Outcome, recipients, reply []byte) error {
-	next := unixNano(o.NextAttempt)
+	next := t.clock.nano(o.NextAttempt)
 	if p.bounce {
 		next = min(next, p.next) // asked for while the attempt ran: not put off by it
 	}
@@ -171,11 +171,11 @@ func (s *Store) Postpone(ctx context.Context, ids []string, until time.Time, wai
 		batch := ids[:n]
 		ids = ids[n:]
 		err := s.write(ctx, func(t *tx) error {
-			now := time.Now().UnixNano()
+			now := s.clock.nano(time.Now())
 			for _, id := range batch {
 				err := t.Run(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
 					WHERE id = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`,
-					unixNano(until), waitingFor, id, now)
+					s.clock.nano(until), waitingFor, id, now)
 				if err != nil {
 					return err
 				}
@@ -212,10 +212,10 @@ func (s *Store) Stats(ctx context.Context) (st queue.Stats, err error) {
 		if err != nil {
 			return err
 		}
-		st.Oldest = fromNano(oldest)
+		st.Oldest = s.clock.time(oldest)
 		st.Leased, _, err = conn.Int("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > 0 "+
 			"AND lease_until > ?",
-			time.Now().UnixNano())
+			s.clock.nano(time.Now()))
 		return err
 	})
 	return st, wrap(err, "count the queue")

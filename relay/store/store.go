@@ -70,6 +70,7 @@ type Store struct {
 	log    *slog.Logger
 	unlock func()
 	engine engine
+	clock  *clock // of the engine
 
 	writer  *writer
 	readers *readers // of mail
@@ -142,6 +143,7 @@ func (s *Store) open(ctx context.Context) error {
 	f := &fuse{log: s.log}
 	file := newFile(s.opts, f)
 	s.engine = file
+	s.clock = s.engine.time()
 	if err := s.engine.open(ctx); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (s *Store) Wake(ctx context.Context, waitingFor string, now time.Time, limi
 				return err
 			}
 			for _, id := range ids {
-				if err := t.Run("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?", unixNano(now),
+				if err := t.Run("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?", s.clock.nano(now),
 					id); err != nil {
 					return err
 				}
