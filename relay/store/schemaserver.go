@@ -4,7 +4,7 @@ package store
 // reads queued.
 const schemaQueued = `CREATE VIEW queued AS SELECT * FROM message;`
 
-// schemaServer is what PostgreSQL has another way, in its own SQL. It replaces tables that are empty still.
+// schemaServer is what PostgreSQL has another way, in SQL that only it knows. It replaces tables that are empty still.
 //
 // An update in PostgreSQL writes the whole row anew and leaves the old one to vacuum. So message has only what changes
 // while a message waits, and is small; message_body is written when a message comes, and changed when an attempt has
@@ -36,7 +36,7 @@ CREATE TABLE message (
 CREATE INDEX message_due       ON message (next, login) WHERE held = 0 AND lease_until = 0;
 CREATE INDEX message_due_login ON message (login, next) WHERE held = 0 AND lease_until = 0;
 CREATE INDEX message_lease     ON message (lease_until) WHERE lease_until > 0;
-CREATE INDEX message_waiting   ON message (waiting_for, login) WHERE waiting_for <> '\x' AND held = 0;
+CREATE INDEX message_waiting   ON message (waiting_for, login) WHERE waiting_for <> '' AND held = 0;
 
 CREATE TABLE message_body (
 	id         bytea  PRIMARY KEY,
