@@ -34,9 +34,9 @@ type Wait struct {
 type Slot interface {
 	// Attempt makes the attempt. It returns one result for every pending recipient, Result.Recipient being its index in
 	// m.Recipients; a missing one counts as a deferral. It must neither change nor keep m, and return soon after ctx
-	// ends. Where it has to go on after an upstream took the message for some, it calls taken with their results before
-	// it does.
-	Attempt(ctx context.Context, m *Message, c mail.Content, taken func([]mail.Result)) []mail.Result
+	// ends. It looks at l before it sends what completes the message, and breaks off where too little is left. Where it
+	// has to go on after an upstream took the message for some, it calls taken with their results before it does.
+	Attempt(ctx context.Context, m *Message, c mail.Content, l *Lease, taken func([]mail.Result)) []mail.Result
 	// Release gives the slot back. It is called when what was taken is in the journal, or without that when the
 	// outcome is committed: so a kill repeats at most one message for each slot.
 	Release()

@@ -47,7 +47,7 @@ func (s *scheduler) admit(now time.Time, e *entry, c mail.Content) Slot {
 	}
 	slot := s.plan.admit(now, e, c)
 	if slot != nil {
-		e.m.LeaseOwner, e.m.LeaseUntil, e.m.Attempts = s.owner, e.leaseUntil, e.m.Attempts+1
+		e.m.LeaseOwner, e.m.Attempts = s.owner, e.m.Attempts+1
 		s.beganLocked()
 	}
 	return slot
@@ -108,13 +108,14 @@ func (s *scheduler) added(news ...NewMessage) {
 
 // Adopt takes responsibility for a message whose hand-off is still running: it is committed, with a lease, when Adopt
 // returns nil, and the outcome is recorded when results gives it. A closed channel counts as results that nobody knows.
-// If the store refuses, the error (a *mail.Error, 4yz) is for the client, and the results are still waited for and
-// traced. m is not changed, and the content not used after Adopt has returned: the attempt may go on reading both.
+// If the store refuses, the error (a *mail.Error, 4yz) is for the client, the lease is lost, so that an attempt which
+// has not sent the message yet does not, and the results are still waited for and traced. l is the attempt's, a zero
+// one so far: it begins here. m is not changed, and the content not used after Adopt has returned: the attempt may go on reading both.
 //
 // release gives the attempt's slot back, as Slot.Release does. It is called in any case, once results has given
 // something. Run does not return before that, so that the journal is still open: after the drain deadline the attempt
 // must end soon, as those do that the Queue began. Without Run, before or after it, Adopt itself waits.
-func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <-chan []mail.Result,
+func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, l *Lease, results <-chan []mail.Result,
 	release func()) error {
 	select {
 	case got := <-results: // no lease for what has ended already
@@ -126,9 +127,13 @@ func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, results <
 	m = q.own(now, m) // the attempt reads the original
 	m.Attempts = max(m.Attempts, 1)
 	m.LeaseOwner, m.LeaseUntil = q.opts.Owner, now.Add(q.opts.LeaseFor)
-	e := &entry{m: m, leaseUntil: m.LeaseUntil}
+	l.extend(m.LeaseUntil)
+	e := &entry{m: m, lease: l}
 	tracked := q.sched.track(e)
 	err := q.opts.Store.Add(ctx, NewMessage{Message: m, Content: c})
+	if err != nil { // the client sends it again: what has not gone out yet must not
+		l.lose()
+	}
 	if tracked {
 		go func() {
 			defer q.sched.tasks.Done()
