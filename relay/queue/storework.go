@@ -148,7 +148,7 @@ func (w storeWork) extend() {
 	}
 	var running []leased
 	for _, e := range p.window.entries {
-		if e.state == active && e.lease.ends(p.leaseFor*2/3) {
+		if e.state == active && e.lease.ends(p.leaseFor*5/6) {
 			running = append(running, leased{e.m.ID, e.lease})
 		}
 	}
