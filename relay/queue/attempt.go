@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/trace"
 )
 
 // attempts makes attempts and records their outcomes.
@@ -303,6 +304,15 @@ func (a *attempts) commit(e *entry, o Outcome, release func()) (committed, over 
 			backoff = min(2*backoff, maxStoreBackoff/3)
 		}
 	}
+}
+
+// superseded explains an outcome that is not the message's: by then it belonged to somebody else.
+func (t *tracer) superseded(now time.Time, m *Message) {
+	t.emit(t.event(now, m, trace.Event{
+		Kind: trace.Attempt,
+		Detail: "what this attempt brought is not recorded: its lease had run out, and another node or a person has " +
+			"the message",
+	}))
 }
 
 // lose counts an outcome that is forgotten because the process ends.

@@ -97,15 +97,6 @@ func (t *tracer) reports(now time.Time, m *Message, dec decision) {
 	}
 }
 
-// superseded explains an outcome that is not the message's: by then it belonged to somebody else.
-func (t *tracer) superseded(now time.Time, m *Message) {
-	t.emit(t.event(now, m, trace.Event{
-		Kind: trace.Attempt,
-		Detail: "what this attempt brought is not recorded: its lease had run out, and another node or a person has " +
-			"the message",
-	}))
-}
-
 // waiting tells that a message waits for a paused upstream. It is told once, not at each postponement.
 func (t *tracer) waiting(m *Message, key string, until time.Time) {
 	t.emit(t.event(time.Now(), m, trace.Event{

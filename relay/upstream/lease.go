@@ -16,8 +16,8 @@ const leaseMargin = time.Minute
 // What is said of a message that was not completed because it may be somebody else's by now.
 var (
 	ErrLease   = errors.New("the lease of the message ran out")
-	ReplyLease = mail.R(451, "4.3.0", "the message was not sent: its lease ran out while this relay was stopped or could "+
-		"not reach its store, so that another node may have it")
+	ReplyLease = mail.R(451, "4.3.0", "the message was not sent: its lease ran out while this relay was stopped or "+
+		"could not reach its store, so that another node may have it")
 )
 
 // Spare is for how long the octets that complete the message may still be sent. Where it is not above zero they must

@@ -16,7 +16,8 @@ import (
 
 func wantBrokenOff(t *testing.T, fake *fakeprovider.Graph, u *Upstream, r mail.Result) {
 	t.Helper()
-	if r.Class != mail.Deferral || r.Uncertain || r.Reply != upstream.ReplyLease || !errors.Is(r.Err, upstream.ErrLease) {
+	if r.Class != mail.Deferral || r.Uncertain || r.Reply != upstream.ReplyLease ||
+		!errors.Is(r.Err, upstream.ErrLease) {
 		t.Errorf("got %s uncertain=%v: %s (%v)", r.Class, r.Uncertain, r.Reply, r.Err)
 	}
 	if n, drafts := len(fake.Arrivals()), len(fake.Drafts()); n != 0 || drafts != 0 {

@@ -136,7 +136,8 @@ func (x *transaction) writeMessage(b []byte) bool {
 	return true
 }
 
-// unsendable ends the transaction because of the content, or because the message may be somebody else's by now. The connection goes with it: a message is never ended early.
+// unsendable ends the transaction because of the content, or because the message may be somebody else's by now. The
+// connection goes with it: a message is never ended early.
 func (x *transaction) unsendable(err error) {
 	x.c.broken = true
 	if x.fault != nil && x.fault.err == nil {

@@ -20,7 +20,8 @@ import (
 // wantBrokenOff checks that the upstream does not have the message, that nobody is blamed, and that the way is free.
 func wantBrokenOff(t *testing.T, what string, had int, fake *fakesmtp.Server, u *Upstream, r mail.Result) {
 	t.Helper()
-	if r.Class != mail.Deferral || r.Uncertain || r.Reply != upstream.ReplyLease || !errors.Is(r.Err, upstream.ErrLease) {
+	if r.Class != mail.Deferral || r.Uncertain || r.Reply != upstream.ReplyLease ||
+		!errors.Is(r.Err, upstream.ErrLease) {
 		t.Errorf("%s: got %s uncertain=%v: %s (%v)", what, r.Class, r.Uncertain, r.Reply, r.Err)
 	}
 	if n := len(fake.Messages()) - had; n != 0 {
