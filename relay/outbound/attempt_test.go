@@ -363,3 +363,30 @@ func TestFailOver(t *testing.T) {
 		t.Errorf("the next upstream is tried for %v", got)
 	}
 }
+
+// What is sent knows its lease, and that it ran out is no reason to try the next upstream.
+func TestAttemptPassesTheLeaseOn(t *testing.T) {
+	var left []time.Duration
+	first := &brittle{send: func(tx upstream.Transaction) []mail.Result {
+		left = append(left, tx.Left())
+		return []mail.Result{{Class: mail.Deferral, Stage: mail.StageData, Reply: upstream.ReplyLease,
+			Err: upstream.ErrLease}}
+	}}
+	second := &brittle{send: func(upstream.Transaction) []mail.Result {
+		t.Error("the next upstream was tried")
+		return nil
+	}}
+	d, _ := dispatcherFor(t, provider(t, "first", first), provider(t, "second", second))
+	for _, lease := range []*queue.Lease{nil, {}} { // neither ends
+		m := queued("bob")
+		slot, _ := d.ReserveNow(time.Now(), m)
+		results := slot.Attempt(t.Context(), m, content, lease, nil)
+		if len(results) != 1 || results[0].Class != mail.Deferral || results[0].Reply != upstream.ReplyLease {
+			t.Errorf("results %+v", results)
+		}
+		slot.Release()
+	}
+	if len(left) != 2 || min(left[0], left[1]) < 24*time.Hour {
+		t.Errorf("left %v", left)
+	}
+}

@@ -59,7 +59,7 @@ type Options struct {
 
 	Window     int            // messages in memory, at most; 0: 1000
 	MaxContent int64          // octets of content kept in memory between Submit and attempt; 0: 64 MiB
-	LeaseFor   time.Duration  // extended while an attempt runs; 0: 5 min
+	LeaseFor   time.Duration  // extended while an attempt runs; 0: 5 min. Attempts need some minutes of it at the end
 	Jitter     func() float64 // [0, 1); nil: random
 }
 
