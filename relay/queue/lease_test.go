@@ -56,19 +56,21 @@ func TestLeaseIsExtendedWhileAnAttemptRuns(t *testing.T) {
 // may have had the message.
 func TestLeaseRunsOutWithoutTheStore(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		w := newWorld(t, nil)
-		answer, end := hold(greylisted)
-		w.up.setAnswer(answer)
-		w.submit(message("M1", "anna"))
-		wait()
+		store := newMemstore()
 		var away atomic.Bool
 		away.Store(true)
-		w.store.Fault = func(op string) error {
+		store.Fault = func(op string) error {
 			if op == "extend" && away.Load() {
 				return errStore
 			}
 			return nil
 		}
+		w := newWorld(t, func(o *queue.Options) { o.Store = store })
+		w.store = store
+		answer, end := hold(greylisted)
+		w.up.setAnswer(answer)
+		w.submit(message("M1", "anna"))
+		wait()
 		lease := w.up.leaseOf("M1", 0)
 		sleep(4 * time.Minute)
 		if left := lease.Left(); left <= 0 || left > time.Minute {
@@ -198,7 +200,17 @@ func TestJournalOfALostLease(t *testing.T) {
 // send the message again.
 func TestLeaseOfAHandOff(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		store := newMemstore()
+		var fails atomic.Value // the operation
+		fails.Store("")
+		store.Fault = func(op string) error {
+			if op == fails.Load() {
+				return errStore
+			}
+			return nil
+		}
+		w := newWorld(t, func(o *queue.Options) { o.Store = store })
+		w.store = store
 		lease := new(queue.Lease)
 		sleep(time.Hour) // a slow upstream
 		if left := lease.Left(); left < 24*time.Hour {
@@ -215,12 +227,7 @@ func TestLeaseOfAHandOff(t *testing.T) {
 			}
 			sleep(time.Minute)
 		}
-		w.store.Fault = func(op string) error {
-			if op == "extend" {
-				return errStore
-			}
-			return nil
-		}
+		fails.Store("extend")
 		sleep(6 * time.Minute)
 		if left := lease.Left(); left > 0 {
 			t.Errorf("%v left without extension", left)
@@ -234,14 +241,13 @@ func TestLeaseOfAHandOff(t *testing.T) {
 		refused := new(queue.Lease)
 		c = make(chan []mail.Result, 1)
 		m = message("M2", "anna")
-		w.store.Fault = func(string) error { return errStore }
+		fails.Store("add")
 		err := w.q.Adopt(context.Background(), m, body, refused, c, func() {})
 		if reply, ok := mail.ReplyFor(err); !ok || !strings.HasPrefix(reply.String(), "451") || refused.Left() > 0 {
 			t.Errorf("refused by %v, %v left", err, refused.Left())
 		}
 		c <- results(m, greylisted)
 		wait()
-		w.store.Fault = nil
 		w.end()
 	})
 }
