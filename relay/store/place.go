@@ -39,7 +39,7 @@ func (o Options) There(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if o.URL.Server() {
-		return false, errNoServer
+		return newServer(o, &fuse{}).there(ctx)
 	}
 	_, err := os.Stat(o.Place())
 	if errors.Is(err, fs.ErrNotExist) {

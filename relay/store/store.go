@@ -73,9 +73,6 @@ var (
 	ErrLocked = errors.New("another postern daemon uses this data directory")
 )
 
-// errNoServer is why there is no store at PostgreSQL.
-var errNoServer = errors.New(`a store at PostgreSQL cannot be opened by this version: write url = "sqlite" in [store]`)
-
 // Store is one SQLite file. Its methods are safe for concurrent use.
 type Store struct {
 	opts   Options
@@ -110,9 +107,6 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if o.unusable != nil {
 		return nil, o.unusable
-	}
-	if o.URL.Server() {
-		return nil, errNoServer
 	}
 	if err := prepareDir(o.Dir); err != nil {
 		return nil, err
@@ -159,14 +153,21 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	f := &fuse{log: s.log}
-	file := newFile(s.opts, f)
-	s.engine = file
+	var file *file
+	if s.opts.URL.Server() {
+		s.engine = newServer(s.opts, f)
+	} else {
+		file = newFile(s.opts, f)
+		s.engine = file
+	}
 	s.clock = s.engine.time()
 	if err := s.engine.open(ctx); err != nil {
 		return err
 	}
 	s.readers, s.lookups = newReaders(s.engine, maxReaders), newReaders(s.engine, maxLookups)
-	file.readers = s.readers
+	if file != nil {
+		file.readers = s.readers
+	}
 	s.writer = newWriter(s.engine, f)
 	s.running.Go(s.writer.run)
 	return nil
