@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,7 +13,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"golang.org/x/sys/unix"
 )
 
 // The accounts of a PG. The relay's is an ordinary one that owns its databases; its password must be escaped in a URL.
@@ -27,50 +24,67 @@ const (
 	pgAdmin         = "postgres"
 	pgAdminPassword = "admin"
 	pgHost          = "127.0.0.1"
-	pgTail          = 100 // lines of its log that a failed test shows
 )
 
 // PG is a real PostgreSQL server of a test's own, on a port of 127.0.0.1 that it keeps, with passwords by
 // SCRAM-SHA-256. It may be stopped, killed and started again.
 type PG struct {
 	t        testing.TB
-	dir      *pgDirectory
-	port     int
-	process  *Process
-	sharedBy bool // all tests: none may do to it what others would notice
+	server   *pgServer
+	ofAll    bool     // no test may do to it what others would notice
+	standbys []string // names of the synchronous ones
 }
 
 // PostgreSQL starts a server.
 func PostgreSQL(t testing.TB) *PG {
 	t.Helper()
 	p := newPG(t)
-	t.Cleanup(p.cleanup)
+	t.Cleanup(p.server.cleanup)
 	return p
 }
 
 func newPG(t testing.TB) *PG {
 	t.Helper()
-	p := &PG{t: t, port: FreePort(t)}
-	p.dir = newPGDirectory(t)
-	if err := p.dir.fill(t, p.port); err != nil {
-		p.end()
+	s := newPGServer(t)
+	if err := s.dir.fill(t, s.conf()); err != nil {
+		s.end()
 		t.Fatal(err)
 	}
-	p.launch()
-	return p
+	s.launch()
+	return &PG{t: t, server: s}
 }
 
-// URL returns the address of the database PGDatabase, for PGUser.
-func (p *PG) URL() string {
+// URL returns the address of the database PGDatabase, for PGUser. With its standbys it is one address of all of them,
+// of which the client takes the one that can be written to.
+func (p *PG) URL(standbys ...*PG) string {
 	p.t.Helper()
 	p.own("URL")
-	return p.url(PGUser, PGPassword, PGDatabase)
+	if len(standbys) == 0 {
+		return p.url(PGUser, PGPassword, PGDatabase)
+	}
+	hosts := []string{p.Address()}
+	for _, s := range standbys {
+		hosts = append(hosts, s.Address())
+	}
+	return Through(p.t, p.url(PGUser, PGPassword, PGDatabase)+"&target_session_attrs=read-write",
+		strings.Join(hosts, ","))
+}
+
+// Through returns the address of a database with another host and port, of something before it.
+func Through(t testing.TB, database, address string) string {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = address
+	return u.String()
 }
 
 // AdminURL returns the address of a database for the superuser.
 func (p *PG) AdminURL(database string) string {
 	return p.url(pgAdmin, pgAdminPassword, database) +
-		"&default_transaction_read_only=off" // whatever SetReadOnly said
+		"&options=-c%20default_transaction_read_only%3Doff" // whatever SetReadOnly said
 }
 
 func (p *PG) url(user, password, database string) string {
@@ -80,10 +94,10 @@ func (p *PG) url(user, password, database string) string {
 }
 
 // Address returns host and port.
-func (p *PG) Address() string { return pgHost + ":" + strconv.Itoa(p.port) }
+func (p *PG) Address() string { return pgHost + ":" + strconv.Itoa(p.server.port) }
 
 // Socket returns the directory of its Unix socket, as libpq's host=.
-func (p *PG) Socket() string { return p.dir.path }
+func (p *PG) Socket() string { return p.server.dir.path }
 
 var databases atomic.Int64
 
@@ -94,7 +108,7 @@ func (p *PG) NewDatabase(t testing.TB) string {
 	admin := p.AdminURL("postgres")
 	SQL(t, admin, "CREATE DATABASE "+name+" OWNER "+PGUser)
 	t.Cleanup(func() {
-		if p.running() { // else it goes with the server
+		if p.server.running() { // else it goes with the server
 			SQL(t, admin, "DROP DATABASE "+name+" WITH (FORCE)")
 		}
 	})
@@ -171,7 +185,7 @@ func (p *PG) eventually(what string, is func() bool) {
 	defer tick.Stop()
 	for end := time.Now().Add(startTime); !is(); <-tick.C {
 		if time.Now().After(end) {
-			p.t.Fatalf("PostgreSQL never %s:\n%s", what, p.tail())
+			p.t.Fatalf("PostgreSQL never %s:\n%s", what, p.server.tail())
 		}
 	}
 }
@@ -180,25 +194,19 @@ func (p *PG) eventually(what string, is func() bool) {
 func (p *PG) Start() {
 	p.t.Helper()
 	p.own("Start")
-	if p.running() {
+	if p.server.running() {
 		p.t.Fatal("PostgreSQL runs already")
 	}
-	p.launch()
-}
-
-func (p *PG) launch() {
-	p.t.Helper()
-	p.process = launch(p.t, p.dir.command(pgTool(p.t, "postgres"), "-D", p.dir.data()))
-	p.process.WaitLog(`database system is ready to accept`)
+	p.server.launch()
 }
 
 // Stop shuts it down ("fast": connections are ended first) and waits.
 func (p *PG) Stop() {
 	p.t.Helper()
 	p.own("Stop")
-	p.process.Signal(syscall.SIGINT)
-	if err := p.process.Wait(stopTime); err != nil {
-		p.t.Fatalf("PostgreSQL after SIGINT: %v\n%s", err, p.tail())
+	p.server.process.Signal(syscall.SIGINT)
+	if err := p.server.process.Wait(stopTime); err != nil {
+		p.t.Fatalf("PostgreSQL after SIGINT: %v\n%s", err, p.server.tail())
 	}
 }
 
@@ -213,71 +221,18 @@ func (p *PG) Restart() {
 func (p *PG) Kill() {
 	p.t.Helper()
 	p.own("Kill")
-	p.kill()
-}
-
-func (p *PG) kill() {
-	if !p.running() {
-		return
-	}
-	pid := p.process.Pid()
-	syscall.Kill(pid, syscall.SIGSTOP) // it starts no other
-	children := childrenOf(pid)
-	for _, child := range children {
-		syscall.Kill(child, syscall.SIGKILL)
-	}
-	syscall.Kill(pid, syscall.SIGKILL)
-	<-p.process.done
-	for _, child := range children {
-		waitGone(child)
-	}
+	p.server.kill()
 }
 
 // Log returns what it logged since it was started last.
-func (p *PG) Log() string { return p.process.Log() }
-
-func (p *PG) tail() string {
-	lines := strings.Split(p.Log(), "\n")
-	return strings.Join(lines[max(0, len(lines)-pgTail):], "\n")
-}
-
-func (p *PG) running() bool {
-	if p.process == nil {
-		return false
-	}
-	select {
-	case <-p.process.done:
-		return false
-	default:
-		return true
-	}
-}
+func (p *PG) Log() string { return p.server.process.Log() }
 
 // own fails a test that would do something to the server of all.
 func (p *PG) own(what string) {
 	p.t.Helper()
-	if p.sharedBy {
+	if p.ofAll {
 		p.t.Fatalf("the server of all tests has no %s: use NewDatabase, or PostgreSQL for a server of your own", what)
 	}
-}
-
-func (p *PG) cleanup() {
-	if p.t.Failed() && p.process != nil {
-		p.t.Logf("the end of PostgreSQL's log:\n%s", p.tail())
-	}
-	p.end()
-}
-
-// end ends it without a checkpoint and removes its files.
-func (p *PG) end() {
-	if p.running() {
-		p.process.cmd.Process.Signal(pgEndSignal)
-		p.process.cmd.Process.Signal(syscall.SIGCONT) // a test may have stopped it
-		if p.process.Wait(stopTime) != nil {
-			p.kill()
-		}
-	}
-	p.dir.remove()
 }
 
 // shared is the server of all tests of a test binary.
@@ -296,7 +251,7 @@ func SharedPostgreSQL(t testing.TB) *PG {
 	p := shared.get(t)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the end of the log of all tests' PostgreSQL:\n%s", p.tail())
+			t.Logf("the end of the log of all tests' PostgreSQL:\n%s", p.server.tail())
 		}
 	})
 	return p
@@ -313,7 +268,7 @@ func (s *sharedPG) get(t testing.TB) *PG {
 		s.pg = newPG(t)
 	}
 	p := *s.pg
-	p.t, p.sharedBy = t, true
+	p.t, p.ofAll = t, true
 	return &p
 }
 
@@ -327,64 +282,6 @@ func (s *sharedPG) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pg != nil {
-		s.pg.end()
-	}
-}
-
-// childrenOf returns the processes that one has started.
-func childrenOf(pid int) []int {
-	var children []int
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range stats {
-		if fields := statOf(path); len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
-			if child, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
-				children = append(children, child)
-			}
-		}
-	}
-	return children
-}
-
-// waitGone waits for a process that is not ours: nobody may have asked for its exit status yet.
-func waitGone(pid int) {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		if fields := statOf(fmt.Sprintf("/proc/%d/stat", pid)); len(fields) == 0 || fields[0] == "Z" || fields[0] == "X" {
-			return
-		}
-		<-tick.C
-	}
-}
-
-// statOf returns the fields of proc_pid_stat(5) from the state on, which is followed by the parent; none if there is no
-// such process.
-func statOf(path string) []string {
-	text, _ := os.ReadFile(path)
-	return strings.Fields(string(text[1+strings.LastIndexByte(string(text), ')'):]))
-}
-
-// removeSegment removes the shared memory of a server that was killed, which the next one of the same directory would
-// do. That of a server which ends itself is gone, and so is its postmaster.pid.
-func removeSegment(data string) {
-	text, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
-	if err != nil {
-		return
-	}
-	lines := strings.Split(string(text), "\n") // pid, data, start, port, sockets, addresses, key and id of the segment
-	if len(lines) < 7 {
-		return
-	}
-	fields := strings.Fields(lines[6])
-	if len(fields) < 2 {
-		return
-	}
-	id, err := strconv.Atoi(fields[1])
-	if err != nil {
-		return
-	}
-	var about unix.SysvShmDesc
-	if _, err := unix.SysvShmCtl(id, unix.IPC_STAT, &about); err == nil && about.Nattch == 0 {
-		unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+		s.pg.server.end()
 	}
 }

@@ -17,25 +17,6 @@ import (
 	"testing"
 )
 
-// pgEndSignal ends a server at once, with all its processes and its shared memory ("immediate").
-const pgEndSignal = syscall.SIGQUIT
-
-// pgConf keeps fsync as users have it: the relay looks at it. WAL is kept for standbys that come later; nothing is left
-// in /dev/shm by a server that is killed.
-const pgConf = `
-listen_addresses = '` + pgHost + `'
-port = %d
-unix_socket_directories = '%s'
-max_connections = 200
-shared_buffers = 64MB
-wal_keep_size = 64MB
-max_wal_size = 512MB
-dynamic_shared_memory_type = mmap
-jit = off
-log_line_prefix = '%%m [%%p] %%q%%u@%%d '
-lc_messages = 'C'
-`
-
 // pgInit are initdb's options. Small segments of WAL make small copies.
 var pgInit = []string{"--username=" + pgAdmin, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C",
 	"--wal-segsize=1", "--no-sync"}
@@ -158,24 +139,29 @@ func (d *pgDirectory) command(path string, args ...string) *exec.Cmd {
 func (d *pgDirectory) run(stdin, path string, args ...string) error {
 	cmd := d.command(path, args...)
 	cmd.Stdin = strings.NewReader(stdin)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w (may the user postgres enter %s?)\n%s", filepath.Base(path), err, os.TempDir(), out)
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w: the user postgres must be let into TMPDIR, %s", err, os.TempDir())
+	} else if err != nil {
+		return fmt.Errorf("%s: %w\n%s", filepath.Base(path), err, out)
 	}
 	return nil
 }
 
 // configure adds what a server's configuration says; later lines win.
-func (d *pgDirectory) configure(conf string) error {
-	f, err := os.OpenFile(filepath.Join(d.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+func (d *pgDirectory) configure(conf string) error { return d.add("postgresql.conf", conf) }
+
+func (d *pgDirectory) add(name, text string) error {
+	f, err := os.OpenFile(filepath.Join(d.data(), name), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(conf)
+	_, err = f.WriteString(text)
 	return errors.Join(err, f.Close())
 }
 
 // fill makes the data that a server begins with.
-func (d *pgDirectory) fill(t testing.TB, port int) error {
+func (d *pgDirectory) fill(t testing.TB, conf string) error {
 	initdb, postgres := pgTool(t, "initdb"), pgTool(t, "postgres")
 	help, err := exec.Command(initdb, "--version").Output()
 	if err != nil {
@@ -195,7 +181,7 @@ func (d *pgDirectory) fill(t testing.TB, port int) error {
 		}
 	}
 	if err == nil {
-		err = d.configure(fmt.Sprintf(pgConf, port, d.path))
+		err = d.configure(conf)
 	}
 	return err
 }
