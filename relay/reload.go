@@ -136,7 +136,7 @@ func sameInstance(before, c *config.Config) error {
 	newAddress, newHTTPAddress := c.Autoconfig.Listens()
 	for _, k := range []struct{ key, old, new string }{
 		{"data_dir", before.DataDir, c.DataDir},
-		{"store.url", before.Store.URL, c.Store.URL},
+		{"store.url", before.Store.URL.String(), c.Store.URL.String()},
 		{"store.max_size", fmt.Sprint(before.Store.MaxSize), fmt.Sprint(c.Store.MaxSize)},
 		{"store.min_free", fmt.Sprint(before.Store.MinFree), fmt.Sprint(c.Store.MinFree)},
 		{"admin.address", before.Admin.Address, c.Admin.Address},
