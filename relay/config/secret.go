@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"postern/auth"
 	"postern/internal/textfile"
 )
 
@@ -79,13 +80,13 @@ func (s Secret) resolve(dir, what string) error {
 	return err
 }
 
-// read returns the secret with its value, and leaves this one as it is: others may use it at the same time.
-func (s Secret) read(dir, what string) (Secret, error) {
-	if s.Value() != "" {
-		return s, nil
+// read returns the value, and leaves the secret as it is: others may use it at the same time.
+func (s Secret) read(dir, what string) (auth.Secret, error) {
+	if value := s.Value(); value != "" {
+		return auth.Secret(value), nil
 	}
 	value, err := s.lookUp(dir, what)
-	return Secret{&secretText{ref: s.ref(), value: value}}, err
+	return auth.Secret(value), err
 }
 
 func (s Secret) lookUp(dir, what string) (string, error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/auth"
 	"postern/certs"
 )
 
@@ -21,51 +22,48 @@ const (
 // sealKeySize is a SealKey without its base64, in octets.
 const sealKeySize = 32
 
+// storePassword is what messages call the password.
+const storePassword = "password of the user at the server"
+
 // makeSealKey says how a person gets one.
 const makeSealKey = "make it once with: openssl rand -base64 32, and write it on every node as \"file:PATH\" or " +
 	"\"env:NAME\""
 
-// StoreSecrets are what only a server of PostgreSQL needs.
-type StoreSecrets struct {
-	Password Secret // its Value may be "": logins without one
-	SealKey  []byte // nil with SQLite
-}
-
-// ReadStoreSecrets reads password and seal_key of [store], for a command that works on the store and has not loaded the
-// whole. With SQLite there are none.
-func (c *Config) ReadStoreSecrets() (s StoreSecrets, err error) {
+// StoreSecrets are password, "" for none, and seal_key of [store], the latter without its base64. Commands that work on
+// the store ask for them without having loaded the whole. With SQLite both are "".
+func (c *Config) StoreSecrets() (password, sealKey auth.Secret, err error) {
 	if !c.Store.URL.Server() {
-		return s, nil
+		return "", "", nil
 	}
 	if c.Store.Password.IsSet() {
-		if s.Password, err = c.Store.Password.read(c.dir(), "password of the user at the server"); err != nil {
-			return StoreSecrets{}, fmt.Errorf("store.password: %w", err)
+		if password, err = c.Store.Password.read(c.dir(), storePassword); err != nil {
+			return "", "", fmt.Errorf("store.password: %w", err)
 		}
 	}
-	if s.SealKey, err = c.sealKey(); err != nil {
-		return StoreSecrets{}, fmt.Errorf("store.seal_key: %w", err)
+	if sealKey, err = c.sealKey(); err != nil {
+		return "", "", fmt.Errorf("store.seal_key: %w", err)
 	}
-	return s, nil
+	return password, sealKey, nil
 }
 
 // sealKey reads the key. No error has any of it.
-func (c *Config) sealKey() ([]byte, error) {
+func (c *Config) sealKey() (auth.Secret, error) {
 	if !c.Store.SealKey.IsSet() {
-		return nil, errors.New("is not set: nodes seal what is secret in the database with a key that they share; " +
+		return "", errors.New("is not set: nodes seal what is secret in the database with a key that they share; " +
 			makeSealKey)
 	}
-	s, err := c.Store.SealKey.read(c.dir(), "key")
+	text, err := c.Store.SealKey.read(c.dir(), "key")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	key, err := base64.StdEncoding.Strict().DecodeString(s.Value())
+	key, err := base64.StdEncoding.Strict().DecodeString(string(text))
 	if err != nil || len(key) != sealKeySize {
-		return nil, fmt.Errorf("is not %d octets in base64; %s", sealKeySize, makeSealKey)
+		return "", fmt.Errorf("is not %d octets in base64; %s", sealKeySize, makeSealKey)
 	}
 	if slices.Max(key) == slices.Min(key) {
-		return nil, errors.New("is one octet many times over, which anybody guesses; " + makeSealKey)
+		return "", errors.New("is one octet many times over, which anybody guesses; " + makeSealKey)
 	}
-	return key, nil
+	return auth.Secret(key), nil
 }
 
 // deriveStore fills in the name of the node: the machine's, since hostname is what all nodes are called by clients.
@@ -102,7 +100,7 @@ func (v *validator) noStoreServer() {
 }
 
 func (v *validator) storeServer() {
-	v.secret("store.password", v.Store.Password, "password of the user at the server")
+	v.secret("store.password", v.Store.Password, storePassword)
 	v.secret("store.seal_key", v.Store.SealKey, "key")
 	if _, err := v.sealKey(); err != nil {
 		v.fail("store.seal_key", "%s", err)
@@ -133,11 +131,11 @@ func (v *validator) node() {
 	case name == "":
 		v.fail("store.node", "is empty, write a name that no other node has, or remove it for the machine's")
 	case len(name) > 63 || strings.ContainsFunc(name, func(r rune) bool { return !fits(r) }):
-		v.fail("store.node", "%s%q is not a name of up to 63 letters, digits, \"-\", \"_\" and \".\", write one that no "+
-			"other node has", whose, name)
+		v.fail("store.node", "%s%q is not a name of up to 63 letters, digits, \"-\", \"_\" and \".\", write one that "+
+			"no other node has", whose, name)
 	case strings.EqualFold(strings.Split(name, ".")[0], "localhost"):
-		v.warn("store.node", "%s%q is that of every machine, and nodes with one name take each other's mail; write one "+
-			"that no other node has", whose, name)
+		v.warn("store.node", "%s%q is that of every machine, and nodes with one name take each other's mail; write "+
+			"one that no other node has", whose, name)
 	}
 }
 

@@ -178,7 +178,7 @@ func storeHostName(name string) (string, error) {
 	return strings.ToLower(name), nil
 }
 
-// parse reads the parameters. That of the socket's directory goes to hosts, which may have a port then and nothing else.
+// parse reads the parameters. The directory of a socket goes to hosts, which may have a port then and nothing else.
 func (p *storeParams) parse(query string, hosts *string) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
@@ -235,8 +235,8 @@ func (p *storeParams) set(name, value string, hosts *string) error {
 	case "target_session_attrs":
 		p.targetSession = value
 		if !slices.Contains([]string{sessionAny, sessionReadWrite, sessionPrimary}, value) {
-			return errors.New("has a target_session_attrs other than read-write, primary and any: the store is written " +
-				"to, write read-write or leave it out")
+			return errors.New("has a target_session_attrs other than read-write, primary and any: the store is " +
+				"written to, write read-write or leave it out")
 		}
 	}
 	return nil
@@ -246,8 +246,8 @@ func (p *storeParams) set(name, value string, hosts *string) error {
 func socketHost(dir string, hosts *string) error {
 	switch {
 	case !strings.HasPrefix(dir, "/") || strings.ContainsAny(dir, ",:"):
-		return errors.New("has a host= that is no directory of a socket such as /var/run/postgresql, write a host name " +
-			"behind the @")
+		return errors.New("has a host= that is no directory of a socket such as /var/run/postgresql, write a host " +
+			"name behind the @")
 	case *hosts != "" && !strings.HasPrefix(*hosts, ":"):
 		return errors.New("names a host behind the @ and another by host=, remove one of them")
 	}

@@ -32,6 +32,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"postern/auth"
+	"postern/relay/config"
 	"postern/relay/seal"
 	"postern/relay/store/internal/sqlite"
 )
@@ -48,6 +50,13 @@ type Options struct {
 	Daemon bool   // take the lock that only one process may have
 	Logger *slog.Logger
 
+	URL      config.StoreURL // the zero value is the file in Dir; what follows is for a server alone
+	Password auth.Secret     // of the user in URL; "": none
+	SealKey  auth.Secret     // 32 octets that seal what is secret, the same on all nodes
+	Node     string          // this node's name, which no other has
+	Degraded string          // what becomes of new mail while the server is away, such as config.DegradedRefuse
+	unusable error           // why Password or SealKey could not be read
+
 	MaxBytes  int64 // octets of queued contents from which Add answers queue.ErrFull; 0: no limit
 	MinFree   int64 // octets that must stay free on the file system for Add; at least minFloor, negative: none
 	MaxEvents int64 // trace events kept whatever their age; 0: 5 million
@@ -63,6 +72,9 @@ var (
 	// ErrLocked: another daemon uses the data directory.
 	ErrLocked = errors.New("another postern daemon uses this data directory")
 )
+
+// errNoServer is why there is no store at PostgreSQL.
+var errNoServer = errors.New(`a store at PostgreSQL cannot be opened by this version: write url = "sqlite" in [store]`)
 
 // Store is one SQLite file. Its methods are safe for concurrent use.
 type Store struct {
@@ -96,6 +108,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if o.unusable != nil {
+		return nil, o.unusable
+	}
+	if o.URL.Server() {
+		return nil, errNoServer
 	}
 	if err := prepareDir(o.Dir); err != nil {
 		return nil, err
@@ -142,7 +160,7 @@ func (s *Store) open() error {
 		return err
 	}
 	var err error
-	if s.sealer, err = OpenSealer(s.opts.Dir); err != nil {
+	if s.sealer, err = s.opts.Sealer(); err != nil {
 		return err
 	}
 	conn, err := openMain(s.path)
