@@ -29,9 +29,9 @@ const storePassword = "password of the user at the server"
 const makeSealKey = "make it once with: openssl rand -base64 32, and write it on every node as \"file:PATH\" or " +
 	"\"env:NAME\""
 
-// StoreSecrets are password, "" for none, and seal_key of [store], the latter without its base64. Commands that work on
-// the store ask for them without having loaded the whole. With SQLite both are "".
-func (c *Config) StoreSecrets() (password, sealKey auth.Secret, err error) {
+// StoreSecrets reads password, "" for none, and seal_key of [store], the latter without its base64. Commands that work
+// on the store need them without having loaded the whole. With SQLite both are "".
+func StoreSecrets(c *Config) (password, sealKey auth.Secret, err error) {
 	if !c.Store.URL.Server() {
 		return "", "", nil
 	}
@@ -40,19 +40,19 @@ func (c *Config) StoreSecrets() (password, sealKey auth.Secret, err error) {
 			return "", "", fmt.Errorf("store.password: %w", err)
 		}
 	}
-	if sealKey, err = c.sealKey(); err != nil {
+	if sealKey, err = readSealKey(c.Store.SealKey, c.dir()); err != nil {
 		return "", "", fmt.Errorf("store.seal_key: %w", err)
 	}
 	return password, sealKey, nil
 }
 
-// sealKey reads the key. No error has any of it.
-func (c *Config) sealKey() (auth.Secret, error) {
-	if !c.Store.SealKey.IsSet() {
+// readSealKey reads the key. No error has any of it.
+func readSealKey(s Secret, dir string) (auth.Secret, error) {
+	if !s.IsSet() {
 		return "", errors.New("is not set: nodes seal what is secret in the database with a key that they share; " +
 			makeSealKey)
 	}
-	text, err := c.Store.SealKey.read(c.dir(), "key")
+	text, err := s.read(dir, "key")
 	if err != nil {
 		return "", err
 	}
@@ -102,7 +102,7 @@ func (v *validator) noStoreServer() {
 func (v *validator) storeServer() {
 	v.secret("store.password", v.Store.Password, storePassword)
 	v.secret("store.seal_key", v.Store.SealKey, "key")
-	if _, err := v.sealKey(); err != nil {
+	if _, err := readSealKey(v.Store.SealKey, v.dir()); err != nil {
 		v.fail("store.seal_key", "%s", err)
 	}
 	v.node()

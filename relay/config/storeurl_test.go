@@ -122,23 +122,23 @@ func TestStoreSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := c.StoreSecrets(); err == nil || !strings.HasPrefix(err.Error(), "store.password: ") {
+	if _, _, err := StoreSecrets(c); err == nil || !strings.HasPrefix(err.Error(), "store.password: ") {
 		t.Errorf("without the file: %v", err)
 	}
 	writeMode(t, filepath.Join(dir, "pw"), "hunter2\n", 0o600)
-	if _, _, err := c.StoreSecrets(); err == nil || !strings.HasPrefix(err.Error(), "store.seal_key: ") {
+	if _, _, err := StoreSecrets(c); err == nil || !strings.HasPrefix(err.Error(), "store.seal_key: ") {
 		t.Errorf("without the variable: %v", err)
 	}
 	t.Setenv("SEAL_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
-	password, key, err := c.StoreSecrets()
+	password, key, err := StoreSecrets(c)
 	if err != nil || password != "hunter2" || key != "01234567890123456789012345678901" {
 		t.Errorf("%q, %v", string(password), err)
 	}
 	if c.Store.Password.Value() != "" {
 		t.Error("the configuration has changed")
 	}
-	if _, key, err := Parse("relay.toml", []byte(`[store]
-seal_key = "env:POSTERN_TEST_UNSET"`)).StoreSecrets(); err != nil || key != "" {
+	c = Parse("relay.toml", []byte("[store]\nseal_key = \"env:POSTERN_TEST_UNSET\"\n"))
+	if _, key, err := StoreSecrets(c); err != nil || key != "" {
 		t.Errorf("with SQLite: %v", err)
 	}
 }

@@ -20,7 +20,7 @@ func Of(c *config.Config) Options {
 	if o.URL.Server() {
 		o.MinFree = -1 // the disk is the server's
 		o.Node, o.Degraded = c.Store.Node, c.Store.Degraded
-		o.Password, o.SealKey, o.unusable = c.StoreSecrets()
+		o.Password, o.SealKey, o.unusable = config.StoreSecrets(c)
 	}
 	return o
 }
