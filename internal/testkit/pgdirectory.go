@@ -21,6 +21,11 @@ import (
 var pgInit = []string{"--username=" + pgAdmin, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C",
 	"--wal-segsize=1", "--no-sync"}
 
+// pgOrder are those of versions that have them: texts are not in the order of their octets then, as at most users.
+var pgOrder = []string{"--locale-provider=icu", "--icu-locale=en-US"}
+
+const pgOrderSince = 15
+
 // pgSetup is what a server begins with, a statement a line.
 const pgSetup = `CREATE ROLE ` + PGUser + ` LOGIN PASSWORD '` + PGPassword + `'
 CREATE DATABASE ` + PGDatabase + ` OWNER ` + PGUser + `
@@ -163,11 +168,15 @@ func (d *pgDirectory) add(name, text string) error {
 // fill makes the data that a server begins with.
 func (d *pgDirectory) fill(t testing.TB, conf string) error {
 	initdb, postgres := pgTool(t, "initdb"), pgTool(t, "postgres")
-	help, err := exec.Command(initdb, "--version").Output()
+	version, err := exec.Command(initdb, "--version").Output()
 	if err != nil {
 		return err
 	}
-	hash := sha256.Sum256([]byte(fmt.Sprint(initdb, string(help), pgInit, pgSetup, pgAdminPassword)))
+	args := pgInit
+	if pgMajor(string(version)) >= pgOrderSince {
+		args = slices.Concat(args, pgOrder)
+	}
+	hash := sha256.Sum256([]byte(fmt.Sprint(initdb, string(version), args, pgSetup, pgAdminPassword)))
 	path := filepath.Join(os.TempDir(), fmt.Sprintf("postern-postgres-%x-%d.tar", hash[:6], os.Geteuid()))
 	lock, err := lockFile(path + ".lock") // other test binaries make it, too
 	if err != nil {
@@ -176,7 +185,7 @@ func (d *pgDirectory) fill(t testing.TB, conf string) error {
 	defer lock.Close()
 	err = d.unpack(path)
 	if errors.Is(err, os.ErrNotExist) {
-		if err = d.initdb(initdb, postgres); err == nil {
+		if err = d.initdb(args, initdb, postgres); err == nil {
 			err = d.pack(path)
 		}
 	}
@@ -186,13 +195,19 @@ func (d *pgDirectory) fill(t testing.TB, conf string) error {
 	return err
 }
 
-func (d *pgDirectory) initdb(initdb, postgres string) error {
+// pgMajor returns the 15 of "initdb (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", 0 of what is no such line.
+func pgMajor(line string) int {
+	_, after, _ := strings.Cut(line, "(PostgreSQL) ")
+	n, _ := strconv.Atoi(after[:len(after)-len(strings.TrimLeft(after, "0123456789"))])
+	return n
+}
+
+func (d *pgDirectory) initdb(args []string, initdb, postgres string) error {
 	password := filepath.Join(d.path, "password")
-	err := os.WriteFile(password, []byte(pgAdminPassword), 0o600)
-	if err = errors.Join(err, d.give(password)); err != nil {
+	if err := d.write(password, strings.NewReader(pgAdminPassword)); err != nil {
 		return err
 	}
-	args := append(slices.Clone(pgInit), "--pgdata="+d.data(), "--pwfile="+password)
+	args = slices.Concat(args, []string{"--pgdata=" + d.data(), "--pwfile=" + password})
 	if err := d.run("", initdb, args...); err != nil {
 		return err
 	}
@@ -238,16 +253,20 @@ func (d *pgDirectory) unpack(path string) error {
 		} else if err != nil {
 			return fmt.Errorf("read %s: %w", path, err)
 		}
-		if err := d.write(filepath.Join(d.data(), h.Name), h, r); err != nil {
+		path := filepath.Join(d.data(), h.Name)
+		if h.Typeflag == tar.TypeDir {
+			err = errors.Join(os.MkdirAll(path, 0o700), d.give(path))
+		} else {
+			err = d.write(path, r)
+		}
+		if err != nil {
 			return err
 		}
 	}
 }
 
-func (d *pgDirectory) write(path string, h *tar.Header, r io.Reader) error {
-	if h.Typeflag == tar.TypeDir {
-		return errors.Join(os.MkdirAll(path, 0o700), d.give(path))
-	}
+// write makes a file that only the server may read.
+func (d *pgDirectory) write(path string, r io.Reader) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

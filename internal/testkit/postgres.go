@@ -1,16 +1,18 @@
 package testkit
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -179,15 +181,25 @@ func (p *PG) Configure(name, value string) {
 	p.eventually("reloads its configuration", func() bool { return p.Exec(loaded)[0][0] != before })
 }
 
-func (p *PG) eventually(what string, is func() bool) {
+// ServeTLS makes it offer TLS with a certificate; URL asks for none, so that a test replaces sslmode=disable.
+func (p *PG) ServeTLS(cert Cert) {
 	p.t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(startTime); !is(); <-tick.C {
-		if time.Now().After(end) {
-			p.t.Fatalf("PostgreSQL never %s:\n%s", what, p.server.tail())
+	p.own("ServeTLS")
+	for name, from := range map[string]string{"server.crt": cert.CertFile, "server.key": cert.KeyFile} {
+		b, err := os.ReadFile(from)
+		if err == nil {
+			err = p.server.dir.write(filepath.Join(p.server.dir.data(), name), bytes.NewReader(b))
+		}
+		if err != nil {
+			p.t.Fatal(err)
 		}
 	}
+	p.Configure("ssl", "on")
+}
+
+func (p *PG) eventually(what string, is func() bool) {
+	p.t.Helper()
+	eventually(p.t, "PostgreSQL never "+what, is)
 }
 
 // Start starts a server that was stopped or killed, and waits until it takes connections: it has recovered then.

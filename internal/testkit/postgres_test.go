@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -95,6 +96,17 @@ func TestPostgreSQL(t *testing.T) {
 			"WHERE rolname = current_user")
 		if rows[0][0] != "f" {
 			t.Error("it may do what a user's may not")
+		}
+	})
+	t.Run("texts are in a person's order", func(t *testing.T) {
+		version, err := exec.Command(pgTool(t, "initdb"), "--version").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if major := pgMajor(string(version)); major == 0 {
+			t.Errorf("no version in %q", version)
+		} else if major >= pgOrderSince && SQL(t, pg.URL(), "SELECT 'a' < 'B'")[0][0] != "t" {
+			t.Error("they are in the order of their octets")
 		}
 	})
 	t.Run("a wrong password", func(t *testing.T) {
