@@ -178,7 +178,7 @@ func (p *PG) Configure(name, value string) {
 	loaded := "SELECT pg_conf_load_time()"
 	before := p.Exec(loaded)[0][0]
 	p.Exec("SELECT pg_reload_conf()")
-	p.eventually("reloads its configuration", func() bool { return p.Exec(loaded)[0][0] != before })
+	eventually(p.t, "PostgreSQL never reloads its configuration", func() bool { return p.Exec(loaded)[0][0] != before })
 }
 
 // ServeTLS makes it offer TLS with a certificate; URL asks for none, so that a test replaces sslmode=disable.
@@ -195,11 +195,6 @@ func (p *PG) ServeTLS(cert Cert) {
 		}
 	}
 	p.Configure("ssl", "on")
-}
-
-func (p *PG) eventually(what string, is func() bool) {
-	p.t.Helper()
-	eventually(p.t, "PostgreSQL never "+what, is)
 }
 
 // Start starts a server that was stopped or killed, and waits until it takes connections: it has recovered then.

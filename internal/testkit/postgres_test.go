@@ -78,7 +78,7 @@ func TestPostgreSQL(t *testing.T) {
 	}
 	pg.Kill()
 	for _, p := range append(children, pid) {
-		if fields := statOf(fmt.Sprintf("/proc/%d/stat", p)); len(fields) > 0 && fields[0] != "Z" {
+		if !gone(p) {
 			t.Errorf("process %d is still there", p)
 		}
 	}
