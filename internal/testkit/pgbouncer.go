@@ -36,7 +36,7 @@ func PgBouncer(t testing.TB, pg *PG) *Bouncer {
 	t.Helper()
 	b := &Bouncer{t: t, port: FreePort(t)}
 	bouncerPath(t)
-	b.dir = newPGDirectory(t) // it refuses to run as root, too
+	b.dir = newPGDirectory(t, "") // it refuses to run as root, too
 	t.Cleanup(b.cleanup)
 	users := filepath.Join(b.dir.path, "users")
 	conf := fmt.Sprintf(bouncerConf, pgHost, pg.server.port, b.port, users)

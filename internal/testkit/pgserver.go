@@ -27,9 +27,9 @@ type pgServer struct {
 	process *Process
 }
 
-func newPGServer(t testing.TB) *pgServer {
+func newPGServer(t testing.TB, parent string) *pgServer {
 	t.Helper()
-	return &pgServer{t: t, dir: newPGDirectory(t), port: FreePort(t)}
+	return &pgServer{t: t, dir: newPGDirectory(t, parent), port: FreePort(t)}
 }
 
 // conf keeps fsync as users have it: the relay looks at it. WAL is kept for standbys that come later. A server that is

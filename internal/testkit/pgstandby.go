@@ -11,7 +11,7 @@ import (
 func (p *PG) Standby(t testing.TB, synchronous bool) *PG {
 	t.Helper()
 	p.own("Standby")
-	s := newPGServer(t)
+	s := newPGServer(t, "")
 	t.Cleanup(s.cleanup)
 	name := fmt.Sprint("standby_", s.port)
 	err := s.dir.run("", pgTool(t, "pg_basebackup"), "--pgdata="+s.dir.data(), "--checkpoint=fast",

@@ -40,14 +40,14 @@ type PG struct {
 // PostgreSQL starts a server.
 func PostgreSQL(t testing.TB) *PG {
 	t.Helper()
-	p := newPG(t)
+	p := newPG(t, "")
 	t.Cleanup(p.server.cleanup)
 	return p
 }
 
-func newPG(t testing.TB) *PG {
+func newPG(t testing.TB, parent string) *PG {
 	t.Helper()
-	s := newPGServer(t)
+	s := newPGServer(t, parent)
 	if err := s.dir.fill(t, s.conf()); err != nil {
 		s.end()
 		t.Fatal(err)
@@ -272,7 +272,7 @@ func (s *sharedPG) get(t testing.TB) *PG {
 		t.Fatal("SharedPostgreSQL needs: func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }")
 	}
 	if s.pg == nil {
-		s.pg = newPG(t)
+		s.pg = newPG(t, inMemory())
 	}
 	p := *s.pg
 	p.t, p.ofAll = t, true
