@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,11 +65,13 @@ func at(t testing.TB, o Options) Options {
 
 // toServer is given the URL of testkit, with its password.
 func toServer(o Options, text string) (Options, error) {
-	scheme, rest, _ := strings.Cut(text, "://")
-	login, where, _ := strings.Cut(rest, "@")
-	user, password, _ := strings.Cut(login, ":")
-	var err error
-	o.URL, err = config.ParseStoreURL(scheme + "://" + user + "@" + where)
+	u, err := url.Parse(text)
+	if err != nil {
+		return o, err
+	}
+	password, _ := u.User.Password()
+	u.User = url.User(u.User.Username())
+	o.URL, err = config.ParseStoreURL(u.String())
 	o.Password, o.SealKey = auth.Secret(password), auth.Secret(strings.Repeat("k", 32))
 	return o, err
 }
