@@ -44,8 +44,8 @@ type Config struct {
 	Dial pgconn.DialFunc // nil: of the system, with keep-alives
 }
 
-// grace is how much longer than its statement may take we wait for an answer.
-const grace = 5 * time.Second
+// patience is how much longer than a statement may take we wait for its answer.
+const patience = 5 * time.Second
 
 // oldest is the oldest version of PostgreSQL that has what we use.
 const oldest = 140000
@@ -67,7 +67,8 @@ type Conn struct {
 	front  *pgproto3.Frontend
 	server Server
 	limits limits
-	local  *stmt // makes our settings within a transaction; nil: they were made for the session
+	grace  time.Duration // patience
+	local  *stmt         // makes our settings within a transaction; nil: they were made for the session
 
 	stmts   map[string]*stmt // by query
 	names   int              // of prepared statements
@@ -162,7 +163,7 @@ func Open(ctx context.Context, cfg Config) (*Conn, error) {
 		return nil, connectError(ctx, err)
 	}
 	c := &Conn{
-		pg: pg, net: pg.Conn(), front: pg.Frontend(), stmts: map[string]*stmt{}, status: idle,
+		pg: pg, net: pg.Conn(), front: pg.Frontend(), stmts: map[string]*stmt{}, status: idle, grace: patience,
 		limits: limits{orDefault(cfg.StatementTimeout, 30*time.Second), orDefault(cfg.LockTimeout, 10*time.Second),
 			orDefault(cfg.IdleTimeout, 15*time.Second)},
 	}
@@ -236,7 +237,7 @@ func (c *Conn) applyLimits(ctx context.Context) error {
 
 // ask runs a query of one row of texts while the connection is set up.
 func (c *Conn) ask(ctx context.Context, query string) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.limits.statement+grace)
+	ctx, cancel := context.WithTimeout(ctx, c.limits.statement+patience)
 	defer cancel()
 	r := c.pg.ExecParams(ctx, query, nil, nil, nil, nil).Read()
 	if r.Err == nil && len(r.Rows) != 1 {
@@ -295,12 +296,14 @@ func (c *Conn) TotalChanges() int64 { return c.total }
 
 // Close closes the connection. It may be called twice.
 func (c *Conn) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if c.lost == nil {
-		c.lost = &Error{Msg: "the connection to the database is closed", kind: db.Gone}
+	if c.lost != nil {
+		_ = c.pg.Close(ctx)
+		return nil
 	}
-	_ = c.net.SetDeadline(time.Now().Add(grace))
+	c.lost = &Error{Msg: "the connection to the database is closed", kind: db.Gone}
+	_ = c.net.SetDeadline(time.Now().Add(patience))
 	return c.pg.Close(ctx)
 }
 
@@ -354,7 +357,7 @@ func (c *Conn) Interrupt() {
 	c.stopped, c.cancelling = true, done
 	c.mu.Unlock()
 	defer close(done)
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := c.pg.CancelRequest(ctx); err != nil { // then the connection has to go
 		_ = c.net.SetDeadline(time.Now())

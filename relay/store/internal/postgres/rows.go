@@ -325,8 +325,12 @@ func (l *loop) end() {
 	}
 }
 
-// release ends the implicit transaction of a query. Nobody waits for the answer.
+// release ends the implicit transaction of a query. Nobody waits for the answer, but for that of a pooler, which may
+// give the connection away while the next statement is half sent.
 func (l *loop) release() error {
+	if l.c.server.Pooled {
+		return l.c.answers(true)
+	}
 	l.c.front.SendSync(&pgproto3.Sync{})
 	if err := l.c.flush(); err != nil {
 		return err

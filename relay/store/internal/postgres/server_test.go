@@ -1,18 +1,19 @@
 package postgres
 
 import (
-	"bytes"
+	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 const bin = "/usr/lib/postgresql/15/bin"
@@ -73,7 +74,8 @@ func newServer(t testing.TB, dir string, conf ...string) *testServer {
 			t.Fatal(err)
 		}
 	}
-	s.command(t, "initdb", "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8")
+	s.command(t, "initdb", "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "trust", "-N", "--no-locale",
+		"-E", "UTF8")
 	s.start(t)
 	return s
 }
@@ -103,20 +105,23 @@ func (s *testServer) start(t testing.TB) {
 		"logging_collector=off"}, s.conf...) {
 		args = append(args, "-c", c)
 	}
-	var log bytes.Buffer
 	s.cmd = exec.Command(filepath.Join(bin, "postgres"), args...)
-	s.cmd.Dir, s.cmd.SysProcAttr, s.cmd.Stderr = s.dir, s.as, &log
-	s.cmd.Stdout = &log
+	s.cmd.Dir, s.cmd.SysProcAttr = s.dir, s.as
+	said, err := s.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for range 300 {
-		c, err := Open(t.Context(), Config{URL: s.url()})
-		if err == nil {
-			c.Close()
+	lines := bufio.NewScanner(said)
+	var log strings.Builder
+	for lines.Scan() {
+		fmt.Fprintln(&log, lines.Text())
+		if strings.Contains(lines.Text(), "ready to accept") {
+			go io.Copy(io.Discard, said)
 			return
 		}
-		time.Sleep(50 * time.Millisecond) // nothing tells when it answers
 	}
 	s.stop()
 	t.Fatalf("PostgreSQL did not start:\n%s", log.String())

@@ -75,7 +75,7 @@ func (c *Conn) receive() (pgproto3.BackendMessage, error) {
 func (c *Conn) arm() {
 	var until time.Time
 	if c.limits.statement > 0 {
-		until = time.Now().Add(c.limits.statement + grace)
+		until = time.Now().Add(c.limits.statement + c.grace)
 	}
 	_ = c.net.SetDeadline(until)
 }
