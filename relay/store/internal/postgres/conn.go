@@ -357,9 +357,11 @@ func (c *Conn) Interrupt() {
 	c.stopped, c.cancelling = true, done
 	c.mu.Unlock()
 	defer close(done)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), c.grace)
 	defer cancel()
-	if err := c.pg.CancelRequest(ctx); err != nil { // then the connection has to go
+	if err := c.pg.CancelRequest(ctx); err != nil || ctx.Err() != nil { // then the connection has to go
 		_ = c.net.SetDeadline(time.Now())
+	} else {
+		_ = c.net.SetDeadline(time.Now().Add(c.grace))
 	}
 }
