@@ -73,13 +73,15 @@ func TestValues(t *testing.T) {
 			must(t, c.Run("INSERT INTO v VALUES (?, ?, ?, ?, ?)", k, v.i, v.r, v.s, v.b))
 			want := map[any]int64{0: 0, int64(math.MinInt64): math.MinInt64, true: 1, false: 0}[v.i]
 			n := 0
-			for row, err := range c.Rows("SELECT i, r, s, b, octet_length(b), i <> 0, NULL FROM v WHERE k = ? AND s = ?",
-				k, v.s) {
+			for row, err := range c.Rows("SELECT i, r, s, b, octet_length(b), i <> 0, NULL FROM v "+
+				"WHERE k = ? AND s = ?", k, v.s) {
 				must(t, err)
 				n++
 				if row.Int(0) != want || row.Float(1) != v.r || row.Text(2) != v.s || !bytes.Equal(row.Blob(3), v.b) ||
-					row.Int(4) != int64(len(v.b)) || row.Bool(5) != (want != 0) || row.Int(6) != 0 || row.Text(6) != "" {
-					t.Errorf("row %d came back as %d %g %.20q %.20q", k, row.Int(0), row.Float(1), row.Text(2), row.Blob(3))
+					row.Int(4) != int64(len(v.b)) || row.Bool(5) != (want != 0) || row.Int(6) != 0 ||
+					row.Text(6) != "" {
+					t.Errorf("row %d came back as %d %g %.20q %.20q", k, row.Int(0), row.Float(1), row.Text(2),
+						row.Blob(3))
 				}
 				if got := row.AppendBlob([]byte("+"), 2); string(got) != "+"+v.s {
 					t.Errorf("row %d: appended %.20q", k, got)
@@ -145,7 +147,8 @@ func TestArgumentsOfOtherTypes(t *testing.T) {
 func TestRows(t *testing.T) {
 	each(t, func(t *testing.T, c *Conn) {
 		table(t, c, "many", "n INTEGER PRIMARY KEY, data BLOB NOT NULL")
-		must(t, c.Run("INSERT INTO many SELECT n, $1 FROM generate_series(1, 20000) AS n", bytes.Repeat([]byte{7}, 100)))
+		must(t, c.Run("INSERT INTO many SELECT n, $1 FROM generate_series(1, 20000) AS n",
+			bytes.Repeat([]byte{7}, 100)))
 		check := func(t *testing.T) {
 			var inner, outer int64
 			for row, err := range c.Rows("SELECT n, data FROM many ORDER BY n") {
@@ -518,14 +521,16 @@ func TestOpen(t *testing.T) {
 
 func TestPipeline(t *testing.T) {
 	each(t, func(t *testing.T, c *Conn) {
-		table(t, c, "p", "id TEXT PRIMARY KEY, n INTEGER NOT NULL, data BLOB NOT NULL, r REAL NOT NULL, f INTEGER NOT NULL")
+		table(t, c, "p", "id TEXT PRIMARY KEY, n INTEGER NOT NULL, data BLOB NOT NULL, r REAL NOT NULL, "+
+			"f INTEGER NOT NULL")
+		const remove = "DELETE FROM p USING unnest($1::bytea[]) AS gone (id) WHERE p.id = gone.id RETURNING n"
 		insert := Call{"INSERT INTO p SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::float8[], " +
 			"$5::bigint[]) RETURNING id, n", []any{[]string{"a", "", "c\x00\\"}, []int64{1, -2, 3},
 			[][]byte{nil, {0, 255}, []byte("x")}, []float64{0.5, 1, 2}, []bool{true, false, true}}}
 		got, err := c.Pipeline(t.Context(), []Call{insert,
 			{"UPDATE p SET n = n + 10 WHERE id = ?", []any{"a"}}, {"SELECT count(*) FROM p", nil},
-			{"DELETE FROM p USING unnest($1::bytea[]) AS gone (id) WHERE p.id = gone.id RETURNING n", []any{[]string{""}}},
-			{"DELETE FROM p USING unnest($1::bytea[]) AS gone (id) WHERE p.id = gone.id RETURNING n", []any{[]string{}}}})
+			{remove, []any{[]string{""}}},
+			{remove, []any{[]string{}}}})
 		must(t, err)
 		changes, rows := []int64{}, []int{}
 		for _, r := range got {
@@ -542,7 +547,8 @@ func TestPipeline(t *testing.T) {
 		var ids []string
 		for row, err := range open(t, Config{}).Rows("SELECT id, n, data, r, f FROM p ORDER BY id") {
 			must(t, err)
-			ids = append(ids, fmt.Sprintf("%q %d %q %g %d", row.Text(0), row.Int(1), row.Blob(2), row.Float(3), row.Int(4)))
+			ids = append(ids, fmt.Sprintf("%q %d %q %g %d", row.Text(0), row.Int(1), row.Blob(2), row.Float(3),
+				row.Int(4)))
 		}
 		if want := []string{`"a" 11 "" 0.5 1`, `"c\x00\\" 3 "x" 2 1`}; !slices.Equal(ids, want) {
 			t.Errorf("%q, want %q", ids, want)

@@ -63,7 +63,8 @@ func newPooler(t *testing.T, s *testServer) *pooler {
 			for range 2 {
 				server := <-free
 				// what belongs to transactions has left nothing
-				for _, name := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"} {
+				for _, name := range []string{"statement_timeout", "lock_timeout",
+					"idle_in_transaction_session_timeout"} {
 					r := server.ExecParams(context.Background(), "SHOW "+name, nil, nil, nil, nil).Read()
 					if r.Err != nil || string(r.Rows[0][0]) != "0" {
 						t.Errorf("%s is left: %s %v", name, r.Rows, r.Err)

@@ -23,6 +23,7 @@ type wire struct {
 	client   net.Conn
 	server   net.Conn
 	kept     chan struct{} // has one when something was kept back
+	answered int           // guarded by mu; times that an answer was passed on
 }
 
 func newWire(t *testing.T, s *testServer) *wire {
@@ -80,7 +81,18 @@ func (w *wire) carry(to, from net.Conn, keep *bool) {
 		if _, err := to.Write(b[:n]); err != nil {
 			return
 		}
+		if keep == &w.answers {
+			w.mu.Lock()
+			w.answered++
+			w.mu.Unlock()
+		}
 	}
+}
+
+func (w *wire) answersPassed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.answered
 }
 
 func (w *wire) keep(what *bool) {
@@ -179,12 +191,16 @@ func TestLostCommit(t *testing.T) {
 			// the number of the transaction arrives before its end
 			must(t, other.Run("BEGIN IMMEDIATE"))
 			must(t, other.Run("LOCK TABLE lost"))
+			passed := w.answersPassed()
 			done := make(chan error, 1)
 			go func() {
 				_, err := c.Pipeline(t.Context(), []Call{{"INSERT INTO lost VALUES (3)", nil}})
 				done <- err
 			}()
 			waitFor(t, other, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'::text")
+			for w.answersPassed() == passed {
+				must(t, other.Run("SELECT pg_sleep(0.001)"))
+			}
 			w.keep(&w.answers)
 			must(t, other.Commit())
 			<-w.kept
@@ -214,7 +230,7 @@ func TestSilence(t *testing.T) {
 	for _, commit := range []bool{false, true} {
 		w := newWire(t, server(t))
 		c := open(t, Config{URL: w.url(), StatementTimeout: 50 * time.Millisecond})
-		c.grace = 50 * time.Millisecond
+		c.run.link.grace = 50 * time.Millisecond
 		_, err := c.Begin()
 		must(t, err)
 		w.keep(&w.answers)
@@ -233,7 +249,7 @@ func TestSilence(t *testing.T) {
 func TestInterruptOfSilence(t *testing.T) {
 	w := newWire(t, server(t)) // takes one connection only
 	c := open(t, Config{URL: w.url(), StatementTimeout: time.Hour})
-	c.grace = 50 * time.Millisecond
+	c.run.link.grace = 50 * time.Millisecond
 	w.keep(&w.answers)
 	done := make(chan error, 1)
 	go func() { done <- c.Run("SELECT 1") }()
