@@ -18,7 +18,6 @@ import (
 type pooler struct {
 	s    *testServer
 	addr string
-	user string
 
 	mu      sync.Mutex
 	free    map[string]chan *pgconn.PgConn
