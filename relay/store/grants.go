@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"postern/relay/store/internal/db"
 	"postern/relay/upstream/oauth"
@@ -67,3 +68,6 @@ func (s *Store) SaveGrant(ctx context.Context, upstream string, sealed []byte, v
 	}
 	return version + 1, nil
 }
+
+// Ahead implements oauth.GrantStore.
+func (s *Store) Ahead() time.Duration { return time.Duration(s.clock.ahead()) }
