@@ -23,6 +23,8 @@ type GrantStore interface {
 	// SaveGrant replaces the grant if it still has this version (0: if there is none) and returns the new version;
 	// ErrGrantChanged if somebody else has written.
 	SaveGrant(ctx context.Context, upstream string, sealed []byte, version int64) (int64, error)
+	// Consented tells the other processes that a person has consented.
+	Consented(ctx context.Context) error
 	// Ahead is how far the clock that all nodes share is ahead of this machine's.
 	Ahead() time.Duration
 }
@@ -255,6 +257,9 @@ func (m *MemoryGrants) SaveGrant(_ context.Context, upstream string, sealed []by
 	m.at[upstream]++
 	return m.at[upstream], nil
 }
+
+// Consented is of GrantStore.
+func (m *MemoryGrants) Consented(context.Context) error { return nil }
 
 // Ahead is of GrantStore.
 func (m *MemoryGrants) Ahead() time.Duration { return 0 }
