@@ -42,7 +42,8 @@ const (
 )
 
 // How locks are kept. One that nobody prolongs is free after lockFor: its process died. So is one
-// that runs for longer than 2 lockFor: it was taken while the clock was ahead.
+// that runs for longer than 2 lockFor: it was taken while the clock was ahead. Times are by the clock of the database:
+// a node whose clock is wrong takes no lock of one that lives.
 const (
 	lockFor   = time.Minute
 	lockRenew = 20 * time.Second
@@ -90,7 +91,7 @@ func (a *ACME) Store(ctx context.Context, key string, value []byte) error {
 			return refuse(fmt.Errorf("%w: %d items", errACMEBound, n))
 		}
 		return t.Run(putACMEItem, key, sealed, len(value),
-			unixNano(time.Now()))
+			t.clock.nano(time.Now()))
 	})
 	return wrap(err, "keep %q", key)
 }
@@ -172,7 +173,7 @@ func (a *ACME) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) 
 		if row.Text(0) != key {
 			return certmagic.KeyInfo{Key: key}, nil // a directory
 		}
-		return certmagic.KeyInfo{Key: key, Size: row.Int(1), Modified: fromNano(row.Int(2)), IsTerminal: true}, nil
+		return certmagic.KeyInfo{Key: key, Size: row.Int(1), Modified: a.s.clock.time(row.Int(2)), IsTerminal: true}, nil
 	}, "SELECT key, size, modified FROM acme_item WHERE key = ? OR key >= ? AND key < ? ORDER BY key LIMIT 1", key,
 		from, to)
 	if err == nil && len(found) == 0 {
@@ -217,10 +218,10 @@ func (a *ACME) TryLock(ctx context.Context, name string) (got bool, err error) {
 		return false, nil
 	}
 	err = a.s.write(ctx, func(t *tx) error {
-		now := time.Now()
+		now := t.clock.nano(time.Now())
 		_, got, err = t.Int("INSERT INTO acme_lock VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET "+
-			"owner = excluded.owner, until = excluded.until WHERE acme_lock.until <= ?4 OR acme_lock.until > ?5 RETURNING 1", name, owner,
-			unixNano(now.Add(lockFor)), unixNano(now), unixNano(now.Add(2*lockFor)))
+			"owner = excluded.owner, until = excluded.until WHERE acme_lock.until <= ?4 OR acme_lock.until > ?5 "+
+			"RETURNING 1", name, owner, now+int64(lockFor), now, now+int64(2*lockFor))
 		return err
 	})
 	if err != nil || !got {
@@ -255,10 +256,10 @@ func (a *ACME) prolong(ctx context.Context, name string, l *acmeLock) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
+		case <-tick.C:
 			err := a.s.write(ctx, func(t *tx) error {
 				return t.Run("UPDATE acme_lock SET until = ? WHERE name = ? AND owner = ?",
-					unixNano(now.Add(lockFor)), name, l.owner)
+					t.clock.nano(time.Now().Add(lockFor)), name, l.owner)
 			})
 			if err != nil && ctx.Err() == nil {
 				a.s.log.Warn("the lock of a certificate could not be prolonged", "lock", name, "err", err)
