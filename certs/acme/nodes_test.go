@@ -26,38 +26,69 @@ func (a announced) Announce(ctx context.Context) error {
 	return err
 }
 
-// Two nodes look at once, also after somebody asked: one orders, and both have what it got.
+// late is a Storage of a node that is slow to take the lock of who orders.
+type late struct {
+	Storage
+	before func()
+}
+
+func (l late) TryLock(ctx context.Context, name string) (bool, error) {
+	if name == tendLock {
+		l.before()
+	}
+	return l.Storage.TryLock(ctx, name)
+}
+
+// Two nodes see at once that a certificate is due, at first and after somebody asked: one orders, and both have what it
+// got. The other comes to its turn while the first is at it, or right after it.
 func TestNodesOrderOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b := newOffice(t), newOffice(t)
-		dir := t.TempDir()
-		a.o.Storage, b.o.Storage = openStore(t, dir).ACME(), openStore(t, dir).ACME()
-		b.fakeCA, b.o.Transport, b.o.Directory = a.fakeCA, a.o.Transport, a.o.Directory
-		slow := func() { time.Sleep(time.Second) }
-		a.set(func() { a.beforeChain = slow })
-		ka, kb := New(a.o), New(b.o)
-		both := func() {
-			var wg sync.WaitGroup
-			wg.Go(func() { ka.pass(t.Context()) })
-			wg.Go(func() { kb.pass(t.Context()) })
-			wg.Wait()
-			ka.pass(t.Context()) // they heard of it
-			kb.pass(t.Context())
-		}
-		for want := 1; want <= 3; want++ {
-			both()
-			if n := a.count("/order"); n != want {
-				t.Fatalf("%d orders, want %d\n%s%s", n, want, a.log.String(), b.log.String())
-			}
-			if ca, cb := a.now(), b.now(); len(ca) != 1 || len(cb) != 1 || !ca[0].Leaf.Equal(cb[0].Leaf) {
-				t.Fatal("they present different certificates")
-			}
-			time.Sleep(2 * look)
-			if err := Ask(t.Context(), a.o.Storage, fakeName, time.Now()); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
+	for _, during := range []bool{true, false} {
+		t.Run(fmt.Sprint("during ", during), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := newOffice(t), newOffice(t)
+				dir := t.TempDir()
+				var seen, at, done chan struct{}
+				a.o.Storage = late{openStore(t, dir).ACME(), func() { <-seen }}
+				b.o.Storage = late{openStore(t, dir).ACME(), func() {
+					close(seen) // it has found the certificate due before a began
+					if during {
+						<-at
+					} else {
+						<-done
+					}
+				}}
+				b.fakeCA, b.o.Transport, b.o.Directory = a.fakeCA, a.o.Transport, a.o.Directory
+				a.set(func() {
+					a.beforeChain = func() {
+						close(at)
+						time.Sleep(time.Second)
+					}
+				})
+				ka, kb := New(a.o), New(b.o)
+				for want := 1; want <= 3; want++ {
+					seen, at, done = make(chan struct{}), make(chan struct{}), make(chan struct{})
+					var wg sync.WaitGroup
+					wg.Go(func() {
+						ka.pass(t.Context())
+						close(done)
+					})
+					wg.Go(func() { kb.pass(t.Context()) })
+					wg.Wait()
+					kb.pass(t.Context()) // it heard of it
+					if n := a.count("/order"); n != want {
+						t.Fatalf("%d orders, want %d\n%s%s", n, want, a.log.String(), b.log.String())
+					}
+					if ca, cb := a.now(), b.now(); len(ca) != 1 || len(cb) != 1 || !ca[0].Leaf.Equal(cb[0].Leaf) {
+						t.Fatal("they present different certificates")
+					}
+					time.Sleep(2 * look)
+					if err := Ask(t.Context(), a.o.Storage, fakeName, time.Now()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+		})
+	}
 }
 
 // The CA asks the node that did not order.
