@@ -218,11 +218,9 @@ func (s *Server) watch(c *config.Config) error {
 
 // open opens what lies in the data directory.
 func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
-	s.store, err = relaystore.Open(ctx, relaystore.Options{
-		Dir: c.DataDir, Daemon: true, Logger: s.log,
-		MaxBytes: int64(c.Store.MaxSize), MinFree: int64(c.Store.MinFree),
-	})
-	if err != nil {
+	o := relaystore.Of(c)
+	o.Daemon, o.Logger = true, s.log
+	if s.store, err = relaystore.Open(ctx, o); err != nil {
 		return err
 	}
 	if s.opened, err = s.store.Generations(ctx); err != nil {

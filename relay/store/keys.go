@@ -258,8 +258,8 @@ func (s *Store) sealKeys(ctx context.Context) error {
 	})
 }
 
-// OpenSealer reads the key that seals secrets of a data directory, or makes it there, for the directory's owner.
-func OpenSealer(dir string) (*seal.Sealer, error) {
+// openSealer reads the key that seals secrets of a data directory, or makes it there, for the directory's owner.
+func openSealer(dir string) (*seal.Sealer, error) {
 	sealer, err := seal.OpenKey(dir)
 	if err != nil {
 		return nil, err
@@ -276,6 +276,9 @@ func OpenSealer(dir string) (*seal.Sealer, error) {
 }
 
 func (s *Store) explainSeal(err error) error {
+	if errors.Is(err, seal.ErrOtherKey) && s.opts.URL.Server() {
+		return fmt.Errorf("%w than seal_key of [store]: write the one that the other nodes have", err)
+	}
 	if errors.Is(err, seal.ErrOtherKey) {
 		return fmt.Errorf("%w than the one in %s: bring back the file that belongs to this store, from the backup "+
 			"or the other node",

@@ -202,8 +202,7 @@ func prepareSchema(conn db.Conn) error {
 		return err
 	}
 	if version > len(migrations) {
-		return fmt.Errorf("it was written by a newer postern (schema %d, this one knows %d): install that version "+
-			"again", version, len(migrations))
+		return newerSchema(version)
 	}
 	for ; version < len(migrations); version++ {
 		if err := migrate(conn, version+1, migrations[version].both+migrations[version].file); err != nil {
@@ -211,6 +210,11 @@ func prepareSchema(conn db.Conn) error {
 		}
 	}
 	return nil
+}
+
+func newerSchema(version int) error {
+	return fmt.Errorf("it was written by a newer postern (schema %d, this one knows %d): install that version again",
+		version, len(migrations))
 }
 
 func schemaVersion(conn db.Conn, app int64) (int, error) {

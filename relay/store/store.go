@@ -32,6 +32,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"postern/auth"
+	"postern/relay/config"
 	"postern/relay/seal"
 	"postern/relay/store/internal/sqlite"
 )
@@ -47,6 +49,13 @@ type Options struct {
 	Dir    string // data directory; its parent must exist
 	Daemon bool   // take the lock that only one process may have
 	Logger *slog.Logger
+
+	URL      config.StoreURL // the zero value is the file in Dir; what follows is for a server alone
+	Password auth.Secret     // of the user in URL; "": none
+	SealKey  auth.Secret     // 32 octets that seal what is secret, the same on all nodes
+	Node     string          // this node's name, which no other has
+	Degraded string          // what becomes of new mail while the server is away, such as config.DegradedRefuse
+	unusable error           // why Password or SealKey could not be read
 
 	MaxBytes  int64 // octets of queued contents from which Add answers queue.ErrFull; 0: no limit
 	MinFree   int64 // octets that must stay free on the file system for Add; at least minFloor, negative: none
@@ -96,6 +105,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if o.unusable != nil {
+		return nil, o.unusable
+	}
 	if err := prepareDir(o.Dir); err != nil {
 		return nil, err
 	}
@@ -137,18 +149,25 @@ func (o Options) withDefaults() Options {
 
 func (s *Store) open(ctx context.Context) error {
 	var err error
-	if s.sealer, err = OpenSealer(s.opts.Dir); err != nil {
+	if s.sealer, err = s.opts.Sealer(); err != nil {
 		return err
 	}
 	f := &fuse{log: s.log}
-	file := newFile(s.opts, f)
-	s.engine = file
+	var file *file
+	if s.opts.URL.Server() {
+		s.engine = newServer(s.opts, f)
+	} else {
+		file = newFile(s.opts, f)
+		s.engine = file
+	}
 	s.clock = s.engine.time()
 	if err := s.engine.open(ctx); err != nil {
 		return err
 	}
 	s.readers, s.lookups = newReaders(s.engine, maxReaders), newReaders(s.engine, maxLookups)
-	file.readers = s.readers
+	if file != nil {
+		file.readers = s.readers
+	}
 	s.writer = newWriter(s.engine, f)
 	s.running.Go(s.writer.run)
 	return nil

@@ -42,7 +42,9 @@ func (e *Error) Error() string {
 }
 
 // oneLine joins what pgconn says of several addresses.
-func oneLine(s string) string { return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r < ' ' }), "; ") }
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r < ' ' }), "; ")
+}
 
 // SQLSTATE codes: https://www.postgresql.org/docs/15/errcodes-appendix.html
 const (
