@@ -111,7 +111,7 @@ func New(ctx context.Context, o Options) (*Access, error) {
 		c.now = time.Now
 	}
 	c.ledger = operate.NewLedger(o.Store, c.now)
-	if c.flows, err = newFlows(c.derive("flow"), "postern console flow", c.now); err != nil {
+	if c.flows, err = newFlows(c.derive("flow"), "postern console flow", o.Store, c.now); err != nil {
 		return nil, err
 	}
 	c.auth = auth.New(auth.Options{

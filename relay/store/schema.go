@@ -53,6 +53,7 @@ var migrations = []migration{
 	{both: schemaLoginLock},
 	{both: schemaCram},
 	{file: schemaQueued, server: schemaServer},
+	{both: schemaFlows},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it
