@@ -69,11 +69,8 @@ type acmeLock struct {
 // ACME returns the store's part for ACME. Locks taken by one returned value are given back by the same.
 func (s *Store) ACME() *ACME { return &ACME{s: s, held: make(map[string]*acmeLock)} }
 
-// Shared reports whether other nodes may use the store, whom the CA may ask instead of this one.
-func (a *ACME) Shared() bool {
-	_, alone := a.s.engine.(*file)
-	return !alone
-}
+// Shared is Store.Shared: the CA may ask another node instead of this one.
+func (a *ACME) Shared() bool { return a.s.Shared() }
 
 func acmeLabel(key string) string { return "postern acme\x00" + key }
 
