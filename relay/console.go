@@ -127,8 +127,12 @@ func consoleOf(s *Server) http.Handler {
 	if s.access == nil {
 		return nil
 	}
+	pages := console.Options{Operations: s.operations, Logger: s.log,
+		Site: func() string { return s.config().Hostname }}
+	if s.store.Shared() {
+		pages.Keepsakes = s.store
+	}
 	return door.Handler(door.Options{Access: s.access, Logger: s.log,
-		API: api.Handler(api.Options{Operations: s.operations, Access: s.access, Answers: s.store, Logger: s.log}),
-		Console: console.Options{Operations: s.operations, Logger: s.log,
-			Site: func() string { return s.config().Hostname }}})
+		API:     api.Handler(api.Options{Operations: s.operations, Access: s.access, Answers: s.store, Logger: s.log}),
+		Console: pages})
 }

@@ -54,6 +54,7 @@ var migrations = []migration{
 	{both: schemaCram},
 	{file: schemaQueued, server: schemaServer},
 	{both: schemaFlows},
+	{both: schemaKeepsakes},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it
