@@ -59,8 +59,8 @@ func (k *Keeper) alone(ctx context.Context, o *Options, do func()) bool {
 	return true
 }
 
-// shareAnswer has all nodes give an answer until cleanUp. Who calls it is the one that orders: what else is stored was left
-// behind by one that died.
+// shareAnswer has all nodes give an answer until cleanUp. Who calls it is the one that orders: what else is stored was
+// left behind by one that died.
 func (o *Options) shareAnswer(ctx context.Context, c protocol.Challenge) (cleanUp func(), err error) {
 	takeBack := func(ctx context.Context) error {
 		if err := o.Storage.Delete(ctx, challengeDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -75,7 +75,8 @@ func (o *Options) shareAnswer(ctx context.Context, c protocol.Challenge) (cleanU
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 		defer cancel()
 		if err := errors.Join(takeBack(late), o.Storage.Announce(late)); err != nil {
-			o.Logger.Warn("an answer for the CA could not be taken back; the other nodes end it by themselves", "err", err)
+			o.Logger.Warn("an answer for the CA could not be taken back; the other nodes end it by themselves",
+				"err", err)
 		}
 	}
 	data, err := json.Marshal(shared{o.mirror.node, c.Type, c.Identifier.Value, c.Token, c.KeyAuthorization})

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -99,6 +100,37 @@ func (a *ACME) Store(ctx context.Context, key string, value []byte) error {
 	return wrap(err, "keep %q", key)
 }
 
+// Agree implements certs.Shared: of several nodes that come with something of their own, one keeps it for all.
+func (a *ACME) Agree(ctx context.Context, key string, good func([]byte) bool, ours []byte) (agreed []byte, err error) {
+	if len(key) > maxACMEKey || len(ours) > maxACMEValue {
+		return nil, fmt.Errorf("%w: key of %d octets, value of %d", errACMEBound, len(key), len(ours))
+	}
+	sealed := a.s.sealer.Seal(acmeLabel(key), ours)
+	err = a.s.write(ctx, func(t *tx) error {
+		agreed = ours
+		kept, err := list(t.Conn, func(row db.Row) ([]byte, error) { return row.Blob(0), nil },
+			"SELECT sealed FROM acme_item WHERE key = ?", key)
+		if err != nil {
+			return err
+		}
+		if len(kept) > 0 {
+			value, err := a.s.sealer.Open(acmeLabel(key), kept[0])
+			if err != nil {
+				return refuse(a.s.explainSeal(err))
+			}
+			if good(value) {
+				agreed = bytes.Clone(value)
+				return nil
+			}
+		}
+		return t.Run(putACMEItem, key, sealed, len(ours), t.clock.nano(time.Now()))
+	})
+	if err != nil {
+		return nil, wrap(err, "agree on %q", key)
+	}
+	return agreed, nil
+}
+
 // Load implements certmagic.Storage.
 func (a *ACME) Load(ctx context.Context, key string) ([]byte, error) {
 	found, err := readAll(ctx, a.s.readers, func(row db.Row) ([]byte, error) {
@@ -176,7 +208,8 @@ func (a *ACME) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) 
 		if row.Text(0) != key {
 			return certmagic.KeyInfo{Key: key}, nil // a directory
 		}
-		return certmagic.KeyInfo{Key: key, Size: row.Int(1), Modified: a.s.clock.time(row.Int(2)), IsTerminal: true}, nil
+		return certmagic.KeyInfo{Key: key, Size: row.Int(1), Modified: a.s.clock.time(row.Int(2)),
+			IsTerminal: true}, nil
 	}, "SELECT key, size, modified FROM acme_item WHERE key = ? OR key >= ? AND key < ? ORDER BY key LIMIT 1", key,
 		from, to)
 	if err == nil && len(found) == 0 {

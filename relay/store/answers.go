@@ -51,7 +51,8 @@ func (s *Store) BeginAnswer(ctx context.Context, now time.Time, caller, key, req
 		if err := t.Run("DELETE FROM api_answer WHERE at <= ?", t.clock.nano(now.Add(-AnswersFor))); err != nil {
 			return err
 		}
-		found, err := list(t.Conn, s.scanAnswer, "SELECT request, status, body, at FROM api_answer WHERE key = ?", key[:])
+		found, err := list(t.Conn, s.scanAnswer, "SELECT request, status, body, at FROM api_answer WHERE key = ?",
+			key[:])
 		if err != nil || len(found) > 0 {
 			prior = first(found)
 			return err

@@ -20,8 +20,8 @@ func (s *Store) EndFlow(ctx context.Context, id string, now, until time.Time) (f
 		if err := t.Run("DELETE FROM console_flow WHERE until <= ?", t.clock.nano(now.Add(-time.Hour))); err != nil {
 			return err
 		}
-		_, first, err = t.Int("INSERT INTO console_flow (id, until) VALUES (?, ?) ON CONFLICT (id) DO NOTHING RETURNING 1",
-			id, t.clock.nano(until))
+		_, first, err = t.Int("INSERT INTO console_flow (id, until) VALUES (?, ?) ON CONFLICT (id) DO NOTHING "+
+			"RETURNING 1", id, t.clock.nano(until))
 		return err
 	})
 	return first && err == nil, wrap(err, "note the end of a login")

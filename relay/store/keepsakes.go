@@ -39,8 +39,8 @@ func (s *Store) Keep(ctx context.Context, owner string, now, until time.Time, da
 		if err != nil {
 			return err
 		}
-		return t.Run("INSERT INTO console_keepsake (digest, owner, until, sealed) VALUES (?, ?, ?, ?)", digest[:], owner,
-			t.clock.nano(until), sealed)
+		return t.Run("INSERT INTO console_keepsake (digest, owner, until, sealed) VALUES (?, ?, ?, ?)", digest[:],
+			owner, t.clock.nano(until), sealed)
 	})
 	return token, wrap(err, "keep a file for %q", owner)
 }

@@ -10,8 +10,8 @@ import (
 	"postern/relay/store/internal/db"
 )
 
-// What changes when a lockout begins or is lifted, or a login is used from a new place: of the logins by SMTP, or of the
-// console.
+// What changes when a lockout begins or is lifted, or a login is used from a new place: of the logins by SMTP, or of
+// the console.
 const (
 	TopicLockouts        = "lockouts"
 	TopicConsoleLockouts = "console-lockouts"
@@ -91,8 +91,8 @@ func (l Lockout) Keep(ctx context.Context, a *auth.Authenticator, now time.Time)
 	return nil
 }
 
-// Save writes down what changed, and tells the other processes. It waits for a commit that comes anyway, unless somebody
-// is locked out.
+// Save writes down what changed, and tells the other processes. It waits for a commit that comes anyway, unless
+// somebody is locked out.
 func (l Lockout) Save(ctx context.Context, now time.Time, u auth.Unsaved) error {
 	run := func(t *tx) error { return l.save(t, now, u) }
 	if len(u.Locks) > 0 {

@@ -35,9 +35,9 @@ var (
 	ErrGrantChanged = errors.New("the grant was changed by somebody else")
 )
 
-// grant is what is sealed: what a person has consented to, and the access token that nodes share. What is sealed has its
-// times by the clock that nodes share, and a grant in memory by ours: else a node whose clock is ahead would take over
-// the lease of one that refreshes, and the server would see a refresh token twice.
+// grant is what is sealed: what a person has consented to, and the access token that nodes share. What is sealed has
+// its times by the clock that nodes share, and a grant in memory by ours: else a node whose clock is ahead would take
+// over the lease of one that refreshes, and the server would see a refresh token twice.
 type grant struct {
 	ClientID  string    `json:"client_id"`
 	Refresh   string    `json:"refresh"`
